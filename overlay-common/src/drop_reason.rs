@@ -1,0 +1,113 @@
+//! Why a packet was dropped, and which way it went: one table for the programs, METRICS, the CLI and
+//! the documents.
+
+/// Which way a packet was going when it was counted.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Sent by an endpoint of this node.
+    FromEndpoint = 0,
+    /// Received from the underlay.
+    FromUnderlay = 1,
+}
+
+impl Direction {
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT as usize] = [Self::FromEndpoint, Self::FromUnderlay];
+
+    /// Its name in metrics, events and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromEndpoint => "from_endpoint",
+            Self::FromUnderlay => "from_underlay",
+        }
+    }
+}
+
+macro_rules! drop_reasons {
+    ($($variant:ident = $number:literal, $name:literal, $text:literal;)*) => {
+        /// Why a packet was dropped. Numbers are stable: they index METRICS, which outlives the
+        /// program that writes it. 0 is not a reason: it counts what was forwarded.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DropReason {
+            $(#[doc = $text] $variant = $number,)*
+        }
+
+        impl DropReason {
+            /// One more than the greatest number.
+            pub const COUNT: u32 = { let mut n = 0; $( if $number >= n { n = $number + 1; } )* n };
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name in metrics, events and documents.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means, in a sentence.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The reason with this number.
+            #[must_use]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    Malformed = 1, "malformed", "The frame is too short for the headers it announces, or a header contradicts itself.";
+    UnknownPort = 2, "unknown_port", "The device the frame came from belongs to no endpoint.";
+    SpoofedMac = 3, "spoofed_mac", "The source MAC is not the endpoint's own.";
+    SpoofedIp = 4, "spoofed_ip", "The source address is not the endpoint's own.";
+    VlanUnsupported = 5, "vlan_unsupported", "The frame carries an 802.1Q or 802.1ad tag.";
+    UnknownDestination = 6, "unknown_destination", "No endpoint of the network has the destination MAC.";
+    BroadcastOff = 7, "broadcast_off", "Broadcast or multicast on a network that carries none.";
+    ArpNotRequest = 8, "arp_not_request", "An ARP packet that is not an Ethernet/IPv4 request: nobody asked for it.";
+    ArpUnknownTarget = 9, "arp_unknown_target", "An ARP request for an address that no endpoint of the network has.";
+    ArpOwnAddress = 10, "arp_own_address", "An ARP request for the sender's own address (an announcement): the map says it better.";
+    ArpFromUnderlay = 11, "arp_from_underlay", "ARP inside VXLAN: ARP never crosses the underlay.";
+    IccOff = 12, "icc_off", "The network's endpoints may not reach each other.";
+    UnknownNode = 13, "unknown_node", "The FDB names a VTEP that NODES does not hold.";
+    EncapFailed = 14, "encap_failed", "The kernel refused to make room for the outer headers.";
+    DecapFailed = 15, "decap_failed", "The kernel refused to strip the outer headers.";
+    OuterFragment = 16, "outer_fragment", "A fragment of a VXLAN packet: we send none, and a fragment hides its inner frame.";
+    OuterOptions = 17, "outer_options", "A VXLAN packet with IPv4 options.";
+    VxlanFlags = 18, "vxlan_flags", "A VXLAN header without the VNI flag.";
+    UnknownVtep = 19, "unknown_vtep", "VXLAN from an address that is no node of ours.";
+    UnknownVni = 20, "unknown_vni", "VXLAN for a network that this node does not hold.";
+    SourceNotBehindVtep = 21, "source_not_behind_vtep", "The inner source MAC does not belong to the VTEP that sent the packet.";
+    OwnVtep = 22, "own_vtep", "VXLAN that claims to come from this node.";
+    EcnNotCapable = 23, "ecn_not_capable", "Congestion experienced on the outer header, not ECN-capable inside (RFC 6040, section 4.2).";
+    RedirectFailed = 24, "redirect_failed", "The kernel refused the redirect.";
+    NotConfigured = 25, "not_configured", "The program runs but CONFIG is empty.";
+    HairpinDestination = 26, "hairpin_destination", "The destination is the sender itself.";
+    NotLocalDestination = 27, "not_local_destination", "VXLAN for an endpoint that is not on this node (it moved, or the sender's map is old).";
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_round_trip() {
+        let names: BTreeSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for reason in DropReason::ALL {
+            assert_eq!(DropReason::from_number(*reason as u32), Some(*reason));
+            assert_ne!(*reason as u32, 0, "0 counts what was forwarded");
+        }
+        assert_eq!(DropReason::from_number(0), None);
+    }
+}

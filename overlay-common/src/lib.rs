@@ -1,0 +1,16 @@
+//! What the kernel and user space share: map keys and values, names, capacities and drop reasons.
+//!
+//! Invariants, proved at compile time below: every type is `repr(C)`, has no implicit padding, no
+//! `bool` and no enum with a payload. Addresses are big-endian byte arrays, sixteen bytes long from
+//! the first day (IPv4 is mapped, RFC 4291 section 2.5.5.2). Integers that are not on the wire are in
+//! the host's byte order.
+#![no_std]
+#![warn(missing_docs)]
+
+mod drop_reason;
+mod maps;
+mod wire;
+
+pub use drop_reason::{Direction, DropReason};
+pub use maps::*;
+pub use wire::*;

@@ -1,0 +1,254 @@
+//! Map keys, values, names and capacities.
+//!
+//! Map names are at most 15 characters: the kernel cuts longer object names.
+
+use crate::wire::{Ip16, MacBytes};
+
+/// (VNI, MAC) -> where the endpoint is. Key [`FdbKey`], value [`FdbEntry`].
+pub const MAP_FDB: &str = "FDB";
+/// (VNI, IP) -> MAC, for ARP answers. Key [`NeighKey`], value [`NeighEntry`].
+pub const MAP_NEIGH: &str = "NEIGH";
+/// Host-side ifindex -> who sits on this veth. Key `u32`, value [`PortEntry`].
+pub const MAP_PORTS: &str = "PORTS";
+/// VTEP address -> node and next hop. Key [`NodeKey`], value [`NodeEntry`].
+pub const MAP_NODES: &str = "NODES";
+/// VNI -> who wants broadcast and multicast. Key `u32`, value [`FloodEntry`]. An entry exists for
+/// every VNI that this node holds, also where nobody wants any.
+pub const MAP_FLOOD: &str = "FLOOD";
+/// Array of one [`Config`].
+pub const MAP_CONFIG: &str = "CONFIG";
+/// Per-CPU array of [`Counter`], indexed by [`metric_index`].
+pub const MAP_METRICS: &str = "METRICS";
+/// Ring buffer of [`DropEvent`].
+pub const MAP_EVENTS: &str = "EVENTS";
+
+/// Capacity of FDB and of NEIGH, in entries. Not preallocated: an empty slot costs no memory.
+pub const ENDPOINTS_MAX: u32 = 1 << 20;
+/// Capacity of PORTS: endpoints on one node.
+pub const PORTS_MAX: u32 = 1 << 14;
+/// Capacity of NODES.
+pub const NODES_MAX: u32 = 1 << 14;
+/// Capacity of FLOOD: networks on one node.
+pub const NETWORKS_MAX: u32 = 1 << 14;
+/// VTEPs, and local ports, that one network's broadcast is replicated to, each.
+pub const FLOOD_MAX: usize = 32;
+/// Bytes of the EVENTS ring buffer. A power of two and a multiple of the page size.
+pub const EVENTS_BYTES: u32 = 1 << 18;
+
+/// The endpoint may send from addresses that are not its own: it routes or bridges for others.
+pub const FLAG_FORWARDS: u32 = 1 << 0;
+/// The network's endpoints may not reach each other (ICC off).
+pub const FLAG_ICC_OFF: u32 = 1 << 1;
+/// The endpoint's network carries broadcast and multicast.
+pub const FLAG_MULTICAST: u32 = 1 << 2;
+
+/// [`NodeEntry::flags`]: `next_hop_mac`, `source_mac` and `ifindex` are filled and current.
+pub const NODE_NEXT_HOP: u32 = 1 << 0;
+/// [`Config::flags`]: somebody listens to EVENTS.
+pub const CONFIG_MONITOR: u32 = 1 << 0;
+
+/// Key of FDB.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FdbKey {
+    /// Network, host byte order.
+    pub vni: u32,
+    /// Destination.
+    pub mac: MacBytes,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// Value of FDB. One lookup of a packet's source fences its MAC, its address and its VTEP alike.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbEntry {
+    /// The VTEP the endpoint is behind; all zero where it is on this node.
+    pub vtep: Ip16,
+    /// The endpoint's own address.
+    pub ip: Ip16,
+    /// Host-side ifindex of the endpoint's veth; 0 where it is behind a VTEP.
+    pub ifindex: u32,
+    /// `FLAG_…`
+    pub flags: u32,
+    /// Revision that wrote the entry.
+    pub generation: u64,
+}
+
+/// Key of NEIGH.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NeighKey {
+    /// Network, host byte order.
+    pub vni: u32,
+    /// Address asked for.
+    pub ip: Ip16,
+}
+
+/// Value of NEIGH.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighEntry {
+    /// The answer.
+    pub mac: MacBytes,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// Value of PORTS.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortEntry {
+    /// The endpoint's own address.
+    pub ip: Ip16,
+    /// Network, host byte order.
+    pub vni: u32,
+    /// `FLAG_…`
+    pub flags: u32,
+    /// The endpoint's own MAC.
+    pub mac: MacBytes,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// Key of NODES.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeKey {
+    /// The node's VTEP address.
+    pub vtep: Ip16,
+}
+
+/// Value of NODES. An entry means: this VTEP may send us VXLAN.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeEntry {
+    /// Raft id of the node; 0 for a VTEP that is not ours.
+    pub node: u64,
+    /// Device the next hop is behind.
+    pub ifindex: u32,
+    /// `NODE_…`
+    pub flags: u32,
+    /// Outer destination MAC: the router's, or the node's own on the same link.
+    pub next_hop_mac: MacBytes,
+    /// Outer source MAC.
+    pub source_mac: MacBytes,
+    /// Zero.
+    pub pad: [u8; 4],
+}
+
+/// Value of FLOOD.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloodEntry {
+    /// How many of `vteps` are filled.
+    pub vtep_count: u32,
+    /// How many of `ports` are filled.
+    pub port_count: u32,
+    /// VTEPs with an endpoint of the network.
+    pub vteps: [Ip16; FLOOD_MAX],
+    /// Host-side ifindexes of the network's endpoints on this node.
+    pub ports: [u32; FLOOD_MAX],
+}
+
+/// The one element of CONFIG.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node's own VTEP address: outer source of what we send, outer destination of what we take.
+    pub vtep: Ip16,
+    /// Underlay device.
+    pub underlay_ifindex: u32,
+    /// VXLAN's UDP port, host byte order.
+    pub vxlan_port: u16,
+    /// Time to live of outer packets.
+    pub ttl: u8,
+    /// Zero.
+    pub pad: u8,
+    /// `CONFIG_…`
+    pub flags: u32,
+}
+
+/// Element of METRICS.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Packets; a GSO packet counts once.
+    pub packets: u64,
+    /// Bytes of the frame as the program saw it.
+    pub bytes: u64,
+}
+
+/// One record of EVENTS: a packet was dropped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropEvent {
+    /// `bpf_ktime_get_ns` at the drop.
+    pub time_ns: u64,
+    /// [`crate::DropReason`] as a number.
+    pub reason: u32,
+    /// [`crate::Direction`] as a number.
+    pub direction: u32,
+    /// Network, where known; else 0.
+    pub vni: u32,
+    /// Device the packet came in by.
+    pub ifindex: u32,
+    /// Bytes of the frame.
+    pub len: u32,
+    /// Ethertype of the frame, host byte order; of the inner one where it was read.
+    pub ethertype: u16,
+    /// Zero.
+    pub pad: u16,
+    /// Source address, where the frame is IP or ARP.
+    pub src_ip: Ip16,
+    /// Destination address, likewise.
+    pub dst_ip: Ip16,
+    /// Source MAC.
+    pub src_mac: MacBytes,
+    /// Destination MAC.
+    pub dst_mac: MacBytes,
+    /// Zero.
+    pub pad2: [u8; 4],
+}
+
+/// Index into METRICS of a reason in a direction. Reason 0 counts what was forwarded.
+#[inline(always)]
+#[must_use]
+pub const fn metric_index(reason: u32, direction: crate::Direction) -> u32 {
+    reason * crate::Direction::COUNT + direction as u32
+}
+
+/// Elements of METRICS. A power of two, so that a reason can be added without a new map.
+pub const METRICS_MAX: u32 = 256;
+
+const _: () = {
+    assert!(size_of::<FdbKey>() == 12);
+    assert!(size_of::<FdbEntry>() == 48);
+    assert!(size_of::<NeighKey>() == 20);
+    assert!(size_of::<NeighEntry>() == 8);
+    assert!(size_of::<PortEntry>() == 32);
+    assert!(size_of::<NodeKey>() == 16);
+    assert!(size_of::<NodeEntry>() == 32);
+    assert!(size_of::<FloodEntry>() == 8 + 20 * FLOOD_MAX);
+    assert!(size_of::<Config>() == 28);
+    assert!(size_of::<Counter>() == 16);
+    assert!(size_of::<DropEvent>() == 80);
+    assert!(crate::DropReason::COUNT * crate::Direction::COUNT <= METRICS_MAX);
+    assert!(EVENTS_BYTES.is_power_of_two() && EVENTS_BYTES.is_multiple_of(4096));
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+
+    macro_rules! pod {
+        ($($t:ty),* $(,)?) => {$(
+            // SAFETY: repr(C), Copy, no padding (asserted above), every bit pattern is a value.
+            unsafe impl aya::Pod for $t {}
+        )*};
+    }
+    pod!(
+        FdbKey, FdbEntry, NeighKey, NeighEntry, PortEntry, NodeKey, NodeEntry, FloodEntry, Config,
+        Counter, DropEvent,
+    );
+}

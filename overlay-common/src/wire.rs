@@ -1,0 +1,44 @@
+//! Numbers of the wire formats that both sides need.
+
+/// UDP port of VXLAN (RFC 7348, section 8; IANA).
+pub const VXLAN_PORT: u16 = 4789;
+/// Outer Ethernet (14) + IPv4 (20) + UDP (8) + VXLAN (8), in bytes: what encapsulation adds.
+pub const VXLAN_OVERHEAD: u16 = 50;
+/// Greatest VNI that fits the header's 24 bits (RFC 7348, section 5).
+pub const VNI_MAX: u32 = 0x00ff_ffff;
+/// The VNI of the VXLAN device that only exists so that GRO merges VXLAN packets. No network may
+/// have it.
+pub const VNI_RESERVED: u32 = VNI_MAX;
+/// First source port of an encapsulated packet (RFC 7348, section 5: the dynamic range).
+pub const SOURCE_PORT_MIN: u16 = 49152;
+
+/// An address as the maps hold it: 16 bytes, big-endian, IPv4 mapped (`::ffff:a.b.c.d`).
+pub type Ip16 = [u8; 16];
+/// An Ethernet address, in transmission order.
+pub type MacBytes = [u8; 6];
+/// No address.
+pub const IP16_NONE: Ip16 = [0; 16];
+
+/// Maps four bytes of IPv4, in network order, into the 16-byte form.
+#[inline(always)]
+#[must_use]
+pub const fn ip16_from_v4(v4: [u8; 4]) -> Ip16 {
+    let mut ip = [0; 16];
+    ip[10] = 0xff;
+    ip[11] = 0xff;
+    ip[12] = v4[0];
+    ip[13] = v4[1];
+    ip[14] = v4[2];
+    ip[15] = v4[3];
+    ip
+}
+
+/// The IPv4 address in `ip`, where it holds a mapped one.
+#[must_use]
+pub fn ip16_to_v4(ip: &Ip16) -> Option<[u8; 4]> {
+    if ip[..10] == [0; 10] && ip[10] == 0xff && ip[11] == 0xff {
+        Some([ip[12], ip[13], ip[14], ip[15]])
+    } else {
+        None
+    }
+}

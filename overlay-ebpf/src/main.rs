@@ -1,0 +1,1 @@
+#![no_std] fn main(){}
