@@ -1,3 +1,6 @@
 //! The controller and the command line of the overlay.
 
+pub mod ipam;
+pub mod model;
 pub mod proto;
+pub mod state;
