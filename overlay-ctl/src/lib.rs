@@ -1,0 +1,3 @@
+//! The controller of the overlay.
+
+pub mod consensus;
