@@ -1,5 +1,6 @@
 //! The controller and the command line of the overlay.
 
+pub mod consensus;
 pub mod ipam;
 pub mod model;
 pub mod proto;
