@@ -1,5 +1,8 @@
-use super::{ChangeLog, Outcome, State};
-use crate::model::{NodeId, Revision};
+use super::{Outcome, State};
+use crate::{
+    consensus::{RestoreError, StateMachine},
+    model::Revision,
+};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
@@ -42,5 +45,32 @@ impl Machine {
 
     fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
         write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl StateMachine for Machine {
+    type Outcome = Outcome;
+
+    fn apply(&mut self, index: u64, command: &[u8]) -> Outcome {
+        self.write(|state| state.apply(index, command))
+    }
+
+    fn membership(&mut self, _index: u64, voters: &[u64], learners: &[u64]) {
+        // Who votes is the consensus layer's to know; a node's row says who is meant to.
+        tracing::info!(?voters, ?learners, "membership");
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        let restored = State::from_snapshot(snapshot)?;
+        self.write(|state| *state = restored);
+        Ok(())
+    }
+
+    fn batch_applied(&mut self, index: u64) {
+        self.revision.send_replace(index);
     }
 }
