@@ -67,6 +67,8 @@ pub struct ObservedPort {
     pub ifindex: u32,
     /// Bytes.
     pub mtu: u32,
+    /// Both sides are up.
+    pub up: bool,
     /// How it differs from what its endpoint needs, if it does: it must be built anew then. Addresses
     /// inside are the endpoint's own to change; the data path enforces them.
     pub fault: Option<String>,
@@ -98,7 +100,7 @@ pub trait Kernel: Send {
         &mut self,
         wanted: &BTreeMap<EndpointId, PortSpec>,
     ) -> impl Future<Output = Result<Vec<ObservedPort>, KernelError>> + Send;
-    /// Makes a port with its program attached, down on the host side.
+    /// Makes a port with its program attached, down.
     fn create_port(
         &mut self,
         spec: &PortSpec,
@@ -108,7 +110,7 @@ pub trait Kernel: Send {
         &mut self,
         port: &ObservedPort,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
-    /// Makes sure of an existing port's program and that it is up.
+    /// Makes sure of an existing port's program.
     fn ensure_attached(
         &mut self,
         port: &ObservedPort,

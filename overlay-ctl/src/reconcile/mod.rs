@@ -108,12 +108,9 @@ impl<K: Kernel> Reconciler<K> {
             ports.insert(port.endpoint, port);
         }
         self.health.retain(|id, _| wanted.contains_key(id));
-        for (id, spec) in &wanted {
-            if ports.contains_key(id) || doomed.iter().any(|port| port.endpoint == *id) {
-                continue;
-            }
-            self.create(view, spec, &mut ports).await?;
-        }
+        let is_doomed = |id: &EndpointId| doomed.iter().any(|port| port.endpoint == *id);
+        let missing = wanted.iter().filter(|(id, _)| !is_doomed(id));
+        self.create_missing(missing, &mut ports).await?;
         self.sync_tables(view, &ports).await?;
         for port in &doomed {
             self.kernel.delete_port(port).await?;
@@ -122,14 +119,13 @@ impl<K: Kernel> Reconciler<K> {
         }
         // A doomed port of a wanted endpoint (its namespace was made anew, say) is built again, now
         // that nothing of the old one is left.
-        let mut rebuilt = false;
-        for (id, spec) in &wanted {
-            if !ports.contains_key(id) && doomed.iter().any(|port| port.endpoint == *id) {
-                rebuilt |= self.create(view, spec, &mut ports).await?;
-            }
-        }
-        if rebuilt {
+        let replaced = wanted.iter().filter(|(id, _)| is_doomed(id));
+        if self.create_missing(replaced, &mut ports).await? {
             self.sync_tables(view, &ports).await?;
+        }
+        for port in ports.values_mut().filter(|port| !port.up) {
+            self.kernel.raise_port(port).await?;
+            port.up = true;
         }
         for (id, port) in &ports {
             let health = EndpointHealth {
@@ -176,29 +172,33 @@ impl<K: Kernel> Reconciler<K> {
         })
     }
 
-    /// Makes a port and programs its own entry before it goes up. `false`: it could not be made, and
-    /// its health says why.
-    async fn create(
+    /// Makes the ports that do not stand yet. Whether there were any.
+    async fn create_missing(
         &mut self,
-        view: &View,
-        spec: &PortSpec,
+        wanted: impl Iterator<Item = (&EndpointId, &PortSpec)>,
         ports: &mut BTreeMap<EndpointId, ObservedPort>,
     ) -> Result<bool, KernelError> {
-        let port = match self.kernel.create_port(spec).await {
-            Ok(port) => port,
-            Err(PortFailure::Endpoint(reason)) => {
-                let health = EndpointHealth { down: Some(reason.clone()), ..Default::default() };
-                if self.health.insert(spec.endpoint, health.clone()).as_ref() != Some(&health) {
-                    tracing::warn!(endpoint = spec.endpoint, reason, "endpoint down");
-                }
-                return Ok(false);
+        let mut any = false;
+        for (id, spec) in wanted {
+            if ports.contains_key(id) {
+                continue;
             }
-            Err(PortFailure::Kernel(error)) => return Err(error),
-        };
-        ports.insert(spec.endpoint, port.clone());
-        self.sync_tables(view, ports).await?;
-        self.kernel.raise_port(&port).await?;
-        Ok(true)
+            match self.kernel.create_port(spec).await {
+                Ok(port) => {
+                    ports.insert(*id, port);
+                    any = true;
+                }
+                Err(PortFailure::Endpoint(reason)) => {
+                    let health =
+                        EndpointHealth { down: Some(reason.clone()), ..Default::default() };
+                    if self.health.insert(*id, health.clone()).as_ref() != Some(&health) {
+                        tracing::warn!(endpoint = *id, reason, "endpoint down");
+                    }
+                }
+                Err(PortFailure::Kernel(error)) => return Err(error),
+            }
+        }
+        Ok(any)
     }
 
     async fn sync_tables(

@@ -60,6 +60,7 @@ impl Kernel for &mut FakeKernel {
             ifname: format!("ovp{:x}", spec.endpoint),
             ifindex: self.last_ifindex,
             mtu: spec.mtu,
+            up: false,
             fault: None,
         };
         self.ports.insert(port.ifindex, port.clone());
@@ -70,11 +71,12 @@ impl Kernel for &mut FakeKernel {
     async fn raise_port(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
         assert!(self.tables.ports.contains_key(&port.ifindex), "programmed before it is up");
         self.up.insert(port.ifindex);
+        self.ports.entry(port.ifindex).and_modify(|port| port.up = true);
         Ok(())
     }
 
     async fn ensure_attached(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
-        self.up.insert(port.ifindex);
+        assert!(self.ports.contains_key(&port.ifindex));
         Ok(())
     }
 
