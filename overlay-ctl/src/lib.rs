@@ -1,3 +1,4 @@
 //! The controller and the command line of the overlay.
 
+pub mod cli;
 pub mod proto;
