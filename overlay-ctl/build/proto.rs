@@ -6,7 +6,7 @@ use std::path::PathBuf;
 const PROTOS: [&str; 2] = ["overlay/v1/overlay.proto", "overlay/internal/v1/peers.proto"];
 
 /// Writes the service and message code to OUT_DIR, and the descriptors that reflection serves.
-pub fn compile() -> anyhow::Result<()> {
+pub(crate) fn compile() -> anyhow::Result<()> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -1,6 +1,13 @@
 //! The generated code of `proto/`.
 #![allow(missing_docs, reason = "generated; the .proto files carry the words")]
-#![allow(clippy::all, unused_qualifications, unreachable_pub, reason = "generated")]
+#![allow(
+    clippy::all,
+    clippy::clone_on_ref_ptr,
+    clippy::allow_attributes_without_reason,
+    unused_qualifications,
+    unreachable_pub,
+    reason = "generated"
+)]
 
 /// The public API.
 pub mod v1 {
