@@ -1,8 +1,10 @@
 //! The controller and the command line of the overlay.
 
+pub mod cli;
 pub mod consensus;
 pub mod ipam;
 pub mod model;
+pub mod netlink;
 pub mod proto;
 pub mod reconcile;
 pub mod state;
