@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod consensus;
+pub mod datapath;
 pub mod ipam;
 pub mod model;
 pub mod netlink;
