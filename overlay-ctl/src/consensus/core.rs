@@ -24,6 +24,9 @@ use super::{
 /// Where a proposal's answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
 
+/// A command, and where its index and outcome go.
+type Proposal<O> = (Vec<u8>, Reply<(u64, O)>);
+
 /// Who waits for the entry at some index.
 struct Waiter<O> {
     /// The term it was proposed in: an entry of another term at its index is somebody else's.
@@ -53,7 +56,7 @@ pub struct Core<S: StateMachine> {
     machine: S,
     applied: u64,
     ticks: u64,
-    proposals: Vec<(Vec<u8>, Reply<(u64, S::Outcome)>)>,
+    proposals: Vec<Proposal<S::Outcome>>,
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
     reads: Reads,
     /// Snapshots on their way, and when they left.
@@ -228,7 +231,7 @@ impl<S: StateMachine> Core<S> {
     /// The node can't go on; it must be dropped, and the process should end.
     pub fn pump(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
         self.flush_proposals();
-        for context in self.reads.to_ask(self.ticks) {
+        for context in self.reads.due(self.ticks) {
             self.node.read_index(context);
         }
         while self.node.has_ready() {
@@ -369,6 +372,12 @@ impl<S: StateMachine> Core<S> {
                 (Err(_), false) => self.report_unreachable(message.to),
             }
         }
+    }
+
+    /// The next transaction fails, as if the disk did.
+    #[cfg(test)]
+    pub(super) fn fail_next_write(&mut self) {
+        self.node.mut_store().fail_after(0);
     }
 
     fn leader(&self) -> Option<u64> {
