@@ -204,7 +204,10 @@ impl<S: StateMachine> Core<S> {
         self.promote();
     }
 
-    /// Stands for election now, which a sole voter may do at its start without asking anybody.
+    /// Stands for election now if this node is the only voter, which need not wait to be asked.
+    ///
+    /// # Errors
+    /// The engine refused.
     pub fn campaign_if_alone(&mut self) -> Result<(), FatalError> {
         let members = self.members();
         if members.voters == [self.id()] && members.voters_outgoing.is_empty() {
@@ -376,8 +379,13 @@ impl<S: StateMachine> Core<S> {
 
     /// The next transaction fails, as if the disk did.
     #[cfg(test)]
-    pub(super) fn fail_next_write(&mut self) {
-        self.node.mut_store().fail_after(0);
+    pub(super) fn break_disk(&mut self, broken: bool) {
+        self.node.mut_store().fail_after(broken.then_some(0));
+    }
+
+    /// Who was not heard since this tick is taken for gone.
+    fn horizon(&self) -> u64 {
+        self.ticks.saturating_sub(self.config.max_election_ticks as u64)
     }
 
     fn leader(&self) -> Option<u64> {
@@ -402,7 +410,7 @@ impl<S: StateMachine> Core<S> {
         let members = self.members();
         let mut peers = Vec::new();
         if raft.state == StateRole::Leader {
-            let horizon = self.ticks.saturating_sub(self.config.max_election_ticks as u64);
+            let horizon = self.horizon();
             let others = raft.prs().iter().filter(|(id, _)| **id != raft.id);
             peers.extend(others.map(|(id, progress)| PeerStatus {
                 id: *id,

@@ -79,7 +79,8 @@ impl<S: StateMachine> Consensus<S> {
                 match run(&mut core, &incoming, &mut transport, tick) {
                     Ok(stop) => {
                         drop(core);
-                        drop(stop.map(|stop| stop.send(())));
+                        // Whoever asked may have gone.
+                        stop.and_then(|stop| stop.send(()).ok());
                     }
                     // Before the log is closed, which would write to a disk that just failed.
                     Err(error) => (guard.0)(&error),

@@ -230,10 +230,10 @@ impl LogStore {
         std::mem::take(&mut *self.wanted.borrow_mut())
     }
 
-    /// After this many more transactions the next one fails, as if the disk did.
+    /// After this many more transactions the next one fails, as if the disk did; `None` for never.
     #[cfg(test)]
-    pub(super) fn fail_after(&mut self, transactions: u64) {
-        self.fail_after = Some(self.transactions + transactions);
+    pub(super) fn fail_after(&mut self, transactions: Option<u64>) {
+        self.fail_after = transactions.map(|more| self.transactions + more);
     }
 
     fn commit(&mut self, txn: WriteTransaction) -> Result<(), StoreError> {

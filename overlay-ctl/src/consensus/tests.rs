@@ -4,3 +4,4 @@ mod cluster;
 mod driver;
 mod faults;
 mod harness;
+mod random;

@@ -46,15 +46,18 @@ impl<S: StateMachine> Core<S> {
         self.change(ConfChangeType::RemoveNode, id, reply);
     }
 
-    /// Asks the voter that is furthest to lead from now on; `None` when there is no other.
+    /// Asks the voter that is furthest, of those heard lately, to lead from now on; `None` when
+    /// there is none.
     pub fn hand_over(&mut self) -> Option<u64> {
         if self.node.raft.state != StateRole::Leader {
             return None;
         }
         let voters = self.members().voters;
         let id = self.id();
-        let others =
-            self.node.raft.prs().iter().filter(|(peer, _)| **peer != id && voters.contains(peer));
+        let horizon = self.horizon();
+        let others = self.node.raft.prs().iter().filter(|(peer, _)| {
+            **peer != id && voters.contains(peer) && self.heard.get(peer) >= Some(&horizon)
+        });
         let next = others.max_by_key(|(peer, progress)| (progress.matched, **peer));
         let next = next.map(|(peer, _)| *peer)?;
         self.node.transfer_leader(next);

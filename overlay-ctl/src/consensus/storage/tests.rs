@@ -172,7 +172,7 @@ fn entries_come_from_disk_where_memory_has_none_and_respect_the_limit() {
 fn a_transaction_that_fails_leaves_nothing_behind() {
     let (dir, mut store) = fresh();
     append(&mut store, &[entry(2, 1), entry(3, 1)], 1, 2);
-    store.fail_after(0);
+    store.fail_after(Some(0));
     let hard_state = HardState { term: 2, vote: 1, commit: 3 };
     let batch = Batch {
         entries: &[entry(3, 2), entry(4, 2)],

@@ -132,7 +132,7 @@ async fn a_disk_error_calls_the_hook_and_stops_the_node() {
         ..quick()
     };
     // The start itself takes one: its vote for itself and its first entry.
-    store.fail_after(1);
+    store.fail_after(Some(1));
     let node = Consensus::start(config, store, Ledger::default(), PeerQueues::new(8)).unwrap();
     let answer = timeout(LONG, node.propose(b"a".to_vec())).await.unwrap();
     assert_eq!(answer, Err(ProposeError::Stopped));

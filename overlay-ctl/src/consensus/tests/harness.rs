@@ -50,6 +50,7 @@ impl StateMachine for Ledger {
     }
 }
 
+#[derive(Clone)]
 struct Packet {
     from: u64,
     to: u64,
@@ -129,12 +130,17 @@ impl Cluster {
         cluster
     }
 
-    /// A new node that asks to be a member.
-    pub(crate) fn join(&mut self, id: u64) {
+    /// A new node that nobody knows yet.
+    pub(crate) fn create(&mut self, id: u64) {
         let dir = tempfile::tempdir().unwrap();
         drop(LogStore::join(dir.path(), identity(id)).unwrap());
         self.dirs.insert(id, dir);
         self.start(id);
+    }
+
+    /// A new node that asks to be a member, and is one.
+    pub(crate) fn join(&mut self, id: u64) {
+        self.create(id);
         loop {
             let mut pending = self.change(|core, reply| core.add_learner(id, reply));
             match self.answer(&mut pending) {
@@ -162,12 +168,27 @@ impl Cluster {
         self.packets.retain(|packet| packet.to != id);
     }
 
+    /// Takes a node away as SIGKILL does: its log is left as it was while open.
+    pub(crate) fn kill(&mut self, id: u64) {
+        let left = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(self.dirs[&id].path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), left.path().join(file.file_name())).unwrap();
+        }
+        self.stop(id);
+        self.dirs.insert(id, left);
+    }
+
     pub(crate) fn running(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }
 
     pub(crate) fn node(&mut self, id: u64) -> &mut Core<Ledger> {
         self.nodes.get_mut(&id).expect("a running node")
+    }
+
+    pub(crate) fn node_if_running(&mut self, id: u64) -> Option<&mut Core<Ledger>> {
+        self.nodes.get_mut(&id)
     }
 
     pub(crate) fn ledger(&self, id: u64) -> &Ledger {
@@ -285,6 +306,32 @@ impl Cluster {
         let mut outbox = Outbox(Vec::new());
         self.node(id).pump(&mut outbox).unwrap();
         self.post(id, outbox);
+    }
+
+    /// Pumps a node whose disk fails at its next transaction; if there was one, it is dead.
+    pub(crate) fn pump_on_a_failing_disk(&mut self, id: u64) {
+        let mut outbox = Outbox(Vec::new());
+        self.node(id).break_disk(true);
+        let died = self.node(id).pump(&mut outbox).is_err();
+        self.node(id).break_disk(false);
+        // What left before the transaction is on its way all the same.
+        self.post(id, outbox);
+        if died {
+            self.stop(id);
+        }
+    }
+
+    /// Sends a packet that is under way once more, or behind the others.
+    pub(crate) fn shuffle(&mut self) {
+        if self.packets.is_empty() {
+            return;
+        }
+        let at = self.rng.below(self.packets.len() as u64) as usize;
+        let again = self.packets[at].clone();
+        if self.rng.percent(50) {
+            self.packets.remove(at);
+        }
+        self.packets.push_back(again);
     }
 
     fn post(&mut self, from: u64, outbox: Outbox) {
