@@ -266,9 +266,13 @@ impl<S: StateMachine> Core<S> {
             self.install(snapshot)?;
         }
 
-        // 3. Entries that are committed and already durable. They need not wait for step 4.
-        let committed = ready.take_committed_entries();
-        self.apply(committed)?;
+        // 3. Entries that are committed and already durable need not wait for step 4. Unless one
+        //    of them changes the members: the engine panics if a leader that is none any more
+        //    hears that its entries are durable.
+        let mut committed = ready.take_committed_entries();
+        if !committed.iter().any(apply::is_members) {
+            self.apply(std::mem::take(&mut committed))?;
+        }
 
         // 4. Snapshot, entries, term, vote and commit in one transaction. When only the commit
         //    moved it rides on a later one.
@@ -293,13 +297,15 @@ impl<S: StateMachine> Core<S> {
         self.send(ready.take_persisted_messages(), transport);
 
         // 7. What became possible by step 4: a leader's own entries count now.
-        let mut light = self.node.advance(ready);
+        let mut light = self.node.advance_append(ready);
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().note_commit(commit);
         }
         self.send(light.take_messages(), transport);
-        self.apply(light.take_committed_entries())?;
+        committed.extend(light.take_committed_entries());
+        self.apply(committed)?;
         self.node.advance_apply();
+        self.step_down_if_removed();
         Ok(())
     }
 

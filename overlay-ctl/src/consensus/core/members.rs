@@ -64,6 +64,17 @@ impl<S: StateMachine> Core<S> {
         Some(next)
     }
 
+    /// A leader may find its own removal in the log that it inherited. The engine would go on
+    /// leading without a place among the members, and panic at the next commit.
+    pub(super) fn step_down_if_removed(&mut self) {
+        let (id, term) = (self.id(), self.node.raft.term);
+        let leads = self.node.raft.state == StateRole::Leader;
+        if leads && self.node.raft.prs().get(id).is_none() {
+            tracing::info!("stepping down: no longer a member");
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
+    }
+
     /// Promotes a learner that has caught up, one at a time, while voters are wanted.
     pub(super) fn promote(&mut self) {
         let raft = &self.node.raft;

@@ -139,3 +139,33 @@ fn a_disk_that_fails_stops_the_node_before_it_promises_anything() {
     cluster.start(follower);
     cluster.assert_equal();
 }
+
+/// The removal of node F reaches F alone; F is elected by what it holds, commits its own removal,
+/// and has to go.
+#[test]
+fn a_leader_that_inherits_its_own_removal_steps_down() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    let old = cluster.leader().unwrap();
+    let mut others = (1..=3).filter(|id| *id != old);
+    let (removed, third) = (others.next().unwrap(), others.next().unwrap());
+    cluster.cut(old, third);
+    let mut pending = cluster.change(|core, reply| core.remove(removed, reply));
+    cluster.pump(old);
+    while cluster.deliver() {}
+    cluster.isolate(old);
+    // Its acknowledgement is lost.
+    cluster.until("the removed node applies its removal", |cluster| {
+        !cluster.status(removed).voters.contains(&removed)
+    });
+    assert_eq!(cluster.answer(&mut pending), Err(ProposeError::Dropped));
+    assert_ne!(cluster.status(removed).role, Role::Leader);
+    cluster.heal();
+    cluster.until("the others go on", |cluster| {
+        cluster.leader().is_some_and(|leader| leader != removed)
+            && cluster.status(third).voters.len() == 2
+    });
+    cluster.commit("after");
+    cluster.stop(removed);
+    cluster.assert_equal();
+}
