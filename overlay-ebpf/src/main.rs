@@ -1,1 +1,2 @@
-#![no_std] fn main(){}
+#![no_std]
+fn main() {}
