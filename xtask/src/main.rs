@@ -8,6 +8,7 @@ mod build;
 mod ci;
 mod demo;
 mod exec;
+mod interrupt;
 mod lint;
 mod run;
 mod serve_page;

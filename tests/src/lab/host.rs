@@ -154,6 +154,12 @@ impl Host {
         self.node().process.as_mut().map_or(Ok(false), Process::is_running)
     }
 
+    /// Process id of the node.
+    #[must_use]
+    pub fn node_pid(&self) -> Option<nix::unistd::Pid> {
+        self.node().process.as_ref()?.pid()
+    }
+
     /// What the node wrote.
     #[must_use]
     pub fn log(&self) -> String {
@@ -188,7 +194,7 @@ impl Host {
         if self.is_running()? {
             self.kill9()?;
         }
-        super::sweep::remove_pins(&self.bpffs)?;
+        super::sweep::remove_folder(&self.bpffs)?;
         for link in self.netns.links()? {
             if link != "lo" && link != "eth0" && self.netns.links()?.contains(&link) {
                 self.netns.ip(&["link", "del", &link])?;

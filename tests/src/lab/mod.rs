@@ -42,8 +42,6 @@ use anyhow::{Context as _, Result, bail};
 
 /// Where bpffs is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
-/// Where the labs' folders are: states, sockets, logs. Root's own.
-const FOLDERS: &str = "/var/lib/overlay-lab";
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
@@ -64,6 +62,7 @@ pub struct Lab {
     hosts: Vec<Arc<Host>>,
     router: Option<Netns>,
     subnets: usize,
+    adopted: Vec<Process>,
 }
 
 impl Lab {
@@ -74,27 +73,36 @@ impl Lab {
         Self::build(format!("{}{}x{number}-", sweep::PREFIX, std::process::id()), false)
     }
 
-    /// An empty lab with a given prefix. One that stands under the prefix already is removed first.
+    /// An empty lab with a given prefix; the one that stands under it already is removed first.
     /// `detached`: its programs may outlive us, see [`Self::keep`].
     pub fn named(prefix: &str, detached: bool) -> Result<Self> {
-        Self::remove(prefix)?;
+        sweep::remove(prefix)?;
         Self::build(prefix.to_owned(), detached)
     }
 
-    fn build(prefix: String, detached: bool) -> Result<Self> {
-        let folder = Path::new(FOLDERS).join(&prefix);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { prefix, folder, detached, hosts: Vec::new(), router: None, subnets: 0 })
+    /// Whether a lab stands under a prefix: one that was kept.
+    #[must_use]
+    pub fn stands(prefix: &str) -> bool {
+        sweep::folder(prefix).exists()
     }
 
-    /// Removes what stands under a prefix: a lab that was kept. Refuses namespaces that carry the
-    /// prefix where there is no lab's folder: they are somebody else's.
+    /// Removes the lab that stands under a prefix.
     pub fn remove(prefix: &str) -> Result<()> {
-        let strangers = netns::names_with_prefix(prefix)?;
-        if !Path::new(FOLDERS).join(prefix).exists() && !strangers.is_empty() {
-            bail!("namespaces of these names exist and no lab made them: {}", strangers.join(", "));
-        }
         sweep::remove(prefix)
+    }
+
+    fn build(prefix: String, detached: bool) -> Result<Self> {
+        let folder = sweep::folder(&prefix);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self {
+            prefix,
+            folder,
+            detached,
+            hosts: Vec::new(),
+            router: None,
+            subnets: 0,
+            adopted: Vec::new(),
+        })
     }
 
     /// Leaves everything standing.
@@ -102,6 +110,7 @@ impl Lab {
         for host in self.hosts.drain(..) {
             host.detach();
         }
+        self.adopted.drain(..).for_each(Process::detach);
         self.prefix.clear();
     }
 
@@ -187,7 +196,7 @@ impl Lab {
         drop(netns.sysctl("net.bridge.bridge-nf-call-iptables", "0"));
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder)?;
-        let bpffs = Path::new(BPFFS).join(format!("{}{name}", self.prefix));
+        let bpffs = sweep::bpffs(&self.prefix, name);
         let host = Arc::new(Host::new(name, netns, address.parse()?, folder, bpffs));
         self.hosts.push(Arc::clone(&host));
         Ok(host)
@@ -224,6 +233,11 @@ impl Lab {
         })
     }
 
+    /// Takes a background program over: it lives as long as the lab.
+    pub fn adopt(&mut self, process: Process) {
+        self.adopted.push(process);
+    }
+
     /// What the nodes wrote, for a failing test.
     #[must_use]
     pub fn logs(&self) -> String {
@@ -255,6 +269,7 @@ impl Drop for Lab {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
+        self.adopted.clear();
         self.hosts.clear();
         if let Err(error) = sweep::remove(&self.prefix) {
             eprintln!("the lab {} was not removed: {error:#}", self.prefix);

@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    io,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -20,6 +19,7 @@ use serde_json::Value;
 use super::{
     command::{self, Output, PATIENCE},
     process::Process,
+    sweep,
 };
 
 /// Where `ip netns` keeps its names.
@@ -38,6 +38,7 @@ pub struct Netns {
 impl Netns {
     pub(super) fn create(name: &str, logs: &Path, detached: bool) -> Result<Self> {
         ip(&["netns", "add", name])?;
+        sweep::record(logs, name)?;
         let netns = Self { name: name.to_owned(), detached, logs: logs.to_owned() };
         netns.ip(&["link", "set", "lo", "up"])?;
         Ok(netns)
@@ -165,21 +166,9 @@ pub(super) fn ip(args: &[&str]) -> Result<String> {
     command::run(Command::new("ip").args(args), PATIENCE)
 }
 
-/// Names of all namespaces that start with `prefix`.
-pub(super) fn names_with_prefix(prefix: &str) -> Result<Vec<String>> {
-    let dir = match std::fs::read_dir(NETNS_DIR) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        dir => dir?,
-    };
-    let mut names = Vec::new();
-    for entry in dir {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(prefix) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
+/// Whether a namespace of this name exists.
+pub(super) fn exists(name: &str) -> bool {
+    Path::new(NETNS_DIR).join(name).exists()
 }
 
 /// Kills whatever runs inside a namespace of ours, by process id.

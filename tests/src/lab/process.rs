@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -36,6 +37,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
+            // Ctrl-C is for us alone: we end it when its turn comes.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start `{what}`"))?;
         Ok(Self { child: Some(child), what, log: log.to_owned() })
