@@ -83,8 +83,8 @@ impl Packets {
     /// occurrences of a field come in one text, separated by commas: outer first.
     pub fn fields(&self, filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
         let mut tshark = Command::new("tshark");
-        // HOME: it complains about root's preferences otherwise.
         tshark.arg("-n").arg("-r").arg(&self.file).args(["-Y", filter, "-T", "fields"]);
+        tshark.args(["-o", "ip.check_checksum:TRUE"]);
         tshark.args(["-E", "separator=;", "-E", "occurrence=a"]);
         for field in fields {
             tshark.args(["-e", field]);

@@ -114,23 +114,22 @@ impl Host {
     #[must_use]
     pub fn node_command(&self, args: &[&str]) -> Vec<String> {
         let own = [
-            overlay_binary().display().to_string(),
-            "node".into(),
-            "run".into(),
-            "--name".into(),
-            self.name.clone(),
-            "--underlay".into(),
-            self.address.to_string(),
-            "--listen".into(),
-            self.listen(),
-            "--state-dir".into(),
-            self.state_dir().display().to_string(),
-            "--socket".into(),
-            self.socket().display().to_string(),
-            "--bpffs".into(),
-            self.bpffs.display().to_string(),
+            ("--name", self.name.clone()),
+            ("--underlay", self.address.to_string()),
+            ("--listen", self.listen()),
+            ("--state-dir", self.state_dir().display().to_string()),
+            ("--socket", self.socket().display().to_string()),
+            ("--bpffs", self.bpffs.display().to_string()),
         ];
-        own.into_iter().chain(args.iter().map(|&arg| arg.to_owned())).collect()
+        let mut words = vec![overlay_binary().display().to_string(), "node".into(), "run".into()];
+        for (option, value) in own {
+            // The caller's own value stands instead.
+            if !args.contains(&option) {
+                words.extend([option.to_owned(), value]);
+            }
+        }
+        words.extend(args.iter().map(|&arg| arg.to_owned()));
+        words
     }
 
     /// Waits until the node answers on its socket. Fails at once when it has ended.
@@ -186,6 +185,31 @@ impl Host {
     pub fn restart(&self) -> Result<()> {
         let args = self.node().args.clone();
         self.start_node(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Starts the node once more, as it was started before, and does not wait.
+    pub fn spawn_again(&self) -> Result<()> {
+        let args = self.node().args.clone();
+        self.spawn_node(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Starts the node with these arguments besides, and it must refuse to run.
+    pub fn node_fails(&self, args: &[&str]) -> Result<Failure> {
+        self.node_fails_under(&[], args)
+    }
+
+    /// The same, the node's command line following these words.
+    pub fn node_fails_under(&self, words: &[&str], args: &[&str]) -> Result<Failure> {
+        let node = self.node_command(args);
+        let words: Vec<&str> =
+            words.iter().copied().chain(node.iter().map(String::as_str)).collect();
+        let Output { status, stdout, stderr, elapsed } =
+            command::output(&mut self.netns.command(&words), START)
+                .context("the node was not refused")?;
+        if status.success() {
+            bail!("the node was not refused; it printed: {stdout}{stderr}");
+        }
+        Ok(Failure { code: status.code(), stderr, elapsed })
     }
 
     /// What a reboot does: the node, its pins and every device that it made are gone, its state folder
