@@ -1,0 +1,5 @@
+mod proto;
+
+fn main() -> anyhow::Result<()> {
+    proto::compile()
+}

@@ -1,0 +1,205 @@
+//! A node at the level of the API, for tests: a real gRPC server on a unix socket.
+
+use crate::proto::v1::{
+    endpoints_server::{Endpoints, EndpointsServer},
+    networks_server::{Networks, NetworksServer},
+    watch_server::{Watch, WatchServer},
+    *,
+};
+use std::{
+    os::unix::net::UnixListener as StdUnixListener,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, runtime::Runtime, sync::mpsc};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+
+/// What it does with the creation of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Answer,
+    /// Takes the request and never answers.
+    Hang,
+}
+
+#[derive(Clone)]
+struct Service {
+    mode: Mode,
+    created: mpsc::UnboundedSender<CreateNetworkRequest>,
+    drops: Arc<Mutex<Vec<DropEvent>>>,
+}
+
+#[tonic::async_trait]
+impl Networks for Service {
+    async fn create(
+        &self,
+        request: Request<CreateNetworkRequest>,
+    ) -> Result<Response<Network>, Status> {
+        let request = request.into_inner();
+        self.created.send(request.clone()).unwrap();
+        if self.mode == Mode::Hang {
+            return std::future::pending().await;
+        }
+        if request.name == "taken" {
+            return Err(Status::already_exists(
+                "network with name taken already exists\nchoose another",
+            ));
+        }
+        Ok(Response::new(Network {
+            id: 1,
+            name: request.name,
+            vni: 4097,
+            subnet: request.subnet,
+            ip_range: request.ip_range,
+            options: request.options,
+            endpoint_count: 0,
+            created_revision: 7,
+        }))
+    }
+
+    async fn list(
+        &self,
+        _request: Request<ListNetworksRequest>,
+    ) -> Result<Response<ListNetworksResponse>, Status> {
+        Ok(Response::new(ListNetworksResponse { networks: Vec::new() }))
+    }
+
+    async fn inspect(
+        &self,
+        _request: Request<InspectNetworkRequest>,
+    ) -> Result<Response<NetworkDetail>, Status> {
+        Ok(Response::new(NetworkDetail::default()))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<RemoveNetworkRequest>,
+    ) -> Result<Response<RemoveNetworkResponse>, Status> {
+        match request.into_inner().name.as_str() {
+            "busy" => Err(Status::failed_precondition("network busy has 2 endpoints")),
+            "gone" => Err(Status::unavailable("no quorum")),
+            _ => Ok(Response::new(RemoveNetworkResponse { revision: 9 })),
+        }
+    }
+}
+
+/// Only creation: it always finds host2 behind.
+#[tonic::async_trait]
+impl Endpoints for Service {
+    async fn create(
+        &self,
+        request: Request<CreateEndpointRequest>,
+    ) -> Result<Response<CreateEndpointResponse>, Status> {
+        let request = request.into_inner();
+        let endpoint = Endpoint {
+            name: request.name,
+            network: request.network,
+            node: "host1".to_owned(),
+            address: "172.16.16.129/24".to_owned(),
+            mac: "02:42:ac:10:10:81".to_owned(),
+            ..Endpoint::default()
+        };
+        let lagging_nodes = vec!["host2".to_owned()];
+        Ok(Response::new(CreateEndpointResponse { endpoint: Some(endpoint), lagging_nodes }))
+    }
+
+    async fn list(
+        &self,
+        _request: Request<ListEndpointsRequest>,
+    ) -> Result<Response<ListEndpointsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn inspect(
+        &self,
+        _request: Request<InspectEndpointRequest>,
+    ) -> Result<Response<Endpoint>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn remove(
+        &self,
+        _request: Request<RemoveEndpointRequest>,
+    ) -> Result<Response<RemoveEndpointResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for Service {
+    type DropsStream = tokio_stream::Iter<std::vec::IntoIter<Result<DropEvent, Status>>>;
+
+    async fn drops(
+        &self,
+        _request: Request<DropsRequest>,
+    ) -> Result<Response<Self::DropsStream>, Status> {
+        let events: Vec<_> = self.drops.lock().unwrap().drain(..).map(Ok).collect();
+        Ok(Response::new(tokio_stream::iter(events)))
+    }
+}
+
+/// Dropping it ends the serving and breaks every connection.
+pub(super) struct Serving(Option<Runtime>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // A runtime may not be waited for inside another.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A socket, and whoever serves it at the moment.
+pub(super) struct FakeNode {
+    _folder: TempDir,
+    listener: StdUnixListener,
+    pub(super) socket: PathBuf,
+    service: Service,
+    created: mpsc::UnboundedReceiver<CreateNetworkRequest>,
+}
+
+impl FakeNode {
+    /// Listens; nobody serves yet, so that a connection waits.
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("overlay.sock");
+        let listener = StdUnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (sender, created) = mpsc::unbounded_channel();
+        let service = Service { mode: Mode::Answer, created: sender, drops: Arc::default() };
+        Self { _folder: folder, listener, socket, service, created }
+    }
+
+    /// Serves until the value is dropped.
+    pub(super) fn serve(&self, mode: Mode) -> Serving {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = self.listener.try_clone().unwrap();
+        let service = Service { mode, ..self.service.clone() };
+        runtime.spawn(async move {
+            let connections = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
+            Server::builder()
+                .add_service(NetworksServer::new(service.clone()))
+                .add_service(EndpointsServer::new(service.clone()))
+                .add_service(WatchServer::new(service))
+                .serve_with_incoming(connections)
+                .await
+        });
+        Serving(Some(runtime))
+    }
+
+    /// The next creation that reached the node.
+    pub(super) async fn created(&mut self) -> CreateNetworkRequest {
+        self.created.recv().await.unwrap()
+    }
+
+    pub(super) fn drops(&self, events: Vec<DropEvent>) {
+        *self.service.drops.lock().unwrap() = events;
+    }
+}

@@ -1,0 +1,90 @@
+//! `overlay node run`: its arguments. The controller itself is not part of the command line.
+
+use clap::Args;
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+/// Where the kernel keeps the name that a node has unless it is given another.
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// What a node is started with.
+#[derive(Clone, Debug, Args)]
+pub struct NodeRunArgs {
+    /// Name of the node, unique in the cluster [default: the host's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Device that carries the underlay, or an address of it; its address is the node's VTEP
+    /// [default: the device of the default route]
+    #[arg(long, value_name = "DEV|IP")]
+    pub underlay: Option<Underlay>,
+    /// Address that serves the API and the other nodes [default: the underlay address, port 7400]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Enter the cluster that this node belongs to; without it, and with an empty state folder, the
+    /// node is a cluster of its own
+    #[arg(long, value_name = "IP:PORT")]
+    pub join: Option<SocketAddr>,
+    /// Join token. Carried, but not checked yet
+    #[arg(long, requires = "join", env = "OVERLAY_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Folder of the log, the snapshots and the node's identity
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/overlay")]
+    pub state_dir: PathBuf,
+    /// Unix socket of the local API: the command line's own --socket.
+    #[arg(skip)]
+    pub socket: PathBuf,
+    /// Folder of a mounted bpffs for maps and links; one a node
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/overlay")]
+    pub bpffs: PathBuf,
+    /// UDP port of VXLAN, the same on every node
+    #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
+    /// Serve metrics for Prometheus here [default: not served]
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics: Option<SocketAddr>,
+}
+
+impl NodeRunArgs {
+    /// The node's name: the given one, else the host's.
+    ///
+    /// # Errors
+    /// Where the host's name is needed and cannot be read.
+    pub fn node_name(&self) -> io::Result<String> {
+        match &self.name {
+            Some(name) => Ok(name.clone()),
+            None => Ok(std::fs::read_to_string(HOSTNAME)?.trim_end().to_owned()),
+        }
+    }
+}
+
+/// How the underlay is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Underlay {
+    /// By its device.
+    Device(String),
+    /// By an address of its device, which is then the VTEP.
+    Address(IpAddr),
+}
+
+impl FromStr for Underlay {
+    type Err = Infallible;
+
+    /// What reads as an address is one; anything else is a device, which the node looks for.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.parse().map_or_else(|_| Self::Device(text.to_owned()), Self::Address))
+    }
+}
+
+impl fmt::Display for Underlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}

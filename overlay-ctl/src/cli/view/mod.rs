@@ -1,0 +1,72 @@
+//! What is printed, noun by noun.
+//!
+//! The JSON is a contract: a field is neither renamed nor removed, and what does not apply is
+//! `null`. It is kept apart from the API's messages, whose numbers for enums and empty strings for
+//! "none" serve machines of another kind.
+
+mod drop;
+mod endpoint;
+mod network;
+mod node;
+mod remove;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub(super) use drop::Drop;
+pub(super) use endpoint::{CreatedEndpoint, Endpoint};
+pub(super) use network::{Network, NetworkDetail};
+pub(super) use node::Node;
+pub(super) use remove::{Removal, remove_each};
+pub(super) use status::Status;
+
+use comfy_table::{Table, presets::NOTHING};
+use serde::Serialize;
+
+/// An answer that can be printed both ways.
+pub(super) trait View: Serialize {
+    /// For people; no newline at the end.
+    fn text(&self) -> String;
+}
+
+/// Stands where there is nothing to show.
+const NONE: &str = "-";
+
+/// The API says "none" by an empty string.
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn non_zero<N: Default + PartialEq>(number: N) -> Option<N> {
+    (number != N::default()).then_some(number)
+}
+
+fn or_dash<T: ToString>(value: Option<&T>) -> String {
+    value.map_or_else(|| NONE.to_owned(), ToString::to_string)
+}
+
+/// Columns below their names.
+fn columns<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(header).add_rows(rows);
+    finish(table)
+}
+
+/// One field a line.
+fn fields<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(NOTHING)
+        .add_rows(rows.into_iter().map(|(name, value)| [name.to_owned(), value]));
+    finish(table)
+}
+
+fn finish(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.trim_fmt()
+}

@@ -1,0 +1,167 @@
+//! Networks.
+
+use super::{super::error::Error, Endpoint, View, columns, fields, non_empty, non_zero};
+use crate::proto::v1;
+use serde::Serialize;
+
+#[derive(Debug, Serialize)]
+pub(in super::super) struct Network {
+    id: u64,
+    name: String,
+    vni: u32,
+    subnet: String,
+    /// None = the whole subnet.
+    ip_range: Option<String>,
+    options: Options,
+    endpoint_count: u32,
+    created_revision: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Options {
+    icc: bool,
+    internal: bool,
+    multicast: bool,
+    /// None = the underlay's less the encapsulation.
+    mtu: Option<u32>,
+}
+
+impl From<v1::Network> for Network {
+    fn from(network: v1::Network) -> Self {
+        let v1::Network {
+            id,
+            name,
+            vni,
+            subnet,
+            ip_range,
+            options,
+            endpoint_count,
+            created_revision,
+        } = network;
+        let v1::NetworkOptions { icc, internal, multicast, mtu } = options.unwrap_or_default();
+        Self {
+            id,
+            name,
+            vni,
+            subnet,
+            ip_range: non_empty(ip_range),
+            options: Options { icc, internal, multicast, mtu: non_zero(mtu) },
+            endpoint_count,
+            created_revision,
+        }
+    }
+}
+
+impl Network {
+    /// What `create` says.
+    pub(in super::super) fn made(&self) -> String {
+        let range = match &self.ip_range {
+            Some(range) => format!(", addresses from {range}"),
+            None => String::new(),
+        };
+        format!("{}: subnet {}{range}, VNI {}", self.name, self.subnet, self.vni)
+    }
+
+    fn ip_range(&self) -> &str {
+        self.ip_range.as_deref().unwrap_or(&self.subnet)
+    }
+}
+
+impl Options {
+    /// Only what differs from the default.
+    fn text(&self) -> String {
+        let words = [
+            (!self.icc).then(|| "no-icc".to_owned()),
+            self.internal.then(|| "internal".to_owned()),
+            self.multicast.then(|| "multicast".to_owned()),
+            self.mtu.map(|mtu| format!("mtu={mtu}")),
+        ];
+        let words: Vec<_> = words.into_iter().flatten().collect();
+        if words.is_empty() { super::NONE.to_owned() } else { words.join(",") }
+    }
+}
+
+impl View for Vec<Network> {
+    fn text(&self) -> String {
+        columns(
+            ["NAME", "VNI", "SUBNET", "IP RANGE", "OPTIONS", "ENDPOINTS"],
+            self.iter().map(|network| {
+                [
+                    network.name.clone(),
+                    network.vni.to_string(),
+                    network.subnet.clone(),
+                    network.ip_range().to_owned(),
+                    network.options.text(),
+                    network.endpoint_count.to_string(),
+                ]
+            }),
+        )
+    }
+}
+
+impl View for Network {
+    fn text(&self) -> String {
+        fields([
+            ("name", self.name.clone()),
+            ("VNI", self.vni.to_string()),
+            ("subnet", self.subnet.clone()),
+            ("IP range", self.ip_range().to_owned()),
+            ("options", self.options.text()),
+            ("endpoints", self.endpoint_count.to_string()),
+            ("revision", self.created_revision.to_string()),
+        ])
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(in super::super) struct NetworkDetail {
+    #[serde(flatten)]
+    network: Network,
+    endpoints: Vec<Endpoint>,
+    peers: Vec<Peer>,
+}
+
+#[derive(Debug, Serialize)]
+struct Peer {
+    node: String,
+    vtep: String,
+    endpoint_count: u32,
+}
+
+impl TryFrom<v1::NetworkDetail> for NetworkDetail {
+    type Error = Error;
+
+    fn try_from(detail: v1::NetworkDetail) -> Result<Self, Error> {
+        let v1::NetworkDetail { network, endpoints, peers } = detail;
+        Ok(Self {
+            network: network.ok_or(Error::Incomplete("the network"))?.into(),
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            peers: peers
+                .into_iter()
+                .map(|v1::NetworkPeer { node, vtep, endpoint_count }| Peer {
+                    node,
+                    vtep,
+                    endpoint_count,
+                })
+                .collect(),
+        })
+    }
+}
+
+impl View for NetworkDetail {
+    fn text(&self) -> String {
+        let mut parts = vec![self.network.text()];
+        if !self.endpoints.is_empty() {
+            parts.push(self.endpoints.text());
+        }
+        if !self.peers.is_empty() {
+            parts.push(columns(
+                ["PEER", "VTEP", "ENDPOINTS"],
+                self.peers.iter().map(|peer| {
+                    [peer.node.clone(), peer.vtep.clone(), peer.endpoint_count.to_string()]
+                }),
+            ));
+        }
+        parts.join("\n\n")
+    }
+}

@@ -1,0 +1,439 @@
+//! What each noun looks like, to the letter.
+
+use super::*;
+use crate::proto::v1;
+use serde_json::json;
+
+fn network() -> v1::Network {
+    v1::Network {
+        id: 1,
+        name: "myoverlay".to_owned(),
+        vni: 4097,
+        subnet: "172.16.16.0/24".to_owned(),
+        ip_range: "172.16.16.128/25".to_owned(),
+        options: Some(v1::NetworkOptions { icc: true, ..Default::default() }),
+        endpoint_count: 2,
+        created_revision: 5,
+    }
+}
+
+fn web1() -> v1::Endpoint {
+    v1::Endpoint {
+        id: 3,
+        name: "web1".to_owned(),
+        network: "myoverlay".to_owned(),
+        node: "host1".to_owned(),
+        vtep: "10.10.10.101".to_owned(),
+        address: "172.16.16.129/24".to_owned(),
+        mac: "02:42:ac:10:10:81".to_owned(),
+        netns: "/run/netns/web1".to_owned(),
+        state: v1::EndpointState::Up.into(),
+        state_reason: String::new(),
+        interface: "eth0".to_owned(),
+        host_interface: "ovl1a2b3c".to_owned(),
+        host_ifindex: 17,
+        mtu: 1450,
+        vni: 4097,
+        created_revision: 6,
+    }
+}
+
+fn switch() -> v1::Endpoint {
+    v1::Endpoint {
+        id: 4,
+        name: "sw1".to_owned(),
+        network: "myoverlay".to_owned(),
+        vtep: "192.168.50.200".to_owned(),
+        address: "172.16.16.200/24".to_owned(),
+        mac: "02:aa:00:00:00:09".to_owned(),
+        state: v1::EndpointState::External.into(),
+        vni: 4097,
+        created_revision: 8,
+        ..Default::default()
+    }
+}
+
+fn node() -> v1::Node {
+    v1::Node {
+        id: 1,
+        name: "host1".to_owned(),
+        role: v1::NodeRole::Leader.into(),
+        state: v1::NodeState::Ready.into(),
+        vtep: "10.10.10.101".to_owned(),
+        listen: "10.10.10.101:7400".to_owned(),
+        epoch: 2,
+        programmed_revision: 8,
+        endpoint_count: 1,
+    }
+}
+
+#[test]
+fn network_table() {
+    let odd = v1::Network {
+        name: "lab".to_owned(),
+        vni: 9,
+        subnet: "10.128.0.0/24".to_owned(),
+        ip_range: String::new(),
+        options: Some(v1::NetworkOptions {
+            icc: false,
+            internal: true,
+            multicast: true,
+            mtu: 1400,
+        }),
+        endpoint_count: 0,
+        ..network()
+    };
+    let table = Vec::from([Network::from(network()), Network::from(odd)]).text();
+    assert_eq!(
+        table,
+        "\
+NAME        VNI    SUBNET           IP RANGE           OPTIONS                              ENDPOINTS
+myoverlay   4097   172.16.16.0/24   172.16.16.128/25   -                                    2
+lab         9      10.128.0.0/24    10.128.0.0/24      no-icc,internal,multicast,mtu=1400   0"
+    );
+}
+
+#[test]
+fn network_detail() {
+    let detail = v1::NetworkDetail {
+        network: Some(network()),
+        endpoints: vec![web1()],
+        peers: vec![v1::NetworkPeer {
+            node: "host1".to_owned(),
+            vtep: "10.10.10.101".to_owned(),
+            endpoint_count: 1,
+        }],
+    };
+    let detail = NetworkDetail::try_from(detail).unwrap();
+    assert_eq!(
+        detail.text(),
+        "\
+name        myoverlay
+VNI         4097
+subnet      172.16.16.0/24
+IP range    172.16.16.128/25
+options     -
+endpoints   2
+revision    5
+
+NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP           STATE
+web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101   up
+
+PEER    VTEP           ENDPOINTS
+host1   10.10.10.101   1"
+    );
+    assert_eq!(
+        serde_json::to_value(&detail).unwrap(),
+        json!({
+            "id": 1,
+            "name": "myoverlay",
+            "vni": 4097,
+            "subnet": "172.16.16.0/24",
+            "ip_range": "172.16.16.128/25",
+            "options": {"icc": true, "internal": false, "multicast": false, "mtu": null},
+            "endpoint_count": 2,
+            "created_revision": 5,
+            "endpoints": [serde_json::to_value(Endpoint::from(web1())).unwrap()],
+            "peers": [{"node": "host1", "vtep": "10.10.10.101", "endpoint_count": 1}],
+        })
+    );
+}
+
+#[test]
+fn endpoint_table() {
+    let down = v1::Endpoint {
+        name: "web2".to_owned(),
+        state: v1::EndpointState::Down.into(),
+        state_reason: "namespace /run/netns/web2 is gone".to_owned(),
+        ..web1()
+    };
+    let pending = v1::Endpoint {
+        name: "web3".to_owned(),
+        state: v1::EndpointState::Pending.into(),
+        ..web1()
+    };
+    let rows: Vec<Endpoint> =
+        [web1(), down, pending, switch()].into_iter().map(Into::into).collect();
+    assert_eq!(
+        rows.text(),
+        "\
+NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP             STATE
+web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     up
+web2   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     down (namespace /run/netns/web2 is gone)
+web3   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     pending
+sw1    myoverlay   172.16.16.200/24   02:aa:00:00:00:09   -       192.168.50.200   external"
+    );
+}
+
+#[test]
+fn endpoint() {
+    let endpoint = Endpoint::from(web1());
+    assert_eq!(
+        endpoint.text(),
+        "\
+name             web1
+network          myoverlay
+VNI              4097
+address          172.16.16.129/24
+MAC              02:42:ac:10:10:81
+node             host1
+VTEP             10.10.10.101
+netns            /run/netns/web1
+interface        eth0
+host interface   ovl1a2b3c (ifindex 17)
+MTU              1450
+state            up
+revision         6"
+    );
+    assert_eq!(endpoint.made(), "web1: 172.16.16.129/24, 02:42:ac:10:10:81, myoverlay on host1");
+    assert_eq!(
+        serde_json::to_value(&endpoint).unwrap(),
+        json!({
+            "id": 3,
+            "name": "web1",
+            "network": "myoverlay",
+            "node": "host1",
+            "vtep": "10.10.10.101",
+            "address": "172.16.16.129/24",
+            "mac": "02:42:ac:10:10:81",
+            "netns": "/run/netns/web1",
+            "state": "up",
+            "state_reason": null,
+            "interface": "eth0",
+            "host_interface": "ovl1a2b3c",
+            "host_ifindex": 17,
+            "mtu": 1450,
+            "vni": 4097,
+            "created_revision": 6,
+        })
+    );
+}
+
+#[test]
+fn endpoint_behind_a_foreign_vtep() {
+    let endpoint = Endpoint::from(switch());
+    assert_eq!(
+        endpoint.made(),
+        "sw1: 172.16.16.200/24, 02:aa:00:00:00:09, myoverlay behind VTEP 192.168.50.200"
+    );
+    let json = serde_json::to_value(&endpoint).unwrap();
+    for absent in ["node", "netns", "interface", "host_interface", "host_ifindex", "mtu"] {
+        assert!(json[absent].is_null(), "{absent}");
+    }
+    assert_eq!(json["state"], "external");
+}
+
+#[test]
+fn created_endpoint_is_the_endpoint_and_who_lags() {
+    let created = v1::CreateEndpointResponse {
+        endpoint: Some(web1()),
+        lagging_nodes: vec!["host2".to_owned()],
+    };
+    let created = CreatedEndpoint::try_from(created).unwrap();
+    let mut json = serde_json::to_value(&created).unwrap();
+    let lagging = json.as_object_mut().unwrap().remove("lagging_nodes").unwrap();
+    assert_eq!(lagging, json!(["host2"]));
+    assert_eq!(json, serde_json::to_value(Endpoint::from(web1())).unwrap());
+    assert!(CreatedEndpoint::try_from(v1::CreateEndpointResponse::default()).is_err());
+}
+
+#[test]
+fn nodes() {
+    let agent = v1::Node {
+        id: 4,
+        name: "host4".to_owned(),
+        role: v1::NodeRole::Agent.into(),
+        state: v1::NodeState::Down.into(),
+        ..node()
+    };
+    let nodes: Vec<Node> = vec![node().into(), agent.into()];
+    assert_eq!(
+        nodes.text(),
+        "\
+NAME    ROLE     STATE   VTEP           LISTEN              PROGRAMMED   ENDPOINTS
+host1   leader   ready   10.10.10.101   10.10.10.101:7400   8            1
+host4   agent    down    10.10.10.101   10.10.10.101:7400   8            1"
+    );
+    assert_eq!(
+        nodes[0].text(),
+        "\
+name                  host1
+id                    1
+role                  leader
+state                 ready
+VTEP                  10.10.10.101
+listen                10.10.10.101:7400
+epoch                 2
+programmed revision   8
+endpoints             1"
+    );
+    assert_eq!(
+        serde_json::to_value(&nodes[0]).unwrap(),
+        json!({
+            "id": 1,
+            "name": "host1",
+            "role": "leader",
+            "state": "ready",
+            "vtep": "10.10.10.101",
+            "listen": "10.10.10.101:7400",
+            "epoch": 2,
+            "programmed_revision": 8,
+            "endpoint_count": 1,
+        })
+    );
+}
+
+#[test]
+fn state_of_a_later_version_is_unknown_and_no_failure() {
+    let endpoint = Endpoint::from(v1::Endpoint { state: 99, ..web1() });
+    assert_eq!(serde_json::to_value(&endpoint).unwrap()["state"], "unknown");
+}
+
+fn counter(reason: &str, packets: u64) -> v1::Counter {
+    v1::Counter {
+        reason: reason.to_owned(),
+        direction: "from_endpoint".to_owned(),
+        packets,
+        bytes: 98 * packets,
+    }
+}
+
+#[test]
+fn status() {
+    let status = Status::from(v1::StatusResponse {
+        cluster: "9f3c".to_owned(),
+        node: "host1".to_owned(),
+        node_id: 1,
+        role: v1::NodeRole::Voter.into(),
+        leader: String::new(),
+        term: 3,
+        revision: 8,
+        programmed_revision: 7,
+        version: "0.1.0".to_owned(),
+        datapath: Some(v1::DatapathStatus {
+            hook: "tcx".to_owned(),
+            underlay: "eth0".to_owned(),
+            underlay_mtu: 1500,
+            vtep: "10.10.10.101".to_owned(),
+            vxlan_port: 4789,
+            gro_device: "ovl-gro".to_owned(),
+            bpffs: "/sys/fs/bpf/overlay".to_owned(),
+            maps: vec![v1::MapUsage { name: "FDB".to_owned(), entries: 2, capacity: 1_048_576 }],
+            counters: vec![counter("spoofed_ip", 4), counter("unknown_vtep", 0)],
+            error: String::new(),
+            endpoint_mtu: 1450,
+            unresolved_next_hops: vec!["host3".to_owned(), "host4".to_owned()],
+        }),
+    });
+    assert_eq!(
+        status.text(),
+        "\
+node         host1 (id 1)
+cluster      9f3c
+role         voter
+leader       -
+term         3
+revision     8
+programmed   7
+version      0.1.0
+data plane   in sync
+
+hook               tcx
+underlay           eth0 (MTU 1500)
+VTEP               10.10.10.101, UDP port 4789
+endpoint MTU       1450
+GRO device         ovl-gro
+bpffs              /sys/fs/bpf/overlay
+on the slow path   host3, host4
+
+MAP   ENTRIES   CAPACITY
+FDB   2         1048576
+
+COUNTER      DIRECTION       PACKETS   BYTES
+spoofed_ip   from_endpoint   4         392"
+    );
+    assert_eq!(
+        serde_json::to_value(&status).unwrap(),
+        json!({
+            "cluster": "9f3c",
+            "node": "host1",
+            "node_id": 1,
+            "role": "voter",
+            "leader": null,
+            "term": 3,
+            "revision": 8,
+            "programmed_revision": 7,
+            "version": "0.1.0",
+            "datapath": {
+                "hook": "tcx",
+                "underlay": "eth0",
+                "underlay_mtu": 1500,
+                "vtep": "10.10.10.101",
+                "vxlan_port": 4789,
+                "gro_device": "ovl-gro",
+                "bpffs": "/sys/fs/bpf/overlay",
+                "maps": [{"name": "FDB", "entries": 2, "capacity": 1_048_576}],
+                "counters": [
+                    {"reason": "spoofed_ip", "direction": "from_endpoint", "packets": 4, "bytes": 392},
+                    {"reason": "unknown_vtep", "direction": "from_endpoint", "packets": 0, "bytes": 0},
+                ],
+                "error": null,
+                "endpoint_mtu": 1450,
+                "unresolved_next_hops": ["host3", "host4"],
+            },
+        })
+    );
+}
+
+#[test]
+fn status_shows_a_broken_data_plane_first() {
+    let datapath = v1::DatapathStatus { error: "no bpffs".to_owned(), ..Default::default() };
+    let status =
+        Status::from(v1::StatusResponse { datapath: Some(datapath), ..Default::default() });
+    assert!(status.text().contains("data plane   no bpffs\n"), "{}", status.text());
+    let status = Status::from(v1::StatusResponse::default());
+    assert!(status.text().ends_with("data plane   not started"), "{}", status.text());
+}
+
+#[test]
+fn drop_event() {
+    let event = v1::DropEvent {
+        time_ns: 12_034_567_890_123,
+        reason: "spoofed_ip".to_owned(),
+        direction: "from_endpoint".to_owned(),
+        network: "myoverlay".to_owned(),
+        interface: "ovl1a2b3c".to_owned(),
+        length: 98,
+        ethertype: 0x0800,
+        src_mac: "02:42:ac:10:10:81".to_owned(),
+        dst_mac: "02:42:ac:10:10:82".to_owned(),
+        src_ip: "1.2.3.4".to_owned(),
+        dst_ip: "172.16.16.130".to_owned(),
+        endpoint: String::new(),
+    };
+    let drop = Drop::from(event.clone());
+    assert_eq!(
+        drop.text(),
+        "12034.567890 spoofed_ip from_endpoint network myoverlay endpoint - dev ovl1a2b3c \
+         ethertype 0x0800 length 98 02:42:ac:10:10:81 > 02:42:ac:10:10:82 1.2.3.4 > 172.16.16.130"
+    );
+    assert_eq!(
+        serde_json::to_value(&drop).unwrap(),
+        json!({
+            "time_ns": 12_034_567_890_123_u64,
+            "reason": "spoofed_ip",
+            "direction": "from_endpoint",
+            "network": "myoverlay",
+            "endpoint": null,
+            "interface": "ovl1a2b3c",
+            "length": 98,
+            "ethertype": 2048,
+            "src_mac": "02:42:ac:10:10:81",
+            "dst_mac": "02:42:ac:10:10:82",
+            "src_ip": "1.2.3.4",
+            "dst_ip": "172.16.16.130",
+        })
+    );
+    let no_ip = v1::DropEvent { src_ip: String::new(), dst_ip: String::new(), ..event };
+    assert!(Drop::from(no_ip).text().ends_with("> 02:42:ac:10:10:82"));
+}

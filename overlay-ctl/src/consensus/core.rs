@@ -1,0 +1,440 @@
+//! The node without threads, clocks or sockets.
+//!
+//! Callers hand in ticks, messages and requests, then [`Core::pump`]: it runs the engine until
+//! nothing is left to do, with all that was handed in sharing one transaction.
+
+mod apply;
+mod members;
+
+use std::{collections::BTreeMap, fmt};
+
+use raft::{
+    Config, RawNode, Ready, SnapshotStatus, StateRole,
+    eraftpb::{ConfState, Entry, Message, MessageType},
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    ConsensusConfig, FatalError, PeerStatus, ProposeError, Role, StateMachine, Status, Transport,
+    codec::{self, BadMessage},
+    reads::Reads,
+    storage::{Batch, LogStore},
+};
+
+/// Where a proposal's answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
+
+/// Who waits for the entry at some index.
+struct Waiter<O> {
+    /// The term it was proposed in: an entry of another term at its index is somebody else's.
+    term: u64,
+    kind: WaiterKind<O>,
+}
+
+enum WaiterKind<O> {
+    Command(Reply<(u64, O)>),
+    Members(Reply<u64>),
+}
+
+impl<O> Waiter<O> {
+    fn fail(self, error: ProposeError) {
+        // Whoever asked may have gone.
+        match self.kind {
+            WaiterKind::Command(reply) => drop(reply.send(Err(error))),
+            WaiterKind::Members(reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// A node of the cluster, driven from outside.
+pub struct Core<S: StateMachine> {
+    config: ConsensusConfig,
+    node: RawNode<LogStore>,
+    machine: S,
+    applied: u64,
+    ticks: u64,
+    proposals: Vec<(Vec<u8>, Reply<(u64, S::Outcome)>)>,
+    waiters: BTreeMap<u64, Waiter<S::Outcome>>,
+    reads: Reads,
+    /// Snapshots on their way, and when they left.
+    snapshots: BTreeMap<u64, u64>,
+    /// When each peer was last heard.
+    heard: BTreeMap<u64, u64>,
+    status: watch::Sender<Status>,
+}
+
+impl<S: StateMachine> fmt::Debug for Core<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.id())
+            .field("role", &self.role())
+            .field("term", &self.node.raft.term)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: StateMachine> Core<S> {
+    /// A node with the log `store`, whose `machine` is brought to the log's snapshot. The entries
+    /// after it are applied by the first [`Self::pump`], which must come before the first tick.
+    ///
+    /// # Errors
+    /// The snapshot can't be read or restored, or the configuration is invalid.
+    pub fn new(
+        config: ConsensusConfig,
+        store: LogStore,
+        mut machine: S,
+    ) -> Result<Self, FatalError> {
+        let id = store.identity().raft_id;
+        let meta = store.snapshot_metadata();
+        let (index, members) = (meta.index, meta.conf_state.clone().unwrap_or_default());
+        if index > 0 {
+            let data = store.snapshot_data()?;
+            machine.restore(&data).map_err(|source| FatalError::Restore { index, source })?;
+            machine.membership(index, &sorted(&members.voters), &sorted(&members.learners));
+            machine.batch_applied(index);
+        }
+        let engine = Config {
+            id,
+            election_tick: config.election_ticks,
+            min_election_tick: config.election_ticks,
+            max_election_tick: config.max_election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied: index,
+            max_size_per_msg: config.max_message_bytes,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: config.max_uncommitted_bytes,
+            max_committed_size_per_ready: 16 << 20,
+            ..Config::default()
+        };
+        let node = RawNode::new(&engine, store, &logger())?;
+        let reads = Reads::new(id, config.read_ticks, config.heartbeat_ticks as u64);
+        let mut core = Self {
+            config,
+            node,
+            machine,
+            applied: index,
+            ticks: 0,
+            proposals: Vec::new(),
+            waiters: BTreeMap::new(),
+            reads,
+            snapshots: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            status: watch::Sender::new(Status::default()),
+        };
+        core.publish();
+        Ok(core)
+    }
+
+    /// This node's raft id.
+    pub fn id(&self) -> u64 {
+        self.node.raft.id
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> &S {
+        &self.machine
+    }
+
+    /// The log.
+    pub fn store(&self) -> &LogStore {
+        self.node.store()
+    }
+
+    /// What this node knows of the cluster, from now on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Queues a command; the next [`Self::pump`] proposes it.
+    pub fn propose(&mut self, command: Vec<u8>, reply: Reply<(u64, S::Outcome)>) {
+        let error = if self.node.raft.state != StateRole::Leader {
+            ProposeError::NotLeader { leader: self.leader() }
+        } else if command.is_empty() {
+            ProposeError::Invalid("empty command")
+        } else if command.len() as u64 > self.config.max_message_bytes {
+            ProposeError::Invalid("command too large")
+        } else {
+            self.proposals.push((command, reply));
+            return;
+        };
+        drop(reply.send(Err(error)));
+    }
+
+    /// Queues a read; it is answered with the applied index once that covers every write that was
+    /// acknowledged before. Works on any member: a follower asks the leader.
+    pub fn read_index(&mut self, reply: Reply<u64>) {
+        self.reads.add(reply);
+    }
+
+    /// Takes a message that another node's transport sent.
+    ///
+    /// # Errors
+    /// The message was thrown away; nothing else happened.
+    pub fn step(&mut self, bytes: &[u8]) -> Result<(), BadMessage> {
+        let message = codec::decode_message(bytes, self.id())?;
+        let last = self.node.raft.raft_log.last_index();
+        // Only a node that lost entries it had acknowledged gets here. The engine would panic.
+        if message.msg_type == MessageType::MsgHeartbeat as i32 && message.commit > last {
+            return Err(BadMessage::Inconsistent("commit beyond this node's log"));
+        }
+        self.heard.insert(message.from, self.ticks);
+        if let Err(error) = self.node.step(message) {
+            // A response from a node that is no member any more, for one.
+            tracing::debug!(%error, "message ignored");
+        }
+        Ok(())
+    }
+
+    /// One tick of time has passed.
+    pub fn tick(&mut self) {
+        self.ticks += 1;
+        self.node.tick();
+        let lost = |sent: &u64| self.ticks >= sent + self.config.snapshot_ticks;
+        let lost: Vec<u64> =
+            self.snapshots.iter().filter(|(_, sent)| lost(sent)).map(|(to, _)| *to).collect();
+        for to in lost {
+            self.report_snapshot(to, false);
+        }
+        self.promote();
+    }
+
+    /// Stands for election now, which a sole voter may do at its start without asking anybody.
+    pub fn campaign_if_alone(&mut self) -> Result<(), FatalError> {
+        let members = self.members();
+        if members.voters == [self.id()] && members.voters_outgoing.is_empty() {
+            self.node.campaign()?;
+        }
+        Ok(())
+    }
+
+    /// A message to `to` was lost.
+    pub fn report_unreachable(&mut self, to: u64) {
+        self.node.report_unreachable(to);
+    }
+
+    /// A snapshot reached `to`, or did not. Until this is said the leader sends it nothing else.
+    pub fn report_snapshot(&mut self, to: u64, delivered: bool) {
+        self.snapshots.remove(&to);
+        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(to, status);
+    }
+
+    /// Does everything there is to do, and hands outgoing messages to `transport`.
+    ///
+    /// # Errors
+    /// The node can't go on; it must be dropped, and the process should end.
+    pub fn pump(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
+        self.flush_proposals();
+        for context in self.reads.to_ask(self.ticks) {
+            self.node.read_index(context);
+        }
+        while self.node.has_ready() {
+            self.on_ready(transport)?;
+            self.make_wanted_snapshots()?;
+        }
+        let meta = self.store().snapshot_metadata();
+        if self.applied >= meta.index + self.config.snapshot_every {
+            self.make_snapshot()?;
+        }
+        self.fail_stale_waiters();
+        self.reads.settle(self.applied, self.ticks);
+        self.publish();
+        Ok(())
+    }
+
+    /// One Ready, in the order that the engine demands.
+    fn on_ready(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
+        let mut ready: Ready = self.node.ready();
+
+        // 1. A leader's messages promise nothing of its own log (it counts itself only once its
+        //    entries are durable), so they travel while the disk works.
+        self.send(ready.take_messages(), transport);
+
+        // 2. A snapshot replaces the state. Restored first: one that this version can't read must
+        //    not get into the log, where every restart would meet it again.
+        let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
+        if let Some(snapshot) = &snapshot {
+            self.install(snapshot)?;
+        }
+
+        // 3. Entries that are committed and already durable. They need not wait for step 4.
+        let committed = ready.take_committed_entries();
+        self.apply(committed)?;
+
+        // 4. Snapshot, entries, term, vote and commit in one transaction. When only the commit
+        //    moved it rides on a later one.
+        let commit = ready.hs().map(|hard_state| hard_state.commit);
+        if ready.must_sync() {
+            let batch = Batch {
+                snapshot: snapshot.as_ref(),
+                entries: ready.entries(),
+                hard_state: ready.hs(),
+            };
+            self.node.mut_store().write(&batch)?;
+        } else if let Some(commit) = commit {
+            self.node.mut_store().note_commit(commit);
+        }
+
+        // 5. Reads that a quorum confirmed; they are answered once applied.
+        for read in ready.take_read_states() {
+            self.reads.confirm(&read.request_ctx, read.index);
+        }
+
+        // 6. A follower's messages are promises that step 4 made true.
+        self.send(ready.take_persisted_messages(), transport);
+
+        // 7. What became possible by step 4: a leader's own entries count now.
+        let mut light = self.node.advance(ready);
+        if let Some(commit) = light.commit_index() {
+            self.node.mut_store().note_commit(commit);
+        }
+        self.send(light.take_messages(), transport);
+        self.apply(light.take_committed_entries())?;
+        self.node.advance_apply();
+        Ok(())
+    }
+
+    /// Proposes what waits, many commands a message, so that they share appends and fsyncs.
+    fn flush_proposals(&mut self) {
+        let mut queue = std::mem::take(&mut self.proposals).into_iter().peekable();
+        while queue.peek().is_some() {
+            let (mut entries, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((command, _)) = queue.peek() {
+                bytes += command.len() as u64;
+                if !entries.is_empty() && bytes > self.config.max_message_bytes {
+                    break;
+                }
+                if let Some((data, reply)) = queue.next() {
+                    entries.push(Entry { data, ..Entry::default() });
+                    replies.push(reply);
+                }
+            }
+            // A follower would forward the proposal, which could then not be answered.
+            let is_leader = self.node.raft.state == StateRole::Leader;
+            let first = self.node.raft.raft_log.last_index() + 1;
+            let message = Message {
+                msg_type: MessageType::MsgPropose as i32,
+                from: self.id(),
+                entries,
+                ..Message::default()
+            };
+            if is_leader && self.node.step(message).is_ok() {
+                let term = self.node.raft.term;
+                for (index, reply) in (first..).zip(replies) {
+                    self.waiters.insert(index, Waiter { term, kind: WaiterKind::Command(reply) });
+                }
+                continue;
+            }
+            let error = match self.node.raft.lead_transferee {
+                _ if !is_leader => ProposeError::NotLeader { leader: self.leader() },
+                Some(next) => ProposeError::NotLeader { leader: Some(next) },
+                None => ProposeError::Overloaded,
+            };
+            for reply in replies {
+                drop(reply.send(Err(error.clone())));
+            }
+        }
+    }
+
+    /// Once this node no longer leads the term of a proposal, another entry may take its place.
+    /// Waiting to see which would mean waiting for a quorum that may not come.
+    fn fail_stale_waiters(&mut self) {
+        let leads = self.node.raft.state == StateRole::Leader;
+        let term = self.node.raft.term;
+        if self.waiters.values().all(|waiter| leads && waiter.term == term) {
+            return;
+        }
+        for (index, waiter) in std::mem::take(&mut self.waiters) {
+            if leads && waiter.term == term {
+                self.waiters.insert(index, waiter);
+            } else {
+                waiter.fail(ProposeError::Dropped);
+            }
+        }
+    }
+
+    fn send(&mut self, messages: Vec<Message>, transport: &mut dyn Transport) {
+        for message in messages {
+            let is_snapshot = message.msg_type == MessageType::MsgSnapshot as i32;
+            if is_snapshot {
+                self.snapshots.insert(message.to, self.ticks);
+            }
+            let sent = transport.send(message.to, codec::encode(&message), is_snapshot);
+            match (sent, is_snapshot) {
+                (Ok(()), _) => {}
+                (Err(_), true) => self.report_snapshot(message.to, false),
+                (Err(_), false) => self.report_unreachable(message.to),
+            }
+        }
+    }
+
+    fn leader(&self) -> Option<u64> {
+        Some(self.node.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
+    }
+
+    fn members(&self) -> ConfState {
+        self.node.raft.prs().conf().to_conf_state()
+    }
+
+    fn role(&self) -> Role {
+        match self.node.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            StateRole::Follower if self.node.raft.promotable() => Role::Follower,
+            StateRole::Follower => Role::Learner,
+        }
+    }
+
+    fn publish(&mut self) {
+        let raft = &self.node.raft;
+        let members = self.members();
+        let mut peers = Vec::new();
+        if raft.state == StateRole::Leader {
+            let horizon = self.ticks.saturating_sub(self.config.max_election_ticks as u64);
+            let others = raft.prs().iter().filter(|(id, _)| **id != raft.id);
+            peers.extend(others.map(|(id, progress)| PeerStatus {
+                id: *id,
+                matched: progress.matched,
+                recent_active: self.heard.get(id).is_some_and(|heard| *heard >= horizon),
+            }));
+            peers.sort_unstable_by_key(|peer| peer.id);
+        }
+        let status = Status {
+            id: raft.id,
+            role: self.role(),
+            leader: self.leader(),
+            term: raft.term,
+            applied: self.applied,
+            commit: raft.raft_log.committed,
+            voters: sorted(&members.voters),
+            learners: sorted(&members.learners),
+            peers,
+        };
+        self.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+    }
+}
+
+fn sorted(ids: &[u64]) -> Vec<u64> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids
+}
+
+/// The engine's log records from warnings up; it is chatty below, and our own records tell the
+/// changes of role and membership.
+fn logger() -> slog::Logger {
+    slog::Logger::root(
+        slog::Drain::ignore_res(slog::LevelFilter::new(
+            tracing_slog::TracingSlogDrain,
+            slog::Level::Warning,
+        )),
+        slog::o!(),
+    )
+}

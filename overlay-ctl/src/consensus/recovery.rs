@@ -1,0 +1,203 @@
+//! Opens a database without ever changing a damaged one.
+//!
+//! redb repairs while it opens, which writes to the file. So the file is first opened through
+//! [`Overlay`], which keeps every write in memory, with all checksums verified; only a file that
+//! passes is opened for real. A damaged one stays as it is, byte for byte, for whoever wants to
+//! look at it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io,
+    ops::Bound,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use redb::{
+    BackendError, Builder, Database, DatabaseError, StorageBackend, StorageError,
+    backends::FileBackend,
+};
+
+const PAGE: u64 = 4096;
+/// Bytes of pages that redb caches; the log's hot end is cached by us anyway.
+const CACHE: usize = 32 << 20;
+
+/// Why the database could not be opened.
+#[derive(Debug)]
+pub(super) enum Refused {
+    InUse,
+    Damaged(String),
+    Io(io::Error),
+}
+
+impl From<DatabaseError> for Refused {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
+            DatabaseError::Storage(StorageError::Io(error))
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                Self::Io(error)
+            }
+            error => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+/// Creates a database in a file that must not exist yet.
+pub(super) fn create(path: &Path) -> Result<Database, Refused> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(Refused::Io)?;
+    let backend = FileBackend::new(file)?;
+    Ok(Builder::new().set_cache_size(CACHE).create_with_backend(backend)?)
+}
+
+/// Opens the database at `path`, which must exist, after proving it whole.
+pub(super) fn open(path: &Path) -> Result<Database, Refused> {
+    let file = || OpenOptions::new().read(true).write(true).open(path).map_err(Refused::Io);
+    let overlay = Overlay::new(file()?)?;
+    drop(Builder::new().set_check_integrity_on_open(true).create_with_backend(overlay)?);
+    Ok(Builder::new().set_cache_size(CACHE).create_with_backend(FileBackend::new(file()?)?)?)
+}
+
+/// A file that is read, and locked, but never written: writes stay in memory.
+#[derive(Debug)]
+struct Overlay {
+    file: FileBackend,
+    written: Mutex<Written>,
+}
+
+#[derive(Debug)]
+struct Written {
+    len: u64,
+    /// The file's bytes end here for us: beyond are zeroes, unless written.
+    file_len: u64,
+    pages: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Overlay {
+    fn new(file: File) -> Result<Self, DatabaseError> {
+        let file = FileBackend::new(file)?;
+        let len = file.len()?;
+        Ok(Self {
+            file,
+            written: Mutex::new(Written { len, file_len: len, pages: BTreeMap::new() }),
+        })
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One page as it now is, zeroes where there is nothing.
+    fn page(&self, written: &Written, number: u64) -> io::Result<Vec<u8>> {
+        if let Some(page) = written.pages.get(&number) {
+            return Ok(page.clone());
+        }
+        let mut page = vec![0; PAGE as usize];
+        let start = number * PAGE;
+        let held = written.file_len.saturating_sub(start).min(PAGE) as usize;
+        if held > 0 {
+            self.file.read(start, &mut page[..held])?;
+        }
+        Ok(page)
+    }
+}
+
+impl StorageBackend for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.written().len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let written = self.written();
+        if offset + out.len() as u64 > written.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        while done < out.len() {
+            let at = offset + done as u64;
+            let page = self.page(&written, at / PAGE)?;
+            let from = (at % PAGE) as usize;
+            let count = (page.len() - from).min(out.len() - done);
+            out[done..done + count].copy_from_slice(&page[from..from + count]);
+            done += count;
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut written = self.written();
+        if len < written.len {
+            let number = len / PAGE;
+            let mut edge = self.page(&written, number)?;
+            edge[(len % PAGE) as usize..].fill(0);
+            written.pages.split_off(&number);
+            written.pages.insert(number, edge);
+            written.file_len = written.file_len.min(number * PAGE);
+        }
+        written.len = len;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut written = self.written();
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let mut page = self.page(&written, at / PAGE)?;
+            let from = (at % PAGE) as usize;
+            let count = (page.len() - from).min(data.len() - done);
+            page[from..from + count].copy_from_slice(&data[done..done + count]);
+            written.pages.insert(at / PAGE, page);
+            done += count;
+        }
+        written.len = written.len.max(offset + data.len() as u64);
+        Ok(())
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    // The locks are the file's own, so that a database in use is never probed.
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,96 @@
+//! Where outgoing messages wait for the network.
+//!
+//! Raft survives any loss, so nothing here blocks or retries: a message that finds no room is
+//! dropped and its peer reported unreachable, which makes the leader probe instead of pipeline.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::mpsc;
+
+/// Takes messages for other nodes.
+pub trait Transport: Send + 'static {
+    /// Queues one message. Never blocks; it may also get lost later.
+    ///
+    /// For a snapshot, whoever carries it reports by
+    /// [`report_snapshot`](super::Consensus::report_snapshot) how it went; a message lost later is
+    /// worth a [`report_unreachable`](super::Consensus::report_unreachable).
+    ///
+    /// # Errors
+    /// The message was dropped here and now. The caller does the reporting then.
+    fn send(&mut self, to: u64, message: Vec<u8>, is_snapshot: bool) -> Result<(), Undeliverable>;
+}
+
+/// The message was dropped: its peer is not connected, or too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no room for a message to this peer")]
+pub struct Undeliverable;
+
+/// One message on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The message, opaque.
+    pub bytes: Vec<u8>,
+    /// Report its fate by [`report_snapshot`](super::Consensus::report_snapshot).
+    pub is_snapshot: bool,
+}
+
+/// A bounded queue for each peer, drained by whoever owns the peer's connection.
+/// Clones share the queues.
+#[derive(Debug, Clone)]
+pub struct PeerQueues {
+    capacity: usize,
+    peers: Arc<Mutex<BTreeMap<u64, mpsc::Sender<Outgoing>>>>,
+}
+
+impl PeerQueues {
+    /// Queues of `capacity` messages each.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, peers: Arc::default() }
+    }
+
+    /// A fresh queue for `peer`. The one it had before, if any, ends.
+    pub fn connect(&self, peer: u64) -> mpsc::Receiver<Outgoing> {
+        let (tx, rx) = mpsc::channel(self.capacity);
+        self.peers().insert(peer, tx);
+        rx
+    }
+
+    /// Ends the queue of `peer`.
+    pub fn disconnect(&self, peer: u64) {
+        self.peers().remove(&peer);
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<u64, mpsc::Sender<Outgoing>>> {
+        // A map of senders is whole after any panic.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Transport for PeerQueues {
+    fn send(&mut self, to: u64, bytes: Vec<u8>, is_snapshot: bool) -> Result<(), Undeliverable> {
+        let peers = self.peers();
+        let queue = peers.get(&to).ok_or(Undeliverable)?;
+        queue.try_send(Outgoing { bytes, is_snapshot }).map_err(|_| Undeliverable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_or_missing_queue_drops() {
+        let mut queues = PeerQueues::new(1);
+        assert_eq!(queues.send(2, vec![1], false), Err(Undeliverable));
+        let mut rx = queues.connect(2);
+        assert_eq!(queues.send(2, vec![1], false), Ok(()));
+        assert_eq!(queues.send(2, vec![2], false), Err(Undeliverable));
+        assert_eq!(rx.try_recv(), Ok(Outgoing { bytes: vec![1], is_snapshot: false }));
+        assert_eq!(queues.send(2, vec![3], true), Ok(()));
+        queues.disconnect(2);
+        assert_eq!(queues.send(2, vec![4], false), Err(Undeliverable));
+    }
+}

@@ -1,0 +1,21 @@
+//! The controller and the command line of the overlay.
+
+pub mod consensus;
+pub mod ipam;
+pub mod model;
+pub mod proto;
+pub mod reconcile;
+pub mod state;
+
+/// An error and its sources in one line, as logs and answers show it.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

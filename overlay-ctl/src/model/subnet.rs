@@ -1,0 +1,221 @@
+use super::Invalid;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
+
+/// Longest prefix that leaves room for a gateway and an endpoint.
+const PREFIX_MAX: u8 = 30;
+/// Shortest prefix: more addresses than a network can have endpoints help nobody.
+const PREFIX_MIN: u8 = 8;
+
+fn parse_net(field: &'static str, text: &str) -> Result<Ipv4Net, Invalid> {
+    let net: Ipv4Net =
+        text.parse().map_err(|_| Invalid::new(field, text, "is not a CIDR like 172.16.16.0/24"))?;
+    if net.addr() != net.network() {
+        let why = format!("has host bits set; did you mean {}?", net.trunc());
+        return Err(Invalid::new(field, text, why));
+    }
+    Ok(net)
+}
+
+/// The address space of a network: a unicast IPv4 prefix of /8 to /30.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Subnet(Ipv4Net);
+
+impl Subnet {
+    /// The prefix.
+    #[must_use]
+    pub fn net(self) -> Ipv4Net {
+        self.0
+    }
+
+    /// Its first host address. Kept free: a gateway's place.
+    #[must_use]
+    pub fn gateway(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.0.network()) + 1)
+    }
+
+    /// Whether the two share an address.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.0.contains(&other.0.network()) || other.0.contains(&self.0.network())
+    }
+
+    /// Checks that an endpoint can have `address`.
+    ///
+    /// # Errors
+    /// Outside the subnet, its network or broadcast address, or the gateway's.
+    pub fn check_endpoint(self, address: Ipv4Addr) -> Result<(), Invalid> {
+        let why = if !self.0.contains(&address) {
+            format!("is outside the subnet {}", self.0)
+        } else if address == self.0.network() {
+            format!("is the network address of {}", self.0)
+        } else if address == self.0.broadcast() {
+            format!("is the broadcast address of {}", self.0)
+        } else if address == self.gateway() {
+            format!("is kept for the gateway of {}", self.0)
+        } else {
+            return Ok(());
+        };
+        Err(Invalid::new("ip", address.to_string(), why))
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let net = parse_net("subnet", text)?;
+        let first = net.network();
+        if net.prefix_len() > PREFIX_MAX {
+            return Err(Invalid::new("subnet", text, "is too small: /30 is the smallest"));
+        }
+        if net.prefix_len() < PREFIX_MIN {
+            return Err(Invalid::new("subnet", text, "is too large: /8 is the largest"));
+        }
+        if first.is_loopback()
+            || first.is_multicast()
+            || first.octets()[0] == 0
+            || first.octets()[0] >= 240
+        {
+            return Err(Invalid::new("subnet", text, "is not a unicast prefix"));
+        }
+        Ok(Self(net))
+    }
+}
+
+impl TryFrom<Ipv4Net> for Subnet {
+    type Error = Invalid;
+
+    fn try_from(net: Ipv4Net) -> Result<Self, Invalid> {
+        net.to_string().parse()
+    }
+}
+
+impl TryFrom<String> for Subnet {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<Subnet> for String {
+    fn from(subnet: Subnet) -> Self {
+        subnet.to_string()
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A subnet and the part of it that addresses are given out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// What endpoints see as their link's prefix.
+    pub subnet: Subnet,
+    /// Where addresses come from unless one is asked for; `None` = the whole subnet.
+    range: Option<Ipv4Net>,
+}
+
+impl Pool {
+    /// A pool over all of `subnet`.
+    #[must_use]
+    pub fn whole(subnet: Subnet) -> Self {
+        Self { subnet, range: None }
+    }
+
+    /// A pool over `subnet`, restricted to the CIDR `range` where given.
+    ///
+    /// # Errors
+    /// `range` is malformed, outside the subnet, or has no address to give.
+    pub fn new(subnet: Subnet, range: Option<&str>) -> Result<Self, Invalid> {
+        let range = range.map(|text| {
+            let net = parse_net("ip_range", text)?;
+            if !subnet.net().contains(&net) {
+                let why = format!("is outside the subnet {subnet}");
+                return Err(Invalid::new("ip_range", text, why));
+            }
+            if net.prefix_len() == 32 {
+                return Err(Invalid::new("ip_range", text, "is too small: /31 is the smallest"));
+            }
+            Ok(net)
+        });
+        Ok(Self { subnet, range: range.transpose()? })
+    }
+
+    /// The range, where it is not the whole subnet.
+    #[must_use]
+    pub fn range(&self) -> Option<Ipv4Net> {
+        self.range
+    }
+
+    /// First and last address that may be given out without being asked for. The first address of a
+    /// range stays free, as Docker leaves it.
+    #[must_use]
+    pub fn bounds(&self) -> (Ipv4Addr, Ipv4Addr) {
+        let net = self.range.unwrap_or(self.subnet.net());
+        let first = (u32::from(net.network()) + 1).max(u32::from(self.subnet.gateway()) + 1);
+        let last = u32::from(net.broadcast()).min(u32::from(self.subnet.net().broadcast()) - 1);
+        (Ipv4Addr::from(first), Ipv4Addr::from(last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_and_unfit_prefixes_are_refused() {
+        for bad in [
+            "",
+            "172.16.16.0",
+            "172.16.16.0/33",
+            "172.16.16.1/24",
+            "172.16.16.0/31",
+            "172.16.16.0/32",
+            "0.0.0.0/0",
+            "127.0.0.0/8",
+            "224.0.0.0/8",
+            "fd00::/64",
+            "x/24",
+        ] {
+            assert!(bad.parse::<Subnet>().is_err(), "{bad:?}");
+        }
+        assert!("172.16.16.0/30".parse::<Subnet>().is_ok());
+    }
+
+    #[test]
+    fn a_range_lies_inside_and_keeps_its_first_address() {
+        let subnet: Subnet = "172.16.16.0/24".parse().unwrap();
+        let bounds = |range| Pool::new(subnet, range).unwrap().bounds();
+        let ip = |last| Ipv4Addr::new(172, 16, 16, last);
+        assert_eq!(bounds(None), (ip(2), ip(254)));
+        assert_eq!(bounds(Some("172.16.16.128/25")), (ip(129), ip(254)));
+        assert_eq!(bounds(Some("172.16.16.64/26")), (ip(65), ip(127)));
+        assert_eq!(bounds(Some("172.16.16.0/25")), (ip(2), ip(127)));
+        for bad in ["172.16.17.0/25", "172.16.0.0/16", "172.16.16.128/32", "172.16.16.129/25", "y"]
+        {
+            assert!(Pool::new(subnet, Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn special_addresses_are_no_endpoints() {
+        let subnet: Subnet = "172.16.16.0/24".parse().unwrap();
+        for bad in ["172.16.16.0", "172.16.16.1", "172.16.16.255", "172.16.17.2"] {
+            assert!(subnet.check_endpoint(bad.parse().unwrap()).is_err(), "{bad}");
+        }
+        assert!(subnet.check_endpoint("172.16.16.2".parse().unwrap()).is_ok());
+    }
+}

@@ -1,0 +1,196 @@
+//! What can go wrong, in words for the person who reads it.
+
+use std::{io, net::Ipv4Addr, path::PathBuf};
+
+use nix::errno::Errno;
+use overlay_common::{VNI_MAX, VNI_RESERVED};
+
+/// rtnetlink itself failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// No socket.
+    #[error("no rtnetlink socket could be opened")]
+    Open(#[source] io::Error),
+    /// EPERM or EACCES.
+    #[error(
+        "the kernel does not allow us to {action}: this needs CAP_NET_ADMIN; run the node as root"
+    )]
+    Denied {
+        /// What was asked, as "set the link up".
+        action: String,
+    },
+    /// Any other answer of the kernel.
+    #[error("the kernel refused to {action}")]
+    Refused {
+        /// What was asked.
+        action: String,
+        /// Its answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket is gone, or an answer made no sense.
+    #[error("the rtnetlink socket broke while we wanted to {action}; try again")]
+    Closed {
+        /// What was asked.
+        action: String,
+        /// The library's word.
+        #[source]
+        source: rtnetlink::Error,
+    },
+}
+
+impl NetlinkError {
+    pub(super) fn new(action: impl Into<String>, error: rtnetlink::Error) -> Self {
+        let action = action.into();
+        match error {
+            rtnetlink::Error::NetlinkError(message) => {
+                let source = message.to_io();
+                if source.kind() == io::ErrorKind::PermissionDenied {
+                    Self::Denied { action }
+                } else {
+                    Self::Refused { action, source }
+                }
+            }
+            source => Self::Closed { action, source },
+        }
+    }
+
+    /// The kernel's answer, where there was one.
+    pub(super) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::Open(_) | Self::Denied { .. } | Self::Closed { .. } => None,
+        }
+    }
+
+    /// The device is not there (any more).
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ENODEV | Errno::ENXIO | Errno::ENOENT))
+    }
+}
+
+/// No underlay device.
+#[derive(Debug, thiserror::Error)]
+pub enum UnderlayError {
+    /// No device of that name.
+    #[error(
+        "there is no network device {0}: name one of `ip link` with `--underlay`, or an address of this host"
+    )]
+    NoDevice(String),
+    /// The device carries no usable address.
+    #[error(
+        "the device {0} has no IPv4 address: give it one, or name another device with `--underlay`"
+    )]
+    NoAddress(String),
+    /// The address is on no device.
+    #[error(
+        "no device of this host has the address {0}: `--underlay` takes a device, or one of the addresses that `ip addr` shows"
+    )]
+    NoSuchAddress(Ipv4Addr),
+    /// The device is down.
+    #[error("the underlay device {0} is down: `ip link set {0} up`")]
+    Down(String),
+    /// There is nothing to choose from.
+    #[error(
+        "this host has no default route and no device that is up and has an IPv4 address: configure one, or name it with `--underlay`"
+    )]
+    None,
+    /// There is more than one, and guessing wrong would be worse than asking.
+    #[error("several devices could be the underlay ({}): choose one with `--underlay`", .candidates.join(", "))]
+    Ambiguous {
+        /// As "eth0 (10.0.0.1)".
+        candidates: Vec<String>,
+    },
+    /// rtnetlink failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// The device that makes GRO work could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GroError {
+    /// Somebody else listens on the port.
+    #[error(
+        "UDP port {port} is taken by {holder}: stop it, or give every node another port with `--vxlan-port`"
+    )]
+    PortTaken {
+        /// The VXLAN port.
+        port: u16,
+        /// "the VXLAN device docker1", "another program (see `ss -lunp`)".
+        holder: String,
+    },
+    /// A VXLAN device of somebody else has the VNI that we keep for ourselves.
+    #[error(
+        "the VXLAN device {device} has the VNI {VNI_RESERVED} (the greatest, {VNI_MAX:#x}) on UDP port {port}, which the overlay keeps for itself: remove it, or choose another port with `--vxlan-port`"
+    )]
+    VniTaken {
+        /// Whose it is.
+        device: String,
+        /// The VXLAN port.
+        port: u16,
+    },
+    /// A device that is not ours has the name.
+    #[error(
+        "a device {0} exists and is not ours: remove it or rename it (`ip link set {0} name OTHER`)"
+    )]
+    NameTaken(String),
+    /// rtnetlink failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// A port could not be made, changed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// There is no such path.
+    #[error(
+        "there is no network namespace {}: create it (`ip netns add NAME`), or name one that `ip netns` shows, or give a path such as /proc/PID/ns/net", .0.display()
+    )]
+    NoNamespace(PathBuf),
+    /// The path is something else.
+    #[error(
+        "{} is not a network namespace: give the name of one that `ip netns` shows, or a path such as /proc/PID/ns/net", .0.display()
+    )]
+    NotNamespace(PathBuf),
+    /// It is the node's own.
+    #[error(
+        "{} is the node's own network namespace: an endpoint needs one of its own (`ip netns add NAME`)", .0.display()
+    )]
+    OwnNamespace(PathBuf),
+    /// The namespace has an eth0.
+    #[error(
+        "the namespace {} already has an interface eth0: remove or rename it, or choose another namespace", .0.display()
+    )]
+    InterfaceExists(PathBuf),
+    /// No permission for the namespace.
+    #[error("entering the namespace {} is not allowed: this needs CAP_SYS_ADMIN; run the node as root", .0.display())]
+    Denied(PathBuf),
+    /// Opening or entering it failed otherwise.
+    #[error("the namespace {} could not be entered", .path.display())]
+    Enter {
+        /// The namespace.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A device that is not ours has the port's name.
+    #[error(
+        "a device {0} exists and is not ours: remove it or rename it (`ip link set {0} name OTHER`)"
+    )]
+    NameTaken(String),
+    /// The device vanished while it was worked on: its namespace went.
+    #[error(
+        "the device {0} is gone, most likely together with its endpoint's namespace; create the endpoint again when the namespace is back"
+    )]
+    Gone(String),
+    /// Ids are Raft indexes; one past 48 bits would not fit a device's name.
+    #[error("the endpoint id {0} does not fit a device name (at most 48 bits)")]
+    IdTooLarge(u64),
+    /// What the caller does between creation and activation failed; the port was removed again.
+    #[error("the port was made but could not be prepared, and was removed again")]
+    Attach(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// rtnetlink failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}

@@ -1,0 +1,248 @@
+//! A device as the kernel describes it, and whose it is.
+
+use futures::TryStreamExt as _;
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressHeaderFlags, AddressScope},
+    link::{
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute,
+        LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    },
+};
+use nix::errno::Errno;
+use rtnetlink::{Handle, LinkUnspec};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{NetlinkError, NetnsId};
+
+/// Link group of every device of ours. The kernel takes it at creation, unlike the alias: it tells a
+/// device that a killed controller left between creation and naming from a foreign one.
+pub(super) const GROUP: u32 = u32::from_be_bytes(*b"ovly");
+/// First half of every alias of ours.
+pub(super) const ALIAS_PREFIX: &str = "overlay:";
+
+/// Whose a device with our prefix is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Alias and all.
+    Ours,
+    /// Made by us, its alias not yet set.
+    HalfMade,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// What we read of RTM_NEWLINK.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) alias: String,
+    pub(super) group: u32,
+    pub(super) mac: Vec<u8>,
+    pub(super) mtu: u32,
+    pub(super) up: bool,
+    pub(super) loopback: bool,
+    pub(super) vxlan: Option<Vec<InfoVxlan>>,
+    pub(super) addr_gen_none: bool,
+    /// Index of a veth's other end, in `peer_netns`.
+    pub(super) peer: Option<u32>,
+    pub(super) peer_netns: Option<NetnsId>,
+}
+
+impl Link {
+    fn new(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            up: message.header.flags.contains(LinkFlags::Up),
+            loopback: message.header.flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = alias,
+                LinkAttribute::Group(group) => link.group = group,
+                LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Link(index) => link.peer = Some(index),
+                LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
+                LinkAttribute::LinkInfo(infos) => link.vxlan = vxlan(infos),
+                LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
+                _ => {}
+            }
+        }
+        link
+    }
+
+    pub(super) fn owner(&self, alias: &str) -> Owner {
+        if self.alias == alias {
+            Owner::Ours
+        } else if self.alias.is_empty() && self.group == GROUP {
+            Owner::HalfMade
+        } else {
+            Owner::Foreign
+        }
+    }
+}
+
+fn vxlan(infos: Vec<LinkInfo>) -> Option<Vec<InfoVxlan>> {
+    let is_vxlan = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Vxlan)));
+    let data = infos.into_iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+        _ => None,
+    });
+    is_vxlan.then(|| data.unwrap_or_default())
+}
+
+fn addr_gen_none(specs: &[AfSpecUnspec]) -> bool {
+    specs.iter().any(|spec| match spec {
+        AfSpecUnspec::Inet6(inet6) => {
+            inet6.contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None))
+        }
+        _ => false,
+    })
+}
+
+/// Where a device is looked up: in the socket's own namespace, or in another one that it knows.
+fn target(netns: Option<NetnsId>) -> impl Iterator<Item = LinkAttribute> {
+    // IFLA_IF_NETNSID and IFLA_TARGET_NETNSID are one attribute under two names.
+    netns.map(|id| LinkAttribute::IfNetnsId(id.as_raw())).into_iter()
+}
+
+/// Every device of the socket's namespace.
+pub(super) async fn links(handle: &Handle) -> Result<Vec<Link>, NetlinkError> {
+    // A dump that a concurrent change interrupted may have missed a device, and the library does not
+    // show the kernel's flag for it; changes are announced, so the next pass sees what this one missed.
+    handle
+        .link()
+        .get()
+        .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
+        .execute()
+        .map_ok(Link::new)
+        .try_collect()
+        .await
+        .map_err(|error| NetlinkError::new("list the network devices", error))
+}
+
+/// The device of that name.
+pub(super) async fn link_by_name(
+    handle: &Handle,
+    name: &str,
+) -> Result<Option<Link>, NetlinkError> {
+    one(handle.link().get().match_name(name), None).await
+}
+
+/// The device with that index, in the socket's namespace or in `netns`.
+pub(super) async fn link_by_index(
+    handle: &Handle,
+    index: u32,
+    netns: Option<NetnsId>,
+) -> Result<Option<Link>, NetlinkError> {
+    one(handle.link().get().match_index(index), netns).await
+}
+
+async fn one(
+    mut request: rtnetlink::LinkGetRequest,
+    netns: Option<NetnsId>,
+) -> Result<Option<Link>, NetlinkError> {
+    request.message_mut().attributes.extend(target(netns));
+    request.message_mut().attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let answer = request.execute().map_ok(Link::new).try_next().await;
+    match answer.map_err(|error| NetlinkError::new("look a network device up", error)) {
+        Ok(link) => Ok(link),
+        Err(error) if error.is_gone() => Ok(None),
+        // The namespace behind the id is gone.
+        Err(error) if netns.is_some() && error.errno() == Some(Errno::EINVAL) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An IPv4 address on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) index: u32,
+    pub(super) ip: Ipv4Addr,
+    pub(super) prefix: u8,
+    /// Primary, and reachable from elsewhere.
+    pub(super) global: bool,
+}
+
+/// The IPv4 addresses of one device, or of all (`index` 0).
+pub(super) async fn addresses(
+    handle: &Handle,
+    index: u32,
+    netns: Option<NetnsId>,
+) -> Result<Vec<Address>, NetlinkError> {
+    let mut request = handle.address().get();
+    let message = request.message_mut();
+    message.header.family = AddressFamily::Inet;
+    message.header.index = index;
+    if let Some(netns) = netns {
+        message.attributes.push(AddressAttribute::TargetNetNsId(netns.as_raw()));
+    }
+    let messages: Vec<_> = match request.execute().try_collect().await {
+        Ok(messages) => messages,
+        Err(error) => {
+            let error = NetlinkError::new("list the IPv4 addresses", error);
+            return if error.is_gone() { Ok(Vec::new()) } else { Err(error) };
+        }
+    };
+    let address = |message: netlink_packet_route::address::AddressMessage| {
+        let header = message.header;
+        message.attributes.into_iter().find_map(|attribute| match attribute {
+            // On a point-to-point link IFA_ADDRESS is the other end.
+            AddressAttribute::Local(IpAddr::V4(ip)) => Some(Address {
+                index: header.index,
+                ip,
+                prefix: header.prefix_len,
+                global: header.scope == AddressScope::Universe
+                    && !header.flags.contains(AddressHeaderFlags::Secondary),
+            }),
+            _ => None,
+        })
+    };
+    Ok(messages.into_iter().filter_map(address).collect())
+}
+
+/// Sets the alias that marks a device as ours.
+pub(super) async fn set_alias(
+    handle: &Handle,
+    index: u32,
+    alias: &str,
+) -> Result<(), NetlinkError> {
+    let message = LinkUnspec::new_with_index(index).alias(alias).build();
+    change(handle, message, "name a device's purpose (its alias)").await
+}
+
+/// Brings a device up.
+pub(super) async fn set_up(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    change(handle, LinkUnspec::new_with_index(index).up().build(), "bring a device up").await
+}
+
+/// Keeps the kernel from giving a device an IPv6 link-local address: the host's side of a port must
+/// not be reachable from the endpoint, and an endpoint's own would fail the source check.
+pub(super) async fn set_addr_gen_none(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+    let message = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]))
+        .build();
+    match change(handle, message, "turn IPv6 address generation off").await {
+        // A kernel without IPv6 makes no such address.
+        Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => Ok(()),
+        other => other,
+    }
+}
+
+async fn change(handle: &Handle, message: LinkMessage, action: &str) -> Result<(), NetlinkError> {
+    handle.link().change(message).execute().await.map_err(|error| NetlinkError::new(action, error))
+}
+
+/// Removes a device; it is no error when it is gone already.
+pub(super) async fn delete(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    let done = handle.link().del(index).execute().await;
+    match done.map_err(|error| NetlinkError::new("remove a device", error)) {
+        Err(error) if !error.is_gone() => Err(error),
+        _ => Ok(()),
+    }
+}

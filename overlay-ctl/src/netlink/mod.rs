@@ -1,0 +1,58 @@
+//! The only door to rtnetlink: the underlay device, the ports' veth pairs, the device that lets GRO
+//! merge VXLAN packets, next hops, and word of what changed.
+//!
+//! Invariants:
+//! - A device is ours by its name's prefix AND its alias. Whatever else there is, is never touched,
+//!   also where it merely has our prefix.
+//! - What happens inside another network namespace happens through a socket that a short-lived
+//!   thread opened there; no thread of the runtime ever leaves its own namespace.
+//! - Forwarding, rp_filter, offloads: the machine's settings are the machine's own.
+
+mod changes;
+mod error;
+mod gro;
+mod link;
+mod netns;
+mod next_hop;
+mod port;
+mod underlay;
+
+pub use changes::Change;
+pub use error::{GroError, NetlinkError, PortError, UnderlayError};
+pub use netns::NetnsId;
+pub use next_hop::NextHop;
+pub use port::{ObservedPeer, ObservedPort, PORT_PREFIX, PortSpec, port_name};
+pub use underlay::{Underlay, UnderlayChoice};
+
+/// A connection to rtnetlink in the node's own network namespace.
+///
+/// Cheap to keep, cheap to open. When its socket breaks every call fails with
+/// [`NetlinkError::Closed`]: open another.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: rtnetlink::Handle,
+}
+
+impl Netlink {
+    /// Connects in the network namespace of the calling thread.
+    ///
+    /// Must be called within a tokio runtime, which then serves the socket.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`].
+    pub async fn open() -> Result<Self, NetlinkError> {
+        Ok(Self { handle: connect()? })
+    }
+}
+
+/// Opens a socket in the calling thread's network namespace and lets the entered runtime serve it.
+///
+/// Strict checking (kernel 4.20) makes the kernel honour what a dump asks for: without it an address
+/// dump ignores the namespace that it names.
+fn connect() -> Result<rtnetlink::Handle, NetlinkError> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection_with_strict_check().map_err(NetlinkError::Open)?;
+    // It ends with the last handle.
+    tokio::spawn(connection);
+    Ok(handle)
+}

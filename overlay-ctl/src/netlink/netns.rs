@@ -1,0 +1,210 @@
+//! Network namespaces of endpoints: finding one, checking it, working inside it.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use futures::StreamExt as _;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    nsid::{NsidAttribute, NsidMessage},
+};
+use nix::{
+    errno::Errno,
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+    sys::statfs::{NSFS_MAGIC, fstatfs},
+};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+
+use super::{Netlink, NetlinkError, PortError, connect, port::ENDPOINT_INTERFACE};
+
+/// Folders that a bare namespace name is looked up in; `ip netns` uses the first, which on old
+/// systems is only reachable by the second name.
+const NETNS_FOLDERS: [&str; 2] = ["/run/netns", "/var/run/netns"];
+
+/// The kernel's number for another namespace, as this namespace counts. Equal ids are one namespace;
+/// a number may be given anew once its namespace is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetnsId(i32);
+
+impl NetnsId {
+    /// Negative numbers mean "none".
+    pub(super) fn new(raw: i32) -> Option<Self> {
+        (raw >= 0).then_some(Self(raw))
+    }
+
+    pub(super) fn as_raw(self) -> i32 {
+        self.0
+    }
+}
+
+/// An open network namespace that is not the node's own.
+#[derive(Debug)]
+pub(super) struct Netns {
+    file: File,
+    path: PathBuf,
+}
+
+impl Netns {
+    /// `name` is a path, or the bare name of a namespace below /run/netns.
+    pub(super) fn open(name: &Path) -> Result<Self, PortError> {
+        let (file, path) = open_file(name)?;
+        let fs = fstatfs(&file)
+            .map_err(|errno| PortError::Enter { path: path.clone(), source: errno.into() })?;
+        if fs.filesystem_type() != NSFS_MAGIC {
+            return Err(PortError::NotNamespace(path));
+        }
+        let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+        let own = File::open("/proc/thread-self/ns/net").and_then(|own| identity(&own));
+        match (own, identity(&file)) {
+            (Ok(own), Ok(theirs)) if own == theirs => Err(PortError::OwnNamespace(path)),
+            (Ok(_), Ok(_)) => Ok(Self { file, path }),
+            (Err(source), _) | (_, Err(source)) => Err(PortError::Enter { path, source }),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For IFLA_NET_NS_FD, as long as `self` lives.
+    pub(super) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Runs `work` on a thread of its own inside the namespace. The thread ends with it, so no
+    /// thread that does anything else is ever in a foreign namespace.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, PortError> {
+        let inside = || setns(&self.file, CloneFlags::CLONE_NEWNET).map(|()| work());
+        let outcome = std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("netns".to_owned())
+                .spawn_scoped(scope, inside)
+                .map(std::thread::ScopedJoinHandle::join)
+        });
+        match outcome {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(Errno::EPERM))) => Err(PortError::Denied(self.path.clone())),
+            // A namespace of another kind (/proc/PID/ns/mnt).
+            Ok(Ok(Err(Errno::EINVAL))) => Err(PortError::NotNamespace(self.path.clone())),
+            Ok(Ok(Err(errno))) => {
+                Err(PortError::Enter { path: self.path.clone(), source: errno.into() })
+            }
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(source) => Err(PortError::Enter { path: self.path.clone(), source }),
+        }
+    }
+
+    /// A connection whose socket lives in the namespace, served by the current runtime.
+    pub(super) fn connect(&self) -> Result<rtnetlink::Handle, PortError> {
+        let runtime = tokio::runtime::Handle::current();
+        let inside = move || {
+            let _entered = runtime.enter();
+            connect()
+        };
+        Ok(self.run(inside)??)
+    }
+
+    /// Fails where the namespace has an interface of the name that the endpoint's will have.
+    pub(super) fn check_free(&self) -> Result<(), PortError> {
+        if self.run(|| if_nametoindex(ENDPOINT_INTERFACE).is_ok())? {
+            return Err(PortError::InterfaceExists(self.path.clone()));
+        }
+        Ok(())
+    }
+}
+
+fn open_file(name: &Path) -> Result<(File, PathBuf), PortError> {
+    let is_bare = name.components().count() == 1 && !name.has_root();
+    let candidates: Vec<PathBuf> = if is_bare {
+        NETNS_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).collect()
+    } else {
+        vec![name.to_owned()]
+    };
+    for path in candidates {
+        match File::open(&path) {
+            Ok(file) => return Ok((file, path)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+                io::ErrorKind::PermissionDenied => return Err(PortError::Denied(path)),
+                _ => return Err(PortError::Enter { path, source: error }),
+            },
+        }
+    }
+    Err(PortError::NoNamespace(name.to_owned()))
+}
+
+impl Netlink {
+    /// Whether an endpoint may be made in `path` (or in the namespace of that bare name): it exists,
+    /// is a network namespace, is not the node's own and has no eth0.
+    ///
+    /// # Errors
+    /// The first of these that does not hold.
+    pub fn check_netns(path: &Path) -> Result<(), PortError> {
+        Netns::open(path)?.check_free()
+    }
+
+    /// The number by which [`ObservedPeer::netns`](super::ObservedPeer::netns) names this namespace.
+    ///
+    /// # Errors
+    /// [`PortError::NoNamespace`] and its like where there is no such namespace.
+    pub async fn netns_id(&self, path: &Path) -> Result<NetnsId, PortError> {
+        let netns = Netns::open(path)?;
+        if let Some(id) = self.known_netns_id(&netns).await? {
+            return Ok(id);
+        }
+        // The kernel numbers a namespace when a message first has to speak of it.
+        let mut message = NsidMessage::default();
+        message.attributes = vec![fd_attribute(&netns), NsidAttribute::Id(-1)];
+        match self.nsid_request(RouteNetlinkMessage::NewNsId(message)).await {
+            Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
+            _ => {}
+        }
+        self.known_netns_id(&netns).await?.ok_or_else(|| PortError::NoNamespace(path.to_owned()))
+    }
+
+    async fn known_netns_id(&self, netns: &Netns) -> Result<Option<NetnsId>, NetlinkError> {
+        let mut message = NsidMessage::default();
+        message.attributes = vec![fd_attribute(netns)];
+        self.nsid_request(RouteNetlinkMessage::GetNsId(message)).await
+    }
+
+    async fn nsid_request(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<NetnsId>, NetlinkError> {
+        let action = "number a network namespace";
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        let mut handle = self.handle.clone();
+        let mut answers =
+            handle.request(request).map_err(|error| NetlinkError::new(action, error))?;
+        let mut id = None;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(NetlinkError::new(action, rtnetlink::Error::NetlinkError(error)));
+                }
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(message)) => {
+                    id = message.attributes.iter().find_map(|attribute| match attribute {
+                        NsidAttribute::Id(raw) => NetnsId::new(*raw),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(id)
+    }
+}
+
+fn fd_attribute(netns: &Netns) -> NsidAttribute {
+    NsidAttribute::Fd(netns.fd().unsigned_abs())
+}

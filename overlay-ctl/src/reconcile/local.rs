@@ -1,0 +1,28 @@
+use crate::model::{EndpointId, NodeId, Revision};
+use std::collections::BTreeMap;
+
+/// What one node's kernel holds, as its reconciler says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LocalStatus {
+    /// The last revision that was programmed whole; 0 = none yet.
+    pub programmed: Revision,
+    /// The endpoints on this node.
+    pub endpoints: BTreeMap<EndpointId, EndpointHealth>,
+    /// What kept the last pass from its end.
+    pub error: Option<String>,
+    /// Nodes whose next hop is not resolved: packets to them take the slower path.
+    pub unresolved: Vec<NodeId>,
+}
+
+/// How one endpoint on this node is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EndpointHealth {
+    /// Why it is down; `None` = it is up.
+    pub down: Option<String>,
+    /// Host-side device; empty while down.
+    pub ifname: String,
+    /// Its index; 0 while down.
+    pub ifindex: u32,
+    /// Its MTU in bytes; 0 while down.
+    pub mtu: u32,
+}

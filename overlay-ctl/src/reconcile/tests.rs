@@ -1,0 +1,299 @@
+use super::*;
+use crate::{
+    model::{NetworkId, NetworkOptions, Pool},
+    state::{Command, Envelope, Placement, State},
+};
+use overlay_common::{FdbKey, NODE_NEXT_HOP, NodeKey, ip16_from_v4};
+use std::{collections::BTreeSet, path::PathBuf};
+
+/// A kernel in memory, which checks on every write what the data path relies on.
+#[derive(Default)]
+struct FakeKernel {
+    tables: Tables,
+    ports: BTreeMap<u32, ObservedPort>,
+    up: BTreeSet<u32>,
+    foreign: BTreeSet<String>,
+    namespaces: BTreeSet<PathBuf>,
+    last_ifindex: u32,
+    fail_writes: usize,
+    log: Vec<String>,
+}
+
+impl Kernel for &mut FakeKernel {
+    async fn tables(&mut self) -> Result<Tables, KernelError> {
+        Ok(self.tables.clone())
+    }
+
+    async fn write(&mut self, change: &TableChange) -> Result<(), KernelError> {
+        if self.fail_writes > 0 {
+            self.fail_writes -= 1;
+            return Err(KernelError::new("writing a map", "no memory"));
+        }
+        if let TableChange::PutFdb(key, entry) = change {
+            assert!(self.tables.flood.contains_key(&key.vni), "the network is known first");
+            match entry.ifindex {
+                0 => assert!(self.tables.nodes.contains_key(&NodeKey { vtep: entry.vtep })),
+                ifindex => {
+                    assert!(self.ports.contains_key(&ifindex), "the port stands first");
+                    assert!(self.tables.ports.contains_key(&ifindex));
+                }
+            }
+        }
+        change.apply_to(&mut self.tables);
+        Ok(())
+    }
+
+    async fn ports(
+        &mut self,
+        _wanted: &BTreeMap<EndpointId, PortSpec>,
+    ) -> Result<Vec<ObservedPort>, KernelError> {
+        Ok(self.ports.values().cloned().collect())
+    }
+
+    async fn create_port(&mut self, spec: &PortSpec) -> Result<ObservedPort, PortFailure> {
+        if !self.namespaces.contains(&spec.netns) {
+            return Err(PortFailure::Endpoint("its namespace is gone".into()));
+        }
+        self.last_ifindex += 1;
+        let port = ObservedPort {
+            endpoint: spec.endpoint,
+            ifname: format!("ovp{:x}", spec.endpoint),
+            ifindex: self.last_ifindex,
+            mtu: spec.mtu,
+            up: false,
+            fault: None,
+        };
+        self.ports.insert(port.ifindex, port.clone());
+        self.log.push(format!("create {}", port.endpoint));
+        Ok(port)
+    }
+
+    async fn raise_port(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
+        assert!(self.tables.ports.contains_key(&port.ifindex), "programmed before it is up");
+        self.up.insert(port.ifindex);
+        self.ports.entry(port.ifindex).and_modify(|port| port.up = true);
+        Ok(())
+    }
+
+    async fn ensure_attached(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
+        assert!(self.ports.contains_key(&port.ifindex));
+        Ok(())
+    }
+
+    async fn delete_port(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
+        let named = self.tables.fdb.values().any(|entry| entry.ifindex == port.ifindex);
+        assert!(!named, "the tables forget a port before it goes");
+        self.ports.remove(&port.ifindex);
+        self.up.remove(&port.ifindex);
+        self.log.push(format!("delete {}", port.endpoint));
+        Ok(())
+    }
+
+    async fn next_hops(
+        &mut self,
+        vteps: &BTreeSet<Ipv4Addr>,
+    ) -> Result<BTreeMap<Ipv4Addr, NextHop>, KernelError> {
+        let hop = NextHop { ifindex: 1, mac: [2; 6], source_mac: [4; 6] };
+        Ok(vteps.iter().map(|vtep| (*vtep, hop)).collect())
+    }
+}
+
+#[derive(Default)]
+struct Cluster {
+    state: State,
+    index: u64,
+}
+
+impl Cluster {
+    /// Three nodes and a network.
+    fn new() -> Self {
+        let mut cluster = Self::default();
+        for n in 1..=3u8 {
+            cluster.apply(Command::RegisterNode {
+                instance: [n; 16],
+                name: format!("h{n}").parse().unwrap(),
+                vtep: Ipv4Addr::new(10, 0, 0, n),
+                listen: (Ipv4Addr::new(10, 0, 0, n), 7400).into(),
+            });
+        }
+        cluster.network("net");
+        cluster
+    }
+
+    fn apply(&mut self, command: Command) {
+        self.index += 1;
+        let mut request = [0; 16];
+        request[..8].copy_from_slice(&self.index.to_be_bytes());
+        let entry = Envelope { request, command }.encode().unwrap();
+        self.state.apply(self.index, &entry).unwrap();
+    }
+
+    fn network(&mut self, name: &str) {
+        self.apply(Command::CreateNetwork {
+            name: name.parse().unwrap(),
+            pool: Some(Pool::whole("172.16.16.0/24".parse().unwrap())),
+            vni: None,
+            options: NetworkOptions::default(),
+        });
+    }
+
+    fn endpoint(&mut self, name: &str, network: &str, node: u8) {
+        self.apply(Command::CreateEndpoint {
+            name: name.parse().unwrap(),
+            network: network.parse().unwrap(),
+            placement: Placement::Node {
+                node: format!("h{node}").parse().unwrap(),
+                netns: format!("/run/netns/{name}").into(),
+                address: None,
+            },
+            forwards: false,
+        });
+    }
+
+    fn remove(&mut self, name: &str) {
+        let name = name.parse().unwrap();
+        self.apply(Command::RemoveEndpoint { name, network: None, only: None });
+    }
+
+    fn view(&self) -> View {
+        let mut view = View::default();
+        view.apply(self.state.view_of(1));
+        view
+    }
+}
+
+fn node() -> LocalNode {
+    LocalNode { id: 1, endpoint_mtu: 1450 }
+}
+
+async fn pass(kernel: &mut FakeKernel, view: &View) -> LocalStatus {
+    let (mut reconciler, status) = Reconciler::new(kernel, node());
+    reconciler.pass(view).await.unwrap();
+    status.borrow().clone()
+}
+
+fn fdb_key(cluster: &Cluster, name: &str) -> FdbKey {
+    let endpoint = cluster.state.endpoint_named(&name.parse().unwrap(), None).unwrap();
+    let network = cluster.state.network(endpoint.network).unwrap();
+    FdbKey { vni: network.vni.get(), mac: endpoint.mac.octets(), pad: [0; 2] }
+}
+
+#[tokio::test]
+async fn endpoints_come_and_go() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    cluster.endpoint("web2", "net", 2);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web1".into());
+    kernel.foreign.insert("docker0".into());
+
+    let status = pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(status.programmed, cluster.index);
+    assert_eq!(kernel.up.len(), 1);
+    assert_eq!(kernel.tables.fdb[&fdb_key(&cluster, "web1")].ifindex, 1);
+    let remote = kernel.tables.fdb[&fdb_key(&cluster, "web2")];
+    assert_eq!(remote.vtep, ip16_from_v4([10, 0, 0, 2]));
+    assert_eq!(kernel.tables.nodes.len(), 2, "all other nodes are known VTEPs");
+    let hop = kernel.tables.nodes[&NodeKey { vtep: ip16_from_v4([10, 0, 0, 2]) }];
+    assert_eq!(hop.flags, NODE_NEXT_HOP);
+    let unused = kernel.tables.nodes[&NodeKey { vtep: ip16_from_v4([10, 0, 0, 3]) }];
+    assert_eq!(unused.flags, 0, "no next hop for a node that nothing goes to");
+
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(kernel.log, ["create 5"], "a second pass has nothing to do");
+
+    cluster.remove("web1");
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(kernel.log, ["create 5", "delete 5"]);
+    assert_eq!(kernel.tables.fdb.len(), 0, "no endpoint here: nothing of the network is held");
+    assert_eq!(kernel.tables.flood.len(), 0);
+}
+
+#[tokio::test]
+async fn a_missing_namespace_takes_only_its_own_endpoint_down() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    cluster.endpoint("web2", "net", 1);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web2".into());
+    let status = pass(&mut kernel, &cluster.view()).await;
+    let down: Vec<_> = status.endpoints.values().map(|health| health.down.clone()).collect();
+    assert_eq!(down, [Some("its namespace is gone".into()), None]);
+    assert!(!kernel.tables.fdb.contains_key(&fdb_key(&cluster, "web1")));
+
+    kernel.namespaces.insert("/run/netns/web1".into());
+    let status = pass(&mut kernel, &cluster.view()).await;
+    assert!(status.endpoints.values().all(|health| health.down.is_none()));
+}
+
+#[tokio::test]
+async fn a_namespace_made_anew_gets_its_leg_again() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web1".into());
+    pass(&mut kernel, &cluster.view()).await;
+    kernel.ports.get_mut(&1).unwrap().fault = Some("another namespace".into());
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(kernel.log, ["create 5", "delete 5", "create 5"]);
+    assert_eq!(kernel.tables.fdb[&fdb_key(&cluster, "web1")].ifindex, 2);
+    assert_eq!(kernel.tables.ports.keys().copied().collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
+async fn a_failed_pass_is_made_up_for() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    cluster.endpoint("web2", "net", 2);
+    for failing in 1..6 {
+        let mut kernel = FakeKernel { fail_writes: 1, ..FakeKernel::default() };
+        kernel.namespaces.insert("/run/netns/web1".into());
+        let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
+        for _ in 0..failing {
+            reconciler.kernel.fail_writes = 1;
+            reconciler.pass(&cluster.view()).await.unwrap_err();
+            assert_eq!(status.borrow().programmed, 0, "nothing is claimed");
+            reconciler.tables = None;
+        }
+        reconciler.kernel.fail_writes = 0;
+        reconciler.pass(&cluster.view()).await.unwrap();
+        assert_eq!(status.borrow().programmed, cluster.index);
+        assert_eq!(kernel.tables.fdb.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_others_wrote_into_the_maps_is_put_right() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web1".into());
+    pass(&mut kernel, &cluster.view()).await;
+    let right = kernel.tables.clone();
+    kernel.tables.fdb.clear();
+    kernel
+        .tables
+        .nodes
+        .insert(NodeKey { vtep: [9; 16] }, right.nodes.values().next().copied().unwrap());
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(kernel.tables, right);
+}
+
+#[test]
+fn an_address_that_moves_is_one_write() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    cluster.endpoint("web2", "net", 2);
+    let ports = BTreeMap::new();
+    let before = desired_tables(&cluster.view(), &node(), &ports, &BTreeMap::new());
+    let mut view = cluster.view();
+    let network: NetworkId = *view.networks.keys().next().unwrap();
+    for endpoint in view.endpoints.get_mut(&network).unwrap().values_mut() {
+        if endpoint.name.as_str() == "web2" {
+            endpoint.location = Location::Node { node: 3, netns: "/run/netns/web2".into() };
+        }
+    }
+    let after = desired_tables(&view, &node(), &ports, &BTreeMap::new());
+    let changes = changes(&before, &after);
+    assert!(matches!(changes[..], [TableChange::PutFdb(..)]), "{changes:?}");
+}

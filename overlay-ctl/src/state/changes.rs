@@ -1,0 +1,78 @@
+use crate::model::{EndpointId, NetworkId, NodeId, Revision};
+use std::collections::{BTreeSet, VecDeque};
+
+/// How many changes are remembered. A stream whose cursor is older gets everything again.
+const REMEMBERED: usize = 16_384;
+
+/// Which row changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowKey {
+    /// A node.
+    Node(NodeId),
+    /// A network.
+    Network(NetworkId),
+    /// An endpoint of a network: the network is kept since the row itself may be gone.
+    Endpoint(NetworkId, EndpointId),
+}
+
+/// The latest changes, oldest first.
+///
+/// Two logs are equal whatever they hold: how far back a node can serve deltas is no part of the
+/// state.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeLog {
+    /// Changes at or before this revision are not all here.
+    complete_after: Revision,
+    changes: VecDeque<(Revision, RowKey)>,
+}
+
+impl PartialEq for ChangeLog {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl ChangeLog {
+    /// A log that knows nothing of what happened up to `revision`.
+    pub(super) fn starting_after(revision: Revision) -> Self {
+        Self { complete_after: revision, changes: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, revision: Revision, key: RowKey) {
+        self.changes.push_back((revision, key));
+        while self.changes.len() > REMEMBERED {
+            if let Some((revision, _)) = self.changes.pop_front() {
+                self.complete_after = revision;
+            }
+        }
+    }
+
+    /// The rows that changed after `cursor`; `None` where the log does not reach back so far.
+    #[must_use]
+    pub fn since(&self, cursor: Revision) -> Option<BTreeSet<RowKey>> {
+        if cursor < self.complete_after {
+            return None;
+        }
+        let from = self.changes.partition_point(|(revision, _)| *revision <= cursor);
+        Some(self.changes.range(from..).map(|(_, key)| *key).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_older_than_the_log_gets_nothing_rather_than_a_gap() {
+        let mut log = ChangeLog::starting_after(10);
+        assert_eq!(log.since(9), None);
+        assert_eq!(log.since(10), Some(BTreeSet::new()));
+        for revision in 11..11 + REMEMBERED as u64 {
+            log.push(revision, RowKey::Node(revision));
+        }
+        assert_eq!(log.since(10).map(|keys| keys.len()), Some(REMEMBERED));
+        log.push(u64::MAX, RowKey::Node(1));
+        assert_eq!(log.since(10), None);
+        assert_eq!(log.since(11).map(|keys| keys.len()), Some(REMEMBERED));
+    }
+}

@@ -1,0 +1,128 @@
+use super::Refusal;
+use crate::model::{
+    Endpoint, EndpointName, Mac, Network, NetworkName, NetworkOptions, Node, NodeName, Pool,
+    Revision, Vni,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Made up by the caller: the same id is carried out once.
+pub type RequestId = [u8; 16];
+
+/// A command as the log holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Whose retry this may be.
+    pub request: RequestId,
+    /// What to do.
+    pub command: Command,
+}
+
+impl Envelope {
+    /// The log's encoding: MessagePack with named fields, so that a field can be added.
+    ///
+    /// # Errors
+    /// None for the types here; the codec's signature has one.
+    pub fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+        rmp_serde::to_vec_named(self)
+    }
+}
+
+/// A change of the state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes a network.
+    CreateNetwork {
+        /// Must be free.
+        name: NetworkName,
+        /// `None` = the next free /24 of the pool.
+        pool: Option<Pool>,
+        /// `None` = the next free one.
+        vni: Option<Vni>,
+        /// What its endpoints may do.
+        options: NetworkOptions,
+    },
+    /// Removes a network that has no endpoints.
+    RemoveNetwork {
+        /// Which.
+        name: NetworkName,
+    },
+    /// Enters a node, or says its addresses anew. The same instance keeps its id.
+    RegisterNode {
+        /// Made once by the node.
+        instance: [u8; 16],
+        /// Must be free, or this instance's.
+        name: NodeName,
+        /// Must be free, or this instance's.
+        vtep: Ipv4Addr,
+        /// Where its peers reach it.
+        listen: SocketAddr,
+    },
+    /// Removes a node that has no endpoints.
+    RemoveNode {
+        /// Which.
+        name: NodeName,
+    },
+    /// Makes an endpoint.
+    CreateEndpoint {
+        /// Must be free on the network.
+        name: EndpointName,
+        /// Its network.
+        network: NetworkName,
+        /// Where it will be.
+        placement: Placement,
+        /// It may send from addresses that are not its own.
+        forwards: bool,
+    },
+    /// Removes an endpoint.
+    RemoveEndpoint {
+        /// Which.
+        name: EndpointName,
+        /// Needed only where several networks have the name.
+        network: Option<NetworkName>,
+        /// Only if it is the one of this id: undoes a creation without touching a successor.
+        only: Option<u64>,
+    },
+}
+
+/// Where a new endpoint will be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Placement {
+    /// In a namespace of a node.
+    Node {
+        /// The node.
+        node: NodeName,
+        /// Absolute path of the namespace there.
+        netns: PathBuf,
+        /// `None` = the next free one.
+        address: Option<Ipv4Addr>,
+    },
+    /// Behind a VTEP that is not ours.
+    External {
+        /// Its underlay address.
+        vtep: Ipv4Addr,
+        /// Must be free on the network.
+        mac: Mac,
+        /// Must be free on the network.
+        address: Ipv4Addr,
+    },
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Applied {
+    /// The network that was made.
+    Network(Network),
+    /// The endpoint that was made.
+    Endpoint(Endpoint),
+    /// The node as it is registered.
+    Node(Node),
+    /// What was named is gone, since this revision.
+    Removed(Revision),
+}
+
+/// Answer of apply.
+pub type Outcome = Result<Applied, Refusal>;

@@ -1,0 +1,112 @@
+use crate::model::{EndpointName, Invalid, Mac, NetworkName, NodeName, Vni};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// Why apply refused a command. The state is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Refusal {
+    /// In Docker's words, which its users know.
+    #[error("service endpoint with name {0} already exists")]
+    EndpointExists(EndpointName),
+    /// The name is taken.
+    #[error("network with name {0} already exists")]
+    NetworkExists(NetworkName),
+    /// The name is taken.
+    #[error("node with name {0} already exists; choose another with --name")]
+    NodeExists(NodeName),
+    /// Another node or an external endpoint has it.
+    #[error("underlay address {address} is already used by {by}")]
+    VtepExists {
+        /// The address.
+        address: Ipv4Addr,
+        /// Who has it.
+        by: String,
+    },
+    /// The VNI is taken.
+    #[error("VNI {vni} is already used by network {network}; leave --vni out to get a free one")]
+    VniExists {
+        /// The VNI.
+        vni: Vni,
+        /// Who has it.
+        network: NetworkName,
+    },
+    /// Another endpoint of the network has it.
+    #[error("address {address} is already in use by endpoint {endpoint}")]
+    AddressInUse {
+        /// The address.
+        address: Ipv4Addr,
+        /// Who has it.
+        endpoint: EndpointName,
+    },
+    /// Another endpoint of the network has it.
+    #[error("MAC {mac} is already in use by endpoint {endpoint}")]
+    MacInUse {
+        /// The address.
+        mac: Mac,
+        /// Who has it.
+        endpoint: EndpointName,
+    },
+    /// The address can't be an endpoint's.
+    #[error("{field} {value:?} {why}")]
+    Invalid {
+        /// The field's name in the API.
+        field: String,
+        /// What was given.
+        value: String,
+        /// The end of the sentence.
+        why: String,
+    },
+    /// Nothing left to give.
+    #[error(
+        "no free address in {range} of network {network}; remove endpoints or make a larger network"
+    )]
+    AddressesExhausted {
+        /// The range.
+        range: String,
+        /// The network.
+        network: NetworkName,
+    },
+    /// Nothing left to give.
+    #[error("no free subnet in 10.128.0.0/9; give one with --subnet")]
+    SubnetsExhausted,
+    /// Nothing left to give.
+    #[error("no free VNI")]
+    VnisExhausted,
+    /// No such row.
+    #[error("no network with name {0}; `overlay network ls` lists them")]
+    NoNetwork(NetworkName),
+    /// No such row.
+    #[error("no endpoint with name {0}; `overlay endpoint ls` lists them")]
+    NoEndpoint(EndpointName),
+    /// No such row.
+    #[error("no node with name {0}; `overlay node ls` lists them")]
+    NoNode(NodeName),
+    /// Several rows.
+    #[error("endpoints of several networks have the name {0}; say which with --network")]
+    Ambiguous(EndpointName),
+    /// Something depends on it.
+    #[error("network {network} has {endpoints} endpoints; remove them first")]
+    NetworkInUse {
+        /// The network.
+        network: NetworkName,
+        /// How many.
+        endpoints: usize,
+    },
+    /// Something depends on it.
+    #[error("node {node} has {endpoints} endpoints; remove them first")]
+    NodeInUse {
+        /// The node.
+        node: NodeName,
+        /// How many.
+        endpoints: usize,
+    },
+    /// The entry could not be read: it was written by a newer version.
+    #[error("this version does not know the command ({0}); all nodes must run the same version")]
+    UnknownCommand(String),
+}
+
+impl From<Invalid> for Refusal {
+    fn from(Invalid { field, value, why }: Invalid) -> Self {
+        Self::Invalid { field: field.to_owned(), value, why }
+    }
+}

@@ -1,0 +1,94 @@
+use super::{ChangeLog, State, dedup::Dedup};
+use crate::model::{Endpoint, Network, NetworkId, Node, NodeId, Revision, Vni};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// Format of the snapshot; a reader refuses a greater one.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    format: u32,
+    revision: Revision,
+    networks: Vec<Network>,
+    nodes: Vec<Node>,
+    endpoints: Vec<Endpoint>,
+    last_node_id: NodeId,
+    last_vni: Option<Vni>,
+    last_address: Vec<(NetworkId, Ipv4Addr)>,
+    dedup: Dedup,
+}
+
+/// A snapshot that can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Not what this version writes.
+    #[error("the snapshot can't be decoded")]
+    Decode(#[from] rmp_serde::decode::Error),
+    /// Written by a newer version.
+    #[error(
+        "the snapshot has format {0}, this version reads up to {FORMAT}; run the newer version"
+    )]
+    Newer(u32),
+}
+
+impl State {
+    /// All that is needed to go on from here, encoded.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let Self {
+            revision,
+            networks,
+            nodes,
+            endpoints,
+            last_node_id,
+            last_vni,
+            last_address,
+            dedup,
+            ..
+        } = self;
+        let snapshot = Snapshot {
+            format: FORMAT,
+            revision: *revision,
+            networks: networks.values().cloned().collect(),
+            nodes: nodes.values().cloned().collect(),
+            endpoints: endpoints.values().cloned().collect(),
+            last_node_id: *last_node_id,
+            last_vni: *last_vni,
+            last_address: last_address.iter().map(|(id, address)| (*id, *address)).collect(),
+            dedup: dedup.clone(),
+        };
+        rmp_serde::to_vec_named(&snapshot)
+            .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"))
+    }
+
+    /// The state that [`State::snapshot`] encoded.
+    ///
+    /// # Errors
+    /// The bytes are no snapshot, or a newer version's.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let snapshot: Snapshot = rmp_serde::from_slice(bytes)?;
+        if snapshot.format > FORMAT {
+            return Err(SnapshotError::Newer(snapshot.format));
+        }
+        let mut state = Self {
+            revision: snapshot.revision,
+            last_node_id: snapshot.last_node_id,
+            last_vni: snapshot.last_vni,
+            last_address: snapshot.last_address.into_iter().collect(),
+            dedup: snapshot.dedup,
+            changes: ChangeLog::starting_after(snapshot.revision),
+            ..Self::default()
+        };
+        for network in snapshot.networks {
+            state.insert_network(network);
+        }
+        for node in snapshot.nodes {
+            state.insert_node(node);
+        }
+        for endpoint in snapshot.endpoints {
+            state.insert_endpoint(endpoint);
+        }
+        Ok(state)
+    }
+}

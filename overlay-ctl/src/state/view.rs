@@ -1,0 +1,152 @@
+use super::{RowKey, State};
+use crate::model::{Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Revision};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A row as a delta stream carries it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Row {
+    /// A node.
+    Node(Node),
+    /// A network.
+    Network(Network),
+    /// An endpoint.
+    Endpoint(Endpoint),
+}
+
+impl Row {
+    /// What it is filed under.
+    #[must_use]
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Node(node) => RowKey::Node(node.id),
+            Self::Network(network) => RowKey::Network(network.id),
+            Self::Endpoint(endpoint) => RowKey::Endpoint(endpoint.network, endpoint.id),
+        }
+    }
+}
+
+/// What one node must know: all nodes, and the networks that it has an endpoint of, whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct View {
+    /// What it is the view of.
+    pub revision: Revision,
+    /// All nodes.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// The networks that the node has an endpoint of.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// Their endpoints.
+    pub endpoints: BTreeMap<NetworkId, BTreeMap<EndpointId, Endpoint>>,
+}
+
+/// From one view of a node to the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delta {
+    /// What is not in it is gone.
+    pub complete: bool,
+    /// What the view is of after it.
+    pub revision: Revision,
+    /// New or changed rows.
+    pub upserts: Vec<Row>,
+    /// Rows that are gone. A network's endpoints go with it.
+    pub removes: Vec<RowKey>,
+}
+
+impl View {
+    /// The endpoints of all networks in it.
+    pub fn all_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values().flat_map(BTreeMap::values)
+    }
+
+    /// Moves to the delta's revision.
+    pub fn apply(&mut self, delta: Delta) {
+        if delta.complete {
+            *self = Self::default();
+        }
+        for key in delta.removes {
+            match key {
+                RowKey::Node(id) => {
+                    self.nodes.remove(&id);
+                }
+                RowKey::Network(id) => {
+                    self.networks.remove(&id);
+                    self.endpoints.remove(&id);
+                }
+                RowKey::Endpoint(network, id) => {
+                    if let Some(endpoints) = self.endpoints.get_mut(&network) {
+                        endpoints.remove(&id);
+                    }
+                }
+            }
+        }
+        for row in delta.upserts {
+            match row {
+                Row::Node(node) => {
+                    self.nodes.insert(node.id, node);
+                }
+                Row::Network(network) => {
+                    self.endpoints.entry(network.id).or_default();
+                    self.networks.insert(network.id, network);
+                }
+                Row::Endpoint(endpoint) => {
+                    let endpoints = self.endpoints.entry(endpoint.network).or_default();
+                    endpoints.insert(endpoint.id, endpoint);
+                }
+            }
+        }
+        self.revision = delta.revision;
+    }
+}
+
+impl State {
+    /// The whole view of `node`, as a delta from nothing.
+    #[must_use]
+    pub fn view_of(&self, node: NodeId) -> Delta {
+        let nodes = self.nodes().cloned().map(Row::Node);
+        let networks = self.networks_of(node).flat_map(|id| self.network_rows(id));
+        Delta {
+            complete: true,
+            revision: self.revision,
+            upserts: nodes.chain(networks).collect(),
+            removes: Vec::new(),
+        }
+    }
+
+    /// What `node` must learn, that holds `held` completely as of `cursor`. Falls back to the whole
+    /// view where the change log does not reach back to the cursor.
+    #[must_use]
+    pub fn delta_for(&self, node: NodeId, cursor: Revision, held: &BTreeSet<NetworkId>) -> Delta {
+        let Some(changed) = self.changes.since(cursor).filter(|_| cursor > 0) else {
+            return self.view_of(node);
+        };
+        let joined: BTreeSet<NetworkId> = self.networks_of(node).collect();
+        let mut upserts = Vec::new();
+        let mut removes: Vec<RowKey> =
+            held.difference(&joined).map(|id| RowKey::Network(*id)).collect();
+        for id in joined.difference(held) {
+            upserts.extend(self.network_rows(*id));
+        }
+        for key in changed {
+            let row = match key {
+                RowKey::Node(id) => self.nodes.get(&id).cloned().map(Row::Node),
+                RowKey::Network(id) | RowKey::Endpoint(id, _)
+                    if !joined.contains(&id) || !held.contains(&id) =>
+                {
+                    continue;
+                }
+                RowKey::Network(id) => self.networks.get(&id).cloned().map(Row::Network),
+                RowKey::Endpoint(_, id) => self.endpoints.get(&id).cloned().map(Row::Endpoint),
+            };
+            match row {
+                Some(row) => upserts.push(row),
+                None => removes.push(key),
+            }
+        }
+        Delta { complete: false, revision: self.revision, upserts, removes }
+    }
+
+    fn network_rows(&self, id: NetworkId) -> impl Iterator<Item = Row> {
+        let network = self.network(id).cloned().map(Row::Network);
+        network.into_iter().chain(self.endpoints_of(id).cloned().map(Row::Endpoint))
+    }
+}

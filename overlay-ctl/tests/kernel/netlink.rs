@@ -1,0 +1,429 @@
+//! Ports, the GRO device, next hops, the choice of the underlay, and changes.
+
+use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
+
+use overlay_ctl::netlink::{
+    Change, GroError, Netlink, PortError, PortSpec, Underlay, UnderlayChoice, UnderlayError,
+    port_name,
+};
+
+use crate::lab::{Netns, skip};
+
+const BOUND: Duration = Duration::from_secs(10);
+
+fn spec(endpoint: u64, netns: &Netns) -> PortSpec {
+    PortSpec {
+        endpoint,
+        netns: netns.name.clone().into(),
+        mac: [0x02, 0x42, 172, 16, 16, 129],
+        address: Ipv4Addr::new(172, 16, 16, 129),
+        prefix: 24,
+        mtu: 1450,
+    }
+}
+
+fn ready(_: &str, _: u32) -> Result<(), Infallible> {
+    Ok(())
+}
+
+/// A host whose device `eth7` has 10.0.0.1/24 and sees `peer`'s `eth7` with 10.0.0.2/24.
+fn pair_of_hosts() -> (Netns, Netns) {
+    let (host, peer) = (Netns::new("host"), Netns::new("peer"));
+    host.join("eth7", &peer, "eth7");
+    host.sh("ip addr add 10.0.0.1/24 dev eth7");
+    peer.sh("ip addr add 10.0.0.2/24 dev eth7");
+    (host, peer)
+}
+
+#[test]
+fn a_port_is_made_as_asked_and_leaves_nothing() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(0x2a, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let mut called = None;
+        let port = netlink
+            .create_port(&spec, |name, index| -> Result<(), Infallible> {
+                called = Some((name.to_owned(), index));
+                Ok(())
+            })
+            .await
+            .unwrap();
+        assert_eq!(called, Some(("ovp2a".to_owned(), port.ifindex)));
+        let netns = netlink.netns_id(&spec.netns).await.unwrap();
+        assert_eq!(port.difference(&spec, netns), None, "{port:?}");
+        assert!(!port.up && !port.peer.as_ref().unwrap().up, "down until it is activated");
+
+        netlink.activate_port(&spec).await.unwrap();
+        netlink.activate_port(&spec).await.unwrap();
+        let ports = netlink.ports().await.unwrap();
+        assert_eq!(ports.len(), 1);
+        assert!(ports[0].is_active(), "{ports:?}");
+        assert_eq!(ports[0].difference(&spec, netns), None);
+    });
+    let addresses = web.sh("ip addr show dev eth0");
+    for part in ["mtu 1450", "02:42:ac:10:10:81", "inet 172.16.16.129/24", "UP"] {
+        assert!(addresses.contains(part), "{part} in {addresses}");
+    }
+    assert!(!addresses.contains("inet6"), "{addresses}");
+    assert!(web.sh("ip route").contains("172.16.16.0/24 dev eth0 proto kernel scope link"));
+    let host_side = host.sh("ip link show dev ovp2a; ip addr show dev ovp2a");
+    assert!(
+        host_side.contains("overlay:endpoint:42") && !host_side.contains("inet"),
+        "{host_side}"
+    );
+
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.delete_port("ovp2a").await.unwrap();
+        netlink.delete_port("ovp2a").await.unwrap();
+        assert_eq!(netlink.ports().await.unwrap(), []);
+    });
+    assert!(!web.succeeds("ip link show eth0"));
+}
+
+#[test]
+fn a_port_is_made_anew_where_its_endpoint_moved() {
+    if skip() {
+        return;
+    }
+    let (host, old, new) = (Netns::new("host"), Netns::new("old"), Netns::new("new"));
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.create_port(&spec(7, &old), ready).await.unwrap();
+        let moved = spec(7, &new);
+        let netns = netlink.netns_id(&moved.netns).await.unwrap();
+        let port = netlink.port(7).await.unwrap().unwrap();
+        assert!(port.difference(&moved, netns).unwrap().contains("another namespace"));
+        let port = netlink.create_port(&moved, ready).await.unwrap();
+        assert_eq!(port.difference(&moved, netns), None);
+    });
+    assert!(!old.succeeds("ip link show eth0"));
+}
+
+#[test]
+fn a_namespace_that_does_not_fit_is_refused_and_nothing_is_left() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    web.sh("ip link add eth0 type veth peer name other");
+    let spec = spec(9, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let error = netlink.create_port(&spec, ready).await.unwrap_err();
+        assert!(matches!(error, PortError::InterfaceExists(_)), "{error:?}");
+        assert!(error.to_string().contains(&web.name), "{error}");
+        assert!(matches!(Netlink::check_netns(&web.path()), Err(PortError::InterfaceExists(_))));
+        let check = |path: &str| Netlink::check_netns(Path::new(path)).unwrap_err();
+        assert!(matches!(check("ovk-no-such-namespace"), PortError::NoNamespace(_)));
+        assert!(matches!(check("/run/ovk/no/such"), PortError::NoNamespace(_)));
+        assert!(matches!(check("/etc/passwd"), PortError::NotNamespace(_)));
+        assert!(matches!(check("/proc/self/ns/mnt"), PortError::NotNamespace(_)));
+        assert!(matches!(check(&host.name), PortError::OwnNamespace(_)));
+        web.sh("ip link del eth0");
+        Netlink::check_netns(Path::new(&web.name)).unwrap();
+        assert_eq!(netlink.ports().await.unwrap(), []);
+    });
+    assert!(!host.succeeds("ip link show ovp9"));
+}
+
+#[test]
+fn a_port_whose_preparation_fails_is_removed() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let fail = |_: &str, _| Err("no room in the map");
+        let error = netlink.create_port(&spec(9, &web), fail).await.unwrap_err();
+        assert!(matches!(error, PortError::Attach(_)), "{error:?}");
+    });
+    assert!(!host.succeeds("ip link show ovp9"));
+    assert!(!web.succeeds("ip link show eth0"));
+}
+
+#[test]
+fn a_port_goes_with_its_namespace() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(9, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let mut changes = netlink.changes().unwrap();
+        netlink.create_port(&spec, ready).await.unwrap();
+        drop(web);
+        let gone = async {
+            while netlink.port(9).await.unwrap().is_some() {
+                changes.recv().await.unwrap();
+            }
+        };
+        tokio::time::timeout(BOUND, gone).await.expect("the port goes when its namespace does");
+        netlink.delete_port(&port_name(9).unwrap()).await.unwrap();
+        let error = netlink.activate_port(&spec).await.unwrap_err();
+        assert!(matches!(error, PortError::Gone(_)), "{error:?}");
+        let error = netlink.create_port(&spec, ready).await.unwrap_err();
+        assert!(matches!(error, PortError::NoNamespace(_)), "{error:?}");
+    });
+}
+
+#[test]
+fn what_a_killed_controller_left_half_made_is_replaced() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let group = u32::from_be_bytes(*b"ovly");
+    host.sh(&format!("ip link add ovp9 group {group} type veth peer name eth0 netns {}", web.name));
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        assert_eq!(netlink.ports().await.unwrap(), [], "not a port yet");
+        netlink.create_port(&spec(9, &web), ready).await.unwrap();
+    });
+}
+
+#[test]
+fn foreign_devices_with_our_prefix_are_left_alone() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    host.sh("ip link add ovp9 type veth peer name ovpa");
+    host.sh("ip link set ovpa alias overlay:endpoint:9");
+    host.sh("ip link add ovg4789 type veth peer name ovgx");
+    host.sh("ip link add eth7 type veth peer name eth8");
+    host.sh("ip addr add 10.0.0.1/24 dev eth7; ip link set eth7 up");
+    let before = host.sh("ip -o link show");
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        assert_eq!(netlink.ports().await.unwrap(), []);
+        for name in ["ovp9", "ovpa", "eth7"] {
+            let error = netlink.delete_port(name).await.unwrap_err();
+            assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        }
+        let error = netlink.create_port(&spec(9, &web), ready).await.unwrap_err();
+        assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        let underlay = netlink.underlay(&UnderlayChoice::Device("eth7".to_owned())).await.unwrap();
+        let error = netlink.ensure_gro_device(&underlay, 4789).await.unwrap_err();
+        assert!(matches!(error, GroError::NameTaken(_)), "{error:?}");
+        netlink.remove_gro_device(4789).await.unwrap();
+    });
+    assert_eq!(host.sh("ip -o link show"), before);
+    assert!(!web.succeeds("ip link show eth0"));
+}
+
+#[test]
+fn the_gro_device_is_made_once_and_follows_the_vtep() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    let index = || {
+        host.sh("cat /sys/class/net/ovg4789/ifindex 2>/dev/null || ip -o link show ovg4789 | cut -d: -f1")
+    };
+    let mut underlay = host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
+        assert_eq!(netlink.ensure_gro_device(&underlay, 4789).await.unwrap(), "ovg4789");
+        underlay
+    });
+    let first = index();
+    let text = host.sh("ip -d addr show dev ovg4789");
+    for part in ["vxlan id 16777215", "local 10.0.0.1", "dstport 4789", "nolearning", "UP"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains("inet") && !text.contains("external"), "{text}");
+    let sockets = host.sh("ss -lun");
+    assert!(sockets.contains("0.0.0.0:4789") && !sockets.contains("[::]:4789"), "{sockets}");
+
+    host.sh("ip link set ovg4789 down");
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
+        assert_eq!(index(), first, "kept");
+        assert!(host.sh("ip link show ovg4789").contains("UP"));
+
+        underlay.address = Ipv4Addr::new(10, 0, 0, 9);
+        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
+        assert_ne!(index(), first, "the address changed: made anew");
+        assert!(host.sh("ip -d link show dev ovg4789").contains("local 10.0.0.9"));
+
+        netlink.remove_gro_device(4789).await.unwrap();
+        netlink.remove_gro_device(4789).await.unwrap();
+    });
+    assert!(!host.succeeds("ip link show ovg4789"));
+}
+
+#[test]
+fn a_taken_vxlan_port_is_named() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
+        let ensure = |port| netlink.ensure_gro_device(&underlay, port);
+
+        let socket = std::net::UdpSocket::bind("0.0.0.0:4789").unwrap();
+        let error = ensure(4789).await.unwrap_err();
+        assert!(matches!(error, GroError::PortTaken { port: 4789, .. }), "{error:?}");
+        assert!(error.to_string().contains("--vxlan-port"), "{error}");
+        assert!(!host.succeeds("ip link show ovg4789"), "nothing is left");
+        drop(socket);
+
+        host.sh("ip link add swarm type vxlan external dstport 4789");
+        let error = ensure(4789).await.unwrap_err();
+        assert!(error.to_string().contains("swarm"), "{error}");
+        ensure(4790).await.unwrap();
+        host.sh("ip link del swarm");
+
+        host.sh("ip link add same type vxlan id 16777215 dstport 4789 local 10.0.0.77");
+        let error = ensure(4789).await.unwrap_err();
+        assert!(matches!(error, GroError::VniTaken { .. }), "{error:?}");
+        host.sh("ip link del same");
+
+        host.sh("ip link add other type vxlan id 4096 dstport 4789 local 10.0.0.77");
+        ensure(4789).await.unwrap();
+    });
+}
+
+async fn resolved(netlink: &Netlink, underlay: &Underlay, vtep: [u8; 4]) -> [u8; 6] {
+    let mut changes = netlink.changes().unwrap();
+    let wait = async {
+        loop {
+            if let Some(hop) = netlink.next_hop(vtep.into(), underlay).await.unwrap() {
+                assert_eq!(hop.ifindex, underlay.ifindex);
+                return hop.mac;
+            }
+            changes.recv().await.unwrap();
+        }
+    };
+    tokio::time::timeout(BOUND, wait).await.expect("the neighbour is resolved")
+}
+
+fn mac(text: &str) -> [u8; 6] {
+    let bytes: Vec<u8> =
+        text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}
+
+const MAC_OF_ETH7: &str = "ip -o link show eth7 | sed \"s/.*ether \\([^ ]*\\).*/\\1/\"";
+
+#[test]
+fn the_next_hop_on_the_link_is_the_vtep_and_is_kept_resolved() {
+    if skip() {
+        return;
+    }
+    let (host, peer) = pair_of_hosts();
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
+        let first = netlink.next_hop(Ipv4Addr::new(10, 0, 0, 2), &underlay).await.unwrap();
+        assert_eq!(first, None, "nobody asked yet");
+        let hop = resolved(&netlink, &underlay, [10, 0, 0, 2]).await;
+        assert_eq!(hop, mac(&peer.sh(MAC_OF_ETH7)));
+        let hop = netlink.next_hop(Ipv4Addr::new(10, 0, 0, 2), &underlay).await.unwrap().unwrap();
+        assert_eq!(hop.source_mac, mac(&host.sh(MAC_OF_ETH7)));
+        assert!(host.sh("ip neigh show 10.0.0.2").contains("managed"));
+
+        for absent in [[10, 0, 0, 1], [192, 0, 2, 1]] {
+            let hop = netlink.next_hop(absent.into(), &underlay).await.unwrap();
+            assert_eq!(hop, None, "{absent:?} is ourselves or has no route");
+        }
+        host.sh("ip neigh add 10.0.0.5 lladdr 02:00:00:00:00:05 dev eth7 nud permanent");
+        assert_eq!(resolved(&netlink, &underlay, [10, 0, 0, 5]).await, [2, 0, 0, 0, 0, 5]);
+        assert!(host.sh("ip neigh show 10.0.0.5").contains("PERMANENT"), "left as it was");
+    });
+}
+
+#[test]
+fn the_next_hop_to_another_subnet_is_the_router() {
+    if skip() {
+        return;
+    }
+    let (host, router) = pair_of_hosts();
+    host.sh("ip route add default via 10.0.0.2");
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
+        let hop = resolved(&netlink, &underlay, [192, 168, 50, 101]).await;
+        assert_eq!(hop, mac(&router.sh(MAC_OF_ETH7)));
+    });
+}
+
+#[test]
+fn the_underlay_is_found_or_the_choice_is_named() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let auto = || netlink.underlay(&UnderlayChoice::Auto);
+        let by_address = |ip: [u8; 4]| UnderlayChoice::Address(ip.into());
+        let by_name = |name: &str| UnderlayChoice::Device(name.to_owned());
+
+        let underlay = auto().await.unwrap();
+        assert_eq!((underlay.name.as_str(), underlay.mtu), ("eth7", 1500));
+        assert_eq!(underlay.address, Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(netlink.underlay(&by_name("eth7")).await.unwrap(), underlay);
+        assert_eq!(netlink.underlay(&by_address([10, 0, 0, 1])).await.unwrap(), underlay);
+
+        host.sh("ip link add eth8 type veth peer name eth9");
+        host.sh("ip addr add 10.0.8.1/24 dev eth8; ip link set eth8 up");
+        let error = auto().await.unwrap_err();
+        assert!(error.to_string().contains("eth7 (10.0.0.1), eth8 (10.0.8.1)"), "{error}");
+        host.sh("ip link set eth9 up; ip route add default via 10.0.8.9");
+        assert_eq!(auto().await.unwrap().name, "eth8", "the default route decides");
+        host.sh("ip route add default via 10.0.0.2 metric 100");
+        assert_eq!(auto().await.unwrap().name, "eth8", "the better metric decides");
+
+        let error = async |choice| { netlink.underlay(&choice).await.unwrap_err() };
+        assert!(matches!(error(by_name("eth77")).await, UnderlayError::NoDevice(_)));
+        assert!(matches!(error(by_name("eth9")).await, UnderlayError::NoAddress(_)));
+        assert!(matches!(error(by_address([192, 0, 2, 1])).await, UnderlayError::NoSuchAddress(_)));
+        host.sh("ip link set eth7 down");
+        assert!(matches!(error(by_name("eth7")).await, UnderlayError::Down(_)));
+        host.sh("ip link del eth8; ip addr flush dev eth7");
+        assert!(matches!(auto().await.unwrap_err(), UnderlayError::None));
+    });
+}
+
+#[test]
+fn a_change_of_each_kind_is_told() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let causes: [(Change, &dyn Fn()); 3] = [
+            (Change::Link, &|| drop(host.sh("ip link add ovk1 type veth peer name ovk2"))),
+            (Change::Neighbour, &|| {
+                drop(host.sh("ip neigh add 10.0.0.7 lladdr 02:00:00:00:00:07 dev eth7"));
+            }),
+            (Change::Route, &|| drop(host.sh("ip route add 192.0.2.0/24 via 10.0.0.2"))),
+        ];
+        let mut changes = netlink.changes().unwrap();
+        for (change, cause) in causes {
+            cause();
+            tell(&mut changes, change).await;
+        }
+        let new = Netns::new("new");
+        tell(&mut changes, Change::Namespace).await;
+        // The level is what counts: when the word comes, the namespace can be entered.
+        Netlink::check_netns(&new.path()).unwrap();
+    });
+}
+
+async fn tell(changes: &mut tokio::sync::mpsc::Receiver<Change>, wanted: Change) {
+    let wait = async { while changes.recv().await.unwrap() != wanted {} };
+    tokio::time::timeout(BOUND, wait).await.unwrap_or_else(|_| panic!("{wanted:?} is told"));
+}
