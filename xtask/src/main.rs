@@ -1,1 +1,61 @@
-fn main() {}
+//! Everything a person or CI runs, one file a verb.
+//!
+//! xtask itself builds on a bare Rust toolchain: it depends on nothing that needs protoc or the eBPF
+//! compiler, because it is what installs them.
+
+mod bench;
+mod build;
+mod ci;
+mod demo;
+mod exec;
+mod interrupt;
+mod lint;
+mod run;
+mod serve_page;
+mod setup;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what building and running need (Debian, as root), or say what is missing
+    Setup(setup::Options),
+    /// Build the release binary, target/release/overlay
+    Build,
+    /// Start a node in this terminal: `cargo xtask run -- --join 10.10.10.101:7400`
+    Run(run::Options),
+    /// Four hosts in two subnets on this machine, shown command by command
+    Demo(demo::Options),
+    /// Unit and property tests, the eBPF programs, and the lab of namespaces
+    Test(test::Options),
+    /// Measure the data path against the kernel's own
+    Bench(bench::Options),
+    /// Format, clippy and rustdoc, warnings denied
+    Lint,
+    /// What CI runs
+    Ci,
+    #[command(hide = true)]
+    ServePage(serve_page::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().verb {
+        Verb::Setup(options) => setup::run(&options),
+        Verb::Build => build::run(),
+        Verb::Run(options) => run::run(&options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Test(options) => test::run(&options),
+        Verb::Bench(options) => bench::run(&options),
+        Verb::Lint => lint::run(),
+        Verb::Ci => ci::run(),
+        Verb::ServePage(options) => serve_page::run(&options),
+    }
+}

@@ -1,0 +1,103 @@
+//! Packets on a wire, caught by tcpdump and read by an independent reader.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+
+use super::{
+    command::{self, PATIENCE},
+    netns::Netns,
+    process::Process,
+    wait::eventually,
+};
+
+/// A running capture.
+#[derive(Debug)]
+pub struct Capture {
+    tcpdump: Process,
+    file: PathBuf,
+}
+
+/// A capture that has ended.
+#[derive(Debug)]
+pub struct Packets {
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Starts to capture on a device (or `any`) of a namespace, and waits until it does.
+    pub fn start(netns: &Netns, device: &str, filter: &str) -> Result<Self> {
+        let file = netns.log_file(&format!("{device}.pcap"));
+        let name = file.to_string_lossy().into_owned();
+        // -Z root: it would give root away before it opens the file. -U: packet by packet.
+        let tcpdump = netns.start(&[
+            "tcpdump",
+            "-n",
+            "-i",
+            device,
+            "-Z",
+            "root",
+            "-U",
+            "--immediate-mode",
+            "-w",
+            &name,
+            filter,
+        ])?;
+        eventually("tcpdump captures", Duration::from_secs(10), || {
+            let log = tcpdump.log();
+            if log.contains("listening on") { Ok(()) } else { bail!("it says: {log}") }
+        })?;
+        Ok(Self { tcpdump, file })
+    }
+
+    /// Ends it.
+    pub fn stop(mut self) -> Result<Packets> {
+        self.tcpdump.signal(Signal::SIGINT)?;
+        self.tcpdump.wait(Duration::from_secs(10))?;
+        Ok(Packets { file: self.file })
+    }
+}
+
+impl Packets {
+    /// One line a packet, as tcpdump prints them.
+    pub fn lines(&self) -> Result<Vec<String>> {
+        let mut tcpdump = Command::new("tcpdump");
+        tcpdump.args(["-nn", "-e", "-v", "-Z", "root", "-r"]).arg(&self.file);
+        let text = command::run(&mut tcpdump, PATIENCE)?;
+        let mut packets: Vec<String> = Vec::new();
+        for line in text.lines() {
+            // What belongs to the packet before is indented.
+            match packets.last_mut() {
+                Some(packet) if line.starts_with([' ', '\t']) => {
+                    packet.push(' ');
+                    packet.push_str(line.trim());
+                }
+                _ => packets.push(line.to_owned()),
+            }
+        }
+        Ok(packets)
+    }
+
+    /// These fields of each packet that passes the display filter, as tshark reads them. All
+    /// occurrences of a field come in one text, separated by commas: outer first.
+    pub fn fields(&self, filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
+        let mut tshark = Command::new("tshark");
+        tshark.arg("-n").arg("-r").arg(&self.file).args(["-Y", filter, "-T", "fields"]);
+        tshark.args(["-o", "ip.check_checksum:TRUE"]);
+        tshark.args(["-E", "separator=;", "-E", "occurrence=a"]);
+        for field in fields {
+            tshark.args(["-e", field]);
+        }
+        let text = command::run(&mut tshark, PATIENCE)?;
+        Ok(text.lines().map(|line| line.split(';').map(str::to_owned).collect()).collect())
+    }
+
+    /// The first packet that passes the filter, in tshark's full words.
+    pub fn describe(&self, filter: &str) -> Result<String> {
+        let mut tshark = Command::new("tshark");
+        tshark.arg("-n").arg("-r").arg(&self.file).args(["-Y", filter, "-V", "-c", "200"]);
+        let text = command::run(&mut tshark, PATIENCE)?;
+        text.split("\n\n").next().map(str::to_owned).context("no packet passed the filter")
+    }
+}

@@ -1,0 +1,373 @@
+//! A host, its node, and the command line that talks to it.
+
+use std::{
+    env, fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{
+    command::{self, Output, PATIENCE},
+    netns::Netns,
+    process::Process,
+    wait::eventually,
+};
+
+/// A node serves within that time, or something is wrong.
+const START: Duration = Duration::from_secs(20);
+/// Port of the API.
+const LISTEN_PORT: u16 = 7400;
+
+/// One host: a namespace with an address, a folder for a node's state, and a folder for its pins.
+#[derive(Debug)]
+pub struct Host {
+    /// Short name, also the node's: `h1`.
+    pub name: String,
+    /// Its namespace.
+    pub netns: Netns,
+    /// Its address on the underlay.
+    pub address: Ipv4Addr,
+    /// Where its node pins.
+    pub bpffs: PathBuf,
+    folder: PathBuf,
+    node: Mutex<Node>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    process: Option<Process>,
+    args: Vec<String>,
+}
+
+/// A command that was refused, as it must be.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it said.
+    pub stderr: String,
+    /// How long it took to say it.
+    pub elapsed: Duration,
+}
+
+impl Host {
+    pub(super) fn new(
+        name: &str,
+        netns: Netns,
+        address: Ipv4Addr,
+        folder: PathBuf,
+        bpffs: PathBuf,
+    ) -> Self {
+        let node = Mutex::default();
+        Self { name: name.to_owned(), netns, address, bpffs, folder, node }
+    }
+
+    /// `IP:PORT` of the node's API.
+    #[must_use]
+    pub fn listen(&self) -> String {
+        format!("{}:{LISTEN_PORT}", self.address)
+    }
+
+    /// The node's local socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("overlay.sock")
+    }
+
+    /// The node's state folder.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// Starts the node, with folders of its own and these arguments besides, and waits until it
+    /// answers.
+    pub fn start_node(&self, args: &[&str]) -> Result<()> {
+        self.spawn_node(args)?;
+        self.wait_until_serving()
+    }
+
+    /// Starts the node and does not wait.
+    pub fn spawn_node(&self, args: &[&str]) -> Result<()> {
+        let mut node = self.node();
+        if let Some(process) = &mut node.process
+            && process.is_running()?
+        {
+            bail!("{}'s node runs already", self.name);
+        }
+        node.args = args.iter().map(|&arg| arg.to_owned()).collect();
+        node.process = Some(
+            self.netns
+                .start(&self.node_command(args).iter().map(String::as_str).collect::<Vec<_>>())?,
+        );
+        Ok(())
+    }
+
+    /// `overlay node run …`, every word.
+    #[must_use]
+    pub fn node_command(&self, args: &[&str]) -> Vec<String> {
+        let own = [
+            ("--name", self.name.clone()),
+            ("--underlay", self.address.to_string()),
+            ("--listen", self.listen()),
+            ("--state-dir", self.state_dir().display().to_string()),
+            ("--socket", self.socket().display().to_string()),
+            ("--bpffs", self.bpffs.display().to_string()),
+        ];
+        let mut words = vec![overlay_binary().display().to_string(), "node".into(), "run".into()];
+        for (option, value) in own {
+            // The caller's own value stands instead.
+            if !args.contains(&option) {
+                words.extend([option.to_owned(), value]);
+            }
+        }
+        words.extend(args.iter().map(|&arg| arg.to_owned()));
+        words
+    }
+
+    /// Waits until the node answers on its socket. Fails at once when it has ended.
+    pub fn wait_until_serving(&self) -> Result<()> {
+        let mut ended = None;
+        eventually(&format!("{}'s node serves", self.name), START, || {
+            if !self.is_running()? {
+                ended = Some(());
+                return Ok(());
+            }
+            self.overlay(&["status"]).map(drop)
+        })?;
+        if ended.is_some() {
+            bail!("{}'s node ended:\n{}", self.name, self.log());
+        }
+        Ok(())
+    }
+
+    /// Whether the node's process runs.
+    pub fn is_running(&self) -> Result<bool> {
+        self.node().process.as_mut().map_or(Ok(false), Process::is_running)
+    }
+
+    /// Process id of the node.
+    #[must_use]
+    pub fn node_pid(&self) -> Option<nix::unistd::Pid> {
+        self.node().process.as_ref()?.pid()
+    }
+
+    /// What the node wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.node().process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Ends the node as a crash would.
+    pub fn kill9(&self) -> Result<()> {
+        self.node().process.take().context("no node runs")?.kill9()
+    }
+
+    /// Asks the node to end, and waits.
+    pub fn stop(&self) -> Result<()> {
+        let mut process = self.node().process.take().context("no node runs")?;
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait(START)?;
+        if !status.success() {
+            bail!("{}'s node ended with {status}:\n{}", self.name, process.log());
+        }
+        Ok(())
+    }
+
+    /// Starts the node once more, as it was started before, and waits until it answers.
+    pub fn restart(&self) -> Result<()> {
+        let args = self.node().args.clone();
+        self.start_node(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Starts the node once more, as it was started before, and does not wait.
+    pub fn spawn_again(&self) -> Result<()> {
+        let args = self.node().args.clone();
+        self.spawn_node(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Starts the node with these arguments besides, and it must refuse to run.
+    pub fn node_fails(&self, args: &[&str]) -> Result<Failure> {
+        self.node_fails_under(&[], args)
+    }
+
+    /// The same, the node's command line following these words.
+    pub fn node_fails_under(&self, words: &[&str], args: &[&str]) -> Result<Failure> {
+        let node = self.node_command(args);
+        let words: Vec<&str> =
+            words.iter().copied().chain(node.iter().map(String::as_str)).collect();
+        let Output { status, stdout, stderr, elapsed } =
+            command::output(&mut self.netns.command(&words), START)
+                .context("the node was not refused")?;
+        if status.success() {
+            bail!("the node was not refused; it printed: {stdout}{stderr}");
+        }
+        Ok(Failure { code: status.code(), stderr, elapsed })
+    }
+
+    /// What a reboot does: the node, its pins and every device that it made are gone, its state folder
+    /// stays. The underlay device stays too, as it would come back.
+    pub fn reboot(&self) -> Result<()> {
+        if self.is_running()? {
+            self.kill9()?;
+        }
+        super::sweep::remove_folder(&self.bpffs)?;
+        for link in self.netns.links()? {
+            if link != "lo" && link != "eth0" && self.netns.links()?.contains(&link) {
+                self.netns.ip(&["link", "del", &link])?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn detach(&self) {
+        if let Some(process) = self.node().process.take() {
+            process.detach();
+        }
+    }
+
+    /// `overlay …` against this host's node; must succeed. Returns its stdout.
+    pub fn overlay(&self, args: &[&str]) -> Result<String> {
+        command::run(&mut self.overlay_command(args), PATIENCE)
+    }
+
+    /// `overlay -o json …`, read.
+    pub fn overlay_json(&self, args: &[&str]) -> Result<Value> {
+        let args: Vec<&str> = ["-o", "json"].into_iter().chain(args.iter().copied()).collect();
+        let text = self.overlay(&args)?;
+        serde_json::from_str(&text).with_context(|| format!("overlay {args:?} printed: {text}"))
+    }
+
+    /// `overlay …` that must be refused.
+    pub fn overlay_fails(&self, args: &[&str]) -> Result<Failure> {
+        let Output { status, stdout, stderr, elapsed } =
+            command::output(&mut self.overlay_command(args), PATIENCE)?;
+        if status.success() {
+            bail!("`overlay {}` was not refused; it printed: {stdout}", args.join(" "));
+        }
+        Ok(Failure { code: status.code(), stderr, elapsed })
+    }
+
+    /// `overlay …` against this host's node, to be run by the caller.
+    #[must_use]
+    pub fn overlay_command(&self, args: &[&str]) -> Command {
+        let (binary, socket) = (overlay_binary(), self.socket());
+        let mut words = vec![binary.to_string_lossy(), "--socket".into(), socket.to_string_lossy()];
+        words.extend(args.iter().map(|&arg| arg.into()));
+        self.netns.command(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+    }
+
+    /// Names of the nodes that this one lists as ready.
+    pub fn ready_nodes(&self) -> Result<Vec<String>> {
+        let nodes = self.overlay_json(&["node", "ls"])?;
+        Ok(rows(&nodes)
+            .iter()
+            .filter(|node| text(node, "state").to_lowercase().ends_with("ready"))
+            .map(|node| text(node, "name").to_owned())
+            .collect())
+    }
+
+    /// Name of the node that leads, as this one sees it.
+    pub fn leader(&self) -> Result<String> {
+        let status = self.overlay_json(&["status"])?;
+        let leader = text(&status, "leader");
+        if leader.is_empty() {
+            bail!("{} knows no leader", self.name);
+        }
+        Ok(leader.to_owned())
+    }
+
+    /// Packets counted under a drop reason (or `forwarded`), both directions.
+    pub fn counter(&self, reason: &str) -> Result<u64> {
+        let status = self.overlay_json(&["status"])?;
+        let counters = &status["datapath"]["counters"];
+        Ok(rows(counters)
+            .iter()
+            .filter(|counter| text(counter, "reason") == reason)
+            .map(|counter| number(counter, "packets"))
+            .sum())
+    }
+
+    /// Everything pinned below the node's folder, sorted.
+    pub fn pins(&self) -> Result<Vec<PathBuf>> {
+        let mut pins = Vec::new();
+        walk(&self.bpffs, &mut pins)?;
+        pins.sort();
+        Ok(pins)
+    }
+
+    /// `bpftool map dump` of one of the node's pinned maps.
+    pub fn map_dump(&self, map: &str) -> Result<String> {
+        let pin = self.map_pin(map)?;
+        command::run(Command::new("bpftool").args(["map", "dump", "pinned"]).arg(pin), PATIENCE)
+    }
+
+    /// Where one of the node's maps is pinned.
+    pub fn map_pin(&self, map: &str) -> Result<PathBuf> {
+        let pins = self.pins()?;
+        pins.iter()
+            .find(|pin| pin.file_name().is_some_and(|name| name == map))
+            .cloned()
+            .with_context(|| format!("{map} is not among the pins {pins:?}"))
+    }
+
+    fn node(&self) -> MutexGuard<'_, Node> {
+        // A test thread that panicked has left nothing half-done in there.
+        self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The binary under test: OVERLAY_BIN, else the workspace's release build.
+#[must_use]
+pub fn overlay_binary() -> PathBuf {
+    env::var_os("OVERLAY_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/overlay"),
+        PathBuf::from,
+    )
+}
+
+/// The rows of a listing, whether it is an array or an object that holds one.
+#[must_use]
+pub fn rows(value: &Value) -> &[Value] {
+    let array = match value {
+        Value::Object(fields) => fields.values().find_map(Value::as_array),
+        other => other.as_array(),
+    };
+    array.map_or(&[], Vec::as_slice)
+}
+
+/// A text field; empty where it is absent.
+#[must_use]
+pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+/// A number, whether JSON has it as a number or, as protobuf's mapping does for 64 bits, as a text.
+#[must_use]
+pub fn number(value: &Value, field: &str) -> u64 {
+    let value = &value[field];
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default()
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let dir = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        dir => dir.with_context(|| format!("cannot read {}", folder.display()))?,
+    };
+    for entry in dir {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), found)?;
+        } else {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! What a scenario needs of the machine, so that one that can't run says so instead of failing.
+
+use std::{env, path::Path};
+
+use super::{BPFFS, host::overlay_binary};
+
+/// Something a scenario needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirement {
+    /// Namespaces and devices.
+    Root,
+    /// A bpffs mounted on /sys/fs/bpf.
+    Bpffs,
+    /// The release binary.
+    Binary,
+    /// A program on PATH.
+    Tool(&'static str),
+}
+
+/// What of it is not there, in one sentence; None if all is.
+#[must_use]
+pub fn missing(requirements: &[Requirement]) -> Option<String> {
+    let reasons: Vec<String> =
+        requirements.iter().copied().filter_map(Requirement::lacking).collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+impl Requirement {
+    fn lacking(self) -> Option<String> {
+        match self {
+            Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "it needs root".into()),
+            Self::Bpffs => (!is_bpffs()).then(|| format!("no bpffs on {BPFFS}")),
+            Self::Binary => {
+                let binary = overlay_binary();
+                (!binary.is_file()).then(|| format!("{} is not built", binary.display()))
+            }
+            Self::Tool(tool) => (!on_path(tool)).then(|| format!("no {tool} on PATH")),
+        }
+    }
+}
+
+fn is_bpffs() -> bool {
+    nix::sys::statfs::statfs(BPFFS)
+        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::BPF_FS_MAGIC)
+}
+
+fn on_path(tool: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(tool).is_file())
+        || ["/usr/sbin", "/sbin"].iter().any(|folder| Path::new(folder).join(tool).is_file())
+}

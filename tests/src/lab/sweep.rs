@@ -1,0 +1,114 @@
+//! Removing what a lab made. Its folder says what that is, so that it works as well for a lab whose
+//! process was killed long ago, and so that nothing is removed for its name alone.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{BPFFS, netns, wait::poll};
+
+/// Where the labs' folders are: states, sockets, logs. Root's own.
+const FOLDERS: &str = "/var/lib/overlay-lab";
+/// The file in a lab's folder that lists its namespaces.
+const NAMESPACES: &str = "namespaces";
+/// Every test's prefix starts with it; then comes the process id of its maker.
+pub(super) const PREFIX: &str = "ovlab";
+
+/// The folder of the lab with this prefix.
+pub(super) fn folder(prefix: &str) -> PathBuf {
+    Path::new(FOLDERS).join(prefix.trim_end_matches('-'))
+}
+
+/// Where a host of the lab with this prefix pins.
+pub(super) fn bpffs(prefix: &str, host: &str) -> PathBuf {
+    Path::new(BPFFS).join(format!("{prefix}{host}"))
+}
+
+/// Notes that a namespace is the lab's.
+pub(super) fn record(folder: &Path, namespace: &str) -> Result<()> {
+    let mut file = File::options().create(true).append(true).open(folder.join(NAMESPACES))?;
+    writeln!(file, "{namespace}")?;
+    Ok(())
+}
+
+/// Removes the labs whose makers are no more.
+pub(super) fn orphans() -> Result<()> {
+    for name in names_in(Path::new(FOLDERS))? {
+        if is_orphan(&name) {
+            remove(&format!("{name}-"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a folder's name is like `ovlab123x0`, and process 123 is no more.
+fn is_orphan(name: &str) -> bool {
+    let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('x')).map(|(pid, _)| pid);
+    let maker = maker.and_then(|pid| pid.parse::<u32>().ok());
+    maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+}
+
+/// Removes the lab with this prefix. Goes on past a failure, and reports the first.
+pub(super) fn remove(prefix: &str) -> Result<()> {
+    let folder = folder(prefix);
+    let mut results = Vec::new();
+    let namespaces = fs::read_to_string(folder.join(NAMESPACES)).unwrap_or_default();
+    for name in namespaces.lines() {
+        results.push(remove_netns(name));
+    }
+    for host in names_in(&folder)? {
+        results.push(remove_folder(&bpffs(prefix, &host)));
+    }
+    results.push(remove_folder(&folder));
+    results.into_iter().collect()
+}
+
+fn remove_netns(name: &str) -> Result<()> {
+    if !netns::exists(name) {
+        return Ok(());
+    }
+    netns::kill_inside(name)?;
+    poll(&format!("the programs in {name} are gone"), Duration::from_secs(5), || {
+        let pids = netns::ip(&["netns", "pids", name])?;
+        if pids.trim().is_empty() { Ok(()) } else { bail!("alive: {pids}") }
+    })?;
+    netns::ip(&["netns", "del", name])?;
+    Ok(())
+}
+
+/// Removes a folder, also one of pins: what they held goes with the last reference.
+pub(super) fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let dir = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        dir => dir.with_context(|| format!("cannot read {}", folder.display()))?,
+    };
+    dir.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dead_makers_lab_is_an_orphan() {
+        // Above the kernel's greatest process id.
+        assert!(is_orphan("ovlab99999999x3"));
+        assert!(!is_orphan(&format!("{PREFIX}{}x0", std::process::id())));
+        assert!(!is_orphan("ovlab"));
+        assert!(!is_orphan("demo"));
+    }
+}

@@ -1,0 +1,109 @@
+//! Who may send what.
+
+use anyhow::ensure;
+use overlay_tests::lab::Netns;
+
+use crate::support::{NODES, attach, pair, scenario};
+
+#[test]
+fn an_endpoint_sends_from_its_own_address_only() {
+    scenario(NODES, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        web1.netns.reaches(web2.address)?;
+        web1.netns.ip(&["addr", "add", "172.16.16.99/24", "dev", "eth0"])?;
+        let before = h1.counter("spoofed_ip")?;
+        let to = web2.address.to_string();
+        let ping = ["ping", "-c", "3", "-i", "0.05", "-W", "1", "-I", "172.16.16.99", &to];
+        ensure!(web1.netns.run(&ping).is_err(), "a foreign source address passed");
+        ensure!(h1.counter("spoofed_ip")? >= before + 3);
+        web1.netns.reaches(web2.address)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_endpoint_sends_from_its_own_mac_only() {
+    scenario(NODES, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        let before = h1.counter("spoofed_mac")?;
+        web1.netns.ip(&["link", "set", "eth0", "address", "02:42:ac:10:10:99"])?;
+        neighbour(&web1.netns, &web2.address.to_string(), &web2.mac)?;
+        ensure!(web1.netns.ping(web2.address, 3)?.received == 0, "a foreign MAC passed");
+        ensure!(h1.counter("spoofed_mac")? >= before + 3);
+        web1.netns.ip(&["link", "set", "eth0", "address", &web1.mac])?;
+        web1.netns.reaches(web2.address)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_forwarding_endpoint_is_a_router_for_others() {
+    scenario(NODES, |lab| {
+        let ([h1, _], [_, web2]) = pair(lab)?;
+        let router = attach(lab, &h1, "router1", &["--forwards"])?;
+        // 10.1.1.1 lives behind router1.
+        router.netns.sysctl("net.ipv4.ip_forward", "1")?;
+        router.netns.ip(&["addr", "add", "10.1.1.1/32", "dev", "lo"])?;
+        web2.netns.ip(&["route", "add", "10.1.1.0/24", "via", &router.address.to_string()])?;
+        web2.netns.reaches("10.1.1.1")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn broadcast_stays_at_home_and_is_counted() {
+    scenario(NODES, |lab| {
+        let ([h1, _], [web1, _]) = pair(lab)?;
+        let before = h1.counter("broadcast_off")?;
+        let ping = ["ping", "-b", "-c", "2", "-i", "0.05", "-W", "1", "172.16.16.255"];
+        ensure!(web1.netns.run(&ping).is_err(), "somebody answered a broadcast");
+        ensure!(h1.counter("broadcast_off")? >= before + 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tagged_frame_is_dropped_and_counted() {
+    scenario(NODES, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        web1.netns.ip(&["link", "add", "link", "eth0", "name", "v7", "type", "vlan", "id", "7"])?;
+        web1.netns.ip(&["addr", "add", "10.7.0.1/24", "dev", "v7"])?;
+        web1.netns.ip(&["link", "set", "v7", "up"])?;
+        web1.netns.ip(&["neigh", "add", "10.7.0.2", "lladdr", &web2.mac, "dev", "v7"])?;
+        let before = h1.counter("vlan_unsupported")?;
+        ensure!(web1.netns.ping("10.7.0.2", 3)?.received == 0);
+        ensure!(h1.counter("vlan_unsupported")? >= before + 3);
+        Ok(())
+    });
+}
+
+#[test]
+fn networks_do_not_mix() {
+    scenario(NODES, |lab| {
+        let ([h1, h2], [web1, _]) = pair(lab)?;
+        h1.overlay(&["network", "create", "other", "--subnet", "172.16.17.0/24"])?;
+        let stranger = lab.container("stranger")?;
+        h2.overlay(&[
+            "endpoint",
+            "create",
+            "stranger",
+            "--network",
+            "other",
+            "--netns",
+            stranger.name(),
+        ])?;
+        // It claims to be on the same link, and knows the MAC.
+        let to = web1.address.to_string();
+        stranger.ip(&["route", "add", "172.16.16.0/24", "dev", "eth0"])?;
+        neighbour(&stranger, &to, &web1.mac)?;
+        let before = h2.counter("unknown_destination")?;
+        ensure!(stranger.ping(&to, 3)?.received == 0, "another network's endpoint was reached");
+        ensure!(h2.counter("unknown_destination")? >= before + 3);
+        Ok(())
+    });
+}
+
+fn neighbour(netns: &Netns, address: &str, mac: &str) -> anyhow::Result<()> {
+    netns.ip(&["neigh", "replace", address, "lladdr", mac, "dev", "eth0"])?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! The death of voters.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use overlay_tests::lab::{Host, eventually, probe::Prober, text};
+
+use crate::support::{Cluster, NETWORK, NODES, address, cluster, refused_with, scenario};
+
+/// Another leader is there within that time: an election takes a second or two, and the machine is
+/// shared.
+const ELECTION: Duration = Duration::from_secs(20);
+
+fn leader(cluster: &Cluster) -> Result<Arc<Host>> {
+    let name = cluster.hosts[3].leader()?;
+    let leader = cluster.hosts.iter().find(|host| host.name == name);
+    leader.cloned().with_context(|| format!("{name} is none of the hosts"))
+}
+
+#[test]
+fn traffic_and_the_cluster_survive_the_leader() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let (web1, web2, h4) = (&cluster.web1, &cluster.web2, &cluster.hosts[3]);
+        web1.netns.reaches(web2.address)?;
+        let probe = Prober::new(&web1.netns, web2.address)?.start(Duration::from_millis(2));
+        let dead = leader(&cluster)?;
+        dead.kill9()?;
+        eventually("another leads", ELECTION, || {
+            let name = h4.leader()?;
+            if name == dead.name { bail!("{name} still leads") } else { Ok(()) }
+        })?;
+        let netns = lab.container("web4")?;
+        let inside = netns.name().to_owned();
+        h4.overlay(&["endpoint", "create", "web4", "--network", NETWORK, "--netns", &inside])?;
+        let web4 = address(&h4.overlay_json(&["endpoint", "inspect", "web4"])?)?;
+        // From a host whose node lives.
+        let from = if dead.name == web2.host.name { web1 } else { web2 };
+        from.netns.reaches(web4)?;
+        let endpoints = h4.overlay_json(&["endpoint", "ls"])?;
+        ensure!(endpoints.as_array().map(Vec::len) == Some(4), "{endpoints}");
+        probe.stop()?.none_lost()?;
+
+        // It comes back as a follower, and learns what it missed.
+        dead.restart()?;
+        eventually("the dead node's endpoint reaches web4", Duration::from_secs(10), || {
+            let own = [web1, &cluster.web2_2, web2].into_iter().find(|e| e.host.name == dead.name);
+            own.context("an endpoint on the dead node")?.netns.reaches(web4)
+        })?;
+        Ok(())
+    });
+}
+
+#[test]
+fn without_a_quorum_a_write_is_refused_in_time_and_packets_flow() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let [_, h2, h3, h4] = &cluster.hosts;
+        cluster.hosts[0].kill9()?;
+        h2.kill9()?;
+        let netns = lab.container("web4")?;
+        let create = ["endpoint", "create", "web4", "--network", NETWORK, "--netns", netns.name()];
+        for host in [h3, h4] {
+            let refused = host.overlay_fails(&create)?;
+            refused_with(&refused, "quorum")?;
+            ensure!(refused.elapsed < Duration::from_secs(6), "{:?}", refused.elapsed);
+        }
+        ensure!(netns.links()? == ["lo"], "{:?}", netns.links()?);
+        cluster.web1.netns.reaches(cluster.web2.address)?;
+        // A node's own view needs nobody.
+        let status = h3.overlay_json(&["status"])?;
+        ensure!(text(&status, "node") == "h3", "{status}");
+
+        // With the quorum back, the same command is carried out.
+        h2.restart()?;
+        eventually("the endpoint is made", ELECTION, || h4.overlay(&create))?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dead_node_is_shown_as_down_and_nothing_can_be_asked_of_it() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let [h1, _, _, h4] = &cluster.hosts;
+        h4.kill9()?;
+        eventually("h4 is down", Duration::from_secs(20), || {
+            let node = h1.overlay_json(&["node", "inspect", "h4"])?;
+            if text(&node, "state") == "down" { Ok(()) } else { bail!("{node}") }
+        })?;
+        let netns = lab.container("web4")?;
+        let create = [
+            "endpoint",
+            "create",
+            "web4",
+            "--network",
+            NETWORK,
+            "--node",
+            "h4",
+            "--netns",
+            netns.name(),
+        ];
+        let refused = h1.overlay_fails(&create)?;
+        refused_with(&refused, "down")?;
+        let endpoints = h1.overlay_json(&["endpoint", "ls"])?;
+        ensure!(endpoints.as_array().map(Vec::len) == Some(3), "{endpoints}");
+        Ok(())
+    });
+}

@@ -1,0 +1,14 @@
+//! Scenarios: real nodes in a lab of namespaces, watched from outside. They run one after another
+//! (`--test-threads=1`), as root.
+
+mod bad_input;
+mod ethernet;
+mod fencing;
+mod leader;
+mod reboot;
+mod refusals;
+mod removal;
+mod restart;
+mod support;
+mod topology;
+mod wire;

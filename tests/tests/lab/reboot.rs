@@ -1,0 +1,64 @@
+//! After a reboot: kernel state gone, state folder kept.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use overlay_tests::lab::{eventually, text};
+
+use crate::support::{NODES, attach, pair, scenario};
+
+#[test]
+fn endpoints_are_rebuilt_where_their_namespace_is_back() {
+    scenario(NODES, |lab| {
+        let ([h1, h2], [web1, web2]) = pair(lab)?;
+        let lost = attach(lab, &h1, "lost", &[])?;
+        h1.reboot()?;
+        ensure!(h1.pins()?.is_empty());
+        ensure!(web1.netns.links()? == ["lo"], "{:?}", web1.netns.links()?);
+        lost.netns.remove()?;
+        h1.restart()?;
+
+        eventually("web1 reaches web2 again", Duration::from_secs(15), || {
+            web1.netns.reaches(web2.address)
+        })?;
+        web2.netns.reaches(web1.address)?;
+        let links = web1.netns.ip_json(&["addr", "show", "dev", "eth0"])?;
+        ensure!(links[0]["address"] == web1.mac.as_str(), "{links}");
+        ensure!(links[0]["mtu"] == 1450, "{links}");
+        for host in [&h1, &h2] {
+            eventually("lost is down, with the reason", Duration::from_secs(15), || {
+                let endpoint = host.overlay_json(&["endpoint", "inspect", "lost"])?;
+                let (state, reason) = (text(&endpoint, "state"), text(&endpoint, "state_reason"));
+                if state == "down" && reason.contains("namespace") {
+                    Ok(())
+                } else {
+                    bail!("{endpoint}")
+                }
+            })?;
+        }
+        let shown = h1.overlay_json(&["endpoint", "inspect", "web1"])?;
+        ensure!(text(&shown, "state") == "up", "{shown}");
+
+        // Its namespace comes back later: level-triggered, nobody has to ask.
+        let back = lab.container("lost")?;
+        eventually("lost is up", Duration::from_secs(30), || {
+            let endpoint = h1.overlay_json(&["endpoint", "inspect", "lost"])?;
+            if text(&endpoint, "state") == "up" { Ok(()) } else { bail!("{endpoint}") }
+        })?;
+        back.reaches(web2.address)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn what_somebody_removes_from_under_a_node_comes_back() {
+    scenario(NODES, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        let shown = h1.overlay_json(&["endpoint", "inspect", "web1"])?;
+        h1.netns.ip(&["link", "del", text(&shown, "host_interface")])?;
+        eventually("web1 reaches web2 again", Duration::from_secs(30), || {
+            web1.netns.reaches(web2.address)
+        })?;
+        Ok(())
+    });
+}

@@ -1,0 +1,163 @@
+//! Removal leaves nothing behind, and what is not ours alone.
+
+use std::{fs, time::Duration};
+
+use anyhow::{bail, ensure};
+use overlay_tests::lab::{MachineState, Requirement, eventually};
+
+use crate::support::{NETWORK, NODES, attach, create_network, pair, scenario, vni};
+
+const FOREIGN: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Bpffs,
+    Requirement::Binary,
+    Requirement::Tool("ping"),
+    Requirement::Tool("bpftool"),
+    Requirement::Tool("tc"),
+];
+
+#[test]
+fn endpoints_and_networks_leave_nothing_behind() {
+    scenario(NODES, |lab| {
+        let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        lab.start_cluster(&hosts)?;
+        let [h1, h2] = &hosts;
+        let before = [MachineState::of(h1)?, MachineState::of(h2)?];
+        create_network(h1)?;
+        let web1 = attach(lab, h1, "web1", &[])?;
+        let web2 = attach(lab, h2, "web2", &[])?;
+        web1.netns.reaches(web2.address)?;
+        ensure!(MachineState::of(h1)? != before[0], "the state does not show an endpoint");
+
+        h1.overlay(&["endpoint", "rm", "web1"])?;
+        ensure!(web1.netns.links()? == ["lo"], "{:?}", web1.netns.links()?);
+        ensure!(web2.netns.ping(web1.address, 2)?.received == 0);
+        // Asked of another node than its own.
+        h1.overlay(&["endpoint", "rm", "web2"])?;
+        ensure!(web2.netns.links()? == ["lo"], "{:?}", web2.netns.links()?);
+        h2.overlay(&["network", "rm", NETWORK])?;
+        for (host, before) in hosts.iter().zip(&before) {
+            eventually("the host is as it was", Duration::from_secs(10), || {
+                MachineState::of(host)?.same_as(before)
+            })?;
+            for map in ["FDB", "NEIGH", "PORTS", "FLOOD"] {
+                let dump: serde_json::Value = serde_json::from_str(&host.map_dump(map)?)?;
+                ensure!(dump.as_array().is_some_and(Vec::is_empty), "{map}: {dump}");
+            }
+        }
+        // The name and the first address are free again.
+        create_network(h2)?;
+        let again = attach(lab, h2, "web3", &[])?;
+        ensure!(again.address == web1.address, "{}", again.address);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_endpoint_whose_namespace_has_gone_can_be_removed() {
+    scenario(NODES, |lab| {
+        let ([h1, h2], [web1, web2]) = pair(lab)?;
+        h1.overlay(&["endpoint", "rm", "web1"])?;
+        let before = MachineState::of(&h1)?;
+        let gone = attach(lab, &h1, "gone", &[])?;
+        gone.netns.remove()?;
+        h2.overlay(&["endpoint", "rm", "gone"])?;
+        eventually("the host is as it was", Duration::from_secs(10), || {
+            MachineState::of(&h1)?.same_as(&before)
+        })?;
+        web2.netns.remove()?;
+        drop(web1);
+        h1.overlay(&["endpoint", "rm", "web2"])?;
+        h1.overlay(&["network", "rm", NETWORK])?;
+        Ok(())
+    });
+}
+
+#[test]
+fn foreign_devices_programs_and_pins_are_left_alone() {
+    scenario(FOREIGN, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        let vni = vni(&h1)?;
+        // A VXLAN device with our VNI on another port, a bridge, a veth pair, a route, and a
+        // classifier of somebody else's on the underlay.
+        let netns = &h1.netns;
+        netns.ip(&[
+            "link",
+            "add",
+            "flannel.1",
+            "type",
+            "vxlan",
+            "id",
+            &vni,
+            "dstport",
+            "8472",
+            "local",
+            "10.10.10.101",
+            "dev",
+            "eth0",
+        ])?;
+        netns.ip(&["link", "add", "cni0", "type", "bridge"])?;
+        netns.ip(&["link", "add", "veth9", "type", "veth", "peer", "name", "veth10"])?;
+        netns.ip(&["link", "set", "veth9", "master", "cni0", "up"])?;
+        netns.ip(&["link", "set", "cni0", "up"])?;
+        netns.ip(&["addr", "add", "10.88.0.1/24", "dev", "cni0"])?;
+        netns.run(&["tc", "qdisc", "replace", "dev", "eth0", "clsact"])?;
+        netns.run(&[
+            "tc", "filter", "add", "dev", "eth0", "ingress", "prio", "77", "matchall", "action",
+            "pass",
+        ])?;
+        let pin = h1.bpffs.with_file_name(format!("{}-foreign", h1.netns.name()));
+        fs::create_dir(&pin)?;
+        let remove_pin = scopeguard(|| fs::remove_dir(&pin).expect("the foreign folder is there"));
+        let before = MachineState::of(&h1)?;
+
+        h1.kill9()?;
+        h1.restart()?;
+        let web3 = attach(lab, &h1, "web3", &[])?;
+        web2.netns.reaches(web3.address)?;
+        h1.overlay(&["endpoint", "rm", "web3"])?;
+        eventually("the host is as it was", Duration::from_secs(10), || {
+            MachineState::of(&h1)?.same_as(&before)
+        })?;
+        ensure!(pin.exists());
+        drop(remove_pin);
+
+        // And when the node has nothing left of its own.
+        h1.overlay(&["endpoint", "rm", "web1", "web2"])?;
+        h1.overlay(&["network", "rm", NETWORK])?;
+        drop(web1);
+        let links = h1.netns.links()?;
+        for foreign in ["flannel.1", "cni0", "veth9", "veth10"] {
+            ensure!(links.iter().any(|link| link == foreign), "{foreign} is gone: {links:?}");
+        }
+        let filters = h1.netns.run(&["tc", "filter", "show", "dev", "eth0", "ingress"])?;
+        ensure!(filters.contains("pref 77"), "the foreign filter is gone: {filters}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_network_with_endpoints_stays() {
+    scenario(NODES, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        let refused = h1.overlay_fails(&["network", "rm", NETWORK])?;
+        crate::support::refused_with(&refused, "endpoints")?;
+        web1.netns.reaches(web2.address)?;
+        let networks = h1.overlay_json(&["network", "ls"])?;
+        if networks.as_array().map(Vec::len) != Some(1) {
+            bail!("{networks}");
+        }
+        Ok(())
+    });
+}
+
+/// Runs something when it goes out of scope.
+fn scopeguard<F: FnMut()>(end: F) -> impl Drop {
+    struct Guard<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Guard(end)
+}

@@ -1,0 +1,134 @@
+//! The controller's life and death; the packets do not notice.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use overlay_tests::lab::{Iperf, Requirement, eventually, probe::Prober};
+
+use crate::support::{Endpoint, NODES, attach, cluster, pair, scenario};
+
+const MEASURED: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Bpffs,
+    Requirement::Binary,
+    Requirement::Tool("ping"),
+    Requirement::Tool("iperf3"),
+];
+const EVERY: Duration = Duration::from_millis(2);
+
+/// Runs `meanwhile` while counted UDP and counted pings flow both ways between two endpoints.
+fn lossless(
+    web1: &Endpoint,
+    web2: &Endpoint,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    web1.netns.reaches(web2.address)?;
+    let forth = Prober::new(&web1.netns, web2.address)?.start(EVERY);
+    let back = Prober::new(&web2.netns, web1.address)?.start(EVERY);
+    let mut server = web2.netns.iperf_server(None)?;
+    let (netns, to) = (web1.netns.clone(), web2.address);
+    // 20 Mbit/s are 2000 packets a second: what is lost is lost by us, not by a full socket.
+    let args = ["-u", "-b", "20M", "-l", "1200", "-w", "1M"];
+    let udp: Result<Iperf> = std::thread::scope(|scope| {
+        let client = scope.spawn(|| netns.iperf(to, 5, &args));
+        meanwhile()?;
+        client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
+    });
+    let udp = udp?;
+    server.wait(Duration::from_secs(10))?;
+    forth.stop()?.none_lost()?;
+    back.stop()?.none_lost()?;
+    ensure!(udp.packets > 5_000, "{udp:?}");
+    ensure!(udp.lost == 0, "{udp:?}");
+    Ok(())
+}
+
+#[test]
+fn sigkill_costs_not_one_packet_and_a_restart_neither() {
+    scenario(MEASURED, |lab| {
+        let ([h1, h2], [web1, web2]) = pair(lab)?;
+        let pins = h1.pins()?;
+        ensure!(!pins.is_empty());
+        lossless(&web1, &web2, || {
+            h1.kill9()?;
+            ensure!(h1.pins()? == pins, "pins changed with the death");
+            h2.kill9()?;
+            h1.spawn_again()?;
+            h2.spawn_again()?;
+            h1.wait_until_serving()?;
+            h2.wait_until_serving()
+        })?;
+        ensure!(h1.pins()? == pins, "{:?} became {:?}", pins, h1.pins()?);
+        // The restarted controllers are in charge, not only alive.
+        let web3 = eventually("a new endpoint is made", Duration::from_secs(15), || {
+            h2.overlay(&["node", "ls"])
+        })
+        .and_then(|_| attach(lab, &h1, "web3", &[]))?;
+        web2.netns.reaches(web3.address)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tcp_stream_runs_through_death_and_restart() {
+    scenario(MEASURED, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        let mut server = web2.netns.iperf_server(None)?;
+        let (netns, to) = (web1.netns.clone(), web2.address);
+        let iperf = std::thread::scope(|scope| {
+            let client = scope.spawn(|| netns.iperf(to, 4, &[]));
+            h1.kill9()?;
+            h1.restart()?;
+            client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
+        })?;
+        server.wait(Duration::from_secs(10))?;
+        ensure!(iperf.bits_per_second > 200e6, "{iperf:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_orderly_end_keeps_the_packets_flowing() {
+    scenario(MEASURED, |lab| {
+        let ([h1, _], [web1, web2]) = pair(lab)?;
+        lossless(&web1, &web2, || {
+            h1.stop()?;
+            web1.netns.reaches(web2.address)?;
+            h1.restart()
+        })
+    });
+}
+
+#[test]
+fn what_changed_while_a_node_was_dead_reaches_it_after_its_restart() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let [_, h2, h3, h4] = &cluster.hosts;
+        // A voter that does not lead, with an endpoint.
+        h2.kill9()?;
+        let web4 = {
+            let netns = lab.container("web4")?;
+            let inside = netns.name().to_owned();
+            h4.overlay(&[
+                "endpoint",
+                "create",
+                "web4",
+                "--network",
+                crate::support::NETWORK,
+                "--netns",
+                &inside,
+            ])?;
+            netns
+        };
+        h3.overlay(&["endpoint", "rm", "web2"])?;
+        h2.restart()?;
+        let address = crate::support::address(&h4.overlay_json(&["endpoint", "inspect", "web4"])?)?;
+        eventually("web2-2 reaches web4", Duration::from_secs(10), || {
+            cluster.web2_2.netns.reaches(address)
+        })?;
+        web4.reaches(cluster.web2_2.address)?;
+        let gone = cluster.web2_2.netns.ping(cluster.web2.address, 2)?;
+        ensure!(gone.received == 0, "web2 was removed, and answers");
+        Ok(())
+    });
+}

@@ -1,0 +1,127 @@
+//! What every scenario starts with.
+
+use std::{env, fs::File, io::Write as _, net::Ipv4Addr, panic::Location, sync::Arc};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use overlay_tests::lab::{Failure, Host, Lab, Netns, Requirement, missing, text};
+use serde_json::Value;
+
+/// What nearly every scenario needs.
+pub(crate) const NODES: &[Requirement] =
+    &[Requirement::Root, Requirement::Bpffs, Requirement::Binary, Requirement::Tool("ping")];
+
+/// The network of most scenarios.
+pub(crate) const NETWORK: &str = "myoverlay";
+
+/// Runs a scenario in a lab of its own. Where the machine lacks something, the scenario is skipped and
+/// the reason told to who counts; where it fails, the nodes' logs are printed.
+#[track_caller]
+pub(crate) fn scenario(needs: &[Requirement], body: impl FnOnce(&mut Lab) -> Result<()>) {
+    if let Some(reason) = missing(needs) {
+        return skip(&reason, Location::caller());
+    }
+    let mut lab = Lab::new().expect("the lab is empty and the machine is ours");
+    if let Err(error) = body(&mut lab) {
+        // The lab prints its logs while this panic drops it.
+        panic!("{error:?}");
+    }
+}
+
+fn skip(reason: &str, at: &Location<'_>) {
+    let line = format!("{}:{}: {reason}\n", at.file(), at.line());
+    eprint!("skipped: {line}");
+    if let Some(path) = env::var_os("OVERLAY_SKIPS") {
+        let mut file = File::options().create(true).append(true).open(path).expect("a skips file");
+        file.write_all(line.as_bytes()).expect("a line for the count");
+    }
+}
+
+/// An attached namespace.
+pub(crate) struct Endpoint {
+    pub(crate) name: String,
+    pub(crate) netns: Netns,
+    pub(crate) host: Arc<Host>,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) mac: String,
+}
+
+/// Four nodes in two subnets, the network, and an endpoint of it on three of them: web1 on h1, web2 on
+/// h3 (the other subnet), web2-2 on h2. h4 holds none.
+pub(crate) struct Cluster {
+    pub(crate) hosts: [Arc<Host>; 4],
+    pub(crate) web1: Endpoint,
+    pub(crate) web2: Endpoint,
+    pub(crate) web2_2: Endpoint,
+}
+
+/// Builds a [`Cluster`].
+pub(crate) fn cluster(lab: &mut Lab) -> Result<Cluster> {
+    let hosts = lab.four_hosts()?;
+    lab.start_cluster(&hosts)?;
+    create_network(&hosts[0])?;
+    let web1 = attach(lab, &hosts[0], "web1", &[])?;
+    let web2 = attach(lab, &hosts[2], "web2", &[])?;
+    let web2_2 = attach(lab, &hosts[1], "web2-2", &[])?;
+    Ok(Cluster { hosts, web1, web2, web2_2 })
+}
+
+/// Two nodes on one wire, and an endpoint on each: where more hosts would prove nothing more.
+pub(crate) fn pair(lab: &mut Lab) -> Result<([Arc<Host>; 2], [Endpoint; 2])> {
+    let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+    lab.start_cluster(&hosts)?;
+    create_network(&hosts[0])?;
+    let endpoints = [attach(lab, &hosts[0], "web1", &[])?, attach(lab, &hosts[1], "web2", &[])?];
+    Ok((hosts, endpoints))
+}
+
+/// Creates [`NETWORK`] as the issue does.
+pub(crate) fn create_network(host: &Host) -> Result<()> {
+    let (subnet, range) = ("172.16.16.0/24", "172.16.16.128/25");
+    host.overlay(&["network", "create", NETWORK, "--subnet", subnet, "--ip-range", range])?;
+    Ok(())
+}
+
+/// Makes a namespace and attaches it to [`NETWORK`]; returns when every node has programmed it.
+pub(crate) fn attach(lab: &Lab, host: &Arc<Host>, name: &str, more: &[&str]) -> Result<Endpoint> {
+    let netns = lab.container(name)?;
+    let inside = netns.name().to_owned();
+    let words = ["endpoint", "create", name, "--network", NETWORK, "--netns", &inside];
+    let words: Vec<&str> = words.into_iter().chain(more.iter().copied()).collect();
+    let created = host.overlay_json(&words)?;
+    let made = created.get("endpoint").unwrap_or(&created);
+    ensure!(created["lagging_nodes"].as_array().is_none_or(Vec::is_empty), "{created}");
+    Ok(Endpoint {
+        name: name.to_owned(),
+        netns,
+        host: Arc::clone(host),
+        address: address(made)?,
+        mac: text(made, "mac").to_owned(),
+    })
+}
+
+/// The address of an endpoint's row, without its prefix length.
+pub(crate) fn address(endpoint: &Value) -> Result<Ipv4Addr> {
+    let address = text(endpoint, "address");
+    let (address, length) = address.split_once('/').with_context(|| format!("{endpoint}"))?;
+    ensure!(length == "24", "{endpoint}");
+    Ok(address.parse()?)
+}
+
+/// The VNI of [`NETWORK`].
+pub(crate) fn vni(host: &Host) -> Result<String> {
+    let network = host.overlay_json(&["network", "inspect", NETWORK])?;
+    Ok(network["vni"].as_u64().with_context(|| format!("{network}"))?.to_string())
+}
+
+/// A refusal: exit code 1, and one line that starts with `error:` and holds these words. Around it a
+/// node's log may stand.
+pub(crate) fn refused_with(failure: &Failure, words: &str) -> Result<()> {
+    ensure!(failure.code == Some(1), "exit code {:?}: {}", failure.code, failure.stderr);
+    let errors: Vec<&str> =
+        failure.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    let [error] = errors[..] else {
+        bail!("{} error lines: {}", errors.len(), failure.stderr);
+    };
+    ensure!(error.to_lowercase().contains(&words.to_lowercase()), "not {words:?}: {error}");
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! `cargo xtask bench`: what the data path and the controller are worth, beside the kernel's own.
+
+mod contestants;
+mod create;
+mod dataplane;
+mod stats;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Container to container over two hosts: the underlay, kernel VXLAN + bridge, and ours
+    Dataplane(dataplane::Options),
+    /// From `endpoint create` returning to the first reply from another host
+    Create(create::Options),
+}
+
+/// Where the figures go besides the terminal.
+#[derive(clap::Args)]
+struct Report {
+    /// Also write every sample there, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    match &options.what {
+        What::Dataplane(options) => dataplane::run(options),
+        What::Create(options) => create::run(options),
+    }
+}
+
+impl Report {
+    fn write(&self, figures: &impl Serialize) -> Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(figures)?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("samples: {}", path.display());
+        Ok(())
+    }
+}
+
+/// The machine's load average over a minute: what else ran.
+fn load() -> Result<String> {
+    let text = std::fs::read_to_string(Path::new("/proc/loadavg"))?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}

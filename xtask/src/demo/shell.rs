@@ -1,0 +1,102 @@
+//! Commands shown like in a terminal: prompt, words, and what really came out.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use overlay_tests::lab::{
+    Host, Netns, check_interrupted,
+    command::{self, Output},
+    overlay_binary,
+};
+
+/// How long any command of the demo may take.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A prompt in a namespace. `overlay` speaks to the node of the host, where it is one.
+pub(super) struct Shell {
+    prompt: String,
+    netns: Netns,
+    socket: Option<PathBuf>,
+}
+
+impl Shell {
+    pub(super) fn on_host(host: &Host) -> Self {
+        let (netns, socket) = (host.netns.clone(), Some(host.socket()));
+        Self { prompt: host.name.clone(), netns, socket }
+    }
+
+    pub(super) fn in_namespace(name: &str, netns: &Netns) -> Self {
+        Self { prompt: name.to_owned(), netns: netns.clone(), socket: None }
+    }
+
+    /// Shows and runs a command that must succeed; returns its stdout.
+    pub(super) fn run(&self, line: &str) -> Result<String> {
+        let output = self.show(line)?;
+        if !output.status.success() {
+            bail!("{}# {line}: {}", self.prompt, output.status);
+        }
+        Ok(output.stdout)
+    }
+
+    /// Shows and runs a command that must be refused; returns its stderr.
+    pub(super) fn refused(&self, line: &str) -> Result<String> {
+        let output = self.show(line)?;
+        if output.status.success() {
+            bail!("{}# {line}: was not refused", self.prompt);
+        }
+        Ok(output.stderr)
+    }
+
+    /// Shows a command that somebody else runs.
+    pub(super) fn print(&self, line: &str) {
+        let prompt = &self.prompt;
+        if std::io::stdout().is_terminal() {
+            println!("\x1b[1;32m{prompt}#\x1b[0m \x1b[1m{line}\x1b[0m");
+        } else {
+            println!("{prompt}# {line}");
+        }
+    }
+
+    fn show(&self, line: &str) -> Result<Output> {
+        check_interrupted()?;
+        self.print(line);
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut command = self.netns.command(&words);
+        command.env("PATH", path());
+        if let Some(socket) = &self.socket {
+            command.env("OVERLAY_SOCKET", socket);
+        }
+        let output = command::output(&mut command, PATIENCE)?;
+        print!("{}{}", output.stdout, output.stderr);
+        Ok(output)
+    }
+}
+
+/// A heading.
+pub(super) fn heading(text: &str) {
+    if std::io::stdout().is_terminal() {
+        println!("\n\x1b[1;36m== {text}\x1b[0m");
+    } else {
+        println!("\n== {text}");
+    }
+}
+
+/// The folder of the release binary.
+pub(super) fn binary_folder() -> PathBuf {
+    let binary = overlay_binary();
+    let folder = binary.parent().unwrap_or(Path::new("/"));
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
+}
+
+fn path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = [binary_folder()].into_iter().chain(env::split_paths(&path));
+    // Only a folder with a colon in its name can't be joined; then the plain PATH must do.
+    env::join_paths(folders).unwrap_or(path)
+}

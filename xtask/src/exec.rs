@@ -1,0 +1,89 @@
+//! Running other programs: every failure carries the whole command line.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The repository's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| {
+        unreachable!("xtask is a folder of the workspace");
+    })
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// Where `setup` puts tools that belong to this workspace alone.
+pub(crate) fn tools_dir() -> PathBuf {
+    root().join("target/tools")
+}
+
+/// The release binary.
+pub(crate) fn overlay_binary() -> PathBuf {
+    target_dir().join("release/overlay")
+}
+
+/// `cargo`, the one that runs us, at the repository's root.
+pub(crate) fn cargo<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    if let Some(path) = path_with_tools() {
+        command.env("PATH", path);
+    }
+    command
+}
+
+fn path_with_tools() -> Option<std::ffi::OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let dirs = [tools_dir().join("bin")].into_iter().chain(env::split_paths(&path));
+    env::join_paths(dirs).ok()
+}
+
+/// Runs a command with our own terminal.
+pub(crate) fn exec(command: &mut Command) -> Result<()> {
+    let line = command_line(command);
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it wrote to stdout.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let line = command_line(command);
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("`{line}` failed: {}\n{}", output.status, stderr.trim_end());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The command as a person would type it.
+pub(crate) fn command_line(command: &Command) -> String {
+    let envs = command
+        .get_envs()
+        .filter(|(key, _)| *key != "PATH")
+        .filter_map(|(key, value)| Some(format!("{}={}", key.display(), value?.display())));
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    envs.chain(words.map(|word| word.to_string_lossy().into_owned())).collect::<Vec<_>>().join(" ")
+}
+
+/// Looks a program up on PATH and in the places where Debian keeps an administrator's.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
