@@ -1,14 +1,18 @@
 //! The controller and the command line of the overlay.
 
+pub mod api;
 pub mod cli;
 pub mod consensus;
 pub mod datapath;
 pub mod ipam;
 pub mod model;
 pub mod netlink;
+pub mod node;
+pub mod peers;
 pub mod proto;
 pub mod reconcile;
 pub mod state;
+pub mod watch;
 
 /// An error and its sources in one line, as logs and answers show it.
 #[must_use]

@@ -3,12 +3,17 @@
 use clap::Parser as _;
 use overlay_ctl::cli::{Cli, NodeRunArgs, run};
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     run(Cli::parse(), node_run).await
 }
 
-async fn node_run(_args: NodeRunArgs) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no controller; use a release")
+async fn node_run(args: NodeRunArgs) -> anyhow::Result<()> {
+    // Logs go to stderr, so that stdout is only what was asked for.
+    let filter =
+        EnvFilter::try_from_env("OVERLAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,raft=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(overlay_ctl::node::run(args).await?)
 }

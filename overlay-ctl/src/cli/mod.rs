@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod node_run;
 mod output;
+mod ready;
 mod status;
 mod view;
 
@@ -25,6 +26,7 @@ use client::Client;
 use error::Error;
 pub use node_run::{NodeRunArgs, Underlay};
 use output::Output;
+pub use ready::print_ready;
 use std::{
     io::{self, Write},
     path::PathBuf,

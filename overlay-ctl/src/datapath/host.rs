@@ -46,7 +46,7 @@ impl Folders {
 }
 
 /// The folder, or the nearest one above it that exists, is on a BPF file system.
-fn check_bpffs(root: &Path) -> Result<(), DatapathError> {
+pub(super) fn check_bpffs(root: &Path) -> Result<(), DatapathError> {
     let is_bpffs = root
         .ancestors()
         .find_map(|folder| statfs(folder).ok())

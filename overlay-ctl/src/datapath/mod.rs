@@ -82,6 +82,16 @@ impl Datapath {
         Self::open_on(config, hook)
     }
 
+    /// Whether [`Datapath::open`] may work at all: the process may use BPF and `bpffs` is on a BPF file
+    /// system. Makes nothing.
+    ///
+    /// # Errors
+    /// [`DatapathError::NotRoot`], [`DatapathError::NoBpffs`].
+    pub fn check(bpffs: &Path) -> Result<(), DatapathError> {
+        host::check_capabilities()?;
+        host::check_bpffs(bpffs)
+    }
+
     /// As [`Datapath::open`], with the hook chosen by the caller.
     ///
     /// # Errors

@@ -183,6 +183,12 @@ impl State {
         self.endpoints_of(network).filter_map(Endpoint::node).collect()
     }
 
+    /// What the request did, if it was carried out lately.
+    #[must_use]
+    pub fn outcome_of(&self, request: &RequestId) -> Option<&Outcome> {
+        self.dedup.get(request)
+    }
+
     /// What changed lately, for the delta streams.
     #[must_use]
     pub fn changes(&self) -> &ChangeLog {

@@ -1,0 +1,166 @@
+use super::{Api, Controller, controller::Attempt, decode, present};
+use crate::{
+    consensus::Role,
+    datapath::Hook,
+    model::{Invalid, NodeId},
+    peers::VoterParts,
+    proto::v1::{
+        self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
+        cluster_client::ClusterClient, cluster_server::Cluster,
+    },
+    state::{Applied, Command},
+};
+use futures::FutureExt as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+#[tonic::async_trait]
+impl Cluster for Api {
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let (role, leader, term) = match &self.voter {
+            None => (NodeRole::Agent, None, 0),
+            Some(voter) => {
+                let status = voter.consensus.status().borrow().clone();
+                let role = match status.role {
+                    Role::Leader => NodeRole::Leader,
+                    Role::Follower | Role::Candidate | Role::Learner => NodeRole::Voter,
+                };
+                (role, status.leader, status.term)
+            }
+        };
+        let view = self.view.borrow().clone();
+        let name_of = |id: NodeId| {
+            view.as_ref().and_then(|view| view.nodes.get(&id)).map(|node| node.name.to_string())
+        };
+        let mut answer = StatusResponse {
+            cluster: self.cluster.to_string(),
+            node: self.name.to_string(),
+            node_id: self.id,
+            leader: leader.and_then(name_of).unwrap_or_default(),
+            term,
+            revision: view.as_ref().map_or(0, |view| view.revision),
+            programmed_revision: self.status.borrow().programmed,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            datapath: Some(self.datapath_status(name_of)),
+            ..Default::default()
+        };
+        answer.set_role(role);
+        Ok(Response::new(answer))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        registration(request.get_ref())?;
+        let cluster = self.cluster;
+        self.at_leader(
+            request,
+            move |voter, message| join(voter.clone(), cluster, message).boxed(),
+            |channel, request| {
+                async move { ClusterClient::new(channel).join(request).await }.boxed()
+            },
+        )
+        .await
+    }
+}
+
+fn registration(message: &JoinRequest) -> Result<Command, Status> {
+    let JoinRequest { name, vtep, listen, token: _, instance } = message;
+    let invalid = |field, value: &str, why| {
+        Status::invalid_argument(Invalid::new(field, value, why).to_string())
+    };
+    let address: Ipv4Addr =
+        vtep.parse().map_err(|_| invalid("vtep", vtep, "is not an IPv4 address"))?;
+    let listen: SocketAddr =
+        listen.parse().map_err(|_| invalid("listen", listen, "is not an IP:PORT"))?;
+    if listen.ip().is_unspecified() {
+        return Err(invalid("listen", &listen.to_string(), "is not an address that peers reach"));
+    }
+    let instance = instance
+        .as_slice()
+        .try_into()
+        .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
+    Ok(Command::RegisterNode { instance, name: decode::node_name(name)?, vtep: address, listen })
+}
+
+async fn join(
+    voter: VoterParts,
+    cluster: Uuid,
+    message: JoinRequest,
+) -> Result<JoinResponse, Attempt> {
+    let command = registration(&message)?;
+    // A repeated join is recognised by its instance, not by its request.
+    let request = *Uuid::new_v4().as_bytes();
+    let node = match voter.execute(request, command).await? {
+        Applied::Node(node) => node,
+        other => unreachable!("a registration answers a node, not {other:?}"),
+    };
+    tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node joined");
+    let role = if node.voter { NodeRole::Voter } else { NodeRole::Agent };
+    let leader = voter.consensus.status().borrow().leader;
+    let peers = voter.state.read(|state| {
+        let voters = state.nodes().filter(|peer| peer.voter && peer.id != node.id);
+        voters.map(|peer| present::node(state, &voter.table, leader, peer)).collect()
+    });
+    Ok(JoinResponse {
+        cluster: cluster.to_string(),
+        node_id: node.id,
+        epoch: node.epoch,
+        role: role.into(),
+        peers,
+    })
+}
+
+impl Controller {
+    fn datapath_status(&self, name_of: impl Fn(NodeId) -> Option<String>) -> DatapathStatus {
+        let status = self.status.borrow().clone();
+        let mut errors: Vec<String> = status.error.into_iter().collect();
+        let datapath = self.datapath.lock();
+        let counters = datapath.counters().unwrap_or_else(|error| {
+            errors.push(crate::error_chain(&error));
+            Vec::new()
+        });
+        let usage = datapath.usage().unwrap_or_else(|error| {
+            errors.push(crate::error_chain(&error));
+            Vec::new()
+        });
+        let hook = match datapath.hook() {
+            Hook::Tcx => "tcx",
+            Hook::Clsact => "clsact",
+        };
+        drop(datapath);
+        let info = &self.info;
+        DatapathStatus {
+            hook: hook.to_owned(),
+            underlay: info.underlay.clone(),
+            underlay_mtu: info.underlay_mtu,
+            vtep: info.vtep.to_string(),
+            vxlan_port: u32::from(info.vxlan_port),
+            gro_device: info.gro_device.clone(),
+            bpffs: info.bpffs.clone(),
+            maps: usage
+                .into_iter()
+                .map(|map| v1::MapUsage {
+                    name: map.name.to_owned(),
+                    entries: map.entries.into(),
+                    capacity: map.capacity.into(),
+                })
+                .collect(),
+            counters: counters
+                .into_iter()
+                .filter(|(_, _, counter)| counter.packets > 0)
+                .map(|(reason, direction, counter)| v1::Counter {
+                    reason: reason.map_or("forwarded", |reason| reason.name()).to_owned(),
+                    direction: direction.name().to_owned(),
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                })
+                .collect(),
+            error: errors.join("; "),
+            endpoint_mtu: info.endpoint_mtu,
+            unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+use super::{Api, Controller, controller::Attempt, decode, error::refused, present};
+use crate::{
+    model::{Endpoint, NodeId},
+    peers::{Directory, VoterParts},
+    proto::{
+        internal::CheckEndpointRequest,
+        v1::{
+            self, CreateEndpointRequest, CreateEndpointResponse, InspectEndpointRequest,
+            ListEndpointsRequest, ListEndpointsResponse, RemoveEndpointRequest,
+            RemoveEndpointResponse, endpoints_client::EndpointsClient, endpoints_server::Endpoints,
+        },
+    },
+    state::{Applied, Command, Placement, Refusal, State},
+};
+use futures::FutureExt as _;
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status};
+
+/// How long a creation or removal waits for the kernels of the nodes concerned.
+const PROGRAM_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a node is given to look at a namespace.
+const CHECK_DEADLINE: Duration = Duration::from_secs(2);
+
+#[tonic::async_trait]
+impl Endpoints for Api {
+    async fn create(
+        &self,
+        mut request: Request<CreateEndpointRequest>,
+    ) -> Result<Response<CreateEndpointResponse>, Status> {
+        let message = request.get_mut();
+        message.request_id = decode::request_id(&message.request_id)?.to_vec();
+        if message.vtep.is_empty() && message.node.is_empty() {
+            message.node = self.name.to_string();
+        }
+        decode::create_endpoint(message)?;
+        let directory = self.directory.clone();
+        let own = self.id;
+        self.at_leader(
+            request,
+            move |voter, message| create(voter.clone(), directory.clone(), own, message).boxed(),
+            |channel, request| {
+                async move { EndpointsClient::new(channel).create(request).await }.boxed()
+            },
+        )
+        .await
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListEndpointsRequest>,
+    ) -> Result<Response<ListEndpointsResponse>, Status> {
+        self.at_leader(
+            request,
+            |voter, message| list(voter.clone(), message).boxed(),
+            |channel, request| {
+                async move { EndpointsClient::new(channel).list(request).await }.boxed()
+            },
+        )
+        .await
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<InspectEndpointRequest>,
+    ) -> Result<Response<v1::Endpoint>, Status> {
+        self.at_leader(
+            request,
+            |voter, message| inspect(voter.clone(), message).boxed(),
+            |channel, request| {
+                async move { EndpointsClient::new(channel).inspect(request).await }.boxed()
+            },
+        )
+        .await
+    }
+
+    async fn remove(
+        &self,
+        mut request: Request<RemoveEndpointRequest>,
+    ) -> Result<Response<RemoveEndpointResponse>, Status> {
+        let message = request.get_mut();
+        message.request_id = decode::request_id(&message.request_id)?.to_vec();
+        decode::endpoint_name(&message.name)?;
+        decode::optional_network_name(&message.network)?;
+        self.at_leader(
+            request,
+            |voter, message| remove(voter.clone(), message).boxed(),
+            |channel, request| {
+                async move { EndpointsClient::new(channel).remove(request).await }.boxed()
+            },
+        )
+        .await
+    }
+}
+
+async fn create(
+    voter: VoterParts,
+    directory: Directory,
+    own: NodeId,
+    message: CreateEndpointRequest,
+) -> Result<CreateEndpointResponse, Attempt> {
+    let request = decode::request_id(&message.request_id)?;
+    let command = decode::create_endpoint(&message)?;
+    voter.foretell(request, &command).await?;
+    let known = voter.state.read(|state| state.outcome_of(&request).is_some());
+    if let Command::CreateEndpoint { placement: Placement::Node { node, netns, .. }, .. } = &command
+        && !known
+    {
+        let row = voter.state.read(|state| state.node_named(node).map(|row| row.id));
+        let id = row.map_err(|refusal| refused(&refusal))?;
+        check_namespace(&voter, &directory, own, id, node.as_str(), netns).await?;
+    }
+    let endpoint = match voter.execute(request, command).await? {
+        Applied::Endpoint(endpoint) => endpoint,
+        other => unreachable!("an endpoint's creation answers an endpoint, not {other:?}"),
+    };
+    tracing::info!(endpoint = %endpoint.name, id = endpoint.id, address = %endpoint.address, "endpoint created");
+    let mut lagging = BTreeSet::new();
+    if !message.no_wait {
+        let deadline = Instant::now() + PROGRAM_DEADLINE;
+        if let Some(node) = endpoint.node()
+            && let Some(reason) = wait_until_up(&voter, node, &endpoint, deadline).await
+        {
+            undo(&voter, &endpoint).await;
+            return Err(Attempt::Failed(Status::failed_precondition(format!(
+                "node {} could not make the endpoint: {reason}",
+                message.node
+            ))));
+        }
+        lagging = wait_for_kernels(&voter, &endpoint, endpoint.id, deadline).await;
+    }
+    Ok(voter.state.read(|state| CreateEndpointResponse {
+        endpoint: Some(present::endpoint(state, &voter.table, &endpoint)),
+        lagging_nodes: names(state, &lagging),
+    }))
+}
+
+/// Asks the node whether it could make the endpoint, before anything is logged.
+async fn check_namespace(
+    voter: &VoterParts,
+    directory: &Directory,
+    own: NodeId,
+    id: NodeId,
+    name: &str,
+    netns: &std::path::Path,
+) -> Result<(), Status> {
+    let is_down = |why: &str| {
+        Status::failed_precondition(format!(
+            "node {name} is down ({why}); start it, or choose another with --node"
+        ))
+    };
+    let problem = if id == own {
+        crate::node::check_endpoint(netns.to_owned()).await.problem
+    } else {
+        if voter.table.is_down(id) {
+            return Err(is_down("it was not heard of lately"));
+        }
+        let peer = directory.peer(id).ok_or_else(|| is_down("its address is not known"))?;
+        let message = CheckEndpointRequest { netns: netns.display().to_string() };
+        let mut client = directory.client(&peer);
+        match tokio::time::timeout(CHECK_DEADLINE, client.check_endpoint(message)).await {
+            Ok(Ok(answer)) => answer.into_inner().problem,
+            Ok(Err(status)) if status.code() == Code::Unavailable => {
+                return Err(is_down("it does not answer"));
+            }
+            Ok(Err(status)) => return Err(status),
+            Err(_) => return Err(is_down("it does not answer")),
+        }
+    };
+    if problem.is_empty() { Ok(()) } else { Err(Status::failed_precondition(problem)) }
+}
+
+/// Waits until the node's status speaks of the endpoint. The reason, if it is down.
+async fn wait_until_up(
+    voter: &VoterParts,
+    node: NodeId,
+    endpoint: &Endpoint,
+    deadline: Instant,
+) -> Option<String> {
+    let mut changed = voter.table.watch();
+    loop {
+        changed.borrow_and_update();
+        let status = voter.table.get(node);
+        let health = status.and_then(|status| {
+            status.endpoints.into_iter().find(|health| health.id == endpoint.id)
+        });
+        if let Some(health) = health {
+            return (!health.up).then_some(health.reason);
+        }
+        // Late: the answer names the node as lagging.
+        if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
+            return None;
+        }
+    }
+}
+
+/// Waits until every live node with an endpoint of the network has programmed `revision`. Those that
+/// have not.
+async fn wait_for_kernels(
+    voter: &VoterParts,
+    endpoint: &Endpoint,
+    revision: u64,
+    deadline: Instant,
+) -> BTreeSet<NodeId> {
+    let mut nodes = voter.state.read(|state| state.nodes_of(endpoint.network));
+    nodes.extend(endpoint.node());
+    let down: BTreeSet<NodeId> =
+        nodes.iter().copied().filter(|node| voter.table.is_down(*node)).collect();
+    let alive = &nodes - &down;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let late = voter.table.wait_programmed(alive, revision, left).await;
+    &late | &down
+}
+
+/// Takes back an endpoint that its node could not make.
+async fn undo(voter: &VoterParts, endpoint: &Endpoint) {
+    let network = voter.state.read(|state| state.network(endpoint.network).map(|n| n.name.clone()));
+    let command =
+        Command::RemoveEndpoint { name: endpoint.name.clone(), network, only: Some(endpoint.id) };
+    let request = *uuid::Uuid::new_v4().as_bytes();
+    if voter.execute(request, command).await.is_err() {
+        // The endpoint stays, shown as down with its reason; `endpoint rm` removes it.
+        tracing::error!(endpoint = %endpoint.name, id = endpoint.id, "could not take the endpoint back");
+    }
+}
+
+fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<String> {
+    let named = nodes.iter().filter_map(|id| state.node(*id));
+    named.map(|node| node.name.to_string()).collect()
+}
+
+async fn list(
+    voter: VoterParts,
+    message: ListEndpointsRequest,
+) -> Result<ListEndpointsResponse, Attempt> {
+    let network = decode::optional_network_name(&message.network)?;
+    let node = if message.node.is_empty() { None } else { Some(decode::node_name(&message.node)?) };
+    voter.consensus.read_index().await?;
+    let listed = voter.state.read(|state| {
+        let network =
+            network.map(|name| state.network_named(&name).map(|row| row.id)).transpose()?;
+        let node = node.map(|name| state.node_named(&name).map(|row| row.id)).transpose()?;
+        let endpoints = state
+            .endpoints()
+            .filter(|endpoint| network.is_none_or(|network| endpoint.network == network))
+            .filter(|endpoint| node.is_none_or(|node| endpoint.node() == Some(node)))
+            .map(|endpoint| present::endpoint(state, &voter.table, endpoint));
+        Ok::<_, Refusal>(ListEndpointsResponse { endpoints: endpoints.collect() })
+    });
+    listed.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+}
+
+async fn inspect(
+    voter: VoterParts,
+    message: InspectEndpointRequest,
+) -> Result<v1::Endpoint, Attempt> {
+    let name = decode::endpoint_name(&message.name)?;
+    let network = decode::optional_network_name(&message.network)?;
+    voter.consensus.read_index().await?;
+    let found = voter.state.read(|state| {
+        let endpoint = state.endpoint_named(&name, network.as_ref())?;
+        Ok::<_, Refusal>(present::endpoint(state, &voter.table, endpoint))
+    });
+    found.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+}
+
+async fn remove(
+    voter: VoterParts,
+    message: RemoveEndpointRequest,
+) -> Result<RemoveEndpointResponse, Attempt> {
+    let request = decode::request_id(&message.request_id)?;
+    let name = decode::endpoint_name(&message.name)?;
+    let network = decode::optional_network_name(&message.network)?;
+    // Before it is gone: who has to forget it.
+    let endpoint =
+        voter.state.read(|state| state.endpoint_named(&name, network.as_ref()).cloned()).ok();
+    let peers = endpoint
+        .as_ref()
+        .map(|endpoint| voter.state.read(|state| state.nodes_of(endpoint.network)))
+        .unwrap_or_default();
+    let command = Command::RemoveEndpoint { name: name.clone(), network, only: None };
+    let revision = match voter.execute(request, command).await? {
+        Applied::Removed(revision) => revision,
+        other => unreachable!("a removal answers a removal, not {other:?}"),
+    };
+    tracing::info!(endpoint = %name, "endpoint removed");
+    if !message.no_wait {
+        let mut alive = peers;
+        alive.retain(|node| !voter.table.is_down(*node));
+        let late = voter.table.wait_programmed(alive, revision, PROGRAM_DEADLINE).await;
+        if !late.is_empty() {
+            tracing::warn!(endpoint = %name, nodes = ?late, "nodes have not forgotten it yet");
+        }
+    }
+    Ok(RemoveEndpointResponse { revision })
+}
+
+impl Controller {
+    /// The name of the endpoint with this address, as far as this node knows.
+    pub(super) fn endpoint_at(&self, vni: u32, address: std::net::Ipv4Addr) -> Option<String> {
+        let view = self.view.borrow().clone()?;
+        let network = view.networks.values().find(|network| network.vni.get() == vni)?;
+        let endpoints = view.endpoints.get(&network.id)?;
+        endpoints.values().find(|e| e.address == address).map(|e| e.name.to_string())
+    }
+}

@@ -1,0 +1,63 @@
+//! The API: decode -> validate -> decide -> propose -> wait for apply -> wait for the kernels.
+//!
+//! Any node answers. What needs the leader is forwarded to it, at most twice (agent -> voter ->
+//! leader); whoever forwards keeps the request's id, so a repeated attempt is carried out once.
+
+mod cluster;
+mod controller;
+mod decode;
+mod endpoints;
+mod error;
+mod networks;
+mod nodes;
+mod present;
+mod route;
+mod watch;
+
+pub use controller::{Controller, DatapathInfo};
+
+use crate::proto::v1::{
+    self, cluster_server::ClusterServer, endpoints_server::EndpointsServer,
+    networks_server::NetworksServer, nodes_server::NodesServer, watch_server::WatchServer,
+};
+use std::sync::Arc;
+use tonic::service::Routes;
+
+/// The services of one node, as tonic wants them: one value behind all.
+#[derive(Clone)]
+struct Api(Arc<Controller>);
+
+impl std::ops::Deref for Api {
+    type Target = Controller;
+
+    fn deref(&self) -> &Controller {
+        &self.0
+    }
+}
+
+/// All public services, with reflection and health.
+///
+/// # Errors
+/// The descriptors can't be decoded: a broken build.
+pub async fn routes(
+    controller: Arc<Controller>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let api = Api(controller);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<NetworksServer<Api>>().await;
+    health.set_serving::<EndpointsServer<Api>>().await;
+    health.set_serving::<NodesServer<Api>>().await;
+    health.set_serving::<ClusterServer<Api>>().await;
+    health.set_serving::<WatchServer<Api>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::new(health_service)
+        .add_service(reflection)
+        .add_service(NetworksServer::new(api.clone()))
+        .add_service(EndpointsServer::new(api.clone()))
+        .add_service(NodesServer::new(api.clone()))
+        .add_service(ClusterServer::new(api.clone()))
+        .add_service(WatchServer::new(api)))
+}

@@ -1,0 +1,115 @@
+//! Rows of the state, and what is known of them, into words of the API.
+
+use crate::{
+    model::{Endpoint, Location, Network, Node, NodeId},
+    proto::v1,
+    state::State,
+    watch::StatusTable,
+};
+
+pub(super) fn network(state: &State, network: &Network) -> v1::Network {
+    let Network { id, name, vni, pool, options } = network;
+    v1::Network {
+        id: *id,
+        name: name.to_string(),
+        vni: vni.get(),
+        subnet: pool.subnet.to_string(),
+        ip_range: pool.range().map(|range| range.to_string()).unwrap_or_default(),
+        options: Some(v1::NetworkOptions {
+            icc: options.icc,
+            internal: options.internal,
+            multicast: options.multicast,
+            mtu: options.mtu.map_or(0, u32::from),
+        }),
+        endpoint_count: count(state.endpoints_of(*id).count()),
+        created_revision: *id,
+    }
+}
+
+pub(super) fn endpoint(state: &State, table: &StatusTable, endpoint: &Endpoint) -> v1::Endpoint {
+    let network = state.network(endpoint.network);
+    let prefix = network.map_or(32, |network| network.pool.subnet.net().prefix_len());
+    let mut shown = v1::Endpoint {
+        id: endpoint.id,
+        name: endpoint.name.to_string(),
+        network: network.map(|network| network.name.to_string()).unwrap_or_default(),
+        address: format!("{}/{prefix}", endpoint.address),
+        mac: endpoint.mac.to_string(),
+        vni: network.map_or(0, |network| network.vni.get()),
+        created_revision: endpoint.id,
+        ..Default::default()
+    };
+    match &endpoint.location {
+        Location::External { vtep } => {
+            shown.vtep = vtep.to_string();
+            shown.set_state(v1::EndpointState::External);
+        }
+        Location::Node { node, netns } => {
+            shown.netns = netns.display().to_string();
+            shown.interface = "eth0".to_owned();
+            if let Some(row) = state.node(*node) {
+                shown.node = row.name.to_string();
+                shown.vtep = row.vtep.to_string();
+            }
+            health(table, *node, &mut shown);
+        }
+    }
+    shown
+}
+
+/// What the endpoint's node says of it.
+fn health(table: &StatusTable, node: NodeId, shown: &mut v1::Endpoint) {
+    let Some(status) = table.get(node) else {
+        if table.is_down(node) {
+            shown.set_state(v1::EndpointState::Down);
+            shown.state_reason = format!("node {} is down", shown.node);
+        } else {
+            shown.set_state(v1::EndpointState::Pending);
+        }
+        return;
+    };
+    match status.endpoints.into_iter().find(|health| health.id == shown.id) {
+        None => shown.set_state(v1::EndpointState::Pending),
+        Some(health) if health.up => {
+            shown.set_state(v1::EndpointState::Up);
+            shown.host_interface = health.host_interface;
+            shown.host_ifindex = health.host_ifindex;
+            shown.mtu = health.mtu;
+        }
+        Some(health) => {
+            shown.set_state(v1::EndpointState::Down);
+            shown.state_reason = health.reason;
+        }
+    }
+}
+
+pub(super) fn node(
+    state: &State,
+    table: &StatusTable,
+    leader: Option<NodeId>,
+    node: &Node,
+) -> v1::Node {
+    let role = if leader == Some(node.id) {
+        v1::NodeRole::Leader
+    } else if node.voter {
+        v1::NodeRole::Voter
+    } else {
+        v1::NodeRole::Agent
+    };
+    let ready = if table.is_down(node.id) { v1::NodeState::Down } else { v1::NodeState::Ready };
+    v1::Node {
+        id: node.id,
+        name: node.name.to_string(),
+        role: role.into(),
+        state: ready.into(),
+        vtep: node.vtep.to_string(),
+        listen: node.listen.to_string(),
+        epoch: node.epoch,
+        programmed_revision: table.get(node.id).map_or(0, |status| status.programmed_revision),
+        endpoint_count: count(state.endpoints_on(node.id).count()),
+    }
+}
+
+pub(super) fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

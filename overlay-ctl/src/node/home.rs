@@ -1,0 +1,237 @@
+use crate::{
+    model::{NodeId, NodeName, Revision},
+    peers::Peer,
+};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
+
+const LOCK: &str = "lock";
+const NODE: &str = "node.json";
+const PEERS: &str = "peers.json";
+
+/// Why a state folder can't be used. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// Another process has it.
+    #[error("the state folder {} is in use by another node: stop that one, or give this one its own with --state-dir", .0.display())]
+    InUse(PathBuf),
+    /// The node in it has another name.
+    #[error("the state folder {} belongs to node {found}, not {asked}: start with --name {found}, or give --state-dir another folder", .path.display())]
+    AnotherNode {
+        /// The folder.
+        path: PathBuf,
+        /// Who lives there.
+        found: NodeName,
+        /// Who was asked for.
+        asked: NodeName,
+    },
+    /// The node in it belongs to another cluster.
+    #[error("the state folder {} belongs to cluster {found}, but the node at {join} is of cluster {asked}: give --state-dir another folder, or leave --join out to go on in the old cluster", .path.display())]
+    AnotherCluster {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        found: Uuid,
+        /// What was asked for.
+        asked: Uuid,
+        /// Who was asked.
+        join: std::net::SocketAddr,
+    },
+    /// A file can't be understood.
+    #[error("{} is damaged: restore it from a copy, or remove the folder and join again as a new node", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file can't be read or written.
+    #[error("can't use the state folder's {}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a node keeps of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its cluster.
+    pub cluster: Uuid,
+    /// Its Raft id.
+    pub id: NodeId,
+    /// It keeps the log; else it is an agent.
+    pub voter: bool,
+    /// Revision of its registration.
+    pub epoch: Revision,
+}
+
+/// The content of `node.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The node's name.
+    pub name: NodeName,
+    /// Made once, so that a join repeated after a crash is the same join.
+    pub instance: Uuid,
+    /// What it became; `None` before its join was answered.
+    pub member: Option<Member>,
+}
+
+/// A node's state folder, held for as long as this lives.
+pub struct Home {
+    dir: PathBuf,
+    record: Record,
+    _lock: Flock<File>,
+}
+
+impl Home {
+    /// Opens or makes the folder for the node `name`.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub fn open(dir: &Path, name: &NodeName) -> Result<Self, HomeError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| HomeError::Io { path, source }
+        };
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        let lock_path = dir.join(LOCK);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(io(&lock_path))?;
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, errno)| match errno {
+                    nix::errno::Errno::EWOULDBLOCK => HomeError::InUse(dir.to_owned()),
+                    errno => io(&lock_path)(errno.into()),
+                },
+            )?;
+        let path = dir.join(NODE);
+        let record = match read_json(&path)? {
+            Some(record) => record,
+            None => {
+                let record = Record { name: name.clone(), instance: Uuid::new_v4(), member: None };
+                write_json(&path, &record)?;
+                record
+            }
+        };
+        if record.name != *name {
+            return Err(HomeError::AnotherNode {
+                path: dir.to_owned(),
+                found: record.name,
+                asked: name.clone(),
+            });
+        }
+        Ok(Self { dir: dir.to_owned(), record, _lock: lock })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the node keeps of itself.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Keeps what the node became.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_member(&mut self, member: Member) -> Result<(), HomeError> {
+        self.record.member = Some(member);
+        write_json(&self.dir.join(NODE), &self.record)
+    }
+
+    /// The peers as last known.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn peers(&self) -> Result<Vec<Peer>, HomeError> {
+        Ok(read_json(&self.dir.join(PEERS))?.unwrap_or_default())
+    }
+
+    /// Keeps the peers, so that a restarted agent finds a voter.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_peers(&self, peers: &[Peer]) -> Result<(), HomeError> {
+        write_json(&self.dir.join(PEERS), &peers)
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, HomeError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| HomeError::Damaged { path: path.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(HomeError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// Replaces the file whole, so that a crash leaves the old or the new one.
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
+    let write = || {
+        let bytes = serde_json::to_vec_pretty(value)?;
+        let temporary = path.with_extension("new");
+        let mut file = File::create(&temporary)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        let folder = path.parent().unwrap_or_else(|| unreachable!("the file is in a folder"));
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| HomeError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_folder_is_one_node_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut home = Home::open(dir.path(), &name("h1")).unwrap();
+        assert!(matches!(Home::open(dir.path(), &name("h1")), Err(HomeError::InUse(_))));
+        let member = Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9 };
+        home.set_member(member.clone()).unwrap();
+        let instance = home.record().instance;
+        drop(home);
+        let another = Home::open(dir.path(), &name("h2"));
+        assert!(matches!(another, Err(HomeError::AnotherNode { .. })));
+        let home = Home::open(dir.path(), &name("h1")).unwrap();
+        assert_eq!(home.record().member, Some(member));
+        assert_eq!(home.record().instance, instance);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Home::open(dir.path(), &name("h1")).unwrap());
+        let path = dir.path().join(NODE);
+        fs::write(&path, b"{\"name\": \"h").unwrap();
+        assert!(matches!(Home::open(dir.path(), &name("h1")), Err(HomeError::Damaged { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"{\"name\": \"h");
+    }
+}

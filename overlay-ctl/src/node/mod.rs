@@ -1,0 +1,33 @@
+//! `overlay node run`: puts the parts together, in an order in which a refusal leaves nothing behind.
+//!
+//! Checks first (root, bpffs, underlay, ports, state folder), then the cluster (bootstrap, join or
+//! come back), then the kernel. The node serves when its kernel holds what the cluster desires.
+
+mod cluster;
+mod gate;
+mod home;
+mod kernel;
+mod members;
+mod monitor;
+mod serve;
+mod start;
+
+pub use home::{Home, HomeError, Member, Record};
+pub use kernel::{HostKernel, SharedDatapath};
+pub use start::run;
+
+use crate::{netlink::Netlink, proto::internal::CheckEndpointResponse};
+use std::path::PathBuf;
+
+/// Whether this node could make an endpoint in the namespace at `netns`.
+pub async fn check_endpoint(netns: PathBuf) -> CheckEndpointResponse {
+    let path = netns.clone();
+    // It enters the namespace, on a thread of its own, and waits for it.
+    let checked = tokio::task::spawn_blocking(move || Netlink::check_netns(&path)).await;
+    let problem = match checked {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(error)) => crate::error_chain(&error),
+        Err(panic) => panic.to_string(),
+    };
+    CheckEndpointResponse { netns: netns.display().to_string(), problem }
+}

@@ -1,0 +1,118 @@
+use super::{Client, client};
+use crate::model::{Node, NodeId};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+/// A peer that does not take a connection for so long is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A silent connection is probed after so long, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// Where a peer is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its Raft id.
+    pub id: NodeId,
+    /// Its API and its peers' streams.
+    pub listen: SocketAddr,
+    /// It is one of the voters, or is to be.
+    pub voter: bool,
+}
+
+impl From<&Node> for Peer {
+    fn from(node: &Node) -> Self {
+        Self { id: node.id, listen: node.listen, voter: node.voter }
+    }
+}
+
+/// Who is where, and the connections there. Clones share both.
+#[derive(Clone)]
+pub struct Directory {
+    cluster: Uuid,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    peers: BTreeMap<NodeId, Peer>,
+    channels: BTreeMap<SocketAddr, Channel>,
+}
+
+impl Directory {
+    /// Of the cluster `cluster`, knowing `peers`.
+    #[must_use]
+    pub fn new(cluster: Uuid, peers: impl IntoIterator<Item = Peer>) -> Self {
+        let directory = Self { cluster, inner: Arc::default() };
+        directory.replace(peers);
+        directory
+    }
+
+    fn lock<T>(&self, with: impl FnOnce(&mut Inner) -> T) -> T {
+        with(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The cluster it is of.
+    #[must_use]
+    pub fn cluster(&self) -> Uuid {
+        self.cluster
+    }
+
+    /// Learns who is where now. An empty list is no news: a node that knows nobody can't come back.
+    pub fn replace(&self, peers: impl IntoIterator<Item = Peer>) {
+        let peers: BTreeMap<NodeId, Peer> = peers.into_iter().map(|peer| (peer.id, peer)).collect();
+        if peers.is_empty() {
+            return;
+        }
+        self.lock(|inner| {
+            inner.channels.retain(|listen, _| peers.values().any(|peer| peer.listen == *listen));
+            inner.peers = peers;
+        });
+    }
+
+    /// Where `id` is.
+    #[must_use]
+    pub fn peer(&self, id: NodeId) -> Option<Peer> {
+        self.lock(|inner| inner.peers.get(&id).cloned())
+    }
+
+    /// All that are known, by id.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Peer> {
+        self.lock(|inner| inner.peers.values().cloned().collect())
+    }
+
+    /// A connection to the peer. Made when first used; a broken one mends itself.
+    #[must_use]
+    pub fn channel(&self, peer: &Peer) -> Channel {
+        let listen = peer.listen;
+        self.lock(|inner| {
+            inner.channels.entry(listen).or_insert_with(|| connect_lazy(listen)).clone()
+        })
+    }
+
+    /// A client of the peer's service between nodes.
+    #[must_use]
+    pub fn client(&self, peer: &Peer) -> Client {
+        client(self.channel(peer), self.cluster)
+    }
+}
+
+/// A connection that is made when first used.
+#[must_use]
+pub fn connect_lazy(listen: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{listen}"))
+        .unwrap_or_else(|_| unreachable!("a socket address makes a URI"))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+        .connect_lazy()
+}

@@ -1,0 +1,116 @@
+use super::{StatusTable, key_to_wire, row_to_wire};
+use crate::{
+    model::{NetworkId, NodeId},
+    proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
+    state::{Delta, RowKey, SharedState},
+};
+use std::collections::BTreeSet;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+/// Serves one agent: its statuses in, deltas out.
+///
+/// # Errors
+/// The stream does not begin with a hello from a node of this cluster, at its present epoch.
+pub async fn serve_agent(
+    state: SharedState,
+    table: StatusTable,
+    mut up: Streaming<WatchUp>,
+) -> Result<impl Stream<Item = Result<WatchDown, Status>> + Send, Status> {
+    let hello = match up.next().await {
+        Some(Ok(WatchUp { up: Some(Up::Hello(hello)) })) => hello,
+        Some(Err(status)) => return Err(status),
+        _ => return Err(Status::invalid_argument("a watch begins with a hello")),
+    };
+    let WatchHello { node_id, epoch, cursor, networks } = hello;
+    let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
+    match known {
+        // This voter may be behind; the agent tries another, or again.
+        None => return Err(Status::unavailable("this voter does not know the node (yet)")),
+        Some(now) if now > epoch => {
+            return Err(Status::failed_precondition("the node has registered anew since"));
+        }
+        Some(_) => {}
+    }
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = up.next().await {
+            if let Some(Up::Status(status)) = message.up
+                && status.node_id == node_id
+            {
+                table.record(status);
+            }
+        }
+        table.stream_ended(node_id);
+    });
+    // One in the channel, one being made: that is all a slow agent costs.
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(send_deltas(state, node_id, cursor, networks.into_iter().collect(), sender));
+    Ok(ReceiverStream::new(receiver))
+}
+
+async fn send_deltas(
+    state: SharedState,
+    node: NodeId,
+    mut cursor: u64,
+    mut held: BTreeSet<NetworkId>,
+    down: mpsc::Sender<Result<WatchDown, Status>>,
+) {
+    let mut revision = state.revision();
+    // A voter that is behind the agent has nothing to say before it has caught up: going back would
+    // make the agent forget what it rightly holds.
+    while *revision.borrow_and_update() < cursor {
+        tokio::select! {
+            changed = revision.changed() => if changed.is_err() { return },
+            () = down.closed() => return,
+        }
+    }
+    loop {
+        let now = *revision.borrow_and_update();
+        let removed = state.read(|state| state.node(node).is_none());
+        if removed {
+            let gone = Status::not_found("the node was removed from the cluster");
+            drop(down.send(Err(gone)).await);
+            return;
+        }
+        if now > cursor || cursor == 0 {
+            let delta = state.read(|state| state.delta_for(node, cursor, &held));
+            cursor = delta.revision.max(now);
+            note_held(&delta, &mut held);
+            let message = to_wire(delta, cursor);
+            if down.send(message).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            changed = revision.changed() => if changed.is_err() { return },
+            () = down.closed() => return,
+        }
+    }
+}
+
+fn note_held(delta: &Delta, held: &mut BTreeSet<NetworkId>) {
+    if delta.complete {
+        held.clear();
+    }
+    for key in &delta.removes {
+        if let RowKey::Network(id) = key {
+            held.remove(id);
+        }
+    }
+    for row in &delta.upserts {
+        if let RowKey::Network(id) = row.key() {
+            held.insert(id);
+        }
+    }
+}
+
+fn to_wire(delta: Delta, revision: u64) -> Result<WatchDown, Status> {
+    let upserts = delta.upserts.iter().map(row_to_wire).collect::<Result<_, _>>();
+    Ok(WatchDown {
+        complete: delta.complete,
+        revision,
+        upserts: upserts.map_err(|error| Status::internal(error.to_string()))?,
+        removes: delta.removes.into_iter().map(key_to_wire).collect(),
+    })
+}
