@@ -53,7 +53,7 @@ const TO_BUILD: &[Need] = &[
     Need {
         what: "LLVM 22's libraries",
         why: "bpf-linker is built against the LLVM of that compiler",
-        packages: &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"],
+        packages: &["llvm-22-dev", "libpolly-22-dev"],
         elsewhere: "cargo install bpf-linker@0.13.0 --locked",
         present: || bpf_linker_present() || llvm_present(),
     },

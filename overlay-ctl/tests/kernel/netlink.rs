@@ -385,7 +385,7 @@ fn the_underlay_is_found_or_the_choice_is_named() {
         host.sh("ip route add default via 10.0.0.2 metric 100");
         assert_eq!(auto().await.unwrap().name, "eth8", "the better metric decides");
 
-        let error = async |choice| { netlink.underlay(&choice).await.unwrap_err() };
+        let error = async |choice| netlink.underlay(&choice).await.unwrap_err();
         assert!(matches!(error(by_name("eth77")).await, UnderlayError::NoDevice(_)));
         assert!(matches!(error(by_name("eth9")).await, UnderlayError::NoAddress(_)));
         assert!(matches!(error(by_address([192, 0, 2, 1])).await, UnderlayError::NoSuchAddress(_)));
