@@ -189,7 +189,7 @@ fn install_bpf_linker() -> Result<()> {
 
 fn instructions(missing: &[&Need], linker_missing: bool, bpffs_missing: bool) -> String {
     let mut text = String::from(
-        "this machine lacks what the build needs, and only Debian as root is set up by itself.\n\
+        "this machine lacks what is needed, and only on Debian as root is it installed by itself.\n\
          Install:\n",
     );
     for need in missing {
