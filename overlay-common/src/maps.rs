@@ -79,10 +79,10 @@ pub struct FdbEntry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NeighKey {
+    /// Address asked for. First, so that the programs can build the key on their stack by whole words.
+    pub ip: Ip16,
     /// Network, host byte order.
     pub vni: u32,
-    /// Address asked for.
-    pub ip: Ip16,
 }
 
 /// Value of NEIGH.

@@ -1,5 +1,7 @@
+mod ebpf;
 mod proto;
 
 fn main() -> anyhow::Result<()> {
-    proto::compile()
+    proto::compile()?;
+    ebpf::compile()
 }

@@ -1,8 +1,11 @@
 //! The controller and the command line of the overlay.
 
+pub mod cli;
 pub mod consensus;
+pub mod datapath;
 pub mod ipam;
 pub mod model;
+pub mod netlink;
 pub mod proto;
 pub mod reconcile;
 pub mod state;

@@ -1,2 +1,52 @@
+//! The eBPF programs of the overlay: VXLAN (RFC 7348) pushed and stripped at TC, ARP answered from a
+//! map, and everything that may not pass dropped under a named reason.
+//!
+//! Each program decides once and acts once. A handler returns what to do or why not; [`verdict`] is
+//! the only place that turns this into an action and a count, so that no packet ends uncounted.
 #![no_std]
-fn main() {}
+#![no_main]
+#![allow(unreachable_pub, reason = "a binary: pub says that other modules use it")]
+
+mod arp;
+mod decap;
+mod ecn;
+mod encap;
+mod flood;
+mod frame;
+mod from_endpoint;
+mod from_underlay;
+mod headers;
+mod maps;
+mod verdict;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use overlay_common::Direction;
+
+/// TC ingress, host side of an endpoint's veth: what an endpoint sends.
+#[classifier]
+pub fn from_endpoint(ctx: TcContext) -> i32 {
+    let len = ctx.len();
+    let mut trace = verdict::Trace::default();
+    let decided = from_endpoint::handle(&ctx, &mut trace);
+    verdict::finish(&ctx, Direction::FromEndpoint, len, trace, decided)
+}
+
+/// TC ingress, underlay device: what other VTEPs send, among everything else.
+#[classifier]
+pub fn from_underlay(ctx: TcContext) -> i32 {
+    let len = ctx.len();
+    let mut trace = verdict::Trace::default();
+    let decided = from_underlay::handle(&ctx, &mut trace);
+    verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: no code path panics; the verifier would refuse the loop that this would be.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+/// The kernel gives GPL-only helpers to programs that say a compatible licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

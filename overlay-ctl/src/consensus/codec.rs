@@ -38,7 +38,9 @@ pub(super) fn decode_message(bytes: &[u8], id: u64) -> Result<Message, BadMessag
     if message.to != id {
         return Err(BadMessage::Misdelivered(message.to));
     }
-    if message.from == 0 || message.from == id {
+    // A read comes back to its sender when whom it asked knows that the sender leads now.
+    let echo = message.from == id && message.msg_type != MessageType::MsgReadIndex as i32;
+    if message.from == 0 || echo {
         return Err(BadMessage::Inconsistent("sender"));
     }
     let unexpected = BadMessage::Unexpected(message.msg_type);

@@ -24,6 +24,9 @@ use super::{
 /// Where a proposal's answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
 
+/// A command, and where its index and outcome go.
+type Proposal<O> = (Vec<u8>, Reply<(u64, O)>);
+
 /// Who waits for the entry at some index.
 struct Waiter<O> {
     /// The term it was proposed in: an entry of another term at its index is somebody else's.
@@ -53,7 +56,7 @@ pub struct Core<S: StateMachine> {
     machine: S,
     applied: u64,
     ticks: u64,
-    proposals: Vec<(Vec<u8>, Reply<(u64, S::Outcome)>)>,
+    proposals: Vec<Proposal<S::Outcome>>,
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
     reads: Reads,
     /// Snapshots on their way, and when they left.
@@ -201,7 +204,10 @@ impl<S: StateMachine> Core<S> {
         self.promote();
     }
 
-    /// Stands for election now, which a sole voter may do at its start without asking anybody.
+    /// Stands for election now if this node is the only voter, which need not wait to be asked.
+    ///
+    /// # Errors
+    /// The engine refused.
     pub fn campaign_if_alone(&mut self) -> Result<(), FatalError> {
         let members = self.members();
         if members.voters == [self.id()] && members.voters_outgoing.is_empty() {
@@ -228,7 +234,7 @@ impl<S: StateMachine> Core<S> {
     /// The node can't go on; it must be dropped, and the process should end.
     pub fn pump(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
         self.flush_proposals();
-        for context in self.reads.to_ask(self.ticks) {
+        for context in self.reads.due(self.ticks) {
             self.node.read_index(context);
         }
         while self.node.has_ready() {
@@ -260,9 +266,13 @@ impl<S: StateMachine> Core<S> {
             self.install(snapshot)?;
         }
 
-        // 3. Entries that are committed and already durable. They need not wait for step 4.
-        let committed = ready.take_committed_entries();
-        self.apply(committed)?;
+        // 3. Entries that are committed and already durable need not wait for step 4. Unless one
+        //    of them changes the members: the engine panics if a leader that is none any more
+        //    hears that its entries are durable.
+        let mut committed = ready.take_committed_entries();
+        if !committed.iter().any(apply::is_members) {
+            self.apply(std::mem::take(&mut committed))?;
+        }
 
         // 4. Snapshot, entries, term, vote and commit in one transaction. When only the commit
         //    moved it rides on a later one.
@@ -287,13 +297,15 @@ impl<S: StateMachine> Core<S> {
         self.send(ready.take_persisted_messages(), transport);
 
         // 7. What became possible by step 4: a leader's own entries count now.
-        let mut light = self.node.advance(ready);
+        let mut light = self.node.advance_append(ready);
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().note_commit(commit);
         }
         self.send(light.take_messages(), transport);
-        self.apply(light.take_committed_entries())?;
+        committed.extend(light.take_committed_entries());
+        self.apply(committed)?;
         self.node.advance_apply();
+        self.step_down_if_removed();
         Ok(())
     }
 
@@ -371,6 +383,17 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
+    /// The next transaction fails, as if the disk did.
+    #[cfg(test)]
+    pub(super) fn break_disk(&mut self, broken: bool) {
+        self.node.mut_store().fail_after(broken.then_some(0));
+    }
+
+    /// Who was not heard since this tick is taken for gone.
+    fn horizon(&self) -> u64 {
+        self.ticks.saturating_sub(self.config.max_election_ticks as u64)
+    }
+
     fn leader(&self) -> Option<u64> {
         Some(self.node.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
     }
@@ -393,7 +416,7 @@ impl<S: StateMachine> Core<S> {
         let members = self.members();
         let mut peers = Vec::new();
         if raft.state == StateRole::Leader {
-            let horizon = self.ticks.saturating_sub(self.config.max_election_ticks as u64);
+            let horizon = self.horizon();
             let others = raft.prs().iter().filter(|(id, _)| **id != raft.id);
             peers.extend(others.map(|(id, progress)| PeerStatus {
                 id: *id,

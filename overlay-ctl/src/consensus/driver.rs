@@ -5,7 +5,10 @@
 //! more proposals share one fsync.
 
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -63,7 +66,7 @@ impl<S: StateMachine> Consensus<S> {
         mut transport: impl Transport,
     ) -> Result<Self, FatalError> {
         let (requests, incoming) = sync_channel(config.queue);
-        let (tick, on_fatal) = (config.tick, config.on_fatal.clone());
+        let (tick, on_fatal) = (config.tick, Arc::clone(&config.on_fatal));
         let mut core = Core::new(config, store, machine)?;
         core.pump(&mut transport)?;
         core.campaign_if_alone()?;
@@ -73,9 +76,13 @@ impl<S: StateMachine> Consensus<S> {
             .name("consensus".into())
             .spawn(move || {
                 let guard = PanicGuard(on_fatal);
-                let ended = run(core, &incoming, &mut transport, tick);
-                match ended {
-                    Ok(stop) => drop(stop.map(|stop| stop.send(()))),
+                match run(&mut core, &incoming, &mut transport, tick) {
+                    Ok(stop) => {
+                        drop(core);
+                        // Whoever asked may have gone.
+                        stop.and_then(|stop| stop.send(()).ok());
+                    }
+                    // Before the log is closed, which would write to a disk that just failed.
                     Err(error) => (guard.0)(&error),
                 }
             })
@@ -191,9 +198,9 @@ impl Drop for PanicGuard {
     }
 }
 
-/// Runs until told to stop; the core, and with it the log, is closed at the return.
+/// Runs until told to stop, and by whom.
 fn run<S: StateMachine>(
-    mut core: Core<S>,
+    core: &mut Core<S>,
     incoming: &Receiver<Request<S::Outcome>>,
     transport: &mut dyn Transport,
     tick: Duration,
@@ -216,7 +223,7 @@ fn run<S: StateMachine>(
                 }
                 return Ok(Some(stop));
             }
-            handle(&mut core, next);
+            handle(core, next);
             taken += 1;
             if taken < MAX_BATCH {
                 request = incoming.try_recv().ok();

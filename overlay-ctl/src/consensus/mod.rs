@@ -70,7 +70,7 @@ pub trait StateMachine: Send + 'static {
 /// Why a snapshot could not be restored.
 pub type RestoreError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How the node behaves. [`ConsensusConfig::new`] gives the defaults.
+/// How the node behaves; the defaults suit a cluster in one place.
 #[derive(Clone)]
 pub struct ConsensusConfig {
     /// The length of one tick; everything below counts in ticks.
@@ -181,7 +181,7 @@ pub enum ProposeError {
     /// The membership change was refused, by every node alike. Nothing happened.
     #[error("membership change refused: {0}")]
     Refused(String),
-    /// The node has stopped.
+    /// The node has stopped. A proposal that was under way may or may not take effect.
     #[error("consensus has stopped")]
     Stopped,
 }

@@ -57,7 +57,7 @@ impl Reads {
     }
 
     /// The contexts to ask the engine about now.
-    pub(super) fn to_ask(&mut self, now: u64) -> Vec<Vec<u8>> {
+    pub(super) fn due(&mut self, now: u64) -> Vec<Vec<u8>> {
         let mut contexts = Vec::new();
         for group in &mut self.groups {
             if group.index.is_none() && now >= group.asked_at + self.retry {

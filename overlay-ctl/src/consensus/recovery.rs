@@ -1,9 +1,9 @@
 //! Opens a database without ever changing a damaged one.
 //!
-//! redb repairs while it opens, which writes to the file. So the file is first opened through
-//! [`Overlay`], which keeps every write in memory, with all checksums verified; only a file that
-//! passes is opened for real. A damaged one stays as it is, byte for byte, for whoever wants to
-//! look at it.
+//! redb repairs while it opens, and where it can't it falls back to the transaction before: both
+//! write to the file. So the file is first opened through [`Overlay`], which keeps every write in
+//! memory; only one whose content proves good is opened for real. A bad one stays as it is, byte
+//! for byte, for whoever wants to look at it.
 
 use std::{
     collections::BTreeMap,
@@ -60,12 +60,23 @@ pub(super) fn create(path: &Path) -> Result<Database, Refused> {
     Ok(Builder::new().set_cache_size(CACHE).create_with_backend(backend)?)
 }
 
-/// Opens the database at `path`, which must exist, after proving it whole.
+/// The database at `path`, which must exist, with all checksums verified and whatever a crash left
+/// repaired: in memory only. The file is not written to, now or later.
+pub(super) fn probe(path: &Path) -> Result<Database, Refused> {
+    let overlay = Overlay::new(existing(path)?)?;
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    Ok(builder.create_with_backend(overlay)?)
+}
+
+/// Opens the database at `path` for good. Only after its [`probe`] was found good, and dropped.
 pub(super) fn open(path: &Path) -> Result<Database, Refused> {
-    let file = || OpenOptions::new().read(true).write(true).open(path).map_err(Refused::Io);
-    let overlay = Overlay::new(file()?)?;
-    drop(Builder::new().set_check_integrity_on_open(true).create_with_backend(overlay)?);
-    Ok(Builder::new().set_cache_size(CACHE).create_with_backend(FileBackend::new(file()?)?)?)
+    let file = FileBackend::new(existing(path)?)?;
+    Ok(Builder::new().set_cache_size(CACHE).create_with_backend(file)?)
+}
+
+fn existing(path: &Path) -> Result<File, Refused> {
+    OpenOptions::new().read(true).write(true).open(path).map_err(Refused::Io)
 }
 
 /// A file that is read, and locked, but never written: writes stay in memory.

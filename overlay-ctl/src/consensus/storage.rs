@@ -6,6 +6,8 @@
 
 mod log;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::{cell::RefCell, collections::BTreeSet, io, path::PathBuf};
 
@@ -94,7 +96,7 @@ pub struct LogStore {
     wanted: RefCell<BTreeSet<u64>>,
     transactions: u64,
     #[cfg(test)]
-    fail_next: bool,
+    fail_after: Option<u64>,
 }
 
 impl LogStore {
@@ -228,15 +230,15 @@ impl LogStore {
         std::mem::take(&mut *self.wanted.borrow_mut())
     }
 
-    /// The next transaction fails as if the disk did.
+    /// After this many more transactions the next one fails, as if the disk did; `None` for never.
     #[cfg(test)]
-    pub(super) fn fail_next(&mut self) {
-        self.fail_next = true;
+    pub(super) fn fail_after(&mut self, transactions: Option<u64>) {
+        self.fail_after = transactions.map(|more| self.transactions + more);
     }
 
     fn commit(&mut self, txn: WriteTransaction) -> Result<(), StoreError> {
         #[cfg(test)]
-        if std::mem::take(&mut self.fail_next) {
+        if self.fail_after == Some(self.transactions) {
             txn.abort()?;
             return Err(StoreError::Injected);
         }

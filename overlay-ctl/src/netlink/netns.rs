@@ -1,11 +1,11 @@
 //! Network namespaces of endpoints: finding one, checking it, working inside it.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
     os::{
         fd::{AsRawFd as _, RawFd},
-        unix::fs::MetadataExt as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -17,6 +17,7 @@ use netlink_packet_route::{
 };
 use nix::{
     errno::Errno,
+    libc::O_NONBLOCK,
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns},
     sys::statfs::{NSFS_MAGIC, fstatfs},
@@ -129,7 +130,8 @@ fn open_file(name: &Path) -> Result<(File, PathBuf), PortError> {
         vec![name.to_owned()]
     };
     for path in candidates {
-        match File::open(&path) {
+        // Non-blocking: the path is a person's, and opening a FIFO would wait for its other end.
+        match OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&path) {
             Ok(file) => return Ok((file, path)),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}

@@ -30,7 +30,7 @@ fn web1() -> v1::Endpoint {
         state: v1::EndpointState::Up.into(),
         state_reason: String::new(),
         interface: "eth0".to_owned(),
-        host_interface: "ovl1a2b3c".to_owned(),
+        host_interface: "ovp3".to_owned(),
         host_ifindex: 17,
         mtu: 1450,
         vni: 4097,
@@ -180,7 +180,7 @@ node             host1
 VTEP             10.10.10.101
 netns            /run/netns/web1
 interface        eth0
-host interface   ovl1a2b3c (ifindex 17)
+host interface   ovp3 (ifindex 17)
 MTU              1450
 state            up
 revision         6"
@@ -200,7 +200,7 @@ revision         6"
             "state": "up",
             "state_reason": null,
             "interface": "eth0",
-            "host_interface": "ovl1a2b3c",
+            "host_interface": "ovp3",
             "host_ifindex": 17,
             "mtu": 1450,
             "vni": 4097,
@@ -316,7 +316,7 @@ fn status() {
             underlay_mtu: 1500,
             vtep: "10.10.10.101".to_owned(),
             vxlan_port: 4789,
-            gro_device: "ovl-gro".to_owned(),
+            gro_device: "ovg4789".to_owned(),
             bpffs: "/sys/fs/bpf/overlay".to_owned(),
             maps: vec![v1::MapUsage { name: "FDB".to_owned(), entries: 2, capacity: 1_048_576 }],
             counters: vec![counter("spoofed_ip", 4), counter("unknown_vtep", 0)],
@@ -342,7 +342,7 @@ hook               tcx
 underlay           eth0 (MTU 1500)
 VTEP               10.10.10.101, UDP port 4789
 endpoint MTU       1450
-GRO device         ovl-gro
+GRO device         ovg4789
 bpffs              /sys/fs/bpf/overlay
 on the slow path   host3, host4
 
@@ -370,7 +370,7 @@ spoofed_ip   from_endpoint   4         392"
                 "underlay_mtu": 1500,
                 "vtep": "10.10.10.101",
                 "vxlan_port": 4789,
-                "gro_device": "ovl-gro",
+                "gro_device": "ovg4789",
                 "bpffs": "/sys/fs/bpf/overlay",
                 "maps": [{"name": "FDB", "entries": 2, "capacity": 1_048_576}],
                 "counters": [
@@ -402,7 +402,7 @@ fn drop_event() {
         reason: "spoofed_ip".to_owned(),
         direction: "from_endpoint".to_owned(),
         network: "myoverlay".to_owned(),
-        interface: "ovl1a2b3c".to_owned(),
+        interface: "ovp3".to_owned(),
         length: 98,
         ethertype: 0x0800,
         src_mac: "02:42:ac:10:10:81".to_owned(),
@@ -414,7 +414,7 @@ fn drop_event() {
     let drop = Drop::from(event.clone());
     assert_eq!(
         drop.text(),
-        "12034.567890 spoofed_ip from_endpoint network myoverlay endpoint - dev ovl1a2b3c \
+        "12034.567890 spoofed_ip from_endpoint network myoverlay endpoint - dev ovp3 \
          ethertype 0x0800 length 98 02:42:ac:10:10:81 > 02:42:ac:10:10:82 1.2.3.4 > 172.16.16.130"
     );
     assert_eq!(
@@ -425,7 +425,7 @@ fn drop_event() {
             "direction": "from_endpoint",
             "network": "myoverlay",
             "endpoint": null,
-            "interface": "ovl1a2b3c",
+            "interface": "ovp3",
             "length": 98,
             "ethertype": 2048,
             "src_mac": "02:42:ac:10:10:81",

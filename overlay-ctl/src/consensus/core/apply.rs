@@ -5,6 +5,10 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Snapshot};
 use super::{Core, Waiter, WaiterKind, sorted};
 use crate::consensus::{FatalError, ProposeError, StateMachine, codec};
 
+pub(super) fn is_members(entry: &Entry) -> bool {
+    entry.entry_type != EntryType::EntryNormal as i32
+}
+
 /// An answer that waits until its batch is published.
 enum Answer<O> {
     Command(super::Reply<(u64, O)>, u64, O),
@@ -25,9 +29,8 @@ impl<S: StateMachine> Core<S> {
                 }
                 waiter => waiter.map(|Waiter { kind, .. }| kind),
             };
-            let is_members = entry.entry_type != EntryType::EntryNormal as i32;
             match waiter {
-                _ if is_members => {
+                _ if is_members(&entry) => {
                     let result = self.apply_members(&entry)?;
                     if let Some(WaiterKind::Members(reply)) = waiter {
                         answers.push(Answer::Members(reply, result.map(|()| index)));
@@ -124,7 +127,10 @@ impl<S: StateMachine> Core<S> {
         }
         self.make_snapshot()?;
         for peer in wanted {
-            self.node.raft.send_append(peer);
+            // Asked for and removed since: the engine panics on a peer that is no member.
+            if self.node.raft.prs().get(peer).is_some() {
+                self.node.raft.send_append(peer);
+            }
         }
         Ok(())
     }

@@ -46,19 +46,33 @@ impl<S: StateMachine> Core<S> {
         self.change(ConfChangeType::RemoveNode, id, reply);
     }
 
-    /// Asks the voter that is furthest to lead from now on; `None` when there is no other.
+    /// Asks the voter that is furthest, of those heard lately, to lead from now on; `None` when
+    /// there is none.
     pub fn hand_over(&mut self) -> Option<u64> {
         if self.node.raft.state != StateRole::Leader {
             return None;
         }
         let voters = self.members().voters;
         let id = self.id();
-        let others =
-            self.node.raft.prs().iter().filter(|(peer, _)| **peer != id && voters.contains(peer));
+        let horizon = self.horizon();
+        let others = self.node.raft.prs().iter().filter(|(peer, _)| {
+            **peer != id && voters.contains(peer) && self.heard.get(peer) >= Some(&horizon)
+        });
         let next = others.max_by_key(|(peer, progress)| (progress.matched, **peer));
         let next = next.map(|(peer, _)| *peer)?;
         self.node.transfer_leader(next);
         Some(next)
+    }
+
+    /// A leader may find its own removal in the log that it inherited. The engine would go on
+    /// leading without a place among the members, and panic at the next commit.
+    pub(super) fn step_down_if_removed(&mut self) {
+        let (id, term) = (self.id(), self.node.raft.term);
+        let leads = self.node.raft.state == StateRole::Leader;
+        if leads && self.node.raft.prs().get(id).is_none() {
+            tracing::info!("stepping down: no longer a member");
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
     }
 
     /// Promotes a learner that has caught up, one at a time, while voters are wanted.

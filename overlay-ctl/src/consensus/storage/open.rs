@@ -154,33 +154,36 @@ impl LogStore {
             (Err(e), _) => return Err(io_error(&path)(e)),
         }
 
-        let db = recovery::open(&path).map_err(refused(&path))?;
+        // All judgement is passed on the probe, before the file is written to.
+        let probe = recovery::probe(&path).map_err(refused(&path))?;
         let damaged = |error: StoreError| OpenError::Damaged {
             path: path.clone(),
             detail: crate::consensus::error::chain(&error),
         };
-        let contents = Contents::read(&db).map_err(damaged)?;
-        let inside = contents.identity.clone();
+        let contents = Contents::read(&probe).map_err(damaged)?;
+        let inside = contents.identity;
         belongs(&path, &inside)?;
-        match &outside {
-            Some(outside)
-                if (outside.cluster, outside.raft_id) != (inside.cluster, inside.raft_id) =>
-            {
-                let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
-                return Err(foreign(&path, expected, &inside));
-            }
-            Some(_) => {}
-            // Died between the two steps of creating the node, or the file alone was removed: the
-            // log is whole, and it says who this is.
-            None => identity::store(dir, &inside).map_err(io_error(&identity_path))?,
+        if let Some(outside) = &outside
+            && (outside.cluster, outside.raft_id) != (inside.cluster, inside.raft_id)
+        {
+            let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
+            return Err(foreign(&path, expected, &inside));
         }
-
         let mark = Mark::open(dir).map_err(io_error(dir))?;
         let high = mark.value();
         let held = HighWater { term: contents.hard_state.term, last: contents.last };
         if held.term < high.term || held.last < high.last {
             return amnesia(inside.raft_id, format!("it held {high:?}, now {held:?}"));
         }
+        drop(probe);
+
+        if outside.is_none() {
+            // Died between the two steps of creating the node, or the file alone was removed: the
+            // log is whole, and it says who this is.
+            identity::store(dir, &inside).map_err(io_error(&identity_path))?;
+        }
+        let db = recovery::open(&path).map_err(refused(&path))?;
+        let contents = Contents::read(&db).map_err(damaged)?;
         Ok(Some(contents.into_store(db, path, mark)?))
     }
 
@@ -320,7 +323,7 @@ impl Contents {
             wanted: RefCell::new(BTreeSet::new()),
             transactions: 0,
             #[cfg(test)]
-            fail_next: false,
+            fail_after: None,
         };
         match store.record_mark() {
             Ok(()) => Ok(store),

@@ -1,0 +1,38 @@
+//! Compiles the eBPF programs, which the data path embeds.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+#[path = "../../xtask/src/bpf_toolchain.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with xtask, which uses more of it")]
+mod bpf_toolchain;
+
+/// Builds the object and says where it is, in OVERLAY_EBPF_OBJECT.
+pub fn compile() -> anyhow::Result<()> {
+    let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let workspace = manifest.parent().unwrap_or(Path::new(".")).to_owned();
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
+    for part in ["overlay-ebpf", "overlay-common", "xtask/src/bpf_toolchain.rs", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={}", workspace.join(part).display());
+    }
+    let tools = target.join("tools");
+    println!("cargo:rerun-if-changed={}", tools.join("bin/bpf-linker").display());
+    let toolchain = match bpf_toolchain::find(&tools) {
+        Ok(toolchain) => toolchain,
+        // One paragraph is all that helps here: no panic, no backtrace.
+        Err(missing) => fail(&missing.to_string()),
+    };
+    match bpf_toolchain::build(&toolchain, &workspace, &target.join("ebpf")) {
+        Ok(object) => println!("cargo:rustc-env=OVERLAY_EBPF_OBJECT={}", object.display()),
+        Err(error) => fail(&error),
+    }
+    Ok(())
+}
+
+fn fail(message: &str) -> ! {
+    println!("cargo:error={message}");
+    std::process::exit(1)
+}

@@ -1,0 +1,136 @@
+//! What can go wrong, in words for the person who reads it.
+
+use std::{io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+
+/// The data plane could not be loaded, attached, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// Too few capabilities.
+    #[error(
+        "loading BPF programs is not allowed: this needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN; run the node as root"
+    )]
+    NotRoot,
+    /// The folder is on no BPF file system.
+    #[error(
+        "{} is not on a BPF file system, where the data plane outlives the controller: `mount -t bpf bpf /sys/fs/bpf`, or name a folder on one with `--bpffs` (`ip netns exec` hides it: use `nsenter --net=/run/netns/NAME`)",
+        .0.display()
+    )]
+    NoBpffs(PathBuf),
+    /// A folder or a pin could not be made, read or removed.
+    #[error("{} could not be {action}", .path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// "created", "read", "removed".
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What is pinned was made by another version.
+    #[error(
+        "the pinned map {} is not the {name} that this version uses: {difference}. It was made by another version; \
+         `rm -r {}` lets this one start afresh (traffic stops until the node has filled its maps again)",
+        .path.display(), .folder.display()
+    )]
+    MapShape {
+        /// The map.
+        name: &'static str,
+        /// Its pin.
+        path: PathBuf,
+        /// The node's folder.
+        folder: PathBuf,
+        /// As "its values have 40 bytes, not 48".
+        difference: String,
+    },
+    /// The kernel refused the object.
+    #[error(
+        "the kernel did not accept the BPF programs; Linux 5.13 or newer with BTF is needed (`uname -r`)"
+    )]
+    Load(#[source] Box<EbpfError>),
+    /// The kernel's verifier refused a program.
+    #[error(
+        "the kernel did not accept the program {program}; Linux 5.13 or newer is needed (`uname -r`)"
+    )]
+    Verify {
+        /// Which.
+        program: &'static str,
+        /// The verifier's words.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The embedded object lacks something: a build went wrong.
+    #[error(
+        "the embedded BPF object has no {0}: this binary was built wrongly; build it again (`cargo xtask build`)"
+    )]
+    Incomplete(&'static str),
+    /// The device vanished, or is another one by now.
+    #[error("there is no network device {ifname} with index {ifindex} (any more)")]
+    NoDevice {
+        /// Name that it had.
+        ifname: String,
+        /// Index that it had.
+        ifindex: u32,
+    },
+    /// A program could not be put on a device, or taken off it.
+    #[error("the program {program} could not be {action} the device {ifname}")]
+    Attach {
+        /// Which.
+        program: &'static str,
+        /// "attached to", "replaced on", "detached from".
+        action: &'static str,
+        /// Its name, or its index where it has none any more.
+        ifname: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No room.
+    #[error(
+        "the map {name} is full: it holds {capacity} entries, which is what this version can carry on one node"
+    )]
+    TableFull {
+        /// The map.
+        name: &'static str,
+        /// Its capacity.
+        capacity: u32,
+    },
+    /// A map could not be read or written.
+    #[error("the map {name} could not be {action}")]
+    Table {
+        /// The map.
+        name: &'static str,
+        /// "read", "written".
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// Somebody reads the drops already.
+    #[error(
+        "another reader takes the dropped packets' records already; there can be one: close it first"
+    )]
+    EventsTaken,
+    /// Waiting for EVENTS failed.
+    #[error("waiting for the dropped packets' records failed")]
+    Events(#[source] io::Error),
+}
+
+impl DatapathError {
+    pub(super) fn folder(
+        path: impl Into<PathBuf>,
+        action: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Folder { path, action, source }
+    }
+
+    pub(super) fn table(
+        name: &'static str,
+        action: &'static str,
+    ) -> impl Fn(MapError) -> Self + Copy {
+        move |source| Self::Table { name, action, source }
+    }
+}

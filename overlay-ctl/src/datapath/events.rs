@@ -1,0 +1,87 @@
+//! Reading EVENTS: the records of dropped packets.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use aya::maps::{Map, MapData, RingBuf};
+use overlay_common::{DropEvent, MAP_EVENTS};
+use tokio::io::unix::AsyncFd;
+
+use super::DatapathError;
+
+/// The one reader of EVENTS. When it is dropped there can be another.
+pub struct Drops {
+    ring: AsyncFd<RingBuf<MapData>>,
+    _turn: Turn,
+}
+
+impl std::fmt::Debug for Drops {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drops").finish_non_exhaustive()
+    }
+}
+
+/// Held by the reader: two would each miss what the other consumed.
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    fn take(taken: &Arc<AtomicBool>) -> Option<Self> {
+        let was_taken = taken.swap(true, Ordering::AcqRel);
+        (!was_taken).then(|| Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Drops {
+    /// Opens the pinned map anew, and leaves what is in it from before unread.
+    pub(super) fn open(maps: &Path, taken: &Arc<AtomicBool>) -> Result<Self, DatapathError> {
+        let failed = DatapathError::table(MAP_EVENTS, "opened");
+        let turn = Turn::take(taken).ok_or(DatapathError::EventsTaken)?;
+        let data = MapData::from_pin(maps.join(MAP_EVENTS)).map_err(failed)?;
+        let mut ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed)?;
+        while ring.next().is_some() {}
+        // SAFETY: the ring owns its descriptor and keeps it until the AsyncFd that owns the ring is
+        // gone.
+        let ring = unsafe { AsyncFd::register(ring) };
+        let ring = ring.map_err(|error| DatapathError::Events(error.into_parts().1))?;
+        Ok(Self { ring, _turn: turn })
+    }
+
+    /// The next dropped packet. Cancel safe.
+    ///
+    /// # Errors
+    /// [`DatapathError::Events`].
+    pub async fn next(&mut self) -> Result<DropEvent, DatapathError> {
+        loop {
+            let mut ready = self.ring.readable_mut().await.map_err(DatapathError::Events)?;
+            if let Some(record) = ready.get_inner_mut().next() {
+                return decode(&record).map_err(DatapathError::Events);
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+fn decode(record: &[u8]) -> io::Result<DropEvent> {
+    // The kernel rounds records up to 8 bytes.
+    if record.len() < size_of::<DropEvent>() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a record of EVENTS has {} bytes: another version wrote it", record.len()),
+        ));
+    }
+    // SAFETY: long enough, and every bit pattern is a DropEvent (it is Pod); the read needs no
+    // alignment.
+    Ok(unsafe { std::ptr::read_unaligned(record.as_ptr().cast::<DropEvent>()) })
+}

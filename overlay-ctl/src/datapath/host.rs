@@ -1,0 +1,102 @@
+//! What must hold before anything is loaded: capabilities, a BPF file system, our folders on it.
+
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::DatapathError;
+
+// linux/capability.h
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+/// The folders below a node's bpffs folder.
+#[derive(Debug, Clone)]
+pub(super) struct Folders {
+    /// The node's.
+    pub(super) root: PathBuf,
+    /// Pinned maps, by name.
+    pub(super) maps: PathBuf,
+    /// One entry an attachment.
+    pub(super) links: PathBuf,
+}
+
+impl Folders {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), maps: root.join("maps"), links: root.join("links") }
+    }
+
+    /// Creates what is missing.
+    pub(super) fn create(&self) -> Result<(), DatapathError> {
+        check_bpffs(&self.root)?;
+        for folder in [&self.maps, &self.links] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(DatapathError::folder(folder, "created"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The folder, or the nearest one above it that exists, is on a BPF file system.
+fn check_bpffs(root: &Path) -> Result<(), DatapathError> {
+    let is_bpffs = root
+        .ancestors()
+        .find_map(|folder| statfs(folder).ok())
+        .is_some_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
+    if is_bpffs { Ok(()) } else { Err(DatapathError::NoBpffs(root.to_owned())) }
+}
+
+/// The effective capabilities suffice.
+pub(super) fn check_capabilities() -> Result<(), DatapathError> {
+    let status = fs::read_to_string("/proc/thread-self/status")
+        .map_err(DatapathError::folder("/proc/thread-self/status", "read"))?;
+    if suffices(effective(&status)) { Ok(()) } else { Err(DatapathError::NotRoot) }
+}
+
+fn effective(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn suffices(capabilities: u64) -> bool {
+    let has = |bit: u32| capabilities & (1 << bit) != 0;
+    has(CAP_NET_ADMIN) && (has(CAP_BPF) || has(CAP_SYS_ADMIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read_and_judged() {
+        let status = |mask: &str| format!("Name:\tx\nCapPrm:\t0\nCapEff:\t{mask}\nCapBnd:\t0\n");
+        for (mask, enough) in [
+            ("000001ffffffffff", true),
+            ("0000008000001000", true),
+            ("0000000000201000", true),
+            ("0000008000000000", false),
+            ("0000000000001000", false),
+            ("0000000000000000", false),
+        ] {
+            assert_eq!(suffices(effective(&status(mask))), enough, "{mask}");
+        }
+        assert_eq!(effective("nothing of the kind"), 0);
+    }
+
+    #[test]
+    fn a_folder_elsewhere_is_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Folders::new(&folder.path().join("node")).create().unwrap_err();
+        assert!(matches!(error, DatapathError::NoBpffs(_)));
+        assert!(error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+    }
+}

@@ -1,0 +1,282 @@
+//! The only door to BPF: loading, pinning, attaching, and typed views of the maps.
+//!
+//! Invariants:
+//! - Maps and attachments live below one folder on a BPF file system, not in this process: when it
+//!   dies, however it dies, packets flow on.
+//! - A process that comes after it reuses the maps as they are and replaces each program atomically.
+//! - Nothing that is not below that folder is ever detached or removed.
+
+mod attach;
+mod error;
+mod events;
+mod host;
+mod maps;
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use overlay_common::{CONFIG_MONITOR, Config, Counter, Direction, DropReason};
+
+pub use attach::Hook;
+pub use error::DatapathError;
+pub use events::Drops;
+pub use maps::MapUsage;
+
+use attach::{Place, Role};
+use host::Folders;
+use maps::Maps;
+
+use crate::reconcile::{TableChange, Tables};
+
+/// The programs, as the build left them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
+
+/// What a data plane needs to know at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatapathConfig {
+    /// This node's folder on a BPF file system, as /sys/fs/bpf/overlay.
+    pub bpffs: PathBuf,
+    /// Name of the underlay device; its index is in `config`.
+    pub underlay: String,
+    /// What the programs read.
+    pub config: Config,
+}
+
+/// The loaded programs and their maps.
+///
+/// Dropping it changes nothing: attached programs stay attached.
+pub struct Datapath {
+    folders: Folders,
+    programs: Ebpf,
+    maps: Maps,
+    config: Config,
+    hook: Hook,
+    endpoints: BTreeSet<u32>,
+    events_taken: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Datapath")
+            .field("bpffs", &self.folders.root)
+            .field("hook", &self.hook)
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Datapath {
+    /// Loads the programs over the maps that are pinned (or makes these), writes CONFIG, replaces the
+    /// programs of earlier processes wherever they are attached, and attaches to the underlay. Whether
+    /// by TCX or by clsact is found by asking the kernel. Blocks for as long as the verifier takes.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; what was attached before is attached still.
+    pub fn open(config: DatapathConfig) -> Result<Self, DatapathError> {
+        let hook = Hook::probe(&config.underlay);
+        Self::open_on(config, hook)
+    }
+
+    /// As [`Datapath::open`], with the hook chosen by the caller.
+    ///
+    /// # Errors
+    /// As [`Datapath::open`].
+    pub fn open_on(config: DatapathConfig, hook: Hook) -> Result<Self, DatapathError> {
+        let DatapathConfig { bpffs, underlay, config } = config;
+        host::check_capabilities()?;
+        let folders = Folders::new(&bpffs);
+        folders.create()?;
+        maps::check_shapes(&folders)?;
+        let mut programs = load(&folders)?;
+        let mut maps = Maps::take(&mut programs)?;
+        // Before any program that reads it runs.
+        maps.set_config(&config)?;
+        let events_taken = Arc::default();
+        let endpoints = BTreeSet::new();
+        let mut datapath = Self { folders, programs, maps, config, hook, endpoints, events_taken };
+        datapath.take_over(&underlay)?;
+        Ok(datapath)
+    }
+
+    fn take_over(&mut self, underlay: &str) -> Result<(), DatapathError> {
+        let wanted = Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex };
+        for place in attach::places(&self.folders.links)? {
+            if self.replace(place)? && place.role == Role::Endpoint {
+                self.endpoints.insert(place.ifindex);
+            }
+        }
+        self.ensure(wanted, underlay)?;
+        // The old underlay last, so that there is one at every moment.
+        for place in attach::places(&self.folders.links)? {
+            if place.role == Role::Underlay && place != wanted {
+                attach::detach(&self.folders.links, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The contents of the tables. Reads every entry: for start and for reconciling in full.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn tables(&self) -> Result<Tables, DatapathError> {
+        self.maps.tables()
+    }
+
+    /// Makes one change, atomic for the programs. Putting replaces, deleting what is not there is no
+    /// error.
+    ///
+    /// # Errors
+    /// [`DatapathError::TableFull`], [`DatapathError::Table`].
+    pub fn write(&mut self, change: &TableChange) -> Result<(), DatapathError> {
+        self.maps.write(change)
+    }
+
+    /// Attaches `from_endpoint` to the host's side of a port. Where it is attached already, it is
+    /// replaced by this process' own.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
+    pub fn attach_endpoint(&mut self, ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
+        self.ensure(Place { role: Role::Endpoint, ifindex }, ifname)?;
+        self.endpoints.insert(ifindex);
+        Ok(())
+    }
+
+    /// Detaches it. No error where it is not attached, or where the device has gone.
+    ///
+    /// # Errors
+    /// [`DatapathError::Attach`], [`DatapathError::Folder`].
+    pub fn detach_endpoint(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        attach::detach(&self.folders.links, Place { role: Role::Endpoint, ifindex })?;
+        self.endpoints.remove(&ifindex);
+        Ok(())
+    }
+
+    /// The host-side devices that have `from_endpoint`: found at [`Datapath::open`], attached since.
+    /// One that has gone since then is among them until it is detached.
+    #[must_use]
+    pub fn attached(&self) -> BTreeSet<u32> {
+        self.endpoints.clone()
+    }
+
+    /// What was forwarded (None) and what was dropped, summed over the CPUs, since the maps were made.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn counters(&self) -> Result<Vec<(Option<DropReason>, Direction, Counter)>, DatapathError> {
+        self.maps.counters()
+    }
+
+    /// How full the tables are. Walks them: a system call an entry.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn usage(&self) -> Result<Vec<MapUsage>, DatapathError> {
+        self.maps.usage()
+    }
+
+    /// Lets the programs write a record of each dropped packet, or stops them.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn set_monitor(&mut self, on: bool) -> Result<(), DatapathError> {
+        if on {
+            self.config.flags |= CONFIG_MONITOR;
+        } else {
+            self.config.flags &= !CONFIG_MONITOR;
+        }
+        self.maps.set_config(&self.config)
+    }
+
+    /// The reader of dropped packets' records; [`Datapath::set_monitor`] makes the programs write
+    /// them. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`DatapathError::EventsTaken`] while there is another.
+    pub fn drops(&mut self) -> Result<Drops, DatapathError> {
+        Drops::open(&self.folders.maps, &self.events_taken)
+    }
+
+    /// How the programs are attached.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
+    /// Detaches and removes everything of ours below a node's folder, and the folder where nothing
+    /// else is in it. No error where there is nothing.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; what could be removed is.
+    pub fn remove_all(bpffs: &Path) -> Result<(), DatapathError> {
+        let folders = Folders::new(bpffs);
+        let mut outcome = Ok(());
+        for place in attach::places(&folders.links)? {
+            outcome = outcome.and(attach::detach(&folders.links, place));
+        }
+        outcome = outcome.and(maps::remove_pins(&folders.maps));
+        for folder in [&folders.links, &folders.maps, &folders.root] {
+            let removed = match fs::remove_dir(folder) {
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                    ) =>
+                {
+                    Err(DatapathError::folder(folder, "removed")(error))
+                }
+                _ => Ok(()),
+            };
+            outcome = outcome.and(removed);
+        }
+        outcome
+    }
+
+    /// This process' program is on the device.
+    fn ensure(&mut self, place: Place, ifname: &str) -> Result<(), DatapathError> {
+        if self.replace(place)? {
+            return Ok(());
+        }
+        let program = program(&mut self.programs, place.role)?;
+        attach::attach(&self.folders.links, program, place, ifname, self.hook)
+    }
+
+    fn replace(&mut self, place: Place) -> Result<bool, DatapathError> {
+        let program = program(&mut self.programs, place.role)?;
+        attach::replace(&self.folders.links, program, place)
+    }
+}
+
+/// One task owns them, on whatever thread the runtime runs it.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Datapath>();
+    is_send::<Drops>();
+};
+
+fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    for name in maps::names() {
+        loader.map_pin_path(name, folders.maps.join(name));
+    }
+    let mut programs = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
+    for role in Role::ALL {
+        program(&mut programs, role)?.load().map_err(|source| DatapathError::Verify {
+            program: role.program(),
+            source: Box::new(source),
+        })?;
+    }
+    Ok(programs)
+}
+
+fn program(programs: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, DatapathError> {
+    let name = role.program();
+    let program = programs.program_mut(name).ok_or(DatapathError::Incomplete(name))?;
+    program.try_into().map_err(|_| DatapathError::Incomplete(name))
+}

@@ -1,0 +1,534 @@
+//! Loading, pinning, taking over, attaching, and the maps' contents.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Once,
+    time::{Duration, Instant},
+};
+
+use overlay_common::{
+    Config, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, IP16_NONE, NODES_MAX, NeighEntry,
+    NeighKey, NodeEntry, NodeKey, PORTS_MAX, PortEntry, ip16_from_v4,
+};
+use overlay_ctl::{
+    datapath::{Datapath, DatapathConfig, DatapathError, Hook},
+    reconcile::{TableChange, Tables},
+};
+
+use crate::lab::{Netns, sh, skip};
+
+static BPFFS: Once = Once::new();
+const BOUND: Duration = Duration::from_secs(10);
+
+/// A host with an underlay `eth7` towards a peer, an endpoint's port `port0`, and a folder on bpffs.
+struct Host {
+    netns: Netns,
+    peer: Netns,
+    bpffs: PathBuf,
+}
+
+impl Host {
+    fn new() -> Self {
+        BPFFS.call_once(|| {
+            if !sh("mount -t bpf").contains("/sys/fs/bpf") {
+                sh("mount -t bpf bpf /sys/fs/bpf");
+            }
+        });
+        let (netns, peer) = (Netns::new("host"), Netns::new("peer"));
+        netns.join("eth7", &peer, "eth7");
+        netns.join("port0", &peer, "port0");
+        netns.sh("ip addr add 10.0.0.1/24 dev eth7");
+        peer.sh("ip addr add 10.0.0.2/24 dev eth7");
+        let bpffs = Path::new("/sys/fs/bpf").join(&netns.name);
+        Self { netns, peer, bpffs }
+    }
+
+    fn ifindex(&self, ifname: &str) -> u32 {
+        let text = self.netns.sh(&format!("ip -o link show {ifname} | cut -d: -f1"));
+        text.trim().parse().unwrap()
+    }
+
+    fn config_for(&self, underlay: &str) -> DatapathConfig {
+        DatapathConfig {
+            bpffs: self.bpffs.clone(),
+            underlay: underlay.to_owned(),
+            config: Config {
+                vtep: ip16_from_v4([10, 0, 0, 1]),
+                underlay_ifindex: self.ifindex(underlay),
+                vxlan_port: 4789,
+                ttl: 64,
+                pad: 0,
+                flags: 0,
+            },
+        }
+    }
+
+    /// Runs inside the host, as the node would.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.netns.block_on(|| async { work() })
+    }
+
+    fn open(&self) -> Datapath {
+        Datapath::open(self.config_for("eth7")).unwrap()
+    }
+
+    fn link_id(&self, entry: &str) -> String {
+        let path = self.bpffs.join("links").join(entry);
+        let text = sh(&format!("bpftool link show pinned {}", path.display()));
+        text.split(':').next().unwrap().to_owned()
+    }
+
+    fn entries(&self) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.bpffs.join("links")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// Sends a VXLAN packet to the underlay device and a frame into the port; both programs count what
+    /// they drop: the VTEP is unknown, and so is the port.
+    fn make_traffic(&self) {
+        let vxlan = "udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+            udp.sendto(bytes([8, 0, 0, 0, 0, 16, 1, 0]) + bytes(60), (\"10.0.0.1\", 4789))\n";
+        self.peer.sh(&self.python(&format!("{vxlan}port.send(frame)\n")));
+    }
+
+    /// Sends frames into the port until `stop` exists; returns how many.
+    fn send_until(&self, stop: &Path) -> u64 {
+        let send = format!(
+            "sent = 0\n\
+             while not os.path.exists(\"{}\"):\n  port.send(frame); sent += 1\n\
+             print(sent)\n",
+            stop.display()
+        );
+        self.peer.sh(&self.python(&send)).trim().parse().unwrap()
+    }
+
+    /// The command that runs a script with `port`, the far end of the port, and a `frame` for it.
+    fn python(&self, script: &str) -> String {
+        let prelude = "import os, socket\n\
+            port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+            port.bind((\"port0\", 0))\n\
+            frame = bytes([255] * 6 + [2, 0, 0, 0, 0, 1, 0x88, 0xb5]) + bytes(46)\n";
+        std::fs::write(self.script(), format!("{prelude}{script}")).unwrap();
+        format!("python3 {}", self.script().display())
+    }
+
+    fn script(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("{}.py", self.netns.name))
+    }
+
+    fn filters(&self, device: &str) -> String {
+        self.netns.sh(&format!("tc filter show dev {device} ingress"))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let bpffs = self.bpffs.clone();
+        let removed = self.run(move || Datapath::remove_all(&bpffs));
+        if !std::thread::panicking() {
+            removed.unwrap();
+        }
+        drop(std::fs::remove_file(self.script()));
+    }
+}
+
+/// Packets that each program counted.
+fn seen(datapath: &Datapath) -> [u64; 2] {
+    let mut seen = [0; 2];
+    for (_, direction, counter) in datapath.counters().unwrap() {
+        seen[direction as usize] += counter.packets;
+    }
+    seen
+}
+
+/// Waits until both programs counted one more packet than `before`; returns the counts.
+fn seen_more(datapath: &Datapath, before: [u64; 2]) -> [u64; 2] {
+    let start = Instant::now();
+    loop {
+        let now = seen(datapath);
+        if now[0] > before[0] && now[1] > before[1] {
+            return now;
+        }
+        assert!(start.elapsed() < BOUND, "both programs run: {before:?}, {now:?}");
+        std::thread::yield_now();
+    }
+}
+
+fn some_of_everything() -> (Vec<TableChange>, Tables) {
+    let ip = ip16_from_v4([172, 16, 16, 129]);
+    let mac = [2, 0x42, 172, 16, 16, 129];
+    let vtep = ip16_from_v4([10, 0, 0, 2]);
+    let fdb_key = FdbKey { vni: 4097, mac, pad: [0; 2] };
+    let fdb = FdbEntry { vtep, ip, ifindex: 0, flags: 0, generation: 7 };
+    let neigh_key = NeighKey { vni: 4097, ip };
+    let neigh = NeighEntry { mac, pad: [0; 2] };
+    let port = PortEntry { ip, vni: 4097, flags: 0, mac, pad: [0; 2] };
+    let node_key = NodeKey { vtep };
+    let node = NodeEntry {
+        node: 2,
+        ifindex: 0,
+        flags: 0,
+        next_hop_mac: [0; 6],
+        source_mac: [0; 6],
+        pad: [0; 4],
+    };
+    let mut flood = FloodEntry {
+        vtep_count: 1,
+        port_count: 0,
+        vteps: [IP16_NONE; FLOOD_MAX],
+        ports: [0; FLOOD_MAX],
+    };
+    flood.vteps[0] = vtep;
+    let changes = vec![
+        TableChange::PutFdb(fdb_key, fdb),
+        TableChange::PutNeigh(neigh_key, neigh),
+        TableChange::PutPort(9, port),
+        TableChange::PutNode(node_key, node),
+        TableChange::PutFlood(4097, flood),
+    ];
+    let tables = Tables {
+        fdb: [(fdb_key, fdb)].into(),
+        neigh: [(neigh_key, neigh)].into(),
+        ports: [(9, port)].into(),
+        nodes: [(node_key, node)].into(),
+        flood: [(4097, flood)].into(),
+    };
+    (changes, tables)
+}
+
+#[test]
+fn what_is_written_is_read_and_deleted() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    host.run(|| {
+        let mut datapath = host.open();
+        assert_eq!(datapath.tables().unwrap(), Tables::default());
+        let (changes, tables) = some_of_everything();
+        for change in changes.iter().chain(&changes) {
+            datapath.write(change).unwrap();
+        }
+        assert_eq!(datapath.tables().unwrap(), tables);
+        let usage = datapath.usage().unwrap();
+        assert!(usage.iter().all(|map| map.entries == 1), "{usage:?}");
+        assert_eq!(usage.iter().find(|map| map.name == "NODES").unwrap().capacity, NODES_MAX);
+
+        for change in changes.iter().chain(&changes) {
+            let delete = match change.clone() {
+                TableChange::PutFdb(key, _) => TableChange::DeleteFdb(key),
+                TableChange::PutNeigh(key, _) => TableChange::DeleteNeigh(key),
+                TableChange::PutPort(key, _) => TableChange::DeletePort(key),
+                TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
+                TableChange::PutFlood(key, _) => TableChange::DeleteFlood(key),
+                other => unreachable!("only puts: {other:?}"),
+            };
+            datapath.write(&delete).unwrap();
+        }
+        assert_eq!(datapath.tables().unwrap(), Tables::default());
+    });
+}
+
+#[test]
+fn a_full_map_says_so() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    host.run(|| {
+        let mut datapath = host.open();
+        let port = PortEntry { ip: IP16_NONE, vni: 1, flags: 0, mac: [0; 6], pad: [0; 2] };
+        for ifindex in 0..PORTS_MAX {
+            datapath.write(&TableChange::PutPort(ifindex, port)).unwrap();
+        }
+        datapath.write(&TableChange::PutPort(0, port)).unwrap();
+        let error = datapath.write(&TableChange::PutPort(PORTS_MAX, port)).unwrap_err();
+        assert!(
+            matches!(error, DatapathError::TableFull { name: "PORTS", capacity: PORTS_MAX }),
+            "{error:?}"
+        );
+    });
+}
+
+#[test]
+fn the_next_process_takes_everything_over() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    let (port, eth) = (host.ifindex("port0"), host.ifindex("eth7"));
+    let (links, programs, packets) = host.run(|| {
+        let mut datapath = host.open();
+        assert_eq!(datapath.hook(), Hook::Tcx);
+        assert_eq!(datapath.attached(), BTreeSet::new());
+        datapath.attach_endpoint("port0", port).unwrap();
+        datapath.attach_endpoint("port0", port).unwrap();
+        assert_eq!(datapath.attached(), [port].into());
+        for change in some_of_everything().0 {
+            datapath.write(&change).unwrap();
+        }
+        let entries = [format!("endpoint-{port}"), format!("underlay-{eth}")];
+        assert_eq!(host.entries(), entries.clone().into());
+        host.make_traffic();
+        let links = entries.map(|entry| host.link_id(&entry));
+        (links, program_ids(&host), seen_more(&datapath, [0; 2]))
+    });
+
+    // No process holds anything: packets are counted still.
+    host.make_traffic();
+    host.run(|| {
+        let mut datapath = host.open();
+        let before = seen_more(&datapath, packets);
+        assert_eq!(datapath.tables().unwrap(), some_of_everything().1);
+        assert_eq!(datapath.attached(), [port].into());
+        let entries = [format!("endpoint-{port}"), format!("underlay-{eth}")];
+        assert_eq!(entries.map(|entry| host.link_id(&entry)), links, "the links are the same");
+        let now = program_ids(&host);
+        assert!(now.is_disjoint(&programs), "the programs are new: {programs:?}, {now:?}");
+        datapath.attach_endpoint("port0", port).unwrap();
+        host.make_traffic();
+        seen_more(&datapath, before);
+
+        datapath.detach_endpoint(port).unwrap();
+        datapath.detach_endpoint(port).unwrap();
+        assert_eq!(datapath.attached(), BTreeSet::new());
+        assert_eq!(host.entries(), [format!("underlay-{eth}")].into());
+    });
+}
+
+/// Ids of the programs that the pinned links hold.
+fn program_ids(host: &Host) -> BTreeSet<String> {
+    let id = |entry: String| {
+        let path = host.bpffs.join("links").join(entry);
+        let text = sh(&format!("bpftool link show pinned {}", path.display()));
+        let mut words = text.split_whitespace().skip_while(|word| *word != "prog");
+        words.nth(1).unwrap().to_owned()
+    };
+    host.entries().into_iter().map(id).collect()
+}
+
+#[test]
+fn clsact_serves_where_tcx_does_not() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    let (port, eth) = (host.ifindex("port0"), host.ifindex("eth7"));
+    host.netns.sh("tc qdisc add dev eth7 clsact");
+    host.netns.sh("tc filter add dev eth7 ingress prio 7 protocol ip u32 match u32 0 0");
+    let open = || Datapath::open_on(host.config_for("eth7"), Hook::Clsact).unwrap();
+    let packets = host.run(|| {
+        let mut datapath = open();
+        datapath.attach_endpoint("port0", port).unwrap();
+        datapath.attach_endpoint("port0", port).unwrap();
+        host.make_traffic();
+        seen_more(&datapath, [0; 2])
+    });
+    let count = |device| host.filters(device).matches("direct-action").count();
+    assert_eq!((count("eth7"), count("port0")), (1, 1));
+    let before = host.filters("eth7");
+    host.make_traffic();
+    host.run(|| {
+        let mut datapath = open();
+        seen_more(&datapath, packets);
+        assert_eq!(datapath.attached(), [port].into());
+        assert_eq!((count("eth7"), count("port0")), (1, 1), "replaced, not added");
+        assert_ne!(host.filters("eth7"), before, "by another program");
+        datapath.detach_endpoint(port).unwrap();
+        assert_eq!(count("port0"), 0);
+        assert_eq!(host.entries(), [format!("underlay-{eth}")].into());
+
+        Datapath::remove_all(&host.bpffs).unwrap();
+        assert!(!host.bpffs.exists());
+        assert_eq!(count("eth7"), 0);
+        assert!(host.filters("eth7").contains("u32"), "the foreign filter is left");
+    });
+}
+
+#[test]
+fn no_packet_passes_by_while_programs_are_replaced() {
+    if skip() {
+        return;
+    }
+    for hook in [Hook::Tcx, Hook::Clsact] {
+        let host = Host::new();
+        // Nothing but our frames comes out of the port.
+        host.peer.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+        let port = host.ifindex("port0");
+        let open = || Datapath::open_on(host.config_for("eth7"), hook).unwrap();
+        let [before, _] = host.run(|| {
+            let mut datapath = open();
+            datapath.attach_endpoint("port0", port).unwrap();
+            seen(&datapath)
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let stop = folder.path().join("stop");
+        let sent = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| host.send_until(&stop));
+            let first = host.run(|| {
+                let datapath = open();
+                let start = Instant::now();
+                while seen(&datapath)[0] == before && start.elapsed() < BOUND {
+                    std::thread::yield_now();
+                }
+                seen(&datapath)[0]
+            });
+            for _ in 0..5 {
+                host.run(|| drop(open()));
+            }
+            std::fs::write(&stop, "").unwrap();
+            let sent = sender.join().unwrap();
+            assert!(sent > first - before, "{hook:?}: frames came while programs were replaced");
+            sent
+        });
+        let [after, _] = host.run(|| seen(&open()));
+        assert_eq!(after - before, sent, "{hook:?}");
+    }
+}
+
+#[test]
+fn attachments_whose_device_went_are_forgotten() {
+    if skip() {
+        return;
+    }
+    for hook in [Hook::Tcx, Hook::Clsact] {
+        let host = Host::new();
+        let (port, eth) = (host.ifindex("port0"), host.ifindex("eth7"));
+        host.run(|| {
+            let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
+            datapath.attach_endpoint("port0", port).unwrap();
+        });
+        // A device that went, and another that took its index.
+        host.netns.sh("ip link del port0");
+        host.netns.sh(&format!("ip link add port0 index {port} type veth peer name port1"));
+        host.run(|| {
+            let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
+            assert_eq!(datapath.attached(), BTreeSet::new(), "{hook:?}");
+            assert_eq!(host.entries(), [format!("underlay-{eth}")].into(), "{hook:?}");
+            datapath.attach_endpoint("port0", port).unwrap();
+            host.netns.sh("ip link del port0");
+            datapath.detach_endpoint(port).unwrap();
+            let error = datapath.attach_endpoint("port0", port).unwrap_err();
+            assert!(matches!(error, DatapathError::NoDevice { .. }), "{error:?}");
+            assert_eq!(host.entries(), [format!("underlay-{eth}")].into(), "{hook:?}");
+        });
+    }
+}
+
+#[test]
+fn the_underlay_can_be_another_device() {
+    if skip() {
+        return;
+    }
+    for hook in [Hook::Tcx, Hook::Clsact] {
+        let host = Host::new();
+        host.netns.join("eth8", &host.peer, "eth8");
+        let new = host.ifindex("eth8");
+        host.run(|| {
+            drop(Datapath::open_on(host.config_for("eth7"), hook).unwrap());
+            let datapath = Datapath::open_on(host.config_for("eth8"), hook).unwrap();
+            assert_eq!(host.entries(), [format!("underlay-{new}")].into());
+            drop(datapath);
+            assert!(!host.filters("eth7").contains("direct-action"));
+        });
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_on_bpffs_is_refused() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    let folder = tempfile::tempdir().unwrap();
+    host.run(|| {
+        let bpffs = folder.path().join("overlay");
+        let config = DatapathConfig { bpffs, ..host.config_for("eth7") };
+        let error = Datapath::open(config).unwrap_err();
+        assert!(matches!(error, DatapathError::NoBpffs(_)), "{error:?}");
+    });
+}
+
+#[test]
+fn a_pinned_map_of_another_version_is_refused_and_kept() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    let maps = host.bpffs.join("maps");
+    std::fs::create_dir_all(&maps).unwrap();
+    let pin = maps.join("FDB");
+    sh(&format!(
+        "bpftool map create {} type hash key 12 value 40 entries 16 name FDB flags 1",
+        pin.display()
+    ));
+    host.run(|| {
+        let error = Datapath::open(host.config_for("eth7")).unwrap_err();
+        let DatapathError::MapShape { name, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(*name, "FDB");
+        let text = error.to_string();
+        assert!(text.contains("values have 40 bytes, not 48"), "{text}");
+        assert!(text.contains(&format!("rm -r {}", host.bpffs.display())), "{text}");
+        assert!(pin.exists() && !maps.join("NEIGH").exists(), "nothing was touched");
+    });
+}
+
+#[test]
+fn a_stranger_in_the_folder_survives_its_removal() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    host.run(|| {
+        drop(host.open());
+        let foreign = host.bpffs.join("maps/THEIRS");
+        sh(&format!(
+            "bpftool map create {} type array key 4 value 4 entries 1 name THEIRS",
+            foreign.display()
+        ));
+        Datapath::remove_all(&host.bpffs).unwrap();
+        assert!(foreign.exists());
+        assert!(!host.bpffs.join("maps/FDB").exists() && !host.bpffs.join("links").exists());
+        std::fs::remove_file(foreign).unwrap();
+        Datapath::remove_all(&host.bpffs).unwrap();
+        assert!(!host.bpffs.exists());
+        Datapath::remove_all(&host.bpffs).unwrap();
+    });
+}
+
+#[test]
+fn drops_are_told_while_the_monitor_is_on() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    let port = host.ifindex("port0");
+    host.netns.block_on(|| async {
+        let mut datapath = host.open();
+        datapath.attach_endpoint("port0", port).unwrap();
+        let mut drops = datapath.drops().unwrap();
+        assert!(matches!(datapath.drops(), Err(DatapathError::EventsTaken)));
+        datapath.set_monitor(true).unwrap();
+        host.make_traffic();
+        let told = async {
+            loop {
+                let event = drops.next().await.unwrap();
+                if event.ifindex == port {
+                    return event;
+                }
+            }
+        };
+        let event = tokio::time::timeout(BOUND, told).await.expect("the drop is told");
+        assert_eq!(event.reason, DropReason::UnknownPort as u32, "no entry in PORTS: {event:?}");
+
+        datapath.set_monitor(false).unwrap();
+        drop(drops);
+        let mut drops = datapath.drops().expect("the reader's place is free again");
+        let before = seen(&datapath);
+        host.make_traffic();
+        seen_more(&datapath, before);
+        let silence = tokio::time::timeout(Duration::from_millis(50), drops.next()).await;
+        assert!(silence.is_err(), "{silence:?}");
+    });
+}

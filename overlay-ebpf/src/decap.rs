@@ -1,0 +1,74 @@
+//! Stripping the outer headers.
+
+use crate::{
+    ecn,
+    frame::header,
+    headers::{ETH_P_IP, ETH_P_IPV6, Ethernet, Ipv4, Ipv6Start},
+};
+use aya_ebpf::{
+    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::{bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room},
+    programs::TcContext,
+};
+use overlay_common::{DropReason, VXLAN_OVERHEAD};
+
+/// Where the inner packet begins, seen from the outer Ethernet header.
+const INNER_L3: usize = VXLAN_OVERHEAD as usize + size_of::<Ethernet>();
+
+/// Carries congestion marks from the outer to the inner header.
+#[inline(always)]
+pub fn combine_ecn(ctx: &TcContext, inner: &Ethernet, outer_tos: u8) -> Result<(), DropReason> {
+    match inner.ethertype() {
+        ETH_P_IP => {
+            let ip: &mut Ipv4 = header(ctx, INNER_L3)?;
+            let tos = ecn::combine(ip.tos, outer_tos)?;
+            if tos != ip.tos {
+                ip.set_tos(tos);
+            }
+        }
+        ETH_P_IPV6 => {
+            let ip: &mut Ipv6Start = header(ctx, INNER_L3)?;
+            let class = ip.traffic_class();
+            let combined = ecn::combine(class, outer_tos)?;
+            if combined != class {
+                ip.set_traffic_class(combined);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Strips the outer headers and puts the inner Ethernet header back in front.
+#[inline(always)]
+pub fn strip(ctx: &TcContext, inner: Ethernet) -> Result<(), DropReason> {
+    // SAFETY: the context is valid while the program runs.
+    let stripped = unsafe {
+        bpf_skb_adjust_room(
+            ctx.skb.skb,
+            -i32::from(VXLAN_OVERHEAD as i16),
+            BPF_ADJ_ROOM_MAC,
+            BPF_F_ADJ_ROOM_FIXED_GSO as u64,
+        )
+    };
+    if stripped != 0 {
+        return Err(DropReason::DecapFailed);
+    }
+    *header::<Ethernet>(ctx, 0)? = inner;
+    Ok(())
+}
+
+/// Hands a stripped frame to the endpoint behind the host-side device `ifindex`.
+///
+/// redirect_peer keeps the packet's protocol as the kernel knows it, which after stripping is still
+/// the outer one's, IPv4. Any other frame takes the way through the device, which reads it anew.
+#[inline(always)]
+pub fn deliver(inner: &Ethernet, ifindex: u32) -> i32 {
+    if inner.ethertype() == ETH_P_IP {
+        // SAFETY: no preconditions.
+        unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+    } else {
+        // SAFETY: no preconditions.
+        unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+}

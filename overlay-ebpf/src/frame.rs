@@ -1,0 +1,103 @@
+//! The one way to a packet's bytes.
+
+use aya_ebpf::programs::TcContext;
+use overlay_common::{DropReason, Ip16, MacBytes};
+
+/// A header at an offset, checked to lie within the packet.
+///
+/// The reference is void after any helper that changes the packet; the verifier sees to that.
+#[inline(always)]
+pub fn header<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
+    const { assert!(align_of::<T>() == 1, "nothing in a packet is aligned") };
+    let start = data(ctx) + offset;
+    if start + size_of::<T>() > data_end(ctx) {
+        return Err(DropReason::Malformed);
+    }
+    // SAFETY: in bounds (above), of alignment one, and of a type that any bytes are a value of; no
+    // two live references overlap, since each handler takes one header at a time.
+    Ok(unsafe { &mut *(start as *mut T) })
+}
+
+/// Makes sure that the first `len` bytes can be read directly.
+#[inline(always)]
+pub fn linear(ctx: &TcContext, len: usize) -> Result<(), DropReason> {
+    if data(ctx) + len <= data_end(ctx) {
+        return Ok(());
+    }
+    if (ctx.len() as usize) < len || ctx.pull_data(len as u32).is_err() {
+        return Err(DropReason::Malformed);
+    }
+    Ok(())
+}
+
+/// Start of the packet. Volatile, so that the compiler never merges the reads of two branches into one
+/// word and widens that: the verifier would no longer know it for a packet's pointer.
+#[inline(always)]
+fn data(ctx: &TcContext) -> usize {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (&raw const (*ctx.skb.skb).data).read_volatile() as usize }
+}
+
+/// End of what can be read directly. Volatile for the same reason.
+#[inline(always)]
+fn data_end(ctx: &TcContext) -> usize {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (&raw const (*ctx.skb.skb).data_end).read_volatile() as usize }
+}
+
+/// The frame carries a tag that the device took out of it.
+#[inline(always)]
+pub fn has_stripped_tag(ctx: &TcContext) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).vlan_present != 0 }
+}
+
+/// The device that the frame came in by.
+#[inline(always)]
+pub fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// What the kernel thinks whom the frame is for (PACKET_HOST and so on).
+#[inline(always)]
+pub fn packet_type(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).pkt_type }
+}
+
+/// Compares in two loads; the slice comparison of `core` would be a call.
+#[inline(always)]
+pub fn same_mac(a: &MacBytes, b: &MacBytes) -> bool {
+    let halves = |mac: &MacBytes| {
+        (u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]]), u16::from_ne_bytes([mac[4], mac[5]]))
+    };
+    halves(a) == halves(b)
+}
+
+/// Compares in two loads.
+#[inline(always)]
+pub fn same_ip(a: &Ip16, b: &Ip16) -> bool {
+    halves(a) == halves(b)
+}
+
+/// Whether `ip` is the mapped form of `v4`.
+#[inline(always)]
+pub fn is_v4(ip: &Ip16, v4: [u8; 4]) -> bool {
+    same_ip(ip, &overlay_common::ip16_from_v4(v4))
+}
+
+/// The last four bytes: the IPv4 address, where it is one.
+#[inline(always)]
+pub fn v4(ip: &Ip16) -> [u8; 4] {
+    [ip[12], ip[13], ip[14], ip[15]]
+}
+
+#[inline(always)]
+fn halves(ip: &Ip16) -> (u64, u64) {
+    // SAFETY: sixteen bytes are two words of eight; the reads ask for no alignment.
+    unsafe {
+        let words = ip.as_ptr().cast::<u64>();
+        (words.read_unaligned(), words.add(1).read_unaligned())
+    }
+}

@@ -1,0 +1,63 @@
+//! The maps. Keys, values, names and capacities are overlay-common's.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use overlay_common::{
+    Config, Counter, DropEvent, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey, FloodEntry,
+    METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PORTS_MAX,
+    PortEntry,
+};
+
+const LAZY: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+pub static FDB: HashMap<FdbKey, FdbEntry, { ENDPOINTS_MAX as usize }, LAZY> = HashMap::new();
+
+#[btf_map]
+pub static NEIGH: HashMap<NeighKey, NeighEntry, { ENDPOINTS_MAX as usize }, LAZY> = HashMap::new();
+
+#[btf_map]
+pub static PORTS: HashMap<u32, PortEntry, { PORTS_MAX as usize }, LAZY> = HashMap::new();
+
+#[btf_map]
+pub static NODES: HashMap<NodeKey, NodeEntry, { NODES_MAX as usize }, LAZY> = HashMap::new();
+
+#[btf_map]
+pub static FLOOD: HashMap<u32, FloodEntry, { NETWORKS_MAX as usize }, LAZY> = HashMap::new();
+
+#[btf_map]
+pub static CONFIG: Array<Config, 1> = Array::new();
+
+#[btf_map]
+pub static METRICS: PerCpuArray<Counter, { METRICS_MAX as usize }> = PerCpuArray::new();
+
+#[btf_map]
+pub static EVENTS: RingBuf<DropEvent, { EVENTS_BYTES as usize }> = RingBuf::new();
+
+macro_rules! lookup {
+    ($(#[$doc:meta])* $name:ident($map:ident: $key:ty) -> $value:ty) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(key: &$key) -> Option<&'static $value> {
+            // SAFETY: user space replaces values whole, and the kernel frees a deleted element only
+            // after the program has returned (RCU); a value read half-old, half-new can't be, since
+            // an update of a hash map puts a new element in place of the old one.
+            unsafe { $map.get(key) }
+        }
+    };
+}
+
+lookup!(fdb(FDB: FdbKey) -> FdbEntry);
+lookup!(neigh(NEIGH: NeighKey) -> NeighEntry);
+lookup!(port(PORTS: u32) -> PortEntry);
+lookup!(node(NODES: NodeKey) -> NodeEntry);
+lookup!(flood(FLOOD: u32) -> FloodEntry);
+
+/// The node's configuration; `None` before user space has written it.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0).filter(|config| config.underlay_ifindex != 0)
+}
