@@ -4,6 +4,8 @@
 //! compiler, because it is what installs them.
 
 mod bench;
+#[allow(dead_code, unreachable_pub, reason = "shared with build scripts, which use more of it")]
+mod bpf_toolchain;
 mod build;
 mod ci;
 mod demo;
