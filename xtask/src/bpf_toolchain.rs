@@ -99,7 +99,8 @@ fn has_source(rustc: &Path) -> bool {
     Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
 }
 
-fn find_linker(tools: &Path) -> Option<PathBuf> {
+/// bpf-linker, whatever its version; `tools` comes first.
+pub fn find_linker(tools: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)

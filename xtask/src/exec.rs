@@ -23,7 +23,7 @@ pub(crate) fn target_dir() -> PathBuf {
 
 /// Where `setup` puts tools that belong to this workspace alone.
 pub(crate) fn tools_dir() -> PathBuf {
-    root().join("target/tools")
+    target_dir().join("tools")
 }
 
 /// The release binary.

@@ -14,7 +14,7 @@ pub(crate) fn take_down_first() -> Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         while signals.wait().is_ok() {
             eprintln!("\ninterrupted; removing what was built");
-            overlay_tests::lab::interrupt();
+            overlay_lab::interrupt();
         }
     })?;
     Ok(())

@@ -1,9 +1,10 @@
 //! `cargo xtask lint`: format, clippy and rustdoc, warnings denied.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
-    exec::{cargo, exec},
+    bpf_toolchain,
+    exec::{cargo, exec, target_dir, tools_dir},
     setup::{self, Purpose},
 };
 
@@ -20,6 +21,34 @@ pub(crate) fn run() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
+    programs()?;
     let doc = ["doc", "--workspace", "--exclude", "overlay-ebpf", "--no-deps"];
     exec(cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The eBPF programs, under their own compiler's clippy: rustup's belongs to another version.
+fn programs() -> Result<()> {
+    let toolchain = match bpf_toolchain::find(&tools_dir()) {
+        Ok(toolchain) => toolchain,
+        Err(missing) => bail!("{missing}"),
+    };
+    let driver = toolchain.rustc.with_file_name("clippy-driver");
+    if !driver.exists() {
+        println!(
+            "lint: the eBPF programs are not checked by clippy: there is no {} (Debian: apt-get \
+             install rust-web-clippy)",
+            driver.display()
+        );
+        return Ok(());
+    }
+    let mut check = cargo(["check", "--locked", "--package", "overlay-ebpf", "--profile"]);
+    check
+        .args([bpf_toolchain::PROFILE, "--target", bpf_toolchain::TARGET, "-Zbuild-std=core"])
+        .arg("--target-dir")
+        .arg(target_dir().join("ebpf-lint"))
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTC_WORKSPACE_WRAPPER", driver)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings");
+    exec(&mut check)
 }

@@ -4,6 +4,8 @@
 //! compiler, because it is what installs them.
 
 mod bench;
+#[allow(dead_code, unreachable_pub, reason = "shared with build scripts, which use more of it")]
+mod bpf_toolchain;
 mod build;
 mod ci;
 mod demo;
@@ -14,6 +16,8 @@ mod run;
 mod serve_page;
 mod setup;
 mod test;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -46,8 +50,19 @@ enum Verb {
     ServePage(serve_page::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().verb {
+fn main() -> ExitCode {
+    match run(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not Debug: a person who lacks a package wants no backtrace.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Setup(options) => setup::run(&options),
         Verb::Build => build::run(),
         Verb::Run(options) => run::run(&options),

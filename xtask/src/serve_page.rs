@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::lab::page;
+use overlay_lab::page;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

@@ -7,7 +7,10 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
-use crate::exec::{capture, cargo, command_line, exec, find_program, tools_dir};
+use crate::{
+    bpf_toolchain,
+    exec::{capture, cargo, command_line, exec, find_program, tools_dir},
+};
 
 /// The bpf-linker whose LLVM fits Debian's rustc-web.
 const BPF_LINKER_VERSION: &str = "0.13.0";
@@ -53,7 +56,7 @@ const TO_BUILD: &[Need] = &[
     Need {
         what: "LLVM 22's libraries",
         why: "bpf-linker is built against the LLVM of that compiler",
-        packages: &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"],
+        packages: &["llvm-22-dev", "libpolly-22-dev"],
         elsewhere: "cargo install bpf-linker@0.13.0 --locked",
         present: || bpf_linker_present() || llvm_present(),
     },
@@ -189,7 +192,7 @@ fn install_bpf_linker() -> Result<()> {
 
 fn instructions(missing: &[&Need], linker_missing: bool, bpffs_missing: bool) -> String {
     let mut text = String::from(
-        "this machine lacks what the build needs, and only Debian as root is set up by itself.\n\
+        "this machine lacks what is needed, and only on Debian as root is it installed by itself.\n\
          Install:\n",
     );
     for need in missing {
@@ -216,17 +219,7 @@ fn instructions(missing: &[&Need], linker_missing: bool, bpffs_missing: bool) ->
 }
 
 fn ebpf_compiler_present() -> bool {
-    let debian = Path::new("/usr/bin/rustc").exists()
-        && Path::new("/usr/lib/rustlib/src/rust/library/core/src/lib.rs").exists();
-    debian || nightly_has_source()
-}
-
-fn nightly_has_source() -> bool {
-    let mut rustc = Command::new("rustc");
-    rustc.args(["+nightly", "--print", "sysroot"]);
-    capture(&mut rustc).is_ok_and(|sysroot| {
-        Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
-    })
+    !bpf_toolchain::find(&tools_dir()).is_err_and(|missing| missing.compiler)
 }
 
 fn llvm_present() -> bool {
@@ -235,10 +228,8 @@ fn llvm_present() -> bool {
 }
 
 fn bpf_linker_present() -> bool {
-    let own = tools_dir().join("bin/bpf-linker");
-    let linker = if own.exists() { Some(own) } else { find_program("bpf-linker") };
     // Run it: it links LLVM dynamically, and a file that can't start is as good as none.
-    linker.is_some_and(|linker| {
+    bpf_toolchain::find_linker(&tools_dir()).is_some_and(|linker| {
         capture(Command::new(linker).arg("--version"))
             .is_ok_and(|text| text.trim().ends_with(BPF_LINKER_VERSION))
     })

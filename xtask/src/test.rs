@@ -40,11 +40,6 @@ const FAST: &[Rung] = &[
         one_by_one: false,
     },
     Rung {
-        name: "the lab's own parts",
-        cargo_args: &["--package", "overlay-tests", "--lib"],
-        one_by_one: false,
-    },
-    Rung {
         name: "the programs: bytes in, bytes and maps out",
         cargo_args: &["--package", "overlay-tests", "--test", "prog_run"],
         one_by_one: true,

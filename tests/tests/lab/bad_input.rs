@@ -1,7 +1,7 @@
 //! Bad input: one clear error, the right exit code, nothing left half-made.
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::lab::{Host, MachineState, Netns};
+use overlay_lab::{Host, MachineState, Netns};
 
 use crate::support::{NETWORK, NODES, attach, pair, refused_with, scenario};
 

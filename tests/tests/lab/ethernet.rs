@@ -1,7 +1,7 @@
 //! One Ethernet across routed hosts.
 
 use anyhow::{Context as _, ensure};
-use overlay_tests::lab::{Requirement, capture::Capture, page, rows, text};
+use overlay_lab::{Requirement, capture::Capture, page, rows, text};
 
 use crate::support::{NETWORK, NODES, attach, cluster, scenario};
 

@@ -1,7 +1,7 @@
 //! Who may send what.
 
 use anyhow::ensure;
-use overlay_tests::lab::Netns;
+use overlay_lab::Netns;
 
 use crate::support::{NODES, attach, pair, scenario};
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_tests::lab::{Host, eventually, probe::Prober, text};
+use overlay_lab::{Host, eventually, probe::Prober, text};
 
 use crate::support::{Cluster, NETWORK, NODES, address, cluster, refused_with, scenario};
 

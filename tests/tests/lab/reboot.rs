@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use overlay_tests::lab::{eventually, text};
+use overlay_lab::{eventually, text};
 
 use crate::support::{NODES, attach, pair, scenario};
 

@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::lab::{Host, MachineState};
+use overlay_lab::{Host, MachineState};
 
 use crate::support::{NODES, refused_with, scenario};
 
-fn lonely(lab: &mut overlay_tests::lab::Lab) -> Result<std::sync::Arc<Host>> {
+fn lonely(lab: &mut overlay_lab::Lab) -> Result<std::sync::Arc<Host>> {
     let [h1, _] = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
     Ok(h1)
 }

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{bail, ensure};
-use overlay_tests::lab::{MachineState, Requirement, eventually};
+use overlay_lab::{MachineState, Requirement, eventually};
 
 use crate::support::{NETWORK, NODES, attach, create_network, pair, scenario, vni};
 

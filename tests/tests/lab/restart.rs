@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use overlay_tests::lab::{Iperf, Requirement, eventually, probe::Prober};
+use overlay_lab::{Iperf, Requirement, eventually, probe::Prober};
 
 use crate::support::{Endpoint, NODES, attach, cluster, pair, scenario};
 

@@ -3,7 +3,7 @@
 use std::{env, fs::File, io::Write as _, net::Ipv4Addr, panic::Location, sync::Arc};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_tests::lab::{Failure, Host, Lab, Netns, Requirement, missing, text};
+use overlay_lab::{Failure, Host, Lab, Netns, Requirement, missing, text};
 use serde_json::Value;
 
 /// What nearly every scenario needs.

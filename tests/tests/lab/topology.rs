@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use overlay_tests::lab::{BPFFS, Lab, Requirement, page, probe::Prober};
+use overlay_lab::{BPFFS, Lab, Requirement, page, probe::Prober};
 
 use crate::support::scenario;
 

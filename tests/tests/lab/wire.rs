@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_tests::lab::{Host, Lab, Requirement, capture::Capture, page};
+use overlay_lab::{Host, Lab, Requirement, capture::Capture, page};
 
 use crate::support::{Cluster, Endpoint, NETWORK, attach, cluster, scenario, vni};
 
@@ -85,7 +85,7 @@ fn an_independent_reader_finds_valid_vxlan() {
 }
 
 /// Outer IPv4 and what is inside.
-fn checksums_are_right(packets: &overlay_tests::lab::capture::Packets) -> Result<()> {
+fn checksums_are_right(packets: &overlay_lab::capture::Packets) -> Result<()> {
     // TCP inside a veth carries half a checksum until a real device or a receiver finishes it.
     let wrong = packets.fields("ip.checksum.status == \"Bad\"", &["frame.number"])?;
     ensure!(wrong.is_empty(), "bad IPv4 checksums: {wrong:?}");

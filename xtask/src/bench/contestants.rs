@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::lab::{Host, Lab, Netns, text};
+use overlay_lab::{Host, Lab, Netns, text};
 
 /// The overlay's MTU over an underlay of 1500.
 const MTU: &str = "1450";

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::lab::{Lab, probe::Prober};
+use overlay_lab::{Lab, probe::Prober};
 use serde::Serialize;
 
 use super::{

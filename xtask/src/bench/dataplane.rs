@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result};
-use overlay_tests::lab::{Lab, pinned};
+use overlay_lab::{Lab, pinned};
 use serde::Serialize;
 
 use super::{
@@ -108,7 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for round in 1..=rounds {
         for metric in Metric::ALL {
             for contestant in &contestants {
-                overlay_tests::lab::check_interrupted()?;
+                overlay_lab::check_interrupted()?;
                 let sample = metric
                     .measure(contestant, seconds)
                     .with_context(|| format!("{}: {}", contestant.name, metric.name()))?;

@@ -4,7 +4,7 @@ mod shell;
 mod story;
 
 use anyhow::Result;
-use overlay_tests::lab::{Host, Lab};
+use overlay_lab::{Host, Lab};
 
 use crate::{
     build, interrupt,

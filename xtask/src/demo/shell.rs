@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use overlay_tests::lab::{
+use overlay_lab::{
     Host, Netns, check_interrupted,
     command::{self, Output},
     overlay_binary,

@@ -3,7 +3,7 @@
 use std::{env, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_tests::lab::{Host, Lab, Netns, eventually, probe::Prober, text};
+use overlay_lab::{Host, Lab, Netns, eventually, probe::Prober, text};
 
 use super::shell::{Shell, heading};
 

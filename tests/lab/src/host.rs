@@ -328,7 +328,7 @@ impl Host {
 #[must_use]
 pub fn overlay_binary() -> PathBuf {
     env::var_os("OVERLAY_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/overlay"),
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/overlay"),
         PathBuf::from,
     )
 }
