@@ -92,6 +92,8 @@ pub(crate) struct Cluster {
     pub(crate) rng: Rng,
     /// Lost on the way, in percent.
     pub(crate) loss: u64,
+    /// This many snapshots get lost without anybody noticing.
+    pub(crate) swallow: usize,
     dirs: BTreeMap<u64, TempDir>,
     nodes: BTreeMap<u64, Core<Ledger>>,
     packets: VecDeque<Packet>,
@@ -105,6 +107,7 @@ impl Cluster {
             config,
             rng: Rng(0),
             loss: 0,
+            swallow: 0,
             dirs: BTreeMap::new(),
             nodes: BTreeMap::new(),
             packets: VecDeque::new(),
@@ -345,6 +348,10 @@ impl Cluster {
         let Some(Packet { from, to, bytes, is_snapshot }) = self.packets.pop_front() else {
             return false;
         };
+        if is_snapshot && self.swallow > 0 {
+            self.swallow -= 1;
+            return true;
+        }
         let lost = self.cut.contains(&(from, to)) || self.rng.percent(self.loss);
         let delivered = match self.nodes.get_mut(&to) {
             Some(node) if !lost => {
