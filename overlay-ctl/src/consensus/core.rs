@@ -5,12 +5,13 @@
 
 mod apply;
 mod members;
+mod proposals;
 
 use std::{collections::BTreeMap, fmt};
 
 use raft::{
     Config, RawNode, Ready, SnapshotStatus, StateRole,
-    eraftpb::{ConfState, Entry, Message, MessageType},
+    eraftpb::{ConfState, Message, MessageType},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -149,21 +150,6 @@ impl<S: StateMachine> Core<S> {
     /// What this node knows of the cluster, from now on.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
-    }
-
-    /// Queues a command; the next [`Self::pump`] proposes it.
-    pub fn propose(&mut self, command: Vec<u8>, reply: Reply<(u64, S::Outcome)>) {
-        let error = if self.node.raft.state != StateRole::Leader {
-            ProposeError::NotLeader { leader: self.leader() }
-        } else if command.is_empty() {
-            ProposeError::Invalid("empty command")
-        } else if command.len() as u64 > self.config.max_message_bytes {
-            ProposeError::Invalid("command too large")
-        } else {
-            self.proposals.push((command, reply));
-            return;
-        };
-        drop(reply.send(Err(error)));
     }
 
     /// Queues a read; it is answered with the applied index once that covers every write that was
@@ -307,65 +293,6 @@ impl<S: StateMachine> Core<S> {
         self.node.advance_apply();
         self.step_down_if_removed();
         Ok(())
-    }
-
-    /// Proposes what waits, many commands a message, so that they share appends and fsyncs.
-    fn flush_proposals(&mut self) {
-        let mut queue = std::mem::take(&mut self.proposals).into_iter().peekable();
-        while queue.peek().is_some() {
-            let (mut entries, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some((command, _)) = queue.peek() {
-                bytes += command.len() as u64;
-                if !entries.is_empty() && bytes > self.config.max_message_bytes {
-                    break;
-                }
-                if let Some((data, reply)) = queue.next() {
-                    entries.push(Entry { data, ..Entry::default() });
-                    replies.push(reply);
-                }
-            }
-            // A follower would forward the proposal, which could then not be answered.
-            let is_leader = self.node.raft.state == StateRole::Leader;
-            let first = self.node.raft.raft_log.last_index() + 1;
-            let message = Message {
-                msg_type: MessageType::MsgPropose as i32,
-                from: self.id(),
-                entries,
-                ..Message::default()
-            };
-            if is_leader && self.node.step(message).is_ok() {
-                let term = self.node.raft.term;
-                for (index, reply) in (first..).zip(replies) {
-                    self.waiters.insert(index, Waiter { term, kind: WaiterKind::Command(reply) });
-                }
-                continue;
-            }
-            let error = match self.node.raft.lead_transferee {
-                _ if !is_leader => ProposeError::NotLeader { leader: self.leader() },
-                Some(next) => ProposeError::NotLeader { leader: Some(next) },
-                None => ProposeError::Overloaded,
-            };
-            for reply in replies {
-                drop(reply.send(Err(error.clone())));
-            }
-        }
-    }
-
-    /// Once this node no longer leads the term of a proposal, another entry may take its place.
-    /// Waiting to see which would mean waiting for a quorum that may not come.
-    fn fail_stale_waiters(&mut self) {
-        let leads = self.node.raft.state == StateRole::Leader;
-        let term = self.node.raft.term;
-        if self.waiters.values().all(|waiter| leads && waiter.term == term) {
-            return;
-        }
-        for (index, waiter) in std::mem::take(&mut self.waiters) {
-            if leads && waiter.term == term {
-                self.waiters.insert(index, waiter);
-            } else {
-                waiter.fail(ProposeError::Dropped);
-            }
-        }
     }
 
     fn send(&mut self, messages: Vec<Message>, transport: &mut dyn Transport) {

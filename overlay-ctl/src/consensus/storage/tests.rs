@@ -100,6 +100,16 @@ fn a_conflicting_suffix_is_replaced_and_that_is_not_amnesia() {
     assert_eq!(entries(&reopen(&dir)), expected);
 }
 
+/// The mark goes down before the log does, or a crash in between would look like amnesia.
+#[test]
+fn the_mark_is_lowered_before_the_log_gets_shorter() {
+    let (dir, mut store) = fresh();
+    append(&mut store, &(2..=9).map(|index| entry(index, 1)).collect::<Vec<_>>(), 1, 3);
+    store.fail_after(Some(0));
+    assert!(store.write(&Batch { entries: &[entry(4, 2)], ..Batch::default() }).is_err());
+    assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater { term: 1, last: 4 });
+}
+
 #[test]
 fn compaction_keeps_a_tail_and_raises_the_commit() {
     let (dir, mut store) = fresh();

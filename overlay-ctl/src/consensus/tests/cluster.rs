@@ -139,7 +139,6 @@ fn messages_that_arrive_before_a_joiner_is_known_do_no_harm() {
     let mut cluster = Cluster::new(config());
     cluster.commit("a");
     cluster.join(2);
-    // Node 2 loses everything but its identity in the cluster's eyes: same id, first messages again.
     cluster.stop(2);
     cluster.start(2);
     cluster.commit("b");
@@ -218,6 +217,39 @@ fn members_are_removed_and_a_leader_hands_over_first() {
     cluster.stop(leader);
     cluster.commit("b");
     cluster.assert_equal();
+}
+
+#[test]
+fn messages_that_would_make_the_engine_panic_are_refused() {
+    use raft::eraftpb::{Message, MessageType};
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("a");
+    let leader = cluster.leader().unwrap();
+    let to = (1..=3).find(|id| *id != leader).unwrap();
+    let status = cluster.status(to);
+    let good = Message {
+        msg_type: MessageType::MsgHeartbeat as i32,
+        from: leader,
+        to,
+        term: status.term,
+        commit: status.commit,
+        ..Message::default()
+    };
+    let cases = [
+        (good.clone(), true),
+        (Message { commit: status.commit + 1, ..good.clone() }, false),
+        (Message { term: 0, ..good.clone() }, false),
+        (Message { to: leader, ..good.clone() }, false),
+        (Message { from: to, ..good.clone() }, false),
+        (Message { from: 0, ..good.clone() }, false),
+        (Message { msg_type: 99, ..good.clone() }, false),
+        (Message { msg_type: MessageType::MsgPropose as i32, ..good.clone() }, false),
+        (Message { msg_type: MessageType::MsgReadIndex as i32, ..good.clone() }, false),
+    ];
+    for (message, accepted) in cases {
+        let result = cluster.node(to).step(&crate::consensus::codec::encode(&message));
+        assert_eq!(result.is_ok(), accepted, "{message:?}: {result:?}");
+    }
 }
 
 #[test]

@@ -111,7 +111,7 @@ async fn state_that_can_not_be_restored_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let store = LogStore::bootstrap(dir.path(), identity(1), b"not a ledger").unwrap();
     let result = Consensus::start(quick(), store, Ledger::default(), PeerQueues::new(8));
-    let error = result.err().expect("refused");
+    let error = result.expect_err("refused");
     assert!(matches!(error, crate::consensus::FatalError::Restore { index: 1, .. }), "{error}");
 }
 

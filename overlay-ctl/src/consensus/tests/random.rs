@@ -129,13 +129,13 @@ impl Run {
             }
             let id = self.newest;
             if !self.retired.contains(&id) {
-                cluster.node_if_running(leader).map(|node| node.add_learner(id, tx));
+                cluster.node(leader).add_learner(id, tx);
                 self.changes.push((Change::Add, rx));
             }
         } else {
             let members = [status.voters, status.learners].concat();
             let id = members[cluster.rng.below(members.len() as u64) as usize];
-            cluster.node_if_running(leader).map(|node| node.remove(id, tx));
+            cluster.node(leader).remove(id, tx);
             self.changes.push((Change::Remove(id), rx));
         }
     }
