@@ -22,7 +22,7 @@ impl Cluster for Api {
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let (role, leader, term) = match &self.voter {
-            None => (NodeRole::Agent, None, 0),
+            None => (NodeRole::Agent, self.directory.leader(), 0),
             Some(voter) => {
                 let status = voter.consensus.status().borrow().clone();
                 let role = match status.role {

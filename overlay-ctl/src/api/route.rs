@@ -25,8 +25,7 @@ enum Place<'a> {
 impl Controller {
     fn place(&self) -> Place<'_> {
         let Some(voter) = &self.voter else {
-            let voters = self.directory.peers().into_iter().filter(|peer| peer.voter);
-            return Place::There(voters.collect());
+            return Place::There(self.directory.voters());
         };
         let status = voter.consensus.status().borrow().clone();
         if status.role == Role::Leader {

@@ -12,7 +12,6 @@ use crate::proto::v1::{
     RemoveNetworkRequest,
 };
 use clap::{Args, Subcommand};
-use overlay_common::VNI_MAX;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -44,7 +43,7 @@ pub(super) struct CreateArgs {
     #[arg(long, value_name = "CIDR", requires = "subnet")]
     ip_range: Option<String>,
     /// VXLAN network identifier [default: the next free one]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..i64::from(VNI_MAX)))]
+    #[arg(long, value_name = "VNI")]
     vni: Option<u32>,
     /// Endpoints may not reach each other
     #[arg(long)]

@@ -41,6 +41,7 @@ pub struct Directory {
 
 #[derive(Default)]
 struct Inner {
+    leader: Option<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
     channels: BTreeMap<SocketAddr, Channel>,
 }
@@ -74,6 +75,28 @@ impl Directory {
             inner.channels.retain(|listen, _| peers.values().any(|peer| peer.listen == *listen));
             inner.peers = peers;
         });
+    }
+
+    /// Learns who leads, as an agent hears it.
+    pub fn set_leader(&self, leader: Option<NodeId>) {
+        self.lock(|inner| inner.leader = leader);
+    }
+
+    /// Who leads, as last heard. Only agents are told; a voter knows by itself.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.lock(|inner| inner.leader)
+    }
+
+    /// The voters that an agent asks, the leader first.
+    #[must_use]
+    pub fn voters(&self) -> Vec<Peer> {
+        self.lock(|inner| {
+            let mut voters: Vec<Peer> =
+                inner.peers.values().filter(|peer| peer.voter).cloned().collect();
+            voters.sort_by_key(|peer| Some(peer.id) != inner.leader);
+            voters
+        })
     }
 
     /// Where `id` is.

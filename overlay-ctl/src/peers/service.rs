@@ -75,8 +75,8 @@ impl Peers for PeersService {
         request: Request<Streaming<WatchUp>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.admit(&request)?;
-        let VoterParts { state, table, .. } = self.voter()?.clone();
-        let down = serve_agent(state, table, request.into_inner()).await?;
+        let VoterParts { state, table, consensus } = self.voter()?.clone();
+        let down = serve_agent(state, table, consensus.status(), request.into_inner()).await?;
         Ok(Response::new(Box::pin(down)))
     }
 

@@ -38,8 +38,7 @@ pub async fn follow_a_voter(
     status: watch::Receiver<LocalStatus>,
 ) -> Ended {
     loop {
-        let voters = directory.peers().into_iter().filter(|peer| peer.voter && peer.id != id);
-        for voter in voters {
+        for voter in directory.voters() {
             match follow(id, epoch, &voter, &directory, &view, status.clone()).await {
                 Ok(()) => tracing::info!(voter = voter.id, "watch ended"),
                 Err(error) if error.code() == tonic::Code::NotFound => return Ended::Removed,
@@ -89,7 +88,9 @@ async fn follow(
             delta = deltas.next() => match delta {
                 None => return Ok(()),
                 Some(delta) => {
-                    current.apply(from_wire(delta?)?);
+                    let delta = delta?;
+                    directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
+                    current.apply(from_wire(delta)?);
                     directory.replace(current.nodes.values().map(Peer::from));
                     view.send_replace(Some(Arc::new(current.clone())));
                 }

@@ -5,7 +5,7 @@ use crate::{
     state::{Delta, RowKey, SharedState},
 };
 use std::collections::BTreeSet;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 pub async fn serve_agent(
     state: SharedState,
     table: StatusTable,
+    cluster: watch::Receiver<crate::consensus::Status>,
     mut up: Streaming<WatchUp>,
 ) -> Result<impl Stream<Item = Result<WatchDown, Status>> + Send, Status> {
     let hello = match up.next().await {
@@ -45,12 +46,14 @@ pub async fn serve_agent(
     });
     // One in the channel, one being made: that is all a slow agent costs.
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(send_deltas(state, node_id, cursor, networks.into_iter().collect(), sender));
+    let held = networks.into_iter().collect();
+    tokio::spawn(send_deltas(state, cluster, node_id, cursor, held, sender));
     Ok(ReceiverStream::new(receiver))
 }
 
 async fn send_deltas(
     state: SharedState,
+    mut cluster: watch::Receiver<crate::consensus::Status>,
     node: NodeId,
     mut cursor: u64,
     mut held: BTreeSet<NetworkId>,
@@ -65,28 +68,39 @@ async fn send_deltas(
             () = down.closed() => return,
         }
     }
+    let mut told = None;
     loop {
         let now = *revision.borrow_and_update();
+        let leader = cluster.borrow_and_update().leader.unwrap_or_default();
         let removed = state.read(|state| state.node(node).is_none());
         if removed {
             let gone = Status::not_found("the node was removed from the cluster");
             drop(down.send(Err(gone)).await);
             return;
         }
-        if now > cursor || cursor == 0 {
+        if now > cursor || cursor == 0 || told != Some(leader) {
+            told = Some(leader);
             let delta = state.read(|state| state.delta_for(node, cursor, &held));
             cursor = delta.revision.max(now);
             note_held(&delta, &mut held);
-            let message = to_wire(delta, cursor);
+            let message = to_wire(delta, cursor, leader);
             if down.send(message).await.is_err() {
                 return;
             }
         }
         tokio::select! {
             changed = revision.changed() => if changed.is_err() { return },
+            changed = leader_changed(&mut cluster, leader) => if changed.is_err() { return },
             () = down.closed() => return,
         }
     }
+}
+
+async fn leader_changed(
+    cluster: &mut watch::Receiver<crate::consensus::Status>,
+    told: NodeId,
+) -> Result<(), watch::error::RecvError> {
+    cluster.wait_for(|status| status.leader.unwrap_or_default() != told).await.map(drop)
 }
 
 fn note_held(delta: &Delta, held: &mut BTreeSet<NetworkId>) {
@@ -105,12 +119,13 @@ fn note_held(delta: &Delta, held: &mut BTreeSet<NetworkId>) {
     }
 }
 
-fn to_wire(delta: Delta, revision: u64) -> Result<WatchDown, Status> {
+fn to_wire(delta: Delta, revision: u64, leader: NodeId) -> Result<WatchDown, Status> {
     let upserts = delta.upserts.iter().map(row_to_wire).collect::<Result<_, _>>();
     Ok(WatchDown {
         complete: delta.complete,
         revision,
         upserts: upserts.map_err(|error| Status::internal(error.to_string()))?,
         removes: delta.removes.into_iter().map(key_to_wire).collect(),
+        leader,
     })
 }

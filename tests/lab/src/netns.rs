@@ -143,6 +143,36 @@ impl Netns {
         })
     }
 
+    /// Sends one Ethernet frame, as it is, out of a device.
+    pub fn send_frame(&self, device: &str, frame: &[u8]) -> Result<()> {
+        self.enter(|| {
+            let index = nix::net::if_::if_nametoindex(device)?;
+            let socket = nix::sys::socket::socket(
+                nix::sys::socket::AddressFamily::Packet,
+                nix::sys::socket::SockType::Raw,
+                nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+                None,
+            )?;
+            // SAFETY: all zeros is a value of this plain C structure.
+            let mut to: nix::libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            to.sll_family = nix::libc::AF_PACKET as u16;
+            to.sll_ifindex = i32::try_from(index)?;
+            // SAFETY: the frame and the address are valid for the lengths given.
+            let sent = unsafe {
+                nix::libc::sendto(
+                    std::os::fd::AsRawFd::as_raw_fd(&socket),
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    0,
+                    (&raw const to).cast(),
+                    size_of_val(&to) as nix::libc::socklen_t,
+                )
+            };
+            anyhow::ensure!(sent >= 0, "{}", std::io::Error::last_os_error());
+            Ok(())
+        })
+    }
+
     /// Calls a function on a thread that has entered the namespace. Sockets that it opens stay there.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = self.path();

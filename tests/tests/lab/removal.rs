@@ -103,8 +103,17 @@ fn foreign_devices_programs_and_pins_are_left_alone() {
         netns.ip(&["addr", "add", "10.88.0.1/24", "dev", "cni0"])?;
         netns.run(&["tc", "qdisc", "replace", "dev", "eth0", "clsact"])?;
         netns.run(&[
-            "tc", "filter", "add", "dev", "eth0", "ingress", "prio", "77", "matchall", "action",
-            "pass",
+            "tc",
+            "filter",
+            "add",
+            "dev",
+            "eth0",
+            "ingress",
+            "prio",
+            "77",
+            "bpf",
+            "bytecode",
+            "1,6 0 0 0,",
         ])?;
         let pin = h1.bpffs.with_file_name(format!("{}-foreign", h1.netns.name()));
         fs::create_dir(&pin)?;
