@@ -25,6 +25,7 @@ use crate::{
     model::{Endpoint, EndpointId, Location, NodeId, Revision},
     state::View,
 };
+use overlay_common::{NODE_NEXT_HOP, NodeKey, ip16_from_v4};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -142,7 +143,7 @@ impl<K: Kernel> Reconciler<K> {
             programmed: view.revision,
             endpoints: self.health.clone(),
             error: None,
-            unresolved: self.unresolved(),
+            unresolved: self.unresolved(view),
         };
         self.status.send_if_modified(|now| {
             let changed = *now != status;
@@ -217,11 +218,13 @@ impl<K: Kernel> Reconciler<K> {
         Ok(())
     }
 
-    fn unresolved(&self) -> Vec<NodeId> {
-        self.tables
-            .iter()
-            .flat_map(|tables| tables.nodes.values())
-            .filter(|node| node.flags & overlay_common::NODE_NEXT_HOP == 0 && node.node != 0)
+    /// The nodes that packets go to by the slower path.
+    fn unresolved(&self, view: &View) -> Vec<NodeId> {
+        let Some(tables) = &self.tables else { return Vec::new() };
+        let peers = desired::remote_vteps(view, &self.node);
+        let keys = peers.iter().map(|vtep| NodeKey { vtep: ip16_from_v4(vtep.octets()) });
+        keys.filter_map(|key| tables.nodes.get(&key))
+            .filter(|node| node.flags & NODE_NEXT_HOP == 0 && node.node != 0)
             .map(|node| node.node)
             .collect()
     }

@@ -61,7 +61,8 @@ pub(super) fn remove(prefix: &str) -> Result<()> {
     for name in namespaces.lines() {
         results.push(remove_netns(name));
     }
-    for host in names_in(&folder)? {
+    // Hosts have folders; beside them are logs. bpffs refuses to look for a name with a dot at all.
+    for host in names_in(&folder)?.into_iter().filter(|name| folder.join(name).is_dir()) {
         results.push(remove_folder(&bpffs(prefix, &host)));
     }
     results.push(remove_folder(&folder));
