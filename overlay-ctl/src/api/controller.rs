@@ -88,30 +88,42 @@ impl From<ProposeError> for Attempt {
 
 impl VoterParts {
     /// Carries out a command at the leader: refused before anything is logged if it can be foretold,
-    /// logged once whatever the number of attempts.
+    /// logged once whatever the number of attempts. What it answers is the command's own kind.
     pub(super) async fn execute(
         &self,
         request: RequestId,
         command: Command,
     ) -> Result<Applied, Attempt> {
-        self.foretell(request, &command).await?;
-        let entry = Envelope { request, command }
-            .encode()
-            .map_err(|error| Status::internal(error.to_string()))?;
-        let (_, outcome) = self.consensus.propose(entry).await?;
-        outcome.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+        let envelope = Envelope { request, command };
+        let applied = match self.foretell(request, &envelope.command).await? {
+            Some(applied) => applied,
+            None => {
+                let entry =
+                    envelope.encode().map_err(|error| Status::internal(error.to_string()))?;
+                let (_, outcome) = self.consensus.propose(entry).await?;
+                outcome.map_err(|refusal| Attempt::Failed(refused(&refusal)))?
+            }
+        };
+        if applied.answers(&envelope.command) {
+            Ok(applied)
+        } else {
+            Err(Attempt::Failed(Status::invalid_argument(
+                "request_id belongs to another request already; each request needs one of its own",
+            )))
+        }
     }
 
-    /// Fails if the command would be refused. Reads the state linearizably.
+    /// Fails if the command would be refused; gives the answer if the request was carried out
+    /// before. Reads the state linearizably.
     pub(super) async fn foretell(
         &self,
         request: RequestId,
         command: &Command,
-    ) -> Result<(), Attempt> {
+    ) -> Result<Option<Applied>, Attempt> {
         self.consensus.read_index().await?;
         let decided = self.state.read(|state| match state.outcome_of(&request) {
-            Some(outcome) => outcome.clone().map(drop),
-            None => state.decide(state.revision() + 1, command.clone()).map(drop),
+            Some(outcome) => outcome.clone().map(Some),
+            None => state.decide(state.revision() + 1, command.clone()).map(|_| None),
         });
         decided.map_err(|refusal| Attempt::Failed(refused(&refusal)))
     }

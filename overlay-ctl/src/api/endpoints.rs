@@ -101,8 +101,7 @@ async fn create(
 ) -> Result<CreateEndpointResponse, Attempt> {
     let request = decode::request_id(&message.request_id)?;
     let command = decode::create_endpoint(&message)?;
-    voter.foretell(request, &command).await?;
-    let known = voter.state.read(|state| state.outcome_of(&request).is_some());
+    let known = voter.foretell(request, &command).await?.is_some();
     if let Command::CreateEndpoint { placement: Placement::Node { node, netns, .. }, .. } = &command
         && !known
     {

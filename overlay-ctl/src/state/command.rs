@@ -124,5 +124,29 @@ pub enum Applied {
     Removed(Revision),
 }
 
+impl Applied {
+    /// Whether this can be what `command` did. A request's id is its caller's, who may have used it
+    /// for another request before: the answer is then that one's.
+    #[must_use]
+    pub fn answers(&self, command: &Command) -> bool {
+        match (self, command) {
+            (Self::Network(network), Command::CreateNetwork { name, .. }) => network.name == *name,
+            (Self::Endpoint(endpoint), Command::CreateEndpoint { name, .. }) => {
+                endpoint.name == *name
+            }
+            (Self::Node(node), Command::RegisterNode { instance, .. }) => {
+                node.instance == *instance
+            }
+            (
+                Self::Removed(_),
+                Command::RemoveNetwork { .. }
+                | Command::RemoveNode { .. }
+                | Command::RemoveEndpoint { .. },
+            ) => true,
+            (Self::Network(_) | Self::Endpoint(_) | Self::Node(_) | Self::Removed(_), _) => false,
+        }
+    }
+}
+
 /// Answer of apply.
 pub type Outcome = Result<Applied, Refusal>;
