@@ -113,6 +113,8 @@ async fn create(
         Applied::Endpoint(endpoint) => endpoint,
         other => unreachable!("an endpoint's creation answers an endpoint, not {other:?}"),
     };
+    // An earlier attempt's, which may have been taken back or removed since.
+    still_there(&voter, &endpoint)?;
     tracing::info!(endpoint = %endpoint.name, id = endpoint.id, address = %endpoint.address, "endpoint created");
     let mut lagging = BTreeSet::new();
     if !message.no_wait {
@@ -127,11 +129,26 @@ async fn create(
             ))));
         }
         lagging = wait_for_kernels(&voter, &endpoint, endpoint.id, deadline).await;
+        still_there(&voter, &endpoint)?;
     }
     Ok(voter.state.read(|state| CreateEndpointResponse {
         endpoint: Some(present::endpoint(state, &voter.table, &endpoint)),
         lagging_nodes: names(state, &lagging),
     }))
+}
+
+fn is_there(voter: &VoterParts, endpoint: &Endpoint) -> bool {
+    voter.state.read(|state| state.endpoint(endpoint.id).is_some())
+}
+
+fn still_there(voter: &VoterParts, endpoint: &Endpoint) -> Result<(), Status> {
+    if is_there(voter, endpoint) {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "endpoint {}, which this request made, is gone again; send another request_id to make it anew",
+        endpoint.name
+    )))
 }
 
 /// Asks the node whether it could make the endpoint, before anything is logged.
@@ -169,7 +186,8 @@ async fn check_namespace(
     if problem.is_empty() { Ok(()) } else { Err(Status::failed_precondition(problem)) }
 }
 
-/// Waits until the node's status speaks of the endpoint. The reason, if it is down.
+/// Waits until the node's status speaks of the endpoint, or there is none any more. The reason, if it
+/// is down.
 async fn wait_until_up(
     voter: &VoterParts,
     node: NodeId,
@@ -185,6 +203,9 @@ async fn wait_until_up(
         });
         if let Some(health) = health {
             return (!health.up).then_some(health.reason);
+        }
+        if !is_there(voter, endpoint) {
+            return None;
         }
         // Late: the answer names the node as lagging.
         if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
