@@ -291,14 +291,14 @@ async fn remove(
     let request = decode::request_id(&message.request_id)?;
     let name = decode::endpoint_name(&message.name)?;
     let network = decode::optional_network_name(&message.network)?;
-    // Before it is gone: who has to forget it.
-    let endpoint =
-        voter.state.read(|state| state.endpoint_named(&name, network.as_ref()).cloned()).ok();
-    let peers = endpoint
-        .as_ref()
-        .map(|endpoint| voter.state.read(|state| state.nodes_of(endpoint.network)))
-        .unwrap_or_default();
-    let command = Command::RemoveEndpoint { name: name.clone(), network, only: None };
+    let command =
+        Command::RemoveEndpoint { name: name.clone(), network: network.clone(), only: None };
+    voter.foretell(request, &command).await?;
+    // Before it is gone, and in a state that is not behind: who has to forget it.
+    let peers = voter.state.read(|state| {
+        let endpoint = state.endpoint_named(&name, network.as_ref()).ok();
+        endpoint.map(|endpoint| state.nodes_of(endpoint.network)).unwrap_or_default()
+    });
     let revision = match voter.execute(request, command).await? {
         Applied::Removed(revision) => revision,
         other => unreachable!("a removal answers a removal, not {other:?}"),
