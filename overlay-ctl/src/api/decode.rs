@@ -14,6 +14,9 @@ const MTU_MIN: u32 = 68;
 /// Greatest MTU that leaves room for the encapsulation in an IPv4 packet.
 const MTU_MAX: u32 = 65_535 - 36;
 
+/// From here on addresses are multicast, reserved, or the broadcast address (RFC 1112, RFC 919).
+const CLASS_D_FIRST: u8 = 224;
+
 /// Where named network namespaces are.
 const NETNS_FOLDER: &str = "/run/netns";
 
@@ -124,10 +127,8 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
             invalid(Invalid::new(field, "", "is missing: an endpoint behind a VTEP has one"))
         };
         let vtep_address = ipv4("vtep", vtep)?;
-        if vtep_address.is_unspecified()
-            || vtep_address.is_loopback()
-            || vtep_address.is_multicast()
-        {
+        let is_host = !matches!(vtep_address.octets()[0], 0 | 127 | CLASS_D_FIRST..);
+        if !is_host {
             return Err(invalid(Invalid::new("vtep", vtep, "is not a host's address")));
         }
         if mac.is_empty() {
