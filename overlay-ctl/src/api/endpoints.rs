@@ -1,4 +1,4 @@
-use super::{Api, Controller, controller::Attempt, decode, error::refused, present};
+use super::{Api, controller::Attempt, decode, error::refused, present};
 use crate::{
     model::{Endpoint, NodeId},
     peers::{Directory, VoterParts},
@@ -313,14 +313,4 @@ async fn remove(
         }
     }
     Ok(RemoveEndpointResponse { revision })
-}
-
-impl Controller {
-    /// The name of the endpoint with this address, as far as this node knows.
-    pub(super) fn endpoint_at(&self, vni: u32, address: std::net::Ipv4Addr) -> Option<String> {
-        let view = self.view.borrow().clone()?;
-        let network = view.networks.values().find(|network| network.vni.get() == vni)?;
-        let endpoints = view.endpoints.get(&network.id)?;
-        endpoints.values().find(|e| e.address == address).map(|e| e.name.to_string())
-    }
 }

@@ -1,7 +1,7 @@
 use super::{Api, Controller};
 use crate::proto::v1::{DropEvent, DropsRequest, watch_server::Watch};
 use overlay_common::{Direction, DropReason, Ip16, MacBytes, ip16_to_v4};
-use std::pin::Pin;
+use std::{net::Ipv4Addr, pin::Pin};
 use tokio_stream::{Stream, StreamExt as _, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status};
 
@@ -29,8 +29,13 @@ impl Controller {
             let network = view.networks.values().find(|n| n.vni.get() == event.vni)?;
             Some(network.name.to_string())
         });
-        let source = ip16_to_v4(&event.src_ip);
         let direction = Direction::ALL.iter().find(|d| **d as u32 == event.direction);
+        // A source address is what the sender says; a device is where it sits.
+        let endpoint = match direction {
+            Some(Direction::FromEndpoint) => self.endpoint_behind(event.ifindex),
+            Some(Direction::FromUnderlay) | None => ip16_to_v4(&event.src_ip)
+                .and_then(|source| self.endpoint_at(event.vni, source.into())),
+        };
         DropEvent {
             time_ns: event.time_ns,
             reason: DropReason::from_number(event.reason)
@@ -45,10 +50,26 @@ impl Controller {
             dst_mac: mac(&event.dst_mac),
             src_ip: address(&event.src_ip),
             dst_ip: address(&event.dst_ip),
-            endpoint: source
-                .and_then(|source| self.endpoint_at(event.vni, source.into()))
-                .unwrap_or_default(),
+            endpoint: endpoint.unwrap_or_default(),
         }
+    }
+
+    /// The name of the endpoint with this address, as far as this node knows.
+    fn endpoint_at(&self, vni: u32, address: Ipv4Addr) -> Option<String> {
+        let view = self.view.borrow().clone()?;
+        let network = view.networks.values().find(|network| network.vni.get() == vni)?;
+        let endpoints = view.endpoints.get(&network.id)?;
+        endpoints.values().find(|e| e.address == address).map(|e| e.name.to_string())
+    }
+
+    /// The name of the endpoint whose port this device of the node is.
+    fn endpoint_behind(&self, ifindex: u32) -> Option<String> {
+        let id = {
+            let status = self.status.borrow();
+            *status.endpoints.iter().find(|(_, health)| health.ifindex == ifindex)?.0
+        };
+        let view = self.view.borrow().clone()?;
+        view.all_endpoints().find(|endpoint| endpoint.id == id).map(|e| e.name.to_string())
     }
 }
 
@@ -65,5 +86,5 @@ fn mac(mac: &MacBytes) -> String {
 }
 
 fn address(ip: &Ip16) -> String {
-    ip16_to_v4(ip).map(|v4| std::net::Ipv4Addr::from(v4).to_string()).unwrap_or_default()
+    ip16_to_v4(ip).map(|v4| Ipv4Addr::from(v4).to_string()).unwrap_or_default()
 }
