@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod datapath;
+#[path = "../support/lab.rs"]
 mod lab;
 mod netlink;

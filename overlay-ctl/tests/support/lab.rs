@@ -1,9 +1,12 @@
 //! Throw-away network namespaces, and code run inside one.
 
 use std::{
+    env,
     fs::File,
     future::Future,
-    path::PathBuf,
+    io::Write as _,
+    panic::Location,
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -12,11 +15,18 @@ use nix::sched::{CloneFlags, setns};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// True, with the reason printed, where these tests cannot run.
+/// True where these tests cannot run; the reason is printed, and told to who counts.
+#[track_caller]
 pub(crate) fn skip() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: needs root (network namespaces, BPF)");
+        let at = Location::caller();
+        let line = format!("{}:{}: needs root (network namespaces, BPF)\n", at.file(), at.line());
+        eprint!("skipped: {line}");
+        if let Some(path) = env::var_os("OVERLAY_SKIPS") {
+            let mut file = File::options().create(true).append(true).open(path).unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        }
     }
     !root
 }
@@ -56,7 +66,7 @@ impl Netns {
         work: impl FnOnce() -> F + Send,
     ) -> T {
         let inside = || {
-            setns(File::open(self.path()).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            enter(&self.path());
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -84,6 +94,11 @@ impl Drop for Netns {
     fn drop(&mut self) {
         run(&format!("ip netns del {}", self.name));
     }
+}
+
+/// Moves the calling thread into the network namespace at `path`.
+pub(crate) fn enter(path: &Path) {
+    setns(File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
 }
 
 pub(crate) fn sh(command: &str) -> String {

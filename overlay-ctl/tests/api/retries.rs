@@ -1,0 +1,106 @@
+//! A mutation with the same request id is carried out once, and answered alike each time.
+
+use overlay_ctl::proto::v1::{
+    CreateEndpointRequest, CreateNetworkRequest, ListEndpointsRequest, ListNetworksRequest,
+    RemoveEndpointRequest, RemoveNetworkRequest,
+};
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::{
+    fixture::{BOUND, NETWORK, PEER, assert_refused, endpoint, external, with_node},
+    lab::Netns,
+};
+
+const ID: [u8; 16] = [7; 16];
+
+#[test]
+fn a_network_is_made_and_removed_once() {
+    with_node(async |_, mut api| {
+        let create = CreateNetworkRequest {
+            name: NETWORK.to_owned(),
+            request_id: ID.to_vec(),
+            ..Default::default()
+        };
+        let first = api.networks.create(create.clone()).await.unwrap().into_inner();
+        assert_eq!(first.subnet, "10.128.0.0/24");
+        let again = api.networks.create(create.clone()).await.unwrap().into_inner();
+        assert_eq!(first, again);
+        let listed = api.networks.list(ListNetworksRequest {}).await.unwrap().into_inner();
+        assert_eq!(listed.networks, std::slice::from_ref(&first));
+        let another = CreateNetworkRequest { request_id: vec![8; 16], ..create };
+        assert_refused(api.networks.create(another).await, Code::AlreadyExists, &[NETWORK]);
+        // Neither the repetition nor the refusal is an entry.
+        assert_eq!(api.next_revision().await, first.created_revision + 1);
+
+        let remove = RemoveNetworkRequest { name: NETWORK.to_owned(), request_id: vec![9; 16] };
+        let removed = api.networks.remove(remove.clone()).await.unwrap().into_inner();
+        assert_eq!(api.networks.remove(remove).await.unwrap().into_inner(), removed);
+        assert_eq!(api.next_revision().await, removed.revision + 1);
+    });
+}
+
+#[test]
+fn an_endpoint_is_made_and_removed_once() {
+    with_node(async |node, mut api| {
+        api.network(NETWORK, "172.16.16.0/24").await;
+        let web = Netns::new("web");
+        let create = CreateEndpointRequest { request_id: ID.to_vec(), ..endpoint("web1", &web) };
+        let first = api.endpoints.create(create.clone()).await.unwrap().into_inner();
+        let again = api.endpoints.create(create.clone()).await.unwrap().into_inner();
+        assert_eq!(first, again);
+        let listed = api.endpoints.list(ListEndpointsRequest::default()).await.unwrap();
+        let made = first.endpoint.unwrap();
+        assert_eq!(listed.into_inner().endpoints, std::slice::from_ref(&made));
+        assert_eq!(api.next_revision().await, made.created_revision + 1);
+
+        let remove = RemoveEndpointRequest {
+            name: "web1".to_owned(),
+            request_id: vec![9; 16],
+            ..Default::default()
+        };
+        let removed = api.endpoints.remove(remove.clone()).await.unwrap().into_inner();
+        assert!(!node.host.netns.sh("ip -o link").contains("ovp"), "its port went with it");
+        // Its successor of the same name is not what the repetition is about.
+        let successor = api.endpoints.create(endpoint("web1", &web)).await.unwrap().into_inner();
+        assert_eq!(api.endpoints.remove(remove).await.unwrap().into_inner(), removed);
+        let listed = api.endpoints.list(ListEndpointsRequest::default()).await.unwrap();
+        assert_eq!(listed.into_inner().endpoints, [successor.endpoint.unwrap()]);
+
+        // What the first request made is gone: that can't be answered as if it were there.
+        let begun = Instant::now();
+        let gone = api.endpoints.create(create).await;
+        assert_refused(gone, Code::FailedPrecondition, &["web1", "request_id"]);
+        assert!(begun.elapsed() < BOUND / 4, "nothing is waited for");
+    });
+}
+
+#[test]
+fn the_id_of_one_request_is_no_other_s() {
+    with_node(async |_, mut api| {
+        let lab = CreateNetworkRequest {
+            name: NETWORK.to_owned(),
+            subnet: "172.16.16.0/24".to_owned(),
+            request_id: ID.to_vec(),
+            ..Default::default()
+        };
+        let made = api.networks.create(lab.clone()).await.unwrap().into_inner();
+        let other = CreateNetworkRequest { name: "other".to_owned(), ..lab.clone() };
+        let words = &["request_id"];
+        assert_refused(api.networks.create(other).await, Code::InvalidArgument, words);
+        let endpoint = CreateEndpointRequest {
+            request_id: ID.to_vec(),
+            ..external("sw1", PEER, "02:42:0a:00:00:63", "172.16.16.9")
+        };
+        assert_refused(api.endpoints.create(endpoint).await, Code::InvalidArgument, words);
+        let remove = RemoveNetworkRequest { name: NETWORK.to_owned(), request_id: ID.to_vec() };
+        assert_refused(api.networks.remove(remove).await, Code::InvalidArgument, words);
+        let remove = RemoveEndpointRequest {
+            name: "sw1".to_owned(),
+            request_id: ID.to_vec(),
+            ..Default::default()
+        };
+        assert_refused(api.endpoints.remove(remove).await, Code::InvalidArgument, words);
+        assert_eq!(api.next_revision().await, made.created_revision + 1, "nothing was logged");
+    });
+}
