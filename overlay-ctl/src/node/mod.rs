@@ -8,6 +8,7 @@ mod gate;
 mod home;
 mod kernel;
 mod members;
+mod metrics;
 mod monitor;
 mod serve;
 mod start;

@@ -14,18 +14,40 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 pub(super) struct Listeners {
     pub(super) tcp: TcpListener,
     pub(super) unix: UnixListener,
-    pub(super) socket: PathBuf,
+    pub(super) metrics: Option<TcpListener>,
+    pub(super) socket: SocketFile,
 }
 
-/// Binds both.
+/// The unix socket's file. It goes with this, however the node ends.
+pub(super) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already; a dead one is replaced at the next start.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Binds all of them. Where one can't be, no file is left.
 ///
 /// # Errors
-/// Somebody has the port, or another node has the socket.
-pub(super) async fn bind(listen: SocketAddr, socket: &Path) -> Result<Listeners, StartError> {
-    let tcp = TcpListener::bind(listen).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortTaken(listen),
-        _ => StartError::Listen { listen, source },
-    })?;
+/// Somebody has a port, or another node has the socket.
+pub(super) async fn bind(
+    listen: SocketAddr,
+    metrics: Option<SocketAddr>,
+    socket: &Path,
+) -> Result<Listeners, StartError> {
+    let tcp = bind_tcp(listen, "--listen").await?;
+    let metrics = match metrics {
+        Some(address) => Some(bind_tcp(address, "--metrics").await?),
+        None => None,
+    };
     let failed = |source| StartError::Socket { path: socket.to_owned(), source };
     if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(failed)?;
@@ -36,8 +58,16 @@ pub(super) async fn bind(listen: SocketAddr, socket: &Path) -> Result<Listeners,
     let bound = UnixListener::bind(socket);
     nix::sys::stat::umask(mask);
     let unix = bound.map_err(failed)?;
+    let file = SocketFile(socket.to_owned());
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(Listeners { tcp, unix, socket: socket.to_owned() })
+    Ok(Listeners { tcp, unix, metrics, socket: file })
+}
+
+async fn bind_tcp(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken { address, flag },
+        _ => StartError::Listen { address, flag, source },
+    })
 }
 
 /// Removes the socket of a node that was killed. A living one's answers.

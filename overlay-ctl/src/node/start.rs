@@ -2,7 +2,7 @@ use super::{
     Home, HomeError, HostKernel, SharedDatapath,
     cluster::{self, Addresses, ClusterError},
     gate::Gate,
-    members, monitor,
+    members, metrics, monitor,
     serve::{self, Listeners},
 };
 use crate::{
@@ -25,6 +25,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch as sync_watch},
 };
@@ -54,16 +55,23 @@ pub enum StartError {
     /// The host has no name.
     #[error("the host's name can't be read: give one with --name")]
     HostName(#[source] io::Error),
-    /// The port.
+    /// A port.
     #[error(
-        "the address {0} is in use by another program, or another node: choose another with --listen"
+        "the address {address} is in use by another program, or another node: choose another with {flag}"
     )]
-    PortTaken(SocketAddr),
-    /// The address.
-    #[error("can't listen on {listen}: give an address of this host with --listen")]
+    PortTaken {
+        /// The address.
+        address: SocketAddr,
+        /// What names it.
+        flag: &'static str,
+    },
+    /// An address.
+    #[error("can't listen on {address}: give an address of this host with {flag}")]
     Listen {
         /// The address.
-        listen: SocketAddr,
+        address: SocketAddr,
+        /// What names it.
+        flag: &'static str,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -145,8 +153,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     if listen.ip().is_unspecified() {
         return Err(StartError::Unspecified(listen));
     }
+    let listeners = serve::bind(listen, args.metrics, &args.socket).await?;
     let mut home = Home::open(&args.state_dir, &name)?;
-    let listeners = serve::bind(listen, &args.socket).await?;
     let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
     let addresses = Addresses { vtep: underlay.address, listen };
     let entered = async {
@@ -158,11 +166,10 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let (membership, datapath) = match entered.await {
         Ok(entered) => entered,
         Err(error) => {
-            // A node that never was leaves no device and no socket; one that was still has its pins.
+            // A node that never was leaves no device; one that was still has its pins.
             if home.record().member.is_none() {
                 netlink.remove_gro_device(args.vxlan_port).await?;
             }
-            remove_socket(&listeners.socket);
             return Err(error);
         }
     };
@@ -281,10 +288,13 @@ impl Parts {
             info,
         });
         let stop = CancellationToken::new();
-        let socket = listeners.socket.clone();
-        let serving = serve_all(controller, voter, member.cluster, listeners, stop.clone());
+        let Listeners { tcp, unix, metrics, socket } = listeners;
+        if let Some(listener) = metrics {
+            tokio::spawn(metrics::serve(listener, Arc::clone(&controller), stop.clone()));
+        }
+        let serving = serve_all(controller, voter, member.cluster, tcp, unix, stop.clone());
         let mut serving = tokio::spawn(serving);
-        tokio::spawn(announce(name.clone(), socket.clone(), status, views));
+        tokio::spawn(announce(name.clone(), socket.path().to_owned(), status, views));
 
         let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
@@ -303,7 +313,7 @@ impl Parts {
         if let Some(consensus) = consensus {
             consensus.shutdown().await;
         }
-        remove_socket(&socket);
+        drop(socket);
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
             clean_up(&netlink, args, datapath).await?;
@@ -327,11 +337,6 @@ async fn clean_up(
     Datapath::remove_all(&args.bpffs)?;
     netlink.remove_gro_device(args.vxlan_port).await?;
     Ok(())
-}
-
-fn remove_socket(socket: &std::path::Path) {
-    // It may be gone already; a dead one is replaced at the next start.
-    drop(std::fs::remove_file(socket));
 }
 
 /// Words from the kernel that something may have changed, many of them as one.
@@ -395,10 +400,10 @@ async fn serve_all(
     controller: Arc<Controller>,
     voter: Option<VoterParts>,
     cluster: uuid::Uuid,
-    listeners: Listeners,
+    tcp: TcpListener,
+    unix: UnixListener,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
-    let Listeners { tcp, unix, socket: _ } = listeners;
     let local = api::routes(Arc::clone(&controller)).await?;
     let peers = PeersServer::new(PeersService::new(cluster, voter))
         .max_decoding_message_size(crate::peers::MESSAGE_MAX)

@@ -1,0 +1,170 @@
+//! Metrics as Prometheus reads them.
+
+use std::net::{SocketAddr, TcpListener};
+
+use overlay_ctl::{error_chain, proto::v1::RemoveEndpointRequest};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{
+    fixture::{Host, NETWORK, Node, PEER, VTEP, endpoint, eventually, external, with_node},
+    lab::{Netns, skip},
+};
+
+fn address() -> SocketAddr {
+    format!("{VTEP}:7401").parse().unwrap()
+}
+
+/// The head and the body of the answer to `method path`.
+async fn http(method: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address()).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+/// A scrape.
+struct Scrape(String);
+
+impl Scrape {
+    async fn take() -> Self {
+        let (head, body) = http("GET", "/metrics").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
+        Self(body)
+    }
+
+    /// The value of exactly this series.
+    #[track_caller]
+    fn value(&self, series: &str) -> u64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} is not in {}", self.0)).parse().unwrap()
+    }
+}
+
+fn dropped(what: &str, direction: &str, reason: &str) -> String {
+    format!(
+        "overlay_{what}_total{{direction=\"{direction}\",verdict=\"dropped\",reason=\"{reason}\"}}"
+    )
+}
+
+const FORWARDED: &str =
+    "overlay_packets_total{direction=\"from_endpoint\",verdict=\"forwarded\",reason=\"\"}";
+
+#[test]
+fn what_the_node_and_its_kernel_do_is_scraped() {
+    if skip() {
+        return;
+    }
+    let node = Node::start(|args| args.metrics = Some(address()));
+    node.call(async |_, mut api| {
+        let first = Scrape::take().await;
+        assert_eq!(first.value("overlay_is_leader"), 1);
+        assert_eq!(first.value("overlay_endpoints{state=\"up\"}"), 0);
+        assert_eq!(first.value(FORWARDED), 0);
+        assert_eq!(first.value(&dropped("packets", "from_endpoint", "arp_unknown_target")), 0);
+        for name in ["packets", "bytes"] {
+            let kind = format!("# TYPE overlay_{name}_total counter");
+            assert!(first.0.lines().any(|line| line == kind), "{kind} in {}", first.0);
+        }
+
+        api.network(NETWORK, "172.16.16.0/24").await;
+        let (a, b) = (Netns::new("a"), Netns::new("b"));
+        for (name, netns) in [("web1", &a), ("web2", &b)] {
+            api.endpoints.create(endpoint(name, netns)).await.unwrap();
+        }
+        let request = external("sw1", PEER, "02:42:0a:00:00:63", "172.16.16.9");
+        api.endpoints.create(request).await.unwrap();
+        a.sh("ping -c 1 -W 5 172.16.16.3");
+        assert!(!a.succeeds("ping -c 1 -W 1 172.16.16.77"), "nobody is there");
+
+        let status = api.status().await;
+        let scrape = Scrape::take().await;
+        assert_eq!(scrape.value("overlay_endpoints{state=\"up\"}"), 2, "sw1 is on no node");
+        assert_eq!(scrape.value("overlay_endpoints{state=\"down\"}"), 0);
+        assert_eq!(scrape.value("overlay_map_entries{map=\"FDB\"}"), 3);
+        assert!(scrape.value("overlay_map_capacity{map=\"FDB\"}") > 1000);
+        assert_eq!(scrape.value("overlay_revision"), status.revision);
+        assert_eq!(scrape.value("overlay_programmed_revision"), status.programmed_revision);
+        assert!(scrape.value(FORWARDED) >= 2, "the echo and its answer");
+        let packets = scrape.value(&dropped("packets", "from_endpoint", "arp_unknown_target"));
+        let bytes = scrape.value(&dropped("bytes", "from_endpoint", "arp_unknown_target"));
+        assert!(packets > 0 && bytes >= 42 * packets, "{packets} of {bytes} bytes");
+
+        // A namespace that is gone takes its port with it; nobody asked for that, so it shows.
+        drop(b);
+        eventually("web2 is down", async || {
+            let scrape = Scrape::take().await;
+            (scrape.value("overlay_endpoints{state=\"down\"}") == 1).then_some(())
+        })
+        .await;
+        let remove = RemoveEndpointRequest { name: "web2".to_owned(), ..Default::default() };
+        api.endpoints.remove(remove).await.unwrap();
+        let scrape = Scrape::take().await;
+        assert_eq!(scrape.value("overlay_endpoints{state=\"down\"}"), 0);
+        assert_eq!(scrape.value("overlay_endpoints{state=\"up\"}"), 1);
+
+        let (head, body) = http("GET", "/").await;
+        assert!(head.starts_with("HTTP/1.1 404 ") && body.contains("/metrics"), "{head}{body}");
+        let (head, _) = http("POST", "/metrics").await;
+        assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+        let (head, body) = http("HEAD", "/metrics").await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty(), "{head}{body}");
+    });
+}
+
+#[test]
+fn metrics_are_not_served_unless_asked_for() {
+    with_node(async |_, _| {
+        let refused = TcpStream::connect(address()).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_and_leaves_nothing() {
+    if skip() {
+        return;
+    }
+    for flag in ["--listen", "--metrics"] {
+        let host = Host::new();
+        let mut args = host.args();
+        args.metrics = Some(address());
+        args.listen = Some(format!("{VTEP}:7400").parse().unwrap());
+        let taken = if flag == "--listen" { args.listen } else { args.metrics }.unwrap();
+        let error = host.netns.block_on(|| async move {
+            let _holder = TcpListener::bind(taken).unwrap();
+            error_chain(&overlay_ctl::node::run(args).await.unwrap_err())
+        });
+        for words in [taken.to_string().as_str(), "is in use", flag] {
+            assert!(error.contains(words), "{words} in {error}");
+        }
+        assert!(!host.state_dir().exists(), "a state folder is left");
+        assert!(!host.socket().exists(), "a socket is left");
+        assert!(!host.bpffs.exists(), "pins are left");
+        assert!(!host.netns.succeeds("ip link show type vxlan | grep -q ."), "a device is left");
+    }
+}
+
+#[test]
+fn a_node_that_does_not_start_leaves_no_socket() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    // Somebody else's VXLAN device holds the port: found out after the sockets are bound.
+    host.netns.sh("ip link add vx0 type vxlan id 7 dev eth7 dstport 4789");
+    host.netns.sh("ip link set vx0 up");
+    let args = host.args();
+    let error = host
+        .netns
+        .block_on(|| async move { error_chain(&overlay_ctl::node::run(args).await.unwrap_err()) });
+    assert!(error.contains("4789") && error.contains("vx0"), "{error}");
+    assert!(!host.socket().exists(), "a socket is left");
+    assert!(!host.bpffs.exists(), "pins are left");
+}
