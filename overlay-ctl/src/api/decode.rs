@@ -32,6 +32,14 @@ fn optional<T>(
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
+/// Whether it can be a host's address on the underlay.
+pub(super) fn is_host(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast())
+}
+
 fn ipv4(field: &'static str, text: &str) -> Result<Ipv4Addr, Status> {
     text.parse().map_err(|_| {
         invalid(Invalid::new(field, text, "is not an IPv4 address like 172.16.16.129"))
@@ -124,10 +132,7 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
             invalid(Invalid::new(field, "", "is missing: an endpoint behind a VTEP has one"))
         };
         let vtep_address = ipv4("vtep", vtep)?;
-        if vtep_address.is_unspecified()
-            || vtep_address.is_loopback()
-            || vtep_address.is_multicast()
-        {
+        if !is_host(vtep_address) {
             return Err(invalid(Invalid::new("vtep", vtep, "is not a host's address")));
         }
         if mac.is_empty() {

@@ -1,11 +1,18 @@
 //! Where the node's services listen.
 
 use super::start::StartError;
-use nix::unistd::Uid;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    unistd::Uid,
+};
 use std::{
-    fs, io,
-    net::SocketAddr,
+    fs::{self, File},
+    io,
+    net::SocketAddr as IpSocketAddr,
+    os::linux::net::SocketAddrExt as _,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::net::{SocketAddr, UnixListener as StdListener},
     path::{Path, PathBuf},
 };
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -14,14 +21,76 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 pub(super) struct Listeners {
     pub(super) tcp: TcpListener,
     pub(super) unix: UnixListener,
-    pub(super) socket: PathBuf,
+    pub(super) socket: SocketFile,
+}
+
+/// The socket's file, which goes when the node ends.
+pub(super) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Gone already is as well; a dead one is replaced at the next start.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Held by the one node of a network namespace. The name is the kernel's to free, however the node
+/// ends.
+///
+/// # Errors
+/// [`StartError::NodeRuns`].
+pub(super) fn lock_netns() -> Result<StdListener, StartError> {
+    let name = SocketAddr::from_abstract_name(b"overlay/node").map_err(StartError::Signals)?;
+    StdListener::bind_addr(&name).map_err(|_| StartError::NodeRuns)
+}
+
+/// The folder of the pins, held by one node.
+pub(super) struct PinFolder {
+    path: PathBuf,
+    made: bool,
+    _lock: Flock<File>,
+}
+
+impl PinFolder {
+    /// Removes the folder again if this start made it.
+    pub(super) fn forget_if_made(self) {
+        if self.made {
+            // Not empty means that it is somebody's: it stays.
+            drop(fs::remove_dir(&self.path));
+        }
+    }
+}
+
+/// Makes the folder if it is missing, and holds it.
+///
+/// # Errors
+/// [`StartError::PinsTaken`], or it can't be made.
+pub(super) fn lock_folder(path: &Path) -> Result<PinFolder, StartError> {
+    let failed = |source| StartError::Pins { path: path.to_owned(), source };
+    let made = !path.exists();
+    fs::create_dir_all(path).map_err(failed)?;
+    let folder = File::open(path).map_err(failed)?;
+    let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == Errno::EWOULDBLOCK {
+            StartError::PinsTaken(path.to_owned())
+        } else {
+            failed(errno.into())
+        }
+    })?;
+    Ok(PinFolder { path: path.to_owned(), made, _lock: lock })
 }
 
 /// Binds both.
 ///
 /// # Errors
 /// Somebody has the port, or another node has the socket.
-pub(super) async fn bind(listen: SocketAddr, socket: &Path) -> Result<Listeners, StartError> {
+pub(super) async fn bind(listen: IpSocketAddr, socket: &Path) -> Result<Listeners, StartError> {
     let tcp = TcpListener::bind(listen).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortTaken(listen),
         _ => StartError::Listen { listen, source },
@@ -37,7 +106,7 @@ pub(super) async fn bind(listen: SocketAddr, socket: &Path) -> Result<Listeners,
     nix::sys::stat::umask(mask);
     let unix = bound.map_err(failed)?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(Listeners { tcp, unix, socket: socket.to_owned() })
+    Ok(Listeners { tcp, unix, socket: SocketFile(socket.to_owned()) })
 }
 
 /// Removes the socket of a node that was killed. A living one's answers.

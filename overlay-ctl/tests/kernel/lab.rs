@@ -25,7 +25,7 @@ pub(crate) fn skip() -> bool {
 /// Where `cargo xtask test` counts skips: libtest itself counts a skipped test as passed.
 fn note_skip() {
     let Some(path) = std::env::var_os("OVERLAY_SKIPS") else { return };
-    let mut file = std::fs::File::options()
+    let mut file = File::options()
         .create(true)
         .append(true)
         .open(path)
