@@ -1,0 +1,367 @@
+//! The programs loaded, on devices in a network namespace of their own, and one packet run through.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    panic::Location,
+    process::{Command, Stdio},
+};
+
+use aya::{
+    Ebpf, Pod, TestRun as _, TestRunOptions, include_bytes_aligned,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{SchedClassifier, TcAttachType, tc},
+};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare},
+    unistd::Pid,
+};
+use overlay_common::{
+    Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry, MAP_CONFIG,
+    MAP_EVENTS, MAP_FDB, MAP_FLOOD, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX,
+    NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
+};
+use overlay_tests::lab::{Requirement, missing, skip};
+
+use super::{
+    tap::Tap,
+    world::{PORT_A, PORT_B, UNDERLAY, UNDERLAY_MAC, World},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
+
+/// Headroom that the kernel asks of the output buffer: what encapsulation adds, and more.
+const GROWTH: usize = 256;
+
+/// What a program told TC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// TC_ACT_UNSPEC.
+    Pass,
+    /// TC_ACT_SHOT.
+    Shot,
+    /// TC_ACT_REDIRECT.
+    Redirect,
+}
+
+/// The packet's own circumstances, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skb {
+    /// The device that it comes in by. The kernel tells by this one's MAC whom the packet is for.
+    pub(crate) ifindex: u32,
+    /// Not 0: a super-packet of segments of this size. test_run can't say of which protocol.
+    pub(crate) gso_size: u32,
+}
+
+/// Which counter moved, and by how much. A reason's number; 0 counts what was forwarded.
+pub(crate) type Counts = BTreeMap<(u32, Direction), Counter>;
+
+/// All that came of one packet.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) counts: Counts,
+    pub(crate) events: Vec<DropEvent>,
+}
+
+/// See the module.
+pub(crate) struct Bench {
+    programs: Ebpf,
+    config: Array<MapData, Config>,
+    fdb: HashMap<MapData, FdbKey, FdbEntry>,
+    neigh: HashMap<MapData, NeighKey, NeighEntry>,
+    ports: HashMap<MapData, u32, PortEntry>,
+    nodes: HashMap<MapData, NodeKey, NodeEntry>,
+    flood: HashMap<MapData, u32, FloodEntry>,
+    metrics: PerCpuArray<MapData, Counter>,
+    events: RingBuf<MapData>,
+    filled: World,
+    counted: Counts,
+    home: Home,
+}
+
+/// Runs a test on a bench of its own, or skips it where the machine lacks something.
+#[track_caller]
+pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
+    match missing(&[Requirement::Root, Requirement::Tool("ip")]) {
+        Some(reason) => skip(&reason, Location::caller()).expect("a line for the count"),
+        None => body(&mut Bench::new()),
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let home = Home::leave();
+        make_devices();
+        let mut programs = Ebpf::load(OBJECT).expect("the object holds the programs");
+        let mut bench = Self {
+            config: Array::try_from(map(&mut programs, MAP_CONFIG)).expect("CONFIG"),
+            fdb: table(&mut programs, MAP_FDB),
+            neigh: table(&mut programs, MAP_NEIGH),
+            ports: table(&mut programs, MAP_PORTS),
+            nodes: table(&mut programs, MAP_NODES),
+            flood: table(&mut programs, MAP_FLOOD),
+            metrics: PerCpuArray::try_from(map(&mut programs, MAP_METRICS)).expect("METRICS"),
+            events: RingBuf::try_from(map(&mut programs, MAP_EVENTS)).expect("EVENTS"),
+            programs,
+            filled: World { config: None, ..World::default() },
+            counted: Counts::new(),
+            home,
+        };
+        for direction in Direction::ALL {
+            bench.program(direction).load().expect("the verifier takes the program");
+        }
+        let World { config: _, fdb, neigh, ports, nodes, flood } = &mut bench.filled;
+        fdb.clear();
+        neigh.clear();
+        ports.clear();
+        nodes.clear();
+        flood.clear();
+        bench.fill(&World::default());
+        bench
+    }
+
+    /// The program that sees packets of this direction.
+    pub(crate) fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
+        let program = self.programs.program_mut(direction.name()).expect("named after it");
+        program.try_into().expect("a classifier")
+    }
+
+    /// Makes the maps hold the world and nothing else.
+    pub(crate) fn fill(&mut self, world: &World) {
+        let empty = Config {
+            vtep: [0; 16],
+            underlay_ifindex: 0,
+            vxlan_port: 0,
+            ttl: 0,
+            pad: 0,
+            flags: 0,
+        };
+        self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
+        replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
+        replace(&mut self.neigh, &self.filled.neigh, &world.neigh);
+        replace(&mut self.ports, &self.filled.ports, &world.ports);
+        replace(&mut self.nodes, &self.filled.nodes, &world.nodes);
+        replace(&mut self.flood, &self.filled.flood, &world.flood);
+        self.filled = world.clone();
+    }
+
+    /// Runs one packet through the direction's program, as it would come in by the usual device.
+    pub(crate) fn run(&mut self, direction: Direction, packet: &[u8]) -> Outcome {
+        self.run_skb(direction, packet, Skb::usual(direction))
+    }
+
+    /// Runs one packet under the circumstances given.
+    pub(crate) fn run_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Outcome {
+        let mut out = vec![0; packet.len() + GROWTH];
+        let context = skb.context();
+        let ran = self.program(direction).test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        });
+        let ran = ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error}"));
+        out.truncate(ran.data_size_out as usize);
+        Outcome {
+            verdict: Verdict::from_action(ran.return_value),
+            packet: out,
+            counts: self.counts(),
+            events: self.events(),
+        }
+    }
+
+    /// What has been counted since the last call.
+    pub(crate) fn counts(&mut self) -> Counts {
+        let now = self.read_metrics();
+        let before = std::mem::replace(&mut self.counted, now);
+        let moved = self.counted.iter().filter_map(|(at, now)| {
+            let before = before.get(at).copied().unwrap_or_default();
+            let moved = Counter {
+                packets: now.packets - before.packets,
+                bytes: now.bytes - before.bytes,
+            };
+            (moved != Counter::default()).then_some((*at, moved))
+        });
+        moved.collect()
+    }
+
+    fn read_metrics(&self) -> Counts {
+        let mut counts = Counts::new();
+        // Reasons that nobody has named yet are looked at as well: none may be counted.
+        for index in 0..(DropReason::COUNT + 1) * Direction::COUNT {
+            assert!(index < METRICS_MAX);
+            let direction = Direction::ALL[(index % Direction::COUNT) as usize];
+            let cpus = self.metrics.get(&index, 0).expect("METRICS has the index");
+            let sum = cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
+                packets: sum.packets + cpu.packets,
+                bytes: sum.bytes + cpu.bytes,
+            });
+            counts.insert((index / Direction::COUNT, direction), sum);
+        }
+        counts
+    }
+
+    fn events(&mut self) -> Vec<DropEvent> {
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            assert_eq!(item.len(), size_of::<DropEvent>());
+            // SAFETY: the item is as long as the type, of which any bytes are a value; it asks for no
+            // alignment.
+            events.push(unsafe { item.as_ptr().cast::<DropEvent>().read_unaligned() });
+        }
+        events
+    }
+
+    /// Attaches the direction's program to a device, for packets that really come in. It goes with
+    /// the bench.
+    pub(crate) fn attach(&mut self, direction: Direction, device: &str) {
+        // Only kernels before 6.6 need it.
+        tc::qdisc_add_clsact(device).expect("the device has no qdisc of ours yet");
+        let program = self.program(direction);
+        program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
+    }
+
+    /// Both ends of endpoint A's veth.
+    pub(crate) fn tap_a(&self) -> Tap {
+        self.home.tap(PORT_A)
+    }
+
+    /// Both ends of endpoint B's veth.
+    pub(crate) fn tap_b(&self) -> Tap {
+        self.home.tap(PORT_B)
+    }
+
+    /// Both ends of the underlay.
+    pub(crate) fn tap_underlay(&self) -> Tap {
+        self.home.tap(UNDERLAY)
+    }
+}
+
+impl Verdict {
+    fn from_action(action: u32) -> Self {
+        match action as i32 {
+            -1 => Self::Pass,
+            2 => Self::Shot,
+            7 => Self::Redirect,
+            other => panic!("no program returns {other}"),
+        }
+    }
+}
+
+impl Skb {
+    /// By endpoint A's device, or by the underlay's.
+    pub(crate) fn usual(direction: Direction) -> Self {
+        let ifindex = match direction {
+            Direction::FromEndpoint => PORT_A,
+            Direction::FromUnderlay => UNDERLAY,
+        };
+        Self { ifindex, gso_size: 0 }
+    }
+
+    /// As `struct __sk_buff` (linux/bpf.h). The kernel refuses any other field that is not 0, the
+    /// stripped VLAN tag among them.
+    fn context(self) -> [u8; 192] {
+        const IFINDEX: usize = 40;
+        const GSO_SIZE: usize = 176;
+        let mut context = [0; 192];
+        context[IFINDEX..][..4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        context[GSO_SIZE..][..4].copy_from_slice(&self.gso_size.to_ne_bytes());
+        context
+    }
+}
+
+fn map(programs: &mut Ebpf, name: &str) -> Map {
+    programs.take_map(name).unwrap_or_else(|| panic!("the object has a map {name}"))
+}
+
+fn table<K: Pod, V: Pod>(programs: &mut Ebpf, name: &str) -> HashMap<MapData, K, V> {
+    HashMap::try_from(map(programs, name)).expect("a hash map of the shared types")
+}
+
+fn replace<K: Pod + Ord, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+) {
+    for key in old.keys().filter(|key| !new.contains_key(key)) {
+        map.remove(key).expect("it was put in");
+    }
+    for (key, value) in new {
+        map.insert(key, value, 0).expect("there is room");
+    }
+}
+
+/// Where the thread was before it went into a namespace of its own, on one CPU. Going back takes the
+/// last hold off the namespace, and its devices with it.
+struct Home {
+    netns: File,
+    cpus: CpuSet,
+}
+
+impl Home {
+    fn leave() -> Self {
+        let netns = File::open("/proc/thread-self/ns/net").expect("/proc is mounted");
+        let cpus = sched_getaffinity(Pid::from_raw(0)).expect("a thread has CPUs");
+        let first = (0..CpuSet::count()).find(|cpu| cpus.is_set(*cpu) == Ok(true));
+        let mut one = CpuSet::new();
+        one.set(first.expect("a thread has a CPU")).expect("a CPU's number");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("it may run there");
+        unshare(CloneFlags::CLONE_NEWNET).expect("root makes namespaces");
+        Self { netns, cpus }
+    }
+
+    fn tap(&self, host: u32) -> Tap {
+        Tap::open(host, host + PEER)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // While a test panics another panic would hide why; the thread ends soon in any case.
+        if let Err(error) = setns(&self.netns, CloneFlags::CLONE_NEWNET) {
+            eprintln!("the thread stays in its namespace: {error}");
+        }
+        if let Err(error) = sched_setaffinity(Pid::from_raw(0), &self.cpus) {
+            eprintln!("the thread stays on its CPU: {error}");
+        }
+    }
+}
+
+/// What a peer's index has over its host-side device's.
+const PEER: u32 = 100;
+
+fn make_devices() {
+    // A device that comes up must not speak of itself. No such file: a kernel without IPv6.
+    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("no IPv6 off: {error}"),
+        _ => {}
+    }
+    let mac = UNDERLAY_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    let mut script = String::from("link set lo up\n");
+    for (name, index, address) in [
+        ("port_a", PORT_A, String::new()),
+        ("port_b", PORT_B, String::new()),
+        ("underlay", UNDERLAY, format!("address {mac}")),
+    ] {
+        let peer = index + PEER;
+        script += &format!(
+            "link add {name} index {index} {address} type veth peer name {name}_peer index {peer}\n\
+             link set {name} up\nlink set {name}_peer up\n"
+        );
+    }
+    ip_batch(&script);
+}
+
+/// Runs lines of `ip` in the thread's namespace.
+pub(crate) fn ip_batch(script: &str) {
+    let mut ip = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("ip is on PATH");
+    ip.stdin.take().expect("piped").write_all(script.as_bytes()).expect("ip reads");
+    assert!(ip.wait().expect("ip ends").success(), "ip failed at:\n{script}");
+}
