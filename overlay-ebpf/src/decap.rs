@@ -7,7 +7,7 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
-    helpers::{bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room},
+    helpers::{bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail},
     programs::TcContext,
 };
 use overlay_common::{DropReason, VXLAN_OVERHEAD};
@@ -39,9 +39,22 @@ pub fn combine_ecn(ctx: &TcContext, inner: &Ethernet, outer_tos: u8) -> Result<(
     Ok(())
 }
 
+/// The least that the kernel shrinks: an IPv4 header's length must be left (adjust_room takes the
+/// packet for the outer one's protocol).
+const SHRINKS_FROM: u32 = (INNER_L3 + size_of::<Ipv4>()) as u32;
+
 /// Strips the outer headers and puts the inner Ethernet header back in front.
 #[inline(always)]
 pub fn strip(ctx: &TcContext, inner: Ethernet) -> Result<(), DropReason> {
+    if ctx.len() < SHRINKS_FROM {
+        // A short frame of a protocol that is not IP. Padding is Ethernet's own way with these: their
+        // protocols tell their length (IEEE 802.3, section 3.2.8).
+        // SAFETY: the context is valid while the program runs.
+        let padded = unsafe { bpf_skb_change_tail(ctx.skb.skb, SHRINKS_FROM, 0) };
+        if padded != 0 {
+            return Err(DropReason::DecapFailed);
+        }
+    }
     // SAFETY: the context is valid while the program runs.
     let stripped = unsafe {
         bpf_skb_adjust_room(
