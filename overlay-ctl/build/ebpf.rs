@@ -10,7 +10,7 @@ use std::{
 mod bpf_toolchain;
 
 /// Builds the object and says where it is, in OVERLAY_EBPF_OBJECT.
-pub fn compile() -> anyhow::Result<()> {
+pub(crate) fn compile() -> anyhow::Result<()> {
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = manifest.parent().unwrap_or(Path::new(".")).to_owned();
     let target = env::var_os("CARGO_TARGET_DIR")

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
+    os::fd::AsRawFd as _,
     panic::Location,
     process::{Command, Stdio},
 };
@@ -11,7 +12,7 @@ use std::{
 use aya::{
     Ebpf, Pod, TestRun as _, TestRunOptions, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{SchedClassifier, TcAttachType, tc},
+    programs::{ProgramError, SchedClassifier, TcAttachType, tc},
 };
 use nix::{
     sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare},
@@ -25,7 +26,7 @@ use overlay_common::{
 use overlay_tests::lab::{Requirement, missing, skip};
 
 use super::{
-    tap::Tap,
+    tap::{self, Tap},
     world::{PORT_A, PORT_B, UNDERLAY, UNDERLAY_MAC, World},
 };
 
@@ -94,7 +95,7 @@ pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
 impl Bench {
     fn new() -> Self {
         let home = Home::leave();
-        make_devices();
+        home.make_devices();
         let mut programs = Ebpf::load(OBJECT).expect("the object holds the programs");
         let mut bench = Self {
             config: Array::try_from(map(&mut programs, MAP_CONFIG)).expect("CONFIG"),
@@ -131,14 +132,8 @@ impl Bench {
 
     /// Makes the maps hold the world and nothing else.
     pub(crate) fn fill(&mut self, world: &World) {
-        let empty = Config {
-            vtep: [0; 16],
-            underlay_ifindex: 0,
-            vxlan_port: 0,
-            ttl: 0,
-            pad: 0,
-            flags: 0,
-        };
+        let empty =
+            Config { vtep: [0; 16], underlay_ifindex: 0, vxlan_port: 0, ttl: 0, pad: 0, flags: 0 };
         self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
         replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
         replace(&mut self.neigh, &self.filled.neigh, &world.neigh);
@@ -155,22 +150,40 @@ impl Bench {
 
     /// Runs one packet under the circumstances given.
     pub(crate) fn run_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Outcome {
+        let ran = self.try_run(direction, packet, skb, 1);
+        ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error:?}"))
+    }
+
+    /// Runs the same packet many times; the verdict and the bytes are the last run's.
+    pub(crate) fn repeat(&mut self, direction: Direction, packet: &[u8], times: u32) -> Outcome {
+        let ran = self.try_run(direction, packet, Skb::usual(direction), times);
+        ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error:?}"))
+    }
+
+    /// Runs a packet that test_run may refuse: one shorter than its IP header.
+    pub(crate) fn try_run(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        skb: Skb,
+        repeat: u32,
+    ) -> Result<Outcome, ProgramError> {
         let mut out = vec![0; packet.len() + GROWTH];
         let context = skb.context();
         let ran = self.program(direction).test_run(TestRunOptions {
             data_in: Some(packet),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
+            repeat,
             ..TestRunOptions::new()
-        });
-        let ran = ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error}"));
+        })?;
         out.truncate(ran.data_size_out as usize);
-        Outcome {
+        Ok(Outcome {
             verdict: Verdict::from_action(ran.return_value),
             packet: out,
             counts: self.counts(),
             events: self.events(),
-        }
+        })
     }
 
     /// What has been counted since the last call.
@@ -179,10 +192,8 @@ impl Bench {
         let before = std::mem::replace(&mut self.counted, now);
         let moved = self.counted.iter().filter_map(|(at, now)| {
             let before = before.get(at).copied().unwrap_or_default();
-            let moved = Counter {
-                packets: now.packets - before.packets,
-                bytes: now.bytes - before.bytes,
-            };
+            let moved =
+                Counter { packets: now.packets - before.packets, bytes: now.bytes - before.bytes };
             (moved != Counter::default()).then_some((*at, moved))
         });
         moved.collect()
@@ -295,26 +306,65 @@ fn replace<K: Pod + Ord, V: Pod>(
 }
 
 /// Where the thread was before it went into a namespace of its own, on one CPU. Going back takes the
-/// last hold off the namespace, and its devices with it.
+/// last hold off that namespace and the one of the peers, and their devices go with them.
 struct Home {
     netns: File,
     cpus: CpuSet,
+    /// Where the peers are: redirect_peer leads into another namespace only.
+    peers: File,
+    /// Where the programs are.
+    host: File,
 }
 
 impl Home {
     fn leave() -> Self {
-        let netns = File::open("/proc/thread-self/ns/net").expect("/proc is mounted");
+        let netns = current_netns();
         let cpus = sched_getaffinity(Pid::from_raw(0)).expect("a thread has CPUs");
         let first = (0..CpuSet::count()).find(|cpu| cpus.is_set(*cpu) == Ok(true));
         let mut one = CpuSet::new();
         one.set(first.expect("a thread has a CPU")).expect("a CPU's number");
         sched_setaffinity(Pid::from_raw(0), &one).expect("it may run there");
-        unshare(CloneFlags::CLONE_NEWNET).expect("root makes namespaces");
-        Self { netns, cpus }
+        let [peers, host] = [(), ()].map(|()| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root makes namespaces");
+            // A device that comes up must not speak of itself.
+            disable_ipv6();
+            current_netns()
+        });
+        Self { netns, cpus, peers, host }
+    }
+
+    fn among_peers<T>(&self, body: impl FnOnce() -> T) -> T {
+        setns(&self.peers, CloneFlags::CLONE_NEWNET).expect("the namespace is ours");
+        let result = body();
+        setns(&self.host, CloneFlags::CLONE_NEWNET).expect("the namespace is ours");
+        result
+    }
+
+    fn make_devices(&self) {
+        let mac = UNDERLAY_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        let peers = format!("/proc/{}/fd/{}", std::process::id(), self.peers.as_raw_fd());
+        let mut host = String::from("link set lo up\n");
+        let mut up = String::new();
+        for (name, index, address) in [
+            ("port_a", PORT_A, String::new()),
+            ("port_b", PORT_B, String::new()),
+            ("underlay", UNDERLAY, format!("address {mac}")),
+        ] {
+            let peer = index + PEER;
+            host += &format!(
+                "link add {name} index {index} {address} type veth \
+                 peer name {name}_peer index {peer} netns {peers}\n\
+                 link set {name} up\n"
+            );
+            up += &format!("link set {name}_peer up\n");
+        }
+        ip_batch(&host);
+        self.among_peers(|| ip_batch(&up));
     }
 
     fn tap(&self, host: u32) -> Tap {
-        Tap::open(host, host + PEER)
+        let peer = self.among_peers(|| tap::open(host + PEER));
+        Tap::new(tap::open(host), peer)
     }
 }
 
@@ -333,26 +383,16 @@ impl Drop for Home {
 /// What a peer's index has over its host-side device's.
 const PEER: u32 = 100;
 
-fn make_devices() {
-    // A device that comes up must not speak of itself. No such file: a kernel without IPv6.
+fn current_netns() -> File {
+    File::open("/proc/thread-self/ns/net").expect("/proc is mounted")
+}
+
+fn disable_ipv6() {
     match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("no IPv6 off: {error}"),
-        _ => {}
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        written => written.expect("root sets it"),
     }
-    let mac = UNDERLAY_MAC.map(|byte| format!("{byte:02x}")).join(":");
-    let mut script = String::from("link set lo up\n");
-    for (name, index, address) in [
-        ("port_a", PORT_A, String::new()),
-        ("port_b", PORT_B, String::new()),
-        ("underlay", UNDERLAY, format!("address {mac}")),
-    ] {
-        let peer = index + PEER;
-        script += &format!(
-            "link add {name} index {index} {address} type veth peer name {name}_peer index {peer}\n\
-             link set {name} up\nlink set {name}_peer up\n"
-        );
-    }
-    ip_batch(&script);
 }
 
 /// Runs lines of `ip` in the thread's namespace.

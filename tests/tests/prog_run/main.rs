@@ -6,17 +6,17 @@
 //! redirect's verdict and not its target: [`live`] attaches the programs and looks where packets go.
 
 mod bench;
-//X mod cases;
-//X mod ecn;
-//X mod encapsulation;
-//X mod events;
-//X mod every_reason;
-//X mod from_endpoint;
-//X mod from_underlay;
-//X mod live;
-//X mod mutation;
+mod cases;
+mod ecn;
+mod encapsulation;
+mod events;
+mod every_reason;
+mod from_endpoint;
+mod from_underlay;
+mod live;
+mod mutation;
 mod packets;
-//X mod replication;
+mod replication;
 mod tap;
 mod verifier;
 mod world;

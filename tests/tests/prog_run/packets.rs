@@ -53,7 +53,9 @@ pub(crate) fn ipv6(from: Station, to: Station, flow: Flow) -> Vec<u8> {
     };
     let ip = Ipv6Header {
         traffic_class: flow.tos,
-        flow_label: Ipv6FlowLabel::try_new(0xabcde).expect("twenty bits"),
+        // A flow has a label of its own (RFC 6437), and the kernel's hash goes by no more than that.
+        flow_label: Ipv6FlowLabel::try_new(0xa0000 | u32::from(flow.source_port))
+            .expect("twenty bits"),
         payload_length: 0,
         next_header: IpNumber::UDP,
         hop_limit: 64,
@@ -185,13 +187,13 @@ impl Vxlan {
         let udp = UdpHeader::without_ipv4_checksum(50_000, self.port, payload.len());
         let udp = udp.expect("short").to_bytes();
         let len = udp.len() + payload.len();
-        let mut ip = Ipv4Header::new(len as u16, 63, self.protocol, self.from, self.to)
-            .expect("short");
+        let mut ip =
+            Ipv4Header::new(len as u16, 63, self.protocol, self.from, self.to).expect("short");
         set_tos(&mut ip, self.tos);
         ip.dont_fragment = !self.more_fragments && self.fragment_offset == 0;
         ip.more_fragments = self.more_fragments;
         ip.fragment_offset = IpFragOffset::try_new(self.fragment_offset).expect("13 bits");
-        ip.set_options(&self.options).expect("whole words");
+        ip.options = self.options[..].try_into().expect("whole words");
         ip.set_payload_len(len).expect("short");
         ip.header_checksum = ip.calc_header_checksum();
         let packet = [&ip.to_bytes()[..], &udp, &payload].concat();
@@ -219,7 +221,7 @@ pub(crate) fn far_to_a() -> Vec<u8> {
     ipv4(FAR, A, Flow::default())
 }
 
-/// From the far endpoint's address, by the MAC of nobody: and the other way around.
+/// `own` but for the MAC, or but for the address, which is a stranger's.
 pub(crate) fn half_stranger(own: Station, mac: bool) -> Station {
     if mac {
         Station { mac: STRANGER.mac, ip: own.ip }

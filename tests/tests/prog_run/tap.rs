@@ -25,8 +25,8 @@ const SENTINEL: &[u8] = b"\x02\0\0\0\x09\x09\x02\0\0\0\x09\x09\x88\xb6end";
 const PATIENCE_S: i64 = 5;
 
 impl Tap {
-    pub(crate) fn open(host: u32, peer: u32) -> Self {
-        Self { host: open(host), peer: open(peer) }
+    pub(crate) fn new(host: OwnedFd, peer: OwnedFd) -> Self {
+        Self { host, peer }
     }
 
     /// What came out of the peer since the last call. A last frame sent after them shows the end: a
@@ -59,8 +59,9 @@ impl Tap {
     }
 }
 
-/// A packet socket on the device, which sees what comes in by it.
-fn open(ifindex: u32) -> OwnedFd {
+/// A packet socket on a device of this namespace. It sees what comes in by it, and not what the socket
+/// itself sends.
+pub(crate) fn open(ifindex: u32) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
         .expect("root opens packet sockets");
