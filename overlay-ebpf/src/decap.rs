@@ -7,7 +7,9 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
-    helpers::{bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail},
+    helpers::{
+        bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+    },
     programs::TcContext,
 };
 use overlay_common::{DropReason, VXLAN_OVERHEAD};
@@ -31,7 +33,14 @@ pub fn combine_ecn(ctx: &TcContext, inner: &Ethernet, outer_tos: u8) -> Result<(
             let class = ip.traffic_class();
             let combined = ecn::combine(class, outer_tos)?;
             if combined != class {
+                let before = ip.class_word();
                 ip.set_traffic_class(combined);
+                let change = u32::from(!before) + u32::from(ip.class_word());
+                // IPv6 has no checksum of its own that would make up for the change in the sum of the
+                // whole packet, where the device gave one. Where it did not, the helper says so, and
+                // nothing is to do.
+                // SAFETY: the context is valid while the program runs.
+                unsafe { bpf_csum_update(ctx.skb.skb, change) };
             }
         }
         _ => {}
