@@ -1,6 +1,7 @@
 //! RFC 6040: DSCP and ECN go out with the packet; ECN comes back by figure 4.
 
 use etherparse::{Ipv4Header, Ipv6Header};
+use nix::errno::Errno;
 use overlay_common::{Direction, DropReason};
 
 use super::{
@@ -14,8 +15,11 @@ const ECT_1: u8 = 1;
 const ECT_0: u8 = 2;
 const CE: u8 = 3;
 
-/// Figure 4: the inner mark, and what it is after decapsulation under each outer one. None: dropped.
-const FIGURE_4: [(u8, [(u8, Option<u8>); 4]); 4] = [
+/// An outer mark, and what the inner one becomes under it. None: dropped.
+type Cell = (u8, Option<u8>);
+
+/// Figure 4: a row for each inner mark.
+const FIGURE_4: [(u8, [Cell; 4]); 4] = [
     (
         NOT_ECT,
         [(NOT_ECT, Some(NOT_ECT)), (ECT_0, Some(NOT_ECT)), (ECT_1, Some(NOT_ECT)), (CE, None)],
@@ -56,6 +60,27 @@ fn figure_4_for_ipv6() {
             assert_eq!(ip.traffic_class, expected.expect("not dropped"), "{inner} in {outer}");
             // The flow label beside it, too, is as it was.
             assert_eq!(packet, frame(ip.traffic_class), "{inner} in {outer}");
+        });
+    });
+}
+
+/// A device that summed up the whole packet (CHECKSUM_COMPLETE) is believed: what is stripped and what
+/// is marked must be taken out of its sum, or the kernel cries "hw csum failure".
+#[test]
+fn the_devices_sum_stays_true() {
+    on_bench(|bench| {
+        for_all(|inner, outer, expected| {
+            let flow = Flow { tos: inner, ..Flow::default() };
+            for frame in [ipv4(FAR, A, flow), ipv6(FAR, A, flow)] {
+                let packet = Vxlan { tos: outer, ..Vxlan::default() }.around(&frame);
+                match bench.run_summed(Direction::FromUnderlay, &packet) {
+                    Ok(Verdict::Redirect) => assert!(expected.is_some()),
+                    Ok(verdict) => assert_eq!((verdict, expected), (Verdict::Shot, None)),
+                    // Kernels before 6.17 can't be asked.
+                    Err(Errno::EINVAL) => {}
+                    Err(error) => panic!("{inner} in {outer}: {error} (EBADMSG: a wrong sum)"),
+                }
+            }
         });
     });
 }

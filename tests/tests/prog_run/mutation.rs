@@ -254,6 +254,10 @@ impl Tally {
     fn check(&self, direction: Direction) {
         println!("{}: {self:?}", direction.name());
         let ran = self.forwarded + self.others;
+        // Fewer may well be all of a kind.
+        if ran < 500 {
+            return;
+        }
         assert!(self.forwarded * 20 > ran && self.others * 20 > ran, "{self:?}");
         assert!(self.refused * 4 < ran, "{self:?}");
     }
