@@ -4,7 +4,8 @@
 use overlay_common::{Counter, Direction, DropReason, NODE_NEXT_HOP};
 
 use super::{
-    bench::{Bench, Counts, ip_batch, on_bench},
+    bench::{Bench, Counts, on_bench},
+    devices::ip_batch,
     encapsulation::check_vxlan,
     packets::{
         Ask, EXPERIMENTAL, Flow, a_to_b, a_to_far, arp, cut, far_to_a, ipv4, ipv6, other, tagged,

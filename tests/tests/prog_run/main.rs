@@ -7,6 +7,7 @@
 
 mod bench;
 mod cases;
+mod devices;
 mod ecn;
 mod encapsulation;
 mod events;
