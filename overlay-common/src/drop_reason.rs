@@ -77,7 +77,7 @@ drop_reasons! {
     ArpOwnAddress = 10, "arp_own_address", "An ARP request for the sender's own address (an announcement): the map says it better.";
     ArpFromUnderlay = 11, "arp_from_underlay", "ARP inside VXLAN: ARP never crosses the underlay.";
     IccOff = 12, "icc_off", "The network's endpoints may not reach each other.";
-    UnknownNode = 13, "unknown_node", "The FDB names a VTEP that NODES does not hold.";
+    UnknownNode = 13, "unknown_node", "The FDB names a VTEP that NODES does not hold, or one whose next hop is not resolved yet and the kernel has no other way for the frame.";
     EncapFailed = 14, "encap_failed", "The kernel refused to make room for the outer headers.";
     DecapFailed = 15, "decap_failed", "The kernel refused to strip the outer headers.";
     OuterFragment = 16, "outer_fragment", "A fragment of a VXLAN packet: we send none, and a fragment hides its inner frame.";

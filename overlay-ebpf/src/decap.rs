@@ -7,7 +7,9 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
-    helpers::{bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room},
+    helpers::{
+        bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+    },
     programs::TcContext,
 };
 use overlay_common::{DropReason, VXLAN_OVERHEAD};
@@ -31,7 +33,14 @@ pub fn combine_ecn(ctx: &TcContext, inner: &Ethernet, outer_tos: u8) -> Result<(
             let class = ip.traffic_class();
             let combined = ecn::combine(class, outer_tos)?;
             if combined != class {
+                let before = ip.class_word();
                 ip.set_traffic_class(combined);
+                let change = u32::from(!before) + u32::from(ip.class_word());
+                // IPv6 has no checksum of its own that would make up for the change in the sum of the
+                // whole packet, where the device gave one. Where it did not, the helper says so, and
+                // nothing is to do.
+                // SAFETY: the context is valid while the program runs.
+                unsafe { bpf_csum_update(ctx.skb.skb, change) };
             }
         }
         _ => {}
@@ -39,9 +48,22 @@ pub fn combine_ecn(ctx: &TcContext, inner: &Ethernet, outer_tos: u8) -> Result<(
     Ok(())
 }
 
+/// The least that the kernel shrinks: an IPv4 header's length must be left (adjust_room takes the
+/// packet for the outer one's protocol).
+const SHRINKS_FROM: u32 = (INNER_L3 + size_of::<Ipv4>()) as u32;
+
 /// Strips the outer headers and puts the inner Ethernet header back in front.
 #[inline(always)]
 pub fn strip(ctx: &TcContext, inner: Ethernet) -> Result<(), DropReason> {
+    if ctx.len() < SHRINKS_FROM {
+        // A short frame of a protocol that is not IP. Padding is Ethernet's own way with these: their
+        // protocols tell their length (IEEE 802.3, section 3.2.8).
+        // SAFETY: the context is valid while the program runs.
+        let padded = unsafe { bpf_skb_change_tail(ctx.skb.skb, SHRINKS_FROM, 0) };
+        if padded != 0 {
+            return Err(DropReason::DecapFailed);
+        }
+    }
     // SAFETY: the context is valid while the program runs.
     let stripped = unsafe {
         bpf_skb_adjust_room(

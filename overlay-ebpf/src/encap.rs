@@ -40,6 +40,19 @@ pub fn outer_tos(ctx: &TcContext, eth: &Ethernet) -> u8 {
     }
 }
 
+/// The kernel remembers an IP packet for what it is now, but any other frame for the protocol that it
+/// came with, and redirect_neigh would drop it where nobody counts. It goes out only by a next hop
+/// that is resolved.
+#[inline(always)]
+pub fn needs_next_hop(eth: &Ethernet) -> bool {
+    !is_ip(eth)
+}
+
+#[inline(always)]
+fn is_ip(eth: &Ethernet) -> bool {
+    matches!(eth.ethertype(), ETH_P_IP | ETH_P_IPV6)
+}
+
 /// Pushes the outer headers for a packet to `vtep`. `inner` is the frame's own Ethernet header.
 #[inline(always)]
 pub fn push(
@@ -56,7 +69,7 @@ pub fn push(
     // SAFETY: the context is valid while the program runs. The hash is of the inner flow: nothing has
     // been pushed yet.
     let hash = unsafe { bpf_get_hash_recalc(skb) };
-    let made = if matches!(inner.ethertype(), ETH_P_IP | ETH_P_IPV6) {
+    let made = if is_ip(&inner) {
         // SAFETY: as above.
         unsafe {
             bpf_skb_adjust_room(
@@ -113,7 +126,8 @@ pub fn macs(node: &NodeEntry) -> (MacBytes, MacBytes) {
 }
 
 /// Sends the encapsulated packet: straight out where the next hop is resolved, else by way of the
-/// kernel's own routes and neighbours, which is slower and always right.
+/// kernel's own routes and neighbours, which is slower and always right. These take only what the
+/// kernel knows for IP: see [`needs_next_hop`].
 #[inline(always)]
 pub fn send(config: &Config, node: &NodeEntry) -> Decision {
     let action = if node.flags & NODE_NEXT_HOP != 0 {

@@ -13,7 +13,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use overlay_common::{
-    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NodeKey, PortEntry,
+    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NODE_NEXT_HOP, NodeKey,
+    PortEntry,
 };
 
 const PACKET_HOST: u32 = 0;
@@ -59,6 +60,9 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let Some(node) = maps::node(&NodeKey { vtep: destination.vtep }) else {
         return Err(DropReason::UnknownNode);
     };
+    if node.flags & NODE_NEXT_HOP == 0 && encap::needs_next_hop(&eth) {
+        return Err(DropReason::UnknownNode);
+    }
     let tos = encap::outer_tos(ctx, &eth);
     let vtep = frame::v4(&destination.vtep);
     encap::push(ctx, config, eth, tos, port.vni, vtep, encap::macs(node))?;

@@ -156,6 +156,12 @@ impl Ipv6Start {
         self.bytes[0] << 4 | self.bytes[1] >> 4
     }
 
+    /// The word of a checksum that the class lies in, as it lies in the packet.
+    #[inline(always)]
+    pub fn class_word(&self) -> u16 {
+        u16::from_ne_bytes([self.bytes[0], self.bytes[1]])
+    }
+
     #[inline(always)]
     pub fn set_traffic_class(&mut self, class: u8) {
         self.bytes[0] = self.bytes[0] & 0xf0 | class >> 4;

@@ -8,10 +8,11 @@ use crate::{
         self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
         cluster_client::ClusterClient, cluster_server::Cluster,
     },
-    state::{Applied, Command},
+    state::{Applied, Command, Decision},
 };
 use futures::FutureExt as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -54,9 +55,17 @@ impl Cluster for Api {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         registration(request.get_ref())?;
+        let expected = &request.get_ref().cluster;
+        if !expected.is_empty() && *expected != self.cluster.to_string() {
+            return Err(Status::failed_precondition(format!(
+                "this is a node of cluster {}, not of {expected}",
+                self.cluster
+            )));
+        }
         let cluster = self.cluster;
         self.at_leader(
             request,
+            Duration::ZERO,
             move |voter, message| join(voter.clone(), cluster, message).boxed(),
             |channel, request| {
                 async move { ClusterClient::new(channel).join(request).await }.boxed()
@@ -67,22 +76,27 @@ impl Cluster for Api {
 }
 
 fn registration(message: &JoinRequest) -> Result<Command, Status> {
-    let JoinRequest { name, vtep, listen, token: _, instance } = message;
+    let JoinRequest { name, vtep, listen, token: _, instance, returning, cluster: _ } = message;
     let invalid = |field, value: &str, why| {
         Status::invalid_argument(Invalid::new(field, value, why).to_string())
     };
     let address: Ipv4Addr =
         vtep.parse().map_err(|_| invalid("vtep", vtep, "is not an IPv4 address"))?;
+    if !decode::is_host(address) {
+        return Err(invalid("vtep", vtep, "is not a host's address"));
+    }
     let listen: SocketAddr =
         listen.parse().map_err(|_| invalid("listen", listen, "is not an IP:PORT"))?;
-    if listen.ip().is_unspecified() {
+    if listen.ip().is_unspecified() || listen.port() == 0 {
         return Err(invalid("listen", &listen.to_string(), "is not an address that peers reach"));
     }
     let instance = instance
         .as_slice()
         .try_into()
         .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
-    Ok(Command::RegisterNode { instance, name: decode::node_name(name)?, vtep: address, listen })
+    let returning = Some(*returning).filter(|id| *id != 0);
+    let name = decode::node_name(name)?;
+    Ok(Command::RegisterNode { instance, name, vtep: address, listen, returning })
 }
 
 async fn join(
@@ -91,13 +105,20 @@ async fn join(
     message: JoinRequest,
 ) -> Result<JoinResponse, Attempt> {
     let command = registration(&message)?;
-    // A repeated join is recognised by its instance, not by its request.
-    let request = *Uuid::new_v4().as_bytes();
-    let node = match voter.execute(request, command).await? {
-        Applied::Node(node) => node,
-        other => unreachable!("a registration answers a node, not {other:?}"),
+    // A repeated join is recognised by its instance, not by its request; it changes nothing, so that
+    // nothing is logged for it.
+    voter.consensus.read_index().await?;
+    let decided = voter.state.read(|state| state.decide(state.revision() + 1, command.clone()));
+    let node = match decided {
+        Ok(Decision::Nothing(Applied::Node(node))) => node,
+        _ => match voter.execute(*Uuid::new_v4().as_bytes(), command).await? {
+            Applied::Node(node) => {
+                tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node registered");
+                node
+            }
+            other => unreachable!("a registration answers a node, not {other:?}"),
+        },
     };
-    tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node joined");
     let role = if node.voter { NodeRole::Voter } else { NodeRole::Agent };
     let leader = voter.consensus.status().borrow().leader;
     let peers = voter.state.read(|state| {

@@ -14,9 +14,6 @@ const MTU_MIN: u32 = 68;
 /// Greatest MTU that leaves room for the encapsulation in an IPv4 packet.
 const MTU_MAX: u32 = 65_535 - 36;
 
-/// From here on addresses are multicast, reserved, or the broadcast address (RFC 1112, RFC 919).
-const CLASS_D_FIRST: u8 = 224;
-
 /// Where named network namespaces are.
 const NETNS_FOLDER: &str = "/run/netns";
 
@@ -33,6 +30,14 @@ fn optional<T>(
     parse: impl FnOnce(&str) -> Result<T, Status>,
 ) -> Result<Option<T>, Status> {
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// Whether it can be a host's address on the underlay.
+pub(super) fn is_host(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast())
 }
 
 fn ipv4(field: &'static str, text: &str) -> Result<Ipv4Addr, Status> {
@@ -127,8 +132,7 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
             invalid(Invalid::new(field, "", "is missing: an endpoint behind a VTEP has one"))
         };
         let vtep_address = ipv4("vtep", vtep)?;
-        let is_host = !matches!(vtep_address.octets()[0], 0 | 127 | CLASS_D_FIRST..);
-        if !is_host {
+        if !is_host(vtep_address) {
             return Err(invalid(Invalid::new("vtep", vtep, "is not a host's address")));
         }
         if mac.is_empty() {

@@ -1,5 +1,13 @@
-use super::{Api, controller::Attempt, decode, error::refused, present};
+use super::{
+    Api,
+    controller::Attempt,
+    decode,
+    error::{is_lost, refused},
+    present,
+    route::ANSWER_MAX,
+};
 use crate::{
+    consensus::Role,
     model::{Endpoint, NodeId},
     peers::{Directory, VoterParts},
     proto::{
@@ -15,10 +23,12 @@ use crate::{
 use futures::FutureExt as _;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 /// How long a creation or removal waits for the kernels of the nodes concerned.
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a wait looks whether the node fell silent.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long a node is given to look at a namespace.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -38,7 +48,18 @@ impl Endpoints for Api {
         let own = self.id;
         self.at_leader(
             request,
-            move |voter, message| create(voter.clone(), directory.clone(), own, message).boxed(),
+            PROGRAM_DEADLINE,
+            move |voter, message| {
+                // On a task of its own: a caller that goes away must not keep an endpoint that can't
+                // be made from being taken back.
+                let create = tokio::spawn(create(voter.clone(), directory.clone(), own, message));
+                async move {
+                    create.await.unwrap_or_else(|error| {
+                        Err(Attempt::Failed(Status::internal(error.to_string())))
+                    })
+                }
+                .boxed()
+            },
             |channel, request| {
                 async move { EndpointsClient::new(channel).create(request).await }.boxed()
             },
@@ -52,9 +73,16 @@ impl Endpoints for Api {
     ) -> Result<Response<ListEndpointsResponse>, Status> {
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, message| list(voter.clone(), message).boxed(),
             |channel, request| {
-                async move { EndpointsClient::new(channel).list(request).await }.boxed()
+                async move {
+                    EndpointsClient::new(channel)
+                        .max_decoding_message_size(ANSWER_MAX)
+                        .list(request)
+                        .await
+                }
+                .boxed()
             },
         )
         .await
@@ -66,9 +94,16 @@ impl Endpoints for Api {
     ) -> Result<Response<v1::Endpoint>, Status> {
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, message| inspect(voter.clone(), message).boxed(),
             |channel, request| {
-                async move { EndpointsClient::new(channel).inspect(request).await }.boxed()
+                async move {
+                    EndpointsClient::new(channel)
+                        .max_decoding_message_size(ANSWER_MAX)
+                        .inspect(request)
+                        .await
+                }
+                .boxed()
             },
         )
         .await
@@ -84,6 +119,7 @@ impl Endpoints for Api {
         decode::optional_network_name(&message.network)?;
         self.at_leader(
             request,
+            PROGRAM_DEADLINE,
             |voter, message| remove(voter.clone(), message).boxed(),
             |channel, request| {
                 async move { EndpointsClient::new(channel).remove(request).await }.boxed()
@@ -120,7 +156,8 @@ async fn create(
     if !message.no_wait {
         let deadline = Instant::now() + PROGRAM_DEADLINE;
         if let Some(node) = endpoint.node()
-            && let Some(reason) = wait_until_up(&voter, node, &endpoint, deadline).await
+            && let Some(reason) =
+                while_leading(&voter, wait_until_up(&voter, node, &endpoint, deadline)).await?
         {
             undo(&voter, &endpoint).await;
             return Err(Attempt::Failed(Status::failed_precondition(format!(
@@ -128,7 +165,8 @@ async fn create(
                 message.node
             ))));
         }
-        lagging = wait_for_kernels(&voter, &endpoint, endpoint.id, deadline).await;
+        let wait = wait_for_kernels(&voter, &endpoint, endpoint.id, deadline);
+        lagging = while_leading(&voter, wait).await?;
         still_there(&voter, &endpoint)?;
     }
     Ok(voter.state.read(|state| CreateEndpointResponse {
@@ -149,6 +187,17 @@ fn still_there(voter: &VoterParts, endpoint: &Endpoint) -> Result<(), Status> {
         "endpoint {}, which this request made, is gone again; send another request_id to make it anew",
         endpoint.name
     )))
+}
+
+/// Waits for as long as this node leads: statuses come to the leader alone.
+async fn while_leading<T>(voter: &VoterParts, wait: impl Future<Output = T>) -> Result<T, Attempt> {
+    let mut status = voter.consensus.status();
+    tokio::select! {
+        waited = wait => Ok(waited),
+        _ = status.wait_for(|status| status.role != Role::Leader) => {
+            Err(Attempt::Again("the leader changed"))
+        }
+    }
 }
 
 /// Asks the node whether it could make the endpoint, before anything is logged.
@@ -176,7 +225,7 @@ async fn check_namespace(
         let mut client = directory.client(&peer);
         match tokio::time::timeout(CHECK_DEADLINE, client.check_endpoint(message)).await {
             Ok(Ok(answer)) => answer.into_inner().problem,
-            Ok(Err(status)) if status.code() == Code::Unavailable => {
+            Ok(Err(status)) if is_lost(&status) => {
                 return Err(is_down("it does not answer"));
             }
             Ok(Err(status)) => return Err(status),
@@ -197,20 +246,18 @@ async fn wait_until_up(
     let mut changed = voter.table.watch();
     loop {
         changed.borrow_and_update();
-        let status = voter.table.get(node);
-        let health = status.and_then(|status| {
-            status.endpoints.into_iter().find(|health| health.id == endpoint.id)
-        });
-        if let Some(health) = health {
+        if let Some(Some(health)) = voter.table.health(node, endpoint.id) {
             return (!health.up).then_some(health.reason);
         }
         if !is_there(voter, endpoint) {
             return None;
         }
         // Late: the answer names the node as lagging.
-        if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
+        if voter.table.is_down(node) || Instant::now() >= deadline {
             return None;
         }
+        let look_again = deadline.min(Instant::now() + LOOK_AGAIN);
+        drop(tokio::time::timeout_at(look_again, changed.changed()).await);
     }
 }
 

@@ -1,5 +1,5 @@
 use crate::{model::Invalid, state::Refusal};
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 
 /// The one place where a refusal becomes a gRPC status.
 pub(super) fn refused(refusal: &Refusal) -> Status {
@@ -16,10 +16,32 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
             Code::ResourceExhausted
         }
         Refusal::NoNetwork(_) | Refusal::NoEndpoint(_) | Refusal::NoNode(_) => Code::NotFound,
-        Refusal::NetworkInUse { .. } | Refusal::NodeInUse { .. } => Code::FailedPrecondition,
+        Refusal::NetworkInUse { .. } | Refusal::NodeInUse { .. } | Refusal::NodeRemoved(_) => {
+            Code::FailedPrecondition
+        }
         Refusal::UnknownCommand(_) => Code::Unimplemented,
     };
-    Status::new(code, refusal.to_string())
+    let mut status = Status::new(code, refusal.to_string());
+    if matches!(refusal, Refusal::NodeRemoved(_)) {
+        status.metadata_mut().insert(REMOVED, MetadataValue::from_static("1"));
+    }
+    status
+}
+
+/// Metadata of a refusal that a removed node must understand.
+const REMOVED: &str = "overlay-node-removed";
+
+/// Whether a call was lost on its way: it may or may not have been carried out. A connection that
+/// breaks during a call gives whatever code its transport error maps to, with that error as source.
+#[must_use]
+pub fn is_lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
+/// Whether the answer is that the asking node was removed from the cluster.
+#[must_use]
+pub fn says_removed(status: &Status) -> bool {
+    status.metadata().contains_key(REMOVED)
 }
 
 /// A field that can't be what it says.

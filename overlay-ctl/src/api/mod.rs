@@ -15,13 +15,18 @@ mod route;
 mod watch;
 
 pub use controller::{Controller, DatapathInfo};
+pub use error::{is_lost, says_removed};
 
 use crate::proto::v1::{
-    self, cluster_server::ClusterServer, endpoints_server::EndpointsServer,
-    networks_server::NetworksServer, nodes_server::NodesServer, watch_server::WatchServer,
+    self,
+    cluster_server::ClusterServer,
+    endpoints_server::{Endpoints, EndpointsServer},
+    networks_server::{Networks, NetworksServer},
+    nodes_server::NodesServer,
+    watch_server::WatchServer,
 };
 use std::sync::Arc;
-use tonic::service::Routes;
+use tonic::{Request, service::Routes};
 
 /// The services of one node, as tonic wants them: one value behind all.
 #[derive(Clone)]
@@ -33,6 +38,30 @@ impl std::ops::Deref for Api {
     fn deref(&self) -> &Controller {
         &self.0
     }
+}
+
+/// The names that are taken in the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    /// Of networks.
+    pub networks: Vec<String>,
+    /// Of endpoints.
+    pub endpoints: Vec<String>,
+}
+
+/// Asks the cluster which names are taken.
+///
+/// # Errors
+/// As the calls: no quorum.
+pub async fn existing(controller: Arc<Controller>) -> Result<Existing, tonic::Status> {
+    let api = Api(controller);
+    let networks = Networks::list(&api, Request::new(v1::ListNetworksRequest {})).await?;
+    let endpoints =
+        Endpoints::list(&api, Request::new(v1::ListEndpointsRequest::default())).await?;
+    Ok(Existing {
+        networks: networks.into_inner().networks.into_iter().map(|row| row.name).collect(),
+        endpoints: endpoints.into_inner().endpoints.into_iter().map(|row| row.name).collect(),
+    })
 }
 
 /// All public services, with reflection and health.

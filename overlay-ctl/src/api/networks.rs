@@ -1,4 +1,4 @@
-use super::{Api, controller::Attempt, decode, error::refused, present};
+use super::{Api, controller::Attempt, decode, error::refused, present, route::ANSWER_MAX};
 use crate::{
     model::Location,
     peers::VoterParts,
@@ -11,6 +11,7 @@ use crate::{
 };
 use futures::FutureExt as _;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -24,6 +25,7 @@ impl Networks for Api {
         request.get_mut().request_id = id.to_vec();
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, message| create(voter.clone(), message).boxed(),
             |channel, request| {
                 async move { NetworksClient::new(channel).create(request).await }.boxed()
@@ -38,9 +40,16 @@ impl Networks for Api {
     ) -> Result<Response<ListNetworksResponse>, Status> {
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, _| list(voter.clone()).boxed(),
             |channel, request| {
-                async move { NetworksClient::new(channel).list(request).await }.boxed()
+                async move {
+                    NetworksClient::new(channel)
+                        .max_decoding_message_size(ANSWER_MAX)
+                        .list(request)
+                        .await
+                }
+                .boxed()
             },
         )
         .await
@@ -52,9 +61,16 @@ impl Networks for Api {
     ) -> Result<Response<NetworkDetail>, Status> {
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, message| inspect(voter.clone(), message).boxed(),
             |channel, request| {
-                async move { NetworksClient::new(channel).inspect(request).await }.boxed()
+                async move {
+                    NetworksClient::new(channel)
+                        .max_decoding_message_size(ANSWER_MAX)
+                        .inspect(request)
+                        .await
+                }
+                .boxed()
             },
         )
         .await
@@ -69,6 +85,7 @@ impl Networks for Api {
         request.get_mut().request_id = id.to_vec();
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, message| remove(voter.clone(), message).boxed(),
             |channel, request| {
                 async move { NetworksClient::new(channel).remove(request).await }.boxed()

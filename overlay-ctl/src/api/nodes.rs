@@ -1,5 +1,6 @@
-use super::{Api, controller::Attempt, decode, error::refused, present};
+use super::{Api, controller::Attempt, decode, error::refused, present, route::ANSWER_MAX};
 use crate::{
+    model::NodeId,
     peers::VoterParts,
     proto::v1::{
         self, InspectNodeRequest, ListNodesRequest, ListNodesResponse, RemoveNodeRequest,
@@ -8,6 +9,7 @@ use crate::{
     state::{Applied, Command},
 };
 use futures::FutureExt as _;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 #[tonic::async_trait]
@@ -18,8 +20,17 @@ impl Nodes for Api {
     ) -> Result<Response<ListNodesResponse>, Status> {
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, _| list(voter.clone()).boxed(),
-            |channel, request| async move { NodesClient::new(channel).list(request).await }.boxed(),
+            |channel, request| {
+                async move {
+                    NodesClient::new(channel)
+                        .max_decoding_message_size(ANSWER_MAX)
+                        .list(request)
+                        .await
+                }
+                .boxed()
+            },
         )
         .await
     }
@@ -30,9 +41,16 @@ impl Nodes for Api {
     ) -> Result<Response<v1::Node>, Status> {
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, message| inspect(voter.clone(), message).boxed(),
             |channel, request| {
-                async move { NodesClient::new(channel).inspect(request).await }.boxed()
+                async move {
+                    NodesClient::new(channel)
+                        .max_decoding_message_size(ANSWER_MAX)
+                        .inspect(request)
+                        .await
+                }
+                .boxed()
             },
         )
         .await
@@ -47,6 +65,7 @@ impl Nodes for Api {
         decode::node_name(&message.name)?;
         self.at_leader(
             request,
+            Duration::ZERO,
             |voter, message| remove(voter.clone(), message).boxed(),
             |channel, request| {
                 async move { NodesClient::new(channel).remove(request).await }.boxed()
@@ -74,6 +93,26 @@ async fn inspect(voter: VoterParts, message: InspectNodeRequest) -> Result<v1::N
     found.map_err(|refusal| Attempt::Failed(refused(&refusal)))
 }
 
+/// A cluster must be able to decide without the voter that goes.
+fn check_quorum_without(status: &crate::consensus::Status, gone: NodeId) -> Result<(), Status> {
+    if !status.voters.contains(&gone) {
+        return Ok(());
+    }
+    let left: Vec<NodeId> = status.voters.iter().copied().filter(|voter| *voter != gone).collect();
+    let answers = |voter: &&NodeId| {
+        **voter == status.id
+            || status.peers.iter().any(|peer| peer.id == **voter && peer.recent_active)
+    };
+    let alive = left.iter().filter(answers).count();
+    if alive * 2 > left.len() {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "of the other {} voters {alive} answer, which is no quorum; start those that are down first",
+        left.len()
+    )))
+}
+
 async fn remove(
     voter: VoterParts,
     message: RemoveNodeRequest,
@@ -82,12 +121,13 @@ async fn remove(
     let name = decode::node_name(&message.name)?;
     let command = Command::RemoveNode { name: name.clone() };
     voter.foretell(request, &command).await?;
-    let leader = voter.consensus.status().borrow().leader;
     let id = voter.state.read(|state| state.node_named(&name).map(|node| node.id).ok());
-    if id.is_some() && id == leader {
-        return Err(Attempt::Failed(Status::failed_precondition(format!(
-            "node {name} leads the cluster; stop it first, so that another one does"
-        ))));
+    if let Some(id) = id {
+        check_quorum_without(&voter.consensus.status().borrow(), id)?;
+        if Some(id) == voter.consensus.status().borrow().leader {
+            // Hands leadership over and answers that it did: the new leader carries this out.
+            voter.consensus.remove(id).await?;
+        }
     }
     // Who votes follows from the rows: see `node::members`.
     match voter.execute(request, command).await? {

@@ -59,24 +59,19 @@ pub(super) fn endpoint(state: &State, table: &StatusTable, endpoint: &Endpoint) 
 
 /// What the endpoint's node says of it.
 fn health(table: &StatusTable, node: NodeId, shown: &mut v1::Endpoint) {
-    let Some(status) = table.get(node) else {
-        if table.is_down(node) {
+    match table.health(node, shown.id) {
+        None if table.is_down(node) => {
             shown.set_state(v1::EndpointState::Down);
             shown.state_reason = format!("node {} is down", shown.node);
-        } else {
-            shown.set_state(v1::EndpointState::Pending);
         }
-        return;
-    };
-    match status.endpoints.into_iter().find(|health| health.id == shown.id) {
-        None => shown.set_state(v1::EndpointState::Pending),
-        Some(health) if health.up => {
+        None | Some(None) => shown.set_state(v1::EndpointState::Pending),
+        Some(Some(health)) if health.up => {
             shown.set_state(v1::EndpointState::Up);
             shown.host_interface = health.host_interface;
             shown.host_ifindex = health.host_ifindex;
             shown.mtu = health.mtu;
         }
-        Some(health) => {
+        Some(Some(health)) => {
             shown.set_state(v1::EndpointState::Down);
             shown.state_reason = health.reason;
         }
@@ -105,7 +100,7 @@ pub(super) fn node(
         vtep: node.vtep.to_string(),
         listen: node.listen.to_string(),
         epoch: node.epoch,
-        programmed_revision: table.get(node.id).map_or(0, |status| status.programmed_revision),
+        programmed_revision: table.programmed(node.id).unwrap_or(0),
         endpoint_count: count(state.endpoints_on(node.id).count()),
     }
 }

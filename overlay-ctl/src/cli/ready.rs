@@ -1,6 +1,6 @@
 //! What `overlay node run` prints once it serves: three commands that work as printed.
 
-use crate::state::View;
+use crate::api::Existing;
 use std::{
     env,
     io::{self, Write as _},
@@ -11,11 +11,11 @@ const NETWORK: &str = "myoverlay";
 const ENDPOINT: &str = "web1";
 const NAMED_NAMESPACES: &str = "/run/netns";
 
-/// Says that the node `name` serves on `socket`, and what to try next with what `view` holds.
-pub fn print_ready(name: &str, socket: &Path, view: &View) {
+/// Says that the node `name` serves on `socket`, and what to try next given what the cluster holds.
+pub fn print_ready(name: &str, socket: &Path, existing: &Existing) {
     let overlay = invocation(socket);
-    let network = view.networks.values().any(|network| network.name.as_str() == NETWORK);
-    let endpoint = view.all_endpoints().any(|endpoint| endpoint.name.as_str() == ENDPOINT);
+    let network = existing.networks.iter().any(|name| name == NETWORK);
+    let endpoint = existing.endpoints.iter().any(|name| name == ENDPOINT);
     let second = if network {
         format!("{overlay} network inspect {NETWORK}")
     } else {

@@ -16,6 +16,13 @@ impl Mac {
         Self([0x02, 0x42, a, b, c, d])
     }
 
+    /// The address whose endpoint has this MAC, if it is of that form.
+    #[must_use]
+    pub fn endpoint_address(self) -> Option<Ipv4Addr> {
+        let [0x02, 0x42, a, b, c, d] = self.0 else { return None };
+        Some(Ipv4Addr::new(a, b, c, d))
+    }
+
     /// In transmission order.
     #[must_use]
     pub fn octets(self) -> [u8; 6] {

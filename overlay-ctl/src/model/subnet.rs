@@ -146,8 +146,11 @@ impl Pool {
                 let why = format!("is outside the subnet {subnet}");
                 return Err(Invalid::new("ip_range", text, why));
             }
-            if net.prefix_len() == 32 {
-                return Err(Invalid::new("ip_range", text, "is too small: /31 is the smallest"));
+            let pool = Self { subnet, range: Some(net) };
+            let (first, last) = pool.bounds();
+            if net.prefix_len() == 32 || first > last {
+                let why = "is too small: it has no address to give, since its first one stays free";
+                return Err(Invalid::new("ip_range", text, why));
             }
             Ok(net)
         });
@@ -204,8 +207,15 @@ mod tests {
         assert_eq!(bounds(Some("172.16.16.128/25")), (ip(129), ip(254)));
         assert_eq!(bounds(Some("172.16.16.64/26")), (ip(65), ip(127)));
         assert_eq!(bounds(Some("172.16.16.0/25")), (ip(2), ip(127)));
-        for bad in ["172.16.17.0/25", "172.16.0.0/16", "172.16.16.128/32", "172.16.16.129/25", "y"]
-        {
+        for bad in [
+            "172.16.17.0/25",
+            "172.16.0.0/16",
+            "172.16.16.128/32",
+            "172.16.16.0/31",
+            "172.16.16.254/31",
+            "172.16.16.129/25",
+            "y",
+        ] {
             assert!(Pool::new(subnet, Some(bad)).is_err(), "{bad}");
         }
     }

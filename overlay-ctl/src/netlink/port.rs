@@ -199,12 +199,13 @@ impl Netlink {
         let port = self.port(spec.endpoint).await?.ok_or_else(gone)?;
         let peer = port.peer.ok_or_else(gone)?;
         let gone_or = |error: NetlinkError| if error.is_gone() { gone() } else { error.into() };
-        if !port.up {
-            link::set_up(&self.handle, port.ifindex).await.map_err(gone_or)?;
-        }
+        // The host's side last: that it is up says that the whole port is.
         if !peer.up {
             let inside = Netns::open(&spec.netns)?.connect()?;
             link::set_up(&inside, peer.ifindex).await.map_err(gone_or)?;
+        }
+        if !port.up {
+            link::set_up(&self.handle, port.ifindex).await.map_err(gone_or)?;
         }
         Ok(())
     }

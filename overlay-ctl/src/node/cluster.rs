@@ -2,24 +2,29 @@
 
 use super::{Home, HomeError, Member};
 use crate::{
+    api,
     consensus::{Consensus, ConsensusConfig, Identity, LogStore, OpenError, PeerQueues},
-    model::NodeId,
+    model::{NodeId, NodeName, Revision},
     peers::{Directory, Peer, VoterParts, connect_lazy},
     proto::v1::{
         self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
     },
     state::{Applied, Command, Envelope, Machine, State},
-    watch::StatusTable,
+    watch::{Ended, StatusTable},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
-use tonic::Code;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// How long a join may take; the cluster may be electing a leader meanwhile.
 const JOIN_DEADLINE: Duration = Duration::from_secs(10);
+/// A registration that was taken is held against what is known this often.
+const REGISTER_AGAIN: Duration = Duration::from_secs(30);
+/// Where nobody took it, the next attempt comes after so long.
+const REGISTER_RETRY: Duration = Duration::from_millis(500);
 /// Messages that wait for one peer.
 const PEER_QUEUE: usize = 4096;
 
@@ -50,6 +55,9 @@ pub enum ClusterError {
         /// What it said.
         why: String,
     },
+    /// It was a node of the cluster, and is none any more.
+    #[error("this node was removed from the cluster")]
+    Removed,
     /// The answer makes no sense.
     #[error(
         "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"
@@ -88,19 +96,32 @@ pub(super) struct Membership {
 /// See [`ClusterError`].
 pub(super) async fn enter(
     home: &mut Home,
-    addresses: Addresses,
+    registration: &Registration,
     join: Option<SocketAddr>,
-    token: Option<String>,
 ) -> Result<Membership, ClusterError> {
     match (home.record().member.clone(), join) {
-        (Some(member), join) => come_back(home, member, addresses, join, token).await,
-        (None, Some(join)) => join_first(home, addresses, join, token).await,
-        (None, None) => bootstrap(home, addresses),
+        (Some(member), join) => come_back(home, member, join).await,
+        (None, Some(join)) => join_first(home, registration, join).await,
+        (None, None) => bootstrap(home, registration.addresses),
     }
 }
 
 fn identity(home: &Home, cluster: Uuid, id: NodeId) -> Identity {
     Identity { cluster, name: home.record().name.to_string(), raft_id: id }
+}
+
+/// Fails where the log is not the one of the node that the folder speaks of.
+fn check_log(home: &Home, log: &LogStore, id: NodeId) -> Result<(), ClusterError> {
+    let found = log.identity();
+    if found.raft_id == id {
+        return Ok(());
+    }
+    Err(OpenError::ForeignState {
+        path: home.dir().to_owned(),
+        expected: format!("node {id}"),
+        found: format!("node {} of cluster {}", found.raft_id, found.cluster),
+    }
+    .into())
 }
 
 /// A new cluster, whose first revision is this node's registration.
@@ -112,6 +133,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         name: home.record().name.clone(),
         vtep: addresses.vtep,
         listen: addresses.listen,
+        returning: None,
     };
     let entry = Envelope { request: *Uuid::new_v4().as_bytes(), command }
         .encode()
@@ -128,6 +150,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
             LogStore::bootstrap(home.dir(), identity, &state.snapshot())?
         }
     };
+    check_log(home, &log, node.id)?;
     let cluster = log.identity().cluster;
     let member = Member { cluster, id: node.id, voter: true, epoch: node.epoch };
     home.set_member(member.clone())?;
@@ -138,20 +161,22 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
 
 async fn join_first(
     home: &mut Home,
-    addresses: Addresses,
+    registration: &Registration,
     join: SocketAddr,
-    token: Option<String>,
 ) -> Result<Membership, ClusterError> {
-    let answer = register(home, addresses, join, token).await?;
+    // Before anybody is told of the node: a folder that can't be used is refused here.
+    let existing = LogStore::open(home.dir(), None)?;
+    let answer = registration.send(join, None).await?;
     let (member, peers) = read_answer(join, &answer)?;
-    let log = if member.voter {
-        let existing = LogStore::open(home.dir(), Some(member.cluster))?;
-        Some(match existing {
-            Some(log) => log,
-            None => LogStore::join(home.dir(), identity(home, member.cluster, member.id))?,
-        })
-    } else {
-        None
+    let log = match (member.voter, existing) {
+        (false, _) => None,
+        (true, Some(log)) => {
+            check_log(home, &log, member.id)?;
+            Some(log)
+        }
+        (true, None) => {
+            Some(LogStore::join(home.dir(), identity(home, member.cluster, member.id))?)
+        }
     };
     home.set_peers(&peers)?;
     home.set_member(member.clone())?;
@@ -160,12 +185,12 @@ async fn join_first(
     Ok(Membership { member, directory, log })
 }
 
+/// Asks nobody: a cluster that lost its quorum must be able to come back, one node after the other.
+/// [`keep_registered`] tells the others once the node runs.
 async fn come_back(
-    home: &mut Home,
-    mut member: Member,
-    addresses: Addresses,
+    home: &Home,
+    member: Member,
     join: Option<SocketAddr>,
-    token: Option<String>,
 ) -> Result<Membership, ClusterError> {
     if let Some(join) = join
         && let Some(found) = cluster_at(join).await
@@ -182,36 +207,57 @@ async fn come_back(
     let log = if member.voter {
         let log = LogStore::open(home.dir(), Some(member.cluster))?;
         // The folder says that a voter lived here: without its log it would vote twice.
-        Some(log.ok_or_else(|| OpenError::Amnesia {
+        let log = log.ok_or_else(|| OpenError::Amnesia {
             path: home.dir().to_owned(),
             raft_id: member.id,
             detail: "the log is missing".to_owned(),
-        })?)
+        })?;
+        check_log(home, &log, member.id)?;
+        Some(log)
     } else {
         None
     };
-    let peers = home.peers()?;
-    let directory = Directory::new(member.cluster, peers.clone());
-    // An address that changed since must be said before anybody can reach the node there.
-    let voters = peers.iter().filter(|peer| peer.voter && peer.id != member.id);
-    let ask = join.into_iter().chain(voters.map(|peer| peer.listen));
-    for peer in ask {
-        match register(home, addresses, peer, token.clone()).await {
-            Ok(answer) => {
-                let (again, _) = read_answer(peer, &answer)?;
-                if again.epoch != member.epoch && again.id == member.id {
-                    member.epoch = again.epoch;
-                    home.set_member(member.clone())?;
-                }
-                break;
-            }
-            // Nobody to tell (yet): a cluster that lost its quorum must be able to come back.
-            Err(ClusterError::NobodyThere { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let directory = Directory::new(member.cluster, home.peers()?);
     tracing::info!(cluster = %member.cluster, id = member.id, voter = member.voter, "back");
     Ok(Membership { member, directory, log })
+}
+
+/// Holds the node's registration against what it is, for ever: its addresses may have changed since,
+/// or it may have been removed while it was away. Ends when it was.
+pub(super) async fn keep_registered(
+    registration: Registration,
+    member: Member,
+    directory: Directory,
+    join: Option<SocketAddr>,
+    epoch: watch::Sender<Revision>,
+) -> Ended {
+    loop {
+        let own = registration.addresses.listen;
+        let voters = directory.voters().into_iter().map(|peer| peer.listen);
+        let ask = voters.filter(|listen| *listen != own).chain([own]).chain(join);
+        let mut taken = false;
+        for place in ask {
+            match registration.send(place, Some(&member)).await {
+                Ok(answer) => {
+                    epoch.send_if_modified(|now| {
+                        let news = *now != answer.epoch;
+                        *now = answer.epoch;
+                        news
+                    });
+                    taken = true;
+                    break;
+                }
+                Err(ClusterError::Removed) => return Ended::Removed,
+                Err(error) => {
+                    tracing::debug!(peer = %place, error = %crate::error_chain(&error), "not registered there");
+                }
+            }
+        }
+        if epoch.is_closed() {
+            return Ended::Stopped;
+        }
+        tokio::time::sleep(if taken { REGISTER_AGAIN } else { REGISTER_RETRY }).await;
+    }
 }
 
 async fn cluster_at(join: SocketAddr) -> Option<Uuid> {
@@ -220,28 +266,42 @@ async fn cluster_at(join: SocketAddr) -> Option<Uuid> {
     asked.ok()?.ok()?.into_inner().cluster.parse().ok()
 }
 
-async fn register(
-    home: &Home,
-    addresses: Addresses,
-    join: SocketAddr,
-    token: Option<String>,
-) -> Result<JoinResponse, ClusterError> {
-    let request = JoinRequest {
-        name: home.record().name.to_string(),
-        vtep: addresses.vtep.to_string(),
-        listen: addresses.listen.to_string(),
-        token: token.unwrap_or_default(),
-        instance: home.record().instance.as_bytes().to_vec(),
-    };
-    let nobody = |why: String| ClusterError::NobodyThere { join, why };
-    let mut client = ClusterClient::new(connect_lazy(join));
-    match tokio::time::timeout(JOIN_DEADLINE, client.join(request)).await {
-        Err(_) => Err(nobody("no answer in time".to_owned())),
-        Ok(Err(status)) if status.code() == Code::Unavailable => {
-            Err(nobody(status.message().to_owned()))
+/// What a node says of itself when it joins or comes back.
+#[derive(Clone, Debug)]
+pub(super) struct Registration {
+    pub(super) name: NodeName,
+    pub(super) instance: Uuid,
+    pub(super) addresses: Addresses,
+    pub(super) token: Option<String>,
+}
+
+impl Registration {
+    /// Says it to the node at `place`, which forwards it to the leader.
+    async fn send(
+        &self,
+        place: SocketAddr,
+        returning: Option<&Member>,
+    ) -> Result<JoinResponse, ClusterError> {
+        let request = JoinRequest {
+            name: self.name.to_string(),
+            vtep: self.addresses.vtep.to_string(),
+            listen: self.addresses.listen.to_string(),
+            token: self.token.clone().unwrap_or_default(),
+            instance: self.instance.as_bytes().to_vec(),
+            returning: returning.map_or(0, |member| member.id),
+            cluster: returning.map(|member| member.cluster.to_string()).unwrap_or_default(),
+        };
+        let nobody = |why: String| ClusterError::NobodyThere { join: place, why };
+        let mut client = ClusterClient::new(connect_lazy(place));
+        match tokio::time::timeout(JOIN_DEADLINE, client.join(request)).await {
+            Err(_) => Err(nobody("no answer in time".to_owned())),
+            Ok(Err(status)) if api::is_lost(&status) => Err(nobody(status.message().to_owned())),
+            Ok(Err(status)) if api::says_removed(&status) => Err(ClusterError::Removed),
+            Ok(Err(status)) => {
+                Err(ClusterError::Refused { join: place, why: status.message().to_owned() })
+            }
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
         }
-        Ok(Err(status)) => Err(ClusterError::Refused { join, why: status.message().to_owned() }),
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
     }
 }
 

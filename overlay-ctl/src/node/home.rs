@@ -43,6 +43,14 @@ pub enum HomeError {
         /// Who was asked.
         join: std::net::SocketAddr,
     },
+    /// Its cluster has removed the node in it.
+    #[error("node {name} was removed from its cluster: to join again as a new node, give --state-dir another folder, or remove {}", .path.display())]
+    Removed {
+        /// The folder.
+        path: PathBuf,
+        /// Who lived there.
+        name: NodeName,
+    },
     /// A file can't be understood.
     #[error("{} is damaged: restore it from a copy, or remove the folder and join again as a new node", .path.display())]
     Damaged {
@@ -85,6 +93,9 @@ pub struct Record {
     pub instance: Uuid,
     /// What it became; `None` before its join was answered.
     pub member: Option<Member>,
+    /// The cluster has removed it: its id is spent.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// A node's state folder, held for as long as this lives.
@@ -120,20 +131,33 @@ impl Home {
                 },
             )?;
         let path = dir.join(NODE);
-        let record = match read_json(&path)? {
+        let mut record: Record = match read_json(&path)? {
             Some(record) => record,
             None => {
-                let record = Record { name: name.clone(), instance: Uuid::new_v4(), member: None };
+                let record = Record {
+                    name: name.clone(),
+                    instance: Uuid::new_v4(),
+                    member: None,
+                    removed: false,
+                };
                 write_json(&path, &record)?;
                 record
             }
         };
+        if record.member.is_none() && record.name != *name {
+            // Nobody has taken the node in under the old name yet.
+            record.name = name.clone();
+            write_json(&path, &record)?;
+        }
         if record.name != *name {
             return Err(HomeError::AnotherNode {
                 path: dir.to_owned(),
                 found: record.name,
                 asked: name.clone(),
             });
+        }
+        if record.removed {
+            return Err(HomeError::Removed { path: dir.to_owned(), name: record.name });
         }
         Ok(Self { dir: dir.to_owned(), record, _lock: lock })
     }
@@ -156,6 +180,15 @@ impl Home {
     /// The file can't be written.
     pub fn set_member(&mut self, member: Member) -> Result<(), HomeError> {
         self.record.member = Some(member);
+        write_json(&self.dir.join(NODE), &self.record)
+    }
+
+    /// Keeps that the cluster has removed the node.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_removed(&mut self) -> Result<(), HomeError> {
+        self.record.removed = true;
         write_json(&self.dir.join(NODE), &self.record)
     }
 
@@ -218,11 +251,23 @@ mod tests {
         home.set_member(member.clone()).unwrap();
         let instance = home.record().instance;
         drop(home);
-        let another = Home::open(dir.path(), &name("h2"));
+        let another = Home::open(dir.path(), &name("h2")).map(drop);
         assert!(matches!(another, Err(HomeError::AnotherNode { .. })));
         let home = Home::open(dir.path(), &name("h1")).unwrap();
         assert_eq!(home.record().member, Some(member));
         assert_eq!(home.record().instance, instance);
+    }
+
+    #[test]
+    fn a_name_that_nobody_took_can_be_changed_and_a_removed_node_is_gone_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Home::open(dir.path(), &name("h1")).unwrap().record().instance;
+        let mut home = Home::open(dir.path(), &name("h2")).unwrap();
+        assert_eq!(home.record().instance, first, "it is the same node still");
+        home.set_removed().unwrap();
+        drop(home);
+        let again = Home::open(dir.path(), &name("h2")).map(drop);
+        assert!(matches!(again, Err(HomeError::Removed { .. })));
     }
 
     #[test]

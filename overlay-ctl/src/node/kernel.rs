@@ -59,9 +59,12 @@ impl HostKernel {
         };
         let netns = match self.netlink.netns_id(&spec.netns).await {
             Ok(netns) => netns,
-            // The name is gone but the namespace lives on with the processes inside: so does the port.
-            Err(PortError::NoNamespace(_) | PortError::NotNamespace(_)) => return Ok(None),
-            Err(error) => return Err(error),
+            // The name may be gone while the namespace lives on with the processes inside: so does
+            // the port.
+            // Whatever else is wrong with it is the endpoint's own trouble, and no reason to touch a
+            // port that stands.
+            Err(PortError::Netlink(error)) => return Err(error.into()),
+            Err(_) => return Ok(None),
         };
         if peer.netns != netns {
             return Ok(Some("the namespace was made anew".to_owned()));

@@ -2,6 +2,7 @@ use crate::{
     consensus::{Consensus, Role},
     model::NodeId,
     state::{Machine, SharedState},
+    watch::StatusTable,
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,13 +12,23 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// While this node leads: makes the members of the consensus group those that the nodes' rows say,
 /// one change at a time. A node that joins becomes a learner; the consensus layer promotes it when it
 /// has caught up, so that a member that never comes costs no quorum.
-pub(super) async fn follow_the_rows(id: NodeId, consensus: Consensus<Machine>, state: SharedState) {
+pub(super) async fn follow_the_rows(
+    id: NodeId,
+    consensus: Consensus<Machine>,
+    state: SharedState,
+    table: StatusTable,
+) {
+    let mut led = false;
     let mut status = consensus.status();
     let mut revision = state.revision();
     loop {
         revision.borrow_and_update();
         let now = status.borrow_and_update().clone();
-        if now.role == Role::Leader {
+        if now.role == Role::Leader && !led {
+            table.listen_anew();
+        }
+        led = now.role == Role::Leader;
+        if led {
             let wanted: BTreeSet<NodeId> =
                 state.read(|state| state.nodes().filter(|n| n.voter).map(|n| n.id).collect());
             let members: BTreeSet<NodeId> = now.voters.into_iter().chain(now.learners).collect();

@@ -1,11 +1,18 @@
 //! Where the node's services listen.
 
 use super::start::StartError;
-use nix::unistd::Uid;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    unistd::Uid,
+};
 use std::{
-    fs, io,
-    net::SocketAddr,
+    fs::{self, File},
+    io,
+    net::SocketAddr as IpSocketAddr,
+    os::linux::net::SocketAddrExt as _,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::net::{SocketAddr, UnixListener as StdListener},
     path::{Path, PathBuf},
 };
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -18,7 +25,7 @@ pub(super) struct Listeners {
     pub(super) socket: SocketFile,
 }
 
-/// The unix socket's file. It goes with this, however the node ends.
+/// The socket's file, which goes when the node ends.
 pub(super) struct SocketFile(PathBuf);
 
 impl SocketFile {
@@ -29,9 +36,54 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already; a dead one is replaced at the next start.
+        // Gone already is as well; a dead one is replaced at the next start.
         drop(fs::remove_file(&self.0));
     }
+}
+
+/// Held by the one node of a network namespace. The name is the kernel's to free, however the node
+/// ends.
+///
+/// # Errors
+/// [`StartError::NodeRuns`].
+pub(super) fn lock_netns() -> Result<StdListener, StartError> {
+    let name = SocketAddr::from_abstract_name(b"overlay/node").map_err(StartError::Signals)?;
+    StdListener::bind_addr(&name).map_err(|_| StartError::NodeRuns)
+}
+
+/// The folder of the pins, held by one node.
+pub(super) struct PinFolder {
+    path: PathBuf,
+    made: bool,
+    _lock: Flock<File>,
+}
+
+impl Drop for PinFolder {
+    fn drop(&mut self) {
+        if self.made {
+            // A start that was refused leaves it empty. Where it is not, it is the node's: it stays.
+            drop(fs::remove_dir(&self.path));
+        }
+    }
+}
+
+/// Makes the folder if it is missing, and holds it.
+///
+/// # Errors
+/// [`StartError::PinsTaken`], or it can't be made.
+pub(super) fn lock_folder(path: &Path) -> Result<PinFolder, StartError> {
+    let failed = |source| StartError::Pins { path: path.to_owned(), source };
+    let made = !path.exists();
+    fs::create_dir_all(path).map_err(failed)?;
+    let folder = File::open(path).map_err(failed)?;
+    let lock = Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        if errno == Errno::EWOULDBLOCK {
+            StartError::PinsTaken(path.to_owned())
+        } else {
+            failed(errno.into())
+        }
+    })?;
+    Ok(PinFolder { path: path.to_owned(), made, _lock: lock })
 }
 
 /// Binds all of them. Where one can't be, no file is left.
@@ -39,8 +91,8 @@ impl Drop for SocketFile {
 /// # Errors
 /// Somebody has a port, or another node has the socket.
 pub(super) async fn bind(
-    listen: SocketAddr,
-    metrics: Option<SocketAddr>,
+    listen: IpSocketAddr,
+    metrics: Option<IpSocketAddr>,
     socket: &Path,
 ) -> Result<Listeners, StartError> {
     let tcp = bind_tcp(listen, "--listen").await?;
@@ -63,7 +115,7 @@ pub(super) async fn bind(
     Ok(Listeners { tcp, unix, metrics, socket: file })
 }
 
-async fn bind_tcp(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
+async fn bind_tcp(address: IpSocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortTaken { address, flag },
         _ => StartError::Listen { address, flag, source },

@@ -1,6 +1,6 @@
 use super::{
-    Home, HomeError, HostKernel, SharedDatapath,
-    cluster::{self, Addresses, ClusterError},
+    Home, HomeError, HostKernel, Member, SharedDatapath,
+    cluster::{self, Addresses, ClusterError, Registration},
     gate::Gate,
     members, metrics, monitor,
     serve::{self, Listeners},
@@ -9,7 +9,7 @@ use crate::{
     api::{self, Controller, DatapathInfo},
     cli::{self, NodeRunArgs},
     datapath::{Datapath, DatapathConfig, DatapathError},
-    model::{Invalid, NodeName},
+    model::{Invalid, NodeName, Revision},
     netlink::{GroError, Netlink, NetlinkError, Underlay, UnderlayChoice, UnderlayError},
     peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
@@ -22,11 +22,12 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch as sync_watch},
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -35,6 +36,10 @@ use tonic::transport::Server;
 
 /// The port of the API where none is given.
 const DEFAULT_PORT: u16 = 7400;
+/// A peer lost to power is found out after this, and its connection given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long the kernel's words are gathered before a pass looks at it.
+const SETTLE: Duration = Duration::from_millis(5);
 /// TTL of outer packets.
 const OUTER_TTL: u8 = 64;
 /// Smallest underlay MTU: an endpoint must be able to send the smallest packet that IPv4 asks every
@@ -125,6 +130,27 @@ pub enum StartError {
     /// The cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// Another node is here.
+    #[error("another node runs in this network namespace: stop that one first")]
+    NodeRuns,
+    /// Another node has the pins.
+    #[error("the folder {} is another node's: give this one its own with --bpffs", .0.display())]
+    PinsTaken(PathBuf),
+    /// The folder of the pins.
+    #[error("can't use the folder {}", .path.display())]
+    Pins {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// rtnetlink.
+    #[error(transparent)]
+    Port(#[from] crate::netlink::PortError),
+    /// A part of the node ended by itself.
+    #[error("a part of the node broke: {0}")]
+    Task(String),
     /// The API can't be put together.
     #[error("the API's descriptors can't be read")]
     Descriptors(#[from] tonic_reflection::server::Error),
@@ -153,24 +179,42 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     if listen.ip().is_unspecified() {
         return Err(StartError::Unspecified(listen));
     }
+    let lock = serve::lock_netns()?;
     let listeners = serve::bind(listen, args.metrics, &args.socket).await?;
+    let pins = serve::lock_folder(&args.bpffs)?;
     let mut home = Home::open(&args.state_dir, &name)?;
+    let mut ending = Ending::listen()?;
     let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
-    let addresses = Addresses { vtep: underlay.address, listen };
+    if home.record().member.is_none() {
+        // Whatever stands here is of a node that lived here before: its revisions mean nothing to
+        // the cluster that this one enters.
+        remove_leftovers(&netlink, &args).await?;
+    }
+    let registration = Registration {
+        name: name.clone(),
+        instance: home.record().instance,
+        addresses: Addresses { vtep: underlay.address, listen },
+        token: args.token.clone(),
+    };
     let entered = async {
-        let membership =
-            cluster::enter(&mut home, addresses, args.join, args.token.clone()).await?;
+        // The kernel first: a node that it refuses must not have been announced to anybody.
         let datapath = Datapath::open(datapath_config(&args, &underlay))?;
+        let membership = cluster::enter(&mut home, &registration, args.join).await?;
         Ok::<_, StartError>((membership, datapath))
     };
-    let (membership, datapath) = match entered.await {
-        Ok(entered) => entered,
-        Err(error) => {
-            // A node that never was leaves no device; one that was still has its pins.
+    let entered = tokio::select! {
+        entered = entered => entered.map(Some),
+        () = ending.told() => Ok(None),
+    };
+    let (membership, datapath) = match entered {
+        Ok(Some(entered)) => entered,
+        refused => {
+            // A node that never was one leaves nothing; one that was still has its pins.
             if home.record().member.is_none() {
+                remove_leftovers(&netlink, &args).await?;
                 netlink.remove_gro_device(args.vxlan_port).await?;
             }
-            return Err(error);
+            return refused.map(drop);
         }
     };
     let info = DatapathInfo {
@@ -182,8 +226,41 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         bpffs: args.bpffs.display().to_string(),
         endpoint_mtu: underlay.mtu - u32::from(VXLAN_OVERHEAD),
     };
-    let node = Parts { name, netlink, underlay, home, membership, datapath, info };
-    node.run(listeners, &args).await
+    let node = Parts { name, netlink, underlay, home, membership, registration, datapath, info };
+    let ended = node.run(listeners, &args, ending).await;
+    drop((lock, pins));
+    ended
+}
+
+/// The signals that end a node.
+struct Ending {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ending {
+    fn listen() -> Result<Self, StartError> {
+        let listen = |kind| signal(kind).map_err(StartError::Signals);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Removes the ports and the pins of a node that is none (any more).
+async fn remove_leftovers(netlink: &Netlink, args: &NodeRunArgs) -> Result<(), StartError> {
+    for port in netlink.ports().await? {
+        netlink.delete_port(&port.ifname).await?;
+    }
+    Ok(Datapath::remove_all(&args.bpffs)?)
 }
 
 fn underlay_choice(asked: Option<&cli::Underlay>) -> Result<UnderlayChoice, StartError> {
@@ -217,13 +294,19 @@ struct Parts {
     underlay: Underlay,
     home: Home,
     membership: cluster::Membership,
+    registration: Registration,
     datapath: Datapath,
     info: DatapathInfo,
 }
 
 impl Parts {
-    async fn run(self, listeners: Listeners, args: &NodeRunArgs) -> Result<(), StartError> {
-        let Self { name, netlink, underlay, home, membership, datapath, info } = self;
+    async fn run(
+        self,
+        listeners: Listeners,
+        args: &NodeRunArgs,
+        mut ending: Ending,
+    ) -> Result<(), StartError> {
+        let Self { name, netlink, underlay, home, membership, registration, datapath, info } = self;
         let cluster::Membership { member, directory, log } = membership;
         let gate = Gate::new(&datapath.tables()?);
         let datapath = SharedDatapath::new(datapath);
@@ -231,6 +314,7 @@ impl Parts {
         let local = LocalNode { id: member.id, endpoint_mtu: info.endpoint_mtu };
         let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);
+        let (epoch, epochs) = sync_watch::channel(member.epoch);
 
         let mut voter = None;
         let followed = match log {
@@ -246,32 +330,47 @@ impl Parts {
                     member.id,
                     parts.consensus.clone(),
                     parts.state.clone(),
+                    parts.table.clone(),
                 ));
                 tokio::spawn(watch::report_to_leader(
                     member.id,
-                    member.epoch,
+                    epochs.clone(),
                     parts.consensus.clone(),
                     directory.clone(),
                     parts.table.clone(),
                     status.clone(),
                 ));
-                let views =
-                    watch::publish_views(member.id, parts.state.clone(), directory.clone(), view);
+                let state = parts.state.clone();
                 voter = Some(parts);
-                tokio::spawn(views)
+                tokio::spawn(watch::publish_views(member.id, state, directory.clone(), view))
             }
             None => tokio::spawn(watch::follow_a_voter(
                 member.id,
-                member.epoch,
+                epochs.clone(),
                 directory.clone(),
                 view,
                 status.clone(),
             )),
         };
-        tokio::spawn(remember_peers(home, directory.clone(), views.clone()));
+        let home = Arc::new(Mutex::new(home));
+        tokio::spawn(remember(
+            Arc::clone(&home),
+            member.clone(),
+            directory.clone(),
+            views.clone(),
+            epochs,
+        ));
+        let registered = tokio::spawn(cluster::keep_registered(
+            registration,
+            member.clone(),
+            directory.clone(),
+            args.join,
+            epoch,
+        ));
         let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
         let nudges = nudges(&netlink)?;
-        tokio::spawn(reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges));
+        let reconciling =
+            tokio::spawn(reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges));
         let drops = monitor::channel();
         tokio::spawn(monitor::pump(datapath.clone(), drops.clone()));
 
@@ -281,7 +380,7 @@ impl Parts {
             name: name.clone(),
             directory,
             voter: voter.clone(),
-            view: views.clone(),
+            view: views,
             status: status.clone(),
             datapath: datapath.clone(),
             drops,
@@ -292,22 +391,20 @@ impl Parts {
         if let Some(listener) = metrics {
             tokio::spawn(metrics::serve(listener, Arc::clone(&controller), stop.clone()));
         }
-        let serving = serve_all(controller, voter, member.cluster, tcp, unix, stop.clone());
+        let serving =
+            serve_all(Arc::clone(&controller), voter, member.cluster, tcp, unix, stop.clone());
         let mut serving = tokio::spawn(serving);
-        tokio::spawn(announce(name.clone(), socket.path().to_owned(), status, views));
+        tokio::spawn(announce(controller, name.clone(), socket.path().to_owned(), status));
 
-        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
         let mut removed = false;
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("told to end; the data path stays"),
-            _ = interrupt.recv() => tracing::info!("told to end; the data path stays"),
-            ended = &mut serving => {
-                if let Ok(ended) = ended {
-                    ended?;
-                }
-            }
+            () = ending.told() => tracing::info!("told to end; the data path stays"),
+            ended = &mut serving => match ended {
+                Ok(ended) => ended?,
+                Err(panic) => return Err(StartError::Task(panic.to_string())),
+            },
             ended = followed => removed = matches!(ended, Ok(Ended::Removed)),
+            ended = registered => removed = matches!(ended, Ok(Ended::Removed)),
         }
         stop.cancel();
         if let Some(consensus) = consensus {
@@ -316,27 +413,13 @@ impl Parts {
         drop(socket);
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
-            clean_up(&netlink, args, datapath).await?;
+            reconciling.abort();
+            home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
+            remove_leftovers(&netlink, args).await?;
+            netlink.remove_gro_device(args.vxlan_port).await?;
         }
         Ok(())
     }
-}
-
-/// Removes all that a node made: it is no node any more.
-async fn clean_up(
-    netlink: &Netlink,
-    args: &NodeRunArgs,
-    datapath: SharedDatapath,
-) -> Result<(), StartError> {
-    for port in netlink.ports().await.unwrap_or_default() {
-        if let Err(error) = netlink.delete_port(&port.ifname).await {
-            tracing::warn!(device = %port.ifname, %error, "port not removed");
-        }
-    }
-    drop(datapath);
-    Datapath::remove_all(&args.bpffs)?;
-    netlink.remove_gro_device(args.vxlan_port).await?;
-    Ok(())
 }
 
 /// Words from the kernel that something may have changed, many of them as one.
@@ -345,6 +428,9 @@ fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
     let (sender, nudges) = mpsc::channel(1);
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
+            // A change seldom comes alone: those of the next moment are looked at together.
+            tokio::time::sleep(SETTLE).await;
+            while changes.try_recv().is_ok() {}
             // One that waits stands for all that come before it is taken.
             if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
                 return;
@@ -377,21 +463,36 @@ async fn reconcile(
     }
 }
 
-/// Keeps the peers' addresses, so that the node finds the cluster again after a restart.
-async fn remember_peers(
-    home: Home,
+/// Keeps the peers' addresses and the node's epoch, so that it finds the cluster again after a
+/// restart.
+async fn remember(
+    home: Arc<Mutex<Home>>,
+    mut member: Member,
     directory: Directory,
     mut views: sync_watch::Receiver<Option<Arc<View>>>,
+    mut epochs: sync_watch::Receiver<Revision>,
 ) {
     let mut kept: Vec<Peer> = Vec::new();
-    while views.changed().await.is_ok() {
-        views.borrow_and_update();
+    loop {
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return },
+            changed = epochs.changed() => if changed.is_err() { return },
+        }
         let peers = directory.peers();
+        let epoch = *epochs.borrow_and_update();
+        views.borrow_and_update();
+        let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = Ok(());
         if peers != kept {
-            if let Err(error) = home.set_peers(&peers) {
-                tracing::warn!(error = %crate::error_chain(&error), "peers not kept");
-            }
+            stored = home.set_peers(&peers);
             kept = peers;
+        }
+        if epoch != member.epoch {
+            member.epoch = epoch;
+            stored = stored.and(home.set_member(member.clone()));
+        }
+        if let Err(error) = stored {
+            tracing::warn!(error = %crate::error_chain(&error), "the state folder can't be written");
         }
     }
 }
@@ -415,6 +516,7 @@ async fn serve_all(
     );
     let tcp = Server::builder()
         .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
         .add_routes(remote)
         .serve_with_incoming_shutdown(TcpListenerStream::new(tcp), stop.cancelled_owned());
     tokio::try_join!(unix, tcp)?;
@@ -423,15 +525,16 @@ async fn serve_all(
 
 /// Says that the node serves, and what to try, once its kernel holds what the cluster desires.
 async fn announce(
+    controller: Arc<Controller>,
     name: NodeName,
     socket: PathBuf,
     mut status: sync_watch::Receiver<LocalStatus>,
-    views: sync_watch::Receiver<Option<Arc<View>>>,
 ) {
     if status.wait_for(|status| status.programmed > 0).await.is_err() {
         return;
     }
     tracing::info!(node = %name, "ready");
-    let view = views.borrow().clone().unwrap_or_default();
-    cli::print_ready(name.as_str(), &socket, &view);
+    // Without a quorum nobody knows what there is; then the commands say what to do about that.
+    let existing = api::existing(controller).await.unwrap_or_default();
+    cli::print_ready(name.as_str(), &socket, &existing);
 }

@@ -104,14 +104,19 @@ impl<K: Kernel> Reconciler<K> {
             .partition(|port| wanted.contains_key(&port.endpoint) && port.fault.is_none());
 
         let mut ports: BTreeMap<EndpointId, ObservedPort> = BTreeMap::new();
+        // One endpoint's failure must not keep the others from what they need: the pass goes on, and
+        // says at its end that it failed.
+        let mut failed = None;
         for port in standing {
-            self.kernel.ensure_attached(&port).await?;
+            if let Err(error) = self.kernel.ensure_attached(&port).await {
+                failed.get_or_insert(error);
+            }
             ports.insert(port.endpoint, port);
         }
         self.health.retain(|id, _| wanted.contains_key(id));
         let is_doomed = |id: &EndpointId| doomed.iter().any(|port| port.endpoint == *id);
         let missing = wanted.iter().filter(|(id, _)| !is_doomed(id));
-        self.create_missing(missing, &mut ports).await?;
+        self.create_missing(missing, &mut ports, &mut failed).await;
         self.sync_tables(view, &ports).await?;
         for port in &doomed {
             self.kernel.delete_port(port).await?;
@@ -121,7 +126,7 @@ impl<K: Kernel> Reconciler<K> {
         // A doomed port of a wanted endpoint (its namespace was made anew, say) is built again, now
         // that nothing of the old one is left.
         let replaced = wanted.iter().filter(|(id, _)| is_doomed(id));
-        if self.create_missing(replaced, &mut ports).await? {
+        if self.create_missing(replaced, &mut ports, &mut failed).await {
             self.sync_tables(view, &ports).await?;
         }
         for port in ports.values_mut().filter(|port| !port.up) {
@@ -138,6 +143,10 @@ impl<K: Kernel> Reconciler<K> {
             if self.health.insert(*id, health.clone()).as_ref() != Some(&health) {
                 tracing::info!(endpoint = *id, device = %port.ifname, ifindex = port.ifindex, "endpoint up");
             }
+        }
+        if let Some(error) = failed {
+            self.status.send_modify(|status| status.endpoints.clone_from(&self.health));
+            return Err(error);
         }
         let status = LocalStatus {
             programmed: view.revision,
@@ -178,7 +187,8 @@ impl<K: Kernel> Reconciler<K> {
         &mut self,
         wanted: impl Iterator<Item = (&EndpointId, &PortSpec)>,
         ports: &mut BTreeMap<EndpointId, ObservedPort>,
-    ) -> Result<bool, KernelError> {
+        failed: &mut Option<KernelError>,
+    ) -> bool {
         let mut any = false;
         for (id, spec) in wanted {
             if ports.contains_key(id) {
@@ -189,17 +199,21 @@ impl<K: Kernel> Reconciler<K> {
                     ports.insert(*id, port);
                     any = true;
                 }
-                Err(PortFailure::Endpoint(reason)) => {
-                    let health =
-                        EndpointHealth { down: Some(reason.clone()), ..Default::default() };
-                    if self.health.insert(*id, health.clone()).as_ref() != Some(&health) {
-                        tracing::warn!(endpoint = *id, reason, "endpoint down");
-                    }
+                Err(PortFailure::Endpoint(reason)) => self.is_down(*id, reason),
+                Err(PortFailure::Kernel(error)) => {
+                    self.is_down(*id, crate::error_chain(&error));
+                    failed.get_or_insert(error);
                 }
-                Err(PortFailure::Kernel(error)) => return Err(error),
             }
         }
-        Ok(any)
+        any
+    }
+
+    fn is_down(&mut self, endpoint: EndpointId, reason: String) {
+        let health = EndpointHealth { down: Some(reason.clone()), ..Default::default() };
+        if self.health.insert(endpoint, health.clone()).as_ref() != Some(&health) {
+            tracing::warn!(endpoint, reason, "endpoint down");
+        }
     }
 
     async fn sync_tables(

@@ -114,6 +114,7 @@ impl Cluster {
                 name: format!("h{n}").parse().unwrap(),
                 vtep: Ipv4Addr::new(10, 0, 0, n),
                 listen: (Ipv4Addr::new(10, 0, 0, n), 7400).into(),
+                returning: None,
             });
         }
         cluster.network("net");

@@ -4,7 +4,7 @@ use super::{
 use crate::{
     ipam,
     model::{
-        Endpoint, EndpointName, Location, Mac, Network, NetworkName, NetworkOptions, Node,
+        Endpoint, EndpointName, Invalid, Location, Mac, Network, NetworkName, NetworkOptions, Node,
         NodeName, Pool, Revision, Vni,
     },
 };
@@ -46,7 +46,12 @@ impl State {
                 self.create_network(revision, name, pool, vni, options)
             }
             Command::RemoveNetwork { name } => self.remove_network(&name),
-            Command::RegisterNode { instance, name, vtep, listen } => {
+            Command::RegisterNode { instance, name, vtep, listen, returning } => {
+                if let Some(id) = returning
+                    && self.was_removed(id)
+                {
+                    return Err(Refusal::NodeRemoved(name));
+                }
                 self.register_node(revision, instance, name, vtep, listen)
             }
             Command::RemoveNode { name } => self.remove_node(&name),
@@ -167,6 +172,14 @@ impl State {
                 if let Some(node) = self.nodes.values().find(|node| node.vtep == vtep) {
                     let by = format!("node {}", node.name);
                     return Err(Refusal::VtepExists { address: vtep, by });
+                }
+                // The MAC of another address would block that one for ever.
+                if mac
+                    .endpoint_address()
+                    .is_some_and(|of| of != address && network.pool.subnet.net().contains(&of))
+                {
+                    let why = "is the MAC that another address of the network has";
+                    return Err(Invalid::new("mac", mac.to_string(), why).into());
                 }
                 (Location::External { vtep }, Some(address), Some(mac))
             }

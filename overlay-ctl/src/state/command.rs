@@ -1,7 +1,7 @@
 use super::Refusal;
 use crate::model::{
-    Endpoint, EndpointName, Mac, Network, NetworkName, NetworkOptions, Node, NodeName, Pool,
-    Revision, Vni,
+    Endpoint, EndpointName, Mac, Network, NetworkName, NetworkOptions, Node, NodeId, NodeName,
+    Pool, Revision, Vni,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -60,6 +60,9 @@ pub enum Command {
         vtep: Ipv4Addr,
         /// Where its peers reach it.
         listen: SocketAddr,
+        /// The id that it had: a node that was removed is not taken in again as another.
+        #[serde(default)]
+        returning: Option<NodeId>,
     },
     /// Removes a node that has no endpoints.
     RemoveNode {

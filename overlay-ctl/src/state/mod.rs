@@ -94,6 +94,12 @@ impl State {
         self.nodes.get(&id)
     }
 
+    /// Whether a node had this id and was removed: ids are never used again.
+    #[must_use]
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        id <= self.last_node_id && !self.nodes.contains_key(&id)
+    }
+
     /// The endpoint with this id.
     #[must_use]
     pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {

@@ -81,6 +81,9 @@ pub enum Refusal {
     /// No such row.
     #[error("no node with name {0}; `overlay node ls` lists them")]
     NoNode(NodeName),
+    /// It was one.
+    #[error("node {0} was removed from the cluster")]
+    NodeRemoved(NodeName),
     /// Several rows.
     #[error("endpoints of several networks have the name {0}; say which with --network")]
     Ambiguous(EndpointName),

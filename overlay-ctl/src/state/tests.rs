@@ -28,6 +28,7 @@ impl Replica {
             name: format!("h{number}").parse().unwrap(),
             vtep: Ipv4Addr::new(10, 10, 10, number),
             listen: (Ipv4Addr::new(10, 10, 10, number), 7400).into(),
+            returning: None,
         })
     }
 
@@ -173,11 +174,20 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         name: "h1".parse().unwrap(),
         vtep: Ipv4Addr::new(10, 10, 10, 99),
         listen: (Ipv4Addr::new(10, 10, 10, 99), 7400).into(),
+        returning: None,
     }));
     assert_eq!(moved.id, first.id);
     assert!(moved.epoch > first.epoch);
-    r.node(2).unwrap();
+    let removed = node(r.node(2));
     r.apply(Command::RemoveNode { name: "h2".parse().unwrap() }).unwrap();
+    let back = r.apply(Command::RegisterNode {
+        instance: removed.instance,
+        name: removed.name.clone(),
+        vtep: removed.vtep,
+        listen: removed.listen,
+        returning: Some(removed.id),
+    });
+    assert_eq!(back, Err(Refusal::NodeRemoved(removed.name)));
     assert_eq!(node(r.node(3)).id, 3, "an id is never used again");
 }
 
@@ -249,6 +259,7 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
             name: node(instance),
             vtep: ip(*vtep),
             listen: (ip(*vtep), 7400).into(),
+            returning: None,
         },
         Step::DropNode(n) => Command::RemoveNode { name: node(n) },
         Step::Endpoint(e, n, h, address) => Command::CreateEndpoint {

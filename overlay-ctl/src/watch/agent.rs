@@ -32,14 +32,14 @@ pub enum Ended {
 /// `view` stays `None` until the first complete one: nothing may be swept before.
 pub async fn follow_a_voter(
     id: NodeId,
-    epoch: Revision,
+    epoch: watch::Receiver<Revision>,
     directory: Directory,
     view: watch::Sender<Option<Arc<View>>>,
     status: watch::Receiver<LocalStatus>,
 ) -> Ended {
     loop {
         for voter in directory.voters() {
-            match follow(id, epoch, &voter, &directory, &view, status.clone()).await {
+            match follow(id, epoch.clone(), &voter, &directory, &view, status.clone()).await {
                 Ok(()) => tracing::info!(voter = voter.id, "watch ended"),
                 Err(error) if error.code() == tonic::Code::NotFound => return Ended::Removed,
                 Err(error) => {
@@ -56,7 +56,7 @@ pub async fn follow_a_voter(
 
 async fn follow(
     id: NodeId,
-    epoch: Revision,
+    epoch: watch::Receiver<Revision>,
     voter: &Peer,
     directory: &Directory,
     view: &watch::Sender<Option<Arc<View>>>,
@@ -66,7 +66,7 @@ async fn follow(
     let held = view.borrow().clone().unwrap_or_default();
     let hello = WatchHello {
         node_id: id,
-        epoch,
+        epoch: *epoch.borrow(),
         cursor: held.revision,
         networks: held.networks.keys().copied().collect(),
     };
@@ -101,12 +101,12 @@ async fn follow(
 
 async fn send_statuses(
     id: NodeId,
-    epoch: Revision,
+    epoch: watch::Receiver<Revision>,
     mut status: watch::Receiver<LocalStatus>,
     up: mpsc::Sender<WatchUp>,
 ) {
     loop {
-        let now = to_wire(id, epoch, &status.borrow_and_update());
+        let now = to_wire(id, *epoch.borrow(), &status.borrow_and_update());
         if up.send(WatchUp { up: Some(Up::Status(now)) }).await.is_err() {
             return;
         }

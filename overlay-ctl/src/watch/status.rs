@@ -13,12 +13,16 @@ use tokio::sync::watch;
 /// A node that has not been heard of for so long is down.
 pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(3);
 
+/// How often a wait looks whether somebody fell silent.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// Who programmed what, as last heard. Clones share it.
 #[derive(Clone)]
 pub struct StatusTable {
     rows: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
     changed: watch::Sender<u64>,
-    since: Instant,
+    /// Since when it can be expected to have heard of every node that is alive.
+    since: Arc<Mutex<Instant>>,
 }
 
 struct Heard {
@@ -31,7 +35,7 @@ struct Heard {
 impl Default for StatusTable {
     fn default() -> Self {
         let changed = watch::Sender::new(0);
-        Self { rows: Arc::default(), changed, since: Instant::now() }
+        Self { rows: Arc::default(), changed, since: Arc::new(Mutex::new(Instant::now())) }
     }
 }
 
@@ -75,13 +79,34 @@ impl StatusTable {
         }
     }
 
-    /// The node's last status, while it is fresh.
-    #[must_use]
-    pub fn get(&self, node: NodeId) -> Option<NodeStatus> {
+    fn fresh<T>(&self, node: NodeId, read: impl FnOnce(&NodeStatus) -> T) -> Option<T> {
         self.lock(|rows| {
             let heard = rows.get(&node)?;
-            (heard.at.elapsed() < NODE_DOWN_AFTER).then(|| heard.status.clone())
+            (heard.at.elapsed() < NODE_DOWN_AFTER).then(|| read(&heard.status))
         })
+    }
+
+    /// The revision that the node has programmed, if it was heard of lately.
+    #[must_use]
+    pub fn programmed(&self, node: NodeId) -> Option<Revision> {
+        self.fresh(node, |status| status.programmed_revision)
+    }
+
+    /// What the node says of one of its endpoints: `None` where it was not heard of lately,
+    /// `Some(None)` where it says nothing of the endpoint.
+    #[must_use]
+    pub fn health(&self, node: NodeId, endpoint: EndpointId) -> Option<Option<EndpointStatus>> {
+        self.fresh(node, |status| {
+            // A node lists its endpoints in the order of their ids.
+            let found = status.endpoints.binary_search_by_key(&endpoint, |health| health.id);
+            found.ok().and_then(|position| status.endpoints.get(position).cloned())
+        })
+    }
+
+    /// This node leads now: reports that went to its predecessor come here from now on, so silence
+    /// means nothing before they had time to.
+    pub fn listen_anew(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// The fresh statuses that nodes gave this one themselves: what to pass on.
@@ -98,7 +123,8 @@ impl StatusTable {
     /// Whether the node is down: not heard of for a while, by a table that has listened for a while.
     #[must_use]
     pub fn is_down(&self, node: NodeId) -> bool {
-        self.since.elapsed() >= NODE_DOWN_AFTER && self.get(node).is_none()
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.elapsed() >= NODE_DOWN_AFTER && self.programmed(node).is_none()
     }
 
     /// Changes with every news.
@@ -107,29 +133,30 @@ impl StatusTable {
         self.changed.subscribe()
     }
 
-    /// Waits until each of `nodes` has programmed `revision`, or `deadline` is over. Gives those that
-    /// have not.
+    /// Waits until each of `nodes` has programmed `revision` or is down, or `deadline` is over. Gives
+    /// those that have not.
     pub async fn wait_programmed(
         &self,
-        mut nodes: BTreeSet<NodeId>,
+        nodes: BTreeSet<NodeId>,
         revision: Revision,
         deadline: Duration,
     ) -> BTreeSet<NodeId> {
         let mut changed = self.watch();
+        let mut late = nodes;
         let wait = async {
             loop {
                 changed.borrow_and_update();
-                nodes.retain(|node| {
-                    self.get(*node).is_none_or(|status| status.programmed_revision < revision)
-                });
-                if nodes.is_empty() || changed.changed().await.is_err() {
+                late.retain(|node| self.programmed(*node).is_none_or(|held| held < revision));
+                if late.iter().all(|node| self.is_down(*node)) {
                     return;
                 }
+                // That a node falls silent is no news: look again by the clock.
+                drop(tokio::time::timeout(LOOK_AGAIN, changed.changed()).await);
             }
         };
-        // Late is an answer too: whoever is left in `nodes`.
+        // Late is an answer too: whoever is left.
         drop(tokio::time::timeout(deadline, wait).await);
-        nodes
+        late
     }
 
     /// Forgets a node that was removed.
@@ -171,9 +198,9 @@ mod tests {
         let table = StatusTable::default();
         table.record(status(1, 5, 10));
         table.record(status(1, 4, 99));
-        assert_eq!(table.get(1).map(|s| s.programmed_revision), Some(10));
+        assert_eq!(table.programmed(1), Some(10));
         table.record(status(1, 6, 1));
-        assert_eq!(table.get(1).map(|s| s.programmed_revision), Some(1));
+        assert_eq!(table.programmed(1), Some(1));
     }
 
     #[test]
@@ -186,8 +213,8 @@ mod tests {
         };
         assert_eq!(passed_on(&table), [1]);
         table.stream_ended(1);
-        assert_eq!(passed_on(&table), []);
-        assert!(table.get(1).is_some(), "it is not down for that");
+        assert!(passed_on(&table).is_empty());
+        assert_eq!(table.programmed(1), Some(1), "it is not down for that");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,10 +4,13 @@ use crate::{
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
     state::{Delta, RowKey, SharedState},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
+
+/// A voter that knows no leader for so long sends its agents to another one.
+const LEADERLESS: Duration = Duration::from_secs(3);
 
 /// Serves one agent: its statuses in, deltas out.
 ///
@@ -27,6 +30,9 @@ pub async fn serve_agent(
     let WatchHello { node_id, epoch, cursor, networks } = hello;
     let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
     match known {
+        None if state.read(|state| state.was_removed(node_id)) => {
+            return Err(Status::not_found("the node was removed from the cluster"));
+        }
         // This voter may be behind; the agent tries another, or again.
         None => return Err(Status::unavailable("this voter does not know the node (yet)")),
         Some(now) if now > epoch => {
@@ -91,6 +97,12 @@ async fn send_deltas(
         tokio::select! {
             changed = revision.changed() => if changed.is_err() { return },
             changed = leader_changed(&mut cluster, leader) => if changed.is_err() { return },
+            () = tokio::time::sleep(LEADERLESS), if leader == 0 => {
+                // Cut off from the others it may miss everything: another voter may not.
+                let alone = Status::unavailable("this voter has not heard of a leader for a while");
+                drop(down.send(Err(alone)).await);
+                return;
+            }
             () = down.closed() => return,
         }
     }

@@ -52,7 +52,7 @@ pub async fn publish_views(
 /// Records this voter's own status, and passes all it knows on to the leader, for ever.
 pub async fn report_to_leader(
     id: NodeId,
-    epoch: Revision,
+    epoch: watch::Receiver<Revision>,
     consensus: Consensus<Machine>,
     directory: Directory,
     table: StatusTable,
@@ -65,12 +65,12 @@ pub async fn report_to_leader(
 
 async fn record_own(
     id: NodeId,
-    epoch: Revision,
+    epoch: watch::Receiver<Revision>,
     table: StatusTable,
     mut status: watch::Receiver<LocalStatus>,
 ) {
     loop {
-        let now = to_wire(id, epoch, &status.borrow_and_update());
+        let now = to_wire(id, *epoch.borrow(), &status.borrow_and_update());
         table.record(now);
         if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT, status.changed()).await {
             return;

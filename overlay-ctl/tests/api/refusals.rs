@@ -105,6 +105,8 @@ fn endpoints_that_clash_or_make_no_sense() {
             (made.address.as_str(), made.mac.as_str()),
             ("172.16.16.2/24", "02:42:ac:10:10:02")
         );
+        let switch = external("sw0", PEER, "02:42:0a:00:00:62", "172.16.16.8");
+        let switch = api.endpoints.create(switch).await.unwrap().into_inner().endpoint.unwrap();
         let with = |change: fn(&mut CreateEndpointRequest)| {
             let mut request = endpoint("web3", &other);
             change(&mut request);
@@ -126,8 +128,13 @@ fn endpoints_that_clash_or_make_no_sense() {
             (outside(PEER, MAC, "172.16.16.2"), Code::AlreadyExists, &["172.16.16.2", "web2"]),
             (
                 outside(PEER, &made.mac, "172.16.16.9"),
+                Code::InvalidArgument,
+                &["mac", "02:42:ac:10:10:02", "another address"],
+            ),
+            (
+                outside(PEER, &switch.mac, "172.16.16.9"),
                 Code::AlreadyExists,
-                &["MAC 02:42:ac:10:10:02", "web2"],
+                &["MAC 02:42:0a:00:00:62", "in use by endpoint sw0"],
             ),
             (outside(VTEP, MAC, "172.16.16.9"), Code::AlreadyExists, &[VTEP, "node h1"]),
             (with(|r| r.ip = "x".into()), Code::InvalidArgument, &["ip ", "IPv4"]),
@@ -165,7 +172,7 @@ fn endpoints_that_clash_or_make_no_sense() {
         for (request, code, words) in cases {
             assert_refused(api.endpoints.create(request).await, code, words);
         }
-        assert_eq!(api.next_revision().await, made.created_revision + 1, "nothing was logged");
+        assert_eq!(api.next_revision().await, switch.created_revision + 1, "nothing was logged");
     });
 }
 

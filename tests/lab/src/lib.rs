@@ -21,7 +21,7 @@ pub use self::{
     host::{Failure, Host, number, overlay_binary, rows, text},
     netns::Netns,
     process::Process,
-    requirements::{Requirement, missing},
+    requirements::{Requirement, missing, skip},
     state::MachineState,
     tools::{Iperf, Ping, pinned},
     wait::{check_interrupted, eventually, interrupt},

@@ -1,6 +1,12 @@
 //! What a scenario needs of the machine, so that one that can't run says so instead of failing.
 
-use std::{env, path::Path};
+use std::{
+    env,
+    fs::File,
+    io::{self, Write as _},
+    panic::Location,
+    path::Path,
+};
 
 use super::{BPFFS, host::overlay_binary};
 
@@ -23,6 +29,20 @@ pub fn missing(requirements: &[Requirement]) -> Option<String> {
     let reasons: Vec<String> =
         requirements.iter().copied().filter_map(Requirement::lacking).collect();
     (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
+/// Says that the test at `at` is skipped, and why: to who watches, and to who counts (the file that
+/// OVERLAY_SKIPS names), since libtest would count it as passed.
+///
+/// # Errors
+/// The file can't be written.
+pub fn skip(reason: &str, at: &Location<'_>) -> io::Result<()> {
+    let line = format!("{}:{}: {reason}\n", at.file(), at.line());
+    eprint!("skipped: {line}");
+    if let Some(path) = env::var_os("OVERLAY_SKIPS") {
+        File::options().create(true).append(true).open(path)?.write_all(line.as_bytes())?;
+    }
+    Ok(())
 }
 
 impl Requirement {

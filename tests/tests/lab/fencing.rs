@@ -106,7 +106,7 @@ fn networks_do_not_mix() {
     });
 }
 
-fn neighbour(netns: &Netns, address: &str, mac: &str) -> anyhow::Result<()> {
+fn neighbour(netns: &Netns, address: &str, mac: &str) -> Result<()> {
     netns.ip(&["neigh", "replace", address, "lladdr", mac, "dev", "eth0"])?;
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! What every scenario starts with.
 
-use std::{env, fs::File, io::Write as _, net::Ipv4Addr, panic::Location, sync::Arc};
+use std::{net::Ipv4Addr, panic::Location, sync::Arc};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_lab::{Failure, Host, Lab, Netns, Requirement, missing, text};
+use overlay_lab::{Failure, Host, Lab, Netns, Requirement, missing, skip, text};
 use serde_json::Value;
 
 /// What nearly every scenario needs.
@@ -18,21 +18,12 @@ pub(crate) const NETWORK: &str = "myoverlay";
 #[track_caller]
 pub(crate) fn scenario(needs: &[Requirement], body: impl FnOnce(&mut Lab) -> Result<()>) {
     if let Some(reason) = missing(needs) {
-        return skip(&reason, Location::caller());
+        return skip(&reason, Location::caller()).expect("the file that counts skips");
     }
     let mut lab = Lab::new().expect("the lab is empty and the machine is ours");
     if let Err(error) = body(&mut lab) {
         // The lab prints its logs while this panic drops it.
         panic!("{error:?}");
-    }
-}
-
-fn skip(reason: &str, at: &Location<'_>) {
-    let line = format!("{}:{}: {reason}\n", at.file(), at.line());
-    eprint!("skipped: {line}");
-    if let Some(path) = env::var_os("OVERLAY_SKIPS") {
-        let mut file = File::options().create(true).append(true).open(path).expect("a skips file");
-        file.write_all(line.as_bytes()).expect("a line for the count");
     }
 }
 

@@ -1,0 +1,358 @@
+//! The programs loaded, on devices in a network namespace of their own, and one packet run through.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, AsRawFd as _},
+    panic::Location,
+};
+
+use aya::{
+    Ebpf, Pod, TestRun as _, TestRunOptions, include_bytes_aligned,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{ProgramError, SchedClassifier, TcAttachType, tc},
+};
+use nix::{errno::Errno, libc};
+use overlay_common::{
+    Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry, MAP_CONFIG,
+    MAP_EVENTS, MAP_FDB, MAP_FLOOD, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX,
+    NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
+};
+use overlay_lab::{Requirement, missing, skip};
+
+use super::{
+    devices::Home,
+    tap::Tap,
+    world::{PORT_A, PORT_B, UNDERLAY, World},
+};
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
+
+/// Headroom that the kernel asks of the output buffer: what encapsulation adds, and more.
+const GROWTH: usize = 256;
+
+/// What a program told TC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// TC_ACT_UNSPEC.
+    Pass,
+    /// TC_ACT_SHOT.
+    Shot,
+    /// TC_ACT_REDIRECT.
+    Redirect,
+}
+
+/// The packet's own circumstances, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skb {
+    /// The device that it comes in by. The kernel tells by this one's MAC whom the packet is for.
+    pub(crate) ifindex: u32,
+    /// Not 0: a super-packet of segments of this size. test_run can't say of which protocol.
+    pub(crate) gso_size: u32,
+}
+
+/// Which counter moved, and by how much. A reason's number; 0 counts what was forwarded.
+pub(crate) type Counts = BTreeMap<(u32, Direction), Counter>;
+
+/// All that came of one packet.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) packet: Vec<u8>,
+    pub(crate) counts: Counts,
+    pub(crate) events: Vec<DropEvent>,
+}
+
+/// See the module.
+pub(crate) struct Bench {
+    programs: Ebpf,
+    config: Array<MapData, Config>,
+    fdb: HashMap<MapData, FdbKey, FdbEntry>,
+    neigh: HashMap<MapData, NeighKey, NeighEntry>,
+    ports: HashMap<MapData, u32, PortEntry>,
+    nodes: HashMap<MapData, NodeKey, NodeEntry>,
+    flood: HashMap<MapData, u32, FloodEntry>,
+    metrics: PerCpuArray<MapData, Counter>,
+    events: RingBuf<MapData>,
+    filled: World,
+    counted: Counts,
+    home: Home,
+}
+
+/// Runs a test on a bench of its own, or skips it where the machine lacks something.
+#[track_caller]
+pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
+    match missing(&[Requirement::Root, Requirement::Tool("ip")]) {
+        Some(reason) => skip(&reason, Location::caller()).expect("a line for the count"),
+        None => body(&mut Bench::new()),
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let home = Home::leave();
+        home.make_devices();
+        let mut programs = Ebpf::load(OBJECT).expect("the object holds the programs");
+        let mut bench = Self {
+            config: Array::try_from(map(&mut programs, MAP_CONFIG)).expect("CONFIG"),
+            fdb: table(&mut programs, MAP_FDB),
+            neigh: table(&mut programs, MAP_NEIGH),
+            ports: table(&mut programs, MAP_PORTS),
+            nodes: table(&mut programs, MAP_NODES),
+            flood: table(&mut programs, MAP_FLOOD),
+            metrics: PerCpuArray::try_from(map(&mut programs, MAP_METRICS)).expect("METRICS"),
+            events: RingBuf::try_from(map(&mut programs, MAP_EVENTS)).expect("EVENTS"),
+            programs,
+            filled: World { config: None, ..World::default() },
+            counted: Counts::new(),
+            home,
+        };
+        for direction in Direction::ALL {
+            bench.program(direction).load().expect("the verifier takes the program");
+        }
+        let World { config: _, fdb, neigh, ports, nodes, flood } = &mut bench.filled;
+        fdb.clear();
+        neigh.clear();
+        ports.clear();
+        nodes.clear();
+        flood.clear();
+        bench.fill(&World::default());
+        bench
+    }
+
+    /// The program that sees packets of this direction.
+    pub(crate) fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
+        let program = self.programs.program_mut(direction.name()).expect("named after it");
+        program.try_into().expect("a classifier")
+    }
+
+    /// Makes the maps hold the world and nothing else.
+    pub(crate) fn fill(&mut self, world: &World) {
+        let empty =
+            Config { vtep: [0; 16], underlay_ifindex: 0, vxlan_port: 0, ttl: 0, pad: 0, flags: 0 };
+        self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
+        replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
+        replace(&mut self.neigh, &self.filled.neigh, &world.neigh);
+        replace(&mut self.ports, &self.filled.ports, &world.ports);
+        replace(&mut self.nodes, &self.filled.nodes, &world.nodes);
+        replace(&mut self.flood, &self.filled.flood, &world.flood);
+        self.filled = world.clone();
+    }
+
+    /// Runs one packet through the direction's program, as it would come in by the usual device.
+    pub(crate) fn run(&mut self, direction: Direction, packet: &[u8]) -> Outcome {
+        self.run_skb(direction, packet, Skb::usual(direction))
+    }
+
+    /// Runs one packet under the circumstances given.
+    pub(crate) fn run_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Outcome {
+        let ran = self.try_run(direction, packet, skb, 1);
+        ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error:?}"))
+    }
+
+    /// Runs the same packet many times; the verdict and the bytes are the last run's.
+    pub(crate) fn repeat(&mut self, direction: Direction, packet: &[u8], times: u32) -> Outcome {
+        let ran = self.try_run(direction, packet, Skb::usual(direction), times);
+        ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error:?}"))
+    }
+
+    /// Runs a packet that test_run may refuse: one shorter than its IP header.
+    pub(crate) fn try_run(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        skb: Skb,
+        repeat: u32,
+    ) -> Result<Outcome, ProgramError> {
+        let mut out = vec![0; packet.len() + GROWTH];
+        let context = skb.context();
+        let ran = self.program(direction).test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        })?;
+        out.truncate(ran.data_size_out as usize);
+        Ok(Outcome {
+            verdict: Verdict::from_action(ran.return_value),
+            packet: out,
+            counts: self.counts(),
+            events: self.events(),
+        })
+    }
+
+    /// Runs one packet as from a device that gave the sum of all of it, which the kernel compares with
+    /// the packet's bytes afterwards: EBADMSG if it is another. A bare call, since aya has no such flag.
+    pub(crate) fn run_summed(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+    ) -> nix::Result<Verdict> {
+        /// The first fields of `union bpf_attr` for BPF_PROG_TEST_RUN (linux/bpf.h).
+        #[repr(C)]
+        struct TestRun {
+            prog_fd: u32,
+            retval: u32,
+            data_size_in: u32,
+            data_size_out: u32,
+            data_in: u64,
+            data_out: u64,
+            repeat: u32,
+            duration: u32,
+            ctx_size_in: u32,
+            ctx_size_out: u32,
+            ctx_in: u64,
+            ctx_out: u64,
+            flags: u32,
+            cpu: u32,
+            batch_size: u32,
+            pad: u32,
+        }
+        const BPF_PROG_TEST_RUN: libc::c_int = 10;
+        const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 1 << 2;
+        let context = Skb::usual(direction).context();
+        let program = self.program(direction).fd().expect("it is loaded").as_fd();
+        let mut run = TestRun {
+            prog_fd: program.as_raw_fd() as u32,
+            retval: 0,
+            data_size_in: packet.len() as u32,
+            data_size_out: 0,
+            data_in: packet.as_ptr() as u64,
+            data_out: 0,
+            repeat: 1,
+            duration: 0,
+            ctx_size_in: context.len() as u32,
+            ctx_size_out: 0,
+            ctx_in: context.as_ptr() as u64,
+            ctx_out: 0,
+            flags: BPF_F_TEST_SKB_CHECKSUM_COMPLETE,
+            cpu: 0,
+            batch_size: 0,
+            pad: 0,
+        };
+        // SAFETY: the struct begins as the kernel's does and is as long as is said; its two pointers
+        // are to buffers that outlive the call, and are only read.
+        let ran = unsafe {
+            libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size_of::<TestRun>())
+        };
+        Errno::result(ran).map(|_| Verdict::from_action(run.retval))
+    }
+
+    /// What has been counted since the last call.
+    pub(crate) fn counts(&mut self) -> Counts {
+        let now = self.read_metrics();
+        let before = std::mem::replace(&mut self.counted, now);
+        let moved = self.counted.iter().filter_map(|(at, now)| {
+            let before = before.get(at).copied().unwrap_or_default();
+            let moved =
+                Counter { packets: now.packets - before.packets, bytes: now.bytes - before.bytes };
+            (moved != Counter::default()).then_some((*at, moved))
+        });
+        moved.collect()
+    }
+
+    fn read_metrics(&self) -> Counts {
+        let mut counts = Counts::new();
+        // Reasons that nobody has named yet are looked at as well: none may be counted.
+        for index in 0..(DropReason::COUNT + 1) * Direction::COUNT {
+            assert!(index < METRICS_MAX);
+            let direction = Direction::ALL[(index % Direction::COUNT) as usize];
+            let cpus = self.metrics.get(&index, 0).expect("METRICS has the index");
+            let sum = cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
+                packets: sum.packets + cpu.packets,
+                bytes: sum.bytes + cpu.bytes,
+            });
+            counts.insert((index / Direction::COUNT, direction), sum);
+        }
+        counts
+    }
+
+    fn events(&mut self) -> Vec<DropEvent> {
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            assert_eq!(item.len(), size_of::<DropEvent>());
+            // SAFETY: the item is as long as the type, of which any bytes are a value; it asks for no
+            // alignment.
+            events.push(unsafe { item.as_ptr().cast::<DropEvent>().read_unaligned() });
+        }
+        events
+    }
+
+    /// Attaches the direction's program to a device, for packets that really come in. It goes with
+    /// the bench.
+    pub(crate) fn attach(&mut self, direction: Direction, device: &str) {
+        // Only kernels before 6.6 need it.
+        tc::qdisc_add_clsact(device).expect("the device has no qdisc of ours yet");
+        let program = self.program(direction);
+        program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
+    }
+
+    /// Both ends of endpoint A's veth.
+    pub(crate) fn tap_a(&self) -> Tap {
+        self.home.tap(PORT_A)
+    }
+
+    /// Both ends of endpoint B's veth.
+    pub(crate) fn tap_b(&self) -> Tap {
+        self.home.tap(PORT_B)
+    }
+
+    /// Both ends of the underlay.
+    pub(crate) fn tap_underlay(&self) -> Tap {
+        self.home.tap(UNDERLAY)
+    }
+}
+
+impl Verdict {
+    fn from_action(action: u32) -> Self {
+        match action as i32 {
+            -1 => Self::Pass,
+            2 => Self::Shot,
+            7 => Self::Redirect,
+            other => panic!("no program returns {other}"),
+        }
+    }
+}
+
+impl Skb {
+    /// By endpoint A's device, or by the underlay's.
+    pub(crate) fn usual(direction: Direction) -> Self {
+        let ifindex = match direction {
+            Direction::FromEndpoint => PORT_A,
+            Direction::FromUnderlay => UNDERLAY,
+        };
+        Self { ifindex, gso_size: 0 }
+    }
+
+    /// As `struct __sk_buff` (linux/bpf.h). The kernel refuses any other field that is not 0, the
+    /// stripped VLAN tag among them.
+    fn context(self) -> [u8; 192] {
+        const IFINDEX: usize = 40;
+        const GSO_SIZE: usize = 176;
+        let mut context = [0; 192];
+        context[IFINDEX..][..4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        context[GSO_SIZE..][..4].copy_from_slice(&self.gso_size.to_ne_bytes());
+        context
+    }
+}
+
+fn map(programs: &mut Ebpf, name: &str) -> Map {
+    programs.take_map(name).unwrap_or_else(|| panic!("the object has a map {name}"))
+}
+
+fn table<K: Pod, V: Pod>(programs: &mut Ebpf, name: &str) -> HashMap<MapData, K, V> {
+    HashMap::try_from(map(programs, name)).expect("a hash map of the shared types")
+}
+
+fn replace<K: Pod + Ord, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+) {
+    for key in old.keys().filter(|key| !new.contains_key(key)) {
+        map.remove(key).expect("it was put in");
+    }
+    for (key, value) in new {
+        map.insert(key, value, 0).expect("there is room");
+    }
+}

@@ -1,0 +1,108 @@
+//! A row of a table: a packet, how the maps differ from the usual, and what comes of it.
+
+use overlay_common::{CONFIG_MONITOR, Counter, Direction, DropReason};
+
+use super::{
+    bench::{Bench, Counts, Outcome, Skb, Verdict},
+    world::World,
+};
+
+/// What comes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// The stack gets it as it came; nothing is counted.
+    Pass,
+    /// It goes somewhere else, and is counted as forwarded.
+    Redirect,
+    /// Copies of it have gone out but for those that were lost for these reasons; it ends here, and
+    /// is counted as forwarded.
+    Replicated(Vec<DropReason>),
+    /// It ends here, and is counted.
+    Drop(DropReason),
+}
+
+/// See the module.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    arrange: fn(&mut World),
+    packet: Vec<u8>,
+    skb: Option<Skb>,
+    pub(crate) expected: Expected,
+}
+
+/// A row.
+pub(crate) fn case(
+    name: &'static str,
+    arrange: fn(&mut World),
+    packet: Vec<u8>,
+    expected: Expected,
+) -> Case {
+    Case { name, arrange, packet, skb: None, expected }
+}
+
+impl Case {
+    /// The packet comes under other circumstances than usual.
+    pub(crate) fn with(self, skb: Skb) -> Self {
+        Self { skb: Some(skb), ..self }
+    }
+
+    /// Runs the case twice, without and with a listener, and checks all that holds of any packet.
+    /// What came of the first run is the caller's to look into.
+    pub(crate) fn check(&self, bench: &mut Bench, direction: Direction) -> Outcome {
+        let Self { name, arrange, packet, skb, expected } = self;
+        let skb = skb.unwrap_or(Skb::usual(direction));
+        let mut world = World::default();
+        arrange(&mut world);
+
+        bench.fill(&world);
+        let quiet = bench.run_skb(direction, packet, skb);
+        self.check_outcome(direction, &quiet);
+        assert_eq!(quiet.events, [], "{name}: nobody listens");
+
+        world.configure(CONFIG_MONITOR);
+        bench.fill(&world);
+        let told = bench.run_skb(direction, packet, skb);
+        self.check_outcome(direction, &told);
+        match expected {
+            Expected::Drop(reason) if world.config.is_some() => {
+                let [event] = told.events[..] else { panic!("{name}: {:?}", told.events) };
+                assert_eq!(event.reason, *reason as u32, "{name}");
+                assert_eq!(event.direction, direction as u32, "{name}");
+                assert_eq!(event.ifindex, skb.ifindex, "{name}");
+                assert_eq!(event.len as usize, packet.len(), "{name}");
+            }
+            _ => assert_eq!(told.events, [], "{name}: no drop, no event"),
+        }
+        quiet
+    }
+
+    fn check_outcome(&self, direction: Direction, outcome: &Outcome) {
+        let Self { name, packet, expected, .. } = self;
+        let (verdict, counted) = match expected {
+            Expected::Pass => (Verdict::Pass, vec![]),
+            Expected::Redirect => (Verdict::Redirect, vec![0]),
+            Expected::Replicated(lost) => {
+                (Verdict::Shot, lost.iter().map(|reason| *reason as u32).chain([0]).collect())
+            }
+            Expected::Drop(reason) => (Verdict::Shot, vec![*reason as u32]),
+        };
+        let mut counts = Counts::new();
+        for reason in counted {
+            let counter: &mut Counter = counts.entry((reason, direction)).or_default();
+            counter.packets += 1;
+            counter.bytes += packet.len() as u64;
+        }
+        assert_eq!(outcome.counts, counts, "{name}: counts");
+        assert_eq!(outcome.verdict, verdict, "{name}: verdict");
+        if *expected == Expected::Pass {
+            assert_eq!(outcome.packet, *packet, "{name}: the packet is untouched");
+        }
+    }
+}
+
+/// Runs all rows.
+pub(crate) fn check_all(bench: &mut Bench, direction: Direction, cases: Vec<Case>) {
+    for case in cases {
+        case.check(bench, direction);
+    }
+}

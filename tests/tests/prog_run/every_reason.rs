@@ -1,0 +1,36 @@
+//! Every reason to drop has a case that shows it.
+
+use std::collections::BTreeSet;
+
+use overlay_common::DropReason;
+
+use super::{cases::Expected, from_endpoint, from_underlay};
+
+/// Reasons that no packet brings about under test_run, each with why. There is none at present: the
+/// kernel's refusals come of super-packets that adjust_room can't handle, and of devices that are
+/// gone.
+const OUT_OF_REACH: &[(DropReason, &str)] = &[];
+
+#[test]
+fn every_reason_has_a_case() {
+    let mut shown = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for (table, cases) in
+        [("from_endpoint", from_endpoint::cases()), ("from_underlay", from_underlay::cases())]
+    {
+        for case in cases {
+            assert!(names.insert((table, case.name)), "two cases are called {:?}", case.name);
+            match case.expected {
+                Expected::Drop(reason) => shown.extend([reason]),
+                Expected::Replicated(lost) => shown.extend(lost),
+                Expected::Pass | Expected::Redirect => {}
+            }
+        }
+    }
+    let excused: BTreeSet<_> = OUT_OF_REACH.iter().map(|(reason, _)| *reason).collect();
+    for reason in DropReason::ALL {
+        let (shown, excused) = (shown.contains(reason), excused.contains(reason));
+        assert!(shown || excused, "{}: no case shows it", reason.name());
+        assert!(!(shown && excused), "{}: a case shows it, so strike the excuse", reason.name());
+    }
+}

@@ -1,0 +1,163 @@
+//! Every decision about what an endpoint sends.
+
+use overlay_common::{
+    Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, NeighKey, ip16_from_v4,
+};
+
+use super::{
+    bench::{Skb, on_bench},
+    cases::{Case, Expected::*, case, check_all},
+    packets::{
+        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, a_to_b, a_to_far, arp, cut,
+        half_stranger, ipv4, ipv6, other, tagged, to_mac, who_has,
+    },
+    world::{
+        A, B, FAR, FAR_VTEP, NO_DEVICE, PORT_A, PORT_B, STRANGER, Station, UNDERLAY, VNI, World,
+        fdb_key, flood,
+    },
+};
+
+const AS_USUAL: fn(&mut World) = |_| {};
+const FORWARDS: fn(&mut World) = |world| world.flag(FLAG_FORWARDS);
+const MULTICAST: fn(&mut World) = |world| world.flag(FLAG_MULTICAST);
+const ICC_OFF: fn(&mut World) = |world| world.flag(FLAG_ICC_OFF);
+
+#[test]
+fn every_decision() {
+    on_bench(|bench| check_all(bench, Direction::FromEndpoint, cases()));
+}
+
+/// All rows.
+#[rustfmt::skip]
+pub(crate) fn cases() -> Vec<Case> {
+    [who_it_is(), arp_asked(), where_it_goes(), to_all(), malformed()].into_iter().flatten().collect()
+}
+
+#[rustfmt::skip]
+fn who_it_is() -> Vec<Case> {
+    let flow = Flow::default();
+    vec![
+        case("a device of no endpoint", |w| { w.ports.remove(&PORT_A); }, a_to_b(), Drop(UnknownPort)),
+        case("the underlay's device", AS_USUAL, a_to_b(), Drop(UnknownPort)).with(Skb { ifindex: UNDERLAY, gso_size: 0 }),
+        // A tag that the device took out can't be given to test_run: see live.rs.
+        case("an 802.1Q tag in the frame", AS_USUAL, tagged(&a_to_b(), 0x8100), Drop(VlanUnsupported)),
+        case("an 802.1ad tag in the frame", AS_USUAL, tagged(&a_to_b(), 0x88a8), Drop(VlanUnsupported)),
+        case("a tag, from one who forwards", FORWARDS, tagged(&a_to_b(), 0x8100), Drop(VlanUnsupported)),
+        case("another's MAC", AS_USUAL, ipv4(half_stranger(A, true), B, flow), Drop(SpoofedMac)),
+        case("a neighbour's MAC", AS_USUAL, ipv4(B, FAR, flow), Drop(SpoofedMac)),
+        case("another's MAC, IPv6", AS_USUAL, ipv6(STRANGER, B, flow), Drop(SpoofedMac)),
+        case("another's MAC, other protocol", AS_USUAL, other(STRANGER.mac, B.mac, EXPERIMENTAL, PAYLOAD), Drop(SpoofedMac)),
+        case("another's MAC, allowed", FORWARDS, ipv4(half_stranger(A, true), B, flow), Redirect),
+        case("another's address", AS_USUAL, ipv4(half_stranger(A, false), B, flow), Drop(SpoofedIp)),
+        case("a neighbour's address", AS_USUAL, ipv4(Station { ip: B.ip, ..A }, FAR, flow), Drop(SpoofedIp)),
+        case("no address", AS_USUAL, ipv4(Station { ip: [0; 4], ..A }, B, flow), Drop(SpoofedIp)),
+        case("another's address, allowed", FORWARDS, ipv4(half_stranger(A, false), B, flow), Redirect),
+        case("another's MAC and address, allowed, far", FORWARDS, ipv4(STRANGER, FAR, flow), Redirect),
+        case("another port's endpoint", AS_USUAL, ipv4(B, FAR, flow), Redirect).with(Skb { ifindex: PORT_B, gso_size: 0 }),
+    ]
+}
+
+#[rustfmt::skip]
+fn arp_asked() -> Vec<Case> {
+    let probe = Station { ip: [0; 4], ..A };
+    let asks = |ask: Ask| arp(ask);
+    let usual = Ask::default();
+    // Where each field lies (RFC 826).
+    let with = |at: usize, byte: u8| { let mut frame = who_has(FAR.ip); frame[at] = byte; frame };
+    vec![
+        case("who has a far address", AS_USUAL, who_has(FAR.ip), Redirect),
+        case("who has a neighbour's", AS_USUAL, who_has(B.ip), Redirect),
+        case("one asked instead of all", AS_USUAL, asks(Ask { to: FAR.mac, ..usual }), Redirect),
+        case("a probe", AS_USUAL, asks(Ask { sender: probe, ..usual }), Redirect),
+        case("padded to Ethernet's least", AS_USUAL, [who_has(FAR.ip), vec![0; 18]].concat(), Redirect),
+        case("asked before the node is configured", |w| w.config = None, who_has(FAR.ip), Redirect),
+        case("with ICC off", ICC_OFF, who_has(FAR.ip), Redirect),
+        case("an answer", AS_USUAL, asks(Ask { operation: 2, ..usual }), Drop(ArpNotRequest)),
+        case("RARP's operation", AS_USUAL, asks(Ask { operation: 3, ..usual }), Drop(ArpNotRequest)),
+        case("not Ethernet", AS_USUAL, with(15, 6), Drop(ArpNotRequest)),
+        case("not IPv4", AS_USUAL, with(16, 0x86), Drop(ArpNotRequest)),
+        case("MACs of another length", AS_USUAL, with(18, 8), Drop(ArpNotRequest)),
+        case("addresses of another length", AS_USUAL, with(19, 16), Drop(ArpNotRequest)),
+        case("nobody's address", AS_USUAL, who_has(STRANGER.ip), Drop(ArpUnknownTarget)),
+        case("another network's address", |w| {
+            let far = w.neigh.remove(&NeighKey { ip: ip16_from_v4(FAR.ip), vni: VNI }).expect("far");
+            w.neigh.insert(NeighKey { ip: ip16_from_v4(FAR.ip), vni: VNI + 1 }, far);
+        }, who_has(FAR.ip), Drop(ArpUnknownTarget)),
+        case("an announcement", AS_USUAL, who_has(A.ip), Drop(ArpOwnAddress)),
+        case("a probe for its own address", AS_USUAL, asks(Ask { sender: probe, target: A, ..usual }), Drop(ArpOwnAddress)),
+        case("another's MAC around it", AS_USUAL, asks(Ask { from: STRANGER.mac, ..usual }), Drop(SpoofedMac)),
+        case("another's MAC in it", AS_USUAL, asks(Ask { sender: half_stranger(A, true), ..usual }), Drop(SpoofedMac)),
+        case("another's MAC in a probe", AS_USUAL, asks(Ask { sender: Station { mac: B.mac, ip: [0; 4] }, ..usual }), Drop(SpoofedMac)),
+        case("another's address in it", AS_USUAL, asks(Ask { sender: Station { ip: B.ip, ..A }, ..usual }), Drop(SpoofedIp)),
+        case("another's MAC and address, allowed", FORWARDS, asks(Ask { from: STRANGER.mac, sender: STRANGER, ..usual }), Redirect),
+    ]
+}
+
+#[rustfmt::skip]
+fn where_it_goes() -> Vec<Case> {
+    let flow = Flow::default();
+    let plain = |to: Station| other(A.mac, to.mac, EXPERIMENTAL, PAYLOAD);
+    vec![
+        case("to a neighbour", AS_USUAL, a_to_b(), Redirect),
+        case("to a neighbour, IPv6", AS_USUAL, ipv6(A, B, flow), Redirect),
+        case("to a neighbour, other protocol", AS_USUAL, plain(B), Redirect),
+        case("to a node, next hop known", AS_USUAL, a_to_far(), Redirect),
+        case("to a node, next hop known, IPv6", AS_USUAL, ipv6(A, FAR, flow), Redirect),
+        case("to a node, next hop known, other protocol", AS_USUAL, plain(FAR), Redirect),
+        case("to a node, next hop not known", World::forget_next_hops, a_to_far(), Redirect),
+        case("to a node, next hop not known, IPv6", World::forget_next_hops, ipv6(A, FAR, flow), Redirect),
+        // The kernel's own way takes IP only.
+        case("to a node, next hop not known, other protocol", World::forget_next_hops, plain(FAR), Drop(UnknownNode)),
+        case("to nobody", AS_USUAL, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
+        case("to nobody, IPv6", AS_USUAL, ipv6(A, STRANGER, flow), Drop(UnknownDestination)),
+        case("to nobody, other protocol", AS_USUAL, plain(STRANGER), Drop(UnknownDestination)),
+        case("to another network's endpoint", |w| {
+            let far = w.fdb.remove(&fdb_key(FAR.mac)).expect("far");
+            w.fdb.insert(overlay_common::FdbKey { vni: VNI + 1, ..fdb_key(FAR.mac) }, far);
+        }, a_to_far(), Drop(UnknownDestination)),
+        case("to itself", AS_USUAL, ipv4(A, A, flow), Drop(HairpinDestination)),
+        case("to a neighbour, ICC off", ICC_OFF, a_to_b(), Drop(IccOff)),
+        case("to a node, ICC off", ICC_OFF, a_to_far(), Drop(IccOff)),
+        case("to nobody, ICC off", ICC_OFF, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
+        case("to a VTEP that is no node's", |w| w.nodes.clear(), a_to_far(), Drop(UnknownNode)),
+        case("before the node is configured", |w| w.config = None, a_to_b(), Drop(NotConfigured)),
+        case("to all, before the node is configured", |w| w.config = None, to_mac(a_to_b(), BROADCAST), Drop(NotConfigured)),
+        // A super-packet of a protocol that adjust_room can't grow.
+        case("no room", AS_USUAL, a_to_far(), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
+    ]
+}
+
+#[rustfmt::skip]
+fn to_all() -> Vec<Case> {
+    let to = |mac| to_mac(a_to_b(), mac);
+    vec![
+        case("broadcast, off", AS_USUAL, to(BROADCAST), Drop(BroadcastOff)),
+        case("multicast, off", AS_USUAL, to(GROUP), Drop(BroadcastOff)),
+        case("multicast, other protocol, off", AS_USUAL, other(A.mac, GROUP, EXPERIMENTAL, PAYLOAD), Drop(BroadcastOff)),
+        case("broadcast, on", MULTICAST, to(BROADCAST), Replicated(vec![])),
+        case("multicast, on", MULTICAST, to(GROUP), Replicated(vec![])),
+        case("on, and the network has no entry", |w| { MULTICAST(w); w.flood.clear(); }, to(GROUP), Drop(BroadcastOff)),
+        case("on, and nobody to receive", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[])); }, to(GROUP), Replicated(vec![])),
+        case("on, ICC off", |w| w.flag(FLAG_MULTICAST | FLAG_ICC_OFF), to(GROUP), Drop(IccOff)),
+        case("on, a VTEP that is no node's", |w| { MULTICAST(w); w.nodes.clear(); }, to(GROUP), Replicated(vec![UnknownNode])),
+        case("on, next hop not known", |w| { MULTICAST(w); w.forget_next_hops(); }, to(GROUP), Replicated(vec![UnknownNode])),
+        case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[PORT_A, NO_DEVICE, PORT_B])); }, to(GROUP), Replicated(vec![RedirectFailed])),
+        case("on, the underlay has gone", |w| {
+            MULTICAST(w);
+            w.nodes.values_mut().for_each(|node| node.ifindex = NO_DEVICE);
+        }, to(GROUP), Replicated(vec![RedirectFailed])),
+        case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
+        case("a group as the source", AS_USUAL, { let mut frame = a_to_b(); frame[6..12].copy_from_slice(&GROUP); frame }, Drop(SpoofedMac)),
+    ]
+}
+
+#[rustfmt::skip]
+fn malformed() -> Vec<Case> {
+    vec![
+        case("ARP cut", AS_USUAL, cut(who_has(FAR.ip), 14 + 27), Drop(Malformed)),
+        case("ARP without a byte", AS_USUAL, cut(who_has(FAR.ip), 14), Drop(Malformed)),
+        // test_run refuses what is shorter than its IP header (live.rs sends it).
+        case("IPv4's header and no more", AS_USUAL, cut(a_to_b(), 14 + 20), Redirect),
+        case("a header and no more, other protocol", AS_USUAL, other(A.mac, FAR.mac, EXPERIMENTAL, &[]), Redirect),
+    ]
+}

@@ -1,0 +1,197 @@
+//! Every decision about what comes from the underlay.
+
+use etherparse::IpNumber;
+use overlay_common::{
+    Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, VXLAN_PORT,
+};
+
+use super::{
+    bench::{Skb, Verdict, on_bench},
+    cases::{Case, Expected::*, case, check_all},
+    packets::{
+        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, Vxlan, arp, cut, far_to_a, half_stranger, ipv4,
+        ipv6, other, tagged, to_mac, vxlan,
+    },
+    world::{
+        A, B, FAR, FAR_VTEP, IDLE_VTEP, NO_DEVICE, OWN_VTEP, PORT_A, ROUTER_MAC, STRANGE_VTEP,
+        STRANGER, Station, UNDERLAY, UNDERLAY_MAC, VNI, World, flood,
+    },
+};
+
+const AS_USUAL: fn(&mut World) = |_| {};
+const FORWARDS: fn(&mut World) = |world| world.flag(FLAG_FORWARDS);
+const MULTICAST: fn(&mut World) = |world| world.flag(FLAG_MULTICAST);
+const ICC_OFF: fn(&mut World) = |world| world.flag(FLAG_ICC_OFF);
+
+#[test]
+fn every_decision() {
+    on_bench(|bench| check_all(bench, Direction::FromUnderlay, cases()));
+}
+
+/// What was sent comes out, to the byte.
+#[test]
+fn the_inner_frame_comes_out_as_it_was() {
+    on_bench(|bench| {
+        let flow = Flow::default();
+        let long = vec![0x5a; 3000];
+        for inner in [
+            far_to_a(),
+            ipv6(FAR, A, flow),
+            other(FAR.mac, A.mac, EXPERIMENTAL, &long),
+            ipv4(FAR, B, Flow { tos: 0xb8, ..flow }),
+            [far_to_a(), vec![0; 7]].concat(),
+        ] {
+            let outcome = bench.run(Direction::FromUnderlay, &vxlan(&inner));
+            assert_eq!(outcome.verdict, Verdict::Redirect);
+            assert_eq!(outcome.packet, inner);
+        }
+    });
+}
+
+/// The kernel shrinks no packet below an IPv4 header, whatever it carries: what is shorter is padded,
+/// as Ethernet does.
+#[test]
+fn a_short_frame_comes_out_padded() {
+    on_bench(|bench| {
+        for len in 0..=20 {
+            let inner = other(FAR.mac, A.mac, EXPERIMENTAL, &[0x5a; 20][..len]);
+            let outcome = bench.run(Direction::FromUnderlay, &vxlan(&inner));
+            assert_eq!(outcome.verdict, Verdict::Redirect);
+            let padding = vec![0; 20 - len];
+            assert_eq!(outcome.packet, [inner, padding].concat());
+        }
+    });
+}
+
+/// All rows.
+pub(crate) fn cases() -> Vec<Case> {
+    [not_for_us(), outer(), who_it_is(), where_it_goes(), to_all(), malformed()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[rustfmt::skip]
+fn not_for_us() -> Vec<Case> {
+    let inner = far_to_a();
+    let usual = Vxlan::default;
+    let to_node = Station { mac: UNDERLAY_MAC, ip: OWN_VTEP };
+    let node = Station { mac: ROUTER_MAC, ip: FAR_VTEP };
+    vec![
+        case("before the node is configured", |w| w.config = None, vxlan(&inner), Pass),
+        case("TCP", AS_USUAL, Vxlan { protocol: IpNumber::TCP, ..usual() }.around(&inner), Pass),
+        case("ICMP", AS_USUAL, Vxlan { protocol: IpNumber::ICMP, ..usual() }.around(&inner), Pass),
+        case("another port", AS_USUAL, Vxlan { port: 8472, ..usual() }.around(&inner), Pass),
+        case("the usual port, where another is configured", |w| w.config.as_mut().expect("some").vxlan_port = 8472, vxlan(&inner), Pass),
+        case("another address", AS_USUAL, Vxlan { to: IDLE_VTEP, ..usual() }.around(&inner), Pass),
+        case("a later fragment", AS_USUAL, Vxlan { fragment_offset: 185, ..usual() }.around(&inner), Pass),
+        case("a middle fragment", AS_USUAL, Vxlan { fragment_offset: 185, more_fragments: true, ..usual() }.around(&inner), Pass),
+        case("another host's frame", AS_USUAL, Vxlan { to_mac: STRANGER.mac, ..usual() }.around(&inner), Pass),
+        case("a broadcast frame", AS_USUAL, Vxlan { to_mac: BROADCAST, ..usual() }.around(&inner), Pass),
+        case("options, another port", AS_USUAL, Vxlan { options: vec![1; 8], port: 53, ..usual() }.around(&inner), Pass),
+        case("options, cut before the ports", AS_USUAL, cut(Vxlan { options: vec![1; 40], ..usual() }.around(&inner), 14 + 60), Pass),
+        case("ARP", AS_USUAL, arp(Ask { from: ROUTER_MAC, to: BROADCAST, operation: 1, sender: node, target: to_node }), Pass),
+        case("IPv6", AS_USUAL, ipv6(node, to_node, Flow::default()), Pass),
+        case("UDP that is no VXLAN", AS_USUAL, ipv4(node, to_node, Flow::default()), Pass),
+        case("a tag around it", AS_USUAL, tagged(&vxlan(&inner), 0x8100), Pass),
+        case("cut before the ports", AS_USUAL, cut(vxlan(&inner), 14 + 20 + 7), Pass),
+    ]
+}
+
+#[rustfmt::skip]
+fn outer() -> Vec<Case> {
+    let inner = far_to_a();
+    let usual = Vxlan::default;
+    let around = |vxlan: Vxlan| vxlan.around(&inner);
+    vec![
+        case("options", AS_USUAL, around(Vxlan { options: vec![1; 4], ..usual() }), Drop(OuterOptions)),
+        case("all the options there can be", AS_USUAL, around(Vxlan { options: vec![1; 40], ..usual() }), Drop(OuterOptions)),
+        case("a first fragment", AS_USUAL, around(Vxlan { more_fragments: true, ..usual() }), Drop(OuterFragment)),
+        case("no VNI flag", AS_USUAL, around(Vxlan { flags: 0, ..usual() }), Drop(VxlanFlags)),
+        case("all flags but the VNI's", AS_USUAL, around(Vxlan { flags: 0xf7, ..usual() }), Drop(VxlanFlags)),
+        case("all flags, and reserved bytes", AS_USUAL, around(Vxlan { flags: 0xff, reserved: 0xff, ..usual() }), Redirect),
+        case("from this node", AS_USUAL, around(Vxlan { from: OWN_VTEP, ..usual() }), Drop(OwnVtep)),
+        case("from this node, a local source", AS_USUAL, Vxlan { from: OWN_VTEP, ..usual() }.around(&ipv4(B, A, Flow::default())), Drop(OwnVtep)),
+        case("from no node", AS_USUAL, around(Vxlan { from: STRANGE_VTEP, ..usual() }), Drop(UnknownVtep)),
+        case("from no address", AS_USUAL, Vxlan { from: [0; 4], ..usual() }.around(&ipv4(B, A, Flow::default())), Drop(UnknownVtep)),
+        case("from no node, for no network", AS_USUAL, around(Vxlan { from: STRANGE_VTEP, vni: VNI + 1, ..usual() }), Drop(UnknownVtep)),
+        case("for a network not held", AS_USUAL, around(Vxlan { vni: VNI + 1, ..usual() }), Drop(UnknownVni)),
+        case("for network 0", AS_USUAL, around(Vxlan { vni: 0, ..usual() }), Drop(UnknownVni)),
+        case("another port, configured", |w| w.config.as_mut().expect("some").vxlan_port = 8472, around(Vxlan { port: 8472, ..usual() }), Redirect),
+        case("the port itself", AS_USUAL, around(Vxlan { port: VXLAN_PORT, ..usual() }), Redirect),
+    ]
+}
+
+#[rustfmt::skip]
+fn who_it_is() -> Vec<Case> {
+    let flow = Flow::default();
+    let ask = arp(Ask { from: FAR.mac, sender: FAR, target: A, ..Ask::default() });
+    let idle = Vxlan { from: IDLE_VTEP, ..Vxlan::default() };
+    vec![
+        case("a source behind another VTEP", AS_USUAL, idle.around(&far_to_a()), Drop(SourceNotBehindVtep)),
+        case("a source that moved away", |w| w.moved(FAR, IDLE_VTEP), vxlan(&far_to_a()), Drop(SourceNotBehindVtep)),
+        case("a source that moved, from where it is", |w| w.moved(FAR, IDLE_VTEP), idle.around(&far_to_a()), Redirect),
+        case("a local source", AS_USUAL, vxlan(&ipv4(B, A, flow)), Drop(SourceNotBehindVtep)),
+        case("nobody's source", AS_USUAL, vxlan(&ipv4(half_stranger(FAR, true), A, flow)), Drop(SourceNotBehindVtep)),
+        case("nobody's source, of one who forwards", FORWARDS, vxlan(&ipv4(half_stranger(FAR, true), A, flow)), Drop(SourceNotBehindVtep)),
+        case("another's address", AS_USUAL, vxlan(&ipv4(half_stranger(FAR, false), A, flow)), Drop(SpoofedIp)),
+        case("a local address", AS_USUAL, vxlan(&ipv4(Station { ip: B.ip, ..FAR }, A, flow)), Drop(SpoofedIp)),
+        case("another's address, allowed", FORWARDS, vxlan(&ipv4(half_stranger(FAR, false), A, flow)), Redirect),
+        case("ARP inside", AS_USUAL, vxlan(&ask), Drop(ArpFromUnderlay)),
+        case("ARP of a source unknown", AS_USUAL, idle.around(&ask), Drop(ArpFromUnderlay)),
+        case("ARP from no node", AS_USUAL, Vxlan { from: STRANGE_VTEP, ..Vxlan::default() }.around(&ask), Drop(UnknownVtep)),
+        case("a tag inside", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x8100)), Drop(VlanUnsupported)),
+        case("a tag inside, 802.1ad", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x88a8)), Drop(VlanUnsupported)),
+    ]
+}
+
+#[rustfmt::skip]
+fn where_it_goes() -> Vec<Case> {
+    let flow = Flow::default();
+    vec![
+        case("to an endpoint", AS_USUAL, vxlan(&far_to_a()), Redirect),
+        case("to another", AS_USUAL, vxlan(&ipv4(FAR, B, flow)), Redirect),
+        case("to an endpoint, IPv6", AS_USUAL, vxlan(&ipv6(FAR, A, flow)), Redirect),
+        case("to an endpoint, another protocol", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[0; 46])), Redirect),
+        case("to nobody", AS_USUAL, vxlan(&ipv4(FAR, STRANGER, flow)), Drop(UnknownDestination)),
+        case("to one that moved away", |w| w.moved(A, IDLE_VTEP), vxlan(&far_to_a()), Drop(NotLocalDestination)),
+        case("back to the sender", AS_USUAL, vxlan(&ipv4(FAR, FAR, flow)), Drop(NotLocalDestination)),
+        case("ICC off", ICC_OFF, vxlan(&far_to_a()), Drop(IccOff)),
+        case("to all, ICC off", ICC_OFF, vxlan(&to_mac(far_to_a(), GROUP)), Drop(IccOff)),
+        case("congestion, and nobody listens", AS_USUAL, Vxlan { tos: 3, ..Vxlan::default() }.around(&far_to_a()), Drop(EcnNotCapable)),
+        case("congestion, to all", MULTICAST, Vxlan { tos: 3, ..Vxlan::default() }.around(&to_mac(far_to_a(), GROUP)), Drop(EcnNotCapable)),
+        // A super-packet of a protocol that adjust_room can't shrink.
+        case("not stripped", AS_USUAL, vxlan(&far_to_a()), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
+        case("not stripped, to all", MULTICAST, vxlan(&to_mac(far_to_a(), GROUP)), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
+    ]
+}
+
+#[rustfmt::skip]
+fn to_all() -> Vec<Case> {
+    let to = |mac| vxlan(&to_mac(far_to_a(), mac));
+    vec![
+        case("broadcast, off", AS_USUAL, to(BROADCAST), Drop(BroadcastOff)),
+        case("multicast, off", AS_USUAL, to(GROUP), Drop(BroadcastOff)),
+        case("broadcast, on", MULTICAST, to(BROADCAST), Replicated(vec![])),
+        case("multicast, on", MULTICAST, to(GROUP), Replicated(vec![])),
+        case("on, and the network has no entry", |w| { MULTICAST(w); w.flood.clear(); }, to(GROUP), Drop(BroadcastOff)),
+        case("on, nobody here", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Replicated(vec![])),
+        case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[NO_DEVICE, PORT_A])); }, to(GROUP), Replicated(vec![RedirectFailed])),
+    ]
+}
+
+#[rustfmt::skip]
+fn malformed() -> Vec<Case> {
+    vec![
+        case("cut in the VXLAN header", AS_USUAL, cut(vxlan(&far_to_a()), 49), Drop(Malformed)),
+        case("cut after the ports", AS_USUAL, cut(vxlan(&far_to_a()), 42), Drop(Malformed)),
+        case("cut in the inner Ethernet header", AS_USUAL, cut(vxlan(&far_to_a()), 63), Drop(Malformed)),
+        case("inner IPv4 without a byte", AS_USUAL, cut(vxlan(&far_to_a()), 64), Drop(Malformed)),
+        case("inner IPv4 cut", AS_USUAL, cut(vxlan(&far_to_a()), 83), Drop(Malformed)),
+        case("inner IPv4's header and no more", AS_USUAL, cut(vxlan(&far_to_a()), 84), Redirect),
+        case("inner IPv6 without a byte", AS_USUAL, vxlan(&cut(ipv6(FAR, A, Flow::default()), 14)), Drop(Malformed)),
+        case("inner IPv6 cut before its class", AS_USUAL, vxlan(&cut(ipv6(FAR, A, Flow::default()), 17)), Drop(Malformed)),
+        case("short, another protocol", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[1])), Redirect),
+        case("a header and no more", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[])), Redirect),
+    ]
+}

@@ -1,0 +1,165 @@
+//! The programs attached, and frames that really come in: where a redirect leads, and what test_run
+//! can't make, a tag that the device took out of the frame and a frame shorter than its headers.
+
+use overlay_common::{Counter, Direction, DropReason, NODE_NEXT_HOP};
+
+use super::{
+    bench::{Bench, Counts, on_bench},
+    devices::ip_batch,
+    encapsulation::check_vxlan,
+    packets::{
+        Ask, EXPERIMENTAL, Flow, a_to_b, a_to_far, arp, cut, far_to_a, ipv4, ipv6, other, tagged,
+        vxlan, who_has,
+    },
+    world::{A, B, FAR, FAR_VTEP, OWN_VTEP, ROUTER_MAC, UNDERLAY_MAC, World},
+};
+
+#[test]
+fn an_answer_goes_back_to_who_asked() {
+    attached(Direction::FromEndpoint, |bench| {
+        let a = bench.tap_a();
+        a.send(&who_has(FAR.ip));
+        let (from, to, operation) = (FAR.mac, A.mac, 2);
+        assert_eq!(a.next(), arp(Ask { from, to, operation, sender: FAR, target: A }));
+    });
+}
+
+#[test]
+fn a_neighbours_frame_comes_out_at_the_neighbour() {
+    attached(Direction::FromEndpoint, |bench| {
+        let (a, b) = (bench.tap_a(), bench.tap_b());
+        for frame in [a_to_b(), ipv6(A, B, Flow::default()), other(A.mac, B.mac, EXPERIMENTAL, &[])]
+        {
+            a.send(&frame);
+            assert_eq!(b.next(), frame);
+        }
+    });
+}
+
+#[test]
+fn a_frame_to_a_node_goes_out_by_the_device_of_its_next_hop() {
+    attached(Direction::FromEndpoint, |bench| {
+        let (a, wire) = (bench.tap_a(), bench.tap_underlay());
+        for frame in [
+            a_to_far(),
+            ipv6(A, FAR, Flow::default()),
+            other(A.mac, FAR.mac, EXPERIMENTAL, &[]),
+            other(A.mac, FAR.mac, 3, b"\x42\x42\x03"),
+        ] {
+            a.send(&frame);
+            check_vxlan(&wire.next(), &frame, 0, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
+        }
+    });
+}
+
+/// The kernel's own route and neighbour stand in.
+#[test]
+fn without_a_next_hop_the_kernel_finds_the_way() {
+    attached(Direction::FromEndpoint, |bench| {
+        let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        let dotted = |ip: [u8; 4]| ip.map(|byte| byte.to_string()).join(".");
+        let router = "10.10.10.1";
+        ip_batch(&format!(
+            "addr add {}/24 dev underlay\n\
+             neigh add {router} lladdr {} dev underlay nud permanent\n\
+             route add {}/32 via {router}\n",
+            dotted(OWN_VTEP),
+            mac(ROUTER_MAC),
+            dotted(FAR_VTEP),
+        ));
+        let mut world = World::default();
+        world.forget_next_hops();
+        assert!(world.nodes.values().all(|node| node.flags & NODE_NEXT_HOP == 0));
+        bench.fill(&world);
+        let (a, wire) = (bench.tap_a(), bench.tap_underlay());
+        for frame in [a_to_far(), ipv6(A, FAR, Flow::default())] {
+            a.send(&frame);
+            check_vxlan(&wire.next(), &frame, 0, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
+        }
+    });
+}
+
+#[test]
+fn an_inner_frame_comes_out_at_its_endpoint() {
+    attached(Direction::FromUnderlay, |bench| {
+        let (a, b, wire) = (bench.tap_a(), bench.tap_b(), bench.tap_underlay());
+        for inner in [
+            far_to_a(),
+            ipv6(FAR, A, Flow::default()),
+            other(FAR.mac, A.mac, EXPERIMENTAL, &[0x5a; 46]),
+        ] {
+            wire.send(&vxlan(&inner));
+            assert_eq!(a.next(), inner);
+        }
+        let inner = ipv4(FAR, B, Flow::default());
+        wire.send(&vxlan(&inner));
+        assert_eq!(b.next(), inner);
+    });
+}
+
+/// The kernel takes the outer tag out of the frame before TC sees it.
+#[test]
+fn a_tag_that_was_taken_out_is_seen() {
+    attached(Direction::FromEndpoint, |bench| {
+        for tpid in [0x8100, 0x88a8] {
+            let frame = tagged(&a_to_b(), tpid);
+            let counts = counts_of(bench, &frame);
+            // As the program sees it: without the tag.
+            assert_eq!(counts, one(DropReason::VlanUnsupported, frame.len() - 4));
+        }
+    });
+}
+
+#[test]
+fn a_frame_shorter_than_its_header_is_malformed() {
+    attached(Direction::FromEndpoint, |bench| {
+        for len in [14, 15, 33] {
+            let counts = counts_of(bench, &cut(a_to_b(), len));
+            assert_eq!(counts, one(DropReason::Malformed, len));
+        }
+    });
+}
+
+/// Nothing of IPv6 is read but its class, where there is one: judging the rest is the receiver's.
+#[test]
+fn ipv6_shorter_than_its_header_is_carried_as_it_is() {
+    attached(Direction::FromEndpoint, |bench| {
+        let (a, wire) = (bench.tap_a(), bench.tap_underlay());
+        for len in [14, 17, 53] {
+            let frame = cut(ipv6(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), len);
+            let tos = if len < 18 { 0 } else { 0xb9 };
+            a.send(&frame);
+            check_vxlan(&wire.next(), &frame, tos, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
+        }
+    });
+}
+
+fn one(reason: DropReason, bytes: usize) -> Counts {
+    let counter = Counter { packets: 1, bytes: bytes as u64 };
+    Counts::from([((reason as u32, Direction::FromEndpoint), counter)])
+}
+
+/// What is counted of a frame that A sends. Frames are handled in order, so that one that is answered
+/// shows the end.
+fn counts_of(bench: &mut Bench, frame: &[u8]) -> Counts {
+    let a = bench.tap_a();
+    a.send(frame);
+    let last = who_has(FAR.ip);
+    a.send(&last);
+    a.next();
+    let mut counts = bench.counts();
+    let answered = counts.remove(&(0, Direction::FromEndpoint));
+    assert_eq!(answered, Some(Counter { packets: 1, bytes: last.len() as u64 }));
+    counts
+}
+
+fn attached(direction: Direction, body: impl FnOnce(&mut Bench)) {
+    on_bench(|bench| {
+        let device = match direction {
+            Direction::FromEndpoint => "port_a",
+            Direction::FromUnderlay => "underlay",
+        };
+        bench.attach(direction, device);
+        body(bench);
+    });
+}

@@ -1,0 +1,236 @@
+//! Packets, made by etherparse: by another's idea of the formats than the programs have.
+
+use etherparse::{
+    ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,
+    Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder, UdpHeader,
+};
+use overlay_common::{MacBytes, VXLAN_PORT};
+
+use super::world::{
+    A, B, FAR, FAR_VTEP, OWN_VTEP, ROUTER_MAC, STRANGER, Station, UNDERLAY_MAC, VNI,
+};
+
+pub(crate) const BROADCAST: MacBytes = [0xff; 6];
+/// Where 224.0.0.251 goes (RFC 1112, section 6.4).
+pub(crate) const GROUP: MacBytes = [1, 0, 0x5e, 0, 0, 0xfb];
+/// For local experiments (IEEE 802): no kernel has an idea of it.
+pub(crate) const EXPERIMENTAL: u16 = 0x88b5;
+pub(crate) const PAYLOAD: &[u8] = b"sixteen bytes...";
+
+/// How an IP packet's headers differ from the plainest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow {
+    pub(crate) tos: u8,
+    pub(crate) source_port: u16,
+    pub(crate) id: u16,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { tos: 0, source_port: 40_000, id: 0x4242 }
+    }
+}
+
+/// UDP over IPv4, from `from` to `to`.
+pub(crate) fn ipv4(from: Station, to: Station, flow: Flow) -> Vec<u8> {
+    let mut ip = Ipv4Header::new(0, 64, IpNumber::UDP, from.ip, to.ip).expect("short");
+    ip.identification = flow.id;
+    set_tos(&mut ip, flow.tos);
+    let udp = PacketBuilder::ethernet2(from.mac, to.mac)
+        .ip(IpHeaders::Ipv4(ip, Default::default()))
+        .udp(flow.source_port, 5001);
+    let mut frame = Vec::new();
+    udp.write(&mut frame, PAYLOAD).expect("a vector takes all");
+    frame
+}
+
+/// UDP over IPv6, between the stations' MACs.
+pub(crate) fn ipv6(from: Station, to: Station, flow: Flow) -> Vec<u8> {
+    let address = |station: Station| {
+        let mut address = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        address[12..].copy_from_slice(&station.ip);
+        address
+    };
+    let ip = Ipv6Header {
+        traffic_class: flow.tos,
+        // A flow has a label of its own (RFC 6437), and the kernel's hash goes by no more than that.
+        flow_label: Ipv6FlowLabel::try_new(0xa0000 | u32::from(flow.source_port))
+            .expect("twenty bits"),
+        payload_length: 0,
+        next_header: IpNumber::UDP,
+        hop_limit: 64,
+        source: address(from),
+        destination: address(to),
+    };
+    let udp = PacketBuilder::ethernet2(from.mac, to.mac)
+        .ip(IpHeaders::Ipv6(ip, Default::default()))
+        .udp(flow.source_port, 5001);
+    let mut frame = Vec::new();
+    udp.write(&mut frame, PAYLOAD).expect("a vector takes all");
+    frame
+}
+
+/// A frame of another protocol.
+pub(crate) fn other(from: MacBytes, to: MacBytes, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let header =
+        Ethernet2Header { source: from, destination: to, ether_type: EtherType(ethertype) };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+/// The frame with a tag of VLAN 7 in it.
+pub(crate) fn tagged(frame: &[u8], tpid: u16) -> Vec<u8> {
+    let mut tagged = frame.to_vec();
+    tagged.splice(12..12, [tpid.to_be_bytes(), [0, 7]].concat());
+    tagged
+}
+
+/// The frame to another MAC.
+pub(crate) fn to_mac(mut frame: Vec<u8>, mac: MacBytes) -> Vec<u8> {
+    frame[..6].copy_from_slice(&mac);
+    frame
+}
+
+/// The first `len` bytes.
+pub(crate) fn cut(mut frame: Vec<u8>, len: usize) -> Vec<u8> {
+    frame.truncate(len);
+    frame
+}
+
+/// Who asks for whom, as ARP has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    /// The frame's own source.
+    pub(crate) from: MacBytes,
+    pub(crate) to: MacBytes,
+    pub(crate) operation: u16,
+    pub(crate) sender: Station,
+    pub(crate) target: Station,
+}
+
+impl Default for Ask {
+    /// A asks all for the far endpoint.
+    fn default() -> Self {
+        Self {
+            from: A.mac,
+            to: BROADCAST,
+            operation: 1,
+            sender: A,
+            target: Station { mac: [0; 6], ip: FAR.ip },
+        }
+    }
+}
+
+/// An ARP frame.
+pub(crate) fn arp(ask: Ask) -> Vec<u8> {
+    let packet = ArpEthIpv4Packet {
+        operation: ArpOperation(ask.operation),
+        sender_mac: ask.sender.mac,
+        sender_ipv4: ask.sender.ip,
+        target_mac: ask.target.mac,
+        target_ipv4: ask.target.ip,
+    };
+    other(ask.from, ask.to, 0x0806, &packet.to_bytes())
+}
+
+/// A asks for `ip`.
+pub(crate) fn who_has(ip: [u8; 4]) -> Vec<u8> {
+    arp(Ask { target: Station { mac: [0; 6], ip }, ..Ask::default() })
+}
+
+/// The outer headers of a packet from the underlay.
+#[derive(Clone, Debug)]
+pub(crate) struct Vxlan {
+    pub(crate) to_mac: MacBytes,
+    pub(crate) from: [u8; 4],
+    pub(crate) to: [u8; 4],
+    pub(crate) tos: u8,
+    pub(crate) protocol: IpNumber,
+    pub(crate) port: u16,
+    /// Of IPv4, in bytes: a multiple of four.
+    pub(crate) options: Vec<u8>,
+    pub(crate) more_fragments: bool,
+    /// In units of eight bytes.
+    pub(crate) fragment_offset: u16,
+    pub(crate) flags: u8,
+    /// The reserved bytes, which a receiver ignores (RFC 7348, section 5).
+    pub(crate) reserved: u8,
+    pub(crate) vni: u32,
+}
+
+impl Default for Vxlan {
+    /// From the far node to this one.
+    fn default() -> Self {
+        Self {
+            to_mac: UNDERLAY_MAC,
+            from: FAR_VTEP,
+            to: OWN_VTEP,
+            tos: 0,
+            protocol: IpNumber::UDP,
+            port: VXLAN_PORT,
+            options: Vec::new(),
+            more_fragments: false,
+            fragment_offset: 0,
+            flags: 0x08,
+            reserved: 0,
+            vni: VNI,
+        }
+    }
+}
+
+impl Vxlan {
+    /// The whole packet around `inner`.
+    pub(crate) fn around(&self, inner: &[u8]) -> Vec<u8> {
+        let mut vxlan = [self.reserved; 8];
+        vxlan[0] = self.flags;
+        vxlan[4..7].copy_from_slice(&self.vni.to_be_bytes()[1..]);
+        let payload = [&vxlan, inner].concat();
+        let udp = UdpHeader::without_ipv4_checksum(50_000, self.port, payload.len());
+        let udp = udp.expect("short").to_bytes();
+        let len = udp.len() + payload.len();
+        let mut ip =
+            Ipv4Header::new(len as u16, 63, self.protocol, self.from, self.to).expect("short");
+        set_tos(&mut ip, self.tos);
+        ip.dont_fragment = !self.more_fragments && self.fragment_offset == 0;
+        ip.more_fragments = self.more_fragments;
+        ip.fragment_offset = IpFragOffset::try_new(self.fragment_offset).expect("13 bits");
+        ip.options = self.options[..].try_into().expect("whole words");
+        ip.set_payload_len(len).expect("short");
+        ip.header_checksum = ip.calc_header_checksum();
+        let packet = [&ip.to_bytes()[..], &udp, &payload].concat();
+        other(ROUTER_MAC, self.to_mac, 0x0800, &packet)
+    }
+}
+
+/// What the far node sends of `inner`.
+pub(crate) fn vxlan(inner: &[u8]) -> Vec<u8> {
+    Vxlan::default().around(inner)
+}
+
+/// A to B, both on this node.
+pub(crate) fn a_to_b() -> Vec<u8> {
+    ipv4(A, B, Flow::default())
+}
+
+/// A to the far endpoint.
+pub(crate) fn a_to_far() -> Vec<u8> {
+    ipv4(A, FAR, Flow::default())
+}
+
+/// The far endpoint to A.
+pub(crate) fn far_to_a() -> Vec<u8> {
+    ipv4(FAR, A, Flow::default())
+}
+
+/// `own` but for the MAC, or but for the address, which is a stranger's.
+pub(crate) fn half_stranger(own: Station, mac: bool) -> Station {
+    if mac {
+        Station { mac: STRANGER.mac, ip: own.ip }
+    } else {
+        Station { mac: own.mac, ip: STRANGER.ip }
+    }
+}
+
+fn set_tos(ip: &mut Ipv4Header, tos: u8) {
+    ip.dscp = (tos >> 2).try_into().expect("six bits");
+    ip.ecn = (tos & 3).try_into().expect("two bits");
+}

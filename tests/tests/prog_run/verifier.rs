@@ -1,0 +1,21 @@
+//! What the verifier thinks of the programs.
+
+use overlay_common::Direction;
+
+use super::bench::on_bench;
+
+/// The kernel gives up at a million; a quarter leaves room for kernels that prune less.
+const BOUND: u32 = 250_000;
+
+#[test]
+fn the_verifier_is_done_in_good_time() {
+    on_bench(|bench| {
+        for direction in Direction::ALL {
+            let info = bench.program(direction).info().expect("a loaded program has info");
+            // None before Linux 5.16.
+            let Some(count) = info.verified_instruction_count() else { continue };
+            println!("{}: {count} instructions verified", direction.name());
+            assert!(count <= BOUND, "{}: {count} > {BOUND}", direction.name());
+        }
+    });
+}

@@ -1,0 +1,171 @@
+//! What the maps hold: two endpoints on this node, one behind another node's VTEP.
+
+use std::collections::BTreeMap;
+
+use overlay_common::{
+    Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, IP16_NONE, Ip16, MacBytes, NODE_NEXT_HOP,
+    NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
+};
+
+/// Somebody with addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Station {
+    pub(crate) mac: MacBytes,
+    pub(crate) ip: [u8; 4],
+}
+
+/// The network's VNI; its three bytes differ.
+pub(crate) const VNI: u32 = 0x12_34_56;
+
+/// An endpoint of this node, behind [`PORT_A`].
+pub(crate) const A: Station = Station { mac: [2, 0, 0, 0, 0, 0xa], ip: [172, 16, 16, 129] };
+/// Another, behind [`PORT_B`].
+pub(crate) const B: Station = Station { mac: [2, 0, 0, 0, 0, 0xb], ip: [172, 16, 16, 130] };
+/// An endpoint behind [`FAR_VTEP`].
+pub(crate) const FAR: Station = Station { mac: [2, 0, 0, 0, 0, 0xc], ip: [172, 16, 16, 131] };
+/// In no map.
+pub(crate) const STRANGER: Station = Station { mac: [2, 0, 0, 0, 0, 0xd], ip: [172, 16, 16, 132] };
+
+/// This node's VTEP.
+pub(crate) const OWN_VTEP: [u8; 4] = [10, 10, 10, 101];
+/// The VTEP of another node, in another subnet.
+pub(crate) const FAR_VTEP: [u8; 4] = [10, 10, 20, 103];
+/// The VTEP of a node with no endpoint of the network.
+pub(crate) const IDLE_VTEP: [u8; 4] = [10, 10, 20, 104];
+/// No node's.
+pub(crate) const STRANGE_VTEP: [u8; 4] = [10, 10, 30, 1];
+
+/// The underlay device's own address.
+pub(crate) const UNDERLAY_MAC: MacBytes = [2, 0, 0, 0, 1, 1];
+/// The next hop's.
+pub(crate) const ROUTER_MAC: MacBytes = [2, 0, 0, 0, 1, 2];
+
+/// Host-side devices, their indexes as the bench makes them.
+pub(crate) const PORT_A: u32 = 11;
+pub(crate) const PORT_B: u32 = 12;
+pub(crate) const UNDERLAY: u32 = 13;
+/// No device has it.
+pub(crate) const NO_DEVICE: u32 = 999;
+
+/// Unlike any usual default, so that it can only come from CONFIG.
+pub(crate) const TTL: u8 = 61;
+
+/// All maps that user space fills.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) config: Option<Config>,
+    pub(crate) fdb: BTreeMap<FdbKey, FdbEntry>,
+    pub(crate) neigh: BTreeMap<NeighKey, NeighEntry>,
+    pub(crate) ports: BTreeMap<u32, PortEntry>,
+    pub(crate) nodes: BTreeMap<NodeKey, NodeEntry>,
+    pub(crate) flood: BTreeMap<u32, FloodEntry>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let mut world = Self {
+            config: Some(Config {
+                vtep: ip16_from_v4(OWN_VTEP),
+                underlay_ifindex: UNDERLAY,
+                vxlan_port: VXLAN_PORT,
+                ttl: TTL,
+                pad: 0,
+                flags: 0,
+            }),
+            fdb: BTreeMap::new(),
+            neigh: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            flood: BTreeMap::from([(VNI, flood(&[FAR_VTEP], &[PORT_A, PORT_B]))]),
+        };
+        world.endpoint(A, IP16_NONE, PORT_A);
+        world.endpoint(B, IP16_NONE, PORT_B);
+        world.endpoint(FAR, ip16_from_v4(FAR_VTEP), 0);
+        world.node(FAR_VTEP, 2);
+        world.node(IDLE_VTEP, 3);
+        world
+    }
+}
+
+impl World {
+    fn endpoint(&mut self, who: Station, vtep: Ip16, ifindex: u32) {
+        let Station { mac, ip } = who;
+        let ip = ip16_from_v4(ip);
+        self.fdb.insert(fdb_key(mac), FdbEntry { vtep, ip, ifindex, flags: 0, generation: 1 });
+        self.neigh.insert(NeighKey { ip, vni: VNI }, NeighEntry { mac, pad: [0; 2] });
+        if ifindex != 0 {
+            self.ports.insert(ifindex, PortEntry { ip, vni: VNI, flags: 0, mac, pad: [0; 2] });
+        }
+    }
+
+    fn node(&mut self, vtep: [u8; 4], node: u64) {
+        let entry = NodeEntry {
+            node,
+            ifindex: UNDERLAY,
+            flags: NODE_NEXT_HOP,
+            next_hop_mac: ROUTER_MAC,
+            source_mac: UNDERLAY_MAC,
+            pad: [0; 4],
+        };
+        self.nodes.insert(node_key(vtep), entry);
+    }
+
+    /// Sets `flags` on every endpoint, in both maps that hold them.
+    pub(crate) fn flag(&mut self, flags: u32) {
+        for port in self.ports.values_mut() {
+            port.flags |= flags;
+        }
+        for entry in self.fdb.values_mut() {
+            entry.flags |= flags;
+        }
+    }
+
+    /// Takes every node's next hop away.
+    pub(crate) fn forget_next_hops(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.flags &= !NODE_NEXT_HOP;
+            node.next_hop_mac = [0; 6];
+            node.source_mac = [0; 6];
+            node.ifindex = 0;
+        }
+    }
+
+    /// Moves `who` behind another VTEP.
+    pub(crate) fn moved(&mut self, who: Station, vtep: [u8; 4]) {
+        let entry = self.fdb.get_mut(&fdb_key(who.mac)).expect("an endpoint of the world");
+        entry.vtep = ip16_from_v4(vtep);
+        entry.ifindex = 0;
+    }
+
+    /// Sets flags in CONFIG, where there is one.
+    pub(crate) fn configure(&mut self, flags: u32) {
+        if let Some(config) = &mut self.config {
+            config.flags |= flags;
+        }
+    }
+}
+
+/// The key of `mac` in the one network.
+pub(crate) fn fdb_key(mac: MacBytes) -> FdbKey {
+    FdbKey { vni: VNI, mac, pad: [0; 2] }
+}
+
+/// The key of a VTEP.
+pub(crate) fn node_key(vtep: [u8; 4]) -> NodeKey {
+    NodeKey { vtep: ip16_from_v4(vtep) }
+}
+
+/// A network's receivers of broadcast and multicast.
+pub(crate) fn flood(vteps: &[[u8; 4]], ports: &[u32]) -> FloodEntry {
+    let mut entry = FloodEntry {
+        vtep_count: vteps.len() as u32,
+        port_count: ports.len() as u32,
+        vteps: [IP16_NONE; FLOOD_MAX],
+        ports: [0; FLOOD_MAX],
+    };
+    for (slot, vtep) in entry.vteps.iter_mut().zip(vteps) {
+        *slot = ip16_from_v4(*vtep);
+    }
+    entry.ports[..ports.len()].copy_from_slice(ports);
+    entry
+}
