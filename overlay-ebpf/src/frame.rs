@@ -6,6 +6,10 @@ use overlay_common::{DropReason, Ip16, MacBytes};
 /// A header at an offset, checked to lie within the packet.
 ///
 /// The reference is void after any helper that changes the packet; the verifier sees to that.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the packet is not the context's: it is the kernel's, and ours while we run"
+)]
 #[inline(always)]
 pub fn header<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
     const { assert!(align_of::<T>() == 1, "nothing in a packet is aligned") };

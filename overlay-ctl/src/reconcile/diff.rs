@@ -22,6 +22,10 @@ macro_rules! table_changes {
     ($($table:ident: $put:ident($key:ty, $value:ty), $delete:ident;)*) => {
         /// One write to one map.
         #[derive(Clone, Debug, PartialEq)]
+        #[expect(
+            clippy::large_enum_variant,
+            reason = "flood entries are large, few and short-lived; a box would be no better"
+        )]
         pub enum TableChange {
             $(
                 /// Sets an entry.
