@@ -43,7 +43,8 @@ pub(super) struct CreateArgs {
     #[arg(long, value_name = "CIDR", requires = "subnet")]
     ip_range: Option<String>,
     /// VXLAN network identifier [default: the next free one]
-    #[arg(long, value_name = "VNI")]
+    // What else can't be one the node says: it knows which, and why.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     vni: Option<u32>,
     /// Endpoints may not reach each other
     #[arg(long)]
