@@ -99,6 +99,11 @@ fn check_quorum_without(status: &crate::consensus::Status, gone: NodeId) -> Resu
         return Ok(());
     }
     let left: Vec<NodeId> = status.voters.iter().copied().filter(|voter| *voter != gone).collect();
+    if left.is_empty() {
+        return Err(Status::failed_precondition(
+            "it is the cluster's only voter; to end the cluster, stop it and remove its state folder",
+        ));
+    }
     let answers = |voter: &&NodeId| {
         **voter == status.id
             || status.peers.iter().any(|peer| peer.id == **voter && peer.recent_active)

@@ -238,8 +238,8 @@ fn what_is_in_use_stays_and_what_is_empty_is_exhausted() {
         assert_refused(api.endpoints.list(nobody).await, Code::NotFound, &["h9"]);
         let nobody = InspectNodeRequest { name: "h9".to_owned() };
         assert_refused(api.nodes.inspect(nobody).await, Code::NotFound, &["h9"]);
-        let leader = api.nodes.remove(leave()).await;
-        assert_refused(leader, Code::FailedPrecondition, &["h1 leads"]);
+        let last = api.nodes.remove(leave()).await;
+        assert_refused(last, Code::FailedPrecondition, &["only voter"]);
         assert_eq!(api.next_revision().await, removed + 1, "nothing was logged");
         api.networks.remove(remove).await.unwrap();
     });
