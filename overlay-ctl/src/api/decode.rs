@@ -83,7 +83,7 @@ pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Comma
     let options = match options {
         None => NetworkOptions::default(),
         Some(v1::NetworkOptions { icc, internal, multicast, mtu }) => NetworkOptions {
-            icc: *icc,
+            icc: icc.unwrap_or(true),
             internal: *internal,
             multicast: *multicast,
             mtu: match mtu {

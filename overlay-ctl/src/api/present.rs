@@ -16,7 +16,7 @@ pub(super) fn network(state: &State, network: &Network) -> v1::Network {
         subnet: pool.subnet.to_string(),
         ip_range: pool.range().map(|range| range.to_string()).unwrap_or_default(),
         options: Some(v1::NetworkOptions {
-            icc: options.icc,
+            icc: Some(options.icc),
             internal: options.internal,
             multicast: options.multicast,
             mtu: options.mtu.map_or(0, u32::from),

@@ -69,7 +69,7 @@ impl CreateArgs {
             ip_range: ip_range.unwrap_or_default(),
             vni: vni.unwrap_or_default(),
             options: Some(NetworkOptions {
-                icc: !no_icc,
+                icc: Some(!no_icc),
                 internal,
                 multicast,
                 mtu: mtu.unwrap_or_default(),

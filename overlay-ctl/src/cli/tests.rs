@@ -112,7 +112,8 @@ async fn create_asks_for_what_was_given_and_says_what_was_made() {
     assert_eq!(request.subnet, "172.16.16.0/24");
     assert_eq!(request.vni, 0, "the cluster chooses");
     assert_eq!(request.request_id.len(), 16);
-    let expected = NetworkOptions { icc: false, internal: false, multicast: false, mtu: 1400 };
+    let expected =
+        NetworkOptions { icc: Some(false), internal: false, multicast: false, mtu: 1400 };
     assert_eq!(request.options, Some(expected));
 
     let ran = overlay(&node.socket, "network create other -o json").await;

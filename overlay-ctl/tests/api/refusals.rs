@@ -28,7 +28,7 @@ fn networks() {
             change(&mut request);
             request
         };
-        let mtu = |mtu| Some(NetworkOptions { mtu, icc: true, ..Default::default() });
+        let mtu = |mtu| Some(NetworkOptions { mtu, ..Default::default() });
         let long = "x".repeat(64);
         let taken_vni = CreateNetworkRequest { vni: lab.vni, ..network("other", "10.1.0.0/24") };
         let cases: Vec<(CreateNetworkRequest, Code, &[&str])> = vec![

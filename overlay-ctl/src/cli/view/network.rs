@@ -45,7 +45,7 @@ impl From<v1::Network> for Network {
             vni,
             subnet,
             ip_range: non_empty(ip_range),
-            options: Options { icc, internal, multicast, mtu: non_zero(mtu) },
+            options: Options { icc: icc.unwrap_or(true), internal, multicast, mtu: non_zero(mtu) },
             endpoint_count,
             created_revision,
         }

@@ -11,7 +11,7 @@ fn network() -> v1::Network {
         vni: 4097,
         subnet: "172.16.16.0/24".to_owned(),
         ip_range: "172.16.16.128/25".to_owned(),
-        options: Some(v1::NetworkOptions { icc: true, ..Default::default() }),
+        options: Some(v1::NetworkOptions { icc: Some(true), ..Default::default() }),
         endpoint_count: 2,
         created_revision: 5,
     }
@@ -75,7 +75,7 @@ fn network_table() {
         subnet: "10.128.0.0/24".to_owned(),
         ip_range: String::new(),
         options: Some(v1::NetworkOptions {
-            icc: false,
+            icc: Some(false),
             internal: true,
             multicast: true,
             mtu: 1400,
