@@ -15,7 +15,7 @@ mod start;
 
 pub use home::{Home, HomeError, Member, Record};
 pub use kernel::{HostKernel, SharedDatapath};
-pub use start::run;
+pub use start::{StartError, run};
 
 use crate::{netlink::Netlink, proto::internal::CheckEndpointResponse};
 use std::path::PathBuf;
