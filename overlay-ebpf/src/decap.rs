@@ -2,11 +2,13 @@
 
 use crate::{
     ecn,
-    frame::header,
+    frame::{self, header},
     headers::{ETH_P_IP, ETH_P_IPV6, Ethernet, Ipv4, Ipv6Start},
 };
 use aya_ebpf::{
-    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::{
         bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
     },
@@ -64,29 +66,37 @@ pub fn strip(ctx: &TcContext, inner: Ethernet) -> Result<(), DropReason> {
             return Err(DropReason::DecapFailed);
         }
     }
-    // SAFETY: the context is valid while the program runs.
-    let stripped = unsafe {
-        bpf_skb_adjust_room(
-            ctx.skb.skb,
-            -i32::from(VXLAN_OVERHEAD as i16),
-            BPF_ADJ_ROOM_MAC,
-            BPF_F_ADJ_ROOM_FIXED_GSO as u64,
-        )
+    let stripped = match inner.ethertype() {
+        // Tells the kernel what comes out, where it can be told (6.3); else see `deliver`.
+        ETH_P_IPV6 if shrink(ctx, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => true,
+        _ => shrink(ctx, FIXED_GSO),
     };
-    if stripped != 0 {
+    if !stripped {
         return Err(DropReason::DecapFailed);
     }
     *header::<Ethernet>(ctx, 0)? = inner;
     Ok(())
 }
 
+const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+
+#[inline(always)]
+fn shrink(ctx: &TcContext, flags: u64) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    let result = unsafe {
+        bpf_skb_adjust_room(ctx.skb.skb, -i32::from(VXLAN_OVERHEAD as i16), BPF_ADJ_ROOM_MAC, flags)
+    };
+    result == 0
+}
+
 /// Hands a stripped frame to the endpoint behind the host-side device `ifindex`.
 ///
-/// redirect_peer keeps the packet's protocol as the kernel knows it, which after stripping is still
-/// the outer one's, IPv4. Any other frame takes the way through the device, which reads it anew.
+/// redirect_peer keeps the packet's protocol as the kernel knows it: the inner one's for IP, but the
+/// outer one's, IPv4, for any other frame (and for IPv6 before 6.3). Those take the way through the
+/// device, which reads it anew.
 #[inline(always)]
-pub fn deliver(inner: &Ethernet, ifindex: u32) -> i32 {
-    if inner.ethertype() == ETH_P_IP {
+pub fn deliver(ctx: &TcContext, inner: &Ethernet, ifindex: u32) -> i32 {
+    if frame::protocol(ctx) == inner.ethertype() {
         // SAFETY: no preconditions.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     } else {

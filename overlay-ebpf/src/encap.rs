@@ -69,22 +69,17 @@ pub fn push(
     // SAFETY: the context is valid while the program runs. The hash is of the inner flow: nothing has
     // been pushed yet.
     let hash = unsafe { bpf_get_hash_recalc(skb) };
-    let made = if is_ip(&inner) {
-        // SAFETY: as above.
-        unsafe {
-            bpf_skb_adjust_room(
-                skb,
-                i32::from(VXLAN_OVERHEAD as i16),
-                BPF_ADJ_ROOM_MAC,
-                ENCAP_FLAGS,
-            )
-        }
-    } else {
+    let made = match inner.ethertype() {
+        // A packet that was decapsulated here and that an endpoint forwards is marked as encapsulated
+        // still, and with the mark come the offsets of its inner headers, which lie where they lay:
+        // the kernel refuses to mark it again (EALREADY), and plain room is what it needs.
+        ETH_P_IP => grow(ctx, ENCAP_FLAGS) || grow(ctx, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO)),
+        ETH_P_IPV6 => grow(ctx, ENCAP_FLAGS),
         // adjust_room takes IP only. Other frames are never GSO, so plain room does.
-        // SAFETY: as above.
-        unsafe { bpf_skb_change_head(skb, u32::from(VXLAN_OVERHEAD), 0) }
+        // SAFETY: the context is valid while the program runs.
+        _ => unsafe { bpf_skb_change_head(skb, u32::from(VXLAN_OVERHEAD), 0) == 0 },
     };
-    if made != 0 {
+    if !made {
         return Err(DropReason::EncapFailed);
     }
     const L3: u32 = (size_of::<Ipv4>() + size_of::<Udp>() + size_of::<Vxlan>()) as u32;
@@ -105,6 +100,15 @@ pub fn push(
         inner,
     };
     Ok(())
+}
+
+#[inline(always)]
+fn grow(ctx: &TcContext, flags: u64) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    let result = unsafe {
+        bpf_skb_adjust_room(ctx.skb.skb, i32::from(VXLAN_OVERHEAD as i16), BPF_ADJ_ROOM_MAC, flags)
+    };
+    result == 0
 }
 
 #[repr(C, packed)]

@@ -63,6 +63,13 @@ pub fn ifindex(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
+/// The protocol that the kernel takes the packet for, host byte order.
+#[inline(always)]
+pub fn protocol(ctx: &TcContext) -> u16 {
+    // SAFETY: the context is valid while the program runs.
+    u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16)
+}
+
 /// What the kernel thinks whom the frame is for (PACKET_HOST and so on).
 #[inline(always)]
 pub fn packet_type(ctx: &TcContext) -> u32 {

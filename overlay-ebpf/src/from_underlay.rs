@@ -62,7 +62,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     }
     decap::combine_ecn(ctx, &eth, outer.ip.tos)?;
     decap::strip(ctx, eth)?;
-    Ok(Decision::Redirect(decap::deliver(&eth, destination.ifindex)))
+    Ok(Decision::Redirect(decap::deliver(ctx, &eth, destination.ifindex)))
 }
 
 /// Whether the packet is VXLAN to this node. A fragment after the first has no ports to tell by; it

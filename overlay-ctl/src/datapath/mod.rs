@@ -19,7 +19,10 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+};
 use overlay_common::{CONFIG_MONITOR, Config, Counter, Direction, DropReason};
 
 pub use attach::Hook;
@@ -277,13 +280,29 @@ fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
     }
     let mut programs = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
     for role in Role::ALL {
-        program(&mut programs, role)?.load().map_err(|source| DatapathError::Verify {
+        let program = program(&mut programs, role)?;
+        let mut loaded = program.load();
+        for _ in 0..LOAD_ATTEMPTS {
+            match &loaded {
+                Err(ProgramError::LoadError { io_error, .. })
+                    if io_error.kind() == io::ErrorKind::WouldBlock =>
+                {
+                    loaded = program.load();
+                }
+                _ => break,
+            }
+        }
+        loaded.map_err(|source| DatapathError::Verify {
             program: role.program(),
             source: Box::new(source),
         })?;
     }
     Ok(programs)
 }
+
+/// The verifier gives up with EAGAIN when a signal comes in, and asks to be called again. aya does so a
+/// few times; a busy machine was seen to interrupt more often than that.
+const LOAD_ATTEMPTS: usize = 50;
 
 fn program(programs: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, DatapathError> {
     let name = role.program();

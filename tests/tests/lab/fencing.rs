@@ -51,6 +51,32 @@ fn a_forwarding_endpoint_is_a_router_for_others() {
 }
 
 #[test]
+fn a_router_sends_what_came_over_the_underlay_back_into_it() {
+    scenario(NODES, |lab| {
+        let ([h1, h2], [_, web2]) = pair(lab)?;
+        let router = attach(lab, &h1, "router1", &["--forwards"])?;
+        let behind = attach(lab, &h2, "behind", &["--forwards"])?;
+        router.netns.sysctl("net.ipv4.ip_forward", "1")?;
+        // Else the router tells web2 of the shorter way, and is not asked again.
+        router.netns.sysctl("net.ipv4.conf.all.send_redirects", "0")?;
+        router.netns.sysctl("net.ipv4.conf.eth0.send_redirects", "0")?;
+        behind.netns.ip(&["addr", "add", "10.9.9.9/32", "dev", "lo"])?;
+        router.netns.ip(&["route", "add", "10.9.9.9", "via", &behind.address.to_string()])?;
+        web2.netns.ip(&["route", "add", "10.9.9.9", "via", &router.address.to_string()])?;
+        // The way back takes the router too.
+        let back = ["route", "add", &web2.address.to_string(), "via", &router.address.to_string()];
+        behind.netns.ip(&back)?;
+        web2.netns.reaches("10.9.9.9")?;
+        let server = behind.netns.iperf_server(None)?;
+        let run = web2.netns.iperf("10.9.9.9".parse()?, 1, &[])?;
+        ensure!(run.bits_per_second > 100e6, "{run:?}");
+        drop(server);
+        ensure!(h1.counter("encap_failed")? == 0);
+        Ok(())
+    });
+}
+
+#[test]
 fn broadcast_stays_at_home_and_is_counted() {
     scenario(NODES, |lab| {
         let ([h1, _], [web1, _]) = pair(lab)?;
