@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) loopback: bool,
     pub(super) vxlan: Option<Vec<InfoVxlan>>,
     pub(super) addr_gen_none: bool,
+    /// Index of the bridge that it is in.
+    pub(super) controller: Option<u32>,
     /// Index of a veth's other end, in `peer_netns`.
     pub(super) peer: Option<u32>,
     pub(super) peer_netns: Option<NetnsId>,
@@ -65,6 +67,7 @@ impl Link {
                 LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
                 LinkAttribute::LinkInfo(infos) => link.vxlan = vxlan(infos),
@@ -218,6 +221,16 @@ pub(super) async fn set_alias(
 /// Brings a device up.
 pub(super) async fn set_up(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
     change(handle, LinkUnspec::new_with_index(index).up().build(), "bring a device up").await
+}
+
+/// Puts a device into a bridge.
+pub(super) async fn set_controller(
+    handle: &Handle,
+    index: u32,
+    bridge: u32,
+) -> Result<(), NetlinkError> {
+    let message = LinkUnspec::new_with_index(index).controller(bridge).build();
+    change(handle, message, "put a device into the barrier bridge").await
 }
 
 /// Keeps the kernel from giving a device an IPv6 link-local address: the host's side of a port must

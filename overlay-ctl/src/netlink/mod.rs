@@ -1,5 +1,5 @@
 //! The only door to rtnetlink: the underlay device, the ports' veth pairs, the device that lets GRO
-//! merge VXLAN packets, next hops, and word of what changed.
+//! merge VXLAN packets, the bridge that lets nothing past the programs, next hops, and word of what changed.
 //!
 //! Invariants:
 //! - A device is ours by its name's prefix AND its alias. Whatever else there is, is never touched,
@@ -8,6 +8,7 @@
 //!   thread opened there; no thread of the runtime ever leaves its own namespace.
 //! - Forwarding, rp_filter, offloads: the machine's settings are the machine's own.
 
+mod barrier;
 mod changes;
 mod error;
 mod gro;

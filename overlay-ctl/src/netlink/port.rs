@@ -124,6 +124,11 @@ fn endpoint_of(link: &Link) -> Option<u64> {
     (link.owner(&alias(id)) == Owner::Ours).then_some(id)
 }
 
+/// Whether the device is the host's side of a port of ours.
+pub(super) fn is_port(link: &Link) -> bool {
+    endpoint_of(link).is_some()
+}
+
 impl Netlink {
     /// The ports that are ours, in the order of their endpoints' ids.
     ///
@@ -263,11 +268,14 @@ impl Netlink {
             .mtu(spec.mtu)
             .setns_by_fd(netns.fd())
             .build();
-        let message = LinkVeth::new(ifname, ENDPOINT_INTERFACE)
+        let mut message = LinkVeth::new(ifname, ENDPOINT_INTERFACE)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .mtu(spec.mtu)
-            .append_extra_attribute(LinkAttribute::Group(GROUP))
-            .build();
+            .append_extra_attribute(LinkAttribute::Group(GROUP));
+        if let Some(barrier) = self.barrier().await? {
+            message = message.controller(barrier);
+        }
+        let message = message.build();
         let made = self.handle.link().add(message).execute().await;
         match made.map_err(|error| NetlinkError::new("create a veth pair", error)) {
             Ok(()) => Ok(()),

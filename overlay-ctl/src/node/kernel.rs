@@ -34,6 +34,7 @@ pub struct HostKernel {
     datapath: SharedDatapath,
     netlink: Netlink,
     underlay: Underlay,
+    vxlan_port: u16,
     /// What each port was last held against: needed to raise it.
     specs: BTreeMap<EndpointId, netlink::PortSpec>,
 }
@@ -41,8 +42,13 @@ pub struct HostKernel {
 impl HostKernel {
     /// Through these doors.
     #[must_use]
-    pub fn new(datapath: SharedDatapath, netlink: Netlink, underlay: Underlay) -> Self {
-        Self { datapath, netlink, underlay, specs: BTreeMap::new() }
+    pub fn new(
+        datapath: SharedDatapath,
+        netlink: Netlink,
+        underlay: Underlay,
+        vxlan_port: u16,
+    ) -> Self {
+        Self { datapath, netlink, underlay, vxlan_port, specs: BTreeMap::new() }
     }
 
     /// Why the port has to be built anew, if it has.
@@ -87,6 +93,15 @@ fn ports_error(error: PortError) -> KernelError {
 
 impl Kernel for HostKernel {
     async fn tables(&mut self) -> Result<Tables, KernelError> {
+        // The devices that only exist are part of what is read back: without them packets still flow,
+        // but slower, and nobody would notice.
+        let devices = async {
+            let gro = self.netlink.ensure_gro_device(&self.underlay, self.vxlan_port).await?;
+            self.netlink.ensure_barrier(&gro).await
+        };
+        devices
+            .await
+            .map_err(|e| KernelError::new("making the devices that only exist failed", e))?;
         self.datapath.lock().tables().map_err(|e| KernelError::new("reading the maps failed", e))
     }
 

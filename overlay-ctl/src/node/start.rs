@@ -212,6 +212,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
             // A node that never was one leaves nothing; one that was still has its pins.
             if home.record().member.is_none() {
                 remove_leftovers(&netlink, &args).await?;
+                netlink.remove_barrier().await?;
                 netlink.remove_gro_device(args.vxlan_port).await?;
             }
             return refused.map(drop);
@@ -310,7 +311,7 @@ impl Parts {
         let cluster::Membership { member, directory, log } = membership;
         let gate = Gate::new(&datapath.tables()?);
         let datapath = SharedDatapath::new(datapath);
-        let kernel = HostKernel::new(datapath.clone(), netlink.clone(), underlay);
+        let kernel = HostKernel::new(datapath.clone(), netlink.clone(), underlay, args.vxlan_port);
         let local = LocalNode { id: member.id, endpoint_mtu: info.endpoint_mtu };
         let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);
@@ -416,6 +417,7 @@ impl Parts {
             reconciling.abort();
             home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
             remove_leftovers(&netlink, args).await?;
+            netlink.remove_barrier().await?;
             netlink.remove_gro_device(args.vxlan_port).await?;
         }
         Ok(())
