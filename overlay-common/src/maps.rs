@@ -73,6 +73,14 @@ pub struct FdbEntry {
     pub flags: u32,
     /// Revision that wrote the entry.
     pub generation: u64,
+    /// Device that the VTEP's next hop is behind; 0 where it is not resolved, or the endpoint is here.
+    /// The next hop is NODES' too: it stands here so that sending takes one lookup less, and so that
+    /// the whole value is one cache line.
+    pub hop_ifindex: u32,
+    /// Outer destination MAC.
+    pub hop_mac: MacBytes,
+    /// Outer source MAC.
+    pub hop_source: MacBytes,
 }
 
 /// Key of NEIGH.
@@ -223,7 +231,7 @@ pub const METRICS_MAX: u32 = 256;
 
 const _: () = {
     assert!(size_of::<FdbKey>() == 12);
-    assert!(size_of::<FdbEntry>() == 48);
+    assert!(size_of::<FdbEntry>() == 64);
     assert!(size_of::<NeighKey>() == 20);
     assert!(size_of::<NeighEntry>() == 8);
     assert!(size_of::<PortEntry>() == 32);

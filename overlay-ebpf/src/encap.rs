@@ -16,9 +16,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use overlay_common::{
-    Config, DropReason, MacBytes, NODE_NEXT_HOP, NodeEntry, SOURCE_PORT_MIN, VXLAN_OVERHEAD,
-};
+use overlay_common::{Config, DropReason, MacBytes, SOURCE_PORT_MIN, VXLAN_OVERHEAD};
 
 /// Length of the inner link header, in the flags' upper bits: of the Ethernet header alone. With the
 /// VXLAN header counted in, GSO would cut segments in the wrong place.
@@ -123,23 +121,19 @@ fn length(len: u32) -> u16 {
     if len > 0xffff { 0 } else { len as u16 }
 }
 
-/// The outer MACs of a node: those of its next hop, or none where it is not resolved.
+/// Sends the encapsulated packet straight out of the device that its next hop is behind.
 #[inline(always)]
-pub fn macs(node: &NodeEntry) -> (MacBytes, MacBytes) {
-    (node.next_hop_mac, node.source_mac)
+pub fn send_to_hop(ifindex: u32) -> Decision {
+    // SAFETY: no preconditions.
+    Decision::Redirect(unsafe { bpf_redirect(ifindex, 0) } as i32)
 }
 
-/// Sends the encapsulated packet: straight out where the next hop is resolved, else by way of the
-/// kernel's own routes and neighbours, which is slower and always right. These take only what the
-/// kernel knows for IP: see [`needs_next_hop`].
+/// Sends the encapsulated packet by way of the kernel's own routes and neighbours, which is slower and
+/// always right. These take only what the kernel knows for IP: see [`needs_next_hop`].
 #[inline(always)]
-pub fn send(config: &Config, node: &NodeEntry) -> Decision {
-    let action = if node.flags & NODE_NEXT_HOP != 0 {
-        // SAFETY: no preconditions.
-        unsafe { bpf_redirect(node.ifindex, 0) }
-    } else {
-        // SAFETY: no parameters: the kernel looks the packet's own destination up.
-        unsafe { bpf_redirect_neigh(config.underlay_ifindex, core::ptr::null_mut(), 0, 0) }
-    };
+pub fn send_by_routes(config: &Config) -> Decision {
+    // SAFETY: no parameters: the kernel looks the packet's own destination up.
+    let action =
+        unsafe { bpf_redirect_neigh(config.underlay_ifindex, core::ptr::null_mut(), 0, 0) };
     Decision::Redirect(action as i32)
 }

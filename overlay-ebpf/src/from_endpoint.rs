@@ -13,8 +13,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use overlay_common::{
-    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NODE_NEXT_HOP, NodeKey,
-    PortEntry,
+    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NodeKey, PortEntry,
 };
 
 const PACKET_HOST: u32 = 0;
@@ -57,16 +56,19 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if destination.ifindex != 0 {
         return deliver_here(ctx, ifindex, destination.ifindex);
     }
-    let Some(node) = maps::node(&NodeKey { vtep: destination.vtep }) else {
-        return Err(DropReason::UnknownNode);
-    };
-    if node.flags & NODE_NEXT_HOP == 0 && encap::needs_next_hop(&eth) {
-        return Err(DropReason::UnknownNode);
-    }
     let tos = encap::outer_tos(ctx, &eth);
     let vtep = frame::v4(&destination.vtep);
-    encap::push(ctx, config, eth, tos, port.vni, vtep, encap::macs(node))?;
-    Ok(encap::send(config, node))
+    if destination.hop_ifindex != 0 {
+        let macs = (destination.hop_mac, destination.hop_source);
+        encap::push(ctx, config, eth, tos, port.vni, vtep, macs)?;
+        return Ok(encap::send_to_hop(destination.hop_ifindex));
+    }
+    let known = maps::node(&NodeKey { vtep: destination.vtep }).is_some();
+    if !known || encap::needs_next_hop(&eth) {
+        return Err(DropReason::UnknownNode);
+    }
+    encap::push(ctx, config, eth, tos, port.vni, vtep, ([0; 6], [0; 6]))?;
+    Ok(encap::send_by_routes(config))
 }
 
 #[inline(always)]

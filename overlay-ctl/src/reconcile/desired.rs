@@ -72,7 +72,7 @@ pub fn desired_tables(
                     }
                 }
             }
-            insert_endpoint(&mut tables, network, endpoint, &behind);
+            insert_endpoint(&mut tables, network, endpoint, &behind, next_hops);
         }
         tables.flood.insert(network.vni.get(), flood.entry(network));
     }
@@ -120,7 +120,13 @@ fn flags(network: &Network, endpoint: &Endpoint) -> u32 {
     flags
 }
 
-fn insert_endpoint(tables: &mut Tables, network: &Network, endpoint: &Endpoint, behind: &Behind) {
+fn insert_endpoint(
+    tables: &mut Tables,
+    network: &Network,
+    endpoint: &Endpoint,
+    behind: &Behind,
+    next_hops: &BTreeMap<Ipv4Addr, NextHop>,
+) {
     let vni = network.vni.get();
     let mac = endpoint.mac.octets();
     let ip = ip16_from_v4(endpoint.address.octets());
@@ -133,7 +139,21 @@ fn insert_endpoint(tables: &mut Tables, network: &Network, endpoint: &Endpoint, 
         tables.ports.insert(*ifindex, PortEntry { ip, vni, flags, mac, pad: [0; 2] });
     }
     let key = FdbKey { vni, mac, pad: [0; 2] };
-    tables.fdb.insert(key, FdbEntry { vtep, ip, ifindex, flags, generation: endpoint.id });
+    let hop = match behind {
+        Behind::Port(_) => None,
+        Behind::Vtep(vtep) => next_hops.get(vtep),
+    };
+    let entry = FdbEntry {
+        vtep,
+        ip,
+        ifindex,
+        flags,
+        generation: endpoint.id,
+        hop_ifindex: hop.map_or(0, |hop| hop.ifindex),
+        hop_mac: hop.map_or([0; 6], |hop| hop.mac),
+        hop_source: hop.map_or([0; 6], |hop| hop.source_mac),
+    };
+    tables.fdb.insert(key, entry);
     tables.neigh.insert(NeighKey { vni, ip }, NeighEntry { mac, pad: [0; 2] });
 }
 

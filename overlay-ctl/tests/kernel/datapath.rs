@@ -160,7 +160,16 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
     let mac = [2, 0x42, 172, 16, 16, 129];
     let vtep = ip16_from_v4([10, 0, 0, 2]);
     let fdb_key = FdbKey { vni: 4097, mac, pad: [0; 2] };
-    let fdb = FdbEntry { vtep, ip, ifindex: 0, flags: 0, generation: 7 };
+    let fdb = FdbEntry {
+        vtep,
+        ip,
+        ifindex: 0,
+        flags: 0,
+        generation: 7,
+        hop_ifindex: 1,
+        hop_mac: [2; 6],
+        hop_source: [4; 6],
+    };
     let neigh_key = NeighKey { vni: 4097, ip };
     let neigh = NeighEntry { mac, pad: [0; 2] };
     let port = PortEntry { ip, vni: 4097, flags: 0, mac, pad: [0; 2] };

@@ -119,7 +119,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to a neighbour, ICC off", ICC_OFF, a_to_b(), Drop(IccOff)),
         case("to a node, ICC off", ICC_OFF, a_to_far(), Drop(IccOff)),
         case("to nobody, ICC off", ICC_OFF, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
-        case("to a VTEP that is no node's", |w| w.nodes.clear(), a_to_far(), Drop(UnknownNode)),
+        case("to a VTEP that is no node's", |w| { w.forget_next_hops(); w.nodes.clear(); }, a_to_far(), Drop(UnknownNode)),
         case("before the node is configured", |w| w.config = None, a_to_b(), Drop(NotConfigured)),
         case("to all, before the node is configured", |w| w.config = None, to_mac(a_to_b(), BROADCAST), Drop(NotConfigured)),
         // A super-packet of a protocol that adjust_room can't grow.

@@ -91,7 +91,18 @@ impl World {
     fn endpoint(&mut self, who: Station, vtep: Ip16, ifindex: u32) {
         let Station { mac, ip } = who;
         let ip = ip16_from_v4(ip);
-        self.fdb.insert(fdb_key(mac), FdbEntry { vtep, ip, ifindex, flags: 0, generation: 1 });
+        let far = ifindex == 0;
+        let entry = FdbEntry {
+            vtep,
+            ip,
+            ifindex,
+            flags: 0,
+            generation: 1,
+            hop_ifindex: if far { UNDERLAY } else { 0 },
+            hop_mac: if far { ROUTER_MAC } else { [0; 6] },
+            hop_source: if far { UNDERLAY_MAC } else { [0; 6] },
+        };
+        self.fdb.insert(fdb_key(mac), entry);
         self.neigh.insert(NeighKey { ip, vni: VNI }, NeighEntry { mac, pad: [0; 2] });
         if ifindex != 0 {
             self.ports.insert(ifindex, PortEntry { ip, vni: VNI, flags: 0, mac, pad: [0; 2] });
@@ -127,6 +138,11 @@ impl World {
             node.next_hop_mac = [0; 6];
             node.source_mac = [0; 6];
             node.ifindex = 0;
+        }
+        for entry in self.fdb.values_mut() {
+            entry.hop_ifindex = 0;
+            entry.hop_mac = [0; 6];
+            entry.hop_source = [0; 6];
         }
     }
 
