@@ -15,6 +15,7 @@ mod lint;
 mod run;
 mod serve_page;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Verb {
     Test(test::Options),
     /// Measure the data path against the kernel's own
     Bench(bench::Options),
+    /// Many more cases of what `test` runs, and the lab again and again
+    Soak(soak::Options),
     /// Format, clippy and rustdoc, warnings denied
     Lint,
     /// What CI runs
@@ -69,6 +72,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Soak(options) => soak::run(&options),
         Verb::Lint => lint::run(),
         Verb::Ci => ci::run(),
         Verb::ServePage(options) => serve_page::run(&options),

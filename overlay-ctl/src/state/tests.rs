@@ -320,8 +320,6 @@ fn view(delta: Delta) -> View {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn whatever_the_commands(
         steps in proptest::collection::vec(step(), 1..80),
