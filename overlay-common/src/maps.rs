@@ -71,7 +71,7 @@ pub struct FdbEntry {
     pub ifindex: u32,
     /// `FLAG_…`
     pub flags: u32,
-    /// Revision that wrote the entry.
+    /// Revision that made the endpoint.
     pub generation: u64,
     /// Device that the VTEP's next hop is behind; 0 where it is not resolved, or the endpoint is here.
     /// The next hop is NODES' too: it stands here so that sending takes one lookup less, and so that

@@ -51,7 +51,12 @@ fn is_ip(eth: &Ethernet) -> bool {
     matches!(eth.ethertype(), ETH_P_IP | ETH_P_IPV6)
 }
 
-/// Pushes the outer headers for a packet to `vtep`. `inner` is the frame's own Ethernet header.
+/// Pushes the outer headers for a packet to `vtep`. `inner` is the frame's own Ethernet header;
+/// `forwards` says that the sender is a router for others.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined; a struct for one call would only rename them"
+)]
 #[inline(always)]
 pub fn push(
     ctx: &TcContext,
@@ -61,6 +66,7 @@ pub fn push(
     vni: u32,
     vtep: [u8; 4],
     macs: (MacBytes, MacBytes),
+    forwards: bool,
 ) -> Result<(), DropReason> {
     let skb = ctx.skb.skb;
     let len = ctx.len();
@@ -70,8 +76,14 @@ pub fn push(
     let made = match inner.ethertype() {
         // A packet that was decapsulated here and that an endpoint forwards is marked as encapsulated
         // still, and with the mark come the offsets of its inner headers, which lie where they lay:
-        // the kernel refuses to mark it again (EALREADY), and plain room is what it needs.
-        ETH_P_IP => grow(ctx, ENCAP_FLAGS) || grow(ctx, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO)),
+        // the kernel refuses to mark it again (EALREADY), and plain room is what it needs. A large
+        // packet of an endpoint's own tunnel is marked as well, but its inner headers lie deeper than
+        // GSO would look for them: it is refused.
+        ETH_P_IP => {
+            grow(ctx, ENCAP_FLAGS)
+                || (forwards || !frame::is_gso(ctx))
+                    && grow(ctx, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
+        }
         ETH_P_IPV6 => grow(ctx, ENCAP_FLAGS),
         // adjust_room takes IP only. Other frames are never GSO, so plain room does.
         // SAFETY: the context is valid while the program runs.

@@ -10,7 +10,8 @@ use crate::{
 };
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    Config, Direction, DropReason, FLOOD_MAX, FloodEntry, NODE_NEXT_HOP, NodeKey, PortEntry,
+    Config, Direction, DropReason, FLAG_FORWARDS, FLOOD_MAX, FloodEntry, NODE_NEXT_HOP, NodeKey,
+    PortEntry,
 };
 
 /// Copies to every local port but `except`.
@@ -49,7 +50,8 @@ pub fn replicate(
         return Ok(Decision::Replicated);
     }
     // Headers are pushed once; each copy gets another destination.
-    encap::push(ctx, config, eth, tos, port.vni, [0; 4], ([0; 6], [0; 6]))?;
+    let forwards = port.flags & FLAG_FORWARDS != 0;
+    encap::push(ctx, config, eth, tos, port.vni, [0; 4], ([0; 6], [0; 6]), forwards)?;
     for slot in 0..FLOOD_MAX {
         if slot as u32 >= flood.vtep_count {
             break;

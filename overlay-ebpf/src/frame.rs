@@ -63,6 +63,13 @@ pub fn ifindex(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
+/// The packet is one that GSO has yet to cut.
+#[inline(always)]
+pub fn is_gso(ctx: &TcContext) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).gso_size != 0 }
+}
+
 /// The protocol that the kernel takes the packet for, host byte order.
 #[inline(always)]
 pub fn protocol(ctx: &TcContext) -> u16 {

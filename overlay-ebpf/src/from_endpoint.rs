@@ -4,7 +4,7 @@
 use crate::{
     arp, encap, flood,
     frame::{self, header, linear, same_mac},
-    headers::{ETH_P_ARP, ETH_P_IP, Ethernet, Ipv4},
+    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, Ipv4},
     maps,
     verdict::{Decision, Trace},
 };
@@ -34,6 +34,9 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     match eth.ethertype() {
         ETH_P_ARP => return arp::answer(ctx, port),
         ETH_P_IP => check_source(ctx, port)?,
+        // An endpoint has no IPv6 address of its own yet, so any source is another's: a router
+        // advertisement to one neighbour would be enough to have its packets.
+        ETH_P_IPV6 if port.flags & FLAG_FORWARDS == 0 => return Err(DropReason::SpoofedIp),
         // Other protocols are fenced by their MAC alone.
         _ => {}
     }
@@ -60,14 +63,16 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let vtep = frame::v4(&destination.vtep);
     if destination.hop_ifindex != 0 {
         let macs = (destination.hop_mac, destination.hop_source);
-        encap::push(ctx, config, eth, tos, port.vni, vtep, macs)?;
+        let forwards = port.flags & FLAG_FORWARDS != 0;
+        encap::push(ctx, config, eth, tos, port.vni, vtep, macs, forwards)?;
         return Ok(encap::send_to_hop(destination.hop_ifindex));
     }
     let known = maps::node(&NodeKey { vtep: destination.vtep }).is_some();
     if !known || encap::needs_next_hop(&eth) {
         return Err(DropReason::UnknownNode);
     }
-    encap::push(ctx, config, eth, tos, port.vni, vtep, ([0; 6], [0; 6]))?;
+    let forwards = port.flags & FLAG_FORWARDS != 0;
+    encap::push(ctx, config, eth, tos, port.vni, vtep, ([0; 6], [0; 6]), forwards)?;
     Ok(encap::send_by_routes(config))
 }
 

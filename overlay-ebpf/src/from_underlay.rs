@@ -5,7 +5,7 @@
 use crate::{
     decap, flood,
     frame::{self, header, linear},
-    headers::{ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_UDP, Ipv4, Outer, Udp},
+    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_UDP, Ipv4, Outer, Udp},
     maps,
     verdict::{Decision, Trace},
 };
@@ -16,6 +16,7 @@ use overlay_common::{
 };
 
 const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
 const INNER: usize = VXLAN_OVERHEAD as usize;
 const L3: usize = size_of::<Ethernet>();
 
@@ -43,6 +44,8 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     match eth.ethertype() {
         ETH_P_ARP => return Err(DropReason::ArpFromUnderlay),
         ETH_P_IP => check_source(ctx, source)?,
+        // See `from_endpoint`.
+        ETH_P_IPV6 if source.flags & FLAG_FORWARDS == 0 => return Err(DropReason::SpoofedIp),
         _ => {}
     }
     if eth.is_tagged() {
@@ -73,7 +76,7 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
         return Ok(false);
     }
     let eth = header::<Ethernet>(ctx, 0)?;
-    if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) != PACKET_HOST {
+    if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == PACKET_OTHERHOST {
         return Ok(false);
     }
     let ip = *header::<Ipv4>(ctx, L3)?;
@@ -92,6 +95,11 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
     }
     if ip.is_first_fragment() {
         return Err(DropReason::OuterFragment);
+    }
+    if frame::packet_type(ctx) != PACKET_HOST {
+        // To one host in a frame for many: the stack would take it (ip_rcv does, unless
+        // drop_unicast_in_l2_multicast is set), so it must end here.
+        return Err(DropReason::Malformed);
     }
     Ok(true)
 }

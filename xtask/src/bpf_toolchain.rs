@@ -23,8 +23,6 @@ pub const PROFILE: &str = "bpf";
 pub struct Toolchain {
     /// The compiler.
     pub rustc: PathBuf,
-    /// It is a stable one: unstable flags must be allowed by RUSTC_BOOTSTRAP.
-    pub needs_bootstrap: bool,
     /// bpf-linker.
     pub linker: PathBuf,
 }
@@ -62,20 +60,18 @@ pub fn find(tools: &Path) -> Result<Toolchain, Missing> {
     let compiler = find_compiler();
     let linker = find_linker(tools);
     match (compiler, linker) {
-        (Some((rustc, needs_bootstrap)), Some(linker)) => {
-            Ok(Toolchain { rustc, needs_bootstrap, linker })
-        }
+        (Some(rustc), Some(linker)) => Ok(Toolchain { rustc, linker }),
         (compiler, linker) => {
             Err(Missing { compiler: compiler.is_none(), linker: linker.is_none() })
         }
     }
 }
 
-/// A compiler whose sysroot holds library source, and whether it needs RUSTC_BOOTSTRAP.
-fn find_compiler() -> Option<(PathBuf, bool)> {
+/// A compiler whose sysroot holds library source.
+fn find_compiler() -> Option<PathBuf> {
     let debian = PathBuf::from(DEBIAN_RUSTC);
     if has_source(&debian) {
-        return Some((debian, true));
+        return Some(debian);
     }
     let rustup = Command::new("rustup").args(["toolchain", "list"]).output().ok()?;
     let list = String::from_utf8(rustup.stdout).ok()?;
@@ -88,7 +84,6 @@ fn find_compiler() -> Option<(PathBuf, bool)> {
             Some(PathBuf::from(String::from_utf8(which.stdout).ok()?.trim()))
         })
         .find(|rustc| has_source(rustc))
-        .map(|rustc| (rustc, false))
 }
 
 fn has_source(rustc: &Path) -> bool {

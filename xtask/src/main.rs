@@ -47,7 +47,7 @@ enum Verb {
     Soak(soak::Options),
     /// Format, clippy and rustdoc, warnings denied
     Lint,
-    /// What CI runs
+    /// Lint, and test with none skipped
     Ci,
     #[command(hide = true)]
     ServePage(serve_page::Options),

@@ -181,6 +181,7 @@ impl Controller {
                 .collect(),
             error: errors.join("; "),
             endpoint_mtu: info.endpoint_mtu,
+            fallbacks: status.fallbacks,
             unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
         }
     }

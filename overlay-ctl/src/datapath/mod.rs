@@ -133,6 +133,16 @@ impl Datapath {
         Ok(())
     }
 
+    /// Makes sure that the underlay's program is attached to the device `underlay`, whose index is the
+    /// one that CONFIG has.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
+    pub fn ensure_underlay(&mut self, underlay: &str) -> Result<(), DatapathError> {
+        let place = Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex };
+        self.ensure(place, underlay)
+    }
+
     /// The contents of the tables. Reads every entry: for start and for reconciling in full.
     ///
     /// # Errors

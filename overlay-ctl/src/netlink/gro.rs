@@ -18,6 +18,11 @@ use super::{
 const GRO_PREFIX: &str = "ovg";
 const GRO_ALIAS: &str = "overlay:gro";
 
+/// Whether the device is one of these, of ours.
+pub(super) fn is_gro_device(link: &Link) -> bool {
+    link.name.starts_with(GRO_PREFIX) && link.owner(GRO_ALIAS) != Owner::Foreign
+}
+
 impl Netlink {
     /// Makes the device where it is missing, replaces ours where it no longer fits, and returns its
     /// name. `port` is VXLAN's UDP port.
@@ -36,6 +41,10 @@ impl Netlink {
             links.iter().find(|link| conflicts(link, &name, underlay.address, port))
         {
             return Err(conflict(holder, port));
+        }
+        // Of a node that used another port: it would keep that port taken.
+        for old in links.iter().filter(|link| is_gro_device(link) && link.name != name) {
+            link::delete(&self.handle, old.index).await?;
         }
         let existing = links.iter().find(|link| link.name == name);
         match existing.map(|link| (link, link.owner(GRO_ALIAS))) {
@@ -71,12 +80,16 @@ impl Netlink {
 
     async fn make(&self, name: &str, vtep: Ipv4Addr, port: u16) -> Result<(), GroError> {
         // `local` makes the socket an IPv4 one alone.
-        let message = LinkVxlan::new(name, VNI_RESERVED)
+        let mut message = LinkVxlan::new(name, VNI_RESERVED)
             .local(vtep)
             .port(port)
             .learning(false)
-            .append_extra_attribute(LinkAttribute::Group(GROUP))
-            .build();
+            .append_extra_attribute(LinkAttribute::Group(GROUP));
+        // From its first moment: what reaches it must not reach the host's stack.
+        if let Some(barrier) = self.barrier().await? {
+            message = message.controller(barrier);
+        }
+        let message = message.build();
         let made = self.handle.link().add(message).execute().await;
         match made.map_err(|error| NetlinkError::new("create the VXLAN device", error)) {
             Ok(()) => {}

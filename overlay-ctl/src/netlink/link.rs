@@ -223,6 +223,11 @@ pub(super) async fn set_up(handle: &Handle, index: u32) -> Result<(), NetlinkErr
     change(handle, LinkUnspec::new_with_index(index).up().build(), "bring a device up").await
 }
 
+/// Takes a device down.
+pub(super) async fn set_down(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    change(handle, LinkUnspec::new_with_index(index).down().build(), "take a device down").await
+}
+
 /// Puts a device into a bridge.
 pub(super) async fn set_controller(
     handle: &Handle,

@@ -18,6 +18,7 @@ mod next_hop;
 mod port;
 mod underlay;
 
+pub use barrier::Outside;
 pub use changes::Change;
 pub use error::{GroError, NetlinkError, PortError, UnderlayError};
 pub use netns::NetnsId;

@@ -6,7 +6,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::{LinkUnspec, LinkVeth};
 
@@ -121,7 +121,8 @@ fn alias(endpoint: u64) -> String {
 fn endpoint_of(link: &Link) -> Option<u64> {
     let id = link.name.strip_prefix(PORT_PREFIX)?;
     let id = u64::from_str_radix(id, 16).ok()?;
-    (link.owner(&alias(id)) == Owner::Ours).then_some(id)
+    // Half made counts: whoever finds it completes it or removes it.
+    (link.owner(&alias(id)) != Owner::Foreign).then_some(id)
 }
 
 /// Whether the device is the host's side of a port of ours.
@@ -268,16 +269,24 @@ impl Netlink {
             .mtu(spec.mtu)
             .setns_by_fd(netns.fd())
             .build();
-        let mut message = LinkVeth::new(ifname, ENDPOINT_INTERFACE)
+        let plain = LinkVeth::new(ifname, ENDPOINT_INTERFACE)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .mtu(spec.mtu)
-            .append_extra_attribute(LinkAttribute::Group(GROUP));
-        if let Some(barrier) = self.barrier().await? {
-            message = message.controller(barrier);
+            .append_extra_attribute(LinkAttribute::Group(GROUP))
+            .build();
+        let mut made = match self.barrier().await? {
+            Some(barrier) => {
+                let mut message = plain.clone();
+                message.attributes.push(LinkAttribute::Controller(barrier));
+                self.make_link(message).await
+            }
+            None => self.make_link(plain.clone()).await,
+        };
+        if made.as_ref().is_err_and(|error| error.errno() == Some(Errno::EXFULL)) {
+            // The barrier takes no more: `ensure_barrier` says so.
+            made = self.make_link(plain).await;
         }
-        let message = message.build();
-        let made = self.handle.link().add(message).execute().await;
-        match made.map_err(|error| NetlinkError::new("create a veth pair", error)) {
+        match made {
             Ok(()) => Ok(()),
             // Both names were free a moment ago; whose is not any more?
             Err(error) if error.errno() == Some(Errno::EEXIST) => {
@@ -289,6 +298,11 @@ impl Netlink {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn make_link(&self, message: LinkMessage) -> Result<(), NetlinkError> {
+        let made = self.handle.link().add(message).execute().await;
+        made.map_err(|error| NetlinkError::new("create a veth pair", error))
     }
 
     async fn configure_peer(

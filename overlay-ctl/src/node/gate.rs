@@ -1,6 +1,6 @@
 use crate::{
     consensus::Consensus,
-    model::Revision,
+    model::{EndpointId, Revision},
     reconcile::{Tables, programmed_at_least},
     state::{Machine, View},
 };
@@ -24,9 +24,11 @@ pub(super) struct Gate {
 impl Gate {
     /// For a kernel found like this at start.
     #[must_use]
-    pub(super) fn new(found: &Tables) -> Self {
-        let is_empty = *found == Tables::default();
-        Self { kernel_holds: (!is_empty).then(|| programmed_at_least(found)) }
+    /// `ports` are the endpoints whose ports stand: an id is the revision that made it.
+    pub(super) fn new(found: &Tables, ports: &[EndpointId]) -> Self {
+        let is_empty = *found == Tables::default() && ports.is_empty();
+        let newest = ports.iter().copied().max().unwrap_or(0).max(programmed_at_least(found));
+        Self { kernel_holds: (!is_empty).then_some(newest) }
     }
 
     /// Waits until a view may be acted on, and gives it.

@@ -1,7 +1,7 @@
 use crate::{
     datapath::Datapath,
     model::EndpointId,
-    netlink::{self, Netlink, PortError, Underlay},
+    netlink::{self, Netlink, PortError, Underlay, UnderlayChoice},
     reconcile::{
         Kernel, KernelError, NextHop, ObservedPort, PortFailure, PortSpec, TableChange, Tables,
     },
@@ -23,7 +23,7 @@ impl SharedDatapath {
         Self(Arc::new(Mutex::new(datapath)))
     }
 
-    /// Holds it. Every use is a few system calls long; none waits.
+    /// Holds it. No use waits; the longest walks a map, a system call an entry.
     pub fn lock(&self) -> MutexGuard<'_, Datapath> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -35,6 +35,7 @@ pub struct HostKernel {
     netlink: Netlink,
     underlay: Underlay,
     vxlan_port: u16,
+    fallbacks: Vec<String>,
     /// What each port was last held against: needed to raise it.
     specs: BTreeMap<EndpointId, netlink::PortSpec>,
 }
@@ -48,7 +49,14 @@ impl HostKernel {
         underlay: Underlay,
         vxlan_port: u16,
     ) -> Self {
-        Self { datapath, netlink, underlay, vxlan_port, specs: BTreeMap::new() }
+        Self {
+            datapath,
+            netlink,
+            underlay,
+            vxlan_port,
+            fallbacks: Vec::new(),
+            specs: BTreeMap::new(),
+        }
     }
 
     /// Why the port has to be built anew, if it has.
@@ -82,6 +90,34 @@ impl HostKernel {
     }
 }
 
+impl HostKernel {
+    /// The devices and the program that a pass does not look at one by one: all that packets need, or
+    /// would be slower without.
+    async fn read_back_devices(&mut self) -> Result<(), KernelError> {
+        let failed = |e| KernelError::new("making the devices that only exist failed", e);
+        let outside = self.netlink.ensure_barrier().await.map_err(failed)?;
+        self.netlink.ensure_gro_device(&self.underlay, self.vxlan_port).await.map_err(failed)?;
+        let fallbacks: Vec<String> = outside.iter().map(ToString::to_string).collect();
+        if fallbacks != self.fallbacks {
+            tracing::warn!(?fallbacks, "on a slower path");
+            self.fallbacks = fallbacks;
+        }
+        let choice = UnderlayChoice::Address(self.underlay.address);
+        let now = self
+            .netlink
+            .underlay(&choice)
+            .await
+            .map_err(|e| KernelError::new("the underlay device can't be used any more", e))?;
+        if now.ifindex != self.underlay.ifindex {
+            let (address, name) = (now.address, now.name);
+            let why = format!("{address} is on another device now, {name}: restart the node");
+            return Err(KernelError::new("the underlay changed", why));
+        }
+        let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
+        attached.map_err(|e| KernelError::new("attaching to the underlay failed", e))
+    }
+}
+
 fn port_spec(spec: &PortSpec) -> netlink::PortSpec {
     let PortSpec { endpoint, netns, mac, address, prefix, mtu } = spec.clone();
     netlink::PortSpec { endpoint, netns, mac, address, prefix, mtu }
@@ -93,16 +129,12 @@ fn ports_error(error: PortError) -> KernelError {
 
 impl Kernel for HostKernel {
     async fn tables(&mut self) -> Result<Tables, KernelError> {
-        // The devices that only exist are part of what is read back: without them packets still flow,
-        // but slower, and nobody would notice.
-        let devices = async {
-            let gro = self.netlink.ensure_gro_device(&self.underlay, self.vxlan_port).await?;
-            self.netlink.ensure_barrier(&gro).await
-        };
-        devices
-            .await
-            .map_err(|e| KernelError::new("making the devices that only exist failed", e))?;
+        self.read_back_devices().await?;
         self.datapath.lock().tables().map_err(|e| KernelError::new("reading the maps failed", e))
+    }
+
+    fn fallbacks(&self) -> Vec<String> {
+        self.fallbacks.clone()
     }
 
     async fn write(&mut self, change: &TableChange) -> Result<(), KernelError> {

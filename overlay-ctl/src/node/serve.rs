@@ -9,10 +9,8 @@ use nix::{
 use std::{
     fs::{self, File},
     io,
-    net::SocketAddr as IpSocketAddr,
-    os::linux::net::SocketAddrExt as _,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
-    os::unix::net::{SocketAddr, UnixListener as StdListener},
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -41,14 +39,33 @@ impl Drop for SocketFile {
     }
 }
 
-/// Held by the one node of a network namespace. The name is the kernel's to free, however the node
-/// ends.
+/// Where the locks are: root's own, and gone with a reboot.
+const LOCKS: &str = "/run/overlay";
+
+/// Held by the one node of a network namespace.
 ///
 /// # Errors
-/// [`StartError::NodeRuns`].
-pub(super) fn lock_netns() -> Result<StdListener, StartError> {
-    let name = SocketAddr::from_abstract_name(b"overlay/node").map_err(StartError::Signals)?;
-    StdListener::bind_addr(&name).map_err(|_| StartError::NodeRuns)
+/// [`StartError::NodeRuns`], or the lock's file can't be made.
+pub(super) fn lock_netns() -> Result<Flock<File>, StartError> {
+    let own = Path::new("/proc/self/ns/net");
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StartError::Pins { path, source }
+    };
+    let namespace = fs::metadata(own).map_err(failed(own))?.ino();
+    fs::create_dir_all(LOCKS).map_err(failed(Path::new(LOCKS)))?;
+    let path = Path::new(LOCKS).join(format!("netns-{namespace}.lock"));
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed(&path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => StartError::NodeRuns,
+        errno => failed(&path)(errno.into()),
+    })
 }
 
 /// The folder of the pins, held by one node.
@@ -91,8 +108,8 @@ pub(super) fn lock_folder(path: &Path) -> Result<PinFolder, StartError> {
 /// # Errors
 /// Somebody has a port, or another node has the socket.
 pub(super) async fn bind(
-    listen: IpSocketAddr,
-    metrics: Option<IpSocketAddr>,
+    listen: SocketAddr,
+    metrics: Option<SocketAddr>,
     socket: &Path,
 ) -> Result<Listeners, StartError> {
     let tcp = bind_tcp(listen, "--listen").await?;
@@ -115,7 +132,7 @@ pub(super) async fn bind(
     Ok(Listeners { tcp, unix, metrics, socket: file })
 }
 
-async fn bind_tcp(address: IpSocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
+async fn bind_tcp(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::PortTaken { address, flag },
         _ => StartError::Listen { address, flag, source },

@@ -9,7 +9,7 @@ use crate::{
     api::{self, Controller, DatapathInfo},
     cli::{self, NodeRunArgs},
     datapath::{Datapath, DatapathConfig, DatapathError},
-    model::{Invalid, NodeName, Revision},
+    model::{EndpointId, Invalid, NodeName, Revision},
     netlink::{GroError, Netlink, NetlinkError, Underlay, UnderlayChoice, UnderlayError},
     peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
@@ -46,7 +46,7 @@ const OUTER_TTL: u8 = 64;
 /// link to carry (RFC 791, section 3.2).
 const UNDERLAY_MTU_MIN: u32 = 68 + VXLAN_OVERHEAD as u32;
 
-/// Why a node did not start. Nothing was made.
+/// Why a node did not start, or ended. One that never was a member leaves nothing but its state folder.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Not root.
@@ -130,6 +130,14 @@ pub enum StartError {
     /// The cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// A node with another folder lived here, and its endpoints still work.
+    #[error("{ports} endpoints of an earlier node still have their ports here, but the state folder {} is new: start with that node's --state-dir; or, to give its endpoints up, remove every device `ip link` shows as ovp…", .state_dir.display())]
+    PortsStand {
+        /// How many.
+        ports: usize,
+        /// The folder that was given.
+        state_dir: PathBuf,
+    },
     /// Another node is here.
     #[error("another node runs in this network namespace: stop that one first")]
     NodeRuns,
@@ -184,11 +192,20 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let pins = serve::lock_folder(&args.bpffs)?;
     let mut home = Home::open(&args.state_dir, &name)?;
     let mut ending = Ending::listen()?;
-    let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
-    if home.record().member.is_none() {
-        // Whatever stands here is of a node that lived here before: its revisions mean nothing to
-        // the cluster that this one enters.
-        remove_leftovers(&netlink, &args).await?;
+    let is_new = home.record().member.is_none();
+    if is_new {
+        // Endpoints that still work belong to a node whose folder is elsewhere: taking their ports
+        // away is not for a mistyped path to do.
+        let ports = netlink.ports().await?;
+        if !ports.is_empty() {
+            return Err(StartError::PortsStand {
+                ports: ports.len(),
+                state_dir: args.state_dir.clone(),
+            });
+        }
+        // Pins without ports are what a node left that lived here before: its revisions mean nothing
+        // to the cluster that this one enters.
+        Datapath::remove_all(&args.bpffs)?;
     }
     let registration = Registration {
         name: name.clone(),
@@ -199,21 +216,22 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let entered = async {
         // The kernel first: a node that it refuses must not have been announced to anybody.
         let datapath = Datapath::open(datapath_config(&args, &underlay))?;
+        // In this order nothing that comes in can reach the host's stack, at no moment.
+        netlink.ensure_barrier().await?;
+        let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
         let membership = cluster::enter(&mut home, &registration, args.join).await?;
-        Ok::<_, StartError>((membership, datapath))
+        Ok::<_, StartError>((membership, datapath, gro_device))
     };
     let entered = tokio::select! {
         entered = entered => entered.map(Some),
         () = ending.told() => Ok(None),
     };
-    let (membership, datapath) = match entered {
+    let (membership, datapath, gro_device) = match entered {
         Ok(Some(entered)) => entered,
         refused => {
             // A node that never was one leaves nothing; one that was still has its pins.
             if home.record().member.is_none() {
-                remove_leftovers(&netlink, &args).await?;
-                netlink.remove_barrier().await?;
-                netlink.remove_gro_device(args.vxlan_port).await?;
+                remove_all(&netlink, &args).await?;
             }
             return refused.map(drop);
         }
@@ -256,12 +274,22 @@ impl Ending {
     }
 }
 
-/// Removes the ports and the pins of a node that is none (any more).
-async fn remove_leftovers(netlink: &Netlink, args: &NodeRunArgs) -> Result<(), StartError> {
-    for port in netlink.ports().await? {
-        netlink.delete_port(&port.ifname).await?;
+/// Removes all that a node makes in the kernel: it is no node (any more). Goes on past a failure, and
+/// gives the first.
+async fn remove_all(netlink: &Netlink, args: &NodeRunArgs) -> Result<(), StartError> {
+    let mut results: Vec<Result<(), StartError>> = Vec::new();
+    match netlink.ports().await {
+        Ok(ports) => {
+            for port in ports {
+                results.push(netlink.delete_port(&port.ifname).await.map_err(Into::into));
+            }
+        }
+        Err(error) => results.push(Err(error.into())),
     }
-    Ok(Datapath::remove_all(&args.bpffs)?)
+    results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
+    results.push(netlink.remove_barrier().await.map_err(Into::into));
+    results.push(Datapath::remove_all(&args.bpffs).map_err(Into::into));
+    results.into_iter().collect()
 }
 
 fn underlay_choice(asked: Option<&cli::Underlay>) -> Result<UnderlayChoice, StartError> {
@@ -309,7 +337,9 @@ impl Parts {
     ) -> Result<(), StartError> {
         let Self { name, netlink, underlay, home, membership, registration, datapath, info } = self;
         let cluster::Membership { member, directory, log } = membership;
-        let gate = Gate::new(&datapath.tables()?);
+        let ports: Vec<EndpointId> =
+            netlink.ports().await?.into_iter().map(|port| port.endpoint).collect();
+        let gate = Gate::new(&datapath.tables()?, &ports);
         let datapath = SharedDatapath::new(datapath);
         let kernel = HostKernel::new(datapath.clone(), netlink.clone(), underlay, args.vxlan_port);
         let local = LocalNode { id: member.id, endpoint_mtu: info.endpoint_mtu };
@@ -414,11 +444,12 @@ impl Parts {
         drop(socket);
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
+            // A pass under way must not make a port behind the sweep.
             reconciling.abort();
+            drop(reconciling.await);
+            remove_all(&netlink, args).await?;
+            // Last: a node that dies in the middle finds out again at its next start, and goes on.
             home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
-            remove_leftovers(&netlink, args).await?;
-            netlink.remove_barrier().await?;
-            netlink.remove_gro_device(args.vxlan_port).await?;
         }
         Ok(())
     }

@@ -120,6 +120,10 @@ pub trait Kernel: Send {
         &mut self,
         port: &ObservedPort,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    /// What is done in a slower way than it could be, in words.
+    fn fallbacks(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// How each VTEP is reached; those not resolved are left out (and their resolution begins).
     fn next_hops(
         &mut self,

@@ -10,6 +10,8 @@ pub struct LocalStatus {
     pub endpoints: BTreeMap<EndpointId, EndpointHealth>,
     /// What kept the last pass from its end.
     pub error: Option<String>,
+    /// What is done in a slower way than it could be.
+    pub fallbacks: Vec<String>,
     /// Nodes whose next hop is not resolved: packets to them take the slower path.
     pub unresolved: Vec<NodeId>,
 }

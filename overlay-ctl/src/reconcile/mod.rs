@@ -52,7 +52,13 @@ pub struct Reconciler<K> {
 impl<K: Kernel> Reconciler<K> {
     /// A reconciler that has not looked at the kernel yet, and what it will say.
     pub fn new(kernel: K, node: LocalNode) -> (Self, watch::Receiver<LocalStatus>) {
-        let (status, receiver) = watch::channel(LocalStatus::default());
+        let waiting = LocalStatus {
+            error: Some(
+                "waiting for a voter, or a quorum of them, before the kernel is touched".into(),
+            ),
+            ..LocalStatus::default()
+        };
+        let (status, receiver) = watch::channel(waiting);
         let reconciler = Self { kernel, node, tables: None, health: BTreeMap::new(), status };
         (reconciler, receiver)
     }
@@ -82,7 +88,8 @@ impl<K: Kernel> Reconciler<K> {
             };
             tokio::select! {
                 changed = views.changed() => if changed.is_err() { return },
-                Some(()) = nudges.recv() => {}
+                // A failed pass makes changes of its own: what they say can wait with the rest.
+                Some(()) = nudges.recv(), if retry.is_none() => {}
                 _ = resync.tick() => self.tables = None,
                 () = sleep_or_never(retry) => {}
             }
@@ -119,7 +126,10 @@ impl<K: Kernel> Reconciler<K> {
         self.create_missing(missing, &mut ports, &mut failed).await;
         self.sync_tables(view, &ports).await?;
         for port in &doomed {
-            self.kernel.delete_port(port).await?;
+            if let Err(error) = self.kernel.delete_port(port).await {
+                failed.get_or_insert(error);
+                continue;
+            }
             let reason = port.fault.as_deref().unwrap_or("its endpoint is gone");
             tracing::info!(endpoint = port.endpoint, device = %port.ifname, reason, "port removed");
         }
@@ -130,10 +140,14 @@ impl<K: Kernel> Reconciler<K> {
             self.sync_tables(view, &ports).await?;
         }
         for port in ports.values_mut().filter(|port| !port.up) {
-            self.kernel.raise_port(port).await?;
-            port.up = true;
+            match self.kernel.raise_port(port).await {
+                Ok(()) => port.up = true,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        for (id, port) in &ports {
+        for (id, port) in ports.iter().filter(|(_, port)| port.up) {
             let health = EndpointHealth {
                 down: None,
                 ifname: port.ifname.clone(),
@@ -152,6 +166,7 @@ impl<K: Kernel> Reconciler<K> {
             programmed: view.revision,
             endpoints: self.health.clone(),
             error: None,
+            fallbacks: self.kernel.fallbacks(),
             unresolved: self.unresolved(view),
         };
         self.status.send_if_modified(|now| {
@@ -251,7 +266,7 @@ async fn sleep_or_never(after: Option<Duration>) {
     }
 }
 
-/// The revision that a table was last written at: the greatest generation in the FDB.
+/// The least revision that the tables can be of: that of the newest endpoint in the FDB.
 #[must_use]
 pub fn programmed_at_least(tables: &Tables) -> Revision {
     tables.fdb.values().map(|entry| entry.generation).max().unwrap_or(0)

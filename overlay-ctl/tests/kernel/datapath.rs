@@ -363,7 +363,7 @@ fn no_packet_passes_by_while_programs_are_replaced() {
     for hook in [Hook::Tcx, Hook::Clsact] {
         let host = Host::new();
         // Nothing but our frames comes out of the port.
-        host.peer.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+        host.peer.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
         let port = host.ifindex("port0");
         let open = || Datapath::open_on(host.config_for("eth7"), hook).unwrap();
         let [before, _] = host.run(|| {
@@ -477,7 +477,7 @@ fn a_pinned_map_of_another_version_is_refused_and_kept() {
         let DatapathError::MapShape { name, .. } = &error else { panic!("{error:?}") };
         assert_eq!(*name, "FDB");
         let text = error.to_string();
-        assert!(text.contains("values have 40 bytes, not 48"), "{text}");
+        assert!(text.contains("values have 40 bytes, not 64"), "{text}");
         assert!(text.contains(&format!("rm -r {}", host.bpffs.display())), "{text}");
         assert!(pin.exists() && !maps.join("NEIGH").exists(), "nothing was touched");
     });

@@ -183,7 +183,9 @@ fn what_a_killed_controller_left_half_made_is_replaced() {
     host.sh(&format!("ip link add ovp9 group {group} type veth peer name eth0 netns {}", web.name));
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        assert_eq!(netlink.ports().await.unwrap(), [], "not a port yet");
+        let ports = netlink.ports().await.unwrap();
+        let [half] = &ports[..] else { panic!("it is seen, so that it does not stay: {ports:?}") };
+        assert_eq!((half.endpoint, half.up), (9, false));
         netlink.create_port(&spec(9, &web), ready).await.unwrap();
     });
 }
@@ -216,6 +218,56 @@ fn foreign_devices_with_our_prefix_are_left_alone() {
     });
     assert_eq!(host.sh("ip -o link show"), before);
     assert!(!web.succeeds("ip link show eth0"));
+}
+
+#[test]
+fn the_barrier_lets_nothing_past_a_missing_program() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    let web = Netns::new("web");
+    let port = host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        // A port from before the barrier is put behind it too.
+        netlink.create_port(&spec(7, &web), ready).await.unwrap();
+        netlink.activate_port(&spec(7, &web)).await.unwrap();
+        assert_eq!(netlink.ensure_barrier().await.unwrap(), None);
+        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
+        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
+        port_name(7).unwrap()
+    });
+    let inside = |device: &str| host.sh("ip -o link show master ovbarrier").contains(device);
+    assert!(inside(&port) && inside("ovg4789"));
+    let is_up = || host.sh("ip -o link show dev ovbarrier").contains(",UP");
+    assert!(!is_up());
+
+    // No program is attached: the host would answer for its own address, on any device that it has a
+    // way back to the asker by.
+    host.sh(&format!("ip route add 172.16.16.0/24 dev {port}"));
+    web.sh("ip route add 10.0.0.1 dev eth0");
+    let asks = "arping -q -c 1 -w 2 -I eth0 10.0.0.1";
+    assert!(!web.succeeds(asks), "the host's stack heard it");
+    host.sh(&format!("ip link set {port} nomaster"));
+    assert!(web.succeeds(asks), "what the barrier is for");
+
+    host.sh("ip link set ovbarrier up");
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.ensure_barrier().await.unwrap();
+        assert!(!is_up() && inside(&port), "put right");
+        netlink.remove_gro_device(4789).await.unwrap();
+        netlink.remove_barrier().await.unwrap();
+        netlink.remove_barrier().await.unwrap();
+    });
+    assert!(!host.succeeds("ip link show ovbarrier"));
+
+    host.sh("ip link add ovbarrier type bridge");
+    host.block_on(|| async {
+        let error = Netlink::open().await.unwrap().ensure_barrier().await.unwrap_err();
+        assert!(matches!(error, GroError::NameTaken(_)), "{error:?}");
+    });
+    assert!(host.succeeds("ip link show ovbarrier"), "another's is left alone");
 }
 
 #[test]

@@ -126,6 +126,13 @@ impl Bench {
     }
 
     /// Makes the maps hold the world and nothing else.
+    /// Fills the maps with a world whose endpoints all route for others: they alone may send IPv6.
+    pub(crate) fn fill_with_routers(&mut self) {
+        let mut world = World::default();
+        world.flag(overlay_common::FLAG_FORWARDS);
+        self.fill(&world);
+    }
+
     pub(crate) fn fill(&mut self, world: &World) {
         let empty =
             Config { vtep: [0; 16], underlay_ifindex: 0, vxlan_port: 0, ttl: 0, pad: 0, flags: 0 };

@@ -53,6 +53,7 @@ fn figure_4_for_ipv4() {
 #[test]
 fn figure_4_for_ipv6() {
     on_bench(|bench| {
+        bench.fill_with_routers();
         for_all(|inner, outer, expected| {
             let frame = |tos| ipv6(FAR, A, Flow { tos, ..Flow::default() });
             let Some(packet) = decapsulated(bench, &frame(inner), outer, expected) else { return };
@@ -69,6 +70,7 @@ fn figure_4_for_ipv6() {
 #[test]
 fn the_devices_sum_stays_true() {
     on_bench(|bench| {
+        bench.fill_with_routers();
         for_all(|inner, outer, expected| {
             let flow = Flow { tos: inner, ..Flow::default() };
             for frame in [ipv4(FAR, A, flow), ipv6(FAR, A, flow)] {

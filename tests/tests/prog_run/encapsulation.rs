@@ -25,6 +25,7 @@ fn ipv4_is_carried_with_its_type_of_service() {
 #[test]
 fn ipv6_is_carried_with_its_traffic_class() {
     on_bench(|bench| {
+        bench.fill_with_routers();
         for tos in 0..=255 {
             check(bench, &ipv6(A, FAR, Flow { tos, ..Flow::default() }), tos, true);
         }
@@ -48,6 +49,7 @@ fn without_a_next_hop_the_macs_are_left_open() {
     on_bench(|bench| {
         let mut world = World::default();
         world.forget_next_hops();
+        world.flag(overlay_common::FLAG_FORWARDS);
         bench.fill(&world);
         check(bench, &ipv4(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 0xb9, false);
         check(bench, &ipv6(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 0xb9, false);
@@ -74,6 +76,7 @@ fn port_and_ttl_are_the_configured_ones() {
 #[test]
 fn a_flow_keeps_its_source_port_and_flows_spread() {
     on_bench(|bench| {
+        bench.fill_with_routers();
         for make in [ipv4, ipv6] {
             let mut ports = BTreeSet::new();
             for source_port in 1000..1064 {
@@ -132,6 +135,7 @@ fn a_forwarder_is_answered_under_the_name_that_it_used() {
 #[test]
 fn a_neighbour_gets_the_frame_as_it_was() {
     on_bench(|bench| {
+        bench.fill_with_routers();
         let flow = Flow { tos: 0xb9, ..Flow::default() };
         for frame in
             [ipv4(A, B, flow), ipv6(A, B, flow), other(A.mac, B.mac, EXPERIMENTAL, PAYLOAD)]

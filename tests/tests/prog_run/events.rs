@@ -55,8 +55,7 @@ fn an_endpoints_drop_is_told_with_the_packets_addresses() {
         check(bench, direction, &packet, told);
 
         let packet = ipv6(A, STRANGER, Flow::default());
-        let told =
-            DropEvent { ethertype: 0x86dd, ..event(DropReason::UnknownDestination, &packet) };
+        let told = DropEvent { ethertype: 0x86dd, ..event(DropReason::SpoofedIp, &packet) };
         check(bench, direction, &packet, told);
 
         let packet = other(A.mac, STRANGER.mac, EXPERIMENTAL, PAYLOAD);

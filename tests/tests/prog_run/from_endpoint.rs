@@ -46,6 +46,7 @@ fn who_it_is() -> Vec<Case> {
         case("another's MAC", AS_USUAL, ipv4(half_stranger(A, true), B, flow), Drop(SpoofedMac)),
         case("a neighbour's MAC", AS_USUAL, ipv4(B, FAR, flow), Drop(SpoofedMac)),
         case("another's MAC, IPv6", AS_USUAL, ipv6(STRANGER, B, flow), Drop(SpoofedMac)),
+        case("IPv6, of which an endpoint has no address", AS_USUAL, ipv6(A, B, flow), Drop(SpoofedIp)),
         case("another's MAC, other protocol", AS_USUAL, other(STRANGER.mac, B.mac, EXPERIMENTAL, PAYLOAD), Drop(SpoofedMac)),
         case("another's MAC, allowed", FORWARDS, ipv4(half_stranger(A, true), B, flow), Redirect),
         case("another's address", AS_USUAL, ipv4(half_stranger(A, false), B, flow), Drop(SpoofedIp)),
@@ -99,17 +100,17 @@ fn where_it_goes() -> Vec<Case> {
     let plain = |to: Station| other(A.mac, to.mac, EXPERIMENTAL, PAYLOAD);
     vec![
         case("to a neighbour", AS_USUAL, a_to_b(), Redirect),
-        case("to a neighbour, IPv6", AS_USUAL, ipv6(A, B, flow), Redirect),
+        case("to a neighbour, IPv6", FORWARDS, ipv6(A, B, flow), Redirect),
         case("to a neighbour, other protocol", AS_USUAL, plain(B), Redirect),
         case("to a node, next hop known", AS_USUAL, a_to_far(), Redirect),
-        case("to a node, next hop known, IPv6", AS_USUAL, ipv6(A, FAR, flow), Redirect),
+        case("to a node, next hop known, IPv6", FORWARDS, ipv6(A, FAR, flow), Redirect),
         case("to a node, next hop known, other protocol", AS_USUAL, plain(FAR), Redirect),
         case("to a node, next hop not known", World::forget_next_hops, a_to_far(), Redirect),
-        case("to a node, next hop not known, IPv6", World::forget_next_hops, ipv6(A, FAR, flow), Redirect),
+        case("to a node, next hop not known, IPv6", |w| { FORWARDS(w); w.forget_next_hops(); }, ipv6(A, FAR, flow), Redirect),
         // The kernel's own way takes IP only.
         case("to a node, next hop not known, other protocol", World::forget_next_hops, plain(FAR), Drop(UnknownNode)),
         case("to nobody", AS_USUAL, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
-        case("to nobody, IPv6", AS_USUAL, ipv6(A, STRANGER, flow), Drop(UnknownDestination)),
+        case("to nobody, IPv6", FORWARDS, ipv6(A, STRANGER, flow), Drop(UnknownDestination)),
         case("to nobody, other protocol", AS_USUAL, plain(STRANGER), Drop(UnknownDestination)),
         case("to another network's endpoint", |w| {
             let far = w.fdb.remove(&fdb_key(FAR.mac)).expect("far");

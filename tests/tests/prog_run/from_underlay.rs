@@ -32,6 +32,7 @@ fn every_decision() {
 #[test]
 fn the_inner_frame_comes_out_as_it_was() {
     on_bench(|bench| {
+        bench.fill_with_routers();
         let flow = Flow::default();
         let long = vec![0x5a; 3000];
         for inner in [
@@ -87,7 +88,7 @@ fn not_for_us() -> Vec<Case> {
         case("a later fragment", AS_USUAL, Vxlan { fragment_offset: 185, ..usual() }.around(&inner), Pass),
         case("a middle fragment", AS_USUAL, Vxlan { fragment_offset: 185, more_fragments: true, ..usual() }.around(&inner), Pass),
         case("another host's frame", AS_USUAL, Vxlan { to_mac: STRANGER.mac, ..usual() }.around(&inner), Pass),
-        case("a broadcast frame", AS_USUAL, Vxlan { to_mac: BROADCAST, ..usual() }.around(&inner), Pass),
+        case("a broadcast frame", AS_USUAL, Vxlan { to_mac: BROADCAST, ..usual() }.around(&inner), Drop(Malformed)),
         case("options, another port", AS_USUAL, Vxlan { options: vec![1; 8], port: 53, ..usual() }.around(&inner), Pass),
         case("options, cut before the ports", AS_USUAL, cut(Vxlan { options: vec![1; 40], ..usual() }.around(&inner), 14 + 60), Pass),
         case("ARP", AS_USUAL, arp(Ask { from: ROUTER_MAC, to: BROADCAST, operation: 1, sender: node, target: to_node }), Pass),
@@ -151,7 +152,8 @@ fn where_it_goes() -> Vec<Case> {
     vec![
         case("to an endpoint", AS_USUAL, vxlan(&far_to_a()), Redirect),
         case("to another", AS_USUAL, vxlan(&ipv4(FAR, B, flow)), Redirect),
-        case("to an endpoint, IPv6", AS_USUAL, vxlan(&ipv6(FAR, A, flow)), Redirect),
+        case("IPv6, of which its sender has no address", AS_USUAL, vxlan(&ipv6(FAR, A, flow)), Drop(SpoofedIp)),
+        case("to an endpoint, IPv6", FORWARDS, vxlan(&ipv6(FAR, A, flow)), Redirect),
         case("to an endpoint, another protocol", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[0; 46])), Redirect),
         case("to nobody", AS_USUAL, vxlan(&ipv4(FAR, STRANGER, flow)), Drop(UnknownDestination)),
         case("to one that moved away", |w| w.moved(A, IDLE_VTEP), vxlan(&far_to_a()), Drop(NotLocalDestination)),
@@ -189,8 +191,8 @@ fn malformed() -> Vec<Case> {
         case("inner IPv4 without a byte", AS_USUAL, cut(vxlan(&far_to_a()), 64), Drop(Malformed)),
         case("inner IPv4 cut", AS_USUAL, cut(vxlan(&far_to_a()), 83), Drop(Malformed)),
         case("inner IPv4's header and no more", AS_USUAL, cut(vxlan(&far_to_a()), 84), Redirect),
-        case("inner IPv6 without a byte", AS_USUAL, vxlan(&cut(ipv6(FAR, A, Flow::default()), 14)), Drop(Malformed)),
-        case("inner IPv6 cut before its class", AS_USUAL, vxlan(&cut(ipv6(FAR, A, Flow::default()), 17)), Drop(Malformed)),
+        case("inner IPv6 without a byte", FORWARDS, vxlan(&cut(ipv6(FAR, A, Flow::default()), 14)), Drop(Malformed)),
+        case("inner IPv6 cut before its class", FORWARDS, vxlan(&cut(ipv6(FAR, A, Flow::default()), 17)), Drop(Malformed)),
         case("short, another protocol", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[1])), Redirect),
         case("a header and no more", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[])), Redirect),
     ]

@@ -27,6 +27,7 @@ fn an_answer_goes_back_to_who_asked() {
 #[test]
 fn a_neighbours_frame_comes_out_at_the_neighbour() {
     attached(Direction::FromEndpoint, |bench| {
+        bench.fill_with_routers();
         let (a, b) = (bench.tap_a(), bench.tap_b());
         for frame in [a_to_b(), ipv6(A, B, Flow::default()), other(A.mac, B.mac, EXPERIMENTAL, &[])]
         {
@@ -39,6 +40,7 @@ fn a_neighbours_frame_comes_out_at_the_neighbour() {
 #[test]
 fn a_frame_to_a_node_goes_out_by_the_device_of_its_next_hop() {
     attached(Direction::FromEndpoint, |bench| {
+        bench.fill_with_routers();
         let (a, wire) = (bench.tap_a(), bench.tap_underlay());
         for frame in [
             a_to_far(),
@@ -69,6 +71,7 @@ fn without_a_next_hop_the_kernel_finds_the_way() {
         ));
         let mut world = World::default();
         world.forget_next_hops();
+        world.flag(overlay_common::FLAG_FORWARDS);
         assert!(world.nodes.values().all(|node| node.flags & NODE_NEXT_HOP == 0));
         bench.fill(&world);
         let (a, wire) = (bench.tap_a(), bench.tap_underlay());
@@ -82,6 +85,7 @@ fn without_a_next_hop_the_kernel_finds_the_way() {
 #[test]
 fn an_inner_frame_comes_out_at_its_endpoint() {
     attached(Direction::FromUnderlay, |bench| {
+        bench.fill_with_routers();
         let (a, b, wire) = (bench.tap_a(), bench.tap_b(), bench.tap_underlay());
         for inner in [
             far_to_a(),
@@ -124,6 +128,7 @@ fn a_frame_shorter_than_its_header_is_malformed() {
 #[test]
 fn ipv6_shorter_than_its_header_is_carried_as_it_is() {
     attached(Direction::FromEndpoint, |bench| {
+        bench.fill_with_routers();
         let (a, wire) = (bench.tap_a(), bench.tap_underlay());
         for len in [14, 17, 53] {
             let frame = cut(ipv6(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), len);

@@ -108,6 +108,7 @@ fn from_endpoint_lets_no_spoofed_source_through() {
             prop_assert_eq!(ip16_from_v4(rest[12..16].try_into().expect("four")), own.ip);
         }
         prop_assert!(!matches!(eth.ether_type.0, 0x8100 | 0x88a8), "a tag passed");
+        prop_assert_ne!(eth.ether_type, EtherType::IPV6, "nobody here has an IPv6 address");
         let group = eth.destination[0] & 1 == 1;
         prop_assert!(outcome.verdict == Verdict::Shot || !group || eth.ether_type.0 == 0x0806);
         Ok(())
@@ -160,7 +161,7 @@ fn from_underlay_lets_only_the_sources_own_vtep_through() {
         if inner.ether_type == EtherType::IPV4 {
             prop_assert_eq!(ip16_from_v4(rest[12..16].try_into().expect("four")), source.ip);
         }
-        prop_assert!(!matches!(inner.ether_type.0, 0x8100 | 0x88a8 | 0x0806));
+        prop_assert!(!matches!(inner.ether_type.0, 0x8100 | 0x88a8 | 0x0806 | 0x86dd));
         if inner.destination[0] & 1 == 0 {
             let destination = world.fdb.get(&FdbKey { vni, mac: inner.destination, pad: [0; 2] });
             prop_assert!(destination.is_some_and(|entry| entry.ifindex != 0));

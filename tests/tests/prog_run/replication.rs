@@ -121,7 +121,8 @@ fn groups() -> Vec<(Vec<u8>, u8)> {
 fn multicast(body: impl FnOnce(&mut Bench, &mut World)) {
     on_bench(|bench| {
         let mut world = World::default();
-        world.flag(FLAG_MULTICAST);
+        // Routers, since only they may send IPv6.
+        world.flag(FLAG_MULTICAST | overlay_common::FLAG_FORWARDS);
         bench.fill(&world);
         body(bench, &mut world);
     });

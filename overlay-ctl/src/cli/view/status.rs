@@ -37,6 +37,7 @@ struct Datapath {
     error: Option<String>,
     endpoint_mtu: u32,
     unresolved_next_hops: Vec<String>,
+    fallbacks: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +100,7 @@ impl From<v1::DatapathStatus> for Datapath {
             error,
             endpoint_mtu,
             unresolved_next_hops,
+            fallbacks,
         } = datapath;
         Self {
             hook,
@@ -124,6 +126,7 @@ impl From<v1::DatapathStatus> for Datapath {
             error: non_empty(error),
             endpoint_mtu,
             unresolved_next_hops,
+            fallbacks,
         }
     }
 }
@@ -157,10 +160,9 @@ impl Datapath {
     }
 
     fn text(&self) -> String {
-        let slow = match self.unresolved_next_hops.as_slice() {
-            [] => NONE.to_owned(),
-            nodes => nodes.join(", "),
-        };
+        let slow: Vec<&str> =
+            self.unresolved_next_hops.iter().chain(&self.fallbacks).map(String::as_str).collect();
+        let slow = if slow.is_empty() { NONE.to_owned() } else { slow.join(", ") };
         let mut parts = vec![fields([
             ("hook", self.hook.clone()),
             ("underlay", format!("{} (MTU {})", self.underlay, self.underlay_mtu)),

@@ -323,6 +323,7 @@ fn status() {
             error: String::new(),
             endpoint_mtu: 1450,
             unresolved_next_hops: vec!["host3".to_owned(), "host4".to_owned()],
+            fallbacks: Vec::new(),
         }),
     });
     assert_eq!(
@@ -380,6 +381,7 @@ spoofed_ip   from_endpoint   4         392"
                 "error": null,
                 "endpoint_mtu": 1450,
                 "unresolved_next_hops": ["host3", "host4"],
+                "fallbacks": [],
             },
         })
     );
