@@ -19,13 +19,13 @@ use crate::{
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
     /// Only tests whose name contains this
-    filter: Option<String>,
+    pub(crate) filter: Option<String>,
     /// A skipped test is a failure, as in CI
     #[arg(long)]
     pub(crate) refuse_skips: bool,
     /// Leave out the lab of namespaces and real nodes
     #[arg(long)]
-    fast: bool,
+    pub(crate) fast: bool,
 }
 
 /// One rung of the ladder.

@@ -47,7 +47,7 @@ const LOCKS: &str = "/run/overlay";
 /// # Errors
 /// [`StartError::NodeRuns`], or the lock's file can't be made.
 pub(super) fn lock_netns() -> Result<Flock<File>, StartError> {
-    let own = Path::new("/proc/self/ns/net");
+    let own = Path::new("/proc/thread-self/ns/net");
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| StartError::Pins { path, source }
