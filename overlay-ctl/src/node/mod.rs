@@ -1,7 +1,8 @@
 //! `overlay node run`: puts the parts together, in an order in which a refusal leaves nothing behind.
 //!
-//! Checks first (root, bpffs, underlay, ports, state folder), then the cluster (bootstrap, join or
-//! come back), then the kernel. The node serves when its kernel holds what the cluster desires.
+//! Checks first (root, bpffs, underlay, ports, state folder), then the kernel (programs, then the devices
+//! that only exist), then the cluster (bootstrap, join or come back). The node says that it is ready when
+//! its kernel holds what the cluster desires.
 
 mod cluster;
 mod gate;
