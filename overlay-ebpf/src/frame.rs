@@ -77,7 +77,12 @@ pub fn protocol(ctx: &TcContext) -> u16 {
     u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16)
 }
 
-/// What the kernel thinks whom the frame is for (PACKET_HOST and so on).
+/// [`packet_type`] of a frame for this host, by its Ethernet destination (linux/if_packet.h).
+pub const PACKET_HOST: u32 = 0;
+/// [`packet_type`] of a frame for one that is not this host.
+pub const PACKET_OTHERHOST: u32 = 3;
+
+/// What the kernel thinks whom the frame is for.
 #[inline(always)]
 pub fn packet_type(ctx: &TcContext) -> u32 {
     // SAFETY: the context is valid while the program runs.

@@ -16,8 +16,6 @@ use overlay_common::{
     DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NodeKey, PortEntry,
 };
 
-const PACKET_HOST: u32 = 0;
-
 #[inline(always)]
 pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason> {
     let ifindex = frame::ifindex(ctx);
@@ -94,7 +92,7 @@ fn deliver_here(ctx: &TcContext, from: u32, to: u32) -> Result<Decision, DropRea
     // The frame is not for the host-side device's own MAC, so the kernel has it as another host's,
     // and kernels before 6.6 keep that through redirect_peer: ip_rcv would drop it.
     // SAFETY: the context is valid while the program runs; the type is a valid one.
-    unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_HOST) };
+    unsafe { bpf_skb_change_type(ctx.skb.skb, frame::PACKET_HOST) };
     // SAFETY: no preconditions.
     let action = unsafe { bpf_redirect_peer(to, 0) };
     Ok(Decision::Redirect(action as i32))

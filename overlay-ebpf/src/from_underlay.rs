@@ -15,8 +15,6 @@ use overlay_common::{
     Ip16, NodeKey, VXLAN_OVERHEAD, ip16_from_v4,
 };
 
-const PACKET_HOST: u32 = 0;
-const PACKET_OTHERHOST: u32 = 3;
 const INNER: usize = VXLAN_OVERHEAD as usize;
 const L3: usize = size_of::<Ethernet>();
 
@@ -76,7 +74,7 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
         return Ok(false);
     }
     let eth = header::<Ethernet>(ctx, 0)?;
-    if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == PACKET_OTHERHOST {
+    if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == frame::PACKET_OTHERHOST {
         return Ok(false);
     }
     let ip = *header::<Ipv4>(ctx, L3)?;
@@ -96,7 +94,7 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
     if ip.is_first_fragment() {
         return Err(DropReason::OuterFragment);
     }
-    if frame::packet_type(ctx) != PACKET_HOST {
+    if frame::packet_type(ctx) != frame::PACKET_HOST {
         // To one host in a frame for many: the stack would take it (ip_rcv does, unless
         // drop_unicast_in_l2_multicast is set), so it must end here.
         return Err(DropReason::Malformed);

@@ -15,8 +15,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// A restarted controller's own log may end before the last revision that its predecessor programmed:
 /// sweeping by it would cut off endpoints that everybody else still reaches. So a voter with a filled
 /// kernel waits until its state is as new as a quorum's; one with an empty kernel (after a reboot)
-/// has nothing to lose and begins with what it has. An agent gets its first view whole from a voter
-/// that is at least as far as its cursor.
+/// has nothing to lose and begins with what it has. An agent, whose view a voter sends
+/// whole, waits for one that is no older than what its kernel holds.
 pub(super) struct Gate {
     kernel_holds: Option<Revision>,
 }
