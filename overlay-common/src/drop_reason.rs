@@ -9,13 +9,16 @@ pub enum Direction {
     FromEndpoint = 0,
     /// Received from the underlay.
     FromUnderlay = 1,
+    /// Sent by an endpoint of this node on its gateway leg.
+    FromGateway = 2,
 }
 
 impl Direction {
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT as usize] = [Self::FromEndpoint, Self::FromUnderlay];
+    pub const ALL: [Self; Self::COUNT as usize] =
+        [Self::FromEndpoint, Self::FromUnderlay, Self::FromGateway];
 
     /// Its name in metrics, events and documents.
     #[must_use]
@@ -23,6 +26,7 @@ impl Direction {
         match self {
             Self::FromEndpoint => "from_endpoint",
             Self::FromUnderlay => "from_underlay",
+            Self::FromGateway => "from_gateway",
         }
     }
 }
@@ -92,6 +96,11 @@ drop_reasons! {
     NotConfigured = 25, "not_configured", "The program runs but CONFIG is empty.";
     HairpinDestination = 26, "hairpin_destination", "The destination is the sender itself.";
     NotLocalDestination = 27, "not_local_destination", "VXLAN for an endpoint that is not on this node (it moved, or the sender's map is old).";
+    GatewayNeighbour = 28, "gateway_neighbour", "A frame on the gateway leg for anybody but the gateway, or beyond it for another endpoint's gateway address: neighbours there never hear each other.";
+    GatewayProtocol = 29, "gateway_protocol", "Neither IPv4 nor ARP on the gateway leg.";
+    VxlanFromEndpoint = 30, "vxlan_from_endpoint", "UDP to the VXLAN port on the gateway leg: masqueraded, it would come from a VTEP's address.";
+    LoopbackDestination = 31, "loopback_destination", "To 127.0.0.0/8 on the gateway leg: what listens on the host's loopback is not for endpoints.";
+    ControllerPort = 32, "controller_port", "From an endpoint to the address and port of a node's API.";
 }
 
 #[cfg(test)]

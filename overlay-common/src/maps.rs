@@ -19,14 +19,19 @@ pub const MAP_FLOOD: &str = "FLOOD";
 pub const MAP_CONFIG: &str = "CONFIG";
 /// Per-CPU array of [`Counter`], indexed by [`metric_index`].
 pub const MAP_METRICS: &str = "METRICS";
+/// Host-side ifindex -> whose gateway leg this is. Key `u32`, value [`GatewayPortEntry`].
+pub const MAP_GATEWAY_PORTS: &str = "GATEWAY_PORTS";
+/// Addresses of the nodes' APIs, which endpoints must not reach. Key [`ApiKey`], value `u64`: the
+/// node's id.
+pub const MAP_APIS: &str = "APIS";
 /// Ring buffer of [`DropEvent`].
 pub const MAP_EVENTS: &str = "EVENTS";
 
 /// Capacity of FDB and of NEIGH, in entries. Not preallocated: an empty slot costs no memory.
 pub const ENDPOINTS_MAX: u32 = 1 << 20;
-/// Capacity of PORTS: endpoints on one node.
+/// Capacity of PORTS and of GATEWAY_PORTS: endpoints on one node.
 pub const PORTS_MAX: u32 = 1 << 14;
-/// Capacity of NODES.
+/// Capacity of NODES and of APIS.
 pub const NODES_MAX: u32 = 1 << 14;
 /// Capacity of FLOOD: networks on one node.
 pub const NETWORKS_MAX: u32 = 1 << 14;
@@ -127,6 +132,32 @@ pub struct NodeKey {
     pub vtep: Ip16,
 }
 
+/// Value of GATEWAY_PORTS. Everything that `from_gateway` must know of the sender and its bridge.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayPortEntry {
+    /// The endpoint's address on the gateway bridge.
+    pub ip: Ip16,
+    /// The bridge's own address.
+    pub gateway: Ip16,
+    /// Mask of the gateway subnet: of the four bytes of the IPv4 address, in transmission order.
+    pub mask: [u8; 4],
+    /// MAC of the endpoint's leg.
+    pub mac: MacBytes,
+    /// MAC of the bridge.
+    pub gateway_mac: MacBytes,
+}
+
+/// Key of APIS.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApiKey {
+    /// Where the node listens.
+    pub ip: Ip16,
+    /// TCP port, host byte order.
+    pub port: u32,
+}
+
 /// Value of NODES. An entry means: this VTEP may send us VXLAN.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,11 +254,13 @@ pub struct DropEvent {
 #[inline(always)]
 #[must_use]
 pub const fn metric_index(reason: u32, direction: crate::Direction) -> u32 {
-    reason * crate::Direction::COUNT + direction as u32
+    reason * DIRECTIONS_MAX + direction as u32
 }
 
+/// Room for directions in METRICS, so that one can be added without moving what is counted.
+const DIRECTIONS_MAX: u32 = 4;
 /// Elements of METRICS. A power of two, so that a reason can be added without a new map.
-pub const METRICS_MAX: u32 = 256;
+pub const METRICS_MAX: u32 = 512;
 
 const _: () = {
     assert!(size_of::<FdbKey>() == 12);
@@ -241,7 +274,10 @@ const _: () = {
     assert!(size_of::<Config>() == 28);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<DropEvent>() == 80);
-    assert!(crate::DropReason::COUNT * crate::Direction::COUNT <= METRICS_MAX);
+    assert!(size_of::<GatewayPortEntry>() == 48);
+    assert!(size_of::<ApiKey>() == 20);
+    assert!(crate::Direction::COUNT <= DIRECTIONS_MAX);
+    assert!(crate::DropReason::COUNT * DIRECTIONS_MAX <= METRICS_MAX);
     assert!(EVENTS_BYTES.is_power_of_two() && EVENTS_BYTES.is_multiple_of(4096));
 };
 
@@ -256,7 +292,18 @@ mod pod {
         )*};
     }
     pod!(
-        FdbKey, FdbEntry, NeighKey, NeighEntry, PortEntry, NodeKey, NodeEntry, FloodEntry, Config,
-        Counter, DropEvent,
+        FdbKey,
+        FdbEntry,
+        NeighKey,
+        NeighEntry,
+        PortEntry,
+        NodeKey,
+        NodeEntry,
+        FloodEntry,
+        Config,
+        Counter,
+        DropEvent,
+        GatewayPortEntry,
+        ApiKey,
     );
 }

@@ -6,9 +6,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    Config, Counter, DropEvent, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey, FloodEntry,
-    METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PORTS_MAX,
-    PortEntry,
+    ApiKey, Config, Counter, DropEvent, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey, FloodEntry,
+    GatewayPortEntry, METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey, NodeEntry,
+    NodeKey, PORTS_MAX, PortEntry,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -27,6 +27,13 @@ pub static NODES: HashMap<NodeKey, NodeEntry, { NODES_MAX as usize }, LAZY> = Ha
 
 #[btf_map]
 pub static FLOOD: HashMap<u32, FloodEntry, { NETWORKS_MAX as usize }, LAZY> = HashMap::new();
+
+#[btf_map]
+pub static GATEWAY_PORTS: HashMap<u32, GatewayPortEntry, { PORTS_MAX as usize }, LAZY> =
+    HashMap::new();
+
+#[btf_map]
+pub static APIS: HashMap<ApiKey, u64, { NODES_MAX as usize }, LAZY> = HashMap::new();
 
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
@@ -55,6 +62,8 @@ lookup!(neigh(NEIGH: NeighKey) -> NeighEntry);
 lookup!(port(PORTS: u32) -> PortEntry);
 lookup!(node(NODES: NodeKey) -> NodeEntry);
 lookup!(flood(FLOOD: u32) -> FloodEntry);
+lookup!(gateway_port(GATEWAY_PORTS: u32) -> GatewayPortEntry);
+lookup!(api(APIS: ApiKey) -> u64);
 
 /// The node's configuration; `None` before user space has written it.
 #[inline(always)]

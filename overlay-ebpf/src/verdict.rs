@@ -122,7 +122,7 @@ fn emit(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: DropR
 #[inline(always)]
 fn describe(ctx: &TcContext, direction: Direction, event: &mut DropEvent) {
     let inner = match direction {
-        Direction::FromEndpoint => 0,
+        Direction::FromEndpoint | Direction::FromGateway => 0,
         Direction::FromUnderlay => usize::from(VXLAN_OVERHEAD),
     };
     if let Ok(eth) = frame::header::<Ethernet>(ctx, inner) {
@@ -131,9 +131,9 @@ fn describe(ctx: &TcContext, direction: Direction, event: &mut DropEvent) {
         event.ethertype = eth.ethertype();
     }
     let (src, dst) = match (direction, event.ethertype) {
-        (Direction::FromEndpoint, ETH_P_ARP) => (28, 38),
-        (Direction::FromEndpoint, ETH_P_IP) | (Direction::FromUnderlay, _) => (26, 30),
-        (Direction::FromEndpoint, _) => return,
+        (Direction::FromUnderlay, _) | (_, ETH_P_IP) => (26, 30),
+        (_, ETH_P_ARP) => (28, 38),
+        (Direction::FromEndpoint | Direction::FromGateway, _) => return,
     };
     if let Ok(address) = frame::header::<[u8; 4]>(ctx, src) {
         event.src_ip = ip16_from_v4(*address);

@@ -76,7 +76,7 @@ impl Cluster for Api {
 }
 
 fn registration(message: &JoinRequest) -> Result<Command, Status> {
-    let JoinRequest { name, vtep, listen, token: _, instance, returning, cluster: _ } = message;
+    let JoinRequest { name, vtep, listen, token: _, instance, returning, cluster: _, .. } = message;
     let invalid = |field, value: &str, why| {
         Status::invalid_argument(Invalid::new(field, value, why).to_string())
     };
@@ -96,7 +96,7 @@ fn registration(message: &JoinRequest) -> Result<Command, Status> {
         .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
     let returning = Some(*returning).filter(|id| *id != 0);
     let name = decode::node_name(name)?;
-    Ok(Command::RegisterNode { instance, name, vtep: address, listen, returning })
+    Ok(Command::RegisterNode { instance, name, vtep: address, listen, returning, gateway: None })
 }
 
 async fn join(
@@ -182,6 +182,7 @@ impl Controller {
             error: errors.join("; "),
             endpoint_mtu: info.endpoint_mtu,
             fallbacks: status.fallbacks,
+            gateway: None,
             unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
         }
     }

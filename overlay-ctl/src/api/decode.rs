@@ -102,6 +102,10 @@ pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Comma
 /// A creation as the leader carries it out; `request.node` has been filled in by then.
 pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Command, Status> {
     let v1::CreateEndpointRequest {
+        aliases: _,
+        exposed: _,
+        publish: _,
+        publish_all: _,
         name,
         network,
         node,
@@ -144,7 +148,14 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
             address: address.ok_or_else(|| missing("ip"))?,
         }
     };
-    Ok(Command::CreateEndpoint { name, network, placement, forwards: *forwards })
+    Ok(Command::CreateEndpoint {
+        name,
+        network,
+        placement,
+        forwards: *forwards,
+        aliases: Default::default(),
+        ports: Default::default(),
+    })
 }
 
 /// Absolute path of a namespace: a bare name is one below /run/netns; none at all is the endpoint's.

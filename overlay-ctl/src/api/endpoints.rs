@@ -221,7 +221,8 @@ async fn check_namespace(
             return Err(is_down("it was not heard of lately"));
         }
         let peer = directory.peer(id).ok_or_else(|| is_down("its address is not known"))?;
-        let message = CheckEndpointRequest { netns: netns.display().to_string() };
+        let message =
+            CheckEndpointRequest { netns: netns.display().to_string(), ..Default::default() };
         let mut client = directory.client(&peer);
         match tokio::time::timeout(CHECK_DEADLINE, client.check_endpoint(message)).await {
             Ok(Ok(answer)) => answer.into_inner().problem,

@@ -93,6 +93,7 @@ pub(super) fn node(
     };
     let ready = if table.is_down(node.id) { v1::NodeState::Down } else { v1::NodeState::Ready };
     v1::Node {
+        gateway_subnet: String::new(),
         id: node.id,
         name: node.name.to_string(),
         role: role.into(),

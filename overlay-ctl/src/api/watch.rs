@@ -32,7 +32,9 @@ impl Controller {
         let direction = Direction::ALL.iter().find(|d| **d as u32 == event.direction);
         // A source address is what the sender says; a device is where it sits.
         let endpoint = match direction {
-            Some(Direction::FromEndpoint) => self.endpoint_behind(event.ifindex),
+            Some(Direction::FromEndpoint | Direction::FromGateway) => {
+                self.endpoint_behind(event.ifindex)
+            }
             Some(Direction::FromUnderlay) | None => ip16_to_v4(&event.src_ip)
                 .and_then(|source| self.endpoint_at(event.vni, source.into())),
         };

@@ -103,6 +103,10 @@ impl CreateArgs {
             (None, None) => name.clone(),
         };
         Ok(CreateEndpointRequest {
+            aliases: Vec::new(),
+            exposed: Vec::new(),
+            publish: Vec::new(),
+            publish_all: false,
             name,
             network,
             node: node.unwrap_or_default(),

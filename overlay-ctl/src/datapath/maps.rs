@@ -8,10 +8,10 @@ use aya::{
 };
 use nix::errno::Errno;
 use overlay_common::{
-    Config, Counter, Direction, DropReason, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey,
-    FloodEntry, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD, MAP_METRICS, MAP_NEIGH, MAP_NODES,
-    MAP_PORTS, METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
-    PORTS_MAX, PortEntry, metric_index,
+    ApiKey, Config, Counter, Direction, DropReason, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey,
+    FloodEntry, GatewayPortEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
+    MAP_GATEWAY_PORTS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX, NETWORKS_MAX,
+    NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PORTS_MAX, PortEntry, metric_index,
 };
 
 use super::{DatapathError, host::Folders};
@@ -32,12 +32,14 @@ impl Shape {
     }
 }
 
-const SHAPES: [Shape; 8] = [
+const SHAPES: [Shape; 10] = [
     Shape::new::<FdbKey, FdbEntry>(MAP_FDB, MapType::Hash, ENDPOINTS_MAX),
     Shape::new::<NeighKey, NeighEntry>(MAP_NEIGH, MapType::Hash, ENDPOINTS_MAX),
     Shape::new::<u32, PortEntry>(MAP_PORTS, MapType::Hash, PORTS_MAX),
     Shape::new::<NodeKey, NodeEntry>(MAP_NODES, MapType::Hash, NODES_MAX),
     Shape::new::<u32, FloodEntry>(MAP_FLOOD, MapType::Hash, NETWORKS_MAX),
+    Shape::new::<u32, GatewayPortEntry>(MAP_GATEWAY_PORTS, MapType::Hash, PORTS_MAX),
+    Shape::new::<ApiKey, u64>(MAP_APIS, MapType::Hash, NODES_MAX),
     Shape::new::<u32, Config>(MAP_CONFIG, MapType::Array, 1),
     Shape::new::<u32, Counter>(MAP_METRICS, MapType::PerCpuArray, METRICS_MAX),
     Shape::new::<(), ()>(MAP_EVENTS, MapType::RingBuf, EVENTS_BYTES),
@@ -120,6 +122,8 @@ pub(super) struct Maps {
     ports: Table<u32, PortEntry>,
     nodes: Table<NodeKey, NodeEntry>,
     flood: Table<u32, FloodEntry>,
+    gateway_ports: Table<u32, GatewayPortEntry>,
+    apis: Table<ApiKey, u64>,
     config: Array<MapData, Config>,
     metrics: PerCpuArray<MapData, Counter>,
 }
@@ -135,6 +139,8 @@ impl Maps {
             ports: Table::take(ebpf, MAP_PORTS, PORTS_MAX)?,
             nodes: Table::take(ebpf, MAP_NODES, NODES_MAX)?,
             flood: Table::take(ebpf, MAP_FLOOD, NETWORKS_MAX)?,
+            gateway_ports: Table::take(ebpf, MAP_GATEWAY_PORTS, PORTS_MAX)?,
+            apis: Table::take(ebpf, MAP_APIS, NODES_MAX)?,
             config: Array::try_from(config).map_err(DatapathError::table(MAP_CONFIG, "opened"))?,
             metrics: PerCpuArray::try_from(metrics)
                 .map_err(DatapathError::table(MAP_METRICS, "opened"))?,
@@ -148,6 +154,8 @@ impl Maps {
             ports: self.ports.read()?,
             nodes: self.nodes.read()?,
             flood: self.flood.read()?,
+            gateway_ports: self.gateway_ports.read()?,
+            apis: self.apis.read()?,
         })
     }
 
@@ -163,6 +171,10 @@ impl Maps {
             TableChange::DeleteNode(key) => self.nodes.delete(key),
             TableChange::PutFlood(key, entry) => self.flood.put(key, entry),
             TableChange::DeleteFlood(key) => self.flood.delete(key),
+            TableChange::PutGatewayPort(key, entry) => self.gateway_ports.put(key, entry),
+            TableChange::DeleteGatewayPort(key) => self.gateway_ports.delete(key),
+            TableChange::PutApi(key, node) => self.apis.put(key, node),
+            TableChange::DeleteApi(key) => self.apis.delete(key),
         }
     }
 
@@ -173,6 +185,8 @@ impl Maps {
             self.ports.usage()?,
             self.nodes.usage()?,
             self.flood.usage()?,
+            self.gateway_ports.usage()?,
+            self.apis.usage()?,
         ])
     }
 

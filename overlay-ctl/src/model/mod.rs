@@ -2,12 +2,14 @@
 
 mod mac;
 mod name;
+mod publish;
 mod rows;
 mod subnet;
 mod vni;
 
 pub use mac::Mac;
 pub use name::{EndpointName, NetworkName, NodeName};
+pub use publish::{EndpointPort, Publish, Published, Transport};
 pub use rows::{
     Endpoint, EndpointId, Location, Network, NetworkId, NetworkOptions, Node, NodeId, Revision,
 };

@@ -1,6 +1,7 @@
-use super::{EndpointName, Mac, NetworkName, NodeName, Pool, Vni};
+use super::{EndpointName, EndpointPort, Mac, NetworkName, NodeName, Pool, Published, Subnet, Vni};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -65,6 +66,9 @@ pub struct Node {
     pub epoch: Revision,
     /// It is to be one of the voters (once it has caught up with the log).
     pub voter: bool,
+    /// The subnet of its gateway bridge; `None` = it has said none (yet).
+    #[serde(default)]
+    pub gateway: Option<Subnet>,
 }
 
 /// Where an endpoint is.
@@ -101,6 +105,19 @@ pub struct Endpoint {
     pub mac: Mac,
     /// It may send from addresses that are not its own.
     pub forwards: bool,
+    /// Other names that it answers to on its network; others may share them.
+    #[serde(default)]
+    pub aliases: BTreeSet<EndpointName>,
+    /// Ports that it says it serves.
+    #[serde(default)]
+    pub exposed: BTreeSet<EndpointPort>,
+    /// Ports of its node that lead to it.
+    #[serde(default)]
+    pub published: BTreeSet<Published>,
+    /// Its address on its node's gateway bridge. Endpoints of one namespace share the leg, and so the
+    /// address. `None` = it has no leg to the outside.
+    #[serde(default)]
+    pub gateway: Option<Ipv4Addr>,
 }
 
 impl Endpoint {

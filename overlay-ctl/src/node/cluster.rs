@@ -134,6 +134,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         vtep: addresses.vtep,
         listen: addresses.listen,
         returning: None,
+        gateway: None,
     };
     let entry = Envelope { request: *Uuid::new_v4().as_bytes(), command }
         .encode()
@@ -283,6 +284,7 @@ impl Registration {
         returning: Option<&Member>,
     ) -> Result<JoinResponse, ClusterError> {
         let request = JoinRequest {
+            gateway_subnet: String::new(),
             name: self.name.to_string(),
             vtep: self.addresses.vtep.to_string(),
             listen: self.addresses.listen.to_string(),

@@ -31,5 +31,5 @@ pub async fn check_endpoint(netns: PathBuf) -> CheckEndpointResponse {
         Ok(Err(error)) => crate::error_chain(&error),
         Err(panic) => panic.to_string(),
     };
-    CheckEndpointResponse { netns: netns.display().to_string(), problem }
+    CheckEndpointResponse { netns: netns.display().to_string(), problem, busy: Vec::new() }
 }

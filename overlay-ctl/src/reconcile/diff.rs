@@ -1,5 +1,6 @@
 use overlay_common::{
-    FdbEntry, FdbKey, FloodEntry, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
+    ApiKey, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, NeighEntry, NeighKey, NodeEntry,
+    NodeKey, PortEntry,
 };
 use std::collections::BTreeMap;
 
@@ -16,6 +17,10 @@ pub struct Tables {
     pub nodes: BTreeMap<NodeKey, NodeEntry>,
     /// VNI -> who wants broadcast.
     pub flood: BTreeMap<u32, FloodEntry>,
+    /// Host-side ifindex -> whose gateway leg.
+    pub gateway_ports: BTreeMap<u32, GatewayPortEntry>,
+    /// Where the nodes' APIs are -> the node's id.
+    pub apis: BTreeMap<ApiKey, u64>,
 }
 
 macro_rules! table_changes {
@@ -55,6 +60,8 @@ table_changes! {
     ports: PutPort(u32, PortEntry), DeletePort;
     nodes: PutNode(NodeKey, NodeEntry), DeleteNode;
     flood: PutFlood(u32, FloodEntry), DeleteFlood;
+    gateway_ports: PutGatewayPort(u32, GatewayPortEntry), DeleteGatewayPort;
+    apis: PutApi(ApiKey, u64), DeleteApi;
 }
 
 /// What turns `held` into `desired`, in an order that never leaves an entry whose meaning hangs in
@@ -64,6 +71,8 @@ table_changes! {
 pub fn changes(held: &Tables, desired: &Tables) -> Vec<TableChange> {
     let mut changes = Vec::new();
     let all = &mut changes;
+    puts(all, &held.apis, &desired.apis, TableChange::PutApi);
+    puts(all, &held.gateway_ports, &desired.gateway_ports, TableChange::PutGatewayPort);
     puts(all, &held.nodes, &desired.nodes, TableChange::PutNode);
     puts(all, &held.flood, &desired.flood, TableChange::PutFlood);
     puts(all, &held.ports, &desired.ports, TableChange::PutPort);
@@ -74,6 +83,8 @@ pub fn changes(held: &Tables, desired: &Tables) -> Vec<TableChange> {
     deletes(all, &held.ports, &desired.ports, TableChange::DeletePort);
     deletes(all, &held.flood, &desired.flood, TableChange::DeleteFlood);
     deletes(all, &held.nodes, &desired.nodes, TableChange::DeleteNode);
+    deletes(all, &held.gateway_ports, &desired.gateway_ports, TableChange::DeleteGatewayPort);
+    deletes(all, &held.apis, &desired.apis, TableChange::DeleteApi);
     changes
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::state::PortsWanted;
 use crate::{
     model::{NetworkId, NetworkOptions, Pool},
     state::{Command, Envelope, Placement, State},
@@ -115,6 +116,7 @@ impl Cluster {
                 vtep: Ipv4Addr::new(10, 0, 0, n),
                 listen: (Ipv4Addr::new(10, 0, 0, n), 7400).into(),
                 returning: None,
+                gateway: None,
             });
         }
         cluster.network("net");
@@ -148,6 +150,8 @@ impl Cluster {
                 address: None,
             },
             forwards: false,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
         });
     }
 

@@ -46,7 +46,7 @@ impl State {
                 self.create_network(revision, name, pool, vni, options)
             }
             Command::RemoveNetwork { name } => self.remove_network(&name),
-            Command::RegisterNode { instance, name, vtep, listen, returning } => {
+            Command::RegisterNode { instance, name, vtep, listen, returning, gateway: _ } => {
                 if let Some(id) = returning
                     && self.was_removed(id)
                 {
@@ -55,9 +55,14 @@ impl State {
                 self.register_node(revision, instance, name, vtep, listen)
             }
             Command::RemoveNode { name } => self.remove_node(&name),
-            Command::CreateEndpoint { name, network, placement, forwards } => {
-                self.create_endpoint(revision, name, &network, placement, forwards)
-            }
+            Command::CreateEndpoint {
+                name,
+                network,
+                placement,
+                forwards,
+                aliases: _,
+                ports: _,
+            } => self.create_endpoint(revision, name, &network, placement, forwards),
             Command::RemoveEndpoint { name, network, only } => {
                 self.remove_endpoint(&name, network.as_ref(), only)
             }
@@ -133,7 +138,7 @@ impl State {
                 self.nodes.values().filter(|node| node.voter).count() < VOTERS_MAX,
             ),
         };
-        let node = Node { id, name, vtep, listen, instance, epoch: revision, voter };
+        let node = Node { id, name, vtep, listen, instance, epoch: revision, voter, gateway: None };
         match known {
             // The same registration again is no change: its epoch, which fences, stands.
             Some(known) if Node { epoch: known.epoch, ..node.clone() } == *known => {
@@ -193,8 +198,19 @@ impl State {
             let endpoint = self.endpoints.get(id).map_or(name, |other| other.name.clone());
             return Err(Refusal::MacInUse { mac, endpoint });
         }
-        let endpoint =
-            Endpoint { id: revision, name, network: network.id, location, address, mac, forwards };
+        let endpoint = Endpoint {
+            id: revision,
+            name,
+            network: network.id,
+            location,
+            address,
+            mac,
+            forwards,
+            aliases: BTreeSet::new(),
+            exposed: BTreeSet::new(),
+            published: BTreeSet::new(),
+            gateway: None,
+        };
         Ok(Decision::PutEndpoint { endpoint, given_out: asked.is_none() })
     }
 
@@ -306,7 +322,7 @@ impl State {
 
     /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
     pub(super) fn insert_endpoint(&mut self, endpoint: Endpoint) {
-        let Endpoint { id, name, network, location, address, mac, forwards: _ } = &endpoint;
+        let Endpoint { id, name, network, location, address, mac, .. } = &endpoint;
         self.endpoint_names.insert((*network, name.clone()), *id);
         self.addresses.entry(*network).or_default().insert(*address, *id);
         self.macs.insert((*network, *mac), *id);
@@ -318,7 +334,7 @@ impl State {
 
     /// The reverse of [`State::insert_endpoint`].
     fn forget_endpoint(&mut self, endpoint: &Endpoint) {
-        let Endpoint { id, name, network, location, address, mac, forwards: _ } = endpoint;
+        let Endpoint { id, name, network, location, address, mac, .. } = endpoint;
         self.endpoints.remove(id);
         self.endpoint_names.remove(&(*network, name.clone()));
         self.macs.remove(&(*network, *mac));

@@ -1,11 +1,13 @@
 use super::Refusal;
 use crate::model::{
-    Endpoint, EndpointName, Mac, Network, NetworkName, NetworkOptions, Node, NodeId, NodeName,
-    Pool, Revision, Vni,
+    Endpoint, EndpointName, EndpointPort, Mac, Network, NetworkName, NetworkOptions, Node, NodeId,
+    NodeName, Pool, Publish, Revision, Subnet, Transport, Vni,
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
     path::PathBuf,
 };
 
@@ -63,6 +65,10 @@ pub enum Command {
         /// The id that it had: a node that was removed is not taken in again as another.
         #[serde(default)]
         returning: Option<NodeId>,
+        /// The subnet of its gateway bridge. Where it differs from the one before, the node's endpoints
+        /// get new addresses on the bridge.
+        #[serde(default)]
+        gateway: Option<Subnet>,
     },
     /// Removes a node that has no endpoints.
     RemoveNode {
@@ -79,6 +85,12 @@ pub enum Command {
         placement: Placement,
         /// It may send from addresses that are not its own.
         forwards: bool,
+        /// Other names on its network. None may be an endpoint's name there.
+        #[serde(default)]
+        aliases: BTreeSet<EndpointName>,
+        /// What is published, and what of the node is free for it.
+        #[serde(default)]
+        ports: PortsWanted,
     },
     /// Removes an endpoint.
     RemoveEndpoint {
@@ -112,6 +124,20 @@ pub enum Placement {
         /// Must be free on the network.
         address: Ipv4Addr,
     },
+}
+
+/// The ports that a new endpoint shows to the outside.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortsWanted {
+    /// Ports that it says it serves.
+    pub exposed: BTreeSet<EndpointPort>,
+    /// Ports to publish.
+    pub publish: Vec<Publish>,
+    /// Publish each exposed port, too, at a free port of the node.
+    pub publish_all: bool,
+    /// Ports of the node that programs have, as the node said when it was asked: those are not given
+    /// out.
+    pub busy: BTreeSet<(Transport, NonZeroU16)>,
 }
 
 /// What a command did.

@@ -19,7 +19,7 @@ mod view;
 
 pub use apply::Decision;
 pub use changes::{ChangeLog, RowKey};
-pub use command::{Applied, Command, Envelope, Outcome, Placement, RequestId};
+pub use command::{Applied, Command, Envelope, Outcome, Placement, PortsWanted, RequestId};
 pub use machine::{Machine, SharedState};
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;

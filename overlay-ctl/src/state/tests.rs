@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{Location, NetworkOptions, Pool};
 use proptest::prelude::*;
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 fn envelope(request: u64, command: Command) -> Vec<u8> {
     let mut id = [0; 16];
@@ -29,6 +29,7 @@ impl Replica {
             vtep: Ipv4Addr::new(10, 10, 10, number),
             listen: (Ipv4Addr::new(10, 10, 10, number), 7400).into(),
             returning: None,
+            gateway: None,
         })
     }
 
@@ -51,6 +52,8 @@ impl Replica {
                 address: ip.map(|ip| ip.parse().unwrap()),
             },
             forwards: false,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
         })
     }
 
@@ -151,6 +154,8 @@ fn a_retry_is_answered_and_not_carried_out_again() {
                 address: None,
             },
             forwards: false,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
         },
     );
     let first = r.state.apply(10, &entry);
@@ -175,6 +180,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         vtep: Ipv4Addr::new(10, 10, 10, 99),
         listen: (Ipv4Addr::new(10, 10, 10, 99), 7400).into(),
         returning: None,
+        gateway: None,
     }));
     assert_eq!(moved.id, first.id);
     assert!(moved.epoch > first.epoch);
@@ -186,6 +192,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         vtep: removed.vtep,
         listen: removed.listen,
         returning: Some(removed.id),
+        gateway: None,
     });
     assert_eq!(back, Err(Refusal::NodeRemoved(removed.name)));
     assert_eq!(node(r.node(3)).id, 3, "an id is never used again");
@@ -206,6 +213,8 @@ fn an_external_endpoint_is_not_behind_a_node() {
                 address: ip.parse().unwrap(),
             },
             forwards: true,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
         })
     };
     external("sw1", "10.10.10.50", "02:00:00:00:00:01", "10.0.0.9").unwrap();
@@ -260,6 +269,7 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
             vtep: ip(*vtep),
             listen: (ip(*vtep), 7400).into(),
             returning: None,
+            gateway: None,
         },
         Step::DropNode(n) => Command::RemoveNode { name: node(n) },
         Step::Endpoint(e, n, h, address) => Command::CreateEndpoint {
@@ -271,6 +281,8 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
                 address: address.map(ip),
             },
             forwards: false,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
         },
         Step::External(e, n, vtep, address) => Command::CreateEndpoint {
             name: format!("e{e}").parse().unwrap(),
@@ -281,6 +293,8 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
                 address: ip(*address),
             },
             forwards: true,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
         },
         Step::DropEndpoint(e, n) => Command::RemoveEndpoint {
             name: format!("e{e}").parse().unwrap(),

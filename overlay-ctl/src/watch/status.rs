@@ -170,6 +170,8 @@ impl StatusTable {
 pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeStatus {
     let endpoint =
         |(id, health): (&EndpointId, &crate::reconcile::EndpointHealth)| EndpointStatus {
+            interface: String::new(),
+            gateway: None,
             id: *id,
             up: health.down.is_none(),
             reason: health.down.clone().unwrap_or_default(),

@@ -202,6 +202,7 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         ports: [(9, port)].into(),
         nodes: [(node_key, node)].into(),
         flood: [(4097, flood)].into(),
+        ..Tables::default()
     };
     (changes, tables)
 }

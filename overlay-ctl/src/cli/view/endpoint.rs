@@ -31,6 +31,10 @@ pub(in super::super) struct Endpoint {
 impl From<v1::Endpoint> for Endpoint {
     fn from(endpoint: v1::Endpoint) -> Self {
         let v1::Endpoint {
+            aliases: _,
+            exposed: _,
+            published: _,
+            gateway: _,
             id,
             name,
             network,

@@ -22,6 +22,7 @@ pub(in super::super) struct Node {
 impl From<v1::Node> for Node {
     fn from(node: v1::Node) -> Self {
         let v1::Node {
+            gateway_subnet: _,
             id,
             name,
             role,

@@ -88,6 +88,7 @@ impl From<v1::StatusResponse> for Status {
 impl From<v1::DatapathStatus> for Datapath {
     fn from(datapath: v1::DatapathStatus) -> Self {
         let v1::DatapathStatus {
+            gateway: _,
             hook,
             underlay,
             underlay_mtu,

@@ -19,6 +19,10 @@ fn network() -> v1::Network {
 
 fn web1() -> v1::Endpoint {
     v1::Endpoint {
+        aliases: Vec::new(),
+        exposed: Vec::new(),
+        published: Vec::new(),
+        gateway: None,
         id: 3,
         name: "web1".to_owned(),
         network: "myoverlay".to_owned(),
@@ -40,6 +44,10 @@ fn web1() -> v1::Endpoint {
 
 fn switch() -> v1::Endpoint {
     v1::Endpoint {
+        aliases: Vec::new(),
+        exposed: Vec::new(),
+        published: Vec::new(),
+        gateway: None,
         id: 4,
         name: "sw1".to_owned(),
         network: "myoverlay".to_owned(),
@@ -55,6 +63,7 @@ fn switch() -> v1::Endpoint {
 
 fn node() -> v1::Node {
     v1::Node {
+        gateway_subnet: String::new(),
         id: 1,
         name: "host1".to_owned(),
         role: v1::NodeRole::Leader.into(),
@@ -311,6 +320,7 @@ fn status() {
         programmed_revision: 7,
         version: "0.1.0".to_owned(),
         datapath: Some(v1::DatapathStatus {
+            gateway: None,
             hook: "tcx".to_owned(),
             underlay: "eth0".to_owned(),
             underlay_mtu: 1500,
