@@ -27,4 +27,21 @@ pub struct EndpointHealth {
     pub ifindex: u32,
     /// Its MTU in bytes; 0 while down.
     pub mtu: u32,
+    /// The other side, inside the namespace; empty while down.
+    pub interface: String,
+    /// Its leg on the gateway bridge; `None` = it has none, or the endpoint is down.
+    pub gateway: Option<LegHealth>,
+}
+
+/// How the gateway leg of a namespace is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LegHealth {
+    /// The side inside the namespace.
+    pub interface: String,
+    /// Host-side device.
+    pub ifname: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Its MTU in bytes.
+    pub mtu: u32,
 }

@@ -19,7 +19,7 @@ mod tests;
 pub use desired::{LocalNode, desired_tables};
 pub use diff::{TableChange, Tables, changes};
 pub use kernel::{Kernel, KernelError, NextHop, ObservedPort, PortFailure, PortSpec};
-pub use local::{EndpointHealth, LocalStatus};
+pub use local::{EndpointHealth, LegHealth, LocalStatus};
 
 use crate::{
     model::{Endpoint, EndpointId, Location, NodeId, Revision},
@@ -153,6 +153,8 @@ impl<K: Kernel> Reconciler<K> {
                 ifname: port.ifname.clone(),
                 ifindex: port.ifindex,
                 mtu: port.mtu,
+                interface: "eth0".to_owned(),
+                gateway: None,
             };
             if self.health.insert(*id, health.clone()).as_ref() != Some(&health) {
                 tracing::info!(endpoint = *id, device = %port.ifname, ifindex = port.ifindex, "endpoint up");
