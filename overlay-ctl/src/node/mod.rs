@@ -24,8 +24,13 @@ use std::path::PathBuf;
 /// Whether this node could make an endpoint in the namespace at `netns`.
 pub async fn check_endpoint(netns: PathBuf) -> CheckEndpointResponse {
     let path = netns.clone();
+    let runtime = tokio::runtime::Handle::current();
     // It enters the namespace, on a thread of its own, and waits for it.
-    let checked = tokio::task::spawn_blocking(move || Netlink::check_netns(&path)).await;
+    let checked = tokio::task::spawn_blocking(move || {
+        // Whether it needs a gateway leg is not said here; making the leg says what is in its way.
+        runtime.block_on(async { Netlink::open().await?.check_netns(&path, false).await })
+    })
+    .await;
     let problem = match checked {
         Ok(Ok(())) => String::new(),
         Ok(Err(error)) => crate::error_chain(&error),
