@@ -5,6 +5,7 @@ pub mod cli;
 pub mod consensus;
 pub mod datapath;
 pub mod gateway;
+pub mod dns;
 pub mod ipam;
 pub mod model;
 pub mod netlink;
