@@ -223,8 +223,8 @@ async fn ensure_default_route(
     netns: &Path,
 ) -> Result<(), PortError> {
     let routes = route::routes(inside, route::MAIN).await?;
-    let mut defaults = routes.iter().filter(|route| route.is_default()).peekable();
-    if defaults.peek().is_none() {
+    let defaults: Vec<_> = routes.into_iter().filter(route::Route::is_default).collect();
+    if defaults.is_empty() {
         let added = route::add_default(inside, index, gateway).await;
         match added {
             Ok(()) => {}
@@ -243,7 +243,7 @@ async fn ensure_default_route(
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error.into()),
         }
-    } else if !defaults.any(|route| route.devices.contains(&index)) {
+    } else if !defaults.iter().any(|route| route.devices.contains(&index)) {
         tracing::warn!(
             netns = %netns.display(),
             "the namespace has a default route of its own and keeps it: published ports and the way out by {GATEWAY_INTERFACE} need it to lead to {gateway}"

@@ -3,16 +3,13 @@
 
 use crate::{
     dns::{Names, Resolvers},
-    gateway::{self, GatewayError, HostPort, Reservations, Rules, Table},
+    gateway::{GatewayError, HostPort, Reservations, Rules, Table},
     netlink::{self, GATEWAY_BRIDGE, Netlink},
     reconcile::{KernelError, LocalGateway, PublishedPorts},
 };
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// The ports of the host that are kept for endpoints: written by the reconciler, asked by the API.
@@ -26,26 +23,11 @@ impl SharedPorts {
     }
 }
 
-/// Word that nftables changed, from whoever listens to whoever looks.
-#[derive(Clone, Default)]
-pub(super) struct RulesChanged(Arc<AtomicBool>);
-
-impl RulesChanged {
-    pub(super) fn say(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn heard(&self) -> bool {
-        self.0.swap(false, Ordering::AcqRel)
-    }
-}
-
 /// See the module.
 pub struct HostGateway {
     netlink: Netlink,
     place: LocalGateway,
     table: Table,
-    changed: RulesChanged,
     ports: SharedPorts,
     resolvers: Resolvers,
     /// Devices whose forwarding this node switched on, or is about to.
@@ -60,7 +42,6 @@ impl HostGateway {
         netlink: Netlink,
         place: LocalGateway,
         table: Table,
-        changed: RulesChanged,
         ports: SharedPorts,
         resolvers: Resolvers,
     ) -> Self {
@@ -69,7 +50,6 @@ impl HostGateway {
             netlink,
             place,
             table,
-            changed,
             ports,
             resolvers,
             forwarding,
@@ -87,7 +67,7 @@ impl HostGateway {
         self.table.doubt();
         let uplinks = self.netlink.uplinks().await.map_err(uplinks_failed)?;
         for device in &uplinks {
-            if !netlink::forwarding(device).map_err(uplinks_failed)? {
+            if !Netlink::forwarding(device).map_err(uplinks_failed)? {
                 self.forwarding.insert(device.clone());
             }
         }
@@ -97,6 +77,11 @@ impl HostGateway {
             self.forwarding.remove(&device);
         }
         Ok(())
+    }
+
+    /// Somebody wrote to nftables.
+    pub(super) fn doubt(&mut self) {
+        self.table.doubt();
     }
 
     pub(super) async fn publish(&mut self, published: &PublishedPorts) -> Result<(), KernelError> {
@@ -109,9 +94,6 @@ impl HostGateway {
             }
             self.unkept = unkept;
         }
-        if self.changed.heard() {
-            self.table.doubt();
-        }
         let rules = Rules {
             bridge: GATEWAY_BRIDGE.to_owned(),
             subnet: self.place.subnet,
@@ -122,8 +104,8 @@ impl HostGateway {
         synced.map_err(|e| KernelError::new("writing the nftables table failed", e))?;
         // Only now that the rules keep the host from routing for others.
         for device in &self.forwarding {
-            if !netlink::forwarding(device).map_err(uplinks_failed)? {
-                netlink::set_forwarding(device, true).map_err(uplinks_failed)?;
+            if !Netlink::forwarding(device).map_err(uplinks_failed)? {
+                Netlink::set_forwarding(device, true).map_err(uplinks_failed)?;
                 tracing::info!(%device, "forwarding switched on: to and from endpoints only");
             }
         }
@@ -149,19 +131,18 @@ impl HostGateway {
     }
 }
 
-/// Removes all of it that stands in this namespace, whoever made it.
-pub(super) async fn remove_all(netlink: &Netlink, mut table: Table) -> Result<(), GatewayError> {
+/// Removes the table that stands in this namespace, and switches the forwarding off that its maker
+/// switched on.
+pub(super) async fn remove(mut table: Table) -> Result<(), GatewayError> {
     for device in table.forwarding() {
         close(&device);
     }
-    table.remove().await?;
-    drop(netlink);
-    Ok(())
+    table.remove().await
 }
 
 /// Switches forwarding off again. A device that is gone has none.
 fn close(device: &str) {
-    match netlink::set_forwarding(device, false) {
+    match Netlink::set_forwarding(device, false) {
         Ok(()) => tracing::info!(%device, "forwarding switched off again"),
         Err(error) => {
             tracing::debug!(%device, error = %crate::error_chain(&error), "forwarding left as it is");

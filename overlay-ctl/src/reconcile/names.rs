@@ -1,6 +1,6 @@
 use super::{DeviceId, LocalNode, ObservedDevice, PublishedPorts, Tables};
 use crate::{
-    dns::{Namespace, Names, NetworkNames},
+    dns::{Names, Namespace, NetworkNames},
     gateway::Target,
     model::{Endpoint, EndpointId, Location, Network},
     state::View,
