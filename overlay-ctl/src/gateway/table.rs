@@ -1,6 +1,6 @@
 //! The table `ip overlay`, kept as wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::{NfCmd, NfListObject, NfObject};
 use serde_json::Value;
@@ -52,6 +52,25 @@ impl Table {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Reads the table that stands, and changes nothing.
+    ///
+    /// # Errors
+    /// [`GatewayError`]: `nft` is missing, or the kernel has no nftables.
+    pub async fn open() -> Result<Self, GatewayError> {
+        Ok(Self { known: Some(read().await?), dialect: None })
+    }
+
+    /// Devices whose forwarding was switched on for the endpoints' sake, as the table that stands says.
+    #[must_use]
+    pub fn forwarding(&self) -> BTreeSet<String> {
+        match &self.known {
+            Some(Known::Stands(observed)) => {
+                observed.contents.iter().flat_map(|contents| contents.opened.clone()).collect()
+            }
+            _ => BTreeSet::new(),
+        }
     }
 
     /// Makes the kernel's table as `rules` want it, in one transaction: elements that differ are added
