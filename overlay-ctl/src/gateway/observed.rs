@@ -202,3 +202,99 @@ fn host_port(host: Ipv4Addr, protocol: &Value, port: &Value) -> Option<HostPort>
 fn port_number(value: &Value) -> Option<NonZeroU16> {
     u16::try_from(value.as_u64()?).ok()?.try_into().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::gateway::rules;
+
+    /// As nft would list what we write.
+    fn listed() -> Vec<Value> {
+        let mut objects = vec![json!({"metainfo": {"version": "1.0.6"}})];
+        objects.push(json!({"table": {"family": "ip", "name": "overlay", "handle": 1}}));
+        let skeleton = rules::skeleton("ov_gwbridge", "172.18.0.0/16".parse().unwrap());
+        objects.extend(skeleton.iter().map(|object| serde_json::to_value(object).unwrap()));
+        objects
+    }
+
+    fn wanted() -> Vec<Value> {
+        skeleton(&rules::skeleton("ov_gwbridge", "172.18.0.0/16".parse().unwrap()))
+    }
+
+    fn with_elements(name: &str, elements: Value) -> Vec<Value> {
+        let mut objects = listed();
+        let map = objects
+            .iter_mut()
+            .find_map(|object| object.get_mut("map").filter(|map| map["name"] == name));
+        map.unwrap()["elem"] = elements;
+        objects
+    }
+
+    #[test]
+    fn what_differs_between_versions_and_readings_is_no_difference() {
+        let text = serde_json::to_string(&listed()).unwrap();
+        // Handles, counts, the order of a set, a flag alone (1.0.9), objects in another order.
+        let text = text
+            .replace(r#""table":"overlay","#, r#""table":"overlay","handle":7,"#)
+            .replace(r#""packets":0"#, r#""packets":12"#)
+            .replace(r#"["ov_gwbridge","lo"]"#, r#"["lo","ov_gwbridge"]"#)
+            .replace(r#""flags":["daddr"]"#, r#""flags":"daddr""#);
+        let mut objects: Vec<Value> = serde_json::from_str(&text).unwrap();
+        objects.sort_by_key(|object| object.get("chain").is_none());
+        assert_ne!(objects, listed());
+        assert_eq!(Observed::new(objects).skeleton, wanted());
+    }
+
+    #[test]
+    fn what_somebody_changed_is_a_difference() {
+        let text = serde_json::to_string(&listed()).unwrap();
+        for (ours, theirs) in [
+            (r#""policy":"accept""#, r#""policy":"drop""#),
+            (r#""op":"!=""#, r#""op":"==""#),
+            (r#""lo""#, r#""eth0""#),
+            (r#""prio":-100"#, r#""prio":-99"#),
+            (r#""len":16"#, r#""len":24"#),
+            ("answers to endpoints", "mine"),
+            (r#"{"drop":null}"#, r#"{"accept":null}"#),
+            (r#""handle":1"#, r#""flags":"dormant""#),
+        ] {
+            assert!(text.contains(ours), "{ours}");
+            let objects = serde_json::from_str(&text.replacen(ours, theirs, 1)).unwrap();
+            assert_ne!(Observed::new(objects).skeleton, wanted(), "{theirs}");
+        }
+        let mut swapped = listed();
+        let last = swapped.len() - 1;
+        swapped.swap(last, last - 1);
+        assert_ne!(Observed::new(swapped).skeleton, wanted(), "the order of rules counts");
+    }
+
+    #[test]
+    fn elements_that_are_none_of_ours_are_seen() {
+        assert_eq!(Observed::new(listed()).contents, Some(Contents::default()));
+        let key = json!({"concat": [6, 80]});
+        let both = || {
+            let mut objects = with_elements(ON_ALL_TO_PORT, json!([[key, 80]]));
+            let map = objects.iter_mut().find(|object| object["map"]["name"] == ON_ALL_TO_ADDRESS);
+            map.unwrap()["map"]["elem"] = json!([[key, "172.18.0.2"]]);
+            objects
+        };
+        let contents = Observed::new(both()).contents.unwrap();
+        assert_eq!(contents.published.len(), 1);
+        for (name, elements) in [
+            (ON_ALL_TO_PORT, json!([[key, 80]])),
+            (ON_ALL_TO_ADDRESS, json!([[key, "172.18.0.2"]])),
+            (ON_ALL_TO_PORT, json!([[{"concat": [1, 80]}, 80]])),
+            (ON_ALL_TO_PORT, json!([[{"elem": {"val": key, "timeout": 5}}, 80]])),
+            (ON_ONE_TO_PORT, json!([[key, 80]])),
+            (ON_ALL_TO_PORT, json!([[key, {"range": [80, 90]}]])),
+        ] {
+            assert_eq!(
+                Observed::new(with_elements(name, elements.clone())).contents,
+                None,
+                "{elements}"
+            );
+        }
+    }
+}

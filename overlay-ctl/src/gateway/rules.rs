@@ -12,24 +12,26 @@
 //! is more than nft 1.0.6 (Debian 12) reads as JSON.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
     num::NonZeroU16,
 };
 
 use nftables::{
-    expr::{
-        CT, Elem, Expression, Fib, FibFlag, FibResult, Map as Lookup, Meta, MetaKey,
-        NamedExpression, Payload, PayloadField, Prefix, SetItem,
-    },
+    expr::{Elem, Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression},
     schema::{Chain, Element, Map, NfListObject, Rule, Set, SetType, SetTypeValue, Table},
-    stmt::{AnonymousCounter, Counter, JumpTarget, Match, NAT, Operator, Statement},
+    stmt::{JumpTarget, Operator, Statement},
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 use nix::libc;
 
-use super::HostPort;
+use super::{
+    HostPort,
+    expression::{
+        compare, counter, destination_port, dnat, either, equal, has, ip, meta, named, number,
+        prefix, text,
+    },
+};
 use crate::model::{Subnet, Transport};
 
 pub(super) const FAMILY: NfFamily = NfFamily::IP;
@@ -332,82 +334,6 @@ fn chain(name: &'static str, hook: Option<(NfChainType, NfHook, i32)>) -> NfList
         chain.policy = Some(NfChainPolicy::Accept);
     }
     NfListObject::Chain(chain)
-}
-
-fn dnat(key: Vec<Expression<'static>>, to_address: &str, to_port: &str) -> Statement<'static> {
-    let lookup = |map: &str| {
-        let key = named(NamedExpression::Concat(key.clone()));
-        named(NamedExpression::Map(Box::new(Lookup { key, data: text(format!("@{map}")) })))
-    };
-    Statement::DNAT(Some(NAT {
-        addr: Some(lookup(to_address)),
-        family: None,
-        port: Some(lookup(to_port)),
-        flags: None,
-    }))
-}
-
-fn counter() -> Statement<'static> {
-    let zero = AnonymousCounter { packets: Some(0), bytes: Some(0) };
-    Statement::Counter(Counter::Anonymous(Some(zero)))
-}
-
-/// A bit field of the packet's connection has one of these bits.
-fn has(key: &'static str, bits: Expression<'static>) -> Statement<'static> {
-    let key = NamedExpression::CT(CT { key: key.into(), family: None, dir: None });
-    compare(named(key), Operator::IN, bits)
-}
-
-fn equal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    compare(left, Operator::EQ, right)
-}
-
-fn compare(
-    left: Expression<'static>,
-    op: Operator,
-    right: Expression<'static>,
-) -> Statement<'static> {
-    Statement::Match(Match { left, right, op })
-}
-
-fn either(names: &[&str]) -> Expression<'static> {
-    let items = names.iter().map(|name| SetItem::Element(text((*name).to_owned())));
-    named(NamedExpression::Set(items.collect()))
-}
-
-fn ip(field: &'static str) -> Expression<'static> {
-    field_of("ip", field)
-}
-
-/// TCP, UDP and SCTP have it in the same place.
-fn destination_port() -> Expression<'static> {
-    field_of("th", "dport")
-}
-
-fn field_of(protocol: &'static str, field: &'static str) -> Expression<'static> {
-    let field = PayloadField { protocol: protocol.into(), field: field.into() };
-    named(NamedExpression::Payload(Payload::PayloadField(field)))
-}
-
-fn meta(key: MetaKey) -> Expression<'static> {
-    named(NamedExpression::Meta(Meta { key }))
-}
-
-fn prefix(address: Ipv4Addr, length: u8) -> Expression<'static> {
-    let prefix = Prefix { addr: Box::new(text(address.to_string())), len: length.into() };
-    named(NamedExpression::Prefix(prefix))
-}
-
-fn named(expression: NamedExpression<'static>) -> Expression<'static> {
-    Expression::Named(expression)
-}
-
-fn text(text: impl Into<Cow<'static, str>>) -> Expression<'static> {
-    Expression::String(text.into())
-}
-
-fn number(number: impl Into<u32>) -> Expression<'static> {
-    Expression::Number(number.into())
 }
 
 #[cfg(test)]

@@ -28,7 +28,11 @@ fn one(
     BTreeSet::from([(transport, host, port(number))])
 }
 
-/// A namespace whose only address is localhost's and 10.0.0.1.
+fn all<const N: usize>(ports: [BTreeSet<HostPort>; N]) -> BTreeSet<HostPort> {
+    ports.into_iter().flatten().collect()
+}
+
+/// A namespace whose only addresses are localhost's and 10.0.0.1.
 fn host() -> Netns {
     let host = Netns::new("host");
     host.sh("ip addr add 10.0.0.1/32 dev lo");
@@ -80,20 +84,10 @@ fn a_port_that_a_program_has_is_found() {
         let error = check_free(&one(Tcp, Ipv4Addr::new(192, 0, 2, 1), 8080)).unwrap_err();
         assert!(matches!(error, PortTaken::NoSuchAddress { .. }), "{error}");
         let _listener = TcpListener::bind((ANY, 8080)).unwrap();
-        let two = [one(Tcp, ANY, 8079), one(Tcp, ANY, 8080)].concat_all();
+        let two = all([one(Tcp, ANY, 8079), one(Tcp, ANY, 8080)]);
         let error = check_free(&two).unwrap_err().to_string();
         assert!(error.contains("tcp port 8080 of this host"), "{error}");
     });
-}
-
-trait ConcatAll {
-    fn concat_all(self) -> BTreeSet<HostPort>;
-}
-
-impl<const N: usize> ConcatAll for [BTreeSet<HostPort>; N] {
-    fn concat_all(self) -> BTreeSet<HostPort> {
-        self.into_iter().flatten().collect()
-    }
 }
 
 #[test]
@@ -125,7 +119,7 @@ fn a_port_that_is_kept_is_nobody_elses() {
     let host = host();
     inside(&host, || {
         let mut kept = Reservations::default();
-        let wanted = [one(Tcp, ANY, 8080), one(Udp, LOCAL, 53), one(Sctp, ANY, 99)].concat_all();
+        let wanted = all([one(Tcp, ANY, 8080), one(Udp, LOCAL, 53), one(Sctp, ANY, 99)]);
         assert!(kept.hold(&wanted).is_empty());
         assert!(kept.hold(&wanted).is_empty(), "again: nothing to do");
         // std sets SO_REUSEADDR, as servers do.
@@ -137,7 +131,7 @@ fn a_port_that_is_kept_is_nobody_elses() {
 
         // An address that comes later; a port that another has.
         let other = TcpListener::bind((LOCAL, 9000)).unwrap();
-        let more = [one(Tcp, Ipv4Addr::new(192, 0, 2, 1), 80), one(Tcp, ANY, 9000)].concat_all();
+        let more = all([one(Tcp, Ipv4Addr::new(192, 0, 2, 1), 80), one(Tcp, ANY, 9000)]);
         let missing = kept.hold(&more);
         assert!(matches!(missing[..], [PortTaken::Bound { .. }]), "{missing:?}");
         drop(other);
@@ -155,7 +149,7 @@ fn ports_that_the_node_keeps_are_its_own() {
     let host = host();
     inside(&host, || {
         let mut kept = Reservations::default();
-        let wanted = [one(Tcp, ANY, 8080), one(Udp, ANY, 53), one(Tcp, LOCAL, 9000)].concat_all();
+        let wanted = all([one(Tcp, ANY, 8080), one(Udp, ANY, 53), one(Tcp, LOCAL, 9000)]);
         assert!(kept.hold(&wanted).is_empty());
         assert!(check_free(&wanted).is_err(), "a stranger to the reservations");
         kept.check_free(&wanted).unwrap();
