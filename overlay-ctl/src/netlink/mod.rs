@@ -21,6 +21,7 @@ mod underlay;
 pub use barrier::Outside;
 pub use changes::Change;
 pub use error::{GroError, NetlinkError, PortError, UnderlayError};
+pub(crate) use netns::Netns;
 pub use netns::NetnsId;
 pub use next_hop::NextHop;
 pub use port::{ObservedPeer, ObservedPort, PORT_PREFIX, PortSpec, port_name};
