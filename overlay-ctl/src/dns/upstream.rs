@@ -39,10 +39,10 @@ pub(super) struct Upstreams {
 }
 
 impl Upstreams {
-    fn parse(text: &[u8]) -> Result<Self, resolv_conf::ParseError> {
-        let config = Config::parse(text)?;
+    fn parse(text: &str) -> Self {
+        let config = Config::parse(understood(text)).unwrap_or_default();
         let timeout = Duration::from_secs(config.timeout.clamp(1, TIMEOUT_MAX).into());
-        Ok(Self {
+        Self {
             // 127.0.0.11 is where we ourselves answer: a file copied out of an endpoint's namespace
             // would have us ask ourselves.
             servers: config
@@ -56,13 +56,31 @@ impl Upstreams {
             total: (timeout * config.attempts.clamp(1, ATTEMPTS_MAX)).min(TOTAL_MAX),
             rotate: config.rotate,
             tcp: config.use_vc,
-        })
+        }
     }
 
     fn none() -> Self {
         let second = Duration::from_secs(1);
         Self { servers: Vec::new(), timeout: second, total: second, rotate: false, tcp: false }
     }
+}
+
+/// The lines and options that the parser knows. The C library passes over what it does not
+/// understand, where the parser gives up the whole file.
+fn understood(text: &str) -> String {
+    let mut known = String::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let parts: Vec<String> = match words.next() {
+            Some("options") => words.map(|option| format!("options {option}")).collect(),
+            _ => vec![line.to_owned()],
+        };
+        for part in parts.into_iter().filter(|part| Config::parse(part).is_ok()) {
+            known.push_str(&part);
+            known.push('\n');
+        }
+    }
+    known
 }
 
 fn address(server: &ScopedIp) -> Option<SocketAddr> {
@@ -137,8 +155,7 @@ impl ResolvConf {
     }
 
     fn read(&self) -> io::Result<Upstreams> {
-        let text = fs::read(&self.path)?;
-        Upstreams::parse(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        Ok(Upstreams::parse(&String::from_utf8_lossy(&fs::read(&self.path)?)))
     }
 }
 
@@ -147,7 +164,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Upstreams {
-        Upstreams::parse(text.as_bytes()).unwrap()
+        Upstreams::parse(text)
     }
 
     #[test]
@@ -165,6 +182,15 @@ mod tests {
         assert_eq!(servers("nameserver fe80::1%lo"), "[fe80::1%1]:53");
         assert_eq!(servers("nameserver fe80::1%no-such-device"), "");
         assert_eq!(servers("# nothing"), "");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_passed_over() {
+        let upstreams = parse(
+            "nameserver ten\nnameserver 10.0.0.1 # the first\nwhatever\noptions new timeout:3 rotate\n",
+        );
+        assert_eq!(upstreams.servers, ["10.0.0.1:53".parse().unwrap()]);
+        assert_eq!((upstreams.timeout.as_secs(), upstreams.rotate), (3, true));
     }
 
     #[test]
