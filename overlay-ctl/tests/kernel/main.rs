@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod datapath;
+mod dns;
+mod dns_fixture;
+mod dns_forward;
 #[path = "../support/lab.rs"]
 mod lab;
 mod netlink;
