@@ -113,7 +113,7 @@ impl Request {
             Decision::Answer(answer) => match records(&self.query.name, answer, turn) {
                 Ok(records) => (ResponseCode::NoError, records),
                 Err(error) => {
-                    tracing::warn!(query = %self.query, %error, "a name of ours does not fit DNS");
+                    tracing::debug!(query = %self.query, %error, "a name of ours does not fit DNS");
                     (ResponseCode::ServFail, Vec::new())
                 }
             },
@@ -184,7 +184,7 @@ impl Request {
             &mut encoder,
         );
         if let Err(error) = outcome {
-            tracing::warn!(query = %self.query, %error, "an answer could not be written");
+            tracing::debug!(query = %self.query, %error, "an answer could not be written");
             header_only(&self.metadata, ResponseCode::ServFail, reply);
         }
     }
@@ -231,7 +231,7 @@ pub(super) fn header_only(request: &Metadata, code: ResponseCode, reply: &mut Ve
     let header = Header { metadata, counts: Default::default() };
     // Twelve bytes always fit; were they not written, the client would hear nothing and ask again.
     if let Err(error) = header.emit(&mut encoder) {
-        tracing::warn!(%error, "an answer could not be written");
+        tracing::debug!(%error, "an answer could not be written");
     }
 }
 
@@ -279,3 +279,7 @@ pub(super) fn judge(message: &[u8], id: u16, query: &Query) -> Verdict {
         _ => Verdict::Answer,
     }
 }
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

@@ -365,7 +365,7 @@ fn sockets_and_files_go_with_the_endpoints() {
         node.set_well(all.clone());
     }
     assert_eq!(node.count(), 2);
-    assert_eq!(node.remove_files(), [String::new(); 0]);
+    assert_eq!(node.remove_files(), NO_TROUBLE);
     assert!(!node.folder.path().join("netns").exists());
     node.drop_resolvers();
     eventually("the sockets' end", || free(&web1) && free(&web3));

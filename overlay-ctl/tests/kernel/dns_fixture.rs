@@ -28,6 +28,7 @@ use tokio::{runtime::Runtime, sync::Mutex};
 use super::lab::{Netns, enter};
 
 pub(super) const BOUND: Duration = Duration::from_secs(20);
+pub(super) const NO_TROUBLE: [String; 0] = [];
 pub(super) const RESOLVER: &str = "127.0.0.11:53";
 pub(super) const UPSTREAM: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
@@ -111,7 +112,7 @@ impl Node {
 
     #[track_caller]
     pub(super) fn set_well(&self, names: Names) {
-        assert_eq!(self.set(names), [String::new(); 0]);
+        assert_eq!(self.set(names), NO_TROUBLE);
     }
 
     pub(super) fn remove_files(&self) -> Vec<String> {
