@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod datapath;
+mod dns;
+mod dns_fixture;
+mod dns_forward;
 mod gateway;
 mod gateway_ports;
 mod gateway_table;
