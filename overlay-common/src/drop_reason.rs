@@ -76,7 +76,7 @@ drop_reasons! {
     VlanUnsupported = 5, "vlan_unsupported", "The frame carries an 802.1Q or 802.1ad tag.";
     UnknownDestination = 6, "unknown_destination", "No endpoint of the network has the destination MAC.";
     BroadcastOff = 7, "broadcast_off", "Broadcast or multicast on a network that carries none.";
-    ArpNotRequest = 8, "arp_not_request", "An ARP packet that is not an Ethernet/IPv4 request: nobody asked for it.";
+    ArpNotRequest = 8, "arp_not_request", "An ARP packet that is not an Ethernet/IPv4 request (on the gateway leg: nor an answer): nobody asked for it.";
     ArpUnknownTarget = 9, "arp_unknown_target", "An ARP request for an address that no endpoint of the network has.";
     ArpOwnAddress = 10, "arp_own_address", "An ARP request for the sender's own address (an announcement): the map says it better.";
     ArpFromUnderlay = 11, "arp_from_underlay", "ARP inside VXLAN: ARP never crosses the underlay.";
@@ -101,6 +101,7 @@ drop_reasons! {
     VxlanFromEndpoint = 30, "vxlan_from_endpoint", "UDP to the VXLAN port on the gateway leg: masqueraded, it would come from a VTEP's address.";
     LoopbackDestination = 31, "loopback_destination", "To 127.0.0.0/8 on the gateway leg: what listens on the host's loopback is not for endpoints.";
     ControllerPort = 32, "controller_port", "From an endpoint to the address and port of a node's API.";
+    SourceRoute = 33, "source_route", "An IPv4 source route on the gateway leg: its last destination is not the one that was checked.";
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
     verdict::Decision,
 };
 use aya_ebpf::{helpers::bpf_redirect, programs::TcContext};
-use overlay_common::{DropReason, FLAG_FORWARDS, NeighKey, PortEntry, ip16_from_v4};
+use overlay_common::{DropReason, FLAG_FORWARDS, MacBytes, NeighKey, PortEntry, ip16_from_v4};
 
 /// Answers what the endpoint on `port` asks, whether it asks all or one: the kernel's own probes of
 /// a neighbour that it knows are unicast.
@@ -32,10 +32,16 @@ pub fn answer(ctx: &TcContext, port: &PortEntry) -> Result<Decision, DropReason>
     }
     let asked = NeighKey { vni: port.vni, ip: ip16_from_v4(arp.target_ip) };
     let Some(found) = maps::neigh(&asked) else { return Err(DropReason::ArpUnknownTarget) };
-    arp.answer(found.mac);
+    send_answer(ctx, arp, found.mac)
+}
+
+/// Turns the request around: `mac` has the address asked for, says `mac`.
+#[inline(always)]
+pub fn send_answer(ctx: &TcContext, arp: &mut Arp, mac: MacBytes) -> Result<Decision, DropReason> {
+    arp.answer(mac);
     let eth: &mut Ethernet = header(ctx, 0)?;
     eth.dst = eth.src;
-    eth.src = found.mac;
+    eth.src = mac;
     // SAFETY: no preconditions. Out of the device that it came in by: back to the asker.
     let action = unsafe { bpf_redirect(frame::ifindex(ctx), 0) };
     Ok(Decision::Redirect(action as i32))

@@ -8,6 +8,7 @@ pub const ETH_P_ARP: u16 = 0x0806;
 pub const ETH_P_8021Q: u16 = 0x8100;
 pub const ETH_P_IPV6: u16 = 0x86dd;
 pub const ETH_P_8021AD: u16 = 0x88a8;
+pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 
 /// Ethernet II.
@@ -122,6 +123,17 @@ impl Ipv4 {
     }
 
     #[inline(always)]
+    pub fn version(&self) -> u8 {
+        self.version_ihl >> 4
+    }
+
+    /// Header and payload in bytes, as the header says; 0 also for a super-packet (see [`Self::udp`]).
+    #[inline(always)]
+    pub fn total_len(&self) -> usize {
+        usize::from(u16::from_be(self.tot_len))
+    }
+
+    #[inline(always)]
     pub fn has_options(&self) -> bool {
         self.version_ihl != 0x45
     }
@@ -192,6 +204,49 @@ impl Udp {
     }
 }
 
+/// How UDP and TCP begin.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Ports {
+    src: u16,
+    dst: u16,
+}
+
+impl Ports {
+    /// Where [`Self::destination`] lies.
+    pub const DESTINATION_AT: usize = core::mem::offset_of!(Self, dst);
+
+    #[inline(always)]
+    pub fn destination(&self) -> u16 {
+        u16::from_be(self.dst)
+    }
+}
+
+/// TCP up to its flags (RFC 9293, section 3.1).
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct TcpStart {
+    ports: Ports,
+    sequence: u32,
+    acknowledgment: u32,
+    data_offset: u8,
+    pub flags: u8,
+}
+
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+impl TcpStart {
+    /// Where `flags` lie.
+    pub const FLAGS_AT: usize = core::mem::offset_of!(Self, flags);
+
+    /// A segment with these flags asks for a connection.
+    #[inline(always)]
+    pub fn opens(flags: u8) -> bool {
+        flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+    }
+}
+
 /// VXLAN (RFC 7348, section 5).
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
@@ -252,10 +307,19 @@ const ARP_REPLY: u16 = 2;
 impl Arp {
     #[inline(always)]
     pub fn is_request(&self) -> bool {
+        self.is_ipv4_over_ethernet() && self.operation == ARP_REQUEST.to_be()
+    }
+
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.is_ipv4_over_ethernet() && self.operation == ARP_REPLY.to_be()
+    }
+
+    #[inline(always)]
+    fn is_ipv4_over_ethernet(&self) -> bool {
         self.hardware == ARP_ETHERNET.to_be()
             && self.protocol == ETH_P_IP.to_be()
             && self.lengths == ARP_LENGTHS.to_be()
-            && self.operation == ARP_REQUEST.to_be()
     }
 
     /// Turns the request into the answer that `mac` has the address asked for.
@@ -275,4 +339,5 @@ const _: () = {
     assert!(size_of::<Ipv4>() == 20);
     assert!(size_of::<Outer>() == overlay_common::VXLAN_OVERHEAD as usize);
     assert!(size_of::<Arp>() == 28);
+    assert!(size_of::<TcpStart>() == 14);
 };

@@ -14,6 +14,7 @@ mod encap;
 mod flood;
 mod frame;
 mod from_endpoint;
+mod from_gateway;
 mod from_underlay;
 mod headers;
 mod maps;
@@ -38,6 +39,17 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
     let mut trace = verdict::Trace::default();
     let decided = from_underlay::handle(&ctx, &mut trace);
     verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
+}
+
+/// TC ingress, host side of an endpoint's gateway leg: what it sends to the world, and would send to its
+/// neighbours.
+#[classifier]
+pub fn from_gateway(ctx: TcContext) -> i32 {
+    let len = ctx.len();
+    let decided = from_gateway::handle(&ctx);
+    // The leg is of no network.
+    let trace = verdict::Trace::default();
+    verdict::finish(&ctx, Direction::FromGateway, len, trace, decided)
 }
 
 #[panic_handler]

@@ -19,6 +19,8 @@ use overlay_common::{
 pub enum Decision {
     /// It is none of ours: the next program and the stack see it as it came.
     Pass,
+    /// It is ours, and may go on: the next program and the stack see it as it came.
+    Allow,
     /// A redirect helper's return value.
     Redirect(i32),
     /// Copies of it have gone out; the original ends here, and is no drop.
@@ -42,6 +44,10 @@ pub fn finish(
 ) -> i32 {
     match decided {
         Ok(Decision::Pass) => TC_ACT_UNSPEC,
+        Ok(Decision::Allow) => {
+            count(0, direction, len);
+            TC_ACT_UNSPEC
+        }
         Ok(Decision::Redirect(TC_ACT_SHOT)) => {
             dropped(ctx, direction, len, trace, DropReason::RedirectFailed)
         }

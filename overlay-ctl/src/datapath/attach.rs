@@ -50,16 +50,18 @@ impl Hook {
 pub(super) enum Role {
     Underlay,
     Endpoint,
+    Gateway,
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 2] = [Self::Underlay, Self::Endpoint];
+    pub(super) const ALL: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
 
     /// The program's name in the object.
     pub(super) fn program(self) -> &'static str {
         match self {
             Self::Underlay => "from_underlay",
             Self::Endpoint => "from_endpoint",
+            Self::Gateway => "from_gateway",
         }
     }
 
@@ -68,6 +70,7 @@ impl Role {
         match self {
             Self::Underlay => "underlay-",
             Self::Endpoint => "endpoint-",
+            Self::Gateway => "gateway-",
         }
     }
 }

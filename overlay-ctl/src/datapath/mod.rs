@@ -60,6 +60,7 @@ pub struct Datapath {
     config: Config,
     hook: Hook,
     endpoints: BTreeSet<u32>,
+    gateways: BTreeSet<u32>,
     events_taken: Arc<AtomicBool>,
 }
 
@@ -69,6 +70,7 @@ impl std::fmt::Debug for Datapath {
             .field("bpffs", &self.folders.root)
             .field("hook", &self.hook)
             .field("endpoints", &self.endpoints)
+            .field("gateways", &self.gateways)
             .finish_non_exhaustive()
     }
 }
@@ -110,8 +112,9 @@ impl Datapath {
         // Before any program that reads it runs.
         maps.set_config(&config)?;
         let events_taken = Arc::default();
-        let endpoints = BTreeSet::new();
-        let mut datapath = Self { folders, programs, maps, config, hook, endpoints, events_taken };
+        let (endpoints, gateways) = Default::default();
+        let mut datapath =
+            Self { folders, programs, maps, config, hook, endpoints, gateways, events_taken };
         datapath.take_over(&underlay)?;
         Ok(datapath)
     }
@@ -119,8 +122,13 @@ impl Datapath {
     fn take_over(&mut self, underlay: &str) -> Result<(), DatapathError> {
         let wanted = Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex };
         for place in attach::places(&self.folders.links)? {
-            if self.replace(place)? && place.role == Role::Endpoint {
-                self.endpoints.insert(place.ifindex);
+            if !self.replace(place)? {
+                continue;
+            }
+            match place.role {
+                Role::Underlay => {}
+                Role::Endpoint => _ = self.endpoints.insert(place.ifindex),
+                Role::Gateway => _ = self.gateways.insert(place.ifindex),
             }
         }
         self.ensure(wanted, underlay)?;
@@ -186,6 +194,35 @@ impl Datapath {
     #[must_use]
     pub fn attached(&self) -> BTreeSet<u32> {
         self.endpoints.clone()
+    }
+
+    /// Attaches `from_gateway` to the host's side of a gateway leg. Where it is attached already, it is
+    /// replaced by this process' own.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
+    pub fn attach_gateway(&mut self, ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
+        self.ensure(Place { role: Role::Gateway, ifindex }, ifname)?;
+        self.gateways.insert(ifindex);
+        Ok(())
+    }
+
+    /// Detaches it. No error where it is not attached, or where the device has gone. A leg without it
+    /// is open to its neighbours: take the leg off the bridge first, or down.
+    ///
+    /// # Errors
+    /// [`DatapathError::Attach`], [`DatapathError::Folder`].
+    pub fn detach_gateway(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        attach::detach(&self.folders.links, Place { role: Role::Gateway, ifindex })?;
+        self.gateways.remove(&ifindex);
+        Ok(())
+    }
+
+    /// The host-side devices that have `from_gateway`, as [`Datapath::attached`] has it of
+    /// `from_endpoint`.
+    #[must_use]
+    pub fn attached_gateways(&self) -> BTreeSet<u32> {
+        self.gateways.clone()
     }
 
     /// What was forwarded (None) and what was dropped, summed over the CPUs, since the maps were made.

@@ -1,5 +1,5 @@
 use crate::model::{EndpointId, NodeId, Revision};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What one node's kernel holds, as its reconciler says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,19 @@ pub struct LocalStatus {
     pub fallbacks: Vec<String>,
     /// Nodes whose next hop is not resolved: packets to them take the slower path.
     pub unresolved: Vec<NodeId>,
+    /// The way to and from the outside.
+    pub gateway: GatewayHealth,
+}
+
+/// What a node does for the way to and from the outside.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GatewayHealth {
+    /// Ports of the node that lead to an endpoint.
+    pub published: usize,
+    /// Devices whose forwarding the node switched on.
+    pub forwarding: BTreeSet<String>,
+    /// Namespaces in which names resolve.
+    pub resolvers: usize,
 }
 
 /// How one endpoint on this node is.

@@ -13,16 +13,17 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry, MAP_CONFIG,
-    MAP_EVENTS, MAP_FDB, MAP_FLOOD, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX,
-    NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
+    ApiKey, Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry,
+    GatewayPortEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD, MAP_GATEWAY_PORTS,
+    MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX, NeighEntry, NeighKey, NodeEntry,
+    NodeKey, PortEntry, metric_index,
 };
 use overlay_lab::{Requirement, missing, skip};
 
 use super::{
     devices::Home,
     tap::Tap,
-    world::{PORT_A, PORT_B, UNDERLAY, World},
+    world::{LEG_A, LEG_B, PORT_A, PORT_B, UNDERLAY, World},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
@@ -71,6 +72,8 @@ pub(crate) struct Bench {
     ports: HashMap<MapData, u32, PortEntry>,
     nodes: HashMap<MapData, NodeKey, NodeEntry>,
     flood: HashMap<MapData, u32, FloodEntry>,
+    gateway_ports: HashMap<MapData, u32, GatewayPortEntry>,
+    apis: HashMap<MapData, ApiKey, u64>,
     metrics: PerCpuArray<MapData, Counter>,
     events: RingBuf<MapData>,
     filled: World,
@@ -99,6 +102,8 @@ impl Bench {
             ports: table(&mut programs, MAP_PORTS),
             nodes: table(&mut programs, MAP_NODES),
             flood: table(&mut programs, MAP_FLOOD),
+            gateway_ports: table(&mut programs, MAP_GATEWAY_PORTS),
+            apis: table(&mut programs, MAP_APIS),
             metrics: PerCpuArray::try_from(map(&mut programs, MAP_METRICS)).expect("METRICS"),
             events: RingBuf::try_from(map(&mut programs, MAP_EVENTS)).expect("EVENTS"),
             programs,
@@ -109,12 +114,15 @@ impl Bench {
         for direction in Direction::ALL {
             bench.program(direction).load().expect("the verifier takes the program");
         }
-        let World { config: _, fdb, neigh, ports, nodes, flood } = &mut bench.filled;
+        let World { config: _, fdb, neigh, ports, nodes, flood, gateway_ports, apis } =
+            &mut bench.filled;
         fdb.clear();
         neigh.clear();
         ports.clear();
         nodes.clear();
         flood.clear();
+        gateway_ports.clear();
+        apis.clear();
         bench.fill(&World::default());
         bench
     }
@@ -125,7 +133,6 @@ impl Bench {
         program.try_into().expect("a classifier")
     }
 
-    /// Makes the maps hold the world and nothing else.
     /// Fills the maps with a world whose endpoints all route for others: they alone may send IPv6.
     pub(crate) fn fill_with_routers(&mut self) {
         let mut world = World::default();
@@ -133,6 +140,7 @@ impl Bench {
         self.fill(&world);
     }
 
+    /// Makes the maps hold the world and nothing else.
     pub(crate) fn fill(&mut self, world: &World) {
         let empty =
             Config { vtep: [0; 16], underlay_ifindex: 0, vxlan_port: 0, ttl: 0, pad: 0, flags: 0 };
@@ -142,6 +150,8 @@ impl Bench {
         replace(&mut self.ports, &self.filled.ports, &world.ports);
         replace(&mut self.nodes, &self.filled.nodes, &world.nodes);
         replace(&mut self.flood, &self.filled.flood, &world.flood);
+        replace(&mut self.gateway_ports, &self.filled.gateway_ports, &world.gateway_ports);
+        replace(&mut self.apis, &self.filled.apis, &world.apis);
         self.filled = world.clone();
     }
 
@@ -261,15 +271,17 @@ impl Bench {
     fn read_metrics(&self) -> Counts {
         let mut counts = Counts::new();
         // Reasons that nobody has named yet are looked at as well: none may be counted.
-        for index in 0..(DropReason::COUNT + 1) * Direction::COUNT {
-            assert!(index < METRICS_MAX);
-            let direction = Direction::ALL[(index % Direction::COUNT) as usize];
-            let cpus = self.metrics.get(&index, 0).expect("METRICS has the index");
-            let sum = cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
-                packets: sum.packets + cpu.packets,
-                bytes: sum.bytes + cpu.bytes,
-            });
-            counts.insert((index / Direction::COUNT, direction), sum);
+        for reason in 0..=DropReason::COUNT {
+            for direction in Direction::ALL {
+                let index = metric_index(reason, direction);
+                assert!(index < METRICS_MAX);
+                let cpus = self.metrics.get(&index, 0).expect("METRICS has the index");
+                let sum = cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
+                    packets: sum.packets + cpu.packets,
+                    bytes: sum.bytes + cpu.bytes,
+                });
+                counts.insert((reason, direction), sum);
+            }
         }
         counts
     }
@@ -304,6 +316,16 @@ impl Bench {
         self.home.tap(PORT_B)
     }
 
+    /// Both ends of A's gateway leg.
+    pub(crate) fn tap_leg_a(&self) -> Tap {
+        self.home.tap(LEG_A)
+    }
+
+    /// Both ends of B's gateway leg.
+    pub(crate) fn tap_leg_b(&self) -> Tap {
+        self.home.tap(LEG_B)
+    }
+
     /// Both ends of the underlay.
     pub(crate) fn tap_underlay(&self) -> Tap {
         self.home.tap(UNDERLAY)
@@ -322,11 +344,12 @@ impl Verdict {
 }
 
 impl Skb {
-    /// By endpoint A's device, or by the underlay's.
+    /// By one of endpoint A's devices, or by the underlay's.
     pub(crate) fn usual(direction: Direction) -> Self {
         let ifindex = match direction {
             Direction::FromEndpoint => PORT_A,
             Direction::FromUnderlay => UNDERLAY,
+            Direction::FromGateway => LEG_A,
         };
         Self { ifindex, gso_size: 0 }
     }

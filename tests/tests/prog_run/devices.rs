@@ -14,7 +14,7 @@ use nix::{
 
 use super::{
     tap::{self, Tap},
-    world::{PORT_A, PORT_B, UNDERLAY, UNDERLAY_MAC},
+    world::{LEG_A, LEG_B, PORT_A, PORT_B, UNDERLAY, UNDERLAY_MAC},
 };
 
 /// Where the thread was before it went into a namespace of its own, on one CPU. Going back takes the
@@ -61,6 +61,8 @@ impl Home {
             ("port_a", PORT_A, String::new()),
             ("port_b", PORT_B, String::new()),
             ("underlay", UNDERLAY, format!("address {mac}")),
+            ("leg_a", LEG_A, String::new()),
+            ("leg_b", LEG_B, String::new()),
         ] {
             let peer = index + PEER;
             host += &format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use overlay_common::DropReason;
 
-use super::{cases::Expected, from_endpoint, from_underlay};
+use super::{cases::Expected, from_endpoint, from_gateway, from_underlay};
 
 /// Reasons that no packet brings about under test_run, each with why. There is none at present: the
 /// kernel's refusals come of super-packets that adjust_room can't handle, and of devices that are
@@ -15,15 +15,17 @@ const OUT_OF_REACH: &[(DropReason, &str)] = &[];
 fn every_reason_has_a_case() {
     let mut shown = BTreeSet::new();
     let mut names = BTreeSet::new();
-    for (table, cases) in
-        [("from_endpoint", from_endpoint::cases()), ("from_underlay", from_underlay::cases())]
-    {
+    for (table, cases) in [
+        ("from_endpoint", from_endpoint::cases()),
+        ("from_underlay", from_underlay::cases()),
+        ("from_gateway", from_gateway::cases()),
+    ] {
         for case in cases {
             assert!(names.insert((table, case.name)), "two cases are called {:?}", case.name);
             match case.expected {
                 Expected::Drop(reason) => shown.extend([reason]),
                 Expected::Replicated(lost) => shown.extend(lost),
-                Expected::Pass | Expected::Redirect => {}
+                Expected::Pass | Expected::Allow | Expected::Redirect => {}
             }
         }
     }

@@ -163,6 +163,7 @@ fn attached(direction: Direction, body: impl FnOnce(&mut Bench)) {
         let device = match direction {
             Direction::FromEndpoint => "port_a",
             Direction::FromUnderlay => "underlay",
+            Direction::FromGateway => "leg_a",
         };
         bench.attach(direction, device);
         body(bench);

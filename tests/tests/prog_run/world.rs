@@ -1,10 +1,12 @@
-//! What the maps hold: two endpoints on this node, one behind another node's VTEP.
+//! What the maps hold: two endpoints on this node, each with a leg on the gateway bridge, and one endpoint
+//! behind another node's VTEP.
 
 use std::collections::BTreeMap;
 
 use overlay_common::{
-    Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, IP16_NONE, Ip16, MacBytes, NODE_NEXT_HOP,
-    NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
+    ApiKey, Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, IP16_NONE, Ip16,
+    MacBytes, NODE_NEXT_HOP, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, VXLAN_PORT,
+    ip16_from_v4,
 };
 
 /// Somebody with addresses.
@@ -12,6 +14,13 @@ use overlay_common::{
 pub(crate) struct Station {
     pub(crate) mac: MacBytes,
     pub(crate) ip: [u8; 4],
+}
+
+impl Station {
+    /// The one with this address on the gateway bridge: its MAC says so.
+    pub(crate) const fn on_gateway(ip: [u8; 4]) -> Self {
+        Self { mac: [2, 0x42, ip[0], ip[1], ip[2], ip[3]], ip }
+    }
 }
 
 /// The network's VNI; its three bytes differ.
@@ -25,6 +34,19 @@ pub(crate) const B: Station = Station { mac: [2, 0, 0, 0, 0, 0xb], ip: [172, 16,
 pub(crate) const FAR: Station = Station { mac: [2, 0, 0, 0, 0, 0xc], ip: [172, 16, 16, 131] };
 /// In no map.
 pub(crate) const STRANGER: Station = Station { mac: [2, 0, 0, 0, 0, 0xd], ip: [172, 16, 16, 132] };
+
+/// A on its gateway leg, behind [`LEG_A`].
+pub(crate) const A_OUT: Station = Station::on_gateway([172, 18, 0, 3]);
+/// B on its gateway leg, behind [`LEG_B`].
+pub(crate) const B_OUT: Station = Station::on_gateway([172, 18, 0, 4]);
+/// The gateway bridge.
+pub(crate) const GATEWAY: Station = Station::on_gateway([172, 18, 0, 1]);
+/// Length of its subnet's prefix.
+pub(crate) const GATEWAY_PREFIX: u32 = 16;
+/// Somebody out there (RFC 5737).
+pub(crate) const OUTSIDE: [u8; 4] = [203, 0, 113, 7];
+/// Port of the nodes' API, at [`OWN_VTEP`] and at [`FAR_VTEP`].
+pub(crate) const API_PORT: u16 = 7400;
 
 /// This node's VTEP.
 pub(crate) const OWN_VTEP: [u8; 4] = [10, 10, 10, 101];
@@ -44,6 +66,8 @@ pub(crate) const ROUTER_MAC: MacBytes = [2, 0, 0, 0, 1, 2];
 pub(crate) const PORT_A: u32 = 11;
 pub(crate) const PORT_B: u32 = 12;
 pub(crate) const UNDERLAY: u32 = 13;
+pub(crate) const LEG_A: u32 = 14;
+pub(crate) const LEG_B: u32 = 15;
 /// No device has it.
 pub(crate) const NO_DEVICE: u32 = 999;
 
@@ -59,6 +83,8 @@ pub(crate) struct World {
     pub(crate) ports: BTreeMap<u32, PortEntry>,
     pub(crate) nodes: BTreeMap<NodeKey, NodeEntry>,
     pub(crate) flood: BTreeMap<u32, FloodEntry>,
+    pub(crate) gateway_ports: BTreeMap<u32, GatewayPortEntry>,
+    pub(crate) apis: BTreeMap<ApiKey, u64>,
 }
 
 impl Default for World {
@@ -77,6 +103,8 @@ impl Default for World {
             ports: BTreeMap::new(),
             nodes: BTreeMap::new(),
             flood: BTreeMap::from([(VNI, flood(&[FAR_VTEP], &[PORT_A, PORT_B]))]),
+            gateway_ports: BTreeMap::from([(LEG_A, leg(A_OUT)), (LEG_B, leg(B_OUT))]),
+            apis: BTreeMap::from([(api_key(OWN_VTEP), 1), (api_key(FAR_VTEP), 2)]),
         };
         world.endpoint(A, IP16_NONE, PORT_A);
         world.endpoint(B, IP16_NONE, PORT_B);
@@ -169,6 +197,21 @@ pub(crate) fn fdb_key(mac: MacBytes) -> FdbKey {
 /// The key of a VTEP.
 pub(crate) fn node_key(vtep: [u8; 4]) -> NodeKey {
     NodeKey { vtep: ip16_from_v4(vtep) }
+}
+
+/// The key of a node's API.
+pub(crate) fn api_key(ip: [u8; 4]) -> ApiKey {
+    ApiKey { ip: ip16_from_v4(ip), port: u32::from(API_PORT) }
+}
+
+fn leg(who: Station) -> GatewayPortEntry {
+    GatewayPortEntry {
+        ip: ip16_from_v4(who.ip),
+        gateway: ip16_from_v4(GATEWAY.ip),
+        mask: (u32::MAX << (32 - GATEWAY_PREFIX)).to_be_bytes(),
+        mac: who.mac,
+        gateway_mac: GATEWAY.mac,
+    }
 }
 
 /// A network's receivers of broadcast and multicast.

@@ -1,0 +1,256 @@
+//! What an endpoint sends on its gateway leg. It may speak with the gateway, and through it with the
+//! world; its neighbours on the bridge never hear a byte of it, whatever the frame and whatever the
+//! node's firewall holds at the moment.
+//!
+//! Nothing that passes can be for a neighbour: the frame is to the bridge's own MAC, so the bridge hands
+//! it up and to no port, and the packet's destination is the gateway or lies beyond its subnet, so that
+//! no route leads back. ARP never enters the bridge but as a unicast answer to the gateway.
+//!
+//! Left to the node's stack, which takes them as from any host: ICMP redirects (the kernel believes only
+//! a route's own gateway, and an endpoint can't speak in another's name), IP in IP and other tunnels
+//! (they end where somebody set one up), link-local destinations (the bridge's subnet is the only one
+//! behind it, and an answer to ARP for another address is dropped here). FLAG_FORWARDS has no say: a
+//! router for its network is no router for the gateway bridge.
+
+use crate::{
+    arp,
+    frame::{self, header, linear, same_mac},
+    headers::{
+        Arp, ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ports, TcpStart,
+    },
+    maps,
+    verdict::Decision,
+};
+use aya_ebpf::programs::TcContext;
+use overlay_common::{ApiKey, Config, DropReason, GatewayPortEntry, ip16_from_v4};
+
+const L3: usize = size_of::<Ethernet>();
+
+#[inline(always)]
+pub fn handle(ctx: &TcContext) -> Result<Decision, DropReason> {
+    let ifindex = frame::ifindex(ctx);
+    let Some(port) = maps::gateway_port(&ifindex) else { return Err(DropReason::UnknownPort) };
+    linear(ctx, L3)?;
+    let eth = *header::<Ethernet>(ctx, 0)?;
+    if frame::has_stripped_tag(ctx) || eth.is_tagged() {
+        return Err(DropReason::VlanUnsupported);
+    }
+    if !same_mac(&eth.src, &port.mac) {
+        return Err(DropReason::SpoofedMac);
+    }
+    match eth.ethertype() {
+        ETH_P_IP => check_ipv4(ctx, port, &eth),
+        ETH_P_ARP => check_arp(ctx, port, &eth),
+        // IPv6 too: the leg has no address of it, and the bridge's node would answer.
+        _ => Err(DropReason::GatewayProtocol),
+    }
+}
+
+/// A request for the gateway is answered here; an answer to the gateway's own question passes.
+#[inline(always)]
+fn check_arp(
+    ctx: &TcContext,
+    port: &GatewayPortEntry,
+    eth: &Ethernet,
+) -> Result<Decision, DropReason> {
+    linear(ctx, L3 + size_of::<Arp>())?;
+    let arp: &mut Arp = header(ctx, L3)?;
+    let is_request = arp.is_request();
+    if !is_request && !arp.is_reply() {
+        return Err(DropReason::ArpNotRequest);
+    }
+    if !same_mac(&arp.sender_mac, &port.mac) {
+        return Err(DropReason::SpoofedMac);
+    }
+    // A sender that does not have the address yet asks with none (RFC 5227, section 2.1.1).
+    let is_probe = is_request && u32::from_ne_bytes(arp.sender_ip) == 0;
+    if !is_probe && !frame::is_v4(&port.ip, arp.sender_ip) {
+        return Err(DropReason::SpoofedIp);
+    }
+    if frame::is_v4(&port.ip, arp.target_ip) {
+        return Err(DropReason::ArpOwnAddress);
+    }
+    if !frame::is_v4(&port.gateway, arp.target_ip) {
+        return Err(DropReason::GatewayNeighbour);
+    }
+    if is_request {
+        return arp::send_answer(ctx, arp, port.gateway_mac);
+    }
+    if !same_mac(&eth.dst, &port.gateway_mac) {
+        return Err(DropReason::GatewayNeighbour);
+    }
+    Ok(Decision::Allow)
+}
+
+#[inline(always)]
+fn check_ipv4(
+    ctx: &TcContext,
+    port: &GatewayPortEntry,
+    eth: &Ethernet,
+) -> Result<Decision, DropReason> {
+    linear(ctx, L3 + size_of::<Ipv4>())?;
+    let ip = *header::<Ipv4>(ctx, L3)?;
+    let payload = payload_len(ctx, &ip)?;
+    if !frame::is_v4(&port.ip, ip.src) {
+        return Err(DropReason::SpoofedIp);
+    }
+    if eth.is_to_group() {
+        return Err(DropReason::BroadcastOff);
+    }
+    if !same_mac(&eth.dst, &port.gateway_mac) {
+        return Err(DropReason::GatewayNeighbour);
+    }
+    check_destination(port, ip.dst)?;
+    if ip.has_options() {
+        refuse_source_route(ctx, ip.header_len())?;
+    }
+    let Some(config) = maps::config() else { return Err(DropReason::NotConfigured) };
+    // A fragment after the first has no ports. It is of no use without the first, whose ports no later
+    // one reaches: the least offset is eight bytes.
+    if !ip.is_later_fragment() {
+        match ip.protocol {
+            IPPROTO_UDP => check_udp(ctx, config, &ip, payload)?,
+            IPPROTO_TCP => check_tcp(ctx, &ip, payload)?,
+            _ => {}
+        }
+    }
+    Ok(Decision::Allow)
+}
+
+/// How many bytes follow the header, by the header's own word and within the frame. What Ethernet
+/// padded is not among them.
+#[inline(always)]
+fn payload_len(ctx: &TcContext, ip: &Ipv4) -> Result<usize, DropReason> {
+    let room = ctx.len() as usize - L3;
+    let total = match ip.total_len() {
+        // A super-packet that is too long for the field.
+        0 if frame::is_gso(ctx) => room,
+        total => total,
+    };
+    let header = ip.header_len();
+    if ip.version() != 4 || header < size_of::<Ipv4>() || total < header || total > room {
+        return Err(DropReason::Malformed);
+    }
+    Ok(total - header)
+}
+
+/// The gateway, or somebody beyond it.
+#[inline(always)]
+fn check_destination(port: &GatewayPortEntry, dst: [u8; 4]) -> Result<(), DropReason> {
+    let gateway = frame::v4(&port.gateway);
+    let differs = u32::from_ne_bytes(dst) ^ u32::from_ne_bytes(gateway);
+    if differs == 0 {
+        return Ok(());
+    }
+    // The subnet's own broadcast and network address among them.
+    if differs & u32::from_ne_bytes(port.mask) == 0 {
+        return Err(DropReason::GatewayNeighbour);
+    }
+    match dst[0] {
+        // The bridge routes these to the node itself, for what is published on localhost.
+        127 => Err(DropReason::LoopbackDestination),
+        // "This network" is nobody's address, and 0.0.0.0 an old form of broadcast (RFC 1122, section
+        // 3.3.6).
+        0 | 224..=239 => Err(DropReason::BroadcastOff),
+        255 if u32::from_ne_bytes(dst) == u32::MAX => Err(DropReason::BroadcastOff),
+        _ => Ok(()),
+    }
+}
+
+/// Options' numbers (RFC 791, section 3.1).
+const OPTIONS_END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+/// The longest that a header can say, less the part that is always there.
+const OPTIONS_MAX: usize = 15 * 4 - size_of::<Ipv4>();
+
+/// A source route names the true destination where nobody looks for it: a neighbour, by way of the
+/// gateway. A node refuses these by a sysctl that anybody may have set otherwise.
+#[cold]
+#[inline(never)]
+fn refuse_source_route(ctx: &TcContext, header_len: usize) -> Result<(), DropReason> {
+    let options = header_len - size_of::<Ipv4>();
+    let byte = |at: usize| -> Result<u8, DropReason> {
+        ctx.load(L3 + size_of::<Ipv4>() + at).map_err(|_| DropReason::Malformed)
+    };
+    let mut at = 0;
+    // Each option has a byte at least.
+    for _ in 0..OPTIONS_MAX {
+        if at >= options {
+            break;
+        }
+        match byte(at)? {
+            OPTIONS_END => break,
+            // Its length is one, as its number is. Read once more, the verifier does not know that, and
+            // need not look into each number of them by itself.
+            NO_OPERATION => at += usize::from(byte(at)?),
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(DropReason::SourceRoute),
+            _ => {
+                let len = usize::from(byte(at + 1)?);
+                if len < 2 || at + len > options {
+                    return Err(DropReason::Malformed);
+                }
+                at += len;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Masqueraded, it would carry the address of a VTEP, and pass for one's.
+#[inline(always)]
+fn check_udp(
+    ctx: &TcContext,
+    config: &Config,
+    ip: &Ipv4,
+    payload: usize,
+) -> Result<(), DropReason> {
+    if destination_port(ctx, ip, payload)? == config.vxlan_port {
+        return Err(DropReason::VxlanFromEndpoint);
+    }
+    Ok(())
+}
+
+/// Only what opens a connection is looked up: without one, the API has nothing to say.
+#[inline(always)]
+fn check_tcp(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<(), DropReason> {
+    let port = destination_port(ctx, ip, payload)?;
+    // A later fragment may bring other flags than the first one shows.
+    let shows_flags = payload >= size_of::<TcpStart>() && !ip.is_first_fragment();
+    if shows_flags && !TcpStart::opens(tcp_flags(ctx, ip)?) {
+        return Ok(());
+    }
+    let api = ApiKey { ip: ip16_from_v4(ip.dst), port: u32::from(port) };
+    if maps::api(&api).is_some() {
+        return Err(DropReason::ControllerPort);
+    }
+    Ok(())
+}
+
+/// Where the payload begins, but for options.
+const L4: usize = L3 + size_of::<Ipv4>();
+
+/// Of UDP or TCP.
+#[inline(always)]
+fn destination_port(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<u16, DropReason> {
+    if payload < size_of::<Ports>() {
+        return Err(DropReason::Malformed);
+    }
+    if ip.has_options() {
+        let port = ctx.load(L3 + ip.header_len() + Ports::DESTINATION_AT);
+        return port.map(u16::from_be).map_err(|_| DropReason::Malformed);
+    }
+    linear(ctx, L4 + size_of::<Ports>())?;
+    Ok(header::<Ports>(ctx, L4)?.destination())
+}
+
+#[inline(always)]
+fn tcp_flags(ctx: &TcContext, ip: &Ipv4) -> Result<u8, DropReason> {
+    if ip.has_options() {
+        let flags = ctx.load(L3 + ip.header_len() + TcpStart::FLAGS_AT);
+        return flags.map_err(|_| DropReason::Malformed);
+    }
+    linear(ctx, L4 + size_of::<TcpStart>())?;
+    Ok(header::<TcpStart>(ctx, L4)?.flags)
+}
