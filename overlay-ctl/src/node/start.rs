@@ -106,6 +106,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         gro_device,
         bpffs: args.bpffs.display().to_string(),
         endpoint_mtu: underlay.mtu - u32::from(VXLAN_OVERHEAD),
+        gateway: gateway.subnet,
     };
     let check = EndpointCheck::new(netlink.clone(), SharedPorts::default());
     let node = Parts {
