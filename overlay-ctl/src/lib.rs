@@ -4,6 +4,8 @@ pub mod api;
 pub mod cli;
 pub mod consensus;
 pub mod datapath;
+pub mod dns;
+pub mod gateway;
 pub mod ipam;
 pub mod model;
 pub mod netlink;

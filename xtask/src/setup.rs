@@ -74,6 +74,13 @@ const TO_BUILD: &[Need] = &[
         elsewhere: "package iproute2",
         present: || find_program("ip").is_some(),
     },
+    Need {
+        what: "nft",
+        why: "a node masquerades and publishes ports with it",
+        packages: &["nftables"],
+        elsewhere: "package nftables",
+        present: || find_program("nft").is_some(),
+    },
 ];
 
 macro_rules! tool {

@@ -2,7 +2,7 @@ use super::error::refused;
 use crate::{
     consensus::ProposeError,
     model::{NodeId, NodeName},
-    node::SharedDatapath,
+    node::{EndpointCheck, SharedDatapath},
     peers::{Directory, VoterParts},
     reconcile::LocalStatus,
     state::{Applied, Command, Envelope, RequestId, View},
@@ -32,6 +32,8 @@ pub struct Controller {
     pub datapath: SharedDatapath,
     /// Its drops, as they happen; read from the kernel only while somebody listens.
     pub drops: tokio::sync::broadcast::Sender<overlay_common::DropEvent>,
+    /// Whether it could make an endpoint.
+    pub check: EndpointCheck,
     /// What does not change about its data path.
     pub info: DatapathInfo,
 }

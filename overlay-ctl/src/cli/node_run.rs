@@ -1,5 +1,6 @@
 //! `overlay node run`: its arguments. The controller itself is not part of the command line.
 
+use crate::model::Subnet;
 use clap::Args;
 use std::{
     convert::Infallible,
@@ -44,6 +45,13 @@ pub struct NodeRunArgs {
     /// UDP port of VXLAN, the same on every node
     #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
+    /// Subnet of the gateway bridge, by which endpoints reach the outside and published ports reach
+    /// them [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
+    #[arg(long, value_name = "CIDR")]
+    pub gateway_subnet: Option<Subnet>,
+    /// Resolvers that are asked for the names that are no endpoint's
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
     /// Serve metrics for Prometheus here [default: not served]
     #[arg(long, value_name = "IP:PORT")]
     pub metrics: Option<SocketAddr>,

@@ -50,7 +50,7 @@ impl Netlink {
     /// # Errors
     /// [`GroError::NameTaken`] where a device of that name is not ours; rtnetlink's.
     pub async fn ensure_barrier(&self) -> Result<Option<Outside>, GroError> {
-        let links = link::links(&self.handle).await?;
+        let links = link::links(&self.handle, None).await?;
         let existing = links.iter().find(|link| link.name == BARRIER);
         let barrier = match existing.map(|link| (link, link.owner(BARRIER_ALIAS))) {
             Some((_, Owner::Foreign)) => return Err(GroError::NameTaken(BARRIER.to_owned())),

@@ -5,6 +5,8 @@ use std::{io, net::Ipv4Addr, path::PathBuf};
 use nix::errno::Errno;
 use overlay_common::{VNI_MAX, VNI_RESERVED};
 
+use super::GATEWAY_BRIDGE;
+
 /// rtnetlink itself failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
@@ -37,6 +39,15 @@ pub enum NetlinkError {
         #[source]
         source: rtnetlink::Error,
     },
+    /// A device's sysctl can be neither read nor written.
+    #[error("the sysctl {} could not be set: /proc/sys must be there and writable (in a container: `--privileged`)", .path.display())]
+    Sysctl {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl NetlinkError {
@@ -59,13 +70,18 @@ impl NetlinkError {
     pub(super) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::Open(_) | Self::Denied { .. } | Self::Closed { .. } => None,
+            Self::Open(_) | Self::Denied { .. } | Self::Closed { .. } | Self::Sysctl { .. } => None,
         }
     }
 
     /// The device is not there (any more).
     pub(super) fn is_gone(&self) -> bool {
         matches!(self.errno(), Some(Errno::ENODEV | Errno::ENXIO | Errno::ENOENT))
+    }
+
+    /// The namespace that the request named by its id is not there (any more).
+    pub(super) fn is_netns_gone(&self) -> bool {
+        self.errno() == Some(Errno::EINVAL)
     }
 }
 
@@ -139,7 +155,25 @@ pub enum GroError {
     Netlink(#[from] NetlinkError),
 }
 
-/// A port could not be made, changed or removed.
+/// The gateway bridge could not be made, repaired or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A device that is not ours has the name.
+    #[error(
+        "a device {GATEWAY_BRIDGE} exists and is not ours: remove it or rename it (`ip link set {GATEWAY_BRIDGE} name OTHER`)"
+    )]
+    NameTaken,
+    /// The kernel has no bridges.
+    #[error(
+        "the kernel has no bridges (CONFIG_BRIDGE; `modprobe bridge`), which endpoints need to reach anything beyond their own network"
+    )]
+    NoBridges,
+    /// rtnetlink failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// A port or a gateway leg could not be made, changed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// There is no such path.
@@ -157,11 +191,25 @@ pub enum PortError {
         "{} is the node's own network namespace: an endpoint needs one of its own (`ip netns add NAME`)", .0.display()
     )]
     OwnNamespace(PathBuf),
-    /// The namespace has an eth0.
+    /// The namespace has an interface of a name that the endpoint's own needs, and it is not ours.
     #[error(
-        "the namespace {} already has an interface eth0: remove or rename it, or choose another namespace", .0.display()
+        "the namespace {} already has an interface {interface}: remove or rename it, or choose another namespace", .netns.display()
     )]
-    InterfaceExists(PathBuf),
+    InterfaceExists {
+        /// The namespace.
+        netns: PathBuf,
+        /// eth0, or eth1 where the way to the gateway is to be.
+        interface: String,
+    },
+    /// No gateway leg without it; [`Netlink::ensure_gateway_bridge`](super::Netlink::ensure_gateway_bridge)
+    /// makes it.
+    #[error("the gateway bridge {GATEWAY_BRIDGE} is gone; the node makes it again, try again then")]
+    NoGatewayBridge,
+    /// A bridge takes 1,023 ports (`BR_MAX_PORTS`) and has them.
+    #[error(
+        "the gateway bridge {GATEWAY_BRIDGE} is full: 1,023 namespaces of this node are on it; use another node, or an --internal network"
+    )]
+    GatewayBridgeFull,
     /// No permission for the namespace.
     #[error("entering the namespace {} is not allowed: this needs CAP_SYS_ADMIN; run the node as root", .0.display())]
     Denied(PathBuf),

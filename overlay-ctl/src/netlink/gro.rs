@@ -20,7 +20,9 @@ const GRO_ALIAS: &str = "overlay:gro";
 
 /// Whether the device is one of these, of ours.
 pub(super) fn is_gro_device(link: &Link) -> bool {
-    link.name.starts_with(GRO_PREFIX) && link.owner(GRO_ALIAS) != Owner::Foreign
+    // The number tells a half-made one from a gateway leg, whose prefix begins with this one.
+    let port = link.name.strip_prefix(GRO_PREFIX).map(str::parse::<u16>);
+    matches!(port, Some(Ok(_))) && link.owner(GRO_ALIAS) != Owner::Foreign
 }
 
 impl Netlink {
@@ -36,7 +38,7 @@ impl Netlink {
         port: u16,
     ) -> Result<String, GroError> {
         let name = format!("{GRO_PREFIX}{port}");
-        let links = link::links(&self.handle).await?;
+        let links = link::links(&self.handle, None).await?;
         if let Some(holder) =
             links.iter().find(|link| conflicts(link, &name, underlay.address, port))
         {

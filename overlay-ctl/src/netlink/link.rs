@@ -5,12 +5,12 @@ use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressHeaderFlags, AddressScope},
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute,
-        LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+        InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
 };
 use nix::errno::Errno;
-use rtnetlink::{Handle, LinkUnspec};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkBridgePort, LinkUnspec};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{NetlinkError, NetnsId};
@@ -43,10 +43,15 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     pub(super) up: bool,
     pub(super) loopback: bool,
+    /// A VXLAN device's options.
     pub(super) vxlan: Option<Vec<InfoVxlan>>,
+    /// A bridge's options.
+    pub(super) bridge: Option<Vec<InfoBridge>>,
     pub(super) addr_gen_none: bool,
     /// Index of the bridge that it is in.
     pub(super) controller: Option<u32>,
+    /// That bridge forwards nothing from it to another isolated port.
+    pub(super) isolated: bool,
     /// Index of a veth's other end, in `peer_netns`.
     pub(super) peer: Option<u32>,
     pub(super) peer_netns: Option<NetnsId>,
@@ -70,12 +75,28 @@ impl Link {
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
-                LinkAttribute::LinkInfo(infos) => link.vxlan = vxlan(infos),
+                LinkAttribute::LinkInfo(infos) => link.read_info(infos),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
                 _ => {}
             }
         }
         link
+    }
+
+    fn read_info(&mut self, infos: Vec<LinkInfo>) {
+        for info in infos {
+            match info {
+                // The kernel shows a device's kind first, and not always options.
+                LinkInfo::Kind(InfoKind::Vxlan) => self.vxlan = Some(Vec::new()),
+                LinkInfo::Kind(InfoKind::Bridge) => self.bridge = Some(Vec::new()),
+                LinkInfo::Data(InfoData::Vxlan(options)) => self.vxlan = Some(options),
+                LinkInfo::Data(InfoData::Bridge(options)) => self.bridge = Some(options),
+                LinkInfo::PortData(InfoPortData::BridgePort(options)) => {
+                    self.isolated = options.contains(&InfoBridgePort::Isolated(true));
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn owner(&self, alias: &str) -> Owner {
@@ -87,15 +108,6 @@ impl Link {
             Owner::Foreign
         }
     }
-}
-
-fn vxlan(infos: Vec<LinkInfo>) -> Option<Vec<InfoVxlan>> {
-    let is_vxlan = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Vxlan)));
-    let data = infos.into_iter().find_map(|info| match info {
-        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
-        _ => None,
-    });
-    is_vxlan.then(|| data.unwrap_or_default())
 }
 
 fn addr_gen_none(specs: &[AfSpecUnspec]) -> bool {
@@ -113,19 +125,21 @@ fn target(netns: Option<NetnsId>) -> impl Iterator<Item = LinkAttribute> {
     netns.map(|id| LinkAttribute::IfNetnsId(id.as_raw())).into_iter()
 }
 
-/// Every device of the socket's namespace.
-pub(super) async fn links(handle: &Handle) -> Result<Vec<Link>, NetlinkError> {
+/// Every device of the socket's namespace, or of `netns`.
+pub(super) async fn links(
+    handle: &Handle,
+    netns: Option<NetnsId>,
+) -> Result<Vec<Link>, NetlinkError> {
     // A dump that a concurrent change interrupted may have missed a device, and the library does not
     // show the kernel's flag for it; changes are announced, so the next pass sees what this one missed.
-    handle
-        .link()
-        .get()
-        .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
-        .execute()
-        .map_ok(Link::new)
-        .try_collect()
-        .await
-        .map_err(|error| NetlinkError::new("list the network devices", error))
+    let mut request =
+        handle.link().get().set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
+    request.message_mut().attributes.extend(target(netns));
+    let listed = request.execute().map_ok(Link::new).try_collect().await;
+    match listed.map_err(|error| NetlinkError::new("list the network devices", error)) {
+        Err(error) if netns.is_some() && error.is_netns_gone() => Ok(Vec::new()),
+        listed => listed,
+    }
 }
 
 /// The device of that name.
@@ -155,8 +169,7 @@ async fn one(
     match answer.map_err(|error| NetlinkError::new("look a network device up", error)) {
         Ok(link) => Ok(link),
         Err(error) if error.is_gone() => Ok(None),
-        // The namespace behind the id is gone.
-        Err(error) if netns.is_some() && error.errno() == Some(Errno::EINVAL) => Ok(None),
+        Err(error) if netns.is_some() && error.is_netns_gone() => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -188,7 +201,8 @@ pub(super) async fn addresses(
         Ok(messages) => messages,
         Err(error) => {
             let error = NetlinkError::new("list the IPv4 addresses", error);
-            return if error.is_gone() { Ok(Vec::new()) } else { Err(error) };
+            let is_gone = error.is_gone() || (netns.is_some() && error.is_netns_gone());
+            return if is_gone { Ok(Vec::new()) } else { Err(error) };
         }
     };
     let address = |message: netlink_packet_route::address::AddressMessage| {
@@ -206,6 +220,30 @@ pub(super) async fn addresses(
         })
     };
     Ok(messages.into_iter().filter_map(address).collect())
+}
+
+/// Gives an IPv4 address to a device.
+pub(super) async fn add_address(
+    handle: &Handle,
+    index: u32,
+    (ip, prefix): (Ipv4Addr, u8),
+) -> Result<(), NetlinkError> {
+    let added = handle.address().add(index, ip.into(), prefix).execute().await;
+    added.map_err(|error| NetlinkError::new(format!("give a device the address {ip}"), error))
+}
+
+/// Takes an IPv4 address from a device; it is no error when it is gone already.
+pub(super) async fn delete_address(
+    handle: &Handle,
+    Address { index, ip, prefix, .. }: Address,
+) -> Result<(), NetlinkError> {
+    let message = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(ip, prefix).build();
+    let done = handle.address().del(message).execute().await;
+    let action = format!("take the address {ip} from a device");
+    match done.map_err(|error| NetlinkError::new(action, error)) {
+        Err(error) if error.errno() == Some(Errno::EADDRNOTAVAIL) || error.is_gone() => Ok(()),
+        done => done,
+    }
 }
 
 /// Sets the alias that marks a device as ours.
@@ -235,7 +273,14 @@ pub(super) async fn set_controller(
     bridge: u32,
 ) -> Result<(), NetlinkError> {
     let message = LinkUnspec::new_with_index(index).controller(bridge).build();
-    change(handle, message, "put a device into the barrier bridge").await
+    change(handle, message, "put a device into a bridge").await
+}
+
+/// Keeps a bridge from forwarding between this port of it and the other isolated ones.
+pub(super) async fn set_isolated(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    let message = LinkBridgePort::new(index).isolated(true).build();
+    let done = handle.link().set_port(message).execute().await;
+    done.map_err(|error| NetlinkError::new("isolate a port of a bridge", error))
 }
 
 /// Keeps the kernel from giving a device an IPv6 link-local address: the host's side of a port must
@@ -252,7 +297,11 @@ pub(super) async fn set_addr_gen_none(handle: &Handle, index: u32) -> Result<(),
     }
 }
 
-async fn change(handle: &Handle, message: LinkMessage, action: &str) -> Result<(), NetlinkError> {
+pub(super) async fn change(
+    handle: &Handle,
+    message: LinkMessage,
+    action: &str,
+) -> Result<(), NetlinkError> {
     handle.link().change(message).execute().await.map_err(|error| NetlinkError::new(action, error))
 }
 

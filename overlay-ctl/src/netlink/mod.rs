@@ -1,29 +1,43 @@
-//! The only door to rtnetlink: the underlay device, the ports' veth pairs, the device that lets GRO
-//! merge VXLAN packets, the bridge that lets nothing past the programs, next hops, and word of what changed.
+//! The only door to rtnetlink: the underlay device, the ports' veth pairs, the gateway bridge and its
+//! legs, the device that lets GRO merge VXLAN packets, the bridge that lets nothing past the programs,
+//! next hops, and word of what changed.
 //!
 //! Invariants:
 //! - A device is ours by its name's prefix AND its alias. Whatever else there is, is never touched,
 //!   also where it merely has our prefix.
 //! - What happens inside another network namespace happens through a socket that a short-lived
 //!   thread opened there; no thread of the runtime ever leaves its own namespace.
-//! - Forwarding, rp_filter, offloads: the machine's settings are the machine's own.
+//! - The machine's settings (rp_filter, offloads, whatever is set for all devices) are the machine's
+//!   own. Sysctls are set for single devices: those of our gateway bridge, and `forwarding` where the
+//!   gateway asks for it because the outside comes by that device. The endpoints' own settings are
+//!   theirs, but for the loopback device, which is brought up, and a default route where there is none.
 
 mod barrier;
+mod bridge;
 mod changes;
 mod error;
 mod gro;
+mod leg;
 mod link;
 mod netns;
 mod next_hop;
+mod observe;
+mod pair;
 mod port;
+mod route;
+mod surroundings;
+mod sysctl;
 mod underlay;
 
 pub use barrier::Outside;
+pub use bridge::{GATEWAY_BRIDGE, GatewayBridge};
 pub use changes::Change;
-pub use error::{GroError, NetlinkError, PortError, UnderlayError};
+pub use error::{GatewayError, GroError, NetlinkError, PortError, UnderlayError};
+pub use leg::{LegSpec, ObservedLeg, leg_name};
 pub use netns::NetnsId;
 pub use next_hop::NextHop;
-pub use port::{ObservedPeer, ObservedPort, PORT_PREFIX, PortSpec, port_name};
+pub use observe::ObservedPeer;
+pub use port::{ObservedPort, PORT_PREFIX, PortSpec, port_name};
 pub use underlay::{Underlay, UnderlayChoice};
 
 /// A connection to rtnetlink in the node's own network namespace.

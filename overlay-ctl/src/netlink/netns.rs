@@ -18,13 +18,15 @@ use netlink_packet_route::{
 use nix::{
     errno::Errno,
     libc::O_NONBLOCK,
-    net::if_::if_nametoindex,
     sched::{CloneFlags, setns},
     sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 
-use super::{Netlink, NetlinkError, PortError, connect, port::ENDPOINT_INTERFACE};
+use super::{
+    Netlink, NetlinkError, PortError, connect, link,
+    pair::{FIRST_INTERFACE, GATEWAY_INTERFACE},
+};
 
 /// Folders that a bare namespace name is looked up in; `ip netns` uses the first, which on old
 /// systems is only reachable by the second name.
@@ -32,7 +34,7 @@ const NETNS_FOLDERS: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
 /// The kernel's number for another namespace, as this namespace counts. Equal ids are one namespace;
 /// a number may be given anew once its namespace is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NetnsId(i32);
 
 impl NetnsId {
@@ -112,14 +114,6 @@ impl Netns {
         };
         Ok(self.run(inside)??)
     }
-
-    /// Fails where the namespace has an interface of the name that the endpoint's will have.
-    pub(super) fn check_free(&self) -> Result<(), PortError> {
-        if self.run(|| if_nametoindex(ENDPOINT_INTERFACE).is_ok())? {
-            return Err(PortError::InterfaceExists(self.path.clone()));
-        }
-        Ok(())
-    }
 }
 
 fn open_file(name: &Path) -> Result<(File, PathBuf), PortError> {
@@ -145,12 +139,21 @@ fn open_file(name: &Path) -> Result<(File, PathBuf), PortError> {
 
 impl Netlink {
     /// Whether an endpoint may be made in `path` (or in the namespace of that bare name): it exists,
-    /// is a network namespace, is not the node's own and has no eth0.
+    /// is a network namespace, is not the node's own, and has no eth0 but one that we made, nor an eth1
+    /// but one that we made where it needs a gateway leg.
+    ///
+    /// Enters the namespace on a thread of its own, and waits for it.
     ///
     /// # Errors
     /// The first of these that does not hold.
-    pub fn check_netns(path: &Path) -> Result<(), PortError> {
-        Netns::open(path)?.check_free()
+    pub async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<(), PortError> {
+        let netns = Netns::open(path)?;
+        let inside = link::links(&netns.connect()?, None).await?;
+        self.check_free(&netns, &inside, FIRST_INTERFACE).await?;
+        if needs_leg {
+            self.check_free(&netns, &inside, GATEWAY_INTERFACE).await?;
+        }
+        Ok(())
     }
 
     /// The number by which [`ObservedPeer::netns`](super::ObservedPeer::netns) names this namespace.
@@ -172,7 +175,11 @@ impl Netlink {
         self.known_netns_id(&netns).await?.ok_or_else(|| PortError::NoNamespace(path.to_owned()))
     }
 
-    async fn known_netns_id(&self, netns: &Netns) -> Result<Option<NetnsId>, NetlinkError> {
+    /// The number, where the namespace has one: it has where a device of ours leads into it.
+    pub(super) async fn known_netns_id(
+        &self,
+        netns: &Netns,
+    ) -> Result<Option<NetnsId>, NetlinkError> {
         let mut message = NsidMessage::default();
         message.attributes = vec![fd_attribute(netns)];
         self.nsid_request(RouteNetlinkMessage::GetNsId(message)).await

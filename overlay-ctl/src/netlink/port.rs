@@ -1,25 +1,20 @@
 //! Ports: one veth pair an endpoint. The host's side is named after the endpoint's id, the other is
-//! eth0 in the endpoint's namespace.
-//!
-//! The pair is made in one request, its far end directly inside the namespace, so that nobody ever
-//! sees half a device there; it stays down until its programs and its map entries are in place.
+//! the first free of eth0, eth2, eth3 and so on in the endpoint's namespace.
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use nix::errno::Errno;
-use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::{
-    Netlink, NetlinkError, PortError,
-    link::{self, ALIAS_PREFIX, GROUP, Link, Owner},
-    netns::{Netns, NetnsId},
+    Netlink, NetnsId, ObservedPeer, PortError,
+    link::{self, ALIAS_PREFIX, Link, Owner},
+    netns::Netns,
+    observe::{self, Wanted},
+    pair::{self, FIRST_INTERFACE, Pair},
 };
 
 /// Every host-side device's name begins with this; the rest is the endpoint's id in hexadecimal.
 pub const PORT_PREFIX: &str = "ovp";
-/// What an endpoint's interface is named in its namespace.
-pub(super) const ENDPOINT_INTERFACE: &str = "eth0";
 /// IFNAMSIZ less the terminating zero.
 const NAME_MAX: usize = 15;
 
@@ -30,9 +25,9 @@ pub struct PortSpec {
     pub endpoint: u64,
     /// Path of the endpoint's namespace, or its bare name below /run/netns.
     pub netns: PathBuf,
-    /// MAC of eth0, in transmission order.
+    /// MAC of the endpoint's side, in transmission order.
     pub mac: [u8; 6],
-    /// Address of eth0.
+    /// Its address.
     pub address: Ipv4Addr,
     /// Length of the network's prefix; the kernel adds the route to it.
     pub prefix: u8,
@@ -58,43 +53,25 @@ pub struct ObservedPort {
     pub peer: Option<ObservedPeer>,
 }
 
-/// The endpoint's side of a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObservedPeer {
-    /// The namespace it is in; [`Netlink::netns_id`] tells which that is.
-    pub netns: NetnsId,
-    /// Its index there.
-    pub ifindex: u32,
-    /// Its name there.
-    pub ifname: String,
-    /// It is up.
-    pub up: bool,
-    /// Its MAC, in transmission order; empty where it has none.
-    pub mac: Vec<u8>,
-    /// Its MTU, in bytes.
-    pub mtu: u32,
-    /// Its IPv4 addresses and their prefix lengths.
-    pub addresses: Vec<(Ipv4Addr, u8)>,
-}
-
 impl ObservedPort {
+    pub(super) fn new(endpoint: u64, link: Link, peer: Option<ObservedPeer>) -> Self {
+        let Link { name: ifname, index: ifindex, up, mtu, .. } = link;
+        Self { endpoint, ifname, ifindex, up, mtu, peer }
+    }
+
     /// The first thing, in words, in which the port is not as `spec` wants it; None where it is.
     /// Whether the two sides are up is not looked at. `netns` is the number of the namespace that
     /// `spec` names.
     #[must_use]
     pub fn difference(&self, spec: &PortSpec, netns: NetnsId) -> Option<&'static str> {
-        let Some(peer) = &self.peer else { return Some("the endpoint's interface is gone") };
-        let checks = [
-            (peer.netns == netns, "the endpoint's interface is in another namespace"),
-            (peer.ifname == ENDPOINT_INTERFACE, "the endpoint's interface is not named eth0"),
-            (peer.mac == spec.mac, "the endpoint's interface has another MAC"),
-            (
-                peer.addresses.contains(&(spec.address, spec.prefix)),
-                "the endpoint's interface lacks its address",
-            ),
-            (peer.mtu == spec.mtu && self.mtu == spec.mtu, "the MTU differs"),
-        ];
-        checks.into_iter().find_map(|(holds, difference)| (!holds).then_some(difference))
+        let wanted = Wanted {
+            netns,
+            has_name: &pair::is_port_interface,
+            mac: spec.mac,
+            address: (spec.address, spec.prefix),
+            mtu: spec.mtu,
+        };
+        observe::difference(self.mtu, self.peer.as_ref(), &wanted)
     }
 
     /// Both sides are up.
@@ -118,7 +95,7 @@ fn alias(endpoint: u64) -> String {
 }
 
 /// The endpoint of a device that is ours by name and alias.
-fn endpoint_of(link: &Link) -> Option<u64> {
+pub(super) fn endpoint_of(link: &Link) -> Option<u64> {
     let id = link.name.strip_prefix(PORT_PREFIX)?;
     let id = u64::from_str_radix(id, 16).ok()?;
     // Half made counts: whoever finds it completes it or removes it.
@@ -131,19 +108,13 @@ pub(super) fn is_port(link: &Link) -> bool {
 }
 
 impl Netlink {
-    /// The ports that are ours, in the order of their endpoints' ids.
+    /// The ports that are ours, in the order of their endpoints' ids. [`Netlink::observe`] gives the
+    /// gateway legs as well, for the price of one.
     ///
     /// # Errors
     /// rtnetlink's.
     pub async fn ports(&self) -> Result<Vec<ObservedPort>, PortError> {
-        let mut ports = Vec::new();
-        for link in link::links(&self.handle).await? {
-            if let Some(endpoint) = endpoint_of(&link) {
-                ports.push(self.observe(endpoint, link).await?);
-            }
-        }
-        ports.sort_by_key(|port| port.endpoint);
-        Ok(ports)
+        Ok(self.observe().await?.0)
     }
 
     /// The port of one endpoint, where there is one that is ours.
@@ -153,7 +124,8 @@ impl Netlink {
     pub async fn port(&self, endpoint: u64) -> Result<Option<ObservedPort>, PortError> {
         match link::link_by_name(&self.handle, &port_name(endpoint)?).await? {
             Some(link) if endpoint_of(&link) == Some(endpoint) => {
-                Ok(Some(self.observe(endpoint, link).await?))
+                let peer = self.peer(&link).await?;
+                Ok(Some(ObservedPort::new(endpoint, link, peer)))
             }
             _ => Ok(None),
         }
@@ -176,42 +148,46 @@ impl Netlink {
         let ifname = port_name(spec.endpoint)?;
         let netns = Netns::open(&spec.netns)?;
         self.delete_port(&ifname).await?;
-        netns.check_free()?;
-        self.make_pair(&ifname, &netns, spec).await?;
-        let Some(link) = link::link_by_name(&self.handle, &ifname).await? else {
-            return Err(PortError::Gone(ifname));
+        let inside = netns.connect()?;
+        let interfaces = link::links(&inside, None).await?;
+        self.check_free(&netns, &interfaces, FIRST_INTERFACE).await?;
+        let pair = Pair {
+            ifname: &ifname,
+            alias: alias(spec.endpoint),
+            netns: &netns,
+            interface: &pair::free_interface(&interfaces),
+            mac: spec.mac,
+            address: (spec.address, spec.prefix),
+            mtu: spec.mtu,
         };
-        let index = link.index;
-        let prepared = async {
-            link::set_alias(&self.handle, index, &alias(spec.endpoint)).await?;
-            link::set_addr_gen_none(&self.handle, index).await?;
-            self.configure_peer(&link, &netns, spec).await?;
-            attach(&ifname, index).map_err(|error| PortError::Attach(error.into()))?;
-            self.port(spec.endpoint).await?.ok_or_else(|| PortError::Gone(ifname.clone()))
+        match self.make_pair(&pair, self.barrier().await?).await {
+            // The barrier takes no more: `ensure_barrier` says so.
+            Err(PortError::Netlink(error)) if error.errno() == Some(Errno::EXFULL) => {
+                self.make_pair(&pair, None).await?;
+            }
+            made => made?,
         }
-        .await;
-        if prepared.is_err() {
-            link::delete(&self.handle, index).await?;
-        }
-        prepared
+        let (link, peer) = self.prepare_pair(&pair, &inside, false, attach).await?;
+        Ok(ObservedPort::new(spec.endpoint, link, peer))
     }
 
-    /// Brings both sides of a port up. No effect where they are.
+    /// Brings both sides of a port up, and the namespace's loopback. No effect where they are.
     ///
     /// # Errors
     /// [`PortError::Gone`] where the port, or its namespace, is not there any more.
     pub async fn activate_port(&self, spec: &PortSpec) -> Result<(), PortError> {
-        let gone = || port_name(spec.endpoint).map(PortError::Gone).unwrap_or_else(|error| error);
+        let ifname = port_name(spec.endpoint)?;
+        let gone = || PortError::Gone(ifname.clone());
         let port = self.port(spec.endpoint).await?.ok_or_else(gone)?;
         let peer = port.peer.ok_or_else(gone)?;
-        let gone_or = |error: NetlinkError| if error.is_gone() { gone() } else { error.into() };
         // The host's side last: that it is up says that the whole port is.
         if !peer.up {
-            let inside = Netns::open(&spec.netns)?.connect()?;
-            link::set_up(&inside, peer.ifindex).await.map_err(gone_or)?;
+            let inside = self.beside(&peer, &spec.netns, &ifname).await?;
+            pair::raise_loopback(&inside).await?;
+            pair::raise(&inside, peer.ifindex, &ifname).await?;
         }
         if !port.up {
-            link::set_up(&self.handle, port.ifindex).await.map_err(gone_or)?;
+            pair::raise(&self.handle, port.ifindex, &ifname).await?;
         }
         Ok(())
     }
@@ -230,93 +206,6 @@ impl Netlink {
             }
             Some(Owner::Foreign) | None => Err(PortError::NameTaken(ifname.to_owned())),
         }
-    }
-
-    async fn observe(&self, endpoint: u64, link: Link) -> Result<ObservedPort, NetlinkError> {
-        let mut port = ObservedPort {
-            endpoint,
-            ifname: link.name,
-            ifindex: link.index,
-            up: link.up,
-            mtu: link.mtu,
-            peer: None,
-        };
-        let Some((index, netns)) = link.peer.zip(link.peer_netns) else { return Ok(port) };
-        let Some(peer) = link::link_by_index(&self.handle, index, Some(netns)).await? else {
-            return Ok(port);
-        };
-        let addresses = link::addresses(&self.handle, index, Some(netns)).await?;
-        port.peer = Some(ObservedPeer {
-            netns,
-            ifindex: index,
-            ifname: peer.name,
-            up: peer.up,
-            mac: peer.mac,
-            mtu: peer.mtu,
-            addresses: addresses.into_iter().map(|address| (address.ip, address.prefix)).collect(),
-        });
-        Ok(port)
-    }
-
-    async fn make_pair(
-        &self,
-        ifname: &str,
-        netns: &Netns,
-        spec: &PortSpec,
-    ) -> Result<(), PortError> {
-        let peer = LinkUnspec::new_with_name(ENDPOINT_INTERFACE)
-            .address(spec.mac.to_vec())
-            .mtu(spec.mtu)
-            .setns_by_fd(netns.fd())
-            .build();
-        let plain = LinkVeth::new(ifname, ENDPOINT_INTERFACE)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .mtu(spec.mtu)
-            .append_extra_attribute(LinkAttribute::Group(GROUP))
-            .build();
-        let mut made = match self.barrier().await? {
-            Some(barrier) => {
-                let mut message = plain.clone();
-                message.attributes.push(LinkAttribute::Controller(barrier));
-                self.make_link(message).await
-            }
-            None => self.make_link(plain.clone()).await,
-        };
-        if made.as_ref().is_err_and(|error| error.errno() == Some(Errno::EXFULL)) {
-            // The barrier takes no more: `ensure_barrier` says so.
-            made = self.make_link(plain).await;
-        }
-        match made {
-            Ok(()) => Ok(()),
-            // Both names were free a moment ago; whose is not any more?
-            Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                if link::link_by_name(&self.handle, ifname).await?.is_some() {
-                    Err(PortError::NameTaken(ifname.to_owned()))
-                } else {
-                    Err(PortError::InterfaceExists(netns.path().to_owned()))
-                }
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn make_link(&self, message: LinkMessage) -> Result<(), NetlinkError> {
-        let made = self.handle.link().add(message).execute().await;
-        made.map_err(|error| NetlinkError::new("create a veth pair", error))
-    }
-
-    async fn configure_peer(
-        &self,
-        link: &Link,
-        netns: &Netns,
-        spec: &PortSpec,
-    ) -> Result<(), PortError> {
-        let index = link.peer.ok_or_else(|| PortError::Gone(link.name.clone()))?;
-        let inside = netns.connect()?;
-        link::set_addr_gen_none(&inside, index).await?;
-        let added = inside.address().add(index, spec.address.into(), spec.prefix).execute().await;
-        let action = format!("give {} to {ENDPOINT_INTERFACE}", spec.address);
-        Ok(added.map_err(|error| NetlinkError::new(action, error))?)
     }
 }
 

@@ -2,15 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use futures::TryStreamExt as _;
-use netlink_packet_route::{
-    AddressFamily,
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
-};
+use netlink_packet_route::route::RouteType;
 
 use super::{
     Netlink, NetlinkError, UnderlayError,
     link::{Address, Link, addresses, links},
+    route,
 };
 
 /// How the underlay is chosen (`--underlay`).
@@ -43,7 +40,7 @@ impl Netlink {
     /// # Errors
     /// [`UnderlayError`], which says what to pass as `--underlay`.
     pub async fn underlay(&self, choice: &UnderlayChoice) -> Result<Underlay, UnderlayError> {
-        let links = links(&self.handle).await?;
+        let links = links(&self.handle, None).await?;
         let addresses = addresses(&self.handle, 0, None).await?;
         let (link, address) = match choice {
             UnderlayChoice::Device(name) => {
@@ -96,54 +93,18 @@ impl Netlink {
 
     /// Devices of the default routes with the best metric.
     async fn default_route_devices(&self) -> Result<Vec<u32>, NetlinkError> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        let routes: Vec<RouteMessage> = match self
-            .handle
-            .route()
-            .get(message)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| NetlinkError::new("list the routes", error))
-        {
-            Ok(routes) => routes,
-            // Under strict checking: the table does not exist, because no route was ever in it.
-            Err(error) if error.is_gone() => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let defaults = routes.into_iter().filter(|route| {
-            route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
-        });
-        let ranked: Vec<(u32, Vec<u32>)> = defaults.map(|route| rank(&route)).collect();
-        let best = ranked.iter().map(|(metric, _)| *metric).min();
-        let mut devices: Vec<u32> = ranked
+        let mut defaults = route::routes(&self.handle, route::MAIN).await?;
+        defaults.retain(|route| route.is_default() && route.kind == RouteType::Unicast);
+        let best = defaults.iter().map(|route| route.metric).min();
+        let mut devices: Vec<u32> = defaults
             .into_iter()
-            .filter(|(metric, _)| Some(*metric) == best)
-            .flat_map(|(_, devices)| devices)
+            .filter(|route| Some(route.metric) == best)
+            .flat_map(|route| route.devices)
             .collect();
         devices.sort_unstable();
         devices.dedup();
         Ok(devices)
     }
-}
-
-/// A route's metric and its devices.
-fn rank(route: &RouteMessage) -> (u32, Vec<u32>) {
-    let mut metric = 0;
-    let mut devices = Vec::new();
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::Oif(index) => devices.push(*index),
-            RouteAttribute::MultiPath(hops) => {
-                devices.extend(hops.iter().map(|hop| hop.interface_index));
-            }
-            _ => {}
-        }
-    }
-    (metric, devices)
 }
 
 fn first_address(link: &Link, addresses: &[Address]) -> Result<Ipv4Addr, UnderlayError> {

@@ -4,7 +4,7 @@ use super::{Home, HomeError, Member};
 use crate::{
     api,
     consensus::{Consensus, ConsensusConfig, Identity, LogStore, OpenError, PeerQueues},
-    model::{NodeId, NodeName, Revision},
+    model::{NodeId, NodeName, Revision, Subnet},
     peers::{Directory, Peer, VoterParts, connect_lazy},
     proto::v1::{
         self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
@@ -80,6 +80,8 @@ pub(super) struct Addresses {
     pub(super) vtep: Ipv4Addr,
     /// Its API.
     pub(super) listen: SocketAddr,
+    /// The subnet of its gateway bridge.
+    pub(super) gateway: Subnet,
 }
 
 /// A member, and the log that it keeps if it is a voter.
@@ -134,7 +136,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         vtep: addresses.vtep,
         listen: addresses.listen,
         returning: None,
-        gateway: None,
+        gateway: Some(addresses.gateway),
     };
     let entry = Envelope { request: *Uuid::new_v4().as_bytes(), command }
         .encode()
@@ -284,7 +286,7 @@ impl Registration {
         returning: Option<&Member>,
     ) -> Result<JoinResponse, ClusterError> {
         let request = JoinRequest {
-            gateway_subnet: String::new(),
+            gateway_subnet: self.addresses.gateway.to_string(),
             name: self.name.to_string(),
             vtep: self.addresses.vtep.to_string(),
             listen: self.addresses.listen.to_string(),

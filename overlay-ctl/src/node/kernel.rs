@@ -1,9 +1,14 @@
+use super::gateway::HostGateway;
 use crate::{
     datapath::Datapath,
+    dns::Names,
     model::EndpointId,
-    netlink::{self, Netlink, PortError, Underlay, UnderlayChoice},
+    netlink::{
+        self, LegSpec, Netlink, ObservedPeer, PortError, PortSpec, Underlay, UnderlayChoice,
+    },
     reconcile::{
-        Kernel, KernelError, NextHop, ObservedPort, PortFailure, PortSpec, TableChange, Tables,
+        DeviceFailure, DeviceId, DeviceSpec, Kernel, KernelError, NextHop, ObservedDevice,
+        PublishedPorts, TableChange, Tables,
     },
 };
 use std::{
@@ -35,9 +40,10 @@ pub struct HostKernel {
     netlink: Netlink,
     underlay: Underlay,
     vxlan_port: u16,
+    gateway: HostGateway,
     fallbacks: Vec<String>,
-    /// What each port was last held against: needed to raise it.
-    specs: BTreeMap<EndpointId, netlink::PortSpec>,
+    /// What each device was last held against: needed to raise it.
+    specs: BTreeMap<DeviceId, DeviceSpec>,
 }
 
 impl HostKernel {
@@ -48,55 +54,54 @@ impl HostKernel {
         netlink: Netlink,
         underlay: Underlay,
         vxlan_port: u16,
+        gateway: HostGateway,
     ) -> Self {
         Self {
             datapath,
             netlink,
             underlay,
             vxlan_port,
+            gateway,
             fallbacks: Vec::new(),
             specs: BTreeMap::new(),
         }
     }
 
-    /// Why the port has to be built anew, if it has.
+    /// Why the device has to be built anew, if it has.
     ///
-    /// Inside, only the namespace counts once the port is up: what the endpoint does to its own
-    /// interface is its own business. A port that never came up is held against the whole spec.
-    async fn fault(
-        &self,
-        port: &netlink::ObservedPort,
-        spec: &netlink::PortSpec,
-    ) -> Result<Option<String>, PortError> {
-        let Some(peer) = &port.peer else {
+    /// Inside, only the namespace counts once the device is up: what the endpoint does to its own
+    /// interface is its own business. One that never came up is held against the whole spec.
+    async fn fault(&self, seen: &Seen, spec: &DeviceSpec) -> Result<Option<String>, PortError> {
+        let Some(peer) = seen.peer() else {
             return Ok(Some("the endpoint's interface is gone".to_owned()));
         };
         let netns = match self.netlink.netns_id(&spec.netns).await {
             Ok(netns) => netns,
             // The name may be gone while the namespace lives on with the processes inside: so does
-            // the port.
+            // the device.
             // Whatever else is wrong with it is the endpoint's own trouble, and no reason to touch a
-            // port that stands.
+            // device that stands.
             Err(PortError::Netlink(error)) => return Err(error.into()),
             Err(_) => return Ok(None),
         };
         if peer.netns != netns {
             return Ok(Some("the namespace was made anew".to_owned()));
         }
-        if port.up {
-            return Ok(None);
-        }
-        Ok(port.difference(spec, netns).map(str::to_owned))
+        let difference = match seen {
+            Seen::Port(port) if !port.up => port.difference(&port_spec(port.endpoint, spec), netns),
+            Seen::Leg(leg) if !leg.up => leg.difference(&leg_spec(spec), netns),
+            Seen::Port(_) | Seen::Leg(_) => None,
+        };
+        Ok(difference.map(str::to_owned))
     }
-}
 
-impl HostKernel {
     /// The devices and the program that a pass does not look at one by one: all that packets need, or
     /// would be slower without.
     async fn read_back_devices(&mut self) -> Result<(), KernelError> {
         let failed = |e| KernelError::new("making the devices that only exist failed", e);
         let outside = self.netlink.ensure_barrier().await.map_err(failed)?;
         self.netlink.ensure_gro_device(&self.underlay, self.vxlan_port).await.map_err(failed)?;
+        self.gateway.read_back().await?;
         let fallbacks: Vec<String> = outside.iter().map(ToString::to_string).collect();
         if fallbacks != self.fallbacks {
             tracing::warn!(?fallbacks, "on a slower path");
@@ -116,15 +121,78 @@ impl HostKernel {
         let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
         attached.map_err(|e| KernelError::new("attaching to the underlay failed", e))
     }
+
+    /// Removes the links of devices that are gone.
+    fn detach_gone(&self, devices: &[ObservedDevice]) -> Result<(), KernelError> {
+        let failed = |e| KernelError::new("removing the link of a device that is gone failed", e);
+        let present: BTreeSet<u32> = devices.iter().map(|device| device.ifindex).collect();
+        let mut datapath = self.datapath.lock();
+        for gone in datapath.attached().difference(&present) {
+            datapath.detach_endpoint(*gone).map_err(failed)?;
+        }
+        for gone in datapath.attached_gateways().difference(&present) {
+            datapath.detach_gateway(*gone).map_err(failed)?;
+        }
+        Ok(())
+    }
 }
 
-fn port_spec(spec: &PortSpec) -> netlink::PortSpec {
-    let PortSpec { endpoint, netns, mac, address, prefix, mtu } = spec.clone();
-    netlink::PortSpec { endpoint, netns, mac, address, prefix, mtu }
+/// A device of ours as rtnetlink shows it.
+enum Seen {
+    Port(netlink::ObservedPort),
+    Leg(netlink::ObservedLeg),
 }
 
-fn ports_error(error: PortError) -> KernelError {
-    KernelError::new("reading the ports failed", error)
+impl Seen {
+    fn id(&self) -> DeviceId {
+        match self {
+            Self::Port(port) => DeviceId::Port(port.endpoint),
+            Self::Leg(leg) => DeviceId::Leg(leg.address),
+        }
+    }
+
+    fn peer(&self) -> Option<&ObservedPeer> {
+        match self {
+            Self::Port(port) => port.peer.as_ref(),
+            Self::Leg(leg) => leg.peer.as_ref(),
+        }
+    }
+
+    fn into_observed(self, fault: Option<String>) -> ObservedDevice {
+        let id = self.id();
+        let interface = self.peer().map(|peer| peer.ifname.clone()).unwrap_or_default();
+        let (ifname, ifindex, mtu, up) = match self {
+            Self::Port(port) => (port.ifname, port.ifindex, port.mtu, port.up),
+            Self::Leg(leg) => (leg.ifname, leg.ifindex, leg.mtu, leg.up),
+        };
+        ObservedDevice { id, ifname, ifindex, interface, mtu, up, fault }
+    }
+}
+
+fn port_spec(endpoint: EndpointId, spec: &DeviceSpec) -> PortSpec {
+    let DeviceSpec { netns, mac, address, prefix, mtu, gateway: _ } = spec.clone();
+    PortSpec { endpoint, netns, mac, address, prefix, mtu }
+}
+
+fn leg_spec(spec: &DeviceSpec) -> LegSpec {
+    let DeviceSpec { netns, mac, address, prefix, mtu, gateway } = spec.clone();
+    LegSpec { netns, mac, address, prefix, mtu, gateway: gateway.unwrap_or(address) }
+}
+
+fn reading_failed(error: PortError) -> KernelError {
+    KernelError::new("reading the devices failed", error)
+}
+
+fn not_made(error: PortError) -> DeviceFailure {
+    match error {
+        PortError::Netlink(error) => {
+            DeviceFailure::Kernel(KernelError::new("making a device failed", error))
+        }
+        PortError::Attach(error) => {
+            DeviceFailure::Kernel(KernelError::new("attaching to a device failed", error))
+        }
+        error => DeviceFailure::Endpoint(crate::error_chain(&error)),
+    }
 }
 
 impl Kernel for HostKernel {
@@ -134,7 +202,11 @@ impl Kernel for HostKernel {
     }
 
     fn fallbacks(&self) -> Vec<String> {
-        self.fallbacks.clone()
+        self.fallbacks.iter().cloned().chain(self.gateway.trouble()).collect()
+    }
+
+    fn forwarding(&self) -> BTreeSet<String> {
+        self.gateway.forwarding()
     }
 
     async fn write(&mut self, change: &TableChange) -> Result<(), KernelError> {
@@ -142,80 +214,96 @@ impl Kernel for HostKernel {
         written.map_err(|e| KernelError::new("writing a map failed", e))
     }
 
-    async fn ports(
+    async fn devices(
         &mut self,
-        wanted: &BTreeMap<EndpointId, PortSpec>,
-    ) -> Result<Vec<ObservedPort>, KernelError> {
-        self.specs = wanted.iter().map(|(id, spec)| (*id, port_spec(spec))).collect();
-        let mut ports = Vec::new();
-        for port in self.netlink.ports().await.map_err(ports_error)? {
-            let fault = match self.specs.get(&port.endpoint) {
-                Some(spec) => self.fault(&port, spec).await.map_err(ports_error)?,
+        wanted: &BTreeMap<DeviceId, DeviceSpec>,
+    ) -> Result<Vec<ObservedDevice>, KernelError> {
+        self.specs.clone_from(wanted);
+        let (ports, legs) = self.netlink.observe().await.map_err(reading_failed)?;
+        let mut devices = Vec::new();
+        for seen in ports.into_iter().map(Seen::Port).chain(legs.into_iter().map(Seen::Leg)) {
+            let fault = match self.specs.get(&seen.id()) {
+                Some(spec) => self.fault(&seen, spec).await.map_err(reading_failed)?,
                 None => None,
             };
-            ports.push(ObservedPort {
-                endpoint: port.endpoint,
-                ifname: port.ifname,
-                ifindex: port.ifindex,
-                mtu: port.mtu,
-                up: port.up,
-                fault,
-            });
+            devices.push(seen.into_observed(fault));
         }
-        let present: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
-        let mut datapath = self.datapath.lock();
-        for gone in datapath.attached().difference(&present) {
-            datapath.detach_endpoint(*gone).map_err(|e| {
-                KernelError::new("removing the link of a device that is gone failed", e)
-            })?;
-        }
-        drop(datapath);
-        Ok(ports)
+        self.detach_gone(&devices)?;
+        Ok(devices)
     }
 
-    async fn create_port(&mut self, spec: &PortSpec) -> Result<ObservedPort, PortFailure> {
+    async fn create(
+        &mut self,
+        id: DeviceId,
+        spec: &DeviceSpec,
+    ) -> Result<ObservedDevice, DeviceFailure> {
         let datapath = &self.datapath;
-        let attach = |ifname: &str, ifindex| datapath.lock().attach_endpoint(ifname, ifindex);
-        match self.netlink.create_port(&port_spec(spec), attach).await {
-            Ok(port) => Ok(ObservedPort {
-                endpoint: port.endpoint,
-                ifname: port.ifname,
-                ifindex: port.ifindex,
-                mtu: port.mtu,
-                up: port.up,
-                fault: None,
-            }),
-            Err(PortError::Netlink(error)) => {
-                Err(PortFailure::Kernel(KernelError::new("making a port failed", error)))
+        let made = match id {
+            DeviceId::Port(endpoint) => {
+                let attach =
+                    |ifname: &str, ifindex| datapath.lock().attach_endpoint(ifname, ifindex);
+                self.netlink.create_port(&port_spec(endpoint, spec), attach).await.map(Seen::Port)
             }
-            Err(PortError::Attach(error)) => {
-                Err(PortFailure::Kernel(KernelError::new("attaching to a port failed", error)))
+            DeviceId::Leg(_) => {
+                let attach =
+                    |ifname: &str, ifindex| datapath.lock().attach_gateway(ifname, ifindex);
+                self.netlink.create_leg(&leg_spec(spec), attach).await.map(Seen::Leg)
             }
-            Err(error) => Err(PortFailure::Endpoint(crate::error_chain(&error))),
-        }
+        };
+        Ok(made.map_err(not_made)?.into_observed(None))
     }
 
-    async fn raise_port(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
-        let Some(spec) = self.specs.get(&port.endpoint) else { return Ok(()) };
-        match self.netlink.activate_port(spec).await {
+    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+        let Some(spec) = self.specs.get(&device.id) else { return Ok(()) };
+        let raised = match device.id {
+            DeviceId::Port(endpoint) => {
+                self.netlink.activate_port(&port_spec(endpoint, spec)).await
+            }
+            DeviceId::Leg(_) => self.netlink.activate_leg(&leg_spec(spec)).await,
+        };
+        match raised {
             // Gone again already: the next pass sees it.
             Err(PortError::Gone(_) | PortError::NoNamespace(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(KernelError::new("setting a port up failed", error)),
+            Err(error) => Err(KernelError::new("setting a device up failed", error)),
         }
     }
 
-    async fn ensure_attached(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
-        let attached = self.datapath.lock().attach_endpoint(&port.ifname, port.ifindex);
-        attached.map_err(|e| KernelError::new("attaching to a port failed", e))
+    async fn ensure_attached(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+        let ObservedDevice { id, ifname, ifindex, .. } = device;
+        let mut datapath = self.datapath.lock();
+        let attached = match id {
+            DeviceId::Port(_) => datapath.attach_endpoint(ifname, *ifindex),
+            DeviceId::Leg(_) => datapath.attach_gateway(ifname, *ifindex),
+        };
+        attached.map_err(|e| KernelError::new("attaching to a device failed", e))
     }
 
-    async fn delete_port(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
-        self.netlink
-            .delete_port(&port.ifname)
-            .await
-            .map_err(|e| KernelError::new("removing a port failed", e))?;
-        let detached = self.datapath.lock().detach_endpoint(port.ifindex);
-        detached.map_err(|e| KernelError::new("removing a port's link failed", e))
+    async fn delete(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+        let ObservedDevice { id, ifname, ifindex, .. } = device;
+        let deleted = match id {
+            DeviceId::Port(_) => self.netlink.delete_port(ifname).await,
+            DeviceId::Leg(_) => self.netlink.delete_leg(ifname).await,
+        };
+        deleted.map_err(|e| KernelError::new("removing a device failed", e))?;
+        let mut datapath = self.datapath.lock();
+        let detached = match id {
+            DeviceId::Port(_) => datapath.detach_endpoint(*ifindex),
+            DeviceId::Leg(_) => datapath.detach_gateway(*ifindex),
+        };
+        detached.map_err(|e| KernelError::new("removing a device's link failed", e))
+    }
+
+    fn doubt_rules(&mut self) {
+        self.gateway.doubt();
+    }
+
+    async fn publish(&mut self, ports: &PublishedPorts) -> Result<(), KernelError> {
+        self.gateway.publish(ports).await
+    }
+
+    async fn resolve(&mut self, names: &Arc<Names>) -> Result<(), KernelError> {
+        self.gateway.resolve(names).await;
+        Ok(())
     }
 
     async fn next_hops(

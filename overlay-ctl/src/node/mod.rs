@@ -4,32 +4,24 @@
 //! that only exist), then the cluster (bootstrap, join or come back). The node says that it is ready when
 //! its kernel holds what the cluster desires.
 
+mod check;
 mod cluster;
+mod error;
 mod gate;
+mod gateway;
 mod home;
 mod kernel;
 mod members;
 mod metrics;
 mod monitor;
+mod remove;
+mod running;
 mod serve;
 mod start;
 
+pub use check::EndpointCheck;
+pub use error::StartError;
+pub use gateway::SharedPorts;
 pub use home::{Home, HomeError, Member, Record};
 pub use kernel::{HostKernel, SharedDatapath};
-pub use start::{StartError, run};
-
-use crate::{netlink::Netlink, proto::internal::CheckEndpointResponse};
-use std::path::PathBuf;
-
-/// Whether this node could make an endpoint in the namespace at `netns`.
-pub async fn check_endpoint(netns: PathBuf) -> CheckEndpointResponse {
-    let path = netns.clone();
-    // It enters the namespace, on a thread of its own, and waits for it.
-    let checked = tokio::task::spawn_blocking(move || Netlink::check_netns(&path)).await;
-    let problem = match checked {
-        Ok(Ok(())) => String::new(),
-        Ok(Err(error)) => crate::error_chain(&error),
-        Err(panic) => panic.to_string(),
-    };
-    CheckEndpointResponse { netns: netns.display().to_string(), problem, busy: Vec::new() }
-}
+pub use start::run;

@@ -1,6 +1,6 @@
 //! Where the node's services listen.
 
-use super::start::StartError;
+use super::error::StartError;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},

@@ -1,6 +1,7 @@
 use super::CLUSTER;
 use crate::{
     consensus::Consensus,
+    node::EndpointCheck,
     proto::internal::{
         CheckEndpointRequest, CheckEndpointResponse, RaftMessage, RaftResponse, ReportResponse,
         StatusReport, WatchDown, WatchUp, peers_server::Peers,
@@ -28,13 +29,14 @@ pub struct VoterParts {
 pub struct PeersService {
     cluster: Uuid,
     voter: Option<VoterParts>,
+    check: EndpointCheck,
 }
 
 impl PeersService {
     /// For a node of `cluster`; `voter` is `None` on an agent.
     #[must_use]
-    pub fn new(cluster: Uuid, voter: Option<VoterParts>) -> Self {
-        Self { cluster, voter }
+    pub fn new(cluster: Uuid, voter: Option<VoterParts>, check: EndpointCheck) -> Self {
+        Self { cluster, voter, check }
     }
 
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -100,7 +102,6 @@ impl Peers for PeersService {
         request: Request<CheckEndpointRequest>,
     ) -> Result<Response<CheckEndpointResponse>, Status> {
         self.admit(&request)?;
-        let netns = request.into_inner().netns;
-        Ok(Response::new(crate::node::check_endpoint(netns.into()).await))
+        Ok(Response::new(self.check.check(request.into_inner()).await))
     }
 }

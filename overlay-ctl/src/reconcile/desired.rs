@@ -1,15 +1,16 @@
-use super::{NextHop, ObservedPort, Tables};
+use super::{DeviceId, DeviceSpec, NextHop, ObservedDevice, Tables};
 use crate::{
-    model::{Endpoint, EndpointId, Location, Network, NodeId},
+    model::{Endpoint, Location, Mac, Network, NodeId, Subnet},
     state::View,
 };
 use overlay_common::{
-    FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    IP16_NONE, NODE_NEXT_HOP, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
+    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
+    GatewayPortEntry, IP16_NONE, NODE_NEXT_HOP, NeighEntry, NeighKey, NodeEntry, NodeKey,
+    PortEntry, ip16_from_v4,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 /// What a node knows of itself.
@@ -19,6 +20,52 @@ pub struct LocalNode {
     pub id: NodeId,
     /// Bytes: MTU of an endpoint whose network sets none.
     pub endpoint_mtu: u32,
+    /// Its gateway bridge.
+    pub gateway: LocalGateway,
+}
+
+/// A node's own gateway bridge.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalGateway {
+    /// What its legs have addresses of; the first is the bridge's.
+    pub subnet: Subnet,
+    /// Bytes: MTU of the legs.
+    pub mtu: u32,
+}
+
+/// The devices that the endpoints here need: each a port on its network, each namespace a leg on the
+/// gateway bridge. An address of another subnet than the bridge's gets none.
+pub(super) fn devices(view: &View, local: &LocalNode) -> BTreeMap<DeviceId, DeviceSpec> {
+    let mut devices = BTreeMap::new();
+    for endpoint in view.all_endpoints() {
+        let Location::Node { node, netns } = &endpoint.location else { continue };
+        let Some(network) = view.networks.get(&endpoint.network) else { continue };
+        if *node != local.id {
+            continue;
+        }
+        let port = DeviceSpec {
+            netns: netns.clone(),
+            mac: endpoint.mac.octets(),
+            address: endpoint.address,
+            prefix: network.pool.subnet.net().prefix_len(),
+            mtu: network.options.mtu.map_or(local.endpoint_mtu, u32::from),
+            gateway: None,
+        };
+        devices.insert(DeviceId::Port(endpoint.id), port);
+        let LocalGateway { subnet, mtu } = local.gateway;
+        if let Some(address) = endpoint.gateway.filter(|a| subnet.net().contains(a)) {
+            let leg = DeviceSpec {
+                netns: netns.clone(),
+                mac: Mac::of_endpoint(address).octets(),
+                address,
+                prefix: subnet.net().prefix_len(),
+                mtu,
+                gateway: Some(subnet.gateway()),
+            };
+            devices.insert(DeviceId::Leg(address), leg);
+        }
+    }
+    devices
 }
 
 /// Where packets for an endpoint go.
@@ -47,18 +94,29 @@ fn vtep_of(view: &View, local: &LocalNode, endpoint: &Endpoint) -> Option<Ipv4Ad
 pub fn desired_tables(
     view: &View,
     local: &LocalNode,
-    ports: &BTreeMap<EndpointId, ObservedPort>,
+    devices: &BTreeMap<DeviceId, ObservedDevice>,
     next_hops: &BTreeMap<Ipv4Addr, NextHop>,
 ) -> Tables {
     let mut tables = Tables::default();
     for node in view.nodes.values().filter(|node| node.id != local.id) {
         insert_node(&mut tables, node.vtep, node.id, next_hops);
     }
+    for node in view.nodes.values() {
+        if let IpAddr::V4(ip) = node.listen.ip() {
+            let key = ApiKey { ip: ip16_from_v4(ip.octets()), port: node.listen.port().into() };
+            tables.apis.insert(key, node.id);
+        }
+    }
+    for device in devices.values() {
+        if let DeviceId::Leg(address) = device.id {
+            tables.gateway_ports.insert(device.ifindex, gateway_port(local.gateway, address));
+        }
+    }
     for network in view.networks.values() {
         let mut flood = Flood::default();
         for endpoint in view.endpoints.get(&network.id).into_iter().flat_map(BTreeMap::values) {
             let behind = if endpoint.node() == Some(local.id) {
-                ports.get(&endpoint.id).map(|port| Behind::Port(port.ifindex))
+                devices.get(&DeviceId::Port(endpoint.id)).map(|port| Behind::Port(port.ifindex))
             } else {
                 vtep_of(view, local, endpoint).map(Behind::Vtep)
             };
@@ -104,6 +162,17 @@ fn insert_node(
         },
     };
     tables.nodes.insert(NodeKey { vtep: ip16_from_v4(vtep.octets()) }, entry);
+}
+
+fn gateway_port(gateway: LocalGateway, address: Ipv4Addr) -> GatewayPortEntry {
+    let bridge = gateway.subnet.gateway();
+    GatewayPortEntry {
+        ip: ip16_from_v4(address.octets()),
+        gateway: ip16_from_v4(bridge.octets()),
+        mask: gateway.subnet.net().netmask().octets(),
+        mac: Mac::of_endpoint(address).octets(),
+        gateway_mac: Mac::of_endpoint(bridge).octets(),
+    }
 }
 
 fn flags(network: &Network, endpoint: &Endpoint) -> u32 {

@@ -1,10 +1,16 @@
 use super::{TableChange, Tables};
-use crate::model::EndpointId;
+use crate::{
+    dns::Names,
+    gateway::Target,
+    model::{EndpointId, Transport},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::Ipv4Addr,
+    num::NonZeroU16,
     path::PathBuf,
+    sync::Arc,
 };
 
 /// A failure that is not one endpoint's own.
@@ -28,9 +34,9 @@ impl KernelError {
     }
 }
 
-/// Why a port was not made. Nothing of it is left.
+/// Why a device was not made. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
-pub enum PortFailure {
+pub enum DeviceFailure {
     /// The endpoint's own trouble (its namespace is gone, say): it is shown as down.
     #[error("{0}")]
     Endpoint(String),
@@ -39,32 +45,43 @@ pub enum PortFailure {
     Kernel(KernelError),
 }
 
-/// The veth pair that an endpoint needs.
+/// A veth pair of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeviceId {
+    /// An endpoint's port on its network.
+    Port(EndpointId),
+    /// A namespace's leg on the gateway bridge, by its address there.
+    Leg(Ipv4Addr),
+}
+
+/// What a veth pair must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortSpec {
-    /// Whose.
-    pub endpoint: EndpointId,
-    /// Absolute path of its namespace.
+pub struct DeviceSpec {
+    /// Absolute path of the namespace.
     pub netns: PathBuf,
-    /// MAC of the leg inside.
+    /// MAC of the side inside.
     pub mac: [u8; 6],
-    /// Address of the leg inside.
+    /// Address of the side inside.
     pub address: Ipv4Addr,
-    /// Prefix length of the network's subnet.
+    /// Prefix length of the subnet.
     pub prefix: u8,
     /// Bytes, both sides.
     pub mtu: u32,
+    /// A leg's default route; `None` for a port.
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// A veth pair of ours, as found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObservedPort {
+pub struct ObservedDevice {
     /// Whose, as its mark says.
-    pub endpoint: EndpointId,
+    pub id: DeviceId,
     /// Host side.
     pub ifname: String,
     /// Host side.
     pub ifindex: u32,
+    /// The side inside.
+    pub interface: String,
     /// Bytes.
     pub mtu: u32,
     /// Both sides are up.
@@ -85,6 +102,9 @@ pub struct NextHop {
     pub source_mac: [u8; 6],
 }
 
+/// Ports of this node and where they lead: protocol, address of the node (unspecified = all), port.
+pub type PublishedPorts = BTreeMap<(Transport, Ipv4Addr, NonZeroU16), Target>;
+
 /// What the reconciler asks of the kernel. Real: [`crate::node`]; a fake lets the reconciler be
 /// tested without root.
 pub trait Kernel: Send {
@@ -95,34 +115,51 @@ pub trait Kernel: Send {
         &mut self,
         change: &TableChange,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
-    /// Lists the ports of ours, each held against what `wanted` says of its endpoint.
-    fn ports(
+    /// Lists the devices of ours, each held against what `wanted` says of it.
+    fn devices(
         &mut self,
-        wanted: &BTreeMap<EndpointId, PortSpec>,
-    ) -> impl Future<Output = Result<Vec<ObservedPort>, KernelError>> + Send;
-    /// Makes a port with its program attached, down.
-    fn create_port(
+        wanted: &BTreeMap<DeviceId, DeviceSpec>,
+    ) -> impl Future<Output = Result<Vec<ObservedDevice>, KernelError>> + Send;
+    /// Makes a device with its program attached, down.
+    fn create(
         &mut self,
-        spec: &PortSpec,
-    ) -> impl Future<Output = Result<ObservedPort, PortFailure>> + Send;
+        id: DeviceId,
+        spec: &DeviceSpec,
+    ) -> impl Future<Output = Result<ObservedDevice, DeviceFailure>> + Send;
     /// Sets it up: from here on, packets flow.
-    fn raise_port(
+    fn raise(
         &mut self,
-        port: &ObservedPort,
+        device: &ObservedDevice,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
-    /// Makes sure of an existing port's program.
+    /// Makes sure of an existing device's program.
     fn ensure_attached(
         &mut self,
-        port: &ObservedPort,
+        device: &ObservedDevice,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
-    /// Removes a port, its program's link included.
-    fn delete_port(
+    /// Removes a device, its program's link included.
+    fn delete(
         &mut self,
-        port: &ObservedPort,
+        device: &ObservedDevice,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
-    /// What is done in a slower way than it could be, in words.
+    /// Somebody wrote to the ruleset: what was published is to be looked at when it is next.
+    fn doubt_rules(&mut self) {}
+    /// Makes exactly these ports of the node lead to endpoints.
+    fn publish(
+        &mut self,
+        ports: &PublishedPorts,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    /// Makes exactly these names resolve, in exactly these namespaces.
+    fn resolve(
+        &mut self,
+        names: &Arc<Names>,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    /// What is done in a slower way than it could be, or is not done for one endpoint, in words.
     fn fallbacks(&self) -> Vec<String> {
         Vec::new()
+    }
+    /// Devices whose forwarding was switched on, so that the outside reaches the gateway bridge.
+    fn forwarding(&self) -> BTreeSet<String> {
+        BTreeSet::new()
     }
     /// How each VTEP is reached; those not resolved are left out (and their resolution begins).
     fn next_hops(

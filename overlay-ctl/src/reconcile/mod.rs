@@ -13,16 +13,21 @@ mod desired;
 mod diff;
 mod kernel;
 mod local;
+mod names;
 #[cfg(test)]
 mod tests;
 
-pub use desired::{LocalNode, desired_tables};
+pub use desired::{LocalGateway, LocalNode, desired_tables};
 pub use diff::{TableChange, Tables, changes};
-pub use kernel::{Kernel, KernelError, NextHop, ObservedPort, PortFailure, PortSpec};
-pub use local::{EndpointHealth, LocalStatus};
+pub use kernel::{
+    DeviceFailure, DeviceId, DeviceSpec, Kernel, KernelError, NextHop, ObservedDevice,
+    PublishedPorts,
+};
+pub use local::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus};
 
 use crate::{
-    model::{Endpoint, EndpointId, Location, NodeId, Revision},
+    dns::Names,
+    model::{EndpointId, NodeId, Revision},
     state::View,
 };
 use overlay_common::{NODE_NEXT_HOP, NodeKey, ip16_from_v4};
@@ -39,12 +44,23 @@ const RESYNC: Duration = Duration::from_secs(5);
 /// A failed pass is tried again after this long.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Word that the kernel may have changed.
+pub struct Nudges {
+    /// Devices, addresses, routes, neighbours, namespaces.
+    pub devices: mpsc::Receiver<()>,
+    /// The ruleset.
+    pub rules: mpsc::Receiver<()>,
+}
+
 /// One node's reconciler.
 pub struct Reconciler<K> {
     kernel: K,
     node: LocalNode,
     /// The tables as last read or written, so that a pass need not read them all back.
     tables: Option<Tables>,
+    names: Arc<Names>,
+    /// As last asked for.
+    ports: PublishedPorts,
     health: BTreeMap<EndpointId, EndpointHealth>,
     status: watch::Sender<LocalStatus>,
 }
@@ -59,16 +75,20 @@ impl<K: Kernel> Reconciler<K> {
             ..LocalStatus::default()
         };
         let (status, receiver) = watch::channel(waiting);
-        let reconciler = Self { kernel, node, tables: None, health: BTreeMap::new(), status };
+        let reconciler = Self {
+            kernel,
+            node,
+            tables: None,
+            names: Arc::default(),
+            ports: PublishedPorts::new(),
+            health: BTreeMap::new(),
+            status,
+        };
         (reconciler, receiver)
     }
 
-    /// Runs until the view's sender is gone. `nudges` says that the kernel may have changed.
-    pub async fn run(
-        mut self,
-        mut views: watch::Receiver<Arc<View>>,
-        mut nudges: mpsc::Receiver<()>,
-    ) {
+    /// Runs until the view's sender is gone.
+    pub async fn run(mut self, mut views: watch::Receiver<Arc<View>>, mut nudges: Nudges) {
         let mut resync = tokio::time::interval(RESYNC);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -86,12 +106,23 @@ impl<K: Kernel> Reconciler<K> {
                     Some(RETRY)
                 }
             };
-            tokio::select! {
-                changed = views.changed() => if changed.is_err() { return },
-                // A failed pass makes changes of its own: what they say can wait with the rest.
-                Some(()) = nudges.recv(), if retry.is_none() => {}
-                _ = resync.tick() => self.tables = None,
-                () = sleep_or_never(retry) => {}
+            loop {
+                tokio::select! {
+                    changed = views.changed() => if changed.is_err() { return },
+                    // A failed pass makes changes of its own: what they say can wait with the rest.
+                    Some(()) = nudges.devices.recv(), if retry.is_none() => {}
+                    Some(()) = nudges.rules.recv(), if retry.is_none() => {
+                        self.kernel.doubt_rules();
+                        // A published port that is gone is worth more than a pass' time. Where it
+                        // can't be put back, a pass says so.
+                        if self.kernel.publish(&self.ports).await.is_ok() {
+                            continue;
+                        }
+                    }
+                    _ = resync.tick() => self.tables = None,
+                    () = sleep_or_never(retry) => {}
+                }
+                break;
             }
         }
     }
@@ -104,70 +135,59 @@ impl<K: Kernel> Reconciler<K> {
         if self.tables.is_none() {
             self.tables = Some(self.kernel.tables().await?);
         }
-        let wanted = self.wanted_ports(view);
-        let observed = self.kernel.ports(&wanted).await?;
+        let wanted = desired::devices(view, &self.node);
+        let observed = self.kernel.devices(&wanted).await?;
         let (standing, doomed): (Vec<_>, Vec<_>) = observed
             .into_iter()
-            .partition(|port| wanted.contains_key(&port.endpoint) && port.fault.is_none());
+            .partition(|device| wanted.contains_key(&device.id) && device.fault.is_none());
 
-        let mut ports: BTreeMap<EndpointId, ObservedPort> = BTreeMap::new();
-        // One endpoint's failure must not keep the others from what they need: the pass goes on, and
-        // says at its end that it failed.
-        let mut failed = None;
-        for port in standing {
-            if let Err(error) = self.kernel.ensure_attached(&port).await {
-                failed.get_or_insert(error);
-            }
-            ports.insert(port.endpoint, port);
+        let mut made = Made::default();
+        for device in standing {
+            made.note(self.kernel.ensure_attached(&device).await);
+            made.devices.insert(device.id, device);
         }
-        self.health.retain(|id, _| wanted.contains_key(id));
-        let is_doomed = |id: &EndpointId| doomed.iter().any(|port| port.endpoint == *id);
-        let missing = wanted.iter().filter(|(id, _)| !is_doomed(id));
-        self.create_missing(missing, &mut ports, &mut failed).await;
-        self.sync_tables(view, &ports).await?;
-        for port in &doomed {
-            if let Err(error) = self.kernel.delete_port(port).await {
-                failed.get_or_insert(error);
+        let is_doomed = |id: &DeviceId| doomed.iter().any(|device| device.id == *id);
+        self.create_missing(wanted.iter().filter(|(id, _)| !is_doomed(id)), &mut made).await;
+        self.program(view, &mut made).await?;
+        for device in &doomed {
+            if let Err(error) = self.kernel.delete(device).await {
+                made.note(Err(error));
                 continue;
             }
-            let reason = port.fault.as_deref().unwrap_or("its endpoint is gone");
-            tracing::info!(endpoint = port.endpoint, device = %port.ifname, reason, "port removed");
+            let reason = device.fault.as_deref().unwrap_or("its endpoint is gone");
+            tracing::info!(device = %device.ifname, reason, "device removed");
         }
-        // A doomed port of a wanted endpoint (its namespace was made anew, say) is built again, now
+        // A doomed device of a wanted endpoint (its namespace was made anew, say) is built again, now
         // that nothing of the old one is left.
-        let replaced = wanted.iter().filter(|(id, _)| is_doomed(id));
-        if self.create_missing(replaced, &mut ports, &mut failed).await {
-            self.sync_tables(view, &ports).await?;
+        if self.create_missing(wanted.iter().filter(|(id, _)| is_doomed(id)), &mut made).await {
+            self.program(view, &mut made).await?;
         }
-        for port in ports.values_mut().filter(|port| !port.up) {
-            match self.kernel.raise_port(port).await {
-                Ok(()) => port.up = true,
+        for device in made.devices.values_mut().filter(|device| !device.up) {
+            match self.kernel.raise(device).await {
+                Ok(()) => device.up = true,
                 Err(error) => {
-                    failed.get_or_insert(error);
+                    made.failed.get_or_insert(error);
                 }
             }
         }
-        for (id, port) in ports.iter().filter(|(_, port)| port.up) {
-            let health = EndpointHealth {
-                down: None,
-                ifname: port.ifname.clone(),
-                ifindex: port.ifindex,
-                mtu: port.mtu,
-            };
-            if self.health.insert(*id, health.clone()).as_ref() != Some(&health) {
-                tracing::info!(endpoint = *id, device = %port.ifname, ifindex = port.ifindex, "endpoint up");
-            }
-        }
-        if let Some(error) = failed {
-            self.status.send_modify(|status| status.endpoints.clone_from(&self.health));
+        self.resolve(view, &mut made).await;
+        self.judge(view, &made);
+        let endpoints = self.health.clone();
+        if let Some(error) = made.failed {
+            self.status.send_modify(|status| status.endpoints = endpoints);
             return Err(error);
         }
         let status = LocalStatus {
             programmed: view.revision,
-            endpoints: self.health.clone(),
+            endpoints,
             error: None,
             fallbacks: self.kernel.fallbacks(),
             unresolved: self.unresolved(view),
+            gateway: GatewayHealth {
+                published: self.ports.len(),
+                forwarding: self.kernel.forwarding(),
+                resolvers: self.names.namespaces.len(),
+            },
         };
         self.status.send_if_modified(|now| {
             let changed = *now != status;
@@ -177,68 +197,87 @@ impl<K: Kernel> Reconciler<K> {
         Ok(())
     }
 
-    fn wanted_ports(&self, view: &View) -> BTreeMap<EndpointId, PortSpec> {
-        view.all_endpoints()
-            .filter(|endpoint| endpoint.node() == Some(self.node.id))
-            .filter_map(|endpoint| Some((endpoint.id, self.spec(view, endpoint)?)))
-            .collect()
-    }
-
-    fn spec(&self, view: &View, endpoint: &Endpoint) -> Option<PortSpec> {
-        let network = view.networks.get(&endpoint.network)?;
-        let Location::Node { netns, .. } = &endpoint.location else { return None };
-        Some(PortSpec {
-            endpoint: endpoint.id,
-            netns: netns.clone(),
-            mac: endpoint.mac.octets(),
-            address: endpoint.address,
-            prefix: network.pool.subnet.net().prefix_len(),
-            mtu: network.options.mtu.map_or(self.node.endpoint_mtu, u32::from),
-        })
-    }
-
-    /// Makes the ports that do not stand yet. Whether there were any.
+    /// Makes the devices that do not stand yet. Whether there were any.
     async fn create_missing(
         &mut self,
-        wanted: impl Iterator<Item = (&EndpointId, &PortSpec)>,
-        ports: &mut BTreeMap<EndpointId, ObservedPort>,
-        failed: &mut Option<KernelError>,
+        wanted: impl Iterator<Item = (&DeviceId, &DeviceSpec)>,
+        made: &mut Made,
     ) -> bool {
         let mut any = false;
         for (id, spec) in wanted {
-            if ports.contains_key(id) {
+            if made.devices.contains_key(id) {
                 continue;
             }
-            match self.kernel.create_port(spec).await {
-                Ok(port) => {
-                    ports.insert(*id, port);
+            match self.kernel.create(*id, spec).await {
+                Ok(device) => {
+                    made.refused.remove(id);
+                    made.devices.insert(*id, device);
                     any = true;
                 }
-                Err(PortFailure::Endpoint(reason)) => self.is_down(*id, reason),
-                Err(PortFailure::Kernel(error)) => {
-                    self.is_down(*id, crate::error_chain(&error));
-                    failed.get_or_insert(error);
+                Err(DeviceFailure::Endpoint(reason)) => {
+                    made.refused.insert(*id, reason);
+                }
+                Err(DeviceFailure::Kernel(error)) => {
+                    made.refused.insert(*id, crate::error_chain(&error));
+                    made.note(Err(error));
                 }
             }
         }
         any
     }
 
-    fn is_down(&mut self, endpoint: EndpointId, reason: String) {
-        let health = EndpointHealth { down: Some(reason.clone()), ..Default::default() };
-        if self.health.insert(endpoint, health.clone()).as_ref() != Some(&health) {
-            tracing::warn!(endpoint, reason, "endpoint down");
+    /// Lets the maps, the published ports and the names say what the view and the devices do. A name
+    /// goes before its endpoint does, and comes after it.
+    async fn program(&mut self, view: &View, made: &mut Made) -> Result<(), KernelError> {
+        self.resolve(view, made).await;
+        self.sync_tables(view, &made.devices).await?;
+        self.ports = names::desired_ports(view, &self.node, &made.devices);
+        let published = self.kernel.publish(&self.ports).await;
+        made.note(published);
+        Ok(())
+    }
+
+    /// Makes the names resolve that the data path holds the endpoints of.
+    async fn resolve(&mut self, view: &View, made: &mut Made) {
+        let Some(held) = &self.tables else { return };
+        let names = names::desired_names(view, &self.node, held, &made.devices);
+        if names != *self.names {
+            self.names = Arc::new(names);
         }
+        let resolved = self.kernel.resolve(&self.names).await;
+        made.note(resolved);
+    }
+
+    /// Finds out which endpoints are up, and says what changed.
+    fn judge(&mut self, view: &View, made: &Made) {
+        let mut health = BTreeMap::new();
+        let here = view.all_endpoints().filter(|e| e.node() == Some(self.node.id));
+        for endpoint in here {
+            let now = made.health(DeviceId::Port(endpoint.id), endpoint.gateway);
+            if self.health.get(&endpoint.id) != Some(&now) {
+                match &now.down {
+                    None => tracing::info!(
+                        endpoint = endpoint.id, device = %now.ifname, ifindex = now.ifindex,
+                        "endpoint up"
+                    ),
+                    Some(reason) => {
+                        tracing::warn!(endpoint = endpoint.id, reason, "endpoint down");
+                    }
+                }
+            }
+            health.insert(endpoint.id, now);
+        }
+        self.health = health;
     }
 
     async fn sync_tables(
         &mut self,
         view: &View,
-        ports: &BTreeMap<EndpointId, ObservedPort>,
+        devices: &BTreeMap<DeviceId, ObservedDevice>,
     ) -> Result<(), KernelError> {
         let peers: BTreeSet<Ipv4Addr> = desired::remote_vteps(view, &self.node);
         let next_hops = self.kernel.next_hops(&peers).await?;
-        let desired = desired_tables(view, &self.node, ports, &next_hops);
+        let desired = desired_tables(view, &self.node, devices, &next_hops);
         let held = self.tables.get_or_insert_default();
         for change in changes(held, &desired) {
             self.kernel.write(&change).await?;
@@ -256,6 +295,57 @@ impl<K: Kernel> Reconciler<K> {
             .filter(|node| node.flags & NODE_NEXT_HOP == 0 && node.node != 0)
             .map(|node| node.node)
             .collect()
+    }
+}
+
+/// What a pass has found and made so far.
+#[derive(Default)]
+struct Made {
+    devices: BTreeMap<DeviceId, ObservedDevice>,
+    /// What could not be made, and why.
+    refused: BTreeMap<DeviceId, String>,
+    /// One device's failure must not keep the others from what they need: the pass goes on, and says
+    /// at its end that it failed.
+    failed: Option<KernelError>,
+}
+
+impl Made {
+    fn note(&mut self, outcome: Result<(), KernelError>) {
+        if let Err(error) = outcome {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    /// An endpoint is up when its port and, where it has one, its gateway leg are.
+    fn health(&self, port: DeviceId, leg: Option<Ipv4Addr>) -> EndpointHealth {
+        let leg = leg.map(DeviceId::Leg);
+        let down = |id: DeviceId| match (self.devices.get(&id), self.refused.get(&id)) {
+            (Some(device), _) if device.up => None,
+            (_, Some(reason)) => Some(reason.clone()),
+            (Some(_), None) => Some("its device could not be set up".to_owned()),
+            (None, None) => Some(
+                "its address is not of this node's gateway subnet: the node is to register again"
+                    .to_owned(),
+            ),
+        };
+        let legs_down = leg.and_then(down).map(|reason| format!("gateway leg: {reason}"));
+        if let Some(reason) = down(port).or(legs_down) {
+            return EndpointHealth { down: Some(reason), ..EndpointHealth::default() };
+        }
+        let Some(device) = self.devices.get(&port) else { return EndpointHealth::default() };
+        EndpointHealth {
+            down: None,
+            ifname: device.ifname.clone(),
+            ifindex: device.ifindex,
+            mtu: device.mtu,
+            interface: device.interface.clone(),
+            gateway: leg.and_then(|leg| self.devices.get(&leg)).map(|leg| LegHealth {
+                interface: leg.interface.clone(),
+                ifname: leg.ifname.clone(),
+                ifindex: leg.ifindex,
+                mtu: leg.mtu,
+            }),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::state::PortsWanted;
 use crate::{
-    model::{NetworkId, NetworkOptions, Pool},
+    model::{Location, NetworkId, NetworkOptions, Pool},
     state::{Command, Envelope, Placement, State},
 };
 use overlay_common::{FdbKey, NODE_NEXT_HOP, NodeKey, ip16_from_v4};
@@ -11,7 +11,10 @@ use std::{collections::BTreeSet, path::PathBuf};
 #[derive(Default)]
 struct FakeKernel {
     tables: Tables,
-    ports: BTreeMap<u32, ObservedPort>,
+    devices: BTreeMap<u32, ObservedDevice>,
+    published: PublishedPorts,
+    names: Arc<Names>,
+    refuse_legs: bool,
     up: BTreeSet<u32>,
     foreign: BTreeSet<String>,
     namespaces: BTreeSet<PathBuf>,
@@ -35,7 +38,7 @@ impl Kernel for &mut FakeKernel {
             match entry.ifindex {
                 0 => assert!(self.tables.nodes.contains_key(&NodeKey { vtep: entry.vtep })),
                 ifindex => {
-                    assert!(self.ports.contains_key(&ifindex), "the port stands first");
+                    assert!(self.devices.contains_key(&ifindex), "the port stands first");
                     assert!(self.tables.ports.contains_key(&ifindex));
                 }
             }
@@ -44,49 +47,89 @@ impl Kernel for &mut FakeKernel {
         Ok(())
     }
 
-    async fn ports(
+    async fn devices(
         &mut self,
-        _wanted: &BTreeMap<EndpointId, PortSpec>,
-    ) -> Result<Vec<ObservedPort>, KernelError> {
-        Ok(self.ports.values().cloned().collect())
+        _wanted: &BTreeMap<DeviceId, DeviceSpec>,
+    ) -> Result<Vec<ObservedDevice>, KernelError> {
+        Ok(self.devices.values().cloned().collect())
     }
 
-    async fn create_port(&mut self, spec: &PortSpec) -> Result<ObservedPort, PortFailure> {
+    async fn create(
+        &mut self,
+        id: DeviceId,
+        spec: &DeviceSpec,
+    ) -> Result<ObservedDevice, DeviceFailure> {
         if !self.namespaces.contains(&spec.netns) {
-            return Err(PortFailure::Endpoint("its namespace is gone".into()));
+            return Err(DeviceFailure::Endpoint("its namespace is gone".into()));
+        }
+        if self.refuse_legs && matches!(id, DeviceId::Leg(_)) {
+            return Err(DeviceFailure::Endpoint("eth1 exists".into()));
         }
         self.last_ifindex += 1;
-        let port = ObservedPort {
-            endpoint: spec.endpoint,
-            ifname: format!("ovp{:x}", spec.endpoint),
+        let device = ObservedDevice {
+            id,
+            ifname: format!("device{}", self.last_ifindex),
             ifindex: self.last_ifindex,
+            interface: "eth0".to_owned(),
             mtu: spec.mtu,
             up: false,
             fault: None,
         };
-        self.ports.insert(port.ifindex, port.clone());
-        self.log.push(format!("create {}", port.endpoint));
-        Ok(port)
+        self.devices.insert(device.ifindex, device.clone());
+        self.log.push(format!("create {id:?}"));
+        Ok(device)
     }
 
-    async fn raise_port(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
-        assert!(self.tables.ports.contains_key(&port.ifindex), "programmed before it is up");
-        self.up.insert(port.ifindex);
-        self.ports.entry(port.ifindex).and_modify(|port| port.up = true);
+    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+        let tables = &self.tables;
+        let programmed = match device.id {
+            DeviceId::Port(_) => tables.ports.contains_key(&device.ifindex),
+            DeviceId::Leg(_) => tables.gateway_ports.contains_key(&device.ifindex),
+        };
+        assert!(programmed, "programmed before it is up");
+        self.up.insert(device.ifindex);
+        self.devices.entry(device.ifindex).and_modify(|device| device.up = true);
         Ok(())
     }
 
-    async fn ensure_attached(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
-        assert!(self.ports.contains_key(&port.ifindex));
+    async fn ensure_attached(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+        assert!(self.devices.contains_key(&device.ifindex));
         Ok(())
     }
 
-    async fn delete_port(&mut self, port: &ObservedPort) -> Result<(), KernelError> {
-        let named = self.tables.fdb.values().any(|entry| entry.ifindex == port.ifindex);
+    async fn delete(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+        let named = self.tables.fdb.values().any(|entry| entry.ifindex == device.ifindex);
         assert!(!named, "the tables forget a port before it goes");
-        self.ports.remove(&port.ifindex);
-        self.up.remove(&port.ifindex);
-        self.log.push(format!("delete {}", port.endpoint));
+        if let DeviceId::Leg(address) = device.id {
+            assert!(
+                !self.published.values().any(|to| to.address == address),
+                "nothing leads there"
+            );
+        }
+        self.devices.remove(&device.ifindex);
+        self.up.remove(&device.ifindex);
+        self.log.push(format!("delete {:?}", device.id));
+        Ok(())
+    }
+
+    async fn publish(&mut self, ports: &PublishedPorts) -> Result<(), KernelError> {
+        for target in ports.values() {
+            let stands = |device: &ObservedDevice| device.id == DeviceId::Leg(target.address);
+            assert!(self.devices.values().any(stands), "the leg stands before a port leads there");
+        }
+        self.published.clone_from(ports);
+        Ok(())
+    }
+
+    async fn resolve(&mut self, names: &Arc<Names>) -> Result<(), KernelError> {
+        for network in names.networks.values() {
+            for address in network.pointers.keys() {
+                let ip = ip16_from_v4(address.octets());
+                let held = self.tables.fdb.values().any(|entry| entry.ip == ip);
+                assert!(held, "a name is there only while the data path has the endpoint");
+            }
+        }
+        self.names = Arc::clone(names);
         Ok(())
     }
 
@@ -168,7 +211,11 @@ impl Cluster {
 }
 
 fn node() -> LocalNode {
-    LocalNode { id: 1, endpoint_mtu: 1450 }
+    LocalNode {
+        id: 1,
+        endpoint_mtu: 1450,
+        gateway: LocalGateway { subnet: "172.18.0.0/16".parse().unwrap(), mtu: 1500 },
+    }
 }
 
 async fn pass(kernel: &mut FakeKernel, view: &View) -> LocalStatus {
@@ -205,11 +252,11 @@ async fn endpoints_come_and_go() {
     assert_eq!(unused.flags, 0, "no next hop for a node that nothing goes to");
 
     pass(&mut kernel, &cluster.view()).await;
-    assert_eq!(kernel.log, ["create 5"], "a second pass has nothing to do");
+    assert_eq!(kernel.log, ["create Port(5)"], "a second pass has nothing to do");
 
     cluster.remove("web1");
     pass(&mut kernel, &cluster.view()).await;
-    assert_eq!(kernel.log, ["create 5", "delete 5"]);
+    assert_eq!(kernel.log, ["create Port(5)", "delete 5"]);
     assert_eq!(kernel.tables.fdb.len(), 0, "no endpoint here: nothing of the network is held");
     assert_eq!(kernel.tables.flood.len(), 0);
 }
@@ -238,9 +285,9 @@ async fn a_namespace_made_anew_gets_its_leg_again() {
     let mut kernel = FakeKernel::default();
     kernel.namespaces.insert("/run/netns/web1".into());
     pass(&mut kernel, &cluster.view()).await;
-    kernel.ports.get_mut(&1).unwrap().fault = Some("another namespace".into());
+    kernel.devices.get_mut(&1).unwrap().fault = Some("another namespace".into());
     pass(&mut kernel, &cluster.view()).await;
-    assert_eq!(kernel.log, ["create 5", "delete 5", "create 5"]);
+    assert_eq!(kernel.log, ["create Port(5)", "delete 5", "create 5"]);
     assert_eq!(kernel.tables.fdb[&fdb_key(&cluster, "web1")].ifindex, 2);
     assert_eq!(kernel.tables.ports.keys().copied().collect::<Vec<_>>(), [2]);
 }

@@ -1,7 +1,7 @@
 use crate::{
     model::{EndpointId, NodeId, Revision},
-    proto::internal::{EndpointStatus, NodeStatus},
-    reconcile::LocalStatus,
+    proto::internal::{EndpointStatus, LegStatus, NodeStatus},
+    reconcile::{EndpointHealth, LegHealth, LocalStatus},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -168,17 +168,22 @@ impl StatusTable {
 /// A node's own status as it travels.
 #[must_use]
 pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeStatus {
-    let endpoint =
-        |(id, health): (&EndpointId, &crate::reconcile::EndpointHealth)| EndpointStatus {
-            interface: String::new(),
-            gateway: None,
-            id: *id,
-            up: health.down.is_none(),
-            reason: health.down.clone().unwrap_or_default(),
-            host_interface: health.ifname.clone(),
-            host_ifindex: health.ifindex,
-            mtu: health.mtu,
-        };
+    let leg = |leg: &LegHealth| LegStatus {
+        interface: leg.interface.clone(),
+        host_interface: leg.ifname.clone(),
+        host_ifindex: leg.ifindex,
+        mtu: leg.mtu,
+    };
+    let endpoint = |(id, health): (&EndpointId, &EndpointHealth)| EndpointStatus {
+        id: *id,
+        up: health.down.is_none(),
+        reason: health.down.clone().unwrap_or_default(),
+        host_interface: health.ifname.clone(),
+        host_ifindex: health.ifindex,
+        mtu: health.mtu,
+        interface: health.interface.clone(),
+        gateway: health.gateway.as_ref().map(leg),
+    };
     NodeStatus {
         node_id,
         epoch,

@@ -82,6 +82,8 @@ impl Host {
             socket: self.socket(),
             bpffs: self.bpffs.clone(),
             vxlan_port: 4789,
+            gateway_subnet: None,
+            resolv_conf: "/etc/resolv.conf".into(),
             metrics: None,
         }
     }

@@ -115,17 +115,18 @@ fn a_namespace_that_does_not_fit_is_refused_and_nothing_is_left() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let error = netlink.create_port(&spec, ready).await.unwrap_err();
-        assert!(matches!(error, PortError::InterfaceExists(_)), "{error:?}");
+        assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
         assert!(error.to_string().contains(&web.name), "{error}");
-        assert!(matches!(Netlink::check_netns(&web.path()), Err(PortError::InterfaceExists(_))));
-        let check = |path: &str| Netlink::check_netns(Path::new(path)).unwrap_err();
-        assert!(matches!(check("ovk-no-such-namespace"), PortError::NoNamespace(_)));
-        assert!(matches!(check("/run/ovk/no/such"), PortError::NoNamespace(_)));
-        assert!(matches!(check("/etc/passwd"), PortError::NotNamespace(_)));
-        assert!(matches!(check("/proc/self/ns/mnt"), PortError::NotNamespace(_)));
-        assert!(matches!(check(&host.name), PortError::OwnNamespace(_)));
+        let check =
+            async |path: &str| netlink.check_netns(Path::new(path), false).await.unwrap_err();
+        assert!(matches!(check(&web.name).await, PortError::InterfaceExists { .. }));
+        assert!(matches!(check("ovk-no-such-namespace").await, PortError::NoNamespace(_)));
+        assert!(matches!(check("/run/ovk/no/such").await, PortError::NoNamespace(_)));
+        assert!(matches!(check("/etc/passwd").await, PortError::NotNamespace(_)));
+        assert!(matches!(check("/proc/self/ns/mnt").await, PortError::NotNamespace(_)));
+        assert!(matches!(check(&host.name).await, PortError::OwnNamespace(_)));
         web.sh("ip link del eth0");
-        Netlink::check_netns(Path::new(&web.name)).unwrap();
+        netlink.check_netns(Path::new(&web.name), true).await.unwrap();
         assert_eq!(netlink.ports().await.unwrap(), []);
     });
     assert!(!host.succeeds("ip link show ovp9"));
@@ -471,7 +472,7 @@ fn a_change_of_each_kind_is_told() {
         let new = Netns::new("new");
         tell(&mut changes, Change::Namespace).await;
         // The level is what counts: when the word comes, the namespace can be entered.
-        Netlink::check_netns(&new.path()).unwrap();
+        netlink.check_netns(&new.path(), true).await.unwrap();
     });
 }
 

@@ -1,0 +1,95 @@
+//! IPv4 routes of a namespace.
+
+use std::net::Ipv4Addr;
+
+use futures::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use netlink_packet_route::{
+    AddressFamily,
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+use super::NetlinkError;
+
+/// The main table; [`EVERY`] asks for all.
+pub(super) const MAIN: u8 = RouteHeader::RT_TABLE_MAIN;
+pub(super) const EVERY: u8 = RouteHeader::RT_TABLE_UNSPEC;
+/// RT_TABLE_LOCAL: what is delivered here.
+const LOCAL: u32 = 255;
+
+/// What we read of RTM_NEWROUTE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) to: Ipv4Net,
+    pub(super) kind: RouteType,
+    pub(super) metric: u32,
+    /// More than one where the route has several paths; none where it leads nowhere.
+    pub(super) devices: Vec<u32>,
+    /// The kernel made it out of a local address.
+    pub(super) is_of_address: bool,
+}
+
+impl Route {
+    fn new(message: RouteMessage) -> Option<Self> {
+        let header = message.header;
+        let mut to = Ipv4Addr::UNSPECIFIED;
+        let mut table = u32::from(header.table);
+        let mut metric = 0;
+        let mut devices = Vec::new();
+        for attribute in message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(ip)) => to = ip,
+                RouteAttribute::Table(number) => table = number,
+                RouteAttribute::Priority(priority) => metric = priority,
+                RouteAttribute::Oif(index) => devices.push(index),
+                RouteAttribute::MultiPath(hops) => {
+                    devices.extend(hops.iter().map(|hop| hop.interface_index));
+                }
+                _ => {}
+            }
+        }
+        devices.sort_unstable();
+        devices.dedup();
+        let to = Ipv4Net::new(to, header.destination_prefix_length).ok()?;
+        let is_of_address = table == LOCAL && header.protocol == RouteProtocol::Kernel;
+        Some(Self { to, kind: header.kind, metric, devices, is_of_address })
+    }
+
+    pub(super) fn is_default(&self) -> bool {
+        self.to.prefix_len() == 0
+    }
+}
+
+/// The IPv4 routes of one table, or of all.
+pub(super) async fn routes(handle: &Handle, table: u8) -> Result<Vec<Route>, NetlinkError> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = table;
+    let listed: Result<Vec<RouteMessage>, _> =
+        handle.route().get(message).execute().try_collect().await;
+    match listed.map_err(|error| NetlinkError::new("list the routes", error)) {
+        Ok(messages) => Ok(messages.into_iter().filter_map(Route::new).collect()),
+        // Under strict checking: the table does not exist, because no route was ever in it.
+        Err(error) if error.is_gone() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds a default route by a router that is on the device's link.
+pub(super) async fn add_default(
+    handle: &Handle,
+    index: u32,
+    gateway: Ipv4Addr,
+) -> Result<(), NetlinkError> {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .output_interface(index)
+        .gateway(gateway)
+        .scope(RouteScope::Universe)
+        .build();
+    let added = handle.route().add(message).execute().await;
+    added.map_err(|error| NetlinkError::new(format!("add the default route by {gateway}"), error))
+}

@@ -1,0 +1,82 @@
+//! What else the host has: prefixes that are in use, and devices by which the outside comes.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use super::{
+    Netlink, NetlinkError, bridge, gro, leg,
+    link::{self, Link},
+    port,
+    route::{self, Route},
+};
+
+/// A default route in two halves, as VPN clients make it, takes no prefix either.
+const DEFAULT_MAX: u8 = 1;
+const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+
+impl Netlink {
+    /// The IPv4 prefixes that the host has a route or an address for, and what takes each ("route via
+    /// eth0", "address of docker0"). Default routes, loopback and what our own bridge has are left out.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn taken_prefixes(&self) -> Result<Vec<(Ipv4Net, String)>, NetlinkError> {
+        let links = link::links(&self.handle, None).await?;
+        let addresses = link::addresses(&self.handle, 0, None).await?;
+        let routes = route::routes(&self.handle, route::EVERY).await?;
+        let bridge = links.iter().find(|link| bridge::is_bridge(link)).map(|link| link.index);
+        let name = |index: u32| match links.iter().find(|link| link.index == index) {
+            Some(link) => link.name.clone(),
+            // It came after the devices were listed.
+            None => format!("device {index}"),
+        };
+        let addresses = addresses.iter().filter_map(|address| {
+            let net = Ipv4Net::new(address.ip, address.prefix).ok()?.trunc();
+            let is_left_out = Some(address.index) == bridge || address.ip.is_loopback();
+            (!is_left_out).then(|| (net, format!("address of {}", name(address.index))))
+        });
+        let routes = routes.iter().filter(|route| takes(route, bridge)).map(|route| {
+            let devices: Vec<String> = route.devices.iter().map(|index| name(*index)).collect();
+            let by = match &devices[..] {
+                [] => format!("route ({:?})", route.kind).to_lowercase(),
+                devices => format!("route via {}", devices.join(", ")),
+            };
+            (route.to.trunc(), by)
+        });
+        let taken: BTreeSet<(Ipv4Net, String)> = addresses.chain(routes).collect();
+        Ok(taken.into_iter().collect())
+    }
+
+    /// The devices that have a global IPv4 address and are not ours: by these the outside comes.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn uplinks(&self) -> Result<BTreeSet<String>, NetlinkError> {
+        let addresses = link::addresses(&self.handle, 0, None).await?;
+        let indices: BTreeSet<u32> = addresses
+            .iter()
+            .filter(|address| address.global)
+            .map(|address| address.index)
+            .collect();
+        let links = link::links(&self.handle, None).await?;
+        let is_uplink =
+            |link: &&Link| indices.contains(&link.index) && !link.loopback && !is_ours(link);
+        Ok(links.iter().filter(is_uplink).map(|link| link.name.clone()).collect())
+    }
+}
+
+fn takes(route: &Route, bridge: Option<u32>) -> bool {
+    let is_of_bridge = bridge.is_some_and(|bridge| route.devices == [bridge]);
+    let is_loopback = LOOPBACK.contains(&route.to);
+    let is_default = route.to.prefix_len() <= DEFAULT_MAX;
+    // The addresses are listed for themselves.
+    !is_default && !is_loopback && !is_of_bridge && !route.is_of_address
+}
+
+fn is_ours(link: &Link) -> bool {
+    bridge::is_bridge(link)
+        || port::is_port(link)
+        || leg::leg_of(link).is_some()
+        || gro::is_gro_device(link)
+}

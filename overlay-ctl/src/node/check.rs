@@ -1,0 +1,58 @@
+use super::gateway::SharedPorts;
+use crate::{
+    gateway::{HostPort, busy_ports},
+    model::Transport,
+    netlink::Netlink,
+    proto::internal::{self, CheckEndpointRequest, CheckEndpointResponse},
+};
+use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::Path};
+
+/// Says whether this node could make an endpoint, before anything is logged.
+#[derive(Clone)]
+pub struct EndpointCheck {
+    netlink: Netlink,
+    ports: SharedPorts,
+}
+
+impl EndpointCheck {
+    pub(super) fn new(netlink: Netlink, ports: SharedPorts) -> Self {
+        Self { netlink, ports }
+    }
+
+    pub(super) fn ports(&self) -> SharedPorts {
+        self.ports.clone()
+    }
+
+    /// Looks at the namespace and at the ports that are asked for.
+    pub async fn check(&self, request: CheckEndpointRequest) -> CheckEndpointResponse {
+        let CheckEndpointRequest { netns, ports, list_busy, needs_leg } = request;
+        let problem = match self.netlink.check_netns(Path::new(&netns), needs_leg).await {
+            Ok(()) => self.check_ports(&ports),
+            Err(error) => Err(crate::error_chain(&error)),
+        };
+        let busy = if list_busy { busy_ports() } else { BTreeSet::new() };
+        let busy = busy.into_iter().map(|(transport, port)| internal::HostPort {
+            transport: transport.to_string(),
+            address: Ipv4Addr::UNSPECIFIED.to_string(),
+            port: port.get().into(),
+        });
+        CheckEndpointResponse {
+            netns,
+            problem: problem.err().unwrap_or_default(),
+            busy: busy.collect(),
+        }
+    }
+
+    fn check_ports(&self, asked: &[internal::HostPort]) -> Result<(), String> {
+        let ports: Option<BTreeSet<HostPort>> = asked.iter().map(read).collect();
+        let ports = ports.ok_or("a port that this version can't read: update the node")?;
+        let free = self.ports.lock().check_free(&ports);
+        free.map_err(|taken| crate::error_chain(&taken))
+    }
+}
+
+fn read(port: &internal::HostPort) -> Option<HostPort> {
+    let transport: Transport = port.transport.parse().ok()?;
+    let number = u16::try_from(port.port).ok().and_then(NonZeroU16::new)?;
+    Some((transport, port.address.parse().ok()?, number))
+}

@@ -1,0 +1,28 @@
+use super::{error::StartError, gateway};
+use crate::{cli::NodeRunArgs, datapath::Datapath, gateway::Table, netlink::Netlink};
+
+/// Removes all that a node makes in the kernel: it is no node (any more). Goes on past a failure, and
+/// gives the first.
+pub(super) async fn all(netlink: &Netlink, args: &NodeRunArgs) -> Result<(), StartError> {
+    let mut results: Vec<Result<(), StartError>> = Vec::new();
+    match netlink.observe().await {
+        Ok((ports, legs)) => {
+            for port in ports {
+                results.push(netlink.delete_port(&port.ifname).await.map_err(Into::into));
+            }
+            for leg in legs {
+                results.push(netlink.delete_leg(&leg.ifname).await.map_err(Into::into));
+            }
+        }
+        Err(error) => results.push(Err(error.into())),
+    }
+    match Table::open().await {
+        Ok(table) => results.push(gateway::remove(table).await.map_err(Into::into)),
+        Err(error) => results.push(Err(error.into())),
+    }
+    results.push(netlink.remove_gateway_bridge().await.map_err(Into::into));
+    results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
+    results.push(netlink.remove_barrier().await.map_err(Into::into));
+    results.push(Datapath::remove_all(&args.bpffs).map_err(Into::into));
+    results.into_iter().collect()
+}

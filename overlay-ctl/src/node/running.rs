@@ -1,0 +1,326 @@
+use super::{
+    Home, HostKernel, Member, SharedDatapath,
+    check::EndpointCheck,
+    cluster::{self, Registration},
+    error::StartError,
+    gate::Gate,
+    gateway::HostGateway,
+    members, metrics, monitor, remove,
+    serve::Listeners,
+    start::Ending,
+};
+use crate::{
+    api::{self, Controller, DatapathInfo},
+    cli::{self, NodeRunArgs},
+    datapath::Datapath,
+    dns::Resolvers,
+    gateway::{self, Table},
+    model::{EndpointId, NodeName, Revision},
+    netlink::{Netlink, Underlay},
+    peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
+    proto::internal::peers_server::PeersServer,
+    reconcile::{LocalGateway, LocalNode, LocalStatus, Nudges, Reconciler},
+    state::View,
+    watch::{self, Ended},
+};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{mpsc, watch as sync_watch},
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+/// A peer lost to power is found out after this, and its connection given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long the kernel's words are gathered before a pass looks at it.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// A node that has everything it needs.
+pub(super) struct Parts {
+    pub(super) name: NodeName,
+    pub(super) netlink: Netlink,
+    pub(super) underlay: Underlay,
+    pub(super) gateway: LocalGateway,
+    pub(super) home: Home,
+    pub(super) membership: cluster::Membership,
+    pub(super) registration: Registration,
+    pub(super) datapath: Datapath,
+    pub(super) table: Table,
+    pub(super) check: EndpointCheck,
+    pub(super) info: DatapathInfo,
+}
+
+impl Parts {
+    pub(super) async fn run(
+        self,
+        listeners: Listeners,
+        args: &NodeRunArgs,
+        mut ending: Ending,
+    ) -> Result<(), StartError> {
+        let Self {
+            name,
+            netlink,
+            underlay,
+            gateway,
+            home,
+            membership,
+            registration,
+            datapath,
+            table,
+            check,
+            info,
+        } = self;
+        let cluster::Membership { member, directory, log } = membership;
+        let ports: Vec<EndpointId> =
+            netlink.ports().await?.into_iter().map(|port| port.endpoint).collect();
+        let gate = Gate::new(&datapath.tables()?, &ports);
+        let datapath = SharedDatapath::new(datapath);
+        let host_gateway = HostGateway::new(
+            netlink.clone(),
+            gateway,
+            table,
+            check.ports(),
+            Resolvers::new(&args.resolv_conf),
+        );
+        let kernel = HostKernel::new(
+            datapath.clone(),
+            netlink.clone(),
+            underlay,
+            args.vxlan_port,
+            host_gateway,
+        );
+        let local = LocalNode { id: member.id, endpoint_mtu: info.endpoint_mtu, gateway };
+        let (reconciler, status) = Reconciler::new(kernel, local);
+        let (view, views) = sync_watch::channel(None);
+        let (epoch, epochs) = sync_watch::channel(member.epoch);
+
+        let mut voter = None;
+        let followed = match log {
+            Some(log) => {
+                let (parts, queues) = cluster::start_voter(log)?;
+                tokio::spawn(carry_raft_messages(
+                    member.id,
+                    parts.consensus.clone(),
+                    queues,
+                    directory.clone(),
+                ));
+                tokio::spawn(members::follow_the_rows(
+                    member.id,
+                    parts.consensus.clone(),
+                    parts.state.clone(),
+                    parts.table.clone(),
+                ));
+                tokio::spawn(watch::report_to_leader(
+                    member.id,
+                    epochs.clone(),
+                    parts.consensus.clone(),
+                    directory.clone(),
+                    parts.table.clone(),
+                    status.clone(),
+                ));
+                let state = parts.state.clone();
+                voter = Some(parts);
+                tokio::spawn(watch::publish_views(member.id, state, directory.clone(), view))
+            }
+            None => tokio::spawn(watch::follow_a_voter(
+                member.id,
+                epochs.clone(),
+                directory.clone(),
+                view,
+                status.clone(),
+            )),
+        };
+        let home = Arc::new(Mutex::new(home));
+        tokio::spawn(remember(
+            Arc::clone(&home),
+            member.clone(),
+            directory.clone(),
+            views.clone(),
+            epochs,
+        ));
+        let registered = tokio::spawn(cluster::keep_registered(
+            registration,
+            member.clone(),
+            directory.clone(),
+            args.join,
+            epoch,
+        ));
+        let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
+        let nudges = Nudges { devices: nudges(&netlink)?, rules: gateway::changes()? };
+        let reconciling =
+            tokio::spawn(reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges));
+        let drops = monitor::channel();
+        tokio::spawn(monitor::pump(datapath.clone(), drops.clone()));
+
+        let controller = Arc::new(Controller {
+            cluster: member.cluster,
+            id: member.id,
+            name: name.clone(),
+            directory,
+            voter: voter.clone(),
+            view: views,
+            status: status.clone(),
+            datapath: datapath.clone(),
+            drops,
+            check: check.clone(),
+            info,
+        });
+        let stop = CancellationToken::new();
+        let Listeners { tcp, unix, metrics, socket } = listeners;
+        if let Some(listener) = metrics {
+            tokio::spawn(metrics::serve(listener, Arc::clone(&controller), stop.clone()));
+        }
+        let serving = serve_all(Arc::clone(&controller), voter, check, tcp, unix, stop.clone());
+        let mut serving = tokio::spawn(serving);
+        tokio::spawn(announce(controller, name.clone(), socket.path().to_owned(), status));
+
+        let mut removed = false;
+        tokio::select! {
+            () = ending.told() => tracing::info!("told to end; the data path stays"),
+            ended = &mut serving => match ended {
+                Ok(ended) => ended?,
+                Err(panic) => return Err(StartError::Task(panic.to_string())),
+            },
+            ended = followed => removed = matches!(ended, Ok(Ended::Removed)),
+            ended = registered => removed = matches!(ended, Ok(Ended::Removed)),
+        }
+        stop.cancel();
+        if let Some(consensus) = consensus {
+            consensus.shutdown().await;
+        }
+        drop(socket);
+        if removed {
+            tracing::warn!(node = %name, "removed from the cluster: what it made goes");
+            // A pass under way must not make a port behind the sweep.
+            reconciling.abort();
+            drop(reconciling.await);
+            remove::all(&netlink, args).await?;
+            // Last: a node that dies in the middle finds out again at its next start, and goes on.
+            home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
+        }
+        Ok(())
+    }
+}
+
+/// Words from the kernel that something may have changed, many of them as one.
+fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
+    let mut changes = netlink.changes()?;
+    let (sender, nudges) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while changes.recv().await.is_some() {
+            // A change seldom comes alone: those of the next moment are looked at together.
+            tokio::time::sleep(SETTLE).await;
+            while changes.try_recv().is_ok() {}
+            // One that waits stands for all that come before it is taken.
+            if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(nudges)
+}
+
+async fn reconcile(
+    reconciler: Reconciler<HostKernel>,
+    gate: Gate,
+    consensus: Option<crate::consensus::Consensus<crate::state::Machine>>,
+    mut views: sync_watch::Receiver<Option<Arc<View>>>,
+    nudges: Nudges,
+) {
+    let Some(first) = gate.open(consensus.as_ref(), &mut views).await else { return };
+    let (sender, known) = sync_watch::channel(first);
+    let forward = async {
+        while views.changed().await.is_ok() {
+            if let Some(view) = views.borrow_and_update().clone() {
+                sender.send_replace(view);
+            }
+        }
+    };
+    // What came between the gate and here is not lost: `changed` has not been asked yet.
+    tokio::select! {
+        () = forward => {}
+        () = reconciler.run(known, nudges) => {}
+    }
+}
+
+/// Keeps the peers' addresses and the node's epoch, so that it finds the cluster again after a
+/// restart.
+async fn remember(
+    home: Arc<Mutex<Home>>,
+    mut member: Member,
+    directory: Directory,
+    mut views: sync_watch::Receiver<Option<Arc<View>>>,
+    mut epochs: sync_watch::Receiver<Revision>,
+) {
+    let mut kept: Vec<Peer> = Vec::new();
+    loop {
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return },
+            changed = epochs.changed() => if changed.is_err() { return },
+        }
+        let peers = directory.peers();
+        let epoch = *epochs.borrow_and_update();
+        views.borrow_and_update();
+        let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = Ok(());
+        if peers != kept {
+            stored = home.set_peers(&peers);
+            kept = peers;
+        }
+        if epoch != member.epoch {
+            member.epoch = epoch;
+            stored = stored.and(home.set_member(member.clone()));
+        }
+        if let Err(error) = stored {
+            tracing::warn!(error = %crate::error_chain(&error), "the state folder can't be written");
+        }
+    }
+}
+
+async fn serve_all(
+    controller: Arc<Controller>,
+    voter: Option<VoterParts>,
+    check: EndpointCheck,
+    tcp: TcpListener,
+    unix: UnixListener,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    let local = api::routes(Arc::clone(&controller)).await?;
+    let peers = PeersServer::new(PeersService::new(controller.cluster, voter, check))
+        .max_decoding_message_size(crate::peers::MESSAGE_MAX)
+        .max_encoding_message_size(crate::peers::MESSAGE_MAX);
+    let remote = api::routes(controller).await?.add_service(peers);
+    let unix = Server::builder().add_routes(local).serve_with_incoming_shutdown(
+        UnixListenerStream::new(unix),
+        stop.clone().cancelled_owned(),
+    );
+    let tcp = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_routes(remote)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(tcp), stop.cancelled_owned());
+    tokio::try_join!(unix, tcp)?;
+    Ok(())
+}
+
+/// Says that the node serves, and what to try, once its kernel holds what the cluster desires.
+async fn announce(
+    controller: Arc<Controller>,
+    name: NodeName,
+    socket: PathBuf,
+    mut status: sync_watch::Receiver<LocalStatus>,
+) {
+    if status.wait_for(|status| status.programmed > 0).await.is_err() {
+        return;
+    }
+    tracing::info!(node = %name, "ready");
+    // Without a quorum nobody knows what there is; then the commands say what to do about that.
+    let existing = api::existing(controller).await.unwrap_or_default();
+    cli::print_ready(name.as_str(), &socket, &existing);
+}
