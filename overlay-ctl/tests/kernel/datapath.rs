@@ -210,6 +210,7 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
     let leg = GatewayPortEntry {
         ip: ip16_from_v4([172, 18, 0, 3]),
         gateway: ip16_from_v4([172, 18, 0, 1]),
+        bridge: 3,
         mask: [255, 255, 0, 0],
         mac: [2, 0x42, 172, 18, 0, 3],
         gateway_mac: [2, 0x42, 172, 18, 0, 1],

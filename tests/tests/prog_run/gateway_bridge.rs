@@ -2,9 +2,10 @@
 //! ports are not isolated, its neighbours are known, it takes source routes, and no firewall is there.
 //! So what a neighbour does not hear, it does not hear because of the program.
 
-use std::{fs, net::UdpSocket};
+use std::{fs, net::UdpSocket, panic::Location, process::Command};
 
 use overlay_common::{Direction, DropReason, MacBytes};
+use overlay_lab::{Requirement, missing, skip};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
 use super::{
@@ -12,13 +13,15 @@ use super::{
     devices::ip_batch,
     may_pass::{Fate, MARK, fate, frames},
     mutation::config,
-    outward::{Outward, answers, asks, gateways_answer},
+    outward::{Outward, answers, asks, gateways_answer, udp},
     packets::{Ask, BROADCAST, EXPERIMENTAL, arp, cut, other, tagged, to_mac},
-    world::{A_OUT, B_OUT, GATEWAY, GATEWAY_PREFIX, ROUTER_MAC, UNDERLAY_MAC},
+    world::{
+        A_OUT, B_OUT, BRIDGE, GATEWAY, GATEWAY_PREFIX, OWN_VTEP, ROUTER_MAC, UNDERLAY_MAC, World,
+    },
 };
 
-/// Index of the bridge; the bench has no such device.
-const BRIDGE: u32 = 20;
+/// How what passes gets to the gateway: by the leg's place in the bridge, or past it.
+const WAYS: [fn(&mut World); 2] = [|_| {}, World::put_into_bridge];
 
 #[test]
 fn without_the_program_neighbours_hear_each_other() {
@@ -100,6 +103,60 @@ fn a_frame_shorter_than_its_header_is_malformed() {
     });
 }
 
+/// As on a host with Docker or Kubernetes, where netfilter sees bridged frames: with the rewritten
+/// destination, one that came by a port would be bridged on to the neighbour's port, and ports are
+/// isolated from each other.
+#[test]
+fn a_neighbours_published_port_is_reached_through_the_gateway() {
+    if let Some(reason) = missing(&[Requirement::Root, Requirement::Tool("nft")]) {
+        return skip(&reason, Location::caller()).expect("a line for the count");
+    }
+    on_bench(|bench| {
+        build_bridge();
+        settle_stations();
+        for leg in ["leg_a", "leg_b"] {
+            bridge(&["link", "set", "dev", leg, "isolated", "on"]);
+        }
+        bench.attach(Direction::FromGateway, "leg_a");
+        for switch in ["0", "1"] {
+            let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+            // A kernel without br_netfilter shows frames to nobody.
+            if fs::exists(path).expect("/proc is mounted") {
+                fs::write(path, switch).expect("root sets it");
+            }
+            let mut world = World::default();
+            world.put_into_bridge();
+            bench.fill(&world);
+            publish(B_OUT.ip, 8053);
+            let (a, b) = (bench.tap_leg_a(), bench.tap_leg_b());
+            a.send(&Outward { to: OWN_VTEP, payload: udp(8053), ..Outward::default() }.frame());
+            let frame = b.next();
+            assert_eq!(
+                (&frame[..6], &frame[6..12]),
+                (&B_OUT.mac[..], &GATEWAY.mac[..]),
+                "{switch}"
+            );
+            assert_eq!((&frame[26..30], &frame[30..34]), (&GATEWAY.ip[..], &B_OUT.ip[..]));
+            assert_eq!(&frame[36..38], 53u16.to_be_bytes());
+        }
+    });
+}
+
+/// Publishes port 53 of `ip` on the host's `port`, for neighbours as well; nothing else is published.
+fn publish(ip: [u8; 4], port: u16) {
+    let rules = format!(
+        "table ip t\ndelete table ip t\ntable ip t {{\n\
+         chain in {{\ntype nat hook prerouting priority dstnat\n\
+         fib daddr type local udp dport {port} dnat to {}:53\n}}\n\
+         chain out {{\ntype nat hook postrouting priority srcnat\n\
+         ip saddr {subnet} ip daddr {subnet} masquerade\n}}\n}}\n",
+        dotted(ip),
+        subnet = format_args!("{}/{GATEWAY_PREFIX}", dotted(GATEWAY.ip)),
+    );
+    let nft = Command::new("nft").arg(&rules).status().expect("nft is on PATH");
+    assert!(nft.success(), "nft failed at:\n{rules}");
+}
+
 #[test]
 fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
     on_bridge(|bench| {
@@ -140,13 +197,34 @@ fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
 }
 
 /// The bridge, and the program on both legs.
-fn on_bridge(body: impl FnOnce(&mut Bench)) {
-    on_bench(|bench| {
-        build_bridge();
-        bench.attach(Direction::FromGateway, "leg_a");
-        bench.attach(Direction::FromGateway, "leg_b");
-        body(bench);
-    });
+fn on_bridge(body: impl Fn(&mut Bench)) {
+    for way in WAYS {
+        on_bench(|bench| {
+            build_bridge();
+            bench.attach(Direction::FromGateway, "leg_a");
+            bench.attach(Direction::FromGateway, "leg_b");
+            let mut world = World::default();
+            way(&mut world);
+            bench.fill(&world);
+            if world.gateway_ports.values().all(|leg| leg.bridge == BRIDGE) {
+                settle_stations();
+            }
+            body(bench);
+        });
+    }
+}
+
+/// As the node does it: what does not come by a port teaches the bridge nothing.
+fn settle_stations() {
+    for (leg, who) in [("leg_a", A_OUT), ("leg_b", B_OUT)] {
+        bridge(&["fdb", "replace", &colons(who.mac), "dev", leg, "master", "static"]);
+    }
+}
+
+/// Runs `bridge`, which is where `ip` is.
+fn bridge(args: &[&str]) {
+    let bridge = Command::new("bridge").args(args).status().expect("bridge is on PATH");
+    assert!(bridge.success(), "bridge failed at {args:?}");
 }
 
 fn build_bridge() {
