@@ -9,8 +9,10 @@
 //!   notice.
 
 mod changes;
+mod conntrack;
 mod error;
 mod nft;
+mod observed;
 mod ports;
 mod rules;
 mod subnet;

@@ -1,13 +1,51 @@
 //! What the table `ip overlay` is to hold, and why.
+//!
+//! ```text
+//! prerouting, output ── to an address of the host ──> publish ── in a map ──> DNAT to the endpoint
+//! forward            ── into the bridge: answers, and what publish sent; nothing else
+//! postrouting        ── out of the bridge's subnet, hairpin, localhost: masquerade
+//! ```
+//!
+//! The rules are the same for one published port and for a thousand: what is published are elements of
+//! two maps, found by hash. So adding one is one element, and a packet's way is no longer for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
     num::NonZeroU16,
 };
 
+use nftables::{
+    expr::{
+        CT, Elem, Expression, Fib, FibFlag, FibResult, Map as Lookup, Meta, MetaKey,
+        NamedExpression, Payload, PayloadField, Prefix, SetItem,
+    },
+    schema::{Chain, Element, Map, NfListObject, Rule, Set, SetType, SetTypeValue, Table},
+    stmt::{AnonymousCounter, Counter, JumpTarget, Match, NAT, NATFamily, Operator, Statement},
+    types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
+};
+use nix::libc;
+
 use super::HostPort;
-use crate::model::Subnet;
+use crate::model::{Subnet, Transport};
+
+pub(super) const FAMILY: NfFamily = NfFamily::IP;
+pub(super) const TABLE: &str = "overlay";
+/// Published on one address of the host: address . protocol . port.
+pub(super) const PUBLISHED_ON_ONE: &str = "published_on_one";
+/// Published on all addresses of the host: protocol . port.
+pub(super) const PUBLISHED_ON_ALL: &str = "published_on_all";
+/// Devices whose forwarding the node switched on.
+pub(super) const OPENED: &str = "opened";
+
+/// Destination NAT comes before routing, source NAT after it: priorities `dstnat` and `srcnat`.
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+/// Priority `filter`.
+const FILTER: i32 = 0;
+/// A comment has at most 128 bytes in the kernel, its end included (`NFTNL_UDATA_COMMENT_MAXLEN`).
+const COMMENT_MAX: usize = 127;
 
 /// What a node wants of nftables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,4 +70,359 @@ pub struct Target {
     pub port: NonZeroU16,
     /// Whose it is, as "web1 80/tcp": shown by `nft list table ip overlay`.
     pub comment: String,
+}
+
+/// The elements of the maps and of the set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) published: BTreeMap<HostPort, Target>,
+    pub(super) opened: BTreeSet<String>,
+}
+
+impl Contents {
+    /// As the kernel will give them back.
+    pub(super) fn of(rules: &Rules) -> Self {
+        let published = rules.published.iter().map(|(port, target)| {
+            (*port, Target { comment: printable(&target.comment), ..target.clone() })
+        });
+        Self { published: published.collect(), opened: rules.forwarding.clone() }
+    }
+
+    /// As elements to add: name of the map or set, and its elements. None are left out.
+    pub(super) fn elements(&self) -> Vec<Element<'static>> {
+        let published = |on_all: bool| {
+            let some = self
+                .published
+                .iter()
+                .filter(move |((_, host, _), _)| host.is_unspecified() == on_all);
+            some.map(|(port, target)| mapping(*port, target)).collect()
+        };
+        let opened = self.opened.iter().map(|device| text(device.clone())).collect();
+        let all: [(&'static str, Vec<Expression<'static>>); 3] = [
+            (PUBLISHED_ON_ONE, published(false)),
+            (PUBLISHED_ON_ALL, published(true)),
+            (OPENED, opened),
+        ];
+        let some = all.into_iter().filter(|(_, elements)| !elements.is_empty());
+        some.map(|(name, elements)| Element {
+            family: FAMILY,
+            table: TABLE.into(),
+            name: name.into(),
+            elem: elements.into(),
+        })
+        .collect()
+    }
+}
+
+/// nft prints comments between quotes and escapes nothing: one with a quote could not be read again.
+fn printable(comment: &str) -> String {
+    let clean = comment.chars().map(|c| if c == '"' || c.is_control() { '?' } else { c });
+    let mut text = String::new();
+    for c in clean {
+        if text.len() + c.len_utf8() > COMMENT_MAX {
+            break;
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// IANA's number. A name would need /etc/protocols, which a small machine lacks.
+pub(super) fn protocol_number(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => libc::IPPROTO_TCP as u8,
+        Transport::Udp => libc::IPPROTO_UDP as u8,
+        Transport::Sctp => libc::IPPROTO_SCTP as u8,
+    }
+}
+
+fn mapping((transport, host, port): HostPort, target: &Target) -> Expression<'static> {
+    let mut key = vec![number(protocol_number(transport)), number(port.get())];
+    if !host.is_unspecified() {
+        key.insert(0, text(host.to_string()));
+    }
+    let key = NamedExpression::Elem(Elem {
+        val: Box::new(named(NamedExpression::Concat(key))),
+        comment: Some(target.comment.clone().into()),
+        ..Elem::default()
+    });
+    let value = vec![text(target.address.to_string()), number(target.port.get())];
+    Expression::List(vec![named(key), named(NamedExpression::Concat(value))])
+}
+
+pub(super) fn table() -> Table<'static> {
+    Table { family: FAMILY, name: TABLE.into(), handle: None }
+}
+
+/// Everything but the elements, in the order in which nft wants it: what a rule speaks of comes before
+/// the rule.
+pub(super) fn skeleton(bridge: &str, subnet: Subnet) -> Vec<NfListObject<'static>> {
+    let mut objects = vec![
+        published_map(
+            PUBLISHED_ON_ONE,
+            &[SetType::Ipv4Addr, SetType::InetProto, SetType::InetService],
+            "ports published on one address of this host: address . protocol . port",
+        ),
+        published_map(
+            PUBLISHED_ON_ALL,
+            &[SetType::InetProto, SetType::InetService],
+            "ports published on each address of this host: protocol . port",
+        ),
+        NfListObject::Set(Box::new(Set {
+            family: FAMILY,
+            table: TABLE.into(),
+            name: OPENED.into(),
+            set_type: SetTypeValue::Single(SetType::Ifname),
+            comment: Some("devices that forward only because the overlay asked them to".into()),
+            ..Set::default()
+        })),
+        chain("publish", None),
+        chain("prerouting", Some((NfChainType::NAT, NfHook::Prerouting, DSTNAT))),
+        chain("output", Some((NfChainType::NAT, NfHook::Output, DSTNAT))),
+        chain("forward", Some((NfChainType::Filter, NfHook::Forward, FILTER))),
+        chain("postrouting", Some((NfChainType::NAT, NfHook::Postrouting, SRCNAT))),
+    ];
+    for (chain, comment, statements) in rules(bridge, subnet) {
+        objects.push(NfListObject::Rule(Rule {
+            family: FAMILY,
+            table: TABLE.into(),
+            chain: chain.into(),
+            expr: statements.into(),
+            comment: Some(comment.into()),
+            ..Rule::default()
+        }));
+    }
+    objects
+}
+
+type Described = (&'static str, &'static str, Vec<Statement<'static>>);
+
+fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
+    let into_bridge = || equal(meta(MetaKey::Oifname), text(bridge.to_owned()));
+    let out_of_bridge = || equal(meta(MetaKey::Iifname), text(bridge.to_owned()));
+    let from_subnet =
+        || equal(ip("saddr"), prefix(subnet.net().network(), subnet.net().prefix_len()));
+    let loopback = || prefix(Ipv4Addr::new(127, 0, 0, 0), 8);
+    let to_this_host = || {
+        let flags = HashSet::from([FibFlag::Daddr]);
+        let fib = NamedExpression::Fib(Fib { result: FibResult::Type, flags });
+        equal(named(fib), text("local"))
+    };
+    let publish = || Statement::Jump(JumpTarget { target: "publish".into() });
+    let masquerade = || Statement::Masquerade(None);
+    let mut all = vec![
+        (
+            "publish",
+            "published on the address that was asked for",
+            vec![dnat(
+                vec![ip("daddr"), meta(MetaKey::L4proto), destination_port()],
+                PUBLISHED_ON_ONE,
+            )],
+        ),
+        (
+            "publish",
+            "published on every address",
+            vec![dnat(vec![meta(MetaKey::L4proto), destination_port()], PUBLISHED_ON_ALL)],
+        ),
+    ];
+    all.extend([
+        // Destination NAT comes before the kernel's check for loopback addresses from outside: without
+        // the first match a neighbour on the wire could reach what is published on 127.0.0.1.
+        (
+            "prerouting",
+            "published ports, for everybody but this host; nothing from outside is for localhost",
+            vec![compare(ip("daddr"), Operator::NEQ, loopback()), to_this_host(), publish()],
+        ),
+        ("output", "published ports, for this host itself", vec![to_this_host(), publish()]),
+        (
+            "forward",
+            "answers to endpoints",
+            vec![
+                into_bridge(),
+                has("state", Expression::List(vec![text("established"), text("related")])),
+                Statement::Accept(None),
+            ],
+        ),
+        (
+            "forward",
+            "published ports",
+            vec![into_bridge(), has("status", text("dnat")), Statement::Accept(None)],
+        ),
+        // Whoever has a route to the subnet would otherwise reach every port of every endpoint.
+        (
+            "forward",
+            "endpoints are reached at published ports alone",
+            vec![into_bridge(), counter(), Statement::Drop(None)],
+        ),
+        // Source NAT leaves such a packet as it is, and it would show an address that nobody outside
+        // can answer: the other side resets the connection it seems to belong to.
+        (
+            "forward",
+            "what belongs to no connection can't be masqueraded",
+            vec![out_of_bridge(), has("state", text("invalid")), counter(), Statement::Drop(None)],
+        ),
+        // To reach the bridge through a device, forwarding must be on for it; that alone would make
+        // the host a router between its networks.
+        (
+            "forward",
+            "the overlay makes this host no router between its other networks",
+            vec![
+                equal(meta(MetaKey::Iifname), text(format!("@{OPENED}"))),
+                counter(),
+                Statement::Drop(None),
+            ],
+        ),
+        // Not on lo: what the host sends to the bridge's address stays the host's.
+        (
+            "postrouting",
+            "endpoints reach the outside by this host's address",
+            vec![
+                from_subnet(),
+                compare(meta(MetaKey::Oifname), Operator::NEQ, either(&[bridge, "lo"])),
+                masquerade(),
+            ],
+        ),
+        // The answer must come back here to be rewritten; the endpoint would send it to its neighbour,
+        // who did not ask it.
+        (
+            "postrouting",
+            "hairpin: an endpoint at a published port of its own host",
+            vec![into_bridge(), from_subnet(), has("status", text("dnat")), masquerade()],
+        ),
+        // An endpoint's 127.0.0.1 is its own.
+        (
+            "postrouting",
+            "this host at a published port of localhost",
+            vec![into_bridge(), equal(ip("saddr"), loopback()), masquerade()],
+        ),
+    ]);
+    all
+}
+
+fn published_map(
+    name: &'static str,
+    key: &[SetType],
+    comment: &'static str,
+) -> NfListObject<'static> {
+    let value = vec![SetType::Ipv4Addr, SetType::InetService];
+    NfListObject::Map(Box::new(Map {
+        family: FAMILY,
+        table: TABLE.into(),
+        name: name.into(),
+        set_type: SetTypeValue::Concatenated(key.to_vec().into()),
+        map: SetTypeValue::Concatenated(value.into()),
+        comment: Some(comment.into()),
+        ..Map::default()
+    }))
+}
+
+fn chain(name: &'static str, hook: Option<(NfChainType, NfHook, i32)>) -> NfListObject<'static> {
+    let mut chain =
+        Chain { family: FAMILY, table: TABLE.into(), name: name.into(), ..Chain::default() };
+    if let Some((kind, hook, priority)) = hook {
+        chain._type = Some(kind);
+        chain.hook = Some(hook);
+        chain.prio = Some(priority);
+        chain.policy = Some(NfChainPolicy::Accept);
+    }
+    NfListObject::Chain(chain)
+}
+
+fn dnat(key: Vec<Expression<'static>>, map: &str) -> Statement<'static> {
+    let lookup = NamedExpression::Map(Box::new(Lookup {
+        key: named(NamedExpression::Concat(key)),
+        data: text(format!("@{map}")),
+    }));
+    Statement::DNAT(Some(NAT {
+        addr: Some(named(lookup)),
+        family: Some(NATFamily::IP),
+        port: None,
+        flags: None,
+    }))
+}
+
+fn counter() -> Statement<'static> {
+    let zero = AnonymousCounter { packets: Some(0), bytes: Some(0) };
+    Statement::Counter(Counter::Anonymous(Some(zero)))
+}
+
+/// A bit field of the packet's connection has one of these bits.
+fn has(key: &'static str, bits: Expression<'static>) -> Statement<'static> {
+    let key = NamedExpression::CT(CT { key: key.into(), family: None, dir: None });
+    compare(named(key), Operator::IN, bits)
+}
+
+fn equal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    compare(left, Operator::EQ, right)
+}
+
+fn compare(
+    left: Expression<'static>,
+    op: Operator,
+    right: Expression<'static>,
+) -> Statement<'static> {
+    Statement::Match(Match { left, right, op })
+}
+
+fn either(names: &[&str]) -> Expression<'static> {
+    let items = names.iter().map(|name| SetItem::Element(text((*name).to_owned())));
+    named(NamedExpression::Set(items.collect()))
+}
+
+fn ip(field: &'static str) -> Expression<'static> {
+    field_of("ip", field)
+}
+
+/// TCP, UDP and SCTP have it in the same place.
+fn destination_port() -> Expression<'static> {
+    field_of("th", "dport")
+}
+
+fn field_of(protocol: &'static str, field: &'static str) -> Expression<'static> {
+    let field = PayloadField { protocol: protocol.into(), field: field.into() };
+    named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+fn meta(key: MetaKey) -> Expression<'static> {
+    named(NamedExpression::Meta(Meta { key }))
+}
+
+fn prefix(address: Ipv4Addr, length: u8) -> Expression<'static> {
+    let prefix = Prefix { addr: Box::new(text(address.to_string())), len: length.into() };
+    named(NamedExpression::Prefix(prefix))
+}
+
+fn named(expression: NamedExpression<'static>) -> Expression<'static> {
+    Expression::Named(expression)
+}
+
+fn text(text: impl Into<Cow<'static, str>>) -> Expression<'static> {
+    Expression::String(text.into())
+}
+
+fn number(number: impl Into<u32>) -> Expression<'static> {
+    Expression::Number(number.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_can_be_printed_and_read_again() {
+        assert_eq!(printable("web1 80/tcp"), "web1 80/tcp");
+        assert_eq!(printable("a\"b\nc"), "a?b?c");
+        let long = printable(&"ä".repeat(100));
+        assert_eq!(long, "ä".repeat(63), "cut between characters");
+    }
+
+    #[test]
+    fn each_rule_says_what_it_is_for() {
+        let subnet = "172.18.0.0/16".parse().unwrap();
+        let mut comments = BTreeSet::new();
+        for (chain, comment, _) in rules("ov_gwbridge", subnet) {
+            assert!(!comment.is_empty() && comment == printable(comment), "{chain}: {comment}");
+            assert!(comments.insert(comment), "{comment}");
+        }
+    }
 }

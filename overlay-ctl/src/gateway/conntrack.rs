@@ -1,0 +1,232 @@
+//! Forgetting connections that the kernel would keep sending to where they went before.
+//!
+//! NAT is decided by a connection's first packet. A UDP "connection" has no end but silence: a client
+//! that keeps talking to a port would never reach the endpoint that the port leads to now, or go on to
+//! reach the address of one that is gone. TCP and SCTP have handshakes, and need none of this.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU16,
+    time::Duration,
+};
+
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
+};
+use nix::{ifaddrs::getifaddrs, libc};
+use rtnetlink::{
+    packet_core::{
+        DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+        NetlinkPayload, Nla as _,
+    },
+    sys::{
+        AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket,
+        protocols::NETLINK_NETFILTER,
+    },
+};
+
+use super::GatewayError;
+
+/// UDP ports of the host (0.0.0.0 = each address) and where they lead; `None` = to the host itself.
+pub(super) type Moved = BTreeMap<(Ipv4Addr, NonZeroU16), Option<(Ipv4Addr, NonZeroU16)>>;
+
+const BOUND: Duration = Duration::from_secs(10);
+const ACTION: &str = "forget UDP flows";
+/// linux/netfilter/nfnetlink_conntrack.h; the crate has no name for them.
+const CTA_ZONE: u16 = 18;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+/// net/netfilter/nf_conntrack_netlink.c, of a filter's flags: what of the tuple counts.
+const FILTER_PROTOCOL: u32 = 1 << 3;
+
+/// Forgets UDP flows to `moved` that don't go where their port leads. Returns how many.
+pub(super) async fn forget(moved: &Moved) -> Result<usize, GatewayError> {
+    let work = async {
+        let local = local_addresses()?;
+        let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        socket.socket_mut().bind_auto()?;
+        let mut stale = Vec::new();
+        exchange(&socket, request(NLM_F_DUMP, ConntrackMessage::Get(only_udp())), |attributes| {
+            if let Some(flow) = Flow::of(&attributes)
+                && flow.is_stale(moved, &local)
+            {
+                let identity = attributes.into_iter().filter(is_identity);
+                stale.push(identity.collect::<Vec<_>>());
+            }
+        })
+        .await?;
+        let mut count = 0;
+        for identity in stale {
+            let delete = request(NLM_F_ACK, ConntrackMessage::Delete(identity));
+            match exchange(&socket, delete, |_| {}).await {
+                Ok(()) => count += 1,
+                // It ended by itself.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(count)
+    };
+    let outcome = tokio::time::timeout(BOUND, work).await;
+    outcome
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|source| GatewayError::Socket { action: ACTION, source })
+}
+
+fn local_addresses() -> io::Result<BTreeSet<Ipv4Addr>> {
+    let all = getifaddrs()?.filter_map(|interface| interface.address);
+    Ok(all.filter_map(|address| address.as_sockaddr_in().map(|v4| v4.ip())).collect())
+}
+
+/// One direction of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    address: Ipv4Addr,
+    port: u16,
+}
+
+/// A UDP flow: whom its first packet was sent to, and who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flow {
+    asked: End,
+    answers: End,
+}
+
+impl Flow {
+    /// `None` for what is not UDP over IPv4.
+    fn of(attributes: &[ConntrackAttribute]) -> Option<Self> {
+        let asked = attributes.iter().find_map(|attribute| match attribute {
+            ConntrackAttribute::CtaTupleOrig(tuple) => end(tuple, Side::Destination),
+            _ => None,
+        })?;
+        let answers = attributes.iter().find_map(|attribute| match attribute {
+            ConntrackAttribute::CtaTupleReply(tuple) => end(tuple, Side::Source),
+            _ => None,
+        })?;
+        Some(Self { asked, answers })
+    }
+
+    fn is_stale(self, moved: &Moved, local: &BTreeSet<Ipv4Addr>) -> bool {
+        // An endpoint's own query to somebody's port 53 is no business of our port 53.
+        if !(self.asked.address.is_loopback() || local.contains(&self.asked.address)) {
+            return false;
+        }
+        let Some(port) = NonZeroU16::new(self.asked.port) else { return false };
+        let leads = moved
+            .get(&(self.asked.address, port))
+            .or_else(|| moved.get(&(Ipv4Addr::UNSPECIFIED, port)));
+        leads.is_some_and(|target| {
+            let target = target.map(|(address, port)| End { address, port: port.get() });
+            self.answers != target.unwrap_or(self.asked)
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+fn end(tuple: &[Tuple], side: Side) -> Option<End> {
+    let (mut address, mut port, mut udp) = (None, None, false);
+    for part in tuple {
+        match part {
+            Tuple::Ip(parts) => {
+                for part in parts {
+                    match (part, side) {
+                        (IPTuple::SourceAddress(IpAddr::V4(v4)), Side::Source)
+                        | (IPTuple::DestinationAddress(IpAddr::V4(v4)), Side::Destination) => {
+                            address = Some(*v4);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Tuple::Proto(parts) => {
+                for part in parts {
+                    match (part, side) {
+                        (ProtoTuple::SourcePort(number), Side::Source)
+                        | (ProtoTuple::DestinationPort(number), Side::Destination) => {
+                            port = Some(*number);
+                        }
+                        (ProtoTuple::Protocol(Protocol::Udp), _) => udp = true,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    udp.then_some(End { address: address?, port: port? })
+}
+
+/// What the kernel needs to find a flow again.
+fn is_identity(attribute: &ConntrackAttribute) -> bool {
+    match attribute {
+        ConntrackAttribute::CtaTupleOrig(_) => true,
+        ConntrackAttribute::Other(other) => other.kind() == CTA_ZONE,
+        _ => false,
+    }
+}
+
+/// Makes the kernel tell of UDP alone (5.8); an older one tells of all, which is looked through here.
+fn only_udp() -> Vec<ConntrackAttribute> {
+    let mut flags = Vec::from(8u16.to_ne_bytes());
+    flags.extend(CTA_FILTER_ORIG_FLAGS.to_ne_bytes());
+    flags.extend(FILTER_PROTOCOL.to_ne_bytes());
+    let udp = Tuple::Proto(vec![ProtoTuple::Protocol(Protocol::Udp)]);
+    vec![
+        ConntrackAttribute::CtaTupleOrig(vec![udp]),
+        ConntrackAttribute::Other(DefaultNla::new(CTA_FILTER | libc::NLA_F_NESTED as u16, flags)),
+    ]
+}
+
+fn request(flags: u16, message: ConntrackMessage) -> NetlinkMessage<NetfilterMessage> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let family = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+    let mut message =
+        NetlinkMessage::new(header, NetlinkPayload::from(NetfilterMessage::new(family, message)));
+    message.finalize();
+    message
+}
+
+/// Sends a request and hands each flow of the answer on, until the kernel says that it was the last.
+async fn exchange(
+    socket: &TokioSocket,
+    request: NetlinkMessage<NetfilterMessage>,
+    mut each: impl FnMut(Vec<ConntrackAttribute>),
+) -> io::Result<()> {
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send_to(&bytes, &SocketAddr::new(0, 0)).await?;
+    loop {
+        let (datagram, _) = socket.recv_from_full().await?;
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            // Messages are aligned to four bytes.
+            let length = (message.header.length as usize).next_multiple_of(4);
+            rest = rest.get(length.max(1)..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(message) => {
+                    if let NetfilterMessageInner::Conntrack(
+                        ConntrackMessage::New(attributes) | ConntrackMessage::Get(attributes),
+                    ) = message.inner
+                    {
+                        each(attributes);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
