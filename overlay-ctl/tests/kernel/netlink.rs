@@ -25,8 +25,6 @@ fn spec(endpoint: u64, netns: &Netns) -> PortSpec {
     }
 }
 
-use self::spec as port_spec;
-
 fn ready(_: &str, _: u32) -> Result<(), Infallible> {
     Ok(())
 }

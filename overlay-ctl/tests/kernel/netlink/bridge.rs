@@ -2,9 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use overlay_ctl::{
     model::Subnet,
-    netlink::{GATEWAY_BRIDGE, GatewayBridge, GatewayError, Netlink},
+    netlink::{GATEWAY_BRIDGE, GatewayError, Netlink, NetlinkError},
 };
 
 use super::pair_of_hosts;
@@ -185,19 +189,46 @@ fn a_half_made_gateway_bridge_is_completed() {
     assert_stands(&host, "02:42:ac:12:00:01", "inet 172.18.0.1/16");
 }
 
+/// As containers have it, for the calling thread alone.
+fn make_sysctls_read_only() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let set = |from: Option<&str>, to: &str, flags| {
+        mount(from, to, None::<&str>, flags, None::<&str>).unwrap();
+    };
+    set(None, "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    set(Some("/proc/sys"), "/proc/sys", MsFlags::MS_BIND);
+    set(None, "/proc/sys", MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+}
+
 #[test]
-fn a_gateway_bridge_that_can_not_be_finished_leaves_nothing() {
+fn where_sysctls_are_read_only_nothing_is_left_and_nothing_right_is_refused() {
     if skip() {
         return;
     }
-    let host = Netns::new("host");
-    host.block_on(|| async {
+    let (host, made) = (Netns::new("host"), Netns::new("made"));
+    let ensure = async || {
         let netlink = Netlink::open().await.unwrap();
-        // The kernel's limit for a bridge's MTU is 65,535.
-        let made = netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), 100_000).await;
-        assert!(matches!(made, Err(GatewayError::Netlink(_))), "{made:?}");
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await
+    };
+    host.block_on(|| async {
+        make_sysctls_read_only();
+        let error = ensure().await.unwrap_err();
+        assert!(matches!(error, GatewayError::Netlink(NetlinkError::Sysctl { .. })), "{error:?}");
+        assert!(error.to_string().contains("conf/ov_gwbridge/"), "{error}");
     });
     assert!(!host.succeeds("ip link show ov_gwbridge"));
+
+    made.block_on(ensure).unwrap();
+    made.block_on(|| async {
+        make_sysctls_read_only();
+        ensure().await.expect("there is nothing to write");
+    });
+    made.sh("echo 0 >/proc/sys/net/ipv4/conf/ov_gwbridge/forwarding");
+    made.block_on(|| async {
+        make_sysctls_read_only();
+        assert!(ensure().await.is_err());
+    });
+    assert!(made.succeeds("ip link show ov_gwbridge"), "one that stands stays");
 }
 
 #[test]
@@ -280,9 +311,7 @@ fn the_host_asks_endpoints_with_the_gateways_address() {
     let spec = super::leg::spec(&web, Ipv4Addr::new(172, 18, 0, 3));
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let made: GatewayBridge =
-            netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
-        assert_ne!(made.ifindex, 0);
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
         netlink.create_leg(&spec, super::ready).await.unwrap();
         netlink.activate_leg(&spec).await.unwrap();
     });

@@ -7,7 +7,7 @@ use overlay_ctl::{
     netlink::{LegSpec, Netlink, ObservedLeg, PortError, PortSpec, leg_name},
 };
 
-use super::{bridge::subnet, port_spec, ready, tell_until};
+use super::{bridge::subnet, ready, spec as port_spec, tell_until};
 use crate::lab::{Netns, skip};
 
 const MTU: u32 = 1500;
@@ -209,24 +209,27 @@ fn a_foreign_eth1_is_refused_where_a_leg_is_needed() {
     if skip() {
         return;
     }
-    let (host, web) = (Netns::new("host"), Netns::new("web"));
-    web.sh("ip link add eth1 type veth peer name other");
-    let before = web.sh("ip -o link");
+    let (host, web, other) = (Netns::new("host"), Netns::new("web"), Netns::new("other"));
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        let error = netlink.check_netns(&web.path(), true).await.unwrap_err();
+        let leg = netlink.create_leg(&spec(&other, SECOND), ready).await.unwrap();
+        let index = leg.peer.unwrap().ifindex;
+        web.sh(&format!("ip link add eth1 index {index} type bridge"));
+        let before = web.sh("ip -o link");
+        let check = async || netlink.check_netns(&web.path(), true).await.unwrap_err();
+        let error = check().await;
         assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
         assert!(error.to_string().contains("eth1"), "{error}");
         netlink.check_netns(&web.path(), false).await.expect("an --internal network needs none");
         let error = netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap_err();
         assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
-        assert_eq!(netlink.legs().await.unwrap(), []);
-        // A device of ours that leads elsewhere, with the same index at its other end, changes nothing.
-        let other = Netns::new("other");
-        netlink.create_leg(&spec(&other, FIRST), ready).await.unwrap();
-        assert!(netlink.check_netns(&web.path(), true).await.is_err());
+        assert_eq!(netlink.leg(FIRST).await.unwrap(), None);
+        // Nor does it pass for ours because others are: one beside it, and one of its index elsewhere.
+        netlink.create_port(&port_spec(7, &web), ready).await.unwrap();
+        assert!(matches!(check().await, PortError::InterfaceExists { .. }));
+        netlink.delete_port("ovp7").await.unwrap();
+        assert_eq!(web.sh("ip -o link"), before);
     });
-    assert_eq!(web.sh("ip -o link"), before);
 }
 
 #[test]
