@@ -298,6 +298,12 @@ fn uplinks_are_the_devices_with_an_address_that_are_not_ours() {
         }
     });
     assert_eq!((read("all").trim(), read("default").trim()), ("0", "0"));
+    host.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
+    host.block_on(|| async {
+        assert!(Netlink::forwarding("all").unwrap(), "somebody made the host a router");
+        Netlink::set_forwarding("all", false).unwrap();
+    });
+    assert_eq!(read("all").trim(), "1", "which is not ours to undo");
 }
 
 #[test]
