@@ -219,7 +219,7 @@ fn a_name_is_there_as_long_as_the_data_path_has_its_endpoint() {
         web2.netns.dig(&["web1"])?.is(&[&web1.address.to_string()])?;
         h2.overlay(&["endpoint", "rm", "web2"])?;
         web1.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
-        web1.netns.dig(&[&crate::names::reverse(web2.address), "PTR"])?.is_empty("NXDOMAIN")?;
+        web1.netns.dig(&[&reverse(web2.address), "PTR"])?.is_empty("NXDOMAIN")?;
 
         // Where nobody waits, the name is no sooner there than the endpoint is in the maps.
         let netns = lab.container("web3")?;
