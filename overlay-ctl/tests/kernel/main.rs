@@ -5,3 +5,4 @@ mod datapath;
 #[path = "../support/lab.rs"]
 mod lab;
 mod netlink;
+mod station;
