@@ -3,6 +3,7 @@ use crate::{
     consensus::Role,
     datapath::Hook,
     model::{Invalid, NodeId},
+    netlink::GATEWAY_BRIDGE,
     peers::VoterParts,
     proto::v1::{
         self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
@@ -76,7 +77,16 @@ impl Cluster for Api {
 }
 
 fn registration(message: &JoinRequest) -> Result<Command, Status> {
-    let JoinRequest { name, vtep, listen, token: _, instance, returning, cluster: _, .. } = message;
+    let JoinRequest {
+        name,
+        vtep,
+        listen,
+        token: _,
+        instance,
+        returning,
+        cluster: _,
+        gateway_subnet,
+    } = message;
     let invalid = |field, value: &str, why| {
         Status::invalid_argument(Invalid::new(field, value, why).to_string())
     };
@@ -96,7 +106,8 @@ fn registration(message: &JoinRequest) -> Result<Command, Status> {
         .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
     let returning = Some(*returning).filter(|id| *id != 0);
     let name = decode::node_name(name)?;
-    Ok(Command::RegisterNode { instance, name, vtep: address, listen, returning, gateway: None })
+    let gateway = decode::optional_subnet("gateway_subnet", gateway_subnet)?;
+    Ok(Command::RegisterNode { instance, name, vtep: address, listen, returning, gateway })
 }
 
 async fn join(
@@ -182,7 +193,13 @@ impl Controller {
             error: errors.join("; "),
             endpoint_mtu: info.endpoint_mtu,
             fallbacks: status.fallbacks,
-            gateway: None,
+            gateway: Some(v1::GatewayStatus {
+                bridge: GATEWAY_BRIDGE.to_owned(),
+                subnet: info.gateway.to_string(),
+                published_ports: present::count(status.gateway.published),
+                forwarding_devices: status.gateway.forwarding.into_iter().collect(),
+                resolvers: present::count(status.gateway.resolvers),
+            }),
             unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
         }
     }

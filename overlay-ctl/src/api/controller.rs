@@ -1,7 +1,7 @@
 use super::error::refused;
 use crate::{
     consensus::ProposeError,
-    model::{NodeId, NodeName},
+    model::{NodeId, NodeName, Subnet},
     node::{EndpointCheck, SharedDatapath},
     peers::{Directory, VoterParts},
     reconcile::LocalStatus,
@@ -55,6 +55,8 @@ pub struct DatapathInfo {
     pub bpffs: String,
     /// Bytes: what an endpoint gets whose network sets none.
     pub endpoint_mtu: u32,
+    /// The subnet of the gateway bridge.
+    pub gateway: Subnet,
 }
 
 /// Why an attempt at the leader gave no answer.

@@ -2,17 +2,25 @@
 
 use super::error::invalid;
 use crate::{
-    model::{EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool, Vni},
+    model::{
+        EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool, Publish, Subnet,
+        Vni,
+    },
     proto::v1,
-    state::{Command, Placement, RequestId},
+    state::{Command, Placement, PortsWanted, RequestId},
 };
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::PathBuf, str::FromStr};
 use tonic::Status;
 
 /// Smallest MTU of IPv4 (RFC 791, section 3.2).
 const MTU_MIN: u32 = 68;
 /// Greatest MTU that leaves room for the encapsulation in an IPv4 packet.
 const MTU_MAX: u32 = 65_535 - 36;
+
+/// Most aliases of one endpoint.
+const ALIASES_MAX: usize = 64;
+/// Most ports that one endpoint exposes, and that it publishes by name.
+const PORTS_MAX: usize = 1024;
 
 /// Where named network namespaces are.
 const NETNS_FOLDER: &str = "/run/netns";
@@ -44,6 +52,10 @@ fn ipv4(field: &'static str, text: &str) -> Result<Ipv4Addr, Status> {
     text.parse().map_err(|_| {
         invalid(Invalid::new(field, text, "is not an IPv4 address like 172.16.16.129"))
     })
+}
+
+pub(super) fn optional_subnet(field: &'static str, text: &str) -> Result<Option<Subnet>, Status> {
+    optional(text, |text| text.parse().map_err(|error| invalid(Invalid { field, ..error })))
 }
 
 pub(super) fn network_name(text: &str) -> Result<NetworkName, Status> {
@@ -102,10 +114,6 @@ pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Comma
 /// A creation as the leader carries it out; `request.node` has been filled in by then.
 pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Command, Status> {
     let v1::CreateEndpointRequest {
-        aliases: _,
-        exposed: _,
-        publish: _,
-        publish_all: _,
         name,
         network,
         node,
@@ -115,6 +123,10 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
         mac,
         forwards,
         no_wait: _,
+        aliases,
+        exposed,
+        publish,
+        publish_all,
         request_id: _,
     } = request;
     let name = endpoint_name(name)?;
@@ -153,9 +165,51 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
         network,
         placement,
         forwards: *forwards,
-        aliases: Default::default(),
-        ports: Default::default(),
+        aliases: list("aliases", aliases, ALIASES_MAX)?,
+        ports: PortsWanted {
+            exposed: list("exposed", exposed, PORTS_MAX)?,
+            publish: bounded("publish", publish, PORTS_MAX)?
+                .iter()
+                .map(wish)
+                .collect::<Result<_, _>>()?,
+            publish_all: *publish_all,
+            // The node says it, before anything is logged.
+            busy: BTreeSet::new(),
+        },
     })
+}
+
+fn bounded<'a, T>(field: &'static str, given: &'a [T], max: usize) -> Result<&'a [T], Status> {
+    if given.len() <= max {
+        return Ok(given);
+    }
+    let why = format!("are too many: one endpoint has up to {max}");
+    Err(invalid(Invalid::new(field, given.len().to_string(), why)))
+}
+
+fn list<T: FromStr<Err = Invalid> + Ord>(
+    field: &'static str,
+    texts: &[String],
+    max: usize,
+) -> Result<BTreeSet<T>, Status> {
+    let parse = |text: &String| text.parse().map_err(|error| invalid(Invalid { field, ..error }));
+    bounded(field, texts, max)?.iter().map(parse).collect()
+}
+
+fn wish(request: &v1::PublishRequest) -> Result<Publish, Status> {
+    let v1::PublishRequest { host_ip, host_port, port } = request;
+    let host = optional(host_ip, |text| ipv4("publish.host_ip", text))?;
+    let host_port = match u16::try_from(*host_port) {
+        Ok(port) => NonZeroU16::new(port),
+        Err(_) => {
+            let why = "is not a port from 1 to 65535, or 0 for a free one";
+            return Err(invalid(Invalid::new("publish.host_port", host_port.to_string(), why)));
+        }
+    };
+    let named = |field| move |error| invalid(Invalid { field, ..error });
+    let port = port.parse().map_err(named("publish.port"))?;
+    Publish::new(host.unwrap_or(Ipv4Addr::UNSPECIFIED), host_port, port)
+        .map_err(named("publish.host_ip"))
 }
 
 /// Absolute path of a namespace: a bare name is one below /run/netns; none at all is the endpoint's.

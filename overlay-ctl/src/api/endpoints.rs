@@ -1,24 +1,16 @@
 use super::{
-    Api,
-    controller::Attempt,
-    decode,
-    error::{is_lost, refused},
-    present,
-    route::ANSWER_MAX,
+    Api, check::Check, controller::Attempt, decode, error::refused, present, route::ANSWER_MAX,
 };
 use crate::{
     consensus::Role,
     model::{Endpoint, NodeId},
-    peers::{Directory, VoterParts},
-    proto::{
-        internal::CheckEndpointRequest,
-        v1::{
-            self, CreateEndpointRequest, CreateEndpointResponse, InspectEndpointRequest,
-            ListEndpointsRequest, ListEndpointsResponse, RemoveEndpointRequest,
-            RemoveEndpointResponse, endpoints_client::EndpointsClient, endpoints_server::Endpoints,
-        },
+    peers::VoterParts,
+    proto::v1::{
+        self, CreateEndpointRequest, CreateEndpointResponse, InspectEndpointRequest,
+        ListEndpointsRequest, ListEndpointsResponse, RemoveEndpointRequest, RemoveEndpointResponse,
+        endpoints_client::EndpointsClient, endpoints_server::Endpoints,
     },
-    state::{Applied, Command, Placement, Refusal, State},
+    state::{Applied, Command, Refusal, State},
 };
 use futures::FutureExt as _;
 use std::{collections::BTreeSet, time::Duration};
@@ -29,8 +21,6 @@ use tonic::{Request, Response, Status};
 const PROGRAM_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a wait looks whether the node fell silent.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How long a node is given to look at a namespace.
-const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
 #[tonic::async_trait]
 impl Endpoints for Api {
@@ -44,15 +34,15 @@ impl Endpoints for Api {
             message.node = self.name.to_string();
         }
         decode::create_endpoint(message)?;
-        let directory = self.directory.clone();
-        let own = self.id;
+        let check =
+            Check { own: self.id, here: self.check.clone(), directory: self.directory.clone() };
         self.at_leader(
             request,
             PROGRAM_DEADLINE,
             move |voter, message| {
                 // On a task of its own: a caller that goes away must not keep an endpoint that can't
                 // be made from being taken back.
-                let create = tokio::spawn(create(voter.clone(), directory.clone(), own, message));
+                let create = tokio::spawn(create(voter.clone(), check.clone(), message));
                 async move {
                     create.await.unwrap_or_else(|error| {
                         Err(Attempt::Failed(Status::internal(error.to_string())))
@@ -131,19 +121,13 @@ impl Endpoints for Api {
 
 async fn create(
     voter: VoterParts,
-    directory: Directory,
-    own: NodeId,
+    check: Check,
     message: CreateEndpointRequest,
 ) -> Result<CreateEndpointResponse, Attempt> {
     let request = decode::request_id(&message.request_id)?;
-    let command = decode::create_endpoint(&message)?;
-    let known = voter.foretell(request, &command).await?.is_some();
-    if let Command::CreateEndpoint { placement: Placement::Node { node, netns, .. }, .. } = &command
-        && !known
-    {
-        let row = voter.state.read(|state| state.node_named(node).map(|row| row.id));
-        let id = row.map_err(|refusal| refused(&refusal))?;
-        check_namespace(&voter, &directory, own, id, node.as_str(), netns).await?;
+    let mut command = decode::create_endpoint(&message)?;
+    if voter.foretell(request, &command).await?.is_none() {
+        check.ask(&voter, &mut command).await?;
     }
     let endpoint = match voter.execute(request, command).await? {
         Applied::Endpoint(endpoint) => endpoint,
@@ -198,42 +182,6 @@ async fn while_leading<T>(voter: &VoterParts, wait: impl Future<Output = T>) -> 
             Err(Attempt::Again("the leader changed"))
         }
     }
-}
-
-/// Asks the node whether it could make the endpoint, before anything is logged.
-async fn check_namespace(
-    voter: &VoterParts,
-    directory: &Directory,
-    own: NodeId,
-    id: NodeId,
-    name: &str,
-    netns: &std::path::Path,
-) -> Result<(), Status> {
-    let is_down = |why: &str| {
-        Status::failed_precondition(format!(
-            "node {name} is down ({why}); start it, or choose another with --node"
-        ))
-    };
-    let problem = if id == own {
-        crate::node::check_endpoint(netns.to_owned()).await.problem
-    } else {
-        if voter.table.is_down(id) {
-            return Err(is_down("it was not heard of lately"));
-        }
-        let peer = directory.peer(id).ok_or_else(|| is_down("its address is not known"))?;
-        let message =
-            CheckEndpointRequest { netns: netns.display().to_string(), ..Default::default() };
-        let mut client = directory.client(&peer);
-        match tokio::time::timeout(CHECK_DEADLINE, client.check_endpoint(message)).await {
-            Ok(Ok(answer)) => answer.into_inner().problem,
-            Ok(Err(status)) if is_lost(&status) => {
-                return Err(is_down("it does not answer"));
-            }
-            Ok(Err(status)) => return Err(status),
-            Err(_) => return Err(is_down("it does not answer")),
-        }
-    };
-    if problem.is_empty() { Ok(()) } else { Err(Status::failed_precondition(problem)) }
 }
 
 /// Waits until the node's status speaks of the endpoint, or there is none any more. The reason, if it

@@ -10,15 +10,25 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
         | Refusal::VtepExists { .. }
         | Refusal::VniExists { .. }
         | Refusal::AddressInUse { .. }
-        | Refusal::MacInUse { .. } => Code::AlreadyExists,
-        Refusal::Invalid { .. } | Refusal::Ambiguous(_) => Code::InvalidArgument,
-        Refusal::AddressesExhausted { .. } | Refusal::SubnetsExhausted | Refusal::VnisExhausted => {
-            Code::ResourceExhausted
+        | Refusal::MacInUse { .. }
+        | Refusal::HostPortInUse { .. }
+        | Refusal::AliasIsName { .. }
+        | Refusal::NameIsAlias { .. } => Code::AlreadyExists,
+        Refusal::Invalid { .. } | Refusal::Ambiguous(_) | Refusal::HostPortTwice { .. } => {
+            Code::InvalidArgument
         }
+        Refusal::AddressesExhausted { .. }
+        | Refusal::SubnetsExhausted
+        | Refusal::VnisExhausted
+        | Refusal::GatewayExhausted { .. }
+        | Refusal::HostPortsExhausted { .. } => Code::ResourceExhausted,
         Refusal::NoNetwork(_) | Refusal::NoEndpoint(_) | Refusal::NoNode(_) => Code::NotFound,
-        Refusal::NetworkInUse { .. } | Refusal::NodeInUse { .. } | Refusal::NodeRemoved(_) => {
-            Code::FailedPrecondition
-        }
+        Refusal::NetworkInUse { .. }
+        | Refusal::NodeInUse { .. }
+        | Refusal::NodeRemoved(_)
+        | Refusal::NamespaceInUse { .. }
+        | Refusal::GatewayOverlap { .. }
+        | Refusal::CannotPublish { .. } => Code::FailedPrecondition,
         Refusal::UnknownCommand(_) => Code::Unimplemented,
     };
     let mut status = Status::new(code, refusal.to_string());

@@ -3,6 +3,7 @@
 //! Any node answers. What needs the leader is forwarded to it, at most twice (agent -> voter ->
 //! leader); whoever forwards keeps the request's id, so a repeated attempt is carried out once.
 
+mod check;
 mod cluster;
 mod controller;
 mod decode;

@@ -1,7 +1,7 @@
 //! Rows of the state, and what is known of them, into words of the API.
 
 use crate::{
-    model::{Endpoint, Location, Network, Node, NodeId},
+    model::{Endpoint, Location, Mac, Network, Node, NodeId, Published},
     proto::v1,
     state::State,
     watch::StatusTable,
@@ -37,6 +37,9 @@ pub(super) fn endpoint(state: &State, table: &StatusTable, endpoint: &Endpoint) 
         mac: endpoint.mac.to_string(),
         vni: network.map_or(0, |network| network.vni.get()),
         created_revision: endpoint.id,
+        aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
+        exposed: endpoint.exposed.iter().map(ToString::to_string).collect(),
+        published: published(endpoint),
         ..Default::default()
     };
     match &endpoint.location {
@@ -46,15 +49,38 @@ pub(super) fn endpoint(state: &State, table: &StatusTable, endpoint: &Endpoint) 
         }
         Location::Node { node, netns } => {
             shown.netns = netns.display().to_string();
-            shown.interface = "eth0".to_owned();
             if let Some(row) = state.node(*node) {
                 shown.node = row.name.to_string();
                 shown.vtep = row.vtep.to_string();
+                shown.gateway = leg(row, endpoint);
             }
             health(table, *node, &mut shown);
         }
     }
     shown
+}
+
+/// Ordered by the endpoint's own port, as who looks for one does.
+fn published(endpoint: &Endpoint) -> Vec<v1::PublishedPort> {
+    let mut published: Vec<&Published> = endpoint.published.iter().collect();
+    published.sort_unstable_by_key(|published| (published.port, published.host));
+    let shown = |Published { host, host_port, port }: &Published| v1::PublishedPort {
+        port: port.to_string(),
+        host_ip: host.to_string(),
+        host_port: host_port.get().into(),
+    };
+    published.into_iter().map(shown).collect()
+}
+
+/// The endpoint's leg on its node's gateway bridge, as far as the rows tell.
+fn leg(node: &Node, endpoint: &Endpoint) -> Option<v1::GatewayLeg> {
+    let (address, subnet) = (endpoint.gateway?, node.gateway?);
+    Some(v1::GatewayLeg {
+        address: format!("{address}/{}", subnet.net().prefix_len()),
+        mac: Mac::of_endpoint(address).to_string(),
+        gateway: subnet.gateway().to_string(),
+        ..Default::default()
+    })
 }
 
 /// What the endpoint's node says of it.
@@ -70,6 +96,13 @@ fn health(table: &StatusTable, node: NodeId, shown: &mut v1::Endpoint) {
             shown.host_interface = health.host_interface;
             shown.host_ifindex = health.host_ifindex;
             shown.mtu = health.mtu;
+            shown.interface = health.interface;
+            if let (Some(leg), Some(health)) = (&mut shown.gateway, health.gateway) {
+                leg.interface = health.interface;
+                leg.host_interface = health.host_interface;
+                leg.host_ifindex = health.host_ifindex;
+                leg.mtu = health.mtu;
+            }
         }
         Some(Some(health)) => {
             shown.set_state(v1::EndpointState::Down);
@@ -93,7 +126,6 @@ pub(super) fn node(
     };
     let ready = if table.is_down(node.id) { v1::NodeState::Down } else { v1::NodeState::Ready };
     v1::Node {
-        gateway_subnet: String::new(),
         id: node.id,
         name: node.name.to_string(),
         role: role.into(),
@@ -103,6 +135,7 @@ pub(super) fn node(
         epoch: node.epoch,
         programmed_revision: table.programmed(node.id).unwrap_or(0),
         endpoint_count: count(state.endpoints_on(node.id).count()),
+        gateway_subnet: node.gateway.map(|subnet| subnet.to_string()).unwrap_or_default(),
     }
 }
 

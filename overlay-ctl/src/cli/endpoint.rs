@@ -7,8 +7,12 @@ use super::{
     output::Output,
     view::{self, Removal},
 };
-use crate::proto::v1::{
-    CreateEndpointRequest, InspectEndpointRequest, ListEndpointsRequest, RemoveEndpointRequest,
+use crate::{
+    model::{EndpointPort, Publish},
+    proto::v1::{
+        CreateEndpointRequest, InspectEndpointRequest, ListEndpointsRequest, PublishRequest,
+        RemoveEndpointRequest,
+    },
 };
 use clap::{Args, Subcommand};
 use std::{net::Ipv4Addr, str::FromStr, time::Duration};
@@ -83,6 +87,19 @@ pub(super) struct CreateArgs {
     /// It routes or bridges for others: it may send from addresses that are not its own
     #[arg(long)]
     forwards: bool,
+    /// Another name that it answers to on its network; endpoints may share one
+    #[arg(long = "alias", value_name = "NAME", conflicts_with = "vtep")]
+    aliases: Vec<String>,
+    /// A port that it serves: 80/tcp, 53/udp, 99/sctp
+    #[arg(long, value_name = "PORT[/PROTOCOL]", conflicts_with = "vtep")]
+    expose: Vec<EndpointPort>,
+    /// Let a port of its node lead to it: [[IP:]HOST-PORT:]PORT[/PROTOCOL]; a free one from 32768 up
+    /// where no HOST-PORT is given
+    #[arg(short, long, value_name = "PUBLISH", conflicts_with = "vtep")]
+    publish: Vec<Publish>,
+    /// Publish every exposed port at a free port of its node
+    #[arg(short = 'P', long, conflicts_with = "vtep")]
+    publish_all: bool,
     /// The endpoint is behind this VTEP, which is none of our nodes: a switch, a plain kernel
     /// VXLAN device. Needs --mac and --ip
     #[arg(long, value_name = "IP", requires_all = ["mac", "ip"], conflicts_with_all = ["netns", "node"])]
@@ -96,17 +113,31 @@ pub(super) struct CreateArgs {
 
 impl CreateArgs {
     fn into_request(self) -> Result<CreateEndpointRequest, Error> {
-        let Self { name, network, node, netns, ip, forwards, vtep, mac, wait } = self;
+        let Self {
+            name,
+            network,
+            node,
+            netns,
+            ip,
+            forwards,
+            aliases,
+            expose,
+            publish,
+            publish_all,
+            vtep,
+            mac,
+            wait,
+        } = self;
         let netns = match (vtep, netns) {
             (Some(_), _) => String::new(),
             (None, Some(netns)) => netns_for_node(netns)?,
             (None, None) => name.clone(),
         };
         Ok(CreateEndpointRequest {
-            aliases: Vec::new(),
-            exposed: Vec::new(),
-            publish: Vec::new(),
-            publish_all: false,
+            aliases,
+            exposed: expose.iter().map(ToString::to_string).collect(),
+            publish: publish.iter().map(publish_request).collect(),
+            publish_all,
             name,
             network,
             node: node.unwrap_or_default(),
@@ -118,6 +149,15 @@ impl CreateArgs {
             no_wait: wait.no_wait,
             request_id: request_id(),
         })
+    }
+}
+
+fn publish_request(publish: &Publish) -> PublishRequest {
+    let Publish { host, host_port, port } = publish;
+    PublishRequest {
+        host_ip: if host.is_unspecified() { String::new() } else { host.to_string() },
+        host_port: host_port.map_or(0, |port| port.get().into()),
+        port: port.to_string(),
     }
 }
 
@@ -279,6 +319,34 @@ mod tests {
         }
         for extra in ["--netns sw1", "--node host1"] {
             assert_eq!(refusal(&format!("{all} {extra}")), ErrorKind::ArgumentConflict, "{extra}");
+        }
+    }
+
+    #[test]
+    fn ports_and_aliases_are_carried() {
+        let made = request(
+            "overlay endpoint create web1 --network n --alias www --alias w3 --expose 443 -p 127.0.0.1:8080:80 -p 53/udp -P",
+        );
+        assert_eq!(made.aliases, ["www", "w3"]);
+        assert_eq!(made.exposed, ["443/tcp"]);
+        assert!(made.publish_all);
+        let publish: Vec<_> = made
+            .publish
+            .iter()
+            .map(|p| (p.host_ip.as_str(), p.host_port, p.port.as_str()))
+            .collect();
+        assert_eq!(publish, [("127.0.0.1", 8080, "80/tcp"), ("", 0, "53/udp")]);
+        for bad in ["-p 80/icmp", "-p x:80", "-p 70000:80", "--expose 0", "-p 1.2.3:80:80"] {
+            let args = format!("overlay endpoint create web1 --network n {bad}");
+            assert_eq!(refusal(&args), ErrorKind::ValueValidation, "{bad}");
+        }
+        let foreign = "overlay endpoint create sw1 --network n --vtep 10.0.0.9 --mac 02:aa:00:00:00:09 --ip 172.16.16.9";
+        for extra in ["-p 80:80", "-P", "--expose 80", "--alias a"] {
+            assert_eq!(
+                refusal(&format!("{foreign} {extra}")),
+                ErrorKind::ArgumentConflict,
+                "{extra}"
+            );
         }
     }
 

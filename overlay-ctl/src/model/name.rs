@@ -89,6 +89,14 @@ name!(
     "node name"
 );
 
+impl EndpointName {
+    /// As names are compared where they resolve: DNS knows no case (RFC 4343).
+    #[must_use]
+    pub fn folded(&self) -> Self {
+        Self(self.0.to_ascii_lowercase())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

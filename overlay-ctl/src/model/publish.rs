@@ -108,6 +108,23 @@ pub struct Publish {
     pub port: EndpointPort,
 }
 
+impl Publish {
+    /// A wish for `host`, which must be an address that a host can have.
+    ///
+    /// # Errors
+    /// It is a group's.
+    pub fn new(
+        host: Ipv4Addr,
+        host_port: Option<NonZeroU16>,
+        port: EndpointPort,
+    ) -> Result<Self, Invalid> {
+        if host.is_multicast() || host.is_broadcast() {
+            return Err(Invalid::new("host address", host.to_string(), "is no host's"));
+        }
+        Ok(Self { host, host_port, port })
+    }
+}
+
 impl FromStr for Publish {
     type Err = Invalid;
 
@@ -124,10 +141,7 @@ impl FromStr for Publish {
                 Invalid::new("host address", text, "is not an IPv4 address like 127.0.0.1")
             })?,
         };
-        if host.is_multicast() || host.is_broadcast() {
-            return Err(Invalid::new("host address", host.to_string(), "is no host's"));
-        }
-        Ok(Self { host, host_port, port })
+        Self::new(host, host_port, port)
     }
 }
 

@@ -234,11 +234,12 @@ pub(super) async fn keep_registered(
     join: Option<SocketAddr>,
     epoch: watch::Sender<Revision>,
 ) -> Ended {
+    let mut said = None;
     loop {
         let own = registration.addresses.listen;
         let voters = directory.voters().into_iter().map(|peer| peer.listen);
         let ask = voters.filter(|listen| *listen != own).chain([own]).chain(join);
-        let mut taken = false;
+        let (mut taken, mut refused) = (false, None);
         for place in ask {
             match registration.send(place, Some(&member)).await {
                 Ok(answer) => {
@@ -251,11 +252,17 @@ pub(super) async fn keep_registered(
                     break;
                 }
                 Err(ClusterError::Removed) => return Ended::Removed,
+                Err(ClusterError::Refused { why, .. }) => refused = Some(why),
                 Err(error) => {
                     tracing::debug!(peer = %place, error = %crate::error_chain(&error), "not registered there");
                 }
             }
         }
+        // What the cluster knows of this node is not true any more, and only somebody can mend that.
+        if !taken && refused.is_some() && refused != said {
+            tracing::warn!(why = refused, "the cluster does not take this node's registration");
+        }
+        said = refused.filter(|_| !taken);
         if epoch.is_closed() {
             return Ended::Stopped;
         }

@@ -1,11 +1,12 @@
 use super::{
-    Applied, Command, Envelope, Outcome, Placement, Refusal, RequestId, RowKey, State, VOTERS_MAX,
+    Applied, Command, Envelope, Outcome, Refusal, Renumbering, RequestId, RowKey, State,
+    VOTERS_MAX, endpoints::NewEndpoint,
 };
 use crate::{
     ipam,
     model::{
-        Endpoint, EndpointName, Invalid, Location, Mac, Network, NetworkName, NetworkOptions, Node,
-        NodeName, Pool, Revision, Vni,
+        Endpoint, Location, Network, NetworkName, NetworkOptions, Node, NodeName, Pool, Revision,
+        Subnet, Vni,
     },
 };
 use std::{
@@ -46,23 +47,19 @@ impl State {
                 self.create_network(revision, name, pool, vni, options)
             }
             Command::RemoveNetwork { name } => self.remove_network(&name),
-            Command::RegisterNode { instance, name, vtep, listen, returning, gateway: _ } => {
+            Command::RegisterNode { instance, name, vtep, listen, returning, gateway } => {
                 if let Some(id) = returning
                     && self.was_removed(id)
                 {
                     return Err(Refusal::NodeRemoved(name));
                 }
-                self.register_node(revision, instance, name, vtep, listen)
+                self.register_node(revision, instance, name, vtep, listen, gateway)
             }
             Command::RemoveNode { name } => self.remove_node(&name),
-            Command::CreateEndpoint {
-                name,
-                network,
-                placement,
-                forwards,
-                aliases: _,
-                ports: _,
-            } => self.create_endpoint(revision, name, &network, placement, forwards),
+            Command::CreateEndpoint { name, network, placement, forwards, aliases, ports } => {
+                let new = NewEndpoint { id: revision, name, forwards, aliases, ports };
+                self.create_endpoint(new, &network, placement)
+            }
             Command::RemoveEndpoint { name, network, only } => {
                 self.remove_endpoint(&name, network.as_ref(), only)
             }
@@ -95,11 +92,16 @@ impl State {
         };
         let pool = match pool {
             Some(pool) => pool,
-            None => ipam::next_subnet(self.networks.values().map(|n| n.pool.subnet))
-                .map(Pool::whole)
-                .ok_or(Refusal::SubnetsExhausted)?,
+            None => {
+                let networks = self.networks.values().map(|network| network.pool.subnet);
+                let gateways = self.nodes.values().filter_map(|node| node.gateway);
+                ipam::next_subnet(networks.chain(gateways))
+                    .map(Pool::whole)
+                    .ok_or(Refusal::SubnetsExhausted)?
+            }
         };
         let network = Network { id: revision, name, vni, pool, options };
+        self.check_gateways(&network)?;
         Ok(Decision::PutNetwork { network, given_out })
     }
 
@@ -118,6 +120,7 @@ impl State {
         name: NodeName,
         vtep: Ipv4Addr,
         listen: SocketAddr,
+        gateway: Option<Subnet>,
     ) -> Result<Decision, Refusal> {
         let known = self.nodes.values().find(|node| node.instance == instance);
         let other = |node: &&Node| node.instance != instance;
@@ -138,13 +141,16 @@ impl State {
                 self.nodes.values().filter(|node| node.voter).count() < VOTERS_MAX,
             ),
         };
-        let node = Node { id, name, vtep, listen, instance, epoch: revision, voter, gateway: None };
+        let node = Node { id, name, vtep, listen, instance, epoch: revision, voter, gateway };
         match known {
             // The same registration again is no change: its epoch, which fences, stands.
             Some(known) if Node { epoch: known.epoch, ..node.clone() } == *known => {
                 Ok(Decision::Nothing(Applied::Node(known.clone())))
             }
-            _ => Ok(Decision::PutNode(node)),
+            _ => {
+                let renumbering = self.renumber(&node)?;
+                Ok(Decision::PutNode { node, renumbering })
+            }
         }
     }
 
@@ -154,77 +160,6 @@ impl State {
             0 => Ok(Decision::RemoveNode(node.clone())),
             endpoints => Err(Refusal::NodeInUse { node: name.clone(), endpoints }),
         }
-    }
-
-    fn create_endpoint(
-        &self,
-        revision: Revision,
-        name: EndpointName,
-        network: &NetworkName,
-        placement: Placement,
-        forwards: bool,
-    ) -> Result<Decision, Refusal> {
-        let network = self.network_named(network)?;
-        if self.endpoint_names.contains_key(&(network.id, name.clone())) {
-            return Err(Refusal::EndpointExists(name));
-        }
-        let (location, asked, mac) = match placement {
-            Placement::Node { node, netns, address } => {
-                let node = self.node_named(&node)?.id;
-                (Location::Node { node, netns }, address, None)
-            }
-            Placement::External { vtep, mac, address } => {
-                if let Some(node) = self.nodes.values().find(|node| node.vtep == vtep) {
-                    let by = format!("node {}", node.name);
-                    return Err(Refusal::VtepExists { address: vtep, by });
-                }
-                // The MAC of another address would block that one for ever.
-                if mac
-                    .endpoint_address()
-                    .is_some_and(|of| of != address && network.pool.subnet.net().contains(&of))
-                {
-                    let why = "is the MAC that another address of the network has";
-                    return Err(Invalid::new("mac", mac.to_string(), why).into());
-                }
-                (Location::External { vtep }, Some(address), Some(mac))
-            }
-        };
-        let address = match asked {
-            Some(address) => self.check_address(network, address)?,
-            None => self.next_address(network)?,
-        };
-        let mac = mac.unwrap_or_else(|| Mac::of_endpoint(address));
-        if let Some(id) = self.macs.get(&(network.id, mac)) {
-            let endpoint = self.endpoints.get(id).map_or(name, |other| other.name.clone());
-            return Err(Refusal::MacInUse { mac, endpoint });
-        }
-        let endpoint = Endpoint {
-            id: revision,
-            name,
-            network: network.id,
-            location,
-            address,
-            mac,
-            forwards,
-            aliases: BTreeSet::new(),
-            exposed: BTreeSet::new(),
-            published: BTreeSet::new(),
-            gateway: None,
-        };
-        Ok(Decision::PutEndpoint { endpoint, given_out: asked.is_none() })
-    }
-
-    fn remove_endpoint(
-        &self,
-        name: &EndpointName,
-        network: Option<&NetworkName>,
-        only: Option<u64>,
-    ) -> Result<Decision, Refusal> {
-        let endpoint = self.endpoint_named(name, network)?;
-        if only.is_some_and(|id| id != endpoint.id) {
-            return Err(Refusal::NoEndpoint(name.clone()));
-        }
-        Ok(Decision::RemoveEndpoint(endpoint.clone()))
     }
 
     /// Carries out a decision. Can't fail: all that could be refused was.
@@ -247,10 +182,13 @@ impl State {
                 self.changes.push(revision, RowKey::Network(network.id));
                 Applied::Removed(revision)
             }
-            Decision::PutNode(node) => {
+            Decision::PutNode { node, renumbering } => {
                 self.last_node_id = self.last_node_id.max(node.id);
                 if let Some(before) = self.nodes.get(&node.id) {
                     self.node_names.remove(&before.name);
+                }
+                if self.nodes.get(&node.id).is_some_and(|before| before.gateway != node.gateway) {
+                    self.carry_out(revision, node.id, renumbering);
                 }
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
@@ -259,12 +197,18 @@ impl State {
             Decision::RemoveNode(node) => {
                 self.nodes.remove(&node.id);
                 self.node_names.remove(&node.name);
+                self.last_leg.remove(&node.id);
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Removed(revision)
             }
-            Decision::PutEndpoint { endpoint, given_out } => {
+            Decision::PutEndpoint { endpoint, given_out, leg_given_out } => {
                 if given_out {
                     self.last_address.insert(endpoint.network, endpoint.address);
+                }
+                if let (true, Some(node), Some(leg)) =
+                    (leg_given_out, endpoint.node(), endpoint.gateway)
+                {
+                    self.last_leg.insert(node, leg);
                 }
                 self.insert_endpoint(endpoint.clone());
                 self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));
@@ -278,78 +222,10 @@ impl State {
         }
     }
 
-    fn check_address(&self, network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr, Refusal> {
-        network.pool.subnet.check_endpoint(address)?;
-        let holder = self.addresses.get(&network.id).and_then(|used| used.get(&address));
-        match holder.and_then(|id| self.endpoints.get(id)) {
-            Some(other) => Err(Refusal::AddressInUse { address, endpoint: other.name.clone() }),
-            None => Ok(address),
-        }
-    }
-
-    fn next_address(&self, network: &Network) -> Result<Ipv4Addr, Refusal> {
-        let last = self.last_address.get(&network.id).copied();
-        self.addresses
-            .get(&network.id)
-            .and_then(|used| ipam::next_address(&network.pool, last, used))
-            .ok_or_else(|| {
-                let net = network.pool.range().unwrap_or(network.pool.subnet.net());
-                Refusal::AddressesExhausted {
-                    range: net.to_string(),
-                    network: network.name.clone(),
-                }
-            })
-    }
-
     fn external_at(&self, address: Ipv4Addr) -> Option<&Endpoint> {
         self.endpoints
             .values()
             .find(|e| matches!(e.location, Location::External { vtep } if vtep == address))
-    }
-
-    /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
-    pub(super) fn insert_network(&mut self, network: Network) {
-        self.network_names.insert(network.name.clone(), network.id);
-        self.addresses.entry(network.id).or_default();
-        self.networks.insert(network.id, network);
-    }
-
-    /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
-    pub(super) fn insert_node(&mut self, node: Node) {
-        self.node_names.insert(node.name.clone(), node.id);
-        self.nodes.insert(node.id, node);
-    }
-
-    /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
-    pub(super) fn insert_endpoint(&mut self, endpoint: Endpoint) {
-        let Endpoint { id, name, network, location, address, mac, .. } = &endpoint;
-        self.endpoint_names.insert((*network, name.clone()), *id);
-        self.addresses.entry(*network).or_default().insert(*address, *id);
-        self.macs.insert((*network, *mac), *id);
-        if let Location::Node { node, .. } = location {
-            self.placements.entry((*node, *network)).or_default().insert(*id);
-        }
-        self.endpoints.insert(*id, endpoint);
-    }
-
-    /// The reverse of [`State::insert_endpoint`].
-    fn forget_endpoint(&mut self, endpoint: &Endpoint) {
-        let Endpoint { id, name, network, location, address, mac, .. } = endpoint;
-        self.endpoints.remove(id);
-        self.endpoint_names.remove(&(*network, name.clone()));
-        self.macs.remove(&(*network, *mac));
-        if let Some(addresses) = self.addresses.get_mut(network) {
-            addresses.remove(address);
-        }
-        if let Location::Node { node, .. } = location {
-            let key = (*node, *network);
-            if let Some(ids) = self.placements.get_mut(&key) {
-                ids.remove(id);
-                if ids.is_empty() {
-                    self.placements.remove(&key);
-                }
-            }
-        }
     }
 }
 
@@ -368,7 +244,12 @@ pub enum Decision {
     /// A network that has no endpoints goes.
     RemoveNetwork(Network),
     /// A new node, or a node's new addresses.
-    PutNode(Node),
+    PutNode {
+        /// The row.
+        node: Node,
+        /// Where its gateway subnet is another than before.
+        renumbering: Renumbering,
+    },
     /// A node that has no endpoints goes.
     RemoveNode(Node),
     /// A new endpoint.
@@ -377,6 +258,8 @@ pub enum Decision {
         endpoint: Endpoint,
         /// The address was not asked for: the next one comes after it.
         given_out: bool,
+        /// Its namespace had no gateway leg yet: the next one's address comes after it.
+        leg_given_out: bool,
     },
     /// An endpoint goes.
     RemoveEndpoint(Endpoint),

@@ -140,6 +140,22 @@ pub struct PortsWanted {
     pub busy: BTreeSet<(Transport, NonZeroU16)>,
 }
 
+impl PortsWanted {
+    /// Whether any port of the node is asked for.
+    #[must_use]
+    pub fn publishes(&self) -> bool {
+        self.publish_all || !self.publish.is_empty()
+    }
+
+    /// The protocols for which any free port of the node is asked for.
+    #[must_use]
+    pub fn any_of(&self) -> BTreeSet<Transport> {
+        let exposed = self.exposed.iter().filter(|_| self.publish_all).map(|port| port.transport);
+        let publish = self.publish.iter().filter(|wish| wish.host_port.is_none());
+        publish.map(|wish| wish.port.transport).chain(exposed).collect()
+    }
+}
+
 /// What a command did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Applied {

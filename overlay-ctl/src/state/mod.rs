@@ -10,7 +10,12 @@ mod apply;
 mod changes;
 mod command;
 mod dedup;
+mod endpoints;
+mod index;
+mod legs;
 mod machine;
+mod names;
+mod ports;
 mod refusal;
 mod snapshot;
 #[cfg(test)]
@@ -20,6 +25,7 @@ mod view;
 pub use apply::Decision;
 pub use changes::{ChangeLog, RowKey};
 pub use command::{Applied, Command, Envelope, Outcome, Placement, PortsWanted, RequestId};
+pub use legs::Renumbering;
 pub use machine::{Machine, SharedState};
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;
@@ -30,9 +36,11 @@ use crate::model::{
     NodeName, Revision, Vni,
 };
 use dedup::Dedup;
+use index::{HostPort, Shared};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    path::PathBuf,
 };
 
 /// How many nodes vote. The first that join do; the others are agents.
@@ -48,6 +56,7 @@ pub struct State {
     last_node_id: NodeId,
     last_vni: Option<Vni>,
     last_address: BTreeMap<NetworkId, Ipv4Addr>,
+    last_leg: BTreeMap<NodeId, Ipv4Addr>,
     dedup: Dedup,
 
     // Derived from the rows above; rebuilt from a snapshot, never part of one.
@@ -56,7 +65,12 @@ pub struct State {
     endpoint_names: BTreeMap<(NetworkId, EndpointName), EndpointId>,
     addresses: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, EndpointId>>,
     macs: BTreeMap<(NetworkId, Mac), EndpointId>,
-    placements: BTreeMap<(NodeId, NetworkId), BTreeSet<EndpointId>>,
+    folded_names: Shared<(NetworkId, EndpointName)>,
+    aliases: Shared<(NetworkId, EndpointName)>,
+    placements: Shared<(NodeId, NetworkId)>,
+    namespaces: Shared<(NodeId, PathBuf)>,
+    legs: BTreeMap<NodeId, Shared<Ipv4Addr>>,
+    published: BTreeMap<HostPort, BTreeMap<Ipv4Addr, EndpointId>>,
     changes: ChangeLog,
 }
 

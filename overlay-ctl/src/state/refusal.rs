@@ -1,6 +1,6 @@
-use crate::model::{EndpointName, Invalid, Mac, NetworkName, NodeName, Vni};
+use crate::model::{EndpointName, Invalid, Mac, NetworkName, NodeName, Subnet, Transport, Vni};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 /// Why apply refused a command. The state is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -102,6 +102,113 @@ pub enum Refusal {
         node: NodeName,
         /// How many.
         endpoints: usize,
+    },
+    /// It would have two interfaces on one segment.
+    #[error(
+        "namespace {} of node {node} is on network {network} already, as endpoint {endpoint}; use another namespace or another network",
+        netns.display()
+    )]
+    NamespaceInUse {
+        /// The namespace.
+        netns: PathBuf,
+        /// Whose.
+        node: NodeName,
+        /// The network.
+        network: NetworkName,
+        /// Who is in it.
+        endpoint: EndpointName,
+    },
+    /// An endpoint could not tell a neighbour on its network from the outside's gateway.
+    #[error(
+        "subnet {subnet} of network {network} overlaps {gateway}, the gateway subnet of node {node}; choose another --subnet, make the network --internal, or start the node with another --gateway-subnet"
+    )]
+    GatewayOverlap {
+        /// The network.
+        network: NetworkName,
+        /// Its subnet.
+        subnet: Subnet,
+        /// The node.
+        node: NodeName,
+        /// Its gateway subnet.
+        gateway: Subnet,
+    },
+    /// Nothing left to give.
+    #[error(
+        "no free address in {subnet}, the gateway subnet of node {node}; remove endpoints there, or start it with a larger --gateway-subnet"
+    )]
+    GatewayExhausted {
+        /// The gateway subnet.
+        subnet: Subnet,
+        /// Whose.
+        node: NodeName,
+    },
+    /// Nobody could reach it.
+    #[error("endpoint {endpoint} can't publish ports: {why}")]
+    CannotPublish {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// The end of the sentence, and what to do.
+        why: String,
+    },
+    /// Another endpoint of the node has it.
+    #[error(
+        "host port {host_port}/{transport} of node {node} is already published by endpoint {endpoint} of network {network}; choose another, or leave it out to get a free one"
+    )]
+    HostPortInUse {
+        /// The port.
+        host_port: u16,
+        /// Its protocol.
+        transport: Transport,
+        /// Whose.
+        node: NodeName,
+        /// Who has it.
+        endpoint: EndpointName,
+        /// Where that is.
+        network: NetworkName,
+    },
+    /// A packet can go to one port only.
+    #[error(
+        "host port {host_port}/{transport} is asked for twice; publish each port of the endpoint at a host port of its own"
+    )]
+    HostPortTwice {
+        /// The port.
+        host_port: u16,
+        /// Its protocol.
+        transport: Transport,
+    },
+    /// Nothing left to give.
+    #[error(
+        "node {node} has no free host port for {transport} from 32768 up; remove endpoints there, or ask for a lower one by its number"
+    )]
+    HostPortsExhausted {
+        /// The protocol.
+        transport: Transport,
+        /// The node.
+        node: NodeName,
+    },
+    /// One word can't be both.
+    #[error(
+        "alias {alias} is the name of endpoint {endpoint} of network {network}; choose another alias"
+    )]
+    AliasIsName {
+        /// The alias.
+        alias: EndpointName,
+        /// Whose name it is.
+        endpoint: EndpointName,
+        /// Their network.
+        network: NetworkName,
+    },
+    /// One word can't be both.
+    #[error(
+        "name {name} is an alias of endpoint {endpoint} of network {network}; choose another name"
+    )]
+    NameIsAlias {
+        /// The name.
+        name: EndpointName,
+        /// Whose alias it is.
+        endpoint: EndpointName,
+        /// Their network.
+        network: NetworkName,
     },
     /// The entry could not be read: it was written by a newer version.
     #[error("this version does not know the command ({0}); all nodes must run the same version")]

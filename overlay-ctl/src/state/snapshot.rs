@@ -3,8 +3,9 @@ use crate::model::{Endpoint, Network, NetworkId, Node, NodeId, Revision, Vni};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-/// Format of the snapshot; a reader refuses a greater one.
-const FORMAT: u32 = 1;
+/// Format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
+/// aliases, which a reader of 1 would lose.
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
@@ -16,6 +17,8 @@ struct Snapshot {
     last_node_id: NodeId,
     last_vni: Option<Vni>,
     last_address: Vec<(NetworkId, Ipv4Addr)>,
+    #[serde(default)]
+    last_leg: Vec<(NodeId, Ipv4Addr)>,
     dedup: Dedup,
 }
 
@@ -44,6 +47,7 @@ impl State {
             last_node_id,
             last_vni,
             last_address,
+            last_leg,
             dedup,
             ..
         } = self;
@@ -56,6 +60,7 @@ impl State {
             last_node_id: *last_node_id,
             last_vni: *last_vni,
             last_address: last_address.iter().map(|(id, address)| (*id, *address)).collect(),
+            last_leg: last_leg.iter().map(|(id, address)| (*id, *address)).collect(),
             dedup: dedup.clone(),
         };
         rmp_serde::to_vec_named(&snapshot)
@@ -76,6 +81,7 @@ impl State {
             last_node_id: snapshot.last_node_id,
             last_vni: snapshot.last_vni,
             last_address: snapshot.last_address.into_iter().collect(),
+            last_leg: snapshot.last_leg.into_iter().collect(),
             dedup: snapshot.dedup,
             changes: ChangeLog::starting_after(snapshot.revision),
             ..Self::default()

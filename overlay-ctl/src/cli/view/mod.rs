@@ -14,7 +14,7 @@ mod status;
 mod tests;
 
 pub(super) use drop::Drop;
-pub(super) use endpoint::{CreatedEndpoint, Endpoint};
+pub(super) use endpoint::{CreatedEndpoint, Endpoint, Ports};
 pub(super) use network::{Network, NetworkDetail};
 pub(super) use node::Node;
 pub(super) use remove::{Removal, remove_each};

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use super::{View, columns, fields};
+use super::{View, columns, fields, non_empty, or_dash};
 use crate::proto::v1::{self, NodeRole, NodeState};
 use serde::Serialize;
 
@@ -17,12 +17,13 @@ pub(in super::super) struct Node {
     epoch: u64,
     programmed_revision: u64,
     endpoint_count: u32,
+    gateway_subnet: Option<String>,
 }
 
 impl From<v1::Node> for Node {
     fn from(node: v1::Node) -> Self {
         let v1::Node {
-            gateway_subnet: _,
+            gateway_subnet,
             id,
             name,
             role,
@@ -43,6 +44,7 @@ impl From<v1::Node> for Node {
             epoch,
             programmed_revision,
             endpoint_count,
+            gateway_subnet: non_empty(gateway_subnet),
         }
     }
 }
@@ -95,6 +97,7 @@ impl View for Node {
             ("epoch", self.epoch.to_string()),
             ("programmed revision", self.programmed_revision.to_string()),
             ("endpoints", self.endpoint_count.to_string()),
+            ("gateway subnet", or_dash(self.gateway_subnet.as_ref())),
         ])
     }
 }

@@ -38,6 +38,7 @@ struct Datapath {
     endpoint_mtu: u32,
     unresolved_next_hops: Vec<String>,
     fallbacks: Vec<String>,
+    gateway: Option<Gateway>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,7 +89,7 @@ impl From<v1::StatusResponse> for Status {
 impl From<v1::DatapathStatus> for Datapath {
     fn from(datapath: v1::DatapathStatus) -> Self {
         let v1::DatapathStatus {
-            gateway: _,
+            gateway,
             hook,
             underlay,
             underlay_mtu,
@@ -128,7 +129,41 @@ impl From<v1::DatapathStatus> for Datapath {
             endpoint_mtu,
             unresolved_next_hops,
             fallbacks,
+            gateway: gateway.map(Into::into),
         }
+    }
+}
+
+/// The way to and from the outside.
+#[derive(Debug, Serialize)]
+struct Gateway {
+    bridge: String,
+    subnet: String,
+    published_ports: u32,
+    /// Devices whose forwarding the node switched on.
+    forwarding_devices: Vec<String>,
+    /// Namespaces in which names resolve.
+    resolvers: u32,
+}
+
+impl From<v1::GatewayStatus> for Gateway {
+    fn from(gateway: v1::GatewayStatus) -> Self {
+        let v1::GatewayStatus { bridge, subnet, published_ports, forwarding_devices, resolvers } =
+            gateway;
+        Self { bridge, subnet, published_ports, forwarding_devices, resolvers }
+    }
+}
+
+impl Gateway {
+    fn text(&self) -> String {
+        let forwarding = match self.forwarding_devices.as_slice() {
+            [] => String::new(),
+            devices => format!("; forwarding switched on for {}", devices.join(", ")),
+        };
+        format!(
+            "{}, {}; {} published ports, {} resolvers{forwarding}",
+            self.bridge, self.subnet, self.published_ports, self.resolvers
+        )
     }
 }
 
@@ -170,6 +205,7 @@ impl Datapath {
             ("VTEP", format!("{}, UDP port {}", self.vtep, self.vxlan_port)),
             ("endpoint MTU", self.endpoint_mtu.to_string()),
             ("GRO device", or_dash(self.gro_device.as_ref())),
+            ("gateway", self.gateway.as_ref().map_or_else(|| NONE.to_owned(), Gateway::text)),
             ("bpffs", self.bpffs.clone()),
             ("on the slow path", slow),
         ])];

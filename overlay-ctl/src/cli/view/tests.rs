@@ -19,10 +19,22 @@ fn network() -> v1::Network {
 
 fn web1() -> v1::Endpoint {
     v1::Endpoint {
-        aliases: Vec::new(),
-        exposed: Vec::new(),
-        published: Vec::new(),
-        gateway: None,
+        aliases: vec!["www".to_owned()],
+        exposed: vec!["80/tcp".to_owned()],
+        published: vec![v1::PublishedPort {
+            port: "80/tcp".to_owned(),
+            host_ip: "0.0.0.0".to_owned(),
+            host_port: 32768,
+        }],
+        gateway: Some(v1::GatewayLeg {
+            interface: "eth1".to_owned(),
+            host_interface: "ovgwac120003".to_owned(),
+            host_ifindex: 19,
+            mtu: 1500,
+            address: "172.18.0.3/16".to_owned(),
+            mac: "02:42:ac:12:00:03".to_owned(),
+            gateway: "172.18.0.1".to_owned(),
+        }),
         id: 3,
         name: "web1".to_owned(),
         network: "myoverlay".to_owned(),
@@ -63,7 +75,7 @@ fn switch() -> v1::Endpoint {
 
 fn node() -> v1::Node {
     v1::Node {
-        gateway_subnet: String::new(),
+        gateway_subnet: "172.18.0.0/16".to_owned(),
         id: 1,
         name: "host1".to_owned(),
         role: v1::NodeRole::Leader.into(),
@@ -125,8 +137,8 @@ options     -
 endpoints   2
 revision    5
 
-NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP           STATE
-web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101   up
+NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP           PORTS                   STATE
+web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101   0.0.0.0:32768->80/tcp   up
 
 PEER    VTEP           ENDPOINTS
 host1   10.10.10.101   1"
@@ -166,11 +178,11 @@ fn endpoint_table() {
     assert_eq!(
         rows.text(),
         "\
-NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP             STATE
-web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     up
-web2   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     down (namespace /run/netns/web2 is gone)
-web3   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     pending
-sw1    myoverlay   172.16.16.200/24   02:aa:00:00:00:09   -       192.168.50.200   external"
+NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP             PORTS                   STATE
+web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     0.0.0.0:32768->80/tcp   up
+web2   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     0.0.0.0:32768->80/tcp   down (namespace /run/netns/web2 is gone)
+web3   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     0.0.0.0:32768->80/tcp   pending
+sw1    myoverlay   172.16.16.200/24   02:aa:00:00:00:09   -       192.168.50.200   -                       external"
     );
 }
 
@@ -180,21 +192,29 @@ fn endpoint() {
     assert_eq!(
         endpoint.text(),
         "\
-name             web1
-network          myoverlay
-VNI              4097
-address          172.16.16.129/24
-MAC              02:42:ac:10:10:81
-node             host1
-VTEP             10.10.10.101
-netns            /run/netns/web1
-interface        eth0
-host interface   ovp3 (ifindex 17)
-MTU              1450
-state            up
-revision         6"
+name              web1
+aliases           www
+network           myoverlay
+VNI               4097
+node              host1
+VTEP              10.10.10.101
+netns             /run/netns/web1
+overlay leg       eth0@if17, host side ovp3, MTU 1450
+address           172.16.16.129/24
+MAC               02:42:ac:10:10:81
+gateway leg       eth1@if19, host side ovgwac120003, MTU 1500
+gateway address   172.18.0.3/16
+gateway MAC       02:42:ac:12:00:03
+default route     via 172.18.0.1
+exposed           80/tcp
+published         0.0.0.0:32768->80/tcp
+state             up
+revision          6"
     );
-    assert_eq!(endpoint.made(), "web1: 172.16.16.129/24, 02:42:ac:10:10:81, myoverlay on host1");
+    assert_eq!(
+        endpoint.made(),
+        "web1: 172.16.16.129/24, 02:42:ac:10:10:81, myoverlay on host1, 0.0.0.0:32768->80/tcp"
+    );
     assert_eq!(
         serde_json::to_value(&endpoint).unwrap(),
         json!({
@@ -213,9 +233,29 @@ revision         6"
             "host_ifindex": 17,
             "mtu": 1450,
             "vni": 4097,
+            "aliases": ["www"],
+            "exposed": ["80/tcp"],
+            "published": [{"port": "80/tcp", "host_ip": "0.0.0.0", "host_port": 32768}],
+            "gateway": {
+                "address": "172.18.0.3/16",
+                "mac": "02:42:ac:12:00:03",
+                "gateway": "172.18.0.1",
+                "interface": "eth1",
+                "host_interface": "ovgwac120003",
+                "host_ifindex": 19,
+                "mtu": 1500,
+            },
             "created_revision": 6,
         })
     );
+}
+
+#[test]
+fn ports_are_printed_as_dockers() {
+    assert_eq!(Ports::from(web1()).text(), "80/tcp -> 0.0.0.0:32768");
+    assert_eq!(Ports::from(switch()).text(), "");
+    let json = serde_json::to_value(Ports::from(web1())).unwrap();
+    assert_eq!(json, json!([{"port": "80/tcp", "host_ip": "0.0.0.0", "host_port": 32768}]));
 }
 
 #[test]
@@ -226,7 +266,8 @@ fn endpoint_behind_a_foreign_vtep() {
         "sw1: 172.16.16.200/24, 02:aa:00:00:00:09, myoverlay behind VTEP 192.168.50.200"
     );
     let json = serde_json::to_value(&endpoint).unwrap();
-    for absent in ["node", "netns", "interface", "host_interface", "host_ifindex", "mtu"] {
+    for absent in ["node", "netns", "interface", "host_interface", "host_ifindex", "mtu", "gateway"]
+    {
         assert!(json[absent].is_null(), "{absent}");
     }
     assert_eq!(json["state"], "external");
@@ -274,7 +315,8 @@ VTEP                  10.10.10.101
 listen                10.10.10.101:7400
 epoch                 2
 programmed revision   8
-endpoints             1"
+endpoints             1
+gateway subnet        172.18.0.0/16"
     );
     assert_eq!(
         serde_json::to_value(&nodes[0]).unwrap(),
@@ -288,6 +330,7 @@ endpoints             1"
             "epoch": 2,
             "programmed_revision": 8,
             "endpoint_count": 1,
+            "gateway_subnet": "172.18.0.0/16",
         })
     );
 }
@@ -320,7 +363,13 @@ fn status() {
         programmed_revision: 7,
         version: "0.1.0".to_owned(),
         datapath: Some(v1::DatapathStatus {
-            gateway: None,
+            gateway: Some(v1::GatewayStatus {
+                bridge: "ov_gwbridge".to_owned(),
+                subnet: "172.18.0.0/16".to_owned(),
+                published_ports: 3,
+                forwarding_devices: vec!["eth0".to_owned()],
+                resolvers: 2,
+            }),
             hook: "tcx".to_owned(),
             underlay: "eth0".to_owned(),
             underlay_mtu: 1500,
@@ -354,6 +403,7 @@ underlay           eth0 (MTU 1500)
 VTEP               10.10.10.101, UDP port 4789
 endpoint MTU       1450
 GRO device         ovg4789
+gateway            ov_gwbridge, 172.18.0.0/16; 3 published ports, 2 resolvers; forwarding switched on for eth0
 bpffs              /sys/fs/bpf/overlay
 on the slow path   host3, host4
 
@@ -392,6 +442,13 @@ spoofed_ip   from_endpoint   4         392"
                 "endpoint_mtu": 1450,
                 "unresolved_next_hops": ["host3", "host4"],
                 "fallbacks": [],
+                "gateway": {
+                    "bridge": "ov_gwbridge",
+                    "subnet": "172.18.0.0/16",
+                    "published_ports": 3,
+                    "forwarding_devices": ["eth0"],
+                    "resolvers": 2,
+                },
             },
         })
     );

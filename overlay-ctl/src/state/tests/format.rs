@@ -1,0 +1,198 @@
+//! What was written before the gateway leg is read as it was meant.
+
+use super::*;
+use crate::model::{Location, NetworkId, NodeId};
+use serde::Serialize;
+use std::net::SocketAddr;
+
+#[derive(Serialize)]
+struct OldNode {
+    id: NodeId,
+    name: &'static str,
+    vtep: Ipv4Addr,
+    listen: SocketAddr,
+    instance: [u8; 16],
+    epoch: Revision,
+    voter: bool,
+}
+
+#[derive(Serialize)]
+struct OldEndpoint {
+    id: EndpointId,
+    name: &'static str,
+    network: NetworkId,
+    location: Location,
+    address: Ipv4Addr,
+    mac: Mac,
+    forwards: bool,
+}
+
+#[derive(Serialize)]
+struct OldSnapshot {
+    format: u32,
+    revision: Revision,
+    networks: Vec<Network>,
+    nodes: Vec<OldNode>,
+    endpoints: Vec<OldEndpoint>,
+    last_node_id: NodeId,
+    last_vni: Option<Vni>,
+    last_address: Vec<(NetworkId, Ipv4Addr)>,
+    dedup: Vec<(RequestId, Result<OldApplied, Refusal>)>,
+}
+
+#[derive(Serialize)]
+enum OldApplied {
+    Endpoint(OldEndpoint),
+    Node(OldNode),
+}
+
+#[derive(Serialize)]
+struct OldEnvelope {
+    request: RequestId,
+    command: OldCommand,
+}
+
+#[derive(Serialize)]
+enum OldCommand {
+    RegisterNode {
+        instance: [u8; 16],
+        name: &'static str,
+        vtep: Ipv4Addr,
+        listen: SocketAddr,
+        returning: Option<NodeId>,
+    },
+    CreateEndpoint {
+        name: &'static str,
+        network: &'static str,
+        placement: Placement,
+        forwards: bool,
+    },
+}
+
+const VTEP: Ipv4Addr = Ipv4Addr::new(10, 10, 10, 1);
+
+fn node() -> OldNode {
+    OldNode {
+        id: 1,
+        name: "h1",
+        vtep: VTEP,
+        listen: (VTEP, 7400).into(),
+        instance: [1; 16],
+        epoch: 1,
+        voter: true,
+    }
+}
+
+fn web1() -> OldEndpoint {
+    let address = Ipv4Addr::new(10, 0, 0, 2);
+    OldEndpoint {
+        id: 3,
+        name: "web1",
+        network: 2,
+        location: Location::Node { node: 1, netns: "/run/netns/web1".into() },
+        address,
+        mac: Mac::of_endpoint(address),
+        forwards: false,
+    }
+}
+
+fn snapshot(format: u32) -> Vec<u8> {
+    let network = Network {
+        id: 2,
+        name: "net".parse().unwrap(),
+        vni: Vni::FIRST,
+        pool: Pool::whole("10.0.0.0/24".parse().unwrap()),
+        options: NetworkOptions::default(),
+    };
+    rmp_serde::to_vec_named(&OldSnapshot {
+        format,
+        revision: 3,
+        networks: vec![network],
+        nodes: vec![node()],
+        endpoints: vec![web1()],
+        last_node_id: 1,
+        last_vni: Some(Vni::FIRST),
+        last_address: vec![(2, Ipv4Addr::new(10, 0, 0, 2))],
+        dedup: vec![
+            ([1; 16], Ok(OldApplied::Node(node()))),
+            ([3; 16], Ok(OldApplied::Endpoint(web1()))),
+        ],
+    })
+    .unwrap()
+}
+
+/// What this version makes of the same commands.
+fn replica() -> Replica {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    r.network("net", "10.0.0.0/24", None).unwrap();
+    r.wish(&Wish::new("web1")).unwrap();
+    r
+}
+
+#[test]
+fn an_old_snapshot_is_the_state_it_was() {
+    let mut state = State::from_snapshot(&snapshot(1)).unwrap();
+    let endpoint = state.endpoint(3).unwrap();
+    assert_eq!((&endpoint.gateway, endpoint.published.len()), (&None, 0));
+    assert!(matches!(state.outcome_of(&[3; 16]), Some(Ok(Applied::Endpoint(e))) if e == endpoint));
+    state.dedup = replica().state.dedup;
+    assert_eq!(state, replica().state);
+
+    // And it goes on from there.
+    let mut r = Replica { state, index: 3 };
+    r.node_at(1, "172.18.0.0/16").unwrap();
+    assert_eq!(r.legs(), [("web1".into(), "172.18.0.2".into())]);
+}
+
+#[test]
+fn old_entries_do_what_they_did() {
+    let mut state = State::default();
+    let mut apply = |index: u8, command: OldCommand| {
+        let entry = OldEnvelope { request: [index; 16], command };
+        state.apply(index.into(), &rmp_serde::to_vec_named(&entry).unwrap()).unwrap()
+    };
+    let node = apply(
+        1,
+        OldCommand::RegisterNode {
+            instance: [1; 16],
+            name: "h1",
+            vtep: VTEP,
+            listen: (VTEP, 7400).into(),
+            returning: None,
+        },
+    );
+    assert!(matches!(node, Applied::Node(node) if node.gateway.is_none()));
+    let create = Command::CreateNetwork {
+        name: "net".parse().unwrap(),
+        pool: Some(Pool::whole("10.0.0.0/24".parse().unwrap())),
+        vni: None,
+        options: NetworkOptions::default(),
+    };
+    state.apply(2, &envelope(2, create)).unwrap();
+    let mut apply = |index: u8, command: OldCommand| {
+        let entry = OldEnvelope { request: [index; 16], command };
+        state.apply(index.into(), &rmp_serde::to_vec_named(&entry).unwrap()).unwrap()
+    };
+    apply(
+        3,
+        OldCommand::CreateEndpoint {
+            name: "web1",
+            network: "net",
+            placement: Placement::Node {
+                node: "h1".parse().unwrap(),
+                netns: "/run/netns/web1".into(),
+                address: None,
+            },
+            forwards: false,
+        },
+    );
+    state.dedup = replica().state.dedup;
+    assert_eq!(state, replica().state);
+}
+
+#[test]
+fn a_newer_snapshot_is_refused() {
+    let refused = State::from_snapshot(&snapshot(3));
+    assert!(matches!(refused, Err(SnapshotError::Newer(3))), "{refused:?}");
+}

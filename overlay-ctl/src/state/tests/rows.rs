@@ -1,0 +1,153 @@
+use super::*;
+
+#[test]
+fn names_and_addresses_come_as_docker_gives_them() {
+    let mut r = Replica::default();
+    for n in 1..=4 {
+        r.node(n).unwrap();
+    }
+    let voters: Vec<bool> = r.state.nodes().map(|node| node.voter).collect();
+    assert_eq!(voters, [true, true, true, false], "the first three vote");
+    r.network("myoverlay", "172.16.16.0/24", Some("172.16.16.128/25")).unwrap();
+    assert_eq!(address(r.endpoint("web1", "myoverlay", 1, None)), "172.16.16.129");
+    assert_eq!(address(r.endpoint("web2", "myoverlay", 3, None)), "172.16.16.130");
+    let refusal = r.endpoint("web2", "myoverlay", 4, None).unwrap_err();
+    assert_eq!(refusal.to_string(), "service endpoint with name web2 already exists");
+    assert_eq!(address(r.endpoint("web2-2", "myoverlay", 4, None)), "172.16.16.131");
+}
+
+#[test]
+fn refusals_change_nothing() {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    r.network("net", "10.0.0.0/29", None).unwrap();
+    r.endpoint("a", "net", 1, Some("10.0.0.3")).unwrap();
+    let before = r.state.clone();
+    let refused = [
+        r.endpoint("b", "net", 1, Some("10.0.0.3")),
+        r.endpoint("b", "net", 1, Some("10.0.0.0")),
+        r.endpoint("b", "net", 1, Some("10.0.0.7")),
+        r.endpoint("b", "net", 1, Some("10.0.1.2")),
+        r.endpoint("b", "nonet", 1, None),
+        r.endpoint("b", "net", 9, None),
+        r.endpoint("a", "net", 1, None),
+        r.network("net", "10.1.0.0/24", None),
+        r.apply(Command::RemoveNetwork { name: "net".parse().unwrap() }),
+        r.apply(Command::RemoveNode { name: "h1".parse().unwrap() }),
+        r.remove("nobody"),
+        r.apply(Command::CreateNetwork {
+            name: "other".parse().unwrap(),
+            pool: None,
+            vni: Some(Vni::FIRST),
+            options: NetworkOptions::default(),
+        }),
+    ];
+    for outcome in &refused {
+        assert!(outcome.is_err(), "{outcome:?}");
+    }
+    let mut after = r.state.clone();
+    after.revision = before.revision;
+    after.dedup = before.dedup.clone();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_pool_runs_dry_and_recovers() {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    r.network("net", "10.0.0.0/29", None).unwrap();
+    for n in 0..5 {
+        r.endpoint(&format!("e{n}"), "net", 1, None).unwrap();
+    }
+    let refusal = r.endpoint("late", "net", 1, None).unwrap_err();
+    assert!(matches!(refusal, Refusal::AddressesExhausted { .. }), "{refusal}");
+    r.remove("e1").unwrap();
+    assert_eq!(address(r.endpoint("late", "net", 1, None)), "10.0.0.3");
+}
+
+#[test]
+fn a_retry_is_answered_and_not_carried_out_again() {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    r.network("net", "10.0.0.0/24", None).unwrap();
+    let entry = envelope(
+        77,
+        Command::CreateEndpoint {
+            name: "a".parse().unwrap(),
+            network: "net".parse().unwrap(),
+            placement: Placement::Node {
+                node: "h1".parse().unwrap(),
+                netns: "/run/netns/a".into(),
+                address: None,
+            },
+            forwards: false,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
+        },
+    );
+    let first = r.state.apply(10, &entry);
+    assert_eq!(r.state.apply(11, &entry), first);
+    let mut restored = State::from_snapshot(&r.state.snapshot()).unwrap();
+    assert_eq!(restored.apply(12, &entry), first, "also by a node restored from the snapshot");
+    assert_eq!(restored.endpoints().count(), 1);
+}
+
+#[test]
+fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
+    let mut r = Replica::default();
+    let node = |outcome: Outcome| match outcome.unwrap() {
+        Applied::Node(node) => node,
+        other => panic!("{other:?}"),
+    };
+    let first = node(r.node(1));
+    assert_eq!(node(r.node(1)), first, "the same join again");
+    let moved = node(r.apply(Command::RegisterNode {
+        instance: [1; 16],
+        name: "h1".parse().unwrap(),
+        vtep: Ipv4Addr::new(10, 10, 10, 99),
+        listen: (Ipv4Addr::new(10, 10, 10, 99), 7400).into(),
+        returning: None,
+        gateway: None,
+    }));
+    assert_eq!(moved.id, first.id);
+    assert!(moved.epoch > first.epoch);
+    let removed = node(r.node(2));
+    r.apply(Command::RemoveNode { name: "h2".parse().unwrap() }).unwrap();
+    let back = r.apply(Command::RegisterNode {
+        instance: removed.instance,
+        name: removed.name.clone(),
+        vtep: removed.vtep,
+        listen: removed.listen,
+        returning: Some(removed.id),
+        gateway: None,
+    });
+    assert_eq!(back, Err(Refusal::NodeRemoved(removed.name)));
+    assert_eq!(node(r.node(3)).id, 3, "an id is never used again");
+}
+
+#[test]
+fn an_external_endpoint_is_not_behind_a_node() {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    r.network("net", "10.0.0.0/24", None).unwrap();
+    let mut external = |name: &str, vtep: &str, mac: &str, ip: &str| {
+        r.apply(Command::CreateEndpoint {
+            name: name.parse().unwrap(),
+            network: "net".parse().unwrap(),
+            placement: Placement::External {
+                vtep: vtep.parse().unwrap(),
+                mac: mac.parse().unwrap(),
+                address: ip.parse().unwrap(),
+            },
+            forwards: true,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
+        })
+    };
+    external("sw1", "10.10.10.50", "02:00:00:00:00:01", "10.0.0.9").unwrap();
+    let mac = external("sw2", "10.10.10.50", "02:00:00:00:00:01", "10.0.0.10").unwrap_err();
+    assert!(matches!(mac, Refusal::MacInUse { .. }), "{mac}");
+    let vtep = external("sw3", "10.10.10.1", "02:00:00:00:00:03", "10.0.0.11").unwrap_err();
+    assert!(matches!(vtep, Refusal::VtepExists { .. }), "{vtep}");
+    assert!(matches!(r.node(50).unwrap_err(), Refusal::VtepExists { .. }));
+}
