@@ -11,3 +11,4 @@ mod gateway_table;
 #[path = "../support/lab.rs"]
 mod lab;
 mod netlink;
+mod station;

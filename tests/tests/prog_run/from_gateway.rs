@@ -185,7 +185,7 @@ fn to_apis() -> Vec<Case> {
     vec![
         case("a connection to the node's API", AS_USUAL, api(SYN).frame(), Drop(ControllerPort)),
         case("a connection to another node's", AS_USUAL, Outward::tcp(FAR_VTEP, API_PORT, SYN).frame(), Drop(ControllerPort)),
-        case("a connection with every flag but one", AS_USUAL, api(0xff & !ACK).frame(), Drop(ControllerPort)),
+        case("a connection with every flag but one", AS_USUAL, api(!ACK).frame(), Drop(ControllerPort)),
         case("a connection, behind options", AS_USUAL, Outward { options: vec![1; 8], ..api(SYN) }.frame(), Drop(ControllerPort)),
         case("a connection, its flags in the next fragment", AS_USUAL, first(cut(tcp(API_PORT, SYN), 8), SYN).frame(), Drop(ControllerPort)),
         case("a connection, its flags perhaps in the next fragment", AS_USUAL, first(cut(tcp(API_PORT, ACK), 16), SYN).frame(), Drop(ControllerPort)),
