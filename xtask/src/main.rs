@@ -12,6 +12,7 @@ mod demo;
 mod exec;
 mod interrupt;
 mod lint;
+mod outside;
 mod run;
 mod serve_page;
 mod setup;
@@ -41,7 +42,7 @@ enum Verb {
     Demo(demo::Options),
     /// Unit and property tests, the eBPF programs, and the lab of namespaces
     Test(test::Options),
-    /// Measure the data path against the kernel's own
+    /// Measure: data path, published ports, names, creation
     Bench(bench::Options),
     /// Many more cases of what `test` runs, and the lab again and again
     Soak(soak::Options),

@@ -100,13 +100,17 @@ const TO_TEST: &[Need] = &[
     tool!("ping", "iputils-ping", "counts packets one by one"),
     tool!("arping", "iputils-arping", "asks for addresses that nobody has"),
     tool!("curl", "curl", "talks to the demo's web servers"),
+    tool!("dig", "bind9-dnsutils", "an independent reader of DNS answers"),
+    tool!("dnsmasq", "dnsmasq-base", "the outside world's name server"),
     tool!("dig", "bind9-dnsutils", "asks the endpoints' resolvers"),
     tool!("dnsmasq", "dnsmasq-base", "is the outside's name server"),
     tool!("ethtool", "ethtool", "switches offloads off"),
     tool!("iperf3", "iperf3", "full-speed TCP and counted UDP"),
+    tool!("iptables", "iptables", "writes Docker's rules, to measure ours beside them"),
     tool!("qperf", "qperf", "latency and small packets"),
     tool!("tcpdump", "tcpdump", "captures the underlay"),
     tool!("tshark", "tshark", "an independent reader of our packets"),
+    tool!("wrk", "wrk", "HTTP requests as fast as they are answered"),
 ];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
