@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: four hosts in two subnets on this machine, shown command by command.
 
+mod endpoint;
+mod gateway;
 mod shell;
 mod story;
 
@@ -64,11 +66,17 @@ fn clean() -> Result<()> {
 
 fn how_to_enter(lab: &Lab) {
     println!("\nIt stands. To enter a host, with `overlay` speaking to that host's node:");
-    for host in lab.hosts() {
+    let (outside, nodes): (Vec<_>, Vec<_>) =
+        lab.hosts().iter().partition(|host| host.name == gateway::OUTSIDE);
+    for host in nodes {
         println!("  {}", enter(host));
     }
-    println!("To enter a container (web1, web2, web2-2, web4):");
-    println!("  nsenter --net=/run/netns/{}web1 bash", lab.prefix());
+    for host in outside {
+        let (netns, name, address) = (host.netns.name(), &host.name, host.address);
+        println!("  ip netns exec {netns} bash    # {name}, {address}: no node, a name server");
+    }
+    println!("To enter a container (web1, web2, web2-2, web3, web4), its names resolved:");
+    println!("  ip netns exec {}web1 bash", lab.prefix());
     println!("Logs and states: {}", lab.folder().display());
     println!("To remove it: cargo xtask demo --clean");
 }

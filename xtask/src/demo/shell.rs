@@ -23,16 +23,23 @@ pub(super) struct Shell {
     prompt: String,
     netns: Netns,
     socket: Option<PathBuf>,
+    /// Files below /etc/netns/NAME stand in for those of /etc, as `ip netns exec` has it.
+    own_etc: bool,
 }
 
 impl Shell {
     pub(super) fn on_host(host: &Host) -> Self {
         let (netns, socket) = (host.netns.clone(), Some(host.socket()));
-        Self { prompt: host.name.clone(), netns, socket }
+        Self { prompt: host.name.clone(), netns, socket, own_etc: false }
     }
 
     pub(super) fn in_namespace(name: &str, netns: &Netns) -> Self {
-        Self { prompt: name.to_owned(), netns: netns.clone(), socket: None }
+        Self { prompt: name.to_owned(), netns: netns.clone(), socket: None, own_etc: false }
+    }
+
+    /// In a container: names are resolved as its own resolv.conf says.
+    pub(super) fn in_container(name: &str, netns: &Netns) -> Self {
+        Self { own_etc: true, ..Self::in_namespace(name, netns) }
     }
 
     /// Shows and runs a command that must succeed; returns its stdout.
@@ -66,7 +73,9 @@ impl Shell {
     fn show(&self, line: &str) -> Result<Output> {
         check_interrupted()?;
         self.print(line);
-        let words: Vec<&str> = line.split_whitespace().collect();
+        let exec = ["ip", "netns", "exec", self.netns.name()];
+        let before = exec.into_iter().filter(|_| self.own_etc);
+        let words: Vec<&str> = before.chain(line.split_whitespace()).collect();
         let mut command = self.netns.command(&words);
         command.env("PATH", path());
         if let Some(socket) = &self.socket {

@@ -1,53 +1,34 @@
 //! What the demo shows, in order. Each claim is checked: the demo fails where one is not true.
 
-use std::{env, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_lab::{Host, Lab, Netns, eventually, probe::Prober, text};
+use overlay_lab::{Host, Lab, eventually, probe::Prober, rows};
 
-use super::shell::{Shell, heading};
+use super::{
+    endpoint::{Endpoint, NETWORK},
+    gateway::{self, Outside},
+    shell::{Shell, heading},
+};
 
-const NETWORK: &str = "myoverlay";
 const SUBNETS: &str = "
             container web1      container web2-2        container web2      container web4
+            container web3
                  |                    |                      |                    |
           host h1                host h2              host h3               host h4
           10.10.10.101           10.10.10.102         192.168.50.101        192.168.50.102
                  |____________________|                      |____________________|
                     10.10.10.1 |________________ router ________________| 192.168.50.1
+                                                   | 203.0.113.1
+                                                outside, no node
+                                                203.0.113.10
 ";
-
-/// An endpoint of the demo: a namespace, its prompt, and its address once it has one.
-struct Endpoint {
-    name: &'static str,
-    netns: Netns,
-    shell: Shell,
-}
-
-impl Endpoint {
-    fn new(lab: &Lab, name: &'static str) -> Result<Self> {
-        let netns = lab.container(name)?;
-        let shell = Shell::in_namespace(name, &netns);
-        Ok(Self { name, netns, shell })
-    }
-
-    fn create_line(&self, name: &str) -> String {
-        let netns = self.netns.name();
-        format!("overlay endpoint create {name} --network {NETWORK} --netns {netns}")
-    }
-
-    fn address(&self, host: &Host) -> Result<Ipv4Addr> {
-        let endpoint = host.overlay_json(&["endpoint", "inspect", self.name])?;
-        let address = text(&endpoint, "address");
-        let (address, _) = address.split_once('/').context("an address with a length")?;
-        Ok(address.parse()?)
-    }
-}
 
 pub(super) fn tell(lab: &mut Lab) -> Result<()> {
     heading("Four hosts in two subnets, a router between them");
     println!("{SUBNETS}");
     let hosts = lab.four_hosts()?;
+    let outside = Outside::new(lab)?;
     let [h1, _, h3, _] = &hosts;
     Shell::on_host(h1).run(&format!("ping -c 1 {}", h3.address))?;
 
@@ -55,7 +36,8 @@ pub(super) fn tell(lab: &mut Lab) -> Result<()> {
     for (number, host) in hosts.iter().enumerate() {
         let join = ["--join".to_owned(), h1.listen()];
         let args: &[String] = if number == 0 { &[] } else { &join };
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let resolvers = ["--resolv-conf", outside.resolv_conf.as_str()];
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(resolvers).collect();
         let words = host.node_command(&args);
         Shell::on_host(host).print(&format!("overlay {} &", words[1..].join(" ")));
         host.start_node(&args)?;
@@ -69,7 +51,8 @@ pub(super) fn tell(lab: &mut Lab) -> Result<()> {
     let endpoints = attach(lab, &hosts)?;
     look_inside(h1, &endpoints)?;
     talk(lab, h3, &endpoints)?;
-    look_into_the_kernel(&hosts, &endpoints)?;
+    gateway::tell(lab, h1, &outside, &endpoints)?;
+    look_into_the_kernel(&hosts)?;
     survive(lab, &hosts, &endpoints)?;
     Ok(())
 }
@@ -77,23 +60,23 @@ pub(super) fn tell(lab: &mut Lab) -> Result<()> {
 /// web1 on h1, web2 on h3, and on h2 what could not be a second web2.
 fn attach(lab: &Lab, [h1, h2, h3, _]: &[Arc<Host>; 4]) -> Result<[Endpoint; 3]> {
     let (on_h1, on_h2, on_h3) = (Shell::on_host(h1), Shell::on_host(h2), Shell::on_host(h3));
-    heading("A network, and an endpoint of it on three of the hosts");
+    heading("A network, and an endpoint of it on three of the hosts; two of them publish port 80");
     on_h1.run(&format!(
         "overlay network create {NETWORK} --subnet 172.16.16.0/24 --ip-range 172.16.16.128/25"
     ))?;
     let web1 = Endpoint::new(lab, "web1")?;
     let web2 = Endpoint::new(lab, "web2")?;
     let web2_2 = Endpoint::new(lab, "web2-2")?;
-    on_h1.run(&web1.create_line("web1"))?;
-    on_h3.run(&web2.create_line("web2"))?;
+    on_h1.run(&web1.create_line("web1", "--alias web -p 8080:80"))?;
+    on_h3.run(&web2.create_line("web2", "--alias web --expose 80 -P"))?;
 
     heading("A name is taken once in the whole cluster");
-    let refusal = on_h2.refused(&web2_2.create_line("web2"))?;
+    let refusal = on_h2.refused(&web2_2.create_line("web2", ""))?;
     ensure!(
         refusal.contains("service endpoint with name web2 already exists"),
         "refused for another reason"
     );
-    on_h2.run(&web2_2.create_line("web2-2"))?;
+    on_h2.run(&web2_2.create_line("web2-2", ""))?;
 
     heading("Any node answers for the cluster");
     on_h2.run("overlay network ls")?;
@@ -102,25 +85,27 @@ fn attach(lab: &Lab, [h1, h2, h3, _]: &[Arc<Host>; 4]) -> Result<[Endpoint; 3]> 
 }
 
 fn look_inside(h1: &Host, [web1, ..]: &[Endpoint; 3]) -> Result<()> {
-    heading("Inside web1: MTU 1450, a MAC made from the address");
+    heading("Inside web1: eth0 on the overlay, eth1 to the outside; MACs made from the addresses");
     let address = web1.address(h1)?;
     let link = web1.shell.run("ip link show dev eth0")?;
-    web1.shell.run("ip -4 addr show dev eth0")?;
-    web1.shell.run("ip route")?;
+    web1.shell.run("ip link show dev eth1")?;
+    web1.shell.run("ip -4 -br addr")?;
+    let routes = web1.shell.run("ip route")?;
     let [a, b, c, d] = address.octets();
     let mac = format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
     ensure!(link.contains(&mac), "the MAC is not {mac}");
     ensure!(link.contains("mtu 1450"), "the MTU is not 1450");
+    ensure!(routes.contains("default via 172.18.0.1 dev eth1"), "no default route by eth1");
     Ok(())
 }
 
-/// Web servers, and a page fetched across, with no port published.
+/// Web servers, and a page fetched across, past any published port.
 fn talk(lab: &mut Lab, h3: &Host, [web1, web2, web2_2]: &[Endpoint; 3]) -> Result<()> {
-    heading("A web server in each; no port is published anywhere");
+    heading("A web server in each; on the overlay every port is reached, published or not");
     let xtask = env::current_exe()?;
     for endpoint in [web1, web2, web2_2] {
         let page = format!("hello from {}", endpoint.name);
-        let words = [&xtask.to_string_lossy(), "serve-page", &page];
+        let words = [&xtask.to_string_lossy(), "serve-page", "--log", &page];
         let server = endpoint.netns.start(&words)?;
         endpoint.netns.wait_for_listener(80)?;
         lab.adopt(server);
@@ -133,7 +118,7 @@ fn talk(lab: &mut Lab, h3: &Host, [web1, web2, web2_2]: &[Endpoint; 3]) -> Resul
         web1.shell.run(&format!("curl -sS http://{address}/"))?;
     }
 
-    heading("ARP was answered in the kernel of the sender's host; each side knows the other's MAC");
+    heading("ARP on the overlay was answered in the kernel of the sender's host; each side knows the other's MAC");
     web1.shell.run("ip neigh")?;
     web2.shell.run("ip neigh")?;
 
@@ -154,17 +139,17 @@ fn talk(lab: &mut Lab, h3: &Host, [web1, web2, web2_2]: &[Endpoint; 3]) -> Resul
     Ok(())
 }
 
-fn look_into_the_kernel(hosts: &[Arc<Host>; 4], endpoints: &[Endpoint; 3]) -> Result<()> {
+fn look_into_the_kernel([h1, ..]: &[Arc<Host>; 4]) -> Result<()> {
     heading("What the kernel of h1 holds: the maps, with named fields");
-    let h1 = &hosts[0];
-    for map in ["FDB", "NEIGH", "NODES"] {
+    for map in ["FDB", "NEIGH", "NODES", "GATEWAY_PORTS"] {
         let pin = h1.map_pin(map)?;
         let dump = Shell::on_host(h1).run(&format!("bpftool map dump pinned {}", pin.display()))?;
         ensure!(dump.contains("\"key\""), "{map} prints no named fields");
     }
     let fdb = h1.map_dump("FDB")?;
     let entries = fdb.matches("\"key\"").count();
-    ensure!(entries == endpoints.len(), "{entries} entries for {} endpoints", endpoints.len());
+    let endpoints = rows(&h1.overlay_json(&["endpoint", "ls"])?).len();
+    ensure!(entries == endpoints, "{entries} entries for {endpoints} endpoints");
     Ok(())
 }
 
@@ -190,7 +175,7 @@ fn survive(lab: &Lab, hosts: &[Arc<Host>; 4], [web1, web2, _]: &[Endpoint; 3]) -
 
     heading("A new endpoint can be created, and is reached");
     let web4 = Endpoint::new(lab, "web4")?;
-    on_h4.run(&web4.create_line("web4"))?;
+    on_h4.run(&web4.create_line("web4", ""))?;
     let web4_address = web4.address(h4)?;
     let reaching = if leader.name == "h3" { web1 } else { web2 };
     reaching.shell.run(&format!("ping -c 2 -i 0.2 {web4_address}"))?;
