@@ -1,6 +1,7 @@
 //! `overlay port …`
 
 use super::{
+    Format,
     client::{Client, DEADLINE, endpoints},
     error::Error,
     output::Output,
@@ -28,5 +29,10 @@ pub(super) async fn run(
     let endpoint = client
         .call(DEADLINE, request, async |channel, request| endpoints(channel).inspect(request).await)
         .await?;
-    output.print(&view::Ports::from(endpoint))
+    let ports = view::Ports::from(endpoint);
+    // As `docker port`: of an endpoint that publishes nothing there is nothing to say.
+    if ports.is_empty() && output.format() == Format::Table {
+        return Ok(());
+    }
+    output.print(&ports)
 }

@@ -90,6 +90,12 @@ impl From<v1::Endpoint> for Ports {
     }
 }
 
+impl Ports {
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl View for Ports {
     fn text(&self) -> String {
         let lines: Vec<String> = self
