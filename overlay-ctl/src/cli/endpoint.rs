@@ -7,8 +7,12 @@ use super::{
     output::Output,
     view::{self, Removal},
 };
-use crate::proto::v1::{
-    CreateEndpointRequest, InspectEndpointRequest, ListEndpointsRequest, RemoveEndpointRequest,
+use crate::{
+    model::{EndpointPort, Publish},
+    proto::v1::{
+        CreateEndpointRequest, InspectEndpointRequest, ListEndpointsRequest, PublishRequest,
+        RemoveEndpointRequest,
+    },
 };
 use clap::{Args, Subcommand};
 use std::{net::Ipv4Addr, str::FromStr, time::Duration};
@@ -73,13 +77,26 @@ pub(super) struct CreateArgs {
     /// Node that the namespace is on [default: the asked one]
     #[arg(long)]
     node: Option<String>,
-    /// Namespace to put its eth0 in: a name below /run/netns, or a path, on that node
+    /// Namespace to put its interfaces in: a name below /run/netns, or a path, on that node
     /// [default: a namespace that has the endpoint's name]
     #[arg(long, value_name = "NAME|PATH")]
     netns: Option<String>,
     /// Its address [default: the next free one of the network]
     #[arg(long)]
     ip: Option<Ipv4Addr>,
+    /// Another name that it answers to on its network; endpoints may share one. Repeatable
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+    /// A port that it serves, 80/tcp; a note, and what --publish-all publishes. Repeatable
+    #[arg(long, value_name = "PORT[/PROTO]", conflicts_with = "vtep")]
+    expose: Vec<EndpointPort>,
+    /// Publish a port of it at a port of its node: 8080:80, 127.0.0.1:8080:80/tcp, 53:53/udp, or 80
+    /// for a free one from 32768 up. PROTO is tcp, udp or sctp [default: tcp]. Repeatable
+    #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/PROTO]", conflicts_with = "vtep")]
+    publish: Vec<Publish>,
+    /// Publish each exposed port that no --publish names at a free port of its node
+    #[arg(short = 'P', long, conflicts_with = "vtep")]
+    publish_all: bool,
     /// It routes or bridges for others: it may send from addresses that are not its own
     #[arg(long)]
     forwards: bool,
@@ -96,17 +113,27 @@ pub(super) struct CreateArgs {
 
 impl CreateArgs {
     fn into_request(self) -> Result<CreateEndpointRequest, Error> {
-        let Self { name, network, node, netns, ip, forwards, vtep, mac, wait } = self;
+        let Self {
+            name,
+            network,
+            node,
+            netns,
+            ip,
+            aliases,
+            expose,
+            publish,
+            publish_all,
+            forwards,
+            vtep,
+            mac,
+            wait,
+        } = self;
         let netns = match (vtep, netns) {
             (Some(_), _) => String::new(),
             (None, Some(netns)) => netns_for_node(netns)?,
             (None, None) => name.clone(),
         };
         Ok(CreateEndpointRequest {
-            aliases: Vec::new(),
-            exposed: Vec::new(),
-            publish: Vec::new(),
-            publish_all: false,
             name,
             network,
             node: node.unwrap_or_default(),
@@ -116,8 +143,21 @@ impl CreateArgs {
             mac: mac.map(|mac| mac.0).unwrap_or_default(),
             forwards,
             no_wait: wait.no_wait,
+            aliases,
+            exposed: expose.iter().map(ToString::to_string).collect(),
+            publish: publish.into_iter().map(wish).collect(),
+            publish_all,
             request_id: request_id(),
         })
+    }
+}
+
+fn wish(wish: Publish) -> PublishRequest {
+    let Publish { host, host_port, port } = wish;
+    PublishRequest {
+        host_ip: host.to_string(),
+        host_port: host_port.map_or(0, |port| port.get().into()),
+        port: port.to_string(),
     }
 }
 
@@ -277,8 +317,51 @@ mod tests {
             let args = format!("overlay endpoint create sw1 --network n {args}");
             assert_eq!(refusal(&args), kind, "{args}");
         }
-        for extra in ["--netns sw1", "--node host1"] {
+        assert_eq!(request(&format!("{all} --alias s")).aliases, ["s"], "it has names, too");
+        for extra in ["--netns sw1", "--node host1", "-p 80", "-P", "--expose 80"] {
             assert_eq!(refusal(&format!("{all} {extra}")), ErrorKind::ArgumentConflict, "{extra}");
+        }
+    }
+
+    #[test]
+    fn names_and_ports_are_asked_for_as_written() {
+        let asked = request(
+            "overlay endpoint create web1 --network n --alias www --alias db --expose 80 \
+             --expose 53/udp -p 8080:80 -p 127.0.0.1::443 --publish 53:53/udp -P",
+        );
+        assert_eq!(asked.aliases, ["www", "db"]);
+        assert_eq!(asked.exposed, ["80/tcp", "53/udp"]);
+        let publish = |host_ip: &str, host_port, port: &str| PublishRequest {
+            host_ip: host_ip.to_owned(),
+            host_port,
+            port: port.to_owned(),
+        };
+        assert_eq!(
+            asked.publish,
+            [
+                publish("0.0.0.0", 8080, "80/tcp"),
+                publish("127.0.0.1", 0, "443/tcp"),
+                publish("0.0.0.0", 53, "53/udp"),
+            ]
+        );
+        assert!(asked.publish_all);
+        let plain = request("overlay endpoint create web1 --network n");
+        assert!(plain.publish.is_empty() && plain.exposed.is_empty() && !plain.publish_all);
+    }
+
+    #[test]
+    fn malformed_ports_are_usage_errors_that_say_what_is_wrong() {
+        for (args, words) in [
+            ("-p 80:", "port \"\" is not a port from 1 to 65535"),
+            ("-p x:80", "host port \"x\" is not a port"),
+            ("-p 1.2.3:80:80", "host address \"1.2.3\" is not an IPv4 address"),
+            ("-p 80/icmp", "protocol \"icmp\" is none of tcp, udp, sctp"),
+            ("--expose 0", "port \"0\" is not a port"),
+        ] {
+            let line = format!("overlay endpoint create web1 --network n {args}");
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{args}");
+            assert!(error.to_string().contains(words), "{error}");
         }
     }
 

@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod node_run;
 mod output;
+mod port;
 mod ready;
 mod status;
 mod view;
@@ -75,6 +76,8 @@ enum Command {
     /// Create, show and remove endpoints
     #[command(subcommand)]
     Endpoint(endpoint::Command),
+    /// Print which ports of its node lead to an endpoint, one a line; nothing where none does
+    Port(port::PortArgs),
     /// Print dropped packets of the asked node as they happen, until interrupted
     Monitor,
 }
@@ -127,6 +130,7 @@ async fn ask(command: Command, client: Client, mut output: Output<'_>) -> Done {
         Command::Node(command) => node::run(command, &client, &mut output).await,
         Command::Network(command) => network::run(command, &client, &mut output).await,
         Command::Endpoint(command) => endpoint::run(command, &client, &mut output).await,
+        Command::Port(args) => port::run(args, &client, &mut output).await,
         Command::Monitor => monitor::run(&client, &mut output).await,
     };
     match result {

@@ -1,6 +1,9 @@
 //! Endpoints.
 
-use super::{super::error::Error, View, columns, fields, non_empty, non_zero, or_dash};
+use super::{
+    super::error::Error, PublishedPort, View, columns, fields, non_empty, non_zero, or_dash,
+    or_none,
+};
 use crate::proto::v1::{self, EndpointState};
 use serde::Serialize;
 
@@ -26,15 +29,46 @@ pub(in super::super) struct Endpoint {
     mtu: Option<u32>,
     vni: u32,
     created_revision: u64,
+    aliases: Vec<String>,
+    exposed: Vec<String>,
+    published: Vec<PublishedPort>,
+    /// None = it has no leg to the outside.
+    gateway: Option<Leg>,
+}
+
+/// The leg on the node's gateway bridge.
+#[derive(Debug, Serialize)]
+struct Leg {
+    interface: Option<String>,
+    host_interface: Option<String>,
+    host_ifindex: Option<u32>,
+    mtu: Option<u32>,
+    /// With the gateway subnet's prefix length.
+    address: String,
+    mac: String,
+    /// The default route.
+    gateway: String,
+}
+
+impl From<v1::GatewayLeg> for Leg {
+    fn from(leg: v1::GatewayLeg) -> Self {
+        let v1::GatewayLeg { interface, host_interface, host_ifindex, mtu, address, mac, gateway } =
+            leg;
+        Self {
+            interface: non_empty(interface),
+            host_interface: non_empty(host_interface),
+            host_ifindex: non_zero(host_ifindex),
+            mtu: non_zero(mtu),
+            address,
+            mac,
+            gateway,
+        }
+    }
 }
 
 impl From<v1::Endpoint> for Endpoint {
     fn from(endpoint: v1::Endpoint) -> Self {
         let v1::Endpoint {
-            aliases: _,
-            exposed: _,
-            published: _,
-            gateway: _,
             id,
             name,
             network,
@@ -51,6 +85,10 @@ impl From<v1::Endpoint> for Endpoint {
             mtu,
             vni,
             created_revision,
+            aliases,
+            exposed,
+            published,
+            gateway,
         } = endpoint;
         Self {
             id,
@@ -69,6 +107,10 @@ impl From<v1::Endpoint> for Endpoint {
             mtu: non_zero(mtu),
             vni,
             created_revision,
+            aliases,
+            exposed,
+            published: published.into_iter().map(Into::into).collect(),
+            gateway: gateway.map(Into::into),
         }
     }
 }
@@ -90,7 +132,49 @@ impl Endpoint {
             Some(node) => format!("on {node}"),
             None => format!("behind VTEP {}", self.vtep),
         };
-        format!("{}: {}, {}, {} {place}", self.name, self.address, self.mac, self.network)
+        let mut made =
+            format!("{}: {}, {}, {} {place}", self.name, self.address, self.mac, self.network);
+        if !self.published.is_empty() {
+            let ports: Vec<String> = self.published.iter().map(ToString::to_string).collect();
+            made = format!("{made}, {}", ports.join(", "));
+        }
+        made
+    }
+
+    /// As `docker ps` has them: what is published, and where; then what is only exposed.
+    fn ports(&self) -> String {
+        let is_published = |port: &&String| self.published.iter().any(|p| p.port == **port);
+        let published = self.published.iter().map(PublishedPort::arrow);
+        let exposed = self.exposed.iter().filter(|port| !is_published(port)).cloned();
+        or_none(&published.chain(exposed).collect::<Vec<_>>())
+    }
+
+    /// Both legs, and who they are from the host's side.
+    fn legs(&self) -> String {
+        let overlay = [
+            "overlay".to_owned(),
+            inside(self.interface.as_ref(), self.host_ifindex),
+            outside(self.host_interface.as_ref(), self.host_ifindex),
+            self.address.clone(),
+            self.mac.clone(),
+            super::NONE.to_owned(),
+            or_dash(self.mtu.as_ref()),
+        ];
+        let gateway = self.gateway.as_ref().map(|leg| {
+            [
+                "gateway".to_owned(),
+                inside(leg.interface.as_ref(), leg.host_ifindex),
+                outside(leg.host_interface.as_ref(), leg.host_ifindex),
+                leg.address.clone(),
+                leg.mac.clone(),
+                leg.gateway.clone(),
+                or_dash(leg.mtu.as_ref()),
+            ]
+        });
+        columns(
+            ["LEG", "INTERFACE", "HOST INTERFACE", "ADDRESS", "MAC", "GATEWAY", "MTU"],
+            std::iter::once(overlay).chain(gateway),
+        )
     }
 
     fn state(&self) -> String {
@@ -104,7 +188,7 @@ impl Endpoint {
 impl View for Vec<Endpoint> {
     fn text(&self) -> String {
         columns(
-            ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "VTEP", "STATE"],
+            ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "VTEP", "STATE", "PORTS"],
             self.iter().map(|endpoint| {
                 [
                     endpoint.name.clone(),
@@ -114,6 +198,7 @@ impl View for Vec<Endpoint> {
                     or_dash(endpoint.node.as_ref()),
                     endpoint.vtep.clone(),
                     endpoint.state(),
+                    endpoint.ports(),
                 ]
             }),
         )
@@ -122,26 +207,58 @@ impl View for Vec<Endpoint> {
 
 impl View for Endpoint {
     fn text(&self) -> String {
-        let host = match (&self.host_interface, self.host_ifindex) {
-            (Some(name), Some(index)) => format!("{name} (ifindex {index})"),
-            (name, _) => or_dash(name.as_ref()),
-        };
-        fields([
+        let published: Vec<String> = self.published.iter().map(ToString::to_string).collect();
+        let what = fields([
             ("name", self.name.clone()),
+            ("id", self.id.to_string()),
             ("network", self.network.clone()),
             ("VNI", self.vni.to_string()),
-            ("address", self.address.clone()),
-            ("MAC", self.mac.clone()),
             ("node", or_dash(self.node.as_ref())),
             ("VTEP", self.vtep.clone()),
             ("netns", or_dash(self.netns.as_ref())),
-            ("interface", or_dash(self.interface.as_ref())),
-            ("host interface", host),
-            ("MTU", or_dash(self.mtu.as_ref())),
             ("state", self.state()),
+            ("aliases", or_none(&self.aliases)),
+            ("exposed", or_none(&self.exposed)),
+            ("published", or_none(&published)),
             ("revision", self.created_revision.to_string()),
-        ])
+        ]);
+        format!("{what}\n\n{}", self.legs())
     }
+}
+
+/// As `ip link` shows it inside the namespace: `eth0@if17`, 17 being the host's side.
+fn inside(interface: Option<&String>, host_ifindex: Option<u32>) -> String {
+    match (interface, host_ifindex) {
+        (Some(name), Some(index)) => format!("{name}@if{index}"),
+        (name, _) => or_dash(name),
+    }
+}
+
+/// As `ip link` shows it on the host: `17: ovp3`.
+fn outside(interface: Option<&String>, ifindex: Option<u32>) -> String {
+    match (interface, ifindex) {
+        (Some(name), Some(index)) => format!("{index}: {name}"),
+        (name, _) => or_dash(name),
+    }
+}
+
+/// What `network inspect` shows of its endpoints.
+pub(super) fn members(endpoints: &[Endpoint]) -> String {
+    columns(
+        ["ENDPOINT", "ID", "ADDRESS", "MAC", "NODE", "GATEWAY ADDRESS", "STATE", "PORTS"],
+        endpoints.iter().map(|endpoint| {
+            [
+                endpoint.name.clone(),
+                endpoint.id.to_string(),
+                endpoint.address.clone(),
+                endpoint.mac.clone(),
+                or_dash(endpoint.node.as_ref()),
+                or_dash(endpoint.gateway.as_ref().map(|leg| &leg.address)),
+                endpoint.state(),
+                endpoint.ports(),
+            ]
+        }),
+    )
 }
 
 /// An endpoint, and who does not know it yet.

@@ -1,6 +1,6 @@
 //! A node's own view of itself.
 
-use super::{NONE, View, columns, fields, node::role_name, non_empty, or_dash};
+use super::{NONE, View, columns, fields, node::role_name, non_empty, or_dash, or_none};
 use crate::proto::v1;
 use serde::Serialize;
 
@@ -38,6 +38,19 @@ struct Datapath {
     endpoint_mtu: u32,
     unresolved_next_hops: Vec<String>,
     fallbacks: Vec<String>,
+    /// None = a node of a version without one.
+    gateway: Option<Gateway>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gateway {
+    bridge: String,
+    subnet: String,
+    published_ports: u32,
+    /// Devices whose IPv4 forwarding the node switched on.
+    forwarding_devices: Vec<String>,
+    /// Namespaces in which names resolve.
+    resolvers: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,7 +101,6 @@ impl From<v1::StatusResponse> for Status {
 impl From<v1::DatapathStatus> for Datapath {
     fn from(datapath: v1::DatapathStatus) -> Self {
         let v1::DatapathStatus {
-            gateway: _,
             hook,
             underlay,
             underlay_mtu,
@@ -102,6 +114,7 @@ impl From<v1::DatapathStatus> for Datapath {
             endpoint_mtu,
             unresolved_next_hops,
             fallbacks,
+            gateway,
         } = datapath;
         Self {
             hook,
@@ -128,7 +141,16 @@ impl From<v1::DatapathStatus> for Datapath {
             endpoint_mtu,
             unresolved_next_hops,
             fallbacks,
+            gateway: gateway.map(Into::into),
         }
+    }
+}
+
+impl From<v1::GatewayStatus> for Gateway {
+    fn from(gateway: v1::GatewayStatus) -> Self {
+        let v1::GatewayStatus { bridge, subnet, published_ports, forwarding_devices, resolvers } =
+            gateway;
+        Self { bridge, subnet, published_ports, forwarding_devices, resolvers }
     }
 }
 
@@ -173,6 +195,14 @@ impl Datapath {
             ("bpffs", self.bpffs.clone()),
             ("on the slow path", slow),
         ])];
+        if let Some(gateway) = &self.gateway {
+            parts.push(fields([
+                ("gateway bridge", format!("{}, {}", gateway.bridge, gateway.subnet)),
+                ("published ports", gateway.published_ports.to_string()),
+                ("forwarding opened on", or_none(&gateway.forwarding_devices)),
+                ("resolvers", gateway.resolvers.to_string()),
+            ]));
+        }
         if !self.maps.is_empty() {
             parts.push(columns(
                 ["MAP", "ENTRIES", "CAPACITY"],
