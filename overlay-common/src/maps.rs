@@ -140,6 +140,9 @@ pub struct GatewayPortEntry {
     pub ip: Ip16,
     /// The bridge's own address.
     pub gateway: Ip16,
+    /// The bridge's index: what may pass is put in as if the bridge itself had received it. 0: it goes
+    /// the way that the device has, whichever that is.
+    pub bridge: u32,
     /// Mask of the gateway subnet: of the four bytes of the IPv4 address, in transmission order.
     pub mask: [u8; 4],
     /// MAC of the endpoint's leg.
@@ -274,7 +277,7 @@ const _: () = {
     assert!(size_of::<Config>() == 28);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<DropEvent>() == 80);
-    assert!(size_of::<GatewayPortEntry>() == 48);
+    assert!(size_of::<GatewayPortEntry>() == 52);
     assert!(size_of::<ApiKey>() == 20);
     assert!(crate::Direction::COUNT <= DIRECTIONS_MAX);
     assert!(crate::DropReason::COUNT * DIRECTIONS_MAX <= METRICS_MAX);

@@ -2,9 +2,13 @@
 //! world; its neighbours on the bridge never hear a byte of it, whatever the frame and whatever the
 //! node's firewall holds at the moment.
 //!
-//! Nothing that passes can be for a neighbour: the frame is to the bridge's own MAC, so the bridge hands
-//! it up and to no port, and the packet's destination is the gateway or lies beyond its subnet, so that
-//! no route leads back. ARP never enters the bridge but as a unicast answer to the gateway.
+//! Nothing that passes can be for a neighbour: the frame is to the bridge's own MAC, and the packet's
+//! destination is the gateway or lies beyond its subnet, so that no route leads back. What passes is put
+//! into the bridge as received by itself, past its ports: no table of MACs is asked, and on a host where
+//! netfilter sees bridged frames (`bridge-nf-call-iptables`, which Docker and Kubernetes switch on) a
+//! packet to a port that a neighbour publishes is routed to it as any other, and not taken for one
+//! between two ports that are isolated from each other. ARP never enters the bridge but as a unicast
+//! answer to the gateway.
 //!
 //! Left to the node's stack, which takes them as from any host: ICMP redirects (the kernel believes only
 //! a route's own gateway, and an endpoint can't speak in another's name), IP in IP and other tunnels
@@ -21,7 +25,7 @@ use crate::{
     maps,
     verdict::Decision,
 };
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{bindings::BPF_F_INGRESS, helpers::bpf_redirect, programs::TcContext};
 use overlay_common::{ApiKey, Config, DropReason, GatewayPortEntry, ip16_from_v4};
 
 const L3: usize = size_of::<Ethernet>();
@@ -79,7 +83,17 @@ fn check_arp(
     if !same_mac(&eth.dst, &port.gateway_mac) {
         return Err(DropReason::GatewayNeighbour);
     }
-    Ok(Decision::Allow)
+    Ok(hand_on(port))
+}
+
+/// Hands to the gateway what may pass.
+#[inline(always)]
+fn hand_on(port: &GatewayPortEntry) -> Decision {
+    if port.bridge == 0 {
+        return Decision::Allow;
+    }
+    // SAFETY: no preconditions.
+    Decision::Redirect(unsafe { bpf_redirect(port.bridge, u64::from(BPF_F_INGRESS)) } as i32)
 }
 
 #[inline(always)]
@@ -114,7 +128,7 @@ fn check_ipv4(
             _ => {}
         }
     }
-    Ok(Decision::Allow)
+    Ok(hand_on(port))
 }
 
 /// How many bytes follow the header, by the header's own word and within the frame. What Ethernet

@@ -100,6 +100,8 @@ const TO_TEST: &[Need] = &[
     tool!("ping", "iputils-ping", "counts packets one by one"),
     tool!("arping", "iputils-arping", "asks for addresses that nobody has"),
     tool!("curl", "curl", "talks to the demo's web servers"),
+    tool!("dig", "bind9-dnsutils", "asks the endpoints' resolvers"),
+    tool!("dnsmasq", "dnsmasq-base", "is the outside's name server"),
     tool!("ethtool", "ethtool", "switches offloads off"),
     tool!("iperf3", "iperf3", "full-speed TCP and counted UDP"),
     tool!("qperf", "qperf", "latency and small packets"),

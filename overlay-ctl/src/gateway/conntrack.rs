@@ -14,12 +14,15 @@ use std::{
 
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
+    conntrack::{
+        ConntrackAttribute, ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol,
+        Tuple,
+    },
 };
 use nix::{ifaddrs::getifaddrs, libc};
 use rtnetlink::{
     packet_core::{
-        DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+        DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
         NetlinkPayload, Nla as _,
     },
     sys::{
@@ -36,10 +39,12 @@ pub(super) type Moved = BTreeMap<(Ipv4Addr, NonZeroU16), Option<(Ipv4Addr, NonZe
 const BOUND: Duration = Duration::from_secs(10);
 const ACTION: &str = "forget UDP flows";
 /// linux/netfilter/nfnetlink_conntrack.h; the crate has no name for them.
+const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
-/// net/netfilter/nf_conntrack_netlink.c, of a filter's flags: what of the tuple counts.
+const NLA_F_NESTED: u16 = libc::NLA_F_NESTED as u16;
+/// net/netfilter/nf_internals.h, of a filter's flags: what of the tuple counts.
 const FILTER_PROTOCOL: u32 = 1 << 3;
 
 /// Forgets UDP flows to `moved` that don't go where their port leads. Returns how many.
@@ -49,7 +54,7 @@ pub(super) async fn forget(moved: &Moved) -> Result<usize, GatewayError> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         socket.socket_mut().bind_auto()?;
         let mut stale = Vec::new();
-        exchange(&socket, request(NLM_F_DUMP, ConntrackMessage::Get(only_udp())), |attributes| {
+        exchange(&socket, request(NLM_F_DUMP, all_udp()), |attributes| {
             if let Some(flow) = Flow::of(&attributes)
                 && flow.is_stale(moved, &local)
             {
@@ -173,16 +178,21 @@ fn is_identity(attribute: &ConntrackAttribute) -> bool {
     }
 }
 
-/// Makes the kernel tell of UDP alone (5.8); an older one tells of all, which is looked through here.
-fn only_udp() -> Vec<ConntrackAttribute> {
-    let mut flags = Vec::from(8u16.to_ne_bytes());
-    flags.extend(CTA_FILTER_ORIG_FLAGS.to_ne_bytes());
-    flags.extend(FILTER_PROTOCOL.to_ne_bytes());
+/// Asks for all flows of UDP (from kernel 5.8 on; an older one tells of all, which are looked through
+/// here). In the crate's general form: its own would lose the mark of the filter's being nested.
+fn all_udp() -> ConntrackMessage {
     let udp = Tuple::Proto(vec![ProtoTuple::Protocol(Protocol::Udp)]);
-    vec![
-        ConntrackAttribute::CtaTupleOrig(vec![udp]),
-        ConntrackAttribute::Other(DefaultNla::new(CTA_FILTER | libc::NLA_F_NESTED as u16, flags)),
-    ]
+    let by_protocol = DefaultNla::new(CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL.to_ne_bytes().into());
+    ConntrackMessage::Other {
+        message_type: ConntrackMessageType::Get.into(),
+        attributes: vec![nested(CTA_TUPLE_ORIG, &udp), nested(CTA_FILTER, &by_protocol)],
+    }
+}
+
+fn nested(kind: u16, inner: &impl Emitable) -> DefaultNla {
+    let mut bytes = vec![0; inner.buffer_len()];
+    inner.emit(&mut bytes);
+    DefaultNla::new(kind | NLA_F_NESTED, bytes)
 }
 
 fn request(flags: u16, message: ConntrackMessage) -> NetlinkMessage<NetfilterMessage> {

@@ -11,6 +11,7 @@
 mod changes;
 mod conntrack;
 mod error;
+mod expression;
 mod nft;
 mod observed;
 mod ports;

@@ -84,14 +84,16 @@ async fn run(
     if output.status.success() {
         return Ok(output.stdout);
     }
-    Err(refused(action, &String::from_utf8_lossy(&output.stderr)))
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    // One that crashes says nothing.
+    let status = output.status.to_string();
+    Err(refused(action, if complaint.trim().is_empty() { &status } else { &complaint }))
 }
 
 fn refused(action: &'static str, complaint: &str) -> GatewayError {
     // The first line says what; the others repeat our JSON.
-    let answer =
-        complaint.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    let answer = answer.trim().to_owned();
+    let answer = complaint.lines().map(str::trim).find(|line| !line.is_empty());
+    let answer = answer.unwrap_or_default().to_owned();
     let says = |words: &[&str]| words.iter().any(|word| answer.contains(word));
     if says(&["Operation not permitted", "must be root"]) {
         GatewayError::Denied { action }

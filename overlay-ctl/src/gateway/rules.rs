@@ -7,35 +7,41 @@
 //! ```
 //!
 //! The rules are the same for one published port and for a thousand: what is published are elements of
-//! two maps, found by hash. So adding one is one element, and a packet's way is no longer for it.
+//! maps, found by hash. So adding one adds elements, and a packet's way gets no longer. A port has one
+//! element in a map to its endpoint's address and one in a map to the endpoint's port: one map to both
+//! is more than nft 1.0.6 (Debian 12) reads as JSON.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
     num::NonZeroU16,
 };
 
 use nftables::{
-    expr::{
-        CT, Elem, Expression, Fib, FibFlag, FibResult, Map as Lookup, Meta, MetaKey,
-        NamedExpression, Payload, PayloadField, Prefix, SetItem,
-    },
+    expr::{Elem, Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression},
     schema::{Chain, Element, Map, NfListObject, Rule, Set, SetType, SetTypeValue, Table},
-    stmt::{AnonymousCounter, Counter, JumpTarget, Match, NAT, NATFamily, Operator, Statement},
+    stmt::{JumpTarget, Operator, Statement},
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 use nix::libc;
 
-use super::HostPort;
+use super::{
+    HostPort,
+    expression::{
+        compare, counter, destination_port, dnat, either, equal, has, ip, meta, named, number,
+        prefix, text,
+    },
+};
 use crate::model::{Subnet, Transport};
 
 pub(super) const FAMILY: NfFamily = NfFamily::IP;
 pub(super) const TABLE: &str = "overlay";
-/// Published on one address of the host: address . protocol . port.
-pub(super) const PUBLISHED_ON_ONE: &str = "published_on_one";
-/// Published on all addresses of the host: protocol . port.
-pub(super) const PUBLISHED_ON_ALL: &str = "published_on_all";
+/// Published on one address of the host: address . protocol . port, and what that leads to.
+pub(super) const ON_ONE_TO_ADDRESS: &str = "published_on_one_to_address";
+pub(super) const ON_ONE_TO_PORT: &str = "published_on_one_to_port";
+/// Published on all addresses of the host: protocol . port, and what that leads to.
+pub(super) const ON_ALL_TO_ADDRESS: &str = "published_on_all_to_address";
+pub(super) const ON_ALL_TO_PORT: &str = "published_on_all_to_port";
 /// Devices whose forwarding the node switched on.
 pub(super) const OPENED: &str = "opened";
 
@@ -90,17 +96,21 @@ impl Contents {
 
     /// As elements to add: name of the map or set, and its elements. None are left out.
     pub(super) fn elements(&self) -> Vec<Element<'static>> {
-        let published = |on_all: bool| {
+        let published = |on_all: bool, value: fn(&Target) -> Expression<'static>| {
             let some = self
                 .published
                 .iter()
                 .filter(move |((_, host, _), _)| host.is_unspecified() == on_all);
-            some.map(|(port, target)| mapping(*port, target)).collect()
+            some.map(|(port, target)| mapping(*port, &target.comment, value(target))).collect()
         };
+        let address = |target: &Target| text(target.address.to_string());
+        let port = |target: &Target| number(target.port.get());
         let opened = self.opened.iter().map(|device| text(device.clone())).collect();
-        let all: [(&'static str, Vec<Expression<'static>>); 3] = [
-            (PUBLISHED_ON_ONE, published(false)),
-            (PUBLISHED_ON_ALL, published(true)),
+        let all: [(&'static str, Vec<Expression<'static>>); 5] = [
+            (ON_ONE_TO_ADDRESS, published(false, address)),
+            (ON_ONE_TO_PORT, published(false, port)),
+            (ON_ALL_TO_ADDRESS, published(true, address)),
+            (ON_ALL_TO_PORT, published(true, port)),
             (OPENED, opened),
         ];
         let some = all.into_iter().filter(|(_, elements)| !elements.is_empty());
@@ -136,18 +146,21 @@ pub(super) fn protocol_number(transport: Transport) -> u8 {
     }
 }
 
-fn mapping((transport, host, port): HostPort, target: &Target) -> Expression<'static> {
+fn mapping(
+    (transport, host, port): HostPort,
+    comment: &str,
+    value: Expression<'static>,
+) -> Expression<'static> {
     let mut key = vec![number(protocol_number(transport)), number(port.get())];
     if !host.is_unspecified() {
         key.insert(0, text(host.to_string()));
     }
     let key = NamedExpression::Elem(Elem {
         val: Box::new(named(NamedExpression::Concat(key))),
-        comment: Some(target.comment.clone().into()),
+        comment: Some(comment.to_owned().into()),
         ..Elem::default()
     });
-    let value = vec![text(target.address.to_string()), number(target.port.get())];
-    Expression::List(vec![named(key), named(NamedExpression::Concat(value))])
+    Expression::List(vec![named(key), value])
 }
 
 pub(super) fn table() -> Table<'static> {
@@ -157,23 +170,18 @@ pub(super) fn table() -> Table<'static> {
 /// Everything but the elements, in the order in which nft wants it: what a rule speaks of comes before
 /// the rule.
 pub(super) fn skeleton(bridge: &str, subnet: Subnet) -> Vec<NfListObject<'static>> {
+    let on_one = [SetType::Ipv4Addr, SetType::InetProto, SetType::InetService];
+    let on_all = [SetType::InetProto, SetType::InetService];
     let mut objects = vec![
-        published_map(
-            PUBLISHED_ON_ONE,
-            &[SetType::Ipv4Addr, SetType::InetProto, SetType::InetService],
-            "ports published on one address of this host: address . protocol . port",
-        ),
-        published_map(
-            PUBLISHED_ON_ALL,
-            &[SetType::InetProto, SetType::InetService],
-            "ports published on each address of this host: protocol . port",
-        ),
+        map(ON_ONE_TO_ADDRESS, &on_one, SetType::Ipv4Addr),
+        map(ON_ONE_TO_PORT, &on_one, SetType::InetService),
+        map(ON_ALL_TO_ADDRESS, &on_all, SetType::Ipv4Addr),
+        map(ON_ALL_TO_PORT, &on_all, SetType::InetService),
         NfListObject::Set(Box::new(Set {
             family: FAMILY,
             table: TABLE.into(),
             name: OPENED.into(),
             set_type: SetTypeValue::Single(SetType::Ifname),
-            comment: Some("devices that forward only because the overlay asked them to".into()),
             ..Set::default()
         })),
         chain("publish", None),
@@ -216,13 +224,18 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
             "published on the address that was asked for",
             vec![dnat(
                 vec![ip("daddr"), meta(MetaKey::L4proto), destination_port()],
-                PUBLISHED_ON_ONE,
+                ON_ONE_TO_ADDRESS,
+                ON_ONE_TO_PORT,
             )],
         ),
         (
             "publish",
             "published on every address",
-            vec![dnat(vec![meta(MetaKey::L4proto), destination_port()], PUBLISHED_ON_ALL)],
+            vec![dnat(
+                vec![meta(MetaKey::L4proto), destination_port()],
+                ON_ALL_TO_ADDRESS,
+                ON_ALL_TO_PORT,
+            )],
         ),
     ];
     all.extend([
@@ -299,19 +312,14 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
     all
 }
 
-fn published_map(
-    name: &'static str,
-    key: &[SetType],
-    comment: &'static str,
-) -> NfListObject<'static> {
-    let value = vec![SetType::Ipv4Addr, SetType::InetService];
+/// Without a comment: nft 1.0.6 loses those of maps and sets.
+fn map(name: &'static str, key: &[SetType], value: SetType) -> NfListObject<'static> {
     NfListObject::Map(Box::new(Map {
         family: FAMILY,
         table: TABLE.into(),
         name: name.into(),
         set_type: SetTypeValue::Concatenated(key.to_vec().into()),
-        map: SetTypeValue::Concatenated(value.into()),
-        comment: Some(comment.into()),
+        map: SetTypeValue::Single(value),
         ..Map::default()
     }))
 }
@@ -326,82 +334,6 @@ fn chain(name: &'static str, hook: Option<(NfChainType, NfHook, i32)>) -> NfList
         chain.policy = Some(NfChainPolicy::Accept);
     }
     NfListObject::Chain(chain)
-}
-
-fn dnat(key: Vec<Expression<'static>>, map: &str) -> Statement<'static> {
-    let lookup = NamedExpression::Map(Box::new(Lookup {
-        key: named(NamedExpression::Concat(key)),
-        data: text(format!("@{map}")),
-    }));
-    Statement::DNAT(Some(NAT {
-        addr: Some(named(lookup)),
-        family: Some(NATFamily::IP),
-        port: None,
-        flags: None,
-    }))
-}
-
-fn counter() -> Statement<'static> {
-    let zero = AnonymousCounter { packets: Some(0), bytes: Some(0) };
-    Statement::Counter(Counter::Anonymous(Some(zero)))
-}
-
-/// A bit field of the packet's connection has one of these bits.
-fn has(key: &'static str, bits: Expression<'static>) -> Statement<'static> {
-    let key = NamedExpression::CT(CT { key: key.into(), family: None, dir: None });
-    compare(named(key), Operator::IN, bits)
-}
-
-fn equal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    compare(left, Operator::EQ, right)
-}
-
-fn compare(
-    left: Expression<'static>,
-    op: Operator,
-    right: Expression<'static>,
-) -> Statement<'static> {
-    Statement::Match(Match { left, right, op })
-}
-
-fn either(names: &[&str]) -> Expression<'static> {
-    let items = names.iter().map(|name| SetItem::Element(text((*name).to_owned())));
-    named(NamedExpression::Set(items.collect()))
-}
-
-fn ip(field: &'static str) -> Expression<'static> {
-    field_of("ip", field)
-}
-
-/// TCP, UDP and SCTP have it in the same place.
-fn destination_port() -> Expression<'static> {
-    field_of("th", "dport")
-}
-
-fn field_of(protocol: &'static str, field: &'static str) -> Expression<'static> {
-    let field = PayloadField { protocol: protocol.into(), field: field.into() };
-    named(NamedExpression::Payload(Payload::PayloadField(field)))
-}
-
-fn meta(key: MetaKey) -> Expression<'static> {
-    named(NamedExpression::Meta(Meta { key }))
-}
-
-fn prefix(address: Ipv4Addr, length: u8) -> Expression<'static> {
-    let prefix = Prefix { addr: Box::new(text(address.to_string())), len: length.into() };
-    named(NamedExpression::Prefix(prefix))
-}
-
-fn named(expression: NamedExpression<'static>) -> Expression<'static> {
-    Expression::Named(expression)
-}
-
-fn text(text: impl Into<Cow<'static, str>>) -> Expression<'static> {
-    Expression::String(text.into())
-}
-
-fn number(number: impl Into<u32>) -> Expression<'static> {
-    Expression::Number(number.into())
 }
 
 #[cfg(test)]

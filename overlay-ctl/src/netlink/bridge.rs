@@ -206,7 +206,7 @@ impl Netlink {
 
     /// Puts legs that are outside of the bridge back into it, isolated.
     async fn take_legs_in(&self, links: &[Link], bridge: u32) -> Result<(), GatewayError> {
-        for leg in links.iter().filter(|link| leg_of(link).is_some()) {
+        for (leg, address) in links.iter().filter_map(|link| Some((link, leg_of(link)?))) {
             let is_in = leg.controller == Some(bridge);
             if is_in && leg.isolated {
                 continue;
@@ -215,7 +215,9 @@ impl Netlink {
                 if !is_in {
                     link::set_controller(&self.handle, leg.index, bridge).await?;
                 }
-                link::set_isolated(&self.handle, leg.index).await
+                link::set_isolated(&self.handle, leg.index).await?;
+                let mac = Mac::of_endpoint(address).octets();
+                link::set_station(&self.handle, leg.index, mac).await
             }
             .await;
             match taken_in {

@@ -54,6 +54,8 @@ pub struct ObservedLeg {
     pub up: bool,
     /// MTU of the host's side, in bytes.
     pub mtu: u32,
+    /// Index of the bridge that the host's side is in; 0 where it is in none.
+    pub bridge: u32,
     /// The other side; None where the kernel shows none (somebody moved it into our own namespace, or
     /// it is just going).
     pub peer: Option<ObservedPeer>,
@@ -61,8 +63,8 @@ pub struct ObservedLeg {
 
 impl ObservedLeg {
     pub(super) fn new(address: Ipv4Addr, link: Link, peer: Option<ObservedPeer>) -> Self {
-        let Link { name: ifname, index: ifindex, up, mtu, .. } = link;
-        Self { address, ifname, ifindex, up, mtu, peer }
+        let Link { name: ifname, index: ifindex, up, mtu, controller, .. } = link;
+        Self { address, ifname, ifindex, up, mtu, bridge: controller.unwrap_or(0), peer }
     }
 
     /// The first thing, in words, in which the leg is not as `spec` wants it; None where it is.

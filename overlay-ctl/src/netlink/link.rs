@@ -8,6 +8,7 @@ use netlink_packet_route::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
+    neighbour::{NeighbourFlags, NeighbourState},
 };
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridgePort, LinkUnspec};
@@ -281,6 +282,20 @@ pub(super) async fn set_isolated(handle: &Handle, index: u32) -> Result<(), Netl
     let message = LinkBridgePort::new(index).isolated(true).build();
     let done = handle.link().set_port(message).execute().await;
     done.map_err(|error| NetlinkError::new("isolate a port of a bridge", error))
+}
+
+/// Tells a bridge for ever which of its ports has a MAC. A bridge that learns forgets after five quiet
+/// minutes, and then sends what is for one port out of all of them.
+pub(super) async fn set_station(
+    handle: &Handle,
+    port: u32,
+    mac: [u8; 6],
+) -> Result<(), NetlinkError> {
+    let station = handle.neighbours().add_bridge(port, &mac);
+    // NOARP is what `bridge fdb` calls static. Permanent ones are the bridge's own.
+    let station = station.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
+    let done = station.execute().await;
+    done.map_err(|error| NetlinkError::new("tell a bridge which port has a MAC", error))
 }
 
 /// Keeps the kernel from giving a device an IPv6 link-local address: the host's side of a port must

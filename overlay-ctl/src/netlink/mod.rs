@@ -34,6 +34,7 @@ pub use bridge::{GATEWAY_BRIDGE, GatewayBridge};
 pub use changes::Change;
 pub use error::{GatewayError, GroError, NetlinkError, PortError, UnderlayError};
 pub use leg::{LegSpec, ObservedLeg, leg_name};
+pub(crate) use netns::Netns;
 pub use netns::NetnsId;
 pub use next_hop::NextHop;
 pub use observe::ObservedPeer;

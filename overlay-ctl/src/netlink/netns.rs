@@ -50,27 +50,31 @@ impl NetnsId {
 
 /// An open network namespace that is not the node's own.
 #[derive(Debug)]
-pub(super) struct Netns {
+pub(crate) struct Netns {
     file: File,
     path: PathBuf,
 }
 
 impl Netns {
     /// `name` is a path, or the bare name of a namespace below /run/netns.
-    pub(super) fn open(name: &Path) -> Result<Self, PortError> {
+    pub(crate) fn open(name: &Path) -> Result<Self, PortError> {
         let (file, path) = open_file(name)?;
         let fs = fstatfs(&file)
             .map_err(|errno| PortError::Enter { path: path.clone(), source: errno.into() })?;
         if fs.filesystem_type() != NSFS_MAGIC {
             return Err(PortError::NotNamespace(path));
         }
-        let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
         let own = File::open("/proc/thread-self/ns/net").and_then(|own| identity(&own));
         match (own, identity(&file)) {
             (Ok(own), Ok(theirs)) if own == theirs => Err(PortError::OwnNamespace(path)),
             (Ok(_), Ok(_)) => Ok(Self { file, path }),
             (Err(source), _) | (_, Err(source)) => Err(PortError::Enter { path, source }),
         }
+    }
+
+    /// Device and inode: what a stat of a path says that leads to this namespace.
+    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
+        identity(&self.file)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -84,7 +88,7 @@ impl Netns {
 
     /// Runs `work` on a thread of its own inside the namespace. The thread ends with it, so no
     /// thread that does anything else is ever in a foreign namespace.
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, PortError> {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, PortError> {
         let inside = || setns(&self.file, CloneFlags::CLONE_NEWNET).map(|()| work());
         let outcome = std::thread::scope(|scope| {
             std::thread::Builder::new()
@@ -114,6 +118,10 @@ impl Netns {
         };
         Ok(self.run(inside)??)
     }
+}
+
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    file.metadata().map(|meta| (meta.dev(), meta.ino()))
 }
 
 fn open_file(name: &Path) -> Result<(File, PathBuf), PortError> {

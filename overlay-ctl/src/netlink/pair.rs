@@ -74,8 +74,8 @@ impl Netlink {
         }
     }
 
-    /// Makes a pair that was just made ours, configures both sides, isolates the host's in its bridge
-    /// where asked, and lets the caller attach what it attaches. On any error the pair is removed.
+    /// Makes a pair that was just made ours, configures both sides, settles the host's in its bridge where
+    /// asked: isolated, and its MAC known; and lets the caller attach what it attaches. On any error the pair is removed.
     pub(super) async fn prepare_pair<E>(
         &self,
         pair: &Pair<'_>,
@@ -96,6 +96,7 @@ impl Netlink {
             link::set_addr_gen_none(&self.handle, index).await?;
             if is_isolated {
                 link::set_isolated(&self.handle, index).await?;
+                link::set_station(&self.handle, index, pair.mac).await?;
             }
             let peer = link.peer.ok_or_else(gone)?;
             link::set_addr_gen_none(inside, peer).await?;

@@ -1,7 +1,7 @@
 //! IPv4 settings of single devices.
 //!
-//! Never `all` or `default`: what is not ours to decide stays as it is. The files below /proc/sys/net
-//! are those of the network namespace that the calling thread is in.
+//! `all` and `default` are never written: what is not ours to decide stays as it is. The files below
+//! /proc/sys/net are those of the network namespace that the calling thread is in.
 
 use std::{
     fs,
@@ -14,9 +14,11 @@ use super::{Netlink, NetlinkError};
 const FOLDER: &str = "/proc/sys/net/ipv4/conf";
 const FORWARDING: &str = "forwarding";
 
-/// None where the device can have no such file (there may be a device named "all").
-fn path(device: &str, name: &str) -> Option<PathBuf> {
-    (!matches!(device, "all" | "default")).then(|| Path::new(FOLDER).join(device).join(name))
+/// Folders of no device. (A device may have such a name all the same; then it has no settings.)
+const NO_DEVICES: [&str; 2] = ["all", "default"];
+
+fn path(device: &str, name: &str) -> PathBuf {
+    Path::new(FOLDER).join(device).join(name)
 }
 
 /// None where there is no such device (any more).
@@ -30,7 +32,10 @@ fn read(path: &Path) -> Result<Option<String>, NetlinkError> {
 
 /// Sets one to `value` unless it is. Whether it was something else; false where there is no such device.
 pub(super) fn ensure(device: &str, name: &str, value: &str) -> Result<bool, NetlinkError> {
-    let Some(path) = path(device, name) else { return Ok(false) };
+    if NO_DEVICES.contains(&device) {
+        return Ok(false);
+    }
+    let path = path(device, name);
     // Where it is right, /proc/sys may well be read-only.
     match read(&path)? {
         Some(found) if found != value => {}
@@ -44,19 +49,19 @@ pub(super) fn ensure(device: &str, name: &str, value: &str) -> Result<bool, Netl
 }
 
 impl Netlink {
-    /// Whether what comes in by this device may be forwarded. No device: no.
+    /// Whether what comes in by this device may be forwarded. No device: no. "all": whether somebody
+    /// made the whole host a router.
     ///
     /// Of the calling thread's network namespace.
     ///
     /// # Errors
     /// [`NetlinkError::Sysctl`].
     pub fn forwarding(device: &str) -> Result<bool, NetlinkError> {
-        let Some(path) = path(device, FORWARDING) else { return Ok(false) };
-        Ok(read(&path)?.is_some_and(|value| value != "0"))
+        Ok(read(&path(device, FORWARDING))?.is_some_and(|value| value != "0"))
     }
 
-    /// Lets what comes in by this device be forwarded, or not any more. No effect where it is so, or
-    /// where there is no such device.
+    /// Lets what comes in by this device be forwarded, or not any more. No effect where it is so,
+    /// where there is no such device, or where the name is "all" or "default".
     ///
     /// The kernel turns LRO of the device off with it. Of the calling thread's network namespace.
     ///

@@ -66,6 +66,10 @@ impl HostGateway {
         ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e))?;
         self.table.doubt();
         let uplinks = self.netlink.uplinks().await.map_err(uplinks_failed)?;
+        if Netlink::forwarding("all").map_err(uplinks_failed)? {
+            // The host routes for others, and means to: no device is ours to open or to guard.
+            self.forwarding.clear();
+        }
         for device in &uplinks {
             if !Netlink::forwarding(device).map_err(uplinks_failed)? {
                 self.forwarding.insert(device.clone());

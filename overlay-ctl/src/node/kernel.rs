@@ -161,11 +161,11 @@ impl Seen {
     fn into_observed(self, fault: Option<String>) -> ObservedDevice {
         let id = self.id();
         let interface = self.peer().map(|peer| peer.ifname.clone()).unwrap_or_default();
-        let (ifname, ifindex, mtu, up) = match self {
-            Self::Port(port) => (port.ifname, port.ifindex, port.mtu, port.up),
-            Self::Leg(leg) => (leg.ifname, leg.ifindex, leg.mtu, leg.up),
+        let (ifname, ifindex, mtu, bridge, up) = match self {
+            Self::Port(port) => (port.ifname, port.ifindex, port.mtu, 0, port.up),
+            Self::Leg(leg) => (leg.ifname, leg.ifindex, leg.mtu, leg.bridge, leg.up),
         };
-        ObservedDevice { id, ifname, ifindex, interface, mtu, up, fault }
+        ObservedDevice { id, ifname, ifindex, interface, mtu, bridge, up, fault }
     }
 }
 

@@ -1,9 +1,16 @@
-use super::{error::StartError, gateway};
-use crate::{cli::NodeRunArgs, datapath::Datapath, gateway::Table, netlink::Netlink};
+use super::{error::StartError, gateway, running::NETNS_FOLDER};
+use crate::{
+    cli::NodeRunArgs, datapath::Datapath, dns::Resolvers, gateway::Table, model::NodeName,
+    netlink::Netlink,
+};
 
 /// Removes all that a node makes in the kernel: it is no node (any more). Goes on past a failure, and
 /// gives the first.
-pub(super) async fn all(netlink: &Netlink, args: &NodeRunArgs) -> Result<(), StartError> {
+pub(super) async fn all(
+    netlink: &Netlink,
+    args: &NodeRunArgs,
+    name: &NodeName,
+) -> Result<(), StartError> {
     let mut results: Vec<Result<(), StartError>> = Vec::new();
     match netlink.observe().await {
         Ok((ports, legs)) => {
@@ -19,6 +26,10 @@ pub(super) async fn all(netlink: &Netlink, args: &NodeRunArgs) -> Result<(), Sta
     match Table::open().await {
         Ok(table) => results.push(gateway::remove(table).await.map_err(Into::into)),
         Err(error) => results.push(Err(error.into())),
+    }
+    let left = Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()).remove_files().await;
+    for trouble in left {
+        tracing::warn!("{trouble}");
     }
     results.push(netlink.remove_gateway_bridge().await.map_err(Into::into));
     results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));

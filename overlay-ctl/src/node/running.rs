@@ -36,6 +36,8 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+/// Where `ip netns` looks for files that take the place of the host's in a namespace.
+pub(super) const NETNS_FOLDER: &str = "/etc/netns";
 /// A peer lost to power is found out after this, and its connection given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How long the kernel's words are gathered before a pass looks at it.
@@ -86,7 +88,7 @@ impl Parts {
             gateway,
             table,
             check.ports(),
-            Resolvers::new(&args.resolv_conf),
+            Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()),
         );
         let kernel = HostKernel::new(
             datapath.clone(),
@@ -200,7 +202,7 @@ impl Parts {
             // A pass under way must not make a port behind the sweep.
             reconciling.abort();
             drop(reconciling.await);
-            remove::all(&netlink, args).await?;
+            remove::all(&netlink, args, &name).await?;
             // Last: a node that dies in the middle finds out again at its next start, and goes on.
             home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
         }

@@ -4,6 +4,7 @@ use super::error::StartError;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Uid,
 };
 use std::{
@@ -36,6 +37,15 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         // Gone already is as well; a dead one is replaced at the next start.
         drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Resolvers and reserved ports take descriptors by the hundred: as many as the machine grants.
+pub(super) fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        tracing::warn!(%errno, "the limit of open files stays as it was");
     }
 }
 

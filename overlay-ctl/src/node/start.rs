@@ -32,6 +32,7 @@ const OUTER_TTL: u8 = 64;
 /// It did not start; see [`StartError`].
 pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     serve::check_root()?;
+    serve::raise_file_limit();
     let name: NodeName = args.node_name().map_err(StartError::HostName)?.parse()?;
     Datapath::check(&args.bpffs)?;
     let netlink = Netlink::open().await?;
@@ -93,7 +94,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         refused => {
             // A node that never was one leaves nothing; one that was still has its pins.
             if home.record().member.is_none() {
-                remove::all(&netlink, &args).await?;
+                remove::all(&netlink, &args, &name).await?;
             }
             return refused.map(drop);
         }

@@ -109,7 +109,9 @@ pub fn desired_tables(
     }
     for device in devices.values() {
         if let DeviceId::Leg(address) = device.id {
-            tables.gateway_ports.insert(device.ifindex, gateway_port(local.gateway, address));
+            tables
+                .gateway_ports
+                .insert(device.ifindex, gateway_port(local.gateway, address, device.bridge));
         }
     }
     for network in view.networks.values() {
@@ -164,14 +166,15 @@ fn insert_node(
     tables.nodes.insert(NodeKey { vtep: ip16_from_v4(vtep.octets()) }, entry);
 }
 
-fn gateway_port(gateway: LocalGateway, address: Ipv4Addr) -> GatewayPortEntry {
-    let bridge = gateway.subnet.gateway();
+fn gateway_port(gateway: LocalGateway, address: Ipv4Addr, bridge: u32) -> GatewayPortEntry {
+    let own = gateway.subnet.gateway();
     GatewayPortEntry {
         ip: ip16_from_v4(address.octets()),
-        gateway: ip16_from_v4(bridge.octets()),
+        gateway: ip16_from_v4(own.octets()),
+        bridge,
         mask: gateway.subnet.net().netmask().octets(),
         mac: Mac::of_endpoint(address).octets(),
-        gateway_mac: Mac::of_endpoint(bridge).octets(),
+        gateway_mac: Mac::of_endpoint(own).octets(),
     }
 }
 

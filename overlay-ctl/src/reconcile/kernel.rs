@@ -84,6 +84,8 @@ pub struct ObservedDevice {
     pub interface: String,
     /// Bytes.
     pub mtu: u32,
+    /// Index of the bridge that a leg is in; 0 for a port, and for a leg that is in none.
+    pub bridge: u32,
     /// Both sides are up.
     pub up: bool,
     /// How it differs from what its endpoint needs, if it does: it must be built anew then. Addresses

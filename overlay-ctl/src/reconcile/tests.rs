@@ -7,6 +7,9 @@ use crate::{
 use overlay_common::{FdbKey, NODE_NEXT_HOP, NodeKey, ip16_from_v4};
 use std::{collections::BTreeSet, path::PathBuf};
 
+/// Index of the gateway bridge.
+const BRIDGE: u32 = 4711;
+
 /// A kernel in memory, which checks on every write what the data path relies on.
 #[derive(Default)]
 struct FakeKernel {
@@ -72,6 +75,7 @@ impl Kernel for &mut FakeKernel {
             ifindex: self.last_ifindex,
             interface: "eth0".to_owned(),
             mtu: spec.mtu,
+            bridge: if matches!(id, DeviceId::Leg(_)) { BRIDGE } else { 0 },
             up: false,
             fault: None,
         };
@@ -84,7 +88,10 @@ impl Kernel for &mut FakeKernel {
         let tables = &self.tables;
         let programmed = match device.id {
             DeviceId::Port(_) => tables.ports.contains_key(&device.ifindex),
-            DeviceId::Leg(_) => tables.gateway_ports.contains_key(&device.ifindex),
+            DeviceId::Leg(_) => {
+                let leg = tables.gateway_ports.get(&device.ifindex);
+                leg.is_some_and(|leg| leg.bridge == BRIDGE)
+            }
         };
         assert!(programmed, "programmed before it is up");
         self.up.insert(device.ifindex);
@@ -256,7 +263,7 @@ async fn endpoints_come_and_go() {
 
     cluster.remove("web1");
     pass(&mut kernel, &cluster.view()).await;
-    assert_eq!(kernel.log, ["create Port(5)", "delete 5"]);
+    assert_eq!(kernel.log, ["create Port(5)", "delete Port(5)"]);
     assert_eq!(kernel.tables.fdb.len(), 0, "no endpoint here: nothing of the network is held");
     assert_eq!(kernel.tables.flood.len(), 0);
 }
@@ -287,7 +294,7 @@ async fn a_namespace_made_anew_gets_its_leg_again() {
     pass(&mut kernel, &cluster.view()).await;
     kernel.devices.get_mut(&1).unwrap().fault = Some("another namespace".into());
     pass(&mut kernel, &cluster.view()).await;
-    assert_eq!(kernel.log, ["create Port(5)", "delete 5", "create 5"]);
+    assert_eq!(kernel.log, ["create Port(5)", "delete Port(5)", "create Port(5)"]);
     assert_eq!(kernel.tables.fdb[&fdb_key(&cluster, "web1")].ifindex, 2);
     assert_eq!(kernel.tables.ports.keys().copied().collect::<Vec<_>>(), [2]);
 }

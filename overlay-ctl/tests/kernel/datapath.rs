@@ -8,8 +8,9 @@ use std::{
 };
 
 use overlay_common::{
-    Config, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, IP16_NONE, NODES_MAX, NeighEntry,
-    NeighKey, NodeEntry, NodeKey, PORTS_MAX, PortEntry, ip16_from_v4,
+    ApiKey, Config, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
+    GatewayPortEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PORTS_MAX,
+    PortEntry, ip16_from_v4,
 };
 use overlay_ctl::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook},
@@ -21,7 +22,8 @@ use crate::lab::{Netns, sh, skip};
 static BPFFS: Once = Once::new();
 const BOUND: Duration = Duration::from_secs(10);
 
-/// A host with an underlay `eth7` towards a peer, an endpoint's port `port0`, and a folder on bpffs.
+/// A host with an underlay `eth7` towards a peer, an endpoint's port `port0` and gateway leg `leg0`, and
+/// a folder on bpffs.
 struct Host {
     netns: Netns,
     peer: Netns,
@@ -38,6 +40,7 @@ impl Host {
         let (netns, peer) = (Netns::new("host"), Netns::new("peer"));
         netns.join("eth7", &peer, "eth7");
         netns.join("port0", &peer, "port0");
+        netns.join("leg0", &peer, "leg0");
         netns.sh("ip addr add 10.0.0.1/24 dev eth7");
         peer.sh("ip addr add 10.0.0.2/24 dev eth7");
         let bpffs = Path::new("/sys/fs/bpf").join(&netns.name);
@@ -73,6 +76,18 @@ impl Host {
         Datapath::open(self.config_for("eth7")).unwrap()
     }
 
+    /// Attaches what there is to attach for an endpoint.
+    fn attach_endpoint(&self, datapath: &mut Datapath) {
+        datapath.attach_endpoint("port0", self.ifindex("port0")).unwrap();
+        datapath.attach_gateway("leg0", self.ifindex("leg0")).unwrap();
+    }
+
+    /// The endpoint's port and its gateway leg are known as attached.
+    fn is_attached(&self, datapath: &Datapath) -> bool {
+        datapath.attached() == [self.ifindex("port0")].into()
+            && datapath.attached_gateways() == [self.ifindex("leg0")].into()
+    }
+
     fn link_id(&self, entry: &str) -> String {
         let path = self.bpffs.join("links").join(entry);
         let text = sh(&format!("bpftool link show pinned {}", path.display()));
@@ -84,30 +99,30 @@ impl Host {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Sends a VXLAN packet to the underlay device and a frame into the port; both programs count what
-    /// they drop: the VTEP is unknown, and so is the port.
+    /// Sends a VXLAN packet to the underlay device and a frame into port and leg; each program counts
+    /// what it drops: the VTEP is unknown, and so are port and leg.
     fn make_traffic(&self) {
         let vxlan = "udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
             udp.sendto(bytes([8, 0, 0, 0, 0, 16, 1, 0]) + bytes(60), (\"10.0.0.1\", 4789))\n";
-        self.peer.sh(&self.python(&format!("{vxlan}port.send(frame)\n")));
+        self.peer.sh(&self.python(&format!("{vxlan}port.send(frame); leg.send(frame)\n")));
     }
 
-    /// Sends frames into the port until `stop` exists; returns how many.
+    /// Sends frames into port and leg until `stop` exists; returns how many into each.
     fn send_until(&self, stop: &Path) -> u64 {
         let send = format!(
             "sent = 0\n\
-             while not os.path.exists(\"{}\"):\n  port.send(frame); sent += 1\n\
+             while not os.path.exists(\"{}\"):\n  port.send(frame); leg.send(frame); sent += 1\n\
              print(sent)\n",
             stop.display()
         );
         self.peer.sh(&self.python(&send)).trim().parse().unwrap()
     }
 
-    /// The command that runs a script with `port`, the far end of the port, and a `frame` for it.
+    /// The command that runs a script with `port` and `leg`, the far ends, and a `frame` for them.
     fn python(&self, script: &str) -> String {
         let prelude = "import os, socket\n\
-            port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
-            port.bind((\"port0\", 0))\n\
+            port, leg = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW) for _ in range(2)]\n\
+            port.bind((\"port0\", 0)); leg.bind((\"leg0\", 0))\n\
             frame = bytes([255] * 6 + [2, 0, 0, 0, 0, 1, 0x88, 0xb5]) + bytes(46)\n";
         std::fs::write(self.script(), format!("{prelude}{script}")).unwrap();
         format!("python3 {}", self.script().display())
@@ -134,23 +149,26 @@ impl Drop for Host {
 }
 
 /// Packets that each program counted.
-fn seen(datapath: &Datapath) -> [u64; 2] {
-    let mut seen = [0; 2];
+fn seen(datapath: &Datapath) -> [u64; Direction::COUNT as usize] {
+    let mut seen = [0; Direction::COUNT as usize];
     for (_, direction, counter) in datapath.counters().unwrap() {
         seen[direction as usize] += counter.packets;
     }
     seen
 }
 
-/// Waits until both programs counted one more packet than `before`; returns the counts.
-fn seen_more(datapath: &Datapath, before: [u64; 2]) -> [u64; 2] {
+/// Waits until each program counted one more packet than `before`; returns the counts.
+fn seen_more(
+    datapath: &Datapath,
+    before: [u64; Direction::COUNT as usize],
+) -> [u64; Direction::COUNT as usize] {
     let start = Instant::now();
     loop {
         let now = seen(datapath);
-        if now[0] > before[0] && now[1] > before[1] {
+        if now.iter().zip(before).all(|(now, before)| *now > before) {
             return now;
         }
-        assert!(start.elapsed() < BOUND, "both programs run: {before:?}, {now:?}");
+        assert!(start.elapsed() < BOUND, "each program runs: {before:?}, {now:?}");
         std::thread::yield_now();
     }
 }
@@ -189,12 +207,23 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         ports: [0; FLOOD_MAX],
     };
     flood.vteps[0] = vtep;
+    let leg = GatewayPortEntry {
+        ip: ip16_from_v4([172, 18, 0, 3]),
+        gateway: ip16_from_v4([172, 18, 0, 1]),
+        bridge: 3,
+        mask: [255, 255, 0, 0],
+        mac: [2, 0x42, 172, 18, 0, 3],
+        gateway_mac: [2, 0x42, 172, 18, 0, 1],
+    };
+    let api = ApiKey { ip: vtep, port: 7400 };
     let changes = vec![
         TableChange::PutFdb(fdb_key, fdb),
         TableChange::PutNeigh(neigh_key, neigh),
         TableChange::PutPort(9, port),
         TableChange::PutNode(node_key, node),
         TableChange::PutFlood(4097, flood),
+        TableChange::PutGatewayPort(10, leg),
+        TableChange::PutApi(api, 2),
     ];
     let tables = Tables {
         fdb: [(fdb_key, fdb)].into(),
@@ -202,7 +231,8 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         ports: [(9, port)].into(),
         nodes: [(node_key, node)].into(),
         flood: [(4097, flood)].into(),
-        ..Tables::default()
+        gateway_ports: [(10, leg)].into(),
+        apis: [(api, 2)].into(),
     };
     (changes, tables)
 }
@@ -232,6 +262,8 @@ fn what_is_written_is_read_and_deleted() {
                 TableChange::PutPort(key, _) => TableChange::DeletePort(key),
                 TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
                 TableChange::PutFlood(key, _) => TableChange::DeleteFlood(key),
+                TableChange::PutGatewayPort(key, _) => TableChange::DeleteGatewayPort(key),
+                TableChange::PutApi(key, _) => TableChange::DeleteApi(key),
                 other => unreachable!("only puts: {other:?}"),
             };
             datapath.write(&delete).unwrap();
@@ -267,22 +299,24 @@ fn the_next_process_takes_everything_over() {
         return;
     }
     let host = Host::new();
-    let (port, eth) = (host.ifindex("port0"), host.ifindex("eth7"));
+    let [port, leg, eth] = ["port0", "leg0", "eth7"].map(|device| host.ifindex(device));
+    let names =
+        || [format!("endpoint-{port}"), format!("gateway-{leg}"), format!("underlay-{eth}")];
     let (links, programs, packets) = host.run(|| {
         let mut datapath = host.open();
         assert_eq!(datapath.hook(), Hook::Tcx);
         assert_eq!(datapath.attached(), BTreeSet::new());
-        datapath.attach_endpoint("port0", port).unwrap();
-        datapath.attach_endpoint("port0", port).unwrap();
-        assert_eq!(datapath.attached(), [port].into());
+        assert_eq!(datapath.attached_gateways(), BTreeSet::new());
+        host.attach_endpoint(&mut datapath);
+        host.attach_endpoint(&mut datapath);
+        assert!(host.is_attached(&datapath), "{datapath:?}");
         for change in some_of_everything().0 {
             datapath.write(&change).unwrap();
         }
-        let entries = [format!("endpoint-{port}"), format!("underlay-{eth}")];
-        assert_eq!(host.entries(), entries.clone().into());
+        assert_eq!(host.entries(), names().into());
         host.make_traffic();
-        let links = entries.map(|entry| host.link_id(&entry));
-        (links, program_ids(&host), seen_more(&datapath, [0; 2]))
+        let links = names().map(|entry| host.link_id(&entry));
+        (links, program_ids(&host), seen_more(&datapath, [0; 3]))
     });
 
     // No process holds anything: packets are counted still.
@@ -291,17 +325,25 @@ fn the_next_process_takes_everything_over() {
         let mut datapath = host.open();
         let before = seen_more(&datapath, packets);
         assert_eq!(datapath.tables().unwrap(), some_of_everything().1);
-        assert_eq!(datapath.attached(), [port].into());
-        let entries = [format!("endpoint-{port}"), format!("underlay-{eth}")];
-        assert_eq!(entries.map(|entry| host.link_id(&entry)), links, "the links are the same");
+        assert!(host.is_attached(&datapath), "{datapath:?}");
+        assert_eq!(names().map(|entry| host.link_id(&entry)), links, "the links are the same");
         let now = program_ids(&host);
         assert!(now.is_disjoint(&programs), "the programs are new: {programs:?}, {now:?}");
-        datapath.attach_endpoint("port0", port).unwrap();
+        host.attach_endpoint(&mut datapath);
         host.make_traffic();
         seen_more(&datapath, before);
 
-        datapath.detach_endpoint(port).unwrap();
-        datapath.detach_endpoint(port).unwrap();
+        datapath.detach_endpoint(leg).unwrap();
+        datapath.detach_gateway(port).unwrap();
+        assert!(host.is_attached(&datapath), "each by its own role");
+        for _ in 0..2 {
+            datapath.detach_gateway(leg).unwrap();
+            assert_eq!(datapath.attached_gateways(), BTreeSet::new());
+            assert_eq!(datapath.attached(), [port].into());
+        }
+        for _ in 0..2 {
+            datapath.detach_endpoint(port).unwrap();
+        }
         assert_eq!(datapath.attached(), BTreeSet::new());
         assert_eq!(host.entries(), [format!("underlay-{eth}")].into());
     });
@@ -324,34 +366,35 @@ fn clsact_serves_where_tcx_does_not() {
         return;
     }
     let host = Host::new();
-    let (port, eth) = (host.ifindex("port0"), host.ifindex("eth7"));
+    let [port, leg, eth] = ["port0", "leg0", "eth7"].map(|device| host.ifindex(device));
     host.netns.sh("tc qdisc add dev eth7 clsact");
     host.netns.sh("tc filter add dev eth7 ingress prio 7 protocol ip u32 match u32 0 0");
     let open = || Datapath::open_on(host.config_for("eth7"), Hook::Clsact).unwrap();
     let packets = host.run(|| {
         let mut datapath = open();
-        datapath.attach_endpoint("port0", port).unwrap();
-        datapath.attach_endpoint("port0", port).unwrap();
+        host.attach_endpoint(&mut datapath);
+        host.attach_endpoint(&mut datapath);
         host.make_traffic();
-        seen_more(&datapath, [0; 2])
+        seen_more(&datapath, [0; 3])
     });
     let count = |device| host.filters(device).matches("direct-action").count();
-    assert_eq!((count("eth7"), count("port0")), (1, 1));
+    let counts = || ["eth7", "port0", "leg0"].map(count);
+    assert_eq!(counts(), [1, 1, 1]);
     let before = host.filters("eth7");
     host.make_traffic();
     host.run(|| {
         let mut datapath = open();
         seen_more(&datapath, packets);
-        assert_eq!(datapath.attached(), [port].into());
-        assert_eq!((count("eth7"), count("port0")), (1, 1), "replaced, not added");
+        assert!(host.is_attached(&datapath), "{datapath:?}");
+        assert_eq!(counts(), [1, 1, 1], "replaced, not added");
         assert_ne!(host.filters("eth7"), before, "by another program");
         datapath.detach_endpoint(port).unwrap();
-        assert_eq!(count("port0"), 0);
-        assert_eq!(host.entries(), [format!("underlay-{eth}")].into());
+        assert_eq!(counts(), [1, 0, 1]);
+        assert_eq!(host.entries(), [format!("gateway-{leg}"), format!("underlay-{eth}")].into());
 
         Datapath::remove_all(&host.bpffs).unwrap();
         assert!(!host.bpffs.exists());
-        assert_eq!(count("eth7"), 0);
+        assert_eq!(counts(), [0, 0, 0]);
         assert!(host.filters("eth7").contains("u32"), "the foreign filter is left");
     });
 }
@@ -363,13 +406,12 @@ fn no_packet_passes_by_while_programs_are_replaced() {
     }
     for hook in [Hook::Tcx, Hook::Clsact] {
         let host = Host::new();
-        // Nothing but our frames comes out of the port.
+        // Nothing but our frames comes out of port and leg.
         host.peer.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
-        let port = host.ifindex("port0");
         let open = || Datapath::open_on(host.config_for("eth7"), hook).unwrap();
-        let [before, _] = host.run(|| {
+        let [port_before, _, leg_before] = host.run(|| {
             let mut datapath = open();
-            datapath.attach_endpoint("port0", port).unwrap();
+            host.attach_endpoint(&mut datapath);
             seen(&datapath)
         });
         let folder = tempfile::tempdir().unwrap();
@@ -379,7 +421,7 @@ fn no_packet_passes_by_while_programs_are_replaced() {
             let first = host.run(|| {
                 let datapath = open();
                 let start = Instant::now();
-                while seen(&datapath)[0] == before && start.elapsed() < BOUND {
+                while seen(&datapath)[0] == port_before && start.elapsed() < BOUND {
                     std::thread::yield_now();
                 }
                 seen(&datapath)[0]
@@ -389,11 +431,15 @@ fn no_packet_passes_by_while_programs_are_replaced() {
             }
             std::fs::write(&stop, "").unwrap();
             let sent = sender.join().unwrap();
-            assert!(sent > first - before, "{hook:?}: frames came while programs were replaced");
+            assert!(
+                sent > first - port_before,
+                "{hook:?}: frames came while programs were replaced"
+            );
             sent
         });
-        let [after, _] = host.run(|| seen(&open()));
-        assert_eq!(after - before, sent, "{hook:?}");
+        let [port_after, _, leg_after] = host.run(|| seen(&open()));
+        let passed = [port_after - port_before, leg_after - leg_before];
+        assert_eq!(passed, [sent; 2], "{hook:?}");
     }
 }
 
@@ -404,17 +450,22 @@ fn attachments_whose_device_went_are_forgotten() {
     }
     for hook in [Hook::Tcx, Hook::Clsact] {
         let host = Host::new();
-        let (port, eth) = (host.ifindex("port0"), host.ifindex("eth7"));
+        let [port, leg, eth] = ["port0", "leg0", "eth7"].map(|device| host.ifindex(device));
         host.run(|| {
             let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
-            datapath.attach_endpoint("port0", port).unwrap();
+            host.attach_endpoint(&mut datapath);
         });
         // A device that went, and another that took its index.
+        host.netns.sh("ip link del leg0");
         host.netns.sh("ip link del port0");
         host.netns.sh(&format!("ip link add port0 index {port} type veth peer name port1"));
         host.run(|| {
             let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
             assert_eq!(datapath.attached(), BTreeSet::new(), "{hook:?}");
+            assert_eq!(datapath.attached_gateways(), BTreeSet::new(), "{hook:?}");
+            datapath.detach_gateway(leg).unwrap();
+            let error = datapath.attach_gateway("leg0", leg).unwrap_err();
+            assert!(matches!(error, DatapathError::NoDevice { .. }), "{error:?}");
             assert_eq!(host.entries(), [format!("underlay-{eth}")].into(), "{hook:?}");
             datapath.attach_endpoint("port0", port).unwrap();
             host.netns.sh("ip link del port0");
@@ -513,24 +564,28 @@ fn drops_are_told_while_the_monitor_is_on() {
         return;
     }
     let host = Host::new();
-    let port = host.ifindex("port0");
+    let devices = ["port0", "leg0"].map(|device| host.ifindex(device));
     host.netns.block_on(|| async {
         let mut datapath = host.open();
-        datapath.attach_endpoint("port0", port).unwrap();
+        host.attach_endpoint(&mut datapath);
         let mut drops = datapath.drops().unwrap();
         assert!(matches!(datapath.drops(), Err(DatapathError::EventsTaken)));
         datapath.set_monitor(true).unwrap();
         host.make_traffic();
         let told = async {
-            loop {
+            let mut told = BTreeSet::new();
+            while told.len() < devices.len() {
                 let event = drops.next().await.unwrap();
-                if event.ifindex == port {
-                    return event;
+                if devices.contains(&event.ifindex) {
+                    assert_eq!(event.reason, DropReason::UnknownPort as u32, "{event:?}");
+                    told.insert((event.ifindex, event.direction));
                 }
             }
+            told
         };
-        let event = tokio::time::timeout(BOUND, told).await.expect("the drop is told");
-        assert_eq!(event.reason, DropReason::UnknownPort as u32, "no entry in PORTS: {event:?}");
+        let told = tokio::time::timeout(BOUND, told).await.expect("the drops are told");
+        let directions = [Direction::FromEndpoint, Direction::FromGateway].map(|way| way as u32);
+        assert_eq!(told, devices.into_iter().zip(directions).collect());
 
         datapath.set_monitor(false).unwrap();
         drop(drops);

@@ -1,7 +1,14 @@
-//! The two doors to the kernel, against the real one. Needs root; says so and skips without.
+//! The doors to the kernel, against the real one. Needs root; says so and skips without.
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 mod datapath;
+mod dns;
+mod dns_fixture;
+mod dns_forward;
+mod gateway;
+mod gateway_ports;
+mod gateway_table;
 #[path = "../support/lab.rs"]
 mod lab;
 mod netlink;
+mod station;

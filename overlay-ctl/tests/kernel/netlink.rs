@@ -1,5 +1,8 @@
 //! Ports, the GRO device, next hops, the choice of the underlay, and changes.
 
+mod bridge;
+mod leg;
+
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
 
 use overlay_ctl::netlink::{
@@ -474,6 +477,18 @@ fn a_change_of_each_kind_is_told() {
         // The level is what counts: when the word comes, the namespace can be entered.
         netlink.check_netns(&new.path(), true).await.unwrap();
     });
+}
+
+async fn tell_until(
+    changes: &mut tokio::sync::mpsc::Receiver<Change>,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
+    let wait = async {
+        while !holds().await {
+            changes.recv().await.unwrap();
+        }
+    };
+    tokio::time::timeout(BOUND, wait).await.expect("a change brings it");
 }
 
 async fn tell(changes: &mut tokio::sync::mpsc::Receiver<Change>, wanted: Change) {

@@ -46,6 +46,12 @@ impl Netns {
         netns
     }
 
+    /// Gives the name to a new namespace; the old one goes when nothing holds it any more.
+    pub(crate) fn remake(&self) {
+        sh(&format!("ip netns del {0}; ip netns add {0}", self.name));
+        self.sh("ip link set lo up");
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
     }

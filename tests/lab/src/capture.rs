@@ -51,6 +51,16 @@ impl Capture {
         Ok(Self { tcpdump, file })
     }
 
+    /// What it has caught so far, once there are packets that pass the display filter.
+    pub fn wait_for(&self, filter: &str) -> Result<Packets> {
+        let so_far = Packets { file: self.file.clone() };
+        eventually(&format!("{filter} is captured"), Duration::from_secs(10), || {
+            let caught = so_far.fields(filter, &["frame.number"])?;
+            if caught.is_empty() { bail!("not yet") } else { Ok(()) }
+        })?;
+        Ok(so_far)
+    }
+
     /// Ends it.
     pub fn stop(mut self) -> Result<Packets> {
         self.tcpdump.signal(Signal::SIGINT)?;

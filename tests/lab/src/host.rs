@@ -1,6 +1,7 @@
 //! A host, its node, and the command line that talks to it.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -17,6 +18,7 @@ use super::{
     command::{self, Output, PATIENCE},
     netns::Netns,
     process::Process,
+    requirements::{Requirement, missing},
     wait::eventually,
 };
 
@@ -212,8 +214,8 @@ impl Host {
         Ok(Failure { code: status.code(), stderr, elapsed })
     }
 
-    /// What a reboot does: the node, its pins and every device that it made are gone, its state folder
-    /// stays. The underlay device stays too, as it would come back.
+    /// What a reboot does: the node, its pins, every device that it made and all rules of the packet
+    /// filter are gone, its state folder stays. The underlay device stays too, as it would come back.
     pub fn reboot(&self) -> Result<()> {
         if self.is_running()? {
             self.kill9()?;
@@ -224,6 +226,10 @@ impl Host {
                 self.netns.ip(&["link", "del", &link])?;
             }
         }
+        if missing(&[Requirement::Tool("nft")]).is_none() {
+            self.netns.run(&["nft", "flush", "ruleset"])?;
+        }
+        self.netns.sysctl("net.ipv4.conf.eth0.forwarding", "0")?;
         Ok(())
     }
 
@@ -293,6 +299,16 @@ impl Host {
             .filter(|counter| text(counter, "reason") == reason)
             .map(|counter| number(counter, "packets"))
             .sum())
+    }
+
+    /// Packets counted in one direction, by drop reason (or `forwarded`).
+    pub fn counters(&self, direction: &str) -> Result<BTreeMap<String, u64>> {
+        let status = self.overlay_json(&["status"])?;
+        let counters = rows(&status["datapath"]["counters"]).iter();
+        let of_direction = counters.filter(|counter| text(counter, "direction") == direction);
+        Ok(of_direction
+            .map(|counter| (text(counter, "reason").to_owned(), number(counter, "packets")))
+            .collect())
     }
 
     /// Everything pinned below the node's folder, sorted.

@@ -5,13 +5,18 @@
 //! behind is removed by the next one. Nothing that does not carry the prefix is touched.
 
 pub mod capture;
+pub mod clients;
 pub mod command;
+pub mod dns;
 mod host;
+pub mod mirror;
 mod netns;
+pub mod outside;
 pub mod page;
 pub mod probe;
 mod process;
 mod requirements;
+pub mod sctp;
 mod state;
 mod sweep;
 mod tools;
@@ -20,9 +25,10 @@ mod wait;
 pub use self::{
     host::{Failure, Host, number, overlay_binary, rows, text},
     netns::Netns,
+    outside::Outside,
     process::Process,
     requirements::{Requirement, missing, skip},
-    state::MachineState,
+    state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},
     wait::{check_interrupted, eventually, interrupt},
 };
@@ -163,16 +169,27 @@ impl Lab {
     /// A host on a subnet: its underlay device is eth0, its default route leads to the router.
     pub fn host(&mut self, subnet: &Subnet, name: &str, address: &str) -> Result<Arc<Host>> {
         let host = self.bare_host(name, address)?;
+        self.connect(&host.netns, name, subnet, host.address)?;
+        Ok(host)
+    }
+
+    /// Puts a namespace on a subnet, as a host is.
+    pub(crate) fn connect(
+        &mut self,
+        netns: &Netns,
+        name: &str,
+        subnet: &Subnet,
+        address: Ipv4Addr,
+    ) -> Result<()> {
         let router = self.router()?;
         let port = format!("to-{name}");
-        add_veth((&host.netns, "eth0"), (&router, &port))?;
-        let netns = &host.netns;
+        add_veth((netns, "eth0"), (&router, &port))?;
         let cidr = format!("{address}/{}", subnet.prefix_len);
         router.ip(&["link", "set", &port, "master", &subnet.bridge, "up"])?;
         netns.ip(&["addr", "add", &cidr, "dev", "eth0"])?;
         netns.ip(&["link", "set", "eth0", "up"])?;
         netns.ip(&["route", "add", "default", "via", &subnet.gateway.to_string()])?;
-        Ok(host)
+        Ok(())
     }
 
     /// Two hosts joined by one wire, in one subnet, with no router between.
@@ -217,10 +234,15 @@ impl Lab {
 
     /// Starts a node on each host: the first founds the cluster, the others join it.
     pub fn start_cluster(&self, hosts: &[Arc<Host>]) -> Result<()> {
+        self.start_cluster_with(hosts, &[])
+    }
+
+    /// The same, each with these arguments besides.
+    pub fn start_cluster_with(&self, hosts: &[Arc<Host>], args: &[&str]) -> Result<()> {
         let Some((founder, others)) = hosts.split_first() else { bail!("no host") };
-        founder.start_node(&[])?;
+        founder.start_node(args)?;
         for host in others {
-            host.start_node(&["--join", &founder.listen()])?;
+            host.start_node(&[args, &["--join", &founder.listen()]].concat())?;
         }
         eventually("every node lists every node as ready", Duration::from_secs(20), || {
             for host in hosts {

@@ -1,14 +1,18 @@
 //! What a host looks like from outside: to prove that something came back to where it was, and that
 //! what is not ours was left alone.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::host::Host;
+use super::{
+    host::Host,
+    requirements::{Requirement, missing},
+    sweep::NETNS_FILES,
+};
 
-/// Devices, addresses, routes, queueing disciplines and pins of a host, at one moment.
+/// Devices, addresses, routes, queueing disciplines, packet filter and pins of a host, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineState {
     /// Devices, with their addresses and master.
@@ -17,6 +21,10 @@ pub struct MachineState {
     pub routes: Vec<String>,
     /// Queueing disciplines (clsact shows here) and filters below them.
     pub qdiscs: Vec<String>,
+    /// What `nft list ruleset` prints; empty where there is no nft.
+    pub ruleset: Vec<String>,
+    /// Devices that forward IPv4.
+    pub forwarding: Vec<String>,
     /// Everything below the node's folder of bpffs.
     pub pins: Vec<PathBuf>,
 }
@@ -51,7 +59,14 @@ impl MachineState {
             .map(Value::to_string)
             .collect();
         routes.sort();
-        Ok(Self { links, routes, qdiscs, pins: host.pins()? })
+        Ok(Self {
+            links,
+            routes,
+            qdiscs,
+            ruleset: ruleset(host)?,
+            forwarding: forwarding(host)?,
+            pins: host.pins()?,
+        })
     }
 
     /// Fails, with what is different, unless the two are the same.
@@ -61,4 +76,50 @@ impl MachineState {
         }
         Ok(())
     }
+}
+
+/// Sets and maps keep no order of their elements that means anything.
+fn ruleset(host: &Host) -> Result<Vec<String>> {
+    if missing(&[Requirement::Tool("nft")]).is_some() {
+        return Ok(Vec::new());
+    }
+    let text = host.netns.run(&["nft", "--stateless", "list", "ruleset"])?;
+    let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+fn forwarding(host: &Host) -> Result<Vec<String>> {
+    host.netns.enter(|| {
+        let mut devices = Vec::new();
+        for entry in fs::read_dir("/proc/sys/net/ipv4/conf")? {
+            let entry = entry?;
+            if fs::read_to_string(entry.path().join("forwarding"))?.trim() == "1" {
+                devices.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        devices.sort();
+        Ok(devices)
+    })
+}
+
+/// The files in the folders of namespaces of a lab below /etc/netns, with their content: one folder for
+/// all hosts of a lab, since they are one machine.
+pub fn netns_files(prefix: &str) -> Result<BTreeMap<PathBuf, String>> {
+    let mut files = BTreeMap::new();
+    let Ok(folders) = fs::read_dir(NETNS_FILES) else { return Ok(files) };
+    for folder in folders {
+        let folder = folder?;
+        if !folder.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        // A folder that stays behind is found too.
+        files.insert(folder.path(), String::new());
+        for file in fs::read_dir(folder.path())? {
+            let path = file?.path();
+            let content = fs::read_to_string(&path)?;
+            files.insert(path, content);
+        }
+    }
+    Ok(files)
 }

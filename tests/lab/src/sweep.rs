@@ -14,6 +14,8 @@ use super::{BPFFS, netns, wait::poll};
 
 /// Where the labs' folders are: states, sockets, logs. Root's own.
 const FOLDERS: &str = "/var/lib/overlay-lab";
+/// Where a namespace's own resolv.conf is, by the namespace's name. A node that is killed leaves it.
+pub(super) const NETNS_FILES: &str = "/etc/netns";
 /// The file in a lab's folder that lists its namespaces.
 const NAMESPACES: &str = "namespaces";
 /// Every test's prefix starts with it; then comes the process id of its maker.
@@ -70,6 +72,7 @@ pub(super) fn remove(prefix: &str) -> Result<()> {
 }
 
 fn remove_netns(name: &str) -> Result<()> {
+    remove_folder(&Path::new(NETNS_FILES).join(name))?;
     if !netns::exists(name) {
         return Ok(());
     }

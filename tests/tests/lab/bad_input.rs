@@ -77,8 +77,9 @@ fn endpoints_that_cannot_be() {
         all_refused(&h2, &free, &cases)?;
 
         let taken = web1.netns.clone();
-        let cases = [("endpoint create x --network NETWORK --netns NETNS", "eth0")];
-        all_refused(&h1, &taken, &cases)?;
+        let create = "endpoint create x --network NETWORK --netns NETNS";
+        all_refused(&h1, &taken, &[(create, "already")])?;
+        let cases = [(create, "eth0")];
         free.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "other"])?;
         all_refused(&h1, &free, &cases)?;
         ensure!(free.links()? == ["eth0", "lo", "other"], "{:?}", free.links()?);

@@ -38,7 +38,7 @@ fn endpoints_get_address_mac_mtu_and_route() {
             let routes = endpoint.netns.ip(&["route"])?;
             ensure!(routes.contains("172.16.16.0/24 dev eth0"), "{routes}");
             let links = endpoint.netns.links()?;
-            ensure!(links == ["eth0", "lo"], "{links:?}");
+            ensure!(links == ["eth0", "eth1", "lo"], "{links:?}");
         }
         Ok(())
     });

@@ -3,12 +3,31 @@
 use std::{net::Ipv4Addr, panic::Location, sync::Arc};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_lab::{Failure, Host, Lab, Netns, Requirement, missing, skip, text};
+use overlay_lab::{Failure, Host, Lab, Netns, Outside, Requirement, Subnet, missing, skip, text};
 use serde_json::Value;
 
 /// What nearly every scenario needs.
-pub(crate) const NODES: &[Requirement] =
-    &[Requirement::Root, Requirement::Bpffs, Requirement::Binary, Requirement::Tool("ping")];
+pub(crate) const NODES: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Bpffs,
+    Requirement::Binary,
+    Requirement::Tool("ping"),
+    Requirement::Tool("nft"),
+];
+
+/// What a scenario needs that looks from outside.
+pub(crate) const OUTSIDE: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Bpffs,
+    Requirement::Binary,
+    Requirement::Tool("ping"),
+    Requirement::Tool("arping"),
+    Requirement::Tool("nft"),
+    Requirement::Tool("tcpdump"),
+    Requirement::Tool("tshark"),
+    Requirement::Tool("dnsmasq"),
+    Requirement::Tool("dig"),
+];
 
 /// The network of most scenarios.
 pub(crate) const NETWORK: &str = "myoverlay";
@@ -65,6 +84,81 @@ pub(crate) fn pair(lab: &mut Lab) -> Result<([Arc<Host>; 2], [Endpoint; 2])> {
     Ok((hosts, endpoints))
 }
 
+/// Two nodes in two subnets, the network, and the outside behind the router.
+pub(crate) struct World {
+    pub(crate) hosts: [Arc<Host>; 2],
+    pub(crate) outside: Outside,
+}
+
+impl World {
+    /// The hosts and the outside, with no node yet. h1 is on `left`.
+    pub(crate) fn bare(lab: &mut Lab) -> Result<(Self, Subnet)> {
+        let left = lab.subnet("10.10.10.1/24")?;
+        let right = lab.subnet("192.168.50.1/24")?;
+        let h1 = lab.host(&left, "h1", "10.10.10.101")?;
+        let h2 = lab.host(&right, "h2", "192.168.50.101")?;
+        Ok((Self { hosts: [h1, h2], outside: lab.outside()? }, left))
+    }
+
+    /// Starts the nodes, resolvers of the outside theirs, and creates the network.
+    pub(crate) fn start(&self, lab: &Lab) -> Result<()> {
+        lab.start_cluster_with(&self.hosts, &["--resolv-conf", &self.resolv_conf()])?;
+        create_network(&self.hosts[0])
+    }
+
+    /// All of it.
+    pub(crate) fn build(lab: &mut Lab) -> Result<Self> {
+        let (world, _) = Self::bare(lab)?;
+        world.start(lab)?;
+        Ok(world)
+    }
+
+    pub(crate) fn resolv_conf(&self) -> String {
+        self.outside.resolv_conf.display().to_string()
+    }
+}
+
+/// A gateway leg as its own namespace shows it.
+pub(crate) struct Leg {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) prefix_len: u64,
+    pub(crate) mac: String,
+    pub(crate) mtu: u64,
+    /// Index of the host side.
+    pub(crate) peer: u64,
+}
+
+/// Looks at eth1.
+pub(crate) fn leg(netns: &Netns) -> Result<Leg> {
+    let links = netns.ip_json(&["addr", "show", "dev", "eth1"])?;
+    let link = &links[0];
+    ensure!(link["operstate"] == "UP", "{link}");
+    let addresses = link["addr_info"].as_array().context("addresses")?;
+    let [inet] = &addresses[..] else { bail!("not one address: {link}") };
+    Ok(Leg {
+        address: text(inet, "local").parse()?,
+        prefix_len: inet["prefixlen"].as_u64().context("a prefix length")?,
+        mac: text(link, "address").to_owned(),
+        mtu: link["mtu"].as_u64().context("an MTU")?,
+        peer: link["link_index"].as_u64().context("a peer")?,
+    })
+}
+
+/// A MAC as every endpoint has it: 02:42 and the four bytes of an address.
+pub(crate) fn mac_of(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+}
+
+/// The address of a host's gateway bridge, with its prefix length.
+pub(crate) fn bridge_address(host: &Host) -> Result<String> {
+    let links = host.netns.ip_json(&["addr", "show", "dev", "ov_gwbridge"])?;
+    let addresses = links[0]["addr_info"].as_array().context("addresses")?;
+    let inet: Vec<&Value> = addresses.iter().filter(|a| a["family"] == "inet").collect();
+    let [inet] = inet[..] else { bail!("not one address: {links}") };
+    Ok(format!("{}/{}", text(inet, "local"), inet["prefixlen"]))
+}
+
 /// Creates [`NETWORK`] as the issue does.
 pub(crate) fn create_network(host: &Host) -> Result<()> {
     let (subnet, range) = ("172.16.16.0/24", "172.16.16.128/25");
@@ -74,9 +168,19 @@ pub(crate) fn create_network(host: &Host) -> Result<()> {
 
 /// Makes a namespace and attaches it to [`NETWORK`]; returns when every node has programmed it.
 pub(crate) fn attach(lab: &Lab, host: &Arc<Host>, name: &str, more: &[&str]) -> Result<Endpoint> {
-    let netns = lab.container(name)?;
+    attach_to(NETWORK, host, name, lab.container(name)?, more)
+}
+
+/// Attaches a namespace to a network; returns when every node has programmed it.
+pub(crate) fn attach_to(
+    network: &str,
+    host: &Arc<Host>,
+    name: &str,
+    netns: Netns,
+    more: &[&str],
+) -> Result<Endpoint> {
     let inside = netns.name().to_owned();
-    let words = ["endpoint", "create", name, "--network", NETWORK, "--netns", &inside];
+    let words = ["endpoint", "create", name, "--network", network, "--netns", &inside];
     let words: Vec<&str> = words.into_iter().chain(more.iter().copied()).collect();
     let created = host.overlay_json(&words)?;
     let made = created.get("endpoint").unwrap_or(&created);

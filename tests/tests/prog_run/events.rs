@@ -9,11 +9,15 @@ use overlay_common::{
 
 use super::{
     bench::{Bench, Skb, on_bench},
+    outward::{Outward, asks},
     packets::{
         Ask, EXPERIMENTAL, Flow, PAYLOAD, Vxlan, arp, cut, far_to_a, ipv4, ipv6, other, tagged,
         vxlan,
     },
-    world::{A, B, FAR, FAR_VTEP, OWN_VTEP, PORT_A, STRANGE_VTEP, STRANGER, UNDERLAY, VNI, World},
+    world::{
+        A, A_OUT, B, B_OUT, FAR, FAR_VTEP, OWN_VTEP, PORT_A, STRANGE_VTEP, STRANGER, UNDERLAY, VNI,
+        World,
+    },
 };
 
 /// What the packet's own bytes make of an event.
@@ -81,6 +85,37 @@ fn an_arp_drop_is_told_with_who_asks_and_for_whom() {
             src_ip: ip16_from_v4(A.ip),
             dst_ip: ip16_from_v4(STRANGER.ip),
             ..plain(DropReason::ArpUnknownTarget, direction, &packet)
+        };
+        check(bench, direction, &packet, told);
+    });
+}
+
+#[test]
+fn a_gateway_legs_drop_is_told_without_a_network() {
+    listening(|bench| {
+        let direction = Direction::FromGateway;
+        let event = |reason, packet: &[u8]| DropEvent {
+            vni: 0,
+            src_mac: A_OUT.mac,
+            dst_mac: B_OUT.mac,
+            src_ip: ip16_from_v4(A_OUT.ip),
+            dst_ip: ip16_from_v4(B_OUT.ip),
+            ..plain(reason, direction, packet)
+        };
+
+        let packet = Outward { to_mac: B_OUT.mac, to: B_OUT.ip, ..Outward::default() }.frame();
+        check(bench, direction, &packet, event(DropReason::GatewayNeighbour, &packet));
+
+        let packet = arp(Ask { to: B_OUT.mac, target: B_OUT, ..asks() });
+        let told = DropEvent { ethertype: 0x0806, ..event(DropReason::GatewayNeighbour, &packet) };
+        check(bench, direction, &packet, told);
+
+        let packet = ipv6(A_OUT, B_OUT, Flow::default());
+        let told = DropEvent {
+            ethertype: 0x86dd,
+            src_ip: IP16_NONE,
+            dst_ip: IP16_NONE,
+            ..event(DropReason::GatewayProtocol, &packet)
         };
         check(bench, direction, &packet, told);
     });

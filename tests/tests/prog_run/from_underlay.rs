@@ -10,7 +10,7 @@ use super::{
     cases::{Case, Expected::*, case, check_all},
     packets::{
         Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, Vxlan, arp, cut, far_to_a, half_stranger, ipv4,
-        ipv6, other, tagged, to_mac, vxlan,
+        ipv6, other, tagged, to_mac, vxlan, who_has,
     },
     world::{
         A, B, FAR, FAR_VTEP, IDLE_VTEP, NO_DEVICE, OWN_VTEP, PORT_A, ROUTER_MAC, STRANGE_VTEP,
@@ -159,6 +159,9 @@ fn where_it_goes() -> Vec<Case> {
         case("to one that moved away", |w| w.moved(A, IDLE_VTEP), vxlan(&far_to_a()), Drop(NotLocalDestination)),
         case("back to the sender", AS_USUAL, vxlan(&ipv4(FAR, FAR, flow)), Drop(NotLocalDestination)),
         case("ICC off", ICC_OFF, vxlan(&far_to_a()), Drop(IccOff)),
+        case("ICC off, from one who forwards", |w| w.flag(FLAG_ICC_OFF | FLAG_FORWARDS), vxlan(&far_to_a()), Drop(IccOff)),
+        case("ICC off, ARP all the same", ICC_OFF, vxlan(&who_has(A.ip)), Drop(ArpFromUnderlay)),
+        case("to all, multicast on, ICC off", |w| w.flag(FLAG_MULTICAST | FLAG_ICC_OFF), vxlan(&to_mac(far_to_a(), GROUP)), Drop(IccOff)),
         case("to all, ICC off", ICC_OFF, vxlan(&to_mac(far_to_a(), GROUP)), Drop(IccOff)),
         case("congestion, and nobody listens", AS_USUAL, Vxlan { tos: 3, ..Vxlan::default() }.around(&far_to_a()), Drop(EcnNotCapable)),
         case("congestion, to all", MULTICAST, Vxlan { tos: 3, ..Vxlan::default() }.around(&to_mac(far_to_a(), GROUP)), Drop(EcnNotCapable)),

@@ -1,15 +1,15 @@
 //! The programs attached, and frames that really come in: where a redirect leads, and what test_run
 //! can't make, a tag that the device took out of the frame and a frame shorter than its headers.
 
-use overlay_common::{Counter, Direction, DropReason, NODE_NEXT_HOP};
+use overlay_common::{Counter, Direction, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST, NODE_NEXT_HOP};
 
 use super::{
     bench::{Bench, Counts, on_bench},
     devices::ip_batch,
     encapsulation::check_vxlan,
     packets::{
-        Ask, EXPERIMENTAL, Flow, a_to_b, a_to_far, arp, cut, far_to_a, ipv4, ipv6, other, tagged,
-        vxlan, who_has,
+        Ask, BROADCAST, EXPERIMENTAL, Flow, a_to_b, a_to_far, arp, cut, far_to_a, ipv4, ipv6,
+        other, tagged, to_mac, vxlan, who_has,
     },
     world::{A, B, FAR, FAR_VTEP, OWN_VTEP, ROUTER_MAC, UNDERLAY_MAC, World},
 };
@@ -98,6 +98,38 @@ fn an_inner_frame_comes_out_at_its_endpoint() {
         let inner = ipv4(FAR, B, Flow::default());
         wire.send(&vxlan(&inner));
         assert_eq!(b.next(), inner);
+    });
+}
+
+/// Neither here nor over there, neither to one nor to all; ARP is answered all the same, so that what is
+/// counted is the policy.
+#[test]
+fn with_icc_off_nobody_hears_a_neighbour() {
+    attached(Direction::FromEndpoint, |bench| {
+        bench.attach(Direction::FromUnderlay, "underlay");
+        let (a, b, wire) = (bench.tap_a(), bench.tap_b(), bench.tap_underlay());
+        let frames = [a_to_b(), a_to_far(), to_mac(a_to_b(), BROADCAST)];
+        let mut world = World::default();
+        world.flag(FLAG_MULTICAST);
+        bench.fill(&world);
+        frames.iter().for_each(|frame| a.send(frame));
+        wire.send(&vxlan(&far_to_a()));
+        let heard = || [&a, &b, &wire].map(|tap| tap.received().len());
+        assert_eq!(heard(), [1, 2, 2], "with ICC on");
+
+        world.flag(FLAG_ICC_OFF);
+        bench.fill(&world);
+        bench.counts();
+        frames.iter().for_each(|frame| a.send(frame));
+        wire.send(&vxlan(&far_to_a()));
+        wire.send(&vxlan(&to_mac(far_to_a(), BROADCAST)));
+        assert_eq!(heard(), [0, 0, 0]);
+        let counts = bench.counts();
+        let packets = |way| counts[&(DropReason::IccOff as u32, way)].packets;
+        assert_eq!(packets(Direction::FromEndpoint), 3);
+        assert_eq!(packets(Direction::FromUnderlay), 2);
+        a.send(&who_has(B.ip));
+        assert_eq!(heard(), [1, 0, 0]);
     });
 }
 

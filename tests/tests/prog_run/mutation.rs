@@ -18,11 +18,12 @@ use proptest::{
 
 use super::{
     bench::{Bench, Outcome, Skb, Verdict, on_bench},
+    may_pass::{Fate, fate, frames},
     packets::{
         Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, Vxlan, a_to_b, a_to_far, arp, far_to_a,
         ipv4, ipv6, other, tagged, to_mac, vxlan, who_has,
     },
-    world::{A, B, FAR, IDLE_VTEP, OWN_VTEP, PORT_A, STRANGER, VNI, World, flood},
+    world::{A, A_OUT, B, FAR, GATEWAY, IDLE_VTEP, OWN_VTEP, PORT_A, STRANGER, VNI, World, flood},
 };
 
 /// Packets a program, unless PROPTEST_CASES says otherwise.
@@ -30,7 +31,7 @@ const CASES: u32 = 2000;
 
 /// One way to spoil a packet.
 #[derive(Clone, Debug)]
-enum Mutation {
+pub(crate) enum Mutation {
     /// A byte of the headers becomes another. Mostly there: far into the payload nobody looks.
     Set(Index, u8),
     Flip(Index, u8),
@@ -41,7 +42,7 @@ enum Mutation {
 }
 
 impl Mutation {
-    fn apply(&self, packet: &mut Vec<u8>) {
+    pub(crate) fn apply(&self, packet: &mut Vec<u8>) {
         let headers = packet.len().min(100);
         match self {
             Self::Set(at, byte) => packet[at.index(headers)] = *byte,
@@ -60,7 +61,8 @@ impl Mutation {
     }
 }
 
-fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+/// A few, or none.
+pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     let index = any::<Index>;
     let mutation = prop_oneof![
         4 => (index(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
@@ -100,7 +102,7 @@ fn from_endpoint_lets_no_spoofed_source_through() {
         to_mac(a_to_b(), BROADCAST),
         vxlan(&far_to_a()),
     ];
-    property(Direction::FromEndpoint, bases, |world, packet, outcome| {
+    property(Direction::FromEndpoint, mutated(bases), |world, packet, outcome| {
         let (eth, rest) = Ethernet2Header::from_slice(packet).expect("test_run asks for one");
         let own = &world.ports[&PORT_A];
         prop_assert_eq!(eth.source, own.mac);
@@ -136,7 +138,7 @@ fn from_underlay_lets_only_the_sources_own_vtep_through() {
         a_to_far(),
         who_has(A.ip),
     ];
-    property(Direction::FromUnderlay, bases, |world, packet, _| {
+    property(Direction::FromUnderlay, mutated(bases), |world, packet, _| {
         let (eth, rest) = Ethernet2Header::from_slice(packet).expect("an outer Ethernet header");
         prop_assert_eq!(eth.ether_type, EtherType::IPV4);
         // etherparse refuses versions and lengths that the programs leave to the hosts.
@@ -170,11 +172,36 @@ fn from_underlay_lets_only_the_sources_own_vtep_through() {
     });
 }
 
+#[test]
+fn from_gateway_lets_only_the_gateway_hear() {
+    property(Direction::FromGateway, frames(), |_, packet, outcome| {
+        match fate(packet) {
+            Fate::Up => prop_assert_eq!(outcome.verdict, Verdict::Pass),
+            Fate::Answered => {
+                prop_assert_eq!(outcome.verdict, Verdict::Redirect);
+                prop_assert_eq!(&outcome.packet[..12], [A_OUT.mac, GATEWAY.mac].concat());
+                prop_assert_eq!(&outcome.packet[42..], &packet[42..]);
+            }
+            Fate::Nothing => prop_assert!(false, "it may not pass"),
+        }
+        Ok(())
+    });
+}
+
+/// As many cases as PROPTEST_CASES says.
+pub(crate) fn config() -> Config {
+    let config = match env::var_os("PROPTEST_CASES") {
+        Some(_) => Config::default(),
+        None => Config::with_cases(CASES),
+    };
+    Config { failure_persistence: None, ..config }
+}
+
 /// Runs many packets through the direction's program, in a world with multicast. What was counted as
 /// forwarded must please `allowed`.
 fn property(
     direction: Direction,
-    bases: Vec<Vec<u8>>,
+    packets: impl Strategy<Value = Vec<u8>>,
     allowed: impl Fn(&World, &[u8], &Outcome) -> Result<(), TestCaseError>,
 ) {
     on_bench(|bench| {
@@ -186,12 +213,8 @@ fn property(
         bench.fill(&world);
         let tally = std::cell::RefCell::new(Tally::default());
         let bench = std::cell::RefCell::new(bench);
-        let config = match env::var_os("PROPTEST_CASES") {
-            Some(_) => Config::default(),
-            None => Config::with_cases(CASES),
-        };
-        let mut runner = TestRunner::new(Config { failure_persistence: None, ..config });
-        let ran = runner.run(&mutated(bases), |packet| {
+        let mut runner = TestRunner::new(config());
+        let ran = runner.run(&packets, |packet| {
             let mut bench = bench.borrow_mut();
             let mut tally = tally.borrow_mut();
             let Some(outcome) = run(&mut bench, direction, &packet) else {
@@ -204,6 +227,9 @@ fn property(
                 allowed(&world, &packet, &outcome)?;
             } else {
                 tally.others += 1;
+                if direction == Direction::FromGateway {
+                    prop_assert_eq!(fate(&packet), Fate::Nothing, "{:?}", outcome);
+                }
             }
             Ok(())
         });
@@ -228,9 +254,11 @@ fn check_count(
     outcome: &Outcome,
 ) -> Result<(), TestCaseError> {
     if outcome.verdict == Verdict::Pass {
-        prop_assert_eq!(direction, Direction::FromUnderlay, "an endpoint's packet is ours");
-        prop_assert!(outcome.counts.is_empty());
+        prop_assert_ne!(direction, Direction::FromEndpoint, "an endpoint's packet is ours");
         prop_assert_eq!(&outcome.packet[..], packet);
+    }
+    if outcome.verdict == Verdict::Pass && direction == Direction::FromUnderlay {
+        prop_assert!(outcome.counts.is_empty());
         return Ok(());
     }
     let counted: Vec<_> = outcome.counts.iter().collect();

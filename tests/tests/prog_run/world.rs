@@ -39,6 +39,8 @@ pub(crate) const STRANGER: Station = Station { mac: [2, 0, 0, 0, 0, 0xd], ip: [1
 pub(crate) const A_OUT: Station = Station::on_gateway([172, 18, 0, 3]);
 /// B on its gateway leg, behind [`LEG_B`].
 pub(crate) const B_OUT: Station = Station::on_gateway([172, 18, 0, 4]);
+/// Index of the gateway bridge.
+pub(crate) const BRIDGE: u32 = 20;
 /// The gateway bridge.
 pub(crate) const GATEWAY: Station = Station::on_gateway([172, 18, 0, 1]);
 /// Length of its subnet's prefix.
@@ -159,6 +161,13 @@ impl World {
         }
     }
 
+    /// What passes on a gateway leg is put into the bridge, and goes not by the leg's own place in it.
+    pub(crate) fn put_into_bridge(&mut self) {
+        for leg in self.gateway_ports.values_mut() {
+            leg.bridge = BRIDGE;
+        }
+    }
+
     /// Takes every node's next hop away.
     pub(crate) fn forget_next_hops(&mut self) {
         for node in self.nodes.values_mut() {
@@ -208,6 +217,7 @@ fn leg(who: Station) -> GatewayPortEntry {
     GatewayPortEntry {
         ip: ip16_from_v4(who.ip),
         gateway: ip16_from_v4(GATEWAY.ip),
+        bridge: 0,
         mask: (u32::MAX << (32 - GATEWAY_PREFIX)).to_be_bytes(),
         mac: who.mac,
         gateway_mac: GATEWAY.mac,

@@ -1,0 +1,354 @@
+//! A node's resolvers, clients inside namespaces, and servers for the host to have.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    fs::{self, File},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    str::FromStr as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{Name, RData, RecordType},
+};
+use overlay_ctl::dns::{Names, Namespace, NetworkNames, Resolvers};
+use tempfile::TempDir;
+use tokio::{runtime::Runtime, sync::Mutex};
+
+use super::lab::{Netns, enter};
+
+pub(super) const BOUND: Duration = Duration::from_secs(20);
+pub(super) const NO_TROUBLE: [String; 0] = [];
+pub(super) const RESOLVER: &str = "127.0.0.11:53";
+pub(super) const UPSTREAM: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// True where a program that a test drives is missing; said, and told to who counts.
+pub(super) fn lacks(program: &str) -> bool {
+    let found =
+        Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let lacking = found.is_err();
+    if lacking {
+        let line = format!("dns: needs {program}\n");
+        eprint!("skipped: {line}");
+        if let Some(path) = env::var_os("OVERLAY_SKIPS") {
+            let mut file = File::options().create(true).append(true).open(path).unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        }
+    }
+    lacking
+}
+
+/// Tries until it holds, as long as it may take.
+#[track_caller]
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + BOUND;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A node that has nothing but resolvers. Its runtime's threads are in the host's namespace.
+pub(super) struct Node {
+    pub(super) host: Netns,
+    pub(super) folder: TempDir,
+    resolvers: Arc<Mutex<Option<Resolvers>>>,
+    runtime: Runtime,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        let host = Netns::new("host");
+        let folder = tempfile::tempdir().unwrap();
+        let path = host.path();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .on_thread_start(move || enter(&path))
+            .enable_all()
+            .build()
+            .unwrap();
+        let resolvers =
+            Resolvers::new(folder.path().join("resolv.conf"), folder.path().join("netns"), "ovk");
+        Self { host, folder, resolvers: Arc::new(Mutex::new(Some(resolvers))), runtime }
+    }
+
+    /// A node whose host has a link to a namespace with [`UPSTREAM`] and 10.0.0.3.
+    pub(super) fn with_upstream(conf: &str) -> (Self, Netns) {
+        let (node, dns) = (Self::new(), Netns::new("dns"));
+        node.host.join("eth7", &dns, "eth7");
+        node.host.sh("ip addr add 10.0.0.1/24 dev eth7");
+        dns.sh("ip addr add 10.0.0.2/24 dev eth7; ip addr add 10.0.0.3/24 dev eth7");
+        node.conf(conf);
+        (node, dns)
+    }
+
+    /// Writes the host's resolv.conf.
+    pub(super) fn conf(&self, text: &str) {
+        fs::write(self.folder.path().join("resolv.conf"), text).unwrap();
+    }
+
+    pub(super) fn file(&self, netns: &Netns) -> PathBuf {
+        self.folder.path().join("netns").join(&netns.name).join("resolv.conf")
+    }
+
+    /// What stands in the way.
+    pub(super) fn set(&self, names: Names) -> Vec<String> {
+        let resolvers = Arc::clone(&self.resolvers);
+        // On a worker: only those are in the host's namespace.
+        let set =
+            async move { resolvers.lock().await.as_mut().unwrap().set(Arc::new(names)).await };
+        self.runtime.block_on(self.runtime.spawn(set)).unwrap()
+    }
+
+    #[track_caller]
+    pub(super) fn set_well(&self, names: Names) {
+        assert_eq!(self.set(names), NO_TROUBLE);
+    }
+
+    pub(super) fn remove_files(&self) -> Vec<String> {
+        self.runtime
+            .block_on(async { self.resolvers.lock().await.as_mut().unwrap().remove_files().await })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.resolvers.blocking_lock().as_ref().unwrap().count()
+    }
+
+    pub(super) fn over_limit(&self) -> u64 {
+        self.resolvers.blocking_lock().as_ref().unwrap().over_limit()
+    }
+
+    pub(super) fn drop_resolvers(&self) {
+        drop(self.resolvers.blocking_lock().take());
+    }
+}
+
+pub(super) const WEB2: Ipv4Addr = Ipv4Addr::new(172, 16, 16, 4);
+
+/// One network, `myoverlay`, that each of `inside` is on.
+pub(super) fn names(records: &[(&str, &[Ipv4Addr])], inside: &[&Netns]) -> Names {
+    let network = NetworkNames {
+        name: "myoverlay".parse().unwrap(),
+        subnet: "172.16.16.0/24".parse().unwrap(),
+        records: records.iter().map(|(name, to)| ((*name).to_owned(), to.to_vec())).collect(),
+        pointers: records
+            .iter()
+            .filter(|(_, to)| to.len() == 1)
+            .map(|(name, to)| (to[0], (*name).to_owned()))
+            .collect(),
+    };
+    Names {
+        networks: [(1, network)].into(),
+        namespaces: inside.iter().map(|netns| (netns.path(), namespace(1))).collect(),
+    }
+}
+
+pub(super) fn namespace(incarnation: u32) -> Namespace {
+    Namespace { networks: vec![1], incarnation }
+}
+
+pub(super) fn web2(inside: &[&Netns]) -> Names {
+    names(&[("web2", &[WEB2])], inside)
+}
+
+/// Runs `work` on a thread inside, and gives back what it made there, as a socket.
+pub(super) fn inside<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let entered = || {
+            enter(&netns.path());
+            work()
+        };
+        scope.spawn(entered).join().unwrap()
+    })
+}
+
+pub(super) fn question(name: &str, wanted: RecordType) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    let mut name = Name::from_str(name).unwrap();
+    // As it comes back from the wire.
+    name.set_fqdn(true);
+    message.add_query(Query::query(name, wanted));
+    message
+}
+
+pub(super) fn with_edns(mut message: Message, payload: u16) -> Message {
+    let mut edns = Edns::new();
+    edns.set_max_payload(payload);
+    message.set_edns(edns);
+    message
+}
+
+pub(super) fn udp(netns: &Netns) -> UdpSocket {
+    inside(netns, || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(RESOLVER).unwrap();
+        socket.set_read_timeout(Some(BOUND)).unwrap();
+        socket
+    })
+}
+
+pub(super) fn tcp(netns: &Netns) -> TcpStream {
+    inside(netns, || {
+        let stream = TcpStream::connect(RESOLVER).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        stream
+    })
+}
+
+#[track_caller]
+pub(super) fn receive(socket: &UdpSocket) -> (Message, usize) {
+    let mut buffer = [0; 65_535];
+    let len = socket.recv(&mut buffer).expect("an answer");
+    (Message::from_vec(&buffer[..len]).unwrap(), len)
+}
+
+/// The answer by UDP, and its length.
+#[track_caller]
+pub(super) fn ask(socket: &UdpSocket, message: &Message) -> (Message, usize) {
+    socket.send(&message.to_vec().unwrap()).unwrap();
+    let (answer, len) = receive(socket);
+    assert_eq!(answer.metadata.id, message.metadata.id);
+    assert_eq!(answer.metadata.message_type, MessageType::Response);
+    assert_eq!(answer.metadata.op_code, OpCode::Query);
+    (answer, len)
+}
+
+pub(super) fn write_frame(stream: &mut TcpStream, message: &Message) {
+    let bytes = message.to_vec().unwrap();
+    let len = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+    stream.write_all(&[&len, &bytes[..]].concat()).unwrap();
+}
+
+#[track_caller]
+pub(super) fn read_frame(stream: &mut TcpStream) -> Message {
+    let mut len = [0; 2];
+    stream.read_exact(&mut len).expect("an answer");
+    let mut bytes = vec![0; u16::from_be_bytes(len).into()];
+    stream.read_exact(&mut bytes).unwrap();
+    Message::from_vec(&bytes).unwrap()
+}
+
+/// The addresses in an answer, in its order.
+pub(super) fn addresses(answer: &Message) -> Vec<Ipv4Addr> {
+    let address = |data: &RData| match data {
+        RData::A(address) => Some(address.0),
+        _ => None,
+    };
+    answer.answers.iter().filter_map(|record| address(&record.data)).collect()
+}
+
+pub(super) fn code(answer: &Message) -> ResponseCode {
+    answer.metadata.response_code
+}
+
+pub(super) fn set_of(addresses: &[Ipv4Addr]) -> BTreeSet<Ipv4Addr> {
+    addresses.iter().copied().collect()
+}
+
+/// A program inside a namespace; killed when dropped.
+pub(super) struct Server(Child);
+
+impl Server {
+    /// dnsmasq as a name server at [`UPSTREAM`], once it answers.
+    pub(super) fn dnsmasq(netns: &Netns, arguments: &[String]) -> Self {
+        let child = Command::new("nsenter")
+            .arg(format!("--net={}", netns.path().display()))
+            .args(["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"])
+            .args(["--no-hosts", "--pid-file=", "--bind-interfaces", "--user=root"])
+            .args(["--listen-address=10.0.0.2", "--local=/example/", "--log-facility=-"])
+            .args(arguments)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self(child);
+        let socket = inside(netns, || UdpSocket::bind("10.0.0.2:0").unwrap());
+        socket.connect((UPSTREAM, 53)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let ready = question("ready.example", RecordType::A).to_vec().unwrap();
+        // Until it listens, sending or receiving says that the port is unreachable.
+        eventually("dnsmasq answers", || {
+            socket.send(&ready).is_ok() && socket.recv(&mut [0; 512]).is_ok()
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A server by UDP that says what a test lets it say.
+pub(super) struct Fake {
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// `answer` gets each question and sends what it likes.
+    pub(super) fn start(
+        netns: &Netns,
+        address: &str,
+        mut answer: impl FnMut(&UdpSocket, &Message, SocketAddr) + Send + 'static,
+    ) -> Self {
+        let socket = inside(netns, || UdpSocket::bind((address, 53)).unwrap());
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&ended);
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while !over.load(Ordering::Relaxed) {
+                match socket.recv_from(&mut buffer) {
+                    Ok((len, client)) => {
+                        let question = Message::from_vec(&buffer[..len]).unwrap();
+                        answer(&socket, &question, client);
+                    }
+                    Err(error) => assert!(
+                        matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                        "{error}"
+                    ),
+                }
+            }
+        });
+        Self { ended, thread: Some(thread) }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// An answer to `question` with one address.
+pub(super) fn reply(question: &Message, address: Ipv4Addr) -> Message {
+    use hickory_proto::rr::{Record, rdata::A};
+    let mut answer = Message::response(question.metadata.id, OpCode::Query);
+    answer.metadata.recursion_available = true;
+    answer.add_queries(question.queries.iter().cloned());
+    let name = question.queries[0].name.clone();
+    answer.add_answer(Record::from_rdata(name, 60, RData::A(A(address))));
+    answer
+}
+
+pub(super) fn refusal(question: &Message, code: ResponseCode) -> Message {
+    let mut answer = Message::error_msg(question.metadata.id, OpCode::Query, code);
+    answer.add_queries(question.queries.iter().cloned());
+    answer
+}

@@ -1,0 +1,308 @@
+//! Names that are not ours, answered by the servers that the host has.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, UdpSocket},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Query, ResponseCode},
+    rr::{Name, RecordType},
+};
+use std::str::FromStr as _;
+
+use super::{
+    dns_fixture::*,
+    lab::{Netns, skip},
+};
+
+const QUICK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+fn dnsmasq(netns: &Netns) -> Server {
+    let mut arguments: Vec<String> = [
+        "--host-record=www.example,192.0.2.80",
+        "--txt-record=www.example,hello world",
+        "--mx-host=www.example,mail.example,10",
+        "--srv-host=_http._tcp.example,www.example,80",
+        "--dns-rr=odd.example,65280,c0ffee",
+        "--edns-packet-max=4096",
+    ]
+    .map(str::to_owned)
+    .into();
+    let text = "x".repeat(200);
+    arguments.extend((0..12).map(|n| format!("--txt-record=big.example,{n:02}{text}")));
+    Server::dnsmasq(netns, &arguments)
+}
+
+#[test]
+fn the_hosts_server_answers_with_its_own_words() {
+    if skip() || lacks("dig") || lacks("dnsmasq") {
+        return;
+    }
+    let (node, dns) = Node::with_upstream("nameserver 10.0.0.2\n");
+    let _server = dnsmasq(&dns);
+    let web1 = Netns::new("web1");
+    node.set_well(web2(&[&web1]));
+    let dig = |arguments: &str| {
+        let inside = web1.sh(&format!("dig +tries=1 +time=5 @127.0.0.11 {arguments}"));
+        let direct = dns.sh(&format!("dig +tries=1 +time=5 @10.0.0.2 {arguments}"));
+        // All that a server says: header, flags, sections. Ids, times and the server differ.
+        let said = |text: &str| {
+            let counted = |line: &&str| {
+                !line.is_empty()
+                    && !["; <<>>", ";; Query time", ";; SERVER", ";; WHEN", ";; ->>HEADER"]
+                        .iter()
+                        .any(|prefix| line.starts_with(prefix))
+                    && !line.contains("COOKIE")
+            };
+            text.lines().filter(counted).map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(said(&inside), said(&direct), "{arguments}");
+        inside
+    };
+    assert!(dig("www.example").contains("192.0.2.80"));
+    assert!(dig("WWW.example TXT").contains("hello world"));
+    assert!(dig("www.example MX +noedns").contains("mail.example."));
+    assert!(dig("_http._tcp.example SRV").contains("0 0 80 www.example."));
+    assert!(dig("odd.example TYPE65280").contains("C0FFEE"));
+    assert!(dig("www.example AAAA").contains("ANSWER: 0"));
+    assert!(dig("nosuch.example").contains("status: NXDOMAIN"));
+    assert!(dig("+tcp www.example").contains("192.0.2.80"));
+    // Too large for a datagram: dig is told so, and asks again by TCP.
+    for arguments in ["+noedns", "+bufsize=512", ""] {
+        let big = dig(&format!("big.example TXT {arguments}"));
+        assert_eq!(big.matches("xxx\"").count(), 12, "{big}");
+        assert!(!arguments.contains("no") || big.contains("retrying in TCP mode"), "{big}");
+    }
+    assert!(dig("+noedns +ignore big.example TXT").contains(" tc "));
+    assert!(dig("+bufsize=4096 +ignore big.example TXT").contains("ANSWER: 12"));
+    // Reverse names outside our subnets are the server's, too.
+    assert!(dig("-x 192.0.2.80").contains("www.example."));
+}
+
+#[test]
+fn a_silent_server_means_servfail_within_the_time_out() {
+    if skip() {
+        return;
+    }
+    let conf = "nameserver 10.0.0.2\noptions timeout:1 attempts:2\n";
+    let (node, dns) = Node::with_upstream(conf);
+    let asked = inside(&dns, || UdpSocket::bind((UPSTREAM, 53)).unwrap());
+    let web1 = Netns::new("web1");
+    node.set_well(web2(&[&web1]));
+    let socket = udp(&web1);
+    let begun = Instant::now();
+    let (answer, _) = ask(&socket, &with_edns(question("www.example", RecordType::A), 1232));
+    let took = begun.elapsed();
+    assert_eq!(code(&answer), ResponseCode::ServFail);
+    assert!(answer.edns.is_some() && answer.recursion_available && !answer.authoritative);
+    assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(4), "{took:?}");
+    asked.set_nonblocking(true).unwrap();
+    let sent = std::iter::from_fn(|| asked.recv(&mut [0; 512]).ok()).count();
+    assert_eq!(sent, 2, "once for each attempt");
+
+    // Nobody listens: that is known at once.
+    drop(asked);
+    let begun = Instant::now();
+    let (answer, _) = ask(&socket, &question("www.example", RecordType::A));
+    assert_eq!(code(&answer), ResponseCode::ServFail);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    // By TCP, too.
+    let mut stream = tcp(&web1);
+    write_frame(&mut stream, &question("www.example", RecordType::A));
+    assert_eq!(code(&read_frame(&mut stream)), ResponseCode::ServFail);
+    // There is no server.
+    for conf in ["", "nameserver 127.0.0.11\n"] {
+        node.conf(conf);
+        let (answer, _) = ask(&socket, &question("www.example", RecordType::A));
+        assert_eq!(code(&answer), ResponseCode::ServFail);
+    }
+}
+
+#[test]
+fn the_next_server_is_asked_where_one_fails() {
+    if skip() {
+        return;
+    }
+    let (node, dns) = Node::with_upstream("nameserver 10.0.0.2\nnameserver 10.0.0.3\n");
+    let web1 = Netns::new("web1");
+    node.set_well(web2(&[&web1]));
+    let socket = udp(&web1);
+    let second = Ipv4Addr::new(192, 0, 2, 2);
+    let _good = Fake::start(&dns, "10.0.0.3", move |socket, question, client| {
+        let silent = question.queries[0].name.to_string().starts_with("both");
+        let bytes = if silent {
+            refusal(question, ResponseCode::Refused).to_vec().unwrap()
+        } else {
+            reply(question, second).to_vec().unwrap()
+        };
+        socket.send_to(&bytes, client).unwrap();
+    });
+    // Nobody listens at the first.
+    let (answer, _) = ask(&socket, &question("a.example", RecordType::A));
+    assert_eq!(addresses(&answer), [second]);
+    let codes = [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp];
+    for failure in codes {
+        let _bad = Fake::start(&dns, "10.0.0.2", move |socket, question, client| {
+            socket.send_to(&refusal(question, failure).to_vec().unwrap(), client).unwrap();
+        });
+        let begun = Instant::now();
+        let (answer, _) = ask(&socket, &question("a.example", RecordType::A));
+        assert_eq!(addresses(&answer), [second], "{failure}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "at once");
+        let (answer, _) = ask(&socket, &question("both.example", RecordType::A));
+        assert_eq!(code(&answer), failure, "what the first one said");
+    }
+    // The first is slow: the second is asked, and who answers first counts.
+    let (told, slow) = mpsc::channel();
+    let _slow = Fake::start(&dns, "10.0.0.2", move |_, _, client| told.send(client).unwrap());
+    let (answer, _) = ask(&socket, &question("a.example", RecordType::A));
+    assert_eq!(addresses(&answer), [second]);
+    slow.recv_timeout(BOUND).unwrap();
+}
+
+#[test]
+fn servers_take_turns_where_the_host_says_so() {
+    if skip() {
+        return;
+    }
+    let conf = "nameserver 10.0.0.2\nnameserver 10.0.0.3\n";
+    let (node, dns) = Node::with_upstream(conf);
+    let web1 = Netns::new("web1");
+    node.set_well(web2(&[&web1]));
+    let fake = |address: &'static str, says: Ipv4Addr| {
+        Fake::start(&dns, address, move |socket, question, client| {
+            socket.send_to(&reply(question, says).to_vec().unwrap(), client).unwrap();
+        })
+    };
+    let second = Ipv4Addr::new(192, 0, 2, 2);
+    let _servers = (fake("10.0.0.2", QUICK), fake("10.0.0.3", second));
+    let socket = udp(&web1);
+    let found = || {
+        let ask = || addresses(&ask(&socket, &question("a.example", RecordType::A)).0)[0];
+        [ask(), ask(), ask(), ask()]
+    };
+    assert_eq!(found(), [QUICK; 4]);
+    node.conf(&format!("{conf}options rotate\n"));
+    assert_eq!(set_of(&found()[..2]), set_of(&[QUICK, second]));
+}
+
+#[test]
+fn an_answer_that_was_not_asked_for_is_not_taken() {
+    if skip() {
+        return;
+    }
+    let (node, dns) = Node::with_upstream("nameserver 10.0.0.2\n");
+    let web1 = Netns::new("web1");
+    node.set_well(web2(&[&web1]));
+    let stranger = inside(&dns, || UdpSocket::bind("10.0.0.3:53").unwrap());
+    let forged = Ipv4Addr::new(203, 0, 113, 6);
+    let (told, seen) = mpsc::channel();
+    let _server = Fake::start(&dns, "10.0.0.2", move |socket, question, client| {
+        let mut lies =
+            vec![reply(question, forged), reply(question, forged), reply(question, forged)];
+        lies[0].metadata.id ^= 1;
+        lies[1].queries = vec![Query::query(Name::from_str("b.example").unwrap(), RecordType::A)];
+        lies[2].queries[0].query_type = RecordType::AAAA;
+        for lie in lies {
+            socket.send_to(&lie.to_vec().unwrap(), client).unwrap();
+        }
+        stranger.send_to(&reply(question, forged).to_vec().unwrap(), client).unwrap();
+        socket.send_to(b"nonsense", client).unwrap();
+        // A question is no answer, though all of it is right.
+        socket.send_to(&question.to_vec().unwrap(), client).unwrap();
+        socket.send_to(&reply(question, QUICK).to_vec().unwrap(), client).unwrap();
+        told.send((client.port(), question.metadata.id)).unwrap();
+    });
+    let socket = udp(&web1);
+    let message = question("a.example", RecordType::A);
+    let mut seen_before = BTreeSet::new();
+    for _ in 0..8 {
+        assert_eq!(addresses(&ask(&socket, &message).0), [QUICK]);
+        seen_before.insert(seen.recv_timeout(BOUND).unwrap());
+    }
+    let ports: BTreeSet<_> = seen_before.iter().map(|(port, _)| port).collect();
+    let ids: BTreeSet<_> = seen_before.iter().map(|(_, id)| id).collect();
+    assert!(
+        ports.len() > 4 && ids.len() > 4,
+        "the client's id is one, ours are not: {seen_before:?}"
+    );
+}
+
+#[test]
+fn one_namespace_cannot_starve_another() {
+    if skip() {
+        return;
+    }
+    let (node, dns) = Node::with_upstream("nameserver 10.0.0.2\noptions timeout:5 attempts:1\n");
+    let (greedy, modest) = (Netns::new("web1"), Netns::new("web3"));
+    node.set_well(web2(&[&greedy, &modest]));
+    let _server = Fake::start(&dns, "10.0.0.2", |socket, question, client| {
+        if question.queries[0].name.to_string().starts_with("quick") {
+            socket.send_to(&reply(question, QUICK).to_vec().unwrap(), client).unwrap();
+        }
+    });
+    let (many, one) = (udp(&greedy), udp(&modest));
+    let begun = Instant::now();
+    for number in 0..100 {
+        many.send(&question(&format!("slow{number}.example"), RecordType::A).to_vec().unwrap())
+            .unwrap();
+    }
+    // 64 are under way; the others hear so at once.
+    for _ in 64..100 {
+        assert_eq!(code(&receive(&many).0), ResponseCode::ServFail);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "not by time-out");
+    assert_eq!(node.over_limit(), 36);
+    // Names of ours are answered all the while, and the other namespace's questions relayed.
+    assert_eq!(addresses(&ask(&many, &question("web2", RecordType::A)).0), [WEB2]);
+    for _ in 0..64 {
+        let (answer, _) = ask(&one, &question("quick.example", RecordType::A));
+        assert_eq!(addresses(&answer), [QUICK]);
+    }
+    for _ in 0..64 {
+        assert_eq!(code(&receive(&many).0), ResponseCode::ServFail);
+    }
+    // All places are free again.
+    let (answer, _) = ask(&many, &question("quick.example", RecordType::A));
+    assert_eq!(addresses(&answer), [QUICK]);
+}
+
+#[test]
+fn many_questions_are_under_way_at_once() {
+    if skip() {
+        return;
+    }
+    let (node, dns) = Node::with_upstream("nameserver 10.0.0.2\n");
+    let web1 = Netns::new("web1");
+    node.set_well(web2(&[&web1]));
+    // Answers none before it has heard all, and then the last one first.
+    let mut heard = Vec::new();
+    let _server = Fake::start(&dns, "10.0.0.2", move |socket, question, client| {
+        heard.push((question.clone(), client));
+        if heard.len() == 60 {
+            for (question, client) in heard.drain(..).rev() {
+                let label = question.queries[0].name.iter().next().unwrap().to_vec();
+                let number: u8 = String::from_utf8(label).unwrap()[1..].parse().unwrap();
+                let answer = reply(&question, Ipv4Addr::new(192, 0, 2, number));
+                socket.send_to(&answer.to_vec().unwrap(), client).unwrap();
+            }
+        }
+    });
+    let socket = udp(&web1);
+    let mut waiting: Vec<_> = (0..60_u8)
+        .map(|number| {
+            let message = question(&format!("n{number}.example"), RecordType::A);
+            socket.send(&message.to_vec().unwrap()).unwrap();
+            Some((message.queries[0].name.clone(), message.metadata.id))
+        })
+        .collect();
+    for _ in 0..60 {
+        let (answer, _) = receive(&socket);
+        let number = addresses(&answer)[0].octets()[3];
+        let expected = waiting[usize::from(number)].take().expect("one answer each");
+        assert_eq!((answer.queries[0].name.clone(), answer.metadata.id), expected);
+    }
+}

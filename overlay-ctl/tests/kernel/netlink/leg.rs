@@ -1,0 +1,400 @@
+//! Gateway legs, and several endpoints in one namespace.
+
+use std::{convert::Infallible, net::Ipv4Addr, path::Path};
+
+use overlay_ctl::{
+    model::Mac,
+    netlink::{LegSpec, Netlink, ObservedLeg, PortError, PortSpec, leg_name},
+};
+
+use super::{bridge::subnet, ready, spec as port_spec, tell_until};
+use crate::lab::{Netns, skip};
+
+const MTU: u32 = 1500;
+const FIRST: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
+const SECOND: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 4);
+
+pub(super) fn spec(netns: &Netns, address: Ipv4Addr) -> LegSpec {
+    LegSpec {
+        netns: netns.path(),
+        address,
+        prefix: 16,
+        mac: Mac::of_endpoint(address).octets(),
+        gateway: Ipv4Addr::new(172, 18, 0, 1),
+        mtu: MTU,
+    }
+}
+
+async fn with_bridge() -> Netlink {
+    let netlink = Netlink::open().await.unwrap();
+    netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
+    netlink
+}
+
+async fn bring_up(netlink: &Netlink, spec: &LegSpec) -> ObservedLeg {
+    netlink.create_leg(spec, ready).await.unwrap();
+    netlink.activate_leg(spec).await.unwrap();
+    netlink.leg(spec.address).await.unwrap().unwrap()
+}
+
+#[test]
+fn a_leg_is_made_as_asked_and_leaves_nothing() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    web.sh("ip link set lo down");
+    let (host_before, web_before) =
+        (host.sh("ip addr; ip route"), web.sh("ip addr show lo; ip route"));
+    let spec = spec(&web, FIRST);
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let mut called = None;
+        let leg = netlink
+            .create_leg(&spec, |name, index| -> Result<(), Infallible> {
+                called = Some((name.to_owned(), index));
+                Ok(())
+            })
+            .await
+            .unwrap();
+        assert_eq!(called, Some(("ovgwac120003".to_owned(), leg.ifindex)));
+        let netns = netlink.netns_id(&spec.netns).await.unwrap();
+        assert_eq!(leg.difference(&spec, netns), None, "{leg:?}");
+        assert!(!leg.up && !leg.peer.as_ref().unwrap().up, "down until it is activated");
+        let device = host.sh("ip -d link show dev ovgwac120003");
+        assert!(device.contains("isolated on"), "before it is up: {device}");
+        assert!(!web.sh("ip route").contains("default"));
+
+        netlink.activate_leg(&spec).await.unwrap();
+        netlink.activate_leg(&spec).await.unwrap();
+        let legs = netlink.legs().await.unwrap();
+        let [leg] = &legs[..] else { panic!("{legs:?}") };
+        assert!(leg.is_active() && leg.address == FIRST, "{leg:?}");
+        assert_eq!(leg.difference(&spec, netns), None);
+        let renamed = ObservedLeg { mtu: 1400, ..leg.clone() };
+        assert_eq!(renamed.difference(&spec, netns), Some("the MTU differs"));
+    });
+    let inside = web.sh("ip addr show dev eth1");
+    for part in ["mtu 1500", "02:42:ac:12:00:03", "inet 172.18.0.3/16", "UP"] {
+        assert!(inside.contains(part), "{part} in {inside}");
+    }
+    assert!(!inside.contains("inet6"), "{inside}");
+    assert!(web.sh("ip route").contains("default via 172.18.0.1 dev eth1"));
+    assert!(web.sh("ip link show lo").contains(",UP"), "127.0.0.11 is there");
+    let outside = host.sh("ip -d link show dev ovgwac120003; ip addr show dev ovgwac120003");
+    for part in
+        ["alias overlay:gateway:172.18.0.3", "master ov_gwbridge", "isolated on", "mtu 1500"]
+    {
+        assert!(outside.contains(part), "{part} in {outside}");
+    }
+    assert!(!outside.contains("inet"), "{outside}");
+    host.sh("ping -c 1 -W 5 172.18.0.3");
+    web.sh("ping -c 1 -W 5 172.18.0.1");
+
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.delete_leg(&leg_name(FIRST)).await.unwrap();
+        netlink.delete_leg(&leg_name(FIRST)).await.unwrap();
+        assert_eq!(netlink.legs().await.unwrap(), []);
+        netlink.remove_gateway_bridge().await.unwrap();
+    });
+    assert_eq!(host.sh("ip addr; ip route"), host_before);
+    web.sh("ip link set lo down");
+    assert_eq!(web.sh("ip addr show lo; ip route"), web_before);
+    assert!(!web.succeeds("ip link show eth1"));
+}
+
+#[test]
+fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
+    if skip() {
+        return;
+    }
+    let (host, web, db) = (Netns::new("host"), Netns::new("web"), Netns::new("db"));
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        bring_up(&netlink, &spec(&web, FIRST)).await;
+        bring_up(&netlink, &spec(&db, SECOND)).await;
+        // ARP on the link: no answer can come by way of the host.
+        let asks = "arping -q -c 1 -w 2 -I eth1 172.18.0.4";
+        assert!(!web.succeeds(asks));
+        host.sh("ip link set ovgwac120003 type bridge_slave isolated off");
+        host.sh("ip link set ovgwac120004 type bridge_slave isolated off");
+        assert!(web.succeeds(asks), "what it is for");
+
+        // Another pass puts it right, also where somebody took a leg out of the bridge.
+        host.sh("ip link set ovgwac120004 nomaster");
+        let netlink = with_bridge().await;
+        for name in ["ovgwac120003", "ovgwac120004"] {
+            let seen = host.sh(&format!("ip -d link show dev {name}"));
+            assert!(seen.contains("master ov_gwbridge") && seen.contains("isolated on"), "{seen}");
+        }
+        assert!(!web.succeeds(asks));
+        host.sh("ping -c 1 -W 5 172.18.0.4");
+
+        // The bridge made anew takes them in.
+        host.sh("ip link del ov_gwbridge");
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
+        host.sh("ping -c 1 -W 5 172.18.0.4");
+    });
+}
+
+#[test]
+fn endpoints_share_a_namespace_and_one_leg() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let check = async |netlink: &Netlink| netlink.check_netns(&web.path(), true).await;
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let make = async |spec: &PortSpec| {
+            let made = netlink.create_port(spec, ready).await.unwrap();
+            netlink.activate_port(spec).await.unwrap();
+            made.peer.unwrap().ifname
+        };
+        assert_eq!(make(&port(7, 16, &web)).await, "eth0");
+        check(&netlink).await.expect("an eth0 of ours is no obstacle");
+        assert_eq!(make(&port(8, 17, &web)).await, "eth2", "eth1 is kept for the gateway leg");
+        bring_up(&netlink, &spec(&web, FIRST)).await;
+        check(&netlink).await.expect("nor is an eth1 of ours");
+        assert_eq!(make(&port(9, 18, &web)).await, "eth3");
+
+        let (ports, legs) = netlink.observe().await.unwrap();
+        assert_eq!(ports, netlink.ports().await.unwrap());
+        assert_eq!(legs, netlink.legs().await.unwrap());
+        let netns = netlink.netns_id(&web.path()).await.unwrap();
+        let seen: Vec<_> = ports.iter().map(|port| (port.endpoint, port.is_active())).collect();
+        assert_eq!(seen, [(7, true), (8, true), (9, true)]);
+        for (observed, host_part) in ports.iter().zip(16..) {
+            assert_eq!(observed.difference(&port(observed.endpoint, host_part, &web), netns), None);
+        }
+        assert_eq!(legs[0].difference(&spec(&web, FIRST), netns), None);
+
+        // A namespace has one leg: the second is refused, the first stays.
+        let error = netlink.create_leg(&spec(&web, SECOND), ready).await.unwrap_err();
+        assert!(error.to_string().contains("already has an interface eth1"), "{error}");
+        assert_eq!(netlink.legs().await.unwrap(), legs);
+
+        netlink.delete_port(&ports[0].ifname).await.unwrap();
+        check(&netlink).await.unwrap();
+        assert_eq!(make(&port(10, 19, &web)).await, "eth0", "the first that is free");
+    });
+}
+
+fn port(endpoint: u64, host_part: u8, netns: &Netns) -> PortSpec {
+    PortSpec { address: Ipv4Addr::new(172, 16, host_part, 2), ..port_spec(endpoint, netns) }
+}
+
+#[test]
+fn a_namespace_keeps_the_default_route_that_it_has() {
+    if skip() {
+        return;
+    }
+    let (host, web, uplink) = (Netns::new("host"), Netns::new("web"), Netns::new("uplink"));
+    web.join("wan0", &uplink, "wan0");
+    web.sh("ip addr add 192.0.2.2/24 dev wan0; ip route add default via 192.0.2.1 metric 500");
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active());
+    });
+    let routes = web.sh("ip route");
+    assert_eq!(routes.matches("default").count(), 1, "{routes}");
+    assert!(routes.contains("default via 192.0.2.1 dev wan0"), "{routes}");
+    // The address of the leg is reached all the same: the bridge is on its link.
+    host.sh("ping -c 1 -W 5 172.18.0.3");
+}
+
+#[test]
+fn a_foreign_eth1_is_refused_where_a_leg_is_needed() {
+    if skip() {
+        return;
+    }
+    let (host, web, other) = (Netns::new("host"), Netns::new("web"), Netns::new("other"));
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let leg = netlink.create_leg(&spec(&other, SECOND), ready).await.unwrap();
+        let index = leg.peer.unwrap().ifindex;
+        web.sh(&format!("ip link add eth1 index {index} type bridge"));
+        let before = web.sh("ip -o link");
+        let check = async || netlink.check_netns(&web.path(), true).await.unwrap_err();
+        let error = check().await;
+        assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
+        assert!(error.to_string().contains("eth1"), "{error}");
+        netlink.check_netns(&web.path(), false).await.expect("an --internal network needs none");
+        let error = netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap_err();
+        assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
+        assert_eq!(netlink.leg(FIRST).await.unwrap(), None);
+        // Nor does it pass for ours because others are: one beside it, and one of its index elsewhere.
+        netlink.create_port(&port_spec(7, &web), ready).await.unwrap();
+        assert!(matches!(check().await, PortError::InterfaceExists { .. }));
+        netlink.delete_port("ovp7").await.unwrap();
+        assert_eq!(web.sh("ip -o link"), before);
+    });
+}
+
+#[test]
+fn a_leg_that_can_not_be_made_leaves_nothing() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(&web, FIRST);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let error = netlink.create_leg(&spec, ready).await.unwrap_err();
+        assert!(matches!(error, PortError::NoGatewayBridge), "{error:?}");
+        let netlink = with_bridge().await;
+        let fail = |_: &str, _| Err("no room in the map");
+        let error = netlink.create_leg(&spec, fail).await.unwrap_err();
+        assert!(matches!(error, PortError::Attach(_)), "{error:?}");
+        let nowhere = LegSpec { netns: Path::new("ovk-no-such").to_owned(), ..spec.clone() };
+        let error = netlink.create_leg(&nowhere, ready).await.unwrap_err();
+        assert!(matches!(error, PortError::NoNamespace(_)), "{error:?}");
+        assert_eq!(netlink.legs().await.unwrap(), []);
+    });
+    assert!(!host.succeeds("ip link show ovgwac120003"));
+    assert!(!web.succeeds("ip link show eth1"));
+}
+
+#[test]
+fn what_a_killed_controller_left_of_a_leg_is_replaced() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let group = u32::from_be_bytes(*b"ovly");
+    host.sh(&format!(
+        "ip link add ovgwac120003 group {group} type veth peer name eth1 netns {}",
+        web.name
+    ));
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let underlay = overlay_ctl::netlink::Underlay {
+            ifindex: 1,
+            name: "lo".to_owned(),
+            address: Ipv4Addr::new(10, 0, 0, 1),
+            mtu: MTU,
+        };
+        // Their prefix begins with the other's: neither takes the half-made leg for its own.
+        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
+        netlink.ensure_barrier().await.unwrap();
+        assert!(!host.sh("ip link show dev ovgwac120003").contains("ovbarrier"));
+        let legs = netlink.legs().await.unwrap();
+        let [half] = &legs[..] else { panic!("it is seen, so that it does not stay: {legs:?}") };
+        assert_eq!((half.address, half.up), (FIRST, false));
+        assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active());
+    });
+}
+
+#[test]
+fn a_foreign_device_with_a_legs_name_is_left_alone() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    host.sh("ip link add ovgwac120003 type veth peer name ovgwac120004");
+    host.sh("ip link set ovgwac120004 alias overlay:gateway:172.18.0.3");
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let before = host.sh("ip -o link show");
+        assert_eq!(netlink.legs().await.unwrap(), []);
+        for name in ["ovgwac120003", "ovgwac120004", "ov_gwbridge"] {
+            let error = netlink.delete_leg(name).await.unwrap_err();
+            assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        }
+        let error = netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap_err();
+        assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        with_bridge().await;
+        assert_eq!(host.sh("ip -o link show"), before, "nor taken into the bridge");
+    });
+    assert!(!web.succeeds("ip link show eth1"));
+}
+
+#[test]
+fn a_leg_goes_with_its_namespace_and_comes_back_with_the_next() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(&web, FIRST);
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let mut changes = netlink.changes().unwrap();
+        bring_up(&netlink, &spec).await;
+        let old = netlink.netns_id(&spec.netns).await.unwrap();
+        web.remake();
+        tell_until(&mut changes, async || netlink.leg(FIRST).await.unwrap().is_none()).await;
+        let error = netlink.activate_leg(&spec).await.unwrap_err();
+        assert!(matches!(error, PortError::Gone(_)), "{error:?}");
+        let leg = bring_up(&netlink, &spec).await;
+        let new = netlink.netns_id(&spec.netns).await.unwrap();
+        assert_eq!(leg.difference(&spec, new), None, "after {old:?}");
+        host.sh("ping -c 1 -W 5 172.18.0.3");
+    });
+}
+
+#[test]
+fn a_leg_of_a_namespace_that_lost_its_name_is_not_raised_in_its_successor() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(&web, FIRST);
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let index = netlink.create_leg(&spec, ready).await.unwrap().peer.unwrap().ifindex;
+        // A process still lives in the old one.
+        let _old = std::fs::File::open(web.path()).unwrap();
+        web.remake();
+        web.sh(&format!("ip link add eth1 index {index} type bridge"));
+        let error = netlink.activate_leg(&spec).await.unwrap_err();
+        assert!(matches!(error, PortError::Gone(_)), "{error:?}");
+        assert!(!web.sh("ip -o link show eth1").contains(",UP"), "another's, of the same index");
+    });
+}
+
+#[test]
+fn the_loopback_is_raised() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let up = || web.sh("ip link show lo").contains(",UP");
+    web.sh("ip link set lo down");
+    host.block_on(|| async {
+        Netlink::raise_loopback(&web.path()).await.unwrap();
+        assert!(up());
+        Netlink::raise_loopback(&web.path()).await.unwrap();
+        web.sh("ip link set lo down");
+        let netlink = Netlink::open().await.unwrap();
+        let port = port_spec(7, &web);
+        netlink.create_port(&port, ready).await.unwrap();
+        netlink.activate_port(&port).await.unwrap();
+        let error = Netlink::raise_loopback(Path::new("ovk-no-such")).await.unwrap_err();
+        assert!(matches!(error, PortError::NoNamespace(_)), "{error:?}");
+    });
+    assert!(up(), "with the first interface");
+}
+
+#[test]
+fn a_full_bridge_is_said_to_be_full() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        // BR_MAX_PORTS: 1,023.
+        host.sh("for i in $(seq 512); do \
+               echo link add v$i master ov_gwbridge type veth peer name w$i; \
+               [ $i = 512 ] || echo link set w$i master ov_gwbridge; \
+             done | ip -batch -");
+        let error = netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap_err();
+        assert!(matches!(error, PortError::GatewayBridgeFull), "{error:?}");
+        host.sh("ip link del v1");
+        assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active(), "there is room again");
+        netlink.delete_leg(&leg_name(FIRST)).await.unwrap();
+    });
+    assert!(!host.succeeds("ip link show ovgwac120003"));
+    assert!(!web.succeeds("ip link show eth1"));
+}

@@ -1,0 +1,49 @@
+//! The gateway bridge knows for good which port has a leg's MAC.
+
+use std::{convert::Infallible, net::Ipv4Addr};
+
+use overlay_ctl::netlink::{GATEWAY_BRIDGE, LegSpec, Netlink};
+
+use crate::lab::{Netns, skip};
+
+/// What the bridge says of the leg's MAC.
+fn station(host: &Netns, leg: &str, mac: &str) -> Option<String> {
+    let table = host.sh(&format!("bridge fdb show dev {leg}"));
+    table.lines().find(|line| line.starts_with(mac)).map(|line| line.trim().to_owned())
+}
+
+#[test]
+fn a_leg_is_never_forgotten_by_its_bridge() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let subnet = "172.18.0.0/16".parse().unwrap();
+    let mac = "02:42:ac:12:00:03";
+    let spec = LegSpec {
+        netns: web.name.clone().into(),
+        address: Ipv4Addr::new(172, 18, 0, 3),
+        prefix: 16,
+        mac: [2, 0x42, 172, 18, 0, 3],
+        gateway: Ipv4Addr::new(172, 18, 0, 1),
+        mtu: 1500,
+    };
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let bridge = netlink.ensure_gateway_bridge(subnet, 1500).await.unwrap();
+        let attach = |_: &str, _: u32| -> Result<(), Infallible> { Ok(()) };
+        let leg = netlink.create_leg(&spec, attach).await.unwrap();
+        assert_eq!(leg.bridge, bridge.ifindex);
+        let known = Some(format!("{mac} master {GATEWAY_BRIDGE} static"));
+        assert_eq!(station(&host, &leg.ifname, mac), known);
+
+        // Out of the bridge by somebody's hand, and put back.
+        host.sh(&format!("ip link set {} nomaster", leg.ifname));
+        assert_eq!(station(&host, &leg.ifname, mac), None);
+        assert_eq!(netlink.leg(spec.address).await.unwrap().unwrap().bridge, 0);
+        netlink.ensure_gateway_bridge(subnet, 1500).await.unwrap();
+        assert_eq!(station(&host, &leg.ifname, mac), known);
+        netlink.delete_leg(&leg.ifname).await.unwrap();
+        netlink.remove_gateway_bridge().await.unwrap();
+    });
+}

@@ -1,0 +1,100 @@
+//! Clients of a [`mirror`](super::mirror) that go on asking while something else happens, and miss no
+//! failure.
+
+use std::{
+    net::{IpAddr, SocketAddrV4},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, bail};
+
+use super::{mirror::Connection, netns::Netns};
+
+/// Well above what TCP needs to send a lost segment again a few times.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One client that keeps its connection open, and one that opens another for each question.
+#[derive(Debug)]
+pub struct Clients {
+    stop: Arc<AtomicBool>,
+    lasting: JoinHandle<Asked>,
+    fleeting: JoinHandle<Asked>,
+}
+
+/// What came of a client's questions.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Questions answered.
+    pub answered: usize,
+    /// What went wrong with the others.
+    pub failed: Vec<String>,
+    /// The longest that one took, answered or not.
+    pub longest: Duration,
+    /// Addresses that the server saw.
+    pub seen: Vec<IpAddr>,
+}
+
+impl Clients {
+    /// Both, from inside a namespace, one question after another each.
+    pub fn start(netns: &Netns, server: SocketAddrV4) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut kept = netns.enter(|| Connection::open(server, PATIENCE))?;
+        // The server has accepted: what happens from now on happens to an open connection.
+        kept.ask()?;
+        let (seen, from) = (Arc::clone(&stop), netns.clone());
+        let fleeting = thread::spawn(move || {
+            let asked =
+                from.enter(|| Ok(ask_until(&seen, || Connection::open(server, PATIENCE)?.ask())));
+            asked.unwrap_or_else(|error| Asked {
+                failed: vec![format!("{error:#}")],
+                ..Asked::default()
+            })
+        });
+        let seen = Arc::clone(&stop);
+        let lasting = thread::spawn(move || ask_until(&seen, || kept.ask()));
+        Ok(Self { stop, lasting, fleeting })
+    }
+
+    /// Ends both: the one that kept its connection, and the one that did not.
+    pub fn stop(self) -> Result<(Asked, Asked)> {
+        self.stop.store(true, Ordering::Relaxed);
+        let gone = |_| anyhow!("a client panicked");
+        Ok((self.lasting.join().map_err(gone)?, self.fleeting.join().map_err(gone)?))
+    }
+}
+
+impl Asked {
+    /// Fails unless all of many questions were answered.
+    pub fn none_failed(&self) -> Result<()> {
+        if !self.failed.is_empty() || self.answered < 20 {
+            bail!("{} answered, longest {:?}: {:?}", self.answered, self.longest, self.failed);
+        }
+        Ok(())
+    }
+}
+
+fn ask_until(stop: &AtomicBool, mut ask: impl FnMut() -> Result<IpAddr>) -> Asked {
+    // As fast as it gets would fill the machine and the connection table with one test.
+    const PACE: Duration = Duration::from_millis(5);
+    let mut asked = Asked::default();
+    while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        match ask() {
+            Ok(seen) => {
+                asked.answered += 1;
+                if !asked.seen.contains(&seen) {
+                    asked.seen.push(seen);
+                }
+            }
+            Err(error) => asked.failed.push(format!("{error:#}")),
+        }
+        asked.longest = asked.longest.max(begun.elapsed());
+        thread::sleep(PACE.saturating_sub(begun.elapsed()));
+    }
+    asked
+}

@@ -1,0 +1,108 @@
+//! Frames that no stack would send.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, VlanId};
+
+/// In each of these frames, so that it is recognised wherever it comes out.
+pub(crate) const MARK: &str = "never-to-be-heard";
+
+/// Who is on an Ethernet: a MAC and an address.
+#[derive(Clone, Copy)]
+pub(crate) struct Party {
+    pub(crate) mac: [u8; 6],
+    pub(crate) ip: Ipv4Addr,
+}
+
+pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
+
+impl Party {
+    /// From a MAC as `ip` prints it.
+    pub(crate) fn new(mac: &str, ip: Ipv4Addr) -> Result<Self> {
+        let bytes: Vec<u8> = mac
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("the MAC {mac}"))?;
+        Ok(Self { mac: bytes.try_into().ok().context("six bytes")?, ip })
+    }
+
+    /// The same address behind another MAC.
+    pub(crate) fn behind(self, mac: [u8; 6]) -> Self {
+        Self { mac, ..self }
+    }
+
+    /// The same MAC with another address.
+    pub(crate) fn with(self, ip: impl Into<Ipv4Addr>) -> Self {
+        Self { ip: ip.into(), ..self }
+    }
+}
+
+/// A UDP datagram.
+pub(crate) fn udp(from: Party, to: Party, port: u16) -> Vec<u8> {
+    let packet = PacketBuilder::ethernet2(from.mac, to.mac)
+        .ipv4(from.ip.octets(), to.ip.octets(), 64)
+        .udp(40_000, port);
+    write(|bytes| packet.write(bytes, MARK.as_bytes()))
+}
+
+/// What opens a TCP connection, with data on it.
+pub(crate) fn syn(from: Party, to: Party, port: u16) -> Vec<u8> {
+    let packet = PacketBuilder::ethernet2(from.mac, to.mac)
+        .ipv4(from.ip.octets(), to.ip.octets(), 64)
+        .tcp(40_000, port, 1, 1024)
+        .syn();
+    write(|bytes| packet.write(bytes, MARK.as_bytes()))
+}
+
+/// The same as [`udp`], tagged.
+pub(crate) fn tagged(from: Party, to: Party, port: u16) -> Vec<u8> {
+    let packet = PacketBuilder::ethernet2(from.mac, to.mac)
+        .single_vlan(VlanId::ZERO)
+        .ipv4(from.ip.octets(), to.ip.octets(), 64)
+        .udp(40_000, port);
+    write(|bytes| packet.write(bytes, MARK.as_bytes()))
+}
+
+/// To all nodes of the link.
+pub(crate) fn ipv6(from: Party) -> Vec<u8> {
+    let packet = PacketBuilder::ethernet2(from.mac, [0x33, 0x33, 0, 0, 0, 1])
+        .ipv6(
+            [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            64,
+        )
+        .udp(40_000, 5353);
+    write(|bytes| packet.write(bytes, MARK.as_bytes()))
+}
+
+/// ARP from `sender` about `target`, in a frame to `to`.
+pub(crate) fn arp(
+    operation: ArpOperation,
+    sender: Party,
+    target: Party,
+    to: [u8; 6],
+) -> Result<Vec<u8>> {
+    let arp = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        operation,
+        &sender.mac,
+        &sender.ip.octets(),
+        &target.mac,
+        &target.ip.octets(),
+    )?;
+    let packet = PacketBuilder::ethernet2(sender.mac, to).arp(arp);
+    let mut frame = Vec::new();
+    packet.write(&mut frame)?;
+    // Behind the packet, where Ethernet pads.
+    frame.extend(MARK.as_bytes());
+    Ok(frame)
+}
+
+fn write<E: std::fmt::Debug>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&mut bytes).expect("memory takes every byte");
+    bytes
+}

@@ -1,0 +1,279 @@
+//! Names, as `dig` and the C library see them.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use overlay_lab::{
+    Netns, command, dns, eventually, netns_files,
+    outside::{LONG_NAME, LONG_TEXTS, MUTE_DOMAIN, OUTSIDE_NAME, RESOLVER_TIMEOUT_S},
+};
+
+use crate::support::{Endpoint, OUTSIDE, World, attach, attach_to, leg, scenario};
+
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// As a program inside would, by the C library and the namespace's own resolv.conf.
+fn getent(netns: &Netns, name: &str) -> Result<String> {
+    let mut getent = Command::new("ip");
+    getent.args(["netns", "exec", netns.name(), "getent", "ahostsv4", name]);
+    command::run(&mut getent, Duration::from_secs(20))
+}
+
+fn reverse(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+}
+
+#[test]
+fn endpoints_have_names() {
+    scenario(OUTSIDE, |lab| {
+        let world = World::build(lab)?;
+        let [h1, h2] = &world.hosts;
+        h1.overlay(&["network", "create", "other", "--subnet", "10.1.0.0/24"])?;
+        let web1 = attach(lab, h1, "web1", &[])?;
+        let web2 = attach(lab, h2, "web2", &["--alias", "app", "--alias", "db"])?;
+        let web3 = attach(lab, h1, "web3", &["--alias", "app"])?;
+        let stranger = attach_to("other", h1, "stranger", lab.container("stranger")?, &[])?;
+        let (two, three) = (web2.address.to_string(), web3.address.to_string());
+
+        let inside = &web1.netns;
+        for name in ["web2", "web2.", "web2.myoverlay", "WEB2.MyOverlay", "db", "db.myoverlay"] {
+            inside.dig(&[name, "A"])?.is(&[&two])?;
+            let by_tcp = inside.dig(&["+tcp", name, "A"])?;
+            by_tcp.is(&[&two])?;
+            ensure!(by_tcp.tcp, "{by_tcp:?}");
+        }
+        // EDNS is answered where it is spoken, and only there.
+        let edns = inside.dig(&["+edns=0", "+bufsize=4096", "web2"])?;
+        ensure!(edns.edns && edns.status == "NOERROR", "{edns:?}");
+        let plain = inside.dig(&["+noedns", "web2"])?;
+        ensure!(!plain.edns && plain.status == "NOERROR", "{plain:?}");
+        ensure!(plain.flags.iter().any(|flag| flag == "ra"), "{plain:?}");
+
+        // A shared alias: all of them, each of them first at times.
+        let mut first = BTreeSet::new();
+        for _ in 0..16 {
+            let answer = inside.dig(&["app", "A"])?;
+            answer.is(&[&two, &three])?;
+            first.insert(answer.records[0].clone());
+        }
+        ensure!(first.len() == 2, "always {first:?} first");
+
+        inside.dig(&[&reverse(web2.address), "PTR"])?.is(&["web2.myoverlay."])?;
+        for name in ["web2", "web2.myoverlay", "app"] {
+            inside.dig(&[name, "AAAA"])?.is_empty("NOERROR")?;
+        }
+        // Names of its own networks only.
+        stranger.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
+        stranger.netns.dig(&["web2.myoverlay"])?.is_empty("NXDOMAIN")?;
+        stranger.netns.dig(&[&reverse(web2.address), "PTR"])?.is_empty("NXDOMAIN")?;
+        inside.dig(&["stranger"])?.is_empty("NXDOMAIN")?;
+        inside.dig(&["stranger.other"])?;
+        // On both networks: the names of both.
+        let both = attach_to("other", h1, "both", web1.netns.clone(), &[])?;
+        inside.dig(&["stranger"])?.is(&[&stranger.address.to_string()])?;
+        inside.dig(&["web2"])?.is(&[&two])?;
+        stranger.netns.dig(&["both"])?.is(&[&both.address.to_string()])?;
+        drop(web3);
+        Ok(())
+    });
+}
+
+#[test]
+fn other_names_are_the_hosts_resolvers_business() {
+    scenario(OUTSIDE, |lab| {
+        let (world, _) = World::bare(lab)?;
+        let ([h1, h2], outside) = (&world.hosts, &world.outside);
+        // h2's own resolver stands on its loopback, as many hosts' does; the first that it names is dead.
+        let knows = "--host-record=here.example.test,198.51.100.8";
+        lab.adopt(dns::serve(&h2.netns, Ipv4Addr::LOCALHOST, &[knows])?);
+        let own = lab.folder().join("resolv-h2.conf");
+        let dead = h2.address;
+        fs::write(
+            &own,
+            format!("nameserver {dead}\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n"),
+        )?;
+        h1.start_node(&["--resolv-conf", &world.resolv_conf()])?;
+        let own = own.display().to_string();
+        h2.start_node(&["--resolv-conf", &own, "--join", &h1.listen()])?;
+        crate::support::create_network(h1)?;
+        let web1 = attach(lab, h1, "web1", &[])?;
+        let web2 = attach(lab, h2, "web2", &[])?;
+        let inside = &web1.netns;
+
+        let (name, address) = OUTSIDE_NAME;
+        inside.dig(&[name])?.is(&[address])?;
+        inside.dig(&["+tcp", name])?.is(&[address])?;
+        let from = format!("query[A] {name} from {}", h1.address);
+        ensure!(outside.dns.log().contains(&from), "not {from}: {}", outside.dns.log());
+        web2.netns.dig(&["here.example.test"])?.is(&["198.51.100.8"])?;
+        inside.dig(&["nosuch.example.test"])?.is_empty("NXDOMAIN")?;
+        inside.dig(&[name, "AAAA"])?.is_empty("NOERROR")?;
+        // Too long for a datagram: cut, said so, and whole by TCP.
+        let cut = inside.dig(&["+ignore", "+bufsize=1232", LONG_NAME, "TXT"])?;
+        ensure!(cut.flags.iter().any(|flag| flag == "tc"), "{cut:?}");
+        let whole = inside.dig(&[LONG_NAME, "TXT"])?;
+        let texts: usize = whole.records.iter().map(|r| r.split_whitespace().count()).sum();
+        ensure!(whole.tcp && texts == LONG_TEXTS, "{texts} texts, by TCP: {}", whole.tcp);
+
+        // A single label is an endpoint or nothing, and nobody else hears of it.
+        let nothing = inside.dig(&["nosuch"])?;
+        nothing.is_empty("NXDOMAIN")?;
+        ensure!(nothing.took < AT_ONCE, "{nothing:?}");
+        inside.dig(&[&format!("nosuch{}", "."), "AAAA"])?.is_empty("NXDOMAIN")?;
+        ensure!(!outside.dns.log().contains("] nosuch from"), "{}", outside.dns.log());
+
+        // A resolver that gets no answer: SERVFAIL in its time, never a hang.
+        for transport in ["+notcp", "+tcp"] {
+            let failed = inside.dig(&[transport, &format!("a.{MUTE_DOMAIN}")])?;
+            failed.is_empty("SERVFAIL")?;
+            let patience = Duration::from_secs(RESOLVER_TIMEOUT_S) + Duration::from_secs(1);
+            ensure!(failed.took <= patience, "{failed:?}");
+        }
+        // No resolver at all, and none that is reached.
+        for content in ["", "nameserver 192.0.2.99\noptions timeout:1 attempts:1\n"] {
+            h1.stop()?;
+            fs::write(&outside.resolv_conf, content)?;
+            h1.restart()?;
+            let failed = eventually("names are answered again", Duration::from_secs(5), || {
+                inside.dig(&[name])
+            })?;
+            failed.is_empty("SERVFAIL").with_context(|| content.to_owned())?;
+            ensure!(failed.took <= Duration::from_secs(3), "{failed:?}");
+            inside.dig(&["web2"])?.is(&[&web2.address.to_string()])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_namespace_finds_its_resolver() {
+    scenario(OUTSIDE, |lab| {
+        let world = World::build(lab)?;
+        let [h1, h2] = &world.hosts;
+        let files = || netns_files(lab.prefix());
+        ensure!(files()?.is_empty(), "{:?}", files()?);
+        // Somebody's own is left alone.
+        let own = lab.container("own")?;
+        let folder = Path::new("/etc/netns").join(own.name());
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("resolv.conf"), "nameserver 203.0.113.10\n")?;
+        let before = files()?;
+
+        let web1 = attach(lab, h1, "web1", &[])?;
+        let web2 = attach(lab, h2, "web2", &["--alias", "app"])?;
+        let stays = attach_to("myoverlay", h1, "stays", own.clone(), &[])?;
+        let path = Path::new("/etc/netns").join(web1.netns.name()).join("resolv.conf");
+        let content = fs::read_to_string(&path)?;
+        ensure!(content.lines().any(|line| line == "nameserver 127.0.0.11"), "{content}");
+        for name in ["web2", "web2.myoverlay", "app"] {
+            let found = getent(&web1.netns, name)?;
+            ensure!(found.starts_with(&web2.address.to_string()), "{name}: {found}");
+        }
+        let found = getent(&web1.netns, OUTSIDE_NAME.0)?;
+        ensure!(found.starts_with(OUTSIDE_NAME.1), "{found}");
+        let begun = Instant::now();
+        ensure!(getent(&web1.netns, "nosuch").is_err());
+        ensure!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let kept = fs::read_to_string(folder.join("resolv.conf"))?;
+        ensure!(kept == "nameserver 203.0.113.10\n", "{kept}");
+        own.dig(&["web2"])?.is(&[&web2.address.to_string()])?;
+
+        // A second endpoint of the namespace needs it as well.
+        h1.overlay(&["network", "create", "other", "--subnet", "10.1.0.0/24"])?;
+        attach_to("other", h1, "second", web1.netns.clone(), &[])?;
+        h1.overlay(&["endpoint", "rm", "web1"])?;
+        ensure!(path.exists(), "{} is gone", path.display());
+        // A name of a network that it has left is none of its names.
+        web1.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
+        h1.overlay(&["endpoint", "rm", "second", "stays"])?;
+        h2.overlay(&["endpoint", "rm", "web2"])?;
+        drop(stays);
+        eventually("the files are as before", Duration::from_secs(5), || {
+            let now = files()?;
+            if now == before { Ok(()) } else { bail!("{now:?}") }
+        })?;
+        ensure!(web1.netns.dig_at(Ipv4Addr::new(127, 0, 0, 11), &["+time=1", "web2"]).is_err());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_name_is_there_as_long_as_the_data_path_has_its_endpoint() {
+    scenario(OUTSIDE, |lab| {
+        let world = World::build(lab)?;
+        let [h1, h2] = &world.hosts;
+        let web1 = attach(lab, h1, "web1", &[])?;
+        let near = attach(lab, h1, "near", &[])?;
+        web1.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
+        // When creating returns it is there, on the other node as well.
+        let web2 = attach(lab, h2, "web2", &[])?;
+        web1.netns.dig(&["web2"])?.is(&[&web2.address.to_string()])?;
+        web2.netns.dig(&["web1"])?.is(&[&web1.address.to_string()])?;
+        h2.overlay(&["endpoint", "rm", "web2"])?;
+        web1.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
+        web1.netns.dig(&[&reverse(web2.address), "PTR"])?.is_empty("NXDOMAIN")?;
+
+        // Where nobody waits, the name is no sooner there than the endpoint is in the maps.
+        let netns = lab.container("web3")?;
+        let create = ["endpoint", "create", "web3", "--network", "myoverlay", "--no-wait"];
+        h2.overlay(&[&create[..], &["--netns", netns.name()]].concat())?;
+        let address = eventually("web3 has a name", Duration::from_secs(5), || {
+            let answer = web1.netns.dig(&["web3"])?;
+            answer.records.first().cloned().with_context(|| format!("{answer:?}"))
+        })?;
+        let neighbours: serde_json::Value = serde_json::from_str(&h1.map_dump("NEIGH")?)?;
+        let octets: Vec<u8> = address.parse::<Ipv4Addr>()?.octets().to_vec();
+        ensure!(holds(&neighbours, &octets), "{address} is not among {neighbours}");
+        h2.overlay(&["endpoint", "rm", "web3", "--no-wait"])?;
+        eventually("web3 has no name", Duration::from_secs(5), || {
+            web1.netns.dig(&["web3"])?.is_empty("NXDOMAIN")
+        })?;
+
+        names_outlive_the_controller(&world, &web1, &near)
+    });
+}
+
+/// Whether an array of these numbers, as the last ones, is anywhere in there.
+fn holds(value: &serde_json::Value, octets: &[u8]) -> bool {
+    match value {
+        serde_json::Value::Array(values) => {
+            let bytes: Vec<u8> = values.iter().filter_map(byte).collect();
+            bytes.ends_with(octets) || values.iter().any(|value| holds(value, octets))
+        }
+        serde_json::Value::Object(fields) => fields.values().any(|value| holds(value, octets)),
+        _ => false,
+    }
+}
+
+/// bpftool prints a byte as a number or as "0xac".
+fn byte(value: &serde_json::Value) -> Option<u8> {
+    match value {
+        serde_json::Value::Number(number) => number.as_u64()?.try_into().ok(),
+        serde_json::Value::String(text) => u8::from_str_radix(text.strip_prefix("0x")?, 16).ok(),
+        _ => None,
+    }
+}
+
+fn names_outlive_the_controller(world: &World, web1: &Endpoint, near: &Endpoint) -> Result<()> {
+    let h1 = &world.hosts[0];
+    let before = leg(&web1.netns)?.address;
+    h1.kill9()?;
+    let begun = Instant::now();
+    h1.spawn_again()?;
+    eventually("names are answered again", Duration::from_secs(1), || {
+        web1.netns.dig(&["+time=1", "near"])?.is(&[&near.address.to_string()])
+    })
+    .with_context(|| format!("asked for {:?} since the start", begun.elapsed()))?;
+    h1.wait_until_serving()?;
+    web1.netns.dig(&[OUTSIDE_NAME.0])?.is(&[OUTSIDE_NAME.1])?;
+    ensure!(leg(&web1.netns)?.address == before, "the leg was renumbered");
+    Ok(())
+}
