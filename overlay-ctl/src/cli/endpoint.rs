@@ -77,29 +77,29 @@ pub(super) struct CreateArgs {
     /// Node that the namespace is on [default: the asked one]
     #[arg(long)]
     node: Option<String>,
-    /// Namespace to put its eth0 in: a name below /run/netns, or a path, on that node
+    /// Namespace to put its interfaces in: a name below /run/netns, or a path, on that node
     /// [default: a namespace that has the endpoint's name]
     #[arg(long, value_name = "NAME|PATH")]
     netns: Option<String>,
     /// Its address [default: the next free one of the network]
     #[arg(long)]
     ip: Option<Ipv4Addr>,
+    /// Another name that it answers to on its network; endpoints may share one. Repeatable
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+    /// A port that it serves, 80/tcp; a note, and what --publish-all publishes. Repeatable
+    #[arg(long, value_name = "PORT[/PROTO]", conflicts_with = "vtep")]
+    expose: Vec<EndpointPort>,
+    /// Publish a port of it at a port of its node: 8080:80, 127.0.0.1:8080:80/tcp, 53:53/udp, or 80
+    /// for a free one from 32768 up. PROTO is tcp, udp or sctp [default: tcp]. Repeatable
+    #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/PROTO]", conflicts_with = "vtep")]
+    publish: Vec<Publish>,
+    /// Publish each exposed port that no --publish names at a free port of its node
+    #[arg(short = 'P', long, conflicts_with = "vtep")]
+    publish_all: bool,
     /// It routes or bridges for others: it may send from addresses that are not its own
     #[arg(long)]
     forwards: bool,
-    /// Another name that it answers to on its network; endpoints may share one
-    #[arg(long = "alias", value_name = "NAME", conflicts_with = "vtep")]
-    aliases: Vec<String>,
-    /// A port that it serves: 80/tcp, 53/udp, 99/sctp
-    #[arg(long, value_name = "PORT[/PROTOCOL]", conflicts_with = "vtep")]
-    expose: Vec<EndpointPort>,
-    /// Let a port of its node lead to it: [[IP:]HOST-PORT:]PORT[/PROTOCOL]; a free one from 32768 up
-    /// where no HOST-PORT is given
-    #[arg(short, long, value_name = "PUBLISH", conflicts_with = "vtep")]
-    publish: Vec<Publish>,
-    /// Publish every exposed port at a free port of its node
-    #[arg(short = 'P', long, conflicts_with = "vtep")]
-    publish_all: bool,
     /// The endpoint is behind this VTEP, which is none of our nodes: a switch, a plain kernel
     /// VXLAN device. Needs --mac and --ip
     #[arg(long, value_name = "IP", requires_all = ["mac", "ip"], conflicts_with_all = ["netns", "node"])]
@@ -119,11 +119,11 @@ impl CreateArgs {
             node,
             netns,
             ip,
-            forwards,
             aliases,
             expose,
             publish,
             publish_all,
+            forwards,
             vtep,
             mac,
             wait,
@@ -134,10 +134,6 @@ impl CreateArgs {
             (None, None) => name.clone(),
         };
         Ok(CreateEndpointRequest {
-            aliases,
-            exposed: expose.iter().map(ToString::to_string).collect(),
-            publish: publish.iter().map(publish_request).collect(),
-            publish_all,
             name,
             network,
             node: node.unwrap_or_default(),
@@ -147,15 +143,19 @@ impl CreateArgs {
             mac: mac.map(|mac| mac.0).unwrap_or_default(),
             forwards,
             no_wait: wait.no_wait,
+            aliases,
+            exposed: expose.iter().map(ToString::to_string).collect(),
+            publish: publish.into_iter().map(wish).collect(),
+            publish_all,
             request_id: request_id(),
         })
     }
 }
 
-fn publish_request(publish: &Publish) -> PublishRequest {
-    let Publish { host, host_port, port } = publish;
+fn wish(wish: Publish) -> PublishRequest {
+    let Publish { host, host_port, port } = wish;
     PublishRequest {
-        host_ip: if host.is_unspecified() { String::new() } else { host.to_string() },
+        host_ip: host.to_string(),
         host_port: host_port.map_or(0, |port| port.get().into()),
         port: port.to_string(),
     }
@@ -317,36 +317,51 @@ mod tests {
             let args = format!("overlay endpoint create sw1 --network n {args}");
             assert_eq!(refusal(&args), kind, "{args}");
         }
-        for extra in ["--netns sw1", "--node host1"] {
+        assert_eq!(request(&format!("{all} --alias s")).aliases, ["s"], "it has names, too");
+        for extra in ["--netns sw1", "--node host1", "-p 80", "-P", "--expose 80"] {
             assert_eq!(refusal(&format!("{all} {extra}")), ErrorKind::ArgumentConflict, "{extra}");
         }
     }
 
     #[test]
-    fn ports_and_aliases_are_carried() {
-        let made = request(
-            "overlay endpoint create web1 --network n --alias www --alias w3 --expose 443 -p 127.0.0.1:8080:80 -p 53/udp -P",
+    fn names_and_ports_are_asked_for_as_written() {
+        let asked = request(
+            "overlay endpoint create web1 --network n --alias www --alias db --expose 80 \
+             --expose 53/udp -p 8080:80 -p 127.0.0.1::443 --publish 53:53/udp -P",
         );
-        assert_eq!(made.aliases, ["www", "w3"]);
-        assert_eq!(made.exposed, ["443/tcp"]);
-        assert!(made.publish_all);
-        let publish: Vec<_> = made
-            .publish
-            .iter()
-            .map(|p| (p.host_ip.as_str(), p.host_port, p.port.as_str()))
-            .collect();
-        assert_eq!(publish, [("127.0.0.1", 8080, "80/tcp"), ("", 0, "53/udp")]);
-        for bad in ["-p 80/icmp", "-p x:80", "-p 70000:80", "--expose 0", "-p 1.2.3:80:80"] {
-            let args = format!("overlay endpoint create web1 --network n {bad}");
-            assert_eq!(refusal(&args), ErrorKind::ValueValidation, "{bad}");
-        }
-        let foreign = "overlay endpoint create sw1 --network n --vtep 10.0.0.9 --mac 02:aa:00:00:00:09 --ip 172.16.16.9";
-        for extra in ["-p 80:80", "-P", "--expose 80", "--alias a"] {
-            assert_eq!(
-                refusal(&format!("{foreign} {extra}")),
-                ErrorKind::ArgumentConflict,
-                "{extra}"
-            );
+        assert_eq!(asked.aliases, ["www", "db"]);
+        assert_eq!(asked.exposed, ["80/tcp", "53/udp"]);
+        let publish = |host_ip: &str, host_port, port: &str| PublishRequest {
+            host_ip: host_ip.to_owned(),
+            host_port,
+            port: port.to_owned(),
+        };
+        assert_eq!(
+            asked.publish,
+            [
+                publish("0.0.0.0", 8080, "80/tcp"),
+                publish("127.0.0.1", 0, "443/tcp"),
+                publish("0.0.0.0", 53, "53/udp"),
+            ]
+        );
+        assert!(asked.publish_all);
+        let plain = request("overlay endpoint create web1 --network n");
+        assert!(plain.publish.is_empty() && plain.exposed.is_empty() && !plain.publish_all);
+    }
+
+    #[test]
+    fn malformed_ports_are_usage_errors_that_say_what_is_wrong() {
+        for (args, words) in [
+            ("-p 80:", "port \"\" is not a port from 1 to 65535"),
+            ("-p x:80", "host port \"x\" is not a port"),
+            ("-p 1.2.3:80:80", "host address \"1.2.3\" is not an IPv4 address"),
+            ("-p 80/icmp", "protocol \"icmp\" is none of tcp, udp, sctp"),
+            ("--expose 0", "port \"0\" is not a port"),
+        ] {
+            let line = format!("overlay endpoint create web1 --network n {args}");
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{args}");
+            assert!(error.to_string().contains(words), "{error}");
         }
     }
 

@@ -85,7 +85,16 @@ impl Networks for Service {
     }
 }
 
-/// Only creation: it always finds host2 behind.
+fn published() -> Vec<PublishedPort> {
+    let published = |port: &str, host_port| PublishedPort {
+        port: port.to_owned(),
+        host_ip: "0.0.0.0".to_owned(),
+        host_port,
+    };
+    vec![published("80/tcp", 32768), published("53/udp", 53)]
+}
+
+/// Creation always finds host2 behind.
 #[tonic::async_trait]
 impl Endpoints for Service {
     async fn create(
@@ -99,6 +108,7 @@ impl Endpoints for Service {
             node: "host1".to_owned(),
             address: "172.16.16.129/24".to_owned(),
             mac: "02:42:ac:10:10:81".to_owned(),
+            published: if request.publish_all { published() } else { Vec::new() },
             ..Endpoint::default()
         };
         let lagging_nodes = vec!["host2".to_owned()];
@@ -114,9 +124,13 @@ impl Endpoints for Service {
 
     async fn inspect(
         &self,
-        _request: Request<InspectEndpointRequest>,
+        request: Request<InspectEndpointRequest>,
     ) -> Result<Response<Endpoint>, Status> {
-        Err(Status::unimplemented(""))
+        let published = match request.into_inner().name.as_str() {
+            "web1" => published(),
+            _ => Vec::new(),
+        };
+        Ok(Response::new(Endpoint { published, ..Endpoint::default() }))
     }
 
     async fn remove(

@@ -76,7 +76,7 @@ enum Command {
     /// Create, show and remove endpoints
     #[command(subcommand)]
     Endpoint(endpoint::Command),
-    /// Show which ports of its node lead to an endpoint
+    /// Print which ports of its node lead to an endpoint, one a line; nothing where none does
     Port(port::PortArgs),
     /// Print dropped packets of the asked node as they happen, until interrupted
     Monitor,

@@ -1,17 +1,18 @@
-//! `overlay port …`
+//! `overlay port`
 
 use super::{
+    Format,
     client::{Client, DEADLINE, endpoints},
     error::Error,
     output::Output,
-    view,
+    view::{self, View as _},
 };
 use crate::proto::v1::InspectEndpointRequest;
 use clap::Args;
 
 #[derive(Debug, Args)]
 pub(super) struct PortArgs {
-    /// Its name
+    /// Name of the endpoint
     name: String,
     /// Its network; needed only where endpoints of several networks have the name
     #[arg(long, value_name = "NET")]
@@ -28,5 +29,11 @@ pub(super) async fn run(
     let endpoint = client
         .call(DEADLINE, request, async |channel, request| endpoints(channel).inspect(request).await)
         .await?;
-    output.print(&view::Ports::from(endpoint))
+    let ports: Vec<view::PublishedPort> = endpoint.published.into_iter().map(Into::into).collect();
+    match output.format() {
+        // No line at all where none is published, as Docker prints it.
+        Format::Table if ports.is_empty() => Ok(()),
+        Format::Table => output.line(&ports.text()),
+        Format::Json => output.print(&ports),
+    }
 }

@@ -49,7 +49,10 @@ fn global_options_go_before_or_after_the_verb() {
 #[tokio::test]
 async fn node_run_gets_its_defaults_and_the_socket() {
     let mut got = None;
-    let cli = parse("overlay node run --socket /tmp/s --join 10.0.0.1:7400 --underlay 10.0.0.2");
+    let cli = parse(
+        "overlay node run --socket /tmp/s --join 10.0.0.1:7400 --underlay 10.0.0.2 \
+         --gateway-subnet 172.20.0.0/16",
+    );
     let code = run(cli, async |args| {
         got = Some(args);
         Ok(())
@@ -61,6 +64,8 @@ async fn node_run_gets_its_defaults_and_the_socket() {
     assert_eq!(args.state_dir, Path::new("/var/lib/overlay"));
     assert_eq!(args.bpffs, Path::new("/sys/fs/bpf/overlay"));
     assert_eq!(args.vxlan_port, 4789);
+    assert_eq!(args.gateway_subnet, Some("172.20.0.0/16".parse().unwrap()));
+    assert_eq!(args.resolv_conf, Path::new("/etc/resolv.conf"));
     assert_eq!(args.underlay, Some(Underlay::Address("10.0.0.2".parse().unwrap())));
     assert_eq!(args.join, Some("10.0.0.1:7400".parse().unwrap()));
     assert_eq!((args.listen, args.metrics, args.token.as_deref()), (None, None, None));
@@ -87,6 +92,9 @@ fn usage_errors() {
         ("overlay node run --listen 7400", ErrorKind::ValueValidation),
         ("overlay node run --vxlan-port 0", ErrorKind::ValueValidation),
         ("overlay node run --token t", ErrorKind::MissingRequiredArgument),
+        ("overlay node run --gateway-subnet 172.18.0.1/16", ErrorKind::ValueValidation),
+        ("overlay node run --gateway-subnet 172.18.0.0/31", ErrorKind::ValueValidation),
+        ("overlay port", ErrorKind::MissingRequiredArgument),
         ("overlay network ls -o yaml", ErrorKind::InvalidValue),
         ("overlay token ls", ErrorKind::InvalidSubcommand),
     ] {
@@ -140,6 +148,30 @@ async fn lagging_nodes_are_a_warning_to_who_asked_to_wait() {
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(json["lagging_nodes"], serde_json::json!(["host2"]));
     assert_eq!(ran.stderr, "");
+}
+
+#[tokio::test]
+async fn ports_are_printed_as_docker_prints_them() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    let ran = overlay(&node.socket, "port web1 --network n").await;
+    assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, ""));
+    assert_eq!(ran.stdout, "80/tcp -> 0.0.0.0:32768\n53/udp -> 0.0.0.0:53\n");
+    let ran = overlay(&node.socket, "port web2").await;
+    assert_eq!((ran.done, ran.stdout.as_str(), ran.stderr.as_str()), (Done::All, "", ""));
+
+    let json = overlay(&node.socket, "port web1 -o json").await.stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let first = serde_json::json!({"port": "80/tcp", "host_ip": "0.0.0.0", "host_port": 32768});
+    assert_eq!(json[0], first);
+    assert_eq!(overlay(&node.socket, "port web2 -o json").await.stdout, "[]\n");
+
+    let ran = overlay(&node.socket, "endpoint create web1 --network myoverlay -P").await;
+    assert_eq!(
+        ran.stdout,
+        "web1: 172.16.16.129/24, 02:42:ac:10:10:81, myoverlay on host1, \
+         80/tcp -> 0.0.0.0:32768, 53/udp -> 0.0.0.0:53\n"
+    );
 }
 
 #[tokio::test]

@@ -158,8 +158,8 @@ impl<K: Kernel> Reconciler<K> {
             tracing::info!(device = %device.ifname, reason, "device removed");
         }
         // A doomed device of a wanted endpoint (its namespace was made anew, say) is built again, now
-        // that nothing of the old one is left.
-        if self.create_missing(wanted.iter().filter(|(id, _)| is_doomed(id)), &mut made).await {
+        // that nothing of the old one is left; and so is a leg in whose place another one was.
+        if !doomed.is_empty() && self.create_missing(wanted.iter(), &mut made).await {
             self.program(view, &mut made).await?;
         }
         for device in made.devices.values_mut().filter(|device| !device.up) {

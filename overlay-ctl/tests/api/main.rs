@@ -9,6 +9,7 @@ mod fixture;
 #[allow(dead_code, reason = "shared with the tests of the kernel, which use more of it")]
 mod lab;
 mod metrics;
+mod ports;
 mod refusals;
 mod retries;
 mod services;

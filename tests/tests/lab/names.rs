@@ -268,7 +268,7 @@ fn names_outlive_the_controller(world: &World, web1: &Endpoint, near: &Endpoint)
     h1.kill9()?;
     let begun = Instant::now();
     h1.spawn_again()?;
-    eventually("names are answered again", Duration::from_secs(1), || {
+    eventually("names are answered again", Duration::from_secs(5), || {
         web1.netns.dig(&["+time=1", "near"])?.is(&[&near.address.to_string()])
     })
     .with_context(|| format!("asked for {:?} since the start", begun.elapsed()))?;

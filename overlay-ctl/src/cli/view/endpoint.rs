@@ -1,6 +1,9 @@
 //! Endpoints.
 
-use super::{super::error::Error, View, columns, fields, non_empty, non_zero, or_dash};
+use super::{
+    super::error::Error, PublishedPort, View, columns, fields, non_empty, non_zero, or_dash,
+    or_none,
+};
 use crate::proto::v1::{self, EndpointState};
 use serde::Serialize;
 
@@ -25,42 +28,26 @@ pub(in super::super) struct Endpoint {
     host_ifindex: Option<u32>,
     mtu: Option<u32>,
     vni: u32,
+    created_revision: u64,
     aliases: Vec<String>,
     exposed: Vec<String>,
-    published: Vec<Published>,
-    /// None where it has no leg to the outside.
+    published: Vec<PublishedPort>,
+    /// None = it has no leg to the outside.
     gateway: Option<Leg>,
-    created_revision: u64,
 }
 
-/// A port of the endpoint and where it is reached.
-#[derive(Debug, Serialize)]
-struct Published {
-    /// 80/tcp
-    port: String,
-    /// 0.0.0.0 = every address of the node
-    host_ip: String,
-    host_port: u32,
-}
-
-/// The leg on the gateway bridge.
+/// The leg on the node's gateway bridge.
 #[derive(Debug, Serialize)]
 struct Leg {
-    /// With the gateway subnet's prefix length.
-    address: String,
-    mac: String,
-    gateway: String,
     interface: Option<String>,
     host_interface: Option<String>,
     host_ifindex: Option<u32>,
     mtu: Option<u32>,
-}
-
-impl From<v1::PublishedPort> for Published {
-    fn from(published: v1::PublishedPort) -> Self {
-        let v1::PublishedPort { port, host_ip, host_port } = published;
-        Self { port, host_ip, host_port }
-    }
+    /// With the gateway subnet's prefix length.
+    address: String,
+    mac: String,
+    /// The default route.
+    gateway: String,
 }
 
 impl From<v1::GatewayLeg> for Leg {
@@ -68,67 +55,20 @@ impl From<v1::GatewayLeg> for Leg {
         let v1::GatewayLeg { interface, host_interface, host_ifindex, mtu, address, mac, gateway } =
             leg;
         Self {
-            address,
-            mac,
-            gateway,
             interface: non_empty(interface),
             host_interface: non_empty(host_interface),
             host_ifindex: non_zero(host_ifindex),
             mtu: non_zero(mtu),
+            address,
+            mac,
+            gateway,
         }
     }
-}
-
-/// The ports of a node that lead to an endpoint, as `docker port` prints them.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-pub(in super::super) struct Ports(Vec<Published>);
-
-impl From<v1::Endpoint> for Ports {
-    fn from(endpoint: v1::Endpoint) -> Self {
-        Self(endpoint.published.into_iter().map(Into::into).collect())
-    }
-}
-
-impl View for Ports {
-    fn text(&self) -> String {
-        let lines: Vec<String> = self
-            .0
-            .iter()
-            .map(|Published { port, host_ip, host_port }| {
-                format!("{port} -> {host_ip}:{host_port}")
-            })
-            .collect();
-        lines.join("\n")
-    }
-}
-
-/// `eth0@if17`, as `ip link` shows it inside, and the host's side.
-fn leg_text(
-    interface: Option<&String>,
-    host: Option<&String>,
-    index: Option<u32>,
-    mtu: Option<u32>,
-) -> String {
-    match (interface, host, index) {
-        (Some(interface), Some(host), Some(index)) => {
-            format!("{interface}@if{index}, host side {host}, MTU {}", or_dash(mtu.as_ref()))
-        }
-        (interface, ..) => or_dash(interface),
-    }
-}
-
-fn list(words: &[String]) -> String {
-    if words.is_empty() { or_dash(None::<&String>) } else { words.join(", ") }
 }
 
 impl From<v1::Endpoint> for Endpoint {
     fn from(endpoint: v1::Endpoint) -> Self {
         let v1::Endpoint {
-            aliases,
-            exposed,
-            published,
-            gateway,
             id,
             name,
             network,
@@ -145,6 +85,10 @@ impl From<v1::Endpoint> for Endpoint {
             mtu,
             vni,
             created_revision,
+            aliases,
+            exposed,
+            published,
+            gateway,
         } = endpoint;
         Self {
             id,
@@ -162,11 +106,11 @@ impl From<v1::Endpoint> for Endpoint {
             host_ifindex: non_zero(host_ifindex),
             mtu: non_zero(mtu),
             vni,
+            created_revision,
             aliases,
             exposed,
             published: published.into_iter().map(Into::into).collect(),
             gateway: gateway.map(Into::into),
-            created_revision,
         }
     }
 }
@@ -188,19 +132,49 @@ impl Endpoint {
             Some(node) => format!("on {node}"),
             None => format!("behind VTEP {}", self.vtep),
         };
-        let ports = self.ports();
-        let ports = if ports.is_empty() { ports } else { format!(", {ports}") };
-        format!("{}: {}, {}, {} {place}{ports}", self.name, self.address, self.mac, self.network)
+        let mut made =
+            format!("{}: {}, {}, {} {place}", self.name, self.address, self.mac, self.network);
+        if !self.published.is_empty() {
+            let ports: Vec<String> = self.published.iter().map(ToString::to_string).collect();
+            made = format!("{made}, {}", ports.join(", "));
+        }
+        made
     }
 
-    /// `0.0.0.0:8080->80/tcp`, as `docker ps` shows it.
+    /// As `docker ps` has them: what is published, and where; then what is only exposed.
     fn ports(&self) -> String {
-        let ports: Vec<String> = self
-            .published
-            .iter()
-            .map(|Published { port, host_ip, host_port }| format!("{host_ip}:{host_port}->{port}"))
-            .collect();
-        ports.join(", ")
+        let is_published = |port: &&String| self.published.iter().any(|p| p.port == **port);
+        let published = self.published.iter().map(PublishedPort::arrow);
+        let exposed = self.exposed.iter().filter(|port| !is_published(port)).cloned();
+        or_none(&published.chain(exposed).collect::<Vec<_>>())
+    }
+
+    /// Both legs, and who they are from the host's side.
+    fn legs(&self) -> String {
+        let overlay = [
+            "overlay".to_owned(),
+            inside(self.interface.as_ref(), self.host_ifindex),
+            outside(self.host_interface.as_ref(), self.host_ifindex),
+            self.address.clone(),
+            self.mac.clone(),
+            super::NONE.to_owned(),
+            or_dash(self.mtu.as_ref()),
+        ];
+        let gateway = self.gateway.as_ref().map(|leg| {
+            [
+                "gateway".to_owned(),
+                inside(leg.interface.as_ref(), leg.host_ifindex),
+                outside(leg.host_interface.as_ref(), leg.host_ifindex),
+                leg.address.clone(),
+                leg.mac.clone(),
+                leg.gateway.clone(),
+                or_dash(leg.mtu.as_ref()),
+            ]
+        });
+        columns(
+            ["LEG", "INTERFACE", "HOST INTERFACE", "ADDRESS", "MAC", "GATEWAY", "MTU"],
+            std::iter::once(overlay).chain(gateway),
+        )
     }
 
     fn state(&self) -> String {
@@ -214,7 +188,7 @@ impl Endpoint {
 impl View for Vec<Endpoint> {
     fn text(&self) -> String {
         columns(
-            ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "VTEP", "PORTS", "STATE"],
+            ["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "VTEP", "STATE", "PORTS"],
             self.iter().map(|endpoint| {
                 [
                     endpoint.name.clone(),
@@ -223,8 +197,8 @@ impl View for Vec<Endpoint> {
                     endpoint.mac.clone(),
                     or_dash(endpoint.node.as_ref()),
                     endpoint.vtep.clone(),
-                    or_dash(Some(endpoint.ports()).filter(|ports| !ports.is_empty()).as_ref()),
                     endpoint.state(),
+                    endpoint.ports(),
                 ]
             }),
         )
@@ -233,49 +207,58 @@ impl View for Vec<Endpoint> {
 
 impl View for Endpoint {
     fn text(&self) -> String {
-        let overlay = leg_text(
-            self.interface.as_ref(),
-            self.host_interface.as_ref(),
-            self.host_ifindex,
-            self.mtu,
-        );
-        let mut rows = vec![
+        let published: Vec<String> = self.published.iter().map(ToString::to_string).collect();
+        let what = fields([
             ("name", self.name.clone()),
-            ("aliases", list(&self.aliases)),
+            ("id", self.id.to_string()),
             ("network", self.network.clone()),
             ("VNI", self.vni.to_string()),
             ("node", or_dash(self.node.as_ref())),
             ("VTEP", self.vtep.clone()),
             ("netns", or_dash(self.netns.as_ref())),
-            ("overlay leg", overlay),
-            ("address", self.address.clone()),
-            ("MAC", self.mac.clone()),
-        ];
-        if let Some(leg) = &self.gateway {
-            let text = leg_text(
-                leg.interface.as_ref(),
-                leg.host_interface.as_ref(),
-                leg.host_ifindex,
-                leg.mtu,
-            );
-            rows.extend([
-                ("gateway leg", text),
-                ("gateway address", leg.address.clone()),
-                ("gateway MAC", leg.mac.clone()),
-                ("default route", format!("via {}", leg.gateway)),
-            ]);
-        }
-        rows.extend([
-            ("exposed", list(&self.exposed)),
-            (
-                "published",
-                list(&[self.ports()].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>()),
-            ),
             ("state", self.state()),
+            ("aliases", or_none(&self.aliases)),
+            ("exposed", or_none(&self.exposed)),
+            ("published", or_none(&published)),
             ("revision", self.created_revision.to_string()),
         ]);
-        fields(rows)
+        format!("{what}\n\n{}", self.legs())
     }
+}
+
+/// As `ip link` shows it inside the namespace: `eth0@if17`, 17 being the host's side.
+fn inside(interface: Option<&String>, host_ifindex: Option<u32>) -> String {
+    match (interface, host_ifindex) {
+        (Some(name), Some(index)) => format!("{name}@if{index}"),
+        (name, _) => or_dash(name),
+    }
+}
+
+/// As `ip link` shows it on the host: `17: ovp3`.
+fn outside(interface: Option<&String>, ifindex: Option<u32>) -> String {
+    match (interface, ifindex) {
+        (Some(name), Some(index)) => format!("{index}: {name}"),
+        (name, _) => or_dash(name),
+    }
+}
+
+/// What `network inspect` shows of its endpoints.
+pub(super) fn members(endpoints: &[Endpoint]) -> String {
+    columns(
+        ["ENDPOINT", "ID", "ADDRESS", "MAC", "NODE", "GATEWAY ADDRESS", "STATE", "PORTS"],
+        endpoints.iter().map(|endpoint| {
+            [
+                endpoint.name.clone(),
+                endpoint.id.to_string(),
+                endpoint.address.clone(),
+                endpoint.mac.clone(),
+                or_dash(endpoint.node.as_ref()),
+                or_dash(endpoint.gateway.as_ref().map(|leg| &leg.address)),
+                endpoint.state(),
+                endpoint.ports(),
+            ]
+        }),
+    )
 }
 
 /// An endpoint, and who does not know it yet.

@@ -8,15 +8,17 @@ mod drop;
 mod endpoint;
 mod network;
 mod node;
+mod port;
 mod remove;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub(super) use drop::Drop;
-pub(super) use endpoint::{CreatedEndpoint, Endpoint, Ports};
+pub(super) use endpoint::{CreatedEndpoint, Endpoint};
 pub(super) use network::{Network, NetworkDetail};
 pub(super) use node::Node;
+pub(super) use port::PublishedPort;
 pub(super) use remove::{Removal, remove_each};
 pub(super) use status::Status;
 
@@ -43,6 +45,11 @@ fn non_zero<N: Default + PartialEq>(number: N) -> Option<N> {
 
 fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| NONE.to_owned(), ToString::to_string)
+}
+
+/// Words in a row.
+fn or_none(words: &[String]) -> String {
+    if words.is_empty() { NONE.to_owned() } else { words.join(", ") }
 }
 
 /// Columns below their names.

@@ -1,6 +1,9 @@
 //! Networks.
 
-use super::{super::error::Error, Endpoint, View, columns, fields, non_empty, non_zero};
+use super::{
+    super::error::Error, Endpoint, View, columns, endpoint::members, fields, non_empty, non_zero,
+    or_dash,
+};
 use crate::proto::v1;
 use serde::Serialize;
 
@@ -68,6 +71,13 @@ impl Network {
 }
 
 impl Options {
+    fn mtu(&self) -> String {
+        match self.mtu {
+            Some(mtu) => mtu.to_string(),
+            None => "the underlay's less the encapsulation".to_owned(),
+        }
+    }
+
     /// Only what differs from the default.
     fn text(&self) -> String {
         let words = [
@@ -79,6 +89,10 @@ impl Options {
         let words: Vec<_> = words.into_iter().flatten().collect();
         if words.is_empty() { super::NONE.to_owned() } else { words.join(",") }
     }
+}
+
+fn on(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
 }
 
 impl View for Vec<Network> {
@@ -103,10 +117,14 @@ impl View for Network {
     fn text(&self) -> String {
         fields([
             ("name", self.name.clone()),
+            ("id", self.id.to_string()),
             ("VNI", self.vni.to_string()),
             ("subnet", self.subnet.clone()),
             ("IP range", self.ip_range().to_owned()),
-            ("options", self.options.text()),
+            ("ICC", on(self.options.icc).to_owned()),
+            ("internal", on(self.options.internal).to_owned()),
+            ("multicast", on(self.options.multicast).to_owned()),
+            ("MTU", self.options.mtu()),
             ("endpoints", self.endpoint_count.to_string()),
             ("revision", self.created_revision.to_string()),
         ])
@@ -152,13 +170,14 @@ impl View for NetworkDetail {
     fn text(&self) -> String {
         let mut parts = vec![self.network.text()];
         if !self.endpoints.is_empty() {
-            parts.push(self.endpoints.text());
+            parts.push(members(&self.endpoints));
         }
         if !self.peers.is_empty() {
             parts.push(columns(
                 ["PEER", "VTEP", "ENDPOINTS"],
                 self.peers.iter().map(|peer| {
-                    [peer.node.clone(), peer.vtep.clone(), peer.endpoint_count.to_string()]
+                    let name = non_empty(peer.node.clone());
+                    [or_dash(name.as_ref()), peer.vtep.clone(), peer.endpoint_count.to_string()]
                 }),
             ));
         }

@@ -17,13 +17,13 @@ pub(in super::super) struct Node {
     epoch: u64,
     programmed_revision: u64,
     endpoint_count: u32,
+    /// None = it has said none.
     gateway_subnet: Option<String>,
 }
 
 impl From<v1::Node> for Node {
     fn from(node: v1::Node) -> Self {
         let v1::Node {
-            gateway_subnet,
             id,
             name,
             role,
@@ -33,6 +33,7 @@ impl From<v1::Node> for Node {
             epoch,
             programmed_revision,
             endpoint_count,
+            gateway_subnet,
         } = node;
         Self {
             id,
@@ -94,10 +95,10 @@ impl View for Node {
             ("state", self.state.to_owned()),
             ("VTEP", self.vtep.clone()),
             ("listen", self.listen.clone()),
+            ("gateway subnet", or_dash(self.gateway_subnet.as_ref())),
             ("epoch", self.epoch.to_string()),
             ("programmed revision", self.programmed_revision.to_string()),
             ("endpoints", self.endpoint_count.to_string()),
-            ("gateway subnet", or_dash(self.gateway_subnet.as_ref())),
         ])
     }
 }

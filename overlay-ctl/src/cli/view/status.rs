@@ -1,6 +1,6 @@
 //! A node's own view of itself.
 
-use super::{NONE, View, columns, fields, node::role_name, non_empty, or_dash};
+use super::{NONE, View, columns, fields, node::role_name, non_empty, or_dash, or_none};
 use crate::proto::v1;
 use serde::Serialize;
 
@@ -38,7 +38,19 @@ struct Datapath {
     endpoint_mtu: u32,
     unresolved_next_hops: Vec<String>,
     fallbacks: Vec<String>,
+    /// None = a node of a version without one.
     gateway: Option<Gateway>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gateway {
+    bridge: String,
+    subnet: String,
+    published_ports: u32,
+    /// Devices whose IPv4 forwarding the node switched on.
+    forwarding_devices: Vec<String>,
+    /// Namespaces in which names resolve.
+    resolvers: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,7 +101,6 @@ impl From<v1::StatusResponse> for Status {
 impl From<v1::DatapathStatus> for Datapath {
     fn from(datapath: v1::DatapathStatus) -> Self {
         let v1::DatapathStatus {
-            gateway,
             hook,
             underlay,
             underlay_mtu,
@@ -103,6 +114,7 @@ impl From<v1::DatapathStatus> for Datapath {
             endpoint_mtu,
             unresolved_next_hops,
             fallbacks,
+            gateway,
         } = datapath;
         Self {
             hook,
@@ -134,36 +146,11 @@ impl From<v1::DatapathStatus> for Datapath {
     }
 }
 
-/// The way to and from the outside.
-#[derive(Debug, Serialize)]
-struct Gateway {
-    bridge: String,
-    subnet: String,
-    published_ports: u32,
-    /// Devices whose forwarding the node switched on.
-    forwarding_devices: Vec<String>,
-    /// Namespaces in which names resolve.
-    resolvers: u32,
-}
-
 impl From<v1::GatewayStatus> for Gateway {
     fn from(gateway: v1::GatewayStatus) -> Self {
         let v1::GatewayStatus { bridge, subnet, published_ports, forwarding_devices, resolvers } =
             gateway;
         Self { bridge, subnet, published_ports, forwarding_devices, resolvers }
-    }
-}
-
-impl Gateway {
-    fn text(&self) -> String {
-        let forwarding = match self.forwarding_devices.as_slice() {
-            [] => String::new(),
-            devices => format!("; forwarding switched on for {}", devices.join(", ")),
-        };
-        format!(
-            "{}, {}; {} published ports, {} resolvers{forwarding}",
-            self.bridge, self.subnet, self.published_ports, self.resolvers
-        )
     }
 }
 
@@ -205,10 +192,17 @@ impl Datapath {
             ("VTEP", format!("{}, UDP port {}", self.vtep, self.vxlan_port)),
             ("endpoint MTU", self.endpoint_mtu.to_string()),
             ("GRO device", or_dash(self.gro_device.as_ref())),
-            ("gateway", self.gateway.as_ref().map_or_else(|| NONE.to_owned(), Gateway::text)),
             ("bpffs", self.bpffs.clone()),
             ("on the slow path", slow),
         ])];
+        if let Some(gateway) = &self.gateway {
+            parts.push(fields([
+                ("gateway bridge", format!("{}, {}", gateway.bridge, gateway.subnet)),
+                ("published ports", gateway.published_ports.to_string()),
+                ("forwarding opened on", or_none(&gateway.forwarding_devices)),
+                ("resolvers", gateway.resolvers.to_string()),
+            ]));
+        }
         if !self.maps.is_empty() {
             parts.push(columns(
                 ["MAP", "ENTRIES", "CAPACITY"],

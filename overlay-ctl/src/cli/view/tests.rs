@@ -18,14 +18,18 @@ fn network() -> v1::Network {
 }
 
 fn web1() -> v1::Endpoint {
+    let published = |port: &str, host_ip: &str, host_port| v1::PublishedPort {
+        port: port.to_owned(),
+        host_ip: host_ip.to_owned(),
+        host_port,
+    };
     v1::Endpoint {
-        aliases: vec!["www".to_owned()],
-        exposed: vec!["80/tcp".to_owned()],
-        published: vec![v1::PublishedPort {
-            port: "80/tcp".to_owned(),
-            host_ip: "0.0.0.0".to_owned(),
-            host_port: 32768,
-        }],
+        aliases: vec!["db".to_owned(), "www".to_owned()],
+        exposed: vec!["53/udp".to_owned(), "80/tcp".to_owned(), "443/tcp".to_owned()],
+        published: vec![
+            published("53/udp", "127.0.0.1", 53),
+            published("80/tcp", "0.0.0.0", 32768),
+        ],
         gateway: Some(v1::GatewayLeg {
             interface: "eth1".to_owned(),
             host_interface: "ovgwac120003".to_owned(),
@@ -56,10 +60,6 @@ fn web1() -> v1::Endpoint {
 
 fn switch() -> v1::Endpoint {
     v1::Endpoint {
-        aliases: Vec::new(),
-        exposed: Vec::new(),
-        published: Vec::new(),
-        gateway: None,
         id: 4,
         name: "sw1".to_owned(),
         network: "myoverlay".to_owned(),
@@ -75,7 +75,6 @@ fn switch() -> v1::Endpoint {
 
 fn node() -> v1::Node {
     v1::Node {
-        gateway_subnet: "172.18.0.0/16".to_owned(),
         id: 1,
         name: "host1".to_owned(),
         role: v1::NodeRole::Leader.into(),
@@ -85,6 +84,7 @@ fn node() -> v1::Node {
         epoch: 2,
         programmed_revision: 8,
         endpoint_count: 1,
+        gateway_subnet: "172.18.0.0/16".to_owned(),
     }
 }
 
@@ -118,30 +118,43 @@ lab         9      10.128.0.0/24    10.128.0.0/24      no-icc,internal,multicast
 fn network_detail() {
     let detail = v1::NetworkDetail {
         network: Some(network()),
-        endpoints: vec![web1()],
-        peers: vec![v1::NetworkPeer {
-            node: "host1".to_owned(),
-            vtep: "10.10.10.101".to_owned(),
-            endpoint_count: 1,
-        }],
+        endpoints: vec![web1(), switch()],
+        peers: vec![
+            v1::NetworkPeer {
+                node: "host1".to_owned(),
+                vtep: "10.10.10.101".to_owned(),
+                endpoint_count: 1,
+            },
+            v1::NetworkPeer {
+                node: String::new(),
+                vtep: "192.168.50.200".to_owned(),
+                endpoint_count: 1,
+            },
+        ],
     };
     let detail = NetworkDetail::try_from(detail).unwrap();
     assert_eq!(
         detail.text(),
         "\
 name        myoverlay
+id          1
 VNI         4097
 subnet      172.16.16.0/24
 IP range    172.16.16.128/25
-options     -
+ICC         on
+internal    off
+multicast   off
+MTU         the underlay's less the encapsulation
 endpoints   2
 revision    5
 
-NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP           PORTS                   STATE
-web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101   0.0.0.0:32768->80/tcp   up
+ENDPOINT   ID   ADDRESS            MAC                 NODE    GATEWAY ADDRESS   STATE      PORTS
+web1       3    172.16.16.129/24   02:42:ac:10:10:81   host1   172.18.0.3/16     up         127.0.0.1:53->53/udp, 0.0.0.0:32768->80/tcp, 443/tcp
+sw1        4    172.16.16.200/24   02:aa:00:00:00:09   -       -                 external   -
 
-PEER    VTEP           ENDPOINTS
-host1   10.10.10.101   1"
+PEER    VTEP             ENDPOINTS
+host1   10.10.10.101     1
+-       192.168.50.200   1"
     );
     assert_eq!(
         serde_json::to_value(&detail).unwrap(),
@@ -154,8 +167,14 @@ host1   10.10.10.101   1"
             "options": {"icc": true, "internal": false, "multicast": false, "mtu": null},
             "endpoint_count": 2,
             "created_revision": 5,
-            "endpoints": [serde_json::to_value(Endpoint::from(web1())).unwrap()],
-            "peers": [{"node": "host1", "vtep": "10.10.10.101", "endpoint_count": 1}],
+            "endpoints": [
+                serde_json::to_value(Endpoint::from(web1())).unwrap(),
+                serde_json::to_value(Endpoint::from(switch())).unwrap(),
+            ],
+            "peers": [
+                {"node": "host1", "vtep": "10.10.10.101", "endpoint_count": 1},
+                {"node": "", "vtep": "192.168.50.200", "endpoint_count": 1},
+            ],
         })
     );
 }
@@ -166,11 +185,15 @@ fn endpoint_table() {
         name: "web2".to_owned(),
         state: v1::EndpointState::Down.into(),
         state_reason: "namespace /run/netns/web2 is gone".to_owned(),
+        exposed: Vec::new(),
+        published: Vec::new(),
         ..web1()
     };
     let pending = v1::Endpoint {
         name: "web3".to_owned(),
         state: v1::EndpointState::Pending.into(),
+        exposed: vec!["80/tcp".to_owned()],
+        published: Vec::new(),
         ..web1()
     };
     let rows: Vec<Endpoint> =
@@ -178,11 +201,11 @@ fn endpoint_table() {
     assert_eq!(
         rows.text(),
         "\
-NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP             PORTS                   STATE
-web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     0.0.0.0:32768->80/tcp   up
-web2   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     0.0.0.0:32768->80/tcp   down (namespace /run/netns/web2 is gone)
-web3   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     0.0.0.0:32768->80/tcp   pending
-sw1    myoverlay   172.16.16.200/24   02:aa:00:00:00:09   -       192.168.50.200   -                       external"
+NAME   NETWORK     ADDRESS            MAC                 NODE    VTEP             STATE                                      PORTS
+web1   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     up                                         127.0.0.1:53->53/udp, 0.0.0.0:32768->80/tcp, 443/tcp
+web2   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     down (namespace /run/netns/web2 is gone)   -
+web3   myoverlay   172.16.16.129/24   02:42:ac:10:10:81   host1   10.10.10.101     pending                                    80/tcp
+sw1    myoverlay   172.16.16.200/24   02:aa:00:00:00:09   -       192.168.50.200   external                                   -"
     );
 }
 
@@ -192,28 +215,27 @@ fn endpoint() {
     assert_eq!(
         endpoint.text(),
         "\
-name              web1
-aliases           www
-network           myoverlay
-VNI               4097
-node              host1
-VTEP              10.10.10.101
-netns             /run/netns/web1
-overlay leg       eth0@if17, host side ovp3, MTU 1450
-address           172.16.16.129/24
-MAC               02:42:ac:10:10:81
-gateway leg       eth1@if19, host side ovgwac120003, MTU 1500
-gateway address   172.18.0.3/16
-gateway MAC       02:42:ac:12:00:03
-default route     via 172.18.0.1
-exposed           80/tcp
-published         0.0.0.0:32768->80/tcp
-state             up
-revision          6"
+name        web1
+id          3
+network     myoverlay
+VNI         4097
+node        host1
+VTEP        10.10.10.101
+netns       /run/netns/web1
+state       up
+aliases     db, www
+exposed     53/udp, 80/tcp, 443/tcp
+published   53/udp -> 127.0.0.1:53, 80/tcp -> 0.0.0.0:32768
+revision    6
+
+LEG       INTERFACE   HOST INTERFACE     ADDRESS            MAC                 GATEWAY      MTU
+overlay   eth0@if17   17: ovp3           172.16.16.129/24   02:42:ac:10:10:81   -            1450
+gateway   eth1@if19   19: ovgwac120003   172.18.0.3/16      02:42:ac:12:00:03   172.18.0.1   1500"
     );
     assert_eq!(
         endpoint.made(),
-        "web1: 172.16.16.129/24, 02:42:ac:10:10:81, myoverlay on host1, 0.0.0.0:32768->80/tcp"
+        "web1: 172.16.16.129/24, 02:42:ac:10:10:81, myoverlay on host1, \
+         53/udp -> 127.0.0.1:53, 80/tcp -> 0.0.0.0:32768"
     );
     assert_eq!(
         serde_json::to_value(&endpoint).unwrap(),
@@ -233,29 +255,24 @@ revision          6"
             "host_ifindex": 17,
             "mtu": 1450,
             "vni": 4097,
-            "aliases": ["www"],
-            "exposed": ["80/tcp"],
-            "published": [{"port": "80/tcp", "host_ip": "0.0.0.0", "host_port": 32768}],
+            "created_revision": 6,
+            "aliases": ["db", "www"],
+            "exposed": ["53/udp", "80/tcp", "443/tcp"],
+            "published": [
+                {"port": "53/udp", "host_ip": "127.0.0.1", "host_port": 53},
+                {"port": "80/tcp", "host_ip": "0.0.0.0", "host_port": 32768},
+            ],
             "gateway": {
-                "address": "172.18.0.3/16",
-                "mac": "02:42:ac:12:00:03",
-                "gateway": "172.18.0.1",
                 "interface": "eth1",
                 "host_interface": "ovgwac120003",
                 "host_ifindex": 19,
                 "mtu": 1500,
+                "address": "172.18.0.3/16",
+                "mac": "02:42:ac:12:00:03",
+                "gateway": "172.18.0.1",
             },
-            "created_revision": 6,
         })
     );
-}
-
-#[test]
-fn ports_are_printed_as_dockers() {
-    assert_eq!(Ports::from(web1()).text(), "80/tcp -> 0.0.0.0:32768");
-    assert_eq!(Ports::from(switch()).text(), "");
-    let json = serde_json::to_value(Ports::from(web1())).unwrap();
-    assert_eq!(json, json!([{"port": "80/tcp", "host_ip": "0.0.0.0", "host_port": 32768}]));
 }
 
 #[test]
@@ -265,6 +282,8 @@ fn endpoint_behind_a_foreign_vtep() {
         endpoint.made(),
         "sw1: 172.16.16.200/24, 02:aa:00:00:00:09, myoverlay behind VTEP 192.168.50.200"
     );
+    let text = endpoint.text();
+    assert!(text.ends_with("02:aa:00:00:00:09   -         -"), "one leg: {text}");
     let json = serde_json::to_value(&endpoint).unwrap();
     for absent in ["node", "netns", "interface", "host_interface", "host_ifindex", "mtu", "gateway"]
     {
@@ -313,10 +332,10 @@ role                  leader
 state                 ready
 VTEP                  10.10.10.101
 listen                10.10.10.101:7400
+gateway subnet        172.18.0.0/16
 epoch                 2
 programmed revision   8
-endpoints             1
-gateway subnet        172.18.0.0/16"
+endpoints             1"
     );
     assert_eq!(
         serde_json::to_value(&nodes[0]).unwrap(),
@@ -367,7 +386,7 @@ fn status() {
                 bridge: "ov_gwbridge".to_owned(),
                 subnet: "172.18.0.0/16".to_owned(),
                 published_ports: 3,
-                forwarding_devices: vec!["eth0".to_owned()],
+                forwarding_devices: vec!["eth0".to_owned(), "eth7".to_owned()],
                 resolvers: 2,
             }),
             hook: "tcx".to_owned(),
@@ -403,9 +422,13 @@ underlay           eth0 (MTU 1500)
 VTEP               10.10.10.101, UDP port 4789
 endpoint MTU       1450
 GRO device         ovg4789
-gateway            ov_gwbridge, 172.18.0.0/16; 3 published ports, 2 resolvers; forwarding switched on for eth0
 bpffs              /sys/fs/bpf/overlay
 on the slow path   host3, host4
+
+gateway bridge         ov_gwbridge, 172.18.0.0/16
+published ports        3
+forwarding opened on   eth0, eth7
+resolvers              2
 
 MAP   ENTRIES   CAPACITY
 FDB   2         1048576
@@ -446,7 +469,7 @@ spoofed_ip   from_endpoint   4         392"
                     "bridge": "ov_gwbridge",
                     "subnet": "172.18.0.0/16",
                     "published_ports": 3,
-                    "forwarding_devices": ["eth0"],
+                    "forwarding_devices": ["eth0", "eth7"],
                     "resolvers": 2,
                 },
             },
