@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     process::{Command, ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
 };
@@ -43,9 +44,12 @@ pub fn output(command: &mut Command, patience: Duration) -> Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{what}`"))?;
-    let stdout = reader(child.stdout.take());
-    let stderr = reader(child.stderr.take());
+    // Nothing is ever sent: when both readers are done, the channel is closed.
+    let (reading, read) = mpsc::channel();
+    let stdout = reader(child.stdout.take(), reading.clone());
+    let stderr = reader(child.stderr.take(), reading);
     let mut pause = Duration::from_millis(1);
+    let mut speaks = true;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
@@ -55,8 +59,16 @@ pub fn output(command: &mut Command, patience: Duration) -> Result<Output> {
             child.wait()?;
             break None;
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+        // A program that ends closes its pipes. To wake by that and not by the clock keeps `elapsed` true
+        // for one that takes milliseconds.
+        if speaks {
+            speaks = read.recv_timeout(pause) != Err(RecvTimeoutError::Disconnected);
+            pause = if speaks { pause * 2 } else { Duration::from_micros(20) };
+        } else {
+            thread::sleep(pause);
+            pause *= 2;
+        }
+        pause = pause.min(Duration::from_millis(20));
     };
     let elapsed = begun.elapsed();
     let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
@@ -76,8 +88,12 @@ pub fn run(command: &mut Command, patience: Duration) -> Result<String> {
     Ok(output.stdout)
 }
 
-fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+fn reader(
+    pipe: Option<impl Read + Send + 'static>,
+    reading: Sender<()>,
+) -> thread::JoinHandle<String> {
     thread::spawn(move || {
+        let _reading = reading;
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
             // A pipe that breaks has given what it had.
@@ -98,6 +114,16 @@ mod tests {
             .to_string();
         assert!(error.contains("sh -c"), "{error}");
         assert!(error.contains("why"), "{error}");
+    }
+
+    #[test]
+    fn the_time_is_the_programs_own() {
+        // Ends when nobody looks: a wait that doubles from 1 ms would see it after 63 ms, then 83.
+        let fastest = (0..5)
+            .map(|_| output(Command::new("sleep").arg("0.064"), PATIENCE).unwrap().elapsed)
+            .min()
+            .unwrap();
+        assert!(fastest < Duration::from_millis(70), "{fastest:?}");
     }
 
     #[test]
