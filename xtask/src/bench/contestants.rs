@@ -118,21 +118,20 @@ impl Contestant {
 /// A container on the network `bench`, and its address there.
 pub(crate) fn attach(lab: &Lab, host: &Host, name: &str) -> Result<(Netns, Ipv4Addr)> {
     let container = lab.container(name)?;
-    let address = create_endpoint(host, name, &container)?;
+    let address = create_endpoint(host, name, &container, &[])?;
     Ok((container, address))
 }
 
-/// `overlay endpoint create`; returns the address that it was given.
-pub(crate) fn create_endpoint(host: &Host, name: &str, container: &Netns) -> Result<Ipv4Addr> {
-    let created = host.overlay_json(&[
-        "endpoint",
-        "create",
-        name,
-        "--network",
-        "bench",
-        "--netns",
-        container.name(),
-    ])?;
+/// `overlay endpoint create` with these options besides; returns the address that it was given.
+pub(crate) fn create_endpoint(
+    host: &Host,
+    name: &str,
+    container: &Netns,
+    options: &[&str],
+) -> Result<Ipv4Addr> {
+    let netns = container.name();
+    let words = ["endpoint", "create", name, "--network", "bench", "--netns", netns];
+    let created = host.overlay_json(&[&words, options].concat())?;
     let endpoint = created.get("endpoint").unwrap_or(&created);
     let address = text(endpoint, "address");
     let (address, _) = address.split_once('/').with_context(|| format!("no address: {created}"))?;

@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let name = format!("new{number}");
         let container = lab.container(&name)?;
         let begun = Instant::now();
-        let address = create_endpoint(host, &name, &container)?;
+        let address = create_endpoint(host, &name, &container, &[])?;
         figures.create_ms.push(begun.elapsed().as_secs_f64() * 1e3);
         let reply = Prober::new(&asking, address)?
             .first_reply(Duration::from_secs(10))

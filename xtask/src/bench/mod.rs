@@ -3,6 +3,8 @@
 mod contestants;
 mod create;
 mod dataplane;
+mod dns;
+mod publish;
 mod stats;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +24,10 @@ enum What {
     Dataplane(dataplane::Options),
     /// From `endpoint create` returning to the first reply from another host
     Create(create::Options),
+    /// From an outside host to a published port: ours, and Docker's rules
+    Publish(publish::Options),
+    /// Names: the resolver of an endpoint's namespace, by kinds of questions
+    Dns(dns::Options),
 }
 
 /// Where the figures go besides the terminal.
@@ -36,6 +42,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.what {
         What::Dataplane(options) => dataplane::run(options),
         What::Create(options) => create::run(options),
+        What::Publish(options) => publish::run(options),
+        What::Dns(options) => dns::run(options),
     }
 }
 

@@ -56,7 +56,9 @@ fn look_at_the_bridge(h1: &Host, web1: &Endpoint) -> Result<()> {
     on_h1.run("ip -d link show master ov_gwbridge")?;
     on_h1.run(&format!("overlay endpoint inspect {}", web1.name))?;
 
-    heading("What nftables does for it: one table, each rule and each port with a word on what for");
+    heading(
+        "What nftables does for it: one table, each rule and each port with a word on what for",
+    );
     let table = on_h1.run("nft list table ip overlay")?;
     ensure!(table.contains("masquerade"), "nothing is masqueraded");
 
@@ -151,7 +153,9 @@ fn names(h1: &Host, web1: &Endpoint, web2: &Endpoint) -> Result<()> {
         let answer = shell.run("dig +short web")?;
         ensure!(answer.lines().count() == 2, "not both");
     }
-    println!("A name of the outside goes to the resolvers of the host; one that is nobody's does not:");
+    println!(
+        "A name of the outside goes to the resolvers of the host; one that is nobody's does not:"
+    );
     let answer = shell.run(&format!("dig +short {OUTSIDE_NAME}"))?;
     ensure!(!answer.trim().is_empty(), "{OUTSIDE_NAME} has no address");
     let nobody = shell.run("dig +noall +comments web9")?;

@@ -118,7 +118,9 @@ fn talk(lab: &mut Lab, h3: &Host, [web1, web2, web2_2]: &[Endpoint; 3]) -> Resul
         web1.shell.run(&format!("curl -sS http://{address}/"))?;
     }
 
-    heading("ARP on the overlay was answered in the kernel of the sender's host; each side knows the other's MAC");
+    heading(
+        "ARP on the overlay was answered in the kernel of the sender's host; each side knows the other's MAC",
+    );
     web1.shell.run("ip neigh")?;
     web2.shell.run("ip neigh")?;
 
