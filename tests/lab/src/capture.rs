@@ -94,7 +94,7 @@ impl Packets {
     pub fn fields(&self, filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
         let mut tshark = Command::new("tshark");
         tshark.arg("-n").arg("-r").arg(&self.file).args(["-Y", filter, "-T", "fields"]);
-        tshark.args(["-o", "ip.check_checksum:TRUE"]);
+        tshark.args(["-o", "ip.check_checksum:TRUE", "-o", "sctp.checksum:CRC 32c"]);
         tshark.args(["-E", "separator=;", "-E", "occurrence=a"]);
         for field in fields {
             tshark.args(["-e", field]);

@@ -46,9 +46,14 @@ fn answer_each(mut stream: TcpStream) -> Result<()> {
 
 /// Answers on a UDP port of every address of a namespace, as [`tcp`] does.
 pub fn udp(netns: &Netns, port: u16) -> Result<()> {
+    udp_at(netns, Ipv4Addr::UNSPECIFIED, port)
+}
+
+/// Answers on a UDP port of one address of a namespace.
+pub fn udp_at(netns: &Netns, address: Ipv4Addr, port: u16) -> Result<()> {
     let socket = netns.enter(|| {
-        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
-            .with_context(|| format!("{}: cannot bind UDP port {port}", netns.name()))
+        UdpSocket::bind((address, port))
+            .with_context(|| format!("{}: cannot bind UDP {address}:{port}", netns.name()))
     })?;
     thread::Builder::new().name("mirror-udp".into()).spawn(move || {
         let mut message = [0; 512];
