@@ -48,11 +48,12 @@ impl Netlink {
         Ok(taken.into_iter().collect())
     }
 
-    /// The devices that have a global IPv4 address and are not ours: by these the outside comes.
+    /// The underlay and the devices of the default routes, where they have a global IPv4 address and are
+    /// not ours: by these the outside comes. Other devices, a container bridge's say, are others' own.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn uplinks(&self) -> Result<BTreeSet<String>, NetlinkError> {
+    pub async fn uplinks(&self, underlay: &str) -> Result<BTreeSet<String>, NetlinkError> {
         let addresses = link::addresses(&self.handle, 0, None).await?;
         let indices: BTreeSet<u32> = addresses
             .iter()
@@ -60,8 +61,14 @@ impl Netlink {
             .map(|address| address.index)
             .collect();
         let links = link::links(&self.handle, None).await?;
-        let is_uplink =
-            |link: &&Link| indices.contains(&link.index) && !link.loopback && !is_ours(link);
+        let routes = route::routes(&self.handle, route::MAIN).await?;
+        let leads_out = |link: &Link| {
+            link.name == underlay
+                || routes.iter().any(|r| r.is_default() && r.devices.contains(&link.index))
+        };
+        let is_uplink = |link: &&Link| {
+            indices.contains(&link.index) && !link.loopback && !is_ours(link) && leads_out(link)
+        };
         Ok(links.iter().filter(is_uplink).map(|link| link.name.clone()).collect())
     }
 }

@@ -60,12 +60,12 @@ impl HostGateway {
 
     /// Looks at the bridge, at the table when it is next written, and at the devices that the outside
     /// comes by.
-    pub(super) async fn read_back(&mut self) -> Result<(), KernelError> {
+    pub(super) async fn read_back(&mut self, underlay: &str) -> Result<(), KernelError> {
         let LocalGateway { subnet, mtu } = self.place;
         let ensured = self.netlink.ensure_gateway_bridge(subnet, mtu).await;
         ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e))?;
         self.table.doubt();
-        let uplinks = self.netlink.uplinks().await.map_err(uplinks_failed)?;
+        let uplinks = self.netlink.uplinks(underlay).await.map_err(uplinks_failed)?;
         if Netlink::forwarding("all").map_err(uplinks_failed)? {
             // The host routes for others, and means to: no device is ours to open or to guard.
             self.forwarding.clear();

@@ -101,7 +101,7 @@ impl HostKernel {
         let failed = |e| KernelError::new("making the devices that only exist failed", e);
         let outside = self.netlink.ensure_barrier().await.map_err(failed)?;
         self.netlink.ensure_gro_device(&self.underlay, self.vxlan_port).await.map_err(failed)?;
-        self.gateway.read_back().await?;
+        self.gateway.read_back(&self.underlay.name).await?;
         let fallbacks: Vec<String> = outside.iter().map(ToString::to_string).collect();
         if fallbacks != self.fallbacks {
             tracing::warn!(?fallbacks, "on a slower path");

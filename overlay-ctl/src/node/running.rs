@@ -229,13 +229,34 @@ fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
 }
 
 async fn reconcile(
-    reconciler: Reconciler<HostKernel>,
+    mut reconciler: Reconciler<HostKernel>,
     gate: Gate,
     consensus: Option<crate::consensus::Consensus<crate::state::Machine>>,
     mut views: sync_watch::Receiver<Option<Arc<View>>>,
     nudges: Nudges,
 ) {
-    let Some(first) = gate.open(consensus.as_ref(), &mut views).await else { return };
+    let mut early = views.clone();
+    early.mark_changed();
+    let first = {
+        let opened = gate.open(consensus.as_ref(), &mut views);
+        tokio::pin!(opened);
+        loop {
+            tokio::select! {
+                biased;
+                first = &mut opened => break first,
+                // A quorum may be long in coming, and the data path delivers all the while: what it
+                // delivers to has its name.
+                Ok(()) = early.changed() => {
+                    let Some(view) = early.borrow_and_update().clone() else { continue };
+                    if let Err(error) = reconciler.preview(&view).await {
+                        tracing::warn!(error = %crate::error_chain(&error), "names wait for a quorum");
+                    }
+                }
+                else => return,
+            }
+        }
+    };
+    let Some(first) = first else { return };
     let (sender, known) = sync_watch::channel(first);
     let forward = async {
         while views.changed().await.is_ok() {

@@ -127,6 +127,20 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
+    /// Lets names resolve before the view may be acted on: those of endpoints that the kernel still
+    /// delivers to, by a view that may be older than the kernel. No map, port or rule is changed by it.
+    ///
+    /// # Errors
+    /// The kernel can't be read.
+    pub async fn preview(&mut self, view: &View) -> Result<(), KernelError> {
+        let held = self.kernel.tables().await?;
+        let devices = self.kernel.devices(&desired::devices(view, &self.node)).await?;
+        let sound = devices.into_iter().filter(|device| device.fault.is_none());
+        let devices = sound.map(|device| (device.id, device)).collect();
+        self.names = Arc::new(names::desired_names(view, &self.node, &held, &devices));
+        self.kernel.resolve(&self.names).await
+    }
+
     /// One pass. Says what it reached.
     ///
     /// # Errors

@@ -27,7 +27,10 @@ pub(super) fn desired_names(
             pointers: BTreeMap::new(),
         };
         for endpoint in view.endpoints.get(&network.id).into_iter().flat_map(BTreeMap::values) {
-            if !held.fdb.contains_key(&fdb_key(network, endpoint)) {
+            // By its generation the entry is this endpoint's, and not that of one before or after it
+            // that has the same address.
+            let entry = held.fdb.get(&fdb_key(network, endpoint));
+            if entry.is_none_or(|entry| entry.generation != endpoint.id) {
                 continue;
             }
             for name in std::iter::once(&endpoint.name).chain(&endpoint.aliases) {

@@ -300,6 +300,34 @@ async fn a_namespace_made_anew_gets_its_leg_again() {
 }
 
 #[tokio::test]
+async fn names_come_before_the_view_is_acted_on_and_change_nothing() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    cluster.endpoint("web2", "net", 2);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web1".into());
+    pass(&mut kernel, &cluster.view()).await;
+    let (tables, log) = (kernel.tables.clone(), kernel.log.clone());
+    kernel.names = Arc::default();
+    // The kernel holds web2; of web3, and of a web2 made anew, it has not heard.
+    let old = cluster.view();
+    cluster.endpoint("web3", "net", 2);
+    let (mut reconciler, _) = Reconciler::new(&mut kernel, node());
+    reconciler.preview(&cluster.view()).await.unwrap();
+    let known = |kernel: &FakeKernel| -> Vec<String> {
+        kernel.names.networks.values().flat_map(|n| n.records.keys().cloned()).collect()
+    };
+    assert_eq!(known(&kernel), ["web1", "web2"]);
+    assert_eq!(kernel.names.namespaces.len(), 1);
+    kernel.tables.fdb.values_mut().for_each(|entry| entry.generation += 100);
+    let (mut reconciler, _) = Reconciler::new(&mut kernel, node());
+    reconciler.preview(&old).await.unwrap();
+    assert_eq!(known(&kernel), [""; 0], "other endpoints' entries");
+    kernel.tables.fdb.values_mut().for_each(|entry| entry.generation -= 100);
+    assert_eq!((&kernel.tables, &kernel.log), (&tables, &log));
+}
+
+#[tokio::test]
 async fn a_failed_pass_is_made_up_for() {
     let mut cluster = Cluster::new();
     cluster.endpoint("web1", "net", 1);

@@ -72,6 +72,7 @@ fn everybody_reaches_a_published_port_and_is_seen_as_himself() {
 }
 
 #[test]
+#[ignore = "open: 127.0.0.11:53 keeps a server inside from binding 0.0.0.0:53"]
 fn a_dns_server_on_all_addresses_can_be_published() {
     scenario(OUTSIDE, |lab| {
         let world = World::build(lab)?;

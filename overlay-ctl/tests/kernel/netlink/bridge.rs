@@ -266,7 +266,7 @@ fn taken_prefixes_are_the_routes_and_addresses_that_are_not_ours() {
 }
 
 #[test]
-fn uplinks_are_the_devices_with_an_address_that_are_not_ours() {
+fn uplinks_are_the_underlay_and_the_devices_of_default_routes() {
     if skip() {
         return;
     }
@@ -280,7 +280,10 @@ fn uplinks_are_the_devices_with_an_address_that_are_not_ours() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
-        let uplinks = netlink.uplinks().await.unwrap();
+        let uplinks = netlink.uplinks("eth7").await.unwrap();
+        assert_eq!(uplinks.iter().collect::<Vec<_>>(), ["eth7"], "eth0.5 is somebody's own");
+        host.sh("ip link set eth0.5 up; ip route replace default via 10.0.5.254 dev eth0.5");
+        let uplinks = netlink.uplinks("eth7").await.unwrap();
         assert_eq!(uplinks.iter().collect::<Vec<_>>(), ["eth0.5", "eth7"]);
         for device in ["eth7", "eth0.5"] {
             assert!(!Netlink::forwarding(device).unwrap(), "{device}");
