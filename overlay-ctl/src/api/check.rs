@@ -2,13 +2,13 @@
 
 use super::error::{is_lost, refused};
 use crate::{
-    model::{NodeId, Transport},
-    node::EndpointCheck,
+    model::NodeId,
+    node::{EndpointCheck, host_port},
     peers::{Directory, VoterParts},
     proto::internal::{CheckEndpointRequest, CheckEndpointResponse, HostPort},
     state::{Command, Placement, PortsWanted},
 };
-use std::{num::NonZeroU16, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 use tonic::Status;
 
 /// How long a node is given to look at a namespace and its own ports.
@@ -60,7 +60,8 @@ impl Check {
         }
         // The log holds what it says: only what can matter.
         let any = ports.any_of();
-        let busy = answer.busy.iter().filter_map(read);
+        let busy =
+            answer.busy.iter().filter_map(host_port).map(|(transport, _, port)| (transport, port));
         ports.busy = busy.filter(|(transport, _)| any.contains(transport)).collect();
         Ok(())
     }
@@ -101,9 +102,4 @@ fn question(netns: &Path, ports: &PortsWanted, needs_leg: bool) -> CheckEndpoint
         list_busy: !ports.any_of().is_empty(),
         needs_leg,
     }
-}
-
-fn read(port: &HostPort) -> Option<(Transport, NonZeroU16)> {
-    let number = u16::try_from(port.port).ok().and_then(NonZeroU16::new)?;
-    Some((port.transport.parse().ok()?, number))
 }

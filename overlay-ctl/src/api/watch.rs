@@ -1,5 +1,8 @@
 use super::{Api, Controller};
-use crate::proto::v1::{DropEvent, DropsRequest, watch_server::Watch};
+use crate::{
+    proto::v1::{DropEvent, DropsRequest, watch_server::Watch},
+    reconcile::EndpointHealth,
+};
 use overlay_common::{Direction, DropReason, Ip16, MacBytes, ip16_to_v4};
 use std::{net::Ipv4Addr, pin::Pin};
 use tokio_stream::{Stream, StreamExt as _, wrappers::BroadcastStream};
@@ -68,7 +71,11 @@ impl Controller {
     fn endpoint_behind(&self, ifindex: u32) -> Option<String> {
         let id = {
             let status = self.status.borrow();
-            *status.endpoints.iter().find(|(_, health)| health.ifindex == ifindex)?.0
+            let is_on = |health: &EndpointHealth| {
+                let leg = health.gateway.as_ref().map(|leg| leg.ifindex);
+                health.ifindex == ifindex || leg == Some(ifindex)
+            };
+            *status.endpoints.iter().find(|(_, health)| is_on(health))?.0
         };
         let view = self.view.borrow().clone()?;
         view.all_endpoints().find(|endpoint| endpoint.id == id).map(|e| e.name.to_string())

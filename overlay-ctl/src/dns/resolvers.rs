@@ -45,13 +45,20 @@ impl Resolvers {
         }
     }
 
+    /// [`Resolvers::answer`], then [`Resolvers::write_files`].
+    pub async fn set(&mut self, names: Arc<Names>) -> Vec<String> {
+        let mut trouble = self.answer(names).await;
+        trouble.extend(self.write_files().await);
+        trouble
+    }
+
     /// Answers from `names` from now on, in the namespaces that it lists. Sockets are opened and
     /// closed by difference. Must be called within a tokio runtime on a thread in the node's own
     /// network namespace.
     ///
     /// Returns what stands in the way, a line each; it is tried again by the next call. A namespace
     /// without a resolver does not hinder the others.
-    pub async fn set(&mut self, names: Arc<Names>) -> Vec<String> {
+    pub async fn answer(&mut self, names: Arc<Names>) -> Vec<String> {
         self.names.send_replace(Arc::clone(&names));
         let stale = self.running.extract_if(.., |path, resolver| {
             let wanted = names.namespaces.get(path);
@@ -77,9 +84,16 @@ impl Resolvers {
                 }
             }
         }
-        let wanted = self.running.keys().filter_map(|path| netns_name(path)).map(str::to_owned);
-        trouble.extend(self.sync_files(wanted.collect()).await);
         trouble
+    }
+
+    /// Leads the programs of the namespaces that have a resolver to it, and removes every other file of
+    /// ours.
+    ///
+    /// Returns what stands in the way, a line each; it is tried again by the next call.
+    pub async fn write_files(&mut self) -> Vec<String> {
+        let wanted = self.running.keys().filter_map(|path| netns_name(path)).map(str::to_owned);
+        self.sync_files(wanted.collect()).await
     }
 
     /// Removes every resolv.conf that is ours: no resolver is going to answer any more.

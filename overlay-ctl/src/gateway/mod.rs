@@ -21,7 +21,7 @@ mod table;
 
 pub use changes::changes;
 pub use error::GatewayError;
-pub use ports::{HostPort, PortTaken, Reservations, busy_ports, check_free};
+pub use ports::{HostPort, PortTaken, Reservations, busy_ports};
 pub use rules::{Rules, Target};
 pub use subnet::{SubnetError, choose_subnet};
 pub use table::{Changed, Table};

@@ -14,13 +14,11 @@ use std::{
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::model::Transport;
+use crate::model::{FIRST_FREE_PORT, Transport};
 
 /// A port of the host: 0.0.0.0 = on each of its addresses.
 pub type HostPort = (Transport, Ipv4Addr, NonZeroU16);
 
-/// The first port that is given out unasked.
-const FIRST_AUTOMATIC: u16 = 32768;
 /// The least that the kernel grants (`SOCK_MIN_RCVBUF`): nothing is ever read from these sockets.
 const LEAST_BUFFER: usize = 1;
 /// Tables of the sockets in a thread's network namespace, and the column of the local address.
@@ -126,16 +124,6 @@ fn is_unknown_protocol(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT))
 }
 
-/// Whether `ports` could all be published: no program of this host has one of them on an address that
-/// it would be published on. It knows nothing of ports that the node itself keeps, and calls them
-/// taken: where there are some, ask [`Reservations::check_free`].
-///
-/// # Errors
-/// The first that can't.
-pub fn check_free(ports: &BTreeSet<HostPort>) -> Result<(), PortTaken> {
-    ports.iter().try_for_each(|port| bind(*port, Address::MustExist).map(drop))
-}
-
 /// Ports from 32768 up that a socket of this host is bound to: not to be given out unasked. Bound TCP
 /// sockets that neither listen nor are connected are not among them, the kernel tells of them nowhere.
 #[must_use]
@@ -150,7 +138,7 @@ pub fn busy_ports() -> BTreeSet<(Transport, NonZeroU16)> {
     }
     let text = fs::read_to_string("/proc/thread-self/net/sctp/eps").unwrap_or_default();
     busy.extend(text.lines().filter_map(sctp_port).map(|port| (Transport::Sctp, port)));
-    busy.retain(|(_, port)| port.get() >= FIRST_AUTOMATIC);
+    busy.retain(|(_, port)| port.get() >= FIRST_FREE_PORT);
     busy
 }
 
@@ -192,7 +180,8 @@ impl Reservations {
         missing
     }
 
-    /// [`check_free`], where ports that are kept here count as free: whether one endpoint may have what
+    /// Whether `ports` could all be published: no program of this host has one of them on an address that
+    /// it would be published on. Ports that are kept here count as free: whether one endpoint may have what
     /// another has is the controller's to say, and an endpoint that goes and comes is no stranger to
     /// its own port.
     ///

@@ -31,7 +31,7 @@ pub enum Changed {
 /// The table as it is believed to stand in the kernel.
 ///
 /// It is read once, and again only when somebody [casts doubt](Self::doubt); between, what was written
-/// is what stands.
+/// is what stands. By default nothing is known of the kernel's yet: the first sync reads it.
 #[derive(Debug, Default)]
 pub struct Table {
     /// `None` = not known: to be read.
@@ -48,12 +48,6 @@ enum Known {
 }
 
 impl Table {
-    /// Nothing is known of the kernel's yet: the first sync reads it.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Reads the table that stands, and changes nothing.
     ///
     /// # Errors

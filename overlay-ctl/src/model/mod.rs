@@ -9,7 +9,7 @@ mod vni;
 
 pub use mac::Mac;
 pub use name::{EndpointName, NetworkName, NodeName};
-pub use publish::{EndpointPort, Publish, Published, Transport};
+pub use publish::{EndpointPort, FIRST_FREE_PORT, Publish, Published, Transport};
 pub use rows::{
     Endpoint, EndpointId, Location, Network, NetworkId, NetworkOptions, Node, NodeId, Revision,
 };

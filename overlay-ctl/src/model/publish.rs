@@ -97,6 +97,10 @@ impl fmt::Debug for EndpointPort {
     }
 }
 
+/// The first port of a node that is given out unasked: where Linux begins to choose ports itself, as
+/// Docker does.
+pub const FIRST_FREE_PORT: u16 = 32_768;
+
 /// A wish to publish a port: `8080:80`, `127.0.0.1:8080:80/tcp`, `127.0.0.1::80`, `53/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Publish {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
 use super::{
-    GatewayError, Netlink, NetlinkError,
+    BridgeError, Netlink, NetlinkError,
     leg::leg_of,
     link::{self, Address, GROUP, Link, Owner},
     sysctl,
@@ -62,17 +62,17 @@ impl Netlink {
     /// Its sysctls are written through /proc/sys, of the calling thread's network namespace.
     ///
     /// # Errors
-    /// [`GatewayError::NameTaken`] where a device of that name is not ours, which is left alone. Where
+    /// [`BridgeError::NameTaken`] where a device of that name is not ours, which is left alone. Where
     /// the bridge was missing, nothing is left on any error.
     pub async fn ensure_gateway_bridge(
         &self,
         subnet: Subnet,
         mtu: u32,
-    ) -> Result<GatewayBridge, GatewayError> {
+    ) -> Result<GatewayBridge, BridgeError> {
         let mac = Mac::of_endpoint(subnet.gateway()).octets();
         let links = link::links(&self.handle, None).await?;
         let bridge = match links.iter().find(|link| link.name == GATEWAY_BRIDGE) {
-            Some(link) if !is_bridge(link) => return Err(GatewayError::NameTaken),
+            Some(link) if !is_bridge(link) => return Err(BridgeError::NameTaken),
             Some(link) => {
                 let repaired = self.put_right(link, subnet, mac, mtu).await?;
                 if !repaired.is_empty() && link.owner(BRIDGE_ALIAS) == Owner::Ours {
@@ -101,7 +101,7 @@ impl Netlink {
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn gateway_bridge_subnet(&self) -> Result<Option<Ipv4Net>, GatewayError> {
+    pub async fn gateway_bridge_subnet(&self) -> Result<Option<Ipv4Net>, BridgeError> {
         let Some(bridge) = self.gateway_bridge().await? else { return Ok(None) };
         let addresses = link::addresses(&self.handle, bridge.index, None).await?;
         let first = addresses.iter().find(|address| address.global);
@@ -112,7 +112,7 @@ impl Netlink {
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn remove_gateway_bridge(&self) -> Result<(), GatewayError> {
+    pub async fn remove_gateway_bridge(&self) -> Result<(), BridgeError> {
         match self.gateway_bridge().await? {
             Some(bridge) => Ok(link::delete(&self.handle, bridge.index).await?),
             None => Ok(()),
@@ -123,7 +123,7 @@ impl Netlink {
         Ok(link::link_by_name(&self.handle, GATEWAY_BRIDGE).await?.filter(is_bridge))
     }
 
-    async fn make_bridge(&self, mac: [u8; 6], mtu: u32) -> Result<Link, GatewayError> {
+    async fn make_bridge(&self, mac: [u8; 6], mtu: u32) -> Result<Link, BridgeError> {
         let message = LinkMessageBuilder::<LinkBridge>::new(GATEWAY_BRIDGE)
             .address(mac.to_vec())
             .mtu(mtu)
@@ -135,14 +135,14 @@ impl Netlink {
         let made = self.handle.link().add(message).execute().await;
         match made.map_err(|error| NetlinkError::new("create the gateway bridge", error)) {
             Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
-                return Err(GatewayError::NoBridges);
+                return Err(BridgeError::NoBridges);
             }
             Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                return Err(GatewayError::NameTaken);
+                return Err(BridgeError::NameTaken);
             }
             done => done?,
         }
-        self.gateway_bridge().await?.ok_or(GatewayError::NameTaken)
+        self.gateway_bridge().await?.ok_or(BridgeError::NameTaken)
     }
 
     /// Gives the bridge what it lacks, and brings it up last. Says what that was.
@@ -152,7 +152,7 @@ impl Netlink {
         subnet: Subnet,
         mac: [u8; 6],
         mtu: u32,
-    ) -> Result<Vec<&'static str>, GatewayError> {
+    ) -> Result<Vec<&'static str>, BridgeError> {
         let index = link.index;
         let mut repaired = Vec::new();
         if link.owner(BRIDGE_ALIAS) != Owner::Ours {
@@ -205,7 +205,7 @@ impl Netlink {
     }
 
     /// Puts legs that are outside of the bridge back into it, isolated.
-    async fn take_legs_in(&self, links: &[Link], bridge: u32) -> Result<(), GatewayError> {
+    async fn take_legs_in(&self, links: &[Link], bridge: u32) -> Result<(), BridgeError> {
         for (leg, address) in links.iter().filter_map(|link| Some((link, leg_of(link)?))) {
             let is_in = leg.controller == Some(bridge);
             if is_in && leg.isolated {

@@ -157,7 +157,7 @@ pub enum GroError {
 
 /// The gateway bridge could not be made, repaired or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
+pub enum BridgeError {
     /// A device that is not ours has the name.
     #[error(
         "a device {GATEWAY_BRIDGE} exists and is not ours: remove it or rename it (`ip link set {GATEWAY_BRIDGE} name OTHER`)"

@@ -210,11 +210,7 @@ impl Netlink {
     /// # Errors
     /// [`PortError::NameTaken`] where the device is not ours; it is left alone.
     pub async fn delete_leg(&self, ifname: &str) -> Result<(), PortError> {
-        let Some(link) = link::link_by_name(&self.handle, ifname).await? else { return Ok(()) };
-        if leg_of(&link).is_none() {
-            return Err(PortError::NameTaken(ifname.to_owned()));
-        }
-        Ok(link::delete(&self.handle, link.index).await?)
+        self.delete_pair(ifname, |link| leg_of(link).is_some()).await
     }
 }
 

@@ -32,7 +32,7 @@ mod underlay;
 pub use barrier::Outside;
 pub use bridge::{GATEWAY_BRIDGE, GatewayBridge};
 pub use changes::Change;
-pub use error::{GatewayError, GroError, NetlinkError, PortError, UnderlayError};
+pub use error::{BridgeError, GroError, NetlinkError, PortError, UnderlayError};
 pub use leg::{LegSpec, ObservedLeg, leg_name};
 pub(crate) use netns::Netns;
 pub use netns::NetnsId;

@@ -113,6 +113,22 @@ impl Netlink {
         prepared
     }
 
+    /// Removes a pair of ours. It is no error when it is gone already, as it is when the namespace is.
+    ///
+    /// # Errors
+    /// [`PortError::NameTaken`] where the device is not ours; it is left alone.
+    pub(super) async fn delete_pair(
+        &self,
+        ifname: &str,
+        is_ours: impl FnOnce(&Link) -> bool,
+    ) -> Result<(), PortError> {
+        let Some(link) = link::link_by_name(&self.handle, ifname).await? else { return Ok(()) };
+        if !is_ours(&link) {
+            return Err(PortError::NameTaken(ifname.to_owned()));
+        }
+        Ok(link::delete(&self.handle, link.index).await?)
+    }
+
     /// A socket in the namespace that `path` names now, provided the endpoint's side of `ifname` is there.
     ///
     /// # Errors

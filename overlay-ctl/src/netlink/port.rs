@@ -198,14 +198,7 @@ impl Netlink {
     /// # Errors
     /// [`PortError::NameTaken`] where the device is not ours; it is left alone.
     pub async fn delete_port(&self, ifname: &str) -> Result<(), PortError> {
-        let Some(link) = link::link_by_name(&self.handle, ifname).await? else { return Ok(()) };
-        let id = ifname.strip_prefix(PORT_PREFIX).and_then(|id| u64::from_str_radix(id, 16).ok());
-        match id.map(|id| link.owner(&alias(id))) {
-            Some(Owner::Ours | Owner::HalfMade) => {
-                Ok(link::delete(&self.handle, link.index).await?)
-            }
-            Some(Owner::Foreign) | None => Err(PortError::NameTaken(ifname.to_owned())),
-        }
+        self.delete_pair(ifname, is_port).await
     }
 }
 

@@ -44,14 +44,15 @@ impl EndpointCheck {
     }
 
     fn check_ports(&self, asked: &[internal::HostPort]) -> Result<(), String> {
-        let ports: Option<BTreeSet<HostPort>> = asked.iter().map(read).collect();
+        let ports: Option<BTreeSet<HostPort>> = asked.iter().map(host_port).collect();
         let ports = ports.ok_or("a port that this version can't read: update the node")?;
         let free = self.ports.lock().check_free(&ports);
         free.map_err(|taken| crate::error_chain(&taken))
     }
 }
 
-fn read(port: &internal::HostPort) -> Option<HostPort> {
+/// The words of a peer; `None` where this version can't read them.
+pub(crate) fn host_port(port: &internal::HostPort) -> Option<HostPort> {
     let transport: Transport = port.transport.parse().ok()?;
     let number = u16::try_from(port.port).ok().and_then(NonZeroU16::new)?;
     Some((transport, port.address.parse().ok()?, number))

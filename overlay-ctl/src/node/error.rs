@@ -93,7 +93,7 @@ pub enum StartError {
     Gro(#[from] GroError),
     /// The gateway bridge.
     #[error(transparent)]
-    Bridge(#[from] crate::netlink::GatewayError),
+    Bridge(#[from] crate::netlink::BridgeError),
     /// The gateway bridge's subnet.
     #[error(transparent)]
     GatewaySubnet(#[from] SubnetError),

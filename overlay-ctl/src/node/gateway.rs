@@ -5,7 +5,7 @@ use crate::{
     dns::{Names, Resolvers},
     gateway::{GatewayError, HostPort, Reservations, Rules, Table},
     netlink::{self, GATEWAY_BRIDGE, Netlink},
-    reconcile::{KernelError, LocalGateway, PublishedPorts},
+    reconcile::{GatewayHealth, KernelError, LocalGateway, PublishedPorts},
 };
 use std::{
     collections::BTreeSet,
@@ -30,6 +30,9 @@ pub struct HostGateway {
     table: Table,
     ports: SharedPorts,
     resolvers: Resolvers,
+    /// What they were last given and had no trouble with, since they were last looked at.
+    resolved: Option<Arc<Names>>,
+    published: usize,
     /// Devices whose forwarding this node switched on, or is about to.
     forwarding: BTreeSet<String>,
     /// Ports that could not be kept, and namespaces in which names do not resolve.
@@ -52,6 +55,8 @@ impl HostGateway {
             table,
             ports,
             resolvers,
+            resolved: None,
+            published: 0,
             forwarding,
             unkept: Vec::new(),
             unresolved: Vec::new(),
@@ -65,14 +70,16 @@ impl HostGateway {
         let ensured = self.netlink.ensure_gateway_bridge(subnet, mtu).await;
         ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e))?;
         self.table.doubt();
+        self.resolved = None;
         let uplinks = self.netlink.uplinks(underlay).await.map_err(uplinks_failed)?;
         if Netlink::forwarding("all").map_err(uplinks_failed)? {
             // The host routes for others, and means to: no device is ours to open or to guard.
             self.forwarding.clear();
-        }
-        for device in &uplinks {
-            if !Netlink::forwarding(device).map_err(uplinks_failed)? {
-                self.forwarding.insert(device.clone());
+        } else {
+            for device in &uplinks {
+                if !Netlink::forwarding(device).map_err(uplinks_failed)? {
+                    self.forwarding.insert(device.clone());
+                }
             }
         }
         let gone: Vec<String> = self.forwarding.difference(&uplinks).cloned().collect();
@@ -106,6 +113,7 @@ impl HostGateway {
         };
         let synced = self.table.sync(&rules).await;
         synced.map_err(|e| KernelError::new("writing the nftables table failed", e))?;
+        self.published = published.len();
         // Only now that the rules keep the host from routing for others.
         for device in &self.forwarding {
             if !Netlink::forwarding(device).map_err(uplinks_failed)? {
@@ -116,8 +124,16 @@ impl HostGateway {
         Ok(())
     }
 
-    pub(super) async fn resolve(&mut self, names: &Arc<Names>) {
-        let unresolved = self.resolvers.set(Arc::clone(names)).await;
+    pub(super) async fn resolve(&mut self, names: &Arc<Names>, is_whole: bool) {
+        // A pass asks twice, and most passes change no name.
+        if self.resolved.as_ref().is_some_and(|resolved| Arc::ptr_eq(resolved, names)) {
+            return;
+        }
+        let mut unresolved = self.resolvers.answer(Arc::clone(names)).await;
+        if is_whole {
+            unresolved.extend(self.resolvers.write_files().await);
+        }
+        self.resolved = (is_whole && unresolved.is_empty()).then(|| Arc::clone(names));
         if unresolved != self.unresolved {
             if !unresolved.is_empty() {
                 tracing::warn!(trouble = ?unresolved, "names do not resolve everywhere");
@@ -126,8 +142,12 @@ impl HostGateway {
         }
     }
 
-    pub(super) fn forwarding(&self) -> BTreeSet<String> {
-        self.forwarding.clone()
+    pub(super) fn health(&self) -> GatewayHealth {
+        GatewayHealth {
+            published: self.published,
+            forwarding: self.forwarding.clone(),
+            resolvers: self.resolvers.count(),
+        }
     }
 
     pub(super) fn trouble(&self) -> impl Iterator<Item = String> {

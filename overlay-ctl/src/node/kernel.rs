@@ -7,8 +7,8 @@ use crate::{
         self, LegSpec, Netlink, ObservedPeer, PortError, PortSpec, Underlay, UnderlayChoice,
     },
     reconcile::{
-        DeviceFailure, DeviceId, DeviceSpec, Kernel, KernelError, NextHop, ObservedDevice,
-        PublishedPorts, TableChange, Tables,
+        DeviceFailure, DeviceId, DeviceSpec, GatewayHealth, Kernel, KernelError, NextHop,
+        ObservedDevice, PublishedPorts, TableChange, Tables,
     },
 };
 use std::{
@@ -205,8 +205,8 @@ impl Kernel for HostKernel {
         self.fallbacks.iter().cloned().chain(self.gateway.trouble()).collect()
     }
 
-    fn forwarding(&self) -> BTreeSet<String> {
-        self.gateway.forwarding()
+    fn gateway(&self) -> GatewayHealth {
+        self.gateway.health()
     }
 
     async fn write(&mut self, change: &TableChange) -> Result<(), KernelError> {
@@ -301,8 +301,8 @@ impl Kernel for HostKernel {
         self.gateway.publish(ports).await
     }
 
-    async fn resolve(&mut self, names: &Arc<Names>) -> Result<(), KernelError> {
-        self.gateway.resolve(names).await;
+    async fn resolve(&mut self, names: &Arc<Names>, is_whole: bool) -> Result<(), KernelError> {
+        self.gateway.resolve(names, is_whole).await;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod serve;
 mod start;
 
 pub use check::EndpointCheck;
+pub(crate) use check::host_port;
 pub use error::StartError;
 pub use gateway::SharedPorts;
 pub use home::{Home, HomeError, Member, Record};

@@ -252,7 +252,6 @@ async fn reconcile(
                         tracing::warn!(error = %crate::error_chain(&error), "names wait for a quorum");
                     }
                 }
-                else => return,
             }
         }
     };

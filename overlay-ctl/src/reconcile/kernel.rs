@@ -1,4 +1,4 @@
-use super::{TableChange, Tables};
+use super::{GatewayHealth, TableChange, Tables};
 use crate::{
     dns::Names,
     gateway::Target,
@@ -150,18 +150,20 @@ pub trait Kernel: Send {
         &mut self,
         ports: &PublishedPorts,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
-    /// Makes exactly these names resolve, in exactly these namespaces.
+    /// Makes exactly these names resolve, in exactly these namespaces. What a namespace would need
+    /// that is not among them is swept only where `is_whole`: the names may come from an old view.
     fn resolve(
         &mut self,
         names: &Arc<Names>,
+        is_whole: bool,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
     /// What is done in a slower way than it could be, or is not done for one endpoint, in words.
     fn fallbacks(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Devices whose forwarding was switched on, so that the outside reaches the gateway bridge.
-    fn forwarding(&self) -> BTreeSet<String> {
-        BTreeSet::new()
+    /// What is done for the way to and from the outside.
+    fn gateway(&self) -> GatewayHealth {
+        GatewayHealth::default()
     }
     /// How each VTEP is reached; those not resolved are left out (and their resolution begins).
     fn next_hops(

@@ -138,7 +138,7 @@ impl<K: Kernel> Reconciler<K> {
         let sound = devices.into_iter().filter(|device| device.fault.is_none());
         let devices = sound.map(|device| (device.id, device)).collect();
         self.names = Arc::new(names::desired_names(view, &self.node, &held, &devices));
-        self.kernel.resolve(&self.names).await
+        self.kernel.resolve(&self.names, false).await
     }
 
     /// One pass. Says what it reached.
@@ -197,11 +197,7 @@ impl<K: Kernel> Reconciler<K> {
             error: None,
             fallbacks: self.kernel.fallbacks(),
             unresolved: self.unresolved(view),
-            gateway: GatewayHealth {
-                published: self.ports.len(),
-                forwarding: self.kernel.forwarding(),
-                resolvers: self.names.namespaces.len(),
-            },
+            gateway: self.kernel.gateway(),
         };
         self.status.send_if_modified(|now| {
             let changed = *now != status;
@@ -258,7 +254,7 @@ impl<K: Kernel> Reconciler<K> {
         if names != *self.names {
             self.names = Arc::new(names);
         }
-        let resolved = self.kernel.resolve(&self.names).await;
+        let resolved = self.kernel.resolve(&self.names, true).await;
         made.note(resolved);
     }
 

@@ -34,8 +34,7 @@ pub(super) fn desired_names(
                 continue;
             }
             for name in std::iter::once(&endpoint.name).chain(&endpoint.aliases) {
-                let name = name.as_str().to_ascii_lowercase();
-                told.records.entry(name).or_default().push(endpoint.address);
+                told.records.entry(name.folded().into()).or_default().push(endpoint.address);
             }
             told.pointers.insert(endpoint.address, endpoint.name.to_string());
             if let Location::Node { node, netns } = &endpoint.location

@@ -128,7 +128,7 @@ impl Kernel for &mut FakeKernel {
         Ok(())
     }
 
-    async fn resolve(&mut self, names: &Arc<Names>) -> Result<(), KernelError> {
+    async fn resolve(&mut self, names: &Arc<Names>, _is_whole: bool) -> Result<(), KernelError> {
         for network in names.networks.values() {
             for address in network.pointers.keys() {
                 let ip = ip16_from_v4(address.octets());

@@ -4,15 +4,12 @@ use super::{
     PortsWanted, Refusal, State,
     index::{HostPort, taken_by},
 };
-use crate::model::{EndpointPort, Node, Publish, Published, Transport};
+use crate::model::{EndpointPort, FIRST_FREE_PORT, Node, Publish, Published, Transport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     num::NonZeroU16,
 };
-
-/// The first port that is given out: where Linux begins to choose ports itself, as Docker does.
-const FIRST_FREE: u16 = 32_768;
 
 impl State {
     /// The ports of `node` that lead to an endpoint with these wishes: what is asked for by number,
@@ -104,7 +101,7 @@ impl Choice<'_> {
 
     fn find(&mut self, host: Ipv4Addr, port: EndpointPort) -> Result<(), Refusal> {
         let transport = port.transport;
-        let from = self.from.get(&(transport, host)).copied().unwrap_or(FIRST_FREE);
+        let from = self.from.get(&(transport, host)).copied().unwrap_or(FIRST_FREE_PORT);
         let free = |host_port: &NonZeroU16| {
             let key = self.key(transport, *host_port);
             let chosen = self.chosen.get(&key).and_then(|hosts| taken_by(hosts, host));

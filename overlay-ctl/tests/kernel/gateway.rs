@@ -97,7 +97,7 @@ impl Lab {
             host.sh(&format!("echo 1 > /proc/sys/net/ipv4/conf/{device}/forwarding"));
         }
         host.sh("echo 1 > /proc/sys/net/ipv4/conf/ov_gwbridge/route_localnet");
-        let mut lab = Self { host, outside, far, web, db, table: Table::new() };
+        let mut lab = Self { host, outside, far, web, db, table: Table::default() };
         lab.filter_bridged(false);
         assert_eq!(lab.sync(rules), Changed::Table);
         lab

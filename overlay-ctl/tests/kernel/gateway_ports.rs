@@ -7,7 +7,7 @@ use std::{
 };
 
 use overlay_ctl::{
-    gateway::{HostPort, PortTaken, Reservations, busy_ports, check_free},
+    gateway::{HostPort, PortTaken, Reservations, busy_ports},
     model::Transport::{Sctp, Tcp, Udp},
 };
 use socket2::{Domain, Socket, Type};
@@ -26,6 +26,11 @@ fn one(
     number: u16,
 ) -> BTreeSet<HostPort> {
     BTreeSet::from([(transport, host, port(number))])
+}
+
+/// As a node asks that keeps no port yet.
+fn check_free(ports: &BTreeSet<HostPort>) -> Result<(), PortTaken> {
+    Reservations::default().check_free(ports)
 }
 
 fn all<const N: usize>(ports: [BTreeSet<HostPort>; N]) -> BTreeSet<HostPort> {

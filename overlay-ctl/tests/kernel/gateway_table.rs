@@ -39,14 +39,14 @@ fn what_is_as_wanted_is_not_written() {
     }
     let host = Netns::new("host");
     host.block_on(|| async {
-        let mut table = Table::new();
+        let mut table = Table::default();
         assert_eq!(table.sync(&some()).await.unwrap(), Changed::Table);
         let written = handles(&host);
         assert_eq!(table.sync(&some()).await.unwrap(), Changed::Nothing);
         table.doubt();
         assert_eq!(table.sync(&some()).await.unwrap(), Changed::Nothing);
         // Another process: the node was started again.
-        assert_eq!(Table::new().sync(&some()).await.unwrap(), Changed::Nothing);
+        assert_eq!(Table::default().sync(&some()).await.unwrap(), Changed::Nothing);
         assert_eq!(handles(&host), written, "not even a handle");
         // What differs is written, and no more: rules keep their handles.
         let mut fewer = some();
@@ -87,7 +87,7 @@ fn whatever_somebody_does_to_it_is_undone() {
     }
     let host = Netns::new("host");
     host.block_on(|| async {
-        let mut table = Table::new();
+        let mut table = Table::default();
         table.sync(&some()).await.unwrap();
         let wanted = host.sh("nft list ruleset");
         for (edit, expected) in [
@@ -147,7 +147,7 @@ fn tables_of_others_are_left_alone() {
     let before = foreign();
     assert!(before.contains("dport 22") && before.contains("ip6 overlay"), "{before}");
     host.block_on(|| async {
-        let mut table = Table::new();
+        let mut table = Table::default();
         table.sync(&some()).await.unwrap();
         assert_eq!(foreign(), before);
         table.sync(&rules()).await.unwrap();
@@ -169,7 +169,7 @@ fn a_flush_is_heard_and_our_own_change_once() {
     host.sh("nft add table inet firewall");
     host.block_on(|| async {
         let mut heard = changes().unwrap();
-        let mut table = Table::new();
+        let mut table = Table::default();
         let mut syncs = Vec::new();
         table.sync(&some()).await.unwrap();
         // As a node does: whatever is heard makes it look.
@@ -212,7 +212,7 @@ fn one_more_of_a_thousand_is_one_element() {
     }
     let host = Netns::new("host");
     host.block_on(|| async {
-        let mut table = Table::new();
+        let mut table = Table::default();
         for present in [10u16, 1000] {
             let ports = |count: u16| Rules {
                 published: (0..count)
@@ -253,7 +253,7 @@ fn the_listing_explains_itself() {
         return;
     }
     let host = Netns::new("host");
-    host.block_on(|| async { Table::new().sync(&some()).await.unwrap() });
+    host.block_on(|| async { Table::default().sync(&some()).await.unwrap() });
     let listed = host.sh("nft list table ip overlay");
     println!("{listed}");
     for line in listed.lines().map(str::trim) {
@@ -268,6 +268,6 @@ fn the_listing_explains_itself() {
     // It can be read again by whoever saves and restores rulesets.
     host.sh("nft list ruleset > /tmp/ovk-$$.nft; nft flush ruleset; nft -f /tmp/ovk-$$.nft; rm /tmp/ovk-$$.nft");
     host.block_on(|| async {
-        assert_eq!(Table::new().sync(&some()).await.unwrap(), Changed::Nothing);
+        assert_eq!(Table::default().sync(&some()).await.unwrap(), Changed::Nothing);
     });
 }

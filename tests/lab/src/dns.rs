@@ -49,7 +49,7 @@ impl Answer {
 }
 
 /// Starts a server on one address of a namespace and waits until it answers. It knows what `args` say
-/// and nobody else to ask; its log has each query.
+/// and nobody else to ask; `--log-queries` among them puts each query into its log.
 pub fn serve(netns: &Netns, listen: Ipv4Addr, args: &[&str]) -> Result<Process> {
     let (listen_on, own) =
         (format!("--listen-address={listen}"), format!("--host-record={SELF},192.0.2.1"));
@@ -61,7 +61,6 @@ pub fn serve(netns: &Netns, listen: Ipv4Addr, args: &[&str]) -> Result<Process> 
         "--pid-file=",
         "--no-resolv",
         "--no-hosts",
-        "--log-queries",
         "--log-facility=-",
         "--bind-interfaces",
         &listen_on,

@@ -56,7 +56,12 @@ impl Lab {
         let text = vec!["x".repeat(200); LONG_TEXTS].join(",");
         let long = format!("--txt-record={LONG_NAME},{text}");
         // Of these it is the only authority: what it does not know is NXDOMAIN.
-        let own = ["--local=/example.test/", "--local=/myoverlay/", "--local=/in-addr.arpa/"];
+        let own = [
+            "--log-queries",
+            "--local=/example.test/",
+            "--local=/myoverlay/",
+            "--local=/in-addr.arpa/",
+        ];
         let args = [&[known.as_str(), &nobody, &long][..], &own].concat();
         let dns = dns::serve(&netns, ADDRESS, &args)?;
         let resolv_conf = self.folder().join("resolv.conf");

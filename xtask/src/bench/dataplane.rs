@@ -3,7 +3,7 @@
 //! The contestants take turns within each round, so that what else the machine does hits them alike;
 //! the two ends are pinned to a CPU each.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use overlay_lab::{Lab, pinned};
@@ -14,6 +14,7 @@ use super::{
     contestants::{Contestant, KERNEL, OURS, UNDERLAY},
     load,
     stats::Samples,
+    turns::{Contest, Measured, take_turns},
 };
 use crate::{
     build, interrupt,
@@ -53,20 +54,11 @@ struct Figures {
     load_before: String,
     load_after: String,
     kernel: String,
-    samples: BTreeMap<Metric, BTreeMap<&'static str, Samples>>,
+    samples: Measured<Metric>,
 }
 
 impl Metric {
     const ALL: [Self; 4] = [Self::TcpTsoOn, Self::TcpTsoOff, Self::Udp64, Self::TcpLatency];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::TcpTsoOn => "TCP, 1 stream, TSO on (Gbit/s)",
-            Self::TcpTsoOff => "TCP, 1 stream, TSO off (Gbit/s)",
-            Self::Udp64 => "UDP, 64 B, received (kpackets/s)",
-            Self::TcpLatency => "TCP, 64 B, latency (us, less is better)",
-        }
-    }
 
     /// What ours must reach, as a multiple of the kernel's.
     fn target(self) -> Option<f64> {
@@ -76,6 +68,21 @@ impl Metric {
             Self::Udp64 => Some(1.5),
             Self::TcpLatency => None,
         }
+    }
+}
+
+impl Contest<Contestant> for Metric {
+    fn name(self) -> &'static str {
+        match self {
+            Self::TcpTsoOn => "TCP, 1 stream, TSO on (Gbit/s)",
+            Self::TcpTsoOff => "TCP, 1 stream, TSO off (Gbit/s)",
+            Self::Udp64 => "UDP, 64 B, received (kpackets/s)",
+            Self::TcpLatency => "TCP, 64 B, latency (us, less is better)",
+        }
+    }
+
+    fn contestant(of: &Contestant) -> &'static str {
+        of.name
     }
 
     fn measure(self, contestant: &Contestant, seconds: u32) -> Result<f64> {
@@ -104,24 +111,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !options.without_ours {
         contestants.push(Contestant::ours(&mut lab)?);
     }
-    let mut samples: BTreeMap<Metric, BTreeMap<&'static str, Samples>> = BTreeMap::new();
-    for round in 1..=rounds {
-        for metric in Metric::ALL {
-            for contestant in &contestants {
-                overlay_lab::check_interrupted()?;
-                let sample = metric
-                    .measure(contestant, seconds)
-                    .with_context(|| format!("{}: {}", contestant.name, metric.name()))?;
-                println!(
-                    "round {round}/{rounds}  {:40} {:24} {sample:8.2}",
-                    metric.name(),
-                    contestant.name
-                );
-                let of_metric = samples.entry(metric).or_default();
-                of_metric.entry(contestant.name).or_default().push(sample);
-            }
-        }
-    }
+    let mut samples = Measured::new();
+    take_turns(&contestants, &Metric::ALL, (rounds, seconds), &mut samples)?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let figures = Figures { rounds, load_before, load_after: load()?, kernel, samples };
     figures.print();

@@ -6,6 +6,7 @@ mod dataplane;
 mod dns;
 mod publish;
 mod stats;
+mod turns;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use nix::{
 };
 use overlay_ctl::{
     model::Subnet,
-    netlink::{GATEWAY_BRIDGE, GatewayError, Netlink, NetlinkError},
+    netlink::{BridgeError, GATEWAY_BRIDGE, Netlink, NetlinkError},
 };
 
 use super::pair_of_hosts;
@@ -160,7 +160,7 @@ fn a_foreign_gateway_bridge_is_refused_and_left_alone() {
             let netlink = Netlink::open().await.unwrap();
             let made = netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await;
             let error = made.unwrap_err();
-            assert!(matches!(error, GatewayError::NameTaken), "{error:?}");
+            assert!(matches!(error, BridgeError::NameTaken), "{error:?}");
             assert!(error.to_string().contains("ov_gwbridge exists and is not ours"), "{error}");
             assert_eq!(netlink.gateway_bridge_subnet().await.unwrap(), None);
             netlink.remove_gateway_bridge().await.unwrap();
@@ -213,7 +213,7 @@ fn where_sysctls_are_read_only_nothing_is_left_and_nothing_right_is_refused() {
     host.block_on(|| async {
         make_sysctls_read_only();
         let error = ensure().await.unwrap_err();
-        assert!(matches!(error, GatewayError::Netlink(NetlinkError::Sysctl { .. })), "{error:?}");
+        assert!(matches!(error, BridgeError::Netlink(NetlinkError::Sysctl { .. })), "{error:?}");
         assert!(error.to_string().contains("conf/ov_gwbridge/"), "{error}");
     });
     assert!(!host.succeeds("ip link show ov_gwbridge"));

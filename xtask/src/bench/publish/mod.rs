@@ -12,14 +12,18 @@ mod docker;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use overlay_lab::{Lab, check_interrupted, pinned};
+use overlay_lab::{Lab, pinned};
 use serde::Serialize;
 
 use self::{
     adding::Adding,
     contestants::{Contestant, DOCKER, OURS, ROUTED, iptables_version},
 };
-use super::{Report, load, stats::Samples};
+use super::{
+    Report, load,
+    stats::Samples,
+    turns::{Contest, Measured, take_turns},
+};
 use crate::{
     build, interrupt,
     setup::{self, Purpose},
@@ -54,9 +58,6 @@ enum Metric {
     HttpConnectingManyPorts,
 }
 
-/// By metric and contestant.
-type Measured = BTreeMap<Metric, BTreeMap<&'static str, Samples>>;
-
 /// All samples of a run.
 #[derive(Serialize)]
 struct Figures {
@@ -65,7 +66,7 @@ struct Figures {
     load_after: String,
     kernel: String,
     iptables: String,
-    samples: Measured,
+    samples: Measured<Metric>,
     /// By the number of ports present.
     adding_ms: BTreeMap<u16, Adding>,
 }
@@ -74,7 +75,9 @@ impl Metric {
     const WITH_FEW: &[Self] =
         &[Self::TcpIn, Self::TcpInTsoOff, Self::TcpOut, Self::HttpKeptAlive, Self::HttpConnecting];
     const WITH_MANY: &[Self] = &[Self::HttpConnectingManyPorts];
+}
 
+impl Contest<Contestant> for Metric {
     fn name(self) -> &'static str {
         match self {
             Self::TcpIn => "TCP to the endpoint, TSO on (Gbit/s)",
@@ -84,6 +87,10 @@ impl Metric {
             Self::HttpConnecting => "HTTP, a connection each (requests/s)",
             Self::HttpConnectingManyPorts => "the same, 1,000 ports published",
         }
+    }
+
+    fn contestant(of: &Contestant) -> &'static str {
+        of.name
     }
 
     fn measure(self, contestant: &Contestant, seconds: u32) -> Result<f64> {
@@ -124,32 +131,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let figures = Figures { rounds, load_before, load_after, kernel, iptables, samples, adding_ms };
     figures.print();
     options.report.write(&figures)
-}
-
-fn take_turns(
-    contestants: &[Contestant],
-    metrics: &[Metric],
-    (rounds, seconds): (usize, u32),
-    samples: &mut Measured,
-) -> Result<()> {
-    for round in 1..=rounds {
-        for &metric in metrics {
-            for contestant in contestants {
-                check_interrupted()?;
-                let sample = metric
-                    .measure(contestant, seconds)
-                    .with_context(|| format!("{}: {}", contestant.name, metric.name()))?;
-                println!(
-                    "round {round}/{rounds}  {:40} {:16} {sample:10.2}",
-                    metric.name(),
-                    contestant.name
-                );
-                let of_metric = samples.entry(metric).or_default();
-                of_metric.entry(contestant.name).or_default().push(sample);
-            }
-        }
-    }
-    Ok(())
 }
 
 fn tcp(contestant: &Contestant, seconds: u32, args: &[&str]) -> Result<f64> {
