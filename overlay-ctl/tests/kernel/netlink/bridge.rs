@@ -92,7 +92,7 @@ fn the_gateway_bridge_is_made_and_put_right_again() {
             "ip link set ov_gwbridge addrgenmode eui64; ip link set ov_gwbridge down; \
              ip -6 addr flush dev ov_gwbridge"
                 .to_owned(),
-            "sysctl -qw net.ipv4.ip_forward=0".to_owned(),
+            "echo 0 >/proc/sys/net/ipv4/ip_forward".to_owned(),
             format!("for name in forwarding route_localnet; do echo 0 >{conf}/$name; done"),
             format!(
                 "for name in send_redirects accept_source_route; do echo 1 >{conf}/$name; done"
