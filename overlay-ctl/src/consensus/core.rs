@@ -57,6 +57,8 @@ pub struct Core<S: StateMachine> {
     machine: S,
     applied: u64,
     ticks: u64,
+    /// Since when a commit waits for a transaction to ride on.
+    commit_waits: Option<u64>,
     proposals: Vec<Proposal<S::Outcome>>,
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
     reads: Reads,
@@ -121,6 +123,7 @@ impl<S: StateMachine> Core<S> {
             machine,
             applied: index,
             ticks: 0,
+            commit_waits: None,
             proposals: Vec::new(),
             waiters: BTreeMap::new(),
             reads,
@@ -233,7 +236,24 @@ impl<S: StateMachine> Core<S> {
         }
         self.fail_stale_waiters();
         self.reads.settle(self.applied, self.ticks);
+        self.carry_commit()?;
         self.publish();
+        Ok(())
+    }
+
+    /// A commit that moved alone rides on the next transaction. Where none comes within a tick it gets
+    /// one of its own: a node that restarts, and finds no quorum, then knows all that it had applied and
+    /// not all but the last of it.
+    fn carry_commit(&mut self) -> Result<(), FatalError> {
+        if !self.store().commit_waits() {
+            self.commit_waits = None;
+            return Ok(());
+        }
+        let since = *self.commit_waits.get_or_insert(self.ticks);
+        if self.ticks > since {
+            self.node.mut_store().write(&Batch::default())?;
+            self.commit_waits = None;
+        }
         Ok(())
     }
 

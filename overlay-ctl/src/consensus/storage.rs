@@ -216,6 +216,12 @@ impl LogStore {
         self.hard_state.commit = self.hard_state.commit.max(commit);
     }
 
+    /// Whether a commit was noted that no transaction has carried yet.
+    #[must_use]
+    pub fn commit_waits(&self) -> bool {
+        self.durable_commit < self.hard_state.commit
+    }
+
     /// Makes sure that a restart knows `commit` to be committed.
     ///
     /// # Errors

@@ -127,13 +127,16 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Lets names resolve before the view may be acted on: those of endpoints that the kernel still
-    /// delivers to, by a view that may be older than the kernel. No map, port or rule is changed by it.
+    /// Lets names resolve before the view may be acted on, provided that it knows every endpoint that the
+    /// kernel delivers to: those of them, and no other. No map, port or rule is changed by it.
     ///
     /// # Errors
     /// The kernel can't be read.
     pub async fn preview(&mut self, view: &View) -> Result<(), KernelError> {
         let held = self.kernel.tables().await?;
+        if !names::is_known(view, &held) {
+            return Ok(());
+        }
         let devices = self.kernel.devices(&desired::devices(view, &self.node)).await?;
         let sound = devices.into_iter().filter(|device| device.fault.is_none());
         let devices = sound.map(|device| (device.id, device)).collect();

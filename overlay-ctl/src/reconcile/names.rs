@@ -6,7 +6,10 @@ use crate::{
     state::View,
 };
 use overlay_common::FdbKey;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 /// The names that resolve on this node: those of endpoints that its data path `held`, in the
 /// namespaces of those that are here.
@@ -54,6 +57,20 @@ pub(super) fn desired_names(
         namespace.networks.push(endpoint.network);
     }
     names
+}
+
+/// Whether the view knows every endpoint that the data path `held`: an older one would deny names that
+/// are delivered to.
+pub(super) fn is_known(view: &View, held: &Tables) -> bool {
+    let known: BTreeSet<(FdbKey, EndpointId)> = view
+        .networks
+        .values()
+        .flat_map(|network| {
+            let endpoints = view.endpoints.get(&network.id).into_iter().flat_map(BTreeMap::values);
+            endpoints.map(move |endpoint| (fdb_key(network, endpoint), endpoint.id))
+        })
+        .collect();
+    held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.generation)))
 }
 
 fn fdb_key(network: &Network, endpoint: &Endpoint) -> FdbKey {

@@ -301,7 +301,6 @@ fn names_are_back_within_a_second_of_the_leaders_restart() {
 }
 
 #[test]
-#[ignore = "open: the newest names wait for a quorum, since a voter alone does not know that its last entries are committed"]
 fn names_are_back_after_a_restart_that_finds_no_quorum() {
     scenario(OUTSIDE, |lab| {
         let world = World::build(lab)?;

@@ -72,20 +72,6 @@ fn everybody_reaches_a_published_port_and_is_seen_as_himself() {
 }
 
 #[test]
-#[ignore = "open: 127.0.0.11:53 keeps a server inside from binding 0.0.0.0:53"]
-fn a_dns_server_on_all_addresses_can_be_published() {
-    scenario(OUTSIDE, |lab| {
-        let world = World::build(lab)?;
-        let h1 = &world.hosts[0];
-        let web1 = attach(lab, h1, "web1", &["-p", "53:53/udp"])?;
-        // As most servers do by themselves; the endpoint's own resolver is at 127.0.0.11.
-        mirror::udp(&web1.netns, 53)?;
-        ensure!(world.outside.netns.seen_over_udp(h1.address, 53)? == world.outside.address);
-        web1.netns.dig(&["web1"])?.is(&[&web1.address.to_string()])
-    });
-}
-
-#[test]
 fn exposed_ports_get_free_ports_of_the_node() {
     scenario(OUTSIDE, |lab| {
         let world = World::build(lab)?;
