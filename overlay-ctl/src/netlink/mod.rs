@@ -43,8 +43,9 @@ pub use underlay::{Underlay, UnderlayChoice};
 
 /// A connection to rtnetlink in the node's own network namespace.
 ///
-/// Cheap to keep, cheap to open. When its socket breaks every call fails with
-/// [`NetlinkError::Closed`]: open another.
+/// Cheap to keep, cheap to open. Clones share the socket, on which the kernel lists one thing at a time and
+/// answers a second wish with EBUSY: who works beside another opens one of its own. When the socket breaks
+/// every call fails with [`NetlinkError::Closed`]: open another.
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: rtnetlink::Handle,

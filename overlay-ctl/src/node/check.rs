@@ -2,7 +2,7 @@ use super::gateway::SharedPorts;
 use crate::{
     gateway::{HostPort, busy_ports},
     model::Transport,
-    netlink::Netlink,
+    netlink::{Netlink, PortError},
     proto::internal::{self, CheckEndpointRequest, CheckEndpointResponse},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::Path};
@@ -10,13 +10,12 @@ use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::Path};
 /// Says whether this node could make an endpoint, before anything is logged.
 #[derive(Clone)]
 pub struct EndpointCheck {
-    netlink: Netlink,
     ports: SharedPorts,
 }
 
 impl EndpointCheck {
-    pub(super) fn new(netlink: Netlink, ports: SharedPorts) -> Self {
-        Self { netlink, ports }
+    pub(super) fn new(ports: SharedPorts) -> Self {
+        Self { ports }
     }
 
     pub(super) fn ports(&self) -> SharedPorts {
@@ -26,7 +25,7 @@ impl EndpointCheck {
     /// Looks at the namespace and at the ports that are asked for.
     pub async fn check(&self, request: CheckEndpointRequest) -> CheckEndpointResponse {
         let CheckEndpointRequest { netns, ports, list_busy, needs_leg } = request;
-        let problem = match self.netlink.check_netns(Path::new(&netns), needs_leg).await {
+        let problem = match check_netns(Path::new(&netns), needs_leg).await {
             Ok(()) => self.check_ports(&ports),
             Err(error) => Err(crate::error_chain(&error)),
         };
@@ -49,6 +48,12 @@ impl EndpointCheck {
         let free = self.ports.lock().check_free(&ports);
         free.map_err(|taken| crate::error_chain(&taken))
     }
+}
+
+/// Over a connection of its own: on one socket the kernel lists one thing at a time, and answers a second
+/// wish with EBUSY.
+async fn check_netns(netns: &Path, needs_leg: bool) -> Result<(), PortError> {
+    Netlink::open().await?.check_netns(netns, needs_leg).await
 }
 
 /// The words of a peer; `None` where this version can't read them.

@@ -109,7 +109,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         endpoint_mtu: underlay.mtu - u32::from(VXLAN_OVERHEAD),
         gateway: gateway.subnet,
     };
-    let check = EndpointCheck::new(netlink.clone(), SharedPorts::default());
+    let check = EndpointCheck::new(SharedPorts::default());
     let node = Parts {
         name,
         netlink,
