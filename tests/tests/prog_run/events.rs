@@ -69,7 +69,8 @@ fn an_endpoints_drop_is_told_with_the_packets_addresses() {
         check(bench, direction, &packet, told);
 
         let packet = tagged(&ipv4(A, STRANGER, Flow::default()), 0x8100);
-        let told = DropEvent { ethertype: 0x8100, ..event(DropReason::UnknownDestination, &packet) };
+        let told =
+            DropEvent { ethertype: 0x8100, ..event(DropReason::UnknownDestination, &packet) };
         check(bench, direction, &packet, told);
     });
 }
