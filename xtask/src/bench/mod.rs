@@ -4,6 +4,7 @@ mod contestants;
 mod create;
 mod dataplane;
 mod dns;
+mod icount;
 mod publish;
 mod stats;
 mod turns;
@@ -27,6 +28,8 @@ enum What {
     Create(create::Options),
     /// From an outside host to a published port: ours, and Docker's rules
     Publish(publish::Options),
+    /// Instructions of a message, counted in a virtual machine; fails when ours has become worse
+    Icount(icount::Options),
     /// Names: the resolver of an endpoint's namespace, by kinds of questions
     Dns(dns::Options),
 }
@@ -44,6 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Dataplane(options) => dataplane::run(options),
         What::Create(options) => create::run(options),
         What::Publish(options) => publish::run(options),
+        What::Icount(options) => icount::run(options),
         What::Dns(options) => dns::run(options),
     }
 }
