@@ -131,7 +131,10 @@ impl Machine<'_> {
             .arg("-initrd")
             .arg(initrd)
             // A guest that oopsed proves nothing: it ends there.
-            .args(["-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off tsc=reliable"]);
+            .args([
+                "-append",
+                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off tsc=reliable",
+            ]);
         if self.clock == Clock::Instructions {
             qemu.args(["-icount", "shift=0,sleep=off"]);
         }

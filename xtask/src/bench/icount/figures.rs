@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bench::contestants::{KERNEL, OURS, UNDERLAY},
+    bench::dataplane::contestants::{KERNEL, OURS, UNDERLAY},
     exec::root,
 };
 
@@ -118,11 +118,8 @@ impl Figures {
     }
 
     fn worse_than(&self, accepted: &Self) -> Result<Vec<String>> {
-        let percent = if self.kernel == accepted.kernel {
-            WORSE_PERCENT
-        } else {
-            WORSE_PERCENT_OTHER_KERNEL
-        };
+        let percent =
+            if self.kernel == accepted.kernel { WORSE_PERCENT } else { WORSE_PERCENT_OTHER_KERNEL };
         let mut worse = Vec::new();
         for protocol in Protocol::ALL {
             let (now, then) = (self.share(protocol)?, accepted.share(protocol)?);
