@@ -39,7 +39,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let (from, outer_tos) = (ip16_from_v4(outer.ip.src), outer.ip.tos);
     let eth = *header::<Eth>(ctx, INNER)?;
 
-    let source = maps::fdb(&eth.source_key(vni));
+    let source = maps::fdb(eth.source_key(vni).key());
     let Some(source) = source.filter(|source| frame::same_ip(&source.vtep, &from)) else {
         return Err(why_not_from(config, &from, vni, eth));
     };
@@ -60,7 +60,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if eth.is_to_group() {
         return deliver_to_all(ctx, vni, source, eth, outer_tos);
     }
-    let Some(destination) = maps::fdb(&eth.destination_key(vni)) else {
+    let Some(destination) = maps::fdb(eth.destination_key(vni).key()) else {
         return Err(DropReason::UnknownDestination);
     };
     if destination.ifindex == 0 {

@@ -91,16 +91,43 @@ impl Eth {
 
     /// The destination in the network `vni`, as FDB has it.
     #[inline(always)]
-    pub fn destination_key(self, vni: u32) -> FdbKey {
-        let mac = self.first.to_ne_bytes();
-        FdbKey { vni, mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]], pad: [0; 2] }
+    pub fn destination_key(self, vni: u32) -> FdbWords {
+        FdbWords::new(vni, self.first & 0xffff_ffff_ffff)
     }
 
     /// The source in the network `vni`, as FDB has it.
     #[inline(always)]
-    pub fn source_key(self, vni: u32) -> FdbKey {
-        let mac = ((self.first >> 48) | u64::from(self.second) << 16).to_ne_bytes();
-        FdbKey { vni, mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]], pad: [0; 2] }
+    pub fn source_key(self, vni: u32) -> FdbWords {
+        FdbWords::new(vni, self.first >> 48 | u64::from(self.second) << 16)
+    }
+}
+
+/// A key of FDB, made of words: byte by byte it would be a dozen stores more. A whole number of the
+/// stack's words long, since the verifier takes aligned stores there only.
+#[repr(C)]
+pub struct FdbWords {
+    first: u64,
+    second: u64,
+}
+
+impl FdbWords {
+    /// Of the MAC in the lower six bytes of `mac`.
+    #[inline(always)]
+    fn new(vni: u32, mac: u64) -> Self {
+        Self { first: u64::from(vni) | mac << 32, second: u64::from((mac >> 32) as u16) }
+    }
+
+    #[inline(always)]
+    pub fn key(&self) -> &FdbKey {
+        const {
+            assert!(
+                size_of::<FdbKey>() <= size_of::<Self>()
+                    && align_of::<FdbKey>() <= align_of::<Self>()
+            )
+        }
+        // SAFETY: long enough and aligned (above); a key begins with its VNI and MAC, in this order
+        // (repr(C)), and any bytes are one.
+        unsafe { &*core::ptr::from_ref(self).cast::<FdbKey>() }
     }
 }
 
