@@ -106,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         plot::prepare(folder)?;
     }
     setup::ensure(Purpose::Everything)?;
-    if !options.without_ours {
+    if !options.without_ours && std::env::var_os("OVERLAY_BIN").is_none() {
         build::release()?;
     }
     interrupt::take_down_first()?;
