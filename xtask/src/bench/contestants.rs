@@ -18,7 +18,7 @@ pub(crate) struct Contestant {
     pub(crate) client: Netns,
     pub(crate) server: Netns,
     pub(crate) server_address: Ipv4Addr,
-    hosts: [Arc<Host>; 2],
+    pub(crate) hosts: [Arc<Host>; 2],
 }
 
 impl Contestant {
@@ -33,11 +33,17 @@ impl Contestant {
     /// A kernel VXLAN device in a bridge with the container's veth: Docker's and Flannel's data path.
     /// Forwarding and neighbour entries are static, as those write them.
     pub(crate) fn kernel(lab: &mut Lab) -> Result<Self> {
-        let hosts = lab.wired_pair(("k1", "10.9.0.1"), ("k2", "10.9.0.2"))?;
-        let ends = [("kc1", "10.0.0.1"), ("kc2", "10.0.0.2")];
+        Self::kernel_named(lab, "k")
+    }
+
+    /// The same, its namespaces' names starting so.
+    pub(crate) fn kernel_named(lab: &mut Lab, prefix: &str) -> Result<Self> {
+        let name = |rest: &str| format!("{prefix}{rest}");
+        let hosts = lab.wired_pair((&name("1"), "10.9.0.1"), (&name("2"), "10.9.0.2"))?;
+        let ends = [(name("c1"), "10.0.0.1"), (name("c2"), "10.0.0.2")];
         let macs = ["02:42:0a:00:00:01", "02:42:0a:00:00:02"];
         let mut containers = Vec::new();
-        for (side, (name, address)) in ends.into_iter().enumerate() {
+        for (side, (name, address)) in ends.iter().enumerate() {
             let (host, other) = (&hosts[side], 1 - side);
             let container = lab.container(name)?;
             let inside = host.netns.name();

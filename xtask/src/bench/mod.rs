@@ -4,6 +4,7 @@ mod contestants;
 mod create;
 mod dataplane;
 mod dns;
+mod flood;
 mod publish;
 mod stats;
 mod turns;
@@ -29,6 +30,8 @@ enum What {
     Publish(publish::Options),
     /// Names: the resolver of an endpoint's namespace, by kinds of questions
     Dns(dns::Options),
+    /// A flood of forged VXLAN: what drops it, and what it leaves of a flow
+    Flood(flood::Options),
 }
 
 /// Where the figures go besides the terminal.
@@ -45,6 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Create(options) => create::run(options),
         What::Publish(options) => publish::run(options),
         What::Dns(options) => dns::run(options),
+        What::Flood(options) => flood::run(options),
     }
 }
 
