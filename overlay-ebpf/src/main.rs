@@ -11,6 +11,7 @@ mod arp;
 mod decap;
 mod ecn;
 mod encap;
+mod fence;
 mod flood;
 mod frame;
 mod from_endpoint;
@@ -19,7 +20,10 @@ mod from_underlay;
 mod guard_underlay;
 mod headers;
 mod maps;
+mod path;
+mod too_big;
 mod verdict;
+mod vlan;
 
 use aya_ebpf::{
     macros::{classifier, xdp},

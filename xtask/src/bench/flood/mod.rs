@@ -53,12 +53,19 @@ impl Metric {
 }
 
 impl Contest<Contestant> for Metric {
-    fn name(self) -> &'static str {
+    type Sample = f64;
+    type Samples = Samples;
+
+    fn name(self) -> String {
         match self {
-            Self::Dropped => "forged VXLAN dropped (kpackets/s)",
-            Self::Quiet => "TCP, no flood (Gbit/s)",
-            Self::Flooded => "TCP under 200 kpackets/s (Gbit/s)",
+            Self::Dropped => "forged VXLAN dropped (kpackets/s)".to_owned(),
+            Self::Quiet => "TCP, no flood (Gbit/s)".to_owned(),
+            Self::Flooded => format!("TCP under {} kpackets/s of it (Gbit/s)", FLOOD / 1000),
         }
+    }
+
+    fn includes(self, _: &Contestant) -> bool {
+        true
     }
 
     fn contestant(of: &Contestant) -> &'static str {
@@ -66,6 +73,7 @@ impl Contest<Contestant> for Metric {
     }
 
     fn measure(self, contestant: &Contestant, seconds: u32) -> Result<f64> {
+        contestant.arrange()?;
         match self {
             Self::Dropped => dropped(contestant, seconds),
             Self::Quiet => tcp(contestant, seconds),
@@ -83,7 +91,7 @@ struct Figures {
     load_after: String,
     /// Packets a second of the flood in the row that has one beside a flow.
     flood: u32,
-    samples: Measured<Metric>,
+    samples: Measured<Metric, Samples>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -104,7 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn start(contestant: &Contestant, rate: Option<u32>) -> Result<Flood> {
-    let [from, to] = &contestant.hosts;
+    let (from, to) = (contestant.sender(), contestant.receiver());
     let frames = forged::frames(&to.netns, to.address)?;
     Flood::start(&from.netns, "eth0", frames, FLOODED_CPU.0, rate)
 }
@@ -123,9 +131,9 @@ fn dropped(contestant: &Contestant, seconds: u32) -> Result<f64> {
 }
 
 fn tcp(contestant: &Contestant, seconds: u32) -> Result<f64> {
-    let mut server = contestant.server.iperf_server(FLOODED_CPU.1)?;
-    let measured =
-        contestant.client.iperf_pinned(contestant.server_address, seconds, &[], CLIENT_CPU)?;
+    let mut server = contestant.server().iperf_server(FLOODED_CPU.1)?;
+    let to = contestant.server_address();
+    let measured = contestant.client().iperf_pinned(to, seconds, &[], CLIENT_CPU)?;
     server.wait(Duration::from_secs(10))?;
     Ok(measured.bits_per_second / 1e9)
 }
