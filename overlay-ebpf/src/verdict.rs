@@ -89,7 +89,7 @@ fn forwarded(direction: Direction, len: u32, trace: &Trace) {
     match direction {
         Direction::FromEndpoint => traffic(trace.slot, len, |traffic| &mut traffic.sent),
         Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
-        Direction::FromGateway => count(0, direction, len),
+        Direction::FromGateway | Direction::GuardUnderlay => count(0, direction, len),
     }
 }
 
