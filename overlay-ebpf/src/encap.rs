@@ -45,6 +45,9 @@ pub struct Fields {
 /// tagged frame none, and so "not ECN-capable": nobody would look for it behind the tag on the way back.
 #[inline(always)]
 pub fn outer_tos(ctx: &TcContext, eth: Eth) -> u8 {
+    if frame::has_stripped_tag(ctx) {
+        return 0;
+    }
     match (eth.ethertype(), header::<[u8; 2]>(ctx, size_of::<Eth>())) {
         (ETH_P_IP, Ok(start)) => start[1],
         (ETH_P_IPV6, Ok(start)) => start[0] << 4 | start[1] >> 4,

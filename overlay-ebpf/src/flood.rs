@@ -2,9 +2,10 @@
 //! port and every VTEP of the network; a receiving node makes one for every local port.
 
 use crate::{
-    encap, frame,
+    encap::{self, OUTER_L3},
+    frame,
     headers::Eth,
-    maps,
+    maps, too_big,
     verdict::{Decision, count_drop},
 };
 use aya_ebpf::programs::TcContext;
@@ -43,8 +44,16 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
     }
     let tos = encap::outer_tos(ctx, eth);
     let hash = encap::flow_hash(ctx, eth);
-    // Room is made once; each copy gets the headers of its VTEP.
-    let (eth, tags) = encap::make_room(ctx, eth, port.flags & FLAG_FORWARDS != 0)?;
+    let gso = frame::gso_size(ctx);
+    // Room is made once; each copy gets the headers of its VTEP. The neighbours have theirs already: what
+    // can't be sent on is a copy that is lost.
+    let (eth, tags) = match encap::make_room(ctx, eth, port.flags & FLAG_FORWARDS != 0) {
+        Ok(made) => made,
+        Err(reason) => {
+            count_drop(reason, Direction::FromEndpoint, len);
+            return Ok(Decision::Replicated);
+        }
+    };
     encap::write_inner(ctx, eth, &tags)?;
     let fields = encap::with_tags(ctx, encap::Fields { vni: port.vni, tos, hash, len });
     for slot in 0..FLOOD_MAX {
@@ -52,12 +61,20 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
             break;
         }
         let key = NodeKey { vtep: flood.vteps[slot] };
-        let hop = maps::node(&key).and_then(|node| maps::hop(node.hop));
+        let node = maps::node(&key);
+        let hop = node.and_then(|node| maps::hop(node.hop));
         // A copy can't take the kernel's own route: one whose next hop is not resolved is lost.
         let Some(hop) = hop.filter(|hop| hop.ifindex != 0) else {
             count_drop(DropReason::UnknownNode, Direction::FromEndpoint, len);
             continue;
         };
+        // Nobody is told: a sender of broadcast has no path to one receiver to learn of.
+        if gso == 0
+            && fields.len + OUTER_L3 > too_big::path_mtu(hop, node.map_or(0, |node| node.hop))
+        {
+            count_drop(DropReason::TooBig, Direction::FromEndpoint, len);
+            continue;
+        }
         encap::write_outer(ctx, hop, fields)?;
         if ctx.clone_redirect(hop.ifindex, 0).is_err() {
             count_drop(DropReason::RedirectFailed, Direction::FromEndpoint, len);

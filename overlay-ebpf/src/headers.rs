@@ -366,17 +366,6 @@ pub struct Ports {
 }
 
 impl Ports {
-    #[inline(always)]
-    pub const fn new(src: u16, dst: u16) -> Self {
-        Self { src: src.to_be(), dst: dst.to_be() }
-    }
-
-    /// Both are the same as `other`'s.
-    #[inline(always)]
-    pub fn are(&self, other: Self) -> bool {
-        self.word() == other.word()
-    }
-
     /// Both as one number: it differs where one of them does.
     #[inline(always)]
     pub fn word(&self) -> u32 {
