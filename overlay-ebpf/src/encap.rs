@@ -4,6 +4,7 @@
 use crate::{
     frame::{self, header},
     headers::{ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ports, Tag, Udp, Vxlan},
+    jumbo,
     verdict::Decision,
     vlan::{self, TAGS_MAX, Tags},
 };
@@ -116,7 +117,10 @@ pub fn make_room(ctx: &TcContext, eth: Eth, forwards: bool) -> Result<(Eth, Tags
                 || (forwards || frame::gso_size(ctx) == 0)
                     && grow(ctx, room, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
         }
-        ETH_P_IPV6 => grow(ctx, room, flags),
+        ETH_P_IPV6 => {
+            jumbo::take_out(ctx)?;
+            grow(ctx, room, flags)
+        }
         // A third tag, which GSO would not see.
         _ if frame::gso_size(ctx) != 0 => return Err(DropReason::VlanUnsupported),
         // adjust_room takes IP only.

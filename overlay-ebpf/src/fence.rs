@@ -69,6 +69,8 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
         }
         // What follows is not looked for behind these (RFC 7113): who needs them has no need to be
         // taken for a router.
+        // A super-packet of TCP: see `jumbo`.
+        0 if ip.is_without_length() && frame::gso_size(ctx) != 0 => {}
         extension if is_extension(extension) => {
             if from_router {
                 return Err(DropReason::RouterAdvertisement);

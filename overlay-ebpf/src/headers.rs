@@ -322,6 +322,12 @@ impl Ipv6 {
         self.start[1] = self.start[1] & 0x0f | class << 4;
     }
 
+    /// The length is said elsewhere (RFC 2675, section 3).
+    #[inline(always)]
+    pub fn is_without_length(&self) -> bool {
+        self.payload_len == 0
+    }
+
     /// From an address of this link alone (RFC 4291, section 2.5.6).
     #[inline(always)]
     pub fn is_from_link(&self) -> bool {
@@ -332,6 +338,38 @@ impl Ipv6 {
     #[inline(always)]
     pub fn is_to_link(&self) -> bool {
         is_link_local(&self.dst)
+    }
+}
+
+/// A hop-by-hop header with the jumbo option alone (RFC 2675, section 2).
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct JumboOption {
+    next_header: u8,
+    header_len: u8,
+    option: u8,
+    option_len: u8,
+    payload_len: u32,
+}
+
+const JUMBO: u8 = 194;
+
+impl JumboOption {
+    /// Before a header of `next_header`, in a packet of `payload_len` bytes behind its IPv6 header.
+    #[inline(always)]
+    pub fn new(next_header: u8, payload_len: u32) -> Self {
+        Self {
+            next_header,
+            header_len: 0,
+            option: JUMBO,
+            option_len: 4,
+            payload_len: payload_len.to_be(),
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_before(&self, next_header: u8) -> bool {
+        self.next_header == next_header && self.header_len == 0 && self.option == JUMBO
     }
 }
 
@@ -537,6 +575,7 @@ impl Arp {
 const _: () = {
     assert!(size_of::<Ethernet>() == 14 && size_of::<Eth>() == 14);
     assert!(size_of::<Ipv6>() == 40 && size_of::<TooBig>() == 8);
+    assert!(size_of::<JumboOption>() == 8);
     assert!(size_of::<Ipv4>() == 20);
     assert!(size_of::<Outer>() == overlay_common::VXLAN_OVERHEAD as usize);
     assert!(size_of::<Arp>() == 28);

@@ -30,7 +30,7 @@ const QUOTE_V6: usize = 88;
 
 /// Bytes of the longest outer packet that gets to `hop`; what routers on the way said counts for a while.
 #[inline(always)]
-pub fn path_mtu(hop: &HopEntry, index: u32) -> u32 {
+fn path_mtu(hop: &HopEntry, index: u32) -> u32 {
     let mtu = u32::from(hop.mtu);
     match maps::path(index) {
         // SAFETY: no preconditions.
