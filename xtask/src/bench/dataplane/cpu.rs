@@ -21,16 +21,19 @@ pub(super) fn spent<T>(run: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
 fn busy_ticks() -> Result<u64> {
     let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     CPUS.iter()
-        .map(|&cpu| parse(&text, cpu).with_context(|| format!("/proc/stat tells nothing of CPU {cpu}")))
+        .map(|&cpu| {
+            parse(&text, cpu).with_context(|| format!("/proc/stat tells nothing of CPU {cpu}"))
+        })
         .sum()
 }
 
 /// user, nice, system, irq and softirq; a guest's time is in user, stolen time is nobody's here.
 fn parse(text: &str, cpu: usize) -> Option<u64> {
     let name = format!("cpu{cpu}");
-    let mut words = text.lines().map(str::split_whitespace).find_map(|mut words| {
-        (words.next()? == name).then_some(words)
-    })?;
+    let mut words = text
+        .lines()
+        .map(str::split_whitespace)
+        .find_map(|mut words| (words.next()? == name).then_some(words))?;
     let mut next = || words.next()?.parse::<u64>().ok();
     let (user, nice, system, _idle, _iowait) = (next()?, next()?, next()?, next()?, next()?);
     let (irq, softirq) = (next()?, next()?);

@@ -87,8 +87,7 @@ impl Row {
         }
         let udp = |bytes| Traffic::Udp { bytes };
         let one_stream = Traffic::Tcp { streams: 1 };
-        let small =
-            [Traffic::Latency, Traffic::Connect, udp(64), udp(1400)];
+        let small = [Traffic::Latency, Traffic::Connect, udp(64), udp(1400)];
         rows.extend(small.map(|traffic| row(Place::TwoHosts { mtu: 1500 }, traffic, Wire::Tso)));
         let beside = [one_stream, Traffic::Latency, udp(64)];
         rows.extend(beside.map(|traffic| row(Place::OneHost, traffic, Wire::Tso)));
@@ -234,7 +233,9 @@ mod tests {
 
     #[test]
     fn a_bound_holds_on_its_own_side() {
-        assert!(Bound::AtLeast(0.95).is_reached_by(0.95) && !Bound::AtLeast(0.95).is_reached_by(0.9));
+        assert!(
+            Bound::AtLeast(0.95).is_reached_by(0.95) && !Bound::AtLeast(0.95).is_reached_by(0.9)
+        );
         assert!(Bound::AtMost(1.1).is_reached_by(1.0) && !Bound::AtMost(1.1).is_reached_by(1.2));
         assert!(!Bound::AtLeast(1.0).is_reached_by(f64::NAN));
     }

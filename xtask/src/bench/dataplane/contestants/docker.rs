@@ -49,8 +49,7 @@ pub(super) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let hosts = wired_pair(lab, "d", mtu)?;
     let first = Engine::start(lab, &hosts[0])?;
     let second = Engine::start(lab, &hosts[1])?;
-    let [manager, worker] =
-        hosts.each_ref().map(|host| format!("{}:{SWARM_PORT}", host.address));
+    let [manager, worker] = hosts.each_ref().map(|host| format!("{}:{SWARM_PORT}", host.address));
     first.docker(&["swarm", "init", "--advertise-addr", &manager, "--listen-addr", &manager])?;
     let token = first.docker(&["swarm", "join-token", "-q", "worker"])?;
     let join = ["swarm", "join", "--token", &token, "--advertise-addr", &worker];

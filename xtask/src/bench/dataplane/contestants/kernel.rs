@@ -26,8 +26,7 @@ pub(super) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
         host.ip(&["link", "add", "br0", "mtu", &inner.to_string(), "type", "bridge"])?;
         host.ip(&["link", "set", "br0", "up"])?;
         let name = format!("k{mtu}c{}", this + 1);
-        let container =
-            bridged_container(lab, host, &name, ends[this], ("br0", "v0", inner))?;
+        let container = bridged_container(lab, host, &name, ends[this], ("br0", "v0", inner))?;
         let (peer, peer_mac) = (ends[other].0.to_string(), ends[other].1);
         container.ip(&["neigh", "add", &peer, "lladdr", peer_mac, "dev", "eth0"])?;
         let (local, remote) = (hosts[this].address.to_string(), hosts[other].address.to_string());

@@ -54,7 +54,11 @@ pub(super) fn docker_is_installed() -> bool {
 }
 
 /// Everybody who takes part at these places, built and found to work.
-pub(super) fn build(lab: &mut Lab, places: &[Place], entrants: Entrants) -> Result<Vec<Contestant>> {
+pub(super) fn build(
+    lab: &mut Lab,
+    places: &[Place],
+    entrants: Entrants,
+) -> Result<Vec<Contestant>> {
     let mut contestants = Vec::new();
     for &place in places {
         match place {
@@ -84,7 +88,9 @@ pub(super) fn build(lab: &mut Lab, places: &[Place], entrants: Entrants) -> Resu
         }
     }
     for contestant in &contestants {
-        contestant.check().with_context(|| format!("{} is not fit to be measured", contestant.name))?;
+        contestant
+            .check()
+            .with_context(|| format!("{} is not fit to be measured", contestant.name))?;
     }
     Ok(contestants)
 }
