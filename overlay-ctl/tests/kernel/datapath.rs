@@ -9,8 +9,8 @@ use std::{
 
 use overlay_common::{
     ApiKey, Config, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PORTS_MAX,
-    PortEntry, ip16_from_v4,
+    GatewayPortEntry, HopEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
+    PORTS_MAX, PortEntry, ip16_from_v4,
 };
 use overlay_ctl::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook},
@@ -20,18 +20,18 @@ use overlay_ctl::{
 use crate::lab::{Netns, sh, skip};
 
 static BPFFS: Once = Once::new();
-const BOUND: Duration = Duration::from_secs(10);
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
 /// A host with an underlay `eth7` towards a peer, an endpoint's port `port0` and gateway leg `leg0`, and
 /// a folder on bpffs.
-struct Host {
-    netns: Netns,
-    peer: Netns,
-    bpffs: PathBuf,
+pub(crate) struct Host {
+    pub(crate) netns: Netns,
+    pub(crate) peer: Netns,
+    pub(crate) bpffs: PathBuf,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         BPFFS.call_once(|| {
             if !sh("mount -t bpf").contains("/sys/fs/bpf") {
                 sh("mount -t bpf bpf /sys/fs/bpf");
@@ -47,12 +47,12 @@ impl Host {
         Self { netns, peer, bpffs }
     }
 
-    fn ifindex(&self, ifname: &str) -> u32 {
+    pub(crate) fn ifindex(&self, ifname: &str) -> u32 {
         let text = self.netns.sh(&format!("ip -o link show {ifname} | cut -d: -f1"));
         text.trim().parse().unwrap()
     }
 
-    fn config_for(&self, underlay: &str) -> DatapathConfig {
+    pub(crate) fn config_for(&self, underlay: &str) -> DatapathConfig {
         DatapathConfig {
             bpffs: self.bpffs.clone(),
             underlay: underlay.to_owned(),
@@ -63,16 +63,17 @@ impl Host {
                 ttl: 64,
                 pad: 0,
                 flags: 0,
+                sample: 0,
             },
         }
     }
 
     /// Runs inside the host, as the node would.
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.netns.block_on(|| async { work() })
     }
 
-    fn open(&self) -> Datapath {
+    pub(crate) fn open(&self) -> Datapath {
         Datapath::open(self.config_for("eth7")).unwrap()
     }
 
@@ -88,20 +89,20 @@ impl Host {
             && datapath.attached_gateways() == [self.ifindex("leg0")].into()
     }
 
-    fn link_id(&self, entry: &str) -> String {
+    pub(crate) fn link_id(&self, entry: &str) -> String {
         let path = self.bpffs.join("links").join(entry);
         let text = sh(&format!("bpftool link show pinned {}", path.display()));
         text.split(':').next().unwrap().to_owned()
     }
 
-    fn entries(&self) -> BTreeSet<String> {
+    pub(crate) fn entries(&self) -> BTreeSet<String> {
         let entries = std::fs::read_dir(self.bpffs.join("links")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// Sends a VXLAN packet to the underlay device and a frame into port and leg; each program counts
     /// what it drops: the VTEP is unknown, and so are port and leg.
-    fn make_traffic(&self) {
+    pub(crate) fn make_traffic(&self) {
         let vxlan = "udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
             udp.sendto(bytes([8, 0, 0, 0, 0, 16, 1, 0]) + bytes(60), (\"10.0.0.1\", 4789))\n";
         self.peer.sh(&self.python(&format!("{vxlan}port.send(frame); leg.send(frame)\n")));
@@ -148,20 +149,22 @@ impl Drop for Host {
     }
 }
 
-/// Packets that each program counted.
-fn seen(datapath: &Datapath) -> [u64; Direction::COUNT as usize] {
-    let mut seen = [0; Direction::COUNT as usize];
+/// Programs at TC, whose directions come first.
+const AT_TC: usize = 3;
+
+/// Packets that each program at TC counted.
+fn seen(datapath: &Datapath) -> [u64; AT_TC] {
+    let mut seen = [0; AT_TC];
     for (_, direction, counter) in datapath.counters().unwrap() {
-        seen[direction as usize] += counter.packets;
+        if direction != Direction::GuardUnderlay {
+            seen[direction as usize] += counter.packets;
+        }
     }
     seen
 }
 
 /// Waits until each program counted one more packet than `before`; returns the counts.
-fn seen_more(
-    datapath: &Datapath,
-    before: [u64; Direction::COUNT as usize],
-) -> [u64; Direction::COUNT as usize] {
+fn seen_more(datapath: &Datapath, before: [u64; AT_TC]) -> [u64; AT_TC] {
     let start = Instant::now();
     loop {
         let now = seen(datapath);
@@ -178,28 +181,13 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
     let mac = [2, 0x42, 172, 16, 16, 129];
     let vtep = ip16_from_v4([10, 0, 0, 2]);
     let fdb_key = FdbKey { vni: 4097, mac, pad: [0; 2] };
-    let fdb = FdbEntry {
-        vtep,
-        ip,
-        ifindex: 0,
-        flags: 0,
-        generation: 7,
-        hop_ifindex: 1,
-        hop_mac: [2; 6],
-        hop_source: [4; 6],
-    };
+    let fdb = FdbEntry { vtep, ip, ifindex: 0, flags: 0, generation: 7, hop: 1, pad: 0 };
     let neigh_key = NeighKey { vni: 4097, ip };
     let neigh = NeighEntry { mac, pad: [0; 2] };
-    let port = PortEntry { ip, vni: 4097, flags: 0, mac, pad: [0; 2] };
+    let port = PortEntry { ip, vni: 4097, flags: 0, mac, pad: [0; 2], slot: 1, pad2: 0 };
     let node_key = NodeKey { vtep };
-    let node = NodeEntry {
-        node: 2,
-        ifindex: 0,
-        flags: 0,
-        next_hop_mac: [0; 6],
-        source_mac: [0; 6],
-        pad: [0; 4],
-    };
+    let node = NodeEntry { node: 2, hop: 1, pad: 0 };
+    let hop = HopEntry { header: [7; 50], mtu: 1500, csum: 9, ifindex: 3, flags: 0 };
     let mut flood = FloodEntry {
         vtep_count: 1,
         port_count: 0,
@@ -220,6 +208,7 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         TableChange::PutFdb(fdb_key, fdb),
         TableChange::PutNeigh(neigh_key, neigh),
         TableChange::PutPort(9, port),
+        TableChange::PutHop(1, hop),
         TableChange::PutNode(node_key, node),
         TableChange::PutFlood(4097, flood),
         TableChange::PutGatewayPort(10, leg),
@@ -229,6 +218,7 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         fdb: [(fdb_key, fdb)].into(),
         neigh: [(neigh_key, neigh)].into(),
         ports: [(9, port)].into(),
+        hops: [(1, hop)].into(),
         nodes: [(node_key, node)].into(),
         flood: [(4097, flood)].into(),
         gateway_ports: [(10, leg)].into(),
@@ -260,6 +250,7 @@ fn what_is_written_is_read_and_deleted() {
                 TableChange::PutFdb(key, _) => TableChange::DeleteFdb(key),
                 TableChange::PutNeigh(key, _) => TableChange::DeleteNeigh(key),
                 TableChange::PutPort(key, _) => TableChange::DeletePort(key),
+                TableChange::PutHop(key, _) => TableChange::DeleteHop(key),
                 TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
                 TableChange::PutFlood(key, _) => TableChange::DeleteFlood(key),
                 TableChange::PutGatewayPort(key, _) => TableChange::DeleteGatewayPort(key),
@@ -280,7 +271,15 @@ fn a_full_map_says_so() {
     let host = Host::new();
     host.run(|| {
         let mut datapath = host.open();
-        let port = PortEntry { ip: IP16_NONE, vni: 1, flags: 0, mac: [0; 6], pad: [0; 2] };
+        let port = PortEntry {
+            ip: IP16_NONE,
+            vni: 1,
+            flags: 0,
+            mac: [0; 6],
+            pad: [0; 2],
+            slot: 0,
+            pad2: 0,
+        };
         for ifindex in 0..PORTS_MAX {
             datapath.write(&TableChange::PutPort(ifindex, port)).unwrap();
         }
@@ -529,7 +528,7 @@ fn a_pinned_map_of_another_version_is_refused_and_kept() {
         let DatapathError::MapShape { name, .. } = &error else { panic!("{error:?}") };
         assert_eq!(*name, "FDB");
         let text = error.to_string();
-        assert!(text.contains("values have 40 bytes, not 64"), "{text}");
+        assert!(text.contains("values have 40 bytes, not 56"), "{text}");
         assert!(text.contains(&format!("rm -r {}", host.bpffs.display())), "{text}");
         assert!(pin.exists() && !maps.join("NEIGH").exists(), "nothing was touched");
     });

@@ -4,6 +4,8 @@ mod create;
 mod dataplane;
 mod dns;
 mod endpoint;
+mod flood;
+mod icount;
 mod publish;
 mod stats;
 mod turns;
@@ -27,8 +29,12 @@ enum What {
     Create(create::Options),
     /// From an outside host to a published port: ours, and Docker's rules
     Publish(publish::Options),
+    /// Instructions of a message, counted in a virtual machine; fails when ours has become worse
+    Icount(icount::Options),
     /// Names: the resolver of an endpoint's namespace, by kinds of questions
     Dns(dns::Options),
+    /// A flood of forged VXLAN: what drops it, and what it leaves of a flow
+    Flood(flood::Options),
 }
 
 /// Where the figures go besides the terminal.
@@ -44,7 +50,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Dataplane(options) => dataplane::run(options),
         What::Create(options) => create::run(options),
         What::Publish(options) => publish::run(options),
+        What::Icount(options) => icount::run(options),
         What::Dns(options) => dns::run(options),
+        What::Flood(options) => flood::run(options),
     }
 }
 

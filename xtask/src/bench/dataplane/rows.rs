@@ -11,7 +11,7 @@ use super::{
 
 /// Where the two ends are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(in crate::bench) enum Place {
     /// On two hosts, joined by a wire of this MTU.
     TwoHosts { mtu: u32 },
     /// Side by side.
@@ -22,7 +22,7 @@ pub(super) enum Place {
 
 /// What crosses the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Wire {
+pub(in crate::bench) enum Wire {
     /// Super-packets of 64 KiB: a device that segments takes them.
     Tso,
     /// Packets of the wire's MTU, which the sender makes and the receiver merges.

@@ -18,7 +18,7 @@ const MESSAGE: u32 = 64;
 
 /// What goes from one end to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Traffic {
+pub(in crate::bench) enum Traffic {
     /// As much as goes through (iperf3).
     Tcp { streams: u32 },
     /// A request at a time over one connection (qperf).
@@ -31,7 +31,7 @@ pub(super) enum Traffic {
 
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sample {
+pub(in crate::bench) struct Sample {
     /// In the traffic's unit.
     figure: f64,
     /// Seconds of CPU time of both hosts, by the traffic's other unit.
@@ -41,14 +41,14 @@ pub(super) struct Sample {
 
 /// Measurements of one contestant, one a round.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Series {
-    pub(super) figure: Samples,
-    pub(super) cpu: Samples,
+pub(in crate::bench) struct Series {
+    pub(in crate::bench) figure: Samples,
+    pub(in crate::bench) cpu: Samples,
 }
 
 impl Traffic {
     /// For names: `tcp-1`.
-    pub(super) fn name(self) -> String {
+    pub(in crate::bench) fn name(self) -> String {
         match self {
             Self::Tcp { streams } => format!("tcp-{streams}"),
             Self::Latency => "tcp-latency".to_owned(),
@@ -58,7 +58,7 @@ impl Traffic {
     }
 
     /// Of the figure.
-    pub(super) fn unit(self) -> &'static str {
+    pub(in crate::bench) fn unit(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "Gbit/s",
             Self::Latency => "us, less is better",
@@ -68,7 +68,7 @@ impl Traffic {
     }
 
     /// Of the CPU time.
-    pub(super) fn cpu_unit(self) -> &'static str {
+    pub(in crate::bench) fn cpu_unit(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "s/GB",
             Self::Latency => "s/Mmessage",
@@ -77,11 +77,11 @@ impl Traffic {
         }
     }
 
-    pub(super) fn less_is_better(self) -> bool {
+    pub(in crate::bench) fn less_is_better(self) -> bool {
         self == Self::Latency
     }
 
-    pub(super) fn measure(self, between: &Contestant, seconds: u32) -> Result<Sample> {
+    pub(in crate::bench) fn measure(self, between: &Contestant, seconds: u32) -> Result<Sample> {
         let duration = f64::from(seconds);
         let (figure, cpu) = match self {
             Self::Tcp { streams } => {

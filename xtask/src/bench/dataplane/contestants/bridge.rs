@@ -10,7 +10,7 @@ use crate::bench::dataplane::rows::Place;
 
 const MTU: u32 = 1500;
 
-pub(super) fn build(lab: &Lab) -> Result<Contestant> {
+pub(in crate::bench) fn build(lab: &Lab) -> Result<Contestant> {
     let host = lab.container("bh1")?;
     // As on the hosts of the lab: frames that cross a bridge are not the firewall's business. Where the
     // kernel has no such firewall there is nothing to switch off.

@@ -16,7 +16,7 @@ const FIRST: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
 
 /// Fills a host's maps until they hold so many endpoints. The new ones are all on the other host, in the
 /// network of the one that is there already.
-pub(super) fn fill(host: &Host, endpoints: usize) -> Result<()> {
+pub(in crate::bench) fn fill(host: &Host, endpoints: usize) -> Result<()> {
     let mut fdb: HashMap<MapData, FdbKey, FdbEntry> = open(host, "FDB")?;
     let mut neigh: HashMap<MapData, NeighKey, NeighEntry> = open(host, "NEIGH")?;
     let present: Vec<(FdbKey, FdbEntry)> = fdb.iter().collect::<Result<_, _>>()?;

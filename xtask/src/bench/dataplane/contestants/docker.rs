@@ -34,18 +34,18 @@ const IN_PRIVATE: &str = "mount --bind \"$1/run\" /run && mkdir -p /run/lock /et
                           \"$1/etc\" /etc/docker && shift && exec \"$@\"";
 
 /// A running dockerd, and everything that it has started.
-pub(super) struct Engine {
+pub(in crate::bench) struct Engine {
     process: Process,
     /// The engine itself; `process` only waits for it.
     dockerd: Pid,
     socket: String,
 }
 
-pub(super) fn is_installed() -> bool {
+pub(in crate::bench) fn is_installed() -> bool {
     ["dockerd", "docker", "containerd", "runc"].iter().all(|name| find_program(name).is_some())
 }
 
-pub(super) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
+pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let hosts = wired_pair(lab, "d", mtu)?;
     let first = Engine::start(lab, &hosts[0])?;
     let second = Engine::start(lab, &hosts[1])?;

@@ -14,7 +14,7 @@ use crate::bench::dataplane::rows::Place;
 
 const VNI: &str = "100";
 
-pub(super) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
+pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let hosts = wired_pair(lab, "k", mtu)?;
     let ends: [(Ipv4Addr, &str); 2] = [
         (Ipv4Addr::new(10, 0, 0, 1), "02:42:0a:00:00:01"),

@@ -3,9 +3,9 @@
 mod bridge;
 mod crowd;
 mod docker;
-mod kernel;
-mod ours;
-mod underlay;
+pub(in crate::bench) mod kernel;
+pub(in crate::bench) mod ours;
+pub(in crate::bench) mod underlay;
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -15,46 +15,47 @@ use overlay_lab::{Host, Lab, Netns};
 use self::docker::Engine;
 use super::rows::{Place, Wire};
 
-pub(super) const UNDERLAY: &str = "underlay";
-pub(super) const KERNEL: &str = "kernel VXLAN + bridge";
-pub(super) const DOCKER: &str = "Docker's overlay";
-pub(super) const BRIDGE: &str = "bridge";
-pub(super) const OURS: &str = "ours";
-pub(super) const HUNDRED: &str = "ours, 100";
-pub(super) const MILLION: &str = "ours, 1,000,000";
+pub(in crate::bench) const UNDERLAY: &str = "underlay";
+pub(in crate::bench) const KERNEL: &str = "kernel VXLAN + bridge";
+pub(in crate::bench) const DOCKER: &str = "Docker's overlay";
+pub(in crate::bench) const BRIDGE: &str = "bridge";
+pub(in crate::bench) const OURS: &str = "ours";
+pub(in crate::bench) const HUNDRED: &str = "ours, 100";
+pub(in crate::bench) const MILLION: &str = "ours, 1,000,000";
 /// In the order in which they are printed.
-pub(super) const ALL: [&str; 7] = [UNDERLAY, BRIDGE, KERNEL, DOCKER, OURS, HUNDRED, MILLION];
+pub(in crate::bench) const ALL: [&str; 7] =
+    [UNDERLAY, BRIDGE, KERNEL, DOCKER, OURS, HUNDRED, MILLION];
 
 /// What VXLAN over IPv4 takes of each packet.
 const OVERHEAD: u32 = 50;
 
 /// One contestant: where its two ends are, and the wire between them.
-pub(super) struct Contestant {
-    pub(super) name: &'static str,
-    pub(super) place: Place,
-    pub(super) client: Netns,
-    pub(super) server: Netns,
-    pub(super) server_address: Ipv4Addr,
+pub(in crate::bench) struct Contestant {
+    pub(in crate::bench) name: &'static str,
+    pub(in crate::bench) place: Place,
+    pub(in crate::bench) client: Netns,
+    pub(in crate::bench) server: Netns,
+    pub(in crate::bench) server_address: Ipv4Addr,
     /// The hosts whose eth0 is the wire; none where both ends are on one.
-    wired: Vec<Arc<Host>>,
+    pub(in crate::bench) wired: Vec<Arc<Host>>,
     /// What must run for it.
     _engines: Vec<Engine>,
 }
 
 /// Who takes part besides the underlay and the kernel.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entrants {
-    pub(super) ours: bool,
-    pub(super) docker: bool,
+pub(in crate::bench) struct Entrants {
+    pub(in crate::bench) ours: bool,
+    pub(in crate::bench) docker: bool,
 }
 
 /// Whether a Docker engine is installed.
-pub(super) fn docker_is_installed() -> bool {
+pub(in crate::bench) fn docker_is_installed() -> bool {
     docker::is_installed()
 }
 
 /// Everybody who takes part at these places, built and found to work.
-pub(super) fn build(
+pub(in crate::bench) fn build(
     lab: &mut Lab,
     places: &[Place],
     entrants: Entrants,
@@ -96,9 +97,27 @@ pub(super) fn build(
 }
 
 impl Contestant {
+    /// An endpoint on each of two hosts that a wire of 1500 bytes joins.
+    pub(in crate::bench) fn of_two_hosts(
+        name: &'static str,
+        (client, server): (Netns, Netns),
+        server_address: Ipv4Addr,
+        hosts: [Arc<Host>; 2],
+    ) -> Self {
+        Self {
+            name,
+            place: Place::TwoHosts { mtu: 1500 },
+            client,
+            server,
+            server_address,
+            wired: hosts.into(),
+            _engines: Vec::new(),
+        }
+    }
+
     /// Sets what crosses the wire. It is real packets when the device segments nothing, neither itself
     /// nor by the kernel's software; what the receiver merges is merged either way.
-    pub(super) fn set_wire(&self, wire: Wire) -> Result<()> {
+    pub(in crate::bench) fn set_wire(&self, wire: Wire) -> Result<()> {
         let state = if wire == Wire::Tso { "on" } else { "off" };
         for host in &self.wired {
             let mut words = vec!["ethtool", "-K", "eth0", "gro", "on"];

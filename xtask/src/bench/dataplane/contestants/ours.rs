@@ -11,14 +11,14 @@ use crate::bench::{dataplane::rows::Place, endpoint::attach};
 const MTU: u32 = 1500;
 
 /// An endpoint on each of two hosts.
-pub(super) fn two_hosts(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
+pub(in crate::bench) fn two_hosts(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let hosts = wired_pair(lab, "o", mtu)?;
     start(lab, &hosts)?;
     between(lab, (OURS, Place::TwoHosts { mtu }), [&hosts[0], &hosts[1]], hosts.to_vec())
 }
 
 /// Both endpoints on one.
-pub(super) fn one_host(lab: &mut Lab) -> Result<Contestant> {
+pub(in crate::bench) fn one_host(lab: &mut Lab) -> Result<Contestant> {
     // The other host is only the far end of the underlay that a node must have.
     let [host, _] = wired_pair(lab, "ob", MTU)?;
     start(lab, slice::from_ref(&host))?;
@@ -29,7 +29,7 @@ pub(super) fn one_host(lab: &mut Lab) -> Result<Contestant> {
 ///
 /// The nodes are gone by then: the data path goes on without them, and they would take out again what
 /// the cluster does not know. So it is with a hundred as with a million, to be compared.
-pub(super) fn crowd(
+pub(in crate::bench) fn crowd(
     lab: &mut Lab,
     (name, letter): (&'static str, &str),
     endpoints: usize,

@@ -6,7 +6,7 @@ use overlay_lab::Lab;
 use super::{Contestant, UNDERLAY, wired_pair};
 use crate::bench::dataplane::rows::Place;
 
-pub(super) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
+pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let hosts = wired_pair(lab, "u", mtu)?;
     let [client, server] = hosts.each_ref().map(|host| host.netns.clone());
     Ok(Contestant {
