@@ -154,16 +154,17 @@ impl Controller {
             errors.push(crate::error_chain(&error));
             Vec::new()
         });
-        let usage = datapath.usage().unwrap_or_else(|error| {
-            errors.push(crate::error_chain(&error));
-            Vec::new()
-        });
         let hook = match datapath.hook() {
             Hook::Tcx => "tcx",
             Hook::Clsact => "clsact",
         };
+        let reader = datapath.reader();
         let guard = datapath.guard().clone();
         drop(datapath);
+        let usage = reader.usage().unwrap_or_else(|error| {
+            errors.push(crate::error_chain(&error));
+            Vec::new()
+        });
         let info = &self.info;
         DatapathStatus {
             hook: hook.to_owned(),

@@ -149,8 +149,9 @@ struct EndpointCounts {
 impl Readings {
     fn take(controller: &Controller) -> Result<Self, DatapathError> {
         let datapath = controller.datapath.lock();
-        let (counters, maps) = (datapath.counters()?, datapath.usage()?);
+        let (counters, reader) = (datapath.counters()?, datapath.reader());
         drop(datapath);
+        let maps = reader.usage()?;
         let view = controller.view.borrow().clone();
         let status = controller.status.borrow().clone();
         let mut endpoints = EndpointCounts::default();
