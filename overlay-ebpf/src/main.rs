@@ -11,12 +11,15 @@ mod arp;
 mod decap;
 mod ecn;
 mod encap;
+mod event;
 mod flood;
 mod frame;
 mod from_endpoint;
 mod from_gateway;
 mod from_underlay;
 mod headers;
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod verdict;
 

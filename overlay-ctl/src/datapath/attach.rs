@@ -83,7 +83,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn entry(self, links: &Path) -> PathBuf {
+    pub(super) fn entry(self, links: &Path) -> PathBuf {
         links.join(format!("{}{}", self.role.prefix(), self.ifindex))
     }
 
@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// The device's name now, or its index where it is gone.
-    fn device(self) -> Result<String, String> {
+    pub(super) fn device(self) -> Result<String, String> {
         let gone = || format!("with index {}", self.ifindex);
         let name = if_indextoname(self.ifindex).map_err(|_| gone())?;
         // nix 0.31 takes a failure (a null pointer) for an empty name.

@@ -13,7 +13,7 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    ApiKey, Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry,
+    ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry,
     GatewayPortEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD, MAP_GATEWAY_PORTS,
     MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX, NeighEntry, NeighKey, NodeEntry,
     NodeKey, PortEntry, metric_index,
@@ -60,7 +60,7 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) packet: Vec<u8>,
     pub(crate) counts: Counts,
-    pub(crate) events: Vec<DropEvent>,
+    pub(crate) events: Vec<Event>,
 }
 
 /// See the module.
@@ -142,8 +142,15 @@ impl Bench {
 
     /// Makes the maps hold the world and nothing else.
     pub(crate) fn fill(&mut self, world: &World) {
-        let empty =
-            Config { vtep: [0; 16], underlay_ifindex: 0, vxlan_port: 0, ttl: 0, pad: 0, flags: 0 };
+        let empty = Config {
+            vtep: [0; 16],
+            underlay_ifindex: 0,
+            vxlan_port: 0,
+            ttl: 0,
+            pad: 0,
+            flags: 0,
+            sample: 0,
+        };
         self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
         replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
         replace(&mut self.neigh, &self.filled.neigh, &world.neigh);
@@ -286,13 +293,13 @@ impl Bench {
         counts
     }
 
-    fn events(&mut self) -> Vec<DropEvent> {
+    fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
-            assert_eq!(item.len(), size_of::<DropEvent>());
+            assert_eq!(item.len(), size_of::<Event>());
             // SAFETY: the item is as long as the type, of which any bytes are a value; it asks for no
             // alignment.
-            events.push(unsafe { item.as_ptr().cast::<DropEvent>().read_unaligned() });
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
         }
         events
     }
