@@ -3,34 +3,37 @@
 
 use crate::{
     frame,
-    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4},
+    headers::{
+        BehindTpid, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4,
+        Ipv6, TooBig, is_vlan,
+    },
     maps::EVENTS,
 };
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
     programs::TcContext,
 };
-use overlay_common::{Direction, DropReason, Event, IP16_NONE, Ip16, VXLAN_OVERHEAD, ip16_from_v4};
+use overlay_common::{Direction, DropReason, Event, IP16_NONE, VXLAN_OVERHEAD, ip16_from_v4};
 
 const OUTER: u32 = VXLAN_OVERHEAD as u32;
-const OUTER_OPTIONS: u32 = DropReason::OuterOptions as u32;
 const L2: usize = size_of::<Ethernet>();
 const IPPROTO_SCTP: u8 = 132;
-
-/// IPv6 (RFC 8200, section 3).
-#[repr(C, packed)]
-struct Ipv6 {
-    _start: [u8; 6],
-    next_header: u8,
-    _hop_limit: u8,
-    src: Ip16,
-    dst: Ip16,
-}
 
 /// Tells of a drop.
 #[inline(always)]
 pub fn dropped(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: DropReason) {
-    emit(ctx, direction, len, vni, reason as u32, 1);
+    // Behind options the frame inside is somewhere else, and nobody looks for it.
+    let frame = match reason {
+        DropReason::OuterOptions => None,
+        _ => Some(inner_frame(ctx, direction, len)),
+    };
+    emit(ctx, direction, len, vni, (reason as u32, 1), frame, false);
+}
+
+/// Tells of a packet that was too big: the answer to its sender, which is there in its place, quotes it.
+#[inline(always)]
+pub fn too_big(ctx: &TcContext, direction: Direction, len: u32, vni: u32) {
+    emit(ctx, direction, len, vni, (DropReason::TooBig as u32, 1), Some(0), true);
 }
 
 /// Tells of one in `sample` packets.
@@ -41,23 +44,45 @@ pub fn forwarded(ctx: &TcContext, direction: Direction, len: u32, vni: u32, samp
     if sample == 0 || unsafe { bpf_get_prandom_u32() } % sample != 0 {
         return;
     }
-    emit(ctx, direction, len, vni, 0, sample);
+    let frame = inner_frame(ctx, direction, len);
+    if is_arp(ctx, frame) {
+        // The program's own answer: it goes no further than to who asked.
+        return;
+    }
+    emit(ctx, direction, len, vni, (0, sample), Some(frame), false);
+}
+
+/// Where the endpoints' frame begins now: from an endpoint, behind the outer headers once there are any;
+/// from the underlay, likewise, until they are stripped. A tag more or less does not change the answer.
+#[inline(always)]
+fn inner_frame(ctx: &TcContext, direction: Direction, len_before: u32) -> usize {
+    let len = ctx.len();
+    let has_outer = if matches!(direction, Direction::FromUnderlay) {
+        len + OUTER > len_before
+    } else {
+        len >= len_before + OUTER
+    };
+    if has_outer { OUTER as usize } else { 0 }
+}
+
+#[inline(always)]
+fn is_arp(ctx: &TcContext, frame: usize) -> bool {
+    let ethernet: Result<Ethernet, _> = ctx.load(frame);
+    ethernet.is_ok_and(|ethernet| ethernet.ethertype() == ETH_P_ARP)
+        && !frame::has_stripped_tag(ctx)
 }
 
 /// A full ring loses the event, never the count.
 #[inline(always)]
-fn emit(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: u32, sample: u32) {
-    let inner = inner_frame(ctx, direction, len);
-    // Behind options the frame inside is somewhere else, and nobody looks for it.
-    let ethernet = match reason {
-        OUTER_OPTIONS => None,
-        _ => ctx.load::<Ethernet>(inner).ok(),
-    };
-    let ethertype = ethernet.as_ref().map_or(0, Ethernet::ethertype);
-    if reason == 0 && ethertype == ETH_P_ARP {
-        // The program's own answer: it goes no further than to who asked.
-        return;
-    }
+fn emit(
+    ctx: &TcContext,
+    direction: Direction,
+    len: u32,
+    vni: u32,
+    (reason, sample): (u32, u32),
+    frame: Option<usize>,
+    is_answer: bool,
+) {
     let Some(mut slot) = EVENTS.reserve(0) else { return };
     // Filled in place: fields lie as they come in a packet, and the stack takes aligned words only.
     slot.write(Event {
@@ -74,50 +99,56 @@ fn emit(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: u32, 
         vtep: IP16_NONE,
         src_mac: [0; 6],
         dst_mac: [0; 6],
-        ethertype,
+        ethertype: 0,
+        vlan: 0,
         src_port: 0,
         dst_port: 0,
         protocol: 0,
-        pad: [0; 5],
+        pad: [0; 3],
     });
     // SAFETY: written whole above.
     let event = unsafe { slot.assume_init_mut() };
-    if let Some(ethernet) = ethernet {
-        event.src_mac = ethernet.src;
-        event.dst_mac = ethernet.dst;
-    }
-    if inner != 0 {
+    if frame != Some(0) {
         // The other side: who sent it to us, or whom we send it to.
         let at = if matches!(direction, Direction::FromUnderlay) { 26 } else { 30 };
         if let Ok(vtep) = ctx.load(at) {
             event.vtep = ip16_from_v4(vtep);
         }
     }
-    describe(ctx, inner + L2, event);
+    if let Some(frame) = frame {
+        describe(ctx, frame, is_answer, event);
+    }
     slot.submit(0);
 }
 
-/// Where the endpoints' frame begins now: from an endpoint, behind the outer headers once there are any;
-/// from the underlay, likewise, until they are stripped. A tag more or less does not change the answer.
+/// What can be read of the frame: it may be cut, or have its end in other pages.
 #[inline(always)]
-fn inner_frame(ctx: &TcContext, direction: Direction, len_before: u32) -> usize {
-    let len = ctx.len();
-    let has_outer = if matches!(direction, Direction::FromUnderlay) {
-        len + OUTER > len_before
-    } else {
-        len >= len_before + OUTER
-    };
-    if has_outer { OUTER as usize } else { 0 }
+fn describe(ctx: &TcContext, frame: usize, is_answer: bool, event: &mut Event) {
+    let Ok(ethernet) = ctx.load::<Ethernet>(frame) else { return };
+    (event.src_mac, event.dst_mac) = (ethernet.src, ethernet.dst);
+    event.ethertype = ethernet.ethertype();
+    let mut l3 = frame + L2;
+    if is_answer {
+        (event.src_mac, event.dst_mac) = (ethernet.dst, ethernet.src);
+        let ip = if event.ethertype == ETH_P_IP { size_of::<Ipv4>() } else { size_of::<Ipv6>() };
+        l3 += ip + size_of::<TooBig>();
+    } else if let Some(tag) = frame::stripped_tag(ctx) {
+        event.vlan = tag.vlan();
+    } else if is_vlan(event.ethertype)
+        && let Ok(behind) = ctx.load::<BehindTpid>(l3)
+    {
+        (event.vlan, event.ethertype) = (behind.vlan(), behind.ethertype());
+        l3 += size_of::<BehindTpid>();
+    }
+    describe_packet(ctx, l3, event);
 }
 
-/// What can be read of the packet at `l3`: it may be cut, or have its end in other pages.
 #[inline(always)]
-fn describe(ctx: &TcContext, l3: usize, event: &mut Event) {
+fn describe_packet(ctx: &TcContext, l3: usize, event: &mut Event) {
     let l4 = match event.ethertype {
         ETH_P_IP => {
             let Ok(ip) = ctx.load::<Ipv4>(l3) else { return };
-            event.src_ip = ip16_from_v4(ip.src);
-            event.dst_ip = ip16_from_v4(ip.dst);
+            (event.src_ip, event.dst_ip) = (ip16_from_v4(ip.src), ip16_from_v4(ip.dst));
             event.protocol = ip.protocol;
             if ip.is_later_fragment() {
                 return;
@@ -126,16 +157,14 @@ fn describe(ctx: &TcContext, l3: usize, event: &mut Event) {
         }
         ETH_P_IPV6 => {
             let Ok(ip) = ctx.load::<Ipv6>(l3) else { return };
-            event.src_ip = ip.src;
-            event.dst_ip = ip.dst;
+            (event.src_ip, event.dst_ip) = (ip.src, ip.dst);
             event.protocol = ip.next_header;
             l3 + size_of::<Ipv6>()
         }
         ETH_P_ARP => {
             // Sender and target (RFC 826).
             if let (Ok(sender), Ok(target)) = (ctx.load(l3 + 14), ctx.load(l3 + 24)) {
-                event.src_ip = ip16_from_v4(sender);
-                event.dst_ip = ip16_from_v4(target);
+                (event.src_ip, event.dst_ip) = (ip16_from_v4(sender), ip16_from_v4(target));
             }
             return;
         }
@@ -144,7 +173,6 @@ fn describe(ctx: &TcContext, l3: usize, event: &mut Event) {
     if let IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP = event.protocol
         && let Ok(ports) = ctx.load::<[u16; 2]>(l4)
     {
-        event.src_port = u16::from_be(ports[0]);
-        event.dst_port = u16::from_be(ports[1]);
+        (event.src_port, event.dst_port) = (u16::from_be(ports[0]), u16::from_be(ports[1]));
     }
 }

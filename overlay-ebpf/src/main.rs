@@ -12,6 +12,7 @@ mod decap;
 mod ecn;
 mod encap;
 mod event;
+mod fence;
 mod flood;
 mod frame;
 mod from_endpoint;
@@ -21,7 +22,10 @@ mod headers;
 #[cfg(feature = "log")]
 mod log;
 mod maps;
+mod path;
+mod too_big;
 mod verdict;
+mod vlan;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use overlay_common::Direction;

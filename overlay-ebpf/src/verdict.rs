@@ -2,13 +2,15 @@
 
 use crate::{
     event,
-    maps::{METRICS, config},
+    maps::{CONFIG, METRICS, TRAFFIC},
 };
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     programs::TcContext,
 };
-use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Direction, DropReason, metric_index};
+use overlay_common::{
+    CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReason, Traffic, metric_index,
+};
 
 /// What a handler decided.
 pub enum Decision {
@@ -20,12 +22,17 @@ pub enum Decision {
     Redirect(i32),
     /// Copies of it have gone out; the original ends here, and is no drop.
     Replicated,
+    /// It was too big and is no more: in its place its sender gets word of it, by this return value of
+    /// a redirect helper.
+    Told(i32),
 }
 
-/// What a handler found out on its way, for an event.
+/// What a handler found out on its way, for who counts and tells.
 #[derive(Default)]
 pub struct Trace {
     pub vni: u32,
+    /// The endpoint's place in TRAFFIC.
+    pub slot: u32,
 }
 
 /// Counts and acts. `len` is the frame's length as it came.
@@ -58,6 +65,10 @@ pub fn finish(
             forwarded(ctx, direction, len, trace);
             TC_ACT_SHOT
         }
+        Ok(Decision::Told(action)) => {
+            told(ctx, direction, len, trace);
+            action
+        }
         Err(reason) => dropped(ctx, direction, len, trace, reason),
     }
 }
@@ -70,6 +81,7 @@ fn reason_of(decided: &Result<Decision, DropReason>) -> Option<u32> {
         Ok(Decision::Pass) => None,
         Ok(Decision::Redirect(TC_ACT_SHOT)) => Some(DropReason::RedirectFailed as u32),
         Ok(Decision::Allow | Decision::Redirect(_) | Decision::Replicated) => Some(0),
+        Ok(Decision::Told(_)) => Some(DropReason::TooBig as u32),
         Err(reason) => Some(*reason as u32),
     }
 }
@@ -85,10 +97,52 @@ fn count(reason: u32, direction: Direction, len: u32) {
     }
 }
 
+/// Counts what went on, on a network with the endpoint whose it is, and tells of it where somebody
+/// listens: while nobody does, that is one test of a flag.
+#[inline(always)]
+fn forwarded(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
+    match direction {
+        Direction::FromEndpoint => traffic(trace.slot, len, |traffic| &mut traffic.sent),
+        Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
+        Direction::FromGateway => count(0, direction, len),
+    }
+    if let Some(config) = CONFIG.get(0)
+        && config.flags & CONFIG_FLOWS != 0
+    {
+        event::forwarded(ctx, direction, len, trace.vni, config.sample);
+    }
+}
+
+/// Counts what an endpoint of this node gets from another one.
+#[inline(always)]
+pub fn count_from_neighbour(slot: u32, len: u32) {
+    traffic(slot, len, |traffic| &mut traffic.from_neighbours);
+}
+
+#[inline(always)]
+fn traffic(slot: u32, len: u32, counter: impl FnOnce(&mut Traffic) -> &mut Counter) {
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(slot) {
+        // SAFETY: the element is this CPU's own, and programs on one CPU do not interrupt each other.
+        let counter = counter(unsafe { &mut *traffic });
+        counter.packets += 1;
+        counter.bytes += u64::from(len);
+    }
+}
+
 /// Counts a copy or an attempt that failed while its packet goes on.
 #[inline(always)]
 pub fn count_drop(reason: DropReason, direction: Direction, len: u32) {
     count(reason as u32, direction, len);
+}
+
+/// Counts a packet in whose place its sender gets word of what became of it.
+#[cold]
+#[inline(never)]
+fn told(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
+    count(DropReason::TooBig as u32, direction, len);
+    if is_monitored() {
+        event::too_big(ctx, direction, len, trace.vni);
+    }
 }
 
 #[cold]
@@ -101,19 +155,13 @@ fn dropped(
     reason: DropReason,
 ) -> i32 {
     count(reason as u32, direction, len);
-    if config().is_some_and(|config| config.flags & CONFIG_MONITOR != 0) {
+    if is_monitored() {
         event::dropped(ctx, direction, len, trace.vni, reason);
     }
     TC_ACT_SHOT
 }
 
-/// Counts, and tells of it where somebody listens: while nobody does, one test of a flag.
 #[inline(always)]
-fn forwarded(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
-    count(0, direction, len);
-    if let Some(config) = config()
-        && config.flags & CONFIG_FLOWS != 0
-    {
-        event::forwarded(ctx, direction, len, trace.vni, config.sample);
-    }
+fn is_monitored() -> bool {
+    CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_MONITOR != 0)
 }

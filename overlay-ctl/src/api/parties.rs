@@ -111,6 +111,7 @@ impl Parties {
             node: self.node.unwrap_or_default(),
             vni: event.vni,
             sample: event.sample,
+            vlan: event.vlan.into(),
             lost: 0,
         }
     }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapData},
+    maps::{HashMap, Map, MapData, PerCpuArray},
 };
 use overlay_common::{
-    FdbEntry, FdbKey, Ip16, MAP_FDB, MAP_NODES, MAP_PORTS, MacBytes, NodeEntry, NodeKey, PortEntry,
+    Counter, FdbEntry, FdbKey, Ip16, MAP_FDB, MAP_NODES, MAP_PORTS, MAP_TRAFFIC, MacBytes,
+    NodeEntry, NodeKey, PortEntry, Traffic,
 };
 
 use super::DatapathError;
@@ -18,6 +19,7 @@ pub struct Whereabouts {
     fdb: HashMap<MapData, FdbKey, FdbEntry>,
     ports: HashMap<MapData, u32, PortEntry>,
     nodes: HashMap<MapData, NodeKey, NodeEntry>,
+    traffic: PerCpuArray<MapData, Traffic>,
 }
 
 impl std::fmt::Debug for Whereabouts {
@@ -32,6 +34,11 @@ impl Whereabouts {
             fdb: open(maps, MAP_FDB)?,
             ports: open(maps, MAP_PORTS)?,
             nodes: open(maps, MAP_NODES)?,
+            traffic: {
+                let failed = DatapathError::table(MAP_TRAFFIC, "opened");
+                let data = MapData::from_pin(maps.join(MAP_TRAFFIC)).map_err(failed)?;
+                PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)?
+            },
         })
     }
 
@@ -52,6 +59,25 @@ impl Whereabouts {
     pub fn node(&self, vtep: Ip16) -> Option<NodeEntry> {
         self.nodes.get(&NodeKey { vtep }, 0).ok()
     }
+
+    /// What the endpoint with this slot sent and received, summed over the CPUs; `None` = the slot is
+    /// everybody's who has none.
+    #[must_use]
+    pub fn traffic(&self, slot: u32) -> Option<Traffic> {
+        if slot == 0 {
+            return None;
+        }
+        let cpus = self.traffic.get(&slot, 0).ok()?;
+        Some(cpus.iter().fold(Traffic::default(), |sum, cpu| Traffic {
+            sent: add(sum.sent, cpu.sent),
+            received: add(sum.received, cpu.received),
+            from_neighbours: add(sum.from_neighbours, cpu.from_neighbours),
+        }))
+    }
+}
+
+fn add(a: Counter, b: Counter) -> Counter {
+    Counter { packets: a.packets.wrapping_add(b.packets), bytes: a.bytes.wrapping_add(b.bytes) }
 }
 
 fn open<K: Pod, V: Pod>(

@@ -163,7 +163,8 @@ mod tests {
             src_port: 0,
             dst_port: 0,
             protocol: 0,
-            pad: [0; 5],
+            vlan: 0,
+            pad: [0; 3],
         }
     }
 

@@ -57,6 +57,16 @@ fn dropped(what: &str, direction: &str, reason: &str) -> String {
     )
 }
 
+fn of_endpoint(what: &str, endpoint: &str, direction: &str) -> String {
+    format!(
+        "overlay_endpoint_{what}_total{{endpoint=\"{endpoint}\",network=\"{NETWORK}\",direction=\"{direction}\"}}"
+    )
+}
+
+fn of_network(what: &str, direction: &str) -> String {
+    format!("overlay_network_{what}_total{{network=\"{NETWORK}\",direction=\"{direction}\"}}")
+}
+
 const FORWARDED: &str =
     "overlay_packets_total{direction=\"from_endpoint\",verdict=\"forwarded\",reason=\"\"}";
 
@@ -97,6 +107,21 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         let bytes = scrape.value(&dropped("bytes", "from_endpoint", "arp_unknown_target"));
         assert!(packets > 0 && bytes >= 42 * packets, "{packets} of {bytes} bytes");
 
+        assert_eq!(scrape.value("overlay_endpoints_uncounted"), 0);
+        for (endpoint, direction) in
+            [("web1", "sent"), ("web1", "received"), ("web2", "sent"), ("web2", "received")]
+        {
+            let packets = scrape.value(&of_endpoint("packets", endpoint, direction));
+            let bytes = scrape.value(&of_endpoint("bytes", endpoint, direction));
+            assert!(packets >= 1 && bytes >= 98 * packets.min(1), "{endpoint} {direction}");
+        }
+        for direction in ["sent", "received"] {
+            let both = ["web1", "web2"].map(|e| scrape.value(&of_endpoint("bytes", e, direction)));
+            let network = scrape.value(&of_network("bytes", direction));
+            assert_eq!(network, both.iter().sum::<u64>(), "{direction}");
+        }
+        let sent = scrape.value(&of_network("packets", "sent"));
+
         // A namespace that is gone takes its port with it; nobody asked for that, so it shows.
         drop(b);
         eventually("web2 is down", async || {
@@ -109,6 +134,8 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         let scrape = Scrape::take().await;
         assert_eq!(scrape.value("overlay_endpoints{state=\"down\"}"), 0);
         assert_eq!(scrape.value("overlay_endpoints{state=\"up\"}"), 1);
+        assert!(!scrape.0.contains("endpoint=\"web2\""), "{}", scrape.0);
+        assert!(scrape.value(&of_network("packets", "sent")) >= sent, "web2's were forgotten");
 
         let (head, body) = http("GET", "/").await;
         assert!(head.starts_with("HTTP/1.1 404 ") && body.contains("/metrics"), "{head}{body}");

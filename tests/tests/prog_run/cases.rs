@@ -21,6 +21,8 @@ pub(crate) enum Expected {
     Replicated(Vec<DropReason>),
     /// It ends here, and is counted.
     Drop(DropReason),
+    /// It ends here, is counted as too big, and its sender gets an answer.
+    Told,
 }
 
 /// See the module.
@@ -78,6 +80,7 @@ impl Case {
         // The programs answer ARP, and forward none.
         let is_arp = packet.get(12..14) == Some(&[0x08, 0x06]);
         let reason = match expected {
+            Expected::Told => Some(DropReason::TooBig as u32),
             Expected::Drop(reason) if world.config.is_some() => Some(*reason as u32),
             Expected::Drop(_) | Expected::Pass => None,
             Expected::Allow | Expected::Redirect | Expected::Replicated(_) => {
@@ -106,6 +109,7 @@ impl Case {
                 (Verdict::Shot, lost.iter().map(|reason| *reason as u32).chain([0]).collect())
             }
             Expected::Drop(reason) => (Verdict::Shot, vec![*reason as u32]),
+            Expected::Told => (Verdict::Redirect, vec![DropReason::TooBig as u32]),
         };
         let mut counts = Counts::new();
         for reason in counted {

@@ -13,7 +13,7 @@ use super::{
     outward::{Outward, asks},
     packets::{
         Ask, BROADCAST, EXPERIMENTAL, Flow, PAYLOAD, Vxlan, a_to_b, a_to_far, arp, cut, far_to_a,
-        ipv4, ipv6, other, tagged, to_mac, vxlan, who_has,
+        ipv4, ipv6, long_ipv4, other, tagged, to_mac, vxlan, who_has,
     },
     world::{
         A, A_OUT, B, B_OUT, FAR, FAR_VTEP, GATEWAY, OUTSIDE, PORT_A, STRANGE_VTEP, STRANGER,
@@ -40,7 +40,8 @@ fn plain(reason: DropReason, direction: Direction, packet: &[u8]) -> Event {
         src_port: 40_000,
         dst_port: 5001,
         protocol: 17,
-        pad: [0; 5],
+        vlan: 0,
+        pad: [0; 3],
     }
 }
 
@@ -91,7 +92,7 @@ fn an_endpoints_drop_is_told_with_the_packets_addresses() {
             ethertype: 0x86dd,
             src_ip: address6(A),
             dst_ip: address6(STRANGER),
-            ..event(DropReason::SpoofedIp, &packet)
+            ..event(DropReason::UnknownDestination, &packet)
         };
         check(bench, direction, &packet, told);
 
@@ -100,7 +101,12 @@ fn an_endpoints_drop_is_told_with_the_packets_addresses() {
         check(bench, direction, &packet, told);
 
         let packet = tagged(&ipv4(A, STRANGER, Flow::default()), 0x8100);
-        let told = without_ip(event(DropReason::VlanUnsupported, &packet), 0x8100);
+        let told = Event {
+            vlan: 7,
+            src_ip: ip16_from_v4(A.ip),
+            dst_ip: ip16_from_v4(STRANGER.ip),
+            ..event(DropReason::UnknownDestination, &packet)
+        };
         check(bench, direction, &packet, told);
     });
 }
@@ -232,6 +238,23 @@ fn a_forwarded_packet_is_told_as_the_endpoints_know_it() {
         // Answered here: it went nowhere.
         let answered = bench.run(Direction::FromEndpoint, &who_has(FAR.ip));
         assert_eq!((answered.verdict, answered.events), (Verdict::Redirect, Vec::new()));
+    });
+}
+
+/// In its place is the answer to its sender by then.
+#[test]
+fn a_packet_that_was_too_big_is_told_as_it_was() {
+    listening(|bench| {
+        let direction = Direction::FromEndpoint;
+        let packet = long_ipv4(a_to_far(), 1465);
+        let told = flow(direction, &packet, A, FAR);
+        let told = Event { reason: DropReason::TooBig as u32, ..told };
+        check(bench, direction, &packet, told);
+
+        let mut packet = ipv6(A, FAR, Flow::default());
+        packet.resize(1465, 0);
+        let told = Event { ethertype: 0x86dd, src_ip: address6(A), dst_ip: address6(FAR), ..told };
+        check(bench, direction, &packet, told);
     });
 }
 

@@ -25,6 +25,8 @@ pub(in super::super) struct Event {
     /// Bytes of the frame.
     length: u32,
     ethertype: u32,
+    /// None = untagged.
+    vlan: Option<u32>,
     src_mac: String,
     dst_mac: String,
     src_ip: Option<String>,
@@ -63,6 +65,7 @@ impl From<v1::Event> for Event {
             node,
             vni: _,
             sample,
+            vlan,
             lost,
         } = event;
         Self {
@@ -78,6 +81,7 @@ impl From<v1::Event> for Event {
             interface: non_empty(interface),
             length,
             ethertype,
+            vlan: non_zero(vlan),
             src_mac,
             dst_mac,
             src_ip: non_empty(src_ip),
@@ -139,6 +143,9 @@ impl View for Event {
             Self::end(self.dst_ip.as_ref(), self.dst_port, &self.dst_mac),
             self.length,
         );
+        if let Some(vlan) = self.vlan {
+            line += &format!(" VLAN {vlan}");
+        }
         if self.sample > 1 {
             line += &format!(" sample 1/{}", self.sample);
         }

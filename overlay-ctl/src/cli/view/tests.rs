@@ -593,6 +593,7 @@ fn dropped_packet() {
             "interface": "ovp3",
             "length": 98,
             "ethertype": 2048,
+            "vlan": null,
             "src_mac": "02:42:ac:10:10:81",
             "dst_mac": "02:42:ac:10:10:82",
             "src_ip": "1.2.3.4",
@@ -637,8 +638,14 @@ fn forwarded_packet() {
          node h3 dev ovp3 tcp 172.16.16.129:40000 > 172.16.16.130:80 length 98 sample 1/100 \
          (7 events before it were lost)"
     );
-    let ipv6 =
-        v1::Event { src_ip: "fe80::1".to_owned(), protocol: 99, node: String::new(), ..event };
+    let ipv6 = v1::Event {
+        src_ip: "fe80::1".to_owned(),
+        protocol: 99,
+        node: String::new(),
+        vlan: 7,
+        ..event
+    };
     let text = Event::from(ipv6).text();
+    assert!(text.contains(" length 98 VLAN 7 sample 1/100"), "{text}");
     assert!(text.contains(" node 192.168.50.101 dev ovp3 99 [fe80::1]:40000 > "), "{text}");
 }

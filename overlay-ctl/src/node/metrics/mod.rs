@@ -2,6 +2,7 @@
 //! cost nothing, and they can't be older than the answer.
 
 mod readings;
+mod traffic;
 
 use crate::{api::Controller, datapath::DatapathError};
 use http_body_util::Full;
@@ -15,9 +16,15 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::{encoding::prometheus_text, registry::Registry};
 use readings::Readings;
-use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
+use traffic::Gone;
 
 /// The one path.
 const PATH: &str = "/metrics";
@@ -44,6 +51,7 @@ pub(super) async fn serve(
     controller: Arc<Controller>,
     stop: CancellationToken,
 ) {
+    let gone = Arc::default();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
         loop {
@@ -57,9 +65,12 @@ pub(super) async fn serve(
                 }
             };
             let (controller, stop) = (Arc::clone(&controller), stop.clone());
+            let gone = Arc::clone(&gone);
             tokio::spawn(async move {
                 let _place = place;
-                let service = service_fn(|request| answer(Arc::clone(&controller), request));
+                let service = service_fn(|request| {
+                    answer(Arc::clone(&controller), Arc::clone(&gone), request)
+                });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(REQUEST_DEADLINE)
@@ -74,6 +85,7 @@ pub(super) async fn serve(
 
 async fn answer(
     controller: Arc<Controller>,
+    gone: Arc<Mutex<Gone>>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() != PATH {
@@ -85,7 +97,7 @@ async fn answer(
         return Ok(refusal);
     }
     // A system call for each entry of the maps: no work for a thread that others wait for.
-    let scraped = tokio::task::spawn_blocking(move || scrape(&controller)).await;
+    let scraped = tokio::task::spawn_blocking(move || scrape(&controller, &gone)).await;
     let failed = |why: String| {
         tracing::warn!(error = %why, "metrics can't be read");
         plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n"))
@@ -110,9 +122,13 @@ fn plain(code: StatusCode, text: String) -> Response<Full<Bytes>> {
     answer
 }
 
-fn scrape(controller: &Controller) -> Result<String, MetricsError> {
+fn scrape(controller: &Controller, gone: &Mutex<Gone>) -> Result<String, MetricsError> {
+    // Held, so that scrapes that come at once count nobody's going twice.
+    let mut gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
+    let readings = Readings::take(controller, &mut gone)?;
+    drop(gone);
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Readings::take(controller)?));
+    registry.register_collector(Box::new(readings));
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry)?;
     Ok(text)

@@ -1,5 +1,6 @@
 //! What one scrape reads, and how it is written down.
 
+use super::traffic::{Gone, TrafficReadings};
 use crate::{
     api::Controller,
     consensus::Role,
@@ -23,6 +24,7 @@ pub(super) struct Readings {
     programmed: Revision,
     is_leader: bool,
     endpoints: EndpointCounts,
+    traffic: TrafficReadings,
     /// Empty while the kernel counts no run time, and never did.
     programs: Vec<ProgramStatus>,
 }
@@ -37,7 +39,7 @@ struct EndpointCounts {
 }
 
 impl Readings {
-    pub(super) fn take(controller: &Controller) -> Result<Self, DatapathError> {
+    pub(super) fn take(controller: &Controller, gone: &mut Gone) -> Result<Self, DatapathError> {
         let datapath = controller.datapath.lock();
         let (counters, maps) = (datapath.counters()?, datapath.usage()?);
         let mut programs = datapath.programs()?;
@@ -68,6 +70,7 @@ impl Readings {
             programmed: status.programmed,
             is_leader,
             endpoints,
+            traffic: TrafficReadings::take(controller, gone),
             programs,
         })
     }
@@ -144,6 +147,7 @@ impl Collector for Readings {
         let capacity = "Entries that fit into a BPF map";
         self.maps(encoder, "overlay_map_capacity", capacity, |map| map.capacity)?;
 
+        self.traffic.encode(encoder)?;
         self.programs(encoder)?;
         let mut build =
             encoder.encode_descriptor("overlay_build", "What runs", None, MetricType::Gauge)?;
@@ -153,6 +157,11 @@ impl Collector for Readings {
         let single = [
             ("overlay_revision", "Revision of the state that the node knows", self.revision),
             ("overlay_programmed_revision", "Revision that the kernel holds", self.programmed),
+            (
+                "overlay_endpoints_uncounted",
+                "Endpoints on this node beyond those that are counted one by one",
+                self.traffic.uncounted,
+            ),
             ("overlay_is_leader", "1 on the node that leads the voters", self.is_leader.into()),
         ];
         for (name, help, value) in single {
