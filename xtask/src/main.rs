@@ -13,11 +13,13 @@ mod exec;
 mod interrupt;
 mod lint;
 mod outside;
+mod ping_pong;
 mod run;
 mod serve_page;
 mod setup;
 mod soak;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,8 @@ enum Verb {
     /// Lint, and test with none skipped
     Ci,
     #[command(hide = true)]
+    PingPong(ping_pong::Options),
+    #[command(hide = true)]
     ServePage(serve_page::Options),
 }
 
@@ -76,6 +80,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Soak(options) => soak::run(&options),
         Verb::Lint => lint::run(),
         Verb::Ci => ci::run(),
+        Verb::PingPong(options) => ping_pong::run(&options),
         Verb::ServePage(options) => serve_page::run(&options),
     }
 }

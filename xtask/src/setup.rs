@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use crate::{
     bpf_toolchain,
     exec::{capture, cargo, command_line, exec, find_program, tools_dir},
+    vm::VIRTIOFSD,
 };
 
 /// The bpf-linker whose LLVM fits Debian's rustc-web.
@@ -32,6 +33,8 @@ pub(crate) enum Purpose {
     Run,
     /// That, and the tools that test, demo and bench drive.
     Everything,
+    /// That, and what boots other kernels.
+    Machines,
 }
 
 /// Something that may be missing.
@@ -113,6 +116,18 @@ const TO_TEST: &[Need] = &[
     tool!("wrk", "wrk", "HTTP requests as fast as they are answered"),
 ];
 
+const TO_BOOT: &[Need] = &[
+    Need {
+        what: "qemu-system-x86_64 and virtiofsd",
+        why: "boot other kernels on this machine's files",
+        packages: &["qemu-system-x86", "qemu-system-common"],
+        elsewhere: "package qemu-system-x86, with virtiofsd in /usr/lib/qemu",
+        present: || find_program("qemu-system-x86_64").is_some() && Path::new(VIRTIOFSD).exists(),
+    },
+    tool!("busybox", "busybox-static", "is a guest's first file system"),
+    tool!("modprobe", "kmod", "loads a guest's modules"),
+];
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure(if options.run_only { Purpose::Run } else { Purpose::Everything })?;
     println!("setup: everything needed is here");
@@ -121,9 +136,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Sees to it that everything needed is there; silent where it is.
 pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
-    let tools = if purpose == Purpose::Everything { TO_TEST } else { &[] };
+    let needs: &[&[Need]] = match purpose {
+        Purpose::Run => &[TO_BUILD],
+        Purpose::Everything => &[TO_BUILD, TO_TEST],
+        Purpose::Machines => &[TO_BUILD, TO_TEST, TO_BOOT],
+    };
     let missing: Vec<&Need> =
-        TO_BUILD.iter().chain(tools).filter(|need| !(need.present)()).collect();
+        needs.iter().copied().flatten().filter(|need| !(need.present)()).collect();
     let linker_missing = !bpf_linker_present();
     let bpffs_missing = !is_bpffs(Path::new(BPFFS));
     if missing.is_empty() && !linker_missing && !bpffs_missing {

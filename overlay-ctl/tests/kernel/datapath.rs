@@ -249,7 +249,7 @@ fn what_is_written_is_read_and_deleted() {
                 TableChange::PutNeigh(key, _) => TableChange::DeleteNeigh(key),
                 TableChange::PutPort(key, _) => TableChange::DeletePort(key),
                 TableChange::PutHop(key, _) => TableChange::DeleteHop(key),
-            TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
+                TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
                 TableChange::PutFlood(key, _) => TableChange::DeleteFlood(key),
                 TableChange::PutGatewayPort(key, _) => TableChange::DeleteGatewayPort(key),
                 TableChange::PutApi(key, _) => TableChange::DeleteApi(key),

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: what the data path and the controller are worth, beside the kernel's own.
 
-mod contestants;
 mod create;
 mod dataplane;
 mod dns;
+mod endpoint;
+mod icount;
 mod publish;
 mod stats;
 mod turns;
@@ -21,12 +22,14 @@ pub(crate) struct Options {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Container to container over two hosts: the underlay, kernel VXLAN + bridge, and ours
+    /// Container to container: the underlay, kernel VXLAN + bridge, Docker's overlay, and ours
     Dataplane(dataplane::Options),
     /// From `endpoint create` returning to the first reply from another host
     Create(create::Options),
     /// From an outside host to a published port: ours, and Docker's rules
     Publish(publish::Options),
+    /// Instructions of a message, counted in a virtual machine; fails when ours has become worse
+    Icount(icount::Options),
     /// Names: the resolver of an endpoint's namespace, by kinds of questions
     Dns(dns::Options),
 }
@@ -44,6 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Dataplane(options) => dataplane::run(options),
         What::Create(options) => create::run(options),
         What::Publish(options) => publish::run(options),
+        What::Icount(options) => icount::run(options),
         What::Dns(options) => dns::run(options),
     }
 }

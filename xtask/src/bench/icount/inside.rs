@@ -1,0 +1,69 @@
+//! What runs in the guest: the contestants, one after the other.
+
+use std::{collections::BTreeMap, env, fs, time::Duration};
+
+use anyhow::{Context as _, Result};
+use overlay_lab::{Lab, eventually};
+
+use super::figures::{Figures, Protocol};
+use crate::{
+    bench::{
+        dataplane::contestants::{Contestant, kernel, ours, underlay},
+        stats::Samples,
+    },
+    ping_pong::PORT,
+};
+
+/// A message has a batch's mean; the figure is the median of the batches, so that what the nodes do
+/// now and then beside it does not count.
+const BATCHES: &str = "41";
+/// Of the underlay.
+const MTU: u32 = 1500;
+const ROUND_TRIPS: &str = "200";
+
+pub(super) fn measure() -> Result<Figures> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    let mut instructions: BTreeMap<Protocol, BTreeMap<String, f64>> = BTreeMap::new();
+    for build in [underlay::build, kernel::build, ours::two_hosts] {
+        // Nothing of the others runs beside it.
+        let mut lab = Lab::new()?;
+        let contestant = build(&mut lab, MTU)?;
+        for protocol in Protocol::ALL {
+            let samples = ping_pong(&contestant, protocol)
+                .with_context(|| format!("{}, {}", contestant.name, protocol.name()))?;
+            println!(
+                "{:24} {:4} {:8.0} [{:.0} .. {:.0}]",
+                contestant.name,
+                protocol.name(),
+                samples.median(),
+                samples.min(),
+                samples.max()
+            );
+            let of_protocol = instructions.entry(protocol).or_default();
+            of_protocol.insert(contestant.name.to_owned(), samples.median());
+        }
+    }
+    Ok(Figures { kernel, instructions })
+}
+
+/// Nanoseconds of a message one way, so instructions, a batch.
+fn ping_pong(contestant: &Contestant, protocol: Protocol) -> Result<Samples> {
+    let xtask = env::current_exe()?;
+    let xtask = xtask.to_str().context("the path of xtask is not UTF-8")?;
+    let name = protocol.name();
+    let server = contestant.server.start(&[xtask, "ping-pong", name, "answer"])?;
+    match protocol {
+        Protocol::Tcp => contestant.server.wait_for_listener(PORT)?,
+        Protocol::Udp => eventually("the answering end is there", Duration::from_secs(20), || {
+            let sockets = contestant.server.run(&["ss", "-Hlun", &format!("sport = :{PORT}")])?;
+            anyhow::ensure!(!sockets.trim().is_empty(), "nobody has UDP port {PORT}");
+            Ok(())
+        })?,
+    }
+    let to = contestant.server_address.to_string();
+    let ask = [xtask, "ping-pong", name, "ask", &to, BATCHES, ROUND_TRIPS];
+    let printed = contestant.client.run_within(&ask, Duration::from_secs(600))?;
+    server.kill9()?;
+    let samples: Result<Samples, _> = printed.lines().map(str::parse::<f64>).collect();
+    samples.with_context(|| format!("ping-pong printed: {printed}"))
+}

@@ -1,0 +1,88 @@
+//! `cargo xtask bench icount`: instructions for one message, from one container to another.
+//!
+//! A virtual machine counts a nanosecond an instruction, so that a latency measured inside is a number
+//! of instructions, user space of both ends included. It knows no cache misses, no locks and no second
+//! CPU, and repeats within a thousandth on a busy machine: a gate that a change of the hot path must
+//! pass, not a figure of speed.
+
+mod figures;
+mod inside;
+
+use std::{env, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::figures::Figures;
+use super::Report;
+use crate::{
+    build,
+    exec::{overlay_binary, root, target_dir},
+    setup::{self, Purpose},
+    vm::{self, Clock, Machine},
+};
+
+/// The series whose figures are kept.
+const SERIES: &str = "6.12";
+/// It takes two or three minutes on an idle machine.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// The line by which the guest hands over what it measured.
+const FIGURES: &str = "figures: ";
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// These are the figures from now on: write them to the repository
+    #[arg(long)]
+    accept: bool,
+    /// What runs in the guest
+    #[arg(long, hide = true)]
+    inside: bool,
+    #[command(flatten)]
+    report: Report,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.inside {
+        let line = serde_json::to_string(&inside::measure()?)?;
+        println!("{FIGURES}{line}");
+        return Ok(());
+    }
+    setup::ensure(Purpose::Machines)?;
+    // The programs in it are the same in a debug build: a binary that is there saves a build.
+    let binary = match env::var_os("OVERLAY_BIN") {
+        Some(binary) => root().join(binary),
+        None => {
+            build::release()?;
+            overlay_binary()
+        }
+    };
+    let figures = measure(binary)?;
+    figures.print();
+    options.report.write(&figures)?;
+    if options.accept {
+        return figures.accept();
+    }
+    figures.gate()
+}
+
+/// Boots a guest and has it measured there.
+fn measure(binary: PathBuf) -> Result<Figures> {
+    let kernel = vm::newest(SERIES)?;
+    println!("icount: under {}, one instruction a nanosecond", kernel.release);
+    let machine =
+        Machine { kernel: &kernel, cpus: 1, memory_mib: 2048, clock: Clock::Instructions };
+    let mut command = Command::new(env::current_exe()?);
+    command
+        .args(["bench", "icount", "--inside"])
+        .current_dir(root())
+        .env("OVERLAY_BIN", binary)
+        .env("CARGO_TARGET_DIR", target_dir());
+    let mut figures = None;
+    let code = machine.run(&command, LIMIT, |line| match line.strip_prefix(FIGURES) {
+        Some(json) => figures = Some(serde_json::from_str(json)),
+        None => println!("  {line}"),
+    })?;
+    if code != 0 {
+        bail!("measuring in the guest failed (exit code {code})");
+    }
+    figures.context("the guest handed over no figures")?.context("the guest's figures")
+}

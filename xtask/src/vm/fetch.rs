@@ -1,0 +1,196 @@
+//! Kernels from Debian's archive: downloaded and unpacked below target/kernels, not installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::exec::{capture, exec, find_program, target_dir};
+
+/// The series that the tests run under: the oldest kernel that Debian still supports with what the
+/// programs need, and the one of its newest release.
+pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
+
+/// The flavour: built for virtual machines, small, and with every device and filter that we use.
+const FLAVOUR: &str = "-cloud-amd64";
+
+/// An unpacked kernel.
+pub(crate) struct Kernel {
+    /// What `uname -r` says under it: `6.1.0-50-cloud-amd64`.
+    pub(crate) release: String,
+    /// The package, unpacked.
+    folder: PathBuf,
+}
+
+impl Kernel {
+    /// The image that boots.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.folder.join(format!("boot/vmlinuz-{}", self.release))
+    }
+
+    /// Its modules, with their dependencies written down.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.folder.join("lib/modules").join(&self.release)
+    }
+
+    /// The modules that must be in the kernel before a module can be read from our file system, in the
+    /// order in which they are inserted. What is built in is not among them.
+    pub(crate) fn modules_to_insert(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        for name in names {
+            let printed = capture(
+                program("modprobe")?
+                    .args(["--show-depends", "--set-version", &self.release, "--dirname"])
+                    .arg(&self.folder)
+                    .arg(name),
+            )?;
+            for file in printed.lines().filter_map(|line| line.strip_prefix("insmod ")) {
+                let file = PathBuf::from(file.trim());
+                if !files.contains(&file) {
+                    files.push(file);
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// The newest kernel of a series in Debian's archive; it is fetched once. Where the archive does not
+/// answer, the newest that was fetched before does.
+pub(crate) fn newest(series: &str) -> Result<Kernel> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("other kernels run on x86-64 only: this machine is {}", std::env::consts::ARCH);
+    }
+    let store = target_dir().join("kernels");
+    let known = match in_archive(series)? {
+        Some(package) => package,
+        None => newest_of(series, fetched(&store)?).with_context(|| {
+            format!(
+                "apt knows no linux-image-{series}*{FLAVOUR}: on Debian bookworm 6.1 is in main and \
+                 6.12 in bookworm-security or bookworm-backports; add the one that is missing to apt's \
+                 sources and run apt-get update"
+            )
+        })?,
+    };
+    let folder = store.join(&known);
+    // Moved there as a whole, so what is there is complete.
+    if !folder.exists() {
+        fetch(&known, &store, &folder)?;
+    }
+    let release = known.trim_start_matches("linux-image-").to_owned();
+    Ok(Kernel { release, folder })
+}
+
+/// The newest package of a series that apt knows, after a look at the archive where it knows none.
+fn in_archive(series: &str) -> Result<Option<String>> {
+    let pattern = format!("^linux-image-{}\\..*{FLAVOUR}$", series.replace('.', "\\."));
+    let search = || capture(Command::new("apt-cache").args(["search", "--names-only", &pattern]));
+    let names = |text: String| -> Vec<String> {
+        text.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+    };
+    if let Some(package) = newest_of(series, names(search()?)) {
+        return Ok(Some(package));
+    }
+    println!("kernels: apt-get update (apt knows no kernel {series})");
+    exec(Command::new("apt-get").args(["update", "-q"]))?;
+    Ok(newest_of(series, names(search()?)))
+}
+
+fn fetched(store: &Path) -> Result<Vec<String>> {
+    if !store.exists() {
+        return Ok(Vec::new());
+    }
+    let names = fs::read_dir(store)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into()));
+    names.collect()
+}
+
+/// The greatest version among packages of a series; meta-packages and unsigned images are none.
+fn newest_of(series: &str, packages: Vec<String>) -> Option<String> {
+    packages
+        .into_iter()
+        .max_by_key(|package| version(series, package))
+        .filter(|package| version(series, package).is_some())
+}
+
+/// The numbers of a version: 6.12.117+deb12 is [117, 12], 6.1.0-50 is [0, 50].
+fn version(series: &str, package: &str) -> Option<Vec<u32>> {
+    let version = package.strip_prefix("linux-image-")?.strip_suffix(FLAVOUR)?;
+    let rest = version.strip_prefix(series)?.strip_prefix('.')?;
+    if !rest.chars().all(|c| c.is_ascii_alphanumeric() || ".+-".contains(c)) {
+        return None;
+    }
+    let numbers = rest.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+    numbers.map(|number| number.parse().ok()).collect()
+}
+
+fn fetch(package: &str, store: &Path, folder: &Path) -> Result<()> {
+    println!("kernels: fetching {package} into {}", store.display());
+    let unfinished = store.join(format!("{package}.unfinished-{}", std::process::id()));
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    fs::create_dir_all(&unfinished)
+        .with_context(|| format!("cannot make {}", unfinished.display()))?;
+    let done = unpack(package, &unfinished).and_then(|()| {
+        match fs::rename(&unfinished, folder) {
+            // Somebody else was faster.
+            Err(_) if folder.exists() => Ok(()),
+            moved => moved.with_context(|| format!("cannot make {}", folder.display())),
+        }
+    });
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    done
+}
+
+fn unpack(package: &str, folder: &Path) -> Result<()> {
+    // apt's own user may not write below our folder.
+    exec(
+        Command::new("apt-get")
+            .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
+            .current_dir(folder),
+    )?;
+    let file = fs::read_dir(folder)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get downloaded no file of {package}"))?;
+    exec(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(folder))?;
+    fs::remove_file(&file)?;
+    if !folder.join("lib").exists() {
+        std::os::unix::fs::symlink("usr/lib", folder.join("lib"))?;
+    }
+    let release = package.trim_start_matches("linux-image-");
+    exec(program("depmod")?.arg("--basedir").arg(folder).arg(release))
+}
+
+fn program(name: &str) -> Result<Command> {
+    let path = find_program(name).with_context(|| format!("{name} is missing (package kmod)"))?;
+    Ok(Command::new(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_a_series_is_by_number() {
+        let packages = [
+            "linux-image-6.12-cloud-amd64",
+            "linux-image-6.12.9+deb12-cloud-amd64",
+            "linux-image-6.12.117+deb12-cloud-amd64",
+            "linux-image-6.12.107+deb12-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.13.1-rt-amd64",
+        ];
+        let newest = |series| newest_of(series, packages.map(str::to_owned).to_vec());
+        assert_eq!(newest("6.12").as_deref(), Some("linux-image-6.12.117+deb12-cloud-amd64"));
+        assert_eq!(newest("6.1").as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(newest("6.13"), None);
+    }
+}

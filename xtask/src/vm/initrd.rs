@@ -1,0 +1,81 @@
+//! The initial file system of a guest: busybox, the modules that reach the host's files, our init, and
+//! the job that it goes on to.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::fetch::Kernel;
+use crate::exec::{capture, find_program};
+
+/// The guest's first process.
+const INIT: &str = include_str!("init.sh");
+/// What it calls, all of them busybox.
+const APPLETS: [&str; 9] =
+    ["sh", "cp", "echo", "insmod", "mkdir", "mount", "poweroff", "switch_root", "umount"];
+/// Where it mounts.
+const FOLDERS: [&str; 8] = ["bin", "dev", "host", "memory", "modules", "new", "proc", "sys"];
+/// What must be in the kernel before the host's files can be read: the bus, the console that the job
+/// writes to, and the two file systems.
+const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "virtio_rng", "virtiofs", "overlay"];
+
+/// Packs it below `folder`. `job` is a shell script that runs in the host's own root, as process 1.
+pub(super) fn pack(kernel: &Kernel, job: &str, folder: &Path) -> Result<PathBuf> {
+    let root = folder.join("initrd");
+    for name in FOLDERS {
+        fs::create_dir_all(root.join(name))?;
+    }
+    let busybox = find_program("busybox").context("busybox is missing (package busybox-static)")?;
+    fs::copy(&busybox, root.join("bin/busybox"))?;
+    for applet in APPLETS {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
+    }
+    let mut order = String::new();
+    for file in kernel.modules_to_insert(&MODULES)? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (module, xz) = name.strip_suffix(".xz").map_or((&*name, false), |name| (name, true));
+        let to = root.join("modules").join(module);
+        if xz {
+            let content = Command::new(&busybox).arg("xzcat").arg(&file).output()?;
+            if !content.status.success() {
+                bail!("cannot unpack {}", file.display());
+            }
+            fs::write(&to, content.stdout)?;
+        } else {
+            fs::copy(&file, &to)?;
+        }
+        order += &format!("{module}\n");
+    }
+    fs::write(root.join("modules/order"), order)?;
+    fs::write(root.join("job"), job)?;
+    fs::write(root.join("init"), INIT)?;
+    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+    let packed = folder.join("initrd.cpio");
+    archive(&busybox, &root, &packed)?;
+    Ok(packed)
+}
+
+/// Writes everything below `root` in the format that a kernel unpacks.
+fn archive(busybox: &Path, root: &Path, to: &Path) -> Result<()> {
+    let names = capture(Command::new(busybox).args(["find", "."]).current_dir(root))?;
+    let mut cpio = Command::new(busybox)
+        .args(["cpio", "-o", "-H", "newc"])
+        .current_dir(root)
+        .stdin(Stdio::piped())
+        .stdout(File::create(to)?)
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start busybox cpio")?;
+    cpio.stdin.take().context("a pipe")?.write_all(names.as_bytes())?;
+    let status = cpio.wait()?;
+    if !status.success() {
+        bail!("busybox cpio failed: {status}");
+    }
+    Ok(())
+}
