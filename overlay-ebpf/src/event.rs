@@ -4,19 +4,25 @@
 use crate::{
     frame,
     headers::{
-        BehindTpid, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4,
-        Ipv6, TooBig, is_vlan,
+        Arp, BehindTpid, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4,
+        Ipv6, Tag, TooBig, is_vlan,
     },
     maps::EVENTS,
 };
 use aya_ebpf::{
-    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_skb_load_bytes},
     programs::TcContext,
 };
-use overlay_common::{Direction, DropReason, Event, IP16_NONE, VXLAN_OVERHEAD, ip16_from_v4};
+use core::mem::offset_of;
+use overlay_common::{Direction, DropReason, Event, IP16_NONE, Ip16, VXLAN_OVERHEAD, ip16_from_v4};
 
 const OUTER: u32 = VXLAN_OVERHEAD as u32;
 const L2: usize = size_of::<Ethernet>();
+/// Where the ethertype lies in a frame.
+const ETHERTYPE: usize = L2 - size_of::<u16>();
+/// Where IPv4 says that it is a later fragment: in the low bits of a word.
+const FRAGMENT: usize = 6;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
 const IPPROTO_SCTP: u8 = 132;
 
 /// Tells of a drop.
@@ -67,9 +73,7 @@ fn inner_frame(ctx: &TcContext, direction: Direction, len_before: u32) -> usize 
 
 #[inline(always)]
 fn is_arp(ctx: &TcContext, frame: usize) -> bool {
-    let ethernet: Result<Ethernet, _> = ctx.load(frame);
-    ethernet.is_ok_and(|ethernet| ethernet.ethertype() == ETH_P_ARP)
-        && !frame::has_stripped_tag(ctx)
+    word(ctx, frame + ETHERTYPE) == Some(ETH_P_ARP) && !frame::has_stripped_tag(ctx)
 }
 
 /// A full ring loses the event, never the count.
@@ -84,7 +88,8 @@ fn emit(
     is_answer: bool,
 ) {
     let Some(mut slot) = EVENTS.reserve(0) else { return };
-    // Filled in place: fields lie as they come in a packet, and the stack takes aligned words only.
+    // Filled in place, and read by whole integers: bytes lie as they come in a packet, and the stack
+    // takes aligned words only.
     slot.write(Event {
         // SAFETY: no preconditions.
         time_ns: unsafe { bpf_ktime_get_ns() },
@@ -110,10 +115,11 @@ fn emit(
     let event = unsafe { slot.assume_init_mut() };
     if frame != Some(0) {
         // The other side: who sent it to us, or whom we send it to.
-        let at = if matches!(direction, Direction::FromUnderlay) { 26 } else { 30 };
-        if let Ok(vtep) = ctx.load(at) {
-            event.vtep = ip16_from_v4(vtep);
-        }
+        let at = match direction {
+            Direction::FromUnderlay => offset_of!(Ipv4, src),
+            _ => offset_of!(Ipv4, dst),
+        };
+        event.vtep = address(ctx, L2 + at);
     }
     if let Some(frame) = frame {
         describe(ctx, frame, is_answer, event);
@@ -124,21 +130,26 @@ fn emit(
 /// What can be read of the frame: it may be cut, or have its end in other pages.
 #[inline(always)]
 fn describe(ctx: &TcContext, frame: usize, is_answer: bool, event: &mut Event) {
-    let Ok(ethernet) = ctx.load::<Ethernet>(frame) else { return };
-    (event.src_mac, event.dst_mac) = (ethernet.src, ethernet.dst);
-    event.ethertype = ethernet.ethertype();
+    let Some(ethertype) = word(ctx, frame + ETHERTYPE) else { return };
+    event.ethertype = ethertype;
+    let (dst, src) = (frame, frame + size_of_val(&event.dst_mac));
     let mut l3 = frame + L2;
     if is_answer {
-        (event.src_mac, event.dst_mac) = (ethernet.dst, ethernet.src);
-        let ip = if event.ethertype == ETH_P_IP { size_of::<Ipv4>() } else { size_of::<Ipv6>() };
+        copy(ctx, dst, &mut event.src_mac);
+        copy(ctx, src, &mut event.dst_mac);
+        let ip = if ethertype == ETH_P_IP { size_of::<Ipv4>() } else { size_of::<Ipv6>() };
         l3 += ip + size_of::<TooBig>();
-    } else if let Some(tag) = frame::stripped_tag(ctx) {
-        event.vlan = tag.vlan();
-    } else if is_vlan(event.ethertype)
-        && let Ok(behind) = ctx.load::<BehindTpid>(l3)
-    {
-        (event.vlan, event.ethertype) = (behind.vlan(), behind.ethertype());
-        l3 += size_of::<BehindTpid>();
+    } else {
+        copy(ctx, dst, &mut event.dst_mac);
+        copy(ctx, src, &mut event.src_mac);
+        if let Some(tag) = frame::stripped_tag(ctx) {
+            event.vlan = tag.vlan();
+        } else if is_vlan(ethertype)
+            && let (Some(control), Some(behind)) = (word(ctx, l3), word(ctx, l3 + 2))
+        {
+            (event.vlan, event.ethertype) = (Tag::new(ethertype, control).vlan(), behind);
+            l3 += size_of::<BehindTpid>();
+        }
     }
     describe_packet(ctx, l3, event);
 }
@@ -147,32 +158,55 @@ fn describe(ctx: &TcContext, frame: usize, is_answer: bool, event: &mut Event) {
 fn describe_packet(ctx: &TcContext, l3: usize, event: &mut Event) {
     let l4 = match event.ethertype {
         ETH_P_IP => {
-            let Ok(ip) = ctx.load::<Ipv4>(l3) else { return };
-            (event.src_ip, event.dst_ip) = (ip16_from_v4(ip.src), ip16_from_v4(ip.dst));
-            event.protocol = ip.protocol;
-            if ip.is_later_fragment() {
+            let fragment = word(ctx, l3 + FRAGMENT);
+            let (Some(fragment), Ok(version_ihl)) = (fragment, ctx.load::<u8>(l3)) else { return };
+            event.src_ip = address(ctx, l3 + offset_of!(Ipv4, src));
+            event.dst_ip = address(ctx, l3 + offset_of!(Ipv4, dst));
+            copy(ctx, l3 + offset_of!(Ipv4, protocol), &mut event.protocol);
+            if fragment & FRAGMENT_OFFSET != 0 {
                 return;
             }
-            l3 + ip.header_len()
+            l3 + usize::from(version_ihl & 0xf) * 4
         }
         ETH_P_IPV6 => {
-            let Ok(ip) = ctx.load::<Ipv6>(l3) else { return };
-            (event.src_ip, event.dst_ip) = (ip.src, ip.dst);
-            event.protocol = ip.next_header;
+            copy(ctx, l3 + offset_of!(Ipv6, src), &mut event.src_ip);
+            copy(ctx, l3 + offset_of!(Ipv6, dst), &mut event.dst_ip);
+            copy(ctx, l3 + offset_of!(Ipv6, next_header), &mut event.protocol);
             l3 + size_of::<Ipv6>()
         }
         ETH_P_ARP => {
-            // Sender and target (RFC 826).
-            if let (Ok(sender), Ok(target)) = (ctx.load(l3 + 14), ctx.load(l3 + 24)) {
-                (event.src_ip, event.dst_ip) = (ip16_from_v4(sender), ip16_from_v4(target));
-            }
+            event.src_ip = address(ctx, l3 + offset_of!(Arp, sender_ip));
+            event.dst_ip = address(ctx, l3 + offset_of!(Arp, target_ip));
             return;
         }
         _ => return,
     };
     if let IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP = event.protocol
-        && let Ok(ports) = ctx.load::<[u16; 2]>(l4)
+        && let (Some(src), Some(dst)) = (word(ctx, l4), word(ctx, l4 + 2))
     {
-        (event.src_port, event.dst_port) = (u16::from_be(ports[0]), u16::from_be(ports[1]));
+        (event.src_port, event.dst_port) = (src, dst);
+    }
+}
+
+/// Sixteen bits of the packet, in the host's order.
+#[inline(always)]
+fn word(ctx: &TcContext, at: usize) -> Option<u16> {
+    ctx.load::<u16>(at).ok().map(u16::from_be)
+}
+
+/// An IPv4 address of the packet; none where the packet ends before.
+#[inline(always)]
+fn address(ctx: &TcContext, at: usize) -> Ip16 {
+    ctx.load::<u32>(at).map_or(IP16_NONE, |word| ip16_from_v4(word.to_ne_bytes()))
+}
+
+/// Bytes of the packet into a field of the record; zeroes where the packet ends before.
+#[inline(always)]
+fn copy<T>(ctx: &TcContext, at: usize, field: &mut T) {
+    // SAFETY: the context is valid while the program runs; the field is as long as is said, of a type that
+    // any bytes are a value of, and the helper writes all of it whatever comes.
+    unsafe {
+        let field = (&raw mut *field).cast();
+        bpf_skb_load_bytes(ctx.skb.skb.cast(), at as u32, field, size_of::<T>() as u32);
     }
 }

@@ -409,3 +409,16 @@ fn program(programs: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, Data
     let program = programs.program_mut(name).ok_or(DatapathError::Incomplete(name))?;
     program.try_into().map_err(|_| DatapathError::Incomplete(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways round: a release whose programs log would pay for it packet by packet, and a debug build
+    /// whose programs do not would keep silent.
+    #[test]
+    fn the_programs_log_in_debug_builds_alone() {
+        let logs = OBJECT.windows(8).any(|name| name == b"AYA_LOGS");
+        assert_eq!(logs, cfg!(debug_assertions));
+    }
+}

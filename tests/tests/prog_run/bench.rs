@@ -27,7 +27,7 @@ use super::{
     world::{LEG_A, LEG_B, PORT_A, PORT_B, SLOT_A, SLOT_B, UNDERLAY, World},
 };
 
-static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
 
 /// Headroom that the kernel asks of the output buffer: what encapsulation adds, and more.
 const GROWTH: usize = 256;

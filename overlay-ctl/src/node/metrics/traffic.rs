@@ -90,7 +90,7 @@ impl TrafficReadings {
                 {
                     let labels = [
                         ("endpoint", endpoint.name.as_str()),
-                        ("network", &endpoint.network_name),
+                        ("network", endpoint.network_name.as_str()),
                         ("direction", direction),
                     ];
                     let counter = ConstCounter::new(value(counter));
