@@ -11,6 +11,7 @@ mod arp;
 mod decap;
 mod ecn;
 mod encap;
+mod event;
 mod fence;
 mod flood;
 mod frame;
@@ -20,6 +21,8 @@ mod from_underlay;
 mod guard_underlay;
 mod headers;
 mod jumbo;
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod path;
 mod too_big;

@@ -13,7 +13,7 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    ApiKey, Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry,
+    ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry,
     GatewayPortEntry, HopEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
     MAP_GATEWAY_PORTS, MAP_HOPS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PATHS, MAP_PORTS,
     MAP_TRAFFIC, METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
@@ -27,7 +27,7 @@ use super::{
     world::{LEG_A, LEG_B, PORT_A, PORT_B, SLOT_A, SLOT_B, UNDERLAY, World},
 };
 
-static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
 
 /// Headroom that the kernel asks of the output buffer: what encapsulation adds, and more.
 const GROWTH: usize = 256;
@@ -61,7 +61,7 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) packet: Vec<u8>,
     pub(crate) counts: Counts,
-    pub(crate) events: Vec<DropEvent>,
+    pub(crate) events: Vec<Event>,
 }
 
 /// See the module.
@@ -354,13 +354,13 @@ impl Bench {
     }
 
     /// What the programs told since the last call.
-    pub(crate) fn events(&mut self) -> Vec<DropEvent> {
+    pub(crate) fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
-            assert_eq!(item.len(), size_of::<DropEvent>());
+            assert_eq!(item.len(), size_of::<Event>());
             // SAFETY: the item is as long as the type, of which any bytes are a value; it asks for no
             // alignment.
-            events.push(unsafe { item.as_ptr().cast::<DropEvent>().read_unaligned() });
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
         }
         events
     }
