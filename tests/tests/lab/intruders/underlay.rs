@@ -75,7 +75,7 @@ fn forged(scene: &Scene) -> Result<Attack> {
     let datagram = vxlan_datagram(*vni, &good);
     let with_options = |from: Party, options: [u8; 4]| {
         packets::ipv4(from, h1, IpNumber::UDP, &datagram, |ip| {
-            ip.set_options(&options).expect("a whole word");
+            ip.options = options.as_slice().try_into().expect("a whole word");
         })
     };
     attack.add("outer_options", with_options(as_h2, [1; 4]));

@@ -80,7 +80,8 @@ fn ours(lab: &mut Lab, name: &'static str, prefix: &str, mode: &str) -> Result<P
         let netns = lab.container(&format!("{prefix}{name}"))?;
         anyhow::Ok((create_endpoint(host, name, &netns, &[])?, netns))
     };
-    let ((_, client), (server_address, server)) = (attach(&hosts[0], "c")?, attach(&hosts[1], "s")?);
+    let ((_, client), (server_address, server)) =
+        (attach(&hosts[0], "c")?, attach(&hosts[1], "s")?);
     Ok(Pair::of_two_hosts(name, (client, server), server_address, hosts))
 }
 
