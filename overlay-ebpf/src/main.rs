@@ -19,6 +19,7 @@ mod from_gateway;
 mod from_underlay;
 mod guard_underlay;
 mod headers;
+mod jumbo;
 mod maps;
 mod path;
 mod too_big;
