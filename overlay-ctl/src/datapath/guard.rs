@@ -105,6 +105,7 @@ impl Datapath {
     fn detach_guards(&self, which: impl Fn(Place) -> bool) -> Result<(), DatapathError> {
         for place in attach::places(&self.folders.links)? {
             if matches!(place.role, Role::Guard(_)) && which(place) {
+                take_off(&place.entry(&self.folders.links));
                 attach::detach(&self.folders.links, place)?;
             }
         }
@@ -171,6 +172,34 @@ fn replace(program: &mut Xdp, place: Place, entry: &Path) -> Result<bool, Datapa
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Takes the program of a pinned link off its device now. Without its pin it would go as well, but when
+/// the kernel finds the time (`bpf_link_put` defers it), and the device takes no other until then.
+fn take_off(entry: &Path) {
+    // linux/bpf.h; since Linux 5.9, as links of XDP are.
+    const BPF_LINK_DETACH: libc::c_int = 34;
+    #[repr(C)]
+    struct LinkDetach {
+        link_fd: u32,
+        pad: u32,
+    }
+    // Whatever fails here, the pin is removed next, and that suffices in the end.
+    let Ok(link) = PinnedLink::from_pin(entry).map(FdLink::from) else { return };
+    let Ok(link) = XdpLink::try_from(link) else { return };
+    let Ok(link) = link.fd().map(|fd| fd.as_raw_fd()) else { return };
+    let attributes = LinkDetach { link_fd: link as u32, pad: 0 };
+    // SAFETY: the kernel reads as many bytes as it is told, of a structure that begins as its own does
+    // for this command, and the descriptor is open.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            &raw const attributes,
+            size_of::<LinkDetach>(),
+        )
+    };
+    drop(done);
 }
 
 /// In words, what the kernel means.
