@@ -47,10 +47,10 @@ fn a_guard_outlives_its_process_and_is_replaced_in_place() {
         let entry = format!("guard-{}-{}", mode.name(), host.ifindex("eth7"));
         let (link, id) = host.run(|| {
             let mut datapath = host.open();
-            assert_eq!(datapath.guard_id(), None, "nobody asked for it");
+            assert_eq!(datapath.guard_id(mode), None, "nobody asked for it");
             datapath.attach_guard("eth7", mode).unwrap();
             drops_more(&host, &datapath);
-            (host.link_id(&entry), datapath.guard_id())
+            (host.link_id(&entry), datapath.guard_id(mode))
         });
         assert_eq!(xdp(&host), shown);
         host.run(|| {
@@ -59,7 +59,7 @@ fn a_guard_outlives_its_process_and_is_replaced_in_place() {
             datapath.attach_guard("eth7", mode).unwrap();
             drops_more(&host, &datapath);
             assert_eq!(host.link_id(&entry), link, "the same link");
-            assert_ne!(datapath.guard_id(), id, "with this process' program");
+            assert_ne!(datapath.guard_id(mode), id, "with this process' program");
             datapath.attach_guard("eth7", mode).unwrap();
             Datapath::remove_all(&host.bpffs).unwrap();
         });
@@ -163,7 +163,7 @@ fn a_device_is_described() {
         let mut datapath = host.open();
         datapath.attach_guard("eth7", GuardMode::Native).unwrap();
         let device = netlink.xdp_device(ifindex).await.unwrap().unwrap();
-        assert_eq!(device.programs, datapath.guard_id().into_iter().collect());
+        assert_eq!(device.programs, datapath.guard_id(GuardMode::Native).into_iter().collect());
         // What a native program on a veth costs is its peer's.
         let far = host.peer.sh("ethtool -k eth7");
         assert!(far.contains("tcp-segmentation-offload: off"), "{far}");

@@ -106,7 +106,7 @@ fn auto_costs_no_receiver_its_merging_and_no_sender_his_super_packets() {
         };
         // Super-packets cross the wire.
         ensure!(sends_long()?);
-        ensure!(long_frames(&h2, "eth0", (&web1, &web2))? > 0, "no super-packet");
+        ensure!(long_out_of(&h1, (&web1, &web2))? > 0, "no super-packet");
         // Real ones do, and are merged before they are stripped: long ones come out.
         h1.netns.run(&["ethtool", "-K", "eth0", "tso", "off", "gso", "off"])?;
         h2.netns.run(&["ethtool", "-K", "eth0", "gro", "on"])?;
@@ -118,7 +118,7 @@ fn auto_costs_no_receiver_its_merging_and_no_sender_his_super_packets() {
         h2.stop()?;
         h2.start_node(&["--xdp", "native"])?;
         ensure!(!sends_long()?, "a native program costs nothing here: then auto may have it");
-        ensure!(long_frames(&h2, "eth0", (&web1, &web2))? == 0, "super-packets in spite of it");
+        ensure!(long_out_of(&h1, (&web1, &web2))? == 0, "super-packets in spite of it");
         // Who leaves it again has everything back.
         h2.stop()?;
         h2.start_node(&["--xdp", "auto"])?;
@@ -127,9 +127,9 @@ fn auto_costs_no_receiver_its_merging_and_no_sender_his_super_packets() {
     });
 }
 
-/// Long frames that come in by a host's device, from one endpoint to another at full speed.
-fn long_frames(host: &Host, device: &str, ends: (&Endpoint, &Endpoint)) -> Result<usize> {
-    let capture = Capture::start(&host.netns, device, "inbound")?;
+/// Long frames that a host puts on the wire, of one endpoint that sends to another at full speed.
+fn long_out_of(host: &Host, ends: (&Endpoint, &Endpoint)) -> Result<usize> {
+    let capture = Capture::start(&host.netns, "eth0", "outbound")?;
     stream(ends)?;
     Ok(capture.stop()?.fields(LONG, &["frame.number"])?.len())
 }
