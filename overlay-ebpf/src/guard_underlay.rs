@@ -11,7 +11,7 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    helpers::{bpf_ktime_get_ns, bpf_xdp_get_buff_len},
+    helpers::bpf_ktime_get_ns,
     programs::XdpContext,
 };
 use overlay_common::{
@@ -21,12 +21,13 @@ use overlay_common::{
 const L3: usize = size_of::<Ethernet>();
 const L4: usize = L3 + size_of::<Ipv4>();
 
+/// `len` gives the bytes of the packet.
 #[inline(always)]
-pub fn handle(ctx: &XdpContext) -> u32 {
+pub fn handle(ctx: &XdpContext, len: impl FnOnce(&XdpContext) -> u32) -> u32 {
     let Some(config) = maps::config() else { return XDP_PASS };
     match judge(ctx, config) {
         None => XDP_PASS,
-        Some(reason) => dropped(ctx, config, reason),
+        Some(reason) => dropped(ctx, config, reason, len(ctx)),
     }
 }
 
@@ -60,9 +61,7 @@ fn judge(ctx: &XdpContext, config: &Config) -> Option<DropReason> {
 
 #[cold]
 #[inline(always)]
-fn dropped(ctx: &XdpContext, config: &Config, reason: DropReason) -> u32 {
-    // SAFETY: the context is valid while the program runs.
-    let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+fn dropped(ctx: &XdpContext, config: &Config, reason: DropReason, len: u32) -> u32 {
     verdict::count_drop(reason, Direction::GuardUnderlay, len);
     if config.flags & CONFIG_MONITOR != 0 {
         emit(ctx, reason, len);
