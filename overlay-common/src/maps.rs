@@ -190,8 +190,8 @@ pub struct HopEntry {
     /// The outer headers as they go out, but for what each packet has of its own: type of service,
     /// total length and checksum of IPv4, source port and length of UDP, the VNI. Those are zero.
     pub header: [u8; VXLAN_OVERHEAD as usize],
-    /// Bytes of the longest outer IPv4 packet that gets there, as the device and the routes have it;
-    /// 0: not known.
+    /// Bytes of the longest outer IPv4 packet that gets there, as the device and the routes have it. 0: the
+    /// whole entry is empty, and nothing is sent there.
     pub mtu: u16,
     /// The sum of the IPv4 header's 16-bit words as they lie in `header`, in the host's byte order,
     /// carries not yet added in.
@@ -270,7 +270,8 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// One record of EVENTS: a packet was dropped, or is a sample of those that were forwarded.
+/// One record of EVENTS: a packet was dropped, or is a sample of those that were forwarded. What is said of
+/// "the frame inside" is of the endpoints' own; of the outer packet where `guard_underlay` dropped it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {

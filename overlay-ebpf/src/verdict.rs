@@ -104,7 +104,7 @@ fn forwarded(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
     match direction {
         Direction::FromEndpoint => traffic(trace.slot, len, |traffic| &mut traffic.sent),
         Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
-        Direction::FromGateway => count(0, direction, len),
+        Direction::FromGateway | Direction::GuardUnderlay => count(0, direction, len),
     }
     if let Some(config) = CONFIG.get(0)
         && config.flags & CONFIG_FLOWS != 0

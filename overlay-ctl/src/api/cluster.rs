@@ -1,7 +1,7 @@
 use super::{Api, Controller, controller::Attempt, decode, present};
 use crate::{
     consensus::Role,
-    datapath::{Hook, find_devices, run_time_is_counted},
+    datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
     model::{Invalid, NodeId},
     netlink::GATEWAY_BRIDGE,
     peers::VoterParts,
@@ -176,6 +176,7 @@ impl Controller {
             Hook::Tcx => "tcx",
             Hook::Clsact => "clsact",
         };
+        let guard = datapath.guard().clone();
         drop(datapath);
         let info = &self.info;
         if let Err(error) = find_devices(Path::new(&info.bpffs), &mut programs) {
@@ -222,6 +223,8 @@ impl Controller {
                 .map(|uname| uname.release().to_string_lossy().into_owned())
                 .unwrap_or_default(),
             run_time_counted: run_time_is_counted().unwrap_or(false),
+            xdp: guard.mode.map_or("off", GuardMode::name).to_owned(),
+            xdp_reason: guard.why,
             unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
         }
     }

@@ -9,6 +9,7 @@
 mod attach;
 mod error;
 mod events;
+mod guard;
 mod host;
 #[cfg(debug_assertions)]
 mod log;
@@ -33,6 +34,7 @@ use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, D
 pub use attach::Hook;
 pub use error::DatapathError;
 pub use events::Events;
+pub use guard::{Guard, GuardMode};
 pub use maps::MapUsage;
 pub use programs::{ProgramStatus, find_devices, run_time_is_counted};
 pub use whereabouts::Whereabouts;
@@ -79,6 +81,7 @@ pub struct Datapath {
     hook: Hook,
     endpoints: BTreeSet<u32>,
     gateways: BTreeSet<u32>,
+    guard: Guard,
     events_taken: Arc<AtomicBool>,
 }
 
@@ -131,8 +134,17 @@ impl Datapath {
         maps.set_config(&config)?;
         let events_taken = Arc::default();
         let (endpoints, gateways) = Default::default();
-        let mut datapath =
-            Self { folders, programs, maps, config, hook, endpoints, gateways, events_taken };
+        let mut datapath = Self {
+            folders,
+            programs,
+            maps,
+            config,
+            hook,
+            endpoints,
+            gateways,
+            guard: Guard::default(),
+            events_taken,
+        };
         datapath.take_over(&underlay)?;
         Ok(datapath)
     }
@@ -140,11 +152,12 @@ impl Datapath {
     fn take_over(&mut self, underlay: &str) -> Result<(), DatapathError> {
         let wanted = Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex };
         for place in attach::places(&self.folders.links)? {
-            if !self.replace(place)? {
+            // The guard has its own way, since its mode may have to change.
+            if matches!(place.role, Role::Guard(_)) || !self.replace(place)? {
                 continue;
             }
             match place.role {
-                Role::Underlay => {}
+                Role::Underlay | Role::Guard(_) => {}
                 Role::Endpoint => _ = self.endpoints.insert(place.ifindex),
                 Role::Gateway => _ = self.gateways.insert(place.ifindex),
             }
@@ -302,10 +315,14 @@ impl Datapath {
                 continue;
             };
             let name = role.program();
-            let info = program.info().map_err(|source| DatapathError::Program {
-                program: name,
-                source: Box::new(source),
-            })?;
+            let info = match program.info() {
+                // It is not wanted here.
+                Err(ProgramError::NotLoaded) => continue,
+                info => info.map_err(|source| DatapathError::Program {
+                    program: name,
+                    source: Box::new(source),
+                })?,
+            };
             statuses.push(ProgramStatus::new(name, &info));
         }
         statuses.sort_unstable_by_key(|status| status.name);
@@ -377,27 +394,32 @@ fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
     #[cfg(debug_assertions)]
     log::set_level(&mut loader);
     let mut programs = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
-    for role in Role::ALL {
+    for role in Role::TC {
         let program = program(&mut programs, role)?;
-        let mut loaded = program.load();
-        for _ in 0..LOAD_ATTEMPTS {
-            match &loaded {
-                Err(ProgramError::LoadError { io_error, .. })
-                    if io_error.kind() == io::ErrorKind::WouldBlock =>
-                {
-                    loaded = program.load();
-                }
-                _ => break,
-            }
-        }
-        loaded.map_err(|source| DatapathError::Verify {
+        load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
             program: role.program(),
+            since: "5.13",
             source: Box::new(source),
         })?;
     }
     #[cfg(debug_assertions)]
     log::forward(&mut programs);
     Ok(programs)
+}
+
+fn load_patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    let mut loaded = load();
+    for _ in 0..LOAD_ATTEMPTS {
+        match &loaded {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock =>
+            {
+                loaded = load();
+            }
+            _ => break,
+        }
+    }
+    loaded
 }
 
 /// The verifier gives up with EAGAIN when a signal comes in, and asks to be called again. aya does so a

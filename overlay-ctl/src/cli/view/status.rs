@@ -32,6 +32,10 @@ struct Datapath {
     vtep: String,
     vxlan_port: u32,
     gro_device: Option<String>,
+    /// native, generic, off
+    xdp: String,
+    /// Why it is not native; None where it is.
+    xdp_reason: Option<String>,
     bpffs: String,
     maps: Vec<Map>,
     counters: Vec<Counter>,
@@ -144,6 +148,8 @@ impl From<v1::DatapathStatus> for Datapath {
             programs,
             kernel,
             run_time_counted,
+            xdp,
+            xdp_reason,
         } = datapath;
         Self {
             hook,
@@ -152,6 +158,8 @@ impl From<v1::DatapathStatus> for Datapath {
             vtep,
             vxlan_port,
             gro_device: non_empty(gro_device),
+            xdp,
+            xdp_reason: non_empty(xdp_reason),
             bpffs,
             maps: maps
                 .into_iter()
@@ -279,6 +287,13 @@ impl Datapath {
         or_none(&slow)
     }
 
+    fn guard(&self) -> String {
+        match &self.xdp_reason {
+            Some(reason) => format!("{} ({reason})", self.xdp),
+            None => self.xdp.clone(),
+        }
+    }
+
     fn text(&self) -> String {
         let slow = self.slow();
         let mut parts = vec![fields([
@@ -288,6 +303,7 @@ impl Datapath {
             ("VTEP", format!("{}, UDP port {}", self.vtep, self.vxlan_port)),
             ("endpoint MTU", self.endpoint_mtu.to_string()),
             ("GRO device", or_dash(self.gro_device.as_ref())),
+            ("XDP guard", self.guard()),
             ("bpffs", self.bpffs.clone()),
             ("on the slow path", slow),
         ])];
