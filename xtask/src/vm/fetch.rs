@@ -109,9 +109,10 @@ fn fetched(store: &Path) -> Result<Vec<String>> {
 
 /// The greatest version among packages of a series; meta-packages and unsigned images are none.
 fn newest_of(series: &str, packages: Vec<String>) -> Option<String> {
-    packages.into_iter().max_by_key(|package| version(series, package)).filter(|package| {
-        version(series, package).is_some()
-    })
+    packages
+        .into_iter()
+        .max_by_key(|package| version(series, package))
+        .filter(|package| version(series, package).is_some())
 }
 
 /// The numbers of a version: 6.12.117+deb12 is [117, 12], 6.1.0-50 is [0, 50].

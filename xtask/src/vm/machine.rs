@@ -131,7 +131,10 @@ impl Machine<'_> {
             .arg("-initrd")
             .arg(initrd)
             // A guest that oopsed proves nothing: it ends there.
-            .args(["-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off tsc=reliable"]);
+            .args([
+                "-append",
+                "console=ttyS0 quiet panic=-1 oops=panic mitigations=off tsc=reliable",
+            ]);
         if self.clock == Clock::Instructions {
             qemu.args(["-icount", "shift=0,sleep=off"]);
         }
@@ -172,8 +175,7 @@ fn job(kernel: &Kernel, command: &Command) -> Result<String> {
            esac\n\
          done\n\
          hostname guest; ip link set lo up\n\
-         ({line}) < /dev/null > $output 2>&1\n\
-         echo $? > $status\n\
+         {{ ({line}) < /dev/null 2>&1; echo $? > $status; }} | cat > $output\n\
          echo o > /proc/sysrq-trigger; sleep 60\n"
     ))
 }

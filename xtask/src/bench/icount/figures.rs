@@ -118,11 +118,8 @@ impl Figures {
     }
 
     fn worse_than(&self, accepted: &Self) -> Result<Vec<String>> {
-        let percent = if self.kernel == accepted.kernel {
-            WORSE_PERCENT
-        } else {
-            WORSE_PERCENT_OTHER_KERNEL
-        };
+        let percent =
+            if self.kernel == accepted.kernel { WORSE_PERCENT } else { WORSE_PERCENT_OTHER_KERNEL };
         let mut worse = Vec::new();
         for protocol in Protocol::ALL {
             let (now, then) = (self.share(protocol)?, accepted.share(protocol)?);
