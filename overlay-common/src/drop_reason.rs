@@ -73,7 +73,7 @@ drop_reasons! {
     UnknownPort = 2, "unknown_port", "The device the frame came from belongs to no endpoint.";
     SpoofedMac = 3, "spoofed_mac", "The source MAC is not the endpoint's own.";
     SpoofedIp = 4, "spoofed_ip", "The source address is not the endpoint's own.";
-    VlanUnsupported = 5, "vlan_unsupported", "The frame carries an 802.1Q or 802.1ad tag.";
+    VlanUnsupported = 5, "vlan_unsupported", "More VLAN tags than two; on the gateway leg, any.";
     UnknownDestination = 6, "unknown_destination", "No endpoint of the network has the destination MAC.";
     BroadcastOff = 7, "broadcast_off", "Broadcast or multicast on a network that carries none.";
     ArpNotRequest = 8, "arp_not_request", "An ARP packet that is not an Ethernet/IPv4 request (on the gateway leg: nor an answer): nobody asked for it.";
@@ -102,6 +102,10 @@ drop_reasons! {
     LoopbackDestination = 31, "loopback_destination", "To 127.0.0.0/8 on the gateway leg: what listens on the host's loopback is not for endpoints.";
     ControllerPort = 32, "controller_port", "From an endpoint to the address and port of a node's API.";
     SourceRoute = 33, "source_route", "An IPv4 source route on the gateway leg: its last destination is not the one that was checked.";
+    TooBig = 34, "too_big", "Larger than the path to the destination's node takes. A sender of IP was told so by ICMP (RFC 1191, RFC 8201).";
+    RouterAdvertisement = 35, "router_advertisement", "An IPv6 router advertisement or redirect, or what could hide one behind an extension header, from an endpoint that does not forward (RFC 6105).";
+    DhcpServer = 36, "dhcp_server", "What a DHCP server says, from an endpoint that does not forward.";
+    PriorityTag = 37, "priority_tag", "A VLAN tag of VLAN 0 around ARP or another tag: its receiver takes it for untagged, past all checks.";
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Map names are at most 15 characters: the kernel cuts longer object names.
 
-use crate::wire::{Ip16, MacBytes};
+use crate::wire::{Ip16, MacBytes, VXLAN_OVERHEAD};
 
 /// (VNI, MAC) -> where the endpoint is. Key [`FdbKey`], value [`FdbEntry`].
 pub const MAP_FDB: &str = "FDB";
@@ -10,8 +10,14 @@ pub const MAP_FDB: &str = "FDB";
 pub const MAP_NEIGH: &str = "NEIGH";
 /// Host-side ifindex -> who sits on this veth. Key `u32`, value [`PortEntry`].
 pub const MAP_PORTS: &str = "PORTS";
-/// VTEP address -> node and next hop. Key [`NodeKey`], value [`NodeEntry`].
+/// VTEP address -> node, and its place in HOPS. Key [`NodeKey`], value [`NodeEntry`].
 pub const MAP_NODES: &str = "NODES";
+/// Array of [`HopEntry`]: the way to each VTEP. Index 0 is nobody's.
+pub const MAP_HOPS: &str = "HOPS";
+/// Array of [`PathMtu`], by the index in HOPS: what routers on the way said. The programs write it.
+pub const MAP_PATHS: &str = "PATHS";
+/// Per-CPU array of [`Traffic`], by [`PortEntry::slot`].
+pub const MAP_TRAFFIC: &str = "TRAFFIC";
 /// VNI -> who wants broadcast and multicast. Key `u32`, value [`FloodEntry`]. An entry exists for
 /// every VNI that this node holds, also where nobody wants any.
 pub const MAP_FLOOD: &str = "FLOOD";
@@ -31,8 +37,10 @@ pub const MAP_EVENTS: &str = "EVENTS";
 pub const ENDPOINTS_MAX: u32 = 1 << 20;
 /// Capacity of PORTS and of GATEWAY_PORTS: endpoints on one node.
 pub const PORTS_MAX: u32 = 1 << 14;
-/// Capacity of NODES and of APIS.
+/// Capacity of NODES, HOPS, PATHS and APIS.
 pub const NODES_MAX: u32 = 1 << 14;
+/// Capacity of TRAFFIC: endpoints of one node that are counted one by one. Those beyond share slot 0.
+pub const TRAFFIC_MAX: u32 = 1 << 12;
 /// Capacity of FLOOD: networks on one node.
 pub const NETWORKS_MAX: u32 = 1 << 14;
 /// VTEPs, and local ports, that one network's broadcast is replicated to, each.
@@ -47,10 +55,11 @@ pub const FLAG_ICC_OFF: u32 = 1 << 1;
 /// The endpoint's network carries broadcast and multicast.
 pub const FLAG_MULTICAST: u32 = 1 << 2;
 
-/// [`NodeEntry::flags`]: `next_hop_mac`, `source_mac` and `ifindex` are filled and current.
-pub const NODE_NEXT_HOP: u32 = 1 << 0;
-/// [`Config::flags`]: somebody listens to EVENTS.
+/// [`Config::flags`]: somebody listens to EVENTS for drops.
 pub const CONFIG_MONITOR: u32 = 1 << 0;
+/// [`Config::flags`]: somebody listens to EVENTS for flows, of which one packet in
+/// [`Config::sample`] is told.
+pub const CONFIG_FLOWS: u32 = 1 << 1;
 
 /// Key of FDB.
 #[repr(C)]
@@ -78,14 +87,11 @@ pub struct FdbEntry {
     pub flags: u32,
     /// Revision that made the endpoint.
     pub generation: u64,
-    /// Device that the VTEP's next hop is behind; 0 where it is not resolved, or the endpoint is here.
-    /// The next hop is NODES' too: it stands here so that sending takes one lookup less, and so that
-    /// the whole value is one cache line.
-    pub hop_ifindex: u32,
-    /// Outer destination MAC.
-    pub hop_mac: MacBytes,
-    /// Outer source MAC.
-    pub hop_source: MacBytes,
+    /// Of an endpoint behind a VTEP: the VTEP's index in HOPS. Of one on this node: its slot in
+    /// TRAFFIC.
+    pub hop: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Key of NEIGH.
@@ -122,6 +128,10 @@ pub struct PortEntry {
     pub mac: MacBytes,
     /// Zero.
     pub pad: [u8; 2],
+    /// Where its packets are counted in TRAFFIC; 0: with all that have no slot of their own.
+    pub slot: u32,
+    /// Zero.
+    pub pad2: u32,
 }
 
 /// Key of NODES.
@@ -167,16 +177,53 @@ pub struct ApiKey {
 pub struct NodeEntry {
     /// Raft id of the node; 0 for a VTEP that is not ours.
     pub node: u64,
-    /// Device the next hop is behind.
-    pub ifindex: u32,
-    /// `NODE_…`
-    pub flags: u32,
-    /// Outer destination MAC: the router's, or the node's own on the same link.
-    pub next_hop_mac: MacBytes,
-    /// Outer source MAC.
-    pub source_mac: MacBytes,
+    /// The VTEP's index in HOPS; never 0.
+    pub hop: u32,
     /// Zero.
-    pub pad: [u8; 4],
+    pub pad: u32,
+}
+
+/// Element of HOPS: what every packet to one VTEP has in common. One cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopEntry {
+    /// The outer headers as they go out, but for what each packet has of its own: type of service,
+    /// total length and checksum of IPv4, source port and length of UDP, the VNI. Those are zero.
+    pub header: [u8; VXLAN_OVERHEAD as usize],
+    /// Bytes of the longest outer IPv4 packet that gets there, as the device and the routes have it;
+    /// 0: not known.
+    pub mtu: u16,
+    /// The sum of the IPv4 header's 16-bit words as they lie in `header`, in the host's byte order,
+    /// carries not yet added in.
+    pub csum: u32,
+    /// Device that the next hop is behind. 0: it is not resolved, and the kernel's own routes are asked.
+    pub ifindex: u32,
+    /// Zero.
+    pub flags: u32,
+}
+
+/// Element of PATHS: a router on the way said that longer packets do not get through (RFC 1191).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathMtu {
+    /// Bytes of the longest outer IPv4 packet; 0: nobody said anything.
+    pub mtu: u32,
+    /// Zero.
+    pub pad: u32,
+    /// `bpf_ktime_get_ns` until which it holds.
+    pub until_ns: u64,
+}
+
+/// Element of TRAFFIC: what one endpoint of this node sent and received on its network.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Sent.
+    pub sent: Counter,
+    /// Received from the underlay.
+    pub received: Counter,
+    /// Received from endpoints of this node.
+    pub from_neighbours: Counter,
 }
 
 /// Value of FLOOD.
@@ -209,6 +256,8 @@ pub struct Config {
     pub pad: u8,
     /// `CONFIG_…`
     pub flags: u32,
+    /// A forwarded packet in so many is told as a flow; see [`CONFIG_FLOWS`].
+    pub sample: u32,
 }
 
 /// Element of METRICS.
@@ -253,7 +302,8 @@ pub struct DropEvent {
     pub pad2: [u8; 4],
 }
 
-/// Index into METRICS of a reason in a direction. Reason 0 counts what was forwarded.
+/// Index into METRICS of a reason in a direction. Reason 0 counts what was forwarded: on a network only
+/// what TRAFFIC counts no more, since its endpoint has gone.
 #[inline(always)]
 #[must_use]
 pub const fn metric_index(reason: u32, direction: crate::Direction) -> u32 {
@@ -267,14 +317,18 @@ pub const METRICS_MAX: u32 = 512;
 
 const _: () = {
     assert!(size_of::<FdbKey>() == 12);
-    assert!(size_of::<FdbEntry>() == 64);
+    // With the kernel's own 48 bytes, the key's 16 and the allocator's 8: 128, a size of the slab's.
+    assert!(size_of::<FdbEntry>() == 56);
+    assert!(size_of::<HopEntry>() == 64);
+    assert!(size_of::<PathMtu>() == 16);
+    assert!(size_of::<Traffic>() == 48);
     assert!(size_of::<NeighKey>() == 20);
     assert!(size_of::<NeighEntry>() == 8);
-    assert!(size_of::<PortEntry>() == 32);
+    assert!(size_of::<PortEntry>() == 40);
     assert!(size_of::<NodeKey>() == 16);
-    assert!(size_of::<NodeEntry>() == 32);
+    assert!(size_of::<NodeEntry>() == 16);
     assert!(size_of::<FloodEntry>() == 8 + 20 * FLOOD_MAX);
-    assert!(size_of::<Config>() == 28);
+    assert!(size_of::<Config>() == 32);
     assert!(size_of::<Counter>() == 16);
     assert!(size_of::<DropEvent>() == 80);
     assert!(size_of::<GatewayPortEntry>() == 52);
@@ -302,6 +356,9 @@ mod pod {
         PortEntry,
         NodeKey,
         NodeEntry,
+        HopEntry,
+        PathMtu,
+        Traffic,
         FloodEntry,
         Config,
         Counter,

@@ -3,7 +3,7 @@
 use crate::{
     ecn,
     frame::{self, header},
-    headers::{ETH_P_IP, ETH_P_IPV6, Ethernet, Ipv4, Ipv6Start},
+    headers::{ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6},
 };
 use aya_ebpf::{
     bindings::{
@@ -17,11 +17,11 @@ use aya_ebpf::{
 use overlay_common::{DropReason, VXLAN_OVERHEAD};
 
 /// Where the inner packet begins, seen from the outer Ethernet header.
-const INNER_L3: usize = VXLAN_OVERHEAD as usize + size_of::<Ethernet>();
+const INNER_L3: usize = VXLAN_OVERHEAD as usize + size_of::<Eth>();
 
 /// Carries congestion marks from the outer to the inner header.
 #[inline(always)]
-pub fn combine_ecn(ctx: &TcContext, inner: &Ethernet, outer_tos: u8) -> Result<(), DropReason> {
+pub fn combine_ecn(ctx: &TcContext, inner: Eth, outer_tos: u8) -> Result<(), DropReason> {
     match inner.ethertype() {
         ETH_P_IP => {
             let ip: &mut Ipv4 = header(ctx, INNER_L3)?;
@@ -31,7 +31,7 @@ pub fn combine_ecn(ctx: &TcContext, inner: &Ethernet, outer_tos: u8) -> Result<(
             }
         }
         ETH_P_IPV6 => {
-            let ip: &mut Ipv6Start = header(ctx, INNER_L3)?;
+            let ip: &mut Ipv6 = header(ctx, INNER_L3)?;
             let class = ip.traffic_class();
             let combined = ecn::combine(class, outer_tos)?;
             if combined != class {
@@ -56,7 +56,7 @@ const SHRINKS_FROM: u32 = (INNER_L3 + size_of::<Ipv4>()) as u32;
 
 /// Strips the outer headers and puts the inner Ethernet header back in front.
 #[inline(always)]
-pub fn strip(ctx: &TcContext, inner: Ethernet) -> Result<(), DropReason> {
+pub fn strip(ctx: &TcContext, inner: Eth) -> Result<(), DropReason> {
     if ctx.len() < SHRINKS_FROM {
         // A short frame of a protocol that is not IP. Padding is Ethernet's own way with these: their
         // protocols tell their length (IEEE 802.3, section 3.2.8).
@@ -74,7 +74,7 @@ pub fn strip(ctx: &TcContext, inner: Ethernet) -> Result<(), DropReason> {
     if !stripped {
         return Err(DropReason::DecapFailed);
     }
-    *header::<Ethernet>(ctx, 0)? = inner;
+    *header::<Eth>(ctx, 0)? = inner;
     Ok(())
 }
 
@@ -95,7 +95,7 @@ fn shrink(ctx: &TcContext, flags: u64) -> bool {
 /// outer one's, IPv4, for any other frame (and for IPv6 before 6.3). Those take the way through the
 /// device, which reads it anew.
 #[inline(always)]
-pub fn deliver(ctx: &TcContext, inner: &Ethernet, ifindex: u32) -> i32 {
+pub fn deliver(ctx: &TcContext, inner: Eth, ifindex: u32) -> i32 {
     if frame::protocol(ctx) == inner.ethertype() {
         // SAFETY: no preconditions.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }

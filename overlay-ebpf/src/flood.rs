@@ -2,16 +2,14 @@
 //! port and every VTEP of the network; a receiving node makes one for every local port.
 
 use crate::{
-    encap,
-    frame::{self, header},
-    headers::{Ethernet, Outer},
+    encap, frame,
+    headers::Eth,
     maps,
     verdict::{Decision, count_drop},
 };
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    Config, Direction, DropReason, FLAG_FORWARDS, FLOOD_MAX, FloodEntry, NODE_NEXT_HOP, NodeKey,
-    PortEntry,
+    Direction, DropReason, FLAG_FORWARDS, FLOOD_MAX, FloodEntry, NodeKey, PortEntry,
 };
 
 /// Copies to every local port but `except`.
@@ -36,38 +34,32 @@ pub fn to_local_ports(
 
 /// Copies what the endpoint on `port` sends to everybody else on its network.
 #[inline(always)]
-pub fn replicate(
-    ctx: &TcContext,
-    config: &Config,
-    port: &PortEntry,
-    eth: Ethernet,
-    tos: u8,
-) -> Result<Decision, DropReason> {
+pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision, DropReason> {
     let Some(flood) = maps::flood(&port.vni) else { return Err(DropReason::BroadcastOff) };
     let len = ctx.len();
     to_local_ports(ctx, flood, frame::ifindex(ctx), Direction::FromEndpoint, len);
     if flood.vtep_count == 0 {
         return Ok(Decision::Replicated);
     }
-    // Headers are pushed once; each copy gets another destination.
-    let forwards = port.flags & FLAG_FORWARDS != 0;
-    encap::push(ctx, config, eth, tos, port.vni, [0; 4], ([0; 6], [0; 6]), forwards)?;
+    let tos = encap::outer_tos(ctx, eth);
+    let hash = encap::flow_hash(ctx, eth);
+    // Room is made once; each copy gets the headers of its VTEP.
+    let (eth, tags) = encap::make_room(ctx, eth, port.flags & FLAG_FORWARDS != 0)?;
+    encap::write_inner(ctx, eth, &tags)?;
+    let fields = encap::with_tags(ctx, encap::Fields { vni: port.vni, tos, hash, len });
     for slot in 0..FLOOD_MAX {
         if slot as u32 >= flood.vtep_count {
             break;
         }
         let key = NodeKey { vtep: flood.vteps[slot] };
-        let node = maps::node(&key).filter(|node| node.flags & NODE_NEXT_HOP != 0);
+        let hop = maps::node(&key).and_then(|node| maps::hop(node.hop));
         // A copy can't take the kernel's own route: one whose next hop is not resolved is lost.
-        let Some(node) = node else {
+        let Some(hop) = hop.filter(|hop| hop.ifindex != 0) else {
             count_drop(DropReason::UnknownNode, Direction::FromEndpoint, len);
             continue;
         };
-        let outer: &mut Outer = header(ctx, 0)?;
-        outer.eth.dst = node.next_hop_mac;
-        outer.eth.src = node.source_mac;
-        outer.ip.set_destination(frame::v4(&key.vtep));
-        if ctx.clone_redirect(node.ifindex, 0).is_err() {
+        encap::write_outer(ctx, hop, fields)?;
+        if ctx.clone_redirect(hop.ifindex, 0).is_err() {
             count_drop(DropReason::RedirectFailed, Direction::FromEndpoint, len);
         }
     }

@@ -1,5 +1,6 @@
 //! The one way to a packet's bytes.
 
+use crate::headers::Tag;
 use aya_ebpf::programs::TcContext;
 use overlay_common::{DropReason, Ip16, MacBytes};
 
@@ -49,11 +50,22 @@ fn data_end(ctx: &TcContext) -> usize {
     unsafe { (&raw const (*ctx.skb.skb).data_end).read_volatile() as usize }
 }
 
-/// The frame carries a tag that the device took out of it.
+/// A tag lies beside the frame: the device, or the kernel, took it out.
 #[inline(always)]
 pub fn has_stripped_tag(ctx: &TcContext) -> bool {
     // SAFETY: the context is valid while the program runs.
     unsafe { (*ctx.skb.skb).vlan_present != 0 }
+}
+
+/// The tag that lies beside the frame.
+#[inline(always)]
+pub fn stripped_tag(ctx: &TcContext) -> Option<Tag> {
+    if !has_stripped_tag(ctx) {
+        return None;
+    }
+    // SAFETY: the context is valid while the program runs.
+    let (tpid, control) = unsafe { ((*ctx.skb.skb).vlan_proto, (*ctx.skb.skb).vlan_tci) };
+    Some(Tag::new(u16::from_be(tpid as u16), control as u16))
 }
 
 /// The device that the frame came in by.
@@ -63,11 +75,18 @@ pub fn ifindex(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
-/// The packet is one that GSO has yet to cut.
+/// Bytes of payload of each segment that GSO has yet to cut the packet into; 0 where it has none to cut.
 #[inline(always)]
-pub fn is_gso(ctx: &TcContext) -> bool {
+pub fn gso_size(ctx: &TcContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
-    unsafe { (*ctx.skb.skb).gso_size != 0 }
+    unsafe { (*ctx.skb.skb).gso_size }
+}
+
+/// The flow's hash, where the kernel has one already; else 0.
+#[inline(always)]
+pub fn hash(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { (*ctx.skb.skb).hash }
 }
 
 /// The protocol that the kernel takes the packet for, host byte order.

@@ -2,18 +2,19 @@
 //! MAC is, on this node or behind a VTEP.
 
 use crate::{
-    arp, encap, flood,
-    frame::{self, header, linear, same_mac},
-    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, Ipv4},
-    maps,
-    verdict::{Decision, Trace},
+    arp, encap, fence, flood,
+    frame::{self, header, linear},
+    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth},
+    maps, too_big,
+    verdict::{Decision, Trace, count_from_neighbour},
+    vlan,
 };
 use aya_ebpf::{
     helpers::{bpf_redirect_peer, bpf_skb_change_type},
     programs::TcContext,
 };
 use overlay_common::{
-    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NodeKey, PortEntry,
+    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, PortEntry,
 };
 
 #[inline(always)]
@@ -21,74 +22,89 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let ifindex = frame::ifindex(ctx);
     let Some(port) = maps::port(&ifindex) else { return Err(DropReason::UnknownPort) };
     trace.vni = port.vni;
-    linear(ctx, size_of::<Ethernet>())?;
-    let eth = *header::<Ethernet>(ctx, 0)?;
-    if frame::has_stripped_tag(ctx) || eth.is_tagged() {
-        return Err(DropReason::VlanUnsupported);
-    }
-    if !same_mac(&eth.src, &port.mac) && port.flags & FLAG_FORWARDS == 0 {
+    trace.slot = port.slot;
+    linear(ctx, size_of::<Eth>())?;
+    let eth = *header::<Eth>(ctx, 0)?;
+    if !eth.is_from(&port.mac) && port.flags & FLAG_FORWARDS == 0 {
         return Err(DropReason::SpoofedMac);
     }
-    match eth.ethertype() {
-        ETH_P_ARP => return arp::answer(ctx, port),
-        ETH_P_IP => check_source(ctx, port)?,
-        // An endpoint has no IPv6 address of its own yet, so any source is another's: a router
-        // advertisement to one neighbour would be enough to have its packets.
-        ETH_P_IPV6 if port.flags & FLAG_FORWARDS == 0 => return Err(DropReason::SpoofedIp),
-        // Other protocols are fenced by their MAC alone.
-        _ => {}
+    let inside = vlan::inside(ctx, eth)?;
+    if inside.ethertype == ETH_P_ARP {
+        return arp::answer(ctx, port);
     }
-    let Some(config) = maps::config() else { return Err(DropReason::NotConfigured) };
+    if port.flags & FLAG_FORWARDS == 0 {
+        match inside.ethertype {
+            ETH_P_IP => fence::ipv4(ctx, inside.l3, &port.ip)?,
+            ETH_P_IPV6 => fence::ipv6(ctx, inside.l3)?,
+            // Other protocols are fenced by their MAC alone.
+            _ => {}
+        }
+    }
     if eth.is_to_group() {
-        if port.flags & FLAG_MULTICAST == 0 {
-            return Err(DropReason::BroadcastOff);
-        }
-        if port.flags & FLAG_ICC_OFF != 0 {
-            return Err(DropReason::IccOff);
-        }
-        let tos = encap::outer_tos(ctx, &eth);
-        return flood::replicate(ctx, config, port, eth, tos);
+        return to_all(ctx, port, eth);
     }
-    let key = FdbKey { vni: port.vni, mac: eth.dst, pad: [0; 2] };
-    let Some(destination) = maps::fdb(&key) else { return Err(DropReason::UnknownDestination) };
+    let Some(destination) = maps::fdb(&eth.destination_key(port.vni)) else {
+        return Err(DropReason::UnknownDestination);
+    };
     if port.flags & FLAG_ICC_OFF != 0 {
         return Err(DropReason::IccOff);
     }
     if destination.ifindex != 0 {
-        return deliver_here(ctx, ifindex, destination.ifindex);
+        return deliver_here(ctx, ifindex, destination);
     }
-    let tos = encap::outer_tos(ctx, &eth);
-    let vtep = frame::v4(&destination.vtep);
-    if destination.hop_ifindex != 0 {
-        let macs = (destination.hop_mac, destination.hop_source);
-        let forwards = port.flags & FLAG_FORWARDS != 0;
-        encap::push(ctx, config, eth, tos, port.vni, vtep, macs, forwards)?;
-        return Ok(encap::send_to_hop(destination.hop_ifindex));
+    send_away(ctx, port, eth, destination.hop)
+}
+
+/// To the endpoints behind the VTEP at `index` of HOPS.
+#[inline(always)]
+fn send_away(
+    ctx: &TcContext,
+    port: &PortEntry,
+    eth: Eth,
+    index: u32,
+) -> Result<Decision, DropReason> {
+    let Some(hop) = maps::hop(index) else { return Err(DropReason::UnknownNode) };
+    let len = ctx.len();
+    if let Some(fits) = too_big::limit(ctx, eth, len, hop, index) {
+        return too_big::answer(ctx, eth, fits);
     }
-    let known = maps::node(&NodeKey { vtep: destination.vtep }).is_some();
-    if !known || encap::needs_next_hop(&eth) {
-        return Err(DropReason::UnknownNode);
+    let mut underlay = 0;
+    if hop.ifindex == 0 {
+        let Some(config) = maps::config() else { return Err(DropReason::NotConfigured) };
+        if encap::needs_next_hop(ctx, eth) {
+            return Err(DropReason::UnknownNode);
+        }
+        underlay = config.underlay_ifindex;
     }
-    let forwards = port.flags & FLAG_FORWARDS != 0;
-    encap::push(ctx, config, eth, tos, port.vni, vtep, ([0; 6], [0; 6]), forwards)?;
-    Ok(encap::send_by_routes(config))
+    let tos = encap::outer_tos(ctx, eth);
+    let hash = encap::flow_hash(ctx, eth);
+    let fields = encap::Fields { vni: port.vni, tos, hash, len };
+    encap::push(ctx, hop, eth, fields, port.flags & FLAG_FORWARDS != 0)?;
+    Ok(encap::send(hop, underlay))
 }
 
 #[inline(always)]
-fn check_source(ctx: &TcContext, port: &PortEntry) -> Result<(), DropReason> {
-    linear(ctx, size_of::<Ethernet>() + size_of::<Ipv4>())?;
-    let ip: &mut Ipv4 = header(ctx, size_of::<Ethernet>())?;
-    if port.flags & FLAG_FORWARDS == 0 && !frame::is_v4(&port.ip, ip.src) {
-        return Err(DropReason::SpoofedIp);
+fn to_all(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision, DropReason> {
+    if port.flags & FLAG_MULTICAST == 0 {
+        return Err(DropReason::BroadcastOff);
     }
-    Ok(())
+    if port.flags & FLAG_ICC_OFF != 0 {
+        return Err(DropReason::IccOff);
+    }
+    flood::replicate(ctx, port, eth)
 }
 
 #[inline(always)]
-fn deliver_here(ctx: &TcContext, from: u32, to: u32) -> Result<Decision, DropReason> {
+fn deliver_here(
+    ctx: &TcContext,
+    from: u32,
+    destination: &FdbEntry,
+) -> Result<Decision, DropReason> {
+    let to = destination.ifindex;
     if from == to {
         return Err(DropReason::HairpinDestination);
     }
+    count_from_neighbour(destination.hop, ctx.len());
     // The frame is not for the host-side device's own MAC, so the kernel has it as another host's,
     // and kernels before 6.6 keep that through redirect_peer: ip_rcv would drop it.
     // SAFETY: the context is valid while the program runs; the type is a valid one.

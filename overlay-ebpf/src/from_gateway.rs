@@ -21,6 +21,7 @@ use crate::{
     frame::{self, header, linear, same_mac},
     headers::{
         Arp, ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ports, TcpStart,
+        is_vlan,
     },
     maps,
     verdict::Decision,
@@ -36,7 +37,7 @@ pub fn handle(ctx: &TcContext) -> Result<Decision, DropReason> {
     let Some(port) = maps::gateway_port(&ifindex) else { return Err(DropReason::UnknownPort) };
     linear(ctx, L3)?;
     let eth = *header::<Ethernet>(ctx, 0)?;
-    if frame::has_stripped_tag(ctx) || eth.is_tagged() {
+    if frame::has_stripped_tag(ctx) || is_vlan(eth.ethertype()) {
         return Err(DropReason::VlanUnsupported);
     }
     if !same_mac(&eth.src, &port.mac) {
@@ -138,7 +139,7 @@ fn payload_len(ctx: &TcContext, ip: &Ipv4) -> Result<usize, DropReason> {
     let room = ctx.len() as usize - L3;
     let total = match ip.total_len() {
         // A super-packet that is too long for the field.
-        0 if frame::is_gso(ctx) => room,
+        0 if frame::gso_size(ctx) != 0 => room,
         total => total,
     };
     let header = ip.header_len();

@@ -3,16 +3,20 @@
 //! is VXLAN to us is dropped; what is not VXLAN to us is nobody's business here.
 
 use crate::{
-    decap, flood,
+    decap, fence, flood,
     frame::{self, header, linear},
-    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_UDP, Ipv4, Outer, Udp},
-    maps,
+    headers::{
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, Ethernet, IPPROTO_ICMP, IPPROTO_UDP, Ipv4, Outer,
+        Ports, Udp,
+    },
+    maps, path,
     verdict::{Decision, Trace},
+    vlan,
 };
 use aya_ebpf::programs::TcContext;
 use overlay_common::{
-    Config, Direction, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, FdbKey,
-    Ip16, NodeKey, VXLAN_OVERHEAD, ip16_from_v4,
+    Config, Direction, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, Ip16,
+    NodeKey, VXLAN_OVERHEAD, ip16_from_v4,
 };
 
 const INNER: usize = VXLAN_OVERHEAD as usize;
@@ -24,46 +28,48 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if !is_vxlan_to_us(ctx, config)? {
         return Ok(Decision::Pass);
     }
-    // As much of the inner frame as there is, up to its IPv4 header.
-    const WHOLE: usize = INNER + L3 + size_of::<Ipv4>();
+    // As much of the inner frame as there is, up to what is looked at behind its IPv4 header.
+    const WHOLE: usize = INNER + L3 + size_of::<Ipv4>() + size_of::<Ports>();
     if linear(ctx, WHOLE).is_err() {
         linear(ctx, INNER + L3)?;
     }
-    let outer = *header::<Outer>(ctx, 0)?;
+    let outer: &Outer = header(ctx, 0)?;
     let Some(vni) = outer.vxlan.vni() else { return Err(DropReason::VxlanFlags) };
     trace.vni = vni;
-    let eth = *header::<Ethernet>(ctx, INNER)?;
-    let from = ip16_from_v4(outer.ip.src);
+    let (from, outer_tos) = (ip16_from_v4(outer.ip.src), outer.ip.tos);
+    let eth = *header::<Eth>(ctx, INNER)?;
 
-    let source = maps::fdb(&FdbKey { vni, mac: eth.src, pad: [0; 2] });
+    let source = maps::fdb(&eth.source_key(vni));
     let Some(source) = source.filter(|source| frame::same_ip(&source.vtep, &from)) else {
-        return Err(why_not_from(config, &from, vni, &eth));
+        return Err(why_not_from(config, &from, vni, eth));
     };
-    match eth.ethertype() {
-        ETH_P_ARP => return Err(DropReason::ArpFromUnderlay),
-        ETH_P_IP => check_source(ctx, source)?,
-        // See `from_endpoint`.
-        ETH_P_IPV6 if source.flags & FLAG_FORWARDS == 0 => return Err(DropReason::SpoofedIp),
-        _ => {}
+    let inside = vlan::inside_at(ctx, eth, INNER)?;
+    if inside.ethertype == ETH_P_ARP {
+        return Err(DropReason::ArpFromUnderlay);
     }
-    if eth.is_tagged() {
-        return Err(DropReason::VlanUnsupported);
+    if source.flags & FLAG_FORWARDS == 0 {
+        match inside.ethertype {
+            ETH_P_IP => fence::ipv4(ctx, inside.l3, &source.ip)?,
+            ETH_P_IPV6 => fence::ipv6(ctx, inside.l3)?,
+            _ => {}
+        }
     }
     if source.flags & FLAG_ICC_OFF != 0 {
         return Err(DropReason::IccOff);
     }
     if eth.is_to_group() {
-        return deliver_to_all(ctx, vni, source, eth, outer.ip.tos);
+        return deliver_to_all(ctx, vni, source, eth, outer_tos);
     }
-    let Some(destination) = maps::fdb(&FdbKey { vni, mac: eth.dst, pad: [0; 2] }) else {
+    let Some(destination) = maps::fdb(&eth.destination_key(vni)) else {
         return Err(DropReason::UnknownDestination);
     };
     if destination.ifindex == 0 {
         return Err(DropReason::NotLocalDestination);
     }
-    decap::combine_ecn(ctx, &eth, outer.ip.tos)?;
+    trace.slot = destination.hop;
+    decap::combine_ecn(ctx, eth, outer_tos)?;
     decap::strip(ctx, eth)?;
-    Ok(Decision::Redirect(decap::deliver(ctx, &eth, destination.ifindex)))
+    Ok(Decision::Redirect(decap::deliver(ctx, eth, destination.ifindex)))
 }
 
 /// Whether the packet is VXLAN to this node. A fragment after the first has no ports to tell by; it
@@ -77,8 +83,14 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
     if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == frame::PACKET_OTHERHOST {
         return Ok(false);
     }
-    let ip = *header::<Ipv4>(ctx, L3)?;
-    if ip.protocol != IPPROTO_UDP || ip.is_later_fragment() || !frame::is_v4(&config.vtep, ip.dst) {
+    let ip: &Ipv4 = header(ctx, L3)?;
+    if ip.is_later_fragment() || !frame::is_v4(&config.vtep, ip.dst) {
+        return Ok(false);
+    }
+    if ip.protocol != IPPROTO_UDP {
+        if ip.protocol == IPPROTO_ICMP && !ip.has_options() {
+            path::learn(ctx, config);
+        }
         return Ok(false);
     }
     if ip.has_options() {
@@ -105,7 +117,7 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
 /// The true reason why a source was not found behind the VTEP that sent it.
 #[cold]
 #[inline(always)]
-fn why_not_from(config: &Config, from: &Ip16, vni: u32, eth: &Ethernet) -> DropReason {
+fn why_not_from(config: &Config, from: &Ip16, vni: u32, eth: Eth) -> DropReason {
     if frame::same_ip(&config.vtep, from) {
         DropReason::OwnVtep
     } else if maps::node(&NodeKey { vtep: *from }).is_none() {
@@ -120,20 +132,11 @@ fn why_not_from(config: &Config, from: &Ip16, vni: u32, eth: &Ethernet) -> DropR
 }
 
 #[inline(always)]
-fn check_source(ctx: &TcContext, source: &FdbEntry) -> Result<(), DropReason> {
-    let ip: &mut Ipv4 = header(ctx, INNER + L3)?;
-    if source.flags & FLAG_FORWARDS == 0 && !frame::is_v4(&source.ip, ip.src) {
-        return Err(DropReason::SpoofedIp);
-    }
-    Ok(())
-}
-
-#[inline(always)]
 fn deliver_to_all(
     ctx: &TcContext,
     vni: u32,
     source: &FdbEntry,
-    eth: Ethernet,
+    eth: Eth,
     outer_tos: u8,
 ) -> Result<Decision, DropReason> {
     let flood = maps::flood(&vni);
@@ -141,7 +144,7 @@ fn deliver_to_all(
         return Err(DropReason::BroadcastOff);
     };
     let len = ctx.len();
-    decap::combine_ecn(ctx, &eth, outer_tos)?;
+    decap::combine_ecn(ctx, eth, outer_tos)?;
     decap::strip(ctx, eth)?;
     flood::to_local_ports(ctx, flood, 0, Direction::FromUnderlay, len);
     Ok(Decision::Replicated)

@@ -1,7 +1,7 @@
 //! Headers as they lie in a packet. Packed: nothing in a packet is aligned. Fields of more than one
 //! byte are big-endian; the names say where a method converts.
 
-use overlay_common::MacBytes;
+use overlay_common::{FdbKey, MacBytes};
 
 pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_ARP: u16 = 0x0806;
@@ -10,6 +10,8 @@ pub const ETH_P_IPV6: u16 = 0x86dd;
 pub const ETH_P_8021AD: u16 = 0x88a8;
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
+pub const IPPROTO_ICMP: u8 = 1;
+pub const IPPROTO_ICMPV6: u8 = 58;
 
 /// Ethernet II.
 #[repr(C, packed)]
@@ -22,11 +24,6 @@ pub struct Ethernet {
 
 impl Ethernet {
     #[inline(always)]
-    pub fn new(dst: MacBytes, src: MacBytes, ethertype: u16) -> Self {
-        Self { dst, src, ethertype: ethertype.to_be() }
-    }
-
-    #[inline(always)]
     pub fn ethertype(&self) -> u16 {
         u16::from_be(self.ethertype)
     }
@@ -36,10 +33,119 @@ impl Ethernet {
     pub fn is_to_group(&self) -> bool {
         self.dst[0] & 1 == 1
     }
+}
+
+/// Announces a VLAN tag.
+#[inline(always)]
+pub fn is_vlan(ethertype: u16) -> bool {
+    matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD)
+}
+
+/// The same header in words: what is looked at for every packet is loaded and compared in a few, and
+/// carried over a change of the packet in registers.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Eth {
+    /// The destination, and the source's first two bytes.
+    first: u64,
+    /// The source's last four.
+    second: u32,
+    ethertype: u16,
+}
+
+impl Eth {
+    #[inline(always)]
+    pub fn ethertype(self) -> u16 {
+        u16::from_be(self.ethertype)
+    }
+
+    /// Broadcast or multicast.
+    #[inline(always)]
+    pub fn is_to_group(self) -> bool {
+        self.first & 1 == 1
+    }
 
     #[inline(always)]
-    pub fn is_tagged(&self) -> bool {
-        matches!(self.ethertype(), ETH_P_8021Q | ETH_P_8021AD)
+    pub fn is_from(self, mac: &MacBytes) -> bool {
+        let start = u16::from_ne_bytes([mac[0], mac[1]]);
+        let end = u32::from_ne_bytes([mac[2], mac[3], mac[4], mac[5]]);
+        self.second == end && (self.first >> 48) as u16 == start
+    }
+
+    /// Its bytes as two numbers: the first eight, the last six.
+    #[inline(always)]
+    pub fn words(self) -> (u64, u64) {
+        (self.first, u64::from(self.second) | u64::from(self.ethertype) << 32)
+    }
+
+    /// Source and destination exchanged.
+    #[inline(always)]
+    pub fn turned(self) -> Self {
+        let src = (self.first >> 48) | u64::from(self.second) << 16;
+        Self {
+            first: src | self.first << 48,
+            second: (self.first >> 16) as u32,
+            ethertype: self.ethertype,
+        }
+    }
+
+    /// The destination in the network `vni`, as FDB has it.
+    #[inline(always)]
+    pub fn destination_key(self, vni: u32) -> FdbKey {
+        let mac = self.first.to_ne_bytes();
+        FdbKey { vni, mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]], pad: [0; 2] }
+    }
+
+    /// The source in the network `vni`, as FDB has it.
+    #[inline(always)]
+    pub fn source_key(self, vni: u32) -> FdbKey {
+        let mac = ((self.first >> 48) | u64::from(self.second) << 16).to_ne_bytes();
+        FdbKey { vni, mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]], pad: [0; 2] }
+    }
+}
+
+/// A VLAN tag (IEEE 802.1Q, section 9.3). In a frame it lies before the type that it tags.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Tag {
+    tpid: u16,
+    control: u16,
+}
+
+/// Bits of the control word that number the VLAN.
+const VLAN: u16 = 0x0fff;
+
+impl Tag {
+    pub const NONE: Self = Self { tpid: 0, control: 0 };
+
+    #[inline(always)]
+    pub fn new(tpid: u16, control: u16) -> Self {
+        Self { tpid: tpid.to_be(), control: control.to_be() }
+    }
+
+    #[inline(always)]
+    pub fn vlan(self) -> u16 {
+        u16::from_be(self.control) & VLAN
+    }
+}
+
+/// What follows where a frame's own type announces a tag.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct BehindTpid {
+    control: u16,
+    ethertype: u16,
+}
+
+impl BehindTpid {
+    #[inline(always)]
+    pub fn vlan(&self) -> u16 {
+        u16::from_be(self.control) & VLAN
+    }
+
+    #[inline(always)]
+    pub fn ethertype(&self) -> u16 {
+        u16::from_be(self.ethertype)
     }
 }
 
@@ -64,18 +170,17 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 impl Ipv4 {
-    /// A UDP packet's header, unfragmentable, checksum filled in. `tot_len` 0 stands for a
-    /// super-packet of more than 65,535 bytes, as the kernel has it (6.3, commit b1a78b9b9886).
+    /// A header, unfragmentable, checksum filled in.
     #[inline(always)]
-    pub fn udp(tos: u8, tot_len: u16, ttl: u8, src: [u8; 4], dst: [u8; 4]) -> Self {
+    pub fn new(protocol: u8, tot_len: u16, src: [u8; 4], dst: [u8; 4]) -> Self {
         let mut header = Self {
             version_ihl: 0x45,
-            tos,
+            tos: 0,
             tot_len: tot_len.to_be(),
             id: 0,
             frag_off: DONT_FRAGMENT.to_be(),
-            ttl,
-            protocol: IPPROTO_UDP,
+            ttl: 64,
+            protocol,
             check: 0,
             src,
             dst,
@@ -103,13 +208,6 @@ impl Ipv4 {
         !(sum as u16)
     }
 
-    /// Points the header at another destination.
-    #[inline(always)]
-    pub fn set_destination(&mut self, dst: [u8; 4]) {
-        self.dst = dst;
-        self.check = self.checksum();
-    }
-
     /// Sets the type of service and mends the checksum by the difference (RFC 1624, equation 3).
     #[inline(always)]
     pub fn set_tos(&mut self, tos: u8) {
@@ -127,7 +225,8 @@ impl Ipv4 {
         self.version_ihl >> 4
     }
 
-    /// Header and payload in bytes, as the header says; 0 also for a super-packet (see [`Self::udp`]).
+    /// Header and payload in bytes, as the header says; 0 also for a super-packet of more than 65,535
+    /// bytes, as the kernel has it (6.3, commit b1a78b9b9886).
     #[inline(always)]
     pub fn total_len(&self) -> usize {
         usize::from(u16::from_be(self.tot_len))
@@ -150,35 +249,68 @@ impl Ipv4 {
     }
 
     #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        u16::from_be(self.frag_off) & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0
+    }
+
+    #[inline(always)]
     pub fn is_first_fragment(&self) -> bool {
         u16::from_be(self.frag_off) & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == MORE_FRAGMENTS
     }
 }
 
-/// The first word of IPv6 (RFC 8200, section 3): version, traffic class, flow label.
+/// IPv6 (RFC 8200, section 3).
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-pub struct Ipv6Start {
-    bytes: [u8; 4],
+pub struct Ipv6 {
+    start: [u8; 4],
+    payload_len: u16,
+    pub next_header: u8,
+    pub hop_limit: u8,
+    pub src: [u8; 16],
+    pub dst: [u8; 16],
 }
 
-impl Ipv6Start {
+impl Ipv6 {
+    #[inline(always)]
+    pub fn new(next_header: u8, payload_len: u16, src: [u8; 16], dst: [u8; 16]) -> Self {
+        let (start, payload_len) = ([0x60, 0, 0, 0], payload_len.to_be());
+        Self { start, payload_len, next_header, hop_limit: 64, src, dst }
+    }
+
     #[inline(always)]
     pub fn traffic_class(&self) -> u8 {
-        self.bytes[0] << 4 | self.bytes[1] >> 4
+        self.start[0] << 4 | self.start[1] >> 4
     }
 
     /// The word of a checksum that the class lies in, as it lies in the packet.
     #[inline(always)]
     pub fn class_word(&self) -> u16 {
-        u16::from_ne_bytes([self.bytes[0], self.bytes[1]])
+        u16::from_ne_bytes([self.start[0], self.start[1]])
     }
 
     #[inline(always)]
     pub fn set_traffic_class(&mut self, class: u8) {
-        self.bytes[0] = self.bytes[0] & 0xf0 | class >> 4;
-        self.bytes[1] = self.bytes[1] & 0x0f | class << 4;
+        self.start[0] = self.start[0] & 0xf0 | class >> 4;
+        self.start[1] = self.start[1] & 0x0f | class << 4;
     }
+
+    /// From an address of this link alone (RFC 4291, section 2.5.6).
+    #[inline(always)]
+    pub fn is_from_link(&self) -> bool {
+        is_link_local(&self.src)
+    }
+
+    /// To an address of this link alone.
+    #[inline(always)]
+    pub fn is_to_link(&self) -> bool {
+        is_link_local(&self.dst)
+    }
+}
+
+#[inline(always)]
+fn is_link_local(address: &[u8; 16]) -> bool {
+    address[0] == 0xfe && address[1] & 0xc0 == 0x80
 }
 
 /// UDP (RFC 768).
@@ -192,12 +324,6 @@ pub struct Udp {
 }
 
 impl Udp {
-    /// Without a checksum, as VXLAN over IPv4 has it (RFC 7348, section 5).
-    #[inline(always)]
-    pub fn new(src: u16, dst: u16, len: u16) -> Self {
-        Self { src: src.to_be(), dst: dst.to_be(), len: len.to_be(), check: 0 }
-    }
-
     #[inline(always)]
     pub fn destination(&self) -> u16 {
         u16::from_be(self.dst)
@@ -213,6 +339,23 @@ pub struct Ports {
 }
 
 impl Ports {
+    #[inline(always)]
+    pub const fn new(src: u16, dst: u16) -> Self {
+        Self { src: src.to_be(), dst: dst.to_be() }
+    }
+
+    /// Both are the same as `other`'s.
+    #[inline(always)]
+    pub fn are(&self, other: Self) -> bool {
+        self.word() == other.word()
+    }
+
+    /// Both as one number: it differs where one of them does.
+    #[inline(always)]
+    pub fn word(&self) -> u32 {
+        u32::from(self.src) | u32::from(self.dst) << 16
+    }
+
     /// Where [`Self::destination`] lies.
     pub const DESTINATION_AT: usize = core::mem::offset_of!(Self, dst);
 
@@ -240,10 +383,56 @@ impl TcpStart {
     /// Where `flags` lie.
     pub const FLAGS_AT: usize = core::mem::offset_of!(Self, flags);
 
+    /// In bytes.
+    #[inline(always)]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.data_offset >> 4) * 4
+    }
+
     /// A segment with these flags asks for a connection.
     #[inline(always)]
     pub fn opens(flags: u8) -> bool {
         flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+    }
+}
+
+/// ICMP's and ICMPv6's "the packet is too big" (RFC 1191, section 4; RFC 4443, section 3.2).
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct TooBig {
+    kind: u8,
+    code: u8,
+    check: u16,
+    /// IPv6's is 32 bits long, IPv4's the last 16 of these.
+    mtu: u32,
+}
+
+impl TooBig {
+    const IPV4: (u8, u8) = (3, 4);
+    const IPV6: (u8, u8) = (2, 0);
+
+    /// Without its checksum.
+    #[inline(always)]
+    pub fn ipv4(mtu: u32) -> Self {
+        Self { kind: Self::IPV4.0, code: Self::IPV4.1, check: 0, mtu: mtu.to_be() }
+    }
+
+    /// Without its checksum.
+    #[inline(always)]
+    pub fn ipv6(mtu: u32) -> Self {
+        Self { kind: Self::IPV6.0, code: Self::IPV6.1, check: 0, mtu: mtu.to_be() }
+    }
+
+    /// Bytes that get through, where this is the IPv4 message; 0: an old router did not say.
+    #[inline(always)]
+    pub fn ipv4_mtu(&self) -> Option<u32> {
+        ((self.kind, self.code) == Self::IPV4).then(|| u32::from_be(self.mtu) & 0xffff)
+    }
+
+    /// Takes the folded sum of the message.
+    #[inline(always)]
+    pub fn set_check(&mut self, sum: u16) {
+        self.check = !sum;
     }
 }
 
@@ -259,11 +448,6 @@ pub struct Vxlan {
 const VNI_VALID: u32 = 0x0800_0000;
 
 impl Vxlan {
-    #[inline(always)]
-    pub fn new(vni: u32) -> Self {
-        Self { flags: VNI_VALID.to_be(), vni: (vni << 8).to_be() }
-    }
-
     /// The VNI, where the header says that it is one.
     #[inline(always)]
     pub fn vni(&self) -> Option<u32> {
@@ -274,7 +458,7 @@ impl Vxlan {
     }
 }
 
-/// All that encapsulation pushes.
+/// All that is stripped.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
 pub struct Outer {
@@ -335,7 +519,8 @@ impl Arp {
 }
 
 const _: () = {
-    assert!(size_of::<Ethernet>() == 14);
+    assert!(size_of::<Ethernet>() == 14 && size_of::<Eth>() == 14);
+    assert!(size_of::<Ipv6>() == 40 && size_of::<TooBig>() == 8);
     assert!(size_of::<Ipv4>() == 20);
     assert!(size_of::<Outer>() == overlay_common::VXLAN_OVERHEAD as usize);
     assert!(size_of::<Arp>() == 28);

@@ -11,6 +11,7 @@ mod arp;
 mod decap;
 mod ecn;
 mod encap;
+mod fence;
 mod flood;
 mod frame;
 mod from_endpoint;
@@ -18,7 +19,10 @@ mod from_gateway;
 mod from_underlay;
 mod headers;
 mod maps;
+mod path;
+mod too_big;
 mod verdict;
+mod vlan;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use overlay_common::Direction;

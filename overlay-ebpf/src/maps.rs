@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use overlay_common::{
     ApiKey, Config, Counter, DropEvent, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey, NodeEntry,
-    NodeKey, PORTS_MAX, PortEntry,
+    GatewayPortEntry, HopEntry, METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey,
+    NodeEntry, NodeKey, PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -24,6 +24,15 @@ pub static PORTS: HashMap<u32, PortEntry, { PORTS_MAX as usize }, LAZY> = HashMa
 
 #[btf_map]
 pub static NODES: HashMap<NodeKey, NodeEntry, { NODES_MAX as usize }, LAZY> = HashMap::new();
+
+#[btf_map]
+pub static HOPS: Array<HopEntry, { NODES_MAX as usize }> = Array::new();
+
+#[btf_map]
+pub static PATHS: Array<PathMtu, { NODES_MAX as usize }> = Array::new();
+
+#[btf_map]
+pub static TRAFFIC: PerCpuArray<Traffic, { TRAFFIC_MAX as usize }> = PerCpuArray::new();
 
 #[btf_map]
 pub static FLOOD: HashMap<u32, FloodEntry, { NETWORKS_MAX as usize }, LAZY> = HashMap::new();
@@ -64,6 +73,19 @@ lookup!(node(NODES: NodeKey) -> NodeEntry);
 lookup!(flood(FLOOD: u32) -> FloodEntry);
 lookup!(gateway_port(GATEWAY_PORTS: u32) -> GatewayPortEntry);
 lookup!(api(APIS: ApiKey) -> u64);
+
+/// The way to the VTEP with this index in HOPS; `None` also where user space has not written it.
+#[inline(always)]
+pub fn hop(index: u32) -> Option<&'static HopEntry> {
+    // A torn value is no danger: user space takes the device out of it before it changes the rest.
+    HOPS.get(index).filter(|hop| hop.mtu != 0)
+}
+
+/// What routers said of the way with this index in HOPS.
+#[inline(always)]
+pub fn path(index: u32) -> Option<&'static PathMtu> {
+    PATHS.get(index)
+}
 
 /// The node's configuration; `None` before user space has written it.
 #[inline(always)]

@@ -3,7 +3,7 @@
 use crate::{
     frame,
     headers::{ETH_P_ARP, ETH_P_IP, Ethernet},
-    maps::{EVENTS, METRICS, config},
+    maps::{EVENTS, METRICS, TRAFFIC, config},
 };
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use overlay_common::{
-    CONFIG_MONITOR, Direction, DropEvent, DropReason, IP16_NONE, VXLAN_OVERHEAD, ip16_from_v4,
-    metric_index,
+    CONFIG_MONITOR, Counter, Direction, DropEvent, DropReason, IP16_NONE, Traffic, VXLAN_OVERHEAD,
+    ip16_from_v4, metric_index,
 };
 
 /// What a handler decided.
@@ -25,12 +25,17 @@ pub enum Decision {
     Redirect(i32),
     /// Copies of it have gone out; the original ends here, and is no drop.
     Replicated,
+    /// It was too big and is no more: in its place its sender gets word of it, by this return value of
+    /// a redirect helper.
+    Told(i32),
 }
 
-/// What a handler found out on its way, for the event of a drop.
+/// What a handler found out on its way, for who counts and tells.
 #[derive(Default)]
 pub struct Trace {
     pub vni: u32,
+    /// The endpoint's place in TRAFFIC.
+    pub slot: u32,
 }
 
 /// Counts and acts. `len` is the frame's length as it came.
@@ -52,12 +57,16 @@ pub fn finish(
             dropped(ctx, direction, len, trace, DropReason::RedirectFailed)
         }
         Ok(Decision::Redirect(action)) => {
-            count(0, direction, len);
+            forwarded(direction, len, &trace);
             action
         }
         Ok(Decision::Replicated) => {
-            count(0, direction, len);
+            forwarded(direction, len, &trace);
             TC_ACT_SHOT
+        }
+        Ok(Decision::Told(action)) => {
+            dropped(ctx, direction, len, trace, DropReason::TooBig);
+            action
         }
         Err(reason) => dropped(ctx, direction, len, trace, reason),
     }
@@ -71,6 +80,32 @@ fn count(reason: u32, direction: Direction, len: u32) {
             (*counter).packets += 1;
             (*counter).bytes += u64::from(len);
         }
+    }
+}
+
+/// Counts what went on: on a network, with the endpoint whose it is.
+#[inline(always)]
+fn forwarded(direction: Direction, len: u32, trace: &Trace) {
+    match direction {
+        Direction::FromEndpoint => traffic(trace.slot, len, |traffic| &mut traffic.sent),
+        Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
+        Direction::FromGateway => count(0, direction, len),
+    }
+}
+
+/// Counts what an endpoint of this node gets from another one.
+#[inline(always)]
+pub fn count_from_neighbour(slot: u32, len: u32) {
+    traffic(slot, len, |traffic| &mut traffic.from_neighbours);
+}
+
+#[inline(always)]
+fn traffic(slot: u32, len: u32, counter: impl FnOnce(&mut Traffic) -> &mut Counter) {
+    if let Some(traffic) = TRAFFIC.get_ptr_mut(slot) {
+        // SAFETY: the element is this CPU's own, and programs on one CPU do not interrupt each other.
+        let counter = counter(unsafe { &mut *traffic });
+        counter.packets += 1;
+        counter.bytes += u64::from(len);
     }
 }
 

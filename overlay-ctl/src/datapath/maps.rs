@@ -9,9 +9,10 @@ use aya::{
 use nix::errno::Errno;
 use overlay_common::{
     ApiKey, Config, Counter, Direction, DropReason, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey,
-    FloodEntry, GatewayPortEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
-    MAP_GATEWAY_PORTS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX, NETWORKS_MAX,
-    NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PORTS_MAX, PortEntry, metric_index,
+    FloodEntry, GatewayPortEntry, HopEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
+    MAP_GATEWAY_PORTS, MAP_HOPS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PATHS, MAP_PORTS,
+    MAP_TRAFFIC, METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
+    PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic, VXLAN_OVERHEAD, metric_index,
 };
 
 use super::{DatapathError, host::Folders};
@@ -32,11 +33,14 @@ impl Shape {
     }
 }
 
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 13] = [
     Shape::new::<FdbKey, FdbEntry>(MAP_FDB, MapType::Hash, ENDPOINTS_MAX),
     Shape::new::<NeighKey, NeighEntry>(MAP_NEIGH, MapType::Hash, ENDPOINTS_MAX),
     Shape::new::<u32, PortEntry>(MAP_PORTS, MapType::Hash, PORTS_MAX),
     Shape::new::<NodeKey, NodeEntry>(MAP_NODES, MapType::Hash, NODES_MAX),
+    Shape::new::<u32, HopEntry>(MAP_HOPS, MapType::Array, NODES_MAX),
+    Shape::new::<u32, PathMtu>(MAP_PATHS, MapType::Array, NODES_MAX),
+    Shape::new::<u32, Traffic>(MAP_TRAFFIC, MapType::PerCpuArray, TRAFFIC_MAX),
     Shape::new::<u32, FloodEntry>(MAP_FLOOD, MapType::Hash, NETWORKS_MAX),
     Shape::new::<u32, GatewayPortEntry>(MAP_GATEWAY_PORTS, MapType::Hash, PORTS_MAX),
     Shape::new::<ApiKey, u64>(MAP_APIS, MapType::Hash, NODES_MAX),
@@ -124,6 +128,8 @@ pub(super) struct Maps {
     flood: Table<u32, FloodEntry>,
     gateway_ports: Table<u32, GatewayPortEntry>,
     apis: Table<ApiKey, u64>,
+    hops: Array<MapData, HopEntry>,
+    traffic: PerCpuArray<MapData, Traffic>,
     config: Array<MapData, Config>,
     metrics: PerCpuArray<MapData, Counter>,
 }
@@ -133,7 +139,12 @@ impl Maps {
         let incomplete = |name| DatapathError::Incomplete(name);
         let config = ebpf.take_map(MAP_CONFIG).ok_or(incomplete(MAP_CONFIG))?;
         let metrics = ebpf.take_map(MAP_METRICS).ok_or(incomplete(MAP_METRICS))?;
+        let hops = ebpf.take_map(MAP_HOPS).ok_or(incomplete(MAP_HOPS))?;
+        let traffic = ebpf.take_map(MAP_TRAFFIC).ok_or(incomplete(MAP_TRAFFIC))?;
         Ok(Self {
+            hops: Array::try_from(hops).map_err(DatapathError::table(MAP_HOPS, "opened"))?,
+            traffic: PerCpuArray::try_from(traffic)
+                .map_err(DatapathError::table(MAP_TRAFFIC, "opened"))?,
             fdb: Table::take(ebpf, MAP_FDB, ENDPOINTS_MAX)?,
             neigh: Table::take(ebpf, MAP_NEIGH, ENDPOINTS_MAX)?,
             ports: Table::take(ebpf, MAP_PORTS, PORTS_MAX)?,
@@ -148,11 +159,13 @@ impl Maps {
     }
 
     pub(super) fn tables(&self) -> Result<Tables, DatapathError> {
+        let nodes = self.nodes.read()?;
         Ok(Tables {
+            hops: nodes.values().map(|node| self.hop(node.hop)).collect::<Result<_, _>>()?,
+            nodes,
             fdb: self.fdb.read()?,
             neigh: self.neigh.read()?,
             ports: self.ports.read()?,
-            nodes: self.nodes.read()?,
             flood: self.flood.read()?,
             gateway_ports: self.gateway_ports.read()?,
             apis: self.apis.read()?,
@@ -169,6 +182,8 @@ impl Maps {
             TableChange::DeletePort(key) => self.ports.delete(key),
             TableChange::PutNode(key, entry) => self.nodes.put(key, entry),
             TableChange::DeleteNode(key) => self.nodes.delete(key),
+            TableChange::PutHop(index, hop) => self.set_hop(*index, hop),
+            TableChange::DeleteHop(index) => self.set_hop(*index, &NO_HOP),
             TableChange::PutFlood(key, entry) => self.flood.put(key, entry),
             TableChange::DeleteFlood(key) => self.flood.delete(key),
             TableChange::PutGatewayPort(key, entry) => self.gateway_ports.put(key, entry),
@@ -176,6 +191,23 @@ impl Maps {
             TableChange::PutApi(key, node) => self.apis.put(key, node),
             TableChange::DeleteApi(key) => self.apis.delete(key),
         }
+    }
+
+    fn hop(&self, index: u32) -> Result<(u32, HopEntry), DatapathError> {
+        let hop = self.hops.get(&index, 0).map_err(DatapathError::table(MAP_HOPS, "read"))?;
+        Ok((index, hop))
+    }
+
+    /// An element of an array is not replaced whole as one of a hash is. So a program must not find the
+    /// device beside headers that are not the device's: it goes out first, and comes in last.
+    fn set_hop(&mut self, index: u32, hop: &HopEntry) -> Result<(), DatapathError> {
+        let failed = DatapathError::table(MAP_HOPS, "written");
+        for step in
+            [HopEntry { ifindex: 0, ..self.hop(index)?.1 }, HopEntry { ifindex: 0, ..*hop }, *hop]
+        {
+            self.hops.set(index, step, 0).map_err(failed)?;
+        }
+        Ok(())
     }
 
     pub(super) fn usage(&self) -> Result<Vec<MapUsage>, DatapathError> {
@@ -194,12 +226,26 @@ impl Maps {
         self.config.set(0, config, 0).map_err(DatapathError::table(MAP_CONFIG, "written"))
     }
 
+    /// What all endpoints sent, and received from the underlay.
+    fn traffic(&self) -> Result<[Counter; 2], DatapathError> {
+        let mut sums = [Counter::default(); 2];
+        for slot in 0..TRAFFIC_MAX {
+            let cpus =
+                self.traffic.get(&slot, 0).map_err(DatapathError::table(MAP_TRAFFIC, "read"))?;
+            for cpu in cpus.iter() {
+                sums = [add(sums[0], &cpu.sent), add(sums[1], &cpu.received)];
+            }
+        }
+        Ok(sums)
+    }
+
     /// Summed over the CPUs, in the order of the reasons' numbers, forwarded ones first.
     pub(super) fn counters(
         &self,
     ) -> Result<Vec<(Option<DropReason>, Direction, Counter)>, DatapathError> {
         let reasons = std::iter::once(None).chain(DropReason::ALL.iter().copied().map(Some));
         let mut counters = Vec::new();
+        let [sent, received] = self.traffic()?;
         for reason in reasons {
             for direction in Direction::ALL {
                 let index = metric_index(reason.map_or(0, |reason| reason as u32), direction);
@@ -207,14 +253,26 @@ impl Maps {
                     .metrics
                     .get(&index, 0)
                     .map_err(DatapathError::table(MAP_METRICS, "read"))?;
-                let sum = cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
-                    packets: sum.packets.wrapping_add(cpu.packets),
-                    bytes: sum.bytes.wrapping_add(cpu.bytes),
-                });
+                let mut sum = cpus.iter().fold(Counter::default(), add);
+                match (reason, direction) {
+                    (None, Direction::FromEndpoint) => sum = add(sum, &sent),
+                    (None, Direction::FromUnderlay) => sum = add(sum, &received),
+                    _ => {}
+                }
                 counters.push((reason, direction, sum));
             }
         }
         Ok(counters)
+    }
+}
+
+const NO_HOP: HopEntry =
+    HopEntry { header: [0; VXLAN_OVERHEAD as usize], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
+
+fn add(sum: Counter, more: &Counter) -> Counter {
+    Counter {
+        packets: sum.packets.wrapping_add(more.packets),
+        bytes: sum.bytes.wrapping_add(more.bytes),
     }
 }
 

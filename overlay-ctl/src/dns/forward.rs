@@ -148,7 +148,7 @@ async fn ask(upstreams: &Upstreams, first: usize, question: &Question<'_>) -> Op
         if asked.is_empty() || Instant::now() >= turn {
             match waiting.next() {
                 Some(server) => {
-                    asked.push(exchange(server, question, upstreams.timeout));
+                    asked.push(exchange(server, question, upstreams.timeout, deadline));
                     turn = Instant::now() + share;
                 }
                 None if asked.is_empty() => return failure,
@@ -174,11 +174,12 @@ async fn ask(upstreams: &Upstreams, first: usize, question: &Question<'_>) -> Op
 }
 
 /// Asks one server. Ends with its answer or with the socket's failure; silence is for the caller to
-/// bound.
+/// bound: nothing is sent from the `deadline` on, also where the caller is late to say so.
 async fn exchange(
     server: SocketAddr,
     question: &Question<'_>,
     again: Duration,
+    deadline: Instant,
 ) -> io::Result<(Verdict, Vec<u8>)> {
     let id = random_id();
     let mut message = question.message.to_vec();
@@ -211,6 +212,9 @@ async fn exchange(
                     return Ok((verdict, answer));
                 }
             }
+        }
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
         }
     }
 }

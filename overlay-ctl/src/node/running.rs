@@ -7,7 +7,7 @@ use super::{
     gateway::HostGateway,
     members, metrics, monitor, remove,
     serve::Listeners,
-    start::Ending,
+    start::{Ending, OUTER_TTL},
 };
 use crate::{
     api::{self, Controller, DatapathInfo},
@@ -19,7 +19,7 @@ use crate::{
     netlink::{Netlink, Underlay},
     peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
-    reconcile::{LocalGateway, LocalNode, LocalStatus, Nudges, Reconciler},
+    reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Nudges, Reconciler},
     state::View,
     watch::{self, Ended},
 };
@@ -82,6 +82,12 @@ impl Parts {
         let ports: Vec<EndpointId> =
             netlink.ports().await?.into_iter().map(|port| port.endpoint).collect();
         let gate = Gate::new(&datapath.tables()?, &ports);
+        let vtep = LocalVtep {
+            address: underlay.address,
+            port: args.vxlan_port,
+            ttl: OUTER_TTL,
+            mtu: u16::try_from(underlay.mtu).unwrap_or(u16::MAX),
+        };
         let datapath = SharedDatapath::new(datapath);
         let host_gateway = HostGateway::new(
             netlink.clone(),
@@ -97,7 +103,7 @@ impl Parts {
             args.vxlan_port,
             host_gateway,
         );
-        let local = LocalNode { id: member.id, endpoint_mtu: info.endpoint_mtu, gateway };
+        let local = LocalNode { id: member.id, vtep, endpoint_mtu: info.endpoint_mtu, gateway };
         let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);
         let (epoch, epochs) = sync_watch::channel(member.epoch);

@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The port of the API where none is given.
 const DEFAULT_PORT: u16 = 7400;
 /// TTL of outer packets.
-const OUTER_TTL: u8 = 64;
+pub(super) const OUTER_TTL: u8 = 64;
 
 /// Runs a node until it is told to end.
 ///
@@ -182,6 +182,7 @@ fn datapath_config(args: &NodeRunArgs, underlay: &Underlay) -> DatapathConfig {
             ttl: OUTER_TTL,
             pad: 0,
             flags: 0,
+            sample: 0,
         },
     }
 }

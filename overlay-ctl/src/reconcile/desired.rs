@@ -1,12 +1,15 @@
-use super::{DeviceId, DeviceSpec, NextHop, ObservedDevice, Tables};
+use super::{
+    DeviceId, DeviceSpec, NextHop, ObservedDevice, Tables,
+    hop::{LocalVtep, hop_entry},
+};
 use crate::{
     model::{Endpoint, Location, Mac, Network, NodeId, Subnet},
     state::View,
 };
 use overlay_common::{
     ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, IP16_NONE, NODE_NEXT_HOP, NeighEntry, NeighKey, NodeEntry, NodeKey,
-    PortEntry, ip16_from_v4,
+    GatewayPortEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
+    TRAFFIC_MAX, ip16_from_v4,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +21,8 @@ use std::{
 pub struct LocalNode {
     /// Its Raft id.
     pub id: NodeId,
+    /// Its end of every tunnel.
+    pub vtep: LocalVtep,
     /// Bytes: MTU of an endpoint whose network sets none.
     pub endpoint_mtu: u32,
     /// Its gateway bridge.
@@ -90,16 +95,29 @@ fn vtep_of(view: &View, local: &LocalNode, endpoint: &Endpoint) -> Option<Ipv4Ad
 
 /// What the maps must hold for `view`, given the ports that stand. An endpoint of this node without
 /// a port has no entry: packets for it are dropped and counted, and nobody gets an ARP answer.
+///
+/// Who has an index in an array keeps it: `held` is what the maps hold now.
 #[must_use]
 pub fn desired_tables(
     view: &View,
     local: &LocalNode,
     devices: &BTreeMap<DeviceId, ObservedDevice>,
     next_hops: &BTreeMap<Ipv4Addr, NextHop>,
+    held: &Tables,
 ) -> Tables {
     let mut tables = Tables::default();
+    let mut hops = Indexes::new(NODES_MAX, held.nodes.values().map(|node| node.hop));
+    let mut slots = Indexes::new(TRAFFIC_MAX, held.ports.values().map(|port| port.slot));
+    let mut hop_of = |tables: &mut Tables, vtep: Ipv4Addr, node: NodeId| {
+        let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
+        let now = tables.nodes.get(&key).or_else(|| held.nodes.get(&key)).map(|node| node.hop);
+        let hop = now.or_else(|| hops.free())?;
+        tables.hops.insert(hop, hop_entry(local.vtep, vtep, next_hops.get(&vtep).copied()));
+        tables.nodes.entry(key).or_insert(NodeEntry { node, hop, pad: 0 });
+        Some(hop)
+    };
     for node in view.nodes.values().filter(|node| node.id != local.id) {
-        insert_node(&mut tables, node.vtep, node.id, next_hops);
+        hop_of(&mut tables, node.vtep, node.id);
     }
     for node in view.nodes.values() {
         if let IpAddr::V4(ip) = node.listen.ip() {
@@ -123,47 +141,44 @@ pub fn desired_tables(
                 vtep_of(view, local, endpoint).map(Behind::Vtep)
             };
             let Some(behind) = behind else { continue };
-            match behind {
-                Behind::Port(ifindex) => flood.ports.push(ifindex),
+            let hop = match behind {
+                Behind::Port(ifindex) => {
+                    flood.ports.push(ifindex);
+                    let slot = held.ports.get(&ifindex).map(|port| port.slot);
+                    slot.or_else(|| slots.free()).unwrap_or(0)
+                }
                 Behind::Vtep(vtep) => {
                     flood.vteps.insert(vtep);
-                    if matches!(endpoint.location, Location::External { .. }) {
-                        insert_node(&mut tables, vtep, 0, next_hops);
-                    }
+                    // One that is not a node's is known by its endpoints.
+                    let Some(hop) = hop_of(&mut tables, vtep, 0) else { continue };
+                    hop
                 }
-            }
-            insert_endpoint(&mut tables, network, endpoint, &behind, next_hops);
+            };
+            insert_endpoint(&mut tables, network, endpoint, &behind, hop);
         }
         tables.flood.insert(network.vni.get(), flood.entry(network));
     }
     tables
 }
 
-fn insert_node(
-    tables: &mut Tables,
-    vtep: Ipv4Addr,
-    node: NodeId,
-    next_hops: &BTreeMap<Ipv4Addr, NextHop>,
-) {
-    let entry = match next_hops.get(&vtep) {
-        Some(hop) => NodeEntry {
-            node,
-            ifindex: hop.ifindex,
-            flags: NODE_NEXT_HOP,
-            next_hop_mac: hop.mac,
-            source_mac: hop.source_mac,
-            pad: [0; 4],
-        },
-        None => NodeEntry {
-            node,
-            ifindex: 0,
-            flags: 0,
-            next_hop_mac: [0; 6],
-            source_mac: [0; 6],
-            pad: [0; 4],
-        },
-    };
-    tables.nodes.insert(NodeKey { vtep: ip16_from_v4(vtep.octets()) }, entry);
+/// The indexes of an array that nobody has. One that was given up is nobody's only once no map names it
+/// any more, which is when it is not held.
+struct Indexes {
+    taken: BTreeSet<u32>,
+    next: u32,
+    capacity: u32,
+}
+
+impl Indexes {
+    fn new(capacity: u32, held: impl Iterator<Item = u32>) -> Self {
+        Self { taken: held.collect(), next: 1, capacity }
+    }
+
+    fn free(&mut self) -> Option<u32> {
+        let free = (self.next..self.capacity).find(|index| !self.taken.contains(index))?;
+        self.next = free + 1;
+        Some(free)
+    }
 }
 
 fn gateway_port(gateway: LocalGateway, address: Ipv4Addr, bridge: u32) -> GatewayPortEntry {
@@ -197,7 +212,7 @@ fn insert_endpoint(
     network: &Network,
     endpoint: &Endpoint,
     behind: &Behind,
-    next_hops: &BTreeMap<Ipv4Addr, NextHop>,
+    hop: u32,
 ) {
     let vni = network.vni.get();
     let mac = endpoint.mac.octets();
@@ -208,23 +223,11 @@ fn insert_endpoint(
         Behind::Vtep(vtep) => (ip16_from_v4(vtep.octets()), 0),
     };
     if let Behind::Port(ifindex) = behind {
-        tables.ports.insert(*ifindex, PortEntry { ip, vni, flags, mac, pad: [0; 2] });
+        let port = PortEntry { ip, vni, flags, mac, pad: [0; 2], slot: hop, pad2: 0 };
+        tables.ports.insert(*ifindex, port);
     }
     let key = FdbKey { vni, mac, pad: [0; 2] };
-    let hop = match behind {
-        Behind::Port(_) => None,
-        Behind::Vtep(vtep) => next_hops.get(vtep),
-    };
-    let entry = FdbEntry {
-        vtep,
-        ip,
-        ifindex,
-        flags,
-        generation: endpoint.id,
-        hop_ifindex: hop.map_or(0, |hop| hop.ifindex),
-        hop_mac: hop.map_or([0; 6], |hop| hop.mac),
-        hop_source: hop.map_or([0; 6], |hop| hop.source_mac),
-    };
+    let entry = FdbEntry { vtep, ip, ifindex, flags, generation: endpoint.id, hop, pad: 0 };
     tables.fdb.insert(key, entry);
     tables.neigh.insert(NeighKey { vni, ip }, NeighEntry { mac, pad: [0; 2] });
 }

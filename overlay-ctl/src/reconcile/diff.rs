@@ -1,6 +1,6 @@
 use overlay_common::{
-    ApiKey, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, NeighEntry, NeighKey, NodeEntry,
-    NodeKey, PortEntry,
+    ApiKey, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, HopEntry, NeighEntry, NeighKey,
+    NodeEntry, NodeKey, PortEntry,
 };
 use std::collections::BTreeMap;
 
@@ -15,6 +15,8 @@ pub struct Tables {
     pub ports: BTreeMap<u32, PortEntry>,
     /// VTEP -> node and next hop.
     pub nodes: BTreeMap<NodeKey, NodeEntry>,
+    /// A node's index -> the way to it. Only those that NODES names.
+    pub hops: BTreeMap<u32, HopEntry>,
     /// VNI -> who wants broadcast.
     pub flood: BTreeMap<u32, FloodEntry>,
     /// Host-side ifindex -> whose gateway leg.
@@ -59,13 +61,14 @@ table_changes! {
     neigh: PutNeigh(NeighKey, NeighEntry), DeleteNeigh;
     ports: PutPort(u32, PortEntry), DeletePort;
     nodes: PutNode(NodeKey, NodeEntry), DeleteNode;
+    hops: PutHop(u32, HopEntry), DeleteHop;
     flood: PutFlood(u32, FloodEntry), DeleteFlood;
     gateway_ports: PutGatewayPort(u32, GatewayPortEntry), DeleteGatewayPort;
     apis: PutApi(ApiKey, u64), DeleteApi;
 }
 
 /// What turns `held` into `desired`, in an order that never leaves an entry whose meaning hangs in
-/// the air: a VTEP, a network and a port are known before an FDB entry names them, the FDB before the
+/// the air: a way, a VTEP, a network and a port are known before an FDB entry names them, the FDB before the
 /// neighbour entry that makes peers send, and the other way round on the way out.
 #[must_use]
 pub fn changes(held: &Tables, desired: &Tables) -> Vec<TableChange> {
@@ -73,6 +76,7 @@ pub fn changes(held: &Tables, desired: &Tables) -> Vec<TableChange> {
     let all = &mut changes;
     puts(all, &held.apis, &desired.apis, TableChange::PutApi);
     puts(all, &held.gateway_ports, &desired.gateway_ports, TableChange::PutGatewayPort);
+    puts(all, &held.hops, &desired.hops, TableChange::PutHop);
     puts(all, &held.nodes, &desired.nodes, TableChange::PutNode);
     puts(all, &held.flood, &desired.flood, TableChange::PutFlood);
     puts(all, &held.ports, &desired.ports, TableChange::PutPort);
@@ -83,6 +87,7 @@ pub fn changes(held: &Tables, desired: &Tables) -> Vec<TableChange> {
     deletes(all, &held.ports, &desired.ports, TableChange::DeletePort);
     deletes(all, &held.flood, &desired.flood, TableChange::DeleteFlood);
     deletes(all, &held.nodes, &desired.nodes, TableChange::DeleteNode);
+    deletes(all, &held.hops, &desired.hops, TableChange::DeleteHop);
     deletes(all, &held.gateway_ports, &desired.gateway_ports, TableChange::DeleteGatewayPort);
     deletes(all, &held.apis, &desired.apis, TableChange::DeleteApi);
     changes

@@ -11,6 +11,7 @@
 
 mod desired;
 mod diff;
+mod hop;
 mod kernel;
 mod local;
 mod names;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use desired::{LocalGateway, LocalNode, desired_tables};
 pub use diff::{TableChange, Tables, changes};
+pub use hop::{LocalVtep, hop_entry};
 pub use kernel::{
     DeviceFailure, DeviceId, DeviceSpec, Kernel, KernelError, NextHop, ObservedDevice,
     PublishedPorts,
@@ -30,7 +32,7 @@ use crate::{
     model::{EndpointId, NodeId, Revision},
     state::View,
 };
-use overlay_common::{NODE_NEXT_HOP, NodeKey, ip16_from_v4};
+use overlay_common::{NodeKey, ip16_from_v4};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -290,8 +292,8 @@ impl<K: Kernel> Reconciler<K> {
     ) -> Result<(), KernelError> {
         let peers: BTreeSet<Ipv4Addr> = desired::remote_vteps(view, &self.node);
         let next_hops = self.kernel.next_hops(&peers).await?;
-        let desired = desired_tables(view, &self.node, devices, &next_hops);
         let held = self.tables.get_or_insert_default();
+        let desired = desired_tables(view, &self.node, devices, &next_hops, held);
         for change in changes(held, &desired) {
             self.kernel.write(&change).await?;
             change.apply_to(held);
@@ -305,7 +307,8 @@ impl<K: Kernel> Reconciler<K> {
         let peers = desired::remote_vteps(view, &self.node);
         let keys = peers.iter().map(|vtep| NodeKey { vtep: ip16_from_v4(vtep.octets()) });
         keys.filter_map(|key| tables.nodes.get(&key))
-            .filter(|node| node.flags & NODE_NEXT_HOP == 0 && node.node != 0)
+            .filter(|node| node.node != 0)
+            .filter(|node| tables.hops.get(&node.hop).is_none_or(|hop| hop.ifindex == 0))
             .map(|node| node.node)
             .collect()
     }

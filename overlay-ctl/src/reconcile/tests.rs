@@ -4,7 +4,7 @@ use crate::{
     model::{Location, NetworkId, NetworkOptions, Pool},
     state::{Command, Envelope, Placement, State},
 };
-use overlay_common::{FdbKey, NODE_NEXT_HOP, NodeKey, ip16_from_v4};
+use overlay_common::{FdbKey, NodeEntry, NodeKey, ip16_from_v4};
 use std::{collections::BTreeSet, path::PathBuf};
 
 /// Index of the gateway bridge.
@@ -220,6 +220,7 @@ impl Cluster {
 fn node() -> LocalNode {
     LocalNode {
         id: 1,
+        vtep: LocalVtep { address: [10, 0, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 },
         endpoint_mtu: 1450,
         gateway: LocalGateway { subnet: "172.18.0.0/16".parse().unwrap(), mtu: 1500 },
     }
@@ -253,10 +254,13 @@ async fn endpoints_come_and_go() {
     let remote = kernel.tables.fdb[&fdb_key(&cluster, "web2")];
     assert_eq!(remote.vtep, ip16_from_v4([10, 0, 0, 2]));
     assert_eq!(kernel.tables.nodes.len(), 2, "all other nodes are known VTEPs");
-    let hop = kernel.tables.nodes[&NodeKey { vtep: ip16_from_v4([10, 0, 0, 2]) }];
-    assert_eq!(hop.flags, NODE_NEXT_HOP);
-    let unused = kernel.tables.nodes[&NodeKey { vtep: ip16_from_v4([10, 0, 0, 3]) }];
-    assert_eq!(unused.flags, 0, "no next hop for a node that nothing goes to");
+    let hop = |kernel: &FakeKernel, last| {
+        let node = kernel.tables.nodes[&NodeKey { vtep: ip16_from_v4([10, 0, 0, last]) }];
+        (node.hop, kernel.tables.hops[&node.hop])
+    };
+    assert_eq!(remote.hop, hop(&kernel, 2).0);
+    assert_ne!(hop(&kernel, 2).1.ifindex, 0);
+    assert_eq!(hop(&kernel, 3).1.ifindex, 0, "no next hop for a node that nothing goes to");
 
     pass(&mut kernel, &cluster.view()).await;
     assert_eq!(kernel.log, ["create Port(5)"], "a second pass has nothing to do");
@@ -360,10 +364,8 @@ async fn what_others_wrote_into_the_maps_is_put_right() {
     pass(&mut kernel, &cluster.view()).await;
     let right = kernel.tables.clone();
     kernel.tables.fdb.clear();
-    kernel
-        .tables
-        .nodes
-        .insert(NodeKey { vtep: [9; 16] }, right.nodes.values().next().copied().unwrap());
+    let stray = NodeEntry { node: 9, hop: 99, pad: 0 };
+    kernel.tables.nodes.insert(NodeKey { vtep: [9; 16] }, stray);
     pass(&mut kernel, &cluster.view()).await;
     assert_eq!(kernel.tables, right);
 }
@@ -374,7 +376,8 @@ fn an_address_that_moves_is_one_write() {
     cluster.endpoint("web1", "net", 1);
     cluster.endpoint("web2", "net", 2);
     let ports = BTreeMap::new();
-    let before = desired_tables(&cluster.view(), &node(), &ports, &BTreeMap::new());
+    let before =
+        desired_tables(&cluster.view(), &node(), &ports, &BTreeMap::new(), &Tables::default());
     let mut view = cluster.view();
     let network: NetworkId = *view.networks.keys().next().unwrap();
     for endpoint in view.endpoints.get_mut(&network).unwrap().values_mut() {
@@ -382,7 +385,7 @@ fn an_address_that_moves_is_one_write() {
             endpoint.location = Location::Node { node: 3, netns: "/run/netns/web2".into() };
         }
     }
-    let after = desired_tables(&view, &node(), &ports, &BTreeMap::new());
+    let after = desired_tables(&view, &node(), &ports, &BTreeMap::new(), &before);
     let changes = changes(&before, &after);
     assert!(matches!(changes[..], [TableChange::PutFdb(..)]), "{changes:?}");
 }

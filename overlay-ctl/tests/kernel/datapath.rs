@@ -9,8 +9,8 @@ use std::{
 
 use overlay_common::{
     ApiKey, Config, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PORTS_MAX,
-    PortEntry, ip16_from_v4,
+    GatewayPortEntry, HopEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
+    PORTS_MAX, PortEntry, ip16_from_v4,
 };
 use overlay_ctl::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook},
@@ -63,6 +63,7 @@ impl Host {
                 ttl: 64,
                 pad: 0,
                 flags: 0,
+                sample: 0,
             },
         }
     }
@@ -178,28 +179,13 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
     let mac = [2, 0x42, 172, 16, 16, 129];
     let vtep = ip16_from_v4([10, 0, 0, 2]);
     let fdb_key = FdbKey { vni: 4097, mac, pad: [0; 2] };
-    let fdb = FdbEntry {
-        vtep,
-        ip,
-        ifindex: 0,
-        flags: 0,
-        generation: 7,
-        hop_ifindex: 1,
-        hop_mac: [2; 6],
-        hop_source: [4; 6],
-    };
+    let fdb = FdbEntry { vtep, ip, ifindex: 0, flags: 0, generation: 7, hop: 1, pad: 0 };
     let neigh_key = NeighKey { vni: 4097, ip };
     let neigh = NeighEntry { mac, pad: [0; 2] };
-    let port = PortEntry { ip, vni: 4097, flags: 0, mac, pad: [0; 2] };
+    let port = PortEntry { ip, vni: 4097, flags: 0, mac, pad: [0; 2], slot: 1, pad2: 0 };
     let node_key = NodeKey { vtep };
-    let node = NodeEntry {
-        node: 2,
-        ifindex: 0,
-        flags: 0,
-        next_hop_mac: [0; 6],
-        source_mac: [0; 6],
-        pad: [0; 4],
-    };
+    let node = NodeEntry { node: 2, hop: 1, pad: 0 };
+    let hop = HopEntry { header: [7; 50], mtu: 1500, csum: 9, ifindex: 3, flags: 0 };
     let mut flood = FloodEntry {
         vtep_count: 1,
         port_count: 0,
@@ -220,6 +206,7 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         TableChange::PutFdb(fdb_key, fdb),
         TableChange::PutNeigh(neigh_key, neigh),
         TableChange::PutPort(9, port),
+        TableChange::PutHop(1, hop),
         TableChange::PutNode(node_key, node),
         TableChange::PutFlood(4097, flood),
         TableChange::PutGatewayPort(10, leg),
@@ -229,6 +216,7 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         fdb: [(fdb_key, fdb)].into(),
         neigh: [(neigh_key, neigh)].into(),
         ports: [(9, port)].into(),
+        hops: [(1, hop)].into(),
         nodes: [(node_key, node)].into(),
         flood: [(4097, flood)].into(),
         gateway_ports: [(10, leg)].into(),
@@ -260,6 +248,7 @@ fn what_is_written_is_read_and_deleted() {
                 TableChange::PutFdb(key, _) => TableChange::DeleteFdb(key),
                 TableChange::PutNeigh(key, _) => TableChange::DeleteNeigh(key),
                 TableChange::PutPort(key, _) => TableChange::DeletePort(key),
+                TableChange::PutHop(key, _) => TableChange::DeleteHop(key),
                 TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
                 TableChange::PutFlood(key, _) => TableChange::DeleteFlood(key),
                 TableChange::PutGatewayPort(key, _) => TableChange::DeleteGatewayPort(key),
@@ -280,7 +269,15 @@ fn a_full_map_says_so() {
     let host = Host::new();
     host.run(|| {
         let mut datapath = host.open();
-        let port = PortEntry { ip: IP16_NONE, vni: 1, flags: 0, mac: [0; 6], pad: [0; 2] };
+        let port = PortEntry {
+            ip: IP16_NONE,
+            vni: 1,
+            flags: 0,
+            mac: [0; 6],
+            pad: [0; 2],
+            slot: 0,
+            pad2: 0,
+        };
         for ifindex in 0..PORTS_MAX {
             datapath.write(&TableChange::PutPort(ifindex, port)).unwrap();
         }
@@ -529,7 +526,7 @@ fn a_pinned_map_of_another_version_is_refused_and_kept() {
         let DatapathError::MapShape { name, .. } = &error else { panic!("{error:?}") };
         assert_eq!(*name, "FDB");
         let text = error.to_string();
-        assert!(text.contains("values have 40 bytes, not 64"), "{text}");
+        assert!(text.contains("values have 40 bytes, not 56"), "{text}");
         assert!(text.contains(&format!("rm -r {}", host.bpffs.display())), "{text}");
         assert!(pin.exists() && !maps.join("NEIGH").exists(), "nothing was touched");
     });

@@ -143,6 +143,12 @@ impl Lab {
         Netns::create(&format!("{}{name}", self.prefix), &self.folder, self.detached)
     }
 
+    /// A namespace that somebody else made, as a file tells: it gets a name of the lab's, which keeps it
+    /// until the lab goes.
+    pub fn adopt_netns(&self, name: &str, file: &Path) -> Result<Netns> {
+        Netns::adopt(&format!("{}{name}", self.prefix), file, &self.folder, self.detached)
+    }
+
     /// The router between the subnets, made at first use.
     pub fn router(&mut self) -> Result<Netns> {
         if let Some(router) = &self.router {

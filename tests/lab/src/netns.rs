@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::{
+    mount::{MsFlags, mount},
     sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -41,6 +42,18 @@ impl Netns {
         sweep::record(logs, name)?;
         let netns = Self { name: name.to_owned(), detached, logs: logs.to_owned() };
         netns.ip(&["link", "set", "lo", "up"])?;
+        Ok(netns)
+    }
+
+    pub(super) fn adopt(name: &str, file: &Path, logs: &Path, detached: bool) -> Result<Self> {
+        let netns = Self { name: name.to_owned(), detached, logs: logs.to_owned() };
+        let point = netns.path();
+        std::fs::create_dir_all(NETNS_DIR)?;
+        sweep::record(logs, name)?;
+        File::create_new(&point).with_context(|| format!("cannot make {}", point.display()))?;
+        // The system call and not the program: that would follow /proc/PID/root to our own root.
+        mount(Some(file), &point, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("cannot give {} the name {name}", file.display()))?;
         Ok(netns)
     }
 

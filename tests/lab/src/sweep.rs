@@ -16,6 +16,8 @@ use super::{BPFFS, netns, wait::poll};
 const FOLDERS: &str = "/var/lib/overlay-lab";
 /// Where a namespace's own resolv.conf is, by the namespace's name. A node that is killed leaves it.
 pub(super) const NETNS_FILES: &str = "/etc/netns";
+/// Where control groups are, version 1's hierarchies below it.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// The file in a lab's folder that lists its namespaces.
 const NAMESPACES: &str = "namespaces";
 /// Every test's prefix starts with it; then comes the process id of its maker.
@@ -66,6 +68,7 @@ pub(super) fn remove(prefix: &str) -> Result<()> {
     // Hosts have folders; beside them are logs. bpffs refuses to look for a name with a dot at all.
     for host in names_in(&folder)?.into_iter().filter(|name| folder.join(name).is_dir()) {
         results.push(remove_folder(&bpffs(prefix, &host)));
+        results.push(remove_cgroups(&format!("{prefix}{host}")));
     }
     results.push(remove_folder(&folder));
     results.into_iter().collect()
@@ -95,9 +98,42 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
     }
 }
 
+/// Removes the control groups of this name from every hierarchy: a container engine on a host of the lab
+/// made them, and leaves them when it is killed.
+fn remove_cgroups(name: &str) -> Result<()> {
+    let root = Path::new(CGROUPS);
+    let hierarchies = names_in(root)?.into_iter().map(|hierarchy| root.join(hierarchy));
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let group = hierarchy.join(name);
+        // Its processes were killed; the kernel may still be at it.
+        poll(&format!("{} is empty", group.display()), Duration::from_secs(5), || {
+            remove_folders_only(&group)
+        })?;
+    }
+    Ok(())
+}
+
+/// `rmdir`, innermost first: the files of a control group can't be removed, nor do they keep it.
+fn remove_folders_only(folder: &Path) -> Result<()> {
+    for name in names_in(folder)? {
+        let inner = folder.join(name);
+        if inner.is_dir() {
+            remove_folders_only(&inner)?;
+        }
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn names_in(folder: &Path) -> Result<Vec<String>> {
     let dir = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         dir => dir.with_context(|| format!("cannot read {}", folder.display()))?,
     };
     dir.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()

@@ -160,7 +160,8 @@ fn bpftool_prints_the_maps_with_named_fields() {
                 ("FDB", &["vni", "mac", "vtep", "ifindex", "flags", "generation"][..]),
                 ("NEIGH", &["vni", "ip", "mac"]),
                 ("PORTS", &["vni", "mac", "ip", "flags"]),
-                ("NODES", &["vtep", "node", "next_hop_mac"]),
+                ("NODES", &["vtep", "node", "hop"]),
+                ("HOPS", &["header", "mtu", "ifindex"]),
                 ("CONFIG", &["vtep", "underlay_ifindex", "vxlan_port"]),
             ] {
                 let dump = h1.map_dump(map)?;

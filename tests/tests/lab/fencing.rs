@@ -88,20 +88,20 @@ fn broadcast_stays_at_home_and_is_counted() {
     });
 }
 
+/// A receiver takes a frame of VLAN 0 for untagged.
 #[test]
-fn a_tagged_frame_is_dropped_and_counted() {
+fn no_arp_hides_behind_a_priority_tag() {
     scenario(NODES, |lab| {
         let ([h1, _], [web1, web2]) = pair(lab)?;
-        let before = h1.counter("vlan_unsupported")?;
+        let before = h1.counter("priority_tag")?;
         let mut frame = mac(&web2.mac)?;
         frame.extend(mac(&web1.mac)?);
-        // 802.1Q, VLAN 7, and a payload of a local experiment's ethertype.
-        frame.extend([0x81, 0x00, 0x00, 0x07, 0x88, 0xb5]);
+        frame.extend([0x81, 0x00, 0xe0, 0x00, 0x08, 0x06]);
         frame.resize(64, 0);
         for _ in 0..3 {
             web1.netns.send_frame("eth0", &frame)?;
         }
-        ensure!(h1.counter("vlan_unsupported")? >= before + 3);
+        ensure!(h1.counter("priority_tag")? >= before + 3);
         Ok(())
     });
 }

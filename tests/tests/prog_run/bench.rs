@@ -14,16 +14,17 @@ use aya::{
 use nix::{errno::Errno, libc};
 use overlay_common::{
     ApiKey, Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD, MAP_GATEWAY_PORTS,
-    MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PORTS, METRICS_MAX, NeighEntry, NeighKey, NodeEntry,
-    NodeKey, PortEntry, metric_index,
+    GatewayPortEntry, HopEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
+    MAP_GATEWAY_PORTS, MAP_HOPS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PATHS, MAP_PORTS,
+    MAP_TRAFFIC, METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
+    TRAFFIC_MAX, Traffic, metric_index,
 };
 use overlay_lab::{Requirement, missing, skip};
 
 use super::{
     devices::Home,
     tap::Tap,
-    world::{LEG_A, LEG_B, PORT_A, PORT_B, UNDERLAY, World},
+    world::{LEG_A, LEG_B, PORT_A, PORT_B, SLOT_A, SLOT_B, UNDERLAY, World},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
@@ -71,6 +72,9 @@ pub(crate) struct Bench {
     neigh: HashMap<MapData, NeighKey, NeighEntry>,
     ports: HashMap<MapData, u32, PortEntry>,
     nodes: HashMap<MapData, NodeKey, NodeEntry>,
+    hops: Array<MapData, HopEntry>,
+    paths: Array<MapData, PathMtu>,
+    traffic: PerCpuArray<MapData, Traffic>,
     flood: HashMap<MapData, u32, FloodEntry>,
     gateway_ports: HashMap<MapData, u32, GatewayPortEntry>,
     apis: HashMap<MapData, ApiKey, u64>,
@@ -101,6 +105,9 @@ impl Bench {
             neigh: table(&mut programs, MAP_NEIGH),
             ports: table(&mut programs, MAP_PORTS),
             nodes: table(&mut programs, MAP_NODES),
+            hops: Array::try_from(map(&mut programs, MAP_HOPS)).expect("HOPS"),
+            paths: Array::try_from(map(&mut programs, MAP_PATHS)).expect("PATHS"),
+            traffic: PerCpuArray::try_from(map(&mut programs, MAP_TRAFFIC)).expect("TRAFFIC"),
             flood: table(&mut programs, MAP_FLOOD),
             gateway_ports: table(&mut programs, MAP_GATEWAY_PORTS),
             apis: table(&mut programs, MAP_APIS),
@@ -114,12 +121,13 @@ impl Bench {
         for direction in Direction::ALL {
             bench.program(direction).load().expect("the verifier takes the program");
         }
-        let World { config: _, fdb, neigh, ports, nodes, flood, gateway_ports, apis } =
+        let World { config: _, fdb, neigh, ports, nodes, hops, flood, gateway_ports, apis } =
             &mut bench.filled;
         fdb.clear();
         neigh.clear();
         ports.clear();
         nodes.clear();
+        hops.clear();
         flood.clear();
         gateway_ports.clear();
         apis.clear();
@@ -142,13 +150,28 @@ impl Bench {
 
     /// Makes the maps hold the world and nothing else.
     pub(crate) fn fill(&mut self, world: &World) {
-        let empty =
-            Config { vtep: [0; 16], underlay_ifindex: 0, vxlan_port: 0, ttl: 0, pad: 0, flags: 0 };
+        let empty = Config {
+            vtep: [0; 16],
+            underlay_ifindex: 0,
+            vxlan_port: 0,
+            ttl: 0,
+            pad: 0,
+            flags: 0,
+            sample: 0,
+        };
         self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
         replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
         replace(&mut self.neigh, &self.filled.neigh, &world.neigh);
         replace(&mut self.ports, &self.filled.ports, &world.ports);
         replace(&mut self.nodes, &self.filled.nodes, &world.nodes);
+        for index in self.filled.hops.keys().filter(|index| !world.hops.contains_key(index)) {
+            let none = HopEntry { header: [0; 50], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
+            self.hops.set(*index, none, 0).expect("HOPS takes it");
+        }
+        for (index, hop) in &world.hops {
+            self.hops.set(*index, hop, 0).expect("HOPS takes it");
+            self.paths.set(*index, PathMtu::default(), 0).expect("PATHS takes it");
+        }
         replace(&mut self.flood, &self.filled.flood, &world.flood);
         replace(&mut self.gateway_ports, &self.filled.gateway_ports, &world.gateway_ports);
         replace(&mut self.apis, &self.filled.apis, &world.apis);
@@ -270,6 +293,7 @@ impl Bench {
 
     fn read_metrics(&self) -> Counts {
         let mut counts = Counts::new();
+        let traffic = self.read_traffic();
         // Reasons that nobody has named yet are looked at as well: none may be counted.
         for reason in 0..=DropReason::COUNT {
             for direction in Direction::ALL {
@@ -280,10 +304,43 @@ impl Bench {
                     packets: sum.packets + cpu.packets,
                     bytes: sum.bytes + cpu.bytes,
                 });
+                // What went on is counted with its endpoint.
+                let sum = match (reason, direction) {
+                    (0, Direction::FromEndpoint) => {
+                        traffic.values().fold(sum, |sum, of| add(sum, of.sent))
+                    }
+                    (0, Direction::FromUnderlay) => {
+                        traffic.values().fold(sum, |sum, of| add(sum, of.received))
+                    }
+                    _ => sum,
+                };
                 counts.insert((reason, direction), sum);
             }
         }
         counts
+    }
+
+    /// What each endpoint sent and received, by its slot, since the bench was made.
+    pub(crate) fn read_traffic(&self) -> BTreeMap<u32, Traffic> {
+        let mut all = BTreeMap::new();
+        // Of all the others nobody is told: reading them all would be most of a run's time.
+        for slot in [0, SLOT_A, SLOT_B, TRAFFIC_MAX - 1] {
+            let cpus = self.traffic.get(&slot, 0).expect("TRAFFIC has the slot");
+            let sum = cpus.iter().fold(Traffic::default(), |sum, cpu| Traffic {
+                sent: add(sum.sent, cpu.sent),
+                received: add(sum.received, cpu.received),
+                from_neighbours: add(sum.from_neighbours, cpu.from_neighbours),
+            });
+            if sum != Traffic::default() {
+                all.insert(slot, sum);
+            }
+        }
+        all
+    }
+
+    /// What the programs learnt of the way at an index of HOPS.
+    pub(crate) fn path(&self, hop: u32) -> PathMtu {
+        self.paths.get(&hop, 0).expect("PATHS has the index")
     }
 
     fn events(&mut self) -> Vec<DropEvent> {
@@ -364,6 +421,10 @@ impl Skb {
         context[GSO_SIZE..][..4].copy_from_slice(&self.gso_size.to_ne_bytes());
         context
     }
+}
+
+fn add(a: Counter, b: Counter) -> Counter {
+    Counter { packets: a.packets + b.packets, bytes: a.bytes + b.bytes }
 }
 
 fn map(programs: &mut Ebpf, name: &str) -> Map {

@@ -21,6 +21,8 @@ pub(crate) enum Expected {
     Replicated(Vec<DropReason>),
     /// It ends here, and is counted.
     Drop(DropReason),
+    /// It ends here, is counted as too big, and its sender gets an answer.
+    Told,
 }
 
 /// See the module.
@@ -66,6 +68,10 @@ impl Case {
         let told = bench.run_skb(direction, packet, skb);
         self.check_outcome(direction, &told);
         match expected {
+            Expected::Told => {
+                let [event] = told.events[..] else { panic!("{name}: {:?}", told.events) };
+                assert_eq!(event.reason, DropReason::TooBig as u32, "{name}");
+            }
             Expected::Drop(reason) if world.config.is_some() => {
                 let [event] = told.events[..] else { panic!("{name}: {:?}", told.events) };
                 assert_eq!(event.reason, *reason as u32, "{name}");
@@ -88,6 +94,7 @@ impl Case {
                 (Verdict::Shot, lost.iter().map(|reason| *reason as u32).chain([0]).collect())
             }
             Expected::Drop(reason) => (Verdict::Shot, vec![*reason as u32]),
+            Expected::Told => (Verdict::Redirect, vec![DropReason::TooBig as u32]),
         };
         let mut counts = Counts::new();
         for reason in counted {

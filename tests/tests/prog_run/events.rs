@@ -59,7 +59,8 @@ fn an_endpoints_drop_is_told_with_the_packets_addresses() {
         check(bench, direction, &packet, told);
 
         let packet = ipv6(A, STRANGER, Flow::default());
-        let told = DropEvent { ethertype: 0x86dd, ..event(DropReason::SpoofedIp, &packet) };
+        let told =
+            DropEvent { ethertype: 0x86dd, ..event(DropReason::UnknownDestination, &packet) };
         check(bench, direction, &packet, told);
 
         let packet = other(A.mac, STRANGER.mac, EXPERIMENTAL, PAYLOAD);
@@ -68,7 +69,8 @@ fn an_endpoints_drop_is_told_with_the_packets_addresses() {
         check(bench, direction, &packet, told);
 
         let packet = tagged(&ipv4(A, STRANGER, Flow::default()), 0x8100);
-        let told = DropEvent { ethertype: 0x8100, ..event(DropReason::VlanUnsupported, &packet) };
+        let told =
+            DropEvent { ethertype: 0x8100, ..event(DropReason::UnknownDestination, &packet) };
         check(bench, direction, &packet, told);
     });
 }

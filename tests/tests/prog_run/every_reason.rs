@@ -25,6 +25,7 @@ fn every_reason_has_a_case() {
             match case.expected {
                 Expected::Drop(reason) => shown.extend([reason]),
                 Expected::Replicated(lost) => shown.extend(lost),
+                Expected::Told => shown.extend([DropReason::TooBig]),
                 Expected::Pass | Expected::Allow | Expected::Redirect => {}
             }
         }

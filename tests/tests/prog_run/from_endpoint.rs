@@ -8,12 +8,13 @@ use super::{
     bench::{Skb, on_bench},
     cases::{Case, Expected::*, case, check_all},
     packets::{
-        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, a_to_b, a_to_far, arp, cut,
-        half_stranger, ipv4, ipv6, other, tagged, to_mac, who_has,
+        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, a_to_b, a_to_far, arp, cut, discovery,
+        half_stranger, ipv4, ipv6, long_ipv4, other, tagged, tagged_with, to_mac, who_has,
+        with_ports,
     },
     world::{
-        A, B, FAR, FAR_VTEP, NO_DEVICE, PORT_A, PORT_B, STRANGER, Station, UNDERLAY, VNI, World,
-        fdb_key, flood,
+        A, B, FAR, FAR_VTEP, NO_DEVICE, PORT_A, PORT_B, STRANGE_VTEP, STRANGER, Station, UNDERLAY,
+        VNI, World, fdb_key, flood,
     },
 };
 
@@ -30,7 +31,8 @@ fn every_decision() {
 /// All rows.
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
-    [who_it_is(), arp_asked(), where_it_goes(), to_all(), malformed()].into_iter().flatten().collect()
+    [who_it_is(), on_a_vlan(), what_only_servers_say(), arp_asked(), where_it_goes(), too_big(), to_all(), malformed()]
+        .into_iter().flatten().collect()
 }
 
 #[rustfmt::skip]
@@ -39,14 +41,9 @@ fn who_it_is() -> Vec<Case> {
     vec![
         case("a device of no endpoint", |w| { w.ports.remove(&PORT_A); }, a_to_b(), Drop(UnknownPort)),
         case("the underlay's device", AS_USUAL, a_to_b(), Drop(UnknownPort)).with(Skb { ifindex: UNDERLAY, gso_size: 0 }),
-        // A tag that the device took out can't be given to test_run: see live.rs.
-        case("an 802.1Q tag in the frame", AS_USUAL, tagged(&a_to_b(), 0x8100), Drop(VlanUnsupported)),
-        case("an 802.1ad tag in the frame", AS_USUAL, tagged(&a_to_b(), 0x88a8), Drop(VlanUnsupported)),
-        case("a tag, from one who forwards", FORWARDS, tagged(&a_to_b(), 0x8100), Drop(VlanUnsupported)),
         case("another's MAC", AS_USUAL, ipv4(half_stranger(A, true), B, flow), Drop(SpoofedMac)),
         case("a neighbour's MAC", AS_USUAL, ipv4(B, FAR, flow), Drop(SpoofedMac)),
         case("another's MAC, IPv6", AS_USUAL, ipv6(STRANGER, B, flow), Drop(SpoofedMac)),
-        case("IPv6, of which an endpoint has no address", AS_USUAL, ipv6(A, B, flow), Drop(SpoofedIp)),
         case("another's MAC, other protocol", AS_USUAL, other(STRANGER.mac, B.mac, EXPERIMENTAL, PAYLOAD), Drop(SpoofedMac)),
         case("another's MAC, allowed", FORWARDS, ipv4(half_stranger(A, true), B, flow), Redirect),
         case("another's address", AS_USUAL, ipv4(half_stranger(A, false), B, flow), Drop(SpoofedIp)),
@@ -55,6 +52,91 @@ fn who_it_is() -> Vec<Case> {
         case("another's address, allowed", FORWARDS, ipv4(half_stranger(A, false), B, flow), Redirect),
         case("another's MAC and address, allowed, far", FORWARDS, ipv4(STRANGER, FAR, flow), Redirect),
         case("another port's endpoint", AS_USUAL, ipv4(B, FAR, flow), Redirect).with(Skb { ifindex: PORT_B, gso_size: 0 }),
+    ]
+}
+
+/// A tag that the kernel took out can't be given to test_run: see live.rs.
+#[rustfmt::skip]
+fn on_a_vlan() -> Vec<Case> {
+    let flow = Flow::default();
+    let stranger = || ipv4(half_stranger(A, false), FAR, flow);
+    vec![
+        case("an 802.1Q tag", AS_USUAL, tagged(&a_to_b(), 0x8100), Redirect),
+        case("an 802.1ad tag", AS_USUAL, tagged(&a_to_far(), 0x88a8), Redirect),
+        case("a tag, another's MAC", AS_USUAL, tagged(&ipv4(half_stranger(A, true), B, flow), 0x8100), Drop(SpoofedMac)),
+        case("a tag, an address of that VLAN", AS_USUAL, tagged(&stranger(), 0x8100), Redirect),
+        case("a tag, ARP of that VLAN", AS_USUAL, tagged(&to_mac(who_has(FAR.ip), FAR.mac), 0x8100), Redirect),
+        case("a tag, to all", AS_USUAL, tagged(&who_has(FAR.ip), 0x8100), Drop(BroadcastOff)),
+        case("a tag cut short", AS_USUAL, cut(tagged(&a_to_b(), 0x8100), 17), Drop(Malformed)),
+        case("a priority tag", AS_USUAL, tagged_with(&a_to_far(), 0x8100, 0xe000), Redirect),
+        case("a priority tag, another's address", AS_USUAL, tagged_with(&stranger(), 0x8100, 0xe000), Drop(SpoofedIp)),
+        case("a priority tag, another's address, allowed", FORWARDS, tagged_with(&stranger(), 0x8100, 0), Redirect),
+        case("a priority tag, ARP", AS_USUAL, tagged_with(&who_has(FAR.ip), 0x8100, 0), Drop(PriorityTag)),
+        case("a priority tag, another tag", AS_USUAL, tagged_with(&tagged(&a_to_far(), 0x8100), 0x8100, 0), Drop(PriorityTag)),
+        case("a priority tag, another tag, allowed all else", FORWARDS, tagged_with(&tagged(&a_to_far(), 0x8100), 0x88a8, 0), Drop(PriorityTag)),
+    ]
+}
+
+#[rustfmt::skip]
+fn what_only_servers_say() -> Vec<Case> {
+    let flow = Flow::default();
+    let dhcp = |from, to| with_ports(ipv4(A, B, flow), 20, from, to);
+    let dhcpv6 = |from, to| with_ports(ipv6(A, B, flow), 40, from, to);
+    let options = [44, 0, 0, 0, 0, 0, 0, 0];
+    let routers = |next, before: &[u8], kind| discovery(A, B, next, before, kind);
+    vec![
+        case("a DHCP server's answer", AS_USUAL, dhcp(67, 68), Drop(DhcpServer)),
+        case("a DHCP client's question", AS_USUAL, dhcp(68, 67), Redirect),
+        case("a DHCP server's answer, allowed", FORWARDS, dhcp(67, 68), Redirect),
+        case("a DHCP server's answer behind IP options", AS_USUAL, {
+            let mut frame = dhcp(67, 68);
+            frame[14] = 0x46;
+            frame.splice(34..34, [1; 4]);
+            frame
+        }, Drop(DhcpServer)),
+        case("a later fragment with such bytes", AS_USUAL, { let mut frame = dhcp(67, 68); frame[21] = 1; frame }, Redirect),
+        case("a DHCPv6 server's answer", AS_USUAL, dhcpv6(547, 546), Drop(DhcpServer)),
+        case("a DHCPv6 client's question", AS_USUAL, dhcpv6(546, 547), Redirect),
+        case("a router's advertisement", AS_USUAL, routers(58, &[], 134), Drop(RouterAdvertisement)),
+        case("a router's redirect", AS_USUAL, routers(58, &[], 137), Drop(RouterAdvertisement)),
+        case("a router's advertisement, allowed", FORWARDS, routers(58, &[], 134), Redirect),
+        case("a neighbour's solicitation", AS_USUAL, routers(58, &[], 135), Redirect),
+        case("a router's advertisement behind options", AS_USUAL, routers(60, &[58, 0, 0, 0, 0, 0, 0, 0], 134), Drop(RouterAdvertisement)),
+        case("a router's advertisement in a fragment", AS_USUAL, routers(44, &options, 134), Drop(RouterAdvertisement)),
+        case("options on a way that no router's word takes", AS_USUAL, { let mut frame = routers(60, &[58, 0, 0, 0, 0, 0, 0, 0], 128); frame[21] = 64; frame }, Redirect),
+        case("options between two hosts of the link", AS_USUAL, {
+            let mut frame = routers(60, &[17, 0, 0, 0, 0, 0, 0, 0], 0);
+            frame[21] = 64;
+            frame[38..40].copy_from_slice(&[0xfe, 0x80]);
+            frame
+        }, Drop(DhcpServer)),
+    ]
+}
+
+#[rustfmt::skip]
+fn too_big() -> Vec<Case> {
+    let flow = Flow::default();
+    // Of 1,500 bytes of the outer packet, VXLAN takes 36 and the frame's own link header 14.
+    let exact = || long_ipv4(a_to_far(), 1464);
+    let over = || long_ipv4(a_to_far(), 1465);
+    let v6 = |len: usize| { let mut frame = ipv6(A, FAR, flow); frame.resize(len, 0); frame };
+    let icmp = |kind| { let mut frame = over(); frame[23] = 1; frame[34] = kind; frame };
+    vec![
+        case("as long as the way takes", AS_USUAL, exact(), Redirect),
+        case("a byte too long", AS_USUAL, over(), Told),
+        case("a byte too long, to a neighbour", AS_USUAL, long_ipv4(a_to_b(), 1465), Redirect),
+        case("a byte too long, IPv6", AS_USUAL, v6(1465), Told),
+        case("a byte too long, other protocol", AS_USUAL, other(A.mac, FAR.mac, EXPERIMENTAL, &[0; 1451]), Drop(TooBig)),
+        case("a byte too long, on a VLAN", AS_USUAL, tagged(&long_ipv4(a_to_far(), 1461), 0x8100), Drop(TooBig)),
+        case("a byte too long, on a way that takes more", |w| w.hops.values_mut().for_each(|hop| hop.mtu = 1501), over(), Redirect),
+        case("a byte too long, an echo", AS_USUAL, icmp(8), Told),
+        case("a byte too long, an error", AS_USUAL, icmp(3), Drop(TooBig)),
+        case("a byte too long, a later fragment", AS_USUAL, { let mut frame = over(); frame[21] = 1; frame }, Drop(TooBig)),
+        // test_run's super-packets are of no kind that the kernel makes room in: past the limit, that ends them.
+        case("segments as long as the way takes", AS_USUAL, over(), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 1422 }),
+        case("segments a byte too long", AS_USUAL, over(), Told).with(Skb { ifindex: PORT_A, gso_size: 1423 }),
+        case("segments a byte too long, TCP", AS_USUAL, { let mut frame = over(); frame[23] = 6; frame[46] = 0x80; frame }, Told).with(Skb { ifindex: PORT_A, gso_size: 1399 }),
+        case("no way known", |w| w.hops.clear(), a_to_far(), Drop(UnknownNode)),
     ]
 }
 
@@ -123,9 +205,8 @@ fn where_it_goes() -> Vec<Case> {
         case("to a neighbour, ICC off, other protocol", ICC_OFF, plain(B), Drop(IccOff)),
         case("to itself, ICC off", ICC_OFF, ipv4(A, A, flow), Drop(IccOff)),
         case("to nobody, ICC off", ICC_OFF, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
-        case("to a VTEP that is no node's", |w| { w.forget_next_hops(); w.nodes.clear(); }, a_to_far(), Drop(UnknownNode)),
-        case("before the node is configured", |w| w.config = None, a_to_b(), Drop(NotConfigured)),
-        case("to all, before the node is configured", |w| w.config = None, to_mac(a_to_b(), BROADCAST), Drop(NotConfigured)),
+        case("to a VTEP that is no node's", |w| w.moved(FAR, STRANGE_VTEP), a_to_far(), Drop(UnknownNode)),
+        case("by the routes, before the node is configured", |w| { w.config = None; w.forget_next_hops(); }, a_to_far(), Drop(NotConfigured)),
         // A super-packet of a protocol that adjust_room can't grow.
         case("no room", AS_USUAL, a_to_far(), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
     ]
@@ -148,7 +229,7 @@ fn to_all() -> Vec<Case> {
         case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[PORT_A, NO_DEVICE, PORT_B])); }, to(GROUP), Replicated(vec![RedirectFailed])),
         case("on, the underlay has gone", |w| {
             MULTICAST(w);
-            w.nodes.values_mut().for_each(|node| node.ifindex = NO_DEVICE);
+            w.hops.values_mut().for_each(|hop| hop.ifindex = NO_DEVICE);
         }, to(GROUP), Replicated(vec![RedirectFailed])),
         case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
         case("a group as the source", AS_USUAL, { let mut frame = a_to_b(); frame[6..12].copy_from_slice(&GROUP); frame }, Drop(SpoofedMac)),

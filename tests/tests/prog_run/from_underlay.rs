@@ -9,8 +9,8 @@ use super::{
     bench::{Skb, Verdict, on_bench},
     cases::{Case, Expected::*, case, check_all},
     packets::{
-        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, Vxlan, arp, cut, far_to_a, half_stranger, ipv4,
-        ipv6, other, tagged, to_mac, vxlan, who_has,
+        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, Vxlan, arp, cut, discovery, far_to_a,
+        half_stranger, ipv4, ipv6, other, tagged, tagged_with, to_mac, vxlan, who_has, with_ports,
     },
     world::{
         A, B, FAR, FAR_VTEP, IDLE_VTEP, NO_DEVICE, OWN_VTEP, PORT_A, ROUTER_MAC, STRANGE_VTEP,
@@ -141,8 +141,17 @@ fn who_it_is() -> Vec<Case> {
         case("ARP inside", AS_USUAL, vxlan(&ask), Drop(ArpFromUnderlay)),
         case("ARP of a source unknown", AS_USUAL, idle.around(&ask), Drop(ArpFromUnderlay)),
         case("ARP from no node", AS_USUAL, Vxlan { from: STRANGE_VTEP, ..Vxlan::default() }.around(&ask), Drop(UnknownVtep)),
-        case("a tag inside", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x8100)), Drop(VlanUnsupported)),
-        case("a tag inside, 802.1ad", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x88a8)), Drop(VlanUnsupported)),
+        case("a tag inside", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x8100)), Redirect),
+        case("a tag inside, 802.1ad", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x88a8)), Redirect),
+        case("a tag inside, an address of that VLAN", AS_USUAL, vxlan(&tagged(&ipv4(half_stranger(FAR, false), A, flow), 0x8100)), Redirect),
+        case("a tag inside, cut short", AS_USUAL, cut(vxlan(&tagged(&far_to_a(), 0x8100)), 50 + 17), Drop(Malformed)),
+        case("a priority tag inside", AS_USUAL, vxlan(&tagged_with(&far_to_a(), 0x8100, 0)), Redirect),
+        case("a priority tag inside, another's address", AS_USUAL, vxlan(&tagged_with(&ipv4(half_stranger(FAR, false), A, flow), 0x8100, 0)), Drop(SpoofedIp)),
+        case("a priority tag inside, ARP", AS_USUAL, vxlan(&tagged_with(&ask, 0x8100, 0)), Drop(PriorityTag)),
+        case("a priority tag inside, another tag", AS_USUAL, vxlan(&tagged_with(&tagged(&far_to_a(), 0x8100), 0x8100, 0)), Drop(PriorityTag)),
+        case("a DHCP server's answer", AS_USUAL, vxlan(&with_ports(far_to_a(), 20, 67, 68)), Drop(DhcpServer)),
+        case("a DHCP server's answer, allowed", FORWARDS, vxlan(&with_ports(far_to_a(), 20, 67, 68)), Redirect),
+        case("a router's advertisement", AS_USUAL, vxlan(&discovery(FAR, A, 58, &[], 134)), Drop(RouterAdvertisement)),
     ]
 }
 
@@ -152,7 +161,6 @@ fn where_it_goes() -> Vec<Case> {
     vec![
         case("to an endpoint", AS_USUAL, vxlan(&far_to_a()), Redirect),
         case("to another", AS_USUAL, vxlan(&ipv4(FAR, B, flow)), Redirect),
-        case("IPv6, of which its sender has no address", AS_USUAL, vxlan(&ipv6(FAR, A, flow)), Drop(SpoofedIp)),
         case("to an endpoint, IPv6", FORWARDS, vxlan(&ipv6(FAR, A, flow)), Redirect),
         case("to an endpoint, another protocol", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[0; 46])), Redirect),
         case("to nobody", AS_USUAL, vxlan(&ipv4(FAR, STRANGER, flow)), Drop(UnknownDestination)),

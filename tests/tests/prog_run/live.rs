@@ -1,7 +1,7 @@
 //! The programs attached, and frames that really come in: where a redirect leads, and what test_run
 //! can't make, a tag that the device took out of the frame and a frame shorter than its headers.
 
-use overlay_common::{Counter, Direction, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST, NODE_NEXT_HOP};
+use overlay_common::{Counter, Direction, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST};
 
 use super::{
     bench::{Bench, Counts, on_bench},
@@ -72,7 +72,7 @@ fn without_a_next_hop_the_kernel_finds_the_way() {
         let mut world = World::default();
         world.forget_next_hops();
         world.flag(overlay_common::FLAG_FORWARDS);
-        assert!(world.nodes.values().all(|node| node.flags & NODE_NEXT_HOP == 0));
+        assert!(world.hops.values().all(|hop| hop.ifindex == 0));
         bench.fill(&world);
         let (a, wire) = (bench.tap_a(), bench.tap_underlay());
         for frame in [a_to_far(), ipv6(A, FAR, Flow::default())] {
@@ -134,15 +134,34 @@ fn with_icc_off_nobody_hears_a_neighbour() {
 }
 
 /// The kernel takes the outer tag out of the frame before TC sees it.
+/// The kernel takes the outermost tag out before a program sees the frame; on the wire it is back.
 #[test]
-fn a_tag_that_was_taken_out_is_seen() {
+fn tags_are_carried() {
     attached(Direction::FromEndpoint, |bench| {
+        let (a, b, wire) = (bench.tap_a(), bench.tap_b(), bench.tap_underlay());
         for tpid in [0x8100, 0x88a8] {
+            for frame in [a_to_far(), other(A.mac, FAR.mac, EXPERIMENTAL, &[0x5a; 46])] {
+                let one = tagged(&frame, tpid);
+                let two = tagged(&one, tpid);
+                for frame in [one, two] {
+                    a.send(&frame);
+                    check_vxlan(&wire.next(), &frame, 0, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
+                }
+            }
             let frame = tagged(&a_to_b(), tpid);
-            let counts = counts_of(bench, &frame);
-            // As the program sees it: without the tag.
-            assert_eq!(counts, one(DropReason::VlanUnsupported, frame.len() - 4));
+            a.send(&frame);
+            assert_eq!(b.next(), frame);
         }
+    });
+}
+
+/// Two lie beside the frame in turn; a third would be behind both.
+#[test]
+fn a_third_tag_is_one_too_many() {
+    attached(Direction::FromEndpoint, |bench| {
+        let frame = tagged(&tagged(&tagged(&a_to_far(), 0x8100), 0x8100), 0x8100);
+        let counts = counts_of(bench, &frame);
+        assert_eq!(counts, one(DropReason::VlanUnsupported, frame.len() - 4));
     });
 }
 
@@ -164,7 +183,7 @@ fn ipv6_shorter_than_its_header_is_carried_as_it_is() {
         let (a, wire) = (bench.tap_a(), bench.tap_underlay());
         for len in [14, 17, 53] {
             let frame = cut(ipv6(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), len);
-            let tos = if len < 18 { 0 } else { 0xb9 };
+            let tos = if len < 16 { 0 } else { 0xb9 };
             a.send(&frame);
             check_vxlan(&wire.next(), &frame, tos, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
         }

@@ -23,5 +23,6 @@ mod outward;
 mod packets;
 mod replication;
 mod tap;
+mod too_big;
 mod verifier;
 mod world;

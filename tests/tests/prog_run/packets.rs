@@ -79,9 +79,42 @@ pub(crate) fn other(from: MacBytes, to: MacBytes, ethertype: u16, payload: &[u8]
 
 /// The frame with a tag of VLAN 7 in it.
 pub(crate) fn tagged(frame: &[u8], tpid: u16) -> Vec<u8> {
+    tagged_with(frame, tpid, 7)
+}
+
+/// The frame with a tag in it, of the control word `tci`.
+pub(crate) fn tagged_with(frame: &[u8], tpid: u16, tci: u16) -> Vec<u8> {
     let mut tagged = frame.to_vec();
-    tagged.splice(12..12, [tpid.to_be_bytes(), [0, 7]].concat());
+    tagged.splice(12..12, [tpid.to_be_bytes(), tci.to_be_bytes()].concat());
     tagged
+}
+
+/// The frame with the ports of its UDP header, behind an IP header of `ip_len` bytes.
+pub(crate) fn with_ports(mut frame: Vec<u8>, ip_len: usize, from: u16, to: u16) -> Vec<u8> {
+    frame[14 + ip_len..][..4].copy_from_slice(&[from.to_be_bytes(), to.to_be_bytes()].concat());
+    frame
+}
+
+/// An ICMPv6 message of neighbour discovery between the stations' MACs, from a link-local address, with
+/// `before` between it and the IPv6 header, whose type of header is `next`.
+pub(crate) fn discovery(from: Station, to: Station, next: u8, before: &[u8], kind: u8) -> Vec<u8> {
+    let mut frame = ipv6(from, to, Flow::default());
+    frame.truncate(14 + 40);
+    frame[14 + 6] = next;
+    frame[14 + 7] = 255;
+    frame[14 + 8..][..2].copy_from_slice(&[0xfe, 0x80]);
+    frame.extend_from_slice(before);
+    frame.extend_from_slice(&[kind, 0, 0, 0, 0, 0, 0, 0]);
+    let len = (frame.len() - 14 - 40) as u16;
+    frame[14 + 4..][..2].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
+/// The frame as long as `len` bytes, its IPv4 header's length with it.
+pub(crate) fn long_ipv4(mut frame: Vec<u8>, len: usize) -> Vec<u8> {
+    frame.resize(len, 0x5a);
+    frame[16..18].copy_from_slice(&((len - 14) as u16).to_be_bytes());
+    frame
 }
 
 /// The frame to another MAC.

@@ -33,11 +33,10 @@ fn an_endpoints_broadcast_reaches_every_port_and_vtep_but_its_own() {
 fn every_vtep_gets_its_own_copy() {
     multicast(|bench, world| {
         let vteps: Vec<[u8; 4]> = (0..FLOOD_MAX as u8).map(|n| [10, 9, n, 0xff - n]).collect();
-        let template = world.nodes.values().next().copied().expect("a node");
-        for vtep in &vteps {
-            let mut node = template;
-            node.next_hop_mac[5] = vtep[2];
-            world.nodes.insert(super::world::node_key(*vtep), node);
+        for (vtep, hop) in vteps.iter().zip(100..) {
+            let mut mac = ROUTER_MAC;
+            mac[5] = vtep[2];
+            world.node(*vtep, u64::from(hop), hop, mac);
         }
         world.flood.insert(VNI, flood(&vteps, &[PORT_A; FLOOD_MAX]));
         bench.fill(world);

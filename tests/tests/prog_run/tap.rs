@@ -3,11 +3,12 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::{
+    errno::Errno,
     libc,
     sys::{
         socket::{
             AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike as _,
-            bind, recv, send, setsockopt, socket, sockopt,
+            bind, send, setsockopt, socket, sockopt,
         },
         time::{TimeVal, TimeValLike as _},
     },
@@ -43,12 +44,24 @@ impl Tap {
         }
     }
 
-    /// The next frame out of the peer.
+    /// The next frame out of the peer, with the tag in it that the kernel keeps beside it.
     pub(crate) fn next(&self) -> Vec<u8> {
         let mut frame = vec![0; 9000];
-        let len = recv(self.peer.as_raw_fd(), &mut frame, MsgFlags::empty())
-            .expect("a frame comes out in time");
-        frame.truncate(len);
+        let mut control = [0_u64; 16];
+        let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+        // SAFETY: all zero bytes are a value of this plain C struct.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control);
+        // SAFETY: the message points to buffers that are as long as it says and outlive the call.
+        let len = unsafe { libc::recvmsg(self.peer.as_raw_fd(), &raw mut message, 0) };
+        frame.truncate(Errno::result(len).expect("a frame comes out in time") as usize);
+        // SAFETY: the kernel filled the message in, and its buffers are still there.
+        if let Some([tpid, tci]) = unsafe { tag_beside(&message) } {
+            frame.splice(12..12, [tpid.to_be_bytes(), tci.to_be_bytes()].concat());
+        }
         frame
     }
 
@@ -57,6 +70,20 @@ impl Tap {
         let sent = send(self.peer.as_raw_fd(), frame, MsgFlags::empty()).expect("a veth is up");
         assert_eq!(sent, frame.len());
     }
+}
+
+/// The tag that the kernel took out of the frame (packet(7), PACKET_AUXDATA).
+///
+/// # Safety
+/// `recvmsg` filled the message in, and its control buffer is still there.
+unsafe fn tag_beside(message: &libc::msghdr) -> Option<[u16; 2]> {
+    // SAFETY: as this function's.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message).as_ref() }?;
+    assert_eq!((header.cmsg_level, header.cmsg_type), (libc::SOL_PACKET, libc::PACKET_AUXDATA));
+    // SAFETY: a control message of this type holds this struct.
+    let data = unsafe { libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned() };
+    let is_tagged = data.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+    is_tagged.then_some([data.tp_vlan_tpid, data.tp_vlan_tci])
 }
 
 /// A packet socket on a device of this namespace. It sees what comes in by it, and not what the socket
@@ -79,6 +106,18 @@ pub(crate) fn open(ifindex: u32) -> OwnedFd {
     };
     let address = address.expect("an address of the packet family");
     bind(fd.as_raw_fd(), &address).expect("the device exists");
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, and is given the length of one.
+    let set = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_AUXDATA,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    Errno::result(set).expect("tags are told of");
     setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_S)).expect("a time");
     fd
 }

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use overlay_common::{
-    ApiKey, Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, IP16_NONE, Ip16,
-    MacBytes, NODE_NEXT_HOP, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, VXLAN_PORT,
-    ip16_from_v4,
+    ApiKey, Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, HopEntry, IP16_NONE,
+    Ip16, MacBytes, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
 };
 
 /// Somebody with addresses.
@@ -73,6 +72,15 @@ pub(crate) const LEG_B: u32 = 15;
 /// No device has it.
 pub(crate) const NO_DEVICE: u32 = 999;
 
+/// Where A and B are counted.
+pub(crate) const SLOT_A: u32 = 5;
+pub(crate) const SLOT_B: u32 = 6;
+/// Indexes of the ways to [`FAR_VTEP`] and [`IDLE_VTEP`].
+pub(crate) const HOP_FAR: u32 = 2;
+pub(crate) const HOP_IDLE: u32 = 3;
+/// Of every way.
+pub(crate) const MTU: u16 = 1500;
+
 /// Unlike any usual default, so that it can only come from CONFIG.
 pub(crate) const TTL: u8 = 61;
 
@@ -84,6 +92,7 @@ pub(crate) struct World {
     pub(crate) neigh: BTreeMap<NeighKey, NeighEntry>,
     pub(crate) ports: BTreeMap<u32, PortEntry>,
     pub(crate) nodes: BTreeMap<NodeKey, NodeEntry>,
+    pub(crate) hops: BTreeMap<u32, HopEntry>,
     pub(crate) flood: BTreeMap<u32, FloodEntry>,
     pub(crate) gateway_ports: BTreeMap<u32, GatewayPortEntry>,
     pub(crate) apis: BTreeMap<ApiKey, u64>,
@@ -99,56 +108,43 @@ impl Default for World {
                 ttl: TTL,
                 pad: 0,
                 flags: 0,
+                sample: 0,
             }),
             fdb: BTreeMap::new(),
             neigh: BTreeMap::new(),
             ports: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            hops: BTreeMap::new(),
             flood: BTreeMap::from([(VNI, flood(&[FAR_VTEP], &[PORT_A, PORT_B]))]),
             gateway_ports: BTreeMap::from([(LEG_A, leg(A_OUT)), (LEG_B, leg(B_OUT))]),
             apis: BTreeMap::from([(api_key(OWN_VTEP), 1), (api_key(FAR_VTEP), 2)]),
         };
-        world.endpoint(A, IP16_NONE, PORT_A);
-        world.endpoint(B, IP16_NONE, PORT_B);
-        world.endpoint(FAR, ip16_from_v4(FAR_VTEP), 0);
-        world.node(FAR_VTEP, 2);
-        world.node(IDLE_VTEP, 3);
+        world.endpoint(A, IP16_NONE, PORT_A, SLOT_A);
+        world.endpoint(B, IP16_NONE, PORT_B, SLOT_B);
+        world.endpoint(FAR, ip16_from_v4(FAR_VTEP), 0, HOP_FAR);
+        world.node(FAR_VTEP, 2, HOP_FAR, ROUTER_MAC);
+        world.node(IDLE_VTEP, 3, HOP_IDLE, ROUTER_MAC);
         world
     }
 }
 
 impl World {
-    fn endpoint(&mut self, who: Station, vtep: Ip16, ifindex: u32) {
+    fn endpoint(&mut self, who: Station, vtep: Ip16, ifindex: u32, hop: u32) {
         let Station { mac, ip } = who;
         let ip = ip16_from_v4(ip);
-        let far = ifindex == 0;
-        let entry = FdbEntry {
-            vtep,
-            ip,
-            ifindex,
-            flags: 0,
-            generation: 1,
-            hop_ifindex: if far { UNDERLAY } else { 0 },
-            hop_mac: if far { ROUTER_MAC } else { [0; 6] },
-            hop_source: if far { UNDERLAY_MAC } else { [0; 6] },
-        };
+        let entry = FdbEntry { vtep, ip, ifindex, flags: 0, generation: 1, hop, pad: 0 };
         self.fdb.insert(fdb_key(mac), entry);
         self.neigh.insert(NeighKey { ip, vni: VNI }, NeighEntry { mac, pad: [0; 2] });
         if ifindex != 0 {
-            self.ports.insert(ifindex, PortEntry { ip, vni: VNI, flags: 0, mac, pad: [0; 2] });
+            let port = PortEntry { ip, vni: VNI, flags: 0, mac, pad: [0; 2], slot: hop, pad2: 0 };
+            self.ports.insert(ifindex, port);
         }
     }
 
-    fn node(&mut self, vtep: [u8; 4], node: u64) {
-        let entry = NodeEntry {
-            node,
-            ifindex: UNDERLAY,
-            flags: NODE_NEXT_HOP,
-            next_hop_mac: ROUTER_MAC,
-            source_mac: UNDERLAY_MAC,
-            pad: [0; 4],
-        };
-        self.nodes.insert(node_key(vtep), entry);
+    /// A node with its way, at an index of HOPS.
+    pub(crate) fn node(&mut self, vtep: [u8; 4], node: u64, hop: u32, next_hop: MacBytes) {
+        self.nodes.insert(node_key(vtep), NodeEntry { node, hop, pad: 0 });
+        self.hops.insert(hop, way(vtep, UNDERLAY, (next_hop, UNDERLAY_MAC)));
     }
 
     /// Sets `flags` on every endpoint, in both maps that hold them.
@@ -170,16 +166,9 @@ impl World {
 
     /// Takes every node's next hop away.
     pub(crate) fn forget_next_hops(&mut self) {
-        for node in self.nodes.values_mut() {
-            node.flags &= !NODE_NEXT_HOP;
-            node.next_hop_mac = [0; 6];
-            node.source_mac = [0; 6];
-            node.ifindex = 0;
-        }
-        for entry in self.fdb.values_mut() {
-            entry.hop_ifindex = 0;
-            entry.hop_mac = [0; 6];
-            entry.hop_source = [0; 6];
+        for hop in self.hops.values_mut() {
+            hop.ifindex = 0;
+            hop.header[..12].fill(0);
         }
     }
 
@@ -188,6 +177,7 @@ impl World {
         let entry = self.fdb.get_mut(&fdb_key(who.mac)).expect("an endpoint of the world");
         entry.vtep = ip16_from_v4(vtep);
         entry.ifindex = 0;
+        entry.hop = self.nodes.get(&node_key(vtep)).map_or(0, |node| node.hop);
     }
 
     /// Sets flags in CONFIG, where there is one.
@@ -221,6 +211,23 @@ fn leg(who: Station) -> GatewayPortEntry {
         mask: (u32::MAX << (32 - GATEWAY_PREFIX)).to_be_bytes(),
         mac: who.mac,
         gateway_mac: GATEWAY.mac,
+    }
+}
+
+/// The way to a VTEP: headers in the order of the RFCs' figures, and their sum.
+pub(crate) fn way(vtep: [u8; 4], ifindex: u32, (to, from): (MacBytes, MacBytes)) -> HopEntry {
+    let [a, b, c, d] = OWN_VTEP;
+    let [p, q] = VXLAN_PORT.to_be_bytes();
+    #[rustfmt::skip]
+    let ip = [0x45, 0, 0, 0, 0, 0, 0x40, 0, TTL, 17, 0, 0, a, b, c, d, vtep[0], vtep[1], vtep[2], vtep[3]];
+    let rest = [0, 0, p, q, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0];
+    let all = [&to[..], &from, &[8, 0], &ip, &rest].concat();
+    HopEntry {
+        header: all.try_into().expect("fifty bytes"),
+        mtu: MTU,
+        csum: ip.chunks(2).map(|word| u32::from(u16::from_ne_bytes([word[0], word[1]]))).sum(),
+        ifindex,
+        flags: 0,
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     Report,
-    contestants::{attach, create_endpoint},
+    endpoint::{attach, create_endpoint},
     load,
     stats::Samples,
 };

@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: what the data path and the controller are worth, beside the kernel's own.
 
-mod contestants;
 mod create;
 mod dataplane;
 mod dns;
+mod endpoint;
 mod icount;
 mod publish;
 mod stats;
@@ -22,7 +22,7 @@ pub(crate) struct Options {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Container to container over two hosts: the underlay, kernel VXLAN + bridge, and ours
+    /// Container to container: the underlay, kernel VXLAN + bridge, Docker's overlay, and ours
     Dataplane(dataplane::Options),
     /// From `endpoint create` returning to the first reply from another host
     Create(create::Options),

@@ -20,6 +20,12 @@ impl Samples {
         sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
     }
 
+    /// How many times the other's sample each of these is: of the same round, since the machine is not
+    /// as fast in every one.
+    pub(crate) fn ratios_to(&self, base: &Self) -> Self {
+        self.0.iter().zip(&base.0).map(|(sample, base)| sample / base).collect()
+    }
+
     pub(crate) fn median(&self) -> f64 {
         self.percentile(50)
     }
@@ -30,6 +36,12 @@ impl Samples {
 
     pub(crate) fn max(&self) -> f64 {
         self.percentile(100)
+    }
+}
+
+impl Extend<f64> for Samples {
+    fn extend<I: IntoIterator<Item = f64>>(&mut self, samples: I) {
+        self.0.extend(samples);
     }
 }
 
@@ -51,5 +63,12 @@ mod tests {
         let three: Samples = [5.0, 1.0, 3.0].into_iter().collect();
         assert_eq!((three.median(), three.percentile(99)), (3.0, 5.0));
         assert!(Samples::default().median().is_nan());
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let ours: Samples = [8.0, 40.0, 9.0].into_iter().collect();
+        let base: Samples = [10.0, 50.0, 10.0].into_iter().collect();
+        assert_eq!(ours.ratios_to(&base).median(), 0.8);
     }
 }

@@ -22,7 +22,7 @@ use self::{
     generator::{Counted, ask},
     query::{Query, Rcode, Type},
 };
-use super::{Report, contestants::create_endpoint, load, stats::Samples};
+use super::{Report, endpoint::create_endpoint, load, stats::Samples};
 use crate::{
     build, interrupt,
     outside::{OUTSIDE_NAME, serve_names},

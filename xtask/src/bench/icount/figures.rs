@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bench::contestants::{KERNEL, OURS, UNDERLAY},
+    bench::dataplane::contestants::{KERNEL, OURS, UNDERLAY},
     exec::root,
 };
 

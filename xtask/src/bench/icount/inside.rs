@@ -7,22 +7,27 @@ use overlay_lab::{Lab, eventually};
 
 use super::figures::{Figures, Protocol};
 use crate::{
-    bench::{contestants::Contestant, stats::Samples},
+    bench::{
+        dataplane::contestants::{Contestant, kernel, ours, underlay},
+        stats::Samples,
+    },
     ping_pong::PORT,
 };
 
 /// A batch's figure is its mean; of the batches the least counts, the one that no timer and no node's
 /// heartbeat fell into. It is the same in every run within a few instructions; the median is not.
 const BATCHES: &str = "41";
+/// Of the underlay.
+const MTU: u32 = 1500;
 const ROUND_TRIPS: &str = "200";
 
 pub(super) fn measure() -> Result<Figures> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let mut instructions: BTreeMap<Protocol, BTreeMap<String, f64>> = BTreeMap::new();
-    for build in [Contestant::underlay, Contestant::kernel, Contestant::ours] {
+    for build in [underlay::build, kernel::build, ours::two_hosts] {
         // Nothing of the others runs beside it.
         let mut lab = Lab::new()?;
-        let contestant = build(&mut lab)?;
+        let contestant = build(&mut lab, MTU)?;
         for protocol in Protocol::ALL {
             let samples = ping_pong(&contestant, protocol)
                 .with_context(|| format!("{}, {}", contestant.name, protocol.name()))?;

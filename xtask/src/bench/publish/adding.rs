@@ -10,7 +10,7 @@ use super::{
     contestants::Contestant,
     docker::{self, publish_rules},
 };
-use crate::bench::{contestants::create_endpoint, stats::Samples};
+use crate::bench::{endpoint::create_endpoint, stats::Samples};
 
 const PORT: u16 = 9999;
 const NAME: &str = "added";

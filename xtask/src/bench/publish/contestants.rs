@@ -9,7 +9,7 @@ use super::{
     HTTP, SERVER_CPU,
     docker::{self, ENDPOINT, SUBNET, publish_rules},
 };
-use crate::{bench::contestants::create_endpoint, exec::capture};
+use crate::{bench::endpoint::create_endpoint, exec::capture};
 
 /// iperf3's port and the web server's, at the endpoint. The first is published under the same number,
 /// the second at [`HTTP`].

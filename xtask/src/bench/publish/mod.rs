@@ -66,7 +66,7 @@ struct Figures {
     load_after: String,
     kernel: String,
     iptables: String,
-    samples: Measured<Metric>,
+    samples: Measured<Metric, Samples>,
     /// By the number of ports present.
     adding_ms: BTreeMap<u16, Adding>,
 }
@@ -78,19 +78,27 @@ impl Metric {
 }
 
 impl Contest<Contestant> for Metric {
-    fn name(self) -> &'static str {
-        match self {
+    type Sample = f64;
+    type Samples = Samples;
+
+    fn name(self) -> String {
+        let name = match self {
             Self::TcpIn => "TCP to the endpoint, TSO on (Gbit/s)",
             Self::TcpInTsoOff => "TCP to the endpoint, TSO off (Gbit/s)",
             Self::TcpOut => "TCP from the endpoint, TSO on (Gbit/s)",
             Self::HttpKeptAlive => "HTTP, kept alive (requests/s)",
             Self::HttpConnecting => "HTTP, a connection each (requests/s)",
             Self::HttpConnectingManyPorts => "the same, 1,000 ports published",
-        }
+        };
+        name.to_owned()
     }
 
     fn contestant(of: &Contestant) -> &'static str {
         of.name
+    }
+
+    fn includes(self, _: &Contestant) -> bool {
+        true
     }
 
     fn measure(self, contestant: &Contestant, seconds: u32) -> Result<f64> {

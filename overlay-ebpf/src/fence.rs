@@ -1,0 +1,88 @@
+//! What an endpoint may say of itself in an IP packet: its own address, and nothing that only a router
+//! or a DHCP server says. Held against on the way out, and once more on the way in: another VTEP may not
+//! be a node of ours. Who forwards for others is not held against any of it.
+
+use crate::{
+    frame::{self, header, linear},
+    headers::{IPPROTO_ICMPV6, IPPROTO_UDP, Ipv4, Ipv6, Ports},
+};
+use aya_ebpf::programs::TcContext;
+use overlay_common::{DropReason, Ip16};
+
+/// Client and server, as a server sends (RFC 2131, section 4.1).
+const DHCP: Ports = Ports::new(67, 68);
+/// The same of DHCPv6 (RFC 8415, section 7.2).
+const DHCPV6: Ports = Ports::new(547, 546);
+/// ICMPv6 (RFC 4861, sections 4.2 and 4.5).
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const REDIRECT: u8 = 137;
+/// Neighbour discovery counts only from the same link (RFC 4861, section 6.1.2).
+const HOP_LIMIT: u8 = 255;
+
+/// The IPv4 packet at `l3` comes from `own`.
+#[inline(always)]
+pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<(), DropReason> {
+    let whole = l3 + size_of::<Ipv4>() + size_of::<Ports>();
+    if linear(ctx, whole).is_err() {
+        linear(ctx, l3 + size_of::<Ipv4>())?;
+    }
+    let ip: &Ipv4 = header(ctx, l3)?;
+    if !frame::is_v4(own, ip.src) {
+        return Err(DropReason::SpoofedIp);
+    }
+    if ip.protocol != IPPROTO_UDP || ip.is_later_fragment() {
+        return Ok(());
+    }
+    let is_server = if ip.has_options() {
+        let ports: Result<Ports, _> = ctx.load(l3 + ip.header_len());
+        ports.is_ok_and(|ports| ports.are(DHCP))
+    } else {
+        // Too short for ports is too short for a receiver.
+        header::<Ports>(ctx, l3 + size_of::<Ipv4>()).is_ok_and(|ports| ports.are(DHCP))
+    };
+    if is_server { Err(DropReason::DhcpServer) } else { Ok(()) }
+}
+
+/// The IPv6 packet at `l3` is no router's and no DHCP server's. Its source is not held against anything:
+/// an endpoint has no IPv6 address that the maps know.
+#[inline(always)]
+pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
+    let whole = l3 + size_of::<Ipv6>() + size_of::<Ports>();
+    if linear(ctx, whole).is_err() {
+        linear(ctx, l3 + size_of::<Ipv6>())?;
+    }
+    let ip: &Ipv6 = header(ctx, l3)?;
+    let from_router = ip.hop_limit == HOP_LIMIT && ip.is_from_link();
+    let after = l3 + size_of::<Ipv6>();
+    match ip.next_header {
+        IPPROTO_ICMPV6 if from_router => {
+            let kind: Result<&mut u8, _> = header(ctx, after);
+            if kind.is_ok_and(|kind| matches!(*kind, ROUTER_ADVERTISEMENT | REDIRECT)) {
+                return Err(DropReason::RouterAdvertisement);
+            }
+        }
+        IPPROTO_UDP => {
+            if header::<Ports>(ctx, after).is_ok_and(|ports| ports.are(DHCPV6)) {
+                return Err(DropReason::DhcpServer);
+            }
+        }
+        // What follows is not looked for behind these (RFC 7113): who needs them has no need to be
+        // taken for a router.
+        extension if is_extension(extension) => {
+            if from_router {
+                return Err(DropReason::RouterAdvertisement);
+            }
+            if ip.is_from_link() && ip.is_to_link() {
+                return Err(DropReason::DhcpServer);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Extension headers (IANA's list) behind which another header is in the clear.
+#[inline(always)]
+fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254)
+}

@@ -1,0 +1,48 @@
+//! Endpoints that only the maps know: a cluster's million can't be made on one machine, what a packet
+//! meets of them can.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData},
+};
+use overlay_common::{FdbEntry, FdbKey, Ip16, MacBytes, NeighEntry, NeighKey};
+use overlay_lab::Host;
+
+/// The first address of those that nobody has.
+const FIRST: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
+
+/// Fills a host's maps until they hold so many endpoints. The new ones are all on the other host, in the
+/// network of the one that is there already.
+pub(in crate::bench) fn fill(host: &Host, endpoints: usize) -> Result<()> {
+    let mut fdb: HashMap<MapData, FdbKey, FdbEntry> = open(host, "FDB")?;
+    let mut neigh: HashMap<MapData, NeighKey, NeighEntry> = open(host, "NEIGH")?;
+    let present: Vec<(FdbKey, FdbEntry)> = fdb.iter().collect::<Result<_, _>>()?;
+    let is_remote = |(_, entry): &&(FdbKey, FdbEntry)| entry.ifindex == 0;
+    let &(key, entry) = present.iter().find(is_remote).context("no endpoint on the other host")?;
+    for number in 0..endpoints.saturating_sub(present.len()) {
+        let address = Ipv4Addr::from_bits(FIRST.to_bits() + u32::try_from(number)?);
+        let (mac, ip) = (mac(address), mapped(address));
+        fdb.insert(FdbKey { mac, ..key }, FdbEntry { ip, ..entry }, 0)?;
+        neigh.insert(NeighKey { ip, vni: key.vni }, NeighEntry { mac, pad: [0; 2] }, 0)?;
+    }
+    Ok(())
+}
+
+fn open<K: Pod, V: Pod>(host: &Host, name: &str) -> Result<HashMap<MapData, K, V>> {
+    let pin = host.map_pin(name)?;
+    let map = MapData::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    HashMap::try_from(Map::HashMap(map)).with_context(|| format!("{name} is another kind of map"))
+}
+
+/// As `apply` makes it of an address.
+fn mac(address: Ipv4Addr) -> MacBytes {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+fn mapped(address: Ipv4Addr) -> Ip16 {
+    address.to_ipv6_mapped().octets()
+}

@@ -1,0 +1,50 @@
+//! A kernel VXLAN device in a bridge with the container's veth: Docker's and Flannel's data path, without
+//! what else they put into it.
+//!
+//! It gets what helps it: forwarding and neighbour entries are static, nothing is learnt or asked for, no
+//! outer checksum, and netfilter does not see the bridge (the lab's hosts have that off).
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use overlay_lab::Lab;
+
+use super::{Contestant, KERNEL, OVERHEAD, bridged_container, wired_pair};
+use crate::bench::dataplane::rows::Place;
+
+const VNI: &str = "100";
+
+pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
+    let hosts = wired_pair(lab, "k", mtu)?;
+    let ends: [(Ipv4Addr, &str); 2] = [
+        (Ipv4Addr::new(10, 0, 0, 1), "02:42:0a:00:00:01"),
+        (Ipv4Addr::new(10, 0, 0, 2), "02:42:0a:00:00:02"),
+    ];
+    let inner = mtu - OVERHEAD;
+    let side = |this: usize| {
+        let (host, other) = (&hosts[this].netns, 1 - this);
+        host.ip(&["link", "add", "br0", "mtu", &inner.to_string(), "type", "bridge"])?;
+        host.ip(&["link", "set", "br0", "up"])?;
+        let name = format!("k{mtu}c{}", this + 1);
+        let container = bridged_container(lab, host, &name, ends[this], ("br0", "v0", inner))?;
+        let (peer, peer_mac) = (ends[other].0.to_string(), ends[other].1);
+        container.ip(&["neigh", "add", &peer, "lladdr", peer_mac, "dev", "eth0"])?;
+        let (local, remote) = (hosts[this].address.to_string(), hosts[other].address.to_string());
+        let tunnel = ["id", VNI, "dstport", "4789", "local", &local, "dev", "eth0"];
+        let quick = ["nolearning", "noudpcsum"];
+        host.ip(&[&["link", "add", "vx0", "type", "vxlan"][..], &tunnel, &quick].concat())?;
+        host.ip(&["link", "set", "vx0", "mtu", &inner.to_string(), "master", "br0", "up"])?;
+        host.run(&["bridge", "fdb", "add", peer_mac, "dev", "vx0", "dst", &remote])?;
+        anyhow::Ok(container)
+    };
+    let (client, server) = (side(0)?, side(1)?);
+    Ok(Contestant {
+        name: KERNEL,
+        place: Place::TwoHosts { mtu },
+        client,
+        server,
+        server_address: ends[1].0,
+        wired: hosts.into(),
+        _engines: Vec::new(),
+    })
+}

@@ -1,0 +1,155 @@
+//! The ways from one container to another, each with hosts of its own, and all of them standing at once.
+
+mod bridge;
+mod crowd;
+mod docker;
+pub(in crate::bench) mod kernel;
+pub(in crate::bench) mod ours;
+pub(in crate::bench) mod underlay;
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use anyhow::{Context as _, Result, ensure};
+use overlay_lab::{Host, Lab, Netns};
+
+use self::docker::Engine;
+use super::rows::{Place, Wire};
+
+pub(in crate::bench) const UNDERLAY: &str = "underlay";
+pub(in crate::bench) const KERNEL: &str = "kernel VXLAN + bridge";
+pub(in crate::bench) const DOCKER: &str = "Docker's overlay";
+pub(in crate::bench) const BRIDGE: &str = "bridge";
+pub(in crate::bench) const OURS: &str = "ours";
+pub(in crate::bench) const HUNDRED: &str = "ours, 100";
+pub(in crate::bench) const MILLION: &str = "ours, 1,000,000";
+/// In the order in which they are printed.
+pub(in crate::bench) const ALL: [&str; 7] =
+    [UNDERLAY, BRIDGE, KERNEL, DOCKER, OURS, HUNDRED, MILLION];
+
+/// What VXLAN over IPv4 takes of each packet.
+const OVERHEAD: u32 = 50;
+
+/// One contestant: where its two ends are, and the wire between them.
+pub(in crate::bench) struct Contestant {
+    pub(in crate::bench) name: &'static str,
+    pub(in crate::bench) place: Place,
+    pub(in crate::bench) client: Netns,
+    pub(in crate::bench) server: Netns,
+    pub(in crate::bench) server_address: Ipv4Addr,
+    /// The hosts whose eth0 is the wire; none where both ends are on one.
+    wired: Vec<Arc<Host>>,
+    /// What must run for it.
+    _engines: Vec<Engine>,
+}
+
+/// Who takes part besides the underlay and the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bench) struct Entrants {
+    pub(in crate::bench) ours: bool,
+    pub(in crate::bench) docker: bool,
+}
+
+/// Whether a Docker engine is installed.
+pub(in crate::bench) fn docker_is_installed() -> bool {
+    docker::is_installed()
+}
+
+/// Everybody who takes part at these places, built and found to work.
+pub(in crate::bench) fn build(
+    lab: &mut Lab,
+    places: &[Place],
+    entrants: Entrants,
+) -> Result<Vec<Contestant>> {
+    let mut contestants = Vec::new();
+    for &place in places {
+        match place {
+            Place::TwoHosts { mtu } => {
+                contestants.push(underlay::build(lab, mtu)?);
+                contestants.push(kernel::build(lab, mtu)?);
+                if entrants.docker {
+                    contestants.push(docker::build(lab, mtu).context(
+                        "Docker's overlay does not come up; --without-docker leaves it out",
+                    )?);
+                }
+                if entrants.ours {
+                    contestants.push(ours::two_hosts(lab, mtu)?);
+                }
+            }
+            Place::OneHost => {
+                contestants.push(bridge::build(lab)?);
+                if entrants.ours {
+                    contestants.push(ours::one_host(lab)?);
+                }
+            }
+            Place::Crowd if entrants.ours => {
+                contestants.push(ours::crowd(lab, (HUNDRED, "c"), 100)?);
+                contestants.push(ours::crowd(lab, (MILLION, "m"), 1_000_000)?);
+            }
+            Place::Crowd => {}
+        }
+    }
+    for contestant in &contestants {
+        contestant
+            .check()
+            .with_context(|| format!("{} is not fit to be measured", contestant.name))?;
+    }
+    Ok(contestants)
+}
+
+impl Contestant {
+    /// Sets what crosses the wire. It is real packets when the device segments nothing, neither itself
+    /// nor by the kernel's software; what the receiver merges is merged either way.
+    pub(in crate::bench) fn set_wire(&self, wire: Wire) -> Result<()> {
+        let state = if wire == Wire::Tso { "on" } else { "off" };
+        for host in &self.wired {
+            let mut words = vec!["ethtool", "-K", "eth0", "gro", "on"];
+            let features =
+                ["tso", "gso", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
+            words.extend(features.iter().flat_map(|feature| [feature, state]));
+            host.netns.run(&words)?;
+        }
+        Ok(())
+    }
+
+    /// The ends reach each other, and their packets are as large as the wire takes: a contestant with
+    /// small ones would be measured at something else than the row says.
+    fn check(&self) -> Result<()> {
+        self.client.reaches(self.server_address)?;
+        let Place::TwoHosts { mtu } = self.place else { return Ok(()) };
+        let wanted = if self.name == UNDERLAY { mtu } else { mtu - OVERHEAD };
+        for end in [&self.client, &self.server] {
+            let link = end.ip_json(&["link", "show", "dev", "eth0"])?;
+            let found = &link[0]["mtu"];
+            ensure!(*found == wanted, "{}'s eth0 has MTU {found}, not {wanted}", end.name());
+        }
+        Ok(())
+    }
+}
+
+/// Two hosts joined by a wire of an MTU. Their names start with a letter of the contestant's.
+fn wired_pair(lab: &mut Lab, letter: &str, mtu: u32) -> Result<[Arc<Host>; 2]> {
+    let [first, second] = [1, 2].map(|number| format!("{letter}{mtu}h{number}"));
+    let hosts = lab.wired_pair((&first, "10.9.0.1"), (&second, "10.9.0.2"))?;
+    for host in &hosts {
+        host.netns.ip(&["link", "set", "eth0", "mtu", &mtu.to_string()])?;
+    }
+    Ok(hosts)
+}
+
+/// A container with an address on its eth0; the other side of it is a port of a bridge on the host.
+fn bridged_container(
+    lab: &Lab,
+    host: &Netns,
+    name: &str,
+    (address, mac): (Ipv4Addr, &str),
+    (bridge, port, mtu): (&str, &str, u32),
+) -> Result<Netns> {
+    let container = lab.container(name)?;
+    let (inside, mtu) = (container.name(), mtu.to_string());
+    let pair = ["type", "veth", "peer", "name", "eth0", "netns", inside];
+    host.ip(&[&["link", "add", port][..], &pair].concat())?;
+    container.ip(&["link", "set", "eth0", "address", mac, "mtu", &mtu, "up"])?;
+    container.ip(&["addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
+    host.ip(&["link", "set", port, "mtu", &mtu, "master", bridge, "up"])?;
+    Ok(container)
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask bench dataplane`: container to container, over two hosts and on one.
+//!
+//! All contestants stand at once and take turns within each round, so that what else the machine does
+//! hits them alike; the two ends are pinned to a CPU each, which are both hosts' only ones in use.
+//! A ratio is the median of the rounds' own ratios.
+
+mod connections;
+pub(super) mod contestants;
+mod cpu;
+mod plot;
+mod report;
+pub(super) mod rows;
+mod traffic;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use overlay_lab::Lab;
+use serde::Serialize;
+
+use self::{
+    contestants::{Contestant, Entrants},
+    rows::{Place, Row},
+    traffic::{Sample, Series},
+};
+use super::{
+    Report, load,
+    turns::{Contest, Measured, take_turns},
+};
+use crate::{
+    build, interrupt,
+    setup::{self, Purpose},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Three rounds of one second a measurement, instead of seven of two
+    #[arg(long)]
+    quick: bool,
+    /// Rounds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Only rows whose name has one of these words in it: `--rows tcp-1,udp`; --list names them all
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Print the names of the rows, and what is wanted of each
+    #[arg(long)]
+    list: bool,
+    /// Leave ours out: measure the machine
+    #[arg(long)]
+    without_ours: bool,
+    /// Leave Docker's overlay out, though a Docker engine is installed
+    #[arg(long)]
+    without_docker: bool,
+    /// Also draw dataplane.svg and dataplane.png there
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// All samples of a run.
+#[derive(Serialize)]
+struct Figures {
+    rounds: usize,
+    seconds: u32,
+    load_before: String,
+    load_after: String,
+    kernel: String,
+    docker: bool,
+    samples: Measured<Row, Series>,
+}
+
+impl Contest<Contestant> for Row {
+    type Sample = Sample;
+    type Samples = Series;
+
+    fn name(self) -> String {
+        self.title()
+    }
+
+    fn contestant(of: &Contestant) -> &'static str {
+        of.name
+    }
+
+    fn includes(self, contestant: &Contestant) -> bool {
+        contestant.place == self.place
+    }
+
+    fn measure(self, contestant: &Contestant, seconds: u32) -> Result<Sample> {
+        contestant.set_wire(self.wire)?;
+        self.traffic.measure(contestant, seconds)
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let rows = Row::matching(&options.rows);
+    if rows.is_empty() {
+        bail!("no row has any of {:?} in its name; --list names them all", options.rows);
+    }
+    if options.list {
+        report::list(&rows);
+        return Ok(());
+    }
+    if let Some(folder) = &options.plot {
+        plot::prepare(folder)?;
+    }
+    setup::ensure(Purpose::Everything)?;
+    if !options.without_ours {
+        build::release()?;
+    }
+    interrupt::take_down_first()?;
+    let (default_rounds, seconds) = if options.quick { (3, 1) } else { (7, 2) };
+    let rounds = options.rounds.map_or(default_rounds, usize::from);
+    let installed = contestants::docker_is_installed();
+    if !installed {
+        println!("no Docker engine is installed here: its overlay is left out");
+    }
+    let docker = installed && !options.without_docker;
+    let load_before = load()?;
+    let mut lab = Lab::new()?;
+    let mut places: Vec<Place> = rows.iter().map(|row| row.place).collect();
+    places.dedup();
+    let entrants = Entrants { ours: !options.without_ours, docker };
+    let contestants = contestants::build(&mut lab, &places, entrants)?;
+    let mut samples = Measured::new();
+    take_turns(&contestants, &rows, (rounds, seconds), &mut samples)?;
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    let load_after = load()?;
+    let figures = Figures { rounds, seconds, load_before, load_after, kernel, docker, samples };
+    figures.print();
+    options.report.write(&figures)?;
+    if let Some(folder) = &options.plot {
+        plot::draw(&figures.samples, &figures.caption(), folder)?;
+    }
+    Ok(())
+}
