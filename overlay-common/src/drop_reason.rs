@@ -11,14 +11,16 @@ pub enum Direction {
     FromUnderlay = 1,
     /// Sent by an endpoint of this node on its gateway leg.
     FromGateway = 2,
+    /// Received from the underlay, dropped before it became an skb.
+    GuardUnderlay = 3,
 }
 
 impl Direction {
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] =
-        [Self::FromEndpoint, Self::FromUnderlay, Self::FromGateway];
+        [Self::FromEndpoint, Self::FromUnderlay, Self::FromGateway, Self::GuardUnderlay];
 
     /// Its name in metrics, events and documents.
     #[must_use]
@@ -27,6 +29,7 @@ impl Direction {
             Self::FromEndpoint => "from_endpoint",
             Self::FromUnderlay => "from_underlay",
             Self::FromGateway => "from_gateway",
+            Self::GuardUnderlay => "guard_underlay",
         }
     }
 }

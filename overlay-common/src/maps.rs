@@ -190,8 +190,8 @@ pub struct HopEntry {
     /// The outer headers as they go out, but for what each packet has of its own: type of service,
     /// total length and checksum of IPv4, source port and length of UDP, the VNI. Those are zero.
     pub header: [u8; VXLAN_OVERHEAD as usize],
-    /// Bytes of the longest outer IPv4 packet that gets there, as the device and the routes have it;
-    /// 0: not known.
+    /// Bytes of the longest outer IPv4 packet that gets there, as the device and the routes have it. 0: the
+    /// whole entry is empty, and nothing is sent there.
     pub mtu: u16,
     /// The sum of the IPv4 header's 16-bit words as they lie in `header`, in the host's byte order,
     /// carries not yet added in.

@@ -4,6 +4,7 @@ use crate::{
     ecn,
     frame::{self, header},
     headers::{ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6},
+    jumbo,
 };
 use aya_ebpf::{
     bindings::{
@@ -75,7 +76,7 @@ pub fn strip(ctx: &TcContext, inner: Eth) -> Result<(), DropReason> {
         return Err(DropReason::DecapFailed);
     }
     *header::<Eth>(ctx, 0)? = inner;
-    Ok(())
+    if inner.ethertype() == ETH_P_IPV6 { jumbo::put_in(ctx) } else { Ok(()) }
 }
 
 const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;

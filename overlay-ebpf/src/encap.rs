@@ -4,6 +4,7 @@
 use crate::{
     frame::{self, header},
     headers::{ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ports, Tag, Udp, Vxlan},
+    jumbo,
     verdict::Decision,
     vlan::{self, TAGS_MAX, Tags},
 };
@@ -45,6 +46,9 @@ pub struct Fields {
 /// tagged frame none, and so "not ECN-capable": nobody would look for it behind the tag on the way back.
 #[inline(always)]
 pub fn outer_tos(ctx: &TcContext, eth: Eth) -> u8 {
+    if frame::has_stripped_tag(ctx) {
+        return 0;
+    }
     match (eth.ethertype(), header::<[u8; 2]>(ctx, size_of::<Eth>())) {
         (ETH_P_IP, Ok(start)) => start[1],
         (ETH_P_IPV6, Ok(start)) => start[0] << 4 | start[1] >> 4,
@@ -113,7 +117,10 @@ pub fn make_room(ctx: &TcContext, eth: Eth, forwards: bool) -> Result<(Eth, Tags
                 || (forwards || frame::gso_size(ctx) == 0)
                     && grow(ctx, room, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
         }
-        ETH_P_IPV6 => grow(ctx, room, flags),
+        ETH_P_IPV6 => {
+            jumbo::take_out(ctx)?;
+            grow(ctx, room, flags)
+        }
         // A third tag, which GSO would not see.
         _ if frame::gso_size(ctx) != 0 => return Err(DropReason::VlanUnsupported),
         // adjust_room takes IP only.

@@ -9,10 +9,10 @@ use crate::{
 use aya_ebpf::programs::TcContext;
 use overlay_common::{DropReason, Ip16};
 
-/// Client and server, as a server sends (RFC 2131, section 4.1).
-const DHCP: Ports = Ports::new(67, 68);
+/// A client's port (RFC 2131, section 4.1). Clients look at no more: a server may send from any.
+const DHCP_CLIENT: u16 = 68;
 /// The same of DHCPv6 (RFC 8415, section 7.2).
-const DHCPV6: Ports = Ports::new(547, 546);
+const DHCPV6_CLIENT: u16 = 546;
 /// ICMPv6 (RFC 4861, sections 4.2 and 4.5).
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT: u8 = 137;
@@ -35,10 +35,11 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<(), DropReason> {
     }
     let is_server = if ip.has_options() {
         let ports: Result<Ports, _> = ctx.load(l3 + ip.header_len());
-        ports.is_ok_and(|ports| ports.are(DHCP))
+        ports.is_ok_and(|ports| ports.destination() == DHCP_CLIENT)
     } else {
         // Too short for ports is too short for a receiver.
-        header::<Ports>(ctx, l3 + size_of::<Ipv4>()).is_ok_and(|ports| ports.are(DHCP))
+        header::<Ports>(ctx, l3 + size_of::<Ipv4>())
+            .is_ok_and(|ports| ports.destination() == DHCP_CLIENT)
     };
     if is_server { Err(DropReason::DhcpServer) } else { Ok(()) }
 }
@@ -62,17 +63,20 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
             }
         }
         IPPROTO_UDP => {
-            if header::<Ports>(ctx, after).is_ok_and(|ports| ports.are(DHCPV6)) {
+            if header::<Ports>(ctx, after).is_ok_and(|ports| ports.destination() == DHCPV6_CLIENT) {
                 return Err(DropReason::DhcpServer);
             }
         }
         // What follows is not looked for behind these (RFC 7113): who needs them has no need to be
         // taken for a router.
+        // A super-packet of TCP: see `jumbo`.
+        0 if ip.is_without_length() && frame::gso_size(ctx) != 0 => {}
         extension if is_extension(extension) => {
             if from_router {
                 return Err(DropReason::RouterAdvertisement);
             }
-            if ip.is_from_link() && ip.is_to_link() {
+            // A client that asks has no other address yet, whatever the server's is.
+            if ip.is_to_link() {
                 return Err(DropReason::DhcpServer);
             }
         }

@@ -2,7 +2,8 @@
 //! port and every VTEP of the network; a receiving node makes one for every local port.
 
 use crate::{
-    encap, frame,
+    encap::{self, OUTER_L3},
+    frame,
     headers::Eth,
     maps,
     verdict::{Decision, count_drop},
@@ -43,10 +44,20 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
     }
     let tos = encap::outer_tos(ctx, eth);
     let hash = encap::flow_hash(ctx, eth);
-    // Room is made once; each copy gets the headers of its VTEP.
-    let (eth, tags) = encap::make_room(ctx, eth, port.flags & FLAG_FORWARDS != 0)?;
+    let gso = frame::gso_size(ctx);
+    // Room is made once; each copy gets the headers of its VTEP. The neighbours have theirs already: what
+    // can't be sent on is a copy that is lost.
+    let (eth, tags) = match encap::make_room(ctx, eth, port.flags & FLAG_FORWARDS != 0) {
+        Ok(made) => made,
+        Err(reason) => {
+            count_drop(reason, Direction::FromEndpoint, len);
+            return Ok(Decision::Replicated);
+        }
+    };
     encap::write_inner(ctx, eth, &tags)?;
     let fields = encap::with_tags(ctx, encap::Fields { vni: port.vni, tos, hash, len });
+    // What GSO will cut is not looked into.
+    let longest = if gso == 0 { fields.len + OUTER_L3 } else { 0 };
     for slot in 0..FLOOD_MAX {
         if slot as u32 >= flood.vtep_count {
             break;
@@ -58,10 +69,22 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
             count_drop(DropReason::UnknownNode, Direction::FromEndpoint, len);
             continue;
         };
+        // Nobody is told: a sender of broadcast has no path to one receiver to learn of.
+        if is_more(longest, hop.mtu.into()) {
+            count_drop(DropReason::TooBig, Direction::FromEndpoint, len);
+            continue;
+        }
         encap::write_outer(ctx, hop, fields)?;
         if ctx.clone_redirect(hop.ifindex, 0).is_err() {
             count_drop(DropReason::RedirectFailed, Direction::FromEndpoint, len);
         }
     }
     Ok(Decision::Replicated)
+}
+
+/// Compares the difference: the verifier, which remembers what a comparison says of its sides, would take
+/// each round of a loop for another.
+#[inline(always)]
+fn is_more(a: u32, b: u32) -> bool {
+    core::hint::black_box(a.wrapping_sub(b)).cast_signed() > 0
 }

@@ -43,7 +43,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if eth.is_to_group() {
         return to_all(ctx, port, eth);
     }
-    let Some(destination) = maps::fdb(&eth.destination_key(port.vni)) else {
+    let Some(destination) = maps::fdb(eth.destination_key(port.vni).key()) else {
         return Err(DropReason::UnknownDestination);
     };
     if port.flags & FLAG_ICC_OFF != 0 {

@@ -39,7 +39,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let (from, outer_tos) = (ip16_from_v4(outer.ip.src), outer.ip.tos);
     let eth = *header::<Eth>(ctx, INNER)?;
 
-    let source = maps::fdb(&eth.source_key(vni));
+    let source = maps::fdb(eth.source_key(vni).key());
     let Some(source) = source.filter(|source| frame::same_ip(&source.vtep, &from)) else {
         return Err(why_not_from(config, &from, vni, eth));
     };
@@ -60,7 +60,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if eth.is_to_group() {
         return deliver_to_all(ctx, vni, source, eth, outer_tos);
     }
-    let Some(destination) = maps::fdb(&eth.destination_key(vni)) else {
+    let Some(destination) = maps::fdb(eth.destination_key(vni).key()) else {
         return Err(DropReason::UnknownDestination);
     };
     if destination.ifindex == 0 {
@@ -72,11 +72,15 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     Ok(Decision::Redirect(decap::deliver(ctx, eth, destination.ifindex)))
 }
 
-/// Whether the packet is VXLAN to this node. A fragment after the first has no ports to tell by; it
+/// Whether the packet is VXLAN to this node. What comes in on a VLAN of the underlay device is another
+/// device's, or nobody's, and no VTEP speaks there. A fragment after the first has no ports to tell by; it
 /// is left to the stack, where it can never be completed, since the first one ends here.
 #[inline(always)]
 fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> {
     if linear(ctx, L3 + size_of::<Ipv4>() + size_of::<Udp>()).is_err() {
+        return Ok(false);
+    }
+    if frame::stripped_tag(ctx).is_some_and(|tag| tag.vlan() != 0) {
         return Ok(false);
     }
     let eth = header::<Ethernet>(ctx, 0)?;

@@ -91,16 +91,43 @@ impl Eth {
 
     /// The destination in the network `vni`, as FDB has it.
     #[inline(always)]
-    pub fn destination_key(self, vni: u32) -> FdbKey {
-        let mac = self.first.to_ne_bytes();
-        FdbKey { vni, mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]], pad: [0; 2] }
+    pub fn destination_key(self, vni: u32) -> FdbWords {
+        FdbWords::new(vni, self.first & 0xffff_ffff_ffff)
     }
 
     /// The source in the network `vni`, as FDB has it.
     #[inline(always)]
-    pub fn source_key(self, vni: u32) -> FdbKey {
-        let mac = ((self.first >> 48) | u64::from(self.second) << 16).to_ne_bytes();
-        FdbKey { vni, mac: [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]], pad: [0; 2] }
+    pub fn source_key(self, vni: u32) -> FdbWords {
+        FdbWords::new(vni, self.first >> 48 | u64::from(self.second) << 16)
+    }
+}
+
+/// A key of FDB, made of words: byte by byte it would be a dozen stores more. A whole number of the
+/// stack's words long, since the verifier takes aligned stores there only.
+#[repr(C)]
+pub struct FdbWords {
+    first: u64,
+    second: u64,
+}
+
+impl FdbWords {
+    /// Of the MAC in the lower six bytes of `mac`.
+    #[inline(always)]
+    fn new(vni: u32, mac: u64) -> Self {
+        Self { first: u64::from(vni) | mac << 32, second: u64::from((mac >> 32) as u16) }
+    }
+
+    #[inline(always)]
+    pub fn key(&self) -> &FdbKey {
+        const {
+            assert!(
+                size_of::<FdbKey>() <= size_of::<Self>()
+                    && align_of::<FdbKey>() <= align_of::<Self>()
+            )
+        }
+        // SAFETY: long enough and aligned (above); a key begins with its VNI and MAC, in this order
+        // (repr(C)), and any bytes are one.
+        unsafe { &*core::ptr::from_ref(self).cast::<FdbKey>() }
     }
 }
 
@@ -295,6 +322,12 @@ impl Ipv6 {
         self.start[1] = self.start[1] & 0x0f | class << 4;
     }
 
+    /// The length is said elsewhere (RFC 2675, section 3).
+    #[inline(always)]
+    pub fn is_without_length(&self) -> bool {
+        self.payload_len == 0
+    }
+
     /// From an address of this link alone (RFC 4291, section 2.5.6).
     #[inline(always)]
     pub fn is_from_link(&self) -> bool {
@@ -305,6 +338,38 @@ impl Ipv6 {
     #[inline(always)]
     pub fn is_to_link(&self) -> bool {
         is_link_local(&self.dst)
+    }
+}
+
+/// A hop-by-hop header with the jumbo option alone (RFC 2675, section 2).
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct JumboOption {
+    next_header: u8,
+    header_len: u8,
+    option: u8,
+    option_len: u8,
+    payload_len: u32,
+}
+
+const JUMBO: u8 = 194;
+
+impl JumboOption {
+    /// Before a header of `next_header`, in a packet of `payload_len` bytes behind its IPv6 header.
+    #[inline(always)]
+    pub fn new(next_header: u8, payload_len: u32) -> Self {
+        Self {
+            next_header,
+            header_len: 0,
+            option: JUMBO,
+            option_len: 4,
+            payload_len: payload_len.to_be(),
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_before(&self, next_header: u8) -> bool {
+        self.next_header == next_header && self.header_len == 0 && self.option == JUMBO
     }
 }
 
@@ -339,17 +404,6 @@ pub struct Ports {
 }
 
 impl Ports {
-    #[inline(always)]
-    pub const fn new(src: u16, dst: u16) -> Self {
-        Self { src: src.to_be(), dst: dst.to_be() }
-    }
-
-    /// Both are the same as `other`'s.
-    #[inline(always)]
-    pub fn are(&self, other: Self) -> bool {
-        self.word() == other.word()
-    }
-
     /// Both as one number: it differs where one of them does.
     #[inline(always)]
     pub fn word(&self) -> u32 {
@@ -521,6 +575,7 @@ impl Arp {
 const _: () = {
     assert!(size_of::<Ethernet>() == 14 && size_of::<Eth>() == 14);
     assert!(size_of::<Ipv6>() == 40 && size_of::<TooBig>() == 8);
+    assert!(size_of::<JumboOption>() == 8);
     assert!(size_of::<Ipv4>() == 20);
     assert!(size_of::<Outer>() == overlay_common::VXLAN_OVERHEAD as usize);
     assert!(size_of::<Arp>() == 28);

@@ -17,14 +17,19 @@ mod frame;
 mod from_endpoint;
 mod from_gateway;
 mod from_underlay;
+mod guard_underlay;
 mod headers;
+mod jumbo;
 mod maps;
 mod path;
 mod too_big;
 mod verdict;
 mod vlan;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use overlay_common::Direction;
 
 /// TC ingress, host side of an endpoint's veth: what an endpoint sends.
@@ -54,6 +59,13 @@ pub fn from_gateway(ctx: TcContext) -> i32 {
     // The leg is of no network.
     let trace = verdict::Trace::default();
     verdict::finish(&ctx, Direction::FromGateway, len, trace, decided)
+}
+
+/// XDP, underlay device: keeps strangers' VXLAN from costing more than it must. `frags`: it looks at the
+/// first buffer only, so packets of several (jumbo frames, GRO in hardware) may pass it (kernel 5.18).
+#[xdp(frags)]
+pub fn guard_underlay(ctx: XdpContext) -> u32 {
+    guard_underlay::handle(&ctx)
 }
 
 #[panic_handler]

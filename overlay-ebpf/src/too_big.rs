@@ -52,7 +52,7 @@ pub fn limit(ctx: &TcContext, eth: Eth, len: u32, hop: &HopEntry, index: u32) ->
     if len + around <= PATH_MTU_MIN {
         return None;
     }
-    let fits = path_mtu(hop, index) - around;
+    let fits = path_mtu(hop, index).saturating_sub(around);
     let gso = frame::gso_size(ctx);
     let longest = if gso == 0 { len } else { segment(ctx, eth, gso)? };
     (longest > fits).then_some(fits)
@@ -84,7 +84,7 @@ fn segment(ctx: &TcContext, eth: Eth, gso: u32) -> Option<u32> {
 #[cold]
 #[inline(always)]
 pub fn answer(ctx: &TcContext, eth: Eth, fits: u32) -> Result<Decision, DropReason> {
-    let mtu = fits - L3 as u32;
+    let mtu = fits.saturating_sub(L3 as u32);
     match eth.ethertype() {
         ETH_P_IP => answer_ipv4(ctx, eth, mtu),
         ETH_P_IPV6 => answer_ipv6(ctx, eth, mtu),

@@ -89,7 +89,7 @@ fn forwarded(direction: Direction, len: u32, trace: &Trace) {
     match direction {
         Direction::FromEndpoint => traffic(trace.slot, len, |traffic| &mut traffic.sent),
         Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
-        Direction::FromGateway => count(0, direction, len),
+        Direction::FromGateway | Direction::GuardUnderlay => count(0, direction, len),
     }
 }
 
@@ -164,7 +164,7 @@ fn emit(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: DropR
 fn describe(ctx: &TcContext, direction: Direction, event: &mut DropEvent) {
     let inner = match direction {
         Direction::FromEndpoint | Direction::FromGateway => 0,
-        Direction::FromUnderlay => usize::from(VXLAN_OVERHEAD),
+        Direction::FromUnderlay | Direction::GuardUnderlay => usize::from(VXLAN_OVERHEAD),
     };
     if let Ok(eth) = frame::header::<Ethernet>(ctx, inner) {
         event.dst_mac = eth.dst;
@@ -174,7 +174,7 @@ fn describe(ctx: &TcContext, direction: Direction, event: &mut DropEvent) {
     let (src, dst) = match (direction, event.ethertype) {
         (Direction::FromUnderlay, _) | (_, ETH_P_IP) => (26, 30),
         (_, ETH_P_ARP) => (28, 38),
-        (Direction::FromEndpoint | Direction::FromGateway, _) => return,
+        _ => return,
     };
     if let Ok(address) = frame::header::<[u8; 4]>(ctx, src) {
         event.src_ip = ip16_from_v4(*address);

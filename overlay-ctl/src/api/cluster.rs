@@ -1,7 +1,7 @@
 use super::{Api, Controller, controller::Attempt, decode, present};
 use crate::{
     consensus::Role,
-    datapath::Hook,
+    datapath::{GuardMode, Hook},
     model::{Invalid, NodeId},
     netlink::GATEWAY_BRIDGE,
     peers::VoterParts,
@@ -162,6 +162,7 @@ impl Controller {
             Hook::Tcx => "tcx",
             Hook::Clsact => "clsact",
         };
+        let guard = datapath.guard().clone();
         drop(datapath);
         let info = &self.info;
         DatapathStatus {
@@ -200,6 +201,8 @@ impl Controller {
                 forwarding_devices: status.gateway.forwarding.into_iter().collect(),
                 resolvers: present::count(status.gateway.resolvers),
             }),
+            xdp: guard.mode.map_or("off", GuardMode::name).to_owned(),
+            xdp_reason: guard.why,
             unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
         }
     }

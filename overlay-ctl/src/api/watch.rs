@@ -38,8 +38,10 @@ impl Controller {
             Some(Direction::FromEndpoint | Direction::FromGateway) => {
                 self.endpoint_behind(event.ifindex)
             }
-            Some(Direction::FromUnderlay) | None => ip16_to_v4(&event.src_ip)
-                .and_then(|source| self.endpoint_at(event.vni, source.into())),
+            Some(Direction::FromUnderlay | Direction::GuardUnderlay) | None => {
+                ip16_to_v4(&event.src_ip)
+                    .and_then(|source| self.endpoint_at(event.vni, source.into()))
+            }
         };
         DropEvent {
             time_ns: event.time_ns,

@@ -45,6 +45,11 @@ pub struct NodeRunArgs {
     /// UDP port of VXLAN, the same on every node
     #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
+    /// Where strangers' VXLAN is dropped before the stack sees it. auto: in the underlay device's
+    /// driver, where that costs no offload (GRO in hardware, LRO, segmentation), else off, which leaves it
+    /// to the programs behind
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Xdp::Auto)]
+    pub xdp: Xdp,
     /// Subnet of the gateway bridge, by which endpoints reach the outside and published ports reach
     /// them [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
     #[arg(long, value_name = "CIDR")]
@@ -68,6 +73,19 @@ impl NodeRunArgs {
             None => Ok(std::fs::read_to_string(HOSTNAME)?.trim_end().to_owned()),
         }
     }
+}
+
+/// How `guard_underlay` is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Xdp {
+    /// Native where it costs nothing, else off.
+    Auto,
+    /// In the driver, whatever that costs.
+    Native,
+    /// In the stack: works on any device, and costs each packet that comes in.
+    Generic,
+    /// Not at all.
+    Off,
 }
 
 /// How the underlay is named.

@@ -19,7 +19,7 @@ use nix::{
     net::if_::{if_indextoname, if_nametoindex},
 };
 
-use super::DatapathError;
+use super::{DatapathError, guard::GuardMode};
 
 /// Priority and handle of our clsact filters. Fixed, so that a later process finds them; unlikely, so
 /// that nobody else has them.
@@ -51,10 +51,19 @@ pub(super) enum Role {
     Underlay,
     Endpoint,
     Gateway,
+    Guard(GuardMode),
 }
 
 impl Role {
-    pub(super) const ALL: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
+    /// Those at TC.
+    pub(super) const TC: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
+    const ALL: [Self; 5] = [
+        Self::Underlay,
+        Self::Endpoint,
+        Self::Gateway,
+        Self::Guard(GuardMode::Native),
+        Self::Guard(GuardMode::Generic),
+    ];
 
     /// The program's name in the object.
     pub(super) fn program(self) -> &'static str {
@@ -62,6 +71,7 @@ impl Role {
             Self::Underlay => "from_underlay",
             Self::Endpoint => "from_endpoint",
             Self::Gateway => "from_gateway",
+            Self::Guard(_) => "guard_underlay",
         }
     }
 
@@ -71,6 +81,9 @@ impl Role {
             Self::Underlay => "underlay-",
             Self::Endpoint => "endpoint-",
             Self::Gateway => "gateway-",
+            // The kernel does not say of a link which mode it is of.
+            Self::Guard(GuardMode::Native) => "guard-native-",
+            Self::Guard(GuardMode::Generic) => "guard-generic-",
         }
     }
 }
@@ -83,7 +96,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn entry(self, links: &Path) -> PathBuf {
+    pub(super) fn entry(self, links: &Path) -> PathBuf {
         links.join(format!("{}{}", self.role.prefix(), self.ifindex))
     }
 
@@ -103,7 +116,7 @@ impl Place {
         if name.is_empty() { Err(gone()) } else { Ok(name) }
     }
 
-    fn failed(
+    pub(super) fn failed(
         self,
         action: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -192,6 +205,15 @@ fn replace_filter(program: &mut SchedClassifier, place: Place) -> Result<bool, D
     }
 }
 
+/// The name and the index are of one device.
+pub(super) fn check_device(ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
+    if if_nametoindex(ifname).ok() == Some(ifindex) {
+        Ok(())
+    } else {
+        Err(DatapathError::NoDevice { ifname: ifname.to_owned(), ifindex })
+    }
+}
+
 /// Attaches to a device that has no program of ours, and remembers it.
 pub(super) fn attach(
     links: &Path,
@@ -200,9 +222,7 @@ pub(super) fn attach(
     ifname: &str,
     hook: Hook,
 ) -> Result<(), DatapathError> {
-    if if_nametoindex(ifname).ok() != Some(place.ifindex) {
-        return Err(DatapathError::NoDevice { ifname: ifname.to_owned(), ifindex: place.ifindex });
-    }
+    check_device(ifname, place.ifindex)?;
     let entry = place.entry(links);
     match hook {
         Hook::Tcx => attach_link(program, place, ifname, &entry),
@@ -290,7 +310,7 @@ pub(super) fn detach(links: &Path, place: Place) -> Result<(), DatapathError> {
     remove_entry(&entry)
 }
 
-fn remove_entry(entry: &Path) -> Result<(), DatapathError> {
+pub(super) fn remove_entry(entry: &Path) -> Result<(), DatapathError> {
     let is_dir = fs::symlink_metadata(entry).is_ok_and(|metadata| metadata.is_dir());
     let removed = if is_dir { fs::remove_dir(entry) } else { fs::remove_file(entry) };
     match removed {
@@ -311,7 +331,7 @@ fn keep(link: SchedClassifierLink) {
     std::mem::forget(link);
 }
 
-fn errno(error: &ProgramError) -> Option<Errno> {
+pub(super) fn errno(error: &ProgramError) -> Option<Errno> {
     let raw = match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         ProgramError::NetlinkError(error) | ProgramError::TcError(TcError::NetlinkError(error)) => {

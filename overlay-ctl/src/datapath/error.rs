@@ -52,11 +52,13 @@ pub enum DatapathError {
     Load(#[source] Box<EbpfError>),
     /// The kernel's verifier refused a program.
     #[error(
-        "the kernel did not accept the program {program}; Linux 5.13 or newer is needed (`uname -r`)"
+        "the kernel did not accept the program {program}; Linux {since} or newer is needed (`uname -r`)"
     )]
     Verify {
         /// Which.
         program: &'static str,
+        /// The first kernel that should.
+        since: &'static str,
         /// The verifier's words.
         #[source]
         source: Box<ProgramError>,
@@ -86,6 +88,19 @@ pub enum DatapathError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// `guard_underlay` could not be put on the underlay device.
+    #[error("no {mode} XDP on {ifname}: {why}")]
+    Guard {
+        /// The device.
+        ifname: String,
+        /// native, generic
+        mode: &'static str,
+        /// What the kernel's answer means.
+        why: String,
+        /// Its answer.
+        #[source]
+        source: Box<ProgramError>,
     },
     /// No room.
     #[error(

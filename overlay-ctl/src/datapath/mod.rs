@@ -9,6 +9,7 @@
 mod attach;
 mod error;
 mod events;
+mod guard;
 mod host;
 mod maps;
 
@@ -28,6 +29,7 @@ use overlay_common::{CONFIG_MONITOR, Config, Counter, Direction, DropReason};
 pub use attach::Hook;
 pub use error::DatapathError;
 pub use events::Drops;
+pub use guard::{Guard, GuardMode};
 pub use maps::MapUsage;
 
 use attach::{Place, Role};
@@ -61,6 +63,7 @@ pub struct Datapath {
     hook: Hook,
     endpoints: BTreeSet<u32>,
     gateways: BTreeSet<u32>,
+    guard: Guard,
     events_taken: Arc<AtomicBool>,
 }
 
@@ -113,8 +116,17 @@ impl Datapath {
         maps.set_config(&config)?;
         let events_taken = Arc::default();
         let (endpoints, gateways) = Default::default();
-        let mut datapath =
-            Self { folders, programs, maps, config, hook, endpoints, gateways, events_taken };
+        let mut datapath = Self {
+            folders,
+            programs,
+            maps,
+            config,
+            hook,
+            endpoints,
+            gateways,
+            guard: Guard::default(),
+            events_taken,
+        };
         datapath.take_over(&underlay)?;
         Ok(datapath)
     }
@@ -122,11 +134,12 @@ impl Datapath {
     fn take_over(&mut self, underlay: &str) -> Result<(), DatapathError> {
         let wanted = Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex };
         for place in attach::places(&self.folders.links)? {
-            if !self.replace(place)? {
+            // The guard has its own way, since its mode may have to change.
+            if matches!(place.role, Role::Guard(_)) || !self.replace(place)? {
                 continue;
             }
             match place.role {
-                Role::Underlay => {}
+                Role::Underlay | Role::Guard(_) => {}
                 Role::Endpoint => _ = self.endpoints.insert(place.ifindex),
                 Role::Gateway => _ = self.gateways.insert(place.ifindex),
             }
@@ -326,25 +339,30 @@ fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
         loader.map_pin_path(name, folders.maps.join(name));
     }
     let mut programs = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
-    for role in Role::ALL {
+    for role in Role::TC {
         let program = program(&mut programs, role)?;
-        let mut loaded = program.load();
-        for _ in 0..LOAD_ATTEMPTS {
-            match &loaded {
-                Err(ProgramError::LoadError { io_error, .. })
-                    if io_error.kind() == io::ErrorKind::WouldBlock =>
-                {
-                    loaded = program.load();
-                }
-                _ => break,
-            }
-        }
-        loaded.map_err(|source| DatapathError::Verify {
+        load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
             program: role.program(),
+            since: "5.13",
             source: Box::new(source),
         })?;
     }
     Ok(programs)
+}
+
+fn load_patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    let mut loaded = load();
+    for _ in 0..LOAD_ATTEMPTS {
+        match &loaded {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock =>
+            {
+                loaded = load();
+            }
+            _ => break,
+        }
+    }
+    loaded
 }
 
 /// The verifier gives up with EAGAIN when a signal comes in, and asks to be called again. aya does so a

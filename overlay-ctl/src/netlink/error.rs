@@ -85,6 +85,20 @@ impl NetlinkError {
     }
 }
 
+/// A device's offloads are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum OffloadsError {
+    /// No socket, or the kernel has no family "ethtool".
+    #[error("no ethtool socket could be opened")]
+    Open(#[source] io::Error),
+    /// The kernel's or the library's word.
+    #[error("the kernel does not tell the device's offloads: {0}")]
+    Refused(String),
+    /// An answer without offloads.
+    #[error("the kernel told of no offload at all")]
+    Nothing,
+}
+
 /// No underlay device.
 #[derive(Debug, thiserror::Error)]
 pub enum UnderlayError {

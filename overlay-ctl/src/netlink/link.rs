@@ -7,12 +7,16 @@ use netlink_packet_route::{
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+        LinkXdp,
     },
     neighbour::{NeighbourFlags, NeighbourState},
 };
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridgePort, LinkUnspec};
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{NetlinkError, NetnsId};
 
@@ -56,6 +60,10 @@ pub(super) struct Link {
     /// Index of a veth's other end, in `peer_netns`.
     pub(super) peer: Option<u32>,
     pub(super) peer_netns: Option<NetnsId>,
+    /// It belongs to a device on a bus.
+    pub(super) has_parent: bool,
+    /// Ids of the XDP programs on it.
+    pub(super) xdp: BTreeSet<u32>,
 }
 
 impl Link {
@@ -77,6 +85,8 @@ impl Link {
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
                 LinkAttribute::LinkInfo(infos) => link.read_info(infos),
+                LinkAttribute::ParentDevName(_) => link.has_parent = true,
+                LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
                 _ => {}
             }
@@ -109,6 +119,17 @@ impl Link {
             Owner::Foreign
         }
     }
+}
+
+fn xdp_programs(attributes: &[LinkXdp]) -> BTreeSet<u32> {
+    let ids = attributes.iter().filter_map(|attribute| match attribute {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    ids.filter(|id| *id != 0).collect()
 }
 
 fn addr_gen_none(specs: &[AfSpecUnspec]) -> bool {

@@ -28,11 +28,12 @@ mod route;
 mod surroundings;
 mod sysctl;
 mod underlay;
+mod xdp;
 
 pub use barrier::Outside;
 pub use bridge::{GATEWAY_BRIDGE, GatewayBridge};
 pub use changes::Change;
-pub use error::{BridgeError, GroError, NetlinkError, PortError, UnderlayError};
+pub use error::{BridgeError, GroError, NetlinkError, OffloadsError, PortError, UnderlayError};
 pub use leg::{LegSpec, ObservedLeg, leg_name};
 pub(crate) use netns::Netns;
 pub use netns::NetnsId;
@@ -40,6 +41,7 @@ pub use next_hop::NextHop;
 pub use observe::ObservedPeer;
 pub use port::{ObservedPort, PORT_PREFIX, PortSpec, port_name};
 pub use underlay::{Underlay, UnderlayChoice};
+pub use xdp::{XdpDevice, offloads};
 
 /// A connection to rtnetlink in the node's own network namespace.
 ///

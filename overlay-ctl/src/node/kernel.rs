@@ -1,5 +1,6 @@
-use super::gateway::HostGateway;
+use super::{gateway::HostGateway, guard::GuardKeeper};
 use crate::{
+    cli::Xdp,
     datapath::Datapath,
     dns::Names,
     model::EndpointId,
@@ -41,6 +42,7 @@ pub struct HostKernel {
     underlay: Underlay,
     vxlan_port: u16,
     gateway: HostGateway,
+    guard: GuardKeeper,
     fallbacks: Vec<String>,
     /// What each device was last held against: needed to raise it.
     specs: BTreeMap<DeviceId, DeviceSpec>,
@@ -55,8 +57,10 @@ impl HostKernel {
         underlay: Underlay,
         vxlan_port: u16,
         gateway: HostGateway,
+        xdp: Xdp,
     ) -> Self {
         Self {
+            guard: GuardKeeper::new(xdp, underlay.ifindex),
             datapath,
             netlink,
             underlay,
@@ -65,6 +69,12 @@ impl HostKernel {
             fallbacks: Vec::new(),
             specs: BTreeMap::new(),
         }
+    }
+
+    /// Puts `guard_underlay` on the underlay device, or not, as `--xdp` says; then the reconciler keeps
+    /// it so.
+    pub async fn guard_underlay(&mut self) {
+        self.guard.keep(&self.datapath, &self.netlink).await;
     }
 
     /// Why the device has to be built anew, if it has.
@@ -118,6 +128,7 @@ impl HostKernel {
             let why = format!("{address} is on another device now, {name}: restart the node");
             return Err(KernelError::new("the underlay changed", why));
         }
+        self.guard_underlay().await;
         let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
         attached.map_err(|e| KernelError::new("attaching to the underlay failed", e))
     }
@@ -202,7 +213,9 @@ impl Kernel for HostKernel {
     }
 
     fn fallbacks(&self) -> Vec<String> {
-        self.fallbacks.iter().cloned().chain(self.gateway.trouble()).collect()
+        let guard = self.datapath.lock().guard().clone();
+        let guard = guard.is_fallback.then(|| format!("no XDP guard: {}", guard.why));
+        self.fallbacks.iter().cloned().chain(guard).chain(self.gateway.trouble()).collect()
     }
 
     fn gateway(&self) -> GatewayHealth {

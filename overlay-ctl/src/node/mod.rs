@@ -9,6 +9,7 @@ mod cluster;
 mod error;
 mod gate;
 mod gateway;
+mod guard;
 mod home;
 mod kernel;
 mod members;

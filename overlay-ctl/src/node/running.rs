@@ -96,13 +96,15 @@ impl Parts {
             check.ports(),
             Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()),
         );
-        let kernel = HostKernel::new(
+        let mut kernel = HostKernel::new(
             datapath.clone(),
             netlink.clone(),
             underlay,
             args.vxlan_port,
             host_gateway,
+            args.xdp,
         );
+        kernel.guard_underlay().await;
         let local = LocalNode { id: member.id, vtep, endpoint_mtu: info.endpoint_mtu, gateway };
         let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);

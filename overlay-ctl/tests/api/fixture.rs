@@ -12,7 +12,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use overlay_ctl::{
-    cli::{NodeRunArgs, Underlay},
+    cli::{NodeRunArgs, Underlay, Xdp},
     datapath::Datapath,
     error_chain,
     proto::v1::{
@@ -85,6 +85,7 @@ impl Host {
             gateway_subnet: None,
             resolv_conf: "/etc/resolv.conf".into(),
             metrics: None,
+            xdp: Xdp::Off,
         }
     }
 }

@@ -20,18 +20,18 @@ use overlay_ctl::{
 use crate::lab::{Netns, sh, skip};
 
 static BPFFS: Once = Once::new();
-const BOUND: Duration = Duration::from_secs(10);
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
 /// A host with an underlay `eth7` towards a peer, an endpoint's port `port0` and gateway leg `leg0`, and
 /// a folder on bpffs.
-struct Host {
-    netns: Netns,
-    peer: Netns,
-    bpffs: PathBuf,
+pub(crate) struct Host {
+    pub(crate) netns: Netns,
+    pub(crate) peer: Netns,
+    pub(crate) bpffs: PathBuf,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         BPFFS.call_once(|| {
             if !sh("mount -t bpf").contains("/sys/fs/bpf") {
                 sh("mount -t bpf bpf /sys/fs/bpf");
@@ -47,12 +47,12 @@ impl Host {
         Self { netns, peer, bpffs }
     }
 
-    fn ifindex(&self, ifname: &str) -> u32 {
+    pub(crate) fn ifindex(&self, ifname: &str) -> u32 {
         let text = self.netns.sh(&format!("ip -o link show {ifname} | cut -d: -f1"));
         text.trim().parse().unwrap()
     }
 
-    fn config_for(&self, underlay: &str) -> DatapathConfig {
+    pub(crate) fn config_for(&self, underlay: &str) -> DatapathConfig {
         DatapathConfig {
             bpffs: self.bpffs.clone(),
             underlay: underlay.to_owned(),
@@ -69,11 +69,11 @@ impl Host {
     }
 
     /// Runs inside the host, as the node would.
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.netns.block_on(|| async { work() })
     }
 
-    fn open(&self) -> Datapath {
+    pub(crate) fn open(&self) -> Datapath {
         Datapath::open(self.config_for("eth7")).unwrap()
     }
 
@@ -89,20 +89,20 @@ impl Host {
             && datapath.attached_gateways() == [self.ifindex("leg0")].into()
     }
 
-    fn link_id(&self, entry: &str) -> String {
+    pub(crate) fn link_id(&self, entry: &str) -> String {
         let path = self.bpffs.join("links").join(entry);
         let text = sh(&format!("bpftool link show pinned {}", path.display()));
         text.split(':').next().unwrap().to_owned()
     }
 
-    fn entries(&self) -> BTreeSet<String> {
+    pub(crate) fn entries(&self) -> BTreeSet<String> {
         let entries = std::fs::read_dir(self.bpffs.join("links")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// Sends a VXLAN packet to the underlay device and a frame into port and leg; each program counts
     /// what it drops: the VTEP is unknown, and so are port and leg.
-    fn make_traffic(&self) {
+    pub(crate) fn make_traffic(&self) {
         let vxlan = "udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
             udp.sendto(bytes([8, 0, 0, 0, 0, 16, 1, 0]) + bytes(60), (\"10.0.0.1\", 4789))\n";
         self.peer.sh(&self.python(&format!("{vxlan}port.send(frame); leg.send(frame)\n")));
@@ -149,20 +149,22 @@ impl Drop for Host {
     }
 }
 
-/// Packets that each program counted.
-fn seen(datapath: &Datapath) -> [u64; Direction::COUNT as usize] {
-    let mut seen = [0; Direction::COUNT as usize];
+/// Programs at TC, whose directions come first.
+const AT_TC: usize = 3;
+
+/// Packets that each program at TC counted.
+fn seen(datapath: &Datapath) -> [u64; AT_TC] {
+    let mut seen = [0; AT_TC];
     for (_, direction, counter) in datapath.counters().unwrap() {
-        seen[direction as usize] += counter.packets;
+        if direction != Direction::GuardUnderlay {
+            seen[direction as usize] += counter.packets;
+        }
     }
     seen
 }
 
 /// Waits until each program counted one more packet than `before`; returns the counts.
-fn seen_more(
-    datapath: &Datapath,
-    before: [u64; Direction::COUNT as usize],
-) -> [u64; Direction::COUNT as usize] {
+fn seen_more(datapath: &Datapath, before: [u64; AT_TC]) -> [u64; AT_TC] {
     let start = Instant::now();
     loop {
         let now = seen(datapath);

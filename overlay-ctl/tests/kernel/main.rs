@@ -8,6 +8,7 @@ mod dns_forward;
 mod gateway;
 mod gateway_ports;
 mod gateway_table;
+mod guard;
 #[path = "../support/lab.rs"]
 mod lab;
 mod netlink;

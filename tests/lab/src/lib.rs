@@ -8,6 +8,7 @@ pub mod capture;
 pub mod clients;
 pub mod command;
 pub mod dns;
+pub mod flood;
 mod host;
 pub mod mirror;
 mod netns;

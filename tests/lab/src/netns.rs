@@ -158,6 +158,15 @@ impl Netns {
 
     /// Sends one Ethernet frame, as it is, out of a device.
     pub fn send_frame(&self, device: &str, frame: &[u8]) -> Result<()> {
+        self.send_frames(device, std::iter::once(frame))
+    }
+
+    /// Sends Ethernet frames, as they are, out of a device, one after another.
+    pub fn send_frames<F: AsRef<[u8]>>(
+        &self,
+        device: &str,
+        frames: impl Iterator<Item = F> + Send,
+    ) -> Result<()> {
         self.enter(|| {
             let index = nix::net::if_::if_nametoindex(device)?;
             let socket = nix::sys::socket::socket(
@@ -170,18 +179,21 @@ impl Netns {
             let mut to: nix::libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             to.sll_family = nix::libc::AF_PACKET as u16;
             to.sll_ifindex = i32::try_from(index)?;
-            // SAFETY: the frame and the address are valid for the lengths given.
-            let sent = unsafe {
-                nix::libc::sendto(
-                    std::os::fd::AsRawFd::as_raw_fd(&socket),
-                    frame.as_ptr().cast(),
-                    frame.len(),
-                    0,
-                    (&raw const to).cast(),
-                    size_of_val(&to) as nix::libc::socklen_t,
-                )
-            };
-            anyhow::ensure!(sent >= 0, "{}", std::io::Error::last_os_error());
+            for frame in frames {
+                let frame = frame.as_ref();
+                // SAFETY: the frame and the address are valid for the lengths given.
+                let sent = unsafe {
+                    nix::libc::sendto(
+                        std::os::fd::AsRawFd::as_raw_fd(&socket),
+                        frame.as_ptr().cast(),
+                        frame.len(),
+                        0,
+                        (&raw const to).cast(),
+                        size_of_val(&to) as nix::libc::socklen_t,
+                    )
+                };
+                anyhow::ensure!(sent >= 0, "{}", std::io::Error::last_os_error());
+            }
             Ok(())
         })
     }

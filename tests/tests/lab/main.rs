@@ -1,12 +1,14 @@
 //! Scenarios: real nodes in a lab of namespaces, watched from outside. They run one after another
 //! (`--test-threads=1`), as root.
 
+mod attack;
 mod bad_input;
 mod ethernet;
 mod fencing;
 mod frames;
 mod gateway;
 mod icc;
+mod intruders;
 mod leader;
 mod names;
 mod ports;

@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf, Pod, TestRun as _, TestRunOptions, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{ProgramError, SchedClassifier, TcAttachType, tc},
+    programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, tc},
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
@@ -85,6 +85,10 @@ pub(crate) struct Bench {
     home: Home,
 }
 
+/// Directions whose programs are TC's; the guard's is XDP's, and loaded by who runs it.
+pub(crate) const AT_TC: [Direction; 3] =
+    [Direction::FromEndpoint, Direction::FromUnderlay, Direction::FromGateway];
+
 /// Runs a test on a bench of its own, or skips it where the machine lacks something.
 #[track_caller]
 pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
@@ -118,7 +122,7 @@ impl Bench {
             counted: Counts::new(),
             home,
         };
-        for direction in Direction::ALL {
+        for direction in AT_TC {
             bench.program(direction).load().expect("the verifier takes the program");
         }
         let World { config: _, fdb, neigh, ports, nodes, hops, flood, gateway_ports, apis } =
@@ -139,6 +143,12 @@ impl Bench {
     pub(crate) fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
         let program = self.programs.program_mut(direction.name()).expect("named after it");
         program.try_into().expect("a classifier")
+    }
+
+    /// `guard_underlay`, not loaded yet.
+    pub(crate) fn guard(&mut self) -> &mut Xdp {
+        let program = self.programs.program_mut(Direction::GuardUnderlay.name());
+        program.expect("named after it").try_into().expect("an XDP program")
     }
 
     /// Fills the maps with a world whose endpoints all route for others: they alone may send IPv6.
@@ -343,7 +353,8 @@ impl Bench {
         self.paths.get(&hop, 0).expect("PATHS has the index")
     }
 
-    fn events(&mut self) -> Vec<DropEvent> {
+    /// What the programs told since the last call.
+    pub(crate) fn events(&mut self) -> Vec<DropEvent> {
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
             assert_eq!(item.len(), size_of::<DropEvent>());
@@ -405,7 +416,7 @@ impl Skb {
     pub(crate) fn usual(direction: Direction) -> Self {
         let ifindex = match direction {
             Direction::FromEndpoint => PORT_A,
-            Direction::FromUnderlay => UNDERLAY,
+            Direction::FromUnderlay | Direction::GuardUnderlay => UNDERLAY,
             Direction::FromGateway => LEG_A,
         };
         Self { ifindex, gso_size: 0 }

@@ -86,6 +86,7 @@ fn what_only_servers_say() -> Vec<Case> {
     let routers = |next, before: &[u8], kind| discovery(A, B, next, before, kind);
     vec![
         case("a DHCP server's answer", AS_USUAL, dhcp(67, 68), Drop(DhcpServer)),
+        case("a DHCP server's answer from another port", AS_USUAL, dhcp(1067, 68), Drop(DhcpServer)),
         case("a DHCP client's question", AS_USUAL, dhcp(68, 67), Redirect),
         case("a DHCP server's answer, allowed", FORWARDS, dhcp(67, 68), Redirect),
         case("a DHCP server's answer behind IP options", AS_USUAL, {
@@ -104,9 +105,10 @@ fn what_only_servers_say() -> Vec<Case> {
         case("a router's advertisement behind options", AS_USUAL, routers(60, &[58, 0, 0, 0, 0, 0, 0, 0], 134), Drop(RouterAdvertisement)),
         case("a router's advertisement in a fragment", AS_USUAL, routers(44, &options, 134), Drop(RouterAdvertisement)),
         case("options on a way that no router's word takes", AS_USUAL, { let mut frame = routers(60, &[58, 0, 0, 0, 0, 0, 0, 0], 128); frame[21] = 64; frame }, Redirect),
-        case("options between two hosts of the link", AS_USUAL, {
+        case("options to a host of the link alone", AS_USUAL, {
             let mut frame = routers(60, &[17, 0, 0, 0, 0, 0, 0, 0], 0);
             frame[21] = 64;
+            frame[22..24].copy_from_slice(&[0xfd, 0]);
             frame[38..40].copy_from_slice(&[0xfe, 0x80]);
             frame
         }, Drop(DhcpServer)),
@@ -231,7 +233,8 @@ fn to_all() -> Vec<Case> {
             MULTICAST(w);
             w.hops.values_mut().for_each(|hop| hop.ifindex = NO_DEVICE);
         }, to(GROUP), Replicated(vec![RedirectFailed])),
-        case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
+        case("on, a byte too long for the way", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, long_ipv4(to(GROUP), 1465), Replicated(vec![TooBig])),
+        case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Replicated(vec![EncapFailed])).with(Skb { ifindex: PORT_A, gso_size: 8 }),
         case("a group as the source", AS_USUAL, { let mut frame = a_to_b(); frame[6..12].copy_from_slice(&GROUP); frame }, Drop(SpoofedMac)),
     ]
 }

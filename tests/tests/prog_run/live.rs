@@ -213,7 +213,7 @@ fn attached(direction: Direction, body: impl FnOnce(&mut Bench)) {
     on_bench(|bench| {
         let device = match direction {
             Direction::FromEndpoint => "port_a",
-            Direction::FromUnderlay => "underlay",
+            Direction::FromUnderlay | Direction::GuardUnderlay => "underlay",
             Direction::FromGateway => "leg_a",
         };
         bench.attach(direction, device);

@@ -16,6 +16,7 @@ mod from_endpoint;
 mod from_gateway;
 mod from_underlay;
 mod gateway_bridge;
+mod guard_underlay;
 mod live;
 mod may_pass;
 mod mutation;

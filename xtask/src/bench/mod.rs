@@ -4,6 +4,7 @@ mod create;
 mod dataplane;
 mod dns;
 mod endpoint;
+mod flood;
 mod icount;
 mod publish;
 mod stats;
@@ -32,6 +33,8 @@ enum What {
     Icount(icount::Options),
     /// Names: the resolver of an endpoint's namespace, by kinds of questions
     Dns(dns::Options),
+    /// A flood of forged VXLAN: what drops it, and what it leaves of a flow
+    Flood(flood::Options),
 }
 
 /// Where the figures go besides the terminal.
@@ -49,6 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Publish(options) => publish::run(options),
         What::Icount(options) => icount::run(options),
         What::Dns(options) => dns::run(options),
+        What::Flood(options) => flood::run(options),
     }
 }
 

@@ -30,6 +30,10 @@ struct Datapath {
     vtep: String,
     vxlan_port: u32,
     gro_device: Option<String>,
+    /// native, generic, off
+    xdp: String,
+    /// Why it is not native; None where it is.
+    xdp_reason: Option<String>,
     bpffs: String,
     maps: Vec<Map>,
     counters: Vec<Counter>,
@@ -115,6 +119,8 @@ impl From<v1::DatapathStatus> for Datapath {
             unresolved_next_hops,
             fallbacks,
             gateway,
+            xdp,
+            xdp_reason,
         } = datapath;
         Self {
             hook,
@@ -123,6 +129,8 @@ impl From<v1::DatapathStatus> for Datapath {
             vtep,
             vxlan_port,
             gro_device: non_empty(gro_device),
+            xdp,
+            xdp_reason: non_empty(xdp_reason),
             bpffs,
             maps: maps
                 .into_iter()
@@ -182,6 +190,13 @@ impl Datapath {
         self.error.as_deref().unwrap_or("in sync")
     }
 
+    fn guard(&self) -> String {
+        match &self.xdp_reason {
+            Some(reason) => format!("{} ({reason})", self.xdp),
+            None => self.xdp.clone(),
+        }
+    }
+
     fn text(&self) -> String {
         let slow: Vec<&str> =
             self.unresolved_next_hops.iter().chain(&self.fallbacks).map(String::as_str).collect();
@@ -192,6 +207,7 @@ impl Datapath {
             ("VTEP", format!("{}, UDP port {}", self.vtep, self.vxlan_port)),
             ("endpoint MTU", self.endpoint_mtu.to_string()),
             ("GRO device", or_dash(self.gro_device.as_ref())),
+            ("XDP guard", self.guard()),
             ("bpffs", self.bpffs.clone()),
             ("on the slow path", slow),
         ])];

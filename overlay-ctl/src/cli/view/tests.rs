@@ -395,6 +395,8 @@ fn status() {
             vtep: "10.10.10.101".to_owned(),
             vxlan_port: 4789,
             gro_device: "ovg4789".to_owned(),
+            xdp: "off".to_owned(),
+            xdp_reason: "eth0 is no hardware".to_owned(),
             bpffs: "/sys/fs/bpf/overlay".to_owned(),
             maps: vec![v1::MapUsage { name: "FDB".to_owned(), entries: 2, capacity: 1_048_576 }],
             counters: vec![counter("spoofed_ip", 4), counter("unknown_vtep", 0)],
@@ -422,6 +424,7 @@ underlay           eth0 (MTU 1500)
 VTEP               10.10.10.101, UDP port 4789
 endpoint MTU       1450
 GRO device         ovg4789
+XDP guard          off (eth0 is no hardware)
 bpffs              /sys/fs/bpf/overlay
 on the slow path   host3, host4
 
@@ -455,6 +458,8 @@ spoofed_ip   from_endpoint   4         392"
                 "vtep": "10.10.10.101",
                 "vxlan_port": 4789,
                 "gro_device": "ovg4789",
+                "xdp": "off",
+                "xdp_reason": "eth0 is no hardware",
                 "bpffs": "/sys/fs/bpf/overlay",
                 "maps": [{"name": "FDB", "entries": 2, "capacity": 1_048_576}],
                 "counters": [

@@ -37,7 +37,7 @@ pub(in crate::bench) struct Contestant {
     pub(in crate::bench) server: Netns,
     pub(in crate::bench) server_address: Ipv4Addr,
     /// The hosts whose eth0 is the wire; none where both ends are on one.
-    wired: Vec<Arc<Host>>,
+    pub(in crate::bench) wired: Vec<Arc<Host>>,
     /// What must run for it.
     _engines: Vec<Engine>,
 }
@@ -97,6 +97,24 @@ pub(in crate::bench) fn build(
 }
 
 impl Contestant {
+    /// An endpoint on each of two hosts that a wire of 1500 bytes joins.
+    pub(in crate::bench) fn of_two_hosts(
+        name: &'static str,
+        (client, server): (Netns, Netns),
+        server_address: Ipv4Addr,
+        hosts: [Arc<Host>; 2],
+    ) -> Self {
+        Self {
+            name,
+            place: Place::TwoHosts { mtu: 1500 },
+            client,
+            server,
+            server_address,
+            wired: hosts.into(),
+            _engines: Vec::new(),
+        }
+    }
+
     /// Sets what crosses the wire. It is real packets when the device segments nothing, neither itself
     /// nor by the kernel's software; what the receiver merges is merged either way.
     pub(in crate::bench) fn set_wire(&self, wire: Wire) -> Result<()> {

@@ -1,0 +1,142 @@
+//! VXLAN that an endpoint sends itself, over the leg that leads out.
+
+use std::{net::Ipv4Addr, os::fd::AsRawFd as _};
+
+use anyhow::{Context as _, Result, ensure};
+use etherparse::IpNumber;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt,
+    socket, sockopt,
+};
+use overlay_lab::{Netns, capture::Capture};
+
+use super::{
+    packets::{self, VXLAN_PORT, offset, vxlan, vxlan_datagram, vxlan_in_pieces},
+    scene::{Scene, host_side, mac, party},
+};
+use crate::{
+    attack::Attack,
+    frames::{self, MARK, Party},
+    support::{OUTSIDE, leg, mac_of, scenario},
+};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
+
+/// A whole IPv4 packet by a raw socket, by the routes of its sender.
+fn send_raw(netns: &Netns, to: Ipv4Addr, packet: &[u8]) -> Result<()> {
+    netns.enter(|| {
+        let (kind, protocol) = (SockType::Raw, SockProtocol::Raw);
+        let raw = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+        setsockopt(&raw, sockopt::Ipv4HeaderIncluded, &true)?;
+        let to = SockaddrIn::from(std::net::SocketAddrV4::new(to, 0));
+        sendto(raw.as_raw_fd(), packet, &to, MsgFlags::empty()).context("to send")?;
+        Ok(())
+    })
+}
+
+/// Masqueraded, its source would be a node's: it would pass as one.
+#[test]
+fn an_endpoint_sends_no_vxlan_whole_or_in_pieces() {
+    scenario(OUTSIDE, |lab| {
+        let scene = Scene::build(lab)?;
+        let [h1, h2, _] = &scene.hosts;
+        let out = leg(&scene.web1.netns)?;
+        let own = Party::new(&out.mac, out.address)?;
+        let gateway = Party::new(&mac_of(GATEWAY), GATEWAY)?;
+        let inner = frames::udp(party(&scene.web1)?, party(&scene.far)?, 7);
+        let router = lab.router()?;
+        let wire = Capture::start(&router, "any", "")?;
+        let victims = scene.others()?;
+        scene.works()?;
+        scene.web1.netns.reaches(scene.stranger.address)?;
+
+        let mut attack = Attack::default();
+        let mut loose = Vec::new();
+        for node in [h1, h2] {
+            let node = gateway.with(node.address);
+            attack.add("vxlan_from_endpoint", vxlan(own, node, scene.other_vni, &inner));
+            for first in [8, 16, 64] {
+                let [head, tail] = vxlan_in_pieces(own, node, scene.other_vni, &inner, first);
+                // In either order.
+                loose.push(tail.clone());
+                attack.add("vxlan_from_endpoint", head);
+                loose.push(tail);
+            }
+            // Another port first; then a piece that lies over it and says VXLAN's (RFC 1858): the whole
+            // would not be what was looked at.
+            let innocent = packets::udp(50_000, 7, &vxlan_datagram(scene.other_vni, &inner)[8..]);
+            let whole = vxlan_datagram(scene.other_vni, &inner);
+            let piece = |bytes: &[u8], at: u16, more: bool| {
+                packets::ipv4(own, node, IpNumber::UDP, bytes, |ip| {
+                    ip.identification = 0x6666;
+                    ip.fragment_offset = offset(at);
+                    ip.more_fragments = more;
+                })
+            };
+            loose.push(piece(&innocent[..24], 0, true));
+            attack.add("vxlan_from_endpoint", piece(&whole[..16], 0, true));
+            loose.push(piece(&whole[8..], 8, false));
+        }
+        let eth1 = (&scene.web1.netns, "eth1");
+        scene.web1.netns.send_frames("eth1", loose.iter())?;
+        attack.is_counted(eth1, h1, &["from_gateway"])?;
+        scene.web1.netns.send_frames("eth1", loose.iter())?;
+
+        // By its own stack's routes, from a raw socket.
+        let before = h1.counter("vxlan_from_endpoint")?;
+        let node = gateway.with(h2.address);
+        for packet in [
+            vxlan(own, node, scene.other_vni, &inner),
+            vxlan_in_pieces(own, node, scene.other_vni, &inner, 8)[0].clone(),
+        ] {
+            send_raw(&scene.web1.netns, h2.address, &packet[14..])?;
+        }
+        let counted = h1.counter("vxlan_from_endpoint")? - before;
+        ensure!(counted >= 2, "{counted}");
+
+        scene.works()?;
+        victims.heard_nothing()?;
+        let packets = wire.stop()?;
+        let seen = packets.fields("icmp", &["frame.number"])?;
+        ensure!(!seen.is_empty(), "nothing was captured");
+        // The nodes' own VXLAN has no mark in it, and no destination at a node in pieces.
+        let passed = format!("frame contains \"{MARK}\" || ip.flags.mf == 1 || ip.frag_offset > 0");
+        let passed = packets.fields(&passed, &["ip.src", "ip.dst", "_ws.col.Info"])?;
+        ensure!(passed.is_empty(), "left the host: {passed:?}");
+        Ok(())
+    });
+}
+
+/// On its network's leg there is no host to talk to, whatever the endpoint's own routes say.
+#[test]
+fn no_service_of_the_host_is_on_the_overlay() {
+    scenario(OUTSIDE, |lab| {
+        let scene = Scene::build(lab)?;
+        let h1 = &scene.hosts[0];
+        let web1 = &scene.web1.netns;
+        overlay_lab::page::serve_in(&h1.netns, "the host's own")?;
+        let host_mac = mac(&h1.netns, &host_side(&scene.web1)?)?;
+        let bridge = mac_of(GATEWAY);
+        let before = h1.counters("from_endpoint")?;
+        for address in [h1.address, GATEWAY] {
+            let to = address.to_string();
+            for lladdr in [&host_mac, &bridge] {
+                web1.ip(&["route", "replace", &to, "dev", "eth0"])?;
+                web1.ip(&["neigh", "replace", &to, "lladdr", lladdr, "dev", "eth0"])?;
+                ensure!(web1.ping(address, 2)?.received == 0, "{address} answers on the overlay");
+                for port in [80, 7400] {
+                    web1.no_tcp(address, port)?;
+                }
+            }
+            web1.ip(&["route", "del", &to, "dev", "eth0"])?;
+        }
+        let count = |counters: &std::collections::BTreeMap<String, u64>| {
+            counters.get("unknown_destination").copied().unwrap_or_default()
+        };
+        let counted = count(&h1.counters("from_endpoint")?) - count(&before);
+        ensure!(counted >= 16, "{counted}");
+        // The page is there, for who may see it.
+        scene.stranger.netns.curl(&format!("http://{}/", h1.address))?;
+        scene.works()
+    });
+}

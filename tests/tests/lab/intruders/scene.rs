@@ -1,0 +1,122 @@
+//! Three nodes on one Ethernet segment with a stranger in it, and endpoints of two networks.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use overlay_lab::{Host, Lab, Netns, text};
+
+use crate::{
+    attack::Victims,
+    frames::Party,
+    support::{Endpoint, attach, attach_to, create_network, vni},
+};
+
+/// The network that nobody of the other one may hear of.
+pub(super) const OTHER: &str = "other";
+
+/// See the module. On h1: web1, its neighbour, and `near` of the other network; on h2: web2, and `far`
+/// of the other; on h3: web3.
+pub(super) struct Scene {
+    pub(super) hosts: [Arc<Host>; 3],
+    /// On the underlay, and no node.
+    pub(super) stranger: Arc<Host>,
+    pub(super) web1: Endpoint,
+    pub(super) neighbour: Endpoint,
+    pub(super) web2: Endpoint,
+    pub(super) web3: Endpoint,
+    pub(super) near: Endpoint,
+    pub(super) far: Endpoint,
+    pub(super) vni: u32,
+    pub(super) other_vni: u32,
+}
+
+impl Scene {
+    pub(super) fn build(lab: &mut Lab) -> Result<Self> {
+        Self::with_networks(lab, &[])
+    }
+
+    /// With these options of both networks.
+    pub(super) fn with_networks(lab: &mut Lab, options: &[&str]) -> Result<Self> {
+        let subnet = lab.subnet("10.10.10.1/24")?;
+        let hosts = [
+            lab.host(&subnet, "h1", "10.10.10.101")?,
+            lab.host(&subnet, "h2", "10.10.10.102")?,
+            lab.host(&subnet, "h3", "10.10.10.103")?,
+        ];
+        let stranger = lab.host(&subnet, "stranger", "10.10.10.66")?;
+        lab.start_cluster(&hosts)?;
+        let [h1, h2, h3] = &hosts;
+        if options.is_empty() {
+            create_network(h1)?;
+        } else {
+            let create =
+                ["network", "create", crate::support::NETWORK, "--subnet", "172.16.16.0/24"];
+            h1.overlay(&[&create, options].concat())?;
+        }
+        let create = ["network", "create", OTHER, "--subnet", "10.77.0.0/24"];
+        h1.overlay(&[&create, options].concat())?;
+        let web1 = attach(lab, h1, "web1", &[])?;
+        let neighbour = attach(lab, h1, "neighbour", &[])?;
+        let web2 = attach(lab, h2, "web2", &[])?;
+        let web3 = attach(lab, h3, "web3", &[])?;
+        let near = attach_to(OTHER, h1, "near", lab.container("near")?, &[])?;
+        let far = attach_to(OTHER, h2, "far", lab.container("far")?, &[])?;
+        let vni = vni(h1)?.parse()?;
+        let network = h1.overlay_json(&["network", "inspect", OTHER])?;
+        let other_vni = u32::try_from(overlay_lab::number(&network, "vni"))?;
+        ensure!(other_vni != 0 && other_vni != vni, "{network}");
+        Ok(Self { hosts, stranger, web1, neighbour, web2, web3, near, far, vni, other_vni })
+    }
+
+    /// Everybody's eth0, but for web1's, who attacks.
+    pub(super) fn victims(&self) -> Result<Victims> {
+        let mut victims = self.others()?;
+        for endpoint in [&self.neighbour, &self.web2, &self.web3] {
+            victims.listen(&endpoint.name, &endpoint.netns, "eth0")?;
+        }
+        Ok(victims)
+    }
+
+    /// Every interface of the other network's endpoints.
+    pub(super) fn others(&self) -> Result<Victims> {
+        let mut victims = Victims::default();
+        for endpoint in [&self.near, &self.far] {
+            victims.listen(&endpoint.name, &endpoint.netns, "eth0")?;
+        }
+        Ok(victims)
+    }
+
+    /// All that shall work works: within each network, everybody reaches everybody.
+    pub(super) fn works(&self) -> Result<()> {
+        self.web1.netns.reaches(self.neighbour.address)?;
+        self.web1.netns.reaches(self.web2.address)?;
+        self.web3.netns.reaches(self.web1.address)?;
+        self.neighbour.netns.reaches(self.web2.address)?;
+        self.near.netns.reaches(self.far.address)
+    }
+}
+
+/// An endpoint on its network.
+pub(super) fn party(endpoint: &Endpoint) -> Result<Party> {
+    Party::new(&endpoint.mac, endpoint.address)
+}
+
+/// A host on the underlay.
+pub(super) fn host_party(host: &Host) -> Result<Party> {
+    Party::new(&mac(&host.netns, "eth0")?, host.address)
+}
+
+/// A device's MAC.
+pub(super) fn mac(netns: &Netns, device: &str) -> Result<String> {
+    let links = netns.ip_json(&["link", "show", "dev", device])?;
+    Ok(text(&links[0], "address").to_owned())
+}
+
+/// The host's side of an endpoint's eth0.
+pub(super) fn host_side(endpoint: &Endpoint) -> Result<String> {
+    let links = endpoint.netns.ip_json(&["link", "show", "dev", "eth0"])?;
+    let index = &links[0]["link_index"];
+    let links = endpoint.host.netns.ip_json(&["link", "show"])?;
+    let link = links.as_array().and_then(|all| all.iter().find(|link| link["ifindex"] == *index));
+    Ok(link.map(|link| text(link, "ifname").to_owned()).unwrap_or_default())
+}
