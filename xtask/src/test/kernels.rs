@@ -103,7 +103,7 @@ impl Job<'_> {
 
     fn one(self, kernel: &Kernel, name: &str, binary: &Path) -> Result<Outcome> {
         let begun = Instant::now();
-        let machine = Machine { kernel, cpus: 2, memory_mib: 3072, clock: if std::env::var_os("VM_WALL").is_some() { Clock::Wall } else { Clock::Instructions } };
+        let machine = Machine { kernel, cpus: 2, memory_mib: 3072, clock: Clock::Wall };
         let mut command = Command::new("sh");
         command
             .args(["-c", SCRIPT, "sh"])
