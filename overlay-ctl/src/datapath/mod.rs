@@ -12,13 +12,18 @@ mod error;
 mod events;
 mod guard;
 mod host;
+#[cfg(debug_assertions)]
+mod log;
 mod maps;
+mod programs;
 mod reader;
 mod table;
+mod whereabouts;
 
 use std::{
     collections::BTreeSet,
     fs, io,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
@@ -27,15 +32,17 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, SchedClassifier},
 };
-use overlay_common::{CONFIG_MONITOR, Config, Counter, Direction, DropReason};
+use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason};
 
 pub use attach::Hook;
 pub use batch::Cursor;
 pub use error::DatapathError;
-pub use events::Drops;
+pub use events::Events;
 pub use guard::{Guard, GuardMode};
 pub use maps::MapUsage;
+pub use programs::{ProgramStatus, find_devices, run_time_is_counted};
 pub use reader::TableReader;
+pub use whereabouts::Whereabouts;
 
 use attach::{Place, Role};
 use host::Folders;
@@ -55,6 +62,17 @@ pub struct DatapathConfig {
     pub underlay: String,
     /// What the programs read.
     pub config: Config,
+}
+
+/// What the programs tell of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listening {
+    /// Nothing.
+    None,
+    /// Each drop.
+    Drops,
+    /// Each drop, and one in so many forwarded packets.
+    Flows(NonZeroU32),
 }
 
 /// The loaded programs and their maps.
@@ -263,26 +281,61 @@ impl Datapath {
         self.maps.counters()
     }
 
-    /// Lets the programs write a record of each dropped packet, or stops them.
+    /// Lets the programs write a record of each dropped packet and of some forwarded ones, or stops them.
     ///
     /// # Errors
     /// [`DatapathError::Table`].
-    pub fn set_monitor(&mut self, on: bool) -> Result<(), DatapathError> {
-        if on {
-            self.config.flags |= CONFIG_MONITOR;
-        } else {
-            self.config.flags &= !CONFIG_MONITOR;
-        }
+    pub fn listen(&mut self, to: Listening) -> Result<(), DatapathError> {
+        let (flags, sample) = match to {
+            Listening::None => (0, 0),
+            Listening::Drops => (CONFIG_MONITOR, 0),
+            Listening::Flows(sample) => (CONFIG_MONITOR | CONFIG_FLOWS, sample.get()),
+        };
+        self.config.flags = self.config.flags & !(CONFIG_MONITOR | CONFIG_FLOWS) | flags;
+        self.config.sample = sample;
         self.maps.set_config(&self.config)
     }
 
-    /// The reader of dropped packets' records; [`Datapath::set_monitor`] makes the programs write
-    /// them. Must be called within a tokio runtime.
+    /// The reader of packets' records; [`Datapath::listen`] makes the programs write them. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// [`DatapathError::EventsTaken`] while there is another.
-    pub fn drops(&mut self) -> Result<Drops, DatapathError> {
-        Drops::open(&self.folders.maps, &self.events_taken)
+    pub fn events(&self) -> Result<Events, DatapathError> {
+        Events::open(&self.folders.maps, &self.events_taken)
+    }
+
+    /// Who is where, to be asked without holding the data path.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn whereabouts(&self) -> Result<Whereabouts, DatapathError> {
+        Whereabouts::open(&self.folders.maps)
+    }
+
+    /// What the kernel says of the programs.
+    ///
+    /// # Errors
+    /// [`DatapathError::Program`].
+    pub fn programs(&self) -> Result<Vec<ProgramStatus>, DatapathError> {
+        let mut statuses = Vec::new();
+        for (name, program) in self.programs.programs() {
+            let Some(role) = Role::ALL.into_iter().find(|role| role.program() == name) else {
+                continue;
+            };
+            let name = role.program();
+            let info = match program.info() {
+                // The guard, where it does not run.
+                Err(ProgramError::NotLoaded) => continue,
+                info => info.map_err(|source| DatapathError::Program {
+                    program: name,
+                    source: Box::new(source),
+                })?,
+            };
+            statuses.push(ProgramStatus::new(name, &info));
+        }
+        statuses.sort_unstable_by_key(|status| status.name);
+        Ok(statuses)
     }
 
     /// How the programs are attached.
@@ -339,7 +392,7 @@ impl Datapath {
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<Datapath>();
-    is_send::<Drops>();
+    is_send::<Events>();
 };
 
 fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
@@ -347,6 +400,8 @@ fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
     for name in maps::names() {
         loader.map_pin_path(name, folders.maps.join(name));
     }
+    #[cfg(debug_assertions)]
+    log::set_level(&mut loader);
     let mut programs = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
     for role in Role::TC {
         let program = program(&mut programs, role)?;
@@ -356,6 +411,8 @@ fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
             source: Box::new(source),
         })?;
     }
+    #[cfg(debug_assertions)]
+    log::forward(&mut programs);
     Ok(programs)
 }
 
@@ -382,4 +439,17 @@ fn program(programs: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, Data
     let name = role.program();
     let program = programs.program_mut(name).ok_or(DatapathError::Incomplete(name))?;
     program.try_into().map_err(|_| DatapathError::Incomplete(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways round: a release whose programs log would pay for it packet by packet, and a debug build
+    /// whose programs do not would keep silent.
+    #[test]
+    fn the_programs_log_in_debug_builds_alone() {
+        let logs = OBJECT.windows(8).any(|name| name == b"AYA_LOGS");
+        assert_eq!(logs, cfg!(debug_assertions));
+    }
 }

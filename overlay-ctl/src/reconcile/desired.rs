@@ -149,9 +149,11 @@ pub(super) fn small_tables(
         tables.hops.insert(hop, hop_entry(local.vtep, vtep, next_hops.get(&vtep).copied()));
     }
     for node in view.nodes.values() {
-        if let IpAddr::V4(ip) = node.listen.ip() {
-            let key = ApiKey { ip: ip16_from_v4(ip.octets()), port: node.listen.port().into() };
-            tables.apis.insert(key, node.id);
+        for address in [node.listen].into_iter().chain(node.metrics) {
+            if let IpAddr::V4(ip) = address.ip() {
+                let key = ApiKey { ip: ip16_from_v4(ip.octets()), port: address.port().into() };
+                tables.apis.insert(key, node.id);
+            }
         }
     }
     for device in devices.values() {

@@ -14,7 +14,7 @@ use overlay_common::{
     NodeKey, PORTS_MAX, PortEntry, Traffic, ip16_from_v4,
 };
 use overlay_ctl::{
-    datapath::{Datapath, DatapathConfig, DatapathError, Hook},
+    datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening},
     reconcile::{TableChange, Tables},
 };
 
@@ -644,14 +644,14 @@ fn drops_are_told_while_the_monitor_is_on() {
     host.netns.block_on(|| async {
         let mut datapath = host.open();
         host.attach_endpoint(&mut datapath);
-        let mut drops = datapath.drops().unwrap();
-        assert!(matches!(datapath.drops(), Err(DatapathError::EventsTaken)));
-        datapath.set_monitor(true).unwrap();
+        let mut events = datapath.events().unwrap();
+        assert!(matches!(datapath.events(), Err(DatapathError::EventsTaken)));
+        datapath.listen(Listening::Drops).unwrap();
         host.make_traffic();
         let told = async {
             let mut told = BTreeSet::new();
             while told.len() < devices.len() {
-                let event = drops.next().await.unwrap();
+                let event = events.next().await.unwrap();
                 if devices.contains(&event.ifindex) {
                     assert_eq!(event.reason, DropReason::UnknownPort as u32, "{event:?}");
                     told.insert((event.ifindex, event.direction));
@@ -663,13 +663,13 @@ fn drops_are_told_while_the_monitor_is_on() {
         let directions = [Direction::FromEndpoint, Direction::FromGateway].map(|way| way as u32);
         assert_eq!(told, devices.into_iter().zip(directions).collect());
 
-        datapath.set_monitor(false).unwrap();
-        drop(drops);
-        let mut drops = datapath.drops().expect("the reader's place is free again");
+        datapath.listen(Listening::None).unwrap();
+        drop(events);
+        let mut events = datapath.events().expect("the reader's place is free again");
         let before = seen(&datapath);
         host.make_traffic();
         seen_more(&datapath, before);
-        let silence = tokio::time::timeout(Duration::from_millis(50), drops.next()).await;
+        let silence = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
         assert!(silence.is_err(), "{silence:?}");
     });
 }

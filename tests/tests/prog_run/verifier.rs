@@ -2,7 +2,7 @@
 
 use overlay_common::Direction;
 
-use super::bench::on_bench;
+use super::bench::{GUARDS, OBJECT, on_bench};
 
 /// The kernel gives up at a million; a quarter leaves room for kernels that prune less.
 const BOUND: u32 = 250_000;
@@ -10,10 +10,12 @@ const BOUND: u32 = 250_000;
 #[test]
 fn the_verifier_is_done_in_good_time() {
     on_bench(|bench| {
-        bench.guard().load().expect("the verifier takes the program");
+        for guard in GUARDS {
+            bench.guard(guard).load().expect("the verifier takes the program");
+        }
         for direction in Direction::ALL {
             let info = match direction {
-                Direction::GuardUnderlay => bench.guard().info(),
+                Direction::GuardUnderlay => bench.guard(GUARDS[0]).info(),
                 _ => bench.program(direction).info(),
             };
             let info = info.expect("a loaded program has info");
@@ -23,4 +25,10 @@ fn the_verifier_is_done_in_good_time() {
             assert!(count <= BOUND, "{}: {count} > {BOUND}", direction.name());
         }
     });
+}
+
+/// All that is proved of the programs here is of those that are released.
+#[test]
+fn the_released_programs_log_nothing() {
+    assert!(!OBJECT.windows(7).any(|name| name == b"AYA_LOG"), "they have a log's map or level");
 }

@@ -254,6 +254,7 @@ impl Cluster {
                 listen: (Ipv4Addr::new(10, 0, 0, n), 7400).into(),
                 returning: None,
                 gateway: None,
+                metrics: None,
             });
         }
         cluster.network("net");

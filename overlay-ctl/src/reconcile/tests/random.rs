@@ -106,6 +106,7 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
                 listen: (Ipv4Addr::new(10, 0, vtep, node), 7400).into(),
                 returning: known,
                 gateway: None,
+                metrics: None,
             });
         }
         Step::RemoveNode { node } => {
