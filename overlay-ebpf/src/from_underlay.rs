@@ -87,6 +87,11 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
     if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == frame::PACKET_OTHERHOST {
         return Ok(false);
     }
+    // Who is on a VLAN of this wire is not on the underlay, whatever addresses he writes; the kernel has
+    // taken the tag out already.
+    if frame::stripped_tag(ctx).is_some_and(|tag| tag.vlan() != 0) {
+        return Ok(false);
+    }
     let ip: &Ipv4 = header(ctx, L3)?;
     if ip.is_later_fragment() || !frame::is_v4(&config.vtep, ip.dst) {
         return Ok(false);

@@ -30,6 +30,7 @@ mod verdict;
 mod vlan;
 
 use aya_ebpf::{
+    helpers::bpf_xdp_get_buff_len,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -64,11 +65,21 @@ pub fn from_gateway(ctx: TcContext) -> i32 {
     verdict::finish(&ctx, Direction::FromGateway, len, trace, decided)
 }
 
-/// XDP, underlay device: keeps strangers' VXLAN from costing more than it must. `frags`: it looks at the
-/// first buffer only, so packets of several (jumbo frames, GRO in hardware) may pass it (kernel 5.18).
+/// XDP in the underlay device's driver: keeps strangers' VXLAN from costing more than it must. `frags`: it
+/// looks at the first buffer only, so packets of several (jumbo frames) may pass it (kernel 5.18).
 #[xdp(frags)]
 pub fn guard_underlay(ctx: XdpContext) -> u32 {
-    guard_underlay::handle(&ctx)
+    // SAFETY: the context is valid while the program runs.
+    let len = |ctx: &XdpContext| unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+    guard_underlay::handle(&ctx, len)
+}
+
+/// The same in the stack. Not `frags`: to such a program the kernel hands a copy of the packet whose
+/// length of the Ethernet header is zero (`skb_pp_cow_data`, seen on 6.18), and TC's programs behind it
+/// would find no Ethernet header at all.
+#[xdp]
+pub fn guard_generic(ctx: XdpContext) -> u32 {
+    guard_underlay::handle(&ctx, |ctx| (ctx.data_end() - ctx.data()) as u32)
 }
 
 #[panic_handler]

@@ -164,10 +164,6 @@ impl Controller {
             errors.push(crate::error_chain(&error));
             Vec::new()
         });
-        let usage = datapath.usage().unwrap_or_else(|error| {
-            errors.push(crate::error_chain(&error));
-            Vec::new()
-        });
         let mut programs = datapath.programs().unwrap_or_else(|error| {
             errors.push(crate::error_chain(&error));
             Vec::new()
@@ -176,8 +172,13 @@ impl Controller {
             Hook::Tcx => "tcx",
             Hook::Clsact => "clsact",
         };
+        let reader = datapath.reader();
         let guard = datapath.guard().clone();
         drop(datapath);
+        let usage = reader.usage().unwrap_or_else(|error| {
+            errors.push(crate::error_chain(&error));
+            Vec::new()
+        });
         let info = &self.info;
         if let Err(error) = find_devices(Path::new(&info.bpffs), &mut programs) {
             errors.push(crate::error_chain(&error));
@@ -218,13 +219,13 @@ impl Controller {
                 forwarding_devices: status.gateway.forwarding.into_iter().collect(),
                 resolvers: present::count(status.gateway.resolvers),
             }),
+            xdp: guard.mode.map_or("off", GuardMode::name).to_owned(),
+            xdp_reason: guard.why,
             programs: programs.into_iter().map(present::program).collect(),
             kernel: nix::sys::utsname::uname()
                 .map(|uname| uname.release().to_string_lossy().into_owned())
                 .unwrap_or_default(),
             run_time_counted: run_time_is_counted().unwrap_or(false),
-            xdp: guard.mode.map_or("off", GuardMode::name).to_owned(),
-            xdp_reason: guard.why,
             unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
         }
     }

@@ -46,18 +46,20 @@ impl Filter {
     fn check_names(&self, controller: &Controller) -> Result<(), Status> {
         let view = controller.view.borrow().clone();
         let networks = view.iter().flat_map(|view| view.networks.values());
-        let mut networks = networks.filter(|network| {
-            self.network.as_ref().is_none_or(|name| network.name.as_str() == name)
-        });
+        let networks: Vec<_> = networks
+            .filter(|network| {
+                self.network.as_ref().is_none_or(|name| network.name.as_str() == name)
+            })
+            .collect();
         if let Some(name) = &self.network
-            && networks.clone().next().is_none()
+            && networks.is_empty()
         {
             return Err(Status::not_found(format!(
                 "this node has no endpoint on a network named {name}: ask a node that has one"
             )));
         }
         let Some((name, network)) = &self.endpoint else { return Ok(()) };
-        let known = networks.any(|row| {
+        let known = networks.iter().any(|row| {
             network.as_ref().is_none_or(|network| row.name.as_str() == network)
                 && view.iter().filter_map(|view| view.endpoints.get(&row.id)).any(|endpoints| {
                     endpoints.values().any(|endpoint| endpoint.name.as_str() == name)

@@ -76,6 +76,19 @@ impl NodeRunArgs {
     }
 }
 
+/// How `guard_underlay` is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Xdp {
+    /// Native where it costs nothing, else off.
+    Auto,
+    /// In the driver, whatever that costs.
+    Native,
+    /// In the stack: works on any device, and costs each packet that comes in.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metrics {
@@ -94,19 +107,6 @@ impl FromStr for Metrics {
             _ => text.parse().map(Self::At).map_err(|_| "neither an IP:PORT nor `off`"),
         }
     }
-}
-
-/// How `guard_underlay` is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Xdp {
-    /// Native where it costs nothing, else off.
-    Auto,
-    /// In the driver, whatever that costs.
-    Native,
-    /// In the stack: works on any device, and costs each packet that comes in.
-    Generic,
-    /// Not at all.
-    Off,
 }
 
 /// How the underlay is named.

@@ -71,7 +71,8 @@ impl Role {
             Self::Underlay => "from_underlay",
             Self::Endpoint => "from_endpoint",
             Self::Gateway => "from_gateway",
-            Self::Guard(_) => "guard_underlay",
+            Self::Guard(GuardMode::Native) => "guard_underlay",
+            Self::Guard(GuardMode::Generic) => "guard_generic",
         }
     }
 

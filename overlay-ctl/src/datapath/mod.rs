@@ -7,6 +7,7 @@
 //! - Nothing that is not below that folder is ever detached or removed.
 
 mod attach;
+mod batch;
 mod error;
 mod events;
 mod guard;
@@ -15,6 +16,8 @@ mod host;
 mod log;
 mod maps;
 mod programs;
+mod reader;
+mod table;
 mod whereabouts;
 
 use std::{
@@ -32,18 +35,20 @@ use aya::{
 use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason};
 
 pub use attach::Hook;
+pub use batch::Cursor;
 pub use error::DatapathError;
 pub use events::Events;
 pub use guard::{Guard, GuardMode};
 pub use maps::MapUsage;
 pub use programs::{ProgramStatus, find_devices, run_time_is_counted};
+pub use reader::TableReader;
 pub use whereabouts::Whereabouts;
 
 use attach::{Place, Role};
 use host::Folders;
 use maps::Maps;
 
-use crate::reconcile::{TableChange, Tables};
+use crate::reconcile::TableChange;
 
 /// The programs, as the build left them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
@@ -77,6 +82,7 @@ pub struct Datapath {
     folders: Folders,
     programs: Ebpf,
     maps: Maps,
+    reader: TableReader,
     config: Config,
     hook: Hook,
     endpoints: BTreeSet<u32>,
@@ -135,6 +141,7 @@ impl Datapath {
         let events_taken = Arc::default();
         let (endpoints, gateways) = Default::default();
         let mut datapath = Self {
+            reader: TableReader::new(maps.tables.clone()),
             folders,
             programs,
             maps,
@@ -182,21 +189,31 @@ impl Datapath {
         self.ensure(place, underlay)
     }
 
-    /// The contents of the tables. Reads every entry: for start and for reconciling in full.
-    ///
-    /// # Errors
-    /// [`DatapathError::Table`].
-    pub fn tables(&self) -> Result<Tables, DatapathError> {
-        self.maps.tables()
+    /// What reads the tables, beside whatever else is done with them.
+    #[must_use]
+    pub fn reader(&self) -> TableReader {
+        self.reader.clone()
     }
 
-    /// Makes one change, atomic for the programs. Putting replaces, deleting what is not there is no
-    /// error.
+    /// Makes the changes, each atomic for the programs, in their order. Putting replaces, deleting
+    /// what is not there is no error. Those before one that fails are made.
     ///
     /// # Errors
     /// [`DatapathError::TableFull`], [`DatapathError::Table`].
-    pub fn write(&mut self, change: &TableChange) -> Result<(), DatapathError> {
-        self.maps.write(change)
+    pub fn write(&mut self, changes: &[TableChange]) -> Result<(), DatapathError> {
+        self.maps.tables.write(changes)
+    }
+
+    /// Adds what was counted in these slots of TRAFFIC to what the node forwarded, and empties them. No
+    /// entry may name them any more.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn free_slots(
+        &mut self,
+        slots: impl IntoIterator<Item = u32>,
+    ) -> Result<(), DatapathError> {
+        self.maps.free_slots(slots)
     }
 
     /// Attaches `from_endpoint` to the host's side of a port. Where it is attached already, it is
@@ -264,14 +281,6 @@ impl Datapath {
         self.maps.counters()
     }
 
-    /// How full the tables are. Walks them: a system call an entry.
-    ///
-    /// # Errors
-    /// [`DatapathError::Table`].
-    pub fn usage(&self) -> Result<Vec<MapUsage>, DatapathError> {
-        self.maps.usage()
-    }
-
     /// Lets the programs write a record of each dropped packet and of some forwarded ones, or stops them.
     ///
     /// # Errors
@@ -316,7 +325,7 @@ impl Datapath {
             };
             let name = role.program();
             let info = match program.info() {
-                // It is not wanted here.
+                // The guard, where it does not run.
                 Err(ProgramError::NotLoaded) => continue,
                 info => info.map_err(|source| DatapathError::Program {
                     program: name,

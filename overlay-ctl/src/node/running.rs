@@ -83,7 +83,7 @@ impl Parts {
         let cluster::Membership { member, directory, log } = membership;
         let ports: Vec<EndpointId> =
             netlink.ports().await?.into_iter().map(|port| port.endpoint).collect();
-        let gate = Gate::new(&datapath.tables()?, &ports);
+        let gate = Gate::new(&datapath.reader().tables()?, &ports);
         let vtep = LocalVtep {
             address: underlay.address,
             port: args.vxlan_port,

@@ -89,6 +89,9 @@ pub(crate) struct Bench {
 pub(crate) const AT_TC: [Direction; 3] =
     [Direction::FromEndpoint, Direction::FromUnderlay, Direction::FromGateway];
 
+/// The guard's programs: in a driver, and in the stack.
+pub(crate) const GUARDS: [&str; 2] = ["guard_underlay", "guard_generic"];
+
 /// Runs a test on a bench of its own, or skips it where the machine lacks something.
 #[track_caller]
 pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
@@ -145,10 +148,10 @@ impl Bench {
         program.try_into().expect("a classifier")
     }
 
-    /// `guard_underlay`, not loaded yet.
-    pub(crate) fn guard(&mut self) -> &mut Xdp {
-        let program = self.programs.program_mut(Direction::GuardUnderlay.name());
-        program.expect("named after it").try_into().expect("an XDP program")
+    /// One of [`GUARDS`], not loaded yet.
+    pub(crate) fn guard(&mut self, name: &str) -> &mut Xdp {
+        let program = self.programs.program_mut(name);
+        program.expect("a program of that name").try_into().expect("an XDP program")
     }
 
     /// Fills the maps with a world whose endpoints all route for others: they alone may send IPv6.

@@ -2,7 +2,7 @@
 
 use overlay_common::Direction;
 
-use super::bench::{OBJECT, on_bench};
+use super::bench::{GUARDS, OBJECT, on_bench};
 
 /// The kernel gives up at a million; a quarter leaves room for kernels that prune less.
 const BOUND: u32 = 250_000;
@@ -10,10 +10,12 @@ const BOUND: u32 = 250_000;
 #[test]
 fn the_verifier_is_done_in_good_time() {
     on_bench(|bench| {
-        bench.guard().load().expect("the verifier takes the program");
+        for guard in GUARDS {
+            bench.guard(guard).load().expect("the verifier takes the program");
+        }
         for direction in Direction::ALL {
             let info = match direction {
-                Direction::GuardUnderlay => bench.guard().info(),
+                Direction::GuardUnderlay => bench.guard(GUARDS[0]).info(),
                 _ => bench.program(direction).info(),
             };
             let info = info.expect("a loaded program has info");

@@ -145,11 +145,11 @@ impl From<v1::DatapathStatus> for Datapath {
             unresolved_next_hops,
             fallbacks,
             gateway,
+            xdp,
+            xdp_reason,
             programs,
             kernel,
             run_time_counted,
-            xdp,
-            xdp_reason,
         } = datapath;
         Self {
             hook,
@@ -272,6 +272,13 @@ impl Datapath {
         self.error.as_deref().unwrap_or("in sync")
     }
 
+    fn guard(&self) -> String {
+        match &self.xdp_reason {
+            Some(reason) => format!("{} ({reason})", self.xdp),
+            None => self.xdp.clone(),
+        }
+    }
+
     /// All that is done in a slower way, or not by this version.
     fn slow(&self) -> String {
         let mut slow: Vec<String> =
@@ -285,13 +292,6 @@ impl Datapath {
             }
         }
         or_none(&slow)
-    }
-
-    fn guard(&self) -> String {
-        match &self.xdp_reason {
-            Some(reason) => format!("{} ({reason})", self.xdp),
-            None => self.xdp.clone(),
-        }
     }
 
     fn text(&self) -> String {

@@ -41,9 +41,10 @@ struct EndpointCounts {
 impl Readings {
     pub(super) fn take(controller: &Controller, gone: &mut Gone) -> Result<Self, DatapathError> {
         let datapath = controller.datapath.lock();
-        let (counters, maps) = (datapath.counters()?, datapath.usage()?);
+        let (counters, reader) = (datapath.counters()?, datapath.reader());
         let mut programs = datapath.programs()?;
         drop(datapath);
+        let maps = reader.usage()?;
         if !run_time_is_counted().unwrap_or(false) {
             // What was counted before the kernel stopped stays true.
             programs.retain(|program| program.run_count > 0);
