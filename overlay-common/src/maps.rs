@@ -271,7 +271,7 @@ pub struct Counter {
 }
 
 /// One record of EVENTS: a packet was dropped, or is a sample of those that were forwarded. What is said of
-/// "the frame inside" is of the endpoints' own; of the outer packet where `guard_underlay` dropped it.
+/// "the frame inside" is of the endpoints' own; of what `guard_underlay` dropped, nothing of it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -15,8 +15,6 @@ pub fn decided(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason
         Direction::FromUnderlay => {
             write::<{ Direction::FromUnderlay as u32 }>(ctx, len, vni, reason)
         }
-        // What XDP does has nothing to be told by.
-        Direction::GuardUnderlay => {}
         Direction::FromGateway => write::<{ Direction::FromGateway as u32 }>(ctx, len, vni, reason),
         // Another kind of program, which counts its drops and has no other decisions to tell.
         Direction::GuardUnderlay => {}
