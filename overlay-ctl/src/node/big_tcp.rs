@@ -46,7 +46,7 @@ pub enum BigTcpError {
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub(super) struct SuperPacketPlan {
+pub struct SuperPacketPlan {
     /// What the underlay gets; nothing where it is left alone.
     underlay: SuperPackets,
     /// What ports get.

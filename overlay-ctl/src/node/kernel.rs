@@ -10,6 +10,7 @@ use crate::{
     reconcile::{
         DeviceFailure, DeviceId, DeviceSpec, FdbPart, GatewayHealth, Kernel, KernelError,
         NeighPart, NextHop, ObservedDevice, PublishedPorts, SuperPacketHealth, TableChange, Tables,
+        Way,
     },
 };
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};

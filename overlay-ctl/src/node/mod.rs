@@ -21,7 +21,7 @@ mod running;
 mod serve;
 mod start;
 
-pub use big_tcp::BigTcpError;
+pub use big_tcp::{BigTcpError, SuperPacketPlan};
 pub use check::EndpointCheck;
 pub(crate) use check::host_port;
 pub use error::StartError;

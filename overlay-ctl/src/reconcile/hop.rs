@@ -80,7 +80,11 @@ mod tests {
         let way = |mtu| Some(Way { mtu, hop: Some(next) });
         let hop = hop_entry(local, [10, 9, 1, 2].into(), way(1400));
         assert_eq!((hop.ifindex, hop.mtu), (7, 1400));
-        assert_eq!(hop_entry(local, [10, 9, 1, 2].into(), way(9000)).mtu, 1500, "at most the node's");
+        assert_eq!(
+            hop_entry(local, [10, 9, 1, 2].into(), way(9000)).mtu,
+            1500,
+            "at most the node's"
+        );
         // A packet's own length, so that there is a packet to read; VXLAN is payload.
         let mut packet = hop.header;
         packet[17] = 36;

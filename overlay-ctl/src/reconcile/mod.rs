@@ -265,7 +265,8 @@ impl<K: Kernel> Reconciler<K> {
             made.devices.insert(device.id, device);
         }
         let mtu = self.node.gateway.mtu;
-        made.note(self.kernel.fit(mtu, &mut made.devices).await);
+        let fitted = self.kernel.fit(mtu, &mut made.devices).await;
+        made.note(fitted);
         let is_doomed = |id: &DeviceId| doomed.iter().any(|device| device.id == *id);
         self.create_missing(wanted.iter().filter(|(id, _)| !is_doomed(id)), &mut made).await;
         self.program(view, &mut made).await?;

@@ -7,8 +7,8 @@ mod sizes;
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
 
 use overlay_ctl::netlink::{
-    Change, GroError, Netlink, NextHop, PortError, PortSpec, Underlay, UnderlayChoice, UnderlayError,
-    port_name,
+    Change, GroError, Netlink, NextHop, PortError, PortSpec, Underlay, UnderlayChoice,
+    UnderlayError, port_name,
 };
 
 use crate::lab::{Netns, skip};

@@ -128,8 +128,7 @@ pub fn frame(from: [u8; 6], to: [u8; 6], payload: usize) -> Vec<u8> {
 pub fn listen(netns: &Netns) -> Result<OwnedFd> {
     netns.enter(|| {
         let flags = SockFlag::SOCK_CLOEXEC;
-        let socket =
-            socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
         let seconds = i64::try_from(PATIENCE.as_secs())?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(seconds, 0))?;
         Ok(socket)

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{
-    Host, Lab, Netns, Requirement, capture::Capture, eventually, probe::Probe, text, transfer,
+    Host, Lab, Netns, Requirement, capture::Capture, eventually, probe::Prober, text, transfer,
 };
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ fn a_change_of_the_underlay_s_mtu_is_followed_and_loses_no_packet() {
         let fixed = attach_to("own", &hosts[0], "fixed", lab.container("fixed")?, &[])?;
         let index = index_of(&web1.netns, "eth0")?;
         is_said(&hosts[0], 1500, "the device's")?;
-        let probe = Probe::new(&web1.netns, web2.address)?.start(Duration::from_millis(5));
+        let probe = Prober::new(&web1.netns, web2.address)?.start(Duration::from_millis(5));
         for mtu in [9000, 1400, 1500] {
             for host in &hosts {
                 host.netns.ip(&["link", "set", "eth0", "mtu", &mtu.to_string()])?;
@@ -173,8 +173,7 @@ fn a_stream_finds_a_smaller_path_from_its_start() {
 fn over_a_narrow_router(lab: &mut Lab, mtu: &str) -> Result<(Endpoint, Endpoint)> {
     let left = lab.subnet("10.10.10.1/24")?;
     let right = lab.subnet("192.168.50.1/24")?;
-    let hosts =
-        [lab.host(&left, "h1", "10.10.10.101")?, lab.host(&right, "h2", "192.168.50.101")?];
+    let hosts = [lab.host(&left, "h1", "10.10.10.101")?, lab.host(&right, "h2", "192.168.50.101")?];
     lab.start_cluster(&hosts)?;
     create_network(&hosts[0])?;
     let webs = (attach(lab, &hosts[0], "web1", &[])?, attach(lab, &hosts[1], "web2", &[])?);

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{
-    Host, Lab, Netns, Requirement, capture::Capture, eventually, text,
+    Host, Lab, Netns, Requirement,
+    capture::Capture,
+    eventually, text,
     transfer::{self, ETHERTYPE},
 };
 
@@ -27,15 +29,8 @@ const NEEDS: &[Requirement] = &[
     Requirement::Tool("tshark"),
 ];
 /// As `ethtool -K` calls them.
-const OFFLOADS: [&str; 7] = [
-    "tx",
-    "rx",
-    "tso",
-    "gso",
-    "gro",
-    "tx-udp_tnl-segmentation",
-    "tx-udp_tnl-csum-segmentation",
-];
+const OFFLOADS: [&str; 7] =
+    ["tx", "rx", "tso", "gso", "gro", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
 /// All that makes one packet of many, or leaves a checksum to others: off, every packet on the wire is as
 /// a network card would send it.
 const WHOLE: [&str; 4] = ["tx", "tso", "gso", "gro"];
@@ -80,7 +75,8 @@ impl World {
             netns.ip(&["addr", "add", &v6, "dev", "eth0", "nodad"])?;
             let neighbour = format!("fd00::{other_number}");
             netns.ip(&["neigh", "add", &neighbour, "lladdr", &other.mac, "dev", "eth0"])?;
-            let (link, kind) = (["link", "add", "link", "eth0", "name", "vlan", "mtu", "1446"], "vlan");
+            let (link, kind) =
+                (["link", "add", "link", "eth0", "name", "vlan", "mtu", "1446"], "vlan");
             netns.ip(&[&link[..], &["type", kind, "id", VLAN]].concat())?;
             netns.ip(&["link", "set", "vlan", "up"])?;
             netns.ip(&["addr", "add", &format!("10.7.0.{own_number}/24"), "dev", "vlan"])?;
@@ -262,13 +258,9 @@ fn right_on_the_wire(world: &World, mtu: usize) -> Result<()> {
     }
     // Streams in segments as large as there is room for.
     let longest = mtu + 14;
-    let count = |filter: &str| -> Result<usize> {
-        Ok(packets.fields(filter, &["frame.number"])?.len())
-    };
-    for (what, filter) in [
-        ("IPv4 TCP", "tcp && !ipv6 && !vlan"),
-        ("IPv6 TCP", "tcp && ipv6"),
-    ] {
+    let count =
+        |filter: &str| -> Result<usize> { Ok(packets.fields(filter, &["frame.number"])?.len()) };
+    for (what, filter) in [("IPv4 TCP", "tcp && !ipv6 && !vlan"), ("IPv6 TCP", "tcp && ipv6")] {
         let full = count(&format!("{filter} && frame.len == {longest}"))?;
         let wanted = STREAM / (mtu - 50 - 40) * 4 / 5;
         ensure!(full >= wanted, "MTU {mtu}: {what}: {full} full segments, not {wanted}");
@@ -278,7 +270,10 @@ fn right_on_the_wire(world: &World, mtu: usize) -> Result<()> {
         ("fragments", "ip.frag_offset > 0".to_owned()),
         ("IPv6 fragments", "ipv6.fraghdr".to_owned()),
         ("neither IPv4 nor IPv6", format!("eth.type == {ETHERTYPE:#x}")),
-        ("datagrams as large as there is room for", format!("udp.dstport == 5000 && frame.len == {longest}")),
+        (
+            "datagrams as large as there is room for",
+            format!("udp.dstport == 5000 && frame.len == {longest}"),
+        ),
     ] {
         ensure!(count(&filter)? > 0, "MTU {mtu}: none of {what} on the wire");
     }

@@ -478,6 +478,14 @@ FDB   2         1048576
 COUNTER      DIRECTION       PACKETS   BYTES
 spoofed_ip   from_endpoint   4         392"
     );
+    // Apart: the macro's depth is bounded.
+    let gateway = json!({
+        "bridge": "ov_gwbridge",
+        "subnet": "172.18.0.0/16",
+        "published_ports": 3,
+        "forwarding_devices": ["eth0", "eth7"],
+        "resolvers": 2,
+    });
     assert_eq!(
         serde_json::to_value(&status).unwrap(),
         json!({
@@ -540,13 +548,7 @@ spoofed_ip   from_endpoint   4         392"
                 ],
                 "kernel": "6.12.9",
                 "run_time_counted": false,
-                "gateway": {
-                    "bridge": "ov_gwbridge",
-                    "subnet": "172.18.0.0/16",
-                    "published_ports": 3,
-                    "forwarding_devices": ["eth0", "eth7"],
-                    "resolvers": 2,
-                },
+                "gateway": gateway,
             },
         })
     );

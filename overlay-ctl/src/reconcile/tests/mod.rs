@@ -575,5 +575,8 @@ async fn the_mtu_is_followed() {
     kernel.route_mtus.clear();
     kernel.route_mtus.insert([10, 0, 0, 3].into(), 1300);
     assert_eq!(mtus(&mut kernel).await, (9000, 9000, 8950), "nothing goes to that one");
-    assert_eq!(kernel.log, ["create Port(5)", "fit Port(5) 8950", "fit Port(5) 1350", "fit Port(5) 8950"]);
+    assert_eq!(
+        kernel.log,
+        ["create Port(5)", "fit Port(5) 8950", "fit Port(5) 1350", "fit Port(5) 8950"]
+    );
 }

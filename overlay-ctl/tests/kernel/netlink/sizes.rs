@@ -14,7 +14,11 @@ fn sizes(mtu: u32) -> PairSizes {
 }
 
 fn mtu(netns: &Netns, device: &str) -> u32 {
-    netns.sh(&format!("ip -o link show {device} | sed \"s/.* mtu //; s/ .*//\"")).trim().parse().unwrap()
+    netns
+        .sh(&format!("ip -o link show {device} | sed \"s/.* mtu //; s/ .*//\""))
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 #[test]
@@ -26,9 +30,8 @@ fn a_way_takes_what_its_route_and_its_device_do() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        let way = async |to: [u8; 4]| {
-            netlink.way(to.into(), &underlay).await.unwrap().map(|way| way.mtu)
-        };
+        let way =
+            async |to: [u8; 4]| netlink.way(to.into(), &underlay).await.unwrap().map(|way| way.mtu);
         assert_eq!(way([10, 0, 0, 2]).await, Some(1500));
         assert_eq!(way([192, 0, 2, 9]).await, None, "no route");
         host.sh("ip route add 192.0.2.0/24 via 10.0.0.2 mtu 1400");
