@@ -30,7 +30,7 @@ pub const MAP_GATEWAY_PORTS: &str = "GATEWAY_PORTS";
 /// Addresses of the nodes' APIs, which endpoints must not reach. Key [`ApiKey`], value `u64`: the
 /// node's id.
 pub const MAP_APIS: &str = "APIS";
-/// Ring buffer of [`DropEvent`].
+/// Ring buffer of [`Event`].
 pub const MAP_EVENTS: &str = "EVENTS";
 
 /// Capacity of FDB and of NEIGH, in entries. Not preallocated: an empty slot costs no memory.
@@ -256,7 +256,7 @@ pub struct Config {
     pub pad: u8,
     /// `CONFIG_…`
     pub flags: u32,
-    /// A forwarded packet in so many is told as a flow; see [`CONFIG_FLOWS`].
+    /// While [`CONFIG_FLOWS`] is set: one in so many forwarded packets makes an event. 0: none does.
     pub sample: u32,
 }
 
@@ -270,13 +270,13 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// One record of EVENTS: a packet was dropped.
+/// One record of EVENTS: a packet was dropped, or is a sample of those that were forwarded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DropEvent {
-    /// `bpf_ktime_get_ns` at the drop.
+pub struct Event {
+    /// `bpf_ktime_get_ns` at the verdict.
     pub time_ns: u64,
-    /// [`crate::DropReason`] as a number.
+    /// [`crate::DropReason`] as a number; 0: forwarded.
     pub reason: u32,
     /// [`crate::Direction`] as a number.
     pub direction: u32,
@@ -284,22 +284,34 @@ pub struct DropEvent {
     pub vni: u32,
     /// Device the packet came in by.
     pub ifindex: u32,
-    /// Bytes of the frame.
+    /// Bytes of the frame as it came.
     pub len: u32,
-    /// Ethertype of the frame, host byte order; of the inner one where it was read.
-    pub ethertype: u16,
-    /// Zero.
-    pub pad: u16,
-    /// Source address, where the frame is IP or ARP.
+    /// How many packets it stands for: 1 for a drop, [`Config::sample`] for a flow.
+    pub sample: u32,
+    /// Source address, where the frame inside is IP or ARP.
     pub src_ip: Ip16,
     /// Destination address, likewise.
     pub dst_ip: Ip16,
-    /// Source MAC.
+    /// The VTEP on the other side of the underlay, where the outer headers are at hand: who sent it, or
+    /// whom it goes to.
+    pub vtep: Ip16,
+    /// Source MAC of the frame inside.
     pub src_mac: MacBytes,
-    /// Destination MAC.
+    /// Destination MAC, likewise.
     pub dst_mac: MacBytes,
+    /// Ethertype of the frame inside, behind its tag if it has one, host byte order; 0 where it could not
+    /// be read.
+    pub ethertype: u16,
+    /// VLAN of the frame inside, by its outermost tag; 0: it has none.
+    pub vlan: u16,
+    /// Source port of TCP, UDP and SCTP, host byte order; else 0.
+    pub src_port: u16,
+    /// Destination port, likewise.
+    pub dst_port: u16,
+    /// Protocol that the IP header names; 0 where there is none.
+    pub protocol: u8,
     /// Zero.
-    pub pad2: [u8; 4],
+    pub pad: [u8; 3],
 }
 
 /// Index into METRICS of a reason in a direction. Reason 0 counts what was forwarded: on a network only
@@ -330,7 +342,7 @@ const _: () = {
     assert!(size_of::<FloodEntry>() == 8 + 20 * FLOOD_MAX);
     assert!(size_of::<Config>() == 32);
     assert!(size_of::<Counter>() == 16);
-    assert!(size_of::<DropEvent>() == 80);
+    assert!(size_of::<Event>() == 104);
     assert!(size_of::<GatewayPortEntry>() == 52);
     assert!(size_of::<ApiKey>() == 20);
     assert!(crate::Direction::COUNT <= DIRECTIONS_MAX);
@@ -362,7 +374,7 @@ mod pod {
         FloodEntry,
         Config,
         Counter,
-        DropEvent,
+        Event,
         GatewayPortEntry,
         ApiKey,
     );

@@ -9,8 +9,18 @@ use std::{
 #[allow(dead_code, unreachable_pub, reason = "shared with xtask, which uses more of it")]
 mod bpf_toolchain;
 
+/// Which object to build.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Object {
+    /// What is released.
+    Release,
+    /// The same, and the programs tell the log what they decide.
+    #[allow(dead_code, reason = "the tests of the programs run what is released")]
+    WithLog,
+}
+
 /// Builds the object and says where it is, in OVERLAY_EBPF_OBJECT.
-pub(crate) fn compile() -> anyhow::Result<()> {
+pub(crate) fn compile(object: Object) -> anyhow::Result<()> {
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = manifest.parent().unwrap_or(Path::new(".")).to_owned();
     let target = env::var_os("CARGO_TARGET_DIR")
@@ -25,7 +35,11 @@ pub(crate) fn compile() -> anyhow::Result<()> {
         // One paragraph is all that helps here: no panic, no backtrace.
         Err(missing) => fail(&missing.to_string()),
     };
-    match bpf_toolchain::build(&toolchain, &workspace, &target.join("ebpf")) {
+    let (folder, features): (_, &[&str]) = match object {
+        Object::Release => ("ebpf", &[]),
+        Object::WithLog => ("ebpf-log", &["log"]),
+    };
+    match bpf_toolchain::build(&toolchain, &workspace, &target.join(folder), features) {
         Ok(object) => println!("cargo:rustc-env=OVERLAY_EBPF_OBJECT={}", object.display()),
         Err(error) => fail(&error),
     }

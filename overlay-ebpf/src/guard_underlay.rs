@@ -11,22 +11,23 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    helpers::{bpf_ktime_get_ns, bpf_xdp_get_buff_len},
+    helpers::bpf_ktime_get_ns,
     programs::XdpContext,
 };
 use overlay_common::{
-    CONFIG_MONITOR, Config, Direction, DropEvent, DropReason, NodeKey, ip16_from_v4,
+    CONFIG_MONITOR, Config, Direction, DropReason, Event, IP16_NONE, NodeKey, ip16_from_v4,
 };
 
 const L3: usize = size_of::<Ethernet>();
 const L4: usize = L3 + size_of::<Ipv4>();
 
+/// `len` gives the bytes of the packet.
 #[inline(always)]
-pub fn handle(ctx: &XdpContext) -> u32 {
+pub fn handle(ctx: &XdpContext, len: impl FnOnce(&XdpContext) -> u32) -> u32 {
     let Some(config) = maps::config() else { return XDP_PASS };
     match judge(ctx, config) {
         None => XDP_PASS,
-        Some(reason) => dropped(ctx, config, reason),
+        Some(reason) => dropped(ctx, config, reason, len(ctx)),
     }
 }
 
@@ -60,9 +61,7 @@ fn judge(ctx: &XdpContext, config: &Config) -> Option<DropReason> {
 
 #[cold]
 #[inline(always)]
-fn dropped(ctx: &XdpContext, config: &Config, reason: DropReason) -> u32 {
-    // SAFETY: the context is valid while the program runs.
-    let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+fn dropped(ctx: &XdpContext, config: &Config, reason: DropReason, len: u32) -> u32 {
     verdict::count_drop(reason, Direction::GuardUnderlay, len);
     if config.flags & CONFIG_MONITOR != 0 {
         emit(ctx, reason, len);
@@ -70,15 +69,13 @@ fn dropped(ctx: &XdpContext, config: &Config, reason: DropReason) -> u32 {
     XDP_DROP
 }
 
-/// Tells whoever monitors: the VTEPs' addresses, and the outer MACs, since what is inside is a
-/// stranger's word. A full ring loses the event, never the count.
+/// Tells whoever monitors who it claims to come from; what is inside is a stranger's word. A full ring
+/// loses the event, never the count.
 #[inline(always)]
 fn emit(ctx: &XdpContext, reason: DropReason, len: u32) {
-    let (Some(eth), Some(ip)) = (header::<Ethernet>(ctx, 0), header::<Ipv4>(ctx, L3)) else {
-        return;
-    };
+    let Some(ip) = header::<Ipv4>(ctx, L3) else { return };
     let Some(mut slot) = EVENTS.reserve(0) else { return };
-    slot.write(DropEvent {
+    slot.write(Event {
         // SAFETY: no preconditions.
         time_ns: unsafe { bpf_ktime_get_ns() },
         reason: reason as u32,
@@ -86,13 +83,18 @@ fn emit(ctx: &XdpContext, reason: DropReason, len: u32) {
         vni: 0,
         ifindex: ctx.ingress_ifindex() as u32,
         len,
-        ethertype: ETH_P_IP,
-        pad: 0,
-        src_ip: ip16_from_v4(ip.src),
-        dst_ip: ip16_from_v4(ip.dst),
-        src_mac: eth.src,
-        dst_mac: eth.dst,
-        pad2: [0; 4],
+        sample: 1,
+        src_ip: IP16_NONE,
+        dst_ip: IP16_NONE,
+        vtep: ip16_from_v4(ip.src),
+        src_mac: [0; 6],
+        dst_mac: [0; 6],
+        ethertype: 0,
+        vlan: 0,
+        src_port: 0,
+        dst_port: 0,
+        protocol: 0,
+        pad: [0; 3],
     });
     slot.submit(0);
 }

@@ -11,6 +11,7 @@ mod arp;
 mod decap;
 mod ecn;
 mod encap;
+mod event;
 mod fence;
 mod flood;
 mod frame;
@@ -20,6 +21,8 @@ mod from_underlay;
 mod guard_underlay;
 mod headers;
 mod jumbo;
+#[cfg(feature = "log")]
+mod log;
 mod maps;
 mod path;
 mod too_big;
@@ -27,6 +30,7 @@ mod verdict;
 mod vlan;
 
 use aya_ebpf::{
+    helpers::bpf_xdp_get_buff_len,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -61,11 +65,21 @@ pub fn from_gateway(ctx: TcContext) -> i32 {
     verdict::finish(&ctx, Direction::FromGateway, len, trace, decided)
 }
 
-/// XDP, underlay device: keeps strangers' VXLAN from costing more than it must. `frags`: it looks at the
-/// first buffer only, so packets of several (jumbo frames, GRO in hardware) may pass it (kernel 5.18).
+/// XDP in the underlay device's driver: keeps strangers' VXLAN from costing more than it must. `frags`: it
+/// looks at the first buffer only, so packets of several (jumbo frames) may pass it (kernel 5.18).
 #[xdp(frags)]
 pub fn guard_underlay(ctx: XdpContext) -> u32 {
-    guard_underlay::handle(&ctx)
+    // SAFETY: the context is valid while the program runs.
+    let len = |ctx: &XdpContext| unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
+    guard_underlay::handle(&ctx, len)
+}
+
+/// The same in the stack. Not `frags`: to such a program the kernel hands a copy of the packet whose
+/// length of the Ethernet header is zero (`skb_pp_cow_data`, seen on 6.18), and TC's programs behind it
+/// would find no Ethernet header at all.
+#[xdp]
+pub fn guard_generic(ctx: XdpContext) -> u32 {
+    guard_underlay::handle(&ctx, |ctx| (ctx.data_end() - ctx.data()) as u32)
 }
 
 #[panic_handler]

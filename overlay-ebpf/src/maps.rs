@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    ApiKey, Config, Counter, DropEvent, ENDPOINTS_MAX, EVENTS_BYTES, FdbEntry, FdbKey, FloodEntry,
+    ApiKey, Config, Counter, ENDPOINTS_MAX, EVENTS_BYTES, Event, FdbEntry, FdbKey, FloodEntry,
     GatewayPortEntry, HopEntry, METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey,
     NodeEntry, NodeKey, PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic,
 };
@@ -51,7 +51,7 @@ pub static CONFIG: Array<Config, 1> = Array::new();
 pub static METRICS: PerCpuArray<Counter, { METRICS_MAX as usize }> = PerCpuArray::new();
 
 #[btf_map]
-pub static EVENTS: RingBuf<DropEvent, { EVENTS_BYTES as usize }> = RingBuf::new();
+pub static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
 
 macro_rules! lookup {
     ($(#[$doc:meta])* $name:ident($map:ident: $key:ty) -> $value:ty) => {

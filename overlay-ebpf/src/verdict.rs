@@ -1,18 +1,15 @@
 //! The one place where a decision becomes an action and a count.
 
 use crate::{
-    frame,
-    headers::{ETH_P_ARP, ETH_P_IP, Ethernet},
-    maps::{EVENTS, METRICS, TRAFFIC, config},
+    event,
+    maps::{CONFIG, METRICS, TRAFFIC},
 };
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::bpf_ktime_get_ns,
     programs::TcContext,
 };
 use overlay_common::{
-    CONFIG_MONITOR, Counter, Direction, DropEvent, DropReason, IP16_NONE, Traffic, VXLAN_OVERHEAD,
-    ip16_from_v4, metric_index,
+    CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReason, Traffic, metric_index,
 };
 
 /// What a handler decided.
@@ -47,28 +44,45 @@ pub fn finish(
     trace: Trace,
     decided: Result<Decision, DropReason>,
 ) -> i32 {
+    #[cfg(feature = "log")]
+    if let Some(reason) = reason_of(&decided) {
+        crate::log::decided(ctx, direction, len, trace.vni, reason);
+    }
     match decided {
         Ok(Decision::Pass) => TC_ACT_UNSPEC,
         Ok(Decision::Allow) => {
-            count(0, direction, len);
+            forwarded(ctx, direction, len, trace);
             TC_ACT_UNSPEC
         }
         Ok(Decision::Redirect(TC_ACT_SHOT)) => {
             dropped(ctx, direction, len, trace, DropReason::RedirectFailed)
         }
         Ok(Decision::Redirect(action)) => {
-            forwarded(direction, len, &trace);
+            forwarded(ctx, direction, len, trace);
             action
         }
         Ok(Decision::Replicated) => {
-            forwarded(direction, len, &trace);
+            forwarded(ctx, direction, len, trace);
             TC_ACT_SHOT
         }
         Ok(Decision::Told(action)) => {
-            dropped(ctx, direction, len, trace, DropReason::TooBig);
+            told(ctx, direction, len, trace);
             action
         }
         Err(reason) => dropped(ctx, direction, len, trace, reason),
+    }
+}
+
+/// A decision's number in METRICS; `None` where it is not counted.
+#[cfg(feature = "log")]
+#[inline(always)]
+fn reason_of(decided: &Result<Decision, DropReason>) -> Option<u32> {
+    match decided {
+        Ok(Decision::Pass) => None,
+        Ok(Decision::Redirect(TC_ACT_SHOT)) => Some(DropReason::RedirectFailed as u32),
+        Ok(Decision::Allow | Decision::Redirect(_) | Decision::Replicated) => Some(0),
+        Ok(Decision::Told(_)) => Some(DropReason::TooBig as u32),
+        Err(reason) => Some(*reason as u32),
     }
 }
 
@@ -83,13 +97,19 @@ fn count(reason: u32, direction: Direction, len: u32) {
     }
 }
 
-/// Counts what went on: on a network, with the endpoint whose it is.
+/// Counts what went on, on a network with the endpoint whose it is, and tells of it where somebody
+/// listens: while nobody does, that is one test of a flag.
 #[inline(always)]
-fn forwarded(direction: Direction, len: u32, trace: &Trace) {
+fn forwarded(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
     match direction {
         Direction::FromEndpoint => traffic(trace.slot, len, |traffic| &mut traffic.sent),
         Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
         Direction::FromGateway | Direction::GuardUnderlay => count(0, direction, len),
+    }
+    if let Some(config) = CONFIG.get(0)
+        && config.flags & CONFIG_FLOWS != 0
+    {
+        event::forwarded(ctx, direction, len, trace.vni, config.sample);
     }
 }
 
@@ -115,6 +135,16 @@ pub fn count_drop(reason: DropReason, direction: Direction, len: u32) {
     count(reason as u32, direction, len);
 }
 
+/// Counts a packet in whose place its sender gets word of what became of it.
+#[cold]
+#[inline(never)]
+fn told(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
+    count(DropReason::TooBig as u32, direction, len);
+    if is_monitored() {
+        event::too_big(ctx, direction, len, trace.vni);
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn dropped(
@@ -125,61 +155,13 @@ fn dropped(
     reason: DropReason,
 ) -> i32 {
     count(reason as u32, direction, len);
-    if config().is_some_and(|config| config.flags & CONFIG_MONITOR != 0) {
-        emit(ctx, direction, len, trace.vni, reason);
+    if is_monitored() {
+        event::dropped(ctx, direction, len, trace.vni, reason);
     }
     TC_ACT_SHOT
 }
 
-/// Tells whoever monitors. A full ring loses the event, never the count.
 #[inline(always)]
-fn emit(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: DropReason) {
-    let Some(mut slot) = EVENTS.reserve(0) else { return };
-    // Filled in place: fields lie as they come in a packet, and the stack takes aligned words only.
-    slot.write(DropEvent {
-        // SAFETY: no preconditions.
-        time_ns: unsafe { bpf_ktime_get_ns() },
-        reason: reason as u32,
-        direction: direction as u32,
-        vni,
-        ifindex: frame::ifindex(ctx),
-        len,
-        ethertype: 0,
-        pad: 0,
-        src_ip: IP16_NONE,
-        dst_ip: IP16_NONE,
-        src_mac: [0; 6],
-        dst_mac: [0; 6],
-        pad2: [0; 4],
-    });
-    // SAFETY: written whole above.
-    let event = unsafe { slot.assume_init_mut() };
-    describe(ctx, direction, event);
-    slot.submit(0);
-}
-
-/// What can be read of the frame: it may have lost its outer headers already, or be too short. From
-/// an endpoint, the packet's addresses; from the underlay, the VTEPs', and the inner MACs.
-#[inline(always)]
-fn describe(ctx: &TcContext, direction: Direction, event: &mut DropEvent) {
-    let inner = match direction {
-        Direction::FromEndpoint | Direction::FromGateway => 0,
-        Direction::FromUnderlay | Direction::GuardUnderlay => usize::from(VXLAN_OVERHEAD),
-    };
-    if let Ok(eth) = frame::header::<Ethernet>(ctx, inner) {
-        event.dst_mac = eth.dst;
-        event.src_mac = eth.src;
-        event.ethertype = eth.ethertype();
-    }
-    let (src, dst) = match (direction, event.ethertype) {
-        (Direction::FromUnderlay, _) | (_, ETH_P_IP) => (26, 30),
-        (_, ETH_P_ARP) => (28, 38),
-        _ => return,
-    };
-    if let Ok(address) = frame::header::<[u8; 4]>(ctx, src) {
-        event.src_ip = ip16_from_v4(*address);
-    }
-    if let Ok(address) = frame::header::<[u8; 4]>(ctx, dst) {
-        event.dst_ip = ip16_from_v4(*address);
-    }
+fn is_monitored() -> bool {
+    CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_MONITOR != 0)
 }

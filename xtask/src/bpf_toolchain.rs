@@ -108,11 +108,17 @@ pub fn find_linker(tools: &Path) -> Option<PathBuf> {
         .find(|linker| linker.is_file())
 }
 
-/// Compiles the programs of the workspace at `workspace` into `target` and gives the object's path.
+/// Compiles the programs of the workspace at `workspace`, with `features`, into `target`, and gives the
+/// object's path. Each set of features needs a folder of its own.
 ///
 /// # Errors
 /// What the compiler's run came to, in a sentence; its own words went to stderr.
-pub fn build(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<PathBuf, String> {
+pub fn build(
+    toolchain: &Toolchain,
+    workspace: &Path,
+    target: &Path,
+    features: &[&str],
+) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What an outer cargo set for a build script speaks of another compiler and another target.
     for (name, _) in env::vars_os() {
@@ -140,7 +146,8 @@ pub fn build(toolchain: &Toolchain, workspace: &Path, target: &Path) -> Result<P
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .args(["build", "--locked", "--package", "overlay-ebpf", "--profile", PROFILE])
         .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
-        .arg(target);
+        .arg(target)
+        .args(["--features", &features.join(",")]);
     // A nightly takes it as no news; a stable cargo needs it for -Z itself.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     let status = cargo.status().map_err(|error| format!("cargo can't be run: {error}"))?;

@@ -44,6 +44,8 @@ fn programs() -> Result<()> {
     let mut check = cargo(["check", "--locked", "--package", "overlay-ebpf", "--profile"]);
     check
         .args([bpf_toolchain::PROFILE, "--target", bpf_toolchain::TARGET, "-Zbuild-std=core"])
+        // With the log of debug builds, which is no other program.
+        .arg("--all-features")
         .arg("--target-dir")
         .arg(target_dir().join("ebpf-lint"))
         .env("RUSTC", &toolchain.rustc)

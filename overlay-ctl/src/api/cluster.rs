@@ -1,7 +1,7 @@
 use super::{Api, Controller, controller::Attempt, decode, present};
 use crate::{
     consensus::Role,
-    datapath::{GuardMode, Hook},
+    datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
     model::{Invalid, NodeId},
     netlink::GATEWAY_BRIDGE,
     peers::VoterParts,
@@ -12,8 +12,11 @@ use crate::{
     state::{Applied, Command, Decision},
 };
 use futures::FutureExt as _;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -48,6 +51,7 @@ impl Cluster for Api {
             programmed_revision: self.status.borrow().programmed,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             datapath: Some(self.datapath_status(name_of)),
+            metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),
             ..Default::default()
         };
         answer.set_role(role);
@@ -86,6 +90,7 @@ fn registration(message: &JoinRequest) -> Result<Command, Status> {
         returning,
         cluster: _,
         gateway_subnet,
+        metrics,
     } = message;
     let invalid = |field, value: &str, why| {
         Status::invalid_argument(Invalid::new(field, value, why).to_string())
@@ -107,7 +112,12 @@ fn registration(message: &JoinRequest) -> Result<Command, Status> {
     let returning = Some(*returning).filter(|id| *id != 0);
     let name = decode::node_name(name)?;
     let gateway = decode::optional_subnet("gateway_subnet", gateway_subnet)?;
-    Ok(Command::RegisterNode { instance, name, vtep: address, listen, returning, gateway })
+    let metrics = match metrics.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| invalid("metrics", text, "is not an IP:PORT"))?),
+    };
+    let vtep = address;
+    Ok(Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics })
 }
 
 async fn join(
@@ -154,7 +164,7 @@ impl Controller {
             errors.push(crate::error_chain(&error));
             Vec::new()
         });
-        let usage = datapath.usage().unwrap_or_else(|error| {
+        let mut programs = datapath.programs().unwrap_or_else(|error| {
             errors.push(crate::error_chain(&error));
             Vec::new()
         });
@@ -162,9 +172,17 @@ impl Controller {
             Hook::Tcx => "tcx",
             Hook::Clsact => "clsact",
         };
+        let reader = datapath.reader();
         let guard = datapath.guard().clone();
         drop(datapath);
+        let usage = reader.usage().unwrap_or_else(|error| {
+            errors.push(crate::error_chain(&error));
+            Vec::new()
+        });
         let info = &self.info;
+        if let Err(error) = find_devices(Path::new(&info.bpffs), &mut programs) {
+            errors.push(crate::error_chain(&error));
+        }
         DatapathStatus {
             hook: hook.to_owned(),
             underlay: info.underlay.clone(),
@@ -203,6 +221,11 @@ impl Controller {
             }),
             xdp: guard.mode.map_or("off", GuardMode::name).to_owned(),
             xdp_reason: guard.why,
+            programs: programs.into_iter().map(present::program).collect(),
+            kernel: nix::sys::utsname::uname()
+                .map(|uname| uname.release().to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            run_time_counted: run_time_is_counted().unwrap_or(false),
             unresolved_next_hops: status.unresolved.into_iter().filter_map(name_of).collect(),
         }
     }

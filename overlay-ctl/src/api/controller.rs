@@ -1,13 +1,14 @@
 use super::error::refused;
 use crate::{
     consensus::ProposeError,
+    datapath::Whereabouts,
     model::{NodeId, NodeName, Subnet},
-    node::{EndpointCheck, SharedDatapath},
+    node::{EndpointCheck, Monitor, SharedDatapath},
     peers::{Directory, VoterParts},
     reconcile::LocalStatus,
     state::{Applied, Command, Envelope, RequestId, View},
 };
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
 use tonic::Status;
 use uuid::Uuid;
@@ -30,12 +31,16 @@ pub struct Controller {
     pub status: watch::Receiver<LocalStatus>,
     /// Its maps.
     pub datapath: SharedDatapath,
-    /// Its drops, as they happen; read from the kernel only while somebody listens.
-    pub drops: tokio::sync::broadcast::Sender<overlay_common::DropEvent>,
+    /// Its packets, as they are dropped or sampled; told by the kernel only while somebody listens.
+    pub monitor: Monitor,
+    /// Whom they are of.
+    pub whereabouts: Whereabouts,
     /// Whether it could make an endpoint.
     pub check: EndpointCheck,
     /// What does not change about its data path.
     pub info: DatapathInfo,
+    /// Where its metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What does not change about a node's data path while the node runs.

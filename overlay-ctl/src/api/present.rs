@@ -1,11 +1,13 @@
 //! Rows of the state, and what is known of them, into words of the API.
 
 use crate::{
+    datapath::ProgramStatus,
     model::{Endpoint, Location, Mac, Network, Node, NodeId, Published},
     proto::v1,
     state::State,
     watch::StatusTable,
 };
+use std::time::UNIX_EPOCH;
 
 pub(super) fn network(state: &State, network: &Network) -> v1::Network {
     let Network { id, name, vni, pool, options } = network;
@@ -136,6 +138,34 @@ pub(super) fn node(
         programmed_revision: table.programmed(node.id).unwrap_or(0),
         endpoint_count: count(state.endpoints_on(node.id).count()),
         gateway_subnet: node.gateway.map(|subnet| subnet.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn program(program: ProgramStatus) -> v1::ProgramStatus {
+    let ProgramStatus {
+        name,
+        id,
+        tag,
+        loaded_at,
+        verified_instructions,
+        jited_bytes,
+        devices,
+        other_devices,
+        run_time,
+        run_count,
+    } = program;
+    let since_1970 = loaded_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    v1::ProgramStatus {
+        name: name.to_owned(),
+        id,
+        tag: format!("{tag:016x}"),
+        loaded_at: since_1970.map_or(0, |time| time.as_secs()),
+        verified_instructions: verified_instructions.unwrap_or(0),
+        jited: jited_bytes > 0,
+        devices,
+        other_devices,
+        run_time_ns: u64::try_from(run_time.as_nanos()).unwrap_or(u64::MAX),
+        run_count,
     }
 }
 

@@ -28,8 +28,17 @@ pub(super) enum Mode {
 struct Service {
     mode: Mode,
     created: mpsc::UnboundedSender<CreateNetworkRequest>,
-    drops: Arc<Mutex<Vec<DropEvent>>>,
+    watched: Arc<Mutex<Watched>>,
 }
+
+/// What a monitor is told, and what it asked.
+#[derive(Default)]
+struct Watched {
+    events: Vec<Event>,
+    requests: Vec<EventsRequest>,
+}
+
+type Events = tokio_stream::Iter<std::vec::IntoIter<Result<Event, Status>>>;
 
 #[tonic::async_trait]
 impl Networks for Service {
@@ -143,13 +152,17 @@ impl Endpoints for Service {
 
 #[tonic::async_trait]
 impl Watch for Service {
-    type DropsStream = tokio_stream::Iter<std::vec::IntoIter<Result<DropEvent, Status>>>;
+    type DropsStream = Events;
+    type EventsStream = Events;
 
-    async fn drops(
-        &self,
-        _request: Request<DropsRequest>,
-    ) -> Result<Response<Self::DropsStream>, Status> {
-        let events: Vec<_> = self.drops.lock().unwrap().drain(..).map(Ok).collect();
+    async fn drops(&self, _request: Request<DropsRequest>) -> Result<Response<Events>, Status> {
+        Err(Status::unimplemented("the command line asks for events"))
+    }
+
+    async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Events>, Status> {
+        let mut watched = self.watched.lock().unwrap();
+        watched.requests.push(request.into_inner());
+        let events: Vec<_> = watched.events.drain(..).map(Ok).collect();
         Ok(Response::new(tokio_stream::iter(events)))
     }
 }
@@ -183,7 +196,7 @@ impl FakeNode {
         let listener = StdUnixListener::bind(&socket).unwrap();
         listener.set_nonblocking(true).unwrap();
         let (sender, created) = mpsc::unbounded_channel();
-        let service = Service { mode: Mode::Answer, created: sender, drops: Arc::default() };
+        let service = Service { mode: Mode::Answer, created: sender, watched: Arc::default() };
         Self { _folder: folder, listener, socket, service, created }
     }
 
@@ -213,7 +226,13 @@ impl FakeNode {
         self.created.recv().await.unwrap()
     }
 
-    pub(super) fn drops(&self, events: Vec<DropEvent>) {
-        *self.service.drops.lock().unwrap() = events;
+    /// Tells the next monitor of these, and then ends.
+    pub(super) fn tell(&self, events: Vec<Event>) {
+        self.service.watched.lock().unwrap().events = events;
+    }
+
+    /// What monitors asked for.
+    pub(super) fn watched(&self) -> Vec<EventsRequest> {
+        self.service.watched.lock().unwrap().requests.clone()
     }
 }

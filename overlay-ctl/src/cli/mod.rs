@@ -25,7 +25,7 @@ mod tests;
 use clap::{Parser, Subcommand, ValueEnum};
 use client::Client;
 use error::Error;
-pub use node_run::{NodeRunArgs, Underlay, Xdp};
+pub use node_run::{Metrics, NodeRunArgs, Underlay, Xdp};
 use output::Output;
 pub use ready::print_ready;
 use std::{
@@ -78,8 +78,9 @@ enum Command {
     Endpoint(endpoint::Command),
     /// Print which ports of its node lead to an endpoint, one a line; nothing where none does
     Port(port::PortArgs),
-    /// Print dropped packets of the asked node as they happen, until interrupted
-    Monitor,
+    /// Print packets that the asked node drops, as it does, and on request a sample of those that it
+    /// forwards, until interrupted
+    Monitor(monitor::MonitorArgs),
 }
 
 /// Carries out a command line and says what to exit with. `node_run` is the controller: what
@@ -131,7 +132,7 @@ async fn ask(command: Command, client: Client, mut output: Output<'_>) -> Done {
         Command::Network(command) => network::run(command, &client, &mut output).await,
         Command::Endpoint(command) => endpoint::run(command, &client, &mut output).await,
         Command::Port(args) => port::run(args, &client, &mut output).await,
-        Command::Monitor => monitor::run(&client, &mut output).await,
+        Command::Monitor(args) => monitor::run(args, &client, &mut output).await,
     };
     match result {
         Ok(()) if output.failed() => Done::Failed,

@@ -57,9 +57,10 @@ pub struct NodeRunArgs {
     /// Resolvers that are asked for the names that are no endpoint's
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
-    /// Serve metrics for Prometheus here [default: not served]
-    #[arg(long, value_name = "IP:PORT")]
-    pub metrics: Option<SocketAddr>,
+    /// Serve metrics for Prometheus here; `off` = nowhere [default: 127.0.0.1:7401, which only the host
+    /// itself reaches]
+    #[arg(long, value_name = "IP:PORT|off")]
+    pub metrics: Option<Metrics>,
 }
 
 impl NodeRunArgs {
@@ -86,6 +87,26 @@ pub enum Xdp {
     Generic,
     /// Not at all.
     Off,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl FromStr for Metrics {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| "neither an IP:PORT nor `off`"),
+        }
+    }
 }
 
 /// How the underlay is named.

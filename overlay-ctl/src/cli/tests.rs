@@ -4,7 +4,9 @@ use super::{
     fake_node::{FakeNode, Mode},
     *,
 };
-use crate::proto::v1::{CreateNetworkRequest, DropEvent, ListNetworksRequest, NetworkOptions};
+use crate::proto::v1::{
+    CreateNetworkRequest, Event, EventsRequest, ListNetworksRequest, NetworkOptions,
+};
 use clap::{CommandFactory as _, error::ErrorKind};
 use std::{path::Path, time::Duration};
 
@@ -70,6 +72,15 @@ async fn node_run_gets_its_defaults_and_the_socket() {
     assert_eq!(args.join, Some("10.0.0.1:7400".parse().unwrap()));
     assert_eq!((args.listen, args.metrics, args.token.as_deref()), (None, None, None));
     assert!(!args.node_name().unwrap().is_empty(), "the host's name");
+}
+
+#[test]
+fn metrics_are_at_an_address_or_off() {
+    assert_eq!("off".parse(), Ok(Metrics::Off));
+    assert_eq!("[::1]:7401".parse(), Ok(Metrics::At("[::1]:7401".parse().unwrap())));
+    for wrong in ["", "on", "7401", "10.0.0.1", "localhost:7401"] {
+        assert!(wrong.parse::<Metrics>().is_err(), "{wrong}");
+    }
 }
 
 #[test]
@@ -234,11 +245,11 @@ async fn node_of_another_version_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn monitor_prints_a_line_a_drop_and_fails_when_the_node_stops() {
+async fn monitor_prints_a_line_a_packet_and_fails_when_the_node_stops() {
     let node = FakeNode::new();
     let _serving = node.serve(Mode::Answer);
-    let event = |reason: &str| DropEvent { reason: reason.to_owned(), ..DropEvent::default() };
-    node.drops(vec![event("spoofed_ip"), event("unknown_vtep")]);
+    let event = |reason: &str| Event { reason: reason.to_owned(), ..Event::default() };
+    node.tell(vec![event("spoofed_ip"), event("unknown_vtep")]);
     let ran = overlay(&node.socket, "monitor -o json").await;
     let reasons: Vec<_> = ran
         .stdout
@@ -248,6 +259,41 @@ async fn monitor_prints_a_line_a_drop_and_fails_when_the_node_stops() {
     assert_eq!(reasons, ["spoofed_ip", "unknown_vtep"]);
     assert_eq!(ran.done, Done::Failed);
     assert!(ran.stderr.starts_with("error: the node ended the stream;"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn monitor_asks_for_what_its_flags_say() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    for line in [
+        "monitor",
+        "monitor --flows",
+        "monitor --flows --sample 1 --network net1 --endpoint web1.net1",
+        "monitor --reason spoofed_ip --reason unknown_vtep",
+    ] {
+        overlay(&node.socket, line).await;
+    }
+    let asked = EventsRequest::default;
+    assert_eq!(
+        node.watched(),
+        [
+            asked(),
+            EventsRequest { sample: 100, ..asked() },
+            EventsRequest {
+                sample: 1,
+                endpoint: "web1.net1".to_owned(),
+                network: "net1".to_owned(),
+                ..asked()
+            },
+            EventsRequest {
+                reasons: vec!["spoofed_ip".to_owned(), "unknown_vtep".to_owned()],
+                ..asked()
+            },
+        ]
+    );
+    for line in ["monitor --sample 10", "monitor --flows --sample 0"] {
+        assert!(Cli::try_parse_from(format!("overlay {line}").split(' ')).is_err(), "{line}");
+    }
 }
 
 #[tokio::test]

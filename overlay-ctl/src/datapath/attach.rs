@@ -57,7 +57,7 @@ pub(super) enum Role {
 impl Role {
     /// Those at TC.
     pub(super) const TC: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
-    const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::Underlay,
         Self::Endpoint,
         Self::Gateway,
@@ -71,7 +71,8 @@ impl Role {
             Self::Underlay => "from_underlay",
             Self::Endpoint => "from_endpoint",
             Self::Gateway => "from_gateway",
-            Self::Guard(_) => "guard_underlay",
+            Self::Guard(GuardMode::Native) => "guard_underlay",
+            Self::Guard(GuardMode::Generic) => "guard_generic",
         }
     }
 
@@ -108,7 +109,7 @@ impl Place {
     }
 
     /// The device's name now, or its index where it is gone.
-    fn device(self) -> Result<String, String> {
+    pub(super) fn device(self) -> Result<String, String> {
         let gone = || format!("with index {}", self.ifindex);
         let name = if_indextoname(self.ifindex).map_err(|_| gone())?;
         // nix 0.31 takes a failure (a null pointer) for an empty name.

@@ -68,6 +68,15 @@ pub enum DatapathError {
         "the embedded BPF object has no {0}: this binary was built wrongly; build it again (`cargo xtask build`)"
     )]
     Incomplete(&'static str),
+    /// The kernel tells nothing of a program that it runs.
+    #[error("the kernel does not tell about the program {program}")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
     /// The device vanished, or is another one by now.
     #[error("there is no network device {ifname} with index {ifindex} (any more)")]
     NoDevice {
@@ -123,13 +132,11 @@ pub enum DatapathError {
         #[source]
         source: MapError,
     },
-    /// Somebody reads the drops already.
-    #[error(
-        "another reader takes the dropped packets' records already; there can be one: close it first"
-    )]
+    /// Somebody reads the events already.
+    #[error("another reader takes the packets' records already; there can be one: close it first")]
     EventsTaken,
     /// Waiting for EVENTS failed.
-    #[error("waiting for the dropped packets' records failed")]
+    #[error("waiting for the packets' records failed")]
     Events(#[source] io::Error),
 }
 

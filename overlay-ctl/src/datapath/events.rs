@@ -1,4 +1,4 @@
-//! Reading EVENTS: the records of dropped packets.
+//! Reading EVENTS: the records of dropped and of sampled packets, and whose they are.
 
 use std::{
     io,
@@ -10,20 +10,20 @@ use std::{
 };
 
 use aya::maps::{Map, MapData, RingBuf};
-use overlay_common::{DropEvent, MAP_EVENTS};
+use overlay_common::{Event, MAP_EVENTS};
 use tokio::io::unix::AsyncFd;
 
 use super::DatapathError;
 
 /// The one reader of EVENTS. When it is dropped there can be another.
-pub struct Drops {
+pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
     _turn: Turn,
 }
 
-impl std::fmt::Debug for Drops {
+impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Drops").finish_non_exhaustive()
+        f.debug_struct("Events").finish_non_exhaustive()
     }
 }
 
@@ -43,7 +43,7 @@ impl Drop for Turn {
     }
 }
 
-impl Drops {
+impl Events {
     /// Opens the pinned map anew, and leaves what is in it from before unread.
     pub(super) fn open(maps: &Path, taken: &Arc<AtomicBool>) -> Result<Self, DatapathError> {
         let failed = DatapathError::table(MAP_EVENTS, "opened");
@@ -58,11 +58,11 @@ impl Drops {
         Ok(Self { ring, _turn: turn })
     }
 
-    /// The next dropped packet. Cancel safe.
+    /// The next record. Cancel safe.
     ///
     /// # Errors
     /// [`DatapathError::Events`].
-    pub async fn next(&mut self) -> Result<DropEvent, DatapathError> {
+    pub async fn next(&mut self) -> Result<Event, DatapathError> {
         loop {
             let mut ready = self.ring.readable_mut().await.map_err(DatapathError::Events)?;
             if let Some(record) = ready.get_inner_mut().next() {
@@ -73,15 +73,15 @@ impl Drops {
     }
 }
 
-fn decode(record: &[u8]) -> io::Result<DropEvent> {
+fn decode(record: &[u8]) -> io::Result<Event> {
     // The kernel rounds records up to 8 bytes.
-    if record.len() < size_of::<DropEvent>() {
+    if record.len() < size_of::<Event>() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("a record of EVENTS has {} bytes: another version wrote it", record.len()),
         ));
     }
-    // SAFETY: long enough, and every bit pattern is a DropEvent (it is Pod); the read needs no
+    // SAFETY: long enough, and every bit pattern is a Event (it is Pod); the read needs no
     // alignment.
-    Ok(unsafe { std::ptr::read_unaligned(record.as_ptr().cast::<DropEvent>()) })
+    Ok(unsafe { std::ptr::read_unaligned(record.as_ptr().cast::<Event>()) })
 }

@@ -3,14 +3,22 @@
 //! Its link is pinned as the other programs' are. A device has one XDP program: where somebody else's
 //! is, ours stays away.
 
-use std::{fs, io, path::Path};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
 
 use aya::programs::{
     ProgramError, Xdp, XdpMode,
     links::{FdLink, PinnedLink},
     xdp::XdpLink,
 };
-use nix::errno::Errno;
+use nix::{errno::Errno, libc};
 
 use super::{
     Datapath, DatapathError,
@@ -73,8 +81,8 @@ impl Datapath {
         let place = Place { role: Role::Guard(mode), ifindex: self.config.underlay_ifindex };
         self.detach_guards(|other| other != place)?;
         let links = self.folders.links.clone();
-        let program = self.guard_program()?;
-        load(program)?;
+        let program = self.guard_program(mode)?;
+        load(program, mode)?;
         let entry = place.entry(&links);
         if replace(program, place, &entry)? {
             return Ok(());
@@ -105,16 +113,17 @@ impl Datapath {
     fn detach_guards(&self, which: impl Fn(Place) -> bool) -> Result<(), DatapathError> {
         for place in attach::places(&self.folders.links)? {
             if matches!(place.role, Role::Guard(_)) && which(place) {
+                take_off(&place.entry(&self.folders.links));
                 attach::detach(&self.folders.links, place)?;
             }
         }
         Ok(())
     }
 
-    /// The kernel's id of this process' `guard_underlay`; None before it is loaded.
+    /// The kernel's id of this process' program for the mode; None before it is loaded.
     #[must_use]
-    pub fn guard_id(&mut self) -> Option<u32> {
-        Some(self.guard_program().ok()?.info().ok()?.id())
+    pub fn guard_id(&mut self, mode: GuardMode) -> Option<u32> {
+        Some(self.guard_program(mode).ok()?.info().ok()?.id())
     }
 
     /// How the guard stands, as it was last noted.
@@ -128,21 +137,21 @@ impl Datapath {
         self.guard = guard;
     }
 
-    fn guard_program(&mut self) -> Result<&mut Xdp, DatapathError> {
-        let name = Role::Guard(GuardMode::Native).program();
+    fn guard_program(&mut self, mode: GuardMode) -> Result<&mut Xdp, DatapathError> {
+        let name = Role::Guard(mode).program();
         let program = self.programs.program_mut(name).ok_or(DatapathError::Incomplete(name))?;
         program.try_into().map_err(|_| DatapathError::Incomplete(name))
     }
 }
 
 /// Only where it is wanted: a kernel that refuses it forwards all the same.
-fn load(program: &mut Xdp) -> Result<(), DatapathError> {
+fn load(program: &mut Xdp, mode: GuardMode) -> Result<(), DatapathError> {
     if program.fd().is_ok() {
         return Ok(());
     }
     super::load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
-        program: Role::Guard(GuardMode::Native).program(),
-        since: "5.18",
+        program: Role::Guard(mode).program(),
+        since: if mode == GuardMode::Native { "5.18" } else { "5.13" },
         source: Box::new(source),
     })
 }
@@ -170,6 +179,32 @@ fn replace(program: &mut Xdp, place: Place, entry: &Path) -> Result<bool, Datapa
             Ok(false)
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Takes the program of a pinned link off its device now. Without its pin it would go as well, but when
+/// the kernel finds the time (it puts a link off a bpffs after a grace period), and the device takes no
+/// other until then. Whatever fails here, the pin is removed next, and that suffices in the end.
+fn take_off(entry: &Path) {
+    // linux/bpf.h; links of XDP are of Linux 5.9, as the second is.
+    const BPF_OBJ_GET: libc::c_int = 7;
+    const BPF_LINK_DETACH: libc::c_int = 34;
+    let Ok(path) = CString::new(entry.as_os_str().as_bytes()) else { return };
+    // The pathname, a descriptor and flags; of the other command the link's descriptor comes first.
+    let get = [path.as_ptr() as u64, 0];
+    // SAFETY: the kernel reads as many bytes as it is told, and a path that outlives the call.
+    let link =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const get, size_of_val(&get)) };
+    let Ok(link) = Errno::result(link).map(|link| link as RawFd) else { return };
+    // SAFETY: the call above has just opened it.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let detach = [link.as_raw_fd() as u32, 0];
+    // SAFETY: the kernel reads as many bytes as it is told; the descriptor is open.
+    let done = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const detach, size_of_val(&detach))
+    };
+    if let Err(error) = Errno::result(done) {
+        tracing::debug!(entry = %entry.display(), %error, "the XDP guard is not taken off at once");
     }
 }
 

@@ -7,15 +7,23 @@
 //! - Nothing that is not below that folder is ever detached or removed.
 
 mod attach;
+mod batch;
 mod error;
 mod events;
 mod guard;
 mod host;
+#[cfg(debug_assertions)]
+mod log;
 mod maps;
+mod programs;
+mod reader;
+mod table;
+mod whereabouts;
 
 use std::{
     collections::BTreeSet,
     fs, io,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
@@ -24,19 +32,23 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, SchedClassifier},
 };
-use overlay_common::{CONFIG_MONITOR, Config, Counter, Direction, DropReason};
+use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason};
 
 pub use attach::Hook;
+pub use batch::Cursor;
 pub use error::DatapathError;
-pub use events::Drops;
+pub use events::Events;
 pub use guard::{Guard, GuardMode};
 pub use maps::MapUsage;
+pub use programs::{ProgramStatus, find_devices, run_time_is_counted};
+pub use reader::TableReader;
+pub use whereabouts::Whereabouts;
 
 use attach::{Place, Role};
 use host::Folders;
 use maps::Maps;
 
-use crate::reconcile::{TableChange, Tables};
+use crate::reconcile::TableChange;
 
 /// The programs, as the build left them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
@@ -52,6 +64,17 @@ pub struct DatapathConfig {
     pub config: Config,
 }
 
+/// What the programs tell of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listening {
+    /// Nothing.
+    None,
+    /// Each drop.
+    Drops,
+    /// Each drop, and one in so many forwarded packets.
+    Flows(NonZeroU32),
+}
+
 /// The loaded programs and their maps.
 ///
 /// Dropping it changes nothing: attached programs stay attached.
@@ -59,6 +82,7 @@ pub struct Datapath {
     folders: Folders,
     programs: Ebpf,
     maps: Maps,
+    reader: TableReader,
     config: Config,
     hook: Hook,
     endpoints: BTreeSet<u32>,
@@ -117,6 +141,7 @@ impl Datapath {
         let events_taken = Arc::default();
         let (endpoints, gateways) = Default::default();
         let mut datapath = Self {
+            reader: TableReader::new(maps.tables.clone()),
             folders,
             programs,
             maps,
@@ -164,21 +189,31 @@ impl Datapath {
         self.ensure(place, underlay)
     }
 
-    /// The contents of the tables. Reads every entry: for start and for reconciling in full.
-    ///
-    /// # Errors
-    /// [`DatapathError::Table`].
-    pub fn tables(&self) -> Result<Tables, DatapathError> {
-        self.maps.tables()
+    /// What reads the tables, beside whatever else is done with them.
+    #[must_use]
+    pub fn reader(&self) -> TableReader {
+        self.reader.clone()
     }
 
-    /// Makes one change, atomic for the programs. Putting replaces, deleting what is not there is no
-    /// error.
+    /// Makes the changes, each atomic for the programs, in their order. Putting replaces, deleting
+    /// what is not there is no error. Those before one that fails are made.
     ///
     /// # Errors
     /// [`DatapathError::TableFull`], [`DatapathError::Table`].
-    pub fn write(&mut self, change: &TableChange) -> Result<(), DatapathError> {
-        self.maps.write(change)
+    pub fn write(&mut self, changes: &[TableChange]) -> Result<(), DatapathError> {
+        self.maps.tables.write(changes)
+    }
+
+    /// Adds what was counted in these slots of TRAFFIC to what the node forwarded, and empties them. No
+    /// entry may name them any more.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn free_slots(
+        &mut self,
+        slots: impl IntoIterator<Item = u32>,
+    ) -> Result<(), DatapathError> {
+        self.maps.free_slots(slots)
     }
 
     /// Attaches `from_endpoint` to the host's side of a port. Where it is attached already, it is
@@ -246,34 +281,61 @@ impl Datapath {
         self.maps.counters()
     }
 
-    /// How full the tables are. Walks them: a system call an entry.
+    /// Lets the programs write a record of each dropped packet and of some forwarded ones, or stops them.
     ///
     /// # Errors
     /// [`DatapathError::Table`].
-    pub fn usage(&self) -> Result<Vec<MapUsage>, DatapathError> {
-        self.maps.usage()
-    }
-
-    /// Lets the programs write a record of each dropped packet, or stops them.
-    ///
-    /// # Errors
-    /// [`DatapathError::Table`].
-    pub fn set_monitor(&mut self, on: bool) -> Result<(), DatapathError> {
-        if on {
-            self.config.flags |= CONFIG_MONITOR;
-        } else {
-            self.config.flags &= !CONFIG_MONITOR;
-        }
+    pub fn listen(&mut self, to: Listening) -> Result<(), DatapathError> {
+        let (flags, sample) = match to {
+            Listening::None => (0, 0),
+            Listening::Drops => (CONFIG_MONITOR, 0),
+            Listening::Flows(sample) => (CONFIG_MONITOR | CONFIG_FLOWS, sample.get()),
+        };
+        self.config.flags = self.config.flags & !(CONFIG_MONITOR | CONFIG_FLOWS) | flags;
+        self.config.sample = sample;
         self.maps.set_config(&self.config)
     }
 
-    /// The reader of dropped packets' records; [`Datapath::set_monitor`] makes the programs write
-    /// them. Must be called within a tokio runtime.
+    /// The reader of packets' records; [`Datapath::listen`] makes the programs write them. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// [`DatapathError::EventsTaken`] while there is another.
-    pub fn drops(&mut self) -> Result<Drops, DatapathError> {
-        Drops::open(&self.folders.maps, &self.events_taken)
+    pub fn events(&self) -> Result<Events, DatapathError> {
+        Events::open(&self.folders.maps, &self.events_taken)
+    }
+
+    /// Who is where, to be asked without holding the data path.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn whereabouts(&self) -> Result<Whereabouts, DatapathError> {
+        Whereabouts::open(&self.folders.maps)
+    }
+
+    /// What the kernel says of the programs.
+    ///
+    /// # Errors
+    /// [`DatapathError::Program`].
+    pub fn programs(&self) -> Result<Vec<ProgramStatus>, DatapathError> {
+        let mut statuses = Vec::new();
+        for (name, program) in self.programs.programs() {
+            let Some(role) = Role::ALL.into_iter().find(|role| role.program() == name) else {
+                continue;
+            };
+            let name = role.program();
+            let info = match program.info() {
+                // The guard, where it does not run.
+                Err(ProgramError::NotLoaded) => continue,
+                info => info.map_err(|source| DatapathError::Program {
+                    program: name,
+                    source: Box::new(source),
+                })?,
+            };
+            statuses.push(ProgramStatus::new(name, &info));
+        }
+        statuses.sort_unstable_by_key(|status| status.name);
+        Ok(statuses)
     }
 
     /// How the programs are attached.
@@ -330,7 +392,7 @@ impl Datapath {
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<Datapath>();
-    is_send::<Drops>();
+    is_send::<Events>();
 };
 
 fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
@@ -338,6 +400,8 @@ fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
     for name in maps::names() {
         loader.map_pin_path(name, folders.maps.join(name));
     }
+    #[cfg(debug_assertions)]
+    log::set_level(&mut loader);
     let mut programs = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
     for role in Role::TC {
         let program = program(&mut programs, role)?;
@@ -347,6 +411,8 @@ fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
             source: Box::new(source),
         })?;
     }
+    #[cfg(debug_assertions)]
+    log::forward(&mut programs);
     Ok(programs)
 }
 
@@ -373,4 +439,17 @@ fn program(programs: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, Data
     let name = role.program();
     let program = programs.program_mut(name).ok_or(DatapathError::Incomplete(name))?;
     program.try_into().map_err(|_| DatapathError::Incomplete(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways round: a release whose programs log would pay for it packet by packet, and a debug build
+    /// whose programs do not would keep silent.
+    #[test]
+    fn the_programs_log_in_debug_builds_alone() {
+        let logs = OBJECT.windows(8).any(|name| name == b"AYA_LOGS");
+        assert_eq!(logs, cfg!(debug_assertions));
+    }
 }

@@ -2,6 +2,7 @@ use std::str::FromStr as _;
 
 use super::*;
 use crate::dns::NetworkNames;
+use imbl::OrdMap;
 
 const WEB2: Ipv4Addr = Ipv4Addr::new(172, 16, 16, 4);
 const DB: Ipv4Addr = Ipv4Addr::new(172, 16, 16, 5);
@@ -32,7 +33,8 @@ fn names() -> Names {
     let back =
         network("back.end", "10.128.0.0/24", &[("web2", &[OTHER_WEB2])], &[(OTHER_WEB2, "web2")]);
     let end = network("end", "10.128.1.0/24", &[("web2.back", &[DB]), ("web9", &[DB])], &[]);
-    Names { networks: [(1, mine), (2, back), (3, end)].into(), namespaces: [].into() }
+    let networks = [(1u64, mine), (2, back), (3, end)].into_iter().collect();
+    Names { networks, namespaces: OrdMap::new() }
 }
 
 fn query(name: &str, wanted: RecordType) -> Query {

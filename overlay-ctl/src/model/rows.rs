@@ -69,6 +69,9 @@ pub struct Node {
     /// The subnet of its gateway bridge; `None` = it has said none (yet).
     #[serde(default)]
     pub gateway: Option<Subnet>,
+    /// Where its metrics are served; `None` = nowhere that another host reaches.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where an endpoint is.

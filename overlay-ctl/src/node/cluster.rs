@@ -82,6 +82,8 @@ pub(super) struct Addresses {
     pub(super) listen: SocketAddr,
     /// The subnet of its gateway bridge.
     pub(super) gateway: Subnet,
+    /// Its metrics, where others than the host itself reach them.
+    pub(super) metrics: Option<SocketAddr>,
 }
 
 /// A member, and the log that it keeps if it is a voter.
@@ -137,6 +139,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         listen: addresses.listen,
         returning: None,
         gateway: Some(addresses.gateway),
+        metrics: addresses.metrics,
     };
     let entry = Envelope { request: *Uuid::new_v4().as_bytes(), command }
         .encode()
@@ -301,6 +304,7 @@ impl Registration {
             instance: self.instance.as_bytes().to_vec(),
             returning: returning.map_or(0, |member| member.id),
             cluster: returning.map(|member| member.cluster.to_string()).unwrap_or_default(),
+            metrics: self.addresses.metrics.map(|address| address.to_string()).unwrap_or_default(),
         };
         let nobody = |why: String| ClusterError::NobodyThere { join: place, why };
         let mut client = ClusterClient::new(connect_lazy(place));

@@ -54,6 +54,9 @@ pub enum StartError {
     /// Peers can't reach a wildcard.
     #[error("--listen {0} is no address that other nodes reach: give one of this host")]
     Unspecified(SocketAddr),
+    /// A wildcard is also the addresses by which endpoints reach the host.
+    #[error("--metrics {0} would be served to endpoints too: give one address of this host")]
+    MetricsUnspecified(SocketAddr),
     /// The socket.
     #[error("another node answers on the socket {}: give this one its own with --socket", .0.display())]
     SocketTaken(PathBuf),

@@ -1,17 +1,18 @@
 use super::{gateway::HostGateway, guard::GuardKeeper};
 use crate::{
     cli::Xdp,
-    datapath::Datapath,
+    datapath::{Cursor, Datapath, DatapathError, TableReader},
     dns::Names,
     model::EndpointId,
     netlink::{
         self, LegSpec, Netlink, ObservedPeer, PortError, PortSpec, Underlay, UnderlayChoice,
     },
     reconcile::{
-        DeviceFailure, DeviceId, DeviceSpec, GatewayHealth, Kernel, KernelError, NextHop,
-        ObservedDevice, PublishedPorts, TableChange, Tables,
+        DeviceFailure, DeviceId, DeviceSpec, FdbPart, GatewayHealth, Kernel, KernelError,
+        NeighPart, NextHop, ObservedDevice, PublishedPorts, TableChange, Tables,
     },
 };
+use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -29,7 +30,8 @@ impl SharedDatapath {
         Self(Arc::new(Mutex::new(datapath)))
     }
 
-    /// Holds it. No use waits; the longest walks a map, a system call an entry.
+    /// Holds it. No use waits or takes long: a large table is read by [`Datapath::reader`], and
+    /// written in parts.
     pub fn lock(&self) -> MutexGuard<'_, Datapath> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,6 +135,11 @@ impl HostKernel {
         attached.map_err(|e| KernelError::new("attaching to the underlay failed", e))
     }
 
+    /// Reads the maps, without holding up who writes them.
+    fn reader(&self) -> TableReader {
+        self.datapath.lock().reader()
+    }
+
     /// Removes the links of devices that are gone.
     fn detach_gone(&self, devices: &[ObservedDevice]) -> Result<(), KernelError> {
         let failed = |e| KernelError::new("removing the link of a device that is gone failed", e);
@@ -190,6 +197,10 @@ fn leg_spec(spec: &DeviceSpec) -> LegSpec {
     LegSpec { netns, mac, address, prefix, mtu, gateway: gateway.unwrap_or(address) }
 }
 
+fn reading_maps_failed(error: DatapathError) -> KernelError {
+    KernelError::new("reading the maps failed", error)
+}
+
 fn reading_failed(error: PortError) -> KernelError {
     KernelError::new("reading the devices failed", error)
 }
@@ -207,9 +218,42 @@ fn not_made(error: PortError) -> DeviceFailure {
 }
 
 impl Kernel for HostKernel {
+    type Cursor = Cursor;
+
+    async fn read_back(&mut self) -> Result<(), KernelError> {
+        self.read_back_devices().await
+    }
+
     async fn tables(&mut self) -> Result<Tables, KernelError> {
-        self.read_back_devices().await?;
-        self.datapath.lock().tables().map_err(|e| KernelError::new("reading the maps failed", e))
+        self.reader().tables().map_err(reading_maps_failed)
+    }
+
+    async fn small_tables(&mut self) -> Result<Tables, KernelError> {
+        self.reader().small().map_err(reading_maps_failed)
+    }
+
+    async fn fdb_behind(&mut self, place: Option<Cursor>) -> Result<FdbPart<Cursor>, KernelError> {
+        self.reader().fdb_behind(place).map_err(reading_maps_failed)
+    }
+
+    async fn neigh_behind(
+        &mut self,
+        place: Option<Cursor>,
+    ) -> Result<NeighPart<Cursor>, KernelError> {
+        self.reader().neigh_behind(place).map_err(reading_maps_failed)
+    }
+
+    async fn fdb(&mut self, keys: Vec<FdbKey>) -> Result<Vec<Option<FdbEntry>>, KernelError> {
+        self.reader().fdb(keys).map_err(reading_maps_failed)
+    }
+
+    async fn neigh(&mut self, keys: Vec<NeighKey>) -> Result<Vec<Option<NeighEntry>>, KernelError> {
+        self.reader().neigh(keys).map_err(reading_maps_failed)
+    }
+
+    async fn free_slots(&mut self, slots: BTreeSet<u32>) -> Result<(), KernelError> {
+        let freed = self.datapath.lock().free_slots(slots);
+        freed.map_err(|e| KernelError::new("taking in what a port counted failed", e))
     }
 
     fn fallbacks(&self) -> Vec<String> {
@@ -222,8 +266,8 @@ impl Kernel for HostKernel {
         self.gateway.health()
     }
 
-    async fn write(&mut self, change: &TableChange) -> Result<(), KernelError> {
-        let written = self.datapath.lock().write(change);
+    async fn write(&mut self, changes: &[TableChange]) -> Result<(), KernelError> {
+        let written = self.datapath.lock().write(changes);
         written.map_err(|e| KernelError::new("writing a map failed", e))
     }
 

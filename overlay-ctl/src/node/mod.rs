@@ -26,4 +26,5 @@ pub use error::StartError;
 pub use gateway::SharedPorts;
 pub use home::{Home, HomeError, Member, Record};
 pub use kernel::{HostKernel, SharedDatapath};
+pub use monitor::{Listener, Monitor};
 pub use start::run;

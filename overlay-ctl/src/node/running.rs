@@ -5,7 +5,9 @@ use super::{
     error::StartError,
     gate::Gate,
     gateway::HostGateway,
-    members, metrics, monitor, remove,
+    members, metrics,
+    monitor::Monitor,
+    remove,
     serve::Listeners,
     start::{Ending, OUTER_TTL},
 };
@@ -81,7 +83,7 @@ impl Parts {
         let cluster::Membership { member, directory, log } = membership;
         let ports: Vec<EndpointId> =
             netlink.ports().await?.into_iter().map(|port| port.endpoint).collect();
-        let gate = Gate::new(&datapath.tables()?, &ports);
+        let gate = Gate::new(&datapath.reader().tables()?, &ports);
         let vtep = LocalVtep {
             address: underlay.address,
             port: args.vxlan_port,
@@ -165,9 +167,12 @@ impl Parts {
         let nudges = Nudges { devices: nudges(&netlink)?, rules: gateway::changes()? };
         let reconciling =
             tokio::spawn(reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges));
-        let drops = monitor::channel();
-        tokio::spawn(monitor::pump(datapath.clone(), drops.clone()));
+        let monitor = Monitor::new(datapath.clone());
+        let events = datapath.lock().events()?;
+        tokio::spawn(monitor.clone().pump(events));
+        let whereabouts = datapath.lock().whereabouts()?;
 
+        let Listeners { tcp, unix, metrics, socket } = listeners;
         let controller = Arc::new(Controller {
             cluster: member.cluster,
             id: member.id,
@@ -177,12 +182,13 @@ impl Parts {
             view: views,
             status: status.clone(),
             datapath: datapath.clone(),
-            drops,
+            monitor,
+            whereabouts,
             check: check.clone(),
             info,
+            metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         });
         let stop = CancellationToken::new();
-        let Listeners { tcp, unix, metrics, socket } = listeners;
         if let Some(listener) = metrics {
             tokio::spawn(metrics::serve(listener, Arc::clone(&controller), stop.clone()));
         }

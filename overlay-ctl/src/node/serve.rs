@@ -1,6 +1,7 @@
 //! Where the node's services listen.
 
 use super::error::StartError;
+use crate::cli::Metrics;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -10,7 +11,7 @@ use nix::{
 use std::{
     fs::{self, File},
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -113,19 +114,31 @@ pub(super) fn lock_folder(path: &Path) -> Result<PinFolder, StartError> {
     Ok(PinFolder { path: path.to_owned(), made, _lock: lock })
 }
 
+/// Where metrics are served where nobody says where: not even a neighbour of the host's sees them, and
+/// endpoints reach no loopback of the host.
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7401);
+
 /// Binds all of them. Where one can't be, no file is left.
 ///
 /// # Errors
 /// Somebody has a port, or another node has the socket.
 pub(super) async fn bind(
     listen: SocketAddr,
-    metrics: Option<SocketAddr>,
+    metrics: Option<Metrics>,
     socket: &Path,
 ) -> Result<Listeners, StartError> {
     let tcp = bind_tcp(listen, "--listen").await?;
     let metrics = match metrics {
-        Some(address) => Some(bind_tcp(address, "--metrics").await?),
-        None => None,
+        Some(Metrics::At(address)) => Some(bind_tcp(address, "--metrics").await?),
+        Some(Metrics::Off) => None,
+        // Nobody asked for it: an overlay without metrics is better than none.
+        None => match TcpListener::bind(DEFAULT_METRICS).await {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                tracing::warn!(address = %DEFAULT_METRICS, %error, "metrics are not served: give another address with --metrics");
+                None
+            }
+        },
     };
     let failed = |source| StartError::Socket { path: socket.to_owned(), source };
     if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::DatapathInfo,
-    cli::{self, NodeRunArgs},
+    cli::{self, Metrics, NodeRunArgs},
     datapath::{Datapath, DatapathConfig},
     gateway::{Table, choose_subnet},
     model::{NodeName, Subnet},
@@ -44,6 +44,13 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     if listen.ip().is_unspecified() {
         return Err(StartError::Unspecified(listen));
     }
+    let metrics = match args.metrics {
+        Some(Metrics::At(address)) if address.ip().is_unspecified() => {
+            return Err(StartError::MetricsUnspecified(address));
+        }
+        Some(Metrics::At(address)) if !address.ip().is_loopback() => Some(address),
+        Some(Metrics::At(_) | Metrics::Off) | None => None,
+    };
     let gateway = LocalGateway {
         subnet: gateway_subnet(&netlink, args.gateway_subnet).await?,
         mtu: underlay.mtu,
@@ -71,7 +78,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let registration = Registration {
         name: name.clone(),
         instance: home.record().instance,
-        addresses: Addresses { vtep: underlay.address, listen, gateway: gateway.subnet },
+        addresses: Addresses { vtep: underlay.address, listen, gateway: gateway.subnet, metrics },
         token: args.token.clone(),
     };
     let entered = async {

@@ -1,15 +1,15 @@
 use super::{
     DeviceId, DeviceSpec, NextHop, ObservedDevice, Tables,
     hop::{LocalVtep, hop_entry},
+    members::{Members, site},
 };
 use crate::{
-    model::{Endpoint, Location, Mac, Network, NodeId, Subnet},
+    model::{Endpoint, EndpointId, Location, Mac, Network, NodeId, Subnet},
     state::View,
 };
 use overlay_common::{
     ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
-    TRAFFIC_MAX, ip16_from_v4,
+    GatewayPortEntry, IP16_NONE, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,14 +40,15 @@ pub struct LocalGateway {
 
 /// The devices that the endpoints here need: each a port on its network, each namespace a leg on the
 /// gateway bridge. An address of another subnet than the bridge's gets none.
-pub(super) fn devices(view: &View, local: &LocalNode) -> BTreeMap<DeviceId, DeviceSpec> {
+pub(super) fn devices<'a>(
+    view: &View,
+    local: &LocalNode,
+    here: impl Iterator<Item = &'a Endpoint>,
+) -> BTreeMap<DeviceId, DeviceSpec> {
     let mut devices = BTreeMap::new();
-    for endpoint in view.all_endpoints() {
-        let Location::Node { node, netns } = &endpoint.location else { continue };
+    for endpoint in here {
+        let Location::Node { netns, .. } = &endpoint.location else { continue };
         let Some(network) = view.networks.get(&endpoint.network) else { continue };
-        if *node != local.id {
-            continue;
-        }
         let port = DeviceSpec {
             netns: netns.clone(),
             mac: endpoint.mac.octets(),
@@ -73,56 +74,86 @@ pub(super) fn devices(view: &View, local: &LocalNode) -> BTreeMap<DeviceId, Devi
     devices
 }
 
-/// Where packets for an endpoint go.
-enum Behind {
-    Port(u32),
-    Vtep(Ipv4Addr),
+/// What the tables of `view` are made with: the ports that stand, and the indexes that VTEPs and ports
+/// have in other maps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Placement {
+    pub(super) ports: BTreeMap<EndpointId, Port>,
+    /// Index in HOPS.
+    pub(super) hops: BTreeMap<Ipv4Addr, u32>,
 }
 
-/// The VTEPs that this node sends to: those behind which an endpoint of a network of ours is.
-pub(super) fn remote_vteps(view: &View, local: &LocalNode) -> BTreeSet<Ipv4Addr> {
-    view.all_endpoints().filter_map(|endpoint| vtep_of(view, local, endpoint)).collect()
+/// A port that stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Port {
+    pub(super) ifindex: u32,
+    /// Index in TRAFFIC; 0: none of its own.
+    pub(super) slot: u32,
 }
 
-/// The VTEP the endpoint is behind; `None` where it is here, or its node is not known (yet).
-fn vtep_of(view: &View, local: &LocalNode, endpoint: &Endpoint) -> Option<Ipv4Addr> {
-    match &endpoint.location {
-        Location::Node { node, .. } if *node == local.id => None,
-        Location::Node { node, .. } => view.nodes.get(node).map(|node| node.vtep),
-        Location::External { vtep } => Some(*vtep),
-    }
+/// The keys of an endpoint's entries.
+pub(super) fn keys(network: &Network, endpoint: &Endpoint) -> (FdbKey, NeighKey) {
+    let vni = network.vni.get();
+    let ip = ip16_from_v4(endpoint.address.octets());
+    (FdbKey { vni, mac: endpoint.mac.octets(), pad: [0; 2] }, NeighKey { ip, vni })
 }
 
-/// What the maps must hold for `view`, given the ports that stand. An endpoint of this node without
-/// a port has no entry: packets for it are dropped and counted, and nobody gets an ARP answer.
-///
-/// Who has an index in an array keeps it: `held` is what the maps hold now.
-#[must_use]
-pub fn desired_tables(
+/// An endpoint's entries. One of this node without a port has none, and neither has one behind a VTEP
+/// that is not known: packets for it are dropped and counted, and nobody gets an ARP answer.
+pub(super) fn entries(
     view: &View,
     local: &LocalNode,
+    endpoint: &Endpoint,
+    placement: &Placement,
+) -> Option<(FdbEntry, NeighEntry)> {
+    let network = view.networks.get(&endpoint.network)?;
+    let (vtep, ifindex, hop) = match site(endpoint, local.id) {
+        None => {
+            let port = placement.ports.get(&endpoint.id)?;
+            (IP16_NONE, port.ifindex, port.slot)
+        }
+        Some(site) => {
+            let vtep = site.vtep(view)?;
+            (ip16_from_v4(vtep.octets()), 0, *placement.hops.get(&vtep)?)
+        }
+    };
+    let fdb = FdbEntry {
+        vtep,
+        ip: ip16_from_v4(endpoint.address.octets()),
+        ifindex,
+        flags: flags(network, endpoint),
+        generation: endpoint.id,
+        hop,
+        pad: 0,
+    };
+    Some((fdb, NeighEntry { mac: endpoint.mac.octets(), pad: [0; 2] }))
+}
+
+/// All tables but the FDB and the neighbours.
+pub(super) fn small_tables(
+    view: &View,
+    local: &LocalNode,
+    members: &Members,
     devices: &BTreeMap<DeviceId, ObservedDevice>,
     next_hops: &BTreeMap<Ipv4Addr, NextHop>,
-    held: &Tables,
+    placement: &Placement,
 ) -> Tables {
     let mut tables = Tables::default();
-    let mut hops = Indexes::new(NODES_MAX, held.nodes.values().map(|node| node.hop));
-    let mut slots = Indexes::new(TRAFFIC_MAX, held.ports.values().map(|port| port.slot));
-    let mut hop_of = |tables: &mut Tables, vtep: Ipv4Addr, node: NodeId| {
+    let nodes = view.nodes.values().filter(|node| node.id != local.id);
+    let vteps = nodes.map(|node| (node.vtep, node.id));
+    for (vtep, node) in vteps.chain(members.externals().map(|vtep| (vtep, 0))) {
+        let Some(hop) = placement.hops.get(&vtep).copied() else { continue };
+        // A node's before that of an endpoint which somebody put behind the node's VTEP.
         let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
-        let now = tables.nodes.get(&key).or_else(|| held.nodes.get(&key)).map(|node| node.hop);
-        let hop = now.or_else(|| hops.free())?;
-        tables.hops.insert(hop, hop_entry(local.vtep, vtep, next_hops.get(&vtep).copied()));
         tables.nodes.entry(key).or_insert(NodeEntry { node, hop, pad: 0 });
-        Some(hop)
-    };
-    for node in view.nodes.values().filter(|node| node.id != local.id) {
-        hop_of(&mut tables, node.vtep, node.id);
+        tables.hops.insert(hop, hop_entry(local.vtep, vtep, next_hops.get(&vtep).copied()));
     }
     for node in view.nodes.values() {
-        if let IpAddr::V4(ip) = node.listen.ip() {
-            let key = ApiKey { ip: ip16_from_v4(ip.octets()), port: node.listen.port().into() };
-            tables.apis.insert(key, node.id);
+        for address in [node.listen].into_iter().chain(node.metrics) {
+            if let IpAddr::V4(ip) = address.ip() {
+                let key = ApiKey { ip: ip16_from_v4(ip.octets()), port: address.port().into() };
+                tables.apis.insert(key, node.id);
+            }
         }
     }
     for device in devices.values() {
@@ -132,52 +163,31 @@ pub fn desired_tables(
                 .insert(device.ifindex, gateway_port(local.gateway, address, device.bridge));
         }
     }
-    for network in view.networks.values() {
-        let mut flood = Flood::default();
-        for endpoint in view.endpoints.get(&network.id).into_iter().flat_map(BTreeMap::values) {
-            let behind = if endpoint.node() == Some(local.id) {
-                devices.get(&DeviceId::Port(endpoint.id)).map(|port| Behind::Port(port.ifindex))
-            } else {
-                vtep_of(view, local, endpoint).map(Behind::Vtep)
-            };
-            let Some(behind) = behind else { continue };
-            let hop = match behind {
-                Behind::Port(ifindex) => {
-                    flood.ports.push(ifindex);
-                    let slot = held.ports.get(&ifindex).map(|port| port.slot);
-                    slot.or_else(|| slots.free()).unwrap_or(0)
-                }
-                Behind::Vtep(vtep) => {
-                    flood.vteps.insert(vtep);
-                    // One that is not a node's is known by its endpoints.
-                    let Some(hop) = hop_of(&mut tables, vtep, 0) else { continue };
-                    hop
-                }
-            };
-            insert_endpoint(&mut tables, network, endpoint, &behind, hop);
+    for endpoint in members.here() {
+        let port = placement.ports.get(&endpoint.id);
+        if let (Some(port), Some(network)) = (port, view.networks.get(&endpoint.network)) {
+            tables.ports.insert(port.ifindex, port_entry(network, endpoint, *port));
         }
+    }
+    for network in view.networks.values() {
+        let vteps = members.vteps_of(network.id);
+        let here = members.here_of(network.id);
+        let ports = here.filter_map(|id| placement.ports.get(&id)).map(|port| port.ifindex);
+        let flood = Flood { vteps, ports: ports.collect() };
         tables.flood.insert(network.vni.get(), flood.entry(network));
     }
     tables
 }
 
-/// The indexes of an array that nobody has. One that was given up is nobody's only once no map names it
-/// any more, which is when it is not held.
-struct Indexes {
-    taken: BTreeSet<u32>,
-    next: u32,
-    capacity: u32,
-}
-
-impl Indexes {
-    fn new(capacity: u32, held: impl Iterator<Item = u32>) -> Self {
-        Self { taken: held.collect(), next: 1, capacity }
-    }
-
-    fn free(&mut self) -> Option<u32> {
-        let free = (self.next..self.capacity).find(|index| !self.taken.contains(index))?;
-        self.next = free + 1;
-        Some(free)
+fn port_entry(network: &Network, endpoint: &Endpoint, port: Port) -> PortEntry {
+    PortEntry {
+        ip: ip16_from_v4(endpoint.address.octets()),
+        vni: network.vni.get(),
+        flags: flags(network, endpoint),
+        mac: endpoint.mac.octets(),
+        pad: [0; 2],
+        slot: port.slot,
+        pad2: 0,
     }
 }
 
@@ -207,32 +217,6 @@ fn flags(network: &Network, endpoint: &Endpoint) -> u32 {
     flags
 }
 
-fn insert_endpoint(
-    tables: &mut Tables,
-    network: &Network,
-    endpoint: &Endpoint,
-    behind: &Behind,
-    hop: u32,
-) {
-    let vni = network.vni.get();
-    let mac = endpoint.mac.octets();
-    let ip = ip16_from_v4(endpoint.address.octets());
-    let flags = flags(network, endpoint);
-    let (vtep, ifindex) = match behind {
-        Behind::Port(ifindex) => (IP16_NONE, *ifindex),
-        Behind::Vtep(vtep) => (ip16_from_v4(vtep.octets()), 0),
-    };
-    if let Behind::Port(ifindex) = behind {
-        let port = PortEntry { ip, vni, flags, mac, pad: [0; 2], slot: hop, pad2: 0 };
-        tables.ports.insert(*ifindex, port);
-    }
-    let key = FdbKey { vni, mac, pad: [0; 2] };
-    let entry = FdbEntry { vtep, ip, ifindex, flags, generation: endpoint.id, hop, pad: 0 };
-    tables.fdb.insert(key, entry);
-    tables.neigh.insert(NeighKey { vni, ip }, NeighEntry { mac, pad: [0; 2] });
-}
-
-#[derive(Default)]
 struct Flood {
     vteps: BTreeSet<Ipv4Addr>,
     ports: Vec<u32>,

@@ -2,7 +2,7 @@ use overlay_common::{
     ApiKey, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, HopEntry, NeighEntry, NeighKey,
     NodeEntry, NodeKey, PortEntry,
 };
-use std::collections::BTreeMap;
+use std::{borrow::Borrow as _, collections::BTreeMap};
 
 /// The contents of the maps that the controller fills.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,12 +15,12 @@ pub struct Tables {
     pub ports: BTreeMap<u32, PortEntry>,
     /// VTEP -> node and next hop.
     pub nodes: BTreeMap<NodeKey, NodeEntry>,
-    /// A node's index -> the way to it. Only those that NODES names.
-    pub hops: BTreeMap<u32, HopEntry>,
     /// VNI -> who wants broadcast.
     pub flood: BTreeMap<u32, FloodEntry>,
     /// Host-side ifindex -> whose gateway leg.
     pub gateway_ports: BTreeMap<u32, GatewayPortEntry>,
+    /// Index that FDB and NODES name -> the VTEP's next hop.
+    pub hops: BTreeMap<u32, HopEntry>,
     /// Where the nodes' APIs are -> the node's id.
     pub apis: BTreeMap<ApiKey, u64>,
 }
@@ -29,10 +29,6 @@ macro_rules! table_changes {
     ($($table:ident: $put:ident($key:ty, $value:ty), $delete:ident;)*) => {
         /// One write to one map.
         #[derive(Clone, Debug, PartialEq)]
-        #[expect(
-            clippy::large_enum_variant,
-            reason = "flood entries are large, few and short-lived; a box would be no better"
-        )]
         pub enum TableChange {
             $(
                 /// Sets an entry.
@@ -47,7 +43,7 @@ macro_rules! table_changes {
             pub fn apply_to(&self, tables: &mut Tables) {
                 match self {
                     $(
-                        Self::$put(key, value) => { tables.$table.insert(*key, *value); }
+                        Self::$put(key, value) => { tables.$table.insert(*key, *value.borrow()); }
                         Self::$delete(key) => { tables.$table.remove(key); }
                     )*
                 }
@@ -61,35 +57,49 @@ table_changes! {
     neigh: PutNeigh(NeighKey, NeighEntry), DeleteNeigh;
     ports: PutPort(u32, PortEntry), DeletePort;
     nodes: PutNode(NodeKey, NodeEntry), DeleteNode;
-    hops: PutHop(u32, HopEntry), DeleteHop;
-    flood: PutFlood(u32, FloodEntry), DeleteFlood;
+    flood: PutFlood(u32, Box<FloodEntry>), DeleteFlood;
     gateway_ports: PutGatewayPort(u32, GatewayPortEntry), DeleteGatewayPort;
+    hops: PutHop(u32, HopEntry), DeleteHop;
     apis: PutApi(ApiKey, u64), DeleteApi;
 }
 
-/// What turns `held` into `desired`, in an order that never leaves an entry whose meaning hangs in
-/// the air: a way, a VTEP, a network and a port are known before an FDB entry names them, the FDB before the
-/// neighbour entry that makes peers send, and the other way round on the way out.
-#[must_use]
-pub fn changes(held: &Tables, desired: &Tables) -> Vec<TableChange> {
+/// What entries of the FDB and of the neighbours must be; `None` = not there. What is not named may be
+/// as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Rows {
+    pub(super) fdb: BTreeMap<FdbKey, Option<FdbEntry>>,
+    pub(super) neigh: BTreeMap<NeighKey, Option<NeighEntry>>,
+}
+
+/// What turns `held` into `rows` and, where they are given, the other tables into `small`, in an order
+/// that never leaves an entry whose meaning hangs in the air: a VTEP, a network and a port are known
+/// before an FDB entry names them, the FDB before the neighbour entry that makes peers send, and the
+/// other way round on the way out.
+pub(super) fn changes(held: &Tables, small: Option<&Tables>, rows: &Rows) -> Vec<TableChange> {
     let mut changes = Vec::new();
     let all = &mut changes;
-    puts(all, &held.apis, &desired.apis, TableChange::PutApi);
-    puts(all, &held.gateway_ports, &desired.gateway_ports, TableChange::PutGatewayPort);
-    puts(all, &held.hops, &desired.hops, TableChange::PutHop);
-    puts(all, &held.nodes, &desired.nodes, TableChange::PutNode);
-    puts(all, &held.flood, &desired.flood, TableChange::PutFlood);
-    puts(all, &held.ports, &desired.ports, TableChange::PutPort);
-    puts(all, &held.fdb, &desired.fdb, TableChange::PutFdb);
-    puts(all, &held.neigh, &desired.neigh, TableChange::PutNeigh);
-    deletes(all, &held.neigh, &desired.neigh, TableChange::DeleteNeigh);
-    deletes(all, &held.fdb, &desired.fdb, TableChange::DeleteFdb);
-    deletes(all, &held.ports, &desired.ports, TableChange::DeletePort);
-    deletes(all, &held.flood, &desired.flood, TableChange::DeleteFlood);
-    deletes(all, &held.nodes, &desired.nodes, TableChange::DeleteNode);
-    deletes(all, &held.hops, &desired.hops, TableChange::DeleteHop);
-    deletes(all, &held.gateway_ports, &desired.gateway_ports, TableChange::DeleteGatewayPort);
-    deletes(all, &held.apis, &desired.apis, TableChange::DeleteApi);
+    if let Some(small) = small {
+        puts(all, &held.apis, &small.apis, TableChange::PutApi);
+        puts(all, &held.gateway_ports, &small.gateway_ports, TableChange::PutGatewayPort);
+        puts(all, &held.hops, &small.hops, TableChange::PutHop);
+        puts(all, &held.nodes, &small.nodes, TableChange::PutNode);
+        puts(all, &held.flood, &small.flood, |vni, entry| {
+            TableChange::PutFlood(vni, Box::new(entry))
+        });
+        puts(all, &held.ports, &small.ports, TableChange::PutPort);
+    }
+    row_puts(all, &held.fdb, &rows.fdb, TableChange::PutFdb);
+    row_puts(all, &held.neigh, &rows.neigh, TableChange::PutNeigh);
+    row_deletes(all, &held.neigh, &rows.neigh, TableChange::DeleteNeigh);
+    row_deletes(all, &held.fdb, &rows.fdb, TableChange::DeleteFdb);
+    if let Some(small) = small {
+        deletes(all, &held.ports, &small.ports, TableChange::DeletePort);
+        deletes(all, &held.flood, &small.flood, TableChange::DeleteFlood);
+        deletes(all, &held.nodes, &small.nodes, TableChange::DeleteNode);
+        deletes(all, &held.hops, &small.hops, TableChange::DeleteHop);
+        deletes(all, &held.gateway_ports, &small.gateway_ports, TableChange::DeleteGatewayPort);
+        deletes(all, &held.apis, &small.apis, TableChange::DeleteApi);
+    }
     changes
 }
 
@@ -97,7 +107,7 @@ fn puts<K: Ord + Copy, V: PartialEq + Copy>(
     changes: &mut Vec<TableChange>,
     held: &BTreeMap<K, V>,
     desired: &BTreeMap<K, V>,
-    put: fn(K, V) -> TableChange,
+    put: impl Fn(K, V) -> TableChange,
 ) {
     let missing = desired.iter().filter(|(key, value)| held.get(key) != Some(value));
     changes.extend(missing.map(|(key, value)| put(*key, *value)));
@@ -107,8 +117,29 @@ fn deletes<K: Ord + Copy, V>(
     changes: &mut Vec<TableChange>,
     held: &BTreeMap<K, V>,
     desired: &BTreeMap<K, V>,
-    delete: fn(K) -> TableChange,
+    delete: impl Fn(K) -> TableChange,
 ) {
     let stale = held.keys().filter(|key| !desired.contains_key(key));
     changes.extend(stale.map(|key| delete(*key)));
+}
+
+fn row_puts<K: Ord + Copy, V: PartialEq + Copy>(
+    changes: &mut Vec<TableChange>,
+    held: &BTreeMap<K, V>,
+    rows: &BTreeMap<K, Option<V>>,
+    put: impl Fn(K, V) -> TableChange,
+) {
+    let wanted = rows.iter().filter_map(|(key, value)| Some((key, (*value)?)));
+    let missing = wanted.filter(|(key, value)| held.get(key) != Some(value));
+    changes.extend(missing.map(|(key, value)| put(*key, value)));
+}
+
+fn row_deletes<K: Ord + Copy, V>(
+    changes: &mut Vec<TableChange>,
+    held: &BTreeMap<K, V>,
+    rows: &BTreeMap<K, Option<V>>,
+    delete: impl Fn(K) -> TableChange,
+) {
+    let gone = rows.iter().filter(|(key, value)| value.is_none() && held.contains_key(key));
+    changes.extend(gone.map(|(key, _)| delete(*key)));
 }

@@ -4,6 +4,7 @@ use crate::{
     gateway::Target,
     model::{EndpointId, Transport},
 };
+use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -107,15 +108,52 @@ pub struct NextHop {
 /// Ports of this node and where they lead: protocol, address of the node (unspecified = all), port.
 pub type PublishedPorts = BTreeMap<(Transport, Ipv4Addr, NonZeroU16), Target>;
 
+/// Entries of the FDB, and where to go on.
+pub type FdbPart<C> = (Vec<(FdbKey, FdbEntry)>, Option<C>);
+/// Neighbours, and where to go on.
+pub type NeighPart<C> = (Vec<(NeighKey, NeighEntry)>, Option<C>);
+
 /// What the reconciler asks of the kernel. Real: [`crate::node`]; a fake lets the reconciler be
 /// tested without root.
 pub trait Kernel: Send {
+    /// A place in a walk through a map.
+    type Cursor: Copy + Send;
+    /// Makes sure of all that a pass does not look at one by one: devices that packets need, or would be
+    /// slower without, and the program on the underlay.
+    fn read_back(&mut self) -> impl Future<Output = Result<(), KernelError>> + Send;
     /// Reads the maps.
     fn tables(&mut self) -> impl Future<Output = Result<Tables, KernelError>> + Send;
-    /// Writes one map entry.
+    /// Reads all maps but the FDB and the neighbours.
+    fn small_tables(&mut self) -> impl Future<Output = Result<Tables, KernelError>> + Send;
+    /// Reads some of the FDB behind a place, and says where to go on; `None` after the last entry.
+    fn fdb_behind(
+        &mut self,
+        place: Option<Self::Cursor>,
+    ) -> impl Future<Output = Result<FdbPart<Self::Cursor>, KernelError>> + Send;
+    /// The same of the neighbours.
+    fn neigh_behind(
+        &mut self,
+        place: Option<Self::Cursor>,
+    ) -> impl Future<Output = Result<NeighPart<Self::Cursor>, KernelError>> + Send;
+    /// Looks up FDB entries.
+    fn fdb(
+        &mut self,
+        keys: Vec<FdbKey>,
+    ) -> impl Future<Output = Result<Vec<Option<FdbEntry>>, KernelError>> + Send;
+    /// Looks up neighbours.
+    fn neigh(
+        &mut self,
+        keys: Vec<NeighKey>,
+    ) -> impl Future<Output = Result<Vec<Option<NeighEntry>>, KernelError>> + Send;
+    /// Lets what these slots of TRAFFIC counted be the node's own, and empties them for others.
+    fn free_slots(
+        &mut self,
+        slots: BTreeSet<u32>,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    /// Changes map entries, in this order.
     fn write(
         &mut self,
-        change: &TableChange,
+        changes: &[TableChange],
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
     /// Lists the devices of ours, each held against what `wanted` says of it.
     fn devices(

@@ -1,29 +1,36 @@
 //! Moves the kernel from what is observed to what the state desires, for ever.
 //!
-//! Level-triggered: each pass looks at the whole desired state, never at what changed. A pass that
-//! fails half-way is made up for by the next. In a pass, an endpoint's port stands before the tables
-//! name it, and the tables forget it before the port goes, so that no entry ever points nowhere.
+//! Level-triggered: a pass compares what is with what should be; nobody tells it what changed. What
+//! the kernel holds is remembered, and two views share what they have in common, so that one changed
+//! endpoint among a million costs what one changed endpoint does. Memory is not trusted for ever: after
+//! a failure everything is read back, and an audit reads on and on (see [`audit`]). A pass that fails
+//! half-way is made up for by the next. In a pass, an endpoint's port stands before the tables name it,
+//! and the tables forget it before the port goes, so that no entry ever points nowhere.
 //!
 //! Architecture invariant: nothing is swept before the view is known to be complete and no older than
 //! what the kernel holds; see `Gate` in [`crate::node`].
 //!
 //! Architecture invariant: only ports that carry our mark are touched.
 
+mod audit;
 mod desired;
 mod diff;
 mod hop;
+mod kept;
 mod kernel;
 mod local;
+mod made;
+mod members;
 mod names;
 #[cfg(test)]
 mod tests;
 
-pub use desired::{LocalGateway, LocalNode, desired_tables};
-pub use diff::{TableChange, Tables, changes};
+pub use desired::{LocalGateway, LocalNode};
+pub use diff::{TableChange, Tables};
 pub use hop::{LocalVtep, hop_entry};
 pub use kernel::{
-    DeviceFailure, DeviceId, DeviceSpec, Kernel, KernelError, NextHop, ObservedDevice,
-    PublishedPorts,
+    DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, NeighPart, NextHop,
+    ObservedDevice, PublishedPorts,
 };
 pub use local::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus};
 
@@ -32,16 +39,15 @@ use crate::{
     model::{EndpointId, NodeId, Revision},
     state::View,
 };
-use overlay_common::{NodeKey, ip16_from_v4};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    sync::Arc,
-    time::Duration,
-};
+use audit::Audit;
+use kept::Kept;
+use made::Made;
+use overlay_common::{NodeKey, TRAFFIC_MAX, ip16_from_v4};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
-/// The whole kernel state is read back this often, whatever was heard of it.
+/// The kernel is looked at this often, whatever was heard of it: all devices, the small tables, and of
+/// the large ones the next part.
 const RESYNC: Duration = Duration::from_secs(5);
 /// A failed pass is tried again after this long.
 const RETRY: Duration = Duration::from_millis(500);
@@ -55,11 +61,14 @@ pub struct Nudges {
 }
 
 /// One node's reconciler.
-pub struct Reconciler<K> {
+pub struct Reconciler<K: Kernel> {
     kernel: K,
     node: LocalNode,
-    /// The tables as last read or written, so that a pass need not read them all back.
-    tables: Option<Tables>,
+    /// `None`: what the kernel holds is uncertain.
+    kept: Option<Kept>,
+    /// The last look at the kernel came to its end.
+    is_settled: bool,
+    audit: Audit<K::Cursor>,
     names: Arc<Names>,
     /// As last asked for.
     ports: PublishedPorts,
@@ -80,7 +89,9 @@ impl<K: Kernel> Reconciler<K> {
         let reconciler = Self {
             kernel,
             node,
-            tables: None,
+            kept: None,
+            is_settled: false,
+            audit: Audit::default(),
             names: Arc::default(),
             ports: PublishedPorts::new(),
             health: BTreeMap::new(),
@@ -93,13 +104,12 @@ impl<K: Kernel> Reconciler<K> {
     pub async fn run(mut self, mut views: watch::Receiver<Arc<View>>, mut nudges: Nudges) {
         let mut resync = tokio::time::interval(RESYNC);
         resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut due = Due::Pass;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
-            let retry = match self.pass(&view).await {
+            let retry = match self.work(&view, due).await {
                 Ok(()) => None,
                 Err(error) => {
-                    // What the kernel holds is uncertain now: read it back.
-                    self.tables = None;
                     let text = crate::error_chain(&error);
                     if self.status.borrow().error.as_ref() != Some(&text) {
                         tracing::error!(error = %text, revision = view.revision, "reconcile failed");
@@ -108,9 +118,14 @@ impl<K: Kernel> Reconciler<K> {
                     Some(RETRY)
                 }
             };
-            loop {
+            due = loop {
                 tokio::select! {
-                    changed = views.changed() => if changed.is_err() { return },
+                    changed = views.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        break Due::View;
+                    }
                     // A failed pass makes changes of its own: what they say can wait with the rest.
                     Some(()) = nudges.devices.recv(), if retry.is_none() => {}
                     Some(()) = nudges.rules.recv(), if retry.is_none() => {
@@ -121,12 +136,30 @@ impl<K: Kernel> Reconciler<K> {
                             continue;
                         }
                     }
-                    _ = resync.tick() => self.tables = None,
-                    () = sleep_or_never(retry) => {}
+                    _ = resync.tick() => break Due::Resync,
+                    () = sleep_or_never(retry) => break Due::Resync,
                 }
-                break;
-            }
+                break Due::Pass;
+            };
         }
+    }
+
+    async fn work(&mut self, view: &View, due: Due) -> Result<(), KernelError> {
+        let is_settled = std::mem::replace(&mut self.is_settled, false);
+        if is_settled && matches!(due, Due::View) && self.follow(view).await? {
+            self.is_settled = true;
+            return Ok(());
+        }
+        if matches!(due, Due::Resync) || self.kept.is_none() {
+            self.kernel.read_back().await?;
+            self.read_small().await?;
+        }
+        self.pass(view).await?;
+        if matches!(due, Due::Resync) {
+            self.audit().await?;
+        }
+        self.is_settled = true;
+        Ok(())
     }
 
     /// Lets names resolve before the view may be acted on, provided that it knows every endpoint that the
@@ -135,15 +168,65 @@ impl<K: Kernel> Reconciler<K> {
     /// # Errors
     /// The kernel can't be read.
     pub async fn preview(&mut self, view: &View) -> Result<(), KernelError> {
+        self.kernel.read_back().await?;
         let held = self.kernel.tables().await?;
         if !names::is_known(view, &held) {
             return Ok(());
         }
-        let devices = self.kernel.devices(&desired::devices(view, &self.node)).await?;
+        let here = view.all_endpoints().filter(|endpoint| endpoint.node() == Some(self.node.id));
+        let devices = self.kernel.devices(&desired::devices(view, &self.node, here)).await?;
         let sound = devices.into_iter().filter(|device| device.fault.is_none());
         let devices = sound.map(|device| (device.id, device)).collect();
         self.names = Arc::new(names::desired_names(view, &self.node, &held, &devices));
         self.kernel.resolve(&self.names, false).await
+    }
+
+    /// Reads back the tables that a pass compares whole.
+    async fn read_small(&mut self) -> Result<(), KernelError> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        let small = self.kernel.small_tables().await?;
+        let Tables { fdb, neigh, .. } = std::mem::take(&mut kept.tables);
+        kept.tables = Tables { fdb, neigh, ..small };
+        Ok(())
+    }
+
+    /// Puts right what of the large tables' next part is not as the view has it. After a pass: entries
+    /// may name only what stands.
+    async fn audit(&mut self) -> Result<(), KernelError> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        let wrong = self.audit.next(&mut self.kernel, kept, &self.node).await?;
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(entries = wrong.len(), "the FDB or the neighbours were not as written");
+        let written = kept.write(&mut self.kernel, &wrong).await;
+        if written.is_err() {
+            self.kept = None;
+        }
+        written
+    }
+
+    /// Moves on to a view that differs from the last one by endpoints elsewhere and nothing else: their
+    /// entries and names are all there is to do. `false` where it differs by more: a pass is due.
+    ///
+    /// # Errors
+    /// The kernel refused a change.
+    async fn follow(&mut self, view: &View) -> Result<bool, KernelError> {
+        let Some(kept) = &mut self.kept else { return Ok(false) };
+        if kept.members.advance(view) {
+            return Ok(false);
+        }
+        let told = Arc::clone(&self.names);
+        self.sync(view, None).await?;
+        if !Arc::ptr_eq(&told, &self.names) {
+            self.kernel.resolve(&self.names, false).await?;
+        }
+        self.status.send_if_modified(|now| {
+            let changed = now.programmed != view.revision;
+            now.programmed = view.revision;
+            changed
+        });
+        Ok(true)
     }
 
     /// One pass. Says what it reached.
@@ -151,10 +234,18 @@ impl<K: Kernel> Reconciler<K> {
     /// # Errors
     /// The kernel refused something that is not one endpoint's own trouble.
     pub async fn pass(&mut self, view: &View) -> Result<(), KernelError> {
-        if self.tables.is_none() {
-            self.tables = Some(self.kernel.tables().await?);
+        if self.kept.is_none() {
+            let tables = self.kernel.tables().await?;
+            let kept = Kept::new(tables, &self.node);
+            let used = kept.slots();
+            // Of an earlier process, which may have ended before it got to it.
+            let unused = (1..TRAFFIC_MAX).filter(|slot| !used.contains(slot)).collect();
+            self.kernel.free_slots(unused).await?;
+            self.kept = Some(kept);
         }
-        let wanted = desired::devices(view, &self.node);
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        kept.members.advance(view);
+        let wanted = desired::devices(view, &self.node, kept.members.here());
         let observed = self.kernel.devices(&wanted).await?;
         let (standing, doomed): (Vec<_>, Vec<_>) = observed
             .into_iter()
@@ -189,8 +280,8 @@ impl<K: Kernel> Reconciler<K> {
                 }
             }
         }
-        self.resolve(view, &mut made).await;
-        self.judge(view, &made);
+        made.note(self.kernel.resolve(&self.names, true).await);
+        self.judge(&made);
         let endpoints = self.health.clone();
         if let Some(error) = made.failed {
             self.status.send_modify(|status| status.endpoints = endpoints);
@@ -201,7 +292,7 @@ impl<K: Kernel> Reconciler<K> {
             endpoints,
             error: None,
             fallbacks: self.kernel.fallbacks(),
-            unresolved: self.unresolved(view),
+            unresolved: self.unresolved(),
             gateway: self.kernel.gateway(),
         };
         self.status.send_if_modified(|now| {
@@ -241,33 +332,91 @@ impl<K: Kernel> Reconciler<K> {
         any
     }
 
-    /// Lets the maps, the published ports and the names say what the view and the devices do. A name
-    /// goes before its endpoint does, and comes after it.
+    /// Lets the maps, the published ports and the names say what the view and the devices do.
     async fn program(&mut self, view: &View, made: &mut Made) -> Result<(), KernelError> {
-        self.resolve(view, made).await;
-        self.sync_tables(view, &made.devices).await?;
-        self.ports = names::desired_ports(view, &self.node, &made.devices);
+        self.sync(view, Some(made)).await?;
+        let Some(kept) = &self.kept else { return Ok(()) };
+        self.ports = names::desired_ports(kept.members.here(), &made.devices);
         let published = self.kernel.publish(&self.ports).await;
         made.note(published);
+        let resolved = self.kernel.resolve(&self.names, true).await;
+        made.note(resolved);
         Ok(())
     }
 
-    /// Makes the names resolve that the data path holds the endpoints of.
-    async fn resolve(&mut self, view: &View, made: &mut Made) {
-        let Some(held) = &self.tables else { return };
-        let names = names::desired_names(view, &self.node, held, &made.devices);
-        if names != *self.names {
-            self.names = Arc::new(names);
+    /// Makes the tables, and the names with them, those of the view: all that differs from the view
+    /// that they are of, and with `made` all that hangs on the devices. A name goes before its endpoint
+    /// does, and comes after it.
+    async fn sync(&mut self, view: &View, made: Option<&mut Made>) -> Result<(), KernelError> {
+        let synced = self.try_sync(view, made).await;
+        if synced.is_err() {
+            // What the kernel holds is uncertain now: it is read back.
+            self.kept = None;
         }
-        let resolved = self.kernel.resolve(&self.names, true).await;
-        made.note(resolved);
+        synced
+    }
+
+    async fn try_sync(&mut self, view: &View, made: Option<&mut Made>) -> Result<(), KernelError> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        let older = kept.view.clone();
+        let is_whole = made.is_some();
+        let touched = kept.touched(&older, view, is_whole);
+        let mut small = None;
+        let mut devices = None;
+        if let Some(made) = made {
+            let next_hops = self.kernel.next_hops(&kept.members.vteps()).await?;
+            made.note(kept.place(view, &self.node, &made.devices));
+            small = Some(desired::small_tables(
+                view,
+                &self.node,
+                &kept.members,
+                &made.devices,
+                &next_hops,
+                &kept.placement,
+            ));
+            devices = Some(&made.devices);
+        }
+        let rows = kept.rows(&older, view, &self.node, &touched);
+        let told = Arc::clone(&self.names);
+        match devices.filter(|_| kept.is_strange) {
+            Some(devices) => {
+                let names = names::desired_names(view, &self.node, &kept.tables, devices);
+                self.names = Arc::new(names);
+            }
+            None => names::forget(&mut self.names, view, &touched, &rows),
+        }
+        if !Arc::ptr_eq(&told, &self.names) {
+            self.kernel.resolve(&self.names, is_whole).await?;
+        }
+        let changes = kept.changes(small.as_ref(), &rows);
+        drop(rows);
+        let before = kept.slots();
+        kept.write(&mut self.kernel, &changes).await?;
+        let now = kept.slots();
+        self.kernel.free_slots(&before - &now).await?;
+        match devices {
+            Some(devices) if kept.is_strange => {
+                let names = names::desired_names(view, &self.node, &kept.tables, devices);
+                self.names = Arc::new(names);
+            }
+            _ => names::tell(&mut self.names, view, &touched, &kept.tables),
+        }
+        if let Some(devices) = devices {
+            let here = kept.members.here();
+            let namespaces = names::namespaces(view, here, &kept.tables, devices);
+            if namespaces != self.names.namespaces {
+                Arc::make_mut(&mut self.names).namespaces = namespaces;
+            }
+        }
+        kept.view = view.clone();
+        kept.is_strange = false;
+        Ok(())
     }
 
     /// Finds out which endpoints are up, and says what changed.
-    fn judge(&mut self, view: &View, made: &Made) {
+    fn judge(&mut self, made: &Made) {
         let mut health = BTreeMap::new();
-        let here = view.all_endpoints().filter(|e| e.node() == Some(self.node.id));
-        for endpoint in here {
+        for endpoint in self.kept.iter().flat_map(|kept| kept.members.here()) {
             let now = made.health(DeviceId::Port(endpoint.id), endpoint.gateway);
             if self.health.get(&endpoint.id) != Some(&now) {
                 match &now.down {
@@ -285,84 +434,28 @@ impl<K: Kernel> Reconciler<K> {
         self.health = health;
     }
 
-    async fn sync_tables(
-        &mut self,
-        view: &View,
-        devices: &BTreeMap<DeviceId, ObservedDevice>,
-    ) -> Result<(), KernelError> {
-        let peers: BTreeSet<Ipv4Addr> = desired::remote_vteps(view, &self.node);
-        let next_hops = self.kernel.next_hops(&peers).await?;
-        let held = self.tables.get_or_insert_default();
-        let desired = desired_tables(view, &self.node, devices, &next_hops, held);
-        for change in changes(held, &desired) {
-            self.kernel.write(&change).await?;
-            change.apply_to(held);
-        }
-        Ok(())
-    }
-
     /// The nodes that packets go to by the slower path.
-    fn unresolved(&self, view: &View) -> Vec<NodeId> {
-        let Some(tables) = &self.tables else { return Vec::new() };
-        let peers = desired::remote_vteps(view, &self.node);
-        let keys = peers.iter().map(|vtep| NodeKey { vtep: ip16_from_v4(vtep.octets()) });
-        keys.filter_map(|key| tables.nodes.get(&key))
+    fn unresolved(&self) -> Vec<NodeId> {
+        let Some(kept) = &self.kept else { return Vec::new() };
+        let Tables { nodes, hops, .. } = &kept.tables;
+        let keys = kept.members.vteps().into_iter();
+        keys.filter_map(|vtep| nodes.get(&NodeKey { vtep: ip16_from_v4(vtep.octets()) }))
             .filter(|node| node.node != 0)
-            .filter(|node| tables.hops.get(&node.hop).is_none_or(|hop| hop.ifindex == 0))
+            .filter(|node| hops.get(&node.hop).is_none_or(|hop| hop.ifindex == 0))
             .map(|node| node.node)
             .collect()
     }
 }
 
-/// What a pass has found and made so far.
-#[derive(Default)]
-struct Made {
-    devices: BTreeMap<DeviceId, ObservedDevice>,
-    /// What could not be made, and why.
-    refused: BTreeMap<DeviceId, String>,
-    /// One device's failure must not keep the others from what they need: the pass goes on, and says
-    /// at its end that it failed.
-    failed: Option<KernelError>,
-}
-
-impl Made {
-    fn note(&mut self, outcome: Result<(), KernelError>) {
-        if let Err(error) = outcome {
-            self.failed.get_or_insert(error);
-        }
-    }
-
-    /// An endpoint is up when its port and, where it has one, its gateway leg are.
-    fn health(&self, port: DeviceId, leg: Option<Ipv4Addr>) -> EndpointHealth {
-        let leg = leg.map(DeviceId::Leg);
-        let down = |id: DeviceId| match (self.devices.get(&id), self.refused.get(&id)) {
-            (Some(device), _) if device.up => None,
-            (_, Some(reason)) => Some(reason.clone()),
-            (Some(_), None) => Some("its device could not be set up".to_owned()),
-            (None, None) => Some(
-                "its address is not of this node's gateway subnet: the node is to register again"
-                    .to_owned(),
-            ),
-        };
-        let legs_down = leg.and_then(down).map(|reason| format!("gateway leg: {reason}"));
-        if let Some(reason) = down(port).or(legs_down) {
-            return EndpointHealth { down: Some(reason), ..EndpointHealth::default() };
-        }
-        let Some(device) = self.devices.get(&port) else { return EndpointHealth::default() };
-        EndpointHealth {
-            down: None,
-            ifname: device.ifname.clone(),
-            ifindex: device.ifindex,
-            mtu: device.mtu,
-            interface: device.interface.clone(),
-            gateway: leg.and_then(|leg| self.devices.get(&leg)).map(|leg| LegHealth {
-                interface: leg.interface.clone(),
-                ifname: leg.ifname.clone(),
-                ifindex: leg.ifindex,
-                mtu: leg.mtu,
-            }),
-        }
-    }
+/// Why the kernel is looked at.
+#[derive(Clone, Copy)]
+enum Due {
+    /// There is another view.
+    View,
+    /// It said that something is another, or the last pass failed.
+    Pass,
+    /// It may have said nothing.
+    Resync,
 }
 
 async fn sleep_or_never(after: Option<Duration>) {

@@ -6,13 +6,10 @@ use crate::{
     ipam,
     model::{
         Endpoint, Location, Network, NetworkName, NetworkOptions, Node, NodeName, Pool, Revision,
-        Subnet, Vni,
+        Vni,
     },
 };
-use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 impl State {
     /// Applies the command of Raft entry `revision`.
@@ -47,13 +44,24 @@ impl State {
                 self.create_network(revision, name, pool, vni, options)
             }
             Command::RemoveNetwork { name } => self.remove_network(&name),
-            Command::RegisterNode { instance, name, vtep, listen, returning, gateway } => {
+            Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics } => {
                 if let Some(id) = returning
                     && self.was_removed(id)
                 {
                     return Err(Refusal::NodeRemoved(name));
                 }
-                self.register_node(revision, instance, name, vtep, listen, gateway)
+                let (epoch, id, voter) = (revision, 0, false);
+                self.register_node(Node {
+                    id,
+                    name,
+                    vtep,
+                    listen,
+                    instance,
+                    epoch,
+                    voter,
+                    gateway,
+                    metrics,
+                })
             }
             Command::RemoveNode { name } => self.remove_node(&name),
             Command::CreateEndpoint { name, network, placement, forwards, aliases, ports } => {
@@ -113,18 +121,12 @@ impl State {
         }
     }
 
-    fn register_node(
-        &self,
-        revision: Revision,
-        instance: [u8; 16],
-        name: NodeName,
-        vtep: Ipv4Addr,
-        listen: SocketAddr,
-        gateway: Option<Subnet>,
-    ) -> Result<Decision, Refusal> {
-        let known = self.nodes.values().find(|node| node.instance == instance);
-        let other = |node: &&Node| node.instance != instance;
-        if let Some(node) = self.nodes.values().filter(other).find(|node| node.name == name) {
+    /// `said` is what the node says of itself; its id, and whether it votes, are decided here.
+    fn register_node(&self, said: Node) -> Result<Decision, Refusal> {
+        let (name, vtep) = (&said.name, said.vtep);
+        let known = self.nodes.values().find(|node| node.instance == said.instance);
+        let other = |node: &&Node| node.instance != said.instance;
+        if let Some(node) = self.nodes.values().filter(other).find(|node| node.name == *name) {
             return Err(Refusal::NodeExists(node.name.clone()));
         }
         if let Some(node) = self.nodes.values().filter(other).find(|node| node.vtep == vtep) {
@@ -141,7 +143,7 @@ impl State {
                 self.nodes.values().filter(|node| node.voter).count() < VOTERS_MAX,
             ),
         };
-        let node = Node { id, name, vtep, listen, instance, epoch: revision, voter, gateway };
+        let node = Node { id, voter, ..said };
         match known {
             // The same registration again is no change: its epoch, which fences, stands.
             Some(known) if Node { epoch: known.epoch, ..node.clone() } == *known => {

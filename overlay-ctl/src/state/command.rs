@@ -69,6 +69,9 @@ pub enum Command {
         /// get new addresses on the bridge.
         #[serde(default)]
         gateway: Option<Subnet>,
+        /// Where its metrics are served, if others than the host itself reach that: endpoints must not.
+        #[serde(default)]
+        metrics: Option<SocketAddr>,
     },
     /// Removes a node that has no endpoints.
     RemoveNode {

@@ -29,7 +29,7 @@ pub use legs::Renumbering;
 pub use machine::{Machine, SharedState};
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;
-pub use view::{Delta, Row, View};
+pub use view::{Changed, Delta, Row, View};
 
 use crate::model::{
     Endpoint, EndpointId, EndpointName, Mac, Network, NetworkId, NetworkName, Node, NodeId,

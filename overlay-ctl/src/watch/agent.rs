@@ -91,7 +91,7 @@ async fn follow(
                     let delta = delta?;
                     directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
                     current.apply(from_wire(delta)?);
-                    directory.replace(current.nodes.values().map(Peer::from));
+                    directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
                     view.send_replace(Some(Arc::new(current.clone())));
                 }
             },

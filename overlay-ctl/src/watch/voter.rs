@@ -38,7 +38,7 @@ pub async fn publish_views(
             seen = true;
             current.apply(delta);
             current.revision = now;
-            directory.replace(current.nodes.values().map(Peer::from));
+            directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
             if view.send(Some(Arc::new(current.clone()))).is_err() {
                 return super::Ended::Stopped;
             }

@@ -108,7 +108,11 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node; it serves when this returns.
     pub(crate) fn start(configure: impl FnOnce(&mut NodeRunArgs)) -> Self {
-        let host = Host::new();
+        Self::start_on(Host::new(), configure)
+    }
+
+    /// Starts a node on this host.
+    pub(crate) fn start_on(host: Host, configure: impl FnOnce(&mut NodeRunArgs)) -> Self {
         let mut args = host.args();
         configure(&mut args);
         let (stop, stopped) = oneshot::channel();

@@ -2,8 +2,8 @@
 //! says so and skips without.
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
-mod drops;
 mod endpoints;
+mod events;
 mod fixture;
 #[path = "../support/lab.rs"]
 #[allow(dead_code, reason = "shared with the tests of the kernel, which use more of it")]

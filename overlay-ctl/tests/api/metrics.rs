@@ -2,7 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use overlay_ctl::{error_chain, proto::v1::RemoveEndpointRequest};
+use aya::sys::{Stats, enable_stats};
+use overlay_ctl::{cli::Metrics, error_chain, proto::v1::RemoveEndpointRequest};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -17,9 +18,12 @@ fn address() -> SocketAddr {
     format!("{VTEP}:7401").parse().unwrap()
 }
 
+/// Where they are served unless somebody says otherwise.
+const DEFAULT: &str = "127.0.0.1:7401";
+
 /// The head and the body of the answer to `method path`.
 async fn http(method: &str, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address()).await.unwrap();
+    let mut stream = TcpStream::connect(DEFAULT).await.unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -53,16 +57,23 @@ fn dropped(what: &str, direction: &str, reason: &str) -> String {
     )
 }
 
+fn of_endpoint(what: &str, endpoint: &str, direction: &str) -> String {
+    format!(
+        "overlay_endpoint_{what}_total{{endpoint=\"{endpoint}\",network=\"{NETWORK}\",direction=\"{direction}\"}}"
+    )
+}
+
+fn of_network(what: &str, direction: &str) -> String {
+    format!("overlay_network_{what}_total{{network=\"{NETWORK}\",direction=\"{direction}\"}}")
+}
+
 const FORWARDED: &str =
     "overlay_packets_total{direction=\"from_endpoint\",verdict=\"forwarded\",reason=\"\"}";
 
 #[test]
 fn what_the_node_and_its_kernel_do_is_scraped() {
-    if skip() {
-        return;
-    }
-    let node = Node::start(|args| args.metrics = Some(address()));
-    node.call(async |_, mut api| {
+    with_node(async |_, mut api| {
+        assert_eq!(api.status().await.metrics, DEFAULT);
         let first = Scrape::take().await;
         assert_eq!(first.value("overlay_is_leader"), 1);
         assert_eq!(first.value("overlay_endpoints{state=\"up\"}"), 0);
@@ -96,6 +107,21 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         let bytes = scrape.value(&dropped("bytes", "from_endpoint", "arp_unknown_target"));
         assert!(packets > 0 && bytes >= 42 * packets, "{packets} of {bytes} bytes");
 
+        assert_eq!(scrape.value("overlay_endpoints_uncounted"), 0);
+        for (endpoint, direction) in
+            [("web1", "sent"), ("web1", "received"), ("web2", "sent"), ("web2", "received")]
+        {
+            let packets = scrape.value(&of_endpoint("packets", endpoint, direction));
+            let bytes = scrape.value(&of_endpoint("bytes", endpoint, direction));
+            assert!(packets >= 1 && bytes >= 98 * packets.min(1), "{endpoint} {direction}");
+        }
+        for direction in ["sent", "received"] {
+            let both = ["web1", "web2"].map(|e| scrape.value(&of_endpoint("bytes", e, direction)));
+            let network = scrape.value(&of_network("bytes", direction));
+            assert_eq!(network, both.iter().sum::<u64>(), "{direction}");
+        }
+        let sent = scrape.value(&of_network("packets", "sent"));
+
         // A namespace that is gone takes its port with it; nobody asked for that, so it shows.
         drop(b);
         eventually("web2 is down", async || {
@@ -108,6 +134,8 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         let scrape = Scrape::take().await;
         assert_eq!(scrape.value("overlay_endpoints{state=\"down\"}"), 0);
         assert_eq!(scrape.value("overlay_endpoints{state=\"up\"}"), 1);
+        assert!(!scrape.0.contains("endpoint=\"web2\""), "{}", scrape.0);
+        assert!(scrape.value(&of_network("packets", "sent")) >= sent, "web2's were forgotten");
 
         let (head, body) = http("GET", "/").await;
         assert!(head.starts_with("HTTP/1.1 404 ") && body.contains("/metrics"), "{head}{body}");
@@ -118,11 +146,94 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
     });
 }
 
+async fn is_refused(address: impl tokio::net::ToSocketAddrs) -> bool {
+    let connected = TcpStream::connect(address).await;
+    connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 #[test]
-fn metrics_are_not_served_unless_asked_for() {
-    with_node(async |_, _| {
-        let refused = TcpStream::connect(address()).await.unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+fn metrics_are_served_to_nobody_but_the_host_unless_asked_for() {
+    with_node(async |_, _| assert!(is_refused(address()).await));
+    if skip() {
+        return;
+    }
+    Node::start(|args| args.metrics = Some(Metrics::Off)).call(async |_, mut api| {
+        assert_eq!(api.status().await.metrics, "");
+        assert!(is_refused(DEFAULT).await && is_refused(address()).await);
+    });
+    Node::start(|args| args.metrics = Some(Metrics::At(address()))).call(async |node, mut api| {
+        assert_eq!(api.status().await.metrics, address().to_string());
+        assert!(is_refused(DEFAULT).await);
+        drop(TcpStream::connect(address()).await.unwrap());
+        // Endpoints are kept from it as from the API.
+        let apis = node.host.bpffs.join("maps/APIS");
+        let dump = node.host.netns.sh(&format!("bpftool map dump pinned {}", apis.display()));
+        for port in [7400, 7401] {
+            assert!(dump.contains(&format!("\"port\": {port}")), "{port} in {dump}");
+        }
+    });
+}
+
+#[test]
+fn the_default_port_that_is_taken_stops_no_node() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    let _holder = host.netns.block_on(|| async { TcpListener::bind(DEFAULT).unwrap() });
+    Node::start_on(host, |_| {})
+        .call(async |_, mut api| assert_eq!(api.status().await.metrics, ""));
+}
+
+#[test]
+fn metrics_at_every_address_are_refused() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    let mut args = host.args();
+    args.metrics = Some(Metrics::At("0.0.0.0:7401".parse().unwrap()));
+    let error = host
+        .netns
+        .block_on(|| async move { error_chain(&overlay_ctl::node::run(args).await.unwrap_err()) });
+    assert!(error.contains("--metrics 0.0.0.0:7401") && error.contains("one address"), "{error}");
+    assert!(!host.state_dir().exists(), "a state folder is left");
+}
+
+#[test]
+fn status_and_metrics_tell_what_the_kernel_says_of_the_programs() {
+    with_node(async |_, mut api| {
+        api.network(NETWORK, "172.16.16.0/24").await;
+        let (a, b) = (Netns::new("a"), Netns::new("b"));
+        for (name, netns) in [("web1", &a), ("web2", &b)] {
+            api.endpoints.create(endpoint(name, netns)).await.unwrap();
+        }
+        let datapath = api.status().await.datapath.unwrap();
+        let names: Vec<&str> = datapath.programs.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["from_endpoint", "from_gateway", "from_underlay"]);
+        for program in &datapath.programs {
+            let devices = if program.name == "from_underlay" { 1 } else { 2 };
+            assert_eq!(program.devices.len(), devices, "{program:?}");
+            assert_eq!(program.other_devices, [""; 0], "{program:?}");
+            assert!(program.id > 0 && program.loaded_at > 1_700_000_000, "{program:?}");
+            assert!(program.tag.len() == 16 && program.tag != "0".repeat(16), "{program:?}");
+        }
+        let uname = a.sh("uname -r");
+        assert_eq!(datapath.kernel, uname.trim());
+
+        // As the sysctl does, and it ends with this test however that ends.
+        let counting = enable_stats(Stats::RunTime).unwrap();
+        a.sh("ping -c 1 -W 5 172.16.16.3");
+        let scrape = Scrape::take().await;
+        assert!(scrape.value("overlay_program_runs_total{program=\"from_endpoint\"}") >= 2);
+        let seconds = "overlay_program_run_seconds_total{program=\"from_endpoint\"}";
+        let line = scrape.0.lines().find_map(|line| line.strip_prefix(seconds));
+        let seconds: f64 = line.unwrap().trim().parse().unwrap();
+        assert!(seconds > 0.0 && seconds < 1.0, "{seconds}");
+        let datapath = api.status().await.datapath.unwrap();
+        let program = &datapath.programs[0];
+        assert!(program.run_count >= 2 && program.run_time_ns > 0, "{program:?}");
+        drop(counting);
     });
 }
 
@@ -134,9 +245,9 @@ fn a_port_that_is_taken_is_said_and_leaves_nothing() {
     for flag in ["--listen", "--metrics"] {
         let host = Host::new();
         let mut args = host.args();
-        args.metrics = Some(address());
+        args.metrics = Some(Metrics::At(address()));
         args.listen = Some(format!("{VTEP}:7400").parse().unwrap());
-        let taken = if flag == "--listen" { args.listen } else { args.metrics }.unwrap();
+        let taken = if flag == "--listen" { args.listen.unwrap() } else { address() };
         let error = host.netns.block_on(|| async move {
             let _holder = TcpListener::bind(taken).unwrap();
             error_chain(&overlay_ctl::node::run(args).await.unwrap_err())

@@ -1,19 +1,20 @@
 //! Loading, pinning, taking over, attaching, and the maps' contents.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Once,
     time::{Duration, Instant},
 };
 
+use aya::maps::{Map, MapData, PerCpuArray};
 use overlay_common::{
-    ApiKey, Config, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
-    PORTS_MAX, PortEntry, ip16_from_v4,
+    ApiKey, Config, Counter, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
+    GatewayPortEntry, HopEntry, IP16_NONE, MAP_TRAFFIC, NODES_MAX, NeighEntry, NeighKey, NodeEntry,
+    NodeKey, PORTS_MAX, PortEntry, Traffic, ip16_from_v4,
 };
 use overlay_ctl::{
-    datapath::{Datapath, DatapathConfig, DatapathError, Hook},
+    datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening},
     reconcile::{TableChange, Tables},
 };
 
@@ -210,7 +211,7 @@ fn some_of_everything() -> (Vec<TableChange>, Tables) {
         TableChange::PutPort(9, port),
         TableChange::PutHop(1, hop),
         TableChange::PutNode(node_key, node),
-        TableChange::PutFlood(4097, flood),
+        TableChange::PutFlood(4097, Box::new(flood)),
         TableChange::PutGatewayPort(10, leg),
         TableChange::PutApi(api, 2),
     ];
@@ -235,13 +236,12 @@ fn what_is_written_is_read_and_deleted() {
     let host = Host::new();
     host.run(|| {
         let mut datapath = host.open();
-        assert_eq!(datapath.tables().unwrap(), Tables::default());
+        assert_eq!(datapath.reader().tables().unwrap(), Tables::default());
         let (changes, tables) = some_of_everything();
-        for change in changes.iter().chain(&changes) {
-            datapath.write(change).unwrap();
-        }
-        assert_eq!(datapath.tables().unwrap(), tables);
-        let usage = datapath.usage().unwrap();
+        datapath.write(&changes).unwrap();
+        datapath.write(&changes).unwrap();
+        assert_eq!(datapath.reader().tables().unwrap(), tables);
+        let usage = datapath.reader().usage().unwrap();
         assert!(usage.iter().all(|map| map.entries == 1), "{usage:?}");
         assert_eq!(usage.iter().find(|map| map.name == "NODES").unwrap().capacity, NODES_MAX);
 
@@ -257,9 +257,87 @@ fn what_is_written_is_read_and_deleted() {
                 TableChange::PutApi(key, _) => TableChange::DeleteApi(key),
                 other => unreachable!("only puts: {other:?}"),
             };
-            datapath.write(&delete).unwrap();
+            datapath.write(&[delete]).unwrap();
         }
-        assert_eq!(datapath.tables().unwrap(), Tables::default());
+        assert_eq!(datapath.reader().tables().unwrap(), Tables::default());
+    });
+}
+
+#[test]
+fn many_entries_are_written_walked_and_deleted() {
+    if skip() {
+        return;
+    }
+    const MANY: u32 = 10_000;
+    let host = Host::new();
+    host.run(|| {
+        let mut datapath = host.open();
+        let reader = datapath.reader();
+        let key = |n: u32| FdbKey { vni: n, mac: [2; 6], pad: [0; 2] };
+        let entry = some_of_everything().1.fdb.into_values().next().unwrap();
+        let entry = |n: u32| FdbEntry { generation: n.into(), ..entry };
+        let puts: Vec<_> = (0..MANY).map(|n| TableChange::PutFdb(key(n), entry(n))).collect();
+        datapath.write(&puts).unwrap();
+        let held = reader.tables().unwrap().fdb;
+        assert_eq!(held, (0..MANY).map(|n| (key(n), entry(n))).collect());
+
+        let (mut walked, mut place, mut steps) = (Vec::new(), None, 0);
+        loop {
+            let some;
+            (some, place) = reader.fdb_behind(place).unwrap();
+            walked.extend(some);
+            steps += 1;
+            if place.is_none() {
+                break;
+            }
+        }
+        assert!(steps > 1, "in parts");
+        assert_eq!(walked.len(), held.len(), "each once");
+        assert_eq!(walked.into_iter().collect::<BTreeMap<_, _>>(), held);
+        let found = reader.fdb([key(MANY), key(7)]).unwrap();
+        assert_eq!(found, [None, Some(entry(7))]);
+
+        // What is not there, in the middle and at the ends, is no error.
+        let deletes: Vec<_> = (0..MANY + 3).map(|n| TableChange::DeleteFdb(key(n))).collect();
+        let odd: Vec<_> = deletes.iter().skip(1).step_by(2).cloned().collect();
+        datapath.write(&odd).unwrap();
+        assert_eq!(reader.tables().unwrap().fdb.len(), MANY as usize / 2);
+        datapath.write(&deletes).unwrap();
+        assert_eq!(reader.tables().unwrap(), Tables::default());
+    });
+}
+
+#[test]
+fn what_a_slot_counted_is_the_nodes_when_it_is_freed() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    host.run(|| {
+        let mut datapath = host.open();
+        let pin = host.bpffs.join("maps").join(MAP_TRAFFIC);
+        let map = Map::PerCpuArray(MapData::from_pin(pin).unwrap());
+        let mut traffic: PerCpuArray<_, Traffic> = map.try_into().unwrap();
+        let count = |n| Counter { packets: n, bytes: 100 * n };
+        let of = |n| Traffic { sent: count(n), received: count(10 * n), from_neighbours: count(1) };
+        for slot in [3, 4] {
+            let cpus = traffic.get(&slot, 0).unwrap().len() as u64;
+            let counted: Vec<_> = (1..=cpus).map(of).collect();
+            traffic.set(slot, counted.try_into().unwrap(), 0).unwrap();
+        }
+        let counted = datapath.counters().unwrap();
+        let sent = counted.iter().find(|(reason, direction, _)| {
+            reason.is_none() && *direction == Direction::FromEndpoint
+        });
+        assert!(sent.unwrap().2.packets > 0, "slots count");
+        datapath.free_slots([3, 5]).unwrap();
+        assert_eq!(datapath.counters().unwrap(), counted, "nothing is lost, nothing counts twice");
+        let left = |slot| -> u64 {
+            traffic.get(&slot, 0).unwrap().iter().map(|cpu| cpu.sent.packets).sum()
+        };
+        assert_eq!((left(3), left(4) > 0), (0, true));
+        datapath.free_slots([3, 4]).unwrap();
+        assert_eq!(datapath.counters().unwrap(), counted);
     });
 }
 
@@ -280,11 +358,12 @@ fn a_full_map_says_so() {
             slot: 0,
             pad2: 0,
         };
-        for ifindex in 0..PORTS_MAX {
-            datapath.write(&TableChange::PutPort(ifindex, port)).unwrap();
-        }
-        datapath.write(&TableChange::PutPort(0, port)).unwrap();
-        let error = datapath.write(&TableChange::PutPort(PORTS_MAX, port)).unwrap_err();
+        let puts: Vec<_> =
+            (0..=PORTS_MAX).map(|ifindex| TableChange::PutPort(ifindex, port)).collect();
+        let error = datapath.write(&puts).unwrap_err();
+        // What comes before the one that does not fit is in; what is in can be written still.
+        assert_eq!(datapath.reader().small().unwrap().ports.len(), PORTS_MAX as usize);
+        datapath.write(&puts[..1]).unwrap();
         assert!(
             matches!(error, DatapathError::TableFull { name: "PORTS", capacity: PORTS_MAX }),
             "{error:?}"
@@ -309,9 +388,7 @@ fn the_next_process_takes_everything_over() {
         host.attach_endpoint(&mut datapath);
         host.attach_endpoint(&mut datapath);
         assert!(host.is_attached(&datapath), "{datapath:?}");
-        for change in some_of_everything().0 {
-            datapath.write(&change).unwrap();
-        }
+        datapath.write(&some_of_everything().0).unwrap();
         assert_eq!(host.entries(), names().into());
         host.make_traffic();
         let links = names().map(|entry| host.link_id(&entry));
@@ -323,7 +400,7 @@ fn the_next_process_takes_everything_over() {
     host.run(|| {
         let mut datapath = host.open();
         let before = seen_more(&datapath, packets);
-        assert_eq!(datapath.tables().unwrap(), some_of_everything().1);
+        assert_eq!(datapath.reader().tables().unwrap(), some_of_everything().1);
         assert!(host.is_attached(&datapath), "{datapath:?}");
         assert_eq!(names().map(|entry| host.link_id(&entry)), links, "the links are the same");
         let now = program_ids(&host);
@@ -567,14 +644,14 @@ fn drops_are_told_while_the_monitor_is_on() {
     host.netns.block_on(|| async {
         let mut datapath = host.open();
         host.attach_endpoint(&mut datapath);
-        let mut drops = datapath.drops().unwrap();
-        assert!(matches!(datapath.drops(), Err(DatapathError::EventsTaken)));
-        datapath.set_monitor(true).unwrap();
+        let mut events = datapath.events().unwrap();
+        assert!(matches!(datapath.events(), Err(DatapathError::EventsTaken)));
+        datapath.listen(Listening::Drops).unwrap();
         host.make_traffic();
         let told = async {
             let mut told = BTreeSet::new();
             while told.len() < devices.len() {
-                let event = drops.next().await.unwrap();
+                let event = events.next().await.unwrap();
                 if devices.contains(&event.ifindex) {
                     assert_eq!(event.reason, DropReason::UnknownPort as u32, "{event:?}");
                     told.insert((event.ifindex, event.direction));
@@ -586,13 +663,13 @@ fn drops_are_told_while_the_monitor_is_on() {
         let directions = [Direction::FromEndpoint, Direction::FromGateway].map(|way| way as u32);
         assert_eq!(told, devices.into_iter().zip(directions).collect());
 
-        datapath.set_monitor(false).unwrap();
-        drop(drops);
-        let mut drops = datapath.drops().expect("the reader's place is free again");
+        datapath.listen(Listening::None).unwrap();
+        drop(events);
+        let mut events = datapath.events().expect("the reader's place is free again");
         let before = seen(&datapath);
         host.make_traffic();
         seen_more(&datapath, before);
-        let silence = tokio::time::timeout(Duration::from_millis(50), drops.next()).await;
+        let silence = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
         assert!(silence.is_err(), "{silence:?}");
     });
 }

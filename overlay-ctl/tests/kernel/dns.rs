@@ -115,7 +115,7 @@ fn a_namespace_knows_its_own_networks_alone() {
     let mut other = all.networks[&1].clone();
     other.name = "other".parse().unwrap();
     other.subnet = "10.128.0.0/24".parse().unwrap();
-    other.records = [("db".to_owned(), vec![Ipv4Addr::new(10, 128, 0, 2)])].into();
+    other.records = [("db".to_owned(), vec![Ipv4Addr::new(10, 128, 0, 2)])].into_iter().collect();
     other.pointers.clear();
     all.networks.insert(2, other);
     all.namespaces.get_mut(&web2.path()).unwrap().networks = vec![2];

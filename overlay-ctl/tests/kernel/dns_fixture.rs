@@ -148,7 +148,7 @@ pub(super) fn names(records: &[(&str, &[Ipv4Addr])], inside: &[&Netns]) -> Names
             .collect(),
     };
     Names {
-        networks: [(1, network)].into(),
+        networks: [(1u64, network)].into_iter().collect(),
         namespaces: inside.iter().map(|netns| (netns.path(), namespace(1))).collect(),
     }
 }

@@ -18,6 +18,7 @@ mod refusals;
 mod removal;
 mod restart;
 mod scale;
+mod seen;
 mod support;
 mod topology;
 mod wire;

@@ -13,7 +13,7 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    ApiKey, Config, Counter, Direction, DropEvent, DropReason, FdbEntry, FdbKey, FloodEntry,
+    ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry,
     GatewayPortEntry, HopEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
     MAP_GATEWAY_PORTS, MAP_HOPS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PATHS, MAP_PORTS,
     MAP_TRAFFIC, METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
@@ -61,7 +61,7 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) packet: Vec<u8>,
     pub(crate) counts: Counts,
-    pub(crate) events: Vec<DropEvent>,
+    pub(crate) events: Vec<Event>,
 }
 
 /// See the module.
@@ -88,6 +88,9 @@ pub(crate) struct Bench {
 /// Directions whose programs are TC's; the guard's is XDP's, and loaded by who runs it.
 pub(crate) const AT_TC: [Direction; 3] =
     [Direction::FromEndpoint, Direction::FromUnderlay, Direction::FromGateway];
+
+/// The guard's programs: in a driver, and in the stack.
+pub(crate) const GUARDS: [&str; 2] = ["guard_underlay", "guard_generic"];
 
 /// Runs a test on a bench of its own, or skips it where the machine lacks something.
 #[track_caller]
@@ -145,10 +148,10 @@ impl Bench {
         program.try_into().expect("a classifier")
     }
 
-    /// `guard_underlay`, not loaded yet.
-    pub(crate) fn guard(&mut self) -> &mut Xdp {
-        let program = self.programs.program_mut(Direction::GuardUnderlay.name());
-        program.expect("named after it").try_into().expect("an XDP program")
+    /// One of [`GUARDS`], not loaded yet.
+    pub(crate) fn guard(&mut self, name: &str) -> &mut Xdp {
+        let program = self.programs.program_mut(name);
+        program.expect("a program of that name").try_into().expect("an XDP program")
     }
 
     /// Fills the maps with a world whose endpoints all route for others: they alone may send IPv6.
@@ -230,10 +233,11 @@ impl Bench {
         }
     }
 
-    /// The guard, which must be loaded, as from a device of the kernel's choice.
+    /// Now the one, now the other of the guard's programs, which must be loaded, as from a device of the
+    /// kernel's choice.
     fn test_run_guard(&mut self, packet: &[u8]) -> Result<(Verdict, Vec<u8>), ProgramError> {
         let mut out = vec![0; packet.len() + GROWTH];
-        let ran = self.guard().test_run(TestRunOptions {
+        let ran = self.guard(GUARDS[packet.len() % 2]).test_run(TestRunOptions {
             data_in: Some(packet),
             data_out: Some(&mut out),
             ..TestRunOptions::new()
@@ -391,13 +395,13 @@ impl Bench {
     }
 
     /// What the programs told since the last call.
-    pub(crate) fn events(&mut self) -> Vec<DropEvent> {
+    pub(crate) fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(item) = self.events.next() {
-            assert_eq!(item.len(), size_of::<DropEvent>());
+            assert_eq!(item.len(), size_of::<Event>());
             // SAFETY: the item is as long as the type, of which any bytes are a value; it asks for no
             // alignment.
-            events.push(unsafe { item.as_ptr().cast::<DropEvent>().read_unaligned() });
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
         }
         events
     }

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use overlay_common::{
-    ApiKey, Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, HopEntry, IP16_NONE,
-    Ip16, MacBytes, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
+    ApiKey, CONFIG_FLOWS, CONFIG_MONITOR, Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
+    GatewayPortEntry, HopEntry, IP16_NONE, Ip16, MacBytes, NeighEntry, NeighKey, NodeEntry,
+    NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
 };
 
 /// Somebody with addresses.
@@ -199,6 +200,14 @@ impl World {
     pub(crate) fn configure(&mut self, flags: u32) {
         if let Some(config) = &mut self.config {
             config.flags |= flags;
+        }
+    }
+
+    /// One in so many forwarded packets makes an event, and each drop.
+    pub(crate) fn sample(&mut self, sample: u32) {
+        self.configure(CONFIG_MONITOR | CONFIG_FLOWS);
+        if let Some(config) = &mut self.config {
+            config.sample = sample;
         }
     }
 }

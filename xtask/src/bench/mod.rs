@@ -7,6 +7,7 @@ mod endpoint;
 mod flood;
 mod icount;
 mod publish;
+mod scale;
 mod stats;
 mod turns;
 
@@ -31,6 +32,8 @@ enum What {
     Publish(publish::Options),
     /// Instructions of a message, counted in a virtual machine; fails when ours has become worse
     Icount(icount::Options),
+    /// A million endpoints: loading them, changing one, memory of the kernel
+    Scale(scale::Options),
     /// Names: the resolver of an endpoint's namespace, by kinds of questions
     Dns(dns::Options),
     /// A flood of forged VXLAN: what drops it, and what it leaves of a flow
@@ -51,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Create(options) => create::run(options),
         What::Publish(options) => publish::run(options),
         What::Icount(options) => icount::run(options),
+        What::Scale(options) => scale::run(options),
         What::Dns(options) => dns::run(options),
         What::Flood(options) => flood::run(options),
     }

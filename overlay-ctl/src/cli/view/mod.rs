@@ -4,8 +4,8 @@
 //! `null`. It is kept apart from the API's messages, whose numbers for enums and empty strings for
 //! "none" serve machines of another kind.
 
-mod drop;
 mod endpoint;
+mod event;
 mod network;
 mod node;
 mod port;
@@ -14,8 +14,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub(super) use drop::Drop;
 pub(super) use endpoint::{CreatedEndpoint, Endpoint};
+pub(super) use event::Event;
 pub(super) use network::{Network, NetworkDetail};
 pub(super) use node::Node;
 pub(super) use port::PublishedPort;

@@ -1,6 +1,6 @@
 //! A node's own view of itself.
 
-use super::{NONE, View, columns, fields, node::role_name, non_empty, or_dash, or_none};
+use super::{NONE, View, columns, fields, node::role_name, non_empty, non_zero, or_dash, or_none};
 use crate::proto::v1;
 use serde::Serialize;
 
@@ -17,6 +17,8 @@ pub(in super::super) struct Status {
     revision: u64,
     programmed_revision: u64,
     version: String,
+    /// Where metrics are served; None = nowhere.
+    metrics: Option<String>,
     /// None = not started.
     datapath: Option<Datapath>,
 }
@@ -44,6 +46,28 @@ struct Datapath {
     fallbacks: Vec<String>,
     /// None = a node of a version without one.
     gateway: Option<Gateway>,
+    programs: Vec<Program>,
+    /// Its release; None = a node of a version that does not say.
+    kernel: Option<String>,
+    /// The kernel counts the programs' run time.
+    run_time_counted: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Program {
+    name: String,
+    id: u32,
+    /// Digest of its instructions.
+    tag: String,
+    /// Seconds since 1970; None = not known.
+    loaded_at: Option<u64>,
+    verified_instructions: Option<u32>,
+    jited: bool,
+    devices: Vec<String>,
+    /// Where another version runs still, or somebody else's program in our place.
+    other_devices: Vec<String>,
+    run_time_ns: u64,
+    run_count: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +109,7 @@ impl From<v1::StatusResponse> for Status {
             revision,
             programmed_revision,
             version,
+            metrics,
             datapath,
         } = status;
         Self {
@@ -97,6 +122,7 @@ impl From<v1::StatusResponse> for Status {
             revision,
             programmed_revision,
             version,
+            metrics: non_empty(metrics),
             datapath: datapath.map(Into::into),
         }
     }
@@ -121,6 +147,9 @@ impl From<v1::DatapathStatus> for Datapath {
             gateway,
             xdp,
             xdp_reason,
+            programs,
+            kernel,
+            run_time_counted,
         } = datapath;
         Self {
             hook,
@@ -150,6 +179,38 @@ impl From<v1::DatapathStatus> for Datapath {
             unresolved_next_hops,
             fallbacks,
             gateway: gateway.map(Into::into),
+            programs: programs.into_iter().map(Into::into).collect(),
+            kernel: non_empty(kernel),
+            run_time_counted,
+        }
+    }
+}
+
+impl From<v1::ProgramStatus> for Program {
+    fn from(program: v1::ProgramStatus) -> Self {
+        let v1::ProgramStatus {
+            name,
+            id,
+            tag,
+            loaded_at,
+            verified_instructions,
+            jited,
+            devices,
+            other_devices,
+            run_time_ns,
+            run_count,
+        } = program;
+        Self {
+            name,
+            id,
+            tag,
+            loaded_at: non_zero(loaded_at),
+            verified_instructions: non_zero(verified_instructions),
+            jited,
+            devices,
+            other_devices,
+            run_time_ns,
+            run_count,
         }
     }
 }
@@ -173,6 +234,7 @@ impl View for Status {
             ("revision", self.revision.to_string()),
             ("programmed", self.programmed_revision.to_string()),
             ("version", self.version.clone()),
+            ("metrics", self.metrics.clone().unwrap_or_else(|| "off".to_owned())),
             (
                 "data plane",
                 self.datapath.as_ref().map_or("not started", Datapath::health).to_owned(),
@@ -182,6 +244,26 @@ impl View for Status {
             Some(datapath) => format!("{node}\n\n{}", datapath.text()),
             None => node,
         }
+    }
+}
+
+/// Devices that are shown by name; of more, only how many.
+const DEVICES_NAMED: usize = 4;
+
+impl Program {
+    fn row(&self, is_counted: bool) -> [String; 7] {
+        // What it ran while the kernel counted stays true after that.
+        let (runs, each) = match self.run_time_ns.checked_div(self.run_count) {
+            Some(each) => (self.run_count.to_string(), each.to_string()),
+            None if is_counted => ("0".to_owned(), NONE.to_owned()),
+            None => ("not counted".to_owned(), NONE.to_owned()),
+        };
+        let devices = match self.devices.len() {
+            0..=DEVICES_NAMED => or_none(&self.devices),
+            many => many.to_string(),
+        };
+        let verified = or_dash(self.verified_instructions.as_ref());
+        [self.name.clone(), self.id.to_string(), self.tag.clone(), verified, runs, each, devices]
     }
 }
 
@@ -197,11 +279,25 @@ impl Datapath {
         }
     }
 
+    /// All that is done in a slower way, or not by this version.
+    fn slow(&self) -> String {
+        let mut slow: Vec<String> =
+            self.unresolved_next_hops.iter().chain(&self.fallbacks).cloned().collect();
+        for program in &self.programs {
+            if !program.jited {
+                slow.push(format!("{} is interpreted (net.core.bpf_jit_enable)", program.name));
+            }
+            for device in &program.other_devices {
+                slow.push(format!("another program runs on {device} than this {}", program.name));
+            }
+        }
+        or_none(&slow)
+    }
+
     fn text(&self) -> String {
-        let slow: Vec<&str> =
-            self.unresolved_next_hops.iter().chain(&self.fallbacks).map(String::as_str).collect();
-        let slow = if slow.is_empty() { NONE.to_owned() } else { slow.join(", ") };
+        let slow = self.slow();
         let mut parts = vec![fields([
+            ("kernel", or_dash(self.kernel.as_ref())),
             ("hook", self.hook.clone()),
             ("underlay", format!("{} (MTU {})", self.underlay, self.underlay_mtu)),
             ("VTEP", format!("{}, UDP port {}", self.vtep, self.vxlan_port)),
@@ -218,6 +314,12 @@ impl Datapath {
                 ("forwarding opened on", or_none(&gateway.forwarding_devices)),
                 ("resolvers", gateway.resolvers.to_string()),
             ]));
+        }
+        if !self.programs.is_empty() {
+            parts.push(columns(
+                ["PROGRAM", "ID", "TAG", "VERIFIED", "RUNS", "NS A RUN", "DEVICES"],
+                self.programs.iter().map(|program| program.row(self.run_time_counted)),
+            ));
         }
         if !self.maps.is_empty() {
             parts.push(columns(

@@ -381,6 +381,7 @@ fn status() {
         revision: 8,
         programmed_revision: 7,
         version: "0.1.0".to_owned(),
+        metrics: "127.0.0.1:7401".to_owned(),
         datapath: Some(v1::DatapathStatus {
             gateway: Some(v1::GatewayStatus {
                 bridge: "ov_gwbridge".to_owned(),
@@ -403,7 +404,31 @@ fn status() {
             error: String::new(),
             endpoint_mtu: 1450,
             unresolved_next_hops: vec!["host3".to_owned(), "host4".to_owned()],
-            fallbacks: Vec::new(),
+            fallbacks: vec!["ovb1 is no port of the barrier".to_owned()],
+            programs: vec![
+                v1::ProgramStatus {
+                    name: "from_endpoint".to_owned(),
+                    id: 71,
+                    tag: "0a0b0c0d0e0f1011".to_owned(),
+                    loaded_at: 1_790_000_000,
+                    verified_instructions: 2345,
+                    jited: true,
+                    devices: ["ovp1", "ovp2", "ovp3", "ovp4", "ovp5"].map(str::to_owned).into(),
+                    run_time_ns: 3000,
+                    run_count: 12,
+                    ..Default::default()
+                },
+                v1::ProgramStatus {
+                    name: "from_underlay".to_owned(),
+                    id: 72,
+                    tag: "1a1b1c1d1e1f1011".to_owned(),
+                    devices: vec!["eth0".to_owned()],
+                    other_devices: vec!["eth1".to_owned()],
+                    ..Default::default()
+                },
+            ],
+            kernel: "6.12.9".to_owned(),
+            run_time_counted: false,
         }),
     });
     assert_eq!(
@@ -417,8 +442,10 @@ term         3
 revision     8
 programmed   7
 version      0.1.0
+metrics      127.0.0.1:7401
 data plane   in sync
 
+kernel             6.12.9
 hook               tcx
 underlay           eth0 (MTU 1500)
 VTEP               10.10.10.101, UDP port 4789
@@ -426,12 +453,17 @@ endpoint MTU       1450
 GRO device         ovg4789
 XDP guard          off (eth0 is no hardware)
 bpffs              /sys/fs/bpf/overlay
-on the slow path   host3, host4
+on the slow path   host3, host4, ovb1 is no port of the barrier, from_underlay is interpreted \
+         (net.core.bpf_jit_enable), another program runs on eth1 than this from_underlay
 
 gateway bridge         ov_gwbridge, 172.18.0.0/16
 published ports        3
 forwarding opened on   eth0, eth7
 resolvers              2
+
+PROGRAM         ID   TAG                VERIFIED   RUNS          NS A RUN   DEVICES
+from_endpoint   71   0a0b0c0d0e0f1011   2345       12            250        5
+from_underlay   72   1a1b1c1d1e1f1011   -          not counted   -          eth0
 
 MAP   ENTRIES   CAPACITY
 FDB   2         1048576
@@ -451,6 +483,7 @@ spoofed_ip   from_endpoint   4         392"
             "revision": 8,
             "programmed_revision": 7,
             "version": "0.1.0",
+            "metrics": "127.0.0.1:7401",
             "datapath": {
                 "hook": "tcx",
                 "underlay": "eth0",
@@ -469,7 +502,35 @@ spoofed_ip   from_endpoint   4         392"
                 "error": null,
                 "endpoint_mtu": 1450,
                 "unresolved_next_hops": ["host3", "host4"],
-                "fallbacks": [],
+                "fallbacks": ["ovb1 is no port of the barrier"],
+                "programs": [
+                    {
+                        "name": "from_endpoint",
+                        "id": 71,
+                        "tag": "0a0b0c0d0e0f1011",
+                        "loaded_at": 1_790_000_000,
+                        "verified_instructions": 2345,
+                        "jited": true,
+                        "devices": ["ovp1", "ovp2", "ovp3", "ovp4", "ovp5"],
+                        "other_devices": [],
+                        "run_time_ns": 3000,
+                        "run_count": 12,
+                    },
+                    {
+                        "name": "from_underlay",
+                        "id": 72,
+                        "tag": "1a1b1c1d1e1f1011",
+                        "loaded_at": null,
+                        "verified_instructions": null,
+                        "jited": false,
+                        "devices": ["eth0"],
+                        "other_devices": ["eth1"],
+                        "run_time_ns": 0,
+                        "run_count": 0,
+                    },
+                ],
+                "kernel": "6.12.9",
+                "run_time_counted": false,
                 "gateway": {
                     "bridge": "ov_gwbridge",
                     "subnet": "172.18.0.0/16",
@@ -492,9 +553,8 @@ fn status_shows_a_broken_data_plane_first() {
     assert!(status.text().ends_with("data plane   not started"), "{}", status.text());
 }
 
-#[test]
-fn drop_event() {
-    let event = v1::DropEvent {
+fn dropped() -> v1::Event {
+    v1::Event {
         time_ns: 12_034_567_890_123,
         reason: "spoofed_ip".to_owned(),
         direction: "from_endpoint".to_owned(),
@@ -506,31 +566,91 @@ fn drop_event() {
         dst_mac: "02:42:ac:10:10:82".to_owned(),
         src_ip: "1.2.3.4".to_owned(),
         dst_ip: "172.16.16.130".to_owned(),
-        endpoint: String::new(),
-    };
-    let drop = Drop::from(event.clone());
+        endpoint: "web1".to_owned(),
+        source: "web1.myoverlay".to_owned(),
+        destination: "172.16.16.130".to_owned(),
+        protocol: 1,
+        sample: 1,
+        ..v1::Event::default()
+    }
+}
+
+#[test]
+fn dropped_packet() {
+    let event = Event::from(dropped());
     assert_eq!(
-        drop.text(),
-        "12034.567890 spoofed_ip from_endpoint network myoverlay endpoint - dev ovp3 \
-         ethertype 0x0800 length 98 02:42:ac:10:10:81 > 02:42:ac:10:10:82 1.2.3.4 > 172.16.16.130"
+        event.text(),
+        "12034.567890 spoofed_ip from_endpoint web1.myoverlay > 172.16.16.130 network myoverlay \
+         node - dev ovp3 icmp 1.2.3.4 > 172.16.16.130 length 98"
     );
     assert_eq!(
-        serde_json::to_value(&drop).unwrap(),
+        serde_json::to_value(&event).unwrap(),
         json!({
             "time_ns": 12_034_567_890_123_u64,
             "reason": "spoofed_ip",
             "direction": "from_endpoint",
             "network": "myoverlay",
-            "endpoint": null,
+            "endpoint": "web1",
+            "source": "web1.myoverlay",
+            "destination": "172.16.16.130",
+            "node": null,
+            "vtep": null,
             "interface": "ovp3",
             "length": 98,
             "ethertype": 2048,
+            "vlan": null,
             "src_mac": "02:42:ac:10:10:81",
             "dst_mac": "02:42:ac:10:10:82",
             "src_ip": "1.2.3.4",
             "dst_ip": "172.16.16.130",
+            "protocol": "icmp",
+            "src_port": null,
+            "dst_port": null,
+            "sample": 1,
+            "lost": 0,
         })
     );
-    let no_ip = v1::DropEvent { src_ip: String::new(), dst_ip: String::new(), ..event };
-    assert!(Drop::from(no_ip).text().ends_with("> 02:42:ac:10:10:82"));
+    let not_ip = v1::Event {
+        ethertype: 0x88b5,
+        src_ip: String::new(),
+        dst_ip: String::new(),
+        protocol: 0,
+        ..dropped()
+    };
+    let text = Event::from(not_ip).text();
+    assert!(text.ends_with("0x88b5 02:42:ac:10:10:81 > 02:42:ac:10:10:82 length 98"), "{text}");
+}
+
+#[test]
+fn forwarded_packet() {
+    let event = v1::Event {
+        reason: "forwarded".to_owned(),
+        destination: "web2.myoverlay".to_owned(),
+        src_ip: "172.16.16.129".to_owned(),
+        protocol: 6,
+        src_port: 40000,
+        dst_port: 80,
+        vtep: "192.168.50.101".to_owned(),
+        node: "h3".to_owned(),
+        sample: 100,
+        lost: 7,
+        ..dropped()
+    };
+    let text = Event::from(event.clone()).text();
+    assert_eq!(
+        text,
+        "12034.567890 forwarded from_endpoint web1.myoverlay > web2.myoverlay network myoverlay \
+         node h3 dev ovp3 tcp 172.16.16.129:40000 > 172.16.16.130:80 length 98 sample 1/100 \
+         (7 events before it were lost)"
+    );
+    let ipv6 = v1::Event {
+        src_ip: "fe80::1".to_owned(),
+        protocol: 99,
+        node: String::new(),
+        vlan: 7,
+        ..event
+    };
+    let text = Event::from(ipv6).text();
+    assert!(text.contains(" length 98 VLAN 7 sample 1/100"), "{text}");
+    assert!(text.contains(" node 192.168.50.101 dev ovp3 99 [fe80::1]:40000 > "), "{text}");
 }

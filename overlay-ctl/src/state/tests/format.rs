@@ -162,7 +162,9 @@ fn old_entries_do_what_they_did() {
             returning: None,
         },
     );
-    assert!(matches!(node, Applied::Node(node) if node.gateway.is_none()));
+    assert!(
+        matches!(node, Applied::Node(node) if node.gateway.is_none() && node.metrics.is_none())
+    );
     let create = Command::CreateNetwork {
         name: "net".parse().unwrap(),
         pool: Some(Pool::whole("10.0.0.0/24".parse().unwrap())),

@@ -89,6 +89,7 @@ impl Replica {
             listen: (Ipv4Addr::new(10, 10, 10, number), 7400).into(),
             returning: None,
             gateway: None,
+            metrics: None,
         })
     }
 
@@ -101,6 +102,7 @@ impl Replica {
             listen: (Ipv4Addr::new(10, 10, 10, number), 7400).into(),
             returning: None,
             gateway: Some(gateway.parse().unwrap()),
+            metrics: None,
         })
     }
 

@@ -119,6 +119,7 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
             listen: (ip(*vtep), 7400).into(),
             returning: None,
             gateway: gateway.map(|n| GATEWAYS[usize::from(n)].parse().unwrap()),
+            metrics: None,
         },
         Step::DropNode(n) => Command::RemoveNode { name: node(n) },
         Step::Endpoint { name, network: on, node: at, netns, address, shown } => {

@@ -108,6 +108,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         listen: (Ipv4Addr::new(10, 10, 10, 99), 7400).into(),
         returning: None,
         gateway: None,
+        metrics: None,
     }));
     assert_eq!(moved.id, first.id);
     assert!(moved.epoch > first.epoch);
@@ -120,6 +121,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         listen: removed.listen,
         returning: Some(removed.id),
         gateway: None,
+        metrics: None,
     });
     assert_eq!(back, Err(Refusal::NodeRemoved(removed.name)));
     assert_eq!(node(r.node(3)).id, 3, "an id is never used again");

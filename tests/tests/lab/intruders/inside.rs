@@ -157,7 +157,7 @@ fn what_a_neighbour_gets_goes_no_further() {
                 let [a, b, c, d] = victim.ip.octets();
                 let route = [131, 7, 4, a, b, c, d, 0];
                 frames.push(packets::ipv4(own, through, IpNumber::UDP, &marked_datagram(), |ip| {
-                    ip.set_options(&route).expect("whole words");
+                    ip.options = route.as_slice().try_into().expect("whole words");
                 }));
                 frames.push(frames::udp(own, through.with(victim.ip), 7));
                 let inside = frames::udp(own, victim, 7);

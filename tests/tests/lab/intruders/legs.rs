@@ -5,13 +5,12 @@ use std::{net::Ipv4Addr, os::fd::AsRawFd as _};
 use anyhow::{Context as _, Result, ensure};
 use etherparse::IpNumber;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
 use overlay_lab::{Netns, capture::Capture};
 
 use super::{
-    packets::{self, VXLAN_PORT, offset, vxlan, vxlan_datagram, vxlan_in_pieces},
+    packets::{self, offset, vxlan, vxlan_datagram, vxlan_in_pieces},
     scene::{Scene, host_side, mac, party},
 };
 use crate::{
@@ -25,9 +24,9 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 /// A whole IPv4 packet by a raw socket, by the routes of its sender.
 fn send_raw(netns: &Netns, to: Ipv4Addr, packet: &[u8]) -> Result<()> {
     netns.enter(|| {
+        // This protocol is whatever the packet's own header says.
         let (kind, protocol) = (SockType::Raw, SockProtocol::Raw);
         let raw = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
-        setsockopt(&raw, sockopt::Ipv4HeaderIncluded, &true)?;
         let to = SockaddrIn::from(std::net::SocketAddrV4::new(to, 0));
         sendto(raw.as_raw_fd(), packet, &to, MsgFlags::empty()).context("to send")?;
         Ok(())

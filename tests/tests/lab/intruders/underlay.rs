@@ -1,6 +1,6 @@
 //! VXLAN that somebody on the underlay has made up.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use etherparse::{ArpOperation, IpNumber};
 
 use super::{
@@ -38,7 +38,7 @@ fn forged(scene: &Scene) -> Result<Attack> {
         ("unknown_vtep", vxlan(stranger.with([172, 18, 0, 1]), h1, *vni, &good)),
         ("unknown_vtep", vxlan(stranger.with(web2.ip), h1, *vni, &good)),
         ("own_vtep", vxlan(h1.behind(stranger.mac), h1, *vni, &good)),
-        ("own_vtep", vxlan(h1, h1, *vni, &frames::udp(neighbour, web1, 7))),
+        ("own_vtep", vxlan(h1.behind(stranger.mac), h1, *vni, &frames::udp(neighbour, web1, 7))),
         ("unknown_vni", vxlan(as_h2, h1, other_vni + 1, &good)),
         ("unknown_vni", vxlan(as_h2, h1, 0, &good)),
         ("unknown_vni", vxlan(as_h2, h1, 0x00ff_ffff, &good)),
@@ -75,7 +75,7 @@ fn forged(scene: &Scene) -> Result<Attack> {
     let datagram = vxlan_datagram(*vni, &good);
     let with_options = |from: Party, options: [u8; 4]| {
         packets::ipv4(from, h1, IpNumber::UDP, &datagram, |ip| {
-            ip.set_options(&options).expect("a whole word");
+            ip.options = options.as_slice().try_into().expect("a whole word");
         })
     };
     attack.add("outer_options", with_options(as_h2, [1; 4]));
@@ -131,9 +131,11 @@ fn forged_vxlan_in_pieces_is_never_put_together() {
                 attack.is_counted((&scene.stranger.netns, "eth0"), h1, IN)?;
                 scene.stranger.netns.send_frames("eth0", pieces.iter())?;
             }
+            let counters = h1.overlay(&["status"])?;
+            scene.works().with_context(|| format!("guard {guard}, h1 before: {counters}"))?;
         }
-        victims.heard_nothing()?;
-        scene.works()
+        scene.works()?;
+        victims.heard_nothing()
     });
 }
 
@@ -165,7 +167,7 @@ fn no_other_tunnel_leads_in() {
             // VXLAN's own older port, and VXLAN-GPE's.
             ip(IpNumber::UDP, &packets::udp(50_000, 8472, &vxlan_datagram(scene.vni, &good)[8..])),
             ip(IpNumber::UDP, &packets::udp(50_000, 4790, &vxlan_datagram(scene.vni, &good)[8..])),
-            // Behind a tag, it is not even the node's.
+            // On a VLAN, it is not even the node's.
             packets::tagged(&vxlan(as_h2, to, scene.vni, &good), packets::VLAN, 7),
             packets::tagged(&vxlan(as_h2, to, scene.vni, &good), packets::QINQ, 7),
             // The endpoint's own addresses, as if the host routed for strangers.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use overlay_common::{CONFIG_MONITOR, Counter, Direction, DropReason, SOURCE_PORT_MIN, Traffic};
+use overlay_common::{
+    CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReason, SOURCE_PORT_MIN, Traffic,
+};
 use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     worlds::{Change, world},
 };
 use crate::{
-    bench::{Bench, Counts, Verdict},
+    bench::{Bench, Counts, GUARDS, Verdict},
     model::{self, End, Frame, Incoming, Paths},
     tap::Tap,
     world::{DEVICES, UNDERLAY_MAC, World},
@@ -27,7 +29,9 @@ pub(super) struct OneByOne {
 impl OneByOne {
     pub(super) fn new(direction: Direction, bench: &mut Bench) -> Self {
         if direction == Direction::GuardUnderlay {
-            bench.guard().load().expect("the verifier takes the program");
+            for guard in GUARDS {
+                bench.guard(guard).load().expect("the verifier takes the program");
+            }
         }
         let taps = DEVICES.iter().map(|ifindex| (*ifindex, bench.tap(*ifindex))).collect();
         Self { direction, taps, has_failed: false }
@@ -111,8 +115,7 @@ impl OneByOne {
             let at = (reason, self.direction);
             count(expected.counts.entry(at).or_default(), bytes.len());
         }
-        let listened = world.config.is_some_and(|config| config.flags & CONFIG_MONITOR != 0);
-        if let Some(reason @ 1..) = reason.filter(|_| listened) {
+        if let Some(reason) = reason.filter(|reason| is_told(world, *reason, bytes)) {
             let direction = self.direction as u32;
             expected.events.push((reason, direction, skb.ifindex, bytes.len() as u32));
         }
@@ -124,6 +127,16 @@ impl OneByOne {
             expected.copies.entry(ifindex).or_default().push(copy);
         }
         Ok(())
+    }
+}
+
+/// Whether somebody hears of it: of a drop, or of what was forwarded, of which a world with flows has all
+/// told. ARP is answered, and not forwarded.
+fn is_told(world: &World, reason: u32, packet: &[u8]) -> bool {
+    let flags = world.config.map_or(0, |config| config.flags);
+    match reason {
+        0 => flags & CONFIG_FLOWS != 0 && packet.get(12..14) != Some(&[8, 6]),
+        _ => flags & CONFIG_MONITOR != 0,
     }
 }
 

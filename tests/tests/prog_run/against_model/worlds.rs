@@ -19,6 +19,8 @@ pub(super) enum Change {
     NotConfigured,
     VxlanPort(u16),
     Monitored,
+    /// Drops, and everything that is forwarded.
+    AllTold,
     NoNextHops,
     /// User space has not written the way.
     NoWay(u32),
@@ -57,6 +59,7 @@ impl Change {
                 world.config.iter_mut().for_each(|config| config.vxlan_port = *port);
             }
             Self::Monitored => world.configure(CONFIG_MONITOR),
+            Self::AllTold => world.sample(1),
             Self::NoNextHops => world.forget_next_hops(),
             Self::NoWay(hop) => drop(world.hops.remove(hop)),
             Self::Mtu(mtu) => world.hops.values_mut().for_each(|hop| hop.mtu = *mtu),
@@ -126,7 +129,8 @@ pub(super) fn changes() -> BoxedStrategy<Vec<Change>> {
     let change = prop_oneof![
         10 => flags().prop_map(Change::Flags),
         2 => flooded.prop_map(|(vteps, ports)| Change::Flood(vteps, ports)),
-        3 => Just(Change::Monitored),
+        2 => Just(Change::Monitored),
+        2 => Just(Change::AllTold),
         3 => station().prop_map(Change::Forwards),
         2 => Just(Change::NoNextHops),
         1 => select(vec![HOP_FAR, HOP_IDLE]).prop_map(Change::NoWay),

@@ -123,6 +123,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     places.dedup();
     let entrants = Entrants { ours: !options.without_ours, docker };
     let contestants = contestants::build(&mut lab, &places, entrants)?;
+    let count =
+        rows.iter().flat_map(|row| contestants.iter().filter(|one| row.includes(one))).count();
+    println!("{count} measurements a round, {rounds} rounds of {seconds} s each");
     let mut samples = Measured::new();
     take_turns(&contestants, &rows, (rounds, seconds), &mut samples)?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();

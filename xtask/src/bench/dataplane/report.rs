@@ -1,6 +1,6 @@
 //! The figures as text: a table a row, and the goals.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use super::{
     Figures,
@@ -12,9 +12,9 @@ use super::{
 /// Prints the names of rows, and what is wanted of each.
 pub(super) fn list(rows: &[Row]) {
     for row in rows {
-        println!("{row:24} {}", row.title());
+        println!("{:20} {}", row.to_string(), row.title());
         for Goal { base, bound } in row.goals() {
-            println!("{:24}   {} {bound} x {base}", "", row.place.judged());
+            println!("{:20}   {} {bound} x {base}", "", row.place.judged());
         }
     }
 }
@@ -78,26 +78,21 @@ fn table(row: Row, contestants: &BTreeMap<&'static str, Series>) -> String {
     let base = row.place.base();
     let second = (base != KERNEL && contestants.contains_key(KERNEL)).then_some(KERNEL);
     let mut text = format!("{}\n", row.title());
-    // Writing into a String can't fail.
-    let _ = write!(text, "  {:22} {:>38}   {:>12}", "", "", format!("x {base}"));
+    text += &format!("  {:22} {:>38}   {:>12}", "", "", format!("x {base}"));
     if second.is_some() {
-        let _ = write!(text, "   {:>8}", "x kernel");
+        text += &format!("   {:>8}", "x kernel");
     }
-    let _ = writeln!(text, "   {:>14}", format!("CPU {}", row.traffic.cpu_unit()));
+    text += &format!("   {:>14}\n", format!("CPU {}", row.traffic.cpu_unit()));
     for name in contestants::ALL {
         let Some(Series { figure, cpu }) = contestants.get(name) else { continue };
         let spread = format!("[{:.2} .. {:.2}]", figure.min(), figure.max());
         let times = |base| ratio(contestants, (name, base)).unwrap_or(f64::NAN);
-        let _ = write!(
-            text,
-            "  {name:22} {:12.2} {spread:>25}   {:12.2}",
-            figure.median(),
-            times(base)
-        );
+        text +=
+            &format!("  {name:22} {:12.2} {spread:>25}   {:12.2}", figure.median(), times(base));
         if let Some(second) = second {
-            let _ = write!(text, "   {:8.2}", times(second));
+            text += &format!("   {:8.2}", times(second));
         }
-        let _ = writeln!(text, "   {:14.3}", cpu.median());
+        text += &format!("   {:14.3}\n", cpu.median());
     }
     text
 }

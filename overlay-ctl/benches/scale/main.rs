@@ -1,0 +1,74 @@
+//! What a million endpoints cost: `cargo xtask bench scale`.
+//!
+//! The reconciler and the maps are the real ones, in a network namespace of their own; devices, next
+//! hops and resolvers are not made (see [`kernel::MapsOnly`]). The state is filled by commands, as a
+//! cluster's is.
+
+mod kernel;
+mod measure;
+mod memory;
+mod world;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use nix::sched::{CloneFlags, unshare};
+use overlay_common::{Config, ip16_from_v4};
+use overlay_ctl::datapath::{Datapath, DatapathConfig};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+#[derive(Parser)]
+struct Options {
+    /// Endpoints of the network
+    #[arg(long, default_value_t = 1_000_000)]
+    endpoints: u32,
+    /// Changes of one endpoint each
+    #[arg(long, default_value_t = 1000)]
+    changes: u32,
+    /// What cargo calls every benchmark with
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    // Before there is another thread; the namespace ends with the process.
+    unshare(CloneFlags::CLONE_NEWNET)
+        .context("a network namespace can't be made: run it as root")?;
+    command("ip", &["link", "add", UNDERLAY, "type", "dummy"])?;
+    command("ip", &["link", "set", UNDERLAY, "up"])?;
+    let bpffs = PathBuf::from(format!("/sys/fs/bpf/overlay-scale-{}", std::process::id()));
+    let datapath = Datapath::open(config(&bpffs)?)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let measured = runtime.block_on(measure::all(&options, datapath, &bpffs));
+    Datapath::remove_all(&bpffs)?;
+    measured
+}
+
+const UNDERLAY: &str = "under0";
+
+fn config(bpffs: &Path) -> Result<DatapathConfig> {
+    let underlay_ifindex = nix::net::if_::if_nametoindex(UNDERLAY)?;
+    Ok(DatapathConfig {
+        bpffs: bpffs.to_owned(),
+        underlay: UNDERLAY.to_owned(),
+        config: Config {
+            vtep: ip16_from_v4(world::LOCAL_VTEP.octets()),
+            underlay_ifindex,
+            vxlan_port: 4789,
+            ttl: 64,
+            pad: 0,
+            flags: 0,
+            sample: 0,
+        },
+    })
+}
+
+fn command(program: &str, arguments: &[&str]) -> Result<()> {
+    let status = Command::new(program).args(arguments).status();
+    let status = status.with_context(|| format!("{program} can't be run"))?;
+    anyhow::ensure!(status.success(), "{program} {} failed", arguments.join(" "));
+    Ok(())
+}

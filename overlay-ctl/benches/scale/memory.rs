@@ -1,0 +1,32 @@
+//! What the kernel holds for the maps.
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapData;
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
+
+/// `memlock` of a pinned map's descriptor, in bytes: what the kernel says that the map takes. Exact from
+/// Linux 6.4 on; before, it counts a map that is not preallocated as empty.
+pub(crate) fn of_map(bpffs: &Path, name: &str) -> Result<u64> {
+    let map = MapData::from_pin(bpffs.join("maps").join(name))?;
+    let info = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+    field(&std::fs::read_to_string(info)?, "memlock:")
+}
+
+/// Bytes of the slab that can't be reclaimed, on the whole machine: where the entries come from.
+pub(crate) fn slab() -> Result<u64> {
+    Ok(field(&std::fs::read_to_string("/proc/meminfo")?, "SUnreclaim:")? * 1024)
+}
+
+/// Bytes that this process has resident.
+pub(crate) fn resident() -> Result<u64> {
+    Ok(field(&std::fs::read_to_string("/proc/self/status")?, "VmRSS:")? * 1024)
+}
+
+fn field(text: &str, name: &str) -> Result<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|rest| rest.split_whitespace().next());
+    value.with_context(|| format!("no {name}"))?.parse().context("not a number")
+}

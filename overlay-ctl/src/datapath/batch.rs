@@ -1,0 +1,196 @@
+//! Many entries of a map in one system call: BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH and
+//! BPF_MAP_DELETE_BATCH, which aya has no calls for. All kernels that can load the programs (5.13) have
+//! them (5.6), so there is no other way beside them.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use aya::Pod;
+use nix::{errno::Errno, libc};
+
+/// Entries that one call takes: some milliseconds, and buffers that stay in the cache.
+pub(super) const BATCH: usize = 4096;
+/// The kernel may have no element at hand when many are asked for in a row (it gets them from an
+/// interrupt's context), or a bucket held by somebody else. It says so, and works when asked again.
+const ATTEMPTS: usize = 64;
+
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+
+/// The member `batch` of `union bpf_attr`.
+#[repr(C)]
+struct Attributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Where a walk through a map goes on: a place of the kernel's own. Entries that are put while one is
+/// under way may be missed; those that stand all the while are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(u32);
+
+/// Puts all entries, in their order. What stands before the one that failed is put.
+///
+/// # Errors
+/// The kernel's, of the first entry that could not be put.
+pub(super) fn put<K: Pod, V: Pod>(map: BorrowedFd<'_>, entries: &[(K, V)]) -> Result<(), Errno> {
+    let mut attempts = 0;
+    for entries in entries.chunks(BATCH) {
+        let keys: Vec<K> = entries.iter().map(|(key, _)| *key).collect();
+        let values: Vec<V> = entries.iter().map(|(_, value)| *value).collect();
+        let mut done = 0;
+        while let (Some(keys), Some(values)) = (keys.get(done..), values.get(done..))
+            && !keys.is_empty()
+        {
+            let (count, result) = write(map, BPF_MAP_UPDATE_BATCH, keys, Some(values));
+            done += count;
+            match result {
+                Err(Errno::EAGAIN | Errno::EBUSY | Errno::ENOMEM)
+                    if count > 0 || attempts < ATTEMPTS =>
+                {
+                    attempts = if count > 0 { 0 } else { attempts + 1 };
+                    std::thread::yield_now();
+                }
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes all keys, in their order; one that is not there is no error.
+///
+/// # Errors
+/// The kernel's, of the first key that could not be deleted.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), Errno> {
+    let (mut done, mut attempts) = (0, 0);
+    while let Some(left) = keys.get(done..)
+        && !left.is_empty()
+    {
+        let chunk = left.get(..BATCH).unwrap_or(left);
+        let (count, result) = write::<K, ()>(map, BPF_MAP_DELETE_BATCH, chunk, None);
+        done += count;
+        match result {
+            Err(Errno::ENOENT) => done += 1,
+            Err(Errno::EAGAIN | Errno::EBUSY) if count > 0 || attempts < ATTEMPTS => {
+                attempts = if count > 0 { 0 } else { attempts + 1 };
+                std::thread::yield_now();
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Adds the entries behind `cursor` to `entries`, about [`BATCH`] of them; says where to go on, `None`
+/// after the last one.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn read<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    cursor: Option<Cursor>,
+    entries: &mut Vec<(K, V)>,
+) -> Result<Option<Cursor>, Errno> {
+    let mut room = BATCH;
+    loop {
+        let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(room);
+        let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(room);
+        let mut next = 0u32;
+        let mut attributes = Attributes {
+            in_batch: cursor.as_ref().map_or(0, |cursor| address(&raw const cursor.0)),
+            out_batch: address(&raw mut next),
+            keys: address(keys.as_mut_ptr()),
+            values: address(values.as_mut_ptr()),
+            count: u32::try_from(room).unwrap_or(u32::MAX),
+            map_fd: descriptor(map),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes `next` (both kinds of map have a cursor of four bytes) and at most
+        // `room` keys and values, for which there is room; sizes of keys and values are the map's.
+        let result = unsafe { call(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
+        let is_last = match result {
+            Ok(()) => false,
+            Err(Errno::ENOENT) => true,
+            // One bucket has more than there is room for.
+            Err(Errno::ENOSPC) => {
+                room *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let count = (attributes.count as usize).min(room);
+        // SAFETY: the kernel has written this many of each, and any bytes are a value of a Pod.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+            entries.extend(
+                keys.iter()
+                    .zip(&values)
+                    .map(|(key, value)| (key.assume_init(), value.assume_init())),
+            );
+        }
+        return Ok((!is_last).then_some(Cursor(next)));
+    }
+}
+
+/// How many entries stand before the one that failed.
+fn write<K: Pod, V>(
+    map: BorrowedFd<'_>,
+    command: libc::c_long,
+    keys: &[K],
+    values: Option<&[V]>,
+) -> (usize, Result<(), Errno>) {
+    let mut attributes = Attributes {
+        in_batch: 0,
+        out_batch: 0,
+        keys: address(keys.as_ptr()),
+        values: values.map_or(0, |values| address(values.as_ptr())),
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map_fd: descriptor(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    let asked = attributes.count;
+    // SAFETY: the kernel reads `count` keys and values, which there are; their sizes are the map's.
+    let result = unsafe { call(command, &mut attributes) };
+    // Where the call itself is refused the count is left as it was.
+    let is_refused = result.is_err() && attributes.count == asked;
+    (if is_refused { 0 } else { attributes.count as usize }, result)
+}
+
+/// # Safety
+/// The addresses in `attributes` must be of buffers as large as the command makes the kernel use.
+unsafe fn call(command: libc::c_long, attributes: &mut Attributes) -> Result<(), Errno> {
+    let size = size_of::<Attributes>();
+    // SAFETY: as the caller says; the attributes themselves are borrowed until the call returns.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
+    Errno::result(result).map(drop)
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+fn descriptor(map: BorrowedFd<'_>) -> u32 {
+    map.as_raw_fd().cast_unsigned()
+}
+
+/// The kernel's answer as aya has it.
+pub(super) fn map_error(call: &'static str) -> impl Fn(Errno) -> aya::maps::MapError {
+    move |errno| {
+        let io_error = io::Error::from(errno);
+        aya::maps::MapError::SyscallError(aya::sys::SyscallError { call, io_error })
+    }
+}

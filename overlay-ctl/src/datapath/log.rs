@@ -1,0 +1,38 @@
+//! What the programs themselves log. Only debug builds' do: the released object has no such map.
+
+use aya::{Ebpf, EbpfLoader};
+use aya_log::{EbpfLogger, Level};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// What their lines are filtered by.
+const TARGET: &str = "overlay_ebpf";
+
+/// Lets the programs speak where somebody wants to hear it; else each packet costs them a comparison.
+pub(super) fn set_level(loader: &mut EbpfLoader<'_>) {
+    let wanted = tracing::enabled!(target: TARGET, tracing::Level::DEBUG);
+    let level: &'static u8 = if wanted { &(Level::Debug as u8) } else { &0 };
+    loader.override_global(aya_log::LEVEL, level, true);
+}
+
+/// Hands what they say on to the node's own log, for as long as the runtime lives. The programs are loaded
+/// by then: the map is theirs.
+pub(super) fn forward(programs: &mut Ebpf) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let logger = match EbpfLogger::init(programs) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::warn!(error = %crate::error_chain(&error), "the programs' own log can't be read");
+            return;
+        }
+    };
+    runtime.spawn(async move {
+        // SAFETY: the logger owns its descriptor and keeps it until the AsyncFd that owns the logger is
+        // gone.
+        let registered = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+        let Ok(mut logger) = registered else { return };
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+}

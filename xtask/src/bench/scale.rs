@@ -1,0 +1,29 @@
+//! `cargo xtask bench scale`: a node with a million endpoints.
+//!
+//! The measuring is done by a benchmark of overlay-ctl, since xtask does not link what it builds.
+
+use anyhow::Result;
+
+use crate::{
+    exec::{cargo, exec},
+    setup::{self, Purpose},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Endpoints of the network
+    #[arg(long, default_value_t = 1_000_000)]
+    endpoints: u32,
+    /// Changes of one endpoint each
+    #[arg(long, default_value_t = 1000)]
+    changes: u32,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::ensure(Purpose::Run)?;
+    let Options { endpoints, changes } = options;
+    exec(
+        cargo(["bench", "--quiet", "--package", "overlay-ctl", "--bench", "scale", "--"])
+            .args([format!("--endpoints={endpoints}"), format!("--changes={changes}")]),
+    )
+}
