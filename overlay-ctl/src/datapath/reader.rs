@@ -23,6 +23,8 @@ use crate::reconcile::{TableChange, Tables};
 
 /// Counting entries takes at most this share of one CPU, however often it is asked for.
 const COUNTING_SHARE: u32 = 100;
+/// What took no longer is counted anew each time.
+const CHEAP: Duration = Duration::from_millis(20);
 
 /// Reads the tables. Needs no lock, so that a long look at a large table holds nobody up: clones are
 /// handles of the same maps.
@@ -136,6 +138,7 @@ impl TableReader {
     pub fn usage(&self) -> Result<Vec<MapUsage>, DatapathError> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counted) = &*counted
+            && counted.took > CHEAP
             && counted.at.elapsed() < counted.took * COUNTING_SHARE
         {
             return Ok(counted.usage.clone());

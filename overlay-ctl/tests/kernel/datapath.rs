@@ -250,6 +250,7 @@ fn what_is_written_is_read_and_deleted() {
                 TableChange::PutFdb(key, _) => TableChange::DeleteFdb(key),
                 TableChange::PutNeigh(key, _) => TableChange::DeleteNeigh(key),
                 TableChange::PutPort(key, _) => TableChange::DeletePort(key),
+                TableChange::PutHop(key, _) => TableChange::DeleteHop(key),
                 TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
                 TableChange::PutFlood(key, _) => TableChange::DeleteFlood(key),
                 TableChange::PutGatewayPort(key, _) => TableChange::DeleteGatewayPort(key),
@@ -604,7 +605,7 @@ fn a_pinned_map_of_another_version_is_refused_and_kept() {
         let DatapathError::MapShape { name, .. } = &error else { panic!("{error:?}") };
         assert_eq!(*name, "FDB");
         let text = error.to_string();
-        assert!(text.contains("values have 40 bytes, not 64"), "{text}");
+        assert!(text.contains("values have 40 bytes, not 56"), "{text}");
         assert!(text.contains(&format!("rm -r {}", host.bpffs.display())), "{text}");
         assert!(pin.exists() && !maps.join("NEIGH").exists(), "nothing was touched");
     });

@@ -1,6 +1,6 @@
 //! `cargo xtask bench scale`: a node with a million endpoints.
 //!
-//! The measuring is done by a benchmark of overlay-ctl, since xtask does not link what it builds.
+//! The measuring is done by tests/scale, since xtask does not link what it builds.
 
 use anyhow::Result;
 
@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(Purpose::Run)?;
     let Options { endpoints, changes } = options;
     exec(
-        cargo(["bench", "--quiet", "--package", "overlay-ctl", "--bench", "scale", "--"])
+        cargo(["run", "--quiet", "--release", "--package", "overlay-scale", "--"])
             .args([format!("--endpoints={endpoints}"), format!("--changes={changes}")]),
     )
 }

@@ -27,9 +27,6 @@ struct Options {
     /// Changes of one endpoint each
     #[arg(long, default_value_t = 1000)]
     changes: u32,
-    /// What cargo calls every benchmark with
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 fn main() -> Result<()> {
