@@ -388,15 +388,15 @@ fn the_next_hop_on_the_link_is_the_vtep_and_is_kept_resolved() {
         let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
         let first = hop(&netlink, [10, 0, 0, 2], &underlay).await;
         assert_eq!(first, None, "nobody asked yet");
-        let hop = resolved(&netlink, &underlay, [10, 0, 0, 2]).await;
-        assert_eq!(hop, mac(&peer.sh(MAC_OF_ETH7)));
+        let found = resolved(&netlink, &underlay, [10, 0, 0, 2]).await;
+        assert_eq!(found, mac(&peer.sh(MAC_OF_ETH7)));
         let next = hop(&netlink, [10, 0, 0, 2], &underlay).await.unwrap();
         assert_eq!(next.source_mac, mac(&host.sh(MAC_OF_ETH7)));
         assert!(host.sh("ip neigh show 10.0.0.2").contains("managed"));
 
         for absent in [[10, 0, 0, 1], [192, 0, 2, 1]] {
-            let hop = hop(&netlink, absent, &underlay).await;
-            assert_eq!(hop, None, "{absent:?} is ourselves or has no route");
+            let unresolved = hop(&netlink, absent, &underlay).await;
+            assert_eq!(unresolved, None, "{absent:?} is ourselves or has no route");
         }
         host.sh("ip neigh add 10.0.0.5 lladdr 02:00:00:00:00:05 dev eth7 nud permanent");
         assert_eq!(resolved(&netlink, &underlay, [10, 0, 0, 5]).await, [2, 0, 0, 0, 0, 5]);

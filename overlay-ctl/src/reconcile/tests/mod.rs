@@ -557,7 +557,7 @@ async fn the_mtu_is_followed() {
     cluster.endpoint("web2", "net", 2);
     let mut kernel = FakeKernel::default();
     kernel.namespaces.insert("/run/netns/web1".into());
-    let mut mtus = async |kernel: &mut FakeKernel| {
+    let mtus = async |kernel: &mut FakeKernel| {
         let status = pass(kernel, &cluster.view()).await;
         let devices: Vec<u32> = kernel.devices.values().map(|device| device.mtu).collect();
         let hop = kernel.tables.nodes[&NodeKey { vtep: ip16_from_v4([10, 0, 0, 2]) }].hop;
