@@ -135,7 +135,9 @@ impl Netlink {
             link::change(&self.handle, message, "change the gateway bridge's MTU").await?;
         }
         let has = &bridge.super_packets;
-        Ok(super_packets::set(&self.handle, bridge.index, has, super_packets).await?)
+        // A bridge takes what all of its ports take, and before it has one no more than any device.
+        let wanted = super_packets.within(bridge.tso_max);
+        Ok(super_packets::set(&self.handle, bridge.index, has, &wanted).await?)
     }
 
     pub(super) async fn gateway_bridge(&self) -> Result<Option<Link>, NetlinkError> {

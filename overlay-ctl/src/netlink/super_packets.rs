@@ -48,6 +48,13 @@ impl SuperPackets {
         Self { gso, gro, gso_ipv4, gro_ipv4 }
     }
 
+    /// What of these a device may be given that `takes` so much.
+    #[must_use]
+    pub(super) fn within(self, takes: Option<u32>) -> Self {
+        let least = |size: Option<u32>| size.map(|size| takes.map_or(size, |most| size.min(most)));
+        Self { gso: least(self.gso), gso_ipv4: least(self.gso_ipv4), ..self }
+    }
+
     fn pairs(&self, other: &Self) -> [(Option<u32>, Option<u32>); 4] {
         [
             (self.gso, other.gso),
