@@ -1,5 +1,5 @@
 //! `cargo xtask ci`: lint, and the tests with none skipped: for a person before a push. CI itself runs
-//! `cargo xtask test --kernels`.
+//! `cargo xtask test`.
 
 use anyhow::Result;
 

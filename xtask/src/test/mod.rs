@@ -30,7 +30,7 @@ pub(crate) struct Options {
     /// Leave out the lab of namespaces and real nodes
     #[arg(long)]
     pub(crate) fast: bool,
-    /// Also the programs and the lab under other kernels, in virtual machines: half an hour more
+    /// Also the programs under other kernels, in virtual machines: some minutes more
     #[arg(long)]
     pub(crate) kernels: bool,
     /// Nothing but these
@@ -44,7 +44,7 @@ struct Rung {
     cargo_args: &'static [&'static str],
     /// They share the kernel's namespaces, pins and the machine's two ends of a measurement.
     one_by_one: bool,
-    /// Its test target in overlay-tests: what meets the kernel meets other kernels too.
+    /// Its test target in overlay-tests, where other kernels meet it too.
     target: Option<&'static str>,
 }
 
@@ -67,7 +67,9 @@ const LAB: Rung = Rung {
     name: "the lab: hosts, routers, containers, real nodes",
     cargo_args: &["--package", "overlay-tests", "--test", "lab"],
     one_by_one: true,
-    target: Some("lab"),
+    // Not under other kernels yet: translated, each node's programs take the verifier seconds, and how long
+    // the whole lab takes there has not been measured.
+    target: None,
 };
 
 pub(crate) fn run(options: &Options) -> Result<()> {
