@@ -30,6 +30,7 @@ impl World {
                 listen: (vtep, 7400).into(),
                 returning: None,
                 gateway: None,
+                metrics: None,
             })?;
         }
         let subnet = "10.0.0.0/8".parse().context("the subnet")?;
