@@ -270,7 +270,8 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// One record of EVENTS: a packet was dropped, or is a sample of those that were forwarded.
+/// One record of EVENTS: a packet was dropped, or is a sample of those that were forwarded. What is said of
+/// "the frame inside" is of the endpoints' own; of what `guard_underlay` dropped, nothing of it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -189,24 +189,27 @@ fn refuse_source_route(ctx: &TcContext, header_len: usize) -> Result<(), DropRea
     let byte = |at: usize| -> Result<u8, DropReason> {
         ctx.load(L3 + size_of::<Ipv4>() + at).map_err(|_| DropReason::Malformed)
     };
-    let mut at = 0;
-    // Each option has a byte at least.
-    for _ in 0..OPTIONS_MAX {
+    // Byte by byte, and not option by option: so the place is a number that the verifier knows, and it
+    // need not look into each sum of lengths by itself.
+    let mut inside = 0;
+    for at in 0..OPTIONS_MAX {
         if at >= options {
             break;
         }
+        if inside > 0 {
+            inside -= 1;
+            continue;
+        }
         match byte(at)? {
             OPTIONS_END => break,
-            // Its length is one, as its number is. Read once more, the verifier does not know that, and
-            // need not look into each number of them by itself.
-            NO_OPERATION => at += usize::from(byte(at)?),
+            NO_OPERATION => {}
             LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(DropReason::SourceRoute),
             _ => {
                 let len = usize::from(byte(at + 1)?);
                 if len < 2 || at + len > options {
                     return Err(DropReason::Malformed);
                 }
-                at += len;
+                inside = len - 1;
             }
         }
     }

@@ -1,9 +1,11 @@
 //! `cargo xtask build`: the release binary.
 
+use std::{env, path::PathBuf};
+
 use anyhow::Result;
 
 use crate::{
-    exec::{cargo, exec, overlay_binary},
+    exec::{cargo, exec, overlay_binary, root},
     setup::{self, Purpose},
 };
 
@@ -17,4 +19,14 @@ pub(crate) fn run() -> Result<()> {
 /// Builds it, with nothing checked before.
 pub(crate) fn release() -> Result<()> {
     exec(&mut cargo(["build", "--release", "--package", "overlay-ctl"]))
+}
+
+/// The binary to test or to measure: the one that OVERLAY_BIN names, for who has built it already, else
+/// the release build, built now.
+pub(crate) fn binary() -> Result<PathBuf> {
+    if let Some(binary) = env::var_os("OVERLAY_BIN") {
+        return Ok(root().join(binary));
+    }
+    release()?;
+    Ok(overlay_binary())
 }

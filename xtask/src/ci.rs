@@ -1,5 +1,5 @@
 //! `cargo xtask ci`: lint, and the tests with none skipped: for a person before a push. CI itself runs
-//! `cargo xtask test`, the README's command.
+//! `cargo xtask test --kernels`.
 
 use anyhow::Result;
 

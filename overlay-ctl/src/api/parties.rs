@@ -88,6 +88,7 @@ impl Parties {
         };
         let (src_ip, dst_ip) = (address(&event.src_ip), address(&event.dst_ip));
         let (src_mac, dst_mac) = (mac(&event.src_mac), mac(&event.dst_mac));
+        let vtep = address(&self.vtep);
         let sender = self.senders.first();
         v1::Event {
             time_ns: event.time_ns,
@@ -98,10 +99,10 @@ impl Parties {
             length: event.len,
             ethertype: event.ethertype.into(),
             endpoint: sender.map(|party| party.name.clone()).unwrap_or_default(),
-            source: sender.map_or_else(|| known(&src_ip, &src_mac), Party::full_name),
+            source: sender.map_or_else(|| known(&src_ip, &src_mac, &vtep), Party::full_name),
             destination: self
                 .receiver
-                .map_or_else(|| known(&dst_ip, &dst_mac), |party| party.full_name()),
+                .map_or_else(|| known(&dst_ip, &dst_mac, ""), |party| party.full_name()),
             src_mac,
             dst_mac,
             src_ip,
@@ -109,7 +110,7 @@ impl Parties {
             protocol: event.protocol.into(),
             src_port: event.src_port.into(),
             dst_port: event.dst_port.into(),
-            vtep: address(&self.vtep),
+            vtep,
             node: self.node.unwrap_or_default(),
             vni: event.vni,
             sample: event.sample,
@@ -169,9 +170,14 @@ impl Names<'_> {
 }
 
 /// What there is to call somebody by who has no name.
-fn known(address: &str, mac: &str) -> String {
-    if address.is_empty() { mac } else { address }.to_owned()
+fn known(address: &str, mac: &str, vtep: &str) -> String {
+    let words = [address, mac, vtep];
+    let word = words.into_iter().find(|word| !word.is_empty() && *word != NO_MAC);
+    word.unwrap_or_default().to_owned()
 }
+
+/// As an event has it of which no frame was read.
+const NO_MAC: &str = "00:00:00:00:00:00";
 
 fn interface(ifindex: u32) -> String {
     let name = nix::net::if_::if_indextoname(ifindex).ok();

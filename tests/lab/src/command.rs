@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::wait::patient;
+
 /// No command of the lab takes longer, unless its caller says so.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,6 +39,7 @@ pub fn line(command: &Command) -> String {
 /// `patience` is killed, and that is an error.
 pub fn output(command: &mut Command, patience: Duration) -> Result<Output> {
     let what = line(command);
+    let patience = patient(patience);
     let begun = Instant::now();
     let mut child = command
         .stdin(Stdio::null())

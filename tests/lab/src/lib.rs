@@ -31,7 +31,7 @@ pub use self::{
     requirements::{Requirement, missing, skip},
     state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},
-    wait::{check_interrupted, eventually, interrupt},
+    wait::{check_interrupted, eventually, interrupt, patient},
 };
 
 use std::{

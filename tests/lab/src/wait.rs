@@ -1,12 +1,22 @@
 //! Waiting on a level, never for a time.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    env,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+
+/// How much slower than a machine of today this one is: a whole number in OVERLAY_PATIENCE.
+static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
+    let number = env::var("OVERLAY_PATIENCE").ok().and_then(|number| number.parse().ok());
+    number.unwrap_or(1).max(1)
+});
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -22,6 +32,14 @@ pub fn check_interrupted() -> Result<()> {
         bail!("interrupted");
     }
     Ok(())
+}
+
+/// A time in which a machine of today is done, for the machine that this is: as long, but where
+/// OVERLAY_PATIENCE says how many times slower it is (a virtual machine without hardware's help).
+/// Everything that waits here is given the former and waits the latter.
+#[must_use]
+pub fn patient(time: Duration) -> Duration {
+    time * *SLOWNESS
 }
 
 /// Asks again and again until the answer is Ok; after `patience`, fails with the last answer. Also
@@ -46,6 +64,7 @@ pub(super) fn poll<T>(
     patience: Duration,
     mut ask: impl FnMut() -> Result<T>,
 ) -> Result<T> {
+    let patience = patient(patience);
     let deadline = Instant::now() + patience;
     let mut pause = Duration::from_millis(2);
     loop {

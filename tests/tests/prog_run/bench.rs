@@ -4,12 +4,13 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, AsRawFd as _},
     panic::Location,
+    sync::{Mutex, PoisonError},
 };
 
 use aya::{
     Ebpf, Pod, TestRun as _, TestRunOptions, include_bytes_aligned,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, tc},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, tc, tc::SchedClassifierLinkId},
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
@@ -66,6 +67,12 @@ pub(crate) struct Outcome {
 
 /// See the module.
 pub(crate) struct Bench {
+    loaded: Loaded,
+    home: Home,
+}
+
+/// The programs and their maps, as any namespace may have them.
+struct Loaded {
     programs: Ebpf,
     config: Array<MapData, Config>,
     fdb: HashMap<MapData, FdbKey, FdbEntry>,
@@ -82,8 +89,12 @@ pub(crate) struct Bench {
     events: RingBuf<MapData>,
     filled: World,
     counted: Counts,
-    home: Home,
+    attached: Vec<(Direction, SchedClassifierLinkId)>,
 }
+
+/// Slots of TRAFFIC that are looked at: those of endpoints, everybody else's, and the last. Reading all of
+/// them would be most of a run's time.
+const WATCHED_SLOTS: [u32; 4] = [0, SLOT_A, SLOT_B, TRAFFIC_MAX - 1];
 
 /// Directions whose programs are TC's; the guard's is XDP's, and loaded by who runs it.
 pub(crate) const AT_TC: [Direction; 3] =
@@ -92,21 +103,28 @@ pub(crate) const AT_TC: [Direction; 3] =
 /// The guard's programs: in a driver, and in the stack.
 pub(crate) const GUARDS: [&str; 2] = ["guard_underlay", "guard_generic"];
 
-/// Runs a test on a bench of its own, or skips it where the machine lacks something.
+/// What the last test was done with: the verifier takes longer than most tests.
+static SPARE: Mutex<Option<Loaded>> = Mutex::new(None);
+
+/// Runs a test on a bench that nobody else has meanwhile, or skips it where the machine lacks something.
 #[track_caller]
 pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
-    match missing(&[Requirement::Root, Requirement::Tool("ip")]) {
-        Some(reason) => skip(&reason, Location::caller()).expect("a line for the count"),
-        None => body(&mut Bench::new()),
+    if let Some(reason) = missing(&[Requirement::Root, Requirement::Tool("ip")]) {
+        return skip(&reason, Location::caller()).expect("a line for the count");
     }
+    let spare = || SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Nobody's while the programs are loaded.
+    let taken = spare().take();
+    let mut bench = Bench::new(taken.unwrap_or_else(Loaded::new));
+    // A test that fails takes its bench with it.
+    body(&mut bench);
+    *spare() = Some(bench.clear());
 }
 
-impl Bench {
+impl Loaded {
     fn new() -> Self {
-        let home = Home::leave();
-        home.make_devices();
         let mut programs = Ebpf::load(OBJECT).expect("the object holds the programs");
-        let mut bench = Self {
+        let mut loaded = Self {
             config: Array::try_from(map(&mut programs, MAP_CONFIG)).expect("CONFIG"),
             fdb: table(&mut programs, MAP_FDB),
             neigh: table(&mut programs, MAP_NEIGH),
@@ -121,36 +139,61 @@ impl Bench {
             metrics: PerCpuArray::try_from(map(&mut programs, MAP_METRICS)).expect("METRICS"),
             events: RingBuf::try_from(map(&mut programs, MAP_EVENTS)).expect("EVENTS"),
             programs,
-            filled: World { config: None, ..World::default() },
+            filled: World::empty(),
             counted: Counts::new(),
-            home,
+            attached: Vec::new(),
         };
         for direction in AT_TC {
-            bench.program(direction).load().expect("the verifier takes the program");
+            loaded.program(direction).load().expect("the verifier takes the program");
         }
-        let World { config: _, fdb, neigh, ports, nodes, hops, flood, gateway_ports, apis } =
-            &mut bench.filled;
-        fdb.clear();
-        neigh.clear();
-        ports.clear();
-        nodes.clear();
-        hops.clear();
-        flood.clear();
-        gateway_ports.clear();
-        apis.clear();
+        loaded
+    }
+
+    fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
+        let program = self.programs.program_mut(direction.name()).expect("named after it");
+        program.try_into().expect("a classifier")
+    }
+}
+
+impl Bench {
+    fn new(loaded: Loaded) -> Self {
+        let home = Home::leave();
+        home.make_devices();
+        let mut bench = Self { loaded, home };
         bench.fill(&World::default());
         bench
     }
 
+    /// Leaves nothing of a test in the maps, on the devices or in the ring.
+    fn clear(mut self) -> Loaded {
+        self.fill(&World::empty());
+        for (direction, link) in std::mem::take(&mut self.loaded.attached) {
+            self.program(direction).detach(link).expect("its device is there");
+        }
+        for guard in GUARDS {
+            if self.guard(guard).fd().is_ok() {
+                self.guard(guard).unload().expect("it is loaded");
+            }
+        }
+        for slot in WATCHED_SLOTS {
+            let cpus = self.loaded.traffic.get(&slot, 0).expect("TRAFFIC has the slot").len();
+            let none =
+                PerCpuValues::try_from(vec![Traffic::default(); cpus]).expect("a value a CPU");
+            self.loaded.traffic.set(slot, none, 0).expect("TRAFFIC has the slot");
+        }
+        self.loaded.counted = self.read_metrics();
+        self.events();
+        self.loaded
+    }
+
     /// The program that sees packets of this direction.
     pub(crate) fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
-        let program = self.programs.program_mut(direction.name()).expect("named after it");
-        program.try_into().expect("a classifier")
+        self.loaded.program(direction)
     }
 
     /// One of [`GUARDS`], not loaded yet.
     pub(crate) fn guard(&mut self, name: &str) -> &mut Xdp {
-        let program = self.programs.program_mut(name);
+        let program = self.loaded.programs.program_mut(name);
         program.expect("a program of that name").try_into().expect("an XDP program")
     }
 
@@ -172,23 +215,28 @@ impl Bench {
             flags: 0,
             sample: 0,
         };
-        self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
-        replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
-        replace(&mut self.neigh, &self.filled.neigh, &world.neigh);
-        replace(&mut self.ports, &self.filled.ports, &world.ports);
-        replace(&mut self.nodes, &self.filled.nodes, &world.nodes);
-        for index in self.filled.hops.keys().filter(|index| !world.hops.contains_key(index)) {
+        self.loaded.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
+        replace(&mut self.loaded.fdb, &self.loaded.filled.fdb, &world.fdb);
+        replace(&mut self.loaded.neigh, &self.loaded.filled.neigh, &world.neigh);
+        replace(&mut self.loaded.ports, &self.loaded.filled.ports, &world.ports);
+        replace(&mut self.loaded.nodes, &self.loaded.filled.nodes, &world.nodes);
+        for index in self.loaded.filled.hops.keys().filter(|index| !world.hops.contains_key(index))
+        {
             let none = HopEntry { header: [0; 50], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
-            self.hops.set(*index, none, 0).expect("HOPS takes it");
+            self.loaded.hops.set(*index, none, 0).expect("HOPS takes it");
         }
         for (index, hop) in &world.hops {
-            self.hops.set(*index, hop, 0).expect("HOPS takes it");
-            self.paths.set(*index, PathMtu::default(), 0).expect("PATHS takes it");
+            self.loaded.hops.set(*index, hop, 0).expect("HOPS takes it");
+            self.loaded.paths.set(*index, PathMtu::default(), 0).expect("PATHS takes it");
         }
-        replace(&mut self.flood, &self.filled.flood, &world.flood);
-        replace(&mut self.gateway_ports, &self.filled.gateway_ports, &world.gateway_ports);
-        replace(&mut self.apis, &self.filled.apis, &world.apis);
-        self.filled = world.clone();
+        replace(&mut self.loaded.flood, &self.loaded.filled.flood, &world.flood);
+        replace(
+            &mut self.loaded.gateway_ports,
+            &self.loaded.filled.gateway_ports,
+            &world.gateway_ports,
+        );
+        replace(&mut self.loaded.apis, &self.loaded.filled.apis, &world.apis);
+        self.loaded.filled = world.clone();
     }
 
     /// Runs one packet through the direction's program, as it would come in by the usual device.
@@ -294,8 +342,8 @@ impl Bench {
     /// What has been counted since the last call.
     pub(crate) fn counts(&mut self) -> Counts {
         let now = self.read_metrics();
-        let before = std::mem::replace(&mut self.counted, now);
-        let moved = self.counted.iter().filter_map(|(at, now)| {
+        let before = std::mem::replace(&mut self.loaded.counted, now);
+        let moved = self.loaded.counted.iter().filter_map(|(at, now)| {
             let before = before.get(at).copied().unwrap_or_default();
             let moved =
                 Counter { packets: now.packets - before.packets, bytes: now.bytes - before.bytes };
@@ -312,7 +360,7 @@ impl Bench {
             for direction in Direction::ALL {
                 let index = metric_index(reason, direction);
                 assert!(index < METRICS_MAX);
-                let cpus = self.metrics.get(&index, 0).expect("METRICS has the index");
+                let cpus = self.loaded.metrics.get(&index, 0).expect("METRICS has the index");
                 let sum = cpus.iter().fold(Counter::default(), |sum, cpu| Counter {
                     packets: sum.packets + cpu.packets,
                     bytes: sum.bytes + cpu.bytes,
@@ -333,12 +381,11 @@ impl Bench {
         counts
     }
 
-    /// What each endpoint sent and received, by its slot, since the bench was made.
+    /// What each endpoint sent and received, by its slot, since the test began.
     pub(crate) fn read_traffic(&self) -> BTreeMap<u32, Traffic> {
         let mut all = BTreeMap::new();
-        // Of all the others nobody is told: reading them all would be most of a run's time.
-        for slot in [0, SLOT_A, SLOT_B, TRAFFIC_MAX - 1] {
-            let cpus = self.traffic.get(&slot, 0).expect("TRAFFIC has the slot");
+        for slot in WATCHED_SLOTS {
+            let cpus = self.loaded.traffic.get(&slot, 0).expect("TRAFFIC has the slot");
             let sum = cpus.iter().fold(Traffic::default(), |sum, cpu| Traffic {
                 sent: add(sum.sent, cpu.sent),
                 received: add(sum.received, cpu.received),
@@ -353,13 +400,13 @@ impl Bench {
 
     /// What the programs learnt of the way at an index of HOPS.
     pub(crate) fn path(&self, hop: u32) -> PathMtu {
-        self.paths.get(&hop, 0).expect("PATHS has the index")
+        self.loaded.paths.get(&hop, 0).expect("PATHS has the index")
     }
 
     /// What the programs told since the last call.
     pub(crate) fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        while let Some(item) = self.events.next() {
+        while let Some(item) = self.loaded.events.next() {
             assert_eq!(item.len(), size_of::<Event>());
             // SAFETY: the item is as long as the type, of which any bytes are a value; it asks for no
             // alignment.
@@ -374,7 +421,8 @@ impl Bench {
         // Only kernels before 6.6 need it.
         tc::qdisc_add_clsact(device).expect("the device has no qdisc of ours yet");
         let program = self.program(direction);
-        program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
+        let link = program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
+        self.loaded.attached.push((direction, link));
     }
 
     /// Both ends of endpoint A's veth.

@@ -11,9 +11,7 @@ use overlay_common::{
 use super::{
     bench::{Bench, Counts, GUARDS, on_bench},
     packets::{Vxlan, a_to_b, cut, far_to_a, tagged, vxlan},
-    world::{
-        IDLE_VTEP, OWN_VTEP, ROUTER_MAC, STRANGE_VTEP, UNDERLAY_MAC, VNI, World, api_key, node_key,
-    },
+    world::{IDLE_VTEP, OWN_VTEP, STRANGE_VTEP, VNI, World, api_key, node_key},
 };
 
 // linux/bpf.h

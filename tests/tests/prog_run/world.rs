@@ -99,6 +99,23 @@ pub(crate) struct World {
     pub(crate) apis: BTreeMap<ApiKey, u64>,
 }
 
+impl World {
+    /// Maps as they are when nobody has filled them.
+    pub(crate) fn empty() -> Self {
+        Self {
+            config: None,
+            fdb: BTreeMap::new(),
+            neigh: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            flood: BTreeMap::new(),
+            gateway_ports: BTreeMap::new(),
+            apis: BTreeMap::new(),
+        }
+    }
+}
+
 impl Default for World {
     fn default() -> Self {
         let mut world = Self {
@@ -111,14 +128,10 @@ impl Default for World {
                 flags: 0,
                 sample: 0,
             }),
-            fdb: BTreeMap::new(),
-            neigh: BTreeMap::new(),
-            ports: BTreeMap::new(),
-            nodes: BTreeMap::new(),
-            hops: BTreeMap::new(),
             flood: BTreeMap::from([(VNI, flood(&[FAR_VTEP], &[PORT_A, PORT_B]))]),
             gateway_ports: BTreeMap::from([(LEG_A, leg(A_OUT)), (LEG_B, leg(B_OUT))]),
             apis: BTreeMap::from([(api_key(OWN_VTEP), 1), (api_key(FAR_VTEP), 2)]),
+            ..Self::empty()
         };
         world.endpoint(A, IP16_NONE, PORT_A, SLOT_A);
         world.endpoint(B, IP16_NONE, PORT_B, SLOT_B);

@@ -175,8 +175,7 @@ fn job(kernel: &Kernel, command: &Command) -> Result<String> {
            esac\n\
          done\n\
          hostname guest; ip link set lo up\n\
-         ({line}) < /dev/null > $output 2>&1\n\
-         echo $? > $status\n\
+         {{ ({line}) < /dev/null 2>&1; echo $? > $status; }} | cat > $output\n\
          echo o > /proc/sysrq-trigger; sleep 60\n"
     ))
 }

@@ -12,7 +12,7 @@ mod machine;
 mod share;
 
 pub(crate) use self::{
-    fetch::newest,
+    fetch::{Kernel, SERIES, newest},
     machine::{Clock, Machine},
     share::VIRTIOFSD,
 };

@@ -14,10 +14,10 @@ pub(in super::super) struct Event {
     network: Option<String>,
     /// Name of the endpoint that sent it.
     endpoint: Option<String>,
-    /// Who sent it: NAME.NETWORK, an address, or a MAC.
-    source: String,
+    /// Who sent it: NAME.NETWORK, an address, a MAC, or a VTEP.
+    source: Option<String>,
     /// Whom it is for, likewise.
-    destination: String,
+    destination: Option<String>,
     /// On the other side of the underlay.
     node: Option<String>,
     vtep: Option<String>,
@@ -74,8 +74,8 @@ impl From<v1::Event> for Event {
             direction,
             network: non_empty(network),
             endpoint: non_empty(endpoint),
-            source,
-            destination,
+            source: non_empty(source),
+            destination: non_empty(destination),
             node: non_empty(node),
             vtep: non_empty(vtep),
             interface: non_empty(interface),
@@ -133,8 +133,8 @@ impl View for Event {
             "{seconds}.{micros:06} {} {} {} > {} network {} node {} dev {} {} {} > {} length {}",
             self.reason,
             self.direction,
-            self.source,
-            self.destination,
+            or_none(&self.source),
+            or_none(&self.destination),
             or_none(&self.network),
             or_none(if self.node.is_some() { &self.node } else { &self.vtep }),
             or_none(&self.interface),

@@ -16,7 +16,7 @@ use self::figures::Figures;
 use super::Report;
 use crate::{
     build,
-    exec::{overlay_binary, root, target_dir},
+    exec::{root, target_dir},
     setup::{self, Purpose},
     vm::{self, Clock, Machine},
 };
@@ -47,14 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     setup::ensure(Purpose::Machines)?;
-    // The programs in it are the same in a debug build: a binary that is there saves a build.
-    let binary = match env::var_os("OVERLAY_BIN") {
-        Some(binary) => root().join(binary),
-        None => {
-            build::release()?;
-            overlay_binary()
-        }
-    };
+    let binary = build::binary()?;
     let figures = measure(binary)?;
     figures.print();
     options.report.write(&figures)?;

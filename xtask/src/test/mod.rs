@@ -1,18 +1,22 @@
 //! `cargo xtask test`: the whole ladder, and one summary at its end.
 
+mod kernels;
+mod totals;
+
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
 
+use self::totals::Totals;
 use crate::{
     build,
-    exec::{cargo, command_line, overlay_binary, target_dir},
+    exec::{cargo, command_line, target_dir},
     setup::{self, Purpose},
 };
 
@@ -26,6 +30,12 @@ pub(crate) struct Options {
     /// Leave out the lab of namespaces and real nodes
     #[arg(long)]
     pub(crate) fast: bool,
+    /// Also the programs and the lab under other kernels, in virtual machines: half an hour more
+    #[arg(long)]
+    pub(crate) kernels: bool,
+    /// Nothing but these
+    #[arg(long, conflicts_with = "kernels")]
+    pub(crate) only_kernels: bool,
 }
 
 /// One rung of the ladder.
@@ -34,6 +44,8 @@ struct Rung {
     cargo_args: &'static [&'static str],
     /// They share the kernel's namespaces, pins and the machine's two ends of a measurement.
     one_by_one: bool,
+    /// Its test target in overlay-tests: what meets the kernel meets other kernels too.
+    target: Option<&'static str>,
 }
 
 const FAST: &[Rung] = &[
@@ -41,11 +53,13 @@ const FAST: &[Rung] = &[
         name: "unit and property tests",
         cargo_args: &["--workspace", "--exclude", "overlay-ebpf", "--exclude", "overlay-tests"],
         one_by_one: false,
+        target: None,
     },
     Rung {
         name: "the programs: bytes in, bytes and maps out",
         cargo_args: &["--package", "overlay-tests", "--test", "prog_run"],
         one_by_one: true,
+        target: Some("prog_run"),
     },
 ];
 
@@ -53,41 +67,41 @@ const LAB: Rung = Rung {
     name: "the lab: hosts, routers, containers, real nodes",
     cargo_args: &["--package", "overlay-tests", "--test", "lab"],
     one_by_one: true,
+    target: Some("lab"),
 };
-
-#[derive(Default, Clone, Copy)]
-struct Totals {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-}
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    setup::ensure(Purpose::Everything)?;
-    build::release()?;
+    let other_kernels = options.kernels || options.only_kernels;
+    setup::ensure(if other_kernels { Purpose::Machines } else { Purpose::Everything })?;
+    let binary = build::binary()?;
+    let filter = options.filter.as_deref();
     let mut totals = Totals::default();
     let mut broken = Vec::new();
     let mut lines = Vec::new();
-    let rungs = FAST.iter().chain((!options.fast).then_some(&LAB));
-    for rung in rungs {
+    let rungs: Vec<&Rung> = FAST.iter().chain((!options.fast).then_some(&LAB)).collect();
+    for rung in rungs.iter().filter(|_| !options.only_kernels) {
         println!("\n=== {}", rung.name);
         let begun = Instant::now();
-        let (ok, counted) = climb(rung, options.filter.as_deref())?;
+        let (ok, counted) = climb(rung, &binary, filter)?;
         if !ok {
-            broken.push(rung.name);
+            broken.push(rung.name.to_owned());
         }
-        lines.push(format!(
-            "{:50} {:4} passed {:3} failed {:3} skipped {:6.1} s",
-            rung.name,
-            counted.passed,
-            counted.failed,
-            counted.skipped,
-            begun.elapsed().as_secs_f64()
-        ));
-        totals.passed += counted.passed;
-        totals.failed += counted.failed;
-        totals.skipped += counted.skipped;
+        lines.push(counted.line(rung.name, begun.elapsed().as_secs_f64()));
+        totals += counted;
+    }
+    let refuse = options.refuse_skips || env::var("CI").is_ok_and(|ci| ci == "true");
+    let skips_refused = totals.skipped > 0 && refuse;
+    if other_kernels {
+        println!("\n=== other kernels, in virtual machines");
+        let targets: Vec<&str> = rungs.iter().filter_map(|rung| rung.target).collect();
+        for outcome in kernels::climb(&targets, &binary, filter)? {
+            lines.push(outcome.totals.line(&outcome.name, outcome.seconds));
+            totals += outcome.totals;
+            if !outcome.ok {
+                broken.push(outcome.name);
+            }
+        }
     }
     println!(
         "\n=== summary ({:.0} s in all, set-up and builds included)",
@@ -99,10 +113,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !broken.is_empty() {
         println!("not passed: {}", broken.join("; "));
     }
-    let refuse = options.refuse_skips || env::var("CI").is_ok_and(|ci| ci == "true");
-    let skips_refused = totals.skipped > 0 && refuse;
     if skips_refused {
-        println!("CI skips none: what a skipped test lacks is printed above");
+        println!("CI skips none under this kernel: what a skipped test lacks is printed above");
     }
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
     if !broken.is_empty() || totals.failed > 0 || skips_refused {
@@ -112,7 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Runs one rung, its output shown as it comes, and counts.
-fn climb(rung: &Rung, filter: Option<&str>) -> Result<(bool, Totals)> {
+fn climb(rung: &Rung, binary: &Path, filter: Option<&str>) -> Result<(bool, Totals)> {
     // A test that finds something missing writes a line there; libtest itself counts it as passed.
     let skips = target_dir().join("skipped-tests");
     remove(&skips)?;
@@ -121,17 +133,15 @@ fn climb(rung: &Rung, filter: Option<&str>) -> Result<(bool, Totals)> {
     if rung.one_by_one {
         command.arg("--test-threads=1");
     }
-    command.env("OVERLAY_BIN", overlay_binary()).env("OVERLAY_SKIPS", &skips);
+    command.env("OVERLAY_BIN", binary).env("OVERLAY_SKIPS", &skips);
     let mut totals = Totals::default();
-    let ok = stream(&mut command, |line| count(line, &mut totals))?;
+    let ok = stream(&mut command, |line| totals.count(line))?;
     let skipped = fs::read_to_string(&skips).unwrap_or_default();
     for line in skipped.lines() {
         println!("skipped: {line}");
     }
     remove(&skips)?;
-    let late = u64::try_from(skipped.lines().count())?;
-    totals.passed = totals.passed.saturating_sub(late);
-    totals.skipped += late;
+    totals.skip(u64::try_from(skipped.lines().count())?);
     Ok((ok, totals))
 }
 
@@ -157,40 +167,4 @@ fn stream(command: &mut Command, mut each: impl FnMut(&str)) -> Result<bool> {
         }
     }
     Ok(child.wait()?.success())
-}
-
-/// Adds up libtest's closing line: `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
-fn count(line: &str, totals: &mut Totals) {
-    let Some(result) = line.strip_prefix("test result: ") else { return };
-    let counted = result.split_once(". ").map_or("", |(_, counted)| counted);
-    for part in counted.split("; ") {
-        let Some((number, word)) = part.split_once(' ') else { continue };
-        let Ok(number) = number.parse::<u64>() else { continue };
-        match word {
-            "passed" => totals.passed += number,
-            "failed" => totals.failed += number,
-            "ignored" => totals.skipped += number,
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn libtest_lines_are_added_up() {
-        let mut totals = Totals::default();
-        count(
-            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s",
-            &mut totals,
-        );
-        count(
-            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
-            &mut totals,
-        );
-        count("test model::tests::x ... ok", &mut totals);
-        assert_eq!((totals.passed, totals.failed, totals.skipped), (6, 2, 1));
-    }
 }
