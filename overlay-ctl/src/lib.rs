@@ -1,4 +1,5 @@
 //! The controller and the command line of the overlay.
+#![cfg_attr(test, recursion_limit = "256")]
 
 pub mod api;
 pub mod cli;

@@ -4,7 +4,7 @@
 
 use crate::{
     frame::{self, header, linear},
-    headers::{IPPROTO_ICMPV6, IPPROTO_UDP, Ipv4, Ipv6, Ports},
+    headers::{IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6, JumboOption, Ports},
 };
 use aya_ebpf::programs::TcContext;
 use overlay_common::{DropReason, Ip16};
@@ -48,7 +48,8 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<(), DropReason> {
 /// an endpoint has no IPv6 address that the maps know.
 #[inline(always)]
 pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
-    let whole = l3 + size_of::<Ipv6>() + size_of::<Ports>();
+    // No header that is looked at behind it is longer.
+    let whole = l3 + size_of::<Ipv6>() + size_of::<JumboOption>();
     if linear(ctx, whole).is_err() {
         linear(ctx, l3 + size_of::<Ipv6>())?;
     }
@@ -67,10 +68,13 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
                 return Err(DropReason::DhcpServer);
             }
         }
+        // A super-packet of TCP: see `jumbo`.
+        0 if ip.is_without_length()
+            && frame::gso_size(ctx) != 0
+            && header::<JumboOption>(ctx, after)
+                .is_ok_and(|option| option.is_before(IPPROTO_TCP)) => {}
         // What follows is not looked for behind these (RFC 7113): who needs them has no need to be
         // taken for a router.
-        // A super-packet of TCP: see `jumbo`.
-        0 if ip.is_without_length() && frame::gso_size(ctx) != 0 => {}
         extension if is_extension(extension) => {
             if from_router {
                 return Err(DropReason::RouterAdvertisement);

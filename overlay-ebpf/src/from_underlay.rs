@@ -13,7 +13,7 @@ use crate::{
     verdict::{Decision, Trace},
     vlan,
 };
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{helpers::bpf_skb_vlan_pop, programs::TcContext};
 use overlay_common::{
     Config, Direction, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, Ip16,
     NodeKey, VXLAN_OVERHEAD, ip16_from_v4,
@@ -80,16 +80,12 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
     if linear(ctx, L3 + size_of::<Ipv4>() + size_of::<Udp>()).is_err() {
         return Ok(false);
     }
-    if frame::stripped_tag(ctx).is_some_and(|tag| tag.vlan() != 0) {
+    let tag = frame::stripped_tag(ctx);
+    if tag.is_some_and(|tag| tag.vlan() != 0) {
         return Ok(false);
     }
     let eth = header::<Ethernet>(ctx, 0)?;
     if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == frame::PACKET_OTHERHOST {
-        return Ok(false);
-    }
-    // Who is on a VLAN of this wire is not on the underlay, whatever addresses he writes; the kernel has
-    // taken the tag out already.
-    if frame::stripped_tag(ctx).is_some_and(|tag| tag.vlan() != 0) {
         return Ok(false);
     }
     let ip: &Ipv4 = header(ctx, L3)?;
@@ -119,6 +115,11 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
         // To one host in a frame for many: the stack would take it (ip_rcv does, unless
         // drop_unicast_in_l2_multicast is set), so it must end here.
         return Err(DropReason::Malformed);
+    }
+    // VLAN 0 is none, and its tag not the inner frame's.
+    // SAFETY: the context is valid while the program runs.
+    if tag.is_some() && unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
+        return Err(DropReason::DecapFailed);
     }
     Ok(true)
 }

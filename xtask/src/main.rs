@@ -13,6 +13,7 @@ mod exec;
 mod interrupt;
 mod lint;
 mod outside;
+mod packets;
 mod ping_pong;
 mod run;
 mod serve_page;
@@ -46,6 +47,8 @@ enum Verb {
     Test(test::Options),
     /// Measure: data path, published ports, names, creation
     Bench(bench::Options),
+    /// The eBPF programs against their model in plain Rust, packet by packet
+    Packets(packets::Options),
     /// Many more cases of what `test` runs, and the lab again and again
     Soak(soak::Options),
     /// Format, clippy and rustdoc, warnings denied
@@ -77,6 +80,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo(options) => demo::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Packets(options) => packets::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Lint => lint::run(),
         Verb::Ci => ci::run(),

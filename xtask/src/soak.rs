@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     build,
     exec::{cargo, exec, overlay_binary},
+    packets,
     setup::{self, Purpose},
 };
 
@@ -23,6 +24,9 @@ pub(crate) struct Options {
     /// Cases of each property test, a round
     #[arg(long, default_value_t = 20_000)]
     cases: u32,
+    /// Packets through the programs and their model, a round
+    #[arg(long, default_value_t = 1_000_000)]
+    packets: u64,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -49,7 +53,9 @@ fn run_round(options: &Options) -> Result<()> {
     let which = ["whatever_the_commands", "what_is_given_is_free"];
     exec(cargo(properties).args(which).env("PROPTEST_CASES", &cases))?;
     let programs = ["test", "--package", "overlay-tests", "--test", "prog_run", "--"];
-    exec(cargo(programs).args(["--test-threads=1", "mutation"]).env("PROPTEST_CASES", &cases))?;
+    let gateway = "whatever_an_endpoint_sends";
+    exec(cargo(programs).args(["--test-threads=1", gateway]).env("PROPTEST_CASES", &cases))?;
+    packets::compare(options.packets, None, None)?;
     let lab = ["test", "--package", "overlay-tests", "--test", "lab", "--", "--test-threads=1"];
     exec(cargo(lab).env("OVERLAY_BIN", overlay_binary()))
 }

@@ -186,7 +186,8 @@ impl Controller {
         DatapathStatus {
             hook: hook.to_owned(),
             underlay: info.underlay.clone(),
-            underlay_mtu: info.underlay_mtu,
+            underlay_mtu: status.mtus.underlay,
+            underlay_mtu_source: status.mtus.source.to_string(),
             vtep: info.vtep.to_string(),
             vxlan_port: u32::from(info.vxlan_port),
             gro_device: info.gro_device.clone(),
@@ -210,7 +211,12 @@ impl Controller {
                 })
                 .collect(),
             error: errors.join("; "),
-            endpoint_mtu: info.endpoint_mtu,
+            endpoint_mtu: status.mtus.endpoint,
+            super_packets: Some(v1::SuperPacketStatus {
+                ipv4: status.super_packets.ipv4,
+                ipv6: status.super_packets.ipv6,
+                reason: status.super_packets.reason,
+            }),
             fallbacks: status.fallbacks,
             gateway: Some(v1::GatewayStatus {
                 bridge: GATEWAY_BRIDGE.to_owned(),

@@ -48,8 +48,6 @@ pub struct Controller {
 pub struct DatapathInfo {
     /// Device.
     pub underlay: String,
-    /// Bytes.
-    pub underlay_mtu: u32,
     /// The node's address on it.
     pub vtep: std::net::Ipv4Addr,
     /// VXLAN's UDP port.
@@ -58,8 +56,6 @@ pub struct DatapathInfo {
     pub gro_device: String,
     /// Folder of the pins.
     pub bpffs: String,
-    /// Bytes: what an endpoint gets whose network sets none.
-    pub endpoint_mtu: u32,
     /// The subnet of the gateway bridge.
     pub gateway: Subnet,
 }

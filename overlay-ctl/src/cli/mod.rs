@@ -25,7 +25,7 @@ mod tests;
 use clap::{Parser, Subcommand, ValueEnum};
 use client::Client;
 use error::Error;
-pub use node_run::{Metrics, NodeRunArgs, Underlay, Xdp};
+pub use node_run::{BigTcp, Metrics, NodeRunArgs, Underlay, Xdp};
 use output::Output;
 pub use ready::print_ready;
 use std::{

@@ -1,7 +1,7 @@
 //! `overlay node run`: its arguments. The controller itself is not part of the command line.
 
 use crate::model::Subnet;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::{
     convert::Infallible,
     fmt, io,
@@ -10,6 +10,8 @@ use std::{
     str::FromStr,
 };
 
+/// What leaves endpoints the smallest packet that IPv4 asks every link to carry (RFC 791, section 3.2).
+const MTU_MIN: i64 = 68 + overlay_common::VXLAN_OVERHEAD as i64;
 /// Where the kernel keeps the name that a node has unless it is given another.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 
@@ -42,6 +44,14 @@ pub struct NodeRunArgs {
     /// Folder of a mounted bpffs for maps and links; one a node
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/overlay")]
     pub bpffs: PathBuf,
+    /// Bytes of the largest packet that the underlay carries, VXLAN's headers included; endpoints get 50
+    /// less [default: the least of the underlay device's MTU and of the routes to the other nodes,
+    /// followed when they change]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(MTU_MIN..))]
+    pub mtu: Option<u16>,
+    /// Whether super-packets may be above 64 KiB ("BIG TCP") where the underlay device takes such
+    #[arg(long, value_enum, default_value_t)]
+    pub big_tcp: BigTcp,
     /// UDP port of VXLAN, the same on every node
     #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
@@ -77,7 +87,7 @@ impl NodeRunArgs {
 }
 
 /// How `guard_underlay` is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Xdp {
     /// Native where it costs nothing, else off.
     Auto,
@@ -107,6 +117,18 @@ impl FromStr for Metrics {
             _ => text.parse().map(Self::At).map_err(|_| "neither an IP:PORT nor `off`"),
         }
     }
+}
+
+/// Who gets super-packets above 64 KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BigTcp {
+    /// IPv4 and IPv6.
+    #[default]
+    On,
+    /// IPv4.
+    Ipv4,
+    /// Nobody: the underlay device is left alone.
+    Off,
 }
 
 /// How the underlay is named.

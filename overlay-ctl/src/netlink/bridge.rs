@@ -8,13 +8,13 @@ use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoKind, LinkAttribute, LinkMessage,
 };
 use nix::errno::Errno;
-use rtnetlink::{LinkBridge, LinkMessageBuilder};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::{
-    BridgeError, Netlink, NetlinkError,
+    BridgeError, Netlink, NetlinkError, SuperPackets,
     leg::leg_of,
     link::{self, Address, GROUP, Link, Owner},
-    sysctl,
+    super_packets, sysctl,
 };
 use crate::model::{Mac, Subnet};
 
@@ -117,6 +117,27 @@ impl Netlink {
             Some(bridge) => Ok(link::delete(&self.handle, bridge.index).await?),
             None => Ok(()),
         }
+    }
+
+    /// Makes the bridge have this MTU, in bytes, and super-packets of these sizes. No effect where there
+    /// is none.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn fit_gateway_bridge(
+        &self,
+        mtu: u32,
+        super_packets: &SuperPackets,
+    ) -> Result<(), BridgeError> {
+        let Some(bridge) = self.gateway_bridge().await? else { return Ok(()) };
+        if bridge.mtu != mtu {
+            let message = LinkUnspec::new_with_index(bridge.index).mtu(mtu).build();
+            link::change(&self.handle, message, "change the gateway bridge's MTU").await?;
+        }
+        let has = &bridge.super_packets;
+        // A bridge takes what all of its ports take, and before it has one no more than any device.
+        let wanted = super_packets.within(bridge.tso_max);
+        Ok(super_packets::set(&self.handle, bridge.index, has, &wanted).await?)
     }
 
     pub(super) async fn gateway_bridge(&self) -> Result<Option<Link>, NetlinkError> {

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use rtnetlink::Handle;
 
 use super::{
-    Netlink, NetnsId, ObservedPeer, PortError,
+    Netlink, NetnsId, ObservedPeer, PortError, SuperPackets,
     link::{self, ALIAS_PREFIX, Link, Owner},
     netns::Netns,
     observe::{self, Wanted},
@@ -54,6 +54,8 @@ pub struct ObservedLeg {
     pub up: bool,
     /// MTU of the host's side, in bytes.
     pub mtu: u32,
+    /// How large its super-packets may be.
+    pub super_packets: SuperPackets,
     /// Index of the bridge that the host's side is in; 0 where it is in none.
     pub bridge: u32,
     /// The other side; None where the kernel shows none (somebody moved it into our own namespace, or
@@ -63,8 +65,9 @@ pub struct ObservedLeg {
 
 impl ObservedLeg {
     pub(super) fn new(address: Ipv4Addr, link: Link, peer: Option<ObservedPeer>) -> Self {
-        let Link { name: ifname, index: ifindex, up, mtu, controller, .. } = link;
-        Self { address, ifname, ifindex, up, mtu, bridge: controller.unwrap_or(0), peer }
+        let Link { name: ifname, index: ifindex, up, mtu, super_packets, controller, .. } = link;
+        let bridge = controller.unwrap_or(0);
+        Self { address, ifname, ifindex, up, mtu, super_packets, bridge, peer }
     }
 
     /// The first thing, in words, in which the leg is not as `spec` wants it; None where it is.

@@ -18,7 +18,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{NetlinkError, NetnsId};
+use super::{NetlinkError, NetnsId, SuperPackets};
 
 /// Link group of every device of ours. The kernel takes it at creation, unlike the alias: it tells a
 /// device that a killed controller left between creation and naming from a foreign one.
@@ -46,6 +46,9 @@ pub(super) struct Link {
     pub(super) group: u32,
     pub(super) mac: Vec<u8>,
     pub(super) mtu: u32,
+    pub(super) super_packets: SuperPackets,
+    /// The largest super-packet that the device takes.
+    pub(super) tso_max: Option<u32>,
     pub(super) up: bool,
     pub(super) loopback: bool,
     /// A VXLAN device's options.
@@ -81,6 +84,7 @@ impl Link {
                 LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::TsoMaxSize(size) => link.tso_max = Some(size),
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
@@ -88,7 +92,7 @@ impl Link {
                 LinkAttribute::ParentDevName(_) => link.has_parent = true,
                 LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
-                _ => {}
+                other => link.super_packets.read(&other),
             }
         }
         link

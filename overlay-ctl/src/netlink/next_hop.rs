@@ -7,13 +7,16 @@ use netlink_packet_route::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
         NeighbourState,
     },
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
 };
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Netlink, NetlinkError, Underlay, link};
+use super::{
+    Netlink, NetlinkError, Underlay,
+    link::{self, Link},
+};
 
 /// The Ethernet hop towards a VTEP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,24 @@ pub struct NextHop {
     pub source_mac: [u8; 6],
 }
 
+/// What is known of the way to a VTEP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Bytes of the largest packet: the device's MTU, or less where the route has an MTU of its own.
+    pub mtu: u32,
+    /// The Ethernet hop, where it is one and is resolved.
+    pub hop: Option<NextHop>,
+}
+
+/// A route to one address.
+struct Route {
+    device: u32,
+    /// The on-link address that it leads to; `None` where only the kernel's own lookup knows it.
+    hop: Option<Ipv4Addr>,
+    /// Its own MTU (RTAX_MTU), as somebody configured it.
+    mtu: Option<u32>,
+}
+
 /// What the kernel knows about a neighbour.
 struct Neighbour {
     mac: Option<[u8; 6]>,
@@ -34,28 +55,40 @@ struct Neighbour {
 }
 
 impl Netlink {
-    /// The next hop towards `vtep` from the node's address.
+    /// The way to `vtep` from the node's address; `None` where there is no route.
     ///
-    /// None where there is no route, where the neighbour does not answer (yet), or where the hop is
-    /// not an Ethernet one: the programs then ask the kernel for every packet, which is always right.
+    /// It has no hop where the neighbour does not answer (yet), or where the hop is not an Ethernet
+    /// one: the programs then ask the kernel for every packet, which is always right.
     /// An unresolved neighbour is asked for, and the kernel is told to keep it resolved (NTF_MANAGED,
     /// kernel 5.16) because it does not see that BPF uses it; [`Change`](super::Change)`::Neighbour`
     /// tells when to ask again.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn next_hop(
+    pub async fn way(
         &self,
         vtep: Ipv4Addr,
         underlay: &Underlay,
+    ) -> Result<Option<Way>, NetlinkError> {
+        let Some(route) = self.route(vtep, underlay.address).await? else { return Ok(None) };
+        let Some(device) = link::link_by_index(&self.handle, route.device, None).await? else {
+            return Ok(None);
+        };
+        let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
+        let hop = match route.hop {
+            Some(hop) => self.next_hop(&device, hop).await?,
+            None => None,
+        };
+        Ok(Some(Way { mtu, hop }))
+    }
+
+    async fn next_hop(
+        &self,
+        device: &Link,
+        hop: Ipv4Addr,
     ) -> Result<Option<NextHop>, NetlinkError> {
-        let Some((ifindex, hop)) = self.route(vtep, underlay.address).await? else {
-            return Ok(None);
-        };
-        let Some(device) = link::link_by_index(&self.handle, ifindex, None).await? else {
-            return Ok(None);
-        };
         let Ok(source_mac) = <[u8; 6]>::try_from(device.mac.as_slice()) else { return Ok(None) };
+        let ifindex = device.index;
         let neighbour = self.neighbour(ifindex, hop).await?;
         let is_kept = neighbour.as_ref().is_some_and(|n| n.is_static || n.is_managed);
         let mac = neighbour.and_then(|neighbour| neighbour.mac);
@@ -65,12 +98,8 @@ impl Netlink {
         Ok(mac.map(|mac| NextHop { ifindex, mac, source_mac }))
     }
 
-    /// Device and on-link address that a packet from `from` to `to` goes to.
-    async fn route(
-        &self,
-        to: Ipv4Addr,
-        from: Ipv4Addr,
-    ) -> Result<Option<(u32, Ipv4Addr)>, NetlinkError> {
+    /// Where a packet from `from` to `to` goes.
+    async fn route(&self, to: Ipv4Addr, from: Ipv4Addr) -> Result<Option<Route>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
@@ -99,16 +128,28 @@ impl Netlink {
         }
         let mut device = None;
         let mut hop = Some(to);
+        let mut mtu = None;
+        let mut is_learnt = false;
         for attribute in route.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => device = Some(index),
                 RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => hop = Some(gateway),
                 // An IPv6 router for an IPv4 route (RFC 8950): the kernel's lookup knows how.
                 RouteAttribute::Via(_) => hop = None,
+                RouteAttribute::Metrics(metrics) => {
+                    mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                // What the host itself learnt on the way (RFC 1191) expires. The programs learn for
+                // themselves, from answers to what they sent.
+                RouteAttribute::CacheInfo(info) => is_learnt = info.expires != 0,
                 _ => {}
             }
         }
-        Ok(device.zip(hop))
+        let mtu = mtu.filter(|_| !is_learnt);
+        Ok(device.map(|device| Route { device, hop, mtu }))
     }
 
     async fn neighbour(

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::{
-    Netlink, NetlinkError, NetnsId, ObservedLeg, ObservedPort, PortError,
+    Netlink, NetlinkError, NetnsId, ObservedLeg, ObservedPort, PortError, SuperPackets,
     leg::leg_of,
     link::{self, Link},
     port::endpoint_of,
@@ -27,6 +27,8 @@ pub struct ObservedPeer {
     pub mac: Vec<u8>,
     /// Its MTU, in bytes.
     pub mtu: u32,
+    /// How large its super-packets may be.
+    pub super_packets: SuperPackets,
     /// Its IPv4 addresses and their prefix lengths.
     pub addresses: Vec<(Ipv4Addr, u8)>,
 }
@@ -113,6 +115,7 @@ impl Netlink {
                     up: found.up,
                     mac: found.mac,
                     mtu: found.mtu,
+                    super_packets: found.super_packets,
                     addresses: addresses.map(|address| (address.ip, address.prefix)).collect(),
                 };
                 peers.insert(index, seen);

@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use nix::errno::Errno;
 
 use super::{
-    Netlink, NetnsId, ObservedPeer, PortError,
+    Netlink, NetnsId, ObservedPeer, PortError, SuperPackets,
     link::{self, ALIAS_PREFIX, Link, Owner},
     netns::Netns,
     observe::{self, Wanted},
@@ -48,6 +48,8 @@ pub struct ObservedPort {
     pub up: bool,
     /// MTU of the host's side, in bytes.
     pub mtu: u32,
+    /// How large its super-packets may be.
+    pub super_packets: SuperPackets,
     /// The other side; None where the kernel shows none (somebody moved it into our own namespace, or
     /// it is just going).
     pub peer: Option<ObservedPeer>,
@@ -55,8 +57,8 @@ pub struct ObservedPort {
 
 impl ObservedPort {
     pub(super) fn new(endpoint: u64, link: Link, peer: Option<ObservedPeer>) -> Self {
-        let Link { name: ifname, index: ifindex, up, mtu, .. } = link;
-        Self { endpoint, ifname, ifindex, up, mtu, peer }
+        let Link { name: ifname, index: ifindex, up, mtu, super_packets, .. } = link;
+        Self { endpoint, ifname, ifindex, up, mtu, super_packets, peer }
     }
 
     /// The first thing, in words, in which the port is not as `spec` wants it; None where it is.
@@ -249,6 +251,7 @@ mod tests {
             up: true,
             mac: spec.mac.to_vec(),
             mtu: 1450,
+            super_packets: SuperPackets::DEFAULT,
             addresses: vec![(spec.address, 24)],
         };
         let port = ObservedPort {
@@ -257,6 +260,7 @@ mod tests {
             ifindex: 7,
             up: true,
             mtu: 1450,
+            super_packets: SuperPackets::DEFAULT,
             peer: Some(peer.clone()),
         };
         assert_eq!(port.difference(&spec, netns), None);

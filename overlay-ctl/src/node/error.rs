@@ -14,7 +14,7 @@ use std::{
 
 /// Smallest underlay MTU: an endpoint must be able to send the smallest packet that IPv4 asks every
 /// link to carry (RFC 791, section 3.2).
-pub(super) const UNDERLAY_MTU_MIN: u32 = 68 + VXLAN_OVERHEAD as u32;
+pub(crate) const UNDERLAY_MTU_MIN: u32 = 68 + VXLAN_OVERHEAD as u32;
 
 /// Why a node did not start, or ended. One that never was a member leaves nothing but its state folder.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,21 @@ pub enum StartError {
         /// Bytes.
         mtu: u32,
     },
+    /// `--mtu`.
+    #[error(
+        "--mtu {asked} is more than the underlay device {device} takes, which is {mtu}: raise it (`ip link set {device} mtu {asked}`), or ask for less"
+    )]
+    MtuTooLarge {
+        /// What was asked for.
+        asked: u16,
+        /// The device.
+        device: String,
+        /// Bytes that it takes.
+        mtu: u32,
+    },
+    /// The underlay's super-packets.
+    #[error(transparent)]
+    BigTcp(#[from] super::BigTcpError),
     /// rtnetlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),

@@ -4,7 +4,7 @@
 use crate::{
     dns::{Names, Resolvers},
     gateway::{GatewayError, HostPort, Reservations, Rules, Table},
-    netlink::{self, GATEWAY_BRIDGE, Netlink},
+    netlink::{self, GATEWAY_BRIDGE, Netlink, SuperPackets},
     reconcile::{GatewayHealth, KernelError, LocalGateway, PublishedPorts},
 };
 use std::{
@@ -88,6 +88,22 @@ impl HostGateway {
             self.forwarding.remove(&device);
         }
         Ok(())
+    }
+
+    /// Bytes: the MTU of the bridge, and of legs.
+    pub(super) fn mtu(&self) -> u32 {
+        self.place.mtu
+    }
+
+    /// Lets the bridge have this MTU, and super-packets of these sizes.
+    pub(super) async fn fit(
+        &mut self,
+        mtu: u32,
+        super_packets: &SuperPackets,
+    ) -> Result<(), KernelError> {
+        self.place.mtu = mtu;
+        let fitted = self.netlink.fit_gateway_bridge(mtu, super_packets).await;
+        fitted.map_err(|e| KernelError::new("changing the gateway bridge failed", e))
     }
 
     /// Somebody wrote to nftables.

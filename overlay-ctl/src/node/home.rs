@@ -209,7 +209,9 @@ impl Home {
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, HomeError> {
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(
+    path: &Path,
+) -> Result<Option<T>, HomeError> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
@@ -220,7 +222,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, H
 }
 
 /// Replaces the file whole, so that a crash leaves the old or the new one.
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
     let write = || {
         let bytes = serde_json::to_vec_pretty(value)?;
         let temporary = path.with_extension("new");

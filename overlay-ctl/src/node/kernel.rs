@@ -1,4 +1,4 @@
-use super::{gateway::HostGateway, guard::GuardKeeper};
+use super::{big_tcp::SuperPacketPlan, gateway::HostGateway, guard::GuardKeeper};
 use crate::{
     cli::Xdp,
     datapath::{Cursor, Datapath, DatapathError, TableReader},
@@ -9,7 +9,8 @@ use crate::{
     },
     reconcile::{
         DeviceFailure, DeviceId, DeviceSpec, FdbPart, GatewayHealth, Kernel, KernelError,
-        NeighPart, NextHop, ObservedDevice, PublishedPorts, TableChange, Tables,
+        NeighPart, NextHop, ObservedDevice, PublishedPorts, SuperPacketHealth, TableChange, Tables,
+        Way,
     },
 };
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
@@ -42,12 +43,17 @@ pub struct HostKernel {
     datapath: SharedDatapath,
     netlink: Netlink,
     underlay: Underlay,
+    super_packets: SuperPacketPlan,
     vxlan_port: u16,
     gateway: HostGateway,
     guard: GuardKeeper,
     fallbacks: Vec<String>,
     /// What each device was last held against: needed to raise it.
     specs: BTreeMap<DeviceId, DeviceSpec>,
+    /// Devices whose sizes are to be changed.
+    misfits: Vec<Seen>,
+    /// Devices that could not be, and why, as last said.
+    unfit: BTreeMap<DeviceId, String>,
 }
 
 impl HostKernel {
@@ -57,6 +63,7 @@ impl HostKernel {
         datapath: SharedDatapath,
         netlink: Netlink,
         underlay: Underlay,
+        super_packets: SuperPacketPlan,
         vxlan_port: u16,
         gateway: HostGateway,
         xdp: Xdp,
@@ -66,10 +73,13 @@ impl HostKernel {
             datapath,
             netlink,
             underlay,
+            super_packets,
             vxlan_port,
             gateway,
             fallbacks: Vec::new(),
             specs: BTreeMap::new(),
+            misfits: Vec::new(),
+            unfit: BTreeMap::new(),
         }
     }
 
@@ -131,8 +141,45 @@ impl HostKernel {
             return Err(KernelError::new("the underlay changed", why));
         }
         self.guard_underlay().await;
+        let kept = self.super_packets.keep(&self.netlink, self.underlay.ifindex).await;
+        kept.map_err(|e| KernelError::new("changing the underlay device failed", e))?;
         let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
         attached.map_err(|e| KernelError::new("attaching to the underlay failed", e))
+    }
+
+    fn is_misfit(&self, seen: &Seen) -> bool {
+        let Some(spec) = self.specs.get(&seen.id()) else { return false };
+        let sizes = self.super_packets.pair(seen.id(), spec.mtu);
+        match seen {
+            Seen::Port(port) => !sizes.are_of_port(port),
+            Seen::Leg(leg) => !sizes.are_of_leg(leg),
+        }
+    }
+
+    /// Changes one device's sizes. What it is left with where it can't be changed is logged once.
+    async fn fit_one(&mut self, seen: &Seen, spec: &DeviceSpec) -> Result<bool, KernelError> {
+        let id = seen.id();
+        let sizes = self.super_packets.pair(id, spec.mtu);
+        let fitted = match seen {
+            Seen::Port(port) => self.netlink.fit_port(port, &spec.netns, &sizes).await,
+            Seen::Leg(leg) => self.netlink.fit_leg(leg, &spec.netns, &sizes).await,
+        };
+        let error = match fitted {
+            Ok(()) => {
+                self.unfit.remove(&id);
+                return Ok(true);
+            }
+            Err(PortError::Netlink(error)) => {
+                return Err(KernelError::new("changing a device's sizes failed", error));
+            }
+            // The endpoint's own trouble: its namespace has no name any more, say.
+            Err(error) => crate::error_chain(&error),
+        };
+        if self.unfit.get(&id) != Some(&error) {
+            tracing::warn!(device = ?id, mtu = spec.mtu, error, "a device keeps its MTU");
+            self.unfit.insert(id, error);
+        }
+        Ok(false)
     }
 
     /// Reads the maps, without holding up who writes them.
@@ -156,6 +203,7 @@ impl HostKernel {
 }
 
 /// A device of ours as rtnetlink shows it.
+#[derive(Clone)]
 enum Seen {
     Port(netlink::ObservedPort),
     Leg(netlink::ObservedLeg),
@@ -278,11 +326,15 @@ impl Kernel for HostKernel {
         self.specs.clone_from(wanted);
         let (ports, legs) = self.netlink.observe().await.map_err(reading_failed)?;
         let mut devices = Vec::new();
+        self.misfits.clear();
         for seen in ports.into_iter().map(Seen::Port).chain(legs.into_iter().map(Seen::Leg)) {
             let fault = match self.specs.get(&seen.id()) {
                 Some(spec) => self.fault(&seen, spec).await.map_err(reading_failed)?,
                 None => None,
             };
+            if fault.is_none() && self.is_misfit(&seen) {
+                self.misfits.push(seen.clone());
+            }
             devices.push(seen.into_observed(fault));
         }
         self.detach_gone(&devices)?;
@@ -363,23 +415,62 @@ impl Kernel for HostKernel {
         Ok(())
     }
 
-    async fn next_hops(
+    async fn ways(
         &mut self,
         vteps: &BTreeSet<Ipv4Addr>,
-    ) -> Result<BTreeMap<Ipv4Addr, NextHop>, KernelError> {
-        let mut next_hops = BTreeMap::new();
+    ) -> Result<BTreeMap<Ipv4Addr, Way>, KernelError> {
+        let mut ways = BTreeMap::new();
         for vtep in vteps {
-            let hop = self
-                .netlink
-                .next_hop(*vtep, &self.underlay)
-                .await
-                .map_err(|e| KernelError::new("looking up a next hop failed", e))?;
-            if let Some(hop) = hop {
-                let hop =
-                    NextHop { ifindex: hop.ifindex, mac: hop.mac, source_mac: hop.source_mac };
-                next_hops.insert(*vtep, hop);
+            let way = self.netlink.way(*vtep, &self.underlay).await;
+            let way = way.map_err(|e| KernelError::new("looking up a route failed", e))?;
+            if let Some(netlink::Way { mtu, hop }) = way {
+                let hop = hop.map(|netlink::NextHop { ifindex, mac, source_mac }| NextHop {
+                    ifindex,
+                    mac,
+                    source_mac,
+                });
+                ways.insert(*vtep, Way { mtu, hop });
             }
         }
-        Ok(next_hops)
+        Ok(ways)
+    }
+
+    async fn underlay_mtu(&mut self) -> Result<u32, KernelError> {
+        let sizes = self.netlink.device_sizes(self.underlay.ifindex).await;
+        let sizes = sizes.map_err(|e| KernelError::new("looking at the underlay failed", e))?;
+        // One that is gone is what `read_back` complains of.
+        if let Some(sizes) = sizes {
+            self.underlay.mtu = sizes.mtu;
+        }
+        Ok(self.underlay.mtu)
+    }
+
+    async fn fit(
+        &mut self,
+        gateway_mtu: u32,
+        devices: &mut BTreeMap<DeviceId, ObservedDevice>,
+    ) -> Result<(), KernelError> {
+        let gateway = *self.super_packets.gateway();
+        // The bridge takes no more than its legs do, at no moment.
+        if gateway_mtu < self.gateway.mtu() {
+            self.gateway.fit(gateway_mtu, &gateway).await?;
+        }
+        let mut failed = Ok(());
+        for seen in std::mem::take(&mut self.misfits) {
+            let Some(spec) = self.specs.get(&seen.id()).cloned() else { continue };
+            match self.fit_one(&seen, &spec).await {
+                Ok(true) => {
+                    devices.entry(seen.id()).and_modify(|device| device.mtu = spec.mtu);
+                }
+                Ok(false) => {}
+                Err(error) => failed = Err(error),
+            }
+        }
+        self.gateway.fit(gateway_mtu, &gateway).await?;
+        failed
+    }
+
+    fn super_packets(&self) -> SuperPacketHealth {
+        self.super_packets.health().clone()
     }
 }

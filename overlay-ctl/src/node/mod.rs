@@ -4,6 +4,7 @@
 //! that only exist), then the cluster (bootstrap, join or come back). The node says that it is ready when
 //! its kernel holds what the cluster desires.
 
+mod big_tcp;
 mod check;
 mod cluster;
 mod error;
@@ -20,6 +21,7 @@ mod running;
 mod serve;
 mod start;
 
+pub use big_tcp::{BigTcpError, SuperPacketPlan};
 pub use check::EndpointCheck;
 pub(crate) use check::host_port;
 pub use error::StartError;

@@ -1,4 +1,4 @@
-use super::{error::StartError, gateway, running::NETNS_FOLDER};
+use super::{big_tcp, error::StartError, gateway, running::NETNS_FOLDER};
 use crate::{
     cli::NodeRunArgs, datapath::Datapath, dns::Resolvers, gateway::Table, model::NodeName,
     netlink::Netlink,
@@ -34,6 +34,7 @@ pub(super) async fn all(
     results.push(netlink.remove_gateway_bridge().await.map_err(Into::into));
     results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
     results.push(netlink.remove_barrier().await.map_err(Into::into));
+    results.push(big_tcp::restore(netlink, &args.state_dir).await.map_err(Into::into));
     results.push(Datapath::remove_all(&args.bpffs).map_err(Into::into));
     results.into_iter().collect()
 }

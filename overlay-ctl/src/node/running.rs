@@ -1,5 +1,6 @@
 use super::{
     Home, HostKernel, Member, SharedDatapath,
+    big_tcp::SuperPacketPlan,
     check::EndpointCheck,
     cluster::{self, Registration},
     error::StartError,
@@ -21,11 +22,12 @@ use crate::{
     netlink::{Netlink, Underlay},
     peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
-    reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Nudges, Reconciler},
+    reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Mtus, Nudges, Reconciler},
     state::View,
     watch::{self, Ended},
 };
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -50,6 +52,7 @@ pub(super) struct Parts {
     pub(super) name: NodeName,
     pub(super) netlink: Netlink,
     pub(super) underlay: Underlay,
+    pub(super) super_packets: SuperPacketPlan,
     pub(super) gateway: LocalGateway,
     pub(super) home: Home,
     pub(super) membership: cluster::Membership,
@@ -71,6 +74,7 @@ impl Parts {
             name,
             netlink,
             underlay,
+            super_packets,
             gateway,
             home,
             membership,
@@ -90,6 +94,7 @@ impl Parts {
             ttl: OUTER_TTL,
             mtu: u16::try_from(underlay.mtu).unwrap_or(u16::MAX),
         };
+        let underlay_mtu = underlay.mtu;
         let datapath = SharedDatapath::new(datapath);
         let host_gateway = HostGateway::new(
             netlink.clone(),
@@ -102,12 +107,20 @@ impl Parts {
             datapath.clone(),
             netlink.clone(),
             underlay,
+            super_packets,
             args.vxlan_port,
             host_gateway,
             args.xdp,
         );
         kernel.guard_underlay().await;
-        let local = LocalNode { id: member.id, vtep, endpoint_mtu: info.endpoint_mtu, gateway };
+        let mtus = Mtus::new(underlay_mtu, args.mtu, &BTreeMap::new());
+        let local = LocalNode {
+            id: member.id,
+            vtep,
+            endpoint_mtu: mtus.endpoint,
+            asked_mtu: args.mtu,
+            gateway,
+        };
         let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);
         let (epoch, epochs) = sync_watch::channel(member.epoch);

@@ -1,5 +1,6 @@
 use super::{
     Home,
+    big_tcp::SuperPacketPlan,
     check::EndpointCheck,
     cluster::{self, Addresses, Registration},
     error::{StartError, UNDERLAY_MTU_MIN},
@@ -17,7 +18,7 @@ use crate::{
     netlink::{Netlink, Underlay, UnderlayChoice},
     reconcile::LocalGateway,
 };
-use overlay_common::{Config, VXLAN_OVERHEAD, ip16_from_v4};
+use overlay_common::{Config, ip16_from_v4};
 use std::net::IpAddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -39,6 +40,11 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let underlay = netlink.underlay(&underlay_choice(args.underlay.as_ref())?).await?;
     if underlay.mtu < UNDERLAY_MTU_MIN {
         return Err(StartError::UnderlayMtu { device: underlay.name, mtu: underlay.mtu });
+    }
+    if let Some(asked) = args.mtu
+        && u32::from(asked) > underlay.mtu
+    {
+        return Err(StartError::MtuTooLarge { asked, device: underlay.name, mtu: underlay.mtu });
     }
     let listen = args.listen.unwrap_or((underlay.address, DEFAULT_PORT).into());
     if listen.ip().is_unspecified() {
@@ -87,16 +93,19 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         // In this order nothing that comes in can reach the host's stack, at no moment.
         netlink.ensure_barrier().await?;
         let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
+        let device = (underlay.ifindex, underlay.name.as_str());
+        let super_packets =
+            SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
         netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu).await?;
         let table = Table::open().await?;
         let membership = cluster::enter(&mut home, &registration, args.join).await?;
-        Ok::<_, StartError>((membership, datapath, gro_device, table))
+        Ok::<_, StartError>((membership, datapath, gro_device, table, super_packets))
     };
     let entered = tokio::select! {
         entered = entered => entered.map(Some),
         () = ending.told() => Ok(None),
     };
-    let (membership, datapath, gro_device, table) = match entered {
+    let (membership, datapath, gro_device, table, super_packets) = match entered {
         Ok(Some(entered)) => entered,
         refused => {
             // A node that never was one leaves nothing; one that was still has its pins.
@@ -108,12 +117,10 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     };
     let info = DatapathInfo {
         underlay: underlay.name.clone(),
-        underlay_mtu: underlay.mtu,
         vtep: underlay.address,
         vxlan_port: args.vxlan_port,
         gro_device,
         bpffs: args.bpffs.display().to_string(),
-        endpoint_mtu: underlay.mtu - u32::from(VXLAN_OVERHEAD),
         gateway: gateway.subnet,
     };
     let check = EndpointCheck::new(SharedPorts::default());
@@ -121,6 +128,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         name,
         netlink,
         underlay,
+        super_packets,
         gateway,
         home,
         membership,

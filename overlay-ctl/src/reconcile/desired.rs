@@ -1,5 +1,5 @@
 use super::{
-    DeviceId, DeviceSpec, NextHop, ObservedDevice, Tables,
+    DeviceId, DeviceSpec, ObservedDevice, Tables, Way,
     hop::{LocalVtep, hop_entry},
     members::{Members, site},
 };
@@ -25,6 +25,8 @@ pub struct LocalNode {
     pub vtep: LocalVtep,
     /// Bytes: MTU of an endpoint whose network sets none.
     pub endpoint_mtu: u32,
+    /// Bytes: MTU of the underlay where the node was told one.
+    pub asked_mtu: Option<u16>,
     /// Its gateway bridge.
     pub gateway: LocalGateway,
 }
@@ -135,7 +137,7 @@ pub(super) fn small_tables(
     local: &LocalNode,
     members: &Members,
     devices: &BTreeMap<DeviceId, ObservedDevice>,
-    next_hops: &BTreeMap<Ipv4Addr, NextHop>,
+    ways: &BTreeMap<Ipv4Addr, Way>,
     placement: &Placement,
 ) -> Tables {
     let mut tables = Tables::default();
@@ -146,7 +148,7 @@ pub(super) fn small_tables(
         // A node's before that of an endpoint which somebody put behind the node's VTEP.
         let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
         tables.nodes.entry(key).or_insert(NodeEntry { node, hop, pad: 0 });
-        tables.hops.insert(hop, hop_entry(local.vtep, vtep, next_hops.get(&vtep).copied()));
+        tables.hops.insert(hop, hop_entry(local.vtep, vtep, ways.get(&vtep).copied()));
     }
     for node in view.nodes.values() {
         for address in [node.listen].into_iter().chain(node.metrics) {

@@ -1,6 +1,6 @@
 //! The outer headers that every packet to one VTEP has in common, as HOPS holds them.
 
-use super::NextHop;
+use super::{Way, mtu::packet_mtu};
 use overlay_common::{HopEntry, VXLAN_OVERHEAD};
 use std::net::Ipv4Addr;
 
@@ -13,7 +13,7 @@ pub struct LocalVtep {
     pub port: u16,
     /// Time to live of the outer packet.
     pub ttl: u8,
-    /// Bytes: MTU of the underlay device.
+    /// Bytes: what no packet on the underlay may exceed, whatever its route.
     pub mtu: u16,
 }
 
@@ -23,9 +23,10 @@ const DONT_FRAGMENT: u16 = 0x4000;
 /// The I flag: the VNI is valid (RFC 7348, section 5).
 const VNI_VALID: u32 = 0x0800_0000;
 
-/// The way to `vtep`. Without a next hop the kernel's own routes are asked, packet by packet.
+/// The entry of the way to `vtep`. Without a next hop the kernel's own routes are asked, packet by packet.
 #[must_use]
-pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, next: Option<NextHop>) -> HopEntry {
+pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, way: Option<Way>) -> HopEntry {
+    let next = way.and_then(|way| way.hop);
     let (mac, source_mac) = next.map_or(([0; 6], [0; 6]), |hop| (hop.mac, hop.source_mac));
     let ipv4 = ipv4(local, vtep);
     // Ethernet, IPv4, UDP (RFC 768; no checksum: RFC 7348, section 5), VXLAN.
@@ -47,7 +48,7 @@ pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, next: Option<NextHop>) -> Hop
     let words = ipv4.as_chunks::<2>().0.iter();
     HopEntry {
         header,
-        mtu: local.mtu,
+        mtu: way.map_or(local.mtu, |way| packet_mtu(way.mtu).min(local.mtu)),
         csum: words.map(|word| u32::from(u16::from_ne_bytes(*word))).sum(),
         ifindex: next.map_or(0, |hop| hop.ifindex),
         flags: 0,
@@ -69,14 +70,21 @@ fn ipv4(local: LocalVtep, vtep: Ipv4Addr) -> [u8; 20] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::NextHop;
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 
     #[test]
     fn the_headers_are_as_another_reads_them() {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 8472, ttl: 61, mtu: 1500 };
         let next = NextHop { ifindex: 7, mac: [2, 0, 0, 0, 0, 9], source_mac: [2, 0, 0, 0, 0, 1] };
-        let hop = hop_entry(local, [10, 9, 1, 2].into(), Some(next));
-        assert_eq!((hop.ifindex, hop.mtu), (7, 1500));
+        let way = |mtu| Some(Way { mtu, hop: Some(next) });
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), way(1400));
+        assert_eq!((hop.ifindex, hop.mtu), (7, 1400));
+        assert_eq!(
+            hop_entry(local, [10, 9, 1, 2].into(), way(9000)).mtu,
+            1500,
+            "at most the node's"
+        );
         // A packet's own length, so that there is a packet to read; VXLAN is payload.
         let mut packet = hop.header;
         packet[17] = 36;
@@ -102,6 +110,9 @@ mod tests {
     fn without_a_next_hop_the_routes_are_asked() {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 };
         let hop = hop_entry(local, [10, 9, 1, 2].into(), None);
-        assert_eq!((hop.ifindex, &hop.header[..12]), (0, &[0; 12][..]));
+        assert_eq!((hop.ifindex, hop.mtu, &hop.header[..12]), (0, 1500, &[0; 12][..]));
+        let way = Some(Way { mtu: 1300, hop: None });
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), way);
+        assert_eq!((hop.ifindex, hop.mtu), (0, 1300), "its route is known all the same");
     }
 }

@@ -1,4 +1,4 @@
-use super::{GatewayHealth, TableChange, Tables};
+use super::{GatewayHealth, SuperPacketHealth, TableChange, Tables};
 use crate::{
     dns::Names,
     gateway::Target,
@@ -105,6 +105,15 @@ pub struct NextHop {
     pub source_mac: [u8; 6],
 }
 
+/// What is known of the way to a VTEP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Bytes of the largest outer packet, by the device and the route.
+    pub mtu: u32,
+    /// `None`: it is not resolved.
+    pub hop: Option<NextHop>,
+}
+
 /// Ports of this node and where they lead: protocol, address of the node (unspecified = all), port.
 pub type PublishedPorts = BTreeMap<(Transport, Ipv4Addr, NonZeroU16), Target>;
 
@@ -203,9 +212,23 @@ pub trait Kernel: Send {
     fn gateway(&self) -> GatewayHealth {
         GatewayHealth::default()
     }
-    /// How each VTEP is reached; those not resolved are left out (and their resolution begins).
-    fn next_hops(
+    /// How each VTEP is reached; those without a route are left out. The resolution of those without a
+    /// hop begins.
+    fn ways(
         &mut self,
         vteps: &BTreeSet<Ipv4Addr>,
-    ) -> impl Future<Output = Result<BTreeMap<Ipv4Addr, NextHop>, KernelError>> + Send;
+    ) -> impl Future<Output = Result<BTreeMap<Ipv4Addr, Way>, KernelError>> + Send;
+    /// Bytes: the underlay device's MTU, now.
+    fn underlay_mtu(&mut self) -> impl Future<Output = Result<u32, KernelError>> + Send;
+    /// Makes the devices, which were last listed, what they were held against in all that can be changed
+    /// while packets flow, and notes their new MTUs; and lets the gateway bridge have `gateway_mtu`.
+    fn fit(
+        &mut self,
+        gateway_mtu: u32,
+        devices: &mut BTreeMap<DeviceId, ObservedDevice>,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    /// How large super-packets are.
+    fn super_packets(&self) -> SuperPacketHealth {
+        SuperPacketHealth::default()
+    }
 }

@@ -1,3 +1,4 @@
+use super::Mtus;
 use crate::model::{EndpointId, NodeId, Revision};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,21 @@ pub struct LocalStatus {
     pub unresolved: Vec<NodeId>,
     /// The way to and from the outside.
     pub gateway: GatewayHealth,
+    /// How large packets are.
+    pub mtus: Mtus,
+    /// How large super-packets are.
+    pub super_packets: SuperPacketHealth,
+}
+
+/// How large the super-packets are that the underlay and the endpoints get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SuperPacketHealth {
+    /// Bytes, of IPv4.
+    pub ipv4: u32,
+    /// Bytes, of IPv6.
+    pub ipv6: u32,
+    /// Why they are not larger, where they are what every kernel has; empty where they are.
+    pub reason: String,
 }
 
 /// What a node does for the way to and from the outside.

@@ -1,10 +1,12 @@
-use super::{DeviceId, EndpointHealth, KernelError, LegHealth, ObservedDevice};
+use super::{DeviceId, EndpointHealth, KernelError, LegHealth, ObservedDevice, Way};
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 /// What a pass has found and made so far.
 #[derive(Default)]
 pub(super) struct Made {
     pub(super) devices: BTreeMap<DeviceId, ObservedDevice>,
+    /// How each VTEP is reached.
+    pub(super) ways: BTreeMap<Ipv4Addr, Way>,
     /// What could not be made, and why.
     pub(super) refused: BTreeMap<DeviceId, String>,
     /// One device's failure must not keep the others from what they need: the pass goes on, and says

@@ -21,6 +21,7 @@ mod kernel;
 mod local;
 mod made;
 mod members;
+mod mtu;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,10 @@ pub use diff::{TableChange, Tables};
 pub use hop::{LocalVtep, hop_entry};
 pub use kernel::{
     DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, NeighPart, NextHop,
-    ObservedDevice, PublishedPorts,
+    ObservedDevice, PublishedPorts, Way,
 };
-pub use local::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus};
+pub use local::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus, SuperPacketHealth};
+pub use mtu::{MtuSource, Mtus};
 
 use crate::{
     dns::Names,
@@ -83,6 +85,8 @@ impl<K: Kernel> Reconciler<K> {
             error: Some(
                 "waiting for a voter, or a quorum of them, before the kernel is touched".into(),
             ),
+            mtus: Mtus::new(node.gateway.mtu, node.asked_mtu, &BTreeMap::new()),
+            super_packets: kernel.super_packets(),
             ..LocalStatus::default()
         };
         let (status, receiver) = watch::channel(waiting);
@@ -245,17 +249,24 @@ impl<K: Kernel> Reconciler<K> {
         }
         let Some(kept) = &mut self.kept else { return Ok(()) };
         kept.members.advance(view);
+        let ways = self.kernel.ways(&kept.members.vteps()).await?;
+        let mtus = Mtus::new(self.kernel.underlay_mtu().await?, self.node.asked_mtu, &ways);
+        self.follow_mtus(mtus);
+        let Some(kept) = &mut self.kept else { return Ok(()) };
         let wanted = desired::devices(view, &self.node, kept.members.here());
         let observed = self.kernel.devices(&wanted).await?;
         let (standing, doomed): (Vec<_>, Vec<_>) = observed
             .into_iter()
             .partition(|device| wanted.contains_key(&device.id) && device.fault.is_none());
 
-        let mut made = Made::default();
+        let mut made = Made { ways, ..Made::default() };
         for device in standing {
             made.note(self.kernel.ensure_attached(&device).await);
             made.devices.insert(device.id, device);
         }
+        let mtu = self.node.gateway.mtu;
+        let fitted = self.kernel.fit(mtu, &mut made.devices).await;
+        made.note(fitted);
         let is_doomed = |id: &DeviceId| doomed.iter().any(|device| device.id == *id);
         self.create_missing(wanted.iter().filter(|(id, _)| !is_doomed(id)), &mut made).await;
         self.program(view, &mut made).await?;
@@ -294,6 +305,8 @@ impl<K: Kernel> Reconciler<K> {
             fallbacks: self.kernel.fallbacks(),
             unresolved: self.unresolved(),
             gateway: self.kernel.gateway(),
+            mtus,
+            super_packets: self.kernel.super_packets(),
         };
         self.status.send_if_modified(|now| {
             let changed = *now != status;
@@ -301,6 +314,16 @@ impl<K: Kernel> Reconciler<K> {
             changed
         });
         Ok(())
+    }
+
+    /// Lets what is made from here on have these MTUs.
+    fn follow_mtus(&mut self, mtus: Mtus) {
+        let now = (self.node.endpoint_mtu, self.node.gateway.mtu);
+        if now != (mtus.endpoint, mtus.device) {
+            let Mtus { underlay, source, device, endpoint } = mtus;
+            tracing::info!(underlay, %source, device, endpoint, "the MTU changed");
+        }
+        mtus.apply_to(&mut self.node);
     }
 
     /// Makes the devices that do not stand yet. Whether there were any.
@@ -364,14 +387,13 @@ impl<K: Kernel> Reconciler<K> {
         let mut small = None;
         let mut devices = None;
         if let Some(made) = made {
-            let next_hops = self.kernel.next_hops(&kept.members.vteps()).await?;
             made.note(kept.place(view, &self.node, &made.devices));
             small = Some(desired::small_tables(
                 view,
                 &self.node,
                 &kept.members,
                 &made.devices,
-                &next_hops,
+                &made.ways,
                 &kept.placement,
             ));
             devices = Some(&made.devices);

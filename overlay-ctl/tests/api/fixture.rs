@@ -12,7 +12,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use overlay_ctl::{
-    cli::{NodeRunArgs, Underlay, Xdp},
+    cli::{BigTcp, NodeRunArgs, Underlay, Xdp},
     datapath::Datapath,
     error_chain,
     proto::v1::{
@@ -86,6 +86,8 @@ impl Host {
             resolv_conf: "/etc/resolv.conf".into(),
             metrics: None,
             xdp: Xdp::Off,
+            mtu: None,
+            big_tcp: BigTcp::default(),
         }
     }
 }

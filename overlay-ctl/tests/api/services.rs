@@ -76,6 +76,8 @@ fn the_status_is_the_node_s_own() {
         let datapath = local.datapath.unwrap();
         assert_eq!((datapath.underlay.as_str(), datapath.vtep.as_str()), ("eth7", VTEP));
         assert_eq!((datapath.underlay_mtu, datapath.endpoint_mtu), (1500, 1450));
+        assert_eq!(datapath.underlay_mtu_source, "the device's");
+        assert!(datapath.super_packets.is_some());
         assert_eq!(datapath.bpffs, node.host.bpffs.display().to_string());
         assert_eq!(datapath.error, "");
         let fdb = datapath.maps.iter().find(|map| map.name == "FDB").unwrap();

@@ -2,12 +2,13 @@
 
 mod bridge;
 mod leg;
+mod sizes;
 
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
 
 use overlay_ctl::netlink::{
-    Change, GroError, Netlink, PortError, PortSpec, Underlay, UnderlayChoice, UnderlayError,
-    port_name,
+    Change, GroError, Netlink, NextHop, PortError, PortSpec, Underlay, UnderlayChoice,
+    UnderlayError, port_name,
 };
 
 use crate::lab::{Netns, skip};
@@ -350,11 +351,15 @@ fn a_taken_vxlan_port_is_named() {
     });
 }
 
+async fn hop(netlink: &Netlink, vtep: [u8; 4], underlay: &Underlay) -> Option<NextHop> {
+    netlink.way(vtep.into(), underlay).await.unwrap().and_then(|way| way.hop)
+}
+
 async fn resolved(netlink: &Netlink, underlay: &Underlay, vtep: [u8; 4]) -> [u8; 6] {
     let mut changes = netlink.changes().unwrap();
     let wait = async {
         loop {
-            if let Some(hop) = netlink.next_hop(vtep.into(), underlay).await.unwrap() {
+            if let Some(hop) = hop(netlink, vtep, underlay).await {
                 assert_eq!(hop.ifindex, underlay.ifindex);
                 return hop.mac;
             }
@@ -381,17 +386,17 @@ fn the_next_hop_on_the_link_is_the_vtep_and_is_kept_resolved() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        let first = netlink.next_hop(Ipv4Addr::new(10, 0, 0, 2), &underlay).await.unwrap();
+        let first = hop(&netlink, [10, 0, 0, 2], &underlay).await;
         assert_eq!(first, None, "nobody asked yet");
-        let hop = resolved(&netlink, &underlay, [10, 0, 0, 2]).await;
-        assert_eq!(hop, mac(&peer.sh(MAC_OF_ETH7)));
-        let hop = netlink.next_hop(Ipv4Addr::new(10, 0, 0, 2), &underlay).await.unwrap().unwrap();
-        assert_eq!(hop.source_mac, mac(&host.sh(MAC_OF_ETH7)));
+        let found = resolved(&netlink, &underlay, [10, 0, 0, 2]).await;
+        assert_eq!(found, mac(&peer.sh(MAC_OF_ETH7)));
+        let next = hop(&netlink, [10, 0, 0, 2], &underlay).await.unwrap();
+        assert_eq!(next.source_mac, mac(&host.sh(MAC_OF_ETH7)));
         assert!(host.sh("ip neigh show 10.0.0.2").contains("managed"));
 
         for absent in [[10, 0, 0, 1], [192, 0, 2, 1]] {
-            let hop = netlink.next_hop(absent.into(), &underlay).await.unwrap();
-            assert_eq!(hop, None, "{absent:?} is ourselves or has no route");
+            let unresolved = hop(&netlink, absent, &underlay).await;
+            assert_eq!(unresolved, None, "{absent:?} is ourselves or has no route");
         }
         host.sh("ip neigh add 10.0.0.5 lladdr 02:00:00:00:00:05 dev eth7 nud permanent");
         assert_eq!(resolved(&netlink, &underlay, [10, 0, 0, 5]).await, [2, 0, 0, 0, 0, 5]);

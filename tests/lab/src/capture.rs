@@ -95,6 +95,7 @@ impl Packets {
         let mut tshark = Command::new("tshark");
         tshark.arg("-n").arg("-r").arg(&self.file).args(["-Y", filter, "-T", "fields"]);
         tshark.args(["-o", "ip.check_checksum:TRUE", "-o", "sctp.checksum:CRC 32c"]);
+        tshark.args(["-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"]);
         tshark.args(["-E", "separator=;", "-E", "occurrence=a"]);
         for field in fields {
             tshark.args(["-e", field]);

@@ -21,6 +21,7 @@ pub mod sctp;
 mod state;
 mod sweep;
 mod tools;
+pub mod transfer;
 mod wait;
 
 pub use self::{

@@ -6,7 +6,7 @@ use overlay_ctl::{
     dns::Names,
     reconcile::{
         DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, NeighPart, NextHop,
-        ObservedDevice, PublishedPorts, TableChange, Tables,
+        ObservedDevice, PublishedPorts, TableChange, Tables, Way,
     },
 };
 use std::{
@@ -145,11 +145,24 @@ impl Kernel for MapsOnly {
         Ok(())
     }
 
-    async fn next_hops(
+    async fn ways(
         &mut self,
         vteps: &BTreeSet<Ipv4Addr>,
-    ) -> Result<BTreeMap<Ipv4Addr, NextHop>, KernelError> {
+    ) -> Result<BTreeMap<Ipv4Addr, Way>, KernelError> {
         let hop = NextHop { ifindex: 1, mac: [2; 6], source_mac: [4; 6] };
-        Ok(vteps.iter().map(|vtep| (*vtep, hop)).collect())
+        let way = Way { mtu: 1500, hop: Some(hop) };
+        Ok(vteps.iter().map(|vtep| (*vtep, way)).collect())
+    }
+
+    async fn underlay_mtu(&mut self) -> Result<u32, KernelError> {
+        Ok(1500)
+    }
+
+    async fn fit(
+        &mut self,
+        _gateway_mtu: u32,
+        _devices: &mut BTreeMap<DeviceId, ObservedDevice>,
+    ) -> Result<(), KernelError> {
+        Ok(())
     }
 }

@@ -264,6 +264,49 @@ impl Bench {
         skb: Skb,
         repeat: u32,
     ) -> Result<Outcome, ProgramError> {
+        let (verdict, packet) = self.test_run(direction, packet, skb, repeat)?;
+        Ok(Outcome { verdict, packet, counts: self.counts(), events: self.events() })
+    }
+
+    /// Runs one packet and leaves its counts and events where they are, for many to be read at once.
+    pub(crate) fn run_bare(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        skb: Skb,
+    ) -> Result<(Verdict, Vec<u8>), ProgramError> {
+        match direction {
+            Direction::GuardUnderlay => self.test_run_guard(packet),
+            _ => self.test_run(direction, packet, skb, 1),
+        }
+    }
+
+    /// Now the one, now the other of the guard's programs, which must be loaded, as from a device of the
+    /// kernel's choice.
+    fn test_run_guard(&mut self, packet: &[u8]) -> Result<(Verdict, Vec<u8>), ProgramError> {
+        let mut out = vec![0; packet.len() + GROWTH];
+        let ran = self.guard(GUARDS[packet.len() % 2]).test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        })?;
+        out.truncate(ran.data_size_out as usize);
+        // linux/bpf.h
+        let verdict = match ran.return_value {
+            1 => Verdict::Shot,
+            2 => Verdict::Pass,
+            other => panic!("the guard never returns {other}"),
+        };
+        Ok((verdict, out))
+    }
+
+    fn test_run(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        skb: Skb,
+        repeat: u32,
+    ) -> Result<(Verdict, Vec<u8>), ProgramError> {
         let mut out = vec![0; packet.len() + GROWTH];
         let context = skb.context();
         let ran = self.program(direction).test_run(TestRunOptions {
@@ -274,12 +317,7 @@ impl Bench {
             ..TestRunOptions::new()
         })?;
         out.truncate(ran.data_size_out as usize);
-        Ok(Outcome {
-            verdict: Verdict::from_action(ran.return_value),
-            packet: out,
-            counts: self.counts(),
-            events: self.events(),
-        })
+        Ok((Verdict::from_action(ran.return_value), out))
     }
 
     /// Runs one packet as from a device that gave the sum of all of it, which the kernel compares with
@@ -423,6 +461,11 @@ impl Bench {
         let program = self.program(direction);
         let link = program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
         self.loaded.attached.push((direction, link));
+    }
+
+    /// Both ends of the veth whose host side has this index.
+    pub(crate) fn tap(&self, host: u32) -> Tap {
+        self.home.tap(host)
     }
 
     /// Both ends of endpoint A's veth.

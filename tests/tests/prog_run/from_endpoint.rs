@@ -97,6 +97,7 @@ fn what_only_servers_say() -> Vec<Case> {
         }, Drop(DhcpServer)),
         case("a later fragment with such bytes", AS_USUAL, { let mut frame = dhcp(67, 68); frame[21] = 1; frame }, Redirect),
         case("a DHCPv6 server's answer", AS_USUAL, dhcpv6(547, 546), Drop(DhcpServer)),
+        case("a DHCPv6 server's answer from another port", AS_USUAL, dhcpv6(1547, 546), Drop(DhcpServer)),
         case("a DHCPv6 client's question", AS_USUAL, dhcpv6(546, 547), Redirect),
         case("a router's advertisement", AS_USUAL, routers(58, &[], 134), Drop(RouterAdvertisement)),
         case("a router's redirect", AS_USUAL, routers(58, &[], 137), Drop(RouterAdvertisement)),

@@ -9,7 +9,7 @@ use super::{
     encapsulation::check_vxlan,
     packets::{
         Ask, BROADCAST, EXPERIMENTAL, Flow, a_to_b, a_to_far, arp, cut, far_to_a, ipv4, ipv6,
-        other, tagged, to_mac, vxlan, who_has,
+        other, tagged, tagged_with, to_mac, vxlan, who_has,
     },
     world::{A, B, FAR, FAR_VTEP, OWN_VTEP, ROUTER_MAC, UNDERLAY_MAC, World},
 };
@@ -162,6 +162,34 @@ fn a_third_tag_is_one_too_many() {
         let frame = tagged(&tagged(&tagged(&a_to_far(), 0x8100), 0x8100), 0x8100);
         let counts = counts_of(bench, &frame);
         assert_eq!(counts, one(DropReason::VlanUnsupported, frame.len() - 4));
+    });
+}
+
+/// Marks on the way could not be taken over behind a tag, so nobody on the way may make one: the outer packet
+/// is "not ECN-capable" (RFC 6040, section 4.1, has no word for what hides its inner header).
+#[test]
+fn a_tagged_frame_shows_no_type_of_service_outside() {
+    attached(Direction::FromEndpoint, |bench| {
+        let (a, wire) = (bench.tap_a(), bench.tap_underlay());
+        let frame = tagged(&ipv4(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 0x8100);
+        a.send(&frame);
+        check_vxlan(&wire.next(), &frame, 0, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
+    });
+}
+
+/// A VLAN of the underlay's device is another Ethernet, whose stations are no VTEPs of ours. VLAN 0 is none.
+#[test]
+fn vxlan_on_a_vlan_of_the_underlay_is_not_for_us() {
+    attached(Direction::FromUnderlay, |bench| {
+        let (a, wire) = (bench.tap_a(), bench.tap_underlay());
+        for tpid in [0x8100, 0x88a8] {
+            wire.send(&tagged(&vxlan(&far_to_a()), tpid));
+            assert_eq!(a.received(), [] as [Vec<u8>; 0]);
+            assert_eq!(bench.counts(), Counts::new());
+            wire.send(&tagged_with(&vxlan(&far_to_a()), tpid, 0xe000));
+            assert_eq!(a.received(), [far_to_a()]);
+            bench.counts();
+        }
     });
 }
 

@@ -5,6 +5,7 @@
 //! Every case starts from the same [`world::World`] and says only how it differs. test_run gives a
 //! redirect's verdict and not its target: [`live`] attaches the programs and looks where packets go.
 
+mod against_model;
 mod bench;
 mod cases;
 mod devices;
@@ -18,8 +19,7 @@ mod from_underlay;
 mod gateway_bridge;
 mod guard_underlay;
 mod live;
-mod may_pass;
-mod mutation;
+mod model;
 mod outward;
 mod packets;
 mod replication;

@@ -22,6 +22,8 @@ pub(crate) struct Tap {
 
 /// No program sends it.
 const SENTINEL: &[u8] = b"\x02\0\0\0\x09\x09\x02\0\0\0\x09\x09\x88\xb6end";
+/// Room for all the copies that come before anybody looks.
+const RECEIVE_BYTES: usize = 8 << 20;
 /// Only a broken bench takes this long.
 const PATIENCE_S: i64 = 5;
 
@@ -106,6 +108,7 @@ pub(crate) fn open(ifindex: u32) -> OwnedFd {
     };
     let address = address.expect("an address of the packet family");
     bind(fd.as_raw_fd(), &address).expect("the device exists");
+    setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BYTES).expect("root sets it");
     let on: libc::c_int = 1;
     // SAFETY: the option takes an int, and is given the length of one.
     let set = unsafe {

@@ -70,8 +70,13 @@ pub(crate) const PORT_B: u32 = 12;
 pub(crate) const UNDERLAY: u32 = 13;
 pub(crate) const LEG_A: u32 = 14;
 pub(crate) const LEG_B: u32 = 15;
+/// All of them.
+pub(crate) const DEVICES: [u32; 5] = [PORT_A, PORT_B, UNDERLAY, LEG_A, LEG_B];
 /// No device has it.
 pub(crate) const NO_DEVICE: u32 = 999;
+
+/// Longest frame that any of them takes for another device: its MTU, an Ethernet header and a tag.
+pub(crate) const DEVICE_TAKES: usize = 1500 + 14 + 4;
 
 /// Where A and B are counted.
 pub(crate) const SLOT_A: u32 = 5;
@@ -192,6 +197,16 @@ impl World {
         entry.vtep = ip16_from_v4(vtep);
         entry.ifindex = 0;
         entry.hop = self.nodes.get(&node_key(vtep)).map_or(0, |node| node.hop);
+    }
+
+    /// What the programs take for the configuration: one that user space has written.
+    pub(crate) fn configured(&self) -> Option<&Config> {
+        self.config.as_ref().filter(|config| config.underlay_ifindex != 0)
+    }
+
+    /// What the programs take for a way to a VTEP: one that user space has written.
+    pub(crate) fn hop(&self, index: u32) -> Option<&HopEntry> {
+        self.hops.get(&index).filter(|hop| hop.mtu != 0)
     }
 
     /// Sets flags in CONFIG, where there is one.

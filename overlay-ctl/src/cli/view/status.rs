@@ -29,6 +29,8 @@ struct Datapath {
     hook: String,
     underlay: String,
     underlay_mtu: u32,
+    /// Where it is known from.
+    underlay_mtu_source: String,
     vtep: String,
     vxlan_port: u32,
     gro_device: Option<String>,
@@ -42,6 +44,8 @@ struct Datapath {
     /// What keeps the kernel from the desired state.
     error: Option<String>,
     endpoint_mtu: u32,
+    /// None = a node of a version that leaves them alone.
+    super_packets: Option<SuperPackets>,
     unresolved_next_hops: Vec<String>,
     fallbacks: Vec<String>,
     /// None = a node of a version without one.
@@ -79,6 +83,25 @@ struct Gateway {
     forwarding_devices: Vec<String>,
     /// Namespaces in which names resolve.
     resolvers: u32,
+}
+
+/// Bytes of the largest.
+#[derive(Debug, Serialize)]
+struct SuperPackets {
+    ipv4: u32,
+    ipv6: u32,
+    /// Why they are not above 64 KiB; None where they are.
+    reason: Option<String>,
+}
+
+impl SuperPackets {
+    fn text(&self) -> String {
+        let Self { ipv4, ipv6, reason } = self;
+        match reason {
+            Some(reason) => format!("{ipv4} bytes: {reason}"),
+            None => format!("IPv4 {ipv4} bytes, IPv6 {ipv6}"),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -150,11 +173,14 @@ impl From<v1::DatapathStatus> for Datapath {
             programs,
             kernel,
             run_time_counted,
+            underlay_mtu_source,
+            super_packets,
         } = datapath;
         Self {
             hook,
             underlay,
             underlay_mtu,
+            underlay_mtu_source,
             vtep,
             vxlan_port,
             gro_device: non_empty(gro_device),
@@ -176,6 +202,9 @@ impl From<v1::DatapathStatus> for Datapath {
                 .collect(),
             error: non_empty(error),
             endpoint_mtu,
+            super_packets: super_packets.map(|v1::SuperPacketStatus { ipv4, ipv6, reason }| {
+                SuperPackets { ipv4, ipv6, reason: non_empty(reason) }
+            }),
             unresolved_next_hops,
             fallbacks,
             gateway: gateway.map(Into::into),
@@ -299,9 +328,19 @@ impl Datapath {
         let mut parts = vec![fields([
             ("kernel", or_dash(self.kernel.as_ref())),
             ("hook", self.hook.clone()),
-            ("underlay", format!("{} (MTU {})", self.underlay, self.underlay_mtu)),
+            (
+                "underlay",
+                format!(
+                    "{} (MTU {}, {})",
+                    self.underlay, self.underlay_mtu, self.underlay_mtu_source
+                ),
+            ),
             ("VTEP", format!("{}, UDP port {}", self.vtep, self.vxlan_port)),
             ("endpoint MTU", self.endpoint_mtu.to_string()),
+            (
+                "super-packets",
+                or_dash(self.super_packets.as_ref().map(SuperPackets::text).as_ref()),
+            ),
             ("GRO device", or_dash(self.gro_device.as_ref())),
             ("XDP guard", self.guard()),
             ("bpffs", self.bpffs.clone()),

@@ -393,6 +393,12 @@ fn status() {
             hook: "tcx".to_owned(),
             underlay: "eth0".to_owned(),
             underlay_mtu: 1500,
+            underlay_mtu_source: "the device's".to_owned(),
+            super_packets: Some(v1::SuperPacketStatus {
+                ipv4: 262_144,
+                ipv6: 65_536,
+                reason: String::new(),
+            }),
             vtep: "10.10.10.101".to_owned(),
             vxlan_port: 4789,
             gro_device: "ovg4789".to_owned(),
@@ -447,9 +453,10 @@ data plane   in sync
 
 kernel             6.12.9
 hook               tcx
-underlay           eth0 (MTU 1500)
+underlay           eth0 (MTU 1500, the device's)
 VTEP               10.10.10.101, UDP port 4789
 endpoint MTU       1450
+super-packets      IPv4 262144 bytes, IPv6 65536
 GRO device         ovg4789
 XDP guard          off (eth0 is no hardware)
 bpffs              /sys/fs/bpf/overlay
@@ -471,6 +478,14 @@ FDB   2         1048576
 COUNTER      DIRECTION       PACKETS   BYTES
 spoofed_ip   from_endpoint   4         392"
     );
+    // Apart: the macro's depth is bounded.
+    let gateway = json!({
+        "bridge": "ov_gwbridge",
+        "subnet": "172.18.0.0/16",
+        "published_ports": 3,
+        "forwarding_devices": ["eth0", "eth7"],
+        "resolvers": 2,
+    });
     assert_eq!(
         serde_json::to_value(&status).unwrap(),
         json!({
@@ -488,6 +503,7 @@ spoofed_ip   from_endpoint   4         392"
                 "hook": "tcx",
                 "underlay": "eth0",
                 "underlay_mtu": 1500,
+                "underlay_mtu_source": "the device's",
                 "vtep": "10.10.10.101",
                 "vxlan_port": 4789,
                 "gro_device": "ovg4789",
@@ -501,6 +517,7 @@ spoofed_ip   from_endpoint   4         392"
                 ],
                 "error": null,
                 "endpoint_mtu": 1450,
+                "super_packets": {"ipv4": 262_144, "ipv6": 65_536, "reason": null},
                 "unresolved_next_hops": ["host3", "host4"],
                 "fallbacks": ["ovb1 is no port of the barrier"],
                 "programs": [
@@ -531,13 +548,7 @@ spoofed_ip   from_endpoint   4         392"
                 ],
                 "kernel": "6.12.9",
                 "run_time_counted": false,
-                "gateway": {
-                    "bridge": "ov_gwbridge",
-                    "subnet": "172.18.0.0/16",
-                    "published_ports": 3,
-                    "forwarding_devices": ["eth0", "eth7"],
-                    "resolvers": 2,
-                },
+                "gateway": gateway,
             },
         })
     );

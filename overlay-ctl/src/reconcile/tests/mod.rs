@@ -20,6 +20,13 @@ struct FakeKernel {
     devices: BTreeMap<u32, ObservedDevice>,
     published: PublishedPorts,
     names: Arc<Names>,
+    /// As wanted when the devices were last looked at.
+    specs: BTreeMap<DeviceId, DeviceSpec>,
+    /// The underlay device's; 1500 where nobody changed it.
+    mtu: Option<u32>,
+    /// Of the routes that have one of their own.
+    route_mtus: BTreeMap<Ipv4Addr, u32>,
+    bridge_mtu: u32,
     refuse_legs: bool,
     /// Somebody else wrote to the maps, and nobody has looked since.
     is_meddled: bool,
@@ -134,8 +141,9 @@ impl Kernel for &mut FakeKernel {
 
     async fn devices(
         &mut self,
-        _wanted: &BTreeMap<DeviceId, DeviceSpec>,
+        wanted: &BTreeMap<DeviceId, DeviceSpec>,
     ) -> Result<Vec<ObservedDevice>, KernelError> {
+        self.specs.clone_from(wanted);
         self.looked += 1;
         Ok(self.devices.values().cloned().collect())
     }
@@ -226,13 +234,40 @@ impl Kernel for &mut FakeKernel {
         Ok(())
     }
 
-    async fn next_hops(
+    async fn ways(
         &mut self,
         vteps: &BTreeSet<Ipv4Addr>,
-    ) -> Result<BTreeMap<Ipv4Addr, NextHop>, KernelError> {
+    ) -> Result<BTreeMap<Ipv4Addr, Way>, KernelError> {
         let mac = [2, 0, 0, 0, 0, self.router];
         let hop = NextHop { ifindex: 1, mac, source_mac: [4; 6] };
-        Ok(vteps.iter().map(|vtep| (*vtep, hop)).collect())
+        let way = |vtep: &Ipv4Addr| {
+            let device = self.mtu.unwrap_or(1500);
+            let mtu = self.route_mtus.get(vtep).map_or(device, |mtu| device.min(*mtu));
+            (*vtep, Way { mtu, hop: Some(hop) })
+        };
+        Ok(vteps.iter().map(way).collect())
+    }
+
+    async fn underlay_mtu(&mut self) -> Result<u32, KernelError> {
+        Ok(self.mtu.unwrap_or(1500))
+    }
+
+    async fn fit(
+        &mut self,
+        gateway_mtu: u32,
+        devices: &mut BTreeMap<DeviceId, ObservedDevice>,
+    ) -> Result<(), KernelError> {
+        self.bridge_mtu = gateway_mtu;
+        for (id, spec) in &self.specs {
+            if let Some(device) = devices.get_mut(id)
+                && device.mtu != spec.mtu
+            {
+                device.mtu = spec.mtu;
+                self.devices.entry(device.ifindex).and_modify(|device| device.mtu = spec.mtu);
+                self.log.push(format!("fit {id:?} {}", spec.mtu));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -319,6 +354,7 @@ fn node() -> LocalNode {
         id: 1,
         vtep: LocalVtep { address: [10, 0, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 },
         endpoint_mtu: 1450,
+        asked_mtu: None,
         gateway: LocalGateway { subnet: "172.18.0.0/16".parse().unwrap(), mtu: 1500 },
     }
 }
@@ -512,4 +548,35 @@ async fn an_endpoint_elsewhere_costs_its_own_entries_and_no_look_at_anything() {
     reconciler.work(&view, Due::View).await.unwrap();
     assert_eq!(counts(&reconciler), (whole, looked, written + 3), "FDB and neighbour");
     assert!(!reconciler.kernel.names.networks[&network].records.contains_key("db"));
+}
+
+#[tokio::test]
+async fn the_mtu_is_followed() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    cluster.endpoint("web2", "net", 2);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web1".into());
+    let mtus = async |kernel: &mut FakeKernel| {
+        let status = pass(kernel, &cluster.view()).await;
+        let devices: Vec<u32> = kernel.devices.values().map(|device| device.mtu).collect();
+        let hop = kernel.tables.nodes[&NodeKey { vtep: ip16_from_v4([10, 0, 0, 2]) }].hop;
+        let health = status.endpoints.values().next().unwrap();
+        assert_eq!(devices, [health.mtu]);
+        let Mtus { underlay, device, endpoint, .. } = status.mtus;
+        assert_eq!((endpoint, kernel.bridge_mtu), (health.mtu, device));
+        (underlay, kernel.tables.hops[&hop].mtu, endpoint)
+    };
+    assert_eq!(mtus(&mut kernel).await, (1500, 1500, 1450));
+    kernel.mtu = Some(9000);
+    assert_eq!(mtus(&mut kernel).await, (9000, 9000, 8950));
+    kernel.route_mtus.insert([10, 0, 0, 2].into(), 1400);
+    assert_eq!(mtus(&mut kernel).await, (1400, 1400, 1350));
+    kernel.route_mtus.clear();
+    kernel.route_mtus.insert([10, 0, 0, 3].into(), 1300);
+    assert_eq!(mtus(&mut kernel).await, (9000, 9000, 8950), "nothing goes to that one");
+    assert_eq!(
+        kernel.log,
+        ["create Port(5)", "fit Port(5) 8950", "fit Port(5) 1350", "fit Port(5) 8950"]
+    );
 }

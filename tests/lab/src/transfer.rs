@@ -1,0 +1,188 @@
+//! Bytes that must come out as they went in: streams, datagrams, frames.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd as _, OwnedFd},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
+        sockopt::{ReceiveTimeout, UdpGsoSegment},
+    },
+    time::TimeVal,
+};
+
+use super::{netns::Netns, wait::eventually};
+
+/// Nothing takes longer, or it will not come.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For experiments (IEEE 802, RFC 7042, appendix B).
+pub const ETHERTYPE: u16 = 0x88b5;
+
+/// Bytes that differ from any part of themselves that is cut out or swapped.
+#[must_use]
+pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let words = std::iter::repeat_with(|| {
+        // xorshift64 (Marsaglia).
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(length).collect()
+}
+
+/// Sends a stream from a socket in `from` to one at `to`'s `address`, and fails where what comes out
+/// is not what went in.
+pub fn stream(from: &Netns, to: &Netns, address: SocketAddr, length: usize) -> Result<()> {
+    let listener = to.enter(|| {
+        let listener = TcpListener::bind(address).with_context(|| format!("bind {address}"))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    })?;
+    let mut sender = from.enter(|| {
+        TcpStream::connect_timeout(&address, PATIENCE)
+            .with_context(|| format!("connect to {address}"))
+    })?;
+    sender.set_write_timeout(Some(PATIENCE))?;
+    let (mut receiver, _) =
+        eventually("the connection is accepted", PATIENCE, || Ok(listener.accept()?))?;
+    receiver.set_nonblocking(false)?;
+    receiver.set_read_timeout(Some(PATIENCE))?;
+    let sent = pattern(length, u64::from(address.port()));
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| -> Result<()> {
+            sender.write_all(&sent).context("the stream got stuck")?;
+            sender.shutdown(std::net::Shutdown::Write)?;
+            Ok(())
+        });
+        let mut received = Vec::with_capacity(length);
+        let read = receiver.read_to_end(&mut received);
+        sending.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+        read.with_context(|| format!("after {} bytes", received.len()))?;
+        same(&received, &sent)
+    })
+}
+
+/// Sends datagrams of one size to `to`'s `address`, many in one call, which the kernel cuts where it has
+/// to (UDP_SEGMENT); all must come, as they were.
+pub fn datagrams(
+    from: &Netns,
+    to: &Netns,
+    address: SocketAddr,
+    (size, count): (usize, usize),
+) -> Result<()> {
+    let (sender, receiver) = udp_pair(from, to, address)?;
+    setsockopt(&sender, UdpGsoSegment, &i32::try_from(size)?).context("UDP_SEGMENT")?;
+    let sent = pattern(size * count, 7);
+    sender.send(&sent)?;
+    for (number, datagram) in sent.chunks(size).enumerate() {
+        same(&receive(&receiver)?, datagram).with_context(|| format!("datagram {number}"))?;
+    }
+    Ok(())
+}
+
+/// Sends one datagram, which IP cuts into fragments where it is large.
+pub fn datagram(from: &Netns, to: &Netns, address: SocketAddr, size: usize) -> Result<()> {
+    let (sender, receiver) = udp_pair(from, to, address)?;
+    let sent = pattern(size, 9);
+    sender.send(&sent)?;
+    same(&receive(&receiver)?, &sent)
+}
+
+fn udp_pair(from: &Netns, to: &Netns, address: SocketAddr) -> Result<(UdpSocket, UdpSocket)> {
+    let receiver = to.enter(|| Ok(UdpSocket::bind(address)?))?;
+    receiver.set_read_timeout(Some(PATIENCE))?;
+    let any = match address.ip() {
+        IpAddr::V4(_) => "0.0.0.0:0",
+        IpAddr::V6(_) => "[::]:0",
+    };
+    let sender = from.enter(|| {
+        let sender = UdpSocket::bind(any)?;
+        sender.connect(address)?;
+        Ok(sender)
+    })?;
+    Ok((sender, receiver))
+}
+
+fn receive(socket: &UdpSocket) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 16];
+    let length = socket.recv(&mut buffer).context("a datagram did not come")?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// A frame of [`ETHERTYPE`]: from, to, how many bytes behind its header.
+#[must_use]
+pub fn frame(from: [u8; 6], to: [u8; 6], payload: usize) -> Vec<u8> {
+    [&to[..], &from, &ETHERTYPE.to_be_bytes(), &pattern(payload, 11)].concat()
+}
+
+/// Listens to every frame that comes into a namespace, from when it returns.
+pub fn listen(netns: &Netns) -> Result<OwnedFd> {
+    netns.enter(|| {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+        let seconds = i64::try_from(PATIENCE.as_secs())?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(seconds, 0))?;
+        Ok(socket)
+    })
+}
+
+/// Waits for a frame that begins as `sent` does, and may only be padded behind it.
+pub fn heard(socket: &OwnedFd, sent: &[u8]) -> Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Ok(length) if buffer[..length].starts_with(sent) => {
+                ensure!(length <= sent.len().max(64), "{} bytes became {length}", sent.len());
+                return Ok(());
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => bail!("a frame of {} bytes did not come: {errno}", sent.len()),
+        }
+    }
+}
+
+fn same(received: &[u8], sent: &[u8]) -> Result<()> {
+    if received == sent {
+        return Ok(());
+    }
+    let first = received.iter().zip(sent).position(|(a, b)| a != b);
+    bail!("{} bytes of {} came; the first that differs: {first:?}", received.len(), sent.len());
+}
+
+/// Segments that a namespace's TCP has sent, and those of them that were sent again.
+pub fn tcp_segments(netns: &Netns) -> Result<(u64, u64)> {
+    let snmp = netns.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+    let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = lines.next().zip(lines.next()).context("two lines of TCP")?;
+    let value = |wanted: &str| -> Result<u64> {
+        let mut fields = names.split(' ').zip(values.split(' '));
+        let (_, value) = fields.find(|(name, _)| *name == wanted).context("the counter")?;
+        Ok(value.parse()?)
+    };
+    Ok((value("OutSegs")?, value("RetransSegs")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_repeats_nowhere_near() {
+        let bytes = pattern(100_000, 3);
+        assert_eq!(bytes.len(), 100_000);
+        assert_ne!(bytes, pattern(100_000, 5));
+        assert!(same(&bytes, &bytes).is_ok());
+        assert!(same(&bytes[8..], &bytes[..99_992]).is_err());
+        let windows: std::collections::BTreeSet<&[u8]> = bytes.chunks(8).collect();
+        assert_eq!(windows.len(), 12_500);
+    }
+}

@@ -1,0 +1,82 @@
+//! What IP carries.
+
+use overlay_common::VXLAN_PORT;
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use crate::{
+    outward::{ACK, SYN},
+    packets::{far_to_a, vxlan},
+    world::API_PORT,
+};
+
+/// Ports that mean something to a program, and some that do not.
+fn port() -> BoxedStrategy<u16> {
+    select(vec![VXLAN_PORT, 8472, API_PORT, 53, 67, 68, 546, 547, 80, 40_000, 40_001, 50_000])
+        .boxed()
+}
+
+/// A protocol's number and its bytes.
+pub(super) fn ipv4_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
+    prop_oneof![
+        4 => udp().prop_map(|bytes| (17, bytes)),
+        4 => tcp().prop_map(|bytes| (6, bytes)),
+        1 => icmp(select(vec![0u8, 3, 5, 8, 11, 12])).prop_map(|bytes| (1, bytes)),
+        // VXLAN that an endpoint makes, in UDP and in IP.
+        1 => Just((17, vxlan(&far_to_a())[34..].to_vec())),
+        1 => Just((4, vxlan(&far_to_a())[14..].to_vec())),
+        2 => (select(vec![0u8, 2, 4, 41, 47, 50, 58, 132, 255]), some_bytes()),
+    ]
+    .boxed()
+}
+
+/// Likewise, of IPv6.
+pub(super) fn ipv6_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
+    let kinds = vec![1u8, 2, 128, 129, 130, 133, 134, 134, 135, 136, 137, 137, 143, 255];
+    prop_oneof![
+        4 => icmp(select(kinds)).prop_map(|bytes| (58, bytes)),
+        3 => udp().prop_map(|bytes| (17, bytes)),
+        2 => tcp().prop_map(|bytes| (6, bytes)),
+        1 => (select(vec![59u8, 4, 41, 47, 50, 132, 255]), some_bytes()),
+    ]
+    .boxed()
+}
+
+fn udp() -> BoxedStrategy<Vec<u8>> {
+    let len_lie = prop_oneof![9 => Just(0), 1 => any::<u16>()];
+    (port(), port(), some_bytes(), len_lie)
+        .prop_map(|(from, to, data, lie)| {
+            let len = (8 + data.len() as u16).wrapping_add(lie);
+            let words = [from, to, len, 0].map(u16::to_be_bytes);
+            let words = words.map(|[a, b]| [a, b]).concat();
+            [words, data].concat()
+        })
+        .boxed()
+}
+
+fn tcp() -> BoxedStrategy<Vec<u8>> {
+    let flags = prop_oneof![4 => select(vec![SYN, ACK, SYN | ACK, ACK | 8, 0]), 1 => any::<u8>()];
+    (port(), port(), flags, some_bytes())
+        .prop_map(|(from, to, flags, data)| {
+            let ports = [from, to].map(u16::to_be_bytes).concat();
+            let rest = [0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
+            [&ports[..], &rest, &data].concat()
+        })
+        .boxed()
+}
+
+fn icmp(kind: impl Strategy<Value = u8> + 'static) -> BoxedStrategy<Vec<u8>> {
+    (kind, 0u8..6, some_bytes())
+        .prop_map(|(kind, code, data)| [&[kind, code, 0, 0, 0, 0, 5, 0xdc], &data[..]].concat())
+        .boxed()
+}
+
+/// Few, now and then as many as fill a packet, and seldom more than that.
+pub(super) fn some_bytes() -> BoxedStrategy<Vec<u8>> {
+    let long = prop_oneof![8 => Just(0), 1 => 0usize..1500, 1 => 0usize..3000];
+    (vec(any::<u8>(), 0..24), long)
+        .prop_map(|(mut bytes, long)| {
+            bytes.resize(bytes.len().max(long), 0x5a);
+            bytes
+        })
+        .boxed()
+}

@@ -1,0 +1,100 @@
+//! Packets that nobody would send, by the thousand: each goes through the program and through the model
+//! ([`super::model`]), in worlds of all kinds, and the two must agree about its verdict, its bytes, its
+//! copies, its count and its event.
+//!
+//! OVERLAY_PACKETS says how many in all, OVERLAY_SEED where to begin. What differs is shown with the
+//! seed that makes it again, made as small as it gets.
+
+mod frames;
+mod l3;
+mod l4;
+mod mutations;
+mod on_devices;
+mod one_by_one;
+mod search;
+mod worlds;
+
+use overlay_common::Direction;
+use proptest::{prelude::*, sample::select};
+
+use super::{
+    bench::Skb,
+    world::{A, B, LEG_A, LEG_B, PORT_A, PORT_B, UNDERLAY},
+};
+pub(super) use frames::{MARK, from_gateway};
+use on_devices::OnDevices;
+use one_by_one::OneByOne;
+use search::{Packet, search};
+
+#[test]
+fn from_endpoint_does_as_the_model_says() {
+    check(Direction::FromEndpoint, 0.35, by_ports());
+}
+
+#[test]
+fn from_underlay_does_as_the_model_says() {
+    check(Direction::FromUnderlay, 0.35, by_underlay());
+}
+
+#[test]
+fn from_gateway_does_as_the_model_says() {
+    let packets = (skb(LEG_A, vec![LEG_B, PORT_A]), from_gateway());
+    check(Direction::FromGateway, 0.15, packets.prop_map(Packet::new));
+}
+
+#[test]
+fn guard_underlay_does_as_the_model_says() {
+    // Where test_run has XDP's packets come in.
+    const LOOPBACK: u32 = 1;
+    let skb = Skb { ifindex: LOOPBACK, gso_size: 0 };
+    let packets = prop_oneof![frames::from_underlay(), frames::from_strangers()];
+    let packets = packets.prop_map(move |bytes| Packet::new((skb, bytes)));
+    check(Direction::GuardUnderlay, 0.05, packets);
+}
+
+/// test_run gives a redirect's verdict and not its target.
+#[test]
+fn frames_come_out_where_the_model_says() {
+    let packets = prop_oneof![by_ports(), by_underlay()];
+    search("on devices", 0.1, packets, OnDevices::new);
+}
+
+fn check(direction: Direction, share: f64, packets: impl Strategy<Value = Packet>) {
+    search(direction.name(), share, packets, |bench| OneByOne::new(direction, bench));
+}
+
+fn by_ports() -> impl Strategy<Value = Packet> {
+    let at_a = skb(PORT_A, vec![PORT_B, UNDERLAY, LEG_A]);
+    let packets = prop_oneof![
+        4 => (at_a, frames::from_endpoint(A)),
+        1 => (skb(PORT_B, vec![PORT_A]), frames::from_endpoint(B)),
+    ];
+    packets.prop_map(Packet::new)
+}
+
+fn by_underlay() -> impl Strategy<Value = Packet> {
+    (skb(UNDERLAY, vec![UNDERLAY]), frames::from_underlay()).prop_map(Packet::new)
+}
+
+/// Comes in by the device, or seldom by another; seldom a super-packet.
+fn skb(usual: u32, others: Vec<u32>) -> impl Strategy<Value = Skb> {
+    let ifindex = prop_oneof![19 => Just(usual), 1 => select(others)];
+    let gso_size = prop_oneof![19 => Just(0), 1 => select(vec![8u32, 500, 1400, 1422, 9000])];
+    (ifindex, gso_size).prop_map(|(ifindex, gso_size)| Skb { ifindex, gso_size })
+}
+
+/// The usual, or one time in thirty another: for headers with many fields, each of which spoils it.
+fn nearly_always<T: Clone + std::fmt::Debug + 'static>(
+    usual: T,
+    others: Vec<T>,
+) -> impl Strategy<Value = T> {
+    prop_oneof![29 => Just(usual), 1 => select(others)]
+}
+
+/// The usual, or one time in nine another.
+fn mostly<T: Clone + std::fmt::Debug + 'static>(
+    usual: T,
+    others: Vec<T>,
+) -> impl Strategy<Value = T> {
+    prop_oneof![8 => Just(usual), 1 => select(others)]
+}

@@ -1,0 +1,234 @@
+//! Packets by BPF_PROG_TEST_RUN: verdict, bytes, copies, counts and events.
+
+use std::collections::{BTreeMap, HashMap};
+
+use overlay_common::{
+    CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReason, SOURCE_PORT_MIN, Traffic,
+};
+use proptest::{prelude::*, test_runner::TestCaseError};
+
+use super::{
+    search::{Agree, Packet, Tally, hex},
+    worlds::{Change, world},
+};
+use crate::{
+    bench::{Bench, Counts, GUARDS, Verdict},
+    model::{self, End, Frame, Incoming, Paths},
+    tap::Tap,
+    world::{DEVICES, UNDERLAY_MAC, World},
+};
+
+/// The direction's program, and the ends of all devices.
+pub(super) struct OneByOne {
+    direction: Direction,
+    taps: Vec<(u32, Tap)>,
+    /// What was counted, told and copied is not read to its end.
+    has_failed: bool,
+}
+
+impl OneByOne {
+    pub(super) fn new(direction: Direction, bench: &mut Bench) -> Self {
+        if direction == Direction::GuardUnderlay {
+            for guard in GUARDS {
+                bench.guard(guard).load().expect("the verifier takes the program");
+            }
+        }
+        let taps = DEVICES.iter().map(|ifindex| (*ifindex, bench.tap(*ifindex))).collect();
+        Self { direction, taps, has_failed: false }
+    }
+}
+
+impl Agree for OneByOne {
+    fn agree(
+        &mut self,
+        bench: &mut Bench,
+        changes: &[Change],
+        packets: &[Packet],
+        tally: &mut Tally,
+    ) -> Result<(), TestCaseError> {
+        if self.has_failed {
+            // What the last attempt has left, which ended in the middle.
+            bench.counts();
+            bench.events();
+            self.taps.iter().for_each(|(_, tap)| drop(tap.received()));
+        }
+        self.has_failed = true;
+        let world = world(changes);
+        bench.fill(&world);
+        let before = bench.read_traffic();
+        let mut expected = Expected::default();
+        for packet in packets {
+            self.agree_on(bench, &world, packet, &mut expected, tally)?;
+        }
+        // Read once for all packets: a case with a difference shrinks to the packet that makes it.
+        let counts = bench.counts();
+        prop_assert_eq!(counts, expected.counts, "counted by the program, by the model");
+        let traffic = moved(&before, &bench.read_traffic());
+        prop_assert_eq!(traffic, expected.traffic, "with endpoints, by the program, by the model");
+        let told = bench.events();
+        let told: Vec<_> = told.iter().map(|e| (e.reason, e.direction, e.ifindex, e.len)).collect();
+        prop_assert_eq!(told, expected.events, "told by the program, by the model");
+        check_heard(&self.taps, expected.copies, &mut expected.flows)?;
+        self.has_failed = false;
+        Ok(())
+    }
+}
+
+impl OneByOne {
+    fn agree_on(
+        &self,
+        bench: &mut Bench,
+        world: &World,
+        packet: &Packet,
+        expected: &mut Expected,
+        tally: &mut Tally,
+    ) -> Result<(), TestCaseError> {
+        let Packet { skb, bytes } = packet;
+        let (verdict, out) = match bench.run_bare(self.direction, bytes, *skb) {
+            Ok(ran) => ran,
+            Err(_) if model::kernel::may_refuse(bytes) => return Ok(()),
+            Err(error) => return Err(TestCaseError::fail(format!("not run: {error}"))),
+        };
+        let incoming = Incoming { bytes, skb: *skb, tag_beside: false };
+        let fate = model::decide(self.direction, world, &mut expected.paths, incoming);
+        tally.note(&fate);
+        let should_be = match &fate.end {
+            End::Up | End::Allowed => Verdict::Pass,
+            End::Redirected(..) | End::Told(..) => Verdict::Redirect,
+            End::Copied | End::Dropped(_) => Verdict::Shot,
+        };
+        prop_assert_eq!(verdict, should_be, "the model says {:02x?}", fate);
+        match &fate.end {
+            End::Up | End::Allowed => prop_assert!(out == *bytes, "changed: {}", hex(&out)),
+            End::Redirected(_, frame) | End::Told(_, frame) => {
+                same_bytes(out, frame, &mut expected.flows)?;
+            }
+            End::Copied | End::Dropped(_) => {}
+        }
+        let reason = match fate.end {
+            End::Up => None,
+            End::Allowed | End::Redirected(..) | End::Copied => Some(0),
+            End::Told(..) => Some(DropReason::TooBig as u32),
+            End::Dropped(reason) => Some(reason as u32),
+        };
+        for reason in fate.lost.iter().map(|reason| *reason as u32).chain(reason) {
+            let at = (reason, self.direction);
+            count(expected.counts.entry(at).or_default(), bytes.len());
+        }
+        if let Some(reason) = reason.filter(|reason| is_told(world, *reason, bytes)) {
+            let direction = self.direction as u32;
+            expected.events.push((reason, direction, skb.ifindex, bytes.len() as u32));
+        }
+        for (slot, traffic) in fate.traffic {
+            let sum = expected.traffic.entry(slot).or_default();
+            *sum = each(*sum, traffic, |a, b| a + b);
+        }
+        for (ifindex, copy) in fate.copies {
+            expected.copies.entry(ifindex).or_default().push(copy);
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody hears of it: of a drop, or of what was forwarded, of which a world with flows has all
+/// told. ARP is answered, and not forwarded.
+fn is_told(world: &World, reason: u32, packet: &[u8]) -> bool {
+    let flags = world.config.map_or(0, |config| config.flags);
+    match reason {
+        0 => flags & CONFIG_FLOWS != 0 && packet.get(12..14) != Some(&[8, 6]),
+        _ => flags & CONFIG_MONITOR != 0,
+    }
+}
+
+fn count(counter: &mut Counter, len: usize) {
+    counter.packets += 1;
+    counter.bytes += len as u64;
+}
+
+/// Every counter of `a` with the same of `b`.
+fn each(a: Traffic, b: Traffic, with: fn(u64, u64) -> u64) -> Traffic {
+    let counter = |a: Counter, b: Counter| Counter {
+        packets: with(a.packets, b.packets),
+        bytes: with(a.bytes, b.bytes),
+    };
+    Traffic {
+        sent: counter(a.sent, b.sent),
+        received: counter(a.received, b.received),
+        from_neighbours: counter(a.from_neighbours, b.from_neighbours),
+    }
+}
+
+/// What was counted between.
+fn moved(before: &BTreeMap<u32, Traffic>, now: &BTreeMap<u32, Traffic>) -> BTreeMap<u32, Traffic> {
+    let moved = now.iter().map(|(slot, now)| {
+        let before = before.get(slot).copied().unwrap_or_default();
+        (*slot, each(*now, before, |now, before| now - before))
+    });
+    moved.filter(|(_, traffic)| *traffic != Traffic::default()).collect()
+}
+
+/// What all packets of a case come to together.
+#[derive(Default)]
+struct Expected {
+    counts: Counts,
+    traffic: BTreeMap<u32, Traffic>,
+    /// Reason, direction, device, length.
+    events: Vec<(u32, u32, u32, u32)>,
+    /// By device.
+    copies: Heard,
+    flows: Flows,
+    /// What routers said.
+    paths: Paths,
+}
+
+/// What comes out of the peer of each device.
+pub(super) type Heard = BTreeMap<u32, Vec<Frame>>;
+
+/// The outer source port of each flow so far.
+pub(super) type Flows = HashMap<[u8; 13], u16>;
+
+/// Compares what came out of the devices with what should.
+pub(super) fn check_heard(
+    taps: &[(u32, Tap)],
+    mut expected: Heard,
+    flows: &mut Flows,
+) -> Result<(), TestCaseError> {
+    for (ifindex, tap) in taps {
+        let mut heard = tap.received();
+        heard.retain(|frame| !is_nodes_own(frame));
+        let frames = expected.remove(ifindex).unwrap_or_default();
+        let told = || {
+            let heard: Vec<_> = heard.iter().map(|frame| hex(frame)).collect();
+            let frames: Vec<_> = frames.iter().map(|frame| hex(&frame.bytes)).collect();
+            format!("out of device {ifindex}: {heard:?}\nthe model's: {frames:?}")
+        };
+        prop_assert!(heard.len() == frames.len(), "{}", told());
+        for (heard, frame) in heard.into_iter().zip(&frames) {
+            same_bytes(heard, frame, flows)?;
+        }
+    }
+    prop_assert!(expected.is_empty(), "to no device: {:02x?}", expected);
+    Ok(())
+}
+
+/// The kernel asks for a VTEP that it has no neighbour entry of. No program sends ARP by the underlay.
+fn is_nodes_own(frame: &[u8]) -> bool {
+    frame.len() >= 14 && frame[6..12] == UNDERLAY_MAC && frame[12..14] == [8, 6]
+}
+
+/// Compares what came out with what should; of the outer source port, its range, and that a flow
+/// keeps it.
+fn same_bytes(mut out: Vec<u8>, expected: &Frame, flows: &mut Flows) -> Result<(), TestCaseError> {
+    let Frame { bytes, tunnelled } = expected;
+    if *tunnelled && out.len() == bytes.len() {
+        let field = &mut out[model::SOURCE_PORT_AT..][..2];
+        let port = u16::from_be_bytes([field[0], field[1]]);
+        field.fill(0);
+        prop_assert!(port >= SOURCE_PORT_MIN, "source port {}", port);
+        if let Some(flow) = model::flow(bytes) {
+            prop_assert_eq!(*flows.entry(flow).or_insert(port), port, "a flow has two ports");
+        }
+    }
+    prop_assert!(out == *bytes, "bytes out: {}\nthe model's: {}", hex(&out), hex(bytes));
+    Ok(())
+}

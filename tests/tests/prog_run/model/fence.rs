@@ -1,0 +1,73 @@
+//! What an endpoint may say of itself in an IP packet. Who forwards for others is not asked.
+
+use overlay_common::{DropReason, Ip16};
+
+use super::{
+    bytes::{Bytes, IPV4, IPV6},
+    vlan::Inside,
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Holds what is inside a frame against the sender's own address.
+pub(super) fn check(
+    frame: Bytes<'_>,
+    inside: Inside,
+    own: &Ip16,
+    gso_size: u32,
+) -> Result<(), DropReason> {
+    match inside {
+        Inside::Packet(IPV4, at) => ipv4(frame.from(at), own),
+        Inside::Packet(IPV6, at) => ipv6(frame.from(at), gso_size),
+        _ => Ok(()),
+    }
+}
+
+/// From the own address, and not to where a DHCP client listens (RFC 2131, section 4.1), which takes an
+/// answer from any port.
+fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
+    ip.at_least(20)?;
+    if ip.ip(12)? != *own {
+        return Err(DropReason::SpoofedIp);
+    }
+    // A later fragment has no ports.
+    let offset = ip.be16(6)? & 0x1fff;
+    let udp = ip.from(usize::from(ip.byte(0)? & 0xf) * 4);
+    if ip.byte(9)? == UDP
+        && offset == 0
+        && udp.array::<4>(0).is_ok_and(|ports| ports[2..] == [0, 68])
+    {
+        return Err(DropReason::DhcpServer);
+    }
+    Ok(())
+}
+
+/// Neither a router's word (RFC 4861, sections 4.2 and 4.5; RFC 6105) nor a DHCPv6 server's (RFC 8415,
+/// section 7.2), nor anything that could hide one behind an extension header (RFC 7113).
+fn ipv6(ip: Bytes<'_>, gso_size: u32) -> Result<(), DropReason> {
+    ip.at_least(40)?;
+    let is_link_local = |at: usize| Ok(ip.be16(at)? & 0xffc0 == 0xfe80);
+    // Nobody believes a router that is not on the link (RFC 4861, sections 6.1.2 and 8.1).
+    let believed = ip.byte(7)? == 255 && is_link_local(8)?;
+    let (next, payload) = (ip.byte(6)?, ip.from(40));
+    match next {
+        58 if believed && matches!(payload.byte(0), Ok(134 | 137)) => {
+            Err(DropReason::RouterAdvertisement)
+        }
+        UDP if payload.be16(2) == Ok(546) => Err(DropReason::DhcpServer),
+        // Of TCP's super-packets, which the kernel itself makes so (RFC 2675): a hop-by-hop header with
+        // the jumbo option alone, and no length before it.
+        0 if gso_size != 0 && ip.be16(4)? == 0 && payload.array::<3>(0) == Ok([TCP, 0, 194]) => {
+            Ok(())
+        }
+        // IANA's extension headers behind which another header is in the clear. A DHCPv6 client that has
+        // no address yet is spoken to by its link-local one.
+        0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => match is_link_local(24)? {
+            _ if believed => Err(DropReason::RouterAdvertisement),
+            true => Err(DropReason::DhcpServer),
+            false => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,172 @@
+//! What an endpoint may send, and where it goes.
+
+use overlay_common::{
+    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NeighKey, NodeKey, PortEntry,
+};
+
+use super::{
+    End, Fate, Frame, Incoming, Way,
+    bytes::{ARP, Bytes, ETHERNET, is_group},
+    fence, kernel,
+    path::Paths,
+    too_big, tunnel,
+    vlan::{self, Inside},
+};
+use crate::world::World;
+
+pub(super) fn decide(
+    world: &World,
+    paths: &Paths,
+    incoming: Incoming<'_>,
+    fate: &mut Fate,
+) -> Result<End, DropReason> {
+    let Incoming { bytes, skb, .. } = incoming;
+    let port = world.ports.get(&skb.ifindex).ok_or(DropReason::UnknownPort)?;
+    let has = |flag| port.flags & flag != 0;
+    let frame = Bytes(bytes);
+    let (to, from) = (frame.mac(0)?, frame.mac(6)?);
+    frame.at_least(ETHERNET)?;
+
+    // Who it says it is.
+    if from != port.mac && !has(FLAG_FORWARDS) {
+        return Err(DropReason::SpoofedMac);
+    }
+    let inside = vlan::inside(frame)?;
+    if let Inside::Packet(ARP, _) = inside {
+        let end = answer(world, incoming, port)?;
+        fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
+        return Ok(end);
+    }
+    if !has(FLAG_FORWARDS) {
+        fence::check(frame, inside, &port.ip, skb.gso_size)?;
+    }
+
+    // Where it goes.
+    if is_group(to) {
+        match (has(FLAG_MULTICAST), has(FLAG_ICC_OFF)) {
+            (false, _) => return Err(DropReason::BroadcastOff),
+            (true, true) => return Err(DropReason::IccOff),
+            (true, false) => replicate(world, incoming, port, fate)?,
+        }
+        fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
+        return Ok(End::Copied);
+    }
+    let key = FdbKey { vni: port.vni, mac: to, pad: [0; 2] };
+    let destination = world.fdb.get(&key).ok_or(DropReason::UnknownDestination)?;
+    if has(FLAG_ICC_OFF) {
+        return Err(DropReason::IccOff);
+    }
+    let end = match destination.ifindex {
+        0 => send_away(world, paths, incoming, port, destination.hop)?,
+        own if own == skb.ifindex => return Err(DropReason::HairpinDestination),
+        other => {
+            fate.count(destination.hop, bytes.len(), |traffic| &mut traffic.from_neighbours);
+            End::Redirected(Way::OutOf(other), Frame::plain(bytes))
+        }
+    };
+    if matches!(end, End::Redirected(..)) {
+        fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
+    }
+    Ok(end)
+}
+
+/// To an endpoint behind the VTEP with this index in HOPS.
+fn send_away(
+    world: &World,
+    paths: &Paths,
+    incoming: Incoming<'_>,
+    port: &PortEntry,
+    index: u32,
+) -> Result<End, DropReason> {
+    let hop = world.hop(index).ok_or(DropReason::UnknownNode)?;
+    if let Some(fits) = too_big::limit(incoming, paths.mtu(hop, index)) {
+        return too_big::answer(incoming, fits);
+    }
+    let way = if hop.ifindex != 0 {
+        Way::OutOf(hop.ifindex)
+    } else if world.configured().is_none() {
+        return Err(DropReason::NotConfigured);
+    } else if !kernel::is_ip(incoming.bytes) {
+        // The kernel's own way takes IP only.
+        return Err(DropReason::UnknownNode);
+    } else {
+        Way::ByRoutes
+    };
+    kernel::make_room(incoming)?;
+    Ok(End::Redirected(way, tunnel::around(incoming.bytes, hop, port.vni)))
+}
+
+/// ARP (RFC 826): a question about an address of the network is answered from the map, whoever it was
+/// put to; anything else ends here.
+fn answer(world: &World, incoming: Incoming<'_>, port: &PortEntry) -> Result<End, DropReason> {
+    let forwards = port.flags & FLAG_FORWARDS != 0;
+    let frame = Bytes(incoming.bytes);
+    let arp = frame.from(ETHERNET);
+    arp.at_least(28)?;
+    let is_request = [0, 1, 8, 0, 6, 4, 0, 1];
+    if arp.array(0)? != is_request {
+        return Err(DropReason::ArpNotRequest);
+    }
+    let (sender_mac, sender, target) = (arp.mac(8)?, arp.ip(14)?, arp.ip(24)?);
+    if sender_mac != port.mac && !forwards {
+        return Err(DropReason::SpoofedMac);
+    }
+    // Who has no address yet asks with none (RFC 5227, section 2.1.1).
+    let is_probe = sender[12..] == [0; 4];
+    if sender != port.ip && !is_probe && !forwards {
+        return Err(DropReason::SpoofedIp);
+    }
+    if target == port.ip {
+        return Err(DropReason::ArpOwnAddress);
+    }
+    let asked = NeighKey { ip: target, vni: port.vni };
+    let found = world.neigh.get(&asked).ok_or(DropReason::ArpUnknownTarget)?;
+    Ok(End::Redirected(Way::OutOf(incoming.skb.ifindex), turned_around(frame, found.mac)))
+}
+
+/// The answer to an ARP request: the one asked for is at `mac`. What follows the request stays.
+pub(super) fn turned_around(frame: Bytes<'_>, mac: [u8; 6]) -> Frame {
+    let asker = &frame.0[6..12];
+    let (sender, target) = (&frame.0[22..32], &frame.0[38..42]);
+    let answer = [asker, &mac, &frame.0[12..20], &[0, 2], &mac, target, sender, &frame.0[42..]];
+    Frame::plain(&answer.concat())
+}
+
+/// Head-end replication: a copy to every other port and every VTEP of the network.
+fn replicate(
+    world: &World,
+    incoming: Incoming<'_>,
+    port: &PortEntry,
+    fate: &mut Fate,
+) -> Result<(), DropReason> {
+    let flood = world.flood.get(&port.vni).ok_or(DropReason::BroadcastOff)?;
+    for ifindex in &flood.ports[..flood.port_count as usize] {
+        if *ifindex != incoming.skb.ifindex {
+            fate.copy(*ifindex, Frame::plain(incoming.bytes));
+        }
+    }
+    let vteps = &flood.vteps[..flood.vtep_count as usize];
+    if let Some(refused) = kernel::make_room(incoming).err().filter(|_| !vteps.is_empty()) {
+        // The neighbours have theirs already: the others' copies are lost.
+        fate.lost.push(refused);
+        return Ok(());
+    }
+    for vtep in vteps {
+        let node = world.nodes.get(&NodeKey { vtep: *vtep });
+        let hop = node.and_then(|node| world.hop(node.hop));
+        // A copy can't take the kernel's own way.
+        match hop.filter(|hop| hop.ifindex != 0) {
+            None => fate.lost.push(DropReason::UnknownNode),
+            Some(hop) => {
+                let packet = tunnel::around(incoming.bytes, hop, port.vni);
+                // Nobody is told: what is for many has no way to one to learn of.
+                if packet.bytes.len() - ETHERNET > usize::from(hop.mtu) {
+                    fate.lost.push(DropReason::TooBig);
+                } else {
+                    fate.copy(hop.ifindex, packet);
+                }
+            }
+        }
+    }
+    Ok(())
+}

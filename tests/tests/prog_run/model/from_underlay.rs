@@ -1,0 +1,146 @@
+//! What may come in from other nodes, and who gets it.
+
+use overlay_common::{
+    Config, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16, NodeKey,
+};
+
+use super::{
+    End, Fate, Frame, Incoming, Way,
+    bytes::{ARP, Bytes, ETHERNET, IPV4, is_group},
+    ecn, fence,
+    kernel::{self, PacketType},
+    path::Paths,
+    vlan::{self, Inside},
+};
+use crate::world::World;
+
+pub(super) fn decide(
+    world: &World,
+    paths: &mut Paths,
+    incoming: Incoming<'_>,
+    fate: &mut Fate,
+) -> Result<End, DropReason> {
+    let Some(config) = world.configured() else { return Ok(End::Up) };
+    // What is on a VLAN of the underlay's device is not on the underlay. VLAN 0 is none, and its tag goes
+    // no farther than the outer headers.
+    let untagged = match vlan::beside(incoming) {
+        Some((0, untagged)) => untagged,
+        Some(_) => return Ok(End::Up),
+        None => incoming.bytes.to_vec(),
+    };
+    let frame = Bytes(&untagged);
+    if !is_vxlan_to_us(world, config, paths, frame)? {
+        return Ok(End::Up);
+    }
+
+    // Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
+    const VXLAN: usize = 42;
+    const INNER: usize = 50;
+    frame.at_least(INNER + ETHERNET)?;
+    if frame.byte(VXLAN)? & 8 == 0 {
+        return Err(DropReason::VxlanFlags);
+    }
+    let (tos, vtep, vni) = (frame.byte(15)?, frame.ip(26)?, frame.be24(VXLAN + 4)?);
+    let inner = frame.from(INNER);
+    let (to, from) = (inner.mac(0)?, inner.mac(6)?);
+
+    // Who it says it is.
+    let source = world.fdb.get(&FdbKey { vni, mac: from, pad: [0; 2] });
+    let Some(source) = source.filter(|source| source.vtep == vtep) else {
+        return Err(why_not(world, config, vtep, vni, inner.be16(12)?));
+    };
+    let has = |flag| source.flags & flag != 0;
+    let inside = vlan::inside(inner)?;
+    if let Inside::Packet(ARP, _) = inside {
+        return Err(DropReason::ArpFromUnderlay);
+    }
+    if !has(FLAG_FORWARDS) {
+        fence::check(inner, inside, &source.ip, incoming.skb.gso_size)?;
+    }
+    if has(FLAG_ICC_OFF) {
+        return Err(DropReason::IccOff);
+    }
+
+    // Who gets it.
+    if is_group(to) {
+        let flood = world.flood.get(&vni).filter(|_| has(FLAG_MULTICAST));
+        let flood = flood.ok_or(DropReason::BroadcastOff)?;
+        let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming.skb.gso_size)?;
+        for ifindex in &flood.ports[..flood.port_count as usize] {
+            fate.copy(*ifindex, Frame::plain(&bytes));
+        }
+        // It is everybody's, so nobody's.
+        fate.count(0, untagged.len(), |traffic| &mut traffic.received);
+        return Ok(End::Copied);
+    }
+    let destination = world.fdb.get(&FdbKey { vni, mac: to, pad: [0; 2] });
+    let destination = destination.ok_or(DropReason::UnknownDestination)?;
+    if destination.ifindex == 0 {
+        return Err(DropReason::NotLocalDestination);
+    }
+    let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming.skb.gso_size)?;
+    fate.count(destination.hop, untagged.len(), |traffic| &mut traffic.received);
+    Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame { bytes, tunnelled: false }))
+}
+
+/// What is UDP to our VTEP and port. Nothing else is ours; what is, but not as a node of ours would
+/// send it, is dropped here, so that nobody else takes it. What ICMP says of our packets is heard.
+fn is_vxlan_to_us(
+    world: &World,
+    config: &Config,
+    paths: &mut Paths,
+    frame: Bytes<'_>,
+) -> Result<bool, DropReason> {
+    const UDP: u8 = 17;
+    let Ok(to) = frame.mac(0) else { return Ok(false) };
+    let packet_type = kernel::packet_type(to);
+    // An IPv4 and a UDP header at least.
+    if frame.at_least(ETHERNET + 28).is_err()
+        || frame.be16(12)? != IPV4
+        || packet_type == PacketType::OtherHost
+    {
+        return Ok(false);
+    }
+    let ip = frame.from(ETHERNET);
+    let fragment = ip.be16(6)?;
+    let (offset, more_follow) = (fragment & 0x1fff, fragment & 0x2000 != 0);
+    // A later fragment has no ports. It is never whole: its first one ends here.
+    if ip.ip(16)? != config.vtep || offset != 0 {
+        return Ok(false);
+    }
+    if ip.byte(9)? != UDP {
+        paths.hear(world, config, ip);
+        return Ok(false);
+    }
+    let version_and_length = ip.byte(0)?;
+    let udp = ip.from(usize::from(version_and_length & 0xf) * 4);
+    // UDP's own eight bytes.
+    if udp.at_least(8).is_err() || udp.be16(2)? != config.vxlan_port {
+        return Ok(false);
+    }
+    if version_and_length != 0x45 {
+        return Err(DropReason::OuterOptions);
+    }
+    if more_follow {
+        return Err(DropReason::OuterFragment);
+    }
+    if packet_type != PacketType::Host {
+        return Err(DropReason::Malformed);
+    }
+    Ok(true)
+}
+
+/// Why the inner source is not behind the VTEP: the first that is wrong, from the outside in.
+fn why_not(world: &World, config: &Config, vtep: Ip16, vni: u32, ethertype: u16) -> DropReason {
+    if vtep == config.vtep {
+        DropReason::OwnVtep
+    } else if !world.nodes.contains_key(&NodeKey { vtep }) {
+        DropReason::UnknownVtep
+    } else if !world.flood.contains_key(&vni) {
+        DropReason::UnknownVni
+    } else if ethertype == ARP {
+        DropReason::ArpFromUnderlay
+    } else {
+        DropReason::SourceNotBehindVtep
+    }
+}

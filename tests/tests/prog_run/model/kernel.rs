@@ -1,0 +1,92 @@
+//! What the kernel makes of a packet, whatever the programs want.
+
+use overlay_common::{DropReason, MacBytes};
+
+use super::{
+    Frame, Incoming,
+    bytes::{Bytes, ETHERNET, IPV4, IPV6},
+    vlan::{TAG, is_tag},
+};
+use crate::world::{DEVICE_TAKES, DEVICES, UNDERLAY_MAC};
+
+/// Whom the kernel takes a frame for that came in by the underlay (linux/if_packet.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PacketType {
+    Host,
+    Broadcast,
+    Multicast,
+    OtherHost,
+}
+
+/// By the frame's destination (eth_type_trans).
+pub(super) fn packet_type(to: MacBytes) -> PacketType {
+    match to {
+        UNDERLAY_MAC => PacketType::Host,
+        [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => PacketType::Broadcast,
+        [first, ..] if first & 1 == 1 => PacketType::Multicast,
+        _ => PacketType::OtherHost,
+    }
+}
+
+/// BPF_PROG_TEST_RUN refuses a packet without its Ethernet header, and, from 6.18 on, one that is
+/// shorter than the IP header that its ethertype tells of.
+pub(crate) fn may_refuse(packet: &[u8]) -> bool {
+    let bytes = Bytes(packet);
+    match bytes.be16(12) {
+        Err(_) => true,
+        Ok(IPV4) => packet.len() < ETHERNET + 20,
+        Ok(IPV6) => packet.len() < ETHERNET + 40,
+        Ok(_) => packet.len() <= ETHERNET,
+    }
+}
+
+/// What the kernel takes for an IP packet.
+pub(super) fn is_ip(frame: &[u8]) -> bool {
+    matches!(Bytes(frame).be16(12), Ok(IPV4 | IPV6))
+}
+
+/// Whether a copy of this length can go out of the device.
+pub(crate) fn takes_copy(ifindex: u32, frame: &Frame) -> bool {
+    DEVICES.contains(&ifindex) && frame.bytes.len() <= DEVICE_TAKES
+}
+
+/// Whether a frame that really comes in gets to a program: its tag is taken out before, and what is too
+/// short to have a type behind it and two bytes more ends there (skb_vlan_untag).
+pub(crate) fn arrives(frame: &[u8]) -> bool {
+    !Bytes(frame).be16(12).is_ok_and(is_tag) || frame.len() >= ETHERNET + TAG + 2
+}
+
+/// Makes room for outer headers. A super-packet as BPF_PROG_TEST_RUN makes it is of no protocol that the
+/// kernel would let grow. Where tags lie beside the frame, two can be put back into it.
+pub(super) fn make_room(incoming: Incoming<'_>) -> Result<(), DropReason> {
+    let frame = Bytes(incoming.bytes);
+    if incoming.tag_beside && is_tag(frame.be16(12)?) {
+        // Each further one is taken out of what must be as long as a tagged header is.
+        let mut tags = 1;
+        while tags < 3 && frame.be16(12 + tags * TAG).is_ok_and(is_tag) {
+            frame.at_least(ETHERNET + TAG + tags * TAG).map_err(|_| DropReason::EncapFailed)?;
+            tags += 1;
+        }
+        if tags == 3 {
+            return Err(DropReason::VlanUnsupported);
+        }
+    }
+    match incoming.skb.gso_size {
+        0 => Ok(()),
+        _ if is_ip(incoming.bytes) => Err(DropReason::EncapFailed),
+        _ => Err(DropReason::VlanUnsupported),
+    }
+}
+
+/// A stripped frame. The kernel leaves an IPv4 header's length behind the Ethernet header, whatever the
+/// frame carries: what is shorter is padded with zeros. A super-packet shrinks no more than it grows,
+/// but padded it is none any more.
+pub(super) fn stripped(mut inner: Vec<u8>, gso_size: u32) -> Result<Vec<u8>, DropReason> {
+    const LEAST: usize = ETHERNET + 20;
+    if inner.len() < LEAST {
+        inner.resize(LEAST, 0);
+    } else if gso_size != 0 {
+        return Err(DropReason::DecapFailed);
+    }
+    Ok(inner)
+}

@@ -1,0 +1,134 @@
+//! The data path in plain Rust: a frame and the maps go in; what goes where, or the reason why nothing
+//! does, comes out. Written from the rules (ARCHITECTURE.md, the RFCs) and not from the programs, with
+//! which it shares no code: where the two differ, one of them is wrong. [`super::against_model`] looks
+//! for such frames.
+//!
+//! A file a program, named after it, and one for each rule that two of them keep. Of the kernel the
+//! model knows only what the programs can't help: see [`kernel`].
+
+mod bytes;
+mod ecn;
+mod fence;
+mod from_endpoint;
+mod from_gateway;
+mod from_underlay;
+mod guard_underlay;
+pub(super) mod kernel;
+mod path;
+mod too_big;
+mod tunnel;
+mod vlan;
+
+use std::collections::BTreeMap;
+
+use overlay_common::{Counter, Direction, DropReason, Traffic};
+
+use super::{bench::Skb, world::World};
+
+pub(super) use path::Paths;
+pub(super) use tunnel::{SOURCE_PORT_AT, flow};
+
+/// A frame as it comes in.
+#[derive(Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    /// All of it, its tags in their places.
+    pub(super) bytes: &'a [u8],
+    pub(super) skb: Skb,
+    /// The kernel has taken the outermost tag out, as it does of what really comes in, and keeps it
+    /// beside the frame.
+    pub(super) tag_beside: bool,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fate {
+    /// Of the frame itself.
+    pub(super) end: End,
+    /// What goes out beside it, in its order: devices and frames.
+    pub(super) copies: Vec<(u32, Frame)>,
+    /// Why other copies are lost, each counted.
+    pub(super) lost: Vec<DropReason>,
+    /// What is counted with endpoints, by their slots.
+    pub(super) traffic: BTreeMap<u32, Traffic>,
+}
+
+/// The end of a frame. Only [`End::Up`] is not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum End {
+    /// It is not ours: up the stack as it came.
+    #[default]
+    Up,
+    /// It may pass: up the stack as it came.
+    Allowed,
+    /// These bytes, that way.
+    Redirected(Way, Frame),
+    /// Its copies have gone out.
+    Copied,
+    /// It is too big, and counted so; these bytes go back to its sender.
+    Told(Way, Frame),
+    /// Why it went no further.
+    Dropped(DropReason),
+}
+
+/// Which way a redirected frame goes. BPF_PROG_TEST_RUN does not tell it: frames that really come in
+/// do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Out of the host-side device with this index, or straight to its peer: it comes out there.
+    OutOf(u32),
+    /// Into the device, as if it had received the frame.
+    IntoIngress(u32),
+    /// Where the kernel's own routes and neighbours lead.
+    ByRoutes,
+}
+
+/// A frame as it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) bytes: Vec<u8>,
+    /// Outer headers were pushed. Their UDP source port, which `bytes` has as 0, is a hash of the flow:
+    /// its properties alone are known.
+    pub(super) tunnelled: bool,
+}
+
+impl Frame {
+    fn plain(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.to_vec(), tunnelled: false }
+    }
+}
+
+impl Fate {
+    /// A copy out of the device, where it takes it.
+    fn copy(&mut self, ifindex: u32, frame: Frame) {
+        if kernel::takes_copy(ifindex, &frame) {
+            self.copies.push((ifindex, frame));
+        } else {
+            self.lost.push(DropReason::RedirectFailed);
+        }
+    }
+
+    fn count(&mut self, slot: u32, len: usize, which: fn(&mut Traffic) -> &mut Counter) {
+        let counter = which(self.traffic.entry(slot).or_default());
+        counter.packets += 1;
+        counter.bytes += len as u64;
+    }
+}
+
+/// The fate of a frame that comes in to the direction's program. What a router says of the way to a
+/// VTEP is noted in `paths`.
+pub(super) fn decide(
+    direction: Direction,
+    world: &World,
+    paths: &mut Paths,
+    frame: Incoming<'_>,
+) -> Fate {
+    let mut fate = Fate::default();
+    let end = match direction {
+        Direction::FromEndpoint => from_endpoint::decide(world, paths, frame, &mut fate),
+        Direction::FromUnderlay => from_underlay::decide(world, paths, frame, &mut fate),
+        Direction::FromGateway => from_gateway::decide(world, frame),
+        Direction::GuardUnderlay => guard_underlay::decide(world, frame),
+    };
+    fate.end = end.unwrap_or_else(End::Dropped);
+    fate
+}

@@ -1,0 +1,103 @@
+//! A frame that is too long for the way, and what its sender hears (RFC 1191, RFC 8201).
+
+use overlay_common::DropReason;
+
+use super::{
+    End, Frame, Incoming, Way,
+    bytes::{Bytes, ETHERNET, IPV4, IPV6, checksum},
+    vlan::{TAG, is_tag},
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Bytes of the longest frame that fits into an outer packet of `mtu`, where this one does not. Outer
+/// IPv4, UDP and VXLAN are around it.
+pub(super) fn limit(frame: Incoming<'_>, mtu: u32) -> Option<usize> {
+    let fits = mtu as usize - 20 - 8 - 8;
+    let longest = match frame.skb.gso_size {
+        0 => Some(frame.bytes.len()),
+        size => segment(Bytes(frame.bytes), size as usize),
+    };
+    // As small as that, every way takes it, and nobody looks for segments.
+    let is_small = frame.bytes.len() + 20 + 8 + 8 <= overlay_common::PATH_MTU_MIN as usize;
+    (!is_small && longest? > fits).then_some(fits)
+}
+
+/// Bytes of a segment that GSO will cut: where it is plain.
+fn segment(frame: Bytes<'_>, size: usize) -> Option<usize> {
+    let ip = frame.from(ETHERNET);
+    let (protocol, l4) = match frame.be16(12).ok()? {
+        IPV4 if ip.byte(0) == Ok(0x45) => (ip.byte(9).ok()?, 20),
+        IPV6 => (ip.byte(6).ok()?, 40),
+        _ => return None,
+    };
+    ip.at_least(l4).ok()?;
+    let header = match protocol {
+        // Up to its flags.
+        TCP => {
+            ip.at_least(l4 + 14).ok()?;
+            usize::from(ip.byte(l4 + 12).ok()? >> 4) * 4
+        }
+        UDP => 8,
+        _ => return None,
+    };
+    Some(ETHERNET + l4 + header + size)
+}
+
+/// An ICMP message back, in the name of the destination; or nothing but the drop, where there is no such
+/// message to make.
+pub(super) fn answer(frame: Incoming<'_>, fits: usize) -> Result<End, DropReason> {
+    // A tag that lies beside the frame stays there: the answer is on the same VLAN.
+    let tag = if frame.tag_beside && is_tag(Bytes(frame.bytes).be16(12)?) { TAG } else { 0 };
+    let (link, packet) = frame.bytes.split_at(ETHERNET + tag);
+    let mtu = (fits - ETHERNET - tag) as u16;
+    let message = match Bytes(link).be16(12 + tag)? {
+        IPV4 => ipv4(Bytes(packet), mtu)?,
+        IPV6 => ipv6(Bytes(packet), mtu)?,
+        _ => return Err(DropReason::TooBig),
+    };
+    let bytes = [&link[6..12], &link[..6], &link[12..], &message].concat();
+    let way = Way::OutOf(frame.skb.ifindex);
+    Ok(End::Told(way, Frame { bytes, tunnelled: false }))
+}
+
+fn ipv4(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
+    ip.at_least(20)?;
+    // Never about a later fragment, nor about an error, and what is neither echo nor its answer is taken
+    // for one (RFC 1122, section 3.2.2).
+    let kind = ip.byte(usize::from(ip.byte(0)? & 0xf) * 4);
+    let is_error = ip.byte(9)? == 1 && !matches!(kind, Ok(0 | 8));
+    if ip.be16(6)? & 0x1fff != 0 || is_error {
+        return Err(DropReason::TooBig);
+    }
+    const QUOTED: usize = 68;
+    let quoted = &ip.0[..QUOTED];
+    let mut icmp = [&[3, 4, 0, 0, 0, 0], &mtu.to_be_bytes()[..], quoted].concat();
+    let sum = checksum(&icmp).to_be_bytes();
+    icmp[2..4].copy_from_slice(&sum);
+    let total = (20 + icmp.len()) as u16;
+    let start =
+        [0x45, 0, total.to_be_bytes()[0], total.to_be_bytes()[1], 0, 0, 0x40, 0, 64, 1, 0, 0];
+    let mut header = [&start[..], &ip.0[16..20], &ip.0[12..16]].concat();
+    let sum = checksum(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    Ok([header, icmp].concat())
+}
+
+fn ipv6(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
+    ip.at_least(40)?;
+    // Below 128 are errors (RFC 4443, section 2.1).
+    const ICMPV6: u8 = 58;
+    if ip.byte(6)? == ICMPV6 && !matches!(ip.byte(40), Ok(128..)) {
+        return Err(DropReason::TooBig);
+    }
+    const QUOTED: usize = 88;
+    let (from, to) = (&ip.0[24..40], &ip.0[8..24]);
+    let mut icmp = [&[2, 0, 0, 0, 0, 0], &mtu.to_be_bytes()[..], &ip.0[..QUOTED]].concat();
+    let length = (icmp.len() as u16).to_be_bytes();
+    // RFC 8200, section 8.1.
+    let pseudo = [from, to, &[0, 0], &length, &[0, 0, 0, ICMPV6], &icmp].concat();
+    icmp[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    Ok([&[0x60, 0, 0, 0], &length[..], &[ICMPV6, 64], from, to, &icmp].concat())
+}

@@ -1,0 +1,40 @@
+//! `cargo xtask packets`: the programs against the reference model, for as many packets as one likes.
+//! `cargo xtask test` does the same with 20,000.
+
+use anyhow::Result;
+
+use crate::{
+    exec::{cargo, exec},
+    setup::{self, Purpose},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Of all programs together
+    #[arg(long, default_value_t = 1_000_000)]
+    count: u64,
+    /// Begin there instead of anywhere: what a run prints, to see the same packets again
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only this program, for example `from_underlay`
+    program: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::ensure(Purpose::Everything)?;
+    compare(options.count, options.seed, options.program.as_deref())
+}
+
+/// Runs so many packets through programs and model. Where they differ, the packet and its seed are
+/// printed.
+pub(crate) fn compare(count: u64, seed: Option<u64>, program: Option<&str>) -> Result<()> {
+    let test = ["test", "--package", "overlay-tests", "--test", "prog_run", "--"];
+    let mut command = cargo(test);
+    let filter = format!("against_model::{}", program.unwrap_or_default());
+    command.args(["--test-threads=1", "--nocapture", &filter]);
+    command.env("OVERLAY_PACKETS", count.to_string());
+    if let Some(seed) = seed {
+        command.env("OVERLAY_SEED", seed.to_string());
+    }
+    exec(&mut command)
+}
