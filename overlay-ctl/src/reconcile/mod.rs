@@ -3,7 +3,7 @@
 //! Level-triggered: a pass compares what is with what should be; nobody tells it what changed. What
 //! the kernel holds is remembered, and two views share what they have in common, so that one changed
 //! endpoint among a million costs what one changed endpoint does. Memory is not trusted for ever: after
-//! a failure everything is read back, and an audit reads on and on (see [`audit`]). A pass that fails
+//! a failure everything is read back, and an audit reads on and on (see `audit`). A pass that fails
 //! half-way is made up for by the next. In a pass, an endpoint's port stands before the tables name it,
 //! and the tables forget it before the port goes, so that no entry ever points nowhere.
 //!

@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     // Before there is another thread; the namespace ends with the process.
     unshare(CloneFlags::CLONE_NEWNET)
         .context("a network namespace can't be made: run it as root")?;
-    command("ip", &["link", "add", UNDERLAY, "type", "dummy"])?;
+    command("ip", &["link", "add", UNDERLAY, "type", "veth"])?;
     command("ip", &["link", "set", UNDERLAY, "up"])?;
     let bpffs = PathBuf::from(format!("/sys/fs/bpf/overlay-scale-{}", std::process::id()));
     let datapath = Datapath::open(config(&bpffs)?)?;
