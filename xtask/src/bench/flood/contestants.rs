@@ -54,7 +54,7 @@ pub(super) fn build(lab: &mut Lab) -> Result<Vec<Contestant>> {
     ] {
         let from = pair.wired[0].address;
         let rules = format!(
-            "flush ruleset\ntable {family} guard {{\n chain drop {{\n type filter {hook};\n \
+            "flush ruleset\ntable {family} guard {{\n chain strangers {{\n type filter {hook};\n \
              ip saddr != {{ {from} }} udp dport 4789 counter drop\n }}\n}}\n"
         );
         all.push(Contestant { name, drops: Drops::Rule(rules), pair: Arc::clone(&pair) });
