@@ -228,6 +228,11 @@ fn the_underlay_gets_back_what_it_had() {
         // Not what every device has.
         hosts[1].netns.ip(&["link", "set", "eth0", "gso_max_size", "60000"])?;
         lab.start_cluster(&hosts)?;
+        // One that is removed while it catches up may not hear of it.
+        eventually("h2 votes", BOUND, || {
+            ensure!(lab.logs().contains("[1, 2]"), "no membership with both is in the logs");
+            Ok(())
+        })?;
         let ipv6 = datapath(&hosts[1])?["super_packets"]["ipv6"].as_u64().context("a size")?;
         let kept = hosts[1].state_dir().join("underlay.json");
         if ipv6 > 65_536 {
@@ -236,6 +241,11 @@ fn the_underlay_gets_back_what_it_had() {
             hosts[1].kill9()?;
             hosts[1].restart()?;
             ensure!(size(&hosts[1])? == ipv6);
+            eventually("h2 is back among the others", BOUND, || {
+                let error = datapath(&hosts[1])?["error"].clone();
+                ensure!(error.is_null(), "{error}");
+                Ok(())
+            })?;
         }
         hosts[0].overlay(&["node", "rm", "h2"])?;
         eventually("h2 is no node any more", BOUND, || {
