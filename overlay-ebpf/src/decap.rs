@@ -2,7 +2,7 @@
 
 use crate::{
     ecn,
-    frame::{self, header},
+    frame::{self, header, pulled},
     headers::{ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6},
     jumbo,
 };
@@ -25,14 +25,14 @@ const INNER_L3: usize = VXLAN_OVERHEAD as usize + size_of::<Eth>();
 pub fn combine_ecn(ctx: &TcContext, inner: Eth, outer_tos: u8) -> Result<(), DropReason> {
     match inner.ethertype() {
         ETH_P_IP => {
-            let ip: &mut Ipv4 = header(ctx, INNER_L3)?;
+            let ip: &mut Ipv4 = pulled(ctx, INNER_L3)?;
             let tos = ecn::combine(ip.tos, outer_tos)?;
             if tos != ip.tos {
                 ip.set_tos(tos);
             }
         }
         ETH_P_IPV6 => {
-            let ip: &mut Ipv6 = header(ctx, INNER_L3)?;
+            let ip: &mut Ipv6 = pulled(ctx, INNER_L3)?;
             let class = ip.traffic_class();
             let combined = ecn::combine(class, outer_tos)?;
             if combined != class {

@@ -3,8 +3,10 @@
 //! be a node of ours. Who forwards for others is not held against any of it.
 
 use crate::{
-    frame::{self, header, linear},
-    headers::{IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6, JumboOption, Ports},
+    frame::{self, header, linear, pulled},
+    headers::{
+        IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv4Ports, Ipv6, JumboOption, Ports,
+    },
 };
 use aya_ebpf::programs::TcContext;
 use overlay_common::{DropReason, Ip16};
@@ -22,11 +24,10 @@ const HOP_LIMIT: u8 = 255;
 /// The IPv4 packet at `l3` comes from `own`.
 #[inline(always)]
 pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<(), DropReason> {
-    let whole = l3 + size_of::<Ipv4>() + size_of::<Ports>();
-    if linear(ctx, whole).is_err() {
-        linear(ctx, l3 + size_of::<Ipv4>())?;
-    }
-    let ip: &Ipv4 = header(ctx, l3)?;
+    let (ip, ports) = match pulled::<Ipv4Ports>(ctx, l3) {
+        Ok(start) => (&start.ip, Some(start.ports)),
+        Err(_) => (&*pulled::<Ipv4>(ctx, l3)?, None),
+    };
     if !frame::is_v4(own, ip.src) {
         return Err(DropReason::SpoofedIp);
     }
@@ -38,8 +39,7 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<(), DropReason> {
         ports.is_ok_and(|ports| ports.destination() == DHCP_CLIENT)
     } else {
         // Too short for ports is too short for a receiver.
-        header::<Ports>(ctx, l3 + size_of::<Ipv4>())
-            .is_ok_and(|ports| ports.destination() == DHCP_CLIENT)
+        ports.is_some_and(|ports| ports.destination() == DHCP_CLIENT)
     };
     if is_server { Err(DropReason::DhcpServer) } else { Ok(()) }
 }

@@ -23,6 +23,20 @@ pub fn header<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
     Ok(unsafe { &mut *(start as *mut T) })
 }
 
+/// The same, of bytes that may still lie in other pages.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the packet is not the context's: it is the kernel's, and ours while we run"
+)]
+#[inline(always)]
+pub fn pulled<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
+    if let Ok(found) = header(ctx, offset) {
+        return Ok(found);
+    }
+    linear(ctx, offset + size_of::<T>())?;
+    header(ctx, offset)
+}
+
 /// Makes sure that the first `len` bytes can be read directly.
 #[inline(always)]
 pub fn linear(ctx: &TcContext, len: usize) -> Result<(), DropReason> {

@@ -3,7 +3,7 @@
 
 use crate::{
     arp, encap, fence, flood,
-    frame::{self, header, linear},
+    frame::{self, pulled},
     headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth},
     maps, too_big,
     verdict::{Decision, Trace, count_from_neighbour},
@@ -23,8 +23,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let Some(port) = maps::port(&ifindex) else { return Err(DropReason::UnknownPort) };
     trace.vni = port.vni;
     trace.slot = port.slot;
-    linear(ctx, size_of::<Eth>())?;
-    let eth = *header::<Eth>(ctx, 0)?;
+    let eth = *pulled::<Eth>(ctx, 0)?;
     if !eth.is_from(&port.mac) && port.flags & FLAG_FORWARDS == 0 {
         return Err(DropReason::SpoofedMac);
     }

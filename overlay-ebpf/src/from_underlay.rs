@@ -4,10 +4,10 @@
 
 use crate::{
     decap, fence, flood,
-    frame::{self, header, linear},
+    frame::{self, pulled},
     headers::{
-        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, Ethernet, IPPROTO_ICMP, IPPROTO_UDP, Ipv4, Outer,
-        Ports, Udp,
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, Ethernet, IPPROTO_ICMP, IPPROTO_UDP, Outer, OuterUdp,
+        Udp,
     },
     maps, path,
     verdict::{Decision, Trace},
@@ -28,16 +28,11 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if !is_vxlan_to_us(ctx, config)? {
         return Ok(Decision::Pass);
     }
-    // As much of the inner frame as there is, up to what is looked at behind its IPv4 header.
-    const WHOLE: usize = INNER + L3 + size_of::<Ipv4>() + size_of::<Ports>();
-    if linear(ctx, WHOLE).is_err() {
-        linear(ctx, INNER + L3)?;
-    }
-    let outer: &Outer = header(ctx, 0)?;
+    let outer: &Outer = pulled(ctx, 0)?;
     let Some(vni) = outer.vxlan.vni() else { return Err(DropReason::VxlanFlags) };
     trace.vni = vni;
-    let (from, outer_tos) = (ip16_from_v4(outer.ip.src), outer.ip.tos);
-    let eth = *header::<Eth>(ctx, INNER)?;
+    let ip = &outer.udp.ip;
+    let (from, outer_tos, eth) = (ip16_from_v4(ip.src), ip.tos, outer.inner);
 
     let source = maps::fdb(eth.source_key(vni).key());
     let Some(source) = source.filter(|source| frame::same_ip(&source.vtep, &from)) else {
@@ -77,18 +72,15 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
 /// is left to the stack, where it can never be completed, since the first one ends here.
 #[inline(always)]
 fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> {
-    if linear(ctx, L3 + size_of::<Ipv4>() + size_of::<Udp>()).is_err() {
-        return Ok(false);
-    }
+    let Ok(outer) = pulled::<OuterUdp>(ctx, 0) else { return Ok(false) };
     let tag = frame::stripped_tag(ctx);
     if tag.is_some_and(|tag| tag.vlan() != 0) {
         return Ok(false);
     }
-    let eth = header::<Ethernet>(ctx, 0)?;
-    if eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == frame::PACKET_OTHERHOST {
+    if outer.eth.ethertype() != ETH_P_IP || frame::packet_type(ctx) == frame::PACKET_OTHERHOST {
         return Ok(false);
     }
-    let ip: &Ipv4 = header(ctx, L3)?;
+    let ip = &outer.ip;
     if ip.is_later_fragment() || !frame::is_v4(&config.vtep, ip.dst) {
         return Ok(false);
     }
@@ -105,7 +97,7 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
             _ => Ok(false),
         };
     }
-    if header::<Udp>(ctx, L3 + size_of::<Ipv4>())?.destination() != config.vxlan_port {
+    if outer.udp.destination() != config.vxlan_port {
         return Ok(false);
     }
     if ip.is_first_fragment() {

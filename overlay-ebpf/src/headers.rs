@@ -419,6 +419,14 @@ impl Ports {
     }
 }
 
+/// An IPv4 header without options, and how what it carries begins.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Ipv4Ports {
+    pub ip: Ipv4,
+    pub ports: Ports,
+}
+
 /// TCP up to its flags (RFC 9293, section 3.1).
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
@@ -512,14 +520,22 @@ impl Vxlan {
     }
 }
 
-/// All that is stripped.
+/// By which a packet is known for VXLAN.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-pub struct Outer {
+pub struct OuterUdp {
     pub eth: Ethernet,
     pub ip: Ipv4,
     pub udp: Udp,
+}
+
+/// All that is stripped, and the header of the frame in it.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Outer {
+    pub udp: OuterUdp,
     pub vxlan: Vxlan,
+    pub inner: Eth,
 }
 
 /// ARP for IPv4 over Ethernet (RFC 826).
@@ -577,7 +593,7 @@ const _: () = {
     assert!(size_of::<Ipv6>() == 40 && size_of::<TooBig>() == 8);
     assert!(size_of::<JumboOption>() == 8);
     assert!(size_of::<Ipv4>() == 20);
-    assert!(size_of::<Outer>() == overlay_common::VXLAN_OVERHEAD as usize);
+    assert!(size_of::<Outer>() - size_of::<Eth>() == overlay_common::VXLAN_OVERHEAD as usize);
     assert!(size_of::<Arp>() == 28);
     assert!(size_of::<TcpStart>() == 14);
 };

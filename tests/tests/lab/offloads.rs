@@ -51,6 +51,9 @@ struct World {
 const NESTED: &str = "192.168.77.2";
 const BEHIND_BRIDGED: &str = "192.168.88.1";
 
+/// A device, and where it is.
+type Device<'a> = (&'a Netns, String);
+
 impl World {
     fn build(lab: &mut Lab) -> Result<Self> {
         let (hosts, plain) = pair(lab)?;
@@ -121,7 +124,7 @@ impl World {
     }
 
     /// The devices that packets pass, by where they are.
-    fn devices(&self) -> Result<Vec<(&'static str, Vec<(&Netns, String)>)>> {
+    fn devices(&self) -> Result<Vec<(&'static str, Vec<Device<'_>>)>> {
         let mut outside = Vec::new();
         let mut inside = Vec::new();
         let endpoints = self.plain.iter().chain([&self.router, &self.bridged]);
