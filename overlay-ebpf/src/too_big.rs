@@ -23,10 +23,11 @@ use aya_ebpf::{
 use overlay_common::{DropReason, HopEntry, PATH_MTU_MIN};
 
 const L3: usize = size_of::<Eth>();
-/// What of the packet is sent back: its IP header, at its longest, and eight bytes more (RFC 792).
-const QUOTE: usize = 68;
-/// IPv6 has no longest header. A multiple of four.
-const QUOTE_V6: usize = 88;
+/// What of the packet is sent back. Most of what an answer may hold (RFC 1812, section 4.3.2.3), since the
+/// kernel cuts nothing off before what it has for the transport header (`bpf_skb_change_tail`), and IPv6's
+/// extension headers lie before that. A multiple of four, and with what is summed besides no more than
+/// `bpf_csum_diff` takes (512 bytes).
+const QUOTE: usize = 456;
 
 /// Bytes of the longest outer packet that gets to `hop`; what routers on the way said counts for a while.
 #[inline(always)]
@@ -100,7 +101,7 @@ fn answer_ipv4(ctx: &TcContext, eth: Eth, mtu: u32) -> Result<Decision, DropReas
     if ip.is_later_fragment() || ip.protocol == IPPROTO_ICMP && is_icmp_error(ctx, &ip) {
         return Err(DropReason::TooBig);
     }
-    make_answer(ctx, QUOTE, ROOM)?;
+    make_answer(ctx, ROOM)?;
     *header::<Eth>(ctx, 0)? = eth.turned();
     let total = (ROOM + QUOTE) as u16;
     *header::<Ipv4>(ctx, L3)? = Ipv4::new(IPPROTO_ICMP, total, ip.dst, ip.src);
@@ -128,16 +129,16 @@ fn answer_ipv6(ctx: &TcContext, eth: Eth, mtu: u32) -> Result<Decision, DropReas
     {
         return Err(DropReason::TooBig);
     }
-    make_answer(ctx, QUOTE_V6, ROOM)?;
+    make_answer(ctx, ROOM)?;
     *header::<Eth>(ctx, 0)? = eth.turned();
-    const MESSAGE: usize = size_of::<TooBig>() + QUOTE_V6;
+    const MESSAGE: usize = size_of::<TooBig>() + QUOTE;
     let back = Ipv6::new(IPPROTO_ICMPV6, MESSAGE as u16, ip.dst, ip.src);
     *header::<Ipv6>(ctx, L3)? = back;
     const ICMP: usize = L3 + size_of::<Ipv6>();
     *header::<TooBig>(ctx, ICMP)? = TooBig::ipv6(mtu);
     // The pseudo-header (RFC 8200, section 8.1): the addresses lie before the message, the rest is added.
     const FROM: usize = ICMP - 2 * size_of::<[u8; 16]>();
-    let pseudo = (MESSAGE as u32).to_be() + u32::from(IPPROTO_ICMPV6).to_be();
+    let pseudo = (MESSAGE as u32 + u32::from(IPPROTO_ICMPV6)).to_be();
     let sum = sum(header::<[u8; 2 * 16 + MESSAGE]>(ctx, FROM)?, pseudo);
     header::<TooBig>(ctx, ICMP)?.set_check(sum);
     Ok(send_back(ctx))
@@ -145,11 +146,11 @@ fn answer_ipv6(ctx: &TcContext, eth: Eth, mtu: u32) -> Result<Decision, DropReas
 
 /// Cuts the packet to what is quoted, and makes room between its link and its IP header.
 #[inline(always)]
-fn make_answer(ctx: &TcContext, quote: usize, room: usize) -> Result<(), DropReason> {
+fn make_answer(ctx: &TcContext, room: usize) -> Result<(), DropReason> {
     let skb = ctx.skb.skb;
     // SAFETY: the context is valid while the program runs. Cutting also ends what GSO had to do.
     let made = unsafe {
-        bpf_skb_change_tail(skb, (L3 + quote) as u32, 0) == 0
+        bpf_skb_change_tail(skb, (L3 + QUOTE) as u32, 0) == 0
             && bpf_skb_adjust_room(
                 skb,
                 room as i32,
@@ -157,7 +158,7 @@ fn make_answer(ctx: &TcContext, quote: usize, room: usize) -> Result<(), DropRea
                 u64::from(BPF_F_ADJ_ROOM_FIXED_GSO),
             ) == 0
     };
-    frame::linear(ctx, L3 + room + quote)?;
+    frame::linear(ctx, L3 + room + QUOTE)?;
     if made { Ok(()) } else { Err(DropReason::TooBig) }
 }
 

@@ -16,6 +16,7 @@ mod barrier;
 mod bridge;
 mod changes;
 mod error;
+mod features;
 mod fit;
 mod gro;
 mod leg;

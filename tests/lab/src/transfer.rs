@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::{
     socket::{
         AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
-        sockopt::ReceiveTimeout,
+        sockopt::{ReceiveTimeout, UdpGsoSegment},
     },
     time::TimeVal,
 };
@@ -68,6 +68,24 @@ pub fn stream(from: &Netns, to: &Netns, address: SocketAddr, length: usize) -> R
         read.with_context(|| format!("after {} bytes", received.len()))?;
         same(&received, &sent)
     })
+}
+
+/// Sends datagrams of one size to `to`'s `address`, many in one call, which the kernel cuts where it has
+/// to (UDP_SEGMENT); all must come, as they were.
+pub fn datagrams(
+    from: &Netns,
+    to: &Netns,
+    address: SocketAddr,
+    (size, count): (usize, usize),
+) -> Result<()> {
+    let (sender, receiver) = udp_pair(from, to, address)?;
+    setsockopt(&sender, UdpGsoSegment, &i32::try_from(size)?).context("UDP_SEGMENT")?;
+    let sent = pattern(size * count, 7);
+    sender.send(&sent)?;
+    for (number, datagram) in sent.chunks(size).enumerate() {
+        same(&receive(&receiver)?, datagram).with_context(|| format!("datagram {number}"))?;
+    }
+    Ok(())
 }
 
 /// Sends one datagram, which IP cuts into fragments where it is large.

@@ -165,7 +165,9 @@ impl World {
             let size = mtu - headers;
             transfer::datagram(from, to, at(ip, 5001)?, 20_000).context("in fragments")?;
             transfer::datagram(from, to, at(ip, 5002)?, 1).context("of one byte")?;
-            transfer::datagram(from, to, at(ip, 5003)?, size).context("of the MTU")
+            transfer::datagram(from, to, at(ip, 5003)?, size).context("of the MTU")?;
+            transfer::datagrams(from, to, at(ip, 5004)?, (size.min(1400), 20))
+                .context("in one call")
         };
         datagrams(&v4, 20 + 8).context("IPv4 UDP")?;
         datagrams(v6, 40 + 8).context("IPv6 UDP")?;

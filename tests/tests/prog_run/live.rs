@@ -54,6 +54,28 @@ fn a_frame_to_a_node_goes_out_by_the_device_of_its_next_hop() {
     });
 }
 
+/// The kernel cuts no packet before its transport header, and here that is deep inside.
+#[test]
+fn too_big_is_told_of_behind_long_extension_headers() {
+    attached(Direction::FromEndpoint, |bench| {
+        bench.fill_with_routers();
+        let a = bench.tap_a();
+        let mut frame = ipv6(A, FAR, Flow::default());
+        // A hop-by-hop header of 208 bytes, padding alone (RFC 8200, section 4.2), before UDP.
+        let mut options = vec![17, 25, 1, 204];
+        options.resize(208, 0);
+        frame[14 + 6] = 0;
+        frame.splice(14 + 40..14 + 40, options);
+        frame.resize(1465, 0x5a);
+        let payload_len = u16::try_from(frame.len() - 14 - 40).expect("short").to_be_bytes();
+        frame[14 + 4..14 + 6].copy_from_slice(&payload_len);
+        a.send(&frame);
+        let answer = a.next();
+        assert_eq!((&answer[..6], answer[14 + 6], answer[14 + 40]), (&A.mac[..], 58, 2));
+        assert_eq!(answer[14 + 40 + 8..], frame[14..14 + 456]);
+    });
+}
+
 /// The kernel's own route and neighbour stand in.
 #[test]
 fn without_a_next_hop_the_kernel_finds_the_way() {

@@ -44,7 +44,7 @@ fn an_ipv4_sender_is_told_what_fits() {
         let frame = long_ipv4(ipv4(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 1465);
         let outcome = bench.run(Direction::FromEndpoint, &frame);
         assert_eq!(told(&outcome), INNER_MTU);
-        assert_eq!(outcome.packet[14 + 20 + 8..], frame[14..14 + 68]);
+        assert_eq!(outcome.packet[14 + 20 + 8..], frame[14..14 + 456]);
     });
 }
 
@@ -69,7 +69,7 @@ fn an_ipv6_sender_is_told_what_fits() {
         assert_eq!(icmp.icmp_type, Icmpv6Type::PacketTooBig { mtu: INNER_MTU.into() });
         let sum = icmp.icmp_type.calc_checksum(ip.source, ip.destination, quoted);
         assert_eq!(icmp.checksum, sum.expect("short"));
-        assert_eq!(quoted, &frame[14..14 + 88]);
+        assert_eq!(quoted, &frame[14..14 + 456]);
     });
 }
 

@@ -56,6 +56,13 @@ pub(crate) fn arrives(frame: &[u8]) -> bool {
     !Bytes(frame).be16(12).is_ok_and(is_tag) || frame.len() >= ETHERNET + TAG + 2
 }
 
+/// An IPv6 packet whose transport header is behind others (IANA's list of extension headers, as far as the
+/// kernel's flow dissector knows them).
+pub(crate) fn has_extensions(frame: &[u8]) -> bool {
+    let frame = Bytes(frame);
+    frame.be16(12) == Ok(IPV6) && matches!(frame.byte(ETHERNET + 6), Ok(0 | 43 | 44 | 60))
+}
+
 /// Makes room for outer headers. A super-packet as BPF_PROG_TEST_RUN makes it is of no protocol that the
 /// kernel would let grow. Where tags lie beside the frame, two can be put back into it.
 pub(super) fn make_room(incoming: Incoming<'_>) -> Result<(), DropReason> {

@@ -10,6 +10,8 @@ use super::{
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Bytes of the packet that go back with the answer.
+const QUOTED: usize = 456;
 
 /// Bytes of the longest frame that fits into an outer packet of `mtu`, where this one does not. Outer
 /// IPv4, UDP and VXLAN are around it.
@@ -71,7 +73,6 @@ fn ipv4(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
     if ip.be16(6)? & 0x1fff != 0 || is_error {
         return Err(DropReason::TooBig);
     }
-    const QUOTED: usize = 68;
     let quoted = &ip.0[..QUOTED];
     let mut icmp = [&[3, 4, 0, 0, 0, 0], &mtu.to_be_bytes()[..], quoted].concat();
     let sum = checksum(&icmp).to_be_bytes();
@@ -92,7 +93,6 @@ fn ipv6(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
     if ip.byte(6)? == ICMPV6 && !matches!(ip.byte(40), Ok(128..)) {
         return Err(DropReason::TooBig);
     }
-    const QUOTED: usize = 88;
     let (from, to) = (&ip.0[24..40], &ip.0[8..24]);
     let mut icmp = [&[2, 0, 0, 0, 0, 0], &mtu.to_be_bytes()[..], &ip.0[..QUOTED]].concat();
     let length = (icmp.len() as u16).to_be_bytes();
