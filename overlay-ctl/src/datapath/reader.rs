@@ -21,6 +21,9 @@ use super::{
 };
 use crate::reconcile::{TableChange, Tables};
 
+/// Some entries of a table, and where to go on; `None` after the last one.
+type Page<K, V> = (Vec<(K, V)>, Option<Cursor>);
+
 /// Counting entries takes at most this share of one CPU, however often it is asked for.
 const COUNTING_SHARE: u32 = 100;
 /// What took no longer is counted anew each time.
@@ -89,7 +92,7 @@ impl TableReader {
     pub fn fdb_behind(
         &self,
         cursor: Option<Cursor>,
-    ) -> Result<(Vec<(FdbKey, FdbEntry)>, Option<Cursor>), DatapathError> {
+    ) -> Result<Page<FdbKey, FdbEntry>, DatapathError> {
         let mut entries = Vec::new();
         let cursor = self.tables.fdb.read_on(cursor, &mut entries)?;
         Ok((entries, cursor))
@@ -102,7 +105,7 @@ impl TableReader {
     pub fn neigh_behind(
         &self,
         cursor: Option<Cursor>,
-    ) -> Result<(Vec<(NeighKey, NeighEntry)>, Option<Cursor>), DatapathError> {
+    ) -> Result<Page<NeighKey, NeighEntry>, DatapathError> {
         let mut entries = Vec::new();
         let cursor = self.tables.neigh.read_on(cursor, &mut entries)?;
         Ok((entries, cursor))

@@ -216,7 +216,7 @@ mod tests {
             health(BigTcp::Off, sizes(524_280)),
             (SUPER_PACKET_MAX, SUPER_PACKET_MAX, false)
         );
-        assert_eq!(health(BigTcp::On, DeviceSizes::NONE).2, false);
+        assert!(!health(BigTcp::On, DeviceSizes::NONE).2);
     }
 
     #[test]

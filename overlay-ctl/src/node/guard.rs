@@ -178,8 +178,9 @@ mod tests {
             assert!(why.ends_with(named), "{why}");
         }
         assert!(auto(false, &["rx-gro"]).unwrap_err().contains("no hardware"));
-        let unknown = Err("the kernel told of no offload at all".to_owned());
-        assert_eq!(choose(Xdp::Auto, &device(true), Some(&unknown)), Err(unknown.unwrap_err()));
+        let unknown = "the kernel told of no offload at all".to_owned();
+        let offloads = Err(unknown.clone());
+        assert_eq!(choose(Xdp::Auto, &device(true), Some(&offloads)), Err(unknown));
     }
 
     #[test]

@@ -40,6 +40,9 @@ impl Capture {
             "root",
             "-U",
             "--immediate-mode",
+            // KiB: a stream at full speed is not lost to a busy machine.
+            "-B",
+            "65536",
             "-w",
             &name,
             filter,

@@ -174,8 +174,8 @@ fn meddle(tables: &mut Tables, what: u8, nth: usize) {
 
 async fn whatever(rounds: Vec<Vec<Step>>, part: usize) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces = (0..8).map(|name| format!("/run/netns/{name}").into()).collect();
+    let namespaces = (0..8).map(|name| format!("/run/netns/{name}").into()).collect();
+    let mut kernel = FakeKernel { namespaces, ..FakeKernel::default() };
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
     reconciler.audit = Audit::with_part(part);
     for steps in rounds {
