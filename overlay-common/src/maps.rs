@@ -224,6 +224,9 @@ pub struct Traffic {
     pub received: Counter,
     /// Received from endpoints of this node.
     pub from_neighbours: Counter,
+    /// What it would have sent and was dropped; METRICS says why. Copies of a broadcast that were lost are
+    /// not among it.
+    pub dropped: Counter,
 }
 
 /// Value of FLOOD.
@@ -334,7 +337,7 @@ const _: () = {
     assert!(size_of::<FdbEntry>() == 56);
     assert!(size_of::<HopEntry>() == 64);
     assert!(size_of::<PathMtu>() == 16);
-    assert!(size_of::<Traffic>() == 48);
+    assert!(size_of::<Traffic>() == 64);
     assert!(size_of::<NeighKey>() == 20);
     assert!(size_of::<NeighEntry>() == 8);
     assert!(size_of::<PortEntry>() == 40);

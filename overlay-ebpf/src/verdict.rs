@@ -48,6 +48,9 @@ pub fn finish(
     if let Some(reason) = reason_of(&decided) {
         crate::log::decided(ctx, direction, len, trace.vni, reason);
     }
+    if is_drop(&decided) && matches!(direction, Direction::FromEndpoint) {
+        traffic(trace.slot, len, |traffic| &mut traffic.dropped);
+    }
     match decided {
         Ok(Decision::Pass) => TC_ACT_UNSPEC,
         Ok(Decision::Allow) => {
@@ -159,6 +162,11 @@ fn dropped(
         event::dropped(ctx, direction, len, trace.vni, reason);
     }
     TC_ACT_SHOT
+}
+
+#[inline(always)]
+fn is_drop(decided: &Result<Decision, DropReason>) -> bool {
+    matches!(decided, Err(_) | Ok(Decision::Told(_) | Decision::Redirect(TC_ACT_SHOT)))
 }
 
 #[inline(always)]

@@ -72,6 +72,7 @@ impl Whereabouts {
             sent: add(sum.sent, cpu.sent),
             received: add(sum.received, cpu.received),
             from_neighbours: add(sum.from_neighbours, cpu.from_neighbours),
+            dropped: add(sum.dropped, cpu.dropped),
         }))
     }
 }

@@ -95,10 +95,14 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         assert!(!a.succeeds("ping -c 1 -W 1 172.16.16.77"), "nobody is there");
 
         let status = api.status().await;
-        let scrape = Scrape::take().await;
+        // Where counting entries took long, they are not counted at each scrape.
+        let scrape = eventually("the entries are counted", async || {
+            let scrape = Scrape::take().await;
+            (scrape.value("overlay_map_entries{map=\"FDB\"}") == 3).then_some(scrape)
+        })
+        .await;
         assert_eq!(scrape.value("overlay_endpoints{state=\"up\"}"), 2, "sw1 is on no node");
         assert_eq!(scrape.value("overlay_endpoints{state=\"down\"}"), 0);
-        assert_eq!(scrape.value("overlay_map_entries{map=\"FDB\"}"), 3);
         assert!(scrape.value("overlay_map_capacity{map=\"FDB\"}") > 1000);
         assert_eq!(scrape.value("overlay_revision"), status.revision);
         assert_eq!(scrape.value("overlay_programmed_revision"), status.programmed_revision);
@@ -120,6 +124,10 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
             let network = scrape.value(&of_network("bytes", direction));
             assert_eq!(network, both.iter().sum::<u64>(), "{direction}");
         }
+        let own = format!("endpoint=\"web1\",network=\"{NETWORK}\"");
+        let own = scrape.value(&format!("overlay_endpoint_dropped_packets_total{{{own}}}"));
+        let all = format!("overlay_network_dropped_packets_total{{network=\"{NETWORK}\"}}");
+        assert!(own >= packets && scrape.value(&all) >= own, "web1 asked for who is not there");
         let sent = scrape.value(&of_network("packets", "sent"));
 
         // A namespace that is gone takes its port with it; nobody asked for that, so it shows.

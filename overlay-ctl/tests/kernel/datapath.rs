@@ -319,7 +319,12 @@ fn what_a_slot_counted_is_the_nodes_when_it_is_freed() {
         let map = Map::PerCpuArray(MapData::from_pin(pin).unwrap());
         let mut traffic: PerCpuArray<_, Traffic> = map.try_into().unwrap();
         let count = |n| Counter { packets: n, bytes: 100 * n };
-        let of = |n| Traffic { sent: count(n), received: count(10 * n), from_neighbours: count(1) };
+        let of = |n| Traffic {
+            sent: count(n),
+            received: count(10 * n),
+            from_neighbours: count(1),
+            dropped: count(2),
+        };
         for slot in [3, 4] {
             let cpus = traffic.get(&slot, 0).unwrap().len() as u64;
             let counted: Vec<_> = (1..=cpus).map(of).collect();

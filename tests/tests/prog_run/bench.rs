@@ -428,6 +428,7 @@ impl Bench {
                 sent: add(sum.sent, cpu.sent),
                 received: add(sum.received, cpu.received),
                 from_neighbours: add(sum.from_neighbours, cpu.from_neighbours),
+                dropped: add(sum.dropped, cpu.dropped),
             });
             if sum != Traffic::default() {
                 all.insert(slot, sum);

@@ -23,6 +23,15 @@ struct Counted {
     network_name: String,
     sent: Counter,
     received: Counter,
+    dropped: Counter,
+}
+
+/// Of a network's endpoints on this node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    sent: Counter,
+    received: Counter,
+    dropped: Counter,
 }
 
 /// What a scrape tells of traffic. As many endpoints as TRAFFIC has slots, so that it stays below two
@@ -30,7 +39,7 @@ struct Counted {
 #[derive(Debug, Default)]
 pub(super) struct TrafficReadings {
     endpoints: BTreeMap<EndpointId, Counted>,
-    networks: BTreeMap<String, [Counter; 2]>,
+    networks: BTreeMap<String, Sums>,
     /// Endpoints of this node beyond those.
     pub(super) uncounted: u64,
 }
@@ -39,7 +48,7 @@ pub(super) struct TrafficReadings {
 #[derive(Debug, Default)]
 pub(super) struct Gone {
     last: BTreeMap<EndpointId, Counted>,
-    networks: BTreeMap<NetworkId, [Counter; 2]>,
+    networks: BTreeMap<NetworkId, Sums>,
 }
 
 impl TrafficReadings {
@@ -56,13 +65,14 @@ impl TrafficReadings {
                 readings.uncounted += 1;
                 continue;
             };
-            let Traffic { sent, received, from_neighbours } = traffic;
+            let Traffic { sent, received, from_neighbours, dropped } = traffic;
             let counted = Counted {
                 network: network.id,
                 name: endpoint.name.to_string(),
                 network_name: network.name.to_string(),
                 sent,
                 received: add(received, from_neighbours),
+                dropped,
             };
             readings.endpoints.insert(endpoint.id, counted);
         }
@@ -80,36 +90,68 @@ impl TrafficReadings {
             ("bytes", "Bytes", |counter| counter.bytes),
         ];
         for (name, title, value) in values {
-            let metric = format!("overlay_endpoint_{name}");
+            let both = |sent, received| {
+                [("sent", sent), ("received", received)]
+                    .map(|(direction, counter)| (Some(direction), value(counter)))
+            };
             let help = format!("{title} of an endpoint of this node on its network");
-            let mut family =
-                encoder.encode_descriptor(&metric, &help, None, MetricType::Counter)?;
-            for endpoint in self.endpoints.values() {
-                for (direction, counter) in
-                    [("sent", &endpoint.sent), ("received", &endpoint.received)]
-                {
-                    let labels = [
-                        ("endpoint", endpoint.name.as_str()),
-                        ("network", endpoint.network_name.as_str()),
-                        ("direction", direction),
-                    ];
-                    let counter = ConstCounter::new(value(counter));
-                    counter.encode(family.encode_family(&labels)?)?;
-                }
-            }
-            let metric = format!("overlay_network_{name}");
+            family(encoder, &format!("overlay_endpoint_{name}"), &help, || {
+                let each = self.endpoints.values().map(|endpoint| {
+                    (endpoint.labels(), both(&endpoint.sent, &endpoint.received).to_vec())
+                });
+                each.collect()
+            })?;
             let help = format!("{title} of a network's endpoints on this node");
-            let mut family =
-                encoder.encode_descriptor(&metric, &help, None, MetricType::Counter)?;
-            for (network, counters) in &self.networks {
-                for (direction, counter) in ["sent", "received"].into_iter().zip(counters) {
-                    let labels = [("network", network.as_str()), ("direction", direction)];
-                    let counter = ConstCounter::new(value(counter));
-                    counter.encode(family.encode_family(&labels)?)?;
-                }
-            }
+            family(encoder, &format!("overlay_network_{name}"), &help, || {
+                let each = self.networks.iter().map(|(network, sums)| {
+                    (network_label(network), both(&sums.sent, &sums.received).to_vec())
+                });
+                each.collect()
+            })?;
         }
-        Ok(())
+        let help = "Packets that an endpoint of this node sent and that were dropped";
+        family(encoder, "overlay_endpoint_dropped_packets", help, || {
+            let each = self.endpoints.values();
+            each.map(|endpoint| (endpoint.labels(), vec![(None, endpoint.dropped.packets)]))
+                .collect()
+        })?;
+        let help = "Packets that a network's endpoints on this node sent and that were dropped";
+        family(encoder, "overlay_network_dropped_packets", help, || {
+            let each = self.networks.iter();
+            each.map(|(network, sums)| (network_label(network), vec![(None, sums.dropped.packets)]))
+                .collect()
+        })
+    }
+}
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+/// By direction, where it has one.
+type Values = Vec<(Option<&'static str>, u64)>;
+
+fn network_label(network: &str) -> Labels<'_> {
+    vec![("network", network)]
+}
+
+fn family<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    members: impl FnOnce() -> Vec<(Labels<'a>, Values)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, values) in members() {
+        for (direction, value) in values {
+            let mut labels = labels.clone();
+            labels.extend(direction.map(|direction| ("direction", direction)));
+            ConstCounter::new(value).encode(family.encode_family(&labels.as_slice())?)?;
+        }
+    }
+    Ok(())
+}
+
+impl Counted {
+    fn labels(&self) -> Labels<'_> {
+        vec![("endpoint", &self.name), ("network", &self.network_name)]
     }
 }
 
@@ -121,7 +163,7 @@ impl Gone {
         now: &BTreeMap<EndpointId, Counted>,
         networks: &BTreeSet<NetworkId>,
         name: impl Fn(NetworkId) -> Option<String>,
-    ) -> BTreeMap<String, [Counter; 2]> {
+    ) -> BTreeMap<String, Sums> {
         for (id, last) in std::mem::replace(&mut self.last, now.clone()) {
             // One whose port was made anew begins again.
             if now.get(&id).is_none_or(|now| now.sent.packets < last.sent.packets) {
@@ -137,8 +179,12 @@ impl Gone {
     }
 }
 
-fn add_to(sums: &mut [Counter; 2], counted: &Counted) {
-    *sums = [add(sums[0], counted.sent), add(sums[1], counted.received)];
+fn add_to(sums: &mut Sums, counted: &Counted) {
+    *sums = Sums {
+        sent: add(sums.sent, counted.sent),
+        received: add(sums.received, counted.received),
+        dropped: add(sums.dropped, counted.dropped),
+    };
 }
 
 fn add(a: Counter, b: Counter) -> Counter {
@@ -157,6 +203,7 @@ mod tests {
             network_name: "net".to_owned(),
             sent: counter(packets),
             received: counter(2 * packets),
+            dropped: counter(3 * packets),
         }
     }
 
@@ -167,13 +214,14 @@ mod tests {
             let now = now.iter().map(|(id, packets)| (*id, counted(*packets))).collect();
             let networks = networks.iter().copied().collect();
             let sums = gone.sum(&now, &networks, |id| (id == 1).then(|| "net".to_owned()));
-            sums.get("net").map(|[sent, received]| (sent.packets, received.bytes))
+            sums.get("net")
+                .map(|sums| (sums.sent.packets, sums.received.bytes, sums.dropped.packets))
         };
-        assert_eq!(sum(&[(7, 10), (8, 5)], &[1]), Some((15, 3000)));
-        assert_eq!(sum(&[(7, 12)], &[1]), Some((17, 3400)), "one has gone");
-        assert_eq!(sum(&[(7, 1)], &[1]), Some((18, 3600)), "one's port was made anew");
-        assert_eq!(sum(&[], &[1]), Some((18, 3600)));
+        assert_eq!(sum(&[(7, 10), (8, 5)], &[1]), Some((15, 3000, 45)));
+        assert_eq!(sum(&[(7, 12)], &[1]), Some((17, 3400, 51)), "one has gone");
+        assert_eq!(sum(&[(7, 1)], &[1]), Some((18, 3600, 54)), "one's port was made anew");
+        assert_eq!(sum(&[], &[1]), Some((18, 3600, 54)));
         assert_eq!(sum(&[], &[]), None);
-        assert_eq!(sum(&[(9, 1)], &[1]), Some((1, 200)), "a new network of that name");
+        assert_eq!(sum(&[(9, 1)], &[1]), Some((1, 200, 3)), "a new network of that name");
     }
 }

@@ -155,6 +155,7 @@ fn each(a: Traffic, b: Traffic, with: fn(u64, u64) -> u64) -> Traffic {
         sent: counter(a.sent, b.sent),
         received: counter(a.received, b.received),
         from_neighbours: counter(a.from_neighbours, b.from_neighbours),
+        dropped: counter(a.dropped, b.dropped),
     }
 }
 

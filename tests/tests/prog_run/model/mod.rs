@@ -130,5 +130,10 @@ pub(super) fn decide(
         Direction::GuardUnderlay => guard_underlay::decide(world, frame),
     };
     fate.end = end.unwrap_or_else(End::Dropped);
+    if direction == Direction::FromEndpoint && matches!(fate.end, End::Dropped(_) | End::Told(..)) {
+        // What is nobody's counts with those who have no slot.
+        let slot = world.ports.get(&frame.skb.ifindex).map_or(0, |port| port.slot);
+        fate.count(slot, frame.bytes.len(), |traffic| &mut traffic.dropped);
+    }
     fate
 }
