@@ -27,13 +27,11 @@ const IPPROTO_SCTP: u8 = 132;
 
 /// Tells of a drop.
 #[inline(always)]
-pub fn dropped(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: DropReason) {
+pub fn dropped(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: u32) {
     // Behind options the frame inside is somewhere else, and nobody looks for it.
-    let frame = match reason {
-        DropReason::OuterOptions => None,
-        _ => Some(inner_frame(ctx, direction, len)),
-    };
-    emit(ctx, direction, len, vni, (reason as u32, 1), frame, false);
+    let has_options = reason == DropReason::OuterOptions as u32;
+    let frame = if has_options { None } else { Some(inner_frame(ctx, direction, len)) };
+    emit(ctx, direction, len, vni, (reason, 1), frame, false);
 }
 
 /// Tells of a packet that was too big: the answer to its sender, which is there in its place, quotes it.

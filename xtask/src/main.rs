@@ -10,6 +10,7 @@ mod build;
 mod ci;
 mod demo;
 mod exec;
+mod guest;
 mod interrupt;
 mod lint;
 mod outside;
@@ -49,6 +50,8 @@ enum Verb {
     Bench(bench::Options),
     /// The eBPF programs against their model in plain Rust, packet by packet
     Packets(packets::Options),
+    /// A command in a virtual machine, under another kernel and with this machine's files
+    Guest(guest::Options),
     /// Many more cases of what `test` runs, and the lab again and again
     Soak(soak::Options),
     /// Format, clippy and rustdoc, warnings denied
@@ -81,6 +84,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Test(options) => test::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Packets(options) => packets::run(&options),
+        Verb::Guest(options) => guest::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Lint => lint::run(),
         Verb::Ci => ci::run(),

@@ -32,7 +32,7 @@ pub use self::{
     requirements::{Requirement, missing, skip},
     state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},
-    wait::{check_interrupted, eventually, interrupt, patient},
+    wait::{attainable, check_interrupted, eventually, interrupt, patient},
 };
 
 use std::{

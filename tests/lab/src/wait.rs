@@ -42,6 +42,12 @@ pub fn patient(time: Duration) -> Duration {
     time * *SLOWNESS
 }
 
+/// A rate that a machine of today exceeds, for the machine that this is: see [`patient`].
+#[must_use]
+pub fn attainable(rate: f64) -> f64 {
+    rate / f64::from(*SLOWNESS)
+}
+
 /// Asks again and again until the answer is Ok; after `patience`, fails with the last answer. Also
 /// fails once [`interrupt`] was called.
 pub fn eventually<T>(

@@ -11,6 +11,9 @@ mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work o
 cd /new || fail 'the new root'
 mount -t proc proc proc; mount -t sysfs sysfs sys; mount -t devtmpfs dev dev
 mkdir -p dev/pts; mount -t devpts devpts dev/pts
+# Programs are given their input by these names: nft reads rules from /dev/stdin.
+ln -s /proc/self/fd dev/fd
+for stream in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${stream%:*}" "dev/${stream#*:}"; done
 # What runs on the host, and what its labs have made, is not the guest's.
 for folder in dev/shm run etc/netns var/lib/overlay-lab; do
   mkdir -p $folder; mount -t tmpfs memory $folder

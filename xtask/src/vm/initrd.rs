@@ -17,8 +17,8 @@ use crate::exec::{capture, find_program};
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
 /// What it calls, all of them busybox.
-const APPLETS: [&str; 9] =
-    ["sh", "cp", "echo", "insmod", "mkdir", "mount", "poweroff", "switch_root", "umount"];
+const APPLETS: [&str; 10] =
+    ["sh", "cp", "echo", "insmod", "ln", "mkdir", "mount", "poweroff", "switch_root", "umount"];
 /// Where it mounts.
 const FOLDERS: [&str; 8] = ["bin", "dev", "host", "memory", "modules", "new", "proc", "sys"];
 /// What must be in the kernel before the host's files can be read: the bus, the console that the job
