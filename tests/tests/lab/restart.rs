@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use overlay_lab::{Iperf, Requirement, attainable, eventually, probe::Prober};
+use overlay_lab::{Iperf, Requirement, attainable, eventually, patient, probe::Prober};
 
 use crate::support::{Endpoint, NODES, attach, cluster, pair, scenario};
 
@@ -15,6 +15,12 @@ const MEASURED: &[Requirement] = &[
     Requirement::Tool("iperf3"),
 ];
 const EVERY: Duration = Duration::from_millis(2);
+/// UDP: 2000 packets a second. What is lost is lost by us, not by a full socket.
+const BITS_PER_SECOND: f64 = 20e6;
+const DATAGRAM: u32 = 1200;
+/// Both nodes of a pair have started again by then, also where that takes long.
+const TIME: Duration = Duration::from_secs(5);
+const TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Runs `meanwhile` while counted UDP and counted pings flow both ways between two endpoints.
 fn lossless(
@@ -23,14 +29,16 @@ fn lossless(
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     web1.netns.reaches(web2.address)?;
-    let forth = Prober::new(&web1.netns, web2.address)?.start(EVERY);
-    let back = Prober::new(&web2.netns, web1.address)?.start(EVERY);
+    let forth = Prober::new(&web1.netns, web2.address)?.start(patient(EVERY));
+    let back = Prober::new(&web2.netns, web1.address)?.start(patient(EVERY));
     let mut server = web2.netns.iperf_server(None)?;
     let (netns, to) = (web1.netns.clone(), web2.address);
-    // 20 Mbit/s are 2000 packets a second: what is lost is lost by us, not by a full socket.
-    let args = ["-u", "-b", "20M", "-l", "1200", "-w", "1M"];
+    let rate = attainable(BITS_PER_SECOND);
+    let time = patient(TIME).min(TIME_MAX);
+    let (rate_word, length) = (format!("{rate:.0}"), DATAGRAM.to_string());
+    let args = ["-u", "-b", &rate_word, "-l", &length, "-w", "1M"];
     let udp: Result<Iperf> = std::thread::scope(|scope| {
-        let client = scope.spawn(|| netns.iperf(to, 5, &args));
+        let client = scope.spawn(|| netns.iperf(to, time.as_secs() as u32, &args));
         meanwhile()?;
         client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
     });
@@ -38,7 +46,8 @@ fn lossless(
     server.wait(Duration::from_secs(10))?;
     forth.stop()?.none_lost()?;
     back.stop()?.none_lost()?;
-    ensure!(udp.packets > 5_000, "{udp:?}");
+    let asked_for = rate * time.as_secs_f64() / f64::from(DATAGRAM * 8);
+    ensure!(udp.packets > asked_for as u64 / 2, "{udp:?}");
     ensure!(udp.lost == 0, "{udp:?}");
     Ok(())
 }
