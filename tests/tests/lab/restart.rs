@@ -1,6 +1,6 @@
 //! The controller's life and death; the packets do not notice.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 use overlay_lab::{Iperf, Requirement, attainable, eventually, patient, probe::Prober};
@@ -22,6 +22,17 @@ const DATAGRAM: u32 = 1200;
 const TIME: Duration = Duration::from_secs(5);
 const TIME_MAX: Duration = Duration::from_secs(20);
 
+/// Bytes of a socket's buffer.
+const BUFFER: u32 = 1 << 20;
+
+/// As many as a socket may ask for; as stock kernels have it, a fifth of what we want.
+fn largest_buffer() -> Result<u32> {
+    let limit = |name: &str| -> Result<u32> {
+        Ok(fs::read_to_string(Path::new("/proc/sys/net/core").join(name))?.trim().parse()?)
+    };
+    Ok(limit("rmem_max")?.min(limit("wmem_max")?))
+}
+
 /// Runs `meanwhile` while counted UDP and counted pings flow both ways between two endpoints.
 fn lossless(
     web1: &Endpoint,
@@ -36,7 +47,8 @@ fn lossless(
     let rate = attainable(BITS_PER_SECOND);
     let time = patient(TIME).min(TIME_MAX);
     let (rate_word, length) = (format!("{rate:.0}"), DATAGRAM.to_string());
-    let args = ["-u", "-b", &rate_word, "-l", &length, "-w", "1M"];
+    let buffer = largest_buffer()?.min(BUFFER).to_string();
+    let args = ["-u", "-b", &rate_word, "-l", &length, "-w", &buffer];
     let udp: Result<Iperf> = std::thread::scope(|scope| {
         let client = scope.spawn(|| netns.iperf(to, time.as_secs() as u32, &args));
         meanwhile()?;
