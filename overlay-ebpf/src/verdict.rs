@@ -49,9 +49,6 @@ pub fn finish(
     if let Some(reason) = reason_of(&decided) {
         crate::log::decided(ctx, direction, len, trace.vni, reason);
     }
-    if is_drop(&decided) && matches!(direction, Direction::FromEndpoint) {
-        traffic(trace.slot, len, |traffic| &mut traffic.dropped);
-    }
     match decided {
         Ok(Decision::Pass) => TC_ACT_UNSPEC,
         Ok(Decision::Allow) => {
@@ -59,6 +56,7 @@ pub fn finish(
             TC_ACT_UNSPEC
         }
         Ok(Decision::Redirect(TC_ACT_SHOT)) => {
+            not_sent(direction, len, trace.slot);
             dropped(ctx, direction, len, trace, DropReason::RedirectFailed)
         }
         Ok(Decision::Redirect(action)) => {
@@ -70,10 +68,14 @@ pub fn finish(
             TC_ACT_SHOT
         }
         Ok(Decision::Told(action)) => {
+            not_sent(direction, len, trace.slot);
             told(ctx, direction, len, trace);
             action
         }
-        Err(reason) => dropped(ctx, direction, len, trace, reason),
+        Err(reason) => {
+            not_sent(direction, len, trace.slot);
+            dropped(ctx, direction, len, trace, reason)
+        }
     }
 }
 
@@ -166,9 +168,13 @@ fn dropped(
     TC_ACT_SHOT
 }
 
-#[inline(always)]
-fn is_drop(decided: &Result<Decision, DropReason>) -> bool {
-    matches!(decided, Err(_) | Ok(Decision::Told(_) | Decision::Redirect(TC_ACT_SHOT)))
+/// Counts what is dropped with its endpoint, where it comes from one.
+#[cold]
+#[inline(never)]
+fn not_sent(direction: Direction, len: u32, slot: u32) {
+    if matches!(direction, Direction::FromEndpoint) {
+        traffic(slot, len, |traffic| &mut traffic.dropped);
+    }
 }
 
 #[inline(always)]

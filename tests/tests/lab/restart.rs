@@ -1,9 +1,9 @@
 //! The controller's life and death; the packets do not notice.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
-use overlay_lab::{Iperf, Requirement, attainable, eventually, probe::Prober};
+use overlay_lab::{Iperf, Requirement, attainable, eventually, patient, probe::Prober};
 
 use crate::support::{Endpoint, NODES, attach, cluster, pair, scenario};
 
@@ -15,6 +15,23 @@ const MEASURED: &[Requirement] = &[
     Requirement::Tool("iperf3"),
 ];
 const EVERY: Duration = Duration::from_millis(2);
+/// UDP: 2000 packets a second. What is lost is lost by us, not by a full socket.
+const BITS_PER_SECOND: f64 = 20e6;
+const DATAGRAM: u32 = 1200;
+/// Both nodes of a pair have started again by then, also where that takes long.
+const TIME: Duration = Duration::from_secs(5);
+const TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Bytes of a socket's buffer.
+const BUFFER: u32 = 1 << 20;
+
+/// As many as a socket may ask for; as stock kernels have it, a fifth of what we want.
+fn largest_buffer() -> Result<u32> {
+    let limit = |name: &str| -> Result<u32> {
+        Ok(fs::read_to_string(Path::new("/proc/sys/net/core").join(name))?.trim().parse()?)
+    };
+    Ok(limit("rmem_max")?.min(limit("wmem_max")?))
+}
 
 /// Runs `meanwhile` while counted UDP and counted pings flow both ways between two endpoints.
 fn lossless(
@@ -23,14 +40,17 @@ fn lossless(
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     web1.netns.reaches(web2.address)?;
-    let forth = Prober::new(&web1.netns, web2.address)?.start(EVERY);
-    let back = Prober::new(&web2.netns, web1.address)?.start(EVERY);
+    let forth = Prober::new(&web1.netns, web2.address)?.start(patient(EVERY));
+    let back = Prober::new(&web2.netns, web1.address)?.start(patient(EVERY));
     let mut server = web2.netns.iperf_server(None)?;
     let (netns, to) = (web1.netns.clone(), web2.address);
-    // 20 Mbit/s are 2000 packets a second: what is lost is lost by us, not by a full socket.
-    let args = ["-u", "-b", "20M", "-l", "1200", "-w", "1M"];
+    let rate = attainable(BITS_PER_SECOND);
+    let time = patient(TIME).min(TIME_MAX);
+    let (rate_word, length) = (format!("{rate:.0}"), DATAGRAM.to_string());
+    let buffer = largest_buffer()?.min(BUFFER).to_string();
+    let args = ["-u", "-b", &rate_word, "-l", &length, "-w", &buffer];
     let udp: Result<Iperf> = std::thread::scope(|scope| {
-        let client = scope.spawn(|| netns.iperf(to, 5, &args));
+        let client = scope.spawn(|| netns.iperf(to, time.as_secs() as u32, &args));
         meanwhile()?;
         client.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
     });
@@ -38,7 +58,8 @@ fn lossless(
     server.wait(Duration::from_secs(10))?;
     forth.stop()?.none_lost()?;
     back.stop()?.none_lost()?;
-    ensure!(udp.packets > 5_000, "{udp:?}");
+    let asked_for = rate * time.as_secs_f64() / f64::from(DATAGRAM * 8);
+    ensure!(udp.packets > asked_for as u64 / 2, "{udp:?}");
     ensure!(udp.lost == 0, "{udp:?}");
     Ok(())
 }
