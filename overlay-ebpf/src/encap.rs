@@ -96,15 +96,28 @@ pub fn flow_hash(ctx: &TcContext, eth: Eth) -> u32 {
 /// Returns the frame's own header, which is to be written behind the outer ones, and the tags.
 #[inline(always)]
 pub fn make_room(ctx: &TcContext, eth: Eth, forwards: bool) -> Result<(Eth, Tags), DropReason> {
-    let (mut eth, mut tags) = (eth, Tags::NONE);
     if frame::has_stripped_tag(ctx) {
-        tags = vlan::take(ctx)?;
-        eth = *header(ctx, 0)?;
+        return make_room_for_tags(ctx, forwards);
     }
-    let room = i32::from(VXLAN_OVERHEAD as i16) + (tags.count * size_of::<Tag>()) as i32;
+    // What a packet without tags asks for are constants.
+    make_room_of(ctx, eth, 0, forwards)?;
+    Ok((eth, Tags::NONE))
+}
+
+#[inline(always)]
+fn make_room_for_tags(ctx: &TcContext, forwards: bool) -> Result<(Eth, Tags), DropReason> {
+    let tags = vlan::take(ctx)?;
+    let eth = *header(ctx, 0)?;
+    make_room_of(ctx, eth, tags.count, forwards)?;
+    Ok((eth, tags))
+}
+
+#[inline(always)]
+fn make_room_of(ctx: &TcContext, eth: Eth, tags: usize, forwards: bool) -> Result<(), DropReason> {
+    let room = i32::from(VXLAN_OVERHEAD as i16) + (tags * size_of::<Tag>()) as i32;
     // Length of the inner link header, in the flags' upper bits: of what is before the IP header alone.
     // With the VXLAN header counted in, GSO would cut segments in the wrong place.
-    let link = (size_of::<Eth>() + tags.count * size_of::<Tag>()) as u64;
+    let link = (size_of::<Eth>() + tags * size_of::<Tag>()) as u64;
     let flags = ENCAP_FLAGS | link << 56;
     let made = match eth.ethertype() {
         // A packet that was decapsulated here and that an endpoint forwards is marked as encapsulated
@@ -127,7 +140,7 @@ pub fn make_room(ctx: &TcContext, eth: Eth, forwards: bool) -> Result<(Eth, Tags
         // SAFETY: the context is valid while the program runs.
         _ => unsafe { bpf_skb_change_head(ctx.skb.skb, room as u32, 0) == 0 },
     };
-    if made { Ok((eth, tags)) } else { Err(DropReason::EncapFailed) }
+    if made { Ok(()) } else { Err(DropReason::EncapFailed) }
 }
 
 #[inline(always)]
@@ -145,11 +158,12 @@ pub fn push(
     fields: Fields,
     forwards: bool,
 ) -> Result<(), DropReason> {
-    let (eth, tags) = make_room(ctx, eth, forwards)?;
-    if tags.count != 0 {
+    if frame::has_stripped_tag(ctx) {
+        let (eth, tags) = make_room_for_tags(ctx, forwards)?;
         write_inner(ctx, eth, &tags)?;
         return write_outer(ctx, hop, with_tags(ctx, fields));
     }
+    make_room_of(ctx, eth, 0, forwards)?;
     let all: &mut [Word; 8] = header(ctx, 0)?;
     let (outer, last) = outer_words(hop, fields);
     all[0] = outer[0];

@@ -25,6 +25,7 @@ const L3: usize = size_of::<Ethernet>();
 #[inline(always)]
 pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason> {
     let Some(config) = maps::config() else { return Ok(Decision::Pass) };
+    trace.config = Some(config);
     if !is_vxlan_to_us(ctx, config)? {
         return Ok(Decision::Pass);
     }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use core::hint::black_box;
 use overlay_common::{
-    CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReason, Traffic, metric_index,
+    CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason, Traffic, metric_index,
 };
 
 /// What a handler decided.
@@ -34,6 +34,8 @@ pub struct Trace {
     pub vni: u32,
     /// The endpoint's place in TRAFFIC.
     pub slot: u32,
+    /// The configuration, where it was looked up already.
+    pub config: Option<&'static Config>,
 }
 
 /// Counts and acts. `len` is the frame's length as it came.
@@ -57,7 +59,7 @@ pub fn finish(
         }
         Ok(Decision::Redirect(TC_ACT_SHOT)) => {
             not_sent(direction, len, trace.slot);
-            dropped(ctx, direction, len, trace, DropReason::RedirectFailed)
+            dropped(ctx, direction, len, trace.vni, DropReason::RedirectFailed)
         }
         Ok(Decision::Redirect(action)) => {
             forwarded(ctx, direction, len, trace);
@@ -69,12 +71,12 @@ pub fn finish(
         }
         Ok(Decision::Told(action)) => {
             not_sent(direction, len, trace.slot);
-            told(ctx, direction, len, trace);
+            told(ctx, direction, len, trace.vni);
             action
         }
         Err(reason) => {
             not_sent(direction, len, trace.slot);
-            dropped(ctx, direction, len, trace, reason)
+            dropped(ctx, direction, len, trace.vni, reason)
         }
     }
 }
@@ -112,7 +114,7 @@ fn forwarded(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
         Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
         Direction::FromGateway | Direction::GuardUnderlay => count(0, direction, len),
     }
-    if let Some(config) = CONFIG.get(0)
+    if let Some(config) = trace.config.or_else(|| CONFIG.get(0))
         && config.flags & CONFIG_FLOWS != 0
     {
         event::forwarded(ctx, direction, len, trace.vni, config.sample);
@@ -144,37 +146,36 @@ pub fn count_drop(reason: DropReason, direction: Direction, len: u32) {
 /// Counts a packet in whose place its sender gets word of what became of it.
 #[cold]
 #[inline(never)]
-fn told(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
+fn told(ctx: &TcContext, direction: Direction, len: u32, vni: u32) {
     count(DropReason::TooBig as u32, direction, len);
     if is_monitored() {
-        event::too_big(ctx, direction, len, trace.vni);
+        event::too_big(ctx, direction, len, vni);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn dropped(
-    ctx: &TcContext,
-    direction: Direction,
-    len: u32,
-    trace: Trace,
-    reason: DropReason,
-) -> i32 {
+fn dropped(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: DropReason) -> i32 {
     let reason = forgotten(ctx, reason as u32);
     count(reason, direction, len);
     if is_monitored() {
-        event::dropped(ctx, direction, len, trace.vni, reason);
+        event::dropped(ctx, direction, len, vni, reason);
     }
     TC_ACT_SHOT
 }
 
 /// Counts what is dropped with its endpoint, where it comes from one.
-#[cold]
-#[inline(never)]
+#[inline(always)]
 fn not_sent(direction: Direction, len: u32, slot: u32) {
     if matches!(direction, Direction::FromEndpoint) {
-        traffic(slot, len, |traffic| &mut traffic.dropped);
+        count_not_sent(len, slot);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn count_not_sent(len: u32, slot: u32) {
+    traffic(slot, len, |traffic| &mut traffic.dropped);
 }
 
 #[inline(always)]
