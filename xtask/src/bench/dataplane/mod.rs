@@ -1,7 +1,7 @@
 //! `cargo xtask bench dataplane`: container to container, over two hosts and on one.
 //!
 //! All contestants stand at once and take turns within each round, so that what else the machine does
-//! hits them alike; the two ends are pinned to a CPU each, which are both hosts' only ones in use.
+//! hits them alike; the two ends are pinned to a CPU each, which are both hosts' only ones in use and are kept awake.
 //! A ratio is the median of the rounds' own ratios.
 
 mod connections;
@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use self::{
     contestants::{Contestant, Entrants},
+    cpu::Awake,
     rows::{Place, Row},
     traffic::{Sample, Series},
 };
@@ -127,7 +128,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         rows.iter().flat_map(|row| contestants.iter().filter(|one| row.includes(one))).count();
     println!("{count} measurements a round, {rounds} rounds of {seconds} s each");
     let mut samples = Measured::new();
+    let awake = Awake::keep()?;
     take_turns(&contestants, &rows, (rounds, seconds), &mut samples)?;
+    drop(awake);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let load_after = load()?;
     let figures = Figures { rounds, seconds, load_before, load_after, kernel, docker, samples };

@@ -32,7 +32,7 @@ impl Figures {
     /// How it was measured, in a line.
     pub(super) fn caption(&self) -> String {
         format!(
-            "medians of {} interleaved rounds of {} s; ends pinned to a CPU each; kernel {}",
+            "medians of {} interleaved rounds of {} s; ends pinned to a CPU each, CPUs kept awake; kernel {}",
             self.rounds, self.seconds, self.kernel
         )
     }
