@@ -31,15 +31,23 @@ pub(crate) struct Options {
     /// Leave out the lab of namespaces and real nodes
     #[arg(long)]
     pub(crate) fast: bool,
-    /// Also the programs under other kernels, in virtual machines: some minutes more
-    #[arg(long)]
-    pub(crate) kernels: bool,
+    /// Also under other kernels, in virtual machines: the programs, some minutes more, or with them what of the
+    /// lab meets the kernel
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub(crate) kernels: Option<Kernels>,
     /// Nothing but these
     #[arg(long, conflicts_with = "kernels")]
     pub(crate) only_kernels: bool,
     /// Of other kernels only the one of this series
     #[arg(long, value_parser = SERIES)]
     pub(crate) series: Option<String>,
+}
+
+/// What runs under other kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kernels {
+    Programs,
+    All,
 }
 
 /// One rung of the ladder.
@@ -76,7 +84,7 @@ const LAB: Rung = Rung {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let other_kernels = options.kernels || options.only_kernels;
+    let other_kernels = options.kernels.is_some() || options.only_kernels;
     setup::ensure(if other_kernels { Purpose::Machines } else { Purpose::Everything })?;
     let binary = build::binary()?;
     let filter = options.filter.as_deref();
@@ -98,7 +106,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let skips_refused = totals.skipped > 0 && refuse;
     if other_kernels {
         println!("\n=== other kernels, in virtual machines");
-        let targets: Vec<&str> = rungs.iter().filter_map(|rung| rung.target).collect();
+        let is_wanted =
+            |rung: &&&Rung| options.kernels != Some(Kernels::Programs) || rung.target != LAB.target;
+        let targets: Vec<&str> =
+            rungs.iter().filter(is_wanted).filter_map(|rung| rung.target).collect();
         let series: Vec<&str> = SERIES
             .into_iter()
             .filter(|series| options.series.as_ref().is_none_or(|wanted| wanted == series))
