@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{
-    Lab, Netns, command, dns, eventually, netns_files,
+    Host, Lab, Netns, command, dns, eventually, netns_files,
     outside::{LONG_NAME, LONG_TEXTS, MUTE_DOMAIN, OUTSIDE_NAME, RESOLVER_TIMEOUT_S},
     patient,
 };
@@ -260,10 +260,18 @@ fn byte(value: &serde_json::Value) -> Option<u8> {
     }
 }
 
+/// From here on the log of every voter knows of all that was made before, however soon it dies: a commit that
+/// moved alone is written within a tick, and with whatever is written next.
+fn logged(host: &Host) -> Result<()> {
+    host.overlay(&["network", "create", "later", "--subnet", "10.2.0.0/24"])?;
+    Ok(())
+}
+
 /// Ends a node as a crash would and starts it again: how long until a name is answered there.
 fn answers_again(endpoint: &Endpoint, neighbour: &Endpoint) -> Result<()> {
     let host = &endpoint.host;
     let before = leg(&endpoint.netns)?.address;
+    logged(host)?;
     host.kill9()?;
     host.spawn_again()?;
     eventually("names are answered again", Duration::from_secs(1), || {
@@ -306,9 +314,7 @@ fn names_are_back_after_a_restart_that_finds_no_quorum() {
     scenario(OUTSIDE, |lab| {
         let world = World::build(lab)?;
         let [[other, _], [web, near]] = leader_and_follower(lab, &world)?;
-        // A commit that moved alone is written within a tick, and with whatever is written next: from
-        // here on the follower's log knows of its endpoints, however soon it dies.
-        other.host.overlay(&["network", "create", "later", "--subnet", "10.2.0.0/24"])?;
+        logged(&other.host)?;
         other.host.kill9()?;
         web.host.kill9()?;
         // The packets do not notice; nor must who asks for a name.
