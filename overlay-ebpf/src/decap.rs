@@ -11,7 +11,8 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_change_proto, bpf_skb_change_tail,
     },
     programs::TcContext,
 };
@@ -68,9 +69,10 @@ pub fn strip(ctx: &TcContext, inner: Eth) -> Result<(), DropReason> {
         }
     }
     let stripped = match inner.ethertype() {
-        // Tells the kernel what comes out, where it can be told (6.3); else see `deliver`.
-        ETH_P_IPV6 if shrink(ctx, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => true,
-        _ => shrink(ctx, FIXED_GSO),
+        // Tells the kernel what comes out, where it can be told (6.3).
+        ETH_P_IPV6 if shrink(ctx, 0, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => true,
+        ETH_P_IPV6 => shrink_to_ipv6(ctx),
+        _ => shrink(ctx, 0, FIXED_GSO),
     };
     if !stripped {
         return Err(DropReason::DecapFailed);
@@ -81,20 +83,30 @@ pub fn strip(ctx: &TcContext, inner: Eth) -> Result<(), DropReason> {
 
 const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
+/// Takes the outer headers off, and `more` bytes.
 #[inline(always)]
-fn shrink(ctx: &TcContext, flags: u64) -> bool {
+fn shrink(ctx: &TcContext, more: i32, flags: u64) -> bool {
+    let by = -i32::from(VXLAN_OVERHEAD as i16) - more;
     // SAFETY: the context is valid while the program runs.
-    let result = unsafe {
-        bpf_skb_adjust_room(ctx.skb.skb, -i32::from(VXLAN_OVERHEAD as i16), BPF_ADJ_ROOM_MAC, flags)
-    };
-    result == 0
+    unsafe { bpf_skb_adjust_room(ctx.skb.skb, by, BPF_ADJ_ROOM_MAC, flags) == 0 }
+}
+
+/// The same on a kernel that can't be told: the outer packet is made one of IPv6 first, for which the kernel
+/// makes room, and then it all goes. A super-packet that the kernel took for IPv4 could not be cut, and where
+/// its device wants it looked at (SKB_GSO_DODGY, which is what comes of shrinking), it would be dropped.
+#[cold]
+#[inline(always)]
+fn shrink_to_ipv6(ctx: &TcContext) -> bool {
+    const GROWN: i32 = (size_of::<Ipv6>() - size_of::<Ipv4>()) as i32;
+    // SAFETY: the context is valid while the program runs.
+    let changed = unsafe { bpf_skb_change_proto(ctx.skb.skb, ETH_P_IPV6.to_be(), 0) == 0 };
+    changed && shrink(ctx, GROWN, FIXED_GSO)
 }
 
 /// Hands a stripped frame to the endpoint behind the host-side device `ifindex`.
 ///
 /// redirect_peer keeps the packet's protocol as the kernel knows it: the inner one's for IP, but the
-/// outer one's, IPv4, for any other frame (and for IPv6 before 6.3). Those take the way through the
-/// device, which reads it anew.
+/// outer one's, IPv4, for any other frame. Those take the way through the device, which reads it anew.
 #[inline(always)]
 pub fn deliver(ctx: &TcContext, inner: Eth, ifindex: u32) -> i32 {
     if frame::protocol(ctx) == inner.ethertype() {
