@@ -248,7 +248,9 @@ fn right_on_the_wire(world: &World, mtu: usize) -> Result<()> {
         ("malformed, or no VXLAN", "_ws.malformed || !vxlan".to_owned()),
         ("longer than the MTU", format!("frame.len > {}", mtu + 14)),
         ("IPv4 checksum", "ip.checksum.status == \"Bad\"".to_owned()),
-        ("TCP checksum", "tcp.checksum.status == \"Bad\"".to_owned()),
+        // The kernel writes a sum of zero as the other zero (CSUM_MANGLED_0), for which there is one packet in
+        // 65,536, and tshark takes that for a mistake.
+        ("TCP checksum", "tcp.checksum.status == \"Bad\" && tcp.checksum != 0xffff".to_owned()),
         ("UDP checksum", "udp.checksum.status == \"Bad\"".to_owned()),
         ("an outer fragment", "ip.flags.mf == 1 && !vxlan".to_owned()),
     ] {
