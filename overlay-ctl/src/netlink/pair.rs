@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 
 use super::{
-    Netlink, NetlinkError, ObservedPeer, PortError, features,
+    Netlink, NetlinkError, ObservedPeer, PortError,
     leg::leg_of,
     link::{self, GROUP, Link},
     netns::Netns,
@@ -100,7 +100,6 @@ impl Netlink {
             }
             let peer = link.peer.ok_or_else(gone)?;
             link::set_addr_gen_none(inside, peer).await?;
-            cut_datagrams(pair, peer).await;
             link::add_address(inside, peer, pair.address).await?;
             attach(pair.ifname, index).map_err(|error| PortError::Attach(error.into()))?;
             let link = link::link_by_index(&self.handle, index, None).await?.ok_or_else(gone)?;
@@ -174,21 +173,6 @@ impl Netlink {
     /// [`PortError::NoNamespace`] and its like where there is no such namespace.
     pub async fn raise_loopback(netns: &Path) -> Result<(), PortError> {
         Ok(raise_loopback(&Netns::open(netns)?.connect()?).await?)
-    }
-}
-
-/// Has the endpoint's side cut super-packets of datagrams itself. One that crosses the underlay whole, as
-/// from a veth to a veth, comes to its receiver marked as a tunnel's still: no program can take the mark off
-/// (`bpf_skb_adjust_room`, kernel 6.18), and the kernel, which has to cut it for its receiver then, looks
-/// for the inner headers behind the only ones there are, and drops it (`udp4_ufo_fragment`).
-async fn cut_datagrams(pair: &Pair<'_>, peer: u32) {
-    if let Err(error) = features::switch_off(pair.netns, peer, features::UDP_SEGMENTATION).await {
-        tracing::warn!(
-            device = pair.ifname,
-            error = crate::error_chain(&error),
-            "cannot have an endpoint's interface cut UDP super-packets: those that cross the underlay \
-             whole are lost"
-        );
     }
 }
 

@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use nix::errno::Errno;
 
 use super::{
-    Netlink, NetnsId, ObservedPeer, PortError, SuperPackets,
+    Netlink, NetnsId, ObservedPeer, PortError, SuperPackets, features,
     link::{self, ALIAS_PREFIX, Link, Owner},
     netns::Netns,
     observe::{self, Wanted},
@@ -170,6 +170,9 @@ impl Netlink {
             made => made?,
         }
         let (link, peer) = self.prepare_pair(&pair, &inside, false, attach).await?;
+        if let Some(peer) = link.peer {
+            cut_datagrams(&pair, peer).await;
+        }
         Ok(ObservedPort::new(spec.endpoint, link, peer))
     }
 
@@ -201,6 +204,21 @@ impl Netlink {
     /// [`PortError::NameTaken`] where the device is not ours; it is left alone.
     pub async fn delete_port(&self, ifname: &str) -> Result<(), PortError> {
         self.delete_pair(ifname, is_port).await
+    }
+}
+
+/// Has the endpoint's side cut super-packets of datagrams itself. One that crosses the underlay whole, as
+/// from a veth to a veth, comes to its receiver marked as a tunnel's still: no program can take the mark off
+/// (`bpf_skb_adjust_room`, kernel 6.18), and the kernel, which has to cut it for its receiver then, looks
+/// for the inner headers behind the only ones there are, and drops it (`udp4_ufo_fragment`).
+async fn cut_datagrams(pair: &Pair<'_>, peer: u32) {
+    if let Err(error) = features::switch_off(pair.netns, peer, features::UDP_SEGMENTATION).await {
+        tracing::warn!(
+            device = pair.ifname,
+            error = crate::error_chain(&error),
+            "cannot have an endpoint's interface cut UDP super-packets: those that cross the underlay \
+             whole are lost"
+        );
     }
 }
 
