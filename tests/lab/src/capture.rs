@@ -1,6 +1,11 @@
 //! Packets on a wire, caught by tcpdump and read by an independent reader.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
@@ -11,6 +16,9 @@ use super::{
     process::Process,
     wait::eventually,
 };
+
+/// How many captures have been started.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 /// A running capture.
 #[derive(Debug)]
@@ -28,10 +36,12 @@ pub struct Packets {
 impl Capture {
     /// Starts to capture on a device (or `any`) of a namespace, and waits until it does.
     pub fn start(netns: &Netns, device: &str, filter: &str) -> Result<Self> {
-        let file = netns.log_file(&format!("{device}.pcap"));
+        // Its own files: what another capture says is not taken for this one's start.
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let file = netns.log_file(&format!("{device}-{number}.pcap"));
         let name = file.to_string_lossy().into_owned();
         // -Z root: it would give root away before it opens the file. -U: packet by packet.
-        let tcpdump = netns.start(&[
+        let mut command = netns.command(&[
             "tcpdump",
             "-n",
             "-i",
@@ -46,7 +56,8 @@ impl Capture {
             "-w",
             &name,
             filter,
-        ])?;
+        ]);
+        let tcpdump = Process::start(&mut command, &file.with_extension("log"))?;
         eventually("tcpdump captures", Duration::from_secs(10), || {
             let log = tcpdump.log();
             if log.contains("listening on") { Ok(()) } else { bail!("it says: {log}") }

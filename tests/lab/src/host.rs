@@ -280,6 +280,11 @@ impl Host {
             .collect())
     }
 
+    /// Whether its kernel holds what the cluster desires, or once did.
+    pub fn is_programmed(&self) -> Result<bool> {
+        Ok(number(&self.overlay_json(&["status"])?, "programmed_revision") > 0)
+    }
+
     /// Name of the node that leads, as this one sees it.
     pub fn leader(&self) -> Result<String> {
         let status = self.overlay_json(&["status"])?;

@@ -254,6 +254,10 @@ impl Lab {
         }
         eventually("every node lists every node as ready", Duration::from_secs(20), || {
             for host in hosts {
+                // Its gateway and rules come with the first pass, after it is known to the others.
+                if !host.is_programmed()? {
+                    bail!("{}'s kernel does not hold anything yet", host.name);
+                }
                 let ready = host.ready_nodes()?;
                 if ready.len() < hosts.len() {
                     bail!("{} sees {ready:?}", host.name);
