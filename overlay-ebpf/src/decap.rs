@@ -3,7 +3,7 @@
 use crate::{
     ecn,
     frame::{self, header, pulled},
-    headers::{ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6},
+    headers::{BehindTpid, ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6, Tag, is_vlan},
     jumbo,
 };
 use aya_ebpf::{
@@ -12,7 +12,7 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
-        bpf_skb_change_proto, bpf_skb_change_tail,
+        bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_vlan_push,
     },
     programs::TcContext,
 };
@@ -56,9 +56,13 @@ pub fn combine_ecn(ctx: &TcContext, inner: Eth, outer_tos: u8) -> Result<(), Dro
 /// packet for the outer one's protocol).
 const SHRINKS_FROM: u32 = (INNER_L3 + size_of::<Ipv4>()) as u32;
 
-/// Strips the outer headers and puts the inner Ethernet header back in front.
+/// Strips the outer headers and puts the inner Ethernet header back in front. Returns the type that the frame
+/// has then, without tags that lie beside it.
 #[inline(always)]
-pub fn strip(ctx: &TcContext, inner: Eth) -> Result<(), DropReason> {
+pub fn strip(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
+    if is_vlan(inner.ethertype()) && frame::gso_size(ctx) != 0 {
+        return strip_with_tags(ctx, inner);
+    }
     if ctx.len() < SHRINKS_FROM {
         // A short frame of a protocol that is not IP. Padding is Ethernet's own way with these: their
         // protocols tell their length (IEEE 802.3, section 3.2.8).
@@ -68,17 +72,56 @@ pub fn strip(ctx: &TcContext, inner: Eth) -> Result<(), DropReason> {
             return Err(DropReason::DecapFailed);
         }
     }
-    let stripped = match inner.ethertype() {
+    shrink_to(ctx, inner, 0)?;
+    Ok(inner.ethertype())
+}
+
+/// The same for a super-packet on a VLAN. What GSO takes it for is what the kernel does, so that must be the
+/// protocol behind its tags, and they must lie where the kernel looks for them: the outermost beside the frame.
+#[cold]
+#[inline(always)]
+fn strip_with_tags(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
+    let failed = |_| DropReason::DecapFailed;
+    let first: BehindTpid = *pulled(ctx, INNER_L3).map_err(failed)?;
+    let outermost = first.tag(inner.ethertype());
+    if !is_vlan(first.ethertype()) {
+        shrink_to(ctx, inner.of_type(first.ethertype()), TAG)?;
+        push_tag(ctx, outermost)?;
+        return Ok(first.ethertype());
+    }
+    let second: BehindTpid = *pulled(ctx, INNER_L3 + TAG as usize).map_err(failed)?;
+    shrink_to(ctx, inner.of_type(second.ethertype()), 2 * TAG)?;
+    push_tag(ctx, second.tag(first.ethertype()))?;
+    push_tag(ctx, outermost)?;
+    Ok(first.ethertype())
+}
+
+/// Length of a VLAN tag.
+const TAG: i32 = size_of::<Tag>() as i32;
+
+/// Puts a tag beside the frame; one that lies there already goes into it.
+#[inline(always)]
+fn push_tag(ctx: &TcContext, tag: Tag) -> Result<(), DropReason> {
+    // SAFETY: the context is valid while the program runs.
+    let pushed = unsafe { bpf_skb_vlan_push(ctx.skb.skb, tag.tpid().to_be(), tag.control()) };
+    if pushed == 0 { Ok(()) } else { Err(DropReason::DecapFailed) }
+}
+
+/// Leaves the packet behind the outer headers and `more` bytes, of the type that `eth` says, and puts that in
+/// front.
+#[inline(always)]
+fn shrink_to(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> {
+    let shrunk = match eth.ethertype() {
         // Tells the kernel what comes out, where it can be told (6.3).
-        ETH_P_IPV6 if shrink(ctx, 0, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => true,
-        ETH_P_IPV6 => shrink_to_ipv6(ctx),
-        _ => shrink(ctx, 0, FIXED_GSO),
+        ETH_P_IPV6 if shrink(ctx, more, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => true,
+        ETH_P_IPV6 => shrink_to_ipv6(ctx, more),
+        _ => shrink(ctx, more, FIXED_GSO),
     };
-    if !stripped {
+    if !shrunk {
         return Err(DropReason::DecapFailed);
     }
-    *header::<Eth>(ctx, 0)? = inner;
-    if inner.ethertype() == ETH_P_IPV6 { jumbo::put_in(ctx) } else { Ok(()) }
+    *header::<Eth>(ctx, 0)? = eth;
+    if eth.ethertype() == ETH_P_IPV6 { jumbo::put_in(ctx) } else { Ok(()) }
 }
 
 const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
@@ -96,20 +139,20 @@ fn shrink(ctx: &TcContext, more: i32, flags: u64) -> bool {
 /// its device wants it looked at (SKB_GSO_DODGY, which is what comes of shrinking), it would be dropped.
 #[cold]
 #[inline(always)]
-fn shrink_to_ipv6(ctx: &TcContext) -> bool {
+fn shrink_to_ipv6(ctx: &TcContext, more: i32) -> bool {
     const GROWN: i32 = (size_of::<Ipv6>() - size_of::<Ipv4>()) as i32;
     // SAFETY: the context is valid while the program runs.
     let changed = unsafe { bpf_skb_change_proto(ctx.skb.skb, ETH_P_IPV6.to_be(), 0) == 0 };
-    changed && shrink(ctx, GROWN, FIXED_GSO)
+    changed && shrink(ctx, GROWN + more, FIXED_GSO)
 }
 
-/// Hands a stripped frame to the endpoint behind the host-side device `ifindex`.
+/// Hands a stripped frame of that type to the endpoint behind the host-side device `ifindex`.
 ///
 /// redirect_peer keeps the packet's protocol as the kernel knows it: the inner one's for IP, but the
 /// outer one's, IPv4, for any other frame. Those take the way through the device, which reads it anew.
 #[inline(always)]
-pub fn deliver(ctx: &TcContext, inner: Eth, ifindex: u32) -> i32 {
-    if frame::protocol(ctx) == inner.ethertype() {
+pub fn deliver(ctx: &TcContext, ethertype: u16, ifindex: u32) -> i32 {
+    if frame::protocol(ctx) == ethertype {
         // SAFETY: no preconditions.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     } else {

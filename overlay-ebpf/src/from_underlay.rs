@@ -64,8 +64,8 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     }
     trace.slot = destination.hop;
     decap::combine_ecn(ctx, eth, outer_tos)?;
-    decap::strip(ctx, eth)?;
-    Ok(Decision::Redirect(decap::deliver(ctx, eth, destination.ifindex)))
+    let ethertype = decap::strip(ctx, eth)?;
+    Ok(Decision::Redirect(decap::deliver(ctx, ethertype, destination.ifindex)))
 }
 
 /// Whether the packet is VXLAN to this node. What comes in on a VLAN of the underlay device is another

@@ -89,6 +89,12 @@ impl Eth {
         }
     }
 
+    /// The same of another type, host byte order.
+    #[inline(always)]
+    pub fn of_type(self, ethertype: u16) -> Self {
+        Self { ethertype: ethertype.to_be(), ..self }
+    }
+
     /// The destination in the network `vni`, as FDB has it.
     #[inline(always)]
     pub fn destination_key(self, vni: u32) -> FdbWords {
@@ -151,8 +157,19 @@ impl Tag {
     }
 
     #[inline(always)]
+    pub fn tpid(self) -> u16 {
+        u16::from_be(self.tpid)
+    }
+
+    /// Priority, and number of the VLAN.
+    #[inline(always)]
+    pub fn control(self) -> u16 {
+        u16::from_be(self.control)
+    }
+
+    #[inline(always)]
     pub fn vlan(self) -> u16 {
-        u16::from_be(self.control) & VLAN
+        self.control() & VLAN
     }
 }
 
@@ -165,6 +182,12 @@ pub struct BehindTpid {
 }
 
 impl BehindTpid {
+    /// The tag that it ends, whose TPID was before it.
+    #[inline(always)]
+    pub fn tag(self, tpid: u16) -> Tag {
+        Tag { tpid: tpid.to_be(), control: self.control }
+    }
+
     #[inline(always)]
     pub fn vlan(&self) -> u16 {
         u16::from_be(self.control) & VLAN

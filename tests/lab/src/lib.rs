@@ -16,6 +16,7 @@ pub mod outside;
 pub mod page;
 pub mod probe;
 mod process;
+mod raw;
 mod requirements;
 pub mod sctp;
 mod state;

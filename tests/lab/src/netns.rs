@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::{
     command::{self, Output, PATIENCE},
     process::Process,
-    sweep,
+    raw, sweep,
 };
 
 /// Where `ip netns` keeps its names.
@@ -168,34 +168,18 @@ impl Netns {
         frames: impl Iterator<Item = F> + Send,
     ) -> Result<()> {
         self.enter(|| {
-            let index = nix::net::if_::if_nametoindex(device)?;
-            let socket = nix::sys::socket::socket(
-                nix::sys::socket::AddressFamily::Packet,
-                nix::sys::socket::SockType::Raw,
-                nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-                None,
-            )?;
-            // SAFETY: all zeros is a value of this plain C structure.
-            let mut to: nix::libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-            to.sll_family = nix::libc::AF_PACKET as u16;
-            to.sll_ifindex = i32::try_from(index)?;
+            let socket = raw::Socket::open(device)?;
             for frame in frames {
-                let frame = frame.as_ref();
-                // SAFETY: the frame and the address are valid for the lengths given.
-                let sent = unsafe {
-                    nix::libc::sendto(
-                        std::os::fd::AsRawFd::as_raw_fd(&socket),
-                        frame.as_ptr().cast(),
-                        frame.len(),
-                        0,
-                        (&raw const to).cast(),
-                        size_of_val(&to) as nix::libc::socklen_t,
-                    )
-                };
-                anyhow::ensure!(sent >= 0, "{}", std::io::Error::last_os_error());
+                socket.send(frame.as_ref())?;
             }
             Ok(())
         })
+    }
+
+    /// Sends a TCP super-packet, a frame with a full header and more payload than a segment's, out of a device;
+    /// who cuts it makes segments of `segment` bytes of payload.
+    pub fn send_super_packet(&self, device: &str, frame: &[u8], segment: u16) -> Result<()> {
+        self.enter(|| raw::Socket::open(device)?.send_super_packet(frame, segment))
     }
 
     /// Calls a function on a thread that has entered the namespace. Sockets that it opens stay there.

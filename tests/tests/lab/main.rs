@@ -23,4 +23,5 @@ mod scale;
 mod seen;
 mod support;
 mod topology;
+mod vlans;
 mod wire;

@@ -33,13 +33,14 @@ pub(crate) struct Options {
     pub(crate) fast: bool,
     /// Also under other kernels, in virtual machines: the programs, some minutes more, or with them what of the
     /// lab meets the kernel
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
+          group = "other_kernels")]
     pub(crate) kernels: Option<Kernels>,
     /// Nothing but these
-    #[arg(long, conflicts_with = "kernels")]
+    #[arg(long, group = "other_kernels")]
     pub(crate) only_kernels: bool,
     /// Of other kernels only the one of this series
-    #[arg(long, value_parser = SERIES)]
+    #[arg(long, value_parser = SERIES, requires = "other_kernels")]
     pub(crate) series: Option<String>,
 }
 
@@ -106,10 +107,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let skips_refused = totals.skipped > 0 && refuse;
     if other_kernels {
         println!("\n=== other kernels, in virtual machines");
-        let is_wanted =
-            |rung: &&&Rung| options.kernels != Some(Kernels::Programs) || rung.target != LAB.target;
-        let targets: Vec<&str> =
-            rungs.iter().filter(is_wanted).filter_map(|rung| rung.target).collect();
+        let mut targets: Vec<&str> = rungs.iter().filter_map(|rung| rung.target).collect();
+        if options.kernels == Some(Kernels::Programs) {
+            targets.retain(|&target| Some(target) != LAB.target);
+        }
         let series: Vec<&str> = SERIES
             .into_iter()
             .filter(|series| options.series.as_ref().is_none_or(|wanted| wanted == series))
