@@ -4,7 +4,6 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
@@ -104,45 +103,71 @@ pub(super) fn read<K: Pod, V: Pod>(
 ) -> Result<Option<Cursor>, Errno> {
     let mut room = BATCH;
     loop {
-        let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(room);
-        let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(room);
-        let mut next = 0u32;
-        let mut attributes = Attributes {
-            in_batch: cursor.as_ref().map_or(0, |cursor| address(&raw const cursor.0)),
-            out_batch: address(&raw mut next),
-            keys: address(keys.as_mut_ptr()),
-            values: address(values.as_mut_ptr()),
-            count: u32::try_from(room).unwrap_or(u32::MAX),
-            map_fd: descriptor(map),
-            elem_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: the kernel writes `next` (both kinds of map have a cursor of four bytes) and at most
-        // `room` keys and values, for which there is room; sizes of keys and values are the map's.
-        let result = unsafe { call(BPF_MAP_LOOKUP_BATCH, &mut attributes) };
-        let is_last = match result {
-            Ok(()) => false,
-            Err(Errno::ENOENT) => true,
-            // One bucket has more than there is room for.
-            Err(Errno::ENOSPC) => {
-                room *= 2;
-                continue;
+        match look_up::<K, V>(map, cursor, room, 1) {
+            Ok((keys, values, next)) => {
+                entries.extend(keys.into_iter().zip(values));
+                return Ok(next);
             }
+            // One bucket has more than there is room for.
+            Err(Errno::ENOSPC) => room *= 2,
             Err(error) => return Err(error),
-        };
-        let count = (attributes.count as usize).min(room);
-        // SAFETY: the kernel has written this many of each, and any bytes are a value of a Pod.
-        unsafe {
-            keys.set_len(count);
-            values.set_len(count);
-            entries.extend(
-                keys.iter()
-                    .zip(&values)
-                    .map(|(key, value)| (key.assume_init(), value.assume_init())),
-            );
         }
-        return Ok((!is_last).then_some(Cursor(next)));
     }
+}
+
+/// All of an array in which each of `cpus` CPUs, all that are possible, has its own values: those of the first
+/// index, then those of the next.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn read_per_cpu<V: Pod>(map: BorrowedFd<'_>, cpus: usize) -> Result<Vec<V>, Errno> {
+    const { assert!(size_of::<V>().is_multiple_of(8), "the kernel pads each CPU's value to that") }
+    let room = (BATCH / cpus.max(1)).max(64);
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let (_, values, next) = look_up::<u32, V>(map, cursor, room, cpus)?;
+        all.extend(values);
+        cursor = next;
+        if cursor.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// At most `room` entries behind `cursor`, each of one key and `per_key` values, and where to go on.
+fn look_up<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    cursor: Option<Cursor>,
+    room: usize,
+    per_key: usize,
+) -> Result<(Vec<K>, Vec<V>, Option<Cursor>), Errno> {
+    let mut keys: Vec<K> = Vec::with_capacity(room);
+    let mut values: Vec<V> = Vec::with_capacity(room * per_key);
+    let mut next = 0u32;
+    let mut attributes = Attributes {
+        in_batch: cursor.as_ref().map_or(0, |cursor| address(&raw const cursor.0)),
+        out_batch: address(&raw mut next),
+        keys: address(keys.as_mut_ptr()),
+        values: address(values.as_mut_ptr()),
+        count: u32::try_from(room).unwrap_or(u32::MAX),
+        map_fd: descriptor(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel writes `next` (every kind of map that is read so has a cursor of four bytes) and at
+    // most `room` keys and their values, for which there is room; sizes of keys and values are the map's.
+    let is_last = match unsafe { call(BPF_MAP_LOOKUP_BATCH, &mut attributes) } {
+        Ok(()) => false,
+        Err(Errno::ENOENT) => true,
+        Err(error) => return Err(error),
+    };
+    let count = (attributes.count as usize).min(room);
+    // SAFETY: the kernel has written this many of each, and any bytes are a value of a Pod.
+    unsafe {
+        keys.set_len(count);
+        values.set_len(count * per_key);
+    }
+    Ok((keys, values, (!is_last).then_some(Cursor(next))))
 }
 
 /// How many entries stand before the one that failed.

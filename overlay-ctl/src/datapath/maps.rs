@@ -1,6 +1,6 @@
 //! The maps: their shapes, typed views of them, and what is in them.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use aya::{
     Ebpf,
@@ -14,7 +14,7 @@ use overlay_common::{
     PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic, metric_index,
 };
 
-use super::{DatapathError, host::Folders, reader::HashTables};
+use super::{DatapathError, host::Folders, reader::HashTables, traffic::TrafficMap};
 
 /// What a map must look like, so that programs and controllers of several versions may share it.
 struct Shape {
@@ -66,7 +66,7 @@ pub struct MapUsage {
 /// Views of all maps but EVENTS, which its reader opens.
 pub(super) struct Maps {
     pub(super) tables: HashTables,
-    traffic: PerCpuArray<MapData, Traffic>,
+    traffic: TrafficMap,
     config: Array<MapData, Config>,
     metrics: PerCpuArray<MapData, Counter>,
 }
@@ -76,11 +76,9 @@ impl Maps {
         let incomplete = |name| DatapathError::Incomplete(name);
         let config = ebpf.take_map(MAP_CONFIG).ok_or(incomplete(MAP_CONFIG))?;
         let metrics = ebpf.take_map(MAP_METRICS).ok_or(incomplete(MAP_METRICS))?;
-        let traffic = ebpf.take_map(MAP_TRAFFIC).ok_or(incomplete(MAP_TRAFFIC))?;
         Ok(Self {
             tables: HashTables::take(ebpf)?,
-            traffic: PerCpuArray::try_from(traffic)
-                .map_err(DatapathError::table(MAP_TRAFFIC, "opened"))?,
+            traffic: TrafficMap::take(ebpf)?,
             config: Array::try_from(config).map_err(DatapathError::table(MAP_CONFIG, "opened"))?,
             metrics: PerCpuArray::try_from(metrics)
                 .map_err(DatapathError::table(MAP_METRICS, "opened"))?,
@@ -91,36 +89,13 @@ impl Maps {
         self.config.set(0, config, 0).map_err(DatapathError::table(MAP_CONFIG, "written"))
     }
 
-    /// What all endpoints sent, and received from the underlay.
-    fn traffic(&self) -> Result<[Counter; 2], DatapathError> {
-        let mut sums = [Counter::default(); 2];
-        for slot in 0..TRAFFIC_MAX {
-            let cpus =
-                self.traffic.get(&slot, 0).map_err(DatapathError::table(MAP_TRAFFIC, "read"))?;
-            for cpu in cpus.iter() {
-                sums = [add(sums[0], &cpu.sent), add(sums[1], &cpu.received)];
-            }
-        }
-        Ok(sums)
-    }
-
     /// Adds what these slots of TRAFFIC counted to METRICS, CPU by CPU, and empties them. The programs
     /// count nothing of a network in that element of METRICS, and in a slot that no port has.
     pub(super) fn free_slots(
         &mut self,
-        slots: impl IntoIterator<Item = u32>,
+        slots: &BTreeSet<u32>,
     ) -> Result<(), DatapathError> {
-        let read = DatapathError::table(MAP_TRAFFIC, "read");
-        let written = DatapathError::table(MAP_TRAFFIC, "written");
-        for slot in slots {
-            let counted = self.traffic.get(&slot, 0).map_err(read)?;
-            if counted.iter().all(|cpu| *cpu == Traffic::default()) {
-                continue;
-            }
-            let empty = vec![Traffic::default(); counted.len()];
-            let empty =
-                PerCpuValues::try_from(empty).map_err(|error| written(MapError::IoError(error)))?;
-            self.traffic.set(slot, empty, 0).map_err(written)?;
+        for counted in self.traffic.take_out(slots)? {
             self.add_forwarded(Direction::FromEndpoint, counted.iter().map(|cpu| cpu.sent))?;
             self.add_forwarded(Direction::FromUnderlay, counted.iter().map(|cpu| cpu.received))?;
         }
@@ -147,7 +122,11 @@ impl Maps {
     ) -> Result<Vec<(Option<DropReason>, Direction, Counter)>, DatapathError> {
         let reasons = std::iter::once(None).chain(DropReason::ALL.iter().copied().map(Some));
         let mut counters = Vec::new();
-        let [sent, received] = self.traffic()?;
+        let (mut sent, mut received) = (Counter::default(), Counter::default());
+        for counted in self.traffic.read()? {
+            sent = add(sent, &counted.sent);
+            received = add(received, &counted.received);
+        }
         for reason in reasons {
             for direction in Direction::ALL {
                 let index = metric_index(reason.map_or(0, |reason| reason as u32), direction);

@@ -18,6 +18,7 @@ mod maps;
 mod programs;
 mod reader;
 mod table;
+mod traffic;
 mod whereabouts;
 
 use std::{
@@ -211,7 +212,7 @@ impl Datapath {
     /// [`DatapathError::Table`].
     pub fn free_slots(
         &mut self,
-        slots: impl IntoIterator<Item = u32>,
+        slots: &BTreeSet<u32>,
     ) -> Result<(), DatapathError> {
         self.maps.free_slots(slots)
     }

@@ -300,7 +300,7 @@ impl Kernel for HostKernel {
     }
 
     async fn free_slots(&mut self, slots: BTreeSet<u32>) -> Result<(), KernelError> {
-        let freed = self.datapath.lock().free_slots(slots);
+        let freed = self.datapath.lock().free_slots(&slots);
         freed.map_err(|e| KernelError::new("taking in what a port counted failed", e))
     }
 

@@ -84,6 +84,20 @@ impl Capture {
 }
 
 impl Packets {
+    /// Whether any of them has these bytes.
+    pub fn have(&self, bytes: &[u8]) -> Result<bool> {
+        // Each lies in one piece in the file.
+        let all = std::fs::read(&self.file)?;
+        Ok(all.windows(bytes.len()).any(|window| window == bytes))
+    }
+
+    /// How many pass a filter of tcpdump's own, which is far sooner known than what tshark's would.
+    pub fn count(&self, filter: &str) -> Result<usize> {
+        let mut tcpdump = Command::new("tcpdump");
+        tcpdump.args(["-nn", "-Z", "root", "-r"]).arg(&self.file).arg(filter);
+        Ok(command::run(&mut tcpdump, PATIENCE)?.lines().count())
+    }
+
     /// One line a packet, as tcpdump prints them.
     pub fn lines(&self) -> Result<Vec<String>> {
         let mut tcpdump = Command::new("tcpdump");

@@ -1,4 +1,4 @@
-//! Every sort of frame, with each offload of each device switched off in turn: what comes out is what
+//! Every sort of frame, with each offload of each device switched the other way in turn: what comes out is what
 //! went in, and on the wire it is right.
 
 use std::{
@@ -28,9 +28,16 @@ const NEEDS: &[Requirement] = &[
     Requirement::Tool("tcpdump"),
     Requirement::Tool("tshark"),
 ];
-/// As `ethtool -K` calls them.
-const OFFLOADS: [&str; 7] =
-    ["tx", "rx", "tso", "gso", "gro", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
+/// As `ethtool -K` calls them, and as it shows them.
+const OFFLOADS: [(&str, &str); 7] = [
+    ("tx", "tx-checksumming"),
+    ("rx", "rx-checksumming"),
+    ("tso", "tcp-segmentation-offload"),
+    ("gso", "generic-segmentation-offload"),
+    ("gro", "generic-receive-offload"),
+    ("tx-udp_tnl-segmentation", "tx-udp_tnl-segmentation"),
+    ("tx-udp_tnl-csum-segmentation", "tx-udp_tnl-csum-segmentation"),
+];
 /// All that makes one packet of many, or leaves a checksum to others: off, every packet on the wire is as
 /// a network card would send it.
 const WHOLE: [&str; 4] = ["tx", "tso", "gso", "gro"];
@@ -171,8 +178,13 @@ impl World {
             transfer::datagram(from, to, at(ip, 5001)?, 20_000).context("in fragments")?;
             transfer::datagram(from, to, at(ip, 5002)?, 1).context("of one byte")?;
             transfer::datagram(from, to, at(ip, 5003)?, size).context("of the MTU")?;
-            transfer::datagrams(from, to, at(ip, 5004)?, (size.min(1400), 20))
-                .context("in one call")
+            let in_one_call = transfer::datagrams(from, to, at(ip, 5004)?, (size.min(1400), 20));
+            match in_one_call {
+                // Before Linux 6.11 (10154dbded6d) a sender whose device makes no checksums can't have
+                // datagrams cut, by whatever way they go: the call is refused.
+                Err(error) if is_refused(&error) && !is_on(&(from, "eth0".to_owned()), TX)? => Ok(()),
+                result => result.context("in one call"),
+            }
         };
         datagrams(&v4, 20 + 8).context("IPv4 UDP")?;
         datagrams(v6, 40 + 8).context("IPv6 UDP")?;
@@ -189,6 +201,14 @@ impl World {
     }
 }
 
+/// As [`OFFLOADS`] has it.
+const TX: &str = "tx-checksumming";
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.raw_os_error() == Some(nix::libc::EIO))
+}
+
 fn switch(devices: &[(&Netns, String)], offloads: &[&str], state: &str) -> Result<()> {
     for (netns, device) in devices {
         let words: Vec<&str> = offloads.iter().flat_map(|offload| [*offload, state]).collect();
@@ -198,17 +218,27 @@ fn switch(devices: &[(&Netns, String)], offloads: &[&str], state: &str) -> Resul
     Ok(())
 }
 
+/// Whether an offload is on, by the name that it is shown by.
+fn is_on((netns, device): &Device<'_>, offload: &str) -> Result<bool> {
+    let shown = netns.run(&["ethtool", "--json", "-k", device])?;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    shown[0][offload]["active"].as_bool().with_context(|| format!("{offload} of {device}"))
+}
+
 #[test]
-fn each_offload_off_in_turn_changes_no_byte() {
+fn each_offload_switched_in_turn_changes_no_byte() {
     scenario(NEEDS, |lab| {
         let world = World::build(lab)?;
         let devices = world.devices()?;
         world.exchange(1450).context("every offload on")?;
         for (place, devices) in &devices {
-            for offload in OFFLOADS {
-                switch(devices, &[offload], "off")?;
-                world.exchange(1450).with_context(|| format!("{offload} off, {place}"))?;
-                switch(devices, &[offload], "on")?;
+            for (offload, shown) in OFFLOADS {
+                // GRO is off on a veth by itself.
+                let (was, other) =
+                    if is_on(&devices[0], shown)? { ("on", "off") } else { ("off", "on") };
+                switch(devices, &[offload], other)?;
+                world.exchange(1450).with_context(|| format!("{offload} {other}, {place}"))?;
+                switch(devices, &[offload], was)?;
             }
         }
         let all: Vec<_> = devices.into_iter().flat_map(|(_, devices)| devices).collect();

@@ -30,17 +30,7 @@ const SEGMENT: u16 = 1300;
 fn super_packets_come_out_with_their_tags() {
     scenario(NEEDS, |lab| {
         let (hosts, [web1, web2]) = pair(lab)?;
-        let mut sent = 0;
-        let mut all = |how: &str| -> Result<()> {
-            for tags in TAGGED {
-                for v6 in [false, true] {
-                    sent += 1;
-                    let what = || format!("{how}: {tags:x?}, IPv6 {v6}");
-                    comes_out(&web1, &web2, tags, v6, sent).with_context(what)?;
-                }
-            }
-            Ok(())
-        };
+        let all = |how: &str| come_out(&web1, &web2).with_context(|| how.to_owned());
         all("every offload on")?;
         for host in &hosts {
             switch(&host.netns, "tx-udp_tnl-segmentation", "off")?;
@@ -58,43 +48,57 @@ fn switch(netns: &Netns, offload: &str, state: &str) -> Result<()> {
     netns.run(&["ethtool", "-K", "eth0", offload, state]).map(drop)
 }
 
-/// Sends one and waits for all of it.
-fn comes_out(from: &Endpoint, to: &Endpoint, tags: &[Tag], v6: bool, seed: u16) -> Result<()> {
+/// Sends one of each sort and waits for all of them.
+fn come_out(from: &Endpoint, to: &Endpoint) -> Result<()> {
     let capture = Capture::start(&to.netns, "eth0", "")?;
-    let payload = transfer::pattern(PAYLOAD, u64::from(seed));
-    let frame = super_packet(
-        Party::new(&from.mac, from.address)?,
-        Party::new(&to.mac, to.address)?,
-        (tags, v6, seed),
-        &payload,
-    )?;
-    from.netns.send_super_packet("eth0", &frame, SEGMENT)?;
-    let end = PAYLOAD as u32;
-    let last = format!("tcp.dstport == {seed} && tcp.seq_raw + tcp.len == {end}");
-    capture.wait_for(&last)?;
-    let fields = ["tcp.seq_raw", "ieee8021ad.id", "vlan.id", "tcp.payload"];
-    let rows = capture.stop()?.fields(&format!("tcp.dstport == {seed}"), &fields)?;
+    let ends = [Party::new(&from.mac, from.address)?, Party::new(&to.mac, to.address)?];
+    let sorts = TAGGED.iter().flat_map(|tags| [(*tags, false), (*tags, true)]);
+    // Each to a port of its own.
+    let sorts: Vec<_> = (1..).zip(sorts).collect();
+    for &(port, (tags, v6)) in &sorts {
+        let frame = super_packet(ends, (tags, v6, port), &payload(port))?;
+        from.netns.send_super_packet("eth0", &frame, SEGMENT)?;
+    }
+    let (last, _) = sorts.last().context("some")?;
+    capture.wait_for(&format!("tcp.dstport == {last} && tcp.seq_raw + tcp.len == {PAYLOAD}"))?;
+    let fields = ["tcp.dstport", "tcp.seq_raw", "ieee8021ad.id", "vlan.id", "tcp.payload"];
+    let rows = capture.stop()?.fields("tcp", &fields)?;
+    for (port, (tags, v6)) in sorts {
+        let rows = rows.iter().filter(|row| row.first() == Some(&port.to_string()));
+        is_whole(rows, tags, &payload(port)).with_context(|| format!("{tags:x?}, IPv6 {v6}"))?;
+    }
+    Ok(())
+}
+
+fn payload(port: u16) -> Vec<u8> {
+    transfer::pattern(PAYLOAD, u64::from(port))
+}
+
+fn is_whole<'a>(
+    rows: impl Iterator<Item = &'a Vec<String>>,
+    tags: &[Tag],
+    sent: &[u8],
+) -> Result<()> {
     let of = |tpid| {
         let tags = tags.iter().filter(|tag| tag.0 == tpid);
         tags.map(|(_, vlan)| vlan.to_string()).collect::<Vec<_>>().join(",")
     };
     let vlans = [of(0x88a8), of(0x8100)];
     let mut received = String::new();
-    for row in &rows {
-        let [at, service, customer, bytes] = &row[..] else { anyhow::bail!("{row:?}") };
+    for row in rows {
+        let [_, at, service, customer, bytes] = &row[..] else { anyhow::bail!("{row:?}") };
         ensure!([service, customer] == vlans.each_ref(), "on {service:?}, {customer:?}");
         ensure!(2 * at.parse::<usize>()? == received.len(), "{at} after {}", received.len() / 2);
         received += bytes;
     }
-    let sent: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sent: String = sent.iter().map(|byte| format!("{byte:02x}")).collect();
     ensure!(received == sent, "{} of {PAYLOAD} bytes came", received.len() / 2);
     Ok(())
 }
 
 /// TCP, whose checksum is left to who cuts it: of the pseudo-header alone (CHECKSUM_PARTIAL).
 fn super_packet(
-    from: Party,
-    to: Party,
+    [from, to]: [Party; 2],
     (tags, v6, port): (&[Tag], bool, u16),
     payload: &[u8],
 ) -> Result<Vec<u8>> {
