@@ -60,9 +60,6 @@ const SHRINKS_FROM: u32 = (INNER_L3 + size_of::<Ipv4>()) as u32;
 /// has then, without tags that lie beside it.
 #[inline(always)]
 pub fn strip(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
-    if is_vlan(inner.ethertype()) && frame::gso_size(ctx) != 0 {
-        return strip_with_tags(ctx, inner);
-    }
     if ctx.len() < SHRINKS_FROM {
         // A short frame of a protocol that is not IP. Padding is Ethernet's own way with these: their
         // protocols tell their length (IEEE 802.3, section 3.2.8).
@@ -71,6 +68,9 @@ pub fn strip(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
         if padded != 0 {
             return Err(DropReason::DecapFailed);
         }
+    }
+    if is_vlan(inner.ethertype()) && frame::gso_size(ctx) != 0 {
+        return strip_with_tags(ctx, inner);
     }
     shrink_to(ctx, inner, 0)?;
     Ok(inner.ethertype())

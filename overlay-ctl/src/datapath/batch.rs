@@ -115,21 +115,25 @@ pub(super) fn read<K: Pod, V: Pod>(
     }
 }
 
-/// All of an array in which each of `cpus` CPUs, all that are possible, has its own values: those of the first
-/// index, then those of the next.
+/// Calls `each` for every index of an array in which each of `cpus` CPUs, all that are possible, has its own
+/// value, with those values.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn read_per_cpu<V: Pod>(map: BorrowedFd<'_>, cpus: usize) -> Result<Vec<V>, Errno> {
+pub(super) fn for_each_per_cpu<V: Pod>(
+    map: BorrowedFd<'_>,
+    cpus: usize,
+    mut each: impl FnMut(u32, &[V]),
+) -> Result<(), Errno> {
     const { assert!(size_of::<V>().is_multiple_of(8), "the kernel pads each CPU's value to that") }
-    let room = (BATCH / cpus.max(1)).max(64);
-    let (mut all, mut cursor) = (Vec::new(), None);
+    let room = (BATCH / cpus).max(64);
+    let mut cursor = None;
     loop {
-        let (_, values, next) = look_up::<u32, V>(map, cursor, room, cpus)?;
-        all.extend(values);
+        let (indexes, values, next) = look_up::<u32, V>(map, cursor, room, cpus)?;
+        indexes.into_iter().zip(values.chunks(cpus)).for_each(|(index, of_cpus)| each(index, of_cpus));
         cursor = next;
         if cursor.is_none() {
-            return Ok(all);
+            return Ok(());
         }
     }
 }

@@ -123,10 +123,10 @@ impl Maps {
         let reasons = std::iter::once(None).chain(DropReason::ALL.iter().copied().map(Some));
         let mut counters = Vec::new();
         let (mut sent, mut received) = (Counter::default(), Counter::default());
-        for counted in self.traffic.read()? {
-            sent = add(sent, &counted.sent);
-            received = add(received, &counted.received);
-        }
+        self.traffic.for_each(|_, cpus| {
+            sent = cpus.iter().fold(sent, |sum, cpu| add(sum, &cpu.sent));
+            received = cpus.iter().fold(received, |sum, cpu| add(sum, &cpu.received));
+        })?;
         for reason in reasons {
             for direction in Direction::ALL {
                 let index = metric_index(reason.map_or(0, |reason| reason as u32), direction);

@@ -31,12 +31,12 @@ impl TrafficMap {
         Ok(Self { map, cpus })
     }
 
-    /// Each slot's values, one for each CPU, slot by slot.
-    pub(super) fn read(&self) -> Result<Vec<Traffic>, DatapathError> {
+    /// Calls `each` for every slot with what each CPU counted.
+    pub(super) fn for_each(&self, each: impl FnMut(u32, &[Traffic])) -> Result<(), DatapathError> {
         let Map::PerCpuArray(data) = &self.map else {
             return Err(DatapathError::Incomplete(MAP_TRAFFIC));
         };
-        batch::read_per_cpu(data.fd().as_fd(), self.cpus).map_err(|errno| {
+        batch::for_each_per_cpu(data.fd().as_fd(), self.cpus, each).map_err(|errno| {
             let error = batch::map_error("bpf_map_lookup_batch")(errno);
             DatapathError::table(MAP_TRAFFIC, "read")(error)
         })
@@ -48,34 +48,31 @@ impl TrafficMap {
         slots: &BTreeSet<u32>,
     ) -> Result<Vec<Vec<Traffic>>, DatapathError> {
         let written = DatapathError::table(MAP_TRAFFIC, "written");
-        let counted = if slots.len() < FEW {
-            self.read_some(slots)?
-        } else {
-            let all = self.read()?;
-            let of_slot = |&slot: &u32| {
-                let start = slot as usize * self.cpus;
-                Some((slot, all.get(start..start + self.cpus)?.to_vec()))
-            };
-            slots.iter().filter_map(of_slot).collect()
-        };
-        let mut typed = PerCpuArray::<_, Traffic>::try_from(&mut self.map).map_err(written)?;
-        let mut taken = Vec::new();
-        for (slot, counted) in counted {
-            if counted.iter().all(|cpu| *cpu == Traffic::default()) {
-                continue;
+        let mut counted = Vec::new();
+        let mut note = |slot, cpus: &[Traffic]| {
+            if cpus.iter().any(|cpu| *cpu != Traffic::default()) {
+                counted.push((slot, cpus.to_vec()));
             }
+        };
+        if slots.len() < FEW {
+            let failed = DatapathError::table(MAP_TRAFFIC, "read");
+            let typed = PerCpuArray::<_, Traffic>::try_from(&self.map).map_err(failed)?;
+            for &slot in slots {
+                note(slot, &typed.get(&slot, 0).map_err(failed)?);
+            }
+        } else {
+            self.for_each(|slot, cpus| {
+                if slots.contains(&slot) {
+                    note(slot, cpus);
+                }
+            })?;
+        }
+        let mut typed = PerCpuArray::<_, Traffic>::try_from(&mut self.map).map_err(written)?;
+        for (slot, _) in &counted {
             let empty = PerCpuValues::try_from(vec![Traffic::default(); self.cpus])
                 .map_err(|error| written(MapError::IoError(error)))?;
-            typed.set(slot, empty, 0).map_err(written)?;
-            taken.push(counted);
+            typed.set(*slot, empty, 0).map_err(written)?;
         }
-        Ok(taken)
-    }
-
-    fn read_some(&self, slots: &BTreeSet<u32>) -> Result<Vec<(u32, Vec<Traffic>)>, DatapathError> {
-        let failed = DatapathError::table(MAP_TRAFFIC, "read");
-        let typed = PerCpuArray::<_, Traffic>::try_from(&self.map).map_err(failed)?;
-        let read = |&slot| Ok((slot, typed.get(&slot, 0).map_err(failed)?.to_vec()));
-        slots.iter().map(read).collect()
+        Ok(counted.into_iter().map(|(_, cpus)| cpus).collect())
     }
 }

@@ -11,7 +11,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use overlay_common::{
     ApiKey, Config, Counter, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
     GatewayPortEntry, HopEntry, IP16_NONE, MAP_TRAFFIC, NODES_MAX, NeighEntry, NeighKey, NodeEntry,
-    NodeKey, PORTS_MAX, PortEntry, Traffic, ip16_from_v4,
+    NodeKey, PORTS_MAX, PortEntry, TRAFFIC_MAX, Traffic, ip16_from_v4,
 };
 use overlay_ctl::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening},
@@ -325,24 +325,29 @@ fn what_a_slot_counted_is_the_nodes_when_it_is_freed() {
             from_neighbours: count(1),
             dropped: count(2),
         };
-        for slot in [3, 4] {
+        let mut all = 0;
+        for slot in [3, 4, 2048, TRAFFIC_MAX - 1] {
             let cpus = traffic.get(&slot, 0).unwrap().len() as u64;
             let counted: Vec<_> = (1..=cpus).map(of).collect();
+            all += (1..=cpus).sum::<u64>();
             traffic.set(slot, counted.try_into().unwrap(), 0).unwrap();
         }
         let counted = datapath.counters().unwrap();
         let sent = counted.iter().find(|(reason, direction, _)| {
             reason.is_none() && *direction == Direction::FromEndpoint
         });
-        assert!(sent.unwrap().2.packets > 0, "slots count");
-        datapath.free_slots([3, 5]).unwrap();
+        assert_eq!(sent.unwrap().2, count(all), "slots count");
+        datapath.free_slots(&[3, 5].into()).unwrap();
         assert_eq!(datapath.counters().unwrap(), counted, "nothing is lost, nothing counts twice");
         let left = |slot| -> u64 {
             traffic.get(&slot, 0).unwrap().iter().map(|cpu| cpu.sent.packets).sum()
         };
         assert_eq!((left(3), left(4) > 0), (0, true));
-        datapath.free_slots([3, 4]).unwrap();
+        // So many that the map is read as a whole.
+        datapath.free_slots(&(3..TRAFFIC_MAX).filter(|slot| *slot != 2048).collect()).unwrap();
         assert_eq!(datapath.counters().unwrap(), counted);
+        assert_eq!([3, 4, TRAFFIC_MAX - 1].map(left), [0; 3]);
+        assert!(left(2048) > 0, "it was not asked for");
     });
 }
 

@@ -1,7 +1,7 @@
 //! What a host looks like from outside: to prove that something came back to where it was, and that
 //! what is not ours was left alone.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -46,10 +46,14 @@ impl MachineState {
                 .collect();
             links.push(format!("{name} {} {addresses:?} {}", link["address"], link["master"]));
             let filters = netns.output(&["tc", "filter", "show", "dev", name, "ingress"])?;
-            qdiscs.push(format!("{name} {}", filters.stdout.trim()));
+            qdiscs.push(format!("{name} {}", without_our_ids(filters.stdout.trim())));
         }
         links.sort();
-        qdiscs.extend(netns.run(&["tc", "qdisc", "show"])?.lines().map(str::to_owned));
+        // Where programs are attached to one, since there is no TCX, it stays when they have gone: it may have
+        // become somebody else's by then.
+        let stays = |qdisc: &&str| qdisc.starts_with("qdisc clsact") && !has_tcx();
+        let shown = netns.run(&["tc", "qdisc", "show"])?;
+        qdiscs.extend(shown.lines().filter(|line| !stays(line)).map(str::to_owned));
         qdiscs.sort();
         let mut routes: Vec<String> = netns
             .ip_json(&["route", "show"])?
@@ -76,6 +80,29 @@ impl MachineState {
         }
         Ok(())
     }
+}
+
+/// Whether the kernel attaches programs by TCX: whether it has a function for that.
+fn has_tcx() -> bool {
+    static HAS: LazyLock<bool> = LazyLock::new(|| {
+        let names = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        names.lines().any(|line| line.ends_with(" tcx_prog_attach"))
+    });
+    *HAS
+}
+
+/// Filters as `tc` shows them. A restarted node has put its own programs in the place of those before, by the same
+/// filter; a program's number says which one it is.
+fn without_our_ids(filters: &str) -> String {
+    /// "ovly", as the controller marks its filters.
+    const OURS: &str = " handle 0x6f766c79 ";
+    let unnumbered = |line: &str| match line.split_once(" id ") {
+        Some((head, tail)) if line.contains(OURS) => {
+            format!("{head} {}", tail.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
+        _ => line.to_owned(),
+    };
+    filters.lines().map(unnumbered).collect::<Vec<_>>().join("\n")
 }
 
 /// Sets and maps keep no order of their elements that means anything.

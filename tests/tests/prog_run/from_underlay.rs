@@ -175,6 +175,9 @@ fn where_it_goes() -> Vec<Case> {
         case("congestion, to all", MULTICAST, Vxlan { tos: 3, ..Vxlan::default() }.around(&to_mac(far_to_a(), GROUP)), Drop(EcnNotCapable)),
         // A super-packet of a protocol that adjust_room can't shrink.
         case("not stripped", AS_USUAL, vxlan(&far_to_a()), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
+        case("not stripped, a tag inside", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x8100)), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
+        case("not stripped, two tags inside", AS_USUAL, vxlan(&tagged(&tagged(&far_to_a(), 0x8100), 0x88a8)), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
+        case("two tags inside, too short to be a super-packet", AS_USUAL, cut(vxlan(&tagged(&tagged(&far_to_a(), 0x8100), 0x88a8)), 50 + 21), Redirect).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
         case("not stripped, to all", MULTICAST, vxlan(&to_mac(far_to_a(), GROUP)), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
     ]
 }
