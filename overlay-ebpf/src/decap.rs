@@ -113,7 +113,9 @@ fn push_tag(ctx: &TcContext, tag: Tag) -> Result<(), DropReason> {
 fn shrink_to(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> {
     let shrunk = match eth.ethertype() {
         // Tells the kernel what comes out, where it can be told (6.3).
-        ETH_P_IPV6 if shrink(ctx, more, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => true,
+        ETH_P_IPV6 if shrink(ctx, more, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => {
+            true
+        }
         ETH_P_IPV6 => shrink_to_ipv6(ctx, more),
         _ => shrink(ctx, more, FIXED_GSO),
     };

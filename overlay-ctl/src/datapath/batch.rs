@@ -104,9 +104,9 @@ pub(super) fn read<K: Pod, V: Pod>(
     let mut room = BATCH;
     loop {
         match look_up::<K, V>(map, cursor, room, 1) {
-            Ok((keys, values, next)) => {
-                entries.extend(keys.into_iter().zip(values));
-                return Ok(next);
+            Ok(found) => {
+                entries.extend(found.keys.into_iter().zip(found.values));
+                return Ok(found.next);
             }
             // One bucket has more than there is room for.
             Err(Errno::ENOSPC) => room *= 2,
@@ -129,8 +129,10 @@ pub(super) fn for_each_per_cpu<V: Pod>(
     let room = (BATCH / cpus).max(64);
     let mut cursor = None;
     loop {
-        let (indexes, values, next) = look_up::<u32, V>(map, cursor, room, cpus)?;
-        indexes.into_iter().zip(values.chunks(cpus)).for_each(|(index, of_cpus)| each(index, of_cpus));
+        let Found { keys, values, next } = look_up(map, cursor, room, cpus)?;
+        for (index, of_cpus) in keys.into_iter().zip(values.chunks(cpus)) {
+            each(index, of_cpus);
+        }
         cursor = next;
         if cursor.is_none() {
             return Ok(());
@@ -138,13 +140,21 @@ pub(super) fn for_each_per_cpu<V: Pod>(
     }
 }
 
-/// At most `room` entries behind `cursor`, each of one key and `per_key` values, and where to go on.
+/// What one call found.
+struct Found<K, V> {
+    keys: Vec<K>,
+    /// As many of each key as were asked for.
+    values: Vec<V>,
+    next: Option<Cursor>,
+}
+
+/// At most `room` entries behind `cursor`, each of one key and `per_key` values.
 fn look_up<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     cursor: Option<Cursor>,
     room: usize,
     per_key: usize,
-) -> Result<(Vec<K>, Vec<V>, Option<Cursor>), Errno> {
+) -> Result<Found<K, V>, Errno> {
     let mut keys: Vec<K> = Vec::with_capacity(room);
     let mut values: Vec<V> = Vec::with_capacity(room * per_key);
     let mut next = 0u32;
@@ -171,7 +181,7 @@ fn look_up<K: Pod, V: Pod>(
         keys.set_len(count);
         values.set_len(count * per_key);
     }
-    Ok((keys, values, (!is_last).then_some(Cursor(next))))
+    Ok(Found { keys, values, next: (!is_last).then_some(Cursor(next)) })
 }
 
 /// How many entries stand before the one that failed.

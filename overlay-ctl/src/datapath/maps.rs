@@ -91,10 +91,7 @@ impl Maps {
 
     /// Adds what these slots of TRAFFIC counted to METRICS, CPU by CPU, and empties them. The programs
     /// count nothing of a network in that element of METRICS, and in a slot that no port has.
-    pub(super) fn free_slots(
-        &mut self,
-        slots: &BTreeSet<u32>,
-    ) -> Result<(), DatapathError> {
+    pub(super) fn free_slots(&mut self, slots: &BTreeSet<u32>) -> Result<(), DatapathError> {
         for counted in self.traffic.take_out(slots)? {
             self.add_forwarded(Direction::FromEndpoint, counted.iter().map(|cpu| cpu.sent))?;
             self.add_forwarded(Direction::FromUnderlay, counted.iter().map(|cpu| cpu.received))?;

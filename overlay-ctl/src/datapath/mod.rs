@@ -210,10 +210,7 @@ impl Datapath {
     ///
     /// # Errors
     /// [`DatapathError::Table`].
-    pub fn free_slots(
-        &mut self,
-        slots: &BTreeSet<u32>,
-    ) -> Result<(), DatapathError> {
+    pub fn free_slots(&mut self, slots: &BTreeSet<u32>) -> Result<(), DatapathError> {
         self.maps.free_slots(slots)
     }
 

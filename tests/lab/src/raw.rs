@@ -79,8 +79,7 @@ fn virtio_header(frame: &[u8], segment: u16) -> Result<[u8; 10]> {
         l3 += TAG;
     }
     let ethertype = frame.get(l3 - 2..l3).context("a link header")?;
-    let (kind, l4) =
-        if ethertype == IPV6 { (GSO_TCPV6, l3 + 40) } else { (GSO_TCPV4, l3 + 20) };
+    let (kind, l4) = if ethertype == IPV6 { (GSO_TCPV6, l3 + 40) } else { (GSO_TCPV4, l3 + 20) };
     let data_offset = frame.get(l4 + 12).context("a TCP header")? >> 4;
     let headers = u16::try_from(l4 + 4 * usize::from(data_offset))?;
     let mut header = [0; 10];

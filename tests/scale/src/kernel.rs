@@ -88,7 +88,7 @@ impl Kernel for MapsOnly {
     }
 
     async fn free_slots(&mut self, slots: BTreeSet<u32>) -> Result<(), KernelError> {
-        self.datapath.free_slots(slots).map_err(failed)
+        self.datapath.free_slots(&slots).map_err(failed)
     }
 
     async fn write(&mut self, changes: &[TableChange]) -> Result<(), KernelError> {

@@ -182,7 +182,9 @@ impl World {
             match in_one_call {
                 // Before Linux 6.11 (10154dbded6d) a sender whose device makes no checksums can't have
                 // datagrams cut, by whatever way they go: the call is refused.
-                Err(error) if is_refused(&error) && !is_on(&(from, "eth0".to_owned()), TX)? => Ok(()),
+                Err(error) if is_refused(&error) && !is_on(&(from, "eth0".to_owned()), TX)? => {
+                    Ok(())
+                }
                 result => result.context("in one call"),
             }
         };
