@@ -6,7 +6,7 @@ use super::{
     Figures,
     contestants::{self, KERNEL},
     rows::{Goal, Row},
-    traffic::Series,
+    traffic::{CONGESTION_CONTROL, Series},
 };
 
 /// Prints the names of rows, and what is wanted of each.
@@ -32,8 +32,8 @@ impl Figures {
     /// How it was measured, in a line.
     pub(super) fn caption(&self) -> String {
         format!(
-            "medians of {} interleaved rounds of {} s; ends pinned to a CPU each, CPUs kept awake; kernel {}",
-            self.rounds, self.seconds, self.kernel
+            "medians of {} interleaved rounds of {} s; ends pinned to a CPU each, CPUs kept awake; streams by {}; kernel {}",
+            self.rounds, self.seconds, CONGESTION_CONTROL, self.kernel
         )
     }
 

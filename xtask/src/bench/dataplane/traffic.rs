@@ -133,12 +133,17 @@ impl Extend<Sample> for Series {
     }
 }
 
+/// Of every stream: the kernel's own default, whatever the machine's is. BBR paces a stream by a timer of its own where
+/// no queueing discipline does it, after a round trip of some microseconds: one stream is then as fast as its guess,
+/// and CPUs sleep.
+pub(super) const CONGESTION_CONTROL: &str = "cubic";
+
 /// Gbit/s as received, and CPU seconds.
 fn iperf(between: &Contestant, seconds: u32, streams: u32) -> Result<(f64, f64)> {
     let mut server = between.server.iperf_server(SERVER_CPU)?;
     let streams = streams.to_string();
     let (measured, cpu) = cpu::spent(|| {
-        let args = ["-P", &streams];
+        let args = ["-P", &streams, "-C", CONGESTION_CONTROL];
         between.client.iperf_pinned(between.server_address, seconds, &args, CLIENT_CPU)
     })?;
     server.wait(Duration::from_secs(10))?;
