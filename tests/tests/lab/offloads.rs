@@ -20,7 +20,8 @@ use crate::{
     support::{Endpoint, attach, pair, scenario},
 };
 
-const NEEDS: &[Requirement] = &[
+/// Of who switches offloads and reads what comes of it.
+pub(crate) const NEEDS: &[Requirement] = &[
     Requirement::Root,
     Requirement::Bpffs,
     Requirement::Binary,
@@ -28,9 +29,10 @@ const NEEDS: &[Requirement] = &[
     Requirement::Tool("tcpdump"),
     Requirement::Tool("tshark"),
 ];
+const TX: &str = "tx-checksumming";
 /// As `ethtool -K` calls them, and as it shows them.
 const OFFLOADS: [(&str, &str); 7] = [
-    ("tx", "tx-checksumming"),
+    ("tx", TX),
     ("rx", "rx-checksumming"),
     ("tso", "tcp-segmentation-offload"),
     ("gso", "generic-segmentation-offload"),
@@ -210,9 +212,6 @@ impl World {
         Ok(())
     }
 }
-
-/// As [`OFFLOADS`] has it.
-const TX: &str = "tx-checksumming";
 
 fn is_refused(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<std::io::Error>();

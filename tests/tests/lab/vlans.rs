@@ -2,21 +2,14 @@
 
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
-use overlay_lab::{Netns, Requirement, capture::Capture, transfer};
+use overlay_lab::{Netns, capture::Capture, transfer};
 
 use crate::{
     frames::Party,
+    offloads::NEEDS,
     support::{Endpoint, pair, scenario},
 };
 
-const NEEDS: &[Requirement] = &[
-    Requirement::Root,
-    Requirement::Bpffs,
-    Requirement::Binary,
-    Requirement::Tool("ethtool"),
-    Requirement::Tool("tcpdump"),
-    Requirement::Tool("tshark"),
-];
 /// A tag's TPID, and its VLAN.
 type Tag = (u16, u16);
 /// Outermost first.
