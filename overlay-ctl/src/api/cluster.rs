@@ -32,7 +32,8 @@ impl Cluster for Api {
                 let status = voter.consensus.status().borrow().clone();
                 let role = match status.role {
                     Role::Leader => NodeRole::Leader,
-                    Role::Follower | Role::Candidate | Role::Learner => NodeRole::Voter,
+                    Role::Follower | Role::Candidate => NodeRole::Voter,
+                    Role::Learner => NodeRole::Learner,
                 };
                 (role, status.leader, status.term)
             }
@@ -141,10 +142,10 @@ async fn join(
         },
     };
     let role = if node.voter { NodeRole::Voter } else { NodeRole::Agent };
-    let leader = voter.consensus.status().borrow().leader;
+    let members = voter.consensus.status().borrow().clone();
     let peers = voter.state.read(|state| {
         let voters = state.nodes().filter(|peer| peer.voter && peer.id != node.id);
-        voters.map(|peer| present::node(state, &voter.table, leader, peer)).collect()
+        voters.map(|peer| present::node(state, &voter.table, &members, peer)).collect()
     });
     Ok(JoinResponse {
         cluster: cluster.to_string(),

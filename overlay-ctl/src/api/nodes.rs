@@ -1,6 +1,5 @@
 use super::{Api, controller::Attempt, decode, error::refused, present, route::ANSWER_MAX};
 use crate::{
-    model::NodeId,
     peers::VoterParts,
     proto::v1::{
         self, InspectNodeRequest, ListNodesRequest, ListNodesResponse, RemoveNodeRequest,
@@ -77,47 +76,27 @@ impl Nodes for Api {
 
 async fn list(voter: VoterParts) -> Result<ListNodesResponse, Attempt> {
     voter.consensus.read_index().await?;
-    let leader = voter.consensus.status().borrow().leader;
+    let members = voter.consensus.status().borrow().clone();
     Ok(voter.state.read(|state| ListNodesResponse {
-        nodes: state.nodes().map(|node| present::node(state, &voter.table, leader, node)).collect(),
+        nodes: state
+            .nodes()
+            .map(|node| present::node(state, &voter.table, &members, node))
+            .collect(),
     }))
 }
 
 async fn inspect(voter: VoterParts, message: InspectNodeRequest) -> Result<v1::Node, Attempt> {
     let name = decode::node_name(&message.name)?;
     voter.consensus.read_index().await?;
-    let leader = voter.consensus.status().borrow().leader;
+    let members = voter.consensus.status().borrow().clone();
     let found = voter.state.read(|state| {
-        state.node_named(&name).map(|node| present::node(state, &voter.table, leader, node))
+        state.node_named(&name).map(|node| present::node(state, &voter.table, &members, node))
     });
     found.map_err(|refusal| Attempt::Failed(refused(&refusal)))
 }
 
-/// A cluster must be able to decide without the voter that goes.
-fn check_quorum_without(status: &crate::consensus::Status, gone: NodeId) -> Result<(), Status> {
-    if !status.voters.contains(&gone) {
-        return Ok(());
-    }
-    let left: Vec<NodeId> = status.voters.iter().copied().filter(|voter| *voter != gone).collect();
-    if left.is_empty() {
-        return Err(Status::failed_precondition(
-            "it is the cluster's only voter; to end the cluster, stop it and remove its state folder",
-        ));
-    }
-    let answers = |voter: &&NodeId| {
-        **voter == status.id
-            || status.peers.iter().any(|peer| peer.id == **voter && peer.recent_active)
-    };
-    let alive = left.iter().filter(answers).count();
-    if alive * 2 > left.len() {
-        return Ok(());
-    }
-    Err(Status::failed_precondition(format!(
-        "of the other {} voters {alive} answer, which is no quorum; start those that are down first",
-        left.len()
-    )))
-}
-
+/// In this order: the others can decide without the node, its row is gone, and the node finds out. It
+/// wipes itself then, and nothing may need its vote any more.
 async fn remove(
     voter: VoterParts,
     message: RemoveNodeRequest,
@@ -125,16 +104,16 @@ async fn remove(
     let request = decode::request_id(&message.request_id)?;
     let name = decode::node_name(&message.name)?;
     let command = Command::RemoveNode { name: name.clone() };
-    voter.foretell(request, &command).await?;
-    let id = voter.state.read(|state| state.node_named(&name).map(|node| node.id).ok());
+    // A request that was carried out before is only answered: the name may be another node's by now.
+    let is_new = voter.foretell(request, &command).await?.is_none();
+    let named = voter.state.read(|state| state.node_named(&name).map(|node| node.id).ok());
+    let id = named.filter(|_| is_new);
+    // Until its row is gone it would be made a member again, by that row: see `node::members`.
+    let _hold = id.map(|id| voter.leaving.hold(id));
     if let Some(id) = id {
-        check_quorum_without(&voter.consensus.status().borrow(), id)?;
-        if Some(id) == voter.consensus.status().borrow().leader {
-            // Hands leadership over and answers that it did: the new leader carries this out.
-            voter.consensus.remove(id).await?;
-        }
+        // A leader that is to remove itself hands over and says so: the new one carries this out.
+        voter.consensus.remove(id).await?;
     }
-    // Who votes follows from the rows: see `node::members`.
     match voter.execute(request, command).await? {
         Applied::Removed(revision) => {
             if let Some(id) = id {

@@ -1,6 +1,7 @@
 //! Rows of the state, and what is known of them, into words of the API.
 
 use crate::{
+    consensus,
     datapath::ProgramStatus,
     model::{Endpoint, Location, Mac, Network, Node, NodeId, Published},
     proto::v1,
@@ -116,13 +117,15 @@ fn health(table: &StatusTable, node: NodeId, shown: &mut v1::Endpoint) {
 pub(super) fn node(
     state: &State,
     table: &StatusTable,
-    leader: Option<NodeId>,
+    members: &consensus::Status,
     node: &Node,
 ) -> v1::Node {
-    let role = if leader == Some(node.id) {
+    let role = if members.leader == Some(node.id) {
         v1::NodeRole::Leader
-    } else if node.voter {
+    } else if members.voters.contains(&node.id) {
         v1::NodeRole::Voter
+    } else if node.voter {
+        v1::NodeRole::Learner
     } else {
         v1::NodeRole::Agent
     };

@@ -5,7 +5,9 @@
 
 mod apply;
 mod members;
+mod proof;
 mod proposals;
+mod voters;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -61,11 +63,17 @@ pub struct Core<S: StateMachine> {
     commit_waits: Option<u64>,
     proposals: Vec<Proposal<S::Outcome>>,
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
+    /// Members that are to be removed, and who waits for that.
+    leaving: BTreeMap<u64, Vec<Reply<u64>>>,
     reads: Reads,
     /// Snapshots on their way, and when they left.
     snapshots: BTreeMap<u64, u64>,
     /// When each peer was last heard.
     heard: BTreeMap<u64, u64>,
+    /// Followers that seem to have forgotten entries, and up to where they acknowledged them.
+    doubted: BTreeMap<u64, u64>,
+    /// What ends this node at the next [`Self::pump`].
+    proof: Option<proof::Proof>,
     status: watch::Sender<Status>,
 }
 
@@ -126,9 +134,12 @@ impl<S: StateMachine> Core<S> {
             commit_waits: None,
             proposals: Vec::new(),
             waiters: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             reads,
             snapshots: BTreeMap::new(),
             heard: BTreeMap::new(),
+            doubted: BTreeMap::new(),
+            proof: None,
             status: watch::Sender::new(Status::default()),
         };
         core.publish();
@@ -161,18 +172,17 @@ impl<S: StateMachine> Core<S> {
         self.reads.add(reply);
     }
 
-    /// Takes a message that another node's transport sent.
+    /// Takes a message that another node's transport sent. One that proves that this node forgot what it
+    /// acknowledged ends the node at the next [`Self::pump`].
     ///
     /// # Errors
     /// The message was thrown away; nothing else happened.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), BadMessage> {
-        let message = codec::decode_message(bytes, self.id())?;
-        let last = self.node.raft.raft_log.last_index();
-        // Only a node that lost entries it had acknowledged gets here. The engine would panic.
-        if message.msg_type == MessageType::MsgHeartbeat as i32 && message.commit > last {
-            return Err(BadMessage::Inconsistent("commit beyond this node's log"));
-        }
+        let mut message = codec::decode_message(bytes, self.id())?;
         self.heard.insert(message.from, self.ticks);
+        if !self.examine(&mut message) {
+            return Ok(());
+        }
         if let Err(error) = self.node.step(message) {
             // A response from a node that is no member any more, for one.
             tracing::debug!(%error, "message ignored");
@@ -190,7 +200,6 @@ impl<S: StateMachine> Core<S> {
         for to in lost {
             self.report_snapshot(to, false);
         }
-        self.promote();
     }
 
     /// Stands for election now if this node is the only voter, which need not wait to be asked.
@@ -222,13 +231,18 @@ impl<S: StateMachine> Core<S> {
     /// # Errors
     /// The node can't go on; it must be dropped, and the process should end.
     pub fn pump(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
+        // Before anything leaves: not one more vote.
+        self.stop_if_proved()?;
+        self.ask_back(transport);
         self.flush_proposals();
         for context in self.reads.due(self.ticks) {
             self.node.read_index(context);
         }
+        self.arrange_members();
         while self.node.has_ready() {
             self.on_ready(transport)?;
             self.make_wanted_snapshots()?;
+            self.arrange_members();
         }
         let meta = self.store().snapshot_metadata();
         if self.applied >= meta.index + self.config.snapshot_every {
@@ -311,7 +325,7 @@ impl<S: StateMachine> Core<S> {
         committed.extend(light.take_committed_entries());
         self.apply(committed)?;
         self.node.advance_apply();
-        self.step_down_if_removed();
+        self.step_down_without_a_vote();
         Ok(())
     }
 
@@ -341,8 +355,16 @@ impl<S: StateMachine> Core<S> {
         self.ticks.saturating_sub(self.config.max_election_ticks as u64)
     }
 
+    /// Whether the member was heard lately. Nothing is heard of a node from itself.
+    fn is_alive(&self, id: u64) -> bool {
+        self.heard.get(&id).is_some_and(|heard| *heard >= self.horizon())
+    }
+
+    /// Who leads. A node without a vote never campaigns, so the engine would believe in its last leader
+    /// for ever: one that is silent leads nobody here.
     fn leader(&self) -> Option<u64> {
-        Some(self.node.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
+        let id = self.node.raft.leader_id;
+        Some(id).filter(|id| *id == self.id() || (*id != raft::INVALID_ID && self.is_alive(*id)))
     }
 
     fn members(&self) -> ConfState {
@@ -363,12 +385,11 @@ impl<S: StateMachine> Core<S> {
         let members = self.members();
         let mut peers = Vec::new();
         if raft.state == StateRole::Leader {
-            let horizon = self.horizon();
             let others = raft.prs().iter().filter(|(id, _)| **id != raft.id);
             peers.extend(others.map(|(id, progress)| PeerStatus {
                 id: *id,
                 matched: progress.matched,
-                recent_active: self.heard.get(id).is_some_and(|heard| *heard >= horizon),
+                recent_active: self.is_alive(*id),
             }));
             peers.sort_unstable_by_key(|peer| peer.id);
         }
@@ -380,6 +401,7 @@ impl<S: StateMachine> Core<S> {
             applied: self.applied,
             commit: raft.raft_log.committed,
             voters: sorted(&members.voters),
+            outgoing: sorted(&members.voters_outgoing),
             learners: sorted(&members.learners),
             peers,
         };

@@ -83,7 +83,7 @@ impl<S: StateMachine> Consensus<S> {
                         stop.and_then(|stop| stop.send(()).ok());
                     }
                     // Before the log is closed, which would write to a disk that just failed.
-                    Err(error) => (guard.0)(&error),
+                    Err(error) => (guard.0)(error),
                 }
             })
             .map_err(FatalError::Thread)?;
@@ -110,7 +110,7 @@ impl<S: StateMachine> Consensus<S> {
     }
 
     /// Makes `id` a member without a vote, and answers the index from which it is one. The leader
-    /// gives it a vote by itself when it has caught up and one is free.
+    /// gives votes by itself, to two that have caught up at once, so that their number stays odd.
     ///
     /// # Errors
     /// See [`ProposeError`]; `Refused` while another change is under way.
@@ -118,11 +118,12 @@ impl<S: StateMachine> Consensus<S> {
         self.ask(|reply| Request::AddLearner(id, reply)).await
     }
 
-    /// Removes the member `id`; its id must never be used again.
+    /// Removes the member `id`, and answers an index at which it is none any more: the others can decide
+    /// without it, and it may be told. May take several changes; dropped, it starts no further one.
     ///
     /// # Errors
-    /// See [`ProposeError`]; `Refused` for the only voter, or while another change is under way;
-    /// `NotLeader` with the successor when the leader is asked to remove itself.
+    /// See [`ProposeError`]; `Refused` for the only voter where no learner can take over; `NotLeader`
+    /// with the successor when the leader is asked to remove itself.
     pub async fn remove(&self, id: u64) -> Result<u64, ProposeError> {
         self.ask(|reply| Request::Remove(id, reply)).await
     }
@@ -193,7 +194,7 @@ struct PanicGuard(FatalHook);
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if thread::panicking() {
-            (self.0)(&FatalError::Panic);
+            (self.0)(FatalError::Panic);
         }
     }
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 const IDENTITY: &str = "identity.json";
 const MARK: &str = "mark";
+const UNFIT: &str = "unfit";
 
 /// Who a node is, for as long as its state folder lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,11 +54,47 @@ pub fn load(dir: &Path) -> io::Result<Option<Identity>> {
 pub fn store(dir: &Path, identity: &Identity) -> io::Result<()> {
     let mut bytes = serde_json::to_vec_pretty(identity).map_err(io::Error::other)?;
     bytes.push(b'\n');
-    let temporary = dir.join(format!("{IDENTITY}.new"));
+    write_whole(dir, IDENTITY, &bytes)
+}
+
+/// Why the log in `dir` must not be used any more, where that was found out before; else `None`.
+///
+/// # Errors
+/// The file can't be read.
+pub(super) fn unfit(dir: &Path) -> io::Result<Option<String>> {
+    match fs::read(dir.join(UNFIT)) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Notes for every later start that the log in `dir` must not be used any more: its node would vote as
+/// if it had never seen what it forgot, once nobody is left who knows better. Durable when this returns.
+///
+/// # Errors
+/// The file can't be written.
+pub(super) fn set_unfit(dir: &Path, why: &str) -> io::Result<()> {
+    write_whole(dir, UNFIT, format!("{why}\n").as_bytes())
+}
+
+/// Takes the note away where a new log is made, under another id.
+///
+/// # Errors
+/// The file can't be removed.
+pub(super) fn clear_unfit(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(UNFIT)) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
     let mut file = File::create(&temporary)?;
-    file.write_all(&bytes)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path(dir))?;
+    fs::rename(&temporary, dir.join(name))?;
     sync_dir(dir)
 }
 
@@ -92,7 +129,15 @@ pub(super) struct Mark {
 impl Mark {
     /// Opens the mark in `dir`. One that was never written, or torn by a power cut, is zero.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let path = dir.join(MARK);
+        Self::open_file(&dir.join(MARK))
+    }
+
+    /// Opens the second mark, which a copy of the state folder that is put back does not bring along.
+    pub(super) fn open_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> io::Result<Self> {
+        Self::open_file(&path_beside(dir, cluster, raft_id))
+    }
+
+    fn open_file(path: &Path) -> io::Result<Self> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut bytes = [0; 24];
@@ -133,6 +178,11 @@ impl Mark {
         }
         Ok(())
     }
+}
+
+/// Where the second mark of a node is: `dir` is not its state folder, and others may share it.
+pub(super) fn path_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> PathBuf {
+    dir.join(format!("overlay-{cluster}-{raft_id}.{MARK}"))
 }
 
 /// Tells a torn mark from a whole one.

@@ -89,7 +89,7 @@ pub struct ConsensusConfig {
     pub snapshot_every: u64,
     /// Entries kept behind a snapshot, so that a follower slightly behind needs no snapshot.
     pub keep_entries: u64,
-    /// The leader promotes caught-up learners until there are this many voters.
+    /// The leader promotes learners that have caught up, in pairs, until there are this many voters.
     pub max_voters: usize,
     /// A learner this close to the end of the log has caught up.
     pub promote_distance: u64,
@@ -105,7 +105,13 @@ pub struct ConsensusConfig {
 
 /// Called when the node can't go on. If it returns, the node stops and every request answers
 /// [`ProposeError::Stopped`].
-pub type FatalHook = Arc<dyn Fn(&FatalError) + Send + Sync>;
+pub type FatalHook = Arc<dyn Fn(FatalError) + Send + Sync>;
+
+/// The hook that is the default: logs the error and ends the process at once.
+pub fn abort(error: FatalError) {
+    tracing::error!(error = %error::chain(&error), "consensus can't go on, aborting");
+    std::process::abort();
+}
 
 impl Default for ConsensusConfig {
     fn default() -> Self {
@@ -123,10 +129,7 @@ impl Default for ConsensusConfig {
             max_message_bytes: 1 << 20,
             max_uncommitted_bytes: 64 << 20,
             queue: 8_192,
-            on_fatal: Arc::new(|error| {
-                tracing::error!(error = %error::chain(error), "consensus can't go on, aborting");
-                std::process::abort();
-            }),
+            on_fatal: Arc::new(abort),
         }
     }
 }
@@ -178,7 +181,7 @@ pub enum ProposeError {
     /// The command can't be proposed at all.
     #[error("invalid proposal: {0}")]
     Invalid(&'static str),
-    /// The membership change was refused, by every node alike. Nothing happened.
+    /// The membership change was refused. Nothing happened.
     #[error("membership change refused: {0}")]
     Refused(String),
     /// The node has stopped. A proposal that was under way may or may not take effect.
@@ -203,6 +206,25 @@ pub enum FatalError {
     /// The engine refused what it must accept.
     #[error("raft failed")]
     Raft(#[from] raft::Error),
+    /// The log is older than what this node acknowledged. Noted in the state folder, so that every later
+    /// start fails with the same error.
+    #[error(transparent)]
+    Unfit(OpenError),
+    /// The leader's log lacks what is committed here. What is here alone stays as it is.
+    #[error(
+        "the leader, node {leader}, has another entry at revision {index}, and here everything up to \
+         revision {committed} is committed: a voter forgot what it had acknowledged, and the writes from \
+         there on are in this node's state folder alone. Keep a copy of the folder; to go on without \
+         those writes, remove the node from the cluster, move its state folder away and join again"
+    )]
+    Overwritten {
+        /// Who leads.
+        leader: u64,
+        /// The first index at which the logs differ, of those that the leader sent.
+        index: u64,
+        /// The last index that is committed here.
+        committed: u64,
+    },
     /// A committed entry can't be decoded.
     #[error("the entry at index {index} is malformed")]
     Entry {
@@ -248,8 +270,10 @@ pub struct Status {
     pub applied: u64,
     /// The last index known to be committed.
     pub commit: u64,
-    /// Who votes, in ascending order.
+    /// Who votes, in ascending order; while a joint change is under way, who is to vote after it.
     pub voters: Vec<u64>,
+    /// Who voted before the joint change that is under way, and votes until it is over; else nobody.
+    pub outgoing: Vec<u64>,
     /// Who follows without a vote, in ascending order.
     pub learners: Vec<u64>,
     /// How far the others are, as the leader sees it; empty elsewhere.

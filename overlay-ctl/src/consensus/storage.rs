@@ -85,6 +85,8 @@ pub struct LogStore {
     path: PathBuf,
     identity: Identity,
     mark: Mark,
+    /// The second mark, outside the state folder, where the node has a place for one.
+    beside: Option<Mark>,
     /// The newest known; its commit may be ahead of `durable_commit`.
     hard_state: HardState,
     durable_commit: u64,
@@ -138,7 +140,9 @@ impl LogStore {
         }
         let base = meta.as_ref().map_or(self.tail.last(), |meta| meta.index);
         let last = entries.last().map_or(base, |entry| entry.index);
-        self.mark.lower(last).map_err(StoreError::Mark)?;
+        for mark in std::iter::once(&mut self.mark).chain(&mut self.beside) {
+            mark.lower(last).map_err(StoreError::Mark)?;
+        }
 
         let txn = self.db.begin_write()?;
         {
@@ -254,9 +258,16 @@ impl LogStore {
         Ok(())
     }
 
+    fn held(&self) -> HighWater {
+        HighWater { term: self.hard_state.term, last: self.tail.last() }
+    }
+
     fn record_mark(&mut self) -> Result<(), StoreError> {
-        let held = HighWater { term: self.hard_state.term, last: self.tail.last() };
-        self.mark.record(held).map_err(StoreError::Mark)
+        let held = self.held();
+        for mark in std::iter::once(&mut self.mark).chain(&mut self.beside) {
+            mark.record(held).map_err(StoreError::Mark)?;
+        }
+        Ok(())
     }
 }
 

@@ -3,5 +3,7 @@
 mod cluster;
 mod driver;
 mod faults;
+mod forgetting;
 mod harness;
+mod membership;
 mod random;

@@ -19,7 +19,7 @@ use crate::{
     reconcile::LocalGateway,
 };
 use overlay_common::{Config, ip16_from_v4};
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The port of the API where none is given.
@@ -98,7 +98,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
             SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
         netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu).await?;
         let table = Table::open().await?;
-        let membership = cluster::enter(&mut home, &registration, args.join).await?;
+        let membership =
+            cluster::enter(&mut home, &registration, args.join, run_folder(&args)).await?;
         Ok::<_, StartError>((membership, datapath, gro_device, table, super_packets))
     };
     let entered = tokio::select! {
@@ -163,6 +164,14 @@ impl Ending {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// The folder of what a node needs as long as the machine runs: that of its socket.
+pub(super) fn run_folder(args: &NodeRunArgs) -> &Path {
+    match args.socket.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

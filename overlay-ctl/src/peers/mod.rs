@@ -9,7 +9,7 @@ mod service;
 
 pub use directory::{Directory, Peer, connect_lazy};
 pub use raft::carry_raft_messages;
-pub use service::{PeersService, VoterParts};
+pub use service::{Leaving, LeavingHold, PeersService, VoterParts};
 
 use crate::proto::internal::peers_client::PeersClient;
 use tonic::{

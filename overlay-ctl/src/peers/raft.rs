@@ -32,7 +32,8 @@ pub async fn carry_raft_messages<S: StateMachine>(
         let members: BTreeSet<NodeId> = {
             let status = status.borrow_and_update();
             let known = directory.peers().into_iter().filter(|peer| peer.voter).map(|p| p.id);
-            let members = status.voters.iter().chain(&status.learners).chain(&status.leader);
+            let members = status.voters.iter().chain(&status.outgoing).chain(&status.learners);
+            let members = members.chain(&status.leader);
             members.copied().chain(known).filter(|member| *member != id).collect()
         };
         carriers.retain(|peer, task| {

@@ -1,6 +1,7 @@
 use super::CLUSTER;
 use crate::{
     consensus::Consensus,
+    model::NodeId,
     node::EndpointCheck,
     proto::internal::{
         CheckEndpointRequest, CheckEndpointResponse, RaftMessage, RaftResponse, ReportResponse,
@@ -9,7 +10,10 @@ use crate::{
     state::{Machine, SharedState},
     watch::{StatusTable, serve_agent},
 };
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -23,6 +27,48 @@ pub struct VoterParts {
     pub state: SharedState,
     /// Who programmed what.
     pub table: StatusTable,
+    /// Who is being removed.
+    pub leaving: Leaving,
+}
+
+/// The nodes whose removal this node carries out, as the leader: no member any more, and their rows not
+/// gone yet. Nobody makes them members again meanwhile. Clones share it.
+#[derive(Clone, Default)]
+pub struct Leaving(Arc<Mutex<Vec<NodeId>>>);
+
+impl Leaving {
+    /// Counts the node as leaving until the answer is dropped.
+    #[must_use]
+    pub fn hold(&self, node: NodeId) -> LeavingHold {
+        self.nodes().push(node);
+        LeavingHold { leaving: self.clone(), node }
+    }
+
+    /// Whether the node leaves.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.nodes().contains(&node)
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Vec<NodeId>> {
+        // A list of ids is whole after any panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A node counts as leaving while this lives.
+pub struct LeavingHold {
+    leaving: Leaving,
+    node: NodeId,
+}
+
+impl Drop for LeavingHold {
+    fn drop(&mut self) {
+        let mut nodes = self.leaving.nodes();
+        if let Some(position) = nodes.iter().position(|node| *node == self.node) {
+            nodes.swap_remove(position);
+        }
+    }
 }
 
 /// What a node answers to its peers.
@@ -77,7 +123,7 @@ impl Peers for PeersService {
         request: Request<Streaming<WatchUp>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         self.admit(&request)?;
-        let VoterParts { state, table, consensus } = self.voter()?.clone();
+        let VoterParts { state, table, consensus, leaving: _ } = self.voter()?.clone();
         let down = serve_agent(state, table, consensus.status(), request.into_inner()).await?;
         Ok(Response::new(Box::pin(down)))
     }

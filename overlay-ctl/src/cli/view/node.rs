@@ -55,6 +55,7 @@ pub(super) fn role_name(role: i32) -> &'static str {
         Ok(NodeRole::Agent) => "agent",
         Ok(NodeRole::Voter) => "voter",
         Ok(NodeRole::Leader) => "leader",
+        Ok(NodeRole::Learner) => "learner",
         Ok(NodeRole::Unspecified) | Err(_) => "unknown",
     }
 }

@@ -82,8 +82,9 @@ impl<S: StateMachine> Core<S> {
             Ok(members) => members,
             Err(error) => return Ok(Err(ProposeError::Refused(error.to_string()))),
         };
-        tracing::info!(index, voters = ?members.voters, learners = ?members.learners, "members");
         let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
+        let outgoing = sorted(&members.voters_outgoing);
+        tracing::info!(index, ?voters, ?learners, ?outgoing, "members");
         self.machine.membership(index, &voters, &learners);
         Ok(Ok(()))
     }

@@ -169,11 +169,13 @@ impl LogStore {
             let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
             return Err(foreign(&path, expected, &inside));
         }
+        if let Some(why) = identity::unfit(dir).map_err(io_error(dir))? {
+            return amnesia(inside.raft_id, why);
+        }
         let mark = Mark::open(dir).map_err(io_error(dir))?;
-        let high = mark.value();
         let held = HighWater { term: contents.hard_state.term, last: contents.last };
-        if held.term < high.term || held.last < high.last {
-            return amnesia(inside.raft_id, format!("it held {high:?}, now {held:?}"));
+        if let Some(detail) = shortfall(held, mark.value()) {
+            return amnesia(inside.raft_id, detail);
         }
         drop(probe);
 
@@ -185,6 +187,44 @@ impl LogStore {
         let db = recovery::open(&path).map_err(refused(&path))?;
         let contents = Contents::read(&db).map_err(damaged)?;
         Ok(Some(contents.into_store(db, path, mark)?))
+    }
+
+    /// Keeps a second mark of what the log holds in `dir`, which lives as long as the machine runs, and
+    /// fails where the one that is there says that the log held more: the state folder was put back from
+    /// an older copy.
+    ///
+    /// # Errors
+    /// [`OpenError::Amnesia`], now and at every later start; or the mark can't be used.
+    pub fn mark_beside(&mut self, dir: &Path) -> Result<(), OpenError> {
+        let Identity { cluster, raft_id, name: _ } = &self.identity;
+        let mark = Mark::open_beside(dir, *cluster, *raft_id).map_err(io_error(dir))?;
+        if let Some(detail) = shortfall(self.held(), mark.value()) {
+            return Err(self.declare_unfit(detail));
+        }
+        self.beside = Some(mark);
+        self.record_mark().map_err(|source| OpenError::Store { path: dir.to_owned(), source })
+    }
+
+    /// Removes the second mark that [`Self::mark_beside`] keeps in `dir`, of a node that is none any more.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn remove_mark_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> io::Result<()> {
+        match fs::remove_file(identity::path_beside(dir, cluster, raft_id)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes beside the log that its node must not vote with it any more, and gives the error that every
+    /// later start gives.
+    pub fn declare_unfit(&self, detail: String) -> OpenError {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        if let Err(error) = identity::set_unfit(dir, &detail) {
+            // It stops all the same; the next start may have to find out again.
+            tracing::error!(%error, "can't note that the log is unfit");
+        }
+        OpenError::Amnesia { path: self.path.clone(), raft_id: self.identity.raft_id, detail }
     }
 
     /// Makes the log of a new cluster whose only member is this node. `state` is the snapshot of
@@ -227,7 +267,8 @@ impl LogStore {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error(&temporary)(e)),
             _ => {}
         }
-        // A mark left by an earlier, abandoned attempt would read as amnesia.
+        // What an earlier, abandoned attempt left would read as amnesia.
+        identity::clear_unfit(dir).map_err(io_error(dir))?;
         let mark = Mark::create(dir).map_err(io_error(dir))?;
         let db = recovery::create(&temporary).map_err(refused(&temporary))?;
         let write = || -> Result<(), StoreError> {
@@ -250,6 +291,17 @@ impl LogStore {
             .map_err(|source| OpenError::Store { path: path.clone(), source })?;
         contents.into_store(db, path, mark)
     }
+}
+
+/// What a log lacks of what it is known to have held; `None` where it lacks nothing.
+fn shortfall(held: HighWater, known: HighWater) -> Option<String> {
+    let lacks = held.term < known.term || held.last < known.last;
+    lacks.then(|| {
+        format!(
+            "it held revision {} in term {}, now it ends at revision {} in term {}",
+            known.last, known.term, held.last, held.term
+        )
+    })
 }
 
 /// What a database holds, checked.
@@ -315,6 +367,7 @@ impl Contents {
             path,
             identity,
             mark,
+            beside: None,
             durable_commit: hard_state.commit,
             hard_state,
             snapshot,

@@ -7,8 +7,8 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use uuid::Uuid;
 
 use crate::consensus::{
-    ConsensusConfig, Core, Identity, LogStore, ProposeError, RestoreError, Role, StateMachine,
-    Status, Transport, Undeliverable,
+    ConsensusConfig, Core, FatalError, Identity, LogStore, OpenError, ProposeError, RestoreError,
+    Role, StateMachine, Status, Transport, Undeliverable,
 };
 
 /// A state machine that keeps every command with its index, so that two are equal only if they
@@ -94,6 +94,8 @@ pub(crate) struct Cluster {
     pub(crate) loss: u64,
     /// This many snapshots get lost without anybody noticing.
     pub(crate) swallow: usize,
+    /// Who may end by itself, and why it did.
+    pub(crate) ends: BTreeMap<u64, Option<FatalError>>,
     dirs: BTreeMap<u64, TempDir>,
     nodes: BTreeMap<u64, Core<Ledger>>,
     packets: VecDeque<Packet>,
@@ -108,6 +110,7 @@ impl Cluster {
             rng: Rng(0),
             loss: 0,
             swallow: 0,
+            ends: BTreeMap::new(),
             dirs: BTreeMap::new(),
             nodes: BTreeMap::new(),
             packets: VecDeque::new(),
@@ -173,13 +176,29 @@ impl Cluster {
 
     /// Takes a node away as SIGKILL does: its log is left as it was while open.
     pub(crate) fn kill(&mut self, id: u64) {
-        let left = tempfile::tempdir().unwrap();
+        let left = self.copy_folder(id);
+        self.stop(id);
+        self.put_back(id, left);
+    }
+
+    /// A node's folder as it is now, as a backup holds it.
+    pub(crate) fn copy_folder(&self, id: u64) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
         for file in std::fs::read_dir(self.dirs[&id].path()).unwrap() {
             let file = file.unwrap();
-            std::fs::copy(file.path(), left.path().join(file.file_name())).unwrap();
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
         }
-        self.stop(id);
-        self.dirs.insert(id, left);
+        copy
+    }
+
+    /// Puts a copy in the place of the folder of a node that does not run.
+    pub(crate) fn put_back(&mut self, id: u64, copy: TempDir) {
+        self.dirs.insert(id, copy);
+    }
+
+    /// What comes of opening the log of a node that does not run.
+    pub(crate) fn open(&self, id: u64) -> Result<Option<LogStore>, OpenError> {
+        LogStore::open(self.dirs[&id].path(), None)
     }
 
     pub(crate) fn running(&self) -> Vec<u64> {
@@ -307,8 +326,16 @@ impl Cluster {
 
     pub(crate) fn pump(&mut self, id: u64) {
         let mut outbox = Outbox(Vec::new());
-        self.node(id).pump(&mut outbox).unwrap();
+        let pumped = self.node(id).pump(&mut outbox);
         self.post(id, outbox);
+        match (pumped, self.ends.get_mut(&id)) {
+            (Ok(()), _) => {}
+            (Err(error), Some(end)) => {
+                *end = Some(error);
+                self.stop(id);
+            }
+            (Err(error), None) => panic!("node {id} ended: {error}"),
+        }
     }
 
     /// Pumps a node whose disk fails at its next transaction; if there was one, it is dead.
