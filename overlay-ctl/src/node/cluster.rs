@@ -2,17 +2,20 @@
 
 use super::{Home, HomeError, Member};
 use crate::{
-    api,
-    consensus::{
-        self, Consensus, ConsensusConfig, FatalError, Identity, LogStore, OpenError, PeerQueues,
+    control::{
+        consensus::{
+            self, Consensus, ConsensusConfig, FatalError, Identity, LogStore, OpenError, PeerQueues,
+        },
+        peers::{Directory, Peer, connect_lazy},
+        state::{Applied, Command, Envelope, State},
+        voter::{Leaving, Machine, StatusTable, VoterParts},
+        watch::Ended,
     },
+    faces::api,
     model::{NodeId, NodeName, Revision, Subnet},
-    peers::{Directory, Leaving, Peer, VoterParts, connect_lazy},
     proto::v1::{
         self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
     },
-    state::{Applied, Command, Envelope, Machine, State},
-    watch::{Ended, StatusTable},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},

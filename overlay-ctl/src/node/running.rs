@@ -1,31 +1,37 @@
 use super::{
-    Home, HostKernel, Member, SharedDatapath,
-    big_tcp::SuperPacketPlan,
-    check::EndpointCheck,
+    Home, Member,
     cluster::{self, Registration},
     error::StartError,
     gate::Gate,
-    gateway::HostGateway,
-    members, metrics,
-    monitor::Monitor,
     remove,
     serve::Listeners,
     start::{Ending, OUTER_TTL, run_folder},
 };
 use crate::{
-    api::{self, Controller, DatapathInfo},
-    cli::{self, NodeRunArgs},
-    consensus::{Consensus, FatalError, LogStore},
-    datapath::Datapath,
-    dns::Resolvers,
-    gateway::{self, Table},
+    config::NodeRunArgs,
+    control::{
+        consensus::{Consensus, FatalError, LogStore},
+        controller::{Controller, DatapathInfo},
+        peers::{Directory, Peer, carry_raft_messages},
+        state::View,
+        voter::{Machine, VoterParts, follow_the_rows},
+        watch::{self, Ended},
+    },
+    dataplane::{
+        datapath::Datapath,
+        dns::Resolvers,
+        gateway::{self, Table},
+        host::{EndpointCheck, HostGateway, HostKernel, Monitor, SharedDatapath, SuperPacketPlan},
+        kernel::{LocalStatus, Mtus},
+        netlink::{Netlink, Underlay},
+        reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
+    },
+    faces::{
+        api::{self, PeersService},
+        cli, metrics,
+    },
     model::{EndpointId, NodeName, Revision},
-    netlink::{Netlink, Underlay},
-    peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
-    reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Mtus, Nudges, Reconciler},
-    state::View,
-    watch::{self, Ended},
 };
 use std::{
     collections::BTreeMap,
@@ -139,7 +145,7 @@ impl Parts {
                     queues,
                     directory.clone(),
                 ));
-                tokio::spawn(members::follow_the_rows(member.id, parts.clone()));
+                tokio::spawn(follow_the_rows(member.id, parts.clone()));
                 tokio::spawn(watch::report_to_leader(
                     member.id,
                     epochs.clone(),
@@ -273,7 +279,7 @@ fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
 async fn reconcile(
     mut reconciler: Reconciler<HostKernel>,
     gate: Gate,
-    consensus: Option<Consensus<crate::state::Machine>>,
+    consensus: Option<Consensus<Machine>>,
     mut views: sync_watch::Receiver<Option<Arc<View>>>,
     nudges: Nudges,
 ) {
@@ -357,8 +363,8 @@ async fn serve_all(
 ) -> Result<(), StartError> {
     let local = api::routes(Arc::clone(&controller)).await?;
     let peers = PeersServer::new(PeersService::new(controller.cluster, voter, check))
-        .max_decoding_message_size(crate::peers::MESSAGE_MAX)
-        .max_encoding_message_size(crate::peers::MESSAGE_MAX);
+        .max_decoding_message_size(crate::control::peers::MESSAGE_MAX)
+        .max_encoding_message_size(crate::control::peers::MESSAGE_MAX);
     let remote = api::routes(controller).await?.add_service(peers);
     let unix = Server::builder().add_routes(local).serve_with_incoming_shutdown(
         UnixListenerStream::new(unix),
