@@ -1,4 +1,6 @@
-//! `overlay node run`: its arguments. The controller itself is not part of the command line.
+//! The arguments of `overlay node run`, which are the node's whole configuration.
+//!
+//! They are not part of `faces::cli`, so that the node does not depend on the command line.
 
 use crate::model::Subnet;
 use clap::{Args, ValueEnum};
@@ -10,12 +12,13 @@ use std::{
     str::FromStr,
 };
 
-/// What leaves endpoints the smallest packet that IPv4 asks every link to carry (RFC 791, section 3.2).
+/// Least MTU of the underlay: with it, endpoints get the smallest packet that every link must carry
+/// for IPv4 (RFC 791, section 3.2).
 const MTU_MIN: i64 = 68 + overlay_common::VXLAN_OVERHEAD as i64;
-/// Where the kernel keeps the name that a node has unless it is given another.
+/// File in which the kernel shows the host's name, the default of the node's name.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 
-/// What a node is started with.
+/// The arguments that a node is started with.
 #[derive(Clone, Debug, Args)]
 pub struct NodeRunArgs {
     /// Name of the node, unique in the cluster [default: the host's name]
@@ -28,11 +31,11 @@ pub struct NodeRunArgs {
     /// Address that serves the API and the other nodes [default: the underlay address, port 7400]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Enter the cluster that this node belongs to; without it, and with an empty state folder, the
-    /// node is a cluster of its own
+    /// Join the cluster of which the node at this address is a member; without it, a node with an empty
+    /// state folder becomes a cluster of its own
     #[arg(long, value_name = "IP:PORT")]
     pub join: Option<SocketAddr>,
-    /// Join token. Carried, but not checked yet
+    /// Join token; it is sent, but not checked yet
     #[arg(long, requires = "join", env = "OVERLAY_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Folder of the log, the snapshots and the node's identity
@@ -41,12 +44,12 @@ pub struct NodeRunArgs {
     /// Unix socket of the local API: the command line's own --socket.
     #[arg(skip)]
     pub socket: PathBuf,
-    /// Folder of a mounted bpffs for maps and links; one a node
+    /// Folder of a mounted bpffs for maps and links; each node needs its own
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/overlay")]
     pub bpffs: PathBuf,
     /// Bytes of the largest packet that the underlay carries, VXLAN's headers included; endpoints get 50
-    /// less [default: the least of the underlay device's MTU and of the routes to the other nodes,
-    /// followed when they change]
+    /// less [default: the least MTU of the underlay device and of the routes to the other nodes; the node
+    /// follows their changes]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(MTU_MIN..))]
     pub mtu: Option<u16>,
     /// Whether super-packets may be above 64 KiB ("BIG TCP") where the underlay device takes such
@@ -55,20 +58,20 @@ pub struct NodeRunArgs {
     /// UDP port of VXLAN, the same on every node
     #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
-    /// Where strangers' VXLAN is dropped before the stack sees it. auto: in the underlay device's
-    /// driver, where that costs no offload (GRO in hardware, LRO, segmentation), else off, which leaves it
-    /// to the programs behind
+    /// Place where VXLAN from unknown addresses is dropped before the network stack sees it. auto: in the
+    /// underlay device's driver if that costs no offload (GRO in hardware, LRO, segmentation), else off,
+    /// and the later programs drop it
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Xdp::Auto)]
     pub xdp: Xdp,
-    /// Subnet of the gateway bridge, by which endpoints reach the outside and published ports reach
-    /// them [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
+    /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
+    /// endpoints [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
     #[arg(long, value_name = "CIDR")]
     pub gateway_subnet: Option<Subnet>,
-    /// Resolvers that are asked for the names that are no endpoint's
+    /// File that names the resolvers for names that no endpoint has
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
-    /// Serve metrics for Prometheus here; `off` = nowhere [default: 127.0.0.1:7401, which only the host
-    /// itself reaches]
+    /// Address that serves metrics for Prometheus; `off` = none [default: 127.0.0.1:7401, which only the
+    /// host itself reaches]
     #[arg(long, value_name = "IP:PORT|off")]
     pub metrics: Option<Metrics>,
 }
@@ -77,7 +80,7 @@ impl NodeRunArgs {
     /// The node's name: the given one, else the host's.
     ///
     /// # Errors
-    /// Where the host's name is needed and cannot be read.
+    /// The host's name is needed and cannot be read.
     pub fn node_name(&self) -> io::Result<String> {
         match &self.name {
             Some(name) => Ok(name.clone()),
@@ -86,25 +89,25 @@ impl NodeRunArgs {
     }
 }
 
-/// How `guard_underlay` is attached.
+/// The way `guard_underlay` is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Xdp {
-    /// Native where it costs nothing, else off.
+    /// Native if that costs no offload, else off.
     Auto,
     /// In the driver, whatever that costs.
     Native,
-    /// In the stack: works on any device, and costs each packet that comes in.
+    /// In the stack: works on any device, and costs time for each packet that comes in.
     Generic,
     /// Not at all.
     Off,
 }
 
-/// Where metrics are served.
+/// The address where metrics are served, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metrics {
     /// Nowhere.
     Off,
-    /// Here.
+    /// At this address.
     At(SocketAddr),
 }
 
@@ -131,7 +134,7 @@ pub enum BigTcp {
     Off,
 }
 
-/// How the underlay is named.
+/// The name of the underlay, in one of two forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Underlay {
     /// By its device.
@@ -143,7 +146,7 @@ pub enum Underlay {
 impl FromStr for Underlay {
     type Err = Infallible;
 
-    /// What reads as an address is one; anything else is a device, which the node looks for.
+    /// A text that parses as an address is one. Any other text is a device, which the node looks for.
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(text.parse().map_or_else(|_| Self::Device(text.to_owned()), Self::Address))
     }

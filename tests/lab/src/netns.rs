@@ -1,4 +1,4 @@
-//! One network namespace, and commands inside it.
+//! A network namespace, and the commands that run inside it.
 
 use std::{
     fs::File,
@@ -23,16 +23,16 @@ use super::{
     raw, sweep,
 };
 
-/// Where `ip netns` keeps its names.
+/// Folder in which `ip netns` keeps its names.
 const NETNS_DIR: &str = "/run/netns";
 
-/// A named network namespace. A handle: dropping it removes nothing, the lab does.
+/// A handle of a named network namespace. Dropping the handle removes nothing; the lab removes the namespace.
 #[derive(Debug, Clone)]
 pub struct Netns {
     name: String,
-    /// Programs in it outlive us.
+    /// Programs in the namespace outlive this process.
     detached: bool,
-    /// Where logs of background programs go.
+    /// Folder for the logs of background programs.
     logs: PathBuf,
 }
 
@@ -51,7 +51,8 @@ impl Netns {
         std::fs::create_dir_all(NETNS_DIR)?;
         sweep::record(logs, name)?;
         File::create_new(&point).with_context(|| format!("cannot make {}", point.display()))?;
-        // The system call and not the program: that would follow /proc/PID/root to our own root.
+        // The system call and not the program `mount`, which would follow /proc/PID/root to this process's
+        // root.
         mount(Some(file), &point, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("cannot give {} the name {name}", file.display()))?;
         Ok(netns)
@@ -63,27 +64,27 @@ impl Netns {
         &self.name
     }
 
-    /// Its file.
+    /// Path of its file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         Path::new(NETNS_DIR).join(&self.name)
     }
 
-    /// Removes it before the lab does: a container that has died.
+    /// Removes the namespace before the lab does, as when a container dies.
     pub fn remove(&self) -> Result<()> {
         kill_inside(&self.name)?;
         ip(&["netns", "del", &self.name])?;
         Ok(())
     }
 
-    /// A command that will run inside. `nsenter` and not `ip netns exec`, which mounts a fresh /sys
-    /// and so hides bpffs.
+    /// A command that will run inside. It uses `nsenter` and not `ip netns exec`, which mounts a new /sys and
+    /// so hides bpffs.
     #[must_use]
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = if self.detached {
             Command::new("nsenter")
         } else {
-            // If we are killed, so is it: nobody would be left to do it.
+            // The kernel kills the command when this process is killed, because no other process would.
             let mut command = Command::new("setpriv");
             command.args(["--pdeathsig", "KILL", "nsenter"]);
             command
@@ -102,7 +103,7 @@ impl Netns {
         command::output(&mut self.command(words), PATIENCE)
     }
 
-    /// Runs a command inside that may take longer than most.
+    /// Runs a command inside that may take longer than [`PATIENCE`].
     pub fn run_within(&self, words: &[&str], patience: Duration) -> Result<String> {
         command::run(&mut self.command(words), patience)
     }
@@ -119,13 +120,13 @@ impl Netns {
         self.logs.join(format!("{}-{name}", self.name))
     }
 
-    /// `ip` inside.
+    /// Runs `ip` inside.
     pub fn ip(&self, args: &[&str]) -> Result<String> {
         let words: Vec<&str> = ["-n", &self.name].into_iter().chain(args.iter().copied()).collect();
         ip(&words)
     }
 
-    /// `ip -j` inside, read.
+    /// Runs `ip -j` inside, and parses its output.
     pub fn ip_json(&self, args: &[&str]) -> Result<Value> {
         let words: Vec<&str> = ["-j", "-d"].into_iter().chain(args.iter().copied()).collect();
         let text = self.ip(&words)?;
@@ -156,12 +157,12 @@ impl Netns {
         })
     }
 
-    /// Sends one Ethernet frame, as it is, out of a device.
+    /// Sends one Ethernet frame unchanged out of a device.
     pub fn send_frame(&self, device: &str, frame: &[u8]) -> Result<()> {
         self.send_frames(device, std::iter::once(frame))
     }
 
-    /// Sends Ethernet frames, as they are, out of a device, one after another.
+    /// Sends Ethernet frames unchanged out of a device, one after another.
     pub fn send_frames<F: AsRef<[u8]>>(
         &self,
         device: &str,
@@ -176,8 +177,8 @@ impl Netns {
         })
     }
 
-    /// Sends a TCP super-packet, a frame with a full header and more payload than a segment's, out of a device;
-    /// who cuts it makes segments of `segment` bytes of payload.
+    /// Sends a TCP super-packet out of a device: a frame with complete headers and more payload than a segment
+    /// has. It is later cut into segments with `segment` bytes of payload.
     pub fn send_super_packet(&self, device: &str, frame: &[u8], segment: u16) -> Result<()> {
         self.enter(|| raw::Socket::open(device)?.send_super_packet(frame, segment))
     }
@@ -205,12 +206,12 @@ pub(super) fn ip(args: &[&str]) -> Result<String> {
     command::run(Command::new("ip").args(args), PATIENCE)
 }
 
-/// Whether a namespace of this name exists.
+/// Returns true if a namespace of this name exists.
 pub(super) fn exists(name: &str) -> bool {
     Path::new(NETNS_DIR).join(name).exists()
 }
 
-/// Kills whatever runs inside a namespace of ours, by process id.
+/// Kills all processes inside a namespace of the lab, by their ids.
 pub(super) fn kill_inside(name: &str) -> Result<()> {
     for pid in ip(&["netns", "pids", name])?.split_whitespace() {
         let pid = Pid::from_raw(pid.parse()?);

@@ -1,4 +1,5 @@
-//! What a scenario needs of the machine, so that one that can't run says so instead of failing.
+//! The requirements of a scenario to the machine. A scenario whose requirements are not met is skipped with a
+//! reason instead of failing.
 
 use std::{
     env,
@@ -10,10 +11,10 @@ use std::{
 
 use super::{BPFFS, host::overlay_binary};
 
-/// Something a scenario needs.
+/// A requirement of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
-    /// Namespaces and devices.
+    /// The rights of root, for namespaces and devices.
     Root,
     /// A bpffs mounted on /sys/fs/bpf.
     Bpffs,
@@ -23,7 +24,7 @@ pub enum Requirement {
     Tool(&'static str),
 }
 
-/// What of it is not there, in one sentence; None if all is.
+/// The requirements that are not met, in one sentence; `None` if all are met.
 #[must_use]
 pub fn missing(requirements: &[Requirement]) -> Option<String> {
     let reasons: Vec<String> =

@@ -1,20 +1,21 @@
-//! Which address, subnet and VNI comes next. Pure: called only from apply, so what it gives is
-//! unique by construction.
+//! Chooses the next free address, subnet and VNI. The functions are pure and only called from apply,
+//! so that their results are unique by construction.
 //!
-//! Addresses rove: the search begins behind the last one given, so that an address that came free
-//! is the last to be used again, when the neighbours' caches have long forgotten it.
+//! The search for an address begins after the last one given. A freed address is therefore the last to
+//! be used again, when it has long left the neighbours' caches.
 
 use crate::model::{Pool, Subnet, Vni};
 use ipnet::Ipv4Net;
 use overlay_common::VNI_RESERVED;
 use std::{collections::BTreeMap, collections::BTreeSet, net::Ipv4Addr};
 
-/// Where subnets come from when none is asked for: 10.128.0.0/9 in /24s.
+/// Range of the subnets that are given when none is asked for: 10.128.0.0/9 in /24s.
 const SUBNET_POOL: (u32, u32) = (0x0a80_0000, 0x0aff_ff00);
 
-/// The next free address of `pool` after `last`, going round once; `None` = exhausted.
+/// The next free address of `pool` after `last`. After the pool's end the search goes on at its start;
+/// `None` = the pool is exhausted.
 ///
-/// `used` is keyed by address; what it maps to does not matter.
+/// `used` is keyed by address; its values do not matter.
 pub fn next_address<V>(
     pool: &Pool,
     last: Option<Ipv4Addr>,
@@ -55,7 +56,8 @@ pub fn next_subnet(used: impl Iterator<Item = Subnet>) -> Option<Subnet> {
         .find(|candidate| !used.iter().any(|taken| taken.overlaps(*candidate)))
 }
 
-/// The first VNI from `last` + 1 (from [`Vni::FIRST`] where there is none), going round once.
+/// The first free VNI from `last` + 1 (from [`Vni::FIRST`] if `last` is none). After the last VNI the
+/// search goes on at the first; `None` = all are used.
 pub fn next_vni(last: Option<Vni>, used: &BTreeSet<Vni>) -> Option<Vni> {
     let first = Vni::FIRST.get();
     let start = last.map_or(first, |vni| vni.get() + 1).max(first);

@@ -1,14 +1,15 @@
-//! How desired state reaches every node, and how the leader learns what their kernels hold.
+//! The streams that carry desired state to every node, and the state of the nodes' kernels to the
+//! leader.
 //!
-//! Down: a voter derives its view from its own state; an agent holds one stream to any voter, which
-//! sends the whole view once and deltas from then on, cut to the networks the agent has endpoints of.
+//! Down: a voter derives its view from its own state. An agent holds one stream to any voter, which
+//! sends the whole view once and deltas from then on, restricted to the networks of the agent's endpoints.
 //! A slow agent costs the voter a cursor, not a queue: each delta is made when the last one has been
 //! taken, from the state as it is then.
 //!
 //! Up: every node's status (programmed revision, endpoints) goes up the same stream, and every voter
-//! passes what it knows on to the leader. So the leader answers `create --wait` and who is alive from
-//! one table. Statuses are soft: they never enter the log, and a new leader has them all within a
-//! heartbeat.
+//! passes the statuses that it has on to the leader. From this one table the leader answers
+//! `create --wait` and tells which nodes are alive. Statuses are soft: they never enter the log, and a
+//! new leader has all of them within a heartbeat.
 
 mod agent;
 mod stream;
@@ -24,7 +25,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// A status is repeated after so long without a change.
+/// Time after which an unchanged status is repeated.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
 fn key_to_wire(key: RowKey) -> WireKey {

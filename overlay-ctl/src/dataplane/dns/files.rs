@@ -1,5 +1,5 @@
-//! resolv.conf of the namespaces that `ip netns` made: `ip netns exec NAME` puts what is in
-//! /etc/netns/NAME over /etc for the command that it runs.
+//! Writes resolv.conf files for namespaces that `ip netns` made. `ip netns exec NAME` mounts the files in
+//! /etc/netns/NAME over those in /etc for the command that it runs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use std::{
 
 use super::upstream::{RESOLVER, Stamp};
 
-/// How the first line of every such file begins. The rest of the line names whose it is: several
+/// Beginning of the first line of every such file. The rest of the line names the node, because several
 /// nodes may run on one machine.
 const MARKER: &str = "# Written by overlay node ";
 const NETNS_FOLDERS: [&str; 2] = ["/run/netns", "/var/run/netns"];
@@ -22,24 +22,26 @@ const FILE: &str = "resolv.conf";
 pub(super) struct Files {
     folder: PathBuf,
     text: String,
-    /// What stood where it was last seen to be right, by namespace.
+    /// Stamps of the files that were right when they were last read or written, by namespace.
     seen: BTreeMap<String, Stamp>,
-    /// Leftovers of an earlier run were removed.
-    swept: bool,
-    /// The folder did not exist before us.
-    made_folder: bool,
+    /// The files of an earlier run were removed.
+    leftovers_removed: bool,
+    /// The node created the folder.
+    created_folder: bool,
 }
 
-/// Whose a file is.
+/// The owner of a file.
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
-    Nobody,
-    Us,
+    /// There is no file.
+    None,
+    ThisNode,
     OtherNode,
-    Somebody,
+    /// The file was not written by a node.
+    Foreign,
 }
 
-/// The name that `ip netns` knows a namespace by.
+/// The name under which `ip netns` lists a namespace.
 pub(super) fn netns_name(path: &Path) -> Option<&str> {
     let folder = path.parent()?;
     let named = NETNS_FOLDERS.iter().any(|known| folder == Path::new(known));
@@ -48,25 +50,32 @@ pub(super) fn netns_name(path: &Path) -> Option<&str> {
 
 impl Files {
     pub(super) fn new(folder: PathBuf, node: &str) -> Self {
-        // One line, whatever the node is called.
+        // The marker stays one line for every name of a node.
         let node: String = node.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let text = format!(
             "{MARKER}{node}, which removes it with its endpoint. Without this line it is left alone.\n\
              nameserver {RESOLVER}\noptions ndots:0\n"
         );
-        Self { folder, text, seen: BTreeMap::new(), swept: false, made_folder: false }
+        Self {
+            folder,
+            text,
+            seen: BTreeMap::new(),
+            leftovers_removed: false,
+            created_folder: false,
+        }
     }
 
-    /// Makes the files be those of `wanted`, and returns what stands in the way, a line each.
+    /// Writes the files of the namespaces in `wanted` and removes all others. Returns the problems, a line
+    /// each.
     pub(super) fn sync(&mut self, wanted: &BTreeSet<String>) -> Vec<String> {
         let mut trouble = Vec::new();
         let mut stale: BTreeSet<String> =
             self.seen.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
-        if !self.swept {
+        if !self.leftovers_removed {
             match self.leftovers(wanted) {
                 Ok(found) => {
                     stale.extend(found);
-                    self.swept = true;
+                    self.leftovers_removed = true;
                 }
                 Err(error) => trouble.push(format!("{}: {error}", self.folder.display())),
             }
@@ -84,8 +93,8 @@ impl Files {
                 trouble.push(why);
             }
         }
-        if wanted.is_empty() && self.made_folder && remove_if_empty(&self.folder).is_ok() {
-            self.made_folder = false;
+        if wanted.is_empty() && self.created_folder && remove_if_empty(&self.folder).is_ok() {
+            self.created_folder = false;
         }
         trouble
     }
@@ -103,12 +112,13 @@ impl Files {
         self.seen.remove(name);
         let failed = |error: io::Error| format!("{} could not be written: {error}", path.display());
         match self.owner(&path).map_err(failed)? {
-            Owner::Somebody => Err(format!(
-                "{} is not ours and was left alone: names of the overlay are asked at {RESOLVER}; add that as its nameserver, or remove the file",
+            Owner::Foreign => Err(format!(
+                "{} was not written by this node and is left alone: names of endpoints are resolved at {RESOLVER}; add that as its nameserver, or remove the file",
                 path.display()
             )),
-            // Of another node, or of ours by an earlier name: the namespace is served by us now.
-            Owner::Nobody | Owner::OtherNode | Owner::Us => {
+            // A file of another node, or of this node under an earlier name, is replaced, because this node
+            // serves the namespace now.
+            Owner::None | Owner::OtherNode | Owner::ThisNode => {
                 self.replace(name, &path).map_err(failed)
             }
         }
@@ -117,13 +127,14 @@ impl Files {
     fn replace(&mut self, name: &str, path: &Path) -> io::Result<()> {
         if !self.folder.exists() {
             fs::create_dir_all(&self.folder)?;
-            self.made_folder = true;
+            self.created_folder = true;
         }
         match fs::create_dir(self.folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // Not in the namespace's own folder, where `ip netns exec` would try to use it.
+        // The temporary file is not in the namespace's own folder, because `ip netns exec` would try to
+        // use it there.
         let new = self.folder.join(format!(".{name}.{FILE}.new"));
         let written = (|| {
             let mut file = fs::File::options()
@@ -132,15 +143,15 @@ impl Files {
                 .truncate(true)
                 .mode(0o644)
                 .open(&new)?;
-            // The umask has no say: every user inside resolves names.
+            // The mode does not depend on the umask, because every user inside resolves names.
             file.set_permissions(fs::Permissions::from_mode(0o644))?;
             file.write_all(self.text.as_bytes())?;
-            // Empty after a crash it would be somebody's file for ever.
+            // Without this, the file could be empty after a crash, and would count as foreign for ever.
             file.sync_data()?;
             fs::rename(&new, path)
         })();
         if written.is_err() {
-            // Best effort: what is reported is why it could not be written.
+            // Best effort: the error of the write is the one that is reported.
             drop(fs::remove_file(&new));
         }
         written?;
@@ -148,14 +159,15 @@ impl Files {
         Ok(())
     }
 
-    /// Removes the file where it is ours, and its folder where nothing else is in it.
+    /// Removes the file if a node wrote it, and its folder if that is then empty. A file of another node
+    /// stays as long as the namespace exists.
     fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
         let ours = match self.owner(&path)? {
-            Owner::Us => true,
-            Owner::OtherNode => !exists(name),
-            Owner::Nobody => return remove_if_empty(&self.folder.join(name)),
-            Owner::Somebody => false,
+            Owner::ThisNode => true,
+            Owner::OtherNode => !netns_exists(name),
+            Owner::None => return remove_if_empty(&self.folder.join(name)),
+            Owner::Foreign => false,
         };
         if ours {
             fs::remove_file(&path)?;
@@ -164,8 +176,8 @@ impl Files {
         Ok(())
     }
 
-    /// Namespaces with a file that an earlier run wrote and nobody has a use for. One of another
-    /// node's counts once its namespace is gone.
+    /// Names of namespaces with a file of an earlier run that is not wanted any more. A file of another node
+    /// counts when its namespace is gone.
     fn leftovers(&self, wanted: &BTreeSet<String>) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -178,9 +190,9 @@ impl Files {
                 continue;
             }
             match self.owner(&self.path(&name)) {
-                Ok(Owner::Us) => found.push(name),
-                Ok(Owner::OtherNode) if !exists(&name) => found.push(name),
-                // A file that cannot be read is not known to be ours.
+                Ok(Owner::ThisNode) => found.push(name),
+                Ok(Owner::OtherNode) if !netns_exists(&name) => found.push(name),
+                // A file that cannot be read is not known to be the node's.
                 Ok(_) | Err(_) => {}
             }
         }
@@ -192,7 +204,7 @@ impl Files {
             Ok(file) => file,
             Err(error) => {
                 return match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Owner::Nobody),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Owner::None),
                     _ => Err(error),
                 };
             }
@@ -202,16 +214,16 @@ impl Files {
         reader.read_until(b'\n', &mut line)?;
         let ours = self.text.split_inclusive('\n').next().unwrap_or_default();
         Ok(if line == ours.as_bytes() {
-            Owner::Us
+            Owner::ThisNode
         } else if line.starts_with(MARKER.as_bytes()) {
             Owner::OtherNode
         } else {
-            Owner::Somebody
+            Owner::Foreign
         })
     }
 }
 
-fn exists(name: &str) -> bool {
+fn netns_exists(name: &str) -> bool {
     NETNS_FOLDERS.iter().any(|folder| Path::new(folder).join(name).exists())
 }
 

@@ -1,3 +1,5 @@
+//! Tests of the resolv.conf files of namespaces.
+
 use tempfile::TempDir;
 
 use super::*;
@@ -32,7 +34,7 @@ fn a_file_is_written_and_everything_is_removed_again() {
     assert_eq!(Stamp::of(&before), Stamp::of(&fs::metadata(&path).unwrap()), "not written anew");
     assert!(!files.folder.join("web2").exists());
     assert_eq!(files.sync(&set(&[])), NONE);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "its folder was ours too");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the node created the folder too");
 }
 
 #[test]
@@ -58,7 +60,10 @@ fn what_is_not_ours_is_left_alone_and_said() {
     for _ in 0..2 {
         let trouble = files.sync(&set(&["web1"]));
         assert_eq!(trouble.len(), 1);
-        assert!(trouble[0].contains("web1/resolv.conf is not ours"), "{trouble:?}");
+        assert!(
+            trouble[0].contains("web1/resolv.conf was not written by this node"),
+            "{trouble:?}"
+        );
     }
     assert_eq!(files.sync(&set(&[])), NONE);
     assert_eq!(fs::read_to_string(&path).unwrap(), "nameserver 9.9.9.9\n");
@@ -81,7 +86,7 @@ fn leftovers_of_an_earlier_run_go_and_those_of_others_stay() {
     assert!(!files.path("ovk-gone").exists() && !files.folder.join("ovk-gone").exists());
     assert!(files.path("ovk-kept").exists() && foreign.exists());
 
-    // Another node on the machine: what was another's is nobody's once the namespace is gone.
+    // A second node on the machine removes the first one's file, because the namespace is gone.
     let mut other = again(&files, "host2");
     assert_eq!(other.sync(&set(&[])), NONE);
     assert!(!files.path("ovk-kept").exists() && foreign.exists());

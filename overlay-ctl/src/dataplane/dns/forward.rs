@@ -1,8 +1,8 @@
-//! Questions about names that are not ours: relayed to the host's resolvers, from the node's own
-//! network namespace, and their answers relayed back as they are.
+//! Relays questions about names that no endpoint has to the host's resolvers, from the node's own network
+//! namespace, and relays their answers back.
 //!
-//! The message is passed on byte for byte, but for its id. So whatever a client may ask and a server
-//! may say (record types to come, EDNS options, signatures) goes through.
+//! A message is passed on byte for byte, except for its id. Therefore everything that clients and servers
+//! may exchange goes through: future record types, EDNS options, signatures.
 
 use std::{
     io,
@@ -29,42 +29,42 @@ use super::{
     upstream::{ResolvConf, Upstreams},
 };
 
-/// Questions of all namespaces that may be under way at once. Each holds a socket for each server
+/// Greatest number of pending questions of all namespaces. Each holds a socket for each server that was
 /// asked, which is one as long as the first server answers.
 const NODE_MAX: usize = 512;
-/// The same of one namespace: one that asks a silent server without end leaves the others seven
-/// eighths.
+/// Greatest number of pending questions of one namespace. A namespace that asks a silent server without
+/// end leaves seven eighths of [`NODE_MAX`] to the others.
 const NAMESPACE_MAX: usize = 64;
-/// Longest answer by UDP that is waited for where the client names no size (RFC 1035 allows 512; some
-/// servers send more).
+/// Bytes of the longest answer that is received by UDP if the client names no greater size (RFC 1035 allows
+/// 512; some servers send more).
 const UDP_BUFFER: usize = 4096;
 
 /// The way to the host's resolvers, shared by all namespaces of a node.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     conf: ResolvConf,
-    under_way: Arc<Semaphore>,
-    turn: AtomicUsize,
+    pending: Arc<Semaphore>,
+    rotation: AtomicUsize,
     over_limit: AtomicU64,
 }
 
-/// One namespace's share of it.
+/// The limit of one namespace's pending questions.
 #[derive(Debug)]
-pub(super) struct Share {
-    under_way: Arc<Semaphore>,
+pub(super) struct NamespaceQuota {
+    pending: Arc<Semaphore>,
     warned: AtomicBool,
 }
 
-impl Default for Share {
+impl Default for NamespaceQuota {
     fn default() -> Self {
-        Self { under_way: Arc::new(Semaphore::new(NAMESPACE_MAX)), warned: AtomicBool::new(false) }
+        Self { pending: Arc::new(Semaphore::new(NAMESPACE_MAX)), warned: AtomicBool::new(false) }
     }
 }
 
-/// Leave to relay one question.
+/// The permission to relay one question.
 #[derive(Debug)]
-pub(super) struct Leave {
-    _share: OwnedSemaphorePermit,
+pub(super) struct Permit {
+    _namespace: OwnedSemaphorePermit,
     _node: OwnedSemaphorePermit,
 }
 
@@ -72,47 +72,48 @@ impl Forwarder {
     pub(super) fn new(conf: ResolvConf) -> Self {
         Self {
             conf,
-            under_way: Arc::new(Semaphore::new(NODE_MAX)),
-            turn: AtomicUsize::new(0),
+            pending: Arc::new(Semaphore::new(NODE_MAX)),
+            rotation: AtomicUsize::new(0),
             over_limit: AtomicU64::new(0),
         }
     }
 
-    /// Questions that were not relayed since too many were under way.
+    /// Number of questions that were not relayed, because too many were pending.
     pub(super) fn over_limit(&self) -> u64 {
         self.over_limit.load(Ordering::Relaxed)
     }
 
-    /// Leave to relay a question of `namespace`; `None` where too many are under way.
-    pub(super) fn admit(&self, share: &Share, namespace: &Path) -> Option<Leave> {
-        // The namespace's own first, so that one over its limit takes nothing of the node's.
-        let leave = Arc::clone(&share.under_way).try_acquire_owned().ok().and_then(|own| {
-            let node = Arc::clone(&self.under_way).try_acquire_owned().ok()?;
-            Some(Leave { _share: own, _node: node })
+    /// The permission to relay a question of `namespace`; `None` if too many questions are pending.
+    pub(super) fn admit(&self, quota: &NamespaceQuota, namespace: &Path) -> Option<Permit> {
+        // The namespace's limit comes first, so that a namespace above it takes nothing from the node's.
+        let permit = Arc::clone(&quota.pending).try_acquire_owned().ok().and_then(|own| {
+            let node = Arc::clone(&self.pending).try_acquire_owned().ok()?;
+            Some(Permit { _namespace: own, _node: node })
         });
-        if leave.is_none() {
+        if permit.is_none() {
             self.over_limit.fetch_add(1, Ordering::Relaxed);
-            if !share.warned.swap(true, Ordering::Relaxed) {
+            if !quota.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     namespace = %namespace.display(),
-                    "too many questions to the host's resolvers are under way ({NAMESPACE_MAX} of one namespace, {NODE_MAX} of all): more get SERVFAIL"
+                    "too many questions to the host's resolvers are pending (the limit is {NAMESPACE_MAX} for one namespace, {NODE_MAX} for all): further ones get SERVFAIL"
                 );
             }
         }
-        leave
+        permit
     }
 
-    /// Asks the host's resolvers; gives the answer of the first that has one, with the request's id.
-    /// `None`: none answered within their time-out, or there is none.
+    /// Asks the host's resolvers, and returns the first answer with the request's id. `None` if no resolver
+    /// answered within the time-out, or there is no resolver.
     pub(super) async fn relay(
         &self,
-        _leave: Leave,
+        _permit: Permit,
         message: Vec<u8>,
         request: &Request,
         transport: Transport,
     ) -> Option<Vec<u8>> {
         let upstreams = self.conf.upstreams();
-        let first = if upstreams.rotate { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let first =
+            if upstreams.rotate { self.rotation.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let question = Question {
             message: &message,
             query: &request.query,
@@ -128,43 +129,43 @@ impl Forwarder {
 struct Question<'a> {
     message: &'a [u8],
     query: &'a Query,
-    /// Bytes that the client takes by UDP, which it told the server too.
+    /// Bytes of the longest answer that the client accepts by UDP; its message tells the server the same.
     limit: usize,
     tcp: bool,
 }
 
-/// Asks one server after the other. A server that has not answered when the next one's turn comes is
-/// still listened to: slow is not dead. All are asked once within one time-out; who stays silent is
-/// asked again after each.
+/// Asks one server after the other. When the next server is asked, the earlier ones may still answer,
+/// because a slow server is not a dead one. All servers are asked once within one time-out; a server that
+/// stays silent is asked again after each time-out.
 async fn ask(upstreams: &Upstreams, first: usize, question: &Question<'_>) -> Option<Vec<u8>> {
     let count = upstreams.servers.len();
     let share = upstreams.timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
     let deadline = Instant::now() + upstreams.total;
-    let mut turn = Instant::now();
+    let mut next_at = Instant::now();
     let mut waiting = (0..count).map(|place| upstreams.servers[first.wrapping_add(place) % count]);
     let mut asked = FuturesUnordered::new();
     let mut failure = None;
     loop {
-        if asked.is_empty() || Instant::now() >= turn {
+        if asked.is_empty() || Instant::now() >= next_at {
             match waiting.next() {
                 Some(server) => {
                     asked.push(exchange(server, question, upstreams.timeout, deadline));
-                    turn = Instant::now() + share;
+                    next_at = Instant::now() + share;
                 }
                 None if asked.is_empty() => return failure,
                 None => {}
             }
         }
-        let until = if waiting.len() > 0 { turn.min(deadline) } else { deadline };
+        let until = if waiting.len() > 0 { next_at.min(deadline) } else { deadline };
         match timeout_at(until, asked.next()).await {
             Ok(Some(Ok((Verdict::Answer, answer)))) => return Some(answer),
             Ok(Some(Ok((_, answer)))) => {
                 failure = failure.or(Some(answer));
-                turn = Instant::now();
+                next_at = Instant::now();
             }
             Ok(Some(Err(error))) => {
                 tracing::debug!(%error, "a resolver of the host could not be asked");
-                turn = Instant::now();
+                next_at = Instant::now();
             }
             Ok(None) => {}
             Err(_) if Instant::now() >= deadline => return failure,
@@ -173,8 +174,8 @@ async fn ask(upstreams: &Upstreams, first: usize, question: &Question<'_>) -> Op
     }
 }
 
-/// Asks one server. Ends with its answer or with the socket's failure; silence is for the caller to
-/// bound: nothing is sent from the `deadline` on, also where the caller is late to say so.
+/// Asks one server, and returns its answer or the socket's failure. The caller limits the time of the
+/// wait; from the `deadline` on nothing is sent, even if the caller drops the future late.
 async fn exchange(
     server: SocketAddr,
     question: &Question<'_>,
@@ -187,12 +188,14 @@ async fn exchange(
     if question.tcp {
         let answer = by_tcp(server, &message).await?;
         return match judge(&answer, id, question.query) {
-            Verdict::Foreign => Err(io::Error::new(io::ErrorKind::InvalidData, "not our answer")),
+            Verdict::Foreign => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "it does not answer the question"))
+            }
             verdict => Ok((verdict, answer)),
         };
     }
-    // A socket of its own: its random port is half of what a forger has to guess (RFC 5452), and
-    // connected it hears the server alone, also its "port unreachable".
+    // Each question has a socket of its own: its random port is half of the bits that a forger must guess
+    // (RFC 5452). A connected socket receives from the server only, also its "port unreachable".
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -228,10 +231,10 @@ async fn by_tcp(server: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// A message as it travels by TCP: behind its length (RFC 1035, section 4.2.2), in one write.
+/// A message in its form for TCP, after its length (RFC 1035, section 4.2.2), so that one write sends both.
 pub(super) fn frame(message: &[u8]) -> io::Result<Vec<u8>> {
     let len = u16::try_from(message.len()).map_err(|_| {
-        io::Error::new(io::ErrorKind::InvalidData, "a message longer than DNS allows")
+        io::Error::new(io::ErrorKind::InvalidData, "the message is longer than DNS allows")
     })?;
     Ok([&len.to_be_bytes(), message].concat())
 }

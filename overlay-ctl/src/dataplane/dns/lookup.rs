@@ -1,4 +1,4 @@
-//! From a question to what is said to it. Pure.
+//! Decides what is answered to a question. Pure.
 
 use std::net::Ipv4Addr;
 
@@ -12,38 +12,39 @@ use crate::{
     model::NetworkId,
 };
 
-/// What a question deserves.
+/// The decision about a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision<'a> {
-    /// It is about one of ours, and there is an answer.
+    /// The question is about an endpoint, and there is an answer.
     Answer(Answer<'a>),
-    /// The name is one of ours but has no record of that type.
+    /// The name is an endpoint's but has no record of that type.
     NoData,
-    /// There is no such name, and nobody else is to be asked.
+    /// The name does not exist, and no other resolver is asked.
     NxDomain,
-    /// Not ours: the host's resolvers know.
+    /// The name is not an endpoint's: the host's resolvers are asked.
     Forward,
-    /// Nothing that a resolver for endpoints does.
+    /// The resolver does not serve this kind of question.
     Refuse,
 }
 
-/// Records of ours.
+/// The records about an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer<'a> {
-    /// The holders of a name. Never empty.
+    /// The addresses of the endpoints that have the name. Never empty.
     Addresses(&'a [Ipv4Addr]),
-    /// The name of an address: the endpoint's and its network's.
+    /// The name of an address: the endpoint's name and its network's.
     Pointer { endpoint: &'a str, network: &'a str },
 }
 
-/// Longest text of a name: 255 octets on the wire, less the first length octet and the root label
+/// Octets of the longest name as text: 255 on the wire, minus the first length octet and the root label
 /// (RFC 1035, section 2.3.4).
 const TEXT_MAX: usize = 253;
 
-/// Decides for a namespace on `networks`; the first network that knows a bare name wins.
+/// Decides about a question from a namespace on `networks`. A name without a network's name is that of the
+/// first network that has it.
 pub(super) fn decide<'a>(names: &'a Names, networks: &[NetworkId], query: &Query) -> Decision<'a> {
-    // CHAOS asks who the server itself is, and ANY as a class is obsolete: to hand on either would
-    // answer for somebody else. A zone transfer is a stream of messages, which is not relayed.
+    // The class CHAOS asks about the server itself, and the class ANY is obsolete: a relayed answer would
+    // describe another server. A zone transfer is a stream of messages, which is not relayed.
     if query.query_class != DNSClass::IN
         || matches!(query.query_type, RecordType::AXFR | RecordType::IXFR)
     {
@@ -51,29 +52,30 @@ pub(super) fn decide<'a>(names: &'a Names, networks: &[NetworkId], query: &Query
     }
     let mut buffer = [0; TEXT_MAX];
     let Some(text) = lower_text(&query.name, &mut buffer) else {
-        // No endpoint has such a name (an octet of it, or a dot inside a label, is none of ours).
-        return elsewhere(&query.name);
+        // No endpoint's name contains such an octet, or a dot inside a label.
+        return not_an_endpoint(&query.name);
     };
     let own = || networks.iter().filter_map(|id| names.networks.get(id));
     if let Some(address) = reverse_address(text) {
         return pointer(own(), address, query.query_type);
     }
     match addresses(own, text) {
-        None => elsewhere(&query.name),
+        None => not_an_endpoint(&query.name),
         Some(_) if !matches!(query.query_type, RecordType::A | RecordType::ANY) => Decision::NoData,
         Some([]) => Decision::NoData,
         Some(addresses) => Decision::Answer(Answer::Addresses(addresses)),
     }
 }
 
-/// A name that is none of ours. A single label means an endpoint here and is never sent out: what
-/// stands above the root's children is not asked for by a container, and a mistyped name would leak.
-fn elsewhere(name: &Name) -> Decision<'static> {
+/// Decides about a name that no endpoint has. A single label can only mean an endpoint and is never relayed:
+/// a container does not ask for top-level domains, and a mistyped endpoint's name would leak.
+fn not_an_endpoint(name: &Name) -> Decision<'static> {
     if name.num_labels() == 1 { Decision::NxDomain } else { Decision::Forward }
 }
 
-/// The holders of `text`: first as an endpoint's bare name, then as ever shorter endpoint names
-/// followed by a network's name, since both may contain dots.
+/// The addresses of the endpoints with the name `text`. It is looked up as an endpoint's name first, then as
+/// an endpoint's name followed by a network's name, the longest endpoint's name first, since both may contain
+/// dots.
 fn addresses<'a, I>(own: impl Fn() -> I, text: &str) -> Option<&'a [Ipv4Addr]>
 where
     I: Iterator<Item = &'a NetworkNames>,
@@ -83,7 +85,7 @@ where
     }
     text.rmatch_indices('.').find_map(|(dot, _)| {
         let (endpoint, network) = (&text[..dot], &text[dot + 1..]);
-        // Two networks may differ in case alone: for DNS they have one name.
+        // Names of two networks may differ in case only, which DNS ignores.
         own()
             .filter(|known| known.name.as_str().eq_ignore_ascii_case(network))
             .find_map(|known| known.records.get(endpoint))
@@ -111,15 +113,15 @@ fn pointer<'a>(
     if inside { Decision::NxDomain } else { Decision::Forward }
 }
 
-/// The address that `text` is the reverse name of (RFC 1035, section 3.5).
+/// The address whose reverse name is `text` (RFC 1035, section 3.5).
 fn reverse_address(text: &str) -> Option<Ipv4Addr> {
     let reversed: Ipv4Addr = text.strip_suffix(".in-addr.arpa")?.parse().ok()?;
     let [a, b, c, d] = reversed.octets();
     Some(Ipv4Addr::new(d, c, b, a))
 }
 
-/// The name in lower case with dots between its labels; `None` where it has an octet that no name of
-/// ours has.
+/// The name in lower case with dots between its labels; `None` if it has an octet that no endpoint's name
+/// has.
 fn lower_text<'b>(name: &Name, buffer: &'b mut [u8; TEXT_MAX]) -> Option<&'b str> {
     let mut end = 0;
     for label in name.iter() {

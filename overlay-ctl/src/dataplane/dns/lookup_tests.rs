@@ -1,3 +1,5 @@
+//! Tests of the decision about a question.
+
 use std::str::FromStr as _;
 
 use super::*;
@@ -22,7 +24,8 @@ fn network(
     }
 }
 
-/// 1 is myoverlay, 2 is back.end, 3 is end (whose endpoint `web2.back` reads like 2's `web2`).
+/// Network 1 is myoverlay, 2 is back.end, 3 is end. Network 3's endpoint `web2.back` has the same full name
+/// as network 2's `web2`.
 fn names() -> Names {
     let mine = network(
         "MyOverlay",

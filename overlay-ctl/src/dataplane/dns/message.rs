@@ -1,4 +1,4 @@
-//! Questions and answers on the wire (RFC 1035; EDNS: RFC 6891).
+//! Reads questions and writes answers in the wire format (RFC 1035; EDNS: RFC 6891).
 
 use hickory_proto::{
     ProtoError,
@@ -15,21 +15,22 @@ use hickory_proto::{
 
 use super::lookup::{Answer, Decision};
 
-/// What every client can take by UDP (RFC 1035, section 2.3.4).
+/// Bytes of the longest answer that every client accepts by UDP (RFC 1035, section 2.3.4).
 const UDP_MIN: u16 = 512;
-/// What fits a UDP datagram over IPv4. Nothing is fragmented on the way: it is a loopback device.
+/// Bytes of the longest UDP datagram over IPv4. The loopback device does not fragment it.
 const UDP_MAX: u16 = 65_507;
-/// Longest question that is read from UDP, which our OPT record tells (RFC 6891, section 6.2.5).
+/// Bytes of the longest question that is read from UDP; the OPT record of an answer tells it to the client
+/// (RFC 6891, section 6.2.5).
 pub(super) const UDP_QUERY_MAX: u16 = 4096;
-/// An OPT record without options.
+/// Bytes of an OPT record without options.
 const OPT_LEN: u16 = 11;
 
-/// Seconds that a client may keep an answer of ours. An endpoint goes or moves at any moment, and who
-/// asks again asks over loopback; 5 s (as cluster DNS does) spares a client that looks a name up for
-/// each of its connections, and is over before people wonder.
+/// Seconds that a client may cache an answer about an endpoint. An endpoint may be removed or move at any
+/// moment, and asking again over loopback costs little. 5 s, as in cluster DNS, spare a client that looks
+/// up a name for each of its connections, and are short enough that a change seems immediate.
 const TTL: u32 = 5;
 
-/// How a client's messages travel.
+/// The transport of a client's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
@@ -44,12 +45,13 @@ pub(super) struct Request {
     edns: Option<Edns>,
 }
 
-/// A message that is no question.
+/// A message that is not a question that can be answered.
 #[derive(Debug)]
 pub(super) enum Unfit {
-    /// Not to be answered: an answer itself (two servers would talk for ever), or not DNS at all.
+    /// The message gets no answer: it is an answer itself (two servers would send answers to each other for
+    /// ever), or it is not DNS.
     Ignore,
-    /// To be answered with an error.
+    /// The message is answered with an error.
     Reply(Metadata, ResponseCode),
 }
 
@@ -66,7 +68,7 @@ impl Request {
             return Err(Unfit::Reply(metadata, ResponseCode::NotImp));
         }
         let malformed = |_| Unfit::Reply(metadata, ResponseCode::FormErr);
-        // More than one question means nothing (RFC 9619).
+        // A message has exactly one question (RFC 9619).
         if counts.queries != 1 {
             return Err(Unfit::Reply(metadata, ResponseCode::FormErr));
         }
@@ -87,7 +89,7 @@ impl Request {
         self.metadata.id
     }
 
-    /// Bytes that an answer may have.
+    /// Bytes of the longest answer that the client accepts.
     pub(super) fn limit(&self, transport: Transport) -> u16 {
         match (transport, &self.edns) {
             (Transport::Tcp, _) => u16::MAX,
@@ -96,24 +98,24 @@ impl Request {
         }
     }
 
-    /// The EDNS version is one that nobody speaks yet (RFC 6891, section 6.1.3).
+    /// Returns true if the EDNS version is not 0, the only one that exists (RFC 6891, section 6.1.3).
     pub(super) fn bad_version(&self) -> bool {
         self.edns.as_ref().is_some_and(|edns| edns.version() != 0)
     }
 
-    /// Writes the answer to `decision`, with the addresses turned by `turn` places.
+    /// Writes the answer to `decision`, with the list of addresses rotated by `rotation` places.
     pub(super) fn answer(
         &self,
         decision: Decision<'_>,
-        turn: usize,
+        rotation: usize,
         transport: Transport,
         reply: &mut Vec<u8>,
     ) {
         let (code, records) = match decision {
-            Decision::Answer(answer) => match records(&self.query.name, answer, turn) {
+            Decision::Answer(answer) => match records(&self.query.name, answer, rotation) {
                 Ok(records) => (ResponseCode::NoError, records),
                 Err(error) => {
-                    tracing::debug!(query = %self.query, %error, "a name of ours does not fit DNS");
+                    tracing::debug!(query = %self.query, %error, "an endpoint's name is not valid in DNS");
                     (ResponseCode::ServFail, Vec::new())
                 }
             },
@@ -144,8 +146,8 @@ impl Request {
         self.write(&metadata, records, transport, reply);
     }
 
-    /// Writes that another server's `answer` is too long for this client's datagrams, and to be asked
-    /// for again by TCP.
+    /// Writes a truncated answer in place of another server's `answer`, which is too long for this client's
+    /// datagrams: the client then asks again by TCP.
     pub(super) fn truncated(&self, answer: &[u8], reply: &mut Vec<u8>) {
         let mut metadata = Header::read(&mut BinDecoder::new(answer))
             .map_or(Metadata::response_from_request(&self.metadata), |header| header.metadata);
@@ -190,8 +192,8 @@ impl Request {
     }
 }
 
-/// The answers, which leave room for the OPT record behind them: that one must never be what is cut
-/// off (RFC 6891, section 6.1.1).
+/// The answer records, which leave room for the OPT record after them: it must never be the record that is
+/// cut off (RFC 6891, section 6.1.1).
 struct Answers<'a> {
     records: &'a [Record],
     limit: u16,
@@ -207,11 +209,11 @@ impl EmitAndCount for Answers<'_> {
     }
 }
 
-fn records(name: &Name, answer: Answer<'_>, turn: usize) -> Result<Vec<Record>, ProtoError> {
+fn records(name: &Name, answer: Answer<'_>, rotation: usize) -> Result<Vec<Record>, ProtoError> {
     let record = |data| Record::from_rdata(name.clone(), TTL, data);
     Ok(match answer {
         Answer::Addresses(addresses) => {
-            let (behind, ahead) = addresses.split_at(turn % addresses.len().max(1));
+            let (behind, ahead) = addresses.split_at(rotation % addresses.len().max(1));
             ahead.iter().chain(behind).map(|address| record(RData::A(A(*address)))).collect()
         }
         Answer::Pointer { endpoint, network } => {
@@ -221,7 +223,7 @@ fn records(name: &Name, answer: Answer<'_>, turn: usize) -> Result<Vec<Record>, 
     })
 }
 
-/// Writes an answer that is a header and nothing else, as to a message that could not be read.
+/// Writes an answer that consists of a header only, as the answer to a message that could not be read.
 pub(super) fn header_only(request: &Metadata, code: ResponseCode, reply: &mut Vec<u8>) {
     let mut metadata = Metadata::response_from_request(request);
     metadata.response_code = code;
@@ -229,36 +231,36 @@ pub(super) fn header_only(request: &Metadata, code: ResponseCode, reply: &mut Ve
     reply.clear();
     let mut encoder = BinEncoder::new(reply);
     let header = Header { metadata, counts: Default::default() };
-    // Twelve bytes always fit; were they not written, the client would hear nothing and ask again.
+    // Twelve bytes always fit. If they were not written, the client would get no answer and ask again.
     if let Err(error) = header.emit(&mut encoder) {
         tracing::debug!(%error, "an answer could not be written");
     }
 }
 
-/// Gives `message` (a whole DNS message) another id.
+/// Replaces the id of `message`, a whole DNS message.
 pub(super) fn set_id(message: &mut [u8], id: u16) {
     if let Some(place) = message.first_chunk_mut() {
         *place = id.to_be_bytes();
     }
 }
 
-/// A number that a stranger cannot guess.
+/// A random id, which a forger cannot guess.
 pub(super) fn random_id() -> u16 {
     Message::query().metadata.id
 }
 
-/// What another server said.
+/// The kind of a message from another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Not an answer to this question.
+    /// It does not answer the question.
     Foreign,
-    /// An answer that another server might give better.
+    /// It says that this server cannot answer; another server might.
     Failure,
-    /// An answer.
+    /// It answers the question.
     Answer,
 }
 
-/// Judges a message that came where the answer to `query`, asked under `id`, is awaited.
+/// Tells if a message is the answer to `query`, which was sent with `id`.
 pub(super) fn judge(message: &[u8], id: u16, query: &Query) -> Verdict {
     let mut decoder = BinDecoder::new(message);
     let Ok(Header { metadata, counts }) = Header::read(&mut decoder) else {
@@ -267,7 +269,7 @@ pub(super) fn judge(message: &[u8], id: u16, query: &Query) -> Verdict {
     if metadata.id != id || metadata.message_type != MessageType::Response {
         return Verdict::Foreign;
     }
-    // A server that does not understand a question need not repeat it; any other must.
+    // A server that does not understand a question need not repeat it. All others must.
     let repeated = match counts.queries {
         1 => Query::read(&mut decoder).is_ok_and(|theirs| theirs == *query),
         0 => matches!(metadata.response_code, ResponseCode::FormErr | ResponseCode::NotImp),

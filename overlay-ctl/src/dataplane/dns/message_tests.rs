@@ -1,3 +1,5 @@
+//! Tests of the messages on the wire.
+
 use std::net::Ipv4Addr;
 
 use hickory_proto::rr::RecordType;
@@ -11,7 +13,7 @@ fn question(name: Name) -> Message {
     message
 }
 
-/// A question as a client may write it, of which some octets are others.
+/// A question as a client may write it, with some octets changed.
 fn mangled() -> impl Strategy<Value = Vec<u8>> {
     let labels = prop::collection::vec(prop::collection::vec(any::<u8>(), 1..64), 0..4);
     let edns = prop::option::of(any::<u16>());
@@ -33,12 +35,12 @@ fn mangled() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Whatever a client sends, what it gets is a message within its limit, or nothing.
+    /// A client gets a message within its limit or no message, whatever it sends.
     #[test]
     fn every_reply_is_a_message_that_fits(
         bytes in prop_oneof![mangled(), prop::collection::vec(any::<u8>(), 0..80)],
         holders in 0_usize..300,
-        turn in any::<usize>(),
+        rotation in any::<usize>(),
     ) {
         let holders = vec![Ipv4Addr::new(10, 0, 0, 1); holders];
         let decisions = [
@@ -53,7 +55,7 @@ proptest! {
                 for (decision, transport) in decisions.iter().flat_map(|decision| {
                     [Transport::Udp, Transport::Tcp].map(|transport| (*decision, transport))
                 }) {
-                    request.answer(decision, turn, transport, &mut reply);
+                    request.answer(decision, rotation, transport, &mut reply);
                     prop_assert!(reply.len() <= usize::from(request.limit(transport)));
                     let answer = Message::from_vec(&reply).unwrap();
                     prop_assert_eq!(answer.metadata.id, request.id());
@@ -69,7 +71,7 @@ proptest! {
         }
     }
 
-    /// Only an answer to this very question is taken for one.
+    /// Only a message that answers the question counts as its answer.
     #[test]
     fn strange_answers_are_foreign(bytes in mangled(), id in any::<u16>()) {
         let query = Query::query(Name::from_ascii("www.example.").unwrap(), RecordType::A);

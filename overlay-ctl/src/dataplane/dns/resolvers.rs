@@ -1,4 +1,4 @@
-//! All resolvers of a node, made to be what the names say.
+//! Keeps the resolvers and resolv.conf files of a node as its [`Names`] want them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{dataplane::kernel::Names, error_chain};
 
-/// The resolvers inside the namespaces of a node's endpoints. Dropped, they are silent; the
+/// The resolvers inside the namespaces of a node's endpoints. They stop when this is dropped; the
 /// resolv.conf files stay for the node's next run, unless [`Resolvers::remove_files`] is called.
 #[derive(Debug)]
 pub struct Resolvers {
@@ -27,9 +27,9 @@ pub struct Resolvers {
 }
 
 impl Resolvers {
-    /// None yet. `resolv_conf` names the host's resolvers (/etc/resolv.conf), `netns_folder` is where
-    /// `ip netns exec` looks for a namespace's own files (/etc/netns), and `node` is what tells this
-    /// node from others on the same machine, run after run.
+    /// No resolver yet. `resolv_conf` is the file that names the host's resolvers (/etc/resolv.conf).
+    /// `netns_folder` is the folder in which `ip netns exec` looks for a namespace's own files (/etc/netns).
+    /// `node` distinguishes this node from others on the same machine, and is the same in each run.
     #[must_use]
     pub fn new(
         resolv_conf: impl Into<PathBuf>,
@@ -51,12 +51,12 @@ impl Resolvers {
         trouble
     }
 
-    /// Answers from `names` from now on, in the namespaces that it lists. Sockets are opened and
-    /// closed by difference. Must be called within a tokio runtime on a thread in the node's own
-    /// network namespace.
+    /// Answers from `names` from now on, in the namespaces that it lists. Only the sockets of namespaces
+    /// that changed are opened and closed. Must be called within a tokio runtime on a thread in the node's
+    /// own network namespace.
     ///
-    /// Returns what stands in the way, a line each; it is tried again by the next call. A namespace
-    /// without a resolver does not hinder the others.
+    /// Returns the problems, a line each; the next call tries again. A namespace without a resolver does
+    /// not hinder the others.
     pub async fn answer(&mut self, names: Arc<Names>) -> Vec<String> {
         self.names.send_replace(Arc::clone(&names));
         let stale = self.running.extract_if(.., |path, resolver| {
@@ -79,49 +79,54 @@ impl Resolvers {
                     self.running.insert(path.clone(), resolver);
                 }
                 Err(error) => {
-                    trouble.push(format!("{}: no names: {}", path.display(), error_chain(&error)));
+                    trouble.push(format!(
+                        "{}: names are not resolved there: {}",
+                        path.display(),
+                        error_chain(&error)
+                    ));
                 }
             }
         }
         trouble
     }
 
-    /// Leads the programs of the namespaces that have a resolver to it, and removes every other file of
-    /// ours.
+    /// Writes the resolv.conf files of the namespaces that have a resolver, and removes the node's other
+    /// files.
     ///
-    /// Returns what stands in the way, a line each; it is tried again by the next call.
+    /// Returns the problems, a line each; the next call tries again.
     pub async fn write_files(&mut self) -> Vec<String> {
         let wanted = self.running.keys().filter_map(|path| netns_name(path)).map(str::to_owned);
         self.sync_files(wanted.collect()).await
     }
 
-    /// Removes every resolv.conf that is ours: no resolver is going to answer any more.
+    /// Removes every resolv.conf that the node wrote, because no resolver will answer any more.
     ///
-    /// Returns what stands in the way, a line each.
+    /// Returns the problems, a line each.
     pub async fn remove_files(&mut self) -> Vec<String> {
         self.sync_files(BTreeSet::new()).await
     }
 
-    /// How many answer.
+    /// Number of resolvers that run.
     #[must_use]
     pub fn count(&self) -> usize {
         self.running.values().filter(|resolver| resolver.is_running()).count()
     }
 
-    /// Whether one answers in the namespace at `path`.
+    /// Returns true if a resolver runs in the namespace at `path`.
     #[must_use]
     pub fn is_running(&self, path: &Path) -> bool {
         self.running.get(path).is_some_and(Resolver::is_running)
     }
 
-    /// Questions that were not handed to the host's resolvers since too many were under way.
+    /// Number of questions that were not relayed to the host's resolvers, because too many were pending.
     #[must_use]
     pub fn over_limit(&self) -> u64 {
         self.forwarder.over_limit()
     }
 
     async fn sync_files(&mut self, wanted: BTreeSet<String>) -> Vec<String> {
-        // A copy goes to the blocking pool: were this future dropped, files seen twice do no harm.
+        // The blocking pool gets a copy. If this future is dropped, the copy's changes are lost, and the
+        // next call checks the same files again, which does no harm.
         let mut files = self.files.clone();
         let synced = spawn_blocking(move || {
             let trouble = files.sync(&wanted);

@@ -1,4 +1,4 @@
-//! One namespace's resolver: its sockets inside, and who asks through them.
+//! One namespace's resolver: its sockets inside the namespace, and the answers to its clients.
 
 use std::{
     fs, io,
@@ -24,7 +24,7 @@ use hickory_proto::op::ResponseCode;
 
 use super::{
     DnsError,
-    forward::{Forwarder, Leave, Share, frame},
+    forward::{Forwarder, NamespaceQuota, Permit, frame},
     lookup::{Answer, Decision, decide},
     message::{Request, Transport, UDP_QUERY_MAX, Unfit, header_only},
     upstream::RESOLVER,
@@ -35,21 +35,20 @@ use crate::{
 };
 
 const PORT: u16 = 53;
-/// How soon a namespace that was removed is let go. Our sockets keep it alive, and with it the other
-/// ends of its devices, by whose end the node notices.
-const LOOK: Duration = Duration::from_millis(250);
-/// Connections of one namespace; more wait in the kernel's queue. Each is a file descriptor of the
-/// node.
+/// Time between checks that the namespace still exists. The resolver's sockets keep a removed namespace
+/// alive, and with it the peers of the host's devices, by whose disappearance the node notices the removal.
+const CHECK_PERIOD: Duration = Duration::from_millis(250);
+/// Greatest number of connections of one namespace; further ones wait in the kernel's queue. Each is a file
+/// descriptor of the node.
 const CONNECTIONS_MAX: usize = 16;
-/// How long a connection may be without a question, a question under way, or an answer unread.
+/// Longest time to wait for a whole question, or for the client to read an answer.
 const IDLE: Duration = Duration::from_secs(10);
-/// Pause after a failed accept or receive: what it lacks (descriptors, memory) does not come back by
-/// asking at once.
+/// Pause after a failed accept or receive, because missing descriptors or memory do not come back at once.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Counters that turn the answers of names which several endpoints hold.
-const TURNS: usize = 64;
+/// Number of counters by which the answers for names of several endpoints are rotated.
+const ROTATIONS: usize = 64;
 
-/// A resolver that runs until it is dropped, or its namespace is gone.
+/// A resolver, which runs until it is dropped or its namespace is gone.
 #[derive(Debug)]
 pub(super) struct Resolver {
     task: JoinHandle<()>,
@@ -75,33 +74,35 @@ impl Resolver {
         let (udp, tcp) = netns.run(bind)??;
         let udp = UdpSocket::from_std(udp).map_err(DnsError::Socket)?;
         let tcp = TcpListener::from_std(tcp).map_err(DnsError::Socket)?;
-        let desk = Desk {
+        let responder = Responder {
             view: View::new(names, path),
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 forwarder,
-                share: Share::default(),
-                turns: [const { AtomicUsize::new(0) }; TURNS],
+                quota: NamespaceQuota::default(),
+                rotations: [const { AtomicUsize::new(0) }; ROTATIONS],
             }),
         };
         let path = path.to_owned();
         let task = tokio::spawn(async move {
-            // One task: whatever ends it, all sockets are closed.
+            // All parts are in one task, so that all sockets are closed when any part ends.
             tokio::select! {
-                () = serve_udp(udp, desk.clone()) => {}
-                () = serve_tcp(tcp, desk) => {}
-                () = gone(&path, identity) => {
-                    tracing::info!(namespace = %path.display(), "gone: its resolver is closed");
+                () = serve_udp(udp, responder.clone()) => {}
+                () = serve_tcp(tcp, responder) => {}
+                () = until_gone(&path, identity) => {
+                    tracing::info!(
+                        namespace = %path.display(), "the namespace is gone: its resolver is closed"
+                    );
                 }
             }
         });
         Ok(Self { task, incarnation })
     }
 
-    /// Closes its sockets before it returns.
+    /// Stops the resolver; its sockets are closed when this returns.
     pub(super) async fn stop(mut self) {
         self.task.abort();
-        // An abort is what was asked for; whether it or the namespace's end came first is the same.
+        // The result is the abort, or the end of the namespace if that came first: neither is an error.
         (&mut self.task).await.ok();
     }
 
@@ -123,22 +124,22 @@ fn bind() -> Result<(StdUdpSocket, StdTcpListener), DnsError> {
     Ok((udp, tcp))
 }
 
-/// Returns when the namespace at `path` is another than `identity`, or none.
-async fn gone(path: &Path, identity: (u64, u64)) {
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Returns when there is no namespace at `path`, or one with an identity different from `identity`.
+async fn until_gone(path: &Path, identity: (u64, u64)) {
+    let mut check = interval(CHECK_PERIOD);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        check.tick().await;
         match fs::metadata(path) {
             Ok(meta) if (meta.dev(), meta.ino()) == identity => {}
             Ok(_) => return,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => tracing::debug!(%error, "a namespace could not be looked at"),
+            Err(error) => tracing::debug!(%error, "a namespace could not be checked"),
         }
     }
 }
 
-/// The names as one namespace sees them.
+/// The names that one namespace may see.
 #[derive(Debug, Clone)]
 struct View {
     source: watch::Receiver<Arc<Names>>,
@@ -164,7 +165,7 @@ impl View {
             .map_or_else(Vec::new, |namespace| namespace.networks.clone());
     }
 
-    /// The newest names. One atomic load where they did not change.
+    /// The newest names. Costs one atomic load if they did not change.
     fn refresh(&mut self) -> (&Names, &[NetworkId]) {
         if self.source.has_changed().unwrap_or(false) {
             self.read();
@@ -177,29 +178,30 @@ impl View {
 struct Shared {
     path: PathBuf,
     forwarder: Arc<Forwarder>,
-    share: Share,
-    /// By the questioned name's hash, so that names which are asked for in turns turn each.
-    turns: [AtomicUsize; TURNS],
+    quota: NamespaceQuota,
+    /// Indexed by the hash of the name, so that a name's answers are rotated even if other names are asked
+    /// for in between.
+    rotations: [AtomicUsize; ROTATIONS],
 }
 
-/// Where a namespace's questions are answered.
+/// The answering of one namespace's questions.
 #[derive(Debug, Clone)]
-struct Desk {
+struct Responder {
     view: View,
     shared: Arc<Shared>,
 }
 
-/// What became of a message.
+/// The result of handling a message.
 enum Outcome {
     /// The answer is written.
     Reply,
-    /// Nothing is to be said.
+    /// The message gets no answer.
     Silence,
-    /// It is to be relayed.
-    Relay(Box<Request>, Leave),
+    /// The message is to be relayed.
+    Relay(Box<Request>, Permit),
 }
 
-impl Desk {
+impl Responder {
     fn handle(&mut self, message: &[u8], transport: Transport, reply: &mut Vec<u8>) -> Outcome {
         let request = match Request::parse(message) {
             Ok(request) => request,
@@ -216,41 +218,41 @@ impl Desk {
         let (names, networks) = self.view.refresh();
         let decision = decide(names, networks, &request.query);
         if decision == Decision::Forward {
-            let Shared { path, forwarder, share, .. } = &*self.shared;
-            if let Some(leave) = forwarder.admit(share, path) {
-                return Outcome::Relay(Box::new(request), leave);
+            let Shared { path, forwarder, quota, .. } = &*self.shared;
+            if let Some(permit) = forwarder.admit(quota, path) {
+                return Outcome::Relay(Box::new(request), permit);
             }
         }
-        let turn = match decision {
-            Decision::Answer(Answer::Addresses([_, _, ..])) => self.shared.turn(&request),
+        let rotation = match decision {
+            Decision::Answer(Answer::Addresses([_, _, ..])) => self.shared.next_rotation(&request),
             _ => 0,
         };
-        request.answer(decision, turn, transport, reply);
+        request.answer(decision, rotation, transport, reply);
         Outcome::Reply
     }
 }
 
 impl Shared {
-    fn turn(&self, request: &Request) -> usize {
-        // FNV-1a, without regard to case.
+    fn next_rotation(&self, request: &Request) -> usize {
+        // FNV-1a of the name in lower case.
         let hash =
             request.query.name.iter().flatten().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
                 (hash ^ u64::from(octet.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
             });
-        let slot = usize::try_from(hash % (TURNS as u64)).unwrap_or(0);
-        self.turns[slot].fetch_add(1, Ordering::Relaxed)
+        let slot = usize::try_from(hash % (ROTATIONS as u64)).unwrap_or(0);
+        self.rotations[slot].fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Writes what the host's resolvers say, or that they say nothing.
+    /// Relays the question and writes the answer of the host's resolvers, or SERVFAIL if there is none.
     async fn relay(
         &self,
-        leave: Leave,
+        permit: Permit,
         message: Vec<u8>,
         request: &Request,
         transport: Transport,
         reply: &mut Vec<u8>,
     ) {
-        match self.forwarder.relay(leave, message, request, transport).await {
+        match self.forwarder.relay(permit, message, request, transport).await {
             Some(answer) if answer.len() > request.limit(transport).into() => {
                 request.truncated(&answer, reply);
             }
@@ -260,11 +262,11 @@ impl Shared {
     }
 }
 
-async fn serve_udp(socket: UdpSocket, mut desk: Desk) {
+async fn serve_udp(socket: UdpSocket, mut responder: Responder) {
     let socket = Arc::new(socket);
     let mut message = vec![0; UDP_QUERY_MAX.into()];
     let mut reply = Vec::new();
-    // Dropped, and so ended, with this.
+    // The relays end when the set is dropped.
     let mut relays = JoinSet::new();
     loop {
         let (len, client) = match socket.recv_from(&mut message).await {
@@ -275,17 +277,17 @@ async fn serve_udp(socket: UdpSocket, mut desk: Desk) {
                 continue;
             }
         };
-        match desk.handle(&message[..len], Transport::Udp, &mut reply) {
+        match responder.handle(&message[..len], Transport::Udp, &mut reply) {
             Outcome::Silence => {}
             Outcome::Reply => send(&socket, &reply, client).await,
-            Outcome::Relay(request, leave) => {
+            Outcome::Relay(request, permit) => {
                 while relays.try_join_next().is_some() {}
                 let message = message[..len].to_vec();
-                let (shared, socket) = (Arc::clone(&desk.shared), Arc::downgrade(&socket));
+                let (shared, socket) = (Arc::clone(&responder.shared), Arc::downgrade(&socket));
                 relays.spawn(async move {
                     let mut reply = Vec::new();
-                    shared.relay(leave, message, &request, Transport::Udp, &mut reply).await;
-                    // Weak: a relay that is still ending must not hold the port.
+                    shared.relay(permit, message, &request, Transport::Udp, &mut reply).await;
+                    // Weak, so that a relay which has not ended yet does not keep the port bound.
                     if let Some(socket) = Weak::upgrade(&socket) {
                         send(&socket, &reply, client).await;
                     }
@@ -296,13 +298,13 @@ async fn serve_udp(socket: UdpSocket, mut desk: Desk) {
 }
 
 async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
-    // A client that went meanwhile is not our trouble; any other asks again.
+    // A client that is gone needs no answer; any other client asks again.
     if let Err(error) = socket.send_to(reply, client).await {
         tracing::debug!(%client, %error, "an answer could not be sent");
     }
 }
 
-async fn serve_tcp(listener: TcpListener, desk: Desk) {
+async fn serve_tcp(listener: TcpListener, responder: Responder) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -311,9 +313,9 @@ async fn serve_tcp(listener: TcpListener, desk: Desk) {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let desk = desk.clone();
+                let responder = responder.clone();
                 connections.spawn(async move {
-                    if let Err(error) = converse(stream, desk).await {
+                    if let Err(error) = serve_connection(stream, responder).await {
                         tracing::debug!(%error, "a client's connection ended");
                     }
                     drop(place);
@@ -327,8 +329,9 @@ async fn serve_tcp(listener: TcpListener, desk: Desk) {
     }
 }
 
-/// Answers one question after the other until the client closes, or is silent for too long.
-async fn converse(mut stream: TcpStream, mut desk: Desk) -> io::Result<()> {
+/// Answers one question after the other until the client closes the connection or sends nothing for too
+/// long.
+async fn serve_connection(mut stream: TcpStream, mut responder: Responder) -> io::Result<()> {
     let mut message = Vec::new();
     let mut reply = Vec::new();
     loop {
@@ -343,12 +346,15 @@ async fn converse(mut stream: TcpStream, mut desk: Desk) -> io::Result<()> {
         if !timeout(IDLE, read).await?? {
             return Ok(());
         }
-        match desk.handle(&message, Transport::Tcp, &mut reply) {
+        match responder.handle(&message, Transport::Tcp, &mut reply) {
             Outcome::Silence => continue,
             Outcome::Reply => {}
-            Outcome::Relay(request, leave) => {
+            Outcome::Relay(request, permit) => {
                 let question = message.clone();
-                desk.shared.relay(leave, question, &request, Transport::Tcp, &mut reply).await;
+                responder
+                    .shared
+                    .relay(permit, question, &request, Transport::Tcp, &mut reply)
+                    .await;
             }
         }
         timeout(IDLE, stream.write_all(&frame(&reply)?)).await??;

@@ -12,39 +12,39 @@ use std::{
 use nix::net::if_::if_nametoindex;
 use resolv_conf::{Config, ScopedIp};
 
-/// Where the resolvers of endpoints answer, and Docker's.
+/// Address at which the resolvers answer inside the namespaces; Docker's resolver has the same.
 pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const PORT: u16 = 53;
-/// The C library asks no more servers than these (MAXNS).
+/// Greatest number of servers that the C library asks (MAXNS).
 const SERVERS_MAX: usize = 3;
 /// The C library's own bounds (RES_MAXRETRANS, RES_MAXRETRY).
 const TIMEOUT_MAX: u32 = 30;
 const ATTEMPTS_MAX: u32 = 5;
-/// Longest that a question is worked on, whatever the file says: no client waits for longer, and what
-/// is worked on counts towards the limits.
+/// Longest time that a question is pending, whatever the file says: no client waits longer, and pending
+/// questions count towards the limits.
 const TOTAL_MAX: Duration = Duration::from_secs(30);
 
-/// Whom to ask, and for how long.
+/// The servers to ask, and the options of asking them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Upstreams {
     pub(super) servers: Vec<SocketAddr>,
-    /// Until a question that went unanswered is sent again.
+    /// Time after which a question without an answer is sent again.
     pub(super) timeout: Duration,
-    /// Until a question is given up.
+    /// Time after which a question is given up.
     pub(super) total: Duration,
-    /// Begin with another server each time.
+    /// Each question begins with the next server.
     pub(super) rotate: bool,
-    /// By TCP alone (`use-vc`).
+    /// Questions are sent by TCP only (`use-vc`).
     pub(super) tcp: bool,
 }
 
 impl Upstreams {
     fn parse(text: &str) -> Self {
-        let config = Config::parse(understood(text)).unwrap_or_default();
+        let config = Config::parse(known_parts(text)).unwrap_or_default();
         let timeout = Duration::from_secs(config.timeout.clamp(1, TIMEOUT_MAX).into());
         Self {
-            // 127.0.0.11 is where we ourselves answer: a file copied out of an endpoint's namespace
-            // would have us ask ourselves.
+            // 127.0.0.11 is left out, because the node itself answers there: with a file that was copied out
+            // of an endpoint's namespace the node would ask itself.
             servers: config
                 .nameservers
                 .iter()
@@ -65,9 +65,9 @@ impl Upstreams {
     }
 }
 
-/// The lines and options that the parser knows. The C library passes over what it does not
-/// understand, where the parser gives up the whole file.
-fn understood(text: &str) -> String {
+/// The lines and options that the parser knows. The C library ignores the others, whereas the parser would
+/// refuse the whole file.
+fn known_parts(text: &str) -> String {
     let mut known = String::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
@@ -96,15 +96,15 @@ fn address(server: &ScopedIp) -> Option<SocketAddr> {
     })
 }
 
-/// The file, read again when it has changed.
+/// The file, which is read again when it has changed.
 #[derive(Debug)]
 pub(super) struct ResolvConf {
     path: PathBuf,
     last: Mutex<(Option<Stamp>, Arc<Upstreams>)>,
 }
 
-/// What tells a file from the one that was there before. Editors and DHCP clients replace it; others
-/// write it in place.
+/// Identity and version of a file, by which a change is noticed. Editors and DHCP clients replace a file;
+/// other programs write it in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -115,7 +115,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     pub(super) fn of(meta: &fs::Metadata) -> Self {
-        // ctime: unlike mtime nobody sets it back.
+        // ctime and not mtime, because no program can set it back.
         Self {
             device: meta.dev(),
             inode: meta.ino(),
@@ -130,9 +130,9 @@ impl ResolvConf {
         Self { path, last: Mutex::new((None, Arc::new(Upstreams::none()))) }
     }
 
-    /// What the file says now. One stat where nothing changed.
+    /// The file's present contents. Costs one stat if nothing changed.
     pub(super) fn upstreams(&self) -> Arc<Upstreams> {
-        // The guarded value is replaced whole: a panic elsewhere leaves it valid.
+        // The guarded value is replaced as a whole, so that it is valid even after a panic.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = fs::metadata(&self.path).map(|meta| Stamp::of(&meta)).ok();
         if stamp.is_none() || last.0 != stamp {
@@ -142,13 +142,13 @@ impl ResolvConf {
                     if last.0.is_some() || stamp.is_some() {
                         tracing::warn!(
                             path = %self.path.display(), %error,
-                            "the host's resolvers are not known: names that are not ours get SERVFAIL"
+                            "the host's resolvers are not known: names that no endpoint has get SERVFAIL"
                         );
                     }
                     Upstreams::none()
                 }
             };
-            // The stamp was taken before the content: at worst it is read once more than needed.
+            // The stamp is older than the content: at worst the file is read once more than needed.
             *last = (stamp, Arc::new(upstreams));
         }
         Arc::clone(&last.1)

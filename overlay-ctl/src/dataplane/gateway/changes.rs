@@ -1,4 +1,4 @@
-//! Word that the table `ip overlay` changed, never how: whoever hears it looks.
+//! Reports that the table `ip overlay` changed. A report never says how: its receiver reads the table.
 
 use std::{io, time::Duration};
 
@@ -14,23 +14,25 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{GatewayError, rules::TABLE};
 
-/// linux/netfilter/nfnetlink.h: each change of an nftables ruleset.
+/// linux/netfilter/nfnetlink.h: the group that gets each change of an nftables ruleset.
 const NFNLGRP_NFTABLES: u32 = 7;
 const NFPROTO_IPV4: u8 = libc::NFPROTO_IPV4 as u8;
 /// `struct nfgenmsg`: family, version, resource id.
 const FAMILY_HEADER: usize = 4;
 /// The first attribute of every message but NFT_MSG_NEWGEN: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE,
-/// NFTA_RULE_TABLE, NFTA_SET_TABLE and their like are one number.
+/// NFTA_RULE_TABLE, NFTA_SET_TABLE and so on have the same number.
 const TABLE_NAME: u16 = 1;
-/// A table with a thousand elements comes in one transaction; what does not fit is told as a change.
+/// Bytes of the socket's receive buffer. A table with a thousand elements comes in one transaction; an
+/// overflow is reported as a change.
 const BUFFER: usize = 1 << 20;
-/// Between attempts to listen again after the socket broke.
+/// Time between attempts to listen again after the socket failed.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 const ACTION: &str = "listen to changes of nftables";
 
-/// Listens in the calling thread's network namespace until the receiver is dropped. When it returns,
-/// every later change of our table will be told, our own too. Other tables' changes are not: a machine
-/// may change those many times a second. Several may come as one, and one may come without cause.
+/// Listens in the calling thread's network namespace until the receiver is dropped. From its return on,
+/// every change of the table `ip overlay` is reported, the node's own changes too. Changes of other tables
+/// are not reported, because a machine may change those many times a second. Several changes may come as
+/// one report, and a report may come without a change.
 ///
 /// Must be called within a tokio runtime.
 ///
@@ -59,10 +61,10 @@ async fn forward(mut socket: TokioSocket, sender: mpsc::Sender<()>) {
         };
         let changed = match received {
             Ok((datagram, _)) => concerns_us(&datagram),
-            // The kernel had more to say than the socket could hold.
+            // The receive buffer overflowed: any message may be lost.
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => true,
             Err(error) => {
-                tracing::warn!(%error, "listening to nftables again");
+                tracing::warn!(%error, "the socket for changes of nftables failed; opening a new one");
                 match reopen(&sender).await {
                     Some(opened) => socket = opened,
                     None => return,
@@ -72,7 +74,7 @@ async fn forward(mut socket: TokioSocket, sender: mpsc::Sender<()>) {
         };
         if changed {
             match sender.try_send(()) {
-                // One that was not taken yet tells of this too.
+                // A report that was not taken yet stands for this change too.
                 Ok(()) | Err(TrySendError::Full(())) => {}
                 Err(TrySendError::Closed(())) => return,
             }
@@ -80,12 +82,14 @@ async fn forward(mut socket: TokioSocket, sender: mpsc::Sender<()>) {
     }
 }
 
-/// None where nobody listens any more.
+/// `None` if the receiver was dropped.
 async fn reopen(sender: &mpsc::Sender<()>) -> Option<TokioSocket> {
     loop {
         match listen() {
             Ok(socket) => return Some(socket),
-            Err(error) => tracing::warn!(%error, "not listening to nftables' changes"),
+            Err(error) => {
+                tracing::warn!(%error, "opening a socket for changes of nftables failed");
+            }
         }
         tokio::select! {
             () = sender.closed() => return None,
@@ -94,7 +98,7 @@ async fn reopen(sender: &mpsc::Sender<()>) -> Option<TokioSocket> {
     }
 }
 
-/// Whether any of the datagram's messages is of our table, or can't be read.
+/// Returns true if any of the datagram's messages is about our table, or cannot be read.
 fn concerns_us(datagram: &[u8]) -> bool {
     let mut rest = datagram;
     while !rest.is_empty() {
@@ -127,7 +131,7 @@ fn is_of_our_table(kind: u16, payload: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// A message as the kernel makes it, padded.
+    /// A message in the kernel's form, padded.
     fn message(kind: u8, family: u8, table: &[u8]) -> Vec<u8> {
         let padded = table.len().next_multiple_of(4);
         let length = u32::try_from(16 + 4 + 4 + padded).unwrap();

@@ -1,8 +1,8 @@
-//! Forgetting connections that the kernel would keep sending to where they went before.
+//! Deletes UDP flows that the kernel would keep translating to a port's former target.
 //!
-//! NAT is decided by a connection's first packet. A UDP "connection" has no end but silence: a client
-//! that keeps talking to a port would never reach the endpoint that the port leads to now, or go on to
-//! reach the address of one that is gone. TCP and SCTP have handshakes, and need none of this.
+//! NAT is decided by a flow's first packet. A UDP flow ends only by silence: a client that keeps sending
+//! to a port would never reach the endpoint that the port leads to now, or would go on to reach the
+//! address of an endpoint that is gone. TCP and SCTP have handshakes, and need none of this.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,22 +33,22 @@ use rtnetlink::{
 
 use super::GatewayError;
 
-/// UDP ports of the host (0.0.0.0 = each address) and where they lead; `None` = to the host itself.
-pub(super) type Moved = BTreeMap<(Ipv4Addr, NonZeroU16), Option<(Ipv4Addr, NonZeroU16)>>;
+/// UDP ports of the host (0.0.0.0 = all addresses) and their new targets; `None` = the host itself.
+pub(super) type NewTargets = BTreeMap<(Ipv4Addr, NonZeroU16), Option<(Ipv4Addr, NonZeroU16)>>;
 
 const BOUND: Duration = Duration::from_secs(10);
-const ACTION: &str = "forget UDP flows";
-/// linux/netfilter/nfnetlink_conntrack.h; the crate has no name for them.
+const ACTION: &str = "delete UDP flows";
+/// linux/netfilter/nfnetlink_conntrack.h; the crate does not name these.
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const NLA_F_NESTED: u16 = libc::NLA_F_NESTED as u16;
-/// net/netfilter/nf_internals.h, of a filter's flags: what of the tuple counts.
+/// net/netfilter/nf_internals.h: the flag of a filter by which the tuple's protocol is compared.
 const FILTER_PROTOCOL: u32 = 1 << 3;
 
-/// Forgets UDP flows to `moved` that don't go where their port leads. Returns how many.
-pub(super) async fn forget(moved: &Moved) -> Result<usize, GatewayError> {
+/// Deletes UDP flows to a port in `targets` that go elsewhere than to its new target. Returns their number.
+pub(super) async fn delete_stale_flows(targets: &NewTargets) -> Result<usize, GatewayError> {
     let work = async {
         let local = local_addresses()?;
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
@@ -56,7 +56,7 @@ pub(super) async fn forget(moved: &Moved) -> Result<usize, GatewayError> {
         let mut stale = Vec::new();
         exchange(&socket, request(NLM_F_DUMP, all_udp()), |attributes| {
             if let Some(flow) = Flow::of(&attributes)
-                && flow.is_stale(moved, &local)
+                && flow.is_stale(targets, &local)
             {
                 let identity = attributes.into_iter().filter(is_identity);
                 stale.push(identity.collect::<Vec<_>>());
@@ -68,7 +68,7 @@ pub(super) async fn forget(moved: &Moved) -> Result<usize, GatewayError> {
             let delete = request(NLM_F_ACK, ConntrackMessage::Delete(identity));
             match exchange(&socket, delete, |_| {}).await {
                 Ok(()) => count += 1,
-                // It ended by itself.
+                // The flow ended by itself.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 Err(error) => return Err(error),
             }
@@ -86,46 +86,47 @@ fn local_addresses() -> io::Result<BTreeSet<Ipv4Addr>> {
     Ok(all.filter_map(|address| address.as_sockaddr_in().map(|v4| v4.ip())).collect())
 }
 
-/// One direction of a flow.
+/// One end of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
     address: Ipv4Addr,
     port: u16,
 }
 
-/// A UDP flow: whom its first packet was sent to, and who answers.
+/// A UDP flow: the destination of its first packet before NAT, and the source of the replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Flow {
-    asked: End,
-    answers: End,
+    destination: End,
+    reply_source: End,
 }
 
 impl Flow {
-    /// `None` for what is not UDP over IPv4.
+    /// `None` for a flow that is not UDP over IPv4.
     fn of(attributes: &[ConntrackAttribute]) -> Option<Self> {
-        let asked = attributes.iter().find_map(|attribute| match attribute {
+        let destination = attributes.iter().find_map(|attribute| match attribute {
             ConntrackAttribute::CtaTupleOrig(tuple) => end(tuple, Side::Destination),
             _ => None,
         })?;
-        let answers = attributes.iter().find_map(|attribute| match attribute {
+        let reply_source = attributes.iter().find_map(|attribute| match attribute {
             ConntrackAttribute::CtaTupleReply(tuple) => end(tuple, Side::Source),
             _ => None,
         })?;
-        Some(Self { asked, answers })
+        Some(Self { destination, reply_source })
     }
 
-    fn is_stale(self, moved: &Moved, local: &BTreeSet<Ipv4Addr>) -> bool {
-        // An endpoint's own query to somebody's port 53 is no business of our port 53.
-        if !(self.asked.address.is_loopback() || local.contains(&self.asked.address)) {
+    fn is_stale(self, targets: &NewTargets, local: &BTreeSet<Ipv4Addr>) -> bool {
+        // A flow to another host, as an endpoint's query to port 53 of a DNS server, does not concern the
+        // same port of this host.
+        let End { address, port } = self.destination;
+        if !(address.is_loopback() || local.contains(&address)) {
             return false;
         }
-        let Some(port) = NonZeroU16::new(self.asked.port) else { return false };
-        let leads = moved
-            .get(&(self.asked.address, port))
-            .or_else(|| moved.get(&(Ipv4Addr::UNSPECIFIED, port)));
-        leads.is_some_and(|target| {
+        let Some(port) = NonZeroU16::new(port) else { return false };
+        let target =
+            targets.get(&(address, port)).or_else(|| targets.get(&(Ipv4Addr::UNSPECIFIED, port)));
+        target.is_some_and(|target| {
             let target = target.map(|(address, port)| End { address, port: port.get() });
-            self.answers != target.unwrap_or(self.asked)
+            self.reply_source != target.unwrap_or(self.destination)
         })
     }
 }
@@ -169,7 +170,7 @@ fn end(tuple: &[Tuple], side: Side) -> Option<End> {
     udp.then_some(End { address: address?, port: port? })
 }
 
-/// What the kernel needs to find a flow again.
+/// Returns true if the kernel needs the attribute to find the flow again.
 fn is_identity(attribute: &ConntrackAttribute) -> bool {
     match attribute {
         ConntrackAttribute::CtaTupleOrig(_) => true,
@@ -178,8 +179,9 @@ fn is_identity(attribute: &ConntrackAttribute) -> bool {
     }
 }
 
-/// Asks for all flows of UDP (from kernel 5.8 on; an older one tells of all, which are looked through
-/// here). In the crate's general form: its own would lose the mark of the filter's being nested.
+/// A request for all UDP flows (from kernel 5.8 on; an older kernel sends all flows, and the caller looks
+/// through them). It is written in the crate's general form, because the crate's form of this request
+/// would lose the flag that marks the filter as nested.
 fn all_udp() -> ConntrackMessage {
     let udp = Tuple::Proto(vec![ProtoTuple::Protocol(Protocol::Udp)]);
     let by_protocol = DefaultNla::new(CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL.to_ne_bytes().into());
@@ -205,7 +207,7 @@ fn request(flags: u16, message: ConntrackMessage) -> NetlinkMessage<NetfilterMes
     message
 }
 
-/// Sends a request and hands each flow of the answer on, until the kernel says that it was the last.
+/// Sends a request and passes each flow of the answer to `each`, until the kernel ends the answer.
 async fn exchange(
     socket: &TokioSocket,
     request: NetlinkMessage<NetfilterMessage>,

@@ -1,4 +1,4 @@
-//! What can go wrong with nftables, in words for the person who reads it.
+//! The errors of nftables, in words for the person who operates the node.
 
 use std::{io, time::Duration};
 
@@ -10,60 +10,60 @@ pub enum GatewayError {
         "there is no program `nft`, which masquerading and published ports are set up with: install the package nftables"
     )]
     NoProgram,
-    /// The kernel knows no nf_tables, or not what we ask of it.
+    /// The kernel lacks nf_tables, or a part of it that the table needs.
     #[error(
         "this kernel lacks nf_tables, or a part of it, which masquerading and published ports need ({answer}): load it (`modprobe nf_tables nft_nat nft_masq nft_fib_ipv4 nft_ct`), or run a kernel with CONFIG_NF_TABLES, NFT_NAT, NFT_MASQ, NFT_FIB_IPV4 and NFT_CT"
     )]
     NoSupport {
-        /// What `nft` said.
+        /// The answer of `nft`.
         answer: String,
     },
-    /// EPERM.
+    /// The kernel refused with EPERM.
     #[error(
-        "the kernel does not allow us to {action}: this needs CAP_NET_ADMIN; run the node as root"
+        "the kernel does not allow the node to {action}: this needs CAP_NET_ADMIN; run the node as root"
     )]
     Denied {
-        /// What was asked, as "read the table `ip overlay`".
+        /// The action that was asked for, as "read the table `ip overlay`".
         action: &'static str,
     },
     /// `nft` refused.
     #[error("`nft` failed to {action}: {answer}")]
     Refused {
-        /// What was asked.
+        /// The action that was asked for.
         action: &'static str,
-        /// What it said.
+        /// The answer of `nft`.
         answer: String,
     },
-    /// It said what nobody understands.
-    #[error("`nft` was asked to {action}, and its answer is no JSON")]
+    /// `nft` gave an answer that cannot be parsed.
+    #[error("`nft` was asked to {action}, and its answer is not JSON")]
     Answer {
-        /// What was asked.
+        /// The action that was asked for.
         action: &'static str,
-        /// Where it stops to be.
+        /// The place and kind of the syntax error.
         #[source]
         source: serde_json::Error,
     },
-    /// It does not come to an end.
+    /// `nft` did not end in time.
     #[error("`nft` did not {action} within {} s and was stopped; try again", .bound.as_secs())]
     Slow {
-        /// What was asked.
+        /// The action that was asked for.
         action: &'static str,
-        /// How long it was given.
+        /// The time that `nft` was given.
         bound: Duration,
     },
-    /// It could not be started, or could not be talked to.
+    /// `nft` could not be started, or its pipes failed.
     #[error("`nft` could not be run to {action}")]
     Run {
-        /// What was asked.
+        /// The action that was asked for.
         action: &'static str,
-        /// Why.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
-    /// A socket of netfilter's failed.
+    /// A netfilter socket failed.
     #[error("the netfilter socket failed to {action}")]
     Socket {
-        /// What was asked.
+        /// The action that was asked for.
         action: &'static str,
         /// The kernel's answer.
         #[source]

@@ -1,4 +1,4 @@
-//! The words of which rules are made, in nft's JSON.
+//! The expressions and statements that rules are made of, in nft's JSON.
 
 use std::{borrow::Cow, net::Ipv4Addr};
 
@@ -32,7 +32,7 @@ pub(super) fn counter() -> Statement<'static> {
     Statement::Counter(Counter::Anonymous(Some(zero)))
 }
 
-/// A bit field of the packet's connection has one of these bits.
+/// Matches if a bit field of the packet's connection has one of these bits.
 pub(super) fn has(key: &'static str, bits: Expression<'static>) -> Statement<'static> {
     let key = NamedExpression::CT(CT { key: key.into(), family: None, dir: None });
     compare(named(key), Operator::IN, bits)
@@ -59,7 +59,7 @@ pub(super) fn ip(field: &'static str) -> Expression<'static> {
     field_of("ip", field)
 }
 
-/// TCP, UDP and SCTP have it in the same place.
+/// The destination port, which TCP, UDP and SCTP have at the same offset.
 pub(super) fn destination_port() -> Expression<'static> {
     field_of("th", "dport")
 }

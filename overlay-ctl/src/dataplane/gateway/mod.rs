@@ -1,12 +1,13 @@
-//! The node's half of the way to the outside world: which subnet the gateway bridge has, the nftables
-//! table that masquerades and publishes ports, and the host's ports that are kept for it.
+//! The node's part of the way to the outside world: the choice of the gateway bridge's subnet, the
+//! nftables table that masquerades and publishes ports, and the reservation of published ports on the
+//! host.
 //!
 //! Invariants:
-//! - Only the table `ip overlay` is read or written. Whatever else nftables holds is another's.
-//! - Nothing here isolates endpoints from each other: that is `from_gateway`'s work, so that a flushed
-//!   ruleset opens nothing. What the rules keep out is the outside.
-//! - A change is one transaction, and one that is not needed is not made: established flows never
-//!   notice.
+//! - Only the table `ip overlay` is read or written. All other tables belong to other programs.
+//! - Nothing here isolates endpoints from each other: the program `from_gateway` does, so that a flushed
+//!   ruleset does not open the way between them. The rules only protect endpoints from the outside.
+//! - A change is one transaction, and no transaction is made without a change, so that established flows
+//!   are never disturbed.
 
 mod changes;
 mod conntrack;

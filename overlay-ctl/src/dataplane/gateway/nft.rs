@@ -1,5 +1,7 @@
-//! Driving `nft`. The nftables crate's own way of doing it lets the program's words of complaint go to
-//! our standard error, waits for ever, and leaves the program running when the caller gives up.
+//! Runs the program `nft`.
+//!
+//! The nftables crate's own functions for this pass the program's error messages to the node's standard
+//! error, wait for ever, and leave the program running when the caller gives up.
 
 use std::{io, process::Stdio, time::Duration};
 
@@ -10,14 +12,14 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use super::{GatewayError, rules::TABLE};
 
 const PROGRAM: &str = "nft";
-/// A thousand elements take it tens of milliseconds.
+/// Time that `nft` is given. A thousand elements take tens of milliseconds.
 const BOUND: Duration = Duration::from_secs(30);
 const READ: &str = "read the table `ip overlay`";
 pub(super) const WRITE: &str = "change the table `ip overlay`";
 
-/// The objects of our table, in nft's JSON; `None` where there is no such table.
+/// The objects of the table `ip overlay`, in nft's JSON; `None` if there is no such table.
 pub(super) async fn list() -> Result<Option<Vec<Value>>, GatewayError> {
-    // -p: numbers for protocols, since names depend on /etc/protocols.
+    // -p: protocols as numbers, because names depend on /etc/protocols.
     let answer = match run(READ, &["-j", "-p", "list", "table", "ip", TABLE], None).await {
         Err(GatewayError::Refused { answer, .. })
             if answer.contains("No such file or directory") =>
@@ -34,7 +36,7 @@ pub(super) async fn list() -> Result<Option<Vec<Value>>, GatewayError> {
     }
 }
 
-/// Runs all of `commands` or none.
+/// Runs all of `commands` or, on an error, none.
 pub(super) async fn apply(commands: Vec<NfObject<'static>>) -> Result<(), GatewayError> {
     let document = Nftables { objects: commands.into() };
     let text = serde_json::to_vec(&document)
@@ -53,7 +55,7 @@ async fn run(
     };
     let mut child = Command::new(PROGRAM)
         .args(arguments)
-        // What it complains of is read here.
+        // The error messages are parsed below, in English.
         .env("LC_ALL", "C")
         .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
@@ -69,7 +71,8 @@ async fn run(
                 _ => Ok(()),
             }
         };
-        // Both at once: it may have much to say before it has read all. Where it ended before, it says why.
+        // Both at once, because `nft` may write much before it has read everything. If it ends without
+        // reading everything, its own message is better than the error of the write.
         let (written, output) = tokio::join!(write, child.wait_with_output());
         let output = output?;
         if output.status.success() {
@@ -85,13 +88,13 @@ async fn run(
         return Ok(output.stdout);
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
-    // One that crashes says nothing.
+    // A program that crashed has written no message.
     let status = output.status.to_string();
     Err(refused(action, if complaint.trim().is_empty() { &status } else { &complaint }))
 }
 
 fn refused(action: &'static str, complaint: &str) -> GatewayError {
-    // The first line says what; the others repeat our JSON.
+    // The first line is the message; the others repeat the JSON input.
     let answer = complaint.lines().map(str::trim).find(|line| !line.is_empty());
     let answer = answer.unwrap_or_default().to_owned();
     let says = |words: &[&str]| words.iter().any(|word| answer.contains(word));

@@ -1,4 +1,4 @@
-//! The table as nft tells of it, brought into a form that can be compared with what is wanted.
+//! The table as nft lists it, brought into a form that can be compared with the wanted table.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::model::Transport;
 
-/// What stands in the kernel.
+/// The table in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Observed {
     /// Everything but elements.
     pub(super) skeleton: Vec<Value>,
-    /// `None` where the elements are none that we make: a port without an address, a time-out.
+    /// `None` if the node would not make such elements: a port without an address, a time-out.
     pub(super) contents: Option<Contents>,
 }
 
@@ -46,7 +46,7 @@ impl Observed {
     }
 }
 
-/// What nft would tell of these objects.
+/// The form in which nft would list these objects.
 pub(super) fn skeleton(objects: &[NfListObject<'_>]) -> Vec<Value> {
     let values = objects.iter().map(|object| match serde_json::to_value(object) {
         Ok(value) => canonical(value),
@@ -57,7 +57,8 @@ pub(super) fn skeleton(objects: &[NfListObject<'_>]) -> Vec<Value> {
     skeleton
 }
 
-/// Kinds of objects come in another order from nft than we give them; rules of a chain keep theirs.
+/// Sorts the objects, because nft lists their kinds in an order of its own. The rules of a chain keep their
+/// order, which matters.
 fn sort(skeleton: &mut [Value]) {
     skeleton.sort_by_key(|object| {
         let of = |kind: &str, key: &str| {
@@ -69,13 +70,13 @@ fn sort(skeleton: &mut [Value]) {
     });
 }
 
-/// A table without flags ("dormant") or anything else that we would not give it.
+/// Returns true if the table has no flags ("dormant") or other properties that the node does not set.
 fn is_plain(table: &Value) -> bool {
     let known = ["family", "name", "handle"];
     table.as_object().is_some_and(|table| table.keys().all(|key| known.contains(&key.as_str())))
 }
 
-/// Takes the elements out of a map or set, whose name comes with them.
+/// Takes the elements out of a map or set, and returns its name and the elements.
 fn take_elements(object: &mut Value) -> (String, Vec<Value>) {
     let set = ["map", "set"].into_iter().find(|kind| object.get(kind).is_some());
     let Some(set) = set.and_then(|kind| object.get_mut(kind)?.as_object_mut()) else {
@@ -90,7 +91,7 @@ fn take_elements(object: &mut Value) -> (String, Vec<Value>) {
     (name, elements)
 }
 
-/// Without what differs between versions of nft and from one reading to the next: handles, counts,
+/// Removes the differences between versions of nft and between one reading and the next: handles, counts,
 /// absent values, lists of one, and the order of sets.
 fn canonical(value: Value) -> Value {
     match value {
@@ -115,7 +116,7 @@ fn canonical(value: Value) -> Value {
     }
 }
 
-/// A statement's name may have no value; a property without one is none.
+/// Returns true for a property without a value. The name of a statement may have none and still counts.
 fn is_absent(key: &str, value: &Value) -> bool {
     value.is_null() && !["accept", "drop", "masquerade", "counter"].contains(&key)
 }
@@ -123,7 +124,7 @@ fn is_absent(key: &str, value: &Value) -> bool {
 /// A value and its comment.
 type Commented<T> = (T, String);
 
-/// The elements as the maps have them.
+/// The elements of all maps and of the set.
 #[derive(Default)]
 struct Elements {
     addresses: BTreeMap<HostPort, Commented<Ipv4Addr>>,
@@ -145,13 +146,13 @@ impl Elements {
                 let (port, comment, value) = mapping(map == ON_ALL_TO_PORT, element)?;
                 self.ports.insert(port, (port_number(value)?, comment));
             }
-            // The skeleton tells that it is none of ours.
+            // A foreign map: the comparison of the skeleton finds it.
             _ => {}
         }
         Some(self)
     }
 
-    /// `None` where a port has one of its elements only, or two comments.
+    /// `None` if a port has only one of its two elements, or two different comments.
     fn joined(mut self) -> Option<Contents> {
         let mut published = BTreeMap::new();
         for (host_port, (address, comment)) in self.addresses {
@@ -165,7 +166,7 @@ impl Elements {
     }
 }
 
-/// Of an element `[{"elem": {"val": KEY, "comment": "web1 80/tcp"}}, VALUE]`.
+/// Parses an element `[{"elem": {"val": KEY, "comment": "web1 80/tcp"}}, VALUE]`.
 fn mapping(on_all: bool, element: &Value) -> Option<(HostPort, String, &Value)> {
     let [key, value] = element.as_array()?.as_slice() else { return None };
     let (key, comment) = match key.get("elem") {
@@ -192,7 +193,7 @@ fn mapping(on_all: bool, element: &Value) -> Option<(HostPort, String, &Value)> 
 fn host_port(host: Ipv4Addr, protocol: &Value, port: &Value) -> Option<HostPort> {
     let transport =
         [Transport::Tcp, Transport::Udp, Transport::Sctp].into_iter().find(|transport| {
-            // An nft that knows no numbers for them says names.
+            // A version of nft that does not print protocols as numbers prints names.
             protocol.as_u64() == Some(protocol_number(*transport).into())
                 || protocol.as_str() == Some(transport.name())
         })?;
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
     use crate::dataplane::gateway::rules;
 
-    /// As nft would list what we write.
+    /// The objects that the node writes, as nft would list them.
     fn listed() -> Vec<Value> {
         let mut objects = vec![json!({"metainfo": {"version": "1.0.6"}})];
         objects.push(json!({"table": {"family": "ip", "name": "overlay", "handle": 1}}));
@@ -235,7 +236,8 @@ mod tests {
     #[test]
     fn what_differs_between_versions_and_readings_is_no_difference() {
         let text = serde_json::to_string(&listed()).unwrap();
-        // Handles, counts, the order of a set, a flag alone (1.0.9), objects in another order.
+        // Handles, counts, the order of a set, a single flag without a list (1.0.9), and the order of
+        // objects.
         let text = text
             .replace(r#""table":"overlay","#, r#""table":"overlay","handle":7,"#)
             .replace(r#""packets":0"#, r#""packets":12"#)

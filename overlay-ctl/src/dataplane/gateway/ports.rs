@@ -1,8 +1,8 @@
-//! Ports of the host: which are free, and keeping those that are published.
+//! Ports of the host: finds the free ones, and reserves those that are published.
 //!
-//! A packet to a published port is rewritten before the host's own sockets could see it. A program
-//! that listened there all the same would wonder why nobody comes: so a published port is bound by a
-//! socket of the node, and the program is told that the port is taken.
+//! A packet to a published port is rewritten before the host's own sockets could see it. A program that
+//! listened on such a port would never get a connection. Therefore a socket of the node binds each
+//! published port, and the program gets the error that the port is in use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +16,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::model::{FIRST_FREE_PORT, Transport};
 
-/// A port of the host: 0.0.0.0 = on each of its addresses.
+/// A port of the host; the address 0.0.0.0 = all addresses of the host.
 pub type HostPort = (Transport, Ipv4Addr, NonZeroU16);
 
-/// The least that the kernel grants (`SOCK_MIN_RCVBUF`): nothing is ever read from these sockets.
+/// Bytes of a receive buffer, which the kernel raises to its minimum (`SOCK_MIN_RCVBUF`): nothing is ever
+/// read from these sockets.
 const LEAST_BUFFER: usize = 1;
-/// Tables of the sockets in a thread's network namespace, and the column of the local address.
+/// Tables of the sockets in a thread's network namespace, and the protocol of each.
 const SOCKETS: [(&str, Transport); 4] = [
     ("tcp", Transport::Tcp),
     ("tcp6", Transport::Tcp),
@@ -29,17 +30,17 @@ const SOCKETS: [(&str, Transport); 4] = [
     ("udp6", Transport::Udp),
 ];
 
-/// A port of the host cannot be published.
+/// The reason why a port of the host cannot be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PortTaken {
-    /// Another program has it.
+    /// Another program has the port.
     #[error(
         "{transport} port {port} of {} is in use by another program (`ss -lnp sport = :{port}` shows which): stop it, or publish another port", place(.address)
     )]
     Bound {
         /// Protocol.
         transport: Transport,
-        /// The host's address; 0.0.0.0 = each.
+        /// The host's address; 0.0.0.0 = all.
         address: Ipv4Addr,
         /// The port.
         port: NonZeroU16,
@@ -49,17 +50,17 @@ pub enum PortTaken {
         "port {port} can't be published on {address}: no device of this host has that address (`ip addr` shows those it has)"
     )]
     NoSuchAddress {
-        /// What was asked for.
+        /// The address that was asked for.
         address: Ipv4Addr,
         /// The port.
         port: NonZeroU16,
     },
-    /// Binding failed otherwise.
+    /// Binding failed for another reason.
     #[error("{transport} port {port} of {} could not be bound", place(.address))]
     System {
         /// Protocol.
         transport: Transport,
-        /// The host's address; 0.0.0.0 = each.
+        /// The host's address; 0.0.0.0 = all.
         address: Ipv4Addr,
         /// The port.
         port: NonZeroU16,
@@ -73,18 +74,18 @@ fn place(address: &Ipv4Addr) -> String {
     if address.is_unspecified() { "this host".to_owned() } else { address.to_string() }
 }
 
-/// Whether the address must be the host's now.
+/// Tells if the host must already have the address that is bound.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Address {
-    MustExist,
-    /// It may come later: a device that is not up yet.
-    MayCome,
+enum AddressPresence {
+    Required,
+    /// The address may be added later, for example to a device that is not up yet.
+    Optional,
 }
 
-/// `None` where there is nothing to bind: the kernel has no SCTP.
+/// Binds a socket to the port. `None` if the kernel has no SCTP, so that no program can take the port.
 fn bind(
     (transport, address, port): HostPort,
-    presence: Address,
+    presence: AddressPresence,
 ) -> Result<Option<Socket>, PortTaken> {
     let bound = || -> io::Result<Option<Socket>> {
         let (kind, protocol) = match transport {
@@ -101,12 +102,13 @@ fn bind(
         if transport == Transport::Udp {
             socket.set_recv_buffer_size(LEAST_BUFFER)?;
         }
-        // With it, connections of a program that is gone, and linger for a minute, don't hold the port.
-        // It is taken back below, or a program that sets it, as servers do, could listen beside us. UDP
-        // knows no such remains, and sockets that both set it share a port.
+        // SO_REUSEADDR, so that the port is not held by connections of a program that is gone, which stay
+        // in TIME_WAIT for a minute. It is switched off below, because a program that sets it, as servers
+        // do, could else listen on the same port. UDP has no TIME_WAIT, and two UDP sockets that both set
+        // the option would share the port.
         let reuse = transport == Transport::Tcp;
         socket.set_reuse_address(reuse)?;
-        socket.set_freebind_v4(presence == Address::MayCome)?;
+        socket.set_freebind_v4(presence == AddressPresence::Optional)?;
         socket.bind(&SocketAddrV4::new(address, port.get()).into())?;
         if reuse {
             socket.set_reuse_address(false)?;
@@ -124,14 +126,15 @@ fn is_unknown_protocol(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT))
 }
 
-/// Ports from 32768 up that a socket of this host is bound to: not to be given out unasked. Bound TCP
-/// sockets that neither listen nor are connected are not among them, the kernel tells of them nowhere.
+/// Ports from 32768 up that a socket of this host is bound to. They are not given when no port is asked
+/// for. TCP sockets that are bound but neither listen nor are connected are missing, because the kernel
+/// lists them nowhere.
 #[must_use]
 pub fn busy_ports() -> BTreeSet<(Transport, NonZeroU16)> {
     let mut busy = BTreeSet::new();
     for (table, transport) in SOCKETS {
-        // Absent where the kernel has no IPv6. Of the thread, not the process: threads of a process may
-        // be in several namespaces.
+        // The tables of IPv6 are absent if the kernel has no IPv6. The thread's tables are read, not the
+        // process's, because the threads of a process may be in several namespaces.
         let text = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
         let text = text.unwrap_or_default();
         busy.extend(text.lines().filter_map(local_port).map(|port| (transport, port)));
@@ -142,13 +145,13 @@ pub fn busy_ports() -> BTreeSet<(Transport, NonZeroU16)> {
     busy
 }
 
-/// Of a line "  0: 0100007F:1F90 00000000:0000 0A ...".
+/// The local port in a line "  0: 0100007F:1F90 00000000:0000 0A ...".
 fn local_port(line: &str) -> Option<NonZeroU16> {
     let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
     NonZeroU16::new(u16::from_str_radix(port, 16).ok()?)
 }
 
-/// Of a line " ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS".
+/// The local port in a line " ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS".
 fn sctp_port(line: &str) -> Option<NonZeroU16> {
     line.split_whitespace().nth(5)?.parse().ok()
 }
@@ -156,20 +159,20 @@ fn sctp_port(line: &str) -> Option<NonZeroU16> {
 /// The published ports that the node keeps bound.
 #[derive(Debug, Default)]
 pub struct Reservations {
-    /// `None` = held without a socket: the kernel has none of that protocol.
+    /// `None` = held without a socket, because the kernel lacks the protocol.
     held: BTreeMap<HostPort, Option<Socket>>,
 }
 
 impl Reservations {
-    /// Keeps `wanted`, lets go of all else, and returns those that could not be had, which are tried
-    /// again the next time. A port on an address that the host doesn't have (yet) is kept too.
+    /// Reserves `wanted`, releases all other ports, and returns those that could not be reserved, which the
+    /// next call tries again. A port on an address that the host does not have (yet) is reserved too.
     pub fn hold(&mut self, wanted: &BTreeSet<HostPort>) -> Vec<PortTaken> {
-        // First: what is let go may be in the way of what is wanted.
+        // Ports are released first, because they may conflict with the wanted ones.
         self.held.retain(|port, _| wanted.contains(port));
         let mut missing = Vec::new();
         for port in wanted {
             if !self.held.contains_key(port) {
-                match bind(*port, Address::MayCome) {
+                match bind(*port, AddressPresence::Optional) {
                     Ok(socket) => {
                         self.held.insert(*port, socket);
                     }
@@ -180,28 +183,28 @@ impl Reservations {
         missing
     }
 
-    /// Whether `ports` could all be published: no program of this host has one of them on an address that
-    /// it would be published on. Ports that are kept here count as free: whether one endpoint may have what
-    /// another has is the controller's to say, and an endpoint that goes and comes is no stranger to
-    /// its own port.
+    /// Checks that all of `ports` could be published: no program of this host has one of them on an address
+    /// where it would be published. Ports that are reserved here count as free, because the controller
+    /// decides about conflicts between endpoints, and an endpoint that is created again must get its own
+    /// port again.
     ///
     /// # Errors
-    /// The first that can't be published.
+    /// The first port that cannot be published.
     pub fn check_free(&mut self, ports: &BTreeSet<HostPort>) -> Result<(), PortTaken> {
         for port in ports {
             if self.held.keys().any(|held| covers(*held, *port)) {
                 continue;
             }
-            // What we keep on single addresses of the port is let go for as long as it takes to see
-            // whether others are on the rest.
+            // The node's own reservations of the port on single addresses are released for the moment of
+            // the check, because they would conflict with it.
             let ours: BTreeSet<HostPort> =
                 self.held.keys().copied().filter(|held| covers(*port, *held)).collect();
             self.held.retain(|held, _| !ours.contains(held));
-            let outcome = bind(*port, Address::MustExist);
+            let outcome = bind(*port, AddressPresence::Required);
             let free = outcome.map(drop);
             for port in ours {
-                // Lost within microseconds: `hold` says so the next time.
-                if let Ok(socket) = bind(port, Address::MayCome) {
+                // If another program took the port in these microseconds, the next `hold` reports it.
+                if let Ok(socket) = bind(port, AddressPresence::Optional) {
                     self.held.insert(port, socket);
                 }
             }
@@ -211,7 +214,7 @@ impl Reservations {
     }
 }
 
-/// Whether nobody else can have `inner` while somebody has `outer`.
+/// Returns true if no other program can bind `inner` while `outer` is bound.
 fn covers(outer: HostPort, inner: HostPort) -> bool {
     outer.0 == inner.0 && outer.2 == inner.2 && (outer.1 == inner.1 || outer.1.is_unspecified())
 }

@@ -1,4 +1,4 @@
-//! What the table `ip overlay` is to hold, and why.
+//! The wanted contents of the table `ip overlay`, and their reasons.
 //!
 //! ```text
 //! prerouting, output ── to an address of the host ──> publish ── in a map ──> DNAT to the endpoint
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The rules are the same for one published port and for a thousand: what is published are elements of
-//! maps, found by hash. So adding one adds elements, and a packet's way gets no longer. A port has one
-//! element in a map to its endpoint's address and one in a map to the endpoint's port: one map to both
-//! is more than nft 1.0.6 (Debian 12) reads as JSON.
+//! maps, found by hash. A further port only adds elements, and packets do not pass more rules for it. A port
+//! has one element in a map to its endpoint's address and one in a map to the endpoint's port, because nft
+//! 1.0.6 (Debian 12) cannot read a map to both from JSON.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -36,45 +36,46 @@ use crate::model::{Subnet, Transport};
 
 pub(super) const FAMILY: NfFamily = NfFamily::IP;
 pub(super) const TABLE: &str = "overlay";
-/// Published on one address of the host: address . protocol . port, and what that leads to.
+/// Maps of the ports that are published on one address of the host. Key: address . protocol . port.
 pub(super) const ON_ONE_TO_ADDRESS: &str = "published_on_one_to_address";
 pub(super) const ON_ONE_TO_PORT: &str = "published_on_one_to_port";
-/// Published on all addresses of the host: protocol . port, and what that leads to.
+/// Maps of the ports that are published on all addresses of the host. Key: protocol . port.
 pub(super) const ON_ALL_TO_ADDRESS: &str = "published_on_all_to_address";
 pub(super) const ON_ALL_TO_PORT: &str = "published_on_all_to_port";
-/// Devices whose forwarding the node switched on.
+/// Set of the devices whose forwarding the node switched on.
 pub(super) const OPENED: &str = "opened";
 
-/// Destination NAT comes before routing, source NAT after it: priorities `dstnat` and `srcnat`.
+/// Priorities `dstnat` and `srcnat`: destination NAT comes before routing, source NAT after it.
 const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
 /// Priority `filter`.
 const FILTER: i32 = 0;
-/// A comment has at most 128 bytes in the kernel, its end included (`NFTNL_UDATA_COMMENT_MAXLEN`).
+/// Bytes of the longest comment. The kernel takes 128 with the terminating zero
+/// (`NFTNL_UDATA_COMMENT_MAXLEN`).
 const COMMENT_MAX: usize = 127;
 
-/// What a node wants of nftables.
+/// The values from which a node's table is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// The gateway bridge's name.
     pub bridge: String,
     /// Its subnet.
     pub subnet: Subnet,
-    /// Devices whose forwarding the node switched on, so that the outside reaches the bridge through
-    /// them. What comes in by one of them goes to the bridge or nowhere.
+    /// Devices whose forwarding the node switched on, so that the outside reaches the bridge through them.
+    /// Packets that come in on one of them are forwarded to the bridge only.
     pub forwarding: BTreeSet<String>,
-    /// Ports of the host (address 0.0.0.0 = each of its addresses) and where they lead.
+    /// Ports of the host (address 0.0.0.0 = all its addresses) and their targets.
     pub published: BTreeMap<HostPort, Target>,
 }
 
-/// Where a published port leads.
+/// The target of a published port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The endpoint's address on the gateway bridge.
     pub address: Ipv4Addr,
     /// The endpoint's port.
     pub port: NonZeroU16,
-    /// Whose it is, as "web1 80/tcp": shown by `nft list table ip overlay`.
+    /// The endpoint and its port, as "web1 80/tcp", which `nft list table ip overlay` shows.
     pub comment: String,
 }
 
@@ -86,7 +87,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// As the kernel will give them back.
+    /// The elements for `rules`, in the form in which the kernel will return them.
     pub(super) fn of(rules: &Rules) -> Self {
         let published = rules.published.iter().map(|(port, target)| {
             (*port, Target { comment: printable(&target.comment), ..target.clone() })
@@ -94,7 +95,7 @@ impl Contents {
         Self { published: published.collect(), opened: rules.forwarding.clone() }
     }
 
-    /// As elements to add: name of the map or set, and its elements. None are left out.
+    /// The elements to add for each map and for the set. A map without elements is left out.
     pub(super) fn elements(&self) -> Vec<Element<'static>> {
         let published = |on_all: bool, value: fn(&Target) -> Expression<'static>| {
             let some = self
@@ -124,7 +125,8 @@ impl Contents {
     }
 }
 
-/// nft prints comments between quotes and escapes nothing: one with a quote could not be read again.
+/// Makes `comment` readable for nft, which prints comments between quotes and escapes nothing: a comment
+/// with a quote in it could not be read again.
 fn printable(comment: &str) -> String {
     let clean = comment.chars().map(|c| if c == '"' || c.is_control() { '?' } else { c });
     let mut text = String::new();
@@ -137,7 +139,7 @@ fn printable(comment: &str) -> String {
     text
 }
 
-/// IANA's number. A name would need /etc/protocols, which a small machine lacks.
+/// The protocol's number at IANA. A name would need /etc/protocols, which a small machine may lack.
 pub(super) fn protocol_number(transport: Transport) -> u8 {
     match transport {
         Transport::Tcp => libc::IPPROTO_TCP as u8,
@@ -167,8 +169,8 @@ pub(super) fn table() -> Table<'static> {
     Table { family: FAMILY, name: TABLE.into(), handle: None }
 }
 
-/// Everything but the elements, in the order in which nft wants it: what a rule speaks of comes before
-/// the rule.
+/// The objects of the table without its elements, in the order that nft needs: maps and chains come before
+/// the rules that name them.
 pub(super) fn skeleton(bridge: &str, subnet: Subnet) -> Vec<NfListObject<'static>> {
     let on_one = [SetType::Ipv4Addr, SetType::InetProto, SetType::InetService];
     let on_all = [SetType::InetProto, SetType::InetService];
@@ -239,8 +241,8 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
         ),
     ];
     all.extend([
-        // Destination NAT comes before the kernel's check for loopback addresses from outside: without
-        // the first match a neighbour on the wire could reach what is published on 127.0.0.1.
+        // Destination NAT comes before the kernel's check for loopback addresses from outside. Without
+        // the first match a neighbour on the wire could reach ports that are published on 127.0.0.1.
         (
             "prerouting",
             "published ports, for everybody but this host; nothing from outside is for localhost",
@@ -261,21 +263,21 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
             "published ports",
             vec![into_bridge(), has("status", text("dnat")), Statement::Accept(None)],
         ),
-        // Whoever has a route to the subnet would otherwise reach every port of every endpoint.
+        // Any host with a route to the subnet would otherwise reach every port of every endpoint.
         (
             "forward",
             "endpoints are reached at published ports alone",
             vec![into_bridge(), counter(), Statement::Drop(None)],
         ),
-        // Source NAT leaves such a packet as it is, and it would show an address that nobody outside
-        // can answer: the other side resets the connection it seems to belong to.
+        // Source NAT leaves such a packet as it is. It would go out with an address that is not reached
+        // from outside, and the other side would reset the connection it seems to belong to.
         (
             "forward",
             "what belongs to no connection can't be masqueraded",
             vec![out_of_bridge(), has("state", text("invalid")), counter(), Statement::Drop(None)],
         ),
-        // To reach the bridge through a device, forwarding must be on for it; that alone would make
-        // the host a router between its networks.
+        // Forwarding must be on for a device through which the bridge is reached. Without this rule, that
+        // would make the host a router between its other networks too.
         (
             "forward",
             "the overlay makes this host no router between its other networks",
@@ -295,14 +297,14 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
                 masquerade(),
             ],
         ),
-        // The answer must come back here to be rewritten; the endpoint would send it to its neighbour,
-        // who did not ask it.
+        // The answer must come back to the host to be rewritten. Without masquerading, the endpoint would
+        // send it directly to its neighbour, which had asked another address.
         (
             "postrouting",
             "hairpin: an endpoint at a published port of its own host",
             vec![into_bridge(), from_subnet(), has("status", text("dnat")), masquerade()],
         ),
-        // An endpoint's 127.0.0.1 is its own.
+        // The endpoint could not answer: 127.0.0.1 is its own loopback address.
         (
             "postrouting",
             "this host at a published port of localhost",
@@ -312,7 +314,7 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
     all
 }
 
-/// Without a comment: nft 1.0.6 loses those of maps and sets.
+/// A map, without a comment, because nft 1.0.6 loses the comments of maps and sets.
 fn map(name: &'static str, key: &[SetType], value: SetType) -> NfListObject<'static> {
     NfListObject::Map(Box::new(Map {
         family: FAMILY,

@@ -1,4 +1,4 @@
-//! Which subnet the gateway bridge has. No I/O.
+//! Chooses the subnet of the gateway bridge. No I/O.
 
 use std::net::Ipv4Addr;
 
@@ -6,46 +6,45 @@ use ipnet::Ipv4Net;
 
 use crate::model::Subnet;
 
-/// The default's second octet and the last that is tried: 172.18.0.0/16 to 172.31.0.0/16. 172.17 is
-/// Docker's own default bridge; the rest of RFC 1918's 172.16.0.0/12 is what Docker's networks take.
+/// Second octets of the default and of the last subnet that is tried: 172.18.0.0/16 to 172.31.0.0/16.
+/// 172.17 is Docker's default bridge; Docker's networks use the rest of RFC 1918's 172.16.0.0/12.
 const FIRST: u8 = 18;
 const LAST: u8 = 31;
 const PREFIX: u8 = 16;
 
-/// The gateway bridge can have no subnet.
+/// The reason why the gateway bridge gets no subnet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
-    /// What was asked for is taken.
+    /// The subnet that was asked for is taken.
     #[error(
-        "the gateway subnet {asked} collides with {taken} ({what}): choose another with `--gateway-subnet`, or remove that"
+        "the gateway subnet {asked} collides with {taken} ({what}): choose another one with `--gateway-subnet`, or remove that route or address"
     )]
     Collides {
-        /// The wish.
+        /// The subnet that was asked for.
         asked: Subnet,
-        /// What it shares addresses with.
+        /// The prefix that shares addresses with it.
         taken: Ipv4Net,
-        /// Whose that is, as "route via eth0".
+        /// The use of that prefix, as "route via eth0".
         what: String,
     },
-    /// All that are tried unasked are taken.
+    /// None was asked for, and all that are tried are taken.
     #[error(
         "no gateway subnet is free: each of 172.{FIRST}.0.0/{PREFIX} to 172.{LAST}.0.0/{PREFIX} collides with a route or an address of this host, the first with {taken} ({what}): choose one with `--gateway-subnet`"
     )]
     NoneFree {
-        /// What the first one shares addresses with.
+        /// The prefix that shares addresses with the first one.
         taken: Ipv4Net,
-        /// Whose that is.
+        /// The use of that prefix.
         what: String,
     },
 }
 
-/// Chooses the gateway bridge's subnet, and says in words what a person would not expect of the
-/// choice.
+/// Chooses the gateway bridge's subnet, and returns a message for the log if the choice is unexpected.
 ///
-/// `asked` is taken or refused. Without a wish the subnet of the bridge that stands is kept, since
-/// endpoints have addresses of it; without a bridge it is the first free of 172.18.0.0/16 to
-/// 172.31.0.0/16. `taken` are the host's routes and addresses, the bridge's own left out, with words
-/// for each: "route via eth0".
+/// `asked` is taken or refused. If it is `None`, an existing bridge keeps its subnet `standing`, because
+/// endpoints have addresses of it; without a bridge the result is the first free of 172.18.0.0/16 to
+/// 172.31.0.0/16. `taken` are the host's routes and addresses, without the bridge's own, with a
+/// description of each: "route via eth0".
 ///
 /// # Errors
 /// [`SubnetError`].
@@ -127,7 +126,7 @@ mod tests {
     #[test]
     fn the_default_and_what_follows_it() {
         assert_eq!(choose_subnet(None, None, &[]), Ok((subnet("172.18.0.0/16"), None)));
-        // A neighbour is no collision.
+        // An adjacent subnet does not collide.
         let taken = [docker(17), (net("10.0.0.0/8"), "route via eth0".to_owned())];
         assert_eq!(choose_subnet(None, None, &taken).unwrap().0, subnet("172.18.0.0/16"));
         let (chosen, say) = choose_subnet(None, None, &[docker(18), docker(19)]).unwrap();
@@ -167,7 +166,7 @@ mod tests {
         let (kept, say) = choose_subnet(None, standing, &taken).unwrap();
         assert_eq!(kept, subnet("10.9.0.0/16"));
         assert!(say.unwrap().contains("route via eth0"));
-        // Somebody gave the bridge an address that leaves no room.
+        // The bridge's address was changed to one whose prefix leaves no room.
         let (fresh, _) = choose_subnet(None, Some(net("10.9.0.1/32")), &[]).unwrap();
         assert_eq!(fresh, subnet("172.18.0.0/16"));
     }
@@ -198,7 +197,7 @@ mod tests {
                         None => {
                             let second = subnet.net().network().octets()[1];
                             prop_assert!((FIRST..=LAST).contains(&second));
-                            // It is the first that could be had, and another than the default is said.
+                            // It is the first free one, and there is a message if it is not the default.
                             for skipped in FIRST..second {
                                 let skipped = default_subnet(skipped);
                                 prop_assert!(nets.iter().any(|net| shared(skipped, net)));

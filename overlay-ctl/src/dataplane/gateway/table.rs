@@ -1,4 +1,4 @@
-//! The table `ip overlay`, kept as wanted.
+//! Keeps the table `ip overlay` as the node's rules want it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,43 +12,43 @@ use super::{
 };
 use crate::{error_chain, model::Transport};
 
-/// What a sync did.
+/// The result of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
-    /// All was as wanted.
+    /// The table was as wanted.
     Nothing,
-    /// Elements of maps and sets came or went; the rules stayed.
+    /// Elements of maps and sets were added or removed; the rules were not changed.
     Elements {
-        /// How many were added; one that changed counts as added and removed.
+        /// Number of added elements; a changed element counts as added and as removed.
         added: usize,
-        /// How many were removed.
+        /// Number of removed elements.
         removed: usize,
     },
-    /// The table was missing or not as wanted, and was made anew.
+    /// The table was missing or its rules were not as wanted; it was replaced.
     Table,
 }
 
-/// The table as it is believed to stand in the kernel.
+/// The node's copy of the table in the kernel.
 ///
-/// It is read once, and again only when somebody [casts doubt](Self::doubt); between, what was written
-/// is what stands. By default nothing is known of the kernel's yet: the first sync reads it.
+/// The table is read once, and again only after [`Self::doubt`]; in between, the copy is what was written
+/// last. A table that is made by `default` has not been read: the first sync reads it.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// `None` = not known: to be read.
+    /// `None` = not known: the next sync reads it.
     known: Option<Known>,
-    /// What this version of nft makes of the skeleton that we wrote, where it is not what we expect: what
-    /// we want, and how it came back.
+    /// The skeleton that was written, and the form in which this version of nft lists it, if the two
+    /// differ.
     dialect: Option<(Vec<Value>, Vec<Value>)>,
 }
 
 #[derive(Debug)]
 enum Known {
     Missing,
-    Stands(Observed),
+    Present(Observed),
 }
 
 impl Table {
-    /// Reads the table that stands, and changes nothing.
+    /// Reads the table, and changes nothing.
     ///
     /// # Errors
     /// [`GatewayError`]: `nft` is missing, or the kernel has no nftables.
@@ -56,23 +56,23 @@ impl Table {
         Ok(Self { known: Some(read().await?), dialect: None })
     }
 
-    /// Devices whose forwarding was switched on for the endpoints' sake, as the table that stands says.
+    /// Devices whose forwarding the node switched on, according to the table in the kernel.
     #[must_use]
     pub fn forwarding(&self) -> BTreeSet<String> {
         match &self.known {
-            Some(Known::Stands(observed)) => {
+            Some(Known::Present(observed)) => {
                 observed.contents.iter().flat_map(|contents| contents.opened.clone()).collect()
             }
             _ => BTreeSet::new(),
         }
     }
 
-    /// Makes the kernel's table as `rules` want it, in one transaction: elements that differ are added
-    /// and removed; where chains, rules, maps or sets do, the whole table is replaced, which
-    /// established flows don't notice either.
+    /// Makes the kernel's table as `rules` want it, in one transaction. If only elements differ, they are
+    /// added and removed; if chains, rules, maps or sets differ, the whole table is replaced, which does not
+    /// disturb established flows either.
     ///
-    /// UDP flows that would go on to where a port led before, or to the host itself, are forgotten, so
-    /// that their next packet goes to where it leads now.
+    /// UDP flows that would go on to a port's former target, or to the host itself, are deleted, so that
+    /// their next packet goes to the port's new target.
     ///
     /// # Errors
     /// [`GatewayError`]. The kernel's table is then as it was, and is read again by the next sync.
@@ -85,52 +85,53 @@ impl Table {
             Some(known) => known,
             None => read().await?,
         };
-        let standing = match &known {
-            Known::Stands(observed) if self.is_as_wanted(&observed.skeleton, &skeleton) => {
+        let current = match &known {
+            Known::Present(observed) if self.is_as_wanted(&observed.skeleton, &skeleton) => {
                 observed.contents.as_ref()
             }
             _ => None,
         };
-        let Some(standing) = standing else {
+        let Some(current) = current else {
             self.replace(objects, skeleton, contents).await?;
             return Ok(Changed::Table);
         };
-        if *standing == contents {
+        if *current == contents {
             self.known = Some(known);
             return Ok(Changed::Nothing);
         }
-        let (changed, commands) = difference(standing, &contents);
+        let (changed, commands) = difference(current, &contents);
         match nft::apply(commands).await {
             Ok(()) => {}
-            // The table is not what it was believed to be: somebody was faster than word of it.
+            // The table differs from the copy: another program changed it, and the report of that change
+            // has not come yet.
             Err(error @ GatewayError::Refused { .. }) if !was_read => {
                 tracing::debug!(error = error_chain(&error), "nftables changed; reading it");
                 return Box::pin(self.sync(rules)).await;
             }
             Err(error) => return Err(error),
         }
-        let moved = moved(&standing.published, &contents.published);
-        if let Known::Stands(observed) = known {
+        let targets = new_targets(&current.published, &contents.published);
+        if let Known::Present(observed) = known {
             let contents = Some(contents);
-            self.known = Some(Known::Stands(Observed { contents, ..observed }));
+            self.known = Some(Known::Present(Observed { contents, ..observed }));
         }
-        forget(moved).await;
+        delete_stale_flows(targets).await;
         Ok(changed)
     }
 
-    /// Somebody changed nftables: the next sync looks before it believes.
+    /// Drops the copy after a report that the table changed: the next sync reads the table.
     pub fn doubt(&mut self) {
         self.known = None;
     }
 
-    /// Removes the table, where it stands.
+    /// Removes the table, if there is one.
     ///
     /// # Errors
     /// [`GatewayError`].
     pub async fn remove(&mut self) -> Result<(), GatewayError> {
         self.known = None;
         let table = || NfListObject::Table(rules::table());
-        // Added first: to delete what is not there would be an error.
+        // The table is added first, because deleting a missing table would be an error.
         nft::apply(vec![add(table()), delete(table())]).await
     }
 
@@ -152,30 +153,32 @@ impl Table {
         commands.extend(contents.elements().into_iter().map(NfListObject::Element).map(add));
         nft::apply(commands).await?;
         let written = contents.clone();
-        // Another version of nft may write what it read in other words. That must not look like
-        // somebody's change, or we would replace the table for ever.
+        // A version of nft may list rules in another form than they were written in. That must not look
+        // like a change by another program, or the node would replace the table for ever.
         let observed = match read().await? {
-            Known::Stands(observed) => observed,
-            // Flushed already: word of it is on its way.
+            Known::Present(observed) => observed,
+            // Another program flushed it already: the report of that is on its way.
             Known::Missing => Observed { skeleton: skeleton.clone(), contents: Some(contents) },
         };
         if observed.skeleton != skeleton {
-            tracing::debug!(wrote = ?skeleton, read = ?observed.skeleton, "nft's words for our rules");
+            tracing::debug!(
+                wrote = ?skeleton, read = ?observed.skeleton, "nft lists the rules in another form"
+            );
             self.dialect = Some((skeleton, observed.skeleton.clone()));
         }
         if observed.contents.as_ref() != Some(&written) {
-            let answer = "it reads back other elements than were written".to_owned();
+            let answer = "it lists other elements than were written".to_owned();
             return Err(GatewayError::Refused { action: nft::WRITE, answer });
         }
-        self.known = Some(Known::Stands(observed));
-        forget(moved(&BTreeMap::new(), &written.published)).await;
+        self.known = Some(Known::Present(observed));
+        delete_stale_flows(new_targets(&BTreeMap::new(), &written.published)).await;
         Ok(())
     }
 }
 
 async fn read() -> Result<Known, GatewayError> {
     Ok(match nft::list().await? {
-        Some(objects) => Known::Stands(Observed::new(objects)),
+        Some(objects) => Known::Present(Observed::new(objects)),
         None => Known::Missing,
     })
 }
@@ -188,8 +191,8 @@ fn delete(object: NfListObject<'static>) -> NfObject<'static> {
     NfObject::CmdObject(NfCmd::Delete(object))
 }
 
-/// The commands that make `standing` `wanted`.
-fn difference(standing: &Contents, wanted: &Contents) -> (Changed, Vec<NfObject<'static>>) {
+/// The commands that change the elements from `current` to `wanted`.
+fn difference(current: &Contents, wanted: &Contents) -> (Changed, Vec<NfObject<'static>>) {
     let not_in = |these: &Contents, those: &Contents| Contents {
         published: these
             .published
@@ -199,20 +202,20 @@ fn difference(standing: &Contents, wanted: &Contents) -> (Changed, Vec<NfObject<
             .collect(),
         opened: these.opened.difference(&those.opened).cloned().collect(),
     };
-    let (gone, new) = (not_in(standing, wanted), not_in(wanted, standing));
+    let (gone, new) = (not_in(current, wanted), not_in(wanted, current));
     let count = |contents: &Contents| contents.published.len() + contents.opened.len();
     let changed = Changed::Elements { added: count(&new), removed: count(&gone) };
     let elements = |contents: Contents| contents.elements().into_iter().map(NfListObject::Element);
-    // Removed first: one that leads elsewhere now has the same key.
+    // Elements are removed first, because an element with a new target has the same key.
     let commands = elements(gone).map(delete).chain(elements(new).map(add)).collect();
     (changed, commands)
 }
 
-/// UDP ports that lead elsewhere than before, and where to; `None` = to the host itself.
-fn moved(
+/// The UDP ports whose target changed, and their new targets; `None` = the host itself.
+fn new_targets(
     before: &BTreeMap<HostPort, Target>,
     now: &BTreeMap<HostPort, Target>,
-) -> conntrack::Moved {
+) -> conntrack::NewTargets {
     let leads = |ports: &BTreeMap<HostPort, Target>, port: &HostPort| {
         ports.get(port).map(|target| (target.address, target.port))
     };
@@ -224,17 +227,17 @@ fn moved(
         .collect()
 }
 
-/// Failing is no reason to call the table wrong: the flows end by themselves when they pause.
-async fn forget(moved: conntrack::Moved) {
-    if moved.is_empty() {
+/// A failure is only logged, because the table is right and the flows end by themselves when they pause.
+async fn delete_stale_flows(targets: conntrack::NewTargets) {
+    if targets.is_empty() {
         return;
     }
-    match conntrack::forget(&moved).await {
+    match conntrack::delete_stale_flows(&targets).await {
         Ok(0) => {}
-        Ok(count) => tracing::debug!(count, "UDP flows that went elsewhere were forgotten"),
+        Ok(count) => tracing::debug!(count, "deleted UDP flows to former targets of ports"),
         Err(error) => tracing::warn!(
             error = error_chain(&error),
-            "UDP flows of ports that were just published or unpublished keep going where they went"
+            "UDP flows of ports that were just published or unpublished still go to the former targets"
         ),
     }
 }

@@ -1,4 +1,5 @@
-//! A client of the node's unix socket that neither hangs nor does a thing twice.
+//! A client of the API on the node's unix socket. Its requests end within a deadline, and a repeated
+//! request is carried out only once.
 
 use super::error::Error;
 use crate::proto::v1::{
@@ -18,14 +19,15 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-/// How long a request may take.
+/// Longest time that a request may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// How long one may take that waits for every node concerned to have programmed it.
+/// Longest time of a request that waits until every node concerned has programmed the change.
 pub(super) const WAIT_DEADLINE: Duration = Duration::from_secs(30);
-/// A list of every endpoint of a large cluster is far above gRPC's usual 4 MiB.
+/// Bytes of the longest answer: a list of all endpoints of a large cluster is far above gRPC's default of
+/// 4 MiB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Which node to ask.
+/// The client of one node.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: PathBuf,
@@ -36,8 +38,8 @@ impl Client {
         Self { socket }
     }
 
-    /// Asks, and once more where the connection was lost before the answer came. The second time
-    /// it is the same request with the same request id: the cluster carries it out once.
+    /// Sends the request, and sends it once more if the connection is lost before the answer. Both have the
+    /// same request id, so that the cluster carries out only one of them.
     pub(super) async fn call<Req: Clone, Answer>(
         &self,
         deadline: Duration,
@@ -63,7 +65,7 @@ impl Client {
             let socket = socket.clone();
             async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
         });
-        // The authority of HTTP/2; nothing resolves it.
+        // HTTP/2 needs an authority; this one is never resolved.
         Endpoint::from_static("http://node.overlay")
             .connect_with_connector(connector)
             .await
@@ -71,7 +73,7 @@ impl Client {
     }
 }
 
-/// 16 bytes that name one mutation, however often it is sent.
+/// 16 random bytes that identify one mutation, even if it is sent several times.
 pub(super) fn request_id() -> Vec<u8> {
     uuid::Uuid::new_v4().into_bytes().to_vec()
 }
@@ -96,8 +98,8 @@ pub(super) fn watch(channel: Channel) -> WatchClient<Channel> {
     WatchClient::new(channel)
 }
 
-/// A status that the node sent has no source; one that our own side made from a broken connection
-/// has.
+/// Tells a refusal by the node from a lost connection: a status that the node sent has no source, a status
+/// that the client library made from a broken connection has one.
 pub(super) fn from_status(status: Status) -> Error {
     match status.source() {
         Some(source) => Error::Lost { reason: root(source).to_string() },

@@ -1,4 +1,4 @@
-//! `overlay endpoint …`
+//! The verbs `overlay endpoint …`.
 
 use super::{
     Format,
@@ -19,31 +19,31 @@ use std::{net::Ipv4Addr, str::FromStr, time::Duration};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Attach a network namespace to a network, or register an endpoint behind a foreign VTEP
+    /// Attach a network namespace to a network, or register an endpoint behind an external VTEP
     Create(CreateArgs),
     /// List endpoints
     Ls {
-        /// Only those of this network
+        /// Only endpoints of this network
         #[arg(long, value_name = "NET")]
         network: Option<String>,
-        /// Only those on this node
+        /// Only endpoints on this node
         #[arg(long)]
         node: Option<String>,
     },
     /// Show one endpoint
     Inspect {
-        /// Its name
+        /// Name of the endpoint
         name: String,
-        /// Its network; needed only where endpoints of several networks have the name
+        /// Its network; needed only if endpoints of several networks have the name
         #[arg(long, value_name = "NET")]
         network: Option<String>,
     },
     /// Detach endpoints and release their addresses
     Rm {
-        /// Their names
+        /// Names of the endpoints
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
-        /// Their network; needed only where endpoints of several networks have a name
+        /// Their network; needed only if endpoints of several networks have a name
         #[arg(long, value_name = "NET")]
         network: Option<String>,
         #[command(flatten)]
@@ -53,10 +53,10 @@ pub(super) enum Command {
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WaitArgs {
-    /// Return when every node concerned has programmed it (the default)
+    /// Return when every node concerned has programmed the change (the default)
     #[arg(long, overrides_with = "no_wait")]
     wait: bool,
-    /// Return as soon as the cluster has decided it
+    /// Return as soon as the cluster has decided the change
     #[arg(long, overrides_with = "wait")]
     no_wait: bool,
 }
@@ -69,42 +69,42 @@ impl WaitArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
-    /// Its name, unique in its network
+    /// Name of the endpoint, unique in its network
     name: String,
-    /// Network to attach it to
+    /// Network to attach the endpoint to
     #[arg(long, value_name = "NET")]
     network: String,
-    /// Node that the namespace is on [default: the asked one]
+    /// Node that has the namespace [default: the node that is asked]
     #[arg(long)]
     node: Option<String>,
-    /// Namespace to put its interfaces in: a name below /run/netns, or a path, on that node
-    /// [default: a namespace that has the endpoint's name]
+    /// Namespace that gets the interfaces: a name below /run/netns, or a path, on that node
+    /// [default: the namespace with the endpoint's name]
     #[arg(long, value_name = "NAME|PATH")]
     netns: Option<String>,
-    /// Its address [default: the next free one of the network]
+    /// Address of the endpoint [default: the next free one of the network]
     #[arg(long)]
     ip: Option<Ipv4Addr>,
-    /// Another name that it answers to on its network; endpoints may share one. Repeatable
+    /// Further name of the endpoint on its network; several endpoints may share one. Repeatable
     #[arg(long = "alias", value_name = "NAME")]
     aliases: Vec<String>,
-    /// A port that it serves, 80/tcp; a note, and what --publish-all publishes. Repeatable
+    /// Port that the endpoint serves, as 80/tcp: a note, and the ports that --publish-all publishes. Repeatable
     #[arg(long, value_name = "PORT[/PROTO]", conflicts_with = "vtep")]
     expose: Vec<EndpointPort>,
-    /// Publish a port of it at a port of its node: 8080:80, 127.0.0.1:8080:80/tcp, 53:53/udp, or 80
-    /// for a free one from 32768 up. PROTO is tcp, udp or sctp [default: tcp]. Repeatable
+    /// Publish a port of the endpoint at a port of its node: 8080:80, 127.0.0.1:8080:80/tcp, 53:53/udp, or
+    /// 80 for a free port from 32768 up. PROTO is tcp, udp or sctp [default: tcp]. Repeatable
     #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/PROTO]", conflicts_with = "vtep")]
     publish: Vec<Publish>,
     /// Publish each exposed port that no --publish names at a free port of its node
     #[arg(short = 'P', long, conflicts_with = "vtep")]
     publish_all: bool,
-    /// It routes or bridges for others: it may send from addresses that are not its own
+    /// The endpoint routes or bridges for others: it may send from addresses that are not its own
     #[arg(long)]
     forwards: bool,
-    /// The endpoint is behind this VTEP, which is none of our nodes: a switch, a plain kernel
-    /// VXLAN device. Needs --mac and --ip
+    /// The endpoint is behind this external VTEP, which is not a node of the cluster: a switch, or a
+    /// VXLAN device of the kernel. Needs --mac and --ip
     #[arg(long, value_name = "IP", requires_all = ["mac", "ip"], conflicts_with_all = ["netns", "node"])]
     vtep: Option<Ipv4Addr>,
-    /// MAC of an endpoint behind a foreign VTEP; all others have 02:42 and their address
+    /// MAC of an endpoint behind an external VTEP; that of all others is 02:42 and their address
     #[arg(long, requires = "vtep")]
     mac: Option<Mac>,
     #[command(flatten)]
@@ -145,15 +145,15 @@ impl CreateArgs {
             no_wait: wait.no_wait,
             aliases,
             exposed: expose.iter().map(ToString::to_string).collect(),
-            publish: publish.into_iter().map(wish).collect(),
+            publish: publish.into_iter().map(publish_request).collect(),
             publish_all,
             request_id: request_id(),
         })
     }
 }
 
-fn wish(wish: Publish) -> PublishRequest {
-    let Publish { host, host_port, port } = wish;
+fn publish_request(publish: Publish) -> PublishRequest {
+    let Publish { host, host_port, port } = publish;
     PublishRequest {
         host_ip: host.to_string(),
         host_port: host_port.map_or(0, |port| port.get().into()),
@@ -161,8 +161,8 @@ fn wish(wish: Publish) -> PublishRequest {
     }
 }
 
-/// A name stays a name, for the node to resolve. A path is made absolute here: the node's working
-/// folder is another.
+/// The namespace as the node needs it. A name stays a name, which the node resolves. A path is made absolute
+/// here, because the node has a different working folder.
 fn netns_for_node(netns: String) -> Result<String, Error> {
     if !netns.contains('/') {
         return Ok(netns);
@@ -173,7 +173,7 @@ fn netns_for_node(netns: String) -> Result<String, Error> {
     }
 }
 
-/// An Ethernet address in its usual writing, in lower case.
+/// An Ethernet address in its usual form, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mac(String);
 
@@ -249,7 +249,7 @@ async fn create(args: CreateArgs, client: &Client, output: &mut Output<'_>) -> R
         .await?;
     let created = view::CreatedEndpoint::try_from(response)?;
     match output.format() {
-        Format::Table => output.line(&created.endpoint.made())?,
+        Format::Table => output.line(&created.endpoint.summary())?,
         Format::Json => output.print_json(&created)?,
     }
     if !wait.no_wait && !created.lagging_nodes.is_empty() {
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(made.vtep, "10.0.0.9");
         assert_eq!(made.mac, "02:aa:00:00:00:09");
         assert_eq!(made.ip, "172.16.16.9");
-        assert_eq!(made.netns, "", "no namespace of its own name either");
+        assert_eq!(made.netns, "", "nor a namespace with its name");
 
         for (args, kind) in [
             ("--vtep 10.0.0.9", ErrorKind::MissingRequiredArgument),

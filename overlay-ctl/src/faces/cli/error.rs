@@ -1,4 +1,4 @@
-//! What can go wrong between the command line and a node. Each text says what, why, and what to do.
+//! The errors between the command line and a node. Each text says what failed, why, and what to do.
 
 use std::{io, path::PathBuf, time::Duration};
 use tonic::{Code, Status};
@@ -11,24 +11,24 @@ pub(super) enum Error {
         socket.display()
     )]
     NoNode { socket: PathBuf, reason: String },
-    /// The socket is there and is not for us.
+    /// The user may not open the socket.
     #[error("cannot open {}; permission denied; run as root", socket.display())]
     NotAllowed { socket: PathBuf },
-    /// The node went away during the request, and during its repetition.
+    /// The node closed the connection during the request, and again during its repetition.
     #[error(
-        "the node closed the connection; {reason}; see whether it runs and what was done: overlay status"
+        "the node closed the connection; {reason}; see if it runs and what was done: overlay status"
     )]
     Lost { reason: String },
-    /// The node took the request and did not answer.
+    /// The node accepted the request and did not answer in time.
     #[error(
         "no answer within {} s; the node is busy or has no quorum, and may still carry the request out; see: overlay status",
         .0.as_secs()
     )]
     Deadline(Duration),
-    /// The node answered with an error. Its own words, which follow the same pattern.
+    /// The node answered with an error. The text is the node's, which follows the same pattern.
     #[error("{}", refusal(.0))]
     Refused(Status),
-    /// The node ended a stream that has no end.
+    /// The node ended a stream that only ends when the node stops.
     #[error("the node ended the stream; it is stopping; start it again and repeat")]
     StreamEnded,
     /// The answer could not be printed.
@@ -37,13 +37,15 @@ pub(super) enum Error {
     /// A path could not be made absolute.
     #[error("cannot make {path} absolute; {source}; give an absolute path")]
     Path { path: String, source: io::Error },
-    /// The answer lacks what the protocol promises.
-    #[error("the answer lacks {0}; the node runs another version; use the overlay of the same one")]
+    /// The answer lacks a part that the protocol promises.
+    #[error(
+        "the answer lacks {0}; the node runs another version; use the `overlay` of that version"
+    )]
     Incomplete(&'static str),
 }
 
 impl Error {
-    /// Whether the next request would meet the same error, whatever it asks.
+    /// Returns true if any other request to the node would fail with the same error.
     pub(super) fn is_about_node(&self) -> bool {
         match self {
             Self::NoNode { .. } | Self::NotAllowed { .. } | Self::Lost { .. } => true,
@@ -64,7 +66,7 @@ fn refusal(status: &Status) -> String {
     match (status.code(), status.message()) {
         (Code::Unimplemented, _) => {
             "the node does not know this request; it runs another version; \
-             use the overlay of the same one"
+             use the `overlay` of that version"
                 .to_owned()
         }
         (code, "") => format!("the node refused; {code}; see its log"),

@@ -1,4 +1,4 @@
-//! A node at the level of the API, for tests: a real gRPC server on a unix socket.
+//! A fake node for tests: a real gRPC server on a unix socket, with prepared answers.
 
 use crate::proto::v1::{
     endpoints_server::{Endpoints, EndpointsServer},
@@ -16,11 +16,11 @@ use tokio::{net::UnixListener, runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-/// What it does with the creation of a network.
+/// The fake node's behaviour when a network is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Answer,
-    /// Takes the request and never answers.
+    /// Accepts the request and never answers.
     Hang,
 }
 
@@ -31,7 +31,7 @@ struct Service {
     watched: Arc<Mutex<Watched>>,
 }
 
-/// What a monitor is told, and what it asked.
+/// The events that a monitor gets, and the requests that it sent.
 #[derive(Default)]
 struct Watched {
     events: Vec<Event>,
@@ -103,7 +103,7 @@ fn published() -> Vec<PublishedPort> {
     vec![published("80/tcp", 32768), published("53/udp", 53)]
 }
 
-/// Creation always finds host2 behind.
+/// The answer to a creation always says that host2 has not programmed it yet.
 #[tonic::async_trait]
 impl Endpoints for Service {
     async fn create(
@@ -167,19 +167,19 @@ impl Watch for Service {
     }
 }
 
-/// Dropping it ends the serving and breaks every connection.
+/// A server that runs until it is dropped, which also breaks every connection.
 pub(super) struct Serving(Option<Runtime>);
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // A runtime may not be waited for inside another.
+        // Dropping a runtime waits for it, which is not allowed inside another runtime.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// A socket, and whoever serves it at the moment.
+/// A socket, and the requests that reached it. [`Self::serve`] starts a server on it.
 pub(super) struct FakeNode {
     _folder: TempDir,
     listener: StdUnixListener,
@@ -189,7 +189,7 @@ pub(super) struct FakeNode {
 }
 
 impl FakeNode {
-    /// Listens; nobody serves yet, so that a connection waits.
+    /// Listens. No server runs yet, so that a connection waits.
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("overlay.sock");
@@ -226,12 +226,12 @@ impl FakeNode {
         self.created.recv().await.unwrap()
     }
 
-    /// Tells the next monitor of these, and then ends.
+    /// Sets the events that the next monitor gets before its stream ends.
     pub(super) fn tell(&self, events: Vec<Event>) {
         self.service.watched.lock().unwrap().events = events;
     }
 
-    /// What monitors asked for.
+    /// The requests of the monitors.
     pub(super) fn watched(&self) -> Vec<EventsRequest> {
         self.service.watched.lock().unwrap().requests.clone()
     }

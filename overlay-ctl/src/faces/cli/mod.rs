@@ -1,8 +1,8 @@
-//! The command line: one file a verb.
+//! The command line, with one file for each verb or noun.
 //!
 //! Every verb but `node run` is a client of the API, over the node's own unix socket. Standard
-//! output is the answer and nothing else, as a table or as JSON; standard error takes the words
-//! around it. Exit codes: 0 done, 1 refused or failed, 2 not a valid command line.
+//! output gets the answer and nothing else, as a table or as JSON; standard error gets errors and
+//! warnings. Exit codes: 0 done, 1 refused or failed, 2 not a valid command line.
 
 mod client;
 mod endpoint;
@@ -45,10 +45,10 @@ const GLOBAL: &str = "Global options";
     disable_help_subcommand = true
 )]
 pub struct Cli {
-    /// The node's local API: where it listens (node run), or which node to ask (all else)
+    /// Socket of the node's local API: `node run` listens on it, all other commands connect to it
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "OVERLAY_SOCKET", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
-    /// How to print the answer: as columns, or as JSON with stable field names
+    /// Form of the answer: columns, or JSON with stable field names
     #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "FORMAT", value_enum, default_value_t)]
     output: Format,
     #[command(subcommand)]
@@ -64,7 +64,7 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the asked node: role, leader, revision, data plane
+    /// Show the node that is asked: role, leader, revision, data plane
     Status,
     /// Run a node, or show and remove nodes of the cluster
     #[command(subcommand)]
@@ -75,14 +75,14 @@ enum Command {
     /// Create, show and remove endpoints
     #[command(subcommand)]
     Endpoint(endpoint::Command),
-    /// Print which ports of its node lead to an endpoint, one a line; nothing where none does
+    /// Print the published ports of an endpoint, one on each line; nothing if there is none
     Port(port::PortArgs),
-    /// Print packets that the asked node drops, as it does, and on request a sample of those that it
-    /// forwards, until interrupted
+    /// Print packets as the asked node drops them, and on request a sample of forwarded packets, until
+    /// interrupted
     Monitor(monitor::MonitorArgs),
 }
 
-/// Carries out a command line and says what to exit with. `node_run` is the controller: what
+/// Carries out a command line and returns the exit code. `node_run` is the controller, which
 /// `overlay node run` starts.
 pub async fn run(
     cli: Cli,
@@ -108,12 +108,12 @@ pub async fn run(
     }
 }
 
-/// What came of asking a node.
+/// The result of a command that asks a node.
 #[derive(Debug, PartialEq, Eq)]
 enum Done {
-    /// All of it was done, and printed.
+    /// Everything was done, and printed.
     All,
-    /// Some of it was not. The reason has been printed.
+    /// Something was not done. The reason has been printed.
     Failed,
 }
 
@@ -136,7 +136,7 @@ async fn ask(command: Command, client: Client, mut output: Output<'_>) -> Done {
     match result {
         Ok(()) if output.failed() => Done::Failed,
         Ok(()) => Done::All,
-        // Whoever read our output has read enough: `overlay endpoint ls | head -1`.
+        // The reader of the output has ended, which is not a failure: `overlay endpoint ls | head -1`.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Done::All,
         Err(error) => {
             output.error(&error);
@@ -145,9 +145,9 @@ async fn ask(command: Command, client: Client, mut output: Output<'_>) -> Done {
     }
 }
 
-/// One line, whatever the message holds.
+/// Prints the message as one line, even if it contains line breaks.
 fn print_error(stderr: &mut dyn Write, message: &str) {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    // With standard error gone there is nobody left to tell.
+    // If standard error is closed, the message cannot be shown anywhere.
     writeln!(stderr, "error: {message}").unwrap_or_default();
 }

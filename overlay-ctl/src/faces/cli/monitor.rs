@@ -1,4 +1,4 @@
-//! `overlay monitor`
+//! The verb `overlay monitor`.
 
 use super::{
     client::{Client, DEADLINE, from_status, watch},
@@ -9,15 +9,15 @@ use super::{
 use crate::proto::v1::EventsRequest;
 use clap::Args;
 
-/// Of forwarded packets, where nobody says how many: a busy link then makes some thousand lines a second.
+/// Default of --sample. With it a busy link makes some thousand lines a second.
 const SAMPLE: u32 = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct MonitorArgs {
-    /// Print forwarded packets as well as dropped ones: one in --sample
+    /// Also print forwarded packets: one in --sample
     #[arg(long)]
     flows: bool,
-    /// Of forwarded packets print one in N, taken by chance; 1 = each [default: 100]
+    /// Print one in N forwarded packets, chosen at random; 1 = each [default: 100]
     #[arg(long, value_name = "N", requires = "flows", value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
     /// Only packets from or to this endpoint
@@ -26,7 +26,7 @@ pub(super) struct MonitorArgs {
     /// Only packets of this network
     #[arg(long, value_name = "NET")]
     network: Option<String>,
-    /// Only packets dropped for this reason (or forwarded ones: `forwarded`); may be repeated
+    /// Only packets dropped for this reason (`forwarded` = only forwarded ones). Repeatable
     #[arg(long = "reason", value_name = "REASON")]
     reasons: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! `overlay network …`
+//! The verbs `overlay network …`.
 
 use super::{
     Format,
@@ -21,12 +21,12 @@ pub(super) enum Command {
     Ls,
     /// Show a network, its endpoints, and the nodes that hold them
     Inspect {
-        /// Its name
+        /// Name of the network
         name: String,
     },
     /// Remove networks that have no endpoints
     Rm {
-        /// Their names
+        /// Names of the networks
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
@@ -34,16 +34,16 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
-    /// Its name, unique in the cluster
+    /// Name of the network, unique in the cluster
     name: String,
-    /// Addresses that are on-link to its endpoints [default: the next free /24 of the pool]
+    /// Prefix that its endpoints see as on-link [default: the next free /24 of the pool]
     #[arg(long, value_name = "CIDR")]
     subnet: Option<String>,
     /// Part of the subnet that addresses are allocated from [default: all of it]
     #[arg(long, value_name = "CIDR", requires = "subnet")]
     ip_range: Option<String>,
     /// VXLAN network identifier [default: the next free one]
-    // What else can't be one the node says: it knows which, and why.
+    // The node checks the upper bound and the reserved number, with a reason in its error.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     vni: Option<u32>,
     /// Endpoints may not reach each other
@@ -55,7 +55,7 @@ pub(super) struct CreateArgs {
     /// Carry broadcast and multicast
     #[arg(long)]
     multicast: bool,
-    /// Bytes [default: the underlay's MTU less the encapsulation]
+    /// MTU in bytes [default: the underlay's MTU minus the encapsulation]
     #[arg(long, value_parser = clap::value_parser!(u32).range(68..=65535))]
     mtu: Option<u32>,
 }
@@ -126,7 +126,7 @@ async fn create(args: CreateArgs, client: &Client, output: &mut Output<'_>) -> R
         .await?
         .into();
     match output.format() {
-        Format::Table => output.line(&network.made()),
+        Format::Table => output.line(&network.summary()),
         Format::Json => output.print(&network),
     }
 }

@@ -1,4 +1,4 @@
-//! `overlay node …`
+//! The verbs `overlay node …`.
 
 use super::{
     client::{Client, DEADLINE, nodes, request_id},
@@ -20,12 +20,12 @@ pub(super) enum Command {
     Ls,
     /// Show one node
     Inspect {
-        /// Its name
+        /// Name of the node
         name: String,
     },
     /// Remove nodes that will not come back, with their endpoints
     Rm {
-        /// Their names
+        /// Names of the nodes
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
@@ -37,7 +37,7 @@ pub(super) async fn run(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     match command {
-        Command::Run(_) => unreachable!("`node run` is no request; cli::run takes it"),
+        Command::Run(_) => unreachable!("`node run` is not a request; cli::run handles it"),
         Command::Ls => {
             let list = client
                 .call(DEADLINE, ListNodesRequest {}, async |channel, request| {

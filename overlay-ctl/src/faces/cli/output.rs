@@ -1,4 +1,4 @@
-//! Where answers, warnings and errors go.
+//! Prints answers to standard output, and warnings and errors to standard error.
 
 use super::{Format, error::Error, print_error, view::View};
 use serde::Serialize;
@@ -35,7 +35,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Prints one of many answers, at once, on a line of its own.
+    /// Prints one of many answers immediately, on a line of its own.
     pub(super) fn print_line(&mut self, view: &impl View) -> Result<(), Error> {
         match self.format {
             Format::Table => self.line(&view.text()),
@@ -57,11 +57,11 @@ impl<'a> Output<'a> {
     }
 
     pub(super) fn warn(&mut self, message: &str) {
-        // A warning that cannot be printed changes nothing about what was done.
+        // The command has succeeded even if its warning cannot be printed.
         writeln!(self.stderr, "warning: {message}").unwrap_or_default();
     }
 
-    /// Prints an error and goes on; the command ends as failed.
+    /// Prints an error. The command may go on, but ends as failed.
     pub(super) fn error(&mut self, error: &Error) {
         self.failed = true;
         print_error(self.stderr, &error.to_string());

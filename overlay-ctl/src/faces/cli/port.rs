@@ -1,4 +1,4 @@
-//! `overlay port`
+//! The verb `overlay port`.
 
 use super::{
     Format,
@@ -14,7 +14,7 @@ use clap::Args;
 pub(super) struct PortArgs {
     /// Name of the endpoint
     name: String,
-    /// Its network; needed only where endpoints of several networks have the name
+    /// Its network; needed only if endpoints of several networks have the name
     #[arg(long, value_name = "NET")]
     network: Option<String>,
 }
@@ -31,7 +31,7 @@ pub(super) async fn run(
         .await?;
     let ports: Vec<view::PublishedPort> = endpoint.published.into_iter().map(Into::into).collect();
     match output.format() {
-        // No line at all where none is published, as Docker prints it.
+        // Without published ports nothing is printed, as by Docker.
         Format::Table if ports.is_empty() => Ok(()),
         Format::Table => output.line(&ports.text()),
         Format::Json => output.print(&ports),

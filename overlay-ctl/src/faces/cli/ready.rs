@@ -1,4 +1,4 @@
-//! What `overlay node run` prints once it serves: three commands that work as printed.
+//! The text that `overlay node run` prints when it serves: three commands that work as printed.
 
 use crate::faces::api::Existing;
 use std::{
@@ -34,11 +34,11 @@ pub fn print_ready(name: &str, socket: &Path, existing: &Existing) {
     let text = format!(
         "\nnode {name} is ready. Try, in another shell:\n\n  {overlay} status\n  {second}\n  {third}\n\n"
     );
-    // With nobody reading there is nobody to tell.
+    // If standard output is closed, the node runs on without the text.
     io::stdout().write_all(text.as_bytes()).unwrap_or_default();
 }
 
-/// How to call this binary against this socket.
+/// The command that runs this binary against this socket, as short as possible.
 fn invocation(socket: &Path) -> String {
     let this = env::current_exe().ok();
     let on_path = env::var_os("PATH").and_then(|path| {

@@ -1,4 +1,4 @@
-//! `overlay status`
+//! The verb `overlay status`.
 
 use super::{
     client::{Client, DEADLINE, cluster},

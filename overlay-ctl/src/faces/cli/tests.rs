@@ -1,4 +1,4 @@
-//! The command line against a node: what is asked, what is printed, what it ends with.
+//! Tests of the command line against a fake node: the requests, the output, the exit.
 
 use super::{
     fake_node::{FakeNode, Mode},
@@ -375,7 +375,7 @@ async fn node_that_accepts_and_says_nothing_ends_in_a_deadline() {
     assert!(matches!(answer, Err(Error::Deadline(_))), "{answer:?}");
 }
 
-/// A pipe whose reader has gone.
+/// A pipe whose reader has closed it.
 struct Closed;
 
 impl Write for Closed {

@@ -1,5 +1,5 @@
-//! Metrics for Prometheus, over HTTP. They are read when they are asked for: between two scrapes they
-//! cost nothing, and they can't be older than the answer.
+//! Metrics for Prometheus, over HTTP. They are read during each scrape, so that they cost nothing between
+//! scrapes and are never out of date.
 
 mod readings;
 mod traffic;
@@ -24,24 +24,25 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
-use traffic::Gone;
+use traffic::FormerEndpoints;
 
-/// The one path.
+/// The only path that is served.
 const PATH: &str = "/metrics";
-/// Who scrapes is a few; whoever holds connections open must not use up the node's descriptors.
+/// Greatest number of connections. Few programs scrape, and a client that keeps many connections open must
+/// not use up the node's descriptors.
 const CONNECTIONS_MAX: usize = 32;
-/// A client that takes longer to say what it wants, or keeps a connection without asking, is cut off.
-/// Longer than the usual time between two scrapes, which then share a connection.
+/// Longest time to wait for a whole request, and for the next request on a connection. It is longer than the
+/// usual time between two scrapes, so that these share a connection.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(90);
-/// After an accept that failed, most likely for want of descriptors.
+/// Pause after a failed accept, of which the likely cause is a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Why there are no metrics now.
+/// The reason why a scrape failed.
 #[derive(Debug, thiserror::Error)]
 enum MetricsError {
     #[error(transparent)]
     Datapath(#[from] DatapathError),
-    #[error("the metrics can't be written down")]
+    #[error("the metrics could not be encoded")]
     Encode(#[from] fmt::Error),
 }
 
@@ -51,7 +52,7 @@ pub(crate) async fn serve(
     controller: Arc<Controller>,
     stop: CancellationToken,
 ) {
-    let gone = Arc::default();
+    let former = Arc::default();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
         loop {
@@ -59,23 +60,23 @@ pub(crate) async fn serve(
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "a scrape was not taken in");
+                    tracing::warn!(%error, "accepting a scrape's connection failed");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
             let (controller, stop) = (Arc::clone(&controller), stop.clone());
-            let gone = Arc::clone(&gone);
+            let former = Arc::clone(&former);
             tokio::spawn(async move {
                 let _place = place;
                 let service = service_fn(|request| {
-                    answer(Arc::clone(&controller), Arc::clone(&gone), request)
+                    answer(Arc::clone(&controller), Arc::clone(&former), request)
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(REQUEST_DEADLINE)
                     .serve_connection(TokioIo::new(stream), service);
-                // How a connection ends is the client's business.
+                // The end of a connection is not logged: the client may close it at any time.
                 drop(stop.run_until_cancelled(connection).await);
             });
         }
@@ -85,21 +86,22 @@ pub(crate) async fn serve(
 
 async fn answer(
     controller: Arc<Controller>,
-    gone: Arc<Mutex<Gone>>,
+    former: Arc<Mutex<FormerEndpoints>>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() != PATH {
         return Ok(plain(StatusCode::NOT_FOUND, format!("metrics are at {PATH}\n")));
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "metrics are read\n".to_owned());
+        let mut refusal =
+            plain(StatusCode::METHOD_NOT_ALLOWED, "metrics can only be read\n".to_owned());
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(refusal);
     }
-    // A system call for each entry of the maps: no work for a thread that others wait for.
-    let scraped = tokio::task::spawn_blocking(move || scrape(&controller, &gone)).await;
+    // A scrape makes a system call for each entry of the maps, which would block an asynchronous thread.
+    let scraped = tokio::task::spawn_blocking(move || scrape(&controller, &former)).await;
     let failed = |why: String| {
-        tracing::warn!(error = %why, "metrics can't be read");
+        tracing::warn!(error = %why, "reading the metrics failed");
         plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n"))
     };
     Ok(match scraped {
@@ -122,11 +124,14 @@ fn plain(code: StatusCode, text: String) -> Response<Full<Bytes>> {
     answer
 }
 
-fn scrape(controller: &Controller, gone: &Mutex<Gone>) -> Result<String, MetricsError> {
-    // Held, so that scrapes that come at once count nobody's going twice.
-    let mut gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
-    let readings = Readings::take(controller, &mut gone)?;
-    drop(gone);
+fn scrape(
+    controller: &Controller,
+    former: &Mutex<FormerEndpoints>,
+) -> Result<String, MetricsError> {
+    // Locked during the reading, so that two scrapes at once do not add a former endpoint twice.
+    let mut former = former.lock().unwrap_or_else(PoisonError::into_inner);
+    let readings = Readings::take(controller, &mut former)?;
+    drop(former);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(readings));
     let mut text = String::new();

@@ -1,6 +1,6 @@
-//! What one scrape reads, and how it is written down.
+//! The values that one scrape reads, and their encoding for Prometheus.
 
-use super::traffic::{Gone, TrafficReadings};
+use super::traffic::{FormerEndpoints, TrafficReadings};
 use crate::{
     control::{consensus::Role, controller::Controller},
     dataplane::datapath::{DatapathError, MapUsage, ProgramStatus, run_time_is_counted},
@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 use std::fmt;
 
-/// What one scrape sees.
+/// The values of one scrape.
 #[derive(Debug)]
 pub(super) struct Readings {
     counters: Vec<(Option<DropReason>, Direction, Counter)>,
@@ -24,7 +24,7 @@ pub(super) struct Readings {
     is_leader: bool,
     endpoints: EndpointCounts,
     traffic: TrafficReadings,
-    /// Empty while the kernel counts no run time, and never did.
+    /// Empty if the kernel has never counted run time.
     programs: Vec<ProgramStatus>,
 }
 
@@ -33,19 +33,22 @@ pub(super) struct Readings {
 struct EndpointCounts {
     up: u64,
     down: u64,
-    /// The reconciler has said nothing of them yet.
+    /// Endpoints that the reconciler has not reported yet.
     pending: u64,
 }
 
 impl Readings {
-    pub(super) fn take(controller: &Controller, gone: &mut Gone) -> Result<Self, DatapathError> {
+    pub(super) fn take(
+        controller: &Controller,
+        former: &mut FormerEndpoints,
+    ) -> Result<Self, DatapathError> {
         let datapath = controller.datapath.lock();
         let (counters, reader) = (datapath.counters()?, datapath.reader());
         let mut programs = datapath.programs()?;
         drop(datapath);
         let maps = reader.usage()?;
         if !run_time_is_counted().unwrap_or(false) {
-            // What was counted before the kernel stopped stays true.
+            // The numbers from before the kernel stopped counting stay valid.
             programs.retain(|program| program.run_count > 0);
         }
         let view = controller.view.borrow().clone();
@@ -70,7 +73,7 @@ impl Readings {
             programmed: status.programmed,
             is_leader,
             endpoints,
-            traffic: TrafficReadings::take(controller, gone),
+            traffic: TrafficReadings::take(controller, former),
             programs,
         })
     }
@@ -149,8 +152,12 @@ impl Collector for Readings {
 
         self.traffic.encode(encoder)?;
         self.programs(encoder)?;
-        let mut build =
-            encoder.encode_descriptor("overlay_build", "What runs", None, MetricType::Gauge)?;
+        let mut build = encoder.encode_descriptor(
+            "overlay_build",
+            "The version that runs",
+            None,
+            MetricType::Gauge,
+        )?;
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         gauge(1, build.encode_family(&version)?)?;
 
@@ -159,7 +166,7 @@ impl Collector for Readings {
             ("overlay_programmed_revision", "Revision that the kernel holds", self.programmed),
             (
                 "overlay_endpoints_uncounted",
-                "Endpoints on this node beyond those that are counted one by one",
+                "Endpoints on this node that have no counters of their own",
                 self.traffic.uncounted,
             ),
             ("overlay_is_leader", "1 on the node that leads the voters", self.is_leader.into()),

@@ -1,5 +1,4 @@
-//! Who sent and received how much: each endpoint of this node that the data path counts by itself, and
-//! their networks.
+//! The traffic of the endpoints of this node that have counters of their own, and of their networks.
 
 use crate::{
     control::controller::Controller,
@@ -15,9 +14,9 @@ use std::{
     fmt,
 };
 
-/// One endpoint's counts.
+/// One endpoint's counters.
 #[derive(Clone, Debug)]
-struct Counted {
+struct EndpointTraffic {
     network: NetworkId,
     name: String,
     network_name: String,
@@ -26,33 +25,34 @@ struct Counted {
     dropped: Counter,
 }
 
-/// Of a network's endpoints on this node.
+/// The sums of a network's endpoints on this node.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sums {
+struct NetworkTraffic {
     sent: Counter,
     received: Counter,
     dropped: Counter,
 }
 
-/// What a scrape tells of traffic. As many endpoints as TRAFFIC has slots, so that it stays below two
-/// megabytes.
+/// The traffic that one scrape reports. It has at most as many endpoints as TRAFFIC has slots, so that the
+/// scrape stays below two megabytes.
 #[derive(Debug, Default)]
 pub(super) struct TrafficReadings {
-    endpoints: BTreeMap<EndpointId, Counted>,
-    networks: BTreeMap<String, Sums>,
-    /// Endpoints of this node beyond those.
+    endpoints: BTreeMap<EndpointId, EndpointTraffic>,
+    networks: BTreeMap<String, NetworkTraffic>,
+    /// Number of endpoints of this node that have no slot of their own.
     pub(super) uncounted: u64,
 }
 
-/// What scrapes remember of endpoints that have gone, so that their networks' counts never go down.
+/// The counts of endpoints that are gone, and those of the last scrape, so that the sums of networks never
+/// decrease.
 #[derive(Debug, Default)]
-pub(super) struct Gone {
-    last: BTreeMap<EndpointId, Counted>,
-    networks: BTreeMap<NetworkId, Sums>,
+pub(super) struct FormerEndpoints {
+    last: BTreeMap<EndpointId, EndpointTraffic>,
+    networks: BTreeMap<NetworkId, NetworkTraffic>,
 }
 
 impl TrafficReadings {
-    pub(super) fn take(controller: &Controller, gone: &mut Gone) -> Self {
+    pub(super) fn take(controller: &Controller, former: &mut FormerEndpoints) -> Self {
         let mut readings = Self::default();
         let Some(view) = controller.view.borrow().clone() else { return readings };
         let status = controller.status.borrow().clone();
@@ -66,7 +66,7 @@ impl TrafficReadings {
                 continue;
             };
             let Traffic { sent, received, from_neighbours, dropped } = traffic;
-            let counted = Counted {
+            let counted = EndpointTraffic {
                 network: network.id,
                 name: endpoint.name.to_string(),
                 network_name: network.name.to_string(),
@@ -77,7 +77,7 @@ impl TrafficReadings {
             readings.endpoints.insert(endpoint.id, counted);
         }
         let networks: BTreeSet<NetworkId> = view.networks.keys().copied().collect();
-        readings.networks = gone.sum(&readings.endpoints, &networks, |id| {
+        readings.networks = former.sum(&readings.endpoints, &networks, |id| {
             view.networks.get(&id).map(|network| network.name.to_string())
         });
         readings
@@ -125,7 +125,7 @@ impl TrafficReadings {
 }
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
-/// By direction, where it has one.
+/// Values of one member of a family, with their directions if it has directions.
 type Values = Vec<(Option<&'static str>, u64)>;
 
 fn network_label(network: &str) -> Labels<'_> {
@@ -149,23 +149,23 @@ fn family<'a>(
     Ok(())
 }
 
-impl Counted {
+impl EndpointTraffic {
     fn labels(&self) -> Labels<'_> {
         vec![("endpoint", &self.name), ("network", &self.network_name)]
     }
 }
 
-impl Gone {
-    /// The counts of each network: of the endpoints that are there, and of those that were at the last
-    /// scrape or before.
+impl FormerEndpoints {
+    /// The counts of each network: the sum of its present endpoints and of those that were present at an
+    /// earlier scrape.
     fn sum(
         &mut self,
-        now: &BTreeMap<EndpointId, Counted>,
+        now: &BTreeMap<EndpointId, EndpointTraffic>,
         networks: &BTreeSet<NetworkId>,
         name: impl Fn(NetworkId) -> Option<String>,
-    ) -> BTreeMap<String, Sums> {
+    ) -> BTreeMap<String, NetworkTraffic> {
         for (id, last) in std::mem::replace(&mut self.last, now.clone()) {
-            // One whose port was made anew begins again.
+            // An endpoint whose port was replaced counts from zero again.
             if now.get(&id).is_none_or(|now| now.sent.packets < last.sent.packets) {
                 add_to(self.networks.entry(last.network).or_default(), &last);
             }
@@ -179,8 +179,8 @@ impl Gone {
     }
 }
 
-fn add_to(sums: &mut Sums, counted: &Counted) {
-    *sums = Sums {
+fn add_to(sums: &mut NetworkTraffic, counted: &EndpointTraffic) {
+    *sums = NetworkTraffic {
         sent: add(sums.sent, counted.sent),
         received: add(sums.received, counted.received),
         dropped: add(sums.dropped, counted.dropped),
@@ -195,9 +195,9 @@ fn add(a: Counter, b: Counter) -> Counter {
 mod tests {
     use super::*;
 
-    fn counted(packets: u64) -> Counted {
+    fn counted(packets: u64) -> EndpointTraffic {
         let counter = |packets| Counter { packets, bytes: 100 * packets };
-        Counted {
+        EndpointTraffic {
             network: 1,
             name: "web1".to_owned(),
             network_name: "net".to_owned(),
@@ -209,17 +209,17 @@ mod tests {
 
     #[test]
     fn a_networks_count_outlives_its_endpoints_and_not_the_network() {
-        let mut gone = Gone::default();
+        let mut former = FormerEndpoints::default();
         let mut sum = |now: &[(EndpointId, u64)], networks: &[NetworkId]| {
             let now = now.iter().map(|(id, packets)| (*id, counted(*packets))).collect();
             let networks = networks.iter().copied().collect();
-            let sums = gone.sum(&now, &networks, |id| (id == 1).then(|| "net".to_owned()));
+            let sums = former.sum(&now, &networks, |id| (id == 1).then(|| "net".to_owned()));
             sums.get("net")
                 .map(|sums| (sums.sent.packets, sums.received.bytes, sums.dropped.packets))
         };
         assert_eq!(sum(&[(7, 10), (8, 5)], &[1]), Some((15, 3000, 45)));
-        assert_eq!(sum(&[(7, 12)], &[1]), Some((17, 3400, 51)), "one has gone");
-        assert_eq!(sum(&[(7, 1)], &[1]), Some((18, 3600, 54)), "one's port was made anew");
+        assert_eq!(sum(&[(7, 12)], &[1]), Some((17, 3400, 51)), "one endpoint is gone");
+        assert_eq!(sum(&[(7, 1)], &[1]), Some((18, 3600, 54)), "an endpoint's port was replaced");
         assert_eq!(sum(&[], &[1]), Some((18, 3600, 54)));
         assert_eq!(sum(&[], &[]), None);
         assert_eq!(sum(&[(9, 1)], &[1]), Some((1, 200, 3)), "a new network of that name");

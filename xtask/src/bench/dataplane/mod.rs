@@ -1,8 +1,8 @@
 //! `cargo xtask bench dataplane`: container to container, over two hosts and on one.
 //!
-//! All contestants stand at once and take turns within each round, so that what else the machine does
-//! hits them alike; the two ends are pinned to a CPU each, which are both hosts' only ones in use and are kept awake.
-//! A ratio is the median of the rounds' own ratios.
+//! All contestants exist at the same time and take turns within each round, so that other load of the machine
+//! hits them equally. Each of the two ends is pinned to a CPU; the hosts use no other CPUs, and both are kept
+//! awake. A ratio is the median of the rounds' own ratios.
 
 mod connections;
 pub(super) mod contestants;

@@ -1,4 +1,4 @@
-//! The figures as text: a table a row, and the goals.
+//! The figures as text: a table for each row, and the goals.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{
     traffic::{CONGESTION_CONTROL, Series},
 };
 
-/// Prints the names of rows, and what is wanted of each.
+/// Prints the names of rows, and the goals of each.
 pub(super) fn list(rows: &[Row]) {
     for row in rows {
         println!("{:20} {}", row.to_string(), row.title());
@@ -19,7 +19,7 @@ pub(super) fn list(rows: &[Row]) {
     }
 }
 
-/// How many times another contestant's figure this one's is.
+/// The ratio of one contestant's figure to that of `base`.
 pub(super) fn ratio(
     contestants: &BTreeMap<&'static str, Series>,
     (name, base): (&str, &str),
@@ -29,7 +29,7 @@ pub(super) fn ratio(
 }
 
 impl Figures {
-    /// How it was measured, in a line.
+    /// The conditions of the measurement, in a line.
     pub(super) fn caption(&self) -> String {
         format!(
             "medians of {} interleaved rounds of {} s; ends pinned to a CPU each, CPUs kept awake; streams by {}; kernel {}",

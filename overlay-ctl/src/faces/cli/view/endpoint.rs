@@ -1,4 +1,4 @@
-//! Endpoints.
+//! The printed form of endpoints.
 
 use super::{
     super::error::Error, PublishedPort, View, columns, fields, non_empty, non_zero, or_dash,
@@ -12,7 +12,7 @@ pub(in super::super) struct Endpoint {
     id: u64,
     pub(in super::super) name: String,
     network: String,
-    /// None where the endpoint is behind a VTEP that is not ours.
+    /// None = the endpoint is behind an external VTEP.
     node: Option<String>,
     vtep: String,
     /// With the subnet's prefix length.
@@ -32,7 +32,7 @@ pub(in super::super) struct Endpoint {
     aliases: Vec<String>,
     exposed: Vec<String>,
     published: Vec<PublishedPort>,
-    /// None = it has no leg to the outside.
+    /// None = the endpoint has no leg to the outside.
     gateway: Option<Leg>,
 }
 
@@ -126,22 +126,23 @@ fn state_name(state: i32) -> &'static str {
 }
 
 impl Endpoint {
-    /// What `create` says.
-    pub(in super::super) fn made(&self) -> String {
+    /// The line that `create` prints.
+    pub(in super::super) fn summary(&self) -> String {
         let place = match &self.node {
             Some(node) => format!("on {node}"),
             None => format!("behind VTEP {}", self.vtep),
         };
-        let mut made =
+        let mut summary =
             format!("{}: {}, {}, {} {place}", self.name, self.address, self.mac, self.network);
         if !self.published.is_empty() {
             let ports: Vec<String> = self.published.iter().map(ToString::to_string).collect();
-            made = format!("{made}, {}", ports.join(", "));
+            summary = format!("{summary}, {}", ports.join(", "));
         }
-        made
+        summary
     }
 
-    /// As `docker ps` has them: what is published, and where; then what is only exposed.
+    /// The ports in the form of `docker ps`: first published ones with their host ports, then those that are
+    /// only exposed.
     fn ports(&self) -> String {
         let is_published = |port: &&String| self.published.iter().any(|p| p.port == **port);
         let published = self.published.iter().map(PublishedPort::arrow);
@@ -149,7 +150,7 @@ impl Endpoint {
         or_none(&published.chain(exposed).collect::<Vec<_>>())
     }
 
-    /// Both legs, and who they are from the host's side.
+    /// Both legs, with the names and indexes of their devices on the host.
     fn legs(&self) -> String {
         let overlay = [
             "overlay".to_owned(),
@@ -226,7 +227,7 @@ impl View for Endpoint {
     }
 }
 
-/// As `ip link` shows it inside the namespace: `eth0@if17`, 17 being the host's side.
+/// The interface as `ip link` shows it inside the namespace: `eth0@if17`, where 17 is the host's device.
 fn inside(interface: Option<&String>, host_ifindex: Option<u32>) -> String {
     match (interface, host_ifindex) {
         (Some(name), Some(index)) => format!("{name}@if{index}"),
@@ -234,7 +235,7 @@ fn inside(interface: Option<&String>, host_ifindex: Option<u32>) -> String {
     }
 }
 
-/// As `ip link` shows it on the host: `17: ovp3`.
+/// The device as `ip link` shows it on the host: `17: ovp3`.
 fn outside(interface: Option<&String>, ifindex: Option<u32>) -> String {
     match (interface, ifindex) {
         (Some(name), Some(index)) => format!("{index}: {name}"),
@@ -242,7 +243,7 @@ fn outside(interface: Option<&String>, ifindex: Option<u32>) -> String {
     }
 }
 
-/// What `network inspect` shows of its endpoints.
+/// The table of endpoints that `network inspect` shows.
 pub(super) fn members(endpoints: &[Endpoint]) -> String {
     columns(
         ["ENDPOINT", "ID", "ADDRESS", "MAC", "NODE", "GATEWAY ADDRESS", "STATE", "PORTS"],
@@ -261,7 +262,7 @@ pub(super) fn members(endpoints: &[Endpoint]) -> String {
     )
 }
 
-/// An endpoint, and who does not know it yet.
+/// A created endpoint, and the nodes that have not programmed it yet.
 #[derive(Debug, Serialize)]
 pub(in super::super) struct CreatedEndpoint {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! Dropped and forwarded packets.
+//! The printed form of events: dropped and forwarded packets.
 
 use super::{NONE, View, non_empty, non_zero};
 use crate::proto::v1;
@@ -14,11 +14,11 @@ pub(in super::super) struct Event {
     network: Option<String>,
     /// Name of the endpoint that sent it.
     endpoint: Option<String>,
-    /// Who sent it: NAME.NETWORK, an address, a MAC, or a VTEP.
+    /// The sender: NAME.NETWORK, an address, a MAC, or a VTEP.
     source: Option<String>,
-    /// Whom it is for, likewise.
+    /// The receiver, in the same forms.
     destination: Option<String>,
-    /// On the other side of the underlay.
+    /// The node on the other side of the underlay.
     node: Option<String>,
     vtep: Option<String>,
     interface: Option<String>,
@@ -35,9 +35,9 @@ pub(in super::super) struct Event {
     protocol: Option<String>,
     src_port: Option<u32>,
     dst_port: Option<u32>,
-    /// How many packets it stands for.
+    /// Number of packets that the event stands for.
     sample: u32,
-    /// Events before it that were lost on the way here.
+    /// Number of events that were lost directly before this one.
     lost: u64,
 }
 
@@ -95,7 +95,7 @@ impl From<v1::Event> for Event {
     }
 }
 
-/// As /etc/protocols has it.
+/// The protocol's name in /etc/protocols.
 fn protocol_name(number: u32) -> String {
     match number {
         1 => "icmp".to_owned(),
@@ -108,7 +108,7 @@ fn protocol_name(number: u32) -> String {
 }
 
 impl Event {
-    /// An end's address with its port, or its MAC.
+    /// The address and port of one end, or its MAC.
     fn end(ip: Option<&String>, port: Option<u32>, mac: &str) -> String {
         match (ip, port) {
             (None, _) => mac.to_owned(),
@@ -118,7 +118,7 @@ impl Event {
         }
     }
 
-    /// What the frame carries: the protocol of IP, else the ethertype.
+    /// The type of the frame's contents: the IP protocol, else the ethertype.
     fn payload(&self) -> String {
         self.protocol.clone().unwrap_or_else(|| format!("{:#06x}", self.ethertype))
     }

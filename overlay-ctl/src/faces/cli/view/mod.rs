@@ -1,8 +1,8 @@
-//! What is printed, noun by noun.
+//! The printed form of each noun.
 //!
-//! The JSON is a contract: a field is neither renamed nor removed, and what does not apply is
-//! `null`. It is kept apart from the API's messages, whose numbers for enums and empty strings for
-//! "none" serve machines of another kind.
+//! The JSON is a contract: a field is neither renamed nor removed, and a field that does not apply is
+//! `null`. These types are separate from the API's messages, which have numbers for enums and empty
+//! strings for "none".
 
 mod endpoint;
 mod event;
@@ -25,16 +25,16 @@ pub(super) use status::Status;
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 
-/// An answer that can be printed both ways.
+/// An answer that can be printed as text and as JSON.
 pub(super) trait View: Serialize {
-    /// For people; no newline at the end.
+    /// The text for people, without a newline at the end.
     fn text(&self) -> String;
 }
 
-/// Stands where there is nothing to show.
+/// Printed in place of a missing value.
 const NONE: &str = "-";
 
-/// The API says "none" by an empty string.
+/// The text, or `None` if it is empty, which is the API's form of "none".
 fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -47,12 +47,12 @@ fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| NONE.to_owned(), ToString::to_string)
 }
 
-/// Words in a row.
+/// The words with commas between them, or a dash if there are none.
 fn or_none(words: &[String]) -> String {
     if words.is_empty() { NONE.to_owned() } else { words.join(", ") }
 }
 
-/// Columns below their names.
+/// A table with a header.
 fn columns<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -62,7 +62,7 @@ fn columns<const N: usize>(
     finish(table)
 }
 
-/// One field a line.
+/// A list with one field on each line.
 fn fields<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = Table::new();
     table

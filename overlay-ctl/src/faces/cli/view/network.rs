@@ -1,4 +1,4 @@
-//! Networks.
+//! The printed form of networks.
 
 use super::{
     super::error::Error, Endpoint, View, columns, endpoint::members, fields, non_empty, non_zero,
@@ -25,7 +25,7 @@ struct Options {
     icc: bool,
     internal: bool,
     multicast: bool,
-    /// None = the underlay's less the encapsulation.
+    /// None = the underlay's MTU minus the encapsulation.
     mtu: Option<u32>,
 }
 
@@ -56,8 +56,8 @@ impl From<v1::Network> for Network {
 }
 
 impl Network {
-    /// What `create` says.
-    pub(in super::super) fn made(&self) -> String {
+    /// The line that `create` prints.
+    pub(in super::super) fn summary(&self) -> String {
         let range = match &self.ip_range {
             Some(range) => format!(", addresses from {range}"),
             None => String::new(),
@@ -78,7 +78,7 @@ impl Options {
         }
     }
 
-    /// Only what differs from the default.
+    /// The options that differ from their defaults.
     fn text(&self) -> String {
         let words = [
             (!self.icc).then(|| "no-icc".to_owned()),
@@ -91,7 +91,7 @@ impl Options {
     }
 }
 
-fn on(is_on: bool) -> &'static str {
+fn on_or_off(is_on: bool) -> &'static str {
     if is_on { "on" } else { "off" }
 }
 
@@ -121,9 +121,9 @@ impl View for Network {
             ("VNI", self.vni.to_string()),
             ("subnet", self.subnet.clone()),
             ("IP range", self.ip_range().to_owned()),
-            ("ICC", on(self.options.icc).to_owned()),
-            ("internal", on(self.options.internal).to_owned()),
-            ("multicast", on(self.options.multicast).to_owned()),
+            ("ICC", on_or_off(self.options.icc).to_owned()),
+            ("internal", on_or_off(self.options.internal).to_owned()),
+            ("multicast", on_or_off(self.options.multicast).to_owned()),
             ("MTU", self.options.mtu()),
             ("endpoints", self.endpoint_count.to_string()),
             ("revision", self.created_revision.to_string()),

@@ -1,4 +1,4 @@
-//! Nodes.
+//! The printed form of nodes.
 
 use super::{View, columns, fields, non_empty, or_dash};
 use crate::proto::v1::{self, NodeRole, NodeState};
@@ -17,7 +17,7 @@ pub(in super::super) struct Node {
     epoch: u64,
     programmed_revision: u64,
     endpoint_count: u32,
-    /// None = it has said none.
+    /// None = the node has not reported one.
     gateway_subnet: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Published ports.
+//! The printed form of published ports.
 
 use super::View;
 use crate::proto::v1;
@@ -10,20 +10,20 @@ use std::fmt;
 pub(in super::super) struct PublishedPort {
     /// 80/tcp
     pub(super) port: String,
-    /// 0.0.0.0 = every address of the node.
+    /// 0.0.0.0 = all addresses of the node.
     host_ip: String,
     host_port: u32,
 }
 
 impl PublishedPort {
-    /// As `docker ps` has it: `0.0.0.0:32768->80/tcp`.
+    /// The port in the form of `docker ps`: `0.0.0.0:32768->80/tcp`.
     pub(super) fn arrow(&self) -> String {
         format!("{}:{}->{}", self.host_ip, self.host_port, self.port)
     }
 }
 
 impl fmt::Display for PublishedPort {
-    /// As `docker port` has it: `80/tcp -> 0.0.0.0:32768`.
+    /// Writes the port in the form of `docker port`: `80/tcp -> 0.0.0.0:32768`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}:{}", self.port, self.host_ip, self.host_port)
     }

@@ -1,17 +1,17 @@
-//! Removal of things by name.
+//! The removal of objects by name, and its printed form.
 
 use super::super::{Format, error::Error, output::Output};
 use serde::Serialize;
 
-/// What was removed, and the revision that no longer has it.
+/// A removed object, and the first revision without it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(in super::super) struct Removal {
     pub(in super::super) name: String,
     pub(in super::super) revision: u64,
 }
 
-/// Removes each name, printing it once it is gone. One that is refused does not keep the others;
-/// one that fails because of the node does, since they would fail likewise.
+/// Removes each name, and prints it when it is removed. After a refusal the other names are still removed;
+/// after an error of the node itself they are not, because they would fail in the same way.
 pub(in super::super) async fn remove_each(
     names: Vec<String>,
     output: &mut Output<'_>,

@@ -1,4 +1,4 @@
-//! A node's own view of itself.
+//! The printed form of a node's status.
 
 use super::{NONE, View, columns, fields, node::role_name, non_empty, non_zero, or_dash, or_none};
 use crate::proto::v1;
@@ -11,13 +11,13 @@ pub(in super::super) struct Status {
     node_id: u64,
     /// voter, agent, leader
     role: &'static str,
-    /// None = none known.
+    /// None = no leader is known.
     leader: Option<String>,
     term: u64,
     revision: u64,
     programmed_revision: u64,
     version: String,
-    /// Where metrics are served; None = nowhere.
+    /// Address where metrics are served; None = they are not served.
     metrics: Option<String>,
     /// None = not started.
     datapath: Option<Datapath>,
@@ -29,29 +29,29 @@ struct Datapath {
     hook: String,
     underlay: String,
     underlay_mtu: u32,
-    /// Where it is known from.
+    /// The source of the MTU.
     underlay_mtu_source: String,
     vtep: String,
     vxlan_port: u32,
     gro_device: Option<String>,
     /// native, generic, off
     xdp: String,
-    /// Why it is not native; None where it is.
+    /// The reason why it is not native; None = it is.
     xdp_reason: Option<String>,
     bpffs: String,
     maps: Vec<Map>,
     counters: Vec<Counter>,
-    /// What keeps the kernel from the desired state.
+    /// The reason why the kernel does not have the desired state.
     error: Option<String>,
     endpoint_mtu: u32,
-    /// None = a node of a version that leaves them alone.
+    /// None = the node's version does not change them.
     super_packets: Option<SuperPackets>,
     unresolved_next_hops: Vec<String>,
     fallbacks: Vec<String>,
-    /// None = a node of a version without one.
+    /// None = the node's version has no gateway.
     gateway: Option<Gateway>,
     programs: Vec<Program>,
-    /// Its release; None = a node of a version that does not say.
+    /// The kernel's release; None = the node's version does not report it.
     kernel: Option<String>,
     /// The kernel counts the programs' run time.
     run_time_counted: bool,
@@ -68,7 +68,7 @@ struct Program {
     verified_instructions: Option<u32>,
     jited: bool,
     devices: Vec<String>,
-    /// Where another version runs still, or somebody else's program in our place.
+    /// Devices where another version of the program still runs, or a foreign program in its place.
     other_devices: Vec<String>,
     run_time_ns: u64,
     run_count: u64,
@@ -81,16 +81,16 @@ struct Gateway {
     published_ports: u32,
     /// Devices whose IPv4 forwarding the node switched on.
     forwarding_devices: Vec<String>,
-    /// Namespaces in which names resolve.
+    /// Number of namespaces in which names are resolved.
     resolvers: u32,
 }
 
-/// Bytes of the largest.
+/// The greatest sizes of super-packets, in bytes.
 #[derive(Debug, Serialize)]
 struct SuperPackets {
     ipv4: u32,
     ipv6: u32,
-    /// Why they are not above 64 KiB; None where they are.
+    /// The reason why they are not above 64 KiB; None = they are.
     reason: Option<String>,
 }
 
@@ -276,12 +276,12 @@ impl View for Status {
     }
 }
 
-/// Devices that are shown by name; of more, only how many.
+/// Greatest number of devices that are shown by name; of more only the number is shown.
 const DEVICES_NAMED: usize = 4;
 
 impl Program {
     fn row(&self, is_counted: bool) -> [String; 7] {
-        // What it ran while the kernel counted stays true after that.
+        // The numbers stay valid when the kernel has stopped counting.
         let (runs, each) = match self.run_time_ns.checked_div(self.run_count) {
             Some(each) => (self.run_count.to_string(), each.to_string()),
             None if is_counted => ("0".to_owned(), NONE.to_owned()),
@@ -308,7 +308,7 @@ impl Datapath {
         }
     }
 
-    /// All that is done in a slower way, or not by this version.
+    /// Everything that is done in a slower way, or not by this version's programs.
     fn slow(&self) -> String {
         let mut slow: Vec<String> =
             self.unresolved_next_hops.iter().chain(&self.fallbacks).cloned().collect();
@@ -368,7 +368,7 @@ impl Datapath {
                 }),
             ));
         }
-        // Most reasons never happen: people see those that did, programs see all.
+        // Most reasons never occur: the text shows those that did, the JSON shows all.
         let counted: Vec<_> = self.counters.iter().filter(|c| c.packets > 0).collect();
         if !counted.is_empty() {
             parts.push(columns(

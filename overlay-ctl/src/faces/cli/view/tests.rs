@@ -1,4 +1,4 @@
-//! What each noun looks like, to the letter.
+//! Tests of the exact printed form of each noun.
 
 use super::*;
 use crate::proto::v1;
@@ -233,7 +233,7 @@ overlay   eth0@if17   17: ovp3           172.16.16.129/24   02:42:ac:10:10:81   
 gateway   eth1@if19   19: ovgwac120003   172.18.0.3/16      02:42:ac:12:00:03   172.18.0.1   1500"
     );
     assert_eq!(
-        endpoint.made(),
+        endpoint.summary(),
         "web1: 172.16.16.129/24, 02:42:ac:10:10:81, myoverlay on host1, \
          53/udp -> 127.0.0.1:53, 80/tcp -> 0.0.0.0:32768"
     );
@@ -279,7 +279,7 @@ gateway   eth1@if19   19: ovgwac120003   172.18.0.3/16      02:42:ac:12:00:03   
 fn endpoint_behind_a_foreign_vtep() {
     let endpoint = Endpoint::from(switch());
     assert_eq!(
-        endpoint.made(),
+        endpoint.summary(),
         "sw1: 172.16.16.200/24, 02:aa:00:00:00:09, myoverlay behind VTEP 192.168.50.200"
     );
     let text = endpoint.text();
@@ -478,7 +478,7 @@ FDB   2         1048576
 COUNTER      DIRECTION       PACKETS   BYTES
 spoofed_ip   from_endpoint   4         392"
     );
-    // Apart: the macro's depth is bounded.
+    // A separate value, because the macro has a limit of nesting.
     let gateway = json!({
         "bridge": "ov_gwbridge",
         "subnet": "172.18.0.0/16",

@@ -1,4 +1,4 @@
-//! The wire alone: the limit.
+//! The wire alone, which is the limit for all others.
 
 use anyhow::Result;
 use overlay_lab::Lab;
