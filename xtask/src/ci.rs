@@ -1,11 +1,14 @@
-//! `cargo xtask ci`: lint, and the tests with none skipped: for a person before a push. CI itself runs
-//! `cargo xtask test`.
+//! `cargo xtask ci`: what CI runs: lint, the ladder with none skipped, and under other kernels the programs.
 
 use anyhow::Result;
 
-use crate::{lint, test};
+use crate::{
+    lint,
+    test::{self, Kernels},
+};
 
 pub(crate) fn run() -> Result<()> {
     lint::run()?;
-    test::run(&test::Options { refuse_skips: true, ..test::Options::default() })
+    let kernels = Some(Kernels::Programs);
+    test::run(&test::Options { refuse_skips: true, kernels, ..test::Options::default() })
 }

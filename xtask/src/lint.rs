@@ -1,6 +1,6 @@
-//! `cargo xtask lint`: format, clippy and rustdoc, warnings denied.
+//! `cargo xtask lint`: format, clippy, rustdoc, and what is depended on; warnings denied.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     bpf_toolchain,
@@ -9,8 +9,9 @@ use crate::{
 };
 
 pub(crate) fn run() -> Result<()> {
-    setup::ensure(Purpose::Run)?;
+    setup::ensure(Purpose::Lint)?;
     exec(&mut cargo(["fmt", "--all", "--check"]))?;
+    dependencies()?;
     exec(&mut cargo([
         "clippy",
         "--workspace",
@@ -26,21 +27,21 @@ pub(crate) fn run() -> Result<()> {
     exec(cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
+/// Licences, sources and bans, as deny.toml says. Advisories are in a database that CI does not reach.
+fn dependencies() -> Result<()> {
+    exec(&mut cargo(["deny", "--locked", "check", "bans", "licenses", "sources"]))
+}
+
 /// The eBPF programs, under their own compiler's clippy: rustup's belongs to another version.
 fn programs() -> Result<()> {
     let toolchain = match bpf_toolchain::find(&tools_dir()) {
         Ok(toolchain) => toolchain,
         Err(missing) => bail!("{missing}"),
     };
-    let driver = toolchain.rustc.with_file_name("clippy-driver");
-    if !driver.exists() {
-        println!(
-            "lint: the eBPF programs are not checked by clippy: there is no {} (Debian: apt-get \
-             install rust-web-clippy)",
-            driver.display()
-        );
-        return Ok(());
-    }
+    let driver = bpf_toolchain::find_clippy().context(
+        "the eBPF programs are not checked: their compiler has no clippy-driver beside it; on Debian, \
+         run as root: apt-get install rust-web-clippy",
+    )?;
     let mut check = cargo(["check", "--locked", "--package", "overlay-ebpf", "--profile"]);
     check
         .args([bpf_toolchain::PROFILE, "--target", bpf_toolchain::TARGET, "-Zbuild-std=core"])

@@ -54,9 +54,9 @@ enum Verb {
     Guest(guest::Options),
     /// Many more cases of what `test` runs, and the lab again and again
     Soak(soak::Options),
-    /// Format, clippy and rustdoc, warnings denied
+    /// Format, clippy, rustdoc and dependencies, warnings denied
     Lint,
-    /// Lint, and test with none skipped
+    /// What CI runs: lint, test with none skipped, and some of it under other kernels
     Ci,
     #[command(hide = true)]
     PingPong(ping_pong::Options),

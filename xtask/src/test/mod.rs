@@ -86,7 +86,7 @@ const LAB: Rung = Rung {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let other_kernels = options.kernels.is_some() || options.only_kernels;
-    setup::ensure(if other_kernels { Purpose::Machines } else { Purpose::Everything })?;
+    setup::ensure(if other_kernels { Purpose::TestMachines } else { Purpose::Test })?;
     let binary = build::binary()?;
     let filter = options.filter.as_deref();
     let mut totals = Totals::default();

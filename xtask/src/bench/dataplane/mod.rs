@@ -106,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.plot {
         plot::prepare(folder)?;
     }
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     if !options.without_ours && std::env::var_os("OVERLAY_BIN").is_none() {
         build::release()?;
     }
