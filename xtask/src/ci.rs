@@ -1,4 +1,5 @@
-//! `cargo xtask ci`: what CI runs: lint, the ladder with none skipped, and under other kernels the programs.
+//! `cargo xtask ci`: what CI runs: lint, the ladder with none skipped, and under other kernels the programs
+//! and some scenarios.
 
 use anyhow::Result;
 
@@ -9,6 +10,6 @@ use crate::{
 
 pub(crate) fn run() -> Result<()> {
     lint::run()?;
-    let kernels = Some(Kernels::Programs);
+    let kernels = Some(Kernels::Some);
     test::run(&test::Options { refuse_skips: true, kernels, ..test::Options::default() })
 }
