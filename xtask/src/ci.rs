@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(crate) fn run() -> Result<()> {
-    lint::run()?;
+    lint::run(&lint::Options::default())?;
     let kernels = Some(Kernels::Some);
     test::run(&test::Options { refuse_skips: true, kernels, ..test::Options::default() })
 }

@@ -9,7 +9,8 @@ pub(super) mod contestants;
 mod cpu;
 mod plot;
 mod report;
-pub(super) mod rows;
+mod rows;
+pub(super) mod scene;
 mod traffic;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ use serde::Serialize;
 use self::{
     contestants::{Contestant, Entrants},
     cpu::Awake,
-    rows::{Place, Row},
+    rows::Row,
+    scene::Place,
     traffic::{Sample, Series},
 };
 use super::{

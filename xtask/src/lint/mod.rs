@@ -1,4 +1,10 @@
-//! `cargo xtask lint`: format, clippy, rustdoc, and what is depended on; warnings denied.
+//! `cargo xtask lint`: format, the house's own rules, what is depended on, clippy and rustdoc; warnings denied.
+
+mod arrows;
+mod circles;
+mod house;
+mod source;
+mod table;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -8,9 +14,26 @@ use crate::{
     setup::{self, Purpose},
 };
 
-pub(crate) fn run() -> Result<()> {
-    setup::ensure(Purpose::Lint)?;
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Only the format, and the rules that only this repository has: seconds, nothing is compiled
+    #[arg(long)]
+    house: bool,
+    /// Print the table of rooms and arrows as the code is, for ARCHITECTURE.md
+    #[arg(long)]
+    rooms: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.rooms {
+        return house::print_rooms();
+    }
     exec(&mut cargo(["fmt", "--all", "--check"]))?;
+    house::check()?;
+    if options.house {
+        return Ok(());
+    }
+    setup::ensure(Purpose::Lint)?;
     dependencies()?;
     exec(&mut cargo([
         "clippy",
