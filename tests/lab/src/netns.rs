@@ -1,7 +1,8 @@
 //! A network namespace, and the commands that run inside it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -20,11 +21,13 @@ use serde_json::Value;
 use super::{
     command::{self, Output, PATIENCE},
     process::Process,
-    raw, sweep,
+    raw,
 };
 
 /// Folder in which `ip netns` keeps its names.
 const NETNS_DIR: &str = "/run/netns";
+/// The file in a lab's folder that lists its namespaces.
+const NAMESPACES: &str = "namespaces";
 
 /// A handle of a named network namespace. Dropping the handle removes nothing; the lab removes the namespace.
 #[derive(Debug, Clone)]
@@ -39,7 +42,7 @@ pub struct Netns {
 impl Netns {
     pub(super) fn create(name: &str, logs: &Path, detached: bool) -> Result<Self> {
         ip(&["netns", "add", name])?;
-        sweep::record(logs, name)?;
+        record(logs, name)?;
         let netns = Self { name: name.to_owned(), detached, logs: logs.to_owned() };
         netns.ip(&["link", "set", "lo", "up"])?;
         Ok(netns)
@@ -48,8 +51,8 @@ impl Netns {
     pub(super) fn adopt(name: &str, file: &Path, logs: &Path, detached: bool) -> Result<Self> {
         let netns = Self { name: name.to_owned(), detached, logs: logs.to_owned() };
         let point = netns.path();
-        std::fs::create_dir_all(NETNS_DIR)?;
-        sweep::record(logs, name)?;
+        fs::create_dir_all(NETNS_DIR)?;
+        record(logs, name)?;
         File::create_new(&point).with_context(|| format!("cannot make {}", point.display()))?;
         // The system call and not the program `mount`, which would follow /proc/PID/root to this process's
         // root.
@@ -153,7 +156,7 @@ impl Netns {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", key.replace('.', "/"));
         self.enter(move || {
-            std::fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
+            fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
         })
     }
 
@@ -199,6 +202,19 @@ impl Netns {
             }
         })
     }
+}
+
+/// Notes in a lab's folder that a namespace is the lab's.
+fn record(folder: &Path, namespace: &str) -> Result<()> {
+    let mut file = File::options().create(true).append(true).open(folder.join(NAMESPACES))?;
+    writeln!(file, "{namespace}")?;
+    Ok(())
+}
+
+/// The namespaces of the lab with this folder.
+pub(super) fn recorded(folder: &Path) -> Vec<String> {
+    let text = fs::read_to_string(folder.join(NAMESPACES)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
 }
 
 /// `ip`, wherever it works on.

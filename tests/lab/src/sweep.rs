@@ -2,8 +2,8 @@
 //! process was killed long ago, and nothing is removed only because of its name.
 
 use std::{
-    fs::{self, File},
-    io::{ErrorKind, Write as _},
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,8 +18,6 @@ const FOLDERS: &str = "/var/lib/overlay-lab";
 pub(super) const NETNS_FILES: &str = "/etc/netns";
 /// Where control groups are, version 1's hierarchies below it.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// The file in a lab's folder that lists its namespaces.
-const NAMESPACES: &str = "namespaces";
 /// Every test's prefix starts with it; then comes the process id of its maker.
 pub(super) const PREFIX: &str = "ovlab";
 
@@ -31,13 +29,6 @@ pub(super) fn folder(prefix: &str) -> PathBuf {
 /// The folder of pins of a host of the lab with this prefix.
 pub(super) fn bpffs(prefix: &str, host: &str) -> PathBuf {
     Path::new(BPFFS).join(format!("{prefix}{host}"))
-}
-
-/// Notes that a namespace is the lab's.
-pub(super) fn record(folder: &Path, namespace: &str) -> Result<()> {
-    let mut file = File::options().create(true).append(true).open(folder.join(NAMESPACES))?;
-    writeln!(file, "{namespace}")?;
-    Ok(())
 }
 
 /// Removes the labs whose makers are no more.
@@ -61,9 +52,8 @@ fn is_orphan(name: &str) -> bool {
 pub(super) fn remove(prefix: &str) -> Result<()> {
     let folder = folder(prefix);
     let mut results = Vec::new();
-    let namespaces = fs::read_to_string(folder.join(NAMESPACES)).unwrap_or_default();
-    for name in namespaces.lines() {
-        results.push(remove_netns(name));
+    for name in netns::recorded(&folder) {
+        results.push(remove_netns(&name));
     }
     // Only folders belong to hosts; the files are logs. A log's name has a dot, which bpffs refuses to look up.
     for host in names_in(&folder)?.into_iter().filter(|name| folder.join(name).is_dir()) {

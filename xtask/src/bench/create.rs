@@ -36,7 +36,7 @@ struct Figures {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     build::release()?;
     interrupt::take_down_first()?;
     let load_before = load()?;

@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.clean {
         return clean();
     }
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     build::release()?;
     interrupt::take_down_first()?;
     let mut lab = Lab::named(PREFIX, options.keep)?;

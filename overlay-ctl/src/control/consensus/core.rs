@@ -124,7 +124,7 @@ impl<S: StateMachine> Core<S> {
             ..Config::default()
         };
         let node = RawNode::new(&engine, store, &logger())?;
-        let reads = Reads::new(id, config.read_ticks, config.heartbeat_ticks as u64);
+        let reads = Reads::new(id, config.start, config.read_ticks, config.heartbeat_ticks as u64);
         let mut core = Self {
             config,
             node,

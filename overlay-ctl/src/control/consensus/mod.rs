@@ -99,6 +99,9 @@ pub struct ConsensusConfig {
     pub max_uncommitted_bytes: u64,
     /// Requests and messages that may wait for the driver.
     pub queue: usize,
+    /// Tells this start of the node from every other: the default is drawn at random, since the core draws
+    /// nothing itself.
+    pub start: [u8; 16],
     /// What to do when the disk fails. The default logs and aborts; a test replaces it.
     pub on_fatal: FatalHook,
 }
@@ -129,6 +132,7 @@ impl Default for ConsensusConfig {
             max_message_bytes: 1 << 20,
             max_uncommitted_bytes: 64 << 20,
             queue: 8_192,
+            start: *uuid::Uuid::new_v4().as_bytes(),
             on_fatal: Arc::new(abort),
         }
     }

@@ -36,11 +36,12 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Reads of node `id` that fail after `patience` ticks and are asked again after `retry`.
-    pub(super) fn new(id: u64, patience: u64, retry: u64) -> Self {
+    /// Reads of node `id`, in the process with this start, that fail after `patience` ticks and are asked
+    /// again after `retry`.
+    pub(super) fn new(id: u64, start: [u8; 16], patience: u64, retry: u64) -> Self {
         let mut origin = [0; 24];
         origin[..8].copy_from_slice(&id.to_be_bytes());
-        origin[8..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+        origin[8..].copy_from_slice(&start);
         Self {
             origin,
             waiting: Vec::new(),

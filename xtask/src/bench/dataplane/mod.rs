@@ -9,7 +9,8 @@ pub(super) mod contestants;
 mod cpu;
 mod plot;
 mod report;
-pub(super) mod rows;
+mod rows;
+pub(super) mod scene;
 mod traffic;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ use serde::Serialize;
 use self::{
     contestants::{Contestant, Entrants},
     cpu::Awake,
-    rows::{Place, Row},
+    rows::Row,
+    scene::Place,
     traffic::{Sample, Series},
 };
 use super::{
@@ -106,7 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.plot {
         plot::prepare(folder)?;
     }
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     if !options.without_ours && std::env::var_os("OVERLAY_BIN").is_none() {
         build::release()?;
     }

@@ -15,9 +15,9 @@ use plotters::{
 };
 
 use super::{
-    contestants::{self, BRIDGE, DOCKER, HUNDRED, KERNEL, MILLION, OURS, UNDERLAY},
     report::ratio,
-    rows::{Place, Row},
+    rows::Row,
+    scene::{self, BRIDGE, DOCKER, HUNDRED, KERNEL, MILLION, OURS, Place, UNDERLAY},
     traffic::Series,
 };
 use crate::bench::turns::Measured;
@@ -88,7 +88,7 @@ pub(super) fn draw(measured: &Measured<Row, Series>, caption: &str, folder: &Pat
 impl Group {
     /// `None` if the row's base was not measured.
     fn new(row: Row, contestants: &BTreeMap<&'static str, Series>) -> Option<Self> {
-        let bars = contestants::ALL.iter().filter_map(|&name| {
+        let bars = scene::ALL.iter().filter_map(|&name| {
             let series = contestants.get(name)?;
             let ratio = ratio(contestants, (name, row.place.base()))?;
             let figure = series.figure.median();
@@ -160,7 +160,7 @@ fn paint<B: DrawingBackend>(
 
 fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, groups: &[Group]) -> Result<()> {
     let mut x = 20;
-    for name in contestants::ALL {
+    for name in scene::ALL {
         if !groups.iter().flat_map(|group| &group.bars).any(|bar| bar.name == name) {
             continue;
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     Figures,
-    contestants::{self, KERNEL},
     rows::{Goal, Row},
+    scene::{self, KERNEL},
     traffic::{CONGESTION_CONTROL, Series},
 };
 
@@ -83,7 +83,7 @@ fn table(row: Row, contestants: &BTreeMap<&'static str, Series>) -> String {
         text += &format!("   {:>8}", "x kernel");
     }
     text += &format!("   {:>14}\n", format!("CPU {}", row.traffic.cpu_unit()));
-    for name in contestants::ALL {
+    for name in scene::ALL {
         let Some(Series { figure, cpu }) = contestants.get(name) else { continue };
         let spread = format!("[{:.2} .. {:.2}]", figure.min(), figure.max());
         let times = |base| ratio(contestants, (name, base)).unwrap_or(f64::NAN);
@@ -101,7 +101,7 @@ fn table(row: Row, contestants: &BTreeMap<&'static str, Series>) -> String {
 mod tests {
     use super::*;
     use crate::bench::{
-        dataplane::contestants::{OURS, UNDERLAY},
+        dataplane::scene::{OURS, UNDERLAY},
         stats::Samples,
     };
 

@@ -5,29 +5,9 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::{
-    contestants::{BRIDGE, HUNDRED, KERNEL, MILLION, OURS, UNDERLAY},
+    scene::{BRIDGE, HUNDRED, KERNEL, MILLION, OURS, Place, UNDERLAY, Wire},
     traffic::Traffic,
 };
-
-/// Where the two ends are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::bench) enum Place {
-    /// On two hosts, joined by a wire of this MTU.
-    TwoHosts { mtu: u32 },
-    /// Side by side.
-    OneHost,
-    /// On two hosts whose maps are full of others.
-    Crowd,
-}
-
-/// What crosses the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::bench) enum Wire {
-    /// Super-packets of 64 KiB: a device that segments takes them.
-    Tso,
-    /// Packets of the wire's MTU, which the sender makes and the receiver merges.
-    Packets,
-}
 
 /// One comparison. Its order is that of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

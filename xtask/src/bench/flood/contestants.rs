@@ -9,7 +9,7 @@ use overlay_lab::{Host, Lab, Netns, number, rows, text};
 use crate::bench::{
     dataplane::{
         contestants::{Contestant as Pair, kernel},
-        rows::Wire,
+        scene::Wire,
     },
     endpoint::create_endpoint,
 };

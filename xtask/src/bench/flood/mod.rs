@@ -95,7 +95,7 @@ struct Figures {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     if std::env::var_os("OVERLAY_BIN").is_none() {
         build::release()?;
     }

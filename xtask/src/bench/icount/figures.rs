@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bench::dataplane::contestants::{KERNEL, OURS, UNDERLAY},
+    bench::dataplane::scene::{KERNEL, OURS, UNDERLAY},
     exec::root,
 };
 

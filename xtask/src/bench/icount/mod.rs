@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{FIGURES}{line}");
         return Ok(());
     }
-    setup::ensure(Purpose::Machines)?;
+    setup::ensure(Purpose::Boot)?;
     let binary = build::binary()?;
     let figures = measure(binary)?;
     figures.print();

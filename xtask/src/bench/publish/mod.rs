@@ -117,7 +117,7 @@ impl Contest<Contestant> for Metric {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     build::release()?;
     interrupt::take_down_first()?;
     let (rounds, seconds, count) = if options.quick { (3, 1, 10) } else { (7, 3, 50) };

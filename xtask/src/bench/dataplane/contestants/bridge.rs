@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use overlay_lab::Lab;
 
-use super::{BRIDGE, Contestant, bridged_container};
-use crate::bench::dataplane::rows::Place;
+use super::{Contestant, bridged_container};
+use crate::bench::dataplane::scene::{BRIDGE, Place};
 
 const MTU: u32 = 1500;
 

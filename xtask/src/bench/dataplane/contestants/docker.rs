@@ -14,9 +14,9 @@ use nix::{
 };
 use overlay_lab::{Host, Lab, Netns, Process, eventually};
 
-use super::{Contestant, DOCKER, wired_pair};
+use super::{Contestant, wired_pair};
 use crate::{
-    bench::dataplane::rows::Place,
+    bench::dataplane::scene::{DOCKER, Place},
     exec::{capture, find_program},
 };
 

@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use overlay_lab::Lab;
 
-use super::{Contestant, KERNEL, OVERHEAD, bridged_container, wired_pair};
-use crate::bench::dataplane::rows::Place;
+use super::{Contestant, OVERHEAD, bridged_container, wired_pair};
+use crate::bench::dataplane::scene::{KERNEL, Place};
 
 const VNI: &str = "100";
 

@@ -13,18 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, Lab, Netns};
 
 use self::docker::Engine;
-use super::rows::{Place, Wire};
-
-pub(in crate::bench) const UNDERLAY: &str = "underlay";
-pub(in crate::bench) const KERNEL: &str = "kernel VXLAN + bridge";
-pub(in crate::bench) const DOCKER: &str = "Docker's overlay";
-pub(in crate::bench) const BRIDGE: &str = "bridge";
-pub(in crate::bench) const OURS: &str = "ours";
-pub(in crate::bench) const HUNDRED: &str = "ours, 100";
-pub(in crate::bench) const MILLION: &str = "ours, 1,000,000";
-/// In the order in which they are printed.
-pub(in crate::bench) const ALL: [&str; 7] =
-    [UNDERLAY, BRIDGE, KERNEL, DOCKER, OURS, HUNDRED, MILLION];
+use super::scene::{HUNDRED, MILLION, Place, UNDERLAY, Wire};
 
 /// Bytes that VXLAN over IPv4 adds to each packet.
 const OVERHEAD: u32 = 50;

@@ -5,8 +5,11 @@ use std::{slice, sync::Arc};
 use anyhow::{Context as _, Result};
 use overlay_lab::{Host, Lab};
 
-use super::{Contestant, OURS, crowd, wired_pair};
-use crate::bench::{dataplane::rows::Place, endpoint::attach};
+use super::{Contestant, crowd, wired_pair};
+use crate::bench::{
+    dataplane::scene::{OURS, Place},
+    endpoint::attach,
+};
 
 const MTU: u32 = 1500;
 
