@@ -1,4 +1,4 @@
-use super::error::refused;
+use super::{error::refused, lists::Lists};
 use crate::{
     consensus::ProposeError,
     datapath::Whereabouts,
@@ -6,7 +6,7 @@ use crate::{
     node::{EndpointCheck, Monitor, SharedDatapath},
     peers::{Directory, VoterParts},
     reconcile::LocalStatus,
-    state::{Applied, Command, Envelope, RequestId, View},
+    state::{Applied, Command, Decision, Envelope, Mutation, View},
 };
 use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
@@ -41,6 +41,8 @@ pub struct Controller {
     pub info: DatapathInfo,
     /// Where its metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
+    /// Who makes its long answers.
+    pub lists: Lists,
 }
 
 /// What does not change about a node's data path while the node runs.
@@ -96,40 +98,41 @@ impl VoterParts {
     /// logged once whatever the number of attempts. What it answers is the command's own kind.
     pub(super) async fn execute(
         &self,
-        request: RequestId,
-        command: Command,
+        request: Mutation,
+        mut command: Command,
     ) -> Result<Applied, Attempt> {
-        let envelope = Envelope { request, command };
-        let applied = match self.foretell(request, &envelope.command).await? {
-            Some(applied) => applied,
-            None => {
-                let entry =
-                    envelope.encode().map_err(|error| Status::internal(error.to_string()))?;
-                let (_, outcome) = self.consensus.propose(entry).await?;
-                outcome.map_err(|refusal| Attempt::Failed(refused(&refusal)))?
-            }
-        };
-        if applied.answers(&envelope.command) {
-            Ok(applied)
-        } else {
-            Err(Attempt::Failed(Status::invalid_argument(
-                "request_id belongs to another request already; each request needs one of its own",
-            )))
+        match self.foretell(request, &command).await? {
+            Foretold::Done(applied) => return Ok(applied),
+            Foretold::New(decision) => command.bind(&decision),
         }
+        let entry = Envelope::new(request, command).encode();
+        let entry = entry.map_err(|error| Status::internal(error.to_string()))?;
+        let (_, outcome) = self.consensus.propose(entry).await?;
+        outcome.map_err(|refusal| Attempt::Failed(refused(&refusal)))
     }
 
     /// Fails if the command would be refused; gives the answer if the request was carried out
     /// before. Reads the state linearizably.
     pub(super) async fn foretell(
         &self,
-        request: RequestId,
+        request: Mutation,
         command: &Command,
-    ) -> Result<Option<Applied>, Attempt> {
+    ) -> Result<Foretold, Attempt> {
         self.consensus.read_index().await?;
-        let decided = self.state.read(|state| match state.outcome_of(&request) {
-            Some(outcome) => outcome.clone().map(Some),
-            None => state.decide(state.revision() + 1, command.clone()).map(|_| None),
+        let foretold = self.state.read(|state| {
+            match state.recall(&request.id, Some(request.asked), command) {
+                Some(outcome) => outcome.map(Foretold::Done),
+                None => state.decide(state.revision() + 1, command.clone()).map(Foretold::New),
+            }
         });
-        decided.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+        foretold.map_err(|refusal| Attempt::Failed(refused(&refusal)))
     }
+}
+
+/// What a request would do.
+pub(super) enum Foretold {
+    /// Nothing: it was carried out before, and this is its answer.
+    Done(Applied),
+    /// This.
+    New(Decision),
 }

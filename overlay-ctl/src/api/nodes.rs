@@ -1,4 +1,12 @@
-use super::{Api, controller::Attempt, decode, error::refused, present, route::ANSWER_MAX};
+use super::{
+    Api,
+    controller::{Attempt, Foretold},
+    decode,
+    error::refused,
+    lists::{Lists, TURN},
+    present,
+    route::ANSWER_MAX,
+};
 use crate::{
     model::NodeId,
     peers::VoterParts,
@@ -6,7 +14,7 @@ use crate::{
         self, InspectNodeRequest, ListNodesRequest, ListNodesResponse, RemoveNodeRequest,
         RemoveNodeResponse, nodes_client::NodesClient, nodes_server::Nodes,
     },
-    state::{Applied, Command},
+    state::{Applied, Command, Decision},
 };
 use futures::FutureExt as _;
 use std::time::Duration;
@@ -18,10 +26,11 @@ impl Nodes for Api {
         &self,
         request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
+        let lists = self.lists.clone();
         self.at_leader(
             request,
-            Duration::ZERO,
-            |voter, _| list(voter.clone()).boxed(),
+            TURN,
+            move |voter, _| list(voter.clone(), lists.clone()).boxed(),
             |channel, request| {
                 async move {
                     NodesClient::new(channel)
@@ -75,12 +84,16 @@ impl Nodes for Api {
     }
 }
 
-async fn list(voter: VoterParts) -> Result<ListNodesResponse, Attempt> {
+async fn list(voter: VoterParts, lists: Lists) -> Result<ListNodesResponse, Attempt> {
     voter.consensus.read_index().await?;
     let leader = voter.consensus.status().borrow().leader;
-    Ok(voter.state.read(|state| ListNodesResponse {
-        nodes: state.nodes().map(|node| present::node(state, &voter.table, leader, node)).collect(),
-    }))
+    let rows = voter.state.read(|state| state.nodes().count());
+    let make = move || {
+        let state = voter.state.copy();
+        let nodes = state.nodes().map(|node| present::node(&state, &voter.table, leader, node));
+        Ok(ListNodesResponse { nodes: nodes.collect() })
+    };
+    lists.make(rows, make).await
 }
 
 async fn inspect(voter: VoterParts, message: InspectNodeRequest) -> Result<v1::Node, Attempt> {
@@ -122,11 +135,14 @@ async fn remove(
     voter: VoterParts,
     message: RemoveNodeRequest,
 ) -> Result<RemoveNodeResponse, Attempt> {
-    let request = decode::request_id(&message.request_id)?;
     let name = decode::node_name(&message.name)?;
-    let command = Command::RemoveNode { name: name.clone() };
-    voter.foretell(request, &command).await?;
-    let id = voter.state.read(|state| state.node_named(&name).map(|node| node.id).ok());
+    let command = Command::RemoveNode { name: name.clone(), only: decode::only(message.id) };
+    let request = decode::request(&message.request_id, &command)?;
+    // A repetition is not about whoever has the name by now.
+    let id = match voter.foretell(request, &command).await? {
+        Foretold::New(Decision::RemoveNode(node)) => Some(node.id),
+        _ => None,
+    };
     if let Some(id) = id {
         check_quorum_without(&voter.consensus.status().borrow(), id)?;
         if Some(id) == voter.consensus.status().borrow().leader {

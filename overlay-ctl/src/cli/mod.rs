@@ -27,7 +27,7 @@ use client::Client;
 use error::Error;
 pub use node_run::{BigTcp, Metrics, NodeRunArgs, Underlay, Xdp};
 use output::Output;
-pub use ready::print_ready;
+pub use ready::{ENDPOINT, NETWORK, print_ready};
 use std::{
     io::{self, Write},
     path::PathBuf,

@@ -1,6 +1,6 @@
 use super::Invalid;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// Longest name, in bytes: a DNS label (RFC 1035, section 2.3.4), since names resolve.
 const NAME_MAX: usize = 63;
@@ -25,7 +25,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -40,7 +40,7 @@ macro_rules! name {
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
                 check($field, text)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -49,13 +49,13 @@ macro_rules! name {
 
             fn try_from(text: String) -> Result<Self, Invalid> {
                 check($field, &text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 
@@ -93,7 +93,7 @@ impl EndpointName {
     /// As names are compared where they resolve: DNS knows no case (RFC 4343).
     #[must_use]
     pub fn folded(&self) -> Self {
-        Self(self.0.to_ascii_lowercase())
+        Self(self.0.to_ascii_lowercase().into())
     }
 }
 

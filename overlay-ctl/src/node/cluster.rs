@@ -9,7 +9,7 @@ use crate::{
     proto::v1::{
         self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
     },
-    state::{Applied, Command, Envelope, Machine, State},
+    state::{Applied, Command, Envelope, Machine, Mutation, State},
     watch::{Ended, StatusTable},
 };
 use std::{
@@ -141,7 +141,8 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         gateway: Some(addresses.gateway),
         metrics: addresses.metrics,
     };
-    let entry = Envelope { request: *Uuid::new_v4().as_bytes(), command }
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+    let entry = Envelope::new(request, command)
         .encode()
         .unwrap_or_else(|error| unreachable!("a registration encodes: {error}"));
     let node = match state.apply(FIRST_REVISION, &entry) {

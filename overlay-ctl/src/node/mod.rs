@@ -16,6 +16,7 @@ mod kernel;
 mod members;
 mod metrics;
 mod monitor;
+mod raft_thread;
 mod remove;
 mod running;
 mod serve;

@@ -5,7 +5,7 @@ use crate::model::Endpoint;
 use crate::state::PortsWanted;
 use crate::{
     model::{Location, NetworkId, NetworkOptions, Pool},
-    state::{Command, Envelope, Placement, State},
+    state::{Command, Envelope, Mutation, Placement, State},
 };
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey, NodeEntry, NodeKey, ip16_from_v4};
 use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf};
@@ -309,7 +309,8 @@ impl Cluster {
         self.index += 1;
         let mut request = [0; 16];
         request[..8].copy_from_slice(&self.index.to_be_bytes());
-        let entry = Envelope { request, command }.encode().unwrap();
+        let request = Mutation::new(request, &command);
+        let entry = Envelope::new(request, command).encode().unwrap();
         self.state.apply(self.index, &entry)
     }
 
