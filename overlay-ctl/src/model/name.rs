@@ -3,7 +3,7 @@
 
 use super::Invalid;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// Longest name, in bytes: that of a DNS label (RFC 1035, section 2.3.4), because names are resolved.
 const NAME_MAX: usize = 63;
@@ -28,7 +28,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -43,7 +43,7 @@ macro_rules! name {
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
                 check($field, text)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -52,13 +52,13 @@ macro_rules! name {
 
             fn try_from(text: String) -> Result<Self, Invalid> {
                 check($field, &text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 
@@ -96,7 +96,7 @@ impl EndpointName {
     /// The name in lower case, as the resolver compares names: DNS ignores case (RFC 4343).
     #[must_use]
     pub fn folded(&self) -> Self {
-        Self(self.0.to_ascii_lowercase())
+        Self(self.0.to_ascii_lowercase().into())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
             self, Consensus, ConsensusConfig, FatalError, Identity, LogStore, OpenError, PeerQueues,
         },
         peers::{Directory, Peer, connect_lazy},
-        state::{Applied, Command, Envelope, State},
+        state::{Applied, Command, Envelope, Mutation, State},
         voter::{Leaving, Machine, StatusTable, VoterParts},
         watch::Ended,
     },
@@ -166,7 +166,8 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         gateway: Some(addresses.gateway),
         metrics: addresses.metrics,
     };
-    let entry = Envelope { request: *Uuid::new_v4().as_bytes(), command }
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+    let entry = Envelope::new(request, command)
         .encode()
         .unwrap_or_else(|error| unreachable!("a registration encodes: {error}"));
     let node = match state.apply(FIRST_REVISION, &entry) {

@@ -155,6 +155,9 @@ pub enum StartError {
     /// rtnetlink.
     #[error(transparent)]
     Port(#[from] crate::dataplane::netlink::PortError),
+    /// The thread of Raft's messages.
+    #[error("the thread that carries Raft's messages can't be started")]
+    RaftThread(#[source] io::Error),
     /// A part of the node ended by itself.
     #[error("a part of the node broke: {0}")]
     Task(String),

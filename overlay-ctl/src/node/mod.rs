@@ -8,6 +8,7 @@ mod cluster;
 mod error;
 mod gate;
 mod home;
+mod raft_thread;
 mod remove;
 mod running;
 mod serve;

@@ -3,6 +3,7 @@ use super::{
     cluster::{self, Registration},
     error::StartError,
     gate::Gate,
+    raft_thread::{ApiConnections, RaftThread},
     remove,
     serve::Listeners,
     start::{Ending, OUTER_TTL, run_folder},
@@ -14,7 +15,7 @@ use crate::{
         controller::{Controller, DatapathInfo},
         peers::{Directory, Peer, carry_raft_messages},
         state::View,
-        voter::{Machine, VoterParts, follow_the_rows},
+        voter::{Machine, follow_the_rows},
         watch::{self, Ended},
     },
     dataplane::{
@@ -27,7 +28,7 @@ use crate::{
         reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
     },
     faces::{
-        api::{self, PeersService},
+        api::{self, Lists, PeersService},
         cli, metrics,
     },
     model::{EndpointId, NodeName, Revision},
@@ -40,17 +41,20 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpStream, UnixListener},
     sync::{mpsc, watch as sync_watch},
 };
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::{
+    StreamExt as _,
+    wrappers::{ReceiverStream, UnixListenerStream},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 /// Where `ip netns` looks for files that take the place of the host's in a namespace.
 pub(super) const NETNS_FOLDER: &str = "/etc/netns";
 /// A peer lost to power is found out after this, and its connection given up after as long again.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How long the kernel's words are gathered before a pass looks at it.
 const SETTLE: Duration = Duration::from_millis(5);
 
@@ -133,13 +137,14 @@ impl Parts {
         let (view, views) = sync_watch::channel(None);
         let (epoch, epochs) = sync_watch::channel(member.epoch);
 
+        let raft = RaftThread::start().map_err(StartError::RaftThread)?;
         let mut voter = None;
         let mut unfit = None;
         let followed = match log {
             Some(log) => {
                 let (parts, queues, ended) = cluster::start_voter(log)?;
                 unfit = Some(ended);
-                tokio::spawn(carry_raft_messages(
+                raft.spawn(carry_raft_messages(
                     member.id,
                     parts.consensus.clone(),
                     queues,
@@ -206,12 +211,18 @@ impl Parts {
             check: check.clone(),
             info,
             metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
+            lists: Lists::default(),
         });
         let stop = CancellationToken::new();
         if let Some(listener) = metrics {
             tokio::spawn(metrics::serve(listener, Arc::clone(&controller), stop.clone()));
         }
-        let serving = serve_all(Arc::clone(&controller), voter, check, tcp, unix, stop.clone());
+        let peers = PeersServer::new(PeersService::new(member.cluster, voter, check))
+            .max_decoding_message_size(crate::control::peers::MESSAGE_MAX)
+            .max_encoding_message_size(crate::control::peers::MESSAGE_MAX);
+        let (tcp, mut serving_raft) =
+            raft.serve(tcp, peers.clone()).map_err(StartError::RaftThread)?;
+        let serving = serve_api(Arc::clone(&controller), peers, tcp, unix, stop.clone());
         let mut serving = tokio::spawn(serving);
         tokio::spawn(announce(controller, name.clone(), socket.path().to_owned(), status));
 
@@ -220,6 +231,10 @@ impl Parts {
         tokio::select! {
             () = ending.told() => tracing::info!("told to end; the data path stays"),
             ended = &mut serving => match ended {
+                Ok(ended) => ended?,
+                Err(panic) => return Err(StartError::Task(panic.to_string())),
+            },
+            ended = &mut serving_raft => match ended {
                 Ok(ended) => ended?,
                 Err(panic) => return Err(StartError::Task(panic.to_string())),
             },
@@ -353,28 +368,27 @@ async fn remember(
     }
 }
 
-async fn serve_all(
+/// Serves the API, and the other nodes with all that is not Raft's.
+async fn serve_api(
     controller: Arc<Controller>,
-    voter: Option<VoterParts>,
-    check: EndpointCheck,
-    tcp: TcpListener,
+    peers: PeersServer<PeersService>,
+    tcp: ApiConnections,
     unix: UnixListener,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let local = api::routes(Arc::clone(&controller)).await?;
-    let peers = PeersServer::new(PeersService::new(controller.cluster, voter, check))
-        .max_decoding_message_size(crate::control::peers::MESSAGE_MAX)
-        .max_encoding_message_size(crate::control::peers::MESSAGE_MAX);
     let remote = api::routes(controller).await?.add_service(peers);
     let unix = Server::builder().add_routes(local).serve_with_incoming_shutdown(
         UnixListenerStream::new(unix),
         stop.clone().cancelled_owned(),
     );
     let tcp = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_routes(remote)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(tcp), stop.cancelled_owned());
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(tcp).map(TcpStream::from_std),
+            stop.cancelled_owned(),
+        );
     tokio::try_join!(unix, tcp)?;
     Ok(())
 }
@@ -391,6 +405,6 @@ async fn announce(
     }
     tracing::info!(node = %name, "ready");
     // Without a quorum nobody knows what there is; then the commands say what to do about that.
-    let existing = api::existing(controller).await.unwrap_or_default();
-    cli::print_ready(name.as_str(), &socket, &existing);
+    let existing = api::existing(controller, cli::NETWORK, cli::ENDPOINT).await.unwrap_or_default();
+    cli::print_ready(name.as_str(), &socket, existing);
 }

@@ -58,7 +58,7 @@ fn an_endpoint_is_shown_as_it_is() {
 
         let inspected = api.endpoints.inspect(inspect("web1", "")).await.unwrap().into_inner();
         assert_eq!(inspected, made);
-        let detail = InspectNetworkRequest { name: NETWORK.to_owned() };
+        let detail = InspectNetworkRequest { name: NETWORK.to_owned(), brief: false };
         let detail = api.networks.inspect(detail).await.unwrap().into_inner();
         assert_eq!(detail.network.unwrap().endpoint_count, 1);
         assert_eq!(detail.endpoints, std::slice::from_ref(&made));
@@ -120,7 +120,7 @@ fn an_endpoint_behind_another_vtep_is_external() {
         // Two behind one VTEP are no clash; one whose VTEP is to be a node's is.
         let request = external("sw2", PEER, "02:42:0a:00:00:64", "172.16.16.10");
         api.endpoints.create(request).await.unwrap();
-        let detail = InspectNetworkRequest { name: NETWORK.to_owned() };
+        let detail = InspectNetworkRequest { name: NETWORK.to_owned(), brief: false };
         let detail = api.networks.inspect(detail).await.unwrap().into_inner();
         let peer = NetworkPeer { node: String::new(), vtep: PEER.to_owned(), endpoint_count: 2 };
         assert_eq!(detail.peers, [peer]);

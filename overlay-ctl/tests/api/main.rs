@@ -8,6 +8,7 @@ mod fixture;
 #[path = "../support/lab.rs"]
 #[allow(dead_code, reason = "shared with the tests of the kernel, which use more of it")]
 mod lab;
+mod lists;
 mod metrics;
 mod ports;
 mod refusals;

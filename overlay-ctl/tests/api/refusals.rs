@@ -77,7 +77,7 @@ fn networks() {
 
         let nothing = || "nothing".to_owned();
         let words = &["no network with name nothing"];
-        let inspect = InspectNetworkRequest { name: nothing() };
+        let inspect = InspectNetworkRequest { name: nothing(), brief: false };
         assert_refused(api.networks.inspect(inspect).await, Code::NotFound, words);
         let remove = RemoveNetworkRequest { name: nothing(), ..Default::default() };
         assert_refused(api.networks.remove(remove).await, Code::NotFound, words);

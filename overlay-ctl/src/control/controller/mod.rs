@@ -6,7 +6,7 @@ use crate::{
     control::{
         consensus::ProposeError,
         peers::Directory,
-        state::{Applied, Command, Envelope, RequestId, View},
+        state::{Applied, Command, Decision, Envelope, Mutation, View},
         voter::VoterParts,
     },
     dataplane::{
@@ -14,7 +14,7 @@ use crate::{
         host::{EndpointCheck, Monitor, SharedDatapath},
         kernel::LocalStatus,
     },
-    faces::api::error::refused,
+    faces::api::{Lists, error::refused},
     model::{NodeId, NodeName, Subnet},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -50,6 +50,8 @@ pub struct Controller {
     pub info: DatapathInfo,
     /// Where its metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
+    /// Who makes its long answers.
+    pub lists: Lists,
 }
 
 /// What does not change about a node's data path while the node runs.
@@ -105,40 +107,41 @@ impl VoterParts {
     /// logged once whatever the number of attempts. What it answers is the command's own kind.
     pub(crate) async fn execute(
         &self,
-        request: RequestId,
-        command: Command,
+        request: Mutation,
+        mut command: Command,
     ) -> Result<Applied, Attempt> {
-        let envelope = Envelope { request, command };
-        let applied = match self.foretell(request, &envelope.command).await? {
-            Some(applied) => applied,
-            None => {
-                let entry =
-                    envelope.encode().map_err(|error| Status::internal(error.to_string()))?;
-                let (_, outcome) = self.consensus.propose(entry).await?;
-                outcome.map_err(|refusal| Attempt::Failed(refused(&refusal)))?
-            }
-        };
-        if applied.answers(&envelope.command) {
-            Ok(applied)
-        } else {
-            Err(Attempt::Failed(Status::invalid_argument(
-                "request_id belongs to another request already; each request needs one of its own",
-            )))
+        match self.foretell(request, &command).await? {
+            Foretold::Done(applied) => return Ok(applied),
+            Foretold::New(decision) => command.bind(&decision),
         }
+        let entry = Envelope::new(request, command).encode();
+        let entry = entry.map_err(|error| Status::internal(error.to_string()))?;
+        let (_, outcome) = self.consensus.propose(entry).await?;
+        outcome.map_err(|refusal| Attempt::Failed(refused(&refusal)))
     }
 
     /// Fails if the command would be refused; gives the answer if the request was carried out
     /// before. Reads the state linearizably.
     pub(crate) async fn foretell(
         &self,
-        request: RequestId,
+        request: Mutation,
         command: &Command,
-    ) -> Result<Option<Applied>, Attempt> {
+    ) -> Result<Foretold, Attempt> {
         self.consensus.read_index().await?;
-        let decided = self.state.read(|state| match state.outcome_of(&request) {
-            Some(outcome) => outcome.clone().map(Some),
-            None => state.decide(state.revision() + 1, command.clone()).map(|_| None),
+        let foretold = self.state.read(|state| {
+            match state.recall(&request.id, Some(request.asked), command) {
+                Some(outcome) => outcome.map(Foretold::Done),
+                None => state.decide(state.revision() + 1, command.clone()).map(Foretold::New),
+            }
         });
-        decided.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+        foretold.map_err(|refusal| Attempt::Failed(refused(&refusal)))
     }
+}
+
+/// What a request would do.
+pub(crate) enum Foretold {
+    /// Nothing: it was carried out before, and this is its answer.
+    Done(Applied),
+    /// This.
+    New(Decision),
 }

@@ -5,9 +5,10 @@
 //! be used again, when it has long left the neighbours' caches.
 
 use crate::model::{Pool, Subnet, Vni};
+use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use overlay_common::VNI_RESERVED;
-use std::{collections::BTreeMap, collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 /// Range of the subnets that are given when none is asked for: 10.128.0.0/9 in /24s.
 const SUBNET_POOL: (u32, u32) = (0x0a80_0000, 0x0aff_ff00);
@@ -16,10 +17,10 @@ const SUBNET_POOL: (u32, u32) = (0x0a80_0000, 0x0aff_ff00);
 /// `None` = the pool is exhausted.
 ///
 /// `used` is keyed by address; its values do not matter.
-pub fn next_address<V>(
+pub fn next_address<V: Clone>(
     pool: &Pool,
     last: Option<Ipv4Addr>,
-    used: &BTreeMap<Ipv4Addr, V>,
+    used: &OrdMap<Ipv4Addr, V>,
 ) -> Option<Ipv4Addr> {
     let (first, end) = pool.bounds();
     let start = match last {
@@ -30,7 +31,11 @@ pub fn next_address<V>(
 }
 
 /// The least address of `start..=end` that `used` does not hold.
-fn first_gap<V>(start: Ipv4Addr, end: Ipv4Addr, used: &BTreeMap<Ipv4Addr, V>) -> Option<Ipv4Addr> {
+fn first_gap<V: Clone>(
+    start: Ipv4Addr,
+    end: Ipv4Addr,
+    used: &OrdMap<Ipv4Addr, V>,
+) -> Option<Ipv4Addr> {
     if start > end {
         return None;
     }
@@ -79,7 +84,7 @@ mod tests {
     #[test]
     fn a_range_is_given_out_from_its_second_address() {
         let pool = pool("172.16.16.0/24", Some("172.16.16.128/25"));
-        let mut used = BTreeMap::new();
+        let mut used = OrdMap::new();
         let mut last = None;
         for expected in 129..=131 {
             let address = next_address(&pool, last, &used).unwrap();
@@ -92,7 +97,7 @@ mod tests {
     #[test]
     fn a_freed_address_comes_last() {
         let pool = pool("10.0.0.0/29", None);
-        let mut used: BTreeMap<Ipv4Addr, ()> = BTreeMap::new();
+        let mut used: OrdMap<Ipv4Addr, ()> = OrdMap::new();
         let address = |n| Ipv4Addr::new(10, 0, 0, n);
         let mut last = None;
         for _ in 0..3 {
@@ -128,7 +133,7 @@ mod tests {
         ) {
             let base = u32::from(Ipv4Addr::new(10, 1, 2, 0));
             let pool = pool(&format!("10.1.2.0/{prefix}"), None);
-            let mut used: BTreeMap<_, _> =
+            let mut used: OrdMap<_, _> =
                 taken.into_iter().map(|n| (Ipv4Addr::from(base + n), ())).collect();
             let mut last = last.map(|n| Ipv4Addr::from(base + n));
             let (first, end) = pool.bounds();

@@ -130,6 +130,11 @@ impl Directory {
 /// A connection that is made when first used.
 #[must_use]
 pub fn connect_lazy(listen: SocketAddr) -> Channel {
+    endpoint(listen).connect_lazy()
+}
+
+/// A peer, and how soon it is given up.
+pub(super) fn endpoint(listen: SocketAddr) -> Endpoint {
     Endpoint::from_shared(format!("http://{listen}"))
         .unwrap_or_else(|_| unreachable!("a socket address makes a URI"))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -137,5 +142,4 @@ pub fn connect_lazy(listen: SocketAddr) -> Channel {
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true)
-        .connect_lazy()
 }

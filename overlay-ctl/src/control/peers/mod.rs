@@ -1,12 +1,15 @@
 //! Nodes of one cluster, talking to each other.
 //!
-//! One connection a peer, shared by everything that is said to it. Every call carries the cluster's
-//! id, so that a node of another cluster at a reused address is refused and not believed.
+//! Two connections a peer: one that Raft's messages have for themselves, one for everything else that is
+//! said to it. Every call carries the cluster's id, so that a node of another cluster at a reused address
+//! is refused and not believed.
 
 mod directory;
+mod link;
 mod raft;
 
 pub use directory::{Directory, Peer, connect_lazy};
+pub use link::part_connections;
 pub use raft::carry_raft_messages;
 
 use crate::proto::internal::peers_client::PeersClient;

@@ -1,4 +1,4 @@
-use super::Directory;
+use super::{Directory, client, link::connect_raft_lazy};
 use crate::{
     control::consensus::{Consensus, Outgoing, PeerQueues, StateMachine},
     model::NodeId,
@@ -16,7 +16,8 @@ const REOPEN: Duration = Duration::from_millis(200);
 /// Messages on their way into one stream. Behind it is the peer's own bounded queue.
 const IN_FLIGHT: usize = 64;
 
-/// Carries consensus messages to every other member, for ever: one stream a peer.
+/// Carries consensus messages to every other member, for ever: one stream a peer, on a connection that
+/// carries nothing else.
 pub async fn carry_raft_messages<S: StateMachine>(
     id: NodeId,
     consensus: Consensus<S>,
@@ -65,7 +66,8 @@ async fn carry<S: StateMachine>(
         if let Some(place) = directory.peer(peer) {
             let messages = queues.connect(peer);
             let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-            let mut client = directory.client(&place);
+            let connection = connect_raft_lazy(place.listen);
+            let mut client = client(connection, directory.cluster());
             let call = client.raft(ReceiverStream::new(receiver));
             let ended = tokio::select! {
                 answer = call => answer.err(),

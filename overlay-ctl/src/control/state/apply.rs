@@ -1,36 +1,74 @@
 use super::{
-    Applied, Command, Envelope, Outcome, Refusal, Renumbering, RequestId, RowKey, State,
-    VOTERS_MAX, endpoints::NewEndpoint,
+    Applied, Command, Digest, Envelope, Outcome, Refusal, Renumbering, RequestId, RowKey, State,
+    VOTERS_MAX,
+    dedup::{Did, Done},
+    endpoints::NewEndpoint,
 };
 use crate::{
     control::ipam,
     model::{
-        Endpoint, Location, Network, NetworkName, NetworkOptions, Node, NodeName, Pool, Revision,
-        Vni,
+        Endpoint, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
+        Revision, Vni,
     },
 };
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::collections::BTreeSet;
 
 impl State {
     /// Applies the command of Raft entry `revision`.
     pub fn apply(&mut self, revision: Revision, entry: &[u8]) -> Outcome {
         debug_assert!(revision > self.revision, "an entry is applied once, in order");
         let outcome = match rmp_serde::from_slice::<Envelope>(entry) {
-            Ok(Envelope { request, command }) => self.apply_once(revision, request, command),
+            Ok(envelope) => self.apply_once(revision, envelope),
             Err(error) => Err(Refusal::UnknownCommand(error.to_string())),
         };
         self.revision = revision;
         outcome
     }
 
-    fn apply_once(&mut self, revision: Revision, request: RequestId, command: Command) -> Outcome {
-        if let Some(outcome) = self.dedup.get(&request) {
-            return outcome.clone();
+    fn apply_once(&mut self, revision: Revision, envelope: Envelope) -> Outcome {
+        let Envelope { request, asked, command } = envelope;
+        if let Some(outcome) = self.recall(&request, asked, &command) {
+            return outcome;
         }
         let outcome =
-            self.decide(revision, command).map(|decision| self.commit(revision, decision));
-        self.dedup.insert(request, outcome.clone());
+            self.decide(revision, command.clone()).map(|decision| self.commit(revision, decision));
+        self.dedup.insert(request, Done { asked, did: Did::new(&command, &outcome) });
         outcome
+    }
+
+    /// The answer to the request of this id, where it was carried out lately: what it made as it is now,
+    /// or why it can't be answered. `None` = the request is new.
+    #[must_use]
+    pub fn recall(
+        &self,
+        request: &RequestId,
+        asked: Option<Digest>,
+        command: &Command,
+    ) -> Option<Outcome> {
+        let did = match self.dedup.recall(request, asked, command) {
+            Ok(did) => did?,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let gone = |what: String| Refusal::Gone { what };
+        Some(match did {
+            Did::MakeNetwork(id, name) => match self.network(*id) {
+                Some(network) => Ok(Applied::Network(network.clone())),
+                None => Err(gone(format!("network {name}"))),
+            },
+            Did::MakeEndpoint(id, name) => match self.endpoint(*id) {
+                Some(endpoint) => Ok(Applied::Endpoint(endpoint.clone())),
+                None => Err(gone(format!("endpoint {name}"))),
+            },
+            Did::Register(id, name) => match self.node(*id) {
+                Some(node) => Ok(Applied::Node(node.clone())),
+                None => Err(Refusal::NodeRemoved(name.clone())),
+            },
+            Did::RemoveNetwork(revision, _)
+            | Did::RemoveEndpoint(revision, _)
+            | Did::RemoveNode(revision, _)
+            | Did::Remove(revision) => Ok(Applied::Removed(*revision)),
+            Did::Refuse(refusal) => Err(Refusal::clone(refusal)),
+        })
     }
 
     /// Decides what `command` would do if it were entry `revision`, and changes nothing: the same
@@ -43,7 +81,7 @@ impl State {
             Command::CreateNetwork { name, pool, vni, options } => {
                 self.create_network(revision, name, pool, vni, options)
             }
-            Command::RemoveNetwork { name } => self.remove_network(&name),
+            Command::RemoveNetwork { name, only } => self.remove_network(&name, only),
             Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics } => {
                 if let Some(id) = returning
                     && self.was_removed(id)
@@ -63,7 +101,7 @@ impl State {
                     metrics,
                 })
             }
-            Command::RemoveNode { name } => self.remove_node(&name),
+            Command::RemoveNode { name, only } => self.remove_node(&name, only),
             Command::CreateEndpoint { name, network, placement, forwards, aliases, ports } => {
                 let new = NewEndpoint { id: revision, name, forwards, aliases, ports };
                 self.create_endpoint(new, &network, placement)
@@ -87,22 +125,22 @@ impl State {
         }
         let given_out = vni.is_none();
         let vni = match vni {
-            Some(vni) => match self.networks.values().find(|network| network.vni == vni) {
+            Some(vni) => match self.networks().find(|network| network.vni == vni) {
                 Some(other) => {
                     return Err(Refusal::VniExists { vni, network: other.name.clone() });
                 }
                 None => vni,
             },
             None => {
-                let used: BTreeSet<Vni> = self.networks.values().map(|n| n.vni).collect();
+                let used: BTreeSet<Vni> = self.networks().map(|n| n.vni).collect();
                 ipam::next_vni(self.last_vni, &used).ok_or(Refusal::VnisExhausted)?
             }
         };
         let pool = match pool {
             Some(pool) => pool,
             None => {
-                let networks = self.networks.values().map(|network| network.pool.subnet);
-                let gateways = self.nodes.values().filter_map(|node| node.gateway);
+                let networks = self.networks().map(|network| network.pool.subnet);
+                let gateways = self.nodes().filter_map(|node| node.gateway);
                 ipam::next_subnet(networks.chain(gateways))
                     .map(Pool::whole)
                     .ok_or(Refusal::SubnetsExhausted)?
@@ -113,9 +151,14 @@ impl State {
         Ok(Decision::PutNetwork { network, given_out })
     }
 
-    fn remove_network(&self, name: &NetworkName) -> Result<Decision, Refusal> {
+    fn remove_network(
+        &self,
+        name: &NetworkName,
+        only: Option<NetworkId>,
+    ) -> Result<Decision, Refusal> {
         let network = self.network_named(name)?;
-        match self.endpoints_of(network.id).count() {
+        check_id(only, network.id, || format!("network {name}"))?;
+        match self.endpoint_count_of(network.id) {
             0 => Ok(Decision::RemoveNetwork(network.clone())),
             endpoints => Err(Refusal::NetworkInUse { network: name.clone(), endpoints }),
         }
@@ -124,12 +167,12 @@ impl State {
     /// `said` is what the node says of itself; its id, and whether it votes, are decided here.
     fn register_node(&self, said: Node) -> Result<Decision, Refusal> {
         let (name, vtep) = (&said.name, said.vtep);
-        let known = self.nodes.values().find(|node| node.instance == said.instance);
+        let known = self.nodes().find(|node| node.instance == said.instance);
         let other = |node: &&Node| node.instance != said.instance;
-        if let Some(node) = self.nodes.values().filter(other).find(|node| node.name == *name) {
+        if let Some(node) = self.nodes().filter(other).find(|node| node.name == *name) {
             return Err(Refusal::NodeExists(node.name.clone()));
         }
-        if let Some(node) = self.nodes.values().filter(other).find(|node| node.vtep == vtep) {
+        if let Some(node) = self.nodes().filter(other).find(|node| node.vtep == vtep) {
             return Err(Refusal::VtepExists { address: vtep, by: format!("node {}", node.name) });
         }
         if let Some(endpoint) = self.external_at(vtep) {
@@ -138,10 +181,9 @@ impl State {
         }
         let (id, voter) = match known {
             Some(node) => (node.id, node.voter),
-            None => (
-                self.last_node_id + 1,
-                self.nodes.values().filter(|node| node.voter).count() < VOTERS_MAX,
-            ),
+            None => {
+                (self.last_node_id + 1, self.nodes().filter(|node| node.voter).count() < VOTERS_MAX)
+            }
         };
         let node = Node { id, voter, ..said };
         match known {
@@ -156,9 +198,10 @@ impl State {
         }
     }
 
-    fn remove_node(&self, name: &NodeName) -> Result<Decision, Refusal> {
+    fn remove_node(&self, name: &NodeName, only: Option<NodeId>) -> Result<Decision, Refusal> {
         let node = self.node_named(name)?;
-        match self.endpoints_on(node.id).count() {
+        check_id(only, node.id, || format!("node {name}"))?;
+        match self.endpoint_count_on(node.id) {
             0 => Ok(Decision::RemoveNode(node.clone())),
             endpoints => Err(Refusal::NodeInUse { node: name.clone(), endpoints }),
         }
@@ -223,11 +266,17 @@ impl State {
             }
         }
     }
+}
 
-    fn external_at(&self, address: Ipv4Addr) -> Option<&Endpoint> {
-        self.endpoints
-            .values()
-            .find(|e| matches!(e.location, Location::External { vtep } if vtep == address))
+/// Fails where a removal is about a row whose name another one has by now.
+pub(super) fn check_id(
+    asked: Option<u64>,
+    found: u64,
+    what: impl FnOnce() -> String,
+) -> Result<(), Refusal> {
+    match asked {
+        Some(asked) if asked != found => Err(Refusal::Replaced { what: what(), asked, found }),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 use crate::model::{EndpointId, NetworkId, NodeId, Revision};
-use std::collections::{BTreeSet, VecDeque};
+use imbl::OrdSet;
+use std::collections::BTreeSet;
 
 /// How many changes are remembered. A stream whose cursor is older gets everything again.
 const REMEMBERED: usize = 16_384;
@@ -23,7 +24,7 @@ pub enum RowKey {
 pub struct ChangeLog {
     /// Changes at or before this revision are not all here.
     complete_after: Revision,
-    changes: VecDeque<(Revision, RowKey)>,
+    changes: OrdSet<(Revision, RowKey)>,
 }
 
 impl PartialEq for ChangeLog {
@@ -35,13 +36,13 @@ impl PartialEq for ChangeLog {
 impl ChangeLog {
     /// A log that knows nothing of what happened up to `revision`.
     pub(super) fn starting_after(revision: Revision) -> Self {
-        Self { complete_after: revision, changes: VecDeque::new() }
+        Self { complete_after: revision, changes: OrdSet::new() }
     }
 
     pub(super) fn push(&mut self, revision: Revision, key: RowKey) {
-        self.changes.push_back((revision, key));
+        self.changes.insert((revision, key));
         while self.changes.len() > REMEMBERED {
-            if let Some((revision, _)) = self.changes.pop_front() {
+            if let Some((revision, _)) = self.changes.remove_min() {
                 self.complete_after = revision;
             }
         }
@@ -53,7 +54,8 @@ impl ChangeLog {
         if cursor < self.complete_after {
             return None;
         }
-        let from = self.changes.partition_point(|(revision, _)| *revision <= cursor);
+        // The least key of the revision behind the cursor.
+        let from = (cursor.saturating_add(1), RowKey::Node(NodeId::MIN));
         Some(self.changes.range(from..).map(|(_, key)| *key).collect())
     }
 }

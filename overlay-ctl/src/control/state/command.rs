@@ -1,7 +1,7 @@
-use super::Refusal;
+use super::{Decision, Refusal};
 use crate::model::{
-    Endpoint, EndpointName, EndpointPort, Mac, Network, NetworkName, NetworkOptions, Node, NodeId,
-    NodeName, Pool, Publish, Revision, Subnet, Transport, Vni,
+    Endpoint, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId, NetworkName,
+    NetworkOptions, Node, NodeId, NodeName, Pool, Publish, Revision, Subnet, Transport, Vni,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -10,20 +10,51 @@ use std::{
     num::NonZeroU16,
     path::PathBuf,
 };
+use uuid::Uuid;
 
 /// Made up by the caller: the same id is carried out once.
 pub type RequestId = [u8; 16];
+/// Digest of what a request asks for.
+pub type Digest = Uuid;
+
+/// A request for a command, by its caller's id for it and by what it asks for. A repetition has both; the
+/// same id with something else to do is a mistake of the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mutation {
+    /// The caller's id.
+    pub id: RequestId,
+    /// Digest of the command.
+    pub asked: Digest,
+}
+
+impl Mutation {
+    /// The request `id` for `command`, which is as its caller gave it: what the leader adds is not asked
+    /// for, and may differ when the request is repeated.
+    #[must_use]
+    pub fn new(id: RequestId, command: &Command) -> Self {
+        Self { id, asked: command.digest() }
+    }
+}
 
 /// A command as the log holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
     /// Whose retry this may be.
     pub request: RequestId,
+    /// Digest of what the caller asked for. `None` = of a version that wrote none.
+    #[serde(default)]
+    pub asked: Option<Digest>,
     /// What to do.
     pub command: Command,
 }
 
 impl Envelope {
+    /// `command`, as the log is to hold it, for `request`.
+    #[must_use]
+    pub fn new(request: Mutation, command: Command) -> Self {
+        Self { request: request.id, asked: Some(request.asked), command }
+    }
+
     /// The log's encoding: MessagePack with named fields, so that a field can be added.
     ///
     /// # Errors
@@ -51,6 +82,9 @@ pub enum Command {
     RemoveNetwork {
         /// Which.
         name: NetworkName,
+        /// Only if it is the one of this id, and not a successor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<NetworkId>,
     },
     /// Enters a node, or says its addresses anew. The same instance keeps its id.
     RegisterNode {
@@ -77,6 +111,9 @@ pub enum Command {
     RemoveNode {
         /// Which.
         name: NodeName,
+        /// Only if it is the one of this id, and not a successor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<NodeId>,
     },
     /// Makes an endpoint.
     CreateEndpoint {
@@ -101,9 +138,38 @@ pub enum Command {
         name: EndpointName,
         /// Needed only where several networks have the name.
         network: Option<NetworkName>,
-        /// Only if it is the one of this id: undoes a creation without touching a successor.
-        only: Option<u64>,
+        /// Only if it is the one of this id, and not a successor.
+        only: Option<EndpointId>,
     },
+}
+
+impl Command {
+    /// Digest of what it asks for: verb, target and parameters.
+    ///
+    /// A field that is added to a command later has to be left out of its encoding where it says nothing:
+    /// a request that is repeated across an upgrade must have the same digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let encoded = rmp_serde::to_vec_named(self)
+            .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"));
+        Digest::new_v5(&Uuid::nil(), &encoded)
+    }
+
+    /// Says which row a removal is about, by its id, as `decision` found it: neither a successor that is
+    /// made before the entry is applied nor one that is there when the entry comes a second time is
+    /// removed by it.
+    pub fn bind(&mut self, decision: &Decision) {
+        match (self, decision) {
+            (Self::RemoveNetwork { only, .. }, Decision::RemoveNetwork(network)) => {
+                *only = Some(network.id);
+            }
+            (Self::RemoveNode { only, .. }, Decision::RemoveNode(node)) => *only = Some(node.id),
+            (Self::RemoveEndpoint { only, .. }, Decision::RemoveEndpoint(endpoint)) => {
+                *only = Some(endpoint.id);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Where a new endpoint will be.
@@ -170,30 +236,6 @@ pub enum Applied {
     Node(Node),
     /// What was named is gone, since this revision.
     Removed(Revision),
-}
-
-impl Applied {
-    /// Whether this can be what `command` did. A request's id is its caller's, who may have used it
-    /// for another request before: the answer is then that one's.
-    #[must_use]
-    pub fn answers(&self, command: &Command) -> bool {
-        match (self, command) {
-            (Self::Network(network), Command::CreateNetwork { name, .. }) => network.name == *name,
-            (Self::Endpoint(endpoint), Command::CreateEndpoint { name, .. }) => {
-                endpoint.name == *name
-            }
-            (Self::Node(node), Command::RegisterNode { instance, .. }) => {
-                node.instance == *instance
-            }
-            (
-                Self::Removed(_),
-                Command::RemoveNetwork { .. }
-                | Command::RemoveNode { .. }
-                | Command::RemoveEndpoint { .. },
-            ) => true,
-            (Self::Network(_) | Self::Endpoint(_) | Self::Node(_) | Self::Removed(_), _) => false,
-        }
-    }
 }
 
 /// Answer of apply.

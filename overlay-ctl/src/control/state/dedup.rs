@@ -1,78 +1,246 @@
-use super::{Outcome, RequestId};
+//! What the latest requests did, so that a repeated one is answered and not carried out again.
+
+use super::{Applied, Command, Digest, Outcome, Refusal, RequestId};
+use crate::model::{EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName, Revision};
+use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::{fmt, sync::Arc};
+use uuid::Uuid;
 
-/// How many outcomes are remembered. A retry comes within seconds; this is minutes of writes at the
-/// fastest rate that was measured for a whole cluster.
-const REMEMBERED: usize = 4096;
+/// How many removals are remembered, and how many other requests. Apart from each other, since a removal
+/// that is carried out twice removes a successor: no number of creations may push it out. A client's
+/// own deadline is half a minute; either number is more than a cluster was seen to do in that time.
+const REMEMBERED: usize = 65_536;
 
-/// Outcomes of the latest requests, so that a retry is answered and not carried out again. Part of the
-/// snapshot: a node restored from it must answer the same.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "VecDeque<(RequestId, Outcome)>", into = "VecDeque<(RequestId, Outcome)>")]
+/// The requests that were carried out lately. Part of the snapshot: a node restored from it must answer
+/// the same.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Dedup {
-    order: VecDeque<RequestId>,
-    outcomes: BTreeMap<RequestId, Outcome>,
+    done: OrdMap<RequestId, Done>,
+    /// Oldest first.
+    removals: Vector<RequestId>,
+    /// Oldest first.
+    others: Vector<RequestId>,
+}
+
+/// One request: what it asked for, and what came of it. Rows are named by their ids and not copied, so that
+/// many requests can be remembered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Done {
+    /// `None` = it was logged by a version that wrote no digest.
+    pub(super) asked: Option<Digest>,
+    pub(super) did: Did,
+}
+
+/// What a request did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Did {
+    MakeNetwork(NetworkId, NetworkName),
+    MakeEndpoint(EndpointId, EndpointName),
+    Register(NodeId, NodeName),
+    RemoveNetwork(Revision, NetworkName),
+    RemoveEndpoint(Revision, EndpointName),
+    RemoveNode(Revision, NodeName),
+    /// By a version that did not write down what.
+    Remove(Revision),
+    Refuse(Arc<Refusal>),
+}
+
+impl Did {
+    /// What came of `command`.
+    pub(super) fn new(command: &Command, outcome: &Outcome) -> Self {
+        match (outcome, command) {
+            (Ok(Applied::Removed(revision)), Command::RemoveNetwork { name, .. }) => {
+                Self::RemoveNetwork(*revision, name.clone())
+            }
+            (Ok(Applied::Removed(revision)), Command::RemoveEndpoint { name, .. }) => {
+                Self::RemoveEndpoint(*revision, name.clone())
+            }
+            (Ok(Applied::Removed(revision)), Command::RemoveNode { name, .. }) => {
+                Self::RemoveNode(*revision, name.clone())
+            }
+            _ => Self::from(outcome),
+        }
+    }
+
+    fn is_removal(&self) -> bool {
+        match self {
+            Self::RemoveNetwork(..)
+            | Self::RemoveEndpoint(..)
+            | Self::RemoveNode(..)
+            | Self::Remove(_) => true,
+            Self::MakeNetwork(..)
+            | Self::MakeEndpoint(..)
+            | Self::Register(..)
+            | Self::Refuse(_) => false,
+        }
+    }
+
+    /// Returns true if this can be what `command` did, as far as verb and name tell.
+    fn can_be_of(&self, command: &Command) -> bool {
+        match (self, command) {
+            (Self::MakeNetwork(_, made), Command::CreateNetwork { name, .. }) => made == name,
+            (Self::MakeEndpoint(_, made), Command::CreateEndpoint { name, .. }) => made == name,
+            (Self::Register(_, made), Command::RegisterNode { name, .. }) => made == name,
+            (Self::RemoveNetwork(_, gone), Command::RemoveNetwork { name, .. }) => gone == name,
+            (Self::RemoveEndpoint(_, gone), Command::RemoveEndpoint { name, .. }) => gone == name,
+            (Self::RemoveNode(_, gone), Command::RemoveNode { name, .. }) => gone == name,
+            (
+                Self::Remove(_),
+                Command::RemoveNetwork { .. }
+                | Command::RemoveEndpoint { .. }
+                | Command::RemoveNode { .. },
+            )
+            | (Self::Refuse(_), _) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<&Outcome> for Did {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Ok(Applied::Network(network)) => Self::MakeNetwork(network.id, network.name.clone()),
+            Ok(Applied::Endpoint(endpoint)) => {
+                Self::MakeEndpoint(endpoint.id, endpoint.name.clone())
+            }
+            Ok(Applied::Node(node)) => Self::Register(node.id, node.name.clone()),
+            Ok(Applied::Removed(revision)) => Self::Remove(*revision),
+            Err(refusal) => Self::Refuse(Arc::new(refusal.clone())),
+        }
+    }
+}
+
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MakeNetwork(_, name) => write!(f, "the creation of network {name}"),
+            Self::MakeEndpoint(_, name) => write!(f, "the creation of endpoint {name}"),
+            Self::Register(_, name) => write!(f, "the registration of node {name}"),
+            Self::RemoveNetwork(_, name) => write!(f, "the removal of network {name}"),
+            Self::RemoveEndpoint(_, name) => write!(f, "the removal of endpoint {name}"),
+            Self::RemoveNode(_, name) => write!(f, "the removal of node {name}"),
+            Self::Remove(revision) => write!(f, "the removal of revision {revision}"),
+            Self::Refuse(refusal) => write!(f, "a request that was refused ({refusal})"),
+        }
+    }
 }
 
 impl Dedup {
-    pub(super) fn get(&self, request: &RequestId) -> Option<&Outcome> {
-        self.outcomes.get(request)
+    /// What the request of this id did.
+    ///
+    /// # Errors
+    /// [`Refusal::RequestIdUsed`] where the id was another request's: that one's answer would be taken
+    /// for this one's.
+    pub(super) fn recall(
+        &self,
+        request: &RequestId,
+        asked: Option<Digest>,
+        command: &Command,
+    ) -> Result<Option<&Did>, Refusal> {
+        let Some(Done { asked: before, did }) = self.done.get(request) else { return Ok(None) };
+        let is_repeated = match (*before, asked) {
+            (Some(before), Some(asked)) => before == asked,
+            // One of the two is of a version that wrote no digest.
+            _ => did.can_be_of(command),
+        };
+        if is_repeated {
+            Ok(Some(did))
+        } else {
+            let request = Uuid::from_bytes(*request);
+            Err(Refusal::RequestIdUsed { request, by: did.to_string() })
+        }
     }
 
-    pub(super) fn insert(&mut self, request: RequestId, outcome: Outcome) {
-        if self.outcomes.insert(request, outcome).is_none() {
-            self.order.push_back(request);
+    pub(super) fn insert(&mut self, request: RequestId, done: Done) {
+        let order = if done.did.is_removal() { &mut self.removals } else { &mut self.others };
+        order.push_back(request);
+        if order.len() > REMEMBERED
+            && let Some(oldest) = order.pop_front()
+        {
+            self.done.remove(&oldest);
         }
-        while self.order.len() > REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.outcomes.remove(&oldest);
-            }
-        }
+        self.done.insert(request, done);
     }
 }
 
-impl From<VecDeque<(RequestId, Outcome)>> for Dedup {
-    fn from(list: VecDeque<(RequestId, Outcome)>) -> Self {
+/// As a snapshot holds it: each list oldest first.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Lists {
+    removals: Vec<(Uuid, Done)>,
+    others: Vec<(Uuid, Done)>,
+}
+
+impl From<&Dedup> for Lists {
+    fn from(dedup: &Dedup) -> Self {
+        let list = |order: &Vector<RequestId>| {
+            let done = |id: &RequestId| Some((Uuid::from_bytes(*id), dedup.done.get(id)?.clone()));
+            order.iter().filter_map(done).collect()
+        };
+        Self { removals: list(&dedup.removals), others: list(&dedup.others) }
+    }
+}
+
+impl From<Lists> for Dedup {
+    fn from(Lists { removals, others }: Lists) -> Self {
+        let mut dedup = Self::default();
+        for (request, done) in removals.into_iter().chain(others) {
+            dedup.insert(request.into_bytes(), done);
+        }
+        dedup
+    }
+}
+
+/// As snapshots held it before format 3.
+impl From<Vec<(RequestId, Outcome)>> for Dedup {
+    fn from(list: Vec<(RequestId, Outcome)>) -> Self {
         let mut dedup = Self::default();
         for (request, outcome) in list {
-            dedup.insert(request, outcome);
+            dedup.insert(request, Done { asked: None, did: Did::from(&outcome) });
         }
         dedup
-    }
-}
-
-impl From<Dedup> for VecDeque<(RequestId, Outcome)> {
-    fn from(mut dedup: Dedup) -> Self {
-        dedup
-            .order
-            .iter()
-            .filter_map(|request| Some((*request, dedup.outcomes.remove(request)?)))
-            .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Applied, Refusal};
     use super::*;
+
+    fn id(n: usize) -> RequestId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        id
+    }
+
+    fn done(did: Did) -> Done {
+        Done { asked: None, did }
+    }
+
+    fn remove(n: usize) -> Done {
+        done(Did::RemoveNetwork(n as u64, "net".parse().unwrap()))
+    }
 
     #[test]
     fn the_oldest_is_forgotten_first() {
         let mut dedup = Dedup::default();
-        let id = |n: usize| {
-            let mut id = [0; 16];
-            id[..8].copy_from_slice(&n.to_be_bytes());
-            id
-        };
         for n in 0..=REMEMBERED {
-            dedup.insert(id(n), Ok(Applied::Removed(n as u64)));
+            dedup.insert(id(n), remove(n));
         }
-        assert_eq!(dedup.get(&id(0)), None);
-        assert_eq!(dedup.get(&id(1)), Some(&Ok(Applied::Removed(1))));
-        dedup.insert(id(1), Err(Refusal::VnisExhausted));
-        assert_eq!(dedup.order.len(), REMEMBERED);
-        let list: VecDeque<_> = dedup.clone().into();
-        assert_eq!(Dedup::from(list), dedup);
+        assert_eq!(dedup.done.get(&id(0)), None);
+        assert_eq!(dedup.done.get(&id(1)), Some(&remove(1)));
+        assert_eq!((dedup.removals.len(), dedup.done.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(Dedup::from(Lists::from(&dedup)), dedup);
+    }
+
+    #[test]
+    fn no_number_of_creations_makes_a_removal_forgotten() {
+        let mut dedup = Dedup::default();
+        dedup.insert(id(0), remove(0));
+        for n in 1..=REMEMBERED + 1 {
+            dedup.insert(id(n), done(Did::MakeNetwork(n as u64, "net".parse().unwrap())));
+        }
+        assert_eq!(dedup.done.get(&id(0)), Some(&remove(0)));
+        assert_eq!(dedup.done.get(&id(1)), None);
+        assert_eq!(Dedup::from(Lists::from(&dedup)), dedup);
     }
 }

@@ -1,6 +1,6 @@
 //! What the creation and the removal of an endpoint would do.
 
-use super::{Decision, Placement, PortsWanted, Refusal, State, legs::Leg};
+use super::{Decision, Placement, PortsWanted, Refusal, State, apply::check_id, legs::Leg};
 use crate::{
     control::ipam,
     model::{
@@ -52,7 +52,7 @@ impl State {
                         format!("it is behind VTEP {vtep}, which is no node's; publish them there");
                     return Err(Refusal::CannotPublish { endpoint: name, why });
                 }
-                if let Some(node) = self.nodes.values().find(|node| node.vtep == vtep) {
+                if let Some(node) = self.nodes().find(|node| node.vtep == vtep) {
                     let by = format!("node {}", node.name);
                     return Err(Refusal::VtepExists { address: vtep, by });
                 }
@@ -80,7 +80,7 @@ impl State {
         };
         let mac = mac.unwrap_or_else(|| Mac::of_endpoint(address));
         if let Some(id) = self.macs.get(&(network.id, mac)) {
-            let endpoint = self.endpoints.get(id).map_or(name, |other| other.name.clone());
+            let endpoint = self.endpoint(*id).map_or(name, |other| other.name.clone());
             return Err(Refusal::MacInUse { mac, endpoint });
         }
         let mut exposed = ports.exposed;
@@ -135,19 +135,24 @@ impl State {
         &self,
         name: &EndpointName,
         network: Option<&NetworkName>,
-        only: Option<u64>,
+        only: Option<EndpointId>,
     ) -> Result<Decision, Refusal> {
-        let endpoint = self.endpoint_named(name, network)?;
-        if only.is_some_and(|id| id != endpoint.id) {
-            return Err(Refusal::NoEndpoint(name.clone()));
+        let is_meant = |endpoint: &&Endpoint| {
+            endpoint.name == *name
+                && network.is_none_or(|network| self.network_of(endpoint).name == *network)
+        };
+        if let Some(endpoint) = only.and_then(|id| self.endpoint(id)).filter(is_meant) {
+            return Ok(Decision::RemoveEndpoint(endpoint.clone()));
         }
+        let endpoint = self.endpoint_named(name, network)?;
+        check_id(only, endpoint.id, || format!("endpoint {name}"))?;
         Ok(Decision::RemoveEndpoint(endpoint.clone()))
     }
 
     fn check_address(&self, network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr, Refusal> {
         network.pool.subnet.check_endpoint(address)?;
         let holder = self.addresses.get(&network.id).and_then(|used| used.get(&address));
-        match holder.and_then(|id| self.endpoints.get(id)) {
+        match holder.and_then(|id| self.endpoint(*id)) {
             Some(other) => Err(Refusal::AddressInUse { address, endpoint: other.name.clone() }),
             None => Ok(address),
         }

@@ -5,37 +5,36 @@ use super::State;
 use crate::model::{
     Endpoint, EndpointId, EndpointName, Location, Network, NetworkId, Node, NodeId, Transport,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    num::NonZeroU16,
-    path::{Path, PathBuf},
-};
+use imbl::{OrdMap, OrdSet};
+use std::{net::Ipv4Addr, num::NonZeroU16, path::Path, sync::Arc};
 
 /// Endpoints by a key that several may have.
-pub(super) type Shared<K> = BTreeMap<K, BTreeSet<EndpointId>>;
+pub(super) type Shared<K> = OrdMap<K, OrdSet<EndpointId>>;
 /// A port of a node.
 pub(super) type HostPort = (NodeId, Transport, NonZeroU16);
 
 impl State {
     /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
-    pub(super) fn insert_network(&mut self, network: Network) {
+    pub(super) fn insert_network(&mut self, network: impl Into<Arc<Network>>) {
+        let network = network.into();
         self.network_names.insert(network.name.clone(), network.id);
         self.addresses.entry(network.id).or_default();
         self.networks.insert(network.id, network);
     }
 
     /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
-    pub(super) fn insert_node(&mut self, node: Node) {
+    pub(super) fn insert_node(&mut self, node: impl Into<Arc<Node>>) {
+        let node = node.into();
         self.node_names.insert(node.name.clone(), node.id);
         self.nodes.insert(node.id, node);
     }
 
     /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
-    pub(super) fn insert_endpoint(&mut self, endpoint: Endpoint) {
+    pub(super) fn insert_endpoint(&mut self, endpoint: impl Into<Arc<Endpoint>>) {
+        let endpoint = endpoint.into();
         let Endpoint {
             id, name, network, location, address, mac, aliases, published, gateway, ..
-        } = &endpoint;
+        } = &*endpoint;
         self.endpoint_names.insert((*network, name.clone()), *id);
         self.folded_names.entry((*network, name.folded())).or_default().insert(*id);
         for alias in aliases {
@@ -43,15 +42,20 @@ impl State {
         }
         self.addresses.entry(*network).or_default().insert(*address, *id);
         self.macs.insert((*network, *mac), *id);
-        if let Location::Node { node, netns } = location {
-            self.placements.entry((*node, *network)).or_default().insert(*id);
-            self.namespaces.entry((*node, netns.clone())).or_default().insert(*id);
-            if let Some(leg) = gateway {
-                self.legs.entry(*node).or_default().entry(*leg).or_default().insert(*id);
+        match location {
+            Location::External { vtep } => {
+                self.externals.entry(*vtep).or_default().insert(*id);
             }
-            for port in published {
-                let key = (*node, port.port.transport, port.host_port);
-                self.published.entry(key).or_default().insert(port.host, *id);
+            Location::Node { node, netns } => {
+                self.placements.entry((*node, *network)).or_default().insert(*id);
+                self.namespaces.entry(namespace(*node, netns)).or_default().insert(*id);
+                if let Some(leg) = gateway {
+                    self.legs.entry(*node).or_default().entry(*leg).or_default().insert(*id);
+                }
+                for port in published {
+                    let key = (*node, port.port.transport, port.host_port);
+                    self.published.entry(key).or_default().insert(port.host, *id);
+                }
             }
         }
         self.endpoints.insert(*id, endpoint);
@@ -72,23 +76,26 @@ impl State {
         if let Some(addresses) = self.addresses.get_mut(network) {
             addresses.remove(address);
         }
-        if let Location::Node { node, netns } = location {
-            take(&mut self.placements, &(*node, *network), *id);
-            take(&mut self.namespaces, &(*node, netns.clone()), *id);
-            if let Some(leg) = gateway
-                && let Some(legs) = self.legs.get_mut(node)
-            {
-                take(legs, leg, *id);
-                if legs.is_empty() {
-                    self.legs.remove(node);
+        match location {
+            Location::External { vtep } => take(&mut self.externals, vtep, *id),
+            Location::Node { node, netns } => {
+                take(&mut self.placements, &(*node, *network), *id);
+                take(&mut self.namespaces, &namespace(*node, netns), *id);
+                if let Some(leg) = gateway
+                    && let Some(legs) = self.legs.get_mut(node)
+                {
+                    take(legs, leg, *id);
+                    if legs.is_empty() {
+                        self.legs.remove(node);
+                    }
                 }
-            }
-            for port in published {
-                let key = (*node, port.port.transport, port.host_port);
-                if let Some(hosts) = self.published.get_mut(&key) {
-                    hosts.remove(&port.host);
-                    if hosts.is_empty() {
-                        self.published.remove(&key);
+                for port in published {
+                    let key = (*node, port.port.transport, port.host_port);
+                    if let Some(hosts) = self.published.get_mut(&key) {
+                        hosts.remove(&port.host);
+                        if hosts.is_empty() {
+                            self.published.remove(&key);
+                        }
                     }
                 }
             }
@@ -97,7 +104,7 @@ impl State {
 
     /// The network that the endpoint is on.
     pub(super) fn network_of(&self, endpoint: &Endpoint) -> &Network {
-        self.networks.get(&endpoint.network).unwrap_or_else(|| {
+        self.network(endpoint.network).unwrap_or_else(|| {
             unreachable!("network {} is removed before its endpoints", endpoint.network)
         })
     }
@@ -108,7 +115,7 @@ impl State {
         node: NodeId,
         netns: &Path,
     ) -> impl Iterator<Item = &Endpoint> {
-        self.rows(self.namespaces.get(&(node, PathBuf::from(netns))))
+        self.rows(self.namespaces.get(&namespace(node, netns)))
     }
 
     /// The endpoint of a network whose name is `name` where names resolve.
@@ -121,31 +128,41 @@ impl State {
         self.rows(self.aliases.get(&(network, alias.folded()))).next()
     }
 
+    /// An endpoint behind this VTEP, which is not ours.
+    pub(super) fn external_at(&self, vtep: Ipv4Addr) -> Option<&Endpoint> {
+        self.rows(self.externals.get(&vtep)).next()
+    }
+
     /// The endpoint that already has packets to this port of a node: one published on all its
     /// addresses has those to each.
     pub(super) fn publisher(&self, port: HostPort, host: Ipv4Addr) -> Option<&Endpoint> {
         let hosts = self.published.get(&port)?;
-        self.endpoints.get(taken_by(hosts, host)?)
+        self.endpoint(*taken_by(hosts, host)?)
     }
 
     fn rows<'a>(
         &'a self,
-        ids: Option<&'a BTreeSet<EndpointId>>,
+        ids: Option<&'a OrdSet<EndpointId>>,
     ) -> impl Iterator<Item = &'a Endpoint> {
-        ids.into_iter().flatten().filter_map(|id| self.endpoints.get(id))
+        ids.into_iter().flatten().filter_map(|id| self.endpoint(*id))
     }
 }
 
 /// What of one host port's publications gets packets that one on `host` would get, as
 /// [`Published::conflicts`](crate::model::Published::conflicts) has it.
-pub(super) fn taken_by<V>(hosts: &BTreeMap<Ipv4Addr, V>, host: Ipv4Addr) -> Option<&V> {
+pub(super) fn taken_by<V: Clone>(hosts: &OrdMap<Ipv4Addr, V>, host: Ipv4Addr) -> Option<&V> {
     if host.is_unspecified() {
         return hosts.values().next();
     }
     hosts.get(&host).or_else(|| hosts.get(&Ipv4Addr::UNSPECIFIED))
 }
 
-fn take<K: Ord>(index: &mut Shared<K>, key: &K, id: EndpointId) {
+/// The key of a namespace: a path behind a pointer, since copies of an index copy some of its keys.
+fn namespace(node: NodeId, netns: &Path) -> (NodeId, Arc<Path>) {
+    (node, Arc::from(netns))
+}
+
+fn take<K: Ord + Clone>(index: &mut Shared<K>, key: &K, id: EndpointId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(&id);
         if ids.is_empty() {

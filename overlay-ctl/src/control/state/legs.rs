@@ -6,6 +6,7 @@ use crate::{
     control::ipam,
     model::{Endpoint, EndpointId, Location, Network, Node, NodeId, Pool, Revision, Subnet},
 };
+use imbl::OrdMap;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -62,7 +63,7 @@ impl State {
         if let Some(address) = shared {
             return Ok(Some(Leg { address, given_out: false }));
         }
-        let none = BTreeMap::new();
+        let none = OrdMap::new();
         let used = self.legs.get(&node.id).unwrap_or(&none);
         let last = self.last_leg.get(&node.id).copied();
         match ipam::next_address(&Pool::whole(subnet), last, used) {
@@ -85,7 +86,7 @@ impl State {
         };
         let mut renumbering = Renumbering::default();
         let mut namespaces: BTreeMap<&Path, Ipv4Addr> = BTreeMap::new();
-        let mut used: BTreeMap<Ipv4Addr, ()> = BTreeMap::new();
+        let mut used: OrdMap<Ipv4Addr, ()> = OrdMap::new();
         for endpoint in &endpoints {
             let Location::Node { netns, .. } = &endpoint.location else { continue };
             if self.network_of(endpoint).options.internal {
@@ -125,7 +126,7 @@ impl State {
     pub(super) fn carry_out(&mut self, revision: Revision, node: NodeId, renumbering: Renumbering) {
         let Renumbering { legs, last } = renumbering;
         for (id, leg) in legs {
-            let Some(mut endpoint) = self.endpoints.get(&id).cloned() else { continue };
+            let Some(mut endpoint) = self.endpoint(id).cloned() else { continue };
             if endpoint.gateway == leg {
                 continue;
             }

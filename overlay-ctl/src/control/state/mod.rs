@@ -3,8 +3,9 @@
 //! Architecture invariant: names, addresses, VNIs and node ids are allocated inside apply and nowhere
 //! else, so they are unique by construction. A refused command changes nothing.
 //!
-//! Architecture invariant: everything is ordered (`BTreeMap`), so that the same commands give the same
-//! bytes on every node.
+//! Architecture invariant: everything is ordered (`OrdMap`), so that the same commands give the same
+//! bytes on every node. These maps share what they have in common with their copies: a reader works on a
+//! copy of the whole state, which costs nothing, and never holds up apply.
 
 mod apply;
 mod changes;
@@ -23,7 +24,9 @@ mod view;
 
 pub use apply::Decision;
 pub use changes::{ChangeLog, RowKey};
-pub use command::{Applied, Command, Envelope, Outcome, Placement, PortsWanted, RequestId};
+pub use command::{
+    Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
+};
 pub use legs::Renumbering;
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;
@@ -34,41 +37,40 @@ use crate::model::{
     NodeName, Revision, Vni,
 };
 use dedup::Dedup;
+use imbl::OrdMap;
 use index::{HostPort, Shared};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, sync::Arc};
 
 /// How many nodes vote. The first that join do; the others are agents.
 pub const VOTERS_MAX: usize = 3;
 
-/// Everything that is replicated, and the indexes over it.
+/// Everything that is replicated, and the indexes over it. A clone shares all that it has in common with
+/// its original: it costs the same, and next to nothing, whatever the number of rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     revision: Revision,
-    networks: BTreeMap<NetworkId, Network>,
-    nodes: BTreeMap<NodeId, Node>,
-    endpoints: BTreeMap<EndpointId, Endpoint>,
+    networks: OrdMap<NetworkId, Arc<Network>>,
+    nodes: OrdMap<NodeId, Arc<Node>>,
+    endpoints: OrdMap<EndpointId, Arc<Endpoint>>,
     last_node_id: NodeId,
     last_vni: Option<Vni>,
-    last_address: BTreeMap<NetworkId, Ipv4Addr>,
-    last_leg: BTreeMap<NodeId, Ipv4Addr>,
+    last_address: OrdMap<NetworkId, Ipv4Addr>,
+    last_leg: OrdMap<NodeId, Ipv4Addr>,
     dedup: Dedup,
 
     // Derived from the rows above; rebuilt from a snapshot, never part of one.
-    network_names: BTreeMap<NetworkName, NetworkId>,
-    node_names: BTreeMap<NodeName, NodeId>,
-    endpoint_names: BTreeMap<(NetworkId, EndpointName), EndpointId>,
-    addresses: BTreeMap<NetworkId, BTreeMap<Ipv4Addr, EndpointId>>,
-    macs: BTreeMap<(NetworkId, Mac), EndpointId>,
+    network_names: OrdMap<NetworkName, NetworkId>,
+    node_names: OrdMap<NodeName, NodeId>,
+    endpoint_names: OrdMap<(NetworkId, EndpointName), EndpointId>,
+    addresses: OrdMap<NetworkId, OrdMap<Ipv4Addr, EndpointId>>,
+    macs: OrdMap<(NetworkId, Mac), EndpointId>,
     folded_names: Shared<(NetworkId, EndpointName)>,
     aliases: Shared<(NetworkId, EndpointName)>,
     placements: Shared<(NodeId, NetworkId)>,
-    namespaces: Shared<(NodeId, PathBuf)>,
-    legs: BTreeMap<NodeId, Shared<Ipv4Addr>>,
-    published: BTreeMap<HostPort, BTreeMap<Ipv4Addr, EndpointId>>,
+    namespaces: Shared<(NodeId, Arc<Path>)>,
+    externals: Shared<Ipv4Addr>,
+    legs: OrdMap<NodeId, Shared<Ipv4Addr>>,
+    published: OrdMap<HostPort, OrdMap<Ipv4Addr, EndpointId>>,
     changes: ChangeLog,
 }
 
@@ -81,29 +83,29 @@ impl State {
 
     /// All networks, by id.
     pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        self.networks.values()
+        self.networks.values().map(Arc::as_ref)
     }
 
     /// All nodes, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values()
+        self.nodes.values().map(Arc::as_ref)
     }
 
     /// All endpoints, by id.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.values()
+        self.endpoints.values().map(Arc::as_ref)
     }
 
     /// The network with this id.
     #[must_use]
     pub fn network(&self, id: NetworkId) -> Option<&Network> {
-        self.networks.get(&id)
+        self.networks.get(&id).map(Arc::as_ref)
     }
 
     /// The node with this id.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(&id)
+        self.nodes.get(&id).map(Arc::as_ref)
     }
 
     /// Whether a node had this id and was removed: ids are never used again.
@@ -115,7 +117,7 @@ impl State {
     /// The endpoint with this id.
     #[must_use]
     pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
-        self.endpoints.get(&id)
+        self.endpoints.get(&id).map(Arc::as_ref)
     }
 
     /// The network of this name.
@@ -125,7 +127,7 @@ impl State {
     pub fn network_named(&self, name: &NetworkName) -> Result<&Network, Refusal> {
         self.network_names
             .get(name)
-            .and_then(|id| self.networks.get(id))
+            .and_then(|id| self.network(*id))
             .ok_or_else(|| Refusal::NoNetwork(name.clone()))
     }
 
@@ -136,7 +138,7 @@ impl State {
     pub fn node_named(&self, name: &NodeName) -> Result<&Node, Refusal> {
         self.node_names
             .get(name)
-            .and_then(|id| self.nodes.get(id))
+            .and_then(|id| self.node(*id))
             .ok_or_else(|| Refusal::NoNode(name.clone()))
     }
 
@@ -155,7 +157,7 @@ impl State {
                 let id = self.network_named(network)?.id;
                 self.endpoint_names
                     .get(&(id, name.clone()))
-                    .and_then(|id| self.endpoints.get(id))
+                    .and_then(|id| self.endpoint(*id))
                     .into_iter()
                     .collect()
             }
@@ -163,7 +165,7 @@ impl State {
                 .networks
                 .keys()
                 .filter_map(|id| self.endpoint_names.get(&(*id, name.clone())))
-                .filter_map(|id| self.endpoints.get(id))
+                .filter_map(|id| self.endpoint(*id))
                 .collect(),
         };
         match (found.pop(), found.is_empty()) {
@@ -178,8 +180,8 @@ impl State {
         self.addresses
             .get(&network)
             .into_iter()
-            .flat_map(BTreeMap::values)
-            .filter_map(|id| self.endpoints.get(id))
+            .flat_map(OrdMap::values)
+            .filter_map(|id| self.endpoint(*id))
     }
 
     /// The networks that `node` has an endpoint of.
@@ -192,19 +194,33 @@ impl State {
         self.placements
             .range((node, 0)..=(node, NetworkId::MAX))
             .flat_map(|(_, ids)| ids)
-            .filter_map(|id| self.endpoints.get(id))
+            .filter_map(|id| self.endpoint(*id))
+    }
+
+    /// How many endpoints there are.
+    #[must_use]
+    pub fn endpoint_count(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// How many endpoints a network has. Costs the same whatever their number.
+    #[must_use]
+    pub fn endpoint_count_of(&self, network: NetworkId) -> usize {
+        self.addresses.get(&network).map_or(0, OrdMap::len)
+    }
+
+    /// How many endpoints are on `node`. Costs as much as the node has networks.
+    #[must_use]
+    pub fn endpoint_count_on(&self, node: NodeId) -> usize {
+        let placements = self.placements.range((node, 0)..=(node, NetworkId::MAX));
+        placements.map(|(_, ids)| ids.len()).sum()
     }
 
     /// The nodes that have an endpoint of `network`.
     #[must_use]
     pub fn nodes_of(&self, network: NetworkId) -> BTreeSet<NodeId> {
-        self.endpoints_of(network).filter_map(Endpoint::node).collect()
-    }
-
-    /// What the request did, if it was carried out lately.
-    #[must_use]
-    pub fn outcome_of(&self, request: &RequestId) -> Option<&Outcome> {
-        self.dedup.get(request)
+        let has_one = |node: &&NodeId| self.placements.contains_key(&(**node, network));
+        self.nodes.keys().filter(has_one).copied().collect()
     }
 
     /// What changed lately, for the delta streams.

@@ -5,6 +5,7 @@ use super::{
     index::{HostPort, taken_by},
 };
 use crate::model::{EndpointPort, FIRST_FREE_PORT, Node, Publish, Published, Transport};
+use imbl::OrdMap;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -67,7 +68,7 @@ struct Choice<'a> {
     state: &'a State,
     node: &'a Node,
     busy: &'a BTreeSet<(Transport, NonZeroU16)>,
-    chosen: BTreeMap<HostPort, BTreeMap<Ipv4Addr, EndpointPort>>,
+    chosen: BTreeMap<HostPort, OrdMap<Ipv4Addr, EndpointPort>>,
     /// Below this none is free any more: a thousand wishes look at each port once.
     from: BTreeMap<(Transport, Ipv4Addr), u16>,
 }
@@ -120,7 +121,7 @@ impl Choice<'_> {
     }
 
     fn chosen(self) -> BTreeSet<Published> {
-        let published = |((_, _, host_port), hosts): (HostPort, BTreeMap<_, _>)| {
+        let published = |((_, _, host_port), hosts): (HostPort, OrdMap<_, _>)| {
             hosts.into_iter().map(move |(host, port)| Published { host, host_port, port })
         };
         self.chosen.into_iter().flat_map(published).collect()

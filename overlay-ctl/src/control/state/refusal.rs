@@ -1,6 +1,7 @@
 use crate::model::{EndpointName, Invalid, Mac, NetworkName, NodeName, Subnet, Transport, Vni};
 use serde::{Deserialize, Serialize};
 use std::{net::Ipv4Addr, path::PathBuf};
+use uuid::Uuid;
 
 /// Why apply refused a command. The state is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -84,6 +85,34 @@ pub enum Refusal {
     /// It was one.
     #[error("node {0} was removed from the cluster")]
     NodeRemoved(NodeName),
+    /// Its name is a successor's by now.
+    #[error(
+        "{what} with id {asked} is gone, and one with id {found} has its name; nothing was removed"
+    )]
+    Replaced {
+        /// What was to be removed, by its name.
+        what: String,
+        /// Its id.
+        asked: u64,
+        /// The id of what has the name.
+        found: u64,
+    },
+    /// The answer would be that of the other request.
+    #[error("request_id {request} was used for {by}; send each request with an id of its own")]
+    RequestIdUsed {
+        /// The id.
+        request: Uuid,
+        /// What the request was that had it first.
+        by: String,
+    },
+    /// It was removed since.
+    #[error(
+        "{what}, which this request made, is gone again; send another request_id to make it anew"
+    )]
+    Gone {
+        /// What was made, by its name.
+        what: String,
+    },
     /// Several rows.
     #[error("endpoints of several networks have the name {0}; say which with --network")]
     Ambiguous(EndpointName),

@@ -1,25 +1,32 @@
-use super::{ChangeLog, State, dedup::Dedup};
+use super::{
+    ChangeLog, Outcome, RequestId, State,
+    dedup::{Dedup, Lists},
+};
 use crate::model::{Endpoint, Network, NetworkId, Node, NodeId, Revision, Vni};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 /// Format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
-/// aliases, which a reader of 1 would lose.
-const FORMAT: u32 = 2;
+/// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`.
+const FORMAT: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     format: u32,
     revision: Revision,
-    networks: Vec<Network>,
-    nodes: Vec<Node>,
-    endpoints: Vec<Endpoint>,
+    networks: Vec<Arc<Network>>,
+    nodes: Vec<Arc<Node>>,
+    endpoints: Vec<Arc<Endpoint>>,
     last_node_id: NodeId,
     last_vni: Option<Vni>,
     last_address: Vec<(NetworkId, Ipv4Addr)>,
     #[serde(default)]
     last_leg: Vec<(NodeId, Ipv4Addr)>,
-    dedup: Dedup,
+    /// Up to format 2.
+    #[serde(default, skip_serializing)]
+    dedup: Vec<(RequestId, Outcome)>,
+    #[serde(default)]
+    requests: Option<Lists>,
 }
 
 /// A snapshot that can't be read.
@@ -61,7 +68,8 @@ impl State {
             last_vni: *last_vni,
             last_address: last_address.iter().map(|(id, address)| (*id, *address)).collect(),
             last_leg: last_leg.iter().map(|(id, address)| (*id, *address)).collect(),
-            dedup: dedup.clone(),
+            dedup: Vec::new(),
+            requests: Some(dedup.into()),
         };
         rmp_serde::to_vec_named(&snapshot)
             .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"))
@@ -82,7 +90,7 @@ impl State {
             last_vni: snapshot.last_vni,
             last_address: snapshot.last_address.into_iter().collect(),
             last_leg: snapshot.last_leg.into_iter().collect(),
-            dedup: snapshot.dedup,
+            dedup: snapshot.requests.map_or_else(|| snapshot.dedup.into(), Dedup::from),
             changes: ChangeLog::starting_after(snapshot.revision),
             ..Self::default()
         };

@@ -11,11 +11,11 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Row {
     /// A node.
-    Node(Node),
+    Node(Arc<Node>),
     /// A network.
-    Network(Network),
+    Network(Arc<Network>),
     /// An endpoint.
-    Endpoint(Endpoint),
+    Endpoint(Arc<Endpoint>),
 }
 
 impl Row {
@@ -132,15 +132,15 @@ impl View {
         for row in delta.upserts {
             match row {
                 Row::Node(node) => {
-                    self.nodes.insert(node.id, Arc::new(node));
+                    self.nodes.insert(node.id, node);
                 }
                 Row::Network(network) => {
                     self.endpoints.entry(network.id).or_default();
-                    self.networks.insert(network.id, Arc::new(network));
+                    self.networks.insert(network.id, network);
                 }
                 Row::Endpoint(endpoint) => {
                     let endpoints = self.endpoints.entry(endpoint.network).or_default();
-                    endpoints.insert(endpoint.id, Arc::new(endpoint));
+                    endpoints.insert(endpoint.id, endpoint);
                 }
             }
         }
@@ -162,7 +162,7 @@ impl State {
     /// The whole view of `node`, as a delta from nothing.
     #[must_use]
     pub fn view_of(&self, node: NodeId) -> Delta {
-        let nodes = self.nodes().cloned().map(Row::Node);
+        let nodes = self.nodes.values().cloned().map(Row::Node);
         let networks = self.networks_of(node).flat_map(|id| self.network_rows(id));
         Delta {
             complete: true,
@@ -206,7 +206,9 @@ impl State {
     }
 
     fn network_rows(&self, id: NetworkId) -> impl Iterator<Item = Row> {
-        let network = self.network(id).cloned().map(Row::Network);
-        network.into_iter().chain(self.endpoints_of(id).cloned().map(Row::Endpoint))
+        let network = self.networks.get(&id).cloned().map(Row::Network);
+        let endpoints = self.addresses.get(&id).into_iter().flat_map(OrdMap::values);
+        let endpoints = endpoints.filter_map(|id| self.endpoints.get(id));
+        network.into_iter().chain(endpoints.cloned().map(Row::Endpoint))
     }
 }

@@ -16,10 +16,17 @@ pub struct SharedState {
 }
 
 impl SharedState {
-    /// Reads. Holds up apply meanwhile: copy out what is needed and return.
+    /// Reads the state as it is now. However long that takes, apply goes on meanwhile: what is read is
+    /// a copy.
     pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.copy())
+    }
+
+    /// The state as it is now, to be read elsewhere.
+    #[must_use]
+    pub fn copy(&self) -> State {
         // A poisoned lock means that apply panicked, which ends the process.
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes after every batch of applied entries.
@@ -74,5 +81,34 @@ impl StateMachine for Machine {
 
     fn batch_applied(&mut self, index: u64) {
         self.revision.send_replace(index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::state::{Command, Envelope, Mutation};
+    use std::{sync::mpsc, thread, time::Duration};
+
+    #[test]
+    fn a_reader_does_not_hold_up_apply() {
+        let command = Command::CreateNetwork {
+            name: "net".parse().unwrap(),
+            pool: None,
+            vni: None,
+            options: crate::model::NetworkOptions::default(),
+        };
+        let entry = Envelope::new(Mutation::new([1; 16], &command), command).encode().unwrap();
+        let (mut machine, shared) = Machine::new();
+        let (sender, applied) = mpsc::channel();
+        let read = shared.read(|state| {
+            // On a thread of its own, as the consensus driver's.
+            thread::spawn(move || sender.send(machine.apply(1, &entry).is_ok()));
+            let applied = applied.recv_timeout(Duration::from_secs(20));
+            assert_eq!(applied, Ok(true), "apply must not wait for the reader");
+            (state.revision(), state.networks().count())
+        });
+        assert_eq!(read, (0, 0), "what is read stays as it was");
+        assert_eq!(shared.read(|state| (state.revision(), state.networks().count())), (1, 1));
     }
 }

@@ -3,7 +3,7 @@ use crate::{
     control::{
         consensus::Role,
         controller::{Attempt, Controller},
-        state::{Applied, Command, Decision},
+        state::{Applied, Command, Decision, Mutation},
         voter::VoterParts,
     },
     dataplane::{
@@ -138,7 +138,10 @@ async fn join(
     let decided = voter.state.read(|state| state.decide(state.revision() + 1, command.clone()));
     let node = match decided {
         Ok(Decision::Nothing(Applied::Node(node))) => node,
-        _ => match voter.execute(*Uuid::new_v4().as_bytes(), command).await? {
+        _ => match voter
+            .execute(Mutation::new(Uuid::new_v4().into_bytes(), &command), command)
+            .await?
+        {
             Applied::Node(node) => {
                 tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node registered");
                 node

@@ -2,7 +2,7 @@
 
 use super::error::invalid;
 use crate::{
-    control::state::{Command, Placement, PortsWanted, RequestId},
+    control::state::{Command, Mutation, Placement, PortsWanted, RequestId},
     model::{
         EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool, Publish, Subnet,
         Vni,
@@ -31,6 +31,16 @@ pub(super) fn request_id(bytes: &[u8]) -> Result<RequestId, Status> {
         return Ok(*uuid::Uuid::new_v4().as_bytes());
     }
     bytes.try_into().map_err(|_| Status::invalid_argument("request_id is not 16 bytes long"))
+}
+
+/// The mutation that a caller gave this id, by what it asks for.
+pub(super) fn request(id: &[u8], command: &Command) -> Result<Mutation, Status> {
+    Ok(Mutation::new(request_id(id)?, command))
+}
+
+/// The id that a removal names; 0 = whichever has the name.
+pub(super) fn only(id: u64) -> Option<u64> {
+    Some(id).filter(|id| *id != 0)
 }
 
 fn optional<T>(

@@ -1,12 +1,18 @@
-use super::{Api, decode, error::refused, present, route::ANSWER_MAX};
+use super::{
+    Api, decode,
+    error::refused,
+    lists::{Encoding, Lists, TURN, decoded, forward},
+    present,
+    route::ANSWER_MAX,
+};
 use crate::{
     control::{
         consensus::Role,
-        controller::{Attempt, check::Check},
-        state::{Applied, Command, Refusal, State},
+        controller::{Attempt, Foretold, check::Check},
+        state::{Applied, Command, Decision, Mutation, Refusal, State},
         voter::VoterParts,
     },
-    model::{Endpoint, NodeId},
+    model::{Endpoint, NetworkId, NodeId},
     proto::v1::{
         self, CreateEndpointRequest, CreateEndpointResponse, InspectEndpointRequest,
         ListEndpointsRequest, ListEndpointsResponse, RemoveEndpointRequest, RemoveEndpointResponse,
@@ -14,6 +20,7 @@ use crate::{
     },
 };
 use futures::FutureExt as _;
+use prost::bytes::Bytes;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -62,21 +69,7 @@ impl Endpoints for Api {
         &self,
         request: Request<ListEndpointsRequest>,
     ) -> Result<Response<ListEndpointsResponse>, Status> {
-        self.at_leader(
-            request,
-            Duration::ZERO,
-            |voter, message| list(voter.clone(), message).boxed(),
-            |channel, request| {
-                async move {
-                    EndpointsClient::new(channel)
-                        .max_decoding_message_size(ANSWER_MAX)
-                        .list(request)
-                        .await
-                }
-                .boxed()
-            },
-        )
-        .await
+        decoded(list_encoded(self.clone(), request).await?)
     }
 
     async fn inspect(
@@ -125,17 +118,15 @@ async fn create(
     check: Check,
     message: CreateEndpointRequest,
 ) -> Result<CreateEndpointResponse, Attempt> {
-    let request = decode::request_id(&message.request_id)?;
     let mut command = decode::create_endpoint(&message)?;
-    if voter.foretell(request, &command).await?.is_none() {
+    let request = decode::request(&message.request_id, &command)?;
+    if let Foretold::New(_) = voter.foretell(request, &command).await? {
         check.ask(&voter, &mut command).await?;
     }
     let endpoint = match voter.execute(request, command).await? {
         Applied::Endpoint(endpoint) => endpoint,
         other => unreachable!("an endpoint's creation answers an endpoint, not {other:?}"),
     };
-    // An earlier attempt's, which may have been taken back or removed since.
-    still_there(&voter, &endpoint)?;
     tracing::info!(endpoint = %endpoint.name, id = endpoint.id, address = %endpoint.address, "endpoint created");
     let mut lagging = BTreeSet::new();
     if !message.no_wait {
@@ -168,10 +159,7 @@ fn still_there(voter: &VoterParts, endpoint: &Endpoint) -> Result<(), Status> {
     if is_there(voter, endpoint) {
         return Ok(());
     }
-    Err(Status::failed_precondition(format!(
-        "endpoint {}, which this request made, is gone again; send another request_id to make it anew",
-        endpoint.name
-    )))
+    Err(refused(&Refusal::Gone { what: format!("endpoint {}", endpoint.name) }))
 }
 
 /// Waits for as long as this node leads: statuses come to the leader alone.
@@ -234,7 +222,7 @@ async fn undo(voter: &VoterParts, endpoint: &Endpoint) {
     let network = voter.state.read(|state| state.network(endpoint.network).map(|n| n.name.clone()));
     let command =
         Command::RemoveEndpoint { name: endpoint.name.clone(), network, only: Some(endpoint.id) };
-    let request = *uuid::Uuid::new_v4().as_bytes();
+    let request = Mutation::new(*uuid::Uuid::new_v4().as_bytes(), &command);
     if voter.execute(request, command).await.is_err() {
         // The endpoint stays, shown as down with its reason; `endpoint rm` removes it.
         tracing::error!(endpoint = %endpoint.name, id = endpoint.id, "could not take the endpoint back");
@@ -246,25 +234,83 @@ fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<String> {
     named.map(|node| node.name.to_string()).collect()
 }
 
+/// The path of [`Endpoints::list`].
+pub(super) const LIST: &str = "/overlay.v1.Endpoints/List";
+
+/// [`Endpoints::list`], encoded.
+pub(super) async fn list_encoded(
+    api: Api,
+    request: Request<ListEndpointsRequest>,
+) -> Result<Response<Bytes>, Status> {
+    let lists = api.lists.clone();
+    api.at_leader(
+        request,
+        TURN,
+        move |voter, message| list(voter.clone(), lists.clone(), message).boxed(),
+        |channel, request| forward(channel, LIST, request).boxed(),
+    )
+    .await
+}
+
 async fn list(
     voter: VoterParts,
+    lists: Lists,
     message: ListEndpointsRequest,
-) -> Result<ListEndpointsResponse, Attempt> {
+) -> Result<Bytes, Attempt> {
     let network = decode::optional_network_name(&message.network)?;
     let node = if message.node.is_empty() { None } else { Some(decode::node_name(&message.node)?) };
     voter.consensus.read_index().await?;
-    let listed = voter.state.read(|state| {
-        let network =
-            network.map(|name| state.network_named(&name).map(|row| row.id)).transpose()?;
-        let node = node.map(|name| state.node_named(&name).map(|row| row.id)).transpose()?;
-        let endpoints = state
-            .endpoints()
-            .filter(|endpoint| network.is_none_or(|network| endpoint.network == network))
-            .filter(|endpoint| node.is_none_or(|node| endpoint.node() == Some(node)))
-            .map(|endpoint| present::endpoint(state, &voter.table, endpoint));
-        Ok::<_, Refusal>(ListEndpointsResponse { endpoints: endpoints.collect() })
+    let found = voter.state.read(|state| {
+        let network = network.map(|name| state.network_named(&name).map(|row| row.id));
+        let node = node.map(|name| state.node_named(&name).map(|row| row.id));
+        let wanted = Wanted { network: network.transpose()?, node: node.transpose()? };
+        Ok((wanted.count(state), wanted))
     });
-    listed.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+    let (rows, wanted) = found.map_err(|refusal: Refusal| refused(&refusal))?;
+    let make = move || {
+        let state = voter.state.copy();
+        let mut encoding = Encoding::default();
+        for endpoint in wanted.endpoints(&state) {
+            let shown = present::endpoint(&state, &voter.table, endpoint);
+            encoding.add(&ListEndpointsResponse { endpoints: vec![shown] })?;
+        }
+        Ok(encoding.finish())
+    };
+    lists.make(rows, make).await
+}
+
+/// Which endpoints a list has.
+struct Wanted {
+    network: Option<NetworkId>,
+    node: Option<NodeId>,
+}
+
+impl Wanted {
+    /// How many rows are looked at.
+    fn count(&self, state: &State) -> usize {
+        match (self.network, self.node) {
+            (Some(network), _) => state.endpoint_count_of(network),
+            (None, Some(node)) => state.endpoint_count_on(node),
+            (None, None) => state.endpoint_count(),
+        }
+    }
+
+    /// The endpoints, by id.
+    fn endpoints<'a>(&self, state: &'a State) -> Box<dyn Iterator<Item = &'a Endpoint> + 'a> {
+        let by_id = |mut endpoints: Vec<&'a Endpoint>| {
+            endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
+            Box::new(endpoints.into_iter())
+        };
+        match (self.network, self.node) {
+            (Some(network), None) => by_id(state.endpoints_of(network).collect()),
+            (Some(network), Some(node)) => {
+                let is_on = |endpoint: &&Endpoint| endpoint.node() == Some(node);
+                by_id(state.endpoints_of(network).filter(is_on).collect())
+            }
+            (None, Some(node)) => by_id(state.endpoints_on(node).collect()),
+            (None, None) => Box::new(state.endpoints()),
+        }
+    }
 }
 
 async fn inspect(
@@ -285,17 +331,18 @@ async fn remove(
     voter: VoterParts,
     message: RemoveEndpointRequest,
 ) -> Result<RemoveEndpointResponse, Attempt> {
-    let request = decode::request_id(&message.request_id)?;
     let name = decode::endpoint_name(&message.name)?;
     let network = decode::optional_network_name(&message.network)?;
-    let command =
-        Command::RemoveEndpoint { name: name.clone(), network: network.clone(), only: None };
-    voter.foretell(request, &command).await?;
+    let only = decode::only(message.id);
+    let command = Command::RemoveEndpoint { name: name.clone(), network, only };
+    let request = decode::request(&message.request_id, &command)?;
     // Before it is gone, and in a state that is not behind: who has to forget it.
-    let peers = voter.state.read(|state| {
-        let endpoint = state.endpoint_named(&name, network.as_ref()).ok();
-        endpoint.map(|endpoint| state.nodes_of(endpoint.network)).unwrap_or_default()
-    });
+    let peers = match voter.foretell(request, &command).await? {
+        Foretold::New(Decision::RemoveEndpoint(endpoint)) => {
+            voter.state.read(|state| state.nodes_of(endpoint.network))
+        }
+        _ => BTreeSet::new(),
+    };
     let revision = match voter.execute(request, command).await? {
         Applied::Removed(revision) => revision,
         other => unreachable!("a removal answers a removal, not {other:?}"),

@@ -14,18 +14,23 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         | Refusal::HostPortInUse { .. }
         | Refusal::AliasIsName { .. }
         | Refusal::NameIsAlias { .. } => Code::AlreadyExists,
-        Refusal::Invalid { .. } | Refusal::Ambiguous(_) | Refusal::HostPortTwice { .. } => {
-            Code::InvalidArgument
-        }
+        Refusal::Invalid { .. }
+        | Refusal::Ambiguous(_)
+        | Refusal::HostPortTwice { .. }
+        | Refusal::RequestIdUsed { .. } => Code::InvalidArgument,
         Refusal::AddressesExhausted { .. }
         | Refusal::SubnetsExhausted
         | Refusal::VnisExhausted
         | Refusal::GatewayExhausted { .. }
         | Refusal::HostPortsExhausted { .. } => Code::ResourceExhausted,
-        Refusal::NoNetwork(_) | Refusal::NoEndpoint(_) | Refusal::NoNode(_) => Code::NotFound,
+        Refusal::NoNetwork(_)
+        | Refusal::NoEndpoint(_)
+        | Refusal::NoNode(_)
+        | Refusal::Replaced { .. } => Code::NotFound,
         Refusal::NetworkInUse { .. }
         | Refusal::NodeInUse { .. }
         | Refusal::NodeRemoved(_)
+        | Refusal::Gone { .. }
         | Refusal::NamespaceInUse { .. }
         | Refusal::GatewayOverlap { .. }
         | Refusal::CannotPublish { .. } => Code::FailedPrecondition,

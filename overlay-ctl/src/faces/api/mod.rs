@@ -8,6 +8,7 @@ mod decode;
 mod endpoints;
 pub(crate) mod error;
 mod filter;
+mod lists;
 mod networks;
 mod nodes;
 mod parties;
@@ -17,6 +18,7 @@ mod route;
 mod watch;
 
 pub use error::{is_lost, says_removed};
+pub use lists::Lists;
 pub use peers::PeersService;
 
 use crate::{
@@ -30,8 +32,10 @@ use crate::{
         watch_server::WatchServer,
     },
 };
+use futures::FutureExt as _;
+use lists::WithEncoded;
 use std::sync::Arc;
-use tonic::{Request, service::Routes};
+use tonic::{Code, Request, Response, service::Routes};
 
 /// The services of one node, as tonic wants them: one value behind all.
 #[derive(Clone)]
@@ -45,28 +49,40 @@ impl std::ops::Deref for Api {
     }
 }
 
-/// The names that are taken in the cluster.
-#[derive(Clone, Debug, Default)]
+/// Which of two names are taken in the cluster.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Existing {
-    /// Of networks.
-    pub networks: Vec<String>,
-    /// Of endpoints.
-    pub endpoints: Vec<String>,
+    /// The network's.
+    pub network: bool,
+    /// The endpoint's, on that network.
+    pub endpoint: bool,
 }
 
-/// Asks the cluster which names are taken.
+/// Asks the cluster whether there are a network and an endpoint of it with these names. Each node asks at
+/// its start: that costs the same whatever else there is.
 ///
 /// # Errors
 /// As the calls: no quorum.
-pub async fn existing(controller: Arc<Controller>) -> Result<Existing, tonic::Status> {
+pub async fn existing(
+    controller: Arc<Controller>,
+    network: &str,
+    endpoint: &str,
+) -> Result<Existing, tonic::Status> {
     let api = Api(controller);
-    let networks = Networks::list(&api, Request::new(v1::ListNetworksRequest {})).await?;
-    let endpoints =
-        Endpoints::list(&api, Request::new(v1::ListEndpointsRequest::default())).await?;
-    Ok(Existing {
-        networks: networks.into_inner().networks.into_iter().map(|row| row.name).collect(),
-        endpoints: endpoints.into_inner().endpoints.into_iter().map(|row| row.name).collect(),
-    })
+    let inspect = v1::InspectNetworkRequest { name: network.to_owned(), brief: true };
+    let found_network = is_there(Networks::inspect(&api, Request::new(inspect)).await)?;
+    let inspect =
+        v1::InspectEndpointRequest { name: endpoint.to_owned(), network: network.to_owned() };
+    let found_endpoint = is_there(Endpoints::inspect(&api, Request::new(inspect)).await)?;
+    Ok(Existing { network: found_network, endpoint: found_endpoint })
+}
+
+fn is_there<T>(found: Result<Response<T>, tonic::Status>) -> Result<bool, tonic::Status> {
+    match found {
+        Ok(_) => Ok(true),
+        Err(status) if status.code() == Code::NotFound => Ok(false),
+        Err(status) => Err(status),
+    }
 }
 
 /// All public services, with reflection and health.
@@ -87,10 +103,18 @@ pub async fn routes(
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let networks = NetworksServer::new(api.clone());
+    let networks = WithEncoded::new(networks, api.clone(), networks::INSPECT, |api, request| {
+        networks::inspect_encoded(api, request).boxed()
+    });
+    let endpoints = EndpointsServer::new(api.clone());
+    let endpoints = WithEncoded::new(endpoints, api.clone(), endpoints::LIST, |api, request| {
+        endpoints::list_encoded(api, request).boxed()
+    });
     Ok(Routes::new(health_service)
         .add_service(reflection)
-        .add_service(NetworksServer::new(api.clone()))
-        .add_service(EndpointsServer::new(api.clone()))
+        .add_service(networks)
+        .add_service(endpoints)
         .add_service(NodesServer::new(api.clone()))
         .add_service(ClusterServer::new(api.clone()))
         .add_service(WatchServer::new(api)))

@@ -1,8 +1,14 @@
-use super::{Api, decode, error::refused, present, route::ANSWER_MAX};
+use super::{
+    Api, decode,
+    error::refused,
+    lists::{Lists, TURN},
+    present,
+    route::ANSWER_MAX,
+};
 use crate::{
     control::{
-        controller::Attempt,
-        state::{Applied, Command},
+        controller::{Attempt, Foretold},
+        state::{Applied, Command, Decision},
         voter::VoterParts,
     },
     proto::v1::{
@@ -20,10 +26,11 @@ impl Nodes for Api {
         &self,
         request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
+        let lists = self.lists.clone();
         self.at_leader(
             request,
-            Duration::ZERO,
-            |voter, _| list(voter.clone()).boxed(),
+            TURN,
+            move |voter, _| list(voter.clone(), lists.clone()).boxed(),
             |channel, request| {
                 async move {
                     NodesClient::new(channel)
@@ -77,15 +84,16 @@ impl Nodes for Api {
     }
 }
 
-async fn list(voter: VoterParts) -> Result<ListNodesResponse, Attempt> {
+async fn list(voter: VoterParts, lists: Lists) -> Result<ListNodesResponse, Attempt> {
     voter.consensus.read_index().await?;
     let members = voter.consensus.status().borrow().clone();
-    Ok(voter.state.read(|state| ListNodesResponse {
-        nodes: state
-            .nodes()
-            .map(|node| present::node(state, &voter.table, &members, node))
-            .collect(),
-    }))
+    let rows = voter.state.read(|state| state.nodes().count());
+    let make = move || {
+        let state = voter.state.copy();
+        let nodes = state.nodes().map(|node| present::node(&state, &voter.table, &members, node));
+        Ok(ListNodesResponse { nodes: nodes.collect() })
+    };
+    lists.make(rows, make).await
 }
 
 async fn inspect(voter: VoterParts, message: InspectNodeRequest) -> Result<v1::Node, Attempt> {
@@ -104,14 +112,15 @@ async fn remove(
     voter: VoterParts,
     message: RemoveNodeRequest,
 ) -> Result<RemoveNodeResponse, Attempt> {
-    let request = decode::request_id(&message.request_id)?;
     let name = decode::node_name(&message.name)?;
-    let command = Command::RemoveNode { name: name.clone() };
-    // A request that was carried out before is only answered: the name may be another node's by now.
-    let is_new = voter.foretell(request, &command).await?.is_none();
-    let named = voter.state.read(|state| state.node_named(&name).map(|node| node.id).ok());
-    let id = named.filter(|_| is_new);
-    // Until its row is gone it would be made a member again, by that row: see `node::members`.
+    let command = Command::RemoveNode { name: name.clone(), only: decode::only(message.id) };
+    let request = decode::request(&message.request_id, &command)?;
+    // A repeated request is only answered: the name may be another node's by now.
+    let id = match voter.foretell(request, &command).await? {
+        Foretold::New(Decision::RemoveNode(node)) => Some(node.id),
+        _ => None,
+    };
+    // Until its row is gone it would be made a member again, by that row: see `follow_the_rows`.
     let _hold = id.map(|id| voter.leaving.hold(id));
     if let Some(id) = id {
         // A leader that is to remove itself hands over and says so: the new one carries this out.

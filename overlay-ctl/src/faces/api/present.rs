@@ -22,7 +22,7 @@ pub(super) fn network(state: &State, network: &Network) -> v1::Network {
             multicast: options.multicast,
             mtu: options.mtu.map_or(0, u32::from),
         }),
-        endpoint_count: count(state.endpoints_of(*id).count()),
+        endpoint_count: count(state.endpoint_count_of(*id)),
         created_revision: *id,
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn node(
         listen: node.listen.to_string(),
         epoch: node.epoch,
         programmed_revision: table.programmed(node.id).unwrap_or(0),
-        endpoint_count: count(state.endpoints_on(node.id).count()),
+        endpoint_count: count(state.endpoint_count_on(node.id)),
         gateway_subnet: node.gateway.map(|subnet| subnet.to_string()).unwrap_or_default(),
     }
 }

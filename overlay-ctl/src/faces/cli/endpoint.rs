@@ -227,6 +227,7 @@ pub(super) async fn run(
                     network: network.clone(),
                     no_wait: wait.no_wait,
                     request_id: request_id(),
+                    ..Default::default()
                 };
                 let removed = client
                     .call(wait.deadline(), request, async |channel, request| {

@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use client::Client;
 use error::Error;
 use output::Output;
-pub use ready::print_ready;
+pub use ready::{ENDPOINT, NETWORK, print_ready};
 use std::{
     io::{self, Write},
     path::PathBuf,

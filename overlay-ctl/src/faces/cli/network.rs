@@ -97,15 +97,21 @@ pub(super) async fn run(
         }
         Command::Inspect { name } => {
             let detail = client
-                .call(DEADLINE, InspectNetworkRequest { name }, async |channel, request| {
-                    networks(channel).inspect(request).await
-                })
+                .call(
+                    DEADLINE,
+                    InspectNetworkRequest { name, brief: false },
+                    async |channel, request| networks(channel).inspect(request).await,
+                )
                 .await?;
             output.print(&view::NetworkDetail::try_from(detail)?)
         }
         Command::Rm { names } => {
             view::remove_each(names, output, async |name| {
-                let request = RemoveNetworkRequest { name: name.clone(), request_id: request_id() };
+                let request = RemoveNetworkRequest {
+                    name: name.clone(),
+                    request_id: request_id(),
+                    ..Default::default()
+                };
                 let removed = client
                     .call(DEADLINE, request, async |channel, request| {
                         networks(channel).remove(request).await

@@ -57,7 +57,11 @@ pub(super) async fn run(
         }
         Command::Rm { names } => {
             view::remove_each(names, output, async |name| {
-                let request = RemoveNodeRequest { name: name.clone(), request_id: request_id() };
+                let request = RemoveNodeRequest {
+                    name: name.clone(),
+                    request_id: request_id(),
+                    ..Default::default()
+                };
                 let removed = client
                     .call(DEADLINE, request, async |channel, request| {
                         nodes(channel).remove(request).await

@@ -7,22 +7,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const NETWORK: &str = "myoverlay";
-const ENDPOINT: &str = "web1";
+/// The network of the examples.
+pub const NETWORK: &str = "myoverlay";
+/// The endpoint of the examples, on that network.
+pub const ENDPOINT: &str = "web1";
 const NAMED_NAMESPACES: &str = "/run/netns";
 
-/// Says that the node `name` serves on `socket`, and what to try next given what the cluster holds.
-pub fn print_ready(name: &str, socket: &Path, existing: &Existing) {
+/// Says that the node `name` serves on `socket`, and what to try next given which of the examples' names
+/// the cluster holds.
+pub fn print_ready(name: &str, socket: &Path, existing: Existing) {
     let overlay = invocation(socket);
-    let network = existing.networks.iter().any(|name| name == NETWORK);
-    let endpoint = existing.endpoints.iter().any(|name| name == ENDPOINT);
-    let second = if network {
+    let second = if existing.network {
         format!("{overlay} network inspect {NETWORK}")
     } else {
         format!("{overlay} network create {NETWORK} --subnet 172.16.16.0/24")
     };
-    let third = if endpoint {
-        format!("{overlay} endpoint inspect {ENDPOINT}")
+    let third = if existing.endpoint {
+        format!("{overlay} endpoint inspect {ENDPOINT} --network {NETWORK}")
     } else {
         let create = format!("{overlay} endpoint create {ENDPOINT} --network {NETWORK}");
         if Path::new(NAMED_NAMESPACES).join(ENDPOINT).exists() {

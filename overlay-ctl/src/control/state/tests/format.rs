@@ -1,4 +1,4 @@
-//! What was written before the gateway leg is read as it was meant.
+//! What was written before the gateway leg, and before requests had digests, is read as it was meant.
 
 use super::*;
 use crate::model::{Location, NetworkId, NodeId};
@@ -44,6 +44,7 @@ struct OldSnapshot {
 enum OldApplied {
     Endpoint(OldEndpoint),
     Node(OldNode),
+    Removed(Revision),
 }
 
 #[derive(Serialize)]
@@ -66,6 +67,17 @@ enum OldCommand {
         network: &'static str,
         placement: Placement,
         forwards: bool,
+    },
+    RemoveEndpoint {
+        name: &'static str,
+        network: Option<&'static str>,
+        only: Option<u64>,
+    },
+    RemoveNetwork {
+        name: &'static str,
+    },
+    RemoveNode {
+        name: &'static str,
     },
 }
 
@@ -116,6 +128,8 @@ fn snapshot(format: u32) -> Vec<u8> {
         dedup: vec![
             ([1; 16], Ok(OldApplied::Node(node()))),
             ([3; 16], Ok(OldApplied::Endpoint(web1()))),
+            ([4; 16], Ok(OldApplied::Removed(3))),
+            ([5; 16], Err(Refusal::VnisExhausted)),
         ],
     })
     .unwrap()
@@ -135,7 +149,19 @@ fn an_old_snapshot_is_the_state_it_was() {
     let mut state = State::from_snapshot(&snapshot(1)).unwrap();
     let endpoint = state.endpoint(3).unwrap();
     assert_eq!((&endpoint.gateway, endpoint.published.len()), (&None, 0));
-    assert!(matches!(state.outcome_of(&[3; 16]), Some(Ok(Applied::Endpoint(e))) if e == endpoint));
+    let answer = |id: u8, command: &Command| {
+        let asked = Mutation::new([id; 16], command).asked;
+        state.recall(&[id; 16], Some(asked), command)
+    };
+    let (web1, web2) = (Wish::new("web1").command(), Wish::new("web2").command());
+    assert_eq!(answer(3, &web1), Some(Ok(Applied::Endpoint(endpoint.clone()))));
+    let another = answer(3, &web2).unwrap().unwrap_err();
+    assert!(matches!(another, Refusal::RequestIdUsed { .. }), "{another}");
+    let remove = Command::RemoveNode { name: "h1".parse().unwrap(), only: None };
+    assert_eq!(answer(4, &remove), Some(Ok(Applied::Removed(3))));
+    assert!(matches!(answer(4, &web1), Some(Err(Refusal::RequestIdUsed { .. }))));
+    assert_eq!(answer(5, &web1), Some(Err(Refusal::VnisExhausted)));
+    assert_eq!(answer(6, &web1), None);
     state.dedup = replica().state.dedup;
     assert_eq!(state, replica().state);
 
@@ -189,12 +215,42 @@ fn old_entries_do_what_they_did() {
             forwards: false,
         },
     );
+    let endpoint = state.endpoint(3).unwrap().clone();
+    let again = OldEnvelope {
+        request: [3; 16],
+        command: OldCommand::CreateEndpoint {
+            name: "web1",
+            network: "net",
+            placement: Placement::Node {
+                node: "h1".parse().unwrap(),
+                netns: "/run/netns/web1".into(),
+                address: None,
+            },
+            forwards: false,
+        },
+    };
+    let again = rmp_serde::to_vec_named(&again).unwrap();
+    assert_eq!(state.apply(4, &again), Ok(Applied::Endpoint(endpoint)), "an old repetition");
+    state.revision = 3;
     state.dedup = replica().state.dedup;
     assert_eq!(state, replica().state);
+
+    let mut remove = |index: u64, command: OldCommand| {
+        let entry = OldEnvelope { request: [index as u8; 16], command };
+        state.apply(index, &rmp_serde::to_vec_named(&entry).unwrap())
+    };
+    let name = "web1";
+    let other = remove(4, OldCommand::RemoveEndpoint { name, network: None, only: Some(2) });
+    assert!(matches!(other, Err(Refusal::Replaced { asked: 2, found: 3, .. })), "{other:?}");
+    let network = Some("net");
+    remove(5, OldCommand::RemoveEndpoint { name, network, only: Some(3) }).unwrap();
+    remove(6, OldCommand::RemoveNetwork { name: "net" }).unwrap();
+    remove(7, OldCommand::RemoveNode { name: "h1" }).unwrap();
+    assert_eq!(state.networks().count() + state.nodes().count(), 0);
 }
 
 #[test]
 fn a_newer_snapshot_is_refused() {
-    let refused = State::from_snapshot(&snapshot(3));
-    assert!(matches!(refused, Err(SnapshotError::Newer(3))), "{refused:?}");
+    let refused = State::from_snapshot(&snapshot(4));
+    assert!(matches!(refused, Err(SnapshotError::Newer(4))), "{refused:?}");
 }

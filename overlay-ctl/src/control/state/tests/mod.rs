@@ -5,16 +5,22 @@ mod legs;
 mod names;
 mod ports;
 mod random;
+mod requests;
 mod rows;
 
 use super::*;
 use crate::model::{Endpoint, EndpointPort, NetworkOptions, Pool, Publish, Published, Transport};
 use std::{collections::BTreeSet, num::NonZeroU16, path::PathBuf};
 
-fn envelope(request: u64, command: Command) -> Vec<u8> {
+fn request_id(n: u64) -> RequestId {
     let mut id = [0; 16];
-    id[..8].copy_from_slice(&request.to_be_bytes());
-    Envelope { request: id, command }.encode().unwrap()
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    id
+}
+
+fn envelope(request: u64, command: Command) -> Vec<u8> {
+    let id = request_id(request);
+    Envelope::new(Mutation::new(id, &command), command).encode().unwrap()
 }
 
 /// An endpoint to be: on `net`, on h1, in a namespace of its own, unless told otherwise.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::Location;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// What an endpoint shows of itself.
 #[derive(Clone, Debug, Default)]
@@ -17,14 +18,38 @@ struct Shown {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Network { name: u8, vni: Option<u8>, subnet: Option<u8>, internal: bool },
+    Network {
+        name: u8,
+        vni: Option<u8>,
+        subnet: Option<u8>,
+        internal: bool,
+    },
     DropNetwork(u8),
-    Node { instance: u8, vtep: u8, gateway: Option<u8> },
+    Node {
+        instance: u8,
+        vtep: u8,
+        gateway: Option<u8>,
+    },
     DropNode(u8),
-    Endpoint { name: u8, network: u8, node: u8, netns: u8, address: Option<u8>, shown: Shown },
-    External { name: u8, network: u8, vtep: u8, address: u8, alias: Option<u8> },
+    Endpoint {
+        name: u8,
+        network: u8,
+        node: u8,
+        netns: u8,
+        address: Option<u8>,
+        shown: Shown,
+    },
+    External {
+        name: u8,
+        network: u8,
+        vtep: u8,
+        address: u8,
+        alias: Option<u8>,
+    },
     DropEndpoint(u8, Option<u8>),
     Garbage(Vec<u8>),
+    /// An earlier entry once more.
+    Again(u8),
 }
 
 const SUBNETS: [&str; 3] = ["10.0.0.0/28", "10.9.0.0/28", "10.9.1.0/29"];
@@ -72,6 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         4 => (0u8..12, maybe(0u8..4)).prop_map(|(e, n)| Step::DropEndpoint(e, n)),
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Step::Garbage),
+        2 => any::<u8>().prop_map(Step::Again),
     ]
 }
 
@@ -100,7 +126,7 @@ fn ports(shown: &Shown) -> PortsWanted {
     }
 }
 
-fn entry(index: u64, step: &Step) -> Vec<u8> {
+fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
     let network = |n: &u8| format!("net{n}").parse().unwrap();
     let node = |n: &u8| format!("h{n}").parse().unwrap();
     let ip = |n: u8| Ipv4Addr::new(10, 0, 0, n);
@@ -111,7 +137,7 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
             vni: vni.map(|v| Vni::try_from(u32::from(v) + 1).unwrap()),
             options: NetworkOptions { internal: *internal, ..Default::default() },
         },
-        Step::DropNetwork(n) => Command::RemoveNetwork { name: network(n) },
+        Step::DropNetwork(n) => Command::RemoveNetwork { name: network(n), only: None },
         Step::Node { instance, vtep, gateway } => Command::RegisterNode {
             instance: [*instance; 16],
             name: node(instance),
@@ -121,7 +147,7 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
             gateway: gateway.map(|n| GATEWAYS[usize::from(n)].parse().unwrap()),
             metrics: None,
         },
-        Step::DropNode(n) => Command::RemoveNode { name: node(n) },
+        Step::DropNode(n) => Command::RemoveNode { name: node(n), only: None },
         Step::Endpoint { name, network: on, node: at, netns, address, shown } => {
             Command::CreateEndpoint {
                 name: format!("e{name}").parse().unwrap(),
@@ -156,6 +182,10 @@ fn entry(index: u64, step: &Step) -> Vec<u8> {
             only: None,
         },
         Step::Garbage(bytes) => return bytes.clone(),
+        Step::Again(n) => {
+            let position = usize::from(*n).checked_rem(earlier.len());
+            return position.map_or_else(Vec::new, |position| earlier[position].clone());
+        }
     };
     envelope(index, command)
 }
@@ -244,15 +274,23 @@ proptest! {
         let mut restored: Option<State> = None;
         // An agent on node 1 that gets its deltas every few revisions.
         let mut agent = View::default();
+        let mut entries = Vec::new();
         for (position, step) in steps.iter().enumerate() {
             let index = position as u64 + 1;
-            let entry = entry(index, step);
+            let entry = entry(index, step, &entries);
+            entries.push(entry.clone());
+            let again = matches!(step, Step::Again(_)).then(|| state.clone());
             let decided = rmp_serde::from_slice::<Envelope>(&entry)
                 .ok()
+                .filter(|_| again.is_none())
                 .map(|envelope| state.decide(index, envelope.command).map(drop));
             let outcome = state.apply(index, &entry);
             if let Some(decided) = decided {
                 prop_assert_eq!(decided, outcome.clone().map(drop), "decide foretells apply");
+            }
+            if let Some(mut before) = again {
+                before.revision = index;
+                prop_assert_eq!(&state, &before, "a repetition changes nothing");
             }
             prop_assert_eq!(&twin.apply(index, &entry), &outcome, "apply is deterministic");
             if let Some(restored) = &mut restored {

@@ -32,8 +32,8 @@ fn refusals_change_nothing() {
         r.endpoint("b", "net", 9, None),
         r.endpoint("a", "net", 1, None),
         r.network("net", "10.1.0.0/24", None),
-        r.apply(Command::RemoveNetwork { name: "net".parse().unwrap() }),
-        r.apply(Command::RemoveNode { name: "h1".parse().unwrap() }),
+        r.apply(Command::RemoveNetwork { name: "net".parse().unwrap(), only: None }),
+        r.apply(Command::RemoveNode { name: "h1".parse().unwrap(), only: None }),
         r.remove("nobody"),
         r.apply(Command::CreateNetwork {
             name: "other".parse().unwrap(),
@@ -113,7 +113,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
     assert_eq!(moved.id, first.id);
     assert!(moved.epoch > first.epoch);
     let removed = node(r.node(2));
-    r.apply(Command::RemoveNode { name: "h2".parse().unwrap() }).unwrap();
+    r.apply(Command::RemoveNode { name: "h2".parse().unwrap(), only: None }).unwrap();
     let back = r.apply(Command::RegisterNode {
         instance: removed.instance,
         name: removed.name.clone(),

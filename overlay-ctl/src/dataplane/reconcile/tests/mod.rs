@@ -2,7 +2,7 @@ mod random;
 
 use super::*;
 use crate::{
-    control::state::{Command, Envelope, Placement, PortsWanted, State},
+    control::state::{Command, Envelope, Mutation, Placement, PortsWanted, State},
     dataplane::kernel::{FdbPart, NeighPart, NextHop, ObservedDevice, TableChange, Way},
     model::{Endpoint, Location, NetworkId, NetworkOptions, Pool},
 };
@@ -308,7 +308,8 @@ impl Cluster {
         self.index += 1;
         let mut request = [0; 16];
         request[..8].copy_from_slice(&self.index.to_be_bytes());
-        let entry = Envelope { request, command }.encode().unwrap();
+        let request = Mutation::new(request, &command);
+        let entry = Envelope::new(request, command).encode().unwrap();
         self.state.apply(self.index, &entry)
     }
 

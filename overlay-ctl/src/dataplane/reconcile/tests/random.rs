@@ -94,7 +94,7 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
         }
         Step::RemoveNetwork { network } => {
             let name = format!("n{network}").parse().unwrap();
-            cluster.attempt(Command::RemoveNetwork { name });
+            cluster.attempt(Command::RemoveNetwork { name, only: None });
         }
         Step::Register { node, vtep } => {
             let name = format!("h{node}").parse().unwrap();
@@ -111,7 +111,7 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
         }
         Step::RemoveNode { node } => {
             let name = format!("h{node}").parse().unwrap();
-            cluster.attempt(Command::RemoveNode { name });
+            cluster.attempt(Command::RemoveNode { name, only: None });
         }
         Step::LoseDevice { nth, is_gone } => {
             let Some(ifindex) = nth_device(kernel, nth) else { return };

@@ -1,0 +1,227 @@
+//! The thread on which Raft's messages travel, and nothing else.
+//!
+//! A heartbeat that waits behind a long list, a whole view or a slow disk costs the leader its lead. So
+//! Raft has connections of its own, which are accepted, read and written on a thread of its own: whatever
+//! the node's other tasks do to their workers, heartbeats do not wait for it.
+
+use super::running::KEEPALIVE;
+use crate::{
+    control::peers::part_connections, faces::api::PeersService,
+    proto::internal::peers_server::PeersServer,
+};
+use std::{io, thread};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Handle},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{self, Server};
+
+/// How many connections may wait for whoever serves them.
+const ACCEPTED: usize = 1_024;
+
+/// Connections over TCP that are not Raft's.
+pub(super) type ApiConnections = mpsc::Receiver<std::net::TcpStream>;
+
+/// The thread. Ends, with its tasks, when this is dropped.
+pub(super) struct RaftThread {
+    runtime: Handle,
+    stop: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl RaftThread {
+    /// Starts it, in the network namespace of the caller.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let run = move || runtime.block_on(stopped);
+        let thread = thread::Builder::new().name("raft-io".to_owned()).spawn(run)?;
+        Ok(Self { runtime: handle, stop, thread: Some(thread) })
+    }
+
+    /// Accepts the connections of the other nodes and of callers over TCP, and serves Raft's. Gives those
+    /// of the API, and what ends when nothing is served any more.
+    ///
+    /// # Errors
+    /// The listener can't be taken over.
+    pub(super) fn serve(
+        &self,
+        tcp: TcpListener,
+        peers: PeersServer<PeersService>,
+    ) -> io::Result<(ApiConnections, JoinHandle<Result<(), transport::Error>>)> {
+        let tcp = tcp.into_std()?;
+        let entered = self.runtime.enter();
+        let listener = TcpListener::from_std(tcp)?;
+        drop(entered);
+        let (rafts, raft_connections) = mpsc::channel::<TcpStream>(ACCEPTED);
+        let (apis, api_connections) = mpsc::channel(ACCEPTED);
+        let served = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .add_service(peers)
+            .serve_with_incoming(ReceiverStream::new(raft_connections).map(Ok::<_, io::Error>));
+        let serving = self.spawn(async move {
+            tokio::select! {
+                () = part_connections(listener, rafts, apis) => Ok(()),
+                served = served => served,
+            }
+        });
+        Ok((api_connections, serving))
+    }
+
+    /// Runs a task on it.
+    pub(super) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.runtime.spawn(task)
+    }
+}
+
+impl Drop for RaftThread {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // Its tasks never block, so that this takes a moment. What it listened on is free then.
+        let ended = self.thread.take().map(thread::JoinHandle::join);
+        if let Some(Err(_)) = ended {
+            tracing::error!("the thread of Raft's messages panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::{
+            consensus::{Identity, LogStore, Role},
+            peers::{Directory, Peer, carry_raft_messages},
+            state::{Command, Envelope, Mutation, State},
+            voter::VoterParts,
+        },
+        dataplane::host::{EndpointCheck, SharedPorts},
+        model::{NetworkOptions, NodeId},
+        node::cluster::start_voter,
+    };
+    use std::{
+        sync::{Arc, Barrier},
+        time::Duration,
+    };
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    const BOUND: Duration = Duration::from_secs(60);
+    const WORKERS: usize = 2;
+
+    struct Voter {
+        parts: VoterParts,
+        _api: ApiConnections,
+        _thread: RaftThread,
+    }
+
+    fn start(
+        id: NodeId,
+        dir: &std::path::Path,
+        listener: TcpListener,
+        directory: Directory,
+    ) -> Voter {
+        let identity =
+            Identity { cluster: directory.cluster(), name: format!("h{id}"), raft_id: id };
+        let log = match id {
+            1 => LogStore::bootstrap(dir, identity, &State::default().snapshot()).unwrap(),
+            _ => LogStore::join(dir, identity).unwrap(),
+        };
+        let (parts, queues, _) = start_voter(log).unwrap();
+        let thread = RaftThread::start().unwrap();
+        let consensus = parts.consensus.clone();
+        thread.spawn(carry_raft_messages(id, consensus, queues, directory.clone()));
+        let check = EndpointCheck::new(SharedPorts::default());
+        let peers = PeersService::new(directory.cluster(), Some(parts.clone()), check);
+        let (api, _) = thread.serve(listener, PeersServer::new(peers)).unwrap();
+        Voter { parts, _api: api, _thread: thread }
+    }
+
+    fn create(n: usize) -> Vec<u8> {
+        let command = Command::CreateNetwork {
+            name: format!("net{n}").parse().unwrap(),
+            pool: None,
+            vni: None,
+            options: NetworkOptions::default(),
+        };
+        let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+        Envelope::new(request, command).encode().unwrap()
+    }
+
+    /// The node's other tasks may take all the workers that there are, for as long as they like.
+    #[test]
+    fn raft_does_not_wait_for_the_nodes_other_tasks() {
+        let node =
+            Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().unwrap();
+        let outside = Builder::new_current_thread().enable_all().build().unwrap();
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        // Started where a node is started.
+        let started: Vec<Voter> = node.block_on(async {
+            let mut listeners = Vec::new();
+            for _ in &dirs {
+                listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+            }
+            let peers: Vec<Peer> = (1..)
+                .zip(&listeners)
+                .map(|(id, listener)| Peer {
+                    id,
+                    listen: listener.local_addr().unwrap(),
+                    voter: true,
+                })
+                .collect();
+            let directory = Directory::new(Uuid::new_v4(), peers);
+            let voters = (1..)
+                .zip(&dirs)
+                .zip(listeners)
+                .map(|((id, dir), listener)| start(id, dir.path(), listener, directory.clone()));
+            voters.collect()
+        });
+        let (first, second) = (&started[0].parts.consensus, &started[1].parts.consensus);
+        let mut status = second.status();
+        outside.block_on(async {
+            // Two learners become voters together: then the first needs one of them for each write.
+            for id in [2, 3] {
+                timeout(BOUND, first.add_learner(id)).await.unwrap().unwrap();
+            }
+            let all = status.wait_for(|status| status.voters == [1, 2, 3]);
+            timeout(BOUND, all).await.unwrap().unwrap();
+        });
+        let term = first.status().borrow().term;
+
+        let (busy, release) =
+            (Arc::new(Barrier::new(WORKERS + 1)), Arc::new(Barrier::new(WORKERS + 1)));
+        for _ in 0..WORKERS {
+            let (busy, release) = (Arc::clone(&busy), Arc::clone(&release));
+            node.spawn(async move {
+                busy.wait();
+                release.wait();
+            });
+        }
+        busy.wait();
+        let outcome = outside.block_on(async {
+            // One after the other: each is acknowledged by the other voter.
+            for n in 0..100 {
+                timeout(BOUND, first.propose(create(n)))
+                    .await
+                    .map_err(|_| format!("proposal {n}"))?
+                    .unwrap()
+                    .1
+                    .unwrap();
+            }
+            timeout(BOUND, second.read_index()).await.map_err(|_| "the read".to_owned())
+        });
+        let now = first.status().borrow().clone();
+        release.wait();
+        outcome.expect("acknowledged while the workers are busy").unwrap();
+        assert_eq!((now.role, now.term), (Role::Leader, term));
+    }
+}
