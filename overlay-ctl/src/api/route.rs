@@ -1,16 +1,13 @@
 use super::{Controller, controller::Attempt, is_lost};
 use crate::{
     consensus::Role,
-    peers::{Peer, VoterParts},
+    peers::{PATIENCE, Peer, PeerChannel, VoterParts},
 };
 use futures::future::BoxFuture;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status};
 
-/// Metadata key: how long, in milliseconds, whoever forwarded a call still looks for a leader. Also
-/// what ends a call that goes in circles while the leader changes.
-const PATIENCE: &str = "overlay-patience-ms";
 /// A call that found no leader within this fails: callers are promised an answer within 5 s, and the
 /// last attempt may take a moment longer.
 const LEADER_DEADLINE: Duration = Duration::from_millis(3500);
@@ -49,7 +46,7 @@ impl Controller {
         request: Request<Q>,
         waits: Duration,
         here: impl Fn(&VoterParts, Q) -> BoxFuture<'static, Result<R, Attempt>> + Send + Sync,
-        there: impl Fn(Channel, Request<Q>) -> BoxFuture<'static, Result<Response<R>, Status>>
+        there: impl Fn(PeerChannel, Request<Q>) -> BoxFuture<'static, Result<Response<R>, Status>>
         + Send
         + Sync,
     ) -> Result<Response<R>, Status>
@@ -80,7 +77,7 @@ impl Controller {
                         let mut forwarded = Request::new(message.clone());
                         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
                         forwarded.metadata_mut().insert(PATIENCE, millis.into());
-                        let call = there(self.directory.channel(&peer), forwarded);
+                        let call = there(self.directory.channel(peer.listen), forwarded);
                         match timeout_at(deadline + waits + LAST_ATTEMPT, call).await {
                             Ok(Err(status)) if is_lost(&status) => {
                                 status.message().clone_into(&mut why);

@@ -20,7 +20,7 @@ use crate::{
     gateway::{self, Table},
     model::{EndpointId, NodeName, Revision},
     netlink::{Netlink, Underlay},
-    peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
+    peers::{Admission, Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
     reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Mtus, Nudges, Reconciler},
     state::View,
@@ -341,17 +341,20 @@ async fn serve_all(
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let local = api::routes(Arc::clone(&controller)).await?;
-    let peers = PeersServer::new(PeersService::new(controller.cluster, voter, check))
+    let peers = PeersServer::new(PeersService::new(voter, check))
         .max_decoding_message_size(crate::peers::MESSAGE_MAX)
         .max_encoding_message_size(crate::peers::MESSAGE_MAX);
+    let admission = Admission::new(controller.cluster);
     let remote = api::routes(controller).await?.add_service(peers);
-    let unix = Server::builder().add_routes(local).serve_with_incoming_shutdown(
-        UnixListenerStream::new(unix),
-        stop.clone().cancelled_owned(),
-    );
+    let unix =
+        Server::builder().layer(admission.clone()).add_routes(local).serve_with_incoming_shutdown(
+            UnixListenerStream::new(unix),
+            stop.clone().cancelled_owned(),
+        );
     let tcp = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(admission)
         .add_routes(remote)
         .serve_with_incoming_shutdown(TcpListenerStream::new(tcp), stop.cancelled_owned());
     tokio::try_join!(unix, tcp)?;

@@ -1,4 +1,3 @@
-use super::CLUSTER;
 use crate::{
     consensus::Consensus,
     node::EndpointCheck,
@@ -12,7 +11,6 @@ use crate::{
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
-use uuid::Uuid;
 
 /// The voter's half of a node: what an agent does not have.
 #[derive(Clone)]
@@ -27,24 +25,15 @@ pub struct VoterParts {
 
 /// What a node answers to its peers.
 pub struct PeersService {
-    cluster: Uuid,
     voter: Option<VoterParts>,
     check: EndpointCheck,
 }
 
 impl PeersService {
-    /// For a node of `cluster`; `voter` is `None` on an agent.
+    /// `voter` is `None` on an agent. Who may call is decided before: see [`super::Admission`].
     #[must_use]
-    pub fn new(cluster: Uuid, voter: Option<VoterParts>, check: EndpointCheck) -> Self {
-        Self { cluster, voter, check }
-    }
-
-    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let named = request.metadata().get(CLUSTER).and_then(|value| value.to_str().ok());
-        if named == Some(self.cluster.to_string().as_str()) {
-            return Ok(());
-        }
-        Err(Status::permission_denied(format!("this is a node of cluster {}", self.cluster)))
+    pub fn new(voter: Option<VoterParts>, check: EndpointCheck) -> Self {
+        Self { voter, check }
     }
 
     fn voter(&self) -> Result<&VoterParts, Status> {
@@ -58,7 +47,6 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<RaftResponse>, Status> {
-        self.admit(&request)?;
         let consensus = self.voter()?.consensus.clone();
         let mut messages = request.into_inner();
         while let Some(message) = messages.next().await {
@@ -76,7 +64,6 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<WatchUp>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.admit(&request)?;
         let VoterParts { state, table, consensus } = self.voter()?.clone();
         let down = serve_agent(state, table, consensus.status(), request.into_inner()).await?;
         Ok(Response::new(Box::pin(down)))
@@ -86,7 +73,6 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<StatusReport>>,
     ) -> Result<Response<ReportResponse>, Status> {
-        self.admit(&request)?;
         let table = self.voter()?.table.clone();
         let mut reports = request.into_inner();
         while let Some(report) = reports.next().await {
@@ -101,7 +87,6 @@ impl Peers for PeersService {
         &self,
         request: Request<CheckEndpointRequest>,
     ) -> Result<Response<CheckEndpointResponse>, Status> {
-        self.admit(&request)?;
         Ok(Response::new(self.check.check(request.into_inner()).await))
     }
 }
