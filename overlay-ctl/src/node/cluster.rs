@@ -10,7 +10,7 @@ use crate::{
         self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
     },
     state::{Applied, Command, Envelope, Machine, State},
-    watch::{Ended, StatusTable},
+    watch::{Ended, Quorum, StatusTable},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -361,5 +361,6 @@ pub(super) fn start_voter(log: LogStore) -> Result<(VoterParts, PeerQueues), Clu
     let (machine, state) = Machine::new();
     let queues = PeerQueues::new(PEER_QUEUE);
     let consensus = Consensus::start(ConsensusConfig::default(), log, machine, queues.clone())?;
-    Ok((VoterParts { consensus, state, table: StatusTable::default() }, queues))
+    let (table, quorum) = (StatusTable::default(), Quorum::default());
+    Ok((VoterParts { consensus, state, table, quorum }, queues))
 }

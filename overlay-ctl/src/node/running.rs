@@ -149,6 +149,8 @@ impl Parts {
                     parts.table.clone(),
                     status.clone(),
                 ));
+                let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
+                tokio::spawn(async move { quorum.prove(consensus).await });
                 let state = parts.state.clone();
                 voter = Some(parts);
                 tokio::spawn(watch::publish_views(member.id, state, directory.clone(), view))

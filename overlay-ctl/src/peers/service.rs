@@ -6,7 +6,7 @@ use crate::{
         StatusReport, WatchDown, WatchUp, peers_server::Peers,
     },
     state::{Machine, SharedState},
-    watch::{StatusTable, serve_agent},
+    watch::{Quorum, StatusTable, serve_agent},
 };
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt as _};
@@ -21,6 +21,8 @@ pub struct VoterParts {
     pub state: SharedState,
     /// Who programmed what.
     pub table: StatusTable,
+    /// Whether it takes part in a quorum.
+    pub quorum: Quorum,
 }
 
 /// What a node answers to its peers.
@@ -64,8 +66,9 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<WatchUp>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let VoterParts { state, table, consensus } = self.voter()?.clone();
-        let down = serve_agent(state, table, consensus.status(), request.into_inner()).await?;
+        let VoterParts { state, table, quorum, consensus } = self.voter()?.clone();
+        let cluster = consensus.status();
+        let down = serve_agent(state, table, cluster, quorum, request.into_inner()).await?;
         Ok(Response::new(Box::pin(down)))
     }
 

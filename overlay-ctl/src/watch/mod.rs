@@ -3,7 +3,9 @@
 //! Down: a voter derives its view from its own state; an agent holds one stream to any voter, which
 //! sends the whole view once and deltas from then on, cut to the networks the agent has endpoints of.
 //! A slow agent costs the voter a cursor, not a queue: each delta is made when the last one has been
-//! taken, from the state as it is then.
+//! taken, from the state as it is then. Where nothing changes the voter says so once a second. An agent leaves
+//! a voter that is silent, and a voter ends the streams of its agents when it no longer takes part in a
+//! quorum: what it shows is old, and another voter may know better.
 //!
 //! Up: every node's status (programmed revision, endpoints) goes up the same stream, and every voter
 //! passes what it knows on to the leader. So the leader answers `create --wait` and who is alive from
@@ -11,11 +13,16 @@
 //! heartbeat.
 
 mod agent;
+mod quorum;
 mod status;
 mod stream;
 mod voter;
 
+#[cfg(test)]
+mod tests;
+
 pub use agent::{Ended, follow_a_voter};
+pub use quorum::Quorum;
 pub use status::{NODE_DOWN_AFTER, StatusTable, to_wire};
 pub use stream::serve_agent;
 pub use voter::{publish_views, report_to_leader};
