@@ -2,15 +2,18 @@
 
 use super::{Home, HomeError, Member};
 use crate::{
-    api,
-    consensus::{Consensus, ConsensusConfig, Identity, LogStore, OpenError, PeerQueues},
+    control::{
+        consensus::{Consensus, ConsensusConfig, Identity, LogStore, OpenError, PeerQueues},
+        peers::{Directory, Peer, connect_lazy},
+        state::{Applied, Command, Envelope, State},
+        voter::{Machine, Quorum, StatusTable, VoterParts},
+        watch::Ended,
+    },
+    faces::api,
     model::{NodeId, NodeName, Revision, Subnet},
-    peers::{Directory, Peer, VoterParts, connect_lazy},
     proto::v1::{
         self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
     },
-    state::{Applied, Command, Envelope, Machine, State},
-    watch::{Ended, Quorum, StatusTable},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -70,7 +73,7 @@ pub enum ClusterError {
     },
     /// Consensus did not start.
     #[error("the log can't be used")]
-    Consensus(#[from] crate::consensus::FatalError),
+    Consensus(#[from] crate::control::consensus::FatalError),
 }
 
 /// Where a node is reached.

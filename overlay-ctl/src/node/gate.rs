@@ -1,8 +1,11 @@
 use crate::{
-    consensus::{Consensus, ProposeError},
+    control::{
+        consensus::{Consensus, ProposeError},
+        state::View,
+        voter::Machine,
+    },
+    dataplane::{kernel::Tables, reconcile::programmed_at_least},
     model::{EndpointId, Revision},
-    reconcile::{Tables, programmed_at_least},
-    state::{Machine, View},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;

@@ -1,30 +1,36 @@
 use super::{
-    Home, HostKernel, Member, SharedDatapath,
-    big_tcp::SuperPacketPlan,
-    check::EndpointCheck,
+    Home, Member,
     cluster::{self, Registration},
     error::StartError,
     gate::Gate,
-    gateway::HostGateway,
-    members, metrics,
-    monitor::Monitor,
     remove,
     serve::Listeners,
     start::{Ending, OUTER_TTL},
 };
 use crate::{
-    api::{self, Controller, DatapathInfo},
-    cli::{self, NodeRunArgs},
-    datapath::Datapath,
-    dns::Resolvers,
-    gateway::{self, Table},
+    config::NodeRunArgs,
+    control::{
+        controller::{Controller, DatapathInfo},
+        peers::{Admission, Directory, Peer, carry_raft_messages},
+        state::View,
+        voter::{VoterParts, follow_the_rows},
+        watch::{self, Ended},
+    },
+    dataplane::{
+        datapath::Datapath,
+        dns::Resolvers,
+        gateway::{self, Table},
+        host::{EndpointCheck, HostGateway, HostKernel, Monitor, SharedDatapath, SuperPacketPlan},
+        kernel::{LocalStatus, Mtus},
+        netlink::{Netlink, Underlay},
+        reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
+    },
+    faces::{
+        api::{self, PeersService},
+        cli, metrics,
+    },
     model::{EndpointId, NodeName, Revision},
-    netlink::{Netlink, Underlay},
-    peers::{Admission, Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
-    reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Mtus, Nudges, Reconciler},
-    state::View,
-    watch::{self, Ended},
 };
 use std::{
     collections::BTreeMap,
@@ -135,7 +141,7 @@ impl Parts {
                     queues,
                     directory.clone(),
                 ));
-                tokio::spawn(members::follow_the_rows(
+                tokio::spawn(follow_the_rows(
                     member.id,
                     parts.consensus.clone(),
                     parts.state.clone(),
@@ -260,7 +266,7 @@ fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
 async fn reconcile(
     mut reconciler: Reconciler<HostKernel>,
     gate: Gate,
-    consensus: Option<crate::consensus::Consensus<crate::state::Machine>>,
+    consensus: Option<crate::control::consensus::Consensus<crate::control::voter::Machine>>,
     mut views: sync_watch::Receiver<Option<Arc<View>>>,
     nudges: Nudges,
 ) {
@@ -344,8 +350,8 @@ async fn serve_all(
 ) -> Result<(), StartError> {
     let local = api::routes(Arc::clone(&controller)).await?;
     let peers = PeersServer::new(PeersService::new(voter, check))
-        .max_decoding_message_size(crate::peers::MESSAGE_MAX)
-        .max_encoding_message_size(crate::peers::MESSAGE_MAX);
+        .max_decoding_message_size(crate::control::peers::MESSAGE_MAX)
+        .max_encoding_message_size(crate::control::peers::MESSAGE_MAX);
     let admission = Admission::new(controller.cluster);
     let remote = api::routes(controller).await?.add_service(peers);
     let unix =

@@ -1,22 +1,22 @@
 use super::{
     Home,
-    big_tcp::SuperPacketPlan,
-    check::EndpointCheck,
     cluster::{self, Addresses, Registration},
     error::{StartError, UNDERLAY_MTU_MIN},
-    gateway::SharedPorts,
     remove,
     running::Parts,
     serve,
 };
 use crate::{
-    api::DatapathInfo,
-    cli::{self, Metrics, NodeRunArgs},
-    datapath::{Datapath, DatapathConfig},
-    gateway::{Table, choose_subnet},
+    config::{self, Metrics, NodeRunArgs},
+    control::controller::DatapathInfo,
+    dataplane::{
+        datapath::{Datapath, DatapathConfig},
+        gateway::{Table, choose_subnet},
+        host::{EndpointCheck, SharedPorts, SuperPacketPlan},
+        netlink::{Netlink, Underlay, UnderlayChoice},
+        reconcile::LocalGateway,
+    },
     model::{NodeName, Subnet},
-    netlink::{Netlink, Underlay, UnderlayChoice},
-    reconcile::LocalGateway,
 };
 use overlay_common::{Config, ip16_from_v4};
 use std::net::IpAddr;
@@ -177,12 +177,14 @@ async fn gateway_subnet(netlink: &Netlink, asked: Option<Subnet>) -> Result<Subn
     Ok(subnet)
 }
 
-fn underlay_choice(asked: Option<&cli::Underlay>) -> Result<UnderlayChoice, StartError> {
+fn underlay_choice(asked: Option<&config::Underlay>) -> Result<UnderlayChoice, StartError> {
     match asked {
         None => Ok(UnderlayChoice::Auto),
-        Some(cli::Underlay::Device(name)) => Ok(UnderlayChoice::Device(name.clone())),
-        Some(cli::Underlay::Address(IpAddr::V4(address))) => Ok(UnderlayChoice::Address(*address)),
-        Some(cli::Underlay::Address(address)) => Err(StartError::Ipv6Underlay(*address)),
+        Some(config::Underlay::Device(name)) => Ok(UnderlayChoice::Device(name.clone())),
+        Some(config::Underlay::Address(IpAddr::V4(address))) => {
+            Ok(UnderlayChoice::Address(*address))
+        }
+        Some(config::Underlay::Address(address)) => Err(StartError::Ipv6Underlay(*address)),
     }
 }
 

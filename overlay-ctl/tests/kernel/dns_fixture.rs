@@ -21,7 +21,10 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, RecordType},
 };
-use overlay_ctl::dns::{Names, Namespace, NetworkNames, Resolvers};
+use overlay_ctl::dataplane::{
+    dns::Resolvers,
+    kernel::{Names, Namespace, NetworkNames},
+};
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::Mutex};
 

@@ -1,12 +1,11 @@
 //! A kernel of which the maps are the real ones.
 
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
-use overlay_ctl::{
+use overlay_ctl::dataplane::{
     datapath::{Cursor, Datapath, DatapathError},
-    dns::Names,
-    reconcile::{
-        DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, NeighPart, NextHop,
-        ObservedDevice, PublishedPorts, TableChange, Tables, Way,
+    kernel::{
+        DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, Names, NeighPart,
+        NextHop, ObservedDevice, PublishedPorts, TableChange, Tables, Way,
     },
 };
 use std::{

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{Config, ip16_from_v4};
-use overlay_ctl::datapath::{Datapath, DatapathConfig};
+use overlay_ctl::dataplane::datapath::{Datapath, DatapathConfig};
 use std::{
     path::{Path, PathBuf},
     process::Command,

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use overlay_ctl::{
+    control::state::{Command, Envelope, Placement, PortsWanted, State, View},
     model::{Location, NetworkOptions, NodeName, Pool, Subnet},
-    state::{Command, Envelope, Placement, PortsWanted, State, View},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 

@@ -1,0 +1,29 @@
+//! Nodes of one cluster, talking to each other.
+//!
+//! One connection a peer, shared by everything that is said to it. Every call carries the cluster's
+//! id and so does every answer, so that a node of another cluster at a reused address is refused and not
+//! believed.
+
+mod directory;
+mod raft;
+mod stamp;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::{Directory, Peer, connect_lazy};
+pub use raft::carry_raft_messages;
+pub use stamp::{Admission, Admitted, PeerChannel};
+
+use crate::proto::internal::peers_client::PeersClient;
+
+/// Metadata key under which a call says which cluster it means, and an answer which one it is from.
+const CLUSTER: &str = "overlay-cluster";
+/// Metadata key of a call that a node forwarded: how long, in milliseconds, that node still looks for a
+/// leader. Also what ends a call that goes in circles while the leader changes.
+pub const PATIENCE: &str = "overlay-patience-ms";
+/// Longest message between nodes, in bytes: a snapshot of the whole state travels as one.
+pub const MESSAGE_MAX: usize = 1 << 30;
+
+/// A client of the service between nodes.
+pub type Client = PeersClient<PeerChannel>;

@@ -1,0 +1,172 @@
+use super::{key_to_wire, row_to_wire};
+use crate::{
+    control::{
+        state::{Delta, RowKey},
+        voter::{LAPSE, Quorum, SharedState, StatusTable},
+    },
+    model::{NetworkId, NodeId},
+    proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
+};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+/// Where nothing changes, the agent hears so this often: it leaves a voter that is silent.
+const BOOKMARK: Duration = Duration::from_secs(1);
+/// A voter without a proof of a quorum keeps an agent for so long all the same: the proof may come, and the
+/// agent does not run from voter to voter while there is no quorum anywhere.
+const WELCOME: Duration = Duration::from_secs(1);
+
+/// Serves one agent: its statuses in, deltas out.
+///
+/// # Errors
+/// The stream does not begin with a hello from a node of this cluster, at its present epoch.
+pub async fn serve_agent(
+    state: SharedState,
+    table: StatusTable,
+    cluster: watch::Receiver<crate::control::consensus::Status>,
+    quorum: Quorum,
+    mut up: Streaming<WatchUp>,
+) -> Result<impl Stream<Item = Result<WatchDown, Status>> + Send, Status> {
+    let hello = match up.next().await {
+        Some(Ok(WatchUp { up: Some(Up::Hello(hello)) })) => hello,
+        Some(Err(status)) => return Err(status),
+        _ => return Err(Status::invalid_argument("a watch begins with a hello")),
+    };
+    let WatchHello { node_id, epoch, cursor, networks } = hello;
+    let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
+    match known {
+        None if state.read(|state| state.was_removed(node_id)) => {
+            return Err(Status::not_found("the node was removed from the cluster"));
+        }
+        // This voter may be behind; the agent tries another, or again.
+        None => return Err(Status::unavailable("this voter does not know the node (yet)")),
+        Some(now) if now > epoch => {
+            return Err(Status::failed_precondition("the node has registered anew since"));
+        }
+        Some(_) => {}
+    }
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = up.next().await {
+            if let Some(Up::Status(status)) = message.up
+                && status.node_id == node_id
+            {
+                table.record(status);
+            }
+        }
+        table.stream_ended(node_id);
+    });
+    // One in the channel, one being made: that is all a slow agent costs.
+    let (sender, receiver) = mpsc::channel(1);
+    let held = networks.into_iter().collect();
+    tokio::spawn(send_deltas(state, cluster, quorum, node_id, cursor, held, sender));
+    Ok(ReceiverStream::new(receiver))
+}
+
+async fn send_deltas(
+    state: SharedState,
+    mut cluster: watch::Receiver<crate::control::consensus::Status>,
+    quorum: Quorum,
+    node: NodeId,
+    mut cursor: u64,
+    mut held: BTreeSet<NetworkId>,
+    down: mpsc::Sender<Result<WatchDown, Status>>,
+) {
+    let opened = Instant::now();
+    let mut revision = state.revision();
+    let mut told = None;
+    let mut bookmark = false;
+    loop {
+        let now = *revision.borrow_and_update();
+        let leader = cluster.borrow_and_update().leader.unwrap_or_default();
+        // A voter that is behind the agent has nothing to say before it has caught up: going back would
+        // make the agent forget what it rightly holds.
+        let behind = now < cursor;
+        let removed = !behind && state.read(|state| state.node(node).is_none());
+        if removed {
+            let gone = Status::not_found("the node was removed from the cluster");
+            drop(down.send(Err(gone)).await);
+            return;
+        }
+        if !behind && (now > cursor || cursor == 0 || told != Some(leader)) {
+            told = Some(leader);
+            let delta = state.read(|state| state.delta_for(node, cursor, &held));
+            cursor = delta.revision.max(now);
+            note_held(&delta, &mut held);
+            let message = to_wire(delta, cursor, leader);
+            if down.send(message).await.is_err() {
+                return;
+            }
+        } else if !behind && bookmark {
+            let nothing = WatchDown { revision: cursor, leader, ..Default::default() };
+            if down.send(Ok(nothing)).await.is_err() {
+                return;
+            }
+        }
+        bookmark = false;
+        let ended = tokio::select! {
+            changed = revision.changed() => changed.is_err(),
+            changed = leader_changed(&mut cluster, leader) => changed.is_err(),
+            () = down.closed() => true,
+            () = sleep(BOOKMARK) => {
+                bookmark = true;
+                false
+            }
+            () = quorum.lapsed(opened + WELCOME) => {
+                send_away(&down, "this voter takes part in no quorum").await;
+                true
+            }
+            () = sleep_until(opened + LAPSE), if behind => {
+                send_away(&down, "this voter is behind what the node holds").await;
+                true
+            }
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Ends the stream: another voter may serve the node.
+async fn send_away(down: &mpsc::Sender<Result<WatchDown, Status>>, why: &str) {
+    // An agent that is gone needs no reason.
+    drop(down.send(Err(Status::unavailable(why))).await);
+}
+
+async fn leader_changed(
+    cluster: &mut watch::Receiver<crate::control::consensus::Status>,
+    told: NodeId,
+) -> Result<(), watch::error::RecvError> {
+    cluster.wait_for(|status| status.leader.unwrap_or_default() != told).await.map(drop)
+}
+
+fn note_held(delta: &Delta, held: &mut BTreeSet<NetworkId>) {
+    if delta.complete {
+        held.clear();
+    }
+    for key in &delta.removes {
+        if let RowKey::Network(id) = key {
+            held.remove(id);
+        }
+    }
+    for row in &delta.upserts {
+        if let RowKey::Network(id) = row.key() {
+            held.insert(id);
+        }
+    }
+}
+
+fn to_wire(delta: Delta, revision: u64, leader: NodeId) -> Result<WatchDown, Status> {
+    let upserts = delta.upserts.iter().map(row_to_wire).collect::<Result<_, _>>();
+    Ok(WatchDown {
+        complete: delta.complete,
+        revision,
+        upserts: upserts.map_err(|error| Status::internal(error.to_string()))?,
+        removes: delta.removes.into_iter().map(key_to_wire).collect(),
+        leader,
+    })
+}

@@ -1,0 +1,230 @@
+//! Super-packets above 64 KiB ("BIG TCP"), where the underlay device takes them: what the underlay and the
+//! devices of ours get, and what the underlay had before, which it gets back when the node is removed.
+
+use crate::{
+    config::BigTcp,
+    dataplane::{
+        kernel::{DeviceId, SuperPacketHealth},
+        netlink::{DeviceSizes, Netlink, NetlinkError, PairSizes, SUPER_PACKET_MAX, SuperPackets},
+    },
+    node::{HomeError, read_json, write_json},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Measured as the best of 64 to 512 KiB, with little between it and those above it; a larger packet holds
+/// up those behind it for longer.
+const WANTED: u32 = 262_144;
+/// In the state folder.
+const FILE: &str = "underlay.json";
+
+/// What the underlay device had before the node changed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Before {
+    ifindex: u32,
+    device: String,
+    /// What it had.
+    had: SuperPackets,
+    /// What it was given. One that has something else now is another device, or somebody else's matter.
+    given: SuperPackets,
+}
+
+/// Why the underlay could not be changed, or given back what it had.
+#[derive(Debug, thiserror::Error)]
+pub enum BigTcpError {
+    /// The state folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// rtnetlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct SuperPacketPlan {
+    /// What the underlay gets; nothing where it is left alone.
+    underlay: SuperPackets,
+    /// What ports get.
+    ports: SuperPackets,
+    /// What the host's side of gateway legs gets, and the bridge.
+    gateway: SuperPackets,
+    health: SuperPacketHealth,
+}
+
+impl SuperPacketPlan {
+    /// What `asked` comes to on an underlay device like this one.
+    fn new(asked: BigTcp, sizes: &DeviceSizes) -> Self {
+        let size = sizes.takes.unwrap_or(SUPER_PACKET_MAX).min(WANTED);
+        let reason = if asked == BigTcp::Off {
+            "--big-tcp off"
+        } else if sizes.super_packets.gso_ipv4.is_none() {
+            "the kernel has none for IPv4 (it came with 6.3)"
+        } else if size <= SUPER_PACKET_MAX {
+            "the underlay device takes none"
+        } else {
+            let big = Some(size);
+            let ipv4 = SuperPackets { gso_ipv4: big, gro_ipv4: big, ..SuperPackets::default() };
+            let (wanted, ipv6) = match asked {
+                BigTcp::On => (SuperPackets { gso: big, gro: big, ..ipv4 }, size),
+                BigTcp::Ipv4 | BigTcp::Off => (ipv4, SUPER_PACKET_MAX),
+            };
+            return Self {
+                underlay: wanted,
+                // Of an earlier run of the node with another choice.
+                ports: SuperPackets {
+                    gso: wanted.gso.or(SuperPackets::DEFAULT.gso),
+                    gro: wanted.gro.or(SuperPackets::DEFAULT.gro),
+                    ..wanted
+                },
+                // What the underlay merged goes on as it is, to a published port. What an endpoint
+                // sends leaves by any device of the host, which may take none above 64 KiB.
+                gateway: SuperPackets { gro: None, gro_ipv4: None, ..wanted },
+                health: SuperPacketHealth { ipv4: size, ipv6, reason: String::new() },
+            };
+        };
+        Self {
+            underlay: SuperPackets::default(),
+            ports: SuperPackets::DEFAULT,
+            gateway: SuperPackets::DEFAULT,
+            health: SuperPacketHealth {
+                ipv4: SUPER_PACKET_MAX,
+                ipv6: SUPER_PACKET_MAX,
+                reason: reason.to_owned(),
+            },
+        }
+    }
+
+    /// Finds out what the underlay device can have, gives it that, and keeps in the state folder what it
+    /// had. Where it is to have nothing, it gets back what an earlier run changed.
+    ///
+    /// # Errors
+    /// The state folder, or rtnetlink.
+    pub(crate) async fn start(
+        netlink: &Netlink,
+        (ifindex, device): (u32, &str),
+        asked: BigTcp,
+        state_dir: &Path,
+    ) -> Result<Self, BigTcpError> {
+        let path = state_dir.join(FILE);
+        let before: Option<Before> = read_json(&path)?;
+        let sizes = netlink.device_sizes(ifindex).await?.unwrap_or(DeviceSizes::NONE);
+        let plan = Self::new(asked, &sizes);
+        let given = sizes.super_packets.possible(&plan.underlay);
+        let is_given = |before: &Before| before.ifindex == ifindex && before.given == given;
+        if before.as_ref().is_some_and(is_given) && sizes.super_packets.fits(&given) {
+            return Ok(plan);
+        }
+        if let Some(before) = before {
+            before.give_back(netlink).await?;
+        }
+        let had = netlink.device_sizes(ifindex).await?.unwrap_or(DeviceSizes::NONE).super_packets;
+        if had.fits(&given) {
+            forget(path)?;
+        } else {
+            // First: what a node changed that is killed in between can be told by it.
+            write_json(&path, &Before { ifindex, device: device.to_owned(), had, given })?;
+            netlink.set_super_packets(ifindex, &given).await?;
+            tracing::info!(device, bytes = plan.health.ipv4, "super-packets above 64 KiB");
+        }
+        Ok(plan)
+    }
+
+    /// Puts the underlay right where somebody else changed it.
+    pub(crate) async fn keep(&self, netlink: &Netlink, ifindex: u32) -> Result<(), NetlinkError> {
+        netlink.set_super_packets(ifindex, &self.underlay).await
+    }
+
+    /// What a pair gets whose MTU is to be `mtu`.
+    pub(crate) fn pair(&self, id: DeviceId, mtu: u32) -> PairSizes {
+        match id {
+            DeviceId::Port(_) => PairSizes { mtu, outside: self.ports, inside: self.ports },
+            DeviceId::Leg(_) => {
+                PairSizes { mtu, outside: self.gateway, inside: SuperPackets::default() }
+            }
+        }
+    }
+
+    /// What the gateway bridge gets.
+    pub(crate) fn gateway(&self) -> &SuperPackets {
+        &self.gateway
+    }
+
+    pub(crate) fn health(&self) -> &SuperPacketHealth {
+        &self.health
+    }
+}
+
+impl Before {
+    /// Where the device still has what this node gave it.
+    async fn give_back(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        let Self { ifindex, device, had, given } = self;
+        let now = netlink.device_sizes(*ifindex).await?;
+        if now.is_some_and(|now| now.super_packets.fits(given)) {
+            netlink.set_super_packets(*ifindex, &given.possible(had)).await?;
+            tracing::info!(device, "super-packets as they were before");
+        }
+        Ok(())
+    }
+}
+
+/// Gives the underlay device back what it had before the node.
+///
+/// # Errors
+/// The state folder, or rtnetlink.
+pub(crate) async fn restore(netlink: &Netlink, state_dir: &Path) -> Result<(), BigTcpError> {
+    let path = state_dir.join(FILE);
+    if let Some(before) = read_json::<Before>(&path)? {
+        before.give_back(netlink).await?;
+        forget(path)?;
+    }
+    Ok(())
+}
+
+fn forget(path: PathBuf) -> Result<(), BigTcpError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(HomeError::Io { path, source }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(takes: u32) -> DeviceSizes {
+        DeviceSizes { mtu: 1500, takes: Some(takes), super_packets: SuperPackets::DEFAULT }
+    }
+
+    #[test]
+    fn the_device_the_kernel_and_the_word_decide() {
+        let health = |asked, sizes| {
+            let SuperPacketHealth { ipv4, ipv6, reason } =
+                SuperPacketPlan::new(asked, &sizes).health().clone();
+            (ipv4, ipv6, reason.is_empty())
+        };
+        assert_eq!(health(BigTcp::Ipv4, sizes(524_280)), (WANTED, SUPER_PACKET_MAX, true));
+        assert_eq!(health(BigTcp::On, sizes(100_000)), (100_000, 100_000, true));
+        assert_eq!(health(BigTcp::On, sizes(65_536)), (SUPER_PACKET_MAX, SUPER_PACKET_MAX, false));
+        assert_eq!(
+            health(BigTcp::Off, sizes(524_280)),
+            (SUPER_PACKET_MAX, SUPER_PACKET_MAX, false)
+        );
+        assert!(!health(BigTcp::On, DeviceSizes::NONE).2);
+    }
+
+    #[test]
+    fn endpoints_send_by_their_legs_what_any_device_takes() {
+        let plan = SuperPacketPlan::new(BigTcp::On, &sizes(524_280));
+        let leg = plan.pair(DeviceId::Leg([172, 18, 0, 2].into()), 1500);
+        assert_eq!((leg.outside.gso_ipv4, leg.inside), (Some(WANTED), SuperPackets::default()));
+        let off = SuperPacketPlan::new(BigTcp::Off, &sizes(524_280));
+        assert_eq!(off.pair(DeviceId::Port(1), 1450).inside, SuperPackets::DEFAULT);
+        assert_eq!(off.underlay, SuperPackets::default(), "left alone");
+    }
+}
