@@ -71,13 +71,12 @@ impl Controller {
                     }
                 }
                 Place::There(peers) => {
-                    for peer in peers {
+                    let count = peers.len();
+                    for (asked, peer) in peers.into_iter().enumerate() {
                         let left = deadline.saturating_duration_since(Instant::now());
-                        if left < PATIENCE_MIN {
-                            break;
-                        }
+                        let Some(turn) = turn(left, count - asked) else { break };
                         let mut forwarded = Request::new(message.clone());
-                        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                        let millis = u64::try_from(turn.as_millis()).unwrap_or(u64::MAX);
                         forwarded.metadata_mut().insert(PATIENCE, millis.into());
                         let call = there(self.directory.channel(peer.listen), forwarded);
                         match timeout_at(deadline + waits + LAST_ATTEMPT, call).await {
@@ -118,6 +117,13 @@ impl Controller {
     }
 }
 
+/// How long the next of `still_to_ask` peers may look for a leader. A voter that is cut off looks for as long as
+/// it may: the others must have their turn. `None` where it is not worth another hop.
+fn turn(left: Duration, still_to_ask: usize) -> Option<Duration> {
+    let turn = left / u32::try_from(still_to_ask).unwrap_or(u32::MAX).max(1);
+    (turn >= PATIENCE_MIN).then_some(turn)
+}
+
 fn no_quorum(why: &str) -> String {
     const WHAT: &str = "the cluster has no leader with a quorum";
     // A node that forwarded has it in words already.
@@ -131,4 +137,25 @@ fn patience<Q>(request: &Request<Q>) -> Duration {
     let given = request.metadata().get(PATIENCE).and_then(|given| given.to_str().ok());
     let given = given.and_then(|given| given.parse().ok()).map(Duration::from_millis);
     given.map_or(LEADER_DEADLINE, |given| given.min(LEADER_DEADLINE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_voter_has_its_turn_however_long_the_others_take() {
+        let mut left = LEADER_DEADLINE;
+        let mut asked = 0;
+        for still_to_ask in [3, 2, 1] {
+            let turn = turn(left, still_to_ask).expect("a turn");
+            assert!(turn >= Duration::from_secs(1), "{turn:?} is no time to elect a leader in");
+            left -= turn;
+            asked += 1;
+        }
+        assert_eq!((asked, left), (3, Duration::ZERO));
+        assert_eq!(turn(left, 1), None);
+        // A leader alone is given all there is.
+        assert_eq!(turn(LEADER_DEADLINE, 1), Some(LEADER_DEADLINE));
+    }
 }
