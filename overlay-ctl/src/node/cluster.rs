@@ -8,7 +8,7 @@ use crate::{
         },
         peers::{Directory, Peer, connect_lazy},
         state::{Applied, Command, Envelope, Mutation, State},
-        voter::{Leaving, Machine, StatusTable, VoterParts},
+        voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
         watch::Ended,
     },
     faces::api,
@@ -140,14 +140,14 @@ fn identity(home: &Home, cluster: Uuid, id: NodeId) -> Identity {
 }
 
 /// Fails where the log is not the one of the node that the folder speaks of.
-fn check_log(home: &Home, log: &LogStore, id: NodeId) -> Result<(), ClusterError> {
+fn check_log(home: &Home, log: &LogStore, cluster: Uuid, id: NodeId) -> Result<(), ClusterError> {
     let found = log.identity();
-    if found.raft_id == id {
+    if found.raft_id == id && found.cluster == cluster {
         return Ok(());
     }
     Err(OpenError::ForeignState {
         path: home.dir().to_owned(),
-        expected: format!("node {id}"),
+        expected: format!("node {id} of cluster {cluster}"),
         found: format!("node {} of cluster {}", found.raft_id, found.cluster),
     }
     .into())
@@ -182,8 +182,8 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
             LogStore::bootstrap(home.dir(), identity, &state.snapshot())?
         }
     };
-    check_log(home, &log, node.id)?;
     let cluster = log.identity().cluster;
+    check_log(home, &log, cluster, node.id)?;
     let member = Member { cluster, id: node.id, voter: true, epoch: node.epoch };
     home.set_member(member.clone())?;
     tracing::info!(%cluster, "a new cluster of one");
@@ -198,12 +198,12 @@ async fn join_first(
 ) -> Result<Membership, ClusterError> {
     // Before anybody is told of the node: a folder that can't be used is refused here.
     let existing = LogStore::open(home.dir(), None)?;
-    let answer = registration.send(join, None).await?;
+    let answer = registration.join(join).await?;
     let (member, peers) = read_answer(join, &answer)?;
     let log = match (member.voter, existing) {
         (false, _) => None,
         (true, Some(log)) => {
-            check_log(home, &log, member.id)?;
+            check_log(home, &log, member.cluster, member.id)?;
             Some(log)
         }
         (true, None) => {
@@ -244,7 +244,7 @@ async fn come_back(
             raft_id: member.id,
             detail: "the log is missing".to_owned(),
         })?;
-        check_log(home, &log, member.id)?;
+        check_log(home, &log, member.cluster, member.id)?;
         Some(log)
     } else {
         None
@@ -272,7 +272,7 @@ pub(super) async fn keep_registered(
         let ask = voters.filter(|listen| *listen != own).chain([own]).chain(join);
         let (mut taken, mut refused) = (false, None);
         for place in ask {
-            match registration.send(place, Some(&member)).await {
+            match registration.renew(place, &member, &directory).await {
                 Ok(answer) => {
                     epoch.send_if_modified(|now| {
                         let news = *now != answer.epoch;
@@ -339,13 +339,25 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Says it to the node at `place`, which forwards it to the leader.
-    async fn send(
+    /// Asks the node at `place`, of whatever cluster it is, to take this node in.
+    async fn join(&self, place: SocketAddr) -> Result<JoinResponse, ClusterError> {
+        let mut client = ClusterClient::new(connect_lazy(place));
+        registered(place, client.join(self.request(None))).await
+    }
+
+    /// Says it to the node at `place`, which is of this node's cluster or is refused.
+    async fn renew(
         &self,
         place: SocketAddr,
-        returning: Option<&Member>,
+        member: &Member,
+        directory: &Directory,
     ) -> Result<JoinResponse, ClusterError> {
-        let request = JoinRequest {
+        let mut client = ClusterClient::new(directory.channel(place));
+        registered(place, client.join(self.request(Some(member)))).await
+    }
+
+    fn request(&self, returning: Option<&Member>) -> JoinRequest {
+        JoinRequest {
             gateway_subnet: self.addresses.gateway.to_string(),
             name: self.name.to_string(),
             vtep: self.addresses.vtep.to_string(),
@@ -355,18 +367,24 @@ impl Registration {
             returning: returning.map_or(0, |member| member.id),
             cluster: returning.map(|member| member.cluster.to_string()).unwrap_or_default(),
             metrics: self.addresses.metrics.map(|address| address.to_string()).unwrap_or_default(),
-        };
-        let nobody = |why: String| ClusterError::NobodyThere { join: place, why };
-        let mut client = ClusterClient::new(connect_lazy(place));
-        match tokio::time::timeout(JOIN_DEADLINE, client.join(request)).await {
-            Err(_) => Err(nobody("no answer in time".to_owned())),
-            Ok(Err(status)) if api::is_lost(&status) => Err(nobody(status.message().to_owned())),
-            Ok(Err(status)) if api::says_removed(&status) => Err(ClusterError::Removed),
-            Ok(Err(status)) => {
-                Err(ClusterError::Refused { join: place, why: status.message().to_owned() })
-            }
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
         }
+    }
+}
+
+/// What became of a registration at `place`.
+async fn registered(
+    place: SocketAddr,
+    call: impl Future<Output = Result<tonic::Response<JoinResponse>, tonic::Status>>,
+) -> Result<JoinResponse, ClusterError> {
+    let nobody = |why: String| ClusterError::NobodyThere { join: place, why };
+    match tokio::time::timeout(JOIN_DEADLINE, call).await {
+        Err(_) => Err(nobody("no answer in time".to_owned())),
+        Ok(Err(status)) if api::is_lost(&status) => Err(nobody(status.message().to_owned())),
+        Ok(Err(status)) if api::says_removed(&status) => Err(ClusterError::Removed),
+        Ok(Err(status)) => {
+            Err(ClusterError::Refused { join: place, why: status.message().to_owned() })
+        }
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
     }
 }
 
@@ -403,6 +421,6 @@ pub(super) fn start_voter(
     };
     let config = ConsensusConfig { on_fatal: Arc::new(on_fatal), ..ConsensusConfig::default() };
     let consensus = Consensus::start(config, log, machine, queues.clone())?;
-    let (table, leaving) = (StatusTable::default(), Leaving::default());
-    Ok((VoterParts { consensus, state, table, leaving }, queues, ended))
+    let (table, leaving, quorum) = (StatusTable::default(), Leaving::default(), Quorum::default());
+    Ok((VoterParts { consensus, state, table, leaving, quorum }, queues, ended))
 }

@@ -1,5 +1,9 @@
 use crate::{
-    control::{consensus::Consensus, state::View, voter::Machine},
+    control::{
+        consensus::{Consensus, ProposeError},
+        state::View,
+        voter::Machine,
+    },
     dataplane::{kernel::Tables, reconcile::programmed_at_least},
     model::{EndpointId, Revision},
 };
@@ -36,21 +40,30 @@ impl Gate {
         consensus: Option<&Consensus<Machine>>,
         views: &mut watch::Receiver<Option<Arc<View>>>,
     ) -> Option<Arc<View>> {
+        self.open_by(consensus.map(|consensus| || consensus.read_index()), views).await
+    }
+
+    /// The same by any linearizable read; an agent has none.
+    async fn open_by<R: Future<Output = Result<Revision, ProposeError>>>(
+        self,
+        read_index: Option<impl Fn() -> R>,
+        views: &mut watch::Receiver<Option<Arc<View>>>,
+    ) -> Option<Arc<View>> {
         let mut at_least = 0;
         if let Some(held) = self.kernel_holds {
             at_least = held;
-            if let Some(consensus) = consensus {
+            if let Some(read_index) = read_index {
                 tracing::info!(
                     revision = held,
                     "the kernel holds entries: waiting for a quorum before changing any"
                 );
                 loop {
-                    match consensus.read_index().await {
+                    match read_index().await {
                         Ok(revision) => {
                             at_least = at_least.max(revision);
                             break;
                         }
-                        Err(crate::control::consensus::ProposeError::Stopped) => return None,
+                        Err(ProposeError::Stopped) => return None,
                         Err(_) => tokio::time::sleep(RETRY).await,
                     }
                 }
@@ -60,5 +73,113 @@ impl Gate {
             |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.revision >= at_least);
         let view = views.wait_for(fit).await.ok()?;
         view.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use overlay_common::{FdbEntry, FdbKey};
+    use std::{cell::Cell, future::Ready};
+    use tokio::time::timeout;
+
+    /// Virtual time: what has not happened by then never will.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+    type Views = watch::Sender<Option<Arc<View>>>;
+    /// Of a node that does not vote.
+    const NO_READS: Option<fn() -> Ready<Result<Revision, ProposeError>>> = None;
+
+    /// A kernel whose newest entry was made by `revision`.
+    fn filled(revision: Revision) -> Tables {
+        let key = FdbKey { vni: 4097, mac: [2, 0x42, 0, 0, 0, 1], pad: [0; 2] };
+        let entry = FdbEntry {
+            vtep: [0; 16],
+            ip: [0; 16],
+            ifindex: 7,
+            flags: 0,
+            generation: revision,
+            hop: 0,
+            pad: 0,
+        };
+        Tables { fdb: [(key, entry)].into(), ..Tables::default() }
+    }
+
+    fn show(views: &Views, revision: Revision) {
+        views.send_replace(Some(Arc::new(View { revision, ..View::default() })));
+    }
+
+    fn revision(view: Option<Arc<View>>) -> Option<Revision> {
+        view.map(|view| view.revision)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_voter_that_finds_entries_waits_for_a_quorum_and_for_what_that_knows() {
+        let (views, mut seen) = watch::channel(None);
+        // What its own log holds, which ends before what its predecessor programmed.
+        show(&views, 8);
+        let quorum = Cell::new(None);
+        let read = || std::future::ready(quorum.get().ok_or(ProposeError::NoQuorum));
+        let opened = Gate::new(&filled(9), &[]).open_by(Some(read), &mut seen);
+        tokio::pin!(opened);
+        assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no quorum answered");
+        // Newer than what the kernel holds, and still only this voter's word.
+        show(&views, 10);
+        assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no quorum answered");
+        quorum.set(Some(12));
+        assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "the quorum is at 12");
+        show(&views, 12);
+        assert_eq!(revision(opened.await), Some(12));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quorum_that_is_behind_the_kernel_opens_nothing() {
+        let (views, mut seen) = watch::channel(None);
+        show(&views, 8);
+        let read = || std::future::ready(Ok(8));
+        let opened = Gate::new(&filled(9), &[]).open_by(Some(read), &mut seen);
+        tokio::pin!(opened);
+        assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "the kernel holds 9");
+        show(&views, 9);
+        assert_eq!(revision(opened.await), Some(9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_waits_for_a_view_that_is_no_older_than_its_kernel() {
+        // By its entries, and by its ports: either may be newer.
+        for (tables, ports) in [(filled(9), vec![4]), (filled(4), vec![9]), (filled(0), vec![9, 3])]
+        {
+            let (views, mut seen) = watch::channel(None);
+            let opened = Gate::new(&tables, &ports).open_by(NO_READS, &mut seen);
+            tokio::pin!(opened);
+            assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no voter answered");
+            show(&views, 8);
+            assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "the voter is behind");
+            show(&views, 9);
+            assert_eq!(revision(opened.await), Some(9));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_kernel_has_nothing_to_lose() {
+        let (views, mut seen) = watch::channel(None);
+        show(&views, 1);
+        let asked = Cell::new(0);
+        let read = || {
+            asked.set(asked.get() + 1);
+            std::future::ready(Err(ProposeError::NoQuorum))
+        };
+        let opened = Gate::new(&Tables::default(), &[]).open_by(Some(read), &mut seen);
+        assert_eq!(revision(timeout(FOR_EVER, opened).await.expect("at once")), Some(1));
+        assert_eq!(asked.get(), 0, "after a reboot it begins without a quorum");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_ends_opens_nothing() {
+        let (views, mut seen) = watch::channel(None);
+        show(&views, 9);
+        let read = || std::future::ready(Err(ProposeError::Stopped));
+        assert!(Gate::new(&filled(9), &[]).open_by(Some(read), &mut seen).await.is_none());
+        drop(views);
+        assert!(Gate::new(&filled(10), &[]).open_by(NO_READS, &mut seen).await.is_none());
     }
 }

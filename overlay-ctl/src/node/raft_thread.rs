@@ -6,7 +6,8 @@
 
 use super::running::KEEPALIVE;
 use crate::{
-    control::peers::part_connections, faces::api::PeersService,
+    control::peers::{Admission, part_connections},
+    faces::api::PeersService,
     proto::internal::peers_server::PeersServer,
 };
 use std::{io, thread};
@@ -53,6 +54,7 @@ impl RaftThread {
     pub(super) fn serve(
         &self,
         tcp: TcpListener,
+        admission: Admission,
         peers: PeersServer<PeersService>,
     ) -> io::Result<(ApiConnections, JoinHandle<Result<(), transport::Error>>)> {
         let tcp = tcp.into_std()?;
@@ -63,6 +65,7 @@ impl RaftThread {
         let (apis, api_connections) = mpsc::channel(ACCEPTED);
         let served = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
+            .layer(admission)
             .add_service(peers)
             .serve_with_incoming(ReceiverStream::new(raft_connections).map(Ok::<_, io::Error>));
         let serving = self.spawn(async move {
@@ -141,8 +144,10 @@ mod tests {
         let consensus = parts.consensus.clone();
         thread.spawn(carry_raft_messages(id, consensus, queues, directory.clone()));
         let check = EndpointCheck::new(SharedPorts::default());
-        let peers = PeersService::new(directory.cluster(), Some(parts.clone()), check);
-        let (api, _) = thread.serve(listener, PeersServer::new(peers)).unwrap();
+        let peers = PeersService::new(Some(parts.clone()), check);
+        let (api, _) = thread
+            .serve(listener, Admission::new(directory.cluster()), PeersServer::new(peers))
+            .unwrap();
         Voter { parts, _api: api, _thread: thread }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     control::{
         consensus::{Consensus, FatalError, LogStore},
         controller::{Controller, DatapathInfo},
-        peers::{Directory, Peer, carry_raft_messages},
+        peers::{Admission, Directory, Peer, carry_raft_messages},
         state::View,
         voter::{Machine, follow_the_rows},
         watch::{self, Ended},
@@ -159,6 +159,8 @@ impl Parts {
                     parts.table.clone(),
                     status.clone(),
                 ));
+                let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
+                tokio::spawn(async move { quorum.prove(consensus).await });
                 let state = parts.state.clone();
                 voter = Some(parts);
                 tokio::spawn(watch::publish_views(member.id, state, directory.clone(), view))
@@ -217,12 +219,14 @@ impl Parts {
         if let Some(listener) = metrics {
             tokio::spawn(metrics::serve(listener, Arc::clone(&controller), stop.clone()));
         }
-        let peers = PeersServer::new(PeersService::new(member.cluster, voter, check))
+        let peers = PeersServer::new(PeersService::new(voter, check))
             .max_decoding_message_size(crate::control::peers::MESSAGE_MAX)
             .max_encoding_message_size(crate::control::peers::MESSAGE_MAX);
+        // One for all connections, so that another cluster is logged once.
+        let admission = Admission::new(member.cluster);
         let (tcp, mut serving_raft) =
-            raft.serve(tcp, peers.clone()).map_err(StartError::RaftThread)?;
-        let serving = serve_api(Arc::clone(&controller), peers, tcp, unix, stop.clone());
+            raft.serve(tcp, admission.clone(), peers.clone()).map_err(StartError::RaftThread)?;
+        let serving = serve_api(Arc::clone(&controller), peers, admission, tcp, unix, stop.clone());
         let mut serving = tokio::spawn(serving);
         tokio::spawn(announce(controller, name.clone(), socket.path().to_owned(), status));
 
@@ -372,18 +376,21 @@ async fn remember(
 async fn serve_api(
     controller: Arc<Controller>,
     peers: PeersServer<PeersService>,
+    admission: Admission,
     tcp: ApiConnections,
     unix: UnixListener,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let local = api::routes(Arc::clone(&controller)).await?;
     let remote = api::routes(controller).await?.add_service(peers);
-    let unix = Server::builder().add_routes(local).serve_with_incoming_shutdown(
-        UnixListenerStream::new(unix),
-        stop.clone().cancelled_owned(),
-    );
+    let unix =
+        Server::builder().layer(admission.clone()).add_routes(local).serve_with_incoming_shutdown(
+            UnixListenerStream::new(unix),
+            stop.clone().cancelled_owned(),
+        );
     let tcp = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(admission)
         .add_routes(remote)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(tcp).map(TcpStream::from_std),

@@ -172,6 +172,21 @@ impl Host {
         self.node().process.take().context("no node runs")?.kill9()
     }
 
+    /// Sends the node's process a signal.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        self.node().process.as_ref().context("no node runs")?.signal(signal)
+    }
+
+    /// Stops the node's process where it stands: its sockets stay open, and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets the node's process go on.
+    pub fn go_on(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Asks the node to end, and waits.
     pub fn stop(&self) -> Result<()> {
         let mut process = self.node().process.take().context("no node runs")?;
@@ -230,6 +245,14 @@ impl Host {
             self.netns.run(&["nft", "flush", "ruleset"])?;
         }
         self.netns.sysctl("net.ipv4.conf.eth0.forwarding", "0")?;
+        Ok(())
+    }
+
+    /// What setting the machine up anew does: as [`Self::reboot`], and the state folder is gone too. Only the
+    /// name and the address are what they were.
+    pub fn reinstall(&self) -> Result<()> {
+        self.reboot()?;
+        fs::remove_dir_all(self.state_dir())?;
         Ok(())
     }
 

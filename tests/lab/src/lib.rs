@@ -8,6 +8,7 @@ pub mod capture;
 pub mod clients;
 pub mod command;
 pub mod dns;
+mod faults;
 pub mod flood;
 mod host;
 pub mod mirror;
@@ -26,6 +27,7 @@ pub mod transfer;
 mod wait;
 
 pub use self::{
+    faults::Cut,
     host::{Failure, Host, number, rows, text},
     netns::Netns,
     outside::Outside,

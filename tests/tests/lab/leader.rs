@@ -1,21 +1,13 @@
 //! The death of voters.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use overlay_lab::{Host, eventually, patient, probe::Prober, text};
+use anyhow::{Context as _, bail, ensure};
+use overlay_lab::{eventually, patient, probe::Prober, text};
 
-use crate::support::{Cluster, NETWORK, NODES, address, cluster, refused_with, scenario};
-
-/// Another leader is there within that time: an election takes a second or two, and the machine is
-/// shared.
-const ELECTION: Duration = Duration::from_secs(20);
-
-fn leader(cluster: &Cluster) -> Result<Arc<Host>> {
-    let name = cluster.hosts[3].leader()?;
-    let leader = cluster.hosts.iter().find(|host| host.name == name);
-    leader.cloned().with_context(|| format!("{name} is none of the hosts"))
-}
+use crate::support::{
+    ELECTION, NETWORK, NODES, address, another_leads, cluster, leader, refused_with, scenario,
+};
 
 #[test]
 fn traffic_and_the_cluster_survive_the_leader() {
@@ -26,10 +18,7 @@ fn traffic_and_the_cluster_survive_the_leader() {
         let probe = Prober::new(&web1.netns, web2.address)?.start(Duration::from_millis(2));
         let dead = leader(&cluster)?;
         dead.kill9()?;
-        eventually("another leads", ELECTION, || {
-            let name = h4.leader()?;
-            if name == dead.name { bail!("{name} still leads") } else { Ok(()) }
-        })?;
+        another_leads(h4, &dead)?;
         let netns = lab.container("web4")?;
         let inside = netns.name().to_owned();
         h4.overlay(&["endpoint", "create", "web4", "--network", NETWORK, "--netns", &inside])?;

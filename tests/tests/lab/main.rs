@@ -3,8 +3,10 @@
 
 mod attack;
 mod bad_input;
+mod cuts;
 mod ethernet;
 mod fencing;
+mod foreign;
 mod frames;
 mod gateway;
 mod icc;
@@ -13,6 +15,7 @@ mod leader;
 mod mtu;
 mod names;
 mod offloads;
+mod paused;
 mod ports;
 mod published_traffic;
 mod reboot;

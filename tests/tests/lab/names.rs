@@ -16,7 +16,7 @@ use overlay_lab::{
     patient,
 };
 
-use crate::support::{Endpoint, OUTSIDE, World, attach, attach_to, leg, scenario};
+use crate::support::{Endpoint, OUTSIDE, World, attach, attach_to, knows, leg, scenario};
 
 const AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -229,35 +229,12 @@ fn a_name_is_there_as_long_as_the_data_path_has_its_endpoint() {
             let answer = web1.netns.dig(&["web3"])?;
             answer.records.first().cloned().with_context(|| format!("{answer:?}"))
         })?;
-        let neighbours: serde_json::Value = serde_json::from_str(&h1.map_dump("NEIGH")?)?;
-        let octets: Vec<u8> = address.parse::<Ipv4Addr>()?.octets().to_vec();
-        ensure!(holds(&neighbours, &octets), "{address} is not among {neighbours}");
+        ensure!(knows(h1, address.parse()?)?, "{address} is not among h1's neighbours");
         h2.overlay(&["endpoint", "rm", "web3", "--no-wait"])?;
         eventually("web3 has no name", Duration::from_secs(5), || {
             web1.netns.dig(&["web3"])?.is_empty("NXDOMAIN")
         })
     });
-}
-
-/// Whether an array of these numbers, as the last ones, is anywhere in there.
-fn holds(value: &serde_json::Value, octets: &[u8]) -> bool {
-    match value {
-        serde_json::Value::Array(values) => {
-            let bytes: Vec<u8> = values.iter().filter_map(byte).collect();
-            bytes.ends_with(octets) || values.iter().any(|value| holds(value, octets))
-        }
-        serde_json::Value::Object(fields) => fields.values().any(|value| holds(value, octets)),
-        _ => false,
-    }
-}
-
-/// bpftool prints a byte as a number or as "0xac".
-fn byte(value: &serde_json::Value) -> Option<u8> {
-    match value {
-        serde_json::Value::Number(number) => number.as_u64()?.try_into().ok(),
-        serde_json::Value::String(text) => u8::from_str_radix(text.strip_prefix("0x")?, 16).ok(),
-        _ => None,
-    }
 }
 
 /// From here on the log of every voter knows of all that was made before, however soon it dies: a commit that

@@ -1,9 +1,12 @@
 //! What every scenario starts with.
 
-use std::{net::Ipv4Addr, panic::Location, sync::Arc};
+use std::{net::Ipv4Addr, panic::Location, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_lab::{Failure, Host, Lab, Netns, Outside, Requirement, Subnet, missing, skip, text};
+use overlay_lab::{
+    Failure, Host, Lab, Netns, Outside, Requirement, Subnet, eventually, missing, number, skip,
+    text,
+};
 use serde_json::Value;
 
 /// What nearly every scenario needs.
@@ -73,6 +76,47 @@ pub(crate) fn cluster(lab: &mut Lab) -> Result<Cluster> {
     let web2 = attach(lab, &hosts[2], "web2", &[])?;
     let web2_2 = attach(lab, &hosts[1], "web2-2", &[])?;
     Ok(Cluster { hosts, web1, web2, web2_2 })
+}
+
+/// Another leader is there within that time, and known to every node: an election takes a second or two, an
+/// agent leaves a voter without a quorum within three, and the machine is shared.
+pub(crate) const ELECTION: Duration = Duration::from_secs(10);
+/// A node whose wire or process is whole again holds within that what it missed. TCP asks the less often the
+/// longer a wire was cut; a connection is given up after four seconds.
+pub(crate) const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// The host that leads, as the agent h4 sees it.
+pub(crate) fn leader(cluster: &Cluster) -> Result<Arc<Host>> {
+    let name = cluster.hosts[3].leader()?;
+    let leader = cluster.hosts.iter().find(|host| host.name == name);
+    leader.cloned().with_context(|| format!("{name} is none of the hosts"))
+}
+
+/// The voters but this one.
+pub(crate) fn other_voters<'a>(cluster: &'a Cluster, voter: &Host) -> Vec<&'a Arc<Host>> {
+    cluster.hosts[..3].iter().filter(|host| host.name != voter.name).collect()
+}
+
+/// Waits until another than `old` leads, as `asked` sees it.
+pub(crate) fn another_leads(asked: &Host, old: &Host) -> Result<()> {
+    eventually("another leads", ELECTION, || {
+        let name = asked.leader()?;
+        if name == old.name { bail!("{name} still leads") } else { Ok(()) }
+    })
+}
+
+/// Waits until `node` holds what `voter` holds, and counts as ready there.
+pub(crate) fn follows(node: &Host, voter: &Host, patience: Duration) -> Result<()> {
+    let revision =
+        |host: &Host| -> Result<u64> { Ok(number(&host.overlay_json(&["status"])?, "revision")) };
+    let what = format!("{} follows {}", node.name, voter.name);
+    eventually(&what, patience, || {
+        let (has, should) = (revision(node)?, revision(voter)?);
+        ensure!(has >= should, "{} is at {has}, {} at {should}", node.name, voter.name);
+        let ready = voter.ready_nodes()?;
+        ensure!(ready.contains(&node.name), "only {ready:?} are ready");
+        Ok(())
+    })
 }
 
 /// Two nodes on one wire, and an endpoint on each: where more hosts would prove nothing more.
@@ -200,6 +244,33 @@ pub(crate) fn address(endpoint: &Value) -> Result<Ipv4Addr> {
     let (address, length) = address.split_once('/').with_context(|| format!("{endpoint}"))?;
     ensure!(length == "24", "{endpoint}");
     Ok(address.parse()?)
+}
+
+/// Whether a host's kernel holds an endpoint's address among its neighbours.
+pub(crate) fn knows(host: &Host, address: Ipv4Addr) -> Result<bool> {
+    let neighbours: Value = serde_json::from_str(&host.map_dump("NEIGH")?)?;
+    Ok(holds(&neighbours, &address.octets()))
+}
+
+/// Whether an array of these numbers, as the last ones, is anywhere in there.
+fn holds(value: &Value, octets: &[u8]) -> bool {
+    match value {
+        Value::Array(values) => {
+            let bytes: Vec<u8> = values.iter().filter_map(byte).collect();
+            bytes.ends_with(octets) || values.iter().any(|value| holds(value, octets))
+        }
+        Value::Object(fields) => fields.values().any(|value| holds(value, octets)),
+        _ => false,
+    }
+}
+
+/// bpftool prints a byte as a number or as "0xac".
+fn byte(value: &Value) -> Option<u8> {
+    match value {
+        Value::Number(number) => number.as_u64()?.try_into().ok(),
+        Value::String(text) => u8::from_str_radix(text.strip_prefix("0x")?, 16).ok(),
+        _ => None,
+    }
 }
 
 /// The VNI of [`NETWORK`].

@@ -1,5 +1,8 @@
-use super::{Client, client};
-use crate::model::{Node, NodeId};
+use super::{Client, MESSAGE_MAX, PeerChannel, link::connect_raft_lazy, stamp::Strangers};
+use crate::{
+    model::{Node, NodeId},
+    proto::internal::peers_client::PeersClient,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -37,6 +40,7 @@ impl From<&Node> for Peer {
 pub struct Directory {
     cluster: Uuid,
     inner: Arc<Mutex<Inner>>,
+    strangers: Strangers,
 }
 
 #[derive(Default)]
@@ -50,7 +54,7 @@ impl Directory {
     /// Of the cluster `cluster`, knowing `peers`.
     #[must_use]
     pub fn new(cluster: Uuid, peers: impl IntoIterator<Item = Peer>) -> Self {
-        let directory = Self { cluster, inner: Arc::default() };
+        let directory = Self { cluster, inner: Arc::default(), strangers: Strangers::default() };
         directory.replace(peers);
         directory
     }
@@ -72,7 +76,9 @@ impl Directory {
             return;
         }
         self.lock(|inner| {
-            inner.channels.retain(|listen, _| peers.values().any(|peer| peer.listen == *listen));
+            let known = |listen| peers.values().any(|peer| peer.listen == listen);
+            inner.channels.retain(|listen, _| known(*listen));
+            self.strangers.retain(known);
             inner.peers = peers;
         });
     }
@@ -111,19 +117,38 @@ impl Directory {
         self.lock(|inner| inner.peers.values().cloned().collect())
     }
 
-    /// A connection to the peer. Made when first used; a broken one mends itself.
+    /// A connection to the node of this cluster that listens at `listen`. Made when first used; a broken one
+    /// mends itself.
     #[must_use]
-    pub fn channel(&self, peer: &Peer) -> Channel {
-        let listen = peer.listen;
-        self.lock(|inner| {
+    pub fn channel(&self, listen: SocketAddr) -> PeerChannel {
+        let channel = self.lock(|inner| {
             inner.channels.entry(listen).or_insert_with(|| connect_lazy(listen)).clone()
-        })
+        });
+        PeerChannel::new(channel, listen, self.cluster, self.strangers.clone())
+    }
+
+    /// Takes a connection that a test made for the one to `listen`.
+    #[cfg(test)]
+    pub(crate) fn put_channel(&self, listen: SocketAddr, channel: Channel) {
+        self.lock(|inner| inner.channels.insert(listen, channel));
     }
 
     /// A client of the peer's service between nodes.
     #[must_use]
     pub fn client(&self, peer: &Peer) -> Client {
-        client(self.channel(peer), self.cluster)
+        PeersClient::new(self.channel(peer.listen))
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX)
+    }
+
+    /// A client of the peer's service between nodes, over a new connection that only Raft's messages use.
+    #[must_use]
+    pub fn raft_client(&self, peer: &Peer) -> Client {
+        let channel = connect_raft_lazy(peer.listen);
+        let strangers = self.strangers.clone();
+        PeersClient::new(PeerChannel::new(channel, peer.listen, self.cluster, strangers))
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX)
     }
 }
 

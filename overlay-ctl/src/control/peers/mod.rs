@@ -1,51 +1,31 @@
 //! Nodes of one cluster, talking to each other.
 //!
 //! Two connections a peer: one that Raft's messages have for themselves, one for everything else that is
-//! said to it. Every call carries the cluster's id, so that a node of another cluster at a reused address
-//! is refused and not believed.
+//! said to it. Every call carries the cluster's id and so does every answer, so that a node of another
+//! cluster at a reused address is refused and not believed.
 
 mod directory;
 mod link;
 mod raft;
+mod stamp;
+
+#[cfg(test)]
+mod tests;
 
 pub use directory::{Directory, Peer, connect_lazy};
 pub use link::part_connections;
 pub use raft::carry_raft_messages;
+pub use stamp::{Admission, Admitted, PeerChannel};
 
 use crate::proto::internal::peers_client::PeersClient;
-use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::interceptor::InterceptedService,
-    transport::Channel,
-};
 
-/// Metadata key under which a call says which cluster it means.
-pub const CLUSTER: &str = "overlay-cluster";
+/// Metadata key under which a call says which cluster it means, and an answer which one it is from.
+const CLUSTER: &str = "overlay-cluster";
+/// Metadata key of a call that a node forwarded: how long, in milliseconds, that node still looks for a
+/// leader. Also what ends a call that goes in circles while the leader changes.
+pub const PATIENCE: &str = "overlay-patience-ms";
 /// Longest message between nodes, in bytes: a snapshot of the whole state travels as one.
 pub const MESSAGE_MAX: usize = 1 << 30;
 
-/// Stamps every call with the cluster's id.
-#[derive(Clone)]
-pub struct Stamp(MetadataValue<Ascii>);
-
-impl tonic::service::Interceptor for Stamp {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(CLUSTER, self.0.clone());
-        Ok(request)
-    }
-}
-
 /// A client of the service between nodes.
-pub type Client = PeersClient<InterceptedService<Channel, Stamp>>;
-
-/// A client over `channel`, for the cluster `cluster`.
-#[must_use]
-pub fn client(channel: Channel, cluster: uuid::Uuid) -> Client {
-    let cluster = cluster.to_string();
-    let stamp = MetadataValue::try_from(cluster.as_str())
-        .unwrap_or_else(|_| unreachable!("a UUID is printable ASCII"));
-    PeersClient::with_interceptor(channel, Stamp(stamp))
-        .max_decoding_message_size(MESSAGE_MAX)
-        .max_encoding_message_size(MESSAGE_MAX)
-}
+pub type Client = PeersClient<PeerChannel>;

@@ -1,4 +1,4 @@
-use super::{Directory, client, link::connect_raft_lazy};
+use super::Directory;
 use crate::{
     control::consensus::{Consensus, Outgoing, PeerQueues, StateMachine},
     model::NodeId,
@@ -66,8 +66,7 @@ async fn carry<S: StateMachine>(
         if let Some(place) = directory.peer(peer) {
             let messages = queues.connect(peer);
             let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-            let connection = connect_raft_lazy(place.listen);
-            let mut client = client(connection, directory.cluster());
+            let mut client = directory.raft_client(&place);
             let call = client.raft(ReceiverStream::new(receiver));
             let ended = tokio::select! {
                 answer = call => answer.err(),

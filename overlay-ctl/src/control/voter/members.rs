@@ -25,7 +25,7 @@ enum Change {
 /// change at a time. A node that joins becomes a learner; who of the members votes is decided by the
 /// consensus layer, so that a member that never comes costs no quorum.
 pub async fn follow_the_rows(id: NodeId, voter: VoterParts) {
-    let VoterParts { consensus, state, table, leaving } = voter;
+    let VoterParts { consensus, state, table, leaving, quorum: _ } = voter;
     let mut led = false;
     let mut status = consensus.status();
     let mut revision = state.revision();

@@ -4,11 +4,13 @@
 mod leaving;
 mod machine;
 mod members;
+mod quorum;
 mod statuses;
 
 pub use leaving::{Leaving, LeavingHold};
 pub use machine::{Machine, SharedState};
 pub use members::follow_the_rows;
+pub use quorum::{LAPSE, Quorum};
 pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire};
 
 use crate::control::consensus::Consensus;
@@ -24,4 +26,6 @@ pub struct VoterParts {
     pub table: StatusTable,
     /// Who is being removed.
     pub leaving: Leaving,
+    /// Whether it takes part in a quorum.
+    pub quorum: Quorum,
 }

@@ -18,6 +18,11 @@ use tonic::Status;
 const NEXT_ROUND: Duration = Duration::from_millis(300);
 /// A voter that says nothing of the stream for so long does not serve it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The first message may be the whole view, behind those of many other agents.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A voter that says nothing for so long serves no more: while it does, it says once a second that nothing
+/// changed.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Why an agent stops following.
 #[derive(Debug, thiserror::Error)]
@@ -40,20 +45,64 @@ pub async fn follow_a_voter(
     view: watch::Sender<Option<Arc<View>>>,
     status: watch::Receiver<LocalStatus>,
 ) -> Ended {
+    let mut served = Served::default();
     loop {
+        served.this_round = false;
         for voter in directory.voters() {
-            match follow(id, epoch.clone(), &voter, &directory, &view, status.clone()).await {
-                Ok(()) => tracing::info!(voter = voter.id, "watch ended"),
-                Err(error) if error.code() == tonic::Code::NotFound => return Ended::Removed,
-                Err(error) => {
-                    tracing::debug!(voter = voter.id, code = ?error.code(), message = error.message(), "watch ended");
+            let ended =
+                follow(id, epoch.clone(), &voter, &directory, &view, status.clone(), &mut served);
+            match ended.await {
+                Ok(()) => {
+                    served.ended(voter.id, &Status::unavailable("the voter ended the stream"))
                 }
+                Err(error) if error.code() == tonic::Code::NotFound => return Ended::Removed,
+                Err(error) => served.ended(voter.id, &error),
             }
             if view.is_closed() {
                 return Ended::Stopped;
             }
         }
+        served.round_ended();
         tokio::time::sleep(NEXT_ROUND).await;
+    }
+}
+
+/// What the log says of the voters that serve: each change once.
+#[derive(Default)]
+struct Served {
+    /// By a voter that knows a leader, in the stream that is open or was open last.
+    this_stream: bool,
+    /// The same, in one of the streams of this round.
+    this_round: bool,
+    /// The log says that nobody serves.
+    said_nobody: bool,
+}
+
+impl Served {
+    fn heard(&mut self, voter: NodeId, leader: NodeId, revision: Revision) {
+        if leader != 0 && !self.this_stream {
+            tracing::info!(voter, revision, "watching");
+            *self = Self { this_stream: true, this_round: true, said_nobody: false };
+        }
+    }
+
+    fn ended(&mut self, voter: NodeId, why: &Status) {
+        let (code, why) = (why.code(), why.message());
+        if self.this_stream {
+            tracing::info!(voter, ?code, why, "the watch ended: asking the next voter");
+        } else {
+            tracing::debug!(voter, ?code, why, "not watching");
+        }
+        self.this_stream = false;
+    }
+
+    fn round_ended(&mut self) {
+        if !self.this_round && !self.said_nobody {
+            tracing::warn!(
+                "no voter with a quorum serves this node: what its kernel holds stays as it is; see `overlay status` on the voters"
+            );
+            self.said_nobody = true;
+        }
     }
 }
 
@@ -64,6 +113,7 @@ async fn follow(
     directory: &Directory,
     view: &watch::Sender<Option<Arc<View>>>,
     status: watch::Receiver<LocalStatus>,
+    served: &mut Served,
 ) -> Result<(), Status> {
     let (up, receiver) = mpsc::channel(4);
     let held = view.borrow().clone().unwrap_or_default();
@@ -81,25 +131,34 @@ async fn follow(
         .await
         .map_err(|_| Status::deadline_exceeded("the voter does not answer"))??
         .into_inner();
-    tracing::info!(voter = voter.id, revision = held.revision, "watching");
     let statuses = send_statuses(id, epoch, status, up);
     tokio::pin!(statuses);
     let mut current = View::clone(&held);
+    let mut patience = FIRST_TIMEOUT;
     loop {
         tokio::select! {
             () = &mut statuses => return Ok(()),
-            delta = deltas.next() => match delta {
-                None => return Ok(()),
-                Some(delta) => {
-                    let delta = delta?;
-                    directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
-                    current.apply(from_wire(delta)?);
-                    directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
-                    view.send_replace(Some(Arc::new(current.clone())));
+            delta = tokio::time::timeout(patience, deltas.next()) => {
+                let silent = |_| Status::deadline_exceeded("the voter has fallen silent");
+                let Some(delta) = delta.map_err(silent)? else { return Ok(()) };
+                let delta = delta?;
+                patience = SILENCE;
+                served.heard(voter.id, delta.leader, held.revision);
+                directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
+                if says_nothing_new(&delta, &current) {
+                    continue;
                 }
+                current.apply(from_wire(delta)?);
+                directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
+                view.send_replace(Some(Arc::new(current.clone())));
             },
         }
     }
+}
+
+fn says_nothing_new(delta: &WatchDown, held: &View) -> bool {
+    let WatchDown { complete, revision, upserts, removes, leader: _ } = delta;
+    !complete && *revision == held.revision && upserts.is_empty() && removes.is_empty()
 }
 
 async fn send_statuses(

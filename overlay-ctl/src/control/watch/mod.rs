@@ -4,7 +4,9 @@
 //! Down: a voter derives its view from its own state. An agent holds one stream to any voter, which
 //! sends the whole view once and deltas from then on, restricted to the networks of the agent's endpoints.
 //! A slow agent costs the voter a cursor, not a queue: each delta is made when the last one has been
-//! taken, from the state as it is then.
+//! taken, from the state as it is then. Where nothing changes the voter says so once a second. An agent leaves
+//! a voter that is silent, and a voter ends the streams of its agents when it no longer takes part in a
+//! quorum: what it shows is old, and another voter may know better.
 //!
 //! Up: every node's status (programmed revision, endpoints) goes up the same stream, and every voter
 //! passes the statuses that it has on to the leader. From this one table the leader answers
@@ -14,6 +16,9 @@
 mod agent;
 mod stream;
 mod voter;
+
+#[cfg(test)]
+mod tests;
 
 pub use agent::{Ended, follow_a_voter};
 pub use stream::serve_agent;

@@ -2,18 +2,24 @@ use super::{key_to_wire, row_to_wire};
 use crate::{
     control::{
         state::{Delta, RowKey},
-        voter::{SharedState, StatusTable},
+        voter::{LAPSE, Quorum, SharedState, StatusTable},
     },
     model::{NetworkId, NodeId},
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
 };
 use std::{collections::BTreeSet, time::Duration};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
-/// A voter that knows no leader for so long sends its agents to another one.
-const LEADERLESS: Duration = Duration::from_secs(3);
+/// Where nothing changes, the agent hears so this often: it leaves a voter that is silent.
+const BOOKMARK: Duration = Duration::from_secs(1);
+/// A voter without a proof of a quorum keeps an agent for so long all the same: the proof may come, and the
+/// agent does not run from voter to voter while there is no quorum anywhere.
+const WELCOME: Duration = Duration::from_secs(1);
 
 /// Serves one agent: its statuses in, deltas out.
 ///
@@ -23,6 +29,7 @@ pub async fn serve_agent(
     state: SharedState,
     table: StatusTable,
     cluster: watch::Receiver<crate::control::consensus::Status>,
+    quorum: Quorum,
     mut up: Streaming<WatchUp>,
 ) -> Result<impl Stream<Item = Result<WatchDown, Status>> + Send, Status> {
     let hello = match up.next().await {
@@ -56,38 +63,36 @@ pub async fn serve_agent(
     // One in the channel, one being made: that is all a slow agent costs.
     let (sender, receiver) = mpsc::channel(1);
     let held = networks.into_iter().collect();
-    tokio::spawn(send_deltas(state, cluster, node_id, cursor, held, sender));
+    tokio::spawn(send_deltas(state, cluster, quorum, node_id, cursor, held, sender));
     Ok(ReceiverStream::new(receiver))
 }
 
 async fn send_deltas(
     state: SharedState,
     mut cluster: watch::Receiver<crate::control::consensus::Status>,
+    quorum: Quorum,
     node: NodeId,
     mut cursor: u64,
     mut held: BTreeSet<NetworkId>,
     down: mpsc::Sender<Result<WatchDown, Status>>,
 ) {
+    let opened = Instant::now();
     let mut revision = state.revision();
-    // A voter that is behind the agent has nothing to say before it has caught up: going back would
-    // make the agent forget what it rightly holds.
-    while *revision.borrow_and_update() < cursor {
-        tokio::select! {
-            changed = revision.changed() => if changed.is_err() { return },
-            () = down.closed() => return,
-        }
-    }
     let mut told = None;
+    let mut bookmark = false;
     loop {
         let now = *revision.borrow_and_update();
         let leader = cluster.borrow_and_update().leader.unwrap_or_default();
-        let removed = state.read(|state| state.node(node).is_none());
+        // A voter that is behind the agent has nothing to say before it has caught up: going back would
+        // make the agent forget what it rightly holds.
+        let behind = now < cursor;
+        let removed = !behind && state.read(|state| state.node(node).is_none());
         if removed {
             let gone = Status::not_found("the node was removed from the cluster");
             drop(down.send(Err(gone)).await);
             return;
         }
-        if now > cursor || cursor == 0 || told != Some(leader) {
+        if !behind && (now > cursor || cursor == 0 || told != Some(leader)) {
             told = Some(leader);
             let delta = state.read(|state| state.delta_for(node, cursor, &held));
             cursor = delta.revision.max(now);
@@ -96,19 +101,40 @@ async fn send_deltas(
             if down.send(message).await.is_err() {
                 return;
             }
-        }
-        tokio::select! {
-            changed = revision.changed() => if changed.is_err() { return },
-            changed = leader_changed(&mut cluster, leader) => if changed.is_err() { return },
-            () = tokio::time::sleep(LEADERLESS), if leader == 0 => {
-                // Cut off from the others it may miss everything: another voter may not.
-                let alone = Status::unavailable("this voter has not heard of a leader for a while");
-                drop(down.send(Err(alone)).await);
+        } else if !behind && bookmark {
+            let nothing = WatchDown { revision: cursor, leader, ..Default::default() };
+            if down.send(Ok(nothing)).await.is_err() {
                 return;
             }
-            () = down.closed() => return,
+        }
+        bookmark = false;
+        let ended = tokio::select! {
+            changed = revision.changed() => changed.is_err(),
+            changed = leader_changed(&mut cluster, leader) => changed.is_err(),
+            () = down.closed() => true,
+            () = sleep(BOOKMARK) => {
+                bookmark = true;
+                false
+            }
+            () = quorum.lapsed(opened + WELCOME) => {
+                send_away(&down, "this voter takes part in no quorum").await;
+                true
+            }
+            () = sleep_until(opened + LAPSE), if behind => {
+                send_away(&down, "this voter is behind what the node holds").await;
+                true
+            }
+        };
+        if ended {
+            return;
         }
     }
+}
+
+/// Ends the stream: another voter may serve the node.
+async fn send_away(down: &mpsc::Sender<Result<WatchDown, Status>>, why: &str) {
+    // An agent that is gone needs no reason.
+    drop(down.send(Err(Status::unavailable(why))).await);
 }
 
 async fn leader_changed(

@@ -3,7 +3,7 @@
 //! runtime that answers everybody else.
 
 use super::{Api, route::ANSWER_MAX};
-use crate::control::controller::Attempt;
+use crate::control::{controller::Attempt, peers::PeerChannel};
 use futures::{FutureExt as _, future::BoxFuture};
 use prost::bytes::{Buf as _, BufMut as _, Bytes};
 use std::{
@@ -23,7 +23,6 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{Service, http, http::uri::PathAndQuery},
     server::{self, NamedService},
-    transport::Channel,
 };
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
@@ -119,7 +118,7 @@ pub(super) fn decoded<M: prost::Message + Default>(
 
 /// Asks the node behind `channel` for an answer and takes its bytes as they are.
 pub(super) async fn forward<Q: prost::Message + 'static>(
-    channel: Channel,
+    channel: PeerChannel,
     path: &'static str,
     request: Request<Q>,
 ) -> Result<Response<Bytes>, Status> {

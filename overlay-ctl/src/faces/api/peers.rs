@@ -1,7 +1,7 @@
 //! The service that nodes offer one another: Raft messages, watch streams, reports, and checks.
 
 use crate::{
-    control::{peers::CLUSTER, voter::VoterParts, watch::serve_agent},
+    control::{voter::VoterParts, watch::serve_agent},
     dataplane::host::EndpointCheck,
     proto::internal::{
         CheckEndpointRequest, CheckEndpointResponse, RaftMessage, RaftResponse, ReportResponse,
@@ -11,28 +11,19 @@ use crate::{
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
-use uuid::Uuid;
 
 /// What a node answers to its peers.
 pub struct PeersService {
-    cluster: Uuid,
     voter: Option<VoterParts>,
     check: EndpointCheck,
 }
 
 impl PeersService {
-    /// For a node of `cluster`; `voter` is `None` on an agent.
+    /// `voter` is `None` on an agent. Who may call is decided before: see
+    /// [`Admission`](crate::control::peers::Admission).
     #[must_use]
-    pub fn new(cluster: Uuid, voter: Option<VoterParts>, check: EndpointCheck) -> Self {
-        Self { cluster, voter, check }
-    }
-
-    fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let named = request.metadata().get(CLUSTER).and_then(|value| value.to_str().ok());
-        if named == Some(self.cluster.to_string().as_str()) {
-            return Ok(());
-        }
-        Err(Status::permission_denied(format!("this is a node of cluster {}", self.cluster)))
+    pub fn new(voter: Option<VoterParts>, check: EndpointCheck) -> Self {
+        Self { voter, check }
     }
 
     fn voter(&self) -> Result<&VoterParts, Status> {
@@ -46,7 +37,6 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<RaftResponse>, Status> {
-        self.admit(&request)?;
         let consensus = self.voter()?.consensus.clone();
         let mut messages = request.into_inner();
         while let Some(message) = messages.next().await {
@@ -64,9 +54,9 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<WatchUp>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.admit(&request)?;
-        let VoterParts { state, table, consensus, leaving: _ } = self.voter()?.clone();
-        let down = serve_agent(state, table, consensus.status(), request.into_inner()).await?;
+        let VoterParts { state, table, quorum, consensus, leaving: _ } = self.voter()?.clone();
+        let cluster = consensus.status();
+        let down = serve_agent(state, table, cluster, quorum, request.into_inner()).await?;
         Ok(Response::new(Box::pin(down)))
     }
 
@@ -74,7 +64,6 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<StatusReport>>,
     ) -> Result<Response<ReportResponse>, Status> {
-        self.admit(&request)?;
         let table = self.voter()?.table.clone();
         let mut reports = request.into_inner();
         while let Some(report) = reports.next().await {
@@ -89,7 +78,6 @@ impl Peers for PeersService {
         &self,
         request: Request<CheckEndpointRequest>,
     ) -> Result<Response<CheckEndpointResponse>, Status> {
-        self.admit(&request)?;
         Ok(Response::new(self.check.check(request.into_inner()).await))
     }
 }

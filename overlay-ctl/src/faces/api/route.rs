@@ -2,17 +2,14 @@ use super::is_lost;
 use crate::control::{
     consensus::Role,
     controller::{Attempt, Controller},
-    peers::Peer,
+    peers::{PATIENCE, Peer, PeerChannel},
     voter::VoterParts,
 };
 use futures::future::BoxFuture;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status};
 
-/// Metadata key: how long, in milliseconds, whoever forwarded a call still looks for a leader. Also
-/// what ends a call that goes in circles while the leader changes.
-const PATIENCE: &str = "overlay-patience-ms";
 /// A call that found no leader within this fails: callers are promised an answer within 5 s, and the
 /// last attempt may take a moment longer.
 const LEADER_DEADLINE: Duration = Duration::from_millis(3500);
@@ -51,7 +48,7 @@ impl Controller {
         request: Request<Q>,
         waits: Duration,
         here: impl Fn(&VoterParts, Q) -> BoxFuture<'static, Result<R, Attempt>> + Send + Sync,
-        there: impl Fn(Channel, Request<Q>) -> BoxFuture<'static, Result<Response<R>, Status>>
+        there: impl Fn(PeerChannel, Request<Q>) -> BoxFuture<'static, Result<Response<R>, Status>>
         + Send
         + Sync,
     ) -> Result<Response<R>, Status>
@@ -74,15 +71,14 @@ impl Controller {
                     }
                 }
                 Place::There(peers) => {
-                    for peer in peers {
+                    let count = peers.len();
+                    for (asked, peer) in peers.into_iter().enumerate() {
                         let left = deadline.saturating_duration_since(Instant::now());
-                        if left < PATIENCE_MIN {
-                            break;
-                        }
+                        let Some(turn) = turn(left, count - asked) else { break };
                         let mut forwarded = Request::new(message.clone());
-                        let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                        let millis = u64::try_from(turn.as_millis()).unwrap_or(u64::MAX);
                         forwarded.metadata_mut().insert(PATIENCE, millis.into());
-                        let call = there(self.directory.channel(&peer), forwarded);
+                        let call = there(self.directory.channel(peer.listen), forwarded);
                         match timeout_at(deadline + waits + LAST_ATTEMPT, call).await {
                             Ok(Err(status)) if is_lost(&status) => {
                                 status.message().clone_into(&mut why);
@@ -121,6 +117,13 @@ impl Controller {
     }
 }
 
+/// How long the next of `still_to_ask` peers may look for a leader. A voter that is cut off looks for as long as
+/// it may: the others must have their turn. `None` where it is not worth another hop.
+fn turn(left: Duration, still_to_ask: usize) -> Option<Duration> {
+    let turn = left / u32::try_from(still_to_ask).unwrap_or(u32::MAX).max(1);
+    (turn >= PATIENCE_MIN).then_some(turn)
+}
+
 fn no_quorum(why: &str) -> String {
     const WHAT: &str = "the cluster has no leader with a quorum";
     // A node that forwarded has it in words already.
@@ -134,4 +137,25 @@ fn patience<Q>(request: &Request<Q>) -> Duration {
     let given = request.metadata().get(PATIENCE).and_then(|given| given.to_str().ok());
     let given = given.and_then(|given| given.parse().ok()).map(Duration::from_millis);
     given.map_or(LEADER_DEADLINE, |given| given.min(LEADER_DEADLINE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_voter_has_its_turn_however_long_the_others_take() {
+        let mut left = LEADER_DEADLINE;
+        let mut asked = 0;
+        for still_to_ask in [3, 2, 1] {
+            let turn = turn(left, still_to_ask).expect("a turn");
+            assert!(turn >= Duration::from_secs(1), "{turn:?} is no time to elect a leader in");
+            left -= turn;
+            asked += 1;
+        }
+        assert_eq!((asked, left), (3, Duration::ZERO));
+        assert_eq!(turn(left, 1), None);
+        // A leader alone is given all there is.
+        assert_eq!(turn(LEADER_DEADLINE, 1), Some(LEADER_DEADLINE));
+    }
 }

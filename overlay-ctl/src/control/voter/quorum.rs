@@ -1,0 +1,77 @@
+use crate::control::consensus::{Consensus, ProposeError, StateMachine};
+use std::time::Duration;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+
+/// A voter asks for a proof this often.
+const EVERY: Duration = Duration::from_secs(1);
+/// A voter without a proof for so long counts as cut off. Longer than an election takes, so that agents stay
+/// where they are while a leader is elected.
+pub const LAPSE: Duration = Duration::from_secs(3);
+
+/// When this voter last proved that it takes part in a quorum. Clones share it.
+///
+/// The proof is a linearizable read. It fails at a voter that hears nobody, at one that nobody hears, and at
+/// one that does not catch up, also where that voter still believes to know the leader.
+#[derive(Clone, Debug, Default)]
+pub struct Quorum {
+    proved: watch::Sender<Option<Instant>>,
+}
+
+impl Quorum {
+    /// Asks for a proof again and again, until consensus stops.
+    pub async fn prove<S: StateMachine>(&self, consensus: Consensus<S>) {
+        loop {
+            let asked = Instant::now();
+            match consensus.read_index().await {
+                Ok(_) => self.proved_at(asked),
+                Err(ProposeError::Stopped) => return,
+                Err(error) => tracing::debug!(%error, "no proof of a quorum"),
+            }
+            sleep(EVERY).await;
+        }
+    }
+
+    pub(crate) fn proved_at(&self, at: Instant) {
+        self.proved.send_replace(Some(at));
+    }
+
+    /// Ends when the last proof is older than [`LAPSE`], but not before `earliest`.
+    pub async fn lapsed(&self, earliest: Instant) {
+        let mut proved = self.proved.subscribe();
+        loop {
+            let last = *proved.borrow_and_update();
+            let until = last.map_or(earliest, |last| earliest.max(last + LAPSE));
+            // The sender lives as long as `self`: the only other way out of the wait is a new proof.
+            if timeout_at(until, proved.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_lapses_after_the_last_proof_but_not_at_once() {
+        let quorum = Quorum::default();
+        let begun = Instant::now();
+        let earliest = begun + Duration::from_secs(1);
+        quorum.lapsed(earliest).await;
+        assert_eq!(Instant::now(), earliest, "nothing was ever proved");
+
+        quorum.proved_at(begun);
+        let waiting = quorum.clone();
+        let lapsed = tokio::spawn(async move { waiting.lapsed(earliest).await });
+        // One more proof while somebody waits.
+        sleep(Duration::from_secs(1)).await;
+        let last = Instant::now();
+        quorum.proved_at(last);
+        lapsed.await.unwrap();
+        assert_eq!(Instant::now(), last + LAPSE);
+    }
+}
