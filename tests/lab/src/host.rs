@@ -303,6 +303,13 @@ impl Host {
             .collect())
     }
 
+    /// Names of the nodes that have a vote, as this one lists them.
+    pub fn voters(&self) -> Result<Vec<String>> {
+        let nodes = self.overlay_json(&["node", "ls"])?;
+        let votes = |node: &&Value| ["leader", "voter"].contains(&text(node, "role"));
+        Ok(rows(&nodes).iter().filter(votes).map(|node| text(node, "name").to_owned()).collect())
+    }
+
     /// Whether its kernel holds what the cluster desires, or once did.
     pub fn is_programmed(&self) -> Result<bool> {
         Ok(number(&self.overlay_json(&["status"])?, "programmed_revision") > 0)

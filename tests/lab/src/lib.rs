@@ -255,19 +255,28 @@ impl Lab {
         for host in others {
             host.start_node(&[args, &["--join", &founder.listen()]].concat())?;
         }
-        eventually("every node lists every node as ready", Duration::from_secs(20), || {
-            for host in hosts {
-                // Its gateway and rules come with the first pass, after it is known to the others.
-                if !host.is_programmed()? {
-                    bail!("{}'s kernel does not hold anything yet", host.name);
+        eventually(
+            "every node lists every node as ready, and all vote that should",
+            Duration::from_secs(20),
+            || {
+                for host in hosts {
+                    // Its gateway and rules come with the first pass, after it is known to the others.
+                    if !host.is_programmed()? {
+                        bail!("{}'s kernel does not hold anything yet", host.name);
+                    }
+                    let ready = host.ready_nodes()?;
+                    if ready.len() < hosts.len() {
+                        bail!("{} sees {ready:?}", host.name);
+                    }
                 }
-                let ready = host.ready_nodes()?;
-                if ready.len() < hosts.len() {
-                    bail!("{} sees {ready:?}", host.name);
+                // Three of them vote, or one where there are not three.
+                let voters = founder.voters()?;
+                if voters.len() != if hosts.len() < 3 { 1 } else { 3 } {
+                    bail!("{voters:?} vote");
                 }
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
     }
 
     /// Takes a background program over: it lives as long as the lab.

@@ -12,6 +12,7 @@ mod gateway;
 mod icc;
 mod intruders;
 mod leader;
+mod members;
 mod mtu;
 mod names;
 mod offloads;
