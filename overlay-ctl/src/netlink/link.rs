@@ -18,7 +18,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{NetlinkError, NetnsId, SuperPackets};
+use super::{NetlinkError, NetnsId, SuperPackets, bottom::Parent};
 
 /// Link group of every device of ours. The kernel takes it at creation, unlike the alias: it tells a
 /// device that a killed controller left between creation and naming from a foreign one.
@@ -51,6 +51,8 @@ pub(super) struct Link {
     pub(super) tso_max: Option<u32>,
     pub(super) up: bool,
     pub(super) loopback: bool,
+    /// What sort of virtual device it is, as "veth"; empty for one on a bus.
+    pub(super) kind: String,
     /// A VXLAN device's options.
     pub(super) vxlan: Option<Vec<InfoVxlan>>,
     /// A bridge's options.
@@ -60,11 +62,12 @@ pub(super) struct Link {
     pub(super) controller: Option<u32>,
     /// That bridge forwards nothing from it to another isolated port.
     pub(super) isolated: bool,
-    /// Index of a veth's other end, in `peer_netns`.
+    /// Index of a veth's other end, or of the device that a VLAN or a macvlan is made on, in `peer_netns`;
+    /// `None` there is the namespace of the device itself.
     pub(super) peer: Option<u32>,
     pub(super) peer_netns: Option<NetnsId>,
-    /// It belongs to a device on a bus.
-    pub(super) has_parent: bool,
+    /// Where it is on a bus; empty for one that is on none.
+    pub(super) parent: Parent,
     /// Ids of the XDP programs on it.
     pub(super) xdp: BTreeSet<u32>,
 }
@@ -89,7 +92,8 @@ impl Link {
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
                 LinkAttribute::LinkInfo(infos) => link.read_info(infos),
-                LinkAttribute::ParentDevName(_) => link.has_parent = true,
+                LinkAttribute::ParentDevName(device) => link.parent.device = device,
+                LinkAttribute::ParentDevBusName(bus) => link.parent.bus = bus,
                 LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
                 other => link.super_packets.read(&other),
@@ -100,6 +104,9 @@ impl Link {
 
     fn read_info(&mut self, infos: Vec<LinkInfo>) {
         for info in infos {
+            if let LinkInfo::Kind(kind) = &info {
+                self.kind = kind.to_string();
+            }
             match info {
                 // The kernel shows a device's kind first, and not always options.
                 LinkInfo::Kind(InfoKind::Vxlan) => self.vxlan = Some(Vec::new()),

@@ -13,6 +13,7 @@
 //!   theirs, but for the loopback device, which is brought up, and a default route where there is none.
 
 mod barrier;
+mod bottom;
 mod bridge;
 mod changes;
 mod error;
@@ -34,6 +35,7 @@ mod underlay;
 mod xdp;
 
 pub use barrier::Outside;
+pub use bottom::{BottomDevice, BottomKind};
 pub use bridge::{GATEWAY_BRIDGE, GatewayBridge};
 pub use changes::Change;
 pub use error::{BridgeError, GroError, NetlinkError, OffloadsError, PortError, UnderlayError};
