@@ -246,6 +246,11 @@ pub enum PortError {
         "the device {0} is gone, most likely together with its endpoint's namespace; create the endpoint again when the namespace is back"
     )]
     Gone(String),
+    /// The kernel has set both sides up and lets no packet pass.
+    #[error(
+        "the device {0} is up, but the kernel does not run it yet (`ip link` shows its state): the node tries again"
+    )]
+    NotRunning(String),
     /// Ids are Raft indexes; one past 48 bits would not fit a device's name.
     #[error("the endpoint id {0} does not fit a device name (at most 48 bits)")]
     IdTooLarge(u64),

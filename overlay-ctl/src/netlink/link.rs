@@ -7,7 +7,7 @@ use netlink_packet_route::{
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-        LinkXdp,
+        LinkXdp, State,
     },
     neighbour::{NeighbourFlags, NeighbourState},
 };
@@ -31,7 +31,7 @@ pub(super) const ALIAS_PREFIX: &str = "overlay:";
 pub(super) enum Owner {
     /// Alias and all.
     Ours,
-    /// Made by us, its alias not yet set.
+    /// Made by us, its alias not yet set: a pair that has not been brought up.
     HalfMade,
     /// Somebody else's.
     Foreign,
@@ -50,6 +50,9 @@ pub(super) struct Link {
     /// The largest super-packet that the device takes.
     pub(super) tso_max: Option<u32>,
     pub(super) up: bool,
+    /// The state that its queue is in (RFC 2863); `None` where the kernel does not say. A device that was set up
+    /// drops what it is given until the kernel has taken note of its carrier.
+    pub(super) oper: Option<State>,
     pub(super) loopback: bool,
     /// What sort of virtual device it is, as "veth"; empty for one on a bus.
     pub(super) kind: String,
@@ -92,6 +95,7 @@ impl Link {
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
                 LinkAttribute::LinkInfo(infos) => link.read_info(infos),
+                LinkAttribute::OperState(state) => link.oper = Some(state),
                 LinkAttribute::ParentDevName(device) => link.parent.device = device,
                 LinkAttribute::ParentDevBusName(bus) => link.parent.bus = bus,
                 LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
@@ -119,6 +123,11 @@ impl Link {
                 _ => {}
             }
         }
+    }
+
+    /// It is up, and what it is given is sent.
+    pub(super) fn is_running(&self) -> bool {
+        self.up && self.oper == Some(State::Up)
     }
 
     pub(super) fn owner(&self, alias: &str) -> Owner {

@@ -92,7 +92,7 @@ impl HostKernel {
     /// Why the device has to be built anew, if it has.
     ///
     /// Inside, only the namespace counts once the device is up: what the endpoint does to its own
-    /// interface is its own business. One that never came up is held against the whole spec.
+    /// interface is its own business. One that never came up is compared with the whole spec.
     async fn fault(&self, seen: &Seen, spec: &DeviceSpec) -> Result<Option<String>, PortError> {
         let Some(peer) = seen.peer() else {
             return Ok(Some("the endpoint's interface is gone".to_owned()));
@@ -110,8 +110,10 @@ impl HostKernel {
             return Ok(Some("the namespace was made anew".to_owned()));
         }
         let difference = match seen {
-            Seen::Port(port) if !port.up => port.difference(&port_spec(port.endpoint, spec), netns),
-            Seen::Leg(leg) if !leg.up => leg.difference(&leg_spec(spec), netns),
+            Seen::Port(port) if !port.complete => {
+                port.difference(&port_spec(port.endpoint, spec), netns)
+            }
+            Seen::Leg(leg) if !leg.complete => leg.difference(&leg_spec(spec), netns),
             Seen::Port(_) | Seen::Leg(_) => None,
         };
         Ok(difference.map(str::to_owned))
@@ -227,9 +229,13 @@ impl Seen {
     fn into_observed(self, fault: Option<String>) -> ObservedDevice {
         let id = self.id();
         let interface = self.peer().map(|peer| peer.ifname.clone()).unwrap_or_default();
-        let (ifname, ifindex, mtu, bridge, up) = match self {
-            Self::Port(port) => (port.ifname, port.ifindex, port.mtu, 0, port.up),
-            Self::Leg(leg) => (leg.ifname, leg.ifindex, leg.mtu, leg.bridge, leg.up),
+        let up = match &self {
+            Self::Port(port) => port.is_active(),
+            Self::Leg(leg) => leg.is_active(),
+        };
+        let (ifname, ifindex, mtu, bridge) = match self {
+            Self::Port(port) => (port.ifname, port.ifindex, port.mtu, 0),
+            Self::Leg(leg) => (leg.ifname, leg.ifindex, leg.mtu, leg.bridge),
         };
         ObservedDevice { id, ifname, ifindex, interface, mtu, bridge, up, fault }
     }
@@ -362,7 +368,7 @@ impl Kernel for HostKernel {
         Ok(made.map_err(not_made)?.into_observed(None))
     }
 
-    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), DeviceFailure> {
         let Some(spec) = self.specs.get(&device.id) else { return Ok(()) };
         let raised = match device.id {
             DeviceId::Port(endpoint) => {
@@ -370,11 +376,12 @@ impl Kernel for HostKernel {
             }
             DeviceId::Leg(_) => self.netlink.activate_leg(&leg_spec(spec)).await,
         };
-        match raised {
-            // Gone again already: the next pass sees it.
-            Err(PortError::Gone(_) | PortError::NoNamespace(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(KernelError::new("setting a device up failed", error)),
-        }
+        raised.map_err(|error| match error {
+            PortError::Netlink(error) => {
+                DeviceFailure::Kernel(KernelError::new("setting a device up failed", error))
+            }
+            error => DeviceFailure::Endpoint(crate::error_chain(&error)),
+        })
     }
 
     async fn ensure_attached(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {

@@ -286,7 +286,10 @@ impl<K: Kernel> Reconciler<K> {
         for device in made.devices.values_mut().filter(|device| !device.up) {
             match self.kernel.raise(device).await {
                 Ok(()) => device.up = true,
-                Err(error) => {
+                Err(DeviceFailure::Endpoint(reason)) => {
+                    made.refused.insert(device.id, reason);
+                }
+                Err(DeviceFailure::Kernel(error)) => {
                     made.failed.get_or_insert(error);
                 }
             }
