@@ -8,7 +8,10 @@ use crate::{
     proto::internal::{CheckEndpointRequest, CheckEndpointResponse, HostPort},
     state::{Command, Placement, PortsWanted},
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tonic::Status;
 
 /// How long a node is given to look at a namespace and its own ports.
@@ -23,8 +26,8 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// Asks the node of the endpoint that `command` would make whether it could make it, and puts
-    /// into the command which of its ports are not free.
+    /// Asks the node of the endpoint that `command` would make whether it could make it, and puts into the
+    /// command by which path the node knows the namespace and which of its ports are not free.
     pub(super) async fn ask(
         &self,
         voter: &VoterParts,
@@ -58,6 +61,7 @@ impl Check {
         if !answer.problem.is_empty() {
             return Err(Status::failed_precondition(answer.problem));
         }
+        *netns = PathBuf::from(answer.netns);
         // The log holds what it says: only what can matter.
         let any = ports.any_of();
         let busy =

@@ -1,4 +1,6 @@
-use super::{big_tcp::SuperPacketPlan, gateway::HostGateway, guard::GuardKeeper};
+use super::{
+    big_tcp::SuperPacketPlan, check::SharedNamespaces, gateway::HostGateway, guard::GuardKeeper,
+};
 use crate::{
     cli::Xdp,
     datapath::{Cursor, Datapath, DatapathError, TableReader},
@@ -17,8 +19,13 @@ use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
+
+/// Why an endpoint is down whose namespace was held (see `netlink::HeldNamespaces`).
+const PROCESS_ENDED: &str = "its namespace was given by way of a process, which has ended, or the host was started anew: remove the endpoint, and create it again where it is to be";
 
 /// The BPF side, shared by the reconciler (which writes it) and the API (which reads its counters).
 #[derive(Clone)]
@@ -44,6 +51,7 @@ pub struct HostKernel {
     netlink: Netlink,
     underlay: Underlay,
     super_packets: SuperPacketPlan,
+    namespaces: SharedNamespaces,
     vxlan_port: u16,
     gateway: HostGateway,
     guard: GuardKeeper,
@@ -64,6 +72,7 @@ impl HostKernel {
         netlink: Netlink,
         underlay: Underlay,
         super_packets: SuperPacketPlan,
+        namespaces: SharedNamespaces,
         vxlan_port: u16,
         gateway: HostGateway,
         xdp: Xdp,
@@ -74,6 +83,7 @@ impl HostKernel {
             netlink,
             underlay,
             super_packets,
+            namespaces,
             vxlan_port,
             gateway,
             fallbacks: Vec::new(),
@@ -365,7 +375,19 @@ impl Kernel for HostKernel {
                 self.netlink.create_leg(&leg_spec(spec), attach).await.map(Seen::Leg)
             }
         };
-        Ok(made.map_err(not_made)?.into_observed(None))
+        let made = made.map_err(|error| match error {
+            PortError::NoNamespace(_) | PortError::NotNamespace(_)
+                if self.namespaces.lock().has(&spec.netns) =>
+            {
+                DeviceFailure::Endpoint(PROCESS_ENDED.to_owned())
+            }
+            error => not_made(error),
+        });
+        Ok(made?.into_observed(None))
+    }
+
+    fn hold_namespaces(&mut self, named: &BTreeSet<PathBuf>) {
+        self.namespaces.lock().sweep(named, Instant::now());
     }
 
     async fn raise(&mut self, device: &ObservedDevice) -> Result<(), DeviceFailure> {

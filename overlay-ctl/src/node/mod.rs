@@ -22,8 +22,8 @@ mod serve;
 mod start;
 
 pub use big_tcp::{BigTcpError, SuperPacketPlan};
-pub use check::EndpointCheck;
 pub(crate) use check::host_port;
+pub use check::{EndpointCheck, SharedNamespaces};
 pub use error::StartError;
 pub use gateway::SharedPorts;
 pub use home::{Home, HomeError, Member, Record};

@@ -1,4 +1,4 @@
-use super::{big_tcp, error::StartError, gateway, running::NETNS_FOLDER};
+use super::{big_tcp, error::StartError, gateway, running::NETNS_FOLDER, start::held_namespaces};
 use crate::{
     cli::NodeRunArgs, datapath::Datapath, dns::Resolvers, gateway::Table, model::NodeName,
     netlink::Netlink,
@@ -35,6 +35,10 @@ pub(super) async fn all(
     results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
     results.push(netlink.remove_barrier().await.map_err(Into::into));
     results.push(big_tcp::restore(netlink, &args.state_dir).await.map_err(Into::into));
+    let held = held_namespaces(args);
+    if let Err(error) = held.remove_all() {
+        tracing::warn!(%error, "namespaces are still held");
+    }
     results.push(Datapath::remove_all(&args.bpffs).map_err(Into::into));
     results.into_iter().collect()
 }

@@ -1,7 +1,7 @@
 use super::{
     Home,
     big_tcp::SuperPacketPlan,
-    check::EndpointCheck,
+    check::{EndpointCheck, SharedNamespaces},
     cluster::{self, Addresses, Registration},
     error::{StartError, UNDERLAY_MTU_MIN},
     gateway::SharedPorts,
@@ -15,7 +15,7 @@ use crate::{
     datapath::{Datapath, DatapathConfig},
     gateway::{Table, choose_subnet},
     model::{NodeName, Subnet},
-    netlink::{Netlink, Underlay, UnderlayChoice},
+    netlink::{HeldNamespaces, Netlink, Underlay, UnderlayChoice},
     reconcile::LocalGateway,
 };
 use overlay_common::{Config, ip16_from_v4};
@@ -123,7 +123,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         bpffs: args.bpffs.display().to_string(),
         gateway: gateway.subnet,
     };
-    let check = EndpointCheck::new(SharedPorts::default());
+    let namespaces = SharedNamespaces::new(held_namespaces(&args));
+    let check = EndpointCheck::new(SharedPorts::default(), namespaces);
     let node = Parts {
         name,
         netlink,
@@ -141,6 +142,11 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let ended = node.run(listeners, &args, ending).await;
     drop((lock, pins));
     ended
+}
+
+/// In the node's runtime folder, beside its socket.
+pub(super) fn held_namespaces(args: &NodeRunArgs) -> HeldNamespaces {
+    HeldNamespaces::new(args.socket.with_extension("netns"))
 }
 
 /// The signals that end a node.

@@ -169,6 +169,8 @@ pub trait Kernel: Send {
         &mut self,
         wanted: &BTreeMap<DeviceId, DeviceSpec>,
     ) -> impl Future<Output = Result<Vec<ObservedDevice>, KernelError>> + Send;
+    /// These are the namespaces of all endpoints of this node: others need not be held for one.
+    fn hold_namespaces(&mut self, _named: &BTreeSet<PathBuf>) {}
     /// Makes a device with its program attached, down.
     fn create(
         &mut self,

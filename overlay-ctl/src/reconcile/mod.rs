@@ -254,6 +254,7 @@ impl<K: Kernel> Reconciler<K> {
         self.follow_mtus(mtus);
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let wanted = desired::devices(view, &self.node, kept.members.here());
+        self.kernel.hold_namespaces(&wanted.values().map(|spec| spec.netns.clone()).collect());
         let observed = self.kernel.devices(&wanted).await?;
         let (standing, doomed): (Vec<_>, Vec<_>) = observed
             .into_iter()

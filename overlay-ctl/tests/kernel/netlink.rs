@@ -1,6 +1,7 @@
 //! Ports, the GRO device, next hops, the choice of the underlay, and changes.
 
 mod bridge;
+mod held;
 mod leg;
 mod sizes;
 

@@ -14,6 +14,7 @@ mod mtu;
 mod names;
 mod offloads;
 mod ports;
+mod processes;
 mod published_traffic;
 mod reboot;
 mod refusals;
