@@ -1,4 +1,4 @@
-//! Numbers of the wire formats that both sides need.
+//! Constants of the wire formats and the address types that the kernel and user space share.
 
 /// UDP port of VXLAN (RFC 7348, section 8; IANA).
 pub const VXLAN_PORT: u16 = 4789;
@@ -9,7 +9,7 @@ pub const VXLAN_OVERHEAD: u16 = 50;
 pub const PATH_MTU_MIN: u32 = 552;
 /// Greatest VNI that fits the header's 24 bits (RFC 7348, section 5).
 pub const VNI_MAX: u32 = 0x00ff_ffff;
-/// The VNI of the VXLAN device that only exists so that GRO merges VXLAN packets. No network may
+/// The VNI of the VXLAN device whose only purpose is that GRO merges VXLAN packets. No network may
 /// have it.
 pub const VNI_RESERVED: u32 = VNI_MAX;
 /// First source port of an encapsulated packet (RFC 7348, section 5: the dynamic range).
@@ -19,7 +19,7 @@ pub const SOURCE_PORT_MIN: u16 = 49152;
 pub type Ip16 = [u8; 16];
 /// An Ethernet address, in transmission order.
 pub type MacBytes = [u8; 6];
-/// No address.
+/// All zeros: no address.
 pub const IP16_NONE: Ip16 = [0; 16];
 
 /// Maps four bytes of IPv4, in network order, into the 16-byte form.
@@ -36,7 +36,7 @@ pub const fn ip16_from_v4(v4: [u8; 4]) -> Ip16 {
     ip
 }
 
-/// The IPv4 address in `ip`, where it holds a mapped one.
+/// The IPv4 address in `ip`, if `ip` holds a mapped one.
 #[must_use]
 pub fn ip16_to_v4(ip: &Ip16) -> Option<[u8; 4]> {
     if ip[..10] == [0; 10] && ip[10] == 0xff && ip[11] == 0xff {

@@ -1,4 +1,4 @@
-//! Compiles the eBPF programs, which the data path embeds.
+//! Compiles the eBPF programs, which the crate embeds.
 
 use std::{
     env,
@@ -9,17 +9,17 @@ use std::{
 #[allow(dead_code, unreachable_pub, reason = "shared with xtask, which uses more of it")]
 mod bpf_toolchain;
 
-/// Which object to build.
+/// A variant of the programs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Object {
-    /// What is released.
+    /// The programs as they are released.
     Release,
-    /// The same, and the programs tell the log what they decide.
-    #[allow(dead_code, reason = "the tests of the programs run what is released")]
+    /// The same programs, which also write their decisions to the log.
+    #[allow(dead_code, reason = "the tests of the programs run the released variant")]
     WithLog,
 }
 
-/// Builds the object and says where it is, in OVERLAY_EBPF_OBJECT.
+/// Builds the object and stores its path in OVERLAY_EBPF_OBJECT, which the crate reads at compile time.
 pub(crate) fn compile(object: Object) -> anyhow::Result<()> {
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = manifest.parent().unwrap_or(Path::new(".")).to_owned();
@@ -32,7 +32,7 @@ pub(crate) fn compile(object: Object) -> anyhow::Result<()> {
     println!("cargo:rerun-if-changed={}", tools.join("bin/bpf-linker").display());
     let toolchain = match bpf_toolchain::find(&tools) {
         Ok(toolchain) => toolchain,
-        // One paragraph is all that helps here: no panic, no backtrace.
+        // The message says how to set up the compiler; a panic's backtrace would hide it.
         Err(missing) => fail(&missing.to_string()),
     };
     let (folder, features): (_, &[&str]) = match object {

@@ -1,4 +1,4 @@
-//! Compiles our own protos in Rust, without protoc.
+//! Compiles the project's own protos with a compiler written in Rust, so that protoc is not needed.
 
 use prost::Message as _;
 use std::path::PathBuf;

@@ -1,21 +1,13 @@
 //! The controller and the command line of the overlay.
 #![cfg_attr(test, recursion_limit = "256")]
 
-pub mod api;
-pub mod cli;
-pub mod consensus;
-pub mod datapath;
-pub mod dns;
-pub mod gateway;
-pub mod ipam;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod faces;
 pub mod model;
-pub mod netlink;
 pub mod node;
-pub mod peers;
 pub mod proto;
-pub mod reconcile;
-pub mod state;
-pub mod watch;
 
 /// An error and its sources in one line, as logs and answers show it.
 #[must_use]

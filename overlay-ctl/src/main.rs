@@ -1,7 +1,10 @@
 //! `overlay`: the controller and its command line.
 
 use clap::Parser as _;
-use overlay_ctl::cli::{Cli, NodeRunArgs, run};
+use overlay_ctl::{
+    config::NodeRunArgs,
+    faces::cli::{Cli, run},
+};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 

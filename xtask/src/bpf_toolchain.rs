@@ -68,7 +68,7 @@ pub fn find(tools: &Path) -> Result<Toolchain, Missing> {
 }
 
 /// A compiler whose sysroot holds library source.
-fn find_compiler() -> Option<PathBuf> {
+pub fn find_compiler() -> Option<PathBuf> {
     let debian = PathBuf::from(DEBIAN_RUSTC);
     if has_source(&debian) {
         return Some(debian);
@@ -92,6 +92,12 @@ fn has_source(rustc: &Path) -> bool {
     };
     let Ok(sysroot) = String::from_utf8(sysroot.stdout) else { return false };
     Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
+}
+
+/// The clippy of that compiler; another compiler's can't read what this one has built.
+pub fn find_clippy() -> Option<PathBuf> {
+    let driver = find_compiler()?.with_file_name("clippy-driver");
+    driver.exists().then_some(driver)
 }
 
 /// bpf-linker, whatever its version; `tools` comes first.

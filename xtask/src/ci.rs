@@ -1,11 +1,15 @@
-//! `cargo xtask ci`: lint, and the tests with none skipped: for a person before a push. CI itself runs
-//! `cargo xtask test`.
+//! `cargo xtask ci`: what CI runs: lint, the ladder with none skipped, and under other kernels the programs
+//! and some scenarios.
 
 use anyhow::Result;
 
-use crate::{lint, test};
+use crate::{
+    lint,
+    test::{self, Kernels},
+};
 
 pub(crate) fn run() -> Result<()> {
-    lint::run()?;
-    test::run(&test::Options { refuse_skips: true, ..test::Options::default() })
+    lint::run(&lint::Options::default())?;
+    let kernels = Some(Kernels::Some);
+    test::run(&test::Options { refuse_skips: true, kernels, ..test::Options::default() })
 }

@@ -25,7 +25,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Machines)?;
+    setup::ensure(Purpose::Boot)?;
     let kernel = vm::newest(&options.series)?;
     let machine = Machine { kernel: &kernel, cpus: 1, memory_mib: 3072, clock: Clock::Wall };
     let [program, args @ ..] = &options.command[..] else { bail!("no command") };

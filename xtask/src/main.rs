@@ -54,9 +54,9 @@ enum Verb {
     Guest(guest::Options),
     /// Many more cases of what `test` runs, and the lab again and again
     Soak(soak::Options),
-    /// Format, clippy and rustdoc, warnings denied
-    Lint,
-    /// Lint, and test with none skipped
+    /// Format, arrows between rooms, dependencies, clippy and rustdoc, warnings denied
+    Lint(lint::Options),
+    /// What CI runs: lint, test with none skipped, and some of it under other kernels
     Ci,
     #[command(hide = true)]
     PingPong(ping_pong::Options),
@@ -86,7 +86,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Packets(options) => packets::run(&options),
         Verb::Guest(options) => guest::run(&options),
         Verb::Soak(options) => soak::run(&options),
-        Verb::Lint => lint::run(),
+        Verb::Lint(options) => lint::run(&options),
         Verb::Ci => ci::run(),
         Verb::PingPong(options) => ping_pong::run(&options),
         Verb::ServePage(options) => serve_page::run(&options),

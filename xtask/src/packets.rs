@@ -21,17 +21,19 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Test)?;
     compare(options.count, options.seed, options.program.as_deref())
 }
 
 /// Runs so many packets through programs and model. Where they differ, the packet and its seed are
 /// printed.
 pub(crate) fn compare(count: u64, seed: Option<u64>, program: Option<&str>) -> Result<()> {
-    let test = ["test", "--package", "overlay-tests", "--test", "prog_run", "--"];
+    // Measured in packets and not in time, so it has no time limit of a usual test.
+    let test = ["nextest", "run", "--profile", "soak", "--package", "overlay-tests"];
     let mut command = cargo(test);
     let filter = format!("against_model::{}", program.unwrap_or_default());
-    command.args(["--test-threads=1", "--nocapture", &filter]);
+    // A filter that matches nothing is an error of nextest's.
+    command.args(["--test", "prog_run", "--no-capture", &filter]);
     command.env("OVERLAY_PACKETS", count.to_string());
     if let Some(seed) = seed {
         command.env("OVERLAY_SEED", seed.to_string());

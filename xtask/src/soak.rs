@@ -1,7 +1,11 @@
 //! `cargo xtask soak`: what is too long for `cargo xtask test`. The same tests with many more cases, and
 //! the lab again and again, until the time is over or something fails.
 
-use std::time::{Duration, Instant};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -18,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 60)]
     minutes: u64,
     /// Seeds of the consensus simulation, a round, of each kind (with and without members that come
-    /// and go)
+    /// and go); other ones in each round
     #[arg(long, default_value_t = 25)]
     seeds: u32,
     /// Cases of each property test, a round
@@ -30,7 +34,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Test)?;
     build::release()?;
     let end = Instant::now() + Duration::from_secs(options.minutes * 60);
     let mut round = 0;
@@ -45,17 +49,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// One round. What is drawn at random is drawn anew in each, and printed where it is drawn, so that a failure
+/// can be seen again.
 fn run_round(options: &Options) -> Result<()> {
-    let (seeds, cases) = (options.seeds.to_string(), options.cases.to_string());
-    let simulation = ["test", "--package", "overlay-ctl", "--lib", "random", "--", "--nocapture"];
-    exec(cargo(simulation).env("SEEDS", &seeds))?;
-    let properties = ["test", "--package", "overlay-ctl", "--lib", "--"];
-    let which = ["whatever_the_commands", "what_is_given_is_free"];
-    exec(cargo(properties).args(which).env("PROPTEST_CASES", &cases))?;
-    let programs = ["test", "--package", "overlay-tests", "--test", "prog_run", "--"];
-    let gateway = "whatever_an_endpoint_sends";
-    exec(cargo(programs).args(["--test-threads=1", gateway]).env("PROPTEST_CASES", &cases))?;
+    let base = RandomState::new().build_hasher().finish();
+    println!("SEED_BASE={base}");
+    let simulation =
+        ["--package", "overlay-ctl", "--lib", "--no-capture", "consensus::tests::random"];
+    exec(
+        nextest(&simulation)
+            .env("SEEDS", options.seeds.to_string())
+            .env("SEED_BASE", base.to_string()),
+    )?;
+    let cases = options.cases.to_string();
+    // All of the library: a test that is no property is over in no time.
+    let properties =
+        ["--package", "overlay-ctl", "--lib", "-E", "not test(/consensus::tests::random/)"];
+    exec(nextest(&properties).env("PROPTEST_CASES", &cases))?;
+    let gateway =
+        ["--package", "overlay-tests", "--test", "prog_run", "whatever_an_endpoint_sends"];
+    exec(nextest(&gateway).env("PROPTEST_CASES", &cases))?;
     packets::compare(options.packets, None, None)?;
-    let lab = ["test", "--package", "overlay-tests", "--test", "lab", "--", "--test-threads=1"];
-    exec(cargo(lab).env("OVERLAY_BIN", overlay_binary()))
+    let lab = ["--package", "overlay-tests", "--test", "lab"];
+    exec(nextest(&lab).env("OVERLAY_BIN", overlay_binary()))
+}
+
+/// Tests that may take long. A filter that matches none fails.
+fn nextest(args: &[&str]) -> Command {
+    let mut command = cargo(["nextest", "run", "--profile", "soak", "--fail-fast"]);
+    command.args(args);
+    command
 }

@@ -1,3 +1,5 @@
+//! The MAC address of an endpoint, which by default is derived from its IPv4 address.
+
 use super::Invalid;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr, str::FromStr};
@@ -8,22 +10,22 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 pub struct Mac([u8; 6]);
 
 impl Mac {
-    /// The address of an endpoint: 02:42 (locally administered) and its IPv4 address, as Docker
-    /// makes it. Unique on a network since the address is.
+    /// The default MAC of an endpoint: 02:42 (locally administered) and its IPv4 address, as Docker
+    /// makes it. It is unique on a network because the address is.
     #[must_use]
     pub fn of_endpoint(address: Ipv4Addr) -> Self {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
     }
 
-    /// The address whose endpoint has this MAC, if it is of that form.
+    /// The IPv4 address from which [`Self::of_endpoint`] makes this MAC, if there is one.
     #[must_use]
     pub fn endpoint_address(self) -> Option<Ipv4Addr> {
         let [0x02, 0x42, a, b, c, d] = self.0 else { return None };
         Some(Ipv4Addr::new(a, b, c, d))
     }
 
-    /// In transmission order.
+    /// The six bytes in transmission order.
     #[must_use]
     pub fn octets(self) -> [u8; 6] {
         self.0

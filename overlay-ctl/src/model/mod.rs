@@ -1,4 +1,4 @@
-//! What the controller speaks of: validated types, an illegal one can't be built. No I/O.
+//! The controller's nouns, as validated types: an illegal value cannot be built. No I/O.
 
 mod mac;
 mod name;
@@ -16,15 +16,15 @@ pub use rows::{
 pub use subnet::{Pool, Subnet};
 pub use vni::Vni;
 
-/// A value that can't be what its field asks for.
+/// The error for a value that its field does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {value:?} {why}")]
 pub struct Invalid {
     /// The field's name in the API.
     pub field: &'static str,
-    /// What was given.
+    /// The value that was given.
     pub value: String,
-    /// Why it can't be, as the end of a sentence.
+    /// The reason, as the end of a sentence.
     pub why: String,
 }
 

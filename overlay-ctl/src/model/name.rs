@@ -1,8 +1,11 @@
+//! Names of networks, endpoints and nodes. Each is a DNS label or made of several, since the resolver
+//! serves endpoints' names.
+
 use super::Invalid;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Longest name, in bytes: a DNS label (RFC 1035, section 2.3.4), since names resolve.
+/// Longest name, in bytes: that of a DNS label (RFC 1035, section 2.3.4), because names are resolved.
 const NAME_MAX: usize = 63;
 
 fn check(field: &'static str, text: &str) -> Result<(), Invalid> {
@@ -90,7 +93,7 @@ name!(
 );
 
 impl EndpointName {
-    /// As names are compared where they resolve: DNS knows no case (RFC 4343).
+    /// The name in lower case, as the resolver compares names: DNS ignores case (RFC 4343).
     #[must_use]
     pub fn folded(&self) -> Self {
         Self(self.0.to_ascii_lowercase())

@@ -1,3 +1,6 @@
+//! Ports of endpoints: as they are exposed, as they are wished to be published, and as they are
+//! published.
+
 use super::Invalid;
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::Ipv4Addr, num::NonZeroU16, str::FromStr};
@@ -14,7 +17,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As it is written after a port: `tcp`.
+    /// The name as it is written after a port: `tcp`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,7 +64,7 @@ pub struct EndpointPort {
 impl FromStr for EndpointPort {
     type Err = Invalid;
 
-    /// `80`, `80/tcp`, `53/udp`, `99/sctp`; TCP where none is named.
+    /// Parses `80`, `80/tcp`, `53/udp`, `99/sctp`; the protocol is TCP if none is named.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let (port, transport) = match text.split_once('/') {
             Some((port, transport)) => (port, transport.parse()?),
@@ -97,33 +100,37 @@ impl fmt::Debug for EndpointPort {
     }
 }
 
-/// The first port of a node that is given out unasked: where Linux begins to choose ports itself, as
-/// Docker does.
+/// The first port of a node that is given when none is asked for: the start of the range from which
+/// Linux chooses ports itself. Docker does the same.
 pub const FIRST_FREE_PORT: u16 = 32_768;
 
-/// A wish to publish a port: `8080:80`, `127.0.0.1:8080:80/tcp`, `127.0.0.1::80`, `53/udp`.
+/// A request to publish a port: `8080:80`, `127.0.0.1:8080:80/tcp`, `127.0.0.1::80`, `53/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Publish {
-    /// Address of the host; unspecified = all of them.
+    /// Address of the host; unspecified = all its addresses.
     pub host: Ipv4Addr,
-    /// Port of the host; `None` = a free one.
+    /// Port of the host; `None` = any free port.
     pub host_port: Option<NonZeroU16>,
     /// Port of the endpoint.
     pub port: EndpointPort,
 }
 
 impl Publish {
-    /// A wish for `host`, which must be an address that a host can have.
+    /// A request for `host`, which must be an address that a host can have.
     ///
     /// # Errors
-    /// It is a group's.
+    /// `host` is a multicast or broadcast address.
     pub fn new(
         host: Ipv4Addr,
         host_port: Option<NonZeroU16>,
         port: EndpointPort,
     ) -> Result<Self, Invalid> {
         if host.is_multicast() || host.is_broadcast() {
-            return Err(Invalid::new("host address", host.to_string(), "is no host's"));
+            return Err(Invalid::new(
+                "host address",
+                host.to_string(),
+                "is not the address of one host",
+            ));
         }
         Ok(Self { host, host_port, port })
     }
@@ -149,10 +156,10 @@ impl FromStr for Publish {
     }
 }
 
-/// A port of an endpoint that is reached at a port of its host.
+/// A published port: a port of an endpoint that is reached at a port of its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Published {
-    /// Address of the host; unspecified = all of them.
+    /// Address of the host; unspecified = all its addresses.
     pub host: Ipv4Addr,
     /// Port of the host.
     pub host_port: NonZeroU16,
@@ -161,7 +168,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Whether a packet could be for both.
+    /// Returns true if one packet could be for both.
     #[must_use]
     pub fn conflicts(&self, other: &Self) -> bool {
         self.host_port == other.host_port

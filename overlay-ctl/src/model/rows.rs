@@ -1,3 +1,5 @@
+//! The rows of the cluster's state: networks, nodes and endpoints, and the types of their ids.
+
 use super::{EndpointName, EndpointPort, Mac, NetworkName, NodeName, Pool, Published, Subnet, Vni};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -12,19 +14,19 @@ pub type Revision = u64;
 pub type NetworkId = u64;
 /// Revision that created the endpoint.
 pub type EndpointId = u64;
-/// The node's Raft id. Never reused.
+/// The node's Raft id, never reused.
 pub type NodeId = u64;
 
-/// What a network's endpoints may do.
+/// The options of a network: what its endpoints may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {
-    /// They may reach each other.
+    /// Endpoints may reach each other.
     pub icc: bool,
-    /// They have no leg to the outside.
+    /// Endpoints have no leg to the outside.
     pub internal: bool,
     /// Broadcast and multicast are carried.
     pub multicast: bool,
-    /// Bytes; `None` = the underlay's less the encapsulation.
+    /// MTU in bytes; `None` = the underlay's MTU minus the bytes of the encapsulation.
     pub mtu: Option<u16>,
 }
 
@@ -43,9 +45,9 @@ pub struct Network {
     pub name: NetworkName,
     /// Unique in the cluster.
     pub vni: Vni,
-    /// Where its addresses come from.
+    /// Pool that its addresses come from.
     pub pool: Pool,
-    /// What its endpoints may do.
+    /// Its options.
     pub options: NetworkOptions,
 }
 
@@ -58,23 +60,23 @@ pub struct Node {
     pub name: NodeName,
     /// Its address on the underlay; unique in the cluster.
     pub vtep: Ipv4Addr,
-    /// Where its API and its peers' streams are served.
+    /// Address that serves its API and its peers' streams.
     pub listen: SocketAddr,
-    /// Chosen by the node when it first joined: a repeated join is the same join.
+    /// Number that the node chose when it first joined, by which a repeated join is recognised as the same.
     pub instance: [u8; 16],
-    /// Revision of its registration; what an older epoch says is void.
+    /// Revision of its registration. Messages that name an older epoch are ignored.
     pub epoch: Revision,
-    /// It is to be one of the voters (once it has caught up with the log).
+    /// The node is to be a voter (once it has caught up with the log).
     pub voter: bool,
-    /// The subnet of its gateway bridge; `None` = it has said none (yet).
+    /// The subnet of its gateway bridge; `None` = the node has not reported one (yet).
     #[serde(default)]
     pub gateway: Option<Subnet>,
-    /// Where its metrics are served; `None` = nowhere that another host reaches.
+    /// Address that serves its metrics; `None` = no address that another host reaches.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
 }
 
-/// Where an endpoint is.
+/// The place of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Location {
     /// In a namespace of a node.
@@ -84,14 +86,14 @@ pub enum Location {
         /// Absolute path of the namespace there.
         netns: PathBuf,
     },
-    /// Behind a VTEP that is not ours.
+    /// Behind a VTEP that is not a node of the cluster.
     External {
         /// Its underlay address.
         vtep: Ipv4Addr,
     },
 }
 
-/// A place on a network.
+/// An endpoint: an interface in a namespace, or behind an external VTEP, with an address on a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Identity, never reused.
@@ -100,31 +102,31 @@ pub struct Endpoint {
     pub name: EndpointName,
     /// Its network.
     pub network: NetworkId,
-    /// Where it is.
+    /// Its place.
     pub location: Location,
     /// Unique on its network.
     pub address: Ipv4Addr,
     /// Unique on its network.
     pub mac: Mac,
-    /// It may send from addresses that are not its own.
+    /// The endpoint may send from addresses that are not its own.
     pub forwards: bool,
-    /// Other names that it answers to on its network; others may share them.
+    /// Further names under which it is resolved on its network; several endpoints may share one.
     #[serde(default)]
     pub aliases: BTreeSet<EndpointName>,
-    /// Ports that it says it serves.
+    /// Ports that it declares as served.
     #[serde(default)]
     pub exposed: BTreeSet<EndpointPort>,
     /// Ports of its node that lead to it.
     #[serde(default)]
     pub published: BTreeSet<Published>,
     /// Its address on its node's gateway bridge. Endpoints of one namespace share the leg, and so the
-    /// address. `None` = it has no leg to the outside.
+    /// address. `None` = the endpoint has no leg to the outside.
     #[serde(default)]
     pub gateway: Option<Ipv4Addr>,
 }
 
 impl Endpoint {
-    /// The node it is on, if it is on one of ours.
+    /// The node it is on; `None` if it is behind an external VTEP.
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
         match self.location {

@@ -1,3 +1,5 @@
+//! Subnets of networks, and the pools within them that addresses are given out of.
+
 use super::Invalid;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -5,7 +7,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 /// Longest prefix that leaves room for a gateway and an endpoint.
 const PREFIX_MAX: u8 = 30;
-/// Shortest prefix: more addresses than a network can have endpoints help nobody.
+/// Shortest prefix: a network cannot have more endpoints than a larger subnet would have addresses for.
 const PREFIX_MIN: u8 = 8;
 
 fn parse_net(field: &'static str, text: &str) -> Result<Ipv4Net, Invalid> {
@@ -30,13 +32,13 @@ impl Subnet {
         self.0
     }
 
-    /// Its first host address. Kept free: a gateway's place.
+    /// Its first host address, which no endpoint gets: it is kept for a gateway.
     #[must_use]
     pub fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.0.network()) + 1)
     }
 
-    /// Whether the two share an address.
+    /// Returns true if the two subnets share an address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.0.contains(&other.0.network()) || other.0.contains(&self.0.network())
@@ -45,7 +47,7 @@ impl Subnet {
     /// Checks that an endpoint can have `address`.
     ///
     /// # Errors
-    /// Outside the subnet, its network or broadcast address, or the gateway's.
+    /// The address is outside the subnet, or is its network, broadcast or gateway address.
     pub fn check_endpoint(self, address: Ipv4Addr) -> Result<(), Invalid> {
         let why = if !self.0.contains(&address) {
             format!("is outside the subnet {}", self.0)
@@ -122,9 +124,9 @@ impl fmt::Debug for Subnet {
 /// A subnet and the part of it that addresses are given out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// What endpoints see as their link's prefix.
+    /// The subnet, which endpoints see as the prefix of their link.
     pub subnet: Subnet,
-    /// Where addresses come from unless one is asked for; `None` = the whole subnet.
+    /// Part from which addresses are given when none is asked for; `None` = the whole subnet.
     range: Option<Ipv4Net>,
 }
 
@@ -135,7 +137,7 @@ impl Pool {
         Self { subnet, range: None }
     }
 
-    /// A pool over `subnet`, restricted to the CIDR `range` where given.
+    /// A pool over `subnet`, restricted to the CIDR `range` if there is one.
     ///
     /// # Errors
     /// `range` is malformed, outside the subnet, or has no address to give.
@@ -157,14 +159,14 @@ impl Pool {
         Ok(Self { subnet, range: range.transpose()? })
     }
 
-    /// The range, where it is not the whole subnet.
+    /// The range; `None` if it is the whole subnet.
     #[must_use]
     pub fn range(&self) -> Option<Ipv4Net> {
         self.range
     }
 
-    /// First and last address that may be given out without being asked for. The first address of a
-    /// range stays free, as Docker leaves it.
+    /// First and last address that may be given when none is asked for. The first address of a range
+    /// stays free, as in Docker.
     #[must_use]
     pub fn bounds(&self) -> (Ipv4Addr, Ipv4Addr) {
         let net = self.range.unwrap_or(self.subnet.net());

@@ -1,3 +1,5 @@
+//! The number of a network on the wire.
+
 use super::Invalid;
 use overlay_common::{VNI_MAX, VNI_RESERVED};
 use serde::{Deserialize, Serialize};
@@ -9,10 +11,11 @@ use std::fmt;
 pub struct Vni(u32);
 
 impl Vni {
-    /// First one that is given out: those below stay free for networks that others configure.
+    /// The first VNI that is given when none is asked for. Lower ones stay free for networks that are
+    /// configured by other means.
     pub const FIRST: Self = Self(4097);
 
-    /// In host byte order.
+    /// The number, in host byte order.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0

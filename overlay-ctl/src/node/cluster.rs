@@ -2,27 +2,37 @@
 
 use super::{Home, HomeError, Member};
 use crate::{
-    api,
-    consensus::{Consensus, ConsensusConfig, Identity, LogStore, OpenError, PeerQueues},
+    control::{
+        consensus::{
+            self, Consensus, ConsensusConfig, FatalError, Identity, LogStore, OpenError, PeerQueues,
+        },
+        peers::{Directory, Peer, connect_lazy},
+        state::{Applied, Command, Envelope, State},
+        voter::{Leaving, Machine, StatusTable, VoterParts},
+        watch::Ended,
+    },
+    faces::api,
     model::{NodeId, NodeName, Revision, Subnet},
-    peers::{Directory, Peer, VoterParts, connect_lazy},
     proto::v1::{
         self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
     },
-    state::{Applied, Command, Envelope, Machine, State},
-    watch::{Ended, StatusTable},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 /// How long a join may take; the cluster may be electing a leader meanwhile.
 const JOIN_DEADLINE: Duration = Duration::from_secs(10);
-/// A registration that was taken is held against what is known this often.
+/// A registration that was taken is compared with what is known this often.
 const REGISTER_AGAIN: Duration = Duration::from_secs(30);
+/// A node that keeps the log and hears no leader for so long asks whether it still belongs to the
+/// cluster: whoever is removed gets no more messages, and so does not hear that either.
+const LEADERLESS: Duration = Duration::from_secs(1);
 /// Where nobody took it, the next attempt comes after so long.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
 /// Messages that wait for one peer.
@@ -68,9 +78,19 @@ pub enum ClusterError {
         /// What can't be read.
         what: String,
     },
-    /// Consensus did not start.
+    /// Consensus did not start, or ended.
     #[error("the log can't be used")]
-    Consensus(#[from] crate::consensus::FatalError),
+    Consensus(#[source] FatalError),
+}
+
+impl From<FatalError> for ClusterError {
+    fn from(error: FatalError) -> Self {
+        match error {
+            // The same words now and at every later start.
+            FatalError::Unfit(error) => Self::Log(error),
+            error => Self::Consensus(error),
+        }
+    }
 }
 
 /// Where a node is reached.
@@ -94,7 +114,7 @@ pub(super) struct Membership {
 }
 
 /// Becomes a member: of the cluster at `join`, of the one that the state folder remembers, or of a new
-/// one.
+/// one. `run_folder` lives as long as the machine runs.
 ///
 /// # Errors
 /// See [`ClusterError`].
@@ -102,12 +122,17 @@ pub(super) async fn enter(
     home: &mut Home,
     registration: &Registration,
     join: Option<SocketAddr>,
+    run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
-    match (home.record().member.clone(), join) {
+    let mut membership = match (home.record().member.clone(), join) {
         (Some(member), join) => come_back(home, member, join).await,
         (None, Some(join)) => join_first(home, registration, join).await,
         (None, None) => bootstrap(home, registration.addresses),
+    }?;
+    if let Some(log) = &mut membership.log {
+        log.mark_beside(run_folder)?;
     }
+    Ok(membership)
 }
 
 fn identity(home: &Home, cluster: Uuid, id: NodeId) -> Identity {
@@ -228,13 +253,15 @@ async fn come_back(
     Ok(Membership { member, directory, log })
 }
 
-/// Holds the node's registration against what it is, for ever: its addresses may have changed since,
-/// or it may have been removed while it was away. Ends when it was.
+/// Compares the node's registration with what it is, for ever: its addresses may have changed since, or
+/// it may have been removed. Ends when it was. `consensus` is `None` on an agent, which hears of its
+/// removal from the voter it follows.
 pub(super) async fn keep_registered(
     registration: Registration,
     member: Member,
     directory: Directory,
     join: Option<SocketAddr>,
+    consensus: Option<watch::Receiver<consensus::Status>>,
     epoch: watch::Sender<Revision>,
 ) -> Ended {
     let mut said = None;
@@ -269,7 +296,29 @@ pub(super) async fn keep_registered(
         if epoch.is_closed() {
             return Ended::Stopped;
         }
-        tokio::time::sleep(if taken { REGISTER_AGAIN } else { REGISTER_RETRY }).await;
+        if taken {
+            tokio::select! {
+                () = tokio::time::sleep(REGISTER_AGAIN) => {}
+                () = without_a_leader(consensus.clone()) => {}
+            }
+        } else {
+            tokio::time::sleep(REGISTER_RETRY).await;
+        }
+    }
+}
+
+/// Waits until this node has known no leader for a while.
+async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>) {
+    let Some(mut status) = consensus else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(LEADERLESS).await;
+        if status.wait_for(|status| status.leader.is_none()).await.is_err() {
+            return std::future::pending().await;
+        }
+        let back = status.wait_for(|status| status.leader.is_some());
+        if tokio::time::timeout(LEADERLESS, back).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -335,13 +384,24 @@ fn read_answer(
     Ok((Member { cluster, id: answer.node_id, voter, epoch: answer.epoch }, peers))
 }
 
-/// Starts the voter's half.
+/// Starts the voter's half. The last of the answer is what ends it in order; all else that it can't go on
+/// after ends the process.
 ///
 /// # Errors
 /// The log can't be used.
-pub(super) fn start_voter(log: LogStore) -> Result<(VoterParts, PeerQueues), ClusterError> {
+pub(super) fn start_voter(
+    log: LogStore,
+) -> Result<(VoterParts, PeerQueues, mpsc::Receiver<FatalError>), ClusterError> {
     let (machine, state) = Machine::new();
     let queues = PeerQueues::new(PEER_QUEUE);
-    let consensus = Consensus::start(ConsensusConfig::default(), log, machine, queues.clone())?;
-    Ok((VoterParts { consensus, state, table: StatusTable::default() }, queues))
+    let (sender, ended) = mpsc::channel(1);
+    let on_fatal = move |error| match error {
+        // Nothing is wrong with this process, and the disk holds what it says: there is time for words.
+        FatalError::Unfit(_) | FatalError::Overwritten { .. } => drop(sender.try_send(error)),
+        error => consensus::abort(error),
+    };
+    let config = ConsensusConfig { on_fatal: Arc::new(on_fatal), ..ConsensusConfig::default() };
+    let consensus = Consensus::start(config, log, machine, queues.clone())?;
+    let (table, leaving) = (StatusTable::default(), Leaving::default());
+    Ok((VoterParts { consensus, state, table, leaving }, queues, ended))
 }

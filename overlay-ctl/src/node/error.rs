@@ -1,9 +1,11 @@
 use super::{HomeError, cluster::ClusterError};
 use crate::{
-    datapath::DatapathError,
-    gateway::{GatewayError, SubnetError},
+    dataplane::{
+        datapath::DatapathError,
+        gateway::{GatewayError, SubnetError},
+        netlink::{GroError, NetlinkError, UnderlayError},
+    },
     model::Invalid,
-    netlink::{GroError, NetlinkError, UnderlayError},
 };
 use overlay_common::VXLAN_OVERHEAD;
 use std::{
@@ -99,7 +101,7 @@ pub enum StartError {
     },
     /// The underlay's super-packets.
     #[error(transparent)]
-    BigTcp(#[from] super::BigTcpError),
+    BigTcp(#[from] crate::dataplane::host::BigTcpError),
     /// rtnetlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -111,7 +113,7 @@ pub enum StartError {
     Gro(#[from] GroError),
     /// The gateway bridge.
     #[error(transparent)]
-    Bridge(#[from] crate::netlink::BridgeError),
+    Bridge(#[from] crate::dataplane::netlink::BridgeError),
     /// The gateway bridge's subnet.
     #[error(transparent)]
     GatewaySubnet(#[from] SubnetError),
@@ -152,7 +154,7 @@ pub enum StartError {
     },
     /// rtnetlink.
     #[error(transparent)]
-    Port(#[from] crate::netlink::PortError),
+    Port(#[from] crate::dataplane::netlink::PortError),
     /// A part of the node ended by itself.
     #[error("a part of the node broke: {0}")]
     Task(String),

@@ -1,8 +1,7 @@
 use crate::{
-    consensus::Consensus,
+    control::{consensus::Consensus, state::View, voter::Machine},
+    dataplane::{kernel::Tables, reconcile::programmed_at_least},
     model::{EndpointId, Revision},
-    reconcile::{Tables, programmed_at_least},
-    state::{Machine, View},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -51,7 +50,7 @@ impl Gate {
                             at_least = at_least.max(revision);
                             break;
                         }
-                        Err(crate::consensus::ProposeError::Stopped) => return None,
+                        Err(crate::control::consensus::ProposeError::Stopped) => return None,
                         Err(_) => tokio::time::sleep(RETRY).await,
                     }
                 }

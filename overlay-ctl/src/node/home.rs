@@ -1,6 +1,6 @@
 use crate::{
+    control::peers::Peer,
     model::{NodeId, NodeName, Revision},
-    peers::Peer,
 };
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -209,7 +209,7 @@ impl Home {
     }
 }
 
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     path: &Path,
 ) -> Result<Option<T>, HomeError> {
     match fs::read(path) {
@@ -222,7 +222,7 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(
 }
 
 /// Replaces the file whole, so that a crash leaves the old or the new one.
-pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
     let write = || {
         let bytes = serde_json::to_vec_pretty(value)?;
         let temporary = path.with_extension("new");

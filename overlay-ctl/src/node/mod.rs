@@ -4,29 +4,16 @@
 //! that only exist), then the cluster (bootstrap, join or come back). The node says that it is ready when
 //! its kernel holds what the cluster desires.
 
-mod big_tcp;
-mod check;
 mod cluster;
 mod error;
 mod gate;
-mod gateway;
-mod guard;
 mod home;
-mod kernel;
-mod members;
-mod metrics;
-mod monitor;
 mod remove;
 mod running;
 mod serve;
 mod start;
 
-pub use big_tcp::{BigTcpError, SuperPacketPlan};
-pub(crate) use check::host_port;
-pub use check::{EndpointCheck, SharedNamespaces};
 pub use error::StartError;
-pub use gateway::SharedPorts;
 pub use home::{Home, HomeError, Member, Record};
-pub use kernel::{HostKernel, SharedDatapath};
-pub use monitor::{Listener, Monitor};
+pub(crate) use home::{read_json, write_json};
 pub use start::run;

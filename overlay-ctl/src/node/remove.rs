@@ -1,7 +1,8 @@
-use super::{big_tcp, error::StartError, gateway, running::NETNS_FOLDER, start::held_namespaces};
+use super::{error::StartError, running::NETNS_FOLDER, start::held_namespaces};
 use crate::{
-    cli::NodeRunArgs, datapath::Datapath, dns::Resolvers, gateway::Table, model::NodeName,
-    netlink::Netlink,
+    config::NodeRunArgs,
+    dataplane::{datapath::Datapath, dns::Resolvers, gateway::Table, host, netlink::Netlink},
+    model::NodeName,
 };
 
 /// Removes all that a node makes in the kernel: it is no node (any more). Goes on past a failure, and
@@ -24,7 +25,7 @@ pub(super) async fn all(
         Err(error) => results.push(Err(error.into())),
     }
     match Table::open().await {
-        Ok(table) => results.push(gateway::remove(table).await.map_err(Into::into)),
+        Ok(table) => results.push(host::gateway::remove(table).await.map_err(Into::into)),
         Err(error) => results.push(Err(error.into())),
     }
     let left = Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()).remove_files().await;
@@ -34,9 +35,8 @@ pub(super) async fn all(
     results.push(netlink.remove_gateway_bridge().await.map_err(Into::into));
     results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
     results.push(netlink.remove_barrier().await.map_err(Into::into));
-    results.push(big_tcp::restore(netlink, &args.state_dir).await.map_err(Into::into));
-    let held = held_namespaces(args);
-    if let Err(error) = held.remove_all() {
+    results.push(host::big_tcp::restore(netlink, &args.state_dir).await.map_err(Into::into));
+    if let Err(error) = held_namespaces(args).remove_all() {
         tracing::warn!(%error, "namespaces are still held");
     }
     results.push(Datapath::remove_all(&args.bpffs).map_err(Into::into));

@@ -1,30 +1,37 @@
 use super::{
-    Home, HostKernel, Member, SharedDatapath,
-    big_tcp::SuperPacketPlan,
-    check::EndpointCheck,
+    Home, Member,
     cluster::{self, Registration},
     error::StartError,
     gate::Gate,
-    gateway::HostGateway,
-    members, metrics,
-    monitor::Monitor,
     remove,
     serve::Listeners,
-    start::{Ending, OUTER_TTL},
+    start::{Ending, OUTER_TTL, run_folder},
 };
 use crate::{
-    api::{self, Controller, DatapathInfo},
-    cli::{self, NodeRunArgs},
-    datapath::Datapath,
-    dns::Resolvers,
-    gateway::{self, Table},
+    config::NodeRunArgs,
+    control::{
+        consensus::{Consensus, FatalError, LogStore},
+        controller::{Controller, DatapathInfo},
+        peers::{Directory, Peer, carry_raft_messages},
+        state::View,
+        voter::{Machine, VoterParts, follow_the_rows},
+        watch::{self, Ended},
+    },
+    dataplane::{
+        datapath::Datapath,
+        dns::Resolvers,
+        gateway::{self, Table},
+        host::{EndpointCheck, HostGateway, HostKernel, Monitor, SharedDatapath, SuperPacketPlan},
+        kernel::{LocalStatus, Mtus},
+        netlink::{Netlink, Underlay},
+        reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
+    },
+    faces::{
+        api::{self, PeersService},
+        cli, metrics,
+    },
     model::{EndpointId, NodeName, Revision},
-    netlink::{Netlink, Underlay},
-    peers::{Directory, Peer, PeersService, VoterParts, carry_raft_messages},
     proto::internal::peers_server::PeersServer,
-    reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Mtus, Nudges, Reconciler},
-    state::View,
-    watch::{self, Ended},
 };
 use std::{
     collections::BTreeMap,
@@ -85,6 +92,7 @@ impl Parts {
             info,
         } = self;
         let cluster::Membership { member, directory, log } = membership;
+        let Member { cluster, id, .. } = member;
         let ports: Vec<EndpointId> =
             netlink.ports().await?.into_iter().map(|port| port.endpoint).collect();
         let gate = Gate::new(&datapath.reader().tables()?, &ports);
@@ -127,21 +135,18 @@ impl Parts {
         let (epoch, epochs) = sync_watch::channel(member.epoch);
 
         let mut voter = None;
+        let mut unfit = None;
         let followed = match log {
             Some(log) => {
-                let (parts, queues) = cluster::start_voter(log)?;
+                let (parts, queues, ended) = cluster::start_voter(log)?;
+                unfit = Some(ended);
                 tokio::spawn(carry_raft_messages(
                     member.id,
                     parts.consensus.clone(),
                     queues,
                     directory.clone(),
                 ));
-                tokio::spawn(members::follow_the_rows(
-                    member.id,
-                    parts.consensus.clone(),
-                    parts.state.clone(),
-                    parts.table.clone(),
-                ));
+                tokio::spawn(follow_the_rows(member.id, parts.clone()));
                 tokio::spawn(watch::report_to_leader(
                     member.id,
                     epochs.clone(),
@@ -170,14 +175,15 @@ impl Parts {
             views.clone(),
             epochs,
         ));
+        let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
         let registered = tokio::spawn(cluster::keep_registered(
             registration,
             member.clone(),
             directory.clone(),
             args.join,
+            consensus.as_ref().map(Consensus::status),
             epoch,
         ));
-        let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
         let nudges = Nudges { devices: nudges(&netlink)?, rules: gateway::changes()? };
         let reconciling =
             tokio::spawn(reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges));
@@ -211,6 +217,7 @@ impl Parts {
         tokio::spawn(announce(controller, name.clone(), socket.path().to_owned(), status));
 
         let mut removed = false;
+        let mut refused = None;
         tokio::select! {
             () = ending.told() => tracing::info!("told to end; the data path stays"),
             ended = &mut serving => match ended {
@@ -219,6 +226,7 @@ impl Parts {
             },
             ended = followed => removed = matches!(ended, Ok(Ended::Removed)),
             ended = registered => removed = matches!(ended, Ok(Ended::Removed)),
+            why = no_longer_fit(unfit) => refused = Some(why),
         }
         stop.cancel();
         if let Some(consensus) = consensus {
@@ -231,10 +239,23 @@ impl Parts {
             reconciling.abort();
             drop(reconciling.await);
             remove::all(&netlink, args, &name).await?;
+            if let Err(error) = LogStore::remove_mark_beside(run_folder(args), cluster, id) {
+                tracing::warn!(%error, "the mark beside the socket is left");
+            }
             // Last: a node that dies in the middle finds out again at its next start, and goes on.
             home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
         }
-        Ok(())
+        refused.map_or(Ok(()), |why| Err(StartError::Cluster(why.into())))
+    }
+}
+
+/// Waits until consensus can't go on with the log as it is; for ever on an agent, which has none.
+async fn no_longer_fit(unfit: Option<mpsc::Receiver<FatalError>>) -> FatalError {
+    let Some(mut unfit) = unfit else { return std::future::pending().await };
+    match unfit.recv().await {
+        Some(why) => why,
+        // It was shut down.
+        None => std::future::pending().await,
     }
 }
 
@@ -259,7 +280,7 @@ fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
 async fn reconcile(
     mut reconciler: Reconciler<HostKernel>,
     gate: Gate,
-    consensus: Option<crate::consensus::Consensus<crate::state::Machine>>,
+    consensus: Option<Consensus<Machine>>,
     mut views: sync_watch::Receiver<Option<Arc<View>>>,
     nudges: Nudges,
 ) {
@@ -343,8 +364,8 @@ async fn serve_all(
 ) -> Result<(), StartError> {
     let local = api::routes(Arc::clone(&controller)).await?;
     let peers = PeersServer::new(PeersService::new(controller.cluster, voter, check))
-        .max_decoding_message_size(crate::peers::MESSAGE_MAX)
-        .max_encoding_message_size(crate::peers::MESSAGE_MAX);
+        .max_decoding_message_size(crate::control::peers::MESSAGE_MAX)
+        .max_encoding_message_size(crate::control::peers::MESSAGE_MAX);
     let remote = api::routes(controller).await?.add_service(peers);
     let unix = Server::builder().add_routes(local).serve_with_incoming_shutdown(
         UnixListenerStream::new(unix),

@@ -1,7 +1,7 @@
 //! Where the node's services listen.
 
 use super::error::StartError;
-use crate::cli::Metrics;
+use crate::config::Metrics;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},

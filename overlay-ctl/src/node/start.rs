@@ -1,25 +1,25 @@
 use super::{
     Home,
-    big_tcp::SuperPacketPlan,
-    check::{EndpointCheck, SharedNamespaces},
     cluster::{self, Addresses, Registration},
     error::{StartError, UNDERLAY_MTU_MIN},
-    gateway::SharedPorts,
     remove,
     running::Parts,
     serve,
 };
 use crate::{
-    api::DatapathInfo,
-    cli::{self, Metrics, NodeRunArgs},
-    datapath::{Datapath, DatapathConfig},
-    gateway::{Table, choose_subnet},
+    config::{self, Metrics, NodeRunArgs},
+    control::controller::DatapathInfo,
+    dataplane::{
+        datapath::{Datapath, DatapathConfig},
+        gateway::{Table, choose_subnet},
+        host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
+        netlink::{HeldNamespaces, Netlink, Underlay, UnderlayChoice},
+        reconcile::LocalGateway,
+    },
     model::{NodeName, Subnet},
-    netlink::{HeldNamespaces, Netlink, Underlay, UnderlayChoice},
-    reconcile::LocalGateway,
 };
 use overlay_common::{Config, ip16_from_v4};
-use std::net::IpAddr;
+use std::{net::IpAddr, path::Path};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The port of the API where none is given.
@@ -98,7 +98,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
             SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
         netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu).await?;
         let table = Table::open().await?;
-        let membership = cluster::enter(&mut home, &registration, args.join).await?;
+        let membership =
+            cluster::enter(&mut home, &registration, args.join, run_folder(&args)).await?;
         Ok::<_, StartError>((membership, datapath, gro_device, table, super_packets))
     };
     let entered = tokio::select! {
@@ -172,6 +173,14 @@ impl Ending {
     }
 }
 
+/// The folder of what a node needs as long as the machine runs: that of its socket.
+pub(super) fn run_folder(args: &NodeRunArgs) -> &Path {
+    match args.socket.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// The subnet of the node's gateway bridge: what was asked for, what stands, or a free one.
 async fn gateway_subnet(netlink: &Netlink, asked: Option<Subnet>) -> Result<Subnet, StartError> {
     let standing = netlink.gateway_bridge_subnet().await?;
@@ -183,12 +192,14 @@ async fn gateway_subnet(netlink: &Netlink, asked: Option<Subnet>) -> Result<Subn
     Ok(subnet)
 }
 
-fn underlay_choice(asked: Option<&cli::Underlay>) -> Result<UnderlayChoice, StartError> {
+fn underlay_choice(asked: Option<&config::Underlay>) -> Result<UnderlayChoice, StartError> {
     match asked {
         None => Ok(UnderlayChoice::Auto),
-        Some(cli::Underlay::Device(name)) => Ok(UnderlayChoice::Device(name.clone())),
-        Some(cli::Underlay::Address(IpAddr::V4(address))) => Ok(UnderlayChoice::Address(*address)),
-        Some(cli::Underlay::Address(address)) => Err(StartError::Ipv6Underlay(*address)),
+        Some(config::Underlay::Device(name)) => Ok(UnderlayChoice::Device(name.clone())),
+        Some(config::Underlay::Address(IpAddr::V4(address))) => {
+            Ok(UnderlayChoice::Address(*address))
+        }
+        Some(config::Underlay::Address(address)) => Err(StartError::Ipv6Underlay(*address)),
     }
 }
 

@@ -12,8 +12,8 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use overlay_ctl::{
-    cli::{BigTcp, NodeRunArgs, Underlay, Xdp},
-    datapath::Datapath,
+    config::{BigTcp, NodeRunArgs, Underlay, Xdp},
+    dataplane::datapath::Datapath,
     error_chain,
     proto::v1::{
         CreateEndpointRequest, CreateNetworkRequest, Network, StatusRequest, StatusResponse,

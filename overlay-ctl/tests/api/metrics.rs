@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use aya::sys::{Stats, enable_stats};
-use overlay_ctl::{cli::Metrics, error_chain, proto::v1::RemoveEndpointRequest};
+use overlay_ctl::{config::Metrics, error_chain, proto::v1::RemoveEndpointRequest};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,

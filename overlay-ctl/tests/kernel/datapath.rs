@@ -13,9 +13,9 @@ use overlay_common::{
     GatewayPortEntry, HopEntry, IP16_NONE, MAP_TRAFFIC, NODES_MAX, NeighEntry, NeighKey, NodeEntry,
     NodeKey, PORTS_MAX, PortEntry, TRAFFIC_MAX, Traffic, ip16_from_v4,
 };
-use overlay_ctl::{
+use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening},
-    reconcile::{TableChange, Tables},
+    kernel::{TableChange, Tables},
 };
 
 use crate::lab::{Netns, sh, skip};

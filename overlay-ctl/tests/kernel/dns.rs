@@ -12,9 +12,11 @@ use hickory_proto::{
     rr::RecordType,
 };
 
+use overlay_lab::Requirement;
+
 use super::{
     dns_fixture::*,
-    lab::{Netns, skip},
+    lab::{Netns, lacks, skip},
 };
 
 fn address(last: u8) -> Ipv4Addr {
@@ -61,7 +63,7 @@ fn names_of_ours_are_answered_at_once() {
 
 #[test]
 fn dig_is_content() {
-    if skip() || lacks("dig") {
+    if lacks(&[Requirement::Root, Requirement::Tool("dig")]) {
         return;
     }
     let (node, web1) = (Node::new(), Netns::new("web1"));

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env,
-    fs::{self, File},
+    fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::PathBuf,
@@ -21,7 +20,10 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, RecordType},
 };
-use overlay_ctl::dns::{Names, Namespace, NetworkNames, Resolvers};
+use overlay_ctl::dataplane::{
+    dns::Resolvers,
+    kernel::{Names, Namespace, NetworkNames},
+};
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::Mutex};
 
@@ -31,22 +33,6 @@ pub(super) const BOUND: Duration = Duration::from_secs(20);
 pub(super) const NO_TROUBLE: [String; 0] = [];
 pub(super) const RESOLVER: &str = "127.0.0.11:53";
 pub(super) const UPSTREAM: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-
-/// True where a program that a test drives is missing; said, and told to who counts.
-pub(super) fn lacks(program: &str) -> bool {
-    let found =
-        Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let lacking = found.is_err();
-    if lacking {
-        let line = format!("dns: needs {program}\n");
-        eprint!("skipped: {line}");
-        if let Some(path) = env::var_os("OVERLAY_SKIPS") {
-            let mut file = File::options().create(true).append(true).open(path).unwrap();
-            file.write_all(line.as_bytes()).unwrap();
-        }
-    }
-    lacking
-}
 
 /// Tries until it holds, as long as it may take.
 #[track_caller]

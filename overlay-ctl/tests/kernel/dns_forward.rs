@@ -13,9 +13,11 @@ use hickory_proto::{
 };
 use std::str::FromStr as _;
 
+use overlay_lab::Requirement;
+
 use super::{
     dns_fixture::*,
-    lab::{Netns, skip},
+    lab::{Netns, lacks, skip},
 };
 
 const QUICK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -38,7 +40,7 @@ fn dnsmasq(netns: &Netns) -> Server {
 
 #[test]
 fn the_hosts_server_answers_with_its_own_words() {
-    if skip() || lacks("dig") || lacks("dnsmasq") {
+    if lacks(&[Requirement::Root, Requirement::Tool("dig"), Requirement::Tool("dnsmasq")]) {
         return;
     }
     let (node, dns) = Node::with_upstream("nameserver 10.0.0.2\n");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use overlay_ctl::{
-    gateway::{Changed, HostPort, Rules, Table, Target},
+    dataplane::gateway::{Changed, HostPort, Rules, Table, Target},
     model::Transport,
 };
 use socket2::{Domain, Protocol, Socket, Type};

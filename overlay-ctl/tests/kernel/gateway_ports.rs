@@ -7,7 +7,7 @@ use std::{
 };
 
 use overlay_ctl::{
-    gateway::{HostPort, PortTaken, Reservations, busy_ports},
+    dataplane::gateway::{HostPort, PortTaken, Reservations, busy_ports},
     model::Transport::{Sctp, Tcp, Udp},
 };
 use socket2::{Domain, Socket, Type};

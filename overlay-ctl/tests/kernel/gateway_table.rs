@@ -6,7 +6,7 @@ use std::{
 };
 
 use overlay_ctl::{
-    gateway::{Changed, Rules, Table, changes},
+    dataplane::gateway::{Changed, Rules, Table, changes},
     model::Transport,
 };
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use overlay_common::{Direction, DropReason};
-use overlay_ctl::{
+use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathError, GuardMode},
     netlink::{Netlink, offloads},
 };
@@ -101,7 +101,7 @@ fn a_program_of_others_is_never_replaced() {
     }
     let (host, other) = (Host::new(), Host::new());
     host.run(|| {
-        let config = overlay_ctl::datapath::DatapathConfig {
+        let config = overlay_ctl::dataplane::datapath::DatapathConfig {
             bpffs: other.bpffs.clone(),
             ..host.config_for("eth7")
         };

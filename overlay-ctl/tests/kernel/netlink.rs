@@ -7,7 +7,7 @@ mod sizes;
 
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
 
-use overlay_ctl::netlink::{
+use overlay_ctl::dataplane::netlink::{
     Change, GroError, Netlink, NextHop, PortError, PortSpec, Underlay, UnderlayChoice,
     UnderlayError, port_name,
 };

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::Ipv4Addr};
 
-use overlay_ctl::netlink::{GATEWAY_BRIDGE, LegSpec, Netlink};
+use overlay_ctl::dataplane::netlink::{GATEWAY_BRIDGE, LegSpec, Netlink};
 
 use crate::lab::{Netns, skip};
 

@@ -1,10 +1,8 @@
 //! Throw-away network namespaces, and code run inside one.
 
 use std::{
-    env,
     fs::File,
     future::Future,
-    io::Write as _,
     panic::Location,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -12,23 +10,24 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
+use overlay_lab::Requirement;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// True where these tests cannot run; the reason is printed, and told to who counts.
 #[track_caller]
 pub(crate) fn skip() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        let at = Location::caller();
-        let line = format!("{}:{}: needs root (network namespaces, BPF)\n", at.file(), at.line());
-        eprint!("skipped: {line}");
-        if let Some(path) = env::var_os("OVERLAY_SKIPS") {
-            let mut file = File::options().create(true).append(true).open(path).unwrap();
-            file.write_all(line.as_bytes()).unwrap();
-        }
+    lacks(&[Requirement::Root])
+}
+
+/// True where something that a test needs is missing; said, and told to who counts.
+#[track_caller]
+pub(crate) fn lacks(needs: &[Requirement]) -> bool {
+    let missing = overlay_lab::missing(needs);
+    if let Some(reason) = &missing {
+        overlay_lab::skip(reason, Location::caller()).unwrap();
     }
-    !root
+    missing.is_some()
 }
 
 /// A network namespace with a name of its own; removed when dropped.

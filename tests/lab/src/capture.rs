@@ -1,4 +1,4 @@
-//! Packets on a wire, caught by tcpdump and read by an independent reader.
+//! Captures packets with tcpdump and reads them with tshark, which is independent of this project.
 
 use std::{
     path::PathBuf,
@@ -17,7 +17,7 @@ use super::{
     wait::eventually,
 };
 
-/// How many captures have been started.
+/// Number of captures that have been started.
 static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 /// A running capture.
@@ -34,13 +34,13 @@ pub struct Packets {
 }
 
 impl Capture {
-    /// Starts to capture on a device (or `any`) of a namespace, and waits until it does.
+    /// Starts a capture on a device (or `any`) of a namespace, and waits until it runs.
     pub fn start(netns: &Netns, device: &str, filter: &str) -> Result<Self> {
-        // Its own files: what another capture says is not taken for this one's start.
+        // Each capture has files of its own, so that the log of another one is not taken for this one's.
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let file = netns.log_file(&format!("{device}-{number}.pcap"));
         let name = file.to_string_lossy().into_owned();
-        // -Z root: it would give root away before it opens the file. -U: packet by packet.
+        // -Z root, because tcpdump would give up root before it opens the file. -U writes packet by packet.
         let mut command = netns.command(&[
             "tcpdump",
             "-n",
@@ -50,7 +50,7 @@ impl Capture {
             "root",
             "-U",
             "--immediate-mode",
-            // KiB: a stream at full speed is not lost to a busy machine.
+            // The buffer in KiB, so that a busy machine does not lose packets of a fast stream.
             "-B",
             "65536",
             "-w",
@@ -65,7 +65,7 @@ impl Capture {
         Ok(Self { tcpdump, file })
     }
 
-    /// What it has caught so far, once there are packets that pass the display filter.
+    /// Waits until there are packets that pass the display filter; returns all packets so far.
     pub fn wait_for(&self, filter: &str) -> Result<Packets> {
         let so_far = Packets { file: self.file.clone() };
         eventually(&format!("{filter} is captured"), Duration::from_secs(10), || {
@@ -75,7 +75,7 @@ impl Capture {
         Ok(so_far)
     }
 
-    /// Ends it.
+    /// Ends the capture.
     pub fn stop(mut self) -> Result<Packets> {
         self.tcpdump.signal(Signal::SIGINT)?;
         self.tcpdump.wait(Duration::from_secs(10))?;
@@ -84,28 +84,28 @@ impl Capture {
 }
 
 impl Packets {
-    /// Whether any of them has these bytes.
+    /// Returns true if any packet contains these bytes.
     pub fn have(&self, bytes: &[u8]) -> Result<bool> {
-        // Each lies in one piece in the file.
+        // The file contains each packet in one piece.
         let all = std::fs::read(&self.file)?;
         Ok(all.windows(bytes.len()).any(|window| window == bytes))
     }
 
-    /// How many pass a filter of tcpdump's own, which is far sooner known than what tshark's would.
+    /// Number of packets that pass a filter of tcpdump, which is much faster than a filter of tshark.
     pub fn count(&self, filter: &str) -> Result<usize> {
         let mut tcpdump = Command::new("tcpdump");
         tcpdump.args(["-nn", "-Z", "root", "-r"]).arg(&self.file).arg(filter);
         Ok(command::run(&mut tcpdump, PATIENCE)?.lines().count())
     }
 
-    /// One line a packet, as tcpdump prints them.
+    /// One line for each packet, as tcpdump prints it.
     pub fn lines(&self) -> Result<Vec<String>> {
         let mut tcpdump = Command::new("tcpdump");
         tcpdump.args(["-nn", "-e", "-v", "-Z", "root", "-r"]).arg(&self.file);
         let text = command::run(&mut tcpdump, PATIENCE)?;
         let mut packets: Vec<String> = Vec::new();
         for line in text.lines() {
-            // What belongs to the packet before is indented.
+            // Further lines of a packet are indented.
             match packets.last_mut() {
                 Some(packet) if line.starts_with([' ', '\t']) => {
                     packet.push(' ');
@@ -117,8 +117,8 @@ impl Packets {
         Ok(packets)
     }
 
-    /// These fields of each packet that passes the display filter, as tshark reads them. All
-    /// occurrences of a field come in one text, separated by commas: outer first.
+    /// These fields of each packet that passes the display filter, as tshark reads them. All occurrences of a
+    /// field are in one text, separated by commas, the outer one first.
     pub fn fields(&self, filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
         let mut tshark = Command::new("tshark");
         tshark.arg("-n").arg("-r").arg(&self.file).args(["-Y", filter, "-T", "fields"]);
@@ -132,7 +132,7 @@ impl Packets {
         Ok(text.lines().map(|line| line.split(';').map(str::to_owned).collect()).collect())
     }
 
-    /// The first packet that passes the filter, in tshark's full words.
+    /// The first packet that passes the filter, in tshark's most detailed form.
     pub fn describe(&self, filter: &str) -> Result<String> {
         let mut tshark = Command::new("tshark");
         tshark.arg("-n").arg("-r").arg(&self.file).args(["-Y", filter, "-V", "-c", "200"]);

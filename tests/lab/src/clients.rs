@@ -1,5 +1,5 @@
-//! Clients of a [`mirror`](super::mirror) that go on asking while something else happens, and miss no
-//! failure.
+//! Clients of a [`mirror`](super::mirror) that ask without pause while the test does something else, and
+//! record every failure.
 
 use std::{
     net::{IpAddr, SocketAddrV4},
@@ -15,10 +15,10 @@ use anyhow::{Result, anyhow, bail};
 
 use super::{mirror::Connection, netns::Netns};
 
-/// Well above what TCP needs to send a lost segment again a few times.
+/// Longest time for an answer, well above the time in which TCP sends a lost segment again a few times.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One client that keeps its connection open, and one that opens another for each question.
+/// One client that keeps its connection open, and one that opens a new connection for each question.
 #[derive(Debug)]
 pub struct Clients {
     stop: Arc<AtomicBool>,
@@ -26,25 +26,25 @@ pub struct Clients {
     fleeting: JoinHandle<Asked>,
 }
 
-/// What came of a client's questions.
+/// The results of a client's questions.
 #[derive(Debug, Default)]
 pub struct Asked {
-    /// Questions answered.
+    /// Number of answered questions.
     pub answered: usize,
-    /// What went wrong with the others.
+    /// The errors of the other questions.
     pub failed: Vec<String>,
-    /// The longest that one took, answered or not.
+    /// The longest time that a question took, answered or not.
     pub longest: Duration,
     /// Addresses that the server saw.
     pub seen: Vec<IpAddr>,
 }
 
 impl Clients {
-    /// Both, from inside a namespace, one question after another each.
+    /// Starts both clients inside a namespace. Each sends one question after another.
     pub fn start(netns: &Netns, server: SocketAddrV4) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut kept = netns.enter(|| Connection::open(server, PATIENCE))?;
-        // The server has accepted: what happens from now on happens to an open connection.
+        // The answer shows that the server has accepted: from now on the connection is open.
         kept.ask()?;
         let (seen, from) = (Arc::clone(&stop), netns.clone());
         let fleeting = thread::spawn(move || {
@@ -60,7 +60,7 @@ impl Clients {
         Ok(Self { stop, lasting, fleeting })
     }
 
-    /// Ends both: the one that kept its connection, and the one that did not.
+    /// Ends both clients; returns the results of the one that kept its connection, then of the other.
     pub fn stop(self) -> Result<(Asked, Asked)> {
         self.stop.store(true, Ordering::Relaxed);
         let gone = |_| anyhow!("a client panicked");
@@ -69,7 +69,7 @@ impl Clients {
 }
 
 impl Asked {
-    /// Fails unless all of many questions were answered.
+    /// Fails unless all questions were answered, and there were at least twenty.
     pub fn none_failed(&self) -> Result<()> {
         if !self.failed.is_empty() || self.answered < 20 {
             bail!("{} answered, longest {:?}: {:?}", self.answered, self.longest, self.failed);
@@ -79,7 +79,7 @@ impl Asked {
 }
 
 fn ask_until(stop: &AtomicBool, mut ask: impl FnMut() -> Result<IpAddr>) -> Asked {
-    // As fast as it gets would fill the machine and the connection table with one test.
+    // Without a pause, one test would use the whole machine and fill the connection table.
     const PACE: Duration = Duration::from_millis(5);
     let mut asked = Asked::default();
     while !stop.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Running a program to its end, bounded; a failure carries the command line and what it said.
+//! Runs a program to its end, within a limit of time. An error contains the command line and the output.
 
 use std::{
     io::Read,
@@ -12,31 +12,31 @@ use anyhow::{Context as _, Result, bail};
 
 use super::wait::patient;
 
-/// No command of the lab takes longer, unless its caller says so.
+/// Longest time of a command of the lab, if its caller does not give another one.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a program left behind.
+/// The result of a program.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
     /// All of stdout.
     pub stdout: String,
     /// All of stderr.
     pub stderr: String,
-    /// How long it ran.
+    /// The time for which it ran.
     pub elapsed: Duration,
 }
 
-/// The command as a person would type it.
+/// The command line as text.
 #[must_use]
 pub fn line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a command to its end and returns what it said, whatever its exit code. One that outlives
-/// `patience` is killed, and that is an error.
+/// Runs a command to its end and returns its output, whatever its exit code. A command that runs longer than
+/// `patience` is killed, which is an error.
 pub fn output(command: &mut Command, patience: Duration) -> Result<Output> {
     let what = line(command);
     let patience = patient(patience);
@@ -47,7 +47,7 @@ pub fn output(command: &mut Command, patience: Duration) -> Result<Output> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start `{what}`"))?;
-    // Nothing is ever sent: when both readers are done, the channel is closed.
+    // Nothing is sent on the channel. It is closed when both readers have ended.
     let (reading, read) = mpsc::channel();
     let stdout = reader(child.stdout.take(), reading.clone());
     let stderr = reader(child.stderr.take(), reading);
@@ -62,8 +62,8 @@ pub fn output(command: &mut Command, patience: Duration) -> Result<Output> {
             child.wait()?;
             break None;
         }
-        // A program that ends closes its pipes. To wake by that and not by the clock keeps `elapsed` true
-        // for one that takes milliseconds.
+        // A program that ends closes its pipes. The wait ends with that and not with the clock, so that
+        // `elapsed` is exact even for a program that takes milliseconds.
         if speaks {
             speaks = read.recv_timeout(pause) != Err(RecvTimeoutError::Disconnected);
             pause = if speaks { pause * 2 } else { Duration::from_micros(20) };
@@ -99,7 +99,7 @@ fn reader(
         let _reading = reading;
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            // A pipe that breaks has given what it had.
+            // After an error the output that was read so far is used.
             drop(pipe.read_to_end(&mut bytes));
         }
         String::from_utf8_lossy(&bytes).into_owned()
@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn the_time_is_the_programs_own() {
-        // Ends when nobody looks: a wait that doubles from 1 ms would see it after 63 ms, then 83.
+        // The program ends between two checks by the clock: with pauses that double from 1 ms they come after
+        // 63 ms and 83 ms.
         let fastest = (0..5)
             .map(|_| output(Command::new("sleep").arg("0.064"), PATIENCE).unwrap().elapsed)
             .min()

@@ -1,4 +1,4 @@
-//! A DNS server that is not ours (dnsmasq), and `dig` as the judge of answers.
+//! A DNS server that is independent of this project (dnsmasq), and `dig`, which checks answers.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{netns::Netns, process::Process, wait::eventually};
 
-/// A name that every server of a lab knows, to tell that it serves.
+/// A name that every server of a lab knows, by which [`serve`] sees that the server runs.
 const SELF: &str = "self.lab.test";
 
-/// What `dig` printed of one answer.
+/// One answer, as `dig` printed it.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// `NOERROR`, `NXDOMAIN`, …
@@ -18,16 +18,16 @@ pub struct Answer {
     pub records: Vec<String>,
     /// Flags of the header.
     pub flags: Vec<String>,
-    /// Whether it came with an OPT record (EDNS, RFC 6891).
+    /// It came with an OPT record (EDNS, RFC 6891).
     pub edns: bool,
-    /// Whether it came by TCP.
+    /// It came by TCP.
     pub tcp: bool,
-    /// How long it took, by `dig`'s own clock.
+    /// The time that it took, by `dig`'s own clock.
     pub took: Duration,
 }
 
 impl Answer {
-    /// Fails unless it is NOERROR with exactly these records, in whatever order.
+    /// Fails unless it is NOERROR with exactly these records, in any order.
     pub fn is(&self, records: &[&str]) -> Result<()> {
         let mut own: Vec<&str> = self.records.iter().map(String::as_str).collect();
         let mut expected = records.to_vec();
@@ -48,8 +48,8 @@ impl Answer {
     }
 }
 
-/// Starts a server on one address of a namespace and waits until it answers. It knows what `args` say
-/// and nobody else to ask; `--log-queries` among them puts each query into its log.
+/// Starts a server on one address of a namespace and waits until it answers. It knows only the names in `args`
+/// and asks no other server. With `--log-queries` in `args` it writes each query to its log.
 pub fn serve(netns: &Netns, listen: Ipv4Addr, args: &[&str]) -> Result<Process> {
     let (listen_on, own) =
         (format!("--listen-address={listen}"), format!("--host-record={SELF},192.0.2.1"));
@@ -76,12 +76,12 @@ pub fn serve(netns: &Netns, listen: Ipv4Addr, args: &[&str]) -> Result<Process> 
 }
 
 impl Netns {
-    /// `dig` at the resolver that endpoints have.
+    /// Runs `dig` with the resolver of endpoints.
     pub fn dig(&self, args: &[&str]) -> Result<Answer> {
         self.dig_at(Ipv4Addr::new(127, 0, 0, 11), args)
     }
 
-    /// `dig` at any server. No answer within 20 seconds is an error.
+    /// Runs `dig` with any server. No answer within 20 seconds is an error.
     pub fn dig_at(&self, server: Ipv4Addr, args: &[&str]) -> Result<Answer> {
         let at = format!("@{server}");
         let words = ["dig", &at, "+tries=1", "+time=20", "+nocookie"];
@@ -99,7 +99,7 @@ fn parse(text: &str) -> Option<Answer> {
     let flags = after(";; flags:")?.split(';').next()?.split_whitespace();
     let records = after(";; ANSWER SECTION:\n").unwrap_or_default();
     let records = records.lines().take_while(|line| !line.is_empty());
-    // Name, time to live, class, type; the rest is data.
+    // A line has name, time to live, class, type, and then the data.
     let data = |line: &str| line.split_whitespace().skip(4).collect::<Vec<_>>().join(" ");
     let server = after(";; SERVER: ")?.lines().next()?;
     Some(Answer {

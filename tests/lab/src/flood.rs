@@ -1,4 +1,4 @@
-//! A flood of frames from one CPU: as many as it can make, or so many a second.
+//! A flood of frames from one CPU: as many as it can make, or a given number a second.
 
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
@@ -21,28 +21,28 @@ use nix::{
 
 use super::netns::Netns;
 
-/// Frames a system call.
+/// Frames for each system call.
 const BATCH: usize = 64;
 
-/// See the module; it ends when told to, or dropped.
+/// A running flood, which ends when it is stopped or dropped.
 #[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Sent>>>,
 }
 
-/// What a flood came to.
+/// The result of a flood.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
-    /// Frames that the device took.
+    /// Number of frames that the device accepted.
     pub frames: u64,
-    /// How long it went on.
+    /// Duration of the flood.
     pub time: Duration,
 }
 
 impl Flood {
-    /// Sends `frames` in turns out of a device, from the CPU given, past its queueing discipline. `rate`
-    /// is in frames a second; without, as many as go.
+    /// Sends `frames` in turns out of a device, from the given CPU, past the device's queueing discipline.
+    /// `rate` is in frames a second; `None` = as many as possible.
     pub fn start(
         netns: &Netns,
         device: &str,
@@ -63,7 +63,7 @@ impl Flood {
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Ends it, and counts.
+    /// Ends the flood, and returns its result.
     pub fn stop(mut self) -> Result<Sent> {
         self.end()
     }
@@ -85,7 +85,7 @@ impl Drop for Flood {
 
 fn open(device: &str) -> Result<OwnedFd> {
     let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
-    // No protocol: it receives nothing.
+    // Without a protocol the socket receives nothing.
     let socket = socket(AddressFamily::Packet, kind, flags, None)?;
     let bypass: libc::c_int = 1;
     // SAFETY: the option's value is an int that outlives the call.
@@ -150,7 +150,7 @@ fn send_until(
                 thread::sleep(next - now);
                 continue;
             }
-            // What could not be sent in time is not made up for.
+            // Frames that could not be sent in time are not sent later.
             next = (next + interval).max(now - interval);
         }
         // SAFETY: each message has one part, a frame that outlives the call and is only read.
@@ -159,7 +159,8 @@ fn send_until(
         };
         match Errno::result(taken) {
             Ok(taken) => sent += u64::try_from(taken)?,
-            // The device's queue is full, or it is down for a moment: as on a wire, lost.
+            // The device's queue is full, or the device is down for a moment: the frames are lost, as on a
+            // wire.
             Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => {}
             Err(error) => return Err(error).context("cannot send a batch of frames"),
         }

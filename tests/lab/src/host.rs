@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
@@ -18,7 +18,7 @@ use super::{
     command::{self, Output, PATIENCE},
     netns::Netns,
     process::Process,
-    requirements::{Requirement, missing},
+    requirements::{Requirement, missing, overlay_binary},
     wait::eventually,
 };
 
@@ -350,15 +350,6 @@ impl Host {
         // A test thread that panicked has left nothing half-done in there.
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The binary under test: OVERLAY_BIN, else the workspace's release build.
-#[must_use]
-pub fn overlay_binary() -> PathBuf {
-    env::var_os("OVERLAY_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/overlay"),
-        PathBuf::from,
-    )
 }
 
 /// The rows of a listing, whether it is an array or an object that holds one.

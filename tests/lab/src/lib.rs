@@ -26,11 +26,11 @@ pub mod transfer;
 mod wait;
 
 pub use self::{
-    host::{Failure, Host, number, overlay_binary, rows, text},
+    host::{Failure, Host, number, rows, text},
     netns::Netns,
     outside::Outside,
     process::Process,
-    requirements::{Requirement, missing, skip},
+    requirements::{Requirement, missing, overlay_binary, skip},
     state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},
     wait::{attainable, check_interrupted, eventually, interrupt, patient},

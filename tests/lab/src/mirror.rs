@@ -1,5 +1,5 @@
-//! Servers that tell whoever asks which address the question came from: what a server's log says of its
-//! clients, read by the client.
+//! Servers that answer with the client's address as they see it, so that the client can check the address
+//! that a server's log would show.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,15 +12,15 @@ use anyhow::{Context as _, Result, bail};
 
 use super::netns::Netns;
 
-/// No server of a lab is slower, not even one on a machine that does much else.
+/// Longest time of an answer; even on a busy machine a server of a lab is faster.
 const ANSWER: Duration = Duration::from_secs(2);
-/// What does not answer by then is not there.
+/// Time after which a server that has not answered counts as not reached.
 const SILENCE: Duration = Duration::from_millis(300);
-/// Datagrams get lost, by a first packet that waits for ARP if by nothing else.
+/// Number of attempts, because datagrams may be lost, for example while ARP is not answered yet.
 const TRIES: usize = 3;
 
-/// Answers on a TCP port of every address of a namespace: each message with the client's address, as
-/// long as the client keeps the connection open. From threads that live as long as the process.
+/// Answers on a TCP port of every address of a namespace: each message with the client's address, as long as
+/// the client keeps the connection open. The threads live as long as the process.
 pub fn tcp(netns: &Netns, port: u16) -> Result<()> {
     let listener = netns.enter(|| {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
@@ -28,7 +28,7 @@ pub fn tcp(netns: &Netns, port: u16) -> Result<()> {
     })?;
     thread::Builder::new().name("mirror-tcp".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A client that goes away mid-way concerns nobody else.
+            // An error with one client does not concern the others.
             thread::spawn(move || drop(answer_each(stream)));
         }
     })?;
@@ -58,7 +58,7 @@ pub fn udp_at(netns: &Netns, address: Ipv4Addr, port: u16) -> Result<()> {
     thread::Builder::new().name("mirror-udp".into()).spawn(move || {
         let mut message = [0; 512];
         while let Ok((_, client)) = socket.recv_from(&mut message) {
-            // There may be no way back.
+            // An error is ignored, because the client may have become unreachable.
             drop(socket.send_to(client.ip().to_string().as_bytes(), client));
         }
     })?;
@@ -66,19 +66,19 @@ pub fn udp_at(netns: &Netns, address: Ipv4Addr, port: u16) -> Result<()> {
 }
 
 impl Netns {
-    /// The address that this namespace has for a [`tcp`] server.
+    /// The address of this namespace as a [`tcp`] server sees it.
     pub fn seen_over_tcp(&self, server: Ipv4Addr, port: u16) -> Result<IpAddr> {
         self.enter(|| Connection::open(SocketAddrV4::new(server, port), ANSWER)?.ask())
             .with_context(|| format!("{} asks {server}, TCP port {port}", self.name()))
     }
 
-    /// The address that this namespace has for a [`udp`] server.
+    /// The address of this namespace as a [`udp`] server sees it.
     pub fn seen_over_udp(&self, server: Ipv4Addr, port: u16) -> Result<IpAddr> {
         self.enter(|| ask_udp(server, port, TRIES, ANSWER / 2))
             .with_context(|| format!("{} asks {server}, UDP port {port}", self.name()))
     }
 
-    /// Fails when a TCP connection comes about, whatever the server then says.
+    /// Fails if a TCP connection can be opened, whatever the server then answers.
     pub fn no_tcp(&self, server: Ipv4Addr, port: u16) -> Result<()> {
         let opened = self.enter(|| {
             let to = SocketAddrV4::new(server, port).into();
@@ -90,7 +90,7 @@ impl Netns {
         Ok(())
     }
 
-    /// Fails when a [`udp`] server answers.
+    /// Fails if a [`udp`] server answers.
     pub fn no_udp(&self, server: Ipv4Addr, port: u16) -> Result<()> {
         let answer = self.enter(|| Ok(ask_udp(server, port, 1, SILENCE).ok()))?;
         if let Some(seen) = answer {
@@ -102,7 +102,7 @@ impl Netns {
 
 fn ask_udp(server: Ipv4Addr, port: u16, tries: usize, patience: Duration) -> Result<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // Connected: an answer from anywhere else is none.
+    // A connected socket only receives answers from the server's address.
     socket.connect((server, port))?;
     socket.set_read_timeout(Some(patience))?;
     let mut answer = [0; 64];
@@ -120,7 +120,7 @@ fn ask_udp(server: Ipv4Addr, port: u16, tries: usize, patience: Duration) -> Res
 pub struct Connection(TcpStream);
 
 impl Connection {
-    /// Opens it; from then on nothing on it takes longer than `patience`.
+    /// Opens a connection, on which no later operation may take longer than `patience`.
     pub fn open(server: SocketAddrV4, patience: Duration) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&server.into(), patience).context("to connect")?;
         stream.set_read_timeout(Some(patience))?;
@@ -128,7 +128,7 @@ impl Connection {
         Ok(Self(stream))
     }
 
-    /// Asks once.
+    /// Asks once for the client's address.
     pub fn ask(&mut self) -> Result<IpAddr> {
         self.0.write_all(b"who am I?").context("to ask")?;
         let mut answer = Vec::new();

@@ -1,7 +1,8 @@
-//! One network namespace, and commands inside it.
+//! A network namespace, and the commands that run inside it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -20,26 +21,28 @@ use serde_json::Value;
 use super::{
     command::{self, Output, PATIENCE},
     process::Process,
-    raw, sweep,
+    raw,
 };
 
-/// Where `ip netns` keeps its names.
+/// Folder in which `ip netns` keeps its names.
 const NETNS_DIR: &str = "/run/netns";
+/// The file in a lab's folder that lists its namespaces.
+const NAMESPACES: &str = "namespaces";
 
-/// A named network namespace. A handle: dropping it removes nothing, the lab does.
+/// A handle of a named network namespace. Dropping the handle removes nothing; the lab removes the namespace.
 #[derive(Debug, Clone)]
 pub struct Netns {
     name: String,
-    /// Programs in it outlive us.
+    /// Programs in the namespace outlive this process.
     detached: bool,
-    /// Where logs of background programs go.
+    /// Folder for the logs of background programs.
     logs: PathBuf,
 }
 
 impl Netns {
     pub(super) fn create(name: &str, logs: &Path, detached: bool) -> Result<Self> {
         ip(&["netns", "add", name])?;
-        sweep::record(logs, name)?;
+        record(logs, name)?;
         let netns = Self { name: name.to_owned(), detached, logs: logs.to_owned() };
         netns.ip(&["link", "set", "lo", "up"])?;
         Ok(netns)
@@ -48,10 +51,11 @@ impl Netns {
     pub(super) fn adopt(name: &str, file: &Path, logs: &Path, detached: bool) -> Result<Self> {
         let netns = Self { name: name.to_owned(), detached, logs: logs.to_owned() };
         let point = netns.path();
-        std::fs::create_dir_all(NETNS_DIR)?;
-        sweep::record(logs, name)?;
+        fs::create_dir_all(NETNS_DIR)?;
+        record(logs, name)?;
         File::create_new(&point).with_context(|| format!("cannot make {}", point.display()))?;
-        // The system call and not the program: that would follow /proc/PID/root to our own root.
+        // The system call and not the program `mount`, which would follow /proc/PID/root to this process's
+        // root.
         mount(Some(file), &point, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("cannot give {} the name {name}", file.display()))?;
         Ok(netns)
@@ -63,27 +67,27 @@ impl Netns {
         &self.name
     }
 
-    /// Its file.
+    /// Path of its file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         Path::new(NETNS_DIR).join(&self.name)
     }
 
-    /// Removes it before the lab does: a container that has died.
+    /// Removes the namespace before the lab does, as when a container dies.
     pub fn remove(&self) -> Result<()> {
         kill_inside(&self.name)?;
         ip(&["netns", "del", &self.name])?;
         Ok(())
     }
 
-    /// A command that will run inside. `nsenter` and not `ip netns exec`, which mounts a fresh /sys
-    /// and so hides bpffs.
+    /// A command that will run inside. It uses `nsenter` and not `ip netns exec`, which mounts a new /sys and
+    /// so hides bpffs.
     #[must_use]
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = if self.detached {
             Command::new("nsenter")
         } else {
-            // If we are killed, so is it: nobody would be left to do it.
+            // The kernel kills the command when this process is killed, because no other process would.
             let mut command = Command::new("setpriv");
             command.args(["--pdeathsig", "KILL", "nsenter"]);
             command
@@ -102,7 +106,7 @@ impl Netns {
         command::output(&mut self.command(words), PATIENCE)
     }
 
-    /// Runs a command inside that may take longer than most.
+    /// Runs a command inside that may take longer than [`PATIENCE`].
     pub fn run_within(&self, words: &[&str], patience: Duration) -> Result<String> {
         command::run(&mut self.command(words), patience)
     }
@@ -119,13 +123,13 @@ impl Netns {
         self.logs.join(format!("{}-{name}", self.name))
     }
 
-    /// `ip` inside.
+    /// Runs `ip` inside.
     pub fn ip(&self, args: &[&str]) -> Result<String> {
         let words: Vec<&str> = ["-n", &self.name].into_iter().chain(args.iter().copied()).collect();
         ip(&words)
     }
 
-    /// `ip -j` inside, read.
+    /// Runs `ip -j` inside, and parses its output.
     pub fn ip_json(&self, args: &[&str]) -> Result<Value> {
         let words: Vec<&str> = ["-j", "-d"].into_iter().chain(args.iter().copied()).collect();
         let text = self.ip(&words)?;
@@ -152,16 +156,16 @@ impl Netns {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{}", key.replace('.', "/"));
         self.enter(move || {
-            std::fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
+            fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
         })
     }
 
-    /// Sends one Ethernet frame, as it is, out of a device.
+    /// Sends one Ethernet frame unchanged out of a device.
     pub fn send_frame(&self, device: &str, frame: &[u8]) -> Result<()> {
         self.send_frames(device, std::iter::once(frame))
     }
 
-    /// Sends Ethernet frames, as they are, out of a device, one after another.
+    /// Sends Ethernet frames unchanged out of a device, one after another.
     pub fn send_frames<F: AsRef<[u8]>>(
         &self,
         device: &str,
@@ -176,8 +180,8 @@ impl Netns {
         })
     }
 
-    /// Sends a TCP super-packet, a frame with a full header and more payload than a segment's, out of a device;
-    /// who cuts it makes segments of `segment` bytes of payload.
+    /// Sends a TCP super-packet out of a device: a frame with complete headers and more payload than a segment
+    /// has. It is later cut into segments with `segment` bytes of payload.
     pub fn send_super_packet(&self, device: &str, frame: &[u8], segment: u16) -> Result<()> {
         self.enter(|| raw::Socket::open(device)?.send_super_packet(frame, segment))
     }
@@ -200,17 +204,30 @@ impl Netns {
     }
 }
 
+/// Notes in a lab's folder that a namespace is the lab's.
+fn record(folder: &Path, namespace: &str) -> Result<()> {
+    let mut file = File::options().create(true).append(true).open(folder.join(NAMESPACES))?;
+    writeln!(file, "{namespace}")?;
+    Ok(())
+}
+
+/// The namespaces of the lab with this folder.
+pub(super) fn recorded(folder: &Path) -> Vec<String> {
+    let text = fs::read_to_string(folder.join(NAMESPACES)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
 /// `ip`, wherever it works on.
 pub(super) fn ip(args: &[&str]) -> Result<String> {
     command::run(Command::new("ip").args(args), PATIENCE)
 }
 
-/// Whether a namespace of this name exists.
+/// Returns true if a namespace of this name exists.
 pub(super) fn exists(name: &str) -> bool {
     Path::new(NETNS_DIR).join(name).exists()
 }
 
-/// Kills whatever runs inside a namespace of ours, by process id.
+/// Kills all processes inside a namespace of the lab, by their ids.
 pub(super) fn kill_inside(name: &str) -> Result<()> {
     for pid in ip(&["netns", "pids", name])?.split_whitespace() {
         let pid = Pid::from_raw(pid.parse()?);

@@ -1,5 +1,5 @@
-//! The world beyond the hosts: one host behind the router that runs no node, with servers that tell who
-//! asked, and a DNS server of its own.
+//! The outside world: a host behind the router that runs no node, with [`mirror`] servers and a DNS server of
+//! its own.
 
 use std::{
     fs,
@@ -11,26 +11,26 @@ use anyhow::{Context as _, Result};
 
 use super::{Lab, dns, mirror, netns::Netns, process::Process};
 
-/// A name that only the outside knows, and its address.
+/// A name that only the outside's DNS server knows, and its address.
 pub const OUTSIDE_NAME: (&str, &str) = ("www.example.test", "198.51.100.7");
-/// A name whose text is too long for a datagram, however it is asked.
+/// A name whose text records are too long for any datagram.
 pub const LONG_NAME: &str = "long.example.test";
-/// How many strings of 200 characters it has.
+/// Number of its strings, of 200 characters each.
 pub const LONG_TEXTS: usize = 30;
-/// Names below it are asked of somebody who never answers.
+/// A domain whose name server never answers.
 pub const MUTE_DOMAIN: &str = "mute.test";
-/// Seconds that a resolver of the hosts gets: the time-out in [`Outside::resolv_conf`].
+/// Seconds that the hosts wait for a resolver: the time-out in [`Outside::resolv_conf`].
 pub const RESOLVER_TIMEOUT_S: u64 = 1;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const MUTE_PORT: u16 = 5399;
 
-/// See the module. [`mirror`]s are on TCP port 80 and UDP port 7.
+/// The outside host. Its [`mirror`]s are on TCP port 80 and UDP port 7.
 #[derive(Debug)]
 pub struct Outside {
     /// Its namespace.
     pub netns: Netns,
-    /// Its address; its only way to the hosts is the router.
+    /// Its address, from which it reaches the hosts only through the router.
     pub address: Ipv4Addr,
     /// A file like /etc/resolv.conf that names its DNS server.
     pub resolv_conf: PathBuf,
@@ -40,7 +40,7 @@ pub struct Outside {
 }
 
 impl Lab {
-    /// Builds it, on a leg of the router's own.
+    /// Builds the outside host, on a subnet of the router's that it has for itself.
     pub fn outside(&mut self) -> Result<Outside> {
         let subnet = self.subnet("203.0.113.1/24")?;
         let netns = self.container("outside")?;
@@ -52,10 +52,10 @@ impl Lab {
         })?;
         let known = format!("--host-record={},{}", OUTSIDE_NAME.0, OUTSIDE_NAME.1);
         let nobody = format!("--server=/{MUTE_DOMAIN}/{ADDRESS}#{MUTE_PORT}");
-        // dnsmasq keeps a string of more than 255 characters as several.
+        // dnsmasq would split a string of more than 255 characters.
         let text = vec!["x".repeat(200); LONG_TEXTS].join(",");
         let long = format!("--txt-record={LONG_NAME},{text}");
-        // Of these it is the only authority: what it does not know is NXDOMAIN.
+        // dnsmasq is the only authority of these domains: it answers NXDOMAIN for names that it does not know.
         let own = [
             "--log-queries",
             "--local=/example.test/",

@@ -1,4 +1,4 @@
-//! A web server of one page.
+//! A web server with one page.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,14 +14,14 @@ use super::netns::Netns;
 /// Serves a page for ever, one request after another.
 pub fn serve(listener: &TcpListener, text: &str) -> Result<()> {
     for stream in listener.incoming() {
-        // A client that goes away mid-way concerns nobody else.
+        // An error with one client does not concern the others.
         drop(answer(&stream?, text));
     }
     Ok(())
 }
 
-/// Serves a page on port 80 of a namespace, from a thread that lives as long as the process. The
-/// socket belongs to the namespace it was made in.
+/// Serves a page on port 80 of a namespace, from a thread that lives as long as the process. The socket belongs
+/// to the namespace in which it was opened.
 pub fn serve_in(netns: &Netns, text: &str) -> Result<()> {
     let text = text.to_owned();
     let listener = netns.enter(|| {

@@ -1,7 +1,7 @@
-//! ICMP echo from a socket of our own: when the first answer came, and not one packet uncounted.
+//! ICMP echo from a raw socket, which measures the time of the first answer and counts every packet.
 //!
-//! `ping` can be told when to stop only by a signal, and then counts the request that is on its way as
-//! lost; and starting it takes longer than what is to be measured.
+//! `ping` is not used, because it can only be stopped by a signal and then counts the pending request as lost,
+//! and because starting it takes longer than the time that is measured.
 
 use std::{
     io::{IoSlice, IoSliceMut},
@@ -33,10 +33,10 @@ const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const IPV4_HEADER: usize = 20;
 const ICMP_HEADER: usize = 8;
-/// An answer that has not come by then never will.
+/// Time to wait for late answers after the last request.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
-/// Echo requests from inside a namespace.
+/// A sender of echo requests from inside a namespace.
 #[derive(Debug)]
 pub struct Prober {
     socket: OwnedFd,
@@ -44,18 +44,18 @@ pub struct Prober {
     id: u16,
 }
 
-/// What a run of requests came to.
+/// The result of a run of requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
-    /// Requests.
+    /// Number of requests.
     pub sent: usize,
-    /// Requests that were answered.
+    /// Number of requests that were answered.
     pub received: usize,
     /// The longest time between two answers.
     pub longest_gap: Duration,
 }
 
-/// Requests at a steady pace, in the background.
+/// A run of requests at a steady pace, in the background.
 #[derive(Debug)]
 pub struct SteadyProbe {
     stop: Arc<AtomicBool>,
@@ -63,7 +63,7 @@ pub struct SteadyProbe {
 }
 
 impl Prober {
-    /// A socket inside the namespace.
+    /// Opens a socket inside the namespace.
     pub fn new(netns: &Netns, to: Ipv4Addr) -> Result<Self> {
         let socket = netns.enter(|| {
             socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)
@@ -73,7 +73,7 @@ impl Prober {
         Ok(Self { socket, to: SocketAddrV4::new(to, 0).into(), id })
     }
 
-    /// Sends requests, one each millisecond, until the first answer; returns how long it took.
+    /// Sends a request each millisecond until the first answer; returns the time until then.
     pub fn first_reply(&self, patience: Duration) -> Result<Duration> {
         self.answer_within(Duration::from_millis(1))?;
         let begun = Instant::now();
@@ -143,13 +143,13 @@ impl Prober {
         let iov = [IoSlice::new(&packet)];
         let fd = self.socket.as_raw_fd();
         match sendmsg(fd, &iov, &[], MsgFlags::empty(), Some(&self.to)) {
-            // An address that does not answer ARP yet: the request counts as sent and lost.
+            // The address does not answer ARP yet: the request counts as sent and lost.
             Ok(_) | Err(Errno::EHOSTUNREACH | Errno::ENETUNREACH) => Ok(()),
             Err(error) => Err(error).context("cannot send an echo request"),
         }
     }
 
-    /// The sequence number of the next answer to us; None if none came in time.
+    /// The sequence number of the next answer to this prober; `None` if there was none in time.
     fn receive(&self) -> Result<Option<u16>> {
         let mut packet = [0; 256];
         let mut iov = [IoSliceMut::new(&mut packet)];
@@ -164,7 +164,7 @@ impl Prober {
 }
 
 impl SteadyProbe {
-    /// Ends it, waits for what is on its way, and counts.
+    /// Stops sending, waits for pending answers, and returns the result.
     pub fn stop(self) -> Result<Counted> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the probe panicked"))?
@@ -172,7 +172,7 @@ impl SteadyProbe {
 }
 
 impl Counted {
-    /// Fails when a packet was lost.
+    /// Fails if a packet was lost.
     pub fn none_lost(self) -> Result<()> {
         if self.received != self.sent {
             bail!(
@@ -205,7 +205,7 @@ fn reply_sequence(packet: &[u8], id: u16) -> Option<u16> {
     ours.then(|| Some(u16::from_be_bytes(icmp.get(6..8)?.try_into().ok()?)))?
 }
 
-/// RFC 1071.
+/// The checksum of RFC 1071.
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks(2)
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(reply_sequence(&reply, 0x1234), None, "a request is no reply");
         reply[IPV4_HEADER] = ECHO_REPLY;
         assert_eq!(reply_sequence(&reply, 0x1234), Some(7));
-        assert_eq!(reply_sequence(&reply, 0x1235), None, "somebody else's");
+        assert_eq!(reply_sequence(&reply, 0x1235), None, "the answer to another prober");
         assert_eq!(reply_sequence(&reply[..24], 0x1234), None, "cut short");
     }
 }

@@ -1,4 +1,4 @@
-//! A program in the background. It never outlives its lab.
+//! A program in the background, which never outlives its lab.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use nix::{
 
 use super::{command, wait::eventually};
 
-/// A program in the background, its output in a file. Dropping it kills it.
+/// A program in the background, with its output in a file. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Option<Child>,
@@ -25,7 +25,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program; what it writes is appended to `log`.
+    /// Starts a program; its output is appended to `log`.
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let what = command::line(command);
         let file = File::options()
@@ -37,7 +37,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
-            // Ctrl-C is for us alone: we end it when its turn comes.
+            // A process group of its own, so that Ctrl-C does not reach the program: the lab ends it in order.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start `{what}`"))?;
@@ -50,13 +50,13 @@ impl Process {
         Some(Pid::from_raw(i32::try_from(self.child.as_ref()?.id()).ok()?))
     }
 
-    /// Everything it has written so far.
+    /// Its output so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Whether it still runs.
+    /// Returns true if it still runs.
     pub fn is_running(&mut self) -> Result<bool> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.is_none()),
@@ -77,7 +77,7 @@ impl Process {
         eventually(&what, patience, || child.try_wait()?.context("it still runs"))
     }
 
-    /// Ends it as a crash would, and waits until it is gone.
+    /// Kills it, as in a crash, and waits until it is gone.
     pub fn kill9(mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
@@ -86,7 +86,7 @@ impl Process {
         Ok(())
     }
 
-    /// Lets it live on when we are gone.
+    /// Lets it run on after the end of this process.
     pub fn detach(mut self) {
         self.child = None;
     }
@@ -95,7 +95,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself; there is nobody to tell.
+            // An error means that it has ended already.
             drop(child.kill());
             drop(child.wait());
         }

@@ -1,4 +1,4 @@
-//! Frames put onto a device as they are.
+//! Sends frames unchanged out of a device.
 
 use std::{
     io,
@@ -11,19 +11,20 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-/// Ethernet, and tags.
+/// Bytes of the Ethernet header.
 const LINK_HEADER: usize = 14;
+/// Bytes of a VLAN tag.
 const TAG: usize = 4;
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// A packet socket that sends by one device.
+/// A packet socket that sends out of one device.
 pub(super) struct Socket {
     socket: OwnedFd,
     to: libc::sockaddr_ll,
 }
 
 impl Socket {
-    /// In the namespace of the thread that calls.
+    /// Opens a socket in the calling thread's network namespace.
     pub(super) fn open(device: &str) -> Result<Self> {
         let index = nix::net::if_::if_nametoindex(device)?;
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;

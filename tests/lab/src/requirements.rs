@@ -1,19 +1,20 @@
-//! What a scenario needs of the machine, so that one that can't run says so instead of failing.
+//! The requirements of a scenario to the machine. A scenario whose requirements are not met is skipped with a
+//! reason instead of failing.
 
 use std::{
     env,
     fs::File,
     io::{self, Write as _},
     panic::Location,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::{BPFFS, host::overlay_binary};
+use super::BPFFS;
 
-/// Something a scenario needs.
+/// A requirement of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requirement {
-    /// Namespaces and devices.
+    /// The rights of root, for namespaces and devices.
     Root,
     /// A bpffs mounted on /sys/fs/bpf.
     Bpffs,
@@ -23,7 +24,7 @@ pub enum Requirement {
     Tool(&'static str),
 }
 
-/// What of it is not there, in one sentence; None if all is.
+/// The requirements that are not met, in one sentence; `None` if all are met.
 #[must_use]
 pub fn missing(requirements: &[Requirement]) -> Option<String> {
     let reasons: Vec<String> =
@@ -32,17 +33,28 @@ pub fn missing(requirements: &[Requirement]) -> Option<String> {
 }
 
 /// Says that the test at `at` is skipped, and why: to who watches, and to who counts (the file that
-/// OVERLAY_SKIPS names), since libtest would count it as passed.
+/// OVERLAY_SKIPS names), since its runner would count it as passed. A line is the test, a tab, the reason.
 ///
 /// # Errors
 /// The file can't be written.
 pub fn skip(reason: &str, at: &Location<'_>) -> io::Result<()> {
-    let line = format!("{}:{}: {reason}\n", at.file(), at.line());
+    // nextest says whose process this is; libtest heads what a test has said with its name.
+    let test = env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| at.to_string());
+    let line = format!("{test}\t{reason}\n");
     eprint!("skipped: {line}");
     if let Some(path) = env::var_os("OVERLAY_SKIPS") {
         File::options().create(true).append(true).open(path)?.write_all(line.as_bytes())?;
     }
     Ok(())
+}
+
+/// The binary under test: OVERLAY_BIN, else the workspace's release build.
+#[must_use]
+pub fn overlay_binary() -> PathBuf {
+    env::var_os("OVERLAY_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/overlay"),
+        PathBuf::from,
+    )
 }
 
 impl Requirement {

@@ -1,4 +1,5 @@
-//! SCTP where the kernel has no sockets of it: the packet that opens an association, by hand.
+//! Sends the packet that opens an SCTP association through a raw socket, because a kernel may lack SCTP
+//! sockets.
 
 use std::{
     net::SocketAddrV4,
@@ -33,7 +34,7 @@ fn raw_socket() -> Result<OwnedFd> {
     if fd < 0 {
         return Err(std::io::Error::last_os_error()).context("cannot open a raw socket");
     }
-    // SAFETY: just opened, and nobody else's.
+    // SAFETY: the descriptor was just opened, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -42,15 +43,15 @@ fn init(source_port: u16, port: u16) -> Vec<u8> {
     let mut packet = Vec::new();
     packet.extend(source_port.to_be_bytes());
     packet.extend(port.to_be_bytes());
-    // Verification tag, 0 on an INIT; the checksum's place.
+    // Verification tag, which is 0 on an INIT, and room for the checksum.
     packet.extend([0; 8]);
     packet.extend([INIT, 0, 0, 20]);
-    // Initiate tag; window; streams out and in; first TSN.
+    // Initiate tag, window, numbers of streams out and in, first TSN.
     packet.extend(0x1234_5678_u32.to_be_bytes());
     packet.extend(65536_u32.to_be_bytes());
     packet.extend([0, 1, 0, 1]);
     packet.extend(1_u32.to_be_bytes());
-    // RFC 9260, appendix A: little-endian, unlike everything else.
+    // The checksum is little-endian, unlike all other fields (RFC 9260, appendix A).
     let sum = crc32c(&packet).to_le_bytes();
     packet[8..12].copy_from_slice(&sum);
     packet

@@ -1,9 +1,9 @@
-//! Removing what a lab made. Its folder says what that is, so that it works as well for a lab whose
-//! process was killed long ago, and so that nothing is removed for its name alone.
+//! Removes everything that a lab made. The lab's folder lists it, so that this also works for a lab whose
+//! process was killed long ago, and nothing is removed only because of its name.
 
 use std::{
-    fs::{self, File},
-    io::{ErrorKind, Write as _},
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,16 +13,14 @@ use nix::mount::{MntFlags, umount2};
 
 use super::{BPFFS, netns, wait::poll};
 
-/// Where the labs' folders are: states, sockets, logs. Root's own.
+/// Folder of the labs' folders, with states, sockets and logs. Only root may write there.
 const FOLDERS: &str = "/var/lib/overlay-lab";
-/// Where a namespace's own resolv.conf is, by the namespace's name. A node that is killed leaves it.
+/// Folder of the namespaces' own resolv.conf files, by name. A node that is killed leaves its files there.
 pub(super) const NETNS_FILES: &str = "/etc/netns";
 /// In a host's folder, beside its node's socket: where the node holds namespaces that were named by a process.
 const HELD: &str = "overlay.netns";
 /// Where control groups are, version 1's hierarchies below it.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// The file in a lab's folder that lists its namespaces.
-const NAMESPACES: &str = "namespaces";
 /// Every test's prefix starts with it; then comes the process id of its maker.
 pub(super) const PREFIX: &str = "ovlab";
 
@@ -31,16 +29,9 @@ pub(super) fn folder(prefix: &str) -> PathBuf {
     Path::new(FOLDERS).join(prefix.trim_end_matches('-'))
 }
 
-/// Where a host of the lab with this prefix pins.
+/// The folder of pins of a host of the lab with this prefix.
 pub(super) fn bpffs(prefix: &str, host: &str) -> PathBuf {
     Path::new(BPFFS).join(format!("{prefix}{host}"))
-}
-
-/// Notes that a namespace is the lab's.
-pub(super) fn record(folder: &Path, namespace: &str) -> Result<()> {
-    let mut file = File::options().create(true).append(true).open(folder.join(NAMESPACES))?;
-    writeln!(file, "{namespace}")?;
-    Ok(())
 }
 
 /// Removes the labs whose makers are no more.
@@ -53,22 +44,21 @@ pub(super) fn orphans() -> Result<()> {
     Ok(())
 }
 
-/// Whether a folder's name is like `ovlab123x0`, and process 123 is no more.
+/// Returns true for a folder's name like `ovlab123x0` if there is no process 123.
 fn is_orphan(name: &str) -> bool {
     let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('x')).map(|(pid, _)| pid);
     let maker = maker.and_then(|pid| pid.parse::<u32>().ok());
     maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// Removes the lab with this prefix. Goes on past a failure, and reports the first.
+/// Removes the lab with this prefix. It goes on after a failure, and returns the first one.
 pub(super) fn remove(prefix: &str) -> Result<()> {
     let folder = folder(prefix);
     let mut results = Vec::new();
-    let namespaces = fs::read_to_string(folder.join(NAMESPACES)).unwrap_or_default();
-    for name in namespaces.lines() {
-        results.push(remove_netns(name));
+    for name in netns::recorded(&folder) {
+        results.push(remove_netns(&name));
     }
-    // Hosts have folders; beside them are logs. bpffs refuses to look for a name with a dot at all.
+    // Only folders belong to hosts; the files are logs. A log's name has a dot, which bpffs refuses to look up.
     for host in names_in(&folder)?.into_iter().filter(|name| folder.join(name).is_dir()) {
         results.push(remove_folder(&bpffs(prefix, &host)));
         results.push(release_namespaces(&folder.join(&host)));
@@ -92,7 +82,7 @@ fn remove_netns(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder, also one of pins: what they held goes with the last reference.
+/// Removes a folder, which may be one of pins: the kernel frees a pinned object with its last reference.
 pub(super) fn remove_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -112,14 +102,14 @@ pub(super) fn release_namespaces(folder: &Path) -> Result<()> {
     remove_folder(&held)
 }
 
-/// Removes the control groups of this name from every hierarchy: a container engine on a host of the lab
-/// made them, and leaves them when it is killed.
+/// Removes the control groups of this name from every hierarchy. A container engine on a host of the lab makes
+/// them, and leaves them when it is killed.
 fn remove_cgroups(name: &str) -> Result<()> {
     let root = Path::new(CGROUPS);
     let hierarchies = names_in(root)?.into_iter().map(|hierarchy| root.join(hierarchy));
     for hierarchy in hierarchies.chain([root.to_owned()]) {
         let group = hierarchy.join(name);
-        // Its processes were killed; the kernel may still be at it.
+        // The group's processes were killed, but the kernel may not have removed all of them yet.
         poll(&format!("{} is empty", group.display()), Duration::from_secs(5), || {
             remove_folders_only(&group)
         })?;
@@ -127,7 +117,8 @@ fn remove_cgroups(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// `rmdir`, innermost first: the files of a control group can't be removed, nor do they keep it.
+/// Removes folders with `rmdir`, the innermost first. The files of a control group cannot be removed, and do
+/// not prevent the removal of its folder.
 fn remove_folders_only(folder: &Path) -> Result<()> {
     for name in names_in(folder)? {
         let inner = folder.join(name);
@@ -159,7 +150,7 @@ mod tests {
 
     #[test]
     fn only_a_dead_makers_lab_is_an_orphan() {
-        // Above the kernel's greatest process id.
+        // 99999999 is above the kernel's greatest process id.
         assert!(is_orphan("ovlab99999999x3"));
         assert!(!is_orphan(&format!("{PREFIX}{}x0", std::process::id())));
         assert!(!is_orphan("ovlab"));

@@ -1,4 +1,4 @@
-//! Bytes that must come out as they went in: streams, datagrams, frames.
+//! Sends bytes as streams, datagrams and frames, and checks that they are received unchanged.
 
 use std::{
     io::{Read as _, Write as _},
@@ -19,12 +19,12 @@ use nix::sys::{
 
 use super::{netns::Netns, wait::eventually};
 
-/// Nothing takes longer, or it will not come.
+/// Longest time of a transfer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For experiments (IEEE 802, RFC 7042, appendix B).
+/// The Ethertype for experiments (IEEE 802, RFC 7042, appendix B).
 pub const ETHERTYPE: u16 = 0x88b5;
 
-/// Bytes that differ from any part of themselves that is cut out or swapped.
+/// Pseudo-random bytes, in which a part that is missing or in another place is noticed.
 #[must_use]
 pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
@@ -38,8 +38,8 @@ pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
     words.flatten().take(length).collect()
 }
 
-/// Sends a stream from a socket in `from` to one at `to`'s `address`, and fails where what comes out
-/// is not what went in.
+/// Sends a stream from a socket in `from` to one at `address` in `to`, and fails if the received bytes are not
+/// those that were sent.
 pub fn stream(from: &Netns, to: &Netns, address: SocketAddr, length: usize) -> Result<()> {
     let listener = to.enter(|| {
         let listener = TcpListener::bind(address).with_context(|| format!("bind {address}"))?;
@@ -70,8 +70,8 @@ pub fn stream(from: &Netns, to: &Netns, address: SocketAddr, length: usize) -> R
     })
 }
 
-/// Sends datagrams of one size to `to`'s `address`, many in one call, which the kernel cuts where it has
-/// to (UDP_SEGMENT); all must come, as they were.
+/// Sends datagrams of one size to `address` in `to`, all in one call, which the kernel cuts (UDP_SEGMENT). All
+/// must arrive unchanged.
 pub fn datagrams(
     from: &Netns,
     to: &Netns,
@@ -88,7 +88,7 @@ pub fn datagrams(
     Ok(())
 }
 
-/// Sends one datagram, which IP cuts into fragments where it is large.
+/// Sends one datagram, which IP cuts into fragments if it is large.
 pub fn datagram(from: &Netns, to: &Netns, address: SocketAddr, size: usize) -> Result<()> {
     let (sender, receiver) = udp_pair(from, to, address)?;
     let sent = pattern(size, 9);
@@ -118,13 +118,13 @@ fn receive(socket: &UdpSocket) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// A frame of [`ETHERTYPE`]: from, to, how many bytes behind its header.
+/// A frame of [`ETHERTYPE`] with `payload` bytes after its header.
 #[must_use]
 pub fn frame(from: [u8; 6], to: [u8; 6], payload: usize) -> Vec<u8> {
     [&to[..], &from, &ETHERTYPE.to_be_bytes(), &pattern(payload, 11)].concat()
 }
 
-/// Listens to every frame that comes into a namespace, from when it returns.
+/// Receives every frame that comes into a namespace, from its return on.
 pub fn listen(netns: &Netns) -> Result<OwnedFd> {
     netns.enter(|| {
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -135,7 +135,7 @@ pub fn listen(netns: &Netns) -> Result<OwnedFd> {
     })
 }
 
-/// Waits for a frame that begins as `sent` does, and may only be padded behind it.
+/// Waits for a frame that begins with `sent`, and has at most padding after it.
 pub fn heard(socket: &OwnedFd, sent: &[u8]) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -158,7 +158,7 @@ fn same(received: &[u8], sent: &[u8]) -> Result<()> {
     bail!("{} bytes of {} came; the first that differs: {first:?}", received.len(), sent.len());
 }
 
-/// Segments that a namespace's TCP has sent, and those of them that were sent again.
+/// Number of segments that a namespace's TCP has sent, and number of those that were retransmissions.
 pub fn tcp_segments(netns: &Netns) -> Result<(u64, u64)> {
     let snmp = netns.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
     let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));

@@ -1,4 +1,4 @@
-//! Waiting on a level, never for a time.
+//! Waits until a condition holds, never for a fixed time.
 
 use std::{
     env,
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// How much slower than a machine of today this one is: a whole number in OVERLAY_PATIENCE.
+/// Factor by which this machine is slower than a usual one: a whole number in OVERLAY_PATIENCE.
 static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
     let number = env::var("OVERLAY_PATIENCE").ok().and_then(|number| number.parse().ok());
     number.unwrap_or(1).max(1)
@@ -20,13 +20,13 @@ static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Makes every wait of this process fail from now on: somebody pressed Ctrl-C, and what the lab built
-/// must be taken down by the ordinary way out.
+/// Makes every wait of this process fail from now on. It is called after Ctrl-C, so that the lab is removed in
+/// the same way as after a failure.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::SeqCst);
 }
 
-/// Fails once [`interrupt`] was called.
+/// Fails if [`interrupt`] was called.
 pub fn check_interrupted() -> Result<()> {
     if INTERRUPTED.load(Ordering::SeqCst) {
         bail!("interrupted");
@@ -34,22 +34,22 @@ pub fn check_interrupted() -> Result<()> {
     Ok(())
 }
 
-/// A time in which a machine of today is done, for the machine that this is: as long, but where
-/// OVERLAY_PATIENCE says how many times slower it is (a virtual machine without hardware's help).
-/// Everything that waits here is given the former and waits the latter.
+/// Converts a limit of time for a usual machine into one for this machine: it is multiplied by OVERLAY_PATIENCE,
+/// which says how many times slower this machine is (a virtual machine without hardware support). All waits
+/// take limits for a usual machine and convert them.
 #[must_use]
 pub fn patient(time: Duration) -> Duration {
     time * *SLOWNESS
 }
 
-/// A rate that a machine of today exceeds, for the machine that this is: see [`patient`].
+/// Converts a rate that a usual machine exceeds into one for this machine: see [`patient`].
 #[must_use]
 pub fn attainable(rate: f64) -> f64 {
     rate / f64::from(*SLOWNESS)
 }
 
-/// Asks again and again until the answer is Ok; after `patience`, fails with the last answer. Also
-/// fails once [`interrupt`] was called.
+/// Calls `ask` repeatedly until its answer is `Ok`; after `patience` it fails with the last answer. It also
+/// fails when [`interrupt`] was called.
 pub fn eventually<T>(
     what: &str,
     patience: Duration,
@@ -64,7 +64,7 @@ pub fn eventually<T>(
     answer.context("interrupted")
 }
 
-/// The same, deaf to interruption: what takes a lab down must go on to its end.
+/// The same without regard to [`interrupt`], because the removal of a lab must go on to its end.
 pub(super) fn poll<T>(
     what: &str,
     patience: Duration,

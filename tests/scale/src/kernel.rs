@@ -1,12 +1,11 @@
-//! A kernel of which the maps are the real ones.
+//! A kernel for the reconciler with real maps, but without devices, names and published ports.
 
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
-use overlay_ctl::{
+use overlay_ctl::dataplane::{
     datapath::{Cursor, Datapath, DatapathError},
-    dns::Names,
-    reconcile::{
-        DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, NeighPart, NextHop,
-        ObservedDevice, PublishedPorts, TableChange, Tables, Way,
+    kernel::{
+        DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, Names, NeighPart,
+        NextHop, ObservedDevice, PublishedPorts, TableChange, Tables, Way,
     },
 };
 use std::{
@@ -16,20 +15,20 @@ use std::{
     time::Instant,
 };
 
-/// The maps alone: a device is a number, every VTEP is behind one router, and names and published ports
-/// are taken in and left.
+/// A kernel of which only the maps are real: a device is only a number, all VTEPs are behind one router, and
+/// names and published ports are ignored.
 pub(crate) struct MapsOnly {
     datapath: Datapath,
     devices: BTreeMap<DeviceId, ObservedDevice>,
     written: Written,
 }
 
-/// When the last change was in the map.
+/// The time at which the last change was written to the maps.
 #[derive(Clone, Default)]
 pub(crate) struct Written(Arc<Mutex<Option<Instant>>>);
 
 impl Written {
-    /// Takes it.
+    /// Returns the time and forgets it.
     pub(crate) fn take(&self) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -39,7 +38,7 @@ impl Written {
     }
 }
 
-/// Of the device that does not stand.
+/// Ifindex of the first device, which does not exist in the kernel.
 const FIRST_IFINDEX: u32 = 1 << 20;
 
 impl MapsOnly {

@@ -1,8 +1,8 @@
-//! What a million endpoints cost: `cargo xtask bench scale`.
+//! Measures the cost of a million endpoints: `cargo xtask bench scale`.
 //!
-//! The reconciler and the maps are the real ones, in a network namespace of their own; devices, next
-//! hops and resolvers are not made (see [`kernel::MapsOnly`]). The state is filled by commands, as a
-//! cluster's is.
+//! The reconciler and the maps are the real ones, in a network namespace of their own. Devices, next
+//! hops and resolvers are not made (see [`kernel::MapsOnly`]). The state is filled by commands, like that of
+//! a cluster.
 
 mod kernel;
 mod measure;
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{Config, ip16_from_v4};
-use overlay_ctl::datapath::{Datapath, DatapathConfig};
+use overlay_ctl::dataplane::datapath::{Datapath, DatapathConfig};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -31,7 +31,7 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    // Before there is another thread; the namespace ends with the process.
+    // This must happen before a second thread is started. The namespace ends with the process.
     unshare(CloneFlags::CLONE_NEWNET)
         .context("a network namespace can't be made: run it as root")?;
     command("ip", &["link", "add", UNDERLAY, "type", "veth"])?;

@@ -3,9 +3,12 @@
 use crate::{Options, kernel::MapsOnly, memory, world};
 use anyhow::{Context as _, Result};
 use overlay_ctl::{
-    datapath::Datapath,
-    reconcile::{LocalGateway, LocalNode, LocalStatus, LocalVtep, Nudges, Reconciler},
-    state::View,
+    control::state::View,
+    dataplane::{
+        datapath::Datapath,
+        kernel::LocalStatus,
+        reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
+    },
 };
 use std::{
     collections::BTreeSet,

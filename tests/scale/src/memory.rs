@@ -1,4 +1,4 @@
-//! What the kernel holds for the maps.
+//! Reads the memory that the maps take in the kernel, and that of this process.
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
@@ -7,20 +7,20 @@ use std::{
     path::Path,
 };
 
-/// `memlock` of a pinned map's descriptor, in bytes: what the kernel says that the map takes. Exact from
-/// Linux 6.4 on; before, it counts a map that is not preallocated as empty.
+/// `memlock` of a pinned map's descriptor, in bytes: the memory of the map according to the kernel. It is exact
+/// from Linux 6.4 on; older kernels count a map that is not preallocated as empty.
 pub(crate) fn of_map(bpffs: &Path, name: &str) -> Result<u64> {
     let map = MapData::from_pin(bpffs.join("maps").join(name))?;
     let info = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
     field(&std::fs::read_to_string(info)?, "memlock:")
 }
 
-/// Bytes of the slab that can't be reclaimed, on the whole machine: where the entries come from.
+/// Bytes of the slab memory that cannot be reclaimed, on the whole machine; entries are part of it.
 pub(crate) fn slab() -> Result<u64> {
     Ok(field(&std::fs::read_to_string("/proc/meminfo")?, "SUnreclaim:")? * 1024)
 }
 
-/// Bytes that this process has resident.
+/// Bytes of this process's resident memory.
 pub(crate) fn resident() -> Result<u64> {
     Ok(field(&std::fs::read_to_string("/proc/self/status")?, "VmRSS:")? * 1024)
 }

@@ -1,9 +1,9 @@
-//! A cluster with one large network.
+//! The state of a cluster with one large network.
 
 use anyhow::{Context as _, Result};
 use overlay_ctl::{
+    control::state::{Command, Envelope, Placement, PortsWanted, State, View},
     model::{Location, NetworkOptions, NodeName, Pool, Subnet},
-    state::{Command, Envelope, Placement, PortsWanted, State, View},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
@@ -12,7 +12,7 @@ pub(crate) const LOCAL_VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 pub(crate) const LOCAL: u64 = 1;
 const NODES: u32 = 100;
 
-/// Fills a state by commands.
+/// A state that is filled by commands.
 pub(crate) struct World {
     pub(crate) state: State,
     index: u64,
@@ -40,12 +40,12 @@ impl World {
             vni: None,
             options: NetworkOptions::default(),
         })?;
-        // One endpoint here makes the whole network this node's.
+        // With one endpoint on it, the measured node holds the whole network.
         world.endpoint(0, 1)?;
         Ok(world)
     }
 
-    /// The endpoint of that number, on a node that is not this one.
+    /// Creates the endpoint of this number, on a node that is not the measured one.
     pub(crate) fn create(&mut self, number: u32) -> Result<()> {
         self.endpoint(number, 2 + number % (NODES - 1))
     }
@@ -75,13 +75,13 @@ impl World {
     }
 }
 
-/// `view` as it would be with one endpoint more, moved, or gone: in turns, by `number`.
+/// A view that differs from `view` in one endpoint, which is removed, moved or added, in turns by `number`.
 pub(crate) fn changed(view: &View, number: u32) -> Result<View> {
     let mut view = view.clone();
     view.revision += 1;
     let network = *view.networks.keys().next().context("a network")?;
     let endpoints = view.endpoints.get_mut(&network).context("endpoints")?;
-    // Spread over all of them; what is gone already is left out.
+    // The endpoints are chosen all over the network; removed ones are skipped.
     let wanted = u64::from(number.wrapping_mul(2_654_435_761)) % endpoints.len() as u64 + 200;
     let (id, endpoint) =
         endpoints.range(wanted..).next().map(|(id, e)| (*id, Arc::clone(e))).context("one")?;
@@ -112,7 +112,7 @@ fn node_name(n: u32) -> Result<NodeName> {
     format!("node-{n}").parse().context("a node's name")
 }
 
-/// One that no leg is of.
+/// The gateway subnet, in which no endpoint has an address.
 pub(crate) fn gateway_subnet() -> Result<Subnet> {
     "172.18.0.0/16".parse().context("the gateway's subnet")
 }

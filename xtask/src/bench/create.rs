@@ -1,4 +1,4 @@
-//! `cargo xtask bench create`: how soon a new endpoint is reached from another host.
+//! `cargo xtask bench create`: the time until a new endpoint is reached from another host.
 
 use std::time::{Duration, Instant};
 
@@ -31,12 +31,12 @@ struct Figures {
     load_before: String,
     /// Milliseconds of the whole command.
     create_ms: Samples,
-    /// Milliseconds from its return to the first reply.
+    /// Milliseconds from the command's return to the first reply.
     first_reply_ms: Samples,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     build::release()?;
     interrupt::take_down_first()?;
     let load_before = load()?;
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let (asking, _) = attach(&lab, &hosts[0], "asking")?;
     let mut figures =
         Figures { load_before, create_ms: Samples::default(), first_reply_ms: Samples::default() };
-    // In another subnet than the asking one: the packet crosses the router.
+    // This host is in the other subnet, so that the packets cross the router.
     let host = &hosts[2];
     for number in 0..options.count {
         let name = format!("new{number}");

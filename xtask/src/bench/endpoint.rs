@@ -1,4 +1,4 @@
-//! Endpoints of a benchmark, as a person makes them.
+//! Endpoints of a benchmark, made with the command line as a user would.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ pub(super) fn attach(lab: &Lab, host: &Host, name: &str) -> Result<(Netns, Ipv4A
     Ok((container, address))
 }
 
-/// `overlay endpoint create` with these options besides; returns the address that it was given.
+/// Runs `overlay endpoint create` with these further options; returns the endpoint's address.
 pub(super) fn create_endpoint(
     host: &Host,
     name: &str,

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the data path and the controller are worth, beside the kernel's own.
+//! `cargo xtask bench`: measures the data path and the controller, in comparison with other solutions.
 
 mod create;
 mod dataplane;
@@ -40,7 +40,7 @@ enum What {
     Flood(flood::Options),
 }
 
-/// Where the figures go besides the terminal.
+/// The option for a file that also gets the figures.
 #[derive(clap::Args)]
 struct Report {
     /// Also write every sample there, as JSON
@@ -71,7 +71,7 @@ impl Report {
     }
 }
 
-/// The machine's load average over a minute: what else ran.
+/// The machine's load average over a minute, which shows if other programs ran.
 fn load() -> Result<String> {
     let text = std::fs::read_to_string(Path::new("/proc/loadavg"))?;
     Ok(text.split(' ').next().unwrap_or_default().to_owned())

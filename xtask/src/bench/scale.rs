@@ -1,6 +1,6 @@
 //! `cargo xtask bench scale`: a node with a million endpoints.
 //!
-//! The measuring is done by tests/scale, since xtask does not link what it builds.
+//! The program tests/scale measures, because xtask does not link the crates that it builds.
 
 use anyhow::Result;
 

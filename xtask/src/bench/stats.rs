@@ -1,4 +1,4 @@
-//! Order statistics: a shared machine's means say nothing.
+//! Order statistics. Means are not used, because on a shared machine outliers dominate them.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ impl Samples {
         self.0.push(sample);
     }
 
-    /// The value that this share of the samples does not exceed (nearest rank); NaN without samples.
+    /// The value that `percent` of the samples do not exceed (nearest rank); NaN without samples.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -20,8 +20,8 @@ impl Samples {
         sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
     }
 
-    /// How many times the other's sample each of these is: of the same round, since the machine is not
-    /// as fast in every one.
+    /// The ratio of each sample to the base's sample of the same round, because the speed of the machine differs
+    /// between rounds.
     pub(crate) fn ratios_to(&self, base: &Self) -> Self {
         self.0.iter().zip(&base.0).map(|(sample, base)| sample / base).collect()
     }

@@ -1,33 +1,33 @@
-//! Contestants in turns: within each round, row by row, so that what else the machine does hits them
-//! alike.
+//! Measures the contestants in turns, row by row within each round, so that other load of the machine hits
+//! them equally.
 
 use std::{collections::BTreeMap, fmt::Display};
 
 use anyhow::{Context as _, Result};
 use overlay_lab::check_interrupted;
 
-/// By row and contestant.
+/// Samples by row and contestant.
 pub(super) type Measured<R, S> = BTreeMap<R, BTreeMap<&'static str, S>>;
 
-/// A row of a benchmark: what is compared, and by whom.
+/// A row of a benchmark: a figure that is compared, and the contestants that it is measured for.
 pub(super) trait Contest<C>: Copy + Ord {
-    /// What one measurement gives.
+    /// The result of one measurement.
     type Sample: Display;
-    /// Many of them, one a round.
+    /// The samples of all rounds.
     type Samples: Default + Extend<Self::Sample>;
 
-    /// What is measured, and its unit.
+    /// The name of the figure, and its unit.
     fn name(self) -> String;
-    /// Who is measured.
+    /// The contestant's name.
     fn contestant(of: &C) -> &'static str;
-    /// Whether this contestant is measured in this row.
+    /// Returns true if this contestant is measured in this row.
     fn includes(self, contestant: &C) -> bool;
-    /// One sample, over so many seconds.
+    /// Takes one sample, for `seconds`.
     fn measure(self, contestant: &C, seconds: u32) -> Result<Self::Sample>;
 }
 
-/// Adds a sample a round of each row and contestant, and prints it. Every other round goes backwards
-/// through the contestants: none always follows the same one.
+/// Adds a sample of each row and contestant in each round, and prints it. Every second round goes backwards
+/// through the contestants, so that none always follows the same one.
 pub(super) fn take_turns<R: Contest<C>, C>(
     contestants: &[C],
     rows: &[R],

@@ -1,4 +1,4 @@
-//! An endpoint of the demo: a namespace, its prompt, and its addresses once it has them.
+//! An endpoint of the demo: a namespace, its prompt, and its addresses.
 
 use std::net::Ipv4Addr;
 
@@ -22,14 +22,14 @@ impl Endpoint {
         Ok(Self { name, netns, shell })
     }
 
-    /// The command that attaches it, with these options besides.
+    /// The command that attaches the endpoint, with these further options.
     pub(super) fn create_line(&self, name: &str, options: &str) -> String {
         let netns = self.netns.name();
         let line = format!("overlay endpoint create {name} --network {NETWORK} --netns {netns}");
         if options.is_empty() { line } else { format!("{line} {options}") }
     }
 
-    /// Its address on the overlay, as any node knows it.
+    /// Its address on the overlay, which any node can tell.
     pub(super) fn address(&self, host: &Host) -> Result<Ipv4Addr> {
         let endpoint = host.overlay_json(&["endpoint", "inspect", self.name])?;
         without_length(text(&endpoint, "address"))

@@ -1,5 +1,5 @@
-//! The second half of what a container network is: the outside world, published ports, isolation on
-//! the gateway bridge, and names.
+//! The second half of the demo: the outside world, published ports, isolation on the gateway bridge, and
+//! names.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,13 +13,13 @@ use super::{
 use crate::outside::{OUTSIDE_NAME, serve_names};
 
 pub(super) const OUTSIDE: &str = "outside";
-/// What web1 publishes its port 80 at; web2 is given a port.
+/// The port at which web1 publishes its port 80; web2 gets a free port.
 const WEB1_PORT: u16 = 8080;
 
-/// A host that is no node, in a subnet of its own, with a name server.
+/// A host that is not a node, in a subnet of its own, with a name server.
 pub(super) struct Outside {
     host: Arc<Host>,
-    /// Names that server; the nodes are started with it.
+    /// Path of a resolv.conf that names this server; the nodes are started with it.
     pub(super) resolv_conf: String,
 }
 
@@ -116,7 +116,7 @@ fn web2_host_address(h1: &Host, web2: &Endpoint) -> Result<String> {
     Ok(text(&endpoint, "vtep").to_owned())
 }
 
-/// Two endpoints of one host: neighbours on the bridge, and strangers there.
+/// Two endpoints of one host, which are both on the bridge but do not reach each other there.
 fn isolated(lab: &Lab, h1: &Host, web1: &Endpoint) -> Result<()> {
     heading("A port of the host is taken once");
     let on_h1 = Shell::on_host(h1);

@@ -13,15 +13,15 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Names of the demo's namespaces and folders start with it.
+/// Prefix of the names of the demo's namespaces and folders.
 const PREFIX: &str = "demo-";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Leave it standing to play with, and say how to enter it
+    /// Keep the demo running, and print how to enter it
     #[arg(long)]
     keep: bool,
-    /// Only remove one that was kept
+    /// Only remove a demo that was kept
     #[arg(long, conflicts_with = "keep")]
     clean: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.clean {
         return clean();
     }
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     build::release()?;
     interrupt::take_down_first()?;
     let mut lab = Lab::named(PREFIX, options.keep)?;

@@ -1,4 +1,4 @@
-//! Commands shown like in a terminal: prompt, words, and what really came out.
+//! Shows commands as in a terminal: prompt, command line, and their real output.
 
 use std::{
     env,
@@ -15,15 +15,15 @@ use overlay_lab::{
     overlay_binary,
 };
 
-/// How long any command of the demo may take.
+/// Longest time of a command of the demo.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A prompt in a namespace. `overlay` speaks to the node of the host, where it is one.
+/// A prompt in a namespace. On a host, `overlay` connects to the host's node.
 pub(super) struct Shell {
     prompt: String,
     netns: Netns,
     socket: Option<PathBuf>,
-    /// Files below /etc/netns/NAME stand in for those of /etc, as `ip netns exec` has it.
+    /// Commands run by `ip netns exec`, which mounts the files of /etc/netns/NAME over those of /etc.
     own_etc: bool,
 }
 
@@ -37,7 +37,7 @@ impl Shell {
         Self { prompt: name.to_owned(), netns: netns.clone(), socket: None, own_etc: false }
     }
 
-    /// In a container: names are resolved as its own resolv.conf says.
+    /// A prompt in a container, where names are resolved according to its own resolv.conf.
     pub(super) fn in_container(name: &str, netns: &Netns) -> Self {
         Self { own_etc: true, ..Self::in_namespace(name, netns) }
     }
@@ -60,7 +60,7 @@ impl Shell {
         Ok(output.stderr)
     }
 
-    /// Shows a command that somebody else runs.
+    /// Shows a command that the caller runs itself.
     pub(super) fn print(&self, line: &str) {
         let prompt = &self.prompt;
         if std::io::stdout().is_terminal() {
@@ -106,6 +106,6 @@ pub(super) fn binary_folder() -> PathBuf {
 fn path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = [binary_folder()].into_iter().chain(env::split_paths(&path));
-    // Only a folder with a colon in its name can't be joined; then the plain PATH must do.
+    // Only a folder with a colon in its name cannot be joined; then PATH stays as it is.
     env::join_paths(folders).unwrap_or(path)
 }

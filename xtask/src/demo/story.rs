@@ -1,4 +1,4 @@
-//! What the demo shows, in order. Each claim is checked: the demo fails where one is not true.
+//! The steps of the demo, in order. Each claim is checked: the demo fails if one is not true.
 
 use std::{env, sync::Arc, time::Duration};
 
@@ -57,7 +57,7 @@ pub(super) fn tell(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-/// web1 on h1, web2 on h3, and on h2 what could not be a second web2.
+/// Creates web1 on h1, web2 on h3, and on h2 an endpoint that may not be a second web2.
 fn attach(lab: &Lab, [h1, h2, h3, _]: &[Arc<Host>; 4]) -> Result<[Endpoint; 3]> {
     let (on_h1, on_h2, on_h3) = (Shell::on_host(h1), Shell::on_host(h2), Shell::on_host(h3));
     heading("A network, and an endpoint of it on three of the hosts; two of them publish port 80");
@@ -99,7 +99,7 @@ fn look_inside(h1: &Host, [web1, ..]: &[Endpoint; 3]) -> Result<()> {
     Ok(())
 }
 
-/// Web servers, and a page fetched across, past any published port.
+/// Starts web servers, and fetches pages over the overlay, without published ports.
 fn talk(lab: &mut Lab, h3: &Host, [web1, web2, web2_2]: &[Endpoint; 3]) -> Result<()> {
     heading("A web server in each; on the overlay every port is reached, published or not");
     let xtask = env::current_exe()?;
@@ -125,7 +125,7 @@ fn talk(lab: &mut Lab, h3: &Host, [web1, web2, web2_2]: &[Endpoint; 3]) -> Resul
     web2.shell.run("ip neigh")?;
 
     heading("On the wire between the subnets: VXLAN");
-    // On the leg of the second subnet a packet to h3 passes once.
+    // On the router's device in the second subnet a packet to h3 is seen once.
     let line = "tcpdump -nn -c 1 -i lan1 udp dst port 4789";
     on_router.print(&format!("{line} &"));
     let words: Vec<&str> = line.split(' ').collect();
@@ -155,7 +155,7 @@ fn look_into_the_kernel([h1, ..]: &[Arc<Host>; 4]) -> Result<()> {
     Ok(())
 }
 
-/// The leader dies; the packets and the cluster go on.
+/// Kills the leader, and shows that packets and cluster go on.
 fn survive(lab: &Lab, hosts: &[Arc<Host>; 4], [web1, web2, _]: &[Endpoint; 3]) -> Result<()> {
     heading("The leader is killed while web1 pings web2 every 5 ms");
     let h4 = &hosts[3];

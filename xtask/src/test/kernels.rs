@@ -2,9 +2,10 @@
 //! run as they are in a virtual machine each.
 
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +13,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::totals::{SKIPPED, Totals};
+use super::{
+    Outcome,
+    rungs::{BUILT, Elsewhere},
+    skips::{self, Reader},
+    totals::Totals,
+};
 use crate::{
     exec::{capture, cargo, root},
     vm::{self, Clock, Kernel, Machine},
@@ -41,41 +47,58 @@ const USER_SPACE: [&str; 9] = [
     // The lab's own.
     "topology::",
 ];
+/// Of the lab, what runs under other kernels where there is no time for all of it: the kernel's part of each
+/// thing that the network does, one scenario each.
+const CHOSEN: [&str; 8] = [
+    "icc::",
+    "restart::",
+    "gateway::",
+    "names::names_of_its_own",
+    "published_traffic::",
+    "mtu::",
+    "vlans::",
+    "removal::",
+];
 /// No rung takes longer under any kernel.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
-/// Prints what was skipped when the tests are done: libtest would swallow it.
-const SCRIPT: &str = r#"
-OVERLAY_SKIPS=/run/skipped-tests; export OVERLAY_SKIPS; : > $OVERLAY_SKIPS
-"$@"; code=$?
-while read -r line; do echo "$SKIPPED$line"; done < $OVERLAY_SKIPS
-exit $code
-"#;
-
-/// What one rung came to under one kernel.
-pub(super) struct Outcome {
-    /// The rung, and the kernel's release.
-    pub(super) name: String,
-    pub(super) ok: bool,
-    pub(super) totals: Totals,
-    pub(super) seconds: f64,
+/// Which tests of a rung run under other kernels.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Selection<'a> {
+    /// All that meet the kernel.
+    All,
+    /// Of the lab those in [`CHOSEN`], of all else what meets the kernel.
+    Chosen,
+    /// Those whose name contains this.
+    Filter(&'a str),
 }
 
-/// Runs test targets of overlay-tests under each series, the kernels beside each other, and returns what
-/// came of each.
+/// Runs rungs under each series, two kernels beside each other, and returns what came of each.
 pub(super) fn climb(
     series: &[&str],
-    targets: &[&str],
+    rungs: &[&Elsewhere],
     overlay: &Path,
-    filter: Option<&str>,
+    selection: Selection<'_>,
 ) -> Result<Vec<Outcome>> {
     let kernels = series.iter().map(|series| vm::newest(series)).collect::<Result<Vec<_>>>()?;
-    let job = Job { binaries: &build(targets)?, overlay, filter };
-    for name in job.left_out() {
-        println!("left out, since it does not meet the kernel: {name}");
+    let job = Job { binaries: &build(rungs)?, overlay, selection };
+    if matches!(selection, Selection::All) {
+        for name in USER_SPACE {
+            println!("left out, since it does not meet the kernel: {name}");
+        }
     }
+    let queue = Mutex::new(series.iter().zip(&kernels).collect::<VecDeque<_>>());
+    let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+    let worker = || -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        while let Some((series, kernel)) = next() {
+            outcomes.extend(job.under(series, kernel)?);
+        }
+        Ok(outcomes)
+    };
     thread::scope(|scope| {
-        let running: Vec<_> =
-            kernels.iter().map(|kernel| scope.spawn(move || job.under(kernel))).collect();
+        // A guest has one CPU.
+        let cpus = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let running: Vec<_> = (0..cpus.min(kernels.len())).map(|_| scope.spawn(worker)).collect();
         let mut outcomes = Vec::new();
         for thread in running {
             match thread.join() {
@@ -87,78 +110,84 @@ pub(super) fn climb(
     })
 }
 
-/// The targets' binaries, by name, in the order of `targets`.
-fn build<'a>(targets: &[&'a str]) -> Result<Vec<(&'a str, PathBuf)>> {
-    let mut command = cargo(["test", "--no-run", "--message-format=json"]);
-    command.args(["--package", "overlay-tests"]);
-    for target in targets {
-        command.args(["--test", target]);
-    }
-    let messages = capture(&mut command)?;
-    let mut built: BTreeMap<String, PathBuf> = messages.lines().filter_map(executable).collect();
-    let find = |&target| {
-        let path = built.remove(target).with_context(|| format!("cargo built no test {target}"))?;
-        Ok((target, path))
-    };
-    targets.iter().map(find).collect()
+/// The rungs' binaries, as they were built for the rungs here.
+fn build<'a>(rungs: &[&'a Elsewhere]) -> Result<Vec<(&'a Elsewhere, PathBuf)>> {
+    let mut command = cargo(["nextest", "list", "--list-type", "binaries-only"]);
+    command.args(["--message-format", "json"]).args(BUILT);
+    let list: Value = serde_json::from_str(&capture(&mut command)?)?;
+    rungs.iter().map(|&rung| Ok((rung, binary(&list, rung.binary)?))).collect()
 }
 
-/// The name of a target and its binary, of a line of cargo's that has one.
-fn executable(message: &str) -> Option<(String, PathBuf)> {
-    let message: Value = serde_json::from_str(message).ok()?;
-    let name = message["target"]["name"].as_str()?;
-    Some((name.to_owned(), message["executable"].as_str()?.into()))
+/// Where a test binary is, of what nextest lists.
+fn binary(list: &Value, id: &str) -> Result<PathBuf> {
+    let path = list["rust-binaries"][id]["binary-path"].as_str();
+    path.map(PathBuf::from).with_context(|| format!("cargo built no test binary {id}"))
 }
 
 /// What runs under each kernel.
 #[derive(Clone, Copy)]
 struct Job<'a> {
-    /// Targets and their binaries.
-    binaries: &'a [(&'a str, PathBuf)],
+    binaries: &'a [(&'a Elsewhere, PathBuf)],
     overlay: &'a Path,
-    filter: Option<&'a str>,
+    selection: Selection<'a>,
 }
 
 impl Job<'_> {
-    fn left_out(self) -> impl Iterator<Item = &'static str> {
-        USER_SPACE.into_iter().filter(move |_| self.filter.is_none())
+    fn under(self, series: &str, kernel: &Kernel) -> Result<Vec<Outcome>> {
+        let one = |(rung, binary): &(&Elsewhere, PathBuf)| self.one(series, kernel, rung, binary);
+        self.binaries.iter().map(one).collect()
     }
 
-    fn under(self, kernel: &Kernel) -> Result<Vec<Outcome>> {
-        self.binaries.iter().map(|(name, binary)| self.one(kernel, name, binary)).collect()
-    }
-
-    fn one(self, kernel: &Kernel, name: &str, binary: &Path) -> Result<Outcome> {
+    fn one(
+        self,
+        series: &str,
+        kernel: &Kernel,
+        rung: &Elsewhere,
+        binary: &Path,
+    ) -> Result<Outcome> {
         let begun = Instant::now();
         // One CPU: as many guests as kernels run beside each other, and a second one makes the translator
         // slower than it makes the guest faster.
         let machine = Machine { kernel, cpus: 1, memory_mib: 3072, clock: Clock::Wall };
-        let mut command = Command::new("sh");
+        let chosen = if rung.floor_of_chosen < rung.floor { &CHOSEN[..] } else { &[] };
+        let (filters, left_out, floor): (&[&str], &[&str], _) = match &self.selection {
+            Selection::All => (&[], &USER_SPACE, Some(rung.floor)),
+            Selection::Chosen => (chosen, &USER_SPACE, Some(rung.floor_of_chosen)),
+            Selection::Filter(filter) => (std::slice::from_ref(filter), &[], None),
+        };
+        let mut command = Command::new(binary);
         command
-            .args(["-c", SCRIPT, "sh"])
-            .arg(binary)
-            .args(self.filter)
-            .args(self.left_out().flat_map(|name| ["--skip", name]))
-            .arg("--test-threads=1")
+            .args(filters)
+            .args(left_out.iter().flat_map(|name| ["--skip", name]))
+            // What a test says that skips itself is among the output of those that passed.
+            .args(["--test-threads=1", "--show-output"])
             // Where cargo runs a package's tests.
             .current_dir(root().join("tests"))
             .env("OVERLAY_BIN", self.overlay)
             .env("OVERLAY_PATIENCE", PATIENCE)
-            .env("PROPTEST_CASES", PROPERTY_CASES)
-            .env("SKIPPED", SKIPPED);
+            .env("PROPTEST_CASES", PROPERTY_CASES);
         let mut totals = Totals::default();
-        let mut skipped = 0;
+        let mut reader = Reader::default();
         let code = machine
             .run(&command, LIMIT, |line| {
-                println!("{:32} {:5.0} s | {line}", kernel.release, begun.elapsed().as_secs_f64());
-                totals.count(line);
-                skipped += u64::from(line.starts_with(SKIPPED));
+                totals.count_libtest(line);
+                if reader.read(line) {
+                    let seconds = begun.elapsed().as_secs_f64();
+                    println!("{:32} {seconds:5.0} s | {line}", kernel.release);
+                }
             })
-            .with_context(|| format!("{name} under {}", kernel.release))?;
-        totals.skip(skipped);
+            .with_context(|| format!("{} under {}", rung.short, kernel.release))?;
+        let Reader { ran, skips, .. } = reader;
+        totals.skip(skips.len() as u64);
+        let mut wrong = skips::wrong(series, &skips, &ran);
+        if code != 0 {
+            wrong.push(format!("exit code {code}"));
+        }
+        let allowed = skips::allowed(series, &skips);
+        wrong.extend(floor.and_then(|floor| totals.below(floor.saturating_sub(allowed))));
         Ok(Outcome {
-            name: format!("{name} under {}", kernel.release),
-            ok: code == 0,
+            name: format!("{} under {}", rung.short, kernel.release),
+            wrong,
             totals,
             seconds: begun.elapsed().as_secs_f64(),
         })
@@ -170,12 +199,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_test_binary_is_found_among_cargos_messages() {
-        let built =
-            r#"{"reason":"compiler-artifact","target":{"name":"lab"},"executable":"/t/lab-1"}"#;
-        assert_eq!(executable(built), Some(("lab".to_owned(), "/t/lab-1".into())));
-        let library = r#"{"reason":"compiler-artifact","target":{"name":"aya"},"executable":null}"#;
-        assert_eq!(executable(library), None);
-        assert_eq!(executable("warning: unused"), None);
+    fn a_test_binary_is_found_in_nextests_list() {
+        let list = serde_json::json!({
+            "rust-binaries": { "overlay-tests::lab": { "binary-path": "/t/lab-1" } }
+        });
+        assert_eq!(binary(&list, "overlay-tests::lab").expect("listed"), Path::new("/t/lab-1"));
+        assert!(binary(&list, "overlay-tests::prog_run").is_err());
     }
 }

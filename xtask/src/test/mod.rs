@@ -1,6 +1,8 @@
 //! `cargo xtask test`: the whole ladder, and one summary at its end.
 
 mod kernels;
+mod rungs;
+mod skips;
 mod totals;
 
 use std::{
@@ -13,7 +15,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use self::totals::Totals;
+use self::{
+    kernels::Selection,
+    rungs::{BUILT, Elsewhere, FAST, LAB, Rung},
+    skips::Skip,
+    totals::Totals,
+};
 use crate::{
     build,
     exec::{cargo, command_line, target_dir},
@@ -31,12 +38,14 @@ pub(crate) struct Options {
     /// Leave out the lab of namespaces and real nodes
     #[arg(long)]
     pub(crate) fast: bool,
-    /// Also under other kernels, in virtual machines: the programs, some minutes more, or with them what of the
-    /// lab meets the kernel
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all",
-          group = "other_kernels")]
+    /// Also under other kernels, in virtual machines: the programs and some scenarios of the lab, as CI does
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "some", group = "other_kernels")]
     pub(crate) kernels: Option<Kernels>,
-    /// Nothing but these
+    /// Everything there is: `--kernels=all`
+    #[arg(long, group = "other_kernels")]
+    pub(crate) all: bool,
+    /// Nothing but other kernels, and under them all that meets the kernel
     #[arg(long, group = "other_kernels")]
     pub(crate) only_kernels: bool,
     /// Of other kernels only the one of this series
@@ -47,122 +56,128 @@ pub(crate) struct Options {
 /// What runs under other kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kernels {
+    /// The programs
     Programs,
+    /// The programs, and some scenarios of the lab
+    Some,
+    /// The programs, and all scenarios that meet the kernel
     All,
 }
 
-/// One rung of the ladder.
-struct Rung {
-    name: &'static str,
-    cargo_args: &'static [&'static str],
-    /// They share the kernel's namespaces, pins and the machine's two ends of a measurement.
-    one_by_one: bool,
-    /// Its test target in overlay-tests, where other kernels meet it too.
-    target: Option<&'static str>,
+/// What a rung came to.
+struct Outcome {
+    name: String,
+    /// Why it has not passed; empty where it has.
+    wrong: Vec<String>,
+    totals: Totals,
+    seconds: f64,
 }
-
-const FAST: &[Rung] = &[
-    Rung {
-        name: "unit and property tests",
-        cargo_args: &["--workspace", "--exclude", "overlay-ebpf", "--exclude", "overlay-tests"],
-        one_by_one: false,
-        target: None,
-    },
-    Rung {
-        name: "the programs: bytes in, bytes and maps out",
-        cargo_args: &["--package", "overlay-tests", "--test", "prog_run"],
-        one_by_one: true,
-        target: Some("prog_run"),
-    },
-];
-
-const LAB: Rung = Rung {
-    name: "the lab: hosts, routers, containers, real nodes",
-    cargo_args: &["--package", "overlay-tests", "--test", "lab"],
-    one_by_one: true,
-    target: Some("lab"),
-};
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
-    let other_kernels = options.kernels.is_some() || options.only_kernels;
-    setup::ensure(if other_kernels { Purpose::Machines } else { Purpose::Everything })?;
-    let binary = build::binary()?;
-    let filter = options.filter.as_deref();
-    let mut totals = Totals::default();
-    let mut broken = Vec::new();
-    let mut lines = Vec::new();
+    let elsewhere = options.elsewhere();
+    setup::ensure(if elsewhere.is_some() { Purpose::TestMachines } else { Purpose::Test })?;
     let rungs: Vec<&Rung> = FAST.iter().chain((!options.fast).then_some(&LAB)).collect();
+    // Only the lab and what runs elsewhere need it.
+    let binary = match options.fast && elsewhere.is_none() {
+        true => None,
+        false => Some(build::binary()?),
+    };
+    let mut outcomes = Vec::new();
     for rung in rungs.iter().filter(|_| !options.only_kernels) {
         println!("\n=== {}", rung.name);
-        let begun = Instant::now();
-        let (ok, counted) = climb(rung, &binary, filter)?;
-        if !ok {
-            broken.push(rung.name.to_owned());
-        }
-        lines.push(counted.line(rung.name, begun.elapsed().as_secs_f64()));
-        totals += counted;
+        outcomes.push(climb(rung, binary.as_deref(), options)?);
     }
-    let refuse = options.refuse_skips || env::var("CI").is_ok_and(|ci| ci == "true");
-    let skips_refused = totals.skipped > 0 && refuse;
-    if other_kernels {
+    if let (Some(what), Some(binary)) = (elsewhere, &binary) {
         println!("\n=== other kernels, in virtual machines");
-        let mut targets: Vec<&str> = rungs.iter().filter_map(|rung| rung.target).collect();
-        if options.kernels == Some(Kernels::Programs) {
-            targets.retain(|&target| Some(target) != LAB.target);
-        }
+        let rungs: Vec<&Elsewhere> = rungs
+            .iter()
+            .filter(|rung| what != Kernels::Programs || rung.name != LAB.name)
+            .filter_map(|rung| rung.elsewhere.as_ref())
+            .collect();
         let series: Vec<&str> = SERIES
             .into_iter()
             .filter(|series| options.series.as_ref().is_none_or(|wanted| wanted == series))
             .collect();
-        for outcome in kernels::climb(&series, &targets, &binary, filter)? {
-            lines.push(outcome.totals.line(&outcome.name, outcome.seconds));
-            totals += outcome.totals;
-            if !outcome.ok {
-                broken.push(outcome.name);
-            }
+        let selection = match (&options.filter, what) {
+            (Some(filter), _) => Selection::Filter(filter),
+            (None, Kernels::Some) => Selection::Chosen,
+            (None, Kernels::Programs | Kernels::All) => Selection::All,
+        };
+        outcomes.extend(kernels::climb(&series, &rungs, binary, selection)?);
+    }
+    summarize(&outcomes, started.elapsed().as_secs_f64())
+}
+
+impl Options {
+    /// What runs under other kernels, if anything does.
+    fn elsewhere(&self) -> Option<Kernels> {
+        let all = (self.all || self.only_kernels).then_some(Kernels::All);
+        self.kernels.or(all)
+    }
+
+    fn skips_are_refused(&self) -> bool {
+        self.refuse_skips || env::var("CI").is_ok_and(|ci| ci == "true")
+    }
+}
+
+fn summarize(outcomes: &[Outcome], seconds: f64) -> Result<()> {
+    println!("\n=== summary ({seconds:.0} s in all, set-up and builds included)");
+    let mut totals = Totals::default();
+    for outcome in outcomes {
+        println!("{}", outcome.totals.line(&outcome.name, outcome.seconds));
+        totals += outcome.totals;
+    }
+    for outcome in outcomes {
+        for wrong in &outcome.wrong {
+            println!("not passed: {}: {wrong}", outcome.name);
         }
     }
-    println!(
-        "\n=== summary ({:.0} s in all, set-up and builds included)",
-        started.elapsed().as_secs_f64()
-    );
-    for line in lines {
-        println!("{line}");
-    }
-    if !broken.is_empty() {
-        println!("not passed: {}", broken.join("; "));
-    }
-    if skips_refused {
-        println!("CI skips none under this kernel: what a skipped test lacks is printed above");
+    let matched = totals.passed + totals.failed + totals.skipped > 0;
+    if !matched {
+        println!("not passed: no test was run: the filter matches none");
     }
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
-    if !broken.is_empty() || totals.failed > 0 || skips_refused {
+    let failed = totals.failed > 0 || outcomes.iter().any(|outcome| !outcome.wrong.is_empty());
+    if failed || !matched {
         bail!("the tests did not pass");
     }
     Ok(())
 }
 
-/// Runs one rung, its output shown as it comes, and counts.
-fn climb(rung: &Rung, binary: &Path, filter: Option<&str>) -> Result<(bool, Totals)> {
-    // A test that finds something missing writes a line there; libtest itself counts it as passed.
-    let skips = target_dir().join("skipped-tests");
-    remove(&skips)?;
-    let mut command = cargo(["test", "--no-fail-fast"]);
-    command.args(rung.cargo_args).arg("--").args(filter);
-    if rung.one_by_one {
-        command.arg("--test-threads=1");
-    }
-    command.env("OVERLAY_BIN", binary).env("OVERLAY_SKIPS", &skips);
+/// Runs one rung under this kernel, its output shown as it comes.
+fn climb(rung: &Rung, binary: Option<&Path>, options: &Options) -> Result<Outcome> {
+    let begun = Instant::now();
+    // A test that finds something missing writes a line there; nextest itself counts it as passed.
+    let file = target_dir().join("skipped-tests");
+    remove(&file)?;
+    let mut command = cargo(["nextest", "run", "--no-tests=pass"]);
+    command.args(BUILT).args(["--filterset", rung.filterset]).args(&options.filter);
+    command.envs(binary.map(|binary| ("OVERLAY_BIN", binary))).env("OVERLAY_SKIPS", &file);
     let mut totals = Totals::default();
-    let ok = stream(&mut command, |line| totals.count(line))?;
-    let skipped = fs::read_to_string(&skips).unwrap_or_default();
-    for line in skipped.lines() {
-        println!("skipped: {line}");
+    let ok = stream(&mut command, |line| totals.count_nextest(line))?;
+    let said = fs::read_to_string(&file).unwrap_or_default();
+    remove(&file)?;
+    let skips: Vec<Skip> = said.lines().map(Skip::from_file).collect();
+    totals.skip(skips.len() as u64);
+    for skip in &skips {
+        println!("skipped: {skip}");
     }
-    remove(&skips)?;
-    totals.skip(u64::try_from(skipped.lines().count())?);
-    Ok((ok, totals))
+    let mut wrong = Vec::new();
+    if !ok {
+        wrong.push("see above".to_owned());
+    }
+    if options.skips_are_refused() {
+        let refuse = |skip| format!("CI skips none under this kernel: {skip}");
+        wrong.extend(skips.iter().map(refuse));
+    }
+    if options.filter.is_none() {
+        // Elsewhere than in CI a machine may lack what some tests need.
+        let skipped = if options.skips_are_refused() { 0 } else { totals.skipped };
+        wrong.extend(totals.below(rung.floor.saturating_sub(skipped)));
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(Outcome { name: rung.name.to_owned(), wrong, totals, seconds })
 }
 
 fn remove(path: &PathBuf) -> Result<()> {
@@ -174,12 +189,13 @@ fn remove(path: &PathBuf) -> Result<()> {
     }
 }
 
+/// Runs a command and shows what it writes to stderr, as nextest and cargo do, line by line.
 fn stream(command: &mut Command, mut each: impl FnMut(&str)) -> Result<bool> {
     let line = command_line(command);
     let mut child =
-        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{line}`"))?;
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).split(b'\n') {
+        command.stderr(Stdio::piped()).spawn().with_context(|| format!("cannot start `{line}`"))?;
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).split(b'\n') {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
             println!("{line}");

@@ -1,9 +1,6 @@
-//! Adding up what libtest says, and what the tests themselves say that could not run.
+//! Adding up what nextest and libtest say, and what the tests themselves say that could not run.
 
 use std::ops::AddAssign;
-
-/// How a guest hands a skipped test over, among its output; a line each.
-pub(super) const SKIPPED: &str = "skipped-test: ";
 
 /// Tests by how they ended.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +13,26 @@ pub(super) struct Totals {
 impl Totals {
     /// Adds libtest's closing line, `test result: ok. 5 passed; 0 failed; 1 ignored; …`; no other line
     /// counts.
-    pub(super) fn count(&mut self, line: &str) {
+    pub(super) fn count_libtest(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };
-        let counted = result.split_once(". ").map_or("", |(_, counted)| counted);
-        for part in counted.split("; ") {
-            let Some((number, word)) = part.split_once(' ') else { continue };
+        self.add(result.split_once(". ").map_or("", |(_, counted)| counted), "; ");
+    }
+
+    /// Adds nextest's, `Summary [ 2.0s] 5 tests run: 3 passed (1 slow), 1 failed, 1 timed out, 7 skipped`.
+    /// What it calls skipped was not asked for.
+    pub(super) fn count_nextest(&mut self, line: &str) {
+        let line = line.trim_start();
+        let counted = line.strip_prefix("Summary [").and_then(|rest| rest.split_once(" run: "));
+        self.add(counted.map_or("", |(_, counted)| counted), ", ");
+    }
+
+    fn add(&mut self, counted: &str, separator: &str) {
+        for part in without_remarks(counted).split(separator) {
+            let Some((number, word)) = part.trim().split_once(' ') else { continue };
             let Ok(number) = number.parse::<u64>() else { continue };
             match word {
                 "passed" => self.passed += number,
-                "failed" => self.failed += number,
+                "failed" | "exec failed" | "timed out" => self.failed += number,
                 "ignored" => self.skipped += number,
                 _ => {}
             }
@@ -37,11 +45,35 @@ impl Totals {
         self.skipped += tests;
     }
 
+    /// What is wrong where at least `floor` tests have to pass.
+    pub(super) fn below(&self, floor: u64) -> Option<String> {
+        let passed = self.passed;
+        (passed < floor).then(|| {
+            format!(
+                "{passed} passed, and {floor} have to: some were not run, or have gone (their floor is in \
+                 xtask/src/test/rungs.rs)"
+            )
+        })
+    }
+
     /// As a line of the summary.
     pub(super) fn line(&self, name: &str, seconds: f64) -> String {
         let Self { passed, failed, skipped } = self;
         format!("{name:50} {passed:4} passed {failed:3} failed {skipped:3} skipped {seconds:7.1} s")
     }
+}
+
+/// The line without what stands in brackets, which has commas of its own.
+fn without_remarks(line: &str) -> String {
+    let mut depth = 0;
+    line.chars()
+        .filter(|&c| {
+            depth += i32::from(c == '(');
+            let outside = depth == 0;
+            depth -= i32::from(c == ')');
+            outside
+        })
+        .collect()
 }
 
 impl AddAssign for Totals {
@@ -59,14 +91,26 @@ mod tests {
     #[test]
     fn libtest_lines_are_added_up() {
         let mut totals = Totals::default();
-        totals.count(
+        totals.count_libtest(
             "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s",
         );
-        totals.count(
+        totals.count_libtest(
             "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
         );
-        totals.count("test model::tests::x ... ok");
+        totals.count_libtest("test model::tests::x ... ok");
         assert_eq!(totals, Totals { passed: 6, failed: 2, skipped: 1 });
+    }
+
+    #[test]
+    fn nextest_lines_are_added_up() {
+        let mut totals = Totals::default();
+        totals.count_nextest("     Summary [   2.000s] 5 tests run: 5 passed, 3 skipped");
+        totals.count_nextest(
+            "     Summary [  15.750s] 8/10 tests run: 5 passed (1 slow, 1 leaky), 2 failed, \
+             1 exec failed, 1 timed out, 2 skipped",
+        );
+        totals.count_nextest("        PASS [   0.003s] overlay-ctl ipam::tests::x");
+        assert_eq!(totals, Totals { passed: 10, failed: 4, skipped: 0 });
     }
 
     #[test]

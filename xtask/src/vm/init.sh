@@ -1,27 +1,25 @@
 #!/bin/sh
-# The guest's first process: the host's root, read-only, under an overlay in memory; then the job.
+# The guest's first process: the host's root, read-only, under an overlay in memory; then the job. Whatever
+# fails ends the guest: a test that finds nothing mounted would only skip itself.
 export PATH=/bin
 fail() { echo "init: $1 failed"; poweroff -f; }
-mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+# mounted TYPE WHERE [ARGUMENTS]
+mounted() { type=$1 where=$2; shift 2; mount -t "$type" "$@" "$type" "$where" || fail "mounting $type on $where"; }
+mounted proc /proc; mounted sysfs /sys; mounted devtmpfs /dev
 while read -r module; do insmod "/modules/$module" || fail "insmod $module"; done < /modules/order
 mount -t virtiofs -o ro host /host || fail 'mounting the host'
-mount -t tmpfs -o size=75% memory /memory; mkdir /memory/upper /memory/work
-mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work overlay /new ||
-  fail 'the overlay'
+mounted tmpfs /memory -o size=75%; mkdir /memory/upper /memory/work
+mounted overlay /new -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work
 cd /new || fail 'the new root'
-mount -t proc proc proc; mount -t sysfs sysfs sys; mount -t devtmpfs dev dev
-mkdir -p dev/pts; mount -t devpts devpts dev/pts
+mounted proc proc; mounted sysfs sys; mounted devtmpfs dev
+mkdir -p dev/pts; mounted devpts dev/pts
 # Programs are given their input by these names: nft reads rules from /dev/stdin.
 ln -s /proc/self/fd dev/fd
 for stream in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${stream%:*}" "dev/${stream#*:}"; done
 # What runs on the host, and what its labs have made, is not the guest's.
-for folder in dev/shm run etc/netns var/lib/overlay-lab; do
-  mkdir -p $folder; mount -t tmpfs memory $folder
-done
+for folder in dev/shm run etc/netns var/lib/overlay-lab; do mkdir -p $folder; mounted tmpfs $folder; done
 mkdir -m 755 run/netns
-mount -t bpf bpf sys/fs/bpf
-mount -t tracefs tracefs sys/kernel/tracing 2> /dev/null
-mount -t cgroup2 cgroup sys/fs/cgroup 2> /dev/null
+mounted bpf sys/fs/bpf; mounted tracefs sys/kernel/tracing; mounted cgroup2 sys/fs/cgroup
 cp /job run/job
 umount /proc /sys
 exec switch_root /new /bin/sh /run/job

@@ -1,5 +1,5 @@
-//! The initial file system of a guest: busybox, the modules that reach the host's files, our init, and
-//! the job that it goes on to.
+//! The initial file system of a guest: busybox, the modules for reading the host's files, init.sh, and the
+//! job that init.sh starts at its end.
 
 use std::{
     fs::{self, File},
@@ -16,16 +16,16 @@ use crate::exec::{capture, find_program};
 
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
-/// What it calls, all of them busybox.
+/// The programs that it calls, all of them in busybox.
 const APPLETS: [&str; 10] =
     ["sh", "cp", "echo", "insmod", "ln", "mkdir", "mount", "poweroff", "switch_root", "umount"];
-/// Where it mounts.
+/// The folders that it needs, most of them for mounts.
 const FOLDERS: [&str; 8] = ["bin", "dev", "host", "memory", "modules", "new", "proc", "sys"];
-/// What must be in the kernel before the host's files can be read: the bus, the console that the job
+/// The modules that the kernel needs before the host's files can be read: the bus, the console that the job
 /// writes to, and the two file systems.
 const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "virtio_rng", "virtiofs", "overlay"];
 
-/// Packs it below `folder`. `job` is a shell script that runs in the host's own root, as process 1.
+/// Packs the file system below `folder`. `job` is a shell script that runs in the host's root as process 1.
 pub(super) fn pack(kernel: &Kernel, job: &str, folder: &Path) -> Result<PathBuf> {
     let root = folder.join("initrd");
     for name in FOLDERS {
@@ -61,7 +61,7 @@ pub(super) fn pack(kernel: &Kernel, job: &str, folder: &Path) -> Result<PathBuf>
     Ok(packed)
 }
 
-/// Writes everything below `root` in the format that a kernel unpacks.
+/// Writes everything below `root` into an archive that the kernel can unpack.
 fn archive(busybox: &Path, root: &Path, to: &Path) -> Result<()> {
     let names = capture(Command::new(busybox).args(["find", "."]).current_dir(root))?;
     let mut cpio = Command::new(busybox)

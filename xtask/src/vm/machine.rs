@@ -22,21 +22,21 @@ use nix::{
 
 use super::{fetch::Kernel, initrd, share::Share};
 
-/// Names the ports by which a guest speaks to us.
+/// Names of the ports to which a guest writes its output and exit code.
 const OUTPUT: &str = "overlay.output";
 const STATUS: &str = "overlay.status";
-/// So many lines of the console say why a guest died.
+/// Number of the console's last lines that are shown when a guest died.
 const CONSOLE_LINES: usize = 40;
 
 static MACHINES: AtomicU32 = AtomicU32::new(0);
 
-/// What a nanosecond is inside.
+/// The clock of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// The host's.
+    /// The host's clock.
     Wall,
-    /// One instruction, and idle time passes at once: what is measured inside are instructions, the same
-    /// on a busy machine as on an idle one. There is one CPU then.
+    /// A nanosecond is one instruction, and idle time is skipped. Times measured inside are numbers of
+    /// instructions, which are the same on a busy machine and on an idle one. The guest has one CPU.
     Instructions,
 }
 
@@ -49,11 +49,11 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Boots, runs a command as root in the host's own file system, of which changes are forgotten, and
-    /// powers off. Each line of its output, both kinds, goes to `each`. Returns its exit code.
+    /// Boots, runs a command as root in the host's own file system, and powers off. The command's changes of
+    /// files are lost. Each line of its stdout and stderr goes to `each`. Returns its exit code.
     ///
     /// # Errors
-    /// The guest did not come up, died, or was not done within `limit`.
+    /// The guest did not boot, died, or had not ended within `limit`.
     pub(crate) fn run(
         &self,
         command: &Command,
@@ -78,7 +78,7 @@ impl Machine<'_> {
         let late = thread::scope(|scope| -> Result<bool> {
             let watchdog = scope.spawn(move || {
                 let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
-                // It is reaped only after this thread: the id is still its own.
+                // qemu is reaped only after this thread has ended, so that the id is still qemu's.
                 late && kill(pid, Signal::SIGKILL).is_ok()
             });
             let read = BufReader::new(output).split(b'\n').try_for_each(|line| -> Result<()> {
@@ -103,14 +103,14 @@ impl Machine<'_> {
 
     fn qemu(&self, initrd: &Path, socket: &Path, console: &Path, status: &Path) -> Command {
         let (cpus, accelerator, quicker) = match self.clock {
-            // Translated code is found again only at the address where it was: with random ones each program
-            // that starts is translated anew, four times as long.
+            // qemu finds translated code again only at the same address. With random addresses each program is
+            // translated again when it starts, which takes four times as long.
             Clock::Wall => (self.cpus, "tcg,thread=multi", "norandmaps init_on_alloc=0"),
-            // Memory that is cleared are instructions too.
+            // Clearing memory takes instructions too, which belong to the figures.
             Clock::Instructions => (1, "tcg,thread=single", ""),
         };
         let memory = self.memory_mib;
-        // If we are killed, so is it: nobody would be left to do it.
+        // The kernel kills qemu when xtask is killed, because no other process would.
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
@@ -133,7 +133,7 @@ impl Machine<'_> {
             .arg(self.kernel.image())
             .arg("-initrd")
             .arg(initrd)
-            // A guest that oopsed proves nothing: it ends there.
+            // A guest ends at an oops, because its later results would prove nothing.
             .arg("-append")
             .arg(format!(
                 "console=ttyS0 quiet panic=-1 oops=panic mitigations=off tsc=reliable {quicker}"
@@ -145,8 +145,8 @@ impl Machine<'_> {
     }
 }
 
-/// The command as a shell script for process 1 of the guest: its output and its exit code go to the
-/// ports, then the machine is switched off.
+/// The command as a shell script for process 1 of the guest. Its output and exit code go to the ports, then
+/// the machine is switched off.
 fn job(kernel: &Kernel, command: &Command) -> Result<String> {
     let modules = kernel.modules();
     let modules = quoted(modules.as_os_str())?;
@@ -183,7 +183,7 @@ fn job(kernel: &Kernel, command: &Command) -> Result<String> {
     ))
 }
 
-/// A word that a shell takes as it is.
+/// The word in quotes, so that a shell does not change it.
 fn quoted(word: &OsStr) -> Result<String> {
     let word = word.to_str().with_context(|| format!("{} is not UTF-8", word.display()))?;
     Ok(format!("'{}'", word.replace('\'', r"'\''")))
@@ -193,7 +193,7 @@ fn tail_of(file: &Path) -> String {
     tail(file, CONSOLE_LINES)
 }
 
-/// The last lines of a file; nothing where there is none.
+/// The last lines of a file; empty if there is no file.
 fn tail(file: &Path, lines: usize) -> String {
     let text = fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -203,11 +203,11 @@ fn tail(file: &Path, lines: usize) -> String {
     tail
 }
 
-/// A machine's files; gone with it.
+/// The folder with a machine's files, which is removed when this is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
-    /// In the system's folder for such: a socket's path must be short.
+    /// Creates the folder in the system's folder for temporary files, because a socket's path must be short.
     fn create() -> Result<Self> {
         let number = MACHINES.fetch_add(1, Ordering::Relaxed);
         let name = format!("overlay-vm-{}-{number}", std::process::id());
@@ -219,7 +219,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Nothing is mounted in there but in virtiofsd's own namespace.
+        // Mounts below the folder exist only in virtiofsd's own namespace.
         drop(fs::remove_dir_all(&self.0));
     }
 }

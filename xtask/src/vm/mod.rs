@@ -1,10 +1,10 @@
 //! Virtual machines that run other kernels: Debian's own packages, booted by qemu's translator (TCG) on
 //! this machine's file system.
 //!
-//! The guest's root is ours, shared read-only by virtiofs, under an overlay in its memory: every tool,
-//! every binary that was built here is there under its own path, and nothing that the guest writes
-//! reaches us. /dev/kvm is never used: a machine that has it may still be unable to boot a stock kernel
-//! by it, and an instruction counter needs the translator.
+//! The guest's root is the host's, shared read-only by virtiofs, under an overlay in the guest's memory. The
+//! guest sees all tools and binaries of the host under the same paths, and nothing that it writes reaches the
+//! host. /dev/kvm is never used, because a machine that has it may still be unable to boot a stock kernel with
+//! it, and because the instruction counter needs the translator.
 
 mod fetch;
 mod initrd;

@@ -13,11 +13,11 @@ use overlay_lab::eventually;
 
 use crate::exec::{root, target_dir};
 
-/// Where Debian keeps it: it is no program for a person, so not on PATH.
+/// Path of virtiofsd on Debian, where it is not on PATH because users do not run it.
 pub(crate) const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
 
-/// In a mount namespace of its own: `$1` is the folder to share, the rest up to `--` what lies on other
-/// file systems than the root and must be seen too.
+/// The script that runs in a mount namespace of its own. `$1` is the folder to share. The words up to `--` are
+/// folders that are on other file systems than the root and are shared too.
 const SCRIPT: &str = r#"
 set -e
 shared=$1; shift
@@ -33,15 +33,15 @@ shift
 exec "$@"
 "#;
 
-/// A running virtiofsd; it ends with its guest, or when dropped.
+/// A running virtiofsd, which ends with its guest or when this is dropped.
 pub(super) struct Share {
     child: Child,
-    /// Where qemu finds it.
+    /// The socket that qemu connects to.
     pub(super) socket: PathBuf,
 }
 
 impl Share {
-    /// Starts one, its files below `folder`.
+    /// Starts virtiofsd, with its files below `folder`.
     pub(super) fn start(folder: &Path) -> Result<Self> {
         let (shared, socket) = (folder.join("shared"), folder.join("virtiofs.sock"));
         fs::create_dir(&shared)?;
@@ -57,7 +57,7 @@ impl Share {
             .arg(format!("--socket-path={}", socket.display()))
             .arg("-o")
             .arg(format!("source={}", shared.display()))
-            // What a test binary reads does not change under it: the guest may keep what it has read.
+            // The host's files do not change during a test, so that the guest may cache them.
             .args(["-o", "sandbox=chroot,cache=always,no_writeback,xattr"])
             .arg("--thread-pool-size=1")
             .stdin(Stdio::null())
@@ -80,7 +80,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        // It ends by itself when its guest does; there is nobody to tell.
+        // An error means that virtiofsd has ended already, as it does with its guest.
         drop(self.child.kill());
         drop(self.child.wait());
     }

@@ -7,8 +7,8 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use overlay_ctl::{
+    dataplane::netlink::{BridgeError, GATEWAY_BRIDGE, Netlink, NetlinkError},
     model::Subnet,
-    netlink::{BridgeError, GATEWAY_BRIDGE, Netlink, NetlinkError},
 };
 
 use super::pair_of_hosts;

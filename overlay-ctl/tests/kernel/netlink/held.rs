@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay_ctl::netlink::{HeldNamespaces, Netlink, PortError, PortSpec};
+use overlay_ctl::dataplane::netlink::{HeldNamespaces, Netlink, PortError, PortSpec};
 
 use super::{ready, spec};
 use crate::lab::{Netns, skip};

@@ -3,8 +3,8 @@
 use std::{convert::Infallible, net::Ipv4Addr, path::Path};
 
 use overlay_ctl::{
+    dataplane::netlink::{LegSpec, Netlink, ObservedLeg, PortError, PortSpec, leg_name},
     model::Mac,
-    netlink::{LegSpec, Netlink, ObservedLeg, PortError, PortSpec, leg_name},
 };
 
 use super::{bridge::subnet, ready, spec as port_spec, tell_until};
@@ -292,7 +292,7 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
     ));
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        let underlay = overlay_ctl::netlink::Underlay {
+        let underlay = overlay_ctl::dataplane::netlink::Underlay {
             ifindex: 1,
             name: "lo".to_owned(),
             address: Ipv4Addr::new(10, 0, 0, 1),

@@ -1,6 +1,6 @@
 //! MTUs and sizes of super-packets: of ways, of pairs that stand, of the gateway bridge.
 
-use overlay_ctl::netlink::{
+use overlay_ctl::dataplane::netlink::{
     BottomKind, Netlink, PairSizes, PortError, SUPER_PACKET_MAX, SuperPackets, UnderlayChoice,
 };
 

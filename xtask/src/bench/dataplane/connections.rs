@@ -1,5 +1,5 @@
-//! Connect, ask, be answered, close, and again: a connection a request, over and over. Servers and
-//! clients of HTTP without keep-alive do that, and so does a packet path that remembers flows have work.
+//! Measures connections a second: each request has a connection of its own, one after the other. HTTP
+//! without keep-alive does the same, and a packet path that keeps state for flows has most work with it.
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,23 +22,23 @@ use super::{contestants::Contestant, cpu};
 
 const PORT: u16 = 5301;
 const MESSAGE: usize = 64;
-/// What a request starts with.
+/// First bytes of a request: [`LAST`] tells the server that no further request follows.
 const GO_ON: u8 = 0;
 const LAST: u8 = 1;
-/// Either end gives up when the other says nothing for so long.
+/// Time after which an end gives up when the other sends nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many connections there were in so many seconds, and the CPU seconds that they cost.
+/// Measures for `seconds`; returns the number of connections and the CPU seconds that they cost.
 pub(super) fn count(between: &Contestant, seconds: u32) -> Result<(f64, f64)> {
-    // What either end remembers of a connection for a minute keeps the client from its port: after
-    // 28,000 connections the figure would be of that.
+    // The kernel keeps a closed connection for a minute (TIME_WAIT), and the client cannot use its port
+    // again. After 28,000 connections the figure would only show the lack of ports.
     for end in [&between.client, &between.server] {
         end.sysctl("net.ipv4.tcp_max_tw_buckets", "64")?;
     }
     let [client_cpu, server_cpu] = cpu::CPUS;
     let listener = between.server.enter(|| {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
-        // For accept, which std gives no limit to.
+        // The limit is for accept, for which std has none.
         setsockopt(&listener, ReceiveTimeout, &TimeVal::seconds(PATIENCE.as_secs().cast_signed()))?;
         Ok(listener)
     })?;
@@ -64,7 +64,7 @@ pub(super) fn count(between: &Contestant, seconds: u32) -> Result<(f64, f64)> {
 fn pin(cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
-    // Process 0 is the calling thread alone.
+    // Process 0 means the calling thread only.
     sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
@@ -94,7 +94,7 @@ fn serve(listener: &TcpListener) -> Result<u32> {
         let mut message = [0; MESSAGE];
         stream.read_exact(&mut message)?;
         stream.write_all(&message)?;
-        // The client closes first: its port is the one that is busy for a while.
+        // The client closes first, so that its port and not the server's is in TIME_WAIT.
         stream.read_to_end(&mut Vec::new())?;
         if message[0] == LAST {
             return Ok(count);

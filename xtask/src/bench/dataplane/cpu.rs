@@ -1,5 +1,5 @@
-//! The CPU time that a measurement costs, whoever spends it: the two programs, the system calls, and the
-//! softirqs of every device between them. Both hosts are this machine, so it is theirs together.
+//! Measures the CPU time that a measurement costs in all its parts: the two programs, the system calls, and
+//! the softirqs of every device between them. It is the sum of both hosts, because both are this machine.
 
 use std::{
     fs,
@@ -8,15 +8,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// What the two ends are pinned to. Packets between them are handled on these two: nothing spreads them.
+/// The CPUs that the two ends are pinned to. All packets between them are handled on these two, because
+/// nothing spreads packets over CPUs.
 pub(super) const CPUS: [usize; 2] = [0, 1];
-/// /proc/stat counts in these, whatever the kernel's own tick is.
+/// The unit of /proc/stat, which does not depend on the kernel's own tick.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// Keeps [`CPUS`] from sleeping while it lives: on each runs what any other task displaces at once.
+/// Keeps [`CPUS`] from sleeping while it exists: on each runs a task that every other task displaces at once.
 ///
-/// A virtual CPU that goes idle is woken by way of the hypervisor, which takes longer than a small packet
-/// does. Whoever needs less CPU time sleeps more often, and would come out slower for it.
+/// An idle virtual CPU is woken by the hypervisor, which takes longer than handling a small packet. A
+/// contestant that needs less CPU time sleeps more often, and would seem slower because of it.
 pub(super) struct Awake(Vec<Child>);
 
 impl Awake {
@@ -27,7 +28,7 @@ impl Awake {
             command
                 .args(["--pdeathsig", "KILL", "chrt", "--idle", "0"])
                 .args(["taskset", "--cpu-list", &cpu.to_string()])
-                // Its time is told from others' by that, too.
+                // Its time is counted as nice, and so is not counted as busy.
                 .args(["nice", "-n", "19", "sh", "-c", "while :; do :; done"])
                 .stdin(Stdio::null());
             awake.0.push(command.spawn().context("cannot start setpriv (util-linux)")?);
@@ -39,14 +40,14 @@ impl Awake {
 impl Drop for Awake {
     fn drop(&mut self) {
         for child in &mut self.0 {
-            // There is nobody to tell.
+            // An error means that the child has ended already.
             drop(child.kill());
             drop(child.wait());
         }
     }
 }
 
-/// Runs it; seconds of CPU time that [`CPUS`] were busy meanwhile.
+/// Runs `run`, and returns its result and the seconds of CPU time for which [`CPUS`] were busy meanwhile.
 pub(super) fn spent<T>(run: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     let before = busy_ticks()?;
     let result = run()?;
@@ -63,8 +64,8 @@ fn busy_ticks() -> Result<u64> {
         .sum()
 }
 
-/// user, system, irq and softirq; a guest's time is in user, stolen time is nobody's here, and what is nice
-/// is [`Awake`]'s.
+/// The sum of user, system, irq and softirq. A guest's time is part of user. Stolen time is not the
+/// contestants', and nice time is that of [`Awake`].
 fn parse(text: &str, cpu: usize) -> Option<u64> {
     let name = format!("cpu{cpu}");
     let mut words = text

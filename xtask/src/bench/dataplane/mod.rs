@@ -1,15 +1,16 @@
 //! `cargo xtask bench dataplane`: container to container, over two hosts and on one.
 //!
-//! All contestants stand at once and take turns within each round, so that what else the machine does
-//! hits them alike; the two ends are pinned to a CPU each, which are both hosts' only ones in use and are kept awake.
-//! A ratio is the median of the rounds' own ratios.
+//! All contestants exist at the same time and take turns within each round, so that other load of the machine
+//! hits them equally. Each of the two ends is pinned to a CPU; the hosts use no other CPUs, and both are kept
+//! awake. A ratio is the median of the rounds' own ratios.
 
 mod connections;
 pub(super) mod contestants;
 mod cpu;
 mod plot;
 mod report;
-pub(super) mod rows;
+mod rows;
+pub(super) mod scene;
 mod traffic;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ use serde::Serialize;
 use self::{
     contestants::{Contestant, Entrants},
     cpu::Awake,
-    rows::{Place, Row},
+    rows::Row,
+    scene::Place,
     traffic::{Sample, Series},
 };
 use super::{
@@ -106,7 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.plot {
         plot::prepare(folder)?;
     }
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     if !options.without_ours && std::env::var_os("OVERLAY_BIN").is_none() {
         build::release()?;
     }

@@ -1,5 +1,6 @@
-//! The figures as a picture: a group of bars a row, each as long as the contestant is fast beside the
-//! row's base. Both files come from one drawing. The font is in this binary: a server has none.
+//! The figures as a picture: a group of bars for each row. A bar is as long as the contestant is fast in
+//! relation to the row's base. Both files come from one drawing. The font is in this binary, because a
+//! server may have none.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt, fs, path::Path};
 
@@ -14,17 +15,17 @@ use plotters::{
 };
 
 use super::{
-    contestants::{self, BRIDGE, DOCKER, HUNDRED, KERNEL, MILLION, OURS, UNDERLAY},
     report::ratio,
-    rows::{Place, Row},
+    rows::Row,
+    scene::{self, BRIDGE, DOCKER, HUNDRED, KERNEL, MILLION, OURS, Place, UNDERLAY},
     traffic::Series,
 };
 use crate::bench::turns::Measured;
 
 const WIDTH: i32 = 1000;
-/// Where bars begin; left of it are the rows' titles.
+/// Horizontal position where bars begin; the rows' titles are left of it.
 const AXIS: i32 = 290;
-/// Room for the figure behind the longest bar.
+/// Room for the figure after the longest bar.
 const LABEL: i32 = 190;
 const TOP: i32 = 84;
 const BOTTOM: i32 = 34;
@@ -32,7 +33,7 @@ const BAR: i32 = 15;
 const GAP: i32 = 11;
 const HEADING: i32 = 28;
 const FONT: &str = "sans-serif";
-/// Pixels of the bitmap for one of the drawing: it is looked at on fine screens.
+/// Pixels of the bitmap for one pixel of the drawing, because screens have a high resolution.
 const PNG_SCALE: i32 = 2;
 
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
@@ -42,7 +43,7 @@ const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 /// One bar.
 struct Bar {
     name: &'static str,
-    /// As long as it is fast, beside the base.
+    /// Speed in relation to the base.
     length: f64,
     label: String,
 }
@@ -54,13 +55,13 @@ struct Group {
     bars: Vec<Bar>,
 }
 
-/// A backend's area, in the drawing's own pixels.
+/// A backend's area, addressed in pixels of the drawing.
 struct Canvas<'a, B: DrawingBackend> {
     area: &'a DrawingArea<B, Shift>,
     scale: i32,
 }
 
-/// Fails early where nothing could be written later.
+/// Creates the folder, so that an error is seen before the measurement.
 pub(super) fn prepare(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
@@ -85,9 +86,9 @@ pub(super) fn draw(measured: &Measured<Row, Series>, caption: &str, folder: &Pat
 }
 
 impl Group {
-    /// None where the row's base was not measured.
+    /// `None` if the row's base was not measured.
     fn new(row: Row, contestants: &BTreeMap<&'static str, Series>) -> Option<Self> {
-        let bars = contestants::ALL.iter().filter_map(|&name| {
+        let bars = scene::ALL.iter().filter_map(|&name| {
             let series = contestants.get(name)?;
             let ratio = ratio(contestants, (name, row.place.base()))?;
             let figure = series.figure.median();
@@ -159,7 +160,7 @@ fn paint<B: DrawingBackend>(
 
 fn legend<B: DrawingBackend>(canvas: &Canvas<'_, B>, groups: &[Group]) -> Result<()> {
     let mut x = 20;
-    for name in contestants::ALL {
+    for name in scene::ALL {
         if !groups.iter().flat_map(|group| &group.bars).any(|bar| bar.name == name) {
             continue;
         }
@@ -202,7 +203,7 @@ fn size(height: i32, scale: i32) -> Result<(u32, u32)> {
     Ok(((WIDTH * scale).try_into()?, (height * scale).try_into()?))
 }
 
-/// Colours that are told apart by people who see red and green alike.
+/// The contestant's colour. The colours differ also for people who cannot tell red from green.
 fn colour(name: &str) -> RGBColor {
     match name {
         UNDERLAY | BRIDGE | HUNDRED => RGBColor(0xb3, 0xb3, 0xb3),
@@ -213,13 +214,13 @@ fn colour(name: &str) -> RGBColor {
     }
 }
 
-/// Three digits or more.
+/// The figure with three digits or more.
 fn rounded(figure: f64) -> String {
     let decimals = if figure < 10.0 { 2 } else { usize::from(figure < 100.0) };
     format!("{figure:.decimals$}")
 }
 
-/// A backend's error borrows from it: only its text can go on.
+/// An error with the text of a backend's error, which itself borrows from the backend.
 fn cannot(error: impl fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }

@@ -1,15 +1,15 @@
-//! The figures as text: a table a row, and the goals.
+//! The figures as text: a table for each row, and the goals.
 
 use std::collections::BTreeMap;
 
 use super::{
     Figures,
-    contestants::{self, KERNEL},
     rows::{Goal, Row},
+    scene::{self, KERNEL},
     traffic::{CONGESTION_CONTROL, Series},
 };
 
-/// Prints the names of rows, and what is wanted of each.
+/// Prints the names of rows, and the goals of each.
 pub(super) fn list(rows: &[Row]) {
     for row in rows {
         println!("{:20} {}", row.to_string(), row.title());
@@ -19,7 +19,7 @@ pub(super) fn list(rows: &[Row]) {
     }
 }
 
-/// How many times another contestant's figure this one's is.
+/// The ratio of one contestant's figure to that of `base`.
 pub(super) fn ratio(
     contestants: &BTreeMap<&'static str, Series>,
     (name, base): (&str, &str),
@@ -29,7 +29,7 @@ pub(super) fn ratio(
 }
 
 impl Figures {
-    /// How it was measured, in a line.
+    /// The conditions of the measurement, in a line.
     pub(super) fn caption(&self) -> String {
         format!(
             "medians of {} interleaved rounds of {} s; ends pinned to a CPU each, CPUs kept awake; streams by {}; kernel {}",
@@ -83,7 +83,7 @@ fn table(row: Row, contestants: &BTreeMap<&'static str, Series>) -> String {
         text += &format!("   {:>8}", "x kernel");
     }
     text += &format!("   {:>14}\n", format!("CPU {}", row.traffic.cpu_unit()));
-    for name in contestants::ALL {
+    for name in scene::ALL {
         let Some(Series { figure, cpu }) = contestants.get(name) else { continue };
         let spread = format!("[{:.2} .. {:.2}]", figure.min(), figure.max());
         let times = |base| ratio(contestants, (name, base)).unwrap_or(f64::NAN);
@@ -101,7 +101,7 @@ fn table(row: Row, contestants: &BTreeMap<&'static str, Series>) -> String {
 mod tests {
     use super::*;
     use crate::bench::{
-        dataplane::contestants::{OURS, UNDERLAY},
+        dataplane::scene::{OURS, UNDERLAY},
         stats::Samples,
     };
 

@@ -1,35 +1,15 @@
-//! What is measured, row by row, and what the project wants of each.
+//! The rows of the benchmark, and the goals of the project for each.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 use super::{
-    contestants::{BRIDGE, HUNDRED, KERNEL, MILLION, OURS, UNDERLAY},
+    scene::{BRIDGE, HUNDRED, KERNEL, MILLION, OURS, Place, UNDERLAY, Wire},
     traffic::Traffic,
 };
 
-/// Where the two ends are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::bench) enum Place {
-    /// On two hosts, joined by a wire of this MTU.
-    TwoHosts { mtu: u32 },
-    /// Side by side.
-    OneHost,
-    /// On two hosts whose maps are full of others.
-    Crowd,
-}
-
-/// What crosses the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::bench) enum Wire {
-    /// Super-packets of 64 KiB: a device that segments takes them.
-    Tso,
-    /// Packets of the wire's MTU, which the sender makes and the receiver merges.
-    Packets,
-}
-
-/// One comparison. Ordered as it is printed.
+/// One comparison. Its order is that of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Row {
     pub(super) place: Place,
@@ -37,10 +17,10 @@ pub(super) struct Row {
     pub(super) wire: Wire,
 }
 
-/// What the judged contestant must reach.
+/// A goal that the judged contestant must reach.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Goal {
-    /// Beside whom.
+    /// The contestant that the judged one is compared with.
     pub(super) base: &'static str,
     pub(super) bound: Bound,
 }
@@ -55,7 +35,7 @@ pub(super) enum Bound {
 const MTUS: [u32; 2] = [1500, 9000];
 
 impl Place {
-    /// Whose figure is the 1 of every ratio.
+    /// The contestant whose figure is the 1 of every ratio.
     pub(super) fn base(self) -> &'static str {
         match self {
             Self::TwoHosts { .. } => UNDERLAY,
@@ -64,7 +44,7 @@ impl Place {
         }
     }
 
-    /// Whose figures are held against the goals.
+    /// The contestant whose figures are compared with the goals.
     pub(super) fn judged(self) -> &'static str {
         match self {
             Self::TwoHosts { .. } | Self::OneHost => OURS,
@@ -74,7 +54,7 @@ impl Place {
 }
 
 impl Row {
-    /// Every row there is.
+    /// All rows.
     pub(super) fn all() -> Vec<Self> {
         let row = |place, traffic, wire| Self { place, traffic, wire };
         let mut rows = Vec::new();
@@ -97,7 +77,7 @@ impl Row {
         rows
     }
 
-    /// The rows whose name has one of these words in it; all, where there are no words.
+    /// The rows whose name contains one of these words; all rows if there are no words.
     pub(super) fn matching(words: &[String]) -> Vec<Self> {
         let wanted = |row: &Self| {
             let name = row.to_string();
@@ -106,7 +86,7 @@ impl Row {
         Self::all().into_iter().filter(wanted).collect()
     }
 
-    /// For people: what, where, and its unit.
+    /// The title for people: the traffic, the place, and the unit.
     pub(super) fn title(self) -> String {
         let mut title = match self.place {
             Place::TwoHosts { .. } => String::new(),
@@ -120,7 +100,7 @@ impl Row {
         format!("{title} ({})", self.traffic.unit())
     }
 
-    /// For people who know where: what.
+    /// The title without the place.
     pub(super) fn short_title(self) -> String {
         let mut title = self.traffic.to_string();
         if let (Place::TwoHosts { .. }, Traffic::Tcp { .. }) = (self.place, self.traffic) {
@@ -132,7 +112,7 @@ impl Row {
         title
     }
 
-    /// What the issue of the fast data path asks of this row.
+    /// The goals of this row, from the issue of the fast data path.
     pub(super) fn goals(self) -> Vec<Goal> {
         let at_least = |bound, base| Goal { base, bound: Bound::AtLeast(bound) };
         let at_most = |bound, base| Goal { base, bound: Bound::AtMost(bound) };
@@ -160,7 +140,7 @@ impl Row {
 }
 
 impl fmt::Display for Row {
-    /// Its name on the command line and in files: `tcp-1-tso-1500`.
+    /// Writes the row's name on the command line and in files: `tcp-1-tso-1500`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.place {
             Place::TwoHosts { .. } => {}

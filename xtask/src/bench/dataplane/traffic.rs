@@ -1,4 +1,4 @@
-//! Kinds of traffic, and one measurement of each, by the tools that people measure with.
+//! The kinds of traffic, and the measurement of each with common tools.
 
 use std::{fmt, time::Duration};
 
@@ -9,23 +9,23 @@ use serde::Serialize;
 use super::{connections, contestants::Contestant, cpu};
 use crate::bench::stats::Samples;
 
-/// [`cpu::CPUS`], in words.
+/// [`cpu::CPUS`] as texts.
 const CLIENT_CPU: Option<&str> = Some("0");
 const SERVER_CPU: Option<&str> = Some("1");
 const QPERF_PORT: u16 = 19765;
 /// Bytes of a request and of its answer.
 const MESSAGE: u32 = 64;
 
-/// What goes from one end to the other.
+/// The traffic between the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::bench) enum Traffic {
-    /// As much as goes through (iperf3).
+    /// As much as the way can carry (iperf3).
     Tcp { streams: u32 },
-    /// A request at a time over one connection (qperf).
+    /// One request at a time over one connection (qperf).
     Latency,
-    /// A connection a request, one at a time.
+    /// One request at a time, each over a connection of its own.
     Connect,
-    /// As many datagrams as arrive (qperf).
+    /// As many datagrams as possible; those that arrive count (qperf).
     Udp { bytes: u32 },
 }
 
@@ -34,12 +34,12 @@ pub(in crate::bench) enum Traffic {
 pub(in crate::bench) struct Sample {
     /// In the traffic's unit.
     figure: f64,
-    /// Seconds of CPU time of both hosts, by the traffic's other unit.
+    /// Seconds of CPU time of both hosts, in [`Traffic::cpu_unit`].
     cpu: f64,
     cpu_unit: &'static str,
 }
 
-/// Measurements of one contestant, one a round.
+/// Measurements of one contestant, one for each round.
 #[derive(Debug, Default, Serialize)]
 pub(in crate::bench) struct Series {
     pub(in crate::bench) figure: Samples,
@@ -47,7 +47,7 @@ pub(in crate::bench) struct Series {
 }
 
 impl Traffic {
-    /// For names: `tcp-1`.
+    /// The part of a row's name: `tcp-1`.
     pub(in crate::bench) fn name(self) -> String {
         match self {
             Self::Tcp { streams } => format!("tcp-{streams}"),
@@ -57,7 +57,7 @@ impl Traffic {
         }
     }
 
-    /// Of the figure.
+    /// The unit of the figure.
     pub(in crate::bench) fn unit(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "Gbit/s",
@@ -67,7 +67,7 @@ impl Traffic {
         }
     }
 
-    /// Of the CPU time.
+    /// The unit of the CPU time.
     pub(in crate::bench) fn cpu_unit(self) -> &'static str {
         match self {
             Self::Tcp { .. } => "s/GB",
@@ -133,12 +133,12 @@ impl Extend<Sample> for Series {
     }
 }
 
-/// Of every stream: the kernel's own default, whatever the machine's is. BBR paces a stream by a timer of its own where
-/// no queueing discipline does it, after a round trip of some microseconds: one stream is then as fast as its guess,
-/// and CPUs sleep.
+/// Congestion control of every stream: the kernel's default, whatever the machine's setting is. BBR paces a stream by
+/// a timer of its own if no queueing discipline does, from a round trip of some microseconds: a stream is then as fast
+/// as BBR's estimate, and CPUs sleep.
 pub(super) const CONGESTION_CONTROL: &str = "cubic";
 
-/// Gbit/s as received, and CPU seconds.
+/// The received Gbit/s, and CPU seconds.
 fn iperf(between: &Contestant, seconds: u32, streams: u32) -> Result<(f64, f64)> {
     let mut server = between.server.iperf_server(SERVER_CPU)?;
     let streams = streams.to_string();
@@ -150,7 +150,7 @@ fn iperf(between: &Contestant, seconds: u32, streams: u32) -> Result<(f64, f64)>
     Ok((measured.bits_per_second / 1e9, cpu))
 }
 
-/// One test of qperf: a field of what it prints, in bytes a second or nanoseconds, and CPU seconds.
+/// Runs one test of qperf; returns a field of its output, in bytes a second or nanoseconds, and CPU seconds.
 fn qperf(
     between: &Contestant,
     seconds: u32,

@@ -1,4 +1,4 @@
-//! Questions by UDP, with a fixed number in flight: each answer makes room for the next question.
+//! Sends questions by UDP with a fixed number in flight: after each answer the next question is sent.
 
 use std::{
     io::ErrorKind,
@@ -12,17 +12,17 @@ use overlay_lab::Netns;
 use super::query::Query;
 use crate::bench::stats::Samples;
 
-/// An answer that has not come by then is lost.
+/// Time after which a missing answer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a run came to.
+/// The result of a run.
 pub(super) struct Counted {
     pub(super) queries_per_second: f64,
     pub(super) latency_us: Samples,
     pub(super) lost: u64,
 }
 
-/// Asks from inside a namespace for so long. An answer that is wrong is an error.
+/// Asks from inside a namespace for `time`. A wrong answer is an error.
 pub(super) fn ask(
     netns: &Netns,
     server: SocketAddrV4,
@@ -52,13 +52,13 @@ pub(super) fn ask(
         send(&mut asked)?;
     }
     let mut in_flight = window;
-    // Waiting for what is lost is not part of the rate.
+    // The rate ends at the last answer, so that the wait for lost answers is not part of it.
     let mut last_answer = begun;
     while in_flight > 0 {
         match socket.recv(&mut answer) {
             Ok(length) => {
                 let id = query.check(&answer[..length])?;
-                // One that was given up, or comes a second time, has been counted.
+                // An answer that was given up, or comes a second time, has been counted already.
                 let Some(at) = asked[usize::from(id)].take() else { continue };
                 last_answer = Instant::now();
                 latencies.push((last_answer - at).as_secs_f64() * 1e6);
@@ -71,7 +71,7 @@ pub(super) fn ask(
             }
             Err(error) => return Err(error).with_context(|| format!("asking {server}")),
         }
-        // Fills up again until the time is over, then only what is under way is awaited.
+        // Until the time is over further questions are sent; then only the pending answers are awaited.
         while in_flight < window && begun.elapsed() < time {
             send(&mut asked)?;
             in_flight += 1;

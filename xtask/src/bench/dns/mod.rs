@@ -1,9 +1,9 @@
 //! `cargo xtask bench dns`: the resolver of an endpoint's namespace, asked from inside it.
 //!
-//! `dig` judges first whether the answers are right. Then a generator of ours asks over UDP, closed-loop:
-//! one query at a time tells the latency, 32 in flight tell how many a second. The kinds of questions
-//! take turns within each round. Beside them, as a measure of the machine: the outside's dnsmasq, asked
-//! by the endpoint directly.
+//! First `dig` checks that the answers are right. Then a generator asks over UDP in a closed loop: one query
+//! at a time shows the latency, 32 in flight show the rate. The kinds of questions take turns within each
+//! round. For comparison the endpoint also asks the outside's dnsmasq directly, which shows the speed of the
+//! machine.
 
 mod generator;
 mod query;
@@ -29,10 +29,10 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Where an endpoint asks.
+/// The address of an endpoint's resolver.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const PORT: u16 = 53;
-/// Queries in flight, by which the rate is measured.
+/// Number of queries in flight when the rate is measured.
 const WINDOW: usize = 32;
 
 #[derive(clap::Args)]
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     report: Report,
 }
 
-/// A question, whom to ask, and what the right answer is.
+/// A question, the server to ask, and the right answer.
 struct Kind {
     name: &'static str,
     query: Query,
@@ -52,7 +52,7 @@ struct Kind {
     records: Vec<String>,
 }
 
-/// What a kind came to; one sample a round.
+/// The results of one kind, one sample for each round.
 #[derive(Default, Serialize)]
 struct OfKind {
     queries_per_second: Samples,
@@ -77,7 +77,7 @@ struct Figures {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     build::release()?;
     interrupt::take_down_first()?;
     let (rounds, time) =
@@ -146,7 +146,7 @@ impl Kind {
         Self { name, query, server: RESOLVER, records }
     }
 
-    /// Whether `dig` gets the right answer.
+    /// Checks that `dig` gets the right answer.
     fn judge(&self, asking: &Netns) -> Result<()> {
         let answer =
             asking.dig_at(self.server, &[self.query.name(), self.query.record_type().name()])?;

@@ -1,4 +1,4 @@
-//! Questions and answers of DNS (RFC 1035), as much of them as counting needs.
+//! Encodes DNS questions and checks answers (RFC 1035), as far as the benchmark needs it.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -15,14 +15,14 @@ pub(super) enum Type {
     Ptr,
 }
 
-/// How an answer ends that is right.
+/// The response code of the right answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rcode {
     NoError,
     NxDomain,
 }
 
-/// A question, encoded but for its id, and what must come back.
+/// A question, encoded except for its id, and the response code of the right answer.
 #[derive(Clone)]
 pub(super) struct Query {
     name: String,
@@ -54,7 +54,7 @@ impl Query {
         Ok(Self { name: name.to_owned(), record_type, rcode: Rcode::NoError, bytes })
     }
 
-    /// The address of a name that nobody has.
+    /// A question for the address of a name that does not exist.
     pub(super) fn nobody(name: &str) -> Result<Self> {
         Ok(Self { rcode: Rcode::NxDomain, ..Self::new(name, Type::A)? })
     }
@@ -78,7 +78,7 @@ impl Query {
         message
     }
 
-    /// The id of a right answer; an error where the answer is wrong.
+    /// The id of a right answer; an error if the answer is wrong.
     pub(super) fn check(&self, answer: &[u8]) -> Result<u16> {
         let header = answer.get(..HEADER).context("no header")?;
         let (flags, code) = (header[2], header[3] & RCODE_MASK);
@@ -97,7 +97,7 @@ impl Query {
     }
 }
 
-/// Section 4.1: header, one question.
+/// RFC 1035, section 4.1: a header and one question.
 fn encode(name: &str, record_type: Type) -> Result<Vec<u8>> {
     let mut bytes = vec![0, 0, RECURSION_DESIRED, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.trim_end_matches('.').split('.') {

@@ -1,5 +1,5 @@
-//! Who drops forged VXLAN: the programs of ours, with and without the guard, and a rule of nftables in
-//! front of the kernel's VXLAN device.
+//! The contestants that drop forged VXLAN: the project's programs, with and without the guard, and a rule of
+//! nftables in front of the kernel's VXLAN device.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -9,7 +9,7 @@ use overlay_lab::{Host, Lab, Netns, number, rows, text};
 use crate::bench::{
     dataplane::{
         contestants::{Contestant as Pair, kernel},
-        rows::Wire,
+        scene::Wire,
     },
     endpoint::create_endpoint,
 };
@@ -22,22 +22,22 @@ pub(super) const PREROUTING: &str = "kernel, nft prerouting";
 /// In the order in which they are printed.
 pub(super) const ALL: [&str; 5] = [NO_GUARD, GENERIC, NATIVE, INGRESS, PREROUTING];
 
-/// Two hosts on a wire, an endpoint on each; the flood is on the same wire as what the endpoints say.
+/// Two hosts on a wire, with an endpoint on each. The flood is on the same wire as the endpoints' packets.
 pub(super) struct Contestant {
     pub(super) name: &'static str,
     drops: Drops,
     pair: Arc<Pair>,
 }
 
-/// What drops, and counts.
+/// The part that drops packets and counts them.
 enum Drops {
-    /// Our programs, into METRICS.
+    /// The project's programs, which count in METRICS.
     Programs,
-    /// The one rule of this ruleset.
+    /// The only rule of this ruleset.
     Rule(String),
 }
 
-/// All of them, built and found to work.
+/// Builds all contestants, and checks that they work.
 pub(super) fn build(lab: &mut Lab) -> Result<Vec<Contestant>> {
     let mut all = Vec::new();
     for (name, prefix, mode) in
@@ -46,7 +46,7 @@ pub(super) fn build(lab: &mut Lab) -> Result<Vec<Contestant>> {
         let pair = Arc::new(ours(lab, name, prefix, mode)?);
         all.push(Contestant { name, drops: Drops::Programs, pair });
     }
-    // One of the kernel's, before which either rule stands.
+    // One pair with the kernel's VXLAN device, which has one or the other of the two rules.
     let pair = Arc::new(kernel::build(lab, 1500)?);
     for (name, family, hook) in [
         (INGRESS, "netdev", "hook ingress device eth0 priority 0"),
@@ -60,8 +60,8 @@ pub(super) fn build(lab: &mut Lab) -> Result<Vec<Contestant>> {
         all.push(Contestant { name, drops: Drops::Rule(rules), pair: Arc::clone(&pair) });
     }
     for contestant in &all {
-        // Real packets cross the wire, and the receiver merges what it can: how many bytes a super-packet
-        // has is not what is compared.
+        // Real packets cross the wire, and the receiver merges them, so that sizes of super-packets do not
+        // influence the comparison.
         contestant.pair.set_wire(Wire::Packets)?;
         contestant.arrange()?;
         contestant.client().reaches(contestant.server_address())?;
@@ -98,17 +98,17 @@ impl Contestant {
         self.pair.server_address
     }
 
-    /// Where the flood comes from.
+    /// The host that sends the flood.
     pub(super) fn sender(&self) -> &Host {
         &self.pair.wired[0]
     }
 
-    /// Where it goes to.
+    /// The host that receives the flood.
     pub(super) fn receiver(&self) -> &Host {
         &self.pair.wired[1]
     }
 
-    /// Puts its rule in place, where it has one.
+    /// Loads the contestant's rule, if it has one.
     pub(super) fn arrange(&self) -> Result<()> {
         let Drops::Rule(rules) = &self.drops else { return Ok(()) };
         let netns = &self.receiver().netns;
@@ -117,7 +117,7 @@ impl Contestant {
         netns.run(&["nft", "-f", &file.display().to_string()]).map(drop)
     }
 
-    /// Forged packets that have been dropped.
+    /// Number of forged packets that have been dropped.
     pub(super) fn dropped(&self) -> Result<u64> {
         let Drops::Rule(_) = self.drops else { return self.receiver().counter("unknown_vtep") };
         let listed = self.receiver().netns.run(&["nft", "-j", "list", "ruleset"])?;

@@ -1,17 +1,17 @@
-//! VXLAN from addresses that are no node's, as whoever floods a node would send it.
+//! VXLAN frames from addresses that no node has, as an attacker would flood a node with.
 
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 use overlay_lab::{Netns, text};
 
-/// As many senders as a batch has frames.
+/// Number of forged senders, which is that of the frames in a batch.
 const SENDERS: u8 = 64;
-/// Of the inner frame, in bytes: the shortest.
+/// Bytes of the inner frame: the shortest that Ethernet allows.
 const INNER: usize = 60;
 const VXLAN_PORT: u16 = 4789;
 
-/// One frame a forged sender, to a host's own MAC and address. Valid in all but who it is from.
+/// One frame from each forged sender, to a host's own MAC and address. It is valid except for its sender.
 pub(super) fn frames(host: &Netns, address: Ipv4Addr) -> Result<Vec<Vec<u8>>> {
     let links = host.ip_json(&["link", "show", "dev", "eth0"])?;
     let mac = parse_mac(text(&links[0], "address"))?;
@@ -28,7 +28,7 @@ fn frame(to: [u8; 6], from_ip: Ipv4Addr, to_ip: Ipv4Addr) -> Vec<u8> {
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     let [port, len] = [VXLAN_PORT.to_be_bytes(), udp_len.to_be_bytes()];
     let udp = [0xc0, from_ip.octets()[3], port[0], port[1], len[0], len[1], 0, 0];
-    // VNI 4097, the first that a cluster gives.
+    // VNI 4097, the first that a cluster gives out.
     let vxlan = [8, 0, 0, 0, 0, 0x10, 1, 0];
     let mut inner = [0; INNER];
     inner[..12].copy_from_slice(&[2, 0x42, 10, 0, 0, 2, 2, 0x42, 10, 0, 0, 1]);
@@ -37,7 +37,7 @@ fn frame(to: [u8; 6], from_ip: Ipv4Addr, to_ip: Ipv4Addr) -> Vec<u8> {
     [&eth[..], &ip, &udp, &vxlan, &inner].concat()
 }
 
-/// RFC 1071.
+/// The checksum of RFC 1071.
 fn checksum(header: &[u8; 20]) -> u16 {
     let words =
         header.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));

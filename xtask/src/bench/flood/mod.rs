@@ -1,8 +1,8 @@
-//! `cargo xtask bench flood`: what a flood of forged VXLAN costs a node, and what it leaves of a flow that
-//! is wanted.
+//! `cargo xtask bench flood`: the cost of a flood of forged VXLAN for a node, and the throughput that is left
+//! to a legitimate flow.
 //!
-//! The wire is a veth pair, which hands a packet to its receiver on the sender's CPU. So the flood is made
-//! and dropped on one CPU, which is the server's too: what the flood takes, the flow loses.
+//! The wire is a veth pair, which hands a packet to its receiver on the sender's CPU. Therefore the flood is
+//! made and dropped on one CPU, which is also the server's: the flow loses the time that the flood takes.
 
 mod contestants;
 mod forged;
@@ -24,10 +24,10 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Where the flood is made, dropped, and where the server runs.
+/// The CPU on which the flood is made and dropped, and on which the server runs.
 const FLOODED_CPU: (usize, Option<&str>) = (0, Some("0"));
 const CLIENT_CPU: Option<&str> = Some("1");
-/// Packets a second of the flood beside which a flow is measured.
+/// Packets a second of the flood during which a flow is measured.
 const FLOOD: u32 = 200_000;
 
 #[derive(clap::Args)]
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     report: Report,
 }
 
-/// What is measured.
+/// A figure that is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Metric {
@@ -89,13 +89,13 @@ struct Figures {
     kernel: String,
     load_before: String,
     load_after: String,
-    /// Packets a second of the flood in the row that has one beside a flow.
+    /// Packets a second of the flood in the row that has a flow too.
     flood: u32,
     samples: Measured<Metric, Samples>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     if std::env::var_os("OVERLAY_BIN").is_none() {
         build::release()?;
     }
@@ -119,11 +119,11 @@ fn start(contestant: &Contestant, rate: Option<u32>) -> Result<Flood> {
     Flood::start(&from.netns, "eth0", frames, FLOODED_CPU.0, rate)
 }
 
-/// In thousands a second: of as many as the CPU makes beside dropping them.
+/// Thousands of dropped packets a second, when the CPU makes as many as it can and drops them too.
 fn dropped(contestant: &Contestant, seconds: u32) -> Result<f64> {
     let before = contestant.dropped()?;
     let flood = start(contestant, None)?;
-    // What is measured takes this long; nothing is waited for.
+    // The sleep is the duration of the measurement; it does not wait for an event.
     thread::sleep(Duration::from_secs(u64::from(seconds)));
     let sent = flood.stop()?;
     let dropped = contestant.dropped()? - before;
@@ -148,7 +148,7 @@ fn under_flood(contestant: &Contestant, seconds: u32) -> Result<f64> {
     let rate = sent.frames as f64 / sent.time.as_secs_f64();
     let dropped = contestant.dropped()? - before;
     ensure!(dropped > sent.frames / 2, "{dropped} of {} dropped", sent.frames);
-    // A generator that lags would flatter who leaves it no time.
+    // A contestant that leaves the generator no time would get a smaller flood, and so a better figure.
     if rate < 0.9 * f64::from(FLOOD) {
         println!("  {}: only {:.0} kpackets/s of flood", contestant.name, rate / 1e3);
     }

@@ -1,4 +1,4 @@
-//! What was counted, beside what was accepted last.
+//! The counted instructions, and their comparison with those that were accepted last.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -6,19 +6,20 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bench::dataplane::contestants::{KERNEL, OURS, UNDERLAY},
+    bench::dataplane::scene::{KERNEL, OURS, UNDERLAY},
     exec::root,
 };
 
-/// Where the accepted figures are, in the repository.
+/// Path of the accepted figures in the repository.
 const ACCEPTED: &str = "xtask/src/bench/icount/accepted.json";
-/// Ours may add so many per cent more to the underlay's instructions, as a share of what the kernel adds,
-/// than when the figures were accepted. Runs under one kernel differ by less than a fifth of that.
+/// Tolerance in per cent. The compared figure is the number of instructions that ours adds to the underlay's,
+/// divided by the number that the kernel's VXLAN adds. Runs under one kernel differ by less than a fifth of
+/// the tolerance.
 const WORSE_PERCENT: f64 = 1.0;
-/// The same under another kernel than then: the kernel's own path has changed too.
+/// The tolerance if the accepted figures are from a different kernel, whose own path has changed too.
 const WORSE_PERCENT_OTHER_KERNEL: f64 = 5.0;
 
-/// By which a message of 64 bytes goes to and fro.
+/// The protocol by which a message of 64 bytes is exchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Protocol {
@@ -36,7 +37,8 @@ impl Protocol {
         }
     }
 
-    /// What ours may add to the underlay's, as a share of what kernel VXLAN + bridge adds.
+    /// Goal for the instructions that ours adds to the underlay's, as a share of those that kernel VXLAN +
+    /// bridge adds.
     fn goal(self) -> f64 {
         match self {
             Self::Tcp => 0.40,
@@ -45,7 +47,7 @@ impl Protocol {
     }
 }
 
-/// Instructions of a message one way, by contestant.
+/// Instructions of a message in one direction, by contestant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Figures {
     /// The guest's kernel.
@@ -59,13 +61,13 @@ impl Figures {
         counted.copied().with_context(|| format!("no figure of {contestant}, {}", protocol.name()))
     }
 
-    /// What ours adds to the underlay's, as a share of what the kernel adds.
+    /// The instructions that ours adds to the underlay's, as a share of those that the kernel adds.
     fn share(&self, protocol: Protocol) -> Result<f64> {
         let underlay = self.of(protocol, UNDERLAY)?;
         Ok((self.of(protocol, OURS)? - underlay) / (self.of(protocol, KERNEL)? - underlay))
     }
 
-    /// As a table.
+    /// Prints the figures as a table.
     pub(super) fn print(&self) {
         println!(
             "\ninstructions of a 64-byte message one way, both ends' user space included; kernel {}",
@@ -88,7 +90,7 @@ impl Figures {
         }
     }
 
-    /// Makes them the ones to compare with.
+    /// Makes these figures the accepted ones, with which later figures are compared.
     pub(super) fn accept(&self) -> Result<()> {
         let path = accepted_path();
         let mut rounded = self.clone();
@@ -101,7 +103,7 @@ impl Figures {
         Ok(())
     }
 
-    /// Fails when they are worse than the accepted ones.
+    /// Fails if these figures are worse than the accepted ones.
     pub(super) fn gate(&self) -> Result<()> {
         let text = fs::read_to_string(accepted_path())
             .with_context(|| format!("cannot read {ACCEPTED}; --accept writes it"))?;

@@ -1,4 +1,4 @@
-//! What runs in the guest: the contestants, one after the other.
+//! The measurement that runs in the guest: the contestants, one after the other.
 
 use std::{collections::BTreeMap, env, fs, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     ping_pong::PORT,
 };
 
-/// A batch's figure is its mean; of the batches the least counts, the one that no timer and no node's
-/// heartbeat fell into. It is the same in every run within a few instructions; the median is not.
+/// Number of batches. A batch's figure is its mean. The least of all batches counts: it is a batch without
+/// timers and nodes' heartbeats. It is the same in every run within a few instructions; the median is not.
 const BATCHES: &str = "41";
-/// Of the underlay.
+/// MTU of the underlay.
 const MTU: u32 = 1500;
 const ROUND_TRIPS: &str = "200";
 
@@ -25,7 +25,7 @@ pub(super) fn measure() -> Result<Figures> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let mut instructions: BTreeMap<Protocol, BTreeMap<String, f64>> = BTreeMap::new();
     for build in [underlay::build, kernel::build, ours::two_hosts] {
-        // Nothing of the others runs beside it.
+        // A lab of its own, so that nothing of the other contestants runs at the same time.
         let mut lab = Lab::new()?;
         let contestant = build(&mut lab, MTU)?;
         for protocol in Protocol::ALL {
@@ -46,7 +46,7 @@ pub(super) fn measure() -> Result<Figures> {
     Ok(Figures { kernel, instructions })
 }
 
-/// Nanoseconds of a message one way, so instructions, a batch.
+/// Nanoseconds of a message in one direction, which are instructions, for each batch.
 fn ping_pong(contestant: &Contestant, protocol: Protocol) -> Result<Samples> {
     let xtask = env::current_exe()?;
     let xtask = xtask.to_str().context("the path of xtask is not UTF-8")?;

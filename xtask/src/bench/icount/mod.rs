@@ -1,9 +1,9 @@
 //! `cargo xtask bench icount`: instructions for one message, from one container to another.
 //!
-//! A virtual machine counts a nanosecond an instruction, so that a latency measured inside is a number
-//! of instructions, user space of both ends included. It knows no cache misses, no locks and no second
-//! CPU, and repeats within a thousandth on a busy machine: a gate that a change of the hot path must
-//! pass, not a figure of speed.
+//! In the virtual machine an instruction takes a nanosecond, so that a latency measured inside is a number
+//! of instructions, including the user space of both ends. The machine has no cache misses, no contention of
+//! locks and only one CPU, and the result is the same within a thousandth even on a busy host. It is a gate
+//! that a change of the hot path must pass, not a measure of speed.
 
 mod figures;
 mod inside;
@@ -23,17 +23,17 @@ use crate::{
 
 /// The series whose figures are kept.
 const SERIES: &str = "6.12";
-/// It takes two or three minutes on an idle machine.
+/// Longest time for the guest. It takes two or three minutes on an idle machine.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// The line by which the guest hands over what it measured.
+/// Beginning of the line in which the guest prints its figures.
 const FIGURES: &str = "figures: ";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// These are the figures from now on: write them to the repository
+    /// Accept the figures: write them to the repository
     #[arg(long)]
     accept: bool,
-    /// What runs in the guest
+    /// Measure in the guest
     #[arg(long, hide = true)]
     inside: bool,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{FIGURES}{line}");
         return Ok(());
     }
-    setup::ensure(Purpose::Machines)?;
+    setup::ensure(Purpose::Boot)?;
     let binary = build::binary()?;
     let figures = measure(binary)?;
     figures.print();
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     figures.gate()
 }
 
-/// Boots a guest and has it measured there.
+/// Boots a guest and measures in it.
 fn measure(binary: PathBuf) -> Result<Figures> {
     let kernel = vm::newest(SERIES)?;
     println!("icount: under {}, one instruction a nanosecond", kernel.release);
@@ -69,7 +69,7 @@ fn measure(binary: PathBuf) -> Result<Figures> {
         .current_dir(root())
         .env("OVERLAY_BIN", binary)
         .env("CARGO_TARGET_DIR", target_dir())
-        // An idle guest's clock runs ahead while the host reads a file for it.
+        // The clock of an idle guest runs ahead while the host reads a file for it, so that waits need more time.
         .env("OVERLAY_PATIENCE", "10");
     let mut figures = None;
     let code = machine.run(&command, LIMIT, |line| match line.strip_prefix(FIGURES) {

@@ -1,4 +1,4 @@
-//! The time to add one published port, with few and with many present.
+//! Measures the time to add one published port, when few and when many exist.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
 
@@ -18,7 +18,7 @@ const NAME: &str = "added";
 /// Milliseconds.
 #[derive(Default, Serialize)]
 pub(super) struct Adding {
-    /// `overlay endpoint create` without a published port: what the endpoint itself takes.
+    /// `overlay endpoint create` without a published port: the time for the endpoint itself.
     create: Samples,
     /// The same with `-p`.
     create_and_publish: Samples,
@@ -26,7 +26,7 @@ pub(super) struct Adding {
     docker_rules: Samples,
 }
 
-/// All three in turns.
+/// Measures all three in turns.
 pub(super) fn measure(
     lab: &Lab,
     docker: &Contestant,

@@ -1,4 +1,4 @@
-//! The ways from an outside host through a host to an endpoint's port, each on a pair of its own.
+//! The ways from an outside host through a host to an endpoint's port, each on its own pair of hosts.
 
 use std::{net::Ipv4Addr, process::Command, sync::Arc, time::Duration};
 
@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{bench::endpoint::create_endpoint, exec::capture};
 
-/// iperf3's port and the web server's, at the endpoint. The first is published under the same number,
-/// the second at [`HTTP`].
+/// Ports of iperf3 and of the web server at the endpoint. The first is published under the same number, the
+/// second at [`HTTP`].
 const IPERF: u16 = 5201;
 const WEB: u16 = 80;
-/// Ports that only fill the table start here.
+/// The first of the ports that only fill the table.
 const FIRST_FILLER: u16 = 20_000;
-/// How many of them one endpoint publishes.
+/// Number of these ports that one endpoint publishes.
 const FILLER_PORTS: usize = 110;
 
 pub(super) const ROUTED: &str = "routed, no NAT";
@@ -27,13 +27,13 @@ pub(super) const OURS: &str = "ours";
 /// One contestant.
 pub(super) struct Contestant {
     pub(super) name: &'static str,
-    /// Where the endpoint is.
+    /// The host of the endpoint.
     pub(super) host: Arc<Host>,
-    /// Another host, with the client.
+    /// The host of the client.
     outside: Arc<Host>,
-    /// With the servers.
+    /// The endpoint, with the servers.
     endpoint: Netns,
-    /// Where the client finds them.
+    /// The address that the client connects to.
     address: Ipv4Addr,
     web_port: u16,
     published: u16,
@@ -48,7 +48,7 @@ impl Contestant {
         Self::new(lab, ROUTED, outside, host, endpoint, (ENDPOINT, WEB))
     }
 
-    /// The same, reached through the rules of dockerd.
+    /// The same bridge, reached through the rules of dockerd.
     pub(super) fn docker(lab: &mut Lab) -> Result<Self> {
         let (outside, host) = pair(lab, "ud", "hd")?;
         let endpoint = docker::bridged(lab, &host, "ed")?;
@@ -84,8 +84,8 @@ impl Contestant {
         endpoint: Netns,
         (address, web_port): (Ipv4Addr, u16),
     ) -> Result<Self> {
-        // What either end remembers of a connection for a minute keeps the client from its port: after
-        // 28,000 connections the figure would be of that.
+        // The kernel keeps a closed connection for a minute (TIME_WAIT), and the client cannot use its port
+        // again. After 28,000 connections the figure would only show the lack of ports.
         for end in [&endpoint, &outside.netns] {
             end.sysctl("net.ipv4.tcp_max_tw_buckets", "64")?;
         }
@@ -145,7 +145,8 @@ impl Contestant {
         })
     }
 
-    /// As in the benchmark of the data path: off, packets of the wire's MTU cross it and the bridge.
+    /// Switches segmentation offload, as in the benchmark of the data path. When it is off, packets of the
+    /// wire's MTU cross the wire and the bridge.
     pub(super) fn set_tso(&self, on: bool) -> Result<()> {
         let state = if on { "on" } else { "off" };
         for netns in [&self.outside.netns, &self.host.netns, &self.endpoint] {
@@ -158,7 +159,7 @@ impl Contestant {
     }
 }
 
-/// The wire, and the two ends of the endpoint's leg.
+/// Returns true for the wire's device and for the two ends of the endpoint's leg.
 fn is_measured(device: &str) -> bool {
     matches!(device, "eth0" | "eth1" | docker::LEG) || device.starts_with("ovgwac")
 }
@@ -169,7 +170,7 @@ fn pair(lab: &mut Lab, outside: &str, host: &str) -> Result<(Arc<Host>, Arc<Host
     Ok((outside, host))
 }
 
-/// Which iptables it is: the one on nftables, or the old one.
+/// The version of iptables, which says if it is the one on nftables or the old one.
 pub(super) fn iptables_version() -> Result<String> {
     let program = crate::exec::find_program("iptables").context("iptables is not installed")?;
     Ok(capture(Command::new(program).arg("-V"))?.trim().to_owned())

@@ -1,8 +1,8 @@
-//! What Docker makes of a host: a bridge, a veth pair a container, and rules of iptables.
+//! A host as Docker sets it up: a bridge, a veth pair for each container, and rules of iptables.
 //!
 //! The rules are those that dockerd 20.10 writes (libnetwork's `iptables` and `bridge` drivers) for
-//! `docker_gwbridge`, where ICC is off, in its order and one command each. Its proxy in user space
-//! serves localhost alone and is not in this path.
+//! `docker_gwbridge`, on which ICC is off, in the same order and with one command for each. Docker's proxy in
+//! user space only serves localhost and is not in this path.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ pub(super) const ENDPOINT: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 /// Host side of the container's veth pair.
 pub(super) const LEG: &str = "leg";
 
-/// Written once.
+/// The rules that are written once.
 pub(super) const RULES: [&str; 21] = [
     "-t nat -N DOCKER",
     "-t filter -N DOCKER",
@@ -41,7 +41,7 @@ pub(super) const RULES: [&str; 21] = [
     "-t filter -A DOCKER-ISOLATION-STAGE-2 -j RETURN",
 ];
 
-/// Written for each published port. `how`: -A appends, as dockerd does; -D takes away.
+/// The rules for one published port. `how`: -A appends them, as dockerd does; -D deletes them.
 pub(super) fn publish_rules(how: &str, to: Ipv4Addr, port: u16, inside: u16) -> [String; 3] {
     [
         format!(
@@ -59,14 +59,14 @@ pub(super) fn publish_rules(how: &str, to: Ipv4Addr, port: u16, inside: u16) -> 
     ]
 }
 
-/// Writes one rule, as dockerd does: a process each.
+/// Writes one rule with a process of its own, as dockerd does.
 pub(super) fn run(host: &Host, rule: &str) -> Result<()> {
     let words: Vec<&str> = ["iptables", "--wait"].into_iter().chain(rule.split(' ')).collect();
     host.netns.run(&words).map(drop)
 }
 
-/// Publishes many ports of containers that need not exist. Half of them come before those that are
-/// there already, which are thus found where a port among so many is found on average.
+/// Publishes many ports of containers that need not exist. Half of the rules come before the existing ones,
+/// so that an existing port is found as late as a port among so many is found on average.
 pub(super) fn publish_many(host: &Host, ports: &[u16], inside: u16) -> Result<()> {
     let (mut nat, mut filter) = (String::from("*nat\n"), String::from("*filter\n"));
     for (number, &port) in ports.iter().enumerate() {

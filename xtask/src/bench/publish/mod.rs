@@ -1,9 +1,10 @@
-//! `cargo xtask bench publish`: from an outside host to a published port, ours beside Docker's rules.
+//! `cargo xtask bench publish`: compares published ports of this project with Docker's rules, from an outside
+//! host.
 //!
-//! Bulk TCP by iperf3; HTTP by wrk (Debian's package), 16 connections, against the demo's small web
-//! server. As in `bench dataplane` the contestants take turns within each round, and the two ends are
-//! pinned to a CPU each. A new connection a request is where NAT has work: the first packet of each
-//! looks for its port among all that are published.
+//! Bulk TCP is measured by iperf3; HTTP by wrk (Debian's package) with 16 connections, against the demo's small
+//! web server. As in `bench dataplane` the contestants take turns within each round, and each of the two ends
+//! is pinned to a CPU. NAT has most work if each request has a new connection: its first packet is looked up
+//! among all published ports.
 
 mod adding;
 mod contestants;
@@ -31,9 +32,9 @@ use crate::{
 
 const CLIENT_CPU: Option<&str> = Some("0");
 const SERVER_CPU: Option<&str> = Some("1");
-/// What the web server is published at.
+/// Port of the host at which the web server is published.
 const HTTP: u16 = 8080;
-/// Published ports present, before and after the table is filled.
+/// Number of published ports before and after the table is filled.
 const FEW: u16 = 10;
 const MANY: u16 = 1000;
 
@@ -46,7 +47,7 @@ pub(crate) struct Options {
     report: Report,
 }
 
-/// What is measured.
+/// A figure that is measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Metric {
@@ -105,7 +106,7 @@ impl Contest<Contestant> for Metric {
         contestant.set_tso(self != Self::TcpInTsoOff)?;
         match self {
             Self::TcpIn | Self::TcpInTsoOff => tcp(contestant, seconds, &[]),
-            // The client asks, the endpoint sends.
+            // With -R the endpoint, which is iperf3's server, sends.
             Self::TcpOut => tcp(contestant, seconds, &["-R"]),
             Self::HttpKeptAlive => http(contestant, seconds, &[]),
             Self::HttpConnecting | Self::HttpConnectingManyPorts => {
@@ -116,7 +117,7 @@ impl Contest<Contestant> for Metric {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::ensure(Purpose::Everything)?;
+    setup::ensure(Purpose::Drive)?;
     build::release()?;
     interrupt::take_down_first()?;
     let (rounds, seconds, count) = if options.quick { (3, 1, 10) } else { (7, 3, 50) };
@@ -162,7 +163,7 @@ fn http(contestant: &Contestant, seconds: u32, args: &[&str]) -> Result<f64> {
     parse_wrk(&printed).with_context(|| format!("wrk printed: {printed}"))
 }
 
-/// Requests a second; an error where a request failed.
+/// Requests a second; an error if a request failed.
 fn parse_wrk(printed: &str) -> Result<f64> {
     if let Some(line) = printed.lines().find(|line| line.contains("errors")) {
         bail!("{}", line.trim());

@@ -1,19 +1,19 @@
-//! Two containers on a plain bridge of one host: what any engine does where both ends are there.
+//! Two containers on a plain bridge of one host, as any container engine connects two ends on one host.
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use overlay_lab::Lab;
 
-use super::{BRIDGE, Contestant, bridged_container};
-use crate::bench::dataplane::rows::Place;
+use super::{Contestant, bridged_container};
+use crate::bench::dataplane::scene::{BRIDGE, Place};
 
 const MTU: u32 = 1500;
 
 pub(in crate::bench) fn build(lab: &Lab) -> Result<Contestant> {
     let host = lab.container("bh1")?;
-    // As on the hosts of the lab: frames that cross a bridge are not the firewall's business. Where the
-    // kernel has no such firewall there is nothing to switch off.
+    // As on the hosts of the lab, the firewall does not see frames that cross the bridge. An error only
+    // means that the kernel has no such firewall.
     drop(host.sysctl("net.bridge.bridge-nf-call-iptables", "0"));
     host.ip(&["link", "add", "br0", "type", "bridge"])?;
     host.ip(&["link", "set", "br0", "up"])?;

@@ -1,5 +1,5 @@
-//! Endpoints that only the maps know: a cluster's million can't be made on one machine, what a packet
-//! meets of them can.
+//! Endpoints that exist only as entries of the maps. One machine cannot have a cluster's million endpoints,
+//! but it can have maps as full as theirs, which is all of them that a packet meets.
 
 use std::net::Ipv4Addr;
 
@@ -11,11 +11,11 @@ use aya::{
 use overlay_common::{FdbEntry, FdbKey, Ip16, MacBytes, NeighEntry, NeighKey};
 use overlay_lab::Host;
 
-/// The first address of those that nobody has.
+/// The first address of the endpoints that exist only in the maps.
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
 
-/// Fills a host's maps until they hold so many endpoints. The new ones are all on the other host, in the
-/// network of the one that is there already.
+/// Fills a host's maps until they hold `endpoints` endpoints. The new ones are all on the other host, in the
+/// network of the endpoint that exists there.
 pub(in crate::bench) fn fill(host: &Host, endpoints: usize) -> Result<()> {
     let mut fdb: HashMap<MapData, FdbKey, FdbEntry> = open(host, "FDB")?;
     let mut neigh: HashMap<MapData, NeighKey, NeighEntry> = open(host, "NEIGH")?;
@@ -37,7 +37,7 @@ fn open<K: Pod, V: Pod>(host: &Host, name: &str) -> Result<HashMap<MapData, K, V
     HashMap::try_from(Map::HashMap(map)).with_context(|| format!("{name} is another kind of map"))
 }
 
-/// As `apply` makes it of an address.
+/// The MAC of an endpoint with this address, as the controller makes it.
 fn mac(address: Ipv4Addr) -> MacBytes {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]

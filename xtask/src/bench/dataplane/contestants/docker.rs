@@ -1,9 +1,9 @@
-//! Docker's own overlay, where a Docker engine is installed: two engines in swarm mode, one a host, an
+//! Docker's own overlay, if a Docker engine is installed: an engine in swarm mode on each of two hosts, an
 //! attachable overlay network, and a container on each.
 //!
 //! An engine runs in namespaces of its own, so that it meets neither the machine's Docker nor the other
-//! one. One of them is of processes: when the engine dies, for whatever reason, the kernel ends what it
-//! has started, and its mounts go with the last of them.
+//! engine. One of these is a PID namespace: when the engine dies for any reason, the kernel ends all its
+//! processes, and its mounts go with the last of them.
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
@@ -14,22 +14,22 @@ use nix::{
 };
 use overlay_lab::{Host, Lab, Netns, Process, eventually};
 
-use super::{Contestant, DOCKER, wired_pair};
+use super::{Contestant, wired_pair};
 use crate::{
-    bench::dataplane::rows::Place,
+    bench::dataplane::scene::{DOCKER, Place},
     exec::{capture, find_program},
 };
 
 /// Not 10.0.0.0/24: that is the swarm's own.
 const SUBNET: &str = "172.16.16.0/24";
 const NETWORK: &str = "bench";
-/// What the containers' file system is made of: nothing; they borrow the host's programs.
+/// The image of the containers, which has no files; they use the host's programs.
 const IMAGE: &str = "empty";
 const SWARM_PORT: u16 = 2377;
-/// An engine serves within that time, or something is wrong.
+/// Longest time to wait until an engine serves.
 const START: Duration = Duration::from_secs(30);
-/// Everything that an engine writes or finds by a fixed name is in a folder of its own. $1 is that
-/// folder, the rest is the engine's command line.
+/// Shell commands that give an engine its own folder for everything with a fixed path. $1 is that folder,
+/// the rest is the engine's command line.
 const IN_PRIVATE: &str = "mount --bind \"$1/run\" /run && mkdir -p /run/lock /etc/docker && mount --bind \
                           \"$1/etc\" /etc/docker && shift && exec \"$@\"";
 
@@ -54,7 +54,7 @@ pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let token = first.docker(&["swarm", "join-token", "-q", "worker"])?;
     let join = ["swarm", "join", "--token", &token, "--advertise-addr", &worker];
     second.docker(&[&join[..], &["--listen-addr", &worker, &manager]].concat())?;
-    // The driver's option is the underlay's MTU: it subtracts what VXLAN takes by itself.
+    // The driver's option is the underlay's MTU; the driver subtracts the encapsulation itself.
     let mtu_option = format!("com.docker.network.driver.mtu={mtu}");
     let network = ["network", "create", "-d", "overlay", "--attachable", "--subnet", SUBNET];
     first.docker(&[&network[..], &["-o", &mtu_option, NETWORK]].concat())?;
@@ -104,7 +104,7 @@ impl Engine {
         let runs = engine.process.is_running()?;
         ensure!(runs, "{}'s engine ended:\n{}", host.name, engine.process.log());
         let image = folder.join("empty.tar");
-        // An archive of no files is its end mark.
+        // A tar archive without files consists of its end mark only.
         fs::write(&image, [0; 1024])?;
         engine.docker(&["import", &image.display().to_string(), IMAGE])?;
         Ok(engine)
@@ -140,8 +140,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // It is the first of its processes: with it go all others. There is nobody to tell of a failure,
-        // and the lab kills what is still in its namespaces.
+        // The engine is the first process of its namespace, so that the kernel kills all others with it. A
+        // failure needs no report, because the lab kills the processes that are left in its namespaces.
         kill(self.dockerd, Signal::SIGKILL).ok();
         drop(self.process.wait(Duration::from_secs(10)));
     }

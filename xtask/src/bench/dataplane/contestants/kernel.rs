@@ -1,16 +1,17 @@
-//! A kernel VXLAN device in a bridge with the container's veth: Docker's and Flannel's data path, without
-//! what else they put into it.
+//! A kernel VXLAN device in a bridge with the container's veth: the data path of Docker and Flannel, without
+//! the other parts that they add.
 //!
-//! It gets what helps it: forwarding and neighbour entries are static, nothing is learnt or asked for, no
-//! outer checksum, and netfilter does not see the bridge (the lab's hosts have that off).
+//! It has all that makes it faster: forwarding and neighbour entries are static, so that there is no learning
+//! and no ARP, there is no outer checksum, and netfilter does not see the bridge (the lab's hosts have that
+//! off).
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use overlay_lab::Lab;
 
-use super::{Contestant, KERNEL, OVERHEAD, bridged_container, wired_pair};
-use crate::bench::dataplane::rows::Place;
+use super::{Contestant, OVERHEAD, bridged_container, wired_pair};
+use crate::bench::dataplane::scene::{KERNEL, Place};
 
 const VNI: &str = "100";
 

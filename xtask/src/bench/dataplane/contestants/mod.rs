@@ -1,4 +1,4 @@
-//! The ways from one container to another, each with hosts of its own, and all of them standing at once.
+//! The ways from one container to another. Each has hosts of its own, and all exist at the same time.
 
 mod bridge;
 mod crowd;
@@ -13,48 +13,37 @@ use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, Lab, Netns};
 
 use self::docker::Engine;
-use super::rows::{Place, Wire};
+use super::scene::{HUNDRED, MILLION, Place, UNDERLAY, Wire};
 
-pub(in crate::bench) const UNDERLAY: &str = "underlay";
-pub(in crate::bench) const KERNEL: &str = "kernel VXLAN + bridge";
-pub(in crate::bench) const DOCKER: &str = "Docker's overlay";
-pub(in crate::bench) const BRIDGE: &str = "bridge";
-pub(in crate::bench) const OURS: &str = "ours";
-pub(in crate::bench) const HUNDRED: &str = "ours, 100";
-pub(in crate::bench) const MILLION: &str = "ours, 1,000,000";
-/// In the order in which they are printed.
-pub(in crate::bench) const ALL: [&str; 7] =
-    [UNDERLAY, BRIDGE, KERNEL, DOCKER, OURS, HUNDRED, MILLION];
-
-/// What VXLAN over IPv4 takes of each packet.
+/// Bytes that VXLAN over IPv4 adds to each packet.
 const OVERHEAD: u32 = 50;
 
-/// One contestant: where its two ends are, and the wire between them.
+/// One contestant: its two ends, and the wire between them.
 pub(in crate::bench) struct Contestant {
     pub(in crate::bench) name: &'static str,
     pub(in crate::bench) place: Place,
     pub(in crate::bench) client: Netns,
     pub(in crate::bench) server: Netns,
     pub(in crate::bench) server_address: Ipv4Addr,
-    /// The hosts whose eth0 is the wire; none where both ends are on one.
+    /// The hosts whose eth0 is the wire; empty if both ends are on one host.
     pub(in crate::bench) wired: Vec<Arc<Host>>,
-    /// What must run for it.
+    /// The Docker engines that the contestant needs.
     _engines: Vec<Engine>,
 }
 
-/// Who takes part besides the underlay and the kernel.
+/// The contestants that take part besides the underlay and the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::bench) struct Entrants {
     pub(in crate::bench) ours: bool,
     pub(in crate::bench) docker: bool,
 }
 
-/// Whether a Docker engine is installed.
+/// Returns true if a Docker engine is installed.
 pub(in crate::bench) fn docker_is_installed() -> bool {
     docker::is_installed()
 }
 
-/// Everybody who takes part at these places, built and found to work.
+/// Builds all contestants for these places, and checks that they work.
 pub(in crate::bench) fn build(
     lab: &mut Lab,
     places: &[Place],
@@ -115,8 +104,8 @@ impl Contestant {
         }
     }
 
-    /// Sets what crosses the wire. It is real packets when the device segments nothing, neither itself
-    /// nor by the kernel's software; what the receiver merges is merged either way.
+    /// Sets if super-packets or real packets cross the wire. Real packets need a device that segments
+    /// nothing, neither itself nor by the kernel's software. The receiver merges in both cases.
     pub(in crate::bench) fn set_wire(&self, wire: Wire) -> Result<()> {
         let state = if wire == Wire::Tso { "on" } else { "off" };
         for host in &self.wired {
@@ -129,8 +118,8 @@ impl Contestant {
         Ok(())
     }
 
-    /// The ends reach each other, and their packets are as large as the wire takes: a contestant with
-    /// small ones would be measured at something else than the row says.
+    /// Checks that the ends reach each other and that their MTU is as large as the wire allows. With smaller
+    /// packets, a contestant's figure would not be that of the row.
     fn check(&self) -> Result<()> {
         self.client.reaches(self.server_address)?;
         let Place::TwoHosts { mtu } = self.place else { return Ok(()) };
@@ -144,7 +133,7 @@ impl Contestant {
     }
 }
 
-/// Two hosts joined by a wire of an MTU. Their names start with a letter of the contestant's.
+/// Two hosts joined by a wire with this MTU. Their names start with the contestant's letter.
 fn wired_pair(lab: &mut Lab, letter: &str, mtu: u32) -> Result<[Arc<Host>; 2]> {
     let [first, second] = [1, 2].map(|number| format!("{letter}{mtu}h{number}"));
     let hosts = lab.wired_pair((&first, "10.9.0.1"), (&second, "10.9.0.2"))?;
@@ -154,7 +143,7 @@ fn wired_pair(lab: &mut Lab, letter: &str, mtu: u32) -> Result<[Arc<Host>; 2]> {
     Ok(hosts)
 }
 
-/// A container with an address on its eth0; the other side of it is a port of a bridge on the host.
+/// A container with an address on its eth0, whose peer is a port of a bridge on the host.
 fn bridged_container(
     lab: &Lab,
     host: &Netns,

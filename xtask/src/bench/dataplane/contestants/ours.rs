@@ -1,12 +1,15 @@
-//! Real nodes.
+//! The contestants with real nodes of this project.
 
 use std::{slice, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use overlay_lab::{Host, Lab};
 
-use super::{Contestant, OURS, crowd, wired_pair};
-use crate::bench::{dataplane::rows::Place, endpoint::attach};
+use super::{Contestant, crowd, wired_pair};
+use crate::bench::{
+    dataplane::scene::{OURS, Place},
+    endpoint::attach,
+};
 
 const MTU: u32 = 1500;
 
@@ -17,7 +20,7 @@ pub(in crate::bench) fn two_hosts(lab: &mut Lab, mtu: u32) -> Result<Contestant>
     between(lab, (OURS, Place::TwoHosts { mtu }), [&hosts[0], &hosts[1]], hosts.to_vec())
 }
 
-/// Both endpoints on one.
+/// Both endpoints on one host.
 pub(in crate::bench) fn one_host(lab: &mut Lab) -> Result<Contestant> {
     // The other host is only the far end of the underlay that a node must have.
     let [host, _] = wired_pair(lab, "ob", MTU)?;
@@ -25,10 +28,11 @@ pub(in crate::bench) fn one_host(lab: &mut Lab) -> Result<Contestant> {
     between(lab, (OURS, Place::OneHost), [&host, &host], Vec::new())
 }
 
-/// An endpoint on each of two hosts, whose maps hold so many.
+/// An endpoint on each of two hosts, whose maps hold `endpoints` endpoints.
 ///
-/// The nodes are gone by then: the data path goes on without them, and they would take out again what
-/// the cluster does not know. So it is with a hundred as with a million, to be compared.
+/// The nodes are killed first, because they would remove the entries that the cluster does not know; the data
+/// path goes on without them. The contestant with a hundred entries is made in the same way, so that the
+/// two can be compared.
 pub(in crate::bench) fn crowd(
     lab: &mut Lab,
     (name, letter): (&'static str, &str),

@@ -1,10 +1,10 @@
-//! The wire alone: the limit.
+//! The wire alone, which is the limit for all others.
 
 use anyhow::Result;
 use overlay_lab::Lab;
 
-use super::{Contestant, UNDERLAY, wired_pair};
-use crate::bench::dataplane::rows::Place;
+use super::{Contestant, wired_pair};
+use crate::bench::dataplane::scene::{Place, UNDERLAY};
 
 pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let hosts = wired_pair(lab, "u", mtu)?;

@@ -1,0 +1,166 @@
+//! The arguments of `overlay node run`, which are the node's whole configuration.
+//!
+//! They are not part of `faces::cli`, so that the node does not depend on the command line.
+
+use crate::model::Subnet;
+use clap::{Args, ValueEnum};
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+/// Least MTU of the underlay: with it, endpoints get the smallest packet that every link must carry
+/// for IPv4 (RFC 791, section 3.2).
+const MTU_MIN: i64 = 68 + overlay_common::VXLAN_OVERHEAD as i64;
+/// File in which the kernel shows the host's name, the default of the node's name.
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// The arguments that a node is started with.
+#[derive(Clone, Debug, Args)]
+pub struct NodeRunArgs {
+    /// Name of the node, unique in the cluster [default: the host's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Device that carries the underlay, or an address of it; its address is the node's VTEP
+    /// [default: the device of the default route]
+    #[arg(long, value_name = "DEV|IP")]
+    pub underlay: Option<Underlay>,
+    /// Address that serves the API and the other nodes [default: the underlay address, port 7400]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Join the cluster of which the node at this address is a member; without it, a node with an empty
+    /// state folder becomes a cluster of its own
+    #[arg(long, value_name = "IP:PORT")]
+    pub join: Option<SocketAddr>,
+    /// Join token; it is sent, but not checked yet
+    #[arg(long, requires = "join", env = "OVERLAY_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Folder of the log, the snapshots and the node's identity
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/overlay")]
+    pub state_dir: PathBuf,
+    /// Unix socket of the local API: the command line's own --socket.
+    #[arg(skip)]
+    pub socket: PathBuf,
+    /// Folder of a mounted bpffs for maps and links; each node needs its own
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/overlay")]
+    pub bpffs: PathBuf,
+    /// Bytes of the largest packet that the underlay carries, VXLAN's headers included; endpoints get 50
+    /// less [default: the least MTU of the underlay device and of the routes to the other nodes; the node
+    /// follows their changes]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(MTU_MIN..))]
+    pub mtu: Option<u16>,
+    /// Whether super-packets may be above 64 KiB ("BIG TCP") where the underlay device takes such. auto: those of
+    /// IPv4 that are sent, where the device is a network card that is known to cut them itself; else none, since a
+    /// veth, a bridge, a tap or a virtio card hands them on whole to who may have to cut them in software
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    pub big_tcp: BigTcp,
+    /// UDP port of VXLAN, the same on every node
+    #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
+    /// Place where VXLAN from unknown addresses is dropped before the network stack sees it. auto: in the
+    /// underlay device's driver if that costs no offload (GRO in hardware, LRO, segmentation), else off,
+    /// and the later programs drop it
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Xdp::Auto)]
+    pub xdp: Xdp,
+    /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
+    /// endpoints [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
+    #[arg(long, value_name = "CIDR")]
+    pub gateway_subnet: Option<Subnet>,
+    /// File that names the resolvers for names that no endpoint has
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+    /// Address that serves metrics for Prometheus; `off` = none [default: 127.0.0.1:7401, which only the
+    /// host itself reaches]
+    #[arg(long, value_name = "IP:PORT|off")]
+    pub metrics: Option<Metrics>,
+}
+
+impl NodeRunArgs {
+    /// The node's name: the given one, else the host's.
+    ///
+    /// # Errors
+    /// The host's name is needed and cannot be read.
+    pub fn node_name(&self) -> io::Result<String> {
+        match &self.name {
+            Some(name) => Ok(name.clone()),
+            None => Ok(std::fs::read_to_string(HOSTNAME)?.trim_end().to_owned()),
+        }
+    }
+}
+
+/// The way `guard_underlay` is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Xdp {
+    /// Native if that costs no offload, else off.
+    Auto,
+    /// In the driver, whatever that costs.
+    Native,
+    /// In the stack: works on any device, and costs time for each packet that comes in.
+    Generic,
+    /// Not at all.
+    Off,
+}
+
+/// The address where metrics are served, if any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl FromStr for Metrics {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| "neither an IP:PORT nor `off`"),
+        }
+    }
+}
+
+/// Who gets super-packets above 64 KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BigTcp {
+    /// IPv4, sent, where the underlay device is known to cut them itself.
+    #[default]
+    Auto,
+    /// IPv4 and IPv6, whatever the underlay device is.
+    On,
+    /// IPv4, whatever the underlay device is.
+    Ipv4,
+    /// Nobody: the underlay device is left alone.
+    Off,
+}
+
+/// The name of the underlay, in one of two forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Underlay {
+    /// By its device.
+    Device(String),
+    /// By an address of its device, which is then the VTEP.
+    Address(IpAddr),
+}
+
+impl FromStr for Underlay {
+    type Err = Infallible;
+
+    /// A text that parses as an address is one. Any other text is a device, which the node looks for.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text.parse().map_or_else(|_| Self::Device(text.to_owned()), Self::Address))
+    }
+}
+
+impl fmt::Display for Underlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}

@@ -1,7 +1,0 @@
-//! Whole clusters, step by step: real logs on disk, a network in memory, time by hand.
-
-mod cluster;
-mod driver;
-mod faults;
-mod harness;
-mod random;

@@ -1,0 +1,138 @@
+//! What is committed takes effect: commands, membership changes and snapshots.
+
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Snapshot};
+
+use super::{Core, Waiter, WaiterKind, sorted};
+use crate::control::consensus::{FatalError, ProposeError, StateMachine, codec};
+
+pub(super) fn is_members(entry: &Entry) -> bool {
+    entry.entry_type != EntryType::EntryNormal as i32
+}
+
+/// An answer that waits until its batch is published.
+enum Answer<O> {
+    Command(super::Reply<(u64, O)>, u64, O),
+    Members(super::Reply<u64>, Result<u64, ProposeError>),
+}
+
+impl<S: StateMachine> Core<S> {
+    /// Applies committed entries, then publishes, then answers whoever proposed them.
+    pub(super) fn apply(&mut self, entries: Vec<Entry>) -> Result<(), FatalError> {
+        let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
+        let mut answers = Vec::new();
+        for entry in entries {
+            let index = entry.index;
+            let waiter = match self.waiters.remove(&index) {
+                Some(waiter) if waiter.term != entry.term => {
+                    waiter.fail(ProposeError::Dropped);
+                    None
+                }
+                waiter => waiter.map(|Waiter { kind, .. }| kind),
+            };
+            match waiter {
+                _ if is_members(&entry) => {
+                    let result = self.apply_members(&entry)?;
+                    if let Some(WaiterKind::Members(reply)) = waiter {
+                        answers.push(Answer::Members(reply, result.map(|()| index)));
+                    }
+                }
+                // The engine puts an empty entry in place of a change that it refuses, because
+                // another one is still under way.
+                Some(WaiterKind::Members(reply)) => {
+                    let refused = ProposeError::Refused("another change is under way".into());
+                    answers.push(Answer::Members(reply, Err(refused)));
+                }
+                // A new leader's first entry.
+                _ if entry.data.is_empty() => {}
+                waiter => {
+                    let outcome = self.machine.apply(index, &entry.data);
+                    if let Some(WaiterKind::Command(reply)) = waiter {
+                        answers.push(Answer::Command(reply, index, outcome));
+                    }
+                }
+            }
+        }
+        self.applied = last;
+        self.machine.batch_applied(last);
+        for answer in answers {
+            // Whoever asked may have gone.
+            match answer {
+                Answer::Command(reply, index, outcome) => drop(reply.send(Ok((index, outcome)))),
+                Answer::Members(reply, result) => drop(reply.send(result)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A membership change. The inner result is the same on every node.
+    fn apply_members(&mut self, entry: &Entry) -> Result<Result<(), ProposeError>, FatalError> {
+        let index = entry.index;
+        let malformed = |source| FatalError::Entry { index, source };
+        if entry.entry_type != EntryType::EntryConfChangeV2 as i32 {
+            return Ok(Err(ProposeError::Refused(
+                "a kind of change that is never proposed".into(),
+            )));
+        }
+        let change: ConfChangeV2 = codec::decode(&entry.data).map_err(malformed)?;
+        // A restart rebuilds the members from the snapshot and the entries known to be committed.
+        // It must not come out at an older set than this one: as the sole voter of long ago, say,
+        // it would commit alone what the others know nothing of.
+        self.node.mut_store().persist_commit(index)?;
+        let members = match self.node.apply_conf_change(&change) {
+            Ok(members) => members,
+            Err(error) => return Ok(Err(ProposeError::Refused(error.to_string()))),
+        };
+        let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
+        let outgoing = sorted(&members.voters_outgoing);
+        tracing::info!(index, ?voters, ?learners, ?outgoing, "members");
+        self.machine.membership(index, &voters, &learners);
+        Ok(Ok(()))
+    }
+
+    /// Takes over the state of a snapshot from the leader.
+    pub(super) fn install(&mut self, snapshot: &Snapshot) -> Result<(), FatalError> {
+        let meta = snapshot.metadata.clone().unwrap_or_default();
+        let index = meta.index;
+        tracing::info!(index, bytes = snapshot.data.len(), "installing a snapshot");
+        self.machine
+            .restore(&snapshot.data)
+            .map_err(|source| FatalError::Restore { index, source })?;
+        let members = meta.conf_state.unwrap_or_default();
+        let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
+        self.machine.membership(index, &voters, &learners);
+        self.applied = index;
+        self.machine.batch_applied(index);
+        // Whatever waited below may or may not be inside.
+        let rest = self.waiters.split_off(&(index + 1));
+        for (_, waiter) in std::mem::replace(&mut self.waiters, rest) {
+            waiter.fail(ProposeError::Dropped);
+        }
+        Ok(())
+    }
+
+    /// Stores a snapshot of the applied state and compacts the log behind it.
+    pub(super) fn make_snapshot(&mut self) -> Result<(), FatalError> {
+        let data = self.machine.snapshot();
+        let (index, members) = (self.applied, self.members());
+        tracing::info!(index, bytes = data.len(), "snapshot");
+        let keep = self.config.keep_entries;
+        self.node.mut_store().save_snapshot(index, members, &data, keep)?;
+        Ok(())
+    }
+
+    /// Makes a snapshot for the peers that can't use the stored one, and sends it on.
+    pub(super) fn make_wanted_snapshots(&mut self) -> Result<(), FatalError> {
+        let wanted = self.node.mut_store().take_wanted();
+        if wanted.is_empty() || self.node.raft.state != raft::StateRole::Leader {
+            return Ok(());
+        }
+        self.make_snapshot()?;
+        for peer in wanted {
+            // Asked for and removed since: the engine panics on a peer that is no member.
+            if self.node.raft.prs().get(peer).is_some() {
+                self.node.raft.send_append(peer);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Who belongs to the cluster.
+
+use std::collections::BTreeSet;
+
+use raft::{
+    ProgressState, StateRole,
+    eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2},
+};
+
+use super::{
+    Core, Reply, Waiter, WaiterKind,
+    voters::{self, Change, Members, Step},
+};
+use crate::control::consensus::{ProposeError, StateMachine};
+
+impl<S: StateMachine> Core<S> {
+    /// Makes `id` a member without a vote. Already a member: nothing to do.
+    pub fn add_learner(&mut self, id: u64, reply: Reply<u64>) {
+        let members = self.members();
+        // For the engine, adding a voter as a learner takes its vote away.
+        let known = members.voters.contains(&id) || members.learners.contains(&id);
+        if known && self.node.raft.state == StateRole::Leader {
+            drop(reply.send(Ok(self.applied)));
+            return;
+        }
+        self.add(id, reply);
+    }
+
+    /// Removes the member `id`, and answers when it is none any more: the change is committed and
+    /// applied, and the others can decide without it. Not a member: nothing to do. An answer that nobody
+    /// waits for any more calls the removal off, if it has not begun.
+    ///
+    /// A leader asked to remove itself hands over instead and answers
+    /// [`ProposeError::NotLeader`] with its successor, which is to be asked next.
+    pub fn remove(&mut self, id: u64, reply: Reply<u64>) {
+        if self.node.raft.state == StateRole::Leader {
+            self.leaving.entry(id).or_default().push(reply);
+        } else {
+            drop(reply.send(Err(ProposeError::NotLeader { leader: self.leader() })));
+        }
+    }
+
+    /// Asks the voter that is furthest, of those heard lately and not to be removed, to lead from now
+    /// on; `None` when there is none.
+    pub fn hand_over(&mut self) -> Option<u64> {
+        if self.node.raft.state != StateRole::Leader {
+            return None;
+        }
+        let voters = self.members().voters;
+        let id = self.id();
+        let others = self.node.raft.prs().iter().filter(|(peer, _)| {
+            let stays = voters.contains(peer) && !self.leaving.contains_key(peer);
+            **peer != id && stays && self.is_alive(**peer)
+        });
+        let next = others.max_by_key(|(peer, progress)| (progress.matched, **peer));
+        let next = next.map(|(peer, _)| *peer)?;
+        self.node.transfer_leader(next);
+        Some(next)
+    }
+
+    /// A leader may find its own removal, or the end of its vote, in the log that it inherited. The
+    /// engine would go on leading without a vote, or panic at the next commit without a place among the
+    /// members.
+    pub(super) fn step_down_without_a_vote(&mut self) {
+        let (id, term) = (self.id(), self.node.raft.term);
+        let leads = self.node.raft.state == StateRole::Leader;
+        let members = self.members();
+        let votes = members.voters.contains(&id) || members.voters_outgoing.contains(&id);
+        if leads && !votes {
+            tracing::info!("stepping down: no longer a voter");
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
+    }
+
+    /// While this node leads: answers for the removals that are done, and takes the next step towards
+    /// the voters that there should be. One change is under way at a time.
+    pub(super) fn arrange_members(&mut self) {
+        self.leaving.retain(|_, replies| {
+            replies.retain(|reply| !reply.is_closed());
+            !replies.is_empty()
+        });
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            for (_, replies) in std::mem::take(&mut self.leaving) {
+                fail(replies, &ProposeError::Dropped);
+            }
+            return;
+        }
+        // What another leader began is known, and its outcome too, once an entry of this term is applied.
+        let settled = raft.apply_to_current_term() && !raft.has_pending_conf();
+        if !settled || raft.lead_transferee.is_some() {
+            return;
+        }
+        let mut members = self.members_for_decision();
+        for id in std::mem::take(&mut members.leaving) {
+            let joint = members.outgoing.contains(&id);
+            if joint || members.voters.contains(&id) || members.learners.contains(&id) {
+                members.leaving.insert(id);
+                continue;
+            }
+            for reply in self.leaving.remove(&id).unwrap_or_default() {
+                drop(reply.send(Ok(self.applied)));
+            }
+        }
+        match voters::next_step(&members) {
+            Step::Rest => {}
+            Step::Change(change) => {
+                tracing::info!(?change, "changing the members");
+                self.propose_change(joint_change(change));
+            }
+            // The engine takes an empty change for the end of a joint configuration.
+            Step::LeaveJoint => self.propose_change(ConfChangeV2::default()),
+            Step::HandOver => {
+                if let Some(next) = self.hand_over() {
+                    let replies = self.leaving.remove(&self.id()).unwrap_or_default();
+                    fail(replies, &ProposeError::NotLeader { leader: Some(next) });
+                }
+            }
+            Step::Refuse(why) => {
+                let replies = self.leaving.remove(&self.id()).unwrap_or_default();
+                fail(replies, &ProposeError::Refused(why.to_owned()));
+            }
+        }
+    }
+
+    fn members_for_decision(&self) -> Members {
+        let raft = &self.node.raft;
+        let members = self.members();
+        let last = raft.raft_log.last_index();
+        let caught_up = |id: &u64| {
+            raft.prs().get(*id).is_some_and(|progress| {
+                progress.state == ProgressState::Replicate
+                    && progress.matched + self.config.promote_distance >= last
+            })
+        };
+        let known = raft.prs().iter().map(|(id, _)| *id);
+        Members {
+            leader: self.id(),
+            caught_up: members.learners.iter().copied().filter(caught_up).collect(),
+            alive: known.filter(|id| *id == self.id() || self.is_alive(*id)).collect(),
+            voters: members.voters.into_iter().collect(),
+            outgoing: members.voters_outgoing.into_iter().collect(),
+            learners: members.learners.into_iter().collect(),
+            leaving: self.leaving.keys().copied().collect::<BTreeSet<u64>>(),
+            max_voters: self.config.max_voters,
+        }
+    }
+
+    fn add(&mut self, id: u64, reply: Reply<u64>) {
+        if self.node.raft.state != StateRole::Leader {
+            drop(reply.send(Err(ProposeError::NotLeader { leader: self.leader() })));
+            return;
+        }
+        // The commands that came first go first.
+        self.flush_proposals();
+        let index = self.node.raft.raft_log.last_index() + 1;
+        let term = self.node.raft.term;
+        let single =
+            ConfChangeSingle { change_type: ConfChangeType::AddLearnerNode as i32, node_id: id };
+        let change = ConfChangeV2 { changes: vec![single], ..ConfChangeV2::default() };
+        match self.node.propose_conf_change(Vec::new(), change) {
+            Ok(()) => {
+                self.waiters.insert(index, Waiter { term, kind: WaiterKind::Members(reply) });
+            }
+            Err(_) => drop(reply.send(Err(ProposeError::Overloaded))),
+        }
+    }
+
+    fn propose_change(&mut self, change: ConfChangeV2) {
+        if let Err(error) = self.node.propose_conf_change(Vec::new(), change) {
+            // Tried again: the members are still not as they should be.
+            tracing::debug!(%error, "membership change postponed");
+        }
+    }
+}
+
+/// The change as the engine takes it: of several members, by a joint configuration that the leader ends
+/// by a change of its own. The engine would end it by itself only where no leader changes meanwhile.
+fn joint_change(change: Change) -> ConfChangeV2 {
+    let Change { promote, demote, remove } = change;
+    let of = |kind: ConfChangeType, ids: BTreeSet<u64>| {
+        ids.into_iter().map(move |node_id| ConfChangeSingle { change_type: kind as i32, node_id })
+    };
+    let changes: Vec<ConfChangeSingle> = of(ConfChangeType::AddNode, promote)
+        .chain(of(ConfChangeType::AddLearnerNode, demote))
+        .chain(of(ConfChangeType::RemoveNode, remove))
+        .collect();
+    let transition = match changes.len() {
+        0 | 1 => ConfChangeTransition::Auto,
+        _ => ConfChangeTransition::Explicit,
+    };
+    ConfChangeV2 { transition: transition as i32, changes, ..ConfChangeV2::default() }
+}
+
+fn fail(replies: Vec<Reply<u64>>, error: &ProposeError) {
+    for reply in replies {
+        // Whoever asked may have gone.
+        drop(reply.send(Err(error.clone())));
+    }
+}

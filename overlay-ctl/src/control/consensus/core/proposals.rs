@@ -1,0 +1,85 @@
+//! Commands on their way into the log, and who waits for them.
+
+use raft::{
+    StateRole,
+    eraftpb::{Entry, Message, MessageType},
+};
+
+use super::{Core, Reply, Waiter, WaiterKind};
+use crate::control::consensus::{ProposeError, StateMachine};
+
+impl<S: StateMachine> Core<S> {
+    /// Queues a command; the next [`Self::pump`] proposes it.
+    pub fn propose(&mut self, command: Vec<u8>, reply: Reply<(u64, S::Outcome)>) {
+        let error = if self.node.raft.state != StateRole::Leader {
+            ProposeError::NotLeader { leader: self.leader() }
+        } else if command.is_empty() {
+            ProposeError::Invalid("empty command")
+        } else if command.len() as u64 > self.config.max_message_bytes {
+            ProposeError::Invalid("command too large")
+        } else {
+            self.proposals.push((command, reply));
+            return;
+        };
+        drop(reply.send(Err(error)));
+    }
+
+    /// Proposes what waits, many commands a message, so that they share appends and fsyncs.
+    pub(super) fn flush_proposals(&mut self) {
+        let mut queue = std::mem::take(&mut self.proposals).into_iter().peekable();
+        while queue.peek().is_some() {
+            let (mut entries, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((command, _)) = queue.peek() {
+                bytes += command.len() as u64;
+                if !entries.is_empty() && bytes > self.config.max_message_bytes {
+                    break;
+                }
+                if let Some((data, reply)) = queue.next() {
+                    entries.push(Entry { data, ..Entry::default() });
+                    replies.push(reply);
+                }
+            }
+            // A follower would forward the proposal, which could then not be answered.
+            let is_leader = self.node.raft.state == StateRole::Leader;
+            let first = self.node.raft.raft_log.last_index() + 1;
+            let message = Message {
+                msg_type: MessageType::MsgPropose as i32,
+                from: self.id(),
+                entries,
+                ..Message::default()
+            };
+            if is_leader && self.node.step(message).is_ok() {
+                let term = self.node.raft.term;
+                for (index, reply) in (first..).zip(replies) {
+                    self.waiters.insert(index, Waiter { term, kind: WaiterKind::Command(reply) });
+                }
+                continue;
+            }
+            let error = match self.node.raft.lead_transferee {
+                _ if !is_leader => ProposeError::NotLeader { leader: self.leader() },
+                Some(next) => ProposeError::NotLeader { leader: Some(next) },
+                None => ProposeError::Overloaded,
+            };
+            for reply in replies {
+                drop(reply.send(Err(error.clone())));
+            }
+        }
+    }
+
+    /// Once this node no longer leads the term of a proposal, another entry may take its place.
+    /// Waiting to see which would mean waiting for a quorum that may not come.
+    pub(super) fn fail_stale_waiters(&mut self) {
+        let leads = self.node.raft.state == StateRole::Leader;
+        let term = self.node.raft.term;
+        if self.waiters.values().all(|waiter| leads && waiter.term == term) {
+            return;
+        }
+        for (index, waiter) in std::mem::take(&mut self.waiters) {
+            if leads && waiter.term == term {
+                self.waiters.insert(index, waiter);
+            } else {
+                waiter.fail(ProposeError::Dropped);
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Who this node is, and how far its log has been: kept outside the database, to notice when the
+//! database is gone or older than it was.
+//!
+//! A node that forgot its vote or the entries it acknowledged must not vote under its old id: it
+//! could elect a second leader, or help to lose a committed write. It has to rejoin under a new id.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+const IDENTITY: &str = "identity.json";
+const MARK: &str = "mark";
+const UNFIT: &str = "unfit";
+
+/// Who a node is, for as long as its state folder lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The cluster, named at random when it was made.
+    pub cluster: Uuid,
+    /// The node's name in it.
+    pub name: String,
+    /// The node's raft id; never zero, never used again by another node.
+    pub raft_id: u64,
+}
+
+/// Where the identity of the node with state folder `dir` is.
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join(IDENTITY)
+}
+
+/// The identity in `dir`; `None` when there is none.
+///
+/// # Errors
+/// The file can't be read or is malformed ([`ErrorKind::InvalidData`]).
+pub fn load(dir: &Path) -> io::Result<Option<Identity>> {
+    let bytes = match fs::read(path(dir)) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    Ok(Some(serde_json::from_slice(&bytes).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?))
+}
+
+/// Writes the identity, whole or not at all, and durable when this returns.
+///
+/// # Errors
+/// The file can't be written.
+pub fn store(dir: &Path, identity: &Identity) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(identity).map_err(io::Error::other)?;
+    bytes.push(b'\n');
+    write_whole(dir, IDENTITY, &bytes)
+}
+
+/// Why the log in `dir` must not be used any more, where that was found out before; else `None`.
+///
+/// # Errors
+/// The file can't be read.
+pub(super) fn unfit(dir: &Path) -> io::Result<Option<String>> {
+    match fs::read(dir.join(UNFIT)) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Notes for every later start that the log in `dir` must not be used any more: its node would vote as
+/// if it had never seen what it forgot, once nobody is left who knows better. Durable when this returns.
+///
+/// # Errors
+/// The file can't be written.
+pub(super) fn set_unfit(dir: &Path, why: &str) -> io::Result<()> {
+    write_whole(dir, UNFIT, format!("{why}\n").as_bytes())
+}
+
+/// Takes the note away where a new log is made, under another id.
+///
+/// # Errors
+/// The file can't be removed.
+pub(super) fn clear_unfit(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(UNFIT)) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    sync_dir(dir)
+}
+
+/// Makes the names in `dir` durable.
+///
+/// # Errors
+/// The folder can't be opened or synced.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// What the log is known to have held: a database that holds less has lost something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HighWater {
+    /// The highest term, and with it the vote.
+    pub term: u64,
+    /// The last index of the log.
+    pub last: u64,
+}
+
+/// The file that holds the [`HighWater`].
+///
+/// It is written after each transaction and without an fsync, so it never runs ahead of the
+/// database and costs one system call. Only a log that gets shorter (a follower that drops a
+/// conflicting suffix) lowers it first, and durably, or a crash in between would look like amnesia.
+#[derive(Debug)]
+pub(super) struct Mark {
+    file: File,
+    value: HighWater,
+}
+
+impl Mark {
+    /// Opens the mark in `dir`. One that was never written, or torn by a power cut, is zero.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        Self::open_file(&dir.join(MARK))
+    }
+
+    /// Opens the second mark, which a copy of the state folder that is put back does not bring along.
+    pub(super) fn open_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> io::Result<Self> {
+        Self::open_file(&path_beside(dir, cluster, raft_id))
+    }
+
+    fn open_file(path: &Path) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut bytes = [0; 24];
+        let value = match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => decode(&bytes).unwrap_or_default(),
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => HighWater::default(),
+            Err(e) => return Err(e),
+        };
+        Ok(Self { file, value })
+    }
+
+    /// A mark at zero, whatever was there before.
+    pub(super) fn create(dir: &Path) -> io::Result<Self> {
+        let mut mark = Self::open(dir)?;
+        mark.record(HighWater::default())?;
+        mark.file.sync_data()?;
+        Ok(mark)
+    }
+
+    pub(super) fn value(&self) -> HighWater {
+        self.value
+    }
+
+    /// Records what the database now holds.
+    pub(super) fn record(&mut self, value: HighWater) -> io::Result<()> {
+        if value != self.value {
+            self.file.write_all_at(&encode(value), 0)?;
+            self.value = value;
+        }
+        Ok(())
+    }
+
+    /// Lowers the last index before the log gets shorter.
+    pub(super) fn lower(&mut self, last: u64) -> io::Result<()> {
+        if last < self.value.last {
+            self.record(HighWater { last, ..self.value })?;
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the second mark of a node is: `dir` is not its state folder, and others may share it.
+pub(super) fn path_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> PathBuf {
+    dir.join(format!("overlay-{cluster}-{raft_id}.{MARK}"))
+}
+
+/// Tells a torn mark from a whole one.
+fn check(value: HighWater) -> u64 {
+    value.term.rotate_left(32) ^ value.last ^ 0x6f76_6572_6c61_7921
+}
+
+fn encode(value: HighWater) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&value.term.to_be_bytes());
+    bytes[8..16].copy_from_slice(&value.last.to_be_bytes());
+    bytes[16..].copy_from_slice(&check(value).to_be_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8; 24]) -> Option<HighWater> {
+    let word =
+        |at: usize| bytes[at..at + 8].iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let value = HighWater { term: word(0), last: word(8) };
+    (word(16) == check(value)).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_round_trips_and_damage_is_invalid_data() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(load(dir.path()).unwrap(), None);
+        let identity = Identity { cluster: Uuid::from_u128(7), name: "a".into(), raft_id: 3 };
+        store(dir.path(), &identity).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), Some(identity));
+        fs::write(path(dir.path()), b"{").unwrap();
+        assert_eq!(load(dir.path()).unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn mark_survives_reopening_and_a_torn_one_counts_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let high = HighWater { term: 3, last: 70_000 };
+        let mut mark = Mark::open(dir.path()).unwrap();
+        mark.record(high).unwrap();
+        assert_eq!(Mark::open(dir.path()).unwrap().value(), high);
+        mark.lower(9).unwrap();
+        assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater { term: 3, last: 9 });
+        mark.file.write_all_at(&[0xff], 3).unwrap();
+        assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater::default());
+    }
+}

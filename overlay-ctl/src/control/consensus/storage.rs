@@ -1,0 +1,291 @@
+//! The durable log: entries, votes and the last snapshot, in one redb database.
+//!
+//! Everything a Ready asks for goes into one transaction, so a crash leaves either all of it or
+//! nothing. The state machine itself is not here: it is rebuilt from the snapshot and the entries
+//! after it, so the membership to start with is the snapshot's too.
+
+mod log;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::{cell::RefCell, collections::BTreeSet, io, path::PathBuf};
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
+use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
+
+use self::log::Tail;
+pub use self::open::OpenError;
+use super::{
+    codec,
+    identity::{HighWater, Identity, Mark},
+};
+
+/// Log index -> encoded entry.
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+/// Single values by the names below.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// The snapshot's data, in a table of its own so that it is not copied with its neighbours.
+const SNAPSHOT: TableDefinition<'_, (), &[u8]> = TableDefinition::new("snapshot");
+
+const FORMAT: &str = "format";
+const IDENTITY: &str = "identity";
+const HARD_STATE: &str = "hard_state";
+/// The snapshot's index, term and members.
+const SNAPSHOT_META: &str = "snapshot";
+/// Index and term of the entry before the first one kept, as an empty entry.
+const TRUNCATED: &str = "truncated";
+
+/// The database could not be read or written. What it holds is unknown until it is opened again.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// redb failed: the disk, or damage found late.
+    #[error("database")]
+    Database(#[source] Box<redb::Error>),
+    /// The high-water mark beside the database failed.
+    #[error("high-water mark")]
+    Mark(#[source] io::Error),
+    /// A value is not what it must be.
+    #[error("the value of {what} is malformed")]
+    Malformed {
+        /// Which value.
+        what: &'static str,
+        /// What the codec said.
+        source: raft_prost::DecodeError,
+    },
+    /// A value is missing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A test asked for this.
+    #[cfg(test)]
+    #[error("injected")]
+    Injected,
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> Self {
+        Self::Database(Box::new(error.into()))
+    }
+}
+
+/// What one Ready asks to persist.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// Replaces the whole log.
+    pub snapshot: Option<&'a Snapshot>,
+    /// Appended after whatever precedes the first of them; a conflicting suffix goes.
+    pub entries: &'a [Entry],
+    /// The new term, vote and commit.
+    pub hard_state: Option<&'a HardState>,
+}
+
+/// The durable log of one node. Implements [`raft::Storage`].
+pub struct LogStore {
+    db: Database,
+    path: PathBuf,
+    identity: Identity,
+    mark: Mark,
+    /// The second mark, outside the state folder, where the node has a place for one.
+    beside: Option<Mark>,
+    /// The newest known; its commit may be ahead of `durable_commit`.
+    hard_state: HardState,
+    durable_commit: u64,
+    snapshot: SnapshotMetadata,
+    /// Index and term of the entry before the first one kept.
+    truncated: (u64, u64),
+    tail: Tail,
+    /// Peers for which the engine wants a newer snapshot than the stored one.
+    wanted: RefCell<BTreeSet<u64>>,
+    transactions: u64,
+    #[cfg(test)]
+    fail_after: Option<u64>,
+}
+
+impl LogStore {
+    /// Who this log belongs to.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Index, term and members of the stored snapshot; index 0 when there is none.
+    pub fn snapshot_metadata(&self) -> &SnapshotMetadata {
+        &self.snapshot
+    }
+
+    /// The data of the stored snapshot.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub fn snapshot_data(&self) -> Result<Vec<u8>, StoreError> {
+        let table = self.db.begin_read()?.open_table(SNAPSHOT)?;
+        Ok(table.get(())?.map(|data| data.value().to_vec()).unwrap_or_default())
+    }
+
+    /// Write transactions since the log was opened, which is what a proposal costs.
+    pub fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    /// Persists what a Ready asks for, in one transaction.
+    ///
+    /// # Errors
+    /// The node must stop: the engine already believes in what may not be on disk.
+    pub fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
+        let Batch { snapshot, entries, hard_state } = *batch;
+        let mut hard = hard_state.unwrap_or(&self.hard_state).clone();
+        hard.commit = hard.commit.max(self.hard_state.commit);
+        let meta = snapshot.map(|snapshot| snapshot.metadata.clone().unwrap_or_default());
+        if let Some(meta) = &meta {
+            hard.commit = hard.commit.max(meta.index);
+        }
+        let base = meta.as_ref().map_or(self.tail.last(), |meta| meta.index);
+        let last = entries.last().map_or(base, |entry| entry.index);
+        for mark in std::iter::once(&mut self.mark).chain(&mut self.beside) {
+            mark.lower(last).map_err(StoreError::Mark)?;
+        }
+
+        let txn = self.db.begin_write()?;
+        {
+            let mut log = txn.open_table(LOG)?;
+            if let (Some(snapshot), Some(meta)) = (snapshot, &meta) {
+                log.retain(|_, _| false)?;
+                put_snapshot(&txn, meta, &snapshot.data)?;
+                put_truncated(&txn, meta.index, meta.term)?;
+            }
+            if let Some(first) = entries.first() {
+                log.retain_in(first.index.., |_, _| false)?;
+            }
+            for entry in entries {
+                log.insert(entry.index, codec::encode(entry).as_slice())?;
+            }
+            put(&txn, HARD_STATE, &codec::encode(&hard))?;
+        }
+        self.commit(txn)?;
+
+        if let Some(meta) = meta {
+            self.truncated = (meta.index, meta.term);
+            self.tail.reset(meta.index);
+            self.snapshot = meta;
+        }
+        self.tail.append(entries);
+        self.durable_commit = hard.commit;
+        self.hard_state = hard;
+        self.record_mark()
+    }
+
+    /// Stores a snapshot of the state at `index` and drops the entries more than `keep` behind it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn save_snapshot(
+        &mut self,
+        index: u64,
+        members: ConfState,
+        data: &[u8],
+        keep: u64,
+    ) -> Result<(), StoreError> {
+        let term = self.entry_term(index)?.ok_or(StoreError::Missing("the snapshot's entry"))?;
+        let cut = index.saturating_sub(keep);
+        let truncated = if cut > self.truncated.0 {
+            (cut, self.entry_term(cut)?.ok_or(StoreError::Missing("the first entry"))?)
+        } else {
+            self.truncated
+        };
+        let meta = SnapshotMetadata { conf_state: Some(members), index, term };
+        // Everything before the snapshot counts as applied at a restart, so it must count as
+        // committed too.
+        let mut hard = self.hard_state.clone();
+        hard.commit = hard.commit.max(index);
+
+        let txn = self.db.begin_write()?;
+        {
+            txn.open_table(LOG)?.retain_in(..=truncated.0, |_, _| false)?;
+            put_snapshot(&txn, &meta, data)?;
+            put_truncated(&txn, truncated.0, truncated.1)?;
+            put(&txn, HARD_STATE, &codec::encode(&hard))?;
+        }
+        self.commit(txn)?;
+
+        self.truncated = truncated;
+        self.tail.compact(truncated.0);
+        self.snapshot = meta;
+        self.durable_commit = hard.commit;
+        self.hard_state = hard;
+        Ok(())
+    }
+
+    /// Notes a newer commit index, which rides on the next transaction: losing it costs nothing,
+    /// the leader tells it again.
+    pub fn note_commit(&mut self, commit: u64) {
+        self.hard_state.commit = self.hard_state.commit.max(commit);
+    }
+
+    /// Whether a commit was noted that no transaction has carried yet.
+    #[must_use]
+    pub fn commit_waits(&self) -> bool {
+        self.durable_commit < self.hard_state.commit
+    }
+
+    /// Makes sure that a restart knows `commit` to be committed.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn persist_commit(&mut self, commit: u64) -> Result<(), StoreError> {
+        self.note_commit(commit);
+        if self.durable_commit < commit { self.write(&Batch::default()) } else { Ok(()) }
+    }
+
+    /// Takes the peers for which a snapshot newer than the stored one is wanted.
+    pub fn take_wanted(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.wanted.borrow_mut())
+    }
+
+    /// After this many more transactions the next one fails, as if the disk did; `None` for never.
+    #[cfg(test)]
+    pub(super) fn fail_after(&mut self, transactions: Option<u64>) {
+        self.fail_after = transactions.map(|more| self.transactions + more);
+    }
+
+    fn commit(&mut self, txn: WriteTransaction) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.fail_after == Some(self.transactions) {
+            txn.abort()?;
+            return Err(StoreError::Injected);
+        }
+        // Durability::Immediate, the default: on disk when this returns.
+        txn.commit()?;
+        self.transactions += 1;
+        Ok(())
+    }
+
+    fn held(&self) -> HighWater {
+        HighWater { term: self.hard_state.term, last: self.tail.last() }
+    }
+
+    fn record_mark(&mut self) -> Result<(), StoreError> {
+        let held = self.held();
+        for mark in std::iter::once(&mut self.mark).chain(&mut self.beside) {
+            mark.record(held).map_err(StoreError::Mark)?;
+        }
+        Ok(())
+    }
+}
+
+fn put(txn: &WriteTransaction, name: &str, value: &[u8]) -> Result<(), StoreError> {
+    txn.open_table(META)?.insert(name, value)?;
+    Ok(())
+}
+
+fn put_truncated(txn: &WriteTransaction, index: u64, term: u64) -> Result<(), StoreError> {
+    put(txn, TRUNCATED, &codec::encode(&Entry { index, term, ..Entry::default() }))
+}
+
+fn put_snapshot(
+    txn: &WriteTransaction,
+    meta: &SnapshotMetadata,
+    data: &[u8],
+) -> Result<(), StoreError> {
+    put(txn, SNAPSHOT_META, &codec::encode(meta))?;
+    txn.open_table(SNAPSHOT)?.insert((), data)?;
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! Opening and creating the log, and everything that is refused on the way.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
+use redb::{Database, ReadableDatabase, ReadableTable};
+use uuid::Uuid;
+
+use super::{
+    FORMAT, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT, SNAPSHOT_META, StoreError,
+    TRUNCATED, log::Tail, put, put_snapshot, put_truncated,
+};
+use crate::control::consensus::{
+    codec,
+    identity::{self, HighWater, Identity, Mark},
+    recovery::{self, Refused},
+};
+
+const DATABASE: &str = "consensus.redb";
+/// Raised when a version of ours can't read what an older one wrote.
+const FORMAT_VERSION: &[u8] = b"1";
+/// Where a new cluster's log begins: behind a snapshot that every joiner has to fetch, because
+/// the entries before it never existed.
+const FIRST: (u64, u64) = (1, 1);
+
+/// Why a state folder was refused. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The identity says that this node had a log, or a longer one. It may have forgotten a vote
+    /// or entries that it acknowledged: it must not go on under its old id, but join as a new node.
+    #[error(
+        "{path}: the log of node {raft_id} is gone or older than it was ({detail}); \
+         remove the node from the cluster, move its state folder away and join again"
+    )]
+    Amnesia {
+        /// The database.
+        path: PathBuf,
+        /// The id that must not vote again.
+        raft_id: u64,
+        /// What is missing.
+        detail: String,
+    },
+    /// The folder belongs to another cluster or node.
+    #[error("{path}: belongs to {found}, not to {expected}")]
+    ForeignState {
+        /// The identity file or the database.
+        path: PathBuf,
+        /// Whose it should be.
+        expected: String,
+        /// Whose it is.
+        found: String,
+    },
+    /// The file is not what this program wrote.
+    #[error("{path}: damaged ({detail}); it was left as it is")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Another process has the database open.
+    #[error("{path}: in use by another process")]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The folder already holds a node.
+    #[error("{path}: already exists")]
+    Exists {
+        /// The database or the identity file.
+        path: PathBuf,
+    },
+    /// The folder can't be read or written.
+    #[error("{path}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The new database can't be written.
+    #[error("{path}")]
+    Store {
+        /// The database.
+        path: PathBuf,
+        /// What failed.
+        source: StoreError,
+    },
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
+    move |source| OpenError::Io { path: path.to_owned(), source }
+}
+
+fn refused(path: &Path) -> impl Fn(Refused) -> OpenError + '_ {
+    move |refused| {
+        let path = path.to_owned();
+        match refused {
+            Refused::InUse => OpenError::InUse { path },
+            Refused::Damaged(detail) => OpenError::Damaged { path, detail },
+            Refused::Io(source) => OpenError::Io { path, source },
+        }
+    }
+}
+
+impl LogStore {
+    /// Opens the log in the folder `dir`; `None` when no node ever lived there.
+    /// `cluster`, if given, is the one that it must belong to.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Whatever the error, the database is as it was.
+    pub fn open(dir: &Path, cluster: Option<Uuid>) -> Result<Option<Self>, OpenError> {
+        let identity_path = identity::path(dir);
+        let outside = identity::load(dir).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => {
+                OpenError::Damaged { path: identity_path.clone(), detail: error.to_string() }
+            }
+            _ => io_error(&identity_path)(error),
+        })?;
+        let foreign = |path: &Path, expected: String, found: &Identity| OpenError::ForeignState {
+            path: path.to_owned(),
+            expected,
+            found: format!("node {} of cluster {}", found.raft_id, found.cluster),
+        };
+        let belongs = |path: &Path, found: &Identity| match cluster {
+            Some(cluster) if cluster != found.cluster => {
+                Err(foreign(path, format!("cluster {cluster}"), found))
+            }
+            _ => Ok(()),
+        };
+        if let Some(outside) = &outside {
+            belongs(&identity_path, outside)?;
+        }
+
+        let path = dir.join(DATABASE);
+        let amnesia = |raft_id, detail: String| {
+            Err(OpenError::Amnesia { path: path.clone(), raft_id, detail })
+        };
+        match (fs::metadata(&path), &outside) {
+            (Ok(file), Some(outside)) if file.len() == 0 => {
+                return amnesia(outside.raft_id, "the database is empty".into());
+            }
+            (Ok(_), _) => {}
+            (Err(e), None) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            (Err(e), Some(outside)) if e.kind() == ErrorKind::NotFound => {
+                return amnesia(outside.raft_id, "the database does not exist".into());
+            }
+            (Err(e), _) => return Err(io_error(&path)(e)),
+        }
+
+        // All judgement is passed on the probe, before the file is written to.
+        let probe = recovery::probe(&path).map_err(refused(&path))?;
+        let damaged = |error: StoreError| OpenError::Damaged {
+            path: path.clone(),
+            detail: crate::control::consensus::error::chain(&error),
+        };
+        let contents = Contents::read(&probe).map_err(damaged)?;
+        let inside = contents.identity;
+        belongs(&path, &inside)?;
+        if let Some(outside) = &outside
+            && (outside.cluster, outside.raft_id) != (inside.cluster, inside.raft_id)
+        {
+            let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
+            return Err(foreign(&path, expected, &inside));
+        }
+        if let Some(why) = identity::unfit(dir).map_err(io_error(dir))? {
+            return amnesia(inside.raft_id, why);
+        }
+        let mark = Mark::open(dir).map_err(io_error(dir))?;
+        let held = HighWater { term: contents.hard_state.term, last: contents.last };
+        if let Some(detail) = shortfall(held, mark.value()) {
+            return amnesia(inside.raft_id, detail);
+        }
+        drop(probe);
+
+        if outside.is_none() {
+            // Died between the two steps of creating the node, or the file alone was removed: the
+            // log is whole, and it says who this is.
+            identity::store(dir, &inside).map_err(io_error(&identity_path))?;
+        }
+        let db = recovery::open(&path).map_err(refused(&path))?;
+        let contents = Contents::read(&db).map_err(damaged)?;
+        Ok(Some(contents.into_store(db, path, mark)?))
+    }
+
+    /// Keeps a second mark of what the log holds in `dir`, which lives as long as the machine runs, and
+    /// fails where the one that is there says that the log held more: the state folder was put back from
+    /// an older copy.
+    ///
+    /// # Errors
+    /// [`OpenError::Amnesia`], now and at every later start; or the mark can't be used.
+    pub fn mark_beside(&mut self, dir: &Path) -> Result<(), OpenError> {
+        let Identity { cluster, raft_id, name: _ } = &self.identity;
+        let mark = Mark::open_beside(dir, *cluster, *raft_id).map_err(io_error(dir))?;
+        if let Some(detail) = shortfall(self.held(), mark.value()) {
+            return Err(self.declare_unfit(detail));
+        }
+        self.beside = Some(mark);
+        self.record_mark().map_err(|source| OpenError::Store { path: dir.to_owned(), source })
+    }
+
+    /// Removes the second mark that [`Self::mark_beside`] keeps in `dir`, of a node that is none any more.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn remove_mark_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> io::Result<()> {
+        match fs::remove_file(identity::path_beside(dir, cluster, raft_id)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes beside the log that its node must not vote with it any more, and gives the error that every
+    /// later start gives.
+    pub fn declare_unfit(&self, detail: String) -> OpenError {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        if let Err(error) = identity::set_unfit(dir, &detail) {
+            // It stops all the same; the next start may have to find out again.
+            tracing::error!(%error, "can't note that the log is unfit");
+        }
+        OpenError::Amnesia { path: self.path.clone(), raft_id: self.identity.raft_id, detail }
+    }
+
+    /// Makes the log of a new cluster whose only member is this node. `state` is the snapshot of
+    /// the empty state machine.
+    ///
+    /// # Errors
+    /// [`OpenError::Exists`], or the folder can't be written.
+    pub fn bootstrap(dir: &Path, identity: Identity, state: &[u8]) -> Result<Self, OpenError> {
+        let members = ConfState { voters: vec![identity.raft_id], ..ConfState::default() };
+        let meta = SnapshotMetadata { conf_state: Some(members), index: FIRST.0, term: FIRST.1 };
+        let hard = HardState { term: FIRST.1, vote: 0, commit: FIRST.0 };
+        Self::create(dir, identity, &hard, &meta, state)
+    }
+
+    /// Makes the empty log of a node that will learn everything from a leader.
+    ///
+    /// # Errors
+    /// As [`Self::bootstrap`].
+    pub fn join(dir: &Path, identity: Identity) -> Result<Self, OpenError> {
+        Self::create(dir, identity, &HardState::default(), &SnapshotMetadata::default(), &[])
+    }
+
+    fn create(
+        dir: &Path,
+        identity: Identity,
+        hard: &HardState,
+        meta: &SnapshotMetadata,
+        state: &[u8],
+    ) -> Result<Self, OpenError> {
+        let path = dir.join(DATABASE);
+        for path in [&path, &identity::path(dir)] {
+            if path.try_exists().map_err(io_error(path))? {
+                return Err(OpenError::Exists { path: path.clone() });
+            }
+        }
+        fs::create_dir_all(dir).map_err(io_error(dir))?;
+        // Under another name until it is whole, so that a crash can't leave half a database.
+        let temporary = dir.join(format!("{DATABASE}.new"));
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error(&temporary)(e)),
+            _ => {}
+        }
+        // What an earlier, abandoned attempt left would read as amnesia.
+        identity::clear_unfit(dir).map_err(io_error(dir))?;
+        let mark = Mark::create(dir).map_err(io_error(dir))?;
+        let db = recovery::create(&temporary).map_err(refused(&temporary))?;
+        let write = || -> Result<(), StoreError> {
+            let txn = db.begin_write()?;
+            txn.open_table(LOG)?;
+            txn.open_table(SNAPSHOT)?;
+            put(&txn, FORMAT, FORMAT_VERSION)?;
+            put(&txn, IDENTITY, &serde_json::to_vec(&identity).unwrap_or_default())?;
+            put(&txn, HARD_STATE, &codec::encode(hard))?;
+            put_truncated(&txn, meta.index, meta.term)?;
+            put_snapshot(&txn, meta, state)?;
+            txn.commit()?;
+            Ok(())
+        };
+        write().map_err(|source| OpenError::Store { path: temporary.clone(), source })?;
+        fs::rename(&temporary, &path).map_err(io_error(&path))?;
+        identity::sync_dir(dir).map_err(io_error(dir))?;
+        identity::store(dir, &identity).map_err(io_error(&identity::path(dir)))?;
+        let contents = Contents::read(&db)
+            .map_err(|source| OpenError::Store { path: path.clone(), source })?;
+        contents.into_store(db, path, mark)
+    }
+}
+
+/// What a log lacks of what it is known to have held; `None` where it lacks nothing.
+fn shortfall(held: HighWater, known: HighWater) -> Option<String> {
+    let lacks = held.term < known.term || held.last < known.last;
+    lacks.then(|| {
+        format!(
+            "it held revision {} in term {}, now it ends at revision {} in term {}",
+            known.last, known.term, held.last, held.term
+        )
+    })
+}
+
+/// What a database holds, checked.
+struct Contents {
+    identity: Identity,
+    hard_state: HardState,
+    snapshot: SnapshotMetadata,
+    truncated: (u64, u64),
+    last: u64,
+    entries: Vec<Entry>,
+}
+
+impl Contents {
+    fn read(db: &Database) -> Result<Self, StoreError> {
+        fn message<M: raft_prost::Message + Default>(
+            meta: &impl ReadableTable<&'static str, &'static [u8]>,
+            what: &'static str,
+        ) -> Result<M, StoreError> {
+            let bytes = meta.get(what)?.ok_or(StoreError::Missing(what))?;
+            codec::decode(bytes.value()).map_err(|source| StoreError::Malformed { what, source })
+        }
+        let txn = db.begin_read()?;
+        let meta = txn.open_table(META)?;
+        if meta.get(FORMAT)?.is_none_or(|format| format.value() != FORMAT_VERSION) {
+            return Err(StoreError::Missing("a format that this version reads"));
+        }
+        let identity = meta
+            .get(IDENTITY)?
+            .and_then(|bytes| serde_json::from_slice(bytes.value()).ok())
+            .ok_or(StoreError::Missing(IDENTITY))?;
+        let hard_state: HardState = message(&meta, HARD_STATE)?;
+        let snapshot: SnapshotMetadata = message(&meta, SNAPSHOT_META)?;
+        let truncated: Entry = message(&meta, TRUNCATED)?;
+
+        let mut last = truncated.index;
+        let mut entries = Vec::new();
+        for item in txn.open_table(LOG)?.iter()? {
+            let (index, bytes) = item?;
+            let entry: Entry = codec::decode(bytes.value())
+                .map_err(|source| StoreError::Malformed { what: "a log entry", source })?;
+            if index.value() != last + 1 || entry.index != index.value() {
+                return Err(StoreError::Missing("a log entry"));
+            }
+            last = entry.index;
+            entries.push(entry);
+        }
+        // The engine panics on a commit outside the log; say it in words instead.
+        let range = snapshot.index..=last;
+        if !range.contains(&hard_state.commit) || snapshot.index < truncated.index {
+            return Err(StoreError::Missing("a committed log entry"));
+        }
+        let truncated = (truncated.index, truncated.term);
+        Ok(Self { identity, hard_state, snapshot, truncated, last, entries })
+    }
+
+    fn into_store(self, db: Database, path: PathBuf, mark: Mark) -> Result<LogStore, OpenError> {
+        let Self { identity, hard_state, snapshot, truncated, last: _, entries } = self;
+        let mut tail = Tail::default();
+        tail.reset(truncated.0);
+        tail.append(&entries);
+        let mut store = LogStore {
+            db,
+            path,
+            identity,
+            mark,
+            beside: None,
+            durable_commit: hard_state.commit,
+            hard_state,
+            snapshot,
+            truncated,
+            tail,
+            wanted: RefCell::new(BTreeSet::new()),
+            transactions: 0,
+            #[cfg(test)]
+            fail_after: None,
+        };
+        match store.record_mark() {
+            Ok(()) => Ok(store),
+            Err(source) => Err(OpenError::Store { path: store.path, source }),
+        }
+    }
+}

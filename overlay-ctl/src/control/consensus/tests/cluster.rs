@@ -1,0 +1,291 @@
+//! What a healthy cluster does.
+
+use super::harness::{Cluster, Rng};
+use crate::control::consensus::{ConsensusConfig, ProposeError, Role};
+
+fn config() -> ConsensusConfig {
+    ConsensusConfig::default()
+}
+
+#[test]
+fn a_sole_voter_commits_at_once_and_after_a_restart() {
+    let mut cluster = Cluster::new(config());
+    let mut pending = cluster.propose(1, "a");
+    cluster.pump(1);
+    let (index, count) = pending.try_recv().unwrap().unwrap();
+    assert_eq!(count, 1);
+    assert_eq!(cluster.ledger(1).commands, [(index, b"a".to_vec())]);
+    cluster.stop(1);
+    cluster.start(1);
+    assert_eq!(cluster.status(1).role, Role::Leader);
+    assert_eq!(cluster.ledger(1).commands, [(index, b"a".to_vec())]);
+    cluster.commit("b");
+    assert_eq!(cluster.ledger(1).commands.len(), 2);
+}
+
+#[test]
+fn three_nodes_elect_and_replicate() {
+    let mut cluster = Cluster::of_three(config());
+    let indices: Vec<_> = (0..20).map(|n| cluster.commit(&n.to_string())).collect();
+    assert!(indices.is_sorted());
+    cluster.assert_equal();
+    assert_eq!(cluster.ledger(3).commands.len(), 20);
+    assert_eq!(cluster.ledger(3).members, (vec![1, 2, 3], vec![]));
+    let leader = cluster.leader().unwrap();
+    let status = cluster.status(leader);
+    assert!(status.peers.iter().all(|peer| peer.recent_active), "{status:?}");
+    assert!(status.peers.iter().all(|peer| peer.matched == status.commit), "{status:?}");
+}
+
+#[test]
+fn only_the_leader_proposes_and_names_itself() {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader();
+    let other = (1..=3).find(|id| Some(*id) != leader).unwrap();
+    let mut pending = cluster.propose(other, "a");
+    assert_eq!(cluster.answer(&mut pending), Err(ProposeError::NotLeader { leader }));
+}
+
+#[test]
+fn what_can_not_be_proposed_is_said() {
+    let mut cluster = Cluster::new(ConsensusConfig { max_message_bytes: 100, ..config() });
+    let mut pending = cluster.propose(1, "");
+    assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Invalid(_))));
+    let mut pending = cluster.propose(1, &"x".repeat(101));
+    assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Invalid(_))));
+}
+
+#[test]
+fn overload_is_an_error() {
+    let limits =
+        ConsensusConfig { max_message_bytes: 1_000, max_uncommitted_bytes: 2_000, ..config() };
+    let mut cluster = Cluster::of_three(limits);
+    let leader = cluster.leader().unwrap();
+    cluster.isolate(leader);
+    let mut pending: Vec<_> = (0..10).map(|_| cluster.propose(leader, &"x".repeat(900))).collect();
+    cluster.pump(leader);
+    let refused = pending.iter_mut().filter_map(|pending| pending.try_recv().ok());
+    let refused: Vec<_> = refused.collect();
+    assert_eq!(refused.len(), 8);
+    assert!(refused.iter().all(|answer| *answer == Err(ProposeError::Overloaded)));
+}
+
+#[test]
+fn many_proposals_share_one_transaction() {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader().unwrap();
+    let before: Vec<_> = (1..=3).map(|id| cluster.node(id).store().transactions()).collect();
+    let mut pending: Vec<_> =
+        (0..500).map(|n| cluster.propose(leader, &format!("command {n}"))).collect();
+    cluster.settle();
+    for pending in &mut pending {
+        pending.try_recv().unwrap().unwrap();
+    }
+    let after: Vec<_> = (1..=3).map(|id| cluster.node(id).store().transactions()).collect();
+    let spent: Vec<_> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    assert_eq!(spent, [1, 1, 1]);
+    cluster.assert_equal();
+}
+
+#[test]
+fn a_restart_rebuilds_from_snapshot_and_log() {
+    let small = ConsensusConfig { snapshot_every: 10, keep_entries: 3, ..config() };
+    let mut cluster = Cluster::of_three(small);
+    for n in 0..47 {
+        cluster.commit(&n.to_string());
+    }
+    cluster.assert_equal();
+    let before = cluster.ledger(2).commands.clone();
+    let meta = cluster.node(2).store().snapshot_metadata().clone();
+    assert!(meta.index > 40, "{meta:?}");
+    for id in 1..=3 {
+        cluster.stop(id);
+    }
+    cluster.start(2);
+    let known = cluster.ledger(2).commands.clone();
+    assert!(!known.is_empty() && before.starts_with(&known));
+    cluster.start(1);
+    cluster.start(3);
+    cluster.commit("after");
+    cluster.assert_equal();
+    assert_eq!(cluster.ledger(2).commands[..47], before);
+}
+
+#[test]
+fn a_learner_catches_up_by_snapshot_and_is_promoted() {
+    let small = ConsensusConfig { snapshot_every: 10, keep_entries: 0, ..config() };
+    let mut cluster = Cluster::new(small);
+    for n in 0..35 {
+        cluster.commit(&n.to_string());
+    }
+    for id in [2, 3] {
+        cluster.join(id);
+    }
+    cluster.until("three voters", |cluster| cluster.status(3).voters == [1, 2, 3]);
+    assert!(cluster.node(2).store().snapshot_metadata().index > 1, "came by snapshot");
+    // There are enough voters now: the next one stays a learner.
+    cluster.join(4);
+    cluster.commit("more");
+    for _ in 0..50 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.status(4).learners, [4]);
+    assert_eq!(cluster.status(4).role, Role::Learner);
+    cluster.assert_equal();
+}
+
+#[test]
+fn messages_that_arrive_before_a_joiner_is_known_do_no_harm() {
+    let mut cluster = Cluster::new(config());
+    cluster.commit("a");
+    cluster.join(2);
+    cluster.stop(2);
+    cluster.start(2);
+    cluster.commit("b");
+    cluster.assert_equal();
+    let node = cluster.node(2);
+    assert!(node.step(b"\xff\xff garbage").is_err());
+    assert!(node.step(&[]).is_err());
+}
+
+#[test]
+fn reads_are_linearizable_on_every_member() {
+    let mut cluster = Cluster::of_three(config());
+    for n in 0..5 {
+        let index = cluster.commit(&n.to_string());
+        for id in 1..=3 {
+            let mut pending = cluster.read(id);
+            let applied = cluster.answer(&mut pending).unwrap();
+            assert!(applied >= index, "node {id} shows {applied}, {index} was acknowledged");
+            assert!(cluster.ledger(id).published >= index);
+        }
+    }
+}
+
+#[test]
+fn membership_changes_that_can_not_be_are_refused() {
+    let mut cluster = Cluster::new(config());
+    let mut pending = cluster.change(|core, reply| core.remove(1, reply));
+    assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Refused(_))));
+    // Not a member: nothing to do.
+    let mut pending = cluster.change(|core, reply| core.remove(9, reply));
+    cluster.answer(&mut pending).unwrap();
+
+    let mut first = cluster.change(|core, reply| core.add_learner(2, reply));
+    let mut second = cluster.change(|core, reply| core.add_learner(3, reply));
+    cluster.answer(&mut first).unwrap();
+    // It came while the first was not applied yet, or after: either way it is answered.
+    drop(cluster.answer(&mut second));
+
+    let (mut a, mut b) = {
+        let (a_tx, a) = tokio::sync::oneshot::channel();
+        let (b_tx, b) = tokio::sync::oneshot::channel();
+        cluster.node(1).add_learner(4, a_tx);
+        cluster.node(1).add_learner(5, b_tx);
+        (a, b)
+    };
+    cluster.answer(&mut a).unwrap();
+    assert!(matches!(cluster.answer(&mut b), Err(ProposeError::Refused(_))));
+    assert!(cluster.status(1).learners.contains(&4) && !cluster.status(1).learners.contains(&5));
+}
+
+#[test]
+fn adding_a_voter_again_does_not_take_its_vote() {
+    let mut cluster = Cluster::of_three(config());
+    for id in 1..=3 {
+        let mut pending = cluster.change(|core, reply| core.add_learner(id, reply));
+        cluster.answer(&mut pending).unwrap();
+    }
+    cluster.commit("a");
+    assert_eq!(cluster.status(1).voters, [1, 2, 3]);
+}
+
+#[test]
+fn members_are_removed_and_a_leader_hands_over_first() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("a");
+    let leader = cluster.leader().unwrap();
+    let mut pending = cluster.change(|core, reply| core.remove(leader, reply));
+    let Err(ProposeError::NotLeader { leader: Some(next) }) = cluster.answer(&mut pending) else {
+        panic!("the leader removes itself");
+    };
+    cluster.until("the successor leads", |cluster| cluster.leader() == Some(next));
+    let mut pending = cluster.change(|core, reply| core.remove(leader, reply));
+    cluster.answer(&mut pending).unwrap();
+    let rest: Vec<_> = (1..=3).filter(|id| ![leader, next].contains(id)).collect();
+    let status = cluster.status(next);
+    assert_eq!((status.voters, status.learners), (vec![next], rest));
+    cluster.stop(leader);
+    cluster.commit("b");
+    cluster.assert_equal();
+}
+
+#[test]
+fn messages_that_would_make_the_engine_panic_are_refused() {
+    use raft::eraftpb::{Message, MessageType};
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("a");
+    let leader = cluster.leader().unwrap();
+    let to = (1..=3).find(|id| *id != leader).unwrap();
+    let status = cluster.status(to);
+    let good = Message {
+        msg_type: MessageType::MsgHeartbeat as i32,
+        from: leader,
+        to,
+        term: status.term,
+        commit: status.commit,
+        ..Message::default()
+    };
+    let cases = [
+        (good.clone(), true),
+        (Message { term: 0, ..good.clone() }, false),
+        (Message { to: leader, ..good.clone() }, false),
+        (Message { from: to, ..good.clone() }, false),
+        (Message { from: 0, ..good.clone() }, false),
+        (Message { msg_type: 99, ..good.clone() }, false),
+        (Message { msg_type: MessageType::MsgPropose as i32, ..good.clone() }, false),
+        (Message { msg_type: MessageType::MsgReadIndex as i32, ..good.clone() }, false),
+    ];
+    for (message, accepted) in cases {
+        let result = cluster.node(to).step(&crate::control::consensus::codec::encode(&message));
+        assert_eq!(result.is_ok(), accepted, "{message:?}: {result:?}");
+    }
+}
+
+#[test]
+fn hostile_messages_never_panic() {
+    use raft::eraftpb::{Entry, Message};
+    let mut cluster = Cluster::of_three(config());
+    let mut rng = Rng(7);
+    for kind in 0..40 {
+        for _ in 0..20 {
+            let message = Message {
+                msg_type: kind,
+                to: 2,
+                from: rng.below(4),
+                // An honest peer's term never exceeds its own: a huge one would only make node 2
+                // useless, as a voter that lies may.
+                term: rng.below(2),
+                log_term: rng.below(3),
+                index: rng.below(100),
+                commit: rng.below(100),
+                reject: rng.percent(50),
+                reject_hint: rng.below(100),
+                context: vec![1; rng.below(3) as usize],
+                entries: (0..rng.below(3))
+                    .map(|_| Entry {
+                        index: rng.below(50),
+                        entry_type: rng.below(4) as i32,
+                        ..Entry::default()
+                    })
+                    .collect(),
+                ..Message::default()
+            };
+            let bytes = crate::control::consensus::codec::encode(&message);
+            drop(cluster.node(2).step(&bytes));
+            cluster.pump(2);
+        }
+    }
+    cluster.commit("still here");
+    cluster.assert_equal();
+}

@@ -1,0 +1,146 @@
+//! The node as everybody else sees it: a thread behind a handle.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use super::harness::{Ledger, identity};
+use crate::control::consensus::{
+    Consensus, ConsensusConfig, LogStore, PeerQueues, ProposeError, Role, StateMachine,
+};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn quick() -> ConsensusConfig {
+    ConsensusConfig { tick: Duration::from_millis(10), ..ConsensusConfig::default() }
+}
+
+fn bootstrap(dir: &std::path::Path) -> LogStore {
+    LogStore::bootstrap(dir, identity(1), &Ledger::default().snapshot()).unwrap()
+}
+
+#[tokio::test]
+async fn a_node_alone_serves_at_once_and_reopens() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |store| Consensus::start(quick(), store, Ledger::default(), PeerQueues::new(8));
+    let node = start(bootstrap(dir.path())).unwrap();
+    assert_eq!(node.status().borrow().role, Role::Leader);
+    let answers = join_all((0..300u32).map(|n| {
+        let node = node.clone();
+        async move { node.propose(n.to_string().into_bytes()).await.unwrap() }
+    }));
+    let answers = timeout(LONG, answers).await.unwrap();
+    let mut counts: Vec<_> = answers.iter().map(|(_, count)| *count).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, (1..=300).collect::<Vec<_>>());
+    let highest = answers.iter().map(|(index, _)| *index).max().unwrap();
+    assert!(node.read_index().await.unwrap() >= highest);
+    node.shutdown().await;
+    assert_eq!(node.propose(b"late".to_vec()).await, Err(ProposeError::Stopped));
+
+    let store = LogStore::open(dir.path(), None).unwrap().unwrap();
+    let node = start(store).unwrap();
+    assert_eq!(node.propose(b"again".to_vec()).await.unwrap().1, 301);
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn three_nodes_talk_through_their_queues() {
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut nodes = Vec::new();
+    let mut queues = Vec::new();
+    for (id, dir) in (1..).zip(&dirs) {
+        let store = match id {
+            1 => bootstrap(dir.path()),
+            _ => LogStore::join(dir.path(), identity(id)).unwrap(),
+        };
+        let peers = PeerQueues::new(256);
+        nodes.push(Consensus::start(quick(), store, Ledger::default(), peers.clone()).unwrap());
+        queues.push(peers);
+    }
+    let mut wires = Vec::new();
+    for (from, queue) in (1..).zip(&queues) {
+        for to in (1..=3u64).filter(|to| *to != from) {
+            let mut outgoing = queue.connect(to);
+            let (sender, receiver) =
+                (nodes[from as usize - 1].clone(), nodes[to as usize - 1].clone());
+            wires.push(tokio::spawn(async move {
+                while let Some(message) = outgoing.recv().await {
+                    let delivered = receiver.step(message.bytes).is_ok();
+                    if message.is_snapshot {
+                        sender.report_snapshot(to, delivered);
+                    }
+                }
+            }));
+        }
+    }
+    for id in [2, 3] {
+        while let Err(error) = timeout(LONG, nodes[0].add_learner(id)).await.unwrap() {
+            assert!(matches!(error, ProposeError::Refused(_)), "{error}");
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut status = nodes[2].status();
+    timeout(LONG, status.wait_for(|status| status.voters == [1, 2, 3])).await.unwrap().unwrap();
+    let (index, _) = timeout(LONG, nodes[0].propose(b"a".to_vec())).await.unwrap().unwrap();
+    for node in &nodes {
+        assert!(timeout(LONG, node.read_index()).await.unwrap().unwrap() >= index);
+    }
+    // The leader says goodbye, so the others need not wait out an election timeout.
+    nodes[0].shutdown().await;
+    let led = |status: &crate::control::consensus::Status| {
+        status.leader.is_some_and(|leader| leader != 1)
+    };
+    timeout(LONG, status.wait_for(led)).await.unwrap().unwrap();
+    for node in &nodes[1..] {
+        node.shutdown().await;
+    }
+    for wire in wires {
+        wire.abort();
+    }
+}
+
+/// A snapshot that the state machine refuses is fatal at the start already.
+#[tokio::test]
+async fn state_that_can_not_be_restored_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogStore::bootstrap(dir.path(), identity(1), b"not a ledger").unwrap();
+    let result = Consensus::start(quick(), store, Ledger::default(), PeerQueues::new(8));
+    let error = result.expect_err("refused");
+    assert!(
+        matches!(error, crate::control::consensus::FatalError::Restore { index: 1, .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_disk_error_calls_the_hook_and_stops_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = bootstrap(dir.path());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let said = Arc::new(Mutex::new(String::new()));
+    let config = ConsensusConfig {
+        on_fatal: {
+            let (calls, said) = (Arc::clone(&calls), Arc::clone(&said));
+            Arc::new(move |error| {
+                *said.lock().unwrap() = error.to_string();
+                calls.fetch_add(1, Ordering::SeqCst);
+            })
+        },
+        ..quick()
+    };
+    // The start itself takes one: its vote for itself and its first entry.
+    store.fail_after(Some(1));
+    let node = Consensus::start(config, store, Ledger::default(), PeerQueues::new(8)).unwrap();
+    let answer = timeout(LONG, node.propose(b"a".to_vec())).await.unwrap();
+    assert_eq!(answer, Err(ProposeError::Stopped));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(*said.lock().unwrap(), "the consensus log failed");
+}

@@ -1,0 +1,216 @@
+//! What a cluster does when nodes die and the network lies.
+
+use super::harness::Cluster;
+use crate::control::consensus::{
+    ConsensusConfig, FatalError, ProposeError, Role, Transport, Undeliverable,
+};
+
+fn config() -> ConsensusConfig {
+    ConsensusConfig::default()
+}
+
+#[test]
+fn an_isolated_leader_is_replaced_and_its_proposals_fail() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    let old = cluster.leader().unwrap();
+    cluster.isolate(old);
+    let mut lost = cluster.propose(old, "lost");
+    cluster.until("another leader", |cluster| {
+        cluster.leader().is_some_and(|leader| leader != old)
+            && cluster.status(old).role != Role::Leader
+    });
+    assert_eq!(cluster.answer(&mut lost), Err(ProposeError::Dropped));
+    let mut refused = cluster.propose(old, "refused");
+    assert_eq!(cluster.answer(&mut refused), Err(ProposeError::NotLeader { leader: None }));
+    cluster.commit("after");
+    cluster.heal();
+    cluster.until("the old leader follows", |cluster| {
+        cluster.status(old).leader == cluster.leader() && cluster.leader().is_some()
+    });
+    cluster.assert_equal();
+    let commands: Vec<_> = cluster.ledger(old).commands.iter().map(|(_, c)| c.clone()).collect();
+    assert_eq!(commands, [b"before".to_vec(), b"after".to_vec()]);
+}
+
+#[test]
+fn without_a_quorum_everything_is_answered_in_time() {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader().unwrap();
+    for id in (1..=3).filter(|id| *id != leader) {
+        cluster.stop(id);
+    }
+    // Asked of a leader that does not know yet: it must not answer from memory.
+    let mut read = cluster.read(leader);
+    let mut write = cluster.propose(leader, "lost");
+    assert_eq!(cluster.answer(&mut read), Err(ProposeError::NoQuorum));
+    assert_eq!(cluster.answer(&mut write), Err(ProposeError::Dropped));
+    // And of one that does.
+    let mut read = cluster.read(leader);
+    let mut write = cluster.propose(leader, "lost");
+    assert_eq!(cluster.answer(&mut read), Err(ProposeError::NoQuorum));
+    assert_eq!(cluster.answer(&mut write), Err(ProposeError::NotLeader { leader: None }));
+}
+
+#[test]
+fn reads_survive_lost_messages() {
+    let mut cluster = Cluster::of_three(config());
+    let index = cluster.commit("a");
+    let follower = (1..=3).find(|id| Some(*id) != cluster.leader()).unwrap();
+    cluster.loss = 30;
+    let mut answered = 0;
+    for _ in 0..20 {
+        let mut pending = cluster.read(follower);
+        match cluster.answer(&mut pending) {
+            Ok(applied) => {
+                assert!(applied >= index);
+                answered += 1;
+            }
+            Err(error) => assert_eq!(error, ProposeError::NoQuorum),
+        }
+    }
+    assert!(answered >= 15, "{answered} of 20");
+}
+
+/// The commit that made a membership effective is on disk before the membership takes effect. Or
+/// node 1, killed at that moment, would come back as the sole voter that it once was.
+#[test]
+fn a_restart_never_falls_back_to_an_older_quorum() {
+    let mut cluster = Cluster::new(config());
+    cluster.join(2);
+    cluster.join(3);
+    for _ in 0..1_000 {
+        for id in 1..=3 {
+            cluster.node(id).tick();
+            cluster.pump(id);
+            if cluster.status(1).voters == [1, 2, 3] {
+                cluster.kill(1);
+                cluster.start(1);
+                let status = cluster.status(1);
+                assert_eq!(status.voters, [1, 2, 3]);
+                assert_ne!(status.role, Role::Leader);
+                return;
+            }
+            while cluster.deliver() {}
+        }
+    }
+    panic!("nodes 2 and 3 are never promoted");
+}
+
+/// Whoever proposed is told by the entry's term, even when another leader's entry is applied in the
+/// very step that ends this leader's term.
+#[test]
+fn an_entry_of_another_leader_does_not_answer_a_proposal() {
+    use raft::eraftpb::{Entry, Message, MessageType};
+    let mut cluster = Cluster::of_three(config());
+    let base = cluster.commit("before");
+    let old = cluster.leader().unwrap();
+    let term = cluster.status(old).term;
+    let mut pending = cluster.propose(old, "mine");
+    cluster.pump(old);
+    let message = Message {
+        msg_type: MessageType::MsgAppend as i32,
+        from: (1..=3).find(|id| *id != old).unwrap(),
+        to: old,
+        term: term + 1,
+        log_term: term,
+        index: base,
+        commit: base + 1,
+        entries: vec![Entry {
+            term: term + 1,
+            index: base + 1,
+            data: b"theirs".to_vec(),
+            ..Entry::default()
+        }],
+        ..Message::default()
+    };
+    cluster.node(old).step(&crate::control::consensus::codec::encode(&message)).unwrap();
+    cluster.pump(old);
+    assert_eq!(cluster.ledger(old).commands.last(), Some(&(base + 1, b"theirs".to_vec())));
+    assert_eq!(pending.try_recv(), Ok(Err(ProposeError::Dropped)));
+}
+
+#[test]
+fn a_snapshot_nobody_reports_is_sent_again() {
+    let limits = ConsensusConfig { snapshot_every: 5, keep_entries: 0, ..config() };
+    let mut cluster = Cluster::of_three(limits);
+    let leader = cluster.leader().unwrap();
+    let slow = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.isolate(slow);
+    for n in 0..20 {
+        cluster.commit(&n.to_string());
+    }
+    cluster.swallow = 1;
+    cluster.heal();
+    cluster.until("the snapshot is lost", |cluster| cluster.swallow == 0);
+    cluster.assert_equal();
+}
+
+#[test]
+fn a_disk_that_fails_stops_the_node_before_it_promises_anything() {
+    struct Counting(usize);
+    impl Transport for Counting {
+        fn send(&mut self, _: u64, _: Vec<u8>, _: bool) -> Result<(), Undeliverable> {
+            self.0 += 1;
+            Ok(())
+        }
+    }
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader().unwrap();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let mut pending = cluster.propose(leader, "a");
+    cluster.pump(leader);
+    while cluster.deliver() {}
+    cluster.node(follower).break_disk(true);
+    let mut counting = Counting(0);
+    let result = cluster.node(follower).pump(&mut counting);
+    assert!(matches!(result, Err(FatalError::Store(_))), "{result:?}");
+    assert_eq!(counting.0, 0, "nothing left the node");
+    // The others go on, and the node comes back from what its disk holds.
+    cluster.stop(follower);
+    cluster.answer(&mut pending).unwrap();
+    cluster.start(follower);
+    cluster.assert_equal();
+}
+
+/// The removal of node F reaches F alone; F is elected by what it holds, commits its own removal,
+/// and has to go: the one who stays ends the change.
+#[test]
+fn a_leader_that_inherits_its_own_removal_hands_over() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    let old = cluster.leader().unwrap();
+    let mut others = (1..=3).filter(|id| *id != old);
+    let (removed, third) = (others.next().unwrap(), others.next().unwrap());
+    cluster.cut(old, third);
+    let mut pending = cluster.change(|core, reply| core.remove(removed, reply));
+    cluster.pump(old);
+    while cluster.deliver() {}
+    cluster.isolate(old);
+    // Its acknowledgement is lost. With a write under way at every moment, so also in the Ready
+    // that commits the removal.
+    for round in 0.. {
+        assert!(round < 1_000, "the removed node never applies its removal");
+        for id in 1..=3 {
+            cluster.node(id).tick();
+        }
+        drop(cluster.propose(removed, "late"));
+        for id in 1..=3 {
+            cluster.pump(id);
+        }
+        while cluster.deliver() {}
+        if !cluster.status(removed).voters.contains(&removed) {
+            break;
+        }
+    }
+    assert_eq!(cluster.answer(&mut pending), Err(ProposeError::Dropped));
+    cluster.heal();
+    cluster.until("the others go on", |cluster| {
+        let status = cluster.status(third);
+        cluster.leader() == Some(old)
+            && (status.voters, status.outgoing, status.learners) == (vec![old], vec![], vec![third])
+    });
+    cluster.stop(removed);
+    cluster.commit("after");
+    cluster.assert_equal();
+}

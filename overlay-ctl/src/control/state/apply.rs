@@ -1,0 +1,268 @@
+use super::{
+    Applied, Command, Envelope, Outcome, Refusal, Renumbering, RequestId, RowKey, State,
+    VOTERS_MAX, endpoints::NewEndpoint,
+};
+use crate::{
+    control::ipam,
+    model::{
+        Endpoint, Location, Network, NetworkName, NetworkOptions, Node, NodeName, Pool, Revision,
+        Vni,
+    },
+};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+impl State {
+    /// Applies the command of Raft entry `revision`.
+    pub fn apply(&mut self, revision: Revision, entry: &[u8]) -> Outcome {
+        debug_assert!(revision > self.revision, "an entry is applied once, in order");
+        let outcome = match rmp_serde::from_slice::<Envelope>(entry) {
+            Ok(Envelope { request, command }) => self.apply_once(revision, request, command),
+            Err(error) => Err(Refusal::UnknownCommand(error.to_string())),
+        };
+        self.revision = revision;
+        outcome
+    }
+
+    fn apply_once(&mut self, revision: Revision, request: RequestId, command: Command) -> Outcome {
+        if let Some(outcome) = self.dedup.get(&request) {
+            return outcome.clone();
+        }
+        let outcome =
+            self.decide(revision, command).map(|decision| self.commit(revision, decision));
+        self.dedup.insert(request, outcome.clone());
+        outcome
+    }
+
+    /// Decides what `command` would do if it were entry `revision`, and changes nothing: the same
+    /// decision is what apply carries out, so a caller can refuse before anything is logged.
+    ///
+    /// # Errors
+    /// What apply would refuse, for the same reason.
+    pub fn decide(&self, revision: Revision, command: Command) -> Result<Decision, Refusal> {
+        match command {
+            Command::CreateNetwork { name, pool, vni, options } => {
+                self.create_network(revision, name, pool, vni, options)
+            }
+            Command::RemoveNetwork { name } => self.remove_network(&name),
+            Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics } => {
+                if let Some(id) = returning
+                    && self.was_removed(id)
+                {
+                    return Err(Refusal::NodeRemoved(name));
+                }
+                let (epoch, id, voter) = (revision, 0, false);
+                self.register_node(Node {
+                    id,
+                    name,
+                    vtep,
+                    listen,
+                    instance,
+                    epoch,
+                    voter,
+                    gateway,
+                    metrics,
+                })
+            }
+            Command::RemoveNode { name } => self.remove_node(&name),
+            Command::CreateEndpoint { name, network, placement, forwards, aliases, ports } => {
+                let new = NewEndpoint { id: revision, name, forwards, aliases, ports };
+                self.create_endpoint(new, &network, placement)
+            }
+            Command::RemoveEndpoint { name, network, only } => {
+                self.remove_endpoint(&name, network.as_ref(), only)
+            }
+        }
+    }
+
+    fn create_network(
+        &self,
+        revision: Revision,
+        name: NetworkName,
+        pool: Option<Pool>,
+        vni: Option<Vni>,
+        options: NetworkOptions,
+    ) -> Result<Decision, Refusal> {
+        if self.network_names.contains_key(&name) {
+            return Err(Refusal::NetworkExists(name));
+        }
+        let given_out = vni.is_none();
+        let vni = match vni {
+            Some(vni) => match self.networks.values().find(|network| network.vni == vni) {
+                Some(other) => {
+                    return Err(Refusal::VniExists { vni, network: other.name.clone() });
+                }
+                None => vni,
+            },
+            None => {
+                let used: BTreeSet<Vni> = self.networks.values().map(|n| n.vni).collect();
+                ipam::next_vni(self.last_vni, &used).ok_or(Refusal::VnisExhausted)?
+            }
+        };
+        let pool = match pool {
+            Some(pool) => pool,
+            None => {
+                let networks = self.networks.values().map(|network| network.pool.subnet);
+                let gateways = self.nodes.values().filter_map(|node| node.gateway);
+                ipam::next_subnet(networks.chain(gateways))
+                    .map(Pool::whole)
+                    .ok_or(Refusal::SubnetsExhausted)?
+            }
+        };
+        let network = Network { id: revision, name, vni, pool, options };
+        self.check_gateways(&network)?;
+        Ok(Decision::PutNetwork { network, given_out })
+    }
+
+    fn remove_network(&self, name: &NetworkName) -> Result<Decision, Refusal> {
+        let network = self.network_named(name)?;
+        match self.endpoints_of(network.id).count() {
+            0 => Ok(Decision::RemoveNetwork(network.clone())),
+            endpoints => Err(Refusal::NetworkInUse { network: name.clone(), endpoints }),
+        }
+    }
+
+    /// `said` is what the node says of itself; its id, and whether it votes, are decided here.
+    fn register_node(&self, said: Node) -> Result<Decision, Refusal> {
+        let (name, vtep) = (&said.name, said.vtep);
+        let known = self.nodes.values().find(|node| node.instance == said.instance);
+        let other = |node: &&Node| node.instance != said.instance;
+        if let Some(node) = self.nodes.values().filter(other).find(|node| node.name == *name) {
+            return Err(Refusal::NodeExists(node.name.clone()));
+        }
+        if let Some(node) = self.nodes.values().filter(other).find(|node| node.vtep == vtep) {
+            return Err(Refusal::VtepExists { address: vtep, by: format!("node {}", node.name) });
+        }
+        if let Some(endpoint) = self.external_at(vtep) {
+            let by = format!("external endpoint {}", endpoint.name);
+            return Err(Refusal::VtepExists { address: vtep, by });
+        }
+        let (id, voter) = match known {
+            Some(node) => (node.id, node.voter),
+            None => (
+                self.last_node_id + 1,
+                self.nodes.values().filter(|node| node.voter).count() < VOTERS_MAX,
+            ),
+        };
+        let node = Node { id, voter, ..said };
+        match known {
+            // The same registration again is no change: its epoch, which fences, stands.
+            Some(known) if Node { epoch: known.epoch, ..node.clone() } == *known => {
+                Ok(Decision::Nothing(Applied::Node(known.clone())))
+            }
+            _ => {
+                let renumbering = self.renumber(&node)?;
+                Ok(Decision::PutNode { node, renumbering })
+            }
+        }
+    }
+
+    fn remove_node(&self, name: &NodeName) -> Result<Decision, Refusal> {
+        let node = self.node_named(name)?;
+        match self.endpoints_on(node.id).count() {
+            0 => Ok(Decision::RemoveNode(node.clone())),
+            endpoints => Err(Refusal::NodeInUse { node: name.clone(), endpoints }),
+        }
+    }
+
+    /// Carries out a decision. Can't fail: all that could be refused was.
+    fn commit(&mut self, revision: Revision, decision: Decision) -> Applied {
+        match decision {
+            Decision::Nothing(applied) => applied,
+            Decision::PutNetwork { network, given_out } => {
+                if given_out {
+                    self.last_vni = Some(network.vni);
+                }
+                self.insert_network(network.clone());
+                self.changes.push(revision, RowKey::Network(network.id));
+                Applied::Network(network)
+            }
+            Decision::RemoveNetwork(network) => {
+                self.networks.remove(&network.id);
+                self.network_names.remove(&network.name);
+                self.addresses.remove(&network.id);
+                self.last_address.remove(&network.id);
+                self.changes.push(revision, RowKey::Network(network.id));
+                Applied::Removed(revision)
+            }
+            Decision::PutNode { node, renumbering } => {
+                self.last_node_id = self.last_node_id.max(node.id);
+                if let Some(before) = self.nodes.get(&node.id) {
+                    self.node_names.remove(&before.name);
+                }
+                if self.nodes.get(&node.id).is_some_and(|before| before.gateway != node.gateway) {
+                    self.carry_out(revision, node.id, renumbering);
+                }
+                self.insert_node(node.clone());
+                self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Node(node)
+            }
+            Decision::RemoveNode(node) => {
+                self.nodes.remove(&node.id);
+                self.node_names.remove(&node.name);
+                self.last_leg.remove(&node.id);
+                self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Removed(revision)
+            }
+            Decision::PutEndpoint { endpoint, given_out, leg_given_out } => {
+                if given_out {
+                    self.last_address.insert(endpoint.network, endpoint.address);
+                }
+                if let (true, Some(node), Some(leg)) =
+                    (leg_given_out, endpoint.node(), endpoint.gateway)
+                {
+                    self.last_leg.insert(node, leg);
+                }
+                self.insert_endpoint(endpoint.clone());
+                self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));
+                Applied::Endpoint(endpoint)
+            }
+            Decision::RemoveEndpoint(endpoint) => {
+                self.forget_endpoint(&endpoint);
+                self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));
+                Applied::Removed(revision)
+            }
+        }
+    }
+
+    fn external_at(&self, address: Ipv4Addr) -> Option<&Endpoint> {
+        self.endpoints
+            .values()
+            .find(|e| matches!(e.location, Location::External { vtep } if vtep == address))
+    }
+}
+
+/// What a command would do. Made by [`State::decide`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// It has been done already.
+    Nothing(Applied),
+    /// A new network.
+    PutNetwork {
+        /// The row.
+        network: Network,
+        /// The VNI was not asked for: the next one comes after it.
+        given_out: bool,
+    },
+    /// A network that has no endpoints goes.
+    RemoveNetwork(Network),
+    /// A new node, or a node's new addresses.
+    PutNode {
+        /// The row.
+        node: Node,
+        /// Where its gateway subnet is another than before.
+        renumbering: Renumbering,
+    },
+    /// A node that has no endpoints goes.
+    RemoveNode(Node),
+    /// A new endpoint.
+    PutEndpoint {
+        /// The row.
+        endpoint: Endpoint,
+        /// The address was not asked for: the next one comes after it.
+        given_out: bool,
+        /// Its namespace had no gateway leg yet: the next one's address comes after it.
+        leg_given_out: bool,
+    },
+    /// An endpoint goes.
+    RemoveEndpoint(Endpoint),
+}

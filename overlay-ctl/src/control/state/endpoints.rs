@@ -1,0 +1,169 @@
+//! What the creation and the removal of an endpoint would do.
+
+use super::{Decision, Placement, PortsWanted, Refusal, State, legs::Leg};
+use crate::{
+    control::ipam,
+    model::{
+        Endpoint, EndpointId, EndpointName, Invalid, Location, Mac, Network, NetworkName, Node,
+        Published,
+    },
+};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+/// What a new endpoint is, wherever it is.
+pub(super) struct NewEndpoint {
+    pub(super) id: EndpointId,
+    pub(super) name: EndpointName,
+    pub(super) forwards: bool,
+    pub(super) aliases: BTreeSet<EndpointName>,
+    pub(super) ports: PortsWanted,
+}
+
+/// What follows from where a new endpoint is.
+struct Place {
+    location: Location,
+    asked: Option<Ipv4Addr>,
+    mac: Option<Mac>,
+    leg: Option<Leg>,
+    published: BTreeSet<Published>,
+}
+
+impl State {
+    pub(super) fn create_endpoint(
+        &self,
+        new: NewEndpoint,
+        network: &NetworkName,
+        placement: Placement,
+    ) -> Result<Decision, Refusal> {
+        let NewEndpoint { id, name, forwards, aliases, ports } = new;
+        let network = self.network_named(network)?;
+        let aliases = self.check_names(network, &name, aliases)?;
+        let place = match placement {
+            Placement::Node { node, netns, address } => {
+                let node = self.node_named(&node)?;
+                let leg = self.leg(network, node, &netns)?;
+                let published = self.published(&name, network, node, leg, &ports)?;
+                let location = Location::Node { node: node.id, netns };
+                Place { location, asked: address, mac: None, leg, published }
+            }
+            Placement::External { vtep, mac, address } => {
+                if ports.publishes() {
+                    let why =
+                        format!("it is behind VTEP {vtep}, which is no node's; publish them there");
+                    return Err(Refusal::CannotPublish { endpoint: name, why });
+                }
+                if let Some(node) = self.nodes.values().find(|node| node.vtep == vtep) {
+                    let by = format!("node {}", node.name);
+                    return Err(Refusal::VtepExists { address: vtep, by });
+                }
+                // The MAC of another address would block that one for ever.
+                if mac
+                    .endpoint_address()
+                    .is_some_and(|of| of != address && network.pool.subnet.net().contains(&of))
+                {
+                    let why = "is the MAC that another address of the network has";
+                    return Err(Invalid::new("mac", mac.to_string(), why).into());
+                }
+                Place {
+                    location: Location::External { vtep },
+                    asked: Some(address),
+                    mac: Some(mac),
+                    leg: None,
+                    published: BTreeSet::new(),
+                }
+            }
+        };
+        let Place { location, asked, mac, leg, published } = place;
+        let address = match asked {
+            Some(address) => self.check_address(network, address)?,
+            None => self.next_address(network)?,
+        };
+        let mac = mac.unwrap_or_else(|| Mac::of_endpoint(address));
+        if let Some(id) = self.macs.get(&(network.id, mac)) {
+            let endpoint = self.endpoints.get(id).map_or(name, |other| other.name.clone());
+            return Err(Refusal::MacInUse { mac, endpoint });
+        }
+        let mut exposed = ports.exposed;
+        exposed.extend(published.iter().map(|published| published.port));
+        let endpoint = Endpoint {
+            id,
+            name,
+            network: network.id,
+            location,
+            address,
+            mac,
+            forwards,
+            aliases,
+            exposed,
+            published,
+            gateway: leg.map(|leg| leg.address),
+        };
+        Ok(Decision::PutEndpoint {
+            endpoint,
+            given_out: asked.is_none(),
+            leg_given_out: leg.is_some_and(|leg| leg.given_out),
+        })
+    }
+
+    /// The ports of `node` that lead to the new endpoint, which must have a leg for that.
+    fn published(
+        &self,
+        name: &EndpointName,
+        network: &Network,
+        node: &Node,
+        leg: Option<Leg>,
+        ports: &PortsWanted,
+    ) -> Result<BTreeSet<Published>, Refusal> {
+        if !ports.publishes() {
+            return Ok(BTreeSet::new());
+        }
+        if leg.is_some() {
+            return self.publish(node, ports);
+        }
+        let why = if network.options.internal {
+            format!(
+                "network {} is internal and has no way to the outside; attach the namespace to a network that is not, too, and publish them there",
+                network.name
+            )
+        } else {
+            format!("node {} has no gateway bridge; all nodes must run the same version", node.name)
+        };
+        Err(Refusal::CannotPublish { endpoint: name.clone(), why })
+    }
+
+    pub(super) fn remove_endpoint(
+        &self,
+        name: &EndpointName,
+        network: Option<&NetworkName>,
+        only: Option<u64>,
+    ) -> Result<Decision, Refusal> {
+        let endpoint = self.endpoint_named(name, network)?;
+        if only.is_some_and(|id| id != endpoint.id) {
+            return Err(Refusal::NoEndpoint(name.clone()));
+        }
+        Ok(Decision::RemoveEndpoint(endpoint.clone()))
+    }
+
+    fn check_address(&self, network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr, Refusal> {
+        network.pool.subnet.check_endpoint(address)?;
+        let holder = self.addresses.get(&network.id).and_then(|used| used.get(&address));
+        match holder.and_then(|id| self.endpoints.get(id)) {
+            Some(other) => Err(Refusal::AddressInUse { address, endpoint: other.name.clone() }),
+            None => Ok(address),
+        }
+    }
+
+    fn next_address(&self, network: &Network) -> Result<Ipv4Addr, Refusal> {
+        let last = self.last_address.get(&network.id).copied();
+        self.addresses
+            .get(&network.id)
+            .and_then(|used| ipam::next_address(&network.pool, last, used))
+            .ok_or_else(|| {
+                let net = network.pool.range().unwrap_or(network.pool.subnet.net());
+                Refusal::AddressesExhausted {
+                    range: net.to_string(),
+                    network: network.name.clone(),
+                }
+            })
+    }
+}

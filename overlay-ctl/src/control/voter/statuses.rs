@@ -1,0 +1,241 @@
+use crate::{
+    dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus},
+    model::{EndpointId, NodeId, Revision},
+    proto::internal::{EndpointStatus, LegStatus, NodeStatus},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// A node that has not been heard of for so long is down.
+pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(3);
+
+/// How often a wait looks whether somebody fell silent.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Who programmed what, as last heard. Clones share it.
+#[derive(Clone)]
+pub struct StatusTable {
+    rows: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
+    changed: watch::Sender<u64>,
+    /// Since when it can be expected to have heard of every node that is alive.
+    since: Arc<Mutex<Instant>>,
+}
+
+struct Heard {
+    status: NodeStatus,
+    at: Instant,
+    /// From the node itself, over a stream that still stands: to be passed on.
+    first_hand: bool,
+}
+
+impl Default for StatusTable {
+    fn default() -> Self {
+        let changed = watch::Sender::new(0);
+        Self { rows: Arc::default(), changed, since: Arc::new(Mutex::new(Instant::now())) }
+    }
+}
+
+impl StatusTable {
+    fn lock<T>(&self, with: impl FnOnce(&mut BTreeMap<NodeId, Heard>) -> T) -> T {
+        with(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes in what a node says of itself. What an older epoch says is void.
+    pub fn record(&self, status: NodeStatus) {
+        self.insert(status, true);
+    }
+
+    /// Takes in what another voter heard of a node. It is not passed on: whoever heard it does that.
+    pub fn record_report(&self, status: NodeStatus) {
+        self.insert(status, false);
+    }
+
+    /// The node's stream ended: its status may still be fresh, but another voter may know better.
+    pub fn stream_ended(&self, node: NodeId) {
+        self.lock(|rows| {
+            if let Some(heard) = rows.get_mut(&node) {
+                heard.first_hand = false;
+            }
+        });
+    }
+
+    fn insert(&self, status: NodeStatus, first_hand: bool) {
+        let at = Instant::now();
+        let news = self.lock(|rows| {
+            let before = rows.get(&status.node_id);
+            if before.is_some_and(|before| before.status.epoch > status.epoch) {
+                return false;
+            }
+            let news = before.is_none_or(|before| before.status != status);
+            rows.insert(status.node_id, Heard { status, at, first_hand });
+            news
+        });
+        if news {
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    fn fresh<T>(&self, node: NodeId, read: impl FnOnce(&NodeStatus) -> T) -> Option<T> {
+        self.lock(|rows| {
+            let heard = rows.get(&node)?;
+            (heard.at.elapsed() < NODE_DOWN_AFTER).then(|| read(&heard.status))
+        })
+    }
+
+    /// The revision that the node has programmed, if it was heard of lately.
+    #[must_use]
+    pub fn programmed(&self, node: NodeId) -> Option<Revision> {
+        self.fresh(node, |status| status.programmed_revision)
+    }
+
+    /// What the node says of one of its endpoints: `None` where it was not heard of lately,
+    /// `Some(None)` where it says nothing of the endpoint.
+    #[must_use]
+    pub fn health(&self, node: NodeId, endpoint: EndpointId) -> Option<Option<EndpointStatus>> {
+        self.fresh(node, |status| {
+            // A node lists its endpoints in the order of their ids.
+            let found = status.endpoints.binary_search_by_key(&endpoint, |health| health.id);
+            found.ok().and_then(|position| status.endpoints.get(position).cloned())
+        })
+    }
+
+    /// This node leads now: reports that went to its predecessor come here from now on, so silence
+    /// means nothing before they had time to.
+    pub fn listen_anew(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// The fresh statuses that nodes gave this one themselves: what to pass on.
+    #[must_use]
+    pub fn first_hand(&self) -> Vec<NodeStatus> {
+        self.lock(|rows| {
+            rows.values()
+                .filter(|heard| heard.first_hand && heard.at.elapsed() < NODE_DOWN_AFTER)
+                .map(|heard| heard.status.clone())
+                .collect()
+        })
+    }
+
+    /// Whether the node is down: not heard of for a while, by a table that has listened for a while.
+    #[must_use]
+    pub fn is_down(&self, node: NodeId) -> bool {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.elapsed() >= NODE_DOWN_AFTER && self.programmed(node).is_none()
+    }
+
+    /// Changes with every news.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Waits until each of `nodes` has programmed `revision` or is down, or `deadline` is over. Gives
+    /// those that have not.
+    pub async fn wait_programmed(
+        &self,
+        nodes: BTreeSet<NodeId>,
+        revision: Revision,
+        deadline: Duration,
+    ) -> BTreeSet<NodeId> {
+        let mut changed = self.watch();
+        let mut late = nodes;
+        let wait = async {
+            loop {
+                changed.borrow_and_update();
+                late.retain(|node| self.programmed(*node).is_none_or(|held| held < revision));
+                if late.iter().all(|node| self.is_down(*node)) {
+                    return;
+                }
+                // That a node falls silent is no news: look again by the clock.
+                drop(tokio::time::timeout(LOOK_AGAIN, changed.changed()).await);
+            }
+        };
+        // Late is an answer too: whoever is left.
+        drop(tokio::time::timeout(deadline, wait).await);
+        late
+    }
+
+    /// Forgets a node that was removed.
+    pub fn forget(&self, node: NodeId) {
+        self.lock(|rows| rows.remove(&node));
+    }
+}
+
+/// A node's own status as it travels.
+#[must_use]
+pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeStatus {
+    let leg = |leg: &LegHealth| LegStatus {
+        interface: leg.interface.clone(),
+        host_interface: leg.ifname.clone(),
+        host_ifindex: leg.ifindex,
+        mtu: leg.mtu,
+    };
+    let endpoint = |(id, health): (&EndpointId, &EndpointHealth)| EndpointStatus {
+        id: *id,
+        up: health.down.is_none(),
+        reason: health.down.clone().unwrap_or_default(),
+        host_interface: health.ifname.clone(),
+        host_ifindex: health.ifindex,
+        mtu: health.mtu,
+        interface: health.interface.clone(),
+        gateway: health.gateway.as_ref().map(leg),
+    };
+    NodeStatus {
+        node_id,
+        epoch,
+        programmed_revision: status.programmed,
+        endpoints: status.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(node_id: NodeId, epoch: Revision, programmed_revision: Revision) -> NodeStatus {
+        NodeStatus { node_id, epoch, programmed_revision, endpoints: Vec::new() }
+    }
+
+    #[test]
+    fn an_older_epoch_is_void() {
+        let table = StatusTable::default();
+        table.record(status(1, 5, 10));
+        table.record(status(1, 4, 99));
+        assert_eq!(table.programmed(1), Some(10));
+        table.record(status(1, 6, 1));
+        assert_eq!(table.programmed(1), Some(1));
+    }
+
+    #[test]
+    fn only_first_hand_knowledge_is_passed_on() {
+        let table = StatusTable::default();
+        table.record(status(1, 1, 1));
+        table.record_report(status(2, 1, 1));
+        let passed_on = |table: &StatusTable| -> Vec<NodeId> {
+            table.first_hand().iter().map(|status| status.node_id).collect()
+        };
+        assert_eq!(passed_on(&table), [1]);
+        table.stream_ended(1);
+        assert!(passed_on(&table).is_empty());
+        assert_eq!(table.programmed(1), Some(1), "it is not down for that");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_when_all_are_there_and_names_those_that_are_not() {
+        let table = StatusTable::default();
+        table.record(status(1, 1, 10));
+        let late = table.wait_programmed([1, 2].into(), 10, Duration::from_secs(1)).await;
+        assert_eq!(late, [2].into());
+        let waiting = table.clone();
+        let wait = tokio::spawn(async move {
+            waiting.wait_programmed([1, 2].into(), 10, Duration::from_secs(1000)).await
+        });
+        tokio::task::yield_now().await;
+        table.record(status(2, 1, 11));
+        assert_eq!(wait.await.unwrap(), BTreeSet::new());
+    }
+}

@@ -1,0 +1,52 @@
+//! The streams that carry desired state to every node, and the state of the nodes' kernels to the
+//! leader.
+//!
+//! Down: a voter derives its view from its own state. An agent holds one stream to any voter, which
+//! sends the whole view once and deltas from then on, restricted to the networks of the agent's endpoints.
+//! A slow agent costs the voter a cursor, not a queue: each delta is made when the last one has been
+//! taken, from the state as it is then.
+//!
+//! Up: every node's status (programmed revision, endpoints) goes up the same stream, and every voter
+//! passes the statuses that it has on to the leader. From this one table the leader answers
+//! `create --wait` and tells which nodes are alive. Statuses are soft: they never enter the log, and a
+//! new leader has all of them within a heartbeat.
+
+mod agent;
+mod stream;
+mod voter;
+
+pub use agent::{Ended, follow_a_voter};
+pub use stream::serve_agent;
+pub use voter::{publish_views, report_to_leader};
+
+use crate::{
+    control::state::{Row, RowKey},
+    proto::internal::{Row as WireRow, RowKey as WireKey, RowKind},
+};
+use std::time::Duration;
+
+/// Time after which an unchanged status is repeated.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+fn key_to_wire(key: RowKey) -> WireKey {
+    let (kind, id) = match key {
+        RowKey::Node(id) => (RowKind::Node, id),
+        RowKey::Network(id) => (RowKind::Network, id),
+        RowKey::Endpoint(_, id) => (RowKind::Endpoint, id),
+    };
+    let network = if let RowKey::Endpoint(network, _) = key { network } else { 0 };
+    WireKey { kind: kind.into(), id, network }
+}
+
+fn key_from_wire(key: &WireKey) -> Option<RowKey> {
+    match key.kind() {
+        RowKind::Node => Some(RowKey::Node(key.id)),
+        RowKind::Network => Some(RowKey::Network(key.id)),
+        RowKind::Endpoint => Some(RowKey::Endpoint(key.network, key.id)),
+        RowKind::Unspecified => None,
+    }
+}
+
+fn row_to_wire(row: &Row) -> Result<WireRow, rmp_serde::encode::Error> {
+    Ok(WireRow { key: Some(key_to_wire(row.key())), value: rmp_serde::to_vec_named(row)? })
+}

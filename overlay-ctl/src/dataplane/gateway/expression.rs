@@ -1,0 +1,91 @@
+//! The expressions and statements that rules are made of, in nft's JSON.
+
+use std::{borrow::Cow, net::Ipv4Addr};
+
+use nftables::{
+    expr::{
+        CT, Expression, Map as Lookup, Meta, MetaKey, NamedExpression, Payload, PayloadField,
+        Prefix, SetItem,
+    },
+    stmt::{AnonymousCounter, Counter, Match, NAT, Operator, Statement},
+};
+
+pub(super) fn dnat(
+    key: Vec<Expression<'static>>,
+    to_address: &str,
+    to_port: &str,
+) -> Statement<'static> {
+    let lookup = |map: &str| {
+        let key = named(NamedExpression::Concat(key.clone()));
+        named(NamedExpression::Map(Box::new(Lookup { key, data: text(format!("@{map}")) })))
+    };
+    Statement::DNAT(Some(NAT {
+        addr: Some(lookup(to_address)),
+        family: None,
+        port: Some(lookup(to_port)),
+        flags: None,
+    }))
+}
+
+pub(super) fn counter() -> Statement<'static> {
+    let zero = AnonymousCounter { packets: Some(0), bytes: Some(0) };
+    Statement::Counter(Counter::Anonymous(Some(zero)))
+}
+
+/// Matches if a bit field of the packet's connection has one of these bits.
+pub(super) fn has(key: &'static str, bits: Expression<'static>) -> Statement<'static> {
+    let key = NamedExpression::CT(CT { key: key.into(), family: None, dir: None });
+    compare(named(key), Operator::IN, bits)
+}
+
+pub(super) fn equal(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    compare(left, Operator::EQ, right)
+}
+
+pub(super) fn compare(
+    left: Expression<'static>,
+    op: Operator,
+    right: Expression<'static>,
+) -> Statement<'static> {
+    Statement::Match(Match { left, right, op })
+}
+
+pub(super) fn either(names: &[&str]) -> Expression<'static> {
+    let items = names.iter().map(|name| SetItem::Element(text((*name).to_owned())));
+    named(NamedExpression::Set(items.collect()))
+}
+
+pub(super) fn ip(field: &'static str) -> Expression<'static> {
+    field_of("ip", field)
+}
+
+/// The destination port, which TCP, UDP and SCTP have at the same offset.
+pub(super) fn destination_port() -> Expression<'static> {
+    field_of("th", "dport")
+}
+
+pub(super) fn field_of(protocol: &'static str, field: &'static str) -> Expression<'static> {
+    let field = PayloadField { protocol: protocol.into(), field: field.into() };
+    named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+pub(super) fn meta(key: MetaKey) -> Expression<'static> {
+    named(NamedExpression::Meta(Meta { key }))
+}
+
+pub(super) fn prefix(address: Ipv4Addr, length: u8) -> Expression<'static> {
+    let prefix = Prefix { addr: Box::new(text(address.to_string())), len: length.into() };
+    named(NamedExpression::Prefix(prefix))
+}
+
+pub(super) fn named(expression: NamedExpression<'static>) -> Expression<'static> {
+    Expression::Named(expression)
+}
+
+pub(super) fn text(text: impl Into<Cow<'static, str>>) -> Expression<'static> {
+    Expression::String(text.into())
+}
+
+pub(super) fn number(number: impl Into<u32>) -> Expression<'static> {
+    Expression::Number(number.into())
+}

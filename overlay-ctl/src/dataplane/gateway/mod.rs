@@ -1,0 +1,28 @@
+//! The node's part of the way to the outside world: the choice of the gateway bridge's subnet, the
+//! nftables table that masquerades and publishes ports, and the reservation of published ports on the
+//! host.
+//!
+//! Invariants:
+//! - Only the table `ip overlay` is read or written. All other tables belong to other programs.
+//! - Nothing here isolates endpoints from each other: the program `from_gateway` does, so that a flushed
+//!   ruleset does not open the way between them. The rules only protect endpoints from the outside.
+//! - A change is one transaction, and no transaction is made without a change, so that established flows
+//!   are never disturbed.
+
+mod changes;
+mod conntrack;
+mod error;
+mod expression;
+mod nft;
+mod observed;
+mod ports;
+mod rules;
+mod subnet;
+mod table;
+
+pub use changes::changes;
+pub use error::GatewayError;
+pub use ports::{HostPort, PortTaken, Reservations, busy_ports};
+pub use rules::{Rules, Target};
+pub use subnet::{SubnetError, choose_subnet};
+pub use table::{Changed, Table};

@@ -1,0 +1,237 @@
+//! Ports of the host: finds the free ones, and reserves those that are published.
+//!
+//! A packet to a published port is rewritten before the host's own sockets could see it. A program that
+//! listened on such a port would never get a connection. Therefore a socket of the node binds each
+//! published port, and the program gets the error that the port is in use.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{Ipv4Addr, SocketAddrV4},
+    num::NonZeroU16,
+};
+
+use nix::libc;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::model::{FIRST_FREE_PORT, Transport};
+
+/// A port of the host; the address 0.0.0.0 = all addresses of the host.
+pub type HostPort = (Transport, Ipv4Addr, NonZeroU16);
+
+/// Bytes of a receive buffer, which the kernel raises to its minimum (`SOCK_MIN_RCVBUF`): nothing is ever
+/// read from these sockets.
+const LEAST_BUFFER: usize = 1;
+/// Tables of the sockets in a thread's network namespace, and the protocol of each.
+const SOCKETS: [(&str, Transport); 4] = [
+    ("tcp", Transport::Tcp),
+    ("tcp6", Transport::Tcp),
+    ("udp", Transport::Udp),
+    ("udp6", Transport::Udp),
+];
+
+/// The reason why a port of the host cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PortTaken {
+    /// Another program has the port.
+    #[error(
+        "{transport} port {port} of {} is in use by another program (`ss -lnp sport = :{port}` shows which): stop it, or publish another port", place(.address)
+    )]
+    Bound {
+        /// Protocol.
+        transport: Transport,
+        /// The host's address; 0.0.0.0 = all.
+        address: Ipv4Addr,
+        /// The port.
+        port: NonZeroU16,
+    },
+    /// The host has no such address.
+    #[error(
+        "port {port} can't be published on {address}: no device of this host has that address (`ip addr` shows those it has)"
+    )]
+    NoSuchAddress {
+        /// The address that was asked for.
+        address: Ipv4Addr,
+        /// The port.
+        port: NonZeroU16,
+    },
+    /// Binding failed for another reason.
+    #[error("{transport} port {port} of {} could not be bound", place(.address))]
+    System {
+        /// Protocol.
+        transport: Transport,
+        /// The host's address; 0.0.0.0 = all.
+        address: Ipv4Addr,
+        /// The port.
+        port: NonZeroU16,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn place(address: &Ipv4Addr) -> String {
+    if address.is_unspecified() { "this host".to_owned() } else { address.to_string() }
+}
+
+/// Tells if the host must already have the address that is bound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AddressPresence {
+    Required,
+    /// The address may be added later, for example to a device that is not up yet.
+    Optional,
+}
+
+/// Binds a socket to the port. `None` if the kernel has no SCTP, so that no program can take the port.
+fn bind(
+    (transport, address, port): HostPort,
+    presence: AddressPresence,
+) -> Result<Option<Socket>, PortTaken> {
+    let bound = || -> io::Result<Option<Socket>> {
+        let (kind, protocol) = match transport {
+            Transport::Tcp => (Type::STREAM, Protocol::TCP),
+            Transport::Udp => (Type::DGRAM, Protocol::UDP),
+            Transport::Sctp => (Type::STREAM, Protocol::from(libc::IPPROTO_SCTP)),
+        };
+        let socket = match Socket::new(Domain::IPV4, kind, Some(protocol)) {
+            Err(error) if transport == Transport::Sctp && is_unknown_protocol(&error) => {
+                return Ok(None);
+            }
+            made => made?,
+        };
+        if transport == Transport::Udp {
+            socket.set_recv_buffer_size(LEAST_BUFFER)?;
+        }
+        // SO_REUSEADDR, so that the port is not held by connections of a program that is gone, which stay
+        // in TIME_WAIT for a minute. It is switched off below, because a program that sets it, as servers
+        // do, could else listen on the same port. UDP has no TIME_WAIT, and two UDP sockets that both set
+        // the option would share the port.
+        let reuse = transport == Transport::Tcp;
+        socket.set_reuse_address(reuse)?;
+        socket.set_freebind_v4(presence == AddressPresence::Optional)?;
+        socket.bind(&SocketAddrV4::new(address, port.get()).into())?;
+        if reuse {
+            socket.set_reuse_address(false)?;
+        }
+        Ok(Some(socket))
+    };
+    bound().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => PortTaken::Bound { transport, address, port },
+        io::ErrorKind::AddrNotAvailable => PortTaken::NoSuchAddress { address, port },
+        _ => PortTaken::System { transport, address, port, source },
+    })
+}
+
+fn is_unknown_protocol(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT))
+}
+
+/// Ports from 32768 up that a socket of this host is bound to. They are not given when no port is asked
+/// for. TCP sockets that are bound but neither listen nor are connected are missing, because the kernel
+/// lists them nowhere.
+#[must_use]
+pub fn busy_ports() -> BTreeSet<(Transport, NonZeroU16)> {
+    let mut busy = BTreeSet::new();
+    for (table, transport) in SOCKETS {
+        // The tables of IPv6 are absent if the kernel has no IPv6. The thread's tables are read, not the
+        // process's, because the threads of a process may be in several namespaces.
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+        let text = text.unwrap_or_default();
+        busy.extend(text.lines().filter_map(local_port).map(|port| (transport, port)));
+    }
+    let text = fs::read_to_string("/proc/thread-self/net/sctp/eps").unwrap_or_default();
+    busy.extend(text.lines().filter_map(sctp_port).map(|port| (Transport::Sctp, port)));
+    busy.retain(|(_, port)| port.get() >= FIRST_FREE_PORT);
+    busy
+}
+
+/// The local port in a line "  0: 0100007F:1F90 00000000:0000 0A ...".
+fn local_port(line: &str) -> Option<NonZeroU16> {
+    let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+    NonZeroU16::new(u16::from_str_radix(port, 16).ok()?)
+}
+
+/// The local port in a line " ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS".
+fn sctp_port(line: &str) -> Option<NonZeroU16> {
+    line.split_whitespace().nth(5)?.parse().ok()
+}
+
+/// The published ports that the node keeps bound.
+#[derive(Debug, Default)]
+pub struct Reservations {
+    /// `None` = held without a socket, because the kernel lacks the protocol.
+    held: BTreeMap<HostPort, Option<Socket>>,
+}
+
+impl Reservations {
+    /// Reserves `wanted`, releases all other ports, and returns those that could not be reserved, which the
+    /// next call tries again. A port on an address that the host does not have (yet) is reserved too.
+    pub fn hold(&mut self, wanted: &BTreeSet<HostPort>) -> Vec<PortTaken> {
+        // Ports are released first, because they may conflict with the wanted ones.
+        self.held.retain(|port, _| wanted.contains(port));
+        let mut missing = Vec::new();
+        for port in wanted {
+            if !self.held.contains_key(port) {
+                match bind(*port, AddressPresence::Optional) {
+                    Ok(socket) => {
+                        self.held.insert(*port, socket);
+                    }
+                    Err(error) => missing.push(error),
+                }
+            }
+        }
+        missing
+    }
+
+    /// Checks that all of `ports` could be published: no program of this host has one of them on an address
+    /// where it would be published. Ports that are reserved here count as free, because the controller
+    /// decides about conflicts between endpoints, and an endpoint that is created again must get its own
+    /// port again.
+    ///
+    /// # Errors
+    /// The first port that cannot be published.
+    pub fn check_free(&mut self, ports: &BTreeSet<HostPort>) -> Result<(), PortTaken> {
+        for port in ports {
+            if self.held.keys().any(|held| covers(*held, *port)) {
+                continue;
+            }
+            // The node's own reservations of the port on single addresses are released for the moment of
+            // the check, because they would conflict with it.
+            let ours: BTreeSet<HostPort> =
+                self.held.keys().copied().filter(|held| covers(*port, *held)).collect();
+            self.held.retain(|held, _| !ours.contains(held));
+            let outcome = bind(*port, AddressPresence::Required);
+            let free = outcome.map(drop);
+            for port in ours {
+                // If another program took the port in these microseconds, the next `hold` reports it.
+                if let Ok(socket) = bind(port, AddressPresence::Optional) {
+                    self.held.insert(port, socket);
+                }
+            }
+            free?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns true if no other program can bind `inner` while `outer` is bound.
+fn covers(outer: HostPort, inner: HostPort) -> bool {
+    outer.0 == inner.0 && outer.2 == inner.2 && (outer.1 == inner.1 || outer.1.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_off_the_kernels_tables() {
+        let line = "   1: 0100007F:DCBA 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0";
+        assert_eq!(local_port(line).unwrap().get(), 0xdcba);
+        let line = "  12: 00000000000000000000000000000000:8001 0000000000000000000000:0000 07";
+        assert_eq!(local_port(line).unwrap().get(), 0x8001);
+        assert_eq!(local_port("  sl  local_address rem_address   st tx_queue rx_queue"), None);
+        let line = "ffff8880b1c0a000 ffff8880b1c09000 0   10  29  33333    0 12345 0.0.0.0";
+        assert_eq!(sctp_port(line).unwrap().get(), 33333);
+        assert_eq!(sctp_port(" ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS"), None);
+    }
+}

@@ -1,0 +1,362 @@
+//! The wanted contents of the table `ip overlay`, and their reasons.
+//!
+//! ```text
+//! prerouting, output ── to an address of the host ──> publish ── in a map ──> DNAT to the endpoint
+//! forward            ── into the bridge: answers, and what publish sent; nothing else
+//! postrouting        ── out of the bridge's subnet, hairpin, localhost: masquerade
+//! ```
+//!
+//! The rules are the same for one published port and for a thousand: what is published are elements of
+//! maps, found by hash. A further port only adds elements, and packets do not pass more rules for it. A port
+//! has one element in a map to its endpoint's address and one in a map to the endpoint's port, because nft
+//! 1.0.6 (Debian 12) cannot read a map to both from JSON.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::Ipv4Addr,
+    num::NonZeroU16,
+};
+
+use nftables::{
+    expr::{Elem, Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression},
+    schema::{Chain, Element, Map, NfListObject, Rule, Set, SetType, SetTypeValue, Table},
+    stmt::{JumpTarget, Operator, Statement},
+    types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
+};
+use nix::libc;
+
+use super::{
+    HostPort,
+    expression::{
+        compare, counter, destination_port, dnat, either, equal, has, ip, meta, named, number,
+        prefix, text,
+    },
+};
+use crate::model::{Subnet, Transport};
+
+pub(super) const FAMILY: NfFamily = NfFamily::IP;
+pub(super) const TABLE: &str = "overlay";
+/// Maps of the ports that are published on one address of the host. Key: address . protocol . port.
+pub(super) const ON_ONE_TO_ADDRESS: &str = "published_on_one_to_address";
+pub(super) const ON_ONE_TO_PORT: &str = "published_on_one_to_port";
+/// Maps of the ports that are published on all addresses of the host. Key: protocol . port.
+pub(super) const ON_ALL_TO_ADDRESS: &str = "published_on_all_to_address";
+pub(super) const ON_ALL_TO_PORT: &str = "published_on_all_to_port";
+/// Set of the devices whose forwarding the node switched on.
+pub(super) const OPENED: &str = "opened";
+
+/// Priorities `dstnat` and `srcnat`: destination NAT comes before routing, source NAT after it.
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+/// Priority `filter`.
+const FILTER: i32 = 0;
+/// Bytes of the longest comment. The kernel takes 128 with the terminating zero
+/// (`NFTNL_UDATA_COMMENT_MAXLEN`).
+const COMMENT_MAX: usize = 127;
+
+/// The values from which a node's table is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The gateway bridge's name.
+    pub bridge: String,
+    /// Its subnet.
+    pub subnet: Subnet,
+    /// Devices whose forwarding the node switched on, so that the outside reaches the bridge through them.
+    /// Packets that come in on one of them are forwarded to the bridge only.
+    pub forwarding: BTreeSet<String>,
+    /// Ports of the host (address 0.0.0.0 = all its addresses) and their targets.
+    pub published: BTreeMap<HostPort, Target>,
+}
+
+/// The target of a published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The endpoint's address on the gateway bridge.
+    pub address: Ipv4Addr,
+    /// The endpoint's port.
+    pub port: NonZeroU16,
+    /// The endpoint and its port, as "web1 80/tcp", which `nft list table ip overlay` shows.
+    pub comment: String,
+}
+
+/// The elements of the maps and of the set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    pub(super) published: BTreeMap<HostPort, Target>,
+    pub(super) opened: BTreeSet<String>,
+}
+
+impl Contents {
+    /// The elements for `rules`, in the form in which the kernel will return them.
+    pub(super) fn of(rules: &Rules) -> Self {
+        let published = rules.published.iter().map(|(port, target)| {
+            (*port, Target { comment: printable(&target.comment), ..target.clone() })
+        });
+        Self { published: published.collect(), opened: rules.forwarding.clone() }
+    }
+
+    /// The elements to add for each map and for the set. A map without elements is left out.
+    pub(super) fn elements(&self) -> Vec<Element<'static>> {
+        let published = |on_all: bool, value: fn(&Target) -> Expression<'static>| {
+            let some = self
+                .published
+                .iter()
+                .filter(move |((_, host, _), _)| host.is_unspecified() == on_all);
+            some.map(|(port, target)| mapping(*port, &target.comment, value(target))).collect()
+        };
+        let address = |target: &Target| text(target.address.to_string());
+        let port = |target: &Target| number(target.port.get());
+        let opened = self.opened.iter().map(|device| text(device.clone())).collect();
+        let all: [(&'static str, Vec<Expression<'static>>); 5] = [
+            (ON_ONE_TO_ADDRESS, published(false, address)),
+            (ON_ONE_TO_PORT, published(false, port)),
+            (ON_ALL_TO_ADDRESS, published(true, address)),
+            (ON_ALL_TO_PORT, published(true, port)),
+            (OPENED, opened),
+        ];
+        let some = all.into_iter().filter(|(_, elements)| !elements.is_empty());
+        some.map(|(name, elements)| Element {
+            family: FAMILY,
+            table: TABLE.into(),
+            name: name.into(),
+            elem: elements.into(),
+        })
+        .collect()
+    }
+}
+
+/// Makes `comment` readable for nft, which prints comments between quotes and escapes nothing: a comment
+/// with a quote in it could not be read again.
+fn printable(comment: &str) -> String {
+    let clean = comment.chars().map(|c| if c == '"' || c.is_control() { '?' } else { c });
+    let mut text = String::new();
+    for c in clean {
+        if text.len() + c.len_utf8() > COMMENT_MAX {
+            break;
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// The protocol's number at IANA. A name would need /etc/protocols, which a small machine may lack.
+pub(super) fn protocol_number(transport: Transport) -> u8 {
+    match transport {
+        Transport::Tcp => libc::IPPROTO_TCP as u8,
+        Transport::Udp => libc::IPPROTO_UDP as u8,
+        Transport::Sctp => libc::IPPROTO_SCTP as u8,
+    }
+}
+
+fn mapping(
+    (transport, host, port): HostPort,
+    comment: &str,
+    value: Expression<'static>,
+) -> Expression<'static> {
+    let mut key = vec![number(protocol_number(transport)), number(port.get())];
+    if !host.is_unspecified() {
+        key.insert(0, text(host.to_string()));
+    }
+    let key = NamedExpression::Elem(Elem {
+        val: Box::new(named(NamedExpression::Concat(key))),
+        comment: Some(comment.to_owned().into()),
+        ..Elem::default()
+    });
+    Expression::List(vec![named(key), value])
+}
+
+pub(super) fn table() -> Table<'static> {
+    Table { family: FAMILY, name: TABLE.into(), handle: None }
+}
+
+/// The objects of the table without its elements, in the order that nft needs: maps and chains come before
+/// the rules that name them.
+pub(super) fn skeleton(bridge: &str, subnet: Subnet) -> Vec<NfListObject<'static>> {
+    let on_one = [SetType::Ipv4Addr, SetType::InetProto, SetType::InetService];
+    let on_all = [SetType::InetProto, SetType::InetService];
+    let mut objects = vec![
+        map(ON_ONE_TO_ADDRESS, &on_one, SetType::Ipv4Addr),
+        map(ON_ONE_TO_PORT, &on_one, SetType::InetService),
+        map(ON_ALL_TO_ADDRESS, &on_all, SetType::Ipv4Addr),
+        map(ON_ALL_TO_PORT, &on_all, SetType::InetService),
+        NfListObject::Set(Box::new(Set {
+            family: FAMILY,
+            table: TABLE.into(),
+            name: OPENED.into(),
+            set_type: SetTypeValue::Single(SetType::Ifname),
+            ..Set::default()
+        })),
+        chain("publish", None),
+        chain("prerouting", Some((NfChainType::NAT, NfHook::Prerouting, DSTNAT))),
+        chain("output", Some((NfChainType::NAT, NfHook::Output, DSTNAT))),
+        chain("forward", Some((NfChainType::Filter, NfHook::Forward, FILTER))),
+        chain("postrouting", Some((NfChainType::NAT, NfHook::Postrouting, SRCNAT))),
+    ];
+    for (chain, comment, statements) in rules(bridge, subnet) {
+        objects.push(NfListObject::Rule(Rule {
+            family: FAMILY,
+            table: TABLE.into(),
+            chain: chain.into(),
+            expr: statements.into(),
+            comment: Some(comment.into()),
+            ..Rule::default()
+        }));
+    }
+    objects
+}
+
+type Described = (&'static str, &'static str, Vec<Statement<'static>>);
+
+fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
+    let into_bridge = || equal(meta(MetaKey::Oifname), text(bridge.to_owned()));
+    let out_of_bridge = || equal(meta(MetaKey::Iifname), text(bridge.to_owned()));
+    let from_subnet =
+        || equal(ip("saddr"), prefix(subnet.net().network(), subnet.net().prefix_len()));
+    let loopback = || prefix(Ipv4Addr::new(127, 0, 0, 0), 8);
+    let to_this_host = || {
+        let flags = HashSet::from([FibFlag::Daddr]);
+        let fib = NamedExpression::Fib(Fib { result: FibResult::Type, flags });
+        equal(named(fib), text("local"))
+    };
+    let publish = || Statement::Jump(JumpTarget { target: "publish".into() });
+    let masquerade = || Statement::Masquerade(None);
+    let mut all = vec![
+        (
+            "publish",
+            "published on the address that was asked for",
+            vec![dnat(
+                vec![ip("daddr"), meta(MetaKey::L4proto), destination_port()],
+                ON_ONE_TO_ADDRESS,
+                ON_ONE_TO_PORT,
+            )],
+        ),
+        (
+            "publish",
+            "published on every address",
+            vec![dnat(
+                vec![meta(MetaKey::L4proto), destination_port()],
+                ON_ALL_TO_ADDRESS,
+                ON_ALL_TO_PORT,
+            )],
+        ),
+    ];
+    all.extend([
+        // Destination NAT comes before the kernel's check for loopback addresses from outside. Without
+        // the first match a neighbour on the wire could reach ports that are published on 127.0.0.1.
+        (
+            "prerouting",
+            "published ports, for everybody but this host; nothing from outside is for localhost",
+            vec![compare(ip("daddr"), Operator::NEQ, loopback()), to_this_host(), publish()],
+        ),
+        ("output", "published ports, for this host itself", vec![to_this_host(), publish()]),
+        (
+            "forward",
+            "answers to endpoints",
+            vec![
+                into_bridge(),
+                has("state", Expression::List(vec![text("established"), text("related")])),
+                Statement::Accept(None),
+            ],
+        ),
+        (
+            "forward",
+            "published ports",
+            vec![into_bridge(), has("status", text("dnat")), Statement::Accept(None)],
+        ),
+        // Any host with a route to the subnet would otherwise reach every port of every endpoint.
+        (
+            "forward",
+            "endpoints are reached at published ports alone",
+            vec![into_bridge(), counter(), Statement::Drop(None)],
+        ),
+        // Source NAT leaves such a packet as it is. It would go out with an address that is not reached
+        // from outside, and the other side would reset the connection it seems to belong to.
+        (
+            "forward",
+            "what belongs to no connection can't be masqueraded",
+            vec![out_of_bridge(), has("state", text("invalid")), counter(), Statement::Drop(None)],
+        ),
+        // Forwarding must be on for a device through which the bridge is reached. Without this rule, that
+        // would make the host a router between its other networks too.
+        (
+            "forward",
+            "the overlay makes this host no router between its other networks",
+            vec![
+                equal(meta(MetaKey::Iifname), text(format!("@{OPENED}"))),
+                counter(),
+                Statement::Drop(None),
+            ],
+        ),
+        // Not on lo: what the host sends to the bridge's address stays the host's.
+        (
+            "postrouting",
+            "endpoints reach the outside by this host's address",
+            vec![
+                from_subnet(),
+                compare(meta(MetaKey::Oifname), Operator::NEQ, either(&[bridge, "lo"])),
+                masquerade(),
+            ],
+        ),
+        // The answer must come back to the host to be rewritten. Without masquerading, the endpoint would
+        // send it directly to its neighbour, which had asked another address.
+        (
+            "postrouting",
+            "hairpin: an endpoint at a published port of its own host",
+            vec![into_bridge(), from_subnet(), has("status", text("dnat")), masquerade()],
+        ),
+        // The endpoint could not answer: 127.0.0.1 is its own loopback address.
+        (
+            "postrouting",
+            "this host at a published port of localhost",
+            vec![into_bridge(), equal(ip("saddr"), loopback()), masquerade()],
+        ),
+    ]);
+    all
+}
+
+/// A map, without a comment, because nft 1.0.6 loses the comments of maps and sets.
+fn map(name: &'static str, key: &[SetType], value: SetType) -> NfListObject<'static> {
+    NfListObject::Map(Box::new(Map {
+        family: FAMILY,
+        table: TABLE.into(),
+        name: name.into(),
+        set_type: SetTypeValue::Concatenated(key.to_vec().into()),
+        map: SetTypeValue::Single(value),
+        ..Map::default()
+    }))
+}
+
+fn chain(name: &'static str, hook: Option<(NfChainType, NfHook, i32)>) -> NfListObject<'static> {
+    let mut chain =
+        Chain { family: FAMILY, table: TABLE.into(), name: name.into(), ..Chain::default() };
+    if let Some((kind, hook, priority)) = hook {
+        chain._type = Some(kind);
+        chain.hook = Some(hook);
+        chain.prio = Some(priority);
+        chain.policy = Some(NfChainPolicy::Accept);
+    }
+    NfListObject::Chain(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_can_be_printed_and_read_again() {
+        assert_eq!(printable("web1 80/tcp"), "web1 80/tcp");
+        assert_eq!(printable("a\"b\nc"), "a?b?c");
+        let long = printable(&"ä".repeat(100));
+        assert_eq!(long, "ä".repeat(63), "cut between characters");
+    }
+
+    #[test]
+    fn each_rule_says_what_it_is_for() {
+        let subnet = "172.18.0.0/16".parse().unwrap();
+        let mut comments = BTreeSet::new();
+        for (chain, comment, _) in rules("ov_gwbridge", subnet) {
+            assert!(!comment.is_empty() && comment == printable(comment), "{chain}: {comment}");
+            assert!(comments.insert(comment), "{comment}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Keeps the table `ip overlay` as the node's rules want it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nftables::schema::{NfCmd, NfListObject, NfObject};
+use serde_json::Value;
+
+use super::{
+    GatewayError, HostPort, Rules, Target, conntrack, nft,
+    observed::{self, Observed},
+    rules::{self, Contents},
+};
+use crate::{error_chain, model::Transport};
+
+/// The result of a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// The table was as wanted.
+    Nothing,
+    /// Elements of maps and sets were added or removed; the rules were not changed.
+    Elements {
+        /// Number of added elements; a changed element counts as added and as removed.
+        added: usize,
+        /// Number of removed elements.
+        removed: usize,
+    },
+    /// The table was missing or its rules were not as wanted; it was replaced.
+    Table,
+}
+
+/// The node's copy of the table in the kernel.
+///
+/// The table is read once, and again only after [`Self::doubt`]; in between, the copy is what was written
+/// last. A table that is made by `default` has not been read: the first sync reads it.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// `None` = not known: the next sync reads it.
+    known: Option<Known>,
+    /// The skeleton that was written, and the form in which this version of nft lists it, if the two
+    /// differ.
+    dialect: Option<(Vec<Value>, Vec<Value>)>,
+}
+
+#[derive(Debug)]
+enum Known {
+    Missing,
+    Present(Observed),
+}
+
+impl Table {
+    /// Reads the table, and changes nothing.
+    ///
+    /// # Errors
+    /// [`GatewayError`]: `nft` is missing, or the kernel has no nftables.
+    pub async fn open() -> Result<Self, GatewayError> {
+        Ok(Self { known: Some(read().await?), dialect: None })
+    }
+
+    /// Devices whose forwarding the node switched on, according to the table in the kernel.
+    #[must_use]
+    pub fn forwarding(&self) -> BTreeSet<String> {
+        match &self.known {
+            Some(Known::Present(observed)) => {
+                observed.contents.iter().flat_map(|contents| contents.opened.clone()).collect()
+            }
+            _ => BTreeSet::new(),
+        }
+    }
+
+    /// Makes the kernel's table as `rules` want it, in one transaction. If only elements differ, they are
+    /// added and removed; if chains, rules, maps or sets differ, the whole table is replaced, which does not
+    /// disturb established flows either.
+    ///
+    /// UDP flows that would go on to a port's former target, or to the host itself, are deleted, so that
+    /// their next packet goes to the port's new target.
+    ///
+    /// # Errors
+    /// [`GatewayError`]. The kernel's table is then as it was, and is read again by the next sync.
+    pub async fn sync(&mut self, rules: &Rules) -> Result<Changed, GatewayError> {
+        let contents = Contents::of(rules);
+        let objects = rules::skeleton(&rules.bridge, rules.subnet);
+        let skeleton = observed::skeleton(&objects);
+        let was_read = self.known.is_none();
+        let known = match self.known.take() {
+            Some(known) => known,
+            None => read().await?,
+        };
+        let current = match &known {
+            Known::Present(observed) if self.is_as_wanted(&observed.skeleton, &skeleton) => {
+                observed.contents.as_ref()
+            }
+            _ => None,
+        };
+        let Some(current) = current else {
+            self.replace(objects, skeleton, contents).await?;
+            return Ok(Changed::Table);
+        };
+        if *current == contents {
+            self.known = Some(known);
+            return Ok(Changed::Nothing);
+        }
+        let (changed, commands) = difference(current, &contents);
+        match nft::apply(commands).await {
+            Ok(()) => {}
+            // The table differs from the copy: another program changed it, and the report of that change
+            // has not come yet.
+            Err(error @ GatewayError::Refused { .. }) if !was_read => {
+                tracing::debug!(error = error_chain(&error), "nftables changed; reading it");
+                return Box::pin(self.sync(rules)).await;
+            }
+            Err(error) => return Err(error),
+        }
+        let targets = new_targets(&current.published, &contents.published);
+        if let Known::Present(observed) = known {
+            let contents = Some(contents);
+            self.known = Some(Known::Present(Observed { contents, ..observed }));
+        }
+        delete_stale_flows(targets).await;
+        Ok(changed)
+    }
+
+    /// Drops the copy after a report that the table changed: the next sync reads the table.
+    pub fn doubt(&mut self) {
+        self.known = None;
+    }
+
+    /// Removes the table, if there is one.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub async fn remove(&mut self) -> Result<(), GatewayError> {
+        self.known = None;
+        let table = || NfListObject::Table(rules::table());
+        // The table is added first, because deleting a missing table would be an error.
+        nft::apply(vec![add(table()), delete(table())]).await
+    }
+
+    fn is_as_wanted(&self, observed: &[Value], wanted: &[Value]) -> bool {
+        let dialect = self.dialect.as_ref();
+        observed == wanted
+            || dialect.is_some_and(|(ours, theirs)| ours == wanted && theirs == observed)
+    }
+
+    async fn replace(
+        &mut self,
+        objects: Vec<NfListObject<'static>>,
+        skeleton: Vec<Value>,
+        contents: Contents,
+    ) -> Result<(), GatewayError> {
+        let table = || NfListObject::Table(rules::table());
+        let mut commands = vec![add(table()), delete(table()), add(table())];
+        commands.extend(objects.into_iter().map(add));
+        commands.extend(contents.elements().into_iter().map(NfListObject::Element).map(add));
+        nft::apply(commands).await?;
+        let written = contents.clone();
+        // A version of nft may list rules in another form than they were written in. That must not look
+        // like a change by another program, or the node would replace the table for ever.
+        let observed = match read().await? {
+            Known::Present(observed) => observed,
+            // Another program flushed it already: the report of that is on its way.
+            Known::Missing => Observed { skeleton: skeleton.clone(), contents: Some(contents) },
+        };
+        if observed.skeleton != skeleton {
+            tracing::debug!(
+                wrote = ?skeleton, read = ?observed.skeleton, "nft lists the rules in another form"
+            );
+            self.dialect = Some((skeleton, observed.skeleton.clone()));
+        }
+        if observed.contents.as_ref() != Some(&written) {
+            let answer = "it lists other elements than were written".to_owned();
+            return Err(GatewayError::Refused { action: nft::WRITE, answer });
+        }
+        self.known = Some(Known::Present(observed));
+        delete_stale_flows(new_targets(&BTreeMap::new(), &written.published)).await;
+        Ok(())
+    }
+}
+
+async fn read() -> Result<Known, GatewayError> {
+    Ok(match nft::list().await? {
+        Some(objects) => Known::Present(Observed::new(objects)),
+        None => Known::Missing,
+    })
+}
+
+fn add(object: NfListObject<'static>) -> NfObject<'static> {
+    NfObject::CmdObject(NfCmd::Add(object))
+}
+
+fn delete(object: NfListObject<'static>) -> NfObject<'static> {
+    NfObject::CmdObject(NfCmd::Delete(object))
+}
+
+/// The commands that change the elements from `current` to `wanted`.
+fn difference(current: &Contents, wanted: &Contents) -> (Changed, Vec<NfObject<'static>>) {
+    let not_in = |these: &Contents, those: &Contents| Contents {
+        published: these
+            .published
+            .iter()
+            .filter(|(port, target)| those.published.get(port) != Some(target))
+            .map(|(port, target)| (*port, target.clone()))
+            .collect(),
+        opened: these.opened.difference(&those.opened).cloned().collect(),
+    };
+    let (gone, new) = (not_in(current, wanted), not_in(wanted, current));
+    let count = |contents: &Contents| contents.published.len() + contents.opened.len();
+    let changed = Changed::Elements { added: count(&new), removed: count(&gone) };
+    let elements = |contents: Contents| contents.elements().into_iter().map(NfListObject::Element);
+    // Elements are removed first, because an element with a new target has the same key.
+    let commands = elements(gone).map(delete).chain(elements(new).map(add)).collect();
+    (changed, commands)
+}
+
+/// The UDP ports whose target changed, and their new targets; `None` = the host itself.
+fn new_targets(
+    before: &BTreeMap<HostPort, Target>,
+    now: &BTreeMap<HostPort, Target>,
+) -> conntrack::NewTargets {
+    let leads = |ports: &BTreeMap<HostPort, Target>, port: &HostPort| {
+        ports.get(port).map(|target| (target.address, target.port))
+    };
+    let ports =
+        before.keys().chain(now.keys()).filter(|(transport, ..)| *transport == Transport::Udp);
+    ports
+        .filter(|port| leads(before, port) != leads(now, port))
+        .map(|port| ((port.1, port.2), leads(now, port)))
+        .collect()
+}
+
+/// A failure is only logged, because the table is right and the flows end by themselves when they pause.
+async fn delete_stale_flows(targets: conntrack::NewTargets) {
+    if targets.is_empty() {
+        return;
+    }
+    match conntrack::delete_stale_flows(&targets).await {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(count, "deleted UDP flows to former targets of ports"),
+        Err(error) => tracing::warn!(
+            error = error_chain(&error),
+            "UDP flows of ports that were just published or unpublished still go to the former targets"
+        ),
+    }
+}

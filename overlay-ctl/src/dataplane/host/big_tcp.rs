@@ -1,0 +1,319 @@
+//! Super-packets above 64 KiB ("BIG TCP"), where the underlay device takes them: what the underlay and the
+//! devices of ours get, and what the underlay had before, which it gets back when the node is removed.
+
+use crate::{
+    config::BigTcp,
+    dataplane::{
+        kernel::{DeviceId, SuperPacketHealth},
+        netlink::{
+            BottomDevice, BottomKind, DeviceSizes, Netlink, NetlinkError, PairSizes,
+            SUPER_PACKET_MAX, SuperPackets,
+        },
+    },
+    node::{HomeError, read_json, write_json},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Measured as the best of 64 to 512 KiB, with little between it and those above it; a larger packet holds
+/// up those behind it for longer.
+const WANTED: u32 = 262_144;
+/// Drivers of cards that cut super-packets above 64 KiB themselves, so that what is on the wire is not larger than
+/// without. Each of them announces it (`netif_set_tso_max_size`; read in Linux 6.12). Any other device may hand a
+/// super-packet on whole, as veth, tun and virtio_net do: whoever gets it may have to cut it in software, for which
+/// the host's own TCP pays.
+const CUTTING_DRIVERS: [&str; 3] = ["bnxt_en", "ice", "mlx5_core"];
+/// In the state folder.
+const FILE: &str = "underlay.json";
+
+/// What the underlay device had before the node changed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Before {
+    ifindex: u32,
+    device: String,
+    /// What it had.
+    had: SuperPackets,
+    /// What it was given. One that has something else now is another device, or somebody else's matter.
+    given: SuperPackets,
+}
+
+/// Why the underlay could not be changed, or given back what it had.
+#[derive(Debug, thiserror::Error)]
+pub enum BigTcpError {
+    /// The state folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// rtnetlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct SuperPacketPlan {
+    /// What the underlay gets; nothing where it is left alone.
+    underlay: SuperPackets,
+    /// What ports get.
+    ports: SuperPackets,
+    /// What the host's side of gateway legs gets, and the bridge.
+    gateway: SuperPackets,
+    health: SuperPacketHealth,
+}
+
+impl SuperPacketPlan {
+    /// What `asked` comes to on an underlay device with these sizes. `is_cut` tells whether the device cuts
+    /// super-packets itself, or why that is not known to be so; only [`BigTcp::Auto`] asks.
+    fn new(asked: BigTcp, sizes: &DeviceSizes, is_cut: Result<(), String>) -> Self {
+        let size = sizes.takes.unwrap_or(SUPER_PACKET_MAX).min(WANTED);
+        let reason = if asked == BigTcp::Off {
+            "--big-tcp off".to_owned()
+        } else if sizes.super_packets.gso_ipv4.is_none() {
+            "the kernel has none for IPv4 (it came with 6.3)".to_owned()
+        } else if size <= SUPER_PACKET_MAX {
+            "the underlay device takes none".to_owned()
+        } else if let (BigTcp::Auto, Err(why)) = (asked, is_cut) {
+            why
+        } else {
+            let big = Some(size);
+            let ipv4 = SuperPackets { gso_ipv4: big, gro_ipv4: big, ..SuperPackets::default() };
+            let (wanted, ipv6) = match asked {
+                BigTcp::On => (SuperPackets { gso: big, gro: big, ..ipv4 }, size),
+                BigTcp::Auto | BigTcp::Ipv4 | BigTcp::Off => (ipv4, SUPER_PACKET_MAX),
+            };
+            let underlay = match asked {
+                // What the host receives it may forward to any device, a container's or a virtual machine's: one
+                // that takes 64 KiB would have each larger packet cut in software.
+                BigTcp::Auto => SuperPackets { gro: None, gro_ipv4: None, ..wanted },
+                BigTcp::On | BigTcp::Ipv4 | BigTcp::Off => wanted,
+            };
+            return Self {
+                underlay,
+                // Of an earlier run of the node with another choice.
+                ports: SuperPackets {
+                    gso: wanted.gso.or(SuperPackets::DEFAULT.gso),
+                    gro: wanted.gro.or(SuperPackets::DEFAULT.gro),
+                    ..wanted
+                },
+                // What the underlay merged goes on as it is, to a published port. What an endpoint
+                // sends leaves by any device of the host, which may take none above 64 KiB.
+                gateway: SuperPackets { gro: None, gro_ipv4: None, ..wanted },
+                health: SuperPacketHealth { ipv4: size, ipv6, reason: String::new() },
+            };
+        };
+        Self {
+            underlay: SuperPackets::default(),
+            ports: SuperPackets::DEFAULT,
+            gateway: SuperPackets::DEFAULT,
+            health: SuperPacketHealth { ipv4: SUPER_PACKET_MAX, ipv6: SUPER_PACKET_MAX, reason },
+        }
+    }
+
+    /// Finds out what the underlay device can have, gives it that, and keeps in the state folder what it
+    /// had. Where it is to have nothing, it gets back what an earlier run changed.
+    ///
+    /// # Errors
+    /// The state folder, or rtnetlink.
+    pub(crate) async fn start(
+        netlink: &Netlink,
+        (ifindex, device): (u32, &str),
+        asked: BigTcp,
+        state_dir: &Path,
+    ) -> Result<Self, BigTcpError> {
+        let path = state_dir.join(FILE);
+        let before: Option<Before> = read_json(&path)?;
+        let sizes = netlink.device_sizes(ifindex).await?.unwrap_or(DeviceSizes::NONE);
+        let is_cut = match asked {
+            BigTcp::Auto => is_cut_by(device, &netlink.bottom_devices(ifindex).await?),
+            BigTcp::On | BigTcp::Ipv4 | BigTcp::Off => Ok(()),
+        };
+        let plan = Self::new(asked, &sizes, is_cut);
+        let given = sizes.super_packets.possible(&plan.underlay);
+        let is_given = |before: &Before| before.ifindex == ifindex && before.given == given;
+        if before.as_ref().is_some_and(is_given) && sizes.super_packets.fits(&given) {
+            return Ok(plan);
+        }
+        if let Some(before) = before {
+            before.give_back(netlink).await?;
+        }
+        let had = netlink.device_sizes(ifindex).await?.unwrap_or(DeviceSizes::NONE).super_packets;
+        if had.fits(&given) {
+            forget(path)?;
+        } else {
+            // First: what a node changed that is killed in between can be told by it.
+            write_json(&path, &Before { ifindex, device: device.to_owned(), had, given })?;
+            netlink.set_super_packets(ifindex, &given).await?;
+            tracing::info!(device, bytes = plan.health.ipv4, "super-packets above 64 KiB");
+        }
+        Ok(plan)
+    }
+
+    /// Puts the underlay right where somebody else changed it.
+    pub(crate) async fn keep(&self, netlink: &Netlink, ifindex: u32) -> Result<(), NetlinkError> {
+        netlink.set_super_packets(ifindex, &self.underlay).await
+    }
+
+    /// What a pair gets whose MTU is to be `mtu`.
+    pub(crate) fn pair(&self, id: DeviceId, mtu: u32) -> PairSizes {
+        match id {
+            DeviceId::Port(_) => PairSizes { mtu, outside: self.ports, inside: self.ports },
+            DeviceId::Leg(_) => {
+                PairSizes { mtu, outside: self.gateway, inside: SuperPackets::default() }
+            }
+        }
+    }
+
+    /// What the gateway bridge gets.
+    pub(crate) fn gateway(&self) -> &SuperPackets {
+        &self.gateway
+    }
+
+    pub(crate) fn health(&self) -> &SuperPacketHealth {
+        &self.health
+    }
+}
+
+/// Whether an underlay device cuts super-packets itself, or in words why that is not known to be so. `bottom`: what
+/// sends its packets in the end.
+fn is_cut_by(device: &str, bottom: &BTreeSet<BottomDevice>) -> Result<(), String> {
+    let force = "`--big-tcp on` has them all the same";
+    if bottom.is_empty() {
+        return Err(format!("{device} has no device below it that could cut them; {force}"));
+    }
+    for BottomDevice { name, kind } in bottom {
+        let what = match kind {
+            BottomKind::Bus(driver) if CUTTING_DRIVERS.contains(&driver.as_str()) => continue,
+            BottomKind::Bus(driver) if driver.is_empty() => "of an unknown driver".to_owned(),
+            BottomKind::Bus(driver) => format!("of the driver {driver}"),
+            BottomKind::Software(kind) if kind.is_empty() => "of no known kind".to_owned(),
+            BottomKind::Software(kind) => format!("a {kind}"),
+            BottomKind::Hidden => "on a device of another network namespace".to_owned(),
+        };
+        return Err(format!("{name} is {what}, which may not cut them itself; {force}"));
+    }
+    Ok(())
+}
+
+impl Before {
+    /// Where the device still has what this node gave it.
+    async fn give_back(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        let Self { ifindex, device, had, given } = self;
+        let now = netlink.device_sizes(*ifindex).await?;
+        if now.is_some_and(|now| now.super_packets.fits(given)) {
+            netlink.set_super_packets(*ifindex, &given.possible(had)).await?;
+            tracing::info!(device, "super-packets as they were before");
+        }
+        Ok(())
+    }
+}
+
+/// Gives the underlay device back what it had before the node.
+///
+/// # Errors
+/// The state folder, or rtnetlink.
+pub(crate) async fn restore(netlink: &Netlink, state_dir: &Path) -> Result<(), BigTcpError> {
+    let path = state_dir.join(FILE);
+    if let Some(before) = read_json::<Before>(&path)? {
+        before.give_back(netlink).await?;
+        forget(path)?;
+    }
+    Ok(())
+}
+
+fn forget(path: PathBuf) -> Result<(), BigTcpError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(HomeError::Io { path, source }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(takes: u32) -> DeviceSizes {
+        DeviceSizes { mtu: 1500, takes: Some(takes), super_packets: SuperPackets::DEFAULT }
+    }
+
+    fn not_known() -> Result<(), String> {
+        Err("eth0 is a veth".to_owned())
+    }
+
+    #[test]
+    fn the_device_the_kernel_and_the_word_decide() {
+        let health = |asked, sizes| {
+            let plan = SuperPacketPlan::new(asked, &sizes, Ok(()));
+            let SuperPacketHealth { ipv4, ipv6, reason } = plan.health().clone();
+            (ipv4, ipv6, reason.is_empty())
+        };
+        for asked in [BigTcp::Ipv4, BigTcp::Auto] {
+            assert_eq!(health(asked, sizes(524_280)), (WANTED, SUPER_PACKET_MAX, true));
+        }
+        assert_eq!(health(BigTcp::On, sizes(100_000)), (100_000, 100_000, true));
+        assert_eq!(health(BigTcp::On, sizes(65_536)), (SUPER_PACKET_MAX, SUPER_PACKET_MAX, false));
+        assert_eq!(
+            health(BigTcp::Off, sizes(524_280)),
+            (SUPER_PACKET_MAX, SUPER_PACKET_MAX, false)
+        );
+        assert!(!health(BigTcp::On, DeviceSizes::NONE).2);
+    }
+
+    #[test]
+    fn unless_told_otherwise_only_what_cuts_them_gets_them() {
+        let plan = SuperPacketPlan::new(BigTcp::Auto, &sizes(524_280), not_known());
+        assert_eq!(plan.underlay, SuperPackets::default(), "left alone");
+        assert_eq!(plan.pair(DeviceId::Port(1), 1450).inside, SuperPackets::DEFAULT);
+        assert_eq!((plan.health.ipv4, &*plan.health.reason), (SUPER_PACKET_MAX, "eth0 is a veth"));
+        let plan = SuperPacketPlan::new(BigTcp::Auto, &sizes(524_280), Ok(()));
+        let sent = SuperPackets { gso_ipv4: Some(WANTED), ..SuperPackets::default() };
+        assert_eq!(plan.underlay, sent, "what is received goes on to anybody");
+        for asked in [BigTcp::On, BigTcp::Ipv4] {
+            let plan = SuperPacketPlan::new(asked, &sizes(524_280), not_known());
+            assert_eq!(plan.underlay.gso_ipv4, Some(WANTED), "forced");
+        }
+    }
+
+    #[test]
+    fn every_device_at_the_bottom_has_to_cut() {
+        let device = |name: &str, kind| BottomDevice { name: name.to_owned(), kind };
+        let bus = |name, driver: &str| device(name, BottomKind::Bus(driver.to_owned()));
+        let software = |name, kind: &str| device(name, BottomKind::Software(kind.to_owned()));
+        let why = |devices: &[BottomDevice]| {
+            is_cut_by("bond0", &devices.iter().cloned().collect()).err().unwrap_or_default()
+        };
+        let cards = [bus("eth0", "mlx5_core"), bus("eth1", "ice")];
+        assert_eq!(why(&cards), "");
+        for (device, said) in [
+            (software("eth2", "veth"), "eth2 is a veth,"),
+            (software("eth2", "bridge"), "eth2 is a bridge,"),
+            (software("eth2", "tun"), "eth2 is a tun,"),
+            (software("eth2", ""), "eth2 is of no known kind,"),
+            (bus("eth2", "virtio_net"), "eth2 is of the driver virtio_net,"),
+            (bus("eth2", ""), "eth2 is of an unknown driver,"),
+            (
+                device("eth2", BottomKind::Hidden),
+                "eth2 is on a device of another network namespace,",
+            ),
+        ] {
+            let [first, second] = cards.clone();
+            let why = why(&[first, second, device]);
+            assert!(why.starts_with(said) && why.contains("--big-tcp on"), "{why}");
+        }
+        assert!(why(&[]).starts_with("bond0 has no device below it"));
+    }
+
+    #[test]
+    fn endpoints_send_by_their_legs_what_any_device_takes() {
+        let plan = SuperPacketPlan::new(BigTcp::On, &sizes(524_280), not_known());
+        let leg = plan.pair(DeviceId::Leg([172, 18, 0, 2].into()), 1500);
+        assert_eq!((leg.outside.gso_ipv4, leg.inside), (Some(WANTED), SuperPackets::default()));
+        let off = SuperPacketPlan::new(BigTcp::Off, &sizes(524_280), Ok(()));
+        assert_eq!(off.pair(DeviceId::Port(1), 1450).inside, SuperPackets::DEFAULT);
+        assert_eq!(off.underlay, SuperPackets::default(), "left alone");
+    }
+}

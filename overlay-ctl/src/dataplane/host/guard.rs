@@ -1,0 +1,194 @@
+//! Whether `guard_underlay` runs on the underlay device, and in which mode.
+//!
+//! The programs behind it drop what it would drop, only later. So it may be missing, and no price is
+//! paid for it unless somebody asks: an XDP program in a driver can take a device's offloads away, and
+//! then each packet that is wanted costs more than those that are not.
+
+use super::SharedDatapath;
+use crate::{
+    config::Xdp,
+    dataplane::{
+        datapath::{DatapathError, Guard, GuardMode},
+        netlink::{self, Netlink, XdpDevice},
+    },
+};
+use std::collections::BTreeSet;
+
+/// Offloads of receiving that drivers switch off, refuse, or silently stop doing while a native program
+/// is there: virtio_net no longer lets its host merge (and goes on to show the feature), mlx5 and bnxt
+/// refuse one or give the offload up.
+const MERGING: [&str; 2] = ["rx-gro-hw", "rx-lro"];
+
+/// Keeps it as `--xdp` says.
+pub(super) struct GuardKeeper {
+    asked: Xdp,
+    ifindex: u32,
+    /// The device when it was last seen to; None: not yet.
+    seen: Option<XdpDevice>,
+}
+
+impl GuardKeeper {
+    pub(crate) fn new(asked: Xdp, ifindex: u32) -> Self {
+        Self { asked, ifindex, seen: None }
+    }
+
+    /// Attaches it, or takes it off, where that has not been done, and once more when the programs on the
+    /// device are others than then: somebody took ours off, or took his own away.
+    pub(crate) async fn keep(&mut self, datapath: &SharedDatapath, netlink: &Netlink) {
+        let device = netlink.xdp_device(self.ifindex).await.ok().flatten();
+        // Without a device, or an answer, the rest of the pass has the better error.
+        let Some(device) = device else { return };
+        if self.seen.as_ref() == Some(&device) {
+            return;
+        }
+        let guard = self.settle(datapath, &device).await;
+        self.say(&guard, &device);
+        datapath.lock().note_guard(guard);
+        self.seen = netlink.xdp_device(self.ifindex).await.ok().flatten();
+    }
+
+    fn say(&self, guard: &Guard, device: &XdpDevice) {
+        let (mode, why) = (guard.mode.map_or("off", GuardMode::name), &guard.why);
+        if guard.is_fallback {
+            tracing::warn!(device = %device.name, asked = ?self.asked, mode, why, "XDP guard");
+        } else {
+            tracing::info!(device = %device.name, asked = ?self.asked, mode, why, "XDP guard");
+        }
+    }
+
+    async fn settle(&self, datapath: &SharedDatapath, device: &XdpDevice) -> Guard {
+        let before = match self.asked {
+            Xdp::Auto => Some(netlink::offloads(&device.name).await),
+            Xdp::Native | Xdp::Generic | Xdp::Off => None,
+        };
+        let before = before.map(|read| read.map_err(|error| crate::error_chain(&error)));
+        let mode = match choose(self.asked, device, before.as_ref()) {
+            Ok(mode) => mode,
+            Err(why) => return off(datapath, why, false),
+        };
+        if let Err(error) = self.attach(datapath, device, mode) {
+            let why = match error {
+                DatapathError::Guard { why, .. } => why,
+                error => crate::error_chain(&error),
+            };
+            return off(datapath, why, true);
+        }
+        if let Some(Ok(before)) = before
+            && let Some(why) = lost(&device.name, &before).await
+        {
+            return off(datapath, why, false);
+        }
+        let why = match mode {
+            GuardMode::Native => String::new(),
+            GuardMode::Generic => "--xdp generic".to_owned(),
+        };
+        Guard { mode: Some(mode), why, is_fallback: false }
+    }
+
+    fn attach(
+        &self,
+        datapath: &SharedDatapath,
+        device: &XdpDevice,
+        mode: GuardMode,
+    ) -> Result<(), DatapathError> {
+        datapath.lock().attach_guard(&device.name, mode)
+    }
+}
+
+/// The mode to try, or why there is to be none. `offloads` are asked for by auto only.
+fn choose(
+    asked: Xdp,
+    device: &XdpDevice,
+    offloads: Option<&Result<BTreeSet<String>, String>>,
+) -> Result<GuardMode, String> {
+    match asked {
+        Xdp::Native => return Ok(GuardMode::Native),
+        Xdp::Generic => return Ok(GuardMode::Generic),
+        Xdp::Off => return Err("--xdp off".to_owned()),
+        Xdp::Auto => {}
+    }
+    let name = &device.name;
+    if !device.has_hardware {
+        // Of a veth it is the other end that would stop sending super-packets; of a bond, the devices
+        // below it would be changed. None of that shows at the device itself.
+        return Err(format!(
+            "{name} is no hardware: a native program would cost others their offloads"
+        ));
+    }
+    let offloads = match offloads {
+        Some(Ok(offloads)) => offloads,
+        Some(Err(error)) => return Err(error.clone()),
+        None => return Err(format!("the offloads of {name} are not known")),
+    };
+    let merging: Vec<&str> =
+        MERGING.into_iter().filter(|feature| offloads.contains(*feature)).collect();
+    if merging.is_empty() {
+        Ok(GuardMode::Native)
+    } else {
+        Err(format!("a native program would cost {name} its {}", merging.join(" and ")))
+    }
+}
+
+/// What the device no longer does now that the program is on it, in words, if anything.
+async fn lost(ifname: &str, before: &BTreeSet<String>) -> Option<String> {
+    match netlink::offloads(ifname).await {
+        Ok(now) => {
+            let lost: Vec<&str> = before.difference(&now).map(String::as_str).collect();
+            let lost = (!lost.is_empty()).then(|| lost.join(", "))?;
+            Some(format!("a native program costs {ifname} its {lost}: it was taken off again"))
+        }
+        Err(error) => Some(crate::error_chain(&error)),
+    }
+}
+
+/// It does not run, and nothing of it is left.
+fn off(datapath: &SharedDatapath, why: String, is_fallback: bool) -> Guard {
+    let detached = datapath.lock().detach_guard();
+    let why = match detached {
+        Ok(()) => why,
+        Err(error) => format!("{why}; {}", crate::error_chain(&error)),
+    };
+    Guard { mode: None, why, is_fallback }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(has_hardware: bool) -> XdpDevice {
+        XdpDevice { name: "eth0".to_owned(), has_hardware, programs: BTreeSet::new() }
+    }
+
+    fn auto(has_hardware: bool, offloads: &[&str]) -> Result<GuardMode, String> {
+        let offloads = offloads.iter().map(|&name| name.to_owned()).collect();
+        choose(Xdp::Auto, &device(has_hardware), Some(&Ok(offloads)))
+    }
+
+    #[test]
+    fn auto_is_native_where_nothing_is_merged_by_the_device() {
+        assert_eq!(auto(true, &["rx-gro", "tx-tcp-segmentation"]), Ok(GuardMode::Native));
+    }
+
+    #[test]
+    fn auto_pays_with_no_offload() {
+        for (offloads, named) in [
+            (&["rx-gro", "rx-gro-hw"][..], "rx-gro-hw"),
+            (&["rx-lro"], "rx-lro"),
+            (&["rx-lro", "rx-gro-hw"], "rx-gro-hw and rx-lro"),
+        ] {
+            let why = auto(true, offloads).unwrap_err();
+            assert!(why.ends_with(named), "{why}");
+        }
+        assert!(auto(false, &["rx-gro"]).unwrap_err().contains("no hardware"));
+        let unknown = "the kernel told of no offload at all".to_owned();
+        let offloads = Err(unknown.clone());
+        assert_eq!(choose(Xdp::Auto, &device(true), Some(&offloads)), Err(unknown));
+    }
+
+    #[test]
+    fn who_asks_gets_it() {
+        assert_eq!(choose(Xdp::Native, &device(false), None), Ok(GuardMode::Native));
+        assert_eq!(choose(Xdp::Generic, &device(false), None), Ok(GuardMode::Generic));
+        assert_eq!(choose(Xdp::Off, &device(true), None), Err("--xdp off".to_owned()));
+    }
+}

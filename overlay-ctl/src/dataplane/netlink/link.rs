@@ -1,0 +1,387 @@
+//! A device as the kernel describes it, and whose it is.
+
+use futures::TryStreamExt as _;
+use netlink_packet_route::{
+    AddressFamily,
+    address::{AddressAttribute, AddressHeaderFlags, AddressScope},
+    link::{
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+        InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+        LinkXdp, State,
+    },
+    neighbour::{NeighbourFlags, NeighbourState},
+};
+use nix::errno::Errno;
+use rtnetlink::{AddressMessageBuilder, Handle, LinkBridgePort, LinkUnspec};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use super::{NetlinkError, NetnsId, SuperPackets};
+
+/// Link group of every device of ours. The kernel takes it at creation, unlike the alias: it tells a
+/// device that a killed controller left between creation and naming from a foreign one.
+pub(super) const GROUP: u32 = u32::from_be_bytes(*b"ovly");
+/// First half of every alias of ours.
+pub(super) const ALIAS_PREFIX: &str = "overlay:";
+
+/// Whose a device with our prefix is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Alias and all.
+    Ours,
+    /// Made by us, its alias not yet set: a pair that has not been brought up.
+    HalfMade,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// A device's place on a bus.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Parent {
+    /// As "pci" or "virtio".
+    pub(super) bus: String,
+    /// As "0000:00:03.0" or "virtio2".
+    pub(super) device: String,
+}
+
+impl Parent {
+    /// The device is on a bus.
+    pub(super) fn is_known(&self) -> bool {
+        !self.device.is_empty()
+    }
+}
+
+/// What we read of RTM_NEWLINK.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) alias: String,
+    pub(super) group: u32,
+    pub(super) mac: Vec<u8>,
+    pub(super) mtu: u32,
+    pub(super) super_packets: SuperPackets,
+    /// The largest super-packet that the device takes.
+    pub(super) tso_max: Option<u32>,
+    pub(super) up: bool,
+    /// The state that its queue is in (RFC 2863); `None` where the kernel does not say. A device that was set up
+    /// drops what it is given until the kernel has taken note of its carrier.
+    pub(super) oper: Option<State>,
+    pub(super) loopback: bool,
+    /// What sort of virtual device it is, as "veth"; empty for one on a bus.
+    pub(super) kind: String,
+    /// A VXLAN device's options.
+    pub(super) vxlan: Option<Vec<InfoVxlan>>,
+    /// A bridge's options.
+    pub(super) bridge: Option<Vec<InfoBridge>>,
+    pub(super) addr_gen_none: bool,
+    /// Index of the bridge that it is in.
+    pub(super) controller: Option<u32>,
+    /// That bridge forwards nothing from it to another isolated port.
+    pub(super) isolated: bool,
+    /// Index of a veth's other end, or of the device that a VLAN or a macvlan is made on, in `peer_netns`;
+    /// `None` there is the namespace of the device itself.
+    pub(super) peer: Option<u32>,
+    pub(super) peer_netns: Option<NetnsId>,
+    /// Where it is on a bus; empty for one that is on none.
+    pub(super) parent: Parent,
+    /// Ids of the XDP programs on it.
+    pub(super) xdp: BTreeSet<u32>,
+}
+
+impl Link {
+    fn new(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            up: message.header.flags.contains(LinkFlags::Up),
+            loopback: message.header.flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = alias,
+                LinkAttribute::Group(group) => link.group = group,
+                LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::TsoMaxSize(size) => link.tso_max = Some(size),
+                LinkAttribute::Controller(index) => link.controller = Some(index),
+                LinkAttribute::Link(index) => link.peer = Some(index),
+                LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
+                LinkAttribute::LinkInfo(infos) => link.read_info(infos),
+                LinkAttribute::OperState(state) => link.oper = Some(state),
+                LinkAttribute::ParentDevName(device) => link.parent.device = device,
+                LinkAttribute::ParentDevBusName(bus) => link.parent.bus = bus,
+                LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
+                LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
+                other => link.super_packets.read(&other),
+            }
+        }
+        link
+    }
+
+    fn read_info(&mut self, infos: Vec<LinkInfo>) {
+        for info in infos {
+            if let LinkInfo::Kind(kind) = &info {
+                self.kind = kind.to_string();
+            }
+            match info {
+                // The kernel shows a device's kind first, and not always options.
+                LinkInfo::Kind(InfoKind::Vxlan) => self.vxlan = Some(Vec::new()),
+                LinkInfo::Kind(InfoKind::Bridge) => self.bridge = Some(Vec::new()),
+                LinkInfo::Data(InfoData::Vxlan(options)) => self.vxlan = Some(options),
+                LinkInfo::Data(InfoData::Bridge(options)) => self.bridge = Some(options),
+                LinkInfo::PortData(InfoPortData::BridgePort(options)) => {
+                    self.isolated = options.contains(&InfoBridgePort::Isolated(true));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// It is up, and what it is given is sent.
+    pub(super) fn is_running(&self) -> bool {
+        self.up && self.oper == Some(State::Up)
+    }
+
+    pub(super) fn owner(&self, alias: &str) -> Owner {
+        if self.alias == alias {
+            Owner::Ours
+        } else if self.alias.is_empty() && self.group == GROUP {
+            Owner::HalfMade
+        } else {
+            Owner::Foreign
+        }
+    }
+}
+
+fn xdp_programs(attributes: &[LinkXdp]) -> BTreeSet<u32> {
+    let ids = attributes.iter().filter_map(|attribute| match attribute {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    ids.filter(|id| *id != 0).collect()
+}
+
+fn addr_gen_none(specs: &[AfSpecUnspec]) -> bool {
+    specs.iter().any(|spec| match spec {
+        AfSpecUnspec::Inet6(inet6) => {
+            inet6.contains(&AfSpecInet6::AddrGenMode(In6AddrGenMode::None))
+        }
+        _ => false,
+    })
+}
+
+/// Where a device is looked up: in the socket's own namespace, or in another one that it knows.
+fn target(netns: Option<NetnsId>) -> impl Iterator<Item = LinkAttribute> {
+    // IFLA_IF_NETNSID and IFLA_TARGET_NETNSID are one attribute under two names.
+    netns.map(|id| LinkAttribute::IfNetnsId(id.as_raw())).into_iter()
+}
+
+/// Every device of the socket's namespace, or of `netns`.
+pub(super) async fn links(
+    handle: &Handle,
+    netns: Option<NetnsId>,
+) -> Result<Vec<Link>, NetlinkError> {
+    // A dump that a concurrent change interrupted may have missed a device, and the library does not
+    // show the kernel's flag for it; changes are announced, so the next pass sees what this one missed.
+    let mut request =
+        handle.link().get().set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
+    request.message_mut().attributes.extend(target(netns));
+    let listed = request.execute().map_ok(Link::new).try_collect().await;
+    match listed.map_err(|error| NetlinkError::new("list the network devices", error)) {
+        Err(error) if netns.is_some() && error.is_netns_gone() => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// The device of that name.
+pub(super) async fn link_by_name(
+    handle: &Handle,
+    name: &str,
+) -> Result<Option<Link>, NetlinkError> {
+    one(handle.link().get().match_name(name), None).await
+}
+
+/// The device with that index, in the socket's namespace or in `netns`.
+pub(super) async fn link_by_index(
+    handle: &Handle,
+    index: u32,
+    netns: Option<NetnsId>,
+) -> Result<Option<Link>, NetlinkError> {
+    one(handle.link().get().match_index(index), netns).await
+}
+
+async fn one(
+    mut request: rtnetlink::LinkGetRequest,
+    netns: Option<NetnsId>,
+) -> Result<Option<Link>, NetlinkError> {
+    request.message_mut().attributes.extend(target(netns));
+    request.message_mut().attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let answer = request.execute().map_ok(Link::new).try_next().await;
+    match answer.map_err(|error| NetlinkError::new("look a network device up", error)) {
+        Ok(link) => Ok(link),
+        Err(error) if error.is_gone() => Ok(None),
+        Err(error) if netns.is_some() && error.is_netns_gone() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An IPv4 address on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) index: u32,
+    pub(super) ip: Ipv4Addr,
+    pub(super) prefix: u8,
+    /// Primary, and reachable from elsewhere.
+    pub(super) global: bool,
+}
+
+/// The IPv4 addresses of one device, or of all (`index` 0).
+pub(super) async fn addresses(
+    handle: &Handle,
+    index: u32,
+    netns: Option<NetnsId>,
+) -> Result<Vec<Address>, NetlinkError> {
+    let mut request = handle.address().get();
+    let message = request.message_mut();
+    message.header.family = AddressFamily::Inet;
+    message.header.index = index;
+    if let Some(netns) = netns {
+        message.attributes.push(AddressAttribute::TargetNetNsId(netns.as_raw()));
+    }
+    let messages: Vec<_> = match request.execute().try_collect().await {
+        Ok(messages) => messages,
+        Err(error) => {
+            let error = NetlinkError::new("list the IPv4 addresses", error);
+            let is_gone = error.is_gone() || (netns.is_some() && error.is_netns_gone());
+            return if is_gone { Ok(Vec::new()) } else { Err(error) };
+        }
+    };
+    let address = |message: netlink_packet_route::address::AddressMessage| {
+        let header = message.header;
+        message.attributes.into_iter().find_map(|attribute| match attribute {
+            // On a point-to-point link IFA_ADDRESS is the other end.
+            AddressAttribute::Local(IpAddr::V4(ip)) => Some(Address {
+                index: header.index,
+                ip,
+                prefix: header.prefix_len,
+                global: header.scope == AddressScope::Universe
+                    && !header.flags.contains(AddressHeaderFlags::Secondary),
+            }),
+            _ => None,
+        })
+    };
+    Ok(messages.into_iter().filter_map(address).collect())
+}
+
+/// Gives an IPv4 address to a device.
+pub(super) async fn add_address(
+    handle: &Handle,
+    index: u32,
+    (ip, prefix): (Ipv4Addr, u8),
+) -> Result<(), NetlinkError> {
+    let added = handle.address().add(index, ip.into(), prefix).execute().await;
+    added.map_err(|error| NetlinkError::new(format!("give a device the address {ip}"), error))
+}
+
+/// Takes an IPv4 address from a device; it is no error when it is gone already.
+pub(super) async fn delete_address(
+    handle: &Handle,
+    Address { index, ip, prefix, .. }: Address,
+) -> Result<(), NetlinkError> {
+    let message = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(ip, prefix).build();
+    let done = handle.address().del(message).execute().await;
+    let action = format!("take the address {ip} from a device");
+    match done.map_err(|error| NetlinkError::new(action, error)) {
+        Err(error) if error.errno() == Some(Errno::EADDRNOTAVAIL) || error.is_gone() => Ok(()),
+        done => done,
+    }
+}
+
+/// Sets the alias that marks a device as ours.
+pub(super) async fn set_alias(
+    handle: &Handle,
+    index: u32,
+    alias: &str,
+) -> Result<(), NetlinkError> {
+    let message = LinkUnspec::new_with_index(index).alias(alias).build();
+    change(handle, message, "name a device's purpose (its alias)").await
+}
+
+/// Brings a device up.
+pub(super) async fn set_up(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    change(handle, LinkUnspec::new_with_index(index).up().build(), "bring a device up").await
+}
+
+/// Takes a device down.
+pub(super) async fn set_down(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    change(handle, LinkUnspec::new_with_index(index).down().build(), "take a device down").await
+}
+
+/// Puts a device into a bridge.
+pub(super) async fn set_controller(
+    handle: &Handle,
+    index: u32,
+    bridge: u32,
+) -> Result<(), NetlinkError> {
+    let message = LinkUnspec::new_with_index(index).controller(bridge).build();
+    change(handle, message, "put a device into a bridge").await
+}
+
+/// Keeps a bridge from forwarding between this port of it and the other isolated ones.
+pub(super) async fn set_isolated(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    let message = LinkBridgePort::new(index).isolated(true).build();
+    let done = handle.link().set_port(message).execute().await;
+    done.map_err(|error| NetlinkError::new("isolate a port of a bridge", error))
+}
+
+/// Tells a bridge for ever which of its ports has a MAC. A bridge that learns forgets after five quiet
+/// minutes, and then sends what is for one port out of all of them.
+pub(super) async fn set_station(
+    handle: &Handle,
+    port: u32,
+    mac: [u8; 6],
+) -> Result<(), NetlinkError> {
+    let station = handle.neighbours().add_bridge(port, &mac);
+    // NOARP is what `bridge fdb` calls static. Permanent ones are the bridge's own.
+    let station = station.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
+    let done = station.execute().await;
+    done.map_err(|error| NetlinkError::new("tell a bridge which port has a MAC", error))
+}
+
+/// Keeps the kernel from giving a device an IPv6 link-local address: the host's side of a port must
+/// not be reachable from the endpoint, and an endpoint's own would fail the source check.
+pub(super) async fn set_addr_gen_none(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+    let message = LinkUnspec::new_with_index(index)
+        .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]))
+        .build();
+    match change(handle, message, "turn IPv6 address generation off").await {
+        // A kernel without IPv6 makes no such address.
+        Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => Ok(()),
+        other => other,
+    }
+}
+
+pub(super) async fn change(
+    handle: &Handle,
+    message: LinkMessage,
+    action: &str,
+) -> Result<(), NetlinkError> {
+    handle.link().change(message).execute().await.map_err(|error| NetlinkError::new(action, error))
+}
+
+/// Removes a device; it is no error when it is gone already.
+pub(super) async fn delete(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
+    let done = handle.link().del(index).execute().await;
+    match done.map_err(|error| NetlinkError::new("remove a device", error)) {
+        Err(error) if !error.is_gone() => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,266 @@
+use super::{
+    hop::{LocalVtep, hop_entry},
+    members::{Members, site},
+};
+use crate::{
+    control::state::View,
+    dataplane::kernel::{DeviceId, DeviceSpec, Mtus, ObservedDevice, Tables, Way, packet_mtu},
+    model::{Endpoint, EndpointId, Location, Mac, Network, NodeId, Subnet},
+};
+use overlay_common::{
+    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
+    GatewayPortEntry, IP16_NONE, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+/// What a node knows of itself.
+#[derive(Clone, Debug)]
+pub struct LocalNode {
+    /// Its Raft id.
+    pub id: NodeId,
+    /// Its end of every tunnel.
+    pub vtep: LocalVtep,
+    /// Bytes: MTU of an endpoint whose network sets none.
+    pub endpoint_mtu: u32,
+    /// Bytes: MTU of the underlay where the node was told one.
+    pub asked_mtu: Option<u16>,
+    /// Its gateway bridge.
+    pub gateway: LocalGateway,
+}
+
+impl LocalNode {
+    /// Takes these MTUs over: for the node's endpoints, its legs and its outer packets.
+    pub(super) fn take_mtus(&mut self, mtus: &Mtus) {
+        self.endpoint_mtu = mtus.endpoint;
+        self.gateway.mtu = mtus.device;
+        let limit = self.asked_mtu.map_or(mtus.device, |asked| mtus.device.min(asked.into()));
+        self.vtep.mtu = packet_mtu(limit);
+    }
+}
+
+/// A node's own gateway bridge.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalGateway {
+    /// What its legs have addresses of; the first is the bridge's.
+    pub subnet: Subnet,
+    /// Bytes: MTU of the legs.
+    pub mtu: u32,
+}
+
+/// The devices that the endpoints here need: each a port on its network, each namespace a leg on the
+/// gateway bridge. An address of another subnet than the bridge's gets none.
+pub(super) fn devices<'a>(
+    view: &View,
+    local: &LocalNode,
+    here: impl Iterator<Item = &'a Endpoint>,
+) -> BTreeMap<DeviceId, DeviceSpec> {
+    let mut devices = BTreeMap::new();
+    for endpoint in here {
+        let Location::Node { netns, .. } = &endpoint.location else { continue };
+        let Some(network) = view.networks.get(&endpoint.network) else { continue };
+        let port = DeviceSpec {
+            netns: netns.clone(),
+            mac: endpoint.mac.octets(),
+            address: endpoint.address,
+            prefix: network.pool.subnet.net().prefix_len(),
+            mtu: network.options.mtu.map_or(local.endpoint_mtu, u32::from),
+            gateway: None,
+        };
+        devices.insert(DeviceId::Port(endpoint.id), port);
+        let LocalGateway { subnet, mtu } = local.gateway;
+        if let Some(address) = endpoint.gateway.filter(|a| subnet.net().contains(a)) {
+            let leg = DeviceSpec {
+                netns: netns.clone(),
+                mac: Mac::of_endpoint(address).octets(),
+                address,
+                prefix: subnet.net().prefix_len(),
+                mtu,
+                gateway: Some(subnet.gateway()),
+            };
+            devices.insert(DeviceId::Leg(address), leg);
+        }
+    }
+    devices
+}
+
+/// What the tables of `view` are made with: the ports that stand, and the indexes that VTEPs and ports
+/// have in other maps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Placement {
+    pub(super) ports: BTreeMap<EndpointId, Port>,
+    /// Index in HOPS.
+    pub(super) hops: BTreeMap<Ipv4Addr, u32>,
+}
+
+/// A port that stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Port {
+    pub(super) ifindex: u32,
+    /// Index in TRAFFIC; 0: none of its own.
+    pub(super) slot: u32,
+}
+
+/// The keys of an endpoint's entries.
+pub(super) fn keys(network: &Network, endpoint: &Endpoint) -> (FdbKey, NeighKey) {
+    let vni = network.vni.get();
+    let ip = ip16_from_v4(endpoint.address.octets());
+    (FdbKey { vni, mac: endpoint.mac.octets(), pad: [0; 2] }, NeighKey { ip, vni })
+}
+
+/// An endpoint's entries. One of this node without a port has none, and neither has one behind a VTEP
+/// that is not known: packets for it are dropped and counted, and nobody gets an ARP answer.
+pub(super) fn entries(
+    view: &View,
+    local: &LocalNode,
+    endpoint: &Endpoint,
+    placement: &Placement,
+) -> Option<(FdbEntry, NeighEntry)> {
+    let network = view.networks.get(&endpoint.network)?;
+    let (vtep, ifindex, hop) = match site(endpoint, local.id) {
+        None => {
+            let port = placement.ports.get(&endpoint.id)?;
+            (IP16_NONE, port.ifindex, port.slot)
+        }
+        Some(site) => {
+            let vtep = site.vtep(view)?;
+            (ip16_from_v4(vtep.octets()), 0, *placement.hops.get(&vtep)?)
+        }
+    };
+    let fdb = FdbEntry {
+        vtep,
+        ip: ip16_from_v4(endpoint.address.octets()),
+        ifindex,
+        flags: flags(network, endpoint),
+        generation: endpoint.id,
+        hop,
+        pad: 0,
+    };
+    Some((fdb, NeighEntry { mac: endpoint.mac.octets(), pad: [0; 2] }))
+}
+
+/// All tables but the FDB and the neighbours.
+pub(super) fn small_tables(
+    view: &View,
+    local: &LocalNode,
+    members: &Members,
+    devices: &BTreeMap<DeviceId, ObservedDevice>,
+    ways: &BTreeMap<Ipv4Addr, Way>,
+    placement: &Placement,
+) -> Tables {
+    let mut tables = Tables::default();
+    let nodes = view.nodes.values().filter(|node| node.id != local.id);
+    let vteps = nodes.map(|node| (node.vtep, node.id));
+    for (vtep, node) in vteps.chain(members.externals().map(|vtep| (vtep, 0))) {
+        let Some(hop) = placement.hops.get(&vtep).copied() else { continue };
+        // A node's before that of an endpoint which somebody put behind the node's VTEP.
+        let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
+        tables.nodes.entry(key).or_insert(NodeEntry { node, hop, pad: 0 });
+        tables.hops.insert(hop, hop_entry(local.vtep, vtep, ways.get(&vtep).copied()));
+    }
+    for node in view.nodes.values() {
+        for address in [node.listen].into_iter().chain(node.metrics) {
+            if let IpAddr::V4(ip) = address.ip() {
+                let key = ApiKey { ip: ip16_from_v4(ip.octets()), port: address.port().into() };
+                tables.apis.insert(key, node.id);
+            }
+        }
+    }
+    for device in devices.values() {
+        if let DeviceId::Leg(address) = device.id {
+            tables
+                .gateway_ports
+                .insert(device.ifindex, gateway_port(local.gateway, address, device.bridge));
+        }
+    }
+    for endpoint in members.here() {
+        let port = placement.ports.get(&endpoint.id);
+        if let (Some(port), Some(network)) = (port, view.networks.get(&endpoint.network)) {
+            tables.ports.insert(port.ifindex, port_entry(network, endpoint, *port));
+        }
+    }
+    for network in view.networks.values() {
+        let vteps = members.vteps_of(network.id);
+        let here = members.here_of(network.id);
+        let ports = here.filter_map(|id| placement.ports.get(&id)).map(|port| port.ifindex);
+        let flood = Flood { vteps, ports: ports.collect() };
+        tables.flood.insert(network.vni.get(), flood.entry(network));
+    }
+    tables
+}
+
+fn port_entry(network: &Network, endpoint: &Endpoint, port: Port) -> PortEntry {
+    PortEntry {
+        ip: ip16_from_v4(endpoint.address.octets()),
+        vni: network.vni.get(),
+        flags: flags(network, endpoint),
+        mac: endpoint.mac.octets(),
+        pad: [0; 2],
+        slot: port.slot,
+        pad2: 0,
+    }
+}
+
+fn gateway_port(gateway: LocalGateway, address: Ipv4Addr, bridge: u32) -> GatewayPortEntry {
+    let own = gateway.subnet.gateway();
+    GatewayPortEntry {
+        ip: ip16_from_v4(address.octets()),
+        gateway: ip16_from_v4(own.octets()),
+        bridge,
+        mask: gateway.subnet.net().netmask().octets(),
+        mac: Mac::of_endpoint(address).octets(),
+        gateway_mac: Mac::of_endpoint(own).octets(),
+    }
+}
+
+fn flags(network: &Network, endpoint: &Endpoint) -> u32 {
+    let mut flags = 0;
+    if endpoint.forwards {
+        flags |= FLAG_FORWARDS;
+    }
+    if !network.options.icc {
+        flags |= FLAG_ICC_OFF;
+    }
+    if network.options.multicast {
+        flags |= FLAG_MULTICAST;
+    }
+    flags
+}
+
+struct Flood {
+    vteps: BTreeSet<Ipv4Addr>,
+    ports: Vec<u32>,
+}
+
+impl Flood {
+    /// The entry; empty lists where the network carries no broadcast. What goes beyond the lists'
+    /// room gets none, and that is said.
+    fn entry(self, network: &Network) -> FloodEntry {
+        let mut entry = FloodEntry {
+            vtep_count: 0,
+            port_count: 0,
+            vteps: [IP16_NONE; FLOOD_MAX],
+            ports: [0; FLOOD_MAX],
+        };
+        if !network.options.multicast {
+            return entry;
+        }
+        if self.vteps.len() > FLOOD_MAX || self.ports.len() > FLOOD_MAX {
+            tracing::warn!(
+                network = %network.name, limit = FLOOD_MAX, vteps = self.vteps.len(),
+                ports = self.ports.len(), "some nodes or endpoints get no broadcast"
+            );
+        }
+        for (slot, vtep) in entry.vteps.iter_mut().zip(&self.vteps) {
+            *slot = ip16_from_v4(vtep.octets());
+            entry.vtep_count += 1;
+        }
+        for (slot, port) in entry.ports.iter_mut().zip(&self.ports) {
+            *slot = *port;
+            entry.port_count += 1;
+        }
+        entry
+    }
+}

@@ -1,0 +1,118 @@
+//! The outer headers that every packet to one VTEP has in common, as HOPS holds them.
+
+use crate::dataplane::kernel::{Way, packet_mtu};
+use overlay_common::{HopEntry, VXLAN_OVERHEAD};
+use std::net::Ipv4Addr;
+
+/// What all packets of this node have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalVtep {
+    /// Outer source.
+    pub address: Ipv4Addr,
+    /// UDP port of VXLAN.
+    pub port: u16,
+    /// Time to live of the outer packet.
+    pub ttl: u8,
+    /// Bytes: what no packet on the underlay may exceed, whatever its route.
+    pub mtu: u16,
+}
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const UDP: u8 = 17;
+const DONT_FRAGMENT: u16 = 0x4000;
+/// The I flag: the VNI is valid (RFC 7348, section 5).
+const VNI_VALID: u32 = 0x0800_0000;
+
+/// The entry of the way to `vtep`. Without a next hop the kernel's own routes are asked, packet by packet.
+#[must_use]
+pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, way: Option<Way>) -> HopEntry {
+    let next = way.and_then(|way| way.hop);
+    let (mac, source_mac) = next.map_or(([0; 6], [0; 6]), |hop| (hop.mac, hop.source_mac));
+    let ipv4 = ipv4(local, vtep);
+    // Ethernet, IPv4, UDP (RFC 768; no checksum: RFC 7348, section 5), VXLAN.
+    let parts: [&[u8]; 9] = [
+        &mac,
+        &source_mac,
+        &ETHERTYPE_IPV4.to_be_bytes(),
+        &ipv4,
+        &[0; 2],
+        &local.port.to_be_bytes(),
+        &[0; 4],
+        &VNI_VALID.to_be_bytes(),
+        &[0; 4],
+    ];
+    let mut header = [0; VXLAN_OVERHEAD as usize];
+    for (to, from) in header.iter_mut().zip(parts.concat()) {
+        *to = from;
+    }
+    let words = ipv4.as_chunks::<2>().0.iter();
+    HopEntry {
+        header,
+        mtu: way.map_or(local.mtu, |way| packet_mtu(way.mtu).min(local.mtu)),
+        csum: words.map(|word| u32::from(u16::from_ne_bytes(*word))).sum(),
+        ifindex: next.map_or(0, |hop| hop.ifindex),
+        flags: 0,
+    }
+}
+
+/// RFC 791, section 3.1; what each packet has of its own is zero.
+fn ipv4(local: LocalVtep, vtep: Ipv4Addr) -> [u8; 20] {
+    let mut header = [0; 20];
+    header[0] = 0x45;
+    header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+    header[8] = local.ttl;
+    header[9] = UDP;
+    header[12..16].copy_from_slice(&local.address.octets());
+    header[16..20].copy_from_slice(&vtep.octets());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::kernel::NextHop;
+    use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
+
+    #[test]
+    fn the_headers_are_as_another_reads_them() {
+        let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 8472, ttl: 61, mtu: 1500 };
+        let next = NextHop { ifindex: 7, mac: [2, 0, 0, 0, 0, 9], source_mac: [2, 0, 0, 0, 0, 1] };
+        let way = |mtu| Some(Way { mtu, hop: Some(next) });
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), way(1400));
+        assert_eq!((hop.ifindex, hop.mtu), (7, 1400));
+        assert_eq!(
+            hop_entry(local, [10, 9, 1, 2].into(), way(9000)).mtu,
+            1500,
+            "at most the node's"
+        );
+        // A packet's own length, so that there is a packet to read; VXLAN is payload.
+        let mut packet = hop.header;
+        packet[17] = 36;
+        packet[39] = 16;
+        let read = PacketHeaders::from_ethernet_slice(&packet).unwrap();
+        let link = read.link.unwrap().ethernet2().unwrap();
+        assert_eq!((link.destination, link.source), (next.mac, next.source_mac));
+        let Some(NetHeaders::Ipv4(ip, _)) = read.net else { panic!("IPv4") };
+        assert_eq!((ip.source, ip.destination), ([10, 9, 0, 1], [10, 9, 1, 2]));
+        assert_eq!((ip.time_to_live, ip.dont_fragment, ip.dscp.value()), (61, true, 0));
+        let Some(TransportHeader::Udp(udp)) = read.transport else { panic!("UDP") };
+        assert_eq!((udp.destination_port, udp.checksum), (8472, 0));
+        assert_eq!(packet[42..], [8, 0, 0, 0, 0, 0, 0, 0]);
+        // What the programs add the packet's words to.
+        let length = u32::from(u16::from_ne_bytes(36u16.to_be_bytes()));
+        let sum = hop.csum + length;
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        assert_eq!(!(sum as u16), u16::from_ne_bytes(ip.calc_header_checksum().to_be_bytes()));
+    }
+
+    #[test]
+    fn without_a_next_hop_the_routes_are_asked() {
+        let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 };
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), None);
+        assert_eq!((hop.ifindex, hop.mtu, &hop.header[..12]), (0, 1500, &[0; 12][..]));
+        let way = Some(Way { mtu: 1300, hop: None });
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), way);
+        assert_eq!((hop.ifindex, hop.mtu), (0, 1300), "its route is known all the same");
+    }
+}

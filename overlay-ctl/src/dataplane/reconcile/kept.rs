@@ -1,0 +1,251 @@
+//! What a reconciler keeps from one pass to the next, and what another view changes in the tables.
+
+use super::{
+    LocalNode,
+    desired::{self, Placement, Port},
+    diff::{Rows, changes},
+    members::Members,
+};
+use crate::{
+    control::state::{Changed, View},
+    dataplane::kernel::{DeviceId, Kernel, KernelError, ObservedDevice, TableChange, Tables},
+    model::{Endpoint, EndpointId, NodeId},
+};
+use overlay_common::{MAP_HOPS, NODES_MAX, NodeKey, TRAFFIC_MAX, ip16_from_v4};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+/// Changes that are made at once: others who need the data path wait that long.
+const WRITE: usize = 4096;
+
+/// See the module.
+pub(super) struct Kept {
+    /// What the kernel holds, as last read or written.
+    pub(super) tables: Tables,
+    /// What `tables` are of.
+    pub(super) view: View,
+    /// Of the view that was last looked at.
+    pub(super) members: Members,
+    pub(super) placement: Placement,
+    /// Entries may stand in `tables` that no view has named: they were read.
+    pub(super) is_strange: bool,
+}
+
+impl Kept {
+    /// After the tables were read.
+    pub(super) fn new(tables: Tables, local: &LocalNode) -> Self {
+        Self {
+            tables,
+            view: View::default(),
+            members: Members::new(local.id),
+            placement: Placement::default(),
+            is_strange: true,
+        }
+    }
+
+    /// Gives each VTEP and each port its index. One that has an index keeps it; a free one is an index
+    /// that no entry of the kernel names any more.
+    ///
+    /// # Errors
+    /// There are more VTEPs than indexes; those without one are not sent to.
+    pub(super) fn place(
+        &mut self,
+        view: &View,
+        local: &LocalNode,
+        devices: &BTreeMap<DeviceId, ObservedDevice>,
+    ) -> Result<(), KernelError> {
+        let nodes = view.nodes.values().filter(|node| node.id != local.id);
+        let vteps: BTreeSet<Ipv4Addr> =
+            nodes.map(|node| node.vtep).chain(self.members.externals()).collect();
+        let held = |vtep: &Ipv4Addr| {
+            let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
+            self.tables.nodes.get(&key).map(|node| node.hop)
+        };
+        let mut taken: BTreeSet<u32> = self.tables.nodes.values().map(|node| node.hop).collect();
+        if self.is_strange {
+            // Entries may have lost their VTEP's to somebody else.
+            let remote = self.tables.fdb.values().filter(|entry| entry.ifindex == 0);
+            taken.extend(remote.map(|entry| entry.hop));
+        }
+        let hops = indexes(vteps.iter().copied(), held, taken, NODES_MAX);
+
+        let ifindexes: BTreeMap<EndpointId, u32> = devices
+            .values()
+            .filter_map(|device| match device.id {
+                DeviceId::Port(endpoint) => Some((endpoint, device.ifindex)),
+                DeviceId::Leg(_) => None,
+            })
+            .collect();
+        let macs: BTreeMap<EndpointId, [u8; 6]> =
+            self.members.here().map(|endpoint| (endpoint.id, endpoint.mac.octets())).collect();
+        let held = |endpoint: &EndpointId| {
+            let port = self.tables.ports.get(ifindexes.get(endpoint)?)?;
+            // A device's index may have been another one's before.
+            (macs.get(endpoint) == Some(&port.mac)).then_some(port.slot)
+        };
+        let taken = self.tables.ports.values().map(|port| port.slot).collect();
+        let slots = indexes(macs.keys().copied(), held, taken, TRAFFIC_MAX);
+        let port = |(id, ifindex): (&EndpointId, &u32)| {
+            let slot = slots.get(id).copied().unwrap_or(0);
+            (*id, Port { ifindex: *ifindex, slot })
+        };
+        let without = vteps.len() - hops.len();
+        self.placement = Placement { hops, ports: ifindexes.iter().map(port).collect() };
+        if without > 0 {
+            let why = format!(
+                "the map {MAP_HOPS} holds {}, which is what this version can carry on one node: {without} are not reached",
+                NODES_MAX - 1
+            );
+            return Err(KernelError::new("there are too many VTEPs", why));
+        }
+        Ok(())
+    }
+
+    /// The endpoints that `view` has otherwise than the tables' view, or whose entries hang on something
+    /// that is another now: their node's VTEP, their network's options. All that are here are among
+    /// them where `is_whole`, since their devices may be others.
+    pub(super) fn touched<'a>(
+        &self,
+        older: &'a View,
+        view: &'a View,
+        is_whole: bool,
+    ) -> Vec<Changed<'a, Endpoint>> {
+        let mut touched: Vec<_> = view.changed_endpoints(older).collect();
+        let same = |endpoint: &'a Endpoint| Changed { old: Some(endpoint), new: Some(endpoint) };
+        for change in view.changed_networks(older) {
+            if let (Some(_), Some(network)) = (change.old, change.new) {
+                touched.extend(view.endpoints_of(network.id).map(same));
+            }
+        }
+        let moved: BTreeSet<NodeId> = view
+            .changed_nodes(older)
+            .filter(|change| change.old.map(|node| node.vtep) != change.new.map(|node| node.vtep))
+            .filter_map(|change| Some(change.new.or(change.old)?.id))
+            .filter(|node| self.members.has(*node))
+            .collect();
+        if !moved.is_empty() {
+            let is_on =
+                |endpoint: &&Endpoint| endpoint.node().is_some_and(|id| moved.contains(&id));
+            touched.extend(view.all_endpoints().filter(is_on).map(same));
+        }
+        if is_whole {
+            let here = self.members.here().filter_map(|endpoint| {
+                let endpoints = view.endpoints.get(&endpoint.network)?;
+                endpoints.get(&endpoint.id).map(AsRef::as_ref)
+            });
+            touched.extend(here.map(same));
+        }
+        touched
+    }
+
+    /// What the entries of the touched endpoints must be in `view`.
+    pub(super) fn rows(
+        &self,
+        older: &View,
+        view: &View,
+        local: &LocalNode,
+        touched: &[Changed<'_, Endpoint>],
+    ) -> Rows {
+        let mut rows = Rows::default();
+        if self.is_strange {
+            rows.fdb.extend(self.tables.fdb.keys().map(|key| (*key, None)));
+            rows.neigh.extend(self.tables.neigh.keys().map(|key| (*key, None)));
+        }
+        let keys = |view: &View, endpoint: &Endpoint| {
+            view.networks.get(&endpoint.network).map(|network| desired::keys(network, endpoint))
+        };
+        // All that goes before anything that comes: a key may pass from one endpoint to another.
+        let old = touched.iter().filter_map(|change| keys(older, change.old?));
+        let new = touched.iter().filter_map(|change| keys(view, change.new?));
+        for (fdb, neigh) in old.chain(new) {
+            rows.fdb.insert(fdb, None);
+            rows.neigh.insert(neigh, None);
+        }
+        for endpoint in touched.iter().filter_map(|change| change.new) {
+            if let Some((fdb, neigh)) = keys(view, endpoint)
+                && let Some((fdb_entry, neigh_entry)) =
+                    desired::entries(view, local, endpoint, &self.placement)
+            {
+                rows.fdb.insert(fdb, Some(fdb_entry));
+                rows.neigh.insert(neigh, Some(neigh_entry));
+            }
+        }
+        rows
+    }
+
+    /// Makes the changes in the kernel, and notes them.
+    pub(super) async fn write(
+        &mut self,
+        kernel: &mut impl Kernel,
+        changes: &[TableChange],
+    ) -> Result<(), KernelError> {
+        for some in changes.chunks(WRITE) {
+            kernel.write(some).await?;
+            some.iter().for_each(|change| change.apply_to(&mut self.tables));
+        }
+        Ok(())
+    }
+
+    /// The slots that ports have.
+    pub(super) fn slots(&self) -> BTreeSet<u32> {
+        let slots = self.tables.ports.values().map(|port| port.slot);
+        slots.filter(|slot| *slot != 0).collect()
+    }
+
+    /// What turns the kernel's tables into those of the rows and, where given, of the small ones.
+    pub(super) fn changes(&self, small: Option<&Tables>, rows: &Rows) -> Vec<TableChange> {
+        changes(&self.tables, small, rows)
+    }
+}
+
+/// Gives each of `wanted` an index in 1..max: the one that it has, if nobody before it has the same; else
+/// the lowest that is not `taken`. Those for whom there is none are left out.
+fn indexes<K: Ord + Copy>(
+    wanted: impl Iterator<Item = K>,
+    held: impl Fn(&K) -> Option<u32>,
+    mut taken: BTreeSet<u32>,
+    max: u32,
+) -> BTreeMap<K, u32> {
+    let (mut indexes, mut used, mut without) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+    for key in wanted {
+        match held(&key) {
+            Some(index) if (1..max).contains(&index) && used.insert(index) => {
+                indexes.insert(key, index);
+            }
+            _ => without.push(key),
+        }
+    }
+    taken.extend(used);
+    let mut free = (1..max).filter(|index| !taken.contains(index));
+    indexes.extend(without.into_iter().map_while(|key| Some((key, free.next()?))));
+    indexes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_stays_and_is_not_given_twice() {
+        let held: BTreeMap<char, u32> =
+            [('a', 3), ('b', 3), ('c', 0), ('d', 8), ('e', 1), ('f', 99)].into();
+        let given = |taken: &[u32], wanted: &str| {
+            indexes(
+                wanted.chars(),
+                |key| held.get(key).copied(),
+                taken.iter().copied().collect(),
+                8,
+            )
+        };
+        assert_eq!(
+            given(&[3], "ab"),
+            [('a', 3), ('b', 1)].into(),
+            "one that two have is the first's"
+        );
+        assert_eq!(given(&[], "ce"), [('c', 2), ('e', 1)].into(), "kept before any is given");
+        assert_eq!(given(&[1, 2], "df"), [('d', 3), ('f', 4)].into(), "out of bounds is none");
+        assert_eq!(given(&[1, 2, 3, 4, 5, 6], "xyz"), [('x', 7)].into(), "there are no more");
+    }
+}

@@ -1,0 +1,166 @@
+use super::{LocalNode, desired, diff::Rows};
+use crate::{
+    control::state::{Changed, View},
+    dataplane::{
+        gateway::Target,
+        kernel::{
+            DeviceId, Names, Namespace, NetworkNames, ObservedDevice, PublishedPorts, Tables,
+        },
+    },
+    model::{Endpoint, EndpointId, Location, Network, NetworkId},
+};
+use imbl::OrdMap;
+use overlay_common::FdbKey;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// The names that resolve on this node: those of endpoints that its data path `held`, in the
+/// namespaces of those that are here.
+pub(super) fn desired_names(
+    view: &View,
+    local: &LocalNode,
+    held: &Tables,
+    devices: &BTreeMap<DeviceId, ObservedDevice>,
+) -> Names {
+    let mut names = Names::default();
+    for network in view.networks.values() {
+        let mut told = NetworkNames::new(network.name.clone(), network.pool.subnet);
+        for endpoint in view.endpoints_of(network.id).filter(|e| is_held(network, e, held)) {
+            told.insert(endpoint);
+        }
+        names.networks.insert(network.id, told);
+    }
+    let here = view.all_endpoints().filter(|endpoint| endpoint.node() == Some(local.id));
+    names.namespaces = namespaces(view, here, held, devices);
+    names
+}
+
+/// The namespaces in which names resolve.
+pub(super) fn namespaces<'a>(
+    view: &View,
+    here: impl Iterator<Item = &'a Endpoint>,
+    held: &Tables,
+    devices: &BTreeMap<DeviceId, ObservedDevice>,
+) -> OrdMap<PathBuf, Namespace> {
+    // Ids are given in order: in this order the networks of a namespace are asked.
+    let mut ordered: BTreeMap<EndpointId, (&Endpoint, &PathBuf)> = BTreeMap::new();
+    for endpoint in here {
+        if let Location::Node { netns, .. } = &endpoint.location
+            && let Some(network) = view.networks.get(&endpoint.network)
+            && is_held(network, endpoint, held)
+        {
+            ordered.insert(endpoint.id, (endpoint, netns));
+        }
+    }
+    let mut namespaces = OrdMap::new();
+    for (id, (endpoint, netns)) in ordered {
+        let Some(port) = devices.get(&DeviceId::Port(id)) else { continue };
+        let namespace = namespaces
+            .entry(netns.clone())
+            .or_insert_with(|| Namespace { networks: Vec::new(), incarnation: port.ifindex });
+        namespace.networks.push(endpoint.network);
+    }
+    namespaces
+}
+
+/// Whether the data path delivers to the endpoint. By its generation the entry is this endpoint's, and
+/// not that of one before or after it that has the same address.
+fn is_held(network: &Network, endpoint: &Endpoint, held: &Tables) -> bool {
+    let entry = held.fdb.get(&desired::keys(network, endpoint).0);
+    entry.is_some_and(|entry| entry.generation == endpoint.id)
+}
+
+/// Takes out of `names` what of the touched endpoints must not resolve any more, given what their
+/// entries are about to be: what they were called, and those whose entries go.
+pub(super) fn forget(
+    names: &mut Arc<Names>,
+    view: &View,
+    touched: &[Changed<'_, Endpoint>],
+    rows: &Rows,
+) {
+    let networks: Vec<NetworkId> =
+        names.networks.keys().copied().filter(|id| !view.networks.contains_key(id)).collect();
+    for network in networks {
+        Arc::make_mut(names).networks.remove(&network);
+    }
+    for change in touched {
+        let Some(old) = change.old else { continue };
+        let Some(network) = view.networks.get(&old.network) else { continue };
+        let goes = || {
+            let row = rows.fdb.get(&desired::keys(network, old).0).copied().flatten();
+            row.is_none_or(|entry| entry.generation != old.id)
+        };
+        if is_told(names, old) && (change.new != Some(old) || goes()) {
+            change_names(names, network, |told| told.remove(old));
+        }
+    }
+}
+
+/// Puts into `names` what of the touched endpoints resolves now that the tables are written.
+pub(super) fn tell(
+    names: &mut Arc<Names>,
+    view: &View,
+    touched: &[Changed<'_, Endpoint>],
+    held: &Tables,
+) {
+    for network in view.networks.values() {
+        if names.networks.get(&network.id).is_none_or(|told| told.name != network.name) {
+            let told = NetworkNames::new(network.name.clone(), network.pool.subnet);
+            Arc::make_mut(names).networks.insert(network.id, told);
+        }
+    }
+    for endpoint in touched.iter().filter_map(|change| change.new) {
+        let Some(network) = view.networks.get(&endpoint.network) else { continue };
+        if !is_told(names, endpoint) && is_held(network, endpoint, held) {
+            change_names(names, network, |told| told.insert(endpoint));
+        }
+    }
+}
+
+fn is_told(names: &Names, endpoint: &Endpoint) -> bool {
+    let told = names.networks.get(&endpoint.network);
+    told.is_some_and(|told| told.pointers.contains_key(&endpoint.address))
+}
+
+fn change_names(names: &mut Arc<Names>, network: &Network, change: impl FnOnce(&mut NetworkNames)) {
+    if let Some(told) = Arc::make_mut(names).networks.get_mut(&network.id) {
+        change(told);
+    }
+}
+
+/// Whether the view knows every endpoint that the data path `held`: an older one would deny names that
+/// are delivered to.
+pub(super) fn is_known(view: &View, held: &Tables) -> bool {
+    let known: BTreeSet<(FdbKey, EndpointId)> = view
+        .networks
+        .values()
+        .flat_map(|network| {
+            let endpoints = view.endpoints_of(network.id);
+            endpoints.map(move |endpoint| (desired::keys(network, endpoint).0, endpoint.id))
+        })
+        .collect();
+    held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.generation)))
+}
+
+/// The ports of this node that lead to endpoints whose leg stands.
+pub(super) fn desired_ports<'a>(
+    here: impl Iterator<Item = &'a Endpoint>,
+    devices: &BTreeMap<DeviceId, ObservedDevice>,
+) -> PublishedPorts {
+    let mut ports = PublishedPorts::new();
+    for endpoint in here {
+        let Some(address) = endpoint.gateway else { continue };
+        if !devices.contains_key(&DeviceId::Leg(address)) {
+            continue;
+        }
+        for published in &endpoint.published {
+            let key = (published.port.transport, published.host, published.host_port);
+            let comment = format!("{} {}", endpoint.name, published.port);
+            ports.insert(key, Target { address, port: published.port.port, comment });
+        }
+    }
+    ports
+}

@@ -1,0 +1,225 @@
+//! What is kept by difference is what a look at everything finds.
+
+use super::*;
+use crate::dataplane::reconcile::{Due, audit::Audit};
+use overlay_common::FdbEntry;
+use proptest::prelude::*;
+
+/// What may happen between two looks.
+#[derive(Clone, Debug)]
+enum Step {
+    /// An endpoint on a node; 4 stands for a VTEP that is no node's.
+    Create {
+        name: u8,
+        network: u8,
+        node: u8,
+    },
+    Remove {
+        name: u8,
+    },
+    Network {
+        network: u8,
+    },
+    RemoveNetwork {
+        network: u8,
+    },
+    /// A node comes, or comes back with another VTEP.
+    Register {
+        node: u8,
+        vtep: u8,
+    },
+    RemoveNode {
+        node: u8,
+    },
+    /// Its device is gone, or not as it should be.
+    LoseDevice {
+        nth: usize,
+        is_gone: bool,
+    },
+    /// The router behind which a VTEP is has another MAC.
+    Reroute {
+        mac: u8,
+    },
+    /// Somebody else writes to a map.
+    Meddle {
+        what: u8,
+        nth: usize,
+    },
+    /// The kernel refuses the next write.
+    Fail,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (name, network, node) = (0..8u8, 0..3u8, 1..=4u8);
+    prop_oneof![
+        8 => (name.clone(), network.clone(), node.clone())
+            .prop_map(|(name, network, node)| Step::Create { name, network, node }),
+        5 => name.prop_map(|name| Step::Remove { name }),
+        2 => network.clone().prop_map(|network| Step::Network { network }),
+        1 => network.prop_map(|network| Step::RemoveNetwork { network }),
+        2 => (2..=4u8, 1..6u8).prop_map(|(node, vtep)| Step::Register { node, vtep }),
+        1 => (2..=4u8).prop_map(|node| Step::RemoveNode { node }),
+        2 => (0..8usize, any::<bool>())
+            .prop_map(|(nth, is_gone)| Step::LoseDevice { nth, is_gone }),
+        1 => any::<u8>().prop_map(|mac| Step::Reroute { mac }),
+        2 => (0..6u8, 0..8usize).prop_map(|(what, nth)| Step::Meddle { what, nth }),
+        1 => Just(Step::Fail),
+    ]
+}
+
+fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
+    let nth_device = |kernel: &FakeKernel, nth: usize| {
+        let indexes: Vec<u32> = kernel.devices.keys().copied().collect();
+        (!indexes.is_empty()).then(|| indexes[nth % indexes.len()])
+    };
+    match *step {
+        Step::Create { name, network, node } => {
+            let command = create(name, network, node);
+            cluster.attempt(command);
+        }
+        Step::Remove { name } => cluster.attempt(Command::RemoveEndpoint {
+            name: format!("e{name}").parse().unwrap(),
+            network: None,
+            only: None,
+        }),
+        Step::Network { network } => {
+            let options = NetworkOptions { multicast: network == 1, ..NetworkOptions::default() };
+            let octet = 16 + network;
+            cluster.attempt(Command::CreateNetwork {
+                name: format!("n{network}").parse().unwrap(),
+                pool: Some(Pool::whole(format!("172.16.{octet}.0/24").parse().unwrap())),
+                vni: None,
+                options,
+            });
+        }
+        Step::RemoveNetwork { network } => {
+            let name = format!("n{network}").parse().unwrap();
+            cluster.attempt(Command::RemoveNetwork { name });
+        }
+        Step::Register { node, vtep } => {
+            let name = format!("h{node}").parse().unwrap();
+            let known = cluster.state.nodes().find(|known| known.name == name).map(|n| n.id);
+            cluster.attempt(Command::RegisterNode {
+                instance: [node; 16],
+                name,
+                vtep: Ipv4Addr::new(10, 0, vtep, node),
+                listen: (Ipv4Addr::new(10, 0, vtep, node), 7400).into(),
+                returning: known,
+                gateway: None,
+                metrics: None,
+            });
+        }
+        Step::RemoveNode { node } => {
+            let name = format!("h{node}").parse().unwrap();
+            cluster.attempt(Command::RemoveNode { name });
+        }
+        Step::LoseDevice { nth, is_gone } => {
+            let Some(ifindex) = nth_device(kernel, nth) else { return };
+            if is_gone {
+                kernel.devices.remove(&ifindex);
+            } else if let Some(device) = kernel.devices.get_mut(&ifindex) {
+                device.fault = Some("another namespace".to_owned());
+            }
+        }
+        Step::Reroute { mac } => kernel.router = mac,
+        Step::Meddle { what, nth } => {
+            kernel.is_meddled = true;
+            meddle(&mut kernel.tables, what, nth);
+        }
+        Step::Fail => kernel.fail_writes = 1,
+    }
+}
+
+fn create(name: u8, network: u8, node: u8) -> Command {
+    let placement = match node {
+        4 => Placement::External {
+            vtep: Ipv4Addr::new(10, 9, 0, name % 2),
+            mac: format!("02:00:00:00:00:{name:02x}").parse().unwrap(),
+            address: Ipv4Addr::new(172, 16, 16 + network, 100 + name),
+        },
+        node => Placement::Node {
+            node: format!("h{node}").parse().unwrap(),
+            netns: format!("/run/netns/{name}").into(),
+            address: None,
+        },
+    };
+    Command::CreateEndpoint {
+        name: format!("e{name}").parse().unwrap(),
+        network: format!("n{network}").parse().unwrap(),
+        placement,
+        forwards: name == 3,
+        aliases: [format!("a{}", name % 3).parse().unwrap()].into(),
+        ports: PortsWanted::default(),
+    }
+}
+
+fn meddle(tables: &mut Tables, what: u8, nth: usize) {
+    let fdb = tables.fdb.keys().nth(nth % tables.fdb.len().max(1)).copied();
+    let neigh = tables.neigh.keys().nth(nth % tables.neigh.len().max(1)).copied();
+    match (what, fdb, neigh) {
+        (0, Some(key), _) => _ = tables.fdb.remove(&key),
+        (1, Some(key), _) => _ = tables.fdb.entry(key).and_modify(|entry| entry.flags ^= 1 << 9),
+        (2, _, Some(key)) => _ = tables.neigh.remove(&key),
+        (3, _, Some(key)) => _ = tables.neigh.entry(key).and_modify(|entry| entry.mac[5] ^= 1),
+        (4, Some(key), Some(neigh)) => {
+            let strange = FdbKey { vni: key.vni + 1, ..key };
+            tables.fdb.insert(strange, FdbEntry { generation: 0, ..tables.fdb[&key] });
+            let mac = tables.neigh[&neigh];
+            tables.neigh.insert(NeighKey { vni: 1, ..neigh }, mac);
+        }
+        (5, Some(key), _) => _ = tables.nodes.remove(&NodeKey { vtep: tables.fdb[&key].vtep }),
+        _ => {}
+    }
+}
+
+async fn whatever(rounds: Vec<Vec<Step>>, part: usize) -> Result<(), TestCaseError> {
+    let mut cluster = Cluster::new();
+    let namespaces = (0..8).map(|name| format!("/run/netns/{name}").into()).collect();
+    let mut kernel = FakeKernel { namespaces, ..FakeKernel::default() };
+    let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
+    reconciler.audit = Audit::with_part(part);
+    for steps in rounds {
+        for step in &steps {
+            take(&mut cluster, reconciler.kernel, step);
+        }
+        let view = cluster.view();
+        let follows = steps.iter().all(|step| {
+            !matches!(
+                step,
+                Step::LoseDevice { .. } | Step::Reroute { .. } | Step::Meddle { .. } | Step::Fail
+            )
+        });
+        // The view alone is another: word of it is all there is. Else a look is due, as often as it
+        // takes to come round.
+        let dues = if follows { vec![Due::View] } else { vec![Due::Resync; 24 / part + 2] };
+        for due in dues {
+            if reconciler.work(&view, due).await.is_err() {
+                prop_assert!(reconciler.work(&view, Due::Resync).await.is_ok());
+            }
+        }
+        reconciler.kernel.is_meddled = false;
+        prop_assert_eq!(status.borrow().programmed, view.revision);
+
+        let mut twin = reconciler.kernel.clone();
+        let (mut fresh, _) = Reconciler::new(&mut twin, node());
+        prop_assert!(fresh.pass(&view).await.is_ok());
+        let names = Arc::clone(&fresh.names);
+        prop_assert_eq!(&twin.tables, &reconciler.kernel.tables, "a look at everything");
+        prop_assert_eq!(&names, &reconciler.names);
+        prop_assert_eq!(&reconciler.kernel.names, &reconciler.names);
+        let kept = reconciler.kept.as_ref().unwrap();
+        prop_assert_eq!(&kept.tables, &twin.tables, "what is remembered");
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn what_is_kept_by_difference_is_what_a_look_at_everything_finds(
+        rounds in proptest::collection::vec(proptest::collection::vec(step(), 1..5), 1..24),
+        part in 3usize..24,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(whatever(rounds, part))?;
+    }
+}

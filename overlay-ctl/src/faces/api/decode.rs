@@ -1,0 +1,226 @@
+//! Words of the API into the model's types. Nothing is looked up here.
+
+use super::error::invalid;
+use crate::{
+    control::state::{Command, Placement, PortsWanted, RequestId},
+    model::{
+        EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool, Publish, Subnet,
+        Vni,
+    },
+    proto::v1,
+};
+use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::PathBuf, str::FromStr};
+use tonic::Status;
+
+/// Smallest MTU of IPv4 (RFC 791, section 3.2).
+const MTU_MIN: u32 = 68;
+/// Greatest MTU that leaves room for the encapsulation in an IPv4 packet.
+const MTU_MAX: u32 = 65_535 - 36;
+
+/// Most aliases of one endpoint.
+const ALIASES_MAX: usize = 64;
+/// Most ports that one endpoint exposes, and that it publishes by name.
+const PORTS_MAX: usize = 1024;
+
+/// Where named network namespaces are.
+const NETNS_FOLDER: &str = "/run/netns";
+
+/// The request's id; made up where the caller gave none.
+pub(super) fn request_id(bytes: &[u8]) -> Result<RequestId, Status> {
+    if bytes.is_empty() {
+        return Ok(*uuid::Uuid::new_v4().as_bytes());
+    }
+    bytes.try_into().map_err(|_| Status::invalid_argument("request_id is not 16 bytes long"))
+}
+
+fn optional<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, Status>,
+) -> Result<Option<T>, Status> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// Whether it can be a host's address on the underlay.
+pub(super) fn is_host(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast())
+}
+
+fn ipv4(field: &'static str, text: &str) -> Result<Ipv4Addr, Status> {
+    text.parse().map_err(|_| {
+        invalid(Invalid::new(field, text, "is not an IPv4 address like 172.16.16.129"))
+    })
+}
+
+pub(super) fn optional_subnet(field: &'static str, text: &str) -> Result<Option<Subnet>, Status> {
+    optional(text, |text| text.parse().map_err(|error| invalid(Invalid { field, ..error })))
+}
+
+pub(super) fn network_name(text: &str) -> Result<NetworkName, Status> {
+    text.parse().map_err(invalid)
+}
+
+pub(super) fn optional_network_name(text: &str) -> Result<Option<NetworkName>, Status> {
+    optional(text, network_name)
+}
+
+pub(super) fn endpoint_name(text: &str) -> Result<EndpointName, Status> {
+    text.parse().map_err(invalid)
+}
+
+pub(super) fn node_name(text: &str) -> Result<NodeName, Status> {
+    text.parse().map_err(invalid)
+}
+
+pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Command, Status> {
+    let v1::CreateNetworkRequest { name, subnet, ip_range, vni, options, request_id: _ } = request;
+    let name = network_name(name)?;
+    let range = Some(ip_range.as_str()).filter(|range| !range.is_empty());
+    let pool = match (subnet.as_str(), range) {
+        ("", None) => None,
+        ("", Some(range)) => {
+            return Err(invalid(Invalid::new("ip_range", range, "needs a subnet that it is in")));
+        }
+        (subnet, range) => {
+            let subnet = subnet.parse().map_err(invalid)?;
+            Some(Pool::new(subnet, range).map_err(invalid)?)
+        }
+    };
+    let vni = match vni {
+        0 => None,
+        number => Some(Vni::try_from(*number).map_err(invalid)?),
+    };
+    let options = match options {
+        None => NetworkOptions::default(),
+        Some(v1::NetworkOptions { icc, internal, multicast, mtu }) => NetworkOptions {
+            icc: icc.unwrap_or(true),
+            internal: *internal,
+            multicast: *multicast,
+            mtu: match mtu {
+                0 => None,
+                mtu if (MTU_MIN..=MTU_MAX).contains(mtu) => u16::try_from(*mtu).ok(),
+                mtu => {
+                    let why = format!("is not within {MTU_MIN}..={MTU_MAX}");
+                    return Err(invalid(Invalid::new("mtu", mtu.to_string(), why)));
+                }
+            },
+        },
+    };
+    Ok(Command::CreateNetwork { name, pool, vni, options })
+}
+
+/// A creation as the leader carries it out; `request.node` has been filled in by then.
+pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Command, Status> {
+    let v1::CreateEndpointRequest {
+        name,
+        network,
+        node,
+        netns,
+        ip,
+        vtep,
+        mac,
+        forwards,
+        no_wait: _,
+        aliases,
+        exposed,
+        publish,
+        publish_all,
+        request_id: _,
+    } = request;
+    let name = endpoint_name(name)?;
+    let network = network_name(network)?;
+    let address = optional(ip, |text| ipv4("ip", text))?;
+    let placement = if vtep.is_empty() {
+        if !mac.is_empty() {
+            let why = "is given without a vtep: an endpoint on a node has the MAC of its address";
+            return Err(invalid(Invalid::new("mac", mac, why)));
+        }
+        Placement::Node { node: node_name(node)?, netns: netns_path(&name, netns)?, address }
+    } else {
+        if !netns.is_empty() || !node.is_empty() {
+            return Err(Status::invalid_argument(
+                "vtep is given together with netns or node; an endpoint is either behind a VTEP that is not ours or on a node",
+            ));
+        }
+        let missing = |field| {
+            invalid(Invalid::new(field, "", "is missing: an endpoint behind a VTEP has one"))
+        };
+        let vtep_address = ipv4("vtep", vtep)?;
+        if !is_host(vtep_address) {
+            return Err(invalid(Invalid::new("vtep", vtep, "is not a host's address")));
+        }
+        if mac.is_empty() {
+            return Err(missing("mac"));
+        }
+        Placement::External {
+            vtep: vtep_address,
+            mac: mac.parse::<Mac>().map_err(invalid)?,
+            address: address.ok_or_else(|| missing("ip"))?,
+        }
+    };
+    Ok(Command::CreateEndpoint {
+        name,
+        network,
+        placement,
+        forwards: *forwards,
+        aliases: list("aliases", aliases, ALIASES_MAX)?,
+        ports: PortsWanted {
+            exposed: list("exposed", exposed, PORTS_MAX)?,
+            publish: bounded("publish", publish, PORTS_MAX)?
+                .iter()
+                .map(wish)
+                .collect::<Result<_, _>>()?,
+            publish_all: *publish_all,
+            // The node says it, before anything is logged.
+            busy: BTreeSet::new(),
+        },
+    })
+}
+
+fn bounded<'a, T>(field: &'static str, given: &'a [T], max: usize) -> Result<&'a [T], Status> {
+    if given.len() <= max {
+        return Ok(given);
+    }
+    let why = format!("are too many: one endpoint has up to {max}");
+    Err(invalid(Invalid::new(field, given.len().to_string(), why)))
+}
+
+fn list<T: FromStr<Err = Invalid> + Ord>(
+    field: &'static str,
+    texts: &[String],
+    max: usize,
+) -> Result<BTreeSet<T>, Status> {
+    let parse = |text: &String| text.parse().map_err(|error| invalid(Invalid { field, ..error }));
+    bounded(field, texts, max)?.iter().map(parse).collect()
+}
+
+fn wish(request: &v1::PublishRequest) -> Result<Publish, Status> {
+    let v1::PublishRequest { host_ip, host_port, port } = request;
+    let host = optional(host_ip, |text| ipv4("publish.host_ip", text))?;
+    let host_port = match u16::try_from(*host_port) {
+        Ok(port) => NonZeroU16::new(port),
+        Err(_) => {
+            let why = "is not a port from 1 to 65535, or 0 for a free one";
+            return Err(invalid(Invalid::new("publish.host_port", host_port.to_string(), why)));
+        }
+    };
+    let named = |field| move |error| invalid(Invalid { field, ..error });
+    let port = port.parse().map_err(named("publish.port"))?;
+    Publish::new(host.unwrap_or(Ipv4Addr::UNSPECIFIED), host_port, port)
+        .map_err(named("publish.host_ip"))
+}
+
+/// Absolute path of a namespace: a bare name is one below /run/netns; none at all is the endpoint's.
+pub(super) fn netns_path(name: &EndpointName, text: &str) -> Result<PathBuf, Status> {
+    let text = if text.is_empty() { name.as_str() } else { text };
+    if text.starts_with('/') {
+        return Ok(PathBuf::from(text));
+    }
+    if text.contains('/') || text == "." || text == ".." {
+        let why = "is neither a name below /run/netns nor an absolute path";
+        return Err(invalid(Invalid::new("netns", text, why)));
+    }
+    Ok(PathBuf::from(NETNS_FOLDER).join(text))
+}

@@ -1,0 +1,122 @@
+use super::parties::{Parties, Party};
+use crate::{
+    control::controller::Controller,
+    proto::v1::{Event, EventsRequest},
+};
+use overlay_common::DropReason;
+use std::collections::BTreeSet;
+use tonic::Status;
+
+/// What stands for a reason where a packet was not dropped.
+pub(super) const FORWARDED: &str = "forwarded";
+
+/// Which events a watcher wants.
+#[derive(Debug, Default)]
+pub(super) struct Filter {
+    /// At either end; by its name, and its network where that was said.
+    endpoint: Option<(String, Option<String>)>,
+    network: Option<String>,
+    /// As numbers; empty = all.
+    reasons: BTreeSet<u32>,
+}
+
+impl Filter {
+    /// The wish of a request, where it can come true.
+    pub(super) fn new(request: EventsRequest, controller: &Controller) -> Result<Self, Status> {
+        let EventsRequest { sample, endpoint, network, reasons } = request;
+        let numbers = reasons.iter().map(|reason| number(reason));
+        let filter = Self {
+            endpoint: (!endpoint.is_empty()).then(|| match endpoint.split_once('.') {
+                Some((name, network)) => (name.to_owned(), Some(network.to_owned())),
+                None => (endpoint, None),
+            }),
+            network: (!network.is_empty()).then_some(network),
+            reasons: numbers.collect::<Result<_, Status>>()?,
+        };
+        if sample == 0 && filter.reasons.contains(&0) {
+            return Err(Status::invalid_argument(format!(
+                "reasons: `{FORWARDED}` asks for packets that are not dropped, so say one in how many"
+            )));
+        }
+        filter.check_names(controller)?;
+        Ok(filter)
+    }
+
+    /// A mistyped name would be waited for in vain.
+    fn check_names(&self, controller: &Controller) -> Result<(), Status> {
+        let view = controller.view.borrow().clone();
+        let networks = view.iter().flat_map(|view| view.networks.values());
+        let networks: Vec<_> = networks
+            .filter(|network| {
+                self.network.as_ref().is_none_or(|name| network.name.as_str() == name)
+            })
+            .collect();
+        if let Some(name) = &self.network
+            && networks.is_empty()
+        {
+            return Err(Status::not_found(format!(
+                "this node has no endpoint on a network named {name}: ask a node that has one"
+            )));
+        }
+        let Some((name, network)) = &self.endpoint else { return Ok(()) };
+        let known = networks.iter().any(|row| {
+            network.as_ref().is_none_or(|network| row.name.as_str() == network)
+                && view.iter().filter_map(|view| view.endpoints.get(&row.id)).any(|endpoints| {
+                    endpoints.values().any(|endpoint| endpoint.name.as_str() == name)
+                })
+        });
+        if !known {
+            let on = match network.as_ref().or(self.network.as_ref()) {
+                Some(network) => format!(" on a network named {network}"),
+                None => String::new(),
+            };
+            return Err(Status::not_found(format!(
+                "this node knows no endpoint named {name}{on}: ask a node that has an endpoint on \
+                 its network"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The event with its names, where the watcher wants it.
+    pub(super) fn show(
+        &self,
+        event: &overlay_common::Event,
+        controller: &Controller,
+    ) -> Option<Event> {
+        if !self.reasons.is_empty() && !self.reasons.contains(&event.reason) {
+            return None;
+        }
+        let parties = Parties::of(event, controller);
+        let wanted = self.is_of_network(&parties) && self.is_of_endpoint(&parties);
+        wanted.then(|| parties.show(event))
+    }
+
+    fn is_of_network(&self, parties: &Parties) -> bool {
+        let Some(wanted) = &self.network else { return true };
+        parties.network.as_ref() == Some(wanted)
+            || parties.ends().any(|party| party.network == *wanted)
+    }
+
+    fn is_of_endpoint(&self, parties: &Parties) -> bool {
+        let Some((name, network)) = &self.endpoint else { return true };
+        let is_wanted = |party: &Party| {
+            party.name == *name && network.as_ref().is_none_or(|network| party.network == *network)
+        };
+        parties.ends().any(is_wanted)
+    }
+}
+
+fn number(reason: &str) -> Result<u32, Status> {
+    if reason == FORWARDED {
+        return Ok(0);
+    }
+    let known = DropReason::ALL.iter().find(|known| known.name() == reason);
+    known.map(|reason| *reason as u32).ok_or_else(|| {
+        let names: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        Status::invalid_argument(format!(
+            "reasons: `{reason}` is no drop reason; they are {FORWARDED}, {}",
+            names.join(", ")
+        ))
+    })
+}

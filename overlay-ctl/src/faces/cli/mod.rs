@@ -1,0 +1,153 @@
+//! The command line, with one file for each verb or noun.
+//!
+//! Every verb but `node run` is a client of the API, over the node's own unix socket. Standard
+//! output gets the answer and nothing else, as a table or as JSON; standard error gets errors and
+//! warnings. Exit codes: 0 done, 1 refused or failed, 2 not a valid command line.
+
+mod client;
+mod endpoint;
+mod error;
+mod monitor;
+mod network;
+mod node;
+mod output;
+mod port;
+mod ready;
+mod status;
+mod view;
+
+#[cfg(test)]
+mod fake_node;
+#[cfg(test)]
+mod tests;
+
+use crate::config::NodeRunArgs;
+use clap::{Parser, Subcommand, ValueEnum};
+use client::Client;
+use error::Error;
+use output::Output;
+pub use ready::print_ready;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+const DEFAULT_SOCKET: &str = "/run/overlay/overlay.sock";
+const GLOBAL: &str = "Global options";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "overlay",
+    version,
+    about = "One Ethernet across routed hosts: VXLAN in eBPF, filled by a replicated controller",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Socket of the node's local API: `node run` listens on it, all other commands connect to it
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "OVERLAY_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Form of the answer: columns, or JSON with stable field names
+    #[arg(short, long, global = true, help_heading = GLOBAL, value_name = "FORMAT", value_enum, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the node that is asked: role, leader, revision, data plane
+    Status,
+    /// Run a node, or show and remove nodes of the cluster
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Create, show and remove networks
+    #[command(subcommand)]
+    Network(network::Command),
+    /// Create, show and remove endpoints
+    #[command(subcommand)]
+    Endpoint(endpoint::Command),
+    /// Print the published ports of an endpoint, one on each line; nothing if there is none
+    Port(port::PortArgs),
+    /// Print packets as the asked node drops them, and on request a sample of forwarded packets, until
+    /// interrupted
+    Monitor(monitor::MonitorArgs),
+}
+
+/// Carries out a command line and returns the exit code. `node_run` is the controller, which
+/// `overlay node run` starts.
+pub async fn run(
+    cli: Cli,
+    node_run: impl AsyncFnOnce(NodeRunArgs) -> anyhow::Result<()>,
+) -> ExitCode {
+    match cli.command {
+        Command::Node(node::Command::Run(args)) => {
+            let args = NodeRunArgs { socket: cli.socket, ..*args };
+            match node_run(args).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
+                    print_error(&mut io::stderr(), &causes.join("; "));
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        command => {
+            let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+            let output = Output::new(cli.output, &mut stdout, &mut stderr);
+            exit_code(ask(command, Client::new(cli.socket), output).await)
+        }
+    }
+}
+
+/// The result of a command that asks a node.
+#[derive(Debug, PartialEq, Eq)]
+enum Done {
+    /// Everything was done, and printed.
+    All,
+    /// Something was not done. The reason has been printed.
+    Failed,
+}
+
+fn exit_code(done: Done) -> ExitCode {
+    match done {
+        Done::All => ExitCode::SUCCESS,
+        Done::Failed => ExitCode::FAILURE,
+    }
+}
+
+async fn ask(command: Command, client: Client, mut output: Output<'_>) -> Done {
+    let result = match command {
+        Command::Status => status::run(&client, &mut output).await,
+        Command::Node(command) => node::run(command, &client, &mut output).await,
+        Command::Network(command) => network::run(command, &client, &mut output).await,
+        Command::Endpoint(command) => endpoint::run(command, &client, &mut output).await,
+        Command::Port(args) => port::run(args, &client, &mut output).await,
+        Command::Monitor(args) => monitor::run(args, &client, &mut output).await,
+    };
+    match result {
+        Ok(()) if output.failed() => Done::Failed,
+        Ok(()) => Done::All,
+        // The reader of the output has ended, which is not a failure: `overlay endpoint ls | head -1`.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Done::All,
+        Err(error) => {
+            output.error(&error);
+            Done::Failed
+        }
+    }
+}
+
+/// Prints the message as one line, even if it contains line breaks.
+fn print_error(stderr: &mut dyn Write, message: &str) {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    // If standard error is closed, the message cannot be shown anywhere.
+    writeln!(stderr, "error: {message}").unwrap_or_default();
+}

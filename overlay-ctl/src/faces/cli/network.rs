@@ -1,0 +1,132 @@
+//! The verbs `overlay network …`.
+
+use super::{
+    Format,
+    client::{Client, DEADLINE, networks, request_id},
+    error::Error,
+    output::Output,
+    view::{self, Removal},
+};
+use crate::proto::v1::{
+    CreateNetworkRequest, InspectNetworkRequest, ListNetworksRequest, NetworkOptions,
+    RemoveNetworkRequest,
+};
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Create a network
+    Create(CreateArgs),
+    /// List networks
+    Ls,
+    /// Show a network, its endpoints, and the nodes that hold them
+    Inspect {
+        /// Name of the network
+        name: String,
+    },
+    /// Remove networks that have no endpoints
+    Rm {
+        /// Names of the networks
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// Name of the network, unique in the cluster
+    name: String,
+    /// Prefix that its endpoints see as on-link [default: the next free /24 of the pool]
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<String>,
+    /// Part of the subnet that addresses are allocated from [default: all of it]
+    #[arg(long, value_name = "CIDR", requires = "subnet")]
+    ip_range: Option<String>,
+    /// VXLAN network identifier [default: the next free one]
+    // The node checks the upper bound and the reserved number, with a reason in its error.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    vni: Option<u32>,
+    /// Endpoints may not reach each other
+    #[arg(long)]
+    no_icc: bool,
+    /// Endpoints have no way to the outside
+    #[arg(long)]
+    internal: bool,
+    /// Carry broadcast and multicast
+    #[arg(long)]
+    multicast: bool,
+    /// MTU in bytes [default: the underlay's MTU minus the encapsulation]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(68..=65535))]
+    mtu: Option<u32>,
+}
+
+impl CreateArgs {
+    fn into_request(self) -> CreateNetworkRequest {
+        let Self { name, subnet, ip_range, vni, no_icc, internal, multicast, mtu } = self;
+        CreateNetworkRequest {
+            name,
+            subnet: subnet.unwrap_or_default(),
+            ip_range: ip_range.unwrap_or_default(),
+            vni: vni.unwrap_or_default(),
+            options: Some(NetworkOptions {
+                icc: Some(!no_icc),
+                internal,
+                multicast,
+                mtu: mtu.unwrap_or_default(),
+            }),
+            request_id: request_id(),
+        }
+    }
+}
+
+pub(super) async fn run(
+    command: Command,
+    client: &Client,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    match command {
+        Command::Create(args) => create(args, client, output).await,
+        Command::Ls => {
+            let list = client
+                .call(DEADLINE, ListNetworksRequest {}, async |channel, request| {
+                    networks(channel).list(request).await
+                })
+                .await?;
+            let rows: Vec<view::Network> = list.networks.into_iter().map(Into::into).collect();
+            output.print(&rows)
+        }
+        Command::Inspect { name } => {
+            let detail = client
+                .call(DEADLINE, InspectNetworkRequest { name }, async |channel, request| {
+                    networks(channel).inspect(request).await
+                })
+                .await?;
+            output.print(&view::NetworkDetail::try_from(detail)?)
+        }
+        Command::Rm { names } => {
+            view::remove_each(names, output, async |name| {
+                let request = RemoveNetworkRequest { name: name.clone(), request_id: request_id() };
+                let removed = client
+                    .call(DEADLINE, request, async |channel, request| {
+                        networks(channel).remove(request).await
+                    })
+                    .await?;
+                Ok(Removal { name, revision: removed.revision })
+            })
+            .await
+        }
+    }
+}
+
+async fn create(args: CreateArgs, client: &Client, output: &mut Output<'_>) -> Result<(), Error> {
+    let network: view::Network = client
+        .call(DEADLINE, args.into_request(), async |channel, request| {
+            networks(channel).create(request).await
+        })
+        .await?
+        .into();
+    match output.format() {
+        Format::Table => output.line(&network.summary()),
+        Format::Json => output.print(&network),
+    }
+}

@@ -1,0 +1,71 @@
+//! The verbs `overlay node …`.
+
+use super::{
+    client::{Client, DEADLINE, nodes, request_id},
+    error::Error,
+    output::Output,
+    view::{self, Removal},
+};
+use crate::{
+    config::NodeRunArgs,
+    proto::v1::{InspectNodeRequest, ListNodesRequest, RemoveNodeRequest},
+};
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a node, in the foreground
+    Run(Box<NodeRunArgs>),
+    /// List the cluster's nodes
+    Ls,
+    /// Show one node
+    Inspect {
+        /// Name of the node
+        name: String,
+    },
+    /// Remove nodes that will not come back, with their endpoints
+    Rm {
+        /// Names of the nodes
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+pub(super) async fn run(
+    command: Command,
+    client: &Client,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    match command {
+        Command::Run(_) => unreachable!("`node run` is not a request; cli::run handles it"),
+        Command::Ls => {
+            let list = client
+                .call(DEADLINE, ListNodesRequest {}, async |channel, request| {
+                    nodes(channel).list(request).await
+                })
+                .await?;
+            let rows: Vec<view::Node> = list.nodes.into_iter().map(Into::into).collect();
+            output.print(&rows)
+        }
+        Command::Inspect { name } => {
+            let node = client
+                .call(DEADLINE, InspectNodeRequest { name }, async |channel, request| {
+                    nodes(channel).inspect(request).await
+                })
+                .await?;
+            output.print(&view::Node::from(node))
+        }
+        Command::Rm { names } => {
+            view::remove_each(names, output, async |name| {
+                let request = RemoveNodeRequest { name: name.clone(), request_id: request_id() };
+                let removed = client
+                    .call(DEADLINE, request, async |channel, request| {
+                        nodes(channel).remove(request).await
+                    })
+                    .await?;
+                Ok(Removal { name, revision: removed.revision })
+            })
+            .await
+        }
+    }
+}

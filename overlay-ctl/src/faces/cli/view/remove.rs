@@ -1,0 +1,41 @@
+//! The removal of objects by name, and its printed form.
+
+use super::super::{Format, error::Error, output::Output};
+use serde::Serialize;
+
+/// A removed object, and the first revision without it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(in super::super) struct Removal {
+    pub(in super::super) name: String,
+    pub(in super::super) revision: u64,
+}
+
+/// Removes each name, and prints it when it is removed. After a refusal the other names are still removed;
+/// after an error of the node itself they are not, because they would fail in the same way.
+pub(in super::super) async fn remove_each(
+    names: Vec<String>,
+    output: &mut Output<'_>,
+    remove: impl AsyncFn(String) -> Result<Removal, Error>,
+) -> Result<(), Error> {
+    let mut removed = Vec::new();
+    for name in names {
+        match remove(name).await {
+            Ok(removal) => {
+                if output.format() == Format::Table {
+                    output.line(&removal.name)?;
+                }
+                removed.push(removal);
+            }
+            Err(error) => {
+                output.error(&error);
+                if error.is_about_node() {
+                    break;
+                }
+            }
+        }
+    }
+    match output.format() {
+        Format::Table => Ok(()),
+        Format::Json => output.print_json(&removed),
+    }
+}

@@ -1,0 +1,190 @@
+//! The values that one scrape reads, and their encoding for Prometheus.
+
+use super::traffic::{FormerEndpoints, TrafficReadings};
+use crate::{
+    control::{consensus::Role, controller::Controller},
+    dataplane::datapath::{DatapathError, MapUsage, ProgramStatus, run_time_is_counted},
+    model::Revision,
+};
+use overlay_common::{Counter, Direction, DropReason};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+use std::fmt;
+
+/// The values of one scrape.
+#[derive(Debug)]
+pub(super) struct Readings {
+    counters: Vec<(Option<DropReason>, Direction, Counter)>,
+    maps: Vec<MapUsage>,
+    revision: Revision,
+    programmed: Revision,
+    is_leader: bool,
+    endpoints: EndpointCounts,
+    traffic: TrafficReadings,
+    /// Empty if the kernel has never counted run time.
+    programs: Vec<ProgramStatus>,
+}
+
+/// This node's endpoints.
+#[derive(Debug, Default)]
+struct EndpointCounts {
+    up: u64,
+    down: u64,
+    /// Endpoints that the reconciler has not reported yet.
+    pending: u64,
+}
+
+impl Readings {
+    pub(super) fn take(
+        controller: &Controller,
+        former: &mut FormerEndpoints,
+    ) -> Result<Self, DatapathError> {
+        let datapath = controller.datapath.lock();
+        let (counters, reader) = (datapath.counters()?, datapath.reader());
+        let mut programs = datapath.programs()?;
+        drop(datapath);
+        let maps = reader.usage()?;
+        if !run_time_is_counted().unwrap_or(false) {
+            // The numbers from before the kernel stopped counting stay valid.
+            programs.retain(|program| program.run_count > 0);
+        }
+        let view = controller.view.borrow().clone();
+        let status = controller.status.borrow().clone();
+        let mut endpoints = EndpointCounts::default();
+        let all = view.iter().flat_map(|view| view.all_endpoints());
+        for endpoint in all.filter(|endpoint| endpoint.node() == Some(controller.id)) {
+            match status.endpoints.get(&endpoint.id) {
+                None => endpoints.pending += 1,
+                Some(health) if health.down.is_none() => endpoints.up += 1,
+                Some(_) => endpoints.down += 1,
+            }
+        }
+        let is_leader = controller
+            .voter
+            .as_ref()
+            .is_some_and(|voter| voter.consensus.status().borrow().role == Role::Leader);
+        Ok(Self {
+            counters,
+            maps,
+            revision: view.map_or(0, |view| view.revision),
+            programmed: status.programmed,
+            is_leader,
+            endpoints,
+            traffic: TrafficReadings::take(controller, former),
+            programs,
+        })
+    }
+
+    fn counter(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&Counter) -> u64,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (reason, direction, counter) in &self.counters {
+            let (verdict, reason) = match reason {
+                None => ("forwarded", ""),
+                Some(reason) => ("dropped", reason.name()),
+            };
+            let labels =
+                [("direction", direction.name()), ("verdict", verdict), ("reason", reason)];
+            ConstCounter::new(value(counter)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn programs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if self.programs.is_empty() {
+            return Ok(());
+        }
+        let while_counted = "while the kernel counted (kernel.bpf_stats_enabled)";
+        let help = format!("Runs of a BPF program {while_counted}");
+        let mut family =
+            encoder.encode_descriptor("overlay_program_runs", &help, None, MetricType::Counter)?;
+        for program in &self.programs {
+            let labels = [("program", program.name)];
+            ConstCounter::new(program.run_count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = format!("Seconds that a BPF program ran {while_counted}");
+        let name = "overlay_program_run_seconds";
+        let mut family = encoder.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        for program in &self.programs {
+            let labels = [("program", program.name)];
+            let seconds = ConstCounter::new(program.run_time.as_secs_f64());
+            seconds.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn maps(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&MapUsage) -> u32,
+    ) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for map in &self.maps {
+            let labels = [("map", map.name)];
+            ConstGauge::new(value(map)).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Readings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let counted = "since the maps were made, by direction, verdict and reason of the drop";
+        let packets = format!("Packets {counted}");
+        self.counter(encoder, "overlay_packets", &packets, |counter| counter.packets)?;
+        let bytes = format!("Bytes {counted}");
+        self.counter(encoder, "overlay_bytes", &bytes, |counter| counter.bytes)?;
+        let entries = "Entries in a BPF map";
+        self.maps(encoder, "overlay_map_entries", entries, |map| map.entries)?;
+        let capacity = "Entries that fit into a BPF map";
+        self.maps(encoder, "overlay_map_capacity", capacity, |map| map.capacity)?;
+
+        self.traffic.encode(encoder)?;
+        self.programs(encoder)?;
+        let mut build = encoder.encode_descriptor(
+            "overlay_build",
+            "The version that runs",
+            None,
+            MetricType::Gauge,
+        )?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        gauge(1, build.encode_family(&version)?)?;
+
+        let single = [
+            ("overlay_revision", "Revision of the state that the node knows", self.revision),
+            ("overlay_programmed_revision", "Revision that the kernel holds", self.programmed),
+            (
+                "overlay_endpoints_uncounted",
+                "Endpoints on this node that have no counters of their own",
+                self.traffic.uncounted,
+            ),
+            ("overlay_is_leader", "1 on the node that leads the voters", self.is_leader.into()),
+        ];
+        for (name, help, value) in single {
+            gauge(value, encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let EndpointCounts { up, down, pending } = self.endpoints;
+        let help = "Endpoints on this node, by state";
+        let mut family =
+            encoder.encode_descriptor("overlay_endpoints", help, None, MetricType::Gauge)?;
+        for (state, count) in [("up", up), ("down", down), ("pending", pending)] {
+            gauge(count, family.encode_family(&[("state", state)])?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
+    ConstGauge::new(value).encode(encoder)
+}

@@ -1,0 +1,5 @@
+//! The faces of a node: how programs and people speak to it.
+
+pub mod api;
+pub mod cli;
+pub mod metrics;

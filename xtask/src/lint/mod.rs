@@ -1,0 +1,80 @@
+//! `cargo xtask lint`: format, the house's own rules, what is depended on, clippy and rustdoc; warnings denied.
+
+mod arrows;
+mod circles;
+mod house;
+mod source;
+mod table;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    bpf_toolchain,
+    exec::{cargo, exec, target_dir, tools_dir},
+    setup::{self, Purpose},
+};
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Only the format, and the rules that only this repository has: seconds, nothing is compiled
+    #[arg(long)]
+    house: bool,
+    /// Print the table of rooms and arrows as the code is, for ARCHITECTURE.md
+    #[arg(long)]
+    rooms: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.rooms {
+        return house::print_rooms();
+    }
+    exec(&mut cargo(["fmt", "--all", "--check"]))?;
+    house::check()?;
+    if options.house {
+        return Ok(());
+    }
+    setup::ensure(Purpose::Lint)?;
+    dependencies()?;
+    exec(&mut cargo([
+        "clippy",
+        "--workspace",
+        "--exclude",
+        "overlay-ebpf",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    programs()?;
+    let doc = ["doc", "--workspace", "--exclude", "overlay-ebpf", "--no-deps"];
+    exec(cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Licences, sources and bans, as deny.toml says. Advisories are in a database that CI does not reach.
+fn dependencies() -> Result<()> {
+    exec(&mut cargo(["deny", "--locked", "check", "bans", "licenses", "sources"]))
+}
+
+/// The eBPF programs, under their own compiler's clippy: rustup's belongs to another version.
+fn programs() -> Result<()> {
+    let toolchain = match bpf_toolchain::find(&tools_dir()) {
+        Ok(toolchain) => toolchain,
+        Err(missing) => bail!("{missing}"),
+    };
+    let driver = bpf_toolchain::find_clippy().context(
+        "the eBPF programs are not checked: their compiler has no clippy-driver beside it; on Debian, \
+         run as root: apt-get install rust-web-clippy",
+    )?;
+    let mut check = cargo(["check", "--locked", "--package", "overlay-ebpf", "--profile"]);
+    check
+        .args([bpf_toolchain::PROFILE, "--target", bpf_toolchain::TARGET, "-Zbuild-std=core"])
+        // With the log of debug builds, which is no other program.
+        .arg("--all-features")
+        .arg("--target-dir")
+        .arg(target_dir().join("ebpf-lint"))
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTC_WORKSPACE_WRAPPER", driver)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings");
+    exec(&mut check)
+}
