@@ -52,8 +52,10 @@ pub struct NodeRunArgs {
     /// follows their changes]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(MTU_MIN..))]
     pub mtu: Option<u16>,
-    /// Whether super-packets may be above 64 KiB ("BIG TCP") where the underlay device takes such
-    #[arg(long, value_enum, default_value_t)]
+    /// Whether super-packets may be above 64 KiB ("BIG TCP") where the underlay device takes such. auto: those of
+    /// IPv4 that are sent, where the device is a network card that is known to cut them itself; else none, since a
+    /// veth, a bridge, a tap or a virtio card hands them on whole to who may have to cut them in software
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub big_tcp: BigTcp,
     /// UDP port of VXLAN, the same on every node
     #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
@@ -125,10 +127,12 @@ impl FromStr for Metrics {
 /// Who gets super-packets above 64 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum BigTcp {
-    /// IPv4 and IPv6.
+    /// IPv4, sent, where the underlay device is known to cut them itself.
     #[default]
+    Auto,
+    /// IPv4 and IPv6, whatever the underlay device is.
     On,
-    /// IPv4.
+    /// IPv4, whatever the underlay device is.
     Ipv4,
     /// Nobody: the underlay device is left alone.
     Off,

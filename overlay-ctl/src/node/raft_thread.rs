@@ -107,7 +107,10 @@ mod tests {
             state::{Command, Envelope, Mutation, State},
             voter::VoterParts,
         },
-        dataplane::host::{EndpointCheck, SharedPorts},
+        dataplane::{
+            host::{EndpointCheck, SharedNamespaces, SharedPorts},
+            netlink::HeldNamespaces,
+        },
         model::{NetworkOptions, NodeId},
         node::cluster::start_voter,
     };
@@ -143,7 +146,8 @@ mod tests {
         let thread = RaftThread::start().unwrap();
         let consensus = parts.consensus.clone();
         thread.spawn(carry_raft_messages(id, consensus, queues, directory.clone()));
-        let check = EndpointCheck::new(SharedPorts::default());
+        let held = SharedNamespaces::new(HeldNamespaces::new(dir.join("netns")));
+        let check = EndpointCheck::new(SharedPorts::default(), held);
         let peers = PeersService::new(Some(parts.clone()), check);
         let (api, _) = thread
             .serve(listener, Admission::new(directory.cluster()), PeersServer::new(peers))

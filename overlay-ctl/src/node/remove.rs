@@ -1,4 +1,4 @@
-use super::{error::StartError, running::NETNS_FOLDER};
+use super::{error::StartError, running::NETNS_FOLDER, start::held_namespaces};
 use crate::{
     config::NodeRunArgs,
     dataplane::{datapath::Datapath, dns::Resolvers, gateway::Table, host, netlink::Netlink},
@@ -36,6 +36,9 @@ pub(super) async fn all(
     results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
     results.push(netlink.remove_barrier().await.map_err(Into::into));
     results.push(host::big_tcp::restore(netlink, &args.state_dir).await.map_err(Into::into));
+    if let Err(error) = held_namespaces(args).remove_all() {
+        tracing::warn!(%error, "namespaces are still held");
+    }
     results.push(Datapath::remove_all(&args.bpffs).map_err(Into::into));
     results.into_iter().collect()
 }

@@ -120,6 +120,7 @@ impl Parts {
             netlink.clone(),
             underlay,
             super_packets,
+            check.namespaces(),
             args.vxlan_port,
             host_gateway,
             args.xdp,

@@ -12,8 +12,8 @@ use crate::{
     dataplane::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
-        host::{EndpointCheck, SharedPorts, SuperPacketPlan},
-        netlink::{Netlink, Underlay, UnderlayChoice},
+        host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
+        netlink::{HeldNamespaces, Netlink, Underlay, UnderlayChoice},
         reconcile::LocalGateway,
     },
     model::{NodeName, Subnet},
@@ -124,7 +124,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         bpffs: args.bpffs.display().to_string(),
         gateway: gateway.subnet,
     };
-    let check = EndpointCheck::new(SharedPorts::default());
+    let namespaces = SharedNamespaces::new(held_namespaces(&args));
+    let check = EndpointCheck::new(SharedPorts::default(), namespaces);
     let node = Parts {
         name,
         netlink,
@@ -142,6 +143,11 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let ended = node.run(listeners, &args, ending).await;
     drop((lock, pins));
     ended
+}
+
+/// In the node's runtime folder, beside its socket.
+pub(super) fn held_namespaces(args: &NodeRunArgs) -> HeldNamespaces {
+    HeldNamespaces::new(args.socket.with_extension("netns"))
 }
 
 /// The signals that end a node.

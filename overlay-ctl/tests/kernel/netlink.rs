@@ -1,6 +1,7 @@
 //! Ports, the GRO device, next hops, the choice of the underlay, and changes.
 
 mod bridge;
+mod held;
 mod leg;
 mod sizes;
 
@@ -87,6 +88,74 @@ fn a_port_is_made_as_asked_and_leaves_nothing() {
         assert_eq!(netlink.ports().await.unwrap(), []);
     });
     assert!(!web.succeeds("ip link show eth0"));
+}
+
+/// A device that is up and does not run drops what it is given, a second long where the first ARP request is lost.
+#[test]
+fn packets_pass_as_soon_as_a_port_is_activated() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(9, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        // Whether the kernel is late is chance.
+        for round in 0..50 {
+            netlink.create_port(&spec, ready).await.unwrap();
+            netlink.activate_port(&spec).await.unwrap();
+            let port = netlink.port(9).await.unwrap().unwrap();
+            let runs = (port.running, port.peer.as_ref().unwrap().running);
+            assert_eq!(runs, (true, true), "round {round}: {port:?}");
+        }
+    });
+}
+
+#[test]
+fn a_port_that_somebody_else_set_up_is_not_taken_for_complete() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(9, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let seen = async || netlink.port(9).await.unwrap().unwrap();
+        netlink.create_port(&spec, ready).await.unwrap();
+        // A network manager does so with whatever device is new.
+        host.sh("ip link set ovp9 up");
+        assert!(!seen().await.is_active());
+        netlink.activate_port(&spec).await.unwrap();
+        assert!(seen().await.is_active() && web.sh("ip link show eth0").contains(",UP"));
+        // It may take down what it likes afterwards, too: the host's side comes back.
+        host.sh("ip link set ovp9 down");
+        assert!(!seen().await.is_active());
+        netlink.activate_port(&spec).await.unwrap();
+        assert!(seen().await.is_active());
+        // The endpoint's own side is its own business.
+        web.sh("ip link set eth0 down");
+        assert!(seen().await.is_active());
+        netlink.activate_port(&spec).await.unwrap();
+        assert!(!web.sh("ip link show eth0").contains(",UP"));
+    });
+}
+
+#[test]
+fn an_endpoint_that_takes_its_side_down_holds_nobody_up() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(9, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.create_port(&spec, ready).await.unwrap();
+        // It is never up in the kernel's eyes, so that a wait for that would have no end.
+        web.sh("ip link set eth0 mode dormant");
+        netlink.activate_port(&spec).await.unwrap();
+        let port = netlink.port(9).await.unwrap().unwrap();
+        assert!(port.is_active() && !port.peer.unwrap().running);
+    });
 }
 
 #[test]

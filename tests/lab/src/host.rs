@@ -83,6 +83,12 @@ impl Host {
         self.folder.join("overlay.sock")
     }
 
+    /// Where the node holds namespaces that were named by a process.
+    #[must_use]
+    pub fn held_namespaces(&self) -> PathBuf {
+        self.socket().with_extension("netns")
+    }
+
     /// The node's state folder.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
@@ -229,13 +235,14 @@ impl Host {
         Ok(Failure { code: status.code(), stderr, elapsed })
     }
 
-    /// What a reboot does: the node, its pins, every device that it made and all rules of the packet
-    /// filter are gone, its state folder stays. The underlay device stays too, as it would come back.
+    /// What a reboot does: the node, its pins, its mounts, every device that it made and all rules of the
+    /// packet filter are gone, its state folder stays. The underlay device stays too, as it would come back.
     pub fn reboot(&self) -> Result<()> {
         if self.is_running()? {
             self.kill9()?;
         }
         super::sweep::remove_folder(&self.bpffs)?;
+        super::sweep::release_namespaces(&self.folder)?;
         for link in self.netns.links()? {
             if link != "lo" && link != "eth0" && self.netns.links()?.contains(&link) {
                 self.netns.ip(&["link", "del", &link])?;

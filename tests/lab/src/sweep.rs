@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::mount::{MntFlags, umount2};
 
 use super::{BPFFS, netns, wait::poll};
 
@@ -16,6 +17,8 @@ use super::{BPFFS, netns, wait::poll};
 const FOLDERS: &str = "/var/lib/overlay-lab";
 /// Folder of the namespaces' own resolv.conf files, by name. A node that is killed leaves its files there.
 pub(super) const NETNS_FILES: &str = "/etc/netns";
+/// In a host's folder, beside its node's socket: where the node holds namespaces that were named by a process.
+const HELD: &str = "overlay.netns";
 /// Where control groups are, version 1's hierarchies below it.
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Every test's prefix starts with it; then comes the process id of its maker.
@@ -58,6 +61,7 @@ pub(super) fn remove(prefix: &str) -> Result<()> {
     // Only folders belong to hosts; the files are logs. A log's name has a dot, which bpffs refuses to look up.
     for host in names_in(&folder)?.into_iter().filter(|name| folder.join(name).is_dir()) {
         results.push(remove_folder(&bpffs(prefix, &host)));
+        results.push(release_namespaces(&folder.join(&host)));
         results.push(remove_cgroups(&format!("{prefix}{host}")));
     }
     results.push(remove_folder(&folder));
@@ -86,6 +90,16 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Takes away the mounts by which a node of the host with this folder held namespaces.
+pub(super) fn release_namespaces(folder: &Path) -> Result<()> {
+    let held = folder.join(HELD);
+    for name in names_in(&held)? {
+        // What else is there is no mount.
+        umount2(&held.join(name), MntFlags::MNT_DETACH).ok();
+    }
+    remove_folder(&held)
 }
 
 /// Removes the control groups of this name from every hierarchy. A container engine on a host of the lab makes

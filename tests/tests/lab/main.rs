@@ -18,6 +18,7 @@ mod names;
 mod offloads;
 mod paused;
 mod ports;
+mod processes;
 mod published_traffic;
 mod reboot;
 mod refusals;

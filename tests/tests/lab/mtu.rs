@@ -1,16 +1,14 @@
 //! How large packets, and super-packets, may be: found out, followed, told.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
-
+use crate::support::{
+    Endpoint, NODES, attach, attach_to, create_network, leg, pair, refused_with, scenario,
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{
     Host, Lab, Netns, Requirement, capture::Capture, eventually, probe::Prober, text, transfer,
 };
 use serde_json::Value;
-
-use crate::support::{
-    Endpoint, NODES, attach, attach_to, create_network, leg, pair, refused_with, scenario,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 const CAPTURED: &[Requirement] = &[
     Requirement::Root,
@@ -188,7 +186,11 @@ fn over_a_narrow_router(lab: &mut Lab, mtu: &str) -> Result<(Endpoint, Endpoint)
 #[test]
 fn super_packets_are_large_where_they_can_be() {
     scenario(CAPTURED, |lab| {
-        let (hosts, [web1, web2]) = pair(lab)?;
+        let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        lab.start_cluster_with(&hosts, &["--big-tcp", "on"])?;
+        create_network(&hosts[0])?;
+        let web1 = attach(lab, &hosts[0], "web1", &[])?;
+        let web2 = attach(lab, &hosts[1], "web2", &[])?;
         let said = datapath(&hosts[0])?["super_packets"].clone();
         let ipv4 = said["ipv4"].as_u64().with_context(|| format!("{said}"))?;
         ensure!((ipv4 > 65_536) == said["reason"].is_null(), "{said}");
@@ -217,6 +219,56 @@ fn super_packets_are_large_where_they_can_be() {
     });
 }
 
+/// The sizes of a device's super-packets, those that the kernel has.
+fn super_packet_sizes(netns: &Netns, device: &str) -> Result<[Value; 4]> {
+    let link = netns.ip_json(&["-d", "link", "show", device])?[0].clone();
+    let sizes = ["gso_max_size", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size"];
+    Ok(sizes.map(|size| link[size].clone()))
+}
+
+/// A veth, or what is made on one, hands super-packets on whole: the far end of the wire may be a device that has
+/// to cut them in software, and the host's own TCP would pay for it.
+#[test]
+fn a_node_that_is_not_told_to_leaves_a_device_alone_that_may_not_cut_super_packets() {
+    scenario(NODES, |lab| {
+        let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        let [veth, macvlan] = &hosts;
+        let address = "10.10.10.102/24";
+        // Not every kernel has VLANs.
+        let link = ["link", "add", "mac0", "link", "eth0", "type", "macvlan"];
+        macvlan.netns.ip(&link)?;
+        macvlan.netns.ip(&["link", "set", "mac0", "up"])?;
+        macvlan.netns.ip(&["addr", "del", address, "dev", "eth0"])?;
+        macvlan.netns.ip(&["addr", "add", address, "dev", "mac0"])?;
+        let sizes = || -> Result<[[Value; 4]; 3]> {
+            Ok([
+                super_packet_sizes(&veth.netns, "eth0")?,
+                super_packet_sizes(&macvlan.netns, "eth0")?,
+                super_packet_sizes(&macvlan.netns, "mac0")?,
+            ])
+        };
+        let had = sizes()?;
+        veth.start_node(&["--underlay", "eth0"])?;
+        macvlan.start_node(&["--underlay", "mac0"])?;
+        for host in &hosts {
+            let said = datapath(host)?["super_packets"].clone();
+            let reason = text(&said, "reason");
+            ensure!(said["ipv4"] == 65_536 && said["ipv6"] == 65_536, "{said}");
+            let kernel_has_none = reason.contains("the kernel has none");
+            ensure!(kernel_has_none || reason.starts_with("eth0 is a veth,"), "{said}");
+        }
+        create_network(veth)?;
+        let web = attach(lab, veth, "web1", &[])?;
+        let now = sizes()?;
+        ensure!(now == had, "{now:?}, and before {had:?}");
+        ensure!(super_packet_sizes(&web.netns, "eth0")? == had[0], "the endpoint's own");
+        for host in &hosts {
+            ensure!(!host.state_dir().join("underlay.json").exists(), "nothing was changed");
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn the_underlay_gets_back_what_it_had() {
     scenario(NODES, |lab| {
@@ -227,7 +279,7 @@ fn the_underlay_gets_back_what_it_had() {
         };
         // Not what every device has.
         hosts[1].netns.ip(&["link", "set", "eth0", "gso_max_size", "60000"])?;
-        lab.start_cluster(&hosts)?;
+        lab.start_cluster_with(&hosts, &["--big-tcp", "on"])?;
         let ipv6 = datapath(&hosts[1])?["super_packets"]["ipv6"].as_u64().context("a size")?;
         let kept = hosts[1].state_dir().join("underlay.json");
         if ipv6 > 65_536 {

@@ -11,7 +11,10 @@ use crate::{
     model::NodeId,
     proto::internal::{CheckEndpointRequest, CheckEndpointResponse, HostPort},
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tonic::Status;
 
 /// How long a node is given to look at a namespace and its own ports.
@@ -26,8 +29,8 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// Asks the node of the endpoint that `command` would make whether it could make it, and puts
-    /// into the command which of its ports are not free.
+    /// Asks the node of the endpoint that `command` would make whether it could make it, and puts into the
+    /// command by which path the node knows the namespace and which of its ports are not free.
     pub(crate) async fn ask(
         &self,
         voter: &VoterParts,
@@ -61,6 +64,7 @@ impl Check {
         if !answer.problem.is_empty() {
             return Err(Status::failed_precondition(answer.problem));
         }
+        *netns = PathBuf::from(answer.netns);
         // The log holds what it says: only what can matter.
         let any = ports.any_of();
         let busy =

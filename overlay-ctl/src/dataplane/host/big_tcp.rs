@@ -5,12 +5,16 @@ use crate::{
     config::BigTcp,
     dataplane::{
         kernel::{DeviceId, SuperPacketHealth},
-        netlink::{DeviceSizes, Netlink, NetlinkError, PairSizes, SUPER_PACKET_MAX, SuperPackets},
+        netlink::{
+            BottomDevice, BottomKind, DeviceSizes, Netlink, NetlinkError, PairSizes,
+            SUPER_PACKET_MAX, SuperPackets,
+        },
     },
     node::{HomeError, read_json, write_json},
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -18,6 +22,11 @@ use std::{
 /// Measured as the best of 64 to 512 KiB, with little between it and those above it; a larger packet holds
 /// up those behind it for longer.
 const WANTED: u32 = 262_144;
+/// Drivers of cards that cut super-packets above 64 KiB themselves, so that what is on the wire is not larger than
+/// without. Each of them announces it (`netif_set_tso_max_size`; read in Linux 6.12). Any other device may hand a
+/// super-packet on whole, as veth, tun and virtio_net do: whoever gets it may have to cut it in software, for which
+/// the host's own TCP pays.
+const CUTTING_DRIVERS: [&str; 3] = ["bnxt_en", "ice", "mlx5_core"];
 /// In the state folder.
 const FILE: &str = "underlay.json";
 
@@ -56,24 +65,33 @@ pub struct SuperPacketPlan {
 }
 
 impl SuperPacketPlan {
-    /// What `asked` comes to on an underlay device like this one.
-    fn new(asked: BigTcp, sizes: &DeviceSizes) -> Self {
+    /// What `asked` comes to on an underlay device with these sizes. `is_cut` tells whether the device cuts
+    /// super-packets itself, or why that is not known to be so; only [`BigTcp::Auto`] asks.
+    fn new(asked: BigTcp, sizes: &DeviceSizes, is_cut: Result<(), String>) -> Self {
         let size = sizes.takes.unwrap_or(SUPER_PACKET_MAX).min(WANTED);
         let reason = if asked == BigTcp::Off {
-            "--big-tcp off"
+            "--big-tcp off".to_owned()
         } else if sizes.super_packets.gso_ipv4.is_none() {
-            "the kernel has none for IPv4 (it came with 6.3)"
+            "the kernel has none for IPv4 (it came with 6.3)".to_owned()
         } else if size <= SUPER_PACKET_MAX {
-            "the underlay device takes none"
+            "the underlay device takes none".to_owned()
+        } else if let (BigTcp::Auto, Err(why)) = (asked, is_cut) {
+            why
         } else {
             let big = Some(size);
             let ipv4 = SuperPackets { gso_ipv4: big, gro_ipv4: big, ..SuperPackets::default() };
             let (wanted, ipv6) = match asked {
                 BigTcp::On => (SuperPackets { gso: big, gro: big, ..ipv4 }, size),
-                BigTcp::Ipv4 | BigTcp::Off => (ipv4, SUPER_PACKET_MAX),
+                BigTcp::Auto | BigTcp::Ipv4 | BigTcp::Off => (ipv4, SUPER_PACKET_MAX),
+            };
+            let underlay = match asked {
+                // What the host receives it may forward to any device, a container's or a virtual machine's: one
+                // that takes 64 KiB would have each larger packet cut in software.
+                BigTcp::Auto => SuperPackets { gro: None, gro_ipv4: None, ..wanted },
+                BigTcp::On | BigTcp::Ipv4 | BigTcp::Off => wanted,
             };
             return Self {
-                underlay: wanted,
+                underlay,
                 // Of an earlier run of the node with another choice.
                 ports: SuperPackets {
                     gso: wanted.gso.or(SuperPackets::DEFAULT.gso),
@@ -90,11 +108,7 @@ impl SuperPacketPlan {
             underlay: SuperPackets::default(),
             ports: SuperPackets::DEFAULT,
             gateway: SuperPackets::DEFAULT,
-            health: SuperPacketHealth {
-                ipv4: SUPER_PACKET_MAX,
-                ipv6: SUPER_PACKET_MAX,
-                reason: reason.to_owned(),
-            },
+            health: SuperPacketHealth { ipv4: SUPER_PACKET_MAX, ipv6: SUPER_PACKET_MAX, reason },
         }
     }
 
@@ -112,7 +126,11 @@ impl SuperPacketPlan {
         let path = state_dir.join(FILE);
         let before: Option<Before> = read_json(&path)?;
         let sizes = netlink.device_sizes(ifindex).await?.unwrap_or(DeviceSizes::NONE);
-        let plan = Self::new(asked, &sizes);
+        let is_cut = match asked {
+            BigTcp::Auto => is_cut_by(device, &netlink.bottom_devices(ifindex).await?),
+            BigTcp::On | BigTcp::Ipv4 | BigTcp::Off => Ok(()),
+        };
+        let plan = Self::new(asked, &sizes, is_cut);
         let given = sizes.super_packets.possible(&plan.underlay);
         let is_given = |before: &Before| before.ifindex == ifindex && before.given == given;
         if before.as_ref().is_some_and(is_given) && sizes.super_packets.fits(&given) {
@@ -158,6 +176,27 @@ impl SuperPacketPlan {
     }
 }
 
+/// Whether an underlay device cuts super-packets itself, or in words why that is not known to be so. `bottom`: what
+/// sends its packets in the end.
+fn is_cut_by(device: &str, bottom: &BTreeSet<BottomDevice>) -> Result<(), String> {
+    let force = "`--big-tcp on` has them all the same";
+    if bottom.is_empty() {
+        return Err(format!("{device} has no device below it that could cut them; {force}"));
+    }
+    for BottomDevice { name, kind } in bottom {
+        let what = match kind {
+            BottomKind::Bus(driver) if CUTTING_DRIVERS.contains(&driver.as_str()) => continue,
+            BottomKind::Bus(driver) if driver.is_empty() => "of an unknown driver".to_owned(),
+            BottomKind::Bus(driver) => format!("of the driver {driver}"),
+            BottomKind::Software(kind) if kind.is_empty() => "of no known kind".to_owned(),
+            BottomKind::Software(kind) => format!("a {kind}"),
+            BottomKind::Hidden => "on a device of another network namespace".to_owned(),
+        };
+        return Err(format!("{name} is {what}, which may not cut them itself; {force}"));
+    }
+    Ok(())
+}
+
 impl Before {
     /// Where the device still has what this node gave it.
     async fn give_back(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
@@ -201,14 +240,20 @@ mod tests {
         DeviceSizes { mtu: 1500, takes: Some(takes), super_packets: SuperPackets::DEFAULT }
     }
 
+    fn not_known() -> Result<(), String> {
+        Err("eth0 is a veth".to_owned())
+    }
+
     #[test]
     fn the_device_the_kernel_and_the_word_decide() {
         let health = |asked, sizes| {
-            let SuperPacketHealth { ipv4, ipv6, reason } =
-                SuperPacketPlan::new(asked, &sizes).health().clone();
+            let plan = SuperPacketPlan::new(asked, &sizes, Ok(()));
+            let SuperPacketHealth { ipv4, ipv6, reason } = plan.health().clone();
             (ipv4, ipv6, reason.is_empty())
         };
-        assert_eq!(health(BigTcp::Ipv4, sizes(524_280)), (WANTED, SUPER_PACKET_MAX, true));
+        for asked in [BigTcp::Ipv4, BigTcp::Auto] {
+            assert_eq!(health(asked, sizes(524_280)), (WANTED, SUPER_PACKET_MAX, true));
+        }
         assert_eq!(health(BigTcp::On, sizes(100_000)), (100_000, 100_000, true));
         assert_eq!(health(BigTcp::On, sizes(65_536)), (SUPER_PACKET_MAX, SUPER_PACKET_MAX, false));
         assert_eq!(
@@ -219,11 +264,55 @@ mod tests {
     }
 
     #[test]
+    fn unless_told_otherwise_only_what_cuts_them_gets_them() {
+        let plan = SuperPacketPlan::new(BigTcp::Auto, &sizes(524_280), not_known());
+        assert_eq!(plan.underlay, SuperPackets::default(), "left alone");
+        assert_eq!(plan.pair(DeviceId::Port(1), 1450).inside, SuperPackets::DEFAULT);
+        assert_eq!((plan.health.ipv4, &*plan.health.reason), (SUPER_PACKET_MAX, "eth0 is a veth"));
+        let plan = SuperPacketPlan::new(BigTcp::Auto, &sizes(524_280), Ok(()));
+        let sent = SuperPackets { gso_ipv4: Some(WANTED), ..SuperPackets::default() };
+        assert_eq!(plan.underlay, sent, "what is received goes on to anybody");
+        for asked in [BigTcp::On, BigTcp::Ipv4] {
+            let plan = SuperPacketPlan::new(asked, &sizes(524_280), not_known());
+            assert_eq!(plan.underlay.gso_ipv4, Some(WANTED), "forced");
+        }
+    }
+
+    #[test]
+    fn every_device_at_the_bottom_has_to_cut() {
+        let device = |name: &str, kind| BottomDevice { name: name.to_owned(), kind };
+        let bus = |name, driver: &str| device(name, BottomKind::Bus(driver.to_owned()));
+        let software = |name, kind: &str| device(name, BottomKind::Software(kind.to_owned()));
+        let why = |devices: &[BottomDevice]| {
+            is_cut_by("bond0", &devices.iter().cloned().collect()).err().unwrap_or_default()
+        };
+        let cards = [bus("eth0", "mlx5_core"), bus("eth1", "ice")];
+        assert_eq!(why(&cards), "");
+        for (device, said) in [
+            (software("eth2", "veth"), "eth2 is a veth,"),
+            (software("eth2", "bridge"), "eth2 is a bridge,"),
+            (software("eth2", "tun"), "eth2 is a tun,"),
+            (software("eth2", ""), "eth2 is of no known kind,"),
+            (bus("eth2", "virtio_net"), "eth2 is of the driver virtio_net,"),
+            (bus("eth2", ""), "eth2 is of an unknown driver,"),
+            (
+                device("eth2", BottomKind::Hidden),
+                "eth2 is on a device of another network namespace,",
+            ),
+        ] {
+            let [first, second] = cards.clone();
+            let why = why(&[first, second, device]);
+            assert!(why.starts_with(said) && why.contains("--big-tcp on"), "{why}");
+        }
+        assert!(why(&[]).starts_with("bond0 has no device below it"));
+    }
+
+    #[test]
     fn endpoints_send_by_their_legs_what_any_device_takes() {
-        let plan = SuperPacketPlan::new(BigTcp::On, &sizes(524_280));
+        let plan = SuperPacketPlan::new(BigTcp::On, &sizes(524_280), not_known());
         let leg = plan.pair(DeviceId::Leg([172, 18, 0, 2].into()), 1500);
         assert_eq!((leg.outside.gso_ipv4, leg.inside), (Some(WANTED), SuperPackets::default()));
-        let off = SuperPacketPlan::new(BigTcp::Off, &sizes(524_280));
+        let off = SuperPacketPlan::new(BigTcp::Off, &sizes(524_280), Ok(()));
         assert_eq!(off.pair(DeviceId::Port(1), 1450).inside, SuperPackets::DEFAULT);
         assert_eq!(off.underlay, SuperPackets::default(), "left alone");
     }

@@ -1,4 +1,6 @@
-use super::{big_tcp::SuperPacketPlan, gateway::HostGateway, guard::GuardKeeper};
+use super::{
+    big_tcp::SuperPacketPlan, check::SharedNamespaces, gateway::HostGateway, guard::GuardKeeper,
+};
 use crate::{
     config::Xdp,
     dataplane::{
@@ -18,8 +20,13 @@ use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
+
+/// Why an endpoint is down whose namespace was held (see `netlink::HeldNamespaces`).
+const PROCESS_ENDED: &str = "its namespace was given by way of a process, which has ended, or the host was started anew: remove the endpoint, and create it again where it is to be";
 
 /// The BPF side, shared by the reconciler (which writes it) and the API (which reads its counters).
 #[derive(Clone)]
@@ -45,6 +52,7 @@ pub struct HostKernel {
     netlink: Netlink,
     underlay: Underlay,
     super_packets: SuperPacketPlan,
+    namespaces: SharedNamespaces,
     vxlan_port: u16,
     gateway: HostGateway,
     guard: GuardKeeper,
@@ -65,6 +73,7 @@ impl HostKernel {
         netlink: Netlink,
         underlay: Underlay,
         super_packets: SuperPacketPlan,
+        namespaces: SharedNamespaces,
         vxlan_port: u16,
         gateway: HostGateway,
         xdp: Xdp,
@@ -75,6 +84,7 @@ impl HostKernel {
             netlink,
             underlay,
             super_packets,
+            namespaces,
             vxlan_port,
             gateway,
             fallbacks: Vec::new(),
@@ -93,7 +103,7 @@ impl HostKernel {
     /// Why the device has to be built anew, if it has.
     ///
     /// Inside, only the namespace counts once the device is up: what the endpoint does to its own
-    /// interface is its own business. One that never came up is held against the whole spec.
+    /// interface is its own business. One that never came up is compared with the whole spec.
     async fn fault(&self, seen: &Seen, spec: &DeviceSpec) -> Result<Option<String>, PortError> {
         let Some(peer) = seen.peer() else {
             return Ok(Some("the endpoint's interface is gone".to_owned()));
@@ -111,8 +121,10 @@ impl HostKernel {
             return Ok(Some("the namespace was made anew".to_owned()));
         }
         let difference = match seen {
-            Seen::Port(port) if !port.up => port.difference(&port_spec(port.endpoint, spec), netns),
-            Seen::Leg(leg) if !leg.up => leg.difference(&leg_spec(spec), netns),
+            Seen::Port(port) if !port.complete => {
+                port.difference(&port_spec(port.endpoint, spec), netns)
+            }
+            Seen::Leg(leg) if !leg.complete => leg.difference(&leg_spec(spec), netns),
             Seen::Port(_) | Seen::Leg(_) => None,
         };
         Ok(difference.map(str::to_owned))
@@ -228,9 +240,13 @@ impl Seen {
     fn into_observed(self, fault: Option<String>) -> ObservedDevice {
         let id = self.id();
         let interface = self.peer().map(|peer| peer.ifname.clone()).unwrap_or_default();
-        let (ifname, ifindex, mtu, bridge, up) = match self {
-            Self::Port(port) => (port.ifname, port.ifindex, port.mtu, 0, port.up),
-            Self::Leg(leg) => (leg.ifname, leg.ifindex, leg.mtu, leg.bridge, leg.up),
+        let up = match &self {
+            Self::Port(port) => port.is_active(),
+            Self::Leg(leg) => leg.is_active(),
+        };
+        let (ifname, ifindex, mtu, bridge) = match self {
+            Self::Port(port) => (port.ifname, port.ifindex, port.mtu, 0),
+            Self::Leg(leg) => (leg.ifname, leg.ifindex, leg.mtu, leg.bridge),
         };
         ObservedDevice { id, ifname, ifindex, interface, mtu, bridge, up, fault }
     }
@@ -360,10 +376,22 @@ impl Kernel for HostKernel {
                 self.netlink.create_leg(&leg_spec(spec), attach).await.map(Seen::Leg)
             }
         };
-        Ok(made.map_err(not_made)?.into_observed(None))
+        let made = made.map_err(|error| match error {
+            PortError::NoNamespace(_) | PortError::NotNamespace(_)
+                if self.namespaces.lock().has(&spec.netns) =>
+            {
+                DeviceFailure::Endpoint(PROCESS_ENDED.to_owned())
+            }
+            error => not_made(error),
+        });
+        Ok(made?.into_observed(None))
     }
 
-    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+    fn hold_namespaces(&mut self, named: &BTreeSet<PathBuf>) {
+        self.namespaces.lock().sweep(named, Instant::now());
+    }
+
+    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), DeviceFailure> {
         let Some(spec) = self.specs.get(&device.id) else { return Ok(()) };
         let raised = match device.id {
             DeviceId::Port(endpoint) => {
@@ -371,11 +399,12 @@ impl Kernel for HostKernel {
             }
             DeviceId::Leg(_) => self.netlink.activate_leg(&leg_spec(spec)).await,
         };
-        match raised {
-            // Gone again already: the next pass sees it.
-            Err(PortError::Gone(_) | PortError::NoNamespace(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(KernelError::new("setting a device up failed", error)),
-        }
+        raised.map_err(|error| match error {
+            PortError::Netlink(error) => {
+                DeviceFailure::Kernel(KernelError::new("setting a device up failed", error))
+            }
+            error => DeviceFailure::Endpoint(crate::error_chain(&error)),
+        })
     }
 
     async fn ensure_attached(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {

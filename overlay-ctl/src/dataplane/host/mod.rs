@@ -8,8 +8,8 @@ mod kernel;
 mod monitor;
 
 pub use big_tcp::{BigTcpError, SuperPacketPlan};
-pub use check::EndpointCheck;
 pub(crate) use check::host_port;
+pub use check::{EndpointCheck, SharedNamespaces};
 pub use gateway::{HostGateway, SharedPorts};
 pub use kernel::{HostKernel, SharedDatapath};
 pub use monitor::{Listener, Monitor};

@@ -45,7 +45,7 @@ impl KernelError {
     }
 }
 
-/// Why a device was not made. Nothing of it is left.
+/// Why a device was not made, of which nothing is left then, or not brought up.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceFailure {
     /// The endpoint's own trouble (its namespace is gone, say): it is shown as down.
@@ -97,7 +97,7 @@ pub struct ObservedDevice {
     pub mtu: u32,
     /// Index of the bridge that a leg is in; 0 for a port, and for a leg that is in none.
     pub bridge: u32,
-    /// Both sides are up.
+    /// It was brought up, and packets flow.
     pub up: bool,
     /// How it differs from what its endpoint needs, if it does: it must be built anew then. Addresses
     /// inside are the endpoint's own to change; the data path enforces them.
@@ -179,17 +179,19 @@ pub trait Kernel: Send {
         &mut self,
         wanted: &BTreeMap<DeviceId, DeviceSpec>,
     ) -> impl Future<Output = Result<Vec<ObservedDevice>, KernelError>> + Send;
+    /// These are the namespaces of all endpoints of this node: others need not be held for one.
+    fn hold_namespaces(&mut self, _named: &BTreeSet<PathBuf>) {}
     /// Makes a device with its program attached, down.
     fn create(
         &mut self,
         id: DeviceId,
         spec: &DeviceSpec,
     ) -> impl Future<Output = Result<ObservedDevice, DeviceFailure>> + Send;
-    /// Sets it up: from here on, packets flow.
+    /// Sets it up, and returns when packets flow.
     fn raise(
         &mut self,
         device: &ObservedDevice,
-    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    ) -> impl Future<Output = Result<(), DeviceFailure>> + Send;
     /// Makes sure of an existing device's program.
     fn ensure_attached(
         &mut self,

@@ -200,6 +200,22 @@ pub enum PortError {
         "{} is not a network namespace: give the name of one that `ip netns` shows, or a path such as /proc/PID/ns/net", .0.display()
     )]
     NotNamespace(PathBuf),
+    /// It may lead to another namespace tomorrow.
+    #[error(
+        "{} leads by way of a process, and will lead to another process' namespace when that one has ended: remove the endpoint and create it again, then its namespace itself is held", .0.display()
+    )]
+    ByProcess(PathBuf),
+    /// It could not be given a path of its own.
+    #[error(
+        "the namespace {} could not be held when its process ends: give it a name (`ip netns attach NAME PID`) and create the endpoint with that", .path.display()
+    )]
+    NotHeld {
+        /// The namespace.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It is the node's own.
     #[error(
         "{} is the node's own network namespace: an endpoint needs one of its own (`ip netns add NAME`)", .0.display()
@@ -246,6 +262,11 @@ pub enum PortError {
         "the device {0} is gone, most likely together with its endpoint's namespace; create the endpoint again when the namespace is back"
     )]
     Gone(String),
+    /// The kernel has set both sides up and lets no packet pass.
+    #[error(
+        "the device {0} is up, but the kernel does not run it yet (`ip link` shows its state): the node tries again"
+    )]
+    NotRunning(String),
     /// Ids are Raft indexes; one past 48 bits would not fit a device's name.
     #[error("the endpoint id {0} does not fit a device name (at most 48 bits)")]
     IdTooLarge(u64),

@@ -4,21 +4,16 @@
 //! What goes from a leg to a neighbour on the bridge is dropped by `from_gateway`; that the host's side
 //! is an isolated port of the bridge only holds where that program is missing.
 
-use std::{
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use nix::errno::Errno;
-use rtnetlink::Handle;
 
 use super::{
     Netlink, NetnsId, ObservedPeer, PortError, SuperPackets,
     link::{self, ALIAS_PREFIX, Link, Owner},
     netns::Netns,
     observe::{self, Wanted},
-    pair::{self, GATEWAY_INTERFACE, Pair},
-    route,
+    pair::{GATEWAY_INTERFACE, Pair, Raise},
 };
 
 /// Every host-side device's name begins with this; the rest is the leg's address, as 8 hex digits.
@@ -52,6 +47,10 @@ pub struct ObservedLeg {
     pub ifindex: u32,
     /// The host's side is up.
     pub up: bool,
+    /// It is up, and what the host gives it is sent.
+    pub running: bool,
+    /// [`Netlink::activate_leg`] came to its end: the device is marked so by its alias.
+    pub complete: bool,
     /// MTU of the host's side, in bytes.
     pub mtu: u32,
     /// How large its super-packets may be.
@@ -65,9 +64,11 @@ pub struct ObservedLeg {
 
 impl ObservedLeg {
     pub(super) fn new(address: Ipv4Addr, link: Link, peer: Option<ObservedPeer>) -> Self {
+        let complete = link.owner(&alias(address)) == Owner::Ours;
+        let running = link.is_running();
         let Link { name: ifname, index: ifindex, up, mtu, super_packets, controller, .. } = link;
         let bridge = controller.unwrap_or(0);
-        Self { address, ifname, ifindex, up, mtu, super_packets, bridge, peer }
+        Self { address, ifname, ifindex, up, running, complete, mtu, super_packets, bridge, peer }
     }
 
     /// The first thing, in words, in which the leg is not as `spec` wants it; None where it is.
@@ -86,10 +87,10 @@ impl ObservedLeg {
         observe::difference(self.mtu, self.peer.as_ref(), &wanted)
     }
 
-    /// Both sides are up.
+    /// It was brought up, and the host's side is up still. The other side is the endpoint's to take down.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.up && self.peer.as_ref().is_some_and(|peer| peer.up)
+        self.up && self.complete
     }
 }
 
@@ -162,7 +163,6 @@ impl Netlink {
         let inside = netns.connect()?;
         let pair = Pair {
             ifname: &ifname,
-            alias: alias(spec.address),
             netns: &netns,
             interface: GATEWAY_INTERFACE,
             mac: spec.mac,
@@ -179,32 +179,27 @@ impl Netlink {
         Ok(ObservedLeg::new(spec.address, link, peer))
     }
 
-    /// Brings both sides of a leg up, the namespace's loopback too, and leads the namespace's default
-    /// route to the gateway. No effect where the leg is up.
+    /// Brings both sides of a leg up, the namespace's loopback too, leads the namespace's default route to
+    /// the gateway, and returns when packets pass. No effect where that was done and the host's side is up still.
     ///
     /// A namespace that has a default route of its own keeps it; that is logged.
     ///
     /// # Errors
-    /// [`PortError::Gone`] where the leg, or its namespace, is not there any more.
+    /// [`PortError::Gone`] where the leg, or its namespace, is not there any more. [`PortError::NotRunning`].
     pub async fn activate_leg(&self, spec: &LegSpec) -> Result<(), PortError> {
         let ifname = leg_name(spec.address);
-        let gone = || PortError::Gone(ifname.clone());
-        let leg = self.leg(spec.address).await?.ok_or_else(gone)?;
-        let peer = leg.peer.as_ref().ok_or_else(gone)?;
-        if leg.is_active() {
-            return Ok(());
-        }
-        let inside = self.beside(peer, &spec.netns, &ifname).await?;
-        pair::raise_loopback(&inside).await?;
-        if !peer.up {
-            pair::raise(&inside, peer.ifindex, &ifname).await?;
-        }
-        ensure_default_route(&inside, peer.ifindex, spec.gateway, &spec.netns).await?;
-        // The host's side last: that it is up says that the whole leg is.
-        if !leg.up {
-            pair::raise(&self.handle, leg.ifindex, &ifname).await?;
-        }
-        Ok(())
+        let leg = self.leg(spec.address).await?.ok_or_else(|| PortError::Gone(ifname.clone()))?;
+        let sides = Raise {
+            ifname: &ifname,
+            ifindex: leg.ifindex,
+            up: leg.up,
+            complete: leg.complete,
+            peer: leg.peer.as_ref(),
+            alias: &alias(spec.address),
+            netns: &spec.netns,
+            gateway: Some(spec.gateway),
+        };
+        self.raise_pair(&sides).await
     }
 
     /// Removes a leg, both sides, and with it the routes inside that lead through it. It is no error
@@ -215,42 +210,6 @@ impl Netlink {
     pub async fn delete_leg(&self, ifname: &str) -> Result<(), PortError> {
         self.delete_pair(ifname, |link| leg_of(link).is_some()).await
     }
-}
-
-async fn ensure_default_route(
-    inside: &Handle,
-    index: u32,
-    gateway: Ipv4Addr,
-    netns: &Path,
-) -> Result<(), PortError> {
-    let routes = route::routes(inside, route::MAIN).await?;
-    let defaults: Vec<_> = routes.into_iter().filter(route::Route::is_default).collect();
-    if defaults.is_empty() {
-        let added = route::add_default(inside, index, gateway).await;
-        match added {
-            Ok(()) => {}
-            // Whoever lives in the namespace was quicker: with a route of its own, or by taking eth1
-            // down or its address away. That is its own business.
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Some(
-                        Errno::EEXIST | Errno::ENETDOWN | Errno::ENETUNREACH | Errno::EHOSTUNREACH
-                    )
-                ) =>
-            {
-                tracing::warn!(netns = %netns.display(), error = crate::error_chain(&error), "no default route through the gateway");
-            }
-            Err(error) if error.is_gone() => {}
-            Err(error) => return Err(error.into()),
-        }
-    } else if !defaults.iter().any(|route| route.devices.contains(&index)) {
-        tracing::warn!(
-            netns = %netns.display(),
-            "the namespace has a default route of its own and keeps it: published ports and the way out by {GATEWAY_INTERFACE} need it to lead to {gateway}"
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

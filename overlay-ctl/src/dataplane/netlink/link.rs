@@ -7,7 +7,7 @@ use netlink_packet_route::{
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-        LinkXdp,
+        LinkXdp, State,
     },
     neighbour::{NeighbourFlags, NeighbourState},
 };
@@ -31,10 +31,26 @@ pub(super) const ALIAS_PREFIX: &str = "overlay:";
 pub(super) enum Owner {
     /// Alias and all.
     Ours,
-    /// Made by us, its alias not yet set.
+    /// Made by us, its alias not yet set: a pair that has not been brought up.
     HalfMade,
     /// Somebody else's.
     Foreign,
+}
+
+/// A device's place on a bus.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Parent {
+    /// As "pci" or "virtio".
+    pub(super) bus: String,
+    /// As "0000:00:03.0" or "virtio2".
+    pub(super) device: String,
+}
+
+impl Parent {
+    /// The device is on a bus.
+    pub(super) fn is_known(&self) -> bool {
+        !self.device.is_empty()
+    }
 }
 
 /// What we read of RTM_NEWLINK.
@@ -50,7 +66,12 @@ pub(super) struct Link {
     /// The largest super-packet that the device takes.
     pub(super) tso_max: Option<u32>,
     pub(super) up: bool,
+    /// The state that its queue is in (RFC 2863); `None` where the kernel does not say. A device that was set up
+    /// drops what it is given until the kernel has taken note of its carrier.
+    pub(super) oper: Option<State>,
     pub(super) loopback: bool,
+    /// What sort of virtual device it is, as "veth"; empty for one on a bus.
+    pub(super) kind: String,
     /// A VXLAN device's options.
     pub(super) vxlan: Option<Vec<InfoVxlan>>,
     /// A bridge's options.
@@ -60,11 +81,12 @@ pub(super) struct Link {
     pub(super) controller: Option<u32>,
     /// That bridge forwards nothing from it to another isolated port.
     pub(super) isolated: bool,
-    /// Index of a veth's other end, in `peer_netns`.
+    /// Index of a veth's other end, or of the device that a VLAN or a macvlan is made on, in `peer_netns`;
+    /// `None` there is the namespace of the device itself.
     pub(super) peer: Option<u32>,
     pub(super) peer_netns: Option<NetnsId>,
-    /// It belongs to a device on a bus.
-    pub(super) has_parent: bool,
+    /// Where it is on a bus; empty for one that is on none.
+    pub(super) parent: Parent,
     /// Ids of the XDP programs on it.
     pub(super) xdp: BTreeSet<u32>,
 }
@@ -89,7 +111,9 @@ impl Link {
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = NetnsId::new(id),
                 LinkAttribute::LinkInfo(infos) => link.read_info(infos),
-                LinkAttribute::ParentDevName(_) => link.has_parent = true,
+                LinkAttribute::OperState(state) => link.oper = Some(state),
+                LinkAttribute::ParentDevName(device) => link.parent.device = device,
+                LinkAttribute::ParentDevBusName(bus) => link.parent.bus = bus,
                 LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
                 other => link.super_packets.read(&other),
@@ -100,6 +124,9 @@ impl Link {
 
     fn read_info(&mut self, infos: Vec<LinkInfo>) {
         for info in infos {
+            if let LinkInfo::Kind(kind) = &info {
+                self.kind = kind.to_string();
+            }
             match info {
                 // The kernel shows a device's kind first, and not always options.
                 LinkInfo::Kind(InfoKind::Vxlan) => self.vxlan = Some(Vec::new()),
@@ -112,6 +139,11 @@ impl Link {
                 _ => {}
             }
         }
+    }
+
+    /// It is up, and what it is given is sent.
+    pub(super) fn is_running(&self) -> bool {
+        self.up && self.oper == Some(State::Up)
     }
 
     pub(super) fn owner(&self, alias: &str) -> Owner {

@@ -13,12 +13,14 @@
 //!   theirs, but for the loopback device, which is brought up, and a default route where there is none.
 
 mod barrier;
+mod bottom;
 mod bridge;
 mod changes;
 mod error;
 mod features;
 mod fit;
 mod gro;
+mod held;
 mod leg;
 mod link;
 mod netns;
@@ -34,10 +36,12 @@ mod underlay;
 mod xdp;
 
 pub use barrier::Outside;
+pub use bottom::{BottomDevice, BottomKind};
 pub use bridge::{GATEWAY_BRIDGE, GatewayBridge};
 pub use changes::Change;
 pub use error::{BridgeError, GroError, NetlinkError, OffloadsError, PortError, UnderlayError};
 pub use fit::PairSizes;
+pub use held::HeldNamespaces;
 pub use leg::{LegSpec, ObservedLeg, leg_name};
 pub(crate) use netns::Netns;
 pub use netns::NetnsId;

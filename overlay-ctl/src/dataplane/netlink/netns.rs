@@ -1,11 +1,11 @@
 //! Network namespaces of endpoints: finding one, checking it, working inside it.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
     os::{
-        fd::{AsRawFd as _, RawFd},
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+        fd::{AsRawFd as _, OwnedFd, RawFd},
+        unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
 };
@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 use nix::{
     errno::Errno,
-    libc::O_NONBLOCK,
+    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
     sched::{CloneFlags, setns},
     sys::statfs::{NSFS_MAGIC, fstatfs},
 };
@@ -53,23 +53,42 @@ impl NetnsId {
 pub(crate) struct Netns {
     file: File,
     path: PathBuf,
+    is_by_process: bool,
 }
 
 impl Netns {
-    /// `name` is a path, or the bare name of a namespace below /run/netns.
+    /// `name` is a path, or the bare name of a namespace below /run/netns. Nothing but a namespace is opened by it: an
+    /// open can start a watchdog, or let the writer of a FIFO go on.
+    ///
+    /// # Errors
+    /// [`PortError::ByProcess`] for a path that may lead to another namespace tomorrow, and the others that speak of
+    /// namespaces.
     pub(crate) fn open(name: &Path) -> Result<Self, PortError> {
-        let (file, path) = open_file(name)?;
-        let fs = fstatfs(&file)
-            .map_err(|errno| PortError::Enter { path: path.clone(), source: errno.into() })?;
+        let netns = Self::open_now(name)?;
+        if netns.is_by_process { Err(PortError::ByProcess(netns.path)) } else { Ok(netns) }
+    }
+
+    /// The same for what is done now and not later: a path by way of a process is followed too.
+    pub(crate) fn open_now(name: &Path) -> Result<Self, PortError> {
+        let Found { place, path, is_by_process } = find(name)?;
+        let enter = |source| PortError::Enter { path: path.clone(), source };
+        let fs = fstatfs(&place).map_err(|errno| enter(errno.into()))?;
         if fs.filesystem_type() != NSFS_MAGIC {
             return Err(PortError::NotNamespace(path));
         }
+        // Not by the path, which may lead elsewhere by now.
+        let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(enter)?;
         let own = File::open("/proc/thread-self/ns/net").and_then(|own| identity(&own));
         match (own, identity(&file)) {
             (Ok(own), Ok(theirs)) if own == theirs => Err(PortError::OwnNamespace(path)),
-            (Ok(_), Ok(_)) => Ok(Self { file, path }),
+            (Ok(_), Ok(_)) => Ok(Self { file, path, is_by_process }),
             (Err(source), _) | (_, Err(source)) => Err(PortError::Enter { path, source }),
         }
+    }
+
+    /// The path leads to what a process has, and not to a file.
+    pub(super) fn is_by_process(&self) -> bool {
+        self.is_by_process
     }
 
     /// Device and inode: what a stat of a path says that leads to this namespace.
@@ -77,7 +96,8 @@ impl Netns {
         identity(&self.file)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Absolute, unless an absolute one was not given.
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -124,7 +144,14 @@ fn identity(file: &File) -> io::Result<(u64, u64)> {
     file.metadata().map(|meta| (meta.dev(), meta.ino()))
 }
 
-fn open_file(name: &Path) -> Result<(File, PathBuf), PortError> {
+/// A file that was found and not opened.
+struct Found {
+    place: OwnedFd,
+    path: PathBuf,
+    is_by_process: bool,
+}
+
+fn find(name: &Path) -> Result<Found, PortError> {
     let is_bare = name.components().count() == 1 && !name.has_root();
     let candidates: Vec<PathBuf> = if is_bare {
         NETNS_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).collect()
@@ -132,17 +159,25 @@ fn open_file(name: &Path) -> Result<(File, PathBuf), PortError> {
         vec![name.to_owned()]
     };
     for path in candidates {
-        // Non-blocking: the path is a person's, and opening a FIFO would wait for its other end.
-        match OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&path) {
-            Ok(file) => return Ok((file, path)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
-                io::ErrorKind::PermissionDenied => return Err(PortError::Denied(path)),
-                _ => return Err(PortError::Enter { path, source: error }),
-            },
+        match place(&path) {
+            Ok((place, is_by_process)) => return Ok(Found { place, path, is_by_process }),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH) => {}
+            Err(Errno::EACCES | Errno::EPERM) => return Err(PortError::Denied(path)),
+            Err(errno) => return Err(PortError::Enter { path, source: errno.into() }),
         }
     }
     Err(PortError::NoNamespace(name.to_owned()))
+}
+
+/// What a path leads to, and whether by way of a process: by one of the links in /proc that lead to what a process
+/// has, wherever in the path they are, behind whichever symbolic link, and wherever that file system is mounted.
+fn place(path: &Path) -> nix::Result<(OwnedFd, bool)> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+    match openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS)) {
+        // Of such links, and of symbolic links in a circle: then this fails alike.
+        Err(Errno::ELOOP) => Ok((openat2(AT_FDCWD, path, how)?, true)),
+        place => Ok((place?, false)),
+    }
 }
 
 impl Netlink {
@@ -155,11 +190,18 @@ impl Netlink {
     /// # Errors
     /// The first of these that does not hold.
     pub async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<(), PortError> {
-        let netns = Netns::open(path)?;
+        self.check_inside(&Netns::open_now(path)?, needs_leg).await
+    }
+
+    pub(crate) async fn check_inside(
+        &self,
+        netns: &Netns,
+        needs_leg: bool,
+    ) -> Result<(), PortError> {
         let inside = link::links(&netns.connect()?, None).await?;
-        self.check_free(&netns, &inside, FIRST_INTERFACE).await?;
+        self.check_free(netns, &inside, FIRST_INTERFACE).await?;
         if needs_leg {
-            self.check_free(&netns, &inside, GATEWAY_INTERFACE).await?;
+            self.check_free(netns, &inside, GATEWAY_INTERFACE).await?;
         }
         Ok(())
     }

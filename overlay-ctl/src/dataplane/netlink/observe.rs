@@ -23,6 +23,8 @@ pub struct ObservedPeer {
     pub ifname: String,
     /// It is up.
     pub up: bool,
+    /// It is up, and what the endpoint gives it is sent.
+    pub running: bool,
     /// Its MAC, in transmission order; empty where it has none.
     pub mac: Vec<u8>,
     /// Its MTU, in bytes.
@@ -111,6 +113,7 @@ impl Netlink {
                 let seen = ObservedPeer {
                     netns,
                     ifindex: peer,
+                    running: found.is_running(),
                     ifname: found.name,
                     up: found.up,
                     mac: found.mac,

@@ -3,11 +3,12 @@
 //! A pair is made in one request, its far end directly inside the namespace, so that nobody ever
 //! sees half a device there; it stays down until its programs and its map entries are in place.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, path::Path};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, time::Duration};
 
-use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use nix::errno::Errno;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use tokio::time::Instant;
 
 use super::{
     Netlink, NetlinkError, ObservedPeer, PortError,
@@ -15,6 +16,7 @@ use super::{
     link::{self, GROUP, Link},
     netns::Netns,
     port::endpoint_of,
+    route,
 };
 
 /// What an endpoint's first interface is named in its namespace.
@@ -22,12 +24,17 @@ pub(super) const FIRST_INTERFACE: &str = "eth0";
 /// What the way to the gateway is named there.
 pub(super) const GATEWAY_INTERFACE: &str = "eth1";
 
+/// How long the kernel is given to let packets pass through a pair that was set up. On a quiet machine it takes
+/// some microseconds; it is work that waits for a lock (RTNL).
+const RUNNING_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the first look waits for the second; each wait is twice the one before, up to the second value.
+const RUNNING_PAUSE: Duration = Duration::from_micros(100);
+const RUNNING_PAUSE_MAX: Duration = Duration::from_millis(20);
+
 /// A pair as it is to be made.
 pub(super) struct Pair<'a> {
     /// Name of the host's side.
     pub(super) ifname: &'a str,
-    /// Its alias, by which it is ours.
-    pub(super) alias: String,
     pub(super) netns: &'a Netns,
     /// Name of the endpoint's side, and what else it gets.
     pub(super) interface: &'a str,
@@ -37,8 +44,25 @@ pub(super) struct Pair<'a> {
     pub(super) mtu: u32,
 }
 
+/// A pair that stands and is to be brought up.
+pub(super) struct Raise<'a> {
+    /// The host's side.
+    pub(super) ifname: &'a str,
+    pub(super) ifindex: u32,
+    pub(super) up: bool,
+    /// It has its alias.
+    pub(super) complete: bool,
+    /// That alias, which the pair gets when it is up.
+    pub(super) alias: &'a str,
+    /// The endpoint's side.
+    pub(super) peer: Option<&'a ObservedPeer>,
+    pub(super) netns: &'a Path,
+    /// Where the namespace's default route leads, if it gets one.
+    pub(super) gateway: Option<Ipv4Addr>,
+}
+
 impl Netlink {
-    /// Makes a pair, both sides down, the host's side in `bridge`. It is not yet ours by its alias.
+    /// Makes a pair, both sides down, the host's side in `bridge`. It gets its alias when it is brought up.
     ///
     /// # Errors
     /// EXFULL where the bridge takes no more, ENODEV where it is gone.
@@ -74,8 +98,8 @@ impl Netlink {
         }
     }
 
-    /// Makes a pair that was just made ours, configures both sides, settles the host's in its bridge where
-    /// asked: isolated, and its MAC known; and lets the caller attach what it attaches. On any error the pair is removed.
+    /// Configures both sides of a pair that was just made, settles the host's in its bridge where asked: isolated,
+    /// and its MAC known; and lets the caller attach what it attaches. On any error the pair is removed.
     pub(super) async fn prepare_pair<E>(
         &self,
         pair: &Pair<'_>,
@@ -92,7 +116,6 @@ impl Netlink {
         };
         let index = link.index;
         let prepared = async {
-            link::set_alias(&self.handle, index, &pair.alias).await?;
             link::set_addr_gen_none(&self.handle, index).await?;
             if is_isolated {
                 link::set_isolated(&self.handle, index).await?;
@@ -111,6 +134,65 @@ impl Netlink {
             link::delete(&self.handle, index).await?;
         }
         prepared
+    }
+
+    /// Brings both sides up, waits until packets pass, and marks the pair as complete, which is the last step: a pair
+    /// without the mark is brought up again, or replaced. No effect where it has the mark and the host's side is up.
+    ///
+    /// # Errors
+    /// [`PortError::Gone`] where the pair, or its namespace, is not there any more. [`PortError::NotRunning`].
+    pub(super) async fn raise_pair(&self, pair: &Raise<'_>) -> Result<(), PortError> {
+        if pair.complete && pair.up {
+            return Ok(());
+        }
+        let peer = pair.peer.ok_or_else(|| PortError::Gone(pair.ifname.to_owned()))?;
+        // The endpoint's side last: a side that is raised before its other end has no carrier yet, and drops what it
+        // is given until the kernel has taken note of the carrier, which it does later, in a work queue
+        // (linkwatch, kernel 6.18).
+        if !pair.up {
+            raise(&self.handle, pair.ifindex, pair.ifname).await?;
+        }
+        if pair.complete && peer.up {
+            return Ok(());
+        }
+        let inside = self.beside(peer, pair.netns, pair.ifname).await?;
+        raise_loopback(&inside).await?;
+        if !peer.up {
+            raise(&inside, peer.ifindex, pair.ifname).await?;
+        }
+        if let Some(gateway) = pair.gateway {
+            ensure_default_route(&inside, peer.ifindex, gateway, pair.netns).await?;
+        }
+        self.wait_until_running(pair, peer.ifindex, &inside).await?;
+        Ok(link::set_alias(&self.handle, pair.ifindex, pair.alias).await?)
+    }
+
+    /// Waits until the queues of both sides of a pair that is up are live. What the endpoint does to its own side
+    /// meanwhile (takes it down, or makes it dormant) ends the wait: no endpoint can hold up the others.
+    async fn wait_until_running(
+        &self,
+        pair: &Raise<'_>,
+        peer: u32,
+        inside: &Handle,
+    ) -> Result<(), PortError> {
+        let gone = || PortError::Gone(pair.ifname.to_owned());
+        let deadline = Instant::now() + RUNNING_DEADLINE;
+        let mut pause = RUNNING_PAUSE;
+        loop {
+            let endpoint = link::link_by_index(inside, peer, None).await?.ok_or_else(gone)?;
+            let host = link::link_by_index(&self.handle, pair.ifindex, None).await?;
+            let host = host.ok_or_else(gone)?;
+            let is_its_own_choice =
+                !endpoint.up || matches!(endpoint.oper, Some(State::Dormant | State::Testing));
+            if is_its_own_choice || endpoint.is_running() && host.is_running() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(PortError::NotRunning(pair.ifname.to_owned()));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RUNNING_PAUSE_MAX);
+        }
     }
 
     /// Removes a pair of ours. It is no error when it is gone already, as it is when the namespace is.
@@ -212,6 +294,42 @@ pub(super) async fn raise_loopback(inside: &Handle) -> Result<(), NetlinkError> 
         Some(lo) if !lo.up => link::set_up(inside, lo.index).await,
         _ => Ok(()),
     }
+}
+
+async fn ensure_default_route(
+    inside: &Handle,
+    index: u32,
+    gateway: Ipv4Addr,
+    netns: &Path,
+) -> Result<(), PortError> {
+    let routes = route::routes(inside, route::MAIN).await?;
+    let defaults: Vec<_> = routes.into_iter().filter(route::Route::is_default).collect();
+    if defaults.is_empty() {
+        let added = route::add_default(inside, index, gateway).await;
+        match added {
+            Ok(()) => {}
+            // Whoever lives in the namespace was quicker: with a route of its own, or by taking eth1
+            // down or its address away. That is its own business.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(
+                        Errno::EEXIST | Errno::ENETDOWN | Errno::ENETUNREACH | Errno::EHOSTUNREACH
+                    )
+                ) =>
+            {
+                tracing::warn!(netns = %netns.display(), error = crate::error_chain(&error), "no default route through the gateway");
+            }
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error.into()),
+        }
+    } else if !defaults.iter().any(|route| route.devices.contains(&index)) {
+        tracing::warn!(
+            netns = %netns.display(),
+            "the namespace has a default route of its own and keeps it: published ports and the way out by {GATEWAY_INTERFACE} need it to lead to {gateway}"
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{
     link::{self, ALIAS_PREFIX, Link, Owner},
     netns::Netns,
     observe::{self, Wanted},
-    pair::{self, FIRST_INTERFACE, Pair},
+    pair::{self, FIRST_INTERFACE, Pair, Raise},
 };
 
 /// Every host-side device's name begins with this; the rest is the endpoint's id in hexadecimal.
@@ -46,6 +46,11 @@ pub struct ObservedPort {
     pub ifindex: u32,
     /// The host's side is up.
     pub up: bool,
+    /// It is up, and what the host gives it is sent.
+    pub running: bool,
+    /// [`Netlink::activate_port`] came to its end: the device is marked so by its alias. That the host's side is up
+    /// says nothing of it: network managers set any new device up.
+    pub complete: bool,
     /// MTU of the host's side, in bytes.
     pub mtu: u32,
     /// How large its super-packets may be.
@@ -57,8 +62,10 @@ pub struct ObservedPort {
 
 impl ObservedPort {
     pub(super) fn new(endpoint: u64, link: Link, peer: Option<ObservedPeer>) -> Self {
+        let complete = link.owner(&alias(endpoint)) == Owner::Ours;
+        let running = link.is_running();
         let Link { name: ifname, index: ifindex, up, mtu, super_packets, .. } = link;
-        Self { endpoint, ifname, ifindex, up, mtu, super_packets, peer }
+        Self { endpoint, ifname, ifindex, up, running, complete, mtu, super_packets, peer }
     }
 
     /// The first thing, in words, in which the port is not as `spec` wants it; None where it is.
@@ -76,10 +83,10 @@ impl ObservedPort {
         observe::difference(self.mtu, self.peer.as_ref(), &wanted)
     }
 
-    /// Both sides are up.
+    /// It was brought up, and the host's side is up still. The other side is the endpoint's to take down.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.up && self.peer.as_ref().is_some_and(|peer| peer.up)
+        self.up && self.complete
     }
 }
 
@@ -155,7 +162,6 @@ impl Netlink {
         self.check_free(&netns, &interfaces, FIRST_INTERFACE).await?;
         let pair = Pair {
             ifname: &ifname,
-            alias: alias(spec.endpoint),
             netns: &netns,
             interface: &pair::free_interface(&interfaces),
             mac: spec.mac,
@@ -176,25 +182,26 @@ impl Netlink {
         Ok(ObservedPort::new(spec.endpoint, link, peer))
     }
 
-    /// Brings both sides of a port up, and the namespace's loopback. No effect where they are.
+    /// Brings both sides of a port up, and the namespace's loopback, and returns when packets pass. No effect where
+    /// that was done and the host's side is up still.
     ///
     /// # Errors
-    /// [`PortError::Gone`] where the port, or its namespace, is not there any more.
+    /// [`PortError::Gone`] where the port, or its namespace, is not there any more. [`PortError::NotRunning`].
     pub async fn activate_port(&self, spec: &PortSpec) -> Result<(), PortError> {
         let ifname = port_name(spec.endpoint)?;
-        let gone = || PortError::Gone(ifname.clone());
-        let port = self.port(spec.endpoint).await?.ok_or_else(gone)?;
-        let peer = port.peer.ok_or_else(gone)?;
-        // The host's side last: that it is up says that the whole port is.
-        if !peer.up {
-            let inside = self.beside(&peer, &spec.netns, &ifname).await?;
-            pair::raise_loopback(&inside).await?;
-            pair::raise(&inside, peer.ifindex, &ifname).await?;
-        }
-        if !port.up {
-            pair::raise(&self.handle, port.ifindex, &ifname).await?;
-        }
-        Ok(())
+        let port =
+            self.port(spec.endpoint).await?.ok_or_else(|| PortError::Gone(ifname.clone()))?;
+        let sides = Raise {
+            ifname: &ifname,
+            ifindex: port.ifindex,
+            up: port.up,
+            complete: port.complete,
+            peer: port.peer.as_ref(),
+            alias: &alias(spec.endpoint),
+            netns: &spec.netns,
+            gateway: None,
+        };
+        self.raise_pair(&sides).await
     }
 
     /// Removes a port, both sides. It is no error when it is gone already, as it is when the
@@ -267,6 +274,7 @@ mod tests {
             ifindex: 2,
             ifname: "eth0".to_owned(),
             up: true,
+            running: true,
             mac: spec.mac.to_vec(),
             mtu: 1450,
             super_packets: SuperPackets::DEFAULT,
@@ -277,6 +285,8 @@ mod tests {
             ifname: "ovp2a".to_owned(),
             ifindex: 7,
             up: true,
+            running: true,
+            complete: true,
             mtu: 1450,
             super_packets: SuperPackets::DEFAULT,
             peer: Some(peer.clone()),

@@ -29,7 +29,7 @@ impl Netlink {
         let link = link::link_by_index(&self.handle, ifindex, None).await?;
         Ok(link.map(|link| XdpDevice {
             name: link.name,
-            has_hardware: link.has_parent,
+            has_hardware: link.parent.is_known(),
             programs: link.xdp,
         }))
     }

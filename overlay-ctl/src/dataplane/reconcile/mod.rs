@@ -247,6 +247,7 @@ impl<K: Kernel> Reconciler<K> {
         self.follow_mtus(mtus);
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let wanted = desired::devices(view, &self.node, kept.members.here());
+        self.kernel.hold_namespaces(&wanted.values().map(|spec| spec.netns.clone()).collect());
         let observed = self.kernel.devices(&wanted).await?;
         let (standing, doomed): (Vec<_>, Vec<_>) = observed
             .into_iter()
@@ -279,7 +280,10 @@ impl<K: Kernel> Reconciler<K> {
         for device in made.devices.values_mut().filter(|device| !device.up) {
             match self.kernel.raise(device).await {
                 Ok(()) => device.up = true,
-                Err(error) => {
+                Err(DeviceFailure::Endpoint(reason)) => {
+                    made.refused.insert(device.id, reason);
+                }
+                Err(DeviceFailure::Kernel(error)) => {
                     made.failed.get_or_insert(error);
                 }
             }

@@ -105,6 +105,29 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
 }
 
 #[test]
+fn packets_pass_as_soon_as_a_leg_is_activated() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        // Whether the kernel is late is chance.
+        for round in 0..50 {
+            let leg = bring_up(&netlink, &spec(&web, FIRST)).await;
+            let runs = (leg.running, leg.peer.as_ref().unwrap().running);
+            assert_eq!(runs, (true, true), "round {round}: {leg:?}");
+        }
+        netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap();
+        host.sh("ip link set ovgwac120003 up");
+        let leg = netlink.leg(FIRST).await.unwrap().unwrap();
+        assert!(!leg.is_active(), "somebody else's doing");
+        netlink.activate_leg(&spec(&web, FIRST)).await.unwrap();
+        assert!(web.sh("ip route").contains("default via 172.18.0.1 dev eth1"));
+    });
+}
+
+#[test]
 fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
     if skip() {
         return;

@@ -1,7 +1,7 @@
 //! MTUs and sizes of super-packets: of ways, of pairs that stand, of the gateway bridge.
 
 use overlay_ctl::dataplane::netlink::{
-    Netlink, PairSizes, PortError, SUPER_PACKET_MAX, SuperPackets, UnderlayChoice,
+    BottomKind, Netlink, PairSizes, PortError, SUPER_PACKET_MAX, SuperPackets, UnderlayChoice,
 };
 
 use super::{Netns, pair_of_hosts, ready, skip, spec};
@@ -125,4 +125,40 @@ fn super_packets_of_a_pair_and_of_a_device_are_set_and_set_back() {
         assert_eq!(size(port.peer.unwrap().super_packets), (BIG, BIG));
     });
     drop(peer);
+}
+
+#[test]
+fn a_device_is_what_its_packets_leave_by() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    let veth = ("eth7", "veth");
+    // What is made, and what sends its packets.
+    let devices = [
+        ("eth7", None, vec![veth]),
+        ("mac0", Some("link eth7 type macvlan"), vec![veth]),
+        ("br0", Some("type bridge"), vec![("br0", "bridge")]),
+        // Not every kernel has these.
+        ("vlan7", Some("link eth7 type vlan id 7"), vec![veth]),
+        ("bond0", Some("type bond"), vec![]),
+    ];
+    host.sh("ip tuntap add tap0 mode tap");
+    for (name, made, expected) in devices.into_iter().chain([("tap0", None, vec![("tap0", "tun")])])
+    {
+        if made.is_some_and(|made| !host.succeeds(&format!("ip link add name {name} {made}"))) {
+            eprintln!("this kernel makes no {name}");
+            continue;
+        }
+        let index = host.sh(&format!("ip -o link show {name} | cut -d: -f1")).trim().parse();
+        let found = host.block_on(|| async {
+            let netlink = Netlink::open().await.unwrap();
+            netlink.bottom_devices(index.unwrap()).await.unwrap()
+        });
+        let expected = expected.into_iter();
+        let expected = expected.map(|(name, kind)| (name, BottomKind::Software(kind.to_owned())));
+        let found: Vec<_> =
+            found.iter().map(|device| (&*device.name, device.kind.clone())).collect();
+        assert_eq!(found, expected.collect::<Vec<_>>(), "{name}");
+    }
 }

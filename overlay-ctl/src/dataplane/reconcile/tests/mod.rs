@@ -27,6 +27,8 @@ struct FakeKernel {
     route_mtus: BTreeMap<Ipv4Addr, u32>,
     bridge_mtu: u32,
     refuse_legs: bool,
+    /// Devices of this kernel are never up.
+    is_dead: bool,
     /// Somebody else wrote to the maps, and nobody has looked since.
     is_meddled: bool,
     /// Of the MAC behind which all VTEPs are.
@@ -174,7 +176,7 @@ impl Kernel for &mut FakeKernel {
         Ok(device)
     }
 
-    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
+    async fn raise(&mut self, device: &ObservedDevice) -> Result<(), DeviceFailure> {
         let tables = &self.tables;
         let programmed = match device.id {
             DeviceId::Port(_) => tables.ports.contains_key(&device.ifindex),
@@ -184,6 +186,9 @@ impl Kernel for &mut FakeKernel {
             }
         };
         assert!(programmed, "programmed before it is up");
+        if self.is_dead {
+            return Err(DeviceFailure::Endpoint("it does not run".into()));
+        }
         self.up.insert(device.ifindex);
         self.devices.entry(device.ifindex).and_modify(|device| device.up = true);
         Ok(())
@@ -403,6 +408,21 @@ async fn endpoints_come_and_go() {
     assert_eq!(kernel.log, ["create Port(5)", "delete Port(5)"]);
     assert_eq!(kernel.tables.fdb.len(), 0, "no endpoint here: nothing of the network is held");
     assert_eq!(kernel.tables.flood.len(), 0);
+}
+
+#[tokio::test]
+async fn an_endpoint_is_up_when_its_device_runs_and_not_before() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    let mut kernel = FakeKernel { is_dead: true, ..FakeKernel::default() };
+    kernel.namespaces.insert("/run/netns/web1".into());
+    let status = pass(&mut kernel, &cluster.view()).await;
+    let down = |status: &LocalStatus| status.endpoints.values().next().unwrap().down.clone();
+    assert_eq!(down(&status).unwrap(), "it does not run");
+    assert_eq!(status.programmed, cluster.index, "the others need not wait for it");
+    kernel.is_dead = false;
+    assert_eq!(down(&pass(&mut kernel, &cluster.view()).await), None);
+    assert_eq!(kernel.log, ["create Port(5)"], "it is raised again, not made again");
 }
 
 #[tokio::test]

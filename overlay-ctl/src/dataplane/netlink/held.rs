@@ -1,0 +1,194 @@
+//! Namespaces that were named by a process, and are held by a mount of ours.
+//!
+//! A path such as /proc/PID/ns/net leads to whatever namespace the process of that number is in. When the process
+//! has ended another one gets the number, and after a reboot some process has it anyway. So such a path is followed
+//! once, when an endpoint is created: a bind mount below the node's runtime folder then names the namespace itself,
+//! and the mount's path is what the endpoint is stored with.
+//!
+//! The mount goes when the path that was given leads to the namespace no more, which is when the process has ended:
+//! the namespace then lives for as long as another process is in it, as if nobody had held it. It goes too when no
+//! endpoint names it. After a reboot there is none, and nothing else ever gets its name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io,
+    os::unix::fs::{MetadataExt as _, symlink},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::{NSFS_MAGIC, statfs},
+};
+use uuid::Uuid;
+
+use super::{PortError, netns::Netns};
+
+/// Beside each mount a symbolic link of the same name and this extension: the path that was given.
+const GIVEN: &str = "given";
+/// How long one that no endpoint names is kept: the endpoint's creation may be on its way through the cluster.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct HeldNamespaces {
+    folder: PathBuf,
+    /// Those that no endpoint named when they were last looked at, or that were asked for since, and since when.
+    unnamed: BTreeMap<PathBuf, Instant>,
+}
+
+impl HeldNamespaces {
+    /// Those whose mounts are in `folder`, which need not exist.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, unnamed: BTreeMap::new() }
+    }
+
+    /// Whether a path is that of a namespace which is, or was, held here.
+    #[must_use]
+    pub fn has(&self, path: &Path) -> bool {
+        path.starts_with(&self.folder)
+    }
+
+    /// A path that leads to the namespace of `path` and to no other, ever: the same, unless it is by way of a process.
+    /// Two such ways to one namespace give one path.
+    ///
+    /// # Errors
+    /// [`PortError::NotHeld`], and those of a path that leads to no namespace.
+    pub fn steady_path(&mut self, path: &Path) -> Result<PathBuf, PortError> {
+        self.steady_path_of(&Netns::open_now(path)?)
+    }
+
+    /// The same of a namespace that is open.
+    pub(crate) fn steady_path_of(&mut self, netns: &Netns) -> Result<PathBuf, PortError> {
+        if !netns.is_by_process() {
+            return Ok(netns.path().to_owned());
+        }
+        let held = self.hold(netns);
+        let path =
+            held.map_err(|source| PortError::NotHeld { path: netns.path().to_owned(), source })?;
+        self.unnamed.insert(path.clone(), Instant::now());
+        Ok(path)
+    }
+
+    fn hold(&self, netns: &Netns) -> io::Result<PathBuf> {
+        let identity = netns.identity()?;
+        for path in self.list()? {
+            if held(&path) == Some(identity) {
+                return Ok(path);
+            }
+        }
+        fs::create_dir_all(&self.folder)?;
+        let (number, ..) = Uuid::new_v4().as_fields();
+        let path = self.folder.join(format!("{number:08x}"));
+        File::create_new(&path)?;
+        let source = format!("/proc/self/fd/{}", netns.fd());
+        let made = symlink(netns.path(), path.with_extension(GIVEN)).and_then(|()| {
+            let none = None::<&Path>;
+            Ok(mount(Some(Path::new(&source)), &path, none, MsFlags::MS_BIND, none)?)
+        });
+        match made {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                remove(&path)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets go of those that have no use any more. `named`: the namespaces of this node's endpoints, all of them.
+    pub fn sweep(&mut self, named: &BTreeSet<PathBuf>, now: Instant) {
+        let listed = self.list().unwrap_or_else(|error| {
+            tracing::warn!(folder = %self.folder.display(), %error, "cannot read which namespaces are held");
+            Vec::new()
+        });
+        self.unnamed.retain(|path, _| listed.contains(path) && !named.contains(path));
+        for path in listed {
+            let given = path.with_extension(GIVEN);
+            let reason = match (held(&path), leads_to(&given)) {
+                (None, _) => "nothing is mounted there",
+                (Some(identity), Ok(found)) if found != Some(identity) => {
+                    "the process that it was named by has ended"
+                }
+                _ if named.contains(&path) => continue,
+                _ if now.duration_since(*self.unnamed.entry(path.clone()).or_insert(now))
+                    < GRACE =>
+                {
+                    continue;
+                }
+                _ => "no endpoint is in it",
+            };
+            let given = fs::read_link(&given).unwrap_or_default();
+            match remove(&path) {
+                Ok(()) => {
+                    tracing::info!(path = %path.display(), given = %given.display(), reason, "namespace let go");
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), reason, %error, "cannot let a namespace go");
+                }
+            }
+            self.unnamed.remove(&path);
+        }
+    }
+
+    /// Lets go of all of them, and removes the folder.
+    ///
+    /// # Errors
+    /// The first failure; the others are tried all the same.
+    pub fn remove_all(&self) -> io::Result<()> {
+        let removed: Vec<io::Result<()>> = self.list()?.iter().map(|path| remove(path)).collect();
+        removed.into_iter().collect::<io::Result<()>>()?;
+        absent_is_fine(fs::remove_dir(&self.folder))
+    }
+
+    /// The paths of all mounts, and of what a killed process left of one.
+    fn list(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut paths = BTreeSet::new();
+        for entry in entries {
+            paths.insert(entry?.path().with_extension(""));
+        }
+        Ok(paths.into_iter().collect())
+    }
+}
+
+/// The namespace that is mounted at a path.
+fn held(path: &Path) -> Option<(u64, u64)> {
+    (statfs(path).ok()?.filesystem_type() == NSFS_MAGIC).then(|| leads_to(path).ok().flatten())?
+}
+
+/// What a path leads to now; `None`: to nothing.
+fn leads_to(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            // ESRCH: the process ended while it was looked at.
+            Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH) {
+        // EINVAL: nothing is mounted there.
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    // Where another mount namespace has a copy of the mount, this takes it away there too (kernel 3.18).
+    absent_is_fine(fs::remove_file(path))?;
+    absent_is_fine(fs::remove_file(path.with_extension(GIVEN)))
+}
+
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}

@@ -1,0 +1,206 @@
+//! Namespaces that are named by a process: a number that another process gets next.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{fs::symlink, net::UnixListener},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use overlay_ctl::dataplane::netlink::{HeldNamespaces, Netlink, PortError, PortSpec};
+
+use super::{ready, spec};
+use crate::lab::{Netns, skip};
+
+/// Longer than one that no endpoint names is kept.
+const LATER: Duration = Duration::from_secs(61);
+
+/// A process in a namespace of its own, without a name.
+struct Stranger(Child);
+
+impl Stranger {
+    fn new() -> Self {
+        let child = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().unwrap();
+        let stranger = Self(child);
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        // It has one from the moment that `unshare` became `sleep`.
+        while fs::read_link(stranger.path()).is_ok_and(|now| now == own) {
+            std::thread::yield_now();
+        }
+        stranger
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.0.id()))
+    }
+
+    fn interfaces(&self) -> String {
+        let path = format!("--net={}", self.path().display());
+        let output = Command::new("nsenter").args([&path, "ip", "-o", "link"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn end(mut self) {
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A folder of our own, and what is held in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ovk{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn held(&self) -> HeldNamespaces {
+        HeldNamespaces::new(self.0.join("held"))
+    }
+
+    fn count(&self) -> usize {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts.matches(&format!(" {}/", self.0.display())).count()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.held().remove_all().ok();
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn inode(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap())
+}
+
+#[test]
+fn no_device_is_made_in_whatever_namespace_a_process_has_by_then() {
+    if skip() {
+        return;
+    }
+    let (host, stranger) = (Netns::new("host"), Stranger::new());
+    let folder = Folder::new("ways");
+    let link = folder.0.join("link");
+    symlink(stranger.path(), &link).unwrap();
+    let pid = stranger.0.id();
+    let ways = [
+        stranger.path(),
+        format!("/proc/{pid}/task/{pid}/ns/net").into(),
+        format!("/proc/{pid}/root/proc/{pid}/ns/net").into(),
+        link,
+    ];
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        for netns in ways {
+            // What is asked now may be done now, but not remembered.
+            netlink.check_netns(&netns, true).await.unwrap();
+            let spec = PortSpec { netns: netns.clone(), ..spec(9, &host) };
+            let error = netlink.create_port(&spec, ready).await.unwrap_err();
+            assert!(matches!(error, PortError::ByProcess(_)), "{}: {error:?}", netns.display());
+            let error = Netlink::raise_loopback(&netns).await.unwrap_err();
+            assert!(matches!(error, PortError::ByProcess(_)), "{}: {error:?}", netns.display());
+        }
+        let own = Path::new("/proc/thread-self/ns/net");
+        let error = netlink.check_netns(own, false).await.unwrap_err();
+        assert!(matches!(error, PortError::OwnNamespace(_)), "{error:?}");
+    });
+    assert_eq!(stranger.interfaces().lines().count(), 1, "lo alone");
+}
+
+#[test]
+fn a_held_namespace_is_the_same_one_for_ever() {
+    if skip() {
+        return;
+    }
+    let (host, folder) = (Netns::new("host"), Folder::new("same"));
+    let (first, second) = (Stranger::new(), Stranger::new());
+    let given = folder.0.join("given");
+    symlink(first.path(), &given).unwrap();
+    let mut held = folder.held();
+    let path = held.steady_path(&given).unwrap();
+    assert!(held.has(&path) && inode(&path) == inode(&first.path()));
+    let by_pid = held.steady_path(&first.path()).unwrap();
+    assert_eq!((&by_pid, folder.count()), (&path, 1), "one way for one namespace");
+    assert_ne!(held.steady_path(&second.path()).unwrap(), path);
+    let named = Netns::new("named");
+    assert_eq!(held.steady_path(&named.path()).unwrap(), named.path(), "a name needs no other");
+
+    // The node was started anew. The number is another process' now.
+    let held = folder.held();
+    fs::remove_file(&given).unwrap();
+    symlink(second.path(), &given).unwrap();
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let spec = PortSpec { netns: path.clone(), ..spec(9, &host) };
+        netlink.create_port(&spec, ready).await.unwrap();
+    });
+    assert_eq!(
+        (first.interfaces().contains("eth0"), second.interfaces().contains("eth0")),
+        (true, false)
+    );
+    held.remove_all().unwrap();
+    held.remove_all().unwrap();
+    assert_eq!((folder.count(), held.has(&path), path.exists()), (0, true, false));
+}
+
+#[test]
+fn a_namespace_is_let_go_when_its_process_has_ended_or_nobody_wants_it() {
+    if skip() {
+        return;
+    }
+    let folder = Folder::new("sweep");
+    let (ends, stays) = (Stranger::new(), Stranger::new());
+    let mut held = folder.held();
+    let now = Instant::now();
+    held.sweep(&BTreeSet::new(), now);
+    let [ended, stayed] = [&ends, &stays].map(|one| held.steady_path(&one.path()).unwrap());
+    let named = BTreeSet::from([ended.clone(), stayed.clone()]);
+    held.sweep(&named, now + LATER);
+    assert_eq!(folder.count(), 2, "both have a process and an endpoint");
+    ends.end();
+    held.sweep(&named, now);
+    assert_eq!((ended.exists(), stayed.exists()), (false, true));
+    held.sweep(&BTreeSet::new(), now);
+    assert!(stayed.exists(), "its endpoint may be on its way");
+    held.sweep(&named, now + LATER);
+    held.sweep(&BTreeSet::new(), now + LATER);
+    assert!(stayed.exists(), "it was wanted in between");
+    // What a killed process left of one.
+    fs::write(folder.0.join("held/0000abcd"), "").unwrap();
+    held.sweep(&BTreeSet::new(), now + 2 * LATER);
+    assert_eq!(fs::read_dir(folder.0.join("held")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_no_namespace_is_not_opened() {
+    if skip() {
+        return;
+    }
+    let (host, folder) = (Netns::new("host"), Folder::new("open"));
+    // The open of a socket's file fails; only who does not try finds out what it is.
+    let socket = folder.0.join("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        for path in [&socket, &folder.0] {
+            let error = netlink.check_netns(path, false).await.unwrap_err();
+            assert!(matches!(error, PortError::NotNamespace(_)), "{error:?}");
+        }
+    });
+}
