@@ -4,13 +4,12 @@
 //! Raft has connections of its own, which are accepted, read and written on a thread of its own: whatever
 //! the node's other tasks do to their workers, heartbeats do not wait for it.
 
-use super::running::KEEPALIVE;
 use crate::{
     control::peers::{Admission, part_connections},
     faces::api::PeersService,
     proto::internal::peers_server::PeersServer,
 };
-use std::{io, thread};
+use std::{io, thread, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Handle},
@@ -21,6 +20,8 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Server};
 
+/// A peer lost to power is found out after this, and its connection given up after as long again.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How many connections may wait for whoever serves them.
 const ACCEPTED: usize = 1_024;
 
@@ -46,8 +47,8 @@ impl RaftThread {
         Ok(Self { runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// Accepts the connections of the other nodes and of callers over TCP, and serves Raft's. Gives those
-    /// of the API, and what ends when nothing is served any more.
+    /// Accepts all connections over TCP and serves those of Raft. Returns a queue of the other connections,
+    /// which are the API's, and a handle of the task that accepts and serves.
     ///
     /// # Errors
     /// The listener can't be taken over.
@@ -114,10 +115,7 @@ mod tests {
         model::{NetworkOptions, NodeId},
         node::cluster::start_voter,
     };
-    use std::{
-        sync::{Arc, Barrier},
-        time::Duration,
-    };
+    use std::sync::{Arc, Barrier};
     use tokio::time::timeout;
     use uuid::Uuid;
 
@@ -216,21 +214,21 @@ mod tests {
             });
         }
         busy.wait();
+        // Nothing panics before the workers are released: the runtime waits for them when it is dropped.
         let outcome = outside.block_on(async {
-            // One after the other: each is acknowledged by the other voter.
+            // One after the other: each is acknowledged by another voter.
             for n in 0..100 {
-                timeout(BOUND, first.propose(create(n)))
-                    .await
-                    .map_err(|_| format!("proposal {n}"))?
-                    .unwrap()
-                    .1
-                    .unwrap();
+                let proposed = timeout(BOUND, first.propose(create(n))).await;
+                let proposed = proposed.map_err(|_| format!("proposal {n} is not acknowledged"))?;
+                let (_, outcome) = proposed.map_err(|error| error.to_string())?;
+                outcome.map_err(|refusal| refusal.to_string())?;
             }
-            timeout(BOUND, second.read_index()).await.map_err(|_| "the read".to_owned())
+            let read = timeout(BOUND, second.read_index()).await;
+            read.map_err(|_| "the read is not confirmed".to_owned())?.map_err(|e| e.to_string())
         });
         let now = first.status().borrow().clone();
         release.wait();
-        outcome.expect("acknowledged while the workers are busy").unwrap();
+        outcome.expect("Raft goes on while the workers are busy");
         assert_eq!((now.role, now.term), (Role::Leader, term));
     }
 }

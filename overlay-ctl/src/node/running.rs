@@ -3,7 +3,7 @@ use super::{
     cluster::{self, Registration},
     error::StartError,
     gate::Gate,
-    raft_thread::{ApiConnections, RaftThread},
+    raft_thread::{ApiConnections, KEEPALIVE, RaftThread},
     remove,
     serve::Listeners,
     start::{Ending, OUTER_TTL, run_folder},
@@ -53,8 +53,6 @@ use tonic::transport::Server;
 
 /// Where `ip netns` looks for files that take the place of the host's in a namespace.
 pub(super) const NETNS_FOLDER: &str = "/etc/netns";
-/// A peer lost to power is found out after this, and its connection given up after as long again.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How long the kernel's words are gathered before a pass looks at it.
 const SETTLE: Duration = Duration::from_millis(5);
 

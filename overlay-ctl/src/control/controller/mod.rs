@@ -112,7 +112,7 @@ impl VoterParts {
     ) -> Result<Applied, Attempt> {
         match self.foretell(request, &command).await? {
             Foretold::Done(applied) => return Ok(applied),
-            Foretold::New(decision) => command.bind(&decision),
+            Foretold::New(decision) => decision.bind(&mut command),
         }
         let entry = Envelope::new(request, command).encode();
         let entry = entry.map_err(|error| Status::internal(error.to_string()))?;

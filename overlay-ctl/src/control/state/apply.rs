@@ -315,3 +315,21 @@ pub enum Decision {
     /// An endpoint goes.
     RemoveEndpoint(Endpoint),
 }
+
+impl Decision {
+    /// Puts the id of the row that would be removed into the command. The entry then removes that row or
+    /// nothing: no successor that is made before the entry is applied, and none that is there when the entry
+    /// is applied a second time.
+    pub fn bind(&self, command: &mut Command) {
+        match (self, command) {
+            (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {
+                *only = Some(network.id);
+            }
+            (Self::RemoveNode(node), Command::RemoveNode { only, .. }) => *only = Some(node.id),
+            (Self::RemoveEndpoint(endpoint), Command::RemoveEndpoint { only, .. }) => {
+                *only = Some(endpoint.id);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,4 +1,4 @@
-use super::{Decision, Refusal};
+use super::Refusal;
 use crate::model::{
     Endpoint, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId, NetworkName,
     NetworkOptions, Node, NodeId, NodeName, Pool, Publish, Revision, Subnet, Transport, Vni,
@@ -153,22 +153,6 @@ impl Command {
         let encoded = rmp_serde::to_vec_named(self)
             .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"));
         Digest::new_v5(&Uuid::nil(), &encoded)
-    }
-
-    /// Says which row a removal is about, by its id, as `decision` found it: neither a successor that is
-    /// made before the entry is applied nor one that is there when the entry comes a second time is
-    /// removed by it.
-    pub fn bind(&mut self, decision: &Decision) {
-        match (self, decision) {
-            (Self::RemoveNetwork { only, .. }, Decision::RemoveNetwork(network)) => {
-                *only = Some(network.id);
-            }
-            (Self::RemoveNode { only, .. }, Decision::RemoveNode(node)) => *only = Some(node.id),
-            (Self::RemoveEndpoint { only, .. }, Decision::RemoveEndpoint(endpoint)) => {
-                *only = Some(endpoint.id);
-            }
-            _ => {}
-        }
     }
 }
 

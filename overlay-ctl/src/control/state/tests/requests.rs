@@ -22,7 +22,7 @@ impl Replica {
     fn as_logged(&mut self, id: u64, mut command: Command) -> Outcome {
         let request = Mutation::new(request_id(id), &command);
         if let Ok(decision) = self.state.decide(self.index + 1, command.clone()) {
-            command.bind(&decision);
+            decision.bind(&mut command);
         }
         self.index += 1;
         self.state.apply(self.index, &Envelope::new(request, command).encode().unwrap())
@@ -232,7 +232,7 @@ fn a_removal_names_what_it_removes_and_no_successor() {
         };
         make(&mut r, 101);
         let mut logged = remove.clone();
-        logged.bind(&r.state.decide(r.index + 1, remove.clone()).unwrap());
+        r.state.decide(r.index + 1, remove.clone()).unwrap().bind(&mut logged);
         assert_ne!(logged, remove);
         // Somebody else is faster, and a successor is there when the entry is applied.
         r.request(102, remove.clone()).unwrap();
@@ -248,7 +248,7 @@ fn a_removal_names_what_it_removes_and_no_successor() {
         make(&mut r, 107);
         let now = r.index;
         let mut named = remove.clone();
-        named.bind(&r.state.decide(now + 1, remove).unwrap());
+        r.state.decide(now + 1, remove).unwrap().bind(&mut named);
         r.as_logged(108, named).unwrap();
     }
 }
