@@ -27,6 +27,7 @@ impl SharedPorts {
 pub struct HostGateway {
     netlink: Netlink,
     place: LocalGateway,
+    vxlan_port: u16,
     table: Table,
     ports: SharedPorts,
     resolvers: Resolvers,
@@ -44,6 +45,7 @@ impl HostGateway {
     pub(super) fn new(
         netlink: Netlink,
         place: LocalGateway,
+        vxlan_port: u16,
         table: Table,
         ports: SharedPorts,
         resolvers: Resolvers,
@@ -52,6 +54,7 @@ impl HostGateway {
         Self {
             netlink,
             place,
+            vxlan_port,
             table,
             ports,
             resolvers,
@@ -124,6 +127,7 @@ impl HostGateway {
         let rules = Rules {
             bridge: GATEWAY_BRIDGE.to_owned(),
             subnet: self.place.subnet,
+            vxlan_port: self.vxlan_port,
             forwarding: self.forwarding.clone(),
             published: published.clone(),
         };
