@@ -83,7 +83,8 @@ fn send_away(
     index: u32,
 ) -> Result<End, DropReason> {
     let hop = world.hop(index).ok_or(DropReason::UnknownNode)?;
-    if let Some(fits) = too_big::limit(incoming, paths.mtu(hop, index)) {
+    let fits = paths.fits(hop, index, too_big::tag_beside(incoming));
+    if let Some(fits) = too_big::limit(incoming, fits) {
         return too_big::answer(incoming, fits);
     }
     let way = if hop.ifindex != 0 {
