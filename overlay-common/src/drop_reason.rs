@@ -104,14 +104,16 @@ drop_reasons! {
     NotLocalDestination = 27, "not_local_destination", "VXLAN for an endpoint that is not on this node (it moved, or the sender's map is old).";
     GatewayNeighbour = 28, "gateway_neighbour", "A frame on the gateway leg that is not for the gateway, or a packet through the gateway to another endpoint's gateway address. Endpoints do not reach each other over the gateway bridge.";
     GatewayProtocol = 29, "gateway_protocol", "Neither IPv4 nor ARP on the gateway leg.";
-    VxlanFromEndpoint = 30, "vxlan_from_endpoint", "UDP to the VXLAN port on the gateway leg: masqueraded, it would come from a VTEP's address.";
+    VxlanFromEndpoint = 30, "vxlan_from_endpoint", "UDP to or from the VXLAN port on the gateway leg: masqueraded, it would come from a VTEP's address, and its answer would look like a VTEP's VXLAN.";
     LoopbackDestination = 31, "loopback_destination", "To 127.0.0.0/8 on the gateway leg: what listens on the host's loopback is not for endpoints.";
-    ControllerPort = 32, "controller_port", "From an endpoint to the address and port of a node's API.";
+    ControllerPort = 32, "controller_port", "TCP from an endpoint to the address and port of a node's API, whatever its flags.";
     SourceRoute = 33, "source_route", "An IPv4 source route on the gateway leg: its last destination is not the one that was checked.";
     TooBig = 34, "too_big", "The packet is larger than the path to the destination's node can carry. A sender of IP was informed by ICMP (RFC 1191, RFC 8201).";
     RouterAdvertisement = 35, "router_advertisement", "An IPv6 router advertisement or redirect, or a packet that could hide one behind an extension header, from an endpoint that does not forward (RFC 6105).";
     DhcpServer = 36, "dhcp_server", "A DHCP server's message from an endpoint that does not forward.";
     PriorityTag = 37, "priority_tag", "A VLAN tag of VLAN 0 around ARP or another tag: its receiver takes it for untagged, past all checks.";
+    UnfinishedChecksum = 38, "unfinished_checksum", "A checksum that is still to be written is not the packet's own: it would overwrite what was checked.";
+    IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error on the gateway leg about a packet that was not for the endpoint.";
 }
 
 #[cfg(test)]

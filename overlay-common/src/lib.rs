@@ -8,10 +8,23 @@
 #![no_std]
 #![warn(missing_docs)]
 
+#[cfg(feature = "user")]
+extern crate std;
+
+#[cfg(feature = "user")]
+mod btf;
 mod drop_reason;
 mod maps;
+#[cfg(feature = "user")]
+mod prepare;
+mod skb;
 mod wire;
 
+#[cfg(feature = "user")]
+pub use btf::BtfError;
 pub use drop_reason::{Direction, DropReason};
 pub use maps::*;
+#[cfg(feature = "user")]
+pub use prepare::{KERNEL_BTF, Prepared, prepare};
+pub use skb::{CAST_PLACEHOLDER, SKB_LAYOUT, SkbLayout};
 pub use wire::*;

@@ -4,9 +4,12 @@
 pub const VXLAN_PORT: u16 = 4789;
 /// Outer Ethernet (14) + IPv4 (20) + UDP (8) + VXLAN (8), in bytes: what encapsulation adds.
 pub const VXLAN_OVERHEAD: u16 = 50;
-/// Bytes of the outer IPv4 packet below which no router's word about the path is believed, as the kernel
-/// has it (net.ipv4.route.min_pmtu).
-pub const PATH_MTU_MIN: u32 = 552;
+/// Bytes of the longest packet that each link must carry for IPv6 (RFC 8200, section 5). No sender of IPv6
+/// makes smaller packets for a path that takes less.
+pub const IPV6_MTU_MIN: u32 = 1280;
+/// The least that is believed of an ICMP message about the path to a VTEP: bytes of the outer IPv4 packet
+/// that has the smallest packet of IPv6 inside. A smaller number would stop streams instead of slowing them.
+pub const PATH_MTU_MIN: u32 = IPV6_MTU_MIN + VXLAN_OVERHEAD as u32;
 /// Greatest VNI that fits the header's 24 bits (RFC 7348, section 5).
 pub const VNI_MAX: u32 = 0x00ff_ffff;
 /// The VNI of the VXLAN device whose only purpose is that GRO merges VXLAN packets. No network may

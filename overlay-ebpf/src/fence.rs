@@ -3,6 +3,7 @@
 //! be a node of ours. Who forwards for others is not held against any of it.
 
 use crate::{
+    checksum::Payload,
     frame::{self, header, linear, pulled},
     headers::{
         IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv4Ports, Ipv6, JumboOption, Ports,
@@ -21,9 +22,9 @@ const REDIRECT: u8 = 137;
 /// Neighbour discovery counts only from the same link (RFC 4861, section 6.1.2).
 const HOP_LIMIT: u8 = 255;
 
-/// The IPv4 packet at `l3` comes from `own`.
+/// The IPv4 packet at `l3` comes from `own`. Returns what it carries.
 #[inline(always)]
-pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<(), DropReason> {
+pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReason> {
     let (ip, ports) = match pulled::<Ipv4Ports>(ctx, l3) {
         Ok(start) => (&start.ip, Some(start.ports)),
         Err(_) => (&*pulled::<Ipv4>(ctx, l3)?, None),
@@ -31,23 +32,30 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<(), DropReason> {
     if !frame::is_v4(own, ip.src) {
         return Err(DropReason::SpoofedIp);
     }
-    if ip.protocol != IPPROTO_UDP || ip.is_later_fragment() {
-        return Ok(());
+    // A header that says to be shorter than it can be is no receiver's, and all of it was looked at.
+    const LEAST: usize = size_of::<Ipv4>();
+    let at = l3 + if ip.has_options() { ip.header_len().max(LEAST) } else { LEAST };
+    if ip.is_later_fragment() {
+        return Ok(Payload { protocol: Payload::OTHER, at });
+    }
+    let payload = Payload { protocol: ip.protocol, at };
+    if ip.protocol != IPPROTO_UDP {
+        return Ok(payload);
     }
     let is_server = if ip.has_options() {
-        let ports: Result<Ports, _> = ctx.load(l3 + ip.header_len());
+        let ports: Result<Ports, _> = ctx.load(at);
         ports.is_ok_and(|ports| ports.destination() == DHCP_CLIENT)
     } else {
         // Too short for ports is too short for a receiver.
         ports.is_some_and(|ports| ports.destination() == DHCP_CLIENT)
     };
-    if is_server { Err(DropReason::DhcpServer) } else { Ok(()) }
+    if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
 }
 
 /// The IPv6 packet at `l3` is no router's and no DHCP server's. Its source is not held against anything:
-/// an endpoint has no IPv6 address that the maps know.
+/// an endpoint has no IPv6 address that the maps know. Returns what it carries.
 #[inline(always)]
-pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
+pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<Payload, DropReason> {
     // No header that is looked at behind it is longer.
     let whole = l3 + size_of::<Ipv6>() + size_of::<JumboOption>();
     if linear(ctx, whole).is_err() {
@@ -56,6 +64,7 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
     let ip: &Ipv6 = header(ctx, l3)?;
     let from_router = ip.hop_limit == HOP_LIMIT && ip.is_from_link();
     let after = l3 + size_of::<Ipv6>();
+    let mut payload = Payload { protocol: ip.next_header, at: after };
     match ip.next_header {
         IPPROTO_ICMPV6 if from_router => {
             let kind: Result<&mut u8, _> = header(ctx, after);
@@ -72,7 +81,10 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
         0 if ip.is_without_length()
             && frame::gso_size(ctx) != 0
             && header::<JumboOption>(ctx, after)
-                .is_ok_and(|option| option.is_before(IPPROTO_TCP)) => {}
+                .is_ok_and(|option| option.is_before(IPPROTO_TCP)) =>
+        {
+            payload = Payload { protocol: IPPROTO_TCP, at: after + size_of::<JumboOption>() };
+        }
         // What follows is not looked for behind these (RFC 7113): who needs them has no need to be
         // taken for a router.
         extension if is_extension(extension) => {
@@ -86,7 +98,7 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<(), DropReason> {
         }
         _ => {}
     }
-    Ok(())
+    Ok(payload)
 }
 
 /// Extension headers (IANA's list) behind which another header is in the clear.

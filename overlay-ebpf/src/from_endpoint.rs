@@ -2,7 +2,7 @@
 //! MAC is, on this node or behind a VTEP.
 
 use crate::{
-    arp, encap, fence, flood,
+    arp, checksum, encap, fence, flood,
     frame::{self, pulled},
     headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth},
     maps, too_big,
@@ -29,15 +29,15 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     }
     let inside = vlan::inside(ctx, eth)?;
     if inside.ethertype == ETH_P_ARP {
+        checksum::check_none(ctx)?;
         return arp::answer(ctx, port);
     }
-    if port.flags & FLAG_FORWARDS == 0 {
-        match inside.ethertype {
-            ETH_P_IP => fence::ipv4(ctx, inside.l3, &port.ip)?,
-            ETH_P_IPV6 => fence::ipv6(ctx, inside.l3)?,
-            // Other protocols are fenced by their MAC alone.
-            _ => {}
-        }
+    let is_fenced = port.flags & FLAG_FORWARDS == 0;
+    match inside.ethertype {
+        ETH_P_IP if is_fenced => checksum::check(ctx, fence::ipv4(ctx, inside.l3, &port.ip)?)?,
+        ETH_P_IPV6 if is_fenced => checksum::check(ctx, fence::ipv6(ctx, inside.l3)?)?,
+        // Other protocols are fenced by their MAC alone.
+        _ => checksum::check_behind(ctx, inside.l3)?,
     }
     if eth.is_to_group() {
         return to_all(ctx, port, eth);

@@ -10,18 +10,22 @@
 //! between two ports that are isolated from each other. ARP never enters the bridge but as a unicast
 //! answer to the gateway.
 //!
-//! Left to the node's stack, which takes them as from any host: ICMP redirects (the kernel believes only
-//! a route's own gateway, and an endpoint can't speak in another's name), IP in IP and other tunnels
+//! An ICMP error quotes a packet, and the host's connection tracking delivers the error to whose packet that
+//! was. An endpoint has received only what was for its own address, so it has no error to send about any
+//! other packet, and none passes: it would reach a neighbour, or end a neighbour's flow.
+//!
+//! Left to the node's stack, which takes them as from any host: IP in IP and other tunnels
 //! (they end where somebody set one up), link-local destinations (the bridge's subnet is the only one
 //! behind it, and an answer to ARP for another address is dropped here). FLAG_FORWARDS has no say: a
 //! router for its network is no router for the gateway bridge.
 
 use crate::{
     arp,
+    checksum::{self, Payload},
     frame::{self, header, linear, same_mac},
     headers::{
-        Arp, ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ports, TcpStart,
-        is_vlan,
+        Arp, ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IcmpAbout,
+        Ipv4, Ports, is_vlan,
     },
     maps,
     verdict::{Decision, forgotten},
@@ -58,6 +62,7 @@ fn check_arp(
     port: &GatewayPortEntry,
     eth: &Ethernet,
 ) -> Result<Decision, DropReason> {
+    checksum::check_none(ctx)?;
     linear(ctx, L3 + size_of::<Arp>())?;
     let arp: &mut Arp = header(ctx, L3)?;
     let is_request = arp.is_request();
@@ -120,15 +125,16 @@ fn check_ipv4(
         refuse_source_route(ctx, ip.header_len())?;
     }
     let Some(config) = maps::config() else { return Err(DropReason::NotConfigured) };
-    // A fragment after the first has no ports. It is of no use without the first, whose ports no later
-    // one reaches: the least offset is eight bytes.
-    if !ip.is_later_fragment() {
-        match ip.protocol {
-            IPPROTO_UDP => check_udp(ctx, config, &ip, payload)?,
-            IPPROTO_TCP => check_tcp(ctx, &ip, payload)?,
-            _ => {}
-        }
+    // A fragment after the first has no ports. It is of no use without the first, and no later one reaches
+    // what is looked at in that: the kernel drops fragments that overlap.
+    let protocol = if ip.is_later_fragment() { Payload::OTHER } else { ip.protocol };
+    match protocol {
+        IPPROTO_UDP => check_udp(ctx, config, &ip, payload)?,
+        IPPROTO_TCP => check_tcp(ctx, &ip, payload)?,
+        IPPROTO_ICMP => check_icmp(ctx, port, &ip, payload)?,
+        _ => {}
     }
+    checksum::check(ctx, Payload { protocol, at: L3 + ip.header_len() })?;
     Ok(hand_on(port))
 }
 
@@ -218,7 +224,8 @@ fn refuse_source_route(ctx: &TcContext, header_len: usize) -> Result<(), DropRea
     Ok(())
 }
 
-/// Masqueraded, it would carry the address of a VTEP, and pass for one's.
+/// Masqueraded, VXLAN would carry the address of a VTEP, and pass for one's. What comes from VXLAN's port is
+/// answered to that port, and an answer from a VTEP's address would pass for VXLAN of that VTEP.
 #[inline(always)]
 fn check_udp(
     ctx: &TcContext,
@@ -226,21 +233,18 @@ fn check_udp(
     ip: &Ipv4,
     payload: usize,
 ) -> Result<(), DropReason> {
-    if destination_port(ctx, ip, payload)? == config.vxlan_port {
+    let ports = ports(ctx, ip, payload)?;
+    if ports.destination() == config.vxlan_port || ports.source() == config.vxlan_port {
         return Err(DropReason::VxlanFromEndpoint);
     }
     Ok(())
 }
 
-/// Only what opens a connection is looked up: without one, the API has nothing to say.
+/// Nothing goes to an API. A segment that opens no connection would still make one known to the host's
+/// connection tracking, and open the way for the API's answers.
 #[inline(always)]
 fn check_tcp(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<(), DropReason> {
-    let port = destination_port(ctx, ip, payload)?;
-    // A later fragment may bring other flags than the first one shows.
-    let shows_flags = payload >= size_of::<TcpStart>() && !ip.is_first_fragment();
-    if shows_flags && !TcpStart::opens(tcp_flags(ctx, ip)?) {
-        return Ok(());
-    }
+    let port = ports(ctx, ip, payload)?.destination();
     let api = ApiKey { ip: ip16_from_v4(ip.dst), port: u32::from(port) };
     if maps::api(&api).is_some() {
         return Err(DropReason::ControllerPort);
@@ -248,29 +252,36 @@ fn check_tcp(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<(), DropReaso
     Ok(())
 }
 
-/// Where the payload begins, but for options.
-const L4: usize = L3 + size_of::<Ipv4>();
-
 /// Of UDP or TCP.
 #[inline(always)]
-fn destination_port(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<u16, DropReason> {
+fn ports(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<Ports, DropReason> {
     if payload < size_of::<Ports>() {
         return Err(DropReason::Malformed);
     }
     if ip.has_options() {
-        let port = ctx.load(L3 + ip.header_len() + Ports::DESTINATION_AT);
-        return port.map(u16::from_be).map_err(|_| DropReason::Malformed);
+        return ctx.load(L3 + ip.header_len()).map_err(|_| DropReason::Malformed);
     }
+    const L4: usize = L3 + size_of::<Ipv4>();
     linear(ctx, L4 + size_of::<Ports>())?;
-    Ok(header::<Ports>(ctx, L4)?.destination())
+    Ok(*header::<Ports>(ctx, L4)?)
 }
 
+/// An error is about a packet that the endpoint received.
 #[inline(always)]
-fn tcp_flags(ctx: &TcContext, ip: &Ipv4) -> Result<u8, DropReason> {
-    if ip.has_options() {
-        let flags = ctx.load(L3 + ip.header_len() + TcpStart::FLAGS_AT);
-        return flags.map_err(|_| DropReason::Malformed);
+fn check_icmp(
+    ctx: &TcContext,
+    port: &GatewayPortEntry,
+    ip: &Ipv4,
+    payload: usize,
+) -> Result<(), DropReason> {
+    let malformed = |_| DropReason::Malformed;
+    let at = L3 + ip.header_len();
+    if payload == 0 || !IcmpAbout::is(ctx.load(at).map_err(malformed)?) {
+        return Ok(());
     }
-    linear(ctx, L4 + size_of::<TcpStart>())?;
-    Ok(header::<TcpStart>(ctx, L4)?.flags)
+    if payload < size_of::<IcmpAbout>() {
+        return Err(DropReason::Malformed);
+    }
+    let destination = ctx.load(at + IcmpAbout::DESTINATION_AT).map_err(malformed)?;
+    if frame::is_v4(&port.ip, destination) { Ok(()) } else { Err(DropReason::IcmpAboutOthers) }
 }

@@ -45,8 +45,8 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     }
     if source.flags & FLAG_FORWARDS == 0 {
         match inside.ethertype {
-            ETH_P_IP => fence::ipv4(ctx, inside.l3, &source.ip)?,
-            ETH_P_IPV6 => fence::ipv6(ctx, inside.l3)?,
+            ETH_P_IP => _ = fence::ipv4(ctx, inside.l3, &source.ip)?,
+            ETH_P_IPV6 => _ = fence::ipv6(ctx, inside.l3)?,
             _ => {}
         }
     }

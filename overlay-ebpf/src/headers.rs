@@ -12,6 +12,7 @@ pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_ICMPV6: u8 = 58;
+pub const IPPROTO_SCTP: u8 = 132;
 
 /// Ethernet II.
 #[repr(C, packed)]
@@ -433,8 +434,10 @@ impl Ports {
         u32::from(self.src) | u32::from(self.dst) << 16
     }
 
-    /// Where [`Self::destination`] lies.
-    pub const DESTINATION_AT: usize = core::mem::offset_of!(Self, dst);
+    #[inline(always)]
+    pub fn source(&self) -> u16 {
+        u16::from_be(self.src)
+    }
 
     #[inline(always)]
     pub fn destination(&self) -> u16 {
@@ -458,26 +461,38 @@ pub struct TcpStart {
     sequence: u32,
     acknowledgment: u32,
     data_offset: u8,
-    pub flags: u8,
+    flags: u8,
 }
 
-const TCP_SYN: u8 = 0x02;
-const TCP_ACK: u8 = 0x10;
-
 impl TcpStart {
-    /// Where `flags` lie.
-    pub const FLAGS_AT: usize = core::mem::offset_of!(Self, flags);
-
     /// In bytes.
     #[inline(always)]
     pub fn header_len(&self) -> usize {
         usize::from(self.data_offset >> 4) * 4
     }
+}
 
-    /// A segment with these flags asks for a connection.
+/// An ICMP message about a packet, and how it quotes that (RFC 792).
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct IcmpAbout {
+    kind: u8,
+    code: u8,
+    check: u16,
+    rest: u32,
+    quoted: Ipv4,
+}
+
+impl IcmpAbout {
+    /// Where the destination of the quoted packet lies.
+    pub const DESTINATION_AT: usize =
+        core::mem::offset_of!(Self, quoted) + core::mem::offset_of!(Ipv4, dst);
+
+    /// Whether messages of this kind are about a packet: destination unreachable, source quench, redirect, time
+    /// exceeded, parameter problem.
     #[inline(always)]
-    pub fn opens(flags: u8) -> bool {
-        flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+    pub fn is(kind: u8) -> bool {
+        matches!(kind, 3..=5 | 11 | 12)
     }
 }
 

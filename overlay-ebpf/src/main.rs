@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub says that other modules use it")]
 
 mod arp;
+mod checksum;
 mod decap;
 mod ecn;
 mod encap;

@@ -7,17 +7,17 @@ use crate::{
     maps::{self, PATHS},
 };
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
-use overlay_common::{Config, NodeKey, PATH_MTU_MIN, ip16_from_v4};
+use overlay_common::{Config, NodeKey, PATH_MTU_MIN, SOURCE_PORT_MIN, ip16_from_v4};
 
 /// As the kernel itself keeps such a word (net.ipv4.route.mtu_expires), in nanoseconds.
 const KEPT: u64 = 600 * 1_000_000_000;
-/// Where a router does not say how much (RFC 1191, section 5): every host takes as much.
-const UNSAID: u32 = 576;
 
-/// Learns from an ICMP message to this node, where it speaks of a packet of ours to a VTEP.
+/// Learns from an ICMP message to this node, where it speaks of a packet of ours to a VTEP: from a port that
+/// encapsulation uses, and longer than what gets through.
 ///
-/// Who forges one must guess a VTEP of ours to be heard, and gets no more than smaller packets: none
-/// below the floor, and never larger ones.
+/// Who forges one must guess a VTEP of ours to be heard, and gets no more than smaller packets: none below
+/// the floor, where streams would stop, and never larger ones. A router that does not say how much gets
+/// through (RFC 1191, section 5) is taken to mean the floor.
 #[cold]
 #[inline(always)]
 pub fn learn(ctx: &TcContext, config: &Config) {
@@ -35,12 +35,14 @@ pub fn learn(ctx: &TcContext, config: &Config) {
         || ours.protocol != IPPROTO_UDP
         || !frame::is_v4(&config.vtep, ours.src)
         || ports.destination() != config.vxlan_port
+        || ports.source() < SOURCE_PORT_MIN
+        || ours.total_len() <= said as usize
     {
         return;
     }
     let Some(node) = maps::node(&NodeKey { vtep: ip16_from_v4(ours.dst) }) else { return };
     let Some(hop) = maps::hop(node.hop) else { return };
-    let mtu = if said == 0 { UNSAID } else { said.max(PATH_MTU_MIN) };
+    let mtu = said.max(PATH_MTU_MIN);
     let Some(path) = PATHS.get_ptr_mut(node.hop) else { return };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };

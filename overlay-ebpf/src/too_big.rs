@@ -20,25 +20,31 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use overlay_common::{DropReason, HopEntry, PATH_MTU_MIN};
+use overlay_common::{DropReason, HopEntry, IPV6_MTU_MIN};
 
 const L3: usize = size_of::<Eth>();
+/// Bytes of the longest outer packet that is not looked at further: no path is smaller, as the kernel has it
+/// (net.ipv4.route.min_pmtu), and most packets are.
+const SMALL: u32 = 552;
+/// Bytes of the frame that no router's word makes too long: an IPv6 sender makes no shorter one.
+const LEAST: u32 = L3 as u32 + IPV6_MTU_MIN;
 /// What of the packet is sent back. Most of what an answer may hold (RFC 1812, section 4.3.2.3), since the
 /// kernel cuts nothing off before what it has for the transport header (`bpf_skb_change_tail`), and IPv6's
 /// extension headers lie before that. A multiple of four, and with what is summed besides no more than
 /// `bpf_csum_diff` takes (512 bytes).
 const QUOTE: usize = 456;
 
-/// Bytes of the longest outer packet that gets to `hop`; what routers on the way said counts for a while.
+/// Bytes of the longest outer packet that gets to `hop`, with `around` of them around the frame; what routers on
+/// the way said counts for a while.
 #[inline(always)]
-fn path_mtu(hop: &HopEntry, index: u32) -> u32 {
+fn path_mtu(hop: &HopEntry, index: u32, around: u32) -> u32 {
     let mtu = u32::from(hop.mtu);
     match maps::path(index) {
         // SAFETY: no preconditions.
         Some(path)
             if path.mtu != 0 && path.mtu < mtu && unsafe { bpf_ktime_get_ns() } < path.until_ns =>
         {
-            path.mtu
+            mtu.min(path.mtu.max(LEAST + around))
         }
         _ => mtu,
     }
@@ -49,11 +55,10 @@ fn path_mtu(hop: &HopEntry, index: u32) -> u32 {
 pub fn limit(ctx: &TcContext, eth: Eth, len: u32, hop: &HopEntry, index: u32) -> Option<u32> {
     let tag = if frame::has_stripped_tag(ctx) { size_of::<Tag>() as u32 } else { 0 };
     let around = OUTER_L3 + tag;
-    // Nothing on the way may be smaller than that, and most packets are.
-    if len + around <= PATH_MTU_MIN {
+    if len + around <= SMALL {
         return None;
     }
-    let fits = path_mtu(hop, index).saturating_sub(around);
+    let fits = path_mtu(hop, index, around).saturating_sub(around);
     let gso = frame::gso_size(ctx);
     let longest = if gso == 0 { len } else { segment(ctx, eth, gso)? };
     (longest > fits).then_some(fits)

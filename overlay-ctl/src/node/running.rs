@@ -109,6 +109,7 @@ impl Parts {
         let host_gateway = HostGateway::new(
             netlink.clone(),
             gateway,
+            args.vxlan_port,
             table,
             check.ports(),
             Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()),

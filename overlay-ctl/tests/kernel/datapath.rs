@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use overlay_common::{
     ApiKey, Config, Counter, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, IP16_NONE, MAP_TRAFFIC, NODES_MAX, NeighEntry, NeighKey, NodeEntry,
-    NodeKey, PORTS_MAX, PortEntry, TRAFFIC_MAX, Traffic, ip16_from_v4,
+    GatewayPortEntry, HopEntry, IP16_NONE, MAP_PATHS, MAP_TRAFFIC, NODES_MAX, NeighEntry, NeighKey,
+    NodeEntry, NodeKey, PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic, VXLAN_OVERHEAD,
+    ip16_from_v4,
 };
 use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening},
@@ -348,6 +349,47 @@ fn what_a_slot_counted_is_the_nodes_when_it_is_freed() {
         assert_eq!(datapath.counters().unwrap(), counted);
         assert_eq!([3, 4, TRAFFIC_MAX - 1].map(left), [0; 3]);
         assert!(left(2048) > 0, "it was not asked for");
+    });
+}
+
+/// What routers said of the way to one VTEP must not narrow the way to the next one with its index, also when the node
+/// was not there in between.
+#[test]
+fn what_was_said_of_a_way_goes_with_its_vtep() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    host.run(|| {
+        let mut datapath = host.open();
+        let pin = host.bpffs.join("maps").join(MAP_PATHS);
+        let mut paths: Array<_, PathMtu> =
+            Map::Array(MapData::from_pin(pin).unwrap()).try_into().unwrap();
+        let said = PathMtu { mtu: 1400, pad: 0, until_ns: u64::MAX };
+        let way = |last: u8, ifindex, mtu| {
+            let mut header = [0; VXLAN_OVERHEAD as usize];
+            header[30..34].copy_from_slice(&[10, 0, 0, last]);
+            HopEntry { header, mtu, csum: 0, ifindex, flags: 0 }
+        };
+        let mut after = |datapath: &mut Datapath, change| {
+            paths.set(1, said, 0).unwrap();
+            paths.set(2, said, 0).unwrap();
+            datapath.write(&[change]).unwrap();
+            assert_eq!(paths.get(&2, 0).unwrap(), said, "another way's");
+            paths.get(&1, 0).unwrap()
+        };
+        let none = PathMtu::default();
+        let put = |hop| TableChange::PutHop(1, hop);
+        assert_eq!(after(&mut datapath, put(way(2, 7, 1500))), none, "somebody had it before");
+        assert_eq!(after(&mut datapath, put(way(2, 7, 1450))), said, "the same VTEP");
+        assert_eq!(after(&mut datapath, put(way(2, 0, 1450))), said, "its next hop is lost");
+        assert_eq!(after(&mut datapath, put(way(3, 7, 1500))), none, "another VTEP");
+        assert_eq!(after(&mut datapath, TableChange::DeleteHop(1)), none, "nobody");
+        datapath.write(&[put(way(3, 7, 1500))]).unwrap();
+        drop(datapath);
+        let mut datapath = host.open();
+        assert_eq!(after(&mut datapath, put(way(3, 7, 1500))), said, "the same after a restart");
+        assert_eq!(after(&mut datapath, put(way(4, 7, 1500))), none, "another after a restart");
     });
 }
 

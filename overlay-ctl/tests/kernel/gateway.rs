@@ -37,6 +37,7 @@ pub(crate) fn rules() -> Rules {
     Rules {
         bridge: "ov_gwbridge".to_owned(),
         subnet: "172.18.0.0/16".parse().unwrap(),
+        vxlan_port: 4789,
         forwarding: BTreeSet::from(["eth7".to_owned(), "eth8".to_owned()]),
         published: BTreeMap::new(),
     }
@@ -323,6 +324,28 @@ fn endpoints_reach_the_outside_by_the_hosts_address() {
     let server = listen(&lab.host, 9000);
     assert_eq!(seen(&lab.host, GATEWAY, 9000, &server), GATEWAY);
     assert_eq!(seen(&lab.web, GATEWAY, 9000, &server), WEB);
+}
+
+/// Two endpoints with the same source port to the same server: the second one gets another port. Between two ports
+/// below VXLAN's there is only one other to get, and above it likewise.
+#[test]
+fn no_flow_gets_the_port_of_vxlan() {
+    if skip() {
+        return;
+    }
+    for (vxlan_port, source, other) in [(1026, 1024, 1025), (65_533, 65_534, 65_535)] {
+        let lab = Lab::new(&Rules { vxlan_port, ..rules() });
+        let server = udp(&lab.outside, 9000);
+        let source_of = |netns: &Netns| {
+            let client = udp(netns, source);
+            client.send_to(b"ping", (OUTSIDE, 9000)).unwrap();
+            let (_, from) = server.recv_from(&mut [0; 4]).unwrap();
+            assert_eq!(from.ip(), HOST);
+            from.port()
+        };
+        assert_eq!(source_of(&lab.web), source, "it is free");
+        assert_eq!(source_of(&lab.db), other, "beside {vxlan_port}");
+    }
 }
 
 #[test]

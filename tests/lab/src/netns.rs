@@ -186,6 +186,18 @@ impl Netns {
         self.enter(|| raw::Socket::open(device)?.send_super_packet(frame, segment))
     }
 
+    /// Sends a frame out of a device whose checksum is left to whoever sends it on: it is summed from `start` on, and
+    /// goes `offset` behind that.
+    pub fn send_unfinished(
+        &self,
+        device: &str,
+        frame: &[u8],
+        start: u16,
+        offset: u16,
+    ) -> Result<()> {
+        self.enter(|| raw::Socket::open(device)?.send_unfinished(frame, start, offset))
+    }
+
     /// Calls a function on a thread that has entered the namespace. Sockets that it opens stay there.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = self.path();

@@ -53,6 +53,21 @@ impl Socket {
 
     /// TCP, by IPv4 or IPv6 without options, behind any number of VLAN tags.
     pub(super) fn send_super_packet(&self, frame: &[u8], segment: u16) -> Result<()> {
+        self.take_virtio_headers()?;
+        self.send(&[&virtio_header(frame, segment)?[..], frame].concat())
+    }
+
+    /// With a checksum that is left to whoever sends the frame on: it is summed from `start` on, and goes `offset`
+    /// behind that.
+    pub(super) fn send_unfinished(&self, frame: &[u8], start: u16, offset: u16) -> Result<()> {
+        self.take_virtio_headers()?;
+        let mut header = [NEEDS_CSUM, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        header[6..8].copy_from_slice(&start.to_ne_bytes());
+        header[8..].copy_from_slice(&offset.to_ne_bytes());
+        self.send(&[&header, frame].concat())
+    }
+
+    fn take_virtio_headers(&self) -> Result<()> {
         let on: libc::c_int = 1;
         // SAFETY: the option's value is valid for the length given.
         let set = unsafe {
@@ -65,13 +80,15 @@ impl Socket {
             )
         };
         ensure!(set == 0, "PACKET_VNET_HDR: {}", io::Error::last_os_error());
-        self.send(&[&virtio_header(frame, segment)?[..], frame].concat())
+        Ok(())
     }
 }
 
+/// A checksum is to be made (virtio 1.3, section 5.1.6).
+const NEEDS_CSUM: u8 = 1;
+
 /// What says how to cut a frame, and which checksum is to be made (virtio 1.3, section 5.1.6).
 fn virtio_header(frame: &[u8], segment: u16) -> Result<[u8; 10]> {
-    const NEEDS_CSUM: u8 = 1;
     const GSO_TCPV4: u8 = 1;
     const GSO_TCPV6: u8 = 4;
     const CHECKSUM: u16 = 16;

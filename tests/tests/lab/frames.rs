@@ -56,6 +56,15 @@ pub(crate) fn syn(from: Party, to: Party, port: u16) -> Vec<u8> {
     write(|bytes| packet.write(bytes, MARK.as_bytes()))
 }
 
+/// A TCP segment with these flags, and with data on it.
+pub(crate) fn tcp(from: Party, to: Party, port: u16, flags: u8) -> Vec<u8> {
+    /// Behind Ethernet and IPv4 (RFC 9293, section 3.1).
+    const FLAGS_AT: usize = 14 + 20 + 13;
+    let mut frame = syn(from, to, port);
+    frame[FLAGS_AT] = flags;
+    frame
+}
+
 /// The same as [`udp`], tagged.
 pub(crate) fn tagged(from: Party, to: Party, port: u16) -> Vec<u8> {
     let packet = PacketBuilder::ethernet2(from.mac, to.mac)

@@ -138,15 +138,15 @@ fn an_mtu_that_was_asked_for_counts_and_one_that_can_t_be_is_refused() {
 #[test]
 fn a_path_that_is_smaller_than_its_ends_is_found_out() {
     scenario(NODES, |lab| {
-        let (web1, web2) = over_a_narrow_router(lab, "1300")?;
+        let (web1, web2) = over_a_narrow_router(lab, "1400")?;
         let to = web2.address.to_string();
         // The first gets lost at the router, which says so; from then on senders are told.
         let ask = ["ping", "-n", "-c", "5", "-i", "0.2", "-W", "1", "-M", "do", "-s", "1422", &to];
         let told = web1.netns.output(&ask)?;
         let said = told.stdout + &told.stderr;
-        ensure!(said.contains("mtu = 1250") || said.contains("mtu=1250"), "{said}");
+        ensure!(said.contains("mtu = 1350") || said.contains("mtu=1350"), "{said}");
         ensure!(web1.host.counter("too_big")? >= 1);
-        let fits = ["ping", "-c", "2", "-W", "2", "-M", "do", "-s", "1222", &to];
+        let fits = ["ping", "-c", "2", "-W", "2", "-M", "do", "-s", "1322", &to];
         web1.netns.run(&fits).context("the largest that fits")?;
         ensure!(mtu_of(&web1.netns, "eth0")? == 1450, "one path is no reason to narrow all");
         Ok(())
@@ -156,7 +156,7 @@ fn a_path_that_is_smaller_than_its_ends_is_found_out() {
 #[test]
 fn a_stream_finds_a_smaller_path_from_its_start() {
     scenario(NODES, |lab| {
-        let (web1, web2) = over_a_narrow_router(lab, "1300")?;
+        let (web1, web2) = over_a_narrow_router(lab, "1400")?;
         // Nobody has sent anything large yet.
         for (from, to) in [(&web1, &web2), (&web2, &web1)] {
             let address = SocketAddr::new(to.address.into(), 4000);

@@ -8,17 +8,17 @@ use std::{
 };
 
 use aya::{
-    Ebpf, Pod, TestRun as _, TestRunOptions, include_bytes_aligned,
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions, include_bytes_aligned,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, tc, tc::SchedClassifierLinkId},
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
     ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
+    GatewayPortEntry, HopEntry, KERNEL_BTF, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
     MAP_GATEWAY_PORTS, MAP_HOPS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PATHS, MAP_PORTS,
     MAP_TRAFFIC, METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
-    TRAFFIC_MAX, Traffic, metric_index,
+    Prepared, SKB_LAYOUT, TRAFFIC_MAX, Traffic, metric_index, prepare,
 };
 use overlay_lab::{Requirement, missing, skip};
 
@@ -29,6 +29,19 @@ use super::{
 };
 
 pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
+
+/// The programs as this kernel may take them, the way that is tried first before others.
+pub(crate) fn prepared() -> Vec<Prepared> {
+    let btf = std::fs::read(KERNEL_BTF).expect("the kernel tells its types");
+    prepare(OBJECT, &btf).expect("its sk_buff is one that we know")
+}
+
+/// The programs, not loaded, and their maps.
+pub(crate) fn opened(Prepared { object, layout }: &Prepared) -> Ebpf {
+    let mut loader = EbpfLoader::new();
+    loader.override_global(SKB_LAYOUT, layout, true);
+    loader.load(object).expect("the object holds the programs")
+}
 
 /// Headroom that the kernel asks of the output buffer: what encapsulation adds, and more.
 const GROWTH: usize = 256;
@@ -121,9 +134,25 @@ pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
     *spare() = Some(bench.clear());
 }
 
+/// Runs a test once for each way in which this kernel lets the programs read its own struct of a packet.
+#[track_caller]
+pub(crate) fn on_each_way(body: impl Fn(&mut Bench)) {
+    if let Some(reason) = missing(&[Requirement::Root, Requirement::Tool("ip")]) {
+        return skip(&reason, Location::caller()).expect("a line for the count");
+    }
+    for prepared in prepared() {
+        println!("{:?}", prepared.layout);
+        body(&mut Bench::new(Loaded::of(&prepared)));
+    }
+}
+
 impl Loaded {
     fn new() -> Self {
-        let mut programs = Ebpf::load(OBJECT).expect("the object holds the programs");
+        Self::of(&prepared()[0])
+    }
+
+    fn of(prepared: &Prepared) -> Self {
+        let mut programs = opened(prepared);
         let mut loaded = Self {
             config: Array::try_from(map(&mut programs, MAP_CONFIG)).expect("CONFIG"),
             fdb: table(&mut programs, MAP_FDB),

@@ -6,7 +6,7 @@ use overlay_common::{Direction, DropReason::*, FLAG_FORWARDS, VXLAN_PORT, ip16_f
 use super::{
     bench::{Skb, on_bench},
     cases::{Case, Expected::*, case, check_all},
-    outward::{ACK, Outward, SYN, answers, asks, gateways_answer, tcp, udp},
+    outward::{ACK, Outward, RST, SYN, answers, asks, gateways_answer, tcp, udp, udp_from},
     packets::{Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, arp, cut, ipv6, other, tagged},
     world::{
         A, A_OUT, API_PORT, B, B_OUT, FAR_VTEP, GATEWAY, LEG_A, LEG_B, OUTSIDE, OWN_VTEP, PORT_A,
@@ -40,7 +40,7 @@ fn the_gateway_is_answered_for_byte_by_byte() {
 /// All rows.
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
-    [who_it_is(), arp_spoken(), to_whom(), to_vxlan(), to_apis(), other_protocols(), options(), malformed()].into_iter().flatten().collect()
+    [who_it_is(), arp_spoken(), to_whom(), to_vxlan(), to_apis(), icmp_errors(), other_protocols(), options(), malformed()].into_iter().flatten().collect()
 }
 
 #[rustfmt::skip]
@@ -170,7 +170,13 @@ fn to_vxlan() -> Vec<Case> {
         case("VXLAN's later fragment", AS_USUAL, Outward { fragment_offset: 3, ..first(udp(VXLAN_PORT)) }.frame(), Allow),
         case("VXLAN's last fragment", AS_USUAL, Outward { fragment_offset: 3, more_fragments: false, ..out() }.frame(), Allow),
         case("a first fragment of other UDP", AS_USUAL, first(udp(53)).frame(), Allow),
-        case("the VXLAN port as the source", AS_USUAL, { let mut payload = udp(53); payload[..2].copy_from_slice(&VXLAN_PORT.to_be_bytes()); Outward { payload, ..out() } }.frame(), Allow),
+        case("from the VXLAN port", AS_USUAL, Outward { payload: udp_from(VXLAN_PORT), ..out() }.frame(), Drop(VxlanFromEndpoint)),
+        case("from the VXLAN port, behind options", AS_USUAL, Outward { options: vec![1; 8], payload: udp_from(VXLAN_PORT), ..out() }.frame(), Drop(VxlanFromEndpoint)),
+        case("from the VXLAN port, a first fragment", AS_USUAL, first(udp_from(VXLAN_PORT)).frame(), Drop(VxlanFromEndpoint)),
+        case("from the VXLAN port to the gateway", AS_USUAL, Outward { to: GATEWAY.ip, payload: udp_from(VXLAN_PORT), ..out() }.frame(), Drop(VxlanFromEndpoint)),
+        case("from another VXLAN port", |w| w.config.as_mut().expect("one").vxlan_port = 8472, Outward { payload: udp_from(8472), ..out() }.frame(), Drop(VxlanFromEndpoint)),
+        case("from the usual VXLAN port where it is another", |w| w.config.as_mut().expect("one").vxlan_port = 8472, Outward { payload: udp_from(VXLAN_PORT), ..out() }.frame(), Allow),
+        case("TCP from the VXLAN port", AS_USUAL, { let mut payload = tcp(80, SYN); payload[..2].copy_from_slice(&VXLAN_PORT.to_be_bytes()); Outward { payload, ..Outward::tcp(OUTSIDE, 80, SYN) } }.frame(), Allow),
         case("TCP to the VXLAN port", AS_USUAL, Outward::tcp(FAR_VTEP, VXLAN_PORT, SYN).frame(), Allow),
         case("another VXLAN port", |w| w.config.as_mut().expect("one").vxlan_port = 8472, Outward { payload: udp(8472), ..out() }.frame(), Drop(VxlanFromEndpoint)),
         case("the usual VXLAN port where it is another", |w| w.config.as_mut().expect("one").vxlan_port = 8472, out().frame(), Allow),
@@ -185,13 +191,15 @@ fn to_apis() -> Vec<Case> {
     vec![
         case("a connection to the node's API", AS_USUAL, api(SYN).frame(), Drop(ControllerPort)),
         case("a connection to another node's", AS_USUAL, Outward::tcp(FAR_VTEP, API_PORT, SYN).frame(), Drop(ControllerPort)),
-        case("a connection with every flag but one", AS_USUAL, api(!ACK).frame(), Drop(ControllerPort)),
         case("a connection, behind options", AS_USUAL, Outward { options: vec![1; 8], ..api(SYN) }.frame(), Drop(ControllerPort)),
         case("a connection, its flags in the next fragment", AS_USUAL, first(cut(tcp(API_PORT, SYN), 8), SYN).frame(), Drop(ControllerPort)),
-        case("a connection, its flags perhaps in the next fragment", AS_USUAL, first(cut(tcp(API_PORT, ACK), 16), SYN).frame(), Drop(ControllerPort)),
         case("a connection, too short for flags", AS_USUAL, Outward { payload: cut(tcp(API_PORT, SYN), 13), ..api(SYN) }.frame(), Drop(ControllerPort)),
-        case("an answer, which nobody asked for", AS_USUAL, api(SYN | ACK).frame(), Allow),
-        case("more of a connection", AS_USUAL, api(ACK).frame(), Allow),
+        case("an answer, which nobody asked for", AS_USUAL, api(SYN | ACK).frame(), Drop(ControllerPort)),
+        case("more of a connection", AS_USUAL, api(ACK).frame(), Drop(ControllerPort)),
+        case("the end of a connection", AS_USUAL, api(RST).frame(), Drop(ControllerPort)),
+        case("no flag", AS_USUAL, api(0).frame(), Drop(ControllerPort)),
+        case("a later fragment of a connection", AS_USUAL, Outward { fragment_offset: 1, ..api(SYN) }.frame(), Allow),
+        case("from the API's port", AS_USUAL, { let mut payload = tcp(80, SYN); payload[..2].copy_from_slice(&API_PORT.to_be_bytes()); Outward { payload, ..Outward::tcp(OWN_VTEP, 80, SYN) } }.frame(), Allow),
         case("UDP to the same port", AS_USUAL, Outward { to: OWN_VTEP, payload: udp(API_PORT), ..Outward::default() }.frame(), Allow),
         case("another port", AS_USUAL, Outward::tcp(OWN_VTEP, API_PORT + 1, SYN).frame(), Allow),
         case("the same port elsewhere", AS_USUAL, Outward::tcp(OUTSIDE, API_PORT, SYN).frame(), Allow),
@@ -206,7 +214,6 @@ fn other_protocols() -> Vec<Case> {
     let inner = Outward { from: B_OUT, ..Outward::vxlan() }.frame()[14..].to_vec();
     vec![
         case("ICMP", AS_USUAL, protocol(IpNumber::ICMP), Allow),
-        case("an ICMP redirect, which a node does not believe", AS_USUAL, Outward { protocol: IpNumber::ICMP, payload: [&[5, 1, 0, 0], &GATEWAY.ip[..], &inner[..28]].concat(), ..Outward::default() }.frame(), Allow),
         case("SCTP", AS_USUAL, protocol(IpNumber::SCTP), Allow),
         case("IP in IP", AS_USUAL, Outward { protocol: IpNumber::IPV4, payload: inner, ..Outward::default() }.frame(), Allow),
         case("IPv6", AS_USUAL, ipv6(A_OUT, GATEWAY, Flow::default()), Drop(GatewayProtocol)),
@@ -218,6 +225,42 @@ fn other_protocols() -> Vec<Case> {
         case("spanning tree", AS_USUAL, other(A_OUT.mac, [1, 0x80, 0xc2, 0, 0, 0], 38, b"\x42\x42\x03"), Drop(GatewayProtocol)),
         case("an old double tag", AS_USUAL, tagged(&Outward::default().frame(), 0x9100), Drop(GatewayProtocol)),
         case("from an overlay endpoint", AS_USUAL, ipv6(A, B, Flow::default()), Drop(SpoofedMac)),
+    ]
+}
+
+/// Errors about packets that an endpoint received, and about others. A flow is in the quoted packet the other way.
+#[rustfmt::skip]
+fn icmp_errors() -> Vec<Case> {
+    let quote = |to: [u8; 4]| Outward { from: Station { ip: OUTSIDE, ..A_OUT }, to, ..Outward::default() }.frame()[14..42].to_vec();
+    let error = |kind: u8, quoted: &[u8]| Outward { protocol: IpNumber::ICMP, payload: [&[kind, 1, 0, 0, 0, 0, 0, 0], quoted].concat(), ..Outward::default() };
+    let (own, others) = (quote(A_OUT.ip), quote(B_OUT.ip));
+    vec![
+        case("a port is unreachable", AS_USUAL, error(3, &own).frame(), Allow),
+        case("a source is quenched", AS_USUAL, error(4, &own).frame(), Allow),
+        case("a redirect of a flow of one's own, which a node does not believe", AS_USUAL, error(5, &own).frame(), Allow),
+        case("a time is exceeded", AS_USUAL, error(11, &own).frame(), Allow),
+        case("a parameter is wrong", AS_USUAL, error(12, &own).frame(), Allow),
+        case("a port is unreachable, to the gateway", AS_USUAL, Outward { to: GATEWAY.ip, ..error(3, &own) }.frame(), Allow),
+        case("a neighbour's port is unreachable", AS_USUAL, error(3, &others).frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour's port is unreachable, to the node", AS_USUAL, Outward { to: OWN_VTEP, ..error(3, &others) }.frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour's port is unreachable, behind options", AS_USUAL, Outward { options: vec![1; 40], ..error(3, &others) }.frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour's port is unreachable, in a first fragment", AS_USUAL, Outward { more_fragments: true, ..error(3, &others) }.frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour's masqueraded flow", AS_USUAL, error(3, &quote(OUTSIDE)).frame(), Drop(IcmpAboutOthers)),
+        case("a node's flow", AS_USUAL, error(3, &quote(OWN_VTEP)).frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour's source is quenched", AS_USUAL, error(4, &others).frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour is redirected", AS_USUAL, error(5, &others).frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour's time is exceeded", AS_USUAL, error(11, &others).frame(), Drop(IcmpAboutOthers)),
+        case("a neighbour's parameter is wrong", AS_USUAL, error(12, &others).frame(), Drop(IcmpAboutOthers)),
+        case("an error about a header and no more", AS_USUAL, error(3, &own[..20]).frame(), Allow),
+        case("an error about less than a header", AS_USUAL, error(3, &own[..19]).frame(), Drop(Malformed)),
+        case("an error about nothing", AS_USUAL, error(3, &[]).frame(), Drop(Malformed)),
+        case("an error of a byte", AS_USUAL, Outward { payload: vec![3], ..error(3, &own) }.frame(), Drop(Malformed)),
+        case("an error in a first fragment, its quote in the next", AS_USUAL, Outward { more_fragments: true, ..error(3, &own[..16]) }.frame(), Drop(Malformed)),
+        // It is nothing without its first fragment.
+        case("an error's later fragment", AS_USUAL, Outward { fragment_offset: 1, payload: others.clone(), ..error(3, &[]) }.frame(), Allow),
+        case("an echo request", AS_USUAL, error(8, &others).frame(), Allow),
+        case("an echo reply", AS_USUAL, error(0, &others).frame(), Allow),
+        case("a timestamp request", AS_USUAL, error(13, &others).frame(), Allow),
     ]
 }
 

@@ -180,7 +180,8 @@ fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
             let mut counts = bench.borrow_mut().counts();
             let forwarded = counts.remove(&(0, Direction::FromGateway)).is_some();
             let direction = Direction::FromGateway;
-            let incoming = Incoming { bytes: &frame, skb: Skb::usual(direction), tag_beside: true };
+            let skb = Skb::usual(direction);
+            let incoming = Incoming { bytes: &frame, skb, tag_beside: true, unfinished: None };
             let world = World::default();
             let fate = model::decide(direction, &world, &mut Paths::default(), incoming);
             if forwarded == matches!(fate.end, End::Dropped(_)) {

@@ -11,6 +11,7 @@ use super::{
         Ask, BROADCAST, EXPERIMENTAL, Flow, a_to_b, a_to_far, arp, cut, far_to_a, ipv4, ipv6,
         other, tagged, tagged_with, to_mac, vxlan, who_has,
     },
+    too_big::Word,
     world::{A, B, FAR, FAR_VTEP, OWN_VTEP, ROUTER_MAC, UNDERLAY_MAC, World},
 };
 
@@ -73,6 +74,28 @@ fn too_big_is_told_of_behind_long_extension_headers() {
         let answer = a.next();
         assert_eq!((&answer[..6], answer[14 + 6], answer[14 + 40]), (&A.mac[..], 58, 2));
         assert_eq!(answer[14 + 40 + 8..], frame[14..14 + 456]);
+    });
+}
+
+/// Whatever a router says: the smallest packet of IPv6 has its way with a tag around it, too.
+#[test]
+fn no_router_makes_a_way_too_small_for_ipv6_on_a_vlan() {
+    attached(Direction::FromEndpoint, |bench| {
+        bench.fill_with_routers();
+        bench.attach(Direction::FromUnderlay, "underlay");
+        let (a, wire) = (bench.tap_a(), bench.tap_underlay());
+        wire.send(&Word { mtu: 552, ..Word::default() }.frame());
+        let mut frame = ipv6(A, FAR, Flow::default());
+        frame.resize(14 + 1280, 0x5a);
+        let least = tagged(&frame, 0x8100);
+        a.send(&least);
+        check_vxlan(&wire.next(), &least, 0, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
+        frame.push(0x5a);
+        a.send(&tagged(&frame, 0x8100));
+        // Behind the tag and the IPv6 header: "packet too big", and the MTU in its last two bytes.
+        let answer = a.next();
+        assert_eq!((answer[14 + 4 + 6], answer[14 + 4 + 40]), (58, 2));
+        assert_eq!(answer[14 + 4 + 40 + 6..][..2], 1280u16.to_be_bytes());
     });
 }
 

@@ -25,5 +25,6 @@ mod packets;
 mod replication;
 mod tap;
 mod too_big;
+mod unfinished;
 mod verifier;
 mod world;

@@ -10,6 +10,7 @@ use super::{
 
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
+pub(crate) const RST: u8 = 0x04;
 
 /// What differs from a UDP packet to a name server out there.
 #[derive(Clone, Debug)]
@@ -72,6 +73,13 @@ impl Outward {
 pub(crate) fn udp(port: u16) -> Vec<u8> {
     let words = [40_000, port, 24, 0].map(u16::to_be_bytes).concat();
     [&words, super::packets::PAYLOAD].concat()
+}
+
+/// The same to a name server, from this port.
+pub(crate) fn udp_from(port: u16) -> Vec<u8> {
+    let mut udp = udp(53);
+    udp[..2].copy_from_slice(&port.to_be_bytes());
+    udp
 }
 
 /// Twenty-four bytes of TCP, its checksum left out.

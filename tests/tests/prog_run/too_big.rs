@@ -73,30 +73,39 @@ fn an_ipv6_sender_is_told_what_fits() {
     });
 }
 
-/// A router's message to `to` about a packet from `from` to `vtep`.
-struct Word {
-    to: [u8; 4],
-    from: [u8; 4],
-    vtep: [u8; 4],
-    port: u16,
-    mtu: u16,
+/// A router's message to `to` about a packet of `len` bytes from `from` to `vtep`.
+pub(crate) struct Word {
+    pub(crate) to: [u8; 4],
+    pub(crate) from: [u8; 4],
+    pub(crate) vtep: [u8; 4],
+    pub(crate) source_port: u16,
+    pub(crate) port: u16,
+    pub(crate) len: u16,
+    pub(crate) mtu: u16,
 }
 
 impl Default for Word {
     fn default() -> Self {
-        Self { to: OWN_VTEP, from: OWN_VTEP, vtep: FAR_VTEP, port: 4789, mtu: 1200 }
+        Self {
+            to: OWN_VTEP,
+            from: OWN_VTEP,
+            vtep: FAR_VTEP,
+            source_port: 50_000,
+            port: 4789,
+            len: 1500,
+            mtu: 1400,
+        }
     }
 }
 
 impl Word {
-    fn frame(&self) -> Vec<u8> {
-        let mut quoted = Ipv4Header::new(1472, 63, IpNumber::UDP, self.from, self.vtep)
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        let udp_len = self.len - 20;
+        let mut quoted = Ipv4Header::new(udp_len, 63, IpNumber::UDP, self.from, self.vtep)
             .expect("short")
             .to_bytes()
             .to_vec();
-        quoted.extend(50_000u16.to_be_bytes());
-        quoted.extend(self.port.to_be_bytes());
-        quoted.extend([5, 0xc0, 0, 0]);
+        quoted.extend([self.source_port, self.port, udp_len, 0].map(u16::to_be_bytes).concat());
         let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded {
             next_hop_mtu: self.mtu,
         });
@@ -127,26 +136,52 @@ fn hear(bench: &mut Bench, frame: &[u8]) {
 fn what_a_router_says_holds_for_that_way() {
     on_bench(|bench| {
         hear(bench, &Word::default().frame());
-        assert_eq!((bench.path(HOP_FAR).mtu, bench.path(HOP_IDLE).mtu), (1200, 0));
-        let exact = long_ipv4(a_to_far(), 1164);
+        assert_eq!((bench.path(HOP_FAR).mtu, bench.path(HOP_IDLE).mtu), (1400, 0));
+        let exact = long_ipv4(a_to_far(), 1364);
         assert_eq!(&bench.run(Direction::FromEndpoint, &exact).packet[50..], exact);
-        let over = long_ipv4(a_to_far(), 1165);
-        assert_eq!(told(&bench.run(Direction::FromEndpoint, &over)), 1150);
+        let over = long_ipv4(a_to_far(), 1365);
+        assert_eq!(told(&bench.run(Direction::FromEndpoint, &over)), 1350);
         // Farther on the way is even less; and nobody can say that it is more.
-        hear(bench, &Word { mtu: 1000, ..Word::default() }.frame());
-        hear(bench, &Word { mtu: 1400, ..Word::default() }.frame());
-        assert_eq!(bench.path(HOP_FAR).mtu, 1000);
-        // Whoever says so: not below what the kernel itself would believe.
-        hear(bench, &Word { mtu: 68, ..Word::default() }.frame());
-        assert_eq!(bench.path(HOP_FAR).mtu, 552);
+        hear(bench, &Word { mtu: 1350, ..Word::default() }.frame());
+        hear(bench, &Word { mtu: 1450, ..Word::default() }.frame());
+        assert_eq!(bench.path(HOP_FAR).mtu, 1350);
+    });
+}
+
+/// TCP over IPv4 ends at 552 bytes, IPv6 at 1280: told of less, both send the same packet for ever.
+#[test]
+fn no_router_makes_a_way_too_small_for_ipv6() {
+    for mtu in [68, 552, 1279, 1329, 1330] {
+        on_bench(|bench| {
+            hear(bench, &Word { mtu, ..Word::default() }.frame());
+            assert_eq!(bench.path(HOP_FAR).mtu, 1330, "{mtu}");
+            let least = long_ipv4(a_to_far(), 14 + 1280);
+            assert_eq!(&bench.run(Direction::FromEndpoint, &least).packet[50..], least);
+            let over = long_ipv4(a_to_far(), 14 + 1281);
+            assert_eq!(told(&bench.run(Direction::FromEndpoint, &over)), 1280);
+        });
+    }
+}
+
+/// What the device or a route takes is no router's word: it counts however little it is.
+#[test]
+fn a_smaller_device_is_believed() {
+    on_bench(|bench| {
+        let mut world = World::default();
+        world.hops.values_mut().for_each(|hop| hop.mtu = 1300);
+        bench.fill(&world);
+        hear(bench, &Word { mtu: 600, len: 1300, ..Word::default() }.frame());
+        assert_eq!(bench.path(HOP_FAR).mtu, 0, "it says nothing new");
+        let over = long_ipv4(a_to_far(), 1265);
+        assert_eq!(told(&bench.run(Direction::FromEndpoint, &over)), 1250);
     });
 }
 
 #[test]
-fn a_router_that_does_not_say_how_much_means_little() {
+fn a_router_that_does_not_say_how_much_means_the_least() {
     on_bench(|bench| {
         hear(bench, &Word { mtu: 0, ..Word::default() }.frame());
-        assert_eq!(bench.path(HOP_FAR).mtu, 576);
+        assert_eq!(bench.path(HOP_FAR).mtu, 1330);
     });
 }
 
@@ -162,7 +197,13 @@ fn words_about_others_packets_mean_nothing() {
             Word { from: other_vtep, ..word() }.frame(),
             Word { vtep: STRANGE_VTEP, ..word() }.frame(),
             Word { port: 4790, ..word() }.frame(),
-            Word { mtu: 1500, ..word() }.frame(),
+            // Encapsulation takes none of these ports.
+            Word { source_port: 49_151, ..word() }.frame(),
+            Word { source_port: 9, ..word() }.frame(),
+            // It got through, by the router's own word.
+            Word { len: 1400, ..word() }.frame(),
+            Word { len: 600, mtu: 601, ..word() }.frame(),
+            Word { mtu: 1500, len: 1501, ..word() }.frame(),
             word().message(echo, &quoted),
             word().frame()[..60].to_vec(),
         ] {

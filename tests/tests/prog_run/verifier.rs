@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use super::bench::{OBJECT, on_bench};
+use super::bench::{OBJECT, on_bench, opened, prepared};
 use aya::Ebpf;
 use aya_obj::{
     Object, ProgramSection,
@@ -18,44 +18,54 @@ const LOG_STATS: u32 = 4;
 #[test]
 fn the_verifier_is_done_in_good_time() {
     on_bench(|_| {
-        let mut loaded = Ebpf::load(OBJECT).expect("the object holds the programs");
-        let object = relocated(&mut loaded);
-        println!(
-            "{:15} {:>8} {:>9} {:>7} {:>7} {:>7} {:>7}",
-            "", "in all", "looked at", "states", "peak", "stack", "µs"
-        );
-        let mut programs: Vec<_> = object.programs.iter().collect();
-        programs.sort_by_key(|(name, _)| *name);
-        for (name, program) in programs {
-            let code = &object.functions[&program.function_key()].instructions;
-            let kind = match program.section {
-                ProgramSection::SchedClassifier => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
-                ProgramSection::Xdp { .. } => bpf_prog_type::BPF_PROG_TYPE_XDP,
-                ref other => panic!("{name} is {other:?}"),
-            };
-            let log = verified(kind, code).unwrap_or_else(|errno| panic!("{name}: {errno}"));
-            let figure = |name| figure(&log, name);
-            let stack = log.lines().find_map(|line| line.strip_prefix("stack depth "));
-            let looked_at = figure("processed").expect("every kernel says how many");
+        for prepared in prepared() {
             println!(
-                "{name:15} {:8} {looked_at:9} {:>7} {:>7} {:>7} {:>7}",
-                code.len(),
-                shown(figure("total_states")),
-                shown(figure("peak_states")),
-                stack.unwrap_or("?"),
-                shown(log.lines().find_map(|line| {
-                    line.strip_prefix("verification time ")?.split(' ').next()?.parse().ok()
-                })),
+                "{:15} {:>8} {:>9} {:>7} {:>7} {:>7} {:>7}",
+                if prepared.layout.is_typed == 1 { "typed" } else { "probed" },
+                "in all",
+                "looked at",
+                "states",
+                "peak",
+                "stack",
+                "µs"
             );
-            assert!(looked_at <= BOUND, "{name}: {looked_at} > {BOUND}");
+            verify(&relocated(&mut opened(&prepared), &prepared.object));
         }
     });
 }
 
+fn verify(object: &Object) {
+    let mut programs: Vec<_> = object.programs.iter().collect();
+    programs.sort_by_key(|(name, _)| *name);
+    for (name, program) in programs {
+        let code = &object.functions[&program.function_key()].instructions;
+        let kind = match program.section {
+            ProgramSection::SchedClassifier => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
+            ProgramSection::Xdp { .. } => bpf_prog_type::BPF_PROG_TYPE_XDP,
+            ref other => panic!("{name} is {other:?}"),
+        };
+        let log = verified(kind, code).unwrap_or_else(|errno| panic!("{name}: {errno}"));
+        let figure = |name| figure(&log, name);
+        let stack = log.lines().find_map(|line| line.strip_prefix("stack depth "));
+        let looked_at = figure("processed").expect("every kernel says how many");
+        println!(
+            "{name:15} {:8} {looked_at:9} {:>7} {:>7} {:>7} {:>7}",
+            code.len(),
+            shown(figure("total_states")),
+            shown(figure("peak_states")),
+            stack.unwrap_or("?"),
+            shown(log.lines().find_map(|line| {
+                line.strip_prefix("verification time ")?.split(' ').next()?.parse().ok()
+            })),
+        );
+        assert!(looked_at <= BOUND, "{name}: {looked_at} > {BOUND}");
+    }
+}
+
 /// The object's code with the fds of loaded maps in it. Aya keeps the log of a program that loads to
 /// itself, so the programs are loaded once more, without it.
-fn relocated(loaded: &mut Ebpf) -> Object {
-    let mut object = Object::parse(OBJECT).expect("aya has read it");
+fn relocated(loaded: &mut Ebpf, object: &[u8]) -> Object {
+    let mut object = Object::parse(object).expect("aya has read it");
     let maps: Vec<_> = object.maps.iter().map(|(name, map)| (name.clone(), map.clone())).collect();
     let fds = maps.iter().map(|(name, map)| {
         let data = loaded.map(name).unwrap_or_else(|| panic!("aya has made {name}"));

@@ -3,13 +3,14 @@
 use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use overlay_common::{BtfError, KERNEL_BTF};
 
 /// The data plane could not be loaded, attached, written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// Too few capabilities.
     #[error(
-        "loading BPF programs is not allowed: this needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN; run the node as root"
+        "loading BPF programs is not allowed: this needs CAP_NET_ADMIN, and CAP_BPF with CAP_PERFMON or CAP_SYS_ADMIN; run the node as root"
     )]
     NotRoot,
     /// The folder is on no BPF file system.
@@ -45,6 +46,16 @@ pub enum DatapathError {
         /// As "its values have 40 bytes, not 48".
         difference: String,
     },
+    /// The kernel does not tell its types.
+    #[error(
+        "{KERNEL_BTF} can't be read, by which the programs find the fields of a packet: run a kernel with CONFIG_DEBUG_INFO_BTF"
+    )]
+    NoTypes(#[source] io::Error),
+    /// The kernel's types are none that this version knows.
+    #[error(
+        "{KERNEL_BTF} does not tell where the fields of a packet are, which the programs must know: run a kernel that this version was tested with"
+    )]
+    Types(#[source] BtfError),
     /// The kernel refused the object.
     #[error(
         "the kernel did not accept the BPF programs; Linux 5.13 or newer with BTF is needed (`uname -r`)"

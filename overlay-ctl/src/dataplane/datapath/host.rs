@@ -13,6 +13,8 @@ use super::DatapathError;
 // linux/capability.h
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
+/// By which programs may read the kernel's own structs.
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// The folders below a node's bpffs folder.
@@ -68,7 +70,7 @@ fn effective(status: &str) -> u64 {
 
 fn suffices(capabilities: u64) -> bool {
     let has = |bit: u32| capabilities & (1 << bit) != 0;
-    has(CAP_NET_ADMIN) && (has(CAP_BPF) || has(CAP_SYS_ADMIN))
+    has(CAP_NET_ADMIN) && (has(CAP_BPF) && has(CAP_PERFMON) || has(CAP_SYS_ADMIN))
 }
 
 #[cfg(test)]
@@ -80,7 +82,9 @@ mod tests {
         let status = |mask: &str| format!("Name:\tx\nCapPrm:\t0\nCapEff:\t{mask}\nCapBnd:\t0\n");
         for (mask, enough) in [
             ("000001ffffffffff", true),
-            ("0000008000001000", true),
+            ("000000c000001000", true),
+            ("0000008000001000", false),
+            ("0000004000001000", false),
             ("0000000000201000", true),
             ("0000008000000000", false),
             ("0000000000001000", false),

@@ -33,7 +33,10 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{ProgramError, SchedClassifier},
 };
-use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason};
+use overlay_common::{
+    CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason, KERNEL_BTF, Prepared,
+    SKB_LAYOUT,
+};
 
 pub use attach::Hook;
 pub use batch::Cursor;
@@ -393,14 +396,33 @@ const _: () = {
     is_send::<Events>();
 };
 
+/// Loads the programs in the first way that the kernel takes.
 fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
+    let btf = fs::read(KERNEL_BTF).map_err(DatapathError::NoTypes)?;
+    let ways = overlay_common::prepare(OBJECT, &btf).map_err(DatapathError::Types)?;
+    let mut first_refusal = None;
+    for way in &ways {
+        match load_prepared(folders, way) {
+            Ok(programs) => return Ok(programs),
+            Err(error) => {
+                tracing::debug!(%error, "the kernel refuses one way of reading its sk_buff");
+                first_refusal.get_or_insert(error);
+            }
+        }
+    }
+    Err(first_refusal.unwrap_or(DatapathError::Incomplete(SKB_LAYOUT)))
+}
+
+fn load_prepared(folders: &Folders, way: &Prepared) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     for name in maps::names() {
         loader.map_pin_path(name, folders.maps.join(name));
     }
+    loader.override_global(SKB_LAYOUT, &way.layout, true);
     #[cfg(debug_assertions)]
     log::set_level(&mut loader);
-    let mut programs = loader.load(OBJECT).map_err(|error| DatapathError::Load(Box::new(error)))?;
+    let loaded = loader.load(&way.object);
+    let mut programs = loaded.map_err(|error| DatapathError::Load(Box::new(error)))?;
     for role in Role::TC {
         let program = program(&mut programs, role)?;
         load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {

@@ -1,13 +1,13 @@
 //! Maps as tables of typed entries.
 
-use std::{collections::BTreeMap, marker::PhantomData, os::fd::AsFd as _, sync::Arc};
+use std::{collections::BTreeMap, marker::PhantomData, ops::Range, os::fd::AsFd as _, sync::Arc};
 
 use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, MapError},
 };
 use nix::errno::Errno;
-use overlay_common::{HopEntry, MAP_HOPS, VXLAN_OVERHEAD};
+use overlay_common::{HopEntry, MAP_HOPS, MAP_PATHS, PathMtu, VXLAN_OVERHEAD};
 
 use super::{
     DatapathError, MapUsage,
@@ -126,24 +126,32 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
     }
 }
 
-/// The array HOPS.
+/// The array HOPS, and the array PATHS beside it, whose elements have the same indexes.
 #[derive(Clone)]
-pub(super) struct Hops(Arc<Map>);
+pub(super) struct Hops {
+    hops: Arc<Map>,
+    paths: Arc<Map>,
+}
 
 /// Nobody's way.
 pub(super) const NO_HOP: HopEntry =
     HopEntry { header: [0; VXLAN_OVERHEAD as usize], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
 
+/// Where the VTEP's address lies in the headers that lead to it (RFC 791, behind 14 bytes of Ethernet).
+const VTEP: Range<usize> = 30..34;
+
 impl Hops {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
-        let map = ebpf.take_map(MAP_HOPS).ok_or(DatapathError::Incomplete(MAP_HOPS))?;
-        let hops = Self(Arc::new(map));
+        let mut take = |name| ebpf.take_map(name).ok_or(DatapathError::Incomplete(name));
+        let hops = Self { hops: Arc::new(take(MAP_HOPS)?), paths: Arc::new(take(MAP_PATHS)?) };
         hops.typed()?;
+        Array::<_, PathMtu>::try_from(&*hops.paths)
+            .map_err(DatapathError::table(MAP_PATHS, "opened"))?;
         Ok(hops)
     }
 
     fn typed(&self) -> Result<Array<&MapData, HopEntry>, DatapathError> {
-        Array::try_from(&*self.0).map_err(DatapathError::table(MAP_HOPS, "opened"))
+        Array::try_from(&*self.hops).map_err(DatapathError::table(MAP_HOPS, "opened"))
     }
 
     pub(super) fn get(&self, index: u32) -> Result<HopEntry, DatapathError> {
@@ -151,16 +159,26 @@ impl Hops {
     }
 
     /// An element of an array is not replaced whole as one of a hash is. So a program must not find the
-    /// device beside headers that are not the device's: it goes out first, and comes in last.
+    /// device beside headers that are not the device's: it goes out first, and comes in last. What routers
+    /// said of the way to one VTEP is not true of the way to the next one with its index: it goes before that
+    /// way can be found.
     pub(super) fn set(&self, index: u32, hop: &HopEntry) -> Result<(), DatapathError> {
-        let Map::Array(data) = &*self.0 else { return Err(DatapathError::Incomplete(MAP_HOPS)) };
-        let held = HopEntry { ifindex: 0, ..self.get(index)? };
-        let steps = [held, HopEntry { ifindex: 0, ..*hop }, *hop];
-        let set = |step| batch::put(data.fd().as_fd(), &[(index, step)]);
-        steps.into_iter().try_for_each(set).map_err(|errno| {
-            DatapathError::table(MAP_HOPS, "written")(batch::map_error("bpf_map_update_batch")(
-                errno,
-            ))
-        })
+        let held = self.get(index)?;
+        let put = |step| put(&self.hops, MAP_HOPS, index, step);
+        put(HopEntry { ifindex: 0, ..held })?;
+        if held.header[VTEP] != hop.header[VTEP] {
+            self::put(&self.paths, MAP_PATHS, index, PathMtu::default())?;
+        }
+        put(HopEntry { ifindex: 0, ..*hop })?;
+        put(*hop)
     }
+}
+
+/// Writes an element of an array.
+fn put<V: Pod>(map: &Map, name: &'static str, index: u32, value: V) -> Result<(), DatapathError> {
+    let Map::Array(data) = map else { return Err(DatapathError::Incomplete(name)) };
+    let put = batch::put(data.fd().as_fd(), &[(index, value)]);
+    put.map_err(|errno| {
+        DatapathError::table(name, "written")(batch::map_error("bpf_map_update_batch")(errno))
+    })
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::Ipv4Addr};
 use nftables::{
     expr::{
         CT, Expression, Map as Lookup, Meta, MetaKey, NamedExpression, Payload, PayloadField,
-        Prefix, SetItem,
+        Prefix, Range, SetItem,
     },
     stmt::{AnonymousCounter, Counter, Match, NAT, Operator, Statement},
 };
@@ -25,6 +25,11 @@ pub(super) fn dnat(
         port: Some(lookup(to_port)),
         flags: None,
     }))
+}
+
+/// By one of these ports, where the protocol has ports.
+pub(super) fn masquerade_to(ports: Expression<'static>) -> Statement<'static> {
+    Statement::Masquerade(Some(NAT { addr: None, family: None, port: Some(ports), flags: None }))
 }
 
 pub(super) fn counter() -> Statement<'static> {
@@ -76,6 +81,12 @@ pub(super) fn meta(key: MetaKey) -> Expression<'static> {
 pub(super) fn prefix(address: Ipv4Addr, length: u8) -> Expression<'static> {
     let prefix = Prefix { addr: Box::new(text(address.to_string())), len: length.into() };
     named(NamedExpression::Prefix(prefix))
+}
+
+/// From the first to the last.
+pub(super) fn range(first: u16, last: u16) -> Expression<'static> {
+    let ends = [number(first), number(last)];
+    Expression::Range(Box::new(Range { range: ends }))
 }
 
 pub(super) fn named(expression: NamedExpression<'static>) -> Expression<'static> {

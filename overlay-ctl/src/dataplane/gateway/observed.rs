@@ -215,13 +215,13 @@ mod tests {
     fn listed() -> Vec<Value> {
         let mut objects = vec![json!({"metainfo": {"version": "1.0.6"}})];
         objects.push(json!({"table": {"family": "ip", "name": "overlay", "handle": 1}}));
-        let skeleton = rules::skeleton("ov_gwbridge", "172.18.0.0/16".parse().unwrap());
+        let skeleton = rules::skeleton(&rules::tests::some());
         objects.extend(skeleton.iter().map(|object| serde_json::to_value(object).unwrap()));
         objects
     }
 
     fn wanted() -> Vec<Value> {
-        skeleton(&rules::skeleton("ov_gwbridge", "172.18.0.0/16".parse().unwrap()))
+        skeleton(&rules::skeleton(&rules::tests::some()))
     }
 
     fn with_elements(name: &str, elements: Value) -> Vec<Value> {

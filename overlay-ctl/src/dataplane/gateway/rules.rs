@@ -6,17 +6,22 @@
 //! postrouting        ── out of the bridge's subnet, hairpin, localhost: masquerade
 //! ```
 //!
+//! Masquerade keeps a flow's source port where it is free, and takes any other where it is not. VXLAN's must not be
+//! among them: an answer to that port, from a node's address, would pass for VXLAN of that node.
+//!
 //! The rules are the same for one published port and for a thousand: what is published are elements of
 //! maps, found by hash. A further port only adds elements, and packets do not pass more rules for it. A port
 //! has one element in a map to its endpoint's address and one in a map to the endpoint's port, because nft
 //! 1.0.6 (Debian 12) cannot read a map to both from JSON.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    net::Ipv4Addr,
-    num::NonZeroU16,
+use super::{
+    HostPort,
+    expression::{
+        compare, counter, destination_port, dnat, either, equal, field_of, has, ip, masquerade_to,
+        meta, named, number, prefix, range, text,
+    },
 };
-
+use crate::model::{Subnet, Transport};
 use nftables::{
     expr::{Elem, Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression},
     schema::{Chain, Element, Map, NfListObject, Rule, Set, SetType, SetTypeValue, Table},
@@ -24,15 +29,11 @@ use nftables::{
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 use nix::libc;
-
-use super::{
-    HostPort,
-    expression::{
-        compare, counter, destination_port, dnat, either, equal, has, ip, meta, named, number,
-        prefix, text,
-    },
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::Ipv4Addr,
+    num::NonZeroU16,
 };
-use crate::model::{Subnet, Transport};
 
 pub(super) const FAMILY: NfFamily = NfFamily::IP;
 pub(super) const TABLE: &str = "overlay";
@@ -61,6 +62,8 @@ pub struct Rules {
     pub bridge: String,
     /// Its subnet.
     pub subnet: Subnet,
+    /// VXLAN's UDP port, which no endpoint's flow may get.
+    pub vxlan_port: u16,
     /// Devices whose forwarding the node switched on, so that the outside reaches the bridge through them.
     /// Packets that come in on one of them are forwarded to the bridge only.
     pub forwarding: BTreeSet<String>,
@@ -171,7 +174,7 @@ pub(super) fn table() -> Table<'static> {
 
 /// The objects of the table without its elements, in the order that nft needs: maps and chains come before
 /// the rules that name them.
-pub(super) fn skeleton(bridge: &str, subnet: Subnet) -> Vec<NfListObject<'static>> {
+pub(super) fn skeleton(rules: &Rules) -> Vec<NfListObject<'static>> {
     let on_one = [SetType::Ipv4Addr, SetType::InetProto, SetType::InetService];
     let on_all = [SetType::InetProto, SetType::InetService];
     let mut objects = vec![
@@ -192,7 +195,7 @@ pub(super) fn skeleton(bridge: &str, subnet: Subnet) -> Vec<NfListObject<'static
         chain("forward", Some((NfChainType::Filter, NfHook::Forward, FILTER))),
         chain("postrouting", Some((NfChainType::NAT, NfHook::Postrouting, SRCNAT))),
     ];
-    for (chain, comment, statements) in rules(bridge, subnet) {
+    for (chain, comment, statements) in described(rules) {
         objects.push(NfListObject::Rule(Rule {
             family: FAMILY,
             table: TABLE.into(),
@@ -207,7 +210,8 @@ pub(super) fn skeleton(bridge: &str, subnet: Subnet) -> Vec<NfListObject<'static
 
 type Described = (&'static str, &'static str, Vec<Statement<'static>>);
 
-fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
+fn described(rules: &Rules) -> Vec<Described> {
+    let Rules { bridge, subnet, vxlan_port, .. } = rules;
     let into_bridge = || equal(meta(MetaKey::Oifname), text(bridge.to_owned()));
     let out_of_bridge = || equal(meta(MetaKey::Iifname), text(bridge.to_owned()));
     let from_subnet =
@@ -220,6 +224,9 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
     };
     let publish = || Statement::Jump(JumpTarget { target: "publish".into() });
     let masquerade = || Statement::Masquerade(None);
+    // Not on lo: what the host sends to the bridge's address stays the host's.
+    let out_of_host =
+        || compare(meta(MetaKey::Oifname), Operator::NEQ, either(&[bridge.as_str(), "lo"]));
     let mut all = vec![
         (
             "publish",
@@ -287,15 +294,21 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
                 Statement::Drop(None),
             ],
         ),
-        // Not on lo: what the host sends to the bridge's address stays the host's.
+    ]);
+    all.extend(beside(*vxlan_port).into_iter().map(|(comment, first, last)| {
+        let ports = || range(first, last);
+        let sent_from = equal(field_of("udp", "sport"), ports());
+        (
+            "postrouting",
+            comment,
+            vec![from_subnet(), out_of_host(), sent_from, masquerade_to(ports())],
+        )
+    }));
+    all.extend([
         (
             "postrouting",
             "endpoints reach the outside by this host's address",
-            vec![
-                from_subnet(),
-                compare(meta(MetaKey::Oifname), Operator::NEQ, either(&[bridge, "lo"])),
-                masquerade(),
-            ],
+            vec![from_subnet(), out_of_host(), masquerade()],
         ),
         // The answer must come back to the host to be rewritten. Without masquerading, the endpoint would
         // send it directly to its neighbour, which had asked another address.
@@ -312,6 +325,17 @@ fn rules(bridge: &str, subnet: Subnet) -> Vec<Described> {
         ),
     ]);
     all
+}
+
+/// The ports below and above a port among which masquerade may choose. Masquerade replaces a port below 1024 only by
+/// another below 1024.
+fn beside(port: u16) -> Vec<(&'static str, u16, u16)> {
+    let (first, last) = if port < 1024 { (1, 1023) } else { (1024, u16::MAX) };
+    let below = ("UDP from a port below VXLAN's stays below it", first, port.saturating_sub(1));
+    let above = ("UDP from a port above VXLAN's stays above it", port.saturating_add(1), last);
+    // None where the port is the first or the last.
+    let is_some = |(_, first, last): &(_, u16, u16)| first <= last && *first != port;
+    [below, above].into_iter().filter(is_some).collect()
 }
 
 /// A map, without a comment, because nft 1.0.6 loses the comments of maps and sets.
@@ -339,8 +363,18 @@ fn chain(name: &'static str, hook: Option<(NfChainType, NfHook, i32)>) -> NfList
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    pub(crate) fn some() -> Rules {
+        Rules {
+            bridge: "ov_gwbridge".to_owned(),
+            subnet: "172.18.0.0/16".parse().unwrap(),
+            vxlan_port: 4789,
+            forwarding: BTreeSet::new(),
+            published: BTreeMap::new(),
+        }
+    }
 
     #[test]
     fn a_comment_can_be_printed_and_read_again() {
@@ -351,10 +385,22 @@ mod tests {
     }
 
     #[test]
+    fn each_port_but_one_has_a_side() {
+        for port in [1, 2, 500, 1022, 1023, 1024, 1025, 4789, 65534, 65535] {
+            let sides = beside(port);
+            let like = if port < 1024 { 1..=1023 } else { 1024..=u16::MAX };
+            for other in like {
+                let of = |(_, first, last): &&(_, u16, u16)| (*first..=*last).contains(&other);
+                let count = sides.iter().filter(of).count();
+                assert_eq!(count, usize::from(other != port), "{other} beside {port}: {sides:?}");
+            }
+        }
+    }
+
+    #[test]
     fn each_rule_says_what_it_is_for() {
-        let subnet = "172.18.0.0/16".parse().unwrap();
         let mut comments = BTreeSet::new();
-        for (chain, comment, _) in rules("ov_gwbridge", subnet) {
+        for (chain, comment, _) in described(&some()) {
             assert!(!comment.is_empty() && comment == printable(comment), "{chain}: {comment}");
             assert!(comments.insert(comment), "{comment}");
         }

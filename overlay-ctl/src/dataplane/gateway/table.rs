@@ -78,7 +78,7 @@ impl Table {
     /// [`GatewayError`]. The kernel's table is then as it was, and is read again by the next sync.
     pub async fn sync(&mut self, rules: &Rules) -> Result<Changed, GatewayError> {
         let contents = Contents::of(rules);
-        let objects = rules::skeleton(&rules.bridge, rules.subnet);
+        let objects = rules::skeleton(rules);
         let skeleton = observed::skeleton(&objects);
         let was_read = self.known.is_none();
         let known = match self.known.take() {

@@ -28,6 +28,7 @@ impl SharedPorts {
 pub struct HostGateway {
     netlink: Netlink,
     place: LocalGateway,
+    vxlan_port: u16,
     table: Table,
     ports: SharedPorts,
     resolvers: Resolvers,
@@ -45,6 +46,7 @@ impl HostGateway {
     pub(crate) fn new(
         netlink: Netlink,
         place: LocalGateway,
+        vxlan_port: u16,
         table: Table,
         ports: SharedPorts,
         resolvers: Resolvers,
@@ -53,6 +55,7 @@ impl HostGateway {
         Self {
             netlink,
             place,
+            vxlan_port,
             table,
             ports,
             resolvers,
@@ -125,6 +128,7 @@ impl HostGateway {
         let rules = Rules {
             bridge: GATEWAY_BRIDGE.to_owned(),
             subnet: self.place.subnet,
+            vxlan_port: self.vxlan_port,
             forwarding: self.forwarding.clone(),
             published: published.clone(),
         };

@@ -95,6 +95,15 @@ pub(super) fn fragmentation_needed(from: Party, to: Party, mtu: u16, lost: &[u8]
     ipv4(from, to, IpNumber::ICMP, &icmp, |_| {})
 }
 
+/// ICMP's word that nobody listens at the destination of a packet (RFC 792). `lost` is the packet's frame.
+pub(super) fn port_unreachable(from: Party, to: Party, lost: &[u8]) -> Vec<u8> {
+    let quoted = &lost[ETHERNET..][..28];
+    let mut icmp = [&[3, 3, 0, 0, 0, 0, 0, 0], quoted, MARK.as_bytes()].concat();
+    let sum = checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv4(from, to, IpNumber::ICMP, &icmp, |_| {})
+}
+
 /// An ICMP redirect of a destination to another gateway (RFC 792), about the packet in `about`'s frame.
 pub(super) fn redirect(from: Party, to: Party, gateway: Party, about: &[u8]) -> Vec<u8> {
     let quoted = &about[ETHERNET..][..28];
@@ -105,7 +114,7 @@ pub(super) fn redirect(from: Party, to: Party, gateway: Party, about: &[u8]) -> 
 }
 
 /// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
     let mut sum: u32 = bytes.chunks(2).map(word).sum();
     while sum > 0xffff {

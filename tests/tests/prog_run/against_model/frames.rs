@@ -75,25 +75,27 @@ pub(super) fn from_strangers() -> BoxedStrategy<Vec<u8>> {
 /// A router's word: a packet of ours to a VTEP was too big (RFC 792, RFC 1191).
 fn too_big() -> BoxedStrategy<Vec<u8>> {
     let kind = mostly([3u8, 4], vec![[3, 3], [11, 0], [8, 0], [5, 1]]);
-    let mtu = select(vec![0u16, 68, 551, 552, 600, 1000, 1200, 1400, 1499, 1500, 9000]);
+    let mtu = select(vec![0u16, 68, 552, 1000, 1329, 1330, 1331, 1400, 1400, 1499, 1500, 9000]);
+    let source_port = mostly(50_000u16, vec![49_151, 49_152, 65_535, 9]);
+    let len = mostly(1500u16, vec![0, 552, 1330, 1400, 1401, 9001]);
     let from = mostly(OWN_VTEP, vec![FAR_VTEP, STRANGE_VTEP]);
     let vtep = prop_oneof![4 => Just(FAR_VTEP), 2 => Just(IDLE_VTEP), 1 => Just(STRANGE_VTEP)];
     let port = mostly(VXLAN_PORT, vec![8472, 53]);
     let protocol = mostly(17u8, vec![6, 1]);
-    (kind, mtu, from, vtep, port, protocol)
-        .prop_map(|(kind, mtu, from, vtep, port, protocol)| {
-            let ip = |protocol: u8, from: [u8; 4], to: [u8; 4], payload: &[u8]| {
-                let total = (20 + payload.len() as u16).to_be_bytes();
+    ((kind, mtu, from, vtep), (source_port, port, protocol, len))
+        .prop_map(|((kind, mtu, from, vtep), (source_port, port, protocol, len))| {
+            let ip = |protocol: u8, from: [u8; 4], to: [u8; 4], total: u16, payload: &[u8]| {
+                let total = total.to_be_bytes();
                 let start = [0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 60, protocol, 0, 0];
                 let mut header = [&start[..], &from, &to].concat();
                 let sum = checksum(&header).to_be_bytes();
                 header[10..12].copy_from_slice(&sum);
                 [&header, payload].concat()
             };
-            let udp = [50_000, port, 1480, 0].map(u16::to_be_bytes).concat();
-            let quoted = ip(protocol, from, vtep, &udp);
+            let udp = [source_port, port, 1480, 0].map(u16::to_be_bytes).concat();
+            let quoted = ip(protocol, from, vtep, len, &udp);
             let icmp = [&kind[..], &[0, 0, 0, 0], &mtu.to_be_bytes(), &quoted].concat();
-            let packet = ip(1, [10, 10, 10, 1], OWN_VTEP, &icmp);
+            let packet = ip(1, [10, 10, 10, 1], OWN_VTEP, 20 + icmp.len() as u16, &icmp);
             [&UNDERLAY_MAC[..], &ROUTER_MAC, &[8, 0], &packet].concat()
         })
         .boxed()

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use crate::{
     outward::{ACK, SYN},
     packets::{far_to_a, vxlan},
-    world::API_PORT,
+    world::{A_OUT, API_PORT, B_OUT, GATEWAY, OUTSIDE, OWN_VTEP},
 };
 
 /// Ports that mean something to a program, and some that do not.
@@ -21,6 +21,7 @@ pub(super) fn ipv4_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
         4 => udp().prop_map(|bytes| (17, bytes)),
         4 => tcp().prop_map(|bytes| (6, bytes)),
         1 => icmp(select(vec![0u8, 3, 5, 8, 11, 12])).prop_map(|bytes| (1, bytes)),
+        1 => icmp_about().prop_map(|bytes| (1, bytes)),
         // VXLAN that an endpoint makes, in UDP and in IP.
         1 => Just((17, vxlan(&far_to_a())[34..].to_vec())),
         1 => Just((4, vxlan(&far_to_a())[14..].to_vec())),
@@ -67,6 +68,18 @@ fn tcp() -> BoxedStrategy<Vec<u8>> {
 fn icmp(kind: impl Strategy<Value = u8> + 'static) -> BoxedStrategy<Vec<u8>> {
     (kind, 0u8..6, some_bytes())
         .prop_map(|(kind, code, data)| [&[kind, code, 0, 0, 0, 0, 5, 0xdc], &data[..]].concat())
+        .boxed()
+}
+
+/// About a packet to somebody (RFC 792).
+fn icmp_about() -> BoxedStrategy<Vec<u8>> {
+    let kind = select(vec![3u8, 3, 4, 5, 11, 12, 13]);
+    let to = select(vec![A_OUT.ip, A_OUT.ip, A_OUT.ip, B_OUT.ip, GATEWAY.ip, OWN_VTEP, OUTSIDE]);
+    (kind, 0u8..6, to, some_bytes())
+        .prop_map(|(kind, code, to, data)| {
+            let header = [0x45, 0, 0, 84, 0, 0, 0x40, 0, 63, 17, 0, 0];
+            [&[kind, code, 0, 0, 0, 0, 0, 0], &header[..], &OUTSIDE, &to, &data].concat()
+        })
         .boxed()
 }
 

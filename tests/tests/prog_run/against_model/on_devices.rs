@@ -11,12 +11,17 @@ use super::{
 use crate::{
     bench::{Bench, Skb},
     model::{self, End, Incoming, Paths, Way},
-    tap::Tap,
+    tap::{Tap, Unfinished},
     world::{DEVICES, PORT_A, PORT_B, UNDERLAY},
 };
 
 /// What a device of 1500 bytes takes with outer headers and tags.
 const LONGEST: usize = 1400;
+
+/// Behind what an answer quotes.
+fn is_deep(sum: Unfinished) -> bool {
+    usize::from(sum.start) + usize::from(sum.offset) + 2 > 14 + 456
+}
 
 /// The ends of all devices.
 pub(super) struct OnDevices {
@@ -47,7 +52,7 @@ impl Agree for OnDevices {
         let world = world(changes);
         bench.fill(&world);
         let (mut expected, mut paths) = (Heard::new(), Paths::default());
-        for Packet { skb, bytes } in packets {
+        for Packet { skb, bytes, unfinished } in packets {
             let direction = match skb.ifindex {
                 PORT_A | PORT_B => Direction::FromEndpoint,
                 UNDERLAY => Direction::FromUnderlay,
@@ -57,7 +62,7 @@ impl Agree for OnDevices {
                 continue;
             }
             let skb = Skb { gso_size: 0, ..*skb };
-            let incoming = Incoming { bytes, skb, tag_beside: true };
+            let incoming = Incoming { bytes, skb, tag_beside: true, unfinished: *unfinished };
             let fate = model::decide(direction, &world, &mut paths, incoming);
             // The kernel asks for a neighbour, and sends whenever somebody answers.
             if matches!(fate.end, End::Redirected(Way::ByRoutes, _)) {
@@ -67,6 +72,17 @@ impl Agree for OnDevices {
             // behind what is quoted, there is no answer; how far it looks is not the model's business.
             if matches!(fate.end, End::Told(..)) && model::kernel::has_extensions(bytes) {
                 continue;
+            }
+            // Nor does the kernel cut off a checksum that is still to be written.
+            if matches!(fate.end, End::Told(..)) && unfinished.is_some_and(is_deep) {
+                continue;
+            }
+            let tap = self.taps.iter().find(|(ifindex, _)| *ifindex == skb.ifindex);
+            let tap = &tap.expect("a device of the bench").1;
+            match unfinished {
+                None => tap.send(bytes),
+                Some(sum) if tap.send_unfinished(bytes, *sum) => {}
+                Some(_) => continue,
             }
             tally.note(&fate);
             for (ifindex, copy) in fate.copies {
@@ -82,8 +98,6 @@ impl Agree for OnDevices {
                 // The node's stack has nothing to say.
                 _ => {}
             }
-            let tap = self.taps.iter().find(|(ifindex, _)| *ifindex == skb.ifindex);
-            tap.expect("a device of the bench").1.send(bytes);
         }
         check_heard(&self.taps, expected, &mut Flows::new())
     }

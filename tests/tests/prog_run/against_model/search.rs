@@ -18,6 +18,7 @@ use super::worlds::{Change, changes};
 use crate::{
     bench::{Bench, Skb, on_bench},
     model::{End, Fate},
+    tap::Unfinished,
 };
 
 /// Packets of all programs together, unless OVERLAY_PACKETS says otherwise.
@@ -34,6 +35,8 @@ const PROGRESS: Duration = Duration::from_secs(10);
 pub(super) struct Packet {
     pub(super) skb: Skb,
     pub(super) bytes: Vec<u8>,
+    /// What really comes in may have such a checksum.
+    pub(super) unfinished: Option<Unfinished>,
 }
 
 impl Packet {
@@ -44,14 +47,18 @@ impl Packet {
         if bytes.first().is_some_and(|first| first & 1 == 1) {
             skb.gso_size = 0;
         }
-        Self { skb, bytes }
+        Self { skb, bytes, unfinished: None }
     }
 }
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Skb { ifindex, gso_size } = self.skb;
-        write!(f, "by device {ifindex}, gso_size {gso_size}: {}", hex(&self.bytes))
+        write!(f, "by device {ifindex}, gso_size {gso_size}")?;
+        if let Some(Unfinished { start, offset }) = self.unfinished {
+            write!(f, ", checksum from {start} on goes to {offset} behind that")?;
+        }
+        write!(f, ": {}", hex(&self.bytes))
     }
 }
 

@@ -134,7 +134,7 @@ pub(super) fn changes() -> BoxedStrategy<Vec<Change>> {
         3 => station().prop_map(Change::Forwards),
         2 => Just(Change::NoNextHops),
         1 => select(vec![HOP_FAR, HOP_IDLE]).prop_map(Change::NoWay),
-        3 => select(vec![552u16, 600, 1000, 1450, 9000, u16::MAX]).prop_map(Change::Mtu),
+        3 => select(vec![552u16, 600, 1000, 1320, 1332, 1450, 9000, u16::MAX]).prop_map(Change::Mtu),
         1 => Just(Change::NoUnderlay),
         2 => Just(Change::IntoBridge),
         1 => Just(Change::NotConfigured),

@@ -3,25 +3,53 @@
 use overlay_common::{DropReason, Ip16};
 
 use super::{
-    bytes::{Bytes, IPV4, IPV6},
-    vlan::Inside,
+    bytes::{Bytes, ETHERNET, IPV4, IPV6},
+    checksum::Carries,
+    vlan::{Inside, TAG},
 };
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Holds what is inside a frame against the sender's own address.
+/// Holds what is inside a frame against the sender's own address, and says what was not looked at.
 pub(super) fn check(
     frame: Bytes<'_>,
     inside: Inside,
     own: &Ip16,
     gso_size: u32,
-) -> Result<(), DropReason> {
+) -> Result<Carries, DropReason> {
     match inside {
-        Inside::Packet(IPV4, at) => ipv4(frame.from(at), own),
-        Inside::Packet(IPV6, at) => ipv6(frame.from(at), gso_size),
-        _ => Ok(()),
+        Inside::Packet(IPV4, at) => {
+            let ip = frame.from(at);
+            ipv4(ip, own)?;
+            let payload = at + header_len(ip)?;
+            Ok(Carries::of_ipv4(ip.byte(9)?, ip.be16(6)? & 0x1fff != 0, payload))
+        }
+        Inside::Packet(IPV6, at) => {
+            let (ip, payload) = (frame.from(at), at + 40);
+            ipv6(ip, gso_size)?;
+            // A super-packet's hop-by-hop header, with the jumbo option alone.
+            let is_jumbo = gso_size != 0 && ip.be16(4)? == 0 && is_jumbo(ip.from(40));
+            Ok(match ip.byte(6)? {
+                0 if is_jumbo => Carries::of(TCP, payload + 8),
+                protocol => Carries::of(protocol, payload),
+            })
+        }
+        inside => Ok(unchecked(inside)),
     }
+}
+
+/// Of what nobody looks at but the Ethernet header and the first tag.
+pub(super) fn unchecked(inside: Inside) -> Carries {
+    match inside {
+        Inside::Packet(_, at) => Carries::Anything(at),
+        Inside::OnVlan => Carries::Anything(ETHERNET + TAG),
+    }
+}
+
+/// A hop-by-hop header before TCP, with the jumbo option alone (RFC 2675).
+fn is_jumbo(header: Bytes<'_>) -> bool {
+    header.array::<3>(0) == Ok([TCP, 0, 194])
 }
 
 /// From the own address, and not to where a DHCP client listens (RFC 2131, section 4.1), which takes an
@@ -33,7 +61,7 @@ fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
     }
     // A later fragment has no ports.
     let offset = ip.be16(6)? & 0x1fff;
-    let udp = ip.from(usize::from(ip.byte(0)? & 0xf) * 4);
+    let udp = ip.from(header_len(ip)?);
     if ip.byte(9)? == UDP
         && offset == 0
         && udp.array::<4>(0).is_ok_and(|ports| ports[2..] == [0, 68])
@@ -41,6 +69,11 @@ fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
         return Err(DropReason::DhcpServer);
     }
     Ok(())
+}
+
+/// Of IPv4, with its options: at least twenty bytes, whatever it says (RFC 791, section 3.1).
+fn header_len(ip: Bytes<'_>) -> Result<usize, DropReason> {
+    Ok((usize::from(ip.byte(0)? & 0xf) * 4).max(20))
 }
 
 /// Neither a router's word (RFC 4861, sections 4.2 and 4.5; RFC 6105) nor a DHCPv6 server's (RFC 8415,
@@ -58,9 +91,7 @@ fn ipv6(ip: Bytes<'_>, gso_size: u32) -> Result<(), DropReason> {
         UDP if payload.be16(2) == Ok(546) => Err(DropReason::DhcpServer),
         // Of TCP's super-packets, which the kernel itself makes so (RFC 2675): a hop-by-hop header with
         // the jumbo option alone, and no length before it.
-        0 if gso_size != 0 && ip.be16(4)? == 0 && payload.array::<3>(0) == Ok([TCP, 0, 194]) => {
-            Ok(())
-        }
+        0 if gso_size != 0 && ip.be16(4)? == 0 && is_jumbo(payload) => Ok(()),
         // IANA's extension headers behind which another header is in the clear. A DHCPv6 client that has
         // no address yet is spoken to by its link-local one.
         0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => match is_link_local(24)? {

@@ -7,6 +7,7 @@ use overlay_common::{
 use super::{
     End, Fate, Frame, Incoming, Way,
     bytes::{ARP, Bytes, ETHERNET, is_group},
+    checksum::{self, Carries},
     fence, kernel,
     path::Paths,
     too_big, tunnel,
@@ -33,13 +34,16 @@ pub(super) fn decide(
     }
     let inside = vlan::inside(frame)?;
     if let Inside::Packet(ARP, _) = inside {
+        checksum::check(incoming, Carries::NoChecksum)?;
         let end = answer(world, incoming, port)?;
         fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
         return Ok(end);
     }
-    if !has(FLAG_FORWARDS) {
-        fence::check(frame, inside, &port.ip, skb.gso_size)?;
-    }
+    let carries = match has(FLAG_FORWARDS) {
+        false => fence::check(frame, inside, &port.ip, skb.gso_size)?,
+        true => fence::unchecked(inside),
+    };
+    checksum::check(incoming, carries)?;
 
     // Where it goes.
     if is_group(to) {
@@ -79,7 +83,8 @@ fn send_away(
     index: u32,
 ) -> Result<End, DropReason> {
     let hop = world.hop(index).ok_or(DropReason::UnknownNode)?;
-    if let Some(fits) = too_big::limit(incoming, paths.mtu(hop, index)) {
+    let fits = paths.fits(hop, index, too_big::tag_beside(incoming));
+    if let Some(fits) = too_big::limit(incoming, fits) {
         return too_big::answer(incoming, fits);
     }
     let way = if hop.ifindex != 0 {

@@ -1,10 +1,11 @@
 //! What an endpoint may send on its gateway leg.
 
-use overlay_common::{ApiKey, DropReason, GatewayPortEntry, Ip16};
+use overlay_common::{ApiKey, DropReason, GatewayPortEntry};
 
 use super::{
     End, Frame, Incoming, Way,
     bytes::{ARP, Bytes, ETHERNET, IPV4, is_group},
+    checksum::{self, Carries},
     from_endpoint::turned_around,
     vlan::is_tag,
 };
@@ -22,7 +23,10 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
         return Err(DropReason::SpoofedMac);
     }
     match ethertype {
-        ARP => return arp(skb, leg, frame),
+        ARP => {
+            checksum::check(incoming, Carries::NoChecksum)?;
+            return arp(skb, leg, frame);
+        }
         IPV4 => {}
         _ => return Err(DropReason::GatewayProtocol),
     }
@@ -43,15 +47,27 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
     check_options(&header[20..])?;
     let config = world.configured().ok_or(DropReason::NotConfigured)?;
     // A later fragment has no ports, and is nothing without the first one.
-    if ip.be16(6)? & 0x1fff == 0 {
-        let more_follow = ip.be16(6)? & 0x2000 != 0;
-        let port = Bytes(payload).array(0).map(|[_, _, a, b]| u16::from_be_bytes([a, b]));
-        match ip.byte(9)? {
-            17 if port? == config.vxlan_port => return Err(DropReason::VxlanFromEndpoint),
-            6 => check_connection(world, ip.ip(16)?, port?, payload, more_follow)?,
-            _ => {}
+    let is_later = ip.be16(6)? & 0x1fff != 0;
+    let port = |at| Bytes(payload).be16(at);
+    match ip.byte(9)? {
+        _ if is_later => {}
+        17 => {
+            let (from, to) = (port(0)?, port(2)?);
+            if from == config.vxlan_port || to == config.vxlan_port {
+                return Err(DropReason::VxlanFromEndpoint);
+            }
         }
+        6 => {
+            let api = ApiKey { ip: ip.ip(16)?, port: port(2)?.into() };
+            if world.apis.contains_key(&api) {
+                return Err(DropReason::ControllerPort);
+            }
+        }
+        1 => check_icmp(leg, Bytes(payload))?,
+        _ => {}
     }
+    let at = ETHERNET + header.len();
+    checksum::check(incoming, Carries::of_ipv4(ip.byte(9)?, is_later, at))?;
     Ok(handed_on(leg, packet))
 }
 
@@ -138,18 +154,12 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     }
 }
 
-/// No connection to a node's API. Its flags may be in a fragment that is still to come.
-fn check_connection(
-    world: &World,
-    to: Ip16,
-    port: u16,
-    payload: &[u8],
-    more_follow: bool,
-) -> Result<(), DropReason> {
-    const SYN: u8 = 2;
-    const ACK: u8 = 16;
-    let goes_on =
-        !more_follow && matches!(payload.get(13), Some(flags) if flags & (SYN | ACK) != SYN);
-    let is_api = world.apis.contains_key(&ApiKey { ip: to, port: u32::from(port) });
-    if is_api && !goes_on { Err(DropReason::ControllerPort) } else { Ok(()) }
+/// An endpoint received what was for its own address, and has errors to tell about nothing else. Errors quote
+/// the packet that they are about (RFC 792): destination unreachable, source quench, redirect, time exceeded,
+/// parameter problem.
+fn check_icmp(leg: &GatewayPortEntry, icmp: Bytes<'_>) -> Result<(), DropReason> {
+    let Ok(3 | 4 | 5 | 11 | 12) = icmp.byte(0) else { return Ok(()) };
+    let quoted = icmp.from(8);
+    quoted.at_least(20)?;
+    if quoted.ip(16)? != leg.ip { Err(DropReason::IcmpAboutOthers) } else { Ok(()) }
 }

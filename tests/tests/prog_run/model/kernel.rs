@@ -7,7 +7,10 @@ use super::{
     bytes::{Bytes, ETHERNET, IPV4, IPV6},
     vlan::{TAG, is_tag},
 };
-use crate::world::{DEVICE_TAKES, DEVICES, UNDERLAY_MAC};
+use crate::{
+    tap::Unfinished,
+    world::{DEVICE_TAKES, DEVICES, UNDERLAY_MAC},
+};
 
 /// Whom the kernel takes a frame for that came in by the underlay (linux/if_packet.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,14 @@ pub(crate) fn arrives(frame: &[u8]) -> bool {
 pub(crate) fn has_extensions(frame: &[u8]) -> bool {
     let frame = Bytes(frame);
     frame.be16(12) == Ok(IPV6) && matches!(frame.byte(ETHERNET + 6), Ok(0 | 43 | 44 | 60))
+}
+
+/// The checksum that is still to be written of a frame that came in. Where the kernel takes a tag out, it takes one
+/// that is summed from before the end of the tag for finished (skb_postpull_rcsum).
+pub(super) fn unfinished(incoming: Incoming<'_>) -> Option<Unfinished> {
+    let is_tagged = incoming.tag_beside && Bytes(incoming.bytes).be16(12).is_ok_and(is_tag);
+    let from = if is_tagged { ETHERNET + TAG } else { 0 };
+    incoming.unfinished.filter(|sum| usize::from(sum.start) >= from)
 }
 
 /// Makes room for outer headers. A super-packet as BPF_PROG_TEST_RUN makes it is of no protocol that the

@@ -7,6 +7,7 @@
 //! model knows only what the programs can't help: see [`kernel`].
 
 mod bytes;
+mod checksum;
 mod ecn;
 mod fence;
 mod from_endpoint;
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 
 use overlay_common::{Counter, Direction, DropReason, Traffic};
 
-use super::{bench::Skb, world::World};
+use super::{bench::Skb, tap::Unfinished, world::World};
 
 pub(super) use path::Paths;
 pub(super) use tunnel::{SOURCE_PORT_AT, flow};
@@ -37,6 +38,8 @@ pub(super) struct Incoming<'a> {
     /// The kernel has taken the outermost tag out, as it does of what really comes in, and keeps it
     /// beside the frame.
     pub(super) tag_beside: bool,
+    /// The checksum that its sender left to others.
+    pub(super) unfinished: Option<Unfinished>,
 }
 
 /// What becomes of a frame.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use overlay_common::{Config, HopEntry, Ip16, NodeKey, PATH_MTU_MIN};
+use overlay_common::{Config, HopEntry, Ip16, NodeKey, SOURCE_PORT_MIN};
 
 use super::bytes::Bytes;
 use crate::world::World;
@@ -13,9 +13,14 @@ use crate::world::World;
 pub(crate) struct Paths(BTreeMap<u32, u32>);
 
 impl Paths {
-    /// Bytes of the longest outer packet on the way, as the device and routers have it.
-    pub(super) fn mtu(&self, hop: &HopEntry, index: u32) -> u32 {
-        self.0.get(&index).map_or(u32::from(hop.mtu), |said| u32::from(hop.mtu).min(*said))
+    /// Bytes of the longest frame that gets through, as the device and routers have it, with `tag` bytes of it
+    /// beside the frame. Outer IPv4, UDP and VXLAN are around it. Whatever routers say, IPv6's smallest packet is
+    /// not too long.
+    pub(super) fn fits(&self, hop: &HopEntry, index: u32, tag: usize) -> usize {
+        let takes = |mtu: u32| mtu as usize - 20 - 8 - 8;
+        let by_device = takes(hop.mtu.into());
+        let by_routers = self.0.get(&index).map(|said| takes(*said).max(14 + tag + 1280));
+        by_routers.map_or(by_device, |by_routers| by_routers.min(by_device))
     }
 
     /// Listens to an ICMP message to this node: "fragmentation needed", about a packet that we sent to a
@@ -24,8 +29,11 @@ impl Paths {
         let Some((vtep, said)) = word(config, ip) else { return };
         let Some(node) = world.nodes.get(&NodeKey { vtep }) else { return };
         let Some(hop) = world.hop(node.hop) else { return };
-        // Where a router does not say how much, every host takes as much as that (RFC 1191, section 5).
-        let mtu = if said == 0 { 576 } else { said.max(PATH_MTU_MIN) };
+        // With less the smallest packet of IPv6, 1280 bytes (RFC 8200, section 5), and TCP's over IPv4, which the
+        // kernel makes no smaller than 552, would not get through. Where a router does not say how much
+        // (RFC 1191, section 5), it is that.
+        const LEAST: u32 = 1280 + 50;
+        let mtu = said.max(LEAST);
         let known = self.0.get(&node.hop);
         if mtu < u32::from(hop.mtu) && known.is_none_or(|known| mtu <= *known) {
             self.0.insert(node.hop, mtu);
@@ -45,6 +53,9 @@ fn word(config: &Config, ip: Bytes<'_>) -> Option<(Ip16, u32)> {
         && quoted.byte(0) == Ok(0x45)
         && quoted.byte(9) == Ok(UDP)
         && quoted.ip(12) == Ok(config.vtep)
+        // From a port that we send from, and longer than what is said to get through.
+        && quoted.be16(20).is_ok_and(|port| port >= SOURCE_PORT_MIN)
+        && quoted.be16(2) > icmp.be16(6)
         && quoted.be16(22) == Ok(config.vxlan_port);
     ours.then_some((quoted.ip(16).ok()?, icmp.be16(6).ok()?.into()))
 }

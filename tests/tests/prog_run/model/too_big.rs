@@ -13,17 +13,22 @@ const UDP: u8 = 17;
 /// Bytes of the packet that go back with the answer.
 const QUOTED: usize = 456;
 
-/// Bytes of the longest frame that fits into an outer packet of `mtu`, where this one does not. Outer
-/// IPv4, UDP and VXLAN are around it.
-pub(super) fn limit(frame: Incoming<'_>, mtu: u32) -> Option<usize> {
-    let fits = mtu as usize - 20 - 8 - 8;
+/// `fits`, where that is less than the frame or a segment of it has.
+pub(super) fn limit(frame: Incoming<'_>, fits: usize) -> Option<usize> {
     let longest = match frame.skb.gso_size {
         0 => Some(frame.bytes.len()),
         size => segment(Bytes(frame.bytes), size as usize),
     };
-    // As small as that, every way takes it, and nobody looks for segments.
-    let is_small = frame.bytes.len() + 20 + 8 + 8 <= overlay_common::PATH_MTU_MIN as usize;
+    // As small as that, every way takes it, and nobody looks for segments: 552 bytes with outer IPv4, UDP and
+    // VXLAN are the least that the kernel believes of a path.
+    let is_small = frame.bytes.len() + 20 + 8 + 8 <= 552;
     (!is_small && longest? > fits).then_some(fits)
+}
+
+/// Bytes of the tag that lies beside the frame.
+pub(super) fn tag_beside(frame: Incoming<'_>) -> usize {
+    let is_tagged = frame.tag_beside && Bytes(frame.bytes).be16(12).is_ok_and(is_tag);
+    if is_tagged { TAG } else { 0 }
 }
 
 /// Bytes of a segment that GSO will cut: where it is plain.
@@ -51,7 +56,7 @@ fn segment(frame: Bytes<'_>, size: usize) -> Option<usize> {
 /// message to make.
 pub(super) fn answer(frame: Incoming<'_>, fits: usize) -> Result<End, DropReason> {
     // A tag that lies beside the frame stays there: the answer is on the same VLAN.
-    let tag = if frame.tag_beside && is_tag(Bytes(frame.bytes).be16(12)?) { TAG } else { 0 };
+    let tag = tag_beside(frame);
     let (link, packet) = frame.bytes.split_at(ETHERNET + tag);
     let mtu = (fits - ETHERNET - tag) as u16;
     let message = match Bytes(link).be16(12 + tag)? {

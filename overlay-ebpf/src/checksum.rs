@@ -1,0 +1,159 @@
+//! Checksums that are still to be written.
+//!
+//! A sender leaves its checksum to the device that sends the packet on, and says where the sum begins and
+//! where it goes. Nobody compares these two places with the packet: a packet socket
+//! (PACKET_VNET_HDR) may name any. Two bytes of the packet would become others after a program has looked
+//! at them, a port for one, and the sender chooses the sum. So a packet passes only if its unfinished
+//! checksum is the packet's own, or lies in what the packet carries, where no program looks: an endpoint
+//! may run tunnels.
+
+use crate::headers::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Udp};
+use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
+use core::{ffi::c_void, mem};
+use overlay_common::{CAST_PLACEHOLDER, DropReason, SkbLayout};
+
+/// User space writes it before the programs are loaded, and they see it as a constant.
+#[unsafe(no_mangle)]
+static SKB_LAYOUT: SkbLayout = SkbLayout::UNKNOWN;
+
+/// What an IP packet carries: all that is known of it in front.
+#[derive(Clone, Copy)]
+pub struct Payload {
+    /// As the IP header names it; [`Payload::OTHER`] where that says nothing of the first bytes.
+    pub protocol: u8,
+    /// Where it begins in the frame.
+    pub at: usize,
+}
+
+impl Payload {
+    /// No protocol's number that has a checksum.
+    pub const OTHER: u8 = 0;
+}
+
+/// Where the fields are (RFC 9293, section 3.1; RFC 768; RFC 9260, section 3.1).
+const TCP_CHECKSUM: u32 = 16;
+const UDP_CHECKSUM: u32 = 6;
+const SCTP_CHECKSUM: u32 = 8;
+
+/// The checksum that is still to be written, if one is, is the payload's own or lies in what that carries.
+#[inline(always)]
+pub fn check(ctx: &TcContext, payload: Payload) -> Result<(), DropReason> {
+    let Some(sum) = unfinished(ctx) else { return Ok(()) };
+    let Payload { protocol, at } = payload;
+    let is_harmless = match protocol {
+        IPPROTO_TCP => sum.is_at(at, TCP_CHECKSUM),
+        IPPROTO_UDP => sum.is_at(at, UDP_CHECKSUM) || sum.is_behind(at + size_of::<Udp>()),
+        IPPROTO_SCTP => sum.is_at(at, SCTP_CHECKSUM),
+        // Its senders finish it themselves, and all of it is looked at.
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => false,
+        _ => sum.is_behind(at),
+    };
+    if is_harmless { Ok(()) } else { Err(DropReason::UnfinishedChecksum) }
+}
+
+/// The same of a frame of which nothing is looked at behind its first `header` bytes.
+#[inline(always)]
+pub fn check_behind(ctx: &TcContext, header: usize) -> Result<(), DropReason> {
+    check(ctx, Payload { protocol: Payload::OTHER, at: header })
+}
+
+/// The frame has no checksum that is still to be written: its protocol has none.
+#[inline(always)]
+pub fn check_none(ctx: &TcContext) -> Result<(), DropReason> {
+    if unfinished(ctx).is_some() { Err(DropReason::UnfinishedChecksum) } else { Ok(()) }
+}
+
+/// A checksum that is still to be written.
+#[derive(Clone, Copy)]
+struct Unfinished {
+    /// Where its sum begins, from the start of the packet's buffer, and in the upper half where the checksum
+    /// goes, from there.
+    places: u32,
+    /// Where the frame begins, from the start of the packet's buffer.
+    frame: u32,
+}
+
+impl Unfinished {
+    /// The sum begins at `at` of the frame, and the checksum goes `offset` behind that.
+    #[inline(always)]
+    fn is_at(self, at: usize, offset: u32) -> bool {
+        self.places == self.frame + at as u32 + (offset << 16)
+    }
+
+    /// All of it is behind the first `header` bytes of the frame.
+    #[inline(always)]
+    fn is_behind(self, header: usize) -> bool {
+        self.places & 0xffff >= self.frame + header as u32
+    }
+}
+
+/// A field of [`SKB_LAYOUT`], as user space has set it: the compiler must not know the value that it has here.
+macro_rules! layout {
+    ($field:ident) => {
+        // SAFETY: the variable lives as long as the program.
+        unsafe { (&raw const SKB_LAYOUT.$field).read_volatile() }
+    };
+}
+
+/// The checksum of the packet that is still to be written, where there is one.
+#[inline(always)]
+fn unfinished(ctx: &TcContext) -> Option<Unfinished> {
+    if layout!(is_typed) == 0 {
+        return probed(ctx);
+    }
+    // SAFETY: the context is valid while the program runs, and is the kernel's own type's.
+    let skb = unsafe { kernels_own(ctx.skb.skb.cast()) };
+    // SAFETY: a field of that type, by its offset; and so the two below.
+    let summed = unsafe { skb.add(layout!(ip_summed) as usize).read_volatile() };
+    if !is_partial(summed) {
+        return None;
+    }
+    let places = unsafe { skb.add(layout!(csum_start) as usize).cast::<u32>().read_volatile() };
+    let frame = unsafe { skb.add(layout!(mac_header) as usize).cast::<u16>().read_volatile() };
+    Some(Unfinished { places, frame: frame.into() })
+}
+
+/// The same on a kernel that gives no typed pointer.
+#[inline(always)]
+fn probed(ctx: &TcContext) -> Option<Unfinished> {
+    /// What can't be read is refused: it is nowhere in the packet.
+    const NOWHERE: Unfinished = Unfinished { places: 0, frame: 1 << 16 };
+    let skb = ctx.skb.skb.cast_const().cast::<u8>();
+    let at = |offset: u32| skb.wrapping_add(offset as usize);
+    // SAFETY: the helper refuses what is no address.
+    let summed = unsafe { bpf_probe_read_kernel(at(layout!(ip_summed))) };
+    let Ok(summed) = summed else { return Some(NOWHERE) };
+    if !is_partial(summed) {
+        return None;
+    }
+    // SAFETY: as above.
+    let places = unsafe { bpf_probe_read_kernel(at(layout!(csum_start)).cast::<u32>()) };
+    // SAFETY: as above.
+    let frame = unsafe { bpf_probe_read_kernel(at(layout!(mac_header)).cast::<u16>()) };
+    match (places, frame) {
+        (Ok(places), Ok(frame)) => Some(Unfinished { places, frame: frame.into() }),
+        _ => Some(NOWHERE),
+    }
+}
+
+/// CHECKSUM_PARTIAL is both bits of the field.
+#[inline(always)]
+fn is_partial(summed: u8) -> bool {
+    let mask = layout!(ip_summed_mask);
+    u32::from(summed) & mask == mask
+}
+
+/// The kernel's own `struct sk_buff` of a program's context: `bpf_cast_to_kern_ctx`, which user space puts in
+/// the place of a helper that does not exist.
+///
+/// # Safety
+/// User space has done so.
+#[inline(always)]
+unsafe fn kernels_own(ctx: *mut c_void) -> *const u8 {
+    // SAFETY: how a helper is called; the kernel's function takes and returns the same.
+    unsafe {
+        let cast: extern "C" fn(*mut c_void) -> *const u8 =
+            mem::transmute(CAST_PLACEHOLDER as usize);
+        cast(ctx)
+    }
+}
