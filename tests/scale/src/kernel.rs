@@ -123,7 +123,7 @@ impl Kernel for MapsOnly {
         Ok(device)
     }
 
-    async fn raise(&mut self, _device: &ObservedDevice) -> Result<(), KernelError> {
+    async fn raise(&mut self, _device: &ObservedDevice) -> Result<(), DeviceFailure> {
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use overlay_ctl::{
-    control::state::{Command, Envelope, Placement, PortsWanted, State, View},
+    control::state::{Command, Envelope, Mutation, Placement, PortsWanted, State, View},
     model::{Location, NetworkOptions, NodeName, Pool, Subnet},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
@@ -69,7 +69,7 @@ impl World {
     fn apply(&mut self, command: Command) -> Result<()> {
         self.index += 1;
         let request = u128::from(self.index).to_be_bytes();
-        let entry = Envelope { request, command }.encode()?;
+        let entry = Envelope::new(Mutation::new(request, &command), command).encode()?;
         let refused = |refusal| anyhow::anyhow!("refused: {refusal:?}");
         self.state.apply(self.index, &entry).map(drop).map_err(refused)
     }
