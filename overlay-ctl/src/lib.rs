@@ -6,6 +6,7 @@ pub mod cli;
 pub mod consensus;
 pub mod datapath;
 pub mod dns;
+pub mod durable;
 pub mod gateway;
 pub mod ipam;
 pub mod model;
@@ -14,6 +15,8 @@ pub mod node;
 pub mod peers;
 pub mod proto;
 pub mod reconcile;
+#[cfg(test)]
+mod seeded;
 pub mod state;
 pub mod watch;
 

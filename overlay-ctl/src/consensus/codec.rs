@@ -29,6 +29,16 @@ pub enum BadMessage {
     /// A field that the engine would panic on.
     #[error("inconsistent: {0}")]
     Inconsistent(&'static str),
+    /// A snapshot that this version can't read.
+    #[error(
+        "the snapshot at index {index} can't be read ({detail}); run the version that the sender runs"
+    )]
+    Snapshot {
+        /// What it is a snapshot at.
+        index: u64,
+        /// What the state machine said.
+        detail: String,
+    },
 }
 
 /// Decodes a message from the network and refuses what would make the engine panic or, with term

@@ -62,6 +62,8 @@ pub struct Core<S: StateMachine> {
     proposals: Vec<Proposal<S::Outcome>>,
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
     reads: Reads,
+    /// The snapshot of the last message that had one, read; with its index and term.
+    received: Option<(u64, u64, S::Snapshot)>,
     /// Snapshots on their way, and when they left.
     snapshots: BTreeMap<u64, u64>,
     /// When each peer was last heard.
@@ -95,8 +97,8 @@ impl<S: StateMachine> Core<S> {
         let meta = store.snapshot_metadata();
         let (index, members) = (meta.index, meta.conf_state.clone().unwrap_or_default());
         if index > 0 {
-            let data = store.snapshot_data()?;
-            machine.restore(&data).map_err(|source| FatalError::Restore { index, source })?;
+            let snapshot = S::read_snapshot(&store.snapshot_data()?);
+            machine.restore(snapshot.map_err(|source| FatalError::Restore { index, source })?);
             machine.membership(index, &sorted(&members.voters), &sorted(&members.learners));
             machine.batch_applied(index);
         }
@@ -127,6 +129,7 @@ impl<S: StateMachine> Core<S> {
             proposals: Vec::new(),
             waiters: BTreeMap::new(),
             reads,
+            received: None,
             snapshots: BTreeMap::new(),
             heard: BTreeMap::new(),
             status: watch::Sender::new(Status::default()),
@@ -171,6 +174,9 @@ impl<S: StateMachine> Core<S> {
         // Only a node that lost entries it had acknowledged gets here. The engine would panic.
         if message.msg_type == MessageType::MsgHeartbeat as i32 && message.commit > last {
             return Err(BadMessage::Inconsistent("commit beyond this node's log"));
+        }
+        if let Some(snapshot) = &message.snapshot {
+            self.receive(snapshot)?;
         }
         self.heard.insert(message.from, self.ticks);
         if let Err(error) = self.node.step(message) {
@@ -236,6 +242,8 @@ impl<S: StateMachine> Core<S> {
         }
         self.fail_stale_waiters();
         self.reads.settle(self.applied, self.ticks);
+        // The engine had no use for it.
+        self.received = None;
         self.carry_commit()?;
         self.publish();
         Ok(())
@@ -265,8 +273,8 @@ impl<S: StateMachine> Core<S> {
         //    entries are durable), so they travel while the disk works.
         self.send(ready.take_messages(), transport);
 
-        // 2. A snapshot replaces the state. Restored first: one that this version can't read must
-        //    not get into the log, where every restart would meet it again.
+        // 2. A snapshot replaces the state. It was read when it came: one that this version can't read
+        //    must not get into the log, where every restart would meet it again.
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
         if let Some(snapshot) = &snapshot {
             self.install(snapshot)?;
@@ -328,12 +336,6 @@ impl<S: StateMachine> Core<S> {
                 (Err(_), false) => self.report_unreachable(message.to),
             }
         }
-    }
-
-    /// The next transaction fails, as if the disk did.
-    #[cfg(test)]
-    pub(super) fn break_disk(&mut self, broken: bool) {
-        self.node.mut_store().fail_after(broken.then_some(0));
     }
 
     /// Who was not heard since this tick is taken for gone.

@@ -4,17 +4,15 @@
 //! A node that forgot its vote or the entries it acknowledged must not vote under its old id: it
 //! could elect a second leader, or help to lose a committed write. It has to rejoin under a new id.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
+use std::io::{self, ErrorKind};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-const IDENTITY: &str = "identity.json";
+use crate::durable::{DurableFile, Folder};
+
+/// The file that holds the [`Identity`].
+pub(super) const IDENTITY: &str = "identity.json";
 const MARK: &str = "mark";
 
 /// Who a node is, for as long as its state folder lives.
@@ -28,17 +26,12 @@ pub struct Identity {
     pub raft_id: u64,
 }
 
-/// Where the identity of the node with state folder `dir` is.
-pub fn path(dir: &Path) -> PathBuf {
-    dir.join(IDENTITY)
-}
-
-/// The identity in `dir`; `None` when there is none.
+/// The identity in a state folder; `None` when there is none.
 ///
 /// # Errors
 /// The file can't be read or is malformed ([`ErrorKind::InvalidData`]).
-pub fn load(dir: &Path) -> io::Result<Option<Identity>> {
-    let bytes = match fs::read(path(dir)) {
+pub fn load(folder: &impl Folder) -> io::Result<Option<Identity>> {
+    let bytes = match folder.read(IDENTITY) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -50,23 +43,10 @@ pub fn load(dir: &Path) -> io::Result<Option<Identity>> {
 ///
 /// # Errors
 /// The file can't be written.
-pub fn store(dir: &Path, identity: &Identity) -> io::Result<()> {
+pub fn store(folder: &impl Folder, identity: &Identity) -> io::Result<()> {
     let mut bytes = serde_json::to_vec_pretty(identity).map_err(io::Error::other)?;
     bytes.push(b'\n');
-    let temporary = dir.join(format!("{IDENTITY}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path(dir))?;
-    sync_dir(dir)
-}
-
-/// Makes the names in `dir` durable.
-///
-/// # Errors
-/// The folder can't be opened or synced.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    folder.replace(IDENTITY, &bytes)
 }
 
 /// What the log is known to have held: a database that holds less has lost something.
@@ -85,16 +65,14 @@ pub struct HighWater {
 /// conflicting suffix) lowers it first, and durably, or a crash in between would look like amnesia.
 #[derive(Debug)]
 pub(super) struct Mark {
-    file: File,
+    file: Box<dyn DurableFile>,
     value: HighWater,
 }
 
 impl Mark {
-    /// Opens the mark in `dir`. One that was never written, or torn by a power cut, is zero.
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let path = dir.join(MARK);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    /// Opens the mark in a state folder. One that was never written, or torn by a power cut, is zero.
+    pub(super) fn open(folder: &impl Folder) -> io::Result<Self> {
+        let file = folder.open(MARK)?;
         let mut bytes = [0; 24];
         let value = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => decode(&bytes).unwrap_or_default(),
@@ -105,10 +83,10 @@ impl Mark {
     }
 
     /// A mark at zero, whatever was there before.
-    pub(super) fn create(dir: &Path) -> io::Result<Self> {
-        let mut mark = Self::open(dir)?;
+    pub(super) fn create(folder: &impl Folder) -> io::Result<Self> {
+        let mut mark = Self::open(folder)?;
         mark.record(HighWater::default())?;
-        mark.file.sync_data()?;
+        mark.file.sync()?;
         Ok(mark)
     }
 
@@ -129,7 +107,7 @@ impl Mark {
     pub(super) fn lower(&mut self, last: u64) -> io::Result<()> {
         if last < self.value.last {
             self.record(HighWater { last, ..self.value })?;
-            self.file.sync_data()?;
+            self.file.sync()?;
         }
         Ok(())
     }
@@ -158,28 +136,31 @@ fn decode(bytes: &[u8; 24]) -> Option<HighWater> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::DiskFolder;
 
     #[test]
     fn identity_round_trips_and_damage_is_invalid_data() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(load(dir.path()).unwrap(), None);
+        let folder = DiskFolder::new(dir.path());
+        assert_eq!(load(&folder).unwrap(), None);
         let identity = Identity { cluster: Uuid::from_u128(7), name: "a".into(), raft_id: 3 };
-        store(dir.path(), &identity).unwrap();
-        assert_eq!(load(dir.path()).unwrap(), Some(identity));
-        fs::write(path(dir.path()), b"{").unwrap();
-        assert_eq!(load(dir.path()).unwrap_err().kind(), ErrorKind::InvalidData);
+        store(&folder, &identity).unwrap();
+        assert_eq!(load(&folder).unwrap(), Some(identity));
+        folder.replace(IDENTITY, b"{").unwrap();
+        assert_eq!(load(&folder).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
     #[test]
     fn mark_survives_reopening_and_a_torn_one_counts_as_none() {
         let dir = tempfile::tempdir().unwrap();
+        let folder = DiskFolder::new(dir.path());
         let high = HighWater { term: 3, last: 70_000 };
-        let mut mark = Mark::open(dir.path()).unwrap();
+        let mut mark = Mark::open(&folder).unwrap();
         mark.record(high).unwrap();
-        assert_eq!(Mark::open(dir.path()).unwrap().value(), high);
+        assert_eq!(Mark::open(&folder).unwrap().value(), high);
         mark.lower(9).unwrap();
-        assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater { term: 3, last: 9 });
+        assert_eq!(Mark::open(&folder).unwrap().value(), HighWater { term: 3, last: 9 });
         mark.file.write_all_at(&[0xff], 3).unwrap();
-        assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater::default());
+        assert_eq!(Mark::open(&folder).unwrap().value(), HighWater::default());
     }
 }

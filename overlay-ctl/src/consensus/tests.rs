@@ -1,7 +1,10 @@
-//! Whole clusters, step by step: real logs on disk, a network in memory, time by hand.
+//! Whole clusters, step by step: real logs on simulated disks, a network in memory, time by hand.
 
+mod agents;
 mod cluster;
+mod commands;
 mod driver;
 mod faults;
 mod harness;
+mod oracle;
 mod random;

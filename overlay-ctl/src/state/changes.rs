@@ -2,7 +2,7 @@ use crate::model::{EndpointId, NetworkId, NodeId, Revision};
 use std::collections::{BTreeSet, VecDeque};
 
 /// How many changes are remembered. A stream whose cursor is older gets everything again.
-const REMEMBERED: usize = 16_384;
+pub(super) const REMEMBERED: usize = 16_384;
 
 /// Which row changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,11 +19,18 @@ pub enum RowKey {
 ///
 /// Two logs are equal whatever they hold: how far back a node can serve deltas is no part of the
 /// state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ChangeLog {
     /// Changes at or before this revision are not all here.
     complete_after: Revision,
     changes: VecDeque<(Revision, RowKey)>,
+    remembered: usize,
+}
+
+impl Default for ChangeLog {
+    fn default() -> Self {
+        Self::starting_after(0)
+    }
 }
 
 impl PartialEq for ChangeLog {
@@ -35,12 +42,18 @@ impl PartialEq for ChangeLog {
 impl ChangeLog {
     /// A log that knows nothing of what happened up to `revision`.
     pub(super) fn starting_after(revision: Revision) -> Self {
-        Self { complete_after: revision, changes: VecDeque::new() }
+        Self { complete_after: revision, changes: VecDeque::new(), remembered: REMEMBERED }
+    }
+
+    /// The same log, which remembers so many changes from now on.
+    #[must_use]
+    pub(super) fn remembering(self, changes: usize) -> Self {
+        Self { remembered: changes, ..self }
     }
 
     pub(super) fn push(&mut self, revision: Revision, key: RowKey) {
         self.changes.push_back((revision, key));
-        while self.changes.len() > REMEMBERED {
+        while self.changes.len() > self.remembered {
             if let Some((revision, _)) = self.changes.pop_front() {
                 self.complete_after = revision;
             }

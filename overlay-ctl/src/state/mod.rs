@@ -209,6 +209,12 @@ impl State {
         self.dedup.get(request)
     }
 
+    /// The same state, which remembers so many changes from now on.
+    #[must_use]
+    fn remembering(self, changes: usize) -> Self {
+        Self { changes: self.changes.remembering(changes), ..self }
+    }
+
     /// What changed lately, for the delta streams.
     #[must_use]
     pub fn changes(&self) -> &ChangeLog {

@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::BTreeSet,
-    fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
@@ -16,10 +15,13 @@ use super::{
     FORMAT, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT, SNAPSHOT_META, StoreError,
     TRUNCATED, log::Tail, put, put_snapshot, put_truncated,
 };
-use crate::consensus::{
-    codec,
-    identity::{self, HighWater, Identity, Mark},
-    recovery::{self, Refused},
+use crate::{
+    consensus::{
+        codec,
+        identity::{self, HighWater, IDENTITY as IDENTITY_FILE, Identity, Mark},
+        recovery::{self, Refused},
+    },
+    durable::{DiskFolder, Folder},
 };
 
 const DATABASE: &str = "consensus.redb";
@@ -116,8 +118,17 @@ impl LogStore {
     /// # Errors
     /// See [`OpenError`]. Whatever the error, the database is as it was.
     pub fn open(dir: &Path, cluster: Option<Uuid>) -> Result<Option<Self>, OpenError> {
-        let identity_path = identity::path(dir);
-        let outside = identity::load(dir).map_err(|error| match error.kind() {
+        Self::open_in(&DiskFolder::new(dir), cluster)
+    }
+
+    /// As [`Self::open`], in any folder.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(folder: &impl Folder, cluster: Option<Uuid>) -> Result<Option<Self>, OpenError> {
+        let dir = folder.path();
+        let identity_path = dir.join(IDENTITY_FILE);
+        let outside = identity::load(folder).map_err(|error| match error.kind() {
             ErrorKind::InvalidData => {
                 OpenError::Damaged { path: identity_path.clone(), detail: error.to_string() }
             }
@@ -142,8 +153,8 @@ impl LogStore {
         let amnesia = |raft_id, detail: String| {
             Err(OpenError::Amnesia { path: path.clone(), raft_id, detail })
         };
-        match (fs::metadata(&path), &outside) {
-            (Ok(file), Some(outside)) if file.len() == 0 => {
+        match (folder.len(DATABASE), &outside) {
+            (Ok(0), Some(outside)) => {
                 return amnesia(outside.raft_id, "the database is empty".into());
             }
             (Ok(_), _) => {}
@@ -155,7 +166,7 @@ impl LogStore {
         }
 
         // All judgement is passed on the probe, before the file is written to.
-        let probe = recovery::probe(&path).map_err(refused(&path))?;
+        let probe = recovery::probe(folder, DATABASE).map_err(refused(&path))?;
         let damaged = |error: StoreError| OpenError::Damaged {
             path: path.clone(),
             detail: crate::consensus::error::chain(&error),
@@ -169,7 +180,7 @@ impl LogStore {
             let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
             return Err(foreign(&path, expected, &inside));
         }
-        let mark = Mark::open(dir).map_err(io_error(dir))?;
+        let mark = Mark::open(folder).map_err(io_error(dir))?;
         let high = mark.value();
         let held = HighWater { term: contents.hard_state.term, last: contents.last };
         if held.term < high.term || held.last < high.last {
@@ -180,9 +191,9 @@ impl LogStore {
         if outside.is_none() {
             // Died between the two steps of creating the node, or the file alone was removed: the
             // log is whole, and it says who this is.
-            identity::store(dir, &inside).map_err(io_error(&identity_path))?;
+            identity::store(folder, &inside).map_err(io_error(&identity_path))?;
         }
-        let db = recovery::open(&path).map_err(refused(&path))?;
+        let db = recovery::open(folder, DATABASE).map_err(refused(&path))?;
         let contents = Contents::read(&db).map_err(damaged)?;
         Ok(Some(contents.into_store(db, path, mark)?))
     }
@@ -193,10 +204,22 @@ impl LogStore {
     /// # Errors
     /// [`OpenError::Exists`], or the folder can't be written.
     pub fn bootstrap(dir: &Path, identity: Identity, state: &[u8]) -> Result<Self, OpenError> {
+        Self::bootstrap_in(&DiskFolder::new(dir), identity, state)
+    }
+
+    /// As [`Self::bootstrap`], in any folder.
+    ///
+    /// # Errors
+    /// As [`Self::bootstrap`].
+    pub fn bootstrap_in(
+        folder: &impl Folder,
+        identity: Identity,
+        state: &[u8],
+    ) -> Result<Self, OpenError> {
         let members = ConfState { voters: vec![identity.raft_id], ..ConfState::default() };
         let meta = SnapshotMetadata { conf_state: Some(members), index: FIRST.0, term: FIRST.1 };
         let hard = HardState { term: FIRST.1, vote: 0, commit: FIRST.0 };
-        Self::create(dir, identity, &hard, &meta, state)
+        Self::create(folder, identity, &hard, &meta, state)
     }
 
     /// Makes the empty log of a node that will learn everything from a leader.
@@ -204,32 +227,45 @@ impl LogStore {
     /// # Errors
     /// As [`Self::bootstrap`].
     pub fn join(dir: &Path, identity: Identity) -> Result<Self, OpenError> {
-        Self::create(dir, identity, &HardState::default(), &SnapshotMetadata::default(), &[])
+        Self::join_in(&DiskFolder::new(dir), identity)
+    }
+
+    /// As [`Self::join`], in any folder.
+    ///
+    /// # Errors
+    /// As [`Self::bootstrap`].
+    pub fn join_in(folder: &impl Folder, identity: Identity) -> Result<Self, OpenError> {
+        Self::create(folder, identity, &HardState::default(), &SnapshotMetadata::default(), &[])
     }
 
     fn create(
-        dir: &Path,
+        folder: &impl Folder,
         identity: Identity,
         hard: &HardState,
         meta: &SnapshotMetadata,
         state: &[u8],
     ) -> Result<Self, OpenError> {
+        let dir = folder.path();
         let path = dir.join(DATABASE);
-        for path in [&path, &identity::path(dir)] {
-            if path.try_exists().map_err(io_error(path))? {
-                return Err(OpenError::Exists { path: path.clone() });
+        for name in [DATABASE, IDENTITY_FILE] {
+            let path = dir.join(name);
+            match folder.len(name) {
+                Ok(_) => return Err(OpenError::Exists { path }),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(io_error(&path)(e)),
             }
         }
-        fs::create_dir_all(dir).map_err(io_error(dir))?;
+        folder.make().map_err(io_error(dir))?;
         // Under another name until it is whole, so that a crash can't leave half a database.
-        let temporary = dir.join(format!("{DATABASE}.new"));
-        match fs::remove_file(&temporary) {
+        let unfinished = format!("{DATABASE}.new");
+        let temporary = dir.join(&unfinished);
+        match folder.remove(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error(&temporary)(e)),
             _ => {}
         }
         // A mark left by an earlier, abandoned attempt would read as amnesia.
-        let mark = Mark::create(dir).map_err(io_error(dir))?;
-        let db = recovery::create(&temporary).map_err(refused(&temporary))?;
+        let mark = Mark::create(folder).map_err(io_error(dir))?;
+        let db = recovery::create(folder, &unfinished).map_err(refused(&temporary))?;
         let write = || -> Result<(), StoreError> {
             let txn = db.begin_write()?;
             txn.open_table(LOG)?;
@@ -243,9 +279,9 @@ impl LogStore {
             Ok(())
         };
         write().map_err(|source| OpenError::Store { path: temporary.clone(), source })?;
-        fs::rename(&temporary, &path).map_err(io_error(&path))?;
-        identity::sync_dir(dir).map_err(io_error(dir))?;
-        identity::store(dir, &identity).map_err(io_error(&identity::path(dir)))?;
+        folder.rename(&unfinished, DATABASE).map_err(io_error(&path))?;
+        folder.sync().map_err(io_error(dir))?;
+        identity::store(folder, &identity).map_err(io_error(&dir.join(IDENTITY_FILE)))?;
         let contents = Contents::read(&db)
             .map_err(|source| OpenError::Store { path: path.clone(), source })?;
         contents.into_store(db, path, mark)
@@ -322,8 +358,6 @@ impl Contents {
             tail,
             wanted: RefCell::new(BTreeSet::new()),
             transactions: 0,
-            #[cfg(test)]
-            fail_after: None,
         };
         match store.record_mark() {
             Ok(()) => Ok(store),

@@ -1,7 +1,10 @@
 //! What a healthy cluster does.
 
-use super::harness::{Cluster, Rng};
-use crate::consensus::{ConsensusConfig, ProposeError, Role};
+use super::harness::Cluster;
+use crate::{
+    consensus::{ConsensusConfig, ProposeError, Role},
+    seeded::Rng,
+};
 
 fn config() -> ConsensusConfig {
     ConsensusConfig::default()
@@ -256,7 +259,7 @@ fn messages_that_would_make_the_engine_panic_are_refused() {
 fn hostile_messages_never_panic() {
     use raft::eraftpb::{Entry, Message};
     let mut cluster = Cluster::of_three(config());
-    let mut rng = Rng(7);
+    let mut rng = Rng::new(7);
     for kind in 0..40 {
         for _ in 0..20 {
             let message = Message {
