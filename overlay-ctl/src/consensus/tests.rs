@@ -6,5 +6,6 @@ mod commands;
 mod driver;
 mod faults;
 mod harness;
+mod hostile;
 mod oracle;
 mod random;
