@@ -8,6 +8,8 @@ pub mod datapath;
 pub mod dns;
 pub mod durable;
 pub mod gateway;
+#[cfg(test)]
+mod golden;
 pub mod ipam;
 pub mod model;
 pub mod netlink;

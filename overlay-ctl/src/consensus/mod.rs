@@ -21,6 +21,8 @@
 mod codec;
 pub mod core;
 pub mod driver;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod identity;
 mod reads;
 mod recovery;

@@ -10,6 +10,8 @@ mod cluster;
 mod error;
 mod gate;
 mod gateway;
+#[cfg(test)]
+pub(crate) mod golden;
 mod guard;
 mod home;
 mod kernel;

@@ -11,6 +11,8 @@ mod changes;
 mod command;
 mod dedup;
 mod endpoints;
+#[cfg(test)]
+pub(crate) mod golden;
 mod index;
 mod legs;
 mod machine;
