@@ -4,10 +4,15 @@
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod durable;
 pub mod faces;
+#[cfg(test)]
+mod golden;
 pub mod model;
 pub mod node;
 pub mod proto;
+#[cfg(test)]
+mod seeded;
 
 /// An error and its sources in one line, as logs and answers show it.
 #[must_use]

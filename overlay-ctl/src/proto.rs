@@ -20,4 +20,8 @@ pub mod v1 {
 /// What nodes say to each other.
 pub mod internal {
     tonic::include_proto!("overlay.internal.v1");
+    /// The descriptors, to be compared with those of older versions.
+    #[cfg(test)]
+    pub(crate) const DESCRIPTORS: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/peers_descriptor.bin"));
 }

@@ -1,12 +1,13 @@
 use crate::{
     control::peers::Peer,
+    durable::{DiskFolder, Folder as _},
     model::{NodeId, NodeName, Revision},
 };
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -225,13 +226,11 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
     let write = || {
         let bytes = serde_json::to_vec_pretty(value)?;
-        let temporary = path.with_extension("new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let folder = path.parent().unwrap_or_else(|| unreachable!("the file is in a folder"));
-        File::open(folder)?.sync_all()
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
+        else {
+            unreachable!("the file is in a folder, and its name is one of ours")
+        };
+        DiskFolder::new(folder).replace(name, &bytes)
     };
     write().map_err(|source| HomeError::Io { path: path.to_owned(), source })
 }

@@ -7,6 +7,8 @@
 mod cluster;
 mod error;
 mod gate;
+#[cfg(test)]
+pub(crate) mod golden;
 mod home;
 mod raft_thread;
 mod remove;

@@ -1,6 +1,15 @@
 //! Bytes of raft's own messages.
 
-use raft::eraftpb::{EntryType, Message, MessageType};
+use std::collections::BTreeSet;
+
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
+    EntryType, Message, MessageType, Snapshot,
+};
+
+/// No term and no index gets so far in the life of a cluster. The engine adds to what it is told, and
+/// must not overflow; and a node that took over such a term could never be led again.
+const BEYOND: u64 = 1 << 62;
 
 /// Encodes any of raft's messages.
 pub(super) fn encode(message: &impl raft_prost::Message) -> Vec<u8> {
@@ -29,6 +38,16 @@ pub enum BadMessage {
     /// A field that the engine would panic on.
     #[error("inconsistent: {0}")]
     Inconsistent(&'static str),
+    /// A snapshot that this version can't read.
+    #[error(
+        "the snapshot at index {index} can't be read ({detail}); run the version that the sender runs"
+    )]
+    Snapshot {
+        /// What it is a snapshot at.
+        index: u64,
+        /// What the state machine said.
+        detail: String,
+    },
 }
 
 /// Decodes a message from the network and refuses what would make the engine panic or, with term
@@ -62,7 +81,8 @@ pub(super) fn decode_message(bytes: &[u8], id: u64) -> Result<Message, BadMessag
             }
         }
         MessageType::MsgReadIndex => {
-            if message.entries.len() != 1 {
+            // It has no term: a node that passes it on to the leader would panic on one.
+            if message.entries.len() != 1 || message.term != 0 {
                 return Err(BadMessage::Inconsistent("read request"));
             }
         }
@@ -76,15 +96,94 @@ pub(super) fn decode_message(bytes: &[u8], id: u64) -> Result<Message, BadMessag
         | MessageType::MsgCheckQuorum
         | MessageType::MsgTransferLeader => return Err(unexpected),
     }
-    if message.entries.iter().any(|entry| EntryType::from_i32(entry.entry_type).is_none()) {
-        return Err(BadMessage::Inconsistent("entry type"));
+    if numbers(&message).any(|number| number >= BEYOND) {
+        return Err(BadMessage::Inconsistent("a term or an index that no log reaches"));
     }
-    if kind == MessageType::MsgAppend {
-        let follows = |(at, entry): (u64, &raft::eraftpb::Entry)| entry.index == at;
-        let indices = message.index.saturating_add(1)..;
-        if !indices.zip(&message.entries).all(follows) {
-            return Err(BadMessage::Inconsistent("entry indices"));
-        }
-    }
+    let checked = message.entries.iter().try_for_each(check_entry).and_then(|()| match kind {
+        MessageType::MsgAppend => check_append(&message),
+        MessageType::MsgSnapshot => check_snapshot(message.term, message.snapshot.as_ref()),
+        _ => Ok(()),
+    });
+    checked.map_err(BadMessage::Inconsistent)?;
     Ok(message)
+}
+
+fn numbers(message: &Message) -> impl Iterator<Item = u64> {
+    let Message { term, log_term, index, commit, commit_term, reject_hint, .. } = *message;
+    let own = [term, log_term, index, commit, commit_term, reject_hint, message.request_snapshot];
+    let entries = message.entries.iter().flat_map(|entry| [entry.index, entry.term]);
+    let snapshot = message.snapshot.iter().flat_map(|snapshot| &snapshot.metadata);
+    own.into_iter().chain(entries).chain(snapshot.flat_map(|meta| [meta.index, meta.term]))
+}
+
+fn check_entry(entry: &Entry) -> Result<(), &'static str> {
+    match EntryType::from_i32(entry.entry_type) {
+        None => Err("entry type"),
+        Some(EntryType::EntryConfChangeV2) => check_change(&entry.data),
+        Some(EntryType::EntryNormal | EntryType::EntryConfChange) => Ok(()),
+    }
+}
+
+/// A change that is malformed ends every member that applies it, once it is committed.
+fn check_change(bytes: &[u8]) -> Result<(), &'static str> {
+    let malformed = "membership change";
+    let change: ConfChangeV2 = decode(bytes).map_err(|_| malformed)?;
+    let known = |single: &ConfChangeSingle| {
+        single.node_id > 0 && ConfChangeType::from_i32(single.change_type).is_some()
+    };
+    let known = change.changes.iter().all(known)
+        && ConfChangeTransition::from_i32(change.transition).is_some();
+    if known { Ok(()) } else { Err(malformed) }
+}
+
+fn check_append(message: &Message) -> Result<(), &'static str> {
+    // The engine says so of an entry that it does not have, and would take the two for one.
+    if message.log_term == 0 && message.index > 0 {
+        return Err("term of the entry before");
+    }
+    let (mut index, mut term) = (message.index, message.log_term);
+    for entry in &message.entries {
+        index += 1;
+        if entry.index != index {
+            return Err("entry indices");
+        }
+        if entry.term < term.max(1) || entry.term > message.term {
+            return Err("entry terms");
+        }
+        term = entry.term;
+    }
+    Ok(())
+}
+
+fn check_snapshot(now: u64, snapshot: Option<&Snapshot>) -> Result<(), &'static str> {
+    let meta = snapshot.and_then(|snapshot| snapshot.metadata.as_ref());
+    let Some(meta) = meta.filter(|meta| meta.index > 0) else { return Err("no snapshot") };
+    if meta.term == 0 || meta.term > now {
+        return Err("snapshot's term");
+    }
+    if are_members(&meta.conf_state.clone().unwrap_or_default()) {
+        Ok(())
+    } else {
+        Err("snapshot's members")
+    }
+}
+
+/// Whether changes of members can lead there. The engine panics where they can't.
+fn are_members(members: &ConfState) -> bool {
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = members;
+    let set = |ids: &[u64]| {
+        let set: BTreeSet<u64> = ids.iter().copied().collect();
+        (set.len() == ids.len() && !set.contains(&0)).then_some(set)
+    };
+    let (Some(voters), Some(learners)) = (set(voters), set(learners)) else { return false };
+    let (Some(outgoing), Some(next)) = (set(voters_outgoing), set(learners_next)) else {
+        return false;
+    };
+    let joint = !outgoing.is_empty();
+    !voters.is_empty()
+        && (joint || !auto_leave)
+        && learners.is_disjoint(&voters)
+        && learners.is_disjoint(&outgoing)
+        && next.is_subset(&outgoing)
+        && next.is_disjoint(&voters)
 }

@@ -9,20 +9,18 @@ mod proof;
 mod proposals;
 mod voters;
 
-use std::{collections::BTreeMap, fmt};
-
-use raft::{
-    Config, RawNode, Ready, SnapshotStatus, StateRole,
-    eraftpb::{ConfState, Message, MessageType},
-};
-use tokio::sync::{oneshot, watch};
-
 use super::{
     ConsensusConfig, FatalError, PeerStatus, ProposeError, Role, StateMachine, Status, Transport,
     codec::{self, BadMessage},
     reads::Reads,
     storage::{Batch, LogStore},
 };
+use raft::{
+    Config, RawNode, Ready, SnapshotStatus, StateRole,
+    eraftpb::{ConfState, Message, MessageType},
+};
+use std::{collections::BTreeMap, fmt};
+use tokio::sync::{oneshot, watch};
 
 /// Where a proposal's answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
@@ -66,6 +64,8 @@ pub struct Core<S: StateMachine> {
     /// Members that are to be removed, and who waits for that.
     leaving: BTreeMap<u64, Vec<Reply<u64>>>,
     reads: Reads,
+    /// The snapshot of the last message that had one, read; with its index and term.
+    received: Option<(u64, u64, S::Snapshot)>,
     /// Snapshots on their way, and when they left.
     snapshots: BTreeMap<u64, u64>,
     /// When each peer was last heard.
@@ -103,9 +103,10 @@ impl<S: StateMachine> Core<S> {
         let meta = store.snapshot_metadata();
         let (index, members) = (meta.index, meta.conf_state.clone().unwrap_or_default());
         if index > 0 {
-            let data = store.snapshot_data()?;
-            machine.restore(&data).map_err(|source| FatalError::Restore { index, source })?;
-            machine.membership(index, &sorted(&members.voters), &sorted(&members.learners));
+            let snapshot = S::read_snapshot(&store.snapshot_data()?);
+            machine.restore(snapshot.map_err(|source| FatalError::Restore { index, source })?);
+            let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
+            machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
             machine.batch_applied(index);
         }
         let engine = Config {
@@ -136,6 +137,7 @@ impl<S: StateMachine> Core<S> {
             waiters: BTreeMap::new(),
             leaving: BTreeMap::new(),
             reads,
+            received: None,
             snapshots: BTreeMap::new(),
             heard: BTreeMap::new(),
             doubted: BTreeMap::new(),
@@ -179,6 +181,9 @@ impl<S: StateMachine> Core<S> {
     /// The message was thrown away; nothing else happened.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), BadMessage> {
         let mut message = codec::decode_message(bytes, self.id())?;
+        if let Some(snapshot) = &message.snapshot {
+            self.receive(snapshot)?;
+        }
         self.heard.insert(message.from, self.ticks);
         if !self.examine(&mut message) {
             return Ok(());
@@ -250,6 +255,8 @@ impl<S: StateMachine> Core<S> {
         }
         self.fail_stale_waiters();
         self.reads.settle(self.applied, self.ticks);
+        // The engine had no use for it.
+        self.received = None;
         self.carry_commit()?;
         self.publish();
         Ok(())
@@ -279,8 +286,8 @@ impl<S: StateMachine> Core<S> {
         //    entries are durable), so they travel while the disk works.
         self.send(ready.take_messages(), transport);
 
-        // 2. A snapshot replaces the state. Restored first: one that this version can't read must
-        //    not get into the log, where every restart would meet it again.
+        // 2. A snapshot replaces the state. It was read when it came: one that this version can't read
+        //    must not get into the log, where every restart would meet it again.
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
         if let Some(snapshot) = &snapshot {
             self.install(snapshot)?;
@@ -342,12 +349,6 @@ impl<S: StateMachine> Core<S> {
                 (Err(_), false) => self.report_unreachable(message.to),
             }
         }
-    }
-
-    /// The next transaction fails, as if the disk did.
-    #[cfg(test)]
-    pub(super) fn break_disk(&mut self, broken: bool) {
-        self.node.mut_store().fail_after(broken.then_some(0));
     }
 
     /// Who was not heard since this tick is taken for gone.

@@ -4,17 +4,13 @@
 //! A node that forgot its vote or the entries it acknowledged must not vote under its old id: it
 //! could elect a second leader, or help to lose a committed write. It has to rejoin under a new id.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-};
-
+use crate::durable::{DurableFile, Folder};
 use serde::{Deserialize, Serialize};
+use std::io::{self, ErrorKind};
 use uuid::Uuid;
 
-const IDENTITY: &str = "identity.json";
+/// The file that holds the [`Identity`].
+pub(super) const IDENTITY: &str = "identity.json";
 const MARK: &str = "mark";
 const UNFIT: &str = "unfit";
 
@@ -29,17 +25,12 @@ pub struct Identity {
     pub raft_id: u64,
 }
 
-/// Where the identity of the node with state folder `dir` is.
-pub fn path(dir: &Path) -> PathBuf {
-    dir.join(IDENTITY)
-}
-
-/// The identity in `dir`; `None` when there is none.
+/// The identity in a state folder; `None` when there is none.
 ///
 /// # Errors
 /// The file can't be read or is malformed ([`ErrorKind::InvalidData`]).
-pub fn load(dir: &Path) -> io::Result<Option<Identity>> {
-    let bytes = match fs::read(path(dir)) {
+pub fn load(folder: &impl Folder) -> io::Result<Option<Identity>> {
+    let bytes = match folder.read(IDENTITY) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -51,59 +42,44 @@ pub fn load(dir: &Path) -> io::Result<Option<Identity>> {
 ///
 /// # Errors
 /// The file can't be written.
-pub fn store(dir: &Path, identity: &Identity) -> io::Result<()> {
+pub fn store(folder: &impl Folder, identity: &Identity) -> io::Result<()> {
     let mut bytes = serde_json::to_vec_pretty(identity).map_err(io::Error::other)?;
     bytes.push(b'\n');
-    write_whole(dir, IDENTITY, &bytes)
+    folder.replace(IDENTITY, &bytes)
 }
 
-/// Why the log in `dir` must not be used any more, where that was found out before; else `None`.
+/// Why the log in a state folder must not be used any more, where that was found out before; else
+/// `None`.
 ///
 /// # Errors
 /// The file can't be read.
-pub(super) fn unfit(dir: &Path) -> io::Result<Option<String>> {
-    match fs::read(dir.join(UNFIT)) {
+pub(super) fn unfit(folder: &impl Folder) -> io::Result<Option<String>> {
+    match folder.read(UNFIT) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-/// Notes for every later start that the log in `dir` must not be used any more: its node would vote as
-/// if it had never seen what it forgot, once nobody is left who knows better. Durable when this returns.
+/// Notes for every later start that the log in a state folder must not be used any more: its node would
+/// vote as if it had never seen what it forgot, once nobody is left who knows better. Durable when this
+/// returns.
 ///
 /// # Errors
 /// The file can't be written.
-pub(super) fn set_unfit(dir: &Path, why: &str) -> io::Result<()> {
-    write_whole(dir, UNFIT, format!("{why}\n").as_bytes())
+pub(super) fn set_unfit(folder: &impl Folder, why: &str) -> io::Result<()> {
+    folder.replace(UNFIT, format!("{why}\n").as_bytes())
 }
 
 /// Takes the note away where a new log is made, under another id.
 ///
 /// # Errors
 /// The file can't be removed.
-pub(super) fn clear_unfit(dir: &Path) -> io::Result<()> {
-    match fs::remove_file(dir.join(UNFIT)) {
+pub(super) fn clear_unfit(folder: &impl Folder) -> io::Result<()> {
+    match folder.remove(UNFIT) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
-}
-
-fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}.new"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    sync_dir(dir)
-}
-
-/// Makes the names in `dir` durable.
-///
-/// # Errors
-/// The folder can't be opened or synced.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 /// What the log is known to have held: a database that holds less has lost something.
@@ -122,24 +98,27 @@ pub struct HighWater {
 /// conflicting suffix) lowers it first, and durably, or a crash in between would look like amnesia.
 #[derive(Debug)]
 pub(super) struct Mark {
-    file: File,
+    file: Box<dyn DurableFile>,
     value: HighWater,
 }
 
 impl Mark {
-    /// Opens the mark in `dir`. One that was never written, or torn by a power cut, is zero.
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        Self::open_file(&dir.join(MARK))
+    /// Opens the mark in a state folder. One that was never written, or torn by a power cut, is zero.
+    pub(super) fn open(folder: &impl Folder) -> io::Result<Self> {
+        Self::open_file(folder, MARK)
     }
 
     /// Opens the second mark, which a copy of the state folder that is put back does not bring along.
-    pub(super) fn open_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> io::Result<Self> {
-        Self::open_file(&path_beside(dir, cluster, raft_id))
+    pub(super) fn open_beside(
+        folder: &impl Folder,
+        cluster: Uuid,
+        raft_id: u64,
+    ) -> io::Result<Self> {
+        Self::open_file(folder, &name_beside(cluster, raft_id))
     }
 
-    fn open_file(path: &Path) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    fn open_file(folder: &impl Folder, name: &str) -> io::Result<Self> {
+        let file = folder.open(name)?;
         let mut bytes = [0; 24];
         let value = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => decode(&bytes).unwrap_or_default(),
@@ -150,10 +129,10 @@ impl Mark {
     }
 
     /// A mark at zero, whatever was there before.
-    pub(super) fn create(dir: &Path) -> io::Result<Self> {
-        let mut mark = Self::open(dir)?;
+    pub(super) fn create(folder: &impl Folder) -> io::Result<Self> {
+        let mut mark = Self::open(folder)?;
         mark.record(HighWater::default())?;
-        mark.file.sync_data()?;
+        mark.file.sync()?;
         Ok(mark)
     }
 
@@ -174,15 +153,16 @@ impl Mark {
     pub(super) fn lower(&mut self, last: u64) -> io::Result<()> {
         if last < self.value.last {
             self.record(HighWater { last, ..self.value })?;
-            self.file.sync_data()?;
+            self.file.sync()?;
         }
         Ok(())
     }
 }
 
-/// Where the second mark of a node is: `dir` is not its state folder, and others may share it.
-pub(super) fn path_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> PathBuf {
-    dir.join(format!("overlay-{cluster}-{raft_id}.{MARK}"))
+/// The file with the second mark of a node, in a folder that is not its state folder and that others may
+/// share.
+pub(super) fn name_beside(cluster: Uuid, raft_id: u64) -> String {
+    format!("overlay-{cluster}-{raft_id}.{MARK}")
 }
 
 /// Tells a torn mark from a whole one.
@@ -208,28 +188,31 @@ fn decode(bytes: &[u8; 24]) -> Option<HighWater> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::DiskFolder;
 
     #[test]
     fn identity_round_trips_and_damage_is_invalid_data() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(load(dir.path()).unwrap(), None);
+        let folder = DiskFolder::new(dir.path());
+        assert_eq!(load(&folder).unwrap(), None);
         let identity = Identity { cluster: Uuid::from_u128(7), name: "a".into(), raft_id: 3 };
-        store(dir.path(), &identity).unwrap();
-        assert_eq!(load(dir.path()).unwrap(), Some(identity));
-        fs::write(path(dir.path()), b"{").unwrap();
-        assert_eq!(load(dir.path()).unwrap_err().kind(), ErrorKind::InvalidData);
+        store(&folder, &identity).unwrap();
+        assert_eq!(load(&folder).unwrap(), Some(identity));
+        folder.replace(IDENTITY, b"{").unwrap();
+        assert_eq!(load(&folder).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
     #[test]
     fn mark_survives_reopening_and_a_torn_one_counts_as_none() {
         let dir = tempfile::tempdir().unwrap();
+        let folder = DiskFolder::new(dir.path());
         let high = HighWater { term: 3, last: 70_000 };
-        let mut mark = Mark::open(dir.path()).unwrap();
+        let mut mark = Mark::open(&folder).unwrap();
         mark.record(high).unwrap();
-        assert_eq!(Mark::open(dir.path()).unwrap().value(), high);
+        assert_eq!(Mark::open(&folder).unwrap().value(), high);
         mark.lower(9).unwrap();
-        assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater { term: 3, last: 9 });
+        assert_eq!(Mark::open(&folder).unwrap().value(), HighWater { term: 3, last: 9 });
         mark.file.write_all_at(&[0xff], 3).unwrap();
-        assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater::default());
+        assert_eq!(Mark::open(&folder).unwrap().value(), HighWater::default());
     }
 }

@@ -21,6 +21,8 @@
 mod codec;
 pub mod core;
 pub mod driver;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod identity;
 mod reads;
 mod recovery;
@@ -45,22 +47,30 @@ pub trait StateMachine: Send + 'static {
     /// The answer to one command.
     type Outcome: Clone + Send + 'static;
 
+    /// A snapshot that was read and found good.
+    type Snapshot: Send + 'static;
+
     /// Applies one committed command. Deterministic: no clock, no randomness, no I/O.
     /// `index` is its Raft index, which is the revision.
     fn apply(&mut self, index: u64, command: &[u8]) -> Self::Outcome;
 
-    /// The members became these at `index`. Also called at start and after [`Self::restore`].
-    fn membership(&mut self, index: u64, voters: &[u64], learners: &[u64]);
+    /// The members became these at `index`. In a joint configuration `outgoing` are those who voted before
+    /// it, and vote in it too. Also called at start and after [`Self::restore`].
+    fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]);
 
-    /// The whole state, in a form that any later version can [`Self::restore`].
+    /// The whole state, in a form that any later version can [`Self::read_snapshot`].
     fn snapshot(&self) -> Vec<u8>;
 
-    /// Replaces the whole state.
+    /// Reads a snapshot, which changes nothing yet.
     ///
     /// # Errors
-    /// The bytes are not a snapshot that this version reads. The process ends: going on without
-    /// the state would answer wrongly.
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError>;
+    /// The bytes are not a snapshot that this version reads. From a peer it is refused, as any bad
+    /// message is. From the node's own log it ends the process: going on without the state would answer
+    /// wrongly.
+    fn read_snapshot(snapshot: &[u8]) -> Result<Self::Snapshot, RestoreError>;
+
+    /// Replaces the whole state.
+    fn restore(&mut self, snapshot: Self::Snapshot);
 
     /// A batch was applied, the last entry at `index`: the place to publish. Called before the
     /// batch's proposals are answered, so that whoever gets an answer can read what it wrote.
@@ -199,7 +209,7 @@ pub enum FatalError {
     /// The log could not be read or written.
     #[error("the consensus log failed")]
     Store(#[from] storage::StoreError),
-    /// The state machine refused a snapshot.
+    /// The node's own snapshot can't be read.
     #[error("the snapshot at index {index} can't be restored")]
     Restore {
         /// The snapshot's index.

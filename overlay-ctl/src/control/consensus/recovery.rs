@@ -7,17 +7,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
     io,
     ops::Bound,
-    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use redb::{
-    BackendError, Builder, Database, DatabaseError, StorageBackend, StorageError,
-    backends::FileBackend,
-};
+use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, StorageError};
+
+use crate::durable::{Folder, Which};
 
 const PAGE: u64 = 4096;
 /// Bytes of pages that redb caches; the log's hot end is cached by us anyway.
@@ -49,40 +46,30 @@ impl From<DatabaseError> for Refused {
 }
 
 /// Creates a database in a file that must not exist yet.
-pub(super) fn create(path: &Path) -> Result<Database, Refused> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(Refused::Io)?;
-    let backend = FileBackend::new(file)?;
+pub(super) fn create(folder: &impl Folder, name: &str) -> Result<Database, Refused> {
+    let backend = folder.database(name, Which::New)?;
     Ok(Builder::new().set_cache_size(CACHE).create_with_backend(backend)?)
 }
 
-/// The database at `path`, which must exist, with all checksums verified and whatever a crash left
+/// The database in a file, which must exist, with all checksums verified and whatever a crash left
 /// repaired: in memory only. The file is not written to, now or later.
-pub(super) fn probe(path: &Path) -> Result<Database, Refused> {
-    let overlay = Overlay::new(existing(path)?)?;
+pub(super) fn probe(folder: &impl Folder, name: &str) -> Result<Database, Refused> {
+    let overlay = Overlay::new(folder.database(name, Which::Existing)?)?;
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     Ok(builder.create_with_backend(overlay)?)
 }
 
-/// Opens the database at `path` for good. Only after its [`probe`] was found good, and dropped.
-pub(super) fn open(path: &Path) -> Result<Database, Refused> {
-    let file = FileBackend::new(existing(path)?)?;
-    Ok(Builder::new().set_cache_size(CACHE).create_with_backend(file)?)
-}
-
-fn existing(path: &Path) -> Result<File, Refused> {
-    OpenOptions::new().read(true).write(true).open(path).map_err(Refused::Io)
+/// Opens the database in a file for good. Only after its [`probe`] was found good, and dropped.
+pub(super) fn open(folder: &impl Folder, name: &str) -> Result<Database, Refused> {
+    let backend = folder.database(name, Which::Existing)?;
+    Ok(Builder::new().set_cache_size(CACHE).create_with_backend(backend)?)
 }
 
 /// A file that is read, and locked, but never written: writes stay in memory.
 #[derive(Debug)]
-struct Overlay {
-    file: FileBackend,
+struct Overlay<B> {
+    file: B,
     written: Mutex<Written>,
 }
 
@@ -94,10 +81,9 @@ struct Written {
     pages: BTreeMap<u64, Vec<u8>>,
 }
 
-impl Overlay {
-    fn new(file: File) -> Result<Self, DatabaseError> {
-        let file = FileBackend::new(file)?;
-        let len = file.len()?;
+impl<B: StorageBackend> Overlay<B> {
+    fn new(file: B) -> Result<Self, DatabaseError> {
+        let len = file.len().map_err(StorageError::Io)?;
         Ok(Self {
             file,
             written: Mutex::new(Written { len, file_len: len, pages: BTreeMap::new() }),
@@ -123,7 +109,7 @@ impl Overlay {
     }
 }
 
-impl StorageBackend for Overlay {
+impl<B: StorageBackend> StorageBackend for Overlay<B> {
     fn len(&self) -> io::Result<u64> {
         Ok(self.written().len)
     }

@@ -56,10 +56,6 @@ pub enum StoreError {
     /// A value is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A test asked for this.
-    #[cfg(test)]
-    #[error("injected")]
-    Injected,
 }
 
 impl<E: Into<redb::Error>> From<E> for StoreError {
@@ -87,6 +83,8 @@ pub struct LogStore {
     mark: Mark,
     /// The second mark, outside the state folder, where the node has a place for one.
     beside: Option<Mark>,
+    /// Notes in the state folder that the log must not be used any more, and why.
+    set_unfit: Box<dyn Fn(&str) -> io::Result<()> + Send>,
     /// The newest known; its commit may be ahead of `durable_commit`.
     hard_state: HardState,
     durable_commit: u64,
@@ -97,8 +95,6 @@ pub struct LogStore {
     /// Peers for which the engine wants a newer snapshot than the stored one.
     wanted: RefCell<BTreeSet<u64>>,
     transactions: u64,
-    #[cfg(test)]
-    fail_after: Option<u64>,
 }
 
 impl LogStore {
@@ -240,18 +236,7 @@ impl LogStore {
         std::mem::take(&mut *self.wanted.borrow_mut())
     }
 
-    /// After this many more transactions the next one fails, as if the disk did; `None` for never.
-    #[cfg(test)]
-    pub(super) fn fail_after(&mut self, transactions: Option<u64>) {
-        self.fail_after = transactions.map(|more| self.transactions + more);
-    }
-
     fn commit(&mut self, txn: WriteTransaction) -> Result<(), StoreError> {
-        #[cfg(test)]
-        if self.fail_after == Some(self.transactions) {
-            txn.abort()?;
-            return Err(StoreError::Injected);
-        }
         // Durability::Immediate, the default: on disk when this returns.
         txn.commit()?;
         self.transactions += 1;

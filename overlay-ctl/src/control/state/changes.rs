@@ -3,7 +3,7 @@ use imbl::OrdSet;
 use std::collections::BTreeSet;
 
 /// How many changes are remembered. A stream whose cursor is older gets everything again.
-const REMEMBERED: usize = 16_384;
+pub(in crate::control) const REMEMBERED: usize = 16_384;
 
 /// Which row changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,11 +20,18 @@ pub enum RowKey {
 ///
 /// Two logs are equal whatever they hold: how far back a node can serve deltas is no part of the
 /// state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ChangeLog {
     /// Changes at or before this revision are not all here.
     complete_after: Revision,
     changes: OrdSet<(Revision, RowKey)>,
+    remembered: usize,
+}
+
+impl Default for ChangeLog {
+    fn default() -> Self {
+        Self::starting_after(0)
+    }
 }
 
 impl PartialEq for ChangeLog {
@@ -36,12 +43,18 @@ impl PartialEq for ChangeLog {
 impl ChangeLog {
     /// A log that knows nothing of what happened up to `revision`.
     pub(super) fn starting_after(revision: Revision) -> Self {
-        Self { complete_after: revision, changes: OrdSet::new() }
+        Self { complete_after: revision, changes: OrdSet::new(), remembered: REMEMBERED }
+    }
+
+    /// The same log, which remembers so many changes from now on.
+    #[must_use]
+    pub(super) fn remembering(self, changes: usize) -> Self {
+        Self { remembered: changes, ..self }
     }
 
     pub(super) fn push(&mut self, revision: Revision, key: RowKey) {
         self.changes.insert((revision, key));
-        while self.changes.len() > REMEMBERED {
+        while self.changes.len() > self.remembered {
             if let Some((revision, _)) = self.changes.remove_min() {
                 self.complete_after = revision;
             }

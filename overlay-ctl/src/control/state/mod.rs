@@ -12,6 +12,8 @@ mod changes;
 mod command;
 mod dedup;
 mod endpoints;
+#[cfg(test)]
+pub(crate) mod golden;
 mod index;
 mod legs;
 mod names;
@@ -23,6 +25,7 @@ mod tests;
 mod view;
 
 pub use apply::Decision;
+pub(in crate::control) use changes::REMEMBERED;
 pub use changes::{ChangeLog, RowKey};
 pub use command::{
     Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
@@ -221,6 +224,12 @@ impl State {
     pub fn nodes_of(&self, network: NetworkId) -> BTreeSet<NodeId> {
         let has_one = |node: &&NodeId| self.placements.contains_key(&(**node, network));
         self.nodes.keys().filter(has_one).copied().collect()
+    }
+
+    /// The same state, which remembers so many changes from now on.
+    #[must_use]
+    pub(in crate::control) fn remembering(self, changes: usize) -> Self {
+        Self { changes: self.changes.remembering(changes), ..self }
     }
 
     /// What changed lately, for the delta streams.

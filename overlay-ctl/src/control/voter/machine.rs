@@ -1,7 +1,7 @@
 use crate::{
     control::{
         consensus::{RestoreError, StateMachine},
-        state::{Outcome, State},
+        state::{Outcome, REMEMBERED, State},
     },
     model::Revision,
 };
@@ -40,16 +40,23 @@ impl SharedState {
 pub struct Machine {
     state: Arc<RwLock<State>>,
     revision: watch::Sender<Revision>,
+    /// How many changes the state remembers.
+    remembered: usize,
 }
 
 impl Machine {
     /// An empty state, and the readers' side of it.
     #[must_use]
     pub fn new() -> (Self, SharedState) {
-        let state = Arc::new(RwLock::new(State::default()));
+        Self::remembering(REMEMBERED)
+    }
+
+    /// As [`Machine::new`], with a change log of so many changes.
+    pub(crate) fn remembering(changes: usize) -> (Self, SharedState) {
+        let state = Arc::new(RwLock::new(State::default().remembering(changes)));
         let (sender, receiver) = watch::channel(0);
         let shared = SharedState { state: Arc::clone(&state), revision: receiver };
-        (Self { state, revision: sender }, shared)
+        (Self { state, revision: sender, remembered: changes }, shared)
     }
 
     fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
@@ -59,24 +66,28 @@ impl Machine {
 
 impl StateMachine for Machine {
     type Outcome = Outcome;
+    type Snapshot = State;
 
     fn apply(&mut self, index: u64, command: &[u8]) -> Outcome {
         self.write(|state| state.apply(index, command))
     }
 
-    fn membership(&mut self, _index: u64, voters: &[u64], learners: &[u64]) {
+    fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]) {
         // Who votes is the consensus layer's to know; a node's row says who is meant to.
-        tracing::info!(?voters, ?learners, "membership");
+        tracing::info!(index, ?voters, ?outgoing, ?learners, "members");
     }
 
     fn snapshot(&self) -> Vec<u8> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).snapshot()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        let restored = State::from_snapshot(snapshot)?;
+    fn read_snapshot(snapshot: &[u8]) -> Result<State, RestoreError> {
+        Ok(State::from_snapshot(snapshot)?)
+    }
+
+    fn restore(&mut self, snapshot: State) {
+        let restored = snapshot.remembering(self.remembered);
         self.write(|state| *state = restored);
-        Ok(())
     }
 
     fn batch_applied(&mut self, index: u64) {

@@ -233,6 +233,28 @@ fn forget(path: PathBuf) -> Result<(), BigTcpError> {
 }
 
 #[cfg(test)]
+pub(crate) mod golden {
+    use super::*;
+
+    fn value() -> Before {
+        let size = |gso| SuperPackets { gso_ipv4: gso, ..SuperPackets::DEFAULT };
+        Before { ifindex: 7, device: "eth0".to_owned(), had: size(None), given: size(Some(WANTED)) }
+    }
+
+    pub(crate) fn underlay() -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        write_json(&dir.path().join(FILE), &value()).unwrap();
+        fs::read(dir.path().join(FILE)).unwrap()
+    }
+
+    pub(crate) fn check_underlay(bytes: &[u8]) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), bytes).unwrap();
+        assert_eq!(read_json(&dir.path().join(FILE)).unwrap(), Some(value()));
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

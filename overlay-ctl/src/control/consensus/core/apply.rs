@@ -1,9 +1,12 @@
 //! What is committed takes effect: commands, membership changes and snapshots.
 
-use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Snapshot};
-
 use super::{Core, Waiter, WaiterKind, sorted};
-use crate::control::consensus::{FatalError, ProposeError, StateMachine, codec};
+use crate::control::consensus::{
+    FatalError, ProposeError, StateMachine,
+    codec::{self, BadMessage},
+    error,
+};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Snapshot};
 
 pub(super) fn is_members(entry: &Entry) -> bool {
     entry.entry_type != EntryType::EntryNormal as i32
@@ -84,9 +87,24 @@ impl<S: StateMachine> Core<S> {
         };
         let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
         let outgoing = sorted(&members.voters_outgoing);
-        tracing::info!(index, ?voters, ?learners, ?outgoing, "members");
-        self.machine.membership(index, &voters, &learners);
+        self.machine.membership(index, &voters, &outgoing, &learners);
         Ok(Ok(()))
+    }
+
+    /// Reads the snapshot of a message, before the engine believes in it: a snapshot that can't be read
+    /// must not end this node, nor leave it with a log that nobody can restore.
+    pub(super) fn receive(&mut self, snapshot: &Snapshot) -> Result<(), BadMessage> {
+        let meta = snapshot.metadata.clone().unwrap_or_default();
+        if meta.index < self.node.raft.raft_log.committed {
+            // The engine passes it over.
+            return Ok(());
+        }
+        let read = S::read_snapshot(&snapshot.data).map_err(|error| BadMessage::Snapshot {
+            index: meta.index,
+            detail: error::chain(&*error),
+        })?;
+        self.received = Some((meta.index, meta.term, read));
+        Ok(())
     }
 
     /// Takes over the state of a snapshot from the leader.
@@ -94,12 +112,16 @@ impl<S: StateMachine> Core<S> {
         let meta = snapshot.metadata.clone().unwrap_or_default();
         let index = meta.index;
         tracing::info!(index, bytes = snapshot.data.len(), "installing a snapshot");
-        self.machine
-            .restore(&snapshot.data)
-            .map_err(|source| FatalError::Restore { index, source })?;
+        let read = match self.received.take() {
+            Some((at, term, read)) if (at, term) == (index, meta.term) => read,
+            // Another one came after it, which the engine passed over.
+            _ => S::read_snapshot(&snapshot.data)
+                .map_err(|source| FatalError::Restore { index, source })?,
+        };
+        self.machine.restore(read);
         let members = meta.conf_state.unwrap_or_default();
         let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
-        self.machine.membership(index, &voters, &learners);
+        self.machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
         self.applied = index;
         self.machine.batch_applied(index);
         // Whatever waited below may or may not be inside.

@@ -1,26 +1,26 @@
 //! Opening and creating the log, and everything that is refused on the way.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    fs,
-    io::{self, ErrorKind},
-    path::{Path, PathBuf},
-};
-
-use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
-use redb::{Database, ReadableDatabase, ReadableTable};
-use uuid::Uuid;
-
 use super::{
     FORMAT, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT, SNAPSHOT_META, StoreError,
     TRUNCATED, log::Tail, put, put_snapshot, put_truncated,
 };
-use crate::control::consensus::{
-    codec,
-    identity::{self, HighWater, Identity, Mark},
-    recovery::{self, Refused},
+use crate::{
+    control::consensus::{
+        codec,
+        identity::{self, HighWater, IDENTITY as IDENTITY_FILE, Identity, Mark},
+        recovery::{self, Refused},
+    },
+    durable::{DiskFolder, Folder},
 };
+use raft::eraftpb::{ConfState, Entry, HardState, SnapshotMetadata};
+use redb::{Database, ReadableDatabase, ReadableTable};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+use uuid::Uuid;
 
 const DATABASE: &str = "consensus.redb";
 /// Raised when a version of ours can't read what an older one wrote.
@@ -116,8 +116,17 @@ impl LogStore {
     /// # Errors
     /// See [`OpenError`]. Whatever the error, the database is as it was.
     pub fn open(dir: &Path, cluster: Option<Uuid>) -> Result<Option<Self>, OpenError> {
-        let identity_path = identity::path(dir);
-        let outside = identity::load(dir).map_err(|error| match error.kind() {
+        Self::open_in(&DiskFolder::new(dir), cluster)
+    }
+
+    /// As [`Self::open`], in any folder.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(folder: &impl Folder, cluster: Option<Uuid>) -> Result<Option<Self>, OpenError> {
+        let dir = folder.path();
+        let identity_path = dir.join(IDENTITY_FILE);
+        let outside = identity::load(folder).map_err(|error| match error.kind() {
             ErrorKind::InvalidData => {
                 OpenError::Damaged { path: identity_path.clone(), detail: error.to_string() }
             }
@@ -142,8 +151,8 @@ impl LogStore {
         let amnesia = |raft_id, detail: String| {
             Err(OpenError::Amnesia { path: path.clone(), raft_id, detail })
         };
-        match (fs::metadata(&path), &outside) {
-            (Ok(file), Some(outside)) if file.len() == 0 => {
+        match (folder.len(DATABASE), &outside) {
+            (Ok(0), Some(outside)) => {
                 return amnesia(outside.raft_id, "the database is empty".into());
             }
             (Ok(_), _) => {}
@@ -155,7 +164,7 @@ impl LogStore {
         }
 
         // All judgement is passed on the probe, before the file is written to.
-        let probe = recovery::probe(&path).map_err(refused(&path))?;
+        let probe = recovery::probe(folder, DATABASE).map_err(refused(&path))?;
         let damaged = |error: StoreError| OpenError::Damaged {
             path: path.clone(),
             detail: crate::control::consensus::error::chain(&error),
@@ -169,10 +178,10 @@ impl LogStore {
             let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
             return Err(foreign(&path, expected, &inside));
         }
-        if let Some(why) = identity::unfit(dir).map_err(io_error(dir))? {
+        if let Some(why) = identity::unfit(folder).map_err(io_error(dir))? {
             return amnesia(inside.raft_id, why);
         }
-        let mark = Mark::open(dir).map_err(io_error(dir))?;
+        let mark = Mark::open(folder).map_err(io_error(dir))?;
         let held = HighWater { term: contents.hard_state.term, last: contents.last };
         if let Some(detail) = shortfall(held, mark.value()) {
             return amnesia(inside.raft_id, detail);
@@ -182,11 +191,11 @@ impl LogStore {
         if outside.is_none() {
             // Died between the two steps of creating the node, or the file alone was removed: the
             // log is whole, and it says who this is.
-            identity::store(dir, &inside).map_err(io_error(&identity_path))?;
+            identity::store(folder, &inside).map_err(io_error(&identity_path))?;
         }
-        let db = recovery::open(&path).map_err(refused(&path))?;
+        let db = recovery::open(folder, DATABASE).map_err(refused(&path))?;
         let contents = Contents::read(&db).map_err(damaged)?;
-        Ok(Some(contents.into_store(db, path, mark)?))
+        Ok(Some(contents.into_store(db, folder, mark)?))
     }
 
     /// Keeps a second mark of what the log holds in `dir`, which lives as long as the machine runs, and
@@ -197,7 +206,8 @@ impl LogStore {
     /// [`OpenError::Amnesia`], now and at every later start; or the mark can't be used.
     pub fn mark_beside(&mut self, dir: &Path) -> Result<(), OpenError> {
         let Identity { cluster, raft_id, name: _ } = &self.identity;
-        let mark = Mark::open_beside(dir, *cluster, *raft_id).map_err(io_error(dir))?;
+        let mark = Mark::open_beside(&DiskFolder::new(dir), *cluster, *raft_id);
+        let mark = mark.map_err(io_error(dir))?;
         if let Some(detail) = shortfall(self.held(), mark.value()) {
             return Err(self.declare_unfit(detail));
         }
@@ -210,7 +220,7 @@ impl LogStore {
     /// # Errors
     /// It can't be removed.
     pub fn remove_mark_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> io::Result<()> {
-        match fs::remove_file(identity::path_beside(dir, cluster, raft_id)) {
+        match DiskFolder::new(dir).remove(&identity::name_beside(cluster, raft_id)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
@@ -219,8 +229,7 @@ impl LogStore {
     /// Notes beside the log that its node must not vote with it any more, and gives the error that every
     /// later start gives.
     pub fn declare_unfit(&self, detail: String) -> OpenError {
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        if let Err(error) = identity::set_unfit(dir, &detail) {
+        if let Err(error) = (self.set_unfit)(&detail) {
             // It stops all the same; the next start may have to find out again.
             tracing::error!(%error, "can't note that the log is unfit");
         }
@@ -233,10 +242,22 @@ impl LogStore {
     /// # Errors
     /// [`OpenError::Exists`], or the folder can't be written.
     pub fn bootstrap(dir: &Path, identity: Identity, state: &[u8]) -> Result<Self, OpenError> {
+        Self::bootstrap_in(&DiskFolder::new(dir), identity, state)
+    }
+
+    /// As [`Self::bootstrap`], in any folder.
+    ///
+    /// # Errors
+    /// As [`Self::bootstrap`].
+    pub fn bootstrap_in(
+        folder: &impl Folder,
+        identity: Identity,
+        state: &[u8],
+    ) -> Result<Self, OpenError> {
         let members = ConfState { voters: vec![identity.raft_id], ..ConfState::default() };
         let meta = SnapshotMetadata { conf_state: Some(members), index: FIRST.0, term: FIRST.1 };
         let hard = HardState { term: FIRST.1, vote: 0, commit: FIRST.0 };
-        Self::create(dir, identity, &hard, &meta, state)
+        Self::create(folder, identity, &hard, &meta, state)
     }
 
     /// Makes the empty log of a node that will learn everything from a leader.
@@ -244,33 +265,46 @@ impl LogStore {
     /// # Errors
     /// As [`Self::bootstrap`].
     pub fn join(dir: &Path, identity: Identity) -> Result<Self, OpenError> {
-        Self::create(dir, identity, &HardState::default(), &SnapshotMetadata::default(), &[])
+        Self::join_in(&DiskFolder::new(dir), identity)
+    }
+
+    /// As [`Self::join`], in any folder.
+    ///
+    /// # Errors
+    /// As [`Self::bootstrap`].
+    pub fn join_in(folder: &impl Folder, identity: Identity) -> Result<Self, OpenError> {
+        Self::create(folder, identity, &HardState::default(), &SnapshotMetadata::default(), &[])
     }
 
     fn create(
-        dir: &Path,
+        folder: &impl Folder,
         identity: Identity,
         hard: &HardState,
         meta: &SnapshotMetadata,
         state: &[u8],
     ) -> Result<Self, OpenError> {
+        let dir = folder.path();
         let path = dir.join(DATABASE);
-        for path in [&path, &identity::path(dir)] {
-            if path.try_exists().map_err(io_error(path))? {
-                return Err(OpenError::Exists { path: path.clone() });
+        for name in [DATABASE, IDENTITY_FILE] {
+            let path = dir.join(name);
+            match folder.len(name) {
+                Ok(_) => return Err(OpenError::Exists { path }),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(io_error(&path)(e)),
             }
         }
-        fs::create_dir_all(dir).map_err(io_error(dir))?;
+        folder.make().map_err(io_error(dir))?;
         // Under another name until it is whole, so that a crash can't leave half a database.
-        let temporary = dir.join(format!("{DATABASE}.new"));
-        match fs::remove_file(&temporary) {
+        let unfinished = format!("{DATABASE}.new");
+        let temporary = dir.join(&unfinished);
+        match folder.remove(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error(&temporary)(e)),
             _ => {}
         }
         // What an earlier, abandoned attempt left would read as amnesia.
-        identity::clear_unfit(dir).map_err(io_error(dir))?;
-        let mark = Mark::create(dir).map_err(io_error(dir))?;
-        let db = recovery::create(&temporary).map_err(refused(&temporary))?;
+        identity::clear_unfit(folder).map_err(io_error(dir))?;
+        let mark = Mark::create(folder).map_err(io_error(dir))?;
+        let db = recovery::create(folder, &unfinished).map_err(refused(&temporary))?;
         let write = || -> Result<(), StoreError> {
             let txn = db.begin_write()?;
             txn.open_table(LOG)?;
@@ -284,12 +318,12 @@ impl LogStore {
             Ok(())
         };
         write().map_err(|source| OpenError::Store { path: temporary.clone(), source })?;
-        fs::rename(&temporary, &path).map_err(io_error(&path))?;
-        identity::sync_dir(dir).map_err(io_error(dir))?;
-        identity::store(dir, &identity).map_err(io_error(&identity::path(dir)))?;
+        folder.rename(&unfinished, DATABASE).map_err(io_error(&path))?;
+        folder.sync().map_err(io_error(dir))?;
+        identity::store(folder, &identity).map_err(io_error(&dir.join(IDENTITY_FILE)))?;
         let contents = Contents::read(&db)
             .map_err(|source| OpenError::Store { path: path.clone(), source })?;
-        contents.into_store(db, path, mark)
+        contents.into_store(db, folder, mark)
     }
 }
 
@@ -357,7 +391,14 @@ impl Contents {
         Ok(Self { identity, hard_state, snapshot, truncated, last, entries })
     }
 
-    fn into_store(self, db: Database, path: PathBuf, mark: Mark) -> Result<LogStore, OpenError> {
+    fn into_store(
+        self,
+        db: Database,
+        folder: &impl Folder,
+        mark: Mark,
+    ) -> Result<LogStore, OpenError> {
+        let path = folder.path().join(DATABASE);
+        let folder = folder.clone();
         let Self { identity, hard_state, snapshot, truncated, last: _, entries } = self;
         let mut tail = Tail::default();
         tail.reset(truncated.0);
@@ -368,6 +409,7 @@ impl Contents {
             identity,
             mark,
             beside: None,
+            set_unfit: Box::new(move |why| identity::set_unfit(&folder, why)),
             durable_commit: hard_state.commit,
             hard_state,
             snapshot,
@@ -375,8 +417,6 @@ impl Contents {
             tail,
             wanted: RefCell::new(BTreeSet::new()),
             transactions: 0,
-            #[cfg(test)]
-            fail_after: None,
         };
         match store.record_mark() {
             Ok(()) => Ok(store),

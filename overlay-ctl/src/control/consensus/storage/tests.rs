@@ -1,19 +1,20 @@
 //! The log survives what disks and people do to it, or says that it did not.
 
+use super::*;
+use crate::durable::DiskFolder;
+use raft::{
+    GetEntriesContext, Storage,
+    eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
+};
 use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
-
-use raft::{
-    GetEntriesContext, Storage,
-    eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
-};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::*;
+mod power;
 
 fn identity() -> Identity {
     Identity { cluster: Uuid::from_u128(1), name: "a".into(), raft_id: 1 }
@@ -100,16 +101,6 @@ fn a_conflicting_suffix_is_replaced_and_that_is_not_amnesia() {
     assert_eq!(entries(&reopen(&dir)), expected);
 }
 
-/// The mark goes down before the log does, or a crash in between would look like amnesia.
-#[test]
-fn the_mark_is_lowered_before_the_log_gets_shorter() {
-    let (dir, mut store) = fresh();
-    append(&mut store, &(2..=9).map(|index| entry(index, 1)).collect::<Vec<_>>(), 1, 3);
-    store.fail_after(Some(0));
-    assert!(store.write(&Batch { entries: &[entry(4, 2)], ..Batch::default() }).is_err());
-    assert_eq!(Mark::open(dir.path()).unwrap().value(), HighWater { term: 1, last: 4 });
-}
-
 #[test]
 fn compaction_keeps_a_tail_and_raises_the_commit() {
     let (dir, mut store) = fresh();
@@ -176,24 +167,6 @@ fn entries_come_from_disk_where_memory_has_none_and_respect_the_limit() {
     assert_eq!(read(30, 40, Some(0)), [30]);
     let size = raft_prost::Message::encoded_len(&entry(30, 4)) as u64;
     assert_eq!(read(30, 40, Some(3 * size)), [30, 31, 32]);
-}
-
-#[test]
-fn a_transaction_that_fails_leaves_nothing_behind() {
-    let (dir, mut store) = fresh();
-    append(&mut store, &[entry(2, 1), entry(3, 1)], 1, 2);
-    store.fail_after(Some(0));
-    let hard_state = HardState { term: 2, vote: 1, commit: 3 };
-    let batch = Batch {
-        entries: &[entry(3, 2), entry(4, 2)],
-        hard_state: Some(&hard_state),
-        ..Batch::default()
-    };
-    assert!(matches!(store.write(&batch), Err(StoreError::Injected)));
-    drop(store);
-    let store = reopen(&dir);
-    assert_eq!(entries(&store), [entry(2, 1), entry(3, 1)]);
-    assert_eq!(store.initial_state().unwrap().hard_state.term, 1);
 }
 
 /// A copy of the open files is what a killed process leaves.
@@ -269,9 +242,10 @@ fn a_log_restored_from_a_backup_is_amnesia() {
 fn a_removed_identity_file_comes_back_from_the_log() {
     let (dir, store) = fresh();
     drop(store);
-    fs::remove_file(crate::control::consensus::identity::path(dir.path())).unwrap();
+    fs::remove_file(dir.path().join("identity.json")).unwrap();
     drop(reopen(&dir));
-    let identity_file = crate::control::consensus::identity::load(dir.path()).unwrap();
+    let identity_file =
+        crate::control::consensus::identity::load(&DiskFolder::new(dir.path())).unwrap();
     assert_eq!(identity_file, Some(identity()));
 }
 
@@ -347,7 +321,7 @@ fn a_damaged_database_is_refused_and_left_alone() {
 fn a_damaged_identity_is_refused() {
     let (dir, store) = fresh();
     drop(store);
-    let path = crate::control::consensus::identity::path(dir.path());
+    let path = dir.path().join("identity.json");
     fs::File::options().write(true).open(&path).unwrap().write_all_at(b"?", 0).unwrap();
     let refused = LogStore::open(dir.path(), None);
     assert!(matches!(refused, Err(OpenError::Damaged { path: p, .. }) if p == path));

@@ -1,6 +1,6 @@
 //! What a healthy cluster does.
 
-use super::harness::{Cluster, Rng};
+use super::harness::Cluster;
 use crate::control::consensus::{ConsensusConfig, ProposeError, Role};
 
 fn config() -> ConsensusConfig {
@@ -30,7 +30,7 @@ fn three_nodes_elect_and_replicate() {
     assert!(indices.is_sorted());
     cluster.assert_equal();
     assert_eq!(cluster.ledger(3).commands.len(), 20);
-    assert_eq!(cluster.ledger(3).members, (vec![1, 2, 3], vec![]));
+    assert_eq!(cluster.ledger(3).members, [vec![1, 2, 3], vec![], vec![]]);
     let leader = cluster.leader().unwrap();
     let status = cluster.status(leader);
     assert!(status.peers.iter().all(|peer| peer.recent_active), "{status:?}");
@@ -250,42 +250,4 @@ fn messages_that_would_make_the_engine_panic_are_refused() {
         let result = cluster.node(to).step(&crate::control::consensus::codec::encode(&message));
         assert_eq!(result.is_ok(), accepted, "{message:?}: {result:?}");
     }
-}
-
-#[test]
-fn hostile_messages_never_panic() {
-    use raft::eraftpb::{Entry, Message};
-    let mut cluster = Cluster::of_three(config());
-    let mut rng = Rng(7);
-    for kind in 0..40 {
-        for _ in 0..20 {
-            let message = Message {
-                msg_type: kind,
-                to: 2,
-                from: rng.below(4),
-                // An honest peer's term never exceeds its own: a huge one would only make node 2
-                // useless, as a voter that lies may.
-                term: rng.below(2),
-                log_term: rng.below(3),
-                index: rng.below(100),
-                commit: rng.below(100),
-                reject: rng.percent(50),
-                reject_hint: rng.below(100),
-                context: vec![1; rng.below(3) as usize],
-                entries: (0..rng.below(3))
-                    .map(|_| Entry {
-                        index: rng.below(50),
-                        entry_type: rng.below(4) as i32,
-                        ..Entry::default()
-                    })
-                    .collect(),
-                ..Message::default()
-            };
-            let bytes = crate::control::consensus::codec::encode(&message);
-            drop(cluster.node(2).step(&bytes));
-            cluster.pump(2);
-        }
-    }
-    cluster.commit("still here");
-    cluster.assert_equal();
 }

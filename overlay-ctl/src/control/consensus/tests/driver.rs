@@ -1,5 +1,13 @@
 //! The node as everybody else sees it: a thread behind a handle.
 
+use super::harness::{Ledger, identity};
+use crate::{
+    control::consensus::{
+        Consensus, ConsensusConfig, LogStore, PeerQueues, ProposeError, Role, StateMachine,
+    },
+    durable::simulated::{Fault, SimulatedFolder},
+};
+use futures::future::join_all;
 use std::{
     sync::{
         Arc, Mutex,
@@ -7,14 +15,7 @@ use std::{
     },
     time::Duration,
 };
-
-use futures::future::join_all;
 use tokio::time::timeout;
-
-use super::harness::{Ledger, identity};
-use crate::control::consensus::{
-    Consensus, ConsensusConfig, LogStore, PeerQueues, ProposeError, Role, StateMachine,
-};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -122,8 +123,9 @@ async fn state_that_can_not_be_restored_is_an_error() {
 
 #[tokio::test]
 async fn a_disk_error_calls_the_hook_and_stops_the_node() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = bootstrap(dir.path());
+    let disk = SimulatedFolder::default();
+    let state = Ledger::default().snapshot();
+    let store = LogStore::bootstrap_in(&disk, identity(1), &state).unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let said = Arc::new(Mutex::new(String::new()));
     let config = ConsensusConfig {
@@ -136,9 +138,8 @@ async fn a_disk_error_calls_the_hook_and_stops_the_node() {
         },
         ..quick()
     };
-    // The start itself takes one: its vote for itself and its first entry.
-    store.fail_after(Some(1));
     let node = Consensus::start(config, store, Ledger::default(), PeerQueues::new(8)).unwrap();
+    disk.fail_at(0, Fault::Before);
     let answer = timeout(LONG, node.propose(b"a".to_vec())).await.unwrap();
     assert_eq!(answer, Err(ProposeError::Stopped));
     assert_eq!(calls.load(Ordering::SeqCst), 1);

@@ -1,8 +1,12 @@
 //! What a cluster does when nodes die and the network lies.
 
 use super::harness::Cluster;
-use crate::control::consensus::{
-    ConsensusConfig, FatalError, ProposeError, Role, Transport, Undeliverable,
+use crate::{
+    control::consensus::{
+        ConsensusConfig, FatalError, ProposeError, Role, Transport, Undeliverable,
+    },
+    durable::simulated::Fault,
+    seeded::{Rng, seeds},
 };
 
 fn config() -> ConsensusConfig {
@@ -69,7 +73,7 @@ fn reads_survive_lost_messages() {
             Err(error) => assert_eq!(error, ProposeError::NoQuorum),
         }
     }
-    assert!(answered >= 15, "{answered} of 20");
+    assert!(answered >= 10, "{answered} of 20");
 }
 
 /// The commit that made a membership effective is on disk before the membership takes effect. Or
@@ -130,6 +134,188 @@ fn an_entry_of_another_leader_does_not_answer_a_proposal() {
     assert_eq!(pending.try_recv(), Ok(Err(ProposeError::Dropped)));
 }
 
+/// A leader that hears nobody while all hear it: its heartbeats would keep the others from electing one
+/// that can commit.
+#[test]
+fn a_leader_that_hears_nobody_steps_down() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    let old = cluster.leader().unwrap();
+    let others: Vec<_> = (1..=3).filter(|id| *id != old).collect();
+    for id in &others {
+        cluster.cut_one_way(*id, old);
+    }
+    let mut lost = cluster.propose(old, "lost");
+    assert_eq!(cluster.answer(&mut lost), Err(ProposeError::Dropped));
+    cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != old));
+    cluster.commit("after");
+    cluster.heal();
+    cluster.until("the old leader follows", |cluster| {
+        cluster.status(old).leader == cluster.leader() && cluster.leader().is_some()
+    });
+    cluster.assert_equal();
+}
+
+/// A leader whom nobody hears: it is told of its successor by a higher term only once the way back is
+/// open, and commits nothing before.
+#[test]
+fn a_leader_that_nobody_hears_is_replaced() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    let old = cluster.leader().unwrap();
+    for id in (1..=3).filter(|id| *id != old) {
+        cluster.cut_one_way(old, id);
+    }
+    let mut lost = cluster.propose(old, "lost");
+    assert_eq!(cluster.answer(&mut lost), Err(ProposeError::Dropped));
+    cluster.until("another leader", |cluster| cluster.leader().is_some_and(|id| id != old));
+    cluster.commit("after");
+    cluster.heal();
+    cluster.commit("healed");
+    cluster.assert_equal();
+}
+
+/// A follower that does not hear the leader, but is heard, asks for votes for ever. It must neither
+/// depose the leader nor, by its term, make it step down when it hears it again.
+#[test]
+fn a_follower_that_hears_nobody_disturbs_nobody() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    let leader = cluster.leader().unwrap();
+    let term = cluster.status(leader).term;
+    let deaf = (1..=3).find(|id| *id != leader).unwrap();
+    for id in (1..=3).filter(|id| *id != deaf) {
+        cluster.cut_one_way(id, deaf);
+    }
+    cluster.until("it asks for votes", |cluster| cluster.status(deaf).role == Role::Candidate);
+    for number in 0..100 {
+        cluster.commit(&number.to_string());
+        cluster.tick();
+    }
+    cluster.heal();
+    cluster.commit("healed");
+    cluster.assert_equal();
+    assert_eq!((cluster.leader(), cluster.status(leader).term), (Some(leader), term));
+}
+
+/// Two nodes that do not hear each other, and a third between them that hears both.
+#[test]
+fn a_cut_between_two_is_no_cut_of_the_third() {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader().unwrap();
+    let cut_off = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.cut(leader, cut_off);
+    let mut indices = Vec::new();
+    for number in 0..60 {
+        indices.push(cluster.commit(&number.to_string()));
+        cluster.tick();
+    }
+    assert!(indices.is_sorted());
+    cluster.heal();
+    cluster.assert_equal();
+}
+
+#[test]
+fn a_slow_link_is_waited_for() {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader().unwrap();
+    let term = cluster.status(leader).term;
+    for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {
+        cluster.set_delay(from, to, 2);
+    }
+    for number in 0..40 {
+        cluster.commit(&number.to_string());
+        cluster.tick();
+    }
+    assert_eq!((cluster.leader(), cluster.status(leader).term), (Some(leader), term));
+    cluster.heal();
+    cluster.assert_equal();
+}
+
+/// A leader that stood still is another's follower, which it does not know when it goes on: what it is
+/// asked then it must not answer from memory.
+#[test]
+fn a_leader_that_stood_still_answers_nothing_stale() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    let old = cluster.leader().unwrap();
+    cluster.pause(old);
+    cluster.until("another leader", |cluster| {
+        (1..=3).any(|id| id != old && cluster.status(id).role == Role::Leader)
+    });
+    // Its term is the higher one, so this goes to the new leader.
+    let index = cluster.commit("after");
+    let mut read = cluster.read(old);
+    let mut write = cluster.propose(old, "late");
+    cluster.resume(old);
+    match cluster.answer(&mut read) {
+        Ok(applied) => {
+            assert!(applied >= index, "a read shows {applied}, {index} was acknowledged")
+        }
+        Err(error) => assert_eq!(error, ProposeError::NoQuorum),
+    }
+    let answer = cluster.answer(&mut write);
+    assert!(
+        matches!(answer, Err(ProposeError::Dropped | ProposeError::NotLeader { .. })),
+        "{answer:?}"
+    );
+    cluster.assert_equal();
+}
+
+/// Clocks may run apart by much more than quartz does: only who leads depends on them.
+#[test]
+fn clocks_that_run_apart_cost_leaders_and_nothing_else() {
+    let mut cluster = Cluster::of_three(config());
+    for (id, pace) in [(1, 100), (2, 35), (3, 70)] {
+        cluster.set_pace(id, pace);
+    }
+    let mut highest = 0;
+    for number in 0..60 {
+        let index = cluster.commit(&number.to_string());
+        assert!(index > highest);
+        highest = index;
+        for _ in 0..5 {
+            cluster.tick();
+        }
+    }
+    cluster.assert_equal();
+}
+
+/// The power goes everywhere at once. What was acknowledged is there afterwards, and nobody votes twice
+/// in a term.
+#[test]
+fn a_power_cut_of_all_loses_nothing_that_was_acknowledged() {
+    for seed in seeds(10) {
+        let limits = ConsensusConfig { snapshot_every: 12, keep_entries: 2, ..config() };
+        let mut cluster = Cluster::seeded(limits, Rng::new(seed), 1_000).grown();
+        let mut acknowledged = Vec::new();
+        for round in 0..6 {
+            for number in 0..5 {
+                let command = format!("{round}/{number}");
+                acknowledged.push((cluster.commit(&command), command.into_bytes()));
+            }
+            // Some more are under way.
+            let leader = cluster.leader().unwrap();
+            for number in 0..3 {
+                drop(cluster.propose(leader, &format!("{round}/late/{number}")));
+                cluster.pump(leader);
+                cluster.deliver();
+            }
+            for id in 1..=3 {
+                cluster.cut_power(id);
+            }
+            for id in 1..=3 {
+                cluster.start(id);
+            }
+            cluster.commit(&format!("{round}/after"));
+            cluster.assert_equal();
+            let held = &cluster.ledger(1).commands;
+            let lost: Vec<_> = acknowledged.iter().filter(|one| !held.contains(one)).collect();
+            assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+        }
+    }
+}
+
 #[test]
 fn a_snapshot_nobody_reports_is_sent_again() {
     let limits = ConsensusConfig { snapshot_every: 5, keep_entries: 0, ..config() };
@@ -161,13 +347,13 @@ fn a_disk_that_fails_stops_the_node_before_it_promises_anything() {
     let mut pending = cluster.propose(leader, "a");
     cluster.pump(leader);
     while cluster.deliver() {}
-    cluster.node(follower).break_disk(true);
+    cluster.disk(follower).fail_at(0, Fault::Before);
     let mut counting = Counting(0);
     let result = cluster.node(follower).pump(&mut counting);
     assert!(matches!(result, Err(FatalError::Store(_))), "{result:?}");
     assert_eq!(counting.0, 0, "nothing left the node");
     // The others go on, and the node comes back from what its disk holds.
-    cluster.stop(follower);
+    cluster.kill(follower);
     cluster.answer(&mut pending).unwrap();
     cluster.start(follower);
     cluster.assert_equal();

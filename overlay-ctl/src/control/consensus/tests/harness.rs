@@ -1,51 +1,107 @@
-//! A cluster without threads: nodes, a network that can be cut, and a clock that is a counter.
+//! A cluster without threads: nodes, disks that lose what was not synced, a network that can be cut,
+//! and a clock that is a counter.
 
+use super::oracle::Oracle;
+use crate::{
+    control::{
+        consensus::{
+            ConsensusConfig, Core, FatalError, Identity, LogStore, OpenError, ProposeError,
+            RestoreError, Role, StateMachine, Status, Transport, Undeliverable,
+        },
+        state::State,
+        voter::{Machine, SharedState},
+    },
+    durable::simulated::{Fault, SimulatedFolder},
+    seeded::Rng,
+};
+use raft::{GetEntriesContext, Storage as _};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use tempfile::TempDir;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use uuid::Uuid;
 
-use crate::control::consensus::{
-    ConsensusConfig, Core, FatalError, Identity, LogStore, OpenError, ProposeError, RestoreError,
-    Role, StateMachine, Status, Transport, Undeliverable,
-};
-
-/// A state machine that keeps every command with its index, so that two are equal only if they
+/// Beside the real state machine: every command with its index, so that two are equal only if they
 /// applied the same commands in the same places.
-#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Ledger {
     pub(crate) commands: Vec<(u64, Vec<u8>)>,
-    #[serde(skip)]
-    pub(crate) members: (Vec<u64>, Vec<u64>),
-    #[serde(skip)]
+    /// Voters, those who voted before a joint configuration, and learners.
+    pub(crate) members: [Vec<u64>; 3],
     pub(crate) published: u64,
+    pub(crate) state: SharedState,
+    machine: Machine,
+    /// `None`: it was lied to, and need not be right.
+    oracle: Option<Oracle>,
+    /// From a snapshot, which is to be checked when its index is known.
+    restored: bool,
+}
+
+impl Ledger {
+    fn new(oracle: Option<Oracle>, remembered: usize) -> Self {
+        let (machine, state) = Machine::remembering(remembered);
+        Self {
+            commands: Vec::new(),
+            members: Default::default(),
+            published: 0,
+            state,
+            machine,
+            oracle,
+            restored: false,
+        }
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Some(Oracle::default()), 1_000)
+    }
 }
 
 impl StateMachine for Ledger {
     type Outcome = usize;
+    type Snapshot = (Vec<(u64, Vec<u8>)>, State);
 
     fn apply(&mut self, index: u64, command: &[u8]) -> usize {
-        assert!(self.commands.last().is_none_or(|(last, _)| *last < index), "applied in order");
+        let outcome = self.machine.apply(index, command);
+        if let Some(oracle) = &self.oracle {
+            let last = self.commands.last().map_or(0, |(last, _)| *last);
+            assert!(last < index, "applied in order");
+            oracle.applied(index, command, &outcome);
+        }
         self.commands.push((index, command.to_vec()));
         self.commands.len()
     }
 
-    fn membership(&mut self, _index: u64, voters: &[u64], learners: &[u64]) {
-        self.members = (voters.to_vec(), learners.to_vec());
+    fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]) {
+        self.machine.membership(index, voters, outgoing, learners);
+        self.members = [voters, outgoing, learners].map(<[u64]>::to_vec);
+        if let Some(oracle) = &self.oracle {
+            oracle.members(index, &self.members);
+        }
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap()
+        rmp_serde::to_vec(&(&self.commands, self.machine.snapshot())).unwrap()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        *self = serde_json::from_slice(snapshot)?;
-        Ok(())
+    fn read_snapshot(snapshot: &[u8]) -> Result<Self::Snapshot, RestoreError> {
+        let (commands, state): (_, Vec<u8>) = rmp_serde::from_slice(snapshot)?;
+        Ok((commands, Machine::read_snapshot(&state)?))
+    }
+
+    fn restore(&mut self, (commands, state): Self::Snapshot) {
+        self.commands = commands;
+        self.machine.restore(state);
+        self.restored = true;
     }
 
     fn batch_applied(&mut self, index: u64) {
-        assert!(index > self.published || index == 1, "published in order");
+        let restored = std::mem::take(&mut self.restored);
+        if let Some(oracle) = &self.oracle {
+            assert!(index > self.published || index == 1, "published in order");
+            if restored {
+                oracle.restored(index, &self.commands);
+            }
+        }
+        self.machine.batch_applied(index);
         self.published = index;
     }
 }
@@ -56,31 +112,16 @@ struct Packet {
     to: u64,
     bytes: Vec<u8>,
     is_snapshot: bool,
+    /// It arrives at this time.
+    due: u64,
 }
 
-struct Outbox(Vec<(u64, Vec<u8>, bool)>);
+pub(super) struct Outbox(pub(super) Vec<(u64, Vec<u8>, bool)>);
 
 impl Transport for Outbox {
     fn send(&mut self, to: u64, bytes: Vec<u8>, is_snapshot: bool) -> Result<(), Undeliverable> {
         self.0.push((to, bytes, is_snapshot));
         Ok(())
-    }
-}
-
-/// Splitmix64: a seed is all there is to a run.
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
-    pub(crate) fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
     }
 }
 
@@ -96,51 +137,81 @@ pub(crate) struct Cluster {
     pub(crate) swallow: usize,
     /// Who may end by itself, and why it did.
     pub(crate) ends: BTreeMap<u64, Option<FatalError>>,
-    dirs: BTreeMap<u64, TempDir>,
+    pub(crate) oracle: Oracle,
+    /// How many changes a node's state remembers.
+    remembered: usize,
+    disks: BTreeMap<u64, SimulatedFolder>,
     nodes: BTreeMap<u64, Core<Ledger>>,
     packets: VecDeque<Packet>,
+    /// From whom to whom nothing comes through.
     cut: BTreeSet<(u64, u64)>,
+    /// How many ticks a packet is under way, from whom to whom.
+    delay: BTreeMap<(u64, u64), u64>,
+    /// Those that stand still, as after SIGSTOP; what is sent to them waits.
+    paused: BTreeSet<u64>,
+    /// How many of a hundred ticks a node sees.
+    pace: BTreeMap<u64, u64>,
+    now: u64,
+    /// Up to where the oracle has seen each node's log.
+    checked: BTreeMap<u64, u64>,
 }
 
 impl Cluster {
     /// Node 1 alone.
     pub(crate) fn new(config: ConsensusConfig) -> Self {
+        Self::seeded(config, Rng::directed(), 1_000)
+    }
+
+    /// Node 1 alone, in a run that is what `rng` makes. Its state remembers so many changes.
+    pub(crate) fn seeded(config: ConsensusConfig, rng: Rng, remembered: usize) -> Self {
         let mut cluster = Self {
-            config,
-            rng: Rng(0),
+            // The engine's own randomness can't be seeded: none, and uneven ticks instead.
+            config: ConsensusConfig { max_election_ticks: config.election_ticks + 1, ..config },
+            rng,
             loss: 0,
             swallow: 0,
             ends: BTreeMap::new(),
-            dirs: BTreeMap::new(),
+            oracle: Oracle::default(),
+            remembered,
+            disks: BTreeMap::new(),
             nodes: BTreeMap::new(),
             packets: VecDeque::new(),
             cut: BTreeSet::new(),
+            delay: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            pace: BTreeMap::new(),
+            now: 0,
+            checked: BTreeMap::new(),
         };
-        let dir = tempfile::tempdir().unwrap();
+        let disk = SimulatedFolder::default();
         let state = Ledger::default().snapshot();
-        drop(LogStore::bootstrap(dir.path(), identity(1), &state).unwrap());
-        cluster.dirs.insert(1, dir);
+        drop(LogStore::bootstrap_in(&disk, identity(1), &state).unwrap());
+        cluster.disks.insert(1, disk);
         cluster.start(1);
         cluster
     }
 
     /// Voters 1 to 3, grown from node 1 the way an operator does it.
     pub(crate) fn of_three(config: ConsensusConfig) -> Self {
-        let mut cluster = Self::new(config);
+        Self::new(config).grown()
+    }
+
+    /// With voters 2 and 3.
+    pub(crate) fn grown(mut self) -> Self {
         for id in [2, 3] {
-            cluster.join(id);
+            self.join(id);
         }
-        cluster.until("three voters", |cluster| {
+        self.until("three voters", |cluster| {
             (1..=3).all(|id| cluster.status(id).voters == [1, 2, 3])
         });
-        cluster
+        self
     }
 
     /// A new node that nobody knows yet.
     pub(crate) fn create(&mut self, id: u64) {
-        let dir = tempfile::tempdir().unwrap();
-        drop(LogStore::join(dir.path(), identity(id)).unwrap());
-        self.dirs.insert(id, dir);
+        let disk = SimulatedFolder::default();
+        drop(LogStore::join_in(&disk, identity(id)).unwrap());
+        self.disks.insert(id, disk);
         self.start(id);
     }
 
@@ -158,19 +229,26 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: u64) {
-        let store = LogStore::open(self.dirs[&id].path(), None).unwrap().expect("a log");
-        let mut core = Core::new(self.config.clone(), store, Ledger::default()).unwrap();
+        let opened = LogStore::open_in(&self.disks[&id], None);
+        let store = opened.unwrap_or_else(|error| panic!("node {id}: {error}")).expect("a log");
+        let ledger = Ledger::new(Some(self.oracle.clone()), self.remembered);
+        let start = [self.rng.next().to_be_bytes(), self.rng.next().to_be_bytes()].concat();
+        let config = ConsensusConfig { start: start.try_into().unwrap(), ..self.config.clone() };
+        let mut core = Core::new(config, store, ledger).unwrap();
         let mut outbox = Outbox(Vec::new());
         core.pump(&mut outbox).unwrap();
         core.campaign_if_alone().unwrap();
         core.pump(&mut outbox).unwrap();
         self.nodes.insert(id, core);
+        self.checked.remove(&id);
+        self.check(id);
         self.post(id, outbox);
     }
 
     /// Takes a node away at once; its log is closed without a word to anybody.
     pub(crate) fn stop(&mut self, id: u64) {
         self.nodes.remove(&id);
+        self.paused.remove(&id);
         self.packets.retain(|packet| packet.to != id);
     }
 
@@ -181,24 +259,52 @@ impl Cluster {
         self.put_back(id, left);
     }
 
-    /// A node's folder as it is now, as a backup holds it.
-    pub(crate) fn copy_folder(&self, id: u64) -> TempDir {
-        let copy = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(self.dirs[&id].path()).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
-        copy
+    /// A node's disk as it is now, as a backup holds it.
+    pub(crate) fn copy_folder(&self, id: u64) -> SimulatedFolder {
+        self.disks[&id].after_kill()
     }
 
-    /// Puts a copy in the place of the folder of a node that does not run.
-    pub(crate) fn put_back(&mut self, id: u64, copy: TempDir) {
-        self.dirs.insert(id, copy);
+    /// Puts a copy in the place of the disk of a node that does not run.
+    pub(crate) fn put_back(&mut self, id: u64, copy: SimulatedFolder) {
+        self.disks.insert(id, copy);
     }
 
     /// What comes of opening the log of a node that does not run.
     pub(crate) fn open(&self, id: u64) -> Result<Option<LogStore>, OpenError> {
-        LogStore::open(self.dirs[&id].path(), None)
+        LogStore::open_in(&self.disks[&id], None)
+    }
+
+    /// Takes a node away, or the machine of one that is away already, as a power cut does: of what it
+    /// did not sync, anything may be lost.
+    pub(crate) fn cut_power(&mut self, id: u64) {
+        let left = self.disks[&id].after_power_cut(&mut self.rng);
+        self.stop(id);
+        self.put_back(id, left);
+    }
+
+    /// A node's disk.
+    pub(crate) fn disk(&self, id: u64) -> &SimulatedFolder {
+        &self.disks[&id]
+    }
+
+    /// Lets a node stand still, as SIGSTOP does.
+    pub(crate) fn pause(&mut self, id: u64) {
+        self.paused.insert(id);
+    }
+
+    /// Lets a node go on.
+    pub(crate) fn resume(&mut self, id: u64) {
+        self.paused.remove(&id);
+    }
+
+    /// The clock of a node ticks in so many of a hundred ticks.
+    pub(crate) fn set_pace(&mut self, id: u64, percent: u64) {
+        self.pace.insert(id, percent);
+    }
+
+    /// What `from` sends to `to` is under way for so many ticks.
+    pub(crate) fn set_delay(&mut self, from: u64, to: u64, ticks: u64) {
+        self.delay.insert((from, to), ticks);
     }
 
     pub(crate) fn running(&self) -> Vec<u64> {
@@ -211,6 +317,16 @@ impl Cluster {
 
     pub(crate) fn ledger(&self, id: u64) -> &Ledger {
         self.nodes[&id].machine()
+    }
+
+    /// A copy of a node, as a restart would make it, that may be lied to.
+    pub(crate) fn copy_of(&self, id: u64) -> Core<Ledger> {
+        let disk = self.disks[&id].after_kill();
+        let store = LogStore::open_in(&disk, None).unwrap().expect("a log");
+        let ledger = Ledger::new(None, self.remembered);
+        let mut core = Core::new(self.config.clone(), store, ledger).unwrap();
+        core.pump(&mut Outbox(Vec::new())).unwrap();
+        core
     }
 
     pub(crate) fn status(&self, id: u64) -> Status {
@@ -227,8 +343,13 @@ impl Cluster {
         self.cut.extend([(a, b), (b, a)]);
     }
 
+    /// Nothing that `from` sends comes to `to`; the other way is open.
+    pub(crate) fn cut_one_way(&mut self, from: u64, to: u64) {
+        self.cut.insert((from, to));
+    }
+
     pub(crate) fn isolate(&mut self, id: u64) {
-        for other in self.dirs.keys().copied().collect::<Vec<_>>() {
+        for other in self.disks.keys().copied().collect::<Vec<_>>() {
             if other != id {
                 self.cut(id, other);
             }
@@ -237,12 +358,19 @@ impl Cluster {
 
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
+        self.delay.clear();
+        self.paused.clear();
+        self.pace.clear();
         self.loss = 0;
     }
 
     pub(crate) fn propose(&mut self, at: u64, command: &str) -> Pending<(u64, usize)> {
+        self.propose_entry(at, command.as_bytes().to_vec())
+    }
+
+    pub(crate) fn propose_entry(&mut self, at: u64, entry: Vec<u8>) -> Pending<(u64, usize)> {
         let (tx, rx) = oneshot::channel();
-        self.node(at).propose(command.as_bytes().to_vec(), tx);
+        self.node(at).propose(entry, tx);
         rx
     }
 
@@ -279,10 +407,14 @@ impl Cluster {
 
     /// Commits a command through whoever leads, and says its index.
     pub(crate) fn commit(&mut self, command: &str) -> u64 {
+        self.commit_entry(command.as_bytes().to_vec())
+    }
+
+    pub(crate) fn commit_entry(&mut self, entry: Vec<u8>) -> u64 {
         self.until("a leader", |cluster| cluster.leader().is_some());
         let leader = self.leader().expect("a leader");
-        let mut pending = self.propose(leader, command);
-        self.answer(&mut pending).unwrap_or_else(|error| panic!("{command}: {error}")).0
+        let mut pending = self.propose_entry(leader, entry);
+        self.answer(&mut pending).unwrap_or_else(|error| panic!("{error}")).0
     }
 
     /// Lets time pass until `done`.
@@ -298,16 +430,22 @@ impl Cluster {
         panic!("never: {what}; {statuses:#?}");
     }
 
-    /// One tick everywhere, and everything that follows from it. Where all election timeouts are
-    /// the same, clocks that run in step would split every vote for ever: these don't.
+    /// One tick everywhere, and everything that follows from it.
     pub(crate) fn tick(&mut self) {
-        let in_step = self.config.max_election_ticks == self.config.election_ticks + 1;
+        self.advance();
+        self.settle();
+    }
+
+    /// One tick everywhere. All election timeouts are the same, so clocks that run in step would split
+    /// every vote for ever: these don't.
+    pub(crate) fn advance(&mut self) {
+        self.now += 1;
         for id in self.running() {
-            if !in_step || self.rng.percent(85) {
+            let pace = self.pace.get(&id).copied().unwrap_or(85);
+            if !self.paused.contains(&id) && self.rng.percent(pace) {
                 self.node(id).tick();
             }
         }
-        self.settle();
     }
 
     /// Pumps and delivers until nothing moves.
@@ -316,7 +454,7 @@ impl Cluster {
             for id in self.running() {
                 self.pump(id);
             }
-            if self.packets.is_empty() {
+            if !self.deliver() {
                 return;
             }
             while self.deliver() {}
@@ -325,8 +463,14 @@ impl Cluster {
     }
 
     pub(crate) fn pump(&mut self, id: u64) {
+        if self.paused.contains(&id) {
+            return;
+        }
         let mut outbox = Outbox(Vec::new());
         let pumped = self.node(id).pump(&mut outbox);
+        if pumped.is_ok() {
+            self.check(id);
+        }
         self.post(id, outbox);
         match (pumped, self.ends.get_mut(&id)) {
             (Ok(()), _) => {}
@@ -338,16 +482,41 @@ impl Cluster {
         }
     }
 
-    /// Pumps a node whose disk fails at its next transaction; if there was one, it is dead.
+    /// Pumps a node whose disk fails at one of its next operations. If it got so far the node is dead,
+    /// and its machine may be, too.
     pub(crate) fn pump_on_a_failing_disk(&mut self, id: u64) {
+        if self.paused.contains(&id) {
+            return;
+        }
+        let (operation, fault) = (self.rng.below(20), Fault::any(&mut self.rng));
+        self.disks[&id].fail_at(operation, fault);
         let mut outbox = Outbox(Vec::new());
-        self.node(id).break_disk(true);
         let died = self.node(id).pump(&mut outbox).is_err();
-        self.node(id).break_disk(false);
-        // What left before the transaction is on its way all the same.
+        assert_eq!(died, self.disks[&id].failed(), "a node goes on with a disk that failed it");
+        // What left before the failure is on its way all the same.
         self.post(id, outbox);
-        if died {
-            self.stop(id);
+        match died {
+            true if self.rng.percent(50) => self.kill(id),
+            true => self.cut_power(id),
+            false => {
+                self.disks[&id].mend();
+                self.check(id);
+            }
+        }
+    }
+
+    /// Shows the oracle what a node has applied since the last time.
+    fn check(&mut self, id: u64) {
+        let store = self.nodes[&id].store();
+        let applied = self.nodes[&id].status().borrow().applied;
+        let from = self.checked.get(&id).map_or(0, |checked| checked + 1);
+        let from = from.max(store.first_index().unwrap());
+        if from <= applied {
+            let context = GetEntriesContext::empty(false);
+            for entry in store.entries(from, applied + 1, None, context).unwrap() {
+                self.oracle.committed(id, &entry);
+            }
+            self.checked.insert(id, applied);
         }
     }
 
@@ -366,13 +535,16 @@ impl Cluster {
 
     fn post(&mut self, from: u64, outbox: Outbox) {
         for (to, bytes, is_snapshot) in outbox.0 {
-            self.packets.push_back(Packet { from, to, bytes, is_snapshot });
+            let due = self.now + self.delay.get(&(from, to)).copied().unwrap_or_default();
+            self.packets.push_back(Packet { from, to, bytes, is_snapshot, due });
         }
     }
 
-    /// Delivers, or loses, one packet. False when there is none.
+    /// Delivers, or loses, one packet. False when there is none that is due.
     pub(crate) fn deliver(&mut self) -> bool {
-        let Some(Packet { from, to, bytes, is_snapshot }) = self.packets.pop_front() else {
+        let arrives = |packet: &Packet| packet.due <= self.now && !self.paused.contains(&packet.to);
+        let Some(next) = self.packets.iter().position(arrives) else { return false };
+        let Some(Packet { from, to, bytes, is_snapshot, .. }) = self.packets.remove(next) else {
             return false;
         };
         if is_snapshot && self.swallow > 0 {
@@ -406,7 +578,11 @@ impl Cluster {
         });
         let ids = self.running();
         for pair in ids.windows(2) {
-            assert_eq!(self.ledger(pair[0]), self.ledger(pair[1]), "nodes {pair:?}");
+            let (a, b) = (self.ledger(pair[0]), self.ledger(pair[1]));
+            assert_eq!(a.commands, b.commands, "nodes {pair:?}");
+            assert_eq!(a.members, b.members, "nodes {pair:?}");
+            assert_eq!(a.published, b.published, "nodes {pair:?}");
+            a.state.read(|a| b.state.read(|b| assert_eq!(a, b, "nodes {pair:?}")));
         }
     }
 }

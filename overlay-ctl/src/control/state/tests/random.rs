@@ -266,13 +266,16 @@ proptest! {
     #[test]
     fn whatever_the_commands(
         steps in proptest::collection::vec(step(), 1..80),
-        cut in 0usize..80,
+        cuts in proptest::collection::btree_set(0usize..80, 0..4),
         every in 1usize..6,
+        whom in proptest::collection::vec(0usize..3, 80),
+        remembered in 1usize..40,
     ) {
-        let mut state = State::default();
+        let mut state = State::default().remembering(remembered);
+        // Remembers as much as a node does.
         let mut twin = State::default();
         let mut restored: Option<State> = None;
-        // An agent on node 1 that gets its deltas every few revisions.
+        // An agent on node 1 that gets its deltas every few revisions, from any of the three.
         let mut agent = View::default();
         let mut entries = Vec::new();
         for (position, step) in steps.iter().enumerate() {
@@ -299,12 +302,18 @@ proptest! {
             assert_unique(&state);
             assert_legs(&state);
             assert_ports_and_names(&state);
-            if position == cut {
-                restored = Some(State::from_snapshot(&state.snapshot()).unwrap());
+            if cuts.contains(&position) {
+                let snapshot = State::from_snapshot(&state.snapshot()).unwrap();
+                restored = Some(snapshot.remembering(remembered));
             }
             if position.is_multiple_of(every) {
                 let held: BTreeSet<_> = agent.networks.keys().copied().collect();
-                agent.apply(state.delta_for(1, agent.revision, &held));
+                let voter = match (whom[position], &restored) {
+                    (0, _) => &state,
+                    (1, Some(restored)) => restored,
+                    _ => &twin,
+                };
+                agent.apply(voter.delta_for(1, agent.revision, &held));
                 prop_assert_eq!(&agent, &view(state.view_of(1)), "deltas add up to the view");
             }
         }

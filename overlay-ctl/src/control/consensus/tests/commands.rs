@@ -1,0 +1,68 @@
+//! Commands for the simulated cluster, as its nodes and users would give them.
+
+use std::net::Ipv4Addr;
+
+use super::agents::AGENTS;
+use crate::{
+    control::state::{Command, Envelope, Mutation, Placement, PortsWanted},
+    model::{NetworkOptions, Pool},
+    seeded::Rng,
+};
+
+/// The registration of a node that an agent is.
+pub(crate) fn registration(agent: u64, gateway: u64) -> Command {
+    let number = u8::try_from(agent).unwrap();
+    let vtep = Ipv4Addr::new(10, 10, 10, number);
+    Command::RegisterNode {
+        instance: [number; 16],
+        name: format!("h{agent}").parse().unwrap(),
+        vtep,
+        listen: (vtep, 7400).into(),
+        returning: None,
+        gateway: Some(format!("172.{}.0.0/24", 18 + gateway).parse().unwrap()),
+        metrics: None,
+    }
+}
+
+/// Any command; most are carried out, some refused.
+pub(crate) fn any(rng: &mut Rng) -> Command {
+    let network = format!("net{}", rng.below(4)).parse().unwrap();
+    let name = format!("e{}", rng.below(24));
+    let agent = rng.pick(&AGENTS).unwrap();
+    match rng.below(20) {
+        0..3 => Command::CreateNetwork {
+            name: network,
+            pool: rng
+                .percent(30)
+                .then(|| Pool::whole(format!("10.0.{}.0/26", rng.below(3)).parse().unwrap())),
+            vni: None,
+            options: NetworkOptions { internal: rng.percent(30), ..NetworkOptions::default() },
+        },
+        3 => Command::RemoveNetwork { name: network, only: None },
+        4 => registration(agent, rng.below(3)),
+        5..14 => Command::CreateEndpoint {
+            name: name.parse().unwrap(),
+            network,
+            placement: Placement::Node {
+                node: format!("h{agent}").parse().unwrap(),
+                netns: format!("/run/netns/{}", rng.below(8)).into(),
+                address: None,
+            },
+            forwards: false,
+            aliases: Default::default(),
+            ports: PortsWanted::default(),
+        },
+        _ => Command::RemoveEndpoint {
+            name: name.parse().unwrap(),
+            network: rng.percent(70).then_some(network),
+            only: None,
+        },
+    }
+}
+
+/// What the log holds of the request `number`.
+pub(crate) fn entry(number: u64, command: Command) -> Vec<u8> {
+    let mut request = [0; 16];
+    request[..8].copy_from_slice(&number.to_be_bytes());
+    Envelope::new(Mutation::new(request, &command), command).encode().unwrap()
+}

@@ -1,0 +1,457 @@
+//! The values behind the golden files of commands, outcomes, rows and snapshots.
+
+use super::*;
+use crate::model::{
+    EndpointPort, Location, NetworkOptions, Pool, Publish, Published, Subnet, Transport,
+};
+use std::{num::NonZeroU16, sync::Arc};
+use uuid::Uuid;
+
+const VTEP: Ipv4Addr = Ipv4Addr::new(10, 10, 10, 1);
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 9);
+
+fn pool() -> Pool {
+    Pool::new("172.16.16.0/24".parse().unwrap(), Some("172.16.16.128/25")).unwrap()
+}
+
+fn gateway() -> Subnet {
+    "172.18.0.0/16".parse().unwrap()
+}
+
+fn options() -> NetworkOptions {
+    NetworkOptions { icc: false, internal: false, multicast: true, mtu: Some(1_400) }
+}
+
+fn port(port: u16) -> NonZeroU16 {
+    NonZeroU16::new(port).unwrap()
+}
+
+fn exposed() -> BTreeSet<EndpointPort> {
+    ["80/tcp", "53/udp", "99/sctp"].iter().map(|port| port.parse().unwrap()).collect()
+}
+
+/// One of each kind, with every field set where it can be.
+pub(crate) fn commands() -> Vec<Command> {
+    let name = |name: &str| name.parse().unwrap();
+    vec![
+        Command::RegisterNode {
+            instance: [1; 16],
+            name: name_of_node(),
+            vtep: VTEP,
+            listen: "10.10.10.1:7400".parse().unwrap(),
+            returning: Some(1),
+            gateway: Some(gateway()),
+            metrics: Some("10.10.10.1:7401".parse().unwrap()),
+        },
+        Command::CreateNetwork {
+            name: network_name(),
+            pool: Some(pool()),
+            vni: Some(Vni::try_from(4_097).unwrap()),
+            options: options(),
+        },
+        Command::CreateEndpoint {
+            name: name("web1"),
+            network: network_name(),
+            placement: Placement::Node {
+                node: name_of_node(),
+                netns: "/run/netns/web1".into(),
+                address: Some(Ipv4Addr::new(172, 16, 16, 130)),
+            },
+            forwards: true,
+            aliases: [name("www"), name("web")].into(),
+            ports: PortsWanted {
+                exposed: exposed(),
+                publish: vec![
+                    "127.0.0.1:8080:80".parse::<Publish>().unwrap(),
+                    "53/udp".parse().unwrap(),
+                ],
+                publish_all: true,
+                busy: [(Transport::Udp, port(32_768)), (Transport::Sctp, port(32_770))].into(),
+            },
+        },
+        Command::CreateEndpoint {
+            name: name("sw1"),
+            network: network_name(),
+            placement: Placement::External {
+                vtep: ELSEWHERE,
+                mac: "02:42:0a:00:00:63".parse().unwrap(),
+                address: Ipv4Addr::new(172, 16, 16, 9),
+            },
+            forwards: false,
+            aliases: BTreeSet::new(),
+            ports: PortsWanted::default(),
+        },
+        Command::RemoveEndpoint {
+            name: name("web1"),
+            network: Some(network_name()),
+            only: Some(3),
+        },
+        Command::RemoveEndpoint { name: name("web1"), network: None, only: None },
+        Command::RemoveNetwork { name: network_name(), only: None },
+        Command::RemoveNode { name: name_of_node(), only: None },
+        Command::CreateNetwork {
+            name: network_name(),
+            pool: None,
+            vni: None,
+            options: NetworkOptions::default(),
+        },
+    ]
+}
+
+impl From<Node> for Row {
+    fn from(node: Node) -> Self {
+        Self::Node(Arc::new(node))
+    }
+}
+
+impl From<Network> for Row {
+    fn from(network: Network) -> Self {
+        Self::Network(Arc::new(network))
+    }
+}
+
+impl From<Endpoint> for Row {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::Endpoint(Arc::new(endpoint))
+    }
+}
+
+fn name_of_node() -> NodeName {
+    "h1".parse().unwrap()
+}
+
+fn network_name() -> NetworkName {
+    "net".parse().unwrap()
+}
+
+/// Rows as [`commands`] make them, and one that is as bare as can be.
+pub(crate) fn rows() -> Vec<Row> {
+    vec![
+        Row::from(Node {
+            id: 1,
+            name: name_of_node(),
+            vtep: VTEP,
+            listen: "10.10.10.1:7400".parse().unwrap(),
+            instance: [1; 16],
+            epoch: 1,
+            voter: true,
+            gateway: Some(gateway()),
+            metrics: Some("10.10.10.1:7401".parse().unwrap()),
+        }),
+        Row::from(Network {
+            id: 2,
+            name: network_name(),
+            vni: Vni::try_from(4_097).unwrap(),
+            pool: pool(),
+            options: options(),
+        }),
+        Row::from(Endpoint {
+            id: 3,
+            name: "web1".parse().unwrap(),
+            network: 2,
+            location: Location::Node { node: 1, netns: "/run/netns/web1".into() },
+            address: Ipv4Addr::new(172, 16, 16, 130),
+            mac: "02:42:ac:10:10:82".parse().unwrap(),
+            forwards: true,
+            aliases: ["www", "web"].iter().map(|alias| alias.parse().unwrap()).collect(),
+            exposed: exposed(),
+            published: ["127.0.0.1:8080:80/tcp", "0.0.0.0:32769:53/udp", "0.0.0.0:32768:99/sctp"]
+                .iter()
+                .map(|published| {
+                    let Publish { host, host_port, port } = published.parse().unwrap();
+                    Published { host, host_port: host_port.unwrap(), port }
+                })
+                .collect(),
+            gateway: Some(Ipv4Addr::new(172, 18, 0, 2)),
+        }),
+        Row::from(Endpoint {
+            id: 4,
+            name: "sw1".parse().unwrap(),
+            network: 2,
+            location: Location::External { vtep: ELSEWHERE },
+            address: Ipv4Addr::new(172, 16, 16, 9),
+            mac: "02:42:0a:00:00:63".parse().unwrap(),
+            forwards: false,
+            aliases: BTreeSet::new(),
+            exposed: BTreeSet::new(),
+            published: BTreeSet::new(),
+            gateway: None,
+        }),
+    ]
+}
+
+/// What commands may come to: one of each kind.
+pub(crate) fn outcomes() -> Vec<Outcome> {
+    let applied = rows().into_iter().map(|row| {
+        Ok(match row {
+            Row::Node(node) => Applied::Node((*node).clone()),
+            Row::Network(network) => Applied::Network((*network).clone()),
+            Row::Endpoint(endpoint) => Applied::Endpoint((*endpoint).clone()),
+        })
+    });
+    let refused = refusals().into_iter().map(Err);
+    applied.chain([Ok(Applied::Removed(7))]).chain(refused).collect()
+}
+
+/// The kinds that came after those of [`outcomes`].
+pub(crate) fn later_outcomes() -> Vec<Outcome> {
+    let text = str::to_owned;
+    vec![
+        Err(Refusal::Replaced { what: text("node h1"), asked: 3, found: 300 }),
+        Err(Refusal::RequestIdUsed {
+            request: Uuid::from_bytes(request(1)),
+            by: text("the creation of network net"),
+        }),
+        Err(Refusal::Gone { what: text("endpoint web1") }),
+    ]
+}
+
+fn refusals() -> Vec<Refusal> {
+    let endpoint = || "web1".parse::<EndpointName>().unwrap();
+    let (network, node) = (network_name, name_of_node);
+    let text = str::to_owned;
+    let all = vec![
+        Refusal::EndpointExists(endpoint()),
+        Refusal::NetworkExists(network()),
+        Refusal::NodeExists(node()),
+        Refusal::VtepExists { address: VTEP, by: text("node h2") },
+        Refusal::VniExists { vni: Vni::FIRST, network: network() },
+        Refusal::AddressInUse { address: VTEP, endpoint: endpoint() },
+        Refusal::MacInUse { mac: "02:42:0a:00:00:63".parse().unwrap(), endpoint: endpoint() },
+        Refusal::Invalid { field: text("mac"), value: text("x"), why: text("is no MAC") },
+        Refusal::AddressesExhausted { range: text("172.16.16.128/25"), network: network() },
+        Refusal::SubnetsExhausted,
+        Refusal::VnisExhausted,
+        Refusal::NoNetwork(network()),
+        Refusal::NoEndpoint(endpoint()),
+        Refusal::NoNode(node()),
+        Refusal::NodeRemoved(node()),
+        Refusal::Ambiguous(endpoint()),
+        Refusal::NetworkInUse { network: network(), endpoints: 3 },
+        Refusal::NodeInUse { node: node(), endpoints: 300 },
+        Refusal::NamespaceInUse {
+            netns: "/run/netns/web1".into(),
+            node: node(),
+            network: network(),
+            endpoint: endpoint(),
+        },
+        Refusal::GatewayOverlap {
+            subnet: pool().subnet,
+            network: network(),
+            node: node(),
+            gateway: gateway(),
+        },
+        Refusal::GatewayExhausted { subnet: gateway(), node: node() },
+        Refusal::CannotPublish { endpoint: endpoint(), why: text("it has no leg") },
+        Refusal::HostPortInUse {
+            host_port: 8_080,
+            transport: Transport::Tcp,
+            node: node(),
+            endpoint: endpoint(),
+            network: network(),
+        },
+        Refusal::HostPortTwice { host_port: 8_080, transport: Transport::Udp },
+        Refusal::HostPortsExhausted { transport: Transport::Sctp, node: node() },
+        Refusal::AliasIsName { alias: endpoint(), endpoint: endpoint(), network: network() },
+        Refusal::NameIsAlias { name: endpoint(), endpoint: endpoint(), network: network() },
+        Refusal::UnknownCommand(text("unknown variant `Lease`")),
+    ];
+    for refusal in &all {
+        // A new kind belongs into a list of its version, and so into a golden file.
+        match refusal {
+            Refusal::EndpointExists(_)
+            | Refusal::NetworkExists(_)
+            | Refusal::NodeExists(_)
+            | Refusal::VtepExists { .. }
+            | Refusal::VniExists { .. }
+            | Refusal::AddressInUse { .. }
+            | Refusal::MacInUse { .. }
+            | Refusal::Invalid { .. }
+            | Refusal::AddressesExhausted { .. }
+            | Refusal::SubnetsExhausted
+            | Refusal::VnisExhausted
+            | Refusal::NoNetwork(_)
+            | Refusal::NoEndpoint(_)
+            | Refusal::NoNode(_)
+            | Refusal::NodeRemoved(_)
+            | Refusal::Ambiguous(_)
+            | Refusal::NetworkInUse { .. }
+            | Refusal::NodeInUse { .. }
+            | Refusal::NamespaceInUse { .. }
+            | Refusal::GatewayOverlap { .. }
+            | Refusal::GatewayExhausted { .. }
+            | Refusal::CannotPublish { .. }
+            | Refusal::HostPortInUse { .. }
+            | Refusal::HostPortTwice { .. }
+            | Refusal::HostPortsExhausted { .. }
+            | Refusal::AliasIsName { .. }
+            | Refusal::NameIsAlias { .. }
+            | Refusal::UnknownCommand(_)
+            // In [`later_outcomes`].
+            | Refusal::Replaced { .. }
+            | Refusal::RequestIdUsed { .. }
+            | Refusal::Gone { .. } => {}
+        }
+    }
+    all
+}
+
+fn request(number: u8) -> RequestId {
+    [number; 16]
+}
+
+/// [`commands`], and those that came after them.
+fn later_commands() -> Vec<Command> {
+    let later = [
+        Command::RemoveNetwork { name: network_name(), only: Some(2) },
+        Command::RemoveNode { name: name_of_node(), only: Some(1) },
+    ];
+    commands().into_iter().chain(later).collect()
+}
+
+/// What the log holds of `command`, under a request id of its own.
+fn envelope((number, command): (u8, Command)) -> Envelope {
+    Envelope::new(Mutation::new(request(number), &command), command)
+}
+
+fn log_of(commands: Vec<Command>) -> Vec<Vec<u8>> {
+    (1..).zip(commands).map(envelope).map(|entry| entry.encode().unwrap()).collect()
+}
+
+/// A log as it holds [`commands`].
+pub(crate) fn entries() -> Vec<Vec<u8>> {
+    log_of(commands())
+}
+
+/// A log as it holds [`later_commands`].
+pub(crate) fn later_entries() -> Vec<Vec<u8>> {
+    log_of(later_commands())
+}
+
+pub(crate) fn check_later_entries(entries: &[Vec<u8>]) {
+    let found = entries.iter().map(|entry| rmp_serde::from_slice::<Envelope>(entry).unwrap());
+    let expected: Vec<_> = (1..).zip(later_commands()).map(envelope).collect();
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+}
+
+/// Entries of a version that wrote no digest of what was asked for.
+pub(crate) fn check_entries(entries: &[Vec<u8>]) {
+    assert_eq!(entries.len(), commands().len());
+    for ((number, command), entry) in (1..).zip(commands()).zip(entries) {
+        let found: Envelope = rmp_serde::from_slice(entry).unwrap();
+        assert_eq!(found, Envelope { request: request(number), asked: None, command });
+    }
+}
+
+/// The log that leads to [`snapshot`]: some of [`commands`].
+fn log() -> [Command; 10] {
+    let made = [0, 1, 2, 3].map(|which| commands().swap_remove(which));
+    let removed = Command::RegisterNode {
+        instance: [2; 16],
+        name: "gone".parse().unwrap(),
+        vtep: Ipv4Addr::new(10, 10, 10, 2),
+        listen: "10.10.10.2:7400".parse().unwrap(),
+        returning: None,
+        gateway: None,
+        metrics: None,
+    };
+    let goes = Command::RemoveNode { name: "gone".parse().unwrap(), only: None };
+    let refused = Command::RemoveNetwork { name: network_name(), only: None };
+    let bare = commands().pop().unwrap();
+    let other = match bare {
+        Command::CreateNetwork { pool, vni, options, .. } => {
+            Command::CreateNetwork { name: "other".parse().unwrap(), pool, vni, options }
+        }
+        other => unreachable!("{other:?}"),
+    };
+    let given = Command::CreateEndpoint {
+        name: "given".parse().unwrap(),
+        network: "other".parse().unwrap(),
+        placement: Placement::Node {
+            node: name_of_node(),
+            netns: "/run/netns/given".into(),
+            address: None,
+        },
+        forwards: false,
+        aliases: BTreeSet::new(),
+        ports: PortsWanted::default(),
+    };
+    let gone =
+        Command::RemoveEndpoint { name: "given".parse().unwrap(), network: None, only: None };
+    // The first register asks as one that was a node before, which nobody is yet.
+    let first = match made[0].clone() {
+        Command::RegisterNode { instance, name, vtep, listen, gateway, metrics, .. } => {
+            Command::RegisterNode {
+                instance,
+                name,
+                vtep,
+                listen,
+                returning: None,
+                gateway,
+                metrics,
+            }
+        }
+        other => unreachable!("{other:?}"),
+    };
+    let [_, network, web1, sw1] = made;
+    [first, network, web1, sw1, removed, goes, refused, other, given, gone]
+}
+
+/// The state after [`log`].
+pub(crate) fn snapshot() -> Vec<u8> {
+    let mut state = State::default();
+    for (number, command) in (1..).zip(log()) {
+        let entry = envelope((number, command)).encode().unwrap();
+        drop(state.apply(number.into(), &entry));
+    }
+    state.snapshot()
+}
+
+pub(crate) fn check_snapshot(bytes: &[u8]) {
+    let mut state = State::from_snapshot(bytes).unwrap();
+    assert_eq!(state.revision(), 10);
+    let held = state.nodes().cloned().map(Row::from);
+    let held = held.chain(state.networks().cloned().map(Row::from));
+    let held: Vec<Row> = held.chain(state.endpoints().cloned().map(Row::from)).collect();
+    let mut expected = rows();
+    expected.insert(
+        2,
+        Row::from(Network {
+            id: 8,
+            name: "other".parse().unwrap(),
+            vni: Vni::try_from(4_098).unwrap(),
+            pool: Pool::whole("10.128.0.0/24".parse().unwrap()),
+            options: NetworkOptions::default(),
+        }),
+    );
+    assert_eq!(held, expected);
+    assert!(state.was_removed(2) && !state.was_removed(3));
+    // A repeated request is answered as the first was.
+    let mut repeat = |number: u8| {
+        let command = log()[usize::from(number) - 1].clone();
+        let entry = envelope((number, command)).encode().unwrap();
+        state.apply(10 + u64::from(number), &entry)
+    };
+    let Ok(Applied::Node(node)) = repeat(1) else { panic!("refused") };
+    assert_eq!(Row::from(node), expected[0]);
+    let in_use = Refusal::NetworkInUse { network: network_name(), endpoints: 2 };
+    assert_eq!(repeat(7), Err(in_use));
+    assert_eq!(repeat(10), Ok(Applied::Removed(10)));
+    // What was given out is not given out again at once.
+    let next = Command::CreateEndpoint {
+        name: "next".parse().unwrap(),
+        network: "other".parse().unwrap(),
+        placement: Placement::Node {
+            node: name_of_node(),
+            netns: "/run/netns/next".into(),
+            address: None,
+        },
+        forwards: false,
+        aliases: BTreeSet::new(),
+        ports: PortsWanted::default(),
+    };
+    let entry = envelope((11, next)).encode().unwrap();
+    let Ok(Applied::Endpoint(next)) = state.apply(21, &entry) else { panic!("refused") };
+    assert_eq!(next.address, Ipv4Addr::new(10, 128, 0, 2 + 1), "given had the one before");
+    assert_eq!(next.gateway, Some(Ipv4Addr::new(172, 18, 0, 2 + 2)), "given had the one before");
+}

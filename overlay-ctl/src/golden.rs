@@ -1,0 +1,111 @@
+//! Files as released versions wrote them, which every later version reads for ever.
+//!
+//! They are in `tests/golden`, and never change: a version that writes something else adds a file, with
+//! the next number, and a line below. `OVERLAY_WRITE_GOLDEN=1 cargo test -p overlay-ctl golden` writes
+//! those that are missing and leaves the others alone.
+
+mod descriptors;
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::Write as _,
+    path::PathBuf,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    control::{
+        consensus::golden as consensus,
+        state::{Outcome, Row, golden as state},
+    },
+    node::golden as node,
+};
+
+fn folder() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "golden"].iter().collect()
+}
+
+/// The content of a file; written now where it is missing and that is asked for.
+fn content(file: &str, write: fn() -> Vec<u8>) -> Vec<u8> {
+    let path = folder().join(file);
+    if std::env::var_os("OVERLAY_WRITE_GOLDEN").is_some() && !path.exists() {
+        fs::create_dir_all(folder()).unwrap();
+        // One that has come in between is not overwritten either.
+        File::create_new(&path).unwrap().write_all(&write()).unwrap();
+    }
+    fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}; OVERLAY_WRITE_GOLDEN=1 writes it", path.display())
+    })
+}
+
+/// Each file: its test, its name, what wrote it, and what checks that it is read as what it was.
+macro_rules! golden {
+    ($($test:ident: $file:literal, $write:expr, $check:expr;)*) => {
+        const FILES: &[&str] = &[$($file),*];
+        $(
+            #[test]
+            fn $test() {
+                let check: fn(&[u8]) = $check;
+                check(&content($file, $write));
+            }
+        )*
+    };
+}
+
+golden! {
+    commands_of_the_log: "commands.1.msgpack",
+        by_an_older_version,
+        |bytes| state::check_entries(&from_msgpack::<Vec<Vec<u8>>>(bytes));
+    commands_with_a_digest: "commands.2.msgpack",
+        || msgpack(&state::later_entries()),
+        |bytes| state::check_later_entries(&from_msgpack::<Vec<Vec<u8>>>(bytes));
+    outcomes_in_the_dedup_table: "outcomes.1.msgpack",
+        || msgpack(&state::outcomes()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::outcomes());
+    later_outcomes: "outcomes.2.msgpack",
+        || msgpack(&state::later_outcomes()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::later_outcomes());
+    rows_of_a_watch: "rows.1.msgpack",
+        || msgpack(&state::rows()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows());
+    snapshot_with_rows_as_outcomes: "snapshot.2.msgpack",
+        by_an_older_version, state::check_snapshot;
+    snapshot_of_the_state: "snapshot.3.msgpack", state::snapshot, state::check_snapshot;
+    database: "consensus.1.redb", consensus::database, consensus::check_database;
+    entry_of_the_log: "entry.1.pb", consensus::entry, consensus::check_entry;
+    message_between_voters: "message.1.pb", consensus::message, consensus::check_message;
+    identity: "identity.1.json", consensus::identity_file, consensus::check_identity;
+    mark: "mark.1.bin", consensus::mark, consensus::check_mark;
+    node_that_is_no_member: "node-new.1.json", node::new_node, node::check_new_node;
+    node_that_is_a_member: "node-member.1.json", node::member, node::check_member;
+    node_that_was_removed: "node-removed.1.json", node::removed, node::check_removed;
+    peers_of_a_node: "peers.1.json", node::peers, node::check_peers;
+    underlay_before_the_node: "underlay.1.json", node::underlay, node::check_underlay;
+    public_api: "overlay.v1.1.pb", descriptors::public, descriptors::check_public;
+    api_between_nodes: "overlay.internal.v1.1.pb",
+        descriptors::internal, descriptors::check_internal;
+}
+
+/// The file is not missing, unless somebody removed it.
+fn by_an_older_version() -> Vec<u8> {
+    panic!("this version writes something else; restore the file")
+}
+
+fn msgpack(value: &impl Serialize) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).unwrap()
+}
+
+fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> T {
+    rmp_serde::from_slice(bytes).unwrap()
+}
+
+#[test]
+fn every_file_is_read() {
+    let names = |path: fs::DirEntry| path.file_name().into_string().unwrap();
+    let found: BTreeSet<String> =
+        fs::read_dir(folder()).unwrap().map(|file| names(file.unwrap())).collect();
+    let read: BTreeSet<String> = FILES.iter().map(|&file| file.to_owned()).collect();
+    assert_eq!(found, read);
+}

@@ -1,0 +1,70 @@
+//! The values behind the golden files of the state folder.
+
+use super::{Home, Member, Record};
+use crate::control::peers::Peer;
+use std::fs;
+use uuid::Uuid;
+
+const CLUSTER: Uuid = Uuid::from_u128(0x6f76_6572_6c61_7900_0000_0000_0000_0001);
+const INSTANCE: Uuid = Uuid::from_u128(0x6e6f_6465_0000_0000_0000_0000_0000_0003);
+
+fn record(member: bool) -> Record {
+    let member = member.then_some(Member { cluster: CLUSTER, id: 3, voter: true, epoch: 70_000 });
+    Record { name: "h1".parse().unwrap(), instance: INSTANCE, member, removed: false }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file.json");
+    super::home::write_json(&path, value).unwrap();
+    fs::read(path).unwrap()
+}
+
+/// A state folder with one file.
+fn home(file: &str, bytes: &[u8]) -> (tempfile::TempDir, Result<Home, super::HomeError>) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(file), bytes).unwrap();
+    let home = Home::open(dir.path(), &"h1".parse().unwrap());
+    (dir, home)
+}
+
+pub(crate) fn new_node() -> Vec<u8> {
+    json(&record(false))
+}
+
+pub(crate) fn check_new_node(bytes: &[u8]) {
+    assert_eq!(home("node.json", bytes).1.unwrap().record(), &record(false));
+}
+
+pub(crate) fn member() -> Vec<u8> {
+    json(&record(true))
+}
+
+pub(crate) fn check_member(bytes: &[u8]) {
+    assert_eq!(home("node.json", bytes).1.unwrap().record(), &record(true));
+}
+
+pub(crate) fn removed() -> Vec<u8> {
+    json(&Record { removed: true, ..record(true) })
+}
+
+pub(crate) fn check_removed(bytes: &[u8]) {
+    let refused = home("node.json", bytes).1.map(drop);
+    assert!(matches!(refused, Err(super::HomeError::Removed { .. })), "{refused:?}");
+}
+
+fn peers_value() -> Vec<Peer> {
+    let peer =
+        |id: u8, voter| Peer { id: id.into(), listen: ([10, 10, 10, id], 7400).into(), voter };
+    vec![peer(1, true), peer(2, false)]
+}
+
+pub(crate) fn peers() -> Vec<u8> {
+    json(&peers_value())
+}
+
+pub(crate) fn check_peers(bytes: &[u8]) {
+    assert_eq!(home("peers.json", bytes).1.unwrap().peers().unwrap(), peers_value());
+}
+
+pub(crate) use crate::dataplane::host::big_tcp::golden::{check_underlay, underlay};

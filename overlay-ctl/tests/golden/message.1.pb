@@ -1,0 +1,4 @@
+ (0:"command@J
+state
+
+PX	bcontextx
