@@ -1,6 +1,7 @@
 //! Scenarios: real nodes in a lab of namespaces, watched from outside. They run one after another
 //! (`--test-threads=1`), as root.
 
+mod agents;
 mod attack;
 mod bad_input;
 mod cuts;
@@ -18,12 +19,14 @@ mod names;
 mod offloads;
 mod paused;
 mod ports;
+mod power;
 mod processes;
 mod published_traffic;
 mod reboot;
 mod refusals;
 mod removal;
 mod restart;
+mod rolled_back;
 mod scale;
 mod seen;
 mod support;

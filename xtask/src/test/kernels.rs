@@ -31,7 +31,7 @@ const PROPERTY_CASES: &str = "16";
 /// Scenarios that another kernel can teach nothing about: what may go wrong in them is decided in user space,
 /// and was under this kernel. Left out unless they are asked for by a filter. A name is as libtest has it, or
 /// a part of it.
-const USER_SPACE: [&str; 9] = [
+const USER_SPACE: [&str; 14] = [
     // What the API refuses, and what is written where.
     "bad_input::",
     "ethernet::every_node_answers_for_the_cluster",
@@ -39,7 +39,12 @@ const USER_SPACE: [&str; 9] = [
     "refusals::port_taken",
     "refusals::state_folder_of_another_cluster",
     // Elections and quorums. What packets do meanwhile is seen by `restart::` too.
+    "agents::",
+    "cuts::",
+    "foreign::",
     "leader::",
+    "paused::",
+    "rolled_back::",
     // How soon a restarted node knows that it may answer. That it answers is `names::`' other half.
     "names::names_are_back",
     // A number of endpoints, each by a command line of its own.
