@@ -1,5 +1,6 @@
 //! Scenarios: real nodes in a lab of namespaces, watched from outside. They run one after another
 //! (`--test-threads=1`), as root.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
 mod agents;
 mod attack;
