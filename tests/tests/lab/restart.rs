@@ -161,7 +161,7 @@ fn what_changed_while_a_node_was_dead_reaches_it_after_its_restart() {
                 "create",
                 "web4",
                 "--network",
-                crate::support::NETWORK,
+                NETWORK,
                 "--netns",
                 &inside,
             ])?;
@@ -169,7 +169,7 @@ fn what_changed_while_a_node_was_dead_reaches_it_after_its_restart() {
         };
         h3.overlay(&["endpoint", "rm", "web2"])?;
         h2.restart()?;
-        let address = crate::support::address(&h4.overlay_json(&["endpoint", "inspect", "web4"])?)?;
+        let address = address(&h4.overlay_json(&["endpoint", "inspect", "web4"])?)?;
         eventually("web2-2 reaches web4", Duration::from_secs(10), || {
             cluster.web2_2.netns.reaches(address)
         })?;
