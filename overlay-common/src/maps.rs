@@ -364,6 +364,7 @@ const _: () = {
 };
 
 #[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "aya's Pod is a promise about layout, which is asserted above")]
 mod pod {
     use super::*;
 

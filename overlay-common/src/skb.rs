@@ -38,5 +38,6 @@ impl SkbLayout {
 }
 
 #[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "aya's Pod is a promise about layout")]
 // SAFETY: repr(C), Copy, five u32 and so no padding, every bit pattern is a value.
 unsafe impl aya::Pod for SkbLayout {}

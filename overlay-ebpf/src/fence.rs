@@ -25,9 +25,11 @@ const HOP_LIMIT: u8 = 255;
 /// The IPv4 packet at `l3` comes from `own`. Returns what it carries.
 #[inline(always)]
 pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReason> {
-    let (ip, ports) = match pulled::<Ipv4Ports>(ctx, l3) {
-        Ok(start) => (&start.ip, Some(start.ports)),
-        Err(_) => (&*pulled::<Ipv4>(ctx, l3)?, None),
+    // A number and not an option: the compiler combines an option's two halves in ways that the verifier
+    // refuses. A packet that is too short for ports is too short for a receiver, and 0 is no client's port.
+    let (ip, destination) = match pulled::<Ipv4Ports>(ctx, l3) {
+        Ok(start) => (&start.ip, start.ports.destination()),
+        Err(_) => (&*pulled::<Ipv4>(ctx, l3)?, 0),
     };
     if !frame::is_v4(own, ip.src) {
         return Err(DropReason::SpoofedIp);
@@ -46,8 +48,7 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReaso
         let ports: Result<Ports, _> = ctx.load(at);
         ports.is_ok_and(|ports| ports.destination() == DHCP_CLIENT)
     } else {
-        // Too short for ports is too short for a receiver.
-        ports.is_some_and(|ports| ports.destination() == DHCP_CLIENT)
+        destination == DHCP_CLIENT
     };
     if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
 }

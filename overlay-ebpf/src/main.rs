@@ -5,6 +5,10 @@
 //! the only place that turns this into an action and a count, so that no packet ends uncounted.
 #![no_std]
 #![no_main]
+#![expect(
+    unsafe_code,
+    reason = "packets, maps and helpers are the kernel's: all is behind pointers"
+)]
 #![allow(unreachable_pub, reason = "a binary: pub says that other modules use it")]
 
 mod arp;

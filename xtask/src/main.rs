@@ -8,11 +8,13 @@ mod bench;
 mod bpf_toolchain;
 mod build;
 mod ci;
+mod coverage;
 mod demo;
 mod exec;
 mod guest;
 mod interrupt;
 mod lint;
+mod mutants;
 mod outside;
 mod packets;
 mod ping_pong;
@@ -56,6 +58,10 @@ enum Verb {
     Soak(soak::Options),
     /// Format, arrows between rooms, dependencies, clippy and rustdoc, warnings denied
     Lint(lint::Options),
+    /// What of overlay-ctl's library its own tests execute, room by room
+    Coverage(coverage::Options),
+    /// Change the code here and there: does a test notice?
+    Mutants(mutants::Options),
     /// What CI runs: lint, test with none skipped, and some of it under other kernels
     Ci,
     #[command(hide = true)]
@@ -87,6 +93,8 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Guest(options) => guest::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Lint(options) => lint::run(&options),
+        Verb::Coverage(options) => coverage::run(&options),
+        Verb::Mutants(options) => mutants::run(&options),
         Verb::Ci => ci::run(),
         Verb::PingPong(options) => ping_pong::run(&options),
         Verb::ServePage(options) => serve_page::run(&options),

@@ -1,6 +1,11 @@
 //! A real node, called as its users call it: by gRPC, over its unix socket and over TCP. Needs root;
 //! says so and skips without.
-#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails the test"
+)]
 
 mod endpoints;
 mod events;

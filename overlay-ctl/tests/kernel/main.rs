@@ -1,5 +1,10 @@
 //! The doors to the kernel, against the real one. Needs root; says so and skips without.
-#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails the test"
+)]
 
 mod datapath;
 mod dns;

@@ -68,6 +68,7 @@ pub fn output(command: &mut Command, patience: Duration) -> Result<Output> {
             speaks = read.recv_timeout(pause) != Err(RecvTimeoutError::Disconnected);
             pause = if speaks { pause * 2 } else { Duration::from_micros(20) };
         } else {
+            #[expect(clippy::disallowed_methods, reason = "the pause of a bounded wait")]
             thread::sleep(pause);
             pause *= 2;
         }

@@ -1,4 +1,8 @@
 //! A flood of frames from one CPU: as many as it can make, or a given number a second.
+#![expect(
+    unsafe_code,
+    reason = "packet sockets, and many packets in one call: no safe wrapper has them"
+)]
 
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
@@ -147,6 +151,10 @@ fn send_until(
         if let Some(interval) = interval {
             let now = Instant::now();
             if now < next {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "it keeps the rate that was asked for"
+                )]
                 thread::sleep(next - now);
                 continue;
             }

@@ -1,4 +1,5 @@
 //! Sends frames unchanged out of a device.
+#![expect(unsafe_code, reason = "packet sockets with a header of virtio: no safe wrapper has them")]
 
 use std::{
     io,

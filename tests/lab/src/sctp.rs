@@ -1,5 +1,6 @@
 //! Sends the packet that opens an SCTP association through a raw socket, because a kernel may lack SCTP
 //! sockets.
+#![expect(unsafe_code, reason = "a socket of a kind that nix does not know")]
 
 use std::{
     net::SocketAddrV4,

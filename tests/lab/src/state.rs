@@ -1,85 +1,248 @@
 //! What a host looks like from outside: to prove that something came back to where it was, and that
 //! what is not ours was left alone.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::Duration,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{
     host::Host,
     requirements::{Requirement, missing},
     sweep::NETNS_FILES,
+    wait::eventually,
 };
 
-/// Devices, addresses, routes, queueing disciplines, packet filter and pins of a host, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An IPv6 address is found free within that time.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What changes by itself while nobody does anything.
+const RESTLESS: [&str; 1] = ["net/netfilter/nf_conntrack_count"];
+
+/// A host at one moment: what is configured in its kernel, and the node's pins.
+#[derive(Clone, PartialEq, Eq)]
 pub struct MachineState {
-    /// Devices, with their addresses and master.
+    /// Devices: address, master, MTU, sizes of super-packets, XDP, and addresses of both families.
     pub links: Vec<String>,
-    /// Routes of all tables that a person sets.
+    /// Routes of all tables, of both families.
     pub routes: Vec<String>,
-    /// Queueing disciplines (clsact shows here) and filters below them.
+    /// Which table is asked for what, of both families.
+    pub rules: Vec<String>,
+    /// Neighbours and entries of bridges that somebody set.
+    pub neighbours: Vec<String>,
+    /// Queueing disciplines (clsact shows here), and the filters on the way in and out.
     pub qdiscs: Vec<String>,
     /// What `nft list ruleset` prints; empty where there is no nft.
     pub ruleset: Vec<String>,
-    /// Devices that forward IPv4.
-    pub forwarding: Vec<String>,
+    /// Everything below /proc/sys/net, by path.
+    pub sysctls: Vec<String>,
     /// Everything below the node's folder of bpffs.
     pub pins: Vec<PathBuf>,
 }
 
 impl MachineState {
-    /// Looks at a host.
+    /// Looks at a host, once its addresses are settled.
     pub fn of(host: &Host) -> Result<Self> {
+        let links = eventually("no address is tentative", SETTLED, || settled_links(host))?;
         let netns = &host.netns;
-        let mut links = Vec::new();
         let mut qdiscs = Vec::new();
-        for link in netns.ip_json(&["addr", "show"])?.as_array().into_iter().flatten() {
-            let name = link["ifname"].as_str().unwrap_or_default();
-            let addresses: Vec<String> = link["addr_info"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|address| address["family"] == "inet")
-                .map(|address| format!("{}/{}", address["local"], address["prefixlen"]))
-                .collect();
-            links.push(format!("{name} {} {addresses:?} {}", link["address"], link["master"]));
-            let filters = netns.output(&["tc", "filter", "show", "dev", name, "ingress"])?;
-            qdiscs.push(format!("{name} {}", without_our_ids(filters.stdout.trim())));
+        for name in links.iter().filter_map(|link| link["ifname"].as_str()) {
+            for way in ["ingress", "egress"] {
+                let filters = netns.output(&["tc", "filter", "show", "dev", name, way])?;
+                qdiscs.push(format!("{name} {way} {}", without_our_ids(filters.stdout.trim())));
+            }
         }
-        links.sort();
         // Where programs are attached to one, since there is no TCX, it stays when they have gone: it may have
         // become somebody else's by then.
         let stays = |qdisc: &&str| qdisc.starts_with("qdisc clsact") && !has_tcx();
         let shown = netns.run(&["tc", "qdisc", "show"])?;
         qdiscs.extend(shown.lines().filter(|line| !stays(line)).map(str::to_owned));
         qdiscs.sort();
-        let mut routes: Vec<String> = netns
-            .ip_json(&["route", "show"])?
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(Value::to_string)
-            .collect();
-        routes.sort();
+        let listed = |commands: &[&[&str]]| -> Result<Vec<String>> {
+            let mut rows = Vec::new();
+            for command in commands {
+                let listed = netns.ip_json(command)?;
+                rows.extend(listed.as_array().into_iter().flatten().map(Value::to_string));
+            }
+            rows.sort();
+            Ok(rows)
+        };
         Ok(Self {
-            links,
-            routes,
+            links: sorted(links.iter().map(shown_link)),
+            routes: listed(&[
+                &["route", "show", "table", "all"],
+                &["-6", "route", "show", "table", "all"],
+            ])?,
+            rules: listed(&[&["rule", "show"], &["-6", "rule", "show"]])?,
+            neighbours: neighbours(host)?,
             qdiscs,
             ruleset: ruleset(host)?,
-            forwarding: forwarding(host)?,
+            sysctls: sysctls(host)?,
             pins: host.pins()?,
         })
     }
 
+    /// Devices that forward IPv4.
+    #[must_use]
+    pub fn forwarding(&self) -> Vec<String> {
+        let forwards = |line: &String| {
+            let (path, value) = line.split_once(" = ")?;
+            let device =
+                path.strip_prefix("net/ipv4/conf/")?.strip_suffix("/forwarding")?.to_owned();
+            (value == "1").then_some(device)
+        };
+        self.sysctls.iter().filter_map(forwards).collect()
+    }
+
     /// Fails, with what is different, unless the two are the same.
     pub fn same_as(&self, before: &Self) -> Result<()> {
-        if self != before {
-            bail!("before: {before:#?}\nafter: {self:#?}");
+        let difference = self.difference(before);
+        if !difference.is_empty() {
+            bail!("the host is not as it was:\n{}", difference.join("\n"));
         }
         Ok(())
     }
+
+    /// Lines that only one of the two has: `-` what was, `+` what is.
+    #[must_use]
+    pub fn difference(&self, before: &Self) -> Vec<String> {
+        let (was, is) = (before.lines(), self.lines());
+        let gone = was.difference(&is).map(|line| format!("- {line}"));
+        gone.chain(is.difference(&was).map(|line| format!("+ {line}"))).collect()
+    }
+
+    /// All of it, a line a fact.
+    fn lines(&self) -> BTreeSet<String> {
+        let Self { links, routes, rules, neighbours, qdiscs, ruleset, sysctls, pins } = self;
+        let pins: Vec<String> = pins.iter().map(|pin| pin.display().to_string()).collect();
+        let sections = [
+            ("link", links),
+            ("route", routes),
+            ("rule", rules),
+            ("neighbour", neighbours),
+            ("qdisc", qdiscs),
+            ("nft", ruleset),
+            ("sysctl", sysctls),
+            ("pin", &pins),
+        ];
+        let mut lines = BTreeSet::new();
+        for (section, rows) in sections {
+            for row in rows {
+                let mut line = format!("{section}: {row}");
+                // The same rule twice is not the same rule once.
+                while !lines.insert(line.clone()) {
+                    line.push_str(" (again)");
+                }
+            }
+        }
+        lines
+    }
+}
+
+impl fmt::Debug for MachineState {
+    /// Without what is the same on every host: a kernel has a thousand parameters.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let configured = |line: &&String| !line.starts_with("sysctl");
+        f.debug_list().entries(self.lines().iter().filter(configured)).finish()
+    }
+}
+
+fn sorted(rows: impl Iterator<Item = String>) -> Vec<String> {
+    let mut rows: Vec<String> = rows.collect();
+    rows.sort();
+    rows
+}
+
+/// The devices, none of whose addresses still waits to be found free (which takes IPv6 a second).
+fn settled_links(host: &Host) -> Result<Vec<Value>> {
+    let links = host.netns.ip_json(&["addr", "show"])?;
+    let links = links.as_array().context("devices")?;
+    for link in links {
+        let addresses = link["addr_info"].as_array().into_iter().flatten();
+        let tentative: Vec<&Value> =
+            addresses.filter(|address| address["tentative"] == true).collect();
+        ensure!(tentative.is_empty(), "{}: {tentative:?}", link["ifname"]);
+    }
+    Ok(links.clone())
+}
+
+fn shown_link(link: &Value) -> String {
+    let addresses = link["addr_info"].as_array().into_iter().flatten();
+    let addresses =
+        addresses.map(|address| format!("{}/{}", address["local"], address["prefixlen"]));
+    let sizes: Vec<String> =
+        ["gso_max_size", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size"]
+            .iter()
+            .map(|size| format!("{size} {}", link[size]))
+            .collect();
+    // A program's number is another after each load; its name and its way of running are not.
+    let xdp = &link["xdp"];
+    let flags = link["flags"].as_array().into_iter().flatten();
+    let is_up = flags.into_iter().any(|flag| flag == "UP");
+    format!(
+        "{} up {is_up} promiscuity {} {} master {} mtu {} {sizes:?} xdp {} {} {:?}",
+        link["ifname"],
+        link["promiscuity"],
+        link["address"],
+        link["master"],
+        link["mtu"],
+        xdp["mode"],
+        xdp["prog"]["name"],
+        sorted(addresses)
+    )
+}
+
+/// Without what the kernel learns or joins by itself.
+fn neighbours(host: &Host) -> Result<Vec<String>> {
+    let netns = &host.netns;
+    let mut rows = Vec::new();
+    for family in ["-4", "-6"] {
+        let listed = netns.ip_json(&[family, "neigh", "show", "nud", "permanent"])?;
+        rows.extend(listed.as_array().into_iter().flatten().map(Value::to_string));
+    }
+    let entries = netns.run(&["bridge", "fdb", "show"])?;
+    let is_group = |line: &str| {
+        let first = line.split(':').next().and_then(|byte| u8::from_str_radix(byte, 16).ok());
+        first.is_none_or(|byte| byte & 1 == 1)
+    };
+    let set = entries.lines().filter(|line| line.contains("permanent") && !is_group(line));
+    rows.extend(set.map(|line| line.trim().to_owned()));
+    rows.sort();
+    Ok(rows)
+}
+
+/// Every parameter that can be read, and its value.
+fn sysctls(host: &Host) -> Result<Vec<String>> {
+    const ROOT: &str = "/proc/sys";
+    fn walk(folder: &Path, found: &mut Vec<String>) -> Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                walk(&path, found)?;
+                continue;
+            }
+            // Some are there to be written alone, and some have no value yet.
+            let Ok(value) = fs::read_to_string(&path) else { continue };
+            let name = path.strip_prefix(ROOT)?.display().to_string();
+            if !RESTLESS.contains(&name.as_str()) {
+                found.push(format!("{name} = {}", value.trim().replace(['\t', '\n'], " ")));
+            }
+        }
+        Ok(())
+    }
+    host.netns.enter(|| {
+        let mut found = Vec::new();
+        walk(&Path::new(ROOT).join("net"), &mut found)?;
+        found.sort();
+        Ok(found)
+    })
 }
 
 /// Whether the kernel attaches programs by TCX: whether it has a function for that.
@@ -114,20 +277,6 @@ fn ruleset(host: &Host) -> Result<Vec<String>> {
     let mut lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     lines.sort();
     Ok(lines)
-}
-
-fn forwarding(host: &Host) -> Result<Vec<String>> {
-    host.netns.enter(|| {
-        let mut devices = Vec::new();
-        for entry in fs::read_dir("/proc/sys/net/ipv4/conf")? {
-            let entry = entry?;
-            if fs::read_to_string(entry.path().join("forwarding"))?.trim() == "1" {
-                devices.push(entry.file_name().to_string_lossy().into_owned());
-            }
-        }
-        devices.sort();
-        Ok(devices)
-    })
 }
 
 /// The files in the folders of namespaces of a lab below /etc/netns, with their content: one folder for

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{command, netns::Netns, process::Process, wait::eventually};
@@ -29,7 +29,54 @@ pub struct Iperf {
     pub retransmits: u64,
 }
 
+/// The name by which `ethtool -k` shows what `ethtool -K` calls so.
+fn shown_as(offload: &str) -> &str {
+    match offload {
+        "tx" => "tx-checksumming",
+        "rx" => "rx-checksumming",
+        "tso" => "tcp-segmentation-offload",
+        "gso" => "generic-segmentation-offload",
+        "gro" => "generic-receive-offload",
+        other => other,
+    }
+}
+
 impl Netns {
+    fn feature(&self, device: &str, offload: &str) -> Result<Value> {
+        let shown = self.run(&["ethtool", "--json", "-k", device])?;
+        let shown: Value = serde_json::from_str(&shown)?;
+        let feature = shown[0][shown_as(offload)].clone();
+        ensure!(feature.is_object(), "{device} of {} shows no {offload}", self.name());
+        Ok(feature)
+    }
+
+    /// Whether an offload of a device is on, by the name that `ethtool -K` has for it.
+    pub fn is_offload_on(&self, device: &str, offload: &str) -> Result<bool> {
+        let feature = self.feature(device, offload)?;
+        feature["active"].as_bool().with_context(|| format!("{offload} of {device}: {feature}"))
+    }
+
+    /// Switches an offload of a device. False where it stays as it was, since the device has it fixed; any
+    /// other way of not being switched is an error.
+    pub fn switch_offload(&self, device: &str, offload: &str, on: bool) -> Result<bool> {
+        let before = self.feature(device, offload)?;
+        if before["fixed"] == true && before["active"] != on {
+            return Ok(false);
+        }
+        let state = if on { "on" } else { "off" };
+        // What else it changed besides is written to stderr, and an exit code of 1 says that all was so already.
+        let output = self.output(&["ethtool", "-K", device, offload, state])?;
+        let is_on = self.is_offload_on(device, offload)?;
+        ensure!(
+            is_on == on,
+            "{offload} of {device} in {} is not {state}: {}{}",
+            self.name(),
+            output.stdout,
+            output.stderr
+        );
+        Ok(true)
+    }
+
     /// Pings `count` times, 10 ms apart; counts, whatever comes back.
     pub fn ping(&self, to: impl ToString, count: u32) -> Result<Ping> {
         let (count, to) = (count.to_string(), to.to_string());

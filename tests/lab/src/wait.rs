@@ -80,6 +80,10 @@ pub(super) fn poll<T>(
                 return Err(error).with_context(|| format!("not within {patience:?}: {what}"));
             }
             Err(_) => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the pause of the bounded wait that all others use"
+                )]
                 thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(100));
             }

@@ -19,7 +19,7 @@ fn every_endpoint_has_a_leg_that_leads_outside() {
         let [h1, h2] = &world.hosts;
         // The legs follow the underlay, whatever it has.
         h2.netns.ip(&["link", "set", "eth0", "mtu", "1400"])?;
-        let forwarded = MachineState::of(h1)?.forwarding;
+        let forwarded = MachineState::of(h1)?.forwarding();
         world.start(lab)?;
         let web1 = attach(lab, h1, "web1", &[])?;
         let web2 = attach(lab, h2, "web2", &[])?;
@@ -34,7 +34,7 @@ fn every_endpoint_has_a_leg_that_leads_outside() {
         }
         network_inspect_shows_endpoints_and_peers(h2)?;
         // Per device, never for the host as a whole.
-        let mut forwarding = MachineState::of(h1)?.forwarding;
+        let mut forwarding = MachineState::of(h1)?.forwarding();
         ensure!(!forwarding.iter().any(|device| device == "all"), "{forwarding:?}");
         ensure!(!forwarding.iter().any(|device| device == "default"), "{forwarding:?}");
         forwarding.retain(|device| !forwarded.contains(device));

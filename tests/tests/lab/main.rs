@@ -1,6 +1,8 @@
 //! Scenarios: real nodes in a lab of namespaces, watched from outside. They run one after another
 //! (`--test-threads=1`), as root.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
+mod agents;
 mod attack;
 mod bad_input;
 mod cuts;
@@ -18,12 +20,14 @@ mod names;
 mod offloads;
 mod paused;
 mod ports;
+mod power;
 mod processes;
 mod published_traffic;
 mod reboot;
 mod refusals;
 mod removal;
 mod restart;
+mod rolled_back;
 mod scale;
 mod seen;
 mod support;

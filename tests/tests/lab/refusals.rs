@@ -52,32 +52,54 @@ fn port_taken() {
     });
 }
 
+/// A kernel VXLAN device of somebody else's at a host's address, or at another one of it.
+fn foreign_vxlan(host: &Host, local: &str, address: &str) -> Result<()> {
+    let words =
+        ["link", "add", "vx0", "type", "vxlan", "id", "7", "dstport", "4789", "dev", "eth0"];
+    host.netns.ip(&[&words[..], &["local", local]].concat())?;
+    host.netns.ip(&["addr", "add", address, "dev", "vx0"])?;
+    host.netns.ip(&["link", "set", "vx0", "up"])?;
+    Ok(())
+}
+
 #[test]
 fn vxlan_port_taken() {
     scenario(NODES, |lab| {
         let h1 = lonely(lab)?;
-        // A kernel VXLAN device of somebody else's holds the socket.
-        h1.netns.ip(&[
-            "link",
-            "add",
-            "vx0",
-            "type",
-            "vxlan",
-            "id",
-            "7",
-            "dstport",
-            "4789",
-            "local",
-            "10.10.10.101",
-            "dev",
-            "eth0",
-        ])?;
-        h1.netns.ip(&["link", "set", "vx0", "up"])?;
+        foreign_vxlan(&h1, "10.10.10.101", "10.7.0.1/24")?;
         let before = MachineState::of(&h1)?;
-        // Either it lives beside it, or it says so; it never half-starts and never takes it away.
-        match h1.start_node(&[]) {
-            Ok(()) => ensure!(h1.netns.links()?.iter().any(|link| link == "vx0")),
-            Err(_) => MachineState::of(&h1)?.same_as(&before)?,
+        refused_with(&h1.node_fails(&[])?, "vx0")?;
+        MachineState::of(&h1)?.same_as(&before)?;
+        // The way out that the refusal names.
+        h1.start_node(&["--vxlan-port", "4790"])?;
+        ensure!(h1.netns.links()?.iter().any(|link| link == "vx0"), "{:?}", h1.netns.links()?);
+        Ok(())
+    });
+}
+
+#[test]
+fn another_vxlan_at_another_address_of_the_host_goes_on() {
+    scenario(NODES, |lab| {
+        let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        let far = |number: usize| format!("10.10.10.{}", 201 + number);
+        for (number, host) in hosts.iter().enumerate() {
+            host.netns.ip(&["addr", "add", &format!("{}/24", far(number)), "dev", "eth0"])?;
+            foreign_vxlan(host, &far(number), &format!("10.7.0.{}/24", number + 1))?;
+            let other = far(1 - number);
+            let zero = "00:00:00:00:00:00";
+            host.netns.run(&["bridge", "fdb", "append", zero, "dev", "vx0", "dst", &other])?;
+        }
+        hosts[0].netns.reaches("10.7.0.2")?;
+        lab.start_cluster(&hosts)?;
+        crate::support::create_network(&hosts[0])?;
+        let ends = [
+            crate::support::attach(lab, &hosts[0], "web1", &[])?,
+            crate::support::attach(lab, &hosts[1], "web2", &[])?,
+        ];
+        // Each arrives at its own, in both directions, at the same port.
+        for _ in 0..2 {
+            ends[0].netns.reaches(ends[1].address)?;
+            hosts[1].netns.reaches("10.7.0.1")?;
         }
         Ok(())
     });

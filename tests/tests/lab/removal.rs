@@ -2,8 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{bail, ensure};
-use overlay_lab::{MachineState, Requirement, eventually};
+use anyhow::{Context as _, bail, ensure};
+use overlay_lab::{MachineState, Requirement, eventually, netns_files};
 
 use crate::support::{NETWORK, NODES, attach, create_network, pair, scenario, vni};
 
@@ -15,6 +15,9 @@ const FOREIGN: &[Requirement] = &[
     Requirement::Tool("bpftool"),
     Requirement::Tool("tc"),
 ];
+
+/// A node that is removed hears of it within a second, or at its next start.
+const BOUND: Duration = Duration::from_secs(20);
 
 #[test]
 fn endpoints_and_networks_leave_nothing_behind() {
@@ -49,6 +52,47 @@ fn endpoints_and_networks_leave_nothing_behind() {
         create_network(h2)?;
         let again = attach(lab, h2, "web3", &[])?;
         ensure!(again.address == web1.address, "{}", again.address);
+        Ok(())
+    });
+}
+
+/// A host is as it was before its node's first start, whatever the node was and however it hears of its
+/// removal: in its stream, or at its next start.
+#[test]
+fn a_host_is_as_it_was_before_its_node_when_that_is_removed() {
+    scenario(NODES, |lab| {
+        let hosts = lab.four_hosts()?;
+        let mut before = Vec::new();
+        for host in &hosts {
+            before.push((MachineState::of(host)?, netns_files(lab.prefix())?));
+        }
+        lab.start_cluster(&hosts)?;
+        let [h1, _, h3, h4] = &hosts;
+        create_network(h1)?;
+        let ends = [attach(lab, h1, "web1", &[])?, attach(lab, h3, "web3", &["-p", "8080:80"])?];
+        let web4 = attach(lab, h4, "web4", &["-p", "8080:80"])?;
+        ends[0].netns.reaches(web4.address)?;
+        let changed = MachineState::of(h4)?.difference(&before[3].0);
+        for what in ["pin", "nft", "link", "route", "qdisc", "sysctl"] {
+            let seen = changed.iter().any(|line| line[2..].starts_with(what));
+            ensure!(seen, "the state does not show a node's {what}: {changed:#?}");
+        }
+        h1.overlay(&["endpoint", "rm", "web3", "web4"])?;
+
+        // An agent that runs; and a voter that is away and is told when it comes back.
+        h1.overlay(&["node", "rm", "h4"])?;
+        h3.kill9()?;
+        h1.overlay(&["node", "rm", "h3"])?;
+        h3.spawn_again()?;
+        for (place, host) in [(3, h4), (2, h3)] {
+            eventually("the node ends, and the host is as it was", BOUND, || {
+                ensure!(!host.is_running()?, "{} still runs", host.name);
+                MachineState::of(host)?.same_as(&before[place].0)
+            })
+            .with_context(|| host.name.clone())?;
+        }
+        h1.overlay(&["endpoint", "rm", "web1"])?;
+        ensure!(netns_files(lab.prefix())? == before[0].1, "files of resolvers are left");
         Ok(())
     });
 }

@@ -26,19 +26,20 @@ fn super_packets_come_out_with_their_tags() {
         let all = |how: &str| come_out(&web1, &web2).with_context(|| how.to_owned());
         all("every offload on")?;
         for host in &hosts {
-            switch(&host.netns, "tx-udp_tnl-segmentation", "off")?;
+            switch(&host.netns, "tx-udp_tnl-segmentation", false)?;
         }
         all("cut before the underlay")?;
         for host in &hosts {
-            switch(&host.netns, "tx-udp_tnl-segmentation", "on")?;
+            switch(&host.netns, "tx-udp_tnl-segmentation", true)?;
         }
-        switch(&web1.netns, "tso", "off")?;
+        switch(&web1.netns, "tso", false)?;
         all("cut in the endpoint")
     });
 }
 
-fn switch(netns: &Netns, offload: &str, state: &str) -> Result<()> {
-    netns.run(&["ethtool", "-K", "eth0", offload, state]).map(drop)
+fn switch(netns: &Netns, offload: &str, on: bool) -> Result<()> {
+    ensure!(netns.switch_offload("eth0", offload, on)?, "{offload} is fixed");
+    Ok(())
 }
 
 /// Sends one of each sort and waits for all of them.

@@ -1,4 +1,5 @@
 //! The programs loaded, on devices in a network namespace of their own, and one packet run through.
+#![expect(unsafe_code, reason = "memory of the kernel's records, and calls that no wrapper has")]
 
 use std::{
     collections::BTreeMap,

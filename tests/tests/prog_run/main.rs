@@ -4,6 +4,7 @@
 //! A case has three phases: the packet is made, the maps are filled, and what came out is checked.
 //! Every case starts from the same [`world::World`] and says only how it differs. test_run gives a
 //! redirect's verdict and not its target: [`live`] attaches the programs and looks where packets go.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
 mod against_model;
 mod bench;

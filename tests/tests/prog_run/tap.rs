@@ -1,4 +1,5 @@
 //! The far end of a veth: what comes out of it, and what is put into it.
+#![expect(unsafe_code, reason = "packet sockets: no safe wrapper has what is asked of them")]
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 

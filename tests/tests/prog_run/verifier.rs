@@ -1,4 +1,5 @@
 //! What the verifier thinks of the programs: how much it had to look at, against what it gives up at.
+#![expect(unsafe_code, reason = "bpf(2) itself, for the verifier's log")]
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 

@@ -188,7 +188,8 @@ pub(super) fn between_files(source: &Source) -> Graph {
         for named in module.named.iter().filter(|named| !named.is_handed_on) {
             let Some(used) = source.definition(index, &named.segments) else { continue };
             let to = &source.files[source.modules[used].file];
-            if from != to && !module.path.starts_with(&source.modules[used].path) {
+            let is_above = is_in(from, to) || ["lib", "main"].contains(&to.as_str());
+            if from != to && !is_above {
                 let at = format!("line {} names {}", named.line, named.segments.join("::"));
                 arrows.entry(from.clone()).or_default().entry(to.clone()).or_insert(at);
             }
@@ -299,6 +300,15 @@ mod tests {
         };
         let none = source("line", &files("pub struct Y;"));
         assert_eq!(circles(&between_files(&none)), [[""; 0]; 0]);
+        let face = source(
+            "face",
+            &[
+                ("lib.rs", "mod a;"),
+                ("a/mod.rs", "mod x; use self::x::X; mod inline { pub fn f() {} }"),
+                ("a/x.rs", "pub struct X; fn f() { super::inline::f(); }"),
+            ],
+        );
+        assert_eq!(circles(&between_files(&face)), [[""; 0]; 0]);
         let one = source("circle", &files("use crate::a::X; pub struct Y;"));
         assert_eq!(circles(&between_files(&one)), [["a/x", "a/y"]]);
     }

@@ -1,5 +1,5 @@
 //! What this repository asks of its code and no other tool checks: the arrows between rooms, circles of
-//! files, and what a room must not name.
+//! files, what a room must not name, and the size and head of each file.
 
 use std::fs;
 
@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     arrows::{Forbidden, Rooms, between_files},
     circles::{Graph, circles, closes_one},
+    files,
     source::Source,
     table,
 };
@@ -34,7 +35,7 @@ type Excepted = [(String, String)];
 pub(super) fn check() -> Result<()> {
     let document = fs::read_to_string(root().join(DOCUMENT))?;
     let (rooms, forbidden) = (Rooms::read(&document)?, Forbidden::read(&document)?);
-    let (mut wrong, mut files) = (Vec::new(), Graph::new());
+    let (mut wrong, mut between) = (Vec::new(), Graph::new());
     for (name, folder) in CRATES {
         let source = Source::read(name, &root().join(folder))?;
         if (name, folder) == ROOMS {
@@ -44,12 +45,17 @@ pub(super) fn check() -> Result<()> {
         let whole = |file: String| format!("{folder}/{file}");
         for (from, arrows) in between_files(&source) {
             let arrows = arrows.into_iter().map(|(to, at)| (whole(to), at)).collect();
-            files.insert(whole(from), arrows);
+            between.insert(whole(from), arrows);
         }
     }
     let exceptions = fs::read_to_string(root().join(EXCEPTIONS))?;
-    wrong.extend(in_circles("files", files, &excepted(&exceptions, "circles of files")?));
+    wrong.extend(in_circles("files", between, &excepted(&exceptions, "circles of files")?));
     wrong.extend(in_circles("rooms", rooms.graph(), &excepted(&exceptions, "circles of rooms")?));
+    let names = |name| -> Result<Vec<String>> {
+        let rows = table::read(&exceptions, name, 2)?;
+        Ok(rows.iter().flat_map(|row| table::code(&row.cells[0])).collect())
+    };
+    wrong.extend(files::check(root(), &names("long files")?, &names("files without a head")?)?);
     if wrong.is_empty() {
         return Ok(());
     }

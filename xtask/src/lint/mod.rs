@@ -2,7 +2,9 @@
 
 mod arrows;
 mod circles;
+mod files;
 mod house;
+mod reader;
 mod source;
 mod table;
 

@@ -54,6 +54,24 @@ pub(super) const DENY: CargoTool = CargoTool {
     envs: &[],
 };
 
+pub(super) const LLVM_COV: CargoTool = CargoTool {
+    package: "cargo-llvm-cov",
+    version: "0.9.1",
+    at_least: "0.9.1",
+    why: "runs tests with counters of what is executed",
+    args: &["--debug"],
+    envs: &[],
+};
+
+pub(super) const MUTANTS: CargoTool = CargoTool {
+    package: "cargo-mutants",
+    version: "27.1.0",
+    at_least: "27.1.0",
+    why: "changes the code and runs the tests, to see whether they notice",
+    args: &["--debug"],
+    envs: &[],
+};
+
 impl CargoTool {
     /// Whether it is installed, in a version that will do. It is run for that: bpf-linker loads LLVM
     /// dynamically, and a file that can't start is as good as none.
@@ -83,7 +101,7 @@ impl CargoTool {
         let mut command = cargo(["install"]);
         command.arg(self.spec()).arg("--locked").args(self.args);
         // A folder that they share: much of what they are made of is the same.
-        command.arg("--root").arg(&root).arg("--target-dir").arg(root.join("build"));
+        command.arg("--root").arg(&root).arg("--target-dir").arg(build_dir());
         command.envs(self.envs.iter().copied());
         // The workspace's own settings are not the tool's.
         command.env_remove("RUSTC").env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
@@ -106,6 +124,11 @@ impl CargoTool {
     fn spec(&self) -> String {
         format!("{}@{}", self.package, self.version)
     }
+}
+
+/// Where they are built.
+pub(super) fn build_dir() -> PathBuf {
+    tools_dir().join("build")
 }
 
 /// The numbers of a version, `0.9.151`; None of any other word.

@@ -11,8 +11,8 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Result, bail};
 
 use self::{
-    cargo_tools::{BPF_LINKER, CargoTool, DENY, NEXTEST},
-    needs::{Need, TO_BOOT, TO_BUILD, TO_DRIVE, TO_LINT},
+    cargo_tools::{BPF_LINKER, CargoTool, DENY, LLVM_COV, MUTANTS, NEXTEST},
+    needs::{Need, TO_BOOT, TO_BUILD, TO_COVER, TO_DRIVE, TO_LINT},
 };
 use crate::exec::{capture, exec};
 
@@ -42,6 +42,10 @@ pub(crate) enum Purpose {
     Test,
     /// The tests, under other kernels too.
     TestMachines,
+    /// What of the code the tests execute.
+    Cover,
+    /// Whether the tests notice a change of the code.
+    Mutate,
     /// Lint, drive and test.
     Everything,
 }
@@ -55,6 +59,8 @@ impl Purpose {
             Self::Boot => (&[TO_BUILD, TO_DRIVE, TO_BOOT], &[&BPF_LINKER]),
             Self::Test => (&[TO_BUILD, TO_DRIVE], &[&BPF_LINKER, &NEXTEST]),
             Self::TestMachines => (&[TO_BUILD, TO_DRIVE, TO_BOOT], &[&BPF_LINKER, &NEXTEST]),
+            Self::Cover => (&[TO_BUILD, TO_COVER], &[&BPF_LINKER, &NEXTEST, &LLVM_COV]),
+            Self::Mutate => (&[TO_BUILD], &[&BPF_LINKER, &NEXTEST, &MUTANTS]),
             Self::Everything => (&[TO_BUILD, TO_LINT, TO_DRIVE], &[&BPF_LINKER, &DENY, &NEXTEST]),
         }
     }
@@ -82,8 +88,12 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
     if !missing.is_empty() {
         install_packages(&missing)?;
     }
-    for tool in tools {
+    for tool in &tools {
         tool.install()?;
+    }
+    if !tools.is_empty() {
+        // A gigabyte that only a newer version would have a use for.
+        fs::remove_dir_all(cargo_tools::build_dir())?;
     }
     if bpffs_missing {
         println!("setup: mounting bpffs on {BPFFS}: maps, programs and links are pinned there");

@@ -102,6 +102,14 @@ pub(super) const TO_BOOT: &[Need] = &[
     tool!("modprobe", "kmod", "loads a guest's modules"),
 ];
 
+pub(super) const TO_COVER: &[Need] = &[Need {
+    what: "llvm-profdata and llvm-cov of LLVM 22",
+    why: "turn the counts of an instrumented run into a report",
+    packages: &["llvm-22"],
+    elsewhere: "rustup component add llvm-tools",
+    present: || Path::new(LLVM_PREFIX).join("bin/llvm-profdata").exists(),
+}];
+
 fn llvm_present() -> bool {
     Path::new(LLVM_PREFIX).join("bin/llvm-config").exists()
         && Path::new(LLVM_PREFIX).join("lib/libPolly.a").exists()

@@ -28,10 +28,12 @@ use crate::{
 const PATIENCE: &str = "10";
 /// Cases of a property: they are the same programs, so what is looked for here is what the kernel does.
 const PROPERTY_CASES: &str = "16";
+/// Packets of the programs against their model, for the same reason.
+const PACKETS: &str = "20000";
 /// Scenarios that another kernel can teach nothing about: what may go wrong in them is decided in user space,
 /// and was under this kernel. Left out unless they are asked for by a filter. A name is as libtest has it, or
 /// a part of it.
-const USER_SPACE: [&str; 9] = [
+const USER_SPACE: [&str; 14] = [
     // What the API refuses, and what is written where.
     "bad_input::",
     "ethernet::every_node_answers_for_the_cluster",
@@ -39,7 +41,12 @@ const USER_SPACE: [&str; 9] = [
     "refusals::port_taken",
     "refusals::state_folder_of_another_cluster",
     // Elections and quorums. What packets do meanwhile is seen by `restart::` too.
+    "agents::",
+    "cuts::",
+    "foreign::",
     "leader::",
+    "paused::",
+    "rolled_back::",
     // How soon a restarted node knows that it may answer. That it answers is `names::`' other half.
     "names::names_are_back",
     // A number of endpoints, each by a command line of its own.
@@ -49,18 +56,21 @@ const USER_SPACE: [&str; 9] = [
 ];
 /// Of the lab, what runs under other kernels where there is no time for all of it: the kernel's part of each
 /// thing that the network does, one scenario each.
-const CHOSEN: [&str; 8] = [
-    "icc::",
-    "restart::",
-    "gateway::",
-    "names::names_of_its_own",
-    "published_traffic::",
-    "mtu::",
-    "vlans::",
-    "removal::",
+const CHOSEN: [&str; 10] = [
+    "ethernet::a_full_packet_and_a_large_one_cross",
+    "gateway::every_endpoint_has_a_leg_that_leads_outside",
+    "icc::no_frame_reaches_a_neighbour_whatever_nftables_holds",
+    "mtu::a_change_of_the_underlay_s_mtu_is_followed_and_loses_no_packet",
+    "names::endpoints_have_names",
+    "published_traffic::the_controllers_death_costs_no_connection",
+    "removal::endpoints_and_networks_leave_nothing_behind",
+    "removal::foreign_devices_programs_and_pins_are_left_alone",
+    "restart::sigkill_costs_not_one_packet_and_a_restart_neither",
+    "vlans::super_packets_come_out_with_their_tags",
 ];
 /// No rung takes longer under any kernel.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
+
 /// Which tests of a rung run under other kernels.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Selection<'a> {
@@ -165,7 +175,8 @@ impl Job<'_> {
             .current_dir(root().join("tests"))
             .env("OVERLAY_BIN", self.overlay)
             .env("OVERLAY_PATIENCE", PATIENCE)
-            .env("PROPTEST_CASES", PROPERTY_CASES);
+            .env("PROPTEST_CASES", PROPERTY_CASES)
+            .env("OVERLAY_PACKETS", PACKETS);
         let mut totals = Totals::default();
         let mut reader = Reader::default();
         let code = machine

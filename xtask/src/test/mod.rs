@@ -29,6 +29,7 @@ use crate::{
 };
 
 #[derive(clap::Args, Default)]
+#[command(group(clap::ArgGroup::new("other_kernels").multiple(true)))]
 pub(crate) struct Options {
     /// Only tests whose name contains this
     pub(crate) filter: Option<String>,
@@ -40,12 +41,12 @@ pub(crate) struct Options {
     pub(crate) fast: bool,
     /// Also under other kernels, in virtual machines: the programs and some scenarios of the lab, as CI does
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true,
-          default_missing_value = "some", group = "other_kernels")]
+          default_missing_value = "some", group = "other_kernels", conflicts_with = "all")]
     pub(crate) kernels: Option<Kernels>,
     /// Everything there is: `--kernels=all`
     #[arg(long, group = "other_kernels")]
     pub(crate) all: bool,
-    /// Nothing but other kernels, and under them all that meets the kernel
+    /// Nothing but other kernels, and under them all that meets the kernel unless --kernels says otherwise
     #[arg(long, group = "other_kernels")]
     pub(crate) only_kernels: bool,
     /// Of other kernels only the one of this series

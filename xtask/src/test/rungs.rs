@@ -66,6 +66,6 @@ pub(super) const LAB: Rung = Rung {
         binary: "overlay-tests::lab",
         short: "the lab",
         floor: 70,
-        floor_of_chosen: 8,
+        floor_of_chosen: 10,
     }),
 };

@@ -8,11 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::archive::Archive;
 use crate::exec::{capture, exec, find_program, target_dir};
 
 /// The series that the tests run under: the oldest kernel that Debian still supports with what the
-/// programs need, and the one of its newest release.
-pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
+/// programs need, the one of its newest release, and the newest that it has.
+pub(crate) const SERIES: [&str; 3] = ["6.1", "6.12", NEWEST];
+/// Debian has it in backports alone.
+const NEWEST: &str = "7";
 
 /// The flavour: built for virtual machines, small, and with every device and filter that we use.
 const FLAVOUR: &str = "-cloud-amd64";
@@ -28,7 +31,9 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The image that boots.
     pub(crate) fn image(&self) -> PathBuf {
-        self.folder.join(format!("boot/vmlinuz-{}", self.release))
+        let image = self.folder.join(format!("boot/vmlinuz-{}", self.release));
+        // Since 7.0 Debian has it beside the modules.
+        if image.exists() { image } else { self.modules().join("vmlinuz") }
     }
 
     /// Its modules, with their dependencies written down.
@@ -65,38 +70,36 @@ pub(crate) fn newest(series: &str) -> Result<Kernel> {
         bail!("other kernels run on x86-64 only: this machine is {}", std::env::consts::ARCH);
     }
     let store = target_dir().join("kernels");
-    let known = match in_archive(series)? {
-        Some(package) => package,
-        None => newest_of(series, fetched(&store)?).with_context(|| {
-            format!(
-                "apt knows no linux-image-{series}*{FLAVOUR}: on Debian bookworm 6.1 is in main and \
-                 6.12 in bookworm-security or bookworm-backports; add the one that is missing to apt's \
-                 sources and run apt-get update"
-            )
-        })?,
+    let (archive, package) = match in_archive(series, &store)? {
+        Some((archive, package)) => (Some(archive), package),
+        None => {
+            let package = newest_of(series, fetched(&store)?).with_context(|| {
+                format!(
+                    "apt knows no linux-image-{series}.*{FLAVOUR}: on Debian bookworm 6.1 is in main and 6.12 in \
+                     bookworm-security; add the one that is missing to apt's sources and run apt-get \
+                     update"
+                )
+            })?;
+            (None, package)
+        }
     };
-    let folder = store.join(&known);
+    let release = package.trim_start_matches("linux-image-").to_owned();
+    let folder = store.join(&package);
     // Moved there as a whole, so what is there is complete.
-    if !folder.exists() {
-        fetch(&known, &store, &folder)?;
+    if let (false, Some(archive)) = (folder.exists(), &archive) {
+        fetch(archive, &package, &release, &store, &folder)?;
     }
-    let release = known.trim_start_matches("linux-image-").to_owned();
     Ok(Kernel { release, folder })
 }
 
-/// The newest package of a series that apt knows, after a look at the archive where it knows none.
-fn in_archive(series: &str) -> Result<Option<String>> {
-    let pattern = format!("^linux-image-{}\\..*{FLAVOUR}$", series.replace('.', "\\."));
-    let search = || capture(Command::new("apt-cache").args(["search", "--names-only", &pattern]));
-    let names = |text: String| -> Vec<String> {
-        text.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+/// The newest package of a series, and the archive that has it.
+fn in_archive(series: &str, store: &Path) -> Result<Option<(Archive, String)>> {
+    let archive = match series {
+        NEWEST => Archive::of_backports(store)?,
+        _ => Archive::of_the_system(),
     };
-    if let Some(package) = newest_of(series, names(search()?)) {
-        return Ok(Some(package));
-    }
-    println!("kernels: apt-get update (apt knows no kernel {series})");
-    exec(Command::new("apt-get").args(["update", "-q"]))?;
-    Ok(newest_of(series, names(search()?)))
+    let pattern = format!("^linux-image-{}\\..*{FLAVOUR}$", series.replace('.', "\\."));
+    Ok(newest_of(series, archive.search(&pattern)?).map(|package| (archive, package)))
 }
 
 fn fetched(store: &Path) -> Result<Vec<String>> {
@@ -126,7 +129,13 @@ fn version(series: &str, package: &str) -> Option<Vec<u32>> {
     numbers.map(|number| number.parse().ok()).collect()
 }
 
-fn fetch(package: &str, store: &Path, folder: &Path) -> Result<()> {
+fn fetch(
+    archive: &Archive,
+    package: &str,
+    release: &str,
+    store: &Path,
+    folder: &Path,
+) -> Result<()> {
     println!("kernels: fetching {package} into {}", store.display());
     let unfinished = store.join(format!("{package}.unfinished-{}", std::process::id()));
     if unfinished.exists() {
@@ -134,7 +143,7 @@ fn fetch(package: &str, store: &Path, folder: &Path) -> Result<()> {
     }
     fs::create_dir_all(&unfinished)
         .with_context(|| format!("cannot make {}", unfinished.display()))?;
-    let done = unpack(package, &unfinished).and_then(|()| {
+    let done = unpack(archive, package, release, &unfinished).and_then(|()| {
         match fs::rename(&unfinished, folder) {
             // Somebody else was faster.
             Err(_) if folder.exists() => Ok(()),
@@ -147,24 +156,17 @@ fn fetch(package: &str, store: &Path, folder: &Path) -> Result<()> {
     done
 }
 
-fn unpack(package: &str, folder: &Path) -> Result<()> {
-    // apt's own user may not write below our folder.
-    exec(
-        Command::new("apt-get")
-            .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
-            .current_dir(folder),
-    )?;
-    let file = fs::read_dir(folder)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get downloaded no file of {package}"))?;
-    exec(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(folder))?;
-    fs::remove_file(&file)?;
+fn unpack(archive: &Archive, package: &str, release: &str, folder: &Path) -> Result<()> {
+    archive.download(&archive.with_parts(package, release)?, folder)?;
+    let files: Vec<PathBuf> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    for file in files {
+        exec(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(folder))?;
+        fs::remove_file(&file)?;
+    }
     if !folder.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", folder.join("lib"))?;
     }
-    let release = package.trim_start_matches("linux-image-");
     exec(program("depmod")?.arg("--basedir").arg(folder).arg(release))
 }
 
@@ -187,10 +189,14 @@ mod tests {
             "linux-image-6.1.0-56-cloud-amd64",
             "linux-image-6.1.0-9-cloud-amd64",
             "linux-image-6.13.1-rt-amd64",
+            "linux-image-7.0.13+deb13-cloud-amd64",
+            "linux-image-7.3.4+deb13-cloud-amd64",
+            "linux-image-7.10.1+deb13-cloud-amd64",
         ];
         let newest = |series| newest_of(series, packages.map(str::to_owned).to_vec());
         assert_eq!(newest("6.12").as_deref(), Some("linux-image-6.12.117+deb12-cloud-amd64"));
         assert_eq!(newest("6.1").as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
+        assert_eq!(newest("7").as_deref(), Some("linux-image-7.10.1+deb13-cloud-amd64"));
         assert_eq!(newest("6.13"), None);
     }
 }

@@ -6,6 +6,7 @@
 //! host. /dev/kvm is never used, because a machine that has it may still be unable to boot a stock kernel with
 //! it, and because the instruction counter needs the translator.
 
+mod archive;
 mod fetch;
 mod initrd;
 mod machine;

@@ -1,6 +1,7 @@
 //! Many entries of a map in one system call: BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH and
 //! BPF_MAP_DELETE_BATCH, which aya has no calls for. All kernels that can load the programs (5.13) have
 //! them (5.6), so there is no other way beside them.
+#![expect(unsafe_code, reason = "aya has no calls for batches: bpf(2) itself")]
 
 use std::{
     io,

@@ -1,4 +1,5 @@
 //! Reading EVENTS: the records of dropped and of sampled packets, and whose they are.
+#![expect(unsafe_code, reason = "records are read from the ring as the programs wrote them")]
 
 use std::{
     io,

@@ -2,6 +2,7 @@
 //!
 //! Its link is pinned as the other programs' are. A device has one XDP program: where somebody else's
 //! is, ours stays away.
+#![expect(unsafe_code, reason = "aya can't take an XDP link over from its pin: bpf(2) itself")]
 
 use std::{
     ffi::CString,

@@ -1,4 +1,5 @@
 //! What the programs themselves log. Only debug builds' do: the released object has no such map.
+#![expect(unsafe_code, reason = "the logger's descriptor is registered")]
 
 use aya::{Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A namespace sees the names of its own networks and of no other network.
-//! - An answer about an endpoint comes from one whole [`Names`], never from a mixture of two.
+//! - An answer about an endpoint comes from one whole [`Names`](crate::dataplane::kernel::Names),
+//!   never from a mixture of two.
 //! - Every question is answered within the time-out of the host's own resolvers: by this resolver at
 //!   once, by the unchanged answer of one of the host's, or with SERVFAIL.
 //! - One namespace cannot use up the resources that the others need: pending questions and connections.

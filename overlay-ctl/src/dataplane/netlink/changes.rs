@@ -1,4 +1,5 @@
 //! Word that something changed, never what: whoever hears it looks.
+#![expect(unsafe_code, reason = "a descriptor of a file that the kernel wakes us by is registered")]
 
 use std::{collections::BTreeSet, fs::File, time::Duration};
 

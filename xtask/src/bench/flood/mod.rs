@@ -124,6 +124,7 @@ fn dropped(contestant: &Contestant, seconds: u32) -> Result<f64> {
     let before = contestant.dropped()?;
     let flood = start(contestant, None)?;
     // The sleep is the duration of the measurement; it does not wait for an event.
+    #[expect(clippy::disallowed_methods, reason = "so long is measured")]
     thread::sleep(Duration::from_secs(u64::from(seconds)));
     let sent = flood.stop()?;
     let dropped = contestant.dropped()? - before;

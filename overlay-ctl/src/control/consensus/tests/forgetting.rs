@@ -4,7 +4,8 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::harness::{Cluster, identity};
 use crate::control::consensus::{
-    ConsensusConfig, FatalError, LogStore, OpenError, Role, codec, storage::Batch,
+    ConsensusConfig, FatalError, LogStore, OpenError, Role, Transport, Undeliverable, codec,
+    storage::Batch,
 };
 
 fn config() -> ConsensusConfig {
@@ -68,6 +69,46 @@ fn a_leader_does_not_fill_in_what_was_forgotten() {
     cluster.start(forgetful);
     cluster.propose(leader, "after");
     is_out(&mut cluster, forgetful);
+}
+
+/// What leaves a leader when a follower rejects what it had acknowledged: the question, and nothing that
+/// would fill the gap before the question is answered.
+#[test]
+fn a_leader_asks_before_it_sends_again() {
+    struct Sent(Vec<(u64, Message)>);
+    impl Transport for Sent {
+        fn send(&mut self, to: u64, bytes: Vec<u8>, _: bool) -> Result<(), Undeliverable> {
+            self.0.push((to, codec::decode(&bytes).unwrap()));
+            Ok(())
+        }
+    }
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    cluster.assert_equal();
+    let leader = cluster.leader().unwrap();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let status = cluster.status(leader);
+    cluster.node(leader).report_unreachable(follower);
+    let reject = Message {
+        msg_type: MessageType::MsgAppendResponse as i32,
+        from: follower,
+        to: leader,
+        term: status.term,
+        index: status.commit,
+        reject: true,
+        reject_hint: status.commit - 1,
+        log_term: status.term,
+        ..Message::default()
+    };
+    cluster.node(leader).step(&codec::encode(&reject)).unwrap();
+    let mut sent = Sent(Vec::new());
+    cluster.node(leader).pump(&mut sent).unwrap();
+    let said: Vec<Message> =
+        sent.0.into_iter().filter(|(to, _)| *to == follower).map(|(_, message)| message).collect();
+    let [question] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(question.msg_type, MessageType::MsgHeartbeat as i32, "{question:?}");
+    assert_eq!(question.commit, status.commit);
+    assert!(question.context.ends_with(&status.commit.to_be_bytes()), "{question:?}");
 }
 
 /// What was forgotten was acknowledged and is not committed yet: no commit index tells.

@@ -1,0 +1,52 @@
+//! A create that its node can't carry out after all.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use overlay_lab::{eventually, rows, text};
+
+use crate::support::{NETWORK, NODES, address, attach, cluster, leader, refused_with, scenario};
+
+/// What the leader says when the command is in the log.
+const LOGGED: &str = "endpoint created";
+
+/// The node is asked before anything is logged, and says yes. Then the namespace gets an `eth0` of somebody
+/// else's: what the agent hears of the endpoint is held back until that is there.
+#[test]
+fn an_endpoint_that_its_node_could_not_make_is_taken_back() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let h4 = &cluster.hosts[3];
+        let leads = leader(&cluster)?;
+        let netns = lab.container("web4")?;
+        let said = || leads.log().matches(LOGGED).count();
+        let before = said();
+        let held_back = lab.lose_to(h4, "tcp sport 7400")?;
+        let inside = netns.name().to_owned();
+        let create = ["endpoint", "create", "web4", "--network", NETWORK, "--netns", &inside];
+        let words = [&create[..], &["--node", "h4", "-p", "8080:80", "--alias", "app"]].concat();
+        let refused = std::thread::scope(|scope| {
+            let creating = scope.spawn(|| leads.overlay_fails(&words));
+            eventually("it is in the log", Duration::from_secs(3), || {
+                if said() > before { Ok(()) } else { bail!("{}", leads.log()) }
+            })?;
+            netns.ip(&["link", "add", "eth0", "type", "bridge"])?;
+            held_back.heal()?;
+            creating.join().map_err(|_| anyhow::anyhow!("the caller panicked"))?
+        })?;
+        refused_with(&refused, "node h4 could not make the endpoint")?;
+        ensure!(refused.stderr.contains("eth0"), "{}", refused.stderr);
+
+        // Nothing of it is left: no row, no device, no port, and nobody knows the address.
+        let listed = h4.overlay_json(&["endpoint", "ls"])?;
+        ensure!(rows(&listed).iter().all(|row| text(row, "name") != "web4"), "{listed}");
+        ensure!(netns.links()? == ["eth0", "lo"], "{:?}", netns.links()?);
+        netns.ip(&["link", "del", "eth0"])?;
+        // Its name, alias and port are free again, and it can be made.
+        let created = leads.overlay_json(&words)?;
+        let web4 = address(created.get("endpoint").unwrap_or(&created))?;
+        cluster.web1.netns.reaches(web4)?;
+        let near = attach(lab, h4, "near", &[])?;
+        near.netns.reaches(web4)
+    });
+}
