@@ -75,6 +75,9 @@ pub struct Batch<'a> {
     pub hard_state: Option<&'a HardState>,
 }
 
+/// Writes a note into a state folder of any kind.
+type SetUnfit = Box<dyn Fn(&str) -> io::Result<()> + Send>;
+
 /// The durable log of one node. Implements [`raft::Storage`].
 pub struct LogStore {
     db: Database,
@@ -84,7 +87,7 @@ pub struct LogStore {
     /// The second mark, outside the state folder, where the node has a place for one.
     beside: Option<Mark>,
     /// Notes in the state folder that the log must not be used any more, and why.
-    set_unfit: Box<dyn Fn(&str) -> io::Result<()> + Send>,
+    set_unfit: SetUnfit,
     /// The newest known; its commit may be ahead of `durable_commit`.
     hard_state: HardState,
     durable_commit: u64,

@@ -25,7 +25,7 @@ mod tests;
 mod view;
 
 pub use apply::Decision;
-pub(in crate::control) use changes::REMEMBERED;
+pub(crate) use changes::REMEMBERED;
 pub use changes::{ChangeLog, RowKey};
 pub use command::{
     Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
@@ -228,7 +228,7 @@ impl State {
 
     /// The same state, which remembers so many changes from now on.
     #[must_use]
-    pub(in crate::control) fn remembering(self, changes: usize) -> Self {
+    pub fn remembering(self, changes: usize) -> Self {
         Self { changes: self.changes.remembering(changes), ..self }
     }
 

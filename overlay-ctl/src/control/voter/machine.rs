@@ -52,7 +52,7 @@ impl Machine {
     }
 
     /// As [`Machine::new`], with a change log of so many changes.
-    pub(crate) fn remembering(changes: usize) -> (Self, SharedState) {
+    pub fn remembering(changes: usize) -> (Self, SharedState) {
         let state = Arc::new(RwLock::new(State::default().remembering(changes)));
         let (sender, receiver) = watch::channel(0);
         let shared = SharedState { state: Arc::clone(&state), revision: receiver };
