@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+mod folders;
 mod gate;
 mod home;
 mod raft_thread;
@@ -13,6 +14,7 @@ mod remove;
 mod running;
 mod serve;
 mod start;
+mod tasks;
 
 pub use error::StartError;
 pub use home::{Home, HomeError, Member, Record};
