@@ -6,6 +6,7 @@
 
 mod cluster;
 mod error;
+mod folders;
 mod gate;
 #[cfg(test)]
 pub(crate) mod golden;
@@ -15,6 +16,7 @@ mod remove;
 mod running;
 mod serve;
 mod start;
+mod tasks;
 
 pub use error::StartError;
 pub use home::{Home, HomeError, Member, Record};

@@ -1,4 +1,7 @@
-use super::{error::StartError, running::NETNS_FOLDER, start::held_namespaces};
+use super::{
+    error::StartError,
+    folders::{NETNS_FOLDER, held_namespaces},
+};
 use crate::{
     config::NodeRunArgs,
     dataplane::{datapath::Datapath, dns::Resolvers, gateway::Table, host, netlink::Netlink},

@@ -2,20 +2,21 @@ use super::{
     Home, Member,
     cluster::{self, Registration},
     error::StartError,
+    folders::{NETNS_FOLDER, run_folder},
     gate::Gate,
     raft_thread::{ApiConnections, KEEPALIVE, RaftThread},
     remove,
     serve::Listeners,
-    start::{Ending, OUTER_TTL, run_folder},
+    start::{Ending, OUTER_TTL},
+    tasks::{nudges, reconcile, remember},
 };
 use crate::{
     config::NodeRunArgs,
     control::{
         consensus::{Consensus, FatalError, LogStore},
         controller::{Controller, DatapathInfo},
-        peers::{Admission, Directory, Peer, carry_raft_messages},
-        state::View,
-        voter::{Machine, follow_the_rows},
+        peers::{Admission, carry_raft_messages},
+        voter::follow_the_rows,
         watch::{self, Ended},
     },
     dataplane::{
@@ -31,14 +32,13 @@ use crate::{
         api::{self, Lists, PeersService},
         cli, metrics,
     },
-    model::{EndpointId, NodeName, Revision},
+    model::{EndpointId, NodeName},
     proto::internal::peers_server::PeersServer,
 };
 use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 use tokio::{
     net::{TcpStream, UnixListener},
@@ -50,11 +50,6 @@ use tokio_stream::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-
-/// Where `ip netns` looks for files that take the place of the host's in a namespace.
-pub(super) const NETNS_FOLDER: &str = "/etc/netns";
-/// How long the kernel's words are gathered before a pass looks at it.
-const SETTLE: Duration = Duration::from_millis(5);
 
 /// A node that has everything it needs.
 pub(super) struct Parts {
@@ -274,101 +269,6 @@ async fn no_longer_fit(unfit: Option<mpsc::Receiver<FatalError>>) -> FatalError 
         Some(why) => why,
         // It was shut down.
         None => std::future::pending().await,
-    }
-}
-
-/// Words from the kernel that something may have changed, many of them as one.
-fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
-    let mut changes = netlink.changes()?;
-    let (sender, nudges) = mpsc::channel(1);
-    tokio::spawn(async move {
-        while changes.recv().await.is_some() {
-            // A change seldom comes alone: those of the next moment are looked at together.
-            tokio::time::sleep(SETTLE).await;
-            while changes.try_recv().is_ok() {}
-            // One that waits stands for all that come before it is taken.
-            if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
-                return;
-            }
-        }
-    });
-    Ok(nudges)
-}
-
-async fn reconcile(
-    mut reconciler: Reconciler<HostKernel>,
-    gate: Gate,
-    consensus: Option<Consensus<Machine>>,
-    mut views: sync_watch::Receiver<Option<Arc<View>>>,
-    nudges: Nudges,
-) {
-    let mut early = views.clone();
-    early.mark_changed();
-    let first = {
-        let opened = gate.open(consensus.as_ref(), &mut views);
-        tokio::pin!(opened);
-        loop {
-            tokio::select! {
-                biased;
-                first = &mut opened => break first,
-                // A quorum may be long in coming, and the data path delivers all the while: what it
-                // delivers to has its name.
-                Ok(()) = early.changed() => {
-                    let Some(view) = early.borrow_and_update().clone() else { continue };
-                    if let Err(error) = reconciler.preview(&view).await {
-                        tracing::warn!(error = %crate::error_chain(&error), "names wait for a quorum");
-                    }
-                }
-            }
-        }
-    };
-    let Some(first) = first else { return };
-    let (sender, known) = sync_watch::channel(first);
-    let forward = async {
-        while views.changed().await.is_ok() {
-            if let Some(view) = views.borrow_and_update().clone() {
-                sender.send_replace(view);
-            }
-        }
-    };
-    // What came between the gate and here is not lost: `changed` has not been asked yet.
-    tokio::select! {
-        () = forward => {}
-        () = reconciler.run(known, nudges) => {}
-    }
-}
-
-/// Keeps the peers' addresses and the node's epoch, so that it finds the cluster again after a
-/// restart.
-async fn remember(
-    home: Arc<Mutex<Home>>,
-    mut member: Member,
-    directory: Directory,
-    mut views: sync_watch::Receiver<Option<Arc<View>>>,
-    mut epochs: sync_watch::Receiver<Revision>,
-) {
-    let mut kept: Vec<Peer> = Vec::new();
-    loop {
-        tokio::select! {
-            changed = views.changed() => if changed.is_err() { return },
-            changed = epochs.changed() => if changed.is_err() { return },
-        }
-        let peers = directory.peers();
-        let epoch = *epochs.borrow_and_update();
-        views.borrow_and_update();
-        let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stored = Ok(());
-        if peers != kept {
-            stored = home.set_peers(&peers);
-            kept = peers;
-        }
-        if epoch != member.epoch {
-            member.epoch = epoch;
-            stored = stored.and(home.set_member(member.clone()));
-        }
-        if let Err(error) = stored {
-            tracing::warn!(error = %crate::error_chain(&error), "the state folder can't be written");
-        }
     }
 }
 

@@ -2,6 +2,7 @@ use super::{
     Home,
     cluster::{self, Addresses, Registration},
     error::{StartError, UNDERLAY_MTU_MIN},
+    folders::{held_namespaces, run_folder},
     remove,
     running::Parts,
     serve,
@@ -13,13 +14,13 @@ use crate::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
         host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
-        netlink::{HeldNamespaces, Netlink, Underlay, UnderlayChoice},
+        netlink::{Netlink, Underlay, UnderlayChoice},
         reconcile::LocalGateway,
     },
     model::{NodeName, Subnet},
 };
 use overlay_common::{Config, ip16_from_v4};
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The port of the API where none is given.
@@ -145,11 +146,6 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     ended
 }
 
-/// In the node's runtime folder, beside its socket.
-pub(super) fn held_namespaces(args: &NodeRunArgs) -> HeldNamespaces {
-    HeldNamespaces::new(args.socket.with_extension("netns"))
-}
-
 /// The signals that end a node.
 pub(super) struct Ending {
     terminate: Signal,
@@ -170,14 +166,6 @@ impl Ending {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-/// The folder of what a node needs as long as the machine runs: that of its socket.
-pub(super) fn run_folder(args: &NodeRunArgs) -> &Path {
-    match args.socket.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
 

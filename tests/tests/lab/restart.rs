@@ -156,15 +156,7 @@ fn what_changed_while_a_node_was_dead_reaches_it_after_its_restart() {
         let web4 = {
             let netns = lab.container("web4")?;
             let inside = netns.name().to_owned();
-            h4.overlay(&[
-                "endpoint",
-                "create",
-                "web4",
-                "--network",
-                NETWORK,
-                "--netns",
-                &inside,
-            ])?;
+            h4.overlay(&["endpoint", "create", "web4", "--network", NETWORK, "--netns", &inside])?;
             netns
         };
         h3.overlay(&["endpoint", "rm", "web2"])?;

@@ -1,4 +1,8 @@
-use super::{Client, MESSAGE_MAX, PeerChannel, link::connect_raft_lazy, stamp::Strangers};
+use super::{
+    Client, MESSAGE_MAX, PeerChannel,
+    link::{connect_lazy, connect_raft_lazy},
+    stamp::Strangers,
+};
 use crate::{
     model::{Node, NodeId},
     proto::internal::peers_client::PeersClient,
@@ -8,15 +12,9 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use uuid::Uuid;
-
-/// A peer that does not take a connection for so long is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent connection is probed after so long, and given up after as long again.
-const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,21 +148,4 @@ impl Directory {
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
     }
-}
-
-/// A connection that is made when first used.
-#[must_use]
-pub fn connect_lazy(listen: SocketAddr) -> Channel {
-    endpoint(listen).connect_lazy()
-}
-
-/// A peer, and how soon it is given up.
-pub(super) fn endpoint(listen: SocketAddr) -> Endpoint {
-    Endpoint::from_shared(format!("http://{listen}"))
-        .unwrap_or_else(|_| unreachable!("a socket address makes a URI"))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
 }

@@ -5,7 +5,6 @@
 //! the API's and begin with a word of their own, by which the node that accepts them tells them apart before
 //! anything is read of HTTP/2: they can then be served where nothing else runs.
 
-use super::directory::endpoint;
 use hyper_util::rt::TokioIo;
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
@@ -14,7 +13,7 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tonic::transport::{Channel, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// What Raft's connections begin with. HTTP/2 begins with `PRI`: the first byte decides.
 const WORD: [u8; 16] = *b"\0overlay raft 1\n";
@@ -22,6 +21,28 @@ const WORD: [u8; 16] = *b"\0overlay raft 1\n";
 const SILENT: Duration = Duration::from_secs(10);
 /// After an accept that failed: out of descriptors, say.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A peer that does not take a connection for so long is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A silent connection is probed after so long, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// A connection that is made when first used.
+#[must_use]
+pub fn connect_lazy(listen: SocketAddr) -> Channel {
+    endpoint(listen).connect_lazy()
+}
+
+/// A peer, and how soon it is given up.
+fn endpoint(listen: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{listen}"))
+        .unwrap_or_else(|_| unreachable!("a socket address makes a URI"))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+}
 
 /// A connection for Raft's messages, made when first used, on the runtime of the caller.
 pub(super) fn connect_raft_lazy(listen: SocketAddr) -> Channel {

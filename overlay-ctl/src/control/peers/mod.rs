@@ -12,8 +12,8 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Directory, Peer, connect_lazy};
-pub use link::part_connections;
+pub use directory::{Directory, Peer};
+pub use link::{connect_lazy, part_connections};
 pub use raft::carry_raft_messages;
 pub use stamp::{Admission, Admitted, PeerChannel};
 

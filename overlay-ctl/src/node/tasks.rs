@@ -1,0 +1,121 @@
+//! The tasks of a running node that only join its parts: events to the reconciler, views to it, and what the state
+//! folder must remember.
+
+use super::{Home, Member, error::StartError, gate::Gate};
+use crate::{
+    control::{
+        consensus::Consensus,
+        peers::{Directory, Peer},
+        state::View,
+        voter::Machine,
+    },
+    dataplane::{
+        host::HostKernel,
+        netlink::Netlink,
+        reconcile::{Nudges, Reconciler},
+    },
+    model::Revision,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch as sync_watch};
+
+/// How long the kernel's events are gathered before a pass looks at it.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// Words from the kernel that something may have changed, many of them as one.
+pub(super) fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
+    let mut changes = netlink.changes()?;
+    let (sender, nudges) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while changes.recv().await.is_some() {
+            // A change seldom comes alone: those of the next moment are looked at together.
+            tokio::time::sleep(SETTLE).await;
+            while changes.try_recv().is_ok() {}
+            // One that waits stands for all that come before it is taken.
+            if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(nudges)
+}
+
+pub(super) async fn reconcile(
+    mut reconciler: Reconciler<HostKernel>,
+    gate: Gate,
+    consensus: Option<Consensus<Machine>>,
+    mut views: sync_watch::Receiver<Option<Arc<View>>>,
+    nudges: Nudges,
+) {
+    let mut early = views.clone();
+    early.mark_changed();
+    let first = {
+        let opened = gate.open(consensus.as_ref(), &mut views);
+        tokio::pin!(opened);
+        loop {
+            tokio::select! {
+                biased;
+                first = &mut opened => break first,
+                // A quorum may be long in coming, and the data path delivers all the while: what it
+                // delivers to has its name.
+                Ok(()) = early.changed() => {
+                    let Some(view) = early.borrow_and_update().clone() else { continue };
+                    if let Err(error) = reconciler.preview(&view).await {
+                        tracing::warn!(error = %crate::error_chain(&error), "names wait for a quorum");
+                    }
+                }
+            }
+        }
+    };
+    let Some(first) = first else { return };
+    let (sender, known) = sync_watch::channel(first);
+    let forward = async {
+        while views.changed().await.is_ok() {
+            if let Some(view) = views.borrow_and_update().clone() {
+                sender.send_replace(view);
+            }
+        }
+    };
+    // What came between the gate and here is not lost: `changed` has not been asked yet.
+    tokio::select! {
+        () = forward => {}
+        () = reconciler.run(known, nudges) => {}
+    }
+}
+
+/// Keeps the peers' addresses and the node's epoch, so that it finds the cluster again after a
+/// restart.
+pub(super) async fn remember(
+    home: Arc<Mutex<Home>>,
+    mut member: Member,
+    directory: Directory,
+    mut views: sync_watch::Receiver<Option<Arc<View>>>,
+    mut epochs: sync_watch::Receiver<Revision>,
+) {
+    let mut kept: Vec<Peer> = Vec::new();
+    loop {
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return },
+            changed = epochs.changed() => if changed.is_err() { return },
+        }
+        let peers = directory.peers();
+        let epoch = *epochs.borrow_and_update();
+        views.borrow_and_update();
+        let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stored = Ok(());
+        if peers != kept {
+            stored = home.set_peers(&peers);
+            kept = peers;
+        }
+        if epoch != member.epoch {
+            member.epoch = epoch;
+            stored = stored.and(home.set_member(member.clone()));
+        }
+        if let Err(error) = stored {
+            tracing::warn!(error = %crate::error_chain(&error), "the state folder can't be written");
+        }
+    }
+}
