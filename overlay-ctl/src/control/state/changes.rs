@@ -3,7 +3,7 @@ use imbl::OrdSet;
 use std::collections::BTreeSet;
 
 /// How many changes are remembered. A stream whose cursor is older gets everything again.
-pub(crate) const REMEMBERED: usize = 16_384;
+pub const REMEMBERED: usize = 16_384;
 
 /// Which row changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,8 +25,7 @@ mod tests;
 mod view;
 
 pub use apply::Decision;
-pub(crate) use changes::REMEMBERED;
-pub use changes::{ChangeLog, RowKey};
+pub use changes::{ChangeLog, REMEMBERED, RowKey};
 pub use command::{
     Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
 };
