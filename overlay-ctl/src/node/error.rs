@@ -1,3 +1,5 @@
+//! Why a node does not start or does not go on, in words for the operator.
+
 use super::{HomeError, cluster::ClusterError};
 use crate::{
     dataplane::{

@@ -1,3 +1,6 @@
+//! The gate in front of the reconciler: it opens when the node's view is no older than what the kernel already holds, so
+//! that a restarted node removes nothing that is only newer than its view.
+
 use crate::{
     control::{
         consensus::{Consensus, ProposeError},

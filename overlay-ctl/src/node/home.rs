@@ -1,3 +1,5 @@
+//! The state folder: one node's identity, membership and peers, each in a file that is replaced as a whole.
+
 use crate::{
     control::peers::Peer,
     durable::{DiskFolder, Folder as _},

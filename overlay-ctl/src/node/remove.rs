@@ -1,3 +1,5 @@
+//! Removes everything that the node made on this machine, after the cluster removed the node.
+
 use super::{
     error::StartError,
     folders::{NETNS_FOLDER, held_namespaces},

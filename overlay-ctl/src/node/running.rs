@@ -1,3 +1,5 @@
+//! Runs a node that has everything it needs: joins its parts, starts its tasks, and ends them in order.
+
 use super::{
     Home, Member,
     cluster::{self, Registration},

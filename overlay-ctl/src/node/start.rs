@@ -1,3 +1,5 @@
+//! Starts a node: checks what it was started with, opens the doors to the kernel, enters the cluster, and then runs it.
+
 use super::{
     Home,
     cluster::{self, Addresses, Registration},

@@ -1,3 +1,5 @@
+//! Where the other nodes are, and the connections to them.
+
 use super::{
     Client, MESSAGE_MAX, PeerChannel,
     link::{connect_lazy, connect_raft_lazy},

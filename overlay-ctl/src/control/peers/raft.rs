@@ -1,3 +1,5 @@
+//! Carries Raft's messages to the other members: one stream to each, over a connection of its own.
+
 use super::Directory;
 use crate::{
     control::consensus::{Consensus, Outgoing, PeerQueues, StateMachine},

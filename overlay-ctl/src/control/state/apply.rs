@@ -1,3 +1,5 @@
+//! Applies commands to the state: first a decision, which changes nothing and can be refused, then its commit.
+
 use super::{
     Applied, Command, Digest, Envelope, Outcome, Refusal, Renumbering, RequestId, RowKey, State,
     VOTERS_MAX,

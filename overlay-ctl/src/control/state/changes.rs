@@ -1,3 +1,5 @@
+//! The change log: which rows changed at which revision, for as many revisions as are remembered.
+
 use crate::model::{EndpointId, NetworkId, NodeId, Revision};
 use imbl::OrdSet;
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+//! The commands that the log holds, their encoding, and what they answer.
+
 use super::Refusal;
 use crate::model::{
     Endpoint, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId, NetworkName,

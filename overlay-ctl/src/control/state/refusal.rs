@@ -1,3 +1,5 @@
+//! Why the state refuses a command, in words for the caller.
+
 use crate::model::{EndpointName, Invalid, Mac, NetworkName, NodeName, Subnet, Transport, Vni};
 use serde::{Deserialize, Serialize};
 use std::{net::Ipv4Addr, path::PathBuf};

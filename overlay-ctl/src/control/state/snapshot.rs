@@ -1,3 +1,5 @@
+//! The encoding of the whole state. Older formats stay readable.
+
 use super::{
     ChangeLog, Outcome, RequestId, State,
     dedup::{Dedup, Lists},

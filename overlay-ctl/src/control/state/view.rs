@@ -1,3 +1,5 @@
+//! A node's view of the state: the rows that concern the node, and the deltas that bring a view up to date.
+
 use super::{RowKey, State};
 use crate::model::{Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Revision};
 use imbl::{OrdMap, ordmap::DiffItem};

@@ -1,3 +1,5 @@
+//! The replicated state as consensus drives it, and as readers share it.
+
 use crate::{
     control::{
         consensus::{RestoreError, StateMachine},

@@ -1,3 +1,5 @@
+//! The leader's duty towards membership: the consensus group gets the members that the nodes' rows name.
+
 use crate::{
     control::{
         consensus::{Consensus, Role},

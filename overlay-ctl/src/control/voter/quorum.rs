@@ -1,3 +1,5 @@
+//! Whether this voter takes part in a quorum, as agents must know before they rely on it.
+
 use crate::control::consensus::{Consensus, ProposeError, StateMachine};
 use std::time::Duration;
 use tokio::{

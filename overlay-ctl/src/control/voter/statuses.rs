@@ -1,3 +1,5 @@
+//! The statuses that nodes reported: what each has programmed, how its endpoints are, and whether the node is down.
+
 use crate::{
     dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus},
     model::{EndpointId, NodeId, Revision},

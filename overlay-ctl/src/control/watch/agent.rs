@@ -1,3 +1,6 @@
+//! The agent's side of a watch stream: it keeps a view up to date from one voter, reports the node's status, and leaves a
+//! voter that cannot serve it.
+
 use super::{HEARTBEAT, key_from_wire};
 use crate::{
     control::{

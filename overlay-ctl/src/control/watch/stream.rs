@@ -1,3 +1,5 @@
+//! The voter's side of a watch stream: it sends each agent the changes since the agent's cursor, and takes its status.
+
 use super::{key_to_wire, row_to_wire};
 use crate::{
     control::{

@@ -1,3 +1,5 @@
+//! What a voter does for itself instead of a watch stream: it publishes its own view, and reports to the leader.
+
 use super::HEARTBEAT;
 use crate::{
     control::{

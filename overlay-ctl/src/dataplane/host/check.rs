@@ -1,3 +1,5 @@
+//! Checks whether this node could make an endpoint, before anything is logged.
+
 use super::gateway::SharedPorts;
 use crate::{
     dataplane::{

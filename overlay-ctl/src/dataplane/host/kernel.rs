@@ -1,3 +1,5 @@
+//! The kernel contract, kept by the real doors: maps and programs, devices, the outside, and names.
+
 use super::{
     big_tcp::SuperPacketPlan, check::SharedNamespaces, gateway::HostGateway, guard::GuardKeeper,
 };

@@ -1,3 +1,5 @@
+//! What a node says of itself: what its kernel holds, and how its endpoints are.
+
 use super::Mtus;
 use crate::model::{EndpointId, NodeId, Revision};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,5 @@
+//! What the kernel must hold for a view: devices, table rows, and published ports.
+
 use super::{
     hop::{LocalVtep, hop_entry},
     members::{Members, site},

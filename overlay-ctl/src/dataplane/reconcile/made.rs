@@ -1,3 +1,5 @@
+//! What a pass has made so far: the devices that stand, with the indexes that the tables name.
+
 use crate::dataplane::kernel::{
     DeviceId, EndpointHealth, KernelError, LegHealth, ObservedDevice, Way,
 };

@@ -1,3 +1,5 @@
+//! Which names resolve in which namespace of this node, and which ports of the node lead to its endpoints.
+
 use super::{LocalNode, desired, diff::Rows};
 use crate::{
     control::state::{Changed, View},

@@ -1,3 +1,5 @@
+//! The service `Cluster`: this node's status, and the registration of nodes.
+
 use super::{Api, decode, present};
 use crate::{
     control::{

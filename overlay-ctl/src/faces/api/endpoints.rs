@@ -1,3 +1,5 @@
+//! The service `Endpoints`: create, list, inspect and remove.
+
 use super::{
     Api, decode,
     error::refused,

@@ -1,3 +1,5 @@
+//! Refusals and failures as gRPC statuses.
+
 use crate::{control::state::Refusal, model::Invalid};
 use tonic::{Code, Status, metadata::MetadataValue};
 

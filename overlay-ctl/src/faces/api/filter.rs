@@ -1,3 +1,5 @@
+//! Which events a caller of `Watch.Events` wants.
+
 use super::parties::{Parties, Party};
 use crate::{
     control::controller::Controller,

@@ -1,3 +1,5 @@
+//! Names for the two ends of an event: endpoint, network and node.
+
 use super::filter::FORWARDED;
 use crate::{
     control::{controller::Controller, state::View},

@@ -1,3 +1,5 @@
+//! Finds the leader for a call: answers here where this node leads, and forwards the call where another node does.
+
 use super::is_lost;
 use crate::control::{
     consensus::Role,

@@ -1,3 +1,5 @@
+//! The service `Watch`: events of packets, as they happen.
+
 use super::{Api, filter::Filter};
 use crate::proto::v1::{DropsRequest, Event, EventsRequest, watch_server::Watch};
 use futures::stream;

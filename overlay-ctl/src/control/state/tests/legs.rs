@@ -1,3 +1,5 @@
+//! Tests of the addresses of gateway legs in the state.
+
 use super::*;
 use crate::model::Location;
 

@@ -1,3 +1,5 @@
+//! Tests of names and aliases in the state.
+
 use super::*;
 
 fn replica() -> Replica {

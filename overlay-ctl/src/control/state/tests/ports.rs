@@ -1,3 +1,5 @@
+//! Tests of published ports in the state.
+
 use super::*;
 
 fn replica() -> Replica {

@@ -1,3 +1,5 @@
+//! Tests of networks, nodes and endpoints in the state.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Tests of the reconciler against a kernel in memory, which checks the order of every write.
+
 mod random;
 
 use super::*;
