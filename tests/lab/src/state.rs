@@ -46,6 +46,13 @@ pub struct MachineState {
     pub pins: Vec<PathBuf>,
 }
 
+/// Without the kernel's own route to IPv6 multicast: it adds one by itself each time that a device gets its carrier
+/// (`addrconf_add_mroute`), and leaves it when the carrier goes.
+fn without_multicast(mut routes: Vec<String>) -> Vec<String> {
+    routes.retain(|route| !(route.contains("\"ff00::/8\"") && route.contains("\"kernel\"")));
+    routes
+}
+
 impl MachineState {
     /// Looks at a host, once its addresses are settled.
     pub fn of(host: &Host) -> Result<Self> {
@@ -75,10 +82,10 @@ impl MachineState {
         };
         Ok(Self {
             links: sorted(links.iter().map(shown_link)),
-            routes: listed(&[
+            routes: without_multicast(listed(&[
                 &["route", "show", "table", "all"],
                 &["-6", "route", "show", "table", "all"],
-            ])?,
+            ])?),
             rules: listed(&[&["rule", "show"], &["-6", "rule", "show"]])?,
             neighbours: neighbours(host)?,
             qdiscs,

@@ -200,7 +200,10 @@ fn a_voter_that_restarts_without_a_quorum_sweeps_nothing() {
                 if knows(dies, new)? { Ok(()) } else { bail!("{new} is not there") }
             })?;
             dies.kill9()?;
-            own.netns.reaches(new)?;
+            // Its own node may still be making it: the creation was not waited for.
+            eventually("the new endpoint answers", Duration::from_secs(10), || {
+                own.netns.reaches(new)
+            })?;
             let held = [dies.map_dump("FDB")?, dies.map_dump("NEIGH")?];
             for voter in [&leads, other] {
                 voter.pause()?;

@@ -18,6 +18,8 @@ use super::{
     world::{A, B, FAR, World},
 };
 
+/// Bytes of the link header.
+const ETHERNET_LEN: usize = 14;
 /// Only a broken bench takes this long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -203,7 +205,7 @@ fn check(bench: &mut Bench, direction: Direction, rows: &[Row]) {
         Direction::FromGateway => bench.tap_leg_a(),
         _ => bench.tap_a(),
     };
-    let mut tried = BTreeSet::new();
+    let (mut tried, mut forgotten, mut in_link_header) = (BTreeSet::new(), 0, 0);
     for Row { name, frame, start, offset, passes } in rows {
         tap.send(frame);
         assert_eq!(counted(bench, direction), [0], "{name}, finished");
@@ -213,9 +215,21 @@ fn check(bench: &mut Bench, direction: Direction, rows: &[Row]) {
             continue;
         }
         let expected = if *passes { 0 } else { DropReason::UnfinishedChecksum as u32 };
-        assert_eq!(counted(bench, direction), [expected], "{name}");
+        let counted = counted(bench, direction);
+        if usize::from(*start) < ETHERNET_LEN {
+            in_link_header += 1;
+            // Where the kernel takes the link header off by `skb_pull_rcsum` (6.1), it forgets a sum that begins in
+            // it: nothing is overwritten, and the frame is as any other.
+            if counted == [0] {
+                println!("the kernel forgets a checksum that begins there: {name}");
+                forgotten += 1;
+                continue;
+            }
+        }
+        assert_eq!(counted, [expected], "{name}");
         tried.insert(*passes);
     }
+    assert!(forgotten == 0 || forgotten == in_link_header, "a kernel forgets all of them or none");
     assert_eq!(tried.len(), 2, "the kernel took rows of one sort alone: {tried:?}");
 }
 

@@ -60,9 +60,10 @@ fn frames_come_out_where_the_model_says() {
     search("on devices", 0.1, packets, OnDevices::new);
 }
 
-/// The packets, their checksums left to others: at the places where such are, and near them.
+/// The packets, their checksums left to others: at the places where such are, and near them. None begins in the link
+/// header: some kernels forget that one (see `unfinished`).
 fn unfinished(packets: impl Strategy<Value = Packet>) -> impl Strategy<Value = Packet> {
-    let start = select(vec![0u16, 13, 14, 15, 18, 22, 33, 34, 34, 34, 35, 38, 42, 54, 54, 62, 80]);
+    let start = select(vec![14u16, 15, 18, 22, 33, 34, 34, 34, 35, 38, 42, 54, 54, 62, 80]);
     let offset = select(vec![0u16, 2, 5, 6, 6, 6, 7, 8, 15, 16, 16, 16, 17, 28]);
     (packets, start, offset).prop_map(|(packet, start, offset)| Packet {
         unfinished: Some(Unfinished { start, offset }),
