@@ -90,7 +90,8 @@ mod tests {
     const FOR_EVER: Duration = Duration::from_secs(3600);
     type Views = watch::Sender<Option<Arc<View>>>;
     /// Of a node that does not vote.
-    const NO_READS: Option<fn() -> Ready<Result<Revision, ProposeError>>> = None;
+    const NO_READS: Option<fn() -> Read> = None;
+    type Read = Ready<Result<Revision, ProposeError>>;
 
     /// A kernel whose newest entry was made by `revision`.
     fn filled(revision: Revision) -> Tables {

@@ -70,6 +70,10 @@ pub struct HostKernel {
 impl HostKernel {
     /// Through these doors.
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one argument for each door; they part with the contract"
+    )]
     pub fn new(
         datapath: SharedDatapath,
         netlink: Netlink,

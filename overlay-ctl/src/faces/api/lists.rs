@@ -123,7 +123,7 @@ pub(super) async fn forward<Q: prost::Message + 'static>(
     request: Request<Q>,
 ) -> Result<Response<Bytes>, Status> {
     let mut client = client::Grpc::new(channel).max_decoding_message_size(ANSWER_MAX);
-    client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    client.ready().await.map_err(Status::from_error)?;
     client.unary(request, PathAndQuery::from_static(path), ClientCodec::<Q>(PhantomData)).await
 }
 
