@@ -103,13 +103,18 @@ fn unfinished(ctx: &TcContext) -> Option<Unfinished> {
     }
     // SAFETY: the context is valid while the program runs, and is the kernel's own type's.
     let skb = unsafe { kernels_own(ctx.skb.skb.cast()) };
-    // SAFETY: a field of that type, by its offset; and so the two below.
-    let summed = unsafe { skb.add(layout!(ip_summed) as usize).read_volatile() };
+    let at = layout!(ip_summed) as usize;
+    // SAFETY: a field of that type, by its offset.
+    let summed = unsafe { skb.add(at).read_volatile() };
     if !is_partial(summed) {
         return None;
     }
-    let places = unsafe { skb.add(layout!(csum_start) as usize).cast::<u32>().read_volatile() };
-    let frame = unsafe { skb.add(layout!(mac_header) as usize).cast::<u16>().read_volatile() };
+    let at = layout!(csum_start) as usize;
+    // SAFETY: as above.
+    let places = unsafe { skb.add(at).cast::<u32>().read_volatile() };
+    let at = layout!(mac_header) as usize;
+    // SAFETY: as above.
+    let frame = unsafe { skb.add(at).cast::<u16>().read_volatile() };
     Some(Unfinished { places, frame: frame.into() })
 }
 
@@ -120,16 +125,19 @@ fn probed(ctx: &TcContext) -> Option<Unfinished> {
     const NOWHERE: Unfinished = Unfinished { places: 0, frame: 1 << 16 };
     let skb = ctx.skb.skb.cast_const().cast::<u8>();
     let at = |offset: u32| skb.wrapping_add(offset as usize);
+    let from = at(layout!(ip_summed));
     // SAFETY: the helper refuses what is no address.
-    let summed = unsafe { bpf_probe_read_kernel(at(layout!(ip_summed))) };
+    let summed = unsafe { bpf_probe_read_kernel(from) };
     let Ok(summed) = summed else { return Some(NOWHERE) };
     if !is_partial(summed) {
         return None;
     }
+    let from = at(layout!(csum_start)).cast::<u32>();
     // SAFETY: as above.
-    let places = unsafe { bpf_probe_read_kernel(at(layout!(csum_start)).cast::<u32>()) };
+    let places = unsafe { bpf_probe_read_kernel(from) };
+    let from = at(layout!(mac_header)).cast::<u16>();
     // SAFETY: as above.
-    let frame = unsafe { bpf_probe_read_kernel(at(layout!(mac_header)).cast::<u16>()) };
+    let frame = unsafe { bpf_probe_read_kernel(from) };
     match (places, frame) {
         (Ok(places), Ok(frame)) => Some(Unfinished { places, frame: frame.into() }),
         _ => Some(NOWHERE),

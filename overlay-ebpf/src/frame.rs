@@ -24,10 +24,6 @@ pub fn header<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
 }
 
 /// The same, of bytes that may still lie in other pages.
-#[expect(
-    clippy::mut_from_ref,
-    reason = "the packet is not the context's: it is the kernel's, and ours while we run"
-)]
 #[inline(always)]
 pub fn pulled<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
     if let Ok(found) = header(ctx, offset) {

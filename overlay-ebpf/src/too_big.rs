@@ -39,15 +39,13 @@ const QUOTE: usize = 456;
 #[inline(always)]
 fn path_mtu(hop: &HopEntry, index: u32, around: u32) -> u32 {
     let mtu = u32::from(hop.mtu);
-    match maps::path(index) {
-        // SAFETY: no preconditions.
-        Some(path)
-            if path.mtu != 0 && path.mtu < mtu && unsafe { bpf_ktime_get_ns() } < path.until_ns =>
-        {
-            mtu.min(path.mtu.max(LEAST + around))
-        }
-        _ => mtu,
+    let Some(path) = maps::path(index) else { return mtu };
+    if path.mtu == 0 || path.mtu >= mtu {
+        return mtu;
     }
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now < path.until_ns { mtu.min(path.mtu.max(LEAST + around)) } else { mtu }
 }
 
 /// Bytes of the longest frame that fits on the way, where `len`, the frame's, does not.

@@ -48,7 +48,7 @@ fn parties(scene: &Scene) -> Result<(Party, Party)> {
 /// the checksum is another port.
 fn summing_to(from: Party, to: Party, port: u16, payload: &[u8], wanted: u16) -> Vec<u8> {
     const L4: usize = 14 + 20;
-    let even = if payload.len() % 2 == 0 { &[][..] } else { &[0] };
+    let even = if payload.len().is_multiple_of(2) { &[][..] } else { &[0] };
     let datagram = packets::udp(50_000, port, &[payload, even, &[0, 0]].concat());
     let mut frame = packets::ipv4(from, to, IpNumber::UDP, &datagram, |_| {});
     let sum = !checksum(&frame[L4..]);
