@@ -118,9 +118,18 @@ fn report(known: &BTreeMap<String, String>, out: &Path) -> Result<()> {
 fn without_place(line: &str) -> String {
     let mut parts = line.splitn(4, ':');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(file), Some(_), Some(_), Some(what)) => format!("{file}:{what}"),
+        // Names hold colons of their own: a place is two numbers.
+        (Some(file), Some(row), Some(column), Some(what))
+            if is_number(row) && is_number(column) =>
+        {
+            format!("{file}:{what}")
+        }
         _ => line.to_owned(),
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Mutations by name, each with its reason: a line, and below it indented lines.

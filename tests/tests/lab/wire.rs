@@ -254,13 +254,18 @@ fn full_speed_with_every_offload_off_and_on() {
                     ensure!(switched, "{offload} of {}'s eth0 is fixed", host.name);
                 }
             }
-            let below = speed(&h1.netns, &h4.netns, h4.address)?;
-            let overlay = speed(&cluster.web1.netns, &web4.netns, web4.address)?;
-            eprintln!("offloads {on}: {overlay:.3e} of {below:.3e} bit/s");
-            ensure!(
-                overlay > FULL_SPEED * below,
-                "offloads {on}: {overlay:.3e} of {below:.3e} bit/s"
-            );
+            // A path that lost its offloads is slow each time; a busy machine is not.
+            let mut seen = Vec::new();
+            for _ in 0..3 {
+                let below = speed(&h1.netns, &h4.netns, h4.address)?;
+                let overlay = speed(&cluster.web1.netns, &web4.netns, web4.address)?;
+                seen.push(format!("{overlay:.3e} of {below:.3e} bit/s"));
+                if overlay > FULL_SPEED * below {
+                    seen.clear();
+                    break;
+                }
+            }
+            ensure!(seen.is_empty(), "offloads {on}: {}", seen.join(", "));
         }
         Ok(())
     });
