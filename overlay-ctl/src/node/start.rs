@@ -128,7 +128,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         gateway: gateway.subnet,
     };
     let namespaces = SharedNamespaces::new(held_namespaces(&args));
-    let check = EndpointCheck::new(SharedPorts::default(), namespaces);
+    let check = EndpointCheck::new(SharedPorts::new(args.vxlan_port), namespaces);
     let node = Parts {
         name,
         netlink,

@@ -208,3 +208,21 @@ fn ports_in_use_are_not_given_out() {
         assert_eq!(busy_ports(), BTreeSet::from(expected));
     });
 }
+
+#[test]
+fn the_vxlan_port_is_never_published_on_udp() {
+    if skip() {
+        return;
+    }
+    let host = host();
+    inside(&host, || {
+        let mut kept = Reservations::new(4789);
+        let refused = kept.check_free(&one(Udp, ANY, 4789)).unwrap_err();
+        let said = "udp port 4789 is this host's VXLAN port: publish another port";
+        assert_eq!(refused.to_string(), said);
+        assert!(matches!(kept.hold(&one(Udp, LOCAL, 4789))[..], [PortTaken::Vxlan(_)]));
+        kept.check_free(&one(Tcp, ANY, 4789)).unwrap();
+        // Nor is it given to who asks for any port.
+        assert!(Reservations::new(40_000).busy().contains(&(Udp, port(40_000))));
+    });
+}

@@ -1,4 +1,5 @@
-//! Applies commands to the state: first a decision, which changes nothing and can be refused, then its commit.
+//! Applies commands to the state in two steps: a decision, which changes nothing and can be a refusal, and its
+//! commit, which cannot fail.
 
 use super::{
     Applied, Command, Digest, Envelope, Outcome, Refusal, Renumbering, RequestId, RowKey, State,
@@ -38,8 +39,8 @@ impl State {
         outcome
     }
 
-    /// The answer to the request of this id, where it was carried out lately: what it made as it is now,
-    /// or why it can't be answered. `None` = the request is new.
+    /// The answer to a request that was carried out before: the object that it made, in its present state, or a
+    /// refusal. `None` = the request is new.
     #[must_use]
     pub fn recall(
         &self,
@@ -73,11 +74,11 @@ impl State {
         })
     }
 
-    /// Decides what `command` would do if it were entry `revision`, and changes nothing: the same
-    /// decision is what apply carries out, so a caller can refuse before anything is logged.
+    /// Decides what `command` would do as entry `revision`, and changes nothing. `apply` carries out the same
+    /// decision, so that a caller can refuse a command before it is logged.
     ///
     /// # Errors
-    /// What apply would refuse, for the same reason.
+    /// The refusal that `apply` would answer.
     pub fn decide(&self, revision: Revision, command: Command) -> Result<Decision, Refusal> {
         match command {
             Command::CreateNetwork { name, pool, vni, options } => {
@@ -166,7 +167,7 @@ impl State {
         }
     }
 
-    /// `said` is what the node says of itself; its id, and whether it votes, are decided here.
+    /// `said` is the row as the node describes itself. Its id and its right to vote are decided here.
     fn register_node(&self, said: Node) -> Result<Decision, Refusal> {
         let (name, vtep) = (&said.name, said.vtep);
         let known = self.nodes().find(|node| node.instance == said.instance);
@@ -189,7 +190,8 @@ impl State {
         };
         let node = Node { id, voter, ..said };
         match known {
-            // The same registration again is no change: its epoch, which fences, stands.
+            // The same registration again changes nothing. The epoch stays, because it fences out older
+            // instances of the node.
             Some(known) if Node { epoch: known.epoch, ..node.clone() } == *known => {
                 Ok(Decision::Nothing(Applied::Node(known.clone())))
             }
@@ -209,7 +211,7 @@ impl State {
         }
     }
 
-    /// Carries out a decision. Can't fail: all that could be refused was.
+    /// Carries out a decision. It cannot fail, because the decision has refused everything that can be refused.
     fn commit(&mut self, revision: Revision, decision: Decision) -> Applied {
         match decision {
             Decision::Nothing(applied) => applied,
@@ -270,7 +272,7 @@ impl State {
     }
 }
 
-/// Fails where a removal is about a row whose name another one has by now.
+/// Fails if a removal asks for a row whose name belongs to another row by now.
 pub(super) fn check_id(
     asked: Option<u64>,
     found: u64,
@@ -282,46 +284,46 @@ pub(super) fn check_id(
     }
 }
 
-/// What a command would do. Made by [`State::decide`].
+/// The change that a command would make. [`State::decide`] returns it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// It has been done already.
+    /// The state is already as asked.
     Nothing(Applied),
     /// A new network.
     PutNetwork {
         /// The row.
         network: Network,
-        /// The VNI was not asked for: the next one comes after it.
+        /// True if the VNI was chosen here: the next VNI is searched after it.
         given_out: bool,
     },
-    /// A network that has no endpoints goes.
+    /// A network that has no endpoints is removed.
     RemoveNetwork(Network),
-    /// A new node, or a node's new addresses.
+    /// A node is added, or its addresses change.
     PutNode {
         /// The row.
         node: Node,
-        /// Where its gateway subnet is another than before.
+        /// The new addresses of its legs, if its gateway subnet changes.
         renumbering: Renumbering,
     },
-    /// A node that has no endpoints goes.
+    /// A node that has no endpoints is removed.
     RemoveNode(Node),
     /// A new endpoint.
     PutEndpoint {
         /// The row.
         endpoint: Endpoint,
-        /// The address was not asked for: the next one comes after it.
+        /// True if the address was chosen here: the next address is searched after it.
         given_out: bool,
-        /// Its namespace had no gateway leg yet: the next one's address comes after it.
+        /// True if the namespace had no gateway leg: the next leg's address is searched after this one.
         leg_given_out: bool,
     },
-    /// An endpoint goes.
+    /// An endpoint is removed.
     RemoveEndpoint(Endpoint),
 }
 
 impl Decision {
-    /// Puts the id of the row that would be removed into the command. The entry then removes that row or
-    /// nothing: no successor that is made before the entry is applied, and none that is there when the entry
-    /// is applied a second time.
+    /// Puts the id of the row that would be removed into the command. The log entry then removes that row or
+    /// nothing. It never removes a later row of the same name, which may exist when the entry is applied, or
+    /// when it is applied a second time.
     pub fn bind(&self, command: &mut Command) {
         match (self, command) {
             (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {

@@ -1,30 +1,30 @@
-//! The change log: which rows changed at which revision, for as many revisions as are remembered.
+//! The change log: the rows that changed at each of the latest revisions. Delta streams are made from it.
 
 use crate::model::{EndpointId, NetworkId, NodeId, Revision};
 use imbl::OrdSet;
 use std::collections::BTreeSet;
 
-/// How many changes are remembered. A stream whose cursor is older gets everything again.
+/// The number of changes that are kept. A stream with an older cursor gets a complete view.
 pub const REMEMBERED: usize = 16_384;
 
-/// Which row changed.
+/// The key of a row that changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RowKey {
     /// A node.
     Node(NodeId),
     /// A network.
     Network(NetworkId),
-    /// An endpoint of a network: the network is kept since the row itself may be gone.
+    /// An endpoint, with its network, because the row itself may have been removed.
     Endpoint(NetworkId, EndpointId),
 }
 
 /// The latest changes, oldest first.
 ///
-/// Two logs are equal whatever they hold: how far back a node can serve deltas is no part of the
-/// state.
+/// All logs compare equal: the number of revisions for which a node can serve deltas is not part of the
+/// replicated state.
 #[derive(Clone, Debug)]
 pub struct ChangeLog {
-    /// Changes at or before this revision are not all here.
+    /// The log has all changes after this revision, and not all changes up to it.
     complete_after: Revision,
     changes: OrdSet<(Revision, RowKey)>,
     remembered: usize,
@@ -43,12 +43,12 @@ impl PartialEq for ChangeLog {
 }
 
 impl ChangeLog {
-    /// A log that knows nothing of what happened up to `revision`.
+    /// An empty log that is complete from the revision after `revision` on.
     pub(super) fn starting_after(revision: Revision) -> Self {
         Self { complete_after: revision, changes: OrdSet::new(), remembered: REMEMBERED }
     }
 
-    /// The same log, which remembers so many changes from now on.
+    /// The same log with another length.
     #[must_use]
     pub(super) fn remembering(self, changes: usize) -> Self {
         Self { remembered: changes, ..self }
@@ -63,7 +63,7 @@ impl ChangeLog {
         }
     }
 
-    /// The rows that changed after `cursor`; `None` where the log does not reach back so far.
+    /// The rows that changed after `cursor`; `None` if the log does not reach back so far.
     #[must_use]
     pub fn since(&self, cursor: Revision) -> Option<BTreeSet<RowKey>> {
         if cursor < self.complete_after {

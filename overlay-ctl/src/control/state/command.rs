@@ -14,13 +14,13 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Made up by the caller: the same id is carried out once.
+/// The caller's id of a request. Requests with the same id are carried out once.
 pub type RequestId = [u8; 16];
-/// Digest of what a request asks for.
+/// Digest of the command that a request asks for.
 pub type Digest = Uuid;
 
-/// A request for a command, by its caller's id for it and by what it asks for. A repetition has both; the
-/// same id with something else to do is a mistake of the caller's.
+/// Identifies a request: the caller's id, and a digest of what it asks for. A repeated request has the same
+/// values in both. The same id with another digest is a mistake of the caller, and is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mutation {
     /// The caller's id.
@@ -30,8 +30,8 @@ pub struct Mutation {
 }
 
 impl Mutation {
-    /// The request `id` for `command`, which is as its caller gave it: what the leader adds is not asked
-    /// for, and may differ when the request is repeated.
+    /// The request `id` for `command`. The command must be as the caller gave it, without what the leader adds,
+    /// because that may differ when the request is repeated.
     #[must_use]
     pub fn new(id: RequestId, command: &Command) -> Self {
         Self { id, asked: command.digest() }
@@ -41,17 +41,17 @@ impl Mutation {
 /// A command as the log holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Whose retry this may be.
+    /// The request that this command carries out.
     pub request: RequestId,
-    /// Digest of what the caller asked for. `None` = of a version that wrote none.
+    /// Digest of what the caller asked for. `None` = an older version wrote the entry, without a digest.
     #[serde(default)]
     pub asked: Option<Digest>,
-    /// What to do.
+    /// The command.
     pub command: Command,
 }
 
 impl Envelope {
-    /// `command`, as the log is to hold it, for `request`.
+    /// The log entry for `command`, which `request` asks for.
     #[must_use]
     pub fn new(request: Mutation, command: Command) -> Self {
         Self { request: request.id, asked: Some(request.asked), command }
@@ -60,7 +60,7 @@ impl Envelope {
     /// The log's encoding: MessagePack with named fields, so that a field can be added.
     ///
     /// # Errors
-    /// None for the types here; the codec's signature has one.
+    /// None in practice: all of these types can be encoded. The codec's signature has an error.
     pub fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
         rmp_serde::to_vec_named(self)
     }
@@ -69,7 +69,7 @@ impl Envelope {
 /// A change of the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// Makes a network.
+    /// Creates a network.
     CreateNetwork {
         /// Must be free.
         name: NetworkName,
@@ -77,79 +77,80 @@ pub enum Command {
         pool: Option<Pool>,
         /// `None` = the next free one.
         vni: Option<Vni>,
-        /// What its endpoints may do.
+        /// What the endpoints of the network may do.
         options: NetworkOptions,
     },
     /// Removes a network that has no endpoints.
     RemoveNetwork {
-        /// Which.
+        /// The network.
         name: NetworkName,
-        /// Only if it is the one of this id, and not a successor.
+        /// The network is removed only if it has this id, and is not a later network of the same name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<NetworkId>,
     },
-    /// Enters a node, or says its addresses anew. The same instance keeps its id.
+    /// Registers a node, or updates its addresses. A node with the same `instance` keeps its id.
     RegisterNode {
-        /// Made once by the node.
+        /// Random id of the node's state folder, made once by the node.
         instance: [u8; 16],
-        /// Must be free, or this instance's.
+        /// Must be free, or belong to this instance.
         name: NodeName,
-        /// Must be free, or this instance's.
+        /// Must be free, or belong to this instance.
         vtep: Ipv4Addr,
-        /// Where its peers reach it.
+        /// The address at which the other nodes reach this node.
         listen: SocketAddr,
-        /// The id that it had: a node that was removed is not taken in again as another.
+        /// The id that the node had before. A node that was removed is refused and does not get a new id.
         #[serde(default)]
         returning: Option<NodeId>,
-        /// The subnet of its gateway bridge. Where it differs from the one before, the node's endpoints
-        /// get new addresses on the bridge.
+        /// The subnet of its gateway bridge. If it changes, the endpoints of the node get new addresses
+        /// on the bridge.
         #[serde(default)]
         gateway: Option<Subnet>,
-        /// Where its metrics are served, if others than the host itself reach that: endpoints must not.
+        /// The address of its metrics, if hosts other than the node itself can reach it. Endpoints are kept
+        /// away from that address.
         #[serde(default)]
         metrics: Option<SocketAddr>,
     },
     /// Removes a node that has no endpoints.
     RemoveNode {
-        /// Which.
+        /// The node.
         name: NodeName,
-        /// Only if it is the one of this id, and not a successor.
+        /// The node is removed only if it has this id, and is not a later node of the same name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<NodeId>,
     },
-    /// Makes an endpoint.
+    /// Creates an endpoint.
     CreateEndpoint {
         /// Must be free on the network.
         name: EndpointName,
-        /// Its network.
+        /// The network of the endpoint.
         network: NetworkName,
-        /// Where it will be.
+        /// The place of the endpoint.
         placement: Placement,
-        /// It may send from addresses that are not its own.
+        /// The endpoint may send from addresses that are not its own.
         forwards: bool,
-        /// Other names on its network. None may be an endpoint's name there.
+        /// Further names on its network. No alias may be the name of an endpoint there.
         #[serde(default)]
         aliases: BTreeSet<EndpointName>,
-        /// What is published, and what of the node is free for it.
+        /// The ports to publish, and the ports of the node that are in use.
         #[serde(default)]
         ports: PortsWanted,
     },
     /// Removes an endpoint.
     RemoveEndpoint {
-        /// Which.
+        /// The endpoint.
         name: EndpointName,
-        /// Needed only where several networks have the name.
+        /// Needed only if endpoints of several networks have the name.
         network: Option<NetworkName>,
-        /// Only if it is the one of this id, and not a successor.
+        /// The endpoint is removed only if it has this id, and is not a later endpoint of the same name.
         only: Option<EndpointId>,
     },
 }
 
 impl Command {
-    /// Digest of what it asks for: verb, target and parameters.
+    /// Digest of the command: verb, target and parameters.
     ///
-    /// A field that is added to a command later has to be left out of its encoding where it says nothing:
-    /// a request that is repeated across an upgrade must have the same digest.
+    /// A field that is added to a command later must not be encoded when it has its default value, because a
+    /// request that is repeated across an upgrade must have the same digest.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let encoded = rmp_serde::to_vec_named(self)
@@ -158,7 +159,7 @@ impl Command {
     }
 }
 
-/// Where a new endpoint will be.
+/// The place of a new endpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Placement {
     /// In a namespace of a node.
@@ -170,9 +171,9 @@ pub enum Placement {
         /// `None` = the next free one.
         address: Option<Ipv4Addr>,
     },
-    /// Behind a VTEP that is not ours.
+    /// Behind a VTEP that is no node of this cluster.
     External {
-        /// Its underlay address.
+        /// The underlay address of the VTEP.
         vtep: Ipv4Addr,
         /// Must be free on the network.
         mac: Mac,
@@ -181,28 +182,27 @@ pub enum Placement {
     },
 }
 
-/// The ports that a new endpoint shows to the outside.
+/// The ports that a new endpoint exposes and publishes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PortsWanted {
-    /// Ports that it says it serves.
+    /// Ports that the endpoint serves.
     pub exposed: BTreeSet<EndpointPort>,
     /// Ports to publish.
     pub publish: Vec<Publish>,
-    /// Publish each exposed port, too, at a free port of the node.
+    /// Also publish each exposed port at a free port of the node.
     pub publish_all: bool,
-    /// Ports of the node that programs have, as the node said when it was asked: those are not given
-    /// out.
+    /// Ports of the node that programs use, as the node reported when it was asked. They are not given out.
     pub busy: BTreeSet<(Transport, NonZeroU16)>,
 }
 
 impl PortsWanted {
-    /// Whether any port of the node is asked for.
+    /// Returns true if at least one port of the node is asked for.
     #[must_use]
     pub fn publishes(&self) -> bool {
         self.publish_all || !self.publish.is_empty()
     }
 
-    /// The protocols for which any free port of the node is asked for.
+    /// The protocols for which a free port of the node is asked for, without a number.
     #[must_use]
     pub fn any_of(&self) -> BTreeSet<Transport> {
         let exposed = self.exposed.iter().filter(|_| self.publish_all).map(|port| port.transport);
@@ -211,18 +211,18 @@ impl PortsWanted {
     }
 }
 
-/// What a command did.
+/// The result of a command that was applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Applied {
-    /// The network that was made.
+    /// The network that was created.
     Network(Network),
-    /// The endpoint that was made.
+    /// The endpoint that was created.
     Endpoint(Endpoint),
-    /// The node as it is registered.
+    /// The node as it is registered now.
     Node(Node),
-    /// What was named is gone, since this revision.
+    /// The named object was removed at this revision.
     Removed(Revision),
 }
 
-/// Answer of apply.
+/// The answer of `apply`.
 pub type Outcome = Result<Applied, Refusal>;

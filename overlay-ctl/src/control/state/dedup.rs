@@ -1,4 +1,4 @@
-//! What the latest requests did, so that a repeated one is answered and not carried out again.
+//! The results of the latest requests. A repeated request is answered from here and not carried out again.
 
 use super::{Applied, Command, Digest, Outcome, Refusal, RequestId};
 use crate::model::{EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName, Revision};
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 use uuid::Uuid;
 
-/// How many removals are remembered, and how many other requests. Apart from each other, since a removal
-/// that is carried out twice removes a successor: no number of creations may push it out. A client's
-/// own deadline is half a minute; either number is more than a cluster was seen to do in that time.
+/// The number of removals, and of other requests, that are kept. Removals are counted apart, because a removal
+/// that is carried out twice could remove a later object of the same name: no number of creations may push it
+/// out. A client gives up after half a minute; no cluster was seen to reach either number in that time.
 const REMEMBERED: usize = 65_536;
 
-/// The requests that were carried out lately. Part of the snapshot: a node restored from it must answer
-/// the same.
+/// The requests that were carried out lately. The snapshot contains them, because a restored node must give the
+/// same answers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Dedup {
     done: OrdMap<RequestId, Done>,
@@ -23,16 +23,16 @@ pub(super) struct Dedup {
     others: Vector<RequestId>,
 }
 
-/// One request: what it asked for, and what came of it. Rows are named by their ids and not copied, so that
-/// many requests can be remembered.
+/// One request: a digest of what it asked for, and its result. The result has the ids of rows and no copies,
+/// so that many requests can be kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Done {
-    /// `None` = it was logged by a version that wrote no digest.
+    /// `None` = an older version logged the request, without a digest.
     pub(super) asked: Option<Digest>,
     pub(super) did: Did,
 }
 
-/// What a request did.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Did {
     MakeNetwork(NetworkId, NetworkName),
@@ -41,13 +41,13 @@ pub(super) enum Did {
     RemoveNetwork(Revision, NetworkName),
     RemoveEndpoint(Revision, EndpointName),
     RemoveNode(Revision, NodeName),
-    /// By a version that did not write down what.
+    /// A removal that an older version logged, without the kind of the object.
     Remove(Revision),
     Refuse(Arc<Refusal>),
 }
 
 impl Did {
-    /// What came of `command`.
+    /// The result of `command`.
     pub(super) fn new(command: &Command, outcome: &Outcome) -> Self {
         match (outcome, command) {
             (Ok(Applied::Removed(revision)), Command::RemoveNetwork { name, .. }) => {
@@ -76,7 +76,7 @@ impl Did {
         }
     }
 
-    /// Returns true if this can be what `command` did, as far as verb and name tell.
+    /// Returns true if `command` can have had this result, judged by its verb and name.
     fn can_be_of(&self, command: &Command) -> bool {
         match (self, command) {
             (Self::MakeNetwork(_, made), Command::CreateNetwork { name, .. }) => made == name,
@@ -127,11 +127,11 @@ impl fmt::Display for Did {
 }
 
 impl Dedup {
-    /// What the request of this id did.
+    /// The result of the request with this id, if it was carried out.
     ///
     /// # Errors
-    /// [`Refusal::RequestIdUsed`] where the id was another request's: that one's answer would be taken
-    /// for this one's.
+    /// [`Refusal::RequestIdUsed`] if another request used the id, because its answer would be taken for this
+    /// request's.
     pub(super) fn recall(
         &self,
         request: &RequestId,
@@ -141,7 +141,7 @@ impl Dedup {
         let Some(Done { asked: before, did }) = self.done.get(request) else { return Ok(None) };
         let is_repeated = match (*before, asked) {
             (Some(before), Some(asked)) => before == asked,
-            // One of the two is of a version that wrote no digest.
+            // One of the two was logged by a version that wrote no digest.
             _ => did.can_be_of(command),
         };
         if is_repeated {
@@ -164,7 +164,7 @@ impl Dedup {
     }
 }
 
-/// As a snapshot holds it: each list oldest first.
+/// The form in a snapshot: lists with the oldest request first.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Lists {
     removals: Vec<(Uuid, Done)>,
@@ -191,7 +191,7 @@ impl From<Lists> for Dedup {
     }
 }
 
-/// As snapshots held it before format 3.
+/// The form in snapshots before format 3.
 impl From<Vec<(RequestId, Outcome)>> for Dedup {
     fn from(list: Vec<(RequestId, Outcome)>) -> Self {
         let mut dedup = Self::default();

@@ -1,4 +1,4 @@
-//! What the creation and the removal of an endpoint would do.
+//! Decides what the creation or the removal of an endpoint would do.
 
 use super::{Decision, Placement, PortsWanted, Refusal, State, apply::check_id, legs::Leg};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
-/// What a new endpoint is, wherever it is.
+/// The properties of a new endpoint that do not depend on its place.
 pub(super) struct NewEndpoint {
     pub(super) id: EndpointId,
     pub(super) name: EndpointName,
@@ -19,7 +19,7 @@ pub(super) struct NewEndpoint {
     pub(super) ports: PortsWanted,
 }
 
-/// What follows from where a new endpoint is.
+/// The properties of a new endpoint that follow from its place.
 struct Place {
     location: Location,
     asked: Option<Ipv4Addr>,
@@ -105,7 +105,7 @@ impl State {
         })
     }
 
-    /// The ports of `node` that lead to the new endpoint, which must have a leg for that.
+    /// The ports of `node` that lead to the new endpoint. It needs a gateway leg for them.
     fn published(
         &self,
         name: &EndpointName,

@@ -1,4 +1,4 @@
-//! The rows and the indexes over them: changed here and nowhere else, so that a row is never without
+//! The rows and the indexes over them. They are changed in this file only, so that no row is ever without
 //! its indexes.
 
 use super::State;
@@ -8,13 +8,13 @@ use crate::model::{
 use imbl::{OrdMap, OrdSet};
 use std::{net::Ipv4Addr, num::NonZeroU16, path::Path, sync::Arc};
 
-/// Endpoints by a key that several may have.
+/// An index of endpoints by a key that several endpoints may share.
 pub(super) type Shared<K> = OrdMap<K, OrdSet<EndpointId>>;
-/// A port of a node.
+/// The key of a published port: node, protocol, port.
 pub(super) type HostPort = (NodeId, Transport, NonZeroU16);
 
 impl State {
-    /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
+    /// Inserts a network and its index entries. Commands and snapshots both use this function.
     pub(super) fn insert_network(&mut self, network: impl Into<Arc<Network>>) {
         let network = network.into();
         self.network_names.insert(network.name.clone(), network.id);
@@ -22,14 +22,14 @@ impl State {
         self.networks.insert(network.id, network);
     }
 
-    /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
+    /// Inserts a node and its index entries. Commands and snapshots both use this function.
     pub(super) fn insert_node(&mut self, node: impl Into<Arc<Node>>) {
         let node = node.into();
         self.node_names.insert(node.name.clone(), node.id);
         self.nodes.insert(node.id, node);
     }
 
-    /// Inserts the row and its indexes: the one place that a snapshot's rows pass too.
+    /// Inserts an endpoint and its index entries. Commands and snapshots both use this function.
     pub(super) fn insert_endpoint(&mut self, endpoint: impl Into<Arc<Endpoint>>) {
         let endpoint = endpoint.into();
         let Endpoint {
@@ -61,7 +61,7 @@ impl State {
         self.endpoints.insert(*id, endpoint);
     }
 
-    /// The reverse of [`State::insert_endpoint`].
+    /// Removes an endpoint and its index entries; the reverse of [`State::insert_endpoint`].
     pub(super) fn forget_endpoint(&mut self, endpoint: &Endpoint) {
         let Endpoint {
             id, name, network, location, address, mac, aliases, published, gateway, ..
@@ -109,7 +109,7 @@ impl State {
         })
     }
 
-    /// The endpoints in one namespace of a node, by id.
+    /// The endpoints in one namespace of a node, ordered by id.
     pub(super) fn endpoints_in(
         &self,
         node: NodeId,
@@ -118,23 +118,23 @@ impl State {
         self.rows(self.namespaces.get(&namespace(node, netns)))
     }
 
-    /// The endpoint of a network whose name is `name` where names resolve.
+    /// The endpoint of a network that has `name`, whatever the case of its letters, as in DNS.
     pub(super) fn named(&self, network: NetworkId, name: &EndpointName) -> Option<&Endpoint> {
         self.rows(self.folded_names.get(&(network, name.folded()))).next()
     }
 
-    /// An endpoint of a network that answers to `alias` besides its name.
+    /// An endpoint of a network that has `alias` as an alias.
     pub(super) fn with_alias(&self, network: NetworkId, alias: &EndpointName) -> Option<&Endpoint> {
         self.rows(self.aliases.get(&(network, alias.folded()))).next()
     }
 
-    /// An endpoint behind this VTEP, which is not ours.
+    /// An external endpoint behind this VTEP.
     pub(super) fn external_at(&self, vtep: Ipv4Addr) -> Option<&Endpoint> {
         self.rows(self.externals.get(&vtep)).next()
     }
 
-    /// The endpoint that already has packets to this port of a node: one published on all its
-    /// addresses has those to each.
+    /// The endpoint to which packets to this port of a node go already. A port that is published on all
+    /// addresses gets the packets to each of them.
     pub(super) fn publisher(&self, port: HostPort, host: Ipv4Addr) -> Option<&Endpoint> {
         let hosts = self.published.get(&port)?;
         self.endpoint(*taken_by(hosts, host)?)
@@ -148,8 +148,8 @@ impl State {
     }
 }
 
-/// What of one host port's publications gets packets that one on `host` would get, as
-/// [`Published::conflicts`](crate::model::Published::conflicts) has it.
+/// Of the publications of one host port, the endpoint that conflicts with a publication on `host`, as
+/// [`Published::conflicts`](crate::model::Published::conflicts) defines it.
 pub(super) fn taken_by<V: Clone>(hosts: &OrdMap<Ipv4Addr, V>, host: Ipv4Addr) -> Option<&V> {
     if host.is_unspecified() {
         return hosts.values().next();
@@ -157,7 +157,7 @@ pub(super) fn taken_by<V: Clone>(hosts: &OrdMap<Ipv4Addr, V>, host: Ipv4Addr) ->
     hosts.get(&host).or_else(|| hosts.get(&Ipv4Addr::UNSPECIFIED))
 }
 
-/// The key of a namespace: a path behind a pointer, since copies of an index copy some of its keys.
+/// The key of a namespace: a shared path, because a copy of an index copies some of its keys.
 fn namespace(node: NodeId, netns: &Path) -> (NodeId, Arc<Path>) {
     (node, Arc::from(netns))
 }

@@ -1,5 +1,5 @@
-//! Legs on the nodes' gateway bridges: one a namespace, shared by its endpoints of networks that are
-//! not internal.
+//! Addresses of the gateway legs. A namespace has one leg, which its endpoints of networks that are not
+//! internal share.
 
 use super::{Refusal, RowKey, State};
 use crate::{
@@ -13,26 +13,26 @@ use std::{
     path::Path,
 };
 
-/// The gateway address of a new endpoint.
+/// The gateway leg of a new endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Leg {
     pub(super) address: Ipv4Addr,
-    /// Its namespace has none yet: the next one comes after it.
+    /// True if the namespace had no leg: the next address is searched after this one.
     pub(super) given_out: bool,
 }
 
-/// A node's legs after its gateway subnet changed.
+/// The legs of a node after its gateway subnet changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Renumbering {
-    /// Endpoints that get another address, or none any more.
+    /// The endpoints whose leg address changes; `None` = the endpoint loses its leg.
     pub(super) legs: BTreeMap<EndpointId, Option<Ipv4Addr>>,
     /// The last address that was given out.
     pub(super) last: Option<Ipv4Addr>,
 }
 
 impl State {
-    /// The leg that an endpoint of `network` in a namespace of `node` gets, if it gets one. Nothing
-    /// here concerns a node that has no gateway bridge.
+    /// The leg that an endpoint of `network` gets in a namespace of `node`. `None` for an internal network,
+    /// and for a node that has no gateway bridge.
     pub(super) fn leg(
         &self,
         network: &Network,
@@ -72,8 +72,8 @@ impl State {
         }
     }
 
-    /// What becomes of the legs on `node`, whose row is to be this one: each namespace keeps one
-    /// address, and they are given out anew in the order of the endpoints' ids.
+    /// The new addresses of the legs on `node`, whose row will be this one. Each namespace keeps one
+    /// address; addresses are given out again in the order of the endpoints' ids.
     pub(super) fn renumber(&self, node: &Node) -> Result<Renumbering, Refusal> {
         if self.node(node.id).is_none_or(|before| before.gateway == node.gateway) {
             return Ok(Renumbering::default());
@@ -122,7 +122,7 @@ impl State {
         Ok(renumbering)
     }
 
-    /// Gives the endpoints of `node` their new legs.
+    /// Writes the new leg addresses into the endpoints of `node`.
     pub(super) fn carry_out(&mut self, revision: Revision, node: NodeId, renumbering: Renumbering) {
         let Renumbering { legs, last } = renumbering;
         for (id, leg) in legs {
@@ -141,7 +141,7 @@ impl State {
         };
     }
 
-    /// Fails where endpoints of `network` could not be on some node.
+    /// Fails if `network` overlaps the gateway subnet of a node, so that its endpoints could not be there.
     pub(super) fn check_gateways(&self, network: &Network) -> Result<(), Refusal> {
         if network.options.internal {
             return Ok(());

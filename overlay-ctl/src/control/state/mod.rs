@@ -1,11 +1,12 @@
-//! The replicated state: `apply(Command) -> Outcome`, deterministic, with no clock, no rng and no I/O.
+//! The replicated state machine: `apply(Command) -> Outcome`. It is deterministic: it uses no clock, no random
+//! numbers and no I/O.
 //!
-//! Architecture invariant: names, addresses, VNIs and node ids are allocated inside apply and nowhere
-//! else, so they are unique by construction. A refused command changes nothing.
+//! Architecture invariant: names, addresses, VNIs and node ids are allocated inside `apply` and nowhere else,
+//! which makes them unique. A refused command changes nothing.
 //!
 //! Architecture invariant: everything is ordered (`OrdMap`), so that the same commands give the same
-//! bytes on every node. These maps share what they have in common with their copies: a reader works on a
-//! copy of the whole state, which costs nothing, and never holds up apply.
+//! bytes on every node. A copy of these maps shares their content, so a copy of the whole state costs next to
+//! nothing: a reader works on a copy and never delays `apply`.
 
 mod apply;
 mod changes;
@@ -43,11 +44,11 @@ use imbl::OrdMap;
 use index::{HostPort, Shared};
 use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, sync::Arc};
 
-/// How many nodes vote. The first that join do; the others are agents.
+/// The number of nodes that vote. The first nodes that join are voters; the others are agents.
 pub const VOTERS_MAX: usize = 3;
 
-/// Everything that is replicated, and the indexes over it. A clone shares all that it has in common with
-/// its original: it costs the same, and next to nothing, whatever the number of rows.
+/// All replicated rows, and the indexes over them. A clone shares its content with the original, so it costs
+/// next to nothing, whatever the number of rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     revision: Revision,
@@ -60,7 +61,7 @@ pub struct State {
     last_leg: OrdMap<NodeId, Ipv4Addr>,
     dedup: Dedup,
 
-    // Derived from the rows above; rebuilt from a snapshot, never part of one.
+    // Derived from the rows above. A snapshot does not contain these; they are rebuilt from it.
     network_names: OrdMap<NetworkName, NetworkId>,
     node_names: OrdMap<NodeName, NodeId>,
     endpoint_names: OrdMap<(NetworkId, EndpointName), EndpointId>,
@@ -110,7 +111,7 @@ impl State {
         self.nodes.get(&id).map(Arc::as_ref)
     }
 
-    /// Whether a node had this id and was removed: ids are never used again.
+    /// Returns true if a node had this id and was removed. Ids are never used again.
     #[must_use]
     pub fn was_removed(&self, id: NodeId) -> bool {
         id <= self.last_node_id && !self.nodes.contains_key(&id)
@@ -144,11 +145,11 @@ impl State {
             .ok_or_else(|| Refusal::NoNode(name.clone()))
     }
 
-    /// The endpoint of this name, on `network` where given.
+    /// The endpoint of this name, on `network` if that is given.
     ///
     /// # Errors
-    /// [`Refusal::NoNetwork`], [`Refusal::NoEndpoint`], or [`Refusal::Ambiguous`] where endpoints of
-    /// several networks have the name and no network is given.
+    /// [`Refusal::NoNetwork`], [`Refusal::NoEndpoint`], or [`Refusal::Ambiguous`] if endpoints of several
+    /// networks have the name and no network is given.
     pub fn endpoint_named(
         &self,
         name: &EndpointName,
@@ -177,7 +178,7 @@ impl State {
         }
     }
 
-    /// The endpoints of a network, by address.
+    /// The endpoints of a network, ordered by address.
     pub fn endpoints_of(&self, network: NetworkId) -> impl Iterator<Item = &Endpoint> {
         self.addresses
             .get(&network)
@@ -199,19 +200,19 @@ impl State {
             .filter_map(|id| self.endpoint(*id))
     }
 
-    /// How many endpoints there are.
+    /// The number of endpoints.
     #[must_use]
     pub fn endpoint_count(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// How many endpoints a network has. Costs the same whatever their number.
+    /// The number of endpoints of a network. The cost does not depend on it.
     #[must_use]
     pub fn endpoint_count_of(&self, network: NetworkId) -> usize {
         self.addresses.get(&network).map_or(0, OrdMap::len)
     }
 
-    /// How many endpoints are on `node`. Costs as much as the node has networks.
+    /// The number of endpoints on `node`. The cost grows with the number of networks of the node.
     #[must_use]
     pub fn endpoint_count_on(&self, node: NodeId) -> usize {
         let placements = self.placements.range((node, 0)..=(node, NetworkId::MAX));
@@ -225,13 +226,13 @@ impl State {
         self.nodes.keys().filter(has_one).copied().collect()
     }
 
-    /// The same state, which remembers so many changes from now on.
+    /// The same state, with a change log of this length.
     #[must_use]
     pub fn remembering(self, changes: usize) -> Self {
         Self { changes: self.changes.remembering(changes), ..self }
     }
 
-    /// What changed lately, for the delta streams.
+    /// The latest changes, from which delta streams are made.
     #[must_use]
     pub fn changes(&self) -> &ChangeLog {
         &self.changes

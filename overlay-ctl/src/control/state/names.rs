@@ -1,13 +1,13 @@
-//! What an endpoint is called on its network. A name is one endpoint's; an alias may be several's; no
-//! word is both, so that a name never answers with another endpoint's address.
+//! Names and aliases of an endpoint on its network. A name belongs to one endpoint, an alias to one or more.
+//! No word is both, so that a name never resolves to another endpoint's address.
 
 use super::{Refusal, State};
 use crate::model::{EndpointName, Network};
 use std::collections::BTreeSet;
 
 impl State {
-    /// The aliases that a new endpoint of `network` gets: those it asks for, each once whatever its
-    /// case, and without its own name, which it answers to anyway.
+    /// The aliases of a new endpoint of `network`: those that are asked for, each once whatever its
+    /// case, without its own name, which resolves anyway.
     pub(super) fn check_names(
         &self,
         network: &Network,

@@ -1,4 +1,4 @@
-//! Which ports of its node lead to a new endpoint.
+//! Chooses the ports of its node that lead to a new endpoint.
 
 use super::{
     PortsWanted, Refusal, State,
@@ -13,9 +13,9 @@ use std::{
 };
 
 impl State {
-    /// The ports of `node` that lead to an endpoint with these wishes: what is asked for by number,
-    /// then the lowest free ones for the rest, in the order of the request. The same wish twice is
-    /// one.
+    /// The ports of `node` that lead to an endpoint with these wishes: ports that are asked for by number,
+    /// then the lowest free ports for the rest, in the order of the request. Two equal wishes are
+    /// one wish.
     pub(super) fn publish(
         &self,
         node: &Node,
@@ -39,7 +39,7 @@ impl State {
     }
 }
 
-/// The wishes for a port by number, and those for any.
+/// The wishes for a port by its number, and those for any free port.
 fn wishes(wanted: &PortsWanted) -> (BTreeSet<Published>, Vec<Publish>) {
     let mut asked = BTreeSet::new();
     let mut free = Vec::new();
@@ -69,7 +69,7 @@ struct Choice<'a> {
     node: &'a Node,
     busy: &'a BTreeSet<(Transport, NonZeroU16)>,
     chosen: BTreeMap<HostPort, OrdMap<Ipv4Addr, EndpointPort>>,
-    /// Below this none is free any more: a thousand wishes look at each port once.
+    /// No port below this one is free, so that a thousand wishes look at each port only once.
     from: BTreeMap<(Transport, Ipv4Addr), u16>,
 }
 

@@ -5,61 +5,61 @@ use serde::{Deserialize, Serialize};
 use std::{net::Ipv4Addr, path::PathBuf};
 use uuid::Uuid;
 
-/// Why apply refused a command. The state is as it was.
+/// The reason why `apply` refused a command. A refused command changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
-    /// In Docker's words, which its users know.
+    /// A network of this name exists. The text is Docker's, because its users know it.
     #[error("service endpoint with name {0} already exists")]
     EndpointExists(EndpointName),
-    /// The name is taken.
+    /// An endpoint of the network has this name.
     #[error("network with name {0} already exists")]
     NetworkExists(NetworkName),
-    /// The name is taken.
+    /// A node has this name.
     #[error("node with name {0} already exists; choose another with --name")]
     NodeExists(NodeName),
-    /// Another node or an external endpoint has it.
+    /// Another node, or an external endpoint, has this VTEP address.
     #[error("underlay address {address} is already used by {by}")]
     VtepExists {
         /// The address.
         address: Ipv4Addr,
-        /// Who has it.
+        /// The node or endpoint that has the address.
         by: String,
     },
-    /// The VNI is taken.
+    /// A network has this VNI.
     #[error("VNI {vni} is already used by network {network}; leave --vni out to get a free one")]
     VniExists {
         /// The VNI.
         vni: Vni,
-        /// Who has it.
+        /// The network that has the VNI.
         network: NetworkName,
     },
-    /// Another endpoint of the network has it.
+    /// Another endpoint of the network has this address.
     #[error("address {address} is already in use by endpoint {endpoint}")]
     AddressInUse {
         /// The address.
         address: Ipv4Addr,
-        /// Who has it.
+        /// The endpoint that has the address.
         endpoint: EndpointName,
     },
-    /// Another endpoint of the network has it.
+    /// Another endpoint of the network has this MAC.
     #[error("MAC {mac} is already in use by endpoint {endpoint}")]
     MacInUse {
-        /// The address.
+        /// The MAC.
         mac: Mac,
-        /// Who has it.
+        /// The endpoint that has the MAC.
         endpoint: EndpointName,
     },
-    /// The address can't be an endpoint's.
+    /// A value of the request is not allowed.
     #[error("{field} {value:?} {why}")]
     Invalid {
         /// The field's name in the API.
         field: String,
-        /// What was given.
+        /// The value that was given.
         value: String,
-        /// The end of the sentence.
+        /// The reason: the end of the error's sentence.
         why: String,
     },
-    /// Nothing left to give.
+    /// All addresses of the network's range are in use.
     #[error(
         "no free address in {range} of network {network}; remove endpoints or make a larger network"
     )]
@@ -69,72 +69,72 @@ pub enum Refusal {
         /// The network.
         network: NetworkName,
     },
-    /// Nothing left to give.
+    /// All VNIs are in use.
     #[error("no free subnet in 10.128.0.0/9; give one with --subnet")]
     SubnetsExhausted,
-    /// Nothing left to give.
+    /// All /24 subnets of the default pool are in use.
     #[error("no free VNI")]
     VnisExhausted,
-    /// No such row.
+    /// No network has this name.
     #[error("no network with name {0}; `overlay network ls` lists them")]
     NoNetwork(NetworkName),
-    /// No such row.
+    /// No node has this name.
     #[error("no endpoint with name {0}; `overlay endpoint ls` lists them")]
     NoEndpoint(EndpointName),
-    /// No such row.
+    /// No endpoint has this name.
     #[error("no node with name {0}; `overlay node ls` lists them")]
     NoNode(NodeName),
-    /// It was one.
+    /// The node was removed from the cluster.
     #[error("node {0} was removed from the cluster")]
     NodeRemoved(NodeName),
-    /// Its name is a successor's by now.
+    /// The named object was replaced: another object has its name now.
     #[error(
         "{what} with id {asked} is gone, and one with id {found} has its name; nothing was removed"
     )]
     Replaced {
-        /// What was to be removed, by its name.
+        /// Kind and name of the object that was to be removed.
         what: String,
-        /// Its id.
+        /// The id of the object that was to be removed.
         asked: u64,
-        /// The id of what has the name.
+        /// The id of the object that has the name now.
         found: u64,
     },
-    /// The answer would be that of the other request.
+    /// Another request used the same request id, so its answer would be returned for this one.
     #[error("request_id {request} was used for {by}; send each request with an id of its own")]
     RequestIdUsed {
-        /// The id.
+        /// The request id.
         request: Uuid,
-        /// What the request was that had it first.
+        /// Description of the request that used the id first.
         by: String,
     },
-    /// It was removed since.
+    /// The request was carried out before, and what it made has been removed since.
     #[error(
         "{what}, which this request made, is gone again; send another request_id to make it anew"
     )]
     Gone {
-        /// What was made, by its name.
+        /// Kind and name of the object that was made.
         what: String,
     },
-    /// Several rows.
+    /// Endpoints of several networks have this name, and the request names no network.
     #[error("endpoints of several networks have the name {0}; say which with --network")]
     Ambiguous(EndpointName),
-    /// Something depends on it.
+    /// The network still has endpoints.
     #[error("network {network} has {endpoints} endpoints; remove them first")]
     NetworkInUse {
         /// The network.
         network: NetworkName,
-        /// How many.
+        /// The number of its endpoints.
         endpoints: usize,
     },
-    /// Something depends on it.
+    /// The node still has endpoints.
     #[error("node {node} has {endpoints} endpoints; remove them first")]
     NodeInUse {
         /// The node.
         node: NodeName,
-        /// How many.
+        /// The number of its endpoints.
         endpoints: usize,
     },
-    /// It would have two interfaces on one segment.
+    /// The namespace has an endpoint of the network, and would get a second interface on one segment.
     #[error(
         "namespace {} of node {node} is on network {network} already, as endpoint {endpoint}; use another namespace or another network",
         netns.display()
@@ -142,14 +142,15 @@ pub enum Refusal {
     NamespaceInUse {
         /// The namespace.
         netns: PathBuf,
-        /// Whose.
+        /// The node of the namespace.
         node: NodeName,
         /// The network.
         network: NetworkName,
-        /// Who is in it.
+        /// The endpoint that is in the namespace.
         endpoint: EndpointName,
     },
-    /// An endpoint could not tell a neighbour on its network from the outside's gateway.
+    /// The subnet of a network overlaps the gateway subnet of a node: an endpoint could not tell its neighbours
+    /// from the gateway.
     #[error(
         "subnet {subnet} of network {network} overlaps {gateway}, the gateway subnet of node {node}; choose another --subnet, make the network --internal, or start the node with another --gateway-subnet"
     )]
@@ -163,25 +164,25 @@ pub enum Refusal {
         /// Its gateway subnet.
         gateway: Subnet,
     },
-    /// Nothing left to give.
+    /// All addresses of a node's gateway subnet are in use.
     #[error(
         "no free address in {subnet}, the gateway subnet of node {node}; remove endpoints there, or start it with a larger --gateway-subnet"
     )]
     GatewayExhausted {
         /// The gateway subnet.
         subnet: Subnet,
-        /// Whose.
+        /// The node that has this gateway subnet.
         node: NodeName,
     },
-    /// Nobody could reach it.
+    /// Nobody could reach the ports that the endpoint wants to publish.
     #[error("endpoint {endpoint} can't publish ports: {why}")]
     CannotPublish {
         /// The endpoint.
         endpoint: EndpointName,
-        /// The end of the sentence, and what to do.
+        /// The reason and what to do: the end of the error's sentence.
         why: String,
     },
-    /// Another endpoint of the node has it.
+    /// Another endpoint of the node has published this port.
     #[error(
         "host port {host_port}/{transport} of node {node} is already published by endpoint {endpoint} of network {network}; choose another, or leave it out to get a free one"
     )]
@@ -190,14 +191,14 @@ pub enum Refusal {
         host_port: u16,
         /// Its protocol.
         transport: Transport,
-        /// Whose.
+        /// The node of the port.
         node: NodeName,
-        /// Who has it.
+        /// The endpoint that has published the port.
         endpoint: EndpointName,
-        /// Where that is.
+        /// The network of that endpoint.
         network: NetworkName,
     },
-    /// A packet can go to one port only.
+    /// A request publishes one port of the host twice; a packet can go to one endpoint port only.
     #[error(
         "host port {host_port}/{transport} is asked for twice; publish each port of the endpoint at a host port of its own"
     )]
@@ -207,7 +208,7 @@ pub enum Refusal {
         /// Its protocol.
         transport: Transport,
     },
-    /// Nothing left to give.
+    /// All ports of the node that are given out automatically are in use.
     #[error(
         "node {node} has no free host port for {transport} from 32768 up; remove endpoints there, or ask for a lower one by its number"
     )]
@@ -217,31 +218,31 @@ pub enum Refusal {
         /// The node.
         node: NodeName,
     },
-    /// One word can't be both.
+    /// An alias is an endpoint's name already: a name resolves to one endpoint only.
     #[error(
         "alias {alias} is the name of endpoint {endpoint} of network {network}; choose another alias"
     )]
     AliasIsName {
         /// The alias.
         alias: EndpointName,
-        /// Whose name it is.
+        /// The endpoint that has the alias as its name.
         endpoint: EndpointName,
         /// Their network.
         network: NetworkName,
     },
-    /// One word can't be both.
+    /// A name is an endpoint's alias already: a name resolves to one endpoint only.
     #[error(
         "name {name} is an alias of endpoint {endpoint} of network {network}; choose another name"
     )]
     NameIsAlias {
         /// The name.
         name: EndpointName,
-        /// Whose alias it is.
+        /// The endpoint that has the name as an alias.
         endpoint: EndpointName,
         /// Their network.
         network: NetworkName,
     },
-    /// The entry could not be read: it was written by a newer version.
+    /// The log entry cannot be decoded, because a newer version wrote it.
     #[error("this version does not know the command ({0}); all nodes must run the same version")]
     UnknownCommand(String),
 }

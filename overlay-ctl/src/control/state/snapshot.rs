@@ -1,4 +1,4 @@
-//! The encoding of the whole state. Older formats stay readable.
+//! The snapshot: the encoding of the whole state. Older formats stay readable.
 
 use super::{
     ChangeLog, Outcome, RequestId, State,
@@ -24,7 +24,7 @@ struct Snapshot {
     last_address: Vec<(NetworkId, Ipv4Addr)>,
     #[serde(default)]
     last_leg: Vec<(NodeId, Ipv4Addr)>,
-    /// Up to format 2.
+    /// Only in formats up to 2.
     #[serde(default, skip_serializing)]
     dedup: Vec<(RequestId, Outcome)>,
     #[serde(default)]
@@ -34,10 +34,10 @@ struct Snapshot {
 /// A snapshot that can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Not what this version writes.
+    /// The bytes are no snapshot of a format that this version knows.
     #[error("the snapshot can't be decoded")]
     Decode(#[from] rmp_serde::decode::Error),
-    /// Written by a newer version.
+    /// A newer version wrote the snapshot.
     #[error(
         "the snapshot has format {0}, this version reads up to {FORMAT}; run the newer version"
     )]
@@ -45,7 +45,7 @@ pub enum SnapshotError {
 }
 
 impl State {
-    /// All that is needed to go on from here, encoded.
+    /// Encodes everything from which a node can continue.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
         let Self {
@@ -77,10 +77,10 @@ impl State {
             .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"))
     }
 
-    /// The state that [`State::snapshot`] encoded.
+    /// Decodes the state that [`State::snapshot`] encoded.
     ///
     /// # Errors
-    /// The bytes are no snapshot, or a newer version's.
+    /// The bytes are no snapshot, or a newer version wrote them.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let snapshot: Snapshot = rmp_serde::from_slice(bytes)?;
         if snapshot.format > FORMAT {

@@ -21,7 +21,7 @@ pub enum Row {
 }
 
 impl Row {
-    /// What it is filed under.
+    /// The key of the row.
     #[must_use]
     pub fn key(&self) -> RowKey {
         match self {
@@ -32,51 +32,51 @@ impl Row {
     }
 }
 
-/// What one node must know: all nodes, and the networks that it has an endpoint of, whole.
+/// The rows that one node needs: all nodes, and all rows of the networks of which it has an endpoint.
 ///
-/// Its maps share what they have in common with the views that it was cloned from or to: a clone and a
-/// change of it cost next to nothing, whatever its size, and so does finding what changed in between.
+/// A clone shares its content with the original. A clone, a change, and the search for what differs between
+/// two views cost next to nothing, whatever the size of the view.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
-    /// What it is the view of.
+    /// The revision of the state that the view shows.
     pub revision: Revision,
     /// All nodes.
     pub nodes: OrdMap<NodeId, Arc<Node>>,
-    /// The networks that the node has an endpoint of.
+    /// The networks of which the node has an endpoint.
     pub networks: OrdMap<NetworkId, Arc<Network>>,
     /// Their endpoints.
     pub endpoints: OrdMap<NetworkId, OrdMap<EndpointId, Arc<Endpoint>>>,
 }
 
-/// What became of one row between two views: what it was, and what it is.
+/// A row that differs between two views.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Changed<'a, T> {
-    /// Before; `None` = it is new.
+    /// The row in the older view; `None` = the row is new.
     pub old: Option<&'a T>,
-    /// Now; `None` = it is gone.
+    /// The row in the newer view; `None` = the row was removed.
     pub new: Option<&'a T>,
 }
 
-/// From one view of a node to the next.
+/// The difference between two views of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delta {
-    /// What is not in it is gone.
+    /// The delta has all rows of the view: rows that are not in it were removed.
     pub complete: bool,
-    /// What the view is of after it.
+    /// The revision of the view after the delta.
     pub revision: Revision,
     /// New or changed rows.
     pub upserts: Vec<Row>,
-    /// Rows that are gone. A network's endpoints go with it.
+    /// Removed rows. The endpoints of a removed network are removed with it and not named.
     pub removes: Vec<RowKey>,
 }
 
 impl View {
-    /// The endpoints of all networks in it.
+    /// The endpoints of all networks of the view.
     pub fn all_endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.values().flat_map(OrdMap::values).map(Arc::as_ref)
     }
 
-    /// The endpoints of one network, by id.
+    /// The endpoints of one network, ordered by id.
     pub fn endpoints_of(&self, network: NetworkId) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.get(&network).into_iter().flat_map(OrdMap::values).map(Arc::as_ref)
     }
@@ -110,7 +110,7 @@ impl View {
         })
     }
 
-    /// Moves to the delta's revision.
+    /// Applies a delta: the view then shows the delta's revision.
     pub fn apply(&mut self, delta: Delta) {
         if delta.complete {
             *self = Self::default();
@@ -161,7 +161,7 @@ fn changed<'a, K, T>(item: DiffItem<'a, 'a, K, Arc<T>>) -> Changed<'a, T> {
 }
 
 impl State {
-    /// The whole view of `node`, as a delta from nothing.
+    /// The complete view of `node`, as a delta to an empty view.
     #[must_use]
     pub fn view_of(&self, node: NodeId) -> Delta {
         let nodes = self.nodes.values().cloned().map(Row::Node);
@@ -174,8 +174,8 @@ impl State {
         }
     }
 
-    /// What `node` must learn, that holds `held` completely as of `cursor`. Falls back to the whole
-    /// view where the change log does not reach back to the cursor.
+    /// The delta for `node`, which has all rows of the networks `held` as of revision `cursor`. It is the complete
+    /// view if the change log does not reach back to the cursor.
     #[must_use]
     pub fn delta_for(&self, node: NodeId, cursor: Revision, held: &BTreeSet<NetworkId>) -> Delta {
         let Some(changed) = self.changes.since(cursor).filter(|_| cursor > 0) else {

@@ -76,7 +76,7 @@ impl StateMachine for Machine {
 
     fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]) {
         // Who votes is the consensus layer's to know; a node's row says who is meant to.
-        tracing::info!(index, ?voters, ?outgoing, ?learners, "members");
+        tracing::info!(index, ?voters, ?learners, ?outgoing, "members");
     }
 
     fn snapshot(&self) -> Vec<u8> {

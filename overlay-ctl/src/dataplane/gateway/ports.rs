@@ -55,6 +55,9 @@ pub enum PortTaken {
         /// The port.
         port: NonZeroU16,
     },
+    /// The node receives VXLAN on the port. What an endpoint sent from it would be dropped as a forgery.
+    #[error("udp port {0} is this host's VXLAN port: publish another port")]
+    Vxlan(NonZeroU16),
     /// Binding failed for another reason.
     #[error("{transport} port {port} of {} could not be bound", place(.address))]
     System {
@@ -161,9 +164,33 @@ fn sctp_port(line: &str) -> Option<NonZeroU16> {
 pub struct Reservations {
     /// `None` = held without a socket, because the kernel lacks the protocol.
     held: BTreeMap<HostPort, Option<Socket>>,
+    /// The UDP port that the node receives VXLAN on. No socket has it, because the programs take the packets.
+    vxlan: Option<NonZeroU16>,
 }
 
 impl Reservations {
+    /// No port is reserved yet. `vxlan_port` is never published on UDP.
+    #[must_use]
+    pub fn new(vxlan_port: u16) -> Self {
+        Self { held: BTreeMap::new(), vxlan: NonZeroU16::new(vxlan_port) }
+    }
+
+    /// See [`busy_ports`]; the VXLAN port is one of them.
+    #[must_use]
+    pub fn busy(&self) -> BTreeSet<(Transport, NonZeroU16)> {
+        let vxlan = self.vxlan.filter(|port| port.get() >= FIRST_FREE_PORT);
+        busy_ports().into_iter().chain(vxlan.map(|port| (Transport::Udp, port))).collect()
+    }
+
+    fn bind(&self, port: HostPort, presence: AddressPresence) -> Result<Option<Socket>, PortTaken> {
+        match port {
+            (Transport::Udp, _, number) if Some(number) == self.vxlan => {
+                Err(PortTaken::Vxlan(number))
+            }
+            _ => bind(port, presence),
+        }
+    }
+
     /// Reserves `wanted`, releases all other ports, and returns those that could not be reserved, which the
     /// next call tries again. A port on an address that the host does not have (yet) is reserved too.
     pub fn hold(&mut self, wanted: &BTreeSet<HostPort>) -> Vec<PortTaken> {
@@ -172,7 +199,7 @@ impl Reservations {
         let mut missing = Vec::new();
         for port in wanted {
             if !self.held.contains_key(port) {
-                match bind(*port, AddressPresence::Optional) {
+                match self.bind(*port, AddressPresence::Optional) {
                     Ok(socket) => {
                         self.held.insert(*port, socket);
                     }
@@ -200,7 +227,7 @@ impl Reservations {
             let ours: BTreeSet<HostPort> =
                 self.held.keys().copied().filter(|held| covers(*port, *held)).collect();
             self.held.retain(|held, _| !ours.contains(held));
-            let outcome = bind(*port, AddressPresence::Required);
+            let outcome = self.bind(*port, AddressPresence::Required);
             let free = outcome.map(drop);
             for port in ours {
                 // If another program took the port in these microseconds, the next `hold` reports it.

@@ -3,7 +3,7 @@
 use super::gateway::SharedPorts;
 use crate::{
     dataplane::{
-        gateway::{HostPort, busy_ports},
+        gateway::HostPort,
         netlink::{HeldNamespaces, Netlink, Netns, PortError},
     },
     model::Transport,
@@ -66,7 +66,7 @@ impl EndpointCheck {
             Ok(path) => (path.display().to_string(), String::new()),
             Err(problem) => (netns, problem),
         };
-        let busy = if list_busy { busy_ports() } else { BTreeSet::new() };
+        let busy = if list_busy { self.ports.lock().busy() } else { BTreeSet::new() };
         let busy = busy.into_iter().map(|(transport, port)| internal::HostPort {
             transport: transport.to_string(),
             address: Ipv4Addr::UNSPECIFIED.to_string(),

@@ -18,6 +18,12 @@ use std::{
 pub struct SharedPorts(Arc<Mutex<Reservations>>);
 
 impl SharedPorts {
+    /// See [`Reservations::new`].
+    #[must_use]
+    pub fn new(vxlan_port: u16) -> Self {
+        Self(Arc::new(Mutex::new(Reservations::new(vxlan_port))))
+    }
+
     /// Holds them. No use waits.
     pub fn lock(&self) -> MutexGuard<'_, Reservations> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

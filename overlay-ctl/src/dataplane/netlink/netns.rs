@@ -19,7 +19,7 @@ use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2},
     sched::{CloneFlags, setns},
-    sys::statfs::{NSFS_MAGIC, fstatfs},
+    sys::statfs::{NSFS_MAGIC, fstatfs, statfs},
 };
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 
@@ -159,8 +159,13 @@ fn find(name: &Path) -> Result<Found, PortError> {
         vec![name.to_owned()]
     };
     for path in candidates {
-        match place(&path) {
-            Ok((place, is_by_process)) => return Ok(Found { place, path, is_by_process }),
+        // What is no namespace is not even opened by O_PATH. What is opened is asked once more: a path can change.
+        let found = statfs(&path).and_then(|fs| {
+            if fs.filesystem_type() == NSFS_MAGIC { place(&path).map(Some) } else { Ok(None) }
+        });
+        match found {
+            Ok(Some((place, is_by_process))) => return Ok(Found { place, path, is_by_process }),
+            Ok(None) => return Err(PortError::NotNamespace(path)),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH) => {}
             Err(Errno::EACCES | Errno::EPERM) => return Err(PortError::Denied(path)),
             Err(errno) => return Err(PortError::Enter { path, source: errno.into() }),
