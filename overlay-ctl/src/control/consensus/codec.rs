@@ -1,4 +1,4 @@
-//! Bytes of raft's own messages.
+//! Encoding of Raft's messages, and the checks of messages that come from the network.
 
 use std::collections::BTreeSet;
 
@@ -7,35 +7,35 @@ use raft::eraftpb::{
     EntryType, Message, MessageType, Snapshot,
 };
 
-/// No term and no index gets so far in the life of a cluster. The engine adds to what it is told, and
-/// must not overflow; and a node that took over such a term could never be led again.
+/// The limit of terms and indexes in messages. No cluster reaches it. The engine adds to these numbers and must not
+/// overflow, and a node that accepted such a term could never be led again.
 const BEYOND: u64 = 1 << 62;
 
-/// Encodes any of raft's messages.
+/// Encodes one of Raft's messages.
 pub(super) fn encode(message: &impl raft_prost::Message) -> Vec<u8> {
     message.encode_to_vec()
 }
 
-/// Decodes any of raft's messages.
+/// Decodes one of Raft's messages.
 pub(super) fn decode<M: raft_prost::Message + Default>(
     bytes: &[u8],
 ) -> Result<M, raft_prost::DecodeError> {
     M::decode(bytes)
 }
 
-/// Why a message from the network was thrown away.
+/// The reason why a message from the network was dropped.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadMessage {
-    /// Not a raft message at all.
+    /// The bytes are not a Raft message.
     #[error("malformed")]
     Malformed(#[from] raft_prost::DecodeError),
-    /// A message for somebody else: a wire connected wrongly, or an address used again.
+    /// The message is for another node: a connection leads to the wrong node, or an address is used again.
     #[error("for node {0}")]
     Misdelivered(u64),
-    /// A kind that no peer of ours sends.
+    /// No node sends messages of this kind to another.
     #[error("of an unexpected kind ({0})")]
     Unexpected(i32),
-    /// A field that the engine would panic on.
+    /// A field has a value on which the engine would panic.
     #[error("inconsistent: {0}")]
     Inconsistent(&'static str),
     /// A snapshot that this version can't read.
@@ -43,21 +43,21 @@ pub enum BadMessage {
         "the snapshot at index {index} can't be read ({detail}); run the version that the sender runs"
     )]
     Snapshot {
-        /// What it is a snapshot at.
+        /// The snapshot's index.
         index: u64,
-        /// What the state machine said.
+        /// The state machine's error.
         detail: String,
     },
 }
 
-/// Decodes a message from the network and refuses what would make the engine panic or, with term
-/// zero, pass as a local message that skips its term checks.
+/// Decodes a message from the network. Refuses a message that would make the engine panic, and one with term zero,
+/// which the engine would take for a local message and not check.
 pub(super) fn decode_message(bytes: &[u8], id: u64) -> Result<Message, BadMessage> {
     let message: Message = decode(bytes)?;
     if message.to != id {
         return Err(BadMessage::Misdelivered(message.to));
     }
-    // A read comes back to its sender when whom it asked knows that the sender leads now.
+    // A read request returns to its sender if the node that was asked knows that the sender leads now.
     let echo = message.from == id && message.msg_type != MessageType::MsgReadIndex as i32;
     if message.from == 0 || echo {
         return Err(BadMessage::Inconsistent("sender"));
@@ -81,13 +81,13 @@ pub(super) fn decode_message(bytes: &[u8], id: u64) -> Result<Message, BadMessag
             }
         }
         MessageType::MsgReadIndex => {
-            // It has no term: a node that passes it on to the leader would panic on one.
+            // A read request has no term: a node that forwards one with a term to the leader would panic.
             if message.entries.len() != 1 || message.term != 0 {
                 return Err(BadMessage::Inconsistent("read request"));
             }
         }
-        // Local to a node, or (proposals, leadership transfers) never forwarded by us: a forwarded
-        // proposal could not be answered.
+        // These messages are local to a node, or (proposals, leadership transfers) are never forwarded by this
+        // program, because a forwarded proposal could not be answered.
         MessageType::MsgHup
         | MessageType::MsgBeat
         | MessageType::MsgPropose
@@ -124,7 +124,7 @@ fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     }
 }
 
-/// A change that is malformed ends every member that applies it, once it is committed.
+/// Checks a membership change: a malformed one ends every member that applies it, once it is committed.
 fn check_change(bytes: &[u8]) -> Result<(), &'static str> {
     let malformed = "membership change";
     let change: ConfChangeV2 = decode(bytes).map_err(|_| malformed)?;
@@ -137,7 +137,7 @@ fn check_change(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 fn check_append(message: &Message) -> Result<(), &'static str> {
-    // The engine says so of an entry that it does not have, and would take the two for one.
+    // The engine uses term zero for an entry that it does not have, and would confuse the two.
     if message.log_term == 0 && message.index > 0 {
         return Err("term of the entry before");
     }
@@ -168,7 +168,7 @@ fn check_snapshot(now: u64, snapshot: Option<&Snapshot>) -> Result<(), &'static 
     }
 }
 
-/// Whether changes of members can lead there. The engine panics where they can't.
+/// Returns true if membership changes can lead to this configuration. The engine panics on any other.
 fn are_members(members: &ConfState) -> bool {
     let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = members;
     let set = |ids: &[u64]| {

@@ -1,7 +1,7 @@
-//! The node without threads, clocks or sockets.
+//! The consensus node without threads, clocks and sockets.
 //!
-//! Callers hand in ticks, messages and requests, then [`Core::pump`]: it runs the engine until
-//! nothing is left to do, with all that was handed in sharing one transaction.
+//! Callers hand in ticks, messages and requests, and then call [`Core::pump`]. It runs the engine until nothing is
+//! left to do; everything that was handed in shares one transaction.
 
 mod apply;
 mod members;
@@ -22,15 +22,15 @@ use raft::{
 use std::{collections::BTreeMap, fmt};
 use tokio::sync::{oneshot, watch};
 
-/// Where a proposal's answer goes.
+/// The channel for the answer to a proposal.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
 
-/// A command, and where its index and outcome go.
+/// A command, and the channel for its index and outcome.
 type Proposal<O> = (Vec<u8>, Reply<(u64, O)>);
 
-/// Who waits for the entry at some index.
+/// A proposal that waits for the entry at some index.
 struct Waiter<O> {
-    /// The term it was proposed in: an entry of another term at its index is somebody else's.
+    /// The term in which it was proposed. An entry of another term at this index belongs to another proposal.
     term: u64,
     kind: WaiterKind<O>,
 }
@@ -42,7 +42,7 @@ enum WaiterKind<O> {
 
 impl<O> Waiter<O> {
     fn fail(self, error: ProposeError) {
-        // Whoever asked may have gone.
+        // The caller may have gone.
         match self.kind {
             WaiterKind::Command(reply) => drop(reply.send(Err(error))),
             WaiterKind::Members(reply) => drop(reply.send(Err(error))),
@@ -50,29 +50,29 @@ impl<O> Waiter<O> {
     }
 }
 
-/// A node of the cluster, driven from outside.
+/// A node of the cluster that its caller drives.
 pub struct Core<S: StateMachine> {
     config: ConsensusConfig,
     node: RawNode<LogStore>,
     machine: S,
     applied: u64,
     ticks: u64,
-    /// Since when a commit waits for a transaction to ride on.
+    /// The tick since which a commit index waits for a transaction that writes it.
     commit_waits: Option<u64>,
     proposals: Vec<Proposal<S::Outcome>>,
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
-    /// Members that are to be removed, and who waits for that.
+    /// Members to be removed, and the callers that wait for that.
     leaving: BTreeMap<u64, Vec<Reply<u64>>>,
     reads: Reads,
-    /// The snapshot of the last message that had one, read; with its index and term.
+    /// The decoded snapshot of the last message that had one, with its index and term.
     received: Option<(u64, u64, S::Snapshot)>,
-    /// Snapshots on their way, and when they left.
+    /// Snapshots that were sent, and the tick at which each was sent.
     snapshots: BTreeMap<u64, u64>,
-    /// When each peer was last heard.
+    /// The tick at which each peer was last heard.
     heard: BTreeMap<u64, u64>,
-    /// Followers that seem to have forgotten entries, and up to where they acknowledged them.
+    /// Followers that seem to have forgotten entries, and the index up to which each had acknowledged them.
     doubted: BTreeMap<u64, u64>,
-    /// What ends this node at the next [`Self::pump`].
+    /// The error that ends this node at the next [`Self::pump`].
     proof: Option<proof::Proof>,
     status: watch::Sender<Status>,
 }
@@ -89,8 +89,8 @@ impl<S: StateMachine> fmt::Debug for Core<S> {
 }
 
 impl<S: StateMachine> Core<S> {
-    /// A node with the log `store`, whose `machine` is brought to the log's snapshot. The entries
-    /// after it are applied by the first [`Self::pump`], which must come before the first tick.
+    /// Creates a node with the log `store`. `machine` is brought to the snapshot of the log. The first
+    /// [`Self::pump`] applies the entries after it, and must come before the first tick.
     ///
     /// # Errors
     /// The snapshot can't be read or restored, or the configuration is invalid.
@@ -163,22 +163,22 @@ impl<S: StateMachine> Core<S> {
         self.node.store()
     }
 
-    /// What this node knows of the cluster, from now on.
+    /// The state of the cluster, as this node knows it now.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
-    /// Queues a read; it is answered with the applied index once that covers every write that was
-    /// acknowledged before. Works on any member: a follower asks the leader.
+    /// Queues a read. It is answered with the applied index, once that covers every write that was acknowledged
+    /// before. Works on any member: a follower asks the leader.
     pub fn read_index(&mut self, reply: Reply<u64>) {
         self.reads.add(reply);
     }
 
-    /// Takes a message that another node's transport sent. One that proves that this node forgot what it
+    /// Accepts a message that another node's transport sent. A message that proves that this node forgot what it
     /// acknowledged ends the node at the next [`Self::pump`].
     ///
     /// # Errors
-    /// The message was thrown away; nothing else happened.
+    /// The message was dropped; nothing else happened.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), BadMessage> {
         let mut message = codec::decode_message(bytes, self.id())?;
         if let Some(snapshot) = &message.snapshot {
@@ -189,13 +189,13 @@ impl<S: StateMachine> Core<S> {
             return Ok(());
         }
         if let Err(error) = self.node.step(message) {
-            // A response from a node that is no member any more, for one.
+            // For example, a response from a node that is no longer a member.
             tracing::debug!(%error, "message ignored");
         }
         Ok(())
     }
 
-    /// One tick of time has passed.
+    /// Advances the time by one tick.
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.node.tick();
@@ -207,7 +207,7 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
-    /// Stands for election now if this node is the only voter, which need not wait to be asked.
+    /// Starts an election now if this node is the only voter, because it need not wait for others.
     ///
     /// # Errors
     /// The engine refused.
@@ -219,24 +219,24 @@ impl<S: StateMachine> Core<S> {
         Ok(())
     }
 
-    /// A message to `to` was lost.
+    /// Reports that a message to `to` was lost.
     pub fn report_unreachable(&mut self, to: u64) {
         self.node.report_unreachable(to);
     }
 
-    /// A snapshot reached `to`, or did not. Until this is said the leader sends it nothing else.
+    /// Reports whether a snapshot reached `to`. Until then the leader sends it nothing else.
     pub fn report_snapshot(&mut self, to: u64, delivered: bool) {
         self.snapshots.remove(&to);
         let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(to, status);
     }
 
-    /// Does everything there is to do, and hands outgoing messages to `transport`.
+    /// Does everything there is to do, and gives outgoing messages to `transport`.
     ///
     /// # Errors
-    /// The node can't go on; it must be dropped, and the process should end.
+    /// The node cannot go on. It must be dropped, and the process should end.
     pub fn pump(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
-        // Before anything leaves: not one more vote.
+        // Before any message leaves, so that this node casts no further vote.
         self.stop_if_proved()?;
         self.ask_back(transport);
         self.flush_proposals();
@@ -255,16 +255,15 @@ impl<S: StateMachine> Core<S> {
         }
         self.fail_stale_waiters();
         self.reads.settle(self.applied, self.ticks);
-        // The engine had no use for it.
+        // The engine did not use the snapshot.
         self.received = None;
         self.carry_commit()?;
         self.publish();
         Ok(())
     }
 
-    /// A commit that moved alone rides on the next transaction. Where none comes within a tick it gets
-    /// one of its own: a node that restarts, and finds no quorum, then knows all that it had applied and
-    /// not all but the last of it.
+    /// A commit index that moved alone is written by the next transaction. If none comes within a tick it gets a
+    /// transaction of its own: a node that restarts and finds no quorum then knows everything that it had applied.
     fn carry_commit(&mut self) -> Result<(), FatalError> {
         if !self.store().commit_waits() {
             self.commit_waits = None;
@@ -278,7 +277,7 @@ impl<S: StateMachine> Core<S> {
         Ok(())
     }
 
-    /// One Ready, in the order that the engine demands.
+    /// Carries out one Ready, in the order that the engine demands.
     fn on_ready(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
         let mut ready: Ready = self.node.ready();
 
@@ -286,23 +285,22 @@ impl<S: StateMachine> Core<S> {
         //    entries are durable), so they travel while the disk works.
         self.send(ready.take_messages(), transport);
 
-        // 2. A snapshot replaces the state. It was read when it came: one that this version can't read
-        //    must not get into the log, where every restart would meet it again.
+        // 2. A snapshot replaces the state. It was decoded when it arrived: a snapshot that this version cannot
+        // decode must not get into the log, because every restart would fail on it.
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
         if let Some(snapshot) = &snapshot {
             self.install(snapshot)?;
         }
 
-        // 3. Entries that are committed and already durable need not wait for step 4. Unless one
-        //    of them changes the members: the engine panics if a leader that is none any more
-        //    hears that its entries are durable.
+        // 3. Entries that are committed and already durable need not wait for step 4, unless one of them changes
+        // the members: the engine panics if a leader that is no longer a member hears that its entries are durable.
         let mut committed = ready.take_committed_entries();
         if !committed.iter().any(apply::is_members) {
             self.apply(std::mem::take(&mut committed))?;
         }
 
-        // 4. Snapshot, entries, term, vote and commit in one transaction. When only the commit
-        //    moved it rides on a later one.
+        // 4. Snapshot, entries, term, vote and commit go into one transaction. A commit that moved alone waits for
+        // a later one.
         let commit = ready.hs().map(|hard_state| hard_state.commit);
         if ready.must_sync() {
             let batch = Batch {
@@ -320,10 +318,10 @@ impl<S: StateMachine> Core<S> {
             self.reads.confirm(&read.request_ctx, read.index);
         }
 
-        // 6. A follower's messages are promises that step 4 made true.
+        // 6. The messages of a follower are promises; step 4 has made them true.
         self.send(ready.take_persisted_messages(), transport);
 
-        // 7. What became possible by step 4: a leader's own entries count now.
+        // 7. What step 4 made possible: a leader's own entries count now.
         let mut light = self.node.advance_append(ready);
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().note_commit(commit);
@@ -351,18 +349,18 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
-    /// Who was not heard since this tick is taken for gone.
+    /// A member that was not heard since this tick counts as gone.
     fn horizon(&self) -> u64 {
         self.ticks.saturating_sub(self.config.max_election_ticks as u64)
     }
 
-    /// Whether the member was heard lately. Nothing is heard of a node from itself.
+    /// Returns true if the member was heard lately. A node never hears itself, and counts as heard.
     fn is_alive(&self, id: u64) -> bool {
         self.heard.get(&id).is_some_and(|heard| *heard >= self.horizon())
     }
 
-    /// Who leads. A node without a vote never campaigns, so the engine would believe in its last leader
-    /// for ever: one that is silent leads nobody here.
+    /// The leader. A node without a vote never starts an election, and its engine would keep its last leader for
+    /// ever. Therefore a leader that is silent does not count.
     fn leader(&self) -> Option<u64> {
         let id = self.node.raft.leader_id;
         Some(id).filter(|id| *id == self.id() || (*id != raft::INVALID_ID && self.is_alive(*id)))
@@ -420,8 +418,8 @@ fn sorted(ids: &[u64]) -> Vec<u64> {
     ids
 }
 
-/// The engine's log records from warnings up; it is chatty below, and our own records tell the
-/// changes of role and membership.
+/// The engine's log is recorded from warnings up, because it is verbose below that; changes of role and membership
+/// are logged here.
 fn logger() -> slog::Logger {
     slog::Logger::root(
         slog::Drain::ignore_res(slog::LevelFilter::new(

@@ -1,8 +1,8 @@
-//! The one loop that drives the core, and the handle to it.
+//! The loop that drives the core, on its own thread, and [`Consensus`], the handle to it.
 //!
-//! A thread of its own, because fsync blocks. It sleeps until something arrives or a tick is due,
-//! takes everything that waits, and pumps the core once for all of it: the busier the node, the
-//! more proposals share one fsync.
+//! The loop has its own thread because fsync blocks. It sleeps until something arrives or a tick is due, takes
+//! everything that waits, and pumps the core once for all of it: the busier the node, the more proposals share one
+//! fsync.
 
 use std::{
     sync::{
@@ -20,7 +20,8 @@ use super::{
     Transport, core::Reply,
 };
 
-/// Taken in before one pump. Bounds how long messages and heartbeats wait behind a flood.
+/// The number of requests and messages that are taken before one pump. It bounds how long a heartbeat waits behind
+/// a flood of requests.
 const MAX_BATCH: usize = 4_096;
 
 enum Request<O> {
@@ -54,8 +55,8 @@ impl<S: StateMachine> std::fmt::Debug for Consensus<S> {
 }
 
 impl<S: StateMachine> Consensus<S> {
-    /// Brings `machine` to where the log is, and starts the node. Returns once everything known to
-    /// be committed is applied.
+    /// Brings `machine` to the state of the log, and starts the node. Returns when all entries that are known to be
+    /// committed are applied.
     ///
     /// # Errors
     /// See [`FatalError`].
@@ -79,10 +80,10 @@ impl<S: StateMachine> Consensus<S> {
                 match run(&mut core, &incoming, &mut transport, tick) {
                     Ok(stop) => {
                         drop(core);
-                        // Whoever asked may have gone.
+                        // The caller may have gone.
                         stop.and_then(|stop| stop.send(()).ok());
                     }
-                    // Before the log is closed, which would write to a disk that just failed.
+                    // Before the log is closed: closing writes to the disk, which has just failed.
                     Err(error) => (guard.0)(error),
                 }
             })
@@ -92,7 +93,7 @@ impl<S: StateMachine> Consensus<S> {
 
     /// Replicates a command and answers its index and outcome once it is applied here.
     ///
-    /// Never waits for a quorum that is gone for longer than an election timeout.
+    /// Never waits longer than an election timeout for a quorum that is gone.
     ///
     /// # Errors
     /// See [`ProposeError`].
@@ -100,8 +101,8 @@ impl<S: StateMachine> Consensus<S> {
         self.ask(|reply| Request::Propose(command, reply)).await
     }
 
-    /// Waits until this node shows every write that was acknowledged, anywhere, before the call.
-    /// Answers the applied index then. Works on any member, not only on the leader.
+    /// Waits until this node has applied every write that was acknowledged before the call, on any node, and
+    /// returns the applied index. Works on every member, not only on the leader.
     ///
     /// # Errors
     /// [`ProposeError::NoQuorum`] after [`ConsensusConfig::read_ticks`]; `Overloaded`; `Stopped`.
@@ -109,8 +110,8 @@ impl<S: StateMachine> Consensus<S> {
         self.ask(Request::Read).await
     }
 
-    /// Makes `id` a member without a vote, and answers the index from which it is one. The leader
-    /// gives votes by itself, to two that have caught up at once, so that their number stays odd.
+    /// Adds `id` as a learner (a member without a vote), and returns the index of that change. The leader later
+    /// makes voters of learners, two at a time, so that the number of voters stays odd.
     ///
     /// # Errors
     /// See [`ProposeError`]; `Refused` while another change is under way.
@@ -118,23 +119,24 @@ impl<S: StateMachine> Consensus<S> {
         self.ask(|reply| Request::AddLearner(id, reply)).await
     }
 
-    /// Removes the member `id`, and answers an index at which it is none any more: the others can decide
-    /// without it, and it may be told. May take several changes; dropped, it starts no further one.
+    /// Removes the member `id`, and returns an index at which it is no longer a member: from there on the others
+    /// decide without it, and it may be told. The removal may take several changes. Dropping the future stops it
+    /// before the next change.
     ///
     /// # Errors
-    /// See [`ProposeError`]; `Refused` for the only voter where no learner can take over; `NotLeader`
-    /// with the successor when the leader is asked to remove itself.
+    /// See [`ProposeError`]; `Refused` for the only voter if no learner can take over; `NotLeader` with the
+    /// successor if the leader is asked to remove itself.
     pub async fn remove(&self, id: u64) -> Result<u64, ProposeError> {
         self.ask(|reply| Request::Remove(id, reply)).await
     }
 
-    /// What this node knows of the cluster.
+    /// The state of the cluster, as this node knows it.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
 
-    /// Hands in a message that another node's transport sent. A full queue drops it, as the
-    /// network might have.
+    /// Accepts a message that another node's transport sent. If the queue is full the message is dropped, as the
+    /// network might have done.
     ///
     /// # Errors
     /// [`ProposeError::Overloaded`] or [`ProposeError::Stopped`].
@@ -142,24 +144,25 @@ impl<S: StateMachine> Consensus<S> {
         self.send(Request::Step(message))
     }
 
-    /// Says that a message to `peer` was lost.
+    /// Reports that a message to `peer` was lost.
     pub fn report_unreachable(&self, peer: u64) {
-        // A report that finds no room is made up for by the next failed message.
+        // If the queue is full the report is lost; the next failed message is reported again.
         drop(self.send(Request::Unreachable(peer)));
     }
 
-    /// Says how a snapshot to `peer` went. Must be called for each one that was sent.
+    /// Reports whether a snapshot reached `peer`. Must be called for each snapshot that was sent.
     pub fn report_snapshot(&self, peer: u64, delivered: bool) {
-        // A report that finds no room is made up for by `ConsensusConfig::snapshot_ticks`.
+        // If the queue is full the report is lost; the snapshot then counts as lost after
+        // `ConsensusConfig::snapshot_ticks`.
         drop(self.send(Request::Snapshot(peer, delivered)));
     }
 
-    /// Stops the node, handing the leadership over first if another voter can take it. When this
-    /// returns the log is closed and may be opened again.
+    /// Stops the node. A leader first hands its leadership over, if another voter can take it. When this returns
+    /// the log is closed and may be opened again.
     pub async fn shutdown(&self) {
         let (tx, rx) = oneshot::channel();
         let mut request = Request::Stop(tx);
-        // The queue may be full for a moment; the answer is worth waiting for.
+        // The queue may be full for a moment; the call waits, because the answer is needed.
         while let Err(error) = self.requests.try_send(request) {
             match error {
                 TrySendError::Full(again) => request = again,
@@ -188,7 +191,7 @@ impl<S: StateMachine> Consensus<S> {
     }
 }
 
-/// Reports a panic of the driver, which would otherwise leave a node that seems alive.
+/// Reports a panic of the driver's thread. Without it the node would seem alive.
 struct PanicGuard(FatalHook);
 
 impl Drop for PanicGuard {
@@ -199,7 +202,7 @@ impl Drop for PanicGuard {
     }
 }
 
-/// Runs until told to stop, and by whom.
+/// Runs until the node is told to stop.
 fn run<S: StateMachine>(
     core: &mut Core<S>,
     incoming: &Receiver<Request<S::Outcome>>,
@@ -218,7 +221,8 @@ fn run<S: StateMachine>(
         while let Some(next) = request.take() {
             if let Request::Stop(stop) = next {
                 core.pump(transport)?;
-                // Without a word to the successor the others would wait out an election timeout.
+                // The successor is told to start an election at once; the others would otherwise wait for an
+                // election timeout.
                 if core.hand_over().is_some() {
                     core.pump(transport)?;
                 }
@@ -230,8 +234,8 @@ fn run<S: StateMachine>(
                 request = incoming.try_recv().ok();
             }
         }
-        // After a long stall one tick, not a burst: the messages of the meantime come first, or a
-        // slow disk would look like a dead leader.
+        // After a long stall there is one tick and not a burst of ticks: the messages that waited come first,
+        // because otherwise a slow disk would look like a dead leader.
         if Instant::now() >= next_tick {
             core.tick();
             next_tick = Instant::now() + tick;

@@ -1,5 +1,5 @@
-//! Who this node is, and how far its log has been: kept outside the database, to notice when the
-//! database is gone or older than it was.
+//! The node's identity, and a mark of how far its log has been. Both are files beside the database, so that a node
+//! notices when its database is missing or older than it was.
 //!
 //! A node that forgot its vote or the entries it acknowledged must not vote under its old id: it
 //! could elect a second leader, or help to lose a committed write. It has to rejoin under a new id.
@@ -9,23 +9,23 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use uuid::Uuid;
 
-/// The file that holds the [`Identity`].
+/// The name of the file that has the [`Identity`].
 pub(super) const IDENTITY: &str = "identity.json";
 const MARK: &str = "mark";
 const UNFIT: &str = "unfit";
 
-/// Who a node is, for as long as its state folder lives.
+/// The identity of a node, which does not change while its state folder exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// The cluster, named at random when it was made.
+    /// The random id of the cluster, made when the cluster was created.
     pub cluster: Uuid,
-    /// The node's name in it.
+    /// The node's name in the cluster.
     pub name: String,
-    /// The node's raft id; never zero, never used again by another node.
+    /// The node's Raft id. It is never zero, and no other node ever gets it.
     pub raft_id: u64,
 }
 
-/// The identity in a state folder; `None` when there is none.
+/// Reads the identity from a state folder; `None` if there is none.
 ///
 /// # Errors
 /// The file can't be read or is malformed ([`ErrorKind::InvalidData`]).
@@ -38,7 +38,7 @@ pub fn load(folder: &impl Folder) -> io::Result<Option<Identity>> {
     Ok(Some(serde_json::from_slice(&bytes).map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?))
 }
 
-/// Writes the identity, whole or not at all, and durable when this returns.
+/// Writes the identity, completely or not at all. It is durable when this returns.
 ///
 /// # Errors
 /// The file can't be written.
@@ -48,8 +48,7 @@ pub fn store(folder: &impl Folder, identity: &Identity) -> io::Result<()> {
     folder.replace(IDENTITY, &bytes)
 }
 
-/// Why the log in a state folder must not be used any more, where that was found out before; else
-/// `None`.
+/// Returns the reason why the log in a state folder must not be used any more, if that was found before.
 ///
 /// # Errors
 /// The file can't be read.
@@ -61,9 +60,9 @@ pub(super) fn unfit(folder: &impl Folder) -> io::Result<Option<String>> {
     }
 }
 
-/// Notes for every later start that the log in a state folder must not be used any more: its node would
-/// vote as if it had never seen what it forgot, once nobody is left who knows better. Durable when this
-/// returns.
+/// Notes for every later start that the log in a state folder must not be used any more. Without the note the node
+/// could vote as if it had never seen what it forgot, once no other node is left that knows better. The note is
+/// durable when this returns.
 ///
 /// # Errors
 /// The file can't be written.
@@ -71,7 +70,7 @@ pub(super) fn set_unfit(folder: &impl Folder, why: &str) -> io::Result<()> {
     folder.replace(UNFIT, format!("{why}\n").as_bytes())
 }
 
-/// Takes the note away where a new log is made, under another id.
+/// Removes the note, because a new log was made under another id.
 ///
 /// # Errors
 /// The file can't be removed.
@@ -82,20 +81,20 @@ pub(super) fn clear_unfit(folder: &impl Folder) -> io::Result<()> {
     }
 }
 
-/// What the log is known to have held: a database that holds less has lost something.
+/// The most that the log is known to have had. A database that has less has lost something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HighWater {
-    /// The highest term, and with it the vote.
+    /// The highest term; the vote belongs to it.
     pub term: u64,
     /// The last index of the log.
     pub last: u64,
 }
 
-/// The file that holds the [`HighWater`].
+/// The name of the file that has the [`HighWater`] mark.
 ///
-/// It is written after each transaction and without an fsync, so it never runs ahead of the
-/// database and costs one system call. Only a log that gets shorter (a follower that drops a
-/// conflicting suffix) lowers it first, and durably, or a crash in between would look like amnesia.
+/// The mark is written after each transaction and without an fsync: it never runs ahead of the database, and costs
+/// one system call. Only when the log gets shorter (a follower drops a conflicting suffix) the mark is first
+/// lowered, durably, because a crash in between would look like a loss.
 #[derive(Debug)]
 pub(super) struct Mark {
     file: Box<dyn DurableFile>,
@@ -103,12 +102,13 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// Opens the mark in a state folder. One that was never written, or torn by a power cut, is zero.
+    /// Opens the mark in a state folder. A mark that was never written, or was torn by a power cut, is zero.
     pub(super) fn open(folder: &impl Folder) -> io::Result<Self> {
         Self::open_file(folder, MARK)
     }
 
-    /// Opens the second mark, which a copy of the state folder that is put back does not bring along.
+    /// Opens the second mark, which is outside the state folder: a copy of the state folder that is put back does
+    /// not contain it.
     pub(super) fn open_beside(
         folder: &impl Folder,
         cluster: Uuid,
@@ -128,7 +128,7 @@ impl Mark {
         Ok(Self { file, value })
     }
 
-    /// A mark at zero, whatever was there before.
+    /// Creates a mark of zero in place of any mark that exists.
     pub(super) fn create(folder: &impl Folder) -> io::Result<Self> {
         let mut mark = Self::open(folder)?;
         mark.record(HighWater::default())?;
@@ -140,7 +140,7 @@ impl Mark {
         self.value
     }
 
-    /// Records what the database now holds.
+    /// Records what the database has now.
     pub(super) fn record(&mut self, value: HighWater) -> io::Result<()> {
         if value != self.value {
             self.file.write_all_at(&encode(value), 0)?;
@@ -149,7 +149,7 @@ impl Mark {
         Ok(())
     }
 
-    /// Lowers the last index before the log gets shorter.
+    /// Lowers the mark's last index before the log gets shorter.
     pub(super) fn lower(&mut self, last: u64) -> io::Result<()> {
         if last < self.value.last {
             self.record(HighWater { last, ..self.value })?;
@@ -159,13 +159,12 @@ impl Mark {
     }
 }
 
-/// The file with the second mark of a node, in a folder that is not its state folder and that others may
-/// share.
+/// The path of a node's second mark, in a folder outside its state folder, which several nodes may share.
 pub(super) fn name_beside(cluster: Uuid, raft_id: u64) -> String {
     format!("overlay-{cluster}-{raft_id}.{MARK}")
 }
 
-/// Tells a torn mark from a whole one.
+/// The checksum that distinguishes a torn mark from a complete one.
 fn check(value: HighWater) -> u64 {
     value.term.rotate_left(32) ^ value.last ^ 0x6f76_6572_6c61_7921
 }

@@ -1,4 +1,4 @@
-//! Replicates commands to every voter and applies them in one order.
+//! Replicates commands to every voter, and applies them on every voter in the same order.
 //!
 //! The engine is `raft`; storage, transport, membership and snapshots are ours. From the inside out:
 //!
@@ -6,17 +6,17 @@
 //! - [`core`]: the node without threads, clocks or sockets. Messages, ticks and requests go in,
 //!   messages and answers come out, so a test can run a whole cluster step by step;
 //! - [`driver`]: the thread that feeds the core, and [`Consensus`], the handle everybody else holds;
-//! - [`transport`]: where outgoing messages wait for the network.
+//! - [`transport`]: queues in which outgoing messages wait for the network.
 //!
 //! Invariants:
 //!
 //! - A message that promises something (a vote, an acknowledged entry) leaves after the transaction
 //!   that makes it true is on disk.
 //! - An answer to [`Consensus::propose`] leaves after the command is applied and published.
-//! - A failed write ends the process: what the disk holds is unknown then, and only a restart that
-//!   reads it again may vote.
-//! - A node acts on a membership change only once the commit that made it effective is on disk, so
-//!   that a restart can never fall back to an older, smaller quorum.
+//! - A failed write ends the process, because what the disk holds is unknown then. Only a restart, which reads it
+//! again, may vote.
+//! - A node acts on a membership change only after the commit of that change is on disk. A restart then never falls
+//! back to an older, smaller quorum.
 
 mod codec;
 pub mod core;
@@ -42,26 +42,27 @@ pub use self::{
     transport::{Outgoing, PeerQueues, Transport, Undeliverable},
 };
 
-/// What consensus replicates. It lives in memory and is rebuilt from a snapshot and the log.
+/// The state machine that consensus replicates. It lives in memory and is rebuilt from a snapshot and the log.
 pub trait StateMachine: Send + 'static {
     /// The answer to one command.
     type Outcome: Clone + Send + 'static;
 
-    /// A snapshot that was read and found good.
+    /// A snapshot that was decoded and checked.
     type Snapshot: Send + 'static;
 
     /// Applies one committed command. Deterministic: no clock, no randomness, no I/O.
     /// `index` is its Raft index, which is the revision.
     fn apply(&mut self, index: u64, command: &[u8]) -> Self::Outcome;
 
-    /// The members became these at `index`. In a joint configuration `outgoing` are those who voted before
-    /// it, and vote in it too. Also called at start and after [`Self::restore`].
+    /// The members of the cluster changed at `index`. `outgoing` is not empty in a joint configuration: it has the
+    /// voters before the change, which vote until the change is complete. Also called at start and after
+    /// [`Self::restore`].
     fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]);
 
-    /// The whole state, in a form that any later version can [`Self::read_snapshot`].
+    /// Encodes the whole state, in a form that any later version can [`Self::read_snapshot`].
     fn snapshot(&self) -> Vec<u8>;
 
-    /// Reads a snapshot, which changes nothing yet.
+    /// Decodes a snapshot. The state does not change yet.
     ///
     /// # Errors
     /// The bytes are not a snapshot that this version reads. From a peer it is refused, as any bad
@@ -72,55 +73,56 @@ pub trait StateMachine: Send + 'static {
     /// Replaces the whole state.
     fn restore(&mut self, snapshot: Self::Snapshot);
 
-    /// A batch was applied, the last entry at `index`: the place to publish. Called before the
-    /// batch's proposals are answered, so that whoever gets an answer can read what it wrote.
+    /// A batch was applied, with its last entry at `index`; the state machine publishes its new state here. Called
+    /// before the proposals of the batch are answered, so that a caller who has an answer can read what it wrote.
     fn batch_applied(&mut self, index: u64);
 }
 
-/// Why a snapshot could not be restored.
+/// The reason why a snapshot could not be decoded.
 pub type RestoreError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How the node behaves; the defaults suit a cluster in one place.
+/// The settings of consensus. The defaults suit a cluster in one place.
 #[derive(Clone)]
 pub struct ConsensusConfig {
     /// The length of one tick; everything below counts in ticks.
     pub tick: Duration,
-    /// A follower that hears no leader this long, up to `max_election_ticks`, campaigns.
+    /// A follower that hears no leader for this time, up to `max_election_ticks`, starts an election.
     pub election_ticks: usize,
     /// Exclusive upper bound of the randomised election timeout.
     pub max_election_ticks: usize,
-    /// A leader sends heartbeats this often.
+    /// The interval of a leader's heartbeats.
     pub heartbeat_ticks: usize,
-    /// A read that no quorum confirmed after this long fails with [`ProposeError::NoQuorum`].
+    /// A read that no quorum confirmed within this time fails with [`ProposeError::NoQuorum`].
     pub read_ticks: u64,
-    /// A snapshot whose delivery nobody reported counts as lost after this long.
+    /// A snapshot counts as lost if nobody reported its delivery within this time.
     pub snapshot_ticks: u64,
-    /// The log is compacted behind a new snapshot after this many entries.
+    /// The number of entries after which a new snapshot is made and the log is compacted.
     pub snapshot_every: u64,
-    /// Entries kept behind a snapshot, so that a follower slightly behind needs no snapshot.
+    /// The number of entries that are kept behind a snapshot, so that a follower slightly behind needs no snapshot.
     pub keep_entries: u64,
-    /// The leader promotes learners that have caught up, in pairs, until there are this many voters.
+    /// The number of voters. The leader makes voters, in pairs, of learners that have caught up, until it is
+    /// reached.
     pub max_voters: usize,
-    /// A learner this close to the end of the log has caught up.
+    /// A learner has caught up if it lacks at most this number of entries.
     pub promote_distance: u64,
     /// Limit of one append message, and of one command, in bytes.
     pub max_message_bytes: u64,
     /// Proposals are refused as [`ProposeError::Overloaded`] above this many uncommitted bytes.
     pub max_uncommitted_bytes: u64,
-    /// Requests and messages that may wait for the driver.
+    /// The number of requests and messages that may wait for the driver.
     pub queue: usize,
-    /// Tells this start of the node from every other: the default is drawn at random, since the core draws
-    /// nothing itself.
+    /// Distinguishes this start of the node from every other start. The default is random; it is a setting because
+    /// the core itself draws no random number.
     pub start: [u8; 16],
-    /// What to do when the disk fails. The default logs and aborts; a test replaces it.
+    /// Called when the disk fails. The default logs and aborts; a test replaces it.
     pub on_fatal: FatalHook,
 }
 
-/// Called when the node can't go on. If it returns, the node stops and every request answers
+/// Called when the node cannot go on. If the hook returns, the node stops and every request is answered with
 /// [`ProposeError::Stopped`].
 pub type FatalHook = Arc<dyn Fn(FatalError) + Send + Sync>;
 
-/// The hook that is the default: logs the error and ends the process at once.
+/// The default hook: logs the error and ends the process at once.
 pub fn abort(error: FatalError) {
     tracing::error!(error = %error::chain(&error), "consensus can't go on, aborting");
     std::process::abort();
@@ -173,26 +175,26 @@ mod error {
     }
 }
 
-/// Why a request was not carried out.
+/// The reason why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// Only the leader proposes. Nothing happened; ask `leader`, or wait for one.
+    /// Only the leader proposes. Nothing happened; the caller asks `leader`, or waits for one.
     #[error("this node is not the leader")]
     NotLeader {
-        /// Who leads, if this node knows.
+        /// The leader, if this node knows it.
         leader: Option<u64>,
     },
-    /// The leader changed while the proposal was under way: it may or may not take effect.
-    /// Retry with the same request id.
+    /// The leader changed while the proposal was under way, so it may or may not take effect. The caller retries
+    /// with the same request id.
     #[error("the leader changed, the outcome is unknown")]
     Dropped,
-    /// Too much waits already. Nothing happened.
+    /// Too many requests wait already. Nothing happened.
     #[error("too many proposals are waiting")]
     Overloaded,
     /// No quorum confirmed the read in time.
     #[error("no quorum of the voters answers")]
     NoQuorum,
-    /// The command can't be proposed at all.
+    /// The command cannot be proposed, for example because it is too large.
     #[error("invalid proposal: {0}")]
     Invalid(&'static str),
     /// The membership change was refused. Nothing happened.
@@ -203,7 +205,7 @@ pub enum ProposeError {
     Stopped,
 }
 
-/// Why the node could not go on. What is on disk stays as it is.
+/// The reason why the node could not go on. The files on disk are left as they are.
 #[derive(Debug, thiserror::Error)]
 pub enum FatalError {
     /// The log could not be read or written.
@@ -214,17 +216,17 @@ pub enum FatalError {
     Restore {
         /// The snapshot's index.
         index: u64,
-        /// What the state machine said.
+        /// The state machine's error.
         source: RestoreError,
     },
-    /// The engine refused what it must accept.
+    /// The Raft engine refused something that it must accept.
     #[error("raft failed")]
     Raft(#[from] raft::Error),
-    /// The log is older than what this node acknowledged. Noted in the state folder, so that every later
+    /// The log is older than what this node acknowledged. The state folder has a note of it, so that every later
     /// start fails with the same error.
     #[error(transparent)]
     Unfit(OpenError),
-    /// The leader's log lacks what is committed here. What is here alone stays as it is.
+    /// The leader's log lacks entries that are committed here. The entries that only this node has are kept.
     #[error(
         "the leader, node {leader}, has another entry at revision {index}, and here everything up to \
          revision {committed} is committed: a voter forgot what it had acknowledged, and the writes from \
@@ -232,11 +234,11 @@ pub enum FatalError {
          those writes, remove the node from the cluster, move its state folder away and join again"
     )]
     Overwritten {
-        /// Who leads.
+        /// The leader.
         leader: u64,
         /// The first index at which the logs differ, of those that the leader sent.
         index: u64,
-        /// The last index that is committed here.
+        /// The last committed index of this node.
         committed: u64,
     },
     /// A committed entry can't be decoded.
@@ -244,7 +246,7 @@ pub enum FatalError {
     Entry {
         /// The entry's index.
         index: u64,
-        /// What the codec said.
+        /// The codec's error.
         source: raft_prost::DecodeError,
     },
     /// The driver's thread could not start.
@@ -255,7 +257,7 @@ pub enum FatalError {
     Panic,
 }
 
-/// A node's part in the cluster.
+/// The role of a node in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
     /// Orders proposals.
@@ -265,18 +267,18 @@ pub enum Role {
     Follower,
     /// Asks for votes.
     Candidate,
-    /// Follows without a vote, or is no member (yet).
+    /// Follows without a vote, or is not yet a member.
     Learner,
 }
 
-/// What a node knows of the cluster.
+/// The state of the cluster, as one node knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
     /// This node's raft id.
     pub id: u64,
-    /// This node's part.
+    /// This node's role.
     pub role: Role,
-    /// Who leads this term, if known.
+    /// The leader of this term, if known.
     pub leader: Option<u64>,
     /// The current term.
     pub term: u64,
@@ -284,23 +286,23 @@ pub struct Status {
     pub applied: u64,
     /// The last index known to be committed.
     pub commit: u64,
-    /// Who votes, in ascending order; while a joint change is under way, who is to vote after it.
+    /// The voters, in ascending order. While a joint change is under way: the voters after it.
     pub voters: Vec<u64>,
-    /// Who voted before the joint change that is under way, and votes until it is over; else nobody.
+    /// While a joint change is under way: the voters before it, which vote until it is complete. Otherwise empty.
     pub outgoing: Vec<u64>,
-    /// Who follows without a vote, in ascending order.
+    /// The learners (members without a vote), in ascending order.
     pub learners: Vec<u64>,
-    /// How far the others are, as the leader sees it; empty elsewhere.
+    /// The progress of the other members, as the leader knows it. Empty on other nodes.
     pub peers: Vec<PeerStatus>,
 }
 
-/// How far one other member is, as the leader sees it.
+/// The progress of one other member, as the leader knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStatus {
     /// The member's raft id.
     pub id: u64,
-    /// The last index it is known to hold.
+    /// The last index that the member is known to have.
     pub matched: u64,
-    /// It was heard within the longest election timeout.
+    /// True if the member was heard within the longest election timeout.
     pub recent_active: bool,
 }

@@ -1,8 +1,8 @@
-//! Linearizable reads under way.
+//! Linearizable reads that wait for a quorum.
 //!
-//! The engine drops a read request silently while there is no leader, while the leader has
-//! committed nothing in its term, and when a message gets lost. So each is asked again until its
-//! deadline. Any attempt's answer will do: its index was taken after the request came in.
+//! The engine silently drops a read request if there is no leader, if the leader has not yet committed an entry in
+//! its term, or if a message is lost. Each request is therefore repeated until its deadline. The answer to any
+//! repetition is good, because its index was taken after the request arrived.
 
 use tokio::sync::oneshot;
 
@@ -15,17 +15,17 @@ pub(super) type ReadReply = oneshot::Sender<Result<u64, ProposeError>>;
 struct Group {
     number: u64,
     replies: Vec<ReadReply>,
-    /// The index to wait for, once a quorum confirmed it.
+    /// The index up to which entries must be applied. `None` until a quorum has confirmed it.
     index: Option<u64>,
     asked_at: u64,
     deadline: u64,
 }
 
-/// All reads under way, oldest first.
+/// All reads that wait, oldest first.
 #[derive(Debug)]
 pub(super) struct Reads {
-    /// Node and start of this process: a context must be unique in the cluster, or the leader
-    /// takes it for one that it already works on.
+    /// The node and the start of its process. A context must be unique in the cluster, because a leader takes a
+    /// repeated context for a read on which it works already.
     origin: [u8; 24],
     waiting: Vec<ReadReply>,
     groups: Vec<Group>,
@@ -36,8 +36,8 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Reads of node `id`, in the process with this start, that fail after `patience` ticks and are asked
-    /// again after `retry`.
+    /// The reads of node `id` in the process with this `start`. A read fails after `patience` ticks, and is
+    /// repeated after `retry` ticks.
     pub(super) fn new(id: u64, start: [u8; 16], patience: u64, retry: u64) -> Self {
         let mut origin = [0; 24];
         origin[..8].copy_from_slice(&id.to_be_bytes());
@@ -57,7 +57,7 @@ impl Reads {
         self.waiting.push(reply);
     }
 
-    /// The contexts to ask the engine about now.
+    /// The contexts for which the engine must be asked now.
     pub(super) fn due(&mut self, now: u64) -> Vec<Vec<u8>> {
         let mut contexts = Vec::new();
         for group in &mut self.groups {
@@ -82,7 +82,7 @@ impl Reads {
         contexts
     }
 
-    /// A quorum confirmed that everything before `context` is at or below `index`.
+    /// A quorum confirmed that all writes before `context` are at or below `index`.
     pub(super) fn confirm(&mut self, context: &[u8], index: u64) {
         let Some((origin, rest)) = context.split_at_checked(24) else { return };
         if origin != self.origin || rest.len() != 16 {
@@ -94,7 +94,7 @@ impl Reads {
         }
     }
 
-    /// Answers what `applied` satisfies, and fails what waited too long.
+    /// Answers the reads that `applied` satisfies, and fails those that waited too long.
     pub(super) fn settle(&mut self, applied: u64, now: u64) {
         self.groups.retain_mut(|group| {
             let answer = match group.index {
@@ -103,7 +103,7 @@ impl Reads {
                 _ => return true,
             };
             for reply in group.replies.drain(..) {
-                // Whoever asked may have gone.
+                // The caller may have gone.
                 drop(reply.send(answer.clone()));
             }
             false

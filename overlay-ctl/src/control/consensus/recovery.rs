@@ -1,9 +1,9 @@
-//! Opens a database without ever changing a damaged one.
+//! Opens a database without ever writing to a damaged one.
 //!
-//! redb repairs while it opens, and where it can't it falls back to the transaction before: both
-//! write to the file. So the file is first opened through [`Overlay`], which keeps every write in
-//! memory; only one whose content proves good is opened for real. A bad one stays as it is, byte
-//! for byte, for whoever wants to look at it.
+//! redb repairs a database while it opens it, and falls back to the previous transaction if it cannot: both write
+//! to the file. Therefore the file is first opened through [`Overlay`], which keeps every write in memory. Only a
+//! file whose content proves good is then opened directly. A damaged file stays as it is, byte for byte, so that
+//! somebody can examine it.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend, Stora
 use crate::durable::{Folder, Which};
 
 const PAGE: u64 = 4096;
-/// Bytes of pages that redb caches; the log's hot end is cached by us anyway.
+/// The bytes of pages that redb caches. The end of the log is cached by the log store itself.
 const CACHE: usize = 32 << 20;
 
-/// Why the database could not be opened.
+/// The reason why the database could not be opened.
 #[derive(Debug)]
 pub(super) enum Refused {
     InUse,
@@ -51,8 +51,8 @@ pub(super) fn create(folder: &impl Folder, name: &str) -> Result<Database, Refus
     Ok(Builder::new().set_cache_size(CACHE).create_with_backend(backend)?)
 }
 
-/// The database in a file, which must exist, with all checksums verified and whatever a crash left
-/// repaired: in memory only. The file is not written to, now or later.
+/// Opens the database in an existing file, verifies all checksums, and repairs in memory what a crash left. The
+/// file is never written to.
 pub(super) fn probe(folder: &impl Folder, name: &str) -> Result<Database, Refused> {
     let overlay = Overlay::new(folder.database(name, Which::Existing)?)?;
     let mut builder = Builder::new();
@@ -60,13 +60,13 @@ pub(super) fn probe(folder: &impl Folder, name: &str) -> Result<Database, Refuse
     Ok(builder.create_with_backend(overlay)?)
 }
 
-/// Opens the database in a file for good. Only after its [`probe`] was found good, and dropped.
+/// Opens the database in a file for use. Its [`probe`] must have been found good, and dropped, before.
 pub(super) fn open(folder: &impl Folder, name: &str) -> Result<Database, Refused> {
     let backend = folder.database(name, Which::Existing)?;
     Ok(Builder::new().set_cache_size(CACHE).create_with_backend(backend)?)
 }
 
-/// A file that is read, and locked, but never written: writes stay in memory.
+/// A file that is read and locked but never written: writes are kept in memory.
 #[derive(Debug)]
 struct Overlay<B> {
     file: B,
@@ -76,7 +76,7 @@ struct Overlay<B> {
 #[derive(Debug)]
 struct Written {
     len: u64,
-    /// The file's bytes end here for us: beyond are zeroes, unless written.
+    /// The end of the file's own bytes: beyond it everything is zero unless it was written here.
     file_len: u64,
     pages: BTreeMap<u64, Vec<u8>>,
 }
@@ -94,7 +94,7 @@ impl<B: StorageBackend> Overlay<B> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One page as it now is, zeroes where there is nothing.
+    /// The present content of one page; zeroes beyond the end.
     fn page(&self, written: &Written, number: u64) -> io::Result<Vec<u8>> {
         if let Some(page) = written.pages.get(&number) {
             return Ok(page.clone());
@@ -169,7 +169,7 @@ impl<B: StorageBackend> StorageBackend for Overlay<B> {
         self.file.close()
     }
 
-    // The locks are the file's own, so that a database in use is never probed.
+    // The locks are those of the file itself, so that a database in use is never probed.
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_range(start, end)
     }

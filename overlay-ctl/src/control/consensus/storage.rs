@@ -23,9 +23,9 @@ use super::{
 
 /// Log index -> encoded entry.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-/// Single values by the names below.
+/// Single values; their names follow.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// The snapshot's data, in a table of its own so that it is not copied with its neighbours.
+/// The data of the snapshot, in its own table so that it is not copied with other values.
 const SNAPSHOT: TableDefinition<'_, (), &[u8]> = TableDefinition::new("snapshot");
 
 const FORMAT: &str = "format";
@@ -39,18 +39,18 @@ const TRUNCATED: &str = "truncated";
 /// The database could not be read or written. What it holds is unknown until it is opened again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// redb failed: the disk, or damage found late.
+    /// redb failed: the disk failed, or damage was found late.
     #[error("database")]
     Database(#[source] Box<redb::Error>),
     /// The high-water mark beside the database failed.
     #[error("high-water mark")]
     Mark(#[source] io::Error),
-    /// A value is not what it must be.
+    /// A value cannot be decoded.
     #[error("the value of {what} is malformed")]
     Malformed {
-        /// Which value.
+        /// The name of the value.
         what: &'static str,
-        /// What the codec said.
+        /// The codec's error.
         source: raft_prost::DecodeError,
     },
     /// A value is missing.
@@ -64,18 +64,18 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
     }
 }
 
-/// What one Ready asks to persist.
+/// The changes that one Ready asks to make durable.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// Replaces the whole log.
     pub snapshot: Option<&'a Snapshot>,
-    /// Appended after whatever precedes the first of them; a conflicting suffix goes.
+    /// Entries to append. Stored entries from the first of these on are replaced.
     pub entries: &'a [Entry],
     /// The new term, vote and commit.
     pub hard_state: Option<&'a HardState>,
 }
 
-/// Writes a note into a state folder of any kind.
+/// A function that writes a note into a state folder.
 type SetUnfit = Box<dyn Fn(&str) -> io::Result<()> + Send>;
 
 /// The durable log of one node. Implements [`raft::Storage`].
@@ -84,29 +84,29 @@ pub struct LogStore {
     path: PathBuf,
     identity: Identity,
     mark: Mark,
-    /// The second mark, outside the state folder, where the node has a place for one.
+    /// The second mark, outside the state folder, if the node has a place for one.
     beside: Option<Mark>,
-    /// Notes in the state folder that the log must not be used any more, and why.
+    /// Notes in the state folder that the log must not be used any more, with the reason.
     set_unfit: SetUnfit,
-    /// The newest known; its commit may be ahead of `durable_commit`.
+    /// The newest state that is known; its commit index may be ahead of `durable_commit`.
     hard_state: HardState,
     durable_commit: u64,
     snapshot: SnapshotMetadata,
     /// Index and term of the entry before the first one kept.
     truncated: (u64, u64),
     tail: Tail,
-    /// Peers for which the engine wants a newer snapshot than the stored one.
+    /// Peers that need a newer snapshot than the stored one.
     wanted: RefCell<BTreeSet<u64>>,
     transactions: u64,
 }
 
 impl LogStore {
-    /// Who this log belongs to.
+    /// The identity of the node to which this log belongs.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Index, term and members of the stored snapshot; index 0 when there is none.
+    /// Index, term and members of the stored snapshot; index 0 if there is none.
     pub fn snapshot_metadata(&self) -> &SnapshotMetadata {
         &self.snapshot
     }
@@ -120,15 +120,15 @@ impl LogStore {
         Ok(table.get(())?.map(|data| data.value().to_vec()).unwrap_or_default())
     }
 
-    /// Write transactions since the log was opened, which is what a proposal costs.
+    /// The number of write transactions since the log was opened. Tests use it as the cost of a proposal.
     pub fn transactions(&self) -> u64 {
         self.transactions
     }
 
-    /// Persists what a Ready asks for, in one transaction.
+    /// Makes the changes of a Ready durable, in one transaction.
     ///
     /// # Errors
-    /// The node must stop: the engine already believes in what may not be on disk.
+    /// The node must stop, because the engine already relies on data that may not be on disk.
     pub fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
         let Batch { snapshot, entries, hard_state } = *batch;
         let mut hard = hard_state.unwrap_or(&self.hard_state).clone();
@@ -191,8 +191,7 @@ impl LogStore {
             self.truncated
         };
         let meta = SnapshotMetadata { conf_state: Some(members), index, term };
-        // Everything before the snapshot counts as applied at a restart, so it must count as
-        // committed too.
+        // Everything up to the snapshot counts as applied after a restart, so it must also count as committed.
         let mut hard = self.hard_state.clone();
         hard.commit = hard.commit.max(index);
 
@@ -213,13 +212,13 @@ impl LogStore {
         Ok(())
     }
 
-    /// Notes a newer commit index, which rides on the next transaction: losing it costs nothing,
-    /// the leader tells it again.
+    /// Notes a newer commit index, which the next transaction writes. Losing it is harmless: the leader sends it
+    /// again.
     pub fn note_commit(&mut self, commit: u64) {
         self.hard_state.commit = self.hard_state.commit.max(commit);
     }
 
-    /// Whether a commit was noted that no transaction has carried yet.
+    /// Returns true if a commit index was noted that no transaction has written yet.
     #[must_use]
     pub fn commit_waits(&self) -> bool {
         self.durable_commit < self.hard_state.commit
@@ -234,13 +233,13 @@ impl LogStore {
         if self.durable_commit < commit { self.write(&Batch::default()) } else { Ok(()) }
     }
 
-    /// Takes the peers for which a snapshot newer than the stored one is wanted.
+    /// Takes the list of peers that need a snapshot newer than the stored one.
     pub fn take_wanted(&mut self) -> BTreeSet<u64> {
         std::mem::take(&mut *self.wanted.borrow_mut())
     }
 
     fn commit(&mut self, txn: WriteTransaction) -> Result<(), StoreError> {
-        // Durability::Immediate, the default: on disk when this returns.
+        // The default is Durability::Immediate: the data is on disk when this returns.
         txn.commit()?;
         self.transactions += 1;
         Ok(())

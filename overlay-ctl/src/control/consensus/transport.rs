@@ -1,7 +1,7 @@
-//! Where outgoing messages wait for the network.
+//! Queues in which outgoing messages wait for the network.
 //!
-//! Raft survives any loss, so nothing here blocks or retries: a message that finds no room is
-//! dropped and its peer reported unreachable, which makes the leader probe instead of pipeline.
+//! Raft tolerates the loss of any message, so nothing here blocks or retries. A message that finds its queue full
+//! is dropped and its peer is reported unreachable; the leader then sends one message at a time to that peer.
 
 use std::{
     collections::BTreeMap,
@@ -10,16 +10,16 @@ use std::{
 
 use tokio::sync::mpsc;
 
-/// Takes messages for other nodes.
+/// Accepts messages for other nodes.
 pub trait Transport: Send + 'static {
-    /// Queues one message. Never blocks; it may also get lost later.
+    /// Queues one message. Never blocks. The message may still get lost later.
     ///
-    /// For a snapshot, whoever carries it reports by
-    /// [`report_snapshot`](super::Consensus::report_snapshot) how it went; a message lost later is
-    /// worth a [`report_unreachable`](super::Consensus::report_unreachable).
+    /// For a snapshot, the carrier reports the outcome by [`report_snapshot`](super::Consensus::report_snapshot).
+    /// For any other message that is lost later it calls
+    /// [`report_unreachable`](super::Consensus::report_unreachable).
     ///
     /// # Errors
-    /// The message was dropped here and now. The caller does the reporting then.
+    /// The message was dropped at once. The caller then reports it.
     fn send(&mut self, to: u64, message: Vec<u8>, is_snapshot: bool) -> Result<(), Undeliverable>;
 }
 
@@ -28,16 +28,16 @@ pub trait Transport: Send + 'static {
 #[error("no room for a message to this peer")]
 pub struct Undeliverable;
 
-/// One message on its way.
+/// A message that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// The message, opaque.
+    /// The encoded message.
     pub bytes: Vec<u8>,
-    /// Report its fate by [`report_snapshot`](super::Consensus::report_snapshot).
+    /// The outcome must be reported by [`report_snapshot`](super::Consensus::report_snapshot).
     pub is_snapshot: bool,
 }
 
-/// A bounded queue for each peer, drained by whoever owns the peer's connection.
+/// Bounded queues, one for each peer. The owner of the peer's connection empties its queue.
 /// Clones share the queues.
 #[derive(Debug, Clone)]
 pub struct PeerQueues {
@@ -46,12 +46,12 @@ pub struct PeerQueues {
 }
 
 impl PeerQueues {
-    /// Queues of `capacity` messages each.
+    /// Creates queues of `capacity` messages each.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, peers: Arc::default() }
     }
 
-    /// A fresh queue for `peer`. The one it had before, if any, ends.
+    /// Creates a new queue for `peer`. The previous queue, if any, ends.
     pub fn connect(&self, peer: u64) -> mpsc::Receiver<Outgoing> {
         let (tx, rx) = mpsc::channel(self.capacity);
         self.peers().insert(peer, tx);
@@ -64,7 +64,7 @@ impl PeerQueues {
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<u64, mpsc::Sender<Outgoing>>> {
-        // A map of senders is whole after any panic.
+        // The map is consistent after any panic, because no change to it can panic half-way.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

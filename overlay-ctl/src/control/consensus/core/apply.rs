@@ -1,4 +1,4 @@
-//! What is committed takes effect: commands, membership changes and snapshots.
+//! Applies what is committed: commands, membership changes and snapshots.
 
 use super::{Core, Waiter, WaiterKind, sorted};
 use crate::control::consensus::{
@@ -19,7 +19,7 @@ enum Answer<O> {
 }
 
 impl<S: StateMachine> Core<S> {
-    /// Applies committed entries, then publishes, then answers whoever proposed them.
+    /// Applies committed entries, then publishes, then answers the callers that proposed them.
     pub(super) fn apply(&mut self, entries: Vec<Entry>) -> Result<(), FatalError> {
         let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
         let mut answers = Vec::new();
@@ -39,13 +39,13 @@ impl<S: StateMachine> Core<S> {
                         answers.push(Answer::Members(reply, result.map(|()| index)));
                     }
                 }
-                // The engine puts an empty entry in place of a change that it refuses, because
-                // another one is still under way.
+                // The engine puts an empty entry in place of a change that it refuses because another one is still
+                // under way.
                 Some(WaiterKind::Members(reply)) => {
                     let refused = ProposeError::Refused("another change is under way".into());
                     answers.push(Answer::Members(reply, Err(refused)));
                 }
-                // A new leader's first entry.
+                // The first entry of a new leader.
                 _ if entry.data.is_empty() => {}
                 waiter => {
                     let outcome = self.machine.apply(index, &entry.data);
@@ -58,7 +58,7 @@ impl<S: StateMachine> Core<S> {
         self.applied = last;
         self.machine.batch_applied(last);
         for answer in answers {
-            // Whoever asked may have gone.
+            // The caller may have gone.
             match answer {
                 Answer::Command(reply, index, outcome) => drop(reply.send(Ok((index, outcome)))),
                 Answer::Members(reply, result) => drop(reply.send(result)),
@@ -67,7 +67,7 @@ impl<S: StateMachine> Core<S> {
         Ok(())
     }
 
-    /// A membership change. The inner result is the same on every node.
+    /// Applies a membership change. The inner result is the same on every node.
     fn apply_members(&mut self, entry: &Entry) -> Result<Result<(), ProposeError>, FatalError> {
         let index = entry.index;
         let malformed = |source| FatalError::Entry { index, source };
@@ -77,9 +77,9 @@ impl<S: StateMachine> Core<S> {
             )));
         }
         let change: ConfChangeV2 = codec::decode(&entry.data).map_err(malformed)?;
-        // A restart rebuilds the members from the snapshot and the entries known to be committed.
-        // It must not come out at an older set than this one: as the sole voter of long ago, say,
-        // it would commit alone what the others know nothing of.
+        // A restart rebuilds the members from the snapshot and from the entries that are known to be committed. It
+        // must not arrive at an older configuration: as the only voter of an old configuration, for example, it
+        // would commit alone entries of which the others know nothing.
         self.node.mut_store().persist_commit(index)?;
         let members = match self.node.apply_conf_change(&change) {
             Ok(members) => members,
@@ -91,12 +91,12 @@ impl<S: StateMachine> Core<S> {
         Ok(Ok(()))
     }
 
-    /// Reads the snapshot of a message, before the engine believes in it: a snapshot that can't be read
-    /// must not end this node, nor leave it with a log that nobody can restore.
+    /// Decodes the snapshot of a message before the engine accepts it. A snapshot that cannot be decoded must not
+    /// end this node, nor leave it with a log that nobody can restore.
     pub(super) fn receive(&mut self, snapshot: &Snapshot) -> Result<(), BadMessage> {
         let meta = snapshot.metadata.clone().unwrap_or_default();
         if meta.index < self.node.raft.raft_log.committed {
-            // The engine passes it over.
+            // The engine ignores this snapshot.
             return Ok(());
         }
         let read = S::read_snapshot(&snapshot.data).map_err(|error| BadMessage::Snapshot {
@@ -114,7 +114,7 @@ impl<S: StateMachine> Core<S> {
         tracing::info!(index, bytes = snapshot.data.len(), "installing a snapshot");
         let read = match self.received.take() {
             Some((at, term, read)) if (at, term) == (index, meta.term) => read,
-            // Another one came after it, which the engine passed over.
+            // A newer snapshot came after it; the engine ignored that one.
             _ => S::read_snapshot(&snapshot.data)
                 .map_err(|source| FatalError::Restore { index, source })?,
         };
@@ -124,7 +124,7 @@ impl<S: StateMachine> Core<S> {
         self.machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
         self.applied = index;
         self.machine.batch_applied(index);
-        // Whatever waited below may or may not be inside.
+        // Proposals below the snapshot may or may not be in it.
         let rest = self.waiters.split_off(&(index + 1));
         for (_, waiter) in std::mem::replace(&mut self.waiters, rest) {
             waiter.fail(ProposeError::Dropped);
@@ -142,7 +142,7 @@ impl<S: StateMachine> Core<S> {
         Ok(())
     }
 
-    /// Makes a snapshot for the peers that can't use the stored one, and sends it on.
+    /// Makes a snapshot for the peers that cannot use the stored one, and sends it.
     pub(super) fn make_wanted_snapshots(&mut self) -> Result<(), FatalError> {
         let wanted = self.node.mut_store().take_wanted();
         if wanted.is_empty() || self.node.raft.state != raft::StateRole::Leader {
@@ -150,7 +150,7 @@ impl<S: StateMachine> Core<S> {
         }
         self.make_snapshot()?;
         for peer in wanted {
-            // Asked for and removed since: the engine panics on a peer that is no member.
+            // The peer asked and was removed since: the engine panics on a peer that is not a member.
             if self.node.raft.prs().get(peer).is_some() {
                 self.node.raft.send_append(peer);
             }

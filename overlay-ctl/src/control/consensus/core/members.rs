@@ -1,4 +1,4 @@
-//! Who belongs to the cluster.
+//! The membership of the cluster: additions, removals, and the leader's steps between them.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use super::{
 use crate::control::consensus::{ProposeError, StateMachine};
 
 impl<S: StateMachine> Core<S> {
-    /// Makes `id` a member without a vote. Already a member: nothing to do.
+    /// Adds `id` as a learner, a member without a vote. Does nothing if it is a member already.
     pub fn add_learner(&mut self, id: u64, reply: Reply<u64>) {
         let members = self.members();
-        // For the engine, adding a voter as a learner takes its vote away.
+        // The engine would take the vote away if a voter were added as a learner.
         let known = members.voters.contains(&id) || members.learners.contains(&id);
         if known && self.node.raft.state == StateRole::Leader {
             drop(reply.send(Ok(self.applied)));
@@ -26,12 +26,12 @@ impl<S: StateMachine> Core<S> {
         self.add(id, reply);
     }
 
-    /// Removes the member `id`, and answers when it is none any more: the change is committed and
-    /// applied, and the others can decide without it. Not a member: nothing to do. An answer that nobody
-    /// waits for any more calls the removal off, if it has not begun.
+    /// Removes the member `id`. Answers when the change is committed and applied, so that the others can decide
+    /// without it. Does nothing if `id` is not a member. If the caller no longer waits for the answer, a removal
+    /// that has not begun is called off.
     ///
-    /// A leader asked to remove itself hands over instead and answers
-    /// [`ProposeError::NotLeader`] with its successor, which is to be asked next.
+    /// A leader that is asked to remove itself hands its leadership over instead, and answers
+    /// [`ProposeError::NotLeader`] with its successor, which the caller asks next.
     pub fn remove(&mut self, id: u64, reply: Reply<u64>) {
         if self.node.raft.state == StateRole::Leader {
             self.leaving.entry(id).or_default().push(reply);
@@ -40,8 +40,8 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
-    /// Asks the voter that is furthest, of those heard lately and not to be removed, to lead from now
-    /// on; `None` when there is none.
+    /// Asks a voter to lead from now on: of the voters that were heard lately and are not to be removed, the one
+    /// with the longest log. `None` if there is none.
     pub fn hand_over(&mut self) -> Option<u64> {
         if self.node.raft.state != StateRole::Leader {
             return None;
@@ -58,9 +58,8 @@ impl<S: StateMachine> Core<S> {
         Some(next)
     }
 
-    /// A leader may find its own removal, or the end of its vote, in the log that it inherited. The
-    /// engine would go on leading without a vote, or panic at the next commit without a place among the
-    /// members.
+    /// Steps down if the log that a new leader inherited has its own removal, or the end of its vote. The engine
+    /// would go on leading without a vote, or panic at the next commit because the leader is not a member.
     pub(super) fn step_down_without_a_vote(&mut self) {
         let (id, term) = (self.id(), self.node.raft.term);
         let leads = self.node.raft.state == StateRole::Leader;
@@ -72,8 +71,8 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
-    /// While this node leads: answers for the removals that are done, and takes the next step towards
-    /// the voters that there should be. One change is under way at a time.
+    /// While this node leads: answers the removals that are complete, and takes the next step towards the wanted
+    /// voters. One change is under way at a time.
     pub(super) fn arrange_members(&mut self) {
         self.leaving.retain(|_, replies| {
             replies.retain(|reply| !reply.is_closed());
@@ -86,7 +85,7 @@ impl<S: StateMachine> Core<S> {
             }
             return;
         }
-        // What another leader began is known, and its outcome too, once an entry of this term is applied.
+        // Changes that an earlier leader began, and their outcome, are known once an entry of this term is applied.
         let settled = raft.apply_to_current_term() && !raft.has_pending_conf();
         if !settled || raft.lead_transferee.is_some() {
             return;
@@ -108,7 +107,7 @@ impl<S: StateMachine> Core<S> {
                 tracing::info!(?change, "changing the members");
                 self.propose_change(joint_change(change));
             }
-            // The engine takes an empty change for the end of a joint configuration.
+            // For the engine, an empty change ends a joint configuration.
             Step::LeaveJoint => self.propose_change(ConfChangeV2::default()),
             Step::HandOver => {
                 if let Some(next) = self.hand_over() {
@@ -151,7 +150,7 @@ impl<S: StateMachine> Core<S> {
             drop(reply.send(Err(ProposeError::NotLeader { leader: self.leader() })));
             return;
         }
-        // The commands that came first go first.
+        // Commands that came earlier are proposed first.
         self.flush_proposals();
         let index = self.node.raft.raft_log.last_index() + 1;
         let term = self.node.raft.term;
@@ -168,14 +167,14 @@ impl<S: StateMachine> Core<S> {
 
     fn propose_change(&mut self, change: ConfChangeV2) {
         if let Err(error) = self.node.propose_conf_change(Vec::new(), change) {
-            // Tried again: the members are still not as they should be.
+            // The step is repeated later: the members are still not as they should be.
             tracing::debug!(%error, "membership change postponed");
         }
     }
 }
 
-/// The change as the engine takes it: of several members, by a joint configuration that the leader ends
-/// by a change of its own. The engine would end it by itself only where no leader changes meanwhile.
+/// The change in the engine's form. A change of several members is a joint configuration, which the leader ends by
+/// a change of its own: the engine would end it by itself only if the leader does not change meanwhile.
 fn joint_change(change: Change) -> ConfChangeV2 {
     let Change { promote, demote, remove } = change;
     let of = |kind: ConfChangeType, ids: BTreeSet<u64>| {
@@ -194,7 +193,7 @@ fn joint_change(change: Change) -> ConfChangeV2 {
 
 fn fail(replies: Vec<Reply<u64>>, error: &ProposeError) {
     for reply in replies {
-        // Whoever asked may have gone.
+        // The caller may have gone.
         drop(reply.send(Err(error.clone())));
     }
 }

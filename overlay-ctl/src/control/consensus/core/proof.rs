@@ -1,9 +1,9 @@
-//! What messages prove about logs that are no longer what they were.
+//! Finds in messages the proof that a log lacks entries that it had.
 //!
-//! Raft counts on every voter remembering what it acknowledged. A disk that is put back from an older
-//! copy breaks that, and nobody can mend it afterwards: the voter may already have helped to elect a
-//! leader that lacks a committed entry. What can be done is to notice at the first message that shows
-//! it, and to stop before anything more is lost, or silently filled in again.
+//! Raft relies on every voter to remember what it acknowledged. A disk that is put back from an older copy breaks
+//! that, and nobody can repair it afterwards: the voter may already have helped to elect a leader that lacks a
+//! committed entry. What can be done is to notice it at the first message that shows it, and to stop before more is
+//! lost or silently filled in again.
 
 use raft::{
     StateRole,
@@ -13,31 +13,31 @@ use raft::{
 use super::Core;
 use crate::control::consensus::{FatalError, StateMachine, Transport, codec};
 
-/// Begins the context of a heartbeat that says how much its receiver has acknowledged.
+/// The start of a heartbeat's context that tells the receiver how much it has acknowledged.
 const ACKNOWLEDGED: &[u8] = b"acknowledged";
 
 /// What a message proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// The leader has this node's word for more entries than this node has.
+    /// According to the leader, this node acknowledged more entries than it has.
     Forgotten {
         /// The last index that this node acknowledged, or a later one.
         acknowledged: u64,
     },
     /// The leader's log differs from this one where it is committed here.
     Overwritten {
-        /// Who leads.
+        /// The leader.
         leader: u64,
-        /// Where it differs.
+        /// The index at which the logs differ.
         index: u64,
     },
 }
 
 impl<S: StateMachine> Core<S> {
-    /// Looks at a message before the engine does, which would panic at some of this and believe the
-    /// rest. False: the message is not for the engine.
+    /// Examines a message before the engine gets it, because the engine would panic at some of these messages and
+    /// believe the rest. Returns false if the engine must not get the message.
     pub(super) fn examine(&mut self, message: &mut Message) -> bool {
-        // Whoever is behind in term is told so by the engine, and believed in nothing.
+        // A sender with an older term gets its answer from the engine, which does not believe it anything.
         if message.term < self.node.raft.term {
             return true;
         }
@@ -52,8 +52,8 @@ impl<S: StateMachine> Core<S> {
         self.proof.is_none()
     }
 
-    /// A heartbeat commits no more than what its receiver has acknowledged to this leader, and a log
-    /// never gets shorter than that.
+    /// A heartbeat never commits more than its receiver has acknowledged to this leader, and a log never gets
+    /// shorter than that.
     fn forgotten(&self, message: &mut Message) -> Option<Proof> {
         let mut acknowledged = message.commit;
         if let Some(known) = message.context.strip_prefix(ACKNOWLEDGED) {
@@ -66,7 +66,7 @@ impl<S: StateMachine> Core<S> {
         (acknowledged > last).then_some(Proof::Forgotten { acknowledged })
     }
 
-    /// What is committed is in the log of every later leader.
+    /// Every later leader has all committed entries in its log.
     fn overwritten(&self, message: &Message) -> Option<Proof> {
         let log = &self.node.raft.raft_log;
         let before = (message.index, message.log_term);
@@ -80,9 +80,9 @@ impl<S: StateMachine> Core<S> {
         Some(Proof::Overwritten { leader: message.from, index })
     }
 
-    /// Whether the leader may go by a follower's answer. One that can't be true of a log that only grew
-    /// is either late, and then worth nothing, or from a follower that forgot. The engine would fill in
-    /// again what is missing, and nobody would know. So the follower is asked: see [`Self::ask_back`].
+    /// Returns true if the leader may rely on a follower's answer. An answer that cannot be true of a log that only
+    /// grew is either late, and then worthless, or comes from a follower that forgot entries. The engine would send
+    /// the missing entries again and nobody would notice. Therefore the follower is asked: see [`Self::ask_back`].
     fn is_credible(&mut self, message: &Message) -> bool {
         let raft = &self.node.raft;
         let Some(progress) = raft.prs().get(message.from) else { return true };
@@ -117,8 +117,8 @@ impl<S: StateMachine> Core<S> {
         !unknown
     }
 
-    /// Says to each follower that is in doubt how much it has acknowledged: one that forgot finds the
-    /// proof in it. The message is a heartbeat, which is always welcome.
+    /// Tells each follower that is in doubt how much it has acknowledged: a follower that forgot finds the proof in
+    /// that. The message is a heartbeat, which a follower always accepts.
     pub(super) fn ask_back(&mut self, transport: &mut dyn Transport) {
         for (to, acknowledged) in std::mem::take(&mut self.doubted) {
             let raft = &self.node.raft;
@@ -140,7 +140,7 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
-    /// Ends the node if something was proved against its log, or against the leader's.
+    /// Ends the node if something was proved against its log or against the leader's.
     pub(super) fn stop_if_proved(&self) -> Result<(), FatalError> {
         let log = &self.node.raft.raft_log;
         match self.proof {

@@ -1,4 +1,4 @@
-//! Commands on their way into the log, and who waits for them.
+//! Proposals of commands, and the callers that wait for them.
 
 use raft::{
     StateRole,
@@ -24,7 +24,7 @@ impl<S: StateMachine> Core<S> {
         drop(reply.send(Err(error)));
     }
 
-    /// Proposes what waits, many commands a message, so that they share appends and fsyncs.
+    /// Proposes the commands that wait, several in one message, so that they share appends and fsyncs.
     pub(super) fn flush_proposals(&mut self) {
         let mut queue = std::mem::take(&mut self.proposals).into_iter().peekable();
         while queue.peek().is_some() {
@@ -39,7 +39,7 @@ impl<S: StateMachine> Core<S> {
                     replies.push(reply);
                 }
             }
-            // A follower would forward the proposal, which could then not be answered.
+            // A follower's engine would forward the proposal, which could then not be answered.
             let is_leader = self.node.raft.state == StateRole::Leader;
             let first = self.node.raft.raft_log.last_index() + 1;
             let message = Message {
@@ -66,8 +66,8 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
-    /// Once this node no longer leads the term of a proposal, another entry may take its place.
-    /// Waiting to see which would mean waiting for a quorum that may not come.
+    /// Fails the proposals of a term that this node no longer leads, because another entry may take their place.
+    /// Waiting for the outcome would mean waiting for a quorum that may not come.
     pub(super) fn fail_stale_waiters(&mut self) {
         let leads = self.node.raft.state == StateRole::Leader;
         let term = self.node.raft.term;

@@ -1,4 +1,4 @@
-//! Which members vote: the leader's next step, as a pure function of what it knows.
+//! Decides which members vote: the leader's next step, as a pure function of what it knows.
 //!
 //! The rules, each step of which keeps a majority of the members that are alive:
 //!
@@ -12,54 +12,54 @@
 //!    that hold the log move up, or voters become learners. The leader stays, then who is alive.
 //! 5. A leader that is to be removed hands over first. Where nobody else votes, a learner that holds the
 //!    log gets a vote for that; where there is none, the removal is refused.
-//! 6. A voter that is silent keeps its vote: it may be back in a moment. Only a removal takes its place.
+//! 6. A voter that is silent keeps its vote, because it may be back in a moment. Only a removal ends it.
 
 use std::collections::BTreeSet;
 
 /// What the leader knows of the members when it decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Members {
-    /// Who decides.
+    /// The leader that decides.
     pub(super) leader: u64,
-    /// Who votes; in a joint configuration, who is to vote after it.
+    /// The voters; in a joint configuration, the voters after it.
     pub(super) voters: BTreeSet<u64>,
-    /// Who voted before the joint configuration, and votes in it too; empty outside of one.
+    /// In a joint configuration, the voters before it, which still vote; otherwise empty.
     pub(super) outgoing: BTreeSet<u64>,
-    /// Who follows without a vote.
+    /// The learners: members without a vote.
     pub(super) learners: BTreeSet<u64>,
-    /// Who is to be removed.
+    /// The members to be removed.
     pub(super) leaving: BTreeSet<u64>,
-    /// Who was heard lately, the leader itself included.
+    /// The members that were heard lately, the leader itself included.
     pub(super) alive: BTreeSet<u64>,
     /// The learners that hold the log.
     pub(super) caught_up: BTreeSet<u64>,
-    /// There are never more voters at rest than this.
+    /// The greatest number of voters at rest.
     pub(super) max_voters: usize,
 }
 
-/// One change of the configuration. More than one member in it makes it a joint one.
+/// One change of the configuration. A change of more than one member makes it a joint configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Change {
     /// Learners that get a vote.
     pub(super) promote: BTreeSet<u64>,
     /// Voters that become learners.
     pub(super) demote: BTreeSet<u64>,
-    /// Members that are none any more.
+    /// Members that are removed.
     pub(super) remove: BTreeSet<u64>,
 }
 
-/// What the leader does next.
+/// The leader's next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing.
+    /// There is nothing to do.
     Rest,
-    /// It proposes this change.
+    /// The leader proposes this change.
     Change(Change),
-    /// It proposes to leave the joint configuration.
+    /// The leader proposes to leave the joint configuration.
     LeaveJoint,
-    /// It hands the leadership over to a voter that stays.
+    /// The leader hands the leadership over to a voter that stays.
     HandOver,
-    /// It can't be removed, since nobody could take over.
+    /// The leader cannot be removed, because no member could take over.
     Refuse(&'static str),
 }
 
@@ -72,7 +72,7 @@ const NOBODY_CAUGHT_UP: &str = "it is the cluster's only voter, and no other nod
 pub(super) fn next_step(members: &Members) -> Step {
     let Members { leader, voters, outgoing, leaving, alive, .. } = members;
     if !outgoing.is_empty() {
-        // Whoever stays leads the way out: the engine would let this leader go on without a vote.
+        // A leader that stays ends the joint configuration: the engine would let this one go on without a vote.
         return if voters.contains(leader) { Step::LeaveJoint } else { Step::HandOver };
     }
     let spare = members.spare();
@@ -107,13 +107,13 @@ fn promote(ids: impl IntoIterator<Item = u64>) -> Step {
 }
 
 impl Members {
-    /// The learners that could vote at once.
+    /// The learners that could vote at once: alive, with the whole log.
     fn spare(&self) -> BTreeSet<u64> {
         let able = self.learners.intersection(&self.caught_up);
         able.filter(|id| self.alive.contains(id) && !self.leaving.contains(id)).copied().collect()
     }
 
-    /// Removes the voters that leave, and makes the number of the others odd: the largest of which a
+    /// Removes the voters that leave, and makes the number of the others odd: the largest odd number of which a
     /// majority is alive.
     fn without_those_leaving(&self, spare: &BTreeSet<u64>) -> Step {
         let stay: BTreeSet<u64> = self.voters.difference(&self.leaving).copied().collect();
@@ -126,7 +126,7 @@ impl Members {
             let alive = preferred.iter().take(*count).filter(|id| self.alive.contains(id)).count();
             count % 2 == 1 && alive * 2 > *count
         };
-        // The leader comes first and is alive, so one is always possible.
+        // The leader comes first and is alive, so one voter is always possible.
         let count = (1..=most).rev().find(has_quorum).unwrap_or(1);
         let vote: BTreeSet<u64> = preferred.into_iter().take(count).collect();
         Step::Change(Change {
@@ -136,7 +136,7 @@ impl Members {
         })
     }
 
-    /// Takes one vote away: of one who is silent, where there is one, and never the leader's.
+    /// Takes one vote away: that of a silent voter if there is one, and never the leader's.
     fn one_fewer(&self) -> Step {
         let others = self.voters.iter().filter(|id| **id != self.leader);
         match others.max_by_key(|id| (!self.alive.contains(id), **id)) {

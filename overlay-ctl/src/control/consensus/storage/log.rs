@@ -1,4 +1,4 @@
-//! Reading the log, as the engine asks for it.
+//! Reads of the log, as the Raft engine asks for them.
 
 use std::collections::VecDeque;
 
@@ -12,10 +12,10 @@ use redb::ReadableDatabase;
 use super::{LOG, LogStore, StoreError};
 use crate::control::consensus::codec;
 
-/// Bytes of entries kept in memory. Followers that are further behind are served from the disk.
+/// The bytes of entries that are kept in memory. Followers that are further behind are served from disk.
 const TAIL_BYTES: usize = 32 << 20;
 
-/// The end of the log, in memory.
+/// The end of the log, kept in memory.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     entries: VecDeque<Entry>,
@@ -29,12 +29,12 @@ impl Tail {
         self.last
     }
 
-    /// The log ends at `last` and nothing of it is in memory.
+    /// Sets the end of the log to `last`, with nothing in memory.
     pub(super) fn reset(&mut self, last: u64) {
         *self = Self { last, ..Self::default() };
     }
 
-    /// Appends, dropping whatever `entries` replace.
+    /// Appends entries, and drops those that `entries` replace.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         while self.entries.back().is_some_and(|entry| entry.index >= first.index) {
@@ -50,7 +50,7 @@ impl Tail {
         }
     }
 
-    /// Forgets the entries up to `index`.
+    /// Drops the entries up to `index`.
     pub(super) fn compact(&mut self, index: u64) {
         while self.entries.front().is_some_and(|entry| entry.index <= index) {
             self.bytes -= self.entries.pop_front().map_or(0, |entry| size(&entry));
@@ -68,7 +68,7 @@ impl Tail {
 }
 
 fn size(entry: &Entry) -> usize {
-    // The encoded length plus what an Entry takes in memory, roughly.
+    // The encoded length plus roughly what an `Entry` takes in memory.
     entry.data.len() + entry.context.len() + 96
 }
 
@@ -78,7 +78,7 @@ impl LogStore {
         self.truncated.0 + 1
     }
 
-    /// The term of the entry at `index`; `None` when it is not here.
+    /// The term of the entry at `index`; `None` if the entry is not stored.
     pub(super) fn entry_term(&self, index: u64) -> Result<Option<u64>, StoreError> {
         if index == self.truncated.0 {
             return Ok(Some(self.truncated.1));
@@ -94,7 +94,7 @@ impl LogStore {
         Ok(Some(decode(bytes.value())?.term))
     }
 
-    /// Entries from `low` until before `high`, at most `max` encoded bytes but at least one.
+    /// The entries from `low` up to but not including `high`: at most `max` encoded bytes, but at least one entry.
     fn read(&self, low: u64, high: u64, max: u64) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -171,8 +171,8 @@ impl Storage for LogStore {
         Ok(self.tail.last())
     }
 
-    /// The stored snapshot if `to` can use it: a follower refuses one that does not name it as a
-    /// member. Else the wish is noted, and the core makes a snapshot after this Ready.
+    /// The stored snapshot, if `to` can use it: a follower refuses a snapshot that does not name it as a member.
+    /// Otherwise the request is noted, and the core makes a new snapshot after this Ready.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let members = self.snapshot.conf_state.clone().unwrap_or_default();
         let named = members.voters.contains(&to)

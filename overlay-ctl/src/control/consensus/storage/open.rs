@@ -1,4 +1,4 @@
-//! Opening and creating the log, and everything that is refused on the way.
+//! Opens and creates the log, and refuses a state folder that must not be used.
 
 use super::{
     FORMAT, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT, SNAPSHOT_META, StoreError,
@@ -23,17 +23,17 @@ use std::{
 use uuid::Uuid;
 
 const DATABASE: &str = "consensus.redb";
-/// Raised when a version of ours can't read what an older one wrote.
+/// The format of the database. It is raised when an older format can no longer be read.
 const FORMAT_VERSION: &[u8] = b"1";
-/// Where a new cluster's log begins: behind a snapshot that every joiner has to fetch, because
-/// the entries before it never existed.
+/// The first index of a new cluster's log. It is behind a snapshot that every new member has to fetch, because
+/// entries before it never existed.
 const FIRST: (u64, u64) = (1, 1);
 
-/// Why a state folder was refused. Nothing in it was changed.
+/// The reason why a state folder was refused. Nothing in the folder was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The identity says that this node had a log, or a longer one. It may have forgotten a vote
-    /// or entries that it acknowledged: it must not go on under its old id, but join as a new node.
+    /// According to its identity this node had a log, or a longer one. It may have forgotten a vote, or entries
+    /// that it acknowledged: it must not go on under its old id, but join as a new node.
     #[error(
         "{path}: the log of node {raft_id} is gone or older than it was ({detail}); \
          remove the node from the cluster, move its state folder away and join again"
@@ -43,7 +43,7 @@ pub enum OpenError {
         path: PathBuf,
         /// The id that must not vote again.
         raft_id: u64,
-        /// What is missing.
+        /// What the log lacks.
         detail: String,
     },
     /// The folder belongs to another cluster or node.
@@ -51,9 +51,9 @@ pub enum OpenError {
     ForeignState {
         /// The identity file or the database.
         path: PathBuf,
-        /// Whose it should be.
+        /// The cluster or node that was expected.
         expected: String,
-        /// Whose it is.
+        /// The cluster or node that was found.
         found: String,
     },
     /// The file is not what this program wrote.
@@ -81,7 +81,7 @@ pub enum OpenError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The new database can't be written.
@@ -89,7 +89,7 @@ pub enum OpenError {
     Store {
         /// The database.
         path: PathBuf,
-        /// What failed.
+        /// The operation that failed.
         source: StoreError,
     },
 }
@@ -110,16 +110,16 @@ fn refused(path: &Path) -> impl Fn(Refused) -> OpenError + '_ {
 }
 
 impl LogStore {
-    /// Opens the log in the folder `dir`; `None` when no node ever lived there.
-    /// `cluster`, if given, is the one that it must belong to.
+    /// Opens the log in the folder `dir`; `None` if no node ever used the folder. `cluster`, if given, is the
+    /// cluster to which the log must belong.
     ///
     /// # Errors
-    /// See [`OpenError`]. Whatever the error, the database is as it was.
+    /// See [`OpenError`]. The database is unchanged after any error.
     pub fn open(dir: &Path, cluster: Option<Uuid>) -> Result<Option<Self>, OpenError> {
         Self::open_in(&DiskFolder::new(dir), cluster)
     }
 
-    /// As [`Self::open`], in any folder.
+    /// As [`Self::open`], for any kind of folder.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -163,7 +163,7 @@ impl LogStore {
             (Err(e), _) => return Err(io_error(&path)(e)),
         }
 
-        // All judgement is passed on the probe, before the file is written to.
+        // All checks are made on the probe, before the file is written to.
         let probe = recovery::probe(folder, DATABASE).map_err(refused(&path))?;
         let damaged = |error: StoreError| OpenError::Damaged {
             path: path.clone(),
@@ -189,8 +189,8 @@ impl LogStore {
         drop(probe);
 
         if outside.is_none() {
-            // Died between the two steps of creating the node, or the file alone was removed: the
-            // log is whole, and it says who this is.
+            // The process died between the two steps of creating the node, or only this file was removed. The log
+            // is complete, and has the identity.
             identity::store(folder, &inside).map_err(io_error(&identity_path))?;
         }
         let db = recovery::open(folder, DATABASE).map_err(refused(&path))?;
@@ -198,9 +198,9 @@ impl LogStore {
         Ok(Some(contents.into_store(db, folder, mark)?))
     }
 
-    /// Keeps a second mark of what the log holds in `dir`, which lives as long as the machine runs, and
-    /// fails where the one that is there says that the log held more: the state folder was put back from
-    /// an older copy.
+    /// Keeps a second mark in `dir`, which is outside the state folder and lives as long as the machine runs. Fails
+    /// if the mark that is there shows that the log had more: then the state folder was put back from an older
+    /// copy.
     ///
     /// # Errors
     /// [`OpenError::Amnesia`], now and at every later start; or the mark can't be used.
@@ -215,10 +215,11 @@ impl LogStore {
         self.record_mark().map_err(|source| OpenError::Store { path: dir.to_owned(), source })
     }
 
-    /// Removes the second mark that [`Self::mark_beside`] keeps in `dir`, of a node that is none any more.
+    /// Removes the second mark that [`Self::mark_beside`] keeps in `dir`, because the node was removed from the
+    /// cluster.
     ///
     /// # Errors
-    /// It can't be removed.
+    /// The mark cannot be removed.
     pub fn remove_mark_beside(dir: &Path, cluster: Uuid, raft_id: u64) -> io::Result<()> {
         match DiskFolder::new(dir).remove(&identity::name_beside(cluster, raft_id)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
@@ -226,17 +227,17 @@ impl LogStore {
         }
     }
 
-    /// Notes beside the log that its node must not vote with it any more, and gives the error that every
-    /// later start gives.
+    /// Notes beside the log that its node must not vote with it any more, and returns the error that every later
+    /// start returns.
     pub fn declare_unfit(&self, detail: String) -> OpenError {
         if let Err(error) = (self.set_unfit)(&detail) {
-            // It stops all the same; the next start may have to find out again.
+            // The node stops anyway; without the note the next start may have to find out again.
             tracing::error!(%error, "can't note that the log is unfit");
         }
         OpenError::Amnesia { path: self.path.clone(), raft_id: self.identity.raft_id, detail }
     }
 
-    /// Makes the log of a new cluster whose only member is this node. `state` is the snapshot of
+    /// Creates the log of a new cluster whose only member is this node. `state` is the snapshot of
     /// the empty state machine.
     ///
     /// # Errors
@@ -245,7 +246,7 @@ impl LogStore {
         Self::bootstrap_in(&DiskFolder::new(dir), identity, state)
     }
 
-    /// As [`Self::bootstrap`], in any folder.
+    /// As [`Self::bootstrap`], for any kind of folder.
     ///
     /// # Errors
     /// As [`Self::bootstrap`].
@@ -260,7 +261,7 @@ impl LogStore {
         Self::create(folder, identity, &hard, &meta, state)
     }
 
-    /// Makes the empty log of a node that will learn everything from a leader.
+    /// Creates the empty log of a node that will receive everything from a leader.
     ///
     /// # Errors
     /// As [`Self::bootstrap`].
@@ -268,7 +269,7 @@ impl LogStore {
         Self::join_in(&DiskFolder::new(dir), identity)
     }
 
-    /// As [`Self::join`], in any folder.
+    /// As [`Self::join`], for any kind of folder.
     ///
     /// # Errors
     /// As [`Self::bootstrap`].
@@ -294,14 +295,14 @@ impl LogStore {
             }
         }
         folder.make().map_err(io_error(dir))?;
-        // Under another name until it is whole, so that a crash can't leave half a database.
+        // The file has another name until it is complete, so that a crash cannot leave half a database.
         let unfinished = format!("{DATABASE}.new");
         let temporary = dir.join(&unfinished);
         match folder.remove(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error(&temporary)(e)),
             _ => {}
         }
-        // What an earlier, abandoned attempt left would read as amnesia.
+        // A mark of an earlier, abandoned attempt would look like a loss.
         identity::clear_unfit(folder).map_err(io_error(dir))?;
         let mark = Mark::create(folder).map_err(io_error(dir))?;
         let db = recovery::create(folder, &unfinished).map_err(refused(&temporary))?;
@@ -327,7 +328,7 @@ impl LogStore {
     }
 }
 
-/// What a log lacks of what it is known to have held; `None` where it lacks nothing.
+/// Returns what a log lacks of what it is known to have had; `None` if it lacks nothing.
 fn shortfall(held: HighWater, known: HighWater) -> Option<String> {
     let lacks = held.term < known.term || held.last < known.last;
     lacks.then(|| {
@@ -338,7 +339,7 @@ fn shortfall(held: HighWater, known: HighWater) -> Option<String> {
     })
 }
 
-/// What a database holds, checked.
+/// The checked content of a database.
 struct Contents {
     identity: Identity,
     hard_state: HardState,
@@ -382,7 +383,7 @@ impl Contents {
             last = entry.index;
             entries.push(entry);
         }
-        // The engine panics on a commit outside the log; say it in words instead.
+        // The engine panics on a commit outside the log; here it becomes an error with words.
         let range = snapshot.index..=last;
         if !range.contains(&hard_state.commit) || snapshot.index < truncated.index {
             return Err(StoreError::Missing("a committed log entry"));
