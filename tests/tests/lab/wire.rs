@@ -260,6 +260,7 @@ fn full_speed_with_every_offload_off_and_on() {
                 let below = speed(&h1.netns, &h4.netns, h4.address)?;
                 let overlay = speed(&cluster.web1.netns, &web4.netns, web4.address)?;
                 seen.push(format!("{overlay:.3e} of {below:.3e} bit/s"));
+                println!("offloads {on}: {}", seen.join(", "));
                 if overlay > FULL_SPEED * below {
                     seen.clear();
                     break;

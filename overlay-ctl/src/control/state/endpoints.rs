@@ -1,6 +1,6 @@
 //! Decides what the creation or the removal of an endpoint would do.
 
-use super::{Decision, Placement, PortsWanted, Refusal, State, apply::check_id, legs::Leg};
+use super::{Decision, Placement, PortsWanted, Refusal, State, decision::check_id, legs::Leg};
 use crate::{
     control::ipam,
     model::{

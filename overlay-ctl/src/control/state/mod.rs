@@ -11,6 +11,7 @@
 mod apply;
 mod changes;
 mod command;
+mod decision;
 mod dedup;
 mod endpoints;
 #[cfg(test)]
@@ -25,11 +26,11 @@ mod snapshot;
 mod tests;
 mod view;
 
-pub use apply::Decision;
 pub use changes::{ChangeLog, REMEMBERED, RowKey};
 pub use command::{
     Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
 };
+pub use decision::Decision;
 pub use legs::Renumbering;
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;

@@ -1,0 +1,70 @@
+//! What a command would do to the rows: the result of a decision, before its commit.
+
+use super::{Applied, Command, Refusal, Renumbering};
+use crate::model::{Endpoint, Network, Node};
+
+/// The change that a command would make. [`State::decide`] returns it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// The state is already as asked.
+    Nothing(Applied),
+    /// A new network.
+    PutNetwork {
+        /// The row.
+        network: Network,
+        /// True if the VNI was chosen here: the next VNI is searched after it.
+        given_out: bool,
+    },
+    /// A network that has no endpoints is removed.
+    RemoveNetwork(Network),
+    /// A node is added, or its addresses change.
+    PutNode {
+        /// The row.
+        node: Node,
+        /// The new addresses of its legs, if its gateway subnet changes.
+        renumbering: Renumbering,
+    },
+    /// A node that has no endpoints is removed.
+    RemoveNode(Node),
+    /// A new endpoint.
+    PutEndpoint {
+        /// The row.
+        endpoint: Endpoint,
+        /// True if the address was chosen here: the next address is searched after it.
+        given_out: bool,
+        /// True if the namespace had no gateway leg: the next leg's address is searched after this one.
+        leg_given_out: bool,
+    },
+    /// An endpoint is removed.
+    RemoveEndpoint(Endpoint),
+}
+
+impl Decision {
+    /// Puts the id of the row that would be removed into the command. The log entry then removes that row or
+    /// nothing. It never removes a later row of the same name, which may exist when the entry is applied, or
+    /// when it is applied a second time.
+    pub fn bind(&self, command: &mut Command) {
+        match (self, command) {
+            (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {
+                *only = Some(network.id);
+            }
+            (Self::RemoveNode(node), Command::RemoveNode { only, .. }) => *only = Some(node.id),
+            (Self::RemoveEndpoint(endpoint), Command::RemoveEndpoint { only, .. }) => {
+                *only = Some(endpoint.id);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Fails if a removal asks for a row whose name belongs to another row by now.
+pub(super) fn check_id(
+    asked: Option<u64>,
+    found: u64,
+    what: impl FnOnce() -> String,
+) -> Result<(), Refusal> {
+    match asked {
+        Some(asked) if asked != found => Err(Refusal::Replaced { what: what(), asked, found }),
+        _ => Ok(()),
+    }
+}
