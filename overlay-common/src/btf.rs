@@ -107,6 +107,11 @@ impl<'a> Btf<'a> {
         u32::try_from(self.find(FUNC, name)? + 1).ok()
     }
 
+    /// Whether the kernel has a struct of this name.
+    pub(crate) fn has_struct(&self, name: &str) -> bool {
+        self.find(STRUCT, name).is_some()
+    }
+
     /// A member of a struct, also one of the unnamed structs and unions in it.
     pub(crate) fn member(&self, of: &str, name: &'static str) -> Result<Member, BtfError> {
         let found = self.find(STRUCT, of).and_then(|index| self.member_of(index, name, DEPTH));
@@ -233,6 +238,8 @@ pub(crate) mod tests {
         assert_eq!(btf.member("other", "first"), Err(BtfError::Missing("first")));
         assert_eq!(btf.function("of_kernel"), Some(6));
         assert_eq!(btf.function("sk_buff"), None, "a struct is no function");
+        assert!(btf.has_struct("sk_buff"));
+        assert!(!btf.has_struct("of_kernel"), "a function is no struct");
     }
 
     #[test]

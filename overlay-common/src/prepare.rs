@@ -15,6 +15,10 @@ pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// compiles programs to machine code.
 const CAST: &str = "bpf_cast_to_kern_ctx";
 
+/// The kernel's type for the jumbo option. Kernel 5.19 got it with the code that puts the option in and takes it out,
+/// and kernel 7.0 lost it with that code.
+const JUMBO_OPTION: &str = "hop_jumbo_hdr";
+
 /// The programs' object as it can be loaded, and the value that its variable [`crate::SKB_LAYOUT`] must get.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -63,6 +67,7 @@ fn layout(btf: &Btf<'_>) -> Result<SkbLayout, BtfError> {
         ip_summed_mask: 0b11 << bit,
         csum_start,
         mac_header: bytes("mac_header")?,
+        knows_jumbo: u32::from(btf.has_struct(JUMBO_OPTION)),
     })
 }
 
@@ -109,6 +114,10 @@ mod tests {
 
     /// A kernel's types with a packet's fields where these words say.
     fn kernel(summed: u32, offset: u32, has_cast: bool) -> Vec<u8> {
+        made(summed, offset, has_cast).bytes()
+    }
+
+    fn made(summed: u32, offset: u32, has_cast: bool) -> Made {
         let mut made = Made::new();
         made.add("u16", 1 << 24, &[16])
             .of("", STRUCT, &[("csum_start", 1, 0), ("csum_offset", 1, offset)])
@@ -121,7 +130,7 @@ mod tests {
         if has_cast {
             made.add(CAST, FUNCTION, &[]);
         }
-        made.bytes()
+        made
     }
 
     const SUMMED: u32 = 2 << 24 | (64 + 5);
@@ -140,6 +149,7 @@ mod tests {
             ip_summed_mask: 0x60,
             csum_start: 16,
             mac_header: 32,
+            knows_jumbo: 0,
         };
         assert_eq!(probed.layout, layout);
         assert_eq!(typed.layout, SkbLayout { is_typed: 1, ..layout });
@@ -153,6 +163,17 @@ mod tests {
         let ways = prepare(&object(), &kernel(SUMMED, 16, false)).unwrap();
         let [probed] = &ways[..] else { panic!("{ways:?}") };
         assert_eq!(probed.layout.is_typed, 0);
+    }
+
+    #[test]
+    fn a_kernel_with_the_type_of_the_jumbo_option_knows_the_option() {
+        let mut of_6_18 = made(SUMMED, 16, true);
+        of_6_18.of("hop_jumbo_hdr", STRUCT, &[("nexthdr", 1, 0), ("jumbo_payload_len", 1, 32)]);
+        for (kernel, knows_jumbo) in [(of_6_18.bytes(), 1), (kernel(SUMMED, 16, true), 0)] {
+            let ways = prepare(&object(), &kernel).unwrap();
+            assert_eq!(ways.len(), 2);
+            assert!(ways.iter().all(|way| way.layout.knows_jumbo == knows_jumbo), "{ways:?}");
+        }
     }
 
     #[test]

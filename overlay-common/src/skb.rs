@@ -1,10 +1,15 @@
-//! Where the kernel notes that a packet's checksum is still to be written.
+//! What the programs must be told about the kernel that runs them: where it notes that a packet's checksum is still
+//! to be written, and whether it knows the jumbo option of IPv6.
 //!
 //! A sender may leave a checksum to whoever sends the packet on (CHECKSUM_PARTIAL): the kernel notes where
 //! the sum begins and where it goes, and writes it when the packet leaves by a device that does not. The
 //! sender chooses both places. `struct __sk_buff` does not show them to programs, so they are read from the
 //! kernel's own `struct sk_buff`, whose layout differs from kernel to kernel: user space finds it in the
 //! kernel's type information and hands it to the programs.
+//!
+//! Kernels from 5.19 to 6.19 put a jumbo option (RFC 2675) into their own IPv6 super-packets above 64 KiB, and take it
+//! out where they cut these. Kernels from 7.0 on do neither: an option that a program put in would stay in every
+//! segment.
 
 /// Name of the programs' variable that holds a [`SkbLayout`].
 pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
@@ -14,7 +19,7 @@ pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
 /// where the kernel lacks that, nothing.
 pub const CAST_PLACEHOLDER: i32 = 0x5e_c0_57_b0;
 
-/// Offsets within the kernel's `struct sk_buff`.
+/// Offsets within the kernel's `struct sk_buff`, and what else a program must know before it is loaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SkbLayout {
@@ -29,15 +34,24 @@ pub struct SkbLayout {
     pub csum_start: u32,
     /// Of `mac_header`, which is 16 bits long and counts from the same place as `csum_start`.
     pub mac_header: u32,
+    /// 1: the kernel takes the jumbo option out of an IPv6 super-packet when it cuts it into segments, and takes a
+    /// packet above 64 KiB without the option for an empty one. 0: it knows no such option.
+    pub knows_jumbo: u32,
 }
 
 impl SkbLayout {
     /// What the programs have before user space has said it.
-    pub const UNKNOWN: Self =
-        Self { is_typed: 0, ip_summed: 0, ip_summed_mask: 0, csum_start: 0, mac_header: 0 };
+    pub const UNKNOWN: Self = Self {
+        is_typed: 0,
+        ip_summed: 0,
+        ip_summed_mask: 0,
+        csum_start: 0,
+        mac_header: 0,
+        knows_jumbo: 0,
+    };
 }
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya's Pod is a promise about layout")]
-// SAFETY: repr(C), Copy, five u32 and so no padding, every bit pattern is a value.
+// SAFETY: repr(C), Copy, six u32 and so no padding, every bit pattern is a value.
 unsafe impl aya::Pod for SkbLayout {}

@@ -7,14 +7,13 @@
 //! checksum is the packet's own, or lies in what the packet carries, where no program looks: an endpoint
 //! may run tunnels.
 
-use crate::headers::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Udp};
+use crate::{
+    headers::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Udp},
+    kernel::layout,
+};
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
 use core::{ffi::c_void, mem};
-use overlay_common::{CAST_PLACEHOLDER, DropReason, SkbLayout};
-
-/// User space writes it before the programs are loaded, and they see it as a constant.
-#[unsafe(no_mangle)]
-static SKB_LAYOUT: SkbLayout = SkbLayout::UNKNOWN;
+use overlay_common::{CAST_PLACEHOLDER, DropReason};
 
 /// What an IP packet carries: all that is known of it in front.
 #[derive(Clone, Copy)]
@@ -85,14 +84,6 @@ impl Unfinished {
     fn is_behind(self, header: usize) -> bool {
         self.places & 0xffff >= self.frame + header as u32
     }
-}
-
-/// A field of [`SKB_LAYOUT`], as user space has set it: the compiler must not know the value that it has here.
-macro_rules! layout {
-    ($field:ident) => {
-        // SAFETY: the variable lives as long as the program.
-        unsafe { (&raw const SKB_LAYOUT.$field).read_volatile() }
-    };
 }
 
 /// The checksum of the packet that is still to be written, where there is one.

@@ -1,12 +1,18 @@
-//! The jumbo option (RFC 2675) of IPv6 super-packets above 65,535 bytes. Kernels from 5.19 on put it behind
-//! the IPv6 header of their own TCP super-packets (commit 09f3d1a3a52c), and take it out where these are
-//! cut. It is on no wire. But they look for it behind the outer header only, and cut a tunnel's packet that
-//! has one inside in the wrong places: so it goes out before the outer headers come, and in again after
-//! they have gone, since a receiving kernel without one would take the packet for empty.
+//! The jumbo option (RFC 2675) of IPv6 super-packets above 65,535 bytes.
+//!
+//! Kernels from 5.19 to 6.19 put the option behind the IPv6 header of their own TCP super-packets (commit
+//! 09f3d1a3a52c) and take it out where these are cut, so it is on no wire. They look for it behind the outer header
+//! alone, and cut a tunnel's packet that has one inside in the wrong places. So [`take_out`] removes it before the
+//! outer headers are pushed, and [`put_in`] adds it after they are stripped, since such a kernel takes a large packet
+//! without the option for an empty one.
+//!
+//! Kernels from 7.0 on neither put the option in nor take it out: a large packet's length is 0, as in IPv4. An option
+//! that [`put_in`] added would go out in every segment, so there it adds none.
 
 use crate::{
     frame::{self, header},
     headers::{Eth, IPPROTO_TCP, Ipv6, JumboOption},
+    kernel::layout,
 };
 use aya_ebpf::{
     bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_NET},
@@ -19,13 +25,13 @@ const L3: usize = size_of::<Eth>();
 const L4: usize = L3 + size_of::<Ipv6>();
 const OPTION: i32 = size_of::<JumboOption>() as i32;
 
-/// The packet is longer than IPv6's own length field can say.
+/// Whether the packet is longer than IPv6's own length field can say.
 #[inline(always)]
 fn is_jumbo(ctx: &TcContext) -> bool {
     frame::gso_size(ctx) != 0 && ctx.len() as usize > L4 + 0xffff
 }
 
-/// Takes the option out, where it is there.
+/// Takes the option out, where there is one.
 #[inline(always)]
 pub fn take_out(ctx: &TcContext) -> Result<(), DropReason> {
     if !is_jumbo(ctx) || !has_option(ctx)? {
@@ -38,10 +44,10 @@ pub fn take_out(ctx: &TcContext) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Puts it in, where a receiver will look for it.
+/// Puts the option in, where the kernel takes it out again.
 #[inline(always)]
 pub fn put_in(ctx: &TcContext) -> Result<(), DropReason> {
-    if !is_jumbo(ctx) {
+    if !is_jumbo(ctx) || layout!(knows_jumbo) == 0 {
         return Ok(());
     }
     let ip: &Ipv6 = header(ctx, L3)?;
@@ -56,7 +62,7 @@ pub fn put_in(ctx: &TcContext) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Whether just this option is between the IPv6 and the TCP header.
+/// Whether this option, and nothing else, is between the IPv6 and the TCP header.
 #[inline(always)]
 fn has_option(ctx: &TcContext) -> Result<bool, DropReason> {
     if header::<Ipv6>(ctx, L3)?.next_header != 0 {

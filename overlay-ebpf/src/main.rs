@@ -26,6 +26,7 @@ mod from_underlay;
 mod guard_underlay;
 mod headers;
 mod jumbo;
+mod kernel;
 #[cfg(feature = "log")]
 mod log;
 mod maps;

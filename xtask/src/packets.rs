@@ -1,5 +1,5 @@
 //! `cargo xtask packets`: the programs against the reference model, for as many packets as one likes.
-//! `cargo xtask test` does the same with 20,000.
+//! `cargo xtask test` does the same with 200,000.
 
 use anyhow::Result;
 

@@ -24,7 +24,7 @@ use overlay_common::{
 use overlay_lab::{Requirement, missing, skip};
 
 use super::{
-    devices::Home,
+    devices::{Home, set_offloads},
     tap::Tap,
     world::{LEG_A, LEG_B, PORT_A, PORT_B, SLOT_A, SLOT_B, UNDERLAY, World},
 };
@@ -85,6 +85,19 @@ pub(crate) struct Bench {
     home: Home,
 }
 
+/// The node at the other end of the underlay: programs and maps of its own, in the namespace of the peers. What this
+/// node sends by the underlay is what that one receives.
+pub(crate) struct FarNode {
+    loaded: Loaded,
+}
+
+impl FarNode {
+    /// Makes its maps hold the world and nothing else.
+    pub(crate) fn fill(&mut self, world: &World) {
+        self.loaded.fill(world);
+    }
+}
+
 /// The programs and their maps, as any namespace may have them.
 struct Loaded {
     programs: Ebpf,
@@ -117,7 +130,7 @@ pub(crate) const AT_TC: [Direction; 3] =
 /// The guard's programs: in a driver, and in the stack.
 pub(crate) const GUARDS: [&str; 2] = ["guard_underlay", "guard_generic"];
 
-/// What the last test was done with: the verifier takes longer than most tests.
+/// The programs of the last test, for the next one: the verifier takes longer than most tests.
 static SPARE: Mutex<Option<Loaded>> = Mutex::new(None);
 
 /// Runs a test on a bench that nobody else has meanwhile, or skips it where the machine lacks something.
@@ -127,7 +140,7 @@ pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
         return skip(&reason, Location::caller()).expect("a line for the count");
     }
     let spare = || SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Nobody's while the programs are loaded.
+    // The lock is free while the programs are loaded.
     let taken = spare().take();
     let mut bench = Bench::new(taken.unwrap_or_else(Loaded::new));
     // A test that fails takes its bench with it.
@@ -177,6 +190,44 @@ impl Loaded {
             loaded.program(direction).load().expect("the verifier takes the program");
         }
         loaded
+    }
+
+    /// Makes the maps hold the world and nothing else.
+    fn fill(&mut self, world: &World) {
+        let empty = Config {
+            vtep: [0; 16],
+            underlay_ifindex: 0,
+            vxlan_port: 0,
+            ttl: 0,
+            pad: 0,
+            flags: 0,
+            sample: 0,
+        };
+        self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
+        replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
+        replace(&mut self.neigh, &self.filled.neigh, &world.neigh);
+        replace(&mut self.ports, &self.filled.ports, &world.ports);
+        replace(&mut self.nodes, &self.filled.nodes, &world.nodes);
+        for index in self.filled.hops.keys().filter(|index| !world.hops.contains_key(index)) {
+            let none = HopEntry { header: [0; 50], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
+            self.hops.set(*index, none, 0).expect("HOPS takes it");
+        }
+        for (index, hop) in &world.hops {
+            self.hops.set(*index, hop, 0).expect("HOPS takes it");
+            self.paths.set(*index, PathMtu::default(), 0).expect("PATHS takes it");
+        }
+        replace(&mut self.flood, &self.filled.flood, &world.flood);
+        replace(&mut self.gateway_ports, &self.filled.gateway_ports, &world.gateway_ports);
+        replace(&mut self.apis, &self.filled.apis, &world.apis);
+        self.filled = world.clone();
+    }
+
+    fn attach(&mut self, direction: Direction, device: &str) {
+        // Only kernels before 6.6 need it.
+        tc::qdisc_add_clsact(device).expect("the device has no qdisc of ours yet");
+        let program = self.program(direction);
+        let link = program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
+        self.attached.push((direction, link));
     }
 
     fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
@@ -236,37 +287,29 @@ impl Bench {
 
     /// Makes the maps hold the world and nothing else.
     pub(crate) fn fill(&mut self, world: &World) {
-        let empty = Config {
-            vtep: [0; 16],
-            underlay_ifindex: 0,
-            vxlan_port: 0,
-            ttl: 0,
-            pad: 0,
-            flags: 0,
-            sample: 0,
-        };
-        self.loaded.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
-        replace(&mut self.loaded.fdb, &self.loaded.filled.fdb, &world.fdb);
-        replace(&mut self.loaded.neigh, &self.loaded.filled.neigh, &world.neigh);
-        replace(&mut self.loaded.ports, &self.loaded.filled.ports, &world.ports);
-        replace(&mut self.loaded.nodes, &self.loaded.filled.nodes, &world.nodes);
-        for index in self.loaded.filled.hops.keys().filter(|index| !world.hops.contains_key(index))
-        {
-            let none = HopEntry { header: [0; 50], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
-            self.loaded.hops.set(*index, none, 0).expect("HOPS takes it");
-        }
-        for (index, hop) in &world.hops {
-            self.loaded.hops.set(*index, hop, 0).expect("HOPS takes it");
-            self.loaded.paths.set(*index, PathMtu::default(), 0).expect("PATHS takes it");
-        }
-        replace(&mut self.loaded.flood, &self.loaded.filled.flood, &world.flood);
-        replace(
-            &mut self.loaded.gateway_ports,
-            &self.loaded.filled.gateway_ports,
-            &world.gateway_ports,
-        );
-        replace(&mut self.loaded.apis, &self.loaded.filled.apis, &world.apis);
-        self.loaded.filled = world.clone();
+        self.loaded.fill(world);
+    }
+
+    /// The node at the other end of the underlay: see [`FarNode`].
+    pub(crate) fn far_node(&self) -> FarNode {
+        let mut loaded = Loaded::new();
+        self.home.among_peers(|| loaded.attach(Direction::FromUnderlay, "underlay_peer"));
+        FarNode { loaded }
+    }
+
+    /// Both ends of the veth of the far node's endpoint.
+    pub(crate) fn tap_far(&self) -> Tap {
+        self.home.far_tap()
+    }
+
+    /// Lets the underlay's device take super-packets whole, or has the kernel cut them before the device.
+    pub(crate) fn set_offloads_of_underlay(&self, whole: bool) {
+        set_offloads("underlay", whole);
+    }
+
+    /// The same of the device of the far node's endpoint.
+    pub(crate) fn set_offloads_of_far(&self, whole: bool) {
+        self.home.among_peers(|| set_offloads("far", whole));
     }
 
     /// Runs one packet through the direction's program, as it would come in by the usual device.
@@ -351,7 +394,7 @@ impl Bench {
     }
 
     /// Runs one packet as from a device that gave the sum of all of it, which the kernel compares with
-    /// the packet's bytes afterwards: EBADMSG if it is another. A bare call, since aya has no such flag.
+    /// the packet's bytes afterwards: EBADMSG if it differs. A bare call, since aya has no such flag.
     pub(crate) fn run_summed(
         &mut self,
         direction: Direction,
@@ -487,11 +530,7 @@ impl Bench {
     /// Attaches the direction's program to a device, for packets that really come in. It goes with
     /// the bench.
     pub(crate) fn attach(&mut self, direction: Direction, device: &str) {
-        // Only kernels before 6.6 need it.
-        tc::qdisc_add_clsact(device).expect("the device has no qdisc of ours yet");
-        let program = self.program(direction);
-        let link = program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
-        self.loaded.attached.push((direction, link));
+        self.loaded.attach(direction, device);
     }
 
     /// Both ends of the veth whose host side has this index.

@@ -1,4 +1,5 @@
-//! The devices: host sides in one namespace of the thread's own, their peers in another.
+//! The devices: host sides in one network namespace of the thread's own, their peers in another. The far node's
+//! devices are in the namespace of the peers, and its endpoint is in the first one.
 
 use std::{
     fs::{self, File},
@@ -9,12 +10,15 @@ use std::{
 
 use nix::{
     sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket},
     unistd::Pid,
 };
 
 use super::{
     tap::{self, Tap},
-    world::{LEG_A, LEG_B, PORT_A, PORT_B, UNDERLAY, UNDERLAY_MAC},
+    world::{
+        DEVICES, FAR_PORT, LEG_A, LEG_B, PEER, PORT_A, PORT_B, ROUTER_MAC, UNDERLAY, UNDERLAY_MAC,
+    },
 };
 
 /// Where the thread was before it went into a namespace of its own, on one CPU. Going back takes the
@@ -45,41 +49,64 @@ impl Home {
         Self { netns, cpus, peers, host }
     }
 
-    fn among_peers<T>(&self, body: impl FnOnce() -> T) -> T {
+    /// Runs something in the namespace of the peers, which is the far node's.
+    pub(crate) fn among_peers<T>(&self, body: impl FnOnce() -> T) -> T {
         setns(&self.peers, CloneFlags::CLONE_NEWNET).expect("the namespace is ours");
         let result = body();
         setns(&self.host, CloneFlags::CLONE_NEWNET).expect("the namespace is ours");
         result
     }
 
+    /// Makes all devices, and lets each carry super-packets above 64 KiB.
     pub(crate) fn make_devices(&self) {
-        let mac = UNDERLAY_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        let peers = format!("/proc/{}/fd/{}", std::process::id(), self.peers.as_raw_fd());
-        let mut host = String::from("link set lo up\n");
-        let mut up = String::new();
-        for (name, index, address) in [
-            ("port_a", PORT_A, String::new()),
-            ("port_b", PORT_B, String::new()),
-            ("underlay", UNDERLAY, format!("address {mac}")),
-            ("leg_a", LEG_A, String::new()),
-            ("leg_b", LEG_B, String::new()),
+        let address = |mac: [u8; 6]| {
+            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+            format!("address {mac}")
+        };
+        let [peers, host] = [&self.peers, &self.host]
+            .map(|netns| format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd()));
+        let mut here = String::from("link set lo up\n");
+        let mut there = format!(
+            "link add far index {FAR_PORT} type veth peer name far_peer index {} netns {host}\n\
+             link set far up\n",
+            FAR_PORT + PEER
+        );
+        for (name, index, own, of_peer) in [
+            ("port_a", PORT_A, String::new(), String::new()),
+            ("port_b", PORT_B, String::new(), String::new()),
+            ("underlay", UNDERLAY, address(UNDERLAY_MAC), address(ROUTER_MAC)),
+            ("leg_a", LEG_A, String::new(), String::new()),
+            ("leg_b", LEG_B, String::new(), String::new()),
         ] {
             let peer = index + PEER;
-            host += &format!(
-                "link add {name} index {index} {address} type veth \
-                 peer name {name}_peer index {peer} netns {peers}\n\
+            here += &format!(
+                "link add {name} index {index} {own} type veth \
+                 peer name {name}_peer index {peer} {of_peer} netns {peers}\n\
                  link set {name} up\n"
             );
-            up += &format!("link set {name}_peer up\n");
+            there += &format!("link set {name}_peer up\n");
         }
-        ip_batch(&host);
-        self.among_peers(|| ip_batch(&up));
+        ip_batch(&here);
+        self.among_peers(|| ip_batch(&there));
+        ip_batch("link set far_peer up\n");
+        let here = DEVICES.into_iter().chain([FAR_PORT + PEER]);
+        here.for_each(take_large_super_packets);
+        self.among_peers(|| {
+            let there = DEVICES.into_iter().map(|index| index + PEER).chain([FAR_PORT]);
+            there.for_each(take_large_super_packets);
+        });
     }
 
     /// Both ends of the veth whose host side has this index.
     pub(crate) fn tap(&self, host: u32) -> Tap {
         let peer = self.among_peers(|| tap::open(host + PEER));
         Tap::new(tap::open(host), peer)
+    }
+
+    /// Both ends of the veth of the far node's endpoint.
+    pub(crate) fn far_tap(&self) -> Tap {
+        let host = self.among_peers(|| tap::open(FAR_PORT));
+        Tap::new(host, tap::open(FAR_PORT + PEER))
     }
 }
 
@@ -94,9 +121,6 @@ impl Drop for Home {
         }
     }
 }
-
-/// What a peer's index has over its host-side device's.
-const PEER: u32 = 100;
 
 fn current_netns() -> File {
     File::open("/proc/thread-self/ns/net").expect("/proc is mounted")
@@ -119,4 +143,42 @@ pub(crate) fn ip_batch(script: &str) {
         .expect("ip is on PATH");
     ip.stdin.take().expect("piped").write_all(script.as_bytes()).expect("ip reads");
     assert!(ip.wait().expect("ip ends").success(), "ip failed at:\n{script}");
+}
+
+/// Lets a device of the thread's namespace take super-packets of 256 KiB, of IPv4 too where the kernel has a size for
+/// that (6.3). `ip` of Debian 12 does not know that one.
+fn take_large_super_packets(ifindex: u32) {
+    const SIZE: u32 = 256 << 10;
+    // linux/rtnetlink.h, linux/if_link.h, linux/netlink.h.
+    const RTM_NEWLINK: u16 = 16;
+    const REQUEST_AND_ACK: u16 = 1 | 4;
+    const IFLA_GSO_MAX_SIZE: u16 = 41;
+    const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
+    let attribute = |kind: u16| [&[8, 0], &kind.to_ne_bytes()[..], &SIZE.to_ne_bytes()].concat();
+    let link = [&[0; 4], &ifindex.to_ne_bytes()[..], &[0; 8]].concat();
+    let sizes = [IFLA_GSO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE].map(attribute).concat();
+    let len = (16 + link.len() + sizes.len()) as u32;
+    let [kind, flags] = [RTM_NEWLINK, REQUEST_AND_ACK].map(u16::to_ne_bytes);
+    let header = [&len.to_ne_bytes()[..], &kind, &flags, &[0; 8]].concat();
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    );
+    let netlink = netlink.expect("the kernel has netlink");
+    let message = [header, link, sizes].concat();
+    send(netlink.as_raw_fd(), &message, MsgFlags::empty()).expect("the kernel takes it");
+    let mut answer = [0; 512];
+    let len = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("an answer");
+    // An error of 0 behind the header.
+    assert!(len >= 20 && answer[16..20] == [0; 4], "device {ifindex}: {:?}", &answer[..len]);
+}
+
+/// Lets a device of the thread's namespace take super-packets whole, or has the kernel cut them before the device.
+pub(crate) fn set_offloads(device: &str, whole: bool) {
+    let value = if whole { "on" } else { "off" };
+    let mut ethtool = Command::new("ethtool");
+    ethtool.args(["-K", device, "tso", value, "tx-udp-segmentation", value]);
+    assert!(ethtool.status().expect("ethtool is on PATH").success(), "{device}: {ethtool:?}");
 }

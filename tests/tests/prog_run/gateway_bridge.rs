@@ -181,7 +181,8 @@ fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
             let forwarded = counts.remove(&(0, Direction::FromGateway)).is_some();
             let direction = Direction::FromGateway;
             let skb = Skb::usual(direction);
-            let incoming = Incoming { bytes: &frame, skb, tag_beside: true, unfinished: None };
+            let incoming =
+                Incoming { bytes: &frame, skb, tag_beside: true, unfinished: None, bulk: None };
             let world = World::default();
             let fate = model::decide(direction, &world, &mut Paths::default(), incoming);
             if forwarded == matches!(fate.end, End::Dropped(_)) {

@@ -106,7 +106,7 @@ fn cases() -> Vec<Case> {
         case("a later fragment", AS_USUAL, around(Vxlan { fragment_offset: 185, ..strange() }), None),
         case("options", AS_USUAL, around(Vxlan { options: vec![1; 4], ..strange() }), None),
         case("a tag around it", AS_USUAL, tagged(&forged, 0x8100), None),
-        // What is nobody's business.
+        // What is no VXLAN to this node.
         case("before the node is configured", |w| w.config = None, forged.clone(), None),
         case("another address", AS_USUAL, around(Vxlan { to: IDLE_VTEP, ..strange() }), None),
         case("another port", AS_USUAL, around(Vxlan { port: 8472, ..strange() }), None),

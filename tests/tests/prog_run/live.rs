@@ -178,7 +178,6 @@ fn with_icc_off_nobody_hears_a_neighbour() {
     });
 }
 
-/// The kernel takes the outer tag out of the frame before TC sees it.
 /// The kernel takes the outermost tag out before a program sees the frame; on the wire it is back.
 #[test]
 fn tags_are_carried() {
@@ -222,7 +221,7 @@ fn a_tagged_frame_shows_no_type_of_service_outside() {
     });
 }
 
-/// A VLAN of the underlay's device is another Ethernet, whose stations are no VTEPs of ours. VLAN 0 is none.
+/// A VLAN of the underlay's device is a separate Ethernet, whose stations are no VTEPs of ours. VLAN 0 is no VLAN.
 #[test]
 fn vxlan_on_a_vlan_of_the_underlay_is_not_for_us() {
     attached(Direction::FromUnderlay, |bench| {

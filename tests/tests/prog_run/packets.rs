@@ -1,4 +1,4 @@
-//! Packets, made by etherparse: by another's idea of the formats than the programs have.
+//! Packets, made with etherparse: whoever wrote that crate read the formats' definitions independently of the programs.
 
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,

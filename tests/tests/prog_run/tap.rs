@@ -1,4 +1,4 @@
-//! The far end of a veth: what comes out of it, and what is put into it.
+//! Packet sockets on both ends of a veth: what comes out of it, and what is put into it.
 #![expect(unsafe_code, reason = "packet sockets: no safe wrapper has what is asked of them")]
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -21,7 +21,7 @@ pub(crate) struct Tap {
     peer: OwnedFd,
 }
 
-/// A checksum that the sender leaves to whoever sends the frame on.
+/// A checksum that the sender leaves to the device that sends the frame on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unfinished {
     /// Where its sum begins, in bytes of the frame.
@@ -30,8 +30,41 @@ pub(crate) struct Unfinished {
     pub(crate) offset: u16,
 }
 
-/// No program sends it.
+/// A super-packet: its sender leaves it to a device to cut it into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bulk {
+    /// What it is.
+    pub(crate) kind: BulkKind,
+    /// Bytes of payload in each segment but the last.
+    pub(crate) segment: u16,
+    /// Bytes of all headers, as its sender says; the rest lies in other pages. 0: all lies in one piece.
+    pub(crate) headers: u16,
+}
+
+/// The kinds of super-packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BulkKind {
+    TcpV4,
+    TcpV6,
+    /// Datagrams of one flow. Kernels from 6.2 on take them from a packet socket.
+    Udp,
+}
+
+impl BulkKind {
+    /// Its number in a header of virtio (virtio 1.3, section 5.1.6).
+    fn number(self) -> u8 {
+        match self {
+            Self::TcpV4 => 1,
+            Self::TcpV6 => 4,
+            Self::Udp => 5,
+        }
+    }
+}
+
+/// A frame that no program sends: see [`Tap::received`].
 const SENTINEL: &[u8] = b"\x02\0\0\0\x09\x09\x02\0\0\0\x09\x09\x88\xb6end";
+/// Bytes of the longest frame: a super-packet above 64 KiB with outer headers.
+const LONGEST: usize = 1 << 17;
 /// Room for all the copies that come before anybody looks.
 const RECEIVE_BYTES: usize = 8 << 20;
 /// Only a broken bench takes this long.
@@ -58,7 +91,7 @@ impl Tap {
 
     /// The next frame out of the peer, with the tag in it that the kernel keeps beside it.
     pub(crate) fn next(&self) -> Vec<u8> {
-        let mut frame = vec![0; 9000];
+        let mut frame = vec![0; LONGEST];
         let mut control = [0_u64; 16];
         let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
         // SAFETY: all zero bytes are a value of this plain C struct.
@@ -86,10 +119,17 @@ impl Tap {
     /// The same with an unfinished checksum. False: the kernel takes it from nobody, since it is not within the
     /// frame, or begins in its link header (from 6.12 on).
     pub(crate) fn send_unfinished(&self, frame: &[u8], sum: Unfinished) -> bool {
+        self.send_offloaded(frame, sum, None)
+    }
+
+    /// The same of a super-packet, where there is one. False: the kernel takes it from nobody.
+    pub(crate) fn send_offloaded(&self, frame: &[u8], sum: Unfinished, bulk: Option<Bulk>) -> bool {
         // As of virtio (virtio 1.3, section 5.1.6), in the host's byte order.
         const NEEDS_CSUM: u8 = 1;
-        let words = [0, 0, sum.start, sum.offset].map(u16::to_ne_bytes).concat();
-        let header = [&[NEEDS_CSUM, 0][..], &words].concat();
+        let kind = bulk.map_or(0, |bulk| bulk.kind.number());
+        let (headers, segment) = bulk.map_or((0, 0), |bulk| (bulk.headers, bulk.segment));
+        let words = [headers, segment, sum.start, sum.offset].map(u16::to_ne_bytes).concat();
+        let header = [&[NEEDS_CSUM, kind][..], &words].concat();
         // What waits to be received would have such a header too: it is there for this frame alone.
         set_option(&self.peer, libc::PACKET_VNET_HDR, 1);
         let sent = send(self.peer.as_raw_fd(), &[&header, frame].concat(), MsgFlags::empty());

@@ -1,5 +1,5 @@
-//! Checksums that their senders leave to whoever sends the frame on: which pass, by either way in which the
-//! programs read where they go. Frames come in by real devices, since test_run makes none of that kind.
+//! Checksums that their senders leave to a device: which of them pass, by either way in which the programs read where a
+//! checksum goes. Frames come in by real devices, since test_run makes none of that kind.
 
 use std::{
     collections::BTreeSet,

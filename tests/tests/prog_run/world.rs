@@ -25,6 +25,8 @@ impl Station {
 
 /// The network's VNI; its three bytes differ.
 pub(crate) const VNI: u32 = 0x12_34_56;
+/// A second network. Its subnet may overlap the first one's.
+pub(crate) const OTHER_VNI: u32 = VNI + 1;
 
 /// An endpoint of this node, behind [`PORT_A`].
 pub(crate) const A: Station = Station { mac: [2, 0, 0, 0, 0, 0xa], ip: [172, 16, 16, 129] };
@@ -70,7 +72,11 @@ pub(crate) const PORT_B: u32 = 12;
 pub(crate) const UNDERLAY: u32 = 13;
 pub(crate) const LEG_A: u32 = 14;
 pub(crate) const LEG_B: u32 = 15;
-/// All of them.
+/// What the index of a device's peer has over the device's own.
+pub(crate) const PEER: u32 = 100;
+/// The device of the far node's endpoint, in the far node's namespace.
+pub(crate) const FAR_PORT: u32 = 16;
+/// Those of this node.
 pub(crate) const DEVICES: [u32; 5] = [PORT_A, PORT_B, UNDERLAY, LEG_A, LEG_B];
 /// No device has it.
 pub(crate) const NO_DEVICE: u32 = 999;
@@ -197,6 +203,51 @@ impl World {
         entry.vtep = ip16_from_v4(vtep);
         entry.ifindex = 0;
         entry.hop = self.nodes.get(&node_key(vtep)).map_or(0, |node| node.hop);
+    }
+
+    /// What the far node's maps hold while this node's hold this. Of what is behind a third node it knows the same.
+    pub(crate) fn of_far_node(&self) -> Self {
+        let mut world = Self::empty();
+        let config = Self::default().config;
+        world.config = config.map(|config| Config {
+            vtep: ip16_from_v4(FAR_VTEP),
+            underlay_ifindex: UNDERLAY + PEER,
+            ..config
+        });
+        world.node(OWN_VTEP, 1, HOP_FAR, UNDERLAY_MAC);
+        world.node(IDLE_VTEP, 3, HOP_IDLE, UNDERLAY_MAC);
+        for (key, entry) in &self.fdb {
+            let entry = if entry.ifindex != 0 {
+                FdbEntry { vtep: ip16_from_v4(OWN_VTEP), ifindex: 0, hop: HOP_FAR, ..*entry }
+            } else if entry.vtep == ip16_from_v4(FAR_VTEP) {
+                FdbEntry { vtep: IP16_NONE, ifindex: FAR_PORT, hop: SLOT_A, ..*entry }
+            } else {
+                *entry
+            };
+            world.fdb.insert(*key, entry);
+        }
+        let networks = self.flood.keys();
+        world.flood = networks.map(|vni| (*vni, flood(&[OWN_VTEP], &[FAR_PORT]))).collect();
+        world
+    }
+
+    /// All rows, one in a line.
+    pub(crate) fn rows(&self) -> String {
+        let Self { config, fdb, neigh, ports, nodes, hops, flood, gateway_ports, apis } = self;
+        let mut rows = vec![format!("{config:?}")];
+        rows.extend(fdb.iter().map(|row| format!("FDB {row:02x?}")));
+        rows.extend(neigh.iter().map(|row| format!("NEIGH {row:02x?}")));
+        rows.extend(ports.iter().map(|row| format!("PORTS {row:02x?}")));
+        rows.extend(nodes.iter().map(|row| format!("NODES {row:02x?}")));
+        rows.extend(hops.iter().map(|row| format!("HOPS {row:02x?}")));
+        rows.extend(flood.iter().map(|(vni, entry)| {
+            let vteps = &entry.vteps[..entry.vtep_count as usize];
+            let ports = &entry.ports[..entry.port_count as usize];
+            format!("FLOOD {vni:x}: {vteps:02x?}, {ports:?}")
+        }));
+        rows.extend(gateway_ports.iter().map(|row| format!("GATEWAY_PORTS {row:02x?}")));
+        rows.extend(apis.iter().map(|row| format!("APIS {row:02x?}")));
+        rows.join("\n  ")
     }
 
     /// What the programs take for the configuration: one that user space has written.

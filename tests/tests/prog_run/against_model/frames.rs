@@ -14,8 +14,8 @@ use super::{
 use crate::{
     packets::{BROADCAST, GROUP, Vxlan, far_to_a},
     world::{
-        A, A_OUT, B, B_OUT, FAR, FAR_VTEP, GATEWAY, IDLE_VTEP, OUTSIDE, OWN_VTEP, ROUTER_MAC,
-        STRANGE_VTEP, STRANGER, Station, UNDERLAY_MAC, VNI,
+        A, A_OUT, B, B_OUT, FAR, FAR_VTEP, GATEWAY, IDLE_VTEP, OTHER_VNI, OUTSIDE, OWN_VTEP,
+        ROUTER_MAC, STRANGE_VTEP, STRANGER, Station, UNDERLAY_MAC, VNI,
     },
 };
 
@@ -50,8 +50,8 @@ fn tags() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![5 => Just(Vec::new()), 1 => tags].boxed()
 }
 
-/// What may come from the underlay: VXLAN, most often right in most respects; what routers say of it; and
-/// what is no business of ours.
+/// What may come from the underlay: VXLAN, most often right in most respects; messages of routers about it; and
+/// packets that are not for the overlay.
 pub(super) fn from_underlay() -> BoxedStrategy<Vec<u8>> {
     let inner = mutated(frame(FAR, vec![A, B, A, B, FAR]));
     let vxlan =
@@ -64,7 +64,7 @@ pub(super) fn from_underlay() -> BoxedStrategy<Vec<u8>> {
     mutated(prop_oneof![8 => tagged, 1 => too_big(), 1 => frame(ROUTER, vec![NODE])]).boxed()
 }
 
-/// VXLAN from whom it should not come from, as often as from a node.
+/// VXLAN from senders that are no nodes, as often as from a node.
 pub(super) fn from_strangers() -> BoxedStrategy<Vec<u8>> {
     let from = select(vec![STRANGE_VTEP, OWN_VTEP, FAR_VTEP, IDLE_VTEP]);
     let forged =
@@ -72,7 +72,7 @@ pub(super) fn from_strangers() -> BoxedStrategy<Vec<u8>> {
     mutated(forged).boxed()
 }
 
-/// A router's word: a packet of ours to a VTEP was too big (RFC 792, RFC 1191).
+/// A router's message that a packet of this node's to a VTEP was too big (RFC 792, RFC 1191).
 fn too_big() -> BoxedStrategy<Vec<u8>> {
     let kind = mostly([3u8, 4], vec![[3, 3], [11, 0], [8, 0], [5, 1]]);
     let mtu = select(vec![0u16, 68, 552, 1000, 1329, 1330, 1331, 1400, 1400, 1499, 1500, 9000]);
@@ -101,14 +101,18 @@ fn too_big() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Who sends what is no VXLAN, and to whom.
+/// Sender and receiver of what is no VXLAN.
 const ROUTER: Station = Station { mac: ROUTER_MAC, ip: FAR_VTEP };
 const NODE: Station = Station { mac: UNDERLAY_MAC, ip: OWN_VTEP };
 
 /// Outer headers, each field nearly always right.
 fn outer() -> BoxedStrategy<Vxlan> {
     let to_mac = nearly_always(UNDERLAY_MAC, vec![BROADCAST, GROUP, STRANGER.mac, ROUTER_MAC]);
-    let from = nearly_always(FAR_VTEP, vec![IDLE_VTEP, OWN_VTEP, STRANGE_VTEP, [0; 4], FAR.ip]);
+    let from = prop_oneof![
+        16 => Just(FAR_VTEP),
+        3 => Just(IDLE_VTEP),
+        1 => select(vec![OWN_VTEP, STRANGE_VTEP, [0; 4], FAR.ip]),
+    ];
     let to = nearly_always(OWN_VTEP, vec![IDLE_VTEP, FAR_VTEP, [255; 4]]);
     let tos = prop_oneof![1 => Just(0u8), 1 => 0u8..4, 1 => any::<u8>()];
     let protocol = nearly_always(IpNumber::UDP, vec![IpNumber::TCP, IpNumber(136)]);
@@ -119,7 +123,7 @@ fn outer() -> BoxedStrategy<Vxlan> {
     let vxlan = (
         nearly_always(8u8, vec![0, 0xff, 0x88, 0xf7, 0x0c]),
         nearly_always(0u8, vec![0xff]),
-        nearly_always(VNI, vec![VNI + 1, 0, 0xff_ffff]),
+        prop_oneof![16 => Just(VNI), 3 => Just(OTHER_VNI), 1 => select(vec![0, 0xff_ffff])],
     );
     ((to_mac, from, to, tos), (protocol, port, options, fragment), vxlan)
         .prop_map(|((to_mac, from, to, tos), (protocol, port, options, fragment), vxlan)| {
@@ -143,7 +147,7 @@ fn outer() -> BoxedStrategy<Vxlan> {
         .boxed()
 }
 
-/// What outer headers say that is not so.
+/// What is wrong in outer headers: differences from the right values.
 #[derive(Clone, Debug)]
 struct Lies {
     total_len: u16,

@@ -1,42 +1,68 @@
-//! The programs attached, and frames that really come in: where they come out.
+//! The programs attached, and frames that really come in: where they come out, of this node's devices and of the far
+//! node's, which receives what this one sends.
+
+use std::collections::BTreeMap;
 
 use overlay_common::Direction;
-use proptest::test_runner::TestCaseError;
+use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{
-    one_by_one::{Flows, Heard, check_heard},
-    search::{Agree, Packet, Tally},
+    one_by_one::{Flows, Heard, check_device, check_heard},
+    search::{Agree, Packet, Step, Tally},
     worlds::{Change, world},
 };
 use crate::{
-    bench::{Bench, Skb},
-    model::{self, End, Incoming, Paths, Way},
-    tap::{Tap, Unfinished},
-    world::{DEVICES, PORT_A, PORT_B, UNDERLAY},
+    bench::{Bench, Counts, FarNode, Skb},
+    model::{self, End, Frame, Incoming, Paths, Way},
+    tap::{BulkKind, Tap, Unfinished},
+    world::{DEVICE_TAKES, DEVICES, FAR_PORT, PEER, PORT_A, PORT_B, UNDERLAY, World},
 };
 
-/// What a device of 1500 bytes takes with outer headers and tags.
+/// Bytes of the longest frame that a device of 1500 bytes takes with outer headers and tags.
 const LONGEST: usize = 1400;
 
-/// Behind what an answer quotes.
+/// Whether the checksum goes behind what an answer quotes.
 fn is_deep(sum: Unfinished) -> bool {
     usize::from(sum.start) + usize::from(sum.offset) + 2 > 14 + 456
 }
 
-/// The ends of all devices.
+/// What the underlay's device does with super-packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Underlay {
+    /// It takes them whole, as a network card does that cuts them.
+    TakesWhole,
+    /// It takes none: the kernel cuts them before.
+    HasThemCut,
+}
+
+/// Both nodes, and the ends of all their devices.
 pub(super) struct OnDevices {
+    underlay: Underlay,
+    /// Of this node, in the order in which they are asked what came out.
     taps: Vec<(u32, Tap)>,
+    far_node: FarNode,
+    far_tap: Tap,
 }
 
 impl OnDevices {
     /// Attaches the programs of the overlay.
-    pub(super) fn new(bench: &mut Bench) -> Self {
+    pub(super) fn new(bench: &mut Bench, underlay: Underlay) -> Self {
         bench.attach(Direction::FromEndpoint, "port_a");
         bench.attach(Direction::FromEndpoint, "port_b");
         bench.attach(Direction::FromUnderlay, "underlay");
+        bench.set_offloads_of_underlay(underlay == Underlay::TakesWhole);
         let taps = DEVICES.iter().map(|ifindex| (*ifindex, bench.tap(*ifindex))).collect();
-        Self { taps }
+        let (far_node, far_tap) = (bench.far_node(), bench.tap_far());
+        Self { underlay, taps, far_node, far_tap }
     }
+}
+
+/// What should come of the frames since the tables last changed.
+#[derive(Default)]
+struct Expected {
+    heard: Heard,
+    /// Packets, by reason and direction.
+    counts: BTreeMap<(u32, Direction), u64>,
 }
 
 impl Agree for OnDevices {
@@ -44,61 +70,161 @@ impl Agree for OnDevices {
         &mut self,
         bench: &mut Bench,
         changes: &[Change],
-        packets: &[Packet],
+        steps: &[Step],
         tally: &mut Tally,
     ) -> Result<(), TestCaseError> {
         // What an attempt has left that ended in the middle.
         self.taps.iter().for_each(|(_, tap)| drop(tap.received()));
-        let world = world(changes);
-        bench.fill(&world);
-        let (mut expected, mut paths) = (Heard::new(), Paths::default());
-        for Packet { skb, bytes, unfinished } in packets {
-            let direction = match skb.ifindex {
-                PORT_A | PORT_B => Direction::FromEndpoint,
-                UNDERLAY => Direction::FromUnderlay,
-                _ => continue,
-            };
-            if !(14..=LONGEST).contains(&bytes.len()) || !model::kernel::arrives(bytes) {
-                continue;
-            }
-            let skb = Skb { gso_size: 0, ..*skb };
-            let incoming = Incoming { bytes, skb, tag_beside: true, unfinished: *unfinished };
-            let fate = model::decide(direction, &world, &mut paths, incoming);
-            // The kernel asks for a neighbour, and sends whenever somebody answers.
-            if matches!(fate.end, End::Redirected(Way::ByRoutes, _)) {
-                continue;
-            }
-            // A socket's frame has its transport header where the kernel's dissector saw it. Where that is
-            // behind what is quoted, there is no answer; how far it looks is not the model's business.
-            if matches!(fate.end, End::Told(..)) && model::kernel::has_extensions(bytes) {
-                continue;
-            }
-            // Nor does the kernel cut off a checksum that is still to be written.
-            if matches!(fate.end, End::Told(..)) && unfinished.is_some_and(is_deep) {
-                continue;
-            }
-            let tap = self.taps.iter().find(|(ifindex, _)| *ifindex == skb.ifindex);
-            let tap = &tap.expect("a device of the bench").1;
-            match unfinished {
-                None => tap.send(bytes),
-                Some(sum) if tap.send_unfinished(bytes, *sum) => {}
-                Some(_) => continue,
-            }
-            tally.note(&fate);
-            for (ifindex, copy) in fate.copies {
-                expected.entry(ifindex).or_default().push(copy);
-            }
-            match fate.end {
-                End::Redirected(Way::OutOf(ifindex), frame)
-                | End::Told(Way::OutOf(ifindex), frame)
-                    if DEVICES.contains(&ifindex) =>
-                {
-                    expected.entry(ifindex).or_default().push(frame);
+        self.far_tap.received();
+        bench.counts();
+        let mut world = world(changes);
+        self.fill(bench, &world);
+        let (mut expected, mut paths) = (Expected::default(), Paths::default());
+        let mut flows = Flows::new();
+        for step in steps {
+            match step {
+                Step::Packet(packet) => self.send(&world, &mut paths, packet, &mut expected, tally),
+                Step::Change(change) => {
+                    self.check(bench, &world, std::mem::take(&mut expected), &mut flows)?;
+                    change.apply(&mut world);
+                    self.fill(bench, &world);
+                    paths = Paths::default();
                 }
-                // The node's stack has nothing to say.
-                _ => {}
             }
         }
-        check_heard(&self.taps, expected, &mut Flows::new())
+        self.check(bench, &world, expected, &mut flows)
+    }
+}
+
+impl OnDevices {
+    fn fill(&mut self, bench: &mut Bench, world: &World) {
+        bench.fill(world);
+        self.far_node.fill(&world.of_far_node());
+    }
+
+    /// Sends the packet, unless its fate is not known, and notes what should come of it.
+    fn send(
+        &self,
+        world: &World,
+        paths: &mut Paths,
+        packet: &Packet,
+        expected: &mut Expected,
+        tally: &mut Tally,
+    ) {
+        let Packet { skb, bytes, unfinished, bulk } = packet;
+        let direction = match skb.ifindex {
+            PORT_A | PORT_B => Direction::FromEndpoint,
+            UNDERLAY => Direction::FromUnderlay,
+            _ => return,
+        };
+        let is_short = (14..=LONGEST).contains(&bytes.len()) || bulk.is_some();
+        if !is_short || !model::kernel::arrives(bytes) {
+            return;
+        }
+        // test_run's super-packets are of no kind.
+        let gso_size = if bulk.is_some() { skb.gso_size } else { 0 };
+        let skb = Skb { gso_size, ..*skb };
+        let (unfinished, bulk) = (*unfinished, *bulk);
+        let incoming = Incoming { bytes, skb, tag_beside: true, unfinished, bulk };
+        let fate = model::decide(direction, world, paths, incoming);
+        // The kernel asks for a neighbour, and sends whenever somebody answers.
+        if matches!(fate.end, End::Redirected(Way::ByRoutes, _)) {
+            return;
+        }
+        // A socket's frame has its transport header where the kernel's dissector saw it. Where that is
+        // behind what is quoted, there is no answer; how far it looks is not the model's business.
+        if matches!(fate.end, End::Told(..)) && model::kernel::has_extensions(bytes) {
+            return;
+        }
+        // Nor does the kernel cut off a checksum that is still to be written.
+        if matches!(fate.end, End::Told(..)) && unfinished.is_some_and(is_deep) {
+            return;
+        }
+        let tap = self.taps.iter().find(|(ifindex, _)| *ifindex == skb.ifindex);
+        let tap = &tap.expect("a device of the bench").1;
+        match unfinished {
+            None => tap.send(bytes),
+            Some(sum) if tap.send_offloaded(bytes, sum, bulk) => {}
+            Some(_) => return,
+        }
+        tally.note(&fate);
+        for reason in fate.reasons() {
+            *expected.counts.entry((reason, direction)).or_default() += 1;
+        }
+        for (ifindex, copy) in fate.copies {
+            expected.heard.entry(ifindex).or_default().push(copy);
+        }
+        match fate.end {
+            End::Redirected(Way::OutOf(ifindex), frame) | End::Told(Way::OutOf(ifindex), frame)
+                if DEVICES.contains(&ifindex) =>
+            {
+                expected.heard.entry(ifindex).or_default().push(frame);
+            }
+            // The node's stack has nothing to say.
+            _ => {}
+        }
+    }
+
+    /// Compares all that came out with what should.
+    fn check(
+        &self,
+        bench: &mut Bench,
+        world: &World,
+        mut expected: Expected,
+        flows: &mut Flows,
+    ) -> Result<(), TestCaseError> {
+        let sent = expected.heard.remove(&UNDERLAY).unwrap_or_default();
+        let sent = self.as_sent(sent);
+        let delivered = self.delivered(world, &sent);
+        expected.heard.insert(UNDERLAY, sent);
+        // In this order: what has come out of the underlay has gone through the far node's program.
+        check_heard(&self.taps, expected.heard, flows)?;
+        check_device(FAR_PORT, &self.far_tap, delivered, flows)?;
+        let packets = |counts: Counts| -> BTreeMap<_, _> {
+            counts.into_iter().map(|(at, counter)| (at, counter.packets)).collect()
+        };
+        let counted = packets(bench.counts());
+        prop_assert_eq!(counted, expected.counts, "packets counted by the program, by the model");
+        Ok(())
+    }
+
+    /// The frames as they leave by the underlay's device.
+    fn as_sent(&self, frames: Vec<Frame>) -> Vec<Frame> {
+        if self.underlay == Underlay::TakesWhole {
+            return frames;
+        }
+        let cut = frames.iter().flat_map(model::cut);
+        // What is too long for a device gets no further.
+        cut.filter(|frame| frame.bytes.len() <= DEVICE_TAKES).collect()
+    }
+
+    /// What the far node hands its endpoint of the frames.
+    fn delivered(&self, world: &World, sent: &[Frame]) -> Vec<Frame> {
+        let world = world.of_far_node();
+        let mut delivered = Vec::new();
+        for frame in sent {
+            let gso_size = frame.bulk.map_or(0, |bulk| bulk.segment.into());
+            let incoming = Incoming {
+                bytes: &frame.bytes,
+                skb: Skb { ifindex: UNDERLAY + PEER, gso_size },
+                tag_beside: true,
+                unfinished: None,
+                bulk: frame.bulk,
+            };
+            let mut paths = Paths::default();
+            let fate = model::decide(Direction::FromUnderlay, &world, &mut paths, incoming);
+            let whole = match fate.end {
+                End::Redirected(Way::OutOf(FAR_PORT), whole) => vec![whole],
+                // A super-packet of datagrams that crossed the wire whole is a tunnel's for the kernel still, and can't
+                // be cut: of copies, which leave by a device that wants it cut, nothing arrives.
+                _ if frame.bulk.is_some_and(|bulk| bulk.kind == BulkKind::Udp) => vec![],
+                _ => fate.copies.into_iter().map(|(_, copy)| copy).collect(),
+            };
+            // The sum is still where it was in the frame, which has lost what was around it.
+            const OUTER: u16 = 50;
+            let sum = frame.sum.map(|sum| Unfinished { start: sum.start - OUTER, ..sum });
+            delivered.extend(whole.into_iter().map(|whole| Frame { sum, ..whole }));
+        }
+        delivered
     }
 }

@@ -2,19 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use overlay_common::{
-    CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReason, SOURCE_PORT_MIN, Traffic,
-};
+use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, SOURCE_PORT_MIN, Traffic};
 use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{
-    search::{Agree, Packet, Tally, hex},
+    search::{Agree, Packet, Step, Tally, hex},
     worlds::{Change, world},
 };
 use crate::{
     bench::{Bench, Counts, GUARDS, Verdict},
     model::{self, End, Frame, Incoming, Paths},
-    tap::Tap,
+    tap::{Tap, Unfinished},
     world::{DEVICES, UNDERLAY_MAC, World},
 };
 
@@ -43,7 +41,7 @@ impl Agree for OneByOne {
         &mut self,
         bench: &mut Bench,
         changes: &[Change],
-        packets: &[Packet],
+        steps: &[Step],
         tally: &mut Tally,
     ) -> Result<(), TestCaseError> {
         if self.has_failed {
@@ -53,12 +51,22 @@ impl Agree for OneByOne {
             self.taps.iter().for_each(|(_, tap)| drop(tap.received()));
         }
         self.has_failed = true;
-        let world = world(changes);
+        let mut world = world(changes);
         bench.fill(&world);
         let before = bench.read_traffic();
         let mut expected = Expected::default();
-        for packet in packets {
-            self.agree_on(bench, &world, packet, &mut expected, tally)?;
+        for step in steps {
+            match step {
+                Step::Packet(packet) => {
+                    self.agree_on(bench, &world, packet, &mut expected, tally)?;
+                }
+                Step::Change(change) => {
+                    change.apply(&mut world);
+                    bench.fill(&world);
+                    // The bench forgets what routers said whenever it fills the maps.
+                    expected.paths = Paths::default();
+                }
+            }
         }
         // Read once for all packets: a case with a difference shrinks to the packet that makes it.
         let counts = bench.counts();
@@ -83,14 +91,15 @@ impl OneByOne {
         expected: &mut Expected,
         tally: &mut Tally,
     ) -> Result<(), TestCaseError> {
-        // test_run leaves no checksum to others.
-        let Packet { skb, bytes, unfinished: _ } = packet;
+        // test_run leaves no checksum to others, and says of no super-packet what it is.
+        let Packet { skb, bytes, unfinished: _, bulk: _ } = packet;
         let (verdict, out) = match bench.run_bare(self.direction, bytes, *skb) {
             Ok(ran) => ran,
             Err(_) if model::kernel::may_refuse(bytes) => return Ok(()),
             Err(error) => return Err(TestCaseError::fail(format!("not run: {error}"))),
         };
-        let incoming = Incoming { bytes, skb: *skb, tag_beside: false, unfinished: None };
+        let incoming =
+            Incoming { bytes, skb: *skb, tag_beside: false, unfinished: None, bulk: None };
         let fate = model::decide(self.direction, world, &mut expected.paths, incoming);
         tally.note(&fate);
         let should_be = match &fate.end {
@@ -106,16 +115,11 @@ impl OneByOne {
             }
             End::Copied | End::Dropped(_) => {}
         }
-        let reason = match fate.end {
-            End::Up => None,
-            End::Allowed | End::Redirected(..) | End::Copied => Some(0),
-            End::Told(..) => Some(DropReason::TooBig as u32),
-            End::Dropped(reason) => Some(reason as u32),
-        };
-        for reason in fate.lost.iter().map(|reason| *reason as u32).chain(reason) {
+        for reason in fate.reasons() {
             let at = (reason, self.direction);
             count(expected.counts.entry(at).or_default(), bytes.len());
         }
+        let reason = fate.end_reason();
         if let Some(reason) = reason.filter(|reason| is_told(world, *reason, bytes)) {
             let direction = self.direction as u32;
             expected.events.push((reason, direction, skb.ifindex, bytes.len() as u32));
@@ -196,22 +200,33 @@ pub(super) fn check_heard(
     flows: &mut Flows,
 ) -> Result<(), TestCaseError> {
     for (ifindex, tap) in taps {
-        let mut heard = tap.received();
-        heard.retain(|frame| !is_nodes_own(frame));
-        let mut frames = expected.remove(ifindex).unwrap_or_default();
-        // The device's other end is a kernel's too.
-        frames.retain(|frame| model::kernel::arrives(&frame.bytes));
-        let told = || {
-            let heard: Vec<_> = heard.iter().map(|frame| hex(frame)).collect();
-            let frames: Vec<_> = frames.iter().map(|frame| hex(&frame.bytes)).collect();
-            format!("out of device {ifindex}: {heard:?}\nthe model's: {frames:?}")
-        };
-        prop_assert!(heard.len() == frames.len(), "{}", told());
-        for (heard, frame) in heard.into_iter().zip(&frames) {
-            same_bytes(heard, frame, flows)?;
-        }
+        let frames = expected.remove(ifindex).unwrap_or_default();
+        check_device(*ifindex, tap, frames, flows)?;
     }
     prop_assert!(expected.is_empty(), "to no device: {:02x?}", expected);
+    Ok(())
+}
+
+/// The same of one device.
+pub(super) fn check_device(
+    ifindex: u32,
+    tap: &Tap,
+    mut frames: Vec<Frame>,
+    flows: &mut Flows,
+) -> Result<(), TestCaseError> {
+    let mut heard = tap.received();
+    heard.retain(|frame| !is_nodes_own(frame));
+    // The device's other end is a kernel's too.
+    frames.retain(|frame| model::kernel::arrives(&frame.bytes));
+    let told = || {
+        let heard: Vec<_> = heard.iter().map(|frame| hex(frame)).collect();
+        let frames: Vec<_> = frames.iter().map(|frame| hex(&frame.bytes)).collect();
+        format!("out of device {ifindex}: {heard:#?}\nthe model's: {frames:#?}")
+    };
+    prop_assert!(heard.len() == frames.len(), "{}", told());
+    for (heard, frame) in heard.into_iter().zip(&frames) {
+        same_bytes(heard, frame, flows)?;
+    }
     Ok(())
 }
 
@@ -223,7 +238,7 @@ fn is_nodes_own(frame: &[u8]) -> bool {
 /// Compares what came out with what should; of the outer source port, its range, and that a flow
 /// keeps it.
 fn same_bytes(mut out: Vec<u8>, expected: &Frame, flows: &mut Flows) -> Result<(), TestCaseError> {
-    let Frame { bytes, tunnelled } = expected;
+    let Frame { bytes, tunnelled, bulk: _, sum } = expected;
     if *tunnelled && out.len() == bytes.len() {
         let field = &mut out[model::SOURCE_PORT_AT..][..2];
         let port = u16::from_be_bytes([field[0], field[1]]);
@@ -232,6 +247,10 @@ fn same_bytes(mut out: Vec<u8>, expected: &Frame, flows: &mut Flows) -> Result<(
         if let Some(flow) = model::flow(bytes) {
             prop_assert_eq!(*flows.entry(flow).or_insert(port), port, "a flow has two ports");
         }
+    }
+    let is_finished = |sum: &Unfinished| out == model::finished(bytes, *sum);
+    if sum.as_ref().is_some_and(is_finished) {
+        return Ok(());
     }
     prop_assert!(out == *bytes, "bytes out: {}\nthe model's: {}", hex(&out), hex(bytes));
     Ok(())

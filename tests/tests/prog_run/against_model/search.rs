@@ -14,20 +14,21 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
 };
 
-use super::worlds::{Change, changes};
+use super::worlds::{Change, change, changes, world};
 use crate::{
     bench::{Bench, Skb, on_bench},
     model::{End, Fate},
-    tap::Unfinished,
+    tap::{Bulk, Unfinished},
+    world::World,
 };
 
 /// Packets of all programs together, unless OVERLAY_PACKETS says otherwise.
-const PACKETS: u64 = 20_000;
-/// A run of fewer packets may well be all of a kind.
+const PACKETS: u64 = 200_000;
+/// In a run of fewer packets all may well come to the same end.
 const TELLING: u64 = 1000;
-/// Longer ones do not fit into the page that test_run has for a packet.
+/// Bytes of the longest packet: more do not fit into the page that test_run has for a packet.
 const LONGEST: usize = 3600;
-/// How often the search says where it is.
+/// How often the search prints how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// A packet and how it comes in.
@@ -35,19 +36,20 @@ const PROGRESS: Duration = Duration::from_secs(10);
 pub(super) struct Packet {
     pub(super) skb: Skb,
     pub(super) bytes: Vec<u8>,
-    /// What really comes in may have such a checksum.
+    /// The checksum that its sender leaves to a device. Only a packet that comes in by a device has one.
     pub(super) unfinished: Option<Unfinished>,
+    /// How its sender wants it cut. Likewise.
+    pub(super) bulk: Option<Bulk>,
 }
 
 impl Packet {
     pub(super) fn new((mut skb, mut bytes): (Skb, Vec<u8>)) -> Self {
         bytes.truncate(LONGEST);
-        // What a device does with copies of test_run's super-packets, which are of no kind, is anybody's
-        // guess.
+        // test_run's super-packets are of no kind, and it is not known what a device does with copies of such.
         if bytes.first().is_some_and(|first| first & 1 == 1) {
             skb.gso_size = 0;
         }
-        Self { skb, bytes, unfinished: None }
+        Self { skb, bytes, unfinished: None, bulk: None }
     }
 }
 
@@ -58,11 +60,47 @@ impl fmt::Debug for Packet {
         if let Some(Unfinished { start, offset }) = self.unfinished {
             write!(f, ", checksum from {start} on goes to {offset} behind that")?;
         }
+        if let Some(Bulk { kind, segment, headers }) = self.bulk {
+            write!(f, ", super-packet {kind:?} of {segment}, headers {headers}")?;
+        }
         write!(f, ": {}", hex(&self.bytes))
     }
 }
 
-/// In hexadecimal; a byte that goes on and on is told once.
+/// What happens next in a case.
+#[derive(Clone)]
+pub(super) enum Step {
+    Packet(Packet),
+    /// User space changes the tables between two packets.
+    Change(Change),
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Packet(packet) => packet.fmt(f),
+            Self::Change(change) => write!(f, "tables: {change:?}"),
+        }
+    }
+}
+
+/// One step in twenty-five changes the tables.
+fn step(packets: impl Strategy<Value = Packet>) -> impl Strategy<Value = Step> {
+    prop_oneof![24 => packets.prop_map(Step::Packet), 1 => change().prop_map(Step::Change)]
+}
+
+/// The tables after the last step.
+fn tables(changes: &[Change], steps: &[Step]) -> World {
+    let mut world = world(changes);
+    for step in steps {
+        if let Step::Change(change) = step {
+            change.apply(&mut world);
+        }
+    }
+    world
+}
+
+/// In hexadecimal; a byte that is repeated often is written once.
 pub(super) fn hex(bytes: &[u8]) -> String {
     let runs = bytes.chunk_by(|a, b| a == b).map(|run| match run.len() {
         40.. => format!("({:02x} x {})", run[0], run.len()),
@@ -71,7 +109,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     runs.collect()
 }
 
-/// What packets came to, by kind.
+/// How many packets came to which end.
 #[derive(Default)]
 pub(super) struct Tally(BTreeMap<String, u64>);
 
@@ -80,8 +118,11 @@ impl Tally {
         let kind = match &fate.end {
             End::Up => "up".into(),
             End::Allowed => "allowed".into(),
-            End::Redirected(_, frame) if frame.tunnelled => "encapsulated".into(),
-            End::Redirected(..) => "redirected".into(),
+            End::Redirected(_, frame) => {
+                let what = if frame.bulk.is_some() { "super-packet " } else { "" };
+                let how = if frame.tunnelled { "encapsulated" } else { "redirected" };
+                format!("{what}{how}")
+            }
             End::Copied if fate.lost.is_empty() => "copied".into(),
             End::Copied => "copied, some lost".into(),
             End::Told(..) => "dropped: too_big, and told".into(),
@@ -90,7 +131,7 @@ impl Tally {
         *self.0.entry(kind).or_default() += 1;
     }
 
-    /// A search among packets that all end alike would say nothing.
+    /// Fails if nearly all packets came to the same end: a search among such says nothing.
     fn check(&self) {
         let total: u64 = self.0.values().sum();
         let dropped = self.0.iter().filter(|(kind, _)| kind.starts_with("dropped"));
@@ -100,18 +141,19 @@ impl Tally {
     }
 }
 
-/// One world and some packets, through program and model. Ok: they agree.
+/// One world and some steps, by program and by model.
 pub(super) trait Agree {
+    /// Ok: program and model agree.
     fn agree(
         &mut self,
         bench: &mut Bench,
         changes: &[Change],
-        packets: &[Packet],
+        steps: &[Step],
         tally: &mut Tally,
     ) -> Result<(), TestCaseError>;
 }
 
-/// Runs `share` of all packets until one differs.
+/// Runs `share` of all packets, until program and model differ about one.
 pub(super) fn search<A: Agree>(
     name: &str,
     share: f64,
@@ -125,21 +167,22 @@ pub(super) fn search<A: Agree>(
         let (health, begun) = (kernel_health(), Instant::now());
         let judge = judge(bench);
         let both = RefCell::new((judge, bench, Tally::default()));
-        let cases = (changes(), vec(packets, 1..64));
+        let cases = (changes(), vec(step(packets), 1..64));
         let (mut told, mut seed, mut ran) = (Instant::now(), first, 0);
         while ran < goal {
             let mut runner = runner(seed);
             let case = cases.new_tree(&mut runner).expect("no strategy filters");
-            ran += case.current().1.len() as u64;
-            let agreed = runner.run_one(case, |(changes, packets)| {
+            let steps = case.current().1;
+            ran += steps.iter().filter(|step| matches!(step, Step::Packet(_))).count() as u64;
+            let agreed = runner.run_one(case, |(changes, steps)| {
                 let (judge, bench, tally) = &mut *both.borrow_mut();
-                judge.agree(bench, &changes, &packets, tally)
+                judge.agree(bench, &changes, &steps, tally)
             });
-            if let Err(TestError::Fail(why, (changes, packets))) = agreed {
-                let packets = packets.iter().map(|packet| format!("\n  {packet:?}"));
-                let packets: String = packets.collect();
+            if let Err(TestError::Fail(why, (changes, steps))) = agreed {
+                let tables = tables(&changes, &steps).rows();
+                let steps: String = steps.iter().map(|step| format!("\n  {step:?}")).collect();
                 panic!(
-                    "{name}: {why}\nworld: {changes:?}\npackets:{packets}\n\
+                    "{name}: {why}\nworld: {changes:?}\nsteps:{steps}\ntables at the end:\n  {tables}\n\
                      again: OVERLAY_SEED={seed} OVERLAY_PACKETS=1"
                 );
             }
@@ -163,7 +206,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// Another one every time, so that many runs see many packets.
+/// A different seed in every run, so that many runs see many packets.
 fn seed_of_today() -> u64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock that goes forward");
     since.as_millis() as u64 * 1000
@@ -181,7 +224,7 @@ fn runner(seed: u64) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
-/// What the kernel has noted of warnings and worse (kernel/panic.c: bits 7 and 9).
+/// The kernel's marks for oopses and warnings (kernel/panic.c: bits 7 and 9).
 fn kernel_health() -> u64 {
     let text = fs::read_to_string("/proc/sys/kernel/tainted").expect("/proc is mounted");
     text.trim().parse::<u64>().expect("a number") & (1 << 7 | 1 << 9)

@@ -1,13 +1,15 @@
 //! What the maps may hold beside the usual.
 
 use overlay_common::{
-    CONFIG_MONITOR, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NeighKey, ip16_from_v4,
+    CONFIG_MONITOR, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey,
+    IP16_NONE, NODES_MAX, NeighEntry, NeighKey, ip16_from_v4,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::world::{
-    A, B, FAR, FAR_VTEP, HOP_FAR, HOP_IDLE, IDLE_VTEP, LEG_A, NO_DEVICE, OWN_VTEP, PORT_A, PORT_B,
-    STRANGE_VTEP, Station, VNI, World, api_key, fdb_key, flood, node_key,
+    A, B, FAR, FAR_VTEP, HOP_FAR, HOP_IDLE, IDLE_VTEP, LEG_A, NO_DEVICE, OTHER_VNI, OWN_VTEP,
+    PORT_A, PORT_B, SLOT_A, SLOT_B, STRANGE_VTEP, STRANGER, Station, VNI, World, api_key, fdb_key,
+    flood, node_key,
 };
 
 /// One way in which a world differs from the usual one.
@@ -34,7 +36,22 @@ pub(super) enum Change {
     NoNeighbour(Station),
     /// Its MAC and address are another network's.
     OfAnotherNetwork(Station),
+    /// Two networks with the same subnet: the other one also has an endpoint of this MAC and address.
+    InBothNetworks(Station, Place),
+    /// The endpoint at this port is in the other network.
+    PortOfOther(u32),
+    /// Behind that VTEP now.
     Moved(Station, [u8; 4]),
+    /// On this node now, at this port.
+    CameHere(Station, u32),
+    /// FDB names this index of HOPS.
+    AtHop(Station, u32),
+    /// PORTS knows of these flags, FDB not yet.
+    PortFlags(u32, u32),
+    /// FDB knows of these flags, PORTS not yet.
+    EntryFlags(Station, u32),
+    /// PORTS has this endpoint at the port, FDB the one before.
+    PortIs(u32, Station),
     NoPort(u32),
     Flood(Vec<[u8; 4]>, Vec<u32>),
     NoFlood,
@@ -42,6 +59,17 @@ pub(super) enum Change {
     SmallGatewaySubnet,
     NoLeg,
     NoApi([u8; 4]),
+    /// All tables are as they usually are.
+    Usual,
+}
+
+/// Where the other network's endpoint is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// On this node, at this port.
+    Here(u32),
+    /// Behind the VTEP of a node.
+    Behind([u8; 4]),
 }
 
 impl Change {
@@ -72,7 +100,7 @@ impl Change {
                 world.neigh.remove(&NeighKey { ip: ip16_from_v4(who.ip), vni: VNI });
             }
             Self::OfAnotherNetwork(who) => {
-                let other = VNI + 1;
+                let other = OTHER_VNI;
                 if let Some(entry) = world.fdb.remove(&fdb_key(who.mac)) {
                     world.fdb.insert(FdbKey { vni: other, ..fdb_key(who.mac) }, entry);
                 }
@@ -88,6 +116,51 @@ impl Change {
                     world.moved(*who, *vtep);
                 }
             }
+            Self::InBothNetworks(who, place) => {
+                let (vtep, ifindex, hop) = match place {
+                    Place::Here(port) => (IP16_NONE, *port, slot_of(*port)),
+                    Place::Behind(vtep) => {
+                        let hop = world.nodes.get(&node_key(*vtep)).map_or(0, |node| node.hop);
+                        (ip16_from_v4(*vtep), 0, hop)
+                    }
+                };
+                let ip = ip16_from_v4(who.ip);
+                let entry = FdbEntry { vtep, ip, ifindex, flags: 0, generation: 2, hop, pad: 0 };
+                world.fdb.insert(FdbKey { vni: OTHER_VNI, ..fdb_key(who.mac) }, entry);
+                // Such endpoints have the same MAC; a different one shows whose answer it is.
+                let mac = STRANGER.mac;
+                world
+                    .neigh
+                    .insert(NeighKey { ip, vni: OTHER_VNI }, NeighEntry { mac, pad: [0; 2] });
+                world.flood.insert(OTHER_VNI, flood(&[IDLE_VTEP], &[PORT_B]));
+            }
+            Self::PortOfOther(port) => {
+                world.ports.entry(*port).and_modify(|port| port.vni = OTHER_VNI);
+            }
+            Self::CameHere(who, port) => {
+                world.fdb.entry(fdb_key(who.mac)).and_modify(|entry| {
+                    (entry.vtep, entry.ifindex, entry.hop) = (IP16_NONE, *port, slot_of(*port));
+                });
+            }
+            Self::AtHop(who, hop) => {
+                let entry = world.fdb.get_mut(&fdb_key(who.mac));
+                entry
+                    .filter(|entry| entry.ifindex == 0)
+                    .into_iter()
+                    .for_each(|entry| entry.hop = *hop);
+            }
+            Self::PortFlags(port, flags) => {
+                world.ports.entry(*port).and_modify(|port| port.flags = *flags);
+            }
+            Self::EntryFlags(who, flags) => {
+                world.fdb.entry(fdb_key(who.mac)).and_modify(|entry| entry.flags = *flags);
+            }
+            Self::PortIs(port, who) => {
+                world.ports.entry(*port).and_modify(|port| {
+                    (port.mac, port.ip) = (who.mac, ip16_from_v4(who.ip));
+                });
+            }
+            Self::Usual => *world = World::default(),
             Self::NoPort(port) => drop(world.ports.remove(port)),
             Self::Flood(vteps, ports) => drop(world.flood.insert(VNI, flood(vteps, ports))),
             Self::NoFlood => world.flood.clear(),
@@ -101,6 +174,11 @@ impl Change {
     }
 }
 
+/// Where an endpoint at this port is counted.
+fn slot_of(port: u32) -> u32 {
+    if port == PORT_A { SLOT_A } else { SLOT_B }
+}
+
 /// The usual world with these changes, one after the other.
 pub(super) fn world(changes: &[Change]) -> World {
     let mut world = World::default();
@@ -110,6 +188,11 @@ pub(super) fn world(changes: &[Change]) -> World {
 
 /// A few changes, most often none that stops all traffic.
 pub(super) fn changes() -> BoxedStrategy<Vec<Change>> {
+    vec(change(), 0..4).boxed()
+}
+
+/// One change.
+pub(super) fn change() -> BoxedStrategy<Change> {
     let station = || select(vec![A, B, FAR]);
     let vtep = || select(vec![FAR_VTEP, IDLE_VTEP, OWN_VTEP, STRANGE_VTEP]);
     let flags = || {
@@ -123,10 +206,17 @@ pub(super) fn changes() -> BoxedStrategy<Vec<Change>> {
         ])
     };
     let flooded = (
-        vec(select(vec![FAR_VTEP, IDLE_VTEP, STRANGE_VTEP]), 0..4),
-        vec(select(vec![PORT_A, PORT_B, PORT_B, NO_DEVICE]), 0..4),
+        up_to_all(vec![FAR_VTEP, IDLE_VTEP, STRANGE_VTEP]),
+        up_to_all(vec![PORT_A, PORT_B, PORT_B, NO_DEVICE]),
     );
-    let change = prop_oneof![
+    let port = || select(vec![PORT_A, PORT_B]);
+    let place = prop_oneof![
+        port().prop_map(Place::Here),
+        select(vec![FAR_VTEP, IDLE_VTEP]).prop_map(Place::Behind),
+    ];
+    // Of another VTEP, not filled yet, of none, and beyond the array.
+    let hop = select(vec![HOP_FAR, HOP_IDLE, HOP_IDLE, 0, 7, NODES_MAX - 1, NODES_MAX, u32::MAX]);
+    prop_oneof![
         10 => flags().prop_map(Change::Flags),
         2 => flooded.prop_map(|(vteps, ports)| Change::Flood(vteps, ports)),
         2 => Just(Change::Monitored),
@@ -143,12 +233,25 @@ pub(super) fn changes() -> BoxedStrategy<Vec<Change>> {
         1 => station().prop_map(Change::NoEntry),
         1 => station().prop_map(Change::NoNeighbour),
         1 => station().prop_map(Change::OfAnotherNetwork),
-        1 => (station(), vtep()).prop_map(|(who, vtep)| Change::Moved(who, vtep)),
+        3 => (station(), place).prop_map(|(who, place)| Change::InBothNetworks(who, place)),
+        2 => port().prop_map(Change::PortOfOther),
+        3 => (station(), vtep()).prop_map(|(who, vtep)| Change::Moved(who, vtep)),
+        2 => (station(), port()).prop_map(|(who, port)| Change::CameHere(who, port)),
+        2 => (select(vec![FAR, FAR, A, B]), hop).prop_map(|(who, hop)| Change::AtHop(who, hop)),
+        1 => (port(), flags()).prop_map(|(port, flags)| Change::PortFlags(port, flags)),
+        1 => (station(), flags()).prop_map(|(who, flags)| Change::EntryFlags(who, flags)),
+        1 => (port(), station()).prop_map(|(port, who)| Change::PortIs(port, who)),
+        3 => Just(Change::Usual),
         1 => select(vec![PORT_A, PORT_B]).prop_map(Change::NoPort),
         1 => Just(Change::NoFlood),
         1 => Just(Change::SmallGatewaySubnet),
         1 => Just(Change::NoLeg),
         1 => vtep().prop_map(Change::NoApi),
-    ];
-    vec(change, 0..4).boxed()
+    ]
+    .boxed()
+}
+
+/// Most often a few of these, and seldom as many as the table has room for.
+fn up_to_all<T: Clone + std::fmt::Debug + 'static>(some: Vec<T>) -> BoxedStrategy<Vec<T>> {
+    prop_oneof![9 => vec(select(some.clone()), 0..4), 1 => vec(select(some), FLOOD_MAX)].boxed()
 }

@@ -1,5 +1,5 @@
-//! Checksums that are still to be written: whoever sends the packet on writes them where the sender said, over
-//! whatever is there.
+//! Checksums that are still to be written. The device that sends the packet on writes them where the packet's sender
+//! said, over whatever is there.
 
 use overlay_common::DropReason;
 

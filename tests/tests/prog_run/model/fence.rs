@@ -1,4 +1,4 @@
-//! What an endpoint may say of itself in an IP packet. Who forwards for others is not asked.
+//! What an endpoint may say of itself in an IP packet. An endpoint that forwards for others is not checked.
 
 use overlay_common::{DropReason, Ip16};
 
@@ -11,7 +11,7 @@ use super::{
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Holds what is inside a frame against the sender's own address, and says what was not looked at.
+/// Checks what is inside a frame against the sender's own address. Returns which checksum may be written into it.
 pub(super) fn check(
     frame: Bytes<'_>,
     inside: Inside,
@@ -39,7 +39,7 @@ pub(super) fn check(
     }
 }
 
-/// Of what nobody looks at but the Ethernet header and the first tag.
+/// For a frame of which only the Ethernet header and the first tag were checked.
 pub(super) fn unchecked(inside: Inside) -> Carries {
     match inside {
         Inside::Packet(_, at) => Carries::Anything(at),

@@ -164,8 +164,9 @@ fn replicate(
             None => fate.lost.push(DropReason::UnknownNode),
             Some(hop) => {
                 let packet = tunnel::around(incoming.bytes, hop, port.vni);
-                // Nobody is told: what is for many has no way to one to learn of.
-                if packet.bytes.len() - ETHERNET > usize::from(hop.mtu) {
+                // Nobody is told: what is for many has no way to one to learn of. A super-packet will be cut.
+                let is_whole = incoming.skb.gso_size == 0;
+                if is_whole && packet.bytes.len() - ETHERNET > usize::from(hop.mtu) {
                     fate.lost.push(DropReason::TooBig);
                 } else {
                     fate.copy(hop.ifindex, packet);

@@ -29,7 +29,7 @@ pub(super) fn decide(
         None => incoming.bytes.to_vec(),
     };
     let frame = Bytes(&untagged);
-    if !is_vxlan_to_us(world, config, paths, frame)? {
+    if !is_vxlan_to_us(world, config, paths, incoming.skb.ifindex, frame)? {
         return Ok(End::Up);
     }
 
@@ -65,11 +65,11 @@ pub(super) fn decide(
     if is_group(to) {
         let flood = world.flood.get(&vni).filter(|_| has(FLAG_MULTICAST));
         let flood = flood.ok_or(DropReason::BroadcastOff)?;
-        let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming.skb.gso_size)?;
+        let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
         for ifindex in &flood.ports[..flood.port_count as usize] {
             fate.copy(*ifindex, Frame::plain(&bytes));
         }
-        // It is everybody's, so nobody's.
+        // A frame for many is counted in the slot of those who have none of their own.
         fate.count(0, untagged.len(), |traffic| &mut traffic.received);
         return Ok(End::Copied);
     }
@@ -78,22 +78,23 @@ pub(super) fn decide(
     if destination.ifindex == 0 {
         return Err(DropReason::NotLocalDestination);
     }
-    let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming.skb.gso_size)?;
+    let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
     fate.count(destination.hop, untagged.len(), |traffic| &mut traffic.received);
-    Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame { bytes, tunnelled: false }))
+    Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame::plain(&bytes)))
 }
 
-/// What is UDP to our VTEP and port. Nothing else is ours; what is, but not as a node of ours would
-/// send it, is dropped here, so that nobody else takes it. What ICMP says of our packets is heard.
+/// Whether the packet is UDP to our VTEP and port. Such a packet is dropped here if no node of ours would send it so,
+/// or else the host's own stack would take it. An ICMP message about our packets is noted.
 fn is_vxlan_to_us(
     world: &World,
     config: &Config,
     paths: &mut Paths,
+    ifindex: u32,
     frame: Bytes<'_>,
 ) -> Result<bool, DropReason> {
     const UDP: u8 = 17;
     let Ok(to) = frame.mac(0) else { return Ok(false) };
-    let packet_type = kernel::packet_type(to);
+    let packet_type = kernel::packet_type(ifindex, to);
     // An IPv4 and a UDP header at least.
     if frame.at_least(ETHERNET + 28).is_err()
         || frame.be16(12)? != IPV4

@@ -5,11 +5,12 @@ use overlay_common::{DropReason, MacBytes};
 use super::{
     Frame, Incoming,
     bytes::{Bytes, ETHERNET, IPV4, IPV6},
+    jumbo,
     vlan::{TAG, is_tag},
 };
 use crate::{
     tap::Unfinished,
-    world::{DEVICE_TAKES, DEVICES, UNDERLAY_MAC},
+    world::{DEVICE_TAKES, DEVICES, FAR_PORT, PEER, ROUTER_MAC, UNDERLAY, UNDERLAY_MAC},
 };
 
 /// Whom the kernel takes a frame for that came in by the underlay (linux/if_packet.h).
@@ -21,10 +22,12 @@ pub(crate) enum PacketType {
     OtherHost,
 }
 
-/// By the frame's destination (eth_type_trans).
-pub(super) fn packet_type(to: MacBytes) -> PacketType {
+/// By the frame's destination and the device's own address (eth_type_trans).
+pub(super) fn packet_type(ifindex: u32, to: MacBytes) -> PacketType {
+    const FAR_UNDERLAY: u32 = UNDERLAY + PEER;
     match to {
-        UNDERLAY_MAC => PacketType::Host,
+        ROUTER_MAC if ifindex == FAR_UNDERLAY => PacketType::Host,
+        UNDERLAY_MAC if ifindex != FAR_UNDERLAY => PacketType::Host,
         [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => PacketType::Broadcast,
         [first, ..] if first & 1 == 1 => PacketType::Multicast,
         _ => PacketType::OtherHost,
@@ -48,9 +51,10 @@ pub(super) fn is_ip(frame: &[u8]) -> bool {
     matches!(Bytes(frame).be16(12), Ok(IPV4 | IPV6))
 }
 
-/// Whether a copy of this length can go out of the device.
+/// Whether a copy of this length can go out of the device. A super-packet can: it is cut before, where it must be.
 pub(crate) fn takes_copy(ifindex: u32, frame: &Frame) -> bool {
-    DEVICES.contains(&ifindex) && frame.bytes.len() <= DEVICE_TAKES
+    let is_there = DEVICES.contains(&ifindex) || ifindex == FAR_PORT;
+    is_there && (frame.bulk.is_some() || frame.bytes.len() <= DEVICE_TAKES)
 }
 
 /// Whether a frame that really comes in gets to a program: its tag is taken out before, and what is too
@@ -75,7 +79,7 @@ pub(super) fn unfinished(incoming: Incoming<'_>) -> Option<Unfinished> {
 }
 
 /// Makes room for outer headers. A super-packet as BPF_PROG_TEST_RUN makes it is of no protocol that the
-/// kernel would let grow. Where tags lie beside the frame, two can be put back into it.
+/// kernel lets grow; what a sender makes is. Where tags lie beside the frame, two can be put back into it.
 pub(super) fn make_room(incoming: Incoming<'_>) -> Result<(), DropReason> {
     let frame = Bytes(incoming.bytes);
     if incoming.tag_beside && is_tag(frame.be16(12)?) {
@@ -91,19 +95,22 @@ pub(super) fn make_room(incoming: Incoming<'_>) -> Result<(), DropReason> {
     }
     match incoming.skb.gso_size {
         0 => Ok(()),
+        _ if incoming.bulk.is_some() => Ok(()),
         _ if is_ip(incoming.bytes) => Err(DropReason::EncapFailed),
         _ => Err(DropReason::VlanUnsupported),
     }
 }
 
 /// A stripped frame. The kernel leaves an IPv4 header's length behind the Ethernet header, whatever the
-/// frame carries: what is shorter is padded with zeros. A super-packet shrinks no more than it grows,
+/// frame carries: what is shorter is padded with zeros. A super-packet of no kind shrinks no more than it grows,
 /// but padded it is none any more.
-pub(super) fn stripped(mut inner: Vec<u8>, gso_size: u32) -> Result<Vec<u8>, DropReason> {
+pub(super) fn stripped(mut inner: Vec<u8>, incoming: Incoming<'_>) -> Result<Vec<u8>, DropReason> {
     const LEAST: usize = ETHERNET + 20;
     if inner.len() < LEAST {
         inner.resize(LEAST, 0);
-    } else if gso_size != 0 {
+    } else if incoming.bulk.is_some() {
+        return Ok(jumbo::put_in(inner));
+    } else if incoming.skb.gso_size != 0 {
         return Err(DropReason::DecapFailed);
     }
     Ok(inner)

@@ -8,12 +8,14 @@
 
 mod bytes;
 mod checksum;
+mod cut;
 mod ecn;
 mod fence;
 mod from_endpoint;
 mod from_gateway;
 mod from_underlay;
 mod guard_underlay;
+mod jumbo;
 pub(super) mod kernel;
 mod path;
 mod too_big;
@@ -24,8 +26,14 @@ use std::collections::BTreeMap;
 
 use overlay_common::{Counter, Direction, DropReason, Traffic};
 
-use super::{bench::Skb, tap::Unfinished, world::World};
+use super::{
+    bench::Skb,
+    tap::{Bulk, Unfinished},
+    world::World,
+};
 
+pub(super) use cut::{cut, finished};
+pub(super) use jumbo::IS_KNOWN as JUMBO_IS_KNOWN;
 pub(super) use path::Paths;
 pub(super) use tunnel::{SOURCE_PORT_AT, flow};
 
@@ -40,6 +48,9 @@ pub(super) struct Incoming<'a> {
     pub(super) tag_beside: bool,
     /// The checksum that its sender left to others.
     pub(super) unfinished: Option<Unfinished>,
+    /// It is a super-packet that a sender made. BPF_PROG_TEST_RUN makes only such that are of no kind: `skb` alone says
+    /// so.
+    pub(super) bulk: Option<Bulk>,
 }
 
 /// What becomes of a frame.
@@ -53,6 +64,8 @@ pub(super) struct Fate {
     pub(super) lost: Vec<DropReason>,
     /// What is counted with endpoints, by their slots.
     pub(super) traffic: BTreeMap<u32, Traffic>,
+    /// What its copies are, as the frame itself.
+    bulk: Option<Bulk>,
 }
 
 /// The end of a frame. Only [`End::Up`] is not counted.
@@ -92,21 +105,41 @@ pub(super) struct Frame {
     /// Outer headers were pushed. Their UDP source port, which `bytes` has as 0, is a hash of the flow:
     /// its properties alone are known.
     pub(super) tunnelled: bool,
+    /// It is a super-packet.
+    pub(super) bulk: Option<Bulk>,
+    /// Where a checksum lies that is finished or not, as the device likes that sends the frame.
+    pub(super) sum: Option<Unfinished>,
 }
 
 impl Frame {
     fn plain(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.to_vec(), tunnelled: false }
+        Self { bytes: bytes.to_vec(), tunnelled: false, bulk: None, sum: None }
     }
 }
 
 impl Fate {
     /// A copy out of the device, where it takes it.
     fn copy(&mut self, ifindex: u32, frame: Frame) {
+        let frame = Frame { bulk: self.bulk, ..frame };
         if kernel::takes_copy(ifindex, &frame) {
             self.copies.push((ifindex, frame));
         } else {
             self.lost.push(DropReason::RedirectFailed);
+        }
+    }
+
+    /// What is counted of the frame and of copies that are lost, by the numbers of reasons.
+    pub(super) fn reasons(&self) -> Vec<u32> {
+        self.lost.iter().map(|reason| *reason as u32).chain(self.end_reason()).collect()
+    }
+
+    /// The number of the reason that the frame itself is counted under: 0 for what was forwarded.
+    pub(super) fn end_reason(&self) -> Option<u32> {
+        match self.end {
+            End::Up => None,
+            End::Allowed | End::Redirected(..) | End::Copied => Some(0),
+            End::Told(..) => Some(DropReason::TooBig as u32),
+            End::Dropped(reason) => Some(reason as u32),
         }
     }
 
@@ -125,7 +158,7 @@ pub(super) fn decide(
     paths: &mut Paths,
     frame: Incoming<'_>,
 ) -> Fate {
-    let mut fate = Fate::default();
+    let mut fate = Fate { bulk: frame.bulk, ..Fate::default() };
     let end = match direction {
         Direction::FromEndpoint => from_endpoint::decide(world, paths, frame, &mut fate),
         Direction::FromUnderlay => from_underlay::decide(world, paths, frame, &mut fate),
@@ -133,8 +166,11 @@ pub(super) fn decide(
         Direction::GuardUnderlay => guard_underlay::decide(world, frame),
     };
     fate.end = end.unwrap_or_else(End::Dropped);
+    if let End::Redirected(_, out) = &mut fate.end {
+        out.bulk = frame.bulk;
+    }
     if direction == Direction::FromEndpoint && matches!(fate.end, End::Dropped(_) | End::Told(..)) {
-        // What is nobody's counts with those who have no slot.
+        // A frame of no endpoint is counted with the endpoints that have no slot.
         let slot = world.ports.get(&frame.skb.ifindex).map_or(0, |port| port.slot);
         fate.count(slot, frame.bytes.len(), |traffic| &mut traffic.dropped);
     }

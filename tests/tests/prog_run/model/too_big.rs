@@ -1,11 +1,11 @@
-//! A frame that is too long for the way, and what its sender hears (RFC 1191, RFC 8201).
+//! A frame that is too long for the way, and what its sender is told (RFC 1191, RFC 8201).
 
 use overlay_common::DropReason;
 
 use super::{
     End, Frame, Incoming, Way,
     bytes::{Bytes, ETHERNET, IPV4, IPV6, checksum},
-    vlan::{TAG, is_tag},
+    vlan::{self, TAG, is_tag},
 };
 
 const TCP: u8 = 6;
@@ -17,7 +17,11 @@ const QUOTED: usize = 456;
 pub(super) fn limit(frame: Incoming<'_>, fits: usize) -> Option<usize> {
     let longest = match frame.skb.gso_size {
         0 => Some(frame.bytes.len()),
-        size => segment(Bytes(frame.bytes), size as usize),
+        // The tag that lies beside the frame will be in each segment.
+        size => match vlan::beside(frame) {
+            Some((_, untagged)) => segment(Bytes(&untagged), size as usize).map(|len| len + TAG),
+            None => segment(Bytes(frame.bytes), size as usize),
+        },
     };
     // As small as that, every way takes it, and nobody looks for segments: 552 bytes with outer IPv4, UDP and
     // VXLAN are the least that the kernel believes of a path.
@@ -66,7 +70,7 @@ pub(super) fn answer(frame: Incoming<'_>, fits: usize) -> Result<End, DropReason
     };
     let bytes = [&link[6..12], &link[..6], &link[12..], &message].concat();
     let way = Way::OutOf(frame.skb.ifindex);
-    Ok(End::Told(way, Frame { bytes, tunnelled: false }))
+    Ok(End::Told(way, Frame::plain(&bytes)))
 }
 
 fn ipv4(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {

@@ -13,14 +13,15 @@ pub(crate) const SOURCE_PORT_AT: usize = 34;
 /// The frame in a packet on the way to a VTEP: the headers of the way, with what is the packet's own.
 pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32) -> Frame {
     let mut outer = hop.header;
-    let be = |len: usize| u16::try_from(len).expect("no super-packet").to_be_bytes();
+    // A super-packet that is too long for the field has 0 there, until it is cut.
+    let be = |len: usize| u16::try_from(len).unwrap_or(0).to_be_bytes();
     outer[15] = tos(inner);
     outer[16..18].copy_from_slice(&be(20 + 8 + 8 + inner.len()));
     outer[38..40].copy_from_slice(&be(8 + 8 + inner.len()));
     outer[46..49].copy_from_slice(&vni.to_be_bytes()[1..]);
     let sum = checksum(&outer[14..34]);
     outer[24..26].copy_from_slice(&sum.to_be_bytes());
-    Frame { bytes: [&outer, inner].concat(), tunnelled: true }
+    Frame { tunnelled: true, ..Frame::plain(&[&outer, inner].concat()) }
 }
 
 /// DSCP and ECN, of IP: they are shown outside too (RFC 6040, section 4.1, normal mode). Of a tagged frame

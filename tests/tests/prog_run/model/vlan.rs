@@ -1,5 +1,5 @@
-//! VLAN tags (IEEE 802.1Q). Who makes VLANs of its own is fenced on them by its MAC alone. VLAN 0 is
-//! none: a receiver takes such a frame for untagged, so it is held against all that an untagged one is.
+//! VLAN tags (IEEE 802.1Q). On a VLAN that an endpoint makes, only its MAC is checked. VLAN 0 is no VLAN: a receiver takes
+//! such a frame for an untagged one, so all is checked that is checked in an untagged frame.
 
 use overlay_common::DropReason;
 
@@ -16,7 +16,7 @@ pub(super) fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, 0x8100 | 0x88a8)
 }
 
-/// What is held against what is known of the sender.
+/// What of a frame is checked against what is known of its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inside {
     /// A packet of this ethertype, that begins there.
