@@ -1,5 +1,5 @@
-//! What bulk traffic is made of: super-packets of TCP and UDP, and single packets, whose checksums their sender leaves
-//! to a device. Such come in by real devices only.
+//! Bulk traffic: super-packets of TCP and UDP, and single packets, whose checksums the sender leaves to a device. They come
+//! in by real devices only.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -15,17 +15,17 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
-/// Bytes that a device of 64 KiB takes.
+/// The most bytes that are sent in datagrams at once.
 const LARGE: usize = 60_000;
-/// Bytes that a packet socket takes from a sender on every kernel.
+/// The most bytes of payload: every kernel takes so many from a packet socket.
 const JUMBO: usize = 67_000;
 
-/// What A or B sends when it sends much.
+/// Bulk traffic of A and of B.
 pub(super) fn bulk() -> BoxedStrategy<Packet> {
     prop_oneof![4 => of(A, PORT_A), 1 => of(B, PORT_B)].boxed()
 }
 
-/// The fields of a packet that are not the same in all.
+/// What differs from packet to packet.
 #[derive(Clone, Debug)]
 struct Fields {
     to: [u8; 6],
@@ -38,12 +38,15 @@ struct Fields {
     target: [u8; 4],
     tos: u8,
     id: u16,
+    /// In words of four bytes.
     ip_options: usize,
     tcp_options: usize,
     tcp_flags: u8,
     sequence: u32,
+    /// Bytes of payload in a segment, and in all.
     segment: u16,
     payload: usize,
+    /// The payload lies right behind the headers, and not in other pages.
     in_one_piece: bool,
 }
 
@@ -107,7 +110,7 @@ const URG: u8 = 0x20;
 /// What a kernel cuts a super-packet of datagrams into at most (UDP_MAX_SEGMENTS of kernels before 6.9).
 const MOST_DATAGRAMS: usize = 64;
 
-/// Most often none, else one or two.
+/// Most often none, else up to three.
 fn tags() -> BoxedStrategy<Vec<u8>> {
     let tag = (select(vec![0x8100u16, 0x88a8]), select(vec![7u16, 0, 0xe007]))
         .prop_map(|(tpid, control)| [tpid.to_be_bytes(), control.to_be_bytes()].concat());

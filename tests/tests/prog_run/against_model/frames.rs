@@ -1,4 +1,4 @@
-//! Ethernet frames: of an endpoint, of an endpoint's gateway leg, and from the underlay.
+//! Ethernet frames: from an endpoint, from an endpoint's gateway leg, and from the underlay.
 
 use etherparse::IpNumber;
 use overlay_common::VXLAN_PORT;

@@ -11,7 +11,7 @@ use crate::world::{A, B, B_OUT, FAR, Station};
 /// Ethertype and packet.
 pub(super) type Body = (u16, Vec<u8>);
 
-/// What may lie in a frame of `from` to `to`; most fields are theirs, the others near misses.
+/// What may lie in a frame of `from` to `to`. Most fields are right, the others nearly so.
 pub(super) fn body(from: Station, to: Station) -> BoxedStrategy<Body> {
     let ethertypes = vec![0x0026u16, 0x05ff, 0x0600, 0x8035, 0x8847, 0x88b5, 0x9100];
     prop_oneof![
@@ -30,14 +30,14 @@ fn addresses(from: [u8; 4], to: [u8; 4]) -> BoxedStrategy<([u8; 4], [u8; 4])> {
     (mostly(from, others.clone()), mostly(to, others)).boxed()
 }
 
-/// What differs from the plainest header.
+/// What differs from the plainest header of IPv4.
 #[derive(Clone, Debug)]
 struct Ipv4 {
     tos: u8,
     /// Flags and offset.
     fragment: u16,
     options: Vec<u8>,
-    /// What the length says too much.
+    /// What is added to the right length.
     length_lie: u16,
     first: u8,
     checksum_lie: u16,
@@ -161,7 +161,7 @@ fn extension() -> BoxedStrategy<Extension> {
     prop_oneof![5 => counted, 3 => fragment, 1 => authentication, 1 => jumbo].boxed()
 }
 
-/// `from` asks for `to`, answers, or does something like it.
+/// An ARP packet: `from` asks for `to`, answers, or sends something similar.
 pub(super) fn arp(from: Station, to: [u8; 4]) -> BoxedStrategy<Vec<u8>> {
     let start = nearly_always(
         [0u8, 1, 8, 0, 6, 4],
@@ -181,7 +181,7 @@ pub(super) fn arp(from: Station, to: [u8; 4]) -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// RFC 1071.
+/// The internet checksum (RFC 1071).
 pub(super) fn checksum(header: &[u8]) -> u16 {
     let words =
         header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));

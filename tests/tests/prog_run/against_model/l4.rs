@@ -1,4 +1,4 @@
-//! What IP carries.
+//! What IP packets carry.
 
 use overlay_common::VXLAN_PORT;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -30,7 +30,7 @@ pub(super) fn ipv4_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
     .boxed()
 }
 
-/// Likewise, of IPv6.
+/// The same of IPv6.
 pub(super) fn ipv6_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
     let kinds = vec![1u8, 2, 128, 129, 130, 133, 134, 134, 135, 136, 137, 137, 143, 255];
     prop_oneof![
@@ -71,7 +71,7 @@ fn icmp(kind: impl Strategy<Value = u8> + 'static) -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// About a packet to somebody (RFC 792).
+/// An ICMP error about a packet to somebody (RFC 792).
 fn icmp_about() -> BoxedStrategy<Vec<u8>> {
     let kind = select(vec![3u8, 3, 4, 5, 11, 12, 13]);
     let to = select(vec![A_OUT.ip, A_OUT.ip, A_OUT.ip, B_OUT.ip, GATEWAY.ip, OWN_VTEP, OUTSIDE]);
@@ -83,7 +83,7 @@ fn icmp_about() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Few, now and then as many as fill a packet, and seldom more than that.
+/// A few bytes, now and then as many as fill a packet, and seldom more.
 pub(super) fn some_bytes() -> BoxedStrategy<Vec<u8>> {
     let long = prop_oneof![8 => Just(0), 1 => 0usize..1500, 1 => 0usize..3000];
     (vec(any::<u8>(), 0..24), long)

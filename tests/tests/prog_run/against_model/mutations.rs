@@ -6,23 +6,23 @@ use proptest::{
     sample::{Index, select},
 };
 
-/// One of them.
+/// One way to spoil a packet.
 #[derive(Clone, Debug)]
 enum Mutation {
-    /// A byte of the headers becomes another. Mostly there: far into the payload nobody looks.
+    /// A byte of the headers changes: far into the payload no program looks.
     Set(Index, u8),
     Flip(Index, u8),
     Cut(Index),
     /// Ends within the headers.
     CutShort(Index),
     Insert(Index, Vec<u8>),
-    /// One part over another: a field gets a value that is known elsewhere.
+    /// One part is copied over another: a field gets the value of a different one.
     Copy(Index, Index, usize),
-    /// Two bytes become another length, or a port.
+    /// Two bytes are set to this: to a length, a type or a port.
     Word(Index, u16),
 }
 
-/// How far the headers go that anybody reads: VXLAN's, and IPv6 with extensions in it.
+/// Bytes in which all headers lie that a program reads: VXLAN's, and IPv6 with extensions inside.
 const HEADERS: usize = 140;
 
 impl Mutation {

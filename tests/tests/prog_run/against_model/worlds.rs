@@ -1,4 +1,5 @@
-//! What the maps may hold beside the usual.
+//! Random tables: the usual ones, and what may differ from them. Such a difference is one that user space makes on
+//! purpose, one that it makes for a moment because it writes the tables one after the other, or one of its mistakes.
 
 use overlay_common::{
     CONFIG_MONITOR, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey,
@@ -15,36 +16,40 @@ use crate::world::{
 /// One way in which a world differs from the usual one.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    /// On every endpoint.
+    /// Every endpoint has these flags.
     Flags(u32),
+    /// This endpoint forwards for others.
     Forwards(Station),
     NotConfigured,
     VxlanPort(u16),
+    /// Each drop makes an event.
     Monitored,
-    /// Drops, and everything that is forwarded.
+    /// Each drop makes an event, and each forwarded packet.
     AllTold,
+    /// No next hop is resolved.
     NoNextHops,
-    /// User space has not written the way.
+    /// User space has not written this index of HOPS yet.
     NoWay(u32),
-    /// Of every way.
+    /// Every way has this MTU.
     Mtu(u16),
-    /// The next hops' device has gone.
+    /// The device of the next hops is gone.
     NoUnderlay,
     NoNode([u8; 4]),
-    /// The network has no such MAC.
+    /// FDB has no row of this endpoint.
     NoEntry(Station),
+    /// NEIGH has no row of this endpoint.
     NoNeighbour(Station),
-    /// Its MAC and address are another network's.
+    /// The endpoint is in the other network.
     OfAnotherNetwork(Station),
-    /// Two networks with the same subnet: the other one also has an endpoint of this MAC and address.
+    /// The other network has an endpoint of the same MAC and address, as networks with the same subnet do.
     InBothNetworks(Station, Place),
-    /// The endpoint at this port is in the other network.
+    /// PORTS says that this port is in the other network.
     PortOfOther(u32),
-    /// Behind that VTEP now.
+    /// The endpoint has moved behind this VTEP.
     Moved(Station, [u8; 4]),
-    /// On this node now, at this port.
+    /// The endpoint has moved to this node, to this port.
     CameHere(Station, u32),
-    /// FDB names this index of HOPS.
+    /// The row of the endpoint in FDB names this index of HOPS.
     AtHop(Station, u32),
     /// PORTS knows of these flags, FDB not yet.
     PortFlags(u32, u32),
@@ -52,9 +57,12 @@ pub(super) enum Change {
     EntryFlags(Station, u32),
     /// PORTS has this endpoint at the port, FDB the one before.
     PortIs(u32, Station),
+    /// PORTS has no row of this port.
     NoPort(u32),
+    /// FLOOD lists these VTEPs and ports, which may be gone.
     Flood(Vec<[u8; 4]>, Vec<u32>),
     NoFlood,
+    /// Frames of gateway legs are put into the bridge.
     IntoBridge,
     SmallGatewaySubnet,
     NoLeg,
