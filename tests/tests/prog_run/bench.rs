@@ -1,4 +1,4 @@
-//! The programs loaded, on devices in a network namespace of their own, and one packet run through.
+//! Loads the programs, makes devices in a network namespace, and runs packets through the programs.
 #![expect(unsafe_code, reason = "memory of the kernel's records, and calls that no wrapper has")]
 
 use std::{
@@ -31,13 +31,13 @@ use super::{
 
 pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
 
-/// The programs as this kernel may take them, the way that is tried first before others.
+/// The programs in each way in which this kernel may take them; the one to try first comes first.
 pub(crate) fn prepared() -> Vec<Prepared> {
     let btf = std::fs::read(KERNEL_BTF).expect("the kernel tells its types");
     prepare(OBJECT, &btf).expect("its sk_buff is one that we know")
 }
 
-/// The programs, not loaded, and their maps.
+/// The programs, not loaded yet, and their maps.
 pub(crate) fn opened(Prepared { object, layout }: &Prepared) -> Ebpf {
     let mut loader = EbpfLoader::new();
     loader.override_global(SKB_LAYOUT, layout, true);
@@ -47,7 +47,7 @@ pub(crate) fn opened(Prepared { object, layout }: &Prepared) -> Ebpf {
 /// Headroom that the kernel asks of the output buffer: what encapsulation adds, and more.
 const GROWTH: usize = 256;
 
-/// What a program told TC.
+/// What a program returned to TC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// TC_ACT_UNSPEC.

@@ -199,7 +199,7 @@ fn tags_are_carried() {
     });
 }
 
-/// Two lie beside the frame in turn; a third would be behind both.
+/// The kernel keeps tags beside the frame, and the program carries two: a third one is refused.
 #[test]
 fn a_third_tag_is_one_too_many() {
     attached(Direction::FromEndpoint, |bench| {

@@ -90,7 +90,7 @@ pub(crate) fn tcp(port: u16, flags: u8) -> Vec<u8> {
     tcp
 }
 
-/// A asks all for the gateway.
+/// A asks everybody for the gateway's MAC.
 pub(crate) fn asks() -> Ask {
     Ask {
         from: A_OUT.mac,

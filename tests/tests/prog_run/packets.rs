@@ -17,7 +17,7 @@ pub(crate) const GROUP: MacBytes = [1, 0, 0x5e, 0, 0, 0xfb];
 pub(crate) const EXPERIMENTAL: u16 = 0x88b5;
 pub(crate) const PAYLOAD: &[u8] = b"sixteen bytes...";
 
-/// How an IP packet's headers differ from the plainest.
+/// What differs from the plainest IP headers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) tos: u8,
@@ -254,7 +254,7 @@ pub(crate) fn far_to_a() -> Vec<u8> {
     ipv4(FAR, A, Flow::default())
 }
 
-/// `own` but for the MAC, or but for the address, which is a stranger's.
+/// `own` with a stranger's MAC, or else with a stranger's address.
 pub(crate) fn half_stranger(own: Station, mac: bool) -> Station {
     if mac {
         Station { mac: STRANGER.mac, ip: own.ip }

@@ -53,7 +53,7 @@ fn every_vtep_gets_its_own_copy() {
     });
 }
 
-/// A copy that can't go takes no other with it.
+/// A copy that can't go out does not stop the others.
 #[test]
 fn the_others_get_theirs_where_one_is_lost() {
     multicast(|bench, world| {

@@ -1,4 +1,4 @@
-//! What is too big for the way to its node: what its sender is told, and what routers tell us.
+//! Frames that are too big for the way to their node: what their senders are told, and what routers report.
 
 use etherparse::{
     Ethernet2Header, IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber,
@@ -163,7 +163,7 @@ fn no_router_makes_a_way_too_small_for_ipv6() {
     }
 }
 
-/// What the device or a route takes is no router's word: it counts however little it is.
+/// The MTU of a device or a route is no report of a router: it counts however small it is.
 #[test]
 fn a_smaller_device_is_believed() {
     on_bench(|bench| {

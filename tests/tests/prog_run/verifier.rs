@@ -1,4 +1,4 @@
-//! What the verifier thinks of the programs: how much it had to look at, against what it gives up at.
+//! How much work the programs are for the kernel's verifier, compared with the limit at which it gives up.
 #![expect(unsafe_code, reason = "bpf(2) itself, for the verifier's log")]
 
 use std::os::fd::{AsFd as _, AsRawFd as _};

@@ -1,5 +1,5 @@
-//! What the maps hold: two endpoints on this node, each with a leg on the gateway bridge, and one endpoint
-//! behind another node's VTEP.
+//! The contents of the maps in tests. Usually: two endpoints on this node, each with a leg on the gateway bridge, and one
+//! endpoint behind the VTEP of a second node, the far node.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use overlay_common::{
     NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
 };
 
-/// Somebody with addresses.
+/// An endpoint, or whoever else has a MAC and an IPv4 address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Station {
     pub(crate) mac: MacBytes,
@@ -34,7 +34,7 @@ pub(crate) const A: Station = Station { mac: [2, 0, 0, 0, 0, 0xa], ip: [172, 16,
 pub(crate) const B: Station = Station { mac: [2, 0, 0, 0, 0, 0xb], ip: [172, 16, 16, 130] };
 /// An endpoint behind [`FAR_VTEP`].
 pub(crate) const FAR: Station = Station { mac: [2, 0, 0, 0, 0, 0xc], ip: [172, 16, 16, 131] };
-/// In no map.
+/// An endpoint that is in no map.
 pub(crate) const STRANGER: Station = Station { mac: [2, 0, 0, 0, 0, 0xd], ip: [172, 16, 16, 132] };
 
 /// A on its gateway leg, behind [`LEG_A`].
@@ -58,12 +58,12 @@ pub(crate) const OWN_VTEP: [u8; 4] = [10, 10, 10, 101];
 pub(crate) const FAR_VTEP: [u8; 4] = [10, 10, 20, 103];
 /// The VTEP of a node with no endpoint of the network.
 pub(crate) const IDLE_VTEP: [u8; 4] = [10, 10, 20, 104];
-/// No node's.
+/// A VTEP that is no node's.
 pub(crate) const STRANGE_VTEP: [u8; 4] = [10, 10, 30, 1];
 
 /// The underlay device's own address.
 pub(crate) const UNDERLAY_MAC: MacBytes = [2, 0, 0, 0, 1, 1];
-/// The next hop's.
+/// The MAC of the next hop, which the far node's underlay device has too.
 pub(crate) const ROUTER_MAC: MacBytes = [2, 0, 0, 0, 1, 2];
 
 /// Host-side devices, their indexes as the bench makes them.
@@ -76,9 +76,9 @@ pub(crate) const LEG_B: u32 = 15;
 pub(crate) const PEER: u32 = 100;
 /// The device of the far node's endpoint, in the far node's namespace.
 pub(crate) const FAR_PORT: u32 = 16;
-/// Those of this node.
+/// The host-side devices of this node.
 pub(crate) const DEVICES: [u32; 5] = [PORT_A, PORT_B, UNDERLAY, LEG_A, LEG_B];
-/// No device has it.
+/// An index that no device has.
 pub(crate) const NO_DEVICE: u32 = 999;
 
 /// Longest frame that any of them takes for another device: its MTU, an Ethernet header and a tag.
@@ -90,10 +90,10 @@ pub(crate) const SLOT_B: u32 = 6;
 /// Indexes of the ways to [`FAR_VTEP`] and [`IDLE_VTEP`].
 pub(crate) const HOP_FAR: u32 = 2;
 pub(crate) const HOP_IDLE: u32 = 3;
-/// Of every way.
+/// The MTU of every way.
 pub(crate) const MTU: u16 = 1500;
 
-/// Unlike any usual default, so that it can only come from CONFIG.
+/// The TTL of outer packets: no usual default, so that it can only come from CONFIG.
 pub(crate) const TTL: u8 = 61;
 
 /// All maps that user space fills.
@@ -111,7 +111,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Maps as they are when nobody has filled them.
+    /// Maps that user space has not filled yet.
     pub(crate) fn empty() -> Self {
         Self {
             config: None,
@@ -182,14 +182,14 @@ impl World {
         }
     }
 
-    /// What passes on a gateway leg is put into the bridge, and goes not by the leg's own place in it.
+    /// Frames that pass on a gateway leg are put into the bridge, and do not enter it by the leg's own port.
     pub(crate) fn put_into_bridge(&mut self) {
         for leg in self.gateway_ports.values_mut() {
             leg.bridge = BRIDGE;
         }
     }
 
-    /// Takes every node's next hop away.
+    /// No node's next hop is resolved.
     pub(crate) fn forget_next_hops(&mut self) {
         for hop in self.hops.values_mut() {
             hop.ifindex = 0;
@@ -205,7 +205,7 @@ impl World {
         entry.hop = self.nodes.get(&node_key(vtep)).map_or(0, |node| node.hop);
     }
 
-    /// What the far node's maps hold while this node's hold this. Of what is behind a third node it knows the same.
+    /// The far node's maps, while this node's maps hold this world. What is behind a third node is the same in both.
     pub(crate) fn of_far_node(&self) -> Self {
         let mut world = Self::empty();
         let config = Self::default().config;
@@ -231,7 +231,7 @@ impl World {
         world
     }
 
-    /// All rows, one in a line.
+    /// All rows, one a line.
     pub(crate) fn rows(&self) -> String {
         let Self { config, fdb, neigh, ports, nodes, hops, flood, gateway_ports, apis } = self;
         let mut rows = vec![format!("{config:?}")];
@@ -250,12 +250,12 @@ impl World {
         rows.join("\n  ")
     }
 
-    /// What the programs take for the configuration: one that user space has written.
+    /// The configuration, if the programs take it for one that user space has written.
     pub(crate) fn configured(&self) -> Option<&Config> {
         self.config.as_ref().filter(|config| config.underlay_ifindex != 0)
     }
 
-    /// What the programs take for a way to a VTEP: one that user space has written.
+    /// The way with this index in HOPS, if the programs take it for one that user space has written.
     pub(crate) fn hop(&self, index: u32) -> Option<&HopEntry> {
         self.hops.get(&index).filter(|hop| hop.mtu != 0)
     }

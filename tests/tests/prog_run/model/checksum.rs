@@ -5,16 +5,16 @@ use overlay_common::DropReason;
 
 use super::{Incoming, kernel};
 
-/// What may be written in a frame after it was looked at.
+/// Where a checksum may be written into a frame after the program has checked it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Carries {
-    /// A header with a checksum of its own: where that header begins, and where in it the checksum is.
+    /// In a header, into its own checksum field: where the header begins, and where in it the field is.
     Own(usize, usize),
-    /// The same, and behind the header, from there on, is what nobody looks at.
+    /// The same, and anywhere from the third place on, behind the header, where nothing was checked.
     OwnAndMore(usize, usize, usize),
-    /// Nothing that is looked at, from there on.
+    /// Anywhere from there on: nothing behind it was checked.
     Anything(usize),
-    /// Nothing may be written.
+    /// Nowhere.
     NoChecksum,
 }
 
@@ -37,7 +37,7 @@ impl Carries {
     }
 }
 
-/// Only what may be written will be.
+/// Drops a frame whose unfinished checksum would be written elsewhere.
 pub(super) fn check(frame: Incoming<'_>, carries: Carries) -> Result<(), DropReason> {
     let Some(sum) = kernel::unfinished(frame) else { return Ok(()) };
     let (start, offset) = (usize::from(sum.start), usize::from(sum.offset));

@@ -1,5 +1,5 @@
-//! What the kernel cuts a super-packet into, before a device that does not do it (RFC 9293 for TCP; a segment is a packet
-//! of its own, so all lengths and checksums are its own too).
+//! The segments of a super-packet, as the kernel cuts them for a device that can't. Each is a whole packet with lengths,
+//! numbers and checksums of its own.
 
 use super::{
     Frame,
@@ -15,7 +15,7 @@ const FIN: u8 = 0x01;
 const PUSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// The frame's segments; a frame that is no super-packet is its only one.
+/// The frame's segments. A frame that is no super-packet is the only one of its own.
 pub(crate) fn cut(frame: &Frame) -> Vec<Frame> {
     let Some(bulk) = frame.bulk else { return vec![frame.clone()] };
     let mut bytes = frame.bytes.clone();
@@ -90,7 +90,7 @@ fn put(out: &mut [u8], at: usize, value: usize) {
     out[at..at + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
-/// The frame with that checksum finished by whoever sent it.
+/// The frame after a device has finished this checksum.
 pub(crate) fn finished(frame: &[u8], sum: Unfinished) -> Vec<u8> {
     let mut out = frame.to_vec();
     let start = usize::from(sum.start);

@@ -14,7 +14,7 @@ const FIGURE_4: [[Option<u8>; 4]; 4] = [
 ];
 
 /// The inner frame as it comes out of a packet with this outer type of service. DSCP stays the inner
-/// one's (RFC 2983, the pipe model). Behind a tag nobody looks.
+/// one's (RFC 2983, the pipe model). What is behind a tag stays as it is.
 pub(super) fn taken_over(inner: &[u8], outer_tos: u8) -> Result<Vec<u8>, DropReason> {
     let frame = Bytes(inner);
     let mut out = inner.to_vec();

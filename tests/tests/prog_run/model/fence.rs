@@ -52,8 +52,8 @@ fn is_jumbo(header: Bytes<'_>) -> bool {
     header.array::<3>(0) == Ok([TCP, 0, 194])
 }
 
-/// From the own address, and not to where a DHCP client listens (RFC 2131, section 4.1), which takes an
-/// answer from any port.
+/// An IPv4 packet must be from the sender's own address, and not to the port of a DHCP client (RFC 2131, section 4.1),
+/// which takes an answer from any port.
 fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
     ip.at_least(20)?;
     if ip.ip(12)? != *own {
@@ -71,13 +71,13 @@ fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Of IPv4, with its options: at least twenty bytes, whatever it says (RFC 791, section 3.1).
+/// Bytes of the IPv4 header with its options: at least twenty, whatever the header says (RFC 791, section 3.1).
 fn header_len(ip: Bytes<'_>) -> Result<usize, DropReason> {
     Ok((usize::from(ip.byte(0)? & 0xf) * 4).max(20))
 }
 
-/// Neither a router's word (RFC 4861, sections 4.2 and 4.5; RFC 6105) nor a DHCPv6 server's (RFC 8415,
-/// section 7.2), nor anything that could hide one behind an extension header (RFC 7113).
+/// An IPv6 packet must be no message of a router (RFC 4861, sections 4.2 and 4.5; RFC 6105) and none of a DHCPv6 server
+/// (RFC 8415, section 7.2), and must not be able to hide one behind an extension header (RFC 7113).
 fn ipv6(ip: Bytes<'_>, gso_size: u32) -> Result<(), DropReason> {
     ip.at_least(40)?;
     let is_link_local = |at: usize| Ok(ip.be16(at)? & 0xffc0 == 0xfe80);

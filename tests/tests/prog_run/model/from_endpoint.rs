@@ -74,7 +74,7 @@ pub(super) fn decide(
     Ok(end)
 }
 
-/// To an endpoint behind the VTEP with this index in HOPS.
+/// The frame goes to an endpoint behind the VTEP with this index in HOPS.
 fn send_away(
     world: &World,
     paths: &Paths,
@@ -101,8 +101,8 @@ fn send_away(
     Ok(End::Redirected(way, tunnel::around(incoming.bytes, hop, port.vni)))
 }
 
-/// ARP (RFC 826): a question about an address of the network is answered from the map, whoever it was
-/// put to; anything else ends here.
+/// ARP (RFC 826): a request for an address of the network is answered from the map, whoever it was sent to. Any other
+/// ARP packet is dropped.
 fn answer(world: &World, incoming: Incoming<'_>, port: &PortEntry) -> Result<End, DropReason> {
     let forwards = port.flags & FLAG_FORWARDS != 0;
     let frame = Bytes(incoming.bytes);

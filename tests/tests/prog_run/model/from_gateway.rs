@@ -71,7 +71,7 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
     Ok(handed_on(leg, packet))
 }
 
-/// The header with its options, and the payload, both by the header's own word.
+/// The header with its options, and the payload, both as long as the header says.
 fn parts(ip: Bytes<'_>, gso_size: u32) -> Result<(&[u8], &[u8]), DropReason> {
     ip.at_least(20)?;
     let (version, header) = (ip.byte(0)? >> 4, usize::from(ip.byte(0)? & 0xf) * 4);
@@ -87,7 +87,7 @@ fn parts(ip: Bytes<'_>, gso_size: u32) -> Result<(&[u8], &[u8]), DropReason> {
     Ok(packet.split_at(header))
 }
 
-/// Questions about the gateway are answered; an answer to the gateway passes.
+/// Requests for the gateway's address are answered; an answer to the gateway passes.
 fn arp(skb: Skb, leg: &GatewayPortEntry, frame: Bytes<'_>) -> Result<End, DropReason> {
     let arp = frame.from(ETHERNET);
     arp.at_least(28)?;
@@ -122,7 +122,7 @@ fn handed_on(leg: &GatewayPortEntry, packet: &[u8]) -> End {
     }
 }
 
-/// The gateway, or one host beyond it that is not this one's own loopback.
+/// Only the gateway, or a single host beyond it, may be the destination, and never this host's own loopback.
 fn check_destination(leg: &GatewayPortEntry, to: [u8; 4]) -> Result<(), DropReason> {
     let gateway: [u8; 4] = leg.gateway[12..].try_into().expect("four");
     if to == gateway {
@@ -139,7 +139,7 @@ fn check_destination(leg: &GatewayPortEntry, to: [u8; 4]) -> Result<(), DropReas
     }
 }
 
-/// RFC 791, section 3.1: no source route among them, and each within the header.
+/// No option may be a source route, and each must end within the header (RFC 791, section 3.1).
 fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     loop {
         options = match options {
@@ -154,7 +154,7 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     }
 }
 
-/// An endpoint received what was for its own address, and has errors to tell about nothing else. Errors quote
+/// An endpoint may report an error only about a packet that was sent to its own address. Errors quote
 /// the packet that they are about (RFC 792): destination unreachable, source quench, redirect, time exceeded,
 /// parameter problem.
 fn check_icmp(leg: &GatewayPortEntry, icmp: Bytes<'_>) -> Result<(), DropReason> {

@@ -131,7 +131,7 @@ fn is_vxlan_to_us(
     Ok(true)
 }
 
-/// Why the inner source is not behind the VTEP: the first that is wrong, from the outside in.
+/// Why the inner source is not behind the VTEP: the first thing that is wrong, from the outside in.
 fn why_not(world: &World, config: &Config, vtep: Ip16, vni: u32, ethertype: u16) -> DropReason {
     if vtep == config.vtep {
         DropReason::OwnVtep

@@ -1,4 +1,4 @@
-//! What may not even become an skb: the plainest of what [`super::from_underlay`] would drop as well.
+//! What is dropped before the kernel makes an skb of it: the plainest of what [`super::from_underlay`] would drop as well.
 
 use overlay_common::{DropReason, NodeKey};
 

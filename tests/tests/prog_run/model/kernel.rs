@@ -1,4 +1,4 @@
-//! What the kernel makes of a packet, whatever the programs want.
+//! What the kernel does with a packet, whatever the programs want.
 
 use overlay_common::{DropReason, MacBytes};
 
@@ -13,7 +13,7 @@ use crate::{
     world::{DEVICE_TAKES, DEVICES, FAR_PORT, PEER, ROUTER_MAC, UNDERLAY, UNDERLAY_MAC},
 };
 
-/// Whom the kernel takes a frame for that came in by the underlay (linux/if_packet.h).
+/// Whom a frame from the underlay is for, as the kernel sees it (linux/if_packet.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PacketType {
     Host,
@@ -22,7 +22,7 @@ pub(crate) enum PacketType {
     OtherHost,
 }
 
-/// By the frame's destination and the device's own address (eth_type_trans).
+/// Whom a frame is for, by its destination and the device's own address (eth_type_trans).
 pub(super) fn packet_type(ifindex: u32, to: MacBytes) -> PacketType {
     const FAR_UNDERLAY: u32 = UNDERLAY + PEER;
     match to {
@@ -46,32 +46,32 @@ pub(crate) fn may_refuse(packet: &[u8]) -> bool {
     }
 }
 
-/// What the kernel takes for an IP packet.
+/// Whether the kernel takes the frame for an IP packet.
 pub(super) fn is_ip(frame: &[u8]) -> bool {
     matches!(Bytes(frame).be16(12), Ok(IPV4 | IPV6))
 }
 
-/// Whether a copy of this length can go out of the device. A super-packet can: it is cut before, where it must be.
+/// Whether the copy can go out of the device. A super-packet can, however long it is: it is cut where it must be.
 pub(crate) fn takes_copy(ifindex: u32, frame: &Frame) -> bool {
     let is_there = DEVICES.contains(&ifindex) || ifindex == FAR_PORT;
     is_there && (frame.bulk.is_some() || frame.bytes.len() <= DEVICE_TAKES)
 }
 
-/// Whether a frame that really comes in gets to a program: its tag is taken out before, and what is too
-/// short to have a type behind it and two bytes more ends there (skb_vlan_untag).
+/// Whether a frame that really comes in reaches a program. The kernel takes its tag out before, and drops a tagged frame
+/// that has less than a type and two bytes behind the tag (skb_vlan_untag).
 pub(crate) fn arrives(frame: &[u8]) -> bool {
     !Bytes(frame).be16(12).is_ok_and(is_tag) || frame.len() >= ETHERNET + TAG + 2
 }
 
-/// An IPv6 packet whose transport header is behind others (IANA's list of extension headers, as far as the
-/// kernel's flow dissector knows them).
+/// Whether it is an IPv6 packet with extension headers before its transport header (of IANA's list, those that the
+/// kernel's flow dissector knows).
 pub(crate) fn has_extensions(frame: &[u8]) -> bool {
     let frame = Bytes(frame);
     frame.be16(12) == Ok(IPV6) && matches!(frame.byte(ETHERNET + 6), Ok(0 | 43 | 44 | 60))
 }
 
-/// The checksum that is still to be written of a frame that came in. Where the kernel takes a tag out, it takes one
-/// that is summed from before the end of the tag for finished (skb_postpull_rcsum).
+/// The checksum that is still to be written into a frame that came in. A kernel that takes a tag out forgets one whose sum
+/// begins before the end of the tag (skb_postpull_rcsum).
 pub(super) fn unfinished(incoming: Incoming<'_>) -> Option<Unfinished> {
     let is_tagged = incoming.tag_beside && Bytes(incoming.bytes).be16(12).is_ok_and(is_tag);
     let from = if is_tagged { ETHERNET + TAG } else { 0 };

@@ -1,10 +1,9 @@
-//! The data path in plain Rust: a frame and the maps go in; what goes where, or the reason why nothing
-//! does, comes out. Written from the rules (ARCHITECTURE.md, the RFCs) and not from the programs, with
-//! which it shares no code: where the two differ, one of them is wrong. [`super::against_model`] looks
-//! for such frames.
+//! A reference model of the data path in plain Rust: from a frame and the maps it says what goes where, or why nothing
+//! does. It was written from the rules (ARCHITECTURE.md, the RFCs) and shares no code with the programs: where the two
+//! differ, one of them is wrong. [`super::against_model`] looks for frames where they do.
 //!
-//! A file a program, named after it, and one for each rule that two of them keep. Of the kernel the
-//! model knows only what the programs can't help: see [`kernel`].
+//! Each program has a file of its name here, and so has each rule that two programs keep. Of the kernel the model knows
+//! only what no program can change: see [`kernel`].
 
 mod bytes;
 mod checksum;
@@ -40,54 +39,53 @@ pub(super) use tunnel::{SOURCE_PORT_AT, flow};
 /// A frame as it comes in.
 #[derive(Clone, Copy)]
 pub(super) struct Incoming<'a> {
-    /// All of it, its tags in their places.
+    /// The whole frame, with its tags in their places.
     pub(super) bytes: &'a [u8],
     pub(super) skb: Skb,
-    /// The kernel has taken the outermost tag out, as it does of what really comes in, and keeps it
-    /// beside the frame.
+    /// The kernel has taken the outermost tag out and keeps it beside the frame, as it does with frames that really come
+    /// in.
     pub(super) tag_beside: bool,
-    /// The checksum that its sender left to others.
+    /// The checksum that its sender left to a device.
     pub(super) unfinished: Option<Unfinished>,
-    /// It is a super-packet that a sender made. BPF_PROG_TEST_RUN makes only such that are of no kind: `skb` alone says
-    /// so.
+    /// What kind of super-packet it is. `None` also for the super-packets of BPF_PROG_TEST_RUN, which are of no kind: only
+    /// `skb` has their segment size.
     pub(super) bulk: Option<Bulk>,
 }
 
 /// What becomes of a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fate {
-    /// Of the frame itself.
+    /// What becomes of the frame itself.
     pub(super) end: End,
-    /// What goes out beside it, in its order: devices and frames.
+    /// Copies that go out, in their order: devices and frames.
     pub(super) copies: Vec<(u32, Frame)>,
-    /// Why other copies are lost, each counted.
+    /// Why other copies are lost: each is counted.
     pub(super) lost: Vec<DropReason>,
-    /// What is counted with endpoints, by their slots.
+    /// What is counted for endpoints, by their slots.
     pub(super) traffic: BTreeMap<u32, Traffic>,
-    /// What its copies are, as the frame itself.
+    /// The kind of super-packet that the frame is, and with it its copies.
     bulk: Option<Bulk>,
 }
 
 /// The end of a frame. Only [`End::Up`] is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum End {
-    /// It is not ours: up the stack as it came.
+    /// It is not for the overlay and goes up the stack unchanged.
     #[default]
     Up,
-    /// It may pass: up the stack as it came.
+    /// It may pass and goes up the stack unchanged.
     Allowed,
-    /// These bytes, that way.
+    /// These bytes go that way.
     Redirected(Way, Frame),
     /// Its copies have gone out.
     Copied,
-    /// It is too big, and counted so; these bytes go back to its sender.
+    /// It is too big and counted as such; these bytes go back to its sender.
     Told(Way, Frame),
     /// Why it went no further.
     Dropped(DropReason),
 }
 
-/// Which way a redirected frame goes. BPF_PROG_TEST_RUN does not tell it: frames that really come in
-/// do.
+/// Which way a redirected frame goes. BPF_PROG_TEST_RUN does not tell it; frames that really come in show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// Out of the host-side device with this index, or straight to its peer: it comes out there.
@@ -102,12 +100,12 @@ pub(super) enum Way {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
-    /// Outer headers were pushed. Their UDP source port, which `bytes` has as 0, is a hash of the flow:
-    /// its properties alone are known.
+    /// Outer headers were pushed. Their UDP source port is 0 in `bytes`: it is a hash of the flow, of which only some
+    /// properties are known.
     pub(super) tunnelled: bool,
-    /// It is a super-packet.
+    /// What kind of super-packet it is.
     pub(super) bulk: Option<Bulk>,
-    /// Where a checksum lies that is finished or not, as the device likes that sends the frame.
+    /// Where a checksum lies that the device which sends the frame may have finished, or not.
     pub(super) sum: Option<Unfinished>,
 }
 
@@ -118,7 +116,7 @@ impl Frame {
 }
 
 impl Fate {
-    /// A copy out of the device, where it takes it.
+    /// A copy goes out of the device, if that takes it; else it is lost.
     fn copy(&mut self, ifindex: u32, frame: Frame) {
         let frame = Frame { bulk: self.bulk, ..frame };
         if kernel::takes_copy(ifindex, &frame) {
@@ -150,8 +148,8 @@ impl Fate {
     }
 }
 
-/// The fate of a frame that comes in to the direction's program. What a router says of the way to a
-/// VTEP is noted in `paths`.
+/// The fate of a frame that the direction's program gets. What a router reports about the way to a VTEP is noted in
+/// `paths`.
 pub(super) fn decide(
     direction: Direction,
     world: &World,

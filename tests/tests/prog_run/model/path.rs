@@ -1,4 +1,4 @@
-//! What routers between two nodes say of the way (RFC 1191), and how long a packet may be on it.
+//! What routers between two nodes report about the way (RFC 1191), and how long a packet may be on it.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,14 @@ use overlay_common::{Config, HopEntry, Ip16, NodeKey, SOURCE_PORT_MIN};
 use super::bytes::Bytes;
 use crate::world::World;
 
-/// By index of HOPS: the bytes of the longest outer packet that a router told of. It holds for ten minutes:
-/// for as long as the model runs.
+/// The longest outer packet, in bytes, that routers reported for each index of HOPS. A report holds for ten minutes, which
+/// is longer than the model runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Paths(BTreeMap<u32, u32>);
 
 impl Paths {
-    /// Bytes of the longest frame that gets through, as the device and routers have it, with `tag` bytes of it
-    /// beside the frame. Outer IPv4, UDP and VXLAN are around it. Whatever routers say, IPv6's smallest packet is
-    /// not too long.
+    /// Bytes of the longest frame that gets through by what the device and routers say, with `tag` bytes of it beside the
+    /// frame. Outer IPv4, UDP and VXLAN come around it. Whatever routers say, IPv6's smallest packet is never too long.
     pub(super) fn fits(&self, hop: &HopEntry, index: u32, tag: usize) -> usize {
         let takes = |mtu: u32| mtu as usize - 20 - 8 - 8;
         let by_device = takes(hop.mtu.into());
@@ -23,8 +22,7 @@ impl Paths {
         by_routers.map_or(by_device, |by_routers| by_routers.min(by_device))
     }
 
-    /// Listens to an ICMP message to this node: "fragmentation needed", about a packet that we sent to a
-    /// VTEP.
+    /// Notes an ICMP message to this node if it is "fragmentation needed" about a packet of this node's to a VTEP.
     pub(super) fn hear(&mut self, world: &World, config: &Config, ip: Bytes<'_>) {
         let Some((vtep, said)) = word(config, ip) else { return };
         let Some(node) = world.nodes.get(&NodeKey { vtep }) else { return };
@@ -41,7 +39,7 @@ impl Paths {
     }
 }
 
-/// The VTEP and the MTU that the message is about. None: it means nothing to us.
+/// The VTEP and the MTU that the message is about. `None`: it is not about a packet of this node's.
 fn word(config: &Config, ip: Bytes<'_>) -> Option<(Ip16, u32)> {
     const ICMP: u8 = 1;
     const UDP: u8 = 17;

@@ -10,10 +10,10 @@ use super::{
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// Bytes of the packet that go back with the answer.
+/// Bytes of the packet that the answer quotes.
 const QUOTED: usize = 456;
 
-/// `fits`, where that is less than the frame or a segment of it has.
+/// `fits`, if the frame or a segment of it is longer than that.
 pub(super) fn limit(frame: Incoming<'_>, fits: usize) -> Option<usize> {
     let longest = match frame.skb.gso_size {
         0 => Some(frame.bytes.len()),
@@ -35,7 +35,7 @@ pub(super) fn tag_beside(frame: Incoming<'_>) -> usize {
     if is_tagged { TAG } else { 0 }
 }
 
-/// Bytes of a segment that GSO will cut: where it is plain.
+/// Bytes of a segment that the kernel will cut. `None`: its headers are not the plain ones.
 fn segment(frame: Bytes<'_>, size: usize) -> Option<usize> {
     let ip = frame.from(ETHERNET);
     let (protocol, l4) = match frame.be16(12).ok()? {
@@ -56,8 +56,8 @@ fn segment(frame: Bytes<'_>, size: usize) -> Option<usize> {
     Some(ETHERNET + l4 + header + size)
 }
 
-/// An ICMP message back, in the name of the destination; or nothing but the drop, where there is no such
-/// message to make.
+/// An ICMP message that goes back in the destination's name. An error: the frame is dropped without one, since there must
+/// be no message about such a frame.
 pub(super) fn answer(frame: Incoming<'_>, fits: usize) -> Result<End, DropReason> {
     // A tag that lies beside the frame stays there: the answer is on the same VLAN.
     let tag = tag_beside(frame);

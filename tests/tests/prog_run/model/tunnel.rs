@@ -10,7 +10,7 @@ use super::{
 /// Where the outer UDP source port lies.
 pub(crate) const SOURCE_PORT_AT: usize = 34;
 
-/// The frame in a packet on the way to a VTEP: the headers of the way, with what is the packet's own.
+/// The frame in a packet to a VTEP: the headers of the way, with the packet's own fields filled in.
 pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32) -> Frame {
     let mut outer = hop.header;
     // A super-packet that is too long for the field has 0 there, until it is cut.
@@ -24,8 +24,8 @@ pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32) -> Frame {
     Frame { tunnelled: true, ..Frame::plain(&[&outer, inner].concat()) }
 }
 
-/// DSCP and ECN, of IP: they are shown outside too (RFC 6040, section 4.1, normal mode). Of a tagged frame
-/// none, since nobody looks for marks behind the tag on the way back.
+/// DSCP and ECN of an IP packet, which the outer header shows too (RFC 6040, section 4.1, normal mode). 0 for a tagged
+/// frame, since the receiving node does not look for marks behind the tag.
 fn tos(inner: &[u8]) -> u8 {
     let frame = Bytes(inner);
     let start = frame.be16(ETHERNET);
@@ -36,8 +36,8 @@ fn tos(inner: &[u8]) -> u8 {
     }
 }
 
-/// What tells one flow from another, for an encapsulated frame of which that is plain: UDP and TCP in whole
-/// packets of IPv4 without options. Such flows keep their outer source port, whatever else differs.
+/// What tells one flow from a different one, of an encapsulated frame in which it is easily found: UDP and TCP in whole
+/// IPv4 packets without options. Such a flow keeps its outer source port, whatever else differs.
 pub(crate) fn flow(packet: &[u8]) -> Option<[u8; 13]> {
     let frame = Bytes(packet).from(VXLAN_OVERHEAD.into());
     let ip = frame.from(ETHERNET);

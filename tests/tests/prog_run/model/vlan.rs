@@ -21,11 +21,11 @@ pub(super) fn is_tag(ethertype: u16) -> bool {
 pub(super) enum Inside {
     /// A packet of this ethertype, that begins there.
     Packet(u16, usize),
-    /// Nothing: it is on a VLAN.
+    /// Nothing, because the frame is on a VLAN.
     OnVlan,
 }
 
-/// What is behind the first tag, where there is one.
+/// What is behind the first tag, if there is one; else what the frame carries.
 pub(super) fn inside(frame: Bytes<'_>) -> Result<Inside, DropReason> {
     let ethertype = frame.be16(12)?;
     if !is_tag(ethertype) {
