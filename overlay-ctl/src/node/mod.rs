@@ -20,5 +20,4 @@ mod tasks;
 
 pub use error::StartError;
 pub use home::{Home, HomeError, Member, Record};
-pub(crate) use home::{read_json, write_json};
 pub use start::run;
