@@ -6,16 +6,13 @@ use crate::{
         consensus::{
             self, Consensus, ConsensusConfig, FatalError, Identity, LogStore, OpenError, PeerQueues,
         },
-        peers::{Directory, Peer, connect_lazy},
+        peers::{self, CallError, Directory, Peer},
         state::{Applied, Command, Envelope, Mutation, State},
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
         watch::Ended,
     },
-    faces::api,
     model::{NodeId, NodeName, Revision, Subnet},
-    proto::v1::{
-        self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
-    },
+    proto::v1::{self, JoinRequest, JoinResponse, NodeRole},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -324,9 +321,7 @@ async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>)
 }
 
 async fn cluster_at(join: SocketAddr) -> Option<Uuid> {
-    let mut client = ClusterClient::new(connect_lazy(join));
-    let asked = tokio::time::timeout(JOIN_DEADLINE, client.status(StatusRequest {})).await;
-    asked.ok()?.ok()?.into_inner().cluster.parse().ok()
+    tokio::time::timeout(JOIN_DEADLINE, peers::cluster_at(join)).await.ok()?
 }
 
 /// What a node says of itself when it joins or comes back.
@@ -341,8 +336,7 @@ pub(super) struct Registration {
 impl Registration {
     /// Asks the node at `place`, of whatever cluster it is, to take this node in.
     async fn join(&self, place: SocketAddr) -> Result<JoinResponse, ClusterError> {
-        let mut client = ClusterClient::new(connect_lazy(place));
-        registered(place, client.join(self.request(None))).await
+        registered(place, peers::join(place, self.request(None))).await
     }
 
     /// Says it to the node at `place`, which is of this node's cluster or is refused.
@@ -352,8 +346,7 @@ impl Registration {
         member: &Member,
         directory: &Directory,
     ) -> Result<JoinResponse, ClusterError> {
-        let mut client = ClusterClient::new(directory.channel(place));
-        registered(place, client.join(self.request(Some(member)))).await
+        registered(place, directory.join(place, self.request(Some(member)))).await
     }
 
     fn request(&self, returning: Option<&Member>) -> JoinRequest {
@@ -374,17 +367,17 @@ impl Registration {
 /// What became of a registration at `place`.
 async fn registered(
     place: SocketAddr,
-    call: impl Future<Output = Result<tonic::Response<JoinResponse>, tonic::Status>>,
+    call: impl Future<Output = Result<JoinResponse, CallError>>,
 ) -> Result<JoinResponse, ClusterError> {
     let nobody = |why: String| ClusterError::NobodyThere { join: place, why };
     match tokio::time::timeout(JOIN_DEADLINE, call).await {
         Err(_) => Err(nobody("no answer in time".to_owned())),
-        Ok(Err(status)) if api::is_lost(&status) => Err(nobody(status.message().to_owned())),
-        Ok(Err(status)) if api::says_removed(&status) => Err(ClusterError::Removed),
-        Ok(Err(status)) => {
-            Err(ClusterError::Refused { join: place, why: status.message().to_owned() })
+        Ok(Err(CallError::Unavailable(why) | CallError::Broken(why))) => Err(nobody(why)),
+        Ok(Err(CallError::Removed)) => Err(ClusterError::Removed),
+        Ok(Err(CallError::Refused(why) | CallError::Unknown(why))) => {
+            Err(ClusterError::Refused { join: place, why })
         }
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Ok(answer)) => Ok(answer),
     }
 }
 

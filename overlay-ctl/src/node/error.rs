@@ -7,6 +7,7 @@ use crate::{
         gateway::{GatewayError, SubnetError},
         netlink::{GroError, NetlinkError, UnderlayError},
     },
+    faces::api::ServeError,
     model::Invalid,
 };
 use overlay_common::VXLAN_OVERHEAD;
@@ -160,16 +161,20 @@ pub enum StartError {
     /// The thread of Raft's messages.
     #[error("the thread that carries Raft's messages can't be started")]
     RaftThread(#[source] io::Error),
-    /// A part of the node ended by itself.
-    #[error("a part of the node broke: {0}")]
-    Task(String),
-    /// The API can't be put together.
-    #[error("the API's descriptors can't be read")]
-    Descriptors(#[from] tonic_reflection::server::Error),
+    /// A task ended that must run for as long as the node.
+    #[error(
+        "the node's task `{name}` ended: {why}; start the node again, and report this with its log"
+    )]
+    Task {
+        /// The task.
+        name: &'static str,
+        /// How it ended.
+        why: String,
+    },
     /// Signals.
     #[error("signals can't be received")]
     Signals(#[source] io::Error),
-    /// The server ended by itself.
-    #[error("the API ended")]
-    Serve(#[from] tonic::transport::Error),
+    /// The API.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }

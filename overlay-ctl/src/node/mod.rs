@@ -5,12 +5,14 @@
 //! its kernel holds what the cluster desires.
 
 mod cluster;
+mod ending;
 mod error;
 mod folders;
 mod gate;
 #[cfg(test)]
 pub(crate) mod golden;
 mod home;
+mod named;
 mod raft_thread;
 mod remove;
 mod running;

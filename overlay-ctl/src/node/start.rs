@@ -3,15 +3,15 @@
 use super::{
     Home,
     cluster::{self, Addresses, Registration},
+    ending::Ending,
     error::{StartError, UNDERLAY_MTU_MIN},
     folders::{held_namespaces, run_folder},
     remove,
-    running::Parts,
+    running::{OUTER_TTL, Parts},
     serve,
 };
 use crate::{
     config::{self, Metrics, NodeRunArgs},
-    control::controller::DatapathInfo,
     dataplane::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
@@ -19,16 +19,14 @@ use crate::{
         netlink::{Netlink, Underlay, UnderlayChoice},
         reconcile::LocalGateway,
     },
+    faces::DatapathInfo,
     model::{NodeName, Subnet},
 };
 use overlay_common::{Config, ip16_from_v4};
 use std::net::IpAddr;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The port of the API where none is given.
 const DEFAULT_PORT: u16 = 7400;
-/// TTL of outer packets.
-pub(super) const OUTER_TTL: u8 = 64;
 
 /// Runs a node until it is told to end.
 ///
@@ -146,29 +144,6 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let ended = node.run(listeners, &args, ending).await;
     drop((lock, pins));
     ended
-}
-
-/// The signals that end a node.
-pub(super) struct Ending {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Ending {
-    fn listen() -> Result<Self, StartError> {
-        let listen = |kind| signal(kind).map_err(StartError::Signals);
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    pub(super) async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// The subnet of the node's gateway bridge: what was asked for, what stands, or a free one.

@@ -25,11 +25,13 @@ use tokio::sync::{mpsc, watch as sync_watch};
 /// How long the kernel's events are gathered before a pass looks at it.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// Words from the kernel that something may have changed, many of them as one.
-pub(super) fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
+/// Reports of the kernel that something may have changed, many of them as one; and the task that gathers them.
+pub(super) fn nudges(
+    netlink: &Netlink,
+) -> Result<(mpsc::Receiver<()>, impl Future<Output = ()> + Send + use<>), StartError> {
     let mut changes = netlink.changes()?;
     let (sender, nudges) = mpsc::channel(1);
-    tokio::spawn(async move {
+    let gather = async move {
         while changes.recv().await.is_some() {
             // A change seldom comes alone: those of the next moment are looked at together.
             tokio::time::sleep(SETTLE).await;
@@ -39,10 +41,11 @@ pub(super) fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError
                 return;
             }
         }
-    });
-    Ok(nudges)
+    };
+    Ok((nudges, gather))
 }
 
+/// Previews the views until a quorum confirms one, then reconciles the kernel with each.
 pub(super) async fn reconcile(
     mut reconciler: Reconciler<HostKernel>,
     gate: Gate,

@@ -4,6 +4,7 @@
 //! said to it. Every call carries the cluster's id and so does every answer, so that a node of another
 //! cluster at a reused address is refused and not believed.
 
+mod calls;
 mod directory;
 mod link;
 mod raft;
@@ -12,6 +13,7 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 
+pub use calls::{CallError, cluster_at, join, mark_removed};
 pub use directory::{Directory, Peer};
 pub use link::{connect_lazy, part_connections};
 pub use raft::carry_raft_messages;
@@ -21,9 +23,6 @@ use crate::proto::internal::peers_client::PeersClient;
 
 /// Metadata key under which a call says which cluster it means, and an answer which one it is from.
 const CLUSTER: &str = "overlay-cluster";
-/// Metadata key of a call that a node forwarded: how long, in milliseconds, that node still looks for a
-/// leader. Also what ends a call that goes in circles while the leader changes.
-pub const PATIENCE: &str = "overlay-patience-ms";
 /// Longest message between nodes, in bytes: a snapshot of the whole state travels as one.
 pub const MESSAGE_MAX: usize = 1 << 30;
 

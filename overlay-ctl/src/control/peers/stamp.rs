@@ -5,7 +5,7 @@
 //! any effect, and the caller uses no answer that does not name its own cluster. Users name no cluster:
 //! they mean the node that they call.
 
-use super::{CLUSTER, PATIENCE};
+use super::CLUSTER;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -143,9 +143,7 @@ impl Admission {
         let ours = self.cluster;
         let headers = request.headers();
         if !headers.contains_key(CLUSTER) {
-            let is_of_a_node =
-                headers.contains_key(PATIENCE) || request.uri().path().starts_with(INTERNAL);
-            if is_of_a_node {
+            if request.uri().path().starts_with(INTERNAL) {
                 return Err(Status::permission_denied(format!(
                     "a node's call names its cluster, and this one does not; this is a node of cluster {ours}"
                 )));

@@ -2,15 +2,12 @@
 
 use super::parties::{Parties, Party};
 use crate::{
-    control::controller::Controller,
+    faces::{FORWARDED, ServedNode},
     proto::v1::{Event, EventsRequest},
 };
 use overlay_common::DropReason;
 use std::collections::BTreeSet;
 use tonic::Status;
-
-/// What stands for a reason where a packet was not dropped.
-pub(super) const FORWARDED: &str = "forwarded";
 
 /// Which events a watcher wants.
 #[derive(Debug, Default)]
@@ -24,7 +21,7 @@ pub(super) struct Filter {
 
 impl Filter {
     /// The wish of a request, where it can come true.
-    pub(super) fn new(request: EventsRequest, controller: &Controller) -> Result<Self, Status> {
+    pub(super) fn new(request: EventsRequest, node: &ServedNode) -> Result<Self, Status> {
         let EventsRequest { sample, endpoint, network, reasons } = request;
         let numbers = reasons.iter().map(|reason| number(reason));
         let filter = Self {
@@ -40,13 +37,13 @@ impl Filter {
                 "reasons: `{FORWARDED}` asks for packets that are not dropped, so say one in how many"
             )));
         }
-        filter.check_names(controller)?;
+        filter.check_names(node)?;
         Ok(filter)
     }
 
     /// A mistyped name would be waited for in vain.
-    fn check_names(&self, controller: &Controller) -> Result<(), Status> {
-        let view = controller.view.borrow().clone();
+    fn check_names(&self, node: &ServedNode) -> Result<(), Status> {
+        let view = node.view.borrow().clone();
         let networks = view.iter().flat_map(|view| view.networks.values());
         let networks: Vec<_> = networks
             .filter(|network| {
@@ -81,15 +78,11 @@ impl Filter {
     }
 
     /// The event with its names, where the watcher wants it.
-    pub(super) fn show(
-        &self,
-        event: &overlay_common::Event,
-        controller: &Controller,
-    ) -> Option<Event> {
+    pub(super) fn show(&self, event: &overlay_common::Event, node: &ServedNode) -> Option<Event> {
         if !self.reasons.is_empty() && !self.reasons.contains(&event.reason) {
             return None;
         }
-        let parties = Parties::of(event, controller);
+        let parties = Parties::of(event, node);
         let wanted = self.is_of_network(&parties) && self.is_of_endpoint(&parties);
         wanted.then(|| parties.show(event))
     }

@@ -1,9 +1,9 @@
 //! Names for the two ends of an event: endpoint, network and node.
 
-use super::filter::FORWARDED;
 use crate::{
-    control::{controller::Controller, state::View},
+    control::state::View,
     dataplane::kernel::EndpointHealth,
+    faces::{FORWARDED, ServedNode},
     model::{Endpoint, NodeId},
     proto::v1,
 };
@@ -41,10 +41,10 @@ pub(super) struct Parties {
 impl Parties {
     /// A source address is what the sender says; a device is where it sits. From the underlay the
     /// sender is who the frame says.
-    pub(super) fn of(event: &Event, controller: &Controller) -> Self {
-        let Some(view) = controller.view.borrow().clone() else { return Self::default() };
-        let names = Names { controller, view };
-        let maps = &controller.whereabouts;
+    pub(super) fn of(event: &Event, served: &ServedNode) -> Self {
+        let Some(view) = served.view.borrow().clone() else { return Self::default() };
+        let names = Names { served, view };
+        let maps = &served.whereabouts;
         let direction = Direction::ALL.into_iter().find(|d| *d as u32 == event.direction);
         let from = maps.endpoint(event.vni, event.src_mac);
         let to = maps.endpoint(event.vni, event.dst_mac);
@@ -124,7 +124,7 @@ impl Parties {
 
 /// What a node knows by name.
 struct Names<'a> {
-    controller: &'a Controller,
+    served: &'a ServedNode,
     view: Arc<View>,
 }
 
@@ -135,7 +135,7 @@ impl Names<'_> {
     }
 
     fn party(&self, vni: u32, mac: MacBytes) -> Option<Party> {
-        let entry = self.controller.whereabouts.endpoint(vni, mac)?;
+        let entry = self.served.whereabouts.endpoint(vni, mac)?;
         self.endpoint(vni, entry.generation)
     }
 
@@ -152,7 +152,7 @@ impl Names<'_> {
 
     /// Whose gateway leg this device is.
     fn behind_leg(&self, ifindex: u32) -> Vec<Party> {
-        let status = self.controller.status.borrow().clone();
+        let status = self.served.status.borrow().clone();
         let is_on = |health: &EndpointHealth| {
             health.gateway.as_ref().is_some_and(|leg| leg.ifindex == ifindex)
         };
@@ -164,8 +164,8 @@ impl Names<'_> {
 
     fn node(&self, vtep: Ip16) -> Option<String> {
         let id: NodeId = match Ipv4Addr::from(ip16_to_v4(&vtep)?) {
-            own if own == self.controller.info.vtep => self.controller.id,
-            _ => self.controller.whereabouts.node(vtep)?.node,
+            own if own == self.served.info.vtep => self.served.controller.id(),
+            _ => self.served.whereabouts.node(vtep)?.node,
         };
         Some(self.view.nodes.get(&id)?.name.to_string())
     }
