@@ -1,5 +1,7 @@
 //! A voter that leads, and an agent that forwards to it.
 
+mod leader_change;
+
 use super::*;
 use crate::{
     control::{
