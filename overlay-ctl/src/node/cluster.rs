@@ -25,52 +25,52 @@ use uuid::Uuid;
 
 /// How long a join may take; the cluster may be electing a leader meanwhile.
 const JOIN_DEADLINE: Duration = Duration::from_secs(10);
-/// A registration that was taken is compared with what is known this often.
+/// How often a registration that was accepted is repeated.
 const REGISTER_AGAIN: Duration = Duration::from_secs(30);
-/// A node that keeps the log and hears no leader for so long asks whether it still belongs to the
-/// cluster: whoever is removed gets no more messages, and so does not hear that either.
+/// A voter that hears no leader for this long asks whether it still belongs to the cluster: a removed node gets no more
+/// messages, and so does not hear of its removal.
 const LEADERLESS: Duration = Duration::from_secs(1);
-/// Where nobody took it, the next attempt comes after so long.
+/// Pause before the next attempt if no node accepted the registration.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
-/// Messages that wait for one peer.
+/// How many messages may wait for one peer.
 const PEER_QUEUE: usize = 4096;
 
 /// Why a node did not become a member.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// The state folder.
+    /// The state folder can't be used.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The log.
+    /// The log in the state folder can't be used.
     #[error("the state folder can't be used")]
     Log(#[from] OpenError),
-    /// Nobody there.
+    /// No node answers.
     #[error(
         "no node answers at {join}: is it running, and is the address the one it listens on ({why})"
     )]
     NobodyThere {
-        /// Who was asked.
+        /// The address that was asked.
         join: SocketAddr,
         /// What went wrong.
         why: String,
     },
-    /// The cluster said no.
+    /// The cluster refuses the node.
     #[error("the cluster at {join} does not take this node in: {why}")]
     Refused {
-        /// Who was asked.
+        /// The address that was asked.
         join: SocketAddr,
-        /// What it said.
+        /// The reason that it gave.
         why: String,
     },
-    /// It was a node of the cluster, and is none any more.
+    /// The cluster has removed the node.
     #[error("this node was removed from the cluster")]
     Removed,
-    /// The answer makes no sense.
+    /// The answer can't be read.
     #[error(
         "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"
     )]
     Malformed {
-        /// Who was asked.
+        /// The address that was asked.
         join: SocketAddr,
         /// What can't be read.
         what: String,
@@ -83,14 +83,14 @@ pub enum ClusterError {
 impl From<FatalError> for ClusterError {
     fn from(error: FatalError) -> Self {
         match error {
-            // The same words now and at every later start.
+            // The text is the same now and at every later start.
             FatalError::Unfit(error) => Self::Log(error),
             error => Self::Consensus(error),
         }
     }
 }
 
-/// Where a node is reached.
+/// The addresses of a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Addresses {
     /// Its VTEP.
@@ -99,19 +99,19 @@ pub(super) struct Addresses {
     pub(super) listen: SocketAddr,
     /// The subnet of its gateway bridge.
     pub(super) gateway: Subnet,
-    /// Its metrics, where others than the host itself reach them.
+    /// Its metrics, if other hosts reach them.
     pub(super) metrics: Option<SocketAddr>,
 }
 
-/// A member, and the log that it keeps if it is a voter.
+/// What the node is in its cluster, and its log if it is a voter.
 pub(super) struct Membership {
     pub(super) member: Member,
     pub(super) directory: Directory,
     pub(super) log: Option<LogStore>,
 }
 
-/// Becomes a member: of the cluster at `join`, of the one that the state folder remembers, or of a new
-/// one. `run_folder` lives as long as the machine runs.
+/// Becomes a member of the cluster at `join`, of the one that the state folder names, or of a new one. The content of
+/// `run_folder` lasts until the machine is started again.
 ///
 /// # Errors
 /// See [`ClusterError`].
@@ -136,7 +136,7 @@ fn identity(home: &Home, cluster: Uuid, id: NodeId) -> Identity {
     Identity { cluster, name: home.record().name.to_string(), raft_id: id }
 }
 
-/// Fails where the log is not the one of the node that the folder speaks of.
+/// Fails if the log belongs to another node than the state folder names.
 fn check_log(home: &Home, log: &LogStore, cluster: Uuid, id: NodeId) -> Result<(), ClusterError> {
     let found = log.identity();
     if found.raft_id == id && found.cluster == cluster {
@@ -171,7 +171,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         Ok(Applied::Node(node)) => node,
         other => unreachable!("an empty state takes any node in: {other:?}"),
     };
-    // A crash after the log was made and before it was noted leaves a log whose cluster is the one.
+    // A crash between the making of the log and the note in the folder leaves a log: its cluster is this node's.
     let log = match LogStore::open(home.dir(), None)? {
         Some(log) => log,
         None => {
@@ -193,7 +193,7 @@ async fn join_first(
     registration: &Registration,
     join: SocketAddr,
 ) -> Result<Membership, ClusterError> {
-    // Before anybody is told of the node: a folder that can't be used is refused here.
+    // A folder that can't be used is refused before the cluster is told of the node.
     let existing = LogStore::open(home.dir(), None)?;
     let answer = registration.join(join).await?;
     let (member, peers) = read_answer(join, &answer)?;
@@ -214,8 +214,8 @@ async fn join_first(
     Ok(Membership { member, directory, log })
 }
 
-/// Asks nobody: a cluster that lost its quorum must be able to come back, one node after the other.
-/// [`keep_registered`] tells the others once the node runs.
+/// Comes back without asking another node: a cluster that lost its quorum must be able to come back, one node after the
+/// other. [`keep_registered`] tells the other nodes once this one runs.
 async fn come_back(
     home: &Home,
     member: Member,
@@ -235,7 +235,7 @@ async fn come_back(
     }
     let log = if member.voter {
         let log = LogStore::open(home.dir(), Some(member.cluster))?;
-        // The folder says that a voter lived here: without its log it would vote twice.
+        // The folder says that the node is a voter: without its log it could vote twice in one term.
         let log = log.ok_or_else(|| OpenError::Amnesia {
             path: home.dir().to_owned(),
             raft_id: member.id,
@@ -251,9 +251,8 @@ async fn come_back(
     Ok(Membership { member, directory, log })
 }
 
-/// Compares the node's registration with what it is, for ever: its addresses may have changed since, or
-/// it may have been removed. Ends when it was. `consensus` is `None` on an agent, which hears of its
-/// removal from the voter it follows.
+/// Repeats the node's registration without end: its addresses may have changed, or it may have been removed. Returns when
+/// it was removed. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
 pub(super) async fn keep_registered(
     registration: Registration,
     member: Member,
@@ -324,7 +323,7 @@ async fn cluster_at(join: SocketAddr) -> Option<Uuid> {
     tokio::time::timeout(JOIN_DEADLINE, peers::cluster_at(join)).await.ok()?
 }
 
-/// What a node says of itself when it joins or comes back.
+/// What a node tells the cluster of itself when it joins or comes back.
 #[derive(Clone, Debug)]
 pub(super) struct Registration {
     pub(super) name: NodeName,
@@ -334,12 +333,12 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Asks the node at `place`, of whatever cluster it is, to take this node in.
+    /// Asks the node at `place`, of whatever cluster it is, to accept this node.
     async fn join(&self, place: SocketAddr) -> Result<JoinResponse, ClusterError> {
         registered(place, peers::join(place, self.request(None))).await
     }
 
-    /// Says it to the node at `place`, which is of this node's cluster or is refused.
+    /// Repeats the registration at the node at `place`, whose answer counts only if it is of this node's cluster.
     async fn renew(
         &self,
         place: SocketAddr,
@@ -364,7 +363,7 @@ impl Registration {
     }
 }
 
-/// What became of a registration at `place`.
+/// The result of a registration at `place`.
 async fn registered(
     place: SocketAddr,
     call: impl Future<Output = Result<JoinResponse, CallError>>,
@@ -396,8 +395,8 @@ fn read_answer(
     Ok((Member { cluster, id: answer.node_id, voter, epoch: answer.epoch }, peers))
 }
 
-/// Starts the voter's half. The last of the answer is what ends it in order; all else that it can't go on
-/// after ends the process.
+/// Starts the parts that only a voter has. The receiver gets the errors after which the node ends in order; any other
+/// error after which consensus can't go on ends the process.
 ///
 /// # Errors
 /// The log can't be used.
@@ -408,7 +407,7 @@ pub(super) fn start_voter(
     let queues = PeerQueues::new(PEER_QUEUE);
     let (sender, ended) = mpsc::channel(1);
     let on_fatal = move |error| match error {
-        // Nothing is wrong with this process, and the disk holds what it says: there is time for words.
+        // The process is sound and the disk holds what it should: the node can end in order and say why.
         FatalError::Unfit(_) | FatalError::Overwritten { .. } => drop(sender.try_send(error)),
         error => consensus::abort(error),
     };

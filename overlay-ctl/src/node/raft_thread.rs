@@ -1,8 +1,8 @@
 //! The thread on which Raft's messages travel, and nothing else.
 //!
-//! A heartbeat that waits behind a long list, a whole view or a slow disk costs the leader its lead. So
-//! Raft has connections of its own, which are accepted, read and written on a thread of its own: whatever
-//! the node's other tasks do to their workers, heartbeats do not wait for it.
+//! A heartbeat that waits behind a long list, a whole view or a slow disk costs the leader its lead. So Raft has
+//! connections of its own, which are accepted, read and written on a thread of its own: heartbeats never wait for the
+//! node's other tasks.
 
 use crate::{
     control::{
@@ -19,13 +19,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How many connections may wait for whoever serves them.
+/// How many connections may wait to be served.
 const ACCEPTED: usize = 1_024;
 
 /// Connections over TCP that are not Raft's.
 pub(super) type ApiConnections = mpsc::Receiver<std::net::TcpStream>;
 
-/// The thread. Ends, with its tasks, when this is dropped.
+/// The thread. It ends, with its tasks, when this is dropped.
 pub(super) struct RaftThread {
     runtime: Handle,
     stop: CancellationToken,
@@ -33,7 +33,7 @@ pub(super) struct RaftThread {
 }
 
 impl RaftThread {
-    /// Starts it, in the network namespace of the caller.
+    /// Starts the thread in the network namespace of the caller.
     pub(super) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -80,7 +80,7 @@ impl RaftThread {
 impl Drop for RaftThread {
     fn drop(&mut self) {
         self.stop.cancel();
-        // Its tasks never block, so that this takes a moment. What it listened on is free then.
+        // Its tasks never block, so that this takes a moment only. Afterwards the port is free.
         let ended = self.thread.take().map(thread::JoinHandle::join);
         if let Some(Err(_)) = ended {
             tracing::error!("the thread of Raft's messages panicked");

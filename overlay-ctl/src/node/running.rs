@@ -214,7 +214,7 @@ impl Parts {
         let mut removed = false;
         let mut refused = None;
         tokio::select! {
-            // First: the tasks of a voter return, too, when it is no longer fit.
+            // Checked first, since the tasks of a voter return as well when its log is no longer fit.
             biased;
             why = no_longer_fit(unfit) => refused = Some(why),
             () = ending.told() => tracing::info!("told to end; the data path stays"),
@@ -230,20 +230,20 @@ impl Parts {
         drop(socket);
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
-            // A pass under way must not make a port behind the sweep.
+            // A pass that is under way must not make a port after all ports were removed.
             tasks.end(RECONCILE).await;
             remove::all(&netlink, args, &name).await?;
             if let Err(error) = LogStore::remove_mark_beside(run_folder(args), cluster, id) {
                 tracing::warn!(%error, "the mark beside the socket is left");
             }
-            // Last: a node that dies in the middle finds out again at its next start, and goes on.
+            // Last: a node that dies before this learns at its next start that it was removed, and goes on here.
             home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
         }
         refused.map_or(Ok(()), |why| Err(StartError::Cluster(why.into())))
     }
 }
 
-/// Waits until consensus can't go on with the log as it is; for ever on an agent, which has none.
+/// Waits until consensus can't go on with its log. On an agent, which has no log, it never returns.
 async fn no_longer_fit(unfit: Option<mpsc::Receiver<FatalError>>) -> FatalError {
     let Some(mut unfit) = unfit else { return std::future::pending().await };
     match unfit.recv().await {
@@ -270,7 +270,7 @@ fn start_voter_tasks(
     tasks.spawn("prove a quorum", async move { quorum.prove(consensus).await });
 }
 
-/// Says that the node serves, and what to try, once its kernel holds what the cluster desires.
+/// Prints that the node serves, and what to try next, once its kernel holds what the cluster desires.
 async fn announce(
     controller: Controller,
     name: NodeName,
@@ -281,7 +281,7 @@ async fn announce(
         return TaskEnd::Returned;
     }
     tracing::info!(node = %name, "ready");
-    // Without a quorum nobody knows what there is; then the commands say what to do about that.
+    // Without a quorum this can't be known: the examples then create what may be there, and the commands say so.
     let existing = match (cli::NETWORK.parse(), cli::ENDPOINT.parse()) {
         (Ok(network), Ok(endpoint)) => controller.existing(network, endpoint).await,
         _ => unreachable!("the names of the examples are valid"),

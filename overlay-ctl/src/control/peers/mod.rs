@@ -1,8 +1,7 @@
 //! Nodes of one cluster, talking to each other.
 //!
-//! Two connections a peer: one that Raft's messages have for themselves, one for everything else that is
-//! said to it. Every call carries the cluster's id and so does every answer, so that a node of another
-//! cluster at a reused address is refused and not believed.
+//! There are two connections to each peer: one for Raft's messages alone, and one for everything else. Every call and
+//! every answer carries the cluster's id, so that a node of another cluster at a reused address is refused.
 
 mod calls;
 mod directory;
@@ -21,7 +20,7 @@ pub use stamp::{Admission, Admitted, PeerChannel};
 
 use crate::proto::internal::peers_client::PeersClient;
 
-/// Metadata key under which a call says which cluster it means, and an answer which one it is from.
+/// Metadata key under which a call says for which cluster it is, and an answer from which one it is.
 const CLUSTER: &str = "overlay-cluster";
 /// Longest message between nodes, in bytes: a snapshot of the whole state travels as one.
 pub const MESSAGE_MAX: usize = 1 << 30;

@@ -9,18 +9,18 @@ use overlay_common::DropReason;
 use std::collections::BTreeSet;
 use tonic::Status;
 
-/// Which events a watcher wants.
+/// The events that a caller wants.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    /// At either end; by its name, and its network where that was said.
+    /// The endpoint at either end: its name, and its network if that was given.
     endpoint: Option<(String, Option<String>)>,
     network: Option<String>,
-    /// As numbers; empty = all.
+    /// Numbers of the reasons; empty = all.
     reasons: BTreeSet<u32>,
 }
 
 impl Filter {
-    /// The wish of a request, where it can come true.
+    /// The filter of a request. Fails if the request can't match any event.
     pub(super) fn new(request: EventsRequest, node: &ServedNode) -> Result<Self, Status> {
         let EventsRequest { sample, endpoint, network, reasons } = request;
         let numbers = reasons.iter().map(|reason| number(reason));
@@ -41,7 +41,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// A mistyped name would be waited for in vain.
+    /// Fails for a name that this node does not know: a caller would wait in vain for a mistyped one.
     fn check_names(&self, node: &ServedNode) -> Result<(), Status> {
         let view = node.view.borrow().clone();
         let networks = view.iter().flat_map(|view| view.networks.values());
@@ -77,7 +77,7 @@ impl Filter {
         Ok(())
     }
 
-    /// The event with its names, where the watcher wants it.
+    /// The event with its names; `None` if the caller does not want it.
     pub(super) fn show(&self, event: &overlay_common::Event, node: &ServedNode) -> Option<Event> {
         if !self.reasons.is_empty() && !self.reasons.contains(&event.reason) {
             return None;

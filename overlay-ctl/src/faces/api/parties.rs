@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-/// An endpoint, by name.
+/// An endpoint by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Party {
     pub(super) name: String,
@@ -26,21 +26,21 @@ impl Party {
     }
 }
 
-/// Whom an event is of, as far as this node knows.
+/// The two ends of an event, as far as this node knows them.
 #[derive(Debug, Default)]
 pub(super) struct Parties {
     pub(super) network: Option<String>,
-    /// Several only where they share a gateway leg.
+    /// There are several only if they share a gateway leg.
     senders: Vec<Party>,
     receiver: Option<Party>,
-    /// On the other side of the underlay.
+    /// The VTEP on the other side of the underlay.
     vtep: Ip16,
     node: Option<String>,
 }
 
 impl Parties {
-    /// A source address is what the sender says; a device is where it sits. From the underlay the
-    /// sender is who the frame says.
+    /// Finds the ends. A source address can be forged, so that a sender on this node is found by its device. The sender
+    /// of a packet from the underlay is found by the frame's source address.
     pub(super) fn of(event: &Event, served: &ServedNode) -> Self {
         let Some(view) = served.view.borrow().clone() else { return Self::default() };
         let names = Names { served, view };
@@ -76,7 +76,7 @@ impl Parties {
         }
     }
 
-    /// Both ends.
+    /// Senders and receiver.
     pub(super) fn ends(&self) -> impl Iterator<Item = &Party> {
         self.senders.iter().chain(&self.receiver)
     }
@@ -122,7 +122,7 @@ impl Parties {
     }
 }
 
-/// What a node knows by name.
+/// The names that a node knows.
 struct Names<'a> {
     served: &'a ServedNode,
     view: Arc<View>,
@@ -150,7 +150,7 @@ impl Names<'_> {
         Some(Party { name: endpoint.name.to_string(), network })
     }
 
-    /// Whose gateway leg this device is.
+    /// The endpoints whose gateway leg this device is.
     fn behind_leg(&self, ifindex: u32) -> Vec<Party> {
         let status = self.served.status.borrow().clone();
         let is_on = |health: &EndpointHealth| {
@@ -171,14 +171,14 @@ impl Names<'_> {
     }
 }
 
-/// What there is to call somebody by who has no name.
+/// What an end that has no name is called by: the first of its addresses that is known.
 fn known(address: &str, mac: &str, vtep: &str) -> String {
     let words = [address, mac, vtep];
     let word = words.into_iter().find(|word| !word.is_empty() && *word != NO_MAC);
     word.unwrap_or_default().to_owned()
 }
 
-/// As an event has it of which no frame was read.
+/// The MAC of an event whose frame was not read.
 const NO_MAC: &str = "00:00:00:00:00:00";
 
 fn interface(ifindex: u32) -> String {

@@ -34,7 +34,7 @@ const CONNECTIONS_MAX: usize = 32;
 /// Longest time to wait for a whole request, and for the next request on a connection. It is longer than the
 /// usual time between two scrapes, so that these share a connection.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(90);
-/// Pause after a failed accept, of which the likely cause is a lack of descriptors.
+/// Pause after a failed accept; the likely cause is a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The reason why a scrape failed.
