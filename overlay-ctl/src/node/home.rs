@@ -28,9 +28,9 @@ pub enum HomeError {
     AnotherNode {
         /// The folder.
         path: PathBuf,
-        /// Who lives there.
+        /// The node in it.
         found: NodeName,
-        /// Who was asked for.
+        /// The node that was asked for.
         asked: NodeName,
     },
     /// The node in it belongs to another cluster.
@@ -38,11 +38,11 @@ pub enum HomeError {
     AnotherCluster {
         /// The folder.
         path: PathBuf,
-        /// Whose it is.
+        /// The cluster of the node in it.
         found: Uuid,
-        /// What was asked for.
+        /// The cluster that was asked for.
         asked: Uuid,
-        /// Who was asked.
+        /// The address that was asked.
         join: std::net::SocketAddr,
     },
     /// The cluster has removed the node in it.
@@ -50,7 +50,7 @@ pub enum HomeError {
     Removed {
         /// The folder.
         path: PathBuf,
-        /// Who lived there.
+        /// The node in it.
         name: NodeName,
     },
     /// A file in it can't be used.
@@ -58,14 +58,14 @@ pub enum HomeError {
     File(#[from] FileError),
 }
 
-/// What a node keeps of itself.
+/// What a node keeps of its membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its cluster.
     pub cluster: Uuid,
     /// Its Raft id.
     pub id: NodeId,
-    /// It keeps the log; else it is an agent.
+    /// It is a voter, which holds the log; otherwise it is an agent.
     pub voter: bool,
     /// Revision of its registration.
     pub epoch: Revision,
@@ -78,9 +78,9 @@ pub struct Record {
     pub name: NodeName,
     /// Made once, so that a join repeated after a crash is the same join.
     pub instance: Uuid,
-    /// What it became; `None` before its join was answered.
+    /// Its membership; `None` before its join was answered.
     pub member: Option<Member>,
-    /// The cluster has removed it: its id is spent.
+    /// The cluster has removed it: its id is never used again.
     #[serde(default)]
     pub removed: bool,
 }
@@ -132,7 +132,7 @@ impl Home {
             }
         };
         if record.member.is_none() && record.name != *name {
-            // Nobody has taken the node in under the old name yet.
+            // No cluster knows the node under the old name yet.
             record.name = name.clone();
             write_json(&path, &record)?;
         }
@@ -161,7 +161,7 @@ impl Home {
         &self.record
     }
 
-    /// Keeps what the node became.
+    /// Keeps the node's membership.
     ///
     /// # Errors
     /// The file can't be written.

@@ -31,10 +31,10 @@ const ALIASES_MAX: usize = 64;
 /// Most ports that one endpoint exposes, and that it publishes by name.
 const PORTS_MAX: usize = 1024;
 
-/// Where named network namespaces are.
+/// The folder of named network namespaces.
 const NETNS_FOLDER: &str = "/run/netns";
 
-/// The request's id; made up where the caller gave none.
+/// The request's id; a random one if the caller gave none.
 pub(super) fn request_id(bytes: &[u8]) -> Result<RequestId, Status> {
     if bytes.is_empty() {
         return Ok(*uuid::Uuid::new_v4().as_bytes());
@@ -54,7 +54,7 @@ fn optional<T>(
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-/// Whether the address can be a host's on the underlay.
+/// Returns true if the address can be a host's on the underlay.
 fn is_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified()
         || address.is_loopback()
@@ -129,7 +129,7 @@ pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Creat
     Ok(CreateNetwork { request: self::request_id(request_id)?, name, pool, vni, options })
 }
 
-/// A creation that was sent to the node `own`, which is meant where the request names neither node nor VTEP.
+/// A creation that was sent to the node `own`, which gets the endpoint if the request names neither a node nor a VTEP.
 pub(super) fn create_endpoint(
     request: &v1::CreateEndpointRequest,
     own: &NodeName,
@@ -197,7 +197,7 @@ pub(super) fn create_endpoint(
                 .map(wish)
                 .collect::<Result<_, _>>()?,
             publish_all: *publish_all,
-            // The node says it, before anything is logged.
+            // The endpoint's node reports it before anything is logged.
             busy: BTreeSet::new(),
         },
         wait: !*no_wait,
@@ -280,7 +280,7 @@ fn wish(request: &v1::PublishRequest) -> Result<Publish, Status> {
         .map_err(named("publish.host_ip"))
 }
 
-/// Absolute path of a namespace: a bare name is one below /run/netns; none at all is the endpoint's.
+/// Absolute path of a namespace. A bare name is below /run/netns; without one it is the endpoint's name.
 fn netns_path(name: &EndpointName, text: &str) -> Result<PathBuf, Status> {
     let text = if text.is_empty() { name.as_str() } else { text };
     if text.starts_with('/') {
