@@ -1,7 +1,8 @@
 //! Why a node does not start or does not go on, in sentences for the operator.
 
-use super::{HomeError, cluster::ClusterError};
+use super::HomeError;
 use crate::{
+    control::consensus::{FatalError, OpenError},
     dataplane::{
         datapath::DatapathError,
         gateway::{GatewayError, SubnetError},
@@ -20,6 +21,61 @@ use std::{
 /// Smallest underlay MTU: an endpoint must be able to send the smallest packet that IPv4 asks every
 /// link to carry (RFC 791, section 3.2).
 pub(crate) const UNDERLAY_MTU_MIN: u32 = 68 + VXLAN_OVERHEAD as u32;
+
+/// Why a node did not become a member.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The state folder can't be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The log in the state folder can't be used.
+    #[error("the state folder can't be used")]
+    Log(#[from] OpenError),
+    /// No node answers.
+    #[error(
+        "no node answers at {join}: is it running, and is the address the one it listens on ({why})"
+    )]
+    NobodyThere {
+        /// The address that was asked.
+        join: SocketAddr,
+        /// What went wrong.
+        why: String,
+    },
+    /// The cluster refuses the node.
+    #[error("the cluster at {join} does not take this node in: {why}")]
+    Refused {
+        /// The address that was asked.
+        join: SocketAddr,
+        /// The reason that it gave.
+        why: String,
+    },
+    /// The cluster has removed the node.
+    #[error("this node was removed from the cluster")]
+    Removed,
+    /// The answer can't be read.
+    #[error(
+        "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"
+    )]
+    Malformed {
+        /// The address that was asked.
+        join: SocketAddr,
+        /// What can't be read.
+        what: String,
+    },
+    /// Consensus did not start, or ended.
+    #[error("the log can't be used")]
+    Consensus(#[source] FatalError),
+}
+
+impl From<FatalError> for ClusterError {
+    fn from(error: FatalError) -> Self {
+        match error {
+            // The text is the same now and at every later start.
+            FatalError::Unfit(error) => Self::Log(error),
+            error => Self::Consensus(error),
+        }
+    }
+}
 
 /// Why a node did not start, or ended. A node that never was a member leaves nothing but its state folder.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ pub(crate) mod golden;
 mod home;
 mod named;
 mod raft_thread;
+mod registration;
 mod remove;
 mod running;
 mod serve;

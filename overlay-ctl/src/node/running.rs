@@ -1,14 +1,14 @@
 //! Runs a node that has everything it needs: joins its parts, starts its tasks, and ends them in order.
 
 use super::{
-    Home, Member,
-    cluster::{self, Registration},
+    Home, Member, cluster,
     ending::Ending,
     error::StartError,
     folders::{NETNS_FOLDER, run_folder},
     gate::Gate,
     named::{TaskEnd, Tasks},
     raft_thread::RaftThread,
+    registration::{Registration, keep_registered},
     remove,
     serve::Listeners,
     tasks::{nudges, reconcile, remember},
@@ -164,7 +164,7 @@ impl Parts {
             remember(Arc::clone(&home), member.clone(), directory.clone(), views.clone(), epochs);
         tasks.spawn("remember peers and epoch", keep);
         let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
-        let registered = cluster::keep_registered(
+        let registered = keep_registered(
             registration,
             member.clone(),
             directory.clone(),

@@ -1,11 +1,11 @@
 //! Starts a node: checks what it was started with, opens the doors to the kernel, enters the cluster, and then runs it.
 
 use super::{
-    Home,
-    cluster::{self, Addresses, Registration},
+    Home, cluster,
     ending::Ending,
     error::{StartError, UNDERLAY_MTU_MIN},
     folders::{held_namespaces, run_folder},
+    registration::{Addresses, Registration},
     remove,
     running::{OUTER_TTL, Parts},
     serve,
