@@ -212,16 +212,17 @@ impl Parts {
         tasks.spawn("announce", announce);
 
         let mut removed = false;
-        let mut refused = None;
+        let mut outcome = Ok(());
         tokio::select! {
             // Checked first, since the tasks of a voter return as well when its log is no longer fit.
             biased;
-            why = no_longer_fit(unfit) => refused = Some(why),
+            why = no_longer_fit(unfit) => outcome = Err(StartError::Cluster(why.into())),
             () = ending.told() => tracing::info!("told to end; the data path stays"),
-            ended = tasks.until_removed() => {
-                ended?;
-                removed = true;
-            }
+            ended = tasks.until_removed() => match ended {
+                Ok(()) => removed = true,
+                // The other parts end in order all the same.
+                Err(error) => outcome = Err(error),
+            },
         }
         stop.cancel();
         if let Some(consensus) = consensus {
@@ -239,7 +240,7 @@ impl Parts {
             // Last: a node that dies before this learns at its next start that it was removed, and goes on here.
             home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
         }
-        refused.map_or(Ok(()), |why| Err(StartError::Cluster(why.into())))
+        outcome
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What is known of the effect of a request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// The request changed nothing, and never will.
+    /// The request has no effect, now or later: it changed nothing, or what it made is gone again.
     None,
     /// The request may have been carried out, or may still be. Repeat it with the same request id to find out.
     Unknown,

@@ -68,7 +68,7 @@ pub struct Existing {
 }
 
 /// Each request fails as [`ControllerError`] says.
-#[allow(clippy::missing_errors_doc, reason = "said once, above")]
+#[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl Controller {
     /// Of the node `id`. `voter` is `None` on an agent.
     #[must_use]
