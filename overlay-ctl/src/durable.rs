@@ -7,8 +7,11 @@
 //! What a caller may rely on is what POSIX promises: a file's content is durable after
 //! [`DurableFile::sync`], a name after [`Folder::sync`], and neither before.
 
+mod json;
 #[cfg(test)]
 pub(crate) mod simulated;
+
+pub use json::{FileError, read_json, write_json};
 
 use std::{
     fmt::Debug,

@@ -85,6 +85,8 @@ golden! {
     underlay_before_the_node: "underlay.1.json", node::underlay, node::check_underlay;
     public_api: "overlay.v1.1.pb", descriptors::public, descriptors::check_public;
     api_between_nodes: "overlay.internal.v1.1.pb",
+        by_an_older_version, descriptors::check_internal;
+    api_between_nodes_that_forward: "overlay.internal.v1.2.pb",
         descriptors::internal, descriptors::check_internal;
 }
 

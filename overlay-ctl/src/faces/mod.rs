@@ -3,3 +3,9 @@
 pub mod api;
 pub mod cli;
 pub mod metrics;
+mod served;
+
+pub use served::{DatapathInfo, ServedNode};
+
+/// What stands in the place of a drop reason for packets that were not dropped.
+pub(crate) const FORWARDED: &str = "forwarded";

@@ -1,120 +1,38 @@
 //! How a node becomes, or comes back as, a member of a cluster.
 
-use super::{Home, HomeError, Member};
+use super::{
+    Home, HomeError, Member,
+    error::ClusterError,
+    registration::{ANSWER_DEADLINE, Addresses, Registration},
+};
 use crate::{
     control::{
         consensus::{
             self, Consensus, ConsensusConfig, FatalError, Identity, LogStore, OpenError, PeerQueues,
         },
-        peers::{Directory, Peer, connect_lazy},
+        peers::{self, Directory, Peer},
         state::{Applied, Command, Envelope, Mutation, State},
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
-        watch::Ended,
     },
-    faces::api,
-    model::{NodeId, NodeName, Revision, Subnet},
-    proto::v1::{
-        self, JoinRequest, JoinResponse, NodeRole, StatusRequest, cluster_client::ClusterClient,
-    },
+    model::NodeId,
+    proto::v1::{self, JoinResponse, NodeRole},
 };
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
-use tokio::sync::{mpsc, watch};
+use std::{net::SocketAddr, path::Path, sync::Arc};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// How long a join may take; the cluster may be electing a leader meanwhile.
-const JOIN_DEADLINE: Duration = Duration::from_secs(10);
-/// A registration that was taken is compared with what is known this often.
-const REGISTER_AGAIN: Duration = Duration::from_secs(30);
-/// A node that keeps the log and hears no leader for so long asks whether it still belongs to the
-/// cluster: whoever is removed gets no more messages, and so does not hear that either.
-const LEADERLESS: Duration = Duration::from_secs(1);
-/// Where nobody took it, the next attempt comes after so long.
-const REGISTER_RETRY: Duration = Duration::from_millis(500);
-/// Messages that wait for one peer.
+/// How many messages may wait for one peer.
 const PEER_QUEUE: usize = 4096;
 
-/// Why a node did not become a member.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// The state folder.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// The log.
-    #[error("the state folder can't be used")]
-    Log(#[from] OpenError),
-    /// Nobody there.
-    #[error(
-        "no node answers at {join}: is it running, and is the address the one it listens on ({why})"
-    )]
-    NobodyThere {
-        /// Who was asked.
-        join: SocketAddr,
-        /// What went wrong.
-        why: String,
-    },
-    /// The cluster said no.
-    #[error("the cluster at {join} does not take this node in: {why}")]
-    Refused {
-        /// Who was asked.
-        join: SocketAddr,
-        /// What it said.
-        why: String,
-    },
-    /// It was a node of the cluster, and is none any more.
-    #[error("this node was removed from the cluster")]
-    Removed,
-    /// The answer makes no sense.
-    #[error(
-        "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"
-    )]
-    Malformed {
-        /// Who was asked.
-        join: SocketAddr,
-        /// What can't be read.
-        what: String,
-    },
-    /// Consensus did not start, or ended.
-    #[error("the log can't be used")]
-    Consensus(#[source] FatalError),
-}
-
-impl From<FatalError> for ClusterError {
-    fn from(error: FatalError) -> Self {
-        match error {
-            // The same words now and at every later start.
-            FatalError::Unfit(error) => Self::Log(error),
-            error => Self::Consensus(error),
-        }
-    }
-}
-
-/// Where a node is reached.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Addresses {
-    /// Its VTEP.
-    pub(super) vtep: Ipv4Addr,
-    /// Its API.
-    pub(super) listen: SocketAddr,
-    /// The subnet of its gateway bridge.
-    pub(super) gateway: Subnet,
-    /// Its metrics, where others than the host itself reach them.
-    pub(super) metrics: Option<SocketAddr>,
-}
-
-/// A member, and the log that it keeps if it is a voter.
+/// What the node is in its cluster, and its log if it is a voter.
 pub(super) struct Membership {
     pub(super) member: Member,
     pub(super) directory: Directory,
     pub(super) log: Option<LogStore>,
 }
 
-/// Becomes a member: of the cluster at `join`, of the one that the state folder remembers, or of a new
-/// one. `run_folder` lives as long as the machine runs.
+/// Becomes a member of the cluster at `join`, of the one that the state folder names, or of a new one. The content of
+/// `run_folder` lasts until the machine is started again.
 ///
 /// # Errors
 /// See [`ClusterError`].
@@ -139,7 +57,7 @@ fn identity(home: &Home, cluster: Uuid, id: NodeId) -> Identity {
     Identity { cluster, name: home.record().name.to_string(), raft_id: id }
 }
 
-/// Fails where the log is not the one of the node that the folder speaks of.
+/// Fails if the log belongs to another node than the state folder names.
 fn check_log(home: &Home, log: &LogStore, cluster: Uuid, id: NodeId) -> Result<(), ClusterError> {
     let found = log.identity();
     if found.raft_id == id && found.cluster == cluster {
@@ -174,7 +92,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         Ok(Applied::Node(node)) => node,
         other => unreachable!("an empty state takes any node in: {other:?}"),
     };
-    // A crash after the log was made and before it was noted leaves a log whose cluster is the one.
+    // A crash between the making of the log and the note in the folder leaves a log: its cluster is this node's.
     let log = match LogStore::open(home.dir(), None)? {
         Some(log) => log,
         None => {
@@ -196,7 +114,7 @@ async fn join_first(
     registration: &Registration,
     join: SocketAddr,
 ) -> Result<Membership, ClusterError> {
-    // Before anybody is told of the node: a folder that can't be used is refused here.
+    // A folder that can't be used is refused before the cluster is told of the node.
     let existing = LogStore::open(home.dir(), None)?;
     let answer = registration.join(join).await?;
     let (member, peers) = read_answer(join, &answer)?;
@@ -217,8 +135,8 @@ async fn join_first(
     Ok(Membership { member, directory, log })
 }
 
-/// Asks nobody: a cluster that lost its quorum must be able to come back, one node after the other.
-/// [`keep_registered`] tells the others once the node runs.
+/// Comes back without asking another node: a cluster that lost its quorum must be able to come back, one node after the
+/// other. [`keep_registered`](super::registration::keep_registered) tells the other nodes once this one runs.
 async fn come_back(
     home: &Home,
     member: Member,
@@ -238,7 +156,7 @@ async fn come_back(
     }
     let log = if member.voter {
         let log = LogStore::open(home.dir(), Some(member.cluster))?;
-        // The folder says that a voter lived here: without its log it would vote twice.
+        // The folder says that the node is a voter: without its log it could vote twice in one term.
         let log = log.ok_or_else(|| OpenError::Amnesia {
             path: home.dir().to_owned(),
             raft_id: member.id,
@@ -254,138 +172,8 @@ async fn come_back(
     Ok(Membership { member, directory, log })
 }
 
-/// Compares the node's registration with what it is, for ever: its addresses may have changed since, or
-/// it may have been removed. Ends when it was. `consensus` is `None` on an agent, which hears of its
-/// removal from the voter it follows.
-pub(super) async fn keep_registered(
-    registration: Registration,
-    member: Member,
-    directory: Directory,
-    join: Option<SocketAddr>,
-    consensus: Option<watch::Receiver<consensus::Status>>,
-    epoch: watch::Sender<Revision>,
-) -> Ended {
-    let mut said = None;
-    loop {
-        let own = registration.addresses.listen;
-        let voters = directory.voters().into_iter().map(|peer| peer.listen);
-        let ask = voters.filter(|listen| *listen != own).chain([own]).chain(join);
-        let (mut taken, mut refused) = (false, None);
-        for place in ask {
-            match registration.renew(place, &member, &directory).await {
-                Ok(answer) => {
-                    epoch.send_if_modified(|now| {
-                        let news = *now != answer.epoch;
-                        *now = answer.epoch;
-                        news
-                    });
-                    taken = true;
-                    break;
-                }
-                Err(ClusterError::Removed) => return Ended::Removed,
-                Err(ClusterError::Refused { why, .. }) => refused = Some(why),
-                Err(error) => {
-                    tracing::debug!(peer = %place, error = %crate::error_chain(&error), "not registered there");
-                }
-            }
-        }
-        // What the cluster knows of this node is not true any more, and only somebody can mend that.
-        if !taken && refused.is_some() && refused != said {
-            tracing::warn!(why = refused, "the cluster does not take this node's registration");
-        }
-        said = refused.filter(|_| !taken);
-        if epoch.is_closed() {
-            return Ended::Stopped;
-        }
-        if taken {
-            tokio::select! {
-                () = tokio::time::sleep(REGISTER_AGAIN) => {}
-                () = without_a_leader(consensus.clone()) => {}
-            }
-        } else {
-            tokio::time::sleep(REGISTER_RETRY).await;
-        }
-    }
-}
-
-/// Waits until this node has known no leader for a while.
-async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>) {
-    let Some(mut status) = consensus else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(LEADERLESS).await;
-        if status.wait_for(|status| status.leader.is_none()).await.is_err() {
-            return std::future::pending().await;
-        }
-        let back = status.wait_for(|status| status.leader.is_some());
-        if tokio::time::timeout(LEADERLESS, back).await.is_err() {
-            return;
-        }
-    }
-}
-
 async fn cluster_at(join: SocketAddr) -> Option<Uuid> {
-    let mut client = ClusterClient::new(connect_lazy(join));
-    let asked = tokio::time::timeout(JOIN_DEADLINE, client.status(StatusRequest {})).await;
-    asked.ok()?.ok()?.into_inner().cluster.parse().ok()
-}
-
-/// What a node says of itself when it joins or comes back.
-#[derive(Clone, Debug)]
-pub(super) struct Registration {
-    pub(super) name: NodeName,
-    pub(super) instance: Uuid,
-    pub(super) addresses: Addresses,
-    pub(super) token: Option<String>,
-}
-
-impl Registration {
-    /// Asks the node at `place`, of whatever cluster it is, to take this node in.
-    async fn join(&self, place: SocketAddr) -> Result<JoinResponse, ClusterError> {
-        let mut client = ClusterClient::new(connect_lazy(place));
-        registered(place, client.join(self.request(None))).await
-    }
-
-    /// Says it to the node at `place`, which is of this node's cluster or is refused.
-    async fn renew(
-        &self,
-        place: SocketAddr,
-        member: &Member,
-        directory: &Directory,
-    ) -> Result<JoinResponse, ClusterError> {
-        let mut client = ClusterClient::new(directory.channel(place));
-        registered(place, client.join(self.request(Some(member)))).await
-    }
-
-    fn request(&self, returning: Option<&Member>) -> JoinRequest {
-        JoinRequest {
-            gateway_subnet: self.addresses.gateway.to_string(),
-            name: self.name.to_string(),
-            vtep: self.addresses.vtep.to_string(),
-            listen: self.addresses.listen.to_string(),
-            token: self.token.clone().unwrap_or_default(),
-            instance: self.instance.as_bytes().to_vec(),
-            returning: returning.map_or(0, |member| member.id),
-            cluster: returning.map(|member| member.cluster.to_string()).unwrap_or_default(),
-            metrics: self.addresses.metrics.map(|address| address.to_string()).unwrap_or_default(),
-        }
-    }
-}
-
-/// What became of a registration at `place`.
-async fn registered(
-    place: SocketAddr,
-    call: impl Future<Output = Result<tonic::Response<JoinResponse>, tonic::Status>>,
-) -> Result<JoinResponse, ClusterError> {
-    let nobody = |why: String| ClusterError::NobodyThere { join: place, why };
-    match tokio::time::timeout(JOIN_DEADLINE, call).await {
-        Err(_) => Err(nobody("no answer in time".to_owned())),
-        Ok(Err(status)) if api::is_lost(&status) => Err(nobody(status.message().to_owned())),
-        Ok(Err(status)) if api::says_removed(&status) => Err(ClusterError::Removed),
-        Ok(Err(status)) => {
-            Err(ClusterError::Refused { join: place, why: status.message().to_owned() })
-        }
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-    }
+    tokio::time::timeout(ANSWER_DEADLINE, peers::cluster_at(join)).await.ok()?
 }
 
 fn read_answer(
@@ -403,8 +191,8 @@ fn read_answer(
     Ok((Member { cluster, id: answer.node_id, voter, epoch: answer.epoch }, peers))
 }
 
-/// Starts the voter's half. The last of the answer is what ends it in order; all else that it can't go on
-/// after ends the process.
+/// Starts the parts that only a voter has. The receiver gets the errors after which the node ends in order; any other
+/// error after which consensus can't go on ends the process.
 ///
 /// # Errors
 /// The log can't be used.
@@ -415,7 +203,7 @@ pub(super) fn start_voter(
     let queues = PeerQueues::new(PEER_QUEUE);
     let (sender, ended) = mpsc::channel(1);
     let on_fatal = move |error| match error {
-        // Nothing is wrong with this process, and the disk holds what it says: there is time for words.
+        // The process is sound and the disk holds what it should: the node can end in order and say why.
         FatalError::Unfit(_) | FatalError::Overwritten { .. } => drop(sender.try_send(error)),
         error => consensus::abort(error),
     };

@@ -1,12 +1,14 @@
-//! Why a node does not start or does not go on, in words for the operator.
+//! Why a node does not start or does not go on, in sentences for the operator.
 
-use super::{HomeError, cluster::ClusterError};
+use super::HomeError;
 use crate::{
+    control::consensus::{FatalError, OpenError},
     dataplane::{
         datapath::DatapathError,
         gateway::{GatewayError, SubnetError},
         netlink::{GroError, NetlinkError, UnderlayError},
     },
+    faces::api::ServeError,
     model::Invalid,
 };
 use overlay_common::VXLAN_OVERHEAD;
@@ -20,54 +22,109 @@ use std::{
 /// link to carry (RFC 791, section 3.2).
 pub(crate) const UNDERLAY_MTU_MIN: u32 = 68 + VXLAN_OVERHEAD as u32;
 
-/// Why a node did not start, or ended. One that never was a member leaves nothing but its state folder.
+/// Why a node did not become a member.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The state folder can't be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The log in the state folder can't be used.
+    #[error("the state folder can't be used")]
+    Log(#[from] OpenError),
+    /// No node answers.
+    #[error(
+        "no node answers at {join}: is it running, and is the address the one it listens on ({why})"
+    )]
+    NobodyThere {
+        /// The address that was asked.
+        join: SocketAddr,
+        /// What went wrong.
+        why: String,
+    },
+    /// The cluster refuses the node.
+    #[error("the cluster at {join} does not take this node in: {why}")]
+    Refused {
+        /// The address that was asked.
+        join: SocketAddr,
+        /// The reason that it gave.
+        why: String,
+    },
+    /// The cluster has removed the node.
+    #[error("this node was removed from the cluster")]
+    Removed,
+    /// The answer can't be read.
+    #[error(
+        "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"
+    )]
+    Malformed {
+        /// The address that was asked.
+        join: SocketAddr,
+        /// What can't be read.
+        what: String,
+    },
+    /// Consensus did not start, or ended.
+    #[error("the log can't be used")]
+    Consensus(#[source] FatalError),
+}
+
+impl From<FatalError> for ClusterError {
+    fn from(error: FatalError) -> Self {
+        match error {
+            // The text is the same now and at every later start.
+            FatalError::Unfit(error) => Self::Log(error),
+            error => Self::Consensus(error),
+        }
+    }
+}
+
+/// Why a node did not start, or ended. A node that never was a member leaves nothing but its state folder.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Not root.
+    /// The process does not run as root.
     #[error(
         "a node must run as root: it loads BPF programs and moves devices into namespaces; try again with sudo"
     )]
     NotRoot,
-    /// The name.
+    /// The node's name is not valid.
     #[error(transparent)]
     Name(#[from] Invalid),
-    /// The host has no name.
+    /// The host's name can't be read.
     #[error("the host's name can't be read: give one with --name")]
     HostName(#[source] io::Error),
-    /// A port.
+    /// A port is taken.
     #[error(
         "the address {address} is in use by another program, or another node: choose another with {flag}"
     )]
     PortTaken {
         /// The address.
         address: SocketAddr,
-        /// What names it.
+        /// The option that sets it.
         flag: &'static str,
     },
-    /// An address.
+    /// An address can't be listened on.
     #[error("can't listen on {address}: give an address of this host with {flag}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What names it.
+        /// The option that sets it.
         flag: &'static str,
         /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// Peers can't reach a wildcard.
+    /// `--listen` is a wildcard, which peers can't reach.
     #[error("--listen {0} is no address that other nodes reach: give one of this host")]
     Unspecified(SocketAddr),
-    /// A wildcard is also the addresses by which endpoints reach the host.
+    /// `--metrics` is a wildcard, which includes the addresses by which endpoints reach the host.
     #[error("--metrics {0} would be served to endpoints too: give one address of this host")]
     MetricsUnspecified(SocketAddr),
-    /// The socket.
+    /// Another node has the socket.
     #[error("another node answers on the socket {}: give this one its own with --socket", .0.display())]
     SocketTaken(PathBuf),
-    /// Something else is there.
+    /// The socket's path names something else.
     #[error("{} exists and is not a socket: choose another path with --socket", .0.display())]
     NotASocket(PathBuf),
-    /// The socket.
+    /// The socket can't be made.
     #[error("can't make the socket {}", .path.display())]
     Socket {
         /// Its path.
@@ -79,7 +136,7 @@ pub enum StartError {
     /// The underlay is IPv6.
     #[error("the underlay address {0} is IPv6: only IPv4 underlays are carried yet")]
     Ipv6Underlay(IpAddr),
-    /// The underlay's MTU.
+    /// The underlay's MTU is too small.
     #[error(
         "the underlay device {device} has an MTU of {mtu}: at least {UNDERLAY_MTU_MIN} is needed"
     )]
@@ -89,7 +146,7 @@ pub enum StartError {
         /// Bytes.
         mtu: u32,
     },
-    /// `--mtu`.
+    /// `--mtu` is larger than the underlay's MTU.
     #[error(
         "--mtu {asked} is more than the underlay device {device} takes, which is {mtu}: raise it (`ip link set {device} mtu {asked}`), or ask for less"
     )]
@@ -101,51 +158,51 @@ pub enum StartError {
         /// Bytes that it takes.
         mtu: u32,
     },
-    /// The underlay's super-packets.
+    /// The underlay's super-packets can't be changed.
     #[error(transparent)]
     BigTcp(#[from] crate::dataplane::host::BigTcpError),
-    /// rtnetlink.
+    /// rtnetlink failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The underlay device.
+    /// No underlay device fits.
     #[error(transparent)]
     Underlay(#[from] UnderlayError),
-    /// The VXLAN port.
+    /// The device of the VXLAN port can't be made.
     #[error(transparent)]
     Gro(#[from] GroError),
-    /// The gateway bridge.
+    /// The gateway bridge can't be made.
     #[error(transparent)]
     Bridge(#[from] crate::dataplane::netlink::BridgeError),
-    /// The gateway bridge's subnet.
+    /// There is no subnet for the gateway bridge.
     #[error(transparent)]
     GatewaySubnet(#[from] SubnetError),
-    /// nftables.
+    /// nftables failed.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
-    /// BPF.
+    /// The BPF programs can't be loaded.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
-    /// The state folder.
+    /// The state folder can't be used.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The cluster.
+    /// The node can't be a member of its cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// A node with another folder lived here, and its endpoints still work.
+    /// Endpoints of a node with another state folder still work here.
     #[error("{ports} endpoints of an earlier node still have their ports here, but the state folder {} is new: start with that node's --state-dir; or, to give its endpoints up, remove every device `ip link` shows as ovp…", .state_dir.display())]
     PortsStand {
-        /// How many.
+        /// Number of their ports.
         ports: usize,
         /// The folder that was given.
         state_dir: PathBuf,
     },
-    /// Another node is here.
+    /// Another node runs in this network namespace.
     #[error("another node runs in this network namespace: stop that one first")]
     NodeRuns,
-    /// Another node has the pins.
-    #[error("the folder {} is another node's: give this one its own with --bpffs", .0.display())]
+    /// Another node uses the folder of the pins.
+    #[error("another node uses the folder {}: give this one its own with --bpffs", .0.display())]
     PinsTaken(PathBuf),
-    /// The folder of the pins.
+    /// A folder of pins or of locks can't be used.
     #[error("can't use the folder {}", .path.display())]
     Pins {
         /// Its path.
@@ -154,22 +211,26 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// rtnetlink.
+    /// A port can't be removed.
     #[error(transparent)]
     Port(#[from] crate::dataplane::netlink::PortError),
-    /// The thread of Raft's messages.
+    /// The thread of Raft's messages can't be started.
     #[error("the thread that carries Raft's messages can't be started")]
     RaftThread(#[source] io::Error),
-    /// A part of the node ended by itself.
-    #[error("a part of the node broke: {0}")]
-    Task(String),
-    /// The API can't be put together.
-    #[error("the API's descriptors can't be read")]
-    Descriptors(#[from] tonic_reflection::server::Error),
-    /// Signals.
+    /// A task ended that must run for as long as the node.
+    #[error(
+        "the node's task `{name}` ended: {why}; start the node again, and report this with its log"
+    )]
+    Task {
+        /// The task.
+        name: &'static str,
+        /// How it ended.
+        why: String,
+    },
+    /// The handler of signals can't be set up.
     #[error("signals can't be received")]
     Signals(#[source] io::Error),
-    /// The server ended by itself.
-    #[error("the API ended")]
-    Serve(#[from] tonic::transport::Error),
+    /// The API can't be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }

@@ -13,31 +13,30 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// Between two attempts to hear from a quorum.
+/// Pause between two attempts to reach a quorum.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Keeps the reconciler from a view that is older than what the kernel holds.
 ///
-/// A restarted controller's own log may end before the last revision that its predecessor programmed:
-/// sweeping by it would cut off endpoints that everybody else still reaches. So a voter with a filled
-/// kernel waits until its state is as new as a quorum's; one with an empty kernel (after a reboot)
-/// has nothing to lose and begins with what it has. An agent, whose view a voter sends
-/// whole, waits for one that is no older than what its kernel holds.
+/// After a restart the node's own log may end before the last revision that its kernel holds. Reconciling by such a log
+/// would cut off endpoints that all other nodes still reach. So a voter with a filled kernel waits until its state is as
+/// new as a quorum's. A voter with an empty kernel (after a reboot) has nothing to lose and begins with the state that it
+/// has. An agent, to which a voter sends the whole view, waits for one that is no older than what its kernel holds.
 pub(super) struct Gate {
     kernel_holds: Option<Revision>,
 }
 
 impl Gate {
-    /// For a kernel found like this at start.
+    /// A gate for the kernel that was found at the start. `ports` are the endpoints that have a port: an endpoint's id is
+    /// the revision that made it.
     #[must_use]
-    /// `ports` are the endpoints whose ports stand: an id is the revision that made it.
     pub(super) fn new(found: &Tables, ports: &[EndpointId]) -> Self {
         let is_empty = *found == Tables::default() && ports.is_empty();
         let newest = ports.iter().copied().max().unwrap_or(0).max(programmed_at_least(found));
         Self { kernel_holds: (!is_empty).then_some(newest) }
     }
 
-    /// Waits until a view may be acted on, and gives it.
+    /// Waits until a view is new enough to reconcile by, and returns it; `None` if the node ends before.
     pub(super) async fn open(
         self,
         consensus: Option<&Consensus<Machine>>,
@@ -46,7 +45,7 @@ impl Gate {
         self.open_by(consensus.map(|consensus| || consensus.read_index()), views).await
     }
 
-    /// The same by any linearizable read; an agent has none.
+    /// As [`Gate::open`], with any linearizable read; `None` on an agent.
     async fn open_by<R: Future<Output = Result<Revision, ProposeError>>>(
         self,
         read_index: Option<impl Fn() -> R>,

@@ -16,7 +16,7 @@ fn record(member: bool) -> Record {
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file.json");
-    super::home::write_json(&path, value).unwrap();
+    crate::durable::write_json(&path, value).unwrap();
     fs::read(path).unwrap()
 }
 

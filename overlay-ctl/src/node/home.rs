@@ -2,14 +2,13 @@
 
 use crate::{
     control::peers::Peer,
-    durable::{DiskFolder, Folder as _},
+    durable::{FileError, read_json, write_json},
     model::{NodeId, NodeName, Revision},
 };
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
-    io,
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -21,7 +20,7 @@ const PEERS: &str = "peers.json";
 /// Why a state folder can't be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
-    /// Another process has it.
+    /// Another process holds it.
     #[error("the state folder {} is in use by another node: stop that one, or give this one its own with --state-dir", .0.display())]
     InUse(PathBuf),
     /// The node in it has another name.
@@ -29,9 +28,9 @@ pub enum HomeError {
     AnotherNode {
         /// The folder.
         path: PathBuf,
-        /// Who lives there.
+        /// The node in it.
         found: NodeName,
-        /// Who was asked for.
+        /// The node that was asked for.
         asked: NodeName,
     },
     /// The node in it belongs to another cluster.
@@ -39,49 +38,34 @@ pub enum HomeError {
     AnotherCluster {
         /// The folder.
         path: PathBuf,
-        /// Whose it is.
+        /// The cluster of the node in it.
         found: Uuid,
-        /// What was asked for.
+        /// The cluster that was asked for.
         asked: Uuid,
-        /// Who was asked.
+        /// The address that was asked.
         join: std::net::SocketAddr,
     },
-    /// Its cluster has removed the node in it.
+    /// The cluster has removed the node in it.
     #[error("node {name} was removed from its cluster: to join again as a new node, give --state-dir another folder, or remove {}", .path.display())]
     Removed {
         /// The folder.
         path: PathBuf,
-        /// Who lived there.
+        /// The node in it.
         name: NodeName,
     },
-    /// A file can't be understood.
-    #[error("{} is damaged: restore it from a copy, or remove the folder and join again as a new node", .path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A file can't be read or written.
-    #[error("can't use the state folder's {}", .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+    /// A file in it can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
-/// What a node keeps of itself.
+/// What a node keeps of its membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its cluster.
     pub cluster: Uuid,
     /// Its Raft id.
     pub id: NodeId,
-    /// It keeps the log; else it is an agent.
+    /// It is a voter, which holds the log; otherwise it is an agent.
     pub voter: bool,
     /// Revision of its registration.
     pub epoch: Revision,
@@ -94,9 +78,9 @@ pub struct Record {
     pub name: NodeName,
     /// Made once, so that a join repeated after a crash is the same join.
     pub instance: Uuid,
-    /// What it became; `None` before its join was answered.
+    /// Its membership; `None` before its join was answered.
     pub member: Option<Member>,
-    /// The cluster has removed it: its id is spent.
+    /// The cluster has removed it: its id is never used again.
     #[serde(default)]
     pub removed: bool,
 }
@@ -116,7 +100,7 @@ impl Home {
     pub fn open(dir: &Path, name: &NodeName) -> Result<Self, HomeError> {
         let io = |path: &Path| {
             let path = path.to_owned();
-            move |source| HomeError::Io { path, source }
+            move |source| HomeError::File(FileError::Io { path, source })
         };
         fs::create_dir_all(dir).map_err(io(dir))?;
         let lock_path = dir.join(LOCK);
@@ -148,7 +132,7 @@ impl Home {
             }
         };
         if record.member.is_none() && record.name != *name {
-            // Nobody has taken the node in under the old name yet.
+            // No cluster knows the node under the old name yet.
             record.name = name.clone();
             write_json(&path, &record)?;
         }
@@ -177,13 +161,13 @@ impl Home {
         &self.record
     }
 
-    /// Keeps what the node became.
+    /// Keeps the node's membership.
     ///
     /// # Errors
     /// The file can't be written.
     pub fn set_member(&mut self, member: Member) -> Result<(), HomeError> {
         self.record.member = Some(member);
-        write_json(&self.dir.join(NODE), &self.record)
+        Ok(write_json(&self.dir.join(NODE), &self.record)?)
     }
 
     /// Keeps that the cluster has removed the node.
@@ -192,7 +176,7 @@ impl Home {
     /// The file can't be written.
     pub fn set_removed(&mut self) -> Result<(), HomeError> {
         self.record.removed = true;
-        write_json(&self.dir.join(NODE), &self.record)
+        Ok(write_json(&self.dir.join(NODE), &self.record)?)
     }
 
     /// The peers as last known.
@@ -208,33 +192,8 @@ impl Home {
     /// # Errors
     /// The file can't be written.
     pub fn set_peers(&self, peers: &[Peer]) -> Result<(), HomeError> {
-        write_json(&self.dir.join(PEERS), &peers)
+        Ok(write_json(&self.dir.join(PEERS), &peers)?)
     }
-}
-
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
-    path: &Path,
-) -> Result<Option<T>, HomeError> {
-    match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| HomeError::Damaged { path: path.to_owned(), source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(HomeError::Io { path: path.to_owned(), source }),
-    }
-}
-
-/// Replaces the file whole, so that a crash leaves the old or the new one.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
-    let write = || {
-        let bytes = serde_json::to_vec_pretty(value)?;
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
-        else {
-            unreachable!("the file is in a folder, and its name is one of ours")
-        };
-        DiskFolder::new(folder).replace(name, &bytes)
-    };
-    write().map_err(|source| HomeError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -279,7 +238,8 @@ mod tests {
         drop(Home::open(dir.path(), &name("h1")).unwrap());
         let path = dir.path().join(NODE);
         fs::write(&path, b"{\"name\": \"h").unwrap();
-        assert!(matches!(Home::open(dir.path(), &name("h1")), Err(HomeError::Damaged { .. })));
+        let refused = Home::open(dir.path(), &name("h1")).map(drop);
+        assert!(matches!(refused, Err(HomeError::File(FileError::Damaged { .. }))), "{refused:?}");
         assert_eq!(fs::read(&path).unwrap(), b"{\"name\": \"h");
     }
 }

@@ -5,13 +5,16 @@
 //! its kernel holds what the cluster desires.
 
 mod cluster;
+mod ending;
 mod error;
 mod folders;
 mod gate;
 #[cfg(test)]
 pub(crate) mod golden;
 mod home;
+mod named;
 mod raft_thread;
+mod registration;
 mod remove;
 mod running;
 mod serve;
@@ -20,5 +23,4 @@ mod tasks;
 
 pub use error::StartError;
 pub use home::{Home, HomeError, Member, Record};
-pub(crate) use home::{read_json, write_json};
 pub use start::run;

@@ -1,34 +1,31 @@
 //! The thread on which Raft's messages travel, and nothing else.
 //!
-//! A heartbeat that waits behind a long list, a whole view or a slow disk costs the leader its lead. So
-//! Raft has connections of its own, which are accepted, read and written on a thread of its own: whatever
-//! the node's other tasks do to their workers, heartbeats do not wait for it.
+//! A heartbeat that waits behind a long list, a whole view or a slow disk costs the leader its lead. So Raft has
+//! connections of its own, which are accepted, read and written on a thread of its own: heartbeats never wait for the
+//! node's other tasks.
 
 use crate::{
-    control::peers::{Admission, part_connections},
-    faces::api::PeersService,
-    proto::internal::peers_server::PeersServer,
+    control::{
+        controller::Controller,
+        peers::{Admission, part_connections},
+    },
+    faces::api::{ServeError, serve_raft},
 };
-use std::{io, thread, time::Duration};
+use std::{io, thread};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Handle},
     sync::mpsc,
-    task::JoinHandle,
 };
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{self, Server};
 
-/// A peer lost to power is found out after this, and its connection given up after as long again.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
-/// How many connections may wait for whoever serves them.
+/// How many connections may wait to be served.
 const ACCEPTED: usize = 1_024;
 
 /// Connections over TCP that are not Raft's.
 pub(super) type ApiConnections = mpsc::Receiver<std::net::TcpStream>;
 
-/// The thread. Ends, with its tasks, when this is dropped.
+/// The thread. It ends, with its tasks, when this is dropped.
 pub(super) struct RaftThread {
     runtime: Handle,
     stop: CancellationToken,
@@ -36,7 +33,7 @@ pub(super) struct RaftThread {
 }
 
 impl RaftThread {
-    /// Starts it, in the network namespace of the caller.
+    /// Starts the thread in the network namespace of the caller.
     pub(super) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -47,8 +44,8 @@ impl RaftThread {
         Ok(Self { runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// Accepts all connections over TCP and serves those of Raft. Returns a queue of the other connections,
-    /// which are the API's, and a handle of the task that accepts and serves.
+    /// Takes the listener over. Answers a queue of the connections that are not Raft's, which are the API's, and the
+    /// task that accepts all connections and serves Raft's. That task is to run on this thread.
     ///
     /// # Errors
     /// The listener can't be taken over.
@@ -56,41 +53,34 @@ impl RaftThread {
         &self,
         tcp: TcpListener,
         admission: Admission,
-        peers: PeersServer<PeersService>,
-    ) -> io::Result<(ApiConnections, JoinHandle<Result<(), transport::Error>>)> {
+        controller: Controller,
+    ) -> io::Result<(ApiConnections, impl Future<Output = Result<(), ServeError>> + Send + use<>)>
+    {
         let tcp = tcp.into_std()?;
         let entered = self.runtime.enter();
         let listener = TcpListener::from_std(tcp)?;
         drop(entered);
         let (rafts, raft_connections) = mpsc::channel::<TcpStream>(ACCEPTED);
         let (apis, api_connections) = mpsc::channel(ACCEPTED);
-        let served = Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .layer(admission)
-            .add_service(peers)
-            .serve_with_incoming(ReceiverStream::new(raft_connections).map(Ok::<_, io::Error>));
-        let serving = self.spawn(async move {
+        let serving = async move {
             tokio::select! {
                 () = part_connections(listener, rafts, apis) => Ok(()),
-                served = served => served,
+                served = serve_raft(controller, admission, raft_connections) => served,
             }
-        });
+        };
         Ok((api_connections, serving))
     }
 
-    /// Runs a task on it.
-    pub(super) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        self.runtime.spawn(task)
+    /// The runtime of the thread.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 }
 
 impl Drop for RaftThread {
     fn drop(&mut self) {
         self.stop.cancel();
-        // Its tasks never block, so that this takes a moment. What it listened on is free then.
+        // Its tasks never block, so that this takes a moment only. Afterwards the port is free.
         let ended = self.thread.take().map(thread::JoinHandle::join);
         if let Some(Err(_)) = ended {
             tracing::error!("the thread of Raft's messages panicked");
@@ -115,7 +105,10 @@ mod tests {
         model::{NetworkOptions, NodeId},
         node::cluster::start_voter,
     };
-    use std::sync::{Arc, Barrier};
+    use std::{
+        sync::{Arc, Barrier},
+        time::Duration,
+    };
     use tokio::time::timeout;
     use uuid::Uuid;
 
@@ -143,13 +136,13 @@ mod tests {
         let (parts, queues, _) = start_voter(log).unwrap();
         let thread = RaftThread::start().unwrap();
         let consensus = parts.consensus.clone();
-        thread.spawn(carry_raft_messages(id, consensus, queues, directory.clone()));
+        thread.runtime().spawn(carry_raft_messages(id, consensus, queues, directory.clone()));
         let held = SharedNamespaces::new(HeldNamespaces::new(dir.join("netns")));
         let check = EndpointCheck::new(SharedPorts::default(), held);
-        let peers = PeersService::new(Some(parts.clone()), check);
-        let (api, _) = thread
-            .serve(listener, Admission::new(directory.cluster()), PeersServer::new(peers))
-            .unwrap();
+        let controller = Controller::new(id, directory.clone(), Some(parts.clone()), check);
+        let admission = Admission::new(directory.cluster());
+        let (api, serving) = thread.serve(listener, admission, controller).unwrap();
+        thread.runtime().spawn(serving);
         Voter { parts, _api: api, _thread: thread }
     }
 

@@ -10,8 +10,7 @@ use crate::{
     model::NodeName,
 };
 
-/// Removes all that a node makes in the kernel: it is no node (any more). Goes on past a failure, and
-/// gives the first.
+/// Removes everything that a node makes in the kernel. Goes on after a failure, and returns the first.
 pub(super) async fn all(
     netlink: &Netlink,
     args: &NodeRunArgs,

@@ -1,25 +1,26 @@
 //! Runs a node that has everything it needs: joins its parts, starts its tasks, and ends them in order.
 
 use super::{
-    Home, Member,
-    cluster::{self, Registration},
+    Home, Member, cluster,
+    ending::Ending,
     error::StartError,
     folders::{NETNS_FOLDER, run_folder},
     gate::Gate,
-    raft_thread::{ApiConnections, KEEPALIVE, RaftThread},
+    named::{TaskEnd, Tasks},
+    raft_thread::RaftThread,
+    registration::{Registration, keep_registered},
     remove,
     serve::Listeners,
-    start::{Ending, OUTER_TTL},
     tasks::{nudges, reconcile, remember},
 };
 use crate::{
     config::NodeRunArgs,
     control::{
-        consensus::{Consensus, FatalError, LogStore},
-        controller::{Controller, DatapathInfo},
-        peers::{Admission, carry_raft_messages},
-        voter::follow_the_rows,
-        watch::{self, Ended},
+        consensus::{Consensus, FatalError, LogStore, PeerQueues},
+        controller::Controller,
+        peers::{Admission, Directory, carry_raft_messages},
+        voter::{VoterParts, follow_the_rows},
+        watch,
     },
     dataplane::{
         datapath::Datapath,
@@ -30,28 +31,21 @@ use crate::{
         netlink::{Netlink, Underlay},
         reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
     },
-    faces::{
-        api::{self, Lists, PeersService},
-        cli, metrics,
-    },
+    faces::{DatapathInfo, ServedNode, api, cli, metrics},
     model::{EndpointId, NodeName},
-    proto::internal::peers_server::PeersServer,
 };
 use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{
-    net::{TcpStream, UnixListener},
-    sync::{mpsc, watch as sync_watch},
-};
-use tokio_stream::{
-    StreamExt as _,
-    wrappers::{ReceiverStream, UnixListenerStream},
-};
+use tokio::sync::{mpsc, watch as sync_watch};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+
+/// TTL of outer packets.
+pub(super) const OUTER_TTL: u8 = 64;
+/// The name of the task that changes the kernel.
+const RECONCILE: &str = "reconcile";
 
 /// A node that has everything it needs.
 pub(super) struct Parts {
@@ -135,113 +129,100 @@ impl Parts {
         let (epoch, epochs) = sync_watch::channel(member.epoch);
 
         let raft = RaftThread::start().map_err(StartError::RaftThread)?;
+        let mut tasks = Tasks::default();
         let mut voter = None;
         let mut unfit = None;
-        let followed = match log {
-            Some(log) => {
-                let (parts, queues, ended) = cluster::start_voter(log)?;
-                unfit = Some(ended);
-                raft.spawn(carry_raft_messages(
-                    member.id,
-                    parts.consensus.clone(),
-                    queues,
-                    directory.clone(),
-                ));
-                tokio::spawn(follow_the_rows(member.id, parts.clone()));
-                tokio::spawn(watch::report_to_leader(
-                    member.id,
-                    epochs.clone(),
-                    parts.consensus.clone(),
-                    directory.clone(),
-                    parts.table.clone(),
-                    status.clone(),
-                ));
-                let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
-                tokio::spawn(async move { quorum.prove(consensus).await });
-                let state = parts.state.clone();
-                voter = Some(parts);
-                tokio::spawn(watch::publish_views(member.id, state, directory.clone(), view))
-            }
-            None => tokio::spawn(watch::follow_a_voter(
+        if let Some(log) = log {
+            let (parts, queues, ended) = cluster::start_voter(log)?;
+            unfit = Some(ended);
+            start_voter_tasks(&mut tasks, &raft, &parts, queues, &member, &directory);
+            let report = watch::report_to_leader(
+                member.id,
+                epochs.clone(),
+                parts.consensus.clone(),
+                directory.clone(),
+                parts.table.clone(),
+                status.clone(),
+            );
+            tasks.spawn("report to the leader", report);
+            let state = parts.state.clone();
+            let publish = watch::publish_views(member.id, state, directory.clone(), view);
+            tasks.spawn("publish views", publish);
+            voter = Some(parts);
+        } else {
+            let follow = watch::follow_a_voter(
                 member.id,
                 epochs.clone(),
                 directory.clone(),
                 view,
                 status.clone(),
-            )),
-        };
+            );
+            tasks.spawn("follow a voter", follow);
+        }
         let home = Arc::new(Mutex::new(home));
-        tokio::spawn(remember(
-            Arc::clone(&home),
-            member.clone(),
-            directory.clone(),
-            views.clone(),
-            epochs,
-        ));
+        let keep =
+            remember(Arc::clone(&home), member.clone(), directory.clone(), views.clone(), epochs);
+        tasks.spawn("remember peers and epoch", keep);
         let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
-        let registered = tokio::spawn(cluster::keep_registered(
+        let registered = keep_registered(
             registration,
             member.clone(),
             directory.clone(),
             args.join,
             consensus.as_ref().map(Consensus::status),
             epoch,
-        ));
-        let nudges = Nudges { devices: nudges(&netlink)?, rules: gateway::changes()? };
-        let reconciling =
-            tokio::spawn(reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges));
+        );
+        tasks.spawn("keep registered", registered);
+        let (devices, gather) = nudges(&netlink)?;
+        tasks.spawn("gather changes of devices", gather);
+        let nudges = Nudges { devices, rules: gateway::changes()? };
+        let reconcile = reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges);
+        tasks.spawn(RECONCILE, reconcile);
         let monitor = Monitor::new(datapath.clone());
         let events = datapath.lock().events()?;
-        tokio::spawn(monitor.clone().pump(events));
+        tasks.spawn("read events", monitor.clone().pump(events));
         let whereabouts = datapath.lock().whereabouts()?;
 
         let Listeners { tcp, unix, metrics, socket } = listeners;
-        let controller = Arc::new(Controller {
-            cluster: member.cluster,
-            id: member.id,
+        let controller = Controller::new(member.id, directory, voter, check);
+        let served = Arc::new(ServedNode {
+            controller: controller.clone(),
             name: name.clone(),
-            directory,
-            voter: voter.clone(),
             view: views,
             status: status.clone(),
             datapath: datapath.clone(),
             monitor,
             whereabouts,
-            check: check.clone(),
             info,
             metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
-            lists: Lists::default(),
         });
         let stop = CancellationToken::new();
         if let Some(listener) = metrics {
-            tokio::spawn(metrics::serve(listener, Arc::clone(&controller), stop.clone()));
+            let serve = metrics::serve(listener, Arc::clone(&served), stop.clone());
+            tasks.spawn("serve metrics", serve);
         }
-        let peers = PeersServer::new(PeersService::new(voter, check))
-            .max_decoding_message_size(crate::control::peers::MESSAGE_MAX)
-            .max_encoding_message_size(crate::control::peers::MESSAGE_MAX);
         // One for all connections, so that another cluster is logged once.
         let admission = Admission::new(member.cluster);
-        let (tcp, mut serving_raft) =
-            raft.serve(tcp, admission.clone(), peers.clone()).map_err(StartError::RaftThread)?;
-        let serving = serve_api(Arc::clone(&controller), peers, admission, tcp, unix, stop.clone());
-        let mut serving = tokio::spawn(serving);
-        tokio::spawn(announce(controller, name.clone(), socket.path().to_owned(), status));
+        let (tcp, serve) = raft
+            .serve(tcp, admission.clone(), controller.clone())
+            .map_err(StartError::RaftThread)?;
+        tasks.spawn_on("serve Raft", serve, raft.runtime());
+        tasks.spawn("serve the API", api::serve(served, admission, tcp, unix, stop.clone()));
+        let announce = announce(controller, name.clone(), socket.path().to_owned(), status);
+        tasks.spawn("announce", announce);
 
         let mut removed = false;
-        let mut refused = None;
+        let mut outcome = Ok(());
         tokio::select! {
+            // Checked first, since the tasks of a voter return as well when its log is no longer fit.
+            biased;
+            why = no_longer_fit(unfit) => outcome = Err(StartError::Cluster(why.into())),
             () = ending.told() => tracing::info!("told to end; the data path stays"),
-            ended = &mut serving => match ended {
-                Ok(ended) => ended?,
-                Err(panic) => return Err(StartError::Task(panic.to_string())),
+            ended = tasks.until_removed() => match ended {
+                Ok(()) => removed = true,
+                // The other parts end in order all the same.
+                Err(error) => outcome = Err(error),
             },
-            ended = &mut serving_raft => match ended {
-                Ok(ended) => ended?,
-                Err(panic) => return Err(StartError::Task(panic.to_string())),
-            },
-            ended = followed => removed = matches!(ended, Ok(Ended::Removed)),
-            ended = registered => removed = matches!(ended, Ok(Ended::Removed)),
-            why = no_longer_fit(unfit) => refused = Some(why),
         }
         stop.cancel();
         if let Some(consensus) = consensus {
@@ -250,21 +231,20 @@ impl Parts {
         drop(socket);
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
-            // A pass under way must not make a port behind the sweep.
-            reconciling.abort();
-            drop(reconciling.await);
+            // A pass that is under way must not make a port after all ports were removed.
+            tasks.end(RECONCILE).await;
             remove::all(&netlink, args, &name).await?;
             if let Err(error) = LogStore::remove_mark_beside(run_folder(args), cluster, id) {
                 tracing::warn!(%error, "the mark beside the socket is left");
             }
-            // Last: a node that dies in the middle finds out again at its next start, and goes on.
+            // Last: a node that dies before this learns at its next start that it was removed, and goes on here.
             home.lock().unwrap_or_else(PoisonError::into_inner).set_removed()?;
         }
-        refused.map_or(Ok(()), |why| Err(StartError::Cluster(why.into())))
+        outcome
     }
 }
 
-/// Waits until consensus can't go on with the log as it is; for ever on an agent, which has none.
+/// Waits until consensus can't go on with its log. On an agent, which has no log, it never returns.
 async fn no_longer_fit(unfit: Option<mpsc::Receiver<FatalError>>) -> FatalError {
     let Some(mut unfit) = unfit else { return std::future::pending().await };
     match unfit.recv().await {
@@ -274,46 +254,40 @@ async fn no_longer_fit(unfit: Option<mpsc::Receiver<FatalError>>) -> FatalError 
     }
 }
 
-/// Serves the API, and the other nodes with all that is not Raft's.
-async fn serve_api(
-    controller: Arc<Controller>,
-    peers: PeersServer<PeersService>,
-    admission: Admission,
-    tcp: ApiConnections,
-    unix: UnixListener,
-    stop: CancellationToken,
-) -> Result<(), StartError> {
-    let local = api::routes(Arc::clone(&controller)).await?;
-    let remote = api::routes(controller).await?.add_service(peers);
-    let unix =
-        Server::builder().layer(admission.clone()).add_routes(local).serve_with_incoming_shutdown(
-            UnixListenerStream::new(unix),
-            stop.clone().cancelled_owned(),
-        );
-    let tcp = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .layer(admission)
-        .add_routes(remote)
-        .serve_with_incoming_shutdown(
-            ReceiverStream::new(tcp).map(TcpStream::from_std),
-            stop.cancelled_owned(),
-        );
-    tokio::try_join!(unix, tcp)?;
-    Ok(())
+/// Starts what a voter does besides serving and reporting.
+fn start_voter_tasks(
+    tasks: &mut Tasks,
+    raft: &RaftThread,
+    parts: &VoterParts,
+    queues: PeerQueues,
+    member: &Member,
+    directory: &Directory,
+) {
+    let consensus = parts.consensus.clone();
+    let carry = carry_raft_messages(member.id, consensus, queues, directory.clone());
+    tasks.spawn_on("carry Raft's messages", carry, raft.runtime());
+    tasks.spawn("follow the rows", follow_the_rows(member.id, parts.clone()));
+    let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
+    tasks.spawn("prove a quorum", async move { quorum.prove(consensus).await });
 }
 
-/// Says that the node serves, and what to try, once its kernel holds what the cluster desires.
+/// Prints that the node serves, and what to try next, once its kernel holds what the cluster desires.
 async fn announce(
-    controller: Arc<Controller>,
+    controller: Controller,
     name: NodeName,
     socket: PathBuf,
     mut status: sync_watch::Receiver<LocalStatus>,
-) {
+) -> TaskEnd {
     if status.wait_for(|status| status.programmed > 0).await.is_err() {
-        return;
+        return TaskEnd::Returned;
     }
     tracing::info!(node = %name, "ready");
-    // Without a quorum nobody knows what there is; then the commands say what to do about that.
-    let existing = api::existing(controller, cli::NETWORK, cli::ENDPOINT).await.unwrap_or_default();
+    // Without a quorum this can't be known: the examples then create what may be there, and the commands say so.
+    let existing = match (cli::NETWORK.parse(), cli::ENDPOINT.parse()) {
+        (Ok(network), Ok(endpoint)) => controller.existing(network, endpoint).await,
+        _ => unreachable!("the names of the examples are valid"),
+    };
+    let existing = existing.unwrap_or_default();
     cli::print_ready(name.as_str(), &socket, existing);
+    TaskEnd::Done
 }

@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-/// The sockets, bound before anything is made.
+/// The sockets, which are bound before anything is made.
 pub(super) struct Listeners {
     pub(super) tcp: TcpListener,
     pub(super) unix: UnixListener,
@@ -25,7 +25,7 @@ pub(super) struct Listeners {
     pub(super) socket: SocketFile,
 }
 
-/// The socket's file, which goes when the node ends.
+/// The socket's file, which is removed when the node ends.
 pub(super) struct SocketFile(PathBuf);
 
 impl SocketFile {
@@ -36,12 +36,12 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Gone already is as well; a dead one is replaced at the next start.
+        // It may be gone already; one that is left is replaced at the next start.
         drop(fs::remove_file(&self.0));
     }
 }
 
-/// Resolvers and reserved ports take descriptors by the hundred: as many as the machine grants.
+/// Raises the limit of open files as far as the machine grants: resolvers and reserved ports need hundreds.
 pub(super) fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -50,10 +50,10 @@ pub(super) fn raise_file_limit() {
     }
 }
 
-/// Where the locks are: root's own, and gone with a reboot.
+/// The folder of the locks, which only root can write, and which is empty after a reboot.
 const LOCKS: &str = "/run/overlay";
 
-/// Held by the one node of a network namespace.
+/// Takes the lock that the one node of a network namespace holds.
 ///
 /// # Errors
 /// [`StartError::NodeRuns`], or the lock's file can't be made.
@@ -79,7 +79,7 @@ pub(super) fn lock_netns() -> Result<Flock<File>, StartError> {
     })
 }
 
-/// The folder of the pins, held by one node.
+/// The folder of the pins, locked by the one node that uses it.
 pub(super) struct PinFolder {
     path: PathBuf,
     made: bool,
@@ -89,13 +89,13 @@ pub(super) struct PinFolder {
 impl Drop for PinFolder {
     fn drop(&mut self) {
         if self.made {
-            // A start that was refused leaves it empty. Where it is not, it is the node's: it stays.
+            // A start that was refused leaves it empty. A folder that is not empty stays: it has the node's pins.
             drop(fs::remove_dir(&self.path));
         }
     }
 }
 
-/// Makes the folder if it is missing, and holds it.
+/// Makes the folder if it is missing, and locks it.
 ///
 /// # Errors
 /// [`StartError::PinsTaken`], or it can't be made.
@@ -114,14 +114,13 @@ pub(super) fn lock_folder(path: &Path) -> Result<PinFolder, StartError> {
     Ok(PinFolder { path: path.to_owned(), made, _lock: lock })
 }
 
-/// Where metrics are served where nobody says where: not even a neighbour of the host's sees them, and
-/// endpoints reach no loopback of the host.
+/// Where metrics are served if the operator does not say: other hosts do not reach the loopback, nor do endpoints.
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7401);
 
-/// Binds all of them. Where one can't be, no file is left.
+/// Binds all sockets. If one can't be bound, no file is left.
 ///
 /// # Errors
-/// Somebody has a port, or another node has the socket.
+/// A port is taken, or another node has the socket.
 pub(super) async fn bind(
     listen: SocketAddr,
     metrics: Option<Metrics>,
@@ -131,7 +130,7 @@ pub(super) async fn bind(
     let metrics = match metrics {
         Some(Metrics::At(address)) => Some(bind_tcp(address, "--metrics").await?),
         Some(Metrics::Off) => None,
-        // Nobody asked for it: an overlay without metrics is better than none.
+        // Nobody asked for them: a node without metrics is better than none.
         None => match TcpListener::bind(DEFAULT_METRICS).await {
             Ok(listener) => Some(listener),
             Err(error) => {
@@ -145,7 +144,7 @@ pub(super) async fn bind(
         fs::create_dir_all(folder).map_err(failed)?;
     }
     remove_dead(socket).await?;
-    // Nobody may connect between bind and chmod: the file is made under a mask that lets only root.
+    // Nobody may connect between bind and chmod: the file is made under a mask that lets only root connect.
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
     let bound = UnixListener::bind(socket);
     nix::sys::stat::umask(mask);
@@ -162,7 +161,7 @@ async fn bind_tcp(address: SocketAddr, flag: &'static str) -> Result<TcpListener
     })
 }
 
-/// Removes the socket of a node that was killed. A living one's answers.
+/// Removes the socket of a node that was killed. The socket of a living node accepts connections, and stays.
 async fn remove_dead(socket: &Path) -> Result<(), StartError> {
     let failed = |source| StartError::Socket { path: socket.to_owned(), source };
     match fs::symlink_metadata(socket) {

@@ -1,17 +1,17 @@
 //! Starts a node: checks what it was started with, opens the doors to the kernel, enters the cluster, and then runs it.
 
 use super::{
-    Home,
-    cluster::{self, Addresses, Registration},
+    Home, cluster,
+    ending::Ending,
     error::{StartError, UNDERLAY_MTU_MIN},
     folders::{held_namespaces, run_folder},
+    registration::{Addresses, Registration},
     remove,
-    running::Parts,
+    running::{OUTER_TTL, Parts},
     serve,
 };
 use crate::{
     config::{self, Metrics, NodeRunArgs},
-    control::controller::DatapathInfo,
     dataplane::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
@@ -19,16 +19,14 @@ use crate::{
         netlink::{Netlink, Underlay, UnderlayChoice},
         reconcile::LocalGateway,
     },
+    faces::DatapathInfo,
     model::{NodeName, Subnet},
 };
 use overlay_common::{Config, ip16_from_v4};
 use std::net::IpAddr;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The port of the API where none is given.
+/// The port of the API if none is given.
 const DEFAULT_PORT: u16 = 7400;
-/// TTL of outer packets.
-pub(super) const OUTER_TTL: u8 = 64;
 
 /// Runs a node until it is told to end.
 ///
@@ -71,8 +69,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let mut ending = Ending::listen()?;
     let is_new = home.record().member.is_none();
     if is_new {
-        // Endpoints that still work belong to a node whose folder is elsewhere: taking their ports
-        // away is not for a mistyped path to do.
+        // The endpoints still work, and belong to a node with another state folder: a mistyped path must not remove
+        // their ports.
         let ports = netlink.ports().await?;
         if !ports.is_empty() {
             return Err(StartError::PortsStand {
@@ -80,8 +78,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
                 state_dir: args.state_dir.clone(),
             });
         }
-        // Pins without ports are what a node left that lived here before: its revisions mean nothing
-        // to the cluster that this one enters.
+        // Pins without ports are those of an earlier node: its revisions mean nothing in the cluster that this node
+        // enters.
         Datapath::remove_all(&args.bpffs)?;
     }
     let registration = Registration {
@@ -91,9 +89,9 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         token: args.token.clone(),
     };
     let entered = async {
-        // The kernel first: a node that it refuses must not have been announced to anybody.
+        // The kernel first: the cluster must not hear of a node that the kernel refuses.
         let datapath = Datapath::open(datapath_config(&args, &underlay))?;
-        // In this order nothing that comes in can reach the host's stack, at no moment.
+        // In this order no packet that comes in reaches the host's own stack at any moment.
         netlink.ensure_barrier().await?;
         let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
         let device = (underlay.ifindex, underlay.name.as_str());
@@ -112,7 +110,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let (membership, datapath, gro_device, table, super_packets) = match entered {
         Ok(Some(entered)) => entered,
         refused => {
-            // A node that never was one leaves nothing; one that was still has its pins.
+            // A node that never was a member leaves nothing; one that was a member keeps its pins.
             if home.record().member.is_none() {
                 remove::all(&netlink, &args, &name).await?;
             }
@@ -148,30 +146,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     ended
 }
 
-/// The signals that end a node.
-pub(super) struct Ending {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Ending {
-    fn listen() -> Result<Self, StartError> {
-        let listen = |kind| signal(kind).map_err(StartError::Signals);
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    pub(super) async fn told(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// The subnet of the node's gateway bridge: what was asked for, what stands, or a free one.
+/// The subnet of the node's gateway bridge: the one that was asked for, the one that the bridge has, or a free one.
 async fn gateway_subnet(netlink: &Netlink, asked: Option<Subnet>) -> Result<Subnet, StartError> {
     let standing = netlink.gateway_bridge_subnet().await?;
     let taken = netlink.taken_prefixes().await?;

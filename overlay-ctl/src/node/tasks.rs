@@ -1,5 +1,5 @@
-//! The tasks of a running node that only join its parts: events to the reconciler, views to it, and what the state
-//! folder must remember.
+//! The tasks that join the parts of a running node: they bring events and views to the reconciler, and write to the state
+//! folder what the node needs after a restart.
 
 use super::{Home, Member, error::StartError, gate::Gate};
 use crate::{
@@ -22,27 +22,30 @@ use std::{
 };
 use tokio::sync::{mpsc, watch as sync_watch};
 
-/// How long the kernel's events are gathered before a pass looks at it.
+/// How long the kernel's events are gathered before a pass reads the kernel.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// Words from the kernel that something may have changed, many of them as one.
-pub(super) fn nudges(netlink: &Netlink) -> Result<mpsc::Receiver<()>, StartError> {
+/// Reports of the kernel that something may have changed, many of them as one; and the task that gathers them.
+pub(super) fn nudges(
+    netlink: &Netlink,
+) -> Result<(mpsc::Receiver<()>, impl Future<Output = ()> + Send + use<>), StartError> {
     let mut changes = netlink.changes()?;
     let (sender, nudges) = mpsc::channel(1);
-    tokio::spawn(async move {
+    let gather = async move {
         while changes.recv().await.is_some() {
-            // A change seldom comes alone: those of the next moment are looked at together.
+            // A change seldom comes alone: the changes of the next moment are handled by one pass.
             tokio::time::sleep(SETTLE).await;
             while changes.try_recv().is_ok() {}
-            // One that waits stands for all that come before it is taken.
+            // A report that was not taken yet stands for this one too.
             if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
                 return;
             }
         }
-    });
-    Ok(nudges)
+    };
+    Ok((nudges, gather))
 }
 
+/// Previews the views until a quorum confirms one, then reconciles the kernel with each.
 pub(super) async fn reconcile(
     mut reconciler: Reconciler<HostKernel>,
     gate: Gate,
@@ -59,8 +62,8 @@ pub(super) async fn reconcile(
             tokio::select! {
                 biased;
                 first = &mut opened => break first,
-                // A quorum may be long in coming, and the data path delivers all the while: what it
-                // delivers to has its name.
+                // A quorum may take long, and the data path delivers meanwhile: the endpoints that it delivers to get
+                // their names already.
                 Ok(()) = early.changed() => {
                     let Some(view) = early.borrow_and_update().clone() else { continue };
                     if let Err(error) = reconciler.preview(&view).await {
@@ -79,14 +82,14 @@ pub(super) async fn reconcile(
             }
         }
     };
-    // What came between the gate and here is not lost: `changed` has not been asked yet.
+    // A view that came between the gate and here is not lost: `changed` still reports it.
     tokio::select! {
         () = forward => {}
         () = reconciler.run(known, nudges) => {}
     }
 }
 
-/// Keeps the peers' addresses and the node's epoch, so that it finds the cluster again after a
+/// Writes the peers' addresses and the node's epoch to the state folder, so that the node finds the cluster again after a
 /// restart.
 pub(super) async fn remember(
     home: Arc<Mutex<Home>>,

@@ -370,6 +370,12 @@ impl<S: StateMachine> Core<S> {
         self.node.raft.prs().conf().to_conf_state()
     }
 
+    /// Who votes, follows, and is to follow when a joint configuration ends.
+    #[cfg(test)]
+    pub(super) fn configuration(&self) -> ConfState {
+        self.members()
+    }
+
     fn role(&self) -> Role {
         match self.node.raft.state {
             StateRole::Leader => Role::Leader,

@@ -40,11 +40,19 @@ enum Request<O> {
 pub struct Consensus<S: StateMachine> {
     requests: SyncSender<Request<S::Outcome>>,
     status: watch::Receiver<Status>,
+    /// How often a linearizable read was asked for. Clones share it.
+    #[cfg(test)]
+    reads: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl<S: StateMachine> Clone for Consensus<S> {
     fn clone(&self) -> Self {
-        Self { requests: self.requests.clone(), status: self.status.clone() }
+        Self {
+            requests: self.requests.clone(),
+            status: self.status.clone(),
+            #[cfg(test)]
+            reads: Arc::clone(&self.reads),
+        }
     }
 }
 
@@ -88,7 +96,12 @@ impl<S: StateMachine> Consensus<S> {
                 }
             })
             .map_err(FatalError::Thread)?;
-        Ok(Self { requests, status })
+        Ok(Self {
+            requests,
+            status,
+            #[cfg(test)]
+            reads: Arc::default(),
+        })
     }
 
     /// Replicates a command and answers its index and outcome once it is applied here.
@@ -107,7 +120,15 @@ impl<S: StateMachine> Consensus<S> {
     /// # Errors
     /// [`ProposeError::NoQuorum`] after [`ConsensusConfig::read_ticks`]; `Overloaded`; `Stopped`.
     pub async fn read_index(&self) -> Result<u64, ProposeError> {
+        #[cfg(test)]
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         self.ask(Request::Read).await
+    }
+
+    /// How often a linearizable read was asked for here.
+    #[cfg(test)]
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// Adds `id` as a learner (a member without a vote), and returns the index of that change. The leader later

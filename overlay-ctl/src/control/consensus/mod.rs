@@ -14,9 +14,9 @@
 //!   that makes it true is on disk.
 //! - An answer to [`Consensus::propose`] leaves after the command is applied and published.
 //! - A failed write ends the process, because what the disk holds is unknown then. Only a restart, which reads it
-//! again, may vote.
+//!   again, may vote.
 //! - A node acts on a membership change only after the commit of that change is on disk. A restart then never falls
-//! back to an older, smaller quorum.
+//!   back to an older, smaller quorum.
 
 mod codec;
 pub mod core;

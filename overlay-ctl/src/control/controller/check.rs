@@ -1,13 +1,16 @@
-//! What only the node of a new endpoint knows, asked before anything is logged.
+//! Asks the node of a new endpoint what only that node knows, before anything is logged.
 
+use super::{
+    barrier::Fresh,
+    error::{ControllerError, Effect},
+};
 use crate::{
     control::{
-        peers::Directory,
+        peers::{CallError, Directory},
         state::{Command, Placement, PortsWanted},
         voter::VoterParts,
     },
     dataplane::host::{EndpointCheck, host_port},
-    faces::api::error::{is_lost, refused},
     model::NodeId,
     proto::internal::{CheckEndpointRequest, CheckEndpointResponse, HostPort},
 };
@@ -15,27 +18,27 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tonic::Status;
 
-/// How long a node is given to look at a namespace and its own ports.
+/// Longest wait for a node that looks at a namespace and at its own ports.
 const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Who a node asks before an endpoint is made: itself, or the endpoint's node.
+/// How the node of a new endpoint is asked: this node itself, or another one.
 #[derive(Clone)]
-pub(crate) struct Check {
-    pub(crate) own: NodeId,
-    pub(crate) here: EndpointCheck,
-    pub(crate) directory: Directory,
+pub(super) struct Check {
+    pub(super) own: NodeId,
+    pub(super) here: EndpointCheck,
+    pub(super) directory: Directory,
 }
 
 impl Check {
     /// Asks the node of the endpoint that `command` would make whether it could make it, and puts into the
     /// command by which path the node knows the namespace and which of its ports are not free.
-    pub(crate) async fn ask(
+    pub(super) async fn ask(
         &self,
         voter: &VoterParts,
+        fresh: &Fresh,
         command: &mut Command,
-    ) -> Result<(), Status> {
+    ) -> Result<(), ControllerError> {
         let Command::CreateEndpoint {
             network,
             placement: Placement::Node { node, netns, .. },
@@ -45,24 +48,22 @@ impl Check {
         else {
             return Ok(());
         };
-        let found = voter.state.read(|state| {
+        let (id, needs_leg) = fresh.read(voter, |state| {
             let internal = state.network_named(network)?.options.internal;
             let row = state.node_named(node)?;
-            Ok((row.id, !internal && row.gateway.is_some()))
-        });
-        let (id, needs_leg) = found.map_err(|refusal| refused(&refusal))?;
+            Ok::<_, ControllerError>((row.id, !internal && row.gateway.is_some()))
+        })?;
         let message = question(netns, ports, needs_leg);
         let answer = if id == self.own {
             self.here.check(message).await
         } else {
-            self.ask_peer(voter, id, message).await?.map_err(|why| {
-                Status::failed_precondition(format!(
-                    "node {node} is down ({why}); start it, or choose another with --node"
-                ))
+            self.ask_peer(voter, id, message).await?.map_err(|why| ControllerError::NodeDown {
+                node: node.clone(),
+                why: why.to_owned(),
             })?
         };
         if !answer.problem.is_empty() {
-            return Err(Status::failed_precondition(answer.problem));
+            return Err(ControllerError::CannotMake(answer.problem));
         }
         *netns = PathBuf::from(answer.netns);
         // The log holds what it says: only what can matter.
@@ -73,24 +74,29 @@ impl Check {
         Ok(())
     }
 
-    /// What the node answers; in the inner error why it is taken for down.
+    /// What the node answers; in the inner error why the node counts as down.
     async fn ask_peer(
         &self,
         voter: &VoterParts,
         id: NodeId,
         message: CheckEndpointRequest,
-    ) -> Result<Result<CheckEndpointResponse, &'static str>, Status> {
+    ) -> Result<Result<CheckEndpointResponse, &'static str>, ControllerError> {
         if voter.table.is_down(id) {
             return Ok(Err("it was not heard of lately"));
         }
         let Some(peer) = self.directory.peer(id) else {
             return Ok(Err("its address is not known"));
         };
-        let mut client = self.directory.client(&peer);
-        match tokio::time::timeout(CHECK_DEADLINE, client.check_endpoint(message)).await {
-            Ok(Ok(answer)) => Ok(Ok(answer.into_inner())),
-            Ok(Err(status)) if !is_lost(&status) => Err(status),
-            Ok(Err(_)) | Err(_) => Ok(Err("it does not answer")),
+        let call = self.directory.check_endpoint(&peer, message);
+        match tokio::time::timeout(CHECK_DEADLINE, call).await {
+            Ok(Ok(answer)) => Ok(Ok(answer)),
+            Ok(Err(CallError::Unavailable(_) | CallError::Broken(_))) | Err(_) => {
+                Ok(Err("it does not answer"))
+            }
+            Ok(Err(error)) => {
+                let (why, effect) = (error.to_string(), Effect::None);
+                Err(ControllerError::PeerRefused { node: id, why, effect })
+            }
         }
     }
 }

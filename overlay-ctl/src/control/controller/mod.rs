@@ -1,147 +1,220 @@
-//! What a node can be asked.
+//! What the cluster can be asked, in the words of the domain: one request a verb, whoever asks and wherever.
+//!
+//! A request is answered by the leader. Where this node does not lead, the request is forwarded to the node that does,
+//! and tried again while there is no leader; it keeps its request id, so that it is carried out once. The leader
+//! waits for the linearizable barrier once, decides by its state, proposes, and waits for apply and for the kernels.
+//! A request that can be refused is refused before anything is logged.
 
-pub(crate) mod check;
+mod barrier;
+mod check;
+mod endpoints;
+mod error;
+mod forward;
+mod info;
+mod leader;
+mod lists;
+mod networks;
+mod nodes;
+mod program;
+#[cfg(test)]
+mod tests;
+mod verb;
+
+pub use endpoints::{
+    CreateEndpoint, EndpointCreated, InspectEndpoint, ListEndpoints, RemoveEndpoint,
+};
+pub use error::{ControllerError, Effect};
+pub use info::{
+    Attachment, EndpointInfo, EndpointState, NetworkInfo, NetworkOf, NodeInfo, NodeRole, PeerInfo,
+    Peers,
+};
+pub use lists::{Lists, Rows};
+pub use networks::{CreateNetwork, InspectNetwork, ListNetworks, NetworkDetail, RemoveNetwork};
+pub use nodes::{InspectNode, Joined, ListNodes, Register, RemoveNode};
 
 use crate::{
-    control::{
-        consensus::ProposeError,
-        peers::Directory,
-        state::{Applied, Command, Decision, Envelope, Mutation, View},
-        voter::VoterParts,
-    },
-    dataplane::{
-        datapath::Whereabouts,
-        host::{EndpointCheck, Monitor, SharedDatapath},
-        kernel::LocalStatus,
-    },
-    faces::api::{Lists, error::refused},
-    model::{NodeId, NodeName, Subnet},
+    control::{consensus::Role, peers::Directory, state::Refusal, voter::VoterParts},
+    dataplane::host::EndpointCheck,
+    model::{EndpointName, NetworkName, NodeId, Revision},
 };
-use std::{net::SocketAddr, sync::Arc};
-use tokio::sync::watch;
-use tonic::Status;
+use leader::LEADER_DEADLINE;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a node is, for its API.
+/// The cluster, as this node can ask it. A clone is the same.
+#[derive(Clone)]
 pub struct Controller {
-    /// Its cluster.
-    pub cluster: Uuid,
-    /// Its Raft id.
-    pub id: NodeId,
-    /// Its name.
-    pub name: NodeName,
-    /// Who is where.
-    pub directory: Directory,
-    /// `None` on an agent.
-    pub voter: Option<VoterParts>,
-    /// What it knows of the cluster; `None` before it knows anything.
-    pub view: watch::Receiver<Option<Arc<View>>>,
-    /// What its kernel holds.
-    pub status: watch::Receiver<LocalStatus>,
-    /// Its maps.
-    pub datapath: SharedDatapath,
-    /// Its packets, as they are dropped or sampled; told by the kernel only while somebody listens.
-    pub monitor: Monitor,
-    /// Whom they are of.
-    pub whereabouts: Whereabouts,
-    /// Whether it could make an endpoint.
-    pub check: EndpointCheck,
-    /// What does not change about its data path.
-    pub info: DatapathInfo,
-    /// Where its metrics are served, if they are.
-    pub metrics: Option<SocketAddr>,
-    /// Who makes its long answers.
-    pub lists: Lists,
+    id: NodeId,
+    directory: Directory,
+    voter: Option<VoterParts>,
+    check: EndpointCheck,
+    lists: Lists,
 }
 
-/// What does not change about a node's data path while the node runs.
-#[derive(Clone, Debug)]
-pub struct DatapathInfo {
-    /// Device.
-    pub underlay: String,
-    /// The node's address on it.
-    pub vtep: std::net::Ipv4Addr,
-    /// VXLAN's UDP port.
-    pub vxlan_port: u16,
-    /// The VXLAN device that only exists.
-    pub gro_device: String,
-    /// Folder of the pins.
-    pub bpffs: String,
-    /// The subnet of the gateway bridge.
-    pub gateway: Subnet,
+/// The answer of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The revision since which it is gone.
+    pub revision: Revision,
 }
 
-/// Why an attempt at the leader gave no answer.
-pub(crate) enum Attempt {
-    /// It is the answer.
-    Failed(Status),
-    /// This node does not lead (any more), or lost its quorum meanwhile: find the leader and try
-    /// again, with the same request id.
-    Again(&'static str),
+/// Which of two names are taken in the cluster.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Existing {
+    /// The network's.
+    pub network: bool,
+    /// The endpoint's, on that network.
+    pub endpoint: bool,
 }
 
-impl From<Status> for Attempt {
-    fn from(status: Status) -> Self {
-        Self::Failed(status)
+/// Each request fails as [`ControllerError`] says.
+#[expect(clippy::missing_errors_doc, reason = "said once, above")]
+impl Controller {
+    /// Of the node `id`. `voter` is `None` on an agent.
+    #[must_use]
+    pub fn new(
+        id: NodeId,
+        directory: Directory,
+        voter: Option<VoterParts>,
+        check: EndpointCheck,
+    ) -> Self {
+        Self { id, directory, voter, check, lists: Lists::default() }
     }
-}
 
-impl From<ProposeError> for Attempt {
-    fn from(error: ProposeError) -> Self {
-        match error {
-            ProposeError::NotLeader { .. } => Self::Again("the leader is not known"),
-            ProposeError::Dropped => Self::Again("the leader changed"),
-            ProposeError::NoQuorum => Self::Again("no quorum of the voters answers"),
-            ProposeError::Overloaded => Self::Failed(Status::resource_exhausted(
-                "too many requests wait already; try again later",
-            )),
-            ProposeError::Stopped => Self::Failed(Status::unavailable("the node is stopping")),
-            ProposeError::Invalid(why) => Self::Failed(Status::invalid_argument(why)),
-            ProposeError::Refused(why) => Self::Failed(Status::failed_precondition(why)),
-        }
+    /// This node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
     }
-}
 
-impl VoterParts {
-    /// Carries out a command at the leader: refused before anything is logged if it can be foretold,
-    /// logged once whatever the number of attempts. What it answers is the command's own kind.
-    pub(crate) async fn execute(
+    /// The cluster's id.
+    #[must_use]
+    pub fn cluster(&self) -> Uuid {
+        self.directory.cluster()
+    }
+
+    /// Where the nodes are.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Whether this node leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        let role = |voter: &VoterParts| voter.consensus.status().borrow().role;
+        self.voter.as_ref().map(role) == Some(Role::Leader)
+    }
+
+    /// What a voter has; `None` on an agent.
+    #[must_use]
+    pub fn voter(&self) -> Option<&VoterParts> {
+        self.voter.as_ref()
+    }
+
+    /// Whether this node could make an endpoint.
+    #[must_use]
+    pub fn check(&self) -> &EndpointCheck {
+        &self.check
+    }
+
+    /// Makes a network.
+    pub async fn create_network(
         &self,
-        request: Mutation,
-        mut command: Command,
-    ) -> Result<Applied, Attempt> {
-        match self.foretell(request, &command).await? {
-            Foretold::Done(applied) => return Ok(applied),
-            Foretold::New(decision) => decision.bind(&mut command),
-        }
-        let entry = Envelope::new(request, command).encode();
-        let entry = entry.map_err(|error| Status::internal(error.to_string()))?;
-        let (_, outcome) = self.consensus.propose(entry).await?;
-        outcome.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+        request: CreateNetwork,
+    ) -> Result<NetworkInfo, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
     }
 
-    /// Fails if the command would be refused; gives the answer if the request was carried out
-    /// before. Reads the state linearizably.
-    pub(crate) async fn foretell(
+    /// Lists all networks, by id.
+    pub async fn list_networks(&self) -> Result<Rows<NetworkInfo>, ControllerError> {
+        self.at_leader(ListNetworks, LEADER_DEADLINE).await
+    }
+
+    /// Shows a network with its endpoints.
+    pub async fn inspect_network(
         &self,
-        request: Mutation,
-        command: &Command,
-    ) -> Result<Foretold, Attempt> {
-        self.consensus.read_index().await?;
-        let foretold = self.state.read(|state| {
-            match state.recall(&request.id, Some(request.asked), command) {
-                Some(outcome) => outcome.map(Foretold::Done),
-                None => state.decide(state.revision() + 1, command.clone()).map(Foretold::New),
-            }
-        });
-        foretold.map_err(|refusal| Attempt::Failed(refused(&refusal)))
+        request: InspectNetwork,
+    ) -> Result<NetworkDetail, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Removes a network that has no endpoints.
+    pub async fn remove_network(&self, request: RemoveNetwork) -> Result<Removed, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Makes an endpoint.
+    pub async fn create_endpoint(
+        &self,
+        request: CreateEndpoint,
+    ) -> Result<EndpointCreated, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Lists endpoints, by id.
+    pub async fn list_endpoints(
+        &self,
+        request: ListEndpoints,
+    ) -> Result<Rows<EndpointInfo>, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Shows an endpoint.
+    pub async fn inspect_endpoint(
+        &self,
+        request: InspectEndpoint,
+    ) -> Result<EndpointInfo, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Removes an endpoint.
+    pub async fn remove_endpoint(
+        &self,
+        request: RemoveEndpoint,
+    ) -> Result<Removed, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Lists all nodes, by id.
+    pub async fn list_nodes(&self) -> Result<Rows<NodeInfo>, ControllerError> {
+        self.at_leader(ListNodes, LEADER_DEADLINE).await
+    }
+
+    /// Shows a node.
+    pub async fn inspect_node(&self, request: InspectNode) -> Result<NodeInfo, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Removes a node that has no endpoints.
+    pub async fn remove_node(&self, request: RemoveNode) -> Result<Removed, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Enters a node, or its new addresses.
+    pub async fn register(&self, request: Register) -> Result<Joined, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Says whether there are a network and an endpoint of it with these names. Each node asks at its start: that
+    /// costs the same whatever else there is.
+    pub async fn existing(
+        &self,
+        network: NetworkName,
+        endpoint: EndpointName,
+    ) -> Result<Existing, ControllerError> {
+        let inspect = InspectNetwork { name: network.clone(), brief: true };
+        let found_network = is_there(self.inspect_network(inspect).await)?;
+        let inspect = InspectEndpoint { name: endpoint, network: Some(network) };
+        let found_endpoint = is_there(self.inspect_endpoint(inspect).await)?;
+        Ok(Existing { network: found_network, endpoint: found_endpoint })
     }
 }
 
-/// What a request would do.
-pub(crate) enum Foretold {
-    /// Nothing: it was carried out before, and this is its answer.
-    Done(Applied),
-    /// This.
-    New(Decision),
+fn is_there<T>(found: Result<T, ControllerError>) -> Result<bool, ControllerError> {
+    match found {
+        Ok(_) => Ok(true),
+        Err(ControllerError::Refused(Refusal::NoNetwork(_) | Refusal::NoEndpoint(_))) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -18,14 +18,14 @@ use std::{
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-/// Where a peer is.
+/// A node of the cluster, and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     /// Its Raft id.
     pub id: NodeId,
-    /// Its API and its peers' streams.
+    /// Address that serves its API and its peers.
     pub listen: SocketAddr,
-    /// It is one of the voters, or is to be.
+    /// It is a voter, or is to become one.
     pub voter: bool,
 }
 
@@ -35,7 +35,7 @@ impl From<&Node> for Peer {
     }
 }
 
-/// Who is where, and the connections there. Clones share both.
+/// The nodes of the cluster, and the connections to them. Clones share both.
 #[derive(Clone)]
 pub struct Directory {
     cluster: Uuid,
@@ -51,7 +51,7 @@ struct Inner {
 }
 
 impl Directory {
-    /// Of the cluster `cluster`, knowing `peers`.
+    /// A directory of the cluster `cluster` that knows `peers`.
     #[must_use]
     pub fn new(cluster: Uuid, peers: impl IntoIterator<Item = Peer>) -> Self {
         let directory = Self { cluster, inner: Arc::default(), strangers: Strangers::default() };
@@ -63,13 +63,13 @@ impl Directory {
         with(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The cluster it is of.
+    /// The cluster's id.
     #[must_use]
     pub fn cluster(&self) -> Uuid {
         self.cluster
     }
 
-    /// Learns who is where now. An empty list is no news: a node that knows nobody can't come back.
+    /// Replaces the known nodes. An empty list is ignored: a node that knows no other could not come back.
     pub fn replace(&self, peers: impl IntoIterator<Item = Peer>) {
         let peers: BTreeMap<NodeId, Peer> = peers.into_iter().map(|peer| (peer.id, peer)).collect();
         if peers.is_empty() {
@@ -83,18 +83,18 @@ impl Directory {
         });
     }
 
-    /// Learns who leads, as an agent hears it.
+    /// Notes which node leads, as an agent is told.
     pub fn set_leader(&self, leader: Option<NodeId>) {
         self.lock(|inner| inner.leader = leader);
     }
 
-    /// Who leads, as last heard. Only agents are told; a voter knows by itself.
+    /// Which node leads, as last heard. Only agents are told; a voter knows it from consensus.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         self.lock(|inner| inner.leader)
     }
 
-    /// The voters that an agent asks, the leader first.
+    /// The voters in the order in which an agent asks them: the leader first.
     #[must_use]
     pub fn voters(&self) -> Vec<Peer> {
         self.lock(|inner| {
@@ -105,20 +105,20 @@ impl Directory {
         })
     }
 
-    /// Where `id` is.
+    /// The node `id`, if it is known.
     #[must_use]
     pub fn peer(&self, id: NodeId) -> Option<Peer> {
         self.lock(|inner| inner.peers.get(&id).cloned())
     }
 
-    /// All that are known, by id.
+    /// All known nodes, by id.
     #[must_use]
     pub fn peers(&self) -> Vec<Peer> {
         self.lock(|inner| inner.peers.values().cloned().collect())
     }
 
-    /// A connection to the node of this cluster that listens at `listen`. Made when first used; a broken one
-    /// mends itself.
+    /// A connection to the node of this cluster that listens at `listen`. It is opened at the first use, and again after
+    /// it broke.
     #[must_use]
     pub fn channel(&self, listen: SocketAddr) -> PeerChannel {
         let channel = self.lock(|inner| {
@@ -127,7 +127,7 @@ impl Directory {
         PeerChannel::new(channel, listen, self.cluster, self.strangers.clone())
     }
 
-    /// Takes a connection that a test made for the one to `listen`.
+    /// Uses a connection that a test made as the one to `listen`.
     #[cfg(test)]
     pub(crate) fn put_channel(&self, listen: SocketAddr, channel: Channel) {
         self.lock(|inner| inner.channels.insert(listen, channel));

@@ -1,9 +1,9 @@
 //! Raft's own connections.
 //!
-//! A connection that carries heartbeats carries nothing else: behind a long answer to somebody's list they
-//! would come too late, and the leader would lose its lead. Raft's connections come to the same port as
-//! the API's and begin with a word of their own, by which the node that accepts them tells them apart before
-//! anything is read of HTTP/2: they can then be served where nothing else runs.
+//! A connection that carries heartbeats carries nothing else: behind a long answer they would come too late, and the
+//! leader would lose its lead. Raft's connections come to the same port as the API's and begin with a word of their
+//! own. By that word the node that accepts a connection recognises Raft's before it reads any HTTP/2, and can serve it on
+//! a thread where nothing else runs.
 
 use hyper_util::rt::TokioIo;
 use std::{io, net::SocketAddr, time::Duration};
@@ -15,25 +15,25 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// What Raft's connections begin with. HTTP/2 begins with `PRI`: the first byte decides.
+/// The first bytes of Raft's connections. HTTP/2 begins with `PRI`, so that the first byte tells the two apart.
 const WORD: [u8; 16] = *b"\0overlay raft 1\n";
-/// A connection that says nothing for so long is nobody's.
+/// A connection that sends nothing for this long is closed.
 const SILENT: Duration = Duration::from_secs(10);
-/// After an accept that failed: out of descriptors, say.
+/// Pause after an accept that failed, for example for want of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// A peer that does not take a connection for so long is not there.
+/// Longest wait for a peer to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent connection is probed after so long, and given up after as long again.
+/// A silent connection is probed after this time, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
-/// A connection that is made when first used.
+/// A connection that is opened at the first use.
 #[must_use]
 pub fn connect_lazy(listen: SocketAddr) -> Channel {
     endpoint(listen).connect_lazy()
 }
 
-/// A peer, and how soon it is given up.
+/// A peer's address, with the times after which the peer is given up.
 fn endpoint(listen: SocketAddr) -> Endpoint {
     Endpoint::from_shared(format!("http://{listen}"))
         .unwrap_or_else(|_| unreachable!("a socket address makes a URI"))
@@ -44,7 +44,7 @@ fn endpoint(listen: SocketAddr) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// A connection for Raft's messages, made when first used, on the runtime of the caller.
+/// A connection for Raft's messages, opened at the first use, on the runtime of the caller.
 pub(super) fn connect_raft_lazy(listen: SocketAddr) -> Channel {
     let connector = tower::service_fn(move |_: Uri| async move {
         let mut stream = TcpStream::connect(listen).await?;
@@ -55,8 +55,8 @@ pub(super) fn connect_raft_lazy(listen: SocketAddr) -> Channel {
     endpoint(listen).connect_with_connector_lazy(connector)
 }
 
-/// Accepts connections for ever and parts them: Raft's stay on the runtime of the caller; the API's go to
-/// whichever runtime makes its own of them.
+/// Accepts connections without end and sorts them: Raft's stay on the runtime of the caller; the API's go to the runtime
+/// that receives them.
 pub async fn part_connections(
     listener: TcpListener,
     raft: mpsc::Sender<TcpStream>,
@@ -64,7 +64,7 @@ pub async fn part_connections(
 ) {
     loop {
         match listener.accept().await {
-            // A silent one must not keep the next one waiting.
+            // On a task of its own: a silent connection must not keep the next one waiting.
             Ok((stream, _)) => drop(tokio::spawn(part(stream, raft.clone(), api.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -82,7 +82,7 @@ async fn part(
     let parted = async {
         stream.set_nodelay(true)?;
         let is_raft = timeout(SILENT, begins_with_the_word(&mut stream)).await??;
-        // Where nobody takes it any more, the node is ending.
+        // If nobody receives it any more, the node is ending.
         if is_raft {
             drop(raft.send(stream).await);
         } else {
@@ -95,7 +95,7 @@ async fn part(
     }
 }
 
-/// Takes the word off, if it is there.
+/// Returns true if the connection begins with the word, and then removes the word.
 async fn begins_with_the_word(stream: &mut TcpStream) -> io::Result<bool> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {

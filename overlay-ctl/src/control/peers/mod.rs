@@ -1,9 +1,9 @@
 //! Nodes of one cluster, talking to each other.
 //!
-//! Two connections a peer: one that Raft's messages have for themselves, one for everything else that is
-//! said to it. Every call carries the cluster's id and so does every answer, so that a node of another
-//! cluster at a reused address is refused and not believed.
+//! There are two connections to each peer: one for Raft's messages alone, and one for everything else. Every call and
+//! every answer carries the cluster's id, so that a node of another cluster at a reused address is refused.
 
+mod calls;
 mod directory;
 mod link;
 mod raft;
@@ -12,6 +12,7 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 
+pub use calls::{CallError, cluster_at, join, mark_removed};
 pub use directory::{Directory, Peer};
 pub use link::{connect_lazy, part_connections};
 pub use raft::carry_raft_messages;
@@ -19,11 +20,8 @@ pub use stamp::{Admission, Admitted, PeerChannel};
 
 use crate::proto::internal::peers_client::PeersClient;
 
-/// Metadata key under which a call says which cluster it means, and an answer which one it is from.
+/// Metadata key under which a call says for which cluster it is, and an answer from which one it is.
 const CLUSTER: &str = "overlay-cluster";
-/// Metadata key of a call that a node forwarded: how long, in milliseconds, that node still looks for a
-/// leader. Also what ends a call that goes in circles while the leader changes.
-pub const PATIENCE: &str = "overlay-patience-ms";
 /// Longest message between nodes, in bytes: a snapshot of the whole state travels as one.
 pub const MESSAGE_MAX: usize = 1 << 30;
 

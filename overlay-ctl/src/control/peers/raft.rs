@@ -13,13 +13,13 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-/// A stream that broke is opened again after so long.
+/// Pause before a stream that broke is opened again.
 const REOPEN: Duration = Duration::from_millis(200);
-/// Messages on their way into one stream. Behind it is the peer's own bounded queue.
+/// How many messages may be on their way into one stream. The peer's own queue, which is bounded, is behind it.
 const IN_FLIGHT: usize = 64;
 
-/// Carries consensus messages to every other member, for ever: one stream a peer, on a connection that
-/// carries nothing else.
+/// Carries consensus messages to every other member until consensus stops: one stream for each peer, on a connection
+/// that carries nothing else.
 pub async fn carry_raft_messages<S: StateMachine>(
     id: NodeId,
     consensus: Consensus<S>,

@@ -1,11 +1,11 @@
 //! The cluster's id on every call between nodes and on every answer.
 //!
 //! An address may belong to a node of another cluster tomorrow: hosts are rebuilt, leases of addresses
-//! end. So the caller names its cluster, a node refuses a call that names another one before the call has
-//! any effect, and the caller uses no answer that does not name its own cluster. Users name no cluster:
-//! they mean the node that they call.
+//! end. So the caller names its cluster, and a node refuses a call that names another one before the call has any effect.
+//! The caller uses no answer that does not name its own cluster. Users name no cluster: they mean the node that they
+//! call.
 
-use super::{CLUSTER, PATIENCE};
+use super::CLUSTER;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -20,10 +20,10 @@ use tonic::{
 };
 use uuid::Uuid;
 
-/// The services that only nodes call.
+/// Path prefix of the services that only nodes call.
 const INTERNAL: &str = "/overlay.internal.";
-/// Clusters whose calls are logged once each. Those after them are refused without a line: a stranger must
-/// not fill the log.
+/// How many other clusters are logged, once each. Further ones are refused without a line, so that a stranger can't fill
+/// the log.
 const LOGGED_MAX: usize = 32;
 
 fn named(headers: &http::HeaderMap) -> Option<Uuid> {
@@ -35,7 +35,7 @@ fn header(cluster: Uuid) -> http::HeaderValue {
         .unwrap_or_else(|_| unreachable!("a UUID is printable ASCII"))
 }
 
-/// Who answered in the name of another cluster, so that each is logged once. Clones share it.
+/// The addresses at which another cluster answered, so that each is logged once. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Strangers(Arc<Mutex<BTreeMap<SocketAddr, Option<Uuid>>>>);
 
@@ -44,12 +44,12 @@ impl Strangers {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Forgets what answered at addresses that nobody asks any more.
+    /// Forgets the addresses that are not asked any more.
     pub(super) fn retain(&self, asked: impl Fn(SocketAddr) -> bool) {
         self.lock(|met| met.retain(|address, _| asked(*address)));
     }
 
-    /// Fails unless the answer from `address` is of the cluster `ours`.
+    /// Fails unless the answer from `address` names the cluster `ours`.
     fn check(&self, address: SocketAddr, ours: Uuid, theirs: Option<Uuid>) -> Result<(), Status> {
         if theirs == Some(ours) {
             if self.lock(|met| met.remove(&address)).is_some() {
@@ -83,7 +83,7 @@ impl Strangers {
     }
 }
 
-/// A connection to a node of the cluster. What is not of the cluster is refused, whoever answers.
+/// A connection to a node of the cluster. An answer that does not name the cluster is refused.
 #[derive(Clone)]
 pub struct PeerChannel {
     channel: Channel,
@@ -133,7 +133,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Of a node of `cluster`.
+    /// The admission of a node of `cluster`.
     #[must_use]
     pub fn new(cluster: Uuid) -> Self {
         Self { cluster, logged: Arc::default() }
@@ -143,9 +143,7 @@ impl Admission {
         let ours = self.cluster;
         let headers = request.headers();
         if !headers.contains_key(CLUSTER) {
-            let is_of_a_node =
-                headers.contains_key(PATIENCE) || request.uri().path().starts_with(INTERNAL);
-            if is_of_a_node {
+            if request.uri().path().starts_with(INTERNAL) {
                 return Err(Status::permission_denied(format!(
                     "a node's call names its cluster, and this one does not; this is a node of cluster {ours}"
                 )));

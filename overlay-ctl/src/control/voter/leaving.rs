@@ -1,22 +1,22 @@
-//! Nodes on their way out of the cluster.
+//! The nodes that are being removed from the cluster.
 
 use crate::model::NodeId;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The nodes whose removal this node carries out, as the leader: between the end of their membership and
-/// the end of their rows. Nobody makes them members again meanwhile. Clones share it.
+/// The nodes that this node, as the leader, is removing: their membership may have ended while their rows still stand.
+/// They must not be made members again meanwhile. Clones share the list.
 #[derive(Clone, Default)]
 pub struct Leaving(Arc<Mutex<Vec<NodeId>>>);
 
 impl Leaving {
-    /// Counts the node as leaving until the answer is dropped.
+    /// Counts the node as leaving until the returned value is dropped.
     #[must_use]
     pub fn hold(&self, node: NodeId) -> LeavingHold {
         self.nodes().push(node);
         LeavingHold { leaving: self.clone(), node }
     }
 
-    /// Whether the node leaves.
+    /// Returns true if the node is being removed.
     #[must_use]
     pub fn contains(&self, node: NodeId) -> bool {
         self.nodes().contains(&node)

@@ -18,13 +18,12 @@ pub struct SharedState {
 }
 
 impl SharedState {
-    /// Reads the state as it is now. However long that takes, apply goes on meanwhile: what is read is
-    /// a copy.
+    /// Reads a copy of the present state, so that apply goes on however long that takes.
     pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.copy())
     }
 
-    /// The state as it is now, to be read elsewhere.
+    /// A copy of the present state. It shares all rows with the original, and so costs next to nothing.
     #[must_use]
     pub fn copy(&self) -> State {
         // A poisoned lock means that apply panicked, which ends the process.
@@ -42,7 +41,7 @@ impl SharedState {
 pub struct Machine {
     state: Arc<RwLock<State>>,
     revision: watch::Sender<Revision>,
-    /// How many changes the state remembers.
+    /// How many changes the state remembers, for agents that are behind.
     remembered: usize,
 }
 
@@ -53,7 +52,7 @@ impl Machine {
         Self::remembering(REMEMBERED)
     }
 
-    /// As [`Machine::new`], with a change log of so many changes.
+    /// As [`Machine::new`], with a change log of `changes` changes.
     pub fn remembering(changes: usize) -> (Self, SharedState) {
         let state = Arc::new(RwLock::new(State::default().remembering(changes)));
         let (sender, receiver) = watch::channel(0);

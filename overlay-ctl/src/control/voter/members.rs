@@ -9,17 +9,17 @@ use crate::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// The members are compared with the rows this often, and at every change of either.
+/// How often the members are compared with the rows, besides at every change of either.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A change that has not come about within this is looked at anew.
+/// Longest wait for one change of the members. After it the members are compared with the rows again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the rows ask of the consensus group.
+/// A change of the members that the rows ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    /// A node that keeps the log is no member yet.
+    /// A node that is to hold the log is not a member yet.
     Add(NodeId),
-    /// A member has no such row any more.
+    /// A member has no such row any more: the node was removed.
     Remove(NodeId),
 }
 
@@ -55,8 +55,8 @@ pub async fn follow_the_rows(id: NodeId, voter: VoterParts) {
     }
 }
 
-/// The next change of the members, seen from the leader `id`. A node that is being removed is left to
-/// whoever removes it: first it is no member, then it has no row.
+/// The next change of the members, as the leader `id` makes it. A node that is being removed is left alone, since its
+/// removal ends the membership first and the row afterwards.
 fn next_change(
     id: NodeId,
     wanted: &BTreeSet<NodeId>,

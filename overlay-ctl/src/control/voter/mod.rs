@@ -15,17 +15,17 @@ pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire};
 
 use crate::control::consensus::Consensus;
 
-/// The voter's half of a node: what an agent does not have.
+/// The parts of a node that only a voter has. A clone is the same.
 #[derive(Clone)]
 pub struct VoterParts {
     /// The log.
     pub consensus: Consensus<Machine>,
-    /// What it makes.
+    /// The state that the log makes.
     pub state: SharedState,
-    /// Who programmed what.
+    /// What the nodes report.
     pub table: StatusTable,
-    /// Who is being removed.
+    /// The nodes that are being removed.
     pub leaving: Leaving,
-    /// Whether it takes part in a quorum.
+    /// Whether this voter takes part in a quorum.
     pub quorum: Quorum,
 }

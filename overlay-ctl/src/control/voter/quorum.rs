@@ -7,16 +7,16 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// A voter asks for a proof this often.
+/// How often a voter asks for a proof.
 const EVERY: Duration = Duration::from_secs(1);
-/// A voter without a proof for so long counts as cut off. Longer than an election takes, so that agents stay
-/// where they are while a leader is elected.
+/// A voter whose last proof is older than this counts as cut off. An election takes less, so that agents stay with
+/// their voter while a leader is elected.
 pub const LAPSE: Duration = Duration::from_secs(3);
 
 /// When this voter last proved that it takes part in a quorum. Clones share it.
 ///
 /// The proof is a linearizable read. It fails at a voter that hears nobody, at one that nobody hears, and at
-/// one that does not catch up, also where that voter still believes to know the leader.
+/// one that does not catch up, even if that voter still believes that it knows the leader.
 #[derive(Clone, Debug, Default)]
 pub struct Quorum {
     proved: watch::Sender<Option<Instant>>,
@@ -40,7 +40,7 @@ impl Quorum {
         self.proved.send_replace(Some(at));
     }
 
-    /// Ends when the last proof is older than [`LAPSE`], but not before `earliest`.
+    /// Returns when the last proof is older than [`LAPSE`], but not before `earliest`.
     pub async fn lapsed(&self, earliest: Instant) {
         let mut proved = self.proved.subscribe();
         loop {

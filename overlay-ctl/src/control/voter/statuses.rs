@@ -12,25 +12,25 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A node that has not been heard of for so long is down.
+/// A node that has not been heard of for longer than this counts as down.
 pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(3);
 
-/// How often a wait looks whether somebody fell silent.
+/// How often a wait checks whether a node has fallen silent, which no report announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Who programmed what, as last heard. Clones share it.
+/// The last status of each node. Clones share it.
 #[derive(Clone)]
 pub struct StatusTable {
     rows: Arc<Mutex<BTreeMap<NodeId, Heard>>>,
     changed: watch::Sender<u64>,
-    /// Since when it can be expected to have heard of every node that is alive.
+    /// Since when every node that is alive had the time to report here.
     since: Arc<Mutex<Instant>>,
 }
 
 struct Heard {
     status: NodeStatus,
     at: Instant,
-    /// From the node itself, over a stream that still stands: to be passed on.
+    /// The node itself reported it, over a stream that is still open: this voter passes it on to the leader.
     first_hand: bool,
 }
 
@@ -46,17 +46,17 @@ impl StatusTable {
         with(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes in what a node says of itself. What an older epoch says is void.
+    /// Records the status that a node reports of itself. A status of an older epoch is ignored.
     pub fn record(&self, status: NodeStatus) {
         self.insert(status, true);
     }
 
-    /// Takes in what another voter heard of a node. It is not passed on: whoever heard it does that.
+    /// Records the status of a node that another voter passed on. It is not passed on again.
     pub fn record_report(&self, status: NodeStatus) {
         self.insert(status, false);
     }
 
-    /// The node's stream ended: its status may still be fresh, but another voter may know better.
+    /// Notes that the node's stream ended: its status may still be fresh, but another voter may have a newer one.
     pub fn stream_ended(&self, node: NodeId) {
         self.lock(|rows| {
             if let Some(heard) = rows.get_mut(&node) {
@@ -88,14 +88,14 @@ impl StatusTable {
         })
     }
 
-    /// The revision that the node has programmed, if it was heard of lately.
+    /// The revision that the node's kernel holds; `None` if the node has not been heard of lately.
     #[must_use]
     pub fn programmed(&self, node: NodeId) -> Option<Revision> {
         self.fresh(node, |status| status.programmed_revision)
     }
 
-    /// What the node says of one of its endpoints: `None` where it was not heard of lately,
-    /// `Some(None)` where it says nothing of the endpoint.
+    /// What the node reports of one of its endpoints: `None` if the node has not been heard of lately, `Some(None)` if
+    /// its report does not contain the endpoint.
     #[must_use]
     pub fn health(&self, node: NodeId, endpoint: EndpointId) -> Option<Option<EndpointStatus>> {
         self.fresh(node, |status| {
@@ -105,13 +105,13 @@ impl StatusTable {
         })
     }
 
-    /// This node leads now: reports that went to its predecessor come here from now on, so silence
-    /// means nothing before they had time to.
+    /// Notes that this node leads from now on. The reports went to its predecessor before, so that no node counts as
+    /// down before it had the time to report here.
     pub fn listen_anew(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// The fresh statuses that nodes gave this one themselves: what to pass on.
+    /// The fresh statuses that nodes reported to this voter themselves, which it passes on.
     #[must_use]
     pub fn first_hand(&self) -> Vec<NodeStatus> {
         self.lock(|rows| {
@@ -122,21 +122,21 @@ impl StatusTable {
         })
     }
 
-    /// Whether the node is down: not heard of for a while, by a table that has listened for a while.
+    /// Returns true if the node is down: it has not been heard of for a while, and the table has listened for a while.
     #[must_use]
     pub fn is_down(&self, node: NodeId) -> bool {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.elapsed() >= NODE_DOWN_AFTER && self.programmed(node).is_none()
     }
 
-    /// Changes with every news.
+    /// A number that changes with every new status.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Waits until each of `nodes` has programmed `revision` or is down, or `deadline` is over. Gives
-    /// those that have not.
+    /// Waits until each of `nodes` has programmed `revision` or is down, or until `deadline` is over. Returns the nodes
+    /// that have not programmed it.
     pub async fn wait_programmed(
         &self,
         nodes: BTreeSet<NodeId>,
@@ -152,11 +152,11 @@ impl StatusTable {
                 if late.iter().all(|node| self.is_down(*node)) {
                     return;
                 }
-                // That a node falls silent is no news: look again by the clock.
+                // No report says that a node has fallen silent: check again after a while.
                 drop(tokio::time::timeout(LOOK_AGAIN, changed.changed()).await);
             }
         };
-        // Late is an answer too: whoever is left.
+        // The nodes that are left are the answer, also when the time is over.
         drop(tokio::time::timeout(deadline, wait).await);
         late
     }
@@ -167,7 +167,7 @@ impl StatusTable {
     }
 }
 
-/// A node's own status as it travels.
+/// A node's own status, as it is sent to other nodes.
 #[must_use]
 pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeStatus {
     let leg = |leg: &LegHealth| LegStatus {

@@ -17,20 +17,20 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::Status;
 
-/// After a round of all voters without one that serves.
+/// Pause after every voter was asked and none serves.
 const NEXT_ROUND: Duration = Duration::from_millis(300);
-/// A voter that says nothing of the stream for so long does not serve it.
+/// Longest wait for a voter to open the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The first message may be the whole view, behind those of many other agents.
+/// Longest wait for the first message, which may be the whole view and may wait behind those of many other agents.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(30);
-/// A voter that says nothing for so long serves no more: while it does, it says once a second that nothing
-/// changed.
+/// A voter that is silent for this long does not serve any more: a voter that serves sends a message every second, even
+/// if nothing changed.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Why an agent stops following.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// Somebody removed it: what it made must go.
+    /// The node was removed: what it made must go.
     #[error("this node was removed from the cluster")]
     Removed,
     /// Nobody reads the view any more.
@@ -38,9 +38,10 @@ pub enum Ended {
     Stopped,
 }
 
-/// Keeps `view` at what any voter says, for ever, and tells that voter the node's status.
+/// Keeps `view` equal to what any voter sends, and reports the node's status to that voter. Returns when the node is
+/// removed, or when nobody reads the view any more.
 ///
-/// `view` stays `None` until the first complete one: nothing may be swept before.
+/// `view` stays `None` until a complete view has come: nothing may be removed from the kernel before.
 pub async fn follow_a_voter(
     id: NodeId,
     epoch: watch::Receiver<Revision>,
@@ -70,14 +71,14 @@ pub async fn follow_a_voter(
     }
 }
 
-/// What the log says of the voters that serve: each change once.
+/// Whether a voter serves this node, so that each change is logged once.
 #[derive(Default)]
 struct Served {
-    /// By a voter that knows a leader, in the stream that is open or was open last.
+    /// A voter that knows a leader served, in the stream that is open or was open last.
     this_stream: bool,
-    /// The same, in one of the streams of this round.
+    /// A voter that knows a leader served, in one of the streams of this round.
     this_round: bool,
-    /// The log says that nobody serves.
+    /// It was logged that no voter serves.
     said_nobody: bool,
 }
 
@@ -126,7 +127,7 @@ async fn follow(
         cursor: held.revision,
         networks: held.networks.keys().copied().collect(),
     };
-    // There is room: nothing was sent yet.
+    // The channel has room: nothing was sent yet.
     drop(up.try_send(WatchUp { up: Some(Up::Hello(hello)) }));
     let mut client = directory.client(voter);
     let opened = client.watch(ReceiverStream::new(receiver));
@@ -175,7 +176,7 @@ async fn send_statuses(
         if up.send(WatchUp { up: Some(Up::Status(now)) }).await.is_err() {
             return;
         }
-        // A change goes at once; silence is broken by the heartbeat.
+        // A change is sent at once, and an unchanged status with each heartbeat.
         if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT, status.changed()).await {
             return;
         }

@@ -1,17 +1,15 @@
 //! The streams that carry desired state to every node, and the state of the nodes' kernels to the
 //! leader.
 //!
-//! Down: a voter derives its view from its own state. An agent holds one stream to any voter, which
-//! sends the whole view once and deltas from then on, restricted to the networks of the agent's endpoints.
-//! A slow agent costs the voter a cursor, not a queue: each delta is made when the last one has been
-//! taken, from the state as it is then. Where nothing changes the voter says so once a second. An agent leaves
-//! a voter that is silent, and a voter ends the streams of its agents when it no longer takes part in a
-//! quorum: what it shows is old, and another voter may know better.
+//! Down: a voter derives its view from its own state. An agent holds one stream to any voter, which sends the whole view
+//! once and then deltas, restricted to the networks of the agent's endpoints. A slow agent costs the voter a cursor and
+//! not a queue: each delta is made when the one before it has been taken, from the state of that moment. If nothing
+//! changes, the voter says so once a second. An agent leaves a voter that is silent. A voter ends the streams of its
+//! agents when it no longer takes part in a quorum: its state is old, and another voter may have a newer one.
 //!
-//! Up: every node's status (programmed revision, endpoints) goes up the same stream, and every voter
-//! passes the statuses that it has on to the leader. From this one table the leader answers
-//! `create --wait` and tells which nodes are alive. Statuses are soft: they never enter the log, and a
-//! new leader has all of them within a heartbeat.
+//! Up: every agent sends its status (programmed revision, endpoints) over the same stream, and every voter passes on to
+//! the leader the statuses that it has. The leader's table of them tells when a creation is finished and which nodes are
+//! alive. Statuses never enter the log, and a new leader has all of them within a heartbeat.
 
 mod agent;
 mod stream;

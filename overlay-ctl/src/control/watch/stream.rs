@@ -17,13 +17,13 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
-/// Where nothing changes, the agent hears so this often: it leaves a voter that is silent.
+/// How often the agent is told that nothing changed: it leaves a voter that is silent.
 const BOOKMARK: Duration = Duration::from_secs(1);
-/// A voter without a proof of a quorum keeps an agent for so long all the same: the proof may come, and the
-/// agent does not run from voter to voter while there is no quorum anywhere.
+/// How long a voter without a proof of a quorum keeps an agent all the same: the proof may come, and the agent should not
+/// hurry from voter to voter while there is no quorum anywhere.
 const WELCOME: Duration = Duration::from_secs(1);
 
-/// Serves one agent: its statuses in, deltas out.
+/// Serves one agent: receives its statuses and sends it deltas.
 ///
 /// # Errors
 /// The stream does not begin with a hello from a node of this cluster, at its present epoch.
@@ -45,7 +45,7 @@ pub async fn serve_agent(
         None if state.read(|state| state.was_removed(node_id)) => {
             return Err(Status::not_found("the node was removed from the cluster"));
         }
-        // This voter may be behind; the agent tries another, or again.
+        // This voter may be behind: the agent tries another voter, or this one again.
         None => return Err(Status::unavailable("this voter does not know the node (yet)")),
         Some(now) if now > epoch => {
             return Err(Status::failed_precondition("the node has registered anew since"));
@@ -62,7 +62,7 @@ pub async fn serve_agent(
         }
         table.stream_ended(node_id);
     });
-    // One in the channel, one being made: that is all a slow agent costs.
+    // One delta in the channel and one that waits for room: that is all that a slow agent costs.
     let (sender, receiver) = mpsc::channel(1);
     let held = networks.into_iter().collect();
     tokio::spawn(send_deltas(state, cluster, quorum, node_id, cursor, held, sender));
@@ -85,8 +85,8 @@ async fn send_deltas(
     loop {
         let now = *revision.borrow_and_update();
         let leader = cluster.borrow_and_update().leader.unwrap_or_default();
-        // A voter that is behind the agent has nothing to say before it has caught up: going back would
-        // make the agent forget what it rightly holds.
+        // A voter that is behind the agent sends nothing before it has caught up: an older view would make the agent
+        // forget what it rightly holds.
         let behind = now < cursor;
         let removed = !behind && state.read(|state| state.node(node).is_none());
         if removed {
@@ -133,9 +133,9 @@ async fn send_deltas(
     }
 }
 
-/// Ends the stream: another voter may serve the node.
+/// Ends the stream, so that the agent asks another voter.
 async fn send_away(down: &mpsc::Sender<Result<WatchDown, Status>>, why: &str) {
-    // An agent that is gone needs no reason.
+    // An agent that has gone needs no reason.
     drop(down.send(Err(Status::unavailable(why))).await);
 }
 

@@ -11,8 +11,8 @@ use crate::{
     dataplane::kernel::LocalStatus,
     model::{NetworkOptions, NodeId, Pool, Revision},
     proto::internal::{
-        CheckEndpointRequest, CheckEndpointResponse, RaftMessage, RaftResponse, ReportResponse,
-        StatusReport, WatchDown, WatchUp,
+        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
+        RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp,
         peers_server::{Peers, PeersServer},
     },
 };
@@ -162,6 +162,13 @@ impl Peers for Service {
         _: Request<CheckEndpointRequest>,
     ) -> Result<Response<CheckEndpointResponse>, Status> {
         Err(Status::unimplemented("an agent asks nobody"))
+    }
+
+    async fn forward(
+        &self,
+        _: Request<ForwardRequest>,
+    ) -> Result<Response<ForwardResponse>, Status> {
+        Err(Status::unimplemented("an agent forwards nothing"))
     }
 }
 

@@ -16,11 +16,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// A report stream that broke is opened again after so long.
+/// Pause before a report stream that broke is opened again.
 const REOPEN: Duration = Duration::from_millis(100);
 
-/// Keeps `view` at what this voter's own state says of itself. Ends when the node is removed, or when
-/// nobody reads the view any more.
+/// Keeps `view` equal to the part of this voter's own state that concerns this node. Returns when the node is removed,
+/// or when nobody reads the view any more.
 pub async fn publish_views(
     id: NodeId,
     state: SharedState,
@@ -38,7 +38,7 @@ pub async fn publish_views(
         if seen && !known {
             return super::Ended::Removed;
         }
-        // A voter that has just joined does not know itself before the log says so.
+        // A voter that has just joined is not in its own state before it has received the log.
         if known {
             seen = true;
             current.apply(delta);
@@ -54,7 +54,8 @@ pub async fn publish_views(
     }
 }
 
-/// Records this voter's own status, and passes all it knows on to the leader, for ever.
+/// Records this voter's own status, and passes on to the leader what nodes report to this voter. Returns when the node
+/// ends.
 pub async fn report_to_leader(
     id: NodeId,
     epoch: watch::Receiver<Revision>,
@@ -93,7 +94,7 @@ async fn pass_on(
     loop {
         let leader = members.borrow_and_update().leader.filter(|leader| *leader != id);
         let Some(peer) = leader.and_then(|leader| directory.peer(leader)) else {
-            // The leader needs no report of its own; without one there is nobody to tell.
+            // This node leads and needs no report, or no leader is known.
             tokio::select! {
                 changed = members.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(HEARTBEAT) => {}

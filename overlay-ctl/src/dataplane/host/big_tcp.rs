@@ -10,7 +10,7 @@ use crate::{
             SUPER_PACKET_MAX, SuperPackets,
         },
     },
-    node::{HomeError, read_json, write_json},
+    durable::{FileError, read_json, write_json},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -46,7 +46,7 @@ struct Before {
 pub enum BigTcpError {
     /// The state folder.
     #[error(transparent)]
-    Home(#[from] HomeError),
+    File(#[from] FileError),
     /// rtnetlink.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -226,7 +226,7 @@ pub(crate) async fn restore(netlink: &Netlink, state_dir: &Path) -> Result<(), B
 fn forget(path: PathBuf) -> Result<(), BigTcpError> {
     match fs::remove_file(&path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(HomeError::Io { path, source }.into())
+            Err(FileError::Io { path, source }.into())
         }
         _ => Ok(()),
     }

@@ -2,30 +2,20 @@
 
 use super::{Api, decode, present};
 use crate::{
-    control::{
-        consensus::Role,
-        controller::{Attempt, Controller},
-        state::{Applied, Command, Decision, Mutation},
-        voter::VoterParts,
-    },
+    control::consensus::Role,
     dataplane::{
         datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
         netlink::GATEWAY_BRIDGE,
     },
-    model::{Invalid, NodeId},
+    faces::{FORWARDED, ServedNode},
+    model::NodeId,
     proto::v1::{
         self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
-        cluster_client::ClusterClient, cluster_server::Cluster,
+        cluster_server::Cluster,
     },
 };
-use futures::FutureExt as _;
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::path::Path;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 #[tonic::async_trait]
 impl Cluster for Api {
@@ -33,8 +23,8 @@ impl Cluster for Api {
         &self,
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let (role, leader, term) = match &self.voter {
-            None => (NodeRole::Agent, self.directory.leader(), 0),
+        let (role, leader, term) = match self.controller.voter() {
+            None => (NodeRole::Agent, self.controller.directory().leader(), 0),
             Some(voter) => {
                 let status = voter.consensus.status().borrow().clone();
                 let role = match status.role {
@@ -50,9 +40,9 @@ impl Cluster for Api {
             view.as_ref().and_then(|view| view.nodes.get(&id)).map(|node| node.name.to_string())
         };
         let mut answer = StatusResponse {
-            cluster: self.cluster.to_string(),
+            cluster: self.controller.cluster().to_string(),
             node: self.name.to_string(),
-            node_id: self.id,
+            node_id: self.controller.id(),
             leader: leader.and_then(name_of).unwrap_or_default(),
             term,
             revision: view.as_ref().map_or(0, |view| view.revision),
@@ -67,106 +57,20 @@ impl Cluster for Api {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        registration(request.get_ref())?;
-        let expected = &request.get_ref().cluster;
-        if !expected.is_empty() && *expected != self.cluster.to_string() {
+        let message = request.get_ref();
+        let request = decode::register(message)?;
+        let (ours, meant) = (self.controller.cluster(), &message.cluster);
+        if !meant.is_empty() && *meant != ours.to_string() {
             return Err(Status::failed_precondition(format!(
-                "this is a node of cluster {}, not of {expected}",
-                self.cluster
+                "this is a node of cluster {ours}, not of {meant}"
             )));
         }
-        let cluster = self.cluster;
-        self.at_leader(
-            request,
-            Duration::ZERO,
-            move |voter, message| join(voter.clone(), cluster, message).boxed(),
-            |channel, request| {
-                async move { ClusterClient::new(channel).join(request).await }.boxed()
-            },
-        )
-        .await
+        let joined = self.controller.register(request).await?;
+        Ok(Response::new(present::joined(ours, joined)))
     }
 }
 
-fn registration(message: &JoinRequest) -> Result<Command, Status> {
-    let JoinRequest {
-        name,
-        vtep,
-        listen,
-        token: _,
-        instance,
-        returning,
-        cluster: _,
-        gateway_subnet,
-        metrics,
-    } = message;
-    let invalid = |field, value: &str, why| {
-        Status::invalid_argument(Invalid::new(field, value, why).to_string())
-    };
-    let address: Ipv4Addr =
-        vtep.parse().map_err(|_| invalid("vtep", vtep, "is not an IPv4 address"))?;
-    if !decode::is_host(address) {
-        return Err(invalid("vtep", vtep, "is not a host's address"));
-    }
-    let listen: SocketAddr =
-        listen.parse().map_err(|_| invalid("listen", listen, "is not an IP:PORT"))?;
-    if listen.ip().is_unspecified() || listen.port() == 0 {
-        return Err(invalid("listen", &listen.to_string(), "is not an address that peers reach"));
-    }
-    let instance = instance
-        .as_slice()
-        .try_into()
-        .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
-    let returning = Some(*returning).filter(|id| *id != 0);
-    let name = decode::node_name(name)?;
-    let gateway = decode::optional_subnet("gateway_subnet", gateway_subnet)?;
-    let metrics = match metrics.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| invalid("metrics", text, "is not an IP:PORT"))?),
-    };
-    let vtep = address;
-    Ok(Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics })
-}
-
-async fn join(
-    voter: VoterParts,
-    cluster: Uuid,
-    message: JoinRequest,
-) -> Result<JoinResponse, Attempt> {
-    let command = registration(&message)?;
-    // A repeated join is recognised by its instance, not by its request; it changes nothing, so that
-    // nothing is logged for it.
-    voter.consensus.read_index().await?;
-    let decided = voter.state.read(|state| state.decide(state.revision() + 1, command.clone()));
-    let node = match decided {
-        Ok(Decision::Nothing(Applied::Node(node))) => node,
-        _ => match voter
-            .execute(Mutation::new(Uuid::new_v4().into_bytes(), &command), command)
-            .await?
-        {
-            Applied::Node(node) => {
-                tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node registered");
-                node
-            }
-            other => unreachable!("a registration answers a node, not {other:?}"),
-        },
-    };
-    let role = if node.voter { NodeRole::Voter } else { NodeRole::Agent };
-    let members = voter.consensus.status().borrow().clone();
-    let peers = voter.state.read(|state| {
-        let voters = state.nodes().filter(|peer| peer.voter && peer.id != node.id);
-        voters.map(|peer| present::node(state, &voter.table, &members, peer)).collect()
-    });
-    Ok(JoinResponse {
-        cluster: cluster.to_string(),
-        node_id: node.id,
-        epoch: node.epoch,
-        role: role.into(),
-        peers,
-    })
-}
-
-impl Controller {
+impl ServedNode {
     fn datapath_status(&self, name_of: impl Fn(NodeId) -> Option<String>) -> DatapathStatus {
         let status = self.status.borrow().clone();
         let mut errors: Vec<String> = status.error.into_iter().collect();
@@ -215,7 +119,7 @@ impl Controller {
                 .into_iter()
                 .filter(|(_, _, counter)| counter.packets > 0)
                 .map(|(reason, direction, counter)| v1::Counter {
-                    reason: reason.map_or("forwarded", |reason| reason.name()).to_owned(),
+                    reason: reason.map_or(FORWARDED, |reason| reason.name()).to_owned(),
                     direction: direction.name().to_owned(),
                     packets: counter.packets,
                     bytes: counter.bytes,

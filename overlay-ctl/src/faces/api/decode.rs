@@ -1,15 +1,24 @@
-//! Words of the API into the model's types. Nothing is looked up here.
+//! Turns the API's messages into the controller's requests. Nothing is looked up here.
 
 use super::error::invalid;
 use crate::{
-    control::state::{Command, Mutation, Placement, PortsWanted, RequestId},
+    control::{
+        controller::{CreateEndpoint, CreateNetwork, Register},
+        state::{Placement, PortsWanted, RequestId},
+    },
     model::{
         EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool, Publish, Subnet,
         Vni,
     },
     proto::v1,
 };
-use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
+    path::PathBuf,
+    str::FromStr,
+};
 use tonic::Status;
 
 /// Smallest MTU of IPv4 (RFC 791, section 3.2).
@@ -22,10 +31,10 @@ const ALIASES_MAX: usize = 64;
 /// Most ports that one endpoint exposes, and that it publishes by name.
 const PORTS_MAX: usize = 1024;
 
-/// Where named network namespaces are.
+/// The folder of named network namespaces.
 const NETNS_FOLDER: &str = "/run/netns";
 
-/// The request's id; made up where the caller gave none.
+/// The request's id; a random one if the caller gave none.
 pub(super) fn request_id(bytes: &[u8]) -> Result<RequestId, Status> {
     if bytes.is_empty() {
         return Ok(*uuid::Uuid::new_v4().as_bytes());
@@ -33,12 +42,7 @@ pub(super) fn request_id(bytes: &[u8]) -> Result<RequestId, Status> {
     bytes.try_into().map_err(|_| Status::invalid_argument("request_id is not 16 bytes long"))
 }
 
-/// The mutation that a caller gave this id, by what it asks for.
-pub(super) fn request(id: &[u8], command: &Command) -> Result<Mutation, Status> {
-    Ok(Mutation::new(request_id(id)?, command))
-}
-
-/// The id that a removal names; 0 = whichever has the name.
+/// The id that a request names; 0 = none.
 pub(super) fn only(id: u64) -> Option<u64> {
     Some(id).filter(|id| *id != 0)
 }
@@ -50,8 +54,8 @@ fn optional<T>(
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-/// Whether it can be a host's address on the underlay.
-pub(super) fn is_host(address: Ipv4Addr) -> bool {
+/// Returns true if the address can be a host's on the underlay.
+fn is_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified()
         || address.is_loopback()
         || address.is_multicast()
@@ -64,7 +68,7 @@ fn ipv4(field: &'static str, text: &str) -> Result<Ipv4Addr, Status> {
     })
 }
 
-pub(super) fn optional_subnet(field: &'static str, text: &str) -> Result<Option<Subnet>, Status> {
+fn optional_subnet(field: &'static str, text: &str) -> Result<Option<Subnet>, Status> {
     optional(text, |text| text.parse().map_err(|error| invalid(Invalid { field, ..error })))
 }
 
@@ -84,8 +88,12 @@ pub(super) fn node_name(text: &str) -> Result<NodeName, Status> {
     text.parse().map_err(invalid)
 }
 
-pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Command, Status> {
-    let v1::CreateNetworkRequest { name, subnet, ip_range, vni, options, request_id: _ } = request;
+pub(super) fn optional_node_name(text: &str) -> Result<Option<NodeName>, Status> {
+    optional(text, node_name)
+}
+
+pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<CreateNetwork, Status> {
+    let v1::CreateNetworkRequest { name, subnet, ip_range, vni, options, request_id } = request;
     let name = network_name(name)?;
     let range = Some(ip_range.as_str()).filter(|range| !range.is_empty());
     let pool = match (subnet.as_str(), range) {
@@ -118,11 +126,14 @@ pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Comma
             },
         },
     };
-    Ok(Command::CreateNetwork { name, pool, vni, options })
+    Ok(CreateNetwork { request: self::request_id(request_id)?, name, pool, vni, options })
 }
 
-/// A creation as the leader carries it out; `request.node` has been filled in by then.
-pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Command, Status> {
+/// A creation that was sent to the node `own`, which gets the endpoint if the request names neither a node nor a VTEP.
+pub(super) fn create_endpoint(
+    request: &v1::CreateEndpointRequest,
+    own: &NodeName,
+) -> Result<CreateEndpoint, Status> {
     let v1::CreateEndpointRequest {
         name,
         network,
@@ -132,13 +143,14 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
         vtep,
         mac,
         forwards,
-        no_wait: _,
+        no_wait,
         aliases,
         exposed,
         publish,
         publish_all,
-        request_id: _,
+        request_id,
     } = request;
+    let request = self::request_id(request_id)?;
     let name = endpoint_name(name)?;
     let network = network_name(network)?;
     let address = optional(ip, |text| ipv4("ip", text))?;
@@ -147,7 +159,8 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
             let why = "is given without a vtep: an endpoint on a node has the MAC of its address";
             return Err(invalid(Invalid::new("mac", mac, why)));
         }
-        Placement::Node { node: node_name(node)?, netns: netns_path(&name, netns)?, address }
+        let node = optional_node_name(node)?.unwrap_or_else(|| own.clone());
+        Placement::Node { node, netns: netns_path(&name, netns)?, address }
     } else {
         if !netns.is_empty() || !node.is_empty() {
             return Err(Status::invalid_argument(
@@ -170,7 +183,8 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
             address: address.ok_or_else(|| missing("ip"))?,
         }
     };
-    Ok(Command::CreateEndpoint {
+    Ok(CreateEndpoint {
+        request,
         name,
         network,
         placement,
@@ -183,9 +197,53 @@ pub(super) fn create_endpoint(request: &v1::CreateEndpointRequest) -> Result<Com
                 .map(wish)
                 .collect::<Result<_, _>>()?,
             publish_all: *publish_all,
-            // The node says it, before anything is logged.
+            // The endpoint's node reports it before anything is logged.
             busy: BTreeSet::new(),
         },
+        wait: !*no_wait,
+    })
+}
+
+pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
+    let v1::JoinRequest {
+        name,
+        vtep,
+        listen,
+        token: _,
+        instance,
+        returning,
+        cluster: _,
+        gateway_subnet,
+        metrics,
+    } = request;
+    let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
+    let address: Ipv4Addr = vtep.parse().map_err(|_| no("vtep", vtep, "is not an IPv4 address"))?;
+    if !is_host(address) {
+        return Err(no("vtep", vtep, "is not a host's address"));
+    }
+    let listen: SocketAddr =
+        listen.parse().map_err(|_| no("listen", listen, "is not an IP:PORT"))?;
+    if listen.ip().is_unspecified() || listen.port() == 0 {
+        return Err(no("listen", &listen.to_string(), "is not an address that peers reach"));
+    }
+    let instance = instance
+        .as_slice()
+        .try_into()
+        .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
+    let name = node_name(name)?;
+    let gateway = optional_subnet("gateway_subnet", gateway_subnet)?;
+    let metrics = match metrics.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| no("metrics", text, "is not an IP:PORT"))?),
+    };
+    Ok(Register {
+        instance,
+        name,
+        vtep: address,
+        listen,
+        returning: only(*returning),
+        gateway,
+        metrics,
     })
 }
 
@@ -222,8 +280,8 @@ fn wish(request: &v1::PublishRequest) -> Result<Publish, Status> {
         .map_err(named("publish.host_ip"))
 }
 
-/// Absolute path of a namespace: a bare name is one below /run/netns; none at all is the endpoint's.
-pub(super) fn netns_path(name: &EndpointName, text: &str) -> Result<PathBuf, Status> {
+/// Absolute path of a namespace. A bare name is below /run/netns; without one it is the endpoint's name.
+fn netns_path(name: &EndpointName, text: &str) -> Result<PathBuf, Status> {
     let text = if text.is_empty() { name.as_str() } else { text };
     if text.starts_with('/') {
         return Ok(PathBuf::from(text));

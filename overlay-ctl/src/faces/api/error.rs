@@ -1,10 +1,34 @@
-//! Refusals and failures as gRPC statuses.
+//! The one place where failures become gRPC statuses.
 
-use crate::{control::state::Refusal, model::Invalid};
-use tonic::{Code, Status, metadata::MetadataValue};
+use crate::{
+    control::{controller::ControllerError, peers::mark_removed, state::Refusal},
+    model::Invalid,
+};
+use tonic::{Code, Status};
 
-/// The one place where a refusal becomes a gRPC status.
-pub(crate) fn refused(refusal: &Refusal) -> Status {
+impl From<ControllerError> for Status {
+    fn from(error: ControllerError) -> Self {
+        let code = match &error {
+            ControllerError::Refused(refusal) => return refused(refusal),
+            ControllerError::NodeDown { .. }
+            | ControllerError::CannotMake(_)
+            | ControllerError::NotMade { .. }
+            | ControllerError::Members(_) => Code::FailedPrecondition,
+            ControllerError::NotLoggable(_) => Code::InvalidArgument,
+            ControllerError::Overloaded { .. }
+            | ControllerError::ListsBusy
+            | ControllerError::ListTooLong { .. } => Code::ResourceExhausted,
+            ControllerError::NoLeader { .. } | ControllerError::Stopping { .. } => {
+                Code::Unavailable
+            }
+            ControllerError::PeerRefused { .. } | ControllerError::Defect { .. } => Code::Internal,
+            ControllerError::Version(_) => Code::Unimplemented,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+fn refused(refusal: &Refusal) -> Status {
     let code = match refusal {
         Refusal::EndpointExists(_)
         | Refusal::NetworkExists(_)
@@ -40,28 +64,12 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
     };
     let mut status = Status::new(code, refusal.to_string());
     if matches!(refusal, Refusal::NodeRemoved(_)) {
-        status.metadata_mut().insert(REMOVED, MetadataValue::from_static("1"));
+        mark_removed(status.metadata_mut());
     }
     status
 }
 
-/// Metadata of a refusal that a removed node must understand.
-const REMOVED: &str = "overlay-node-removed";
-
-/// Whether a call was lost on its way: it may or may not have been carried out. A connection that
-/// breaks during a call gives whatever code its transport error maps to, with that error as source.
-#[must_use]
-pub fn is_lost(status: &Status) -> bool {
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
-}
-
-/// Whether the answer is that the asking node was removed from the cluster.
-#[must_use]
-pub fn says_removed(status: &Status) -> bool {
-    status.metadata().contains_key(REMOVED)
-}
-
-/// A field that can't be what it says.
-pub(crate) fn invalid(invalid: Invalid) -> Status {
+/// A field has a value that is not possible.
+pub(super) fn invalid(invalid: Invalid) -> Status {
     Status::invalid_argument(invalid.to_string())
 }

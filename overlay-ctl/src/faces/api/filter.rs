@@ -2,29 +2,26 @@
 
 use super::parties::{Parties, Party};
 use crate::{
-    control::controller::Controller,
+    faces::{FORWARDED, ServedNode},
     proto::v1::{Event, EventsRequest},
 };
 use overlay_common::DropReason;
 use std::collections::BTreeSet;
 use tonic::Status;
 
-/// What stands for a reason where a packet was not dropped.
-pub(super) const FORWARDED: &str = "forwarded";
-
-/// Which events a watcher wants.
+/// The events that a caller wants.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    /// At either end; by its name, and its network where that was said.
+    /// The endpoint at either end: its name, and its network if that was given.
     endpoint: Option<(String, Option<String>)>,
     network: Option<String>,
-    /// As numbers; empty = all.
+    /// Numbers of the reasons; empty = all.
     reasons: BTreeSet<u32>,
 }
 
 impl Filter {
-    /// The wish of a request, where it can come true.
-    pub(super) fn new(request: EventsRequest, controller: &Controller) -> Result<Self, Status> {
+    /// The filter of a request. Fails if the request can't match any event.
+    pub(super) fn new(request: EventsRequest, node: &ServedNode) -> Result<Self, Status> {
         let EventsRequest { sample, endpoint, network, reasons } = request;
         let numbers = reasons.iter().map(|reason| number(reason));
         let filter = Self {
@@ -40,13 +37,13 @@ impl Filter {
                 "reasons: `{FORWARDED}` asks for packets that are not dropped, so say one in how many"
             )));
         }
-        filter.check_names(controller)?;
+        filter.check_names(node)?;
         Ok(filter)
     }
 
-    /// A mistyped name would be waited for in vain.
-    fn check_names(&self, controller: &Controller) -> Result<(), Status> {
-        let view = controller.view.borrow().clone();
+    /// Fails for a name that this node does not know: a caller would wait in vain for a mistyped one.
+    fn check_names(&self, node: &ServedNode) -> Result<(), Status> {
+        let view = node.view.borrow().clone();
         let networks = view.iter().flat_map(|view| view.networks.values());
         let networks: Vec<_> = networks
             .filter(|network| {
@@ -80,16 +77,12 @@ impl Filter {
         Ok(())
     }
 
-    /// The event with its names, where the watcher wants it.
-    pub(super) fn show(
-        &self,
-        event: &overlay_common::Event,
-        controller: &Controller,
-    ) -> Option<Event> {
+    /// The event with its names; `None` if the caller does not want it.
+    pub(super) fn show(&self, event: &overlay_common::Event, node: &ServedNode) -> Option<Event> {
         if !self.reasons.is_empty() && !self.reasons.contains(&event.reason) {
             return None;
         }
-        let parties = Parties::of(event, controller);
+        let parties = Parties::of(event, node);
         let wanted = self.is_of_network(&parties) && self.is_of_endpoint(&parties);
         wanted.then(|| parties.show(event))
     }

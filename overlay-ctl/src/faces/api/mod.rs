@@ -1,87 +1,45 @@
-//! The API: decode -> validate -> decide -> propose -> wait for apply -> wait for the kernels.
+//! The gRPC face: decodes a message, asks the controller, and presents its answer.
 //!
-//! Any node answers. What needs the leader is forwarded to it, at most twice (agent -> voter ->
-//! leader); whoever forwards keeps the request's id, so a repeated attempt is carried out once.
+//! Any node answers, and any node can be asked: that the leader has the last word is the controller's affair.
 
 mod cluster;
 mod decode;
+mod encoded;
 mod endpoints;
-pub(crate) mod error;
+mod error;
 mod filter;
-mod lists;
 mod networks;
 mod nodes;
 mod parties;
 mod peers;
 mod present;
-mod route;
+mod serve;
 mod watch;
 
-pub use error::{is_lost, says_removed};
-pub use lists::Lists;
 pub use peers::PeersService;
+pub use serve::{ServeError, serve, serve_raft};
 
 use crate::{
-    control::controller::Controller,
+    faces::ServedNode,
     proto::v1::{
-        self,
-        cluster_server::ClusterServer,
-        endpoints_server::{Endpoints, EndpointsServer},
-        networks_server::{Networks, NetworksServer},
-        nodes_server::NodesServer,
-        watch_server::WatchServer,
+        self, cluster_server::ClusterServer, endpoints_server::EndpointsServer,
+        networks_server::NetworksServer, nodes_server::NodesServer, watch_server::WatchServer,
     },
 };
+use encoded::WithEncoded;
 use futures::FutureExt as _;
-use lists::WithEncoded;
 use std::sync::Arc;
-use tonic::{Code, Request, Response, service::Routes};
+use tonic::service::Routes;
 
 /// The services of one node, as tonic wants them: one value behind all.
 #[derive(Clone)]
-struct Api(Arc<Controller>);
+struct Api(Arc<ServedNode>);
 
 impl std::ops::Deref for Api {
-    type Target = Controller;
+    type Target = ServedNode;
 
-    fn deref(&self) -> &Controller {
+    fn deref(&self) -> &ServedNode {
         &self.0
-    }
-}
-
-/// Which of two names are taken in the cluster.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Existing {
-    /// The network's.
-    pub network: bool,
-    /// The endpoint's, on that network.
-    pub endpoint: bool,
-}
-
-/// Asks the cluster whether there are a network and an endpoint of it with these names. Each node asks at
-/// its start: that costs the same whatever else there is.
-///
-/// # Errors
-/// As the calls: no quorum.
-pub async fn existing(
-    controller: Arc<Controller>,
-    network: &str,
-    endpoint: &str,
-) -> Result<Existing, tonic::Status> {
-    let api = Api(controller);
-    let inspect = v1::InspectNetworkRequest { name: network.to_owned(), brief: true };
-    let found_network = is_there(Networks::inspect(&api, Request::new(inspect)).await)?;
-    let inspect =
-        v1::InspectEndpointRequest { name: endpoint.to_owned(), network: network.to_owned() };
-    let found_endpoint = is_there(Endpoints::inspect(&api, Request::new(inspect)).await)?;
-    Ok(Existing { network: found_network, endpoint: found_endpoint })
-}
-
-fn is_there<T>(found: Result<Response<T>, tonic::Status>) -> Result<bool, tonic::Status> {
-    match found {
-        Ok(_) => Ok(true),
-        Err(status) if status.code() == Code::NotFound => Ok(false),
-        Err(status) => Err(status),
     }
 }
 
@@ -89,10 +47,8 @@ fn is_there<T>(found: Result<Response<T>, tonic::Status>) -> Result<bool, tonic:
 ///
 /// # Errors
 /// The descriptors can't be decoded: a broken build.
-pub async fn routes(
-    controller: Arc<Controller>,
-) -> Result<Routes, tonic_reflection::server::Error> {
-    let api = Api(controller);
+async fn routes(node: Arc<ServedNode>) -> Result<Routes, tonic_reflection::server::Error> {
+    let api = Api(node);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<NetworksServer<Api>>().await;
     health.set_serving::<EndpointsServer<Api>>().await;

@@ -1,9 +1,9 @@
 //! Names for the two ends of an event: endpoint, network and node.
 
-use super::filter::FORWARDED;
 use crate::{
-    control::{controller::Controller, state::View},
+    control::state::View,
     dataplane::kernel::EndpointHealth,
+    faces::{FORWARDED, ServedNode},
     model::{Endpoint, NodeId},
     proto::v1,
 };
@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-/// An endpoint, by name.
+/// An endpoint by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Party {
     pub(super) name: String,
@@ -26,25 +26,25 @@ impl Party {
     }
 }
 
-/// Whom an event is of, as far as this node knows.
+/// The two ends of an event, as far as this node knows them.
 #[derive(Debug, Default)]
 pub(super) struct Parties {
     pub(super) network: Option<String>,
-    /// Several only where they share a gateway leg.
+    /// There are several only if they share a gateway leg.
     senders: Vec<Party>,
     receiver: Option<Party>,
-    /// On the other side of the underlay.
+    /// The VTEP on the other side of the underlay.
     vtep: Ip16,
     node: Option<String>,
 }
 
 impl Parties {
-    /// A source address is what the sender says; a device is where it sits. From the underlay the
-    /// sender is who the frame says.
-    pub(super) fn of(event: &Event, controller: &Controller) -> Self {
-        let Some(view) = controller.view.borrow().clone() else { return Self::default() };
-        let names = Names { controller, view };
-        let maps = &controller.whereabouts;
+    /// Finds the ends. A source address can be forged, so that a sender on this node is found by its device. The sender
+    /// of a packet from the underlay is found by the frame's source address.
+    pub(super) fn of(event: &Event, served: &ServedNode) -> Self {
+        let Some(view) = served.view.borrow().clone() else { return Self::default() };
+        let names = Names { served, view };
+        let maps = &served.whereabouts;
         let direction = Direction::ALL.into_iter().find(|d| *d as u32 == event.direction);
         let from = maps.endpoint(event.vni, event.src_mac);
         let to = maps.endpoint(event.vni, event.dst_mac);
@@ -76,7 +76,7 @@ impl Parties {
         }
     }
 
-    /// Both ends.
+    /// Senders and receiver.
     pub(super) fn ends(&self) -> impl Iterator<Item = &Party> {
         self.senders.iter().chain(&self.receiver)
     }
@@ -122,9 +122,9 @@ impl Parties {
     }
 }
 
-/// What a node knows by name.
+/// The names that a node knows.
 struct Names<'a> {
-    controller: &'a Controller,
+    served: &'a ServedNode,
     view: Arc<View>,
 }
 
@@ -135,7 +135,7 @@ impl Names<'_> {
     }
 
     fn party(&self, vni: u32, mac: MacBytes) -> Option<Party> {
-        let entry = self.controller.whereabouts.endpoint(vni, mac)?;
+        let entry = self.served.whereabouts.endpoint(vni, mac)?;
         self.endpoint(vni, entry.generation)
     }
 
@@ -150,9 +150,9 @@ impl Names<'_> {
         Some(Party { name: endpoint.name.to_string(), network })
     }
 
-    /// Whose gateway leg this device is.
+    /// The endpoints whose gateway leg this device is.
     fn behind_leg(&self, ifindex: u32) -> Vec<Party> {
-        let status = self.controller.status.borrow().clone();
+        let status = self.served.status.borrow().clone();
         let is_on = |health: &EndpointHealth| {
             health.gateway.as_ref().is_some_and(|leg| leg.ifindex == ifindex)
         };
@@ -164,21 +164,21 @@ impl Names<'_> {
 
     fn node(&self, vtep: Ip16) -> Option<String> {
         let id: NodeId = match Ipv4Addr::from(ip16_to_v4(&vtep)?) {
-            own if own == self.controller.info.vtep => self.controller.id,
-            _ => self.controller.whereabouts.node(vtep)?.node,
+            own if own == self.served.info.vtep => self.served.controller.id(),
+            _ => self.served.whereabouts.node(vtep)?.node,
         };
         Some(self.view.nodes.get(&id)?.name.to_string())
     }
 }
 
-/// What there is to call somebody by who has no name.
+/// What an end that has no name is called by: the first of its addresses that is known.
 fn known(address: &str, mac: &str, vtep: &str) -> String {
     let words = [address, mac, vtep];
     let word = words.into_iter().find(|word| !word.is_empty() && *word != NO_MAC);
     word.unwrap_or_default().to_owned()
 }
 
-/// As an event has it of which no frame was read.
+/// The MAC of an event whose frame was not read.
 const NO_MAC: &str = "00:00:00:00:00:00";
 
 fn interface(ifindex: u32) -> String {

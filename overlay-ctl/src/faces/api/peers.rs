@@ -1,33 +1,29 @@
-//! The service that nodes offer one another: Raft messages, watch streams, reports, and checks.
+//! The service that nodes offer one another: Raft messages, watch streams, reports, checks and forwarded requests.
 
 use crate::{
-    control::{voter::VoterParts, watch::serve_agent},
-    dataplane::host::EndpointCheck,
+    control::{controller::Controller, voter::VoterParts, watch::serve_agent},
     proto::internal::{
-        CheckEndpointRequest, CheckEndpointResponse, RaftMessage, RaftResponse, ReportResponse,
-        StatusReport, WatchDown, WatchUp, peers_server::Peers,
+        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
+        RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, forward_response::Outcome,
+        peers_server::Peers,
     },
 };
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 /// What a node answers to its peers.
-pub struct PeersService {
-    voter: Option<VoterParts>,
-    check: EndpointCheck,
-}
+pub struct PeersService(Controller);
 
 impl PeersService {
-    /// `voter` is `None` on an agent. Who may call is decided before: see
-    /// [`Admission`](crate::control::peers::Admission).
+    /// Who may call is decided before: see [`Admission`](crate::control::peers::Admission).
     #[must_use]
-    pub fn new(voter: Option<VoterParts>, check: EndpointCheck) -> Self {
-        Self { voter, check }
+    pub fn new(controller: Controller) -> Self {
+        Self(controller)
     }
 
     fn voter(&self) -> Result<&VoterParts, Status> {
-        self.voter.as_ref().ok_or_else(|| Status::unimplemented("this node is an agent"))
+        self.0.voter().ok_or_else(|| Status::unimplemented("this node is an agent"))
     }
 }
 
@@ -78,6 +74,19 @@ impl Peers for PeersService {
         &self,
         request: Request<CheckEndpointRequest>,
     ) -> Result<Response<CheckEndpointResponse>, Status> {
-        Ok(Response::new(self.check.check(request.into_inner()).await))
+        Ok(Response::new(self.0.check().check(request.into_inner()).await))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<ForwardRequest>,
+    ) -> Result<Response<ForwardResponse>, Status> {
+        let ForwardRequest { request, patience_ms } = request.into_inner();
+        let patience = Duration::from_millis(patience_ms);
+        let outcome = match self.0.answer_forwarded(&request, patience).await {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(error) => Outcome::Error(error),
+        };
+        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
     }
 }

@@ -1,17 +1,20 @@
-//! Rows of the state, and what is known of them, into words of the API.
+//! Turns what the controller answers into the API's messages.
 
 use crate::{
-    control::{consensus, state::State, voter::StatusTable},
+    control::controller::{
+        Attachment, EndpointInfo, EndpointState, Joined, NetworkInfo, NodeInfo, NodeRole, PeerInfo,
+    },
     dataplane::datapath::ProgramStatus,
-    model::{Endpoint, Location, Mac, Network, Node, NodeId, Published},
+    model::{Endpoint, Location, Mac, Network, Node, Published},
     proto::v1,
 };
 use std::time::UNIX_EPOCH;
+use uuid::Uuid;
 
-pub(super) fn network(state: &State, network: &Network) -> v1::Network {
-    let Network { id, name, vni, pool, options } = network;
+pub(super) fn network(info: NetworkInfo) -> v1::Network {
+    let NetworkInfo { network: Network { id, name, vni, pool, options }, endpoints } = info;
     v1::Network {
-        id: *id,
+        id,
         name: name.to_string(),
         vni: vni.get(),
         subnet: pool.subnet.to_string(),
@@ -22,46 +25,52 @@ pub(super) fn network(state: &State, network: &Network) -> v1::Network {
             multicast: options.multicast,
             mtu: options.mtu.map_or(0, u32::from),
         }),
-        endpoint_count: count(state.endpoint_count_of(*id)),
-        created_revision: *id,
+        endpoint_count: count(endpoints),
+        created_revision: id,
     }
 }
 
-pub(super) fn endpoint(state: &State, table: &StatusTable, endpoint: &Endpoint) -> v1::Endpoint {
-    let network = state.network(endpoint.network);
-    let prefix = network.map_or(32, |network| network.pool.subnet.net().prefix_len());
+pub(super) fn peer(info: PeerInfo) -> v1::NetworkPeer {
+    let PeerInfo { node, vtep, endpoints } = info;
+    v1::NetworkPeer {
+        node: node.map(|name| name.to_string()).unwrap_or_default(),
+        vtep: vtep.to_string(),
+        endpoint_count: endpoints,
+    }
+}
+
+pub(super) fn endpoint(info: EndpointInfo) -> v1::Endpoint {
+    let EndpointInfo { endpoint, network, node, state } = info;
+    let prefix = network.as_ref().map_or(32, |network| network.prefix_len);
     let mut shown = v1::Endpoint {
         id: endpoint.id,
         name: endpoint.name.to_string(),
-        network: network.map(|network| network.name.to_string()).unwrap_or_default(),
+        network: network.as_ref().map(|network| network.name.to_string()).unwrap_or_default(),
         address: format!("{}/{prefix}", endpoint.address),
         mac: endpoint.mac.to_string(),
         vni: network.map_or(0, |network| network.vni.get()),
         created_revision: endpoint.id,
         aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
         exposed: endpoint.exposed.iter().map(ToString::to_string).collect(),
-        published: published(endpoint),
+        published: published(&endpoint),
         ..Default::default()
     };
     match &endpoint.location {
-        Location::External { vtep } => {
-            shown.vtep = vtep.to_string();
-            shown.set_state(v1::EndpointState::External);
-        }
-        Location::Node { node, netns } => {
+        Location::External { vtep } => shown.vtep = vtep.to_string(),
+        Location::Node { netns, .. } => {
             shown.netns = netns.display().to_string();
-            if let Some(row) = state.node(*node) {
-                shown.node = row.name.to_string();
+            if let Some(row) = node {
+                shown.gateway = leg(&row, &endpoint);
                 shown.vtep = row.vtep.to_string();
-                shown.gateway = leg(row, endpoint);
+                shown.node = row.name.to_string();
             }
-            health(table, *node, &mut shown);
         }
     }
+    show_state(state, &mut shown);
     shown
 }
 
-/// Ordered by the endpoint's own port, as who looks for one does.
+/// Ordered by the endpoint's own port, as a reader looks for one.
 fn published(endpoint: &Endpoint) -> Vec<v1::PublishedPort> {
     let mut published: Vec<&Published> = endpoint.published.iter().collect();
     published.sort_unstable_by_key(|published| (published.port, published.host));
@@ -84,61 +93,67 @@ fn leg(node: &Node, endpoint: &Endpoint) -> Option<v1::GatewayLeg> {
     })
 }
 
-/// What the endpoint's node says of it.
-fn health(table: &StatusTable, node: NodeId, shown: &mut v1::Endpoint) {
-    match table.health(node, shown.id) {
-        None if table.is_down(node) => {
+fn show_state(state: EndpointState, shown: &mut v1::Endpoint) {
+    match state {
+        EndpointState::External => shown.set_state(v1::EndpointState::External),
+        EndpointState::Pending => shown.set_state(v1::EndpointState::Pending),
+        EndpointState::NodeDown => {
             shown.set_state(v1::EndpointState::Down);
             shown.state_reason = format!("node {} is down", shown.node);
         }
-        None | Some(None) => shown.set_state(v1::EndpointState::Pending),
-        Some(Some(health)) if health.up => {
-            shown.set_state(v1::EndpointState::Up);
-            shown.host_interface = health.host_interface;
-            shown.host_ifindex = health.host_ifindex;
-            shown.mtu = health.mtu;
-            shown.interface = health.interface;
-            if let (Some(leg), Some(health)) = (&mut shown.gateway, health.gateway) {
-                leg.interface = health.interface;
-                leg.host_interface = health.host_interface;
-                leg.host_ifindex = health.host_ifindex;
-                leg.mtu = health.mtu;
-            }
-        }
-        Some(Some(health)) => {
+        EndpointState::Down { reason } => {
             shown.set_state(v1::EndpointState::Down);
-            shown.state_reason = health.reason;
+            shown.state_reason = reason;
+        }
+        EndpointState::Up { attachment, gateway } => {
+            shown.set_state(v1::EndpointState::Up);
+            let Attachment { interface, host_interface, host_ifindex, mtu } = attachment;
+            (shown.interface, shown.host_interface) = (interface, host_interface);
+            (shown.host_ifindex, shown.mtu) = (host_ifindex, mtu);
+            if let (Some(leg), Some(attachment)) = (&mut shown.gateway, gateway) {
+                let Attachment { interface, host_interface, host_ifindex, mtu } = attachment;
+                (leg.interface, leg.host_interface) = (interface, host_interface);
+                (leg.host_ifindex, leg.mtu) = (host_ifindex, mtu);
+            }
         }
     }
 }
 
-pub(super) fn node(
-    state: &State,
-    table: &StatusTable,
-    members: &consensus::Status,
-    node: &Node,
-) -> v1::Node {
-    let role = if members.leader == Some(node.id) {
-        v1::NodeRole::Leader
-    } else if members.voters.contains(&node.id) {
-        v1::NodeRole::Voter
-    } else if node.voter {
-        v1::NodeRole::Learner
-    } else {
-        v1::NodeRole::Agent
-    };
-    let ready = if table.is_down(node.id) { v1::NodeState::Down } else { v1::NodeState::Ready };
+pub(super) fn node(info: NodeInfo) -> v1::Node {
+    let NodeInfo { node, role, is_down, programmed, endpoints } = info;
+    let state = if is_down { v1::NodeState::Down } else { v1::NodeState::Ready };
     v1::Node {
         id: node.id,
         name: node.name.to_string(),
-        role: role.into(),
-        state: ready.into(),
+        role: self::role(role).into(),
+        state: state.into(),
         vtep: node.vtep.to_string(),
         listen: node.listen.to_string(),
         epoch: node.epoch,
-        programmed_revision: table.programmed(node.id).unwrap_or(0),
-        endpoint_count: count(state.endpoint_count_on(node.id)),
+        programmed_revision: programmed,
+        endpoint_count: count(endpoints),
         gateway_subnet: node.gateway.map(|subnet| subnet.to_string()).unwrap_or_default(),
+    }
+}
+
+fn role(role: NodeRole) -> v1::NodeRole {
+    match role {
+        NodeRole::Leader => v1::NodeRole::Leader,
+        NodeRole::Voter => v1::NodeRole::Voter,
+        NodeRole::Learner => v1::NodeRole::Learner,
+        NodeRole::Agent => v1::NodeRole::Agent,
+    }
+}
+
+pub(super) fn joined(cluster: Uuid, joined: Joined) -> v1::JoinResponse {
+    let Joined { node, peers } = joined;
+    let role = if node.voter { v1::NodeRole::Voter } else { v1::NodeRole::Agent };
+    v1::JoinResponse {
+        cluster: cluster.to_string(),
+        node_id: node.id,
+        epoch: node.epoch,
+        role: role.into(),
+        peers: peers.into_iter().map(self::node).collect(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The text that `overlay node run` prints when it serves: three commands that work as printed.
 
-use crate::faces::api::Existing;
+use crate::control::controller::Existing;
 use std::{
     env,
     io::{self, Write as _},

@@ -4,7 +4,7 @@
 mod readings;
 mod traffic;
 
-use crate::{control::controller::Controller, dataplane::datapath::DatapathError};
+use crate::{dataplane::datapath::DatapathError, faces::ServedNode};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -34,7 +34,7 @@ const CONNECTIONS_MAX: usize = 32;
 /// Longest time to wait for a whole request, and for the next request on a connection. It is longer than the
 /// usual time between two scrapes, so that these share a connection.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(90);
-/// Pause after a failed accept, of which the likely cause is a lack of descriptors.
+/// Pause after a failed accept; the likely cause is a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The reason why a scrape failed.
@@ -47,11 +47,7 @@ enum MetricsError {
 }
 
 /// Answers scrapes until told to stop.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    controller: Arc<Controller>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(listener: TcpListener, node: Arc<ServedNode>, stop: CancellationToken) {
     let former = Arc::default();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
@@ -65,13 +61,12 @@ pub(crate) async fn serve(
                     continue;
                 }
             };
-            let (controller, stop) = (Arc::clone(&controller), stop.clone());
+            let (node, stop) = (Arc::clone(&node), stop.clone());
             let former = Arc::clone(&former);
             tokio::spawn(async move {
                 let _place = place;
-                let service = service_fn(|request| {
-                    answer(Arc::clone(&controller), Arc::clone(&former), request)
-                });
+                let service =
+                    service_fn(|request| answer(Arc::clone(&node), Arc::clone(&former), request));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(REQUEST_DEADLINE)
@@ -85,7 +80,7 @@ pub(crate) async fn serve(
 }
 
 async fn answer(
-    controller: Arc<Controller>,
+    node: Arc<ServedNode>,
     former: Arc<Mutex<FormerEndpoints>>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -99,7 +94,7 @@ async fn answer(
         return Ok(refusal);
     }
     // A scrape makes a system call for each entry of the maps, which would block an asynchronous thread.
-    let scraped = tokio::task::spawn_blocking(move || scrape(&controller, &former)).await;
+    let scraped = tokio::task::spawn_blocking(move || scrape(&node, &former)).await;
     let failed = |why: String| {
         tracing::warn!(error = %why, "reading the metrics failed");
         plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n"))
@@ -124,13 +119,10 @@ fn plain(code: StatusCode, text: String) -> Response<Full<Bytes>> {
     answer
 }
 
-fn scrape(
-    controller: &Controller,
-    former: &Mutex<FormerEndpoints>,
-) -> Result<String, MetricsError> {
+fn scrape(node: &ServedNode, former: &Mutex<FormerEndpoints>) -> Result<String, MetricsError> {
     // Locked during the reading, so that two scrapes at once do not add a former endpoint twice.
     let mut former = former.lock().unwrap_or_else(PoisonError::into_inner);
-    let readings = Readings::take(controller, &mut former)?;
+    let readings = Readings::take(node, &mut former)?;
     drop(former);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(readings));

@@ -2,8 +2,8 @@
 
 use super::traffic::{FormerEndpoints, TrafficReadings};
 use crate::{
-    control::{consensus::Role, controller::Controller},
     dataplane::datapath::{DatapathError, MapUsage, ProgramStatus, run_time_is_counted},
+    faces::{FORWARDED, ServedNode},
     model::Revision,
 };
 use overlay_common::{Counter, Direction, DropReason};
@@ -39,10 +39,10 @@ struct EndpointCounts {
 
 impl Readings {
     pub(super) fn take(
-        controller: &Controller,
+        node: &ServedNode,
         former: &mut FormerEndpoints,
     ) -> Result<Self, DatapathError> {
-        let datapath = controller.datapath.lock();
+        let datapath = node.datapath.lock();
         let (counters, reader) = (datapath.counters()?, datapath.reader());
         let mut programs = datapath.programs()?;
         drop(datapath);
@@ -51,29 +51,25 @@ impl Readings {
             // The numbers from before the kernel stopped counting stay valid.
             programs.retain(|program| program.run_count > 0);
         }
-        let view = controller.view.borrow().clone();
-        let status = controller.status.borrow().clone();
+        let view = node.view.borrow().clone();
+        let status = node.status.borrow().clone();
         let mut endpoints = EndpointCounts::default();
         let all = view.iter().flat_map(|view| view.all_endpoints());
-        for endpoint in all.filter(|endpoint| endpoint.node() == Some(controller.id)) {
+        for endpoint in all.filter(|endpoint| endpoint.node() == Some(node.controller.id())) {
             match status.endpoints.get(&endpoint.id) {
                 None => endpoints.pending += 1,
                 Some(health) if health.down.is_none() => endpoints.up += 1,
                 Some(_) => endpoints.down += 1,
             }
         }
-        let is_leader = controller
-            .voter
-            .as_ref()
-            .is_some_and(|voter| voter.consensus.status().borrow().role == Role::Leader);
         Ok(Self {
             counters,
             maps,
             revision: view.map_or(0, |view| view.revision),
             programmed: status.programmed,
-            is_leader,
+            is_leader: node.controller.is_leader(),
             endpoints,
-            traffic: TrafficReadings::take(controller, former),
+            traffic: TrafficReadings::take(node, former),
             programs,
         })
     }
@@ -88,7 +84,7 @@ impl Readings {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (reason, direction, counter) in &self.counters {
             let (verdict, reason) = match reason {
-                None => ("forwarded", ""),
+                None => (FORWARDED, ""),
                 Some(reason) => ("dropped", reason.name()),
             };
             let labels =

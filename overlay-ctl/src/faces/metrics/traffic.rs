@@ -1,7 +1,7 @@
 //! The traffic of the endpoints of this node that have counters of their own, and of their networks.
 
 use crate::{
-    control::controller::Controller,
+    faces::ServedNode,
     model::{EndpointId, NetworkId},
 };
 use overlay_common::{Counter, Traffic};
@@ -52,16 +52,16 @@ pub(super) struct FormerEndpoints {
 }
 
 impl TrafficReadings {
-    pub(super) fn take(controller: &Controller, former: &mut FormerEndpoints) -> Self {
+    pub(super) fn take(node: &ServedNode, former: &mut FormerEndpoints) -> Self {
         let mut readings = Self::default();
-        let Some(view) = controller.view.borrow().clone() else { return readings };
-        let status = controller.status.borrow().clone();
-        let own = view.all_endpoints().filter(|e| e.node() == Some(controller.id));
+        let Some(view) = node.view.borrow().clone() else { return readings };
+        let status = node.status.borrow().clone();
+        let own = view.all_endpoints().filter(|e| e.node() == Some(node.controller.id()));
         for endpoint in own {
             let Some(network) = view.networks.get(&endpoint.network) else { continue };
             let Some(health) = status.endpoints.get(&endpoint.id) else { continue };
-            let Some(port) = controller.whereabouts.port(health.ifindex) else { continue };
-            let Some(traffic) = controller.whereabouts.traffic(port.slot) else {
+            let Some(port) = node.whereabouts.port(health.ifindex) else { continue };
+            let Some(traffic) = node.whereabouts.traffic(port.slot) else {
                 readings.uncounted += 1;
                 continue;
             };

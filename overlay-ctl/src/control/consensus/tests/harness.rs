@@ -518,6 +518,9 @@ impl Cluster {
             }
             self.checked.insert(id, applied);
         }
+        let mut next = self.nodes[&id].configuration().learners_next;
+        next.sort_unstable();
+        self.oracle.learners_next(id, applied, &next);
     }
 
     /// Sends a packet that is under way once more, or behind the others.

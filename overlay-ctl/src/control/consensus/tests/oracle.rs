@@ -24,6 +24,8 @@ struct Truth {
     commands: BTreeMap<u64, (Vec<u8>, state::Outcome)>,
     /// Voters, those who voted before a joint configuration, and learners, from an index on.
     members: BTreeMap<u64, [Vec<u64>; 3]>,
+    /// Who becomes a learner when the joint configuration ends that began at an index.
+    learners_next: BTreeMap<u64, Vec<u64>>,
 }
 
 impl Oracle {
@@ -84,6 +86,19 @@ impl Oracle {
             assert!(index > newest, "members at {index}: {members:?}, to others {known:?}");
             truth.members.insert(index, members.clone());
         }
+    }
+
+    /// A node has applied everything up to `applied`, and takes these voters of the joint configuration for its next
+    /// learners. A node that forgets them ends the joint configuration with fewer members than the others.
+    pub(crate) fn learners_next(&self, node: u64, applied: u64, next: &[u64]) {
+        let mut truth = self.truth();
+        if truth.retired {
+            return;
+        }
+        // The members change whenever a joint configuration begins or ends.
+        let Some((&since, _)) = truth.members.range(..=applied).next_back() else { return };
+        let known = truth.learners_next.entry(since).or_insert_with(|| next.to_vec());
+        assert_eq!(known, next, "node {node} has other next learners than others since {since}");
     }
 
     /// What came of the command at `index`.

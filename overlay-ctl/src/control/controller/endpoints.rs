@@ -1,0 +1,278 @@
+//! Requests about endpoints: create, list, inspect and remove.
+
+use super::{
+    Removed,
+    barrier::{DryRun, Fresh},
+    error::{Attempt, ControllerError, Effect},
+    info::EndpointInfo,
+    lists::{Rows, TURN},
+    program::{PROGRAM_DEADLINE, is_there, wait_for_kernels, wait_until_up, while_leading},
+    verb::{Leader, Verb},
+};
+use crate::{
+    control::{
+        state::{
+            Applied, Command, Decision, Mutation, Placement, PortsWanted, Refusal, RequestId, State,
+        },
+        voter::VoterParts,
+    },
+    model::{Endpoint, EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName},
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// Makes an endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateEndpoint {
+    /// The caller's id for the request: repeated, it is carried out once.
+    pub request: RequestId,
+    /// Must be free on the network.
+    pub name: EndpointName,
+    /// Its network.
+    pub network: NetworkName,
+    /// Where it will be.
+    pub placement: Placement,
+    /// It may send from addresses that are not its own.
+    pub forwards: bool,
+    /// Other names on its network.
+    pub aliases: BTreeSet<EndpointName>,
+    /// The ports that it shows to the outside.
+    pub ports: PortsWanted,
+    /// Wait until its node has made it, and until the nodes of its network can reach it.
+    pub wait: bool,
+}
+
+/// A new endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointCreated {
+    /// The endpoint.
+    pub endpoint: EndpointInfo,
+    /// The nodes of its network that do not know it yet, or are down.
+    pub lagging: Vec<NodeName>,
+}
+
+impl Verb for CreateEndpoint {
+    const NAME: &str = "CreateEndpoint";
+    type Answer = EndpointCreated;
+    const CHANGES: bool = true;
+    const WAITS: Duration = PROGRAM_DEADLINE;
+
+    async fn carry_out(self, leader: Leader) -> Result<EndpointCreated, Attempt> {
+        // On a task of its own: a caller that goes away must not keep an endpoint that can't be made from being
+        // removed again.
+        let create = tokio::spawn(self.create(leader)).await;
+        create.unwrap_or_else(|panic| {
+            let (why, effect) = (panic.to_string(), Effect::Unknown);
+            Err(Attempt::Failed(ControllerError::Defect { why, effect }))
+        })
+    }
+}
+
+impl CreateEndpoint {
+    async fn create(self, leader: Leader) -> Result<EndpointCreated, Attempt> {
+        let Leader { voter, check, .. } = leader;
+        let Self { request, name, network, placement, forwards, aliases, ports, wait } = self;
+        let mut command =
+            Command::CreateEndpoint { name, network, placement, forwards, aliases, ports };
+        let request = Mutation::new(request, &command);
+        let fresh = Fresh::wait(&voter).await?;
+        if let DryRun::New(_) = fresh.dry_run(&voter, request, &command)? {
+            check.ask(&voter, &fresh, &mut command).await?;
+        }
+        let endpoint = match fresh.execute(&voter, request, command).await? {
+            Applied::Endpoint(endpoint) => endpoint,
+            other => unreachable!("an endpoint's creation answers an endpoint, not {other:?}"),
+        };
+        tracing::info!(endpoint = %endpoint.name, id = endpoint.id, address = %endpoint.address, "endpoint created");
+        let lagging =
+            if wait { wait_for(&voter, &fresh, &endpoint).await? } else { BTreeSet::new() };
+        Ok(fresh.read(&voter, |state| EndpointCreated {
+            endpoint: EndpointInfo::new(state, &voter.table, &endpoint),
+            lagging: names(state, &lagging),
+        }))
+    }
+}
+
+/// Waits until the endpoint works, and removes it again if its node can't make it. Answers the nodes that lag.
+async fn wait_for(
+    voter: &VoterParts,
+    fresh: &Fresh,
+    endpoint: &Endpoint,
+) -> Result<BTreeSet<NodeId>, Attempt> {
+    let deadline = Instant::now() + PROGRAM_DEADLINE;
+    if let Some(node) = endpoint.node()
+        && let Some(reason) =
+            while_leading(voter, wait_until_up(voter, node, endpoint, deadline)).await?
+    {
+        let name = fresh.read(voter, |state| state.node(node).map(|node| node.name.clone()));
+        let taken_back = take_back(voter, fresh, endpoint).await;
+        return Err(Attempt::Failed(match name {
+            Some(node) => ControllerError::NotMade { node, reason, taken_back },
+            // A node goes after its endpoints.
+            None => Refusal::Gone { what: format!("endpoint {}", endpoint.name) }.into(),
+        }));
+    }
+    let wait = wait_for_kernels(voter, endpoint, endpoint.id, deadline);
+    let lagging = while_leading(voter, wait).await?;
+    if is_there(voter, endpoint) {
+        return Ok(lagging);
+    }
+    Err(Refusal::Gone { what: format!("endpoint {}", endpoint.name) }.into())
+}
+
+/// Removes an endpoint that its node could not make. Answers whether it is gone.
+async fn take_back(voter: &VoterParts, fresh: &Fresh, endpoint: &Endpoint) -> bool {
+    let network = fresh
+        .read(voter, |state| state.network(endpoint.network).map(|network| network.name.clone()));
+    let command =
+        Command::RemoveEndpoint { name: endpoint.name.clone(), network, only: Some(endpoint.id) };
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+    let is_gone = fresh.execute(voter, request, command).await.is_ok();
+    if !is_gone {
+        // The endpoint stays, shown as down with its reason; `endpoint rm` removes it.
+        tracing::error!(endpoint = %endpoint.name, id = endpoint.id, "could not take the endpoint back");
+    }
+    is_gone
+}
+
+fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<NodeName> {
+    let named = nodes.iter().filter_map(|id| state.node(*id));
+    named.map(|node| node.name.clone()).collect()
+}
+
+/// Lists endpoints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListEndpoints {
+    /// Only those of this network.
+    pub network: Option<NetworkName>,
+    /// Only those on this node.
+    pub node: Option<NodeName>,
+}
+
+impl Verb for ListEndpoints {
+    const NAME: &str = "ListEndpoints";
+    /// By id.
+    type Answer = Rows<EndpointInfo>;
+    const CHANGES: bool = false;
+    const WAITS: Duration = TURN;
+
+    async fn carry_out(self, leader: Leader) -> Result<Rows<EndpointInfo>, Attempt> {
+        let Leader { voter, lists, .. } = leader;
+        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
+        let network = self.network.map(|name| state.network_named(&name).map(|row| row.id));
+        let node = self.node.map(|name| state.node_named(&name).map(|row| row.id));
+        let wanted = Wanted { network: network.transpose()?, node: node.transpose()? };
+        Ok(Rows::new(&lists, wanted.count(&state), move |take| {
+            let rows = wanted.endpoints(&state);
+            rows.map(|row| EndpointInfo::new(&state, &voter.table, row)).try_for_each(take)
+        }))
+    }
+}
+
+/// Which endpoints a list has.
+struct Wanted {
+    network: Option<NetworkId>,
+    node: Option<NodeId>,
+}
+
+impl Wanted {
+    /// How many rows are looked at.
+    fn count(&self, state: &State) -> usize {
+        match (self.network, self.node) {
+            (Some(network), _) => state.endpoint_count_of(network),
+            (None, Some(node)) => state.endpoint_count_on(node),
+            (None, None) => state.endpoint_count(),
+        }
+    }
+
+    /// The endpoints, by id.
+    fn endpoints<'a>(&self, state: &'a State) -> Box<dyn Iterator<Item = &'a Endpoint> + 'a> {
+        let by_id = |mut endpoints: Vec<&'a Endpoint>| {
+            endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
+            Box::new(endpoints.into_iter())
+        };
+        match (self.network, self.node) {
+            (Some(network), None) => by_id(state.endpoints_of(network).collect()),
+            (Some(network), Some(node)) => {
+                let is_on = |endpoint: &&Endpoint| endpoint.node() == Some(node);
+                by_id(state.endpoints_of(network).filter(is_on).collect())
+            }
+            (None, Some(node)) => by_id(state.endpoints_on(node).collect()),
+            (None, None) => Box::new(state.endpoints()),
+        }
+    }
+}
+
+/// Shows an endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InspectEndpoint {
+    /// Which.
+    pub name: EndpointName,
+    /// Needed only if endpoints of several networks have the name.
+    pub network: Option<NetworkName>,
+}
+
+impl Verb for InspectEndpoint {
+    const NAME: &str = "InspectEndpoint";
+    type Answer = EndpointInfo;
+    const CHANGES: bool = false;
+    const WAITS: Duration = Duration::ZERO;
+
+    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<EndpointInfo, Attempt> {
+        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
+        let row = state.endpoint_named(&self.name, self.network.as_ref())?;
+        Ok(EndpointInfo::new(&state, &voter.table, row))
+    }
+}
+
+/// Removes an endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemoveEndpoint {
+    /// The caller's id for the request: repeated, it is carried out once.
+    pub request: RequestId,
+    /// Which.
+    pub name: EndpointName,
+    /// Needed only if endpoints of several networks have the name.
+    pub network: Option<NetworkName>,
+    /// Only if it is the one of this id, and not a successor.
+    pub only: Option<EndpointId>,
+    /// Wait until the nodes of its network have forgotten it.
+    pub wait: bool,
+}
+
+impl Verb for RemoveEndpoint {
+    const NAME: &str = "RemoveEndpoint";
+    type Answer = Removed;
+    const CHANGES: bool = true;
+    const WAITS: Duration = PROGRAM_DEADLINE;
+
+    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Removed, Attempt> {
+        let Self { request, name, network, only, wait } = self;
+        let command = Command::RemoveEndpoint { name: name.clone(), network, only };
+        let request = Mutation::new(request, &command);
+        let fresh = Fresh::wait(&voter).await?;
+        // Before it is gone: the nodes that have to forget it.
+        let peers = match fresh.dry_run(&voter, request, &command)? {
+            DryRun::New(Decision::RemoveEndpoint(endpoint)) => {
+                fresh.read(&voter, |state| state.nodes_of(endpoint.network))
+            }
+            _ => BTreeSet::new(),
+        };
+        let revision = match fresh.execute(&voter, request, command).await? {
+            Applied::Removed(revision) => revision,
+            other => unreachable!("a removal answers a removal, not {other:?}"),
+        };
+        tracing::info!(endpoint = %name, "endpoint removed");
+        if wait {
+            let mut alive = peers;
+            alive.retain(|node| !voter.table.is_down(*node));
+            let late = voter.table.wait_programmed(alive, revision, PROGRAM_DEADLINE).await;
+            if !late.is_empty() {
+                tracing::warn!(endpoint = %name, nodes = ?late, "nodes have not forgotten it yet");
+            }
+        }
+        Ok(Removed { revision })
+    }
+}

@@ -1,0 +1,202 @@
+//! Why a request to the cluster failed, and whether anything came of it all the same.
+
+use crate::{
+    control::{consensus::ProposeError, state::Refusal},
+    model::{NodeId, NodeName},
+};
+use serde::{Deserialize, Serialize};
+
+/// What is known of the effect of a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// The request has no effect, now or later: it changed nothing, or what it made is gone again.
+    None,
+    /// The request may have been carried out, or may still be. Repeat it with the same request id to find out.
+    Unknown,
+}
+
+/// Why a request to the cluster failed. [`ControllerError::effect`] says whether it changed anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum ControllerError {
+    /// The state refuses the request.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The node of the new endpoint does not answer.
+    #[error("node {node} is down ({why}); start it, or choose another with --node")]
+    NodeDown {
+        /// The node.
+        node: NodeName,
+        /// What was tried.
+        why: String,
+    },
+    /// The node of the new endpoint looked, and could not make it.
+    #[error("{0}")]
+    CannotMake(String),
+    /// The endpoint was created, and its node failed to make it.
+    #[error("node {node} could not make the endpoint: {reason}")]
+    NotMade {
+        /// The node.
+        node: NodeName,
+        /// What the node reported.
+        reason: String,
+        /// The endpoint was removed again. Otherwise it may still be there, shown as down.
+        taken_back: bool,
+    },
+    /// The consensus group refuses to change its members.
+    #[error("{0}")]
+    Members(String),
+    /// The command is none that the log takes.
+    #[error("{0}")]
+    NotLoggable(String),
+    /// The leader's queue is full.
+    #[error("too many requests wait already; try again later")]
+    Overloaded {
+        /// An earlier attempt may have reached the log.
+        effect: Effect,
+    },
+    /// Too many long lists are being made.
+    #[error(
+        "too many long lists are asked for at once; try again later, or list one network or node"
+    )]
+    ListsBusy,
+    /// The list is longer than a caller takes.
+    #[error("the list is longer than {limit_mib} MiB; list one network or node at a time")]
+    ListTooLong {
+        /// The limit in MiB.
+        limit_mib: usize,
+    },
+    /// No leader that has a quorum was found in time.
+    #[error(
+        "the cluster has no leader with a quorum ({why}); see `overlay status` on the voters and start those that are down"
+    )]
+    NoLeader {
+        /// How the last attempt ended.
+        why: String,
+        /// An attempt may have reached the log.
+        effect: Effect,
+    },
+    /// The leader is stopping.
+    #[error("the node is stopping")]
+    Stopping {
+        /// The request may have reached the log.
+        effect: Effect,
+    },
+    /// Another node does not serve the request, though it was reached.
+    #[error("node {node} does not serve the request: {why}")]
+    PeerRefused {
+        /// The node's id.
+        node: NodeId,
+        /// What it said.
+        why: String,
+        /// An earlier attempt may have reached the log.
+        effect: Effect,
+    },
+    /// Two nodes run versions that do not understand each other.
+    #[error("{0}; all nodes must run the same version")]
+    Version(String),
+    /// A defect of this program.
+    #[error("{why}")]
+    Defect {
+        /// What was found.
+        why: String,
+        /// The request may have reached the log.
+        effect: Effect,
+    },
+}
+
+impl ControllerError {
+    /// Whether the request may have changed anything.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Refused(_)
+            | Self::NodeDown { .. }
+            | Self::CannotMake(_)
+            | Self::Members(_)
+            | Self::NotLoggable(_)
+            | Self::ListsBusy
+            | Self::ListTooLong { .. } => Effect::None,
+            Self::NotMade { taken_back: true, .. } => Effect::None,
+            // The answer of a version that is not understood may be that of a success.
+            Self::NotMade { taken_back: false, .. } | Self::Version(_) => Effect::Unknown,
+            Self::NoLeader { effect, .. }
+            | Self::Overloaded { effect }
+            | Self::Stopping { effect }
+            | Self::PeerRefused { effect, .. }
+            | Self::Defect { effect, .. } => *effect,
+        }
+    }
+
+    /// The error of an attempt that comes after others, of which `earlier` is known. What was decided behind the
+    /// barrier tells what became of the others; everything else does not.
+    pub(super) fn after(mut self, earlier: Effect) -> Self {
+        if let Self::NoLeader { effect, .. }
+        | Self::Overloaded { effect }
+        | Self::Stopping { effect }
+        | Self::PeerRefused { effect, .. }
+        | Self::Defect { effect, .. } = &mut self
+            && earlier == Effect::Unknown
+        {
+            *effect = Effect::Unknown;
+        }
+        self
+    }
+
+    /// A defect that was found before anything was logged.
+    pub(super) fn defect(why: impl ToString) -> Self {
+        Self::Defect { why: why.to_string(), effect: Effect::None }
+    }
+}
+
+/// Why one attempt to carry out a request at the leader gave no answer.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// The request failed. Another attempt would fail, too.
+    Failed(ControllerError),
+    /// This node does not lead (any more), or it lost its quorum meanwhile: find the leader and try again
+    /// with the same request id.
+    Again {
+        /// What ended the attempt.
+        why: &'static str,
+        /// Whether the attempt may have reached the log.
+        effect: Effect,
+    },
+}
+
+impl Attempt {
+    /// A read of the log failed. It changed nothing.
+    pub(super) fn of_read(error: ProposeError) -> Self {
+        Self::new(error, Effect::None)
+    }
+
+    /// A write to the log failed.
+    pub(super) fn of_write(error: ProposeError) -> Self {
+        Self::new(error, Effect::Unknown)
+    }
+
+    fn new(error: ProposeError, effect: Effect) -> Self {
+        match error {
+            ProposeError::NotLeader { .. } => {
+                Self::Again { why: "the leader is not known", effect: Effect::None }
+            }
+            ProposeError::Dropped => Self::Again { why: "the leader changed", effect },
+            ProposeError::NoQuorum => {
+                Self::Again { why: "no quorum of the voters answers", effect }
+            }
+            ProposeError::Overloaded => {
+                Self::Failed(ControllerError::Overloaded { effect: Effect::None })
+            }
+            ProposeError::Stopped => Self::Failed(ControllerError::Stopping { effect }),
+            ProposeError::Invalid(why) => {
+                Self::Failed(ControllerError::NotLoggable(why.to_owned()))
+            }
+            ProposeError::Refused(why) => Self::Failed(ControllerError::Members(why)),
+        }
+    }
+}
+
+impl<E: Into<ControllerError>> From<E> for Attempt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}

@@ -1,0 +1,198 @@
+//! Finds the leader for a request: the request is carried out here if this node leads, and forwarded if another one
+//! does.
+
+use super::{
+    Controller,
+    check::Check,
+    error::{Attempt, ControllerError, Effect},
+    verb::{Leader, Travels as _, Verb, decode, pack},
+};
+use crate::control::{
+    consensus::Role,
+    peers::{CallError, Peer},
+};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Longest search for a leader: callers are promised an answer within 5 s, and the last attempt may take a moment
+/// longer.
+pub(super) const LEADER_DEADLINE: Duration = Duration::from_millis(3500);
+/// Less than this is not worth another hop.
+const PATIENCE_MIN: Duration = Duration::from_millis(100);
+/// Pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+/// What an attempt may take beyond the deadline: a leader without a quorum notices within this.
+const LAST_ATTEMPT: Duration = Duration::from_millis(1200);
+
+enum Place {
+    Here(Leader),
+    There(Vec<Peer>),
+}
+
+/// How the attempts so far ended.
+struct Search {
+    deadline: Instant,
+    why: String,
+    effect: Effect,
+}
+
+impl Search {
+    /// Notes that an attempt gave no answer.
+    fn again(&mut self, why: impl Into<String>, effect: Effect) {
+        self.why = why.into();
+        if effect == Effect::Unknown {
+            self.effect = Effect::Unknown;
+        }
+    }
+}
+
+impl Controller {
+    fn place(&self) -> Place {
+        let Some(voter) = &self.voter else {
+            return Place::There(self.directory.voters());
+        };
+        let status = voter.consensus.status().borrow().clone();
+        if status.role == Role::Leader {
+            let check =
+                Check { own: self.id, here: self.check.clone(), directory: self.directory.clone() };
+            return Place::Here(Leader { voter: voter.clone(), check, lists: self.lists.clone() });
+        }
+        let leader = status.leader.filter(|leader| *leader != self.id);
+        Place::There(leader.and_then(|leader| self.directory.peer(leader)).into_iter().collect())
+    }
+
+    /// Has the leader answer a request: this node if it leads, else the one that does. Tries again while there is no
+    /// leader, until `patience` is over; the request may therefore be carried out more than once, each time with the
+    /// same request id.
+    pub(super) async fn at_leader<V: Verb>(
+        &self,
+        verb: V,
+        patience: Duration,
+    ) -> Result<V::Answer, ControllerError> {
+        let mut search = Search {
+            deadline: Instant::now() + patience.min(LEADER_DEADLINE),
+            why: "the leader is not known".to_owned(),
+            effect: Effect::None,
+        };
+        // What became of an attempt that was given up.
+        let given_up = if V::CHANGES { Effect::Unknown } else { Effect::None };
+        loop {
+            match self.place() {
+                Place::Here(leader) => {
+                    let attempt = verb.clone().carry_out(leader);
+                    let until = search.deadline + V::WAITS + LAST_ATTEMPT;
+                    match timeout_at(until, attempt).await {
+                        Ok(Ok(answer)) => return Ok(answer),
+                        Ok(Err(Attempt::Failed(error))) => return Err(error.after(search.effect)),
+                        Ok(Err(Attempt::Again { why, effect })) => search.again(why, effect),
+                        Err(_) => search.again("the leader did not answer in time", given_up),
+                    }
+                }
+                Place::There(peers) => {
+                    let count = peers.len();
+                    for (asked, peer) in peers.iter().enumerate() {
+                        let left = search.deadline.saturating_duration_since(Instant::now());
+                        let Some(turn) = turn(left, count - asked) else { break };
+                        if let Some(answer) =
+                            self.ask(peer, &verb, turn, given_up, &mut search).await
+                        {
+                            return answer;
+                        }
+                    }
+                }
+            }
+            let next = Instant::now() + PAUSE;
+            if next >= search.deadline {
+                let Search { why, effect, .. } = search;
+                return Err(ControllerError::NoLeader { why, effect });
+            }
+            self.leader_may_have_changed(next).await;
+        }
+    }
+
+    /// Forwards the request to `peer`. `None` if that gave no answer, and another attempt may.
+    async fn ask<V: Verb>(
+        &self,
+        peer: &Peer,
+        verb: &V,
+        turn: Duration,
+        given_up: Effect,
+        search: &mut Search,
+    ) -> Option<Result<V::Answer, ControllerError>> {
+        let request = match pack(verb) {
+            Ok(request) => request,
+            Err(error) => return Some(Err(error)),
+        };
+        let call = self.directory.forward(peer, request, turn);
+        match timeout_at(search.deadline + V::WAITS + LAST_ATTEMPT, call).await {
+            Ok(Ok(Ok(answer))) => return Some(V::Answer::unpack(answer, &self.lists)),
+            Ok(Ok(Err(error))) => match decode(&error).unwrap_or_else(|error| error) {
+                ControllerError::NoLeader { why, effect } => search.again(why, effect),
+                error @ ControllerError::Stopping { effect } => {
+                    search.again(error.to_string(), effect);
+                }
+                error => return Some(Err(error.after(search.effect))),
+            },
+            Ok(Err(CallError::Unavailable(why))) => search.again(why, given_up),
+            Ok(Err(CallError::Broken(why))) => {
+                search.again(why, given_up);
+                // It broke in the middle, perhaps after a long wait: whoever leads now is given the whole time.
+                search.deadline = Instant::now() + LEADER_DEADLINE;
+            }
+            Ok(Err(CallError::Unknown(why))) => {
+                let why = format!("node {} takes no forwarded requests ({why})", peer.id);
+                return Some(Err(ControllerError::Version(why)));
+            }
+            Ok(Err(error @ (CallError::Refused(_) | CallError::Removed))) => {
+                let (node, why) = (peer.id, error.to_string());
+                return Some(Err(ControllerError::PeerRefused {
+                    node,
+                    why,
+                    effect: search.effect,
+                }));
+            }
+            Err(_) => search.again(format!("node {} does not answer", peer.id), given_up),
+        }
+        None
+    }
+
+    async fn leader_may_have_changed(&self, until: Instant) {
+        let Some(voter) = &self.voter else {
+            tokio::time::sleep_until(until).await;
+            return;
+        };
+        let mut status = voter.consensus.status();
+        let leader = status.borrow().leader;
+        let changed = status.wait_for(|status| status.leader.is_some() && status.leader != leader);
+        // Either way there is another attempt.
+        drop(timeout_at(until, changed).await);
+    }
+}
+
+/// How long the next of `still_to_ask` peers may look for a leader. A voter that is cut off looks for as long as
+/// it may: the others must have their turn. `None` if the time left is not worth another hop.
+fn turn(left: Duration, still_to_ask: usize) -> Option<Duration> {
+    let turn = left / u32::try_from(still_to_ask).unwrap_or(u32::MAX).max(1);
+    (turn >= PATIENCE_MIN).then_some(turn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_voter_has_its_turn_however_long_the_others_take() {
+        let mut left = LEADER_DEADLINE;
+        let mut asked = 0;
+        for still_to_ask in [3, 2, 1] {
+            let turn = turn(left, still_to_ask).expect("a turn");
+            assert!(turn >= Duration::from_secs(1), "{turn:?} is no time to elect a leader in");
+            left -= turn;
+            asked += 1;
+        }
+        assert_eq!((asked, left), (3, Duration::ZERO));
+        assert_eq!(turn(left, 1), None);
+        // A leader alone is given all there is.
+        assert_eq!(turn(LEADER_DEADLINE, 1), Some(LEADER_DEADLINE));
+    }
+}

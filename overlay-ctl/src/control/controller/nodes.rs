@@ -1,0 +1,178 @@
+//! Requests about nodes: register, list, inspect and remove.
+
+use super::{
+    Removed,
+    barrier::{DryRun, Fresh},
+    error::Attempt,
+    info::NodeInfo,
+    lists::{Rows, TURN},
+    verb::{Leader, Verb},
+};
+use crate::{
+    control::state::{Applied, Command, Decision, Mutation, RequestId, State},
+    model::{Node, NodeId, NodeName, Subnet},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// Enters a node, or its new addresses. A repetition is recognised by the node's instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Register {
+    /// Made once by the node.
+    pub instance: [u8; 16],
+    /// Must be free, or this instance's.
+    pub name: NodeName,
+    /// Must be free, or this instance's.
+    pub vtep: Ipv4Addr,
+    /// Where its peers reach it.
+    pub listen: SocketAddr,
+    /// The id that it had: a node that was removed is not taken in again under another id.
+    pub returning: Option<NodeId>,
+    /// The subnet of its gateway bridge.
+    pub gateway: Option<Subnet>,
+    /// Where its metrics are served, if other hosts reach that address.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// A registered node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Joined {
+    /// Its row.
+    pub node: Node,
+    /// The other nodes that vote, or are to vote.
+    pub peers: Vec<NodeInfo>,
+}
+
+impl Verb for Register {
+    const NAME: &str = "Register";
+    type Answer = Joined;
+    const CHANGES: bool = true;
+    const WAITS: Duration = Duration::ZERO;
+
+    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Joined, Attempt> {
+        let Self { instance, name, vtep, listen, returning, gateway, metrics } = self;
+        let command =
+            Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics };
+        let fresh = Fresh::wait(&voter).await?;
+        let decided =
+            fresh.read(&voter, |state| state.decide(state.revision() + 1, command.clone()));
+        let node = match decided {
+            // A repeated registration changes nothing, so that nothing is logged for it.
+            Ok(Decision::Nothing(Applied::Node(node))) => node,
+            _ => {
+                let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+                match fresh.execute(&voter, request, command).await? {
+                    Applied::Node(node) => {
+                        tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node registered");
+                        node
+                    }
+                    other => unreachable!("a registration answers a node, not {other:?}"),
+                }
+            }
+        };
+        let members = voter.consensus.status().borrow().clone();
+        let peers = fresh.read(&voter, |state| {
+            let voters = state.nodes().filter(|peer| peer.voter && peer.id != node.id);
+            voters.map(|peer| NodeInfo::new(state, &voter.table, &members, peer)).collect()
+        });
+        Ok(Joined { node, peers })
+    }
+}
+
+/// Lists all nodes, by id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListNodes;
+
+impl Verb for ListNodes {
+    const NAME: &str = "ListNodes";
+    type Answer = Rows<NodeInfo>;
+    const CHANGES: bool = false;
+    const WAITS: Duration = TURN;
+
+    async fn carry_out(self, leader: Leader) -> Result<Rows<NodeInfo>, Attempt> {
+        let Leader { voter, lists, .. } = leader;
+        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
+        let members = voter.consensus.status().borrow().clone();
+        let count = state.nodes().count();
+        Ok(Rows::new(&lists, count, move |take| {
+            let rows = state.nodes();
+            rows.map(|row| NodeInfo::new(&state, &voter.table, &members, row)).try_for_each(take)
+        }))
+    }
+}
+
+/// Shows a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InspectNode {
+    /// Which.
+    pub name: NodeName,
+}
+
+impl Verb for InspectNode {
+    const NAME: &str = "InspectNode";
+    type Answer = NodeInfo;
+    const CHANGES: bool = false;
+    const WAITS: Duration = Duration::ZERO;
+
+    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<NodeInfo, Attempt> {
+        let fresh = Fresh::wait(&voter).await?;
+        let members = voter.consensus.status().borrow().clone();
+        let found = fresh.read(&voter, |state| {
+            let row = state.node_named(&self.name)?;
+            Ok(NodeInfo::new(state, &voter.table, &members, row))
+        });
+        found.map_err(|refusal: crate::control::state::Refusal| refusal.into())
+    }
+}
+
+/// Removes a node that has no endpoints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemoveNode {
+    /// The caller's id for the request: repeated, it is carried out once.
+    pub request: RequestId,
+    /// Which.
+    pub name: NodeName,
+    /// Only if it is the one of this id, and not a successor.
+    pub only: Option<NodeId>,
+}
+
+impl Verb for RemoveNode {
+    const NAME: &str = "RemoveNode";
+    type Answer = Removed;
+    const CHANGES: bool = true;
+    const WAITS: Duration = Duration::ZERO;
+
+    /// In this order: the other voters can decide without the node, its row is gone, and the node finds out. The node
+    /// wipes itself then, and nothing may need its vote any more.
+    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Removed, Attempt> {
+        let Self { request, name, only } = self;
+        let command = Command::RemoveNode { name: name.clone(), only };
+        let request = Mutation::new(request, &command);
+        let fresh = Fresh::wait(&voter).await?;
+        // A repeated request is only answered: the name may be another node's by now.
+        let id = match fresh.dry_run(&voter, request, &command)? {
+            DryRun::New(Decision::RemoveNode(node)) => Some(node.id),
+            _ => None,
+        };
+        // Until its row is gone the node would be made a member again, by that row: see `follow_the_rows`.
+        let _hold = id.map(|id| voter.leaving.hold(id));
+        if let Some(id) = id {
+            // A leader that is to remove itself hands over and says so: the new one carries this out.
+            voter.consensus.remove(id).await.map_err(Attempt::of_write)?;
+        }
+        match fresh.execute(&voter, request, command).await? {
+            Applied::Removed(revision) => {
+                if let Some(id) = id {
+                    voter.table.forget(id);
+                }
+                tracing::info!(node = %name, "node removed");
+                Ok(Removed { revision })
+            }
+            other => unreachable!("a removal answers a removal, not {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a request is: something that the leader carries out, and that can travel there and back.
+
+use super::{
+    check::Check,
+    error::{Attempt, ControllerError},
+    lists::Lists,
+};
+use crate::control::voter::VoterParts;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{collections::BTreeMap, time::Duration};
+
+/// What a request is carried out with on the node that leads.
+#[derive(Clone)]
+pub(super) struct Leader {
+    /// The log and what it makes.
+    pub(super) voter: VoterParts,
+    /// How the node of a new endpoint is asked.
+    pub(super) check: Check,
+    /// The turns of long lists.
+    pub(super) lists: Lists,
+}
+
+/// A request that is carried out at the leader.
+pub(super) trait Verb: Clone + Serialize + Send + Sync + 'static {
+    /// The name of its type, by which another node recognises it.
+    const NAME: &'static str;
+    /// What it answers.
+    type Answer: Travels;
+    /// It may change the state.
+    const CHANGES: bool;
+    /// How long it may wait, at the leader, for other things than the log.
+    const WAITS: Duration;
+
+    /// Carries the request out on the node that leads. May be called again, with the same request, after an attempt
+    /// that gave no answer.
+    fn carry_out(
+        self,
+        leader: Leader,
+    ) -> impl Future<Output = Result<Self::Answer, Attempt>> + Send;
+}
+
+/// An answer that can be sent to the node that forwarded the request.
+pub(super) trait Travels: Sized + Send {
+    /// Encodes it.
+    fn pack(self) -> impl Future<Output = Result<Vec<u8>, ControllerError>> + Send;
+
+    /// Decodes it. `lists` has the turns of this node: the rows of a list are decoded when they are asked for.
+    fn unpack(bytes: Vec<u8>, lists: &Lists) -> Result<Self, ControllerError>;
+}
+
+/// The bytes of a request, as another node reads them.
+pub(super) fn pack<V: Verb>(verb: &V) -> Result<Vec<u8>, ControllerError> {
+    encode(&BTreeMap::from([(V::NAME, verb)]))
+}
+
+/// What `bytes` say.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ControllerError> {
+    rmp_serde::from_slice(bytes).map_err(|error| unreadable(&error))
+}
+
+/// The bytes that say `value`.
+pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, ControllerError> {
+    rmp_serde::to_vec_named(value).map_err(ControllerError::defect)
+}
+
+/// Bytes of another node that say nothing to this version.
+pub(super) fn unreadable(error: &rmp_serde::decode::Error) -> ControllerError {
+    ControllerError::Version(format!(
+        "another node said something that this version can't read ({error})"
+    ))
+}

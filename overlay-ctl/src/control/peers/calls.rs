@@ -1,0 +1,125 @@
+//! Calls to another node that have one answer: a forwarded request, a check of a new endpoint, and a registration.
+
+use super::{Client, Directory, Peer, connect_lazy};
+use crate::proto::{
+    internal::{
+        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, forward_response::Outcome,
+    },
+    v1::{JoinRequest, JoinResponse, StatusRequest, cluster_client::ClusterClient},
+};
+use std::{net::SocketAddr, time::Duration};
+use tonic::{Code, Response, Status, metadata::MetadataMap, metadata::MetadataValue};
+use uuid::Uuid;
+
+/// Metadata of the refusal by which a node learns that it was removed from the cluster.
+const REMOVED: &str = "overlay-node-removed";
+
+/// Why a call to another node gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The node was not reached, or said that it can't serve now. Another node can be asked.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The connection broke during the call, perhaps after a long wait. The call may have had an effect.
+    #[error("{0}")]
+    Broken(String),
+    /// The node is of a version that has no such call.
+    #[error("{0}")]
+    Unknown(String),
+    /// The node refused the call.
+    #[error("{0}")]
+    Refused(String),
+    /// The node refused the call because the cluster has removed the caller.
+    #[error("this node was removed from the cluster")]
+    Removed,
+}
+
+impl From<Status> for CallError {
+    /// A connection that breaks during a call gives whatever code its transport error maps to, with that
+    /// error as source.
+    fn from(status: Status) -> Self {
+        let why = status.message().to_owned();
+        if status.code() == Code::Unavailable {
+            return Self::Unavailable(why);
+        }
+        if std::error::Error::source(&status).is_some() {
+            return Self::Broken(why);
+        }
+        if status.metadata().contains_key(REMOVED) {
+            return Self::Removed;
+        }
+        if status.code() == Code::Unimplemented { Self::Unknown(why) } else { Self::Refused(why) }
+    }
+}
+
+/// Marks a refusal as the one that a removed node understands: [`CallError::Removed`].
+pub fn mark_removed(metadata: &mut MetadataMap) {
+    metadata.insert(REMOVED, MetadataValue::from_static("1"));
+}
+
+impl Directory {
+    /// Forwards a request of the controller's to `peer`, which may look for a leader for as long as `patience`.
+    /// Answers the bytes of the peer's answer, or those of its error.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub async fn forward(
+        &self,
+        peer: &Peer,
+        request: Vec<u8>,
+        patience: Duration,
+    ) -> Result<Result<Vec<u8>, Vec<u8>>, CallError> {
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let mut client: Client = self.client(peer);
+        let response = client.forward(ForwardRequest { request, patience_ms }).await?;
+        match response.into_inner().outcome {
+            Some(Outcome::Answer(answer)) => Ok(Ok(answer)),
+            Some(Outcome::Error(error)) => Ok(Err(error)),
+            None => Err(CallError::Unknown("it answered nothing that this version knows".into())),
+        }
+    }
+
+    /// Asks `peer` whether it could make an endpoint.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn check_endpoint(
+        &self,
+        peer: &Peer,
+        request: CheckEndpointRequest,
+    ) -> Result<CheckEndpointResponse, CallError> {
+        Ok(self.client(peer).check_endpoint(request).await?.into_inner())
+    }
+
+    /// Registers this node anew at the node that listens at `place` if that is of this cluster.
+    ///
+    /// # Errors
+    /// The node there was not reached or refused.
+    pub async fn join(
+        &self,
+        place: SocketAddr,
+        request: JoinRequest,
+    ) -> Result<JoinResponse, CallError> {
+        answer(ClusterClient::new(self.channel(place)).join(request)).await
+    }
+}
+
+/// Asks the node that listens at `place`, of whatever cluster it is, to take this node in.
+///
+/// # Errors
+/// The node there was not reached or refused.
+pub async fn join(place: SocketAddr, request: JoinRequest) -> Result<JoinResponse, CallError> {
+    answer(ClusterClient::new(connect_lazy(place)).join(request)).await
+}
+
+/// The cluster of the node that listens at `place`; `None` if nobody there says it.
+pub async fn cluster_at(place: SocketAddr) -> Option<Uuid> {
+    let status = answer(ClusterClient::new(connect_lazy(place)).status(StatusRequest {})).await;
+    status.ok()?.cluster.parse().ok()
+}
+
+async fn answer<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, CallError> {
+    Ok(call.await?.into_inner())
+}

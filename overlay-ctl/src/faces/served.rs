@@ -1,0 +1,55 @@
+//! A node, as its faces show it.
+
+use crate::{
+    control::{controller::Controller, state::View},
+    dataplane::{
+        datapath::Whereabouts,
+        host::{Monitor, SharedDatapath},
+        kernel::LocalStatus,
+    },
+    model::{NodeName, Subnet},
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+use tokio::sync::watch;
+
+/// A node, as its faces show it: what the cluster can be asked through it, and what it knows of itself.
+pub struct ServedNode {
+    /// The cluster, as this node can ask it.
+    pub controller: Controller,
+    /// The node's name.
+    pub name: NodeName,
+    /// What the node knows of the cluster; `None` before it knows anything.
+    pub view: watch::Receiver<Option<Arc<View>>>,
+    /// What its kernel holds.
+    pub status: watch::Receiver<LocalStatus>,
+    /// Its maps and programs.
+    pub datapath: SharedDatapath,
+    /// Its packets as they are dropped or sampled. The kernel reports them only while somebody listens.
+    pub monitor: Monitor,
+    /// Its maps, to look up whose packet an event is about.
+    pub whereabouts: Whereabouts,
+    /// What does not change about its data path.
+    pub info: DatapathInfo,
+    /// Where its metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// What does not change about a node's data path while the node runs.
+#[derive(Clone, Debug)]
+pub struct DatapathInfo {
+    /// Name of the underlay device.
+    pub underlay: String,
+    /// The node's address on it.
+    pub vtep: Ipv4Addr,
+    /// VXLAN's UDP port.
+    pub vxlan_port: u16,
+    /// Name of the VXLAN device that only exists.
+    pub gro_device: String,
+    /// Folder of the pins.
+    pub bpffs: String,
+    /// The subnet of the gateway bridge.
+    pub gateway: Subnet,
+}
