@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, Lab, Netns, Requirement, attainable, capture::Capture, page};
 
-use crate::support::{Cluster, Endpoint, NETWORK, attach, cluster, scenario, vni};
+use crate::support::{Cluster, Endpoint, NETWORK, cluster, scenario, vni};
 
 const NEEDS: &[Requirement] = &[
     Requirement::Root,
@@ -231,16 +231,17 @@ fn register(cluster: &Cluster, fifth: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Of what the underlay carries under the same offloads at the same time. A way without GSO and GRO carries a
-/// tenth.
+/// Least share of the underlay's rate, under the same offloads at the same time, between hosts of one subnet. A path
+/// that lost its offloads has a sixth (measured: 2.5 of 17 Gbit/s), one that has them more than four fifths. Hosts in
+/// different subnets are no measure of it: a Linux router with a bridge cuts every tunnel's super-packets, also those of
+/// the kernel's VXLAN (3.9 of 16 Gbit/s), but not TCP's own.
 const FULL_SPEED: f64 = 0.3;
 
 #[test]
 fn full_speed_with_every_offload_off_and_on() {
     scenario(NEEDS, |lab| {
         let cluster = cluster(lab)?;
-        let web4 = attach(lab, &cluster.hosts[3], "web4", &[])?;
-        let [h1, _, _, h4] = &cluster.hosts;
+        let [h1, h2, ..] = &cluster.hosts;
         let speed = |from: &Netns, to: &Netns, address| -> Result<f64> {
             let mut server = to.iperf_server(None)?;
             let iperf = from.iperf(address, 2, &[])?;
@@ -257,8 +258,9 @@ fn full_speed_with_every_offload_off_and_on() {
             // A path that lost its offloads is slow each time; a busy machine is not.
             let mut seen = Vec::new();
             for _ in 0..3 {
-                let below = speed(&h1.netns, &h4.netns, h4.address)?;
-                let overlay = speed(&cluster.web1.netns, &web4.netns, web4.address)?;
+                let below = speed(&h1.netns, &h2.netns, h2.address)?;
+                let (from, to) = (&cluster.web1, &cluster.web2_2);
+                let overlay = speed(&from.netns, &to.netns, to.address)?;
                 seen.push(format!("{overlay:.3e} of {below:.3e} bit/s"));
                 println!("offloads {on}: {}", seen.join(", "));
                 if overlay > FULL_SPEED * below {
