@@ -2,7 +2,7 @@
 //!
 //! They are not part of `faces::cli`, so that the node does not depend on the command line.
 
-use crate::model::Subnet;
+use crate::model::{Encapsulation, Subnet};
 use clap::{Args, ValueEnum};
 use std::{
     convert::Infallible,
@@ -14,7 +14,7 @@ use std::{
 
 /// Least MTU of the underlay: with it, endpoints get the smallest packet that every link must carry
 /// for IPv4 (RFC 791, section 3.2).
-const MTU_MIN: i64 = 68 + overlay_common::VXLAN_OVERHEAD as i64;
+const MTU_MIN: i64 = Encapsulation::VxlanIpv4.underlay_mtu_min() as i64;
 /// File in which the kernel shows the host's name, the default of the node's name.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 

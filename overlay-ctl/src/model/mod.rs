@@ -1,6 +1,7 @@
 //! The controller's nouns, as validated types: an illegal value cannot be built. No I/O.
 
 mod mac;
+mod mtu;
 mod name;
 mod publish;
 mod rows;
@@ -8,6 +9,7 @@ mod subnet;
 mod vni;
 
 pub use mac::Mac;
+pub use mtu::{ENDPOINT_MTU_MIN, Encapsulation};
 pub use name::{EndpointName, NetworkName, NodeName};
 pub use publish::{EndpointPort, FIRST_FREE_PORT, Publish, Published, Transport};
 pub use rows::{

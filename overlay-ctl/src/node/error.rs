@@ -9,9 +9,8 @@ use crate::{
         netlink::{GroError, NetlinkError, UnderlayError},
     },
     faces::api::ServeError,
-    model::Invalid,
+    model::{Encapsulation, Invalid},
 };
-use overlay_common::VXLAN_OVERHEAD;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -20,7 +19,7 @@ use std::{
 
 /// Smallest underlay MTU: an endpoint must be able to send the smallest packet that IPv4 asks every
 /// link to carry (RFC 791, section 3.2).
-pub(crate) const UNDERLAY_MTU_MIN: u32 = 68 + VXLAN_OVERHEAD as u32;
+pub(crate) const UNDERLAY_MTU_MIN: u32 = Encapsulation::VxlanIpv4.underlay_mtu_min();
 
 /// Why a node did not become a member.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +212,7 @@ pub enum StartError {
     },
     /// A port can't be removed.
     #[error(transparent)]
-    Port(#[from] crate::dataplane::netlink::PortError),
+    Port(#[from] crate::dataplane::netlink::DeviceError),
     /// The thread of Raft's messages can't be started.
     #[error("the thread that carries Raft's messages can't be started")]
     RaftThread(#[source] io::Error),

@@ -17,13 +17,10 @@ pub(super) async fn all(
     name: &NodeName,
 ) -> Result<(), StartError> {
     let mut results: Vec<Result<(), StartError>> = Vec::new();
-    match netlink.observe().await {
-        Ok((ports, legs)) => {
-            for port in ports {
-                results.push(netlink.delete_port(&port.ifname).await.map_err(Into::into));
-            }
-            for leg in legs {
-                results.push(netlink.delete_leg(&leg.ifname).await.map_err(Into::into));
+    match netlink.devices().await {
+        Ok(devices) => {
+            for device in devices {
+                results.push(netlink.remove_device(device.id).await.map_err(Into::into));
             }
         }
         Err(error) => results.push(Err(error.into())),

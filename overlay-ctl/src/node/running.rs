@@ -26,10 +26,13 @@ use crate::{
         datapath::Datapath,
         dns::Resolvers,
         gateway::{self, Table},
-        host::{EndpointCheck, HostGateway, HostKernel, Monitor, SharedDatapath, SuperPacketPlan},
-        kernel::{LocalStatus, Mtus},
+        host::{
+            EndpointCheck, HostDevices, HostGateway, HostKernel, HostMaps, HostOutside,
+            HostResolve, Monitor, SharedDatapath, SuperPacketPlan,
+        },
+        kernel::{DeviceKind, LocalGateway, LocalStatus, Mtus},
         netlink::{Netlink, Underlay},
-        reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
+        reconcile::{LocalNode, LocalVtep, Nudges, Reconciler},
     },
     faces::{DatapathInfo, ServedNode, api, cli, metrics},
     model::{EndpointId, NodeName},
@@ -86,8 +89,9 @@ impl Parts {
         } = self;
         let cluster::Membership { member, directory, log } = membership;
         let Member { cluster, id, .. } = member;
-        let ports: Vec<EndpointId> =
-            netlink.ports().await?.into_iter().map(|port| port.endpoint).collect();
+        let mut devices = netlink.devices().await?;
+        devices.retain(|device| device.id.kind == DeviceKind::Port);
+        let ports: Vec<EndpointId> = devices.iter().map(|port| port.id.number).collect();
         let gate = Gate::new(&datapath.reader().tables()?, &ports);
         let vtep = LocalVtep {
             address: underlay.address,
@@ -99,22 +103,27 @@ impl Parts {
         let datapath = SharedDatapath::new(datapath);
         let host_gateway = HostGateway::new(
             netlink.clone(),
-            gateway,
+            gateway.subnet,
             args.vxlan_port,
             table,
             check.ports(),
-            Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()),
         );
-        let mut kernel = HostKernel::new(
-            datapath.clone(),
-            netlink.clone(),
-            underlay,
-            super_packets,
-            check.namespaces(),
-            args.vxlan_port,
-            host_gateway,
-            args.xdp,
-        );
+        let large_packets = *super_packets.devices();
+        let super_packet_health = super_packets.health().clone();
+        let resolvers = Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str());
+        let mut kernel = HostKernel {
+            maps: HostMaps::new(datapath.clone()),
+            devices: HostDevices::new(datapath.clone(), netlink.clone(), check.namespaces()),
+            outside: HostOutside::new(
+                datapath.clone(),
+                netlink.clone(),
+                (underlay, args.vxlan_port),
+                super_packets,
+                host_gateway,
+                args.xdp,
+            ),
+            resolve: HostResolve::new(resolvers),
+        };
         kernel.guard_underlay().await;
         let mtus = Mtus::new(underlay_mtu, args.mtu, &BTreeMap::new());
         let local = LocalNode {
@@ -123,6 +132,8 @@ impl Parts {
             endpoint_mtu: mtus.endpoint,
             asked_mtu: args.mtu,
             gateway,
+            large_packets,
+            super_packets: super_packet_health,
         };
         let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);

@@ -16,8 +16,8 @@ use crate::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
         host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
+        kernel::{DeviceKind, LocalGateway},
         netlink::{Netlink, Underlay, UnderlayChoice},
-        reconcile::LocalGateway,
     },
     faces::DatapathInfo,
     model::{NodeName, Subnet},
@@ -71,7 +71,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     if is_new {
         // The endpoints still work, and belong to a node with another state folder: a mistyped path must not remove
         // their ports.
-        let ports = netlink.ports().await?;
+        let mut ports = netlink.devices().await?;
+        ports.retain(|device| device.id.kind == DeviceKind::Port);
         if !ports.is_empty() {
             return Err(StartError::PortsStand {
                 ports: ports.len(),

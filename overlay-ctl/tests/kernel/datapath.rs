@@ -16,7 +16,7 @@ use overlay_common::{
 };
 use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening},
-    kernel::{TableChange, Tables},
+    kernel::{Program, TableChange, Tables},
 };
 
 use crate::lab::{Netns, sh, skip};
@@ -81,14 +81,14 @@ impl Host {
 
     /// Attaches what there is to attach for an endpoint.
     fn attach_endpoint(&self, datapath: &mut Datapath) {
-        datapath.attach_endpoint("port0", self.ifindex("port0")).unwrap();
-        datapath.attach_gateway("leg0", self.ifindex("leg0")).unwrap();
+        datapath.attach(Program::FromEndpoint, "port0", self.ifindex("port0")).unwrap();
+        datapath.attach(Program::FromGateway, "leg0", self.ifindex("leg0")).unwrap();
     }
 
     /// The endpoint's port and its gateway leg are known as attached.
     fn is_attached(&self, datapath: &Datapath) -> bool {
-        datapath.attached() == [self.ifindex("port0")].into()
-            && datapath.attached_gateways() == [self.ifindex("leg0")].into()
+        datapath.attached(Program::FromEndpoint) == [self.ifindex("port0")].into()
+            && datapath.attached(Program::FromGateway) == [self.ifindex("leg0")].into()
     }
 
     pub(crate) fn link_id(&self, entry: &str) -> String {
@@ -435,8 +435,8 @@ fn the_next_process_takes_everything_over() {
     let (links, programs, packets) = host.run(|| {
         let mut datapath = host.open();
         assert_eq!(datapath.hook(), Hook::Tcx);
-        assert_eq!(datapath.attached(), BTreeSet::new());
-        assert_eq!(datapath.attached_gateways(), BTreeSet::new());
+        assert_eq!(datapath.attached(Program::FromEndpoint), BTreeSet::new());
+        assert_eq!(datapath.attached(Program::FromGateway), BTreeSet::new());
         host.attach_endpoint(&mut datapath);
         host.attach_endpoint(&mut datapath);
         assert!(host.is_attached(&datapath), "{datapath:?}");
@@ -461,18 +461,18 @@ fn the_next_process_takes_everything_over() {
         host.make_traffic();
         seen_more(&datapath, before);
 
-        datapath.detach_endpoint(leg).unwrap();
-        datapath.detach_gateway(port).unwrap();
+        datapath.detach(Program::FromEndpoint, leg).unwrap();
+        datapath.detach(Program::FromGateway, port).unwrap();
         assert!(host.is_attached(&datapath), "each by its own role");
         for _ in 0..2 {
-            datapath.detach_gateway(leg).unwrap();
-            assert_eq!(datapath.attached_gateways(), BTreeSet::new());
-            assert_eq!(datapath.attached(), [port].into());
+            datapath.detach(Program::FromGateway, leg).unwrap();
+            assert_eq!(datapath.attached(Program::FromGateway), BTreeSet::new());
+            assert_eq!(datapath.attached(Program::FromEndpoint), [port].into());
         }
         for _ in 0..2 {
-            datapath.detach_endpoint(port).unwrap();
+            datapath.detach(Program::FromEndpoint, port).unwrap();
         }
-        assert_eq!(datapath.attached(), BTreeSet::new());
+        assert_eq!(datapath.attached(Program::FromEndpoint), BTreeSet::new());
         assert_eq!(host.entries(), [format!("underlay-{eth}")].into());
     });
 }
@@ -516,7 +516,7 @@ fn clsact_serves_where_tcx_does_not() {
         assert!(host.is_attached(&datapath), "{datapath:?}");
         assert_eq!(counts(), [1, 1, 1], "replaced, not added");
         assert_ne!(host.filters("eth7"), before, "by another program");
-        datapath.detach_endpoint(port).unwrap();
+        datapath.detach(Program::FromEndpoint, port).unwrap();
         assert_eq!(counts(), [1, 0, 1]);
         assert_eq!(host.entries(), [format!("gateway-{leg}"), format!("underlay-{eth}")].into());
 
@@ -589,16 +589,16 @@ fn attachments_whose_device_went_are_forgotten() {
         host.netns.sh(&format!("ip link add port0 index {port} type veth peer name port1"));
         host.run(|| {
             let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
-            assert_eq!(datapath.attached(), BTreeSet::new(), "{hook:?}");
-            assert_eq!(datapath.attached_gateways(), BTreeSet::new(), "{hook:?}");
-            datapath.detach_gateway(leg).unwrap();
-            let error = datapath.attach_gateway("leg0", leg).unwrap_err();
+            assert_eq!(datapath.attached(Program::FromEndpoint), BTreeSet::new(), "{hook:?}");
+            assert_eq!(datapath.attached(Program::FromGateway), BTreeSet::new(), "{hook:?}");
+            datapath.detach(Program::FromGateway, leg).unwrap();
+            let error = datapath.attach(Program::FromGateway, "leg0", leg).unwrap_err();
             assert!(matches!(error, DatapathError::NoDevice { .. }), "{error:?}");
             assert_eq!(host.entries(), [format!("underlay-{eth}")].into(), "{hook:?}");
-            datapath.attach_endpoint("port0", port).unwrap();
+            datapath.attach(Program::FromEndpoint, "port0", port).unwrap();
             host.netns.sh("ip link del port0");
-            datapath.detach_endpoint(port).unwrap();
-            let error = datapath.attach_endpoint("port0", port).unwrap_err();
+            datapath.detach(Program::FromEndpoint, port).unwrap();
+            let error = datapath.attach(Program::FromEndpoint, "port0", port).unwrap_err();
             assert!(matches!(error, DatapathError::NoDevice { .. }), "{error:?}");
             assert_eq!(host.entries(), [format!("underlay-{eth}")].into(), "{hook:?}");
         });

@@ -10,7 +10,10 @@ use std::{
 };
 
 use overlay_ctl::{
-    dataplane::gateway::{Changed, HostPort, Rules, Table, Target},
+    dataplane::{
+        gateway::{Changed, Rules, Table},
+        kernel::{HostPort, Target},
+    },
     model::Transport,
 };
 use socket2::{Domain, Protocol, Socket, Type};

@@ -7,7 +7,10 @@ use std::{
 };
 
 use overlay_ctl::{
-    dataplane::gateway::{HostPort, PortTaken, Reservations, busy_ports},
+    dataplane::{
+        gateway::{PortTaken, Reservations, busy_ports},
+        kernel::HostPort,
+    },
     model::Transport::{Sctp, Tcp, Udp},
 };
 use socket2::{Domain, Socket, Type};

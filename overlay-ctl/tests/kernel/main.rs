@@ -14,6 +14,7 @@ mod gateway;
 mod gateway_ports;
 mod gateway_table;
 mod guard;
+mod host;
 #[path = "../support/lab.rs"]
 mod lab;
 mod netlink;

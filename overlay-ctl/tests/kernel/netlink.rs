@@ -7,24 +7,40 @@ mod sizes;
 
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
 
-use overlay_ctl::dataplane::netlink::{
-    Change, GroError, Netlink, NextHop, PortError, PortSpec, Underlay, UnderlayChoice,
-    UnderlayError, port_name,
+use overlay_ctl::dataplane::{
+    kernel::{DeviceId, DeviceSpec, NextHop, PairSizes, SuperPackets},
+    netlink::{
+        Change, DeviceError, GroError, Netlink, Underlay, UnderlayChoice, UnderlayError,
+        device_name,
+    },
 };
 
 use crate::lab::{Netns, skip};
 
 const BOUND: Duration = Duration::from_secs(10);
 
-fn spec(endpoint: u64, netns: &Netns) -> PortSpec {
-    PortSpec {
-        endpoint,
+/// An MTU, and whatever super-packets.
+fn sizes(mtu: u32) -> PairSizes {
+    let nothing = SuperPackets::default();
+    PairSizes { mtu, outside: nothing, inside: nothing }
+}
+
+fn spec(endpoint: u64, netns: &Netns) -> DeviceSpec {
+    DeviceSpec {
+        id: DeviceId::port(endpoint),
         netns: netns.name.clone().into(),
         mac: [0x02, 0x42, 172, 16, 16, 129],
         address: Ipv4Addr::new(172, 16, 16, 129),
         prefix: 24,
-        mtu: 1450,
+        gateway: None,
+        sizes: sizes(1450),
     }
+}
+
+/// Raises the device of this id as it is now.
+async fn raise(netlink: &Netlink, spec: &DeviceSpec) -> Result<(), DeviceError> {
+    let seen = netlink.device(spec.id).await?.unwrap();
+    netlink.raise_device(&seen, spec).await
 }
 
 fn ready(_: &str, _: u32) -> Result<(), Infallible> {
@@ -51,7 +67,7 @@ fn a_port_is_made_as_asked_and_leaves_nothing() {
         let netlink = Netlink::open().await.unwrap();
         let mut called = None;
         let port = netlink
-            .create_port(&spec, |name, index| -> Result<(), Infallible> {
+            .create_device(&spec, |name, index| -> Result<(), Infallible> {
                 called = Some((name.to_owned(), index));
                 Ok(())
             })
@@ -62,9 +78,9 @@ fn a_port_is_made_as_asked_and_leaves_nothing() {
         assert_eq!(port.difference(&spec, netns), None, "{port:?}");
         assert!(!port.up && !port.peer.as_ref().unwrap().up, "down until it is activated");
 
-        netlink.activate_port(&spec).await.unwrap();
-        netlink.activate_port(&spec).await.unwrap();
-        let ports = netlink.ports().await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
+        let ports = netlink.devices().await.unwrap();
         assert_eq!(ports.len(), 1);
         assert!(ports[0].is_active(), "{ports:?}");
         assert_eq!(ports[0].difference(&spec, netns), None);
@@ -83,9 +99,9 @@ fn a_port_is_made_as_asked_and_leaves_nothing() {
 
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.delete_port("ovp2a").await.unwrap();
-        netlink.delete_port("ovp2a").await.unwrap();
-        assert_eq!(netlink.ports().await.unwrap(), []);
+        netlink.remove_device(spec.id).await.unwrap();
+        netlink.remove_device(spec.id).await.unwrap();
+        assert_eq!(netlink.devices().await.unwrap(), []);
     });
     assert!(!web.succeeds("ip link show eth0"));
 }
@@ -102,9 +118,9 @@ fn packets_pass_as_soon_as_a_port_is_activated() {
         let netlink = Netlink::open().await.unwrap();
         // Whether the kernel is late is chance.
         for round in 0..50 {
-            netlink.create_port(&spec, ready).await.unwrap();
-            netlink.activate_port(&spec).await.unwrap();
-            let port = netlink.port(9).await.unwrap().unwrap();
+            netlink.create_device(&spec, ready).await.unwrap();
+            raise(&netlink, &spec).await.unwrap();
+            let port = netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
             let runs = (port.running, port.peer.as_ref().unwrap().running);
             assert_eq!(runs, (true, true), "round {round}: {port:?}");
         }
@@ -120,22 +136,22 @@ fn a_port_that_somebody_else_set_up_is_not_taken_for_complete() {
     let spec = spec(9, &web);
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let seen = async || netlink.port(9).await.unwrap().unwrap();
-        netlink.create_port(&spec, ready).await.unwrap();
+        let seen = async || netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
+        netlink.create_device(&spec, ready).await.unwrap();
         // A network manager does so with whatever device is new.
         host.sh("ip link set ovp9 up");
         assert!(!seen().await.is_active());
-        netlink.activate_port(&spec).await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
         assert!(seen().await.is_active() && web.sh("ip link show eth0").contains(",UP"));
         // It may take down what it likes afterwards, too: the host's side comes back.
         host.sh("ip link set ovp9 down");
         assert!(!seen().await.is_active());
-        netlink.activate_port(&spec).await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
         assert!(seen().await.is_active());
         // The endpoint's own side is its own business.
         web.sh("ip link set eth0 down");
         assert!(seen().await.is_active());
-        netlink.activate_port(&spec).await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
         assert!(!web.sh("ip link show eth0").contains(",UP"));
     });
 }
@@ -149,11 +165,11 @@ fn an_endpoint_that_takes_its_side_down_holds_nobody_up() {
     let spec = spec(9, &web);
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.create_port(&spec, ready).await.unwrap();
+        netlink.create_device(&spec, ready).await.unwrap();
         // It is never up in the kernel's eyes, so that a wait for that would have no end.
         web.sh("ip link set eth0 mode dormant");
-        netlink.activate_port(&spec).await.unwrap();
-        let port = netlink.port(9).await.unwrap().unwrap();
+        raise(&netlink, &spec).await.unwrap();
+        let port = netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
         assert!(port.is_active() && !port.peer.unwrap().running);
     });
 }
@@ -166,13 +182,16 @@ fn a_port_is_made_anew_where_its_endpoint_moved() {
     let (host, old, new) = (Netns::new("host"), Netns::new("old"), Netns::new("new"));
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.create_port(&spec(7, &old), ready).await.unwrap();
+        netlink.create_device(&spec(7, &old), ready).await.unwrap();
         let moved = spec(7, &new);
         let netns = netlink.netns_id(&moved.netns).await.unwrap();
-        let port = netlink.port(7).await.unwrap().unwrap();
-        assert!(port.difference(&moved, netns).unwrap().contains("another namespace"));
-        let port = netlink.create_port(&moved, ready).await.unwrap();
+        let earlier = netlink.device(DeviceId::port(7)).await.unwrap().unwrap();
+        assert!(earlier.difference(&moved, netns).unwrap().contains("another namespace"));
+        let port = netlink.create_device(&moved, ready).await.unwrap();
         assert_eq!(port.difference(&moved, netns), None);
+        // What was seen is not there any more, though a device of its name is.
+        let error = netlink.raise_device(&earlier, &moved).await.unwrap_err();
+        assert!(matches!(error, DeviceError::Gone(_)), "{error:?}");
     });
     assert!(!old.succeeds("ip link show eth0"));
 }
@@ -187,20 +206,20 @@ fn a_namespace_that_does_not_fit_is_refused_and_nothing_is_left() {
     let spec = spec(9, &web);
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let error = netlink.create_port(&spec, ready).await.unwrap_err();
-        assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
+        let error = netlink.create_device(&spec, ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert!(error.to_string().contains(&web.name), "{error}");
         let check =
             async |path: &str| netlink.check_netns(Path::new(path), false).await.unwrap_err();
-        assert!(matches!(check(&web.name).await, PortError::InterfaceExists { .. }));
-        assert!(matches!(check("ovk-no-such-namespace").await, PortError::NoNamespace(_)));
-        assert!(matches!(check("/run/ovk/no/such").await, PortError::NoNamespace(_)));
-        assert!(matches!(check("/etc/passwd").await, PortError::NotNamespace(_)));
-        assert!(matches!(check("/proc/self/ns/mnt").await, PortError::NotNamespace(_)));
-        assert!(matches!(check(&host.name).await, PortError::OwnNamespace(_)));
+        assert!(matches!(check(&web.name).await, DeviceError::InterfaceExists { .. }));
+        assert!(matches!(check("ovk-no-such-namespace").await, DeviceError::NoNamespace(_)));
+        assert!(matches!(check("/run/ovk/no/such").await, DeviceError::NoNamespace(_)));
+        assert!(matches!(check("/etc/passwd").await, DeviceError::NotNamespace(_)));
+        assert!(matches!(check("/proc/self/ns/mnt").await, DeviceError::NotNamespace(_)));
+        assert!(matches!(check(&host.name).await, DeviceError::OwnNamespace(_)));
         web.sh("ip link del eth0");
         netlink.check_netns(Path::new(&web.name), true).await.unwrap();
-        assert_eq!(netlink.ports().await.unwrap(), []);
+        assert_eq!(netlink.devices().await.unwrap(), []);
     });
     assert!(!host.succeeds("ip link show ovp9"));
 }
@@ -214,8 +233,8 @@ fn a_port_whose_preparation_fails_is_removed() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let fail = |_: &str, _| Err("no room in the map");
-        let error = netlink.create_port(&spec(9, &web), fail).await.unwrap_err();
-        assert!(matches!(error, PortError::Attach(_)), "{error:?}");
+        let error = netlink.create_device(&spec(9, &web), fail).await.unwrap_err();
+        assert!(matches!(error, DeviceError::Attach(_)), "{error:?}");
     });
     assert!(!host.succeeds("ip link show ovp9"));
     assert!(!web.succeeds("ip link show eth0"));
@@ -231,19 +250,19 @@ fn a_port_goes_with_its_namespace() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let mut changes = netlink.changes().unwrap();
-        netlink.create_port(&spec, ready).await.unwrap();
+        let made = netlink.create_device(&spec, ready).await.unwrap();
         drop(web);
         let gone = async {
-            while netlink.port(9).await.unwrap().is_some() {
+            while netlink.device(DeviceId::port(9)).await.unwrap().is_some() {
                 changes.recv().await.unwrap();
             }
         };
         tokio::time::timeout(BOUND, gone).await.expect("the port goes when its namespace does");
-        netlink.delete_port(&port_name(9).unwrap()).await.unwrap();
-        let error = netlink.activate_port(&spec).await.unwrap_err();
-        assert!(matches!(error, PortError::Gone(_)), "{error:?}");
-        let error = netlink.create_port(&spec, ready).await.unwrap_err();
-        assert!(matches!(error, PortError::NoNamespace(_)), "{error:?}");
+        netlink.remove_device(spec.id).await.unwrap();
+        let error = netlink.raise_device(&made, &spec).await.unwrap_err();
+        assert!(matches!(error, DeviceError::Gone(_)), "{error:?}");
+        let error = netlink.create_device(&spec, ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::NoNamespace(_)), "{error:?}");
     });
 }
 
@@ -257,10 +276,10 @@ fn what_a_killed_controller_left_half_made_is_replaced() {
     host.sh(&format!("ip link add ovp9 group {group} type veth peer name eth0 netns {}", web.name));
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let ports = netlink.ports().await.unwrap();
+        let ports = netlink.devices().await.unwrap();
         let [half] = &ports[..] else { panic!("it is seen, so that it does not stay: {ports:?}") };
-        assert_eq!((half.endpoint, half.up), (9, false));
-        netlink.create_port(&spec(9, &web), ready).await.unwrap();
+        assert_eq!((half.id, half.up), (DeviceId::port(9), false));
+        netlink.create_device(&spec(9, &web), ready).await.unwrap();
     });
 }
 
@@ -278,13 +297,13 @@ fn foreign_devices_with_our_prefix_are_left_alone() {
     let before = host.sh("ip -o link show");
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        assert_eq!(netlink.ports().await.unwrap(), []);
-        for name in ["ovp9", "ovpa", "eth7"] {
-            let error = netlink.delete_port(name).await.unwrap_err();
-            assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        assert_eq!(netlink.devices().await.unwrap(), []);
+        for id in [9, 10] {
+            let error = netlink.remove_device(DeviceId::port(id)).await.unwrap_err();
+            assert!(matches!(error, DeviceError::NameTaken(_)), "{error:?}");
         }
-        let error = netlink.create_port(&spec(9, &web), ready).await.unwrap_err();
-        assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        let error = netlink.create_device(&spec(9, &web), ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::NameTaken(_)), "{error:?}");
         let underlay = netlink.underlay(&UnderlayChoice::Device("eth7".to_owned())).await.unwrap();
         let error = netlink.ensure_gro_device(&underlay, 4789).await.unwrap_err();
         assert!(matches!(error, GroError::NameTaken(_)), "{error:?}");
@@ -304,12 +323,12 @@ fn the_barrier_lets_nothing_past_a_missing_program() {
     let port = host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         // A port from before the barrier is put behind it too.
-        netlink.create_port(&spec(7, &web), ready).await.unwrap();
-        netlink.activate_port(&spec(7, &web)).await.unwrap();
+        netlink.create_device(&spec(7, &web), ready).await.unwrap();
+        raise(&netlink, &spec(7, &web)).await.unwrap();
         assert_eq!(netlink.ensure_barrier().await.unwrap(), None);
         let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
         netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
-        port_name(7).unwrap()
+        device_name(DeviceId::port(7)).unwrap()
     });
     let inside = |device: &str| host.sh("ip -o link show master ovbarrier").contains(device);
     assert!(inside(&port) && inside("ovg4789"));

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, net::Ipv4Addr};
 
-use overlay_ctl::dataplane::netlink::{GATEWAY_BRIDGE, LegSpec, Netlink};
+use overlay_ctl::dataplane::{
+    kernel::{DeviceId, DeviceSpec, PairSizes, SuperPackets},
+    netlink::{GATEWAY_BRIDGE, Netlink},
+};
 
 use crate::lab::{Netns, skip};
 
@@ -20,19 +23,21 @@ fn a_leg_is_never_forgotten_by_its_bridge() {
     let (host, web) = (Netns::new("host"), Netns::new("web"));
     let subnet = "172.18.0.0/16".parse().unwrap();
     let mac = "02:42:ac:12:00:03";
-    let spec = LegSpec {
+    let (address, nothing) = (Ipv4Addr::new(172, 18, 0, 3), SuperPackets::default());
+    let spec = DeviceSpec {
+        id: DeviceId::leg(address),
         netns: web.name.clone().into(),
-        address: Ipv4Addr::new(172, 18, 0, 3),
+        address,
         prefix: 16,
         mac: [2, 0x42, 172, 18, 0, 3],
-        gateway: Ipv4Addr::new(172, 18, 0, 1),
-        mtu: 1500,
+        gateway: Some(Ipv4Addr::new(172, 18, 0, 1)),
+        sizes: PairSizes { mtu: 1500, outside: nothing, inside: nothing },
     };
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let bridge = netlink.ensure_gateway_bridge(subnet, 1500).await.unwrap();
         let attach = |_: &str, _: u32| -> Result<(), Infallible> { Ok(()) };
-        let leg = netlink.create_leg(&spec, attach).await.unwrap();
+        let leg = netlink.create_device(&spec, attach).await.unwrap();
         assert_eq!(leg.bridge, bridge.ifindex);
         let known = Some(format!("{mac} master {GATEWAY_BRIDGE} static"));
         assert_eq!(station(&host, &leg.ifname, mac), known);
@@ -40,10 +45,10 @@ fn a_leg_is_never_forgotten_by_its_bridge() {
         // Out of the bridge by somebody's hand, and put back.
         host.sh(&format!("ip link set {} nomaster", leg.ifname));
         assert_eq!(station(&host, &leg.ifname, mac), None);
-        assert_eq!(netlink.leg(spec.address).await.unwrap().unwrap().bridge, 0);
+        assert_eq!(netlink.device(spec.id).await.unwrap().unwrap().bridge, 0);
         netlink.ensure_gateway_bridge(subnet, 1500).await.unwrap();
         assert_eq!(station(&host, &leg.ifname, mac), known);
-        netlink.delete_leg(&leg.ifname).await.unwrap();
+        netlink.remove_device(leg.id).await.unwrap();
         netlink.remove_gateway_bridge().await.unwrap();
     });
 }

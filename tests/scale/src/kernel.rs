@@ -1,16 +1,22 @@
 //! A kernel for the reconciler with real maps, but without devices, names and published ports.
 
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
-use overlay_ctl::dataplane::{
-    datapath::{Cursor, Datapath, DatapathError},
-    kernel::{
-        DeviceFailure, DeviceId, DeviceSpec, FdbPart, Kernel, KernelError, Names, NeighPart,
-        NextHop, ObservedDevice, PublishedPorts, TableChange, Tables, Way,
+use overlay_ctl::{
+    dataplane::{
+        datapath::{Cursor, Datapath, DatapathError},
+        kernel::{
+            DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, Kernel, KernelError,
+            LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed, ObservedDevice,
+            ObservedPeer, Outside, PublishedPorts, Resolve, Resolved, TableChange, Tables, Way,
+            Ways,
+        },
     },
+    model::Encapsulation,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -53,11 +59,30 @@ fn failed(error: DatapathError) -> KernelError {
 }
 
 impl Kernel for MapsOnly {
-    type Cursor = Cursor;
+    type Maps = Self;
+    type Devices = Self;
+    type Outside = Self;
+    type Resolve = Self;
 
-    async fn read_back(&mut self) -> Result<(), KernelError> {
-        Ok(())
+    fn maps(&mut self) -> &mut Self {
+        self
     }
+
+    fn devices(&mut self) -> &mut Self {
+        self
+    }
+
+    fn outside(&mut self) -> &mut Self {
+        self
+    }
+
+    fn resolve(&mut self) -> &mut Self {
+        self
+    }
+}
+
+impl Maps for MapsOnly {
+    type Cursor = Cursor;
 
     async fn tables(&mut self) -> Result<Tables, KernelError> {
         self.datapath.reader().tables().map_err(failed)
@@ -95,73 +120,93 @@ impl Kernel for MapsOnly {
         self.written.note();
         Ok(())
     }
+}
 
-    async fn devices(
-        &mut self,
-        _wanted: &BTreeMap<DeviceId, DeviceSpec>,
-    ) -> Result<Vec<ObservedDevice>, KernelError> {
-        Ok(self.devices.values().cloned().collect())
+impl Devices for MapsOnly {
+    async fn observe(&mut self, _paths: &BTreeSet<PathBuf>) -> Result<Observed, KernelError> {
+        Ok(Observed { devices: self.devices.values().cloned().collect(), ..Observed::default() })
     }
 
-    async fn create(
-        &mut self,
-        id: DeviceId,
-        spec: &DeviceSpec,
-    ) -> Result<ObservedDevice, DeviceFailure> {
+    async fn create(&mut self, spec: &DeviceSpec) -> Result<ObservedDevice, DeviceFailure> {
         let ifindex = FIRST_IFINDEX + self.devices.len() as u32;
+        let mut peer = None;
+        if let Some(netns) = NetnsId::new(0) {
+            peer = Some(ObservedPeer {
+                netns,
+                ifindex: 1,
+                ifname: "eth0".to_owned(),
+                up: true,
+                running: true,
+                mac: spec.mac.to_vec(),
+                mtu: spec.sizes.mtu,
+                super_packets: spec.sizes.inside,
+                addresses: vec![(spec.address, spec.prefix)],
+            });
+        }
         let device = ObservedDevice {
-            id,
+            id: spec.id,
             ifname: format!("device{ifindex}"),
             ifindex,
-            interface: "eth0".to_owned(),
-            mtu: spec.mtu,
-            bridge: 0,
             up: true,
-            fault: None,
+            running: true,
+            complete: true,
+            mtu: spec.sizes.mtu,
+            super_packets: spec.sizes.outside,
+            bridge: 0,
+            peer,
         };
-        self.devices.insert(id, device.clone());
+        self.devices.insert(spec.id, device.clone());
         Ok(device)
     }
 
-    async fn raise(&mut self, _device: &ObservedDevice) -> Result<(), DeviceFailure> {
+    async fn attach(&mut self, _seen: &ObservedDevice) -> Result<(), KernelError> {
         Ok(())
     }
 
-    async fn ensure_attached(&mut self, _device: &ObservedDevice) -> Result<(), KernelError> {
+    async fn update(
+        &mut self,
+        _seen: &ObservedDevice,
+        _spec: &DeviceSpec,
+    ) -> Result<(), DeviceFailure> {
         Ok(())
     }
 
-    async fn delete(&mut self, device: &ObservedDevice) -> Result<(), KernelError> {
-        self.devices.remove(&device.id);
+    async fn raise(
+        &mut self,
+        _seen: &ObservedDevice,
+        _spec: &DeviceSpec,
+    ) -> Result<(), DeviceFailure> {
+        Ok(())
+    }
+
+    async fn remove(&mut self, seen: &ObservedDevice) -> Result<(), KernelError> {
+        self.devices.remove(&seen.id);
+        Ok(())
+    }
+}
+
+impl Outside for MapsOnly {
+    async fn repair(&mut self, _gateway: &LocalGateway) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    async fn ways(&mut self, vteps: &BTreeSet<Ipv4Addr>) -> Result<Ways, KernelError> {
+        let hop = NextHop { ifindex: 1, mac: [2; 6], source_mac: [4; 6] };
+        let way = Way { mtu: 1500, encapsulation: Encapsulation::VxlanIpv4, hop: Some(hop) };
+        Ok(Ways { device_mtu: 1500, ways: vteps.iter().map(|vtep| (*vtep, way)).collect() })
+    }
+
+    async fn update_bridge(&mut self, _gateway: &LocalGateway) -> Result<(), KernelError> {
         Ok(())
     }
 
     async fn publish(&mut self, _ports: &PublishedPorts) -> Result<(), KernelError> {
         Ok(())
     }
+}
 
-    async fn resolve(&mut self, _names: &Arc<Names>, _is_whole: bool) -> Result<(), KernelError> {
-        Ok(())
-    }
-
-    async fn ways(
-        &mut self,
-        vteps: &BTreeSet<Ipv4Addr>,
-    ) -> Result<BTreeMap<Ipv4Addr, Way>, KernelError> {
-        let hop = NextHop { ifindex: 1, mac: [2; 6], source_mac: [4; 6] };
-        let way = Way { mtu: 1500, hop: Some(hop) };
-        Ok(vteps.iter().map(|vtep| (*vtep, way)).collect())
-    }
-
-    async fn underlay_mtu(&mut self) -> Result<u32, KernelError> {
-        Ok(1500)
-    }
-
-    async fn fit(
-        &mut self,
-        _gateway_mtu: u32,
-        _devices: &mut BTreeMap<DeviceId, ObservedDevice>,
-    ) -> Result<(), KernelError> {
-        Ok(())
+impl Resolve for MapsOnly {
+    async fn resolve(&mut self, _names: &Arc<Names>, _is_whole: bool) -> Resolved {
+        Resolved::default()
     }
 }

@@ -6,8 +6,8 @@ use overlay_ctl::{
     control::state::View,
     dataplane::{
         datapath::Datapath,
-        kernel::LocalStatus,
-        reconcile::{LocalGateway, LocalNode, LocalVtep, Nudges, Reconciler},
+        kernel::{LargePackets, LocalGateway, LocalStatus, SuperPacketHealth},
+        reconcile::{LocalNode, LocalVtep, Nudges, Reconciler},
     },
 };
 use std::{
@@ -134,6 +134,8 @@ fn local() -> Result<LocalNode> {
         endpoint_mtu: 1450,
         asked_mtu: None,
         gateway: LocalGateway { subnet: world::gateway_subnet()?, mtu: 1500 },
+        large_packets: LargePackets::default(),
+        super_packets: SuperPacketHealth::default(),
     })
 }
 

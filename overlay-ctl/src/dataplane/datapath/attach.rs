@@ -20,6 +20,7 @@ use nix::{
 };
 
 use super::{DatapathError, guard::GuardMode};
+use crate::dataplane::kernel::Program;
 
 /// Priority and handle of our clsact filters. Fixed, so that a later process finds them; unlikely, so
 /// that nobody else has them.
@@ -55,6 +56,14 @@ pub(super) enum Role {
 }
 
 impl Role {
+    /// The role of a program that runs on the host's side of devices.
+    pub(super) fn of(program: Program) -> Self {
+        match program {
+            Program::FromEndpoint => Self::Endpoint,
+            Program::FromGateway => Self::Gateway,
+        }
+    }
+
     /// Those at TC.
     pub(super) const TC: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
     pub(super) const ALL: [Self; 5] = [

@@ -22,7 +22,7 @@ mod traffic;
 mod whereabouts;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -52,7 +52,7 @@ use attach::{Place, Role};
 use host::Folders;
 use maps::Maps;
 
-use crate::dataplane::kernel::TableChange;
+use crate::dataplane::kernel::{Program, TableChange};
 
 /// The programs, as the build left them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
@@ -89,8 +89,7 @@ pub struct Datapath {
     reader: TableReader,
     config: Config,
     hook: Hook,
-    endpoints: BTreeSet<u32>,
-    gateways: BTreeSet<u32>,
+    attached: BTreeMap<Program, BTreeSet<u32>>,
     guard: Guard,
     events_taken: Arc<AtomicBool>,
 }
@@ -100,8 +99,7 @@ impl std::fmt::Debug for Datapath {
         f.debug_struct("Datapath")
             .field("bpffs", &self.folders.root)
             .field("hook", &self.hook)
-            .field("endpoints", &self.endpoints)
-            .field("gateways", &self.gateways)
+            .field("attached", &self.attached)
             .finish_non_exhaustive()
     }
 }
@@ -143,7 +141,6 @@ impl Datapath {
         // Before any program that reads it runs.
         maps.set_config(&config)?;
         let events_taken = Arc::default();
-        let (endpoints, gateways) = Default::default();
         let mut datapath = Self {
             reader: TableReader::new(maps.tables.clone()),
             folders,
@@ -151,8 +148,7 @@ impl Datapath {
             maps,
             config,
             hook,
-            endpoints,
-            gateways,
+            attached: BTreeMap::new(),
             guard: Guard::default(),
             events_taken,
         };
@@ -169,8 +165,8 @@ impl Datapath {
             }
             match place.role {
                 Role::Underlay | Role::Guard(_) => {}
-                Role::Endpoint => _ = self.endpoints.insert(place.ifindex),
-                Role::Gateway => _ = self.gateways.insert(place.ifindex),
+                Role::Endpoint => self.note_attached(Program::FromEndpoint, place.ifindex),
+                Role::Gateway => self.note_attached(Program::FromGateway, place.ifindex),
             }
         }
         self.ensure(wanted, underlay)?;
@@ -217,61 +213,42 @@ impl Datapath {
         self.maps.free_slots(slots)
     }
 
-    /// Attaches `from_endpoint` to the host's side of a port. Where it is attached already, it is
-    /// replaced by this process' own.
+    /// Attaches a program to the host's side of a device. Where it is attached already, it is replaced by this
+    /// process' own.
     ///
     /// # Errors
     /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
-    pub fn attach_endpoint(&mut self, ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
-        self.ensure(Place { role: Role::Endpoint, ifindex }, ifname)?;
-        self.endpoints.insert(ifindex);
+    pub fn attach(
+        &mut self,
+        program: Program,
+        ifname: &str,
+        ifindex: u32,
+    ) -> Result<(), DatapathError> {
+        self.ensure(Place { role: Role::of(program), ifindex }, ifname)?;
+        self.note_attached(program, ifindex);
         Ok(())
     }
 
-    /// Detaches it. No error where it is not attached, or where the device has gone.
+    /// Detaches a program. No error where it is not attached, or where the device has gone. A gateway leg without its
+    /// program is open to its neighbours: take the leg off the bridge first, or down.
     ///
     /// # Errors
     /// [`DatapathError::Attach`], [`DatapathError::Folder`].
-    pub fn detach_endpoint(&mut self, ifindex: u32) -> Result<(), DatapathError> {
-        attach::detach(&self.folders.links, Place { role: Role::Endpoint, ifindex })?;
-        self.endpoints.remove(&ifindex);
+    pub fn detach(&mut self, program: Program, ifindex: u32) -> Result<(), DatapathError> {
+        attach::detach(&self.folders.links, Place { role: Role::of(program), ifindex })?;
+        self.attached.entry(program).or_default().remove(&ifindex);
         Ok(())
     }
 
-    /// The host-side devices that have `from_endpoint`: found at [`Datapath::open`], attached since.
-    /// One that has gone since then is among them until it is detached.
+    /// The host-side devices that have the program: found at [`Datapath::open`], or attached since. A device that has
+    /// gone since then is among them until its program is detached.
     #[must_use]
-    pub fn attached(&self) -> BTreeSet<u32> {
-        self.endpoints.clone()
+    pub fn attached(&self, program: Program) -> BTreeSet<u32> {
+        self.attached.get(&program).cloned().unwrap_or_default()
     }
 
-    /// Attaches `from_gateway` to the host's side of a gateway leg. Where it is attached already, it is
-    /// replaced by this process' own.
-    ///
-    /// # Errors
-    /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
-    pub fn attach_gateway(&mut self, ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
-        self.ensure(Place { role: Role::Gateway, ifindex }, ifname)?;
-        self.gateways.insert(ifindex);
-        Ok(())
-    }
-
-    /// Detaches it. No error where it is not attached, or where the device has gone. A leg without it
-    /// is open to its neighbours: take the leg off the bridge first, or down.
-    ///
-    /// # Errors
-    /// [`DatapathError::Attach`], [`DatapathError::Folder`].
-    pub fn detach_gateway(&mut self, ifindex: u32) -> Result<(), DatapathError> {
-        attach::detach(&self.folders.links, Place { role: Role::Gateway, ifindex })?;
-        self.gateways.remove(&ifindex);
-        Ok(())
-    }
-
-    /// The host-side devices that have `from_gateway`, as [`Datapath::attached`] has it of
-    /// `from_endpoint`.
-    #[must_use]
-    pub fn attached_gateways(&self) -> BTreeSet<u32> {
-        self.gateways.clone()
+    fn note_attached(&mut self, program: Program, ifindex: u32) {
+        self.attached.entry(program).or_default().insert(ifindex);
     }
 
     /// What was forwarded (None) and what was dropped, summed over the CPUs, since the maps were made.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::dataplane::netlink::PortError;
+use crate::dataplane::netlink::DeviceError;
 
 /// A namespace has no resolver.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum DnsError {
     LoopbackDown,
     /// The namespace is gone, or cannot be entered.
     #[error(transparent)]
-    Namespace(#[from] PortError),
+    Namespace(#[from] DeviceError),
     /// The kernel refused for another reason.
     #[error("no socket could be opened inside")]
     Socket(#[source] io::Error),

@@ -22,7 +22,7 @@ mod table;
 
 pub use changes::changes;
 pub use error::GatewayError;
-pub use ports::{HostPort, PortTaken, Reservations, busy_ports};
-pub use rules::{Rules, Target};
+pub use ports::{PortTaken, Reservations, busy_ports};
+pub use rules::Rules;
 pub use subnet::{SubnetError, choose_subnet};
 pub use table::{Changed, Table};

@@ -9,14 +9,14 @@ use std::{
 use nftables::schema::NfListObject;
 use serde_json::Value;
 
-use super::{
-    HostPort, Target,
-    rules::{
-        Contents, ON_ALL_TO_ADDRESS, ON_ALL_TO_PORT, ON_ONE_TO_ADDRESS, ON_ONE_TO_PORT, OPENED,
-        protocol_number,
-    },
+use super::rules::{
+    Contents, ON_ALL_TO_ADDRESS, ON_ALL_TO_PORT, ON_ONE_TO_ADDRESS, ON_ONE_TO_PORT, OPENED,
+    protocol_number,
 };
-use crate::model::Transport;
+use crate::{
+    dataplane::kernel::{HostPort, Target},
+    model::Transport,
+};
 
 /// The table in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,10 +14,10 @@ use std::{
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::model::{FIRST_FREE_PORT, Transport};
-
-/// A port of the host; the address 0.0.0.0 = all addresses of the host.
-pub type HostPort = (Transport, Ipv4Addr, NonZeroU16);
+use crate::{
+    dataplane::kernel::HostPort,
+    model::{FIRST_FREE_PORT, Transport},
+};
 
 /// Bytes of a receive buffer, which the kernel raises to its minimum (`SOCK_MIN_RCVBUF`): nothing is ever
 /// read from these sockets.

@@ -14,14 +14,14 @@
 //! has one element in a map to its endpoint's address and one in a map to the endpoint's port, because nft
 //! 1.0.6 (Debian 12) cannot read a map to both from JSON.
 
-use super::{
-    HostPort,
-    expression::{
-        compare, counter, destination_port, dnat, either, equal, field_of, has, ip, masquerade_to,
-        meta, named, number, prefix, range, text,
-    },
+use super::expression::{
+    compare, counter, destination_port, dnat, either, equal, field_of, has, ip, masquerade_to,
+    meta, named, number, prefix, range, text,
 };
-use crate::model::{Subnet, Transport};
+use crate::{
+    dataplane::kernel::{HostPort, Target},
+    model::{Subnet, Transport},
+};
 use nftables::{
     expr::{Elem, Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression},
     schema::{Chain, Element, Map, NfListObject, Rule, Set, SetType, SetTypeValue, Table},
@@ -32,7 +32,6 @@ use nix::libc;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
-    num::NonZeroU16,
 };
 
 pub(super) const FAMILY: NfFamily = NfFamily::IP;
@@ -69,17 +68,6 @@ pub struct Rules {
     pub forwarding: BTreeSet<String>,
     /// Ports of the host (address 0.0.0.0 = all its addresses) and their targets.
     pub published: BTreeMap<HostPort, Target>,
-}
-
-/// The target of a published port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The endpoint's address on the gateway bridge.
-    pub address: Ipv4Addr,
-    /// The endpoint's port.
-    pub port: NonZeroU16,
-    /// The endpoint and its port, as "web1 80/tcp", which `nft list table ip overlay` shows.
-    pub comment: String,
 }
 
 /// The elements of the maps and of the set.

@@ -6,11 +6,15 @@ use nftables::schema::{NfCmd, NfListObject, NfObject};
 use serde_json::Value;
 
 use super::{
-    GatewayError, HostPort, Rules, Target, conntrack, nft,
+    GatewayError, Rules, conntrack, nft,
     observed::{self, Observed},
     rules::{self, Contents},
 };
-use crate::{error_chain, model::Transport};
+use crate::{
+    dataplane::kernel::{HostPort, Target},
+    error_chain,
+    model::Transport,
+};
 
 /// The result of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

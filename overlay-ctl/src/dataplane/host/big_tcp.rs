@@ -1,14 +1,11 @@
-//! Super-packets above 64 KiB ("BIG TCP"), where the underlay device takes them: what the underlay and the
-//! devices of ours get, and what the underlay had before, which it gets back when the node is removed.
+//! Super-packets above 64 KiB ("BIG TCP"), where the underlay device takes them: the choice of sizes, and the sizes
+//! that the underlay had before, which it gets back when the node is removed.
 
 use crate::{
     config::BigTcp,
     dataplane::{
-        kernel::{DeviceId, SuperPacketHealth},
-        netlink::{
-            BottomDevice, BottomKind, DeviceSizes, Netlink, NetlinkError, PairSizes,
-            SUPER_PACKET_MAX, SuperPackets,
-        },
+        kernel::{LargePackets, SUPER_PACKET_MAX, SuperPacketHealth, SuperPackets},
+        netlink::{BottomDevice, BottomKind, DeviceSizes, Netlink, NetlinkError},
     },
     durable::{FileError, read_json, write_json},
 };
@@ -19,54 +16,53 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Measured as the best of 64 to 512 KiB, with little between it and those above it; a larger packet holds
-/// up those behind it for longer.
+/// Measured as the best of 64 to 512 KiB, hardly worse than larger sizes; a larger packet delays those behind it for
+/// longer.
 const WANTED: u32 = 262_144;
 /// Drivers of cards that cut super-packets above 64 KiB themselves, so that what is on the wire is not larger than
 /// without. Each of them announces it (`netif_set_tso_max_size`; read in Linux 6.12). Any other device may hand a
-/// super-packet on whole, as veth, tun and virtio_net do: whoever gets it may have to cut it in software, for which
-/// the host's own TCP pays.
+/// super-packet on whole, as veth, tun and virtio_net do: its receiver may have to cut it in software, and the host's
+/// own TCP gets slower by that.
 const CUTTING_DRIVERS: [&str; 3] = ["bnxt_en", "ice", "mlx5_core"];
-/// In the state folder.
+/// The file in the state folder.
 const FILE: &str = "underlay.json";
 
-/// What the underlay device had before the node changed it.
+/// The underlay device before the node changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Before {
     ifindex: u32,
     device: String,
-    /// What it had.
+    /// The sizes that it had.
     had: SuperPackets,
-    /// What it was given. One that has something else now is another device, or somebody else's matter.
+    /// The sizes that it was given. A device that has other sizes now was changed by another program, or is another
+    /// device.
     given: SuperPackets,
 }
 
-/// Why the underlay could not be changed, or given back what it had.
+/// The reason why the sizes of the underlay could not be changed or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum BigTcpError {
-    /// The state folder.
+    /// The state folder failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// rtnetlink.
+    /// rtnetlink failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
 }
 
-/// See the module.
+/// The chosen sizes.
 #[derive(Debug, Clone)]
 pub struct SuperPacketPlan {
-    /// What the underlay gets; nothing where it is left alone.
+    /// The sizes for the underlay; none where it is left alone.
     underlay: SuperPackets,
-    /// What ports get.
-    ports: SuperPackets,
-    /// What the host's side of gateway legs gets, and the bridge.
-    gateway: SuperPackets,
+    /// The sizes for the devices of endpoints.
+    devices: LargePackets,
     health: SuperPacketHealth,
 }
 
 impl SuperPacketPlan {
-    /// What `asked` comes to on an underlay device with these sizes. `is_cut` tells whether the device cuts
-    /// super-packets itself, or why that is not known to be so; only [`BigTcp::Auto`] asks.
+    /// Chooses for an underlay device with these sizes. `is_cut` tells whether the device cuts super-packets itself, or
+    /// why that is not known; only [`BigTcp::Auto`] uses it.
     fn new(asked: BigTcp, sizes: &DeviceSizes, is_cut: Result<(), String>) -> Self {
         let size = sizes.takes.unwrap_or(SUPER_PACKET_MAX).min(WANTED);
         let reason = if asked == BigTcp::Off {
@@ -92,28 +88,31 @@ impl SuperPacketPlan {
             };
             return Self {
                 underlay,
-                // Of an earlier run of the node with another choice.
-                ports: SuperPackets {
-                    gso: wanted.gso.or(SuperPackets::DEFAULT.gso),
-                    gro: wanted.gro.or(SuperPackets::DEFAULT.gro),
-                    ..wanted
+                devices: LargePackets {
+                    // The default where nothing is wanted: an earlier run of the node may have chosen otherwise.
+                    endpoints: SuperPackets {
+                        gso: wanted.gso.or(SuperPackets::DEFAULT.gso),
+                        gro: wanted.gro.or(SuperPackets::DEFAULT.gro),
+                        ..wanted
+                    },
+                    // What the underlay merged goes on as it is, to a published port.
+                    gateway: SuperPackets { gro: None, gro_ipv4: None, ..wanted },
                 },
-                // What the underlay merged goes on as it is, to a published port. What an endpoint
-                // sends leaves by any device of the host, which may take none above 64 KiB.
-                gateway: SuperPackets { gro: None, gro_ipv4: None, ..wanted },
                 health: SuperPacketHealth { ipv4: size, ipv6, reason: String::new() },
             };
         };
         Self {
             underlay: SuperPackets::default(),
-            ports: SuperPackets::DEFAULT,
-            gateway: SuperPackets::DEFAULT,
+            devices: LargePackets {
+                endpoints: SuperPackets::DEFAULT,
+                gateway: SuperPackets::DEFAULT,
+            },
             health: SuperPacketHealth { ipv4: SUPER_PACKET_MAX, ipv6: SUPER_PACKET_MAX, reason },
         }
     }
 
-    /// Finds out what the underlay device can have, gives it that, and keeps in the state folder what it
-    /// had. Where it is to have nothing, it gets back what an earlier run changed.
+    /// Chooses the sizes, gives them to the underlay device, and stores the former sizes in the state folder. Where
+    /// none are chosen, the device gets back what an earlier run changed.
     ///
     /// # Errors
     /// The state folder, or rtnetlink.
@@ -133,17 +132,17 @@ impl SuperPacketPlan {
         let plan = Self::new(asked, &sizes, is_cut);
         let given = sizes.super_packets.possible(&plan.underlay);
         let is_given = |before: &Before| before.ifindex == ifindex && before.given == given;
-        if before.as_ref().is_some_and(is_given) && sizes.super_packets.fits(&given) {
+        if before.as_ref().is_some_and(is_given) && sizes.super_packets.satisfies(&given) {
             return Ok(plan);
         }
         if let Some(before) = before {
             before.give_back(netlink).await?;
         }
         let had = netlink.device_sizes(ifindex).await?.unwrap_or(DeviceSizes::NONE).super_packets;
-        if had.fits(&given) {
+        if had.satisfies(&given) {
             forget(path)?;
         } else {
-            // First: what a node changed that is killed in between can be told by it.
+            // The file first, so that the sizes can be restored also where the node is killed in between.
             write_json(&path, &Before { ifindex, device: device.to_owned(), had, given })?;
             netlink.set_super_packets(ifindex, &given).await?;
             tracing::info!(device, bytes = plan.health.ipv4, "super-packets above 64 KiB");
@@ -151,33 +150,25 @@ impl SuperPacketPlan {
         Ok(plan)
     }
 
-    /// Puts the underlay right where somebody else changed it.
+    /// Gives the underlay its sizes again where another program changed them.
     pub(crate) async fn keep(&self, netlink: &Netlink, ifindex: u32) -> Result<(), NetlinkError> {
         netlink.set_super_packets(ifindex, &self.underlay).await
     }
 
-    /// What a pair gets whose MTU is to be `mtu`.
-    pub(crate) fn pair(&self, id: DeviceId, mtu: u32) -> PairSizes {
-        match id {
-            DeviceId::Port(_) => PairSizes { mtu, outside: self.ports, inside: self.ports },
-            DeviceId::Leg(_) => {
-                PairSizes { mtu, outside: self.gateway, inside: SuperPackets::default() }
-            }
-        }
+    /// The sizes of super-packets of the endpoints' devices.
+    #[must_use]
+    pub fn devices(&self) -> &LargePackets {
+        &self.devices
     }
 
-    /// What the gateway bridge gets.
-    pub(crate) fn gateway(&self) -> &SuperPackets {
-        &self.gateway
-    }
-
+    /// The sizes, as the node reports them.
     pub(crate) fn health(&self) -> &SuperPacketHealth {
         &self.health
     }
 }
 
-/// Whether an underlay device cuts super-packets itself, or in words why that is not known to be so. `bottom`: what
-/// sends its packets in the end.
+/// Finds out whether an underlay device cuts super-packets itself; if not, the error says why that is not known.
+/// `bottom` are the devices that send its packets in the end.
 fn is_cut_by(device: &str, bottom: &BTreeSet<BottomDevice>) -> Result<(), String> {
     let force = "`--big-tcp on` has them all the same";
     if bottom.is_empty() {
@@ -198,11 +189,11 @@ fn is_cut_by(device: &str, bottom: &BTreeSet<BottomDevice>) -> Result<(), String
 }
 
 impl Before {
-    /// Where the device still has what this node gave it.
+    /// Restores the former sizes, where the device still has those that the node gave it.
     async fn give_back(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
         let Self { ifindex, device, had, given } = self;
         let now = netlink.device_sizes(*ifindex).await?;
-        if now.is_some_and(|now| now.super_packets.fits(given)) {
+        if now.is_some_and(|now| now.super_packets.satisfies(given)) {
             netlink.set_super_packets(*ifindex, &given.possible(had)).await?;
             tracing::info!(device, "super-packets as they were before");
         }
@@ -210,7 +201,7 @@ impl Before {
     }
 }
 
-/// Gives the underlay device back what it had before the node.
+/// Gives the underlay device back the sizes that it had before the node.
 ///
 /// # Errors
 /// The state folder, or rtnetlink.
@@ -289,7 +280,7 @@ mod tests {
     fn unless_told_otherwise_only_what_cuts_them_gets_them() {
         let plan = SuperPacketPlan::new(BigTcp::Auto, &sizes(524_280), not_known());
         assert_eq!(plan.underlay, SuperPackets::default(), "left alone");
-        assert_eq!(plan.pair(DeviceId::Port(1), 1450).inside, SuperPackets::DEFAULT);
+        assert_eq!(plan.devices.endpoints, SuperPackets::DEFAULT);
         assert_eq!((plan.health.ipv4, &*plan.health.reason), (SUPER_PACKET_MAX, "eth0 is a veth"));
         let plan = SuperPacketPlan::new(BigTcp::Auto, &sizes(524_280), Ok(()));
         let sent = SuperPackets { gso_ipv4: Some(WANTED), ..SuperPackets::default() };
@@ -330,12 +321,12 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_send_by_their_legs_what_any_device_takes() {
+    fn devices_get_what_the_underlay_has_or_what_they_started_with() {
         let plan = SuperPacketPlan::new(BigTcp::On, &sizes(524_280), not_known());
-        let leg = plan.pair(DeviceId::Leg([172, 18, 0, 2].into()), 1500);
-        assert_eq!((leg.outside.gso_ipv4, leg.inside), (Some(WANTED), SuperPackets::default()));
+        assert_eq!(plan.devices.gateway.gso_ipv4, Some(WANTED));
+        assert_eq!(plan.devices.gateway.gro_ipv4, None, "what was merged goes on as it is");
         let off = SuperPacketPlan::new(BigTcp::Off, &sizes(524_280), Ok(()));
-        assert_eq!(off.pair(DeviceId::Port(1), 1450).inside, SuperPackets::DEFAULT);
+        assert_eq!(off.devices.endpoints, SuperPackets::DEFAULT);
         assert_eq!(off.underlay, SuperPackets::default(), "left alone");
     }
 }

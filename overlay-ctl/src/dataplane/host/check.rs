@@ -1,10 +1,10 @@
-//! Checks whether this node could make an endpoint, before anything is logged.
+//! Checks whether this node can create an endpoint, before the command is logged.
 
 use super::gateway::SharedPorts;
 use crate::{
     dataplane::{
-        gateway::HostPort,
-        netlink::{HeldNamespaces, Netlink, Netns, PortError},
+        kernel::HostPort,
+        netlink::{DeviceError, HeldNamespaces, Netlink, Netns},
     },
     model::Transport,
     proto::internal::{self, CheckEndpointRequest, CheckEndpointResponse},
@@ -17,22 +17,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The namespaces that are held for endpoints: by the API before they are created, for as long as the reconciler says.
+/// The namespaces that are held for endpoints. The API holds them before their endpoint is created, and the reconciler
+/// releases them.
 #[derive(Clone, Debug)]
 pub struct SharedNamespaces(Arc<Mutex<HeldNamespaces>>);
 
 impl SharedNamespaces {
-    pub(crate) fn new(held: HeldNamespaces) -> Self {
+    /// Shares these.
+    #[must_use]
+    pub fn new(held: HeldNamespaces) -> Self {
         Self(Arc::new(Mutex::new(held)))
     }
 
-    /// Holds them. No use waits.
+    /// Locks them. No use of them waits.
     pub(super) fn lock(&self) -> MutexGuard<'_, HeldNamespaces> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says whether this node could make an endpoint, before anything is logged.
+/// The check of one node.
 #[derive(Clone)]
 pub struct EndpointCheck {
     ports: SharedPorts,
@@ -52,7 +55,8 @@ impl EndpointCheck {
         self.ports.clone()
     }
 
-    /// Looks at the ports that are asked for and at the namespace, and says by which path the endpoint is to know it.
+    /// Checks the wanted ports and the namespace. The answer has the path of the namespace with which the endpoint is
+    /// to be stored.
     pub async fn check(&self, request: CheckEndpointRequest) -> CheckEndpointResponse {
         let CheckEndpointRequest { netns, ports, list_busy, needs_leg } = request;
         let checked = match self.check_ports(&ports) {
@@ -75,9 +79,9 @@ impl EndpointCheck {
         CheckEndpointResponse { netns, problem, busy: busy.collect() }
     }
 
-    /// Over a connection of its own: on one socket the kernel lists one thing at a time, and answers a second wish
-    /// with EBUSY.
-    async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<PathBuf, PortError> {
+    /// Checks the namespace, over a connection of its own: on one socket the kernel makes one list at a time, and
+    /// answers a second request with EBUSY.
+    async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<PathBuf, DeviceError> {
         let netns = Netns::open_now(path)?;
         Netlink::open().await?.check_inside(&netns, needs_leg).await?;
         self.namespaces.lock().steady_path_of(&netns)
@@ -91,7 +95,7 @@ impl EndpointCheck {
     }
 }
 
-/// The words of a peer; `None` where this version can't read them.
+/// A port as a peer names it; `None` where this version cannot read it.
 pub(crate) fn host_port(port: &internal::HostPort) -> Option<HostPort> {
     let transport: Transport = port.transport.parse().ok()?;
     let number = u16::try_from(port.port).ok().and_then(NonZeroU16::new)?;

@@ -1,8 +1,8 @@
-//! Whether `guard_underlay` runs on the underlay device, and in which mode.
+//! The choice whether `guard_underlay` runs on the underlay device, and in which mode.
 //!
-//! The programs behind it drop what it would drop, only later. So it may be missing, and no price is
-//! paid for it unless somebody asks: an XDP program in a driver can take a device's offloads away, and
-//! then each packet that is wanted costs more than those that are not.
+//! The programs behind it drop the same packets, only later. So it may be missing, and by default it runs only where it
+//! costs nothing: an XDP program in a driver can disable offloads of the device, and then every wanted packet gets more
+//! expensive.
 
 use super::SharedDatapath;
 use crate::{
@@ -14,16 +14,16 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Offloads of receiving that drivers switch off, refuse, or silently stop doing while a native program
-/// is there: virtio_net no longer lets its host merge (and goes on to show the feature), mlx5 and bnxt
-/// refuse one or give the offload up.
+/// Receive offloads that drivers switch off, refuse, or silently stop while a native program is attached: virtio_net no
+/// longer lets its host merge packets (but still shows the feature), mlx5 and bnxt refuse the program or switch off the
+/// offload.
 const MERGING: [&str; 2] = ["rx-gro-hw", "rx-lro"];
 
-/// Keeps it as `--xdp` says.
+/// Keeps the program attached or detached, as `--xdp` says.
 pub(super) struct GuardKeeper {
     asked: Xdp,
     ifindex: u32,
-    /// The device when it was last seen to; None: not yet.
+    /// The device after the last change; `None` before the first.
     seen: Option<XdpDevice>,
 }
 
@@ -32,8 +32,8 @@ impl GuardKeeper {
         Self { asked, ifindex, seen: None }
     }
 
-    /// Attaches it, or takes it off, where that has not been done, and once more when the programs on the
-    /// device are others than then: somebody took ours off, or took his own away.
+    /// Attaches or detaches the program, the first time and whenever the programs on the device changed since: another
+    /// program may have been detached, or this one.
     pub(crate) async fn keep(&mut self, datapath: &SharedDatapath, netlink: &Netlink) {
         let device = netlink.xdp_device(self.ifindex).await.ok().flatten();
         // Without a device, or an answer, the rest of the pass has the better error.
@@ -95,7 +95,7 @@ impl GuardKeeper {
     }
 }
 
-/// The mode to try, or why there is to be none. `offloads` are asked for by auto only.
+/// The mode to try, or the reason for none. Only `auto` uses `offloads`.
 fn choose(
     asked: Xdp,
     device: &XdpDevice,
@@ -129,7 +129,7 @@ fn choose(
     }
 }
 
-/// What the device no longer does now that the program is on it, in words, if anything.
+/// The offloads that the device lost when the program was attached, in words, if any.
 async fn lost(ifname: &str, before: &BTreeSet<String>) -> Option<String> {
     match netlink::offloads(ifname).await {
         Ok(now) => {
@@ -141,7 +141,7 @@ async fn lost(ifname: &str, before: &BTreeSet<String>) -> Option<String> {
     }
 }
 
-/// It does not run, and nothing of it is left.
+/// Detaches the program.
 fn off(datapath: &SharedDatapath, why: String, is_fallback: bool) -> Guard {
     let detached = datapath.lock().detach_guard();
     let why = match detached {

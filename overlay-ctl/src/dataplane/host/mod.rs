@@ -1,15 +1,25 @@
-//! The host that keeps the kernel contract: it carries out what reconcile asks, by the doors to the kernel.
+//! The host, which keeps the kernel contract: it carries out what the reconciler asks, by the doors to the kernel.
 
 pub(crate) mod big_tcp;
 mod check;
+mod datapath;
+mod devices;
 pub(crate) mod gateway;
 mod guard;
 mod kernel;
+mod maps;
 mod monitor;
+mod outside;
+mod resolve;
 
 pub use big_tcp::{BigTcpError, SuperPacketPlan};
 pub(crate) use check::host_port;
 pub use check::{EndpointCheck, SharedNamespaces};
+pub use datapath::SharedDatapath;
+pub use devices::HostDevices;
 pub use gateway::{HostGateway, SharedPorts};
-pub use kernel::{HostKernel, SharedDatapath};
+pub use kernel::HostKernel;
+pub use maps::HostMaps;
 pub use monitor::{Listener, Monitor};
+pub use outside::HostOutside;
+pub use resolve::HostResolve;

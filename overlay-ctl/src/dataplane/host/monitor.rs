@@ -1,5 +1,5 @@
-//! Who listens to packets, and what the programs tell them: nothing while nobody does, and of forwarded
-//! packets the finest sample that a listener wants. A coarser one is thinned out here.
+//! The listeners to packets. The programs write events only while there are listeners, and of forwarded packets the
+//! finest sample that a listener wants. A coarser sample is made here, by leaving out events.
 
 use super::SharedDatapath;
 use crate::dataplane::datapath::{DatapathError, Events, Listening};
@@ -11,33 +11,33 @@ use std::{
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
-/// Events on their way to listeners.
+/// Events in the queue of a listener.
 const BACKLOG: usize = 1024;
-/// After a failed read.
+/// The pause after a failed read.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Where packets' events are heard.
+/// The source of packets' events.
 #[derive(Clone)]
 pub struct Monitor(Arc<Inner>);
 
 struct Inner {
     datapath: SharedDatapath,
     events: broadcast::Sender<Event>,
-    /// Of each listener; `None` = drops alone.
+    /// The sample of each listener; `None` = drops alone.
     samples: Mutex<Vec<Option<NonZeroU32>>>,
 }
 
 impl Monitor {
-    /// Of this data path. [`Monitor::pump`] must run for anything to be heard.
+    /// The events of this data path. They flow only while [`Monitor::pump`] runs.
     pub(crate) fn new(datapath: SharedDatapath) -> Self {
         let (events, samples) = (broadcast::Sender::new(BACKLOG), Mutex::default());
         Self(Arc::new(Inner { datapath, events, samples }))
     }
 
-    /// Hears each drop from now on, and one in `sample` forwarded packets.
+    /// Listens to each drop from now on, and to one in `sample` forwarded packets.
     ///
     /// # Errors
-    /// The programs can't be told: [`DatapathError::Table`].
+    /// The programs cannot be told: [`DatapathError::Table`].
     pub fn listen(&self, sample: Option<NonZeroU32>) -> Result<Listener, DatapathError> {
         let events = self.0.events.subscribe();
         self.0.samples().push(sample);
@@ -80,19 +80,18 @@ impl Inner {
     }
 }
 
-/// One who listens, until dropped.
+/// A listener, until it is dropped.
 pub struct Listener {
     monitor: Monitor,
     events: broadcast::Receiver<Event>,
     sample: Option<NonZeroU32>,
-    /// Forwarded packets that the events stood for which this listener was not given.
+    /// The number of forwarded packets for which events stood that this listener was not given.
     credit: u64,
     lost: u64,
 }
 
 impl Listener {
-    /// The next event, with the number of those before it that came too fast for this listener. Cancel
-    /// safe.
+    /// The next event, with the number of events before it that came too fast for this listener. Cancel safe.
     pub async fn next(&mut self) -> (Event, u64) {
         loop {
             let event = match self.events.recv().await {
@@ -125,7 +124,7 @@ impl Drop for Listener {
     }
 }
 
-/// The event as a listener hears it that wants one in `sample` forwarded packets, if it is one for it.
+/// The event as a listener gets it that wants one in `sample` forwarded packets; `None` where it does not get it.
 fn thin_out(event: Event, sample: Option<NonZeroU32>, credit: &mut u64) -> Option<Event> {
     if event.reason != 0 {
         return Some(event);

@@ -1,21 +1,18 @@
-//! How large a packet may be: what the underlay carries, and what endpoints get of it.
+//! The size of packets: what the underlay carries, and what is left of that for endpoints.
 
 use super::Way;
-use overlay_common::VXLAN_OVERHEAD;
+use crate::model::{ENDPOINT_MTU_MIN, Encapsulation};
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
-/// The smallest packet that IPv4 asks every link to carry (RFC 791, section 3.2).
-const ENDPOINT_MIN: u32 = 68;
-
-/// Where the MTU of the underlay is known from.
+/// The source of the underlay's MTU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MtuSource {
-    /// It is the device's.
+    /// The underlay device.
     #[default]
     Device,
-    /// The route to this VTEP has less, by a metric of its own or by another device.
+    /// The route to this VTEP, which has a smaller MTU, by a metric of its own or by its device.
     Route(Ipv4Addr),
-    /// The node was told (`--mtu`).
+    /// The operator (`--mtu`).
     Asked,
 }
 
@@ -29,27 +26,28 @@ impl fmt::Display for MtuSource {
     }
 }
 
-/// See the module.
+/// The MTUs of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mtus {
-    /// Bytes that every way on the underlay takes.
+    /// The size that every way on the underlay takes, in bytes.
     pub underlay: u32,
-    /// Where that is known from.
+    /// The source of that size.
     pub source: MtuSource,
-    /// Bytes: the underlay device's own.
+    /// The underlay device's own MTU, in bytes.
     pub device: u32,
-    /// Bytes: what an endpoint gets whose network sets none.
+    /// The MTU of an endpoint whose network sets none, in bytes.
     pub endpoint: u32,
 }
 
 impl Mtus {
-    /// `asked` stands in the place of all that was found, but can't make a device take more than it does.
+    /// The MTUs that follow from the MTU of the underlay device and from the ways. `asked` replaces what was found, but
+    /// cannot make a device take more than its own MTU.
     pub fn new(device: u32, asked: Option<u16>, ways: &BTreeMap<Ipv4Addr, Way>) -> Self {
         let (underlay, source) = match asked.map(u32::from) {
             Some(asked) if asked < device => (asked, MtuSource::Asked),
             Some(_) => (device, MtuSource::Device),
             None => {
-                // The first of those with the same, so that it is the same in the next pass.
+                // Of several with the same MTU the first, so that the next pass finds the same one.
                 let least = ways.iter().min_by_key(|(vtep, way)| (way.mtu, **vtep));
                 match least {
                     Some((vtep, way)) if way.mtu < device => (way.mtu, MtuSource::Route(*vtep)),
@@ -57,12 +55,15 @@ impl Mtus {
                 }
             }
         };
-        let endpoint = underlay.saturating_sub(u32::from(VXLAN_OVERHEAD)).max(ENDPOINT_MIN);
+        // Of the ways with the largest overhead, so that a packet of an endpoint fits on each way.
+        let carried = ways.values().map(|way| way.encapsulation.overhead());
+        let overhead = carried.max().unwrap_or(Encapsulation::VxlanIpv4.overhead());
+        let endpoint = underlay.saturating_sub(overhead).max(ENDPOINT_MTU_MIN);
         Self { underlay, source, device, endpoint }
     }
 }
 
-/// As HOPS holds it: no IPv4 packet is longer.
+/// An MTU as HOPS holds it, where 65,535 bytes are enough: no IPv4 packet is longer.
 pub fn packet_mtu(mtu: u32) -> u16 {
     u16::try_from(mtu).unwrap_or(u16::MAX)
 }
@@ -73,7 +74,10 @@ mod tests {
 
     fn mtus(device: u32, asked: Option<u16>, ways: &[(u8, u32)]) -> (u32, MtuSource, u32) {
         let way = |(last, mtu): &(u8, u32)| {
-            (Ipv4Addr::new(10, 0, 0, *last), Way { mtu: *mtu, hop: None })
+            (
+                Ipv4Addr::new(10, 0, 0, *last),
+                Way { mtu: *mtu, encapsulation: Encapsulation::VxlanIpv4, hop: None },
+            )
         };
         let mtus = Mtus::new(device, asked, &ways.iter().map(way).collect());
         assert_eq!(mtus.device, device);

@@ -1,4 +1,4 @@
-//! What is known by name: the tables that every resolver of a node answers from.
+//! The names from which every resolver of a node answers.
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
@@ -8,8 +8,8 @@ use crate::model::{Endpoint, NetworkId, NetworkName, Subnet};
 
 /// The names of a node's networks, and which namespace may ask for which.
 ///
-/// Its maps share what they have in common with the names that it was cloned from: one name among a
-/// million changes at the price of one.
+/// A clone shares with its original what they have in common, so that changing one name among a million costs as much
+/// as one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// The networks that the node has endpoints on.
@@ -23,31 +23,32 @@ pub struct Names {
 pub struct NetworkNames {
     /// Its name, as it is appended to an endpoint's.
     pub name: NetworkName,
-    /// Addresses in it belong to endpoints, or to nobody.
+    /// Its subnet: an address in it belongs to an endpoint, or to nobody.
     pub subnet: Subnet,
-    /// Names and aliases of endpoints, in lower case, to the addresses of all that hold them, in order.
+    /// From the names and aliases of endpoints, in lower case, to the addresses of all endpoints that have them, in
+    /// order.
     pub records: OrdMap<String, Vec<Ipv4Addr>>,
-    /// Addresses to the endpoint's own name, as it was written.
+    /// From an address to its endpoint's own name, as the user wrote it.
     pub pointers: OrdMap<Ipv4Addr, String>,
 }
 
-/// A network namespace that a resolver stands in.
+/// A network namespace with a resolver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Namespace {
-    /// The networks that it resolves names of; where two know a bare name, the first one's counts.
+    /// The networks whose names resolve there. Where two of them know a bare name, the first network counts.
     pub networks: Vec<NetworkId>,
-    /// Another number says that the namespace at this path was made anew.
+    /// Changes when the namespace at this path was made anew.
     pub incarnation: u32,
 }
 
 impl NetworkNames {
-    /// None of the network's yet.
+    /// A network without names yet.
     #[must_use]
     pub fn new(name: NetworkName, subnet: Subnet) -> Self {
         Self { name, subnet, records: OrdMap::new(), pointers: OrdMap::new() }
     }
 
-    /// Lets an endpoint be found by its name, its aliases and its address.
+    /// Adds an endpoint's name, its aliases and its address.
     pub fn insert(&mut self, endpoint: &Endpoint) {
         for name in spoken(endpoint) {
             let holders = self.records.entry(name).or_default();

@@ -1,75 +1,75 @@
-//! What a node says of itself: what its kernel holds, and how its endpoints are.
+//! What a node reports of itself: what its kernel holds, and the state of its endpoints.
 
 use super::Mtus;
 use crate::model::{EndpointId, NodeId, Revision};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What one node's kernel holds, as its reconciler says.
+/// What one node's kernel holds, as its reconciler reports it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LocalStatus {
-    /// The last revision that was programmed whole; 0 = none yet.
+    /// The last revision that was programmed completely; 0 = none yet.
     pub programmed: Revision,
     /// The endpoints on this node.
     pub endpoints: BTreeMap<EndpointId, EndpointHealth>,
-    /// What kept the last pass from its end.
+    /// The error that ended the last pass, if one did.
     pub error: Option<String>,
-    /// What is done in a slower way than it could be.
+    /// What is done in a slower way than possible, in words.
     pub fallbacks: Vec<String>,
     /// Nodes whose next hop is not resolved: packets to them take the slower path.
     pub unresolved: Vec<NodeId>,
     /// The way to and from the outside.
     pub gateway: GatewayHealth,
-    /// How large packets are.
+    /// The sizes of packets.
     pub mtus: Mtus,
-    /// How large super-packets are.
+    /// The sizes of super-packets.
     pub super_packets: SuperPacketHealth,
 }
 
-/// How large the super-packets are that the underlay and the endpoints get.
+/// The sizes of super-packets of the underlay and of the endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SuperPacketHealth {
-    /// Bytes, of IPv4.
+    /// Of IPv4, in bytes.
     pub ipv4: u32,
-    /// Bytes, of IPv6.
+    /// Of IPv6, in bytes.
     pub ipv6: u32,
-    /// Why they are not larger, where they are what every kernel has; empty where they are.
+    /// The reason why they are not larger than on any kernel; empty where they are.
     pub reason: String,
 }
 
-/// What a node does for the way to and from the outside.
+/// The state of a node's way to and from the outside world.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewayHealth {
-    /// Ports of the node that lead to an endpoint.
+    /// The number of the node's ports that lead to an endpoint.
     pub published: usize,
     /// Devices whose forwarding the node switched on.
     pub forwarding: BTreeSet<String>,
-    /// Namespaces in which names resolve.
+    /// The number of namespaces in which names resolve.
     pub resolvers: usize,
 }
 
-/// How one endpoint on this node is.
+/// The state of one endpoint on this node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EndpointHealth {
-    /// Why it is down; `None` = it is up.
+    /// The reason why it is down; `None` = it is up.
     pub down: Option<String>,
-    /// Host-side device; empty while down.
+    /// The device on the host's side; empty while down.
     pub ifname: String,
     /// Its index; 0 while down.
     pub ifindex: u32,
     /// Its MTU in bytes; 0 while down.
     pub mtu: u32,
-    /// The other side, inside the namespace; empty while down.
+    /// The interface inside the namespace; empty while down.
     pub interface: String,
     /// Its leg on the gateway bridge; `None` = it has none, or the endpoint is down.
     pub gateway: Option<LegHealth>,
 }
 
-/// How the gateway leg of a namespace is.
+/// The state of the gateway leg of a namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LegHealth {
-    /// The side inside the namespace.
+    /// The interface inside the namespace.
     pub interface: String,
-    /// Host-side device.
+    /// The device on the host's side.
     pub ifname: String,
     /// Its index.
     pub ifindex: u32,

@@ -9,21 +9,21 @@ use std::{borrow::Borrow as _, collections::BTreeMap};
 /// The contents of the maps that the controller fills.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
-    /// (VNI, MAC) -> where.
+    /// (VNI, MAC) -> the place of the endpoint.
     pub fdb: BTreeMap<FdbKey, FdbEntry>,
     /// (VNI, IP) -> MAC.
     pub neigh: BTreeMap<NeighKey, NeighEntry>,
-    /// Host-side ifindex -> who.
+    /// Host-side ifindex -> the endpoint.
     pub ports: BTreeMap<u32, PortEntry>,
     /// VTEP -> node and next hop.
     pub nodes: BTreeMap<NodeKey, NodeEntry>,
-    /// VNI -> who wants broadcast.
+    /// VNI -> the VTEPs and ports that want broadcast.
     pub flood: BTreeMap<u32, FloodEntry>,
-    /// Host-side ifindex -> whose gateway leg.
+    /// Host-side ifindex -> the gateway leg.
     pub gateway_ports: BTreeMap<u32, GatewayPortEntry>,
-    /// Index that FDB and NODES name -> the VTEP's next hop.
+    /// Index that FDB and NODES name -> the next hop of the VTEP.
     pub hops: BTreeMap<u32, HopEntry>,
-    /// Where the nodes' APIs are -> the node's id.
+    /// Address of a node's API -> the node's id.
     pub apis: BTreeMap<ApiKey, u64>,
 }
 
@@ -41,7 +41,7 @@ macro_rules! table_changes {
         }
 
         impl TableChange {
-            /// Does to `tables` what it does to the maps.
+            /// Makes the same change to `tables`.
             pub fn apply_to(&self, tables: &mut Tables) {
                 match self {
                     $(

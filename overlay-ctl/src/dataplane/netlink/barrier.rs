@@ -1,40 +1,37 @@
-//! The bridge that carries no packet: a bridge that is down, with every port of ours in it.
+//! The barrier: a bridge that is down and carries no packet, with every endpoint's port in it.
 //!
 //! It does two things by its mere presence.
 //!
 //! - A port that belongs to a bridge hands nothing to the host's own stack, and a bridge that is down
-//!   forwards nothing. `from_endpoint` takes every frame before the bridge could; were it not there,
-//!   the frame would end here and not in the host's routing.
-//! - A bridge asks of all its ports the room before a packet that its hungriest one needs
-//!   (`br_add_if`, kernel commit 45493d47c3c7). The VXLAN device that only exists is in it, so that an
-//!   endpoint's socket leaves room for the outer headers when it makes a packet. Without it, the
-//!   programs' first step would be to copy the head of each small packet to a larger buffer.
+//!   forwards nothing. `from_endpoint` takes every frame before the bridge could; if the program is missing,
+//!   the frame ends here and not in the host's routing.
+//! - A bridge makes all its ports reserve as much room before a packet as the port with the largest need
+//!   (`br_add_if`, kernel commit 45493d47c3c7). The GRO device, a VXLAN device, is in it, so that an endpoint's
+//!   socket leaves room for the outer headers when it makes a packet. Otherwise the programs would first have to
+//!   copy the head of each small packet to a larger buffer.
 
 use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
 use super::{
-    GroError, Netlink, NetlinkError, gro,
-    link::{self, GROUP, Link, Owner},
-    port,
+    GroError, Netlink, NetlinkError,
+    link::{self, Link, Owner},
+    marks::{self, id_of},
+    names::{BARRIER, BARRIER_ALIAS, GROUP},
 };
+use crate::dataplane::kernel::{Bridge, DeviceId};
 
-/// There is one node in a namespace, and so one of these.
-const BARRIER: &str = "ovbarrier";
-const BARRIER_ALIAS: &str = "overlay:barrier";
-
-/// Why a port, or all of them, can be outside of it: packets flow all the same, each small one a little
-/// slower.
+/// The reason why some or all ports are outside of the barrier. Packets flow all the same, small ones a little slower.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outside {
+pub enum BarrierGap {
     /// The kernel has no bridges.
     NoBridges,
     /// A bridge takes 1,023 ports (`BR_MAX_PORTS`) and has them.
     Full,
 }
 
-impl std::fmt::Display for Outside {
+impl std::fmt::Display for BarrierGap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoBridges => write!(f, "no {BARRIER}: the kernel has no bridges"),
@@ -44,12 +41,12 @@ impl std::fmt::Display for Outside {
 }
 
 impl Netlink {
-    /// Makes the bridge where it is missing, sets it down where somebody set it up, and puts the GRO
-    /// device and every port of ours into it. Says what could not be put there.
+    /// Creates the bridge where it is missing, sets it down where it is up, and puts the GRO device and every
+    /// endpoint's port into it. Returns why ports had to stay outside, if some had.
     ///
     /// # Errors
     /// [`GroError::NameTaken`] where a device of that name is not ours; rtnetlink's.
-    pub async fn ensure_barrier(&self) -> Result<Option<Outside>, GroError> {
+    pub async fn ensure_barrier(&self) -> Result<Option<BarrierGap>, GroError> {
         let links = link::links(&self.handle, None).await?;
         let existing = links.iter().find(|link| link.name == BARRIER);
         let barrier = match existing.map(|link| (link, link.owner(BARRIER_ALIAS))) {
@@ -62,24 +59,25 @@ impl Netlink {
             }
             None => match self.make_barrier().await? {
                 Some(barrier) => barrier,
-                None => return Ok(Some(Outside::NoBridges)),
+                None => return Ok(Some(BarrierGap::NoBridges)),
             },
         };
         if existing.is_none_or(|link| link.owner(BARRIER_ALIAS) == Owner::HalfMade) {
             link::set_addr_gen_none(&self.handle, barrier).await?;
             link::set_alias(&self.handle, barrier, BARRIER_ALIAS).await?;
         }
-        // The device that needs the most room first: the others are told when they come.
+        // The device that needs the most room first: each other device learns of it when it is put in.
         let (gro, others): (Vec<&Link>, Vec<&Link>) =
-            links.iter().partition(|link| gro::is_gro_device(link));
-        let ports = others.into_iter().filter(|link| port::is_port(link));
+            links.iter().partition(|link| marks::is_gro_device(link));
+        let belongs = |id: DeviceId| id.kind.row().bridge == Bridge::Barrier;
+        let ports = others.into_iter().filter(|link| id_of(link).is_some_and(belongs));
         for link in gro.into_iter().chain(ports) {
             if link.controller == Some(barrier) {
                 continue;
             }
             match link::set_controller(&self.handle, link.index, barrier).await {
                 Err(error) if error.errno() == Some(Errno::EXFULL) => {
-                    return Ok(Some(Outside::Full));
+                    return Ok(Some(BarrierGap::Full));
                 }
                 // It went meanwhile.
                 Err(error) if error.is_gone() => {}

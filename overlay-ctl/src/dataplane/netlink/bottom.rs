@@ -1,4 +1,5 @@
-//! What sends a device's packets in the end: the device itself, or what a VLAN, a macvlan or a bond is made on.
+//! The devices that send another device's packets in the end: the device itself, or the devices below a VLAN, a macvlan
+//! or a bond.
 
 use std::{
     collections::BTreeSet,
@@ -11,11 +12,11 @@ use super::{
     link::{self, Link, Parent},
 };
 
-/// Kinds of devices that hand every packet to the one device that they are made on (IFLA_LINK).
+/// Kinds of devices that hand every packet to the one device below them (IFLA_LINK).
 const ON_ONE: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
 /// Kinds that hand each packet to one of their members (IFLA_MASTER).
 const OVER_MEMBERS: [&str; 2] = ["bond", "team"];
-/// Not namespaced, as /sys/class/net is: it shows every device of a bus, in whichever network namespace.
+/// Unlike /sys/class/net it is not namespaced: it shows every device of a bus, in any network namespace.
 const BUSES: &str = "/sys/bus";
 
 /// A device at the bottom of another one.
@@ -23,19 +24,19 @@ const BUSES: &str = "/sys/bus";
 pub struct BottomDevice {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: BottomKind,
 }
 
-/// What a device at the bottom is.
+/// The kind of a device at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BottomKind {
     /// A device on a bus: a network card, or what a hypervisor shows as one. Its driver, as "`mlx5_core`"; empty
     /// where /sys does not tell.
     Bus(String),
-    /// A device of the kernel's own, by its kind: "veth", "bridge", "tun"; empty where the kernel names none.
+    /// A device in software, by its kind: "veth", "bridge", "tun"; empty where the kernel names none.
     Software(String),
-    /// The device below it can't be seen: it is in another network namespace, or is gone.
+    /// The device below it cannot be seen: it is in another network namespace, or is gone.
     Hidden,
 }
 
@@ -98,7 +99,7 @@ fn bottom_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::netlink::NetnsId;
+    use crate::dataplane::kernel::NetnsId;
 
     fn link(index: u32, name: &str, kind: &str) -> Link {
         Link { index, name: name.to_owned(), kind: kind.to_owned(), ..Link::default() }

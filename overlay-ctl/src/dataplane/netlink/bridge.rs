@@ -1,7 +1,7 @@
 //! The gateway bridge: the node's end of every gateway leg, the same on every node.
 //!
-//! It is a router's port more than a bridge: its ports are isolated, and `from_gateway` lets nothing
-//! pass between them. Netfilter sees what comes by it as what any other device brings.
+//! It works like a port of a router rather than like a bridge: its ports are isolated, and `from_gateway` lets nothing
+//! pass between them. To netfilter, packets from it come in by a device like any other.
 
 use ipnet::Ipv4Net;
 use netlink_packet_route::link::{
@@ -11,18 +11,18 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::{
-    BridgeError, Netlink, NetlinkError, SuperPackets,
-    leg::leg_of,
-    link::{self, Address, GROUP, Link, Owner},
+    BridgeError, Netlink, NetlinkError,
+    link::{self, Address, Link, Owner},
+    marks::{id_of, is_gateway_bridge, leg_mac},
+    names::{GATEWAY_BRIDGE, GATEWAY_BRIDGE_ALIAS, GROUP},
     super_packets, sysctl,
 };
-use crate::model::{Mac, Subnet};
+use crate::{
+    dataplane::kernel::{Bridge, SuperPackets},
+    model::{Mac, Subnet},
+};
 
-/// The gateway bridge's name. There is one node in a namespace, and so one of these.
-pub const GATEWAY_BRIDGE: &str = "ov_gwbridge";
-const BRIDGE_ALIAS: &str = "overlay:gateway";
-
-/// What the bridge needs of the host's IPv4, and why.
+/// The sysctls that the bridge needs, each with its reason.
 const SYSCTLS: [(&str, &str); 5] = [
     // What endpoints send is routed on.
     ("forwarding", "1"),
@@ -37,7 +37,7 @@ const SYSCTLS: [(&str, &str); 5] = [
     ("arp_announce", "2"),
 ];
 
-/// The gateway bridge, standing.
+/// The gateway bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GatewayBridge {
     /// Its index.
@@ -46,23 +46,14 @@ pub struct GatewayBridge {
     pub mac: [u8; 6],
 }
 
-/// Whether the device is the gateway bridge, and ours.
-pub(super) fn is_bridge(link: &Link) -> bool {
-    link.name == GATEWAY_BRIDGE
-        && link.bridge.is_some()
-        && link.owner(BRIDGE_ALIAS) != Owner::Foreign
-}
-
 impl Netlink {
-    /// Makes the bridge where it is missing, with the first address of `subnet`, and puts right what
-    /// of it, or of the legs' place in it, is not as it should be. Where the subnet changed the old
-    /// address goes; legs whose addresses are outside are the caller's to build anew. `mtu` is the
-    /// underlay's, in bytes.
+    /// Creates the bridge where it is missing, with the first address of `subnet`, and repairs what differs of it or of
+    /// the legs' place in it. Where the subnet changed, the old address is removed; the caller has to rebuild legs
+    /// whose addresses are outside of the subnet. `mtu` is the underlay's, in bytes.
     ///
-    /// Its sysctls are written through /proc/sys, of the calling thread's network namespace.
+    /// Its sysctls are written through /proc/sys of the calling thread's network namespace.
     ///
-    /// # Errors
-    /// [`BridgeError::NameTaken`] where a device of that name is not ours, which is left alone. Where
+    /// # Errors [`BridgeError::NameTaken`] where a device of that name is not the overlay's; it is left alone. Where
     /// the bridge was missing, nothing is left on any error.
     pub async fn ensure_gateway_bridge(
         &self,
@@ -72,20 +63,20 @@ impl Netlink {
         let mac = Mac::of_endpoint(subnet.gateway()).octets();
         let links = link::links(&self.handle, None).await?;
         let bridge = match links.iter().find(|link| link.name == GATEWAY_BRIDGE) {
-            Some(link) if !is_bridge(link) => return Err(BridgeError::NameTaken),
+            Some(link) if !is_gateway_bridge(link) => return Err(BridgeError::NameTaken),
             Some(link) => {
-                let repaired = self.put_right(link, subnet, mac, mtu).await?;
-                if !repaired.is_empty() && link.owner(BRIDGE_ALIAS) == Owner::Ours {
+                let repaired = self.repair(link, subnet, mac, mtu).await?;
+                if !repaired.is_empty() && link.owner(GATEWAY_BRIDGE_ALIAS) == Owner::Ours {
                     tracing::warn!(
                         ?repaired,
-                        "{GATEWAY_BRIDGE} was not as it should be; put right"
+                        "{GATEWAY_BRIDGE} was not as it should be and was repaired"
                     );
                 }
                 link.index
             }
             None => {
                 let link = self.make_bridge(mac, mtu).await?;
-                let finished = self.put_right(&link, subnet, mac, mtu).await;
+                let finished = self.repair(&link, subnet, mac, mtu).await;
                 if finished.is_err() {
                     link::delete(&self.handle, link.index).await?;
                 }
@@ -97,7 +88,7 @@ impl Netlink {
         Ok(GatewayBridge { ifindex: bridge, mac })
     }
 
-    /// The prefix of the bridge that stands and is ours.
+    /// The subnet of the bridge, where it exists and is the overlay's.
     ///
     /// # Errors
     /// rtnetlink's.
@@ -108,7 +99,7 @@ impl Netlink {
         Ok(first.and_then(|first| Ipv4Net::new(first.ip, first.prefix).ok()).map(|net| net.trunc()))
     }
 
-    /// Removes the bridge, where it is there and ours. Legs stay, outside of it.
+    /// Removes the bridge, where it exists and is the overlay's. Legs stay, outside of it.
     ///
     /// # Errors
     /// rtnetlink's.
@@ -119,12 +110,11 @@ impl Netlink {
         }
     }
 
-    /// Makes the bridge have this MTU, in bytes, and super-packets of these sizes. No effect where there
-    /// is none.
+    /// Gives the bridge this MTU, in bytes, and super-packets of these sizes. No effect where there is no bridge.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn fit_gateway_bridge(
+    pub async fn update_gateway_bridge(
         &self,
         mtu: u32,
         super_packets: &SuperPackets,
@@ -141,7 +131,7 @@ impl Netlink {
     }
 
     pub(super) async fn gateway_bridge(&self) -> Result<Option<Link>, NetlinkError> {
-        Ok(link::link_by_name(&self.handle, GATEWAY_BRIDGE).await?.filter(is_bridge))
+        Ok(link::link_by_name(&self.handle, GATEWAY_BRIDGE).await?.filter(is_gateway_bridge))
     }
 
     async fn make_bridge(&self, mac: [u8; 6], mtu: u32) -> Result<Link, BridgeError> {
@@ -166,8 +156,8 @@ impl Netlink {
         self.gateway_bridge().await?.ok_or(BridgeError::NameTaken)
     }
 
-    /// Gives the bridge what it lacks, and brings it up last. Says what that was.
-    async fn put_right(
+    /// Repairs the bridge, and sets it up in the end. Returns what had to be repaired.
+    async fn repair(
         &self,
         link: &Link,
         subnet: Subnet,
@@ -176,8 +166,8 @@ impl Netlink {
     ) -> Result<Vec<&'static str>, BridgeError> {
         let index = link.index;
         let mut repaired = Vec::new();
-        if link.owner(BRIDGE_ALIAS) != Owner::Ours {
-            link::set_alias(&self.handle, index, BRIDGE_ALIAS).await?;
+        if link.owner(GATEWAY_BRIDGE_ALIAS) != Owner::Ours {
+            link::set_alias(&self.handle, index, GATEWAY_BRIDGE_ALIAS).await?;
             repaired.push("alias");
         }
         if !link.addr_gen_none {
@@ -225,9 +215,13 @@ impl Netlink {
         }
     }
 
-    /// Puts legs that are outside of the bridge back into it, isolated.
+    /// Puts legs that are outside of the bridge back into it, as isolated ports.
     async fn take_legs_in(&self, links: &[Link], bridge: u32) -> Result<(), BridgeError> {
-        for (leg, address) in links.iter().filter_map(|link| Some((link, leg_of(link)?))) {
+        let legs = links.iter().filter_map(|link| {
+            let id = id_of(link).filter(|id| id.kind.row().bridge == Bridge::Gateway)?;
+            Some((link, leg_mac(id)?))
+        });
+        for (leg, mac) in legs {
             let is_in = leg.controller == Some(bridge);
             if is_in && leg.isolated {
                 continue;
@@ -237,7 +231,6 @@ impl Netlink {
                     link::set_controller(&self.handle, leg.index, bridge).await?;
                 }
                 link::set_isolated(&self.handle, leg.index).await?;
-                let mac = Mac::of_endpoint(address).octets();
                 link::set_station(&self.handle, leg.index, mac).await
             }
             .await;
@@ -254,7 +247,7 @@ impl Netlink {
     }
 }
 
-/// What of the device differs, and the request that sets it.
+/// The properties that differ, each with the request that sets it.
 fn differences(link: &Link, mac: [u8; 6], mtu: u32) -> Vec<(&'static str, LinkMessage)> {
     let base =
         || LinkMessageBuilder::<LinkBridge>::new_with_info_kind(InfoKind::Bridge).index(link.index);

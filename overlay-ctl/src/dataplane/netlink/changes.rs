@@ -1,4 +1,4 @@
-//! Word that something changed, never what: whoever hears it looks.
+//! Events that say that something changed, and never what: the receiver has to look.
 #![expect(unsafe_code, reason = "a descriptor of a file that the kernel wakes us by is registered")]
 
 use std::{collections::BTreeSet, fs::File, time::Duration};
@@ -13,9 +13,9 @@ use tokio::{
 
 use super::{Netlink, NetlinkError};
 
-/// Changes on their way. More are merged, none is lost.
+/// Events in the queue. More events are merged, and none is lost.
 const QUEUE: usize = 4;
-/// Between attempts to listen again after the kernel's socket broke.
+/// The pause between attempts to listen again after the kernel's socket broke.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 const GROUPS: [MulticastGroup; 4] = [
     MulticastGroup::Link,
@@ -24,8 +24,8 @@ const GROUPS: [MulticastGroup; 4] = [
     MulticastGroup::Ipv4Route,
 ];
 
-/// What sort of thing changed in the node's namespace. Level-triggered: several changes may come as
-/// one, and one may come without cause.
+/// The kind of change in the node's namespace. Several changes may come as one event, and an event may come without a
+/// change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// A device, or a device's address.
@@ -34,7 +34,7 @@ pub enum Change {
     Neighbour,
     /// An IPv4 route.
     Route,
-    /// Something was mounted or unmounted: perhaps a namespace came or went.
+    /// A file system was mounted or unmounted, so a namespace may have come or gone.
     Namespace,
 }
 
@@ -46,7 +46,7 @@ type Messages = futures::channel::mpsc::UnboundedReceiver<(
 )>;
 
 impl Netlink {
-    /// Listens until the receiver is dropped. When it returns, every later change will be told.
+    /// Listens until the receiver is dropped. Every change after the return of this call causes an event.
     ///
     /// # Errors
     /// [`NetlinkError::Open`].
@@ -66,9 +66,9 @@ fn listen() -> Result<Messages, NetlinkError> {
     Ok(messages)
 }
 
-/// The mount table, whose file the kernel marks as exceptional whenever it changes. Namespaces that
-/// have a name are mounts (`ip netns`, Docker, CNI runtimes), wherever they keep them; watching a
-/// folder would see the file before the namespace is mounted on it.
+/// The mount table, whose file the kernel marks as exceptional whenever it changes. A namespace that has a name is a
+/// mount (of `ip netns`, Docker, a CNI runtime), in whatever folder; a watch of that folder would see the file before
+/// the namespace is mounted on it.
 fn mounts() -> std::io::Result<AsyncFd<File>> {
     let file = File::open("/proc/self/mountinfo")?;
     // SAFETY: the file owns its descriptor and keeps it until the AsyncFd that owns the file is gone.
@@ -108,7 +108,7 @@ async fn forward(mut messages: Messages, mut mounts: AsyncFd<File>, sender: mpsc
     }
 }
 
-/// None where nobody listens any more.
+/// Listens again. `None`: the receiver was dropped.
 async fn reopen(sender: &mpsc::Sender<Change>) -> Option<Messages> {
     loop {
         match listen() {

@@ -1,16 +1,16 @@
-//! What can go wrong, in words for the person who reads it.
+//! The errors of this door. Each text says what to do.
 
 use std::{io, net::Ipv4Addr, path::PathBuf};
 
 use nix::errno::Errno;
 use overlay_common::{VNI_MAX, VNI_RESERVED};
 
-use super::GATEWAY_BRIDGE;
+use super::names::GATEWAY_BRIDGE;
 
 /// rtnetlink itself failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
-    /// No socket.
+    /// No socket could be opened.
     #[error("no rtnetlink socket could be opened")]
     Open(#[source] io::Error),
     /// EPERM or EACCES.
@@ -18,33 +18,33 @@ pub enum NetlinkError {
         "the kernel does not allow us to {action}: this needs CAP_NET_ADMIN; run the node as root"
     )]
     Denied {
-        /// What was asked, as "set the link up".
+        /// The request, as "set the link up".
         action: String,
     },
     /// Any other answer of the kernel.
     #[error("the kernel refused to {action}")]
     Refused {
-        /// What was asked.
+        /// The request.
         action: String,
-        /// Its answer.
+        /// The kernel's answer.
         #[source]
         source: io::Error,
     },
-    /// The socket is gone, or an answer made no sense.
+    /// The socket is gone, or an answer could not be understood.
     #[error("the rtnetlink socket broke while we wanted to {action}; try again")]
     Closed {
-        /// What was asked.
+        /// The request.
         action: String,
-        /// The library's word.
+        /// The error of the library.
         #[source]
         source: rtnetlink::Error,
     },
     /// A device's sysctl can be neither read nor written.
     #[error("the sysctl {} could not be set: /proc/sys must be there and writable (in a container: `--privileged`)", .path.display())]
     Sysctl {
-        /// Its file.
+        /// The file of the sysctl.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
@@ -85,21 +85,21 @@ impl NetlinkError {
     }
 }
 
-/// A device's offloads are not known.
+/// The offloads of a device could not be read or set.
 #[derive(Debug, thiserror::Error)]
 pub enum OffloadsError {
     /// No socket, or the kernel has no family "ethtool".
     #[error("no ethtool socket could be opened")]
     Open(#[source] io::Error),
-    /// The kernel's or the library's word.
+    /// The error of the kernel or of the library.
     #[error("the kernel does not tell the device's offloads: {0}")]
     Refused(String),
-    /// An answer without offloads.
+    /// The answer named no offload.
     #[error("the kernel told of no offload at all")]
     Nothing,
 }
 
-/// No underlay device.
+/// No underlay device could be chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum UnderlayError {
     /// No device of that name.
@@ -125,10 +125,10 @@ pub enum UnderlayError {
         "this host has no default route and no device that is up and has an IPv4 address: configure one, or name it with `--underlay`"
     )]
     None,
-    /// There is more than one, and guessing wrong would be worse than asking.
+    /// There is more than one possible device, and a wrong guess would be worse than a question.
     #[error("several devices could be the underlay ({}): choose one with `--underlay`", .candidates.join(", "))]
     Ambiguous {
-        /// As "eth0 (10.0.0.1)".
+        /// The devices, as "eth0 (10.0.0.1)".
         candidates: Vec<String>,
     },
     /// rtnetlink failed.
@@ -136,30 +136,30 @@ pub enum UnderlayError {
     Netlink(#[from] NetlinkError),
 }
 
-/// The device that makes GRO work could not be made.
+/// The barrier or the GRO device could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum GroError {
-    /// Somebody else listens on the port.
+    /// Another program listens on the port.
     #[error(
         "UDP port {port} is taken by {holder}: stop it, or give every node another port with `--vxlan-port`"
     )]
     PortTaken {
         /// The VXLAN port.
         port: u16,
-        /// "the VXLAN device docker1", "another program (see `ss -lunp`)".
+        /// The device or program, as "the VXLAN device docker1".
         holder: String,
     },
-    /// A VXLAN device of somebody else has the VNI that we keep for ourselves.
+    /// A foreign VXLAN device has the VNI that is reserved for the overlay.
     #[error(
         "the VXLAN device {device} has the VNI {VNI_RESERVED} (the greatest, {VNI_MAX:#x}) on UDP port {port}, which the overlay keeps for itself: remove it, or choose another port with `--vxlan-port`"
     )]
     VniTaken {
-        /// Whose it is.
+        /// The foreign device.
         device: String,
         /// The VXLAN port.
         port: u16,
     },
-    /// A device that is not ours has the name.
+    /// A foreign device has the name.
     #[error(
         "a device {0} exists and is not ours: remove it or rename it (`ip link set {0} name OTHER`)"
     )]
@@ -169,10 +169,10 @@ pub enum GroError {
     Netlink(#[from] NetlinkError),
 }
 
-/// The gateway bridge could not be made, repaired or removed.
+/// The gateway bridge could not be created, repaired or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    /// A device that is not ours has the name.
+    /// A foreign device has the name.
     #[error(
         "a device {GATEWAY_BRIDGE} exists and is not ours: remove it or rename it (`ip link set {GATEWAY_BRIDGE} name OTHER`)"
     )]
@@ -187,52 +187,52 @@ pub enum BridgeError {
     Netlink(#[from] NetlinkError),
 }
 
-/// A port or a gateway leg could not be made, changed or removed.
+/// A device could not be created, changed, raised or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// There is no such path.
+pub enum DeviceError {
+    /// The path does not exist.
     #[error(
         "there is no network namespace {}: create it (`ip netns add NAME`), or name one that `ip netns` shows, or give a path such as /proc/PID/ns/net", .0.display()
     )]
     NoNamespace(PathBuf),
-    /// The path is something else.
+    /// The path leads to something else.
     #[error(
         "{} is not a network namespace: give the name of one that `ip netns` shows, or a path such as /proc/PID/ns/net", .0.display()
     )]
     NotNamespace(PathBuf),
-    /// It may lead to another namespace tomorrow.
+    /// The path may lead to another namespace tomorrow.
     #[error(
         "{} leads by way of a process, and will lead to another process' namespace when that one has ended: remove the endpoint and create it again, then its namespace itself is held", .0.display()
     )]
     ByProcess(PathBuf),
-    /// It could not be given a path of its own.
+    /// The namespace could not be given a path of its own.
     #[error(
         "the namespace {} could not be held when its process ends: give it a name (`ip netns attach NAME PID`) and create the endpoint with that", .path.display()
     )]
     NotHeld {
         /// The namespace.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// It is the node's own.
+    /// The namespace is the node's own.
     #[error(
         "{} is the node's own network namespace: an endpoint needs one of its own (`ip netns add NAME`)", .0.display()
     )]
     OwnNamespace(PathBuf),
-    /// The namespace has an interface of a name that the endpoint's own needs, and it is not ours.
+    /// The namespace has a foreign interface with a name that the endpoint's interface needs.
     #[error(
         "the namespace {} already has an interface {interface}: remove or rename it, or choose another namespace", .netns.display()
     )]
     InterfaceExists {
         /// The namespace.
         netns: PathBuf,
-        /// eth0, or eth1 where the way to the gateway is to be.
+        /// eth0, or eth1 where a gateway leg is needed.
         interface: String,
     },
-    /// No gateway leg without it; [`Netlink::ensure_gateway_bridge`](super::Netlink::ensure_gateway_bridge)
-    /// makes it.
+    /// A gateway leg needs the bridge, which [`Netlink::ensure_gateway_bridge`](super::Netlink::ensure_gateway_bridge)
+    /// creates.
     #[error("the gateway bridge {GATEWAY_BRIDGE} is gone; the node makes it again, try again then")]
     NoGatewayBridge,
     /// A bridge takes 1,023 ports (`BR_MAX_PORTS`) and has them.
@@ -248,29 +248,29 @@ pub enum PortError {
     Enter {
         /// The namespace.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// A device that is not ours has the port's name.
+    /// A foreign device has the name.
     #[error(
         "a device {0} exists and is not ours: remove it or rename it (`ip link set {0} name OTHER`)"
     )]
     NameTaken(String),
-    /// The device vanished while it was worked on: its namespace went.
+    /// The device was removed meanwhile, as it is when its namespace is removed.
     #[error(
         "the device {0} is gone, most likely together with its endpoint's namespace; create the endpoint again when the namespace is back"
     )]
     Gone(String),
-    /// The kernel has set both sides up and lets no packet pass.
+    /// Both sides are set up, but no packet passes yet.
     #[error(
         "the device {0} is up, but the kernel does not run it yet (`ip link` shows its state): the node tries again"
     )]
     NotRunning(String),
-    /// Ids are Raft indexes; one past 48 bits would not fit a device's name.
+    /// The number is too large for a device's name. Ids of endpoints are Raft indexes, for which 48 bits are enough.
     #[error("the endpoint id {0} does not fit a device name (at most 48 bits)")]
     IdTooLarge(u64),
-    /// What the caller does between creation and activation failed; the port was removed again.
+    /// The program could not be attached; the device was removed again.
     #[error("the port was made but could not be prepared, and was removed again")]
     Attach(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// rtnetlink failed.

@@ -1,4 +1,4 @@
-//! Features of a device switched off, by ethtool's netlink messages (linux/ethtool_netlink.h, kernel 5.6).
+//! Switches off features of a device, by ethtool's netlink messages (linux/ethtool_netlink.h, kernel 5.6).
 
 use futures::StreamExt as _;
 use genetlink::GenetlinkHandle;
@@ -23,7 +23,7 @@ const ETHTOOL_A_BITSET_BITS: u16 = 3;
 const ETHTOOL_A_BITSET_BITS_BIT: u16 = 1;
 const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 
-/// Switches a feature of a device in the namespace off. It is no error where the device never had it.
+/// Switches off a feature of a device in the namespace. It is no error where the device never had it.
 ///
 /// # Errors
 /// [`OffloadsError`]: a kernel without ethtool's netlink family (before 5.6), or one that does not know
@@ -64,7 +64,7 @@ fn connect(netns: &Netns) -> Result<GenetlinkHandle, OffloadsError> {
     connected.map_err(OffloadsError::Open)
 }
 
-/// What is to be switched off.
+/// A request to switch a feature off.
 struct SwitchOff<'a> {
     index: u32,
     feature: &'a str,
@@ -77,7 +77,7 @@ impl SwitchOff<'_> {
             DefaultNla::new(ETHTOOL_A_HEADER_FLAGS, ETHTOOL_FLAG_OMIT_REPLY.to_ne_bytes().to_vec()),
         ];
         let name = [self.feature.as_bytes(), &[0]].concat();
-        // A bit that is named, and that no value is given for, is wanted off.
+        // A bit that is named without a value is switched off.
         let bit =
             nest(ETHTOOL_A_BITSET_BITS_BIT, &[DefaultNla::new(ETHTOOL_A_BITSET_BIT_NAME, name)]);
         let bits = nest(ETHTOOL_A_BITSET_BITS, &[bit]);

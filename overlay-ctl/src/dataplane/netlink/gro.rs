@@ -1,7 +1,7 @@
 //! The VXLAN device that carries no packet.
 //!
-//! Its socket on the VXLAN port is what makes the underlay device's GRO merge VXLAN packets before TC
-//! sees them; `from_underlay` takes them before they could reach it.
+//! Its socket on the VXLAN port makes the underlay device's GRO merge VXLAN packets before TC sees them.
+//! `from_underlay` takes the packets before they could reach the device.
 
 use netlink_packet_route::link::{InfoVxlan, LinkAttribute};
 use nix::errno::Errno;
@@ -11,27 +11,18 @@ use std::net::Ipv4Addr;
 
 use super::{
     GroError, Netlink, NetlinkError, Underlay,
-    link::{self, GROUP, Link, Owner},
+    link::{self, Link, Owner},
+    marks::is_gro_device,
+    names::{GRO_ALIAS, GRO_PREFIX, GROUP},
 };
 
-/// Its name is this and the port.
-const GRO_PREFIX: &str = "ovg";
-const GRO_ALIAS: &str = "overlay:gro";
-
-/// Whether the device is one of these, of ours.
-pub(super) fn is_gro_device(link: &Link) -> bool {
-    // The number tells a half-made one from a gateway leg, whose prefix begins with this one.
-    let port = link.name.strip_prefix(GRO_PREFIX).map(str::parse::<u16>);
-    matches!(port, Some(Ok(_))) && link.owner(GRO_ALIAS) != Owner::Foreign
-}
-
 impl Netlink {
-    /// Makes the device where it is missing, replaces ours where it no longer fits, and returns its
-    /// name. `port` is VXLAN's UDP port.
+    /// Creates the device where it is missing, replaces it where its options differ, and returns its name. `port` is
+    /// VXLAN's UDP port.
     ///
     /// # Errors
-    /// [`GroError::PortTaken`] where somebody else uses the port: a UDP socket, or a VXLAN device
-    /// whose packets we would take for strangers'.
+    /// [`GroError::PortTaken`] where the port is in use: by a UDP socket, or by a foreign VXLAN device, whose packets
+    /// `from_underlay` would drop.
     pub async fn ensure_gro_device(
         &self,
         underlay: &Underlay,
@@ -51,7 +42,7 @@ impl Netlink {
         let existing = links.iter().find(|link| link.name == name);
         match existing.map(|link| (link, link.owner(GRO_ALIAS))) {
             Some((_, Owner::Foreign)) => return Err(GroError::NameTaken(name)),
-            Some((link, Owner::Ours)) if fits(link, underlay.address, port) => {
+            Some((link, Owner::Ours)) if is_current(link, underlay.address, port) => {
                 if !link.up {
                     self.bring_up(link.index, port).await?;
                 }
@@ -66,7 +57,7 @@ impl Netlink {
         Ok(name)
     }
 
-    /// Removes the device of that port, where it is there and ours.
+    /// Removes the device of that port, where it exists and is the overlay's.
     ///
     /// # Errors
     /// rtnetlink's.
@@ -128,8 +119,8 @@ fn port_taken(error: NetlinkError, port: u16) -> GroError {
     }
 }
 
-/// The device is as we would make it now.
-fn fits(link: &Link, vtep: Ipv4Addr, port: u16) -> bool {
+/// Returns true if the device has the options that a new one would get.
+fn is_current(link: &Link, vtep: Ipv4Addr, port: u16) -> bool {
     let wanted = [
         InfoVxlan::Id(VNI_RESERVED),
         InfoVxlan::Local(vtep),
@@ -141,8 +132,8 @@ fn fits(link: &Link, vtep: Ipv4Addr, port: u16) -> bool {
     wanted.iter().all(has) && link.addr_gen_none
 }
 
-/// A foreign VXLAN device on our port: its packets come to our address, where `from_underlay` would
-/// drop them as strangers'. One that is bound to another address of the host is left in peace.
+/// Returns true for a foreign VXLAN device on the same port: its packets come to the node's address, where
+/// `from_underlay` would drop them. A device that is bound to another address of the host does not conflict.
 fn conflicts(link: &Link, our_name: &str, vtep: Ipv4Addr, port: u16) -> bool {
     let Some(data) = &link.vxlan else { return false };
     let local = data.iter().find_map(|info| match info {

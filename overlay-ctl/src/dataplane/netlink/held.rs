@@ -1,13 +1,13 @@
-//! Namespaces that were named by a process, and are held by a mount of ours.
+//! Namespaces that were named by way of a process, and are held by a mount of the node.
 //!
-//! A path such as /proc/PID/ns/net leads to whatever namespace the process of that number is in. When the process
-//! has ended another one gets the number, and after a reboot some process has it anyway. So such a path is followed
-//! once, when an endpoint is created: a bind mount below the node's runtime folder then names the namespace itself,
-//! and the mount's path is what the endpoint is stored with.
+//! A path such as /proc/PID/ns/net leads to the namespace of whatever process has that number. When the process has
+//! ended, another process gets the number, and after a reboot some process has it in any case. So such a path is
+//! followed once, when an endpoint is created: a bind mount below the node's runtime folder then names the namespace
+//! itself, and the endpoint is stored with the path of the mount.
 //!
-//! The mount goes when the path that was given leads to the namespace no more, which is when the process has ended:
-//! the namespace then lives for as long as another process is in it, as if nobody had held it. It goes too when no
-//! endpoint names it. After a reboot there is none, and nothing else ever gets its name.
+//! The mount is removed when the given path no longer leads to the namespace, because the process has ended: the
+//! namespace then lives for as long as another process is in it, as if nobody had held it. The mount is also removed
+//! when no endpoint names it. After a reboot there is no mount, and no other namespace ever gets its name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,51 +25,52 @@ use nix::{
 };
 use uuid::Uuid;
 
-use super::{PortError, netns::Netns};
+use super::{DeviceError, netns::Netns};
 
-/// Beside each mount a symbolic link of the same name and this extension: the path that was given.
+/// Beside each mount is a symbolic link with the same name and this extension, which holds the given path.
 const GIVEN: &str = "given";
-/// How long one that no endpoint names is kept: the endpoint's creation may be on its way through the cluster.
+/// A mount that no endpoint names is kept for this long: the creation of its endpoint may be on its way through the
+/// cluster.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// The namespaces that are held by mounts in one folder.
 #[derive(Debug)]
 pub struct HeldNamespaces {
     folder: PathBuf,
-    /// Those that no endpoint named when they were last looked at, or that were asked for since, and since when.
+    /// Mounts that no endpoint named at the last sweep, or that were asked for since then, each with the time.
     unnamed: BTreeMap<PathBuf, Instant>,
 }
 
 impl HeldNamespaces {
-    /// Those whose mounts are in `folder`, which need not exist.
+    /// The namespaces whose mounts are in `folder`, which need not exist.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, unnamed: BTreeMap::new() }
     }
 
-    /// Whether a path is that of a namespace which is, or was, held here.
+    /// Returns true if the path is that of a namespace which is, or was, held here.
     #[must_use]
     pub fn has(&self, path: &Path) -> bool {
         path.starts_with(&self.folder)
     }
 
-    /// A path that leads to the namespace of `path` and to no other, ever: the same, unless it is by way of a process.
-    /// Two such ways to one namespace give one path.
+    /// A path that always leads to the namespace of `path` and never to another one: `path` itself, unless it leads by
+    /// way of a process. Two such paths to one namespace give the same result.
     ///
     /// # Errors
-    /// [`PortError::NotHeld`], and those of a path that leads to no namespace.
-    pub fn steady_path(&mut self, path: &Path) -> Result<PathBuf, PortError> {
+    /// [`DeviceError::NotHeld`], and those of a path that leads to no namespace.
+    pub fn steady_path(&mut self, path: &Path) -> Result<PathBuf, DeviceError> {
         self.steady_path_of(&Netns::open_now(path)?)
     }
 
-    /// The same of a namespace that is open.
-    pub(crate) fn steady_path_of(&mut self, netns: &Netns) -> Result<PathBuf, PortError> {
+    /// The same of an open namespace.
+    pub(crate) fn steady_path_of(&mut self, netns: &Netns) -> Result<PathBuf, DeviceError> {
         if !netns.is_by_process() {
             return Ok(netns.path().to_owned());
         }
         let held = self.hold(netns);
         let path =
-            held.map_err(|source| PortError::NotHeld { path: netns.path().to_owned(), source })?;
+            held.map_err(|source| DeviceError::NotHeld { path: netns.path().to_owned(), source })?;
         self.unnamed.insert(path.clone(), Instant::now());
         Ok(path)
     }
@@ -99,7 +100,7 @@ impl HeldNamespaces {
         }
     }
 
-    /// Lets go of those that have no use any more. `named`: the namespaces of this node's endpoints, all of them.
+    /// Releases the namespaces that are not needed any more. `named` are the namespaces of all endpoints of this node.
     pub fn sweep(&mut self, named: &BTreeSet<PathBuf>, now: Instant) {
         let listed = self.list().unwrap_or_else(|error| {
             tracing::warn!(folder = %self.folder.display(), %error, "cannot read which namespaces are held");
@@ -134,17 +135,17 @@ impl HeldNamespaces {
         }
     }
 
-    /// Lets go of all of them, and removes the folder.
+    /// Releases all namespaces, and removes the folder.
     ///
     /// # Errors
-    /// The first failure; the others are tried all the same.
+    /// The first failure; the other mounts are removed all the same.
     pub fn remove_all(&self) -> io::Result<()> {
         let removed: Vec<io::Result<()>> = self.list()?.iter().map(|path| remove(path)).collect();
         removed.into_iter().collect::<io::Result<()>>()?;
         absent_is_fine(fs::remove_dir(&self.folder))
     }
 
-    /// The paths of all mounts, and of what a killed process left of one.
+    /// The paths of all mounts, and of files that a killed process left.
     fn list(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -163,7 +164,7 @@ fn held(path: &Path) -> Option<(u64, u64)> {
     (statfs(path).ok()?.filesystem_type() == NSFS_MAGIC).then(|| leads_to(path).ok().flatten())?
 }
 
-/// What a path leads to now; `None`: to nothing.
+/// The file that a path leads to now; `None`: there is none.
 fn leads_to(path: &Path) -> io::Result<Option<(u64, u64)>> {
     match fs::metadata(path) {
         Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),

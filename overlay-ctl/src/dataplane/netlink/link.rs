@@ -1,4 +1,4 @@
-//! A device as the kernel describes it, and whose it is.
+//! A network device as the kernel describes it, and requests about single devices.
 
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
@@ -18,22 +18,17 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{NetlinkError, NetnsId, SuperPackets};
+use super::{NetlinkError, names::GROUP};
+use crate::dataplane::kernel::{NetnsId, SuperPackets};
 
-/// Link group of every device of ours. The kernel takes it at creation, unlike the alias: it tells a
-/// device that a killed controller left between creation and naming from a foreign one.
-pub(super) const GROUP: u32 = u32::from_be_bytes(*b"ovly");
-/// First half of every alias of ours.
-pub(super) const ALIAS_PREFIX: &str = "overlay:";
-
-/// Whose a device with our prefix is.
+/// The owner of a device that has a prefix of the overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// Alias and all.
+    /// The overlay: the device has the alias.
     Ours,
-    /// Made by us, its alias not yet set: a pair that has not been brought up.
+    /// The overlay, but the alias is not set yet: the device has not been raised.
     HalfMade,
-    /// Somebody else's.
+    /// Another program.
     Foreign,
 }
 
@@ -53,7 +48,7 @@ impl Parent {
     }
 }
 
-/// What we read of RTM_NEWLINK.
+/// The fields of RTM_NEWLINK that are used.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Link {
     pub(super) index: u32,
@@ -66,11 +61,11 @@ pub(super) struct Link {
     /// The largest super-packet that the device takes.
     pub(super) tso_max: Option<u32>,
     pub(super) up: bool,
-    /// The state that its queue is in (RFC 2863); `None` where the kernel does not say. A device that was set up
-    /// drops what it is given until the kernel has taken note of its carrier.
+    /// The operational state (RFC 2863); `None` where the kernel does not tell. A device that was set up drops packets
+    /// until the kernel has taken note of its carrier.
     pub(super) oper: Option<State>,
     pub(super) loopback: bool,
-    /// What sort of virtual device it is, as "veth"; empty for one on a bus.
+    /// The kind of a virtual device, as "veth"; empty for a device on a bus.
     pub(super) kind: String,
     /// A VXLAN device's options.
     pub(super) vxlan: Option<Vec<InfoVxlan>>,
@@ -79,13 +74,13 @@ pub(super) struct Link {
     pub(super) addr_gen_none: bool,
     /// Index of the bridge that it is in.
     pub(super) controller: Option<u32>,
-    /// That bridge forwards nothing from it to another isolated port.
+    /// The bridge forwards nothing between this port and other isolated ports.
     pub(super) isolated: bool,
-    /// Index of a veth's other end, or of the device that a VLAN or a macvlan is made on, in `peer_netns`;
-    /// `None` there is the namespace of the device itself.
+    /// Index of a veth's other end, or of the device below a VLAN or a macvlan, in `peer_netns`; `None` there means the
+    /// namespace of the device itself.
     pub(super) peer: Option<u32>,
     pub(super) peer_netns: Option<NetnsId>,
-    /// Where it is on a bus; empty for one that is on none.
+    /// Its place on a bus; empty for a device that is on none.
     pub(super) parent: Parent,
     /// Ids of the XDP programs on it.
     pub(super) xdp: BTreeSet<u32>,
@@ -116,7 +111,11 @@ impl Link {
                 LinkAttribute::ParentDevBusName(bus) => link.parent.bus = bus,
                 LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
-                other => link.super_packets.read(&other),
+                LinkAttribute::GsoMaxSize(size) => link.super_packets.gso = Some(size),
+                LinkAttribute::GroMaxSize(size) => link.super_packets.gro = Some(size),
+                LinkAttribute::GsoIpv4MaxSize(size) => link.super_packets.gso_ipv4 = Some(size),
+                LinkAttribute::GroIpv4MaxSize(size) => link.super_packets.gro_ipv4 = Some(size),
+                _ => {}
             }
         }
         link
@@ -141,7 +140,7 @@ impl Link {
         }
     }
 
-    /// It is up, and what it is given is sent.
+    /// Returns true if the device is up and sends what it is given.
     pub(super) fn is_running(&self) -> bool {
         self.up && self.oper == Some(State::Up)
     }
@@ -177,13 +176,13 @@ fn addr_gen_none(specs: &[AfSpecUnspec]) -> bool {
     })
 }
 
-/// Where a device is looked up: in the socket's own namespace, or in another one that it knows.
+/// The namespace in which a device is looked up: the socket's own, or another one that it knows.
 fn target(netns: Option<NetnsId>) -> impl Iterator<Item = LinkAttribute> {
     // IFLA_IF_NETNSID and IFLA_TARGET_NETNSID are one attribute under two names.
     netns.map(|id| LinkAttribute::IfNetnsId(id.as_raw())).into_iter()
 }
 
-/// Every device of the socket's namespace, or of `netns`.
+/// All devices of the socket's namespace, or of `netns`.
 pub(super) async fn links(
     handle: &Handle,
     netns: Option<NetnsId>,
@@ -238,7 +237,7 @@ pub(super) struct Address {
     pub(super) index: u32,
     pub(super) ip: Ipv4Addr,
     pub(super) prefix: u8,
-    /// Primary, and reachable from elsewhere.
+    /// It is a primary address, and reachable from elsewhere.
     pub(super) global: bool,
 }
 
@@ -304,7 +303,7 @@ pub(super) async fn delete_address(
     }
 }
 
-/// Sets the alias that marks a device as ours.
+/// Sets the alias that marks a device as the overlay's.
 pub(super) async fn set_alias(
     handle: &Handle,
     index: u32,
@@ -341,8 +340,8 @@ pub(super) async fn set_isolated(handle: &Handle, index: u32) -> Result<(), Netl
     done.map_err(|error| NetlinkError::new("isolate a port of a bridge", error))
 }
 
-/// Tells a bridge for ever which of its ports has a MAC. A bridge that learns forgets after five quiet
-/// minutes, and then sends what is for one port out of all of them.
+/// Tells a bridge permanently which of its ports has a MAC. What a bridge learns it forgets after five quiet minutes,
+/// and then it sends packets for that MAC out of all ports.
 pub(super) async fn set_station(
     handle: &Handle,
     port: u32,
@@ -355,8 +354,8 @@ pub(super) async fn set_station(
     done.map_err(|error| NetlinkError::new("tell a bridge which port has a MAC", error))
 }
 
-/// Keeps the kernel from giving a device an IPv6 link-local address: the host's side of a port must
-/// not be reachable from the endpoint, and an endpoint's own would fail the source check.
+/// Keeps the kernel from giving a device an IPv6 link-local address: the endpoint must not reach the host's side of its
+/// device, and packets from such an address of its own would fail the source check.
 pub(super) async fn set_addr_gen_none(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
     let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
     let message = LinkUnspec::new_with_index(index)

@@ -1,62 +1,58 @@
-//! The only door to rtnetlink: the underlay device, the ports' veth pairs, the gateway bridge and its
-//! legs, the device that lets GRO merge VXLAN packets, the bridge that lets nothing past the programs,
-//! next hops, and word of what changed.
+//! The only door to rtnetlink: the underlay device, the devices of endpoints, the gateway bridge, the GRO device, the
+//! barrier, next hops, and events.
 //!
 //! Invariants:
-//! - A device is ours by its name's prefix AND its alias. Whatever else there is, is never touched,
-//!   also where it merely has our prefix.
-//! - What happens inside another network namespace happens through a socket that a short-lived
-//!   thread opened there; no thread of the runtime ever leaves its own namespace.
-//! - The machine's settings (rp_filter, offloads, whatever is set for all devices) are the machine's
-//!   own. Sysctls are set for single devices: those of our gateway bridge, and `forwarding` where the
-//!   gateway asks for it because the outside comes by that device. The endpoints' own settings are
-//!   theirs, but for the loopback device, which is brought up, and a default route where there is none.
+//! - A device belongs to the overlay by its name's prefix AND its alias. Any other device is never touched, also where
+//!   it merely has such a prefix.
+//! - Work inside another network namespace is done through a socket that a short-lived thread opened there; no thread
+//!   of the runtime ever leaves its own namespace.
+//! - The settings of the machine (rp_filter, offloads, whatever is set for all devices) are not changed. Sysctls are
+//!   set for single devices: for the gateway bridge, and `forwarding` for devices by which the outside comes. Inside a
+//!   namespace only the loopback device is set up, and a default route is added where there is none.
 
 mod barrier;
 mod bottom;
 mod bridge;
 mod changes;
+mod device;
 mod error;
 mod features;
-mod fit;
 mod gro;
 mod held;
-mod leg;
 mod link;
+mod marks;
+mod names;
 mod netns;
 mod next_hop;
 mod observe;
 mod pair;
-mod port;
+mod peer;
 mod route;
 mod super_packets;
 mod surroundings;
 mod sysctl;
 mod underlay;
+mod update;
 mod xdp;
 
-pub use barrier::Outside;
+pub use barrier::BarrierGap;
 pub use bottom::{BottomDevice, BottomKind};
-pub use bridge::{GATEWAY_BRIDGE, GatewayBridge};
+pub use bridge::GatewayBridge;
 pub use changes::Change;
-pub use error::{BridgeError, GroError, NetlinkError, OffloadsError, PortError, UnderlayError};
-pub use fit::PairSizes;
+pub use error::{BridgeError, DeviceError, GroError, NetlinkError, OffloadsError, UnderlayError};
 pub use held::HeldNamespaces;
-pub use leg::{LegSpec, ObservedLeg, leg_name};
+pub use marks::device_name;
+pub use names::GATEWAY_BRIDGE;
 pub(crate) use netns::Netns;
-pub use netns::NetnsId;
-pub use next_hop::{NextHop, Way};
-pub use observe::ObservedPeer;
-pub use port::{ObservedPort, PORT_PREFIX, PortSpec, port_name};
-pub use super_packets::{DeviceSizes, SUPER_PACKET_MAX, SuperPackets};
+pub use super_packets::DeviceSizes;
 pub use underlay::{Underlay, UnderlayChoice};
 pub use xdp::{XdpDevice, offloads};
 
 /// A connection to rtnetlink in the node's own network namespace.
 ///
-/// Cheap to keep, cheap to open. Clones share the socket, on which the kernel lists one thing at a time and
-/// answers a second wish with EBUSY: who works beside another opens one of its own. When the socket breaks
-/// every call fails with [`NetlinkError::Closed`]: open another.
+/// It is cheap to keep and cheap to open. Clones share one socket, on which the kernel makes one list at a time and
+/// answers a second request with EBUSY: a task that works beside another one opens a connection of its own. When the
+/// socket breaks, every call fails with [`NetlinkError::Closed`]: open another connection.
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: rtnetlink::Handle,

@@ -1,4 +1,4 @@
-//! Network namespaces of endpoints: finding one, checking it, working inside it.
+//! Network namespaces of endpoints: finding one, checking it, and working inside it.
 
 use std::{
     fs::File,
@@ -23,30 +23,12 @@ use nix::{
 };
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 
-use super::{
-    Netlink, NetlinkError, PortError, connect, link,
-    pair::{FIRST_INTERFACE, GATEWAY_INTERFACE},
-};
+use super::{DeviceError, Netlink, NetlinkError, connect};
+use crate::dataplane::kernel::NetnsId;
 
-/// Folders that a bare namespace name is looked up in; `ip netns` uses the first, which on old
-/// systems is only reachable by the second name.
+/// The folders in which a bare namespace name is looked up. `ip netns` uses the first, which is only reachable by the
+/// second name on old systems.
 const NETNS_FOLDERS: [&str; 2] = ["/run/netns", "/var/run/netns"];
-
-/// The kernel's number for another namespace, as this namespace counts. Equal ids are one namespace;
-/// a number may be given anew once its namespace is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NetnsId(i32);
-
-impl NetnsId {
-    /// Negative numbers mean "none".
-    pub(super) fn new(raw: i32) -> Option<Self> {
-        (raw >= 0).then_some(Self(raw))
-    }
-
-    pub(super) fn as_raw(self) -> i32 {
-        self.0
-    }
-}
 
 /// An open network namespace that is not the node's own.
 #[derive(Debug)]
@@ -57,58 +39,59 @@ pub(crate) struct Netns {
 }
 
 impl Netns {
-    /// `name` is a path, or the bare name of a namespace below /run/netns. Nothing but a namespace is opened by it: an
-    /// open can start a watchdog, or let the writer of a FIFO go on.
+    /// Opens a namespace. `name` is a path, or the bare name of a namespace below /run/netns. Nothing but a namespace
+    /// is ever opened, because opening another file can have an effect: it can start a watchdog, or wake the writer of
+    /// a FIFO.
     ///
     /// # Errors
-    /// [`PortError::ByProcess`] for a path that may lead to another namespace tomorrow, and the others that speak of
+    /// [`DeviceError::ByProcess`] for a path that may lead to another namespace tomorrow, and the other errors about
     /// namespaces.
-    pub(crate) fn open(name: &Path) -> Result<Self, PortError> {
+    pub(crate) fn open(name: &Path) -> Result<Self, DeviceError> {
         let netns = Self::open_now(name)?;
-        if netns.is_by_process { Err(PortError::ByProcess(netns.path)) } else { Ok(netns) }
+        if netns.is_by_process { Err(DeviceError::ByProcess(netns.path)) } else { Ok(netns) }
     }
 
-    /// The same for what is done now and not later: a path by way of a process is followed too.
-    pub(crate) fn open_now(name: &Path) -> Result<Self, PortError> {
+    /// The same for work that is done at once: a path by way of a process is followed, too.
+    pub(crate) fn open_now(name: &Path) -> Result<Self, DeviceError> {
         let Found { place, path, is_by_process } = find(name)?;
-        let enter = |source| PortError::Enter { path: path.clone(), source };
+        let enter = |source| DeviceError::Enter { path: path.clone(), source };
         let fs = fstatfs(&place).map_err(|errno| enter(errno.into()))?;
         if fs.filesystem_type() != NSFS_MAGIC {
-            return Err(PortError::NotNamespace(path));
+            return Err(DeviceError::NotNamespace(path));
         }
         // Not by the path, which may lead elsewhere by now.
         let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd())).map_err(enter)?;
         let own = File::open("/proc/thread-self/ns/net").and_then(|own| identity(&own));
         match (own, identity(&file)) {
-            (Ok(own), Ok(theirs)) if own == theirs => Err(PortError::OwnNamespace(path)),
+            (Ok(own), Ok(theirs)) if own == theirs => Err(DeviceError::OwnNamespace(path)),
             (Ok(_), Ok(_)) => Ok(Self { file, path, is_by_process }),
-            (Err(source), _) | (_, Err(source)) => Err(PortError::Enter { path, source }),
+            (Err(source), _) | (_, Err(source)) => Err(DeviceError::Enter { path, source }),
         }
     }
 
-    /// The path leads to what a process has, and not to a file.
+    /// Returns true if the path leads by way of a process.
     pub(super) fn is_by_process(&self) -> bool {
         self.is_by_process
     }
 
-    /// Device and inode: what a stat of a path says that leads to this namespace.
+    /// Device and inode, as `stat` shows them for any path to this namespace.
     pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
         identity(&self.file)
     }
 
-    /// Absolute, unless an absolute one was not given.
+    /// The path; it is relative only where a relative path was given.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// For IFLA_NET_NS_FD, as long as `self` lives.
+    /// The descriptor for IFLA_NET_NS_FD, valid as long as `self` lives.
     pub(super) fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// Runs `work` on a thread of its own inside the namespace. The thread ends with it, so no
-    /// thread that does anything else is ever in a foreign namespace.
-    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, PortError> {
+    /// Runs `work` on a thread of its own inside the namespace. The thread ends with the work, so no thread that does
+    /// anything else is ever in a foreign namespace.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, DeviceError> {
         let inside = || setns(&self.file, CloneFlags::CLONE_NEWNET).map(|()| work());
         let outcome = std::thread::scope(|scope| {
             std::thread::Builder::new()
@@ -118,19 +101,19 @@ impl Netns {
         });
         match outcome {
             Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(Errno::EPERM))) => Err(PortError::Denied(self.path.clone())),
+            Ok(Ok(Err(Errno::EPERM))) => Err(DeviceError::Denied(self.path.clone())),
             // A namespace of another kind (/proc/PID/ns/mnt).
-            Ok(Ok(Err(Errno::EINVAL))) => Err(PortError::NotNamespace(self.path.clone())),
+            Ok(Ok(Err(Errno::EINVAL))) => Err(DeviceError::NotNamespace(self.path.clone())),
             Ok(Ok(Err(errno))) => {
-                Err(PortError::Enter { path: self.path.clone(), source: errno.into() })
+                Err(DeviceError::Enter { path: self.path.clone(), source: errno.into() })
             }
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(source) => Err(PortError::Enter { path: self.path.clone(), source }),
+            Err(source) => Err(DeviceError::Enter { path: self.path.clone(), source }),
         }
     }
 
     /// A connection whose socket lives in the namespace, served by the current runtime.
-    pub(super) fn connect(&self) -> Result<rtnetlink::Handle, PortError> {
+    pub(super) fn connect(&self) -> Result<rtnetlink::Handle, DeviceError> {
         let runtime = tokio::runtime::Handle::current();
         let inside = move || {
             let _entered = runtime.enter();
@@ -151,7 +134,7 @@ struct Found {
     is_by_process: bool,
 }
 
-fn find(name: &Path) -> Result<Found, PortError> {
+fn find(name: &Path) -> Result<Found, DeviceError> {
     let is_bare = name.components().count() == 1 && !name.has_root();
     let candidates: Vec<PathBuf> = if is_bare {
         NETNS_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).collect()
@@ -165,17 +148,18 @@ fn find(name: &Path) -> Result<Found, PortError> {
         });
         match found {
             Ok(Some((place, is_by_process))) => return Ok(Found { place, path, is_by_process }),
-            Ok(None) => return Err(PortError::NotNamespace(path)),
+            Ok(None) => return Err(DeviceError::NotNamespace(path)),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESRCH) => {}
-            Err(Errno::EACCES | Errno::EPERM) => return Err(PortError::Denied(path)),
-            Err(errno) => return Err(PortError::Enter { path, source: errno.into() }),
+            Err(Errno::EACCES | Errno::EPERM) => return Err(DeviceError::Denied(path)),
+            Err(errno) => return Err(DeviceError::Enter { path, source: errno.into() }),
         }
     }
-    Err(PortError::NoNamespace(name.to_owned()))
+    Err(DeviceError::NoNamespace(name.to_owned()))
 }
 
-/// What a path leads to, and whether by way of a process: by one of the links in /proc that lead to what a process
-/// has, wherever in the path they are, behind whichever symbolic link, and wherever that file system is mounted.
+/// The file that a path leads to, and whether it leads there by way of a process: by one of the links in /proc to what
+/// a process has, wherever in the path that link is, behind any symbolic link, and wherever that file system is
+/// mounted.
 fn place(path: &Path) -> nix::Result<(OwnedFd, bool)> {
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
     match openat2(AT_FDCWD, path, how.resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS)) {
@@ -186,36 +170,11 @@ fn place(path: &Path) -> nix::Result<(OwnedFd, bool)> {
 }
 
 impl Netlink {
-    /// Whether an endpoint may be made in `path` (or in the namespace of that bare name): it exists,
-    /// is a network namespace, is not the node's own, and has no eth0 but one that we made, nor an eth1
-    /// but one that we made where it needs a gateway leg.
-    ///
-    /// Enters the namespace on a thread of its own, and waits for it.
+    /// The number by which [`ObservedPeer::netns`](crate::dataplane::kernel::ObservedPeer::netns) names this namespace.
     ///
     /// # Errors
-    /// The first of these that does not hold.
-    pub async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<(), PortError> {
-        self.check_inside(&Netns::open_now(path)?, needs_leg).await
-    }
-
-    pub(crate) async fn check_inside(
-        &self,
-        netns: &Netns,
-        needs_leg: bool,
-    ) -> Result<(), PortError> {
-        let inside = link::links(&netns.connect()?, None).await?;
-        self.check_free(netns, &inside, FIRST_INTERFACE).await?;
-        if needs_leg {
-            self.check_free(netns, &inside, GATEWAY_INTERFACE).await?;
-        }
-        Ok(())
-    }
-
-    /// The number by which [`ObservedPeer::netns`](super::ObservedPeer::netns) names this namespace.
-    ///
-    /// # Errors
-    /// [`PortError::NoNamespace`] and its like where there is no such namespace.
-    pub async fn netns_id(&self, path: &Path) -> Result<NetnsId, PortError> {
+    /// [`DeviceError::NoNamespace`] and its like where there is no such namespace.
+    pub async fn netns_id(&self, path: &Path) -> Result<NetnsId, DeviceError> {
         let netns = Netns::open(path)?;
         if let Some(id) = self.known_netns_id(&netns).await? {
             return Ok(id);
@@ -227,10 +186,10 @@ impl Netlink {
             Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
             _ => {}
         }
-        self.known_netns_id(&netns).await?.ok_or_else(|| PortError::NoNamespace(path.to_owned()))
+        self.known_netns_id(&netns).await?.ok_or_else(|| DeviceError::NoNamespace(path.to_owned()))
     }
 
-    /// The number, where the namespace has one: it has where a device of ours leads into it.
+    /// The number, where the namespace has one. It has one if a device of the overlay leads into it.
     pub(super) async fn known_netns_id(
         &self,
         netns: &Netns,

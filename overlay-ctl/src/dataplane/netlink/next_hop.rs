@@ -1,4 +1,4 @@
-//! Where the outer packet goes next: the cached answer that spares `from_endpoint` a lookup a packet.
+//! The next hop of outer packets. It is cached in HOPS, which spares `from_endpoint` a lookup for each packet.
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::{
@@ -17,33 +17,17 @@ use super::{
     Netlink, NetlinkError, Underlay,
     link::{self, Link},
 };
-
-/// The Ethernet hop towards a VTEP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NextHop {
-    /// Device that it is behind.
-    pub ifindex: u32,
-    /// The router's MAC, or the VTEP's own where it is on the link.
-    pub mac: [u8; 6],
-    /// The device's own MAC.
-    pub source_mac: [u8; 6],
-}
-
-/// What is known of the way to a VTEP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
-    /// Bytes of the largest packet: the device's MTU, or less where the route has an MTU of its own.
-    pub mtu: u32,
-    /// The Ethernet hop, where it is one and is resolved.
-    pub hop: Option<NextHop>,
-}
+use crate::{
+    dataplane::kernel::{NextHop, Way},
+    model::Encapsulation,
+};
 
 /// A route to one address.
 struct Route {
     device: u32,
-    /// The on-link address that it leads to; `None` where only the kernel's own lookup knows it.
+    /// The on-link address that the route leads to; `None` where only the kernel's own lookup knows it.
     hop: Option<Ipv4Addr>,
-    /// Its own MTU (RTAX_MTU), as somebody configured it.
+    /// The configured MTU of the route (RTAX_MTU).
     mtu: Option<u32>,
 }
 
@@ -57,11 +41,10 @@ struct Neighbour {
 impl Netlink {
     /// The way to `vtep` from the node's address; `None` where there is no route.
     ///
-    /// It has no hop where the neighbour does not answer (yet), or where the hop is not an Ethernet
-    /// one: the programs then ask the kernel for every packet, which is always right.
-    /// An unresolved neighbour is asked for, and the kernel is told to keep it resolved (NTF_MANAGED,
-    /// kernel 5.16) because it does not see that BPF uses it; [`Change`](super::Change)`::Neighbour`
-    /// tells when to ask again.
+    /// The way has no hop where the neighbour does not answer (yet), or where the hop is not an Ethernet hop: the
+    /// programs then ask the kernel for every packet, which is slower and always right. The resolution of an unresolved
+    /// neighbour is started, and the kernel is told to keep it resolved (NTF_MANAGED, kernel 5.16), because it does not
+    /// see that BPF uses the neighbour. [`Change`](super::Change)`::Neighbour` tells when to look again.
     ///
     /// # Errors
     /// rtnetlink's.
@@ -79,7 +62,7 @@ impl Netlink {
             Some(hop) => self.next_hop(&device, hop).await?,
             None => None,
         };
-        Ok(Some(Way { mtu, hop }))
+        Ok(Some(Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop }))
     }
 
     async fn next_hop(
@@ -98,7 +81,7 @@ impl Netlink {
         Ok(mac.map(|mac| NextHop { ifindex, mac, source_mac }))
     }
 
-    /// Where a packet from `from` to `to` goes.
+    /// The route of a packet from `from` to `to`.
     async fn route(&self, to: Ipv4Addr, from: Ipv4Addr) -> Result<Option<Route>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
@@ -182,7 +165,7 @@ impl Netlink {
         Ok(None)
     }
 
-    /// Starts resolution now. NTF_USE does on every kernel; NTF_MANAGED makes newer ones repeat it.
+    /// Starts the resolution now, which NTF_USE does on every kernel; NTF_MANAGED makes newer kernels repeat it.
     async fn keep_resolved(&self, ifindex: u32, ip: Ipv4Addr) -> Result<(), NetlinkError> {
         let mut request = self
             .handle

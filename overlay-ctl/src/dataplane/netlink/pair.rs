@@ -1,9 +1,9 @@
-//! Veth pairs into endpoints' namespaces: what ports and gateway legs have in common.
+//! Veth pairs into endpoints' namespaces: the steps of which `device.rs` composes the life of a device.
 //!
-//! A pair is made in one request, its far end directly inside the namespace, so that nobody ever
-//! sees half a device there; it stays down until its programs and its map entries are in place.
+//! A pair is created in one request, its far end directly inside the namespace, so that no program ever sees half a
+//! device there. It stays down until its programs and its map entries are in place.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use nix::errno::Errno;
@@ -11,32 +11,30 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use tokio::time::Instant;
 
 use super::{
-    Netlink, NetlinkError, ObservedPeer, PortError,
-    leg::leg_of,
-    link::{self, GROUP, Link},
+    DeviceError, Netlink, NetlinkError,
+    link::{self, Link},
+    marks::id_of,
+    names::GROUP,
     netns::Netns,
-    port::endpoint_of,
     route,
 };
+use crate::dataplane::kernel::{
+    DeviceSpec, FIRST_INTERFACE, GATEWAY_INTERFACE, ObservedDevice, ObservedPeer,
+};
 
-/// What an endpoint's first interface is named in its namespace.
-pub(super) const FIRST_INTERFACE: &str = "eth0";
-/// What the way to the gateway is named there.
-pub(super) const GATEWAY_INTERFACE: &str = "eth1";
-
-/// How long the kernel is given to let packets pass through a pair that was set up. On a quiet machine it takes
-/// some microseconds; it is work that waits for a lock (RTNL).
+/// The time within which packets must pass through a pair that was set up. On a quiet machine it takes the kernel some
+/// microseconds; the work waits for a lock (RTNL).
 const RUNNING_DEADLINE: Duration = Duration::from_secs(2);
-/// How long the first look waits for the second; each wait is twice the one before, up to the second value.
+/// The pause between the first two looks; each pause is twice the one before, up to the second value.
 const RUNNING_PAUSE: Duration = Duration::from_micros(100);
 const RUNNING_PAUSE_MAX: Duration = Duration::from_millis(20);
 
-/// A pair as it is to be made.
+/// A pair that is to be created.
 pub(super) struct Pair<'a> {
     /// Name of the host's side.
     pub(super) ifname: &'a str,
     pub(super) netns: &'a Netns,
-    /// Name of the endpoint's side, and what else it gets.
+    /// Name of the endpoint's side.
     pub(super) interface: &'a str,
     pub(super) mac: [u8; 6],
     pub(super) address: (Ipv4Addr, u8),
@@ -44,25 +42,8 @@ pub(super) struct Pair<'a> {
     pub(super) mtu: u32,
 }
 
-/// A pair that stands and is to be brought up.
-pub(super) struct Raise<'a> {
-    /// The host's side.
-    pub(super) ifname: &'a str,
-    pub(super) ifindex: u32,
-    pub(super) up: bool,
-    /// It has its alias.
-    pub(super) complete: bool,
-    /// That alias, which the pair gets when it is up.
-    pub(super) alias: &'a str,
-    /// The endpoint's side.
-    pub(super) peer: Option<&'a ObservedPeer>,
-    pub(super) netns: &'a Path,
-    /// Where the namespace's default route leads, if it gets one.
-    pub(super) gateway: Option<Ipv4Addr>,
-}
-
 impl Netlink {
-    /// Makes a pair, both sides down, the host's side in `bridge`. It gets its alias when it is brought up.
+    /// Creates a pair, both sides down, the host's side in `bridge`. It gets its alias when it is raised.
     ///
     /// # Errors
     /// EXFULL where the bridge takes no more, ENODEV where it is gone.
@@ -70,7 +51,7 @@ impl Netlink {
         &self,
         pair: &Pair<'_>,
         bridge: Option<u32>,
-    ) -> Result<(), PortError> {
+    ) -> Result<(), DeviceError> {
         let peer = LinkUnspec::new_with_name(pair.interface)
             .address(pair.mac.to_vec())
             .mtu(pair.mtu)
@@ -86,10 +67,10 @@ impl Netlink {
         let made = self.handle.link().add(message.build()).execute().await;
         match made.map_err(|error| NetlinkError::new("create a veth pair", error)) {
             Ok(()) => Ok(()),
-            // Both names were free a moment ago; whose is not any more?
+            // Both names were free a moment ago. Which one is taken now?
             Err(error) if error.errno() == Some(Errno::EEXIST) => {
                 if link::link_by_name(&self.handle, pair.ifname).await?.is_some() {
-                    Err(PortError::NameTaken(pair.ifname.to_owned()))
+                    Err(DeviceError::NameTaken(pair.ifname.to_owned()))
                 } else {
                     Err(exists(pair.netns, pair.interface))
                 }
@@ -98,19 +79,19 @@ impl Netlink {
         }
     }
 
-    /// Configures both sides of a pair that was just made, settles the host's in its bridge where asked: isolated,
-    /// and its MAC known; and lets the caller attach what it attaches. On any error the pair is removed.
+    /// Configures both sides of a new pair, and lets the caller attach its program. Where asked, the host's side
+    /// becomes an isolated port of its bridge, which is told the MAC. On any error the pair is removed.
     pub(super) async fn prepare_pair<E>(
         &self,
         pair: &Pair<'_>,
         inside: &Handle,
         is_isolated: bool,
         attach: impl FnOnce(&str, u32) -> Result<(), E>,
-    ) -> Result<(Link, Option<ObservedPeer>), PortError>
+    ) -> Result<(Link, Option<ObservedPeer>), DeviceError>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let gone = || PortError::Gone(pair.ifname.to_owned());
+        let gone = || DeviceError::Gone(pair.ifname.to_owned());
         let Some(link) = link::link_by_name(&self.handle, pair.ifname).await? else {
             return Err(gone());
         };
@@ -124,7 +105,7 @@ impl Netlink {
             let peer = link.peer.ok_or_else(gone)?;
             link::set_addr_gen_none(inside, peer).await?;
             link::add_address(inside, peer, pair.address).await?;
-            attach(pair.ifname, index).map_err(|error| PortError::Attach(error.into()))?;
+            attach(pair.ifname, index).map_err(|error| DeviceError::Attach(error.into()))?;
             let link = link::link_by_index(&self.handle, index, None).await?.ok_or_else(gone)?;
             let peer = self.peer(&link).await?;
             Ok((link, peer))
@@ -136,46 +117,51 @@ impl Netlink {
         prepared
     }
 
-    /// Brings both sides up, waits until packets pass, and marks the pair as complete, which is the last step: a pair
-    /// without the mark is brought up again, or replaced. No effect where it has the mark and the host's side is up.
+    /// Sets up both sides, waits until packets pass, and sets the alias `mark`, which is the last step: a device
+    /// without it is raised again, or replaced. No effect where the device has its mark and the host's side is up.
     ///
     /// # Errors
-    /// [`PortError::Gone`] where the pair, or its namespace, is not there any more. [`PortError::NotRunning`].
-    pub(super) async fn raise_pair(&self, pair: &Raise<'_>) -> Result<(), PortError> {
-        if pair.complete && pair.up {
+    /// [`DeviceError::Gone`] where the device, or its namespace, is not there any more. [`DeviceError::NotRunning`].
+    pub(super) async fn raise_pair(
+        &self,
+        seen: &ObservedDevice,
+        spec: &DeviceSpec,
+        mark: &str,
+    ) -> Result<(), DeviceError> {
+        if seen.is_active() {
             return Ok(());
         }
-        let peer = pair.peer.ok_or_else(|| PortError::Gone(pair.ifname.to_owned()))?;
-        // The endpoint's side last: a side that is raised before its other end has no carrier yet, and drops what it
+        let peer = seen.peer.as_ref().ok_or_else(|| DeviceError::Gone(seen.ifname.clone()))?;
+        // The endpoint's side last: a side that is set up before its other end has no carrier yet, and drops what it
         // is given until the kernel has taken note of the carrier, which it does later, in a work queue
         // (linkwatch, kernel 6.18).
-        if !pair.up {
-            raise(&self.handle, pair.ifindex, pair.ifname).await?;
+        if !seen.up {
+            raise(&self.handle, seen.ifindex, &seen.ifname).await?;
         }
-        if pair.complete && peer.up {
+        if seen.complete && peer.up {
             return Ok(());
         }
-        let inside = self.beside(peer, pair.netns, pair.ifname).await?;
+        let inside = self.connect_in_peer_netns(peer, &spec.netns, &seen.ifname).await?;
         raise_loopback(&inside).await?;
         if !peer.up {
-            raise(&inside, peer.ifindex, pair.ifname).await?;
+            raise(&inside, peer.ifindex, &seen.ifname).await?;
         }
-        if let Some(gateway) = pair.gateway {
-            ensure_default_route(&inside, peer.ifindex, gateway, pair.netns).await?;
+        if let Some(gateway) = spec.gateway {
+            ensure_default_route(&inside, peer.ifindex, gateway, &spec.netns).await?;
         }
-        self.wait_until_running(pair, peer.ifindex, &inside).await?;
-        Ok(link::set_alias(&self.handle, pair.ifindex, pair.alias).await?)
+        self.wait_until_running(seen, peer.ifindex, &inside).await?;
+        Ok(link::set_alias(&self.handle, seen.ifindex, mark).await?)
     }
 
-    /// Waits until the queues of both sides of a pair that is up are live. What the endpoint does to its own side
-    /// meanwhile (takes it down, or makes it dormant) ends the wait: no endpoint can hold up the others.
+    /// Waits until the kernel sends what both sides of a pair are given. If the endpoint takes its own side down
+    /// meanwhile, or makes it dormant, the wait ends: no endpoint can hold up the others.
     async fn wait_until_running(
         &self,
-        pair: &Raise<'_>,
+        pair: &ObservedDevice,
         peer: u32,
         inside: &Handle,
-    ) -> Result<(), PortError> {
-        let gone = || PortError::Gone(pair.ifname.to_owned());
+    ) -> Result<(), DeviceError> {
+        let gone = || DeviceError::Gone(pair.ifname.clone());
         let deadline = Instant::now() + RUNNING_DEADLINE;
         let mut pause = RUNNING_PAUSE;
         loop {
@@ -188,104 +174,93 @@ impl Netlink {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(PortError::NotRunning(pair.ifname.to_owned()));
+                return Err(DeviceError::NotRunning(pair.ifname.clone()));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RUNNING_PAUSE_MAX);
         }
     }
 
-    /// Removes a pair of ours. It is no error when it is gone already, as it is when the namespace is.
+    /// Opens a socket in the namespace that `path` leads to, provided that the endpoint's side of the device `ifname`
+    /// is in that namespace.
     ///
     /// # Errors
-    /// [`PortError::NameTaken`] where the device is not ours; it is left alone.
-    pub(super) async fn delete_pair(
-        &self,
-        ifname: &str,
-        is_ours: impl FnOnce(&Link) -> bool,
-    ) -> Result<(), PortError> {
-        let Some(link) = link::link_by_name(&self.handle, ifname).await? else { return Ok(()) };
-        if !is_ours(&link) {
-            return Err(PortError::NameTaken(ifname.to_owned()));
-        }
-        Ok(link::delete(&self.handle, link.index).await?)
-    }
-
-    /// A socket in the namespace that `path` names now, provided the endpoint's side of `ifname` is there.
-    ///
-    /// # Errors
-    /// [`PortError::Gone`] where the path has come to name another.
-    pub(super) async fn beside(
+    /// [`DeviceError::Gone`] where the path leads to another namespace now.
+    pub(super) async fn connect_in_peer_netns(
         &self,
         peer: &ObservedPeer,
         path: &Path,
         ifname: &str,
-    ) -> Result<Handle, PortError> {
+    ) -> Result<Handle, DeviceError> {
         let netns = Netns::open(path)?;
         if self.known_netns_id(&netns).await? != Some(peer.netns) {
-            return Err(PortError::Gone(ifname.to_owned()));
+            return Err(DeviceError::Gone(ifname.to_owned()));
         }
         netns.connect()
     }
 
-    /// Fails where `name` is an interface in the namespace that is not the other end of a device of
-    /// ours.
+    /// Fails where the namespace has an interface `name` that is not the other side of a device of the overlay.
     pub(super) async fn check_free(
         &self,
         netns: &Netns,
         inside: &[Link],
         name: &str,
-    ) -> Result<(), PortError> {
+    ) -> Result<(), DeviceError> {
         let Some(found) = inside.iter().find(|link| link.name == name) else { return Ok(()) };
         let Some(id) = self.known_netns_id(netns).await? else {
             return Err(exists(netns, name));
         };
         let is_ours = |link: &Link| {
-            (endpoint_of(link).is_some() || leg_of(link).is_some())
-                && link.peer.zip(link.peer_netns) == Some((found.index, id))
+            id_of(link).is_some() && link.peer.zip(link.peer_netns) == Some((found.index, id))
         };
         let links = link::links(&self.handle, None).await?;
         if links.iter().any(is_ours) { Ok(()) } else { Err(exists(netns, name)) }
     }
 
-    /// Brings `lo` up in the namespace, which new ones come without: 127.0.0.11 is there. No effect
-    /// where it is.
+    /// Checks whether an endpoint can be created in `path` (or in the namespace of that bare name): it exists, is a
+    /// network namespace, is not the node's own, and has no foreign eth0, nor a foreign eth1 where it needs a gateway
+    /// leg.
+    ///
+    /// Enters the namespace on a thread of its own, and waits for it.
     ///
     /// # Errors
-    /// [`PortError::NoNamespace`] and its like where there is no such namespace.
-    pub async fn raise_loopback(netns: &Path) -> Result<(), PortError> {
+    /// The first of these that does not hold.
+    pub async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<(), DeviceError> {
+        self.check_inside(&Netns::open_now(path)?, needs_leg).await
+    }
+
+    /// The same of an open namespace.
+    pub(crate) async fn check_inside(
+        &self,
+        netns: &Netns,
+        needs_leg: bool,
+    ) -> Result<(), DeviceError> {
+        let inside = link::links(&netns.connect()?, None).await?;
+        self.check_free(netns, &inside, FIRST_INTERFACE).await?;
+        if needs_leg {
+            self.check_free(netns, &inside, GATEWAY_INTERFACE).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets up `lo` in the namespace, because 127.0.0.11 is there and a new namespace has it down. No effect where it
+    /// is up.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoNamespace`] and its like where there is no such namespace.
+    pub async fn raise_loopback(netns: &Path) -> Result<(), DeviceError> {
         Ok(raise_loopback(&Netns::open(netns)?.connect()?).await?)
     }
 }
 
-pub(super) fn exists(netns: &Netns, interface: &str) -> PortError {
-    PortError::InterfaceExists { netns: netns.path().to_owned(), interface: interface.to_owned() }
+pub(super) fn exists(netns: &Netns, interface: &str) -> DeviceError {
+    DeviceError::InterfaceExists { netns: netns.path().to_owned(), interface: interface.to_owned() }
 }
 
-/// The name of a port's interface inside: the first free of eth0, eth2, eth3 and so on. eth1 is kept
-/// for the way to the gateway.
-pub(super) fn free_interface(inside: &[Link]) -> String {
-    let taken: BTreeSet<&str> = inside.iter().map(|link| link.name.as_str()).collect();
-    let mut number = 0u32;
-    loop {
-        let name = format!("eth{number}");
-        if name != GATEWAY_INTERFACE && !taken.contains(name.as_str()) {
-            return name;
-        }
-        number += 1;
-    }
-}
-
-/// Whether a port's interface may be named so.
-pub(super) fn is_port_interface(name: &str) -> bool {
-    let number = name.strip_prefix("eth").and_then(|number| number.parse::<u32>().ok());
-    number.is_some_and(|number| format!("eth{number}") == name) && name != GATEWAY_INTERFACE
-}
-
-/// Brings a device up; `ifname` is the host's side of its pair.
-pub(super) async fn raise(handle: &Handle, index: u32, ifname: &str) -> Result<(), PortError> {
+/// Sets a device up; `ifname` is the host's side of its pair.
+pub(super) async fn raise(handle: &Handle, index: u32, ifname: &str) -> Result<(), DeviceError> {
     link::set_up(handle, index).await.map_err(|error| {
-        if error.is_gone() { PortError::Gone(ifname.to_owned()) } else { error.into() }
+        if error.is_gone() { DeviceError::Gone(ifname.to_owned()) } else { error.into() }
     })
 }
 
@@ -301,15 +276,15 @@ async fn ensure_default_route(
     index: u32,
     gateway: Ipv4Addr,
     netns: &Path,
-) -> Result<(), PortError> {
+) -> Result<(), DeviceError> {
     let routes = route::routes(inside, route::MAIN).await?;
     let defaults: Vec<_> = routes.into_iter().filter(route::Route::is_default).collect();
     if defaults.is_empty() {
         let added = route::add_default(inside, index, gateway).await;
         match added {
             Ok(()) => {}
-            // Whoever lives in the namespace was quicker: with a route of its own, or by taking eth1
-            // down or its address away. That is its own business.
+            // A program in the namespace was quicker: it added a route of its own, took eth1 down, or removed its
+            // address. That is its own business.
             Err(error)
                 if matches!(
                     error.errno(),
@@ -330,26 +305,4 @@ async fn ensure_default_route(
         );
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn eth1_is_kept_for_the_gateway() {
-        let with = |names: &[&str]| {
-            let link = |name: &&str| Link { name: (*name).to_owned(), ..Link::default() };
-            free_interface(&names.iter().map(link).collect::<Vec<_>>())
-        };
-        assert_eq!(with(&["lo"]), "eth0");
-        assert_eq!(with(&["lo", "eth0"]), "eth2");
-        assert_eq!(with(&["lo", "eth0", "eth1", "eth2", "eth4"]), "eth3");
-        assert_eq!(with(&["eth2"]), "eth0");
-        for (name, holds) in
-            [("eth0", true), ("eth1", false), ("eth2", true), ("eth02", false), ("eth", false)]
-        {
-            assert_eq!(is_port_interface(name), holds, "{name}");
-        }
-    }
 }

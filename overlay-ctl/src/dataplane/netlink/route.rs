@@ -18,18 +18,18 @@ use super::NetlinkError;
 /// The main table; [`EVERY`] asks for all.
 pub(super) const MAIN: u8 = RouteHeader::RT_TABLE_MAIN;
 pub(super) const EVERY: u8 = RouteHeader::RT_TABLE_UNSPEC;
-/// RT_TABLE_LOCAL: what is delivered here.
+/// RT_TABLE_LOCAL: destinations that are this host itself.
 const LOCAL: u32 = 255;
 
-/// What we read of RTM_NEWROUTE.
+/// The fields of RTM_NEWROUTE that are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) to: Ipv4Net,
     pub(super) kind: RouteType,
     pub(super) metric: u32,
-    /// More than one where the route has several paths; none where it leads nowhere.
+    /// Its devices: several where the route has several paths, none where it leads nowhere.
     pub(super) devices: Vec<u32>,
-    /// The kernel made it out of a local address.
+    /// The kernel made the route for a local address.
     pub(super) is_of_address: bool,
 }
 

@@ -1,23 +1,23 @@
-//! What else the host has: prefixes that are in use, and devices by which the outside comes.
+//! The host around the overlay: prefixes that are in use, and devices by which the outside comes.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
 use super::{
-    Netlink, NetlinkError, bridge, gro, leg,
+    Netlink, NetlinkError,
     link::{self, Link},
-    port,
+    marks::{id_of, is_gateway_bridge, is_gro_device},
     route::{self, Route},
 };
 
-/// A default route in two halves, as VPN clients make it, takes no prefix either.
+/// VPN clients split a default route into two halves, which take no prefix either.
 const DEFAULT_MAX: u8 = 1;
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
 impl Netlink {
-    /// The IPv4 prefixes that the host has a route or an address for, and what takes each ("route via
-    /// eth0", "address of docker0"). Default routes, loopback and what our own bridge has are left out.
+    /// The IPv4 prefixes for which the host has a route or an address, each with the reason ("route via eth0", "address
+    /// of docker0"). Default routes, loopback and the prefix of the gateway bridge are left out.
     ///
     /// # Errors
     /// rtnetlink's.
@@ -25,7 +25,7 @@ impl Netlink {
         let links = link::links(&self.handle, None).await?;
         let addresses = link::addresses(&self.handle, 0, None).await?;
         let routes = route::routes(&self.handle, route::EVERY).await?;
-        let bridge = links.iter().find(|link| bridge::is_bridge(link)).map(|link| link.index);
+        let bridge = links.iter().find(|link| is_gateway_bridge(link)).map(|link| link.index);
         let name = |index: u32| match links.iter().find(|link| link.index == index) {
             Some(link) => link.name.clone(),
             // It came after the devices were listed.
@@ -48,8 +48,8 @@ impl Netlink {
         Ok(taken.into_iter().collect())
     }
 
-    /// The underlay and the devices of the default routes, where they have a global IPv4 address and are
-    /// not ours: by these the outside comes. Other devices, a container bridge's say, are others' own.
+    /// The devices by which the outside comes: the underlay and the devices of the default routes, where they have a
+    /// global IPv4 address and are not the overlay's. Any other device, as a container bridge, belongs to others.
     ///
     /// # Errors
     /// rtnetlink's.
@@ -80,10 +80,6 @@ fn takes(route: &Route, bridge: Option<u32>) -> bool {
     // The addresses are listed for themselves.
     !is_default && !is_loopback && !is_of_bridge && !route.is_of_address
 }
-
 fn is_ours(link: &Link) -> bool {
-    bridge::is_bridge(link)
-        || port::is_port(link)
-        || leg::leg_of(link).is_some()
-        || gro::is_gro_device(link)
+    is_gateway_bridge(link) || id_of(link).is_some() || is_gro_device(link)
 }

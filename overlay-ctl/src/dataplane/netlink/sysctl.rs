@@ -1,7 +1,7 @@
 //! IPv4 settings of single devices.
 //!
-//! `all` and `default` are never written: what is not ours to decide stays as it is. The files below
-//! /proc/sys/net are those of the network namespace that the calling thread is in.
+//! `all` and `default` are never written, because they concern devices of others. The files below /proc/sys/net are
+//! those of the network namespace of the calling thread.
 
 use std::{
     fs,
@@ -14,14 +14,14 @@ use super::{Netlink, NetlinkError};
 const FOLDER: &str = "/proc/sys/net/ipv4/conf";
 const FORWARDING: &str = "forwarding";
 
-/// Folders of no device. (A device may have such a name all the same; then it has no settings.)
+/// Folders that belong to no device. (A device can have such a name all the same; then it has no settings.)
 const NO_DEVICES: [&str; 2] = ["all", "default"];
 
 fn path(device: &str, name: &str) -> PathBuf {
     Path::new(FOLDER).join(device).join(name)
 }
 
-/// None where there is no such device (any more).
+/// `None` where there is no such device (any more).
 fn read(path: &Path) -> Result<Option<String>, NetlinkError> {
     match fs::read_to_string(path) {
         Ok(value) => Ok(Some(value.trim().to_owned())),
@@ -30,7 +30,7 @@ fn read(path: &Path) -> Result<Option<String>, NetlinkError> {
     }
 }
 
-/// Sets one to `value` unless it is. Whether it was something else; false where there is no such device.
+/// Sets a setting to `value`. Returns true if it had another value; false also where there is no such device.
 pub(super) fn ensure(device: &str, name: &str, value: &str) -> Result<bool, NetlinkError> {
     if NO_DEVICES.contains(&device) {
         return Ok(false);
@@ -49,10 +49,10 @@ pub(super) fn ensure(device: &str, name: &str, value: &str) -> Result<bool, Netl
 }
 
 impl Netlink {
-    /// Whether what comes in by this device may be forwarded. No device: no. "all": whether somebody
-    /// made the whole host a router.
+    /// Returns true if packets that come in by this device may be forwarded; false where there is no such device.
+    /// "all" tells whether the whole host is a router.
     ///
-    /// Of the calling thread's network namespace.
+    /// In the network namespace of the calling thread.
     ///
     /// # Errors
     /// [`NetlinkError::Sysctl`].
@@ -60,10 +60,10 @@ impl Netlink {
         Ok(read(&path(device, FORWARDING))?.is_some_and(|value| value != "0"))
     }
 
-    /// Lets what comes in by this device be forwarded, or not any more. No effect where it is so,
-    /// where there is no such device, or where the name is "all" or "default".
+    /// Switches on or off that packets which come in by this device are forwarded. No effect where there is no such
+    /// device, or where the name is "all" or "default".
     ///
-    /// The kernel turns LRO of the device off with it. Of the calling thread's network namespace.
+    /// The kernel switches off LRO of the device with it. In the network namespace of the calling thread.
     ///
     /// # Errors
     /// [`NetlinkError::Sysctl`].

@@ -1,4 +1,4 @@
-//! Which device carries the encapsulated packets.
+//! The choice of the device that carries the encapsulated packets.
 
 use std::net::Ipv4Addr;
 
@@ -13,11 +13,11 @@ use super::{
 /// How the underlay is chosen (`--underlay`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnderlayChoice {
-    /// The default route's device; without one, the only device that could be it.
+    /// The device of the default route; without such a route, the only possible device.
     Auto,
     /// By the device's name.
     Device(String),
-    /// By an address that one of the devices has.
+    /// By an address of the device.
     Address(Ipv4Addr),
 }
 

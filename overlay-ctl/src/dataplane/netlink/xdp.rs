@@ -1,5 +1,5 @@
-//! What must be known of a device before an XDP program is put on it: whose programs are there, and what
-//! it does for packets that it would no longer do.
+//! What must be known of a device before an XDP program is attached: the programs that are on it, and the offloads that
+//! it could lose.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +8,20 @@ use futures::TryStreamExt as _;
 
 use super::{Netlink, NetlinkError, OffloadsError, link};
 
-/// A device as XDP has it.
+/// A device, as far as XDP is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct XdpDevice {
     /// Its name.
     pub name: String,
-    /// There is hardware behind it, or what a virtual machine takes for hardware: a veth, a bond, a VLAN
-    /// have none. False also before Linux 5.14, which does not say.
+    /// It is hardware, or what a virtual machine takes for hardware: not a veth, a bond or a VLAN. False also before
+    /// Linux 5.14, which does not tell.
     pub has_hardware: bool,
-    /// Ids of the XDP programs on it, whoever put them there.
+    /// Ids of the XDP programs on it, whoever attached them.
     pub programs: BTreeSet<u32>,
 }
 
 impl Netlink {
-    /// The device with that index, as XDP has it; None where it is gone.
+    /// The device with that index; `None` where it is gone.
     ///
     /// # Errors
     /// rtnetlink's.

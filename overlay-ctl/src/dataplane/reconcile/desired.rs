@@ -1,13 +1,16 @@
-//! What the kernel must hold for a view: devices, table rows, and published ports.
+//! What the kernel must hold for a view: devices and table rows.
 
 use super::{
     hop::{LocalVtep, hop_entry},
-    members::{Members, site},
+    sites::{Sites, site},
 };
 use crate::{
     control::state::View,
-    dataplane::kernel::{DeviceId, DeviceSpec, Mtus, ObservedDevice, Tables, Way, packet_mtu},
-    model::{Endpoint, EndpointId, Location, Mac, Network, NodeId, Subnet},
+    dataplane::kernel::{
+        DeviceId, DeviceKind, DeviceSpec, LargePackets, LocalGateway, Mtus, ObservedDevice,
+        SuperPacketHealth, Tables, WantedDevices, Way, packet_mtu,
+    },
+    model::{Endpoint, EndpointId, Location, Mac, Network, NodeId},
 };
 use overlay_common::{
     ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
@@ -25,17 +28,21 @@ pub struct LocalNode {
     pub id: NodeId,
     /// Its end of every tunnel.
     pub vtep: LocalVtep,
-    /// Bytes: MTU of an endpoint whose network sets none.
+    /// MTU of an endpoint whose network sets none, in bytes.
     pub endpoint_mtu: u32,
-    /// Bytes: MTU of the underlay where the node was told one.
+    /// MTU of the underlay in bytes, where the node was told one (`--mtu`).
     pub asked_mtu: Option<u16>,
     /// Its gateway bridge.
     pub gateway: LocalGateway,
+    /// The sizes of super-packets that devices get.
+    pub large_packets: LargePackets,
+    /// These sizes, as the node reports them.
+    pub super_packets: SuperPacketHealth,
 }
 
 impl LocalNode {
-    /// Takes these MTUs over: for the node's endpoints, its legs and its outer packets.
-    pub(super) fn take_mtus(&mut self, mtus: &Mtus) {
+    /// Uses these MTUs from now on: for the node's endpoints, its legs and its outer packets.
+    pub(super) fn adopt_mtus(&mut self, mtus: &Mtus) {
         self.endpoint_mtu = mtus.endpoint;
         self.gateway.mtu = mtus.device;
         let limit = self.asked_mtu.map_or(mtus.device, |asked| mtus.device.min(asked.into()));
@@ -43,53 +50,53 @@ impl LocalNode {
     }
 }
 
-/// A node's own gateway bridge.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalGateway {
-    /// What its legs have addresses of; the first is the bridge's.
-    pub subnet: Subnet,
-    /// Bytes: MTU of the legs.
-    pub mtu: u32,
-}
-
-/// The devices that the endpoints here need: each a port on its network, each namespace a leg on the
-/// gateway bridge. An address of another subnet than the bridge's gets none.
+/// The devices that the endpoints of this node need: a port on its network for each endpoint, and a leg on the
+/// gateway bridge for each namespace. A leg's address outside of the bridge's subnet gets no device.
 pub(super) fn devices<'a>(
     view: &View,
     local: &LocalNode,
     here: impl Iterator<Item = &'a Endpoint>,
-) -> BTreeMap<DeviceId, DeviceSpec> {
+) -> WantedDevices {
     let mut devices = BTreeMap::new();
+    let mut want = |spec: DeviceSpec| _ = devices.insert(spec.id, spec);
+    let sizes = |kind, mtu| local.large_packets.sizes(kind, mtu);
     for endpoint in here {
         let Location::Node { netns, .. } = &endpoint.location else { continue };
         let Some(network) = view.networks.get(&endpoint.network) else { continue };
-        let port = DeviceSpec {
+        let mtu = network.options.mtu.map_or(local.endpoint_mtu, u32::from);
+        want(DeviceSpec {
+            id: DeviceId::port(endpoint.id),
             netns: netns.clone(),
             mac: endpoint.mac.octets(),
             address: endpoint.address,
             prefix: network.pool.subnet.net().prefix_len(),
-            mtu: network.options.mtu.map_or(local.endpoint_mtu, u32::from),
             gateway: None,
-        };
-        devices.insert(DeviceId::Port(endpoint.id), port);
+            sizes: sizes(DeviceKind::Port, mtu),
+        });
         let LocalGateway { subnet, mtu } = local.gateway;
         if let Some(address) = endpoint.gateway.filter(|a| subnet.net().contains(a)) {
-            let leg = DeviceSpec {
+            want(DeviceSpec {
+                id: DeviceId::leg(address),
                 netns: netns.clone(),
                 mac: Mac::of_endpoint(address).octets(),
                 address,
                 prefix: subnet.net().prefix_len(),
-                mtu,
                 gateway: Some(subnet.gateway()),
-            };
-            devices.insert(DeviceId::Leg(address), leg);
+                sizes: sizes(DeviceKind::Leg, mtu),
+            });
         }
     }
-    devices
+    WantedDevices { devices, gateway: local.gateway }
 }
 
-/// What the tables of `view` are made with: the ports that stand, and the indexes that VTEPs and ports
-/// have in other maps.
+/// What exists when the tables are made.
+pub(super) struct Standing<'a> {
+    pub(super) wanted: &'a WantedDevices,
+    pub(super) devices: &'a BTreeMap<DeviceId, ObservedDevice>,
+    pub(super) ways: &'a BTreeMap<Ipv4Addr, Way>,
+}
+
+/// The ports that exist, and the indexes that VTEPs and ports have in other maps: the tables of a view name them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Placement {
     pub(super) ports: BTreeMap<EndpointId, Port>,
@@ -97,23 +104,23 @@ pub(super) struct Placement {
     pub(super) hops: BTreeMap<Ipv4Addr, u32>,
 }
 
-/// A port that stands.
+/// A port that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Port {
     pub(super) ifindex: u32,
-    /// Index in TRAFFIC; 0: none of its own.
+    /// Index in TRAFFIC; 0 where it has none of its own.
     pub(super) slot: u32,
 }
 
-/// The keys of an endpoint's entries.
+/// The keys of the entries of an endpoint.
 pub(super) fn keys(network: &Network, endpoint: &Endpoint) -> (FdbKey, NeighKey) {
     let vni = network.vni.get();
     let ip = ip16_from_v4(endpoint.address.octets());
     (FdbKey { vni, mac: endpoint.mac.octets(), pad: [0; 2] }, NeighKey { ip, vni })
 }
 
-/// An endpoint's entries. One of this node without a port has none, and neither has one behind a VTEP
-/// that is not known: packets for it are dropped and counted, and nobody gets an ARP answer.
+/// The entries of an endpoint. An endpoint of this node without a port has none, and neither has an endpoint behind an
+/// unknown VTEP: packets to it are dropped and counted, and ARP requests for it get no answer.
 pub(super) fn entries(
     view: &View,
     local: &LocalNode,
@@ -143,21 +150,21 @@ pub(super) fn entries(
     Some((fdb, NeighEntry { mac: endpoint.mac.octets(), pad: [0; 2] }))
 }
 
-/// All tables but the FDB and the neighbours.
+/// All tables except the FDB and the neighbours.
 pub(super) fn small_tables(
     view: &View,
     local: &LocalNode,
-    members: &Members,
-    devices: &BTreeMap<DeviceId, ObservedDevice>,
-    ways: &BTreeMap<Ipv4Addr, Way>,
+    sites: &Sites,
+    standing: &Standing<'_>,
     placement: &Placement,
 ) -> Tables {
+    let Standing { wanted, devices, ways } = standing;
     let mut tables = Tables::default();
     let nodes = view.nodes.values().filter(|node| node.id != local.id);
     let vteps = nodes.map(|node| (node.vtep, node.id));
-    for (vtep, node) in vteps.chain(members.externals().map(|vtep| (vtep, 0))) {
+    for (vtep, node) in vteps.chain(sites.externals().map(|vtep| (vtep, 0))) {
         let Some(hop) = placement.hops.get(&vtep).copied() else { continue };
-        // A node's before that of an endpoint which somebody put behind the node's VTEP.
+        // A node counts more than an external endpoint behind the VTEP of that node.
         let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
         tables.nodes.entry(key).or_insert(NodeEntry { node, hop, pad: 0 });
         tables.hops.insert(hop, hop_entry(local.vtep, vtep, ways.get(&vtep).copied()));
@@ -170,22 +177,22 @@ pub(super) fn small_tables(
             }
         }
     }
-    for device in devices.values() {
-        if let DeviceId::Leg(address) = device.id {
+    for (id, device) in devices.iter().filter(|(id, _)| id.kind == DeviceKind::Leg) {
+        if let Some(spec) = wanted.devices.get(id) {
             tables
                 .gateway_ports
-                .insert(device.ifindex, gateway_port(local.gateway, address, device.bridge));
+                .insert(device.ifindex, gateway_port(local.gateway, spec, device.bridge));
         }
     }
-    for endpoint in members.here() {
+    for endpoint in sites.here() {
         let port = placement.ports.get(&endpoint.id);
         if let (Some(port), Some(network)) = (port, view.networks.get(&endpoint.network)) {
             tables.ports.insert(port.ifindex, port_entry(network, endpoint, *port));
         }
     }
     for network in view.networks.values() {
-        let vteps = members.vteps_of(network.id);
-        let here = members.here_of(network.id);
+        let vteps = sites.vteps_of(network.id);
+        let here = sites.here_of(network.id);
         let ports = here.filter_map(|id| placement.ports.get(&id)).map(|port| port.ifindex);
         let flood = Flood { vteps, ports: ports.collect() };
         tables.flood.insert(network.vni.get(), flood.entry(network));
@@ -205,14 +212,14 @@ fn port_entry(network: &Network, endpoint: &Endpoint, port: Port) -> PortEntry {
     }
 }
 
-fn gateway_port(gateway: LocalGateway, address: Ipv4Addr, bridge: u32) -> GatewayPortEntry {
+fn gateway_port(gateway: LocalGateway, leg: &DeviceSpec, bridge: u32) -> GatewayPortEntry {
     let own = gateway.subnet.gateway();
     GatewayPortEntry {
-        ip: ip16_from_v4(address.octets()),
+        ip: ip16_from_v4(leg.address.octets()),
         gateway: ip16_from_v4(own.octets()),
         bridge,
         mask: gateway.subnet.net().netmask().octets(),
-        mac: Mac::of_endpoint(address).octets(),
+        mac: leg.mac,
         gateway_mac: Mac::of_endpoint(own).octets(),
     }
 }
@@ -237,8 +244,8 @@ struct Flood {
 }
 
 impl Flood {
-    /// The entry; empty lists where the network carries no broadcast. What goes beyond the lists'
-    /// room gets none, and that is said.
+    /// The entry; its lists are empty where the network carries no broadcast. VTEPs and ports for which the lists have
+    /// no room get no broadcast, and that is logged.
     fn entry(self, network: &Network) -> FloodEntry {
         let mut entry = FloodEntry {
             vtep_count: 0,

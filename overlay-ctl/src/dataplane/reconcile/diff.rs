@@ -1,21 +1,21 @@
-//! Which writes turn the tables that the kernel holds into those that are wanted, and in which order.
+//! The writes that turn the tables in the kernel into the wanted tables, and their order.
 
 use crate::dataplane::kernel::{TableChange, Tables};
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
 use std::collections::BTreeMap;
 
-/// What entries of the FDB and of the neighbours must be; `None` = not there. What is not named may be
-/// as it is.
+/// The wanted entries of the FDB and of the neighbours; `None` = no entry. An entry that is not named here stays as it
+/// is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rows {
     pub(super) fdb: BTreeMap<FdbKey, Option<FdbEntry>>,
     pub(super) neigh: BTreeMap<NeighKey, Option<NeighEntry>>,
 }
 
-/// What turns `held` into `rows` and, where they are given, the other tables into `small`, in an order
-/// that never leaves an entry whose meaning hangs in the air: a VTEP, a network and a port are known
-/// before an FDB entry names them, the FDB before the neighbour entry that makes peers send, and the
-/// other way round on the way out.
+/// The changes that turn the entries of `held` into `rows` and, where `small` is given, the other tables into `small`.
+///
+/// In this order no entry ever names something unknown: VTEPs, networks and ports come before the FDB entries that name
+/// them, and an FDB entry before the neighbour entry that makes peers send. Removals have the reverse order.
 pub(super) fn changes(held: &Tables, small: Option<&Tables>, rows: &Rows) -> Vec<TableChange> {
     let mut changes = Vec::new();
     let all = &mut changes;

@@ -1,19 +1,19 @@
-//! The outer headers that every packet to one VTEP has in common, as HOPS holds them.
+//! The outer headers that all packets to one VTEP have in common, as HOPS holds them.
 
 use crate::dataplane::kernel::{Way, packet_mtu};
 use overlay_common::{HopEntry, VXLAN_OVERHEAD};
 use std::net::Ipv4Addr;
 
-/// What all packets of this node have in common.
+/// What the outer headers of all packets of this node have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalVtep {
-    /// Outer source.
+    /// The outer source address.
     pub address: Ipv4Addr,
     /// UDP port of VXLAN.
     pub port: u16,
     /// Time to live of the outer packet.
     pub ttl: u8,
-    /// Bytes: what no packet on the underlay may exceed, whatever its route.
+    /// The size that no packet on the underlay may exceed, whatever its route, in bytes.
     pub mtu: u16,
 }
 
@@ -23,7 +23,7 @@ const DONT_FRAGMENT: u16 = 0x4000;
 /// The I flag: the VNI is valid (RFC 7348, section 5).
 const VNI_VALID: u32 = 0x0800_0000;
 
-/// The entry of the way to `vtep`. Without a next hop the kernel's own routes are asked, packet by packet.
+/// The HOPS entry for `vtep`. Without a next hop, the program looks up the kernel's routes for each packet.
 #[must_use]
 pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, way: Option<Way>) -> HopEntry {
     let next = way.and_then(|way| way.hop);
@@ -55,7 +55,7 @@ pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, way: Option<Way>) -> HopEntry
     }
 }
 
-/// RFC 791, section 3.1; what each packet has of its own is zero.
+/// The outer IPv4 header (RFC 791, section 3.1); the fields that differ between packets are zero.
 fn ipv4(local: LocalVtep, vtep: Ipv4Addr) -> [u8; 20] {
     let mut header = [0; 20];
     header[0] = 0x45;
@@ -70,14 +70,14 @@ fn ipv4(local: LocalVtep, vtep: Ipv4Addr) -> [u8; 20] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::kernel::NextHop;
+    use crate::{dataplane::kernel::NextHop, model::Encapsulation};
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 
     #[test]
     fn the_headers_are_as_another_reads_them() {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 8472, ttl: 61, mtu: 1500 };
         let next = NextHop { ifindex: 7, mac: [2, 0, 0, 0, 0, 9], source_mac: [2, 0, 0, 0, 0, 1] };
-        let way = |mtu| Some(Way { mtu, hop: Some(next) });
+        let way = |mtu| Some(Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop: Some(next) });
         let hop = hop_entry(local, [10, 9, 1, 2].into(), way(1400));
         assert_eq!((hop.ifindex, hop.mtu), (7, 1400));
         assert_eq!(
@@ -111,7 +111,7 @@ mod tests {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 };
         let hop = hop_entry(local, [10, 9, 1, 2].into(), None);
         assert_eq!((hop.ifindex, hop.mtu, &hop.header[..12]), (0, 1500, &[0; 12][..]));
-        let way = Some(Way { mtu: 1300, hop: None });
+        let way = Some(Way { mtu: 1300, encapsulation: Encapsulation::VxlanIpv4, hop: None });
         let hop = hop_entry(local, [10, 9, 1, 2].into(), way);
         assert_eq!((hop.ifindex, hop.mtu), (0, 1300), "its route is known all the same");
     }

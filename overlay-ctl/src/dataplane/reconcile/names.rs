@@ -1,13 +1,10 @@
-//! Which names resolve in which namespace of this node, and which ports of the node lead to its endpoints.
+//! The names that resolve in the namespaces of this node, and the published ports of this node.
 
 use super::{LocalNode, desired, diff::Rows};
 use crate::{
     control::state::{Changed, View},
-    dataplane::{
-        gateway::Target,
-        kernel::{
-            DeviceId, Names, Namespace, NetworkNames, ObservedDevice, PublishedPorts, Tables,
-        },
+    dataplane::kernel::{
+        DeviceId, Names, Namespace, NetworkNames, ObservedDevice, PublishedPorts, Tables, Target,
     },
     model::{Endpoint, EndpointId, Location, Network, NetworkId},
 };
@@ -19,8 +16,8 @@ use std::{
     sync::Arc,
 };
 
-/// The names that resolve on this node: those of endpoints that its data path `held`, in the
-/// namespaces of those that are here.
+/// The names that resolve on this node: the names of the endpoints that its data path delivers to, as `held` says, in
+/// the namespaces of the endpoints on this node.
 pub(super) fn desired_names(
     view: &View,
     local: &LocalNode,
@@ -47,7 +44,7 @@ pub(super) fn namespaces<'a>(
     held: &Tables,
     devices: &BTreeMap<DeviceId, ObservedDevice>,
 ) -> OrdMap<PathBuf, Namespace> {
-    // Ids are given in order: in this order the networks of a namespace are asked.
+    // Ids grow with time: the networks of a namespace are asked in the order in which its endpoints were created.
     let mut ordered: BTreeMap<EndpointId, (&Endpoint, &PathBuf)> = BTreeMap::new();
     for endpoint in here {
         if let Location::Node { netns, .. } = &endpoint.location
@@ -59,7 +56,7 @@ pub(super) fn namespaces<'a>(
     }
     let mut namespaces = OrdMap::new();
     for (id, (endpoint, netns)) in ordered {
-        let Some(port) = devices.get(&DeviceId::Port(id)) else { continue };
+        let Some(port) = devices.get(&DeviceId::port(id)) else { continue };
         let namespace = namespaces
             .entry(netns.clone())
             .or_insert_with(|| Namespace { networks: Vec::new(), incarnation: port.ifindex });
@@ -68,15 +65,15 @@ pub(super) fn namespaces<'a>(
     namespaces
 }
 
-/// Whether the data path delivers to the endpoint. By its generation the entry is this endpoint's, and
-/// not that of one before or after it that has the same address.
+/// Returns true if the data path delivers to the endpoint. The generation distinguishes its entry from that of an
+/// earlier or later endpoint with the same address.
 fn is_held(network: &Network, endpoint: &Endpoint, held: &Tables) -> bool {
     let entry = held.fdb.get(&desired::keys(network, endpoint).0);
     entry.is_some_and(|entry| entry.generation == endpoint.id)
 }
 
-/// Takes out of `names` what of the touched endpoints must not resolve any more, given what their
-/// entries are about to be: what they were called, and those whose entries go.
+/// Removes from `names` what must not resolve any more of the touched endpoints, whose entries become `rows`: their old
+/// names, and all names of endpoints whose entries are removed.
 pub(super) fn forget(
     names: &mut Arc<Names>,
     view: &View,
@@ -101,7 +98,7 @@ pub(super) fn forget(
     }
 }
 
-/// Puts into `names` what of the touched endpoints resolves now that the tables are written.
+/// Adds to `names` the names of the touched endpoints that resolve now that the tables are written.
 pub(super) fn tell(
     names: &mut Arc<Names>,
     view: &View,
@@ -133,8 +130,8 @@ fn change_names(names: &mut Arc<Names>, network: &Network, change: impl FnOnce(&
     }
 }
 
-/// Whether the view knows every endpoint that the data path `held`: an older one would deny names that
-/// are delivered to.
+/// Returns true if the view knows every endpoint that the data path delivers to, as `held` says. An older view would
+/// deny names of endpoints that are delivered to.
 pub(super) fn is_known(view: &View, held: &Tables) -> bool {
     let known: BTreeSet<(FdbKey, EndpointId)> = view
         .networks
@@ -147,7 +144,7 @@ pub(super) fn is_known(view: &View, held: &Tables) -> bool {
     held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.generation)))
 }
 
-/// The ports of this node that lead to endpoints whose leg stands.
+/// The ports of this node that lead to endpoints whose leg exists.
 pub(super) fn desired_ports<'a>(
     here: impl Iterator<Item = &'a Endpoint>,
     devices: &BTreeMap<DeviceId, ObservedDevice>,
@@ -155,7 +152,7 @@ pub(super) fn desired_ports<'a>(
     let mut ports = PublishedPorts::new();
     for endpoint in here {
         let Some(address) = endpoint.gateway else { continue };
-        if !devices.contains_key(&DeviceId::Leg(address)) {
+        if !devices.contains_key(&DeviceId::leg(address)) {
             continue;
         }
         for published in &endpoint.published {

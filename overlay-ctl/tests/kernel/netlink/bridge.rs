@@ -321,8 +321,8 @@ fn the_host_asks_endpoints_with_the_gateways_address() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
-        netlink.create_leg(&spec, super::ready).await.unwrap();
-        netlink.activate_leg(&spec).await.unwrap();
+        netlink.create_device(&spec, super::ready).await.unwrap();
+        super::raise(&netlink, &spec).await.unwrap();
     });
     host.sh("ping -c 1 -W 5 -I 10.0.0.1 172.18.0.3");
     let known = web.sh("ip neigh show dev eth1");

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use overlay_ctl::dataplane::netlink::{HeldNamespaces, Netlink, PortError, PortSpec};
+use overlay_ctl::dataplane::{
+    kernel::DeviceSpec,
+    netlink::{DeviceError, HeldNamespaces, Netlink},
+};
 
 use super::{ready, spec};
 use crate::lab::{Netns, skip};
@@ -110,15 +113,15 @@ fn no_device_is_made_in_whatever_namespace_a_process_has_by_then() {
         for netns in ways {
             // What is asked now may be done now, but not remembered.
             netlink.check_netns(&netns, true).await.unwrap();
-            let spec = PortSpec { netns: netns.clone(), ..spec(9, &host) };
-            let error = netlink.create_port(&spec, ready).await.unwrap_err();
-            assert!(matches!(error, PortError::ByProcess(_)), "{}: {error:?}", netns.display());
+            let spec = DeviceSpec { netns: netns.clone(), ..spec(9, &host) };
+            let error = netlink.create_device(&spec, ready).await.unwrap_err();
+            assert!(matches!(error, DeviceError::ByProcess(_)), "{}: {error:?}", netns.display());
             let error = Netlink::raise_loopback(&netns).await.unwrap_err();
-            assert!(matches!(error, PortError::ByProcess(_)), "{}: {error:?}", netns.display());
+            assert!(matches!(error, DeviceError::ByProcess(_)), "{}: {error:?}", netns.display());
         }
         let own = Path::new("/proc/thread-self/ns/net");
         let error = netlink.check_netns(own, false).await.unwrap_err();
-        assert!(matches!(error, PortError::OwnNamespace(_)), "{error:?}");
+        assert!(matches!(error, DeviceError::OwnNamespace(_)), "{error:?}");
     });
     assert_eq!(stranger.interfaces().lines().count(), 1, "lo alone");
 }
@@ -147,8 +150,8 @@ fn a_held_namespace_is_the_same_one_for_ever() {
     symlink(second.path(), &given).unwrap();
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let spec = PortSpec { netns: path.clone(), ..spec(9, &host) };
-        netlink.create_port(&spec, ready).await.unwrap();
+        let spec = DeviceSpec { netns: path.clone(), ..spec(9, &host) };
+        netlink.create_device(&spec, ready).await.unwrap();
     });
     assert_eq!(
         (first.interfaces().contains("eth0"), second.interfaces().contains("eth0")),
@@ -200,7 +203,7 @@ fn what_is_no_namespace_is_not_opened() {
         let netlink = Netlink::open().await.unwrap();
         for path in [&socket, &folder.0] {
             let error = netlink.check_netns(path, false).await.unwrap_err();
-            assert!(matches!(error, PortError::NotNamespace(_)), "{error:?}");
+            assert!(matches!(error, DeviceError::NotNamespace(_)), "{error:?}");
         }
     });
 }

@@ -3,25 +3,29 @@
 use std::{convert::Infallible, net::Ipv4Addr, path::Path};
 
 use overlay_ctl::{
-    dataplane::netlink::{LegSpec, Netlink, ObservedLeg, PortError, PortSpec, leg_name},
+    dataplane::{
+        kernel::{DeviceId, DeviceSpec, ObservedDevice},
+        netlink::{DeviceError, Netlink},
+    },
     model::Mac,
 };
 
-use super::{bridge::subnet, ready, spec as port_spec, tell_until};
+use super::{bridge::subnet, raise, ready, sizes, spec as port_spec, tell_until};
 use crate::lab::{Netns, skip};
 
 const MTU: u32 = 1500;
 const FIRST: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
 const SECOND: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 4);
 
-pub(super) fn spec(netns: &Netns, address: Ipv4Addr) -> LegSpec {
-    LegSpec {
+pub(super) fn spec(netns: &Netns, address: Ipv4Addr) -> DeviceSpec {
+    DeviceSpec {
+        id: DeviceId::leg(address),
         netns: netns.path(),
         address,
         prefix: 16,
         mac: Mac::of_endpoint(address).octets(),
-        gateway: Ipv4Addr::new(172, 18, 0, 1),
-        mtu: MTU,
+        gateway: Some(Ipv4Addr::new(172, 18, 0, 1)),
+        sizes: sizes(MTU),
     }
 }
 
@@ -31,10 +35,10 @@ async fn with_bridge() -> Netlink {
     netlink
 }
 
-async fn bring_up(netlink: &Netlink, spec: &LegSpec) -> ObservedLeg {
-    netlink.create_leg(spec, ready).await.unwrap();
-    netlink.activate_leg(spec).await.unwrap();
-    netlink.leg(spec.address).await.unwrap().unwrap()
+async fn bring_up(netlink: &Netlink, spec: &DeviceSpec) -> ObservedDevice {
+    netlink.create_device(spec, ready).await.unwrap();
+    raise(netlink, spec).await.unwrap();
+    netlink.device(spec.id).await.unwrap().unwrap()
 }
 
 #[test]
@@ -51,7 +55,7 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
         let netlink = with_bridge().await;
         let mut called = None;
         let leg = netlink
-            .create_leg(&spec, |name, index| -> Result<(), Infallible> {
+            .create_device(&spec, |name, index| -> Result<(), Infallible> {
                 called = Some((name.to_owned(), index));
                 Ok(())
             })
@@ -65,13 +69,13 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
         assert!(device.contains("isolated on"), "before it is up: {device}");
         assert!(!web.sh("ip route").contains("default"));
 
-        netlink.activate_leg(&spec).await.unwrap();
-        netlink.activate_leg(&spec).await.unwrap();
-        let legs = netlink.legs().await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
+        let legs = netlink.devices().await.unwrap();
         let [leg] = &legs[..] else { panic!("{legs:?}") };
-        assert!(leg.is_active() && leg.address == FIRST, "{leg:?}");
+        assert!(leg.is_active() && leg.id == spec.id, "{leg:?}");
         assert_eq!(leg.difference(&spec, netns), None);
-        let renamed = ObservedLeg { mtu: 1400, ..leg.clone() };
+        let renamed = ObservedDevice { mtu: 1400, ..leg.clone() };
         assert_eq!(renamed.difference(&spec, netns), Some("the MTU differs"));
     });
     let inside = web.sh("ip addr show dev eth1");
@@ -93,9 +97,9 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
 
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.delete_leg(&leg_name(FIRST)).await.unwrap();
-        netlink.delete_leg(&leg_name(FIRST)).await.unwrap();
-        assert_eq!(netlink.legs().await.unwrap(), []);
+        netlink.remove_device(DeviceId::leg(FIRST)).await.unwrap();
+        netlink.remove_device(DeviceId::leg(FIRST)).await.unwrap();
+        assert_eq!(netlink.devices().await.unwrap(), []);
         netlink.remove_gateway_bridge().await.unwrap();
     });
     assert_eq!(host.sh("ip addr; ip route"), host_before);
@@ -118,11 +122,11 @@ fn packets_pass_as_soon_as_a_leg_is_activated() {
             let runs = (leg.running, leg.peer.as_ref().unwrap().running);
             assert_eq!(runs, (true, true), "round {round}: {leg:?}");
         }
-        netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap();
+        netlink.create_device(&spec(&web, FIRST), ready).await.unwrap();
         host.sh("ip link set ovgwac120003 up");
-        let leg = netlink.leg(FIRST).await.unwrap().unwrap();
+        let leg = netlink.device(DeviceId::leg(FIRST)).await.unwrap().unwrap();
         assert!(!leg.is_active(), "somebody else's doing");
-        netlink.activate_leg(&spec(&web, FIRST)).await.unwrap();
+        raise(&netlink, &spec(&web, FIRST)).await.unwrap();
         assert!(web.sh("ip route").contains("default via 172.18.0.1 dev eth1"));
     });
 }
@@ -170,9 +174,9 @@ fn endpoints_share_a_namespace_and_one_leg() {
     let check = async |netlink: &Netlink| netlink.check_netns(&web.path(), true).await;
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        let make = async |spec: &PortSpec| {
-            let made = netlink.create_port(spec, ready).await.unwrap();
-            netlink.activate_port(spec).await.unwrap();
+        let make = async |spec: &DeviceSpec| {
+            let made = netlink.create_device(spec, ready).await.unwrap();
+            raise(&netlink, spec).await.unwrap();
             made.peer.unwrap().ifname
         };
         assert_eq!(make(&port(7, 16, &web)).await, "eth0");
@@ -182,30 +186,31 @@ fn endpoints_share_a_namespace_and_one_leg() {
         check(&netlink).await.expect("nor is an eth1 of ours");
         assert_eq!(make(&port(9, 18, &web)).await, "eth3");
 
-        let (ports, legs) = netlink.observe().await.unwrap();
-        assert_eq!(ports, netlink.ports().await.unwrap());
-        assert_eq!(legs, netlink.legs().await.unwrap());
+        let seen = netlink.devices().await.unwrap();
+        let (ports, legs) = seen.split_at(3);
         let netns = netlink.netns_id(&web.path()).await.unwrap();
-        let seen: Vec<_> = ports.iter().map(|port| (port.endpoint, port.is_active())).collect();
-        assert_eq!(seen, [(7, true), (8, true), (9, true)]);
+        let active: Vec<_> = ports.iter().map(|port| (port.id, port.is_active())).collect();
+        assert_eq!(active, [7, 8, 9].map(|endpoint| (DeviceId::port(endpoint), true)));
         for (observed, host_part) in ports.iter().zip(16..) {
-            assert_eq!(observed.difference(&port(observed.endpoint, host_part, &web), netns), None);
+            let spec = port(observed.id.number, host_part, &web);
+            assert_eq!(observed.difference(&spec, netns), None);
         }
         assert_eq!(legs[0].difference(&spec(&web, FIRST), netns), None);
 
         // A namespace has one leg: the second is refused, the first stays.
-        let error = netlink.create_leg(&spec(&web, SECOND), ready).await.unwrap_err();
+        let error = netlink.create_device(&spec(&web, SECOND), ready).await.unwrap_err();
         assert!(error.to_string().contains("already has an interface eth1"), "{error}");
-        assert_eq!(netlink.legs().await.unwrap(), legs);
+        assert_eq!(netlink.devices().await.unwrap(), seen);
+        assert_eq!(legs.len(), 1);
 
-        netlink.delete_port(&ports[0].ifname).await.unwrap();
+        netlink.remove_device(ports[0].id).await.unwrap();
         check(&netlink).await.unwrap();
         assert_eq!(make(&port(10, 19, &web)).await, "eth0", "the first that is free");
     });
 }
 
-fn port(endpoint: u64, host_part: u8, netns: &Netns) -> PortSpec {
-    PortSpec { address: Ipv4Addr::new(172, 16, host_part, 2), ..port_spec(endpoint, netns) }
+fn port(endpoint: u64, host_part: u8, netns: &Netns) -> DeviceSpec {
+    DeviceSpec { address: Ipv4Addr::new(172, 16, host_part, 2), ..port_spec(endpoint, netns) }
 }
 
 #[test]
@@ -235,22 +240,22 @@ fn a_foreign_eth1_is_refused_where_a_leg_is_needed() {
     let (host, web, other) = (Netns::new("host"), Netns::new("web"), Netns::new("other"));
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        let leg = netlink.create_leg(&spec(&other, SECOND), ready).await.unwrap();
+        let leg = netlink.create_device(&spec(&other, SECOND), ready).await.unwrap();
         let index = leg.peer.unwrap().ifindex;
         web.sh(&format!("ip link add eth1 index {index} type bridge"));
         let before = web.sh("ip -o link");
         let check = async || netlink.check_netns(&web.path(), true).await.unwrap_err();
         let error = check().await;
-        assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
+        assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert!(error.to_string().contains("eth1"), "{error}");
         netlink.check_netns(&web.path(), false).await.expect("an --internal network needs none");
-        let error = netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap_err();
-        assert!(matches!(error, PortError::InterfaceExists { .. }), "{error:?}");
-        assert_eq!(netlink.leg(FIRST).await.unwrap(), None);
+        let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
+        assert_eq!(netlink.device(DeviceId::leg(FIRST)).await.unwrap(), None);
         // Nor does it pass for ours because others are: one beside it, and one of its index elsewhere.
-        netlink.create_port(&port_spec(7, &web), ready).await.unwrap();
-        assert!(matches!(check().await, PortError::InterfaceExists { .. }));
-        netlink.delete_port("ovp7").await.unwrap();
+        netlink.create_device(&port_spec(7, &web), ready).await.unwrap();
+        assert!(matches!(check().await, DeviceError::InterfaceExists { .. }));
+        netlink.remove_device(DeviceId::port(7)).await.unwrap();
         assert_eq!(web.sh("ip -o link"), before);
     });
 }
@@ -264,16 +269,16 @@ fn a_leg_that_can_not_be_made_leaves_nothing() {
     let spec = spec(&web, FIRST);
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let error = netlink.create_leg(&spec, ready).await.unwrap_err();
-        assert!(matches!(error, PortError::NoGatewayBridge), "{error:?}");
+        let error = netlink.create_device(&spec, ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::NoGatewayBridge), "{error:?}");
         let netlink = with_bridge().await;
         let fail = |_: &str, _| Err("no room in the map");
-        let error = netlink.create_leg(&spec, fail).await.unwrap_err();
-        assert!(matches!(error, PortError::Attach(_)), "{error:?}");
-        let nowhere = LegSpec { netns: Path::new("ovk-no-such").to_owned(), ..spec.clone() };
-        let error = netlink.create_leg(&nowhere, ready).await.unwrap_err();
-        assert!(matches!(error, PortError::NoNamespace(_)), "{error:?}");
-        assert_eq!(netlink.legs().await.unwrap(), []);
+        let error = netlink.create_device(&spec, fail).await.unwrap_err();
+        assert!(matches!(error, DeviceError::Attach(_)), "{error:?}");
+        let nowhere = DeviceSpec { netns: Path::new("ovk-no-such").to_owned(), ..spec.clone() };
+        let error = netlink.create_device(&nowhere, ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::NoNamespace(_)), "{error:?}");
+        assert_eq!(netlink.devices().await.unwrap(), []);
     });
     assert!(!host.succeeds("ip link show ovgwac120003"));
     assert!(!web.succeeds("ip link show eth1"));
@@ -302,9 +307,9 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
         netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
         netlink.ensure_barrier().await.unwrap();
         assert!(!host.sh("ip link show dev ovgwac120003").contains("ovbarrier"));
-        let legs = netlink.legs().await.unwrap();
+        let legs = netlink.devices().await.unwrap();
         let [half] = &legs[..] else { panic!("it is seen, so that it does not stay: {legs:?}") };
-        assert_eq!((half.address, half.up), (FIRST, false));
+        assert_eq!((half.id, half.up), (DeviceId::leg(FIRST), false));
         assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active());
     });
 }
@@ -320,13 +325,13 @@ fn a_foreign_device_with_a_legs_name_is_left_alone() {
     host.block_on(|| async {
         let netlink = with_bridge().await;
         let before = host.sh("ip -o link show");
-        assert_eq!(netlink.legs().await.unwrap(), []);
-        for name in ["ovgwac120003", "ovgwac120004", "ov_gwbridge"] {
-            let error = netlink.delete_leg(name).await.unwrap_err();
-            assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        assert_eq!(netlink.devices().await.unwrap(), []);
+        for address in [FIRST, SECOND] {
+            let error = netlink.remove_device(DeviceId::leg(address)).await.unwrap_err();
+            assert!(matches!(error, DeviceError::NameTaken(_)), "{error:?}");
         }
-        let error = netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap_err();
-        assert!(matches!(error, PortError::NameTaken(_)), "{error:?}");
+        let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::NameTaken(_)), "{error:?}");
         with_bridge().await;
         assert_eq!(host.sh("ip -o link show"), before, "nor taken into the bridge");
     });
@@ -343,12 +348,15 @@ fn a_leg_goes_with_its_namespace_and_comes_back_with_the_next() {
     host.block_on(|| async {
         let netlink = with_bridge().await;
         let mut changes = netlink.changes().unwrap();
-        bring_up(&netlink, &spec).await;
+        let earlier = bring_up(&netlink, &spec).await;
         let old = netlink.netns_id(&spec.netns).await.unwrap();
         web.remake();
-        tell_until(&mut changes, async || netlink.leg(FIRST).await.unwrap().is_none()).await;
-        let error = netlink.activate_leg(&spec).await.unwrap_err();
-        assert!(matches!(error, PortError::Gone(_)), "{error:?}");
+        tell_until(&mut changes, async || {
+            netlink.device(DeviceId::leg(FIRST)).await.unwrap().is_none()
+        })
+        .await;
+        let error = netlink.raise_device(&earlier, &spec).await.unwrap_err();
+        assert!(matches!(error, DeviceError::Gone(_)), "{error:?}");
         let leg = bring_up(&netlink, &spec).await;
         let new = netlink.netns_id(&spec.netns).await.unwrap();
         assert_eq!(leg.difference(&spec, new), None, "after {old:?}");
@@ -365,13 +373,13 @@ fn a_leg_of_a_namespace_that_lost_its_name_is_not_raised_in_its_successor() {
     let spec = spec(&web, FIRST);
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        let index = netlink.create_leg(&spec, ready).await.unwrap().peer.unwrap().ifindex;
+        let index = netlink.create_device(&spec, ready).await.unwrap().peer.unwrap().ifindex;
         // A process still lives in the old one.
         let _old = std::fs::File::open(web.path()).unwrap();
         web.remake();
         web.sh(&format!("ip link add eth1 index {index} type bridge"));
-        let error = netlink.activate_leg(&spec).await.unwrap_err();
-        assert!(matches!(error, PortError::Gone(_)), "{error:?}");
+        let error = raise(&netlink, &spec).await.unwrap_err();
+        assert!(matches!(error, DeviceError::Gone(_)), "{error:?}");
         assert!(!web.sh("ip -o link show eth1").contains(",UP"), "another's, of the same index");
     });
 }
@@ -391,10 +399,10 @@ fn the_loopback_is_raised() {
         web.sh("ip link set lo down");
         let netlink = Netlink::open().await.unwrap();
         let port = port_spec(7, &web);
-        netlink.create_port(&port, ready).await.unwrap();
-        netlink.activate_port(&port).await.unwrap();
+        netlink.create_device(&port, ready).await.unwrap();
+        raise(&netlink, &port).await.unwrap();
         let error = Netlink::raise_loopback(Path::new("ovk-no-such")).await.unwrap_err();
-        assert!(matches!(error, PortError::NoNamespace(_)), "{error:?}");
+        assert!(matches!(error, DeviceError::NoNamespace(_)), "{error:?}");
     });
     assert!(up(), "with the first interface");
 }
@@ -412,11 +420,11 @@ fn a_full_bridge_is_said_to_be_full() {
                echo link add v$i master ov_gwbridge type veth peer name w$i; \
                [ $i = 512 ] || echo link set w$i master ov_gwbridge; \
              done | ip -batch -");
-        let error = netlink.create_leg(&spec(&web, FIRST), ready).await.unwrap_err();
-        assert!(matches!(error, PortError::GatewayBridgeFull), "{error:?}");
+        let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
+        assert!(matches!(error, DeviceError::GatewayBridgeFull), "{error:?}");
         host.sh("ip link del v1");
         assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active(), "there is room again");
-        netlink.delete_leg(&leg_name(FIRST)).await.unwrap();
+        netlink.remove_device(DeviceId::leg(FIRST)).await.unwrap();
     });
     assert!(!host.succeeds("ip link show ovgwac120003"));
     assert!(!web.succeeds("ip link show eth1"));

@@ -1,17 +1,13 @@
 //! MTUs and sizes of super-packets: of ways, of pairs that stand, of the gateway bridge.
 
-use overlay_ctl::dataplane::netlink::{
-    BottomKind, Netlink, PairSizes, PortError, SUPER_PACKET_MAX, SuperPackets, UnderlayChoice,
+use overlay_ctl::dataplane::{
+    kernel::{DeviceId, DeviceSpec, PairSizes, SUPER_PACKET_MAX, SuperPackets},
+    netlink::{BottomKind, DeviceError, Netlink, UnderlayChoice},
 };
 
-use super::{Netns, pair_of_hosts, ready, skip, spec};
+use super::{Netns, pair_of_hosts, raise, ready, sizes, skip, spec};
 
 const BIG: Option<u32> = Some(200_000);
-
-fn sizes(mtu: u32) -> PairSizes {
-    let nothing = SuperPackets::default();
-    PairSizes { mtu, outside: nothing, inside: nothing }
-}
 
 fn mtu(netns: &Netns, device: &str) -> u32 {
     netns
@@ -57,17 +53,17 @@ fn a_pair_follows_and_keeps_what_the_endpoint_set() {
     let spec = spec(9, &web);
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let made = netlink.create_port(&spec, ready).await.unwrap();
-        netlink.activate_port(&spec).await.unwrap();
+        let made = netlink.create_device(&spec, ready).await.unwrap();
+        raise(&netlink, &spec).await.unwrap();
         let fit = async |sizes: PairSizes| {
-            let port = netlink.port(9).await.unwrap().unwrap();
-            let fitted = netlink.fit_port(&port, &spec.netns, &sizes).await;
-            let port = netlink.port(9).await.unwrap().unwrap();
-            assert!(fitted.is_err() || sizes.are_of_port(&port), "{port:?}");
+            let port = netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
+            let fitted = netlink.update_device(&port, &DeviceSpec { sizes, ..spec.clone() }).await;
+            let port = netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
+            assert!(fitted.is_err() || port.has(&sizes), "{port:?}");
             fitted
         };
         let both = || (mtu(&host, "ovp9"), mtu(&web, "eth0"));
-        assert!(sizes(1450).are_of_port(&made));
+        assert!(made.has(&sizes(1450)));
         for wanted in [8950, 1350] {
             fit(sizes(wanted)).await.unwrap();
             assert_eq!(both(), (wanted, wanted));
@@ -79,10 +75,10 @@ fn a_pair_follows_and_keeps_what_the_endpoint_set() {
         assert_eq!(both(), (1150, 1150), "too large for the host's side");
         assert!(web.sh("ip -o link show eth0").contains("UP"));
 
-        let gone = std::path::Path::new("ovk-no-such-namespace");
-        let port = netlink.port(9).await.unwrap().unwrap();
-        let error = netlink.fit_port(&port, gone, &sizes(1450)).await.unwrap_err();
-        assert!(matches!(error, PortError::NoNamespace(_)), "{error:?}");
+        let gone = DeviceSpec { netns: "ovk-no-such-namespace".into(), ..spec.clone() };
+        let port = netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
+        let error = netlink.update_device(&port, &gone).await.unwrap_err();
+        assert!(matches!(error, DeviceError::NoNamespace(_)), "{error:?}");
         assert_eq!(both(), (1150, 1150), "not one side alone");
     });
 }
@@ -114,12 +110,13 @@ fn super_packets_of_a_pair_and_of_a_device_are_set_and_set_back() {
         assert_eq!(now, before);
         netlink.set_super_packets(9999, &big).await.unwrap();
 
-        netlink.create_port(&spec, ready).await.unwrap();
-        let seen = async || netlink.port(9).await.unwrap().unwrap();
+        netlink.create_device(&spec, ready).await.unwrap();
+        let seen = async || netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
         let wanted = PairSizes { mtu: 1450, outside: big, inside: all };
-        netlink.fit_port(&seen().await, &spec.netns, &wanted).await.unwrap();
+        let spec = DeviceSpec { sizes: wanted, ..spec.clone() };
+        netlink.update_device(&seen().await, &spec).await.unwrap();
         let port = seen().await;
-        assert!(wanted.are_of_port(&port));
+        assert!(port.has(&wanted));
         let size = |sizes: SuperPackets| (sizes.gso, sizes.gso_ipv4);
         assert_eq!(size(port.super_packets), (Some(SUPER_PACKET_MAX), BIG));
         assert_eq!(size(port.peer.unwrap().super_packets), (BIG, BIG));

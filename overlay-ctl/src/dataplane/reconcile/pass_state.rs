@@ -1,35 +1,36 @@
-//! What a pass has made so far: the devices that stand, with the indexes that the tables name.
+//! What one pass has found and made so far.
 
 use crate::dataplane::kernel::{
     DeviceId, EndpointHealth, KernelError, LegHealth, ObservedDevice, Way,
 };
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-/// What a pass has found and made so far.
+/// The devices that exist, the ways, and the failures of a pass.
 #[derive(Default)]
-pub(super) struct Made {
+pub(super) struct PassState {
     pub(super) devices: BTreeMap<DeviceId, ObservedDevice>,
-    /// How each VTEP is reached.
+    /// The way to each VTEP.
     pub(super) ways: BTreeMap<Ipv4Addr, Way>,
-    /// What could not be made, and why.
+    /// The devices that could not be created or raised, and why.
     pub(super) refused: BTreeMap<DeviceId, String>,
-    /// One device's failure must not keep the others from what they need: the pass goes on, and says
-    /// at its end that it failed.
+    /// The first failure. One device's failure must not keep the others from what they need: the pass goes on, and
+    /// reports at its end that it failed.
     pub(super) failed: Option<KernelError>,
 }
 
-impl Made {
+impl PassState {
+    /// Remembers the first failure.
     pub(super) fn note(&mut self, outcome: Result<(), KernelError>) {
         if let Err(error) = outcome {
             self.failed.get_or_insert(error);
         }
     }
 
-    /// An endpoint is up when its port and, where it has one, its gateway leg are.
+    /// The state of an endpoint, which is up when its port and, where it has one, its gateway leg are up.
     pub(super) fn health(&self, port: DeviceId, leg: Option<Ipv4Addr>) -> EndpointHealth {
-        let leg = leg.map(DeviceId::Leg);
+        let leg = leg.map(DeviceId::leg);
         let down = |id: DeviceId| match (self.devices.get(&id), self.refused.get(&id)) {
-            (Some(device), _) if device.up => None,
+            (Some(device), _) if device.is_active() => None,
             (_, Some(reason)) => Some(reason.clone()),
             (Some(_), None) => Some("its device could not be set up".to_owned()),
             (None, None) => Some(
@@ -47,9 +48,9 @@ impl Made {
             ifname: device.ifname.clone(),
             ifindex: device.ifindex,
             mtu: device.mtu,
-            interface: device.interface.clone(),
+            interface: device.interface().to_owned(),
             gateway: leg.and_then(|leg| self.devices.get(&leg)).map(|leg| LegHealth {
-                interface: leg.interface.clone(),
+                interface: leg.interface().to_owned(),
                 ifname: leg.ifname.clone(),
                 ifindex: leg.ifindex,
                 mtu: leg.mtu,

@@ -1,14 +1,16 @@
-//! What a reconciler keeps from one pass to the next, and what another view changes in the tables.
+//! What the reconciler remembers of the kernel from one pass to the next, and what a new view changes in the tables.
 
 use super::{
     LocalNode,
     desired::{self, Placement, Port},
     diff::{Rows, changes},
-    members::Members,
+    sites::Sites,
 };
 use crate::{
     control::state::{Changed, View},
-    dataplane::kernel::{DeviceId, Kernel, KernelError, ObservedDevice, TableChange, Tables},
+    dataplane::kernel::{
+        DeviceId, DeviceKind, KernelError, Maps, ObservedDevice, TableChange, Tables,
+    },
     model::{Endpoint, EndpointId, NodeId},
 };
 use overlay_common::{MAP_HOPS, NODES_MAX, NodeKey, TRAFFIC_MAX, ip16_from_v4};
@@ -17,39 +19,63 @@ use std::{
     net::Ipv4Addr,
 };
 
-/// Changes that are made at once: others who need the data path wait that long.
+/// Changes that are written at once. Others who need the data path wait that long.
 const WRITE: usize = 4096;
 
-/// See the module.
-pub(super) struct Kept {
+/// The tables in the kernel, and what they were made of.
+pub(super) struct Held {
     /// What the kernel holds, as last read or written.
     pub(super) tables: Tables,
-    /// What `tables` are of.
+    /// The view that `tables` are of.
     pub(super) view: View,
-    /// Of the view that was last looked at.
-    pub(super) members: Members,
+    /// The sites of the view that was last looked at.
+    pub(super) sites: Sites,
     pub(super) placement: Placement,
-    /// Entries may stand in `tables` that no view has named: they were read.
-    pub(super) is_strange: bool,
+    /// The tables were read from the kernel; the next sync deletes what the view does not name.
+    pub(super) may_hold_stale_entries: bool,
+    /// `tables` are what the kernel holds.
+    is_certain: bool,
 }
 
-impl Kept {
+impl Held {
+    /// Nothing is known of the kernel yet.
+    pub(super) fn unknown(local: &LocalNode) -> Self {
+        Self { is_certain: false, ..Self::read(Tables::default(), local) }
+    }
+
     /// After the tables were read.
-    pub(super) fn new(tables: Tables, local: &LocalNode) -> Self {
+    pub(super) fn read(tables: Tables, local: &LocalNode) -> Self {
         Self {
             tables,
             view: View::default(),
-            members: Members::new(local.id),
+            sites: Sites::new(local.id),
             placement: Placement::default(),
-            is_strange: true,
+            may_hold_stale_entries: true,
+            is_certain: true,
         }
     }
 
-    /// Gives each VTEP and each port its index. One that has an index keeps it; a free one is an index
-    /// that no entry of the kernel names any more.
+    /// Returns true if the tables are what the kernel holds; otherwise they must be read again.
+    pub(super) fn is_certain(&self) -> bool {
+        self.is_certain
+    }
+
+    /// Notes that the kernel may hold something else.
+    pub(super) fn doubt(&mut self) {
+        self.is_certain = false;
+    }
+
+    /// Takes over all tables but the large ones, as read.
+    pub(super) fn replace_small(&mut self, small: Tables) {
+        let Tables { fdb, neigh, .. } = std::mem::take(&mut self.tables);
+        self.tables = Tables { fdb, neigh, ..small };
+    }
+
+    /// Gives each VTEP and each port its index. A VTEP or a port that has an index keeps it. An index is free when no
+    /// entry of the kernel names it any more.
     ///
     /// # Errors
-    /// There are more VTEPs than indexes; those without one are not sent to.
+    /// There are more VTEPs than indexes; nothing is sent to those without an index.
     pub(super) fn place(
         &mut self,
         view: &View,
@@ -58,14 +84,14 @@ impl Kept {
     ) -> Result<(), KernelError> {
         let nodes = view.nodes.values().filter(|node| node.id != local.id);
         let vteps: BTreeSet<Ipv4Addr> =
-            nodes.map(|node| node.vtep).chain(self.members.externals()).collect();
+            nodes.map(|node| node.vtep).chain(self.sites.externals()).collect();
         let held = |vtep: &Ipv4Addr| {
             let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
             self.tables.nodes.get(&key).map(|node| node.hop)
         };
         let mut taken: BTreeSet<u32> = self.tables.nodes.values().map(|node| node.hop).collect();
-        if self.is_strange {
-            // Entries may have lost their VTEP's to somebody else.
+        if self.may_hold_stale_entries {
+            // Another program may have deleted the NODES entries of their VTEPs.
             let remote = self.tables.fdb.values().filter(|entry| entry.ifindex == 0);
             taken.extend(remote.map(|entry| entry.hop));
         }
@@ -73,16 +99,14 @@ impl Kept {
 
         let ifindexes: BTreeMap<EndpointId, u32> = devices
             .values()
-            .filter_map(|device| match device.id {
-                DeviceId::Port(endpoint) => Some((endpoint, device.ifindex)),
-                DeviceId::Leg(_) => None,
-            })
+            .filter(|device| device.id.kind == DeviceKind::Port)
+            .map(|device| (device.id.number, device.ifindex))
             .collect();
         let macs: BTreeMap<EndpointId, [u8; 6]> =
-            self.members.here().map(|endpoint| (endpoint.id, endpoint.mac.octets())).collect();
+            self.sites.here().map(|endpoint| (endpoint.id, endpoint.mac.octets())).collect();
         let held = |endpoint: &EndpointId| {
             let port = self.tables.ports.get(ifindexes.get(endpoint)?)?;
-            // A device's index may have been another one's before.
+            // Another device may have had this index before.
             (macs.get(endpoint) == Some(&port.mac)).then_some(port.slot)
         };
         let taken = self.tables.ports.values().map(|port| port.slot).collect();
@@ -103,9 +127,9 @@ impl Kept {
         Ok(())
     }
 
-    /// The endpoints that `view` has otherwise than the tables' view, or whose entries hang on something
-    /// that is another now: their node's VTEP, their network's options. All that are here are among
-    /// them where `is_whole`, since their devices may be others.
+    /// The endpoints that differ between `view` and the tables' view, or whose entries depend on something that
+    /// differs: the VTEP of their node, the options of their network. Where `is_whole`, all endpoints of this node are
+    /// among them, because their devices may have changed.
     pub(super) fn touched<'a>(
         &self,
         older: &'a View,
@@ -123,7 +147,7 @@ impl Kept {
             .changed_nodes(older)
             .filter(|change| change.old.map(|node| node.vtep) != change.new.map(|node| node.vtep))
             .filter_map(|change| Some(change.new.or(change.old)?.id))
-            .filter(|node| self.members.has(*node))
+            .filter(|node| self.sites.has(*node))
             .collect();
         if !moved.is_empty() {
             let is_on =
@@ -131,7 +155,7 @@ impl Kept {
             touched.extend(view.all_endpoints().filter(is_on).map(same));
         }
         if is_whole {
-            let here = self.members.here().filter_map(|endpoint| {
+            let here = self.sites.here().filter_map(|endpoint| {
                 let endpoints = view.endpoints.get(&endpoint.network)?;
                 endpoints.get(&endpoint.id).map(AsRef::as_ref)
             });
@@ -149,14 +173,14 @@ impl Kept {
         touched: &[Changed<'_, Endpoint>],
     ) -> Rows {
         let mut rows = Rows::default();
-        if self.is_strange {
+        if self.may_hold_stale_entries {
             rows.fdb.extend(self.tables.fdb.keys().map(|key| (*key, None)));
             rows.neigh.extend(self.tables.neigh.keys().map(|key| (*key, None)));
         }
         let keys = |view: &View, endpoint: &Endpoint| {
             view.networks.get(&endpoint.network).map(|network| desired::keys(network, endpoint))
         };
-        // All that goes before anything that comes: a key may pass from one endpoint to another.
+        // All removals before any addition: a key may pass from one endpoint to another.
         let old = touched.iter().filter_map(|change| keys(older, change.old?));
         let new = touched.iter().filter_map(|change| keys(view, change.new?));
         for (fdb, neigh) in old.chain(new) {
@@ -175,14 +199,17 @@ impl Kept {
         rows
     }
 
-    /// Makes the changes in the kernel, and notes them.
+    /// Writes the changes to the kernel, and remembers them. After a failure the tables are uncertain.
     pub(super) async fn write(
         &mut self,
-        kernel: &mut impl Kernel,
+        maps: &mut impl Maps,
         changes: &[TableChange],
     ) -> Result<(), KernelError> {
         for some in changes.chunks(WRITE) {
-            kernel.write(some).await?;
+            if let Err(error) = maps.write(some).await {
+                self.doubt();
+                return Err(error);
+            }
             some.iter().for_each(|change| change.apply_to(&mut self.tables));
         }
         Ok(())
@@ -200,8 +227,8 @@ impl Kept {
     }
 }
 
-/// Gives each of `wanted` an index in 1..max: the one that it has, if nobody before it has the same; else
-/// the lowest that is not `taken`. Those for whom there is none are left out.
+/// Gives each of `wanted` an index in 1..max: the index that it has, unless one before it has the same; otherwise the
+/// lowest that is not `taken`. Those for which no index is left are missing in the result.
 fn indexes<K: Ord + Copy>(
     wanted: impl Iterator<Item = K>,
     held: impl Fn(&K) -> Option<u32>,

@@ -1,5 +1,5 @@
-//! Who is where: counts over a view's endpoints, kept by difference, so that nobody walks a million of
-//! them to find the few that are here or the VTEPs that the others are behind.
+//! Where the endpoints of a view are: counts that each new view changes by its difference. So nobody walks a million
+//! endpoints to find the few on this node, or the VTEPs of the others.
 
 use crate::{
     control::state::{Changed, View},
@@ -10,7 +10,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-/// Where an endpoint is that is not here.
+/// The place of an endpoint that is not on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Site {
     Node(NodeId),
@@ -18,7 +18,7 @@ pub(super) enum Site {
 }
 
 impl Site {
-    /// Its VTEP; `None` where the node is not known (yet).
+    /// The VTEP of the site; `None` where the node is not known (yet).
     pub(super) fn vtep(self, view: &View) -> Option<Ipv4Addr> {
         match self {
             Self::Node(id) => view.nodes.get(&id).map(|node| node.vtep),
@@ -27,7 +27,7 @@ impl Site {
     }
 }
 
-/// The site of an endpoint; `None` for one that is here.
+/// The site of an endpoint; `None` for an endpoint of this node.
 pub(super) fn site(endpoint: &Endpoint, local: NodeId) -> Option<Site> {
     match &endpoint.location {
         Location::Node { node, .. } if *node == local => None,
@@ -36,16 +36,16 @@ pub(super) fn site(endpoint: &Endpoint, local: NodeId) -> Option<Site> {
     }
 }
 
-/// See the module.
+/// The sites of all endpoints of one view.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Members {
+pub(super) struct Sites {
     local: NodeId,
     view: View,
     sites: Counted,
     networks: BTreeMap<NetworkId, Part>,
 }
 
-/// One network's.
+/// The sites of one network, and its endpoints on this node.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Part {
     sites: Counted,
@@ -56,14 +56,14 @@ struct Part {
 struct Counted(BTreeMap<Site, usize>);
 
 impl Counted {
-    /// Whether it is the first one.
+    /// Returns true if it is the first endpoint there.
     fn add(&mut self, site: Site) -> bool {
         let count = self.0.entry(site).or_default();
         *count += 1;
         *count == 1
     }
 
-    /// Whether it was the last one.
+    /// Returns true if it was the last endpoint there.
     fn remove(&mut self, site: Site) -> bool {
         let Some(count) = self.0.get_mut(&site) else { return false };
         *count -= 1;
@@ -75,16 +75,16 @@ impl Counted {
     }
 }
 
-impl Members {
-    /// Nobody is anywhere.
+impl Sites {
+    /// The sites of a view without endpoints.
     pub(super) fn new(local: NodeId) -> Self {
         let (view, sites, networks) = Default::default();
         Self { local, view, sites, networks }
     }
 
-    /// Moves on to `view`. Whether more than entries of endpoints elsewhere is another by it: a node, a
-    /// network, an endpoint of this node, or the VTEPs of a network.
-    pub(super) fn advance(&mut self, view: &View) -> bool {
+    /// Follows `view`. Returns true if more than remote endpoints changed: a node, a network, a local endpoint, or a
+    /// network's set of VTEPs.
+    pub(super) fn update(&mut self, view: &View) -> bool {
         let older = std::mem::replace(&mut self.view, view.clone());
         let mut more = view.changed_nodes(&older).next().is_some()
             || view.changed_networks(&older).next().is_some();
@@ -138,7 +138,7 @@ impl Members {
         more
     }
 
-    /// This node's endpoints, network by network.
+    /// The endpoints of this node, network by network.
     pub(super) fn here(&self) -> impl Iterator<Item = &Endpoint> {
         self.networks.iter().flat_map(|(network, part)| {
             let endpoints = self.view.endpoints.get(network);
@@ -147,23 +147,23 @@ impl Members {
         })
     }
 
-    /// One network's endpoints of this node.
+    /// The endpoints of this node on one network.
     pub(super) fn here_of(&self, network: NetworkId) -> impl Iterator<Item = EndpointId> {
         self.networks.get(&network).into_iter().flat_map(|part| part.here.iter().copied())
     }
 
-    /// The VTEPs that the other endpoints of one network are behind.
+    /// The VTEPs of the other endpoints of one network.
     pub(super) fn vteps_of(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
         let sites = self.networks.get(&network).into_iter().flat_map(|part| part.sites.0.keys());
         sites.filter_map(|site| site.vtep(&self.view)).collect()
     }
 
-    /// The VTEPs that this node sends to: those behind which an endpoint of a network of ours is.
+    /// The VTEPs that this node sends to, because an endpoint of one of its networks is behind them.
     pub(super) fn vteps(&self) -> BTreeSet<Ipv4Addr> {
         self.sites.0.keys().filter_map(|site| site.vtep(&self.view)).collect()
     }
 
-    /// Those of them that are no node's.
+    /// Those of them that are no node of the cluster.
     pub(super) fn externals(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.sites.0.keys().filter_map(|site| match site {
             Site::External(vtep) => Some(*vtep),
@@ -171,7 +171,7 @@ impl Members {
         })
     }
 
-    /// Whether an endpoint is on that node.
+    /// Returns true if an endpoint is on that node.
     pub(super) fn has(&self, node: NodeId) -> bool {
         self.sites.0.contains_key(&Site::Node(node))
     }

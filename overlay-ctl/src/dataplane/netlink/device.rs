@@ -1,0 +1,121 @@
+//! Devices of the overlay created, raised and removed. What the kinds of devices differ in is a row of
+//! [`kernel::Kind`](crate::dataplane::kernel::Kind).
+
+use nix::errno::Errno;
+
+use super::{
+    DeviceError, Netlink, features, link,
+    marks::{self, device_name, id_of},
+    netns::Netns,
+    observe::observed,
+    pair::Pair,
+};
+use crate::dataplane::kernel::{Bridge, DeviceId, DeviceSpec, Kind, ObservedDevice};
+
+impl Netlink {
+    /// Creates a device, both sides down, and calls `attach` with the name and the index of the host's side: there
+    /// the caller attaches the program. [`Netlink::raise_device`] follows. What is left of an earlier device of this
+    /// id is removed first. On any error nothing is left.
+    ///
+    /// # Errors
+    /// [`DeviceError`]: what of the namespace does not fit, or what the kernel refused.
+    /// [`DeviceError::InterfaceExists`] also where the namespace has an interface of that name that is the overlay's,
+    /// if there can be only one. [`DeviceError::NoGatewayBridge`] and [`DeviceError::GatewayBridgeFull`] of a leg.
+    pub async fn create_device<E>(
+        &self,
+        spec: &DeviceSpec,
+        attach: impl FnOnce(&str, u32) -> Result<(), E>,
+    ) -> Result<ObservedDevice, DeviceError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let row = spec.id.kind.row();
+        let ifname = device_name(spec.id)?;
+        let netns = Netns::open(&spec.netns)?;
+        self.remove_device(spec.id).await?;
+        let bridge = self.bridge_of(row).await?;
+        let inside = netns.connect()?;
+        let interfaces = link::links(&inside, None).await?;
+        self.check_free(&netns, &interfaces, row.interface.required()).await?;
+        let taken: Vec<&str> = interfaces.iter().map(|link| link.name.as_str()).collect();
+        let pair = Pair {
+            ifname: &ifname,
+            netns: &netns,
+            interface: &row.interface.choose(&taken),
+            mac: spec.mac,
+            address: (spec.address, spec.prefix),
+            mtu: spec.sizes.mtu,
+        };
+        match self.make_pair(&pair, bridge).await {
+            Err(DeviceError::Netlink(error)) if error.errno() == Some(Errno::EXFULL) => {
+                match row.bridge {
+                    // `ensure_barrier` reports it.
+                    Bridge::Barrier => self.make_pair(&pair, None).await?,
+                    Bridge::Gateway => return Err(DeviceError::GatewayBridgeFull),
+                }
+            }
+            made => made?,
+        }
+        let is_isolated = row.bridge == Bridge::Gateway;
+        let (link, peer) = self.prepare_pair(&pair, &inside, is_isolated, attach).await?;
+        if let (true, Some(peer)) = (row.cuts_datagrams, link.peer) {
+            cut_datagrams(&pair, peer).await;
+        }
+        Ok(observed(spec.id, link, peer))
+    }
+
+    /// The index of the bridge that a new device goes into. `None`: into none.
+    async fn bridge_of(&self, row: &Kind) -> Result<Option<u32>, DeviceError> {
+        match row.bridge {
+            Bridge::Barrier => Ok(self.barrier().await?),
+            Bridge::Gateway => {
+                let bridge = self.gateway_bridge().await?;
+                Ok(Some(bridge.ok_or(DeviceError::NoGatewayBridge)?.index))
+            }
+        }
+    }
+
+    /// Sets up both sides of a device and the loopback of its namespace, adds the default route if the spec has one,
+    /// and returns when packets pass. No effect where that was done and the host's side is still up.
+    ///
+    /// A namespace that has a default route of its own keeps it; that is logged.
+    ///
+    /// # Errors
+    /// [`DeviceError::Gone`] where the device that was seen, or its namespace, is gone. [`DeviceError::NotRunning`].
+    pub async fn raise_device(
+        &self,
+        seen: &ObservedDevice,
+        spec: &DeviceSpec,
+    ) -> Result<(), DeviceError> {
+        let now = self.device(seen.id).await?.filter(|now| now.ifindex == seen.ifindex);
+        let now = now.ok_or_else(|| DeviceError::Gone(seen.ifname.clone()))?;
+        self.raise_pair(&now, spec, &marks::alias(seen.id)).await
+    }
+
+    /// Removes a device, both sides, and with it the routes inside that lead through it. It is no error when it is
+    /// gone already, as it is when the namespace is.
+    ///
+    /// # Errors
+    /// [`DeviceError::NameTaken`] where a device of that name is not the overlay's; it is left alone.
+    pub async fn remove_device(&self, id: DeviceId) -> Result<(), DeviceError> {
+        let ifname = device_name(id)?;
+        let Some(link) = link::link_by_name(&self.handle, &ifname).await? else { return Ok(()) };
+        if id_of(&link) != Some(id) {
+            return Err(DeviceError::NameTaken(ifname));
+        }
+        Ok(link::delete(&self.handle, link.index).await?)
+    }
+}
+
+/// Makes the endpoint's side cut UDP super-packets itself, for the reason at
+/// [`Kind::cuts_datagrams`](crate::dataplane::kernel::Kind::cuts_datagrams).
+async fn cut_datagrams(pair: &Pair<'_>, peer: u32) {
+    if let Err(error) = features::switch_off(pair.netns, peer, features::UDP_SEGMENTATION).await {
+        tracing::warn!(
+            device = pair.ifname,
+            error = crate::error_chain(&error),
+            "an endpoint's interface cannot be made to cut UDP super-packets: those that cross the \
+             underlay whole are lost"
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! A cluster that consists of its state alone: commands become views.
+
+use crate::{
+    control::state::{Command, Envelope, Mutation, Placement, PortsWanted, State, View},
+    dataplane::{
+        kernel::{LargePackets, LocalGateway, SuperPacketHealth},
+        reconcile::{LocalNode, LocalVtep},
+    },
+    model::{NetworkOptions, Pool, Subnet},
+};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+#[derive(Default)]
+pub(super) struct Cluster {
+    pub(super) state: State,
+    pub(super) index: u64,
+}
+
+impl Cluster {
+    /// Three nodes and a network.
+    pub(super) fn new() -> Self {
+        let mut cluster = Self::default();
+        for n in 1..=3u8 {
+            cluster.apply(Command::RegisterNode {
+                instance: [n; 16],
+                name: format!("h{n}").parse().unwrap(),
+                vtep: Ipv4Addr::new(10, 0, 0, n),
+                listen: (Ipv4Addr::new(10, 0, 0, n), 7400).into(),
+                returning: None,
+                gateway: None,
+                metrics: None,
+            });
+        }
+        cluster.network("net");
+        cluster
+    }
+
+    pub(super) fn apply(&mut self, command: Command) {
+        self.try_apply(command).unwrap();
+    }
+
+    /// Gives node 1 a gateway bridge: its endpoints get legs, and can publish ports.
+    pub(super) fn gateway(&mut self) {
+        self.apply(Command::RegisterNode {
+            instance: [1; 16],
+            name: "h1".parse().unwrap(),
+            vtep: Ipv4Addr::new(10, 0, 0, 1),
+            listen: (Ipv4Addr::new(10, 0, 0, 1), 7400).into(),
+            returning: Some(1),
+            gateway: Some(gateway_subnet()),
+            metrics: None,
+        });
+    }
+
+    /// The command may be refused.
+    pub(super) fn attempt(&mut self, command: Command) {
+        drop(self.try_apply(command));
+    }
+
+    fn try_apply(&mut self, command: Command) -> crate::control::state::Outcome {
+        self.index += 1;
+        let mut request = [0; 16];
+        request[..8].copy_from_slice(&self.index.to_be_bytes());
+        let request = Mutation::new(request, &command);
+        let entry = Envelope::new(request, command).encode().unwrap();
+        self.state.apply(self.index, &entry)
+    }
+
+    pub(super) fn network(&mut self, name: &str) {
+        self.apply(Command::CreateNetwork {
+            name: name.parse().unwrap(),
+            pool: Some(Pool::whole("172.16.16.0/24".parse().unwrap())),
+            vni: None,
+            options: NetworkOptions::default(),
+        });
+    }
+
+    pub(super) fn endpoint(&mut self, name: &str, network: &str, node: u8) {
+        self.apply(Command::CreateEndpoint {
+            name: name.parse().unwrap(),
+            network: network.parse().unwrap(),
+            placement: Placement::Node {
+                node: format!("h{node}").parse().unwrap(),
+                netns: format!("/run/netns/{name}").into(),
+                address: None,
+            },
+            forwards: false,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
+        });
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        let name = name.parse().unwrap();
+        self.apply(Command::RemoveEndpoint { name, network: None, only: None });
+    }
+
+    pub(super) fn view(&self) -> View {
+        let mut view = View::default();
+        view.apply(self.state.view_of(1));
+        view
+    }
+}
+
+pub(super) fn node() -> LocalNode {
+    LocalNode {
+        id: 1,
+        vtep: LocalVtep { address: [10, 0, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 },
+        endpoint_mtu: 1450,
+        asked_mtu: None,
+        gateway: LocalGateway { subnet: gateway_subnet(), mtu: 1500 },
+        large_packets: LargePackets::default(),
+        super_packets: SuperPacketHealth::default(),
+    }
+}
+
+fn gateway_subnet() -> Subnet {
+    "172.18.0.0/16".parse().unwrap()
+}
