@@ -307,6 +307,27 @@ async fn names_are_told_once_a_pass_and_only_when_they_changed() {
 }
 
 #[tokio::test]
+async fn a_name_that_was_told_before_the_first_pass_goes_before_its_entry() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web1".into());
+    pass(&mut kernel, &cluster.view()).await;
+    // The namespace went while the node did not run. Its entry is there still, and so the name is told.
+    kernel.namespaces.clear();
+    kernel.devices.clear();
+    let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
+    reconciler.preview(&cluster.view()).await.unwrap();
+    let told = |reconciler: &Reconciler<&mut FakeKernel>| -> usize {
+        reconciler.kernel.names.networks.values().map(|network| network.records.len()).sum()
+    };
+    assert_eq!(told(&reconciler), 1);
+    // The fake checks the order.
+    reconciler.pass(&cluster.view()).await.unwrap();
+    assert_eq!((told(&reconciler), reconciler.kernel.tables.fdb.len()), (0, 0));
+}
+
+#[tokio::test]
 async fn the_mtu_is_followed() {
     let mut cluster = Cluster::new();
     cluster.endpoint("web1", "net", 1);
