@@ -73,3 +73,46 @@ fn refused(refusal: &Refusal) -> Status {
 pub(super) fn invalid(invalid: Invalid) -> Status {
     Status::invalid_argument(invalid.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{controller::Effect, peers::CallError};
+
+    #[test]
+    fn a_caller_can_tell_failures_apart_by_their_code() {
+        let (effect, why) = (Effect::Unknown, || "why".to_owned());
+        let node = || "h1".parse().unwrap();
+        for (error, code) in [
+            (Refusal::VnisExhausted.into(), Code::ResourceExhausted),
+            (ControllerError::NodeDown { node: node(), why: why() }, Code::FailedPrecondition),
+            (ControllerError::CannotMake(why()), Code::FailedPrecondition),
+            (
+                ControllerError::NotMade { node: node(), reason: why(), taken_back: true },
+                Code::FailedPrecondition,
+            ),
+            (ControllerError::Members(why()), Code::FailedPrecondition),
+            (ControllerError::NotLoggable(why()), Code::InvalidArgument),
+            (ControllerError::Overloaded { effect }, Code::ResourceExhausted),
+            (ControllerError::ListsBusy, Code::ResourceExhausted),
+            (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
+            (ControllerError::NoLeader { why: why(), effect }, Code::Unavailable),
+            (ControllerError::Stopping { effect }, Code::Unavailable),
+            (ControllerError::PeerRefused { node: 1, why: why(), effect }, Code::Internal),
+            (ControllerError::Version(why()), Code::Unimplemented),
+            (ControllerError::Defect { why: why(), effect }, Code::Internal),
+        ] {
+            let text = error.to_string();
+            let status = Status::from(error);
+            assert_eq!((status.code(), status.message()), (code, &*text));
+        }
+    }
+
+    #[test]
+    fn a_removed_node_understands_its_refusal() {
+        let removed = ControllerError::from(Refusal::NodeRemoved("h1".parse().unwrap()));
+        assert_eq!(CallError::from(Status::from(removed)), CallError::Removed);
+        let other = ControllerError::from(Refusal::NoNode("h1".parse().unwrap()));
+        assert!(matches!(CallError::from(Status::from(other)), CallError::Refused(_)));
+    }
+}

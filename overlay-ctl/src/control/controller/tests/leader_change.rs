@@ -94,11 +94,14 @@ impl Voter {
     /// Carries Raft's messages to another voter, as long as both live.
     fn carry(&self, id: u64, to: &Self) {
         let mut outgoing = self.queues.connect(id);
-        let (receiver, dead) = (to.parts.consensus.clone(), Arc::clone(&to.is_dead));
+        let (sender, receiver) = (self.parts.consensus.clone(), to.parts.consensus.clone());
+        let dead = Arc::clone(&to.is_dead);
         self.runtime.spawn(async move {
             while let Some(message) = outgoing.recv().await {
-                if !dead.load(Ordering::SeqCst) {
-                    drop(receiver.step(message.bytes));
+                let is_there = !dead.load(Ordering::SeqCst);
+                let delivered = is_there && receiver.step(message.bytes).is_ok();
+                if message.is_snapshot {
+                    sender.report_snapshot(id, delivered);
                 }
             }
         });
