@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// What is changed, below overlay-ctl/src: what a path begins with.
-const ROOMS: [&str; 7] = [
+const ROOMS: [&str; 8] = [
     "control/ipam/",
     "control/state/",
     "control/voter/",
@@ -46,6 +46,7 @@ const ROOMS: [&str; 7] = [
     "control/watch/",
     "dataplane/reconcile/",
     "node/gate.rs",
+    "durable.rs",
 ];
 /// The survivors that are known.
 const KNOWN: &str = "xtask/survivors.txt";
