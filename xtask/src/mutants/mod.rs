@@ -10,15 +10,16 @@
 mod find;
 mod known;
 mod render;
+mod report;
+mod results;
 mod syntax;
 mod tree;
 mod trial;
 mod values;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::Write as _,
+    collections::BTreeMap,
+    fs,
     sync::{Mutex, PoisonError},
     thread,
     time::Instant,
@@ -27,9 +28,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{
-    known::Known,
+    results::{Outcomes, Results},
     tree::{Build, Mutant},
-    trial::Outcome,
 };
 use crate::{
     exec::root,
@@ -97,9 +97,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if chosen.is_empty() {
         bail!("no change is chosen");
     }
-    let earlier = if options.resume { earlier(&build)? } else { BTreeMap::new() };
+    let earlier = if options.resume { results::read(&build)? } else { BTreeMap::new() };
     let outcomes = try_all(&build, &chosen, earlier, jobs)?;
-    let result = report(&build, &chosen, &outcomes, &known);
+    let result = report::report(&build.mutants, &chosen, &outcomes, &known);
     println!("mutants: {} s in all", started.elapsed().as_secs());
     result
 }
@@ -140,19 +140,15 @@ fn files() -> Result<Vec<String>> {
 fn try_all(
     build: &Build,
     chosen: &[usize],
-    mut outcomes: BTreeMap<usize, Outcome>,
+    mut outcomes: Outcomes,
     jobs: usize,
-) -> Result<BTreeMap<usize, Outcome>> {
+) -> Result<Outcomes> {
     let to_try: Vec<usize> = chosen
         .iter()
         .copied()
         .filter(|index| build.mutants[*index].compiles && !outcomes.contains_key(index))
         .collect();
-    let mut results = File::create(folder_file("results.txt"))?;
-    writeln!(results, "{}", stamp(build)?)?;
-    for (index, outcome) in &outcomes {
-        write_down(&mut results, &build.mutants[*index], outcome)?;
-    }
+    let results = Results::begin(build, &outcomes)?;
     if to_try.is_empty() {
         return Ok(outcomes);
     }
@@ -170,7 +166,7 @@ fn try_all(
         let outcome = trial::outcome(build, &tests, u32::try_from(index)? + 1)?;
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         let (outcomes, results, count) = &mut *done;
-        write_down(results, &build.mutants[index], &outcome)?;
+        results.add(&build.mutants[index], &outcome)?;
         outcomes.insert(index, outcome);
         *count += 1;
         if *count % 100 == 0 {
@@ -179,108 +175,6 @@ fn try_all(
         Ok(())
     })?;
     Ok(outcomes)
-}
-
-fn folder_file(name: &str) -> std::path::PathBuf {
-    tree::folder().join(name)
-}
-
-fn write_down(file: &mut File, mutant: &Mutant, outcome: &Outcome) -> Result<()> {
-    let (word, test) = match outcome {
-        Outcome::Noticed(test) => ("noticed", &**test),
-        Outcome::TimedOut(test) => ("time", &**test),
-        Outcome::Survived => ("survived", ""),
-        Outcome::Unreached => ("unreached", ""),
-    };
-    Ok(writeln!(file, "{word}\t{}\t{test}", mutant.key)?)
-}
-
-/// What earlier runs wrote down, as far as it still holds.
-fn earlier(build: &Build) -> Result<BTreeMap<usize, Outcome>> {
-    let text = fs::read_to_string(folder_file("results.txt")).unwrap_or_default();
-    let indices: BTreeMap<&str, usize> =
-        build.mutants.iter().enumerate().map(|(index, mutant)| (&*mutant.key, index)).collect();
-    let is_same = text.lines().next() == Some(&*stamp(build)?);
-    let outcome = |line: &str| {
-        let mut parts = line.split('\t');
-        let (word, key, test) = (parts.next()?, parts.next()?, parts.next()?.to_owned());
-        let outcome = match word {
-            "noticed" => Outcome::Noticed(test),
-            "time" => Outcome::TimedOut(test),
-            "survived" if is_same => Outcome::Survived,
-            "unreached" if is_same => Outcome::Unreached,
-            _ => return None,
-        };
-        let index = *indices.get(key)?;
-        build.mutants[index].compiles.then_some((index, outcome))
-    };
-    Ok(text.lines().skip(1).filter_map(outcome).collect())
-}
-
-/// Tells one build from another.
-fn stamp(build: &Build) -> Result<String> {
-    let built = fs::metadata(&build.tests)?.modified()?;
-    Ok(format!("{:?}", built.duration_since(std::time::UNIX_EPOCH)?))
-}
-
-fn report(
-    build: &Build,
-    chosen: &[usize],
-    outcomes: &BTreeMap<usize, Outcome>,
-    known: &BTreeMap<String, Known>,
-) -> Result<()> {
-    let of = |wanted: fn(&Outcome) -> bool| -> Vec<usize> {
-        chosen.iter().copied().filter(|index| outcomes.get(index).is_some_and(wanted)).collect()
-    };
-    let noticed = of(|outcome| matches!(outcome, Outcome::Noticed(_)));
-    let late = of(|outcome| matches!(outcome, Outcome::TimedOut(_)));
-    let unreached = of(|outcome| *outcome == Outcome::Unreached);
-    let missed = of(|outcome| matches!(outcome, Outcome::Survived | Outcome::Unreached));
-    println!(
-        "mutants: {} changes: {} noticed, {} more by a test that did not end, {} not ({} of them reached by no test), \
-         {} do not compile",
-        chosen.len(),
-        noticed.len(),
-        late.len(),
-        missed.len(),
-        unreached.len(),
-        chosen.iter().filter(|index| !build.mutants[**index].compiles).count()
-    );
-    let mut survivors: BTreeMap<&str, usize> = BTreeMap::new();
-    for index in &missed {
-        *survivors.entry(&build.mutants[*index].name).or_default() += 1;
-    }
-    // Of some names only a part may have been tried.
-    let untried: BTreeSet<&str> = build
-        .mutants
-        .iter()
-        .enumerate()
-        .filter(|(index, mutant)| mutant.compiles && !chosen.contains(index))
-        .map(|(_, mutant)| &*mutant.name)
-        .collect();
-    let unreached: BTreeSet<&str> =
-        unreached.iter().map(|index| &*build.mutants[*index].name).collect();
-    let (mut new, mut gone) = (0, 0);
-    for (name, &count) in &survivors {
-        let allowed = known.get(*name).map_or(0, |known| known.count);
-        if count > allowed {
-            new += 1;
-            let note = if unreached.contains(name) { "  # no test reaches it" } else { "" };
-            println!("survives: {}{note}", known::line(name, count));
-        }
-    }
-    let tried: BTreeSet<&str> = chosen.iter().map(|index| &*build.mutants[*index].name).collect();
-    for (name, known) in known {
-        let count = survivors.get(&**name).copied().unwrap_or(0);
-        if tried.contains(&**name) && !untried.contains(&**name) && count < known.count {
-            gone += 1;
-            println!("{count} and not {} survive, correct {KNOWN}: {name}", known.count);
-        }
-    }
-    if new + gone > 0 {
-        bail!("{new} changes were not noticed by any test: write one, or say in {KNOWN} why not");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
