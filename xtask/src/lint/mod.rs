@@ -8,6 +8,8 @@ mod reader;
 mod source;
 mod table;
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
@@ -50,6 +52,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     programs()?;
     let doc = ["doc", "--workspace", "--exclude", "overlay-ebpf", "--no-deps"];
     exec(cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The files of a crate's code, without those of its tests: below `folder`, without ending.
+pub(crate) fn files_of_code(name: &str, folder: &Path) -> Result<Vec<String>> {
+    Ok(source::Source::read(name, folder)?.files)
 }
 
 /// Licences, sources and bans, as deny.toml says. Advisories are in a database that CI does not reach.

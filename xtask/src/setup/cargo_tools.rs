@@ -63,15 +63,6 @@ pub(super) const LLVM_COV: CargoTool = CargoTool {
     envs: &[],
 };
 
-pub(super) const MUTANTS: CargoTool = CargoTool {
-    package: "cargo-mutants",
-    version: "27.1.0",
-    at_least: "27.1.0",
-    why: "changes the code and runs the tests, to see whether they notice",
-    args: &["--debug"],
-    envs: &[],
-};
-
 impl CargoTool {
     /// Whether it is installed, in a version that will do. It is run for that: bpf-linker loads LLVM
     /// dynamically, and a file that can't start is as good as none.

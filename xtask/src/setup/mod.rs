@@ -11,7 +11,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Result, bail};
 
 use self::{
-    cargo_tools::{BPF_LINKER, CargoTool, DENY, LLVM_COV, MUTANTS, NEXTEST},
+    cargo_tools::{BPF_LINKER, CargoTool, DENY, LLVM_COV, NEXTEST},
     needs::{Need, TO_BOOT, TO_BUILD, TO_COVER, TO_DRIVE, TO_LINT},
 };
 use crate::exec::{capture, exec};
@@ -44,8 +44,6 @@ pub(crate) enum Purpose {
     TestMachines,
     /// What of the code the tests execute.
     Cover,
-    /// Whether the tests notice a change of the code.
-    Mutate,
     /// Lint, drive and test.
     Everything,
 }
@@ -60,7 +58,6 @@ impl Purpose {
             Self::Test => (&[TO_BUILD, TO_DRIVE], &[&BPF_LINKER, &NEXTEST]),
             Self::TestMachines => (&[TO_BUILD, TO_DRIVE, TO_BOOT], &[&BPF_LINKER, &NEXTEST]),
             Self::Cover => (&[TO_BUILD, TO_COVER], &[&BPF_LINKER, &NEXTEST, &LLVM_COV]),
-            Self::Mutate => (&[TO_BUILD], &[&BPF_LINKER, &NEXTEST, &MUTANTS]),
             Self::Everything => (&[TO_BUILD, TO_LINT, TO_DRIVE], &[&BPF_LINKER, &DENY, &NEXTEST]),
         }
     }
