@@ -3,7 +3,7 @@
 use super::{Applied, Command, Refusal, Renumbering};
 use crate::model::{Endpoint, Network, Node};
 
-/// The change that a command would make. [`State::decide`] returns it.
+/// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// The state is already as asked.
