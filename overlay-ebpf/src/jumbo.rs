@@ -1,12 +1,14 @@
 //! The jumbo option (RFC 2675) of IPv6 super-packets above 65,535 bytes. Kernels from 5.19 on put it behind
-//! the IPv6 header of their own TCP super-packets (commit 09f3d1a3a52c), and take it out where these are
-//! cut. It is on no wire. But they look for it behind the outer header only, and cut a tunnel's packet that
-//! has one inside in the wrong places: so it goes out before the outer headers come, and in again after
-//! they have gone, since a receiving kernel without one would take the packet for empty.
+//! the IPv6 header of their own TCP super-packets (commit 09f3d1a3a52c), and remove it where these are cut, so
+//! that it is on no wire.
+//!
+//! But kernels look for the option behind the outer header only, and cut a tunnel's packet that has one inside
+//! in the wrong places. So the option is removed before the outer headers are added. It is added again after
+//! they were removed, because a receiving kernel would treat the packet without it as empty.
 
 use crate::{
     frame::{self, header},
-    headers::{Eth, IPPROTO_TCP, Ipv6, JumboOption},
+    headers::{IPPROTO_TCP, Ipv6, JumboOption, L3},
 };
 use aya_ebpf::{
     bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_NET},
@@ -15,17 +17,16 @@ use aya_ebpf::{
 };
 use overlay_common::DropReason;
 
-const L3: usize = size_of::<Eth>();
 const L4: usize = L3 + size_of::<Ipv6>();
 const OPTION: i32 = size_of::<JumboOption>() as i32;
 
-/// The packet is longer than IPv6's own length field can say.
+/// Returns true if the packet is longer than IPv6's own length field can say.
 #[inline(always)]
 fn is_jumbo(ctx: &TcContext) -> bool {
     frame::gso_size(ctx) != 0 && ctx.len() as usize > L4 + 0xffff
 }
 
-/// Takes the option out, where it is there.
+/// Removes the option, if it is there.
 #[inline(always)]
 pub fn take_out(ctx: &TcContext) -> Result<(), DropReason> {
     if !is_jumbo(ctx) || !has_option(ctx)? {
@@ -38,7 +39,7 @@ pub fn take_out(ctx: &TcContext) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Puts it in, where a receiver will look for it.
+/// Adds the option, if the receiver will look for it.
 #[inline(always)]
 pub fn put_in(ctx: &TcContext) -> Result<(), DropReason> {
     if !is_jumbo(ctx) {
@@ -56,7 +57,7 @@ pub fn put_in(ctx: &TcContext) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Whether just this option is between the IPv6 and the TCP header.
+/// Whether exactly this option is between the IPv6 and the TCP header.
 #[inline(always)]
 fn has_option(ctx: &TcContext) -> Result<bool, DropReason> {
     if header::<Ipv6>(ctx, L3)?.next_header != 0 {

@@ -16,5 +16,6 @@ mod gateway_table;
 mod guard;
 #[path = "../support/lab.rs"]
 mod lab;
+mod layouts;
 mod netlink;
 mod station;

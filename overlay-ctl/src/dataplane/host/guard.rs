@@ -35,6 +35,10 @@ impl GuardKeeper {
     /// Attaches it, or takes it off, where that has not been done, and once more when the programs on the
     /// device are others than then: somebody took ours off, or took his own away.
     pub(crate) async fn keep(&mut self, datapath: &SharedDatapath, netlink: &Netlink) {
+        // The guard of another version stays with the other programs of that version.
+        if datapath.lock().is_swap_due() {
+            return;
+        }
         let device = netlink.xdp_device(self.ifindex).await.ok().flatten();
         // Without a device, or an answer, the rest of the pass has the better error.
         let Some(device) = device else { return };

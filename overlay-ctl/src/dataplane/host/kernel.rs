@@ -337,6 +337,15 @@ impl Kernel for HostKernel {
         self.gateway.health()
     }
 
+    async fn swap_programs(&mut self) -> Result<(), KernelError> {
+        let swapped = self.datapath.lock().swap_programs();
+        if swapped.map_err(|e| KernelError::new("replacing the programs failed", e))? {
+            // It was left alone until now.
+            self.guard_underlay().await;
+        }
+        Ok(())
+    }
+
     async fn write(&mut self, changes: &[TableChange]) -> Result<(), KernelError> {
         let written = self.datapath.lock().write(changes);
         written.map_err(|e| KernelError::new("writing a map failed", e))

@@ -174,6 +174,12 @@ pub trait Kernel: Send {
         &mut self,
         changes: &[TableChange],
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    /// Lets this version's programs replace those of another layout, which forward by maps of their own until
+    /// then: the tables hold all that a complete, current view says. Called after every such sync, and does
+    /// nothing after the first.
+    fn swap_programs(&mut self) -> impl Future<Output = Result<(), KernelError>> + Send {
+        std::future::ready(Ok(()))
+    }
     /// Lists the devices of ours, each held against what `wanted` says of it.
     fn devices(
         &mut self,

@@ -155,7 +155,7 @@ impl<'a> Truth<'a> {
             let ((of, entry), _) = self.entries(endpoints.get(&id)?)?;
             (of == key).then_some(entry)
         };
-        of(found.generation).or_else(|| of(self.kept.tables.fdb.get(&key)?.generation))
+        of(found.endpoint).or_else(|| of(self.kept.tables.fdb.get(&key)?.endpoint))
     }
 
     /// The same of a neighbour entry, by the FDB entry of the MAC that it says or that is remembered.

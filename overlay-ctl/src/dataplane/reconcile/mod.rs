@@ -355,6 +355,8 @@ impl<K: Kernel> Reconciler<K> {
     /// Lets the maps, the published ports and the names say what the view and the devices do.
     async fn program(&mut self, view: &View, made: &mut Made) -> Result<(), KernelError> {
         self.sync(view, Some(made)).await?;
+        let swapped = self.kernel.swap_programs().await;
+        made.note(swapped);
         let Some(kept) = &self.kept else { return Ok(()) };
         self.ports = names::desired_ports(kept.members.here(), &made.devices);
         let published = self.kernel.publish(&self.ports).await;
@@ -487,5 +489,5 @@ async fn sleep_or_never(after: Option<Duration>) {
 /// The least revision that the tables can be of: that of the newest endpoint in the FDB.
 #[must_use]
 pub fn programmed_at_least(tables: &Tables) -> Revision {
-    tables.fdb.values().map(|entry| entry.generation).max().unwrap_or(0)
+    tables.fdb.values().map(|entry| entry.endpoint).max().unwrap_or(0)
 }

@@ -68,11 +68,11 @@ pub(super) fn namespaces<'a>(
     namespaces
 }
 
-/// Whether the data path delivers to the endpoint. By its generation the entry is this endpoint's, and
-/// not that of one before or after it that has the same address.
+/// Whether the data path delivers to the endpoint. The id in the entry tells this endpoint from one
+/// before or after it that has the same address.
 fn is_held(network: &Network, endpoint: &Endpoint, held: &Tables) -> bool {
     let entry = held.fdb.get(&desired::keys(network, endpoint).0);
-    entry.is_some_and(|entry| entry.generation == endpoint.id)
+    entry.is_some_and(|entry| entry.endpoint == endpoint.id)
 }
 
 /// Takes out of `names` what of the touched endpoints must not resolve any more, given what their
@@ -93,7 +93,7 @@ pub(super) fn forget(
         let Some(network) = view.networks.get(&old.network) else { continue };
         let goes = || {
             let row = rows.fdb.get(&desired::keys(network, old).0).copied().flatten();
-            row.is_none_or(|entry| entry.generation != old.id)
+            row.is_none_or(|entry| entry.endpoint != old.id)
         };
         if is_told(names, old) && (change.new != Some(old) || goes()) {
             change_names(names, network, |told| told.remove(old));
@@ -144,7 +144,7 @@ pub(super) fn is_known(view: &View, held: &Tables) -> bool {
             endpoints.map(move |endpoint| (desired::keys(network, endpoint).0, endpoint.id))
         })
         .collect();
-    held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.generation)))
+    held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.endpoint)))
 }
 
 /// The ports of this node that lead to endpoints whose leg stands.

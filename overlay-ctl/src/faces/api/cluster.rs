@@ -19,6 +19,7 @@ use crate::{
     },
 };
 use futures::FutureExt as _;
+use overlay_common::DropReason;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -215,7 +216,7 @@ impl Controller {
                 .into_iter()
                 .filter(|(_, _, counter)| counter.packets > 0)
                 .map(|(reason, direction, counter)| v1::Counter {
-                    reason: reason.map_or("forwarded", |reason| reason.name()).to_owned(),
+                    reason: DropReason::name_of(reason).to_owned(),
                     direction: direction.name().to_owned(),
                     packets: counter.packets,
                     bytes: counter.bytes,

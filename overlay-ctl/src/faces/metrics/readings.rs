@@ -88,7 +88,7 @@ impl Readings {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (reason, direction, counter) in &self.counters {
             let (verdict, reason) = match reason {
-                None => ("forwarded", ""),
+                None => (DropReason::name_of(None), ""),
                 Some(reason) => ("dropped", reason.name()),
             };
             let labels =

@@ -59,12 +59,12 @@ impl FakeKernel {
             match entry.ifindex {
                 0 => {
                     let node = self.tables.nodes[&NodeKey { vtep: entry.vtep }];
-                    assert_eq!(node.hop, entry.hop, "by the hop that its VTEP has");
-                    assert!(self.tables.hops.contains_key(&entry.hop), "the hop stands first");
+                    assert_eq!(node.hop, entry.hop(), "by the hop that its VTEP has");
+                    assert!(self.tables.hops.contains_key(&entry.hop()), "the hop stands first");
                 }
                 ifindex => {
                     assert!(self.devices.contains_key(&ifindex), "the port stands first");
-                    assert_eq!(self.tables.ports[&ifindex].slot, entry.hop);
+                    assert_eq!(self.tables.ports[&ifindex].slot, entry.slot());
                 }
             }
         }
@@ -72,7 +72,7 @@ impl FakeKernel {
             && let Some(held) = self.tables.hops.get(hop)
             && held.header[30..34] != entry.header[30..34]
         {
-            let named = self.tables.fdb.values().any(|e| e.ifindex == 0 && e.hop == *hop);
+            let named = self.tables.fdb.values().any(|e| !e.is_here() && e.hop() == *hop);
             assert!(!named || self.is_meddled, "a hop becomes another VTEP's once nobody names it");
         }
         change.apply_to(&mut self.tables);
@@ -399,7 +399,7 @@ async fn endpoints_come_and_go() {
         kernel.tables.hops[&node.hop]
     };
     assert_eq!((hop(2).ifindex, hop(2).header[..6].to_vec()), (1, vec![2, 0, 0, 0, 0, 0]));
-    assert_eq!(remote.hop, kernel.tables.nodes[&NodeKey { vtep: remote.vtep }].hop);
+    assert_eq!(remote.hop(), kernel.tables.nodes[&NodeKey { vtep: remote.vtep }].hop);
     assert_eq!(hop(3).ifindex, 0, "no next hop for a node that nothing goes to");
 
     pass(&mut kernel, &cluster.view()).await;
@@ -480,11 +480,11 @@ async fn names_come_before_the_view_is_acted_on_and_change_nothing() {
     assert_eq!(kernel.names.namespaces.len(), 1);
     // A view that is older than the kernel: of what it does not know it could only say that it is not.
     kernel.names = Arc::default();
-    kernel.tables.fdb.values_mut().for_each(|entry| entry.generation += 100);
+    kernel.tables.fdb.values_mut().for_each(|entry| entry.endpoint += 100);
     let (mut reconciler, _) = Reconciler::new(&mut kernel, node());
     reconciler.preview(&old).await.unwrap();
     assert_eq!(*kernel.names, Names::default());
-    kernel.tables.fdb.values_mut().for_each(|entry| entry.generation -= 100);
+    kernel.tables.fdb.values_mut().for_each(|entry| entry.endpoint -= 100);
     assert_eq!((&kernel.tables, &kernel.log), (&tables, &log));
 }
 

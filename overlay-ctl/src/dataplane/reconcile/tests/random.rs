@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::dataplane::reconcile::{Due, audit::Audit};
-use overlay_common::FdbEntry;
 use proptest::prelude::*;
 
 /// What may happen between two looks.
@@ -163,7 +162,9 @@ fn meddle(tables: &mut Tables, what: u8, nth: usize) {
         (3, _, Some(key)) => _ = tables.neigh.entry(key).and_modify(|entry| entry.mac[5] ^= 1),
         (4, Some(key), Some(neigh)) => {
             let strange = FdbKey { vni: key.vni + 1, ..key };
-            tables.fdb.insert(strange, FdbEntry { generation: 0, ..tables.fdb[&key] });
+            let mut entry = tables.fdb[&key];
+            entry.endpoint = 0;
+            tables.fdb.insert(strange, entry);
             let mac = tables.neigh[&neigh];
             tables.neigh.insert(NeighKey { vni: 1, ..neigh }, mac);
         }
