@@ -45,6 +45,8 @@ struct FakeKernel {
     looked: usize,
     written: usize,
     freed: BTreeSet<u32>,
+    /// What the tables held when the programs were first swapped.
+    swapped_with: Option<Tables>,
     log: Vec<String>,
 }
 
@@ -124,6 +126,12 @@ impl Kernel for &mut FakeKernel {
 
     async fn neigh(&mut self, keys: Vec<NeighKey>) -> Result<Vec<Option<NeighEntry>>, KernelError> {
         Ok(keys.iter().map(|key| self.tables.neigh.get(key).copied()).collect())
+    }
+
+    async fn swap_programs(&mut self) -> Result<(), KernelError> {
+        let now = self.tables.clone();
+        self.swapped_with.get_or_insert(now);
+        Ok(())
     }
 
     async fn free_slots(&mut self, slots: BTreeSet<u32>) -> Result<(), KernelError> {
@@ -501,11 +509,13 @@ async fn a_failed_pass_is_made_up_for() {
             reconciler.kernel.fail_writes = 1;
             reconciler.pass(&cluster.view()).await.unwrap_err();
             assert_eq!(status.borrow().programmed, 0, "nothing is claimed");
+            assert_eq!(reconciler.kernel.swapped_with, None, "no program takes half of the tables");
         }
         reconciler.kernel.fail_writes = 0;
         reconciler.pass(&cluster.view()).await.unwrap();
         assert_eq!(status.borrow().programmed, cluster.index);
         assert_eq!(kernel.tables.fdb.len(), 2);
+        assert_eq!(kernel.swapped_with.as_ref(), Some(&kernel.tables), "by all of the tables");
     }
 }
 
