@@ -151,7 +151,7 @@ fn describe(ctx: &TcContext, frame: usize, is_answer: bool, event: &mut Event) {
         if let Some(tag) = frame::stripped_tag(ctx) {
             event.vlan = tag.vlan();
         } else if is_vlan(ethertype)
-            && let (Some(control), Some(behind)) = (word(ctx, l3), word(ctx, l3 + 2))
+            && let Some((control, behind)) = words(ctx, l3)
         {
             (event.vlan, event.ethertype) = (Tag::new(ethertype, control).vlan(), behind);
             l3 += size_of::<BehindTpid>();
@@ -188,7 +188,7 @@ fn describe_packet(ctx: &TcContext, l3: usize, event: &mut Event) {
         _ => return,
     };
     if let IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP = event.protocol
-        && let (Some(src), Some(dst)) = (word(ctx, l4), word(ctx, l4 + 2))
+        && let Some((src, dst)) = words(ctx, l4)
     {
         (event.src_port, event.dst_port) = (src, dst);
     }
@@ -198,6 +198,14 @@ fn describe_packet(ctx: &TcContext, l3: usize, event: &mut Event) {
 #[inline(always)]
 fn word(ctx: &TcContext, at: usize) -> Option<u16> {
     ctx.load::<u16>(at).ok().map(u16::from_be)
+}
+
+/// Two words of sixteen bits, likewise. They are read at once: of two reads that may fail each by itself, the
+/// compiler made one that the verifier refuses.
+#[inline(always)]
+fn words(ctx: &TcContext, at: usize) -> Option<(u16, u16)> {
+    let both = ctx.load::<u32>(at).ok()?;
+    Some((u16::from_be(both as u16), u16::from_be((both >> 16) as u16)))
 }
 
 /// An IPv4 address of the packet; [`IP16_NONE`] if the packet ends before it.
