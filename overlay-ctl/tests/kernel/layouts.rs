@@ -245,6 +245,33 @@ fn a_pin_of_another_shape_is_replaced_as_a_layout_is() {
     });
 }
 
+/// A version that knows nothing of layouts came in between, and its programs are attached.
+#[test]
+fn own_maps_beside_those_of_another_layout_are_filled_first() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    host.run(|| {
+        let old = leave_another_layout(&host, Hook::Tcx, "maps");
+        let mut datapath = open(&host, Hook::Tcx);
+        datapath.swap_programs().unwrap();
+        drop(datapath);
+        fs::create_dir(&old).unwrap();
+        let pin = old.join("FDB");
+        sh(&format!(
+            "bpftool map create {} type hash key 12 value 56 entries 9 name FDB flags 1",
+            pin.display()
+        ));
+        let programs = program_ids(&host);
+        let mut datapath = open(&host, Hook::Tcx);
+        assert!(datapath.is_swap_due());
+        assert_eq!(program_ids(&host), programs, "they stay");
+        datapath.swap_programs().unwrap();
+        assert_eq!(folders(&host), settled(&host));
+    });
+}
+
 #[test]
 fn maps_of_another_layout_without_a_program_are_dropped_at_once() {
     if skip() {

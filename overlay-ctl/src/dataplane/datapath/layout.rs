@@ -1,7 +1,7 @@
 //! The folders of pins, and how the maps of one layout follow those of another.
 //!
 //! The maps are pinned in a folder whose name has the version of their layout ([`LAYOUT_VERSION`]), so that a
-//! version never takes the maps of another for its own. A version that finds attached programs, but not all of
+//! version never takes the maps of another for its own. A version that finds attached programs, and not just all of
 //! its own maps, has a swap before it: the programs that are attached stay, with the maps that they have, until
 //! the new maps are filled; then all programs are replaced, and the pins of other layouts are removed.
 //!
@@ -75,7 +75,9 @@ impl Folders {
                 unfit.push(path);
             }
         }
-        if !is_complete && !attach::places(&self.links)?.is_empty() {
+        // Beside the maps of another layout, own ones are of an earlier time: whoever came in between wrote the others.
+        let is_alone = !self.others()?.iter().any(|folder| holds_maps(folder));
+        if !(is_complete && is_alone) && !attach::places(&self.links)?.is_empty() {
             create(&self.swap)?;
         }
         // The programs that use such a map keep it.
@@ -145,10 +147,19 @@ fn is_of_shape(path: &Path, shape: &MapShape) -> Result<bool, DatapathError> {
         && info.max_entries() == capacity)
 }
 
+/// The names that maps of this or of a former layout have.
+fn names() -> impl Iterator<Item = &'static str> {
+    map::ALL.iter().map(|shape| shape.name).chain(FORMER_MAPS.iter().copied())
+}
+
+fn holds_maps(folder: &Path) -> bool {
+    names().any(|name| folder.join(name).exists())
+}
+
 /// Removes the pins of maps from a layout's folder, and the folder if nothing else is in it. A map itself goes with
 /// the last program that uses it.
 fn remove_maps(folder: &Path) -> Result<(), DatapathError> {
-    for name in map::ALL.iter().map(|shape| shape.name).chain(FORMER_MAPS.iter().copied()) {
+    for name in names() {
         remove_file(&folder.join(name))?;
     }
     remove_folder(folder)
