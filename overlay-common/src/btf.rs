@@ -4,14 +4,14 @@
 use core::fmt;
 use std::vec::Vec;
 
-/// Says what of the type information could not be read.
+/// The kernel's type information could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BtfError {
-    /// It does not begin as type information does, or is shorter than it says.
+    /// It does not begin as type information does, or is shorter than it claims.
     Malformed,
     /// A type is of a kind that this version does not know.
     Kind(u32),
-    /// The kernel has no such struct or member, or it has another shape than this version knows.
+    /// The kernel has no such struct or member, or this version does not know its shape.
     Missing(&'static str),
 }
 
@@ -34,7 +34,7 @@ const FUNC: u32 = 12;
 
 /// The types of a kernel.
 pub(crate) struct Btf<'a> {
-    /// Where each type begins in `bytes`, by its number less one.
+    /// Where each type begins in `bytes`; the index is the type's number less one.
     types: Vec<usize>,
     bytes: &'a [u8],
     strings: &'a [u8],
@@ -43,9 +43,9 @@ pub(crate) struct Btf<'a> {
 /// A member of a struct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// From the struct's start.
+    /// Offset in bits from the start of the struct.
     pub(crate) bit: u32,
-    /// Length in bits, of a bit-field; else 0.
+    /// Length in bits, if it is a bit-field; else 0.
     pub(crate) bits: u32,
 }
 
@@ -72,7 +72,7 @@ impl<'a> Btf<'a> {
         Ok(Self { types, bytes, strings })
     }
 
-    /// Bytes that follow the twelve with which each type begins.
+    /// How many bytes follow the twelve with which each type begins.
     fn more(info: u32) -> Result<usize, BtfError> {
         let entries = (info & 0xffff) as usize;
         Ok(match kind(info) {
@@ -112,7 +112,7 @@ impl<'a> Btf<'a> {
         self.find(STRUCT, name).is_some()
     }
 
-    /// A member of a struct, also one of the unnamed structs and unions in it.
+    /// A member of a struct, or of the unnamed structs and unions in it.
     pub(crate) fn member(&self, of: &str, name: &'static str) -> Result<Member, BtfError> {
         let found = self.find(STRUCT, of).and_then(|index| self.member_of(index, name, DEPTH));
         found.ok_or(BtfError::Missing(name))
@@ -144,7 +144,7 @@ impl<'a> Btf<'a> {
     }
 }
 
-/// How deep unnamed structs lie in each other.
+/// Greatest depth of unnamed structs in each other.
 const DEPTH: u32 = 8;
 
 fn kind(info: u32) -> u32 {
@@ -161,7 +161,7 @@ pub(crate) mod tests {
     use super::*;
     use std::string::String;
 
-    /// Type information in the making: its types, and its strings, of which the first is empty.
+    /// Type information that a test makes: its types, and its strings, of which the first is empty.
     pub(crate) struct Made {
         types: Vec<u8>,
         strings: String,
@@ -189,7 +189,7 @@ pub(crate) mod tests {
             self
         }
 
-        /// A struct or union of members: name, type, and the word that says where it lies.
+        /// Adds a struct or union. Each member is its name, its type, and the word that says where it lies.
         pub(crate) fn of(
             &mut self,
             name: &str,

@@ -1,7 +1,7 @@
 //! The drop reasons and the directions of packets.
 //!
 //! One table serves the programs, METRICS, the CLI and the documents, so that a reason has the same
-//! number, name and text everywhere.
+//! number, name and text everywhere, and one meaning.
 
 /// The direction of a packet when it was counted.
 #[repr(u32)]
@@ -37,10 +37,15 @@ impl Direction {
 }
 
 macro_rules! drop_reasons {
-    ($($variant:ident = $number:literal, $name:literal, $text:literal;)*) => {
+    (
+        forwarded = $forwarded:literal, $forwarded_name:literal, $forwarded_text:literal;
+        $($variant:ident = $number:literal, $name:literal, $text:literal;)*
+    ) => {
+        #[doc = $forwarded_text]
+        pub const FORWARDED: u32 = $forwarded;
+
         /// The reason for which a packet was dropped. Numbers are stable, because they index METRICS,
-        /// which outlives the program that writes it. 0 is not a reason: its counter is that of the
-        /// forwarded packets.
+        /// which outlives the program that writes it. [`FORWARDED`] is not among them.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum DropReason {
@@ -59,6 +64,16 @@ macro_rules! drop_reasons {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// The name of what became of a packet: of the reason for which it was dropped, or, if there
+            /// was none, of having been forwarded.
+            #[must_use]
+            pub const fn name_of(reason: Option<Self>) -> &'static str {
+                match reason {
+                    Some(reason) => reason.name(),
+                    None => $forwarded_name,
+                }
+            }
+
             /// The reason's meaning, in a sentence.
             #[must_use]
             pub const fn text(self) -> &'static str {
@@ -75,45 +90,48 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
+    forwarded = 0, "forwarded", "The number that stands in the place of a reason where a packet was forwarded.";
     Malformed = 1, "malformed", "The frame is too short for the headers it announces, or a header contradicts itself.";
-    UnknownPort = 2, "unknown_port", "The device the frame came from belongs to no endpoint.";
+    UnknownPort = 2, "unknown_port", "The device that the frame came from belongs to no endpoint.";
     SpoofedMac = 3, "spoofed_mac", "The source MAC is not the endpoint's own.";
     SpoofedIp = 4, "spoofed_ip", "The source address is not the endpoint's own.";
-    VlanUnsupported = 5, "vlan_unsupported", "More than two VLAN tags, or any VLAN tag on the gateway leg.";
+    VlanUnsupported = 5, "vlan_unsupported", "The frame has more than two VLAN tags, or came from a gateway leg and has one.";
     UnknownDestination = 6, "unknown_destination", "No endpoint of the network has the destination MAC.";
-    BroadcastOff = 7, "broadcast_off", "Broadcast or multicast on a network that does not carry them.";
-    ArpNotRequest = 8, "arp_not_request", "An unsolicited ARP packet: it is not an Ethernet/IPv4 request (on the gateway leg: neither a request nor an answer).";
-    ArpUnknownTarget = 9, "arp_unknown_target", "An ARP request for an address that no endpoint of the network has.";
-    ArpOwnAddress = 10, "arp_own_address", "An ARP request for the sender's own address (an announcement). NEIGH already holds the address, so that no announcement is needed.";
-    ArpFromUnderlay = 11, "arp_from_underlay", "ARP inside VXLAN. The sender's node answers ARP, so that it never crosses the underlay.";
+    BroadcastOff = 7, "broadcast_off", "The frame is broadcast or multicast, which the network does not carry.";
+    ArpNotRequest = 8, "arp_not_request", "The ARP packet is not an Ethernet/IPv4 request (on the gateway leg: neither a request nor an answer). The overlay answers ARP itself, so that endpoints need send nothing else.";
+    ArpUnknownTarget = 9, "arp_unknown_target", "The ARP request asks for an address that no endpoint of the network has.";
+    ArpOwnAddress = 10, "arp_own_address", "The ARP request asks for the sender's own address (an announcement). NEIGH already holds the address, so that no announcement is needed.";
+    ArpFromUnderlay = 11, "arp_from_underlay", "There is ARP inside VXLAN. The sender's node answers ARP, so that it never crosses the underlay.";
     IccOff = 12, "icc_off", "The network's endpoints may not reach each other.";
-    UnknownNode = 13, "unknown_node", "The FDB names a VTEP that NODES does not hold, or a VTEP whose next hop is not resolved yet, for a frame that the kernel's own routes cannot carry.";
+    UnknownNode = 13, "unknown_node", "The destination is behind a VTEP that NODES or HOPS does not hold.";
     EncapFailed = 14, "encap_failed", "The kernel refused to make room for the outer headers.";
-    DecapFailed = 15, "decap_failed", "The kernel refused to strip the outer headers.";
-    OuterFragment = 16, "outer_fragment", "A fragment of a VXLAN packet. Nodes send none, and the inner frame of a fragment cannot be checked.";
-    OuterOptions = 17, "outer_options", "A VXLAN packet with IPv4 options.";
-    VxlanFlags = 18, "vxlan_flags", "A VXLAN header without the VNI flag.";
-    UnknownVtep = 19, "unknown_vtep", "VXLAN from an address that is not a VTEP which the cluster knows.";
-    UnknownVni = 20, "unknown_vni", "VXLAN for a network that this node does not hold.";
+    DecapFailed = 15, "decap_failed", "The kernel refused to remove the outer headers.";
+    OuterFragment = 16, "outer_fragment", "The VXLAN packet is a fragment. Nodes send none, and the inner frame of a fragment cannot be checked.";
+    OuterOptions = 17, "outer_options", "The VXLAN packet has IPv4 options.";
+    VxlanFlags = 18, "vxlan_flags", "The VXLAN header lacks the VNI flag.";
+    UnknownVtep = 19, "unknown_vtep", "The VXLAN packet comes from an address that is no VTEP of the cluster.";
+    UnknownVni = 20, "unknown_vni", "The VXLAN packet is for a network that this node does not hold.";
     SourceNotBehindVtep = 21, "source_not_behind_vtep", "The inner source MAC does not belong to the VTEP that sent the packet.";
-    OwnVtep = 22, "own_vtep", "VXLAN that claims to come from this node.";
+    OwnVtep = 22, "own_vtep", "The VXLAN packet claims to come from this node.";
     EcnNotCapable = 23, "ecn_not_capable", "The outer header says that congestion was experienced, but the inner header is not ECN-capable (RFC 6040, section 4.2).";
     RedirectFailed = 24, "redirect_failed", "The kernel refused the redirect.";
-    NotConfigured = 25, "not_configured", "The program runs but CONFIG is empty.";
+    NotConfigured = 25, "not_configured", "The program runs, but CONFIG is empty.";
     HairpinDestination = 26, "hairpin_destination", "The destination is the sender itself.";
-    NotLocalDestination = 27, "not_local_destination", "VXLAN for an endpoint that is not on this node (it moved, or the sender's map is old).";
-    GatewayNeighbour = 28, "gateway_neighbour", "A frame on the gateway leg that is not for the gateway, or a packet through the gateway to another endpoint's gateway address. Endpoints do not reach each other over the gateway bridge.";
-    GatewayProtocol = 29, "gateway_protocol", "Neither IPv4 nor ARP on the gateway leg.";
-    VxlanFromEndpoint = 30, "vxlan_from_endpoint", "UDP to or from the VXLAN port on the gateway leg: masqueraded, it would come from a VTEP's address, and its answer would look like a VTEP's VXLAN.";
-    LoopbackDestination = 31, "loopback_destination", "To 127.0.0.0/8 on the gateway leg: what listens on the host's loopback is not for endpoints.";
-    ControllerPort = 32, "controller_port", "TCP from an endpoint to the address and port of a node's API, whatever its flags.";
-    SourceRoute = 33, "source_route", "An IPv4 source route on the gateway leg: its last destination is not the one that was checked.";
+    NotLocalDestination = 27, "not_local_destination", "The VXLAN packet is for an endpoint that is not on this node (the endpoint moved, or the sender's map is old).";
+    GatewayNeighbour = 28, "gateway_neighbour", "The frame on the gateway leg is not for the gateway, or is a packet through the gateway to another endpoint's gateway address. Endpoints do not reach each other over the gateway bridge.";
+    GatewayProtocol = 29, "gateway_protocol", "The frame on the gateway leg is neither IPv4 nor ARP.";
+    VxlanFromEndpoint = 30, "vxlan_from_endpoint", "The packet on the gateway leg is UDP to or from the VXLAN port. Masqueraded, it would come from a VTEP's address, and its answer would look like a VTEP's VXLAN.";
+    LoopbackDestination = 31, "loopback_destination", "The packet on the gateway leg is for 127.0.0.0/8. What listens on the host's loopback is not for endpoints.";
+    ControllerPort = 32, "controller_port", "The packet is TCP from an endpoint to the address and port of a node's API, whatever its flags.";
+    SourceRoute = 33, "source_route", "The packet on the gateway leg has an IPv4 source route: its last destination is not the one that was checked.";
     TooBig = 34, "too_big", "The packet is larger than the path to the destination's node can carry. A sender of IP was informed by ICMP (RFC 1191, RFC 8201).";
     RouterAdvertisement = 35, "router_advertisement", "An IPv6 router advertisement or redirect, or a packet that could hide one behind an extension header, from an endpoint that does not forward (RFC 6105).";
     DhcpServer = 36, "dhcp_server", "A DHCP server's message from an endpoint that does not forward.";
-    PriorityTag = 37, "priority_tag", "A VLAN tag of VLAN 0 around ARP or another tag: its receiver takes it for untagged, past all checks.";
-    UnfinishedChecksum = 38, "unfinished_checksum", "A checksum that is still to be written is not the packet's own: it would overwrite what was checked.";
-    IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error on the gateway leg about a packet that was not for the endpoint.";
+    PriorityTag = 37, "priority_tag", "A VLAN tag of VLAN 0 is around ARP or around another tag. The receiver would treat the frame as untagged, and it would have avoided all checks.";
+    UnfinishedChecksum = 38, "unfinished_checksum", "The kernel was asked to write a checksum that is not the packet's own. The write would change what was checked.";
+    IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error on the gateway leg is about a packet that was not for the endpoint.";
+    UnresolvedNextHop = 40, "unresolved_next_hop", "The next hop towards the destination's node is not resolved yet (ARP on the underlay), and the kernel's own routes cannot carry this frame. Packets of IP take those routes meanwhile.";
+    OuterGroupFrame = 41, "outer_group_frame", "The VXLAN packet is for this node's address, but came in a broadcast or multicast Ethernet frame.";
 }
 
 #[cfg(test)]
@@ -128,8 +146,9 @@ mod tests {
         assert_eq!(names.len(), DropReason::ALL.len());
         for reason in DropReason::ALL {
             assert_eq!(DropReason::from_number(*reason as u32), Some(*reason));
-            assert_ne!(*reason as u32, 0, "0 counts forwarded packets");
+            assert_eq!(DropReason::name_of(Some(*reason)), reason.name());
         }
-        assert_eq!(DropReason::from_number(0), None);
+        assert_eq!(DropReason::from_number(FORWARDED), None);
+        assert!(!names.contains(DropReason::name_of(None)));
     }
 }

@@ -1,8 +1,8 @@
-//! The definitions that the kernel and user space share: map keys and values, names, capacities and
-//! drop reasons.
+//! The definitions that the kernel and user space share: the table of maps, their keys and values, and
+//! the table of drop reasons.
 //!
-//! Invariants: every type is `repr(C)`, has no implicit padding, no `bool` and no enum with a payload;
-//! `maps` asserts the sizes at compile time. Addresses are big-endian byte arrays of sixteen bytes, so
+//! Invariants: every type of an entry is `repr(C)`, has no implicit padding, no `bool` and no enum with a
+//! payload; `entries` asserts the sizes at compile time. Addresses are big-endian byte arrays of sixteen bytes, so
 //! that IPv6 fits; IPv4 is mapped (RFC 4291 section 2.5.5.2). Integers that are not on the wire are in
 //! the host's byte order.
 #![no_std]
@@ -14,6 +14,7 @@ extern crate std;
 #[cfg(feature = "user")]
 mod btf;
 mod drop_reason;
+mod entries;
 mod maps;
 #[cfg(feature = "user")]
 mod prepare;
@@ -22,7 +23,8 @@ mod wire;
 
 #[cfg(feature = "user")]
 pub use btf::BtfError;
-pub use drop_reason::{Direction, DropReason};
+pub use drop_reason::{Direction, DropReason, FORWARDED};
+pub use entries::*;
 pub use maps::*;
 #[cfg(feature = "user")]
 pub use prepare::{KERNEL_BTF, Prepared, prepare};

@@ -1,5 +1,5 @@
-//! What user space does to the programs' object before it loads it: it tells them the kernel's layout of
-//! `struct sk_buff` (see [`SkbLayout`]).
+//! Preparing the programs' object for the running kernel: user space writes the kernel's layout of
+//! `struct sk_buff` into it before it is loaded (see [`SkbLayout`]).
 
 use std::{vec, vec::Vec};
 
@@ -8,18 +8,18 @@ use crate::{
     skb::{CAST_PLACEHOLDER, SkbLayout},
 };
 
-/// The kernel's type information.
+/// The file with the kernel's type information.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// The kernel's function that gives the `struct sk_buff` of a context (kernel 6.2). It wants a kernel that
-/// compiles programs to machine code.
+/// The kernel's function that returns the `struct sk_buff` of a context (kernel 6.2). It works only where the
+/// kernel compiles programs to machine code.
 const CAST: &str = "bpf_cast_to_kern_ctx";
 
 /// The kernel's type for the jumbo option. Kernel 5.19 got it with the code that puts the option in and takes it out,
 /// and kernel 7.0 lost it with that code.
 const JUMBO_OPTION: &str = "hop_jumbo_hdr";
 
-/// The programs' object as it can be loaded, and the value that its variable [`crate::SKB_LAYOUT`] must get.
+/// An object that can be loaded, and the value that its variable [`crate::SKB_LAYOUT`] must get.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// The object.
@@ -28,8 +28,8 @@ pub struct Prepared {
     pub layout: SkbLayout,
 }
 
-/// Makes the object ready for the kernel with this type information. There may be two ways; the first is
-/// faster, and the second is for a kernel that refuses it.
+/// Prepares the object for the kernel with this type information. There may be two ways: the first is faster,
+/// the second is for a kernel that refuses the first.
 ///
 /// # Errors
 /// [`BtfError`].
@@ -74,10 +74,10 @@ fn layout(btf: &Btf<'_>) -> Result<SkbLayout, BtfError> {
 /// An instruction of BPF (RFC 9669, section 3).
 type Instruction = [u8; 8];
 
-/// BPF_JMP | BPF_CALL; whom it calls is said by the source register.
+/// The code of a call (BPF_JMP | BPF_CALL). The source register says what kind of function is called.
 const CALL: u8 = 0x85;
 const KERNEL_FUNCTION: u8 = 2;
-/// `r0 = 0`: what is returned by a call that is never reached.
+/// `r0 = 0`: stands for a call that is never reached.
 const NOTHING: Instruction = [0xb7, 0, 0, 0, 0, 0, 0, 0];
 
 fn call(source: u8, number: i32) -> Instruction {
@@ -90,7 +90,7 @@ fn call_of_kernel(function: u32) -> Instruction {
     call(KERNEL_FUNCTION, function.cast_signed())
 }
 
-/// The object with this in place of each call of the placeholder.
+/// The object, with `replacement` instead of each call of the placeholder.
 fn with_calls(object: &[u8], replacement: Instruction) -> Vec<u8> {
     let placeholder = call(0, CAST_PLACEHOLDER);
     let mut object = object.to_vec();
@@ -112,7 +112,7 @@ mod tests {
     const UNION: u32 = 5 << 24;
     const FUNCTION: u32 = 12 << 24;
 
-    /// A kernel's types with a packet's fields where these words say.
+    /// The types of a kernel in which the fields of a packet lie where these words say.
     fn kernel(summed: u32, offset: u32, has_cast: bool) -> Vec<u8> {
         made(summed, offset, has_cast).bytes()
     }
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(refused(SUMMED, 17), missing("csum_offset"), "in no whole byte");
     }
 
-    /// Where there is no such file, a node can't start.
+    /// Skipped on a kernel without the file, where no node can start.
     #[test]
     fn this_kernel_is_read() {
         let Ok(btf) = std::fs::read(KERNEL_BTF) else { return };

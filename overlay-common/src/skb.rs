@@ -1,9 +1,9 @@
-//! What the programs must be told about the kernel that runs them: where it notes that a packet's checksum is still
-//! to be written, and whether it knows the jumbo option of IPv6.
+//! What the programs must be told about the kernel that runs them: where it keeps the state of a packet's unfinished
+//! checksum, and whether it knows the jumbo option of IPv6.
 //!
-//! A sender may leave a checksum to whoever sends the packet on (CHECKSUM_PARTIAL): the kernel notes where
-//! the sum begins and where it goes, and writes it when the packet leaves by a device that does not. The
-//! sender chooses both places. `struct __sk_buff` does not show them to programs, so they are read from the
+//! A sender may leave its checksum to the device that sends the packet on (CHECKSUM_PARTIAL). The kernel notes
+//! where the sum begins and where it goes, and writes it itself if the device can't. The sender chooses both
+//! places. `struct __sk_buff` does not show them to programs, so they are read from the
 //! kernel's own `struct sk_buff`, whose layout differs from kernel to kernel: user space finds it in the
 //! kernel's type information and hands it to the programs.
 //!
@@ -14,25 +14,25 @@
 /// Name of the programs' variable that holds a [`SkbLayout`].
 pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
 
-/// Where the programs want the kernel's own `struct sk_buff` of their context, they call the helper of this
-/// number. There is none: user space puts a call of `bpf_cast_to_kern_ctx` (kernel 6.2) in its place, or,
-/// where the kernel lacks that, nothing.
+/// Number of a helper that does not exist. The programs call it to get the kernel's own `struct sk_buff` of their
+/// context. User space replaces the call by one of `bpf_cast_to_kern_ctx` (kernel 6.2) or, if the kernel has no
+/// such function, by nothing.
 pub const CAST_PLACEHOLDER: i32 = 0x5e_c0_57_b0;
 
 /// Offsets within the kernel's `struct sk_buff`, and what else a program must know before it is loaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SkbLayout {
-    /// 1: the programs load the fields from the kernel's own `struct sk_buff`, which the verifier lets them.
-    /// 0: it has no such pointer to give, and they ask `bpf_probe_read_kernel` for each.
+    /// 1: the programs load the fields from the kernel's own `struct sk_buff`, to which they get a pointer.
+    /// 0: the kernel gives no such pointer, and they read each field by `bpf_probe_read_kernel`.
     pub is_typed: u32,
-    /// Of the byte that `ip_summed` lies in.
+    /// Offset of the byte that `ip_summed` lies in.
     pub ip_summed: u32,
     /// The two bits of that byte that are `ip_summed`. CHECKSUM_PARTIAL is both of them.
     pub ip_summed_mask: u32,
-    /// Of `csum_start`, which is 16 bits long, and `csum_offset`, which follows it.
+    /// Offset of `csum_start`, which is 16 bits long, and `csum_offset`, which follows it.
     pub csum_start: u32,
-    /// Of `mac_header`, which is 16 bits long and counts from the same place as `csum_start`.
+    /// Offset of `mac_header`, which is 16 bits long and counts from the same place as `csum_start`.
     pub mac_header: u32,
     /// 1: the kernel takes the jumbo option out of an IPv6 super-packet when it cuts it into segments, and takes a
     /// packet above 64 KiB without the option for an empty one. 0: it knows no such option.
@@ -40,7 +40,7 @@ pub struct SkbLayout {
 }
 
 impl SkbLayout {
-    /// What the programs have before user space has said it.
+    /// The value in the object, before user space has written the kernel's.
     pub const UNKNOWN: Self = Self {
         is_typed: 0,
         ip_summed: 0,

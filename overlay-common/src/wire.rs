@@ -7,14 +7,18 @@ pub const VXLAN_OVERHEAD: u16 = 50;
 /// Bytes of the longest packet that each link must carry for IPv6 (RFC 8200, section 5). No sender of IPv6
 /// makes smaller packets for a path that takes less.
 pub const IPV6_MTU_MIN: u32 = 1280;
-/// The least that is believed of an ICMP message about the path to a VTEP: bytes of the outer IPv4 packet
-/// that has the smallest packet of IPv6 inside. A smaller number would stop streams instead of slowing them.
+/// Smallest number that is accepted from an ICMP message about the path to a VTEP: bytes of the outer IPv4
+/// packet that has the smallest packet of IPv6 inside. A smaller number would stop streams instead of slowing
+/// them.
 pub const PATH_MTU_MIN: u32 = IPV6_MTU_MIN + VXLAN_OVERHEAD as u32;
 /// Greatest VNI that fits the header's 24 bits (RFC 7348, section 5).
 pub const VNI_MAX: u32 = 0x00ff_ffff;
-/// The VNI of the VXLAN device whose only purpose is that GRO merges VXLAN packets. No network may
-/// have it.
+/// The VNI of the VXLAN device that exists only to let GRO merge VXLAN packets. No network may have it.
 pub const VNI_RESERVED: u32 = VNI_MAX;
+/// Bit of the VXLAN header's first word, host byte order: the VNI is valid (RFC 7348, section 5, the I flag).
+pub const VNI_VALID: u32 = 0x0800_0000;
+/// Bit of the IPv4 header's fragment word, host byte order: the packet must not be fragmented (RFC 791).
+pub const DONT_FRAGMENT: u16 = 0x4000;
 /// First source port of an encapsulated packet (RFC 7348, section 5: the dynamic range).
 pub const SOURCE_PORT_MIN: u16 = 49152;
 

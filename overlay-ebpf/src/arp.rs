@@ -1,20 +1,20 @@
-//! ARP (RFC 826) answered on the asker's host: no request ever leaves it.
+//! ARP (RFC 826), answered on the asker's host: no request ever leaves it.
 
 use crate::{
     frame::{self, header, linear, same_mac},
-    headers::{Arp, Ethernet},
+    headers::{Arp, Ethernet, L3},
     maps,
     verdict::Decision,
 };
 use aya_ebpf::{helpers::bpf_redirect, programs::TcContext};
 use overlay_common::{DropReason, FLAG_FORWARDS, MacBytes, NeighKey, PortEntry, ip16_from_v4};
 
-/// Answers what the endpoint on `port` asks, whether it asks all or one: the kernel's own probes of
-/// a neighbour that it knows are unicast.
+/// Answers the request of the endpoint on `port`, be it broadcast or unicast: the kernel probes neighbours
+/// that it knows by unicast.
 #[inline(always)]
 pub fn answer(ctx: &TcContext, port: &PortEntry) -> Result<Decision, DropReason> {
-    linear(ctx, size_of::<Ethernet>() + size_of::<Arp>())?;
-    let arp: &mut Arp = header(ctx, size_of::<Ethernet>())?;
+    linear(ctx, L3 + size_of::<Arp>())?;
+    let arp: &mut Arp = header(ctx, L3)?;
     if !arp.is_request() {
         return Err(DropReason::ArpNotRequest);
     }
@@ -35,14 +35,15 @@ pub fn answer(ctx: &TcContext, port: &PortEntry) -> Result<Decision, DropReason>
     send_answer(ctx, arp, found.mac)
 }
 
-/// Turns the request around: `mac` has the address asked for, says `mac`.
+/// Turns the request into the answer that the address belongs to `mac`, and sends it back.
 #[inline(always)]
 pub fn send_answer(ctx: &TcContext, arp: &mut Arp, mac: MacBytes) -> Result<Decision, DropReason> {
     arp.answer(mac);
     let eth: &mut Ethernet = header(ctx, 0)?;
     eth.dst = eth.src;
     eth.src = mac;
-    // SAFETY: no preconditions. Out of the device that it came in by: back to the asker.
+    // Out of the device on which it came in: back to the asker.
+    // SAFETY: no preconditions.
     let action = unsafe { bpf_redirect(frame::ifindex(ctx), 0) };
     Ok(Decision::Redirect(action as i32))
 }

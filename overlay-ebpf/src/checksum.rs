@@ -1,11 +1,10 @@
 //! Checksums that are still to be written.
 //!
-//! A sender leaves its checksum to the device that sends the packet on, and says where the sum begins and
-//! where it goes. Nobody compares these two places with the packet: a packet socket
-//! (PACKET_VNET_HDR) may name any. Two bytes of the packet would become others after a program has looked
-//! at them, a port for one, and the sender chooses the sum. So a packet passes only if its unfinished
-//! checksum is the packet's own, or lies in what the packet carries, where no program looks: an endpoint
-//! may run tunnels.
+//! A sender may leave its checksum to the device that sends the packet on, and says where the sum begins and
+//! where it goes. Nothing compares these two places with the packet: a packet socket (PACKET_VNET_HDR) may name
+//! any. The device would then change two bytes of the packet after a program has checked them, for example a
+//! port, to a value that the sender chooses. So a packet passes only if its unfinished checksum is the packet's
+//! own, or lies in what the packet carries, where no program looks: an endpoint may run tunnels.
 
 use crate::{
     headers::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Udp},
@@ -15,12 +14,12 @@ use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
 use core::{ffi::c_void, mem};
 use overlay_common::{CAST_PLACEHOLDER, DropReason};
 
-/// What an IP packet carries: all that is known of it in front.
+/// What an IP packet carries, as far as its header tells.
 #[derive(Clone, Copy)]
 pub struct Payload {
-    /// As the IP header names it; [`Payload::OTHER`] where that says nothing of the first bytes.
+    /// The protocol in the IP header; [`Payload::OTHER`] if that says nothing of the first bytes.
     pub protocol: u8,
-    /// Where it begins in the frame.
+    /// Where the payload begins in the frame.
     pub at: usize,
 }
 
@@ -29,12 +28,12 @@ impl Payload {
     pub const OTHER: u8 = 0;
 }
 
-/// Where the fields are (RFC 9293, section 3.1; RFC 768; RFC 9260, section 3.1).
+/// Where the checksums are (RFC 9293, section 3.1; RFC 768; RFC 9260, section 3.1).
 const TCP_CHECKSUM: u32 = 16;
 const UDP_CHECKSUM: u32 = 6;
 const SCTP_CHECKSUM: u32 = 8;
 
-/// The checksum that is still to be written, if one is, is the payload's own or lies in what that carries.
+/// Checks that an unfinished checksum, if there is one, is the payload's own or lies in what that carries.
 #[inline(always)]
 pub fn check(ctx: &TcContext, payload: Payload) -> Result<(), DropReason> {
     let Some(sum) = unfinished(ctx) else { return Ok(()) };
@@ -43,20 +42,20 @@ pub fn check(ctx: &TcContext, payload: Payload) -> Result<(), DropReason> {
         IPPROTO_TCP => sum.is_at(at, TCP_CHECKSUM),
         IPPROTO_UDP => sum.is_at(at, UDP_CHECKSUM) || sum.is_behind(at + size_of::<Udp>()),
         IPPROTO_SCTP => sum.is_at(at, SCTP_CHECKSUM),
-        // Its senders finish it themselves, and all of it is looked at.
+        // Senders of ICMP finish it themselves, and programs check all of the message.
         IPPROTO_ICMP | IPPROTO_ICMPV6 => false,
         _ => sum.is_behind(at),
     };
     if is_harmless { Ok(()) } else { Err(DropReason::UnfinishedChecksum) }
 }
 
-/// The same of a frame of which nothing is looked at behind its first `header` bytes.
+/// Checks the unfinished checksum of a frame of which only the first `header` bytes are checked.
 #[inline(always)]
 pub fn check_behind(ctx: &TcContext, header: usize) -> Result<(), DropReason> {
     check(ctx, Payload { protocol: Payload::OTHER, at: header })
 }
 
-/// The frame has no checksum that is still to be written: its protocol has none.
+/// Checks that the frame has no unfinished checksum: its protocol has none.
 #[inline(always)]
 pub fn check_none(ctx: &TcContext) -> Result<(), DropReason> {
     if unfinished(ctx).is_some() { Err(DropReason::UnfinishedChecksum) } else { Ok(()) }
@@ -65,28 +64,28 @@ pub fn check_none(ctx: &TcContext) -> Result<(), DropReason> {
 /// A checksum that is still to be written.
 #[derive(Clone, Copy)]
 struct Unfinished {
-    /// Where its sum begins, from the start of the packet's buffer, and in the upper half where the checksum
-    /// goes, from there.
+    /// Two numbers: in the lower half where the sum begins, counted from the start of the packet's buffer; in the
+    /// upper half where the checksum goes, counted from there.
     places: u32,
     /// Where the frame begins, from the start of the packet's buffer.
     frame: u32,
 }
 
 impl Unfinished {
-    /// The sum begins at `at` of the frame, and the checksum goes `offset` behind that.
+    /// Whether the sum begins at `at` of the frame, and the checksum goes `offset` behind that.
     #[inline(always)]
     fn is_at(self, at: usize, offset: u32) -> bool {
         self.places == self.frame + at as u32 + (offset << 16)
     }
 
-    /// All of it is behind the first `header` bytes of the frame.
+    /// Whether all of it is behind the first `header` bytes of the frame.
     #[inline(always)]
     fn is_behind(self, header: usize) -> bool {
         self.places & 0xffff >= self.frame + header as u32
     }
 }
 
-/// The checksum of the packet that is still to be written, where there is one.
+/// The packet's unfinished checksum, if there is one.
 #[inline(always)]
 fn unfinished(ctx: &TcContext) -> Option<Unfinished> {
     if layout!(is_typed) == 0 {
@@ -109,10 +108,10 @@ fn unfinished(ctx: &TcContext) -> Option<Unfinished> {
     Some(Unfinished { places, frame: frame.into() })
 }
 
-/// The same on a kernel that gives no typed pointer.
+/// The unfinished checksum on a kernel that gives no typed pointer.
 #[inline(always)]
 fn probed(ctx: &TcContext) -> Option<Unfinished> {
-    /// What can't be read is refused: it is nowhere in the packet.
+    /// Stands for fields that can't be read, so that the packet is refused: no checksum lies there.
     const NOWHERE: Unfinished = Unfinished { places: 0, frame: 1 << 16 };
     let skb = ctx.skb.skb.cast_const().cast::<u8>();
     let at = |offset: u32| skb.wrapping_add(offset as usize);

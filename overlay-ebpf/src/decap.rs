@@ -1,10 +1,12 @@
-//! Stripping the outer headers.
+//! Decapsulation: congestion marks are carried to the inner packet, the outer headers are removed, and the
+//! frame is delivered.
 
 use crate::{
     ecn,
     frame::{self, header, pulled},
-    headers::{BehindTpid, ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6, Tag, is_vlan},
+    headers::{BehindTpid, ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6, L3, Tag, is_vlan},
     jumbo,
+    outer::ipv4 as outer,
 };
 use aya_ebpf::{
     bindings::{
@@ -16,10 +18,10 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use overlay_common::{DropReason, VXLAN_OVERHEAD};
+use overlay_common::DropReason;
 
 /// Where the inner packet begins, seen from the outer Ethernet header.
-const INNER_L3: usize = VXLAN_OVERHEAD as usize + size_of::<Eth>();
+const INNER_L3: usize = outer::LEN + L3;
 
 /// Carries congestion marks from the outer to the inner header.
 #[inline(always)]
@@ -56,13 +58,13 @@ pub fn combine_ecn(ctx: &TcContext, inner: Eth, outer_tos: u8) -> Result<(), Dro
 /// packet for the outer one's protocol).
 const SHRINKS_FROM: u32 = (INNER_L3 + size_of::<Ipv4>()) as u32;
 
-/// Strips the outer headers and puts the inner Ethernet header back in front. Returns the type that the frame
-/// has then, without tags that lie beside it.
+/// Removes the outer headers and puts the inner Ethernet header back in front. Returns the type that the
+/// frame has then, without tags that lie beside it.
 #[inline(always)]
 pub fn strip(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
     if ctx.len() < SHRINKS_FROM {
-        // A short frame of a protocol that is not IP. Padding is Ethernet's own way with these: their
-        // protocols tell their length (IEEE 802.3, section 3.2.8).
+        // A short frame of a protocol that is not IP. Ethernet itself pads such frames, so their protocols
+        // tell their length (IEEE 802.3, section 3.2.8).
         // SAFETY: the context is valid while the program runs.
         let padded = unsafe { bpf_skb_change_tail(ctx.skb.skb, SHRINKS_FROM, 0) };
         if padded != 0 {
@@ -72,12 +74,13 @@ pub fn strip(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
     if is_vlan(inner.ethertype()) && frame::gso_size(ctx) != 0 {
         return strip_with_tags(ctx, inner);
     }
-    shrink_to(ctx, inner, 0)?;
+    remove_outer(ctx, inner, 0)?;
     Ok(inner.ethertype())
 }
 
-/// The same for a super-packet on a VLAN. What GSO takes it for is what the kernel does, so that must be the
-/// protocol behind its tags, and they must lie where the kernel looks for them: the outermost beside the frame.
+/// Removes the outer headers of a super-packet on a VLAN. GSO cuts it by the protocol that the kernel has for
+/// it, so that must be the protocol behind the tags, and the outermost tag must lie where the kernel looks
+/// for it: beside the frame.
 #[cold]
 #[inline(always)]
 fn strip_with_tags(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
@@ -85,12 +88,12 @@ fn strip_with_tags(ctx: &TcContext, inner: Eth) -> Result<u16, DropReason> {
     let first: BehindTpid = *pulled(ctx, INNER_L3).map_err(failed)?;
     let outermost = first.tag(inner.ethertype());
     if !is_vlan(first.ethertype()) {
-        shrink_to(ctx, inner.of_type(first.ethertype()), TAG)?;
+        remove_outer(ctx, inner.of_type(first.ethertype()), TAG)?;
         push_tag(ctx, outermost)?;
         return Ok(first.ethertype());
     }
     let second: BehindTpid = *pulled(ctx, INNER_L3 + TAG as usize).map_err(failed)?;
-    shrink_to(ctx, inner.of_type(second.ethertype()), 2 * TAG)?;
+    remove_outer(ctx, inner.of_type(second.ethertype()), 2 * TAG)?;
     push_tag(ctx, second.tag(first.ethertype()))?;
     push_tag(ctx, outermost)?;
     Ok(first.ethertype())
@@ -107,16 +110,15 @@ fn push_tag(ctx: &TcContext, tag: Tag) -> Result<(), DropReason> {
     if pushed == 0 { Ok(()) } else { Err(DropReason::DecapFailed) }
 }
 
-/// Leaves the packet behind the outer headers and `more` bytes, of the type that `eth` says, and puts that in
-/// front.
+/// Removes the outer headers and `more` bytes after them, then writes `eth` as the new Ethernet header.
 #[inline(always)]
-fn shrink_to(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> {
+fn remove_outer(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> {
     let shrunk = match eth.ethertype() {
-        // Tells the kernel what comes out, where it can be told (6.3).
+        // Tells the kernel that IPv6 comes out, where the kernel can be told (6.3).
         ETH_P_IPV6 if shrink(ctx, more, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => {
             true
         }
-        ETH_P_IPV6 => shrink_to_ipv6(ctx, more),
+        ETH_P_IPV6 => remove_outer_as_ipv6(ctx, more),
         _ => shrink(ctx, more, FIXED_GSO),
     };
     if !shrunk {
@@ -128,10 +130,10 @@ fn shrink_to(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> {
 
 const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
-/// Takes the outer headers off, and `more` bytes.
+/// Removes the outer headers and `more` bytes after them.
 #[inline(always)]
 fn shrink(ctx: &TcContext, more: i32, flags: u64) -> bool {
-    let by = -i32::from(VXLAN_OVERHEAD as i16) - more;
+    let by = -(outer::LEN as i32) - more;
     // SAFETY: the context is valid while the program runs.
     unsafe { bpf_skb_adjust_room(ctx.skb.skb, by, BPF_ADJ_ROOM_MAC, flags) == 0 }
 }
@@ -141,7 +143,7 @@ fn shrink(ctx: &TcContext, more: i32, flags: u64) -> bool {
 /// its device wants it looked at (SKB_GSO_DODGY, which is what comes of shrinking), it would be dropped.
 #[cold]
 #[inline(always)]
-fn shrink_to_ipv6(ctx: &TcContext, more: i32) -> bool {
+fn remove_outer_as_ipv6(ctx: &TcContext, more: i32) -> bool {
     const GROWN: i32 = (size_of::<Ipv6>() - size_of::<Ipv4>()) as i32;
     // SAFETY: the context is valid while the program runs.
     let changed = unsafe { bpf_skb_change_proto(ctx.skb.skb, ETH_P_IPV6.to_be(), 0) == 0 };

@@ -1,5 +1,5 @@
-//! Explicit congestion notification through a tunnel (RFC 6040). DSCP and ECN are copied out on
-//! encapsulation (section 4.1, normal mode); this is the way back.
+//! Explicit congestion notification through a tunnel (RFC 6040): how the outer mark is combined with the inner
+//! one on decapsulation. Encapsulation copies DSCP and ECN outwards (section 4.1, normal mode).
 
 use overlay_common::DropReason;
 
@@ -13,7 +13,8 @@ const MASK: u8 = 3;
 /// figure 4). DSCP stays the inner one's (RFC 2983, the pipe model).
 ///
 /// # Errors
-/// Congestion was experienced by a packet whose sender does not listen: it must be dropped.
+/// [`DropReason::EcnNotCapable`]: the packet experienced congestion, but its sender does not understand the
+/// mark, so that only a drop can tell it.
 #[inline(always)]
 pub fn combine(inner: u8, outer: u8) -> Result<u8, DropReason> {
     let ecn = match (inner & MASK, outer & MASK) {

@@ -1,46 +1,41 @@
-//! What a monitor is told: a record of each drop, and of a sample of what was forwarded. Nothing here runs
+//! Records for a monitor: one of each drop, and one of a sample of the forwarded packets. Nothing here runs
 //! while nobody listens.
 
 use crate::{
     frame,
     headers::{
-        Arp, BehindTpid, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4,
-        Ipv6, Tag, TooBig, is_vlan,
+        Arp, BehindTpid, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, FRAGMENT_OFFSET, IPPROTO_SCTP,
+        IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6, L3, Tag, TooBig, is_vlan,
     },
     maps::EVENTS,
+    outer::ipv4 as outer,
 };
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use core::mem::offset_of;
-use overlay_common::{Direction, DropReason, Event, IP16_NONE, Ip16, VXLAN_OVERHEAD, ip16_from_v4};
+use overlay_common::{Direction, DropReason, Event, FORWARDED, IP16_NONE, Ip16, ip16_from_v4};
 
-const OUTER: u32 = VXLAN_OVERHEAD as u32;
-const L2: usize = size_of::<Ethernet>();
 /// Where the ethertype lies in a frame.
-const ETHERTYPE: usize = L2 - size_of::<u16>();
-/// Where IPv4 says that it is a later fragment: in the low bits of a word.
-const FRAGMENT: usize = 6;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
-const IPPROTO_SCTP: u8 = 132;
+const ETHERTYPE: usize = L3 - size_of::<u16>();
 
-/// Tells of a drop.
+/// Writes a record of a drop.
 #[inline(always)]
 pub fn dropped(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: u32) {
-    // Behind options the frame inside is somewhere else, and nobody looks for it.
+    // Behind IPv4 options the inner frame lies elsewhere, and is not searched for.
     let has_options = reason == DropReason::OuterOptions as u32;
     let frame = if has_options { None } else { Some(inner_frame(ctx, direction, len)) };
     emit(ctx, direction, len, vni, (reason, 1), frame, false);
 }
 
-/// Tells of a packet that was too big: the answer to its sender, which is there in its place, quotes it.
+/// Writes a record of a packet that was too big, from the answer that stands in its place and quotes it.
 #[inline(always)]
 pub fn too_big(ctx: &TcContext, direction: Direction, len: u32, vni: u32) {
     emit(ctx, direction, len, vni, (DropReason::TooBig as u32, 1), Some(0), true);
 }
 
-/// Tells of one in `sample` packets.
+/// Writes a record of one in `sample` forwarded packets.
 #[cold]
 #[inline(never)]
 pub fn forwarded(ctx: &TcContext, direction: Direction, len: u32, vni: u32, sample: u32) {
@@ -50,24 +45,24 @@ pub fn forwarded(ctx: &TcContext, direction: Direction, len: u32, vni: u32, samp
     }
     let frame = inner_frame(ctx, direction, len);
     if is_arp(ctx, frame) {
-        // The program's own answer: it goes no further than to who asked.
+        // The program's own answer, which goes back to the asker.
         return;
     }
-    emit(ctx, direction, len, vni, (0, sample), Some(frame), false);
+    emit(ctx, direction, len, vni, (FORWARDED, sample), Some(frame), false);
 }
 
-/// Where the endpoints' frame begins now: from an endpoint, behind the outer headers once there are any;
-/// from the underlay, likewise, until they are stripped. The length tells: what else is put in or taken out,
-/// padding, a tag or an option, is less than half of them.
+/// Where the endpoints' frame begins now: behind the outer headers, if there are any at the moment. The change
+/// of length tells: everything else that is added or removed (padding, a tag, an option) is less than half of
+/// the outer headers.
 #[inline(always)]
 fn inner_frame(ctx: &TcContext, direction: Direction, len_before: u32) -> usize {
     let len = ctx.len();
     let has_outer = if matches!(direction, Direction::FromUnderlay) {
-        len + OUTER / 2 > len_before
+        len + outer::LEN as u32 / 2 > len_before
     } else {
-        len > len_before + OUTER / 2
+        len > len_before + outer::LEN as u32 / 2
     };
-    if has_outer { OUTER as usize } else { 0 }
+    if has_outer { outer::LEN } else { 0 }
 }
 
 #[inline(always)]
@@ -75,27 +70,22 @@ fn is_arp(ctx: &TcContext, frame: usize) -> bool {
     word(ctx, frame + ETHERTYPE) == Some(ETH_P_ARP) && !frame::has_stripped_tag(ctx)
 }
 
-/// A full ring loses the event, never the count.
+/// A record that says what became of a packet, and nothing yet of its contents.
 #[inline(always)]
-fn emit(
-    ctx: &TcContext,
+pub fn blank(
     direction: Direction,
+    ifindex: u32,
     len: u32,
     vni: u32,
     (reason, sample): (u32, u32),
-    frame: Option<usize>,
-    is_answer: bool,
-) {
-    let Some(mut slot) = EVENTS.reserve(0) else { return };
-    // Filled in place, and read by whole integers: bytes lie as they come in a packet, and the stack
-    // takes aligned words only.
-    slot.write(Event {
+) -> Event {
+    Event {
         // SAFETY: no preconditions.
         time_ns: unsafe { bpf_ktime_get_ns() },
         reason,
         direction: direction as u32,
         vni,
-        ifindex: frame::ifindex(ctx),
+        ifindex,
         len,
         sample,
         src_ip: IP16_NONE,
@@ -109,16 +99,33 @@ fn emit(
         dst_port: 0,
         protocol: 0,
         pad: [0; 3],
-    });
+    }
+}
+
+/// Writes a record. If the ring is full, the record is lost, but never the count.
+#[inline(always)]
+fn emit(
+    ctx: &TcContext,
+    direction: Direction,
+    len: u32,
+    vni: u32,
+    (reason, sample): (u32, u32),
+    frame: Option<usize>,
+    is_answer: bool,
+) {
+    let Some(mut slot) = EVENTS.reserve(0) else { return };
+    slot.write(blank(direction, frame::ifindex(ctx), len, vni, (reason, sample)));
+    // Filled in place, by whole integers: fields of a packet are not aligned, and the stack takes aligned
+    // words only.
     // SAFETY: written whole above.
     let event = unsafe { slot.assume_init_mut() };
     if frame != Some(0) {
-        // The other side: who sent it to us, or whom we send it to.
+        // The VTEP on the other side: the sender, or the destination.
         let at = match direction {
-            Direction::FromUnderlay => offset_of!(Ipv4, src),
-            _ => offset_of!(Ipv4, dst),
+            Direction::FromUnderlay => outer::SOURCE_AT,
+            _ => outer::DESTINATION_AT,
         };
-        event.vtep = address(ctx, L2 + at);
+        event.vtep = address(ctx, at);
     }
     if let Some(frame) = frame {
         describe(ctx, frame, is_answer, event);
@@ -126,13 +133,13 @@ fn emit(
     slot.submit(0);
 }
 
-/// What can be read of the frame: it may be cut, or have its end in other pages.
+/// Fills in what can be read of the frame: it may be cut, or have its end in other pages.
 #[inline(always)]
 fn describe(ctx: &TcContext, frame: usize, is_answer: bool, event: &mut Event) {
     let Some(ethertype) = word(ctx, frame + ETHERTYPE) else { return };
     event.ethertype = ethertype;
     let (dst, src) = (frame, frame + size_of_val(&event.dst_mac));
-    let mut l3 = frame + L2;
+    let mut l3 = frame + L3;
     if is_answer {
         copy(ctx, dst, &mut event.src_mac);
         copy(ctx, src, &mut event.dst_mac);
@@ -144,7 +151,7 @@ fn describe(ctx: &TcContext, frame: usize, is_answer: bool, event: &mut Event) {
         if let Some(tag) = frame::stripped_tag(ctx) {
             event.vlan = tag.vlan();
         } else if is_vlan(ethertype)
-            && let (Some(control), Some(behind)) = (word(ctx, l3), word(ctx, l3 + 2))
+            && let Some((control, behind)) = words(ctx, l3)
         {
             (event.vlan, event.ethertype) = (Tag::new(ethertype, control).vlan(), behind);
             l3 += size_of::<BehindTpid>();
@@ -157,7 +164,7 @@ fn describe(ctx: &TcContext, frame: usize, is_answer: bool, event: &mut Event) {
 fn describe_packet(ctx: &TcContext, l3: usize, event: &mut Event) {
     let l4 = match event.ethertype {
         ETH_P_IP => {
-            let fragment = word(ctx, l3 + FRAGMENT);
+            let fragment = word(ctx, l3 + offset_of!(Ipv4, frag_off));
             let (Some(fragment), Ok(version_ihl)) = (fragment, ctx.load::<u8>(l3)) else { return };
             event.src_ip = address(ctx, l3 + offset_of!(Ipv4, src));
             event.dst_ip = address(ctx, l3 + offset_of!(Ipv4, dst));
@@ -181,25 +188,33 @@ fn describe_packet(ctx: &TcContext, l3: usize, event: &mut Event) {
         _ => return,
     };
     if let IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP = event.protocol
-        && let (Some(src), Some(dst)) = (word(ctx, l4), word(ctx, l4 + 2))
+        && let Some((src, dst)) = words(ctx, l4)
     {
         (event.src_port, event.dst_port) = (src, dst);
     }
 }
 
-/// Sixteen bits of the packet, in the host's order.
+/// Sixteen bits of the packet, in the host's byte order.
 #[inline(always)]
 fn word(ctx: &TcContext, at: usize) -> Option<u16> {
     ctx.load::<u16>(at).ok().map(u16::from_be)
 }
 
-/// An IPv4 address of the packet; none where the packet ends before.
+/// Two words of sixteen bits, likewise. They are read at once: of two reads that may fail each by itself, the
+/// compiler made one that the verifier refuses.
+#[inline(always)]
+fn words(ctx: &TcContext, at: usize) -> Option<(u16, u16)> {
+    let both = ctx.load::<u32>(at).ok()?;
+    Some((u16::from_be(both as u16), u16::from_be((both >> 16) as u16)))
+}
+
+/// An IPv4 address of the packet; [`IP16_NONE`] if the packet ends before it.
 #[inline(always)]
 fn address(ctx: &TcContext, at: usize) -> Ip16 {
     ctx.load::<u32>(at).map_or(IP16_NONE, |word| ip16_from_v4(word.to_ne_bytes()))
 }
 
-/// Bytes of the packet into a field of the record; zeroes where the packet ends before.
+/// Copies bytes of the packet into a field of the record; zeroes if the packet ends before them.
 #[inline(always)]
 fn copy<T>(ctx: &TcContext, at: usize, field: &mut T) {
     // SAFETY: the context is valid while the program runs; the field is as long as is said, of a type that

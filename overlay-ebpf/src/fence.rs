@@ -1,6 +1,8 @@
-//! What an endpoint may say of itself in an IP packet: its own address, and nothing that only a router
-//! or a DHCP server says. Held against on the way out, and once more on the way in: another VTEP may not
-//! be a node of ours. Who forwards for others is not held against any of it.
+//! What an endpoint may send in an IP packet: its own address as the source, and nothing that only a router or
+//! a DHCP server sends.
+//!
+//! It is checked on the sender's node and again on the receiver's, because the sending VTEP may not run our
+//! programs. Endpoints with FLAG_FORWARDS are exempt.
 
 use crate::{
     checksum::Payload,
@@ -12,17 +14,19 @@ use crate::{
 use aya_ebpf::programs::TcContext;
 use overlay_common::{DropReason, Ip16};
 
-/// A client's port (RFC 2131, section 4.1). Clients look at no more: a server may send from any.
+/// A DHCP client's port (RFC 2131, section 4.1). It alone tells a server's message: a server may send from any
+/// port.
 const DHCP_CLIENT: u16 = 68;
-/// The same of DHCPv6 (RFC 8415, section 7.2).
+/// A DHCPv6 client's port (RFC 8415, section 7.2).
 const DHCPV6_CLIENT: u16 = 546;
 /// ICMPv6 (RFC 4861, sections 4.2 and 4.5).
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT: u8 = 137;
-/// Neighbour discovery counts only from the same link (RFC 4861, section 6.1.2).
+/// Receivers take neighbour discovery only with this limit, which proves that it comes from the same link
+/// (RFC 4861, section 6.1.2).
 const HOP_LIMIT: u8 = 255;
 
-/// The IPv4 packet at `l3` comes from `own`. Returns what it carries.
+/// Checks that the IPv4 packet at `l3` comes from `own`, and not from a DHCP server. Returns what it carries.
 #[inline(always)]
 pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReason> {
     // A number and not an option: the compiler combines an option's two halves in ways that the verifier
@@ -34,7 +38,7 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReaso
     if !frame::is_v4(own, ip.src) {
         return Err(DropReason::SpoofedIp);
     }
-    // A header that says to be shorter than it can be is no receiver's, and all of it was looked at.
+    // No receiver takes a header that claims to be shorter than it can be, and all of it was checked.
     const LEAST: usize = size_of::<Ipv4>();
     let at = l3 + if ip.has_options() { ip.header_len().max(LEAST) } else { LEAST };
     if ip.is_later_fragment() {
@@ -53,11 +57,11 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReaso
     if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
 }
 
-/// The IPv6 packet at `l3` is no router's and no DHCP server's. Its source is not held against anything:
-/// an endpoint has no IPv6 address that the maps know. Returns what it carries.
+/// Checks that the IPv6 packet at `l3` comes from no router and no DHCP server. Its source is not checked,
+/// because the maps know no IPv6 address of an endpoint. Returns what the packet carries.
 #[inline(always)]
 pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<Payload, DropReason> {
-    // No header that is looked at behind it is longer.
+    // The longest header that is read behind it is the jumbo option.
     let whole = l3 + size_of::<Ipv6>() + size_of::<JumboOption>();
     if linear(ctx, whole).is_err() {
         linear(ctx, l3 + size_of::<Ipv6>())?;
@@ -86,13 +90,13 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<Payload, DropReason> {
         {
             payload = Payload { protocol: IPPROTO_TCP, at: after + size_of::<JumboOption>() };
         }
-        // What follows is not looked for behind these (RFC 7113): who needs them has no need to be
-        // taken for a router.
+        // Nothing is searched for behind these headers (RFC 7113): a sender that needs them need not look
+        // like a router.
         extension if is_extension(extension) => {
             if from_router {
                 return Err(DropReason::RouterAdvertisement);
             }
-            // A client that asks has no other address yet, whatever the server's is.
+            // A client that asks for an address has only a link-local one, so a server answers to that.
             if ip.is_to_link() {
                 return Err(DropReason::DhcpServer);
             }
@@ -102,7 +106,7 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<Payload, DropReason> {
     Ok(payload)
 }
 
-/// Extension headers (IANA's list) behind which another header is in the clear.
+/// Whether another header follows unencrypted: the extension headers of IANA's list.
 #[inline(always)]
 fn is_extension(next_header: u8) -> bool {
     matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254)

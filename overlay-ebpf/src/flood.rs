@@ -2,10 +2,10 @@
 //! port and every VTEP of the network; a receiving node makes one for every local port.
 
 use crate::{
-    encap::{self, OUTER_L3},
-    frame,
+    encap, frame,
     headers::Eth,
     maps,
+    outer::ipv4::{self as outer, Fields},
     verdict::{Decision, count_drop},
 };
 use aya_ebpf::programs::TcContext;
@@ -13,7 +13,7 @@ use overlay_common::{
     Direction, DropReason, FLAG_FORWARDS, FLOOD_MAX, FloodEntry, NodeKey, PortEntry,
 };
 
-/// Copies to every local port but `except`.
+/// Sends a copy to every local port but `except`.
 #[inline(always)]
 pub fn to_local_ports(
     ctx: &TcContext,
@@ -33,7 +33,7 @@ pub fn to_local_ports(
     }
 }
 
-/// Copies what the endpoint on `port` sends to everybody else on its network.
+/// Sends a copy of what the endpoint on `port` sends to everybody else on its network.
 #[inline(always)]
 pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision, DropReason> {
     let Some(flood) = maps::flood(&port.vni) else { return Err(DropReason::BroadcastOff) };
@@ -45,8 +45,8 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
     let tos = encap::outer_tos(ctx, eth);
     let hash = encap::flow_hash(ctx, eth);
     let gso = frame::gso_size(ctx);
-    // Room is made once; each copy gets the headers of its VTEP. The neighbours have theirs already: what
-    // can't be sent on is a copy that is lost.
+    // Room is made once; each copy gets the headers of its VTEP. The neighbours have their copies already, so
+    // a failure loses copies and not the packet.
     let (eth, tags) = match encap::make_room(ctx, eth, port.flags & FLAG_FORWARDS != 0) {
         Ok(made) => made,
         Err(reason) => {
@@ -55,21 +55,25 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
         }
     };
     encap::write_inner(ctx, eth, &tags)?;
-    let fields = encap::with_tags(ctx, encap::Fields { vni: port.vni, tos, hash, len });
-    // What GSO will cut is not looked into.
-    let longest = if gso == 0 { fields.len + OUTER_L3 } else { 0 };
+    let fields = encap::with_tags(ctx, Fields { vni: port.vni, tos, hash, len });
+    // The segments that GSO will cut are not checked.
+    let longest = if gso == 0 { fields.len + outer::PACKET } else { 0 };
     for slot in 0..FLOOD_MAX {
         if slot as u32 >= flood.vtep_count {
             break;
         }
         let key = NodeKey { vtep: flood.vteps[slot] };
         let hop = maps::node(&key).and_then(|node| maps::hop(node.hop));
-        // A copy can't take the kernel's own route: one whose next hop is not resolved is lost.
-        let Some(hop) = hop.filter(|hop| hop.ifindex != 0) else {
+        let Some(hop) = hop else {
             count_drop(DropReason::UnknownNode, Direction::FromEndpoint, len);
             continue;
         };
-        // Nobody is told: a sender of broadcast has no path to one receiver to learn of.
+        // A copy can't take the kernel's own route.
+        if hop.ifindex == 0 {
+            count_drop(DropReason::UnresolvedNextHop, Direction::FromEndpoint, len);
+            continue;
+        }
+        // The sender gets no answer: a sender of broadcast keeps no path MTU of one receiver.
         if is_more(longest, hop.mtu.into()) {
             count_drop(DropReason::TooBig, Direction::FromEndpoint, len);
             continue;
@@ -82,8 +86,8 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
     Ok(Decision::Replicated)
 }
 
-/// Compares the difference: the verifier, which remembers what a comparison says of its sides, would take
-/// each round of a loop for another.
+/// Whether `a` is more than `b`, by their difference: the verifier remembers what a comparison says of its two
+/// sides, and would treat each round of the loop as a different state.
 #[inline(always)]
 fn is_more(a: u32, b: u32) -> bool {
     core::hint::black_box(a.wrapping_sub(b)).cast_signed() > 0

@@ -1,7 +1,7 @@
-//! The one way to a packet's bytes.
+//! The only way to a packet's bytes, with their bounds checked.
 
 use crate::headers::Tag;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use overlay_common::{DropReason, Ip16, MacBytes};
 
 /// A header at an offset, checked to lie within the packet.
@@ -23,7 +23,7 @@ pub fn header<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
     Ok(unsafe { &mut *(start as *mut T) })
 }
 
-/// The same, of bytes that may still lie in other pages.
+/// A header at an offset, which may still lie in other pages: it is pulled into the first.
 #[inline(always)]
 pub fn pulled<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
     if let Ok(found) = header(ctx, offset) {
@@ -31,6 +31,19 @@ pub fn pulled<T>(ctx: &TcContext, offset: usize) -> Result<&mut T, DropReason> {
     }
     linear(ctx, offset + size_of::<T>())?;
     header(ctx, offset)
+}
+
+/// A header at an offset, checked to lie within the packet's first buffer: of a packet at XDP.
+#[inline(always)]
+pub fn in_first_buffer<T>(ctx: &XdpContext, offset: usize) -> Option<&T> {
+    const { assert!(align_of::<T>() == 1, "nothing in a packet is aligned") };
+    let start = ctx.data() + offset;
+    if start + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: in bounds (above), of alignment one, and of a type that any bytes are a value of;
+    // nothing writes to the packet at XDP.
+    Some(unsafe { &*(start as *const T) })
 }
 
 /// Makes sure that the first `len` bytes can be read directly.
@@ -60,7 +73,7 @@ fn data_end(ctx: &TcContext) -> usize {
     unsafe { (&raw const (*ctx.skb.skb).data_end).read_volatile() as usize }
 }
 
-/// A tag lies beside the frame: the device, or the kernel, took it out.
+/// Returns true if a VLAN tag lies beside the frame: the device, or the kernel, took it out.
 #[inline(always)]
 pub fn has_stripped_tag(ctx: &TcContext) -> bool {
     // SAFETY: the context is valid while the program runs.
@@ -78,21 +91,21 @@ pub fn stripped_tag(ctx: &TcContext) -> Option<Tag> {
     Some(Tag::new(u16::from_be(tpid as u16), control as u16))
 }
 
-/// The device that the frame came in by.
+/// The index of the device on which the frame came in.
 #[inline(always)]
 pub fn ifindex(ctx: &TcContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
-/// Bytes of payload of each segment that GSO has yet to cut the packet into; 0 where it has none to cut.
+/// Bytes of payload of each segment into which GSO will cut the packet; 0 if it will not.
 #[inline(always)]
 pub fn gso_size(ctx: &TcContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
     unsafe { (*ctx.skb.skb).gso_size }
 }
 
-/// The flow's hash, where the kernel has one already; else 0.
+/// The flow's hash, if the kernel has one already; else 0.
 #[inline(always)]
 pub fn hash(ctx: &TcContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
@@ -111,14 +124,14 @@ pub const PACKET_HOST: u32 = 0;
 /// [`packet_type`] of a frame for one that is not this host.
 pub const PACKET_OTHERHOST: u32 = 3;
 
-/// What the kernel thinks whom the frame is for.
+/// The kernel's opinion of who the frame is for.
 #[inline(always)]
 pub fn packet_type(ctx: &TcContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
     unsafe { (*ctx.skb.skb).pkt_type }
 }
 
-/// Compares in two loads; the slice comparison of `core` would be a call.
+/// Compares two addresses in two loads each; the slice comparison of `core` would be a call.
 #[inline(always)]
 pub fn same_mac(a: &MacBytes, b: &MacBytes) -> bool {
     let halves = |mac: &MacBytes| {
@@ -127,7 +140,7 @@ pub fn same_mac(a: &MacBytes, b: &MacBytes) -> bool {
     halves(a) == halves(b)
 }
 
-/// Compares in two loads.
+/// Compares two addresses in two loads each.
 #[inline(always)]
 pub fn same_ip(a: &Ip16, b: &Ip16) -> bool {
     halves(a) == halves(b)
@@ -139,7 +152,7 @@ pub fn is_v4(ip: &Ip16, v4: [u8; 4]) -> bool {
     same_ip(ip, &overlay_common::ip16_from_v4(v4))
 }
 
-/// The last four bytes: the IPv4 address, where it is one.
+/// The IPv4 address in `ip`, which must be a mapped one.
 #[inline(always)]
 pub fn v4(ip: &Ip16) -> [u8; 4] {
     [ip[12], ip[13], ip[14], ip[15]]

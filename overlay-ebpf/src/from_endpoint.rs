@@ -1,11 +1,13 @@
-//! What an endpoint sends: who it says it is must be true, and then it goes where its destination
-//! MAC is, on this node or behind a VTEP.
+//! What an endpoint sends. Its source must be the endpoint itself; then it goes to where the destination MAC
+//! is, on this node or behind a VTEP.
 
 use crate::{
     arp, checksum, encap, fence, flood,
     frame::{self, pulled},
     headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth},
-    maps, too_big,
+    maps,
+    outer::ipv4::Fields,
+    too_big,
     verdict::{Decision, Trace, count_from_neighbour},
     vlan,
 };
@@ -36,7 +38,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     match inside.ethertype {
         ETH_P_IP if is_fenced => checksum::check(ctx, fence::ipv4(ctx, inside.l3, &port.ip)?)?,
         ETH_P_IPV6 if is_fenced => checksum::check(ctx, fence::ipv6(ctx, inside.l3)?)?,
-        // Other protocols are fenced by their MAC alone.
+        // Of other protocols only the MAC is checked.
         _ => checksum::check_behind(ctx, inside.l3)?,
     }
     if eth.is_to_group() {
@@ -48,13 +50,13 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if port.flags & FLAG_ICC_OFF != 0 {
         return Err(DropReason::IccOff);
     }
-    if destination.ifindex != 0 {
+    if destination.is_here() {
         return deliver_here(ctx, ifindex, destination);
     }
-    send_away(ctx, port, eth, destination.hop)
+    send_away(ctx, port, eth, destination.hop())
 }
 
-/// To the endpoints behind the VTEP at `index` of HOPS.
+/// Sends the frame to the VTEP at `index` of HOPS.
 #[inline(always)]
 fn send_away(
     ctx: &TcContext,
@@ -71,13 +73,13 @@ fn send_away(
     if hop.ifindex == 0 {
         let Some(config) = maps::config() else { return Err(DropReason::NotConfigured) };
         if encap::needs_next_hop(ctx, eth) {
-            return Err(DropReason::UnknownNode);
+            return Err(DropReason::UnresolvedNextHop);
         }
         underlay = config.underlay_ifindex;
     }
     let tos = encap::outer_tos(ctx, eth);
     let hash = encap::flow_hash(ctx, eth);
-    let fields = encap::Fields { vni: port.vni, tos, hash, len };
+    let fields = Fields { vni: port.vni, tos, hash, len };
     encap::push(ctx, hop, eth, fields, port.flags & FLAG_FORWARDS != 0)?;
     Ok(encap::send(hop, underlay))
 }
@@ -103,9 +105,9 @@ fn deliver_here(
     if from == to {
         return Err(DropReason::HairpinDestination);
     }
-    count_from_neighbour(destination.hop, ctx.len());
-    // The frame is not for the host-side device's own MAC, so the kernel has it as another host's,
-    // and kernels before 6.6 keep that through redirect_peer: ip_rcv would drop it.
+    count_from_neighbour(destination.slot(), ctx.len());
+    // The frame is not for the host-side device's own MAC, so the kernel marks it as another host's.
+    // Kernels before 6.6 keep the mark through redirect_peer, and ip_rcv would drop the packet.
     // SAFETY: the context is valid while the program runs; the type is a valid one.
     unsafe { bpf_skb_change_type(ctx.skb.skb, frame::PACKET_HOST) };
     // SAFETY: no preconditions.

@@ -1,23 +1,23 @@
-//! What an endpoint sends on its gateway leg. It may speak with the gateway, and through it with the
-//! world; its neighbours on the bridge never hear a byte of it, whatever the frame and whatever the
-//! node's firewall holds at the moment.
+//! What an endpoint sends on its gateway leg. It may reach the gateway, and through it the world. It never
+//! reaches its neighbours on the bridge, whatever the frame is and whatever the node's firewall does at the
+//! moment.
 //!
 //! Nothing that passes can be for a neighbour: the frame is to the bridge's own MAC, and the packet's
 //! destination is the gateway or lies beyond its subnet, so that no route leads back. What passes is put
-//! into the bridge as received by itself, past its ports: no table of MACs is asked, and on a host where
-//! netfilter sees bridged frames (`bridge-nf-call-iptables`, which Docker and Kubernetes switch on) a
+//! into the bridge as received by the bridge itself, past its ports: no table of MACs is used, and on a host
+//! where netfilter sees bridged frames (`bridge-nf-call-iptables`, which Docker and Kubernetes switch on) a
 //! packet to a port that a neighbour publishes is routed to it as any other, and not taken for one
 //! between two ports that are isolated from each other. ARP never enters the bridge but as a unicast
 //! answer to the gateway.
 //!
-//! An ICMP error quotes a packet, and the host's connection tracking delivers the error to whose packet that
-//! was. An endpoint has received only what was for its own address, so it has no error to send about any
+//! An ICMP error quotes a packet, and the host's connection tracking delivers the error to the sender of that
+//! packet. An endpoint has received only what was for its own address, so it has no error to send about any
 //! other packet, and none passes: it would reach a neighbour, or end a neighbour's flow.
 //!
-//! Left to the node's stack, which takes them as from any host: IP in IP and other tunnels
-//! (they end where somebody set one up), link-local destinations (the bridge's subnet is the only one
-//! behind it, and an answer to ARP for another address is dropped here). FLAG_FORWARDS has no say: a
-//! router for its network is no router for the gateway bridge.
+//! Two things are left to the node's stack, which treats them as from any host: tunnels such as IP in IP (they
+//! end where somebody set one up), and link-local destinations (the bridge's subnet is the only one behind it,
+//! and an answer to ARP for another address is dropped here). FLAG_FORWARDS makes no difference: an endpoint
+//! that routes for its network does not route for the gateway bridge.
 
 use crate::{
     arp,
@@ -25,15 +25,13 @@ use crate::{
     frame::{self, header, linear, same_mac},
     headers::{
         Arp, ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IcmpAbout,
-        Ipv4, Ports, is_vlan,
+        Ipv4, L3, Ports, is_vlan,
     },
     maps,
-    verdict::{Decision, forgotten},
+    verdict::{Decision, opaque_to_verifier},
 };
 use aya_ebpf::{bindings::BPF_F_INGRESS, helpers::bpf_redirect, programs::TcContext};
 use overlay_common::{ApiKey, Config, DropReason, GatewayPortEntry, ip16_from_v4};
-
-const L3: usize = size_of::<Ethernet>();
 
 #[inline(always)]
 pub fn handle(ctx: &TcContext) -> Result<Decision, DropReason> {
@@ -50,7 +48,7 @@ pub fn handle(ctx: &TcContext) -> Result<Decision, DropReason> {
     match eth.ethertype() {
         ETH_P_IP => check_ipv4(ctx, port, &eth),
         ETH_P_ARP => check_arp(ctx, port, &eth),
-        // IPv6 too: the leg has no address of it, and the bridge's node would answer.
+        // IPv6 too: the leg has no IPv6 address, and the bridge's node would answer.
         _ => Err(DropReason::GatewayProtocol),
     }
 }
@@ -92,7 +90,7 @@ fn check_arp(
     Ok(hand_on(port))
 }
 
-/// Hands to the gateway what may pass.
+/// Hands a packet that may pass to the gateway.
 #[inline(always)]
 fn hand_on(port: &GatewayPortEntry) -> Decision {
     if port.bridge == 0 {
@@ -125,8 +123,8 @@ fn check_ipv4(
         refuse_source_route(ctx, ip.header_len())?;
     }
     let Some(config) = maps::config() else { return Err(DropReason::NotConfigured) };
-    // A fragment after the first has no ports. It is of no use without the first, and no later one reaches
-    // what is looked at in that: the kernel drops fragments that overlap.
+    // A fragment after the first has no ports. It is useless without the first, and it cannot replace what was
+    // checked there: the kernel drops fragments that overlap.
     let protocol = if ip.is_later_fragment() { Payload::OTHER } else { ip.protocol };
     match protocol {
         IPPROTO_UDP => check_udp(ctx, config, &ip, payload)?,
@@ -138,8 +136,8 @@ fn check_ipv4(
     Ok(hand_on(port))
 }
 
-/// How many bytes follow the header, by the header's own word and within the frame. What Ethernet
-/// padded is not among them.
+/// How many bytes follow the header, as the header says, which must fit into the frame. Ethernet's padding is
+/// not among them.
 #[inline(always)]
 fn payload_len(ctx: &TcContext, ip: &Ipv4) -> Result<usize, DropReason> {
     let room = ctx.len() as usize - L3;
@@ -155,7 +153,7 @@ fn payload_len(ctx: &TcContext, ip: &Ipv4) -> Result<usize, DropReason> {
     Ok(total - header)
 }
 
-/// The gateway, or somebody beyond it.
+/// Checks that the destination is the gateway, or lies beyond it.
 #[inline(always)]
 fn check_destination(port: &GatewayPortEntry, dst: [u8; 4]) -> Result<(), DropReason> {
     let gateway = frame::v4(&port.gateway);
@@ -163,12 +161,12 @@ fn check_destination(port: &GatewayPortEntry, dst: [u8; 4]) -> Result<(), DropRe
     if differs == 0 {
         return Ok(());
     }
-    // The subnet's own broadcast and network address among them.
+    // The subnet's broadcast and network addresses are among these.
     if differs & u32::from_ne_bytes(port.mask) == 0 {
         return Err(DropReason::GatewayNeighbour);
     }
     match dst[0] {
-        // The bridge routes these to the node itself, for what is published on localhost.
+        // The bridge routes these to the node itself, where a port may be published on localhost.
         127 => Err(DropReason::LoopbackDestination),
         // "This network" is nobody's address, and 0.0.0.0 an old form of broadcast (RFC 1122, section
         // 3.3.6).
@@ -178,27 +176,27 @@ fn check_destination(port: &GatewayPortEntry, dst: [u8; 4]) -> Result<(), DropRe
     }
 }
 
-/// Options' numbers (RFC 791, section 3.1).
+/// Numbers of options (RFC 791, section 3.1).
 const OPTIONS_END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
-/// The longest that a header can say, less the part that is always there.
+/// Bytes of the longest options: the longest header without its fixed part.
 const OPTIONS_MAX: usize = 15 * 4 - size_of::<Ipv4>();
 
-/// A source route names the true destination where nobody looks for it: a neighbour, by way of the
-/// gateway. A node refuses these by a sysctl that anybody may have set otherwise.
+/// Refuses an IPv4 source route, which hides the real destination in the options: it could be a neighbour, by
+/// way of the gateway. The node's sysctl against source routes may have been switched off.
 #[cold]
 #[inline(never)]
 fn refuse_source_route(ctx: &TcContext, header_len: usize) -> Result<(), DropReason> {
-    // Else the verifier walks the loop anew for each way that leads here: seven times the work, and a tenth
-    // of a second of each node's start.
-    let options = forgotten(ctx, (header_len - size_of::<Ipv4>()) as u32) as usize;
+    // Otherwise the verifier walks the loop once for each path that leads here: seven times the work, and a
+    // tenth of a second of each node's start.
+    let options = opaque_to_verifier(ctx, (header_len - size_of::<Ipv4>()) as u32) as usize;
     let byte = |at: usize| -> Result<u8, DropReason> {
         ctx.load(L3 + size_of::<Ipv4>() + at).map_err(|_| DropReason::Malformed)
     };
-    // Byte by byte, and not option by option: so the place is a number that the verifier knows, and it
-    // need not look into each sum of lengths by itself.
+    // Byte by byte, and not option by option: the verifier then knows each position, and need not follow each
+    // sum of lengths.
     let mut inside = 0;
     for at in 0..OPTIONS_MAX {
         if at >= options {
@@ -224,8 +222,9 @@ fn refuse_source_route(ctx: &TcContext, header_len: usize) -> Result<(), DropRea
     Ok(())
 }
 
-/// Masqueraded, VXLAN would carry the address of a VTEP, and pass for one's. What comes from VXLAN's port is
-/// answered to that port, and an answer from a VTEP's address would pass for VXLAN of that VTEP.
+/// Refuses UDP to or from the VXLAN port. To it: masqueraded, the packet would come from a VTEP's address and
+/// look like its VXLAN. From it: the answer goes to the VXLAN port, and an answer from a VTEP's address would
+/// look like VXLAN of that VTEP.
 #[inline(always)]
 fn check_udp(
     ctx: &TcContext,
@@ -240,8 +239,8 @@ fn check_udp(
     Ok(())
 }
 
-/// Nothing goes to an API. A segment that opens no connection would still make one known to the host's
-/// connection tracking, and open the way for the API's answers.
+/// Refuses every TCP segment to a node's API. Even a segment that opens no connection would make one known to
+/// the host's connection tracking, and let the API's answers through.
 #[inline(always)]
 fn check_tcp(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<(), DropReason> {
     let port = ports(ctx, ip, payload)?.destination();
@@ -252,7 +251,7 @@ fn check_tcp(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<(), DropReaso
     Ok(())
 }
 
-/// Of UDP or TCP.
+/// The ports of UDP or TCP.
 #[inline(always)]
 fn ports(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<Ports, DropReason> {
     if payload < size_of::<Ports>() {
@@ -266,7 +265,7 @@ fn ports(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<Ports, DropReason
     Ok(*header::<Ports>(ctx, L4)?)
 }
 
-/// An error is about a packet that the endpoint received.
+/// Checks that an ICMP error is about a packet that the endpoint received.
 #[inline(always)]
 fn check_icmp(
     ctx: &TcContext,

@@ -1,26 +1,22 @@
-//! What comes in from the underlay. VXLAN to this node is taken only from a VTEP that the maps know,
-//! for a network that this node holds, from a source that really is behind that VTEP. All else that
-//! is VXLAN to us is dropped; what is not VXLAN to us is nobody's business here.
+//! What comes in from the underlay. VXLAN to this node is accepted only from a VTEP that the maps know, for a
+//! network that this node holds, and from a source that really is behind that VTEP. All other VXLAN to this
+//! node is dropped; everything that is not VXLAN to this node passes untouched.
 
 use crate::{
     decap, fence, flood,
     frame::{self, pulled},
-    headers::{
-        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, Ethernet, IPPROTO_ICMP, IPPROTO_UDP, Outer, OuterUdp,
-        Udp,
-    },
-    maps, path,
+    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_ICMP, IPPROTO_UDP, L3, Udp},
+    maps,
+    outer::ipv4::{self as outer, Outer, OuterUdp},
+    path,
     verdict::{Decision, Trace},
     vlan,
 };
 use aya_ebpf::{helpers::bpf_skb_vlan_pop, programs::TcContext};
 use overlay_common::{
     Config, Direction, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, Ip16,
-    NodeKey, VXLAN_OVERHEAD, ip16_from_v4,
+    NodeKey, ip16_from_v4,
 };
-
-const INNER: usize = VXLAN_OVERHEAD as usize;
-const L3: usize = size_of::<Ethernet>();
 
 #[inline(always)]
 pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason> {
@@ -39,7 +35,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let Some(source) = source.filter(|source| frame::same_ip(&source.vtep, &from)) else {
         return Err(why_not_from(config, &from, vni, eth));
     };
-    let inside = vlan::inside_at(ctx, eth, INNER)?;
+    let inside = vlan::inside_at(ctx, eth, outer::LEN)?;
     if inside.ethertype == ETH_P_ARP {
         return Err(DropReason::ArpFromUnderlay);
     }
@@ -59,18 +55,20 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let Some(destination) = maps::fdb(eth.destination_key(vni).key()) else {
         return Err(DropReason::UnknownDestination);
     };
-    if destination.ifindex == 0 {
+    if !destination.is_here() {
         return Err(DropReason::NotLocalDestination);
     }
-    trace.slot = destination.hop;
+    trace.slot = destination.slot();
     decap::combine_ecn(ctx, eth, outer_tos)?;
     let ethertype = decap::strip(ctx, eth)?;
     Ok(Decision::Redirect(decap::deliver(ctx, ethertype, destination.ifindex)))
 }
 
-/// Whether the packet is VXLAN to this node. What comes in on a VLAN of the underlay device is another
-/// device's, or nobody's, and no VTEP speaks there. A fragment after the first has no ports to tell by; it
-/// is left to the stack, where it can never be completed, since the first one ends here.
+/// Whether the packet is VXLAN to this node.
+///
+/// A packet on a VLAN of the underlay device belongs to another device, or to none; no VTEP sends there. A
+/// fragment after the first has no ports to recognise VXLAN by: it is left to the stack, which can never
+/// complete it, since the first fragment ends here.
 #[inline(always)]
 fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> {
     let Ok(outer) = pulled::<OuterUdp>(ctx, 0) else { return Ok(false) };
@@ -105,11 +103,11 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
         return Err(DropReason::OuterFragment);
     }
     if frame::packet_type(ctx) != frame::PACKET_HOST {
-        // To one host in a frame for many: the stack would take it (ip_rcv does, unless
+        // A packet to one host in a frame for many. The stack would accept it (ip_rcv does, unless
         // drop_unicast_in_l2_multicast is set), so it must end here.
-        return Err(DropReason::Malformed);
+        return Err(DropReason::OuterGroupFrame);
     }
-    // VLAN 0 is none, and its tag not the inner frame's.
+    // A tag of VLAN 0 means no VLAN, and must not become the inner frame's.
     // SAFETY: the context is valid while the program runs.
     if tag.is_some() && unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
         return Err(DropReason::DecapFailed);
@@ -117,7 +115,7 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
     Ok(true)
 }
 
-/// The true reason why a source was not found behind the VTEP that sent it.
+/// The reason why a source was not found behind the VTEP that sent it.
 #[cold]
 #[inline(always)]
 fn why_not_from(config: &Config, from: &Ip16, vni: u32, eth: Eth) -> DropReason {

@@ -3,7 +3,7 @@
 //! Kernels from 5.19 to 6.19 put the option behind the IPv6 header of their own TCP super-packets (commit
 //! 09f3d1a3a52c) and take it out where these are cut, so it is on no wire. They look for it behind the outer header
 //! alone, and cut a tunnel's packet that has one inside in the wrong places. So [`take_out`] removes it before the
-//! outer headers are pushed, and [`put_in`] adds it after they are stripped, since such a kernel takes a large packet
+//! outer headers are added, and [`put_in`] adds it after they are removed, since such a kernel takes a large packet
 //! without the option for an empty one.
 //!
 //! Kernels from 7.0 on neither put the option in nor take it out: a large packet's length is 0, as in IPv4. An option
@@ -11,7 +11,7 @@
 
 use crate::{
     frame::{self, header},
-    headers::{Eth, IPPROTO_TCP, Ipv6, JumboOption},
+    headers::{IPPROTO_TCP, Ipv6, JumboOption, L3},
     kernel::layout,
 };
 use aya_ebpf::{
@@ -21,7 +21,6 @@ use aya_ebpf::{
 };
 use overlay_common::DropReason;
 
-const L3: usize = size_of::<Eth>();
 const L4: usize = L3 + size_of::<Ipv6>();
 const OPTION: i32 = size_of::<JumboOption>() as i32;
 

@@ -1,11 +1,11 @@
-//! What each program decided, packet by packet, for the controller's own log. Debug builds of it have this
-//! (the feature `log`), and the level is theirs: it is set when the programs are loaded.
+//! Logs each program's decision, packet by packet, to the controller's own log. Only debug builds of the
+//! controller have this (the feature `log`); they set the level when they load the programs.
 
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use overlay_common::Direction;
+use overlay_common::{Direction, FORWARDED};
 
-/// `reason` 0: it was forwarded.
+/// Logs one decision; `reason` is [`FORWARDED`] or the number of a drop reason.
 #[inline(always)]
 pub fn decided(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: u32) {
     match direction {
@@ -16,7 +16,7 @@ pub fn decided(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason
             write::<{ Direction::FromUnderlay as u32 }>(ctx, len, vni, reason)
         }
         Direction::FromGateway => write::<{ Direction::FromGateway as u32 }>(ctx, len, vni, reason),
-        // Another kind of program, which counts its drops and has no other decisions to tell.
+        // At XDP: it only counts its drops.
         Direction::GuardUnderlay => {}
     }
 }
@@ -27,7 +27,7 @@ pub fn decided(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason
 #[inline(never)]
 fn write<const DIRECTION: u32>(ctx: &TcContext, len: u32, vni: u32, reason: u32) {
     let name = const { Direction::ALL[DIRECTION as usize].name() };
-    if reason == 0 {
+    if reason == FORWARDED {
         debug!(ctx, "{} forwarded {} bytes, VNI {}", name, len, vni);
     } else {
         debug!(ctx, "{} dropped {} bytes, VNI {}, drop reason {}", name, len, vni, reason);

@@ -1,8 +1,11 @@
-//! The eBPF programs of the overlay: VXLAN (RFC 7348) pushed and stripped at TC, ARP answered from a
-//! map, and everything that may not pass dropped under a named reason.
+//! The eBPF programs of the overlay. They encapsulate and decapsulate VXLAN (RFC 7348) at TC, answer ARP from
+//! a map, and drop everything that may not pass under a named reason.
 //!
-//! Each program decides once and acts once. A handler returns what to do or why not; [`verdict`] is
-//! the only place that turns this into an action and a count, so that no packet ends uncounted.
+//! Each program decides once and acts once. A handler returns what to do or why not, and [`verdict`] turns
+//! this into the packet's action and its count, so that no packet ends uncounted. A handler itself counts
+//! only what happens beside the packet's own fate, by functions of [`verdict`]: copies of a broadcast that
+//! are lost, and what an endpoint of this node receives from another one. The XDP program, which has no
+//! fate to choose but two, counts its drops likewise.
 #![no_std]
 #![no_main]
 #![expect(
@@ -30,6 +33,7 @@ mod kernel;
 #[cfg(feature = "log")]
 mod log;
 mod maps;
+mod outer;
 mod path;
 mod too_big;
 mod verdict;
@@ -71,8 +75,9 @@ pub fn from_gateway(ctx: TcContext) -> i32 {
     verdict::finish(&ctx, Direction::FromGateway, len, trace, decided)
 }
 
-/// XDP in the underlay device's driver: keeps strangers' VXLAN from costing more than it must. `frags`: it
-/// looks at the first buffer only, so packets of several (jumbo frames) may pass it (kernel 5.18).
+/// XDP in the underlay device's driver: drops strangers' VXLAN before it costs more. `frags`: the program
+/// looks at the first buffer only, so that packets of several buffers (jumbo frames) may come to it (kernel
+/// 5.18).
 #[xdp(frags)]
 pub fn guard_underlay(ctx: XdpContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
@@ -80,9 +85,9 @@ pub fn guard_underlay(ctx: XdpContext) -> u32 {
     guard_underlay::handle(&ctx, len)
 }
 
-/// The same in the stack. Not `frags`: to such a program the kernel hands a copy of the packet whose
-/// length of the Ethernet header is zero (`skb_pp_cow_data`, seen on 6.18), and TC's programs behind it
-/// would find no Ethernet header at all.
+/// The same program for XDP in the stack. Not `frags`: the kernel hands such a program a copy of the packet in
+/// which the Ethernet header's length is zero (`skb_pp_cow_data`, seen on 6.18), and the programs at TC, which
+/// run later, would find no Ethernet header at all.
 #[xdp]
 pub fn guard_generic(ctx: XdpContext) -> u32 {
     guard_underlay::handle(&ctx, |ctx| (ctx.data_end() - ctx.data()) as u32)

@@ -1,4 +1,4 @@
-//! The maps. Keys, values, names and capacities are overlay-common's.
+//! The maps, made of overlay-common's table, and what the programs look up in them.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -6,52 +6,38 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    ApiKey, Config, Counter, ENDPOINTS_MAX, EVENTS_BYTES, Event, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, METRICS_MAX, NETWORKS_MAX, NODES_MAX, NeighEntry, NeighKey,
-    NodeEntry, NodeKey, PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic,
+    ApiKey, Config, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, HopEntry, NeighEntry, NeighKey,
+    NodeEntry, NodeKey, PathMtu, PortEntry,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
 
-#[btf_map]
-pub static FDB: HashMap<FdbKey, FdbEntry, { ENDPOINTS_MAX as usize }, LAZY> = HashMap::new();
+macro_rules! statics {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident<$key:ty, $value:ty>[$capacity:expr];)*) => {
+        $(one_static!($kind $name, $key, $value, { $capacity as usize });)*
+    };
+}
 
-#[btf_map]
-pub static NEIGH: HashMap<NeighKey, NeighEntry, { ENDPOINTS_MAX as usize }, LAZY> = HashMap::new();
+macro_rules! one_static {
+    (Hash $name:ident, $key:ty, $value:ty, $capacity:expr) => {
+        #[btf_map]
+        pub static $name: HashMap<$key, $value, $capacity, LAZY> = HashMap::new();
+    };
+    (Array $name:ident, $key:ty, $value:ty, $capacity:expr) => {
+        #[btf_map]
+        pub static $name: Array<$value, $capacity> = Array::new();
+    };
+    (PerCpuArray $name:ident, $key:ty, $value:ty, $capacity:expr) => {
+        #[btf_map]
+        pub static $name: PerCpuArray<$value, $capacity> = PerCpuArray::new();
+    };
+    (RingBuf $name:ident, $key:ty, $value:ty, $capacity:expr) => {
+        #[btf_map]
+        pub static $name: RingBuf<$value, $capacity> = RingBuf::new();
+    };
+}
 
-#[btf_map]
-pub static PORTS: HashMap<u32, PortEntry, { PORTS_MAX as usize }, LAZY> = HashMap::new();
-
-#[btf_map]
-pub static NODES: HashMap<NodeKey, NodeEntry, { NODES_MAX as usize }, LAZY> = HashMap::new();
-
-#[btf_map]
-pub static HOPS: Array<HopEntry, { NODES_MAX as usize }> = Array::new();
-
-#[btf_map]
-pub static PATHS: Array<PathMtu, { NODES_MAX as usize }> = Array::new();
-
-#[btf_map]
-pub static TRAFFIC: PerCpuArray<Traffic, { TRAFFIC_MAX as usize }> = PerCpuArray::new();
-
-#[btf_map]
-pub static FLOOD: HashMap<u32, FloodEntry, { NETWORKS_MAX as usize }, LAZY> = HashMap::new();
-
-#[btf_map]
-pub static GATEWAY_PORTS: HashMap<u32, GatewayPortEntry, { PORTS_MAX as usize }, LAZY> =
-    HashMap::new();
-
-#[btf_map]
-pub static APIS: HashMap<ApiKey, u64, { NODES_MAX as usize }, LAZY> = HashMap::new();
-
-#[btf_map]
-pub static CONFIG: Array<Config, 1> = Array::new();
-
-#[btf_map]
-pub static METRICS: PerCpuArray<Counter, { METRICS_MAX as usize }> = PerCpuArray::new();
-
-#[btf_map]
-pub static EVENTS: RingBuf<Event, { EVENTS_BYTES as usize }> = RingBuf::new();
+overlay_common::maps!(statics);
 
 macro_rules! lookup {
     ($(#[$doc:meta])* $name:ident($map:ident: $key:ty) -> $value:ty) => {
@@ -59,8 +45,8 @@ macro_rules! lookup {
         #[inline(always)]
         pub fn $name(key: &$key) -> Option<&'static $value> {
             // SAFETY: user space replaces values whole, and the kernel frees a deleted element only
-            // after the program has returned (RCU); a value read half-old, half-new can't be, since
-            // an update of a hash map puts a new element in place of the old one.
+            // after the program has returned (RCU). No value is read half-old, half-new, because an
+            // update of a hash map puts a new element in place of the old one.
             unsafe { $map.get(key) }
         }
     };
@@ -74,14 +60,15 @@ lookup!(flood(FLOOD: u32) -> FloodEntry);
 lookup!(gateway_port(GATEWAY_PORTS: u32) -> GatewayPortEntry);
 lookup!(api(APIS: ApiKey) -> u64);
 
-/// The way to the VTEP with this index in HOPS; `None` also where user space has not written it.
+/// The way to the VTEP with this index in HOPS; `None` also if user space has not written it.
 #[inline(always)]
 pub fn hop(index: u32) -> Option<&'static HopEntry> {
-    // A torn value is no danger: user space takes the device out of it before it changes the rest.
+    // A value that is read half-old, half-new does no harm: user space takes the device out of it before
+    // it changes the rest.
     HOPS.get(index).filter(|hop| hop.mtu != 0)
 }
 
-/// What routers said of the way with this index in HOPS.
+/// What routers reported of the way with this index in HOPS.
 #[inline(always)]
 pub fn path(index: u32) -> Option<&'static PathMtu> {
     PATHS.get(index)
@@ -91,4 +78,33 @@ pub fn path(index: u32) -> Option<&'static PathMtu> {
 #[inline(always)]
 pub fn config() -> Option<&'static Config> {
     CONFIG.get(0).filter(|config| config.underlay_ifindex != 0)
+}
+
+/// A key of FDB, made of words: byte by byte it would take a dozen more stores. It is a whole number of the
+/// stack's words long, because the verifier takes only aligned stores there.
+#[repr(C)]
+pub struct FdbWords {
+    first: u64,
+    second: u64,
+}
+
+impl FdbWords {
+    /// The key of the MAC in the lower six bytes of `mac`.
+    #[inline(always)]
+    pub fn new(vni: u32, mac: u64) -> Self {
+        Self { first: u64::from(vni) | mac << 32, second: u64::from((mac >> 32) as u16) }
+    }
+
+    #[inline(always)]
+    pub fn key(&self) -> &FdbKey {
+        const {
+            assert!(
+                size_of::<FdbKey>() <= size_of::<Self>()
+                    && align_of::<FdbKey>() <= align_of::<Self>()
+            )
+        }
+        // SAFETY: long enough and aligned (above); a key begins with its VNI and MAC, in this order
+        // (repr(C)), and any bytes are one.
+        unsafe { &*core::ptr::from_ref(self).cast::<FdbKey>() }
+    }
 }

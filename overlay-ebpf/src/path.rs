@@ -1,27 +1,27 @@
-//! What routers between two nodes say of the way (RFC 1191): an outer packet was too big for it. The node
-//! hears it, and the sender inside is told when its next packet is too big.
+//! Path MTU discovery between two nodes (RFC 1191). A router reports that an outer packet was too big; this node
+//! remembers it, and the sender inside gets an answer when its next packet is too big.
 
 use crate::{
     frame::{self, header, linear},
-    headers::{Ethernet, IPPROTO_UDP, Ipv4, Ports, TooBig},
+    headers::{IPPROTO_UDP, Ipv4, L3, Ports, TooBig},
     maps::{self, PATHS},
 };
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use overlay_common::{Config, NodeKey, PATH_MTU_MIN, SOURCE_PORT_MIN, ip16_from_v4};
 
-/// As the kernel itself keeps such a word (net.ipv4.route.mtu_expires), in nanoseconds.
+/// How long a report holds, in nanoseconds: as long as the kernel keeps one (net.ipv4.route.mtu_expires).
 const KEPT: u64 = 600 * 1_000_000_000;
 
-/// Learns from an ICMP message to this node, where it speaks of a packet of ours to a VTEP: from a port that
+/// Learns from an ICMP message to this node, if it is about a packet of ours to a VTEP: from a port that
 /// encapsulation uses, and longer than what gets through.
 ///
-/// Who forges one must guess a VTEP of ours to be heard, and gets no more than smaller packets: none below
-/// the floor, where streams would stop, and never larger ones. A router that does not say how much gets
-/// through (RFC 1191, section 5) is taken to mean the floor.
+/// A forger must guess a VTEP of ours, and can only make packets smaller: never below the floor, where streams
+/// would stop, and never larger. If a router does not say how much gets through (RFC 1191, section 5), the
+/// floor counts.
 #[cold]
 #[inline(always)]
 pub fn learn(ctx: &TcContext, config: &Config) {
-    const ICMP: usize = size_of::<Ethernet>() + size_of::<Ipv4>();
+    const ICMP: usize = L3 + size_of::<Ipv4>();
     const QUOTE: usize = ICMP + size_of::<TooBig>();
     const WHOLE: usize = QUOTE + size_of::<Ipv4>() + size_of::<Ports>();
     if linear(ctx, WHOLE).is_err() {
@@ -47,7 +47,7 @@ pub fn learn(ctx: &TcContext, config: &Config) {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the element is valid while the program runs. Two CPUs that learn at once leave one of two
-    // true words.
+    // true reports.
     let path = unsafe { &mut *path };
     if mtu < u32::from(hop.mtu) && (now >= path.until_ns || mtu <= path.mtu) {
         path.mtu = mtu;

@@ -3,13 +3,13 @@
 //! too big between two stations, is our invention.
 
 use crate::{
-    encap::OUTER_L3,
     frame::{self, header},
     headers::{
         ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4,
-        Ipv6, Tag, TcpStart, TooBig, Udp,
+        Ipv6, L3, Tag, TcpStart, TooBig, Udp,
     },
     maps,
+    outer::ipv4 as outer,
     verdict::Decision,
 };
 use aya_ebpf::{
@@ -22,20 +22,20 @@ use aya_ebpf::{
 };
 use overlay_common::{DropReason, HopEntry, IPV6_MTU_MIN};
 
-const L3: usize = size_of::<Eth>();
-/// Bytes of the longest outer packet that is not looked at further: no path is smaller, as the kernel has it
-/// (net.ipv4.route.min_pmtu), and most packets are.
+/// Bytes of the longest outer packet that is not checked: the kernel believes in no smaller path
+/// (net.ipv4.route.min_pmtu), and most packets are smaller.
 const SMALL: u32 = 552;
-/// Bytes of the frame that no router's word makes too long: an IPv6 sender makes no shorter one.
+/// Bytes of the longest frame that is never too big by a router's report: a sender of IPv6 makes none that
+/// are shorter.
 const LEAST: u32 = L3 as u32 + IPV6_MTU_MIN;
-/// What of the packet is sent back. Most of what an answer may hold (RFC 1812, section 4.3.2.3), since the
-/// kernel cuts nothing off before what it has for the transport header (`bpf_skb_change_tail`), and IPv6's
-/// extension headers lie before that. A multiple of four, and with what is summed besides no more than
-/// `bpf_csum_diff` takes (512 bytes).
+/// Bytes of the packet that the answer quotes. Nearly as many as an answer may hold (RFC 1812, section 4.3.2.3),
+/// because the kernel cuts no packet before what it takes for the transport header (`bpf_skb_change_tail`),
+/// and IPv6's extension headers lie before that. A multiple of four; together with what else is summed no more
+/// than `bpf_csum_diff` takes (512 bytes).
 const QUOTE: usize = 456;
 
-/// Bytes of the longest outer packet that gets to `hop`, with `around` of them around the frame; what routers on
-/// the way said counts for a while.
+/// Bytes of the longest outer packet that gets to `hop`, of which `around` are around the frame. A router's
+/// report counts for a while.
 #[inline(always)]
 fn path_mtu(hop: &HopEntry, index: u32, around: u32) -> u32 {
     let mtu = u32::from(hop.mtu);
@@ -48,11 +48,11 @@ fn path_mtu(hop: &HopEntry, index: u32, around: u32) -> u32 {
     if now < path.until_ns { mtu.min(path.mtu.max(LEAST + around)) } else { mtu }
 }
 
-/// Bytes of the longest frame that fits on the way, where `len`, the frame's, does not.
+/// Bytes of the longest frame that fits on the way; `None` if this frame, of `len` bytes, fits.
 #[inline(always)]
 pub fn limit(ctx: &TcContext, eth: Eth, len: u32, hop: &HopEntry, index: u32) -> Option<u32> {
     let tag = if frame::has_stripped_tag(ctx) { size_of::<Tag>() as u32 } else { 0 };
-    let around = OUTER_L3 + tag;
+    let around = outer::PACKET + tag;
     if len + around <= SMALL {
         return None;
     }
@@ -62,7 +62,7 @@ pub fn limit(ctx: &TcContext, eth: Eth, len: u32, hop: &HopEntry, index: u32) ->
     (longest > fits).then_some(fits)
 }
 
-/// Bytes of a segment that GSO will cut; `None` where its headers are not understood.
+/// Bytes of a segment that GSO will cut; `None` if its headers are not understood.
 #[inline(always)]
 fn segment(ctx: &TcContext, eth: Eth, gso: u32) -> Option<u32> {
     let (protocol, l4) = match eth.ethertype() {
@@ -84,7 +84,7 @@ fn segment(ctx: &TcContext, eth: Eth, gso: u32) -> Option<u32> {
     Some((l4 + header_len) as u32 + gso)
 }
 
-/// Drops the packet and sends the answer to its sender, where there is one to give.
+/// Drops the packet, and sends its sender the answer if its protocol has one.
 #[cold]
 #[inline(always)]
 pub fn answer(ctx: &TcContext, eth: Eth, fits: u32) -> Result<Decision, DropReason> {
@@ -100,7 +100,7 @@ pub fn answer(ctx: &TcContext, eth: Eth, fits: u32) -> Result<Decision, DropReas
 fn answer_ipv4(ctx: &TcContext, eth: Eth, mtu: u32) -> Result<Decision, DropReason> {
     const ROOM: usize = size_of::<Ipv4>() + size_of::<TooBig>();
     let ip = *header::<Ipv4>(ctx, L3)?;
-    // Never about an error, or a fragment that is not the first (RFC 1122, section 3.2.2).
+    // There is no answer to an error, or to a fragment that is not the first (RFC 1122, section 3.2.2).
     if ip.is_later_fragment() || ip.protocol == IPPROTO_ICMP && is_icmp_error(ctx, &ip) {
         return Err(DropReason::TooBig);
     }
@@ -117,7 +117,7 @@ fn answer_ipv4(ctx: &TcContext, eth: Eth, mtu: u32) -> Result<Decision, DropReas
 
 #[inline(always)]
 fn is_icmp_error(ctx: &TcContext, ip: &Ipv4) -> bool {
-    // Echo and its answer are no errors, and all else is taken for one.
+    // Echo requests and replies are no errors; everything else counts as one.
     let kind: Result<u8, _> = ctx.load(L3 + ip.header_len());
     !kind.is_ok_and(|kind| matches!(kind, 0 | 8))
 }
@@ -147,7 +147,7 @@ fn answer_ipv6(ctx: &TcContext, eth: Eth, mtu: u32) -> Result<Decision, DropReas
     Ok(send_back(ctx))
 }
 
-/// Cuts the packet to what is quoted, and makes room between its link and its IP header.
+/// Cuts the packet to what is quoted, and makes room between its Ethernet and its IP header.
 #[inline(always)]
 fn make_answer(ctx: &TcContext, room: usize) -> Result<(), DropReason> {
     let skb = ctx.skb.skb;
@@ -178,12 +178,12 @@ fn sum<const N: usize>(bytes: &mut [u8; N], seed: u32) -> u16 {
     sum as u16
 }
 
-/// To the endpoint that the packet came from, past the device's transmit side: no offload that is off
-/// there may write a checksum where the quoted packet wanted one.
+/// Sends the answer to the endpoint that the packet came from, past the device's transmit side: with offloads
+/// off, that would write a checksum where the quoted packet asked for one.
 #[inline(always)]
 fn send_back(ctx: &TcContext) -> Decision {
     // SAFETY: the context is valid while the program runs; the type is a valid one.
     unsafe { bpf_skb_change_type(ctx.skb.skb, frame::PACKET_HOST) };
     // SAFETY: no preconditions.
-    Decision::Told(unsafe { bpf_redirect_peer(frame::ifindex(ctx), 0) } as i32)
+    Decision::AnsweredTooBig(unsafe { bpf_redirect_peer(frame::ifindex(ctx), 0) } as i32)
 }

@@ -1,4 +1,4 @@
-//! The one place where a decision becomes an action and a count.
+//! The place where a decision becomes an action and a count.
 
 use crate::{
     event,
@@ -10,35 +10,36 @@ use aya_ebpf::{
 };
 use core::hint::black_box;
 use overlay_common::{
-    CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason, Traffic, metric_index,
+    CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason, FORWARDED, Traffic,
+    metric_index,
 };
 
 /// What a handler decided.
 pub enum Decision {
-    /// It is none of ours: the next program and the stack see it as it came.
+    /// The packet is none of ours: the next program and the stack see it as it came. It is not counted.
     Pass,
-    /// It is ours, and may go on: the next program and the stack see it as it came.
+    /// The packet is ours, and may go on: the next program and the stack see it as it came.
     Allow,
-    /// A redirect helper's return value.
+    /// The packet was redirected; this is the return value of the helper.
     Redirect(i32),
-    /// Copies of it have gone out; the original ends here, and is no drop.
+    /// Copies of the packet were sent; the original ends here, and does not count as a drop.
     Replicated,
-    /// It was too big and is no more: in its place its sender gets word of it, by this return value of
-    /// a redirect helper.
-    Told(i32),
+    /// The packet was too big. It was turned into the answer that tells its sender so, and redirected; this
+    /// is the return value of the helper.
+    AnsweredTooBig(i32),
 }
 
-/// What a handler found out on its way, for who counts and tells.
+/// What a handler found out about the packet, for the count and the monitor.
 #[derive(Default)]
 pub struct Trace {
     pub vni: u32,
-    /// The endpoint's place in TRAFFIC.
+    /// The endpoint's index in TRAFFIC.
     pub slot: u32,
-    /// The configuration, where it was looked up already.
+    /// The configuration, if it was looked up already.
     pub config: Option<&'static Config>,
 }
 
-/// Counts and acts. `len` is the frame's length as it came.
+/// Counts the packet and returns its action. `len` is the frame's length as it came.
 #[inline(always)]
 pub fn finish(
     ctx: &TcContext,
@@ -69,9 +70,9 @@ pub fn finish(
             forwarded(ctx, direction, len, trace);
             TC_ACT_SHOT
         }
-        Ok(Decision::Told(action)) => {
+        Ok(Decision::AnsweredTooBig(action)) => {
             not_sent(direction, len, trace.slot);
-            told(ctx, direction, len, trace.vni);
+            answered_too_big(ctx, direction, len, trace.vni);
             action
         }
         Err(reason) => {
@@ -81,15 +82,15 @@ pub fn finish(
     }
 }
 
-/// A decision's number in METRICS; `None` where it is not counted.
+/// A decision's number in METRICS; `None` if it is not counted.
 #[cfg(feature = "log")]
 #[inline(always)]
 fn reason_of(decided: &Result<Decision, DropReason>) -> Option<u32> {
     match decided {
         Ok(Decision::Pass) => None,
         Ok(Decision::Redirect(TC_ACT_SHOT)) => Some(DropReason::RedirectFailed as u32),
-        Ok(Decision::Allow | Decision::Redirect(_) | Decision::Replicated) => Some(0),
-        Ok(Decision::Told(_)) => Some(DropReason::TooBig as u32),
+        Ok(Decision::Allow | Decision::Redirect(_) | Decision::Replicated) => Some(FORWARDED),
+        Ok(Decision::AnsweredTooBig(_)) => Some(DropReason::TooBig as u32),
         Err(reason) => Some(*reason as u32),
     }
 }
@@ -105,14 +106,14 @@ fn count(reason: u32, direction: Direction, len: u32) {
     }
 }
 
-/// Counts what went on, on a network with the endpoint whose it is, and tells of it where somebody
-/// listens: while nobody does, that is one test of a flag.
+/// Counts a packet that was forwarded: on a network, in the endpoint's slot. Tells the monitor of it, which
+/// costs one test of a flag while nobody listens.
 #[inline(always)]
 fn forwarded(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
     match direction {
         Direction::FromEndpoint => traffic(trace.slot, len, |traffic| &mut traffic.sent),
         Direction::FromUnderlay => traffic(trace.slot, len, |traffic| &mut traffic.received),
-        Direction::FromGateway | Direction::GuardUnderlay => count(0, direction, len),
+        Direction::FromGateway | Direction::GuardUnderlay => count(FORWARDED, direction, len),
     }
     if let Some(config) = trace.config.or_else(|| CONFIG.get(0))
         && config.flags & CONFIG_FLOWS != 0
@@ -121,7 +122,7 @@ fn forwarded(ctx: &TcContext, direction: Direction, len: u32, trace: Trace) {
     }
 }
 
-/// Counts what an endpoint of this node gets from another one.
+/// Counts a packet that an endpoint of this node receives from another one.
 #[inline(always)]
 pub fn count_from_neighbour(slot: u32, len: u32) {
     traffic(slot, len, |traffic| &mut traffic.from_neighbours);
@@ -137,16 +138,16 @@ fn traffic(slot: u32, len: u32, counter: impl FnOnce(&mut Traffic) -> &mut Count
     }
 }
 
-/// Counts a copy or an attempt that failed while its packet goes on.
+/// Counts a drop that is not the verdict of a program at TC: of a copy whose packet goes on, or at XDP.
 #[inline(always)]
 pub fn count_drop(reason: DropReason, direction: Direction, len: u32) {
     count(reason as u32, direction, len);
 }
 
-/// Counts a packet in whose place its sender gets word of what became of it.
+/// Counts a packet that was too big, and in whose place its sender got an answer.
 #[cold]
 #[inline(never)]
-fn told(ctx: &TcContext, direction: Direction, len: u32, vni: u32) {
+fn answered_too_big(ctx: &TcContext, direction: Direction, len: u32, vni: u32) {
     count(DropReason::TooBig as u32, direction, len);
     if is_monitored() {
         event::too_big(ctx, direction, len, vni);
@@ -156,7 +157,7 @@ fn told(ctx: &TcContext, direction: Direction, len: u32, vni: u32) {
 #[cold]
 #[inline(never)]
 fn dropped(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: DropReason) -> i32 {
-    let reason = forgotten(ctx, reason as u32);
+    let reason = opaque_to_verifier(ctx, reason as u32);
     count(reason, direction, len);
     if is_monitored() {
         event::dropped(ctx, direction, len, vni, reason);
@@ -164,7 +165,7 @@ fn dropped(ctx: &TcContext, direction: Direction, len: u32, vni: u32, reason: Dr
     TC_ACT_SHOT
 }
 
-/// Counts what is dropped with its endpoint, where it comes from one.
+/// Counts a drop in the slot of the endpoint that the packet came from, if it came from one.
 #[inline(always)]
 fn not_sent(direction: Direction, len: u32, slot: u32) {
     if matches!(direction, Direction::FromEndpoint) {
@@ -183,13 +184,14 @@ fn is_monitored() -> bool {
     CONFIG.get(0).is_some_and(|config| config.flags & CONFIG_MONITOR != 0)
 }
 
-/// The same number, of which the verifier knows nothing any more.
+/// Returns `number` in such a way that the verifier no longer knows its value.
 ///
-/// A number that it knows where a function is called, and that is compared behind the call, makes kernels
-/// before 6.4 take every number of every way there for one that counts (mark_all_scalars_precise): no two
-/// ways are the same then, and it walks each.
+/// If the verifier knows a number where a function is called, and the number is compared after the call,
+/// kernels before 6.4 treat every number on every path to it as significant (mark_all_scalars_precise). Then no
+/// two paths are equal, and the verifier walks each.
 #[inline(always)]
-pub fn forgotten(ctx: &TcContext, number: u32) -> u32 {
+pub fn opaque_to_verifier(ctx: &TcContext, number: u32) -> u32 {
+    // The verifier knows nothing of a packet's length.
     let unknown = ctx.len();
     black_box(number ^ unknown) ^ unknown
 }

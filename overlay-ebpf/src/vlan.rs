@@ -1,9 +1,9 @@
-//! VLAN tags (IEEE 802.1Q). The kernel takes a frame's outermost tag out and keeps it beside the frame
-//! before a program sees it; a second one lies in the frame. On the wire both lie in it.
+//! VLAN tags (IEEE 802.1Q). Before a program sees a frame, the kernel takes the outermost tag out and keeps it
+//! beside the frame; a second tag lies in the frame. On the wire both lie in it.
 //!
-//! Who is on a VLAN of its own making is fenced by its MAC alone: which addresses it has there is
-//! nobody else's business. But VLAN 0 is none: a receiver takes such a frame for untagged, so it is
-//! held against all that an untagged one is.
+//! Endpoints may make VLANs among themselves, and use any addresses there: of such a frame only the MAC is
+//! checked. But VLAN 0 is no VLAN: a receiver treats such a frame as untagged, so it is checked as an untagged
+//! one is.
 
 use crate::{
     frame::{self, header},
@@ -12,22 +12,22 @@ use crate::{
 use aya_ebpf::{helpers::bpf_skb_vlan_pop, programs::TcContext};
 use overlay_common::DropReason;
 
-/// Tags of one frame that are carried, where the kernel has them beside it.
+/// Greatest number of tags of one frame that are carried.
 pub const TAGS_MAX: usize = 2;
 
-/// What is to be held against what is known of the endpoint.
+/// What is checked against what is known of the endpoint.
 #[derive(Clone, Copy)]
 pub struct Inside {
-    /// Protocol; [`UNCHECKED`] on a VLAN.
+    /// Type of the packet; [`UNCHECKED`] on a VLAN.
     pub ethertype: u16,
     /// Where its header lies.
     pub l3: usize,
 }
 
-/// No protocol's number.
+/// No packet has this type.
 const UNCHECKED: u16 = 0;
 
-/// What is behind the tags of a frame from an endpoint.
+/// The packet behind the tags of a frame from an endpoint.
 #[inline(always)]
 pub fn inside(ctx: &TcContext, eth: Eth) -> Result<Inside, DropReason> {
     let l3 = size_of::<Eth>();
@@ -37,7 +37,7 @@ pub fn inside(ctx: &TcContext, eth: Eth) -> Result<Inside, DropReason> {
     }
 }
 
-/// What is behind the tags of the frame that begins at `at`.
+/// The packet behind the tags of the frame that begins at `at`.
 #[inline(always)]
 pub fn inside_at(ctx: &TcContext, eth: Eth, at: usize) -> Result<Inside, DropReason> {
     let l3 = at + size_of::<Eth>();
@@ -60,7 +60,7 @@ fn behind(vlan: u16, ethertype: u16, l3: usize) -> Result<Inside, DropReason> {
     Ok(Inside { ethertype, l3 })
 }
 
-/// Tags that lay beside a frame, outermost first.
+/// The tags that were taken out of a frame, outermost first.
 #[derive(Clone, Copy)]
 pub struct Tags {
     pub count: usize,
@@ -71,8 +71,8 @@ impl Tags {
     pub const NONE: Self = Self { count: 0, tags: [Tag::NONE; TAGS_MAX] };
 }
 
-/// Takes the tags that lie beside the frame, so that they can be put into it; the kernel puts the next
-/// one of the frame's own in the place of each.
+/// Takes out all tags of the frame. The kernel keeps one beside it; when that is taken, the kernel puts the
+/// frame's next one in its place.
 #[inline(always)]
 pub fn take(ctx: &TcContext) -> Result<Tags, DropReason> {
     let mut taken = Tags::NONE;

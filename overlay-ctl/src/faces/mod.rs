@@ -6,6 +6,3 @@ pub mod metrics;
 mod served;
 
 pub use served::{DatapathInfo, ServedNode};
-
-/// What stands in the place of a drop reason for packets that were not dropped.
-pub(crate) const FORWARDED: &str = "forwarded";

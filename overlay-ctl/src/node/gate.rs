@@ -95,15 +95,7 @@ mod tests {
     /// A kernel whose newest entry was made by `revision`.
     fn filled(revision: Revision) -> Tables {
         let key = FdbKey { vni: 4097, mac: [2, 0x42, 0, 0, 0, 1], pad: [0; 2] };
-        let entry = FdbEntry {
-            vtep: [0; 16],
-            ip: [0; 16],
-            ifindex: 7,
-            flags: 0,
-            generation: revision,
-            hop: 0,
-            pad: 0,
-        };
+        let entry = FdbEntry::here(revision, [0; 16], 0, 7, 0);
         Tables { fdb: [(key, entry)].into(), ..Tables::default() }
     }
 

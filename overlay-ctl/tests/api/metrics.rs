@@ -3,7 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 
 use aya::sys::{Stats, enable_stats};
-use overlay_ctl::{config::Metrics, error_chain, proto::v1::RemoveEndpointRequest};
+use overlay_ctl::{
+    config::Metrics, dataplane::datapath::maps_folder, error_chain,
+    proto::v1::RemoveEndpointRequest,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -174,7 +177,7 @@ fn metrics_are_served_to_nobody_but_the_host_unless_asked_for() {
         assert!(is_refused(DEFAULT).await);
         drop(TcpStream::connect(address()).await.unwrap());
         // Endpoints are kept from it as from the API.
-        let apis = node.host.bpffs.join("maps/APIS");
+        let apis = maps_folder(&node.host.bpffs).join("APIS");
         let dump = node.host.netns.sh(&format!("bpftool map dump pinned {}", apis.display()));
         for port in [7400, 7401] {
             assert!(dump.contains(&format!("\"port\": {port}")), "{port} in {dump}");

@@ -17,5 +17,6 @@ mod guard;
 mod host;
 #[path = "../support/lab.rs"]
 mod lab;
+mod layouts;
 mod netlink;
 mod station;

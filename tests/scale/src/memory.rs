@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
+use overlay_ctl::dataplane::datapath::maps_folder;
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
@@ -10,7 +11,7 @@ use std::{
 /// `memlock` of a pinned map's descriptor, in bytes: the memory of the map according to the kernel. It is exact
 /// from Linux 6.4 on; older kernels count a map that is not preallocated as empty.
 pub(crate) fn of_map(bpffs: &Path, name: &str) -> Result<u64> {
-    let map = MapData::from_pin(bpffs.join("maps").join(name))?;
+    let map = MapData::from_pin(maps_folder(bpffs).join(name))?;
     let info = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
     field(&std::fs::read_to_string(info)?, "memlock:")
 }

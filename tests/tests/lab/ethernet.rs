@@ -157,7 +157,7 @@ fn bpftool_prints_the_maps_with_named_fields() {
             let cluster = cluster(lab)?;
             let h1 = &cluster.hosts[0];
             for (map, fields) in [
-                ("FDB", &["vni", "mac", "vtep", "ifindex", "flags", "generation"][..]),
+                ("FDB", &["vni", "mac", "vtep", "ifindex", "flags", "endpoint"][..]),
                 ("NEIGH", &["vni", "ip", "mac"]),
                 ("PORTS", &["vni", "mac", "ip", "flags"]),
                 ("NODES", &["vtep", "node", "hop"]),

@@ -16,10 +16,8 @@ use aya::{
 use nix::{errno::Errno, libc};
 use overlay_common::{
     ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, KERNEL_BTF, MAP_APIS, MAP_CONFIG, MAP_EVENTS, MAP_FDB, MAP_FLOOD,
-    MAP_GATEWAY_PORTS, MAP_HOPS, MAP_METRICS, MAP_NEIGH, MAP_NODES, MAP_PATHS, MAP_PORTS,
-    MAP_TRAFFIC, METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
-    Prepared, SKB_LAYOUT, TRAFFIC_MAX, Traffic, metric_index, prepare,
+    GatewayPortEntry, HopEntry, KERNEL_BTF, METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
+    PathMtu, PortEntry, Prepared, SKB_LAYOUT, TRAFFIC_MAX, Traffic, map, metric_index, prepare,
 };
 use overlay_lab::{Requirement, missing, skip};
 
@@ -168,19 +166,21 @@ impl Loaded {
     fn of(prepared: &Prepared) -> Self {
         let mut programs = opened(prepared);
         let mut loaded = Self {
-            config: Array::try_from(map(&mut programs, MAP_CONFIG)).expect("CONFIG"),
-            fdb: table(&mut programs, MAP_FDB),
-            neigh: table(&mut programs, MAP_NEIGH),
-            ports: table(&mut programs, MAP_PORTS),
-            nodes: table(&mut programs, MAP_NODES),
-            hops: Array::try_from(map(&mut programs, MAP_HOPS)).expect("HOPS"),
-            paths: Array::try_from(map(&mut programs, MAP_PATHS)).expect("PATHS"),
-            traffic: PerCpuArray::try_from(map(&mut programs, MAP_TRAFFIC)).expect("TRAFFIC"),
-            flood: table(&mut programs, MAP_FLOOD),
-            gateway_ports: table(&mut programs, MAP_GATEWAY_PORTS),
-            apis: table(&mut programs, MAP_APIS),
-            metrics: PerCpuArray::try_from(map(&mut programs, MAP_METRICS)).expect("METRICS"),
-            events: RingBuf::try_from(map(&mut programs, MAP_EVENTS)).expect("EVENTS"),
+            config: Array::try_from(map(&mut programs, map::CONFIG::NAME)).expect("CONFIG"),
+            fdb: table(&mut programs, map::FDB::NAME),
+            neigh: table(&mut programs, map::NEIGH::NAME),
+            ports: table(&mut programs, map::PORTS::NAME),
+            nodes: table(&mut programs, map::NODES::NAME),
+            hops: Array::try_from(map(&mut programs, map::HOPS::NAME)).expect("HOPS"),
+            paths: Array::try_from(map(&mut programs, map::PATHS::NAME)).expect("PATHS"),
+            traffic: PerCpuArray::try_from(map(&mut programs, map::TRAFFIC::NAME))
+                .expect("TRAFFIC"),
+            flood: table(&mut programs, map::FLOOD::NAME),
+            gateway_ports: table(&mut programs, map::GATEWAY_PORTS::NAME),
+            apis: table(&mut programs, map::APIS::NAME),
+            metrics: PerCpuArray::try_from(map(&mut programs, map::METRICS::NAME))
+                .expect("METRICS"),
+            events: RingBuf::try_from(map(&mut programs, map::EVENTS::NAME)).expect("EVENTS"),
             programs,
             filled: World::empty(),
             counted: Counts::new(),

@@ -193,7 +193,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to a node, next hop not known", World::forget_next_hops, a_to_far(), Redirect),
         case("to a node, next hop not known, IPv6", |w| { FORWARDS(w); w.forget_next_hops(); }, ipv6(A, FAR, flow), Redirect),
         // The kernel's own way takes IP only.
-        case("to a node, next hop not known, other protocol", World::forget_next_hops, plain(FAR), Drop(UnknownNode)),
+        case("to a node, next hop not known, other protocol", World::forget_next_hops, plain(FAR), Drop(UnresolvedNextHop)),
         case("to nobody", AS_USUAL, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
         case("to nobody, IPv6", FORWARDS, ipv6(A, STRANGER, flow), Drop(UnknownDestination)),
         case("to nobody, other protocol", AS_USUAL, plain(STRANGER), Drop(UnknownDestination)),
@@ -228,7 +228,7 @@ fn to_all() -> Vec<Case> {
         case("on, and nobody to receive", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[])); }, to(GROUP), Replicated(vec![])),
         case("on, ICC off", |w| w.flag(FLAG_MULTICAST | FLAG_ICC_OFF), to(GROUP), Drop(IccOff)),
         case("on, a VTEP that is no node's", |w| { MULTICAST(w); w.nodes.clear(); }, to(GROUP), Replicated(vec![UnknownNode])),
-        case("on, next hop not known", |w| { MULTICAST(w); w.forget_next_hops(); }, to(GROUP), Replicated(vec![UnknownNode])),
+        case("on, next hop not known", |w| { MULTICAST(w); w.forget_next_hops(); }, to(GROUP), Replicated(vec![UnresolvedNextHop])),
         case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[PORT_A, NO_DEVICE, PORT_B])); }, to(GROUP), Replicated(vec![RedirectFailed])),
         case("on, the underlay has gone", |w| {
             MULTICAST(w);

@@ -88,7 +88,7 @@ fn not_for_us() -> Vec<Case> {
         case("a later fragment", AS_USUAL, Vxlan { fragment_offset: 185, ..usual() }.around(&inner), Pass),
         case("a middle fragment", AS_USUAL, Vxlan { fragment_offset: 185, more_fragments: true, ..usual() }.around(&inner), Pass),
         case("another host's frame", AS_USUAL, Vxlan { to_mac: STRANGER.mac, ..usual() }.around(&inner), Pass),
-        case("a broadcast frame", AS_USUAL, Vxlan { to_mac: BROADCAST, ..usual() }.around(&inner), Drop(Malformed)),
+        case("a broadcast frame", AS_USUAL, Vxlan { to_mac: BROADCAST, ..usual() }.around(&inner), Drop(OuterGroupFrame)),
         case("options, another port", AS_USUAL, Vxlan { options: vec![1; 8], port: 53, ..usual() }.around(&inner), Pass),
         case("options, cut before the ports", AS_USUAL, cut(Vxlan { options: vec![1; 40], ..usual() }.around(&inner), 14 + 60), Pass),
         case("ARP", AS_USUAL, arp(Ask { from: ROUTER_MAC, to: BROADCAST, operation: 1, sender: node, target: to_node }), Pass),

@@ -154,14 +154,18 @@ impl Default for World {
 }
 
 impl World {
-    fn endpoint(&mut self, who: Station, vtep: Ip16, ifindex: u32, hop: u32) {
+    /// An endpoint on this node with its slot as `place`, or, without a device, behind a VTEP with its hop.
+    fn endpoint(&mut self, who: Station, vtep: Ip16, ifindex: u32, place: u32) {
         let Station { mac, ip } = who;
         let ip = ip16_from_v4(ip);
-        let entry = FdbEntry { vtep, ip, ifindex, flags: 0, generation: 1, hop, pad: 0 };
+        let entry = match ifindex {
+            0 => FdbEntry::behind(1, ip, 0, vtep, place),
+            ifindex => FdbEntry::here(1, ip, 0, ifindex, place),
+        };
         self.fdb.insert(fdb_key(mac), entry);
         self.neigh.insert(NeighKey { ip, vni: VNI }, NeighEntry { mac, pad: [0; 2] });
         if ifindex != 0 {
-            let port = PortEntry { ip, vni: VNI, flags: 0, mac, pad: [0; 2], slot: hop, pad2: 0 };
+            let port = PortEntry { ip, vni: VNI, flags: 0, mac, pad: [0; 2], slot: place, pad2: 0 };
             self.ports.insert(ifindex, port);
         }
     }
@@ -200,9 +204,8 @@ impl World {
     /// Moves `who` behind another VTEP.
     pub(crate) fn moved(&mut self, who: Station, vtep: [u8; 4]) {
         let entry = self.fdb.get_mut(&fdb_key(who.mac)).expect("an endpoint of the world");
-        entry.vtep = ip16_from_v4(vtep);
-        entry.ifindex = 0;
-        entry.hop = self.nodes.get(&node_key(vtep)).map_or(0, |node| node.hop);
+        let hop = self.nodes.get(&node_key(vtep)).map_or(0, |node| node.hop);
+        *entry = FdbEntry::behind(entry.endpoint, entry.ip, entry.flags, ip16_from_v4(vtep), hop);
     }
 
     /// The far node's maps, while this node's maps hold this world. What is behind a third node is the same in both.
@@ -217,10 +220,11 @@ impl World {
         world.node(OWN_VTEP, 1, HOP_FAR, UNDERLAY_MAC);
         world.node(IDLE_VTEP, 3, HOP_IDLE, UNDERLAY_MAC);
         for (key, entry) in &self.fdb {
-            let entry = if entry.ifindex != 0 {
-                FdbEntry { vtep: ip16_from_v4(OWN_VTEP), ifindex: 0, hop: HOP_FAR, ..*entry }
+            let FdbEntry { endpoint, ip, flags, .. } = *entry;
+            let entry = if entry.is_here() {
+                FdbEntry::behind(endpoint, ip, flags, ip16_from_v4(OWN_VTEP), HOP_FAR)
             } else if entry.vtep == ip16_from_v4(FAR_VTEP) {
-                FdbEntry { vtep: IP16_NONE, ifindex: FAR_PORT, hop: SLOT_A, ..*entry }
+                FdbEntry::here(endpoint, ip, flags, FAR_PORT, SLOT_A)
             } else {
                 *entry
             };

@@ -1,29 +1,22 @@
 //! Programs on devices, and the entries below `links/` that remember them.
 //!
-//! Each attachment has one entry, named by its role and the device's index. With TCX it is the pinned
-//! link, which holds the program; with clsact, whose filters live as long as their device, it is an
-//! empty folder. So whatever process comes next knows what is attached and replaces it atomically.
+//! Each attachment has one entry, named by its role and the device's index. With TCX the entry is the pinned
+//! link, which holds the program. With clsact, whose filters live as long as their device, it is an empty
+//! folder. So the next process knows what is attached, and can replace it atomically.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use aya::programs::{
     Link as _, LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkError, PinnedLink},
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
-use nix::{
-    errno::Errno,
-    net::if_::{if_indextoname, if_nametoindex},
-};
+use nix::{errno::Errno, net::if_::if_nametoindex};
 
-use super::{DatapathError, guard::GuardMode};
-use crate::dataplane::kernel::Program;
+use super::{DatapathError, place::Place};
 
-/// Priority and handle of our clsact filters. Fixed, so that a later process finds them; unlikely, so
-/// that nobody else has them.
+/// Priority and handle of our clsact filters. They are fixed, so that a later process finds the filters, and
+/// unlikely, so that no other software uses them.
 const PRIORITY: u16 = u16::from_be_bytes(*b"ov");
 const HANDLE: TcHandle = TcHandle::new(u16::from_be_bytes(*b"ov"), u16::from_be_bytes(*b"ly"));
 
@@ -37,7 +30,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// Asks the kernel what is on a device by TCX: one that does not know TCX answers EINVAL.
+    /// The hook that this kernel has. One without TCX refuses to list the programs of a device.
     pub(super) fn probe(ifname: &str) -> Self {
         match SchedClassifier::query_tcx(ifname, TcAttachType::Ingress) {
             Ok(_) => Self::Tcx,
@@ -46,102 +39,7 @@ impl Hook {
     }
 }
 
-/// What a program is attached for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Underlay,
-    Endpoint,
-    Gateway,
-    Guard(GuardMode),
-}
-
-impl Role {
-    /// The role of a program that runs on the host's side of devices.
-    pub(super) fn of(program: Program) -> Self {
-        match program {
-            Program::FromEndpoint => Self::Endpoint,
-            Program::FromGateway => Self::Gateway,
-        }
-    }
-
-    /// Those at TC.
-    pub(super) const TC: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
-    pub(super) const ALL: [Self; 5] = [
-        Self::Underlay,
-        Self::Endpoint,
-        Self::Gateway,
-        Self::Guard(GuardMode::Native),
-        Self::Guard(GuardMode::Generic),
-    ];
-
-    /// The program's name in the object.
-    pub(super) fn program(self) -> &'static str {
-        match self {
-            Self::Underlay => "from_underlay",
-            Self::Endpoint => "from_endpoint",
-            Self::Gateway => "from_gateway",
-            Self::Guard(GuardMode::Native) => "guard_underlay",
-            Self::Guard(GuardMode::Generic) => "guard_generic",
-        }
-    }
-
-    // bpffs allows no dot in a name.
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Underlay => "underlay-",
-            Self::Endpoint => "endpoint-",
-            Self::Gateway => "gateway-",
-            // The kernel does not say of a link which mode it is of.
-            Self::Guard(GuardMode::Native) => "guard-native-",
-            Self::Guard(GuardMode::Generic) => "guard-generic-",
-        }
-    }
-}
-
-/// A program's place: a role on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) role: Role,
-    pub(super) ifindex: u32,
-}
-
-impl Place {
-    pub(super) fn entry(self, links: &Path) -> PathBuf {
-        links.join(format!("{}{}", self.role.prefix(), self.ifindex))
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        Role::ALL.into_iter().find_map(|role| {
-            let ifindex = name.strip_prefix(role.prefix())?.parse().ok()?;
-            Some(Self { role, ifindex })
-        })
-    }
-
-    /// The device's name now, or its index where it is gone.
-    pub(super) fn device(self) -> Result<String, String> {
-        let gone = || format!("with index {}", self.ifindex);
-        let name = if_indextoname(self.ifindex).map_err(|_| gone())?;
-        // nix 0.31 takes a failure (a null pointer) for an empty name.
-        let name = name.into_string().map_err(|_| gone())?;
-        if name.is_empty() { Err(gone()) } else { Ok(name) }
-    }
-
-    pub(super) fn failed(
-        self,
-        action: &'static str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> DatapathError {
-        let ifname = self.device().unwrap_or_else(|index| index);
-        DatapathError::Attach {
-            program: self.role.program(),
-            action,
-            ifname,
-            source: source.into(),
-        }
-    }
-}
-
-/// Every place that an entry remembers.
+/// All places that have an entry.
 pub(super) fn places(links: &Path) -> Result<Vec<Place>, DatapathError> {
     let failed = || DatapathError::folder(links, "read");
     let entries = match fs::read_dir(links) {
@@ -157,7 +55,7 @@ pub(super) fn places(links: &Path) -> Result<Vec<Place>, DatapathError> {
     Ok(places)
 }
 
-/// Puts `program` where an earlier one is, with no packet in between. False where there is none: the
+/// Replaces the program at the place by `program`, with no packet in between. Returns false if there is none: the
 /// device is gone or was never ours; its entry, if any, is removed.
 pub(super) fn replace(
     links: &Path,
@@ -215,7 +113,7 @@ fn replace_filter(program: &mut SchedClassifier, place: Place) -> Result<bool, D
     }
 }
 
-/// The name and the index are of one device.
+/// Checks that the name and the index belong to one device.
 pub(super) fn check_device(ifname: &str, ifindex: u32) -> Result<(), DatapathError> {
     if if_nametoindex(ifname).ok() == Some(ifindex) {
         Ok(())
@@ -224,7 +122,60 @@ pub(super) fn check_device(ifname: &str, ifindex: u32) -> Result<(), DatapathErr
     }
 }
 
-/// Attaches to a device that has no program of ours, and remembers it.
+/// Makes sure that some program of ours is at the place: the one that is there stays, of whichever layout it is;
+/// if there is none, `program` is attached.
+pub(super) fn hold(
+    links: &Path,
+    program: &mut SchedClassifier,
+    place: Place,
+    ifname: &str,
+    hook: Hook,
+) -> Result<(), DatapathError> {
+    let entry = place.entry(links);
+    match fs::symlink_metadata(&entry) {
+        // A filter can't be looked for, but a second one is refused.
+        Ok(metadata) if metadata.is_dir() => {
+            check_device(ifname, place.ifindex)?;
+            attach_filter(program, place, ifname, Present::Stays)
+        }
+        Ok(_) if is_linked(place, &entry) => Ok(()),
+        Ok(_) => {
+            remove_entry(&entry)?;
+            attach(links, program, place, ifname, hook)
+        }
+        Err(_) => attach(links, program, place, ifname, hook),
+    }
+}
+
+/// Whether a program of ours is at the place, as far as can be known: of a filter, that its device exists.
+pub(super) fn is_attached(links: &Path, place: Place) -> bool {
+    let entry = place.entry(links);
+    match fs::symlink_metadata(&entry) {
+        Ok(metadata) if metadata.is_dir() => place.device().is_ok(),
+        Ok(_) => is_linked(place, &entry),
+        Err(_) => false,
+    }
+}
+
+/// Whether the device runs the program of the pinned link. A link outlives its device, whose index may be
+/// another device's by now.
+fn is_linked(place: Place, entry: &Path) -> bool {
+    let Ok(ifname) = place.device() else { return false };
+    let Some(id) = running(entry) else { return false };
+    let listed = SchedClassifier::query_tcx(&ifname, TcAttachType::Ingress);
+    listed.is_ok_and(|(_, programs)| programs.iter().any(|program| program.id() == id))
+}
+
+/// The id of the program in a pinned link; `None` for a filter of clsact, which has no link.
+pub(super) fn running(entry: &Path) -> Option<u32> {
+    if fs::symlink_metadata(entry).is_ok_and(|metadata| metadata.is_dir()) {
+        return None;
+    }
+    let link = FdLink::from(PinnedLink::from_pin(entry).ok()?);
+    link.info().ok().map(|info| info.program_id())
+}
+
+/// Attaches to a device that has no program of ours, and remembers the place.
 pub(super) fn attach(
     links: &Path,
     program: &mut SchedClassifier,
@@ -237,14 +188,14 @@ pub(super) fn attach(
     match hook {
         Hook::Tcx => attach_link(program, place, ifname, &entry),
         Hook::Clsact => {
-            // The entry first: a filter that nobody remembers would outlive everything.
+            // The entry first: a filter without an entry would never be found again.
             match fs::create_dir(&entry) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(DatapathError::folder(entry, "created")(error));
                 }
                 _ => {}
             }
-            let attached = attach_filter(program, place, ifname);
+            let attached = attach_filter(program, place, ifname, Present::IsReplaced);
             if attached.is_err() {
                 remove_entry(&entry)?;
             }
@@ -260,8 +211,8 @@ fn attach_link(
     entry: &Path,
 ) -> Result<(), DatapathError> {
     let failed = |error: ProgramError| place.failed("attached to", error);
-    // First, so that no program of others that ends the chain hides our packets from ours; ours hands
-    // on what is not ours.
+    // First in the chain, so that no other program ends it before ours has seen the packet. Ours hands on what
+    // is not ours.
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(ifname, TcAttachType::Ingress, options).map_err(failed)?;
     let link = program.take_link(id).map_err(failed)?;
@@ -270,10 +221,18 @@ fn attach_link(
     Ok(())
 }
 
+/// What happens to a filter of ours that is on the device already.
+#[derive(Clone, Copy)]
+enum Present {
+    Stays,
+    IsReplaced,
+}
+
 fn attach_filter(
     program: &mut SchedClassifier,
     place: Place,
     ifname: &str,
+    present: Present,
 ) -> Result<(), DatapathError> {
     let failed = |error: ProgramError| place.failed("attached to", error);
     match qdisc_add_clsact(ifname) {
@@ -286,6 +245,9 @@ fn attach_filter(
     let options = TcAttachOptions::Netlink(options);
     let id = match program.attach_with_options(ifname, TcAttachType::Ingress, options) {
         Err(error) if errno(&error) == Some(Errno::EEXIST) => {
+            if matches!(present, Present::Stays) {
+                return Ok(());
+            }
             let link = filter(ifname).map_err(|error| place.failed("attached to", error))?;
             program.attach_to_link(link).map_err(failed)?
         }
@@ -295,7 +257,7 @@ fn attach_filter(
     Ok(())
 }
 
-/// Takes a program off, and forgets it. No error where there is none.
+/// Detaches the program at the place, and removes the entry. No error if there is none.
 pub(super) fn detach(links: &Path, place: Place) -> Result<(), DatapathError> {
     let entry = place.entry(links);
     let is_filter = match fs::symlink_metadata(&entry) {
@@ -320,6 +282,7 @@ pub(super) fn detach(links: &Path, place: Place) -> Result<(), DatapathError> {
     remove_entry(&entry)
 }
 
+/// Removes an entry. No error if there is none.
 pub(super) fn remove_entry(entry: &Path) -> Result<(), DatapathError> {
     let is_dir = fs::symlink_metadata(entry).is_ok_and(|metadata| metadata.is_dir());
     let removed = if is_dir { fs::remove_dir(entry) } else { fs::remove_file(entry) };
@@ -331,7 +294,7 @@ pub(super) fn remove_entry(entry: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Our filter on a device, whether it is there or not.
+/// A handle of our filter on a device, which need not exist.
 fn filter(ifname: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(ifname, TcAttachType::Ingress, PRIORITY, HANDLE, None)
 }
@@ -341,6 +304,7 @@ fn keep(link: SchedClassifierLink) {
     std::mem::forget(link);
 }
 
+/// The kernel's error number in `error`.
 pub(super) fn errno(error: &ProgramError) -> Option<Errno> {
     let raw = match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
@@ -350,21 +314,4 @@ pub(super) fn errno(error: &ProgramError) -> Option<Errno> {
         _ => None,
     };
     raw.map(Errno::from_raw)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_leads_back_to_its_place() {
-        for role in Role::ALL {
-            let place = Place { role, ifindex: 4711 };
-            let entry = place.entry(Path::new("/x"));
-            assert_eq!(Place::parse(entry.file_name().unwrap().to_str().unwrap()), Some(place));
-        }
-        for foreign in ["endpoint-", "endpoint-x", "other-3", "endpoint-3-4", ""] {
-            assert_eq!(Place::parse(foreign), None, "{foreign}");
-        }
-    }
 }

@@ -1,6 +1,5 @@
-//! Many entries of a map in one system call: BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH and
-//! BPF_MAP_DELETE_BATCH, which aya has no calls for. All kernels that can load the programs (5.13) have
-//! them (5.6), so there is no other way beside them.
+//! Many entries of a map in one system call, by BPF_MAP_LOOKUP_BATCH, BPF_MAP_UPDATE_BATCH and
+//! BPF_MAP_DELETE_BATCH, for which aya has no calls. All kernels that can load the programs (5.13) have them (5.6).
 #![expect(unsafe_code, reason = "aya has no calls for batches: bpf(2) itself")]
 
 use std::{
@@ -11,10 +10,10 @@ use std::{
 use aya::Pod;
 use nix::{errno::Errno, libc};
 
-/// Entries that one call takes: some milliseconds, and buffers that stay in the cache.
+/// Number of entries in one call. It takes some milliseconds, and the buffers stay in the cache.
 pub(super) const BATCH: usize = 4096;
-/// The kernel may have no element at hand when many are asked for in a row (it gets them from an
-/// interrupt's context), or a bucket held by somebody else. It says so, and works when asked again.
+/// How often a call is repeated that makes no progress. The kernel may have no element ready when many are needed in
+/// a row (it gets them from an interrupt's context), or a bucket may be locked; then it asks for another try.
 const ATTEMPTS: usize = 64;
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -34,15 +33,15 @@ struct Attributes {
     flags: u64,
 }
 
-/// Where a walk through a map goes on: a place of the kernel's own. Entries that are put while one is
-/// under way may be missed; those that stand all the while are seen.
+/// Where a walk through a map goes on; only the kernel knows what the number means. A walk sees every entry that is
+/// there all the time, and may miss one that is put meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(u32);
 
-/// Puts all entries, in their order. What stands before the one that failed is put.
+/// Puts all entries, in their order. Those before one that fails are put.
 ///
 /// # Errors
-/// The kernel's, of the first entry that could not be put.
+/// The kernel's error for the first entry that could not be put.
 pub(super) fn put<K: Pod, V: Pod>(map: BorrowedFd<'_>, entries: &[(K, V)]) -> Result<(), Errno> {
     let mut attempts = 0;
     for entries in entries.chunks(BATCH) {
@@ -68,10 +67,10 @@ pub(super) fn put<K: Pod, V: Pod>(map: BorrowedFd<'_>, entries: &[(K, V)]) -> Re
     Ok(())
 }
 
-/// Deletes all keys, in their order; one that is not there is no error.
+/// Deletes all keys, in their order. A key that is not there is no error.
 ///
 /// # Errors
-/// The kernel's, of the first key that could not be deleted.
+/// The kernel's error for the first key that could not be deleted.
 pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), Errno> {
     let (mut done, mut attempts) = (0, 0);
     while let Some(left) = keys.get(done..)
@@ -92,8 +91,8 @@ pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, keys: &[K]) -> Result<(), Errn
     Ok(())
 }
 
-/// Adds the entries behind `cursor` to `entries`, about [`BATCH`] of them; says where to go on, `None`
-/// after the last one.
+/// Adds about [`BATCH`] of the entries behind `cursor` to `entries`. Returns where the next ones begin, `None` after
+/// the last.
 ///
 /// # Errors
 /// The kernel's.
@@ -109,15 +108,15 @@ pub(super) fn read<K: Pod, V: Pod>(
                 entries.extend(found.keys.into_iter().zip(found.values));
                 return Ok(found.next);
             }
-            // One bucket has more than there is room for.
+            // One bucket has more entries than fit.
             Err(Errno::ENOSPC) => room *= 2,
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Calls `each` for every index of an array in which each of `cpus` CPUs, all that are possible, has its own
-/// value, with those values.
+/// Calls `each` for every index of a per-CPU array, with the values of all CPUs; `cpus` is the number of possible
+/// CPUs.
 ///
 /// # Errors
 /// The kernel's.
@@ -141,15 +140,15 @@ pub(super) fn for_each_per_cpu<V: Pod>(
     }
 }
 
-/// What one call found.
+/// The entries that one call found.
 struct Found<K, V> {
     keys: Vec<K>,
-    /// As many of each key as were asked for.
+    /// For each key, as many values as were asked for.
     values: Vec<V>,
     next: Option<Cursor>,
 }
 
-/// At most `room` entries behind `cursor`, each of one key and `per_key` values.
+/// Looks up at most `room` entries behind `cursor`, each of one key and `per_key` values.
 fn look_up<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     cursor: Option<Cursor>,
@@ -185,7 +184,7 @@ fn look_up<K: Pod, V: Pod>(
     Ok(Found { keys, values, next: (!is_last).then_some(Cursor(next)) })
 }
 
-/// How many entries stand before the one that failed.
+/// Runs a command that writes. Returns how many entries were written before one failed, if one did.
 fn write<K: Pod, V>(
     map: BorrowedFd<'_>,
     command: libc::c_long,
@@ -205,13 +204,13 @@ fn write<K: Pod, V>(
     let asked = attributes.count;
     // SAFETY: the kernel reads `count` keys and values, which there are; their sizes are the map's.
     let result = unsafe { call(command, &mut attributes) };
-    // Where the call itself is refused the count is left as it was.
+    // If the call itself is refused, the count stays as it was.
     let is_refused = result.is_err() && attributes.count == asked;
     (if is_refused { 0 } else { attributes.count as usize }, result)
 }
 
 /// # Safety
-/// The addresses in `attributes` must be of buffers as large as the command makes the kernel use.
+/// The addresses in `attributes` must be of buffers that are as large as the command needs.
 unsafe fn call(command: libc::c_long, attributes: &mut Attributes) -> Result<(), Errno> {
     let size = size_of::<Attributes>();
     // SAFETY: as the caller says; the attributes themselves are borrowed until the call returns.

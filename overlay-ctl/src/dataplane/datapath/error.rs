@@ -30,30 +30,14 @@ pub enum DatapathError {
         #[source]
         source: io::Error,
     },
-    /// What is pinned was made by another version.
+    /// The kernel does not describe its types.
     #[error(
-        "the pinned map {} is not the {name} that this version uses: {difference}. It was made by another version; \
-         `rm -r {}` lets this one start afresh (traffic stops until the node has filled its maps again)",
-        .path.display(), .folder.display()
-    )]
-    MapShape {
-        /// The map.
-        name: &'static str,
-        /// Its pin.
-        path: PathBuf,
-        /// The node's folder.
-        folder: PathBuf,
-        /// As "its values have 40 bytes, not 48".
-        difference: String,
-    },
-    /// The kernel does not tell its types.
-    #[error(
-        "{KERNEL_BTF} can't be read, by which the programs find the fields of a packet: run a kernel with CONFIG_DEBUG_INFO_BTF"
+        "{KERNEL_BTF} can't be read; the programs need it to find the fields of a packet: run a kernel with CONFIG_DEBUG_INFO_BTF"
     )]
     NoTypes(#[source] io::Error),
-    /// The kernel's types are none that this version knows.
+    /// This version does not know the kernel's types.
     #[error(
-        "{KERNEL_BTF} does not tell where the fields of a packet are, which the programs must know: run a kernel that this version was tested with"
+        "{KERNEL_BTF} does not say where the fields of a packet are, which the programs need: run a kernel that this version was tested with"
     )]
     Types(#[source] BtfError),
     /// The kernel refused the object.
@@ -79,8 +63,8 @@ pub enum DatapathError {
         "the embedded BPF object has no {0}: this binary was built wrongly; build it again (`cargo xtask build`)"
     )]
     Incomplete(&'static str),
-    /// The kernel tells nothing of a program that it runs.
-    #[error("the kernel does not tell about the program {program}")]
+    /// The kernel gives no information about a program that it runs.
+    #[error("the kernel gives no information about the program {program}")]
     Program {
         /// Which.
         program: &'static str,
@@ -88,7 +72,7 @@ pub enum DatapathError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// The device vanished, or is another one by now.
+    /// The device is gone, or its name or index belongs to another one now.
     #[error("there is no network device {ifname} with index {ifindex} (any more)")]
     NoDevice {
         /// Name that it had.
@@ -96,7 +80,7 @@ pub enum DatapathError {
         /// Index that it had.
         ifindex: u32,
     },
-    /// A program could not be put on a device, or taken off it.
+    /// A program could not be attached to a device, replaced, or detached.
     #[error("the program {program} could not be {action} the device {ifname}")]
     Attach {
         /// Which.
@@ -109,7 +93,7 @@ pub enum DatapathError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// `guard_underlay` could not be put on the underlay device.
+    /// `guard_underlay` could not be attached to the underlay device.
     #[error("no {mode} XDP on {ifname}: {why}")]
     Guard {
         /// The device.
@@ -122,7 +106,7 @@ pub enum DatapathError {
         #[source]
         source: Box<ProgramError>,
     },
-    /// No room.
+    /// A map has no room for another entry.
     #[error(
         "the map {name} is full: it holds {capacity} entries, which is what this version can carry on one node"
     )]
@@ -143,11 +127,11 @@ pub enum DatapathError {
         #[source]
         source: MapError,
     },
-    /// Somebody reads the events already.
-    #[error("another reader takes the packets' records already; there can be one: close it first")]
+    /// The records of packets have a reader already.
+    #[error("the records of packets have a reader already, and can have only one: close it first")]
     EventsTaken,
     /// Waiting for EVENTS failed.
-    #[error("waiting for the packets' records failed")]
+    #[error("waiting for the records of packets failed")]
     Events(#[source] io::Error),
 }
 

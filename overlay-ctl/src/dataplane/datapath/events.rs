@@ -1,4 +1,4 @@
-//! Reading EVENTS: the records of dropped and of sampled packets, and whose they are.
+//! Reading of EVENTS: the records of dropped and of sampled packets.
 #![expect(unsafe_code, reason = "records are read from the ring as the programs wrote them")]
 
 use std::{
@@ -11,12 +11,12 @@ use std::{
 };
 
 use aya::maps::{Map, MapData, RingBuf};
-use overlay_common::{Event, MAP_EVENTS};
+use overlay_common::{Event, map};
 use tokio::io::unix::AsyncFd;
 
 use super::DatapathError;
 
-/// The one reader of EVENTS. When it is dropped there can be another.
+/// The one reader of EVENTS. When it is dropped, another can be opened.
 pub struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
     _turn: Turn,
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Events {
     }
 }
 
-/// Held by the reader: two would each miss what the other consumed.
+/// The right to read, which the reader holds: of two readers, each would miss what the other took.
 struct Turn(Arc<AtomicBool>);
 
 impl Turn {
@@ -45,11 +45,11 @@ impl Drop for Turn {
 }
 
 impl Events {
-    /// Opens the pinned map anew, and leaves what is in it from before unread.
+    /// Opens the pinned map, and discards the records that are in it.
     pub(super) fn open(maps: &Path, taken: &Arc<AtomicBool>) -> Result<Self, DatapathError> {
-        let failed = DatapathError::table(MAP_EVENTS, "opened");
+        let failed = DatapathError::table(map::EVENTS::NAME, "opened");
         let turn = Turn::take(taken).ok_or(DatapathError::EventsTaken)?;
-        let data = MapData::from_pin(maps.join(MAP_EVENTS)).map_err(failed)?;
+        let data = MapData::from_pin(maps.join(map::EVENTS::NAME)).map_err(failed)?;
         let mut ring = RingBuf::try_from(Map::RingBuf(data)).map_err(failed)?;
         while ring.next().is_some() {}
         // SAFETY: the ring owns its descriptor and keeps it until the AsyncFd that owns the ring is

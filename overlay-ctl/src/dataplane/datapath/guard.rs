@@ -1,7 +1,7 @@
 //! `guard_underlay` on the underlay device, by XDP.
 //!
-//! Its link is pinned as the other programs' are. A device has one XDP program: where somebody else's
-//! is, ours stays away.
+//! Its link is pinned as those of the other programs. A device has one XDP program: if that is somebody else's,
+//! ours is not attached.
 #![expect(unsafe_code, reason = "aya can't take an XDP link over from its pin: bpf(2) itself")]
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 };
 
 use aya::programs::{
-    ProgramError, Xdp, XdpMode,
+    ProgramError, Xdp,
     links::{FdLink, PinnedLink},
     xdp::XdpLink,
 };
@@ -23,44 +23,19 @@ use nix::{errno::Errno, libc};
 
 use super::{
     Datapath, DatapathError,
-    attach::{self, Place, Role, errno},
+    attach::{self, errno},
+    load::load_patiently,
+    place::{GuardMode, Place, Role},
 };
 
-/// Where in the receiving of a packet XDP runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GuardMode {
-    /// In the device's driver, before there is an skb.
-    Native,
-    /// In the stack, on any device. It makes every packet one piece of memory first.
-    Generic,
-}
-
-impl GuardMode {
-    /// As `--xdp` and `overlay status` have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-
-    fn xdp(self) -> XdpMode {
-        match self {
-            Self::Native => XdpMode::Driver,
-            Self::Generic => XdpMode::Skb,
-        }
-    }
-}
-
-/// How the guard stands.
+/// The state of the guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
-    /// None: it is not attached, and `from_underlay` does its work.
+    /// `None`: it is not attached, and `from_underlay` does its work.
     pub mode: Option<GuardMode>,
-    /// Why it is not native; empty where it is.
+    /// Why it is not native; empty if it is.
     pub why: String,
-    /// It is not what was asked for.
+    /// True if it is not what was asked for.
     pub is_fallback: bool,
 }
 
@@ -71,13 +46,13 @@ impl Default for Guard {
 }
 
 impl Datapath {
-    /// Attaches `guard_underlay` to the underlay device `ifname`, or replaces an earlier process' with
-    /// no packet in between. In another mode it is taken off first: a device has one. A program that is
-    /// not ours is never replaced.
+    /// Attaches `guard_underlay` to the underlay device `ifname`, or replaces the one of an earlier process with
+    /// no packet in between. If that runs in another mode, it is detached first: a device has one XDP program.
+    /// A program that is not ours is never replaced.
     ///
     /// # Errors
-    /// [`DatapathError::Guard`] says why it could not be; [`DatapathError::NoDevice`] and the others as
-    /// of [`Datapath::open`]. Afterwards there is none of ours in another mode.
+    /// [`DatapathError::Guard`] says why it could not be attached; [`DatapathError::NoDevice`] and the others as
+    /// for [`Datapath::open`]. Afterwards there is no guard in another mode.
     pub fn attach_guard(&mut self, ifname: &str, mode: GuardMode) -> Result<(), DatapathError> {
         let place = Place { role: Role::Guard(mode), ifindex: self.config.underlay_ifindex };
         self.detach_guards(|other| other != place)?;
@@ -97,13 +72,13 @@ impl Datapath {
         };
         let id = program.attach_to_if_index(place.ifindex, mode.xdp()).map_err(refused)?;
         let link = program.take_link(id).map_err(refused)?;
-        // What is no descriptor is taken off again by being dropped: no kernel that we run on.
+        // Kernels without XDP links, on which the programs do not run, would give no descriptor.
         let link = FdLink::try_from(link).map_err(|error| place.failed("attached to", error))?;
         link.pin(entry).map_err(|error| place.failed("attached to", error))?;
         Ok(())
     }
 
-    /// Takes `guard_underlay` off, wherever it is. No error where it is nowhere.
+    /// Detaches `guard_underlay`, wherever it is. No error if it is nowhere.
     ///
     /// # Errors
     /// [`DatapathError::Folder`].
@@ -121,21 +96,39 @@ impl Datapath {
         Ok(())
     }
 
-    /// The kernel's id of this process' program for the mode; None before it is loaded.
+    /// The kernel's id of this process' program for the mode; `None` before it is loaded.
     #[must_use]
     pub fn guard_id(&mut self, mode: GuardMode) -> Option<u32> {
         Some(self.guard_program(mode).ok()?.info().ok()?.id())
     }
 
-    /// How the guard stands, as it was last noted.
+    /// The state of the guard, as it was last noted.
     #[must_use]
     pub fn guard(&self) -> &Guard {
         &self.guard
     }
 
-    /// Notes how it stands.
+    /// Notes the state of the guard.
     pub fn note_guard(&mut self, guard: Guard) {
         self.guard = guard;
+    }
+
+    /// Replaces a guard of another layout by this process' own. If that can't be loaded, the guard goes:
+    /// `from_underlay` does its work, and the other layout's maps must not decide any more.
+    pub(super) fn swap_guard(
+        &mut self,
+        place: Place,
+        mode: GuardMode,
+    ) -> Result<(), DatapathError> {
+        let entry = place.entry(&self.folders.links);
+        let program = self.guard_program(mode)?;
+        let swapped = load(program, mode).and_then(|()| replace(program, place, &entry));
+        if let Err(error) = swapped {
+            let error = crate::error_chain(&error);
+            tracing::warn!(error, "the XDP guard of another version is detached");
+            return self.detach_guards(|other| other == place);
+        }
+        Ok(())
     }
 
     fn guard_program(&mut self, mode: GuardMode) -> Result<&mut Xdp, DatapathError> {
@@ -145,20 +138,21 @@ impl Datapath {
     }
 }
 
-/// Only where it is wanted: a kernel that refuses it forwards all the same.
+/// Loads the program, unless it is loaded. This happens only when a guard is wanted, so that a kernel which refuses
+/// it still forwards.
 fn load(program: &mut Xdp, mode: GuardMode) -> Result<(), DatapathError> {
     if program.fd().is_ok() {
         return Ok(());
     }
-    super::load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
+    load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
         program: Role::Guard(mode).program(),
         since: if mode == GuardMode::Native { "5.18" } else { "5.13" },
         source: Box::new(source),
     })
 }
 
-/// Puts the program where an earlier one of ours is. False where there is none, or it was taken off
-/// behind our back: its entry, if any, is removed.
+/// Replaces an earlier program of ours. Returns false if there is none, or if somebody else detached it; its entry,
+/// if any, is removed.
 fn replace(program: &mut Xdp, place: Place, entry: &Path) -> Result<bool, DatapathError> {
     match fs::symlink_metadata(entry) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -183,15 +177,16 @@ fn replace(program: &mut Xdp, place: Place, entry: &Path) -> Result<bool, Datapa
     }
 }
 
-/// Takes the program of a pinned link off its device now. Without its pin it would go as well, but when
-/// the kernel finds the time (it puts a link off a bpffs after a grace period), and the device takes no
-/// other until then. Whatever fails here, the pin is removed next, and that suffices in the end.
+/// Detaches the program of a pinned link at once. Removing the pin would detach it as well, but only after a grace
+/// period of the kernel, and the device takes no other program until then. If it fails here, the removal of the
+/// pin, which is next, suffices in the end.
 fn take_off(entry: &Path) {
     // linux/bpf.h; links of XDP are of Linux 5.9, as the second is.
     const BPF_OBJ_GET: libc::c_int = 7;
     const BPF_LINK_DETACH: libc::c_int = 34;
     let Ok(path) = CString::new(entry.as_os_str().as_bytes()) else { return };
-    // The pathname, a descriptor and flags; of the other command the link's descriptor comes first.
+    // The members of `union bpf_attr` for BPF_OBJ_GET: a pathname, then a descriptor and flags. For
+    // BPF_LINK_DETACH, below: the link's descriptor.
     let get = [path.as_ptr() as u64, 0];
     // SAFETY: the kernel reads as many bytes as it is told, and a path that outlives the call.
     let link =
@@ -205,11 +200,11 @@ fn take_off(entry: &Path) {
         libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const detach, size_of_val(&detach))
     };
     if let Err(error) = Errno::result(done) {
-        tracing::debug!(entry = %entry.display(), %error, "the XDP guard is not taken off at once");
+        tracing::debug!(entry = %entry.display(), %error, "the XDP guard is not detached at once");
     }
 }
 
-/// In words, what the kernel means.
+/// What the kernel's answer means, in words.
 fn why(mode: GuardMode, errno: Option<Errno>) -> String {
     match (errno, mode) {
         (Some(Errno::EBUSY | Errno::EEXIST), _) => {

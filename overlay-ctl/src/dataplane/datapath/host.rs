@@ -1,10 +1,7 @@
-//! What must hold before anything is loaded: capabilities, a BPF file system, our folders on it.
+//! What must be true before anything is loaded: the process has the capabilities, and the folder is on a BPF file
+//! system.
 
-use std::{
-    fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -13,41 +10,11 @@ use super::DatapathError;
 // linux/capability.h
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
-/// By which programs may read the kernel's own structs.
+/// Lets programs read the kernel's own structs.
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// The folders below a node's bpffs folder.
-#[derive(Debug, Clone)]
-pub(super) struct Folders {
-    /// The node's.
-    pub(super) root: PathBuf,
-    /// Pinned maps, by name.
-    pub(super) maps: PathBuf,
-    /// One entry an attachment.
-    pub(super) links: PathBuf,
-}
-
-impl Folders {
-    pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), maps: root.join("maps"), links: root.join("links") }
-    }
-
-    /// Creates what is missing.
-    pub(super) fn create(&self) -> Result<(), DatapathError> {
-        check_bpffs(&self.root)?;
-        for folder in [&self.maps, &self.links] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(DatapathError::folder(folder, "created"))?;
-        }
-        Ok(())
-    }
-}
-
-/// The folder, or the nearest one above it that exists, is on a BPF file system.
+/// Checks that the folder, or the nearest one above it that exists, is on a BPF file system.
 pub(super) fn check_bpffs(root: &Path) -> Result<(), DatapathError> {
     let is_bpffs = root
         .ancestors()
@@ -56,7 +23,7 @@ pub(super) fn check_bpffs(root: &Path) -> Result<(), DatapathError> {
     if is_bpffs { Ok(()) } else { Err(DatapathError::NoBpffs(root.to_owned())) }
 }
 
-/// The effective capabilities suffice.
+/// Checks that the effective capabilities suffice.
 pub(super) fn check_capabilities() -> Result<(), DatapathError> {
     let status = fs::read_to_string("/proc/thread-self/status")
         .map_err(DatapathError::folder("/proc/thread-self/status", "read"))?;
@@ -93,14 +60,5 @@ mod tests {
             assert_eq!(suffices(effective(&status(mask))), enough, "{mask}");
         }
         assert_eq!(effective("nothing of the kind"), 0);
-    }
-
-    #[test]
-    fn a_folder_elsewhere_is_refused_with_the_remedy() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = Folders::new(&folder.path().join("node")).create().unwrap_err();
-        assert!(matches!(error, DatapathError::NoBpffs(_)));
-        assert!(error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
     }
 }

@@ -1,22 +1,22 @@
-//! What the programs themselves log. Only debug builds' do: the released object has no such map.
+//! The programs' own log. Only debug builds have it: the released object has no such map.
 #![expect(unsafe_code, reason = "the logger's descriptor is registered")]
 
 use aya::{Ebpf, EbpfLoader};
 use aya_log::{EbpfLogger, Level};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// What their lines are filtered by.
+/// The target of their lines, by which they are filtered.
 const TARGET: &str = "overlay_ebpf";
 
-/// Lets the programs speak where somebody wants to hear it; else each packet costs them a comparison.
+/// Lets the programs log if the lines are wanted. Otherwise each packet costs them one comparison.
 pub(super) fn set_level(loader: &mut EbpfLoader<'_>) {
     let wanted = tracing::enabled!(target: TARGET, tracing::Level::DEBUG);
     let level: &'static u8 = if wanted { &(Level::Debug as u8) } else { &0 };
     loader.override_global(aya_log::LEVEL, level, true);
 }
 
-/// Hands what they say on to the node's own log, for as long as the runtime lives. The programs are loaded
-/// by then: the map is theirs.
+/// Hands the programs' lines on to the node's own log, for as long as the runtime lives. To be called after the
+/// programs are loaded, because the map is made with them.
 pub(super) fn forward(programs: &mut Ebpf) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let logger = match EbpfLogger::init(programs) {

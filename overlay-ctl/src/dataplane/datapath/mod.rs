@@ -1,9 +1,11 @@
 //! The only door to BPF: loading, pinning, attaching, and typed views of the maps.
 //!
 //! Invariants:
-//! - Maps and attachments live below one folder on a BPF file system, not in this process: when it
-//!   dies, however it dies, packets flow on.
-//! - A process that comes after it reuses the maps as they are and replaces each program atomically.
+//! - Maps and attachments live below one folder on a BPF file system, not in this process: when the process dies,
+//!   packets flow on.
+//! - The next process reuses the maps as they are, and replaces each program atomically.
+//! - If the pinned maps are of another layout, the programs that use them stay until new maps are filled beside
+//!   them (see `layout`). So a device that has a program never is without one.
 //! - Nothing that is not below that folder is ever detached or removed.
 
 mod attach;
@@ -12,76 +14,74 @@ mod error;
 mod events;
 mod guard;
 mod host;
+mod layout;
+mod load;
 #[cfg(debug_assertions)]
 mod log;
 mod maps;
+mod place;
 mod programs;
 mod reader;
+mod swap;
 mod table;
+mod tables;
 mod traffic;
 mod whereabouts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
     num::NonZeroU32,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
-};
-use overlay_common::{
-    CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason, KERNEL_BTF, Prepared,
-    SKB_LAYOUT,
-};
+use aya::{Ebpf, programs::ProgramError};
+use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason};
 
 pub use attach::Hook;
 pub use batch::Cursor;
 pub use error::DatapathError;
 pub use events::Events;
-pub use guard::{Guard, GuardMode};
-pub use maps::MapUsage;
+pub use guard::Guard;
+pub use layout::maps_folder;
+pub use place::GuardMode;
 pub use programs::{ProgramStatus, find_devices, run_time_is_counted};
 pub use reader::TableReader;
+pub use table::MapUsage;
 pub use whereabouts::Whereabouts;
 
-use attach::{Place, Role};
-use host::Folders;
+use layout::Folders;
+use load::program;
 use maps::Maps;
+use place::{Place, Role};
 
 use crate::dataplane::kernel::{Program, TableChange};
 
-/// The programs, as the build left them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
-
-/// What a data plane needs to know at start.
+/// What the data plane must know when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatapathConfig {
-    /// This node's folder on a BPF file system, as /sys/fs/bpf/overlay.
+    /// This node's folder on a BPF file system, for example /sys/fs/bpf/overlay.
     pub bpffs: PathBuf,
     /// Name of the underlay device; its index is in `config`.
     pub underlay: String,
-    /// What the programs read.
+    /// The configuration that the programs read.
     pub config: Config,
 }
 
-/// What the programs tell of packets.
+/// Of which packets the programs write records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listening {
-    /// Nothing.
+    /// Of none.
     None,
-    /// Each drop.
+    /// Of each that is dropped.
     Drops,
-    /// Each drop, and one in so many forwarded packets.
+    /// Of each that is dropped, and of one in so many that are forwarded.
     Flows(NonZeroU32),
 }
 
 /// The loaded programs and their maps.
 ///
-/// Dropping it changes nothing: attached programs stay attached.
+/// Dropping this value changes nothing: attached programs stay attached.
 pub struct Datapath {
     folders: Folders,
     programs: Ebpf,
@@ -91,6 +91,8 @@ pub struct Datapath {
     hook: Hook,
     attached: BTreeMap<Program, BTreeSet<u32>>,
     guard: Guard,
+    /// Programs of another layout are attached, and stay until [`Datapath::swap_programs`].
+    is_swap_due: bool,
     events_taken: Arc<AtomicBool>,
 }
 
@@ -105,19 +107,22 @@ impl std::fmt::Debug for Datapath {
 }
 
 impl Datapath {
-    /// Loads the programs over the maps that are pinned (or makes these), writes CONFIG, replaces the
-    /// programs of earlier processes wherever they are attached, and attaches to the underlay. Whether
-    /// by TCX or by clsact is found by asking the kernel. Blocks for as long as the verifier takes.
+    /// Loads the programs over the pinned maps, or over new ones, and writes CONFIG. Then replaces the programs of
+    /// earlier processes wherever they are attached, and attaches to the underlay, by TCX if the kernel has it, or
+    /// by clsact. Blocks for as long as the verifier takes.
+    ///
+    /// If attached programs use maps of another layout, they are not replaced yet: see
+    /// [`Datapath::is_swap_due`].
     ///
     /// # Errors
-    /// [`DatapathError`]; what was attached before is attached still.
+    /// [`DatapathError`]; what was attached before is still attached.
     pub fn open(config: DatapathConfig) -> Result<Self, DatapathError> {
         let hook = Hook::probe(&config.underlay);
         Self::open_on(config, hook)
     }
 
-    /// Whether [`Datapath::open`] may work at all: the process may use BPF and `bpffs` is on a BPF file
-    /// system. Makes nothing.
+    /// Checks what [`Datapath::open`] needs: the process may use BPF, and `bpffs` is on a BPF file system. Makes
+    /// nothing.
     ///
     /// # Errors
     /// [`DatapathError::NotRoot`], [`DatapathError::NoBpffs`].
@@ -135,8 +140,8 @@ impl Datapath {
         host::check_capabilities()?;
         let folders = Folders::new(&bpffs);
         folders.create()?;
-        maps::check_shapes(&folders)?;
-        let mut programs = load(&folders)?;
+        let is_swap_due = folders.prepare()?;
+        let mut programs = load::load(&folders)?;
         let mut maps = Maps::take(&mut programs)?;
         // Before any program that reads it runs.
         maps.set_config(&config)?;
@@ -150,33 +155,17 @@ impl Datapath {
             hook,
             attached: BTreeMap::new(),
             guard: Guard::default(),
+            is_swap_due,
             events_taken,
         };
         datapath.take_over(&underlay)?;
+        if is_swap_due {
+            tracing::info!("the programs of another version stay until new maps are filled");
+        } else {
+            datapath.drop_old_underlays()?;
+            datapath.folders.end_swap()?;
+        }
         Ok(datapath)
-    }
-
-    fn take_over(&mut self, underlay: &str) -> Result<(), DatapathError> {
-        let wanted = Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex };
-        for place in attach::places(&self.folders.links)? {
-            // The guard has its own way, since its mode may have to change.
-            if matches!(place.role, Role::Guard(_)) || !self.replace(place)? {
-                continue;
-            }
-            match place.role {
-                Role::Underlay | Role::Guard(_) => {}
-                Role::Endpoint => self.note_attached(Program::FromEndpoint, place.ifindex),
-                Role::Gateway => self.note_attached(Program::FromGateway, place.ifindex),
-            }
-        }
-        self.ensure(wanted, underlay)?;
-        // The old underlay last, so that there is one at every moment.
-        for place in attach::places(&self.folders.links)? {
-            if place.role == Role::Underlay && place != wanted {
-                attach::detach(&self.folders.links, place)?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes sure that the underlay's program is attached to the device `underlay`, whose index is the
@@ -185,18 +174,17 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
     pub fn ensure_underlay(&mut self, underlay: &str) -> Result<(), DatapathError> {
-        let place = Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex };
-        self.ensure(place, underlay)
+        self.ensure(self.underlay(), underlay)
     }
 
-    /// What reads the tables, beside whatever else is done with them.
+    /// A reader of the tables, which needs no lock on this value.
     #[must_use]
     pub fn reader(&self) -> TableReader {
         self.reader.clone()
     }
 
-    /// Makes the changes, each atomic for the programs, in their order. Putting replaces, deleting
-    /// what is not there is no error. Those before one that fails are made.
+    /// Makes the changes in their order, each atomic for the programs. Putting replaces an entry; deleting what is
+    /// not there is no error. The changes before one that fails are made.
     ///
     /// # Errors
     /// [`DatapathError::TableFull`], [`DatapathError::Table`].
@@ -204,8 +192,8 @@ impl Datapath {
         self.maps.tables.write(changes)
     }
 
-    /// Adds what was counted in these slots of TRAFFIC to what the node forwarded, and empties them. No
-    /// entry may name them any more.
+    /// Adds what was counted in these slots of TRAFFIC to what the node forwarded, and empties the slots. No entry
+    /// may name them any more.
     ///
     /// # Errors
     /// [`DatapathError::Table`].
@@ -213,8 +201,8 @@ impl Datapath {
         self.maps.free_slots(slots)
     }
 
-    /// Attaches a program to the host's side of a device. Where it is attached already, it is replaced by this
-    /// process' own.
+    /// Attaches a program to the host's side of a device. If it is attached already, it is replaced by this process'
+    /// own, except while a swap is due.
     ///
     /// # Errors
     /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
@@ -229,8 +217,8 @@ impl Datapath {
         Ok(())
     }
 
-    /// Detaches a program. No error where it is not attached, or where the device has gone. A gateway leg without its
-    /// program is open to its neighbours: take the leg off the bridge first, or down.
+    /// Detaches a program. No error if it is not attached, or if the device is gone. A gateway leg without its program
+    /// is open to its neighbours: take the leg off the bridge first, or set it down.
     ///
     /// # Errors
     /// [`DatapathError::Attach`], [`DatapathError::Folder`].
@@ -240,8 +228,8 @@ impl Datapath {
         Ok(())
     }
 
-    /// The host-side devices that have the program: found at [`Datapath::open`], or attached since. A device that has
-    /// gone since then is among them until its program is detached.
+    /// The host-side devices that have the program, found at [`Datapath::open`] or attached since. A device that is gone
+    /// is among them until its program is detached.
     #[must_use]
     pub fn attached(&self, program: Program) -> BTreeSet<u32> {
         self.attached.get(&program).cloned().unwrap_or_default()
@@ -251,7 +239,7 @@ impl Datapath {
         self.attached.entry(program).or_default().insert(ifindex);
     }
 
-    /// What was forwarded (None) and what was dropped, summed over the CPUs, since the maps were made.
+    /// The counters of forwarded packets (`None`) and of drops, summed over the CPUs, since the maps were made.
     ///
     /// # Errors
     /// [`DatapathError::Table`].
@@ -259,7 +247,7 @@ impl Datapath {
         self.maps.counters()
     }
 
-    /// Lets the programs write a record of each dropped packet and of some forwarded ones, or stops them.
+    /// Chooses the packets of which the programs write records.
     ///
     /// # Errors
     /// [`DatapathError::Table`].
@@ -274,16 +262,16 @@ impl Datapath {
         self.maps.set_config(&self.config)
     }
 
-    /// The reader of packets' records; [`Datapath::listen`] makes the programs write them. Must be
-    /// called within a tokio runtime.
+    /// The reader of the records of packets; [`Datapath::listen`] makes the programs write them. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
-    /// [`DatapathError::EventsTaken`] while there is another.
+    /// [`DatapathError::EventsTaken`] while there is another reader.
     pub fn events(&self) -> Result<Events, DatapathError> {
         Events::open(&self.folders.maps, &self.events_taken)
     }
 
-    /// Who is where, to be asked without holding the data path.
+    /// Look-ups of single entries, which need no lock on this value.
     ///
     /// # Errors
     /// [`DatapathError::Table`].
@@ -291,7 +279,7 @@ impl Datapath {
         Whereabouts::open(&self.folders.maps)
     }
 
-    /// What the kernel says of the programs.
+    /// What the kernel tells about the programs.
     ///
     /// # Errors
     /// [`DatapathError::Program`].
@@ -303,7 +291,7 @@ impl Datapath {
             };
             let name = role.program();
             let info = match program.info() {
-                // The guard, where it does not run.
+                // The guard, if it does not run.
                 Err(ProgramError::NotLoaded) => continue,
                 info => info.map_err(|source| DatapathError::Program {
                     program: name,
@@ -322,37 +310,28 @@ impl Datapath {
         self.hook
     }
 
-    /// Detaches and removes everything of ours below a node's folder, and the folder where nothing
-    /// else is in it. No error where there is nothing.
+    /// Detaches and removes everything of ours below a node's folder, and the folder if nothing else is in it. No
+    /// error if there is nothing.
     ///
     /// # Errors
-    /// [`DatapathError`]; what could be removed is.
+    /// [`DatapathError`]; everything that could be removed is removed.
     pub fn remove_all(bpffs: &Path) -> Result<(), DatapathError> {
         let folders = Folders::new(bpffs);
         let mut outcome = Ok(());
         for place in attach::places(&folders.links)? {
             outcome = outcome.and(attach::detach(&folders.links, place));
         }
-        outcome = outcome.and(maps::remove_pins(&folders.maps));
-        for folder in [&folders.links, &folders.maps, &folders.root] {
-            let removed = match fs::remove_dir(folder) {
-                Err(error)
-                    if !matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-                    ) =>
-                {
-                    Err(DatapathError::folder(folder, "removed")(error))
-                }
-                _ => Ok(()),
-            };
-            outcome = outcome.and(removed);
-        }
-        outcome
+        // The maps are removed even if a program could not be detached.
+        let removed = folders.remove_all();
+        outcome.and(removed)
     }
 
-    /// This process' program is on the device.
+    /// Makes sure that this process' program is on the device or, while a swap is due, that some program is.
     fn ensure(&mut self, place: Place, ifname: &str) -> Result<(), DatapathError> {
+        if self.is_swap_due {
+            let program = program(&mut self.programs, place.role)?;
+            return attach::hold(&self.folders.links, program, place, ifname, self.hook);
+        }
         if self.replace(place)? {
             return Ok(());
         }
@@ -366,87 +345,9 @@ impl Datapath {
     }
 }
 
-/// One task owns them, on whatever thread the runtime runs it.
+// They are moved to a task, which the runtime runs on any thread.
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<Datapath>();
     is_send::<Events>();
 };
-
-/// Loads the programs in the first way that the kernel takes.
-fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
-    let btf = fs::read(KERNEL_BTF).map_err(DatapathError::NoTypes)?;
-    let ways = overlay_common::prepare(OBJECT, &btf).map_err(DatapathError::Types)?;
-    let mut first_refusal = None;
-    for way in &ways {
-        match load_prepared(folders, way) {
-            Ok(programs) => return Ok(programs),
-            Err(error) => {
-                tracing::debug!(%error, "the kernel refuses one way of reading its sk_buff");
-                first_refusal.get_or_insert(error);
-            }
-        }
-    }
-    Err(first_refusal.unwrap_or(DatapathError::Incomplete(SKB_LAYOUT)))
-}
-
-fn load_prepared(folders: &Folders, way: &Prepared) -> Result<Ebpf, DatapathError> {
-    let mut loader = EbpfLoader::new();
-    for name in maps::names() {
-        loader.map_pin_path(name, folders.maps.join(name));
-    }
-    loader.override_global(SKB_LAYOUT, &way.layout, true);
-    #[cfg(debug_assertions)]
-    log::set_level(&mut loader);
-    let loaded = loader.load(&way.object);
-    let mut programs = loaded.map_err(|error| DatapathError::Load(Box::new(error)))?;
-    for role in Role::TC {
-        let program = program(&mut programs, role)?;
-        load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
-            program: role.program(),
-            since: "5.13",
-            source: Box::new(source),
-        })?;
-    }
-    #[cfg(debug_assertions)]
-    log::forward(&mut programs);
-    Ok(programs)
-}
-
-fn load_patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    let mut loaded = load();
-    for _ in 0..LOAD_ATTEMPTS {
-        match &loaded {
-            Err(ProgramError::LoadError { io_error, .. })
-                if io_error.kind() == io::ErrorKind::WouldBlock =>
-            {
-                loaded = load();
-            }
-            _ => break,
-        }
-    }
-    loaded
-}
-
-/// The verifier gives up with EAGAIN when a signal comes in, and asks to be called again. aya does so a
-/// few times; a busy machine was seen to interrupt more often than that.
-const LOAD_ATTEMPTS: usize = 50;
-
-fn program(programs: &mut Ebpf, role: Role) -> Result<&mut SchedClassifier, DatapathError> {
-    let name = role.program();
-    let program = programs.program_mut(name).ok_or(DatapathError::Incomplete(name))?;
-    program.try_into().map_err(|_| DatapathError::Incomplete(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Both ways round: a release whose programs log would pay for it packet by packet, and a debug build
-    /// whose programs do not would keep silent.
-    #[test]
-    fn the_programs_log_in_debug_builds_alone() {
-        let logs = OBJECT.windows(8).any(|name| name == b"AYA_LOGS");
-        assert_eq!(logs, cfg!(debug_assertions));
-    }
-}

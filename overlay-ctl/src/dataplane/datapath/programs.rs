@@ -1,4 +1,4 @@
-//! What the kernel says of the programs that run.
+//! What the kernel tells about the programs that run.
 
 use std::{
     fs, io,
@@ -6,36 +6,33 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aya::programs::{
-    ProgramInfo,
-    links::{FdLink, PinnedLink},
-};
+use aya::programs::ProgramInfo;
 
-use super::{DatapathError, attach, host::Folders};
+use super::{DatapathError, attach, layout::Folders};
 
-/// Whether the kernel counts what programs run, and for how long.
+/// The switch by which the kernel counts the runs of programs and their time.
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// One of our programs, as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramStatus {
-    /// Its name, which is also its direction's.
+    /// Its name, which is also the name of its direction.
     pub name: &'static str,
     /// The kernel's number for it.
     pub id: u32,
-    /// The kernel's digest of its instructions: it is the same in every node that runs this version.
+    /// The kernel's digest of its instructions, which is the same on every node that runs this version.
     pub tag: u64,
     /// When this process loaded it.
     pub loaded_at: Option<SystemTime>,
     /// Instructions that the verifier walked through (kernel 5.16).
     pub verified_instructions: Option<u32>,
-    /// Bytes of machine code; 0 where the kernel interprets it.
+    /// Bytes of machine code; 0 if the kernel interprets the program.
     pub jited_bytes: u32,
     /// Where it is attached, by name: see [`find_devices`].
     pub devices: Vec<String>,
-    /// Where one of another process is, for the time being: by name.
+    /// Devices, by name, on which the program of another process runs for the time being.
     pub other_devices: Vec<String>,
-    /// Time that it ran while the kernel counted.
+    /// For how long it ran while the kernel counted.
     pub run_time: Duration,
     /// How often it ran while the kernel counted.
     pub run_count: u64,
@@ -58,8 +55,8 @@ impl ProgramStatus {
     }
 }
 
-/// Says of each program of the node with this folder where it is attached. Looks at each device, and holds
-/// nobody up meanwhile.
+/// Fills in where each program of the node with this folder is attached. It looks at each device, and takes no
+/// lock meanwhile.
 ///
 /// # Errors
 /// [`DatapathError::Folder`].
@@ -70,9 +67,9 @@ pub fn find_devices(bpffs: &Path, programs: &mut [ProgramStatus]) -> Result<(), 
         let Some(program) = programs.iter_mut().find(|program| program.name == name) else {
             continue;
         };
-        // Whose device has gone is attached nowhere.
+        // If the device is gone, the program is attached nowhere.
         let Ok(device) = place.device() else { continue };
-        match running(&place.entry(&links)) {
+        match attach::running(&place.entry(&links)) {
             Some(id) if id != program.id => program.other_devices.push(device),
             _ => program.devices.push(device),
         }
@@ -80,19 +77,10 @@ pub fn find_devices(bpffs: &Path, programs: &mut [ProgramStatus]) -> Result<(), 
     Ok(())
 }
 
-/// The program in a pinned link. A filter of clsact has no link to ask.
-fn running(entry: &Path) -> Option<u32> {
-    if fs::symlink_metadata(entry).is_ok_and(|metadata| metadata.is_dir()) {
-        return None;
-    }
-    let link = FdLink::from(PinnedLink::from_pin(entry).ok()?);
-    link.info().ok().map(|info| info.program_id())
-}
-
-/// Whether the kernel counts programs' run time, which costs each run some nanoseconds.
+/// Whether the kernel counts the run time of programs, which costs each run some nanoseconds.
 ///
 /// # Errors
-/// The kernel does not say.
+/// The switch can't be read.
 pub fn run_time_is_counted() -> io::Result<bool> {
     Ok(fs::read_to_string(STATS)?.trim() == "1")
 }

@@ -1,4 +1,4 @@
-//! TRAFFIC: what each slot's endpoint sent and received, CPU by CPU.
+//! The map TRAFFIC: what the endpoint of each slot sent and received, CPU by CPU.
 
 use std::{collections::BTreeSet, os::fd::AsFd as _};
 
@@ -7,47 +7,49 @@ use aya::{
     maps::{Map, MapError, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use overlay_common::{MAP_TRAFFIC, Traffic};
+use overlay_common::{Traffic, map};
 
 use super::{DatapathError, batch};
 
-/// Fewer slots are read one by one.
+/// Fewer slots than these are read one by one.
 const FEW: usize = 64;
 
-/// The map. It is read as a whole in a few calls: one for each of its slots would be thousands.
+/// The map. It is read as a whole in a few calls; one call for each slot would be thousands.
 pub(super) struct TrafficMap {
     map: Map,
-    /// CPUs that are possible: each has its own value of a slot.
+    /// Number of possible CPUs. Each has its own value of a slot.
     cpus: usize,
 }
 
 impl TrafficMap {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
-        let map = ebpf.take_map(MAP_TRAFFIC).ok_or(DatapathError::Incomplete(MAP_TRAFFIC))?;
-        let failed = DatapathError::table(MAP_TRAFFIC, "opened");
+        let map = ebpf
+            .take_map(map::TRAFFIC::NAME)
+            .ok_or(DatapathError::Incomplete(map::TRAFFIC::NAME))?;
+        let failed = DatapathError::table(map::TRAFFIC::NAME, "opened");
         let cpus = nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
         // The batches rely on the sizes: aya checks them.
         PerCpuArray::<_, Traffic>::try_from(&map).map_err(failed)?;
         Ok(Self { map, cpus })
     }
 
-    /// Calls `each` for every slot with what each CPU counted.
+    /// Calls `each` for every slot, with what each CPU counted.
     pub(super) fn for_each(&self, each: impl FnMut(u32, &[Traffic])) -> Result<(), DatapathError> {
         let Map::PerCpuArray(data) = &self.map else {
-            return Err(DatapathError::Incomplete(MAP_TRAFFIC));
+            return Err(DatapathError::Incomplete(map::TRAFFIC::NAME));
         };
         batch::for_each_per_cpu(data.fd().as_fd(), self.cpus, each).map_err(|errno| {
             let error = batch::map_error("bpf_map_lookup_batch")(errno);
-            DatapathError::table(MAP_TRAFFIC, "read")(error)
+            DatapathError::table(map::TRAFFIC::NAME, "read")(error)
         })
     }
 
-    /// Empties these slots; returns what was in those that had anything.
+    /// Empties these slots. Returns the counts of those that had any.
     pub(super) fn take_out(
         &mut self,
         slots: &BTreeSet<u32>,
     ) -> Result<Vec<Vec<Traffic>>, DatapathError> {
-        let written = DatapathError::table(MAP_TRAFFIC, "written");
+        let written = DatapathError::table(map::TRAFFIC::NAME, "written");
         let mut counted = Vec::new();
         let mut note = |slot, cpus: &[Traffic]| {
             if cpus.iter().any(|cpu| *cpu != Traffic::default()) {
@@ -55,7 +57,7 @@ impl TrafficMap {
             }
         };
         if slots.len() < FEW {
-            let failed = DatapathError::table(MAP_TRAFFIC, "read");
+            let failed = DatapathError::table(map::TRAFFIC::NAME, "read");
             let typed = PerCpuArray::<_, Traffic>::try_from(&self.map).map_err(failed)?;
             for &slot in slots {
                 note(slot, &typed.get(&slot, 0).map_err(failed)?);

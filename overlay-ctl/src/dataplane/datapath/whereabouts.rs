@@ -1,5 +1,5 @@
-//! Whose an address, a device or a VTEP is, as the programs know it: single look-ups in the pinned maps,
-//! beside whoever writes them.
+//! To which endpoint or node an address, a device or a VTEP belongs, as the programs know it: single look-ups in
+//! the pinned maps, which need no lock.
 
 use std::path::Path;
 
@@ -8,19 +8,20 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray},
 };
 use overlay_common::{
-    Counter, FdbEntry, FdbKey, Ip16, MAP_FDB, MAP_NODES, MAP_PORTS, MAP_TRAFFIC, MacBytes,
-    NodeEntry, NodeKey, PortEntry, Traffic,
+    Counter, FdbEntry, FdbKey, Ip16, MacBytes, MapRow, NodeEntry, NodeKey, PortEntry, Traffic, map,
 };
 
 use super::DatapathError;
 
 /// Views of the maps that say who is where.
 pub struct Whereabouts {
-    fdb: HashMap<MapData, FdbKey, FdbEntry>,
-    ports: HashMap<MapData, u32, PortEntry>,
-    nodes: HashMap<MapData, NodeKey, NodeEntry>,
+    fdb: Hash<map::FDB>,
+    ports: Hash<map::PORTS>,
+    nodes: Hash<map::NODES>,
     traffic: PerCpuArray<MapData, Traffic>,
 }
+
+type Hash<M> = HashMap<MapData, <M as MapRow>::Key, <M as MapRow>::Value>;
 
 impl std::fmt::Debug for Whereabouts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,12 +32,12 @@ impl std::fmt::Debug for Whereabouts {
 impl Whereabouts {
     pub(super) fn open(maps: &Path) -> Result<Self, DatapathError> {
         Ok(Self {
-            fdb: open(maps, MAP_FDB)?,
-            ports: open(maps, MAP_PORTS)?,
-            nodes: open(maps, MAP_NODES)?,
+            fdb: open::<map::FDB>(maps)?,
+            ports: open::<map::PORTS>(maps)?,
+            nodes: open::<map::NODES>(maps)?,
             traffic: {
-                let failed = DatapathError::table(MAP_TRAFFIC, "opened");
-                let data = MapData::from_pin(maps.join(MAP_TRAFFIC)).map_err(failed)?;
+                let failed = DatapathError::table(map::TRAFFIC::NAME, "opened");
+                let data = MapData::from_pin(maps.join(map::TRAFFIC::NAME)).map_err(failed)?;
                 PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(failed)?
             },
         })
@@ -60,8 +61,8 @@ impl Whereabouts {
         self.nodes.get(&NodeKey { vtep }, 0).ok()
     }
 
-    /// What the endpoint with this slot sent and received, summed over the CPUs; `None` = the slot is
-    /// everybody's who has none.
+    /// What the endpoint with this slot sent and received, summed over the CPUs; `None` for slot 0, which all
+    /// endpoints without a slot of their own share.
     #[must_use]
     pub fn traffic(&self, slot: u32) -> Option<Traffic> {
         if slot == 0 {
@@ -81,11 +82,8 @@ fn add(a: Counter, b: Counter) -> Counter {
     Counter { packets: a.packets.wrapping_add(b.packets), bytes: a.bytes.wrapping_add(b.bytes) }
 }
 
-fn open<K: Pod, V: Pod>(
-    maps: &Path,
-    name: &'static str,
-) -> Result<HashMap<MapData, K, V>, DatapathError> {
-    let failed = DatapathError::table(name, "opened");
-    let data = MapData::from_pin(maps.join(name)).map_err(failed)?;
+fn open<M: MapRow<Key: Pod, Value: Pod>>(maps: &Path) -> Result<Hash<M>, DatapathError> {
+    let failed = DatapathError::table(M::SHAPE.name, "opened");
+    let data = MapData::from_pin(maps.join(M::SHAPE.name)).map_err(failed)?;
     HashMap::try_from(Map::HashMap(data)).map_err(failed)
 }

@@ -35,6 +35,10 @@ impl GuardKeeper {
     /// Attaches or detaches the program, the first time and whenever the programs on the device changed since: another
     /// program may have been detached, or this one.
     pub(crate) async fn keep(&mut self, datapath: &SharedDatapath, netlink: &Netlink) {
+        // The guard of another version stays with the other programs of that version.
+        if datapath.lock().is_swap_due() {
+            return;
+        }
         let device = netlink.xdp_device(self.ifindex).await.ok().flatten();
         // Without a device, or an answer, the rest of the pass has the better error.
         let Some(device) = device else { return };

@@ -101,6 +101,15 @@ impl Outside for HostOutside {
         Ok(Ways { device_mtu: self.underlay.mtu, ways })
     }
 
+    async fn swap_programs(&mut self) -> Result<(), KernelError> {
+        let swapped = self.datapath.lock().swap_programs();
+        if swapped.map_err(|e| KernelError::new("replacing the programs failed", e))? {
+            // The guard was left alone until now.
+            self.guard_underlay().await;
+        }
+        Ok(())
+    }
+
     async fn update_bridge(&mut self, gateway: &LocalGateway) -> Result<(), KernelError> {
         let super_packets = &self.super_packets.devices().gateway;
         let updated = self.netlink.update_gateway_bridge(gateway.mtu, super_packets).await;

@@ -158,6 +158,11 @@ pub trait Outside: Send {
         &mut self,
         vteps: &BTreeSet<Ipv4Addr>,
     ) -> impl Future<Output = Result<Ways, KernelError>> + Send;
+    /// Lets this version's programs replace those of another layout, which forward by maps of their own until then.
+    /// Called after every sync with a complete, current view; does nothing after the first.
+    fn swap_programs(&mut self) -> impl Future<Output = Result<(), KernelError>> + Send {
+        std::future::ready(Ok(()))
+    }
     /// Gives the gateway bridge this MTU, and the sizes of super-packets that belong to it.
     fn update_bridge(
         &mut self,

@@ -1,42 +1,29 @@
 //! The contents of the maps that the controller fills, and one change to them.
 
-use overlay_common::{
-    ApiKey, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, HopEntry, NeighEntry, NeighKey,
-    NodeEntry, NodeKey, PortEntry,
-};
+use overlay_common::{MapRow, map};
 use std::{borrow::Borrow as _, collections::BTreeMap};
 
-/// The contents of the maps that the controller fills.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tables {
-    /// (VNI, MAC) -> the place of the endpoint.
-    pub fdb: BTreeMap<FdbKey, FdbEntry>,
-    /// (VNI, IP) -> MAC.
-    pub neigh: BTreeMap<NeighKey, NeighEntry>,
-    /// Host-side ifindex -> the endpoint.
-    pub ports: BTreeMap<u32, PortEntry>,
-    /// VTEP -> node and next hop.
-    pub nodes: BTreeMap<NodeKey, NodeEntry>,
-    /// VNI -> the VTEPs and ports that want broadcast.
-    pub flood: BTreeMap<u32, FloodEntry>,
-    /// Host-side ifindex -> the gateway leg.
-    pub gateway_ports: BTreeMap<u32, GatewayPortEntry>,
-    /// Index that FDB and NODES name -> the next hop of the VTEP.
-    pub hops: BTreeMap<u32, HopEntry>,
-    /// Address of a node's API -> the node's id.
-    pub apis: BTreeMap<ApiKey, u64>,
-}
+type Key<M> = <M as MapRow>::Key;
+type Value<M> = <M as MapRow>::Value;
 
-macro_rules! table_changes {
-    ($($table:ident: $put:ident($key:ty, $value:ty), $delete:ident;)*) => {
+/// Defines [`Tables`] and [`TableChange`] from one row a map: the table's name, the map, and the two changes, with the
+/// value as the first one holds it.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $table:ident: $map:ident, $put:ident($value:ty), $delete:ident;)*) => {
+        /// The contents of the maps that the controller fills.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Tables {
+            $($(#[$doc])* pub $table: BTreeMap<Key<map::$map>, Value<map::$map>>,)*
+        }
+
         /// One write to one map.
         #[derive(Clone, Debug, PartialEq)]
         pub enum TableChange {
             $(
                 /// Sets an entry.
-                $put($key, $value),
+                $put(Key<map::$map>, $value),
                 /// Deletes an entry.
-                $delete($key),
+                $delete(Key<map::$map>),
             )*
         }
 
@@ -54,13 +41,21 @@ macro_rules! table_changes {
     };
 }
 
-table_changes! {
-    fdb: PutFdb(FdbKey, FdbEntry), DeleteFdb;
-    neigh: PutNeigh(NeighKey, NeighEntry), DeleteNeigh;
-    ports: PutPort(u32, PortEntry), DeletePort;
-    nodes: PutNode(NodeKey, NodeEntry), DeleteNode;
-    flood: PutFlood(u32, Box<FloodEntry>), DeleteFlood;
-    gateway_ports: PutGatewayPort(u32, GatewayPortEntry), DeleteGatewayPort;
-    hops: PutHop(u32, HopEntry), DeleteHop;
-    apis: PutApi(ApiKey, u64), DeleteApi;
+tables! {
+    /// (VNI, MAC) -> the endpoint and its place.
+    fdb: FDB, PutFdb(Value<map::FDB>), DeleteFdb;
+    /// (VNI, IP) -> MAC.
+    neigh: NEIGH, PutNeigh(Value<map::NEIGH>), DeleteNeigh;
+    /// Host-side ifindex -> the endpoint of this port.
+    ports: PORTS, PutPort(Value<map::PORTS>), DeletePort;
+    /// VTEP -> the node and its index in HOPS.
+    nodes: NODES, PutNode(Value<map::NODES>), DeleteNode;
+    /// VNI -> the VTEPs and ports that receive broadcast.
+    flood: FLOOD, PutFlood(Box<Value<map::FLOOD>>), DeleteFlood;
+    /// Host-side ifindex -> the endpoint of this gateway leg.
+    gateway_ports: GATEWAY_PORTS, PutGatewayPort(Value<map::GATEWAY_PORTS>), DeleteGatewayPort;
+    /// The index that FDB and NODES name -> the way to the VTEP.
+    hops: HOPS, PutHop(Value<map::HOPS>), DeleteHop;
+    /// Addresses of the nodes' APIs -> the node's id.
+    apis: APIS, PutApi(Value<map::APIS>), DeleteApi;
 }

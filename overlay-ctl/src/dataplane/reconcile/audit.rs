@@ -154,7 +154,7 @@ impl<'a> Truth<'a> {
             let ((of, entry), _) = self.entries(endpoints.get(&id)?)?;
             (of == key).then_some(entry)
         };
-        of(found.generation).or_else(|| of(self.held.tables.fdb.get(&key)?.generation))
+        of(found.endpoint).or_else(|| of(self.held.tables.fdb.get(&key)?.endpoint))
     }
 
     /// The right neighbour entry for `key`, by the FDB entry of the MAC in the `found` or in the remembered entry.

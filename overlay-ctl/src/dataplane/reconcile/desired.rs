@@ -128,24 +128,18 @@ pub(super) fn entries(
     placement: &Placement,
 ) -> Option<(FdbEntry, NeighEntry)> {
     let network = view.networks.get(&endpoint.network)?;
-    let (vtep, ifindex, hop) = match site(endpoint, local.id) {
+    let ip = ip16_from_v4(endpoint.address.octets());
+    let flags = flags(network, endpoint);
+    let fdb = match site(endpoint, local.id) {
         None => {
             let port = placement.ports.get(&endpoint.id)?;
-            (IP16_NONE, port.ifindex, port.slot)
+            FdbEntry::here(endpoint.id, ip, flags, port.ifindex, port.slot)
         }
         Some(site) => {
             let vtep = site.vtep(view)?;
-            (ip16_from_v4(vtep.octets()), 0, *placement.hops.get(&vtep)?)
+            let hop = *placement.hops.get(&vtep)?;
+            FdbEntry::behind(endpoint.id, ip, flags, ip16_from_v4(vtep.octets()), hop)
         }
-    };
-    let fdb = FdbEntry {
-        vtep,
-        ip: ip16_from_v4(endpoint.address.octets()),
-        ifindex,
-        flags: flags(network, endpoint),
-        generation: endpoint.id,
-        hop,
-        pad: 0,
     };
     Some((fdb, NeighEntry { mac: endpoint.mac.octets(), pad: [0; 2] }))
 }

@@ -13,7 +13,7 @@ use crate::{
     },
     model::{Endpoint, EndpointId, NodeId},
 };
-use overlay_common::{MAP_HOPS, NODES_MAX, NodeKey, TRAFFIC_MAX, ip16_from_v4};
+use overlay_common::{FdbEntry, NODES_MAX, NodeKey, TRAFFIC_MAX, ip16_from_v4, map};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -92,8 +92,8 @@ impl Held {
         let mut taken: BTreeSet<u32> = self.tables.nodes.values().map(|node| node.hop).collect();
         if self.may_hold_stale_entries {
             // Another program may have deleted the NODES entries of their VTEPs.
-            let remote = self.tables.fdb.values().filter(|entry| entry.ifindex == 0);
-            taken.extend(remote.map(|entry| entry.hop));
+            let remote = self.tables.fdb.values().filter(|entry| !entry.is_here());
+            taken.extend(remote.map(FdbEntry::hop));
         }
         let hops = indexes(vteps.iter().copied(), held, taken, NODES_MAX);
 
@@ -119,7 +119,8 @@ impl Held {
         self.placement = Placement { hops, ports: ifindexes.iter().map(port).collect() };
         if without > 0 {
             let why = format!(
-                "the map {MAP_HOPS} holds {}, which is what this version can carry on one node: {without} are not reached",
+                "the map {} holds {}, which is what this version can carry on one node: {without} are not reached",
+                map::HOPS::NAME,
                 NODES_MAX - 1
             );
             return Err(KernelError::new("there are too many VTEPs", why));

@@ -1,7 +1,7 @@
 //! The outer headers that all packets to one VTEP have in common, as HOPS holds them.
 
 use crate::dataplane::kernel::{Way, packet_mtu};
-use overlay_common::{HopEntry, VXLAN_OVERHEAD};
+use overlay_common::{DONT_FRAGMENT, HopEntry, VNI_VALID, VXLAN_OVERHEAD};
 use std::net::Ipv4Addr;
 
 /// What the outer headers of all packets of this node have in common.
@@ -19,9 +19,6 @@ pub struct LocalVtep {
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
-const DONT_FRAGMENT: u16 = 0x4000;
-/// The I flag: the VNI is valid (RFC 7348, section 5).
-const VNI_VALID: u32 = 0x0800_0000;
 
 /// The HOPS entry for `vtep`. Without a next hop, the program looks up the kernel's routes for each packet.
 #[must_use]

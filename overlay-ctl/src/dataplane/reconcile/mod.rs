@@ -224,5 +224,5 @@ async fn sleep_or_never(after: Option<Duration>) {
 /// The least revision that the tables can be of: that of the newest endpoint in the FDB.
 #[must_use]
 pub fn programmed_at_least(tables: &Tables) -> Revision {
-    tables.fdb.values().map(|entry| entry.generation).max().unwrap_or(0)
+    tables.fdb.values().map(|entry| entry.endpoint).max().unwrap_or(0)
 }

@@ -65,11 +65,11 @@ pub(super) fn namespaces<'a>(
     namespaces
 }
 
-/// Returns true if the data path delivers to the endpoint. The generation distinguishes its entry from that of an
+/// Returns true if the data path delivers to the endpoint. The endpoint's id in the entry distinguishes it from an
 /// earlier or later endpoint with the same address.
 fn is_held(network: &Network, endpoint: &Endpoint, held: &Tables) -> bool {
     let entry = held.fdb.get(&desired::keys(network, endpoint).0);
-    entry.is_some_and(|entry| entry.generation == endpoint.id)
+    entry.is_some_and(|entry| entry.endpoint == endpoint.id)
 }
 
 /// Removes from `names` what must not resolve any more of the touched endpoints, whose entries become `rows`: their old
@@ -90,7 +90,7 @@ pub(super) fn forget(
         let Some(network) = view.networks.get(&old.network) else { continue };
         let goes = || {
             let row = rows.fdb.get(&desired::keys(network, old).0).copied().flatten();
-            row.is_none_or(|entry| entry.generation != old.id)
+            row.is_none_or(|entry| entry.endpoint != old.id)
         };
         if is_told(names, old) && (change.new != Some(old) || goes()) {
             change_names(names, network, |told| told.remove(old));
@@ -141,7 +141,7 @@ pub(super) fn is_known(view: &View, held: &Tables) -> bool {
             endpoints.map(move |endpoint| (desired::keys(network, endpoint).0, endpoint.id))
         })
         .collect();
-    held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.generation)))
+    held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.endpoint)))
 }
 
 /// The ports of this node that lead to endpoints whose leg exists.

@@ -127,6 +127,8 @@ impl<K: Kernel> Reconciler<K> {
         state: &mut PassState,
     ) -> Result<(), KernelError> {
         self.sync_all(view, wanted, state).await?;
+        let swapped = self.kernel.outside().swap_programs().await;
+        state.note(swapped);
         self.ports = names::desired_ports(self.held.sites.here(), &state.devices);
         let published = self.kernel.outside().publish(&self.ports).await;
         state.note(published);

@@ -7,13 +7,14 @@ use crate::{
         datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
         netlink::GATEWAY_BRIDGE,
     },
-    faces::{FORWARDED, ServedNode},
+    faces::ServedNode,
     model::NodeId,
     proto::v1::{
         self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
         cluster_server::Cluster,
     },
 };
+use overlay_common::DropReason;
 use std::path::Path;
 use tonic::{Request, Response, Status};
 
@@ -119,7 +120,7 @@ impl ServedNode {
                 .into_iter()
                 .filter(|(_, _, counter)| counter.packets > 0)
                 .map(|(reason, direction, counter)| v1::Counter {
-                    reason: reason.map_or(FORWARDED, |reason| reason.name()).to_owned(),
+                    reason: DropReason::name_of(reason).to_owned(),
                     direction: direction.name().to_owned(),
                     packets: counter.packets,
                     bytes: counter.bytes,

@@ -2,10 +2,10 @@
 
 use super::parties::{Parties, Party};
 use crate::{
-    faces::{FORWARDED, ServedNode},
+    faces::ServedNode,
     proto::v1::{Event, EventsRequest},
 };
-use overlay_common::DropReason;
+use overlay_common::{DropReason, FORWARDED};
 use std::collections::BTreeSet;
 use tonic::Status;
 
@@ -32,9 +32,10 @@ impl Filter {
             network: (!network.is_empty()).then_some(network),
             reasons: numbers.collect::<Result<_, Status>>()?,
         };
-        if sample == 0 && filter.reasons.contains(&0) {
+        if sample == 0 && filter.reasons.contains(&FORWARDED) {
             return Err(Status::invalid_argument(format!(
-                "reasons: `{FORWARDED}` asks for packets that are not dropped, so say one in how many"
+                "reasons: `{}` asks for packets that are not dropped, so say one in how many",
+                DropReason::name_of(None)
             )));
         }
         filter.check_names(node)?;
@@ -103,14 +104,15 @@ impl Filter {
 }
 
 fn number(reason: &str) -> Result<u32, Status> {
-    if reason == FORWARDED {
-        return Ok(0);
+    let forwarded = DropReason::name_of(None);
+    if reason == forwarded {
+        return Ok(FORWARDED);
     }
     let known = DropReason::ALL.iter().find(|known| known.name() == reason);
     known.map(|reason| *reason as u32).ok_or_else(|| {
         let names: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
         Status::invalid_argument(format!(
-            "reasons: `{reason}` is no drop reason; they are {FORWARDED}, {}",
+            "reasons: `{reason}` is no drop reason; they are {forwarded}, {}",
             names.join(", ")
         ))
     })

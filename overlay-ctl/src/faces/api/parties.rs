@@ -3,11 +3,13 @@
 use crate::{
     control::state::View,
     dataplane::kernel::EndpointHealth,
-    faces::{FORWARDED, ServedNode},
+    faces::ServedNode,
     model::{Endpoint, NodeId},
     proto::v1,
 };
-use overlay_common::{Direction, DropReason, Event, IP16_NONE, Ip16, MacBytes, ip16_to_v4};
+use overlay_common::{
+    Direction, DropReason, Event, FORWARDED, IP16_NONE, Ip16, MacBytes, ip16_to_v4,
+};
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -56,7 +58,7 @@ impl Parties {
                 .collect(),
             Some(Direction::FromGateway) => names.behind_leg(event.ifindex),
             _ => from
-                .and_then(|entry| names.endpoint(event.vni, entry.generation))
+                .and_then(|entry| names.endpoint(event.vni, entry.endpoint))
                 .into_iter()
                 .collect(),
         };
@@ -70,7 +72,7 @@ impl Parties {
         Self {
             network: names.network(event.vni),
             senders,
-            receiver: to.and_then(|entry| names.endpoint(event.vni, entry.generation)),
+            receiver: to.and_then(|entry| names.endpoint(event.vni, entry.endpoint)),
             vtep,
             node: names.node(vtep),
         }
@@ -85,7 +87,7 @@ impl Parties {
     pub(super) fn show(self, event: &Event) -> v1::Event {
         let direction = Direction::ALL.iter().find(|d| **d as u32 == event.direction);
         let reason = match event.reason {
-            0 => FORWARDED,
+            FORWARDED => DropReason::name_of(None),
             number => DropReason::from_number(number).map_or("unknown", DropReason::name),
         };
         let (src_ip, dst_ip) = (address(&event.src_ip), address(&event.dst_ip));
@@ -136,10 +138,10 @@ impl Names<'_> {
 
     fn party(&self, vni: u32, mac: MacBytes) -> Option<Party> {
         let entry = self.served.whereabouts.endpoint(vni, mac)?;
-        self.endpoint(vni, entry.generation)
+        self.endpoint(vni, entry.endpoint)
     }
 
-    /// The endpoint with this id: an FDB entry's generation.
+    /// The endpoint with this id, as an FDB entry has it.
     fn endpoint(&self, vni: u32, id: u64) -> Option<Party> {
         let network = self.view.networks.values().find(|network| network.vni.get() == vni)?;
         self.named(self.view.endpoints.get(&network.id)?.get(&id)?)

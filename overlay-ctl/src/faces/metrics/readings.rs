@@ -3,7 +3,7 @@
 use super::traffic::{FormerEndpoints, TrafficReadings};
 use crate::{
     dataplane::datapath::{DatapathError, MapUsage, ProgramStatus, run_time_is_counted},
-    faces::{FORWARDED, ServedNode},
+    faces::ServedNode,
     model::Revision,
 };
 use overlay_common::{Counter, Direction, DropReason};
@@ -84,7 +84,7 @@ impl Readings {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (reason, direction, counter) in &self.counters {
             let (verdict, reason) = match reason {
-                None => (FORWARDED, ""),
+                None => (DropReason::name_of(None), ""),
                 Some(reason) => ("dropped", reason.name()),
             };
             let labels =

@@ -125,15 +125,14 @@ impl Change {
                 }
             }
             Self::InBothNetworks(who, place) => {
-                let (vtep, ifindex, hop) = match place {
-                    Place::Here(port) => (IP16_NONE, *port, slot_of(*port)),
+                let ip = ip16_from_v4(who.ip);
+                let entry = match place {
+                    Place::Here(port) => FdbEntry::here(2, ip, 0, *port, slot_of(*port)),
                     Place::Behind(vtep) => {
                         let hop = world.nodes.get(&node_key(*vtep)).map_or(0, |node| node.hop);
-                        (ip16_from_v4(*vtep), 0, hop)
+                        FdbEntry::behind(2, ip, 0, ip16_from_v4(*vtep), hop)
                     }
                 };
-                let ip = ip16_from_v4(who.ip);
-                let entry = FdbEntry { vtep, ip, ifindex, flags: 0, generation: 2, hop, pad: 0 };
                 world.fdb.insert(FdbKey { vni: OTHER_VNI, ..fdb_key(who.mac) }, entry);
                 // Such endpoints have the same MAC; a different one shows whose answer it is.
                 let mac = STRANGER.mac;
@@ -147,15 +146,16 @@ impl Change {
             }
             Self::CameHere(who, port) => {
                 world.fdb.entry(fdb_key(who.mac)).and_modify(|entry| {
-                    (entry.vtep, entry.ifindex, entry.hop) = (IP16_NONE, *port, slot_of(*port));
+                    let FdbEntry { endpoint, ip, flags, .. } = *entry;
+                    *entry = FdbEntry::here(endpoint, ip, flags, *port, slot_of(*port));
                 });
             }
             Self::AtHop(who, hop) => {
                 let entry = world.fdb.get_mut(&fdb_key(who.mac));
-                entry
-                    .filter(|entry| entry.ifindex == 0)
-                    .into_iter()
-                    .for_each(|entry| entry.hop = *hop);
+                entry.filter(|entry| entry.ifindex == 0).into_iter().for_each(|entry| {
+                    let FdbEntry { endpoint, ip, flags, vtep, .. } = *entry;
+                    *entry = FdbEntry::behind(endpoint, ip, flags, vtep, *hop);
+                });
             }
             Self::PortFlags(port, flags) => {
                 world.ports.entry(*port).and_modify(|port| port.flags = *flags);

@@ -61,10 +61,10 @@ pub(super) fn decide(
         return Err(DropReason::IccOff);
     }
     let end = match destination.ifindex {
-        0 => send_away(world, paths, incoming, port, destination.hop)?,
+        0 => send_away(world, paths, incoming, port, destination.hop())?,
         own if own == skb.ifindex => return Err(DropReason::HairpinDestination),
         other => {
-            fate.count(destination.hop, bytes.len(), |traffic| &mut traffic.from_neighbours);
+            fate.count(destination.slot(), bytes.len(), |traffic| &mut traffic.from_neighbours);
             End::Redirected(Way::OutOf(other), Frame::plain(bytes))
         }
     };
@@ -93,7 +93,7 @@ fn send_away(
         return Err(DropReason::NotConfigured);
     } else if !kernel::is_ip(incoming.bytes) {
         // The kernel's own way takes IP only.
-        return Err(DropReason::UnknownNode);
+        return Err(DropReason::UnresolvedNextHop);
     } else {
         Way::ByRoutes
     };
@@ -159,9 +159,10 @@ fn replicate(
     for vtep in vteps {
         let node = world.nodes.get(&NodeKey { vtep: *vtep });
         let hop = node.and_then(|node| world.hop(node.hop));
-        // A copy can't take the kernel's own way.
-        match hop.filter(|hop| hop.ifindex != 0) {
+        match hop {
             None => fate.lost.push(DropReason::UnknownNode),
+            // A copy can't take the kernel's own way.
+            Some(hop) if hop.ifindex == 0 => fate.lost.push(DropReason::UnresolvedNextHop),
             Some(hop) => {
                 let packet = tunnel::around(incoming.bytes, hop, port.vni);
                 // Nobody is told: what is for many has no way to one to learn of. A super-packet will be cut.

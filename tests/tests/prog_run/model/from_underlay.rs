@@ -79,7 +79,7 @@ pub(super) fn decide(
         return Err(DropReason::NotLocalDestination);
     }
     let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
-    fate.count(destination.hop, untagged.len(), |traffic| &mut traffic.received);
+    fate.count(destination.slot(), untagged.len(), |traffic| &mut traffic.received);
     Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame::plain(&bytes)))
 }
 
@@ -126,7 +126,7 @@ fn is_vxlan_to_us(
         return Err(DropReason::OuterFragment);
     }
     if packet_type != PacketType::Host {
-        return Err(DropReason::Malformed);
+        return Err(DropReason::OuterGroupFrame);
     }
     Ok(true)
 }

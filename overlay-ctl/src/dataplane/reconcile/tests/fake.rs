@@ -49,6 +49,8 @@ pub(super) struct FakeKernel {
     pub(super) written: usize,
     pub(super) told: usize,
     pub(super) freed: BTreeSet<u32>,
+    /// What the tables held when the programs were first swapped.
+    pub(super) swapped_with: Option<Tables>,
     pub(super) log: Vec<String>,
 }
 
@@ -77,12 +79,15 @@ impl FakeKernel {
                 match entry.ifindex {
                     0 => {
                         let node = self.tables.nodes[&NodeKey { vtep: entry.vtep }];
-                        assert_eq!(node.hop, entry.hop, "by the hop that its VTEP has");
-                        assert!(self.tables.hops.contains_key(&entry.hop), "the hop stands first");
+                        assert_eq!(node.hop, entry.hop(), "by the hop that its VTEP has");
+                        assert!(
+                            self.tables.hops.contains_key(&entry.hop()),
+                            "the hop stands first"
+                        );
                     }
                     ifindex => {
                         assert!(self.devices.contains_key(&ifindex), "the port stands first");
-                        assert_eq!(self.tables.ports[&ifindex].slot, entry.hop);
+                        assert_eq!(self.tables.ports[&ifindex].slot, entry.slot());
                     }
                 }
             }
@@ -98,7 +103,7 @@ impl FakeKernel {
                 if let Some(held) = self.tables.hops.get(hop)
                     && held.header[30..34] != entry.header[30..34]
                 {
-                    let named = self.tables.fdb.values().any(|e| e.ifindex == 0 && e.hop == *hop);
+                    let named = self.tables.fdb.values().any(|e| !e.is_here() && e.hop() == *hop);
                     assert!(
                         !named || self.is_meddled,
                         "a hop becomes another VTEP's once nobody names it"
@@ -325,6 +330,12 @@ impl Outside for FakeKernel {
             (*vtep, Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop: Some(hop) })
         };
         Ok(Ways { device_mtu, ways: vteps.iter().map(way).collect() })
+    }
+
+    async fn swap_programs(&mut self) -> Result<(), KernelError> {
+        let now = self.tables.clone();
+        self.swapped_with.get_or_insert(now);
+        Ok(())
     }
 
     async fn update_bridge(&mut self, gateway: &LocalGateway) -> Result<(), KernelError> {

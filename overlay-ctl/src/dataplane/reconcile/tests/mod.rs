@@ -46,7 +46,7 @@ async fn endpoints_come_and_go() {
         kernel.tables.hops[&node.hop]
     };
     assert_eq!((hop(2).ifindex, hop(2).header[..6].to_vec()), (1, vec![2, 0, 0, 0, 0, 0]));
-    assert_eq!(remote.hop, kernel.tables.nodes[&NodeKey { vtep: remote.vtep }].hop);
+    assert_eq!(remote.hop(), kernel.tables.nodes[&NodeKey { vtep: remote.vtep }].hop);
     assert_eq!(hop(3).ifindex, 0, "no next hop for a node that nothing goes to");
 
     pass(&mut kernel, &cluster.view()).await;
@@ -127,11 +127,11 @@ async fn names_come_before_the_view_is_acted_on_and_change_nothing() {
     assert_eq!(kernel.names.namespaces.len(), 1);
     // A view that is older than the kernel: of what it does not know it could only say that it is not.
     kernel.names = Arc::default();
-    kernel.tables.fdb.values_mut().for_each(|entry| entry.generation += 100);
+    kernel.tables.fdb.values_mut().for_each(|entry| entry.endpoint += 100);
     let (mut reconciler, _) = Reconciler::new(&mut kernel, node());
     reconciler.preview(&old).await.unwrap();
     assert_eq!(*kernel.names, Names::default());
-    kernel.tables.fdb.values_mut().for_each(|entry| entry.generation -= 100);
+    kernel.tables.fdb.values_mut().for_each(|entry| entry.endpoint -= 100);
     assert_eq!((&kernel.tables, &kernel.log), (&tables, &log));
 }
 
@@ -148,11 +148,13 @@ async fn a_failed_pass_is_made_up_for() {
             reconciler.kernel.fail_writes = 1;
             reconciler.pass(&cluster.view()).await.unwrap_err();
             assert_eq!(status.borrow().programmed, 0, "nothing is claimed");
+            assert_eq!(reconciler.kernel.swapped_with, None, "no program takes half of the tables");
         }
         reconciler.kernel.fail_writes = 0;
         reconciler.pass(&cluster.view()).await.unwrap();
         assert_eq!(status.borrow().programmed, cluster.index);
         assert_eq!(kernel.tables.fdb.len(), 2);
+        assert_eq!(kernel.swapped_with.as_ref(), Some(&kernel.tables), "by all of the tables");
     }
 }
 

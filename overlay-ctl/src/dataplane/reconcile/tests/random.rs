@@ -6,7 +6,7 @@ use crate::{
     dataplane::reconcile::{Trigger, audit::Audit},
     model::{NetworkOptions, Pool},
 };
-use overlay_common::{FdbEntry, NeighKey};
+use overlay_common::NeighKey;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
@@ -168,7 +168,9 @@ fn meddle(tables: &mut Tables, what: u8, nth: usize) {
         (3, _, Some(key)) => _ = tables.neigh.entry(key).and_modify(|entry| entry.mac[5] ^= 1),
         (4, Some(key), Some(neigh)) => {
             let strange = FdbKey { vni: key.vni + 1, ..key };
-            tables.fdb.insert(strange, FdbEntry { generation: 0, ..tables.fdb[&key] });
+            let mut entry = tables.fdb[&key];
+            entry.endpoint = 0;
+            tables.fdb.insert(strange, entry);
             let mac = tables.neigh[&neigh];
             tables.neigh.insert(NeighKey { vni: 1, ..neigh }, mac);
         }

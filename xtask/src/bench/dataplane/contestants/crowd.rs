@@ -20,12 +20,14 @@ pub(in crate::bench) fn fill(host: &Host, endpoints: usize) -> Result<()> {
     let mut fdb: HashMap<MapData, FdbKey, FdbEntry> = open(host, "FDB")?;
     let mut neigh: HashMap<MapData, NeighKey, NeighEntry> = open(host, "NEIGH")?;
     let present: Vec<(FdbKey, FdbEntry)> = fdb.iter().collect::<Result<_, _>>()?;
-    let is_remote = |(_, entry): &&(FdbKey, FdbEntry)| entry.ifindex == 0;
-    let &(key, entry) = present.iter().find(is_remote).context("no endpoint on the other host")?;
+    let is_remote = |(_, entry): &&(FdbKey, FdbEntry)| !entry.is_here();
+    let &(key, mut entry) =
+        present.iter().find(is_remote).context("no endpoint on the other host")?;
     for number in 0..endpoints.saturating_sub(present.len()) {
         let address = Ipv4Addr::from_bits(FIRST.to_bits() + u32::try_from(number)?);
         let (mac, ip) = (mac(address), mapped(address));
-        fdb.insert(FdbKey { mac, ..key }, FdbEntry { ip, ..entry }, 0)?;
+        entry.ip = ip;
+        fdb.insert(FdbKey { mac, ..key }, entry, 0)?;
         neigh.insert(NeighKey { ip, vni: key.vni }, NeighEntry { mac, pad: [0; 2] }, 0)?;
     }
     Ok(())

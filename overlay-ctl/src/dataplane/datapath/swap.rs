@@ -1,0 +1,92 @@
+//! Taking over from an earlier process, and the swap of programs when its maps are of another layout.
+
+use super::{
+    Datapath, DatapathError, attach,
+    place::{Place, Role},
+};
+use crate::dataplane::kernel::Program;
+
+impl Datapath {
+    /// Takes over what earlier processes attached, and attaches to the underlay. Programs that use the pinned maps are
+    /// replaced; while a swap is due, all stay.
+    pub(super) fn take_over(&mut self, underlay: &str) -> Result<(), DatapathError> {
+        for place in attach::places(&self.folders.links)? {
+            // The guard is replaced by `attach_guard`, since its mode may have to change.
+            if matches!(place.role, Role::Guard(_)) {
+                continue;
+            }
+            let is_attached = if self.is_swap_due {
+                attach::is_attached(&self.folders.links, place)
+            } else {
+                self.replace(place)?
+            };
+            self.note(place, is_attached);
+        }
+        self.ensure(self.underlay(), underlay)
+    }
+
+    /// The place on the underlay device that CONFIG names.
+    pub(super) fn underlay(&self) -> Place {
+        Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex }
+    }
+
+    /// Detaches from devices that were the underlay before. To be called when the new one has its program, so that
+    /// there is one at every moment.
+    pub(super) fn drop_old_underlays(&self) -> Result<(), DatapathError> {
+        for place in attach::places(&self.folders.links)? {
+            if place.role == Role::Underlay && place != self.underlay() {
+                attach::detach(&self.folders.links, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes whether a device has its program.
+    fn note(&mut self, place: Place, is_attached: bool) {
+        let program = match place.role {
+            Role::Underlay | Role::Guard(_) => return,
+            Role::Endpoint => Program::FromEndpoint,
+            Role::Gateway => Program::FromGateway,
+        };
+        let devices = self.attached.entry(program).or_default();
+        if is_attached {
+            devices.insert(place.ifindex);
+        } else {
+            devices.remove(&place.ifindex);
+        }
+    }
+
+    /// Returns true while programs of another layout are attached, with maps that this process does not write.
+    /// They forward as those maps say, until [`Datapath::swap_programs`]. A device that has no program gets this
+    /// process' own at once.
+    #[must_use]
+    pub fn is_swap_due(&self) -> bool {
+        self.is_swap_due
+    }
+
+    /// Replaces the programs of another layout by this process' own, each atomically, and removes the maps of other
+    /// layouts. To be called when the tables hold all that they should; does nothing if no swap is due. Returns
+    /// whether one was.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; the swap is still due, and each device has one of the two programs.
+    pub fn swap_programs(&mut self) -> Result<bool, DatapathError> {
+        if !self.is_swap_due {
+            return Ok(false);
+        }
+        for place in attach::places(&self.folders.links)? {
+            match place.role {
+                Role::Guard(mode) => self.swap_guard(place, mode)?,
+                Role::Underlay | Role::Endpoint | Role::Gateway => {
+                    let is_attached = self.replace(place)?;
+                    self.note(place, is_attached);
+                }
+            }
+        }
+        self.drop_old_underlays()?;
+        self.folders.end_swap()?;
+        self.is_swap_due = false;
+        tracing::info!("the programs of another version are replaced");
+        Ok(true)
+    }
+}
