@@ -3,7 +3,7 @@
 
 use overlay_common::{
     CONFIG_MONITOR, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey,
-    IP16_NONE, NODES_MAX, NeighEntry, NeighKey, ip16_from_v4,
+    NODES_MAX, NeighEntry, NeighKey, ip16_from_v4,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
