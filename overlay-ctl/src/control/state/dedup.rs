@@ -243,4 +243,42 @@ mod tests {
         assert_eq!(dedup.done.get(&id(1)), None);
         assert_eq!(Dedup::from(Lists::from(&dedup)), dedup);
     }
+
+    /// A request of a version that wrote no digest: its verb and name must do.
+    #[test]
+    fn without_a_digest_a_request_is_known_by_verb_and_name() {
+        fn requests(word: &str) -> [(Did, Command); 4] {
+            let network: NetworkName = word.parse().unwrap();
+            let endpoint: EndpointName = word.parse().unwrap();
+            let node: NodeName = word.parse().unwrap();
+            let create = Command::CreateNetwork {
+                name: network.clone(),
+                pool: None,
+                vni: None,
+                options: crate::model::NetworkOptions::default(),
+            };
+            [
+                (Did::MakeNetwork(1, network.clone()), create),
+                (
+                    Did::RemoveNetwork(1, network.clone()),
+                    Command::RemoveNetwork { name: network, only: None },
+                ),
+                (
+                    Did::RemoveEndpoint(1, endpoint.clone()),
+                    Command::RemoveEndpoint { name: endpoint, network: None, only: None },
+                ),
+                (Did::RemoveNode(1, node.clone()), Command::RemoveNode { name: node, only: None }),
+            ]
+        }
+        for (did, repeated) in requests("one") {
+            let mut dedup = Dedup::default();
+            dedup.insert(id(1), done(did.clone()));
+            let recall = |command: &Command| dedup.recall(&id(1), None, command);
+            assert_eq!(recall(&repeated), Ok(Some(&did)));
+            for (other, command) in requests("one").into_iter().chain(requests("other")) {
+                let is_refused = matches!(recall(&command), Err(Refusal::RequestIdUsed { .. }));
+                assert_eq!(is_refused, other != did, "{did} and {command:?}");
+            }
+        }
+    }
 }

@@ -240,4 +240,65 @@ mod tests {
         table.record(status(2, 1, 11));
         assert_eq!(wait.await.unwrap(), BTreeSet::new());
     }
+
+    #[test]
+    fn an_endpoint_is_as_its_node_says_until_that_is_forgotten() {
+        let table = StatusTable::default();
+        let health = |id| EndpointStatus { id, mtu: 1400, ..EndpointStatus::default() };
+        table.record(NodeStatus { endpoints: vec![health(3), health(5)], ..status(1, 1, 1) });
+        assert_eq!(table.health(1, 5), Some(Some(health(5))));
+        assert_eq!(table.health(1, 4), Some(None), "the report does not name it");
+        assert_eq!(table.health(2, 5), None, "the node was not heard");
+        table.forget(1);
+        assert_eq!(table.health(1, 5), None);
+    }
+
+    #[test]
+    fn a_new_leader_gives_every_node_the_time_to_report() {
+        let table = StatusTable::default();
+        *table.since.lock().unwrap() = Instant::now().checked_sub(NODE_DOWN_AFTER).unwrap();
+        assert!(table.is_down(1));
+        table.listen_anew();
+        assert!(!table.is_down(1));
+    }
+
+    #[test]
+    fn all_of_a_status_is_sent() {
+        let leg =
+            LegHealth { interface: "eth1".into(), ifname: "ovg7".into(), ifindex: 8, mtu: 1500 };
+        let up = EndpointHealth {
+            down: None,
+            ifname: "ov7".into(),
+            ifindex: 7,
+            mtu: 1450,
+            interface: "eth0".into(),
+            gateway: Some(leg),
+        };
+        let down = EndpointHealth { down: Some("no namespace".into()), ..Default::default() };
+        let status = LocalStatus {
+            programmed: 20,
+            endpoints: [(11, up), (12, down)].into(),
+            ..LocalStatus::default()
+        };
+        let leg = LegStatus {
+            interface: "eth1".into(),
+            host_interface: "ovg7".into(),
+            host_ifindex: 8,
+            mtu: 1500,
+        };
+        let up = EndpointStatus {
+            id: 11,
+            up: true,
+            reason: String::new(),
+            host_interface: "ov7".into(),
+            host_ifindex: 7,
+            mtu: 1450,
+            interface: "eth0".into(),
+            gateway: Some(leg),
+        };
+        let down = EndpointStatus { id: 12, reason: "no namespace".into(), ..Default::default() };
+        let sent =
+            NodeStatus { node_id: 2, epoch: 9, programmed_revision: 20, endpoints: vec![up, down] };
+        assert_eq!(to_wire(2, 9, &status), sent);
+    }
 }

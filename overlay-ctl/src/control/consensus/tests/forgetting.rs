@@ -288,3 +288,22 @@ fn a_mark_outside_the_folder_tells_that_it_was_put_back() {
     std::fs::remove_dir_all(run.path()).unwrap();
     assert_eq!(open().map(drop).unwrap_err().to_string(), said.to_string());
 }
+
+/// The node was removed from its cluster, and may join one again.
+#[test]
+fn a_mark_outside_the_folder_goes_with_the_node() {
+    let (state, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut log = LogStore::bootstrap(state.path(), identity(1), b"{}").unwrap();
+    log.mark_beside(run.path()).unwrap();
+    let cluster = identity(1).cluster;
+    let names = || -> Vec<_> {
+        std::fs::read_dir(run.path()).unwrap().map(|file| file.unwrap().file_name()).collect()
+    };
+    let [mark] = &names()[..] else { panic!("{:?}", names()) };
+    LogStore::remove_mark_beside(run.path(), cluster, 1).unwrap();
+    assert!(names().is_empty());
+    LogStore::remove_mark_beside(run.path(), cluster, 1).expect("there is none: nothing to do");
+    // What stays is told.
+    std::fs::create_dir(run.path().join(mark)).unwrap();
+    assert!(LogStore::remove_mark_beside(run.path(), cluster, 1).is_err());
+}

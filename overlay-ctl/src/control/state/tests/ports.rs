@@ -175,3 +175,20 @@ fn the_index_agrees_with_what_conflicts() {
         }
     }
 }
+
+/// The node offers the ports that are free on its host, of these protocols only.
+#[test]
+fn a_free_port_is_asked_for_where_no_number_is() {
+    let wanted = |exposed: &[&str], publish: &[&str], publish_all| {
+        let ports = PortsWanted {
+            exposed: exposed.iter().map(|port| port.parse().unwrap()).collect(),
+            publish: publish.iter().map(|wish| wish.parse().unwrap()).collect(),
+            publish_all,
+            ..PortsWanted::default()
+        };
+        ports.any_of()
+    };
+    assert_eq!(wanted(&["80"], &["8080:80"], false), [].into());
+    assert_eq!(wanted(&["80"], &["53/udp"], false), [Transport::Udp].into());
+    assert_eq!(wanted(&["80"], &["53/udp"], true), [Transport::Tcp, Transport::Udp].into());
+}

@@ -155,3 +155,21 @@ fn an_external_endpoint_is_not_behind_a_node() {
     assert!(matches!(vtep, Refusal::VtepExists { .. }), "{vtep}");
     assert!(matches!(r.node(50).unwrap_err(), Refusal::VtepExists { .. }));
 }
+
+#[test]
+fn a_network_knows_on_which_nodes_it_has_endpoints() {
+    let mut r = Replica::default();
+    for n in 1..=3 {
+        r.node(n).unwrap();
+    }
+    let Applied::Network(net) = r.network("net", "10.0.0.0/24", None).unwrap() else { panic!() };
+    r.network("other", "10.1.0.0/24", None).unwrap();
+    for (name, network, node) in
+        [("a", "net", 1), ("b", "net", 1), ("c", "net", 3), ("d", "other", 2)]
+    {
+        r.endpoint(name, network, node, None).unwrap();
+    }
+    let node = |name: &str| r.state.nodes().find(|node| node.name.to_string() == name).unwrap().id;
+    assert_eq!(r.state.nodes_of(net.id), [node("h1"), node("h3")].into());
+    assert_eq!((r.state.endpoint_count(), r.state.endpoint_count_of(net.id)), (4, 3));
+}
