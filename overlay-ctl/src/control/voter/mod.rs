@@ -6,6 +6,8 @@ mod machine;
 mod members;
 mod quorum;
 mod statuses;
+#[cfg(test)]
+mod tests;
 
 pub use leaving::{Leaving, LeavingHold};
 pub use machine::{Machine, SharedState};

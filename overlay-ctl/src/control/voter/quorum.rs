@@ -57,6 +57,7 @@ impl Quorum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::voter::tests::alone;
 
     #[tokio::test(start_paused = true)]
     async fn it_lapses_after_the_last_proof_but_not_at_once() {
@@ -75,5 +76,17 @@ mod tests {
         quorum.proved_at(last);
         lapsed.await.unwrap();
         assert_eq!(Instant::now(), last + LAPSE);
+    }
+
+    #[tokio::test]
+    async fn it_is_proved_until_consensus_ends() {
+        let (_dir, voter) = alone();
+        let begun = Instant::now();
+        let (quorum, mut proved) = (voter.quorum.clone(), voter.quorum.proved.subscribe());
+        let proves = tokio::spawn(async move { quorum.prove(voter.consensus.clone()).await });
+        let bound = begun + Duration::from_secs(60);
+        let is_new = |last: &Option<Instant>| last.is_some_and(|last| last >= begun);
+        timeout_at(bound, proved.wait_for(is_new)).await.expect("a proof").unwrap();
+        proves.abort();
     }
 }

@@ -136,3 +136,142 @@ async fn send_reports(table: &StatusTable, up: mpsc::Sender<StatusReport>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{
+        consensus::StateMachine as _,
+        state::{Command, Envelope, Mutation},
+        watch::Ended,
+    };
+    use std::net::Ipv4Addr;
+    use tokio::{task::JoinHandle, time::timeout};
+    use uuid::Uuid;
+
+    /// Virtual time: what has not happened by then never will.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+
+    type Views = watch::Receiver<Option<Arc<View>>>;
+
+    /// A voter whose log is written by hand. Its node has id 1, the first that is given.
+    struct Voter {
+        machine: Machine,
+        revision: Revision,
+        directory: Directory,
+        views: Option<Views>,
+        publishes: JoinHandle<Ended>,
+    }
+
+    impl Voter {
+        fn new() -> Self {
+            let (machine, state) = Machine::new();
+            let listen = (Ipv4Addr::new(10, 10, 10, 9), 7400).into();
+            let directory = Directory::new(Uuid::new_v4(), [Peer { id: 9, listen, voter: true }]);
+            let (sender, views) = watch::channel(None);
+            let publishes = tokio::spawn(publish_views(1, state, directory.clone(), sender));
+            Self { machine, revision: 0, directory, views: Some(views), publishes }
+        }
+
+        fn apply(&mut self, command: Command) {
+            self.revision += 1;
+            let request = u128::from(self.revision).to_be_bytes();
+            let entry = Envelope::new(Mutation::new(request, &command), command).encode().unwrap();
+            self.machine.apply(self.revision, &entry).unwrap();
+            self.machine.batch_applied(self.revision);
+        }
+
+        fn register(&mut self, number: u8) {
+            let address = Ipv4Addr::new(10, 10, 10, number);
+            self.apply(Command::RegisterNode {
+                instance: [number; 16],
+                name: format!("h{number}").parse().unwrap(),
+                vtep: address,
+                listen: (address, 7400).into(),
+                returning: None,
+                gateway: None,
+                metrics: None,
+            });
+        }
+
+        fn remove(&mut self, name: &str) {
+            self.apply(Command::RemoveNode { name: name.parse().unwrap(), only: None });
+        }
+
+        /// The nodes in the view once it is as new as the log, and those in the directory.
+        async fn nodes(&mut self) -> [Vec<NodeId>; 2] {
+            let newest = self.revision;
+            let is_newest =
+                |view: &Option<Arc<View>>| view.as_ref().is_some_and(|v| v.revision == newest);
+            let views = self.views.as_mut().unwrap();
+            let view = timeout(FOR_EVER, views.wait_for(is_newest)).await.unwrap().unwrap();
+            let nodes = view.as_ref().unwrap().nodes.keys().copied().collect();
+            [nodes, self.directory.peers().iter().map(|peer| peer.id).collect()]
+        }
+
+        async fn ended(self) -> Ended {
+            timeout(FOR_EVER, self.publishes).await.unwrap().unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_voter_publishes_its_own_state_to_itself() {
+        let mut voter = Voter::new();
+        voter.register(1);
+        assert_eq!(voter.nodes().await, [[1], [1]]);
+        voter.register(2);
+        assert_eq!(voter.nodes().await, [[1, 2], [1, 2]]);
+        voter.remove("h2");
+        assert_eq!(voter.nodes().await, [[1], [1]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_voter_that_was_removed_ends() {
+        let mut voter = Voter::new();
+        voter.register(1);
+        voter.register(2);
+        voter.nodes().await;
+        voter.remove("h1");
+        assert!(matches!(voter.ended().await, Ended::Removed));
+    }
+
+    /// A log that is still being received begins before the node was registered.
+    #[tokio::test(start_paused = true)]
+    async fn a_voter_that_is_not_yet_in_its_own_state_waits() {
+        let mut voter = Voter::new();
+        let network = "net".parse().unwrap();
+        voter.apply(Command::CreateNetwork {
+            name: network,
+            pool: None,
+            vni: None,
+            options: crate::model::NetworkOptions::default(),
+        });
+        let published = timeout(FOR_EVER, voter.views.as_mut().unwrap().changed()).await;
+        assert!(published.is_err(), "{published:?}");
+        voter.register(1);
+        assert_eq!(voter.nodes().await, [[1], [1]]);
+        voter.views = None;
+        voter.register(2);
+        assert!(matches!(voter.ended().await, Ended::Stopped), "nobody reads its views");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_voter_records_its_own_status_at_each_change() {
+        let table = StatusTable::default();
+        let status = watch::Sender::new(LocalStatus { programmed: 5, ..LocalStatus::default() });
+        let (epoch, seen) = (watch::Sender::new(7), status.subscribe());
+        let records = tokio::spawn(record_own(1, epoch.subscribe(), table.clone(), seen));
+        let recorded = |table: &StatusTable| -> Vec<(NodeId, Revision, Revision)> {
+            let own = table.first_hand();
+            own.iter().map(|s| (s.node_id, s.epoch, s.programmed_revision)).collect()
+        };
+        let mut changed = table.watch();
+        timeout(FOR_EVER, changed.wait_for(|version| *version == 1)).await.unwrap().unwrap();
+        assert_eq!(recorded(&table), [(1, 7, 5)]);
+        status.send_modify(|status| status.programmed = 6);
+        timeout(FOR_EVER, changed.wait_for(|version| *version == 2)).await.unwrap().unwrap();
+        assert_eq!(recorded(&table), [(1, 7, 6)]);
+        drop(status);
+        timeout(FOR_EVER, records).await.unwrap().unwrap();
+    }
+}

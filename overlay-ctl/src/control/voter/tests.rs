@@ -1,0 +1,79 @@
+//! A voter that is alone, with a real log: it leads, and its members follow the rows.
+
+use super::*;
+use crate::{
+    control::{
+        consensus::{ConsensusConfig, Identity, LogStore, PeerQueues, Status},
+        state::{Command, Envelope, Mutation},
+    },
+    model::NodeId,
+};
+use std::{net::Ipv4Addr, time::Duration};
+use tempfile::TempDir;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+const BOUND: Duration = Duration::from_secs(60);
+
+/// A voter with id 1. What it writes is in the folder, for as long as that lives.
+pub(super) fn alone() -> (TempDir, VoterParts) {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Identity { cluster: Uuid::new_v4(), name: "h1".to_owned(), raft_id: 1 };
+    let (machine, state) = Machine::new();
+    let first = state.copy().snapshot();
+    let log = LogStore::bootstrap(dir.path(), identity, &first).unwrap();
+    let config = ConsensusConfig { tick: Duration::from_millis(10), ..Default::default() };
+    let consensus = Consensus::start(config, log, machine, PeerQueues::new(8)).unwrap();
+    let voter = VoterParts {
+        consensus,
+        state,
+        table: StatusTable::default(),
+        leaving: Leaving::default(),
+        quorum: Quorum::default(),
+    };
+    (dir, voter)
+}
+
+/// Registers a node, as itself or again.
+async fn register(voter: &VoterParts, number: u8) {
+    let address = Ipv4Addr::new(10, 0, 0, number);
+    let command = Command::RegisterNode {
+        instance: [number; 16],
+        name: format!("h{number}").parse().unwrap(),
+        vtep: address,
+        listen: (address, 7400).into(),
+        returning: None,
+        gateway: None,
+        metrics: None,
+    };
+    write(voter, command).await;
+}
+
+async fn write(voter: &VoterParts, command: Command) {
+    let request = *Uuid::new_v4().as_bytes();
+    let entry = Envelope::new(Mutation::new(request, &command), command).encode().unwrap();
+    timeout(BOUND, voter.consensus.propose(entry)).await.unwrap().unwrap().1.unwrap();
+}
+
+async fn until(voter: &VoterParts, is_so: impl FnMut(&Status) -> bool) {
+    let mut status = voter.consensus.status();
+    timeout(BOUND, status.wait_for(is_so)).await.expect("within the bound").unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_makes_those_members_that_have_a_row() {
+    let (_dir, voter) = alone();
+    until(&voter, |status| status.leader == Some(1)).await;
+    register(&voter, 1).await;
+    let follows = tokio::spawn(follow_the_rows(1, voter.clone()));
+    let is_member = |status: &Status, id: NodeId| {
+        [&status.voters, &status.learners].iter().any(|ids| ids.contains(&id))
+    };
+    register(&voter, 2).await;
+    until(&voter, |status| is_member(status, 2)).await;
+    let remove = Command::RemoveNode { name: "h2".parse().unwrap(), only: None };
+    write(&voter, remove).await;
+    until(&voter, |status| !is_member(status, 2)).await;
+    voter.consensus.shutdown().await;
+    timeout(BOUND, follows).await.expect("consensus ended").unwrap();
+}
