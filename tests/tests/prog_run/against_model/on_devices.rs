@@ -121,6 +121,9 @@ impl OnDevices {
         if !is_short || !model::kernel::arrives(bytes) {
             return;
         }
+        if direction == Direction::FromEndpoint && model::kernel::is_short_ip_on_vlan(bytes) {
+            return;
+        }
         // test_run's super-packets are of no kind.
         let gso_size = if bulk.is_some() { skb.gso_size } else { 0 };
         let skb = Skb { gso_size, ..*skb };
