@@ -21,6 +21,9 @@ use crate::{
 /// Bytes of the longest frame that a device of 1500 bytes takes with outer headers and tags.
 const LONGEST: usize = 1400;
 
+/// The most frames that may come of a packet at once.
+const QUEUED: usize = 500;
+
 /// Whether the checksum goes behind what an answer quotes.
 fn is_deep(sum: Unfinished) -> bool {
     usize::from(sum.start) + usize::from(sum.offset) + 2 > 14 + 456
@@ -141,6 +144,11 @@ impl OnDevices {
         }
         // Nor does the kernel cut off a checksum that is still to be written.
         if matches!(fate.end, End::Told(..)) && unfinished.is_some_and(is_deep) {
+            return;
+        }
+        // The kernel queues a thousand frames for a CPU (net.core.netdev_max_backlog), and drops what comes then.
+        let copies: Vec<Frame> = fate.copies.iter().map(|(_, copy)| copy.clone()).collect();
+        if self.as_sent(copies).len() > QUEUED {
             return;
         }
         let tap = self.taps.iter().find(|(ifindex, _)| *ifindex == skb.ifindex);

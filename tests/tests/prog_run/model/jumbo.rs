@@ -5,7 +5,7 @@
 use std::{fs, sync::LazyLock};
 
 use super::{
-    bytes::{Bytes, IPV6},
+    bytes::{Bytes, ETHERNET, IPV6},
     vlan::{TAG, is_tag},
 };
 
@@ -39,6 +39,17 @@ pub(super) fn put_in(mut frame: Vec<u8>) -> Vec<u8> {
         let len = (frame.len() - ip - 40 + OPTION) as u32;
         let option = [&[TCP, 0, 194, 4], &len.to_be_bytes()[..]].concat();
         frame.splice(ip + 40..ip + 40, option);
+    }
+    frame
+}
+
+/// The frame as it leaves by a device: the kernel looks into a super-packet that a program has changed (SKB_GSO_DODGY),
+/// and takes the option out, but not behind two tags (seen on 6.18).
+pub(super) fn taken_out(mut frame: Vec<u8>) -> Vec<u8> {
+    let found = |ip: &usize| *ip <= ETHERNET + TAG && is_before_tcp(&frame, *ip);
+    if let Some(ip) = ipv6_at(&frame).filter(found) {
+        frame[ip + 6] = TCP;
+        frame.drain(ip + 40..ip + 40 + OPTION);
     }
     frame
 }

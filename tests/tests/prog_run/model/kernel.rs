@@ -67,10 +67,12 @@ pub(crate) fn arrives(frame: &[u8]) -> bool {
 /// another node over a veth, which hands on what its sender's kernel remembers of a packet, it does not come out there
 /// (seen on 6.18). From a wire it does.
 pub(crate) fn is_short_ip_on_vlan(frame: &[u8]) -> bool {
-    let bytes = Bytes(frame);
-    bytes.be16(12).is_ok_and(is_tag)
-        && matches!(bytes.be16(12 + TAG), Ok(IPV4 | IPV6))
-        && frame.len() < ETHERNET + 20
+    let mut at = 12;
+    while Bytes(frame).be16(at).is_ok_and(is_tag) {
+        at += TAG;
+    }
+    let is_ip = matches!(Bytes(frame).be16(at), Ok(IPV4 | IPV6));
+    at != 12 && is_ip && frame.len() < ETHERNET + 20
 }
 
 /// Whether it is an IPv6 packet with extension headers before its transport header (of IANA's list, those that the

@@ -118,7 +118,10 @@ impl Frame {
 impl Fate {
     /// A copy goes out of the device, if that takes it; else it is lost.
     fn copy(&mut self, ifindex: u32, frame: Frame) {
-        let frame = Frame { bulk: self.bulk, ..frame };
+        let mut frame = Frame { bulk: self.bulk, ..frame };
+        if frame.bulk.is_some() && !frame.tunnelled {
+            frame.bytes = jumbo::taken_out(frame.bytes);
+        }
         if kernel::takes_copy(ifindex, &frame) {
             self.copies.push((ifindex, frame));
         } else {
