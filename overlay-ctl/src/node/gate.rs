@@ -28,11 +28,13 @@ pub(super) struct Gate {
 
 impl Gate {
     /// A gate for the kernel that was found at the start. `ports` are the endpoints that have a port: an endpoint's id is
-    /// the revision that made it.
+    /// the revision that made it. `other` is the newest endpoint in maps of another layout, by which the attached programs
+    /// still forward.
     #[must_use]
-    pub(super) fn new(found: &Tables, ports: &[EndpointId]) -> Self {
-        let is_empty = *found == Tables::default() && ports.is_empty();
-        let newest = ports.iter().copied().max().unwrap_or(0).max(programmed_at_least(found));
+    pub(super) fn new(found: &Tables, ports: &[EndpointId], other: Option<EndpointId>) -> Self {
+        let is_empty = *found == Tables::default() && ports.is_empty() && other.is_none();
+        let newest = ports.iter().copied().chain(other).max().unwrap_or(0);
+        let newest = newest.max(programmed_at_least(found));
         Self { kernel_holds: (!is_empty).then_some(newest) }
     }
 
@@ -114,7 +116,7 @@ mod tests {
         show(&views, 8);
         let quorum = Cell::new(None);
         let read = || std::future::ready(quorum.get().ok_or(ProposeError::NoQuorum));
-        let opened = Gate::new(&filled(9), &[]).open_by(Some(read), &mut seen);
+        let opened = Gate::new(&filled(9), &[], None).open_by(Some(read), &mut seen);
         tokio::pin!(opened);
         assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no quorum answered");
         // Newer than what the kernel holds, and still only this voter's word.
@@ -131,7 +133,7 @@ mod tests {
         let (views, mut seen) = watch::channel(None);
         show(&views, 8);
         let read = || std::future::ready(Ok(8));
-        let opened = Gate::new(&filled(9), &[]).open_by(Some(read), &mut seen);
+        let opened = Gate::new(&filled(9), &[], None).open_by(Some(read), &mut seen);
         tokio::pin!(opened);
         assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "the kernel holds 9");
         show(&views, 9);
@@ -140,11 +142,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_agent_waits_for_a_view_that_is_no_older_than_its_kernel() {
-        // By its entries, and by its ports: either may be newer.
-        for (tables, ports) in [(filled(9), vec![4]), (filled(4), vec![9]), (filled(0), vec![9, 3])]
-        {
+        // By its entries, by its ports, and by the maps of another layout: each may be the newest.
+        let kernels = [
+            (filled(9), vec![4], None),
+            (filled(4), vec![9], None),
+            (filled(0), vec![9, 3], Some(2)),
+            (Tables::default(), vec![3], Some(9)),
+            (Tables::default(), vec![], Some(9)),
+        ];
+        for (tables, ports, other) in kernels {
             let (views, mut seen) = watch::channel(None);
-            let opened = Gate::new(&tables, &ports).open_by(NO_READS, &mut seen);
+            let opened = Gate::new(&tables, &ports, other).open_by(NO_READS, &mut seen);
             tokio::pin!(opened);
             assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no voter answered");
             show(&views, 8);
@@ -163,7 +171,7 @@ mod tests {
             asked.set(asked.get() + 1);
             std::future::ready(Err(ProposeError::NoQuorum))
         };
-        let opened = Gate::new(&Tables::default(), &[]).open_by(Some(read), &mut seen);
+        let opened = Gate::new(&Tables::default(), &[], None).open_by(Some(read), &mut seen);
         assert_eq!(revision(timeout(FOR_EVER, opened).await.expect("at once")), Some(1));
         assert_eq!(asked.get(), 0, "after a reboot it begins without a quorum");
     }
@@ -173,8 +181,8 @@ mod tests {
         let (views, mut seen) = watch::channel(None);
         show(&views, 9);
         let read = || std::future::ready(Err(ProposeError::Stopped));
-        assert!(Gate::new(&filled(9), &[]).open_by(Some(read), &mut seen).await.is_none());
+        assert!(Gate::new(&filled(9), &[], None).open_by(Some(read), &mut seen).await.is_none());
         drop(views);
-        assert!(Gate::new(&filled(10), &[]).open_by(NO_READS, &mut seen).await.is_none());
+        assert!(Gate::new(&filled(10), &[], None).open_by(NO_READS, &mut seen).await.is_none());
     }
 }

@@ -92,7 +92,8 @@ impl Parts {
         let mut devices = netlink.devices().await?;
         devices.retain(|device| device.id.kind == DeviceKind::Port);
         let ports: Vec<EndpointId> = devices.iter().map(|port| port.id.number).collect();
-        let gate = Gate::new(&datapath.reader().tables()?, &ports);
+        let other = datapath.newest_of_other_layouts()?;
+        let gate = Gate::new(&datapath.reader().tables()?, &ports, other);
         let vtep = LocalVtep {
             address: underlay.address,
             port: args.vxlan_port,
@@ -138,6 +139,9 @@ impl Parts {
         let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);
         let (epoch, epochs) = sync_watch::channel(member.epoch);
+        // Kept until the end: the task that learns of the node's removal drops its sender before it has ended, and a task
+        // that would return for that could be taken for a failure.
+        let _senders = (view.clone(), epoch.clone());
 
         let raft = RaftThread::start().map_err(StartError::RaftThread)?;
         let mut tasks = Tasks::default();

@@ -15,13 +15,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{MapInfo, MapType};
+use aya::maps::{HashMap, Map, MapData, MapInfo, MapType};
 use overlay_common::{FORMER_MAPS, LAYOUT_VERSION, MapKind, MapShape, map};
 
 use super::{DatapathError, attach, host};
 
 /// The folder of maps before their layout had a version.
 const UNVERSIONED: &str = "maps";
+/// The name of the map in which an endpoint's place stands, in all layouts so far.
+const FDB: &str = map::FDB::SHAPE.name;
 /// What the name of a layout's folder begins with; the version follows.
 const VERSIONED: &str = "maps-";
 
@@ -106,6 +108,18 @@ impl Folders {
         outcome
     }
 
+    /// The newest endpoint in the FDBs of other layouts; 0 if there is none, or if none of them can be read.
+    pub(super) fn newest_of_others(&self) -> Result<u64, DatapathError> {
+        let mut newest = 0;
+        for folder in self.others()? {
+            let path = folder.join(FDB);
+            if path.exists() {
+                newest = newest.max(newest_endpoint(&path)?);
+            }
+        }
+        Ok(newest)
+    }
+
     /// The folders of maps of other layouts.
     fn others(&self) -> Result<Vec<PathBuf>, DatapathError> {
         let failed = || DatapathError::folder(&self.root, "read");
@@ -131,6 +145,29 @@ impl Folders {
 fn is_layout(name: &str) -> bool {
     let version = name.strip_prefix(VERSIONED);
     name == UNVERSIONED || version.is_some_and(|version| version.parse::<u32>().is_ok())
+}
+
+/// The newest endpoint in a pinned FDB of another layout: an endpoint's id is the revision that created it. All
+/// layouts so far have the id at the same place; a map of other sizes has no answer.
+fn newest_endpoint(path: &Path) -> Result<u64, DatapathError> {
+    const KEY: usize = 12;
+    const VALUE: usize = 56;
+    const ID: usize = 40;
+    let failed = |action| DatapathError::table(FDB, action);
+    let data = MapData::from_pin(path).map_err(failed("opened"))?;
+    let info = data.info().map_err(failed("read"))?;
+    if (info.key_size(), info.value_size()) != (KEY as u32, VALUE as u32) {
+        return Ok(0);
+    }
+    let fdb: HashMap<_, [u8; KEY], [u8; VALUE]> =
+        HashMap::try_from(Map::HashMap(data)).map_err(failed("opened"))?;
+    let mut newest = 0;
+    for entry in fdb.iter() {
+        let (_, value) = entry.map_err(failed("read"))?;
+        let id = value[ID..].first_chunk().map_or(0, |id| u64::from_ne_bytes(*id));
+        newest = newest.max(id);
+    }
+    Ok(newest)
 }
 
 fn is_of_shape(path: &Path, shape: &MapShape) -> Result<bool, DatapathError> {

@@ -64,25 +64,41 @@ impl Datapath {
         self.is_swap_due
     }
 
+    /// The newest endpoint that the maps of other layouts hold, by which the attached programs forward; `None` if no
+    /// swap is due.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`], [`DatapathError::Folder`].
+    pub fn newest_of_other_layouts(&self) -> Result<Option<u64>, DatapathError> {
+        if self.is_swap_due { self.folders.newest_of_others().map(Some) } else { Ok(None) }
+    }
+
+    /// Replaces the program at one place.
+    fn swap_program(&mut self, place: Place) -> Result<(), DatapathError> {
+        if let Role::Guard(mode) = place.role {
+            return self.swap_guard(place, mode);
+        }
+        let is_attached = self.replace(place)?;
+        self.note(place, is_attached);
+        Ok(())
+    }
+
     /// Replaces the programs of another layout by this process' own, each atomically, and removes the maps of other
     /// layouts. To be called when the tables hold all that they should; does nothing if no swap is due. Returns
     /// whether one was.
     ///
     /// # Errors
-    /// [`DatapathError`]; the swap is still due, and each device has one of the two programs.
+    /// The first [`DatapathError`]; the swap is still due, and each device has one of the two programs.
     pub fn swap_programs(&mut self) -> Result<bool, DatapathError> {
         if !self.is_swap_due {
             return Ok(false);
         }
+        // A place that can't be swapped must not keep the others on maps that nobody writes any more.
+        let mut outcome = Ok(());
         for place in attach::places(&self.folders.links)? {
-            match place.role {
-                Role::Guard(mode) => self.swap_guard(place, mode)?,
-                Role::Underlay | Role::Endpoint | Role::Gateway => {
-                    let is_attached = self.replace(place)?;
-                    self.note(place, is_attached);
-                }
-            }
+            outcome = outcome.and(self.swap_program(place));
         }
+        outcome?;
         self.drop_old_underlays()?;
         self.folders.end_swap()?;
         self.is_swap_due = false;

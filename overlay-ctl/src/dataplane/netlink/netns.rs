@@ -176,8 +176,14 @@ impl Netlink {
     /// [`DeviceError::NoNamespace`] and its like where there is no such namespace.
     pub async fn netns_id(&self, path: &Path) -> Result<NetnsId, DeviceError> {
         let netns = Netns::open(path)?;
-        if let Some(id) = self.known_netns_id(&netns).await? {
-            return Ok(id);
+        match self.known_netns_id(&netns).await {
+            Ok(Some(id)) => return Ok(id),
+            Ok(None) => {}
+            // A namespace of another kind.
+            Err(error) if error.errno() == Some(Errno::EINVAL) => {
+                return Err(DeviceError::NotNamespace(path.to_owned()));
+            }
+            Err(error) => return Err(error.into()),
         }
         // The kernel numbers a namespace when a message first has to speak of it.
         let mut message = NsidMessage::default();

@@ -41,7 +41,12 @@ impl<K: Kernel> Reconciler<K> {
         self.create(&plan.create, &wanted, &mut state).await;
         self.program(view, &wanted, &mut state).await?;
         self.remove(&plan, &mut state).await;
-        if self.create(&plan.recreate, &wanted, &mut state).await {
+        let mut again = plan.recreate.clone();
+        if !plan.remove.is_empty() {
+            // What was removed may have stood in the way, as the last free port of the gateway bridge does.
+            again.extend(plan.create.iter().filter(|id| !state.devices.contains_key(id)));
+        }
+        if self.create(&again, &wanted, &mut state).await {
             self.program(view, &wanted, &mut state).await?;
         }
         // Before packets flow: whoever waits for an endpoint finds its names.
@@ -104,6 +109,7 @@ impl<K: Kernel> Reconciler<K> {
         for spec in ids.iter().filter_map(|id| wanted.devices.get(id)) {
             match self.kernel.devices().create(spec).await {
                 Ok(device) => {
+                    state.refused.remove(&spec.id);
                     state.devices.insert(spec.id, device);
                     any = true;
                 }
