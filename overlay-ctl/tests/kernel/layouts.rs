@@ -83,6 +83,8 @@ fn programs_of_another_layout_stay_until_the_new_maps_are_filled() {
             for _ in 0..2 {
                 let mut datapath = open(&host, hook);
                 assert!(datapath.is_swap_due());
+                let newest = some_of_everything().1.fdb.values().map(|entry| entry.endpoint).max();
+                assert_eq!(datapath.newest_of_other_layouts().unwrap(), newest);
                 assert_eq!(datapath.reader().tables().unwrap(), Tables::default(), "new maps");
                 assert!(host.is_attached(&datapath), "{datapath:?}");
                 host.attach_endpoint(&mut datapath);
@@ -102,6 +104,7 @@ fn programs_of_another_layout_stay_until_the_new_maps_are_filled() {
             datapath.write(&some_of_everything().0).unwrap();
             assert!(datapath.swap_programs().unwrap());
             assert!(!datapath.is_swap_due() && !datapath.swap_programs().unwrap(), "once");
+            assert_eq!(datapath.newest_of_other_layouts().unwrap(), None);
             assert!(host.is_attached(&datapath), "{datapath:?}");
             assert!(running().is_disjoint(&programs), "{hook:?}: {programs:?}, {:?}", running());
             assert_eq!(host.entries(), entries);

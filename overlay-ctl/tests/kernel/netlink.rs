@@ -7,6 +7,7 @@ mod sizes;
 
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overlay_ctl::dataplane::{
     kernel::{DeviceId, DeviceSpec, NextHop, PairSizes, SuperPackets},
     netlink::{
@@ -587,4 +588,24 @@ async fn tell_until(
 async fn tell(changes: &mut tokio::sync::mpsc::Receiver<Change>, wanted: Change) {
     let wait = async { while changes.recv().await.unwrap() != wanted {} };
     tokio::time::timeout(BOUND, wait).await.unwrap_or_else(|_| panic!("{wanted:?} is told"));
+}
+
+#[test]
+fn a_namespace_of_another_kind_fails_no_look_at_the_others() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("mnt");
+    std::fs::write(&other, "").unwrap();
+    let (source, place) = (Path::new("/proc/self/ns/mnt"), other.as_path());
+    let none = None::<&Path>;
+    mount(Some(source), place, none, MsFlags::MS_BIND, none).unwrap();
+    let observed = host.block_on(|| async {
+        let paths = [web.path(), other.clone()].into();
+        Netlink::open().await.unwrap().observe(&paths).await
+    });
+    umount2(place, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(observed.unwrap().namespaces.into_keys().collect::<Vec<_>>(), [web.path()]);
 }

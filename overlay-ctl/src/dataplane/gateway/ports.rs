@@ -55,7 +55,8 @@ pub enum PortTaken {
         /// The port.
         port: NonZeroU16,
     },
-    /// The node receives VXLAN on the port. What an endpoint sent from it would be dropped as a forgery.
+    /// The node receives VXLAN on the port: `from_underlay` takes each packet to it for VXLAN, and no endpoint would get
+    /// one.
     #[error("udp port {0} is this host's VXLAN port: publish another port")]
     Vxlan(NonZeroU16),
     /// Binding failed for another reason.

@@ -23,7 +23,7 @@ pub(super) enum Command {
         /// Name of the node
         name: String,
     },
-    /// Remove nodes that will not come back, with their endpoints
+    /// Remove nodes that will not come back and have no endpoints
     Rm {
         /// Names of the nodes
         #[arg(required = true, value_name = "NAME")]
