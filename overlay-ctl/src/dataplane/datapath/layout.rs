@@ -23,7 +23,7 @@ use super::{DatapathError, attach, host};
 /// The folder of maps before their layout had a version.
 const UNVERSIONED: &str = "maps";
 /// The name of the map in which an endpoint's place stands, in all layouts so far.
-const FDB: &str = map::FDB::SHAPE.name;
+const FDB: &str = map::FDB::NAME;
 /// What the name of a layout's folder begins with; the version follows.
 const VERSIONED: &str = "maps-";
 

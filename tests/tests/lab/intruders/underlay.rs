@@ -70,7 +70,7 @@ fn forged(scene: &Scene) -> Result<Attack> {
             vxlan(as_h2, h1, *vni, &frames::arp(ArpOperation::REQUEST, web2, web1, BROADCAST)?),
         ),
         // To us in a frame for everybody.
-        ("malformed", vxlan(as_h2, h1.behind(BROADCAST), *vni, &good)),
+        ("outer_group_frame", vxlan(as_h2, h1.behind(BROADCAST), *vni, &good)),
         ("malformed", vxlan(as_h2, h1, *vni, &good[..10])),
     ]);
     let flagless = packets::udp(50_000, packets::VXLAN_PORT, &[&[0; 8][..], &good].concat());
