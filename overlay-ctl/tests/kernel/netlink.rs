@@ -597,9 +597,9 @@ fn a_namespace_of_another_kind_fails_no_look_at_the_others() {
     }
     let (host, web) = (Netns::new("host"), Netns::new("web"));
     let folder = tempfile::tempdir().unwrap();
-    let other = folder.path().join("mnt");
+    let other = folder.path().join("uts");
     std::fs::write(&other, "").unwrap();
-    let (source, place) = (Path::new("/proc/self/ns/mnt"), other.as_path());
+    let (source, place) = (Path::new("/proc/self/ns/uts"), other.as_path());
     let none = None::<&Path>;
     mount(Some(source), place, none, MsFlags::MS_BIND, none).unwrap();
     let observed = host.block_on(|| async {
