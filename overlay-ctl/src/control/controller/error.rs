@@ -28,10 +28,17 @@ pub enum ControllerError {
         node: NodeName,
         /// What was tried.
         why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
     },
     /// The node of the new endpoint looked, and could not make it.
-    #[error("{0}")]
-    CannotMake(String),
+    #[error("{why}")]
+    CannotMake {
+        /// What the node said.
+        why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
+    },
     /// The endpoint was created, and its node failed to make it.
     #[error("node {node} could not make the endpoint: {reason}")]
     NotMade {
@@ -43,11 +50,21 @@ pub enum ControllerError {
         taken_back: bool,
     },
     /// The consensus group refuses to change its members.
-    #[error("{0}")]
-    Members(String),
+    #[error("{why}")]
+    Members {
+        /// The reason.
+        why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
+    },
     /// The command is none that the log takes.
-    #[error("{0}")]
-    NotLoggable(String),
+    #[error("{why}")]
+    NotLoggable {
+        /// The reason.
+        why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
+    },
     /// The leader's queue is full.
     #[error("too many requests wait already; try again later")]
     Overloaded {
@@ -109,17 +126,15 @@ impl ControllerError {
     #[must_use]
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Refused(_)
-            | Self::NodeDown { .. }
-            | Self::CannotMake(_)
-            | Self::Members(_)
-            | Self::NotLoggable(_)
-            | Self::ListsBusy
-            | Self::ListTooLong { .. } => Effect::None,
+            Self::Refused(_) | Self::ListsBusy | Self::ListTooLong { .. } => Effect::None,
             Self::NotMade { taken_back: true, .. } => Effect::None,
             // The answer of a version that is not understood may be that of a success.
             Self::NotMade { taken_back: false, .. } | Self::Version(_) => Effect::Unknown,
-            Self::NoLeader { effect, .. }
+            Self::NodeDown { effect, .. }
+            | Self::CannotMake { effect, .. }
+            | Self::Members { effect, .. }
+            | Self::NotLoggable { effect, .. }
+            | Self::NoLeader { effect, .. }
             | Self::Overloaded { effect }
             | Self::Stopping { effect }
             | Self::PeerRefused { effect, .. }
@@ -127,10 +142,15 @@ impl ControllerError {
         }
     }
 
-    /// The error of an attempt that comes after others, of which `earlier` is known. What was decided behind the
-    /// barrier tells what became of the others; everything else does not.
+    /// The error of an attempt that comes after other attempts, whose effect is `earlier`. A refusal is decided by the
+    /// state, which shows what became of the other attempts. Every other error says nothing of them: an attempt may
+    /// still run on the node where it began.
     pub(super) fn after(mut self, earlier: Effect) -> Self {
-        if let Self::NoLeader { effect, .. }
+        if let Self::NodeDown { effect, .. }
+        | Self::CannotMake { effect, .. }
+        | Self::Members { effect, .. }
+        | Self::NotLoggable { effect, .. }
+        | Self::NoLeader { effect, .. }
         | Self::Overloaded { effect }
         | Self::Stopping { effect }
         | Self::PeerRefused { effect, .. }
@@ -188,9 +208,12 @@ impl Attempt {
             }
             ProposeError::Stopped => Self::Failed(ControllerError::Stopping { effect }),
             ProposeError::Invalid(why) => {
-                Self::Failed(ControllerError::NotLoggable(why.to_owned()))
+                let (why, effect) = (why.to_owned(), Effect::None);
+                Self::Failed(ControllerError::NotLoggable { why, effect })
             }
-            ProposeError::Refused(why) => Self::Failed(ControllerError::Members(why)),
+            ProposeError::Refused(why) => {
+                Self::Failed(ControllerError::Members { why, effect: Effect::None })
+            }
         }
     }
 }

@@ -280,6 +280,18 @@ async fn a_node_that_stops_says_whether_the_request_had_an_effect() {
     assert_eq!(error.clone().after(Effect::Unknown).effect(), Effect::Unknown);
     let refused = ControllerError::from(Refusal::VnisExhausted);
     assert_eq!(refused.after(Effect::Unknown).effect(), Effect::None, "the state knows");
+    // These come before anything is logged: an earlier attempt may still run.
+    let (why, effect) = (|| "why".to_owned(), Effect::None);
+    for error in [
+        ControllerError::NodeDown { node: "h1".parse().unwrap(), why: why(), effect },
+        ControllerError::CannotMake { why: why(), effect },
+        ControllerError::Members { why: why(), effect },
+        ControllerError::NotLoggable { why: why(), effect },
+    ] {
+        assert_eq!(error.effect(), Effect::None, "{error:?}");
+        assert_eq!(error.clone().after(Effect::Unknown).effect(), Effect::Unknown, "{error:?}");
+        assert_eq!(error.after(Effect::None).effect(), Effect::None);
+    }
     // As it travels.
     let bytes = verb::encode(&error).unwrap();
     assert_eq!(verb::decode::<ControllerError>(&bytes), Ok(error));
@@ -298,7 +310,7 @@ async fn an_endpoint_that_can_not_be_made_is_refused_before_anything_is_logged()
     let placement = Placement::Node { node, netns, address: None };
     let create = CreateEndpoint { placement, ..endpoint([3; 16], "net", 10) };
     let error = within(leader.create_endpoint(create)).await.unwrap_err();
-    assert!(matches!(error, ControllerError::CannotMake(_)), "{error:?}");
+    assert!(matches!(error, ControllerError::CannotMake { .. }), "{error:?}");
     assert_eq!(error.effect(), Effect::None);
     assert_eq!(cluster.voter.state.read(State::revision), revision);
 }

@@ -11,10 +11,10 @@ impl From<ControllerError> for Status {
         let code = match &error {
             ControllerError::Refused(refusal) => return refused(refusal),
             ControllerError::NodeDown { .. }
-            | ControllerError::CannotMake(_)
+            | ControllerError::CannotMake { .. }
             | ControllerError::NotMade { .. }
-            | ControllerError::Members(_) => Code::FailedPrecondition,
-            ControllerError::NotLoggable(_) => Code::InvalidArgument,
+            | ControllerError::Members { .. } => Code::FailedPrecondition,
+            ControllerError::NotLoggable { .. } => Code::InvalidArgument,
             ControllerError::Overloaded { .. }
             | ControllerError::ListsBusy
             | ControllerError::ListTooLong { .. } => Code::ResourceExhausted,
@@ -85,14 +85,17 @@ mod tests {
         let node = || "h1".parse().unwrap();
         for (error, code) in [
             (Refusal::VnisExhausted.into(), Code::ResourceExhausted),
-            (ControllerError::NodeDown { node: node(), why: why() }, Code::FailedPrecondition),
-            (ControllerError::CannotMake(why()), Code::FailedPrecondition),
+            (
+                ControllerError::NodeDown { node: node(), why: why(), effect },
+                Code::FailedPrecondition,
+            ),
+            (ControllerError::CannotMake { why: why(), effect }, Code::FailedPrecondition),
             (
                 ControllerError::NotMade { node: node(), reason: why(), taken_back: true },
                 Code::FailedPrecondition,
             ),
-            (ControllerError::Members(why()), Code::FailedPrecondition),
-            (ControllerError::NotLoggable(why()), Code::InvalidArgument),
+            (ControllerError::Members { why: why(), effect }, Code::FailedPrecondition),
+            (ControllerError::NotLoggable { why: why(), effect }, Code::InvalidArgument),
             (ControllerError::Overloaded { effect }, Code::ResourceExhausted),
             (ControllerError::ListsBusy, Code::ResourceExhausted),
             (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
