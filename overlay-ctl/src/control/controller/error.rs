@@ -15,6 +15,13 @@ pub enum Effect {
     Unknown,
 }
 
+impl Effect {
+    /// The effect of two attempts.
+    pub(super) fn or(self, other: Self) -> Self {
+        if self == Self::None { other } else { self }
+    }
+}
+
 /// Why a request to the cluster failed. [`ControllerError::effect`] says whether it changed anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ControllerError {
@@ -105,7 +112,7 @@ pub enum ControllerError {
         node: NodeId,
         /// What it said.
         why: String,
-        /// An earlier attempt may have reached the log.
+        /// This attempt or an earlier one may have reached the log.
         effect: Effect,
     },
     /// Two nodes run versions that do not understand each other.

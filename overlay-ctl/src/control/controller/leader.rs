@@ -40,9 +40,7 @@ impl Search {
     /// Notes that an attempt gave no answer.
     fn again(&mut self, why: impl Into<String>, effect: Effect) {
         self.why = why.into();
-        if effect == Effect::Unknown {
-            self.effect = Effect::Unknown;
-        }
+        self.effect = self.effect.or(effect);
     }
 }
 
@@ -143,12 +141,14 @@ impl Controller {
                 let why = format!("node {} takes no forwarded requests ({why})", peer.id);
                 return Some(Err(ControllerError::Version(why)));
             }
-            Ok(Err(error @ (CallError::Refused(_) | CallError::Removed))) => {
-                let (node, why) = (peer.id, error.to_string());
+            Ok(Err(
+                error @ (CallError::Refused(_) | CallError::Failed(_) | CallError::Removed),
+            )) => {
+                let is_definite = !matches!(error, CallError::Failed(_));
                 return Some(Err(ControllerError::PeerRefused {
-                    node,
-                    why,
-                    effect: search.effect,
+                    node: peer.id,
+                    why: error.to_string(),
+                    effect: if is_definite { search.effect } else { search.effect.or(given_up) },
                 }));
             }
             Err(_) => search.again(format!("node {} does not answer", peer.id), given_up),

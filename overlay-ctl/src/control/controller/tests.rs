@@ -250,7 +250,7 @@ async fn whoever_is_asked_answers_what_the_leader_does() {
 }
 
 #[tokio::test]
-async fn a_request_whose_answer_was_lost_may_have_had_an_effect() {
+async fn a_request_to_a_node_that_is_not_reached_may_have_had_an_effect() {
     let cluster = Cluster::new();
     // Nobody listens there.
     let nobody =
