@@ -10,6 +10,7 @@ use super::{
 use crate::control::{
     consensus::Role,
     peers::{CallError, Peer},
+    state::Refusal,
 };
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -91,6 +92,7 @@ impl Controller {
         verb: V,
         patience: Duration,
     ) -> Result<V::Answer, ControllerError> {
+        verb.check().map_err(Refusal::from)?;
         let mut search = Search::new(patience, V::WAITS);
         // What became of an attempt that was given up.
         let given_up = if V::CHANGES { Effect::Unknown } else { Effect::None };

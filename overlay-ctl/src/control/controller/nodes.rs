@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     control::state::{Applied, Command, Decision, Mutation, RequestId, State},
-    model::{Node, NodeId, NodeName, Subnet},
+    model::{Invalid, Node, NodeId, NodeName, Subnet},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -52,6 +52,10 @@ impl Verb for Register {
     type Answer = Joined;
     const CHANGES: bool = true;
     const WAITS: Duration = Duration::ZERO;
+
+    fn check(&self) -> Result<(), Invalid> {
+        Self::check(self)
+    }
 
     async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Joined, Attempt> {
         let Self { instance, name, vtep, listen, returning, gateway, metrics } = self;
