@@ -47,7 +47,7 @@ pub enum ControllerError {
         effect: Effect,
     },
     /// The endpoint was created, and its node failed to make it.
-    #[error("node {node} could not make the endpoint: {reason}")]
+    #[error("node {node} could not make the endpoint: {reason}; {}", now(*.taken_back))]
     NotMade {
         /// The node.
         node: NodeName,
@@ -126,6 +126,15 @@ pub enum ControllerError {
         /// The request may have reached the log.
         effect: Effect,
     },
+}
+
+/// What became of an endpoint that its node could not make.
+fn now(taken_back: bool) -> &'static str {
+    if taken_back {
+        "the endpoint was removed again"
+    } else {
+        "the endpoint may still be there, shown as down; `overlay endpoint rm` removes it"
+    }
 }
 
 impl ControllerError {
