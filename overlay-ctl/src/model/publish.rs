@@ -106,6 +106,7 @@ pub const FIRST_FREE_PORT: u16 = 32_768;
 
 /// A request to publish a port: `8080:80`, `127.0.0.1:8080:80/tcp`, `127.0.0.1::80`, `53/udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Publish {
     /// Address of the host; unspecified = all its addresses.
     pub host: Ipv4Addr,
@@ -113,6 +114,22 @@ pub struct Publish {
     pub host_port: Option<NonZeroU16>,
     /// Port of the endpoint.
     pub port: EndpointPort,
+}
+
+/// The fields of a [`Publish`] as they were read, before they are checked.
+#[derive(Deserialize)]
+struct Unchecked {
+    host: Ipv4Addr,
+    host_port: Option<NonZeroU16>,
+    port: EndpointPort,
+}
+
+impl TryFrom<Unchecked> for Publish {
+    type Error = Invalid;
+
+    fn try_from(Unchecked { host, host_port, port }: Unchecked) -> Result<Self, Invalid> {
+        Self::new(host, host_port, port)
+    }
 }
 
 impl Publish {
@@ -223,6 +240,18 @@ mod tests {
             "80/TCP",
         ] {
             assert!(bad.parse::<Publish>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_wish_is_checked_when_it_is_read() {
+        let wish: Publish = "127.0.0.1:8080:80".parse().unwrap();
+        let read = |wish: &Publish| {
+            rmp_serde::from_slice::<Publish>(&rmp_serde::to_vec_named(wish).unwrap())
+        };
+        assert_eq!(read(&wish).unwrap(), wish);
+        for bad in [Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST] {
+            assert!(read(&Publish { host: bad, ..wish }).is_err(), "{bad}");
         }
     }
 

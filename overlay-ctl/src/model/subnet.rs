@@ -123,11 +123,27 @@ impl fmt::Debug for Subnet {
 
 /// A subnet and the part of it that addresses are given out of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Pool {
     /// The subnet, which endpoints see as the prefix of their link.
     pub subnet: Subnet,
     /// Part from which addresses are given when none is asked for; `None` = the whole subnet.
     range: Option<Ipv4Net>,
+}
+
+/// The fields of a [`Pool`] as they were read, before they are checked.
+#[derive(Deserialize)]
+struct Unchecked {
+    subnet: Subnet,
+    range: Option<Ipv4Net>,
+}
+
+impl TryFrom<Unchecked> for Pool {
+    type Error = Invalid;
+
+    fn try_from(Unchecked { subnet, range }: Unchecked) -> Result<Self, Invalid> {
+        Self::new(subnet, range.map(|range| range.to_string()).as_deref())
+    }
 }
 
 impl Pool {
@@ -219,6 +235,29 @@ mod tests {
             "y",
         ] {
             assert!(Pool::new(subnet, Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pool_is_checked_when_it_is_read() {
+        #[derive(Serialize)]
+        struct Written {
+            subnet: Subnet,
+            range: Option<Ipv4Net>,
+        }
+        let read = |range: Option<&str>| {
+            let subnet = "172.16.16.0/24".parse().unwrap();
+            let written = Written { subnet, range: range.map(|range| range.parse().unwrap()) };
+            rmp_serde::from_slice::<Pool>(&rmp_serde::to_vec_named(&written).unwrap())
+        };
+        for good in [None, Some("172.16.16.128/25")] {
+            let pool = Pool::new("172.16.16.0/24".parse().unwrap(), good).unwrap();
+            assert_eq!(read(good).unwrap(), pool);
+            let written = rmp_serde::to_vec_named(&pool).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Pool>(&written).unwrap(), pool);
+        }
+        for bad in ["172.16.17.0/25", "255.255.255.255/32", "172.16.16.129/25"] {
+            assert!(read(Some(bad)).is_err(), "{bad}");
         }
     }
 

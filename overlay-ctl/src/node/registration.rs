@@ -90,7 +90,7 @@ async fn registered(
         Err(_) => Err(nobody("no answer in time".to_owned())),
         Ok(Err(CallError::Unavailable(why) | CallError::Broken(why))) => Err(nobody(why)),
         Ok(Err(CallError::Removed)) => Err(ClusterError::Removed),
-        Ok(Err(CallError::Refused(why) | CallError::Unknown(why))) => {
+        Ok(Err(CallError::Refused(why) | CallError::Failed(why) | CallError::Unknown(why))) => {
             Err(ClusterError::Refused { join: place, why })
         }
         Ok(Ok(answer)) => Ok(answer),

@@ -45,8 +45,9 @@ impl Fresh {
         })
     }
 
-    /// Carries out the command: refused before anything is logged if that can be told, logged once whatever the
-    /// number of attempts. The answer is the command's own kind.
+    /// Carries out the command: refused before anything is logged if that can be told. Several attempts may log it
+    /// several times; it is applied once, since apply knows the request by its id. The answer is the command's own
+    /// kind.
     pub(super) async fn execute(
         &self,
         voter: &VoterParts,

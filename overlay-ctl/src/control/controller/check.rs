@@ -60,10 +60,12 @@ impl Check {
             self.ask_peer(voter, id, message).await?.map_err(|why| ControllerError::NodeDown {
                 node: node.clone(),
                 why: why.to_owned(),
+                effect: Effect::None,
             })?
         };
         if !answer.problem.is_empty() {
-            return Err(ControllerError::CannotMake(answer.problem));
+            let (why, effect) = (answer.problem, Effect::None);
+            return Err(ControllerError::CannotMake { why, effect });
         }
         *netns = PathBuf::from(answer.netns);
         // The log holds what it says: only what can matter.

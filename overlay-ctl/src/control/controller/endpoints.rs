@@ -16,7 +16,9 @@ use crate::{
         },
         voter::VoterParts,
     },
-    model::{Endpoint, EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName},
+    model::{
+        Endpoint, EndpointId, EndpointName, Invalid, NetworkId, NetworkName, NodeId, NodeName,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, time::Duration};
@@ -58,6 +60,10 @@ impl Verb for CreateEndpoint {
     type Answer = EndpointCreated;
     const CHANGES: bool = true;
     const WAITS: Duration = PROGRAM_DEADLINE;
+
+    fn check(&self) -> Result<(), Invalid> {
+        Self::check(self)
+    }
 
     async fn carry_out(self, leader: Leader) -> Result<EndpointCreated, Attempt> {
         // On a task of its own: a caller that goes away must not keep an endpoint that can't be made from being

@@ -15,6 +15,13 @@ pub enum Effect {
     Unknown,
 }
 
+impl Effect {
+    /// The effect of two attempts.
+    pub(super) fn or(self, other: Self) -> Self {
+        if self == Self::None { other } else { self }
+    }
+}
+
 /// Why a request to the cluster failed. [`ControllerError::effect`] says whether it changed anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ControllerError {
@@ -28,12 +35,19 @@ pub enum ControllerError {
         node: NodeName,
         /// What was tried.
         why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
     },
     /// The node of the new endpoint looked, and could not make it.
-    #[error("{0}")]
-    CannotMake(String),
+    #[error("{why}")]
+    CannotMake {
+        /// What the node said.
+        why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
+    },
     /// The endpoint was created, and its node failed to make it.
-    #[error("node {node} could not make the endpoint: {reason}")]
+    #[error("node {node} could not make the endpoint: {reason}; {}", now(*.taken_back))]
     NotMade {
         /// The node.
         node: NodeName,
@@ -43,11 +57,21 @@ pub enum ControllerError {
         taken_back: bool,
     },
     /// The consensus group refuses to change its members.
-    #[error("{0}")]
-    Members(String),
+    #[error("{why}")]
+    Members {
+        /// The reason.
+        why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
+    },
     /// The command is none that the log takes.
-    #[error("{0}")]
-    NotLoggable(String),
+    #[error("{why}")]
+    NotLoggable {
+        /// The reason.
+        why: String,
+        /// An earlier attempt may be carried out still.
+        effect: Effect,
+    },
     /// The leader's queue is full.
     #[error("too many requests wait already; try again later")]
     Overloaded {
@@ -88,7 +112,7 @@ pub enum ControllerError {
         node: NodeId,
         /// What it said.
         why: String,
-        /// An earlier attempt may have reached the log.
+        /// This attempt or an earlier one may have reached the log.
         effect: Effect,
     },
     /// Two nodes run versions that do not understand each other.
@@ -104,22 +128,29 @@ pub enum ControllerError {
     },
 }
 
+/// What became of an endpoint that its node could not make.
+fn now(taken_back: bool) -> &'static str {
+    if taken_back {
+        "the endpoint was removed again"
+    } else {
+        "the endpoint may still be there, shown as down; `overlay endpoint rm` removes it"
+    }
+}
+
 impl ControllerError {
     /// Whether the request may have changed anything.
     #[must_use]
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Refused(_)
-            | Self::NodeDown { .. }
-            | Self::CannotMake(_)
-            | Self::Members(_)
-            | Self::NotLoggable(_)
-            | Self::ListsBusy
-            | Self::ListTooLong { .. } => Effect::None,
+            Self::Refused(_) | Self::ListsBusy | Self::ListTooLong { .. } => Effect::None,
             Self::NotMade { taken_back: true, .. } => Effect::None,
             // The answer of a version that is not understood may be that of a success.
             Self::NotMade { taken_back: false, .. } | Self::Version(_) => Effect::Unknown,
-            Self::NoLeader { effect, .. }
+            Self::NodeDown { effect, .. }
+            | Self::CannotMake { effect, .. }
+            | Self::Members { effect, .. }
+            | Self::NotLoggable { effect, .. }
+            | Self::NoLeader { effect, .. }
             | Self::Overloaded { effect }
             | Self::Stopping { effect }
             | Self::PeerRefused { effect, .. }
@@ -127,10 +158,15 @@ impl ControllerError {
         }
     }
 
-    /// The error of an attempt that comes after others, of which `earlier` is known. What was decided behind the
-    /// barrier tells what became of the others; everything else does not.
+    /// The error of an attempt that comes after other attempts, whose effect is `earlier`. A refusal is decided by the
+    /// state, which shows what became of the other attempts. Every other error says nothing of them: an attempt may
+    /// still run on the node where it began.
     pub(super) fn after(mut self, earlier: Effect) -> Self {
-        if let Self::NoLeader { effect, .. }
+        if let Self::NodeDown { effect, .. }
+        | Self::CannotMake { effect, .. }
+        | Self::Members { effect, .. }
+        | Self::NotLoggable { effect, .. }
+        | Self::NoLeader { effect, .. }
         | Self::Overloaded { effect }
         | Self::Stopping { effect }
         | Self::PeerRefused { effect, .. }
@@ -188,9 +224,12 @@ impl Attempt {
             }
             ProposeError::Stopped => Self::Failed(ControllerError::Stopping { effect }),
             ProposeError::Invalid(why) => {
-                Self::Failed(ControllerError::NotLoggable(why.to_owned()))
+                let (why, effect) = (why.to_owned(), Effect::None);
+                Self::Failed(ControllerError::NotLoggable { why, effect })
             }
-            ProposeError::Refused(why) => Self::Failed(ControllerError::Members(why)),
+            ProposeError::Refused(why) => {
+                Self::Failed(ControllerError::Members { why, effect: Effect::None })
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::control::{
     consensus::Role,
     peers::{CallError, Peer},
+    state::Refusal,
 };
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -31,18 +32,40 @@ enum Place {
 
 /// How the attempts so far ended.
 struct Search {
+    /// How long a leader may be looked for in one go.
+    patience: Duration,
+    /// When the search ends.
     deadline: Instant,
+    /// The deadline is never moved beyond this. Who gave the patience waits for no longer either.
+    limit: Instant,
     why: String,
     effect: Effect,
 }
 
 impl Search {
+    /// A search that begins now, for a request that may wait at the leader for as long as `waits`.
+    fn new(patience: Duration, waits: Duration) -> Self {
+        let patience = patience.min(LEADER_DEADLINE);
+        let deadline = Instant::now() + patience;
+        Self {
+            patience,
+            deadline,
+            limit: deadline + waits,
+            why: "the leader is not known".to_owned(),
+            effect: Effect::None,
+        }
+    }
+
+    /// The connection broke in the middle of an attempt, perhaps after a long wait at the leader: the next leader is
+    /// given the whole patience, up to the limit.
+    fn broke(&mut self) {
+        self.deadline = self.deadline.max(self.limit.min(Instant::now() + self.patience));
+    }
+
     /// Notes that an attempt gave no answer.
     fn again(&mut self, why: impl Into<String>, effect: Effect) {
         self.why = why.into();
-        if effect == Effect::Unknown {
-            self.effect = Effect::Unknown;
-        }
+        self.effect = self.effect.or(effect);
     }
 }
 
@@ -69,11 +92,8 @@ impl Controller {
         verb: V,
         patience: Duration,
     ) -> Result<V::Answer, ControllerError> {
-        let mut search = Search {
-            deadline: Instant::now() + patience.min(LEADER_DEADLINE),
-            why: "the leader is not known".to_owned(),
-            effect: Effect::None,
-        };
+        verb.check().map_err(Refusal::from)?;
+        let mut search = Search::new(patience, V::WAITS);
         // What became of an attempt that was given up.
         let given_up = if V::CHANGES { Effect::Unknown } else { Effect::None };
         loop {
@@ -136,19 +156,20 @@ impl Controller {
             Ok(Err(CallError::Unavailable(why))) => search.again(why, given_up),
             Ok(Err(CallError::Broken(why))) => {
                 search.again(why, given_up);
-                // It broke in the middle, perhaps after a long wait: whoever leads now is given the whole time.
-                search.deadline = Instant::now() + LEADER_DEADLINE;
+                search.broke();
             }
             Ok(Err(CallError::Unknown(why))) => {
                 let why = format!("node {} takes no forwarded requests ({why})", peer.id);
                 return Some(Err(ControllerError::Version(why)));
             }
-            Ok(Err(error @ (CallError::Refused(_) | CallError::Removed))) => {
-                let (node, why) = (peer.id, error.to_string());
+            Ok(Err(
+                error @ (CallError::Refused(_) | CallError::Failed(_) | CallError::Removed),
+            )) => {
+                let is_definite = !matches!(error, CallError::Failed(_));
                 return Some(Err(ControllerError::PeerRefused {
-                    node,
-                    why,
-                    effect: search.effect,
+                    node: peer.id,
+                    why: error.to_string(),
+                    effect: if is_definite { search.effect } else { search.effect.or(given_up) },
                 }));
             }
             Err(_) => search.again(format!("node {} does not answer", peer.id), given_up),
@@ -179,6 +200,28 @@ fn turn(left: Duration, still_to_ask: usize) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_connection_gives_the_search_no_more_than_the_caller_waits() {
+        let (patience, waits) = (Duration::from_secs(2), Duration::from_secs(10));
+        let began = Instant::now();
+        let mut search = Search::new(patience, waits);
+        assert_eq!(search.deadline, began + patience);
+        tokio::time::advance(Duration::from_secs(7)).await;
+        search.broke();
+        assert_eq!(search.deadline, began + Duration::from_secs(9), "the whole patience again");
+        for _ in 0..9 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            search.broke();
+        }
+        assert_eq!(search.deadline, began + patience + waits, "however often it breaks");
+        // A request that waits for nothing at the leader.
+        let began = Instant::now();
+        let mut search = Search::new(patience, Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        search.broke();
+        assert_eq!(search.deadline, began + patience);
+    }
 
     #[test]
     fn every_voter_has_its_turn_however_long_the_others_take() {

@@ -18,6 +18,7 @@ mod nodes;
 mod program;
 #[cfg(test)]
 mod tests;
+mod valid;
 mod verb;
 
 pub use endpoints::{
@@ -31,6 +32,7 @@ pub use info::{
 pub use lists::{Lists, Rows};
 pub use networks::{CreateNetwork, InspectNetwork, ListNetworks, NetworkDetail, RemoveNetwork};
 pub use nodes::{InspectNode, Joined, ListNodes, Register, RemoveNode};
+pub use valid::{ALIASES_MAX, PORTS_MAX};
 
 use crate::{
     control::{consensus::Role, peers::Directory, state::Refusal, voter::VoterParts},

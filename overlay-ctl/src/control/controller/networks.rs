@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     control::state::{Applied, Command, Mutation, RequestId, State},
-    model::{NetworkId, NetworkName, NetworkOptions, Pool, Vni},
+    model::{Invalid, NetworkId, NetworkName, NetworkOptions, Pool, Vni},
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -35,6 +35,10 @@ impl Verb for CreateNetwork {
     type Answer = NetworkInfo;
     const CHANGES: bool = true;
     const WAITS: Duration = Duration::ZERO;
+
+    fn check(&self) -> Result<(), Invalid> {
+        Self::check(self)
+    }
 
     async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<NetworkInfo, Attempt> {
         let Self { request, name, pool, vni, options } = self;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     control::state::{Applied, Command, Decision, Mutation, RequestId, State},
-    model::{Node, NodeId, NodeName, Subnet},
+    model::{Invalid, Node, NodeId, NodeName, Subnet},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -52,6 +52,10 @@ impl Verb for Register {
     type Answer = Joined;
     const CHANGES: bool = true;
     const WAITS: Duration = Duration::ZERO;
+
+    fn check(&self) -> Result<(), Invalid> {
+        Self::check(self)
+    }
 
     async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Joined, Attempt> {
         let Self { instance, name, vtep, listen, returning, gateway, metrics } = self;
@@ -150,13 +154,17 @@ impl Verb for RemoveNode {
     /// wipes itself then, and nothing may need its vote any more.
     async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Removed, Attempt> {
         let Self { request, name, only } = self;
-        let command = Command::RemoveNode { name: name.clone(), only };
+        let mut command = Command::RemoveNode { name: name.clone(), only };
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
         // A repeated request is only answered: the name may be another node's by now.
         let id = match fresh.dry_run(&voter, request, &command)? {
-            DryRun::New(Decision::RemoveNode(node)) => Some(node.id),
-            _ => None,
+            DryRun::New(decision) => {
+                // The name may be another node's when the members have changed: that one stays.
+                decision.bind(&mut command);
+                if let Decision::RemoveNode(node) = decision { Some(node.id) } else { None }
+            }
+            DryRun::Done(_) => None,
         };
         // Until its row is gone the node would be made a member again, by that row: see `follow_the_rows`.
         let _hold = id.map(|id| voter.leaving.hold(id));

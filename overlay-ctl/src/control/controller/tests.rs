@@ -250,7 +250,7 @@ async fn whoever_is_asked_answers_what_the_leader_does() {
 }
 
 #[tokio::test]
-async fn a_request_whose_answer_was_lost_may_have_had_an_effect() {
+async fn a_request_to_a_node_that_is_not_reached_may_have_had_an_effect() {
     let cluster = Cluster::new();
     // Nobody listens there.
     let nobody =
@@ -280,6 +280,18 @@ async fn a_node_that_stops_says_whether_the_request_had_an_effect() {
     assert_eq!(error.clone().after(Effect::Unknown).effect(), Effect::Unknown);
     let refused = ControllerError::from(Refusal::VnisExhausted);
     assert_eq!(refused.after(Effect::Unknown).effect(), Effect::None, "the state knows");
+    // These come before anything is logged: an earlier attempt may still run.
+    let (why, effect) = (|| "why".to_owned(), Effect::None);
+    for error in [
+        ControllerError::NodeDown { node: "h1".parse().unwrap(), why: why(), effect },
+        ControllerError::CannotMake { why: why(), effect },
+        ControllerError::Members { why: why(), effect },
+        ControllerError::NotLoggable { why: why(), effect },
+    ] {
+        assert_eq!(error.effect(), Effect::None, "{error:?}");
+        assert_eq!(error.clone().after(Effect::Unknown).effect(), Effect::Unknown, "{error:?}");
+        assert_eq!(error.after(Effect::None).effect(), Effect::None);
+    }
     // As it travels.
     let bytes = verb::encode(&error).unwrap();
     assert_eq!(verb::decode::<ControllerError>(&bytes), Ok(error));
@@ -298,7 +310,35 @@ async fn an_endpoint_that_can_not_be_made_is_refused_before_anything_is_logged()
     let placement = Placement::Node { node, netns, address: None };
     let create = CreateEndpoint { placement, ..endpoint([3; 16], "net", 10) };
     let error = within(leader.create_endpoint(create)).await.unwrap_err();
-    assert!(matches!(error, ControllerError::CannotMake(_)), "{error:?}");
+    assert!(matches!(error, ControllerError::CannotMake { .. }), "{error:?}");
     assert_eq!(error.effect(), Effect::None);
     assert_eq!(cluster.voter.state.read(State::revision), revision);
+}
+
+#[tokio::test]
+async fn a_forwarded_request_is_checked_like_one_of_the_api() {
+    async fn refusal<V: verb::Verb>(leader: &Controller, verb: V) -> ControllerError {
+        let request = verb::pack(&verb).unwrap();
+        let answer = within(leader.answer_forwarded(&request, Duration::from_secs(1))).await;
+        verb::decode(&answer.unwrap_err()).unwrap()
+    }
+    let cluster = Cluster::new();
+    let leader = &cluster.leader;
+    let options = NetworkOptions { mtu: Some(67), ..Default::default() };
+    let net = CreateNetwork { options, ..network([1; 16], "net") };
+    let aliases = (0..=ALIASES_MAX).map(|n| format!("a{n}").parse().unwrap()).collect();
+    let many = CreateEndpoint { aliases, ..endpoint([2; 16], "net", 9) };
+    let group = Register { vtep: [224, 0, 0, 1].into(), ..register(2) };
+    let nowhere = Register { listen: SocketAddr::from(([0; 4], 7400)), ..register(2) };
+    for (field, error) in [
+        ("mtu", refusal(leader, net).await),
+        ("aliases", refusal(leader, many).await),
+        ("vtep", refusal(leader, group).await),
+        ("listen", refusal(leader, nowhere).await),
+    ] {
+        assert!(
+            matches!(&error, ControllerError::Refused(Refusal::Invalid { field: of, .. }) if of == field),
+            "{field}: {error:?}"
+        );
+    }
 }

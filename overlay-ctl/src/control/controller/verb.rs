@@ -5,7 +5,7 @@ use super::{
     error::{Attempt, ControllerError},
     lists::Lists,
 };
-use crate::control::voter::VoterParts;
+use crate::{control::voter::VoterParts, model::Invalid};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,6 +30,11 @@ pub(super) trait Verb: Clone + Serialize + Send + Sync + 'static {
     const CHANGES: bool;
     /// How long it may wait, at the leader, for other things than the log.
     const WAITS: Duration;
+
+    /// Checks what the request's types do not express. Each node that gets the request checks it.
+    fn check(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
 
     /// Carries the request out on the node that leads. May be called again, with the same request, after an attempt
     /// that gave no answer.

@@ -17,7 +17,8 @@ const REMOVED: &str = "overlay-node-removed";
 /// Why a call to another node gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The node was not reached, or said that it can't serve now. Another node can be asked.
+    /// The status was `UNAVAILABLE`: the node was not reached, it can't serve now, or the connection was lost during
+    /// the call. So the call may have had an effect. Another node can be asked.
     #[error("{0}")]
     Unavailable(String),
     /// The connection broke during the call, perhaps after a long wait. The call may have had an effect.
@@ -26,9 +27,13 @@ pub enum CallError {
     /// The node is of a version that has no such call.
     #[error("{0}")]
     Unknown(String),
-    /// The node refused the call.
+    /// The node refused the call before it had an effect.
     #[error("{0}")]
     Refused(String),
+    /// The call failed at the node or on its way, with a status that does not tell how far it came: the answer was
+    /// longer than the connection carries, for example. The call may have had an effect.
+    #[error("{0}")]
+    Failed(String),
     /// The node refused the call because the cluster has removed the caller.
     #[error("this node was removed from the cluster")]
     Removed,
@@ -48,7 +53,16 @@ impl From<Status> for CallError {
         if status.metadata().contains_key(REMOVED) {
             return Self::Removed;
         }
-        if status.code() == Code::Unimplemented { Self::Unknown(why) } else { Self::Refused(why) }
+        match status.code() {
+            Code::Unimplemented => Self::Unknown(why),
+            Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition => Self::Refused(why),
+            _ => Self::Failed(why),
+        }
     }
 }
 
@@ -122,4 +136,39 @@ async fn answer<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, CallError> {
     Ok(call.await?.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_some_codes_say_that_the_call_had_no_effect() {
+        let why = || "why".to_owned();
+        let error = |code| CallError::from(Status::new(code, why()));
+        for refused in [
+            Code::PermissionDenied,
+            Code::Unauthenticated,
+            Code::InvalidArgument,
+            Code::NotFound,
+            Code::AlreadyExists,
+            Code::FailedPrecondition,
+        ] {
+            assert_eq!(error(refused), CallError::Refused(why()), "{refused:?}");
+        }
+        for failed in [
+            Code::Internal,
+            Code::Cancelled,
+            Code::OutOfRange,
+            Code::ResourceExhausted,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::DataLoss,
+            Code::Unknown,
+        ] {
+            assert_eq!(error(failed), CallError::Failed(why()), "{failed:?}");
+        }
+        assert_eq!(error(Code::Unavailable), CallError::Unavailable(why()));
+        assert_eq!(error(Code::Unimplemented), CallError::Unknown(why()));
+    }
 }

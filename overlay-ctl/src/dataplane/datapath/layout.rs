@@ -79,7 +79,8 @@ impl Folders {
         }
         // Beside the maps of another layout, own ones are of an earlier time: whoever came in between wrote the others.
         let is_alone = !self.others()?.iter().any(|folder| holds_maps(folder));
-        if !(is_complete && is_alone) && !attach::places(&self.links)?.is_empty() {
+        let is_current = is_complete && is_alone;
+        if !is_current && !attach::places(&self.links)?.is_empty() {
             create(&self.swap)?;
         }
         // The programs that use such a map keep it.

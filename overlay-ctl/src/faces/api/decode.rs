@@ -1,9 +1,10 @@
-//! Turns the API's messages into the controller's requests. Nothing is looked up here.
+//! Turns the API's messages into the controller's requests. Nothing is looked up here; the controller checks what the
+//! types of its requests do not express.
 
 use super::error::invalid;
 use crate::{
     control::{
-        controller::{CreateEndpoint, CreateNetwork, Register},
+        controller::{ALIASES_MAX, CreateEndpoint, CreateNetwork, PORTS_MAX, Register},
         state::{Placement, PortsWanted, RequestId},
     },
     model::{
@@ -12,24 +13,8 @@ use crate::{
     },
     proto::v1,
 };
-use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU16,
-    path::PathBuf,
-    str::FromStr,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, num::NonZeroU16, path::PathBuf, str::FromStr};
 use tonic::Status;
-
-/// Smallest MTU of IPv4 (RFC 791, section 3.2).
-const MTU_MIN: u32 = 68;
-/// Greatest MTU that leaves room for the encapsulation in an IPv4 packet.
-const MTU_MAX: u32 = 65_535 - 36;
-
-/// Most aliases of one endpoint.
-const ALIASES_MAX: usize = 64;
-/// Most ports that one endpoint exposes, and that it publishes by name.
-const PORTS_MAX: usize = 1024;
 
 /// The folder of named network namespaces.
 const NETNS_FOLDER: &str = "/run/netns";
@@ -52,14 +37,6 @@ fn optional<T>(
     parse: impl FnOnce(&str) -> Result<T, Status>,
 ) -> Result<Option<T>, Status> {
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
-}
-
-/// Returns true if the address can be a host's on the underlay.
-fn is_host(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address.is_broadcast())
 }
 
 fn ipv4(field: &'static str, text: &str) -> Result<Ipv4Addr, Status> {
@@ -118,11 +95,9 @@ pub(super) fn create_network(request: &v1::CreateNetworkRequest) -> Result<Creat
             multicast: *multicast,
             mtu: match mtu {
                 0 => None,
-                mtu if (MTU_MIN..=MTU_MAX).contains(mtu) => u16::try_from(*mtu).ok(),
-                mtu => {
-                    let why = format!("is not within {MTU_MIN}..={MTU_MAX}");
-                    return Err(invalid(Invalid::new("mtu", mtu.to_string(), why)));
-                }
+                mtu => Some(u16::try_from(*mtu).map_err(|_| {
+                    invalid(Invalid::new("mtu", mtu.to_string(), "is more than an IPv4 packet has"))
+                })?),
             },
         },
     };
@@ -170,15 +145,12 @@ pub(super) fn create_endpoint(
         let missing = |field| {
             invalid(Invalid::new(field, "", "is missing: an endpoint behind a VTEP has one"))
         };
-        let vtep_address = ipv4("vtep", vtep)?;
-        if !is_host(vtep_address) {
-            return Err(invalid(Invalid::new("vtep", vtep, "is not a host's address")));
-        }
+        let vtep = ipv4("vtep", vtep)?;
         if mac.is_empty() {
             return Err(missing("mac"));
         }
         Placement::External {
-            vtep: vtep_address,
+            vtep,
             mac: mac.parse::<Mac>().map_err(invalid)?,
             address: address.ok_or_else(|| missing("ip"))?,
         }
@@ -217,15 +189,8 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         metrics,
     } = request;
     let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
-    let address: Ipv4Addr = vtep.parse().map_err(|_| no("vtep", vtep, "is not an IPv4 address"))?;
-    if !is_host(address) {
-        return Err(no("vtep", vtep, "is not a host's address"));
-    }
-    let listen: SocketAddr =
-        listen.parse().map_err(|_| no("listen", listen, "is not an IP:PORT"))?;
-    if listen.ip().is_unspecified() || listen.port() == 0 {
-        return Err(no("listen", &listen.to_string(), "is not an address that peers reach"));
-    }
+    let vtep = vtep.parse().map_err(|_| no("vtep", vtep, "is not an IPv4 address"))?;
+    let listen = listen.parse().map_err(|_| no("listen", listen, "is not an IP:PORT"))?;
     let instance = instance
         .as_slice()
         .try_into()
@@ -236,15 +201,7 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         "" => None,
         text => Some(text.parse().map_err(|_| no("metrics", text, "is not an IP:PORT"))?),
     };
-    Ok(Register {
-        instance,
-        name,
-        vtep: address,
-        listen,
-        returning: only(*returning),
-        gateway,
-        metrics,
-    })
+    Ok(Register { instance, name, vtep, listen, returning: only(*returning), gateway, metrics })
 }
 
 fn bounded<'a, T>(field: &'static str, given: &'a [T], max: usize) -> Result<&'a [T], Status> {

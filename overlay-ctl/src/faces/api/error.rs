@@ -1,20 +1,40 @@
 //! The one place where failures become gRPC statuses.
 
 use crate::{
-    control::{controller::ControllerError, peers::mark_removed, state::Refusal},
+    control::{
+        controller::{ControllerError, Effect},
+        peers::mark_removed,
+        state::Refusal,
+    },
     model::Invalid,
 };
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
+
+/// Metadata of an error: whether the request changed anything. The API's description tells of it.
+const EFFECT: &str = "overlay-effect";
+
+/// Says whether the request changed anything.
+fn mark_effect(status: &mut Status, effect: Effect) {
+    let effect = match effect {
+        Effect::None => "none",
+        Effect::Unknown => "unknown",
+    };
+    status.metadata_mut().insert(EFFECT, MetadataValue::from_static(effect));
+}
 
 impl From<ControllerError> for Status {
     fn from(error: ControllerError) -> Self {
         let code = match &error {
-            ControllerError::Refused(refusal) => return refused(refusal),
+            ControllerError::Refused(refusal) => {
+                let mut status = refused(refusal);
+                mark_effect(&mut status, error.effect());
+                return status;
+            }
             ControllerError::NodeDown { .. }
-            | ControllerError::CannotMake(_)
+            | ControllerError::CannotMake { .. }
             | ControllerError::NotMade { .. }
-            | ControllerError::Members(_) => Code::FailedPrecondition,
-            ControllerError::NotLoggable(_) => Code::InvalidArgument,
+            | ControllerError::Members { .. } => Code::FailedPrecondition,
+            ControllerError::NotLoggable { .. } => Code::InvalidArgument,
             ControllerError::Overloaded { .. }
             | ControllerError::ListsBusy
             | ControllerError::ListTooLong { .. } => Code::ResourceExhausted,
@@ -24,7 +44,9 @@ impl From<ControllerError> for Status {
             ControllerError::PeerRefused { .. } | ControllerError::Defect { .. } => Code::Internal,
             ControllerError::Version(_) => Code::Unimplemented,
         };
-        Self::new(code, error.to_string())
+        let mut status = Self::new(code, error.to_string());
+        mark_effect(&mut status, error.effect());
+        status
     }
 }
 
@@ -77,7 +99,7 @@ pub(super) fn invalid(invalid: Invalid) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{controller::Effect, peers::CallError};
+    use crate::control::peers::CallError;
 
     #[test]
     fn a_caller_can_tell_failures_apart_by_their_code() {
@@ -85,14 +107,17 @@ mod tests {
         let node = || "h1".parse().unwrap();
         for (error, code) in [
             (Refusal::VnisExhausted.into(), Code::ResourceExhausted),
-            (ControllerError::NodeDown { node: node(), why: why() }, Code::FailedPrecondition),
-            (ControllerError::CannotMake(why()), Code::FailedPrecondition),
+            (
+                ControllerError::NodeDown { node: node(), why: why(), effect },
+                Code::FailedPrecondition,
+            ),
+            (ControllerError::CannotMake { why: why(), effect }, Code::FailedPrecondition),
             (
                 ControllerError::NotMade { node: node(), reason: why(), taken_back: true },
                 Code::FailedPrecondition,
             ),
-            (ControllerError::Members(why()), Code::FailedPrecondition),
-            (ControllerError::NotLoggable(why()), Code::InvalidArgument),
+            (ControllerError::Members { why: why(), effect }, Code::FailedPrecondition),
+            (ControllerError::NotLoggable { why: why(), effect }, Code::InvalidArgument),
             (ControllerError::Overloaded { effect }, Code::ResourceExhausted),
             (ControllerError::ListsBusy, Code::ResourceExhausted),
             (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
@@ -102,10 +127,22 @@ mod tests {
             (ControllerError::Version(why()), Code::Unimplemented),
             (ControllerError::Defect { why: why(), effect }, Code::Internal),
         ] {
-            let text = error.to_string();
+            let (text, effect) = (error.to_string(), error.effect());
             let status = Status::from(error);
             assert_eq!((status.code(), status.message()), (code, &*text));
+            let said = status.metadata().get(EFFECT).unwrap();
+            assert_eq!(said, if effect == Effect::None { "none" } else { "unknown" }, "{text}");
         }
+    }
+
+    #[test]
+    fn a_caller_is_told_whether_the_endpoint_still_stands() {
+        let error = |taken_back| {
+            let (node, reason) = ("h1".parse().unwrap(), "why".to_owned());
+            ControllerError::NotMade { node, reason, taken_back }.to_string()
+        };
+        assert!(error(true).ends_with("why; the endpoint was removed again"), "{}", error(true));
+        assert!(error(false).contains("may still be there"), "{}", error(false));
     }
 
     #[test]

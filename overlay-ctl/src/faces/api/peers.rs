@@ -12,6 +12,10 @@ use std::{pin::Pin, time::Duration};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+/// The longest request that one node forwards to another, in bytes. The other messages may be longer: they carry rows
+/// and parts of the log.
+const FORWARDED_MAX: usize = 4 << 20;
+
 /// What a node answers to its peers.
 pub struct PeersService(Controller);
 
@@ -82,6 +86,10 @@ impl Peers for PeersService {
         request: Request<ForwardRequest>,
     ) -> Result<Response<ForwardResponse>, Status> {
         let ForwardRequest { request, patience_ms } = request.into_inner();
+        if request.len() > FORWARDED_MAX {
+            let why = format!("a forwarded request is longer than {} MiB", FORWARDED_MAX >> 20);
+            return Err(Status::invalid_argument(why));
+        }
         let patience = Duration::from_millis(patience_ms);
         let outcome = match self.0.answer_forwarded(&request, patience).await {
             Ok(answer) => Outcome::Answer(answer),

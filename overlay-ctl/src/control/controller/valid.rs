@@ -1,0 +1,80 @@
+//! What a request must keep to beyond what its types express. It is checked on every way by which a request comes:
+//! from the API, and forwarded by another node.
+
+use super::{CreateEndpoint, CreateNetwork, Register};
+use crate::{
+    control::state::Placement,
+    model::{ENDPOINT_MTU_MIN, Invalid},
+};
+use std::net::Ipv4Addr;
+
+/// Greatest MTU that leaves room for the encapsulation in an IPv4 packet, in bytes.
+const MTU_MAX: u32 = 65_535 - 36;
+
+/// Most aliases of one endpoint.
+pub const ALIASES_MAX: usize = 64;
+/// Most ports that one endpoint exposes, and that it publishes by name.
+pub const PORTS_MAX: usize = 1024;
+
+/// Returns true if the address can be a host's on the underlay.
+fn is_host(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast())
+}
+
+fn check_vtep(vtep: Ipv4Addr) -> Result<(), Invalid> {
+    if is_host(vtep) {
+        return Ok(());
+    }
+    Err(Invalid::new("vtep", vtep.to_string(), "is not a host's address"))
+}
+
+fn check_count(field: &'static str, count: usize, max: usize) -> Result<(), Invalid> {
+    if count <= max {
+        return Ok(());
+    }
+    let why = format!("are too many: one endpoint has up to {max}");
+    Err(Invalid::new(field, count.to_string(), why))
+}
+
+impl CreateNetwork {
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        match self.options.mtu.map(u32::from) {
+            Some(mtu) if !(ENDPOINT_MTU_MIN..=MTU_MAX).contains(&mtu) => {
+                let why = format!("is not within {ENDPOINT_MTU_MIN}..={MTU_MAX}");
+                Err(Invalid::new("mtu", mtu.to_string(), why))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl CreateEndpoint {
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        match &self.placement {
+            Placement::External { vtep, .. } => check_vtep(*vtep)?,
+            Placement::Node { netns, .. } if !netns.is_absolute() => {
+                let why = "is not an absolute path";
+                return Err(Invalid::new("netns", netns.display().to_string(), why));
+            }
+            Placement::Node { .. } => {}
+        }
+        check_count("aliases", self.aliases.len(), ALIASES_MAX)?;
+        check_count("exposed", self.ports.exposed.len(), PORTS_MAX)?;
+        check_count("publish", self.ports.publish.len(), PORTS_MAX)
+    }
+}
+
+impl Register {
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        check_vtep(self.vtep)?;
+        let ip = self.listen.ip();
+        if ip.is_unspecified() || ip.is_multicast() || self.listen.port() == 0 {
+            let why = "is not an address that peers reach";
+            return Err(Invalid::new("listen", self.listen.to_string(), why));
+        }
+        Ok(())
+    }
+}
