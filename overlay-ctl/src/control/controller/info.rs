@@ -2,7 +2,7 @@
 
 use crate::{
     control::{consensus, state::State, voter::StatusTable},
-    model::{Endpoint, Location, Network, NetworkName, Node, NodeName, Revision, Vni},
+    model::{Endpoint, Location, Network, NetworkName, Node, NodeName, Revision, Subnet, Vni},
     proto::internal,
 };
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub struct EndpointInfo {
     /// Its network; `None` if that was removed meanwhile.
     pub network: Option<NetworkOf>,
     /// Its node; `None` if it is behind an external VTEP, or if the node was removed meanwhile.
-    pub node: Option<Node>,
+    pub node: Option<NodeOf>,
     /// What its node reports of it.
     pub state: EndpointState,
 }
@@ -54,6 +54,17 @@ pub struct NetworkOf {
     pub vni: Vni,
     /// Length of the subnet's prefix, in bits.
     pub prefix_len: u8,
+}
+
+/// What belongs to an endpoint of its node. It is less than the node's row, since a list repeats it with each endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeOf {
+    /// Its name.
+    pub name: NodeName,
+    /// Its address on the underlay.
+    pub vtep: Ipv4Addr,
+    /// The subnet of its gateway bridge.
+    pub gateway: Option<Subnet>,
 }
 
 /// How an endpoint is.
@@ -155,10 +166,15 @@ impl EndpointInfo {
             vni: network.vni,
             prefix_len: network.pool.subnet.net().prefix_len(),
         });
+        let node = endpoint.node().and_then(|node| state.node(node)).map(|node| NodeOf {
+            name: node.name.clone(),
+            vtep: node.vtep,
+            gateway: node.gateway,
+        });
         Self {
             endpoint: endpoint.clone(),
             network,
-            node: endpoint.node().and_then(|node| state.node(node)).cloned(),
+            node,
             state: EndpointState::of(table, endpoint),
         }
     }

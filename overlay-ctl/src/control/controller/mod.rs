@@ -26,8 +26,8 @@ pub use endpoints::{
 };
 pub use error::{ControllerError, Effect};
 pub use info::{
-    Attachment, EndpointInfo, EndpointState, NetworkInfo, NetworkOf, NodeInfo, NodeRole, PeerInfo,
-    Peers,
+    Attachment, EndpointInfo, EndpointState, NetworkInfo, NetworkOf, NodeInfo, NodeOf, NodeRole,
+    PeerInfo, Peers,
 };
 pub use lists::{Lists, Rows};
 pub use networks::{CreateNetwork, InspectNetwork, ListNetworks, NetworkDetail, RemoveNetwork};

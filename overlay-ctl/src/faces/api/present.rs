@@ -2,10 +2,11 @@
 
 use crate::{
     control::controller::{
-        Attachment, EndpointInfo, EndpointState, Joined, NetworkInfo, NodeInfo, NodeRole, PeerInfo,
+        Attachment, EndpointInfo, EndpointState, Joined, NetworkInfo, NodeInfo, NodeOf, NodeRole,
+        PeerInfo,
     },
     dataplane::datapath::ProgramStatus,
-    model::{Endpoint, Location, Mac, Network, Node, Published},
+    model::{Endpoint, Location, Mac, Network, Published},
     proto::v1,
 };
 use std::time::UNIX_EPOCH;
@@ -83,7 +84,7 @@ fn published(endpoint: &Endpoint) -> Vec<v1::PublishedPort> {
 }
 
 /// The endpoint's leg on its node's gateway bridge, as far as the rows tell.
-fn leg(node: &Node, endpoint: &Endpoint) -> Option<v1::GatewayLeg> {
+fn leg(node: &NodeOf, endpoint: &Endpoint) -> Option<v1::GatewayLeg> {
     let (address, subnet) = (endpoint.gateway?, node.gateway?);
     Some(v1::GatewayLeg {
         address: format!("{address}/{}", subnet.net().prefix_len()),
