@@ -75,7 +75,8 @@ impl Tasks {
     /// Waits until a task learns that the cluster has removed this node, or until one ends that must not.
     ///
     /// # Errors
-    /// A task failed, returned or panicked. It is logged by its name.
+    /// A task failed or returned. It is logged by its name. So is a task that panicked, where a panic ends only its
+    /// task; in a release build a panic ends the process.
     pub(super) async fn until_removed(&mut self) -> Result<(), StartError> {
         while let Some(ended) = self.running.join_next_with_id().await {
             let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);

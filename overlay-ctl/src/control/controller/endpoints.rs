@@ -69,6 +69,7 @@ impl Verb for CreateEndpoint {
         // On a task of its own: a caller that goes away must not keep an endpoint that can't be made from being
         // removed again.
         let create = tokio::spawn(self.create(leader)).await;
+        // Of a build in which a panic ends only its task; a release build ends the process.
         create.unwrap_or_else(|panic| {
             let (why, effect) = (panic.to_string(), Effect::Unknown);
             Err(Attempt::Failed(ControllerError::Defect { why, effect }))

@@ -53,6 +53,7 @@ impl Lists {
             let _turn = turn;
             make()
         });
+        // The error is a panic of a build in which that ends only its task; a release build ends the process.
         made.await.map_err(ControllerError::defect)?
     }
 }

@@ -14,8 +14,8 @@ impl SharedDatapath {
         Self(Arc::new(Mutex::new(datapath)))
     }
 
-    /// Locks the data path. No use of it waits or takes long: a large table is read by [`Datapath::reader`], and
-    /// written in parts.
+    /// Locks the data path. Most uses are short: a large table is read by [`Datapath::reader`], and written in parts.
+    /// [`Datapath::swap_programs`] takes longer, once after a start: it replaces the programs of each device.
     pub fn lock(&self) -> MutexGuard<'_, Datapath> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
