@@ -18,6 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     control::{
         consensus::golden as consensus,
+        controller::golden as controller,
         state::{Outcome, Row, golden as state},
     },
     node::golden as node,
@@ -78,6 +79,10 @@ golden! {
     message_between_voters: "message.1.pb", consensus::message, consensus::check_message;
     identity: "identity.1.json", consensus::identity_file, consensus::check_identity;
     mark: "mark.1.bin", consensus::mark, consensus::check_mark;
+    request_that_is_forwarded: "forward-request.1.msgpack",
+        controller::request, controller::check_request;
+    answer_of_a_forwarded_request: "forward-answer.1.msgpack",
+        controller::answer, controller::check_answer;
     node_that_is_no_member: "node-new.1.json", node::new_node, node::check_new_node;
     node_that_is_a_member: "node-member.1.json", node::member, node::check_member;
     node_that_was_removed: "node-removed.1.json", node::removed, node::check_removed;

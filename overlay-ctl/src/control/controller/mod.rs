@@ -10,6 +10,8 @@ mod check;
 mod endpoints;
 mod error;
 mod forward;
+#[cfg(test)]
+pub(crate) mod golden;
 mod info;
 mod leader;
 mod lists;
