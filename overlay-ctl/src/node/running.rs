@@ -248,7 +248,8 @@ impl Parts {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
             // A pass that is under way must not make a port after all ports were removed.
             tasks.end(RECONCILE).await;
-            remove::all(&netlink, args, &name).await?;
+            // By a connection of its own: on the other one a list may be under way that the pass asked for.
+            remove::all(&Netlink::open().await?, args, &name).await?;
             if let Err(error) = LogStore::remove_mark_beside(run_folder(args), cluster, id) {
                 tracing::warn!(%error, "the mark beside the socket is left");
             }

@@ -188,6 +188,13 @@ impl<S: StateMachine> Core<S> {
         if !self.examine(&mut message) {
             return Ok(());
         }
+        // The engine would answer a node that was removed. The node, which waits for an entry that it no longer gets,
+        // would go on asking, and never find that it has no leader.
+        let is_read = message.get_msg_type() == MessageType::MsgReadIndex;
+        if is_read && self.node.raft.prs().get(message.from).is_none() {
+            tracing::debug!(from = message.from, "a read of a node that is not a member is ignored");
+            return Ok(());
+        }
         if let Err(error) = self.node.step(message) {
             // For example, a response from a node that is no longer a member.
             tracing::debug!(%error, "message ignored");

@@ -316,3 +316,16 @@ fn a_learner_that_hears_nobody_knows_no_leader() {
     cluster.heal();
     cluster.until("the learner knows the leader", |cluster| cluster.status(2).leader == Some(1));
 }
+
+#[test]
+fn a_removed_node_that_goes_on_reading_finds_that_it_has_no_leader() {
+    let mut cluster = of_two();
+    let mut pending = cluster.change(|core, reply| core.remove(2, reply));
+    cluster.answer(&mut pending).unwrap();
+    assert_eq!(cluster.status(2).leader, Some(1));
+    for _ in 0..2 * config().max_election_ticks {
+        drop(cluster.read(2));
+        cluster.tick();
+    }
+    assert_eq!(cluster.status(2).leader, None);
+}
