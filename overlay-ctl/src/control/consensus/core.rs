@@ -192,7 +192,10 @@ impl<S: StateMachine> Core<S> {
         // would go on asking, and never find that it has no leader.
         let is_read = message.get_msg_type() == MessageType::MsgReadIndex;
         if is_read && self.node.raft.prs().get(message.from).is_none() {
-            tracing::debug!(from = message.from, "a read of a node that is not a member is ignored");
+            tracing::debug!(
+                from = message.from,
+                "a read of a node that is not a member is ignored"
+            );
             return Ok(());
         }
         if let Err(error) = self.node.step(message) {
