@@ -2,8 +2,7 @@
 //! library's tests. A change that no test notices survives; those that are known to, each with its reason, are
 //! in xtask/survivors.txt.
 //!
-//! cargo-mutants does the same and builds the library once for each change: about a minute on two cores, and there
-//! are more than a thousand changes. So all changes are compiled at once into a copy of the tree, each behind a number
+//! cargo-mutants does the same and builds the library once for each change, and there are some 2,000 changes. So all changes are compiled at once into a copy of the tree, each behind a number
 //! that the environment chooses when a test starts. A first run of the tests tells which of them reach which change; a
 //! change is then tried with those alone, the nearest and quickest first, until one fails.
 

@@ -5,10 +5,9 @@ mod leader_change;
 use super::*;
 use crate::{
     control::{
-        consensus::{Consensus, ConsensusConfig, Identity, LogStore, PeerQueues},
         peers::{Admission, Peer},
         state::{Command, Envelope, Mutation, Placement, PortsWanted, RequestId, State},
-        voter::{Leaving, Machine, Quorum, StatusTable},
+        voter::tests::alone_in,
     },
     dataplane::{
         host::{SharedNamespaces, SharedPorts},
@@ -106,20 +105,8 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let cluster = Uuid::new_v4();
-        let identity = Identity { cluster, name: "h1".to_owned(), raft_id: 1 };
-        let log = LogStore::bootstrap(dir.path(), identity, &state().snapshot()).unwrap();
-        let (machine, state) = Machine::new();
-        let config = ConsensusConfig { tick: Duration::from_millis(10), ..Default::default() };
-        let consensus = Consensus::start(config, log, machine, PeerQueues::new(8)).unwrap();
-        let voter = VoterParts {
-            consensus,
-            state,
-            table: StatusTable::default(),
-            leaving: Leaving::default(),
-            quorum: Quorum::default(),
-        };
+        let (dir, voter) = alone_in(cluster, &state());
         let peer = Peer { id: 1, listen: register(1).listen, voter: true };
         let directory = Directory::new(cluster, [peer]);
         let leader = Controller::new(1, directory, Some(voter.clone()), check(dir.path()));

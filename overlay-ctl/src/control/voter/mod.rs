@@ -7,7 +7,7 @@ mod members;
 mod quorum;
 mod statuses;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use leaving::{Leaving, LeavingHold};
 pub use machine::{Machine, SharedState};

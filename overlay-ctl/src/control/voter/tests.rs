@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     control::{
         consensus::{ConsensusConfig, Identity, LogStore, PeerQueues, Status},
-        state::{Command, Envelope, Mutation},
+        state::{Command, Envelope, Mutation, State},
     },
     model::NodeId,
 };
@@ -17,11 +17,15 @@ const BOUND: Duration = Duration::from_secs(60);
 
 /// A voter with id 1. What it writes is in the folder, for as long as that lives.
 pub(super) fn alone() -> (TempDir, VoterParts) {
+    alone_in(Uuid::new_v4(), &State::default())
+}
+
+/// The same of a cluster with this id, whose log begins with this state.
+pub(in crate::control) fn alone_in(cluster: Uuid, first: &State) -> (TempDir, VoterParts) {
     let dir = tempfile::tempdir().unwrap();
-    let identity = Identity { cluster: Uuid::new_v4(), name: "h1".to_owned(), raft_id: 1 };
+    let identity = Identity { cluster, name: "h1".to_owned(), raft_id: 1 };
     let (machine, state) = Machine::new();
-    let first = state.copy().snapshot();
-    let log = LogStore::bootstrap(dir.path(), identity, &first).unwrap();
+    let log = LogStore::bootstrap(dir.path(), identity, &first.snapshot()).unwrap();
     let config = ConsensusConfig { tick: Duration::from_millis(10), ..Default::default() };
     let consensus = Consensus::start(config, log, machine, PeerQueues::new(8)).unwrap();
     let voter = VoterParts {
