@@ -60,21 +60,33 @@ golden! {
         by_an_older_version,
         |bytes| state::check_entries(&from_msgpack::<Vec<Vec<u8>>>(bytes));
     commands_with_a_digest: "commands.2.msgpack",
+        by_an_older_version,
+        |bytes| state::check_entries_without_rules(&from_msgpack::<Vec<Vec<u8>>>(bytes));
+    commands_with_the_number_of_their_rules: "commands.3.msgpack",
         || msgpack(&state::later_entries()),
         |bytes| state::check_later_entries(&from_msgpack::<Vec<Vec<u8>>>(bytes));
     outcomes_in_the_dedup_table: "outcomes.1.msgpack",
-        || msgpack(&state::outcomes()),
-        |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::outcomes());
+        by_an_older_version,
+        |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::former_outcomes());
     later_outcomes: "outcomes.2.msgpack",
         || msgpack(&state::later_outcomes()),
         |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::later_outcomes());
+    outcomes_with_legs_with_ids: "outcomes.3.msgpack",
+        || msgpack(&state::outcomes()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::outcomes());
     rows_of_a_watch: "rows.1.msgpack",
+        by_an_older_version,
+        |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::former_rows());
+    rows_with_legs_with_ids: "rows.2.msgpack",
         || msgpack(&state::rows()),
         |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows());
     snapshot_with_rows_as_outcomes: "snapshot.2.msgpack",
-        by_an_older_version, state::check_snapshot;
-    snapshot_of_the_state: "snapshot.3.msgpack", state::snapshot, state::check_snapshot;
-    database: "consensus.1.redb", consensus::database, consensus::check_database;
+        by_an_older_version, state::check_former_snapshot;
+    snapshot_of_the_state: "snapshot.3.msgpack",
+        by_an_older_version, state::check_former_snapshot;
+    snapshot_with_legs_with_ids: "snapshot.4.msgpack", state::snapshot, state::check_snapshot;
+    database: "consensus.1.redb", by_an_older_version, consensus::check_former_database;
+    database_of_this_version: "consensus.2.redb", consensus::database, consensus::check_database;
     entry_of_the_log: "entry.1.pb", consensus::entry, consensus::check_entry;
     message_between_voters: "message.1.pb", consensus::message, consensus::check_message;
     identity: "identity.1.json", consensus::identity_file, consensus::check_identity;
@@ -82,6 +94,8 @@ golden! {
     request_that_is_forwarded: "forward-request.1.msgpack",
         controller::request, controller::check_request;
     answer_of_a_forwarded_request: "forward-answer.1.msgpack",
+        by_an_older_version, controller::check_former_answer;
+    answer_with_legs_with_ids: "forward-answer.2.msgpack",
         controller::answer, controller::check_answer;
     node_that_is_no_member: "node-new.1.json", node::new_node, node::check_new_node;
     node_that_is_a_member: "node-member.1.json", node::member, node::check_member;

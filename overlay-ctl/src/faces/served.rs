@@ -7,12 +7,9 @@ use crate::{
         host::{Monitor, SharedDatapath},
         kernel::LocalStatus,
     },
-    model::{NodeName, Subnet},
+    model::{NodeName, Subnet, Vtep},
 };
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::watch;
 
 /// A node, as its faces show it: what the cluster can be asked through it, and what it knows of itself.
@@ -43,7 +40,7 @@ pub struct DatapathInfo {
     /// Name of the underlay device.
     pub underlay: String,
     /// The node's address on it.
-    pub vtep: Ipv4Addr,
+    pub vtep: Vtep,
     /// VXLAN's UDP port.
     pub vxlan_port: u16,
     /// Name of the VXLAN device that only exists.

@@ -1,5 +1,7 @@
 //! The controller's nouns, as validated types: an illegal value cannot be built. No I/O.
 
+mod address;
+mod leg;
 mod mac;
 mod mtu;
 mod name;
@@ -8,6 +10,8 @@ mod rows;
 mod subnet;
 mod vni;
 
+pub use address::{EndpointAddrs, Vtep, ip16};
+pub use leg::{Leg, LegId};
 pub use mac::Mac;
 pub use mtu::{ENDPOINT_MTU_MIN, Encapsulation};
 pub use name::{EndpointName, NetworkName, NodeName};

@@ -1,12 +1,11 @@
 //! The rows of the cluster's state: networks, nodes and endpoints, and the types of their ids.
 
-use super::{EndpointName, EndpointPort, Mac, NetworkName, NodeName, Pool, Published, Subnet, Vni};
-use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+use super::{
+    EndpointAddrs, EndpointName, EndpointPort, Leg, Mac, NetworkName, NodeName, Pool, Published,
+    Subnet, Vni, Vtep,
 };
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 /// Index of a Raft entry: the version of the whole state after it.
 pub type Revision = u64;
@@ -59,7 +58,7 @@ pub struct Node {
     /// Unique in the cluster.
     pub name: NodeName,
     /// Its address on the underlay; unique in the cluster.
-    pub vtep: Ipv4Addr,
+    pub vtep: Vtep,
     /// Address that serves its API and its peers' streams.
     pub listen: SocketAddr,
     /// Number that the node chose when it first joined, by which a repeated join is recognised as the same.
@@ -89,7 +88,7 @@ pub enum Location {
     /// Behind a VTEP that is not a node of the cluster.
     External {
         /// Its underlay address.
-        vtep: Ipv4Addr,
+        vtep: Vtep,
     },
 }
 
@@ -104,8 +103,9 @@ pub struct Endpoint {
     pub network: NetworkId,
     /// Its place.
     pub location: Location,
-    /// Unique on its network.
-    pub address: Ipv4Addr,
+    /// Each is unique on its network.
+    #[serde(rename = "address")]
+    pub addresses: EndpointAddrs,
     /// Unique on its network.
     pub mac: Mac,
     /// The endpoint may send from addresses that are not its own.
@@ -119,10 +119,10 @@ pub struct Endpoint {
     /// Ports of its node that lead to it.
     #[serde(default)]
     pub published: BTreeSet<Published>,
-    /// Its address on its node's gateway bridge. Endpoints of one namespace share the leg, and so the
-    /// address. `None` = the endpoint has no leg to the outside.
-    #[serde(default)]
-    pub gateway: Option<Ipv4Addr>,
+    /// Its leg on its node's gateway bridge. Endpoints of one namespace share the leg. `None` = the endpoint has no
+    /// leg to the outside.
+    #[serde(default, rename = "gateway")]
+    pub leg: Option<Leg>,
 }
 
 impl Endpoint {

@@ -7,13 +7,10 @@ use crate::{
         peers::{self, CallError, Directory},
         watch::Ended,
     },
-    model::{NodeName, Revision, Subnet},
+    model::{NodeName, Revision, Subnet, Vtep},
     proto::v1::{JoinRequest, JoinResponse},
 };
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -31,7 +28,7 @@ const REGISTER_RETRY: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Addresses {
     /// Its VTEP.
-    pub(super) vtep: Ipv4Addr,
+    pub(super) vtep: Vtep,
     /// Its API.
     pub(super) listen: SocketAddr,
     /// The subnet of its gateway bridge.

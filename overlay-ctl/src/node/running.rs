@@ -95,7 +95,7 @@ impl Parts {
         let other = datapath.newest_of_other_layouts()?;
         let gate = Gate::new(&datapath.reader().tables()?, &ports, other);
         let vtep = LocalVtep {
-            address: underlay.address,
+            address: underlay.address.into(),
             port: args.vxlan_port,
             ttl: OUTER_TTL,
             mtu: u16::try_from(underlay.mtu).unwrap_or(u16::MAX),

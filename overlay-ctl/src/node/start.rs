@@ -16,7 +16,7 @@ use crate::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
         host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
-        kernel::{DeviceKind, LocalGateway},
+        kernel::{DeviceKind, LocalGateway, Stations},
         netlink::{Netlink, Underlay, UnderlayChoice},
     },
     faces::DatapathInfo,
@@ -86,7 +86,12 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let registration = Registration {
         name: name.clone(),
         instance: home.record().instance,
-        addresses: Addresses { vtep: underlay.address, listen, gateway: gateway.subnet, metrics },
+        addresses: Addresses {
+            vtep: underlay.address.into(),
+            listen,
+            gateway: gateway.subnet,
+            metrics,
+        },
         token: args.token.clone(),
     };
     let entered = async {
@@ -98,7 +103,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         let device = (underlay.ifindex, underlay.name.as_str());
         let super_packets =
             SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
-        netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu).await?;
+        netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu, &Stations::new()).await?;
         let table = Table::open().await?;
         let membership =
             cluster::enter(&mut home, &registration, args.join, run_folder(&args)).await?;
@@ -120,7 +125,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     };
     let info = DatapathInfo {
         underlay: underlay.name.clone(),
-        vtep: underlay.address,
+        vtep: underlay.address.into(),
         vxlan_port: args.vxlan_port,
         gro_device,
         bpffs: args.bpffs.display().to_string(),

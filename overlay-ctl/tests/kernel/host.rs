@@ -1,5 +1,7 @@
 //! The devices as the reconciler asks for them: each call is given what it needs, and works whatever calls came before.
 
+use ipnet::Ipv4Net;
+use overlay_ctl::{dataplane::kernel::Stations, model::LegId};
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use overlay_ctl::dataplane::{
@@ -25,17 +27,15 @@ fn specs(netns: &Netns) -> [DeviceSpec; 2] {
         id: DeviceId::port(9),
         netns: netns.path(),
         mac: [0x02, 0x42, 172, 16, 16, 129],
-        address: Ipv4Addr::new(172, 16, 16, 129),
-        prefix: 24,
+        addresses: vec!["172.16.16.129/24".parse().unwrap()],
         gateway: None,
         sizes: large.sizes(DeviceKind::Port, 1450),
     };
     let leg = DeviceSpec {
-        id: DeviceId::leg(LEG),
+        id: DeviceId::leg(LegId::of_addresses(LEG.into())),
         netns: netns.path(),
         mac: [0x02, 0x42, 172, 18, 0, 3],
-        address: LEG,
-        prefix: 16,
+        addresses: vec![Ipv4Net::new_assert(LEG, 16).into()],
         gateway: Some(Ipv4Addr::new(172, 18, 0, 1)),
         sizes: large.sizes(DeviceKind::Leg, 1500),
     };
@@ -58,7 +58,10 @@ fn no_call_needs_one_before_it() {
     let paths = BTreeSet::from([web.path(), "/run/netns/ovk-none".into()]);
     host.netns.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.ensure_gateway_bridge("172.18.0.0/16".parse().unwrap(), 1500).await.unwrap();
+        netlink
+            .ensure_gateway_bridge("172.18.0.0/16".parse().unwrap(), 1500, &Stations::new())
+            .await
+            .unwrap();
         let datapath = SharedDatapath::new(host.open());
         for spec in [&port, &leg] {
             let seen = door(&datapath, &host).await.create(spec).await.unwrap();

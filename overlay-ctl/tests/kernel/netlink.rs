@@ -31,8 +31,7 @@ fn spec(endpoint: u64, netns: &Netns) -> DeviceSpec {
         id: DeviceId::port(endpoint),
         netns: netns.name.clone().into(),
         mac: [0x02, 0x42, 172, 16, 16, 129],
-        address: Ipv4Addr::new(172, 16, 16, 129),
-        prefix: 24,
+        addresses: vec!["172.16.16.129/24".parse().unwrap()],
         gateway: None,
         sizes: sizes(1450),
     }

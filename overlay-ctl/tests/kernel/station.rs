@@ -2,9 +2,13 @@
 
 use std::{convert::Infallible, net::Ipv4Addr};
 
-use overlay_ctl::dataplane::{
-    kernel::{DeviceId, DeviceSpec, PairSizes, SuperPackets},
-    netlink::{GATEWAY_BRIDGE, Netlink},
+use ipnet::Ipv4Net;
+use overlay_ctl::{
+    dataplane::{
+        kernel::{DeviceId, DeviceSpec, PairSizes, Stations, SuperPackets},
+        netlink::{GATEWAY_BRIDGE, Netlink},
+    },
+    model::LegId,
 };
 
 use crate::lab::{Netns, skip};
@@ -25,17 +29,16 @@ fn a_leg_is_never_forgotten_by_its_bridge() {
     let mac = "02:42:ac:12:00:03";
     let (address, nothing) = (Ipv4Addr::new(172, 18, 0, 3), SuperPackets::default());
     let spec = DeviceSpec {
-        id: DeviceId::leg(address),
+        id: DeviceId::leg(LegId::of_addresses(address.into())),
         netns: web.name.clone().into(),
-        address,
-        prefix: 16,
+        addresses: vec![Ipv4Net::new_assert(address, 16).into()],
         mac: [2, 0x42, 172, 18, 0, 3],
         gateway: Some(Ipv4Addr::new(172, 18, 0, 1)),
         sizes: PairSizes { mtu: 1500, outside: nothing, inside: nothing },
     };
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let bridge = netlink.ensure_gateway_bridge(subnet, 1500).await.unwrap();
+        let bridge = netlink.ensure_gateway_bridge(subnet, 1500, &Stations::new()).await.unwrap();
         let attach = |_: &str, _: u32| -> Result<(), Infallible> { Ok(()) };
         let leg = netlink.create_device(&spec, attach).await.unwrap();
         assert_eq!(leg.bridge, bridge.ifindex);
@@ -46,7 +49,11 @@ fn a_leg_is_never_forgotten_by_its_bridge() {
         host.sh(&format!("ip link set {} nomaster", leg.ifname));
         assert_eq!(station(&host, &leg.ifname, mac), None);
         assert_eq!(netlink.device(spec.id).await.unwrap().unwrap().bridge, 0);
-        netlink.ensure_gateway_bridge(subnet, 1500).await.unwrap();
+        // Without its MAC the bridge would send what is for the leg to all legs.
+        netlink.ensure_gateway_bridge(subnet, 1500, &Stations::new()).await.unwrap();
+        assert_eq!(netlink.device(spec.id).await.unwrap().unwrap().bridge, 0);
+        let stations = [(spec.id, spec.mac)].into();
+        netlink.ensure_gateway_bridge(subnet, 1500, &stations).await.unwrap();
         assert_eq!(station(&host, &leg.ifname, mac), known);
         netlink.remove_device(leg.id).await.unwrap();
         netlink.remove_gateway_bridge().await.unwrap();

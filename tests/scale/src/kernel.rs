@@ -7,15 +7,14 @@ use overlay_ctl::{
         kernel::{
             DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, Kernel, KernelError,
             LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed, ObservedDevice,
-            ObservedPeer, Outside, PublishedPorts, Resolve, Resolved, TableChange, Tables, Way,
-            Ways,
+            ObservedPeer, Outside, PublishedPorts, Resolve, Resolved, Stations, TableChange,
+            Tables, Way, Ways,
         },
     },
-    model::Encapsulation,
+    model::{Encapsulation, Vtep},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -140,7 +139,7 @@ impl Devices for MapsOnly {
                 mac: spec.mac.to_vec(),
                 mtu: spec.sizes.mtu,
                 super_packets: spec.sizes.inside,
-                addresses: vec![(spec.address, spec.prefix)],
+                addresses: spec.addresses.clone(),
             });
         }
         let device = ObservedDevice {
@@ -186,11 +185,15 @@ impl Devices for MapsOnly {
 }
 
 impl Outside for MapsOnly {
-    async fn repair(&mut self, _gateway: &LocalGateway) -> Result<(), KernelError> {
+    async fn repair(
+        &mut self,
+        _gateway: &LocalGateway,
+        _stations: &Stations,
+    ) -> Result<(), KernelError> {
         Ok(())
     }
 
-    async fn ways(&mut self, vteps: &BTreeSet<Ipv4Addr>) -> Result<Ways, KernelError> {
+    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Result<Ways, KernelError> {
         let hop = NextHop { ifindex: 1, mac: [2; 6], source_mac: [4; 6] };
         let way = Way { mtu: 1500, encapsulation: Encapsulation::VxlanIpv4, hop: Some(hop) };
         Ok(Ways { device_mtu: 1500, ways: vteps.iter().map(|vtep| (*vtep, way)).collect() })

@@ -130,7 +130,7 @@ fn is_failed(status: &LocalStatus) -> bool {
 fn local() -> Result<LocalNode> {
     Ok(LocalNode {
         id: world::LOCAL,
-        vtep: LocalVtep { address: world::LOCAL_VTEP, port: 4789, ttl: 64, mtu: 1500 },
+        vtep: LocalVtep { address: world::LOCAL_VTEP.into(), port: 4789, ttl: 64, mtu: 1500 },
         endpoint_mtu: 1450,
         asked_mtu: None,
         gateway: LocalGateway { subnet: world::gateway_subnet()?, mtu: 1500 },

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use overlay_ctl::{
     control::state::{Command, Envelope, Mutation, Placement, PortsWanted, State, View},
-    model::{Location, NetworkOptions, NodeName, Pool, Subnet},
+    model::{EndpointAddrs, Location, NetworkOptions, NodeName, Pool, Subnet},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
@@ -26,7 +26,7 @@ impl World {
             world.apply(Command::RegisterNode {
                 instance: u128::from(n).to_be_bytes(),
                 name: node_name(n)?,
-                vtep,
+                vtep: vtep.into(),
                 listen: (vtep, 7400).into(),
                 returning: None,
                 gateway: None,
@@ -56,7 +56,7 @@ impl World {
             placement: Placement::Node {
                 node: node_name(node)?,
                 netns: format!("/run/netns/{name}").into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             name: name.parse().context("a name")?,
             network: "big".parse().context("the network's name")?,
@@ -100,7 +100,7 @@ pub(crate) fn changed(view: &View, number: u32) -> Result<View> {
             let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 128, 0, 0)) + number);
             endpoint.id = new;
             endpoint.name = format!("new-{number}").parse().context("a name")?;
-            endpoint.address = address;
+            endpoint.addresses = address.into();
             endpoint.mac = overlay_ctl::model::Mac::of_endpoint(address);
             endpoints.insert(new, Arc::new(endpoint));
         }

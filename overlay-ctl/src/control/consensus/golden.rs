@@ -101,7 +101,16 @@ pub(crate) fn database() -> Vec<u8> {
     folder.read("consensus.redb").unwrap()
 }
 
+/// The database of a version whose legs had no ids of their own.
+pub(crate) fn check_former_database(bytes: &[u8]) {
+    check_database_with(bytes, crate::control::state::golden::check_former_snapshot);
+}
+
 pub(crate) fn check_database(bytes: &[u8]) {
+    check_database_with(bytes, crate::control::state::golden::check_snapshot);
+}
+
+fn check_database_with(bytes: &[u8], check_snapshot: fn(&[u8])) {
     let (_dir, folder) = folder();
     folder.replace("consensus.redb", bytes).unwrap();
     let store = LogStore::open_in(&folder, Some(CLUSTER)).unwrap().expect("a log");
@@ -125,7 +134,7 @@ pub(crate) fn check_database(bytes: &[u8]) {
     }
     let meta = store.snapshot_metadata();
     assert_eq!((meta.index, meta.term), (SNAPSHOT_AT, 2));
-    crate::control::state::golden::check_snapshot(&store.snapshot_data().unwrap());
+    check_snapshot(&store.snapshot_data().unwrap());
     // Writing to it goes on.
     drop(store);
     let mut store = LogStore::open_in(&folder, Some(CLUSTER)).unwrap().expect("a log");

@@ -92,7 +92,7 @@ impl CreateEndpoint {
             Applied::Endpoint(endpoint) => endpoint,
             other => unreachable!("an endpoint's creation answers an endpoint, not {other:?}"),
         };
-        tracing::info!(endpoint = %endpoint.name, id = endpoint.id, address = %endpoint.address, "endpoint created");
+        tracing::info!(endpoint = %endpoint.name, id = endpoint.id, address = %endpoint.addresses, "endpoint created");
         let lagging =
             if wait { wait_for(&voter, &fresh, &endpoint).await? } else { BTreeSet::new() };
         Ok(fresh.read(&voter, |state| EndpointCreated {

@@ -2,11 +2,13 @@
 
 use crate::{
     control::{consensus, state::State, voter::StatusTable},
-    model::{Endpoint, Location, Network, NetworkName, Node, NodeName, Revision, Subnet, Vni},
+    model::{
+        Endpoint, Location, Network, NetworkName, Node, NodeName, Revision, Subnet, Vni, Vtep,
+    },
     proto::internal,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::collections::BTreeMap;
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +21,7 @@ pub struct NetworkInfo {
 
 /// Counts the endpoints of a network by their place.
 #[derive(Debug, Default)]
-pub struct Peers(BTreeMap<(Option<NodeName>, Ipv4Addr), u32>);
+pub struct Peers(BTreeMap<(Option<NodeName>, Vtep), u32>);
 
 /// A place where a network has endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct PeerInfo {
     /// The node there; `None` = a VTEP that is not the cluster's.
     pub node: Option<NodeName>,
     /// Its underlay address.
-    pub vtep: Ipv4Addr,
+    pub vtep: Vtep,
     /// How many endpoints are there.
     pub endpoints: u32,
 }
@@ -62,7 +64,7 @@ pub struct NodeOf {
     /// Its name.
     pub name: NodeName,
     /// Its address on the underlay.
-    pub vtep: Ipv4Addr,
+    pub vtep: Vtep,
     /// The subnet of its gateway bridge.
     pub gateway: Option<Subnet>,
 }

@@ -10,13 +10,10 @@ use super::{
 };
 use crate::{
     control::state::{Applied, Command, Decision, Mutation, RequestId, State},
-    model::{Invalid, Node, NodeId, NodeName, Subnet},
+    model::{Invalid, Node, NodeId, NodeName, Subnet, Vtep},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 use uuid::Uuid;
 
 /// Enters a node, or its new addresses. A repetition is recognised by the node's instance.
@@ -27,7 +24,7 @@ pub struct Register {
     /// Must be free, or this instance's.
     pub name: NodeName,
     /// Must be free, or this instance's.
-    pub vtep: Ipv4Addr,
+    pub vtep: Vtep,
     /// Where its peers reach it.
     pub listen: SocketAddr,
     /// The id that it had: a node that was removed is not taken in again under another id.

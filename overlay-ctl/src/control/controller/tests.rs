@@ -14,7 +14,7 @@ use crate::{
         netlink::HeldNamespaces,
     },
     faces::api::PeersService,
-    model::{NetworkOptions, Pool},
+    model::{EndpointAddrs, NetworkOptions, Pool},
     proto::internal::peers_server::PeersServer,
 };
 use futures::future::join_all;
@@ -66,7 +66,7 @@ fn endpoint(request: RequestId, network: &str, n: u16) -> CreateEndpoint {
         placement: Placement::External {
             vtep: [192, 168, 0, 1].into(),
             mac: format!("02:99:00:00:{high:02x}:{low:02x}").parse().unwrap(),
-            address: [172, 16, high, low].into(),
+            addresses: [172, 16, high, low].into(),
         },
         forwards: false,
         aliases: [].into(),
@@ -294,7 +294,7 @@ async fn an_endpoint_that_can_not_be_made_is_refused_before_anything_is_logged()
     // The namespace is not there: refused before anything is logged.
     let revision = cluster.voter.state.read(State::revision);
     let (node, netns) = ("h1".parse().unwrap(), cluster.dir.path().join("none"));
-    let placement = Placement::Node { node, netns, address: None };
+    let placement = Placement::Node { node, netns, addresses: EndpointAddrs::default() };
     let create = CreateEndpoint { placement, ..endpoint([3; 16], "net", 10) };
     let error = within(leader.create_endpoint(create)).await.unwrap_err();
     assert!(matches!(error, ControllerError::CannotMake { .. }), "{error:?}");

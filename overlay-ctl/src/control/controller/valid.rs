@@ -4,9 +4,9 @@
 use super::{CreateEndpoint, CreateNetwork, Register};
 use crate::{
     control::state::Placement,
-    model::{ENDPOINT_MTU_MIN, Invalid},
+    model::{ENDPOINT_MTU_MIN, EndpointAddrs, Invalid, Vtep},
 };
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Greatest MTU that leaves room for the encapsulation in an IPv4 packet, in bytes.
 const MTU_MAX: u32 = 65_535 - 36;
@@ -24,11 +24,24 @@ fn is_host(address: Ipv4Addr) -> bool {
         || address.is_broadcast())
 }
 
-fn check_vtep(vtep: Ipv4Addr) -> Result<(), Invalid> {
-    if is_host(vtep) {
-        return Ok(());
+fn check_vtep(vtep: Vtep) -> Result<(), Invalid> {
+    let why = match vtep.ip() {
+        IpAddr::V4(v4) if is_host(v4) => return Ok(()),
+        IpAddr::V4(_) => "is not a host's address",
+        IpAddr::V6(_) => "is not an IPv4 address; the underlay is IPv4",
+    };
+    Err(Invalid::new("vtep", vtep.to_string(), why))
+}
+
+/// A network has IPv4 addresses only.
+fn check_addresses(addresses: EndpointAddrs) -> Result<(), Invalid> {
+    match addresses.v6 {
+        None => Ok(()),
+        Some(v6) => {
+            let why = "is not an IPv4 address; networks have IPv4 addresses";
+            Err(Invalid::new("ip", v6.to_string(), why))
+        }
     }
-    Err(Invalid::new("vtep", vtep.to_string(), "is not a host's address"))
 }
 
 fn check_count(field: &'static str, count: usize, max: usize) -> Result<(), Invalid> {
@@ -54,12 +67,19 @@ impl CreateNetwork {
 impl CreateEndpoint {
     pub(super) fn check(&self) -> Result<(), Invalid> {
         match &self.placement {
-            Placement::External { vtep, .. } => check_vtep(*vtep)?,
+            Placement::External { vtep, addresses, .. } => {
+                check_vtep(*vtep)?;
+                check_addresses(*addresses)?;
+                if addresses.v4.is_none() {
+                    let why = "is missing: an endpoint behind a VTEP has one";
+                    return Err(Invalid::new("ip", "", why));
+                }
+            }
             Placement::Node { netns, .. } if !netns.is_absolute() => {
                 let why = "is not an absolute path";
                 return Err(Invalid::new("netns", netns.display().to_string(), why));
             }
-            Placement::Node { .. } => {}
+            Placement::Node { addresses, .. } => check_addresses(*addresses)?,
         }
         check_count("aliases", self.aliases.len(), ALIASES_MAX)?;
         check_count("exposed", self.ports.exposed.len(), PORTS_MAX)?;

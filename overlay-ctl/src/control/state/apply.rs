@@ -2,8 +2,8 @@
 //! commit, which cannot fail.
 
 use super::{
-    Applied, Command, Decision, Digest, Envelope, Outcome, Refusal, RequestId, RowKey, State,
-    VOTERS_MAX,
+    Applied, Command, Decision, Digest, Envelope, Outcome, RULES, Refusal, RequestId, RowKey,
+    State, VOTERS_MAX,
     decision::check_id,
     dedup::{Did, Done},
     endpoints::NewEndpoint,
@@ -30,12 +30,16 @@ impl State {
     }
 
     fn apply_once(&mut self, revision: Revision, envelope: Envelope) -> Outcome {
-        let Envelope { request, asked, command } = envelope;
+        let Envelope { request, asked, rules, command } = envelope;
+        if rules > RULES {
+            return Err(Refusal::UnknownCommand(format!("rules {rules}")));
+        }
         if let Some(outcome) = self.recall(&request, asked, &command) {
             return outcome;
         }
-        let outcome =
-            self.decide(revision, command.clone()).map(|decision| self.commit(revision, decision));
+        let outcome = self
+            .decide_by(rules, revision, command.clone())
+            .map(|decision| self.commit(revision, decision));
         self.dedup.insert(request, Done { asked, did: Did::new(&command, &outcome) });
         outcome
     }
@@ -81,6 +85,15 @@ impl State {
     /// # Errors
     /// The refusal that `apply` would answer.
     pub fn decide(&self, revision: Revision, command: Command) -> Result<Decision, Refusal> {
+        self.decide_by(RULES, revision, command)
+    }
+
+    fn decide_by(
+        &self,
+        rules: u32,
+        revision: Revision,
+        command: Command,
+    ) -> Result<Decision, Refusal> {
         match command {
             Command::CreateNetwork { name, pool, vni, options } => {
                 self.create_network(revision, name, pool, vni, options)
@@ -93,21 +106,13 @@ impl State {
                     return Err(Refusal::NodeRemoved(name));
                 }
                 let (epoch, id, voter) = (revision, 0, false);
-                self.register_node(Node {
-                    id,
-                    name,
-                    vtep,
-                    listen,
-                    instance,
-                    epoch,
-                    voter,
-                    gateway,
-                    metrics,
-                })
+                let node =
+                    Node { id, name, vtep, listen, instance, epoch, voter, gateway, metrics };
+                self.register_node(rules, node)
             }
             Command::RemoveNode { name, only } => self.remove_node(&name, only),
             Command::CreateEndpoint { name, network, placement, forwards, aliases, ports } => {
-                let new = NewEndpoint { id: revision, name, forwards, aliases, ports };
+                let new = NewEndpoint { id: revision, rules, name, forwards, aliases, ports };
                 self.create_endpoint(new, &network, placement)
             }
             Command::RemoveEndpoint { name, network, only } => {
@@ -169,7 +174,7 @@ impl State {
     }
 
     /// `said` is the row as the node describes itself. Its id and its right to vote are decided here.
-    fn register_node(&self, said: Node) -> Result<Decision, Refusal> {
+    fn register_node(&self, rules: u32, said: Node) -> Result<Decision, Refusal> {
         let (name, vtep) = (&said.name, said.vtep);
         let known = self.nodes().find(|node| node.instance == said.instance);
         let other = |node: &&Node| node.instance != said.instance;
@@ -197,7 +202,7 @@ impl State {
                 Ok(Decision::Nothing(Applied::Node(known.clone())))
             }
             _ => {
-                let renumbering = self.renumber(&node)?;
+                let renumbering = self.renumber(rules, &node)?;
                 Ok(Decision::PutNode { node, renumbering })
             }
         }
@@ -252,13 +257,17 @@ impl State {
                 Applied::Removed(revision)
             }
             Decision::PutEndpoint { endpoint, given_out, leg_given_out } => {
-                if given_out {
-                    self.last_address.insert(endpoint.network, endpoint.address);
+                if let (true, Some(address)) = (given_out, endpoint.addresses.v4) {
+                    self.last_address.insert(endpoint.network, address);
                 }
                 if let (true, Some(node), Some(leg)) =
-                    (leg_given_out, endpoint.node(), endpoint.gateway)
+                    (leg_given_out, endpoint.node(), endpoint.leg)
+                    && let Some(address) = leg.addresses.v4
                 {
-                    self.last_leg.insert(node, leg);
+                    self.last_leg.insert(node, address);
+                    if leg.id == self.last_leg_id.next() {
+                        self.last_leg_id = leg.id;
+                    }
                 }
                 self.insert_endpoint(endpoint.clone());
                 self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));

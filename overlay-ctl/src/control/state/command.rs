@@ -2,16 +2,12 @@
 
 use super::Refusal;
 use crate::model::{
-    Endpoint, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId, NetworkName,
-    NetworkOptions, Node, NodeId, NodeName, Pool, Publish, Revision, Subnet, Transport, Vni,
+    Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId,
+    NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, Publish, Revision, Subnet,
+    Transport, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU16,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU16, path::PathBuf};
 use uuid::Uuid;
 
 /// The caller's id of a request. Requests with the same id are carried out once.
@@ -38,6 +34,13 @@ impl Mutation {
     }
 }
 
+/// The rules by which this version's log entries are applied. An entry is applied by the rules of the version that
+/// wrote it, so that every node comes to the same state, whichever version wrote the entry.
+///
+/// 0: a new gateway leg gets the id [`LegId::of_addresses`](crate::model::LegId::of_addresses).
+/// 1: it gets the next id that no leg had.
+pub const RULES: u32 = 1;
+
 /// A command as the log holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -46,6 +49,10 @@ pub struct Envelope {
     /// Digest of what the caller asked for. `None` = an older version wrote the entry, without a digest.
     #[serde(default)]
     pub asked: Option<Digest>,
+    /// The rules by which the command is applied; see [`RULES`]. Entries of earlier versions hold no number, which
+    /// means 0.
+    #[serde(default)]
+    pub rules: u32,
     /// The command.
     pub command: Command,
 }
@@ -54,7 +61,7 @@ impl Envelope {
     /// The log entry for `command`, which `request` asks for.
     #[must_use]
     pub fn new(request: Mutation, command: Command) -> Self {
-        Self { request: request.id, asked: Some(request.asked), command }
+        Self { request: request.id, asked: Some(request.asked), rules: RULES, command }
     }
 
     /// The log's encoding: MessagePack with named fields, so that a field can be added.
@@ -95,7 +102,7 @@ pub enum Command {
         /// Must be free, or belong to this instance.
         name: NodeName,
         /// Must be free, or belong to this instance.
-        vtep: Ipv4Addr,
+        vtep: Vtep,
         /// The address at which the other nodes reach this node.
         listen: SocketAddr,
         /// The id that the node had before. A node that was removed is refused and does not get a new id.
@@ -168,17 +175,19 @@ pub enum Placement {
         node: NodeName,
         /// Absolute path of the namespace there.
         netns: PathBuf,
-        /// `None` = the next free one.
-        address: Option<Ipv4Addr>,
+        /// Without an IPv4 address: the next free one.
+        #[serde(rename = "address")]
+        addresses: EndpointAddrs,
     },
     /// Behind a VTEP that is no node of this cluster.
     External {
         /// The underlay address of the VTEP.
-        vtep: Ipv4Addr,
+        vtep: Vtep,
         /// Must be free on the network.
         mac: Mac,
-        /// Must be free on the network.
-        address: Ipv4Addr,
+        /// Each must be free on the network.
+        #[serde(rename = "address")]
+        addresses: EndpointAddrs,
     },
 }
 

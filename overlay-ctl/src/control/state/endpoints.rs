@@ -1,11 +1,11 @@
 //! Decides what the creation or the removal of an endpoint would do.
 
-use super::{Decision, Placement, PortsWanted, Refusal, State, decision::check_id, legs::Leg};
+use super::{Decision, Placement, PortsWanted, Refusal, State, decision::check_id, legs::NewLeg};
 use crate::{
     control::ipam,
     model::{
-        Endpoint, EndpointId, EndpointName, Invalid, Location, Mac, Network, NetworkName, Node,
-        Published,
+        Endpoint, EndpointAddrs, EndpointId, EndpointName, Invalid, Location, Mac, Network,
+        NetworkName, Node, Published,
     },
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -13,6 +13,8 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 /// The properties of a new endpoint that do not depend on its place.
 pub(super) struct NewEndpoint {
     pub(super) id: EndpointId,
+    /// The rules by which it is created.
+    pub(super) rules: u32,
     pub(super) name: EndpointName,
     pub(super) forwards: bool,
     pub(super) aliases: BTreeSet<EndpointName>,
@@ -22,9 +24,9 @@ pub(super) struct NewEndpoint {
 /// The properties of a new endpoint that follow from its place.
 struct Place {
     location: Location,
-    asked: Option<Ipv4Addr>,
+    asked: EndpointAddrs,
     mac: Option<Mac>,
-    leg: Option<Leg>,
+    leg: Option<NewLeg>,
     published: BTreeSet<Published>,
 }
 
@@ -35,18 +37,18 @@ impl State {
         network: &NetworkName,
         placement: Placement,
     ) -> Result<Decision, Refusal> {
-        let NewEndpoint { id, name, forwards, aliases, ports } = new;
+        let NewEndpoint { id, rules, name, forwards, aliases, ports } = new;
         let network = self.network_named(network)?;
         let aliases = self.check_names(network, &name, aliases)?;
         let place = match placement {
-            Placement::Node { node, netns, address } => {
+            Placement::Node { node, netns, addresses } => {
                 let node = self.node_named(&node)?;
-                let leg = self.leg(network, node, &netns)?;
+                let leg = self.leg(rules, network, node, &netns)?;
                 let published = self.published(&name, network, node, leg, &ports)?;
                 let location = Location::Node { node: node.id, netns };
-                Place { location, asked: address, mac: None, leg, published }
+                Place { location, asked: addresses, mac: None, leg, published }
             }
-            Placement::External { vtep, mac, address } => {
+            Placement::External { vtep, mac, addresses } => {
                 if ports.publishes() {
                     let why =
                         format!("it is behind VTEP {vtep}, which is no node's; publish them there");
@@ -57,16 +59,15 @@ impl State {
                     return Err(Refusal::VtepExists { address: vtep, by });
                 }
                 // The MAC of another address would block that one for ever.
-                if mac
-                    .endpoint_address()
-                    .is_some_and(|of| of != address && network.pool.subnet.net().contains(&of))
-                {
+                if mac.endpoint_address().is_some_and(|of| {
+                    addresses.v4 != Some(of) && network.pool.subnet.net().contains(&of)
+                }) {
                     let why = "is the MAC that another address of the network has";
                     return Err(Invalid::new("mac", mac.to_string(), why).into());
                 }
                 Place {
                     location: Location::External { vtep },
-                    asked: Some(address),
+                    asked: addresses,
                     mac: Some(mac),
                     leg: None,
                     published: BTreeSet::new(),
@@ -74,7 +75,7 @@ impl State {
             }
         };
         let Place { location, asked, mac, leg, published } = place;
-        let address = match asked {
+        let address = match asked.v4 {
             Some(address) => self.check_address(network, address)?,
             None => self.next_address(network)?,
         };
@@ -90,17 +91,17 @@ impl State {
             name,
             network: network.id,
             location,
-            address,
+            addresses: address.into(),
             mac,
             forwards,
             aliases,
             exposed,
             published,
-            gateway: leg.map(|leg| leg.address),
+            leg: leg.map(|new| new.leg),
         };
         Ok(Decision::PutEndpoint {
             endpoint,
-            given_out: asked.is_none(),
+            given_out: asked.v4.is_none(),
             leg_given_out: leg.is_some_and(|leg| leg.given_out),
         })
     }
@@ -111,7 +112,7 @@ impl State {
         name: &EndpointName,
         network: &Network,
         node: &Node,
-        leg: Option<Leg>,
+        leg: Option<NewLeg>,
         ports: &PortsWanted,
     ) -> Result<BTreeSet<Published>, Refusal> {
         if !ports.publishes() {
@@ -153,7 +154,10 @@ impl State {
         network.pool.subnet.check_endpoint(address)?;
         let holder = self.addresses.get(&network.id).and_then(|used| used.get(&address));
         match holder.and_then(|id| self.endpoint(*id)) {
-            Some(other) => Err(Refusal::AddressInUse { address, endpoint: other.name.clone() }),
+            Some(other) => {
+                let (address, endpoint) = (address.into(), other.name.clone());
+                Err(Refusal::AddressInUse { address, endpoint })
+            }
             None => Ok(address),
         }
     }

@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::model::{
-    EndpointPort, Location, NetworkOptions, Pool, Publish, Published, Subnet, Transport,
+    EndpointAddrs, EndpointPort, Leg, LegId, Location, NetworkOptions, Pool, Publish, Published,
+    Subnet, Transport,
 };
 use std::{num::NonZeroU16, sync::Arc};
 use uuid::Uuid;
 
 const VTEP: Ipv4Addr = Ipv4Addr::new(10, 10, 10, 1);
+const LEG: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 9);
 
 fn pool() -> Pool {
@@ -37,7 +39,7 @@ pub(crate) fn commands() -> Vec<Command> {
         Command::RegisterNode {
             instance: [1; 16],
             name: name_of_node(),
-            vtep: VTEP,
+            vtep: VTEP.into(),
             listen: "10.10.10.1:7400".parse().unwrap(),
             returning: Some(1),
             gateway: Some(gateway()),
@@ -55,7 +57,7 @@ pub(crate) fn commands() -> Vec<Command> {
             placement: Placement::Node {
                 node: name_of_node(),
                 netns: "/run/netns/web1".into(),
-                address: Some(Ipv4Addr::new(172, 16, 16, 130)),
+                addresses: Ipv4Addr::new(172, 16, 16, 130).into(),
             },
             forwards: true,
             aliases: [name("www"), name("web")].into(),
@@ -73,9 +75,9 @@ pub(crate) fn commands() -> Vec<Command> {
             name: name("sw1"),
             network: network_name(),
             placement: Placement::External {
-                vtep: ELSEWHERE,
+                vtep: ELSEWHERE.into(),
                 mac: "02:42:0a:00:00:63".parse().unwrap(),
-                address: Ipv4Addr::new(172, 16, 16, 9),
+                addresses: Ipv4Addr::new(172, 16, 16, 9).into(),
             },
             forwards: false,
             aliases: BTreeSet::new(),
@@ -126,11 +128,21 @@ fn network_name() -> NetworkName {
 
 /// Rows as [`commands`] make them, and one that is as bare as can be.
 pub(crate) fn rows() -> Vec<Row> {
+    rows_with_leg(LegId::default().next())
+}
+
+/// [`rows`] as an earlier version wrote them: a leg's id is the number that its address is.
+pub(crate) fn former_rows() -> Vec<Row> {
+    rows_with_leg(LegId::of_addresses(LEG.into()))
+}
+
+fn rows_with_leg(id: LegId) -> Vec<Row> {
+    let leg = Leg { id, addresses: LEG.into() };
     vec![
         Row::from(Node {
             id: 1,
             name: name_of_node(),
-            vtep: VTEP,
+            vtep: VTEP.into(),
             listen: "10.10.10.1:7400".parse().unwrap(),
             instance: [1; 16],
             epoch: 1,
@@ -150,7 +162,7 @@ pub(crate) fn rows() -> Vec<Row> {
             name: "web1".parse().unwrap(),
             network: 2,
             location: Location::Node { node: 1, netns: "/run/netns/web1".into() },
-            address: Ipv4Addr::new(172, 16, 16, 130),
+            addresses: Ipv4Addr::new(172, 16, 16, 130).into(),
             mac: "02:42:ac:10:10:82".parse().unwrap(),
             forwards: true,
             aliases: ["www", "web"].iter().map(|alias| alias.parse().unwrap()).collect(),
@@ -162,27 +174,36 @@ pub(crate) fn rows() -> Vec<Row> {
                     Published { host, host_port: host_port.unwrap(), port }
                 })
                 .collect(),
-            gateway: Some(Ipv4Addr::new(172, 18, 0, 2)),
+            leg: Some(leg),
         }),
         Row::from(Endpoint {
             id: 4,
             name: "sw1".parse().unwrap(),
             network: 2,
-            location: Location::External { vtep: ELSEWHERE },
-            address: Ipv4Addr::new(172, 16, 16, 9),
+            location: Location::External { vtep: ELSEWHERE.into() },
+            addresses: Ipv4Addr::new(172, 16, 16, 9).into(),
             mac: "02:42:0a:00:00:63".parse().unwrap(),
             forwards: false,
             aliases: BTreeSet::new(),
             exposed: BTreeSet::new(),
             published: BTreeSet::new(),
-            gateway: None,
+            leg: None,
         }),
     ]
 }
 
 /// What commands may come to: one of each kind.
 pub(crate) fn outcomes() -> Vec<Outcome> {
-    let applied = rows().into_iter().map(|row| {
+    outcomes_of(rows())
+}
+
+/// [`outcomes`] as an earlier version wrote them.
+pub(crate) fn former_outcomes() -> Vec<Outcome> {
+    outcomes_of(former_rows())
+}
+
+fn outcomes_of(rows: Vec<Row>) -> Vec<Outcome> {
+    let applied = rows.into_iter().map(|row| {
         Ok(match row {
             Row::Node(node) => Applied::Node((*node).clone()),
             Row::Network(network) => Applied::Network((*network).clone()),
@@ -214,9 +235,9 @@ fn refusals() -> Vec<Refusal> {
         Refusal::EndpointExists(endpoint()),
         Refusal::NetworkExists(network()),
         Refusal::NodeExists(node()),
-        Refusal::VtepExists { address: VTEP, by: text("node h2") },
+        Refusal::VtepExists { address: VTEP.into(), by: text("node h2") },
         Refusal::VniExists { vni: Vni::FIRST, network: network() },
-        Refusal::AddressInUse { address: VTEP, endpoint: endpoint() },
+        Refusal::AddressInUse { address: VTEP.into(), endpoint: endpoint() },
         Refusal::MacInUse { mac: "02:42:0a:00:00:63".parse().unwrap(), endpoint: endpoint() },
         Refusal::Invalid { field: text("mac"), value: text("x"), why: text("is no MAC") },
         Refusal::AddressesExhausted { range: text("172.16.16.128/25"), network: network() },
@@ -329,8 +350,18 @@ pub(crate) fn later_entries() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn check_later_entries(entries: &[Vec<u8>]) {
+    check_entries_by(RULES, entries);
+}
+
+/// Entries of a version that wrote no number of its rules.
+pub(crate) fn check_entries_without_rules(entries: &[Vec<u8>]) {
+    check_entries_by(0, entries);
+}
+
+fn check_entries_by(rules: u32, entries: &[Vec<u8>]) {
     let found = entries.iter().map(|entry| rmp_serde::from_slice::<Envelope>(entry).unwrap());
-    let expected: Vec<_> = (1..).zip(later_commands()).map(envelope).collect();
+    let expected = (1..).zip(later_commands()).map(envelope);
+    let expected: Vec<_> = expected.map(|entry| Envelope { rules, ..entry }).collect();
     assert_eq!(found.collect::<Vec<_>>(), expected);
 }
 
@@ -339,7 +370,7 @@ pub(crate) fn check_entries(entries: &[Vec<u8>]) {
     assert_eq!(entries.len(), commands().len());
     for ((number, command), entry) in (1..).zip(commands()).zip(entries) {
         let found: Envelope = rmp_serde::from_slice(entry).unwrap();
-        assert_eq!(found, Envelope { request: request(number), asked: None, command });
+        assert_eq!(found, Envelope { request: request(number), asked: None, rules: 0, command });
     }
 }
 
@@ -349,7 +380,7 @@ fn log() -> [Command; 10] {
     let removed = Command::RegisterNode {
         instance: [2; 16],
         name: "gone".parse().unwrap(),
-        vtep: Ipv4Addr::new(10, 10, 10, 2),
+        vtep: Ipv4Addr::new(10, 10, 10, 2).into(),
         listen: "10.10.10.2:7400".parse().unwrap(),
         returning: None,
         gateway: None,
@@ -370,7 +401,7 @@ fn log() -> [Command; 10] {
         placement: Placement::Node {
             node: name_of_node(),
             netns: "/run/netns/given".into(),
-            address: None,
+            addresses: EndpointAddrs::default(),
         },
         forwards: false,
         aliases: BTreeSet::new(),
@@ -408,12 +439,22 @@ pub(crate) fn snapshot() -> Vec<u8> {
 }
 
 pub(crate) fn check_snapshot(bytes: &[u8]) {
+    check_snapshot_of(bytes, rows(), LegId::default().next().next().next());
+}
+
+/// The snapshot of a version whose legs had no ids of their own.
+pub(crate) fn check_former_snapshot(bytes: &[u8]) {
+    check_snapshot_of(bytes, former_rows(), LegId::default().next());
+}
+
+/// `next_leg` is the id of the next leg that is made.
+fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
     let mut state = State::from_snapshot(bytes).unwrap();
     assert_eq!(state.revision(), 10);
     let held = state.nodes().cloned().map(Row::from);
     let held = held.chain(state.networks().cloned().map(Row::from));
     let held: Vec<Row> = held.chain(state.endpoints().cloned().map(Row::from)).collect();
-    let mut expected = rows();
+    let mut expected = rows;
     expected.insert(
         2,
         Row::from(Network {
@@ -444,7 +485,7 @@ pub(crate) fn check_snapshot(bytes: &[u8]) {
         placement: Placement::Node {
             node: name_of_node(),
             netns: "/run/netns/next".into(),
-            address: None,
+            addresses: EndpointAddrs::default(),
         },
         forwards: false,
         aliases: BTreeSet::new(),
@@ -452,6 +493,11 @@ pub(crate) fn check_snapshot(bytes: &[u8]) {
     };
     let entry = envelope((11, next)).encode().unwrap();
     let Ok(Applied::Endpoint(next)) = state.apply(21, &entry) else { panic!("refused") };
-    assert_eq!(next.address, Ipv4Addr::new(10, 128, 0, 2 + 1), "given had the one before");
-    assert_eq!(next.gateway, Some(Ipv4Addr::new(172, 18, 0, 2 + 2)), "given had the one before");
+    assert_eq!(
+        next.addresses.v4,
+        Some(Ipv4Addr::new(10, 128, 0, 2 + 1)),
+        "given had the one before"
+    );
+    let after_given = Ipv4Addr::new(172, 18, 0, 2 + 2);
+    assert_eq!(next.leg, Some(Leg { id: next_leg, addresses: after_given.into() }));
 }

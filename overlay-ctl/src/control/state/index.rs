@@ -3,7 +3,7 @@
 
 use super::State;
 use crate::model::{
-    Endpoint, EndpointId, EndpointName, Location, Network, NetworkId, Node, NodeId, Transport,
+    Endpoint, EndpointId, EndpointName, Location, Network, NetworkId, Node, NodeId, Transport, Vtep,
 };
 use imbl::{OrdMap, OrdSet};
 use std::{net::Ipv4Addr, num::NonZeroU16, path::Path, sync::Arc};
@@ -33,14 +33,16 @@ impl State {
     pub(super) fn insert_endpoint(&mut self, endpoint: impl Into<Arc<Endpoint>>) {
         let endpoint = endpoint.into();
         let Endpoint {
-            id, name, network, location, address, mac, aliases, published, gateway, ..
+            id, name, network, location, addresses, mac, aliases, published, leg, ..
         } = &*endpoint;
         self.endpoint_names.insert((*network, name.clone()), *id);
         self.folded_names.entry((*network, name.folded())).or_default().insert(*id);
         for alias in aliases {
             self.aliases.entry((*network, alias.folded())).or_default().insert(*id);
         }
-        self.addresses.entry(*network).or_default().insert(*address, *id);
+        if let Some(address) = addresses.v4 {
+            self.addresses.entry(*network).or_default().insert(address, *id);
+        }
         self.macs.insert((*network, *mac), *id);
         match location {
             Location::External { vtep } => {
@@ -49,8 +51,8 @@ impl State {
             Location::Node { node, netns } => {
                 self.placements.entry((*node, *network)).or_default().insert(*id);
                 self.namespaces.entry(namespace(*node, netns)).or_default().insert(*id);
-                if let Some(leg) = gateway {
-                    self.legs.entry(*node).or_default().entry(*leg).or_default().insert(*id);
+                if let Some(address) = leg.and_then(|leg| leg.addresses.v4) {
+                    self.legs.entry(*node).or_default().entry(address).or_default().insert(*id);
                 }
                 for port in published {
                     let key = (*node, port.port.transport, port.host_port);
@@ -64,7 +66,7 @@ impl State {
     /// Removes an endpoint and its index entries; the reverse of [`State::insert_endpoint`].
     pub(super) fn forget_endpoint(&mut self, endpoint: &Endpoint) {
         let Endpoint {
-            id, name, network, location, address, mac, aliases, published, gateway, ..
+            id, name, network, location, addresses, mac, aliases, published, leg, ..
         } = endpoint;
         self.endpoints.remove(id);
         self.endpoint_names.remove(&(*network, name.clone()));
@@ -73,18 +75,18 @@ impl State {
             take(&mut self.aliases, &(*network, alias.folded()), *id);
         }
         self.macs.remove(&(*network, *mac));
-        if let Some(addresses) = self.addresses.get_mut(network) {
-            addresses.remove(address);
+        if let (Some(address), Some(holders)) = (addresses.v4, self.addresses.get_mut(network)) {
+            holders.remove(&address);
         }
         match location {
             Location::External { vtep } => take(&mut self.externals, vtep, *id),
             Location::Node { node, netns } => {
                 take(&mut self.placements, &(*node, *network), *id);
                 take(&mut self.namespaces, &namespace(*node, netns), *id);
-                if let Some(leg) = gateway
+                if let Some(address) = leg.and_then(|leg| leg.addresses.v4)
                     && let Some(legs) = self.legs.get_mut(node)
                 {
-                    take(legs, leg, *id);
+                    take(legs, &address, *id);
                     if legs.is_empty() {
                         self.legs.remove(node);
                     }
@@ -129,7 +131,7 @@ impl State {
     }
 
     /// An external endpoint behind this VTEP.
-    pub(super) fn external_at(&self, vtep: Ipv4Addr) -> Option<&Endpoint> {
+    pub(super) fn external_at(&self, vtep: Vtep) -> Option<&Endpoint> {
         self.rows(self.externals.get(&vtep)).next()
     }
 

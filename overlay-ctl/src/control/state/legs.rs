@@ -4,7 +4,10 @@
 use super::{Refusal, RowKey, State};
 use crate::{
     control::ipam,
-    model::{Endpoint, EndpointId, Location, Network, Node, NodeId, Pool, Revision, Subnet},
+    model::{
+        Endpoint, EndpointAddrs, EndpointId, Leg, LegId, Location, Network, Node, NodeId, Pool,
+        Revision, Subnet,
+    },
 };
 use imbl::OrdMap;
 use std::{
@@ -15,8 +18,8 @@ use std::{
 
 /// The gateway leg of a new endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Leg {
-    pub(super) address: Ipv4Addr,
+pub(super) struct NewLeg {
+    pub(super) leg: Leg,
     /// True if the namespace had no leg: the next address is searched after this one.
     pub(super) given_out: bool,
 }
@@ -24,10 +27,12 @@ pub(super) struct Leg {
 /// The legs of a node after its gateway subnet changed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Renumbering {
-    /// The endpoints whose leg address changes; `None` = the endpoint loses its leg.
-    pub(super) legs: BTreeMap<EndpointId, Option<Ipv4Addr>>,
+    /// The endpoints whose leg changes; `None` = the endpoint loses its leg.
+    pub(super) legs: BTreeMap<EndpointId, Option<Leg>>,
     /// The last address that was given out.
     pub(super) last: Option<Ipv4Addr>,
+    /// The last id that was given out.
+    pub(super) last_id: LegId,
 }
 
 impl State {
@@ -35,10 +40,11 @@ impl State {
     /// and for a node that has no gateway bridge.
     pub(super) fn leg(
         &self,
+        rules: u32,
         network: &Network,
         node: &Node,
         netns: &Path,
-    ) -> Result<Option<Leg>, Refusal> {
+    ) -> Result<Option<NewLeg>, Refusal> {
         let Some(subnet) = node.gateway else { return Ok(None) };
         if let Some(other) = self.endpoints_in(node.id, netns).find(|e| e.network == network.id) {
             return Err(Refusal::NamespaceInUse {
@@ -48,7 +54,7 @@ impl State {
                 endpoint: other.name.clone(),
             });
         }
-        let shared = self.endpoints_in(node.id, netns).find_map(|endpoint| endpoint.gateway);
+        let shared = self.endpoints_in(node.id, netns).find_map(|endpoint| endpoint.leg);
         if network.options.internal && shared.is_none() {
             return Ok(None);
         }
@@ -60,21 +66,24 @@ impl State {
         if network.options.internal {
             return Ok(None);
         }
-        if let Some(address) = shared {
-            return Ok(Some(Leg { address, given_out: false }));
+        if let Some(leg) = shared {
+            return Ok(Some(NewLeg { leg, given_out: false }));
         }
         let none = OrdMap::new();
         let used = self.legs.get(&node.id).unwrap_or(&none);
         let last = self.last_leg.get(&node.id).copied();
         match ipam::next_address(&Pool::whole(subnet), last, used) {
-            Some(address) => Ok(Some(Leg { address, given_out: true })),
+            Some(address) => {
+                let leg = new_leg(rules, self.last_leg_id.next(), address.into());
+                Ok(Some(NewLeg { leg, given_out: true }))
+            }
             None => Err(Refusal::GatewayExhausted { subnet, node: node.name.clone() }),
         }
     }
 
-    /// The new addresses of the legs on `node`, whose row will be this one. Each namespace keeps one
-    /// address; addresses are given out again in the order of the endpoints' ids.
-    pub(super) fn renumber(&self, node: &Node) -> Result<Renumbering, Refusal> {
+    /// The new legs on `node`, whose row will be this one. Each namespace keeps one leg; addresses are given out
+    /// again in the order of the endpoints' ids.
+    pub(super) fn renumber(&self, rules: u32, node: &Node) -> Result<Renumbering, Refusal> {
         if self.node(node.id).is_none_or(|before| before.gateway == node.gateway) {
             return Ok(Renumbering::default());
         }
@@ -82,18 +91,18 @@ impl State {
         endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
         let Some(subnet) = node.gateway else {
             let legs = endpoints.iter().map(|endpoint| (endpoint.id, None)).collect();
-            return Ok(Renumbering { legs, last: None });
+            return Ok(Renumbering { legs, last: None, last_id: self.last_leg_id });
         };
-        let mut renumbering = Renumbering::default();
-        let mut namespaces: BTreeMap<&Path, Ipv4Addr> = BTreeMap::new();
+        let mut renumbering = Renumbering { last_id: self.last_leg_id, ..Renumbering::default() };
+        let mut namespaces: BTreeMap<&Path, Leg> = BTreeMap::new();
         let mut used: OrdMap<Ipv4Addr, ()> = OrdMap::new();
         for endpoint in &endpoints {
             let Location::Node { netns, .. } = &endpoint.location else { continue };
             if self.network_of(endpoint).options.internal {
                 continue;
             }
-            let address = match namespaces.get(netns.as_path()) {
-                Some(address) => *address,
+            let leg = match namespaces.get(netns.as_path()) {
+                Some(leg) => *leg,
                 None => {
                     let next = ipam::next_address(&Pool::whole(subnet), renumbering.last, &used);
                     let address = next.ok_or_else(|| Refusal::GatewayExhausted {
@@ -101,12 +110,17 @@ impl State {
                         node: node.name.clone(),
                     })?;
                     used.insert(address, ());
-                    namespaces.insert(netns, address);
                     renumbering.last = Some(address);
-                    address
+                    let next = renumbering.last_id.next();
+                    let leg = new_leg(rules, next, address.into());
+                    if leg.id == next {
+                        renumbering.last_id = next;
+                    }
+                    namespaces.insert(netns, leg);
+                    leg
                 }
             };
-            renumbering.legs.insert(endpoint.id, Some(address));
+            renumbering.legs.insert(endpoint.id, Some(leg));
         }
         let networks: BTreeSet<_> = endpoints
             .iter()
@@ -122,16 +136,17 @@ impl State {
         Ok(renumbering)
     }
 
-    /// Writes the new leg addresses into the endpoints of `node`.
+    /// Writes the new legs into the endpoints of `node`.
     pub(super) fn carry_out(&mut self, revision: Revision, node: NodeId, renumbering: Renumbering) {
-        let Renumbering { legs, last } = renumbering;
+        let Renumbering { legs, last, last_id } = renumbering;
+        self.last_leg_id = last_id;
         for (id, leg) in legs {
             let Some(mut endpoint) = self.endpoint(id).cloned() else { continue };
-            if endpoint.gateway == leg {
+            if endpoint.leg == leg {
                 continue;
             }
             self.forget_endpoint(&endpoint);
-            endpoint.gateway = leg;
+            endpoint.leg = leg;
             self.changes.push(revision, RowKey::Endpoint(endpoint.network, id));
             self.insert_endpoint(endpoint);
         }
@@ -151,6 +166,15 @@ impl State {
             None => Ok(()),
         })
     }
+}
+
+/// A new leg, by the rules of the log entry.
+fn new_leg(rules: u32, next: LegId, addresses: EndpointAddrs) -> Leg {
+    let id = match rules {
+        0 => LegId::of_addresses(addresses),
+        _ => next,
+    };
+    Leg { id, addresses }
 }
 
 fn check_overlap(network: &Network, node: &Node, gateway: Subnet) -> Result<(), Refusal> {

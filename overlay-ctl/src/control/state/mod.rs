@@ -28,7 +28,7 @@ mod view;
 
 pub use changes::{ChangeLog, REMEMBERED, RowKey};
 pub use command::{
-    Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
+    Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RULES, RequestId,
 };
 pub use decision::Decision;
 pub use legs::Renumbering;
@@ -37,8 +37,8 @@ pub use snapshot::SnapshotError;
 pub use view::{Changed, Delta, Row, View};
 
 use crate::model::{
-    Endpoint, EndpointId, EndpointName, Mac, Network, NetworkId, NetworkName, Node, NodeId,
-    NodeName, Revision, Vni,
+    Endpoint, EndpointId, EndpointName, LegId, Mac, Network, NetworkId, NetworkName, Node, NodeId,
+    NodeName, Revision, Vni, Vtep,
 };
 use dedup::Dedup;
 use imbl::OrdMap;
@@ -60,19 +60,22 @@ pub struct State {
     last_vni: Option<Vni>,
     last_address: OrdMap<NetworkId, Ipv4Addr>,
     last_leg: OrdMap<NodeId, Ipv4Addr>,
+    last_leg_id: LegId,
     dedup: Dedup,
 
     // Derived from the rows above. A snapshot does not contain these; they are rebuilt from it.
     network_names: OrdMap<NetworkName, NetworkId>,
     node_names: OrdMap<NodeName, NodeId>,
     endpoint_names: OrdMap<(NetworkId, EndpointName), EndpointId>,
+    /// By IPv4 address, of which every endpoint has one.
     addresses: OrdMap<NetworkId, OrdMap<Ipv4Addr, EndpointId>>,
     macs: OrdMap<(NetworkId, Mac), EndpointId>,
     folded_names: Shared<(NetworkId, EndpointName)>,
     aliases: Shared<(NetworkId, EndpointName)>,
     placements: Shared<(NodeId, NetworkId)>,
     namespaces: Shared<(NodeId, Arc<Path>)>,
-    externals: Shared<Ipv4Addr>,
+    externals: Shared<Vtep>,
+    /// The endpoints that share a leg, by the leg's IPv4 address.
     legs: OrdMap<NodeId, Shared<Ipv4Addr>>,
     published: OrdMap<HostPort, OrdMap<Ipv4Addr, EndpointId>>,
     changes: ChangeLog,

@@ -1,8 +1,10 @@
 //! Why the state refuses a command, in words for the caller.
 
-use crate::model::{EndpointName, Invalid, Mac, NetworkName, NodeName, Subnet, Transport, Vni};
+use crate::model::{
+    EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NodeName, Subnet, Transport, Vni, Vtep,
+};
 use serde::{Deserialize, Serialize};
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::path::PathBuf;
 use uuid::Uuid;
 
 /// The reason why `apply` refused a command. A refused command changes nothing.
@@ -21,7 +23,7 @@ pub enum Refusal {
     #[error("underlay address {address} is already used by {by}")]
     VtepExists {
         /// The address.
-        address: Ipv4Addr,
+        address: Vtep,
         /// The node or endpoint that has the address.
         by: String,
     },
@@ -37,7 +39,7 @@ pub enum Refusal {
     #[error("address {address} is already in use by endpoint {endpoint}")]
     AddressInUse {
         /// The address.
-        address: Ipv4Addr,
+        address: EndpointAddrs,
         /// The endpoint that has the address.
         endpoint: EndpointName,
     },

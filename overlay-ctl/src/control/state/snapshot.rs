@@ -4,13 +4,13 @@ use super::{
     ChangeLog, Outcome, RequestId, State,
     dedup::{Dedup, Lists},
 };
-use crate::model::{Endpoint, Network, NetworkId, Node, NodeId, Revision, Vni};
+use crate::model::{Endpoint, LegId, Network, NetworkId, Node, NodeId, Revision, Vni};
 use serde::{Deserialize, Serialize};
 use std::{net::Ipv4Addr, sync::Arc};
 
 /// Format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
-/// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`.
-const FORMAT: u32 = 3;
+/// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`. 4 has legs with ids.
+const FORMAT: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
@@ -24,6 +24,8 @@ struct Snapshot {
     last_address: Vec<(NetworkId, Ipv4Addr)>,
     #[serde(default)]
     last_leg: Vec<(NodeId, Ipv4Addr)>,
+    #[serde(default)]
+    last_leg_id: LegId,
     /// Only in formats up to 2.
     #[serde(default, skip_serializing)]
     dedup: Vec<(RequestId, Outcome)>,
@@ -57,6 +59,7 @@ impl State {
             last_vni,
             last_address,
             last_leg,
+            last_leg_id,
             dedup,
             ..
         } = self;
@@ -70,6 +73,7 @@ impl State {
             last_vni: *last_vni,
             last_address: last_address.iter().map(|(id, address)| (*id, *address)).collect(),
             last_leg: last_leg.iter().map(|(id, address)| (*id, *address)).collect(),
+            last_leg_id: *last_leg_id,
             dedup: Vec::new(),
             requests: Some(dedup.into()),
         };
@@ -92,6 +96,7 @@ impl State {
             last_vni: snapshot.last_vni,
             last_address: snapshot.last_address.into_iter().collect(),
             last_leg: snapshot.last_leg.into_iter().collect(),
+            last_leg_id: snapshot.last_leg_id,
             dedup: snapshot.requests.map_or_else(|| snapshot.dedup.into(), Dedup::from),
             changes: ChangeLog::starting_after(snapshot.revision),
             ..Self::default()

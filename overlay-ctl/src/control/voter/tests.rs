@@ -44,7 +44,7 @@ async fn register(voter: &VoterParts, number: u8) {
     let command = Command::RegisterNode {
         instance: [number; 16],
         name: format!("h{number}").parse().unwrap(),
-        vtep: address,
+        vtep: address.into(),
         listen: (address, 7400).into(),
         returning: None,
         gateway: None,

@@ -9,7 +9,7 @@ use crate::{
         voter::{Machine, Quorum, SharedState, StatusTable},
     },
     dataplane::kernel::LocalStatus,
-    model::{NetworkOptions, NodeId, Pool, Revision},
+    model::{EndpointAddrs, NetworkOptions, NodeId, Pool, Revision},
     proto::internal::{
         CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
         RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp,
@@ -221,7 +221,7 @@ impl World {
             world.apply(Command::RegisterNode {
                 instance: [u8::try_from(id).unwrap(); 16],
                 name: format!("h{id}").parse().unwrap(),
-                vtep: Ipv4Addr::new(10, 10, 10, u8::try_from(id).unwrap()),
+                vtep: Ipv4Addr::new(10, 10, 10, u8::try_from(id).unwrap()).into(),
                 listen: listen(id),
                 returning: None,
                 gateway: None,
@@ -250,7 +250,7 @@ impl World {
             placement: Placement::Node {
                 node: format!("h{node}").parse().unwrap(),
                 netns: format!("/run/netns/{name}").into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             forwards: false,
             aliases: BTreeSet::new(),

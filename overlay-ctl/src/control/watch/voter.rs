@@ -186,7 +186,7 @@ mod tests {
             self.apply(Command::RegisterNode {
                 instance: [number; 16],
                 name: format!("h{number}").parse().unwrap(),
-                vtep: address,
+                vtep: address.into(),
                 listen: (address, 7400).into(),
                 returning: None,
                 gateway: None,

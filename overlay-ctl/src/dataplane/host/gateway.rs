@@ -4,7 +4,7 @@
 use crate::{
     dataplane::{
         gateway::{GatewayError, Reservations, Rules, Table},
-        kernel::{HostPort, KernelError, LocalGateway, PublishedPorts},
+        kernel::{HostPort, KernelError, LocalGateway, PublishedPorts, Stations},
         netlink::{self, GATEWAY_BRIDGE, Netlink},
     },
     model::Subnet,
@@ -71,10 +71,11 @@ impl HostGateway {
     pub(super) async fn repair(
         &mut self,
         gateway: &LocalGateway,
+        stations: &Stations,
         underlay: &str,
     ) -> Result<(), KernelError> {
         let LocalGateway { subnet, mtu } = *gateway;
-        let ensured = self.netlink.ensure_gateway_bridge(subnet, mtu).await;
+        let ensured = self.netlink.ensure_gateway_bridge(subnet, mtu, stations).await;
         ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e))?;
         self.table.doubt();
         let uplinks = self.netlink.uplinks(underlay).await.map_err(uplinks_failed)?;

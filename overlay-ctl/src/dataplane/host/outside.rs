@@ -6,14 +6,14 @@ use super::{
 use crate::{
     config::Xdp,
     dataplane::{
-        kernel::{KernelError, LocalGateway, Outside, OutsideHealth, PublishedPorts, Ways},
+        kernel::{
+            KernelError, LocalGateway, Outside, OutsideHealth, PublishedPorts, Stations, Ways,
+        },
         netlink::{Netlink, Underlay, UnderlayChoice},
     },
+    model::Vtep,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The underlay, the gateway bridge, and published ports.
 pub struct HostOutside {
@@ -65,12 +65,16 @@ impl HostOutside {
 }
 
 impl Outside for HostOutside {
-    async fn repair(&mut self, gateway: &LocalGateway) -> Result<(), KernelError> {
+    async fn repair(
+        &mut self,
+        gateway: &LocalGateway,
+        stations: &Stations,
+    ) -> Result<(), KernelError> {
         let failed =
             |e| KernelError::new("creating the barrier bridge or the GRO device failed", e);
         let gap = self.netlink.ensure_barrier().await.map_err(failed)?;
         self.netlink.ensure_gro_device(&self.underlay, self.vxlan_port).await.map_err(failed)?;
-        self.gateway.repair(gateway, &self.underlay.name).await?;
+        self.gateway.repair(gateway, stations, &self.underlay.name).await?;
         let fallbacks: Vec<String> = gap.iter().map(ToString::to_string).collect();
         if fallbacks != self.fallbacks {
             tracing::warn!(?fallbacks, "packets take a slower path");
@@ -84,7 +88,7 @@ impl Outside for HostOutside {
         attached.map_err(|e| KernelError::new("attaching to the underlay failed", e))
     }
 
-    async fn ways(&mut self, vteps: &BTreeSet<Ipv4Addr>) -> Result<Ways, KernelError> {
+    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Result<Ways, KernelError> {
         let mut ways = BTreeMap::new();
         for vtep in vteps {
             let way = self.netlink.way(*vtep, &self.underlay).await;

@@ -3,8 +3,9 @@
 //! Every such device is a veth pair. The host's side is in a bridge and carries a program; the other side is the
 //! interface inside an endpoint's namespace. What the kinds of devices differ in is a table, in `kind.rs`.
 
-use super::{DeviceKind, KernelError, PairSizes, SuperPackets};
-use crate::model::{EndpointId, Subnet};
+use super::{Bridge, DeviceKind, KernelError, PairSizes, SuperPackets};
+use crate::model::{EndpointId, LegId, Subnet};
+use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -28,21 +29,16 @@ impl DeviceId {
         Self { kind: DeviceKind::Port, number: endpoint }
     }
 
-    /// The gateway leg that has this address.
-    ///
-    /// The number is made of the address, because devices of earlier versions are named so. Only the MAC of a leg
-    /// that has to be put back into its bridge is derived from the number again; whatever else needs the address
-    /// takes it from the [`DeviceSpec`].
+    /// The gateway leg with this id.
     #[must_use]
-    pub fn leg(address: Ipv4Addr) -> Self {
-        Self { kind: DeviceKind::Leg, number: u32::from(address).into() }
+    pub fn leg(id: LegId) -> Self {
+        Self { kind: DeviceKind::Leg, number: id.get() }
     }
 }
 
 impl fmt::Display for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row = self.kind.row();
-        write!(f, "{} {}", row.name, row.mark.text(self.number))
+        write!(f, "{} {}", self.kind.row().name, self.number)
     }
 }
 
@@ -55,10 +51,8 @@ pub struct DeviceSpec {
     pub netns: PathBuf,
     /// MAC of the side inside, in transmission order.
     pub mac: [u8; 6],
-    /// Address of the side inside.
-    pub address: Ipv4Addr,
-    /// Prefix length of the address; the kernel adds the route to that subnet.
-    pub prefix: u8,
+    /// Addresses of the side inside, each with the prefix length of its subnet, to which the kernel adds the route.
+    pub addresses: Vec<IpNet>,
     /// Where the default route of the namespace leads, if this device provides one.
     pub gateway: Option<Ipv4Addr>,
     /// MTU and sizes of super-packets.
@@ -105,7 +99,7 @@ pub struct ObservedPeer {
     /// Its sizes of super-packets.
     pub super_packets: SuperPackets,
     /// Its IPv4 addresses and their prefix lengths.
-    pub addresses: Vec<(Ipv4Addr, u8)>,
+    pub addresses: Vec<IpNet>,
 }
 
 /// A device of the overlay, as seen.
@@ -162,14 +156,14 @@ impl ObservedDevice {
     #[must_use]
     pub fn difference(&self, spec: &DeviceSpec, netns: NetnsId) -> Option<&'static str> {
         let Some(peer) = &self.peer else { return Some("the endpoint's interface is gone") };
-        let DeviceSpec { id, netns: _, mac, address, prefix, gateway: _, sizes } = spec;
+        let DeviceSpec { id, netns: _, mac, addresses, gateway: _, sizes } = spec;
         let has_name = id.kind.row().interface.allows(&peer.ifname);
         let checks = [
             (peer.netns == netns, "the endpoint's interface is in another namespace"),
             (has_name, "the endpoint's interface has another name"),
             (peer.mac == mac, "the endpoint's interface has another MAC"),
             (
-                peer.addresses.contains(&(*address, *prefix)),
+                addresses.iter().all(|address| peer.addresses.contains(address)),
                 "the endpoint's interface lacks its address",
             ),
             (peer.mtu == sizes.mtu && self.mtu == sizes.mtu, "the MTU differs"),
@@ -177,6 +171,9 @@ impl ObservedDevice {
         checks.into_iter().find_map(|(holds, difference)| (!holds).then_some(difference))
     }
 }
+
+/// The MACs of the gateway legs, by which the gateway bridge delivers to them, in transmission order.
+pub type Stations = BTreeMap<DeviceId, [u8; 6]>;
 
 /// A bridge that legs are in, as seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +214,14 @@ pub struct WantedDevices {
 }
 
 impl WantedDevices {
+    /// The legs' MACs.
+    #[must_use]
+    pub fn stations(&self) -> Stations {
+        let is_station = |id: &DeviceId| id.kind.row().bridge == Bridge::Gateway;
+        let devices = self.devices.values().filter(|spec| is_station(&spec.id));
+        devices.map(|spec| (spec.id, spec.mac)).collect()
+    }
+
     /// The paths of all namespaces that a device must lead into.
     #[must_use]
     pub fn paths(&self) -> BTreeSet<PathBuf> {
@@ -247,8 +252,7 @@ mod tests {
             id: DeviceId::port(42),
             netns: "web1".into(),
             mac: [2, 0x42, 172, 16, 16, 129],
-            address: Ipv4Addr::new(172, 16, 16, 129),
-            prefix: 24,
+            addresses: vec!["172.16.16.129/24".parse().unwrap()],
             gateway: None,
             sizes: PairSizes { mtu: 1450, outside: nothing, inside: nothing },
         }
@@ -264,7 +268,7 @@ mod tests {
             mac: spec.mac.to_vec(),
             mtu: 1450,
             super_packets: SuperPackets::DEFAULT,
-            addresses: vec![(spec.address, 24)],
+            addresses: spec.addresses.clone(),
         };
         let device = ObservedDevice {
             id: spec.id,
@@ -292,7 +296,10 @@ mod tests {
             device.difference(&spec, NetnsId::new(4).unwrap()),
             with(Some(ObservedPeer { ifname: "eth1".to_owned(), ..peer.clone() })),
             with(Some(ObservedPeer { mac: vec![2; 6], ..peer.clone() })),
-            with(Some(ObservedPeer { addresses: vec![(spec.address, 16)], ..peer.clone() })),
+            with(Some(ObservedPeer {
+                addresses: vec!["172.16.16.129/16".parse().unwrap()],
+                ..peer.clone()
+            })),
             with(Some(ObservedPeer { mtu: 1500, ..peer.clone() })),
         ];
         let distinct: BTreeSet<_> =
@@ -303,6 +310,6 @@ mod tests {
     #[test]
     fn an_id_says_what_it_is_of() {
         assert_eq!(DeviceId::port(42).to_string(), "port 42");
-        assert_eq!(DeviceId::leg(Ipv4Addr::new(172, 18, 0, 3)).to_string(), "leg 172.18.0.3");
+        assert_eq!(DeviceId::leg(LegId::default().next()).to_string(), "leg 1");
     }
 }

@@ -6,7 +6,6 @@
 //! kind, and to write the map entry that their program reads.
 
 use super::{PairSizes, SuperPackets};
-use std::net::Ipv4Addr;
 
 /// What a device is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +25,11 @@ pub struct Kind {
     pub prefix: &'static str,
     /// The number has at least so many digits; zeros fill them up.
     pub digits: usize,
-    /// How the alias of the host's side names the device.
-    pub mark: Mark,
+    /// The alias of the host's side names the device by this word and the number in decimal.
+    pub mark: &'static str,
+    /// The word that stood before the number, written as an IPv4 address, in aliases of earlier versions. `None` =
+    /// earlier versions wrote what this one writes.
+    pub former_mark: Option<&'static str>,
     /// The bridge that the host's side is in.
     pub bridge: Bridge,
     /// The name of the side inside.
@@ -43,34 +45,6 @@ pub struct Kind {
     pub cuts_datagrams: bool,
     /// Which side of the device may have large super-packets.
     pub large: Large,
-}
-
-/// How an alias names a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// The word, then the number in decimal.
-    Number(&'static str),
-    /// The word, then the number as an IPv4 address.
-    Address(&'static str),
-}
-
-impl Mark {
-    /// The word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Number(word) | Self::Address(word) => word,
-        }
-    }
-
-    /// The number as text.
-    #[must_use]
-    pub fn text(self, number: u64) -> String {
-        match (self, u32::try_from(number)) {
-            (Self::Address(_), Ok(number)) => Ipv4Addr::from(number).to_string(),
-            (Self::Number(_) | Self::Address(_), _) => number.to_string(),
-        }
-    }
 }
 
 /// A bridge of the overlay.
@@ -159,7 +133,8 @@ const PORT: Kind = Kind {
     name: "port",
     prefix: "ovp",
     digits: 1,
-    mark: Mark::Number("endpoint"),
+    mark: "endpoint",
+    former_mark: None,
     bridge: Bridge::Barrier,
     interface: Interface::FirstFree,
     program: Program::FromEndpoint,
@@ -171,7 +146,8 @@ const LEG: Kind = Kind {
     name: "leg",
     prefix: "ovgw",
     digits: 8,
-    mark: Mark::Address("gateway"),
+    mark: "leg",
+    former_mark: Some("gateway"),
     bridge: Bridge::Gateway,
     interface: Interface::Named(GATEWAY_INTERFACE),
     program: Program::FromGateway,
@@ -241,7 +217,7 @@ mod tests {
             for other in DeviceKind::ALL.into_iter().filter(|other| *other != kind) {
                 let (row, other) = (kind.row(), other.row());
                 assert!(!row.prefix.starts_with(other.prefix), "{} {}", row.prefix, other.prefix);
-                assert_ne!(row.mark.word(), other.mark.word());
+                assert_ne!(row.mark, other.mark);
             }
         }
     }

@@ -19,12 +19,12 @@ mod way;
 
 pub use device::{
     DeviceFailure, DeviceId, DeviceSpec, LocalGateway, NetnsId, Observed, ObservedBridge,
-    ObservedDevice, ObservedPeer, WantedDevices,
+    ObservedDevice, ObservedPeer, Stations, WantedDevices,
 };
 pub use error::KernelError;
 pub use kind::{
     Bridge, DeviceKind, FIRST_INTERFACE, GATEWAY_INTERFACE, Interface, Kind, Large, LargePackets,
-    Mark, Program,
+    Program,
 };
 pub use mtu::{MtuSource, Mtus, packet_mtu};
 pub use names::{Names, Namespace, NetworkNames};
@@ -34,8 +34,9 @@ pub use status::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus, SuperPac
 pub use tables::{TableChange, Tables};
 pub use way::{NextHop, Way, Ways};
 
+use crate::model::Vtep;
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
-use std::{collections::BTreeSet, future::Future, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, future::Future, path::PathBuf, sync::Arc};
 
 /// Some entries of the FDB, and the place after the last of them; `None` after the last entry of the map.
 pub type FdbPart<C> = (Vec<(FdbKey, FdbEntry)>, Option<C>);
@@ -147,16 +148,18 @@ pub trait Devices: Send {
 /// The underlay, and the way to and from the outside world.
 pub trait Outside: Send {
     /// Creates or repairs what a pass does not look at: the barrier, the GRO device, the gateway bridge, forwarding,
-    /// and the programs and sizes of the underlay device. Marks the ruleset as to be read again.
+    /// and the programs and sizes of the underlay device. Legs that somebody took out of the gateway bridge are put
+    /// back, if they are among `stations`. Marks the ruleset as to be read again.
     fn repair(
         &mut self,
         gateway: &LocalGateway,
+        stations: &Stations,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
     /// Looks at the underlay device, and up the ways to these VTEPs. Starts the resolution of next hops that are not
     /// resolved.
     fn ways(
         &mut self,
-        vteps: &BTreeSet<Ipv4Addr>,
+        vteps: &BTreeSet<Vtep>,
     ) -> impl Future<Output = Result<Ways, KernelError>> + Send;
     /// Lets this version's programs replace those of another layout, which forward by maps of their own until then.
     /// Called after every sync with a complete, current view; does nothing after the first.

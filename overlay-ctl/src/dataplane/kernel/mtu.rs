@@ -1,8 +1,8 @@
 //! The size of packets: what the underlay carries, and what is left of that for endpoints.
 
 use super::Way;
-use crate::model::{ENDPOINT_MTU_MIN, Encapsulation};
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use crate::model::{ENDPOINT_MTU_MIN, Encapsulation, Vtep};
+use std::{collections::BTreeMap, fmt};
 
 /// The source of the underlay's MTU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum MtuSource {
     #[default]
     Device,
     /// The route to this VTEP, which has a smaller MTU, by a metric of its own or by its device.
-    Route(Ipv4Addr),
+    Route(Vtep),
     /// The operator (`--mtu`).
     Asked,
 }
@@ -42,7 +42,7 @@ pub struct Mtus {
 impl Mtus {
     /// The MTUs that follow from the MTU of the underlay device and from the ways. `asked` replaces what was found, but
     /// cannot make a device take more than its own MTU.
-    pub fn new(device: u32, asked: Option<u16>, ways: &BTreeMap<Ipv4Addr, Way>) -> Self {
+    pub fn new(device: u32, asked: Option<u16>, ways: &BTreeMap<Vtep, Way>) -> Self {
         let (underlay, source) = match asked.map(u32::from) {
             Some(asked) if asked < device => (asked, MtuSource::Asked),
             Some(_) => (device, MtuSource::Device),
@@ -75,7 +75,7 @@ mod tests {
     fn mtus(device: u32, asked: Option<u16>, ways: &[(u8, u32)]) -> (u32, MtuSource, u32) {
         let way = |(last, mtu): &(u8, u32)| {
             (
-                Ipv4Addr::new(10, 0, 0, *last),
+                Vtep::from([10, 0, 0, *last]),
                 Way { mtu: *mtu, encapsulation: Encapsulation::VxlanIpv4, hop: None },
             )
         };

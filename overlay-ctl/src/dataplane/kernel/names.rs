@@ -25,10 +25,10 @@ pub struct NetworkNames {
     pub name: NetworkName,
     /// Its subnet: an address in it belongs to an endpoint, or to nobody.
     pub subnet: Subnet,
-    /// From the names and aliases of endpoints, in lower case, to the addresses of all endpoints that have them, in
+    /// From the names and aliases of endpoints, in lower case, to the IPv4 addresses of all endpoints that have them, in
     /// order.
     pub records: OrdMap<String, Vec<Ipv4Addr>>,
-    /// From an address to its endpoint's own name, as the user wrote it.
+    /// From an IPv4 address to its endpoint's own name, as the user wrote it.
     pub pointers: OrdMap<Ipv4Addr, String>,
 }
 
@@ -50,25 +50,27 @@ impl NetworkNames {
 
     /// Adds an endpoint's name, its aliases and its address.
     pub fn insert(&mut self, endpoint: &Endpoint) {
+        let Some(address) = endpoint.addresses.v4 else { return };
         for name in spoken(endpoint) {
             let holders = self.records.entry(name).or_default();
-            if let Err(place) = holders.binary_search(&endpoint.address) {
-                holders.insert(place, endpoint.address);
+            if let Err(place) = holders.binary_search(&address) {
+                holders.insert(place, address);
             }
         }
-        self.pointers.insert(endpoint.address, endpoint.name.to_string());
+        self.pointers.insert(address, endpoint.name.to_string());
     }
 
     /// The reverse of [`NetworkNames::insert`].
     pub fn remove(&mut self, endpoint: &Endpoint) {
+        let Some(address) = endpoint.addresses.v4 else { return };
         for name in spoken(endpoint) {
             let Some(holders) = self.records.get_mut(&name) else { continue };
-            holders.retain(|holder| *holder != endpoint.address);
+            holders.retain(|holder| *holder != address);
             if holders.is_empty() {
                 self.records.remove(&name);
             }
         }
-        self.pointers.remove(&endpoint.address);
+        self.pointers.remove(&address);
     }
 }
 

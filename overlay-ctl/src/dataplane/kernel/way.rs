@@ -1,7 +1,7 @@
 //! The way over the underlay to a VTEP.
 
-use crate::model::Encapsulation;
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use crate::model::{Encapsulation, Vtep};
+use std::collections::BTreeMap;
 
 /// The Ethernet hop towards a VTEP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,5 +31,5 @@ pub struct Ways {
     /// MTU of the underlay device, in bytes.
     pub device_mtu: u32,
     /// The way to each VTEP that was asked for and has a route.
-    pub ways: BTreeMap<Ipv4Addr, Way>,
+    pub ways: BTreeMap<Vtep, Way>,
 }

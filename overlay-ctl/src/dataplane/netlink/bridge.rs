@@ -3,7 +3,7 @@
 //! It works like a port of a router rather than like a bridge: its ports are isolated, and `from_gateway` lets nothing
 //! pass between them. To netfilter, packets from it come in by a device like any other.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoKind, LinkAttribute, LinkMessage,
 };
@@ -13,12 +13,12 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 use super::{
     BridgeError, Netlink, NetlinkError,
     link::{self, Address, Link, Owner},
-    marks::{id_of, is_gateway_bridge, leg_mac},
+    marks::{id_of, is_gateway_bridge},
     names::{GATEWAY_BRIDGE, GATEWAY_BRIDGE_ALIAS, GROUP},
     super_packets, sysctl,
 };
 use crate::{
-    dataplane::kernel::{Bridge, SuperPackets},
+    dataplane::kernel::{Bridge, Stations, SuperPackets},
     model::{Mac, Subnet},
 };
 
@@ -51,6 +51,9 @@ impl Netlink {
     /// the legs' place in it. Where the subnet changed, the old address is removed; the caller has to rebuild legs
     /// whose addresses are outside of the subnet. `mtu` is the underlay's, in bytes.
     ///
+    /// `stations` are the MACs of the legs that the caller knows. A leg that is outside of the bridge and is not among
+    /// them stays outside.
+    ///
     /// Its sysctls are written through /proc/sys of the calling thread's network namespace.
     ///
     /// # Errors [`BridgeError::NameTaken`] where a device of that name is not the overlay's; it is left alone. Where
@@ -59,6 +62,7 @@ impl Netlink {
         &self,
         subnet: Subnet,
         mtu: u32,
+        stations: &Stations,
     ) -> Result<GatewayBridge, BridgeError> {
         let mac = Mac::of_endpoint(subnet.gateway()).octets();
         let links = link::links(&self.handle, None).await?;
@@ -84,7 +88,7 @@ impl Netlink {
                 link.index
             }
         };
-        self.take_legs_in(&links, bridge).await?;
+        self.take_legs_in(&links, bridge, stations).await?;
         Ok(GatewayBridge { ifindex: bridge, mac })
     }
 
@@ -185,8 +189,8 @@ impl Netlink {
             }
         }
         // Before the new address: removing an older one of the same prefix would take it along.
-        let wanted = (subnet.gateway(), subnet.net().prefix_len());
-        let is_wanted = |address: &Address| (address.ip, address.prefix) == wanted;
+        let wanted = Ipv4Net::new_assert(subnet.gateway(), subnet.net().prefix_len()).into();
+        let is_wanted = |address: &Address| address.net() == Some(wanted);
         let addresses = link::addresses(&self.handle, index, None).await?;
         for other in addresses.iter().filter(|address| !is_wanted(address)) {
             link::delete_address(&self.handle, *other).await?;
@@ -203,11 +207,7 @@ impl Netlink {
         Ok(repaired)
     }
 
-    async fn give_address(
-        &self,
-        index: u32,
-        address: (std::net::Ipv4Addr, u8),
-    ) -> Result<(), NetlinkError> {
+    async fn give_address(&self, index: u32, address: IpNet) -> Result<(), NetlinkError> {
         match link::add_address(&self.handle, index, address).await {
             // It was a secondary one, which the kernel may have made the first meanwhile.
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
@@ -216,14 +216,19 @@ impl Netlink {
     }
 
     /// Puts legs that are outside of the bridge back into it, as isolated ports.
-    async fn take_legs_in(&self, links: &[Link], bridge: u32) -> Result<(), BridgeError> {
+    async fn take_legs_in(
+        &self,
+        links: &[Link],
+        bridge: u32,
+        stations: &Stations,
+    ) -> Result<(), BridgeError> {
         let legs = links.iter().filter_map(|link| {
             let id = id_of(link).filter(|id| id.kind.row().bridge == Bridge::Gateway)?;
-            Some((link, leg_mac(id)?))
+            Some((link, stations.get(&id)))
         });
         for (leg, mac) in legs {
             let is_in = leg.controller == Some(bridge);
-            if is_in && leg.isolated {
+            if is_in && leg.isolated || !is_in && mac.is_none() {
                 continue;
             }
             let taken_in = async {
@@ -231,7 +236,10 @@ impl Netlink {
                     link::set_controller(&self.handle, leg.index, bridge).await?;
                 }
                 link::set_isolated(&self.handle, leg.index).await?;
-                link::set_station(&self.handle, leg.index, mac).await
+                match mac {
+                    Some(mac) => link::set_station(&self.handle, leg.index, *mac).await,
+                    None => Ok(()),
+                }
             }
             .await;
             match taken_in {

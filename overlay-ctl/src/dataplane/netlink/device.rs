@@ -43,7 +43,7 @@ impl Netlink {
             netns: &netns,
             interface: &row.interface.choose(&taken),
             mac: spec.mac,
-            address: (spec.address, spec.prefix),
+            addresses: &spec.addresses,
             mtu: spec.sizes.mtu,
         };
         match self.make_pair(&pair, bridge).await {

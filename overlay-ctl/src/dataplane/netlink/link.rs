@@ -1,6 +1,7 @@
 //! A network device as the kernel describes it, and requests about single devices.
 
 use futures::TryStreamExt as _;
+use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressHeaderFlags, AddressScope},
@@ -241,6 +242,13 @@ pub(super) struct Address {
     pub(super) global: bool,
 }
 
+impl Address {
+    /// The address with its prefix length; `None` where the length is none.
+    pub(super) fn net(&self) -> Option<IpNet> {
+        IpNet::new(self.ip.into(), self.prefix).ok()
+    }
+}
+
 /// The IPv4 addresses of one device, or of all (`index` 0).
 pub(super) async fn addresses(
     handle: &Handle,
@@ -279,14 +287,15 @@ pub(super) async fn addresses(
     Ok(messages.into_iter().filter_map(address).collect())
 }
 
-/// Gives an IPv4 address to a device.
+/// Gives an address to a device.
 pub(super) async fn add_address(
     handle: &Handle,
     index: u32,
-    (ip, prefix): (Ipv4Addr, u8),
+    address: IpNet,
 ) -> Result<(), NetlinkError> {
-    let added = handle.address().add(index, ip.into(), prefix).execute().await;
-    added.map_err(|error| NetlinkError::new(format!("give a device the address {ip}"), error))
+    let added = handle.address().add(index, address.addr(), address.prefix_len()).execute().await;
+    let action = || format!("give a device the address {}", address.addr());
+    added.map_err(|error| NetlinkError::new(action(), error))
 }
 
 /// Takes an IPv4 address from a device; it is no error when it is gone already.

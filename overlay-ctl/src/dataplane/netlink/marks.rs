@@ -5,13 +5,10 @@ use super::{
     link::{Link, Owner},
     names::{ALIAS_PREFIX, GATEWAY_BRIDGE, GATEWAY_BRIDGE_ALIAS, GRO_ALIAS, GRO_PREFIX, NAME_MAX},
 };
-use crate::{
-    dataplane::kernel::{DeviceId, DeviceKind},
-    model::Mac,
-};
+use crate::dataplane::kernel::{DeviceId, DeviceKind};
 use std::net::Ipv4Addr;
 
-/// The name of the host's side of a device: `ovp2a` for port 42, `ovgwac120003` for the leg 172.18.0.3.
+/// The name of the host's side of a device: `ovp2a` for port 42, `ovgw0000002b` for leg 43.
 ///
 /// # Errors
 /// [`DeviceError::IdTooLarge`] where the number does not fit a device name.
@@ -23,8 +20,19 @@ pub fn device_name(id: DeviceId) -> Result<String, DeviceError> {
 
 /// The alias of a device, which is set when the device was raised: `overlay:endpoint:42`.
 pub(super) fn alias(id: DeviceId) -> String {
-    let mark = id.kind.row().mark;
-    format!("{ALIAS_PREFIX}{}:{}", mark.word(), mark.text(id.number))
+    format!("{ALIAS_PREFIX}{}:{}", id.kind.row().mark, id.number)
+}
+
+/// The alias that earlier versions set, where it was a different one.
+fn former_alias(id: DeviceId) -> Option<String> {
+    let word = id.kind.row().former_mark?;
+    let address = Ipv4Addr::from(u32::try_from(id.number).ok()?);
+    Some(format!("{ALIAS_PREFIX}{word}:{address}"))
+}
+
+/// Returns true if the device was raised: it has its alias.
+pub(super) fn is_raised(link: &Link, id: DeviceId) -> bool {
+    link.alias == alias(id) || former_alias(id).is_some_and(|former| link.alias == former)
 }
 
 /// The id of a device that belongs to the overlay. A half-made device counts: whoever finds it completes or removes
@@ -36,7 +44,8 @@ pub(super) fn id_of(link: &Link) -> Option<DeviceId> {
         let id = DeviceId { kind, number };
         (device_name(id).ok()? == link.name).then_some(id)
     })?;
-    (link.owner(&alias(id)) != Owner::Foreign).then_some(id)
+    let is_ours = is_raised(link, id) || link.owner(&alias(id)) != Owner::Foreign;
+    is_ours.then_some(id)
 }
 
 /// Returns true if the device is the gateway bridge of the overlay.
@@ -53,16 +62,10 @@ pub(super) fn is_gro_device(link: &Link) -> bool {
     matches!(port, Some(Ok(_))) && link.owner(GRO_ALIAS) != Owner::Foreign
 }
 
-/// The MAC inside of a leg, which is made of its address, and so of its number.
-pub(super) fn leg_mac(id: DeviceId) -> Option<[u8; 6]> {
-    let address = Ipv4Addr::from(u32::try_from(id.number).ok()?);
-    Some(Mac::of_endpoint(address).octets())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::netlink::names::GROUP;
+    use crate::{dataplane::netlink::names::GROUP, model::LegId};
 
     fn link(name: &str, alias: &str, group: u32) -> Link {
         Link { name: name.to_owned(), alias: alias.to_owned(), group, ..Link::default() }
@@ -72,7 +75,7 @@ mod tests {
     fn names_fit_and_lead_back_to_the_device() {
         let ports = [0, 1, 0xdead_beef, (1 << 48) - 1].map(DeviceId::port);
         let legs = [[172, 18, 0, 3], [0, 0, 0, 1], [255, 255, 255, 255]]
-            .map(|octets| DeviceId::leg(octets.into()));
+            .map(|octets| DeviceId::leg(LegId::of_addresses(octets.into())));
         for id in ports.into_iter().chain(legs) {
             let name = device_name(id).unwrap();
             assert!(name.len() <= NAME_MAX, "{name}");
@@ -82,16 +85,29 @@ mod tests {
         assert!(matches!(device_name(DeviceId::port(1 << 48)), Err(DeviceError::IdTooLarge(_))));
     }
 
-    /// Devices of earlier versions stand under these names.
+    /// Devices stand under these names.
     #[test]
     fn names_and_aliases_stay() {
         for (id, name, mark) in [
             (DeviceId::port(42), "ovp2a", "overlay:endpoint:42"),
-            (DeviceId::leg([172, 18, 0, 3].into()), "ovgwac120003", "overlay:gateway:172.18.0.3"),
-            (DeviceId::leg([10, 0, 0, 2].into()), "ovgw0a000002", "overlay:gateway:10.0.0.2"),
+            (DeviceId::leg(LegId::default().next()), "ovgw00000001", "overlay:leg:1"),
         ] {
             assert_eq!((&*device_name(id).unwrap(), &*alias(id)), (name, mark));
         }
+    }
+
+    #[test]
+    fn a_leg_of_an_earlier_version_is_known_by_its_address() {
+        for (name, mark, address) in [
+            ("ovgwac120003", "overlay:gateway:172.18.0.3", [172, 18, 0, 3]),
+            ("ovgw0a000002", "overlay:gateway:10.0.0.2", [10, 0, 0, 2]),
+        ] {
+            let (link, id) = (link(name, mark, 0), LegId::of_addresses(address.into()));
+            assert_eq!(id_of(&link), Some(DeviceId::leg(id)));
+            assert!(is_raised(&link, DeviceId::leg(id)));
+        }
+        let port = link("ovp2a", "overlay:gateway:0.0.0.42", 0);
+        assert!(!is_raised(&port, DeviceId::port(42)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     dataplane::kernel::{NextHop, Way},
-    model::Encapsulation,
+    model::{Encapsulation, Vtep},
 };
 
 /// A route to one address.
@@ -39,7 +39,8 @@ struct Neighbour {
 }
 
 impl Netlink {
-    /// The way to `vtep` from the node's address; `None` where there is no route.
+    /// The way to `vtep` from the node's address; `None` where there is no route, as from an IPv4 address to an
+    /// IPv6 one.
     ///
     /// The way has no hop where the neighbour does not answer (yet), or where the hop is not an Ethernet hop: the
     /// programs then ask the kernel for every packet, which is slower and always right. The resolution of an unresolved
@@ -48,11 +49,8 @@ impl Netlink {
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn way(
-        &self,
-        vtep: Ipv4Addr,
-        underlay: &Underlay,
-    ) -> Result<Option<Way>, NetlinkError> {
+    pub async fn way(&self, vtep: Vtep, underlay: &Underlay) -> Result<Option<Way>, NetlinkError> {
+        let IpAddr::V4(vtep) = vtep.ip() else { return Ok(None) };
         let Some(route) = self.route(vtep, underlay.address).await? else { return Ok(None) };
         let Some(device) = link::link_by_index(&self.handle, route.device, None).await? else {
             return Ok(None);

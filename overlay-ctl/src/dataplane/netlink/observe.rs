@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use super::{
     DeviceError, Netlink,
-    link::{self, Link, Owner},
+    link::{self, Link},
     marks::{self, device_name, id_of},
 };
 use crate::dataplane::kernel::{DeviceId, Observed, ObservedBridge, ObservedDevice, ObservedPeer};
 
 /// A device as the kernel shows it.
 pub(super) fn observed(id: DeviceId, link: Link, peer: Option<ObservedPeer>) -> ObservedDevice {
-    let complete = link.owner(&marks::alias(id)) == Owner::Ours;
+    let complete = marks::is_raised(&link, id);
     let running = link.is_running();
     let Link { name: ifname, index: ifindex, up, mtu, super_packets, controller, .. } = link;
     let bridge = controller.unwrap_or(0);

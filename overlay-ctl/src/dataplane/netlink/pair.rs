@@ -5,6 +5,7 @@
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 
+use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use nix::errno::Errno;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
@@ -37,7 +38,7 @@ pub(super) struct Pair<'a> {
     /// Name of the endpoint's side.
     pub(super) interface: &'a str,
     pub(super) mac: [u8; 6],
-    pub(super) address: (Ipv4Addr, u8),
+    pub(super) addresses: &'a [IpNet],
     /// Of both sides.
     pub(super) mtu: u32,
 }
@@ -104,7 +105,9 @@ impl Netlink {
             }
             let peer = link.peer.ok_or_else(gone)?;
             link::set_addr_gen_none(inside, peer).await?;
-            link::add_address(inside, peer, pair.address).await?;
+            for address in pair.addresses {
+                link::add_address(inside, peer, *address).await?;
+            }
             attach(pair.ifname, index).map_err(|error| DeviceError::Attach(error.into()))?;
             let link = link::link_by_index(&self.handle, index, None).await?.ok_or_else(gone)?;
             let peer = self.peer(&link).await?;

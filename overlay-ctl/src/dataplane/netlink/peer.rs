@@ -44,7 +44,7 @@ impl Netlink {
                     mac: found.mac,
                     mtu: found.mtu,
                     super_packets: found.super_packets,
-                    addresses: addresses.map(|address| (address.ip, address.prefix)).collect(),
+                    addresses: addresses.filter_map(|address| address.net()).collect(),
                 };
                 peers.insert(index, seen);
             }

@@ -10,16 +10,17 @@ use crate::{
         DeviceId, DeviceKind, DeviceSpec, LargePackets, LocalGateway, Mtus, ObservedDevice,
         SuperPacketHealth, Tables, WantedDevices, Way, packet_mtu,
     },
-    model::{Endpoint, EndpointId, Location, Mac, Network, NodeId},
+    model::{
+        Endpoint, EndpointAddrs, EndpointId, Location, Mac, Network, NodeId, Subnet, Vtep, ip16,
+    },
 };
+use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
     ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, IP16_NONE, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
+    GatewayPortEntry, IP16_NONE, Ip16, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
+    ip16_from_v4,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a node knows of itself.
 #[derive(Clone, Debug)]
@@ -68,19 +69,19 @@ pub(super) fn devices<'a>(
             id: DeviceId::port(endpoint.id),
             netns: netns.clone(),
             mac: endpoint.mac.octets(),
-            address: endpoint.address,
-            prefix: network.pool.subnet.net().prefix_len(),
+            addresses: nets(endpoint.addresses, network.pool.subnet),
             gateway: None,
             sizes: sizes(DeviceKind::Port, mtu),
         });
         let LocalGateway { subnet, mtu } = local.gateway;
-        if let Some(address) = endpoint.gateway.filter(|a| subnet.net().contains(a)) {
+        if let Some(leg) = endpoint.leg
+            && let Some(address) = leg.addresses.v4.filter(|v4| subnet.net().contains(v4))
+        {
             want(DeviceSpec {
-                id: DeviceId::leg(address),
+                id: DeviceId::leg(leg.id),
                 netns: netns.clone(),
                 mac: Mac::of_endpoint(address).octets(),
-                address,
-                prefix: subnet.net().prefix_len(),
+                addresses: nets(leg.addresses, subnet),
                 gateway: Some(subnet.gateway()),
                 sizes: sizes(DeviceKind::Leg, mtu),
             });
@@ -89,11 +90,17 @@ pub(super) fn devices<'a>(
     WantedDevices { devices, gateway: local.gateway }
 }
 
+/// The addresses that have a place in `subnet`, with its prefix length.
+fn nets(addresses: EndpointAddrs, subnet: Subnet) -> Vec<IpNet> {
+    let net = addresses.v4.and_then(|v4| Ipv4Net::new(v4, subnet.net().prefix_len()).ok());
+    net.map(IpNet::V4).into_iter().collect()
+}
+
 /// What exists when the tables are made.
 pub(super) struct Standing<'a> {
     pub(super) wanted: &'a WantedDevices,
     pub(super) devices: &'a BTreeMap<DeviceId, ObservedDevice>,
-    pub(super) ways: &'a BTreeMap<Ipv4Addr, Way>,
+    pub(super) ways: &'a BTreeMap<Vtep, Way>,
 }
 
 /// The ports that exist, and the indexes that VTEPs and ports have in other maps: the tables of a view name them.
@@ -101,7 +108,7 @@ pub(super) struct Standing<'a> {
 pub(super) struct Placement {
     pub(super) ports: BTreeMap<EndpointId, Port>,
     /// Index in HOPS.
-    pub(super) hops: BTreeMap<Ipv4Addr, u32>,
+    pub(super) hops: BTreeMap<Vtep, u32>,
 }
 
 /// A port that exists.
@@ -112,10 +119,15 @@ pub(super) struct Port {
     pub(super) slot: u32,
 }
 
+/// The address that the entries of an endpoint hold. Each endpoint has an IPv4 address.
+fn ip(endpoint: &Endpoint) -> Ip16 {
+    endpoint.addresses.v4.map_or(IP16_NONE, |v4| ip16_from_v4(v4.octets()))
+}
+
 /// The keys of the entries of an endpoint.
 pub(super) fn keys(network: &Network, endpoint: &Endpoint) -> (FdbKey, NeighKey) {
     let vni = network.vni.get();
-    let ip = ip16_from_v4(endpoint.address.octets());
+    let ip = ip(endpoint);
     (FdbKey { vni, mac: endpoint.mac.octets(), pad: [0; 2] }, NeighKey { ip, vni })
 }
 
@@ -128,7 +140,7 @@ pub(super) fn entries(
     placement: &Placement,
 ) -> Option<(FdbEntry, NeighEntry)> {
     let network = view.networks.get(&endpoint.network)?;
-    let ip = ip16_from_v4(endpoint.address.octets());
+    let ip = ip(endpoint);
     let flags = flags(network, endpoint);
     let fdb = match site(endpoint, local.id) {
         None => {
@@ -138,7 +150,7 @@ pub(super) fn entries(
         Some(site) => {
             let vtep = site.vtep(view)?;
             let hop = *placement.hops.get(&vtep)?;
-            FdbEntry::behind(endpoint.id, ip, flags, ip16_from_v4(vtep.octets()), hop)
+            FdbEntry::behind(endpoint.id, ip, flags, vtep.ip16(), hop)
         }
     };
     Some((fdb, NeighEntry { mac: endpoint.mac.octets(), pad: [0; 2] }))
@@ -159,23 +171,22 @@ pub(super) fn small_tables(
     for (vtep, node) in vteps.chain(sites.externals().map(|vtep| (vtep, 0))) {
         let Some(hop) = placement.hops.get(&vtep).copied() else { continue };
         // A node counts more than an external endpoint behind the VTEP of that node.
-        let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
+        let key = NodeKey { vtep: vtep.ip16() };
         tables.nodes.entry(key).or_insert(NodeEntry { node, hop, pad: 0 });
-        tables.hops.insert(hop, hop_entry(local.vtep, vtep, ways.get(&vtep).copied()));
+        if let Some(entry) = hop_entry(local.vtep, vtep, ways.get(&vtep).copied()) {
+            tables.hops.insert(hop, entry);
+        }
     }
     for node in view.nodes.values() {
         for address in [node.listen].into_iter().chain(node.metrics) {
-            if let IpAddr::V4(ip) = address.ip() {
-                let key = ApiKey { ip: ip16_from_v4(ip.octets()), port: address.port().into() };
-                tables.apis.insert(key, node.id);
-            }
+            let key = ApiKey { ip: ip16(address.ip()), port: address.port().into() };
+            tables.apis.insert(key, node.id);
         }
     }
     for (id, device) in devices.iter().filter(|(id, _)| id.kind == DeviceKind::Leg) {
         if let Some(spec) = wanted.devices.get(id) {
-            tables
-                .gateway_ports
-                .insert(device.ifindex, gateway_port(local.gateway, spec, device.bridge));
+            let entry = gateway_port(local.gateway, spec, device.bridge);
+            tables.gateway_ports.insert(device.ifindex, entry);
         }
     }
     for endpoint in sites.here() {
@@ -196,7 +207,7 @@ pub(super) fn small_tables(
 
 fn port_entry(network: &Network, endpoint: &Endpoint, port: Port) -> PortEntry {
     PortEntry {
-        ip: ip16_from_v4(endpoint.address.octets()),
+        ip: ip(endpoint),
         vni: network.vni.get(),
         flags: flags(network, endpoint),
         mac: endpoint.mac.octets(),
@@ -209,7 +220,7 @@ fn port_entry(network: &Network, endpoint: &Endpoint, port: Port) -> PortEntry {
 fn gateway_port(gateway: LocalGateway, leg: &DeviceSpec, bridge: u32) -> GatewayPortEntry {
     let own = gateway.subnet.gateway();
     GatewayPortEntry {
-        ip: ip16_from_v4(leg.address.octets()),
+        ip: leg.addresses.first().map_or(IP16_NONE, |net| ip16(net.addr())),
         gateway: ip16_from_v4(own.octets()),
         bridge,
         mask: gateway.subnet.net().netmask().octets(),
@@ -233,7 +244,7 @@ fn flags(network: &Network, endpoint: &Endpoint) -> u32 {
 }
 
 struct Flood {
-    vteps: BTreeSet<Ipv4Addr>,
+    vteps: BTreeSet<Vtep>,
     ports: Vec<u32>,
 }
 
@@ -257,7 +268,7 @@ impl Flood {
             );
         }
         for (slot, vtep) in entry.vteps.iter_mut().zip(&self.vteps) {
-            *slot = ip16_from_v4(vtep.octets());
+            *slot = vtep.ip16();
             entry.vtep_count += 1;
         }
         for (slot, port) in entry.ports.iter_mut().zip(&self.ports) {

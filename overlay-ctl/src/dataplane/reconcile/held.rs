@@ -11,13 +11,10 @@ use crate::{
     dataplane::kernel::{
         DeviceId, DeviceKind, KernelError, Maps, ObservedDevice, TableChange, Tables,
     },
-    model::{Endpoint, EndpointId, NodeId},
+    model::{Endpoint, EndpointId, NodeId, Vtep},
 };
-use overlay_common::{FdbEntry, NODES_MAX, NodeKey, TRAFFIC_MAX, ip16_from_v4, map};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use overlay_common::{FdbEntry, NODES_MAX, NodeKey, TRAFFIC_MAX, map};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes that are written at once. Others who need the data path wait that long.
 const WRITE: usize = 4096;
@@ -83,10 +80,10 @@ impl Held {
         devices: &BTreeMap<DeviceId, ObservedDevice>,
     ) -> Result<(), KernelError> {
         let nodes = view.nodes.values().filter(|node| node.id != local.id);
-        let vteps: BTreeSet<Ipv4Addr> =
+        let vteps: BTreeSet<Vtep> =
             nodes.map(|node| node.vtep).chain(self.sites.externals()).collect();
-        let held = |vtep: &Ipv4Addr| {
-            let key = NodeKey { vtep: ip16_from_v4(vtep.octets()) };
+        let held = |vtep: &Vtep| {
+            let key = NodeKey { vtep: vtep.ip16() };
             self.tables.nodes.get(&key).map(|node| node.hop)
         };
         let mut taken: BTreeSet<u32> = self.tables.nodes.values().map(|node| node.hop).collect();

@@ -1,14 +1,17 @@
 //! The outer headers that all packets to one VTEP have in common, as HOPS holds them.
 
-use crate::dataplane::kernel::{Way, packet_mtu};
+use crate::{
+    dataplane::kernel::{Way, packet_mtu},
+    model::Vtep,
+};
 use overlay_common::{DONT_FRAGMENT, HopEntry, VNI_VALID, VXLAN_OVERHEAD};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What the outer headers of all packets of this node have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalVtep {
     /// The outer source address.
-    pub address: Ipv4Addr,
+    pub address: Vtep,
     /// UDP port of VXLAN.
     pub port: u16,
     /// Time to live of the outer packet.
@@ -20,12 +23,16 @@ pub struct LocalVtep {
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
 
-/// The HOPS entry for `vtep`. Without a next hop, the program looks up the kernel's routes for each packet.
+/// The HOPS entry for `vtep`. Without a next hop, the program looks up the kernel's routes for each packet. `None`
+/// where one of the two addresses is not of IPv4: an entry has room for IPv4 headers only.
 #[must_use]
-pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, way: Option<Way>) -> HopEntry {
+pub fn hop_entry(local: LocalVtep, vtep: Vtep, way: Option<Way>) -> Option<HopEntry> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (local.address.ip(), vtep.ip()) else {
+        return None;
+    };
     let next = way.and_then(|way| way.hop);
     let (mac, source_mac) = next.map_or(([0; 6], [0; 6]), |hop| (hop.mac, hop.source_mac));
-    let ipv4 = ipv4(local, vtep);
+    let ipv4 = ipv4(local.ttl, source, destination);
     // Ethernet, IPv4, UDP (RFC 768; no checksum: RFC 7348, section 5), VXLAN.
     let parts: [&[u8]; 9] = [
         &mac,
@@ -43,24 +50,24 @@ pub fn hop_entry(local: LocalVtep, vtep: Ipv4Addr, way: Option<Way>) -> HopEntry
         *to = from;
     }
     let words = ipv4.as_chunks::<2>().0.iter();
-    HopEntry {
+    Some(HopEntry {
         header,
         mtu: way.map_or(local.mtu, |way| packet_mtu(way.mtu).min(local.mtu)),
         csum: words.map(|word| u32::from(u16::from_ne_bytes(*word))).sum(),
         ifindex: next.map_or(0, |hop| hop.ifindex),
         flags: 0,
-    }
+    })
 }
 
 /// The outer IPv4 header (RFC 791, section 3.1); the fields that differ between packets are zero.
-fn ipv4(local: LocalVtep, vtep: Ipv4Addr) -> [u8; 20] {
+fn ipv4(ttl: u8, source: Ipv4Addr, destination: Ipv4Addr) -> [u8; 20] {
     let mut header = [0; 20];
     header[0] = 0x45;
     header[6..8].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
-    header[8] = local.ttl;
+    header[8] = ttl;
     header[9] = UDP;
-    header[12..16].copy_from_slice(&local.address.octets());
-    header[16..20].copy_from_slice(&vtep.octets());
+    header[12..16].copy_from_slice(&source.octets());
+    header[16..20].copy_from_slice(&destination.octets());
     header
 }
 
@@ -75,10 +82,10 @@ mod tests {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 8472, ttl: 61, mtu: 1500 };
         let next = NextHop { ifindex: 7, mac: [2, 0, 0, 0, 0, 9], source_mac: [2, 0, 0, 0, 0, 1] };
         let way = |mtu| Some(Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop: Some(next) });
-        let hop = hop_entry(local, [10, 9, 1, 2].into(), way(1400));
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), way(1400)).unwrap();
         assert_eq!((hop.ifindex, hop.mtu), (7, 1400));
         assert_eq!(
-            hop_entry(local, [10, 9, 1, 2].into(), way(9000)).mtu,
+            hop_entry(local, [10, 9, 1, 2].into(), way(9000)).unwrap().mtu,
             1500,
             "at most the node's"
         );
@@ -106,10 +113,10 @@ mod tests {
     #[test]
     fn without_a_next_hop_the_routes_are_asked() {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 };
-        let hop = hop_entry(local, [10, 9, 1, 2].into(), None);
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), None).unwrap();
         assert_eq!((hop.ifindex, hop.mtu, &hop.header[..12]), (0, 1500, &[0; 12][..]));
         let way = Some(Way { mtu: 1300, encapsulation: Encapsulation::VxlanIpv4, hop: None });
-        let hop = hop_entry(local, [10, 9, 1, 2].into(), way);
+        let hop = hop_entry(local, [10, 9, 1, 2].into(), way).unwrap();
         assert_eq!((hop.ifindex, hop.mtu), (0, 1300), "its route is known all the same");
     }
 }

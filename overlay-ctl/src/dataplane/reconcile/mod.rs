@@ -35,7 +35,7 @@ use crate::{
     control::state::View,
     dataplane::kernel::{
         DeviceId, Devices as _, EndpointHealth, Kernel, KernelError, LocalStatus, Maps, Mtus,
-        Names, Outside as _, PublishedPorts, Resolved, Tables,
+        Names, Outside as _, PublishedPorts, Resolved, Stations, Tables,
     },
     model::{EndpointId, Revision},
 };
@@ -161,7 +161,8 @@ impl<K: Kernel> Reconciler<K> {
             return Ok(());
         }
         if matches!(trigger, Trigger::Periodic) || !self.held.is_certain() {
-            self.repair().await?;
+            let wanted = desired::devices(view, &self.node, self.held.sites.here());
+            self.repair(&wanted.stations()).await?;
             if self.held.is_certain() {
                 self.read_small().await?;
             }
@@ -175,8 +176,8 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Repairs what a pass does not look at, and makes the next pass tell the resolvers their names again.
-    async fn repair(&mut self) -> Result<(), KernelError> {
-        self.kernel.outside().repair(&self.node.gateway).await?;
+    async fn repair(&mut self, stations: &Stations) -> Result<(), KernelError> {
+        self.kernel.outside().repair(&self.node.gateway, stations).await?;
         self.told = None;
         Ok(())
     }
@@ -187,13 +188,13 @@ impl<K: Kernel> Reconciler<K> {
     /// # Errors
     /// The kernel cannot be read.
     pub async fn preview(&mut self, view: &View) -> Result<(), KernelError> {
-        self.repair().await?;
+        let here = view.all_endpoints().filter(|endpoint| endpoint.node() == Some(self.node.id));
+        let wanted = desired::devices(view, &self.node, here);
+        self.repair(&wanted.stations()).await?;
         let tables = self.kernel.maps().tables().await?;
         if !names::is_known(view, &tables) {
             return Ok(());
         }
-        let here = view.all_endpoints().filter(|endpoint| endpoint.node() == Some(self.node.id));
-        let wanted = desired::devices(view, &self.node, here);
         let observed = self.kernel.devices().observe(&wanted.paths()).await?;
         let devices = plan::plan(&wanted, observed).keep;
         self.names = Arc::new(names::desired_names(view, &self.node, &tables, &devices));

@@ -121,7 +121,7 @@ pub(super) fn tell(
 
 fn is_told(names: &Names, endpoint: &Endpoint) -> bool {
     let told = names.networks.get(&endpoint.network);
-    told.is_some_and(|told| told.pointers.contains_key(&endpoint.address))
+    endpoint.addresses.v4.zip(told).is_some_and(|(v4, told)| told.pointers.contains_key(&v4))
 }
 
 fn change_names(names: &mut Arc<Names>, network: &Network, change: impl FnOnce(&mut NetworkNames)) {
@@ -151,10 +151,11 @@ pub(super) fn desired_ports<'a>(
 ) -> PublishedPorts {
     let mut ports = PublishedPorts::new();
     for endpoint in here {
-        let Some(address) = endpoint.gateway else { continue };
-        if !devices.contains_key(&DeviceId::leg(address)) {
+        let Some(leg) = endpoint.leg.filter(|leg| devices.contains_key(&DeviceId::leg(leg.id)))
+        else {
             continue;
-        }
+        };
+        let Some(address) = leg.addresses.v4 else { continue };
         for published in &endpoint.published {
             let key = (published.port.transport, published.host, published.host_port);
             let comment = format!("{} {}", endpoint.name, published.port);

@@ -13,7 +13,7 @@ use crate::{
     },
     model::NodeId,
 };
-use overlay_common::{NodeKey, ip16_from_v4};
+use overlay_common::NodeKey;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<K: Kernel> Reconciler<K> {
@@ -172,7 +172,7 @@ impl<K: Kernel> Reconciler<K> {
     fn judge(&mut self, state: &PassState) {
         let mut health = BTreeMap::new();
         for endpoint in self.held.sites.here() {
-            let now = state.health(DeviceId::port(endpoint.id), endpoint.gateway);
+            let now = state.health(DeviceId::port(endpoint.id), endpoint.leg.map(|leg| leg.id));
             if self.health.get(&endpoint.id) != Some(&now) {
                 match &now.down {
                     None => tracing::info!(
@@ -224,7 +224,7 @@ impl<K: Kernel> Reconciler<K> {
     fn unresolved(&self) -> Vec<NodeId> {
         let Tables { nodes, hops, .. } = &self.held.tables;
         let keys = self.held.sites.vteps().into_iter();
-        keys.filter_map(|vtep| nodes.get(&NodeKey { vtep: ip16_from_v4(vtep.octets()) }))
+        keys.filter_map(|vtep| nodes.get(&NodeKey { vtep: vtep.ip16() }))
             .filter(|node| node.node != 0)
             .filter(|node| hops.get(&node.hop).is_none_or(|hop| hop.ifindex == 0))
             .map(|node| node.node)

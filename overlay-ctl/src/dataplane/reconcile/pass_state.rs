@@ -1,16 +1,17 @@
 //! What one pass has found and made so far.
 
-use crate::dataplane::kernel::{
-    DeviceId, EndpointHealth, KernelError, LegHealth, ObservedDevice, Way,
+use crate::{
+    dataplane::kernel::{DeviceId, EndpointHealth, KernelError, LegHealth, ObservedDevice, Way},
+    model::{LegId, Vtep},
 };
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::collections::BTreeMap;
 
 /// The devices that exist, the ways, and the failures of a pass.
 #[derive(Default)]
 pub(super) struct PassState {
     pub(super) devices: BTreeMap<DeviceId, ObservedDevice>,
     /// The way to each VTEP.
-    pub(super) ways: BTreeMap<Ipv4Addr, Way>,
+    pub(super) ways: BTreeMap<Vtep, Way>,
     /// The devices that could not be created or raised, and why.
     pub(super) refused: BTreeMap<DeviceId, String>,
     /// The first failure. One device's failure must not keep the others from what they need: the pass goes on, and
@@ -27,7 +28,7 @@ impl PassState {
     }
 
     /// The state of an endpoint, which is up when its port and, where it has one, its gateway leg are up.
-    pub(super) fn health(&self, port: DeviceId, leg: Option<Ipv4Addr>) -> EndpointHealth {
+    pub(super) fn health(&self, port: DeviceId, leg: Option<LegId>) -> EndpointHealth {
         let leg = leg.map(DeviceId::leg);
         let down = |id: DeviceId| match (self.devices.get(&id), self.refused.get(&id)) {
             (Some(device), _) if device.is_active() => None,

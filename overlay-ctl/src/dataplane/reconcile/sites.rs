@@ -3,23 +3,20 @@
 
 use crate::{
     control::state::{Changed, View},
-    model::{Endpoint, EndpointId, Location, NetworkId, NodeId},
+    model::{Endpoint, EndpointId, Location, NetworkId, NodeId, Vtep},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The place of an endpoint that is not on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Site {
     Node(NodeId),
-    External(Ipv4Addr),
+    External(Vtep),
 }
 
 impl Site {
     /// The VTEP of the site; `None` where the node is not known (yet).
-    pub(super) fn vtep(self, view: &View) -> Option<Ipv4Addr> {
+    pub(super) fn vtep(self, view: &View) -> Option<Vtep> {
         match self {
             Self::Node(id) => view.nodes.get(&id).map(|node| node.vtep),
             Self::External(vtep) => Some(vtep),
@@ -153,18 +150,18 @@ impl Sites {
     }
 
     /// The VTEPs of the other endpoints of one network.
-    pub(super) fn vteps_of(&self, network: NetworkId) -> BTreeSet<Ipv4Addr> {
+    pub(super) fn vteps_of(&self, network: NetworkId) -> BTreeSet<Vtep> {
         let sites = self.networks.get(&network).into_iter().flat_map(|part| part.sites.0.keys());
         sites.filter_map(|site| site.vtep(&self.view)).collect()
     }
 
     /// The VTEPs that this node sends to, because an endpoint of one of its networks is behind them.
-    pub(super) fn vteps(&self) -> BTreeSet<Ipv4Addr> {
+    pub(super) fn vteps(&self) -> BTreeSet<Vtep> {
         self.sites.0.keys().filter_map(|site| site.vtep(&self.view)).collect()
     }
 
     /// Those of them that are no node of the cluster.
-    pub(super) fn externals(&self) -> impl Iterator<Item = Ipv4Addr> {
+    pub(super) fn externals(&self) -> impl Iterator<Item = Vtep> {
         self.sites.0.keys().filter_map(|site| match site {
             Site::External(vtep) => Some(*vtep),
             Site::Node(_) => None,

@@ -8,8 +8,8 @@ use crate::{
         state::{Placement, PortsWanted, RequestId},
     },
     model::{
-        EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool, Publish, Subnet,
-        Vni,
+        EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool,
+        Publish, Subnet, Vni,
     },
     proto::v1,
 };
@@ -128,14 +128,15 @@ pub(super) fn create_endpoint(
     let request = self::request_id(request_id)?;
     let name = endpoint_name(name)?;
     let network = network_name(network)?;
-    let address = optional(ip, |text| ipv4("ip", text))?;
+    let addresses =
+        optional(ip, |text| ipv4("ip", text))?.map(EndpointAddrs::from).unwrap_or_default();
     let placement = if vtep.is_empty() {
         if !mac.is_empty() {
             let why = "is given without a vtep: an endpoint on a node has the MAC of its address";
             return Err(invalid(Invalid::new("mac", mac, why)));
         }
         let node = optional_node_name(node)?.unwrap_or_else(|| own.clone());
-        Placement::Node { node, netns: netns_path(&name, netns)?, address }
+        Placement::Node { node, netns: netns_path(&name, netns)?, addresses }
     } else {
         if !netns.is_empty() || !node.is_empty() {
             return Err(Status::invalid_argument(
@@ -145,15 +146,14 @@ pub(super) fn create_endpoint(
         let missing = |field| {
             invalid(Invalid::new(field, "", "is missing: an endpoint behind a VTEP has one"))
         };
-        let vtep = ipv4("vtep", vtep)?;
+        let vtep = ipv4("vtep", vtep)?.into();
         if mac.is_empty() {
             return Err(missing("mac"));
         }
-        Placement::External {
-            vtep,
-            mac: mac.parse::<Mac>().map_err(invalid)?,
-            address: address.ok_or_else(|| missing("ip"))?,
+        if ip.is_empty() {
+            return Err(missing("ip"));
         }
+        Placement::External { vtep, mac: mac.parse::<Mac>().map_err(invalid)?, addresses }
     };
     Ok(CreateEndpoint {
         request,
@@ -189,7 +189,7 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         metrics,
     } = request;
     let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
-    let vtep = vtep.parse().map_err(|_| no("vtep", vtep, "is not an IPv4 address"))?;
+    let vtep = ipv4("vtep", vtep)?.into();
     let listen = listen.parse().map_err(|_| no("listen", listen, "is not an IP:PORT"))?;
     let instance = instance
         .as_slice()

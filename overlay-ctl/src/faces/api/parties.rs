@@ -165,8 +165,9 @@ impl Names<'_> {
     }
 
     fn node(&self, vtep: Ip16) -> Option<String> {
-        let id: NodeId = match Ipv4Addr::from(ip16_to_v4(&vtep)?) {
-            own if own == self.served.info.vtep => self.served.controller.id(),
+        let id: NodeId = match vtep {
+            IP16_NONE => return None,
+            own if own == self.served.info.vtep.ip16() => self.served.controller.id(),
             _ => self.served.whereabouts.node(vtep)?.node,
         };
         Some(self.view.nodes.get(&id)?.name.to_string())

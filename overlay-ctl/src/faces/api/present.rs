@@ -47,7 +47,7 @@ pub(super) fn endpoint(info: EndpointInfo) -> v1::Endpoint {
         id: endpoint.id,
         name: endpoint.name.to_string(),
         network: network.as_ref().map(|network| network.name.to_string()).unwrap_or_default(),
-        address: format!("{}/{prefix}", endpoint.address),
+        address: format!("{}/{prefix}", endpoint.addresses),
         mac: endpoint.mac.to_string(),
         vni: network.map_or(0, |network| network.vni.get()),
         created_revision: endpoint.id,
@@ -85,7 +85,7 @@ fn published(endpoint: &Endpoint) -> Vec<v1::PublishedPort> {
 
 /// The endpoint's leg on its node's gateway bridge, as far as the rows tell.
 fn leg(node: &NodeOf, endpoint: &Endpoint) -> Option<v1::GatewayLeg> {
-    let (address, subnet) = (endpoint.gateway?, node.gateway?);
+    let (address, subnet) = (endpoint.leg?.addresses.v4?, node.gateway?);
     Some(v1::GatewayLeg {
         address: format!("{address}/{}", subnet.net().prefix_len()),
         mac: Mac::of_endpoint(address).to_string(),

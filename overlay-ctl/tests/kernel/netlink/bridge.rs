@@ -1,5 +1,6 @@
 //! The gateway bridge, and what the host has around it.
 
+use overlay_ctl::dataplane::kernel::Stations;
 use std::net::Ipv4Addr;
 
 use nix::{
@@ -65,7 +66,8 @@ fn the_gateway_bridge_is_made_and_put_right_again() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         assert_eq!(netlink.gateway_bridge_subnet().await.unwrap(), None);
-        let ensure = || netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU);
+        let stations = Stations::new();
+        let ensure = || netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &stations);
         let made = ensure().await.unwrap();
         assert_eq!(made.mac, [0x02, 0x42, 172, 18, 0, 1]);
         assert_stands(&host, "02:42:ac:12:00:01", first);
@@ -121,7 +123,9 @@ fn the_gateway_bridge_follows_the_subnet() {
     let host = Netns::new("host");
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let ensure = async |net| netlink.ensure_gateway_bridge(subnet(net), MTU).await.unwrap();
+        let ensure = async |net| {
+            netlink.ensure_gateway_bridge(subnet(net), MTU, &Stations::new()).await.unwrap()
+        };
         let old = ensure("172.18.0.0/16").await;
         for (net, mac, address) in [
             ("172.25.0.0/16", "02:42:ac:19:00:01", "inet 172.25.0.1/16"),
@@ -158,7 +162,8 @@ fn a_foreign_gateway_bridge_is_refused_and_left_alone() {
         let before = host.sh("ip addr; ip route");
         host.block_on(|| async {
             let netlink = Netlink::open().await.unwrap();
-            let made = netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await;
+            let made =
+                netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &Stations::new()).await;
             let error = made.unwrap_err();
             assert!(matches!(error, BridgeError::NameTaken), "{error:?}");
             assert!(error.to_string().contains("ov_gwbridge exists and is not ours"), "{error}");
@@ -183,7 +188,7 @@ fn a_half_made_gateway_bridge_is_completed() {
     let index = host.sh("ip -o link show dev ov_gwbridge | cut -d: -f1");
     let made = host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap()
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &Stations::new()).await.unwrap()
     });
     assert_eq!(index.trim(), made.ifindex.to_string());
     assert_stands(&host, "02:42:ac:12:00:01", "inet 172.18.0.1/16");
@@ -208,7 +213,7 @@ fn where_sysctls_are_read_only_nothing_is_left_and_nothing_right_is_refused() {
     let (host, made) = (Netns::new("host"), Netns::new("made"));
     let ensure = async || {
         let netlink = Netlink::open().await.unwrap();
-        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &Stations::new()).await
     };
     host.block_on(|| async {
         make_sysctls_read_only();
@@ -247,7 +252,10 @@ fn taken_prefixes_are_the_routes_and_addresses_that_are_not_ours() {
     let taken = host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let before = netlink.taken_prefixes().await.unwrap();
-        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
+        netlink
+            .ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &Stations::new())
+            .await
+            .unwrap();
         assert_eq!(netlink.taken_prefixes().await.unwrap(), before, "our own is not taken");
         before
     });
@@ -279,7 +287,10 @@ fn uplinks_are_the_underlay_and_the_devices_of_default_routes() {
     host.sh("for device in all default eth7 eth0.5; do echo 0 >/proc/sys/net/ipv4/conf/$device/forwarding; done");
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
+        netlink
+            .ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &Stations::new())
+            .await
+            .unwrap();
         let uplinks = netlink.uplinks("eth7").await.unwrap();
         assert_eq!(uplinks.iter().collect::<Vec<_>>(), ["eth7"], "eth0.5 is somebody's own");
         host.sh("ip link set eth0.5 up; ip route replace default via 10.0.5.254 dev eth0.5");
@@ -320,7 +331,10 @@ fn the_host_asks_endpoints_with_the_gateways_address() {
     let spec = super::leg::spec(&web, Ipv4Addr::new(172, 18, 0, 3));
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
+        netlink
+            .ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &Stations::new())
+            .await
+            .unwrap();
         netlink.create_device(&spec, super::ready).await.unwrap();
         super::raise(&netlink, &spec).await.unwrap();
     });

@@ -2,12 +2,13 @@
 
 use std::{convert::Infallible, net::Ipv4Addr, path::Path};
 
+use ipnet::Ipv4Net;
 use overlay_ctl::{
     dataplane::{
-        kernel::{DeviceId, DeviceSpec, ObservedDevice},
+        kernel::{DeviceId, DeviceSpec, ObservedDevice, Stations},
         netlink::{DeviceError, Netlink},
     },
-    model::Mac,
+    model::{LegId, Mac},
 };
 
 use super::{bridge::subnet, raise, ready, sizes, spec as port_spec, tell_until};
@@ -17,12 +18,20 @@ const MTU: u32 = 1500;
 const FIRST: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
 const SECOND: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 4);
 
+/// The legs are named as earlier versions named them.
+fn id(address: Ipv4Addr) -> DeviceId {
+    DeviceId::leg(LegId::of_addresses(address.into()))
+}
+
+fn stations() -> Stations {
+    [FIRST, SECOND].map(|address| (id(address), Mac::of_endpoint(address).octets())).into()
+}
+
 pub(super) fn spec(netns: &Netns, address: Ipv4Addr) -> DeviceSpec {
     DeviceSpec {
-        id: DeviceId::leg(address),
+        id: id(address),
         netns: netns.path(),
-        address,
-        prefix: 16,
+        addresses: vec![Ipv4Net::new_assert(address, 16).into()],
         mac: Mac::of_endpoint(address).octets(),
         gateway: Some(Ipv4Addr::new(172, 18, 0, 1)),
         sizes: sizes(MTU),
@@ -31,7 +40,7 @@ pub(super) fn spec(netns: &Netns, address: Ipv4Addr) -> DeviceSpec {
 
 async fn with_bridge() -> Netlink {
     let netlink = Netlink::open().await.unwrap();
-    netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
+    netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &stations()).await.unwrap();
     netlink
 }
 
@@ -86,9 +95,7 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
     assert!(web.sh("ip route").contains("default via 172.18.0.1 dev eth1"));
     assert!(web.sh("ip link show lo").contains(",UP"), "127.0.0.11 is there");
     let outside = host.sh("ip -d link show dev ovgwac120003; ip addr show dev ovgwac120003");
-    for part in
-        ["alias overlay:gateway:172.18.0.3", "master ov_gwbridge", "isolated on", "mtu 1500"]
-    {
+    for part in ["alias overlay:leg:2886860803", "master ov_gwbridge", "isolated on", "mtu 1500"] {
         assert!(outside.contains(part), "{part} in {outside}");
     }
     assert!(!outside.contains("inet"), "{outside}");
@@ -97,8 +104,8 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
 
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        netlink.remove_device(DeviceId::leg(FIRST)).await.unwrap();
-        netlink.remove_device(DeviceId::leg(FIRST)).await.unwrap();
+        netlink.remove_device(id(FIRST)).await.unwrap();
+        netlink.remove_device(id(FIRST)).await.unwrap();
         assert_eq!(netlink.devices().await.unwrap(), []);
         netlink.remove_gateway_bridge().await.unwrap();
     });
@@ -124,7 +131,7 @@ fn packets_pass_as_soon_as_a_leg_is_activated() {
         }
         netlink.create_device(&spec(&web, FIRST), ready).await.unwrap();
         host.sh("ip link set ovgwac120003 up");
-        let leg = netlink.device(DeviceId::leg(FIRST)).await.unwrap().unwrap();
+        let leg = netlink.device(id(FIRST)).await.unwrap().unwrap();
         assert!(!leg.is_active(), "somebody else's doing");
         raise(&netlink, &spec(&web, FIRST)).await.unwrap();
         assert!(web.sh("ip route").contains("default via 172.18.0.1 dev eth1"));
@@ -160,7 +167,7 @@ fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
 
         // The bridge made anew takes them in.
         host.sh("ip link del ov_gwbridge");
-        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU).await.unwrap();
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &stations()).await.unwrap();
         host.sh("ping -c 1 -W 5 172.18.0.4");
     });
 }
@@ -210,7 +217,8 @@ fn endpoints_share_a_namespace_and_one_leg() {
 }
 
 fn port(endpoint: u64, host_part: u8, netns: &Netns) -> DeviceSpec {
-    DeviceSpec { address: Ipv4Addr::new(172, 16, host_part, 2), ..port_spec(endpoint, netns) }
+    let addresses = vec![format!("172.16.{host_part}.2/24").parse().unwrap()];
+    DeviceSpec { addresses, ..port_spec(endpoint, netns) }
 }
 
 #[test]
@@ -251,7 +259,7 @@ fn a_foreign_eth1_is_refused_where_a_leg_is_needed() {
         netlink.check_netns(&web.path(), false).await.expect("an --internal network needs none");
         let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
         assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
-        assert_eq!(netlink.device(DeviceId::leg(FIRST)).await.unwrap(), None);
+        assert_eq!(netlink.device(id(FIRST)).await.unwrap(), None);
         // Nor does it pass for ours because others are: one beside it, and one of its index elsewhere.
         netlink.create_device(&port_spec(7, &web), ready).await.unwrap();
         assert!(matches!(check().await, DeviceError::InterfaceExists { .. }));
@@ -309,7 +317,7 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
         assert!(!host.sh("ip link show dev ovgwac120003").contains("ovbarrier"));
         let legs = netlink.devices().await.unwrap();
         let [half] = &legs[..] else { panic!("it is seen, so that it does not stay: {legs:?}") };
-        assert_eq!((half.id, half.up), (DeviceId::leg(FIRST), false));
+        assert_eq!((half.id, half.up), (id(FIRST), false));
         assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active());
     });
 }
@@ -327,7 +335,7 @@ fn a_foreign_device_with_a_legs_name_is_left_alone() {
         let before = host.sh("ip -o link show");
         assert_eq!(netlink.devices().await.unwrap(), []);
         for address in [FIRST, SECOND] {
-            let error = netlink.remove_device(DeviceId::leg(address)).await.unwrap_err();
+            let error = netlink.remove_device(id(address)).await.unwrap_err();
             assert!(matches!(error, DeviceError::NameTaken(_)), "{error:?}");
         }
         let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
@@ -351,10 +359,7 @@ fn a_leg_goes_with_its_namespace_and_comes_back_with_the_next() {
         let earlier = bring_up(&netlink, &spec).await;
         let old = netlink.netns_id(&spec.netns).await.unwrap();
         web.remake();
-        tell_until(&mut changes, async || {
-            netlink.device(DeviceId::leg(FIRST)).await.unwrap().is_none()
-        })
-        .await;
+        tell_until(&mut changes, async || netlink.device(id(FIRST)).await.unwrap().is_none()).await;
         let error = netlink.raise_device(&earlier, &spec).await.unwrap_err();
         assert!(matches!(error, DeviceError::Gone(_)), "{error:?}");
         let leg = bring_up(&netlink, &spec).await;
@@ -424,7 +429,7 @@ fn a_full_bridge_is_said_to_be_full() {
         assert!(matches!(error, DeviceError::GatewayBridgeFull), "{error:?}");
         host.sh("ip link del v1");
         assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active(), "there is room again");
-        netlink.remove_device(DeviceId::leg(FIRST)).await.unwrap();
+        netlink.remove_device(id(FIRST)).await.unwrap();
     });
     assert!(!host.succeeds("ip link show ovgwac120003"));
     assert!(!web.succeeds("ip link show eth1"));

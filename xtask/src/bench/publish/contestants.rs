@@ -161,7 +161,7 @@ impl Contestant {
 
 /// Returns true for the wire's device and for the two ends of the endpoint's leg.
 fn is_measured(device: &str) -> bool {
-    matches!(device, "eth0" | "eth1" | docker::LEG) || device.starts_with("ovgwac")
+    matches!(device, "eth0" | "eth1" | docker::LEG) || device.starts_with("ovgw0")
 }
 
 /// An outside host and the host with the endpoint, joined by a wire.

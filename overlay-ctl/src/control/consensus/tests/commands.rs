@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::agents::AGENTS;
 use crate::{
     control::state::{Command, Envelope, Mutation, Placement, PortsWanted},
-    model::{NetworkOptions, Pool},
+    model::{EndpointAddrs, NetworkOptions, Pool},
     seeded::Rng,
 };
 
@@ -16,7 +16,7 @@ pub(crate) fn registration(agent: u64, gateway: u64) -> Command {
     Command::RegisterNode {
         instance: [number; 16],
         name: format!("h{agent}").parse().unwrap(),
-        vtep,
+        vtep: vtep.into(),
         listen: (vtep, 7400).into(),
         returning: None,
         gateway: Some(format!("172.{}.0.0/24", 18 + gateway).parse().unwrap()),
@@ -46,7 +46,7 @@ pub(crate) fn any(rng: &mut Rng) -> Command {
             placement: Placement::Node {
                 node: format!("h{agent}").parse().unwrap(),
                 netns: format!("/run/netns/{}", rng.below(8)).into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             forwards: false,
             aliases: Default::default(),

@@ -1,6 +1,7 @@
 //! Three voters of which the leader dies in the middle of a request, as by `kill -9`.
 
 use super::{check, endpoint, entry, network, register, state, within};
+use crate::model::EndpointAddrs;
 use crate::{
     control::{
         consensus::{Consensus, ConsensusConfig, Identity, LogStore, PeerQueues, ProposeError},
@@ -145,7 +146,7 @@ async fn a_request_whose_leader_dies_is_carried_out_once_and_answered_alike() {
         placement: Placement::Node {
             node: "h1".parse().unwrap(),
             netns: "/run/netns/silent".into(),
-            address: None,
+            addresses: EndpointAddrs::default(),
         },
         forwards: false,
         aliases: [].into(),

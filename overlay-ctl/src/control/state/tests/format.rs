@@ -148,7 +148,7 @@ fn replica() -> Replica {
 fn an_old_snapshot_is_the_state_it_was() {
     let mut state = State::from_snapshot(&snapshot(1)).unwrap();
     let endpoint = state.endpoint(3).unwrap();
-    assert_eq!((&endpoint.gateway, endpoint.published.len()), (&None, 0));
+    assert_eq!((&endpoint.leg, endpoint.published.len()), (&None, 0));
     let answer = |id: u8, command: &Command| {
         let asked = Mutation::new([id; 16], command).asked;
         state.recall(&[id; 16], Some(asked), command)
@@ -210,7 +210,7 @@ fn old_entries_do_what_they_did() {
             placement: Placement::Node {
                 node: "h1".parse().unwrap(),
                 netns: "/run/netns/web1".into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             forwards: false,
         },
@@ -224,7 +224,7 @@ fn old_entries_do_what_they_did() {
             placement: Placement::Node {
                 node: "h1".parse().unwrap(),
                 netns: "/run/netns/web1".into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             forwards: false,
         },
@@ -251,6 +251,6 @@ fn old_entries_do_what_they_did() {
 
 #[test]
 fn a_newer_snapshot_is_refused() {
-    let refused = State::from_snapshot(&snapshot(4));
-    assert!(matches!(refused, Err(SnapshotError::Newer(4))), "{refused:?}");
+    let refused = State::from_snapshot(&snapshot(5));
+    assert!(matches!(refused, Err(SnapshotError::Newer(5))), "{refused:?}");
 }

@@ -13,7 +13,7 @@ fn replica() -> Replica {
 }
 
 fn leg(endpoint: Result<Endpoint, Refusal>) -> Option<String> {
-    endpoint.unwrap().gateway.map(|address| address.to_string())
+    endpoint.unwrap().leg.map(|leg| leg.addresses.to_string())
 }
 
 fn some(address: &str) -> Option<String> {
@@ -199,4 +199,46 @@ fn what_a_namespace_has_from_before_keeps_its_one_leg() {
     assert_eq!(r.legs(), [("a".into(), "172.18.0.2".into()), ("b".into(), "172.18.0.2".into())]);
     let all_there = r.state.endpoints().all(|e| matches!(e.location, Location::Node { .. }));
     assert!(all_there);
+}
+
+/// An entry of an earlier version, applied later by this one, must make the row that the earlier version made.
+#[test]
+fn an_entry_is_applied_by_the_rules_of_its_version() {
+    let mut r = replica();
+    let mut create = |name: &'static str, rules: u32| {
+        let command = Wish::new(name).command();
+        let entry = Envelope {
+            rules,
+            ..Envelope::new(Mutation::new(request_id(r.index + 1), &command), command)
+        };
+        r.index += 1;
+        let applied = r.state.apply(r.index, &entry.encode().unwrap());
+        applied.map(|applied| match applied {
+            Applied::Endpoint(endpoint) => endpoint.leg.unwrap().id.get(),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(create("former", 0), Ok(0xac12_0002), "the number that 172.18.0.2 is");
+    assert_eq!(create("web1", RULES), Ok(1));
+    assert_eq!(create("also-former", 0), Ok(0xac12_0004));
+    assert_eq!(create("web2", RULES), Ok(2));
+    let refused = create("later", RULES + 1);
+    assert!(matches!(refused, Err(Refusal::UnknownCommand(_))), "{refused:?}");
+}
+
+/// The device of a leg is made anew where its address changes.
+#[test]
+fn a_leg_with_another_address_has_another_id() {
+    let mut r = replica();
+    let first = r.wish(&Wish::new("web1")).unwrap();
+    let shared = Wish { network: "other", netns: "web1", ..Wish::new("also") };
+    assert_eq!(r.wish(&shared).unwrap().leg, first.leg);
+    r.node_at(1, "172.19.0.0/16").unwrap();
+    let of = |id| r.state.endpoint(id).unwrap().leg.unwrap();
+    let now = of(first.id);
+    assert_eq!(now.addresses.to_string(), "172.19.0.2");
+    assert_ne!(now.id, first.leg.unwrap().id);
+    assert!(r.state.endpoints().all(|endpoint| endpoint.leg == Some(now)));
+    let next = r.wish(&Wish::new("web2")).unwrap().leg.unwrap();
+    assert_eq!(next.id, now.id.next());
 }

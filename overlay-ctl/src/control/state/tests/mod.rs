@@ -9,7 +9,9 @@ mod requests;
 mod rows;
 
 use super::*;
-use crate::model::{Endpoint, EndpointPort, NetworkOptions, Pool, Publish, Published, Transport};
+use crate::model::{
+    Endpoint, EndpointAddrs, EndpointPort, NetworkOptions, Pool, Publish, Published, Transport,
+};
 use std::{collections::BTreeSet, num::NonZeroU16, path::PathBuf};
 
 fn request_id(n: u64) -> RequestId {
@@ -60,7 +62,7 @@ impl Wish {
             placement: Placement::Node {
                 node: self.node.parse().unwrap(),
                 netns: format!("/run/netns/{}", self.netns).into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             forwards: false,
             aliases: self.aliases.iter().map(|alias| alias.parse().unwrap()).collect(),
@@ -91,7 +93,7 @@ impl Replica {
         self.apply(Command::RegisterNode {
             instance: [number; 16],
             name: format!("h{number}").parse().unwrap(),
-            vtep: Ipv4Addr::new(10, 10, 10, number),
+            vtep: Ipv4Addr::new(10, 10, 10, number).into(),
             listen: (Ipv4Addr::new(10, 10, 10, number), 7400).into(),
             returning: None,
             gateway: None,
@@ -104,7 +106,7 @@ impl Replica {
         self.apply(Command::RegisterNode {
             instance: [number; 16],
             name: format!("h{number}").parse().unwrap(),
-            vtep: Ipv4Addr::new(10, 10, 10, number),
+            vtep: Ipv4Addr::new(10, 10, 10, number).into(),
             listen: (Ipv4Addr::new(10, 10, 10, number), 7400).into(),
             returning: None,
             gateway: Some(gateway.parse().unwrap()),
@@ -135,7 +137,9 @@ impl Replica {
         let mut legs: Vec<_> = self
             .state
             .endpoints()
-            .filter_map(|endpoint| Some((endpoint.name.to_string(), endpoint.gateway?.to_string())))
+            .filter_map(|endpoint| {
+                Some((endpoint.name.to_string(), endpoint.leg?.addresses.to_string()))
+            })
             .collect();
         legs.sort();
         legs
@@ -157,7 +161,7 @@ impl Replica {
             placement: Placement::Node {
                 node: format!("h{node}").parse().unwrap(),
                 netns: PathBuf::from(format!("/run/netns/{name}")),
-                address: ip.map(|ip| ip.parse().unwrap()),
+                addresses: ip.map(addresses).unwrap_or_default(),
             },
             forwards: false,
             aliases: BTreeSet::default(),
@@ -174,9 +178,13 @@ impl Replica {
     }
 }
 
+fn addresses(text: &str) -> EndpointAddrs {
+    text.parse::<Ipv4Addr>().unwrap().into()
+}
+
 fn address(outcome: Outcome) -> String {
     match outcome.unwrap() {
-        Applied::Endpoint(endpoint) => endpoint.address.to_string(),
+        Applied::Endpoint(endpoint) => endpoint.addresses.to_string(),
         other => panic!("{other:?}"),
     }
 }

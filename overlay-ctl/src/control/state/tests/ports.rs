@@ -130,7 +130,7 @@ fn what_has_no_way_out_publishes_nothing() {
             placement: Placement::External {
                 vtep: "10.10.10.50".parse().unwrap(),
                 mac: "02:00:00:00:00:01".parse().unwrap(),
-                address: "10.0.0.9".parse().unwrap(),
+                addresses: addresses("10.0.0.9"),
             },
             forwards: false,
             aliases: BTreeSet::new(),

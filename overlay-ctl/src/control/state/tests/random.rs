@@ -141,7 +141,7 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
         Step::Node { instance, vtep, gateway } => Command::RegisterNode {
             instance: [*instance; 16],
             name: node(instance),
-            vtep: ip(*vtep),
+            vtep: ip(*vtep).into(),
             listen: (ip(*vtep), 7400).into(),
             returning: None,
             gateway: gateway.map(|n| GATEWAYS[usize::from(n)].parse().unwrap()),
@@ -155,7 +155,7 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
                 placement: Placement::Node {
                     node: node(at),
                     netns: format!("/run/netns/n{netns}").into(),
-                    address: address.map(ip),
+                    addresses: address.map(|address| ip(address).into()).unwrap_or_default(),
                 },
                 forwards: false,
                 aliases: shown.aliases.iter().map(alias).collect(),
@@ -167,9 +167,9 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
                 name: format!("e{name}").parse().unwrap(),
                 network: network(on),
                 placement: Placement::External {
-                    vtep: ip(*vtep),
+                    vtep: ip(*vtep).into(),
                     mac: Mac::of_endpoint(ip(*address)),
-                    address: ip(*address),
+                    addresses: ip(*address).into(),
                 },
                 forwards: true,
                 aliases: also.iter().map(alias).collect(),
@@ -196,8 +196,12 @@ fn assert_unique(state: &State) {
     let mut names = BTreeSet::new();
     for endpoint in state.endpoints() {
         let network = state.network(endpoint.network).expect("its network exists");
-        network.pool.subnet.check_endpoint(endpoint.address).expect("inside the subnet");
-        assert!(addresses.insert((endpoint.network, endpoint.address)), "address twice");
+        network
+            .pool
+            .subnet
+            .check_endpoint(endpoint.addresses.v4.unwrap())
+            .expect("inside the subnet");
+        assert!(addresses.insert((endpoint.network, endpoint.addresses)), "address twice");
         assert!(macs.insert((endpoint.network, endpoint.mac)), "MAC twice");
         assert!(names.insert((endpoint.network, endpoint.name.clone())), "name twice");
         if let Location::Node { node, .. } = &endpoint.location {
@@ -206,7 +210,7 @@ fn assert_unique(state: &State) {
     }
     let vnis: BTreeSet<Vni> = state.networks().map(|network| network.vni).collect();
     assert_eq!(vnis.len(), state.networks().count(), "VNI twice");
-    let vteps: BTreeSet<Ipv4Addr> = state.nodes().map(|node| node.vtep).collect();
+    let vteps: BTreeSet<Vtep> = state.nodes().map(|node| node.vtep).collect();
     assert_eq!(vteps.len(), state.nodes().count(), "VTEP twice");
     assert!(state.nodes().filter(|node| node.voter).count() <= VOTERS_MAX);
 }
@@ -216,18 +220,22 @@ fn assert_unique(state: &State) {
 fn assert_legs(state: &State) {
     let mut of_namespace = BTreeMap::new();
     let mut of_address = BTreeMap::new();
+    let mut of_id = BTreeMap::new();
     for endpoint in state.endpoints() {
         let Location::Node { node, netns } = &endpoint.location else {
-            assert_eq!(endpoint.gateway, None);
+            assert_eq!(endpoint.leg, None);
             continue;
         };
         let subnet = state.node(*node).unwrap().gateway;
         let internal = state.network(endpoint.network).unwrap().options.internal;
-        assert_eq!(endpoint.gateway.is_some(), subnet.is_some() && !internal, "{endpoint:?}");
-        let (Some(address), Some(subnet)) = (endpoint.gateway, subnet) else { continue };
+        assert_eq!(endpoint.leg.is_some(), subnet.is_some() && !internal, "{endpoint:?}");
+        let (Some(leg), Some(subnet)) = (endpoint.leg, subnet) else { continue };
+        let address = leg.addresses.v4.unwrap();
         subnet.check_endpoint(address).expect("inside the gateway subnet");
         let namespace = (*node, netns.clone());
-        assert_eq!(*of_namespace.entry(namespace.clone()).or_insert(address), address);
+        assert_eq!(*of_namespace.entry(namespace.clone()).or_insert(leg), leg);
+        let holder = of_id.entry(leg.id).or_insert_with(|| namespace.clone());
+        assert_eq!(*holder, namespace, "id of a leg twice");
         let holder = of_address.entry((*node, address)).or_insert_with(|| namespace.clone());
         assert_eq!(*holder, namespace, "gateway address twice");
         for other in state.endpoints_in(*node, netns) {

@@ -45,9 +45,9 @@ fn external(name: &str, network: &str, address: &str) -> Command {
         name: name.parse().unwrap(),
         network: network.parse().unwrap(),
         placement: Placement::External {
-            vtep: Ipv4Addr::new(203, 0, 113, 77),
+            vtep: Ipv4Addr::new(203, 0, 113, 77).into(),
             mac: Mac::of_endpoint(address),
-            address,
+            addresses: address.into(),
         },
         forwards: false,
         aliases: BTreeSet::new(),
@@ -81,7 +81,7 @@ fn node(number: u8, change: impl FnOnce(&mut Command)) -> Command {
     let mut command = Command::RegisterNode {
         instance: [number; 16],
         name: format!("h{number}").parse().unwrap(),
-        vtep: Ipv4Addr::new(10, 10, 10, number),
+        vtep: Ipv4Addr::new(10, 10, 10, number).into(),
         listen: (Ipv4Addr::new(10, 10, 10, number), 7400).into(),
         returning: None,
         gateway: None,
@@ -114,10 +114,10 @@ fn all_different() -> Vec<Command> {
     }
     commands.push(forwards);
     let mut asks_for_an_address = web.command();
-    if let Command::CreateEndpoint { placement: Placement::Node { address, .. }, .. } =
+    if let Command::CreateEndpoint { placement: Placement::Node { addresses, .. }, .. } =
         &mut asks_for_an_address
     {
-        *address = Some(Ipv4Addr::new(10, 0, 0, 9));
+        *addresses = Ipv4Addr::new(10, 0, 0, 9).into();
     }
     commands.push(asks_for_an_address);
     commands.extend([

@@ -80,7 +80,7 @@ fn a_retry_is_answered_and_not_carried_out_again() {
             placement: Placement::Node {
                 node: "h1".parse().unwrap(),
                 netns: "/run/netns/a".into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             forwards: false,
             aliases: BTreeSet::default(),
@@ -106,7 +106,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
     let moved = node(r.apply(Command::RegisterNode {
         instance: [1; 16],
         name: "h1".parse().unwrap(),
-        vtep: Ipv4Addr::new(10, 10, 10, 99),
+        vtep: Ipv4Addr::new(10, 10, 10, 99).into(),
         listen: (Ipv4Addr::new(10, 10, 10, 99), 7400).into(),
         returning: None,
         gateway: None,
@@ -141,7 +141,7 @@ fn an_external_endpoint_is_not_behind_a_node() {
             placement: Placement::External {
                 vtep: vtep.parse().unwrap(),
                 mac: mac.parse().unwrap(),
-                address: ip.parse().unwrap(),
+                addresses: addresses(ip),
             },
             forwards: true,
             aliases: BTreeSet::default(),

@@ -6,7 +6,7 @@ use crate::{
         kernel::{LargePackets, LocalGateway, SuperPacketHealth},
         reconcile::{LocalNode, LocalVtep},
     },
-    model::{NetworkOptions, Pool, Subnet},
+    model::{EndpointAddrs, NetworkOptions, Pool, Subnet},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -24,7 +24,7 @@ impl Cluster {
             cluster.apply(Command::RegisterNode {
                 instance: [n; 16],
                 name: format!("h{n}").parse().unwrap(),
-                vtep: Ipv4Addr::new(10, 0, 0, n),
+                vtep: Ipv4Addr::new(10, 0, 0, n).into(),
                 listen: (Ipv4Addr::new(10, 0, 0, n), 7400).into(),
                 returning: None,
                 gateway: None,
@@ -44,7 +44,7 @@ impl Cluster {
         self.apply(Command::RegisterNode {
             instance: [1; 16],
             name: "h1".parse().unwrap(),
-            vtep: Ipv4Addr::new(10, 0, 0, 1),
+            vtep: Ipv4Addr::new(10, 0, 0, 1).into(),
             listen: (Ipv4Addr::new(10, 0, 0, 1), 7400).into(),
             returning: Some(1),
             gateway: Some(gateway_subnet()),
@@ -82,7 +82,7 @@ impl Cluster {
             placement: Placement::Node {
                 node: format!("h{node}").parse().unwrap(),
                 netns: format!("/run/netns/{name}").into(),
-                address: None,
+                addresses: EndpointAddrs::default(),
             },
             forwards: false,
             aliases: BTreeSet::default(),

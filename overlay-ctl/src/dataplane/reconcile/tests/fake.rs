@@ -2,12 +2,12 @@
 
 use crate::{
     dataplane::kernel::{
-        Bridge, DeviceFailure, DeviceId, DeviceKind, DeviceSpec, Devices, FdbPart, Kernel,
-        KernelError, LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed,
-        ObservedBridge, ObservedDevice, ObservedPeer, Outside, OutsideHealth, PublishedPorts,
-        Resolve, Resolved, SuperPackets, TableChange, Tables, Way, Ways,
+        Bridge, DeviceFailure, DeviceKind, DeviceSpec, Devices, FdbPart, Kernel, KernelError,
+        LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed, ObservedBridge,
+        ObservedDevice, ObservedPeer, Outside, OutsideHealth, PublishedPorts, Resolve, Resolved,
+        Stations, SuperPackets, TableChange, Tables, Target, Way, Ways,
     },
-    model::Encapsulation,
+    model::{Encapsulation, Vtep},
 };
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey, NodeKey, ip16_from_v4};
 use std::{
@@ -30,7 +30,7 @@ pub(super) struct FakeKernel {
     /// The underlay device's; 1500 where nobody changed it.
     pub(super) mtu: Option<u32>,
     /// Of the routes that have one of their own.
-    pub(super) route_mtus: BTreeMap<Ipv4Addr, u32>,
+    pub(super) route_mtus: BTreeMap<Vtep, u32>,
     pub(super) bridge_mtu: u32,
     /// Devices of this kernel never run.
     pub(super) is_dead: bool,
@@ -241,7 +241,7 @@ impl Devices for FakeKernel {
             mac: spec.mac.to_vec(),
             mtu: spec.sizes.mtu,
             super_packets: SuperPackets::default(),
-            addresses: vec![(spec.address, spec.prefix)],
+            addresses: spec.addresses.clone(),
         };
         let device = ObservedDevice {
             id: spec.id,
@@ -306,8 +306,8 @@ impl Devices for FakeKernel {
         let named = self.tables.fdb.values().any(|entry| entry.ifindex == seen.ifindex);
         assert!(!named || self.is_meddled, "the tables forget a port before it goes");
         if seen.id.kind == DeviceKind::Leg {
-            let leads = |to: Ipv4Addr| DeviceId::leg(to) == seen.id;
-            assert!(!self.published.values().any(|to| leads(to.address)), "nothing leads there");
+            let leads = |to: &Target| has(seen, to.address);
+            assert!(!self.published.values().any(leads), "nothing leads there");
         }
         self.devices.remove(&seen.ifindex);
         self.up.remove(&seen.ifindex);
@@ -317,15 +317,19 @@ impl Devices for FakeKernel {
 }
 
 impl Outside for FakeKernel {
-    async fn repair(&mut self, _gateway: &LocalGateway) -> Result<(), KernelError> {
+    async fn repair(
+        &mut self,
+        _gateway: &LocalGateway,
+        _stations: &Stations,
+    ) -> Result<(), KernelError> {
         Ok(())
     }
 
-    async fn ways(&mut self, vteps: &BTreeSet<Ipv4Addr>) -> Result<Ways, KernelError> {
+    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Result<Ways, KernelError> {
         let device_mtu = self.mtu.unwrap_or(1500);
         let mac = [2, 0, 0, 0, 0, self.router];
         let hop = NextHop { ifindex: 1, mac, source_mac: [4; 6] };
-        let way = |vtep: &Ipv4Addr| {
+        let way = |vtep: &Vtep| {
             let mtu = self.route_mtus.get(vtep).map_or(device_mtu, |mtu| device_mtu.min(*mtu));
             (*vtep, Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop: Some(hop) })
         };
@@ -350,7 +354,7 @@ impl Outside for FakeKernel {
 
     async fn publish(&mut self, ports: &PublishedPorts) -> Result<(), KernelError> {
         for target in ports.values() {
-            let stands = |device: &ObservedDevice| device.id == DeviceId::leg(target.address);
+            let stands = |device: &ObservedDevice| has(device, target.address);
             assert!(self.devices.values().any(stands), "the leg stands before a port leads there");
         }
         self.published.clone_from(ports);
@@ -378,4 +382,10 @@ impl Resolve for FakeKernel {
         self.names = Arc::clone(names);
         Resolved { resolvers: names.namespaces.len(), trouble: Vec::new() }
     }
+}
+
+/// The device is the leg with this address.
+fn has(device: &ObservedDevice, address: Ipv4Addr) -> bool {
+    let mut nets = device.peer.iter().flat_map(|peer| &peer.addresses);
+    device.id.kind == DeviceKind::Leg && nets.any(|net| net.addr() == address)
 }

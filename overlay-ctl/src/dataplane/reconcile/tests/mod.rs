@@ -8,7 +8,7 @@ mod random;
 use super::*;
 use crate::{
     control::state::{Command, Placement, PortsWanted},
-    model::{Endpoint, Location, NetworkId},
+    model::{Endpoint, EndpointAddrs, Location, NetworkId},
 };
 use cluster::{Cluster, node};
 use fake::FakeKernel;
@@ -233,7 +233,7 @@ fn published() -> (Cluster, FakeKernel) {
         placement: Placement::Node {
             node: "h1".parse().unwrap(),
             netns: "/run/netns/web1".into(),
-            address: None,
+            addresses: EndpointAddrs::default(),
         },
         forwards: false,
         aliases: std::collections::BTreeSet::default(),

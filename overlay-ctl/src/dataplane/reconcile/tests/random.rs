@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     control::state::{Command, Placement, PortsWanted},
     dataplane::reconcile::{Trigger, audit::Audit},
-    model::{NetworkOptions, Pool},
+    model::{EndpointAddrs, NetworkOptions, Pool},
 };
 use overlay_common::NeighKey;
 use proptest::prelude::*;
@@ -107,7 +107,7 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
             cluster.attempt(Command::RegisterNode {
                 instance: [node; 16],
                 name,
-                vtep: Ipv4Addr::new(10, 0, vtep, node),
+                vtep: Ipv4Addr::new(10, 0, vtep, node).into(),
                 listen: (Ipv4Addr::new(10, 0, vtep, node), 7400).into(),
                 returning: known,
                 gateway: None,
@@ -138,14 +138,14 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
 fn create(name: u8, network: u8, node: u8) -> Command {
     let placement = match node {
         4 => Placement::External {
-            vtep: Ipv4Addr::new(10, 9, 0, name % 2),
+            vtep: Ipv4Addr::new(10, 9, 0, name % 2).into(),
             mac: format!("02:00:00:00:00:{name:02x}").parse().unwrap(),
-            address: Ipv4Addr::new(172, 16, 16 + network, 100 + name),
+            addresses: Ipv4Addr::new(172, 16, 16 + network, 100 + name).into(),
         },
         node => Placement::Node {
             node: format!("h{node}").parse().unwrap(),
             netns: format!("/run/netns/{name}").into(),
-            address: None,
+            addresses: EndpointAddrs::default(),
         },
     };
     Command::CreateEndpoint {

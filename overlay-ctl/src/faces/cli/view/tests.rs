@@ -32,7 +32,7 @@ fn web1() -> v1::Endpoint {
         ],
         gateway: Some(v1::GatewayLeg {
             interface: "eth1".to_owned(),
-            host_interface: "ovgwac120003".to_owned(),
+            host_interface: "ovgw00000001".to_owned(),
             host_ifindex: 19,
             mtu: 1500,
             address: "172.18.0.3/16".to_owned(),
@@ -230,7 +230,7 @@ revision    6
 
 LEG       INTERFACE   HOST INTERFACE     ADDRESS            MAC                 GATEWAY      MTU
 overlay   eth0@if17   17: ovp3           172.16.16.129/24   02:42:ac:10:10:81   -            1450
-gateway   eth1@if19   19: ovgwac120003   172.18.0.3/16      02:42:ac:12:00:03   172.18.0.1   1500"
+gateway   eth1@if19   19: ovgw00000001   172.18.0.3/16      02:42:ac:12:00:03   172.18.0.1   1500"
     );
     assert_eq!(
         endpoint.summary(),
@@ -264,7 +264,7 @@ gateway   eth1@if19   19: ovgwac120003   172.18.0.3/16      02:42:ac:12:00:03   
             ],
             "gateway": {
                 "interface": "eth1",
-                "host_interface": "ovgwac120003",
+                "host_interface": "ovgw00000001",
                 "host_ifindex": 19,
                 "mtu": 1500,
                 "address": "172.18.0.3/16",
