@@ -1,5 +1,4 @@
-//! The addresses of a VTEP and of an endpoint. Code outside of this file, and of the files that write one family's
-//! headers, does not depend on the family.
+//! The addresses of a VTEP and of an endpoint, of either family. ARCHITECTURE.md lists what still knows IPv4 alone.
 
 use overlay_common::Ip16;
 use serde::{

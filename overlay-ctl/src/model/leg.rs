@@ -10,8 +10,7 @@ use serde::{
 };
 use std::fmt;
 
-/// Identifies a leg. It is never used again; a leg that gets other addresses gets another id, since its device is made
-/// anew.
+/// Identifies a leg on its node. A leg that gets other addresses gets another id, because its device is made anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LegId(u64);
@@ -23,9 +22,8 @@ impl LegId {
         Self(self.0 + 1)
     }
 
-    /// The id of a leg that an earlier version made: the number that its IPv4 address is. Devices of such legs are
-    /// named so. Other ids are counted from 1, and do not reach these numbers: the smallest of a private address is
-    /// 167,772,160 (10.0.0.0).
+    /// The id of a leg that an earlier version made: its IPv4 address, read as a number. Devices of such legs are named
+    /// so. Other ids are counted from 1, and stay below these numbers: the smallest is 16,777,218 (1.0.0.2).
     #[must_use]
     pub fn of_addresses(addresses: EndpointAddrs) -> Self {
         Self(addresses.v4.map_or(0, |v4| u32::from(v4).into()))

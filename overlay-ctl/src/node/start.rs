@@ -16,7 +16,7 @@ use crate::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
         host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
-        kernel::{DeviceKind, LocalGateway, Stations},
+        kernel::{DeviceKind, LocalGateway, ObservedDevice, Stations},
         netlink::{Netlink, Underlay, UnderlayChoice},
     },
     faces::DatapathInfo,
@@ -103,7 +103,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         let device = (underlay.ifindex, underlay.name.as_str());
         let super_packets =
             SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
-        netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu, &Stations::new()).await?;
+        let stations = stations(&netlink, &datapath).await?;
+        netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu, &stations).await?;
         let table = Table::open().await?;
         let membership =
             cluster::enter(&mut home, &registration, args.join, run_folder(&args)).await?;
@@ -150,6 +151,15 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let ended = node.run(listeners, &args, ending).await;
     drop((lock, pins));
     ended
+}
+
+/// The MACs of the legs that stand, as the data path knows them: a node that finds no voter takes them back into the
+/// bridge, too.
+async fn stations(netlink: &Netlink, datapath: &Datapath) -> Result<Stations, StartError> {
+    let legs = datapath.reader().small()?.gateway_ports;
+    let devices = netlink.devices().await?;
+    let station = |device: &ObservedDevice| Some((device.id, legs.get(&device.ifindex)?.mac));
+    Ok(devices.iter().filter_map(station).collect())
 }
 
 /// The subnet of the node's gateway bridge: the one that was asked for, the one that the bridge has, or a free one.

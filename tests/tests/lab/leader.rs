@@ -1,9 +1,9 @@
 //! The death of voters.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use overlay_lab::{eventually, patient, probe::Prober, text};
+use overlay_lab::{command, eventually, patient, probe::Prober, rows, text};
 
 use crate::support::{
     ELECTION, NETWORK, NODES, address, another_leads, cluster, leader, refused_with, scenario,
@@ -36,6 +36,50 @@ fn traffic_and_the_cluster_survive_the_leader() {
             let own = [web1, &cluster.web2_2, web2].into_iter().find(|e| e.host.name == dead.name);
             own.context("an endpoint on the dead node")?.netns.reaches(web4)
         })?;
+        Ok(())
+    });
+}
+
+/// Nothing says at which moment of a creation the leader dies: each node asks for several at once, so that some are with
+/// the leader, some are logged, and some are not sent yet.
+#[test]
+fn a_creation_that_the_leader_dies_in_is_carried_out_once_or_not_at_all() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let dead = leader(&cluster)?;
+        let alive = cluster.hosts.iter().filter(|host| host.name != dead.name);
+        let mut asked = Vec::new();
+        for host in alive {
+            for number in 0..4 {
+                let name = format!("{}-{number}", host.name);
+                let netns = lab.container(&name)?.name().to_owned();
+                let args = ["endpoint", "create", &name, "--network", NETWORK, "--netns", &netns];
+                let mut command = host.overlay_command(&args);
+                let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+                asked.push((host, name, netns, child));
+            }
+        }
+        dead.kill9()?;
+        let mut wanted = BTreeSet::new();
+        for (host, name, netns, child) in asked {
+            wanted.insert(name.clone());
+            if child.wait_with_output()?.status.success() {
+                continue;
+            }
+            // Whether it was carried out is not known: asked for once more, it is made or stands already.
+            another_leads(host, &dead)?;
+            let args = ["endpoint", "create", &name, "--network", NETWORK, "--netns", &netns];
+            let again = command::output(&mut host.overlay_command(&args), 4 * ELECTION)?;
+            let stands = again.stderr.contains("already exists");
+            ensure!(again.status.success() || stands, "{name}: {}", again.stderr);
+        }
+        let host = &cluster.hosts[3];
+        let listed = host.overlay_json(&["endpoint", "ls"])?;
+        let of = |field| rows(&listed).iter().map(move |row| text(row, field).to_owned());
+        let made: Vec<String> = of("name").filter(|name| wanted.contains(name)).collect();
+        ensure!(made.len() == wanted.len(), "{made:?} of {wanted:?}");
+        let distinct: BTreeSet<String> = of("address").collect();
+        ensure!(distinct.len() == rows(&listed).len(), "{listed}");
         Ok(())
     });
 }

@@ -19,6 +19,11 @@ use crate::exec::capture;
 
 /// How long a test may take beyond ten times its usual time: others may be busy with the machine.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A test that has so many folders in common with the code is one of its room.
+const NEAR: usize = 2;
+/// How long the tests of other rooms may take for one change. A room is to be tested by its own tests: a change that
+/// only long tests of other rooms notice counts as a survivor.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 /// Between two looks whether a test has ended.
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -72,7 +77,7 @@ pub(super) fn tests(build: &Build, jobs: usize) -> Result<Vec<Test>> {
     Ok(tests.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Runs the tests that reach a change until one notices.
+/// Runs the tests that reach a change until one notices: all of its room, and the quickest of the others.
 pub(super) fn outcome(build: &Build, tests: &[Test], number: u32) -> Result<Outcome> {
     let file = &build.mutants[number as usize - 1].file;
     let mut reaching: Vec<&Test> =
@@ -82,6 +87,12 @@ pub(super) fn outcome(build: &Build, tests: &[Test], number: u32) -> Result<Outc
     }
     // Those beside the code first, then the quick ones.
     reaching.sort_by_key(|test| (usize::MAX - in_common(file, &test.name), test.usual));
+    let mut elsewhere = Duration::ZERO;
+    reaching.retain(|test| {
+        let is_near = in_common(file, &test.name) >= NEAR;
+        elsewhere += if is_near { Duration::ZERO } else { test.usual };
+        is_near || elsewhere <= ELSEWHERE
+    });
     for test in reaching {
         let mut command = test_command(build);
         command.args(["--exact", &test.name]).env("OVERLAY_MUTANT", number.to_string());

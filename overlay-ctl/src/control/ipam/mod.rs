@@ -112,6 +112,8 @@ mod tests {
             last = Some(next);
         }
         assert_eq!(given, [address(5), address(6), address(2)]);
+        used.clear();
+        assert_eq!(next_address(&pool, Some(address(2)), &used), Some(address(3)), "the first too");
     }
 
     #[test]

@@ -256,7 +256,7 @@ impl State {
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Removed(revision)
             }
-            Decision::PutEndpoint { endpoint, given_out, leg_given_out } => {
+            Decision::PutEndpoint { endpoint, given_out, leg_given_out, counted } => {
                 if let (true, Some(address)) = (given_out, endpoint.addresses.v4) {
                     self.last_address.insert(endpoint.network, address);
                 }
@@ -265,10 +265,8 @@ impl State {
                     && let Some(address) = leg.addresses.v4
                 {
                     self.last_leg.insert(node, address);
-                    if leg.id == self.last_leg_id.next() {
-                        self.last_leg_id = leg.id;
-                    }
                 }
+                self.last_leg_id = counted.unwrap_or(self.last_leg_id);
                 self.insert_endpoint(endpoint.clone());
                 self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));
                 Applied::Endpoint(endpoint)

@@ -88,6 +88,12 @@ mod tests {
             log.push(revision, RowKey::Node(revision));
         }
         assert_eq!(log.since(10).map(|keys| keys.len()), Some(REMEMBERED));
+        let mut short = ChangeLog::starting_after(0).remembering(2);
+        for revision in 1..=3 {
+            short.push(revision, RowKey::Node(revision));
+        }
+        assert_eq!(short.since(0), None);
+        assert_eq!(short.since(1), Some([RowKey::Node(2), RowKey::Node(3)].into()));
         log.push(u64::MAX, RowKey::Node(1));
         assert_eq!(log.since(10), None);
         assert_eq!(log.since(11).map(|keys| keys.len()), Some(REMEMBERED));

@@ -34,8 +34,8 @@ impl Mutation {
     }
 }
 
-/// The rules by which this version's log entries are applied. An entry is applied by the rules of the version that
-/// wrote it, so that every node comes to the same state, whichever version wrote the entry.
+/// The rules by which this version's log entries are applied. An entry of an earlier version is applied by the rules of
+/// that version, so that it makes the same rows now as it made then.
 ///
 /// 0: a new gateway leg gets the id [`LegId::of_addresses`](crate::model::LegId::of_addresses).
 /// 1: it gets the next id that no leg had.
@@ -176,7 +176,7 @@ pub enum Placement {
         /// Absolute path of the namespace there.
         netns: PathBuf,
         /// Without an IPv4 address: the next free one.
-        #[serde(rename = "address")]
+        #[serde(default, rename = "address")]
         addresses: EndpointAddrs,
     },
     /// Behind a VTEP that is no node of this cluster.

@@ -1,7 +1,7 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, Network, Node};
+use crate::model::{Endpoint, LegId, Network, Node};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub enum Decision {
     PutNode {
         /// The row.
         node: Node,
-        /// The new addresses of its legs, if its gateway subnet changes.
+        /// Its new legs, if its gateway subnet changes.
         renumbering: Renumbering,
     },
     /// A node that has no endpoints is removed.
@@ -34,6 +34,8 @@ pub enum Decision {
         given_out: bool,
         /// True if the namespace had no gateway leg: the next leg's address is searched after this one.
         leg_given_out: bool,
+        /// The id of the new gateway leg, if it was counted: the next id comes after this one.
+        counted: Option<LegId>,
     },
     /// An endpoint is removed.
     RemoveEndpoint(Endpoint),

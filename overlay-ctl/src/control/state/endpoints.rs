@@ -103,6 +103,7 @@ impl State {
             endpoint,
             given_out: asked.v4.is_none(),
             leg_given_out: leg.is_some_and(|leg| leg.given_out),
+            counted: leg.and_then(|leg| leg.counted),
         })
     }
 

@@ -22,6 +22,8 @@ pub(super) struct NewLeg {
     pub(super) leg: Leg,
     /// True if the namespace had no leg: the next address is searched after this one.
     pub(super) given_out: bool,
+    /// The id, if it was counted: the next id comes after this one.
+    pub(super) counted: Option<LegId>,
 }
 
 /// The legs of a node after its gateway subnet changed.
@@ -31,8 +33,8 @@ pub struct Renumbering {
     pub(super) legs: BTreeMap<EndpointId, Option<Leg>>,
     /// The last address that was given out.
     pub(super) last: Option<Ipv4Addr>,
-    /// The last id that was given out.
-    pub(super) last_id: LegId,
+    /// The last id that was counted; `None` = none was.
+    pub(super) last_id: Option<LegId>,
 }
 
 impl State {
@@ -67,15 +69,15 @@ impl State {
             return Ok(None);
         }
         if let Some(leg) = shared {
-            return Ok(Some(NewLeg { leg, given_out: false }));
+            return Ok(Some(NewLeg { leg, given_out: false, counted: None }));
         }
         let none = OrdMap::new();
         let used = self.legs.get(&node.id).unwrap_or(&none);
         let last = self.last_leg.get(&node.id).copied();
         match ipam::next_address(&Pool::whole(subnet), last, used) {
             Some(address) => {
-                let leg = new_leg(rules, self.last_leg_id.next(), address.into());
-                Ok(Some(NewLeg { leg, given_out: true }))
+                let (leg, counted) = new_leg(rules, self.last_leg_id, address.into());
+                Ok(Some(NewLeg { leg, given_out: true, counted }))
             }
             None => Err(Refusal::GatewayExhausted { subnet, node: node.name.clone() }),
         }
@@ -91,9 +93,9 @@ impl State {
         endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
         let Some(subnet) = node.gateway else {
             let legs = endpoints.iter().map(|endpoint| (endpoint.id, None)).collect();
-            return Ok(Renumbering { legs, last: None, last_id: self.last_leg_id });
+            return Ok(Renumbering { legs, ..Renumbering::default() });
         };
-        let mut renumbering = Renumbering { last_id: self.last_leg_id, ..Renumbering::default() };
+        let mut renumbering = Renumbering::default();
         let mut namespaces: BTreeMap<&Path, Leg> = BTreeMap::new();
         let mut used: OrdMap<Ipv4Addr, ()> = OrdMap::new();
         for endpoint in &endpoints {
@@ -111,11 +113,9 @@ impl State {
                     })?;
                     used.insert(address, ());
                     renumbering.last = Some(address);
-                    let next = renumbering.last_id.next();
-                    let leg = new_leg(rules, next, address.into());
-                    if leg.id == next {
-                        renumbering.last_id = next;
-                    }
+                    let last = renumbering.last_id.unwrap_or(self.last_leg_id);
+                    let (leg, counted) = new_leg(rules, last, address.into());
+                    renumbering.last_id = counted.or(renumbering.last_id);
                     namespaces.insert(netns, leg);
                     leg
                 }
@@ -139,7 +139,7 @@ impl State {
     /// Writes the new legs into the endpoints of `node`.
     pub(super) fn carry_out(&mut self, revision: Revision, node: NodeId, renumbering: Renumbering) {
         let Renumbering { legs, last, last_id } = renumbering;
-        self.last_leg_id = last_id;
+        self.last_leg_id = last_id.unwrap_or(self.last_leg_id);
         for (id, leg) in legs {
             let Some(mut endpoint) = self.endpoint(id).cloned() else { continue };
             if endpoint.leg == leg {
@@ -168,13 +168,11 @@ impl State {
     }
 }
 
-/// A new leg, by the rules of the log entry.
-fn new_leg(rules: u32, next: LegId, addresses: EndpointAddrs) -> Leg {
-    let id = match rules {
-        0 => LegId::of_addresses(addresses),
-        _ => next,
-    };
-    Leg { id, addresses }
+/// A new leg by the rules of the log entry, and its id if that was counted, after `last`.
+fn new_leg(rules: u32, last: LegId, addresses: EndpointAddrs) -> (Leg, Option<LegId>) {
+    let counted = (rules > 0).then(|| last.next());
+    let id = counted.unwrap_or_else(|| LegId::of_addresses(addresses));
+    (Leg { id, addresses }, counted)
 }
 
 fn check_overlap(network: &Network, node: &Node, gateway: Subnet) -> Result<(), Refusal> {

@@ -215,7 +215,9 @@ impl Netlink {
         }
     }
 
-    /// Puts legs that are outside of the bridge back into it, as isolated ports.
+    /// Puts legs that are outside of the bridge back into it, as isolated ports, and tells the bridge the legs' MACs that
+    /// it does not know. Of a leg whose MAC is not among `stations` it only makes sure that it is isolated where it is
+    /// in the bridge: without the MAC the bridge would send what is for that leg out of all ports.
     async fn take_legs_in(
         &self,
         links: &[Link],
@@ -226,9 +228,11 @@ impl Netlink {
             let id = id_of(link).filter(|id| id.kind.row().bridge == Bridge::Gateway)?;
             Some((link, stations.get(&id)))
         });
+        let known = link::stations(&self.handle, bridge).await?;
         for (leg, mac) in legs {
             let is_in = leg.controller == Some(bridge);
-            if is_in && leg.isolated || !is_in && mac.is_none() {
+            let is_known = mac.is_none_or(|mac| known.contains(&(leg.index, *mac)));
+            if is_in && leg.isolated && is_known || !is_in && mac.is_none() {
                 continue;
             }
             let taken_in = async {

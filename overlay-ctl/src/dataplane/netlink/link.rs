@@ -10,7 +10,7 @@ use netlink_packet_route::{
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
         LinkXdp, State,
     },
-    neighbour::{NeighbourFlags, NeighbourState},
+    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkBridgePort, LinkUnspec};
@@ -361,6 +361,30 @@ pub(super) async fn set_station(
     let station = station.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
     let done = station.execute().await;
     done.map_err(|error| NetlinkError::new("tell a bridge which port has a MAC", error))
+}
+
+/// The ports that a bridge was permanently told a MAC of, each with the MAC.
+pub(super) async fn stations(
+    handle: &Handle,
+    bridge: u32,
+) -> Result<BTreeSet<(u32, [u8; 6])>, NetlinkError> {
+    let mut request = handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+    request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
+    let entries: Vec<_> = match request.execute().try_collect().await {
+        Ok(entries) => entries,
+        Err(error) => {
+            let error = NetlinkError::new("list the MACs that a bridge knows", error);
+            return if error.is_gone() { Ok(BTreeSet::new()) } else { Err(error) };
+        }
+    };
+    let station = |entry: NeighbourMessage| {
+        let mac = entry.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(mac) => <[u8; 6]>::try_from(mac.as_slice()).ok(),
+            _ => None,
+        });
+        (entry.header.state == NeighbourState::Noarp).then_some((entry.header.ifindex, mac?))
+    };
+    Ok(entries.into_iter().filter_map(station).collect())
 }
 
 /// Keeps the kernel from giving a device an IPv6 link-local address: the endpoint must not reach the host's side of its

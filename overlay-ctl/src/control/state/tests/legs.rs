@@ -239,6 +239,26 @@ fn a_leg_with_another_address_has_another_id() {
     assert_eq!(now.addresses.to_string(), "172.19.0.2");
     assert_ne!(now.id, first.leg.unwrap().id);
     assert!(r.state.endpoints().all(|endpoint| endpoint.leg == Some(now)));
+    for network in ["net", "other"] {
+        let name = if network == "net" { "web1" } else { "also" };
+        r.apply(Command::RemoveEndpoint {
+            name: name.parse().unwrap(),
+            network: Some(network.parse().unwrap()),
+            only: None,
+        })
+        .unwrap();
+    }
     let next = r.wish(&Wish::new("web2")).unwrap().leg.unwrap();
     assert_eq!(next.id, now.id.next());
+    assert_eq!(next.addresses.to_string(), "172.19.0.3", "a freed address comes last");
+}
+
+#[test]
+fn legs_are_numbered_anew_in_the_order_of_their_endpoints() {
+    let mut r = replica();
+    r.wish(&Wish { network: "other", ..Wish::new("first") }).unwrap();
+    r.wish(&Wish::new("second")).unwrap();
+    r.node_at(1, "172.19.0.0/16").unwrap();
+    let numbered = [("first", "172.19.0.2"), ("second", "172.19.0.3")];
+    assert_eq!(r.legs(), numbered.map(|(name, leg)| (name.to_owned(), leg.to_owned())));
 }

@@ -270,6 +270,8 @@ fn what_a_request_made_is_not_made_anew_by_its_repetition() {
         let mut r = replica();
         r.request(77, make.clone()).unwrap();
         r.request(78, remove).unwrap();
+        let refusal = r.changes_nothing(78, make.clone()).unwrap_err();
+        assert!(refusal.to_string().contains(&format!("the removal of {what}")), "{refusal}");
         let refusal = r.changes_nothing(77, make).unwrap_err();
         match &refusal {
             Refusal::Gone { .. } => assert!(refusal.to_string().starts_with(what), "{refusal}"),
@@ -292,4 +294,30 @@ fn what_the_node_adds_to_a_creation_is_not_asked_for() {
     };
     let made = logged(&[(Transport::Tcp, 32_768)]).unwrap();
     assert_eq!(logged(&[(Transport::Tcp, 32_769)]), Ok(made));
+}
+
+/// An id alone does not tell what the caller means: the name and the network must be those of the row.
+#[test]
+fn a_removal_keeps_to_the_name_the_network_and_the_id() {
+    let mut r = replica();
+    let mut make = |request: u64, name: &str, network: &str, address: &str| match r
+        .request(request, external(name, network, address))
+    {
+        Ok(Applied::Endpoint(endpoint)) => endpoint.id,
+        other => panic!("{other:?}"),
+    };
+    let a = make(101, "a", "net", "10.0.0.8");
+    let b = make(102, "b", "net", "10.0.0.9");
+    let elsewhere = make(103, "a", "other", "10.1.0.8");
+    for (asked, found) in [
+        (remove_endpoint("b", None, Some(a)), b),
+        (remove_endpoint("a", Some("other"), Some(a)), elsewhere),
+        (remove_endpoint("a", Some("net"), Some(elsewhere)), a),
+    ] {
+        let refusal = r.changes_nothing_but_memory(104 + found, asked).unwrap_err();
+        assert!(matches!(refusal, Refusal::Replaced { found: f, .. } if f == found), "{refusal}");
+    }
+    r.request(200, remove_endpoint("a", None, Some(elsewhere))).unwrap();
+    let left: Vec<EndpointId> = r.state.endpoints().map(|endpoint| endpoint.id).collect();
+    assert_eq!(left, [a, b], "the id says which of two with one name");
 }

@@ -1,6 +1,7 @@
 //! Tests of networks, nodes and endpoints in the state.
 
 use super::*;
+use crate::model::Location;
 
 #[test]
 fn names_and_addresses_come_as_docker_gives_them() {
@@ -172,4 +173,76 @@ fn a_network_knows_on_which_nodes_it_has_endpoints() {
     let node = |name: &str| r.state.nodes().find(|node| node.name.to_string() == name).unwrap().id;
     assert_eq!(r.state.nodes_of(net.id), [node("h1"), node("h3")].into());
     assert_eq!((r.state.endpoint_count(), r.state.endpoint_count_of(net.id)), (4, 3));
+}
+
+#[test]
+fn a_row_has_what_was_asked_for() {
+    let mut r = Replica::default();
+    let metrics = Some("10.10.10.1:7401".parse().unwrap());
+    r.apply(Command::RegisterNode {
+        instance: [1; 16],
+        name: "h1".parse().unwrap(),
+        vtep: Ipv4Addr::new(10, 10, 10, 1).into(),
+        listen: "10.10.10.1:7400".parse().unwrap(),
+        returning: None,
+        gateway: None,
+        metrics,
+    })
+    .unwrap();
+    assert_eq!(r.state.nodes().next().unwrap().metrics, metrics);
+    r.network("net", "10.0.0.0/24", None).unwrap();
+    let vtep: Vtep = Ipv4Addr::new(203, 0, 113, 77).into();
+    for forwards in [false, true] {
+        let name = format!("sw-{forwards}");
+        let asked = addresses(if forwards { "10.0.0.9" } else { "10.0.0.200" });
+        let made = r.apply(Command::CreateEndpoint {
+            name: name.parse().unwrap(),
+            network: "net".parse().unwrap(),
+            placement: Placement::External {
+                vtep,
+                mac: Mac::of_endpoint(asked.v4.unwrap()),
+                addresses: asked,
+            },
+            forwards,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
+        });
+        let Ok(Applied::Endpoint(made)) = made else { panic!("{made:?}") };
+        assert_eq!((made.forwards, made.addresses), (forwards, asked));
+        assert_eq!(made.location, Location::External { vtep });
+    }
+}
+
+#[test]
+fn a_node_that_changes_its_name_leaves_the_old_one_free() {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    let register = |instance: u8, name: &str| Command::RegisterNode {
+        instance: [instance; 16],
+        name: name.parse().unwrap(),
+        vtep: Ipv4Addr::new(10, 10, 10, instance).into(),
+        listen: (Ipv4Addr::new(10, 10, 10, instance), 7400).into(),
+        returning: None,
+        gateway: None,
+        metrics: None,
+    };
+    r.apply(register(1, "renamed")).unwrap();
+    let old = "h1".parse().unwrap();
+    assert_eq!(r.state.node_named(&old), Err(Refusal::NoNode(old.clone())));
+    r.apply(register(2, "h1")).unwrap();
+    assert_eq!(r.state.node_named(&old).unwrap().instance, [2; 16]);
+}
+
+/// What is searched after the last address that was given is forgotten with the network or the node.
+#[test]
+fn what_is_removed_leaves_nothing_behind() {
+    let mut r = Replica::default();
+    r.node_at(1, "172.18.0.0/16").unwrap();
+    r.network("net", "10.0.0.0/24", None).unwrap();
+    r.wish(&Wish::new("a")).unwrap();
+    assert_eq!((r.state.last_address.len(), r.state.last_leg.len()), (1, 1));
+    r.remove("a").unwrap();
+    r.apply(Command::RemoveNetwork { name: "net".parse().unwrap(), only: None }).unwrap();
+    r.apply(Command::RemoveNode { name: "h1".parse().unwrap(), only: None }).unwrap();
+    assert_eq!((r.state.last_address.len(), r.state.last_leg.len()), (0, 0));
 }

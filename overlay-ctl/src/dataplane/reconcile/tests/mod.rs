@@ -271,7 +271,7 @@ async fn another_leg_takes_the_place_of_one_in_one_pass() {
         legs.map(|leg| leg.id.number).collect()
     };
     let right = legs(&kernel);
-    // A leg with another address is in the way, as after the gateway's subnet changed.
+    // A leg with another id is in the way, as after the gateway's subnet changed.
     let leg = kernel.devices.values_mut().find(|device| device.interface() == "eth1").unwrap();
     leg.id.number += 1;
     kernel.published.clear();
