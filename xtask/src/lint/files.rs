@@ -10,17 +10,13 @@ use anyhow::{Context as _, Result};
 /// Lines that a file may have: it can be read in one sitting.
 const LINES_MAX: usize = 400;
 
-/// What is wrong with the Rust files below the crates of `root`. `long` are those that may be longer,
+/// What is wrong with Rust files, each a path and a text. `long` are those that may be longer,
 /// `headless` the folders in which a file may lack a head.
-pub(super) fn check(root: &Path, long: &[String], headless: &[String]) -> Result<Vec<String>> {
-    let files = sources(root)?.into_iter().map(|file| {
-        let name = file.strip_prefix(root)?.display().to_string();
-        Ok((name, fs::read_to_string(file)?))
-    });
-    Ok(judge(&files.collect::<Result<Vec<_>>>()?, long, headless))
-}
-
-fn judge(files: &[(String, String)], long: &[String], headless: &[String]) -> Vec<String> {
+pub(super) fn check(
+    files: &[(String, String)],
+    long: &[String],
+    headless: &[String],
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, text) in files {
         let lines = text.lines().count();
@@ -48,6 +44,15 @@ fn judge(files: &[(String, String)], long: &[String], headless: &[String]) -> Ve
 
 fn has_head(text: &str) -> bool {
     text.strip_prefix("//! ").is_some_and(|rest| rest.starts_with(|c: char| !c.is_whitespace()))
+}
+
+/// The Rust files of every crate, each with its path and its text.
+pub(super) fn read(root: &Path) -> Result<Vec<(String, String)>> {
+    let files = sources(root)?.into_iter().map(|file| {
+        let name = file.strip_prefix(root)?.display().to_string();
+        Ok((name, fs::read_to_string(file)?))
+    });
+    files.collect()
 }
 
 /// The Rust files of every crate, which are the folders with a manifest.
@@ -83,7 +88,7 @@ mod tests {
     fn of(files: &[(&str, &str)], long: &[&str], headless: &[&str]) -> Vec<String> {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let files = files.iter().map(|&(name, text)| (name.to_owned(), text.to_owned()));
-        judge(&files.collect::<Vec<_>>(), &owned(long), &owned(headless))
+        check(&files.collect::<Vec<_>>(), &owned(long), &owned(headless))
     }
 
     #[test]

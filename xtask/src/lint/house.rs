@@ -1,5 +1,5 @@
 //! What this repository asks of its code and no other tool checks: the arrows between rooms, circles of
-//! files, what a room must not name, and the size and head of each file.
+//! files, what a room must not name, the size and head of each file, and the tests that documents name.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     arrows::{Forbidden, Rooms, between_files},
     circles::{Graph, circles, closes_one},
-    files,
+    claims, files,
     source::Source,
     table,
 };
@@ -55,7 +55,13 @@ pub(super) fn check() -> Result<()> {
         let rows = table::read(&exceptions, name, 2)?;
         Ok(rows.iter().flat_map(|row| table::code(&row.cells[0])).collect())
     };
-    wrong.extend(files::check(root(), &names("long files")?, &names("files without a head")?)?);
+    let sources = files::read(root())?;
+    let (long, headless) = (names("long files")?, names("files without a head")?);
+    wrong.extend(files::check(&sources, &long, &headless));
+    for name in claims::DOCUMENTS {
+        let document = fs::read_to_string(root().join(name))?;
+        wrong.extend(claims::check(name, &document, &sources));
+    }
     if wrong.is_empty() {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 mod arrows;
 mod circles;
+mod claims;
 mod files;
 mod house;
 mod reader;

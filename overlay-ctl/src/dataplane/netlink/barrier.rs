@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
 use super::{
-    GroError, Netlink, NetlinkError,
+    GroError, Netlink, NetlinkError, bridge_port,
     link::{self, Link, Owner},
     marks::{self, id_of},
     names::{BARRIER, BARRIER_ALIAS, GROUP},
@@ -75,7 +75,7 @@ impl Netlink {
             if link.controller == Some(barrier) {
                 continue;
             }
-            match link::set_controller(&self.handle, link.index, barrier).await {
+            match bridge_port::set_controller(&self.handle, link.index, barrier).await {
                 Err(error) if error.errno() == Some(Errno::EXFULL) => {
                     return Ok(Some(BarrierGap::Full));
                 }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::{
-    BridgeError, Netlink, NetlinkError,
+    BridgeError, Netlink, NetlinkError, bridge_port,
     link::{self, Address, Link, Owner},
     marks::{id_of, is_gateway_bridge},
     names::{GATEWAY_BRIDGE, GATEWAY_BRIDGE_ALIAS, GROUP},
@@ -228,7 +228,7 @@ impl Netlink {
             let id = id_of(link).filter(|id| id.kind.row().bridge == Bridge::Gateway)?;
             Some((link, stations.get(&id)))
         });
-        let known = link::stations(&self.handle, bridge).await?;
+        let known = bridge_port::stations(&self.handle, bridge).await?;
         for (leg, mac) in legs {
             let is_in = leg.controller == Some(bridge);
             let is_known = mac.is_none_or(|mac| known.contains(&(leg.index, *mac)));
@@ -237,11 +237,11 @@ impl Netlink {
             }
             let taken_in = async {
                 if !is_in {
-                    link::set_controller(&self.handle, leg.index, bridge).await?;
+                    bridge_port::set_controller(&self.handle, leg.index, bridge).await?;
                 }
-                link::set_isolated(&self.handle, leg.index).await?;
+                bridge_port::set_isolated(&self.handle, leg.index).await?;
                 match mac {
-                    Some(mac) => link::set_station(&self.handle, leg.index, *mac).await,
+                    Some(mac) => bridge_port::set_station(&self.handle, leg.index, *mac).await,
                     None => Ok(()),
                 }
             }

@@ -10,10 +10,9 @@ use netlink_packet_route::{
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
         LinkXdp, State,
     },
-    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 use nix::errno::Errno;
-use rtnetlink::{AddressMessageBuilder, Handle, LinkBridgePort, LinkUnspec};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
@@ -330,61 +329,6 @@ pub(super) async fn set_up(handle: &Handle, index: u32) -> Result<(), NetlinkErr
 /// Takes a device down.
 pub(super) async fn set_down(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
     change(handle, LinkUnspec::new_with_index(index).down().build(), "take a device down").await
-}
-
-/// Puts a device into a bridge.
-pub(super) async fn set_controller(
-    handle: &Handle,
-    index: u32,
-    bridge: u32,
-) -> Result<(), NetlinkError> {
-    let message = LinkUnspec::new_with_index(index).controller(bridge).build();
-    change(handle, message, "put a device into a bridge").await
-}
-
-/// Keeps a bridge from forwarding between this port of it and the other isolated ones.
-pub(super) async fn set_isolated(handle: &Handle, index: u32) -> Result<(), NetlinkError> {
-    let message = LinkBridgePort::new(index).isolated(true).build();
-    let done = handle.link().set_port(message).execute().await;
-    done.map_err(|error| NetlinkError::new("isolate a port of a bridge", error))
-}
-
-/// Tells a bridge permanently which of its ports has a MAC. What a bridge learns it forgets after five quiet minutes,
-/// and then it sends packets for that MAC out of all ports.
-pub(super) async fn set_station(
-    handle: &Handle,
-    port: u32,
-    mac: [u8; 6],
-) -> Result<(), NetlinkError> {
-    let station = handle.neighbours().add_bridge(port, &mac);
-    // NOARP is what `bridge fdb` calls static. Permanent ones are the bridge's own.
-    let station = station.state(NeighbourState::Noarp).flags(NeighbourFlags::Controller).replace();
-    let done = station.execute().await;
-    done.map_err(|error| NetlinkError::new("tell a bridge which port has a MAC", error))
-}
-
-/// The ports that a bridge was permanently told a MAC of, each with the MAC.
-pub(super) async fn stations(
-    handle: &Handle,
-    bridge: u32,
-) -> Result<BTreeSet<(u32, [u8; 6])>, NetlinkError> {
-    let mut request = handle.neighbours().get().set_address_family(AddressFamily::Bridge);
-    request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
-    let entries: Vec<_> = match request.execute().try_collect().await {
-        Ok(entries) => entries,
-        Err(error) => {
-            let error = NetlinkError::new("list the MACs that a bridge knows", error);
-            return if error.is_gone() { Ok(BTreeSet::new()) } else { Err(error) };
-        }
-    };
-    let station = |entry: NeighbourMessage| {
-        let mac = entry.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(mac) => <[u8; 6]>::try_from(mac.as_slice()).ok(),
-            _ => None,
-        });
-        (entry.header.state == NeighbourState::Noarp).then_some((entry.header.ifindex, mac?))
-    };
-    Ok(entries.into_iter().filter_map(station).collect())
 }
 
 /// Keeps the kernel from giving a device an IPv6 link-local address: the endpoint must not reach the host's side of its

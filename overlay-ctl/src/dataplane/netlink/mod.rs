@@ -13,6 +13,7 @@
 mod barrier;
 mod bottom;
 mod bridge;
+mod bridge_port;
 mod changes;
 mod device;
 mod error;

@@ -12,7 +12,7 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use tokio::time::Instant;
 
 use super::{
-    DeviceError, Netlink, NetlinkError,
+    DeviceError, Netlink, NetlinkError, bridge_port,
     link::{self, Link},
     marks::id_of,
     names::GROUP,
@@ -100,8 +100,8 @@ impl Netlink {
         let prepared = async {
             link::set_addr_gen_none(&self.handle, index).await?;
             if is_isolated {
-                link::set_isolated(&self.handle, index).await?;
-                link::set_station(&self.handle, index, pair.mac).await?;
+                bridge_port::set_isolated(&self.handle, index).await?;
+                bridge_port::set_station(&self.handle, index, pair.mac).await?;
             }
             let peer = link.peer.ok_or_else(gone)?;
             link::set_addr_gen_none(inside, peer).await?;
