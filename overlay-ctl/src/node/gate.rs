@@ -84,15 +84,12 @@ impl Gate {
 mod tests {
     use super::*;
     use overlay_common::{FdbEntry, FdbKey};
-    use std::{cell::Cell, future::Ready};
+    use std::cell::Cell;
     use tokio::time::timeout;
 
     /// Virtual time: what has not happened by then never will.
     const FOR_EVER: Duration = Duration::from_secs(3600);
     type Views = watch::Sender<Option<Arc<View>>>;
-    /// Of a node that does not vote.
-    const NO_READS: Option<fn() -> Read> = None;
-    type Read = Ready<Result<Revision, ProposeError>>;
 
     /// A kernel whose newest entry was made by `revision`.
     fn filled(revision: Revision) -> Tables {
@@ -152,7 +149,7 @@ mod tests {
         ];
         for (tables, ports, other) in kernels {
             let (views, mut seen) = watch::channel(None);
-            let opened = Gate::new(&tables, &ports, other).open_by(NO_READS, &mut seen);
+            let opened = Gate::new(&tables, &ports, other).open(None, &mut seen);
             tokio::pin!(opened);
             assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no voter answered");
             show(&views, 8);
@@ -183,6 +180,6 @@ mod tests {
         let read = || std::future::ready(Err(ProposeError::Stopped));
         assert!(Gate::new(&filled(9), &[], None).open_by(Some(read), &mut seen).await.is_none());
         drop(views);
-        assert!(Gate::new(&filled(10), &[], None).open_by(NO_READS, &mut seen).await.is_none());
+        assert!(Gate::new(&filled(10), &[], None).open(None, &mut seen).await.is_none());
     }
 }

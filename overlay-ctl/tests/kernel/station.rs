@@ -55,6 +55,14 @@ fn a_leg_is_never_forgotten_by_its_bridge() {
         let stations = [(spec.id, spec.mac)].into();
         netlink.ensure_gateway_bridge(subnet, 1500, &stations).await.unwrap();
         assert_eq!(station(&host, &leg.ifname, mac), known);
+
+        // Isolated while its MAC was not known, it gets it later.
+        host.sh(&format!("ip link set {} nomaster", leg.ifname));
+        host.sh(&format!("ip link set {} master {GATEWAY_BRIDGE}", leg.ifname));
+        netlink.ensure_gateway_bridge(subnet, 1500, &Stations::new()).await.unwrap();
+        assert_eq!(station(&host, &leg.ifname, mac), None);
+        netlink.ensure_gateway_bridge(subnet, 1500, &stations).await.unwrap();
+        assert_eq!(station(&host, &leg.ifname, mac), known);
         netlink.remove_device(leg.id).await.unwrap();
         netlink.remove_gateway_bridge().await.unwrap();
     });

@@ -98,3 +98,53 @@ impl Register {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::state::PortsWanted;
+    use std::net::Ipv6Addr;
+
+    fn create(placement: Placement) -> Result<(), Invalid> {
+        let request = CreateEndpoint {
+            request: [1; 16],
+            name: "web1".parse().unwrap(),
+            network: "net".parse().unwrap(),
+            placement,
+            forwards: false,
+            aliases: [].into(),
+            ports: PortsWanted::default(),
+            wait: false,
+        };
+        request.check()
+    }
+
+    /// A later version may forward such requests.
+    #[test]
+    fn addresses_of_ipv6_are_refused_by_the_leader() {
+        let v4 = EndpointAddrs::from(Ipv4Addr::new(10, 0, 0, 9));
+        let v6 = EndpointAddrs { v6: Some(Ipv6Addr::LOCALHOST), ..v4 };
+        let here = |addresses| Placement::Node {
+            node: "h1".parse().unwrap(),
+            netns: "/run/netns/web1".into(),
+            addresses,
+        };
+        let external = |vtep: &str, addresses| Placement::External {
+            vtep: vtep.parse().unwrap(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            addresses,
+        };
+        for good in [here(v4), here(EndpointAddrs::default()), external("203.0.113.7", v4)] {
+            assert_eq!(create(good), Ok(()));
+        }
+        for (bad, field) in [
+            (here(v6), "ip"),
+            (external("203.0.113.7", v6), "ip"),
+            (external("203.0.113.7", EndpointAddrs::default()), "ip"),
+            (external("fd00::1", v4), "vtep"),
+            (external("224.0.0.1", v4), "vtep"),
+        ] {
+            assert_eq!(create(bad.clone()).map_err(|error| error.field), Err(field), "{bad:?}");
+        }
+    }
+}

@@ -119,4 +119,14 @@ mod tests {
         let hop = hop_entry(local, [10, 9, 1, 2].into(), way).unwrap();
         assert_eq!((hop.ifindex, hop.mtu), (0, 1300), "its route is known all the same");
     }
+
+    #[test]
+    fn a_vtep_of_ipv6_has_no_headers_yet() {
+        let v6: Vtep = "fd00::1".parse().unwrap();
+        let v4: Vtep = [10, 9, 1, 2].into();
+        let local = |address| LocalVtep { address, port: 4789, ttl: 64, mtu: 1500 };
+        for (from, to, is_made) in [(v4, v4, true), (v4, v6, false), (v6, v4, false)] {
+            assert_eq!(hop_entry(local(from), to, None).is_some(), is_made, "{from} to {to}");
+        }
+    }
 }

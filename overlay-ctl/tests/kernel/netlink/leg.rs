@@ -18,9 +18,9 @@ const MTU: u32 = 1500;
 const FIRST: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
 const SECOND: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 4);
 
-/// The legs are named as earlier versions named them.
 fn id(address: Ipv4Addr) -> DeviceId {
-    DeviceId::leg(LegId::of_addresses(address.into()))
+    let first = LegId::default().next();
+    DeviceId::leg(if address == FIRST { first } else { first.next() })
 }
 
 fn stations() -> Stations {
@@ -70,11 +70,11 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
             })
             .await
             .unwrap();
-        assert_eq!(called, Some(("ovgwac120003".to_owned(), leg.ifindex)));
+        assert_eq!(called, Some(("ovgw00000001".to_owned(), leg.ifindex)));
         let netns = netlink.netns_id(&spec.netns).await.unwrap();
         assert_eq!(leg.difference(&spec, netns), None, "{leg:?}");
         assert!(!leg.up && !leg.peer.as_ref().unwrap().up, "down until it is activated");
-        let device = host.sh("ip -d link show dev ovgwac120003");
+        let device = host.sh("ip -d link show dev ovgw00000001");
         assert!(device.contains("isolated on"), "before it is up: {device}");
         assert!(!web.sh("ip route").contains("default"));
 
@@ -94,8 +94,8 @@ fn a_leg_is_made_as_asked_and_leaves_nothing() {
     assert!(!inside.contains("inet6"), "{inside}");
     assert!(web.sh("ip route").contains("default via 172.18.0.1 dev eth1"));
     assert!(web.sh("ip link show lo").contains(",UP"), "127.0.0.11 is there");
-    let outside = host.sh("ip -d link show dev ovgwac120003; ip addr show dev ovgwac120003");
-    for part in ["alias overlay:leg:2886860803", "master ov_gwbridge", "isolated on", "mtu 1500"] {
+    let outside = host.sh("ip -d link show dev ovgw00000001; ip addr show dev ovgw00000001");
+    for part in ["alias overlay:leg:1", "master ov_gwbridge", "isolated on", "mtu 1500"] {
         assert!(outside.contains(part), "{part} in {outside}");
     }
     assert!(!outside.contains("inet"), "{outside}");
@@ -130,7 +130,7 @@ fn packets_pass_as_soon_as_a_leg_is_activated() {
             assert_eq!(runs, (true, true), "round {round}: {leg:?}");
         }
         netlink.create_device(&spec(&web, FIRST), ready).await.unwrap();
-        host.sh("ip link set ovgwac120003 up");
+        host.sh("ip link set ovgw00000001 up");
         let leg = netlink.device(id(FIRST)).await.unwrap().unwrap();
         assert!(!leg.is_active(), "somebody else's doing");
         raise(&netlink, &spec(&web, FIRST)).await.unwrap();
@@ -151,14 +151,14 @@ fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
         // ARP on the link: no answer can come by way of the host.
         let asks = "arping -q -c 1 -w 2 -I eth1 172.18.0.4";
         assert!(!web.succeeds(asks));
-        host.sh("ip link set ovgwac120003 type bridge_slave isolated off");
-        host.sh("ip link set ovgwac120004 type bridge_slave isolated off");
+        host.sh("ip link set ovgw00000001 type bridge_slave isolated off");
+        host.sh("ip link set ovgw00000002 type bridge_slave isolated off");
         assert!(web.succeeds(asks), "what it is for");
 
         // Another pass puts it right, also where somebody took a leg out of the bridge.
-        host.sh("ip link set ovgwac120004 nomaster");
+        host.sh("ip link set ovgw00000002 nomaster");
         let netlink = with_bridge().await;
-        for name in ["ovgwac120003", "ovgwac120004"] {
+        for name in ["ovgw00000001", "ovgw00000002"] {
             let seen = host.sh(&format!("ip -d link show dev {name}"));
             assert!(seen.contains("master ov_gwbridge") && seen.contains("isolated on"), "{seen}");
         }
@@ -169,6 +169,35 @@ fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
         host.sh("ip link del ov_gwbridge");
         netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &stations()).await.unwrap();
         host.sh("ping -c 1 -W 5 172.18.0.4");
+    });
+}
+
+/// As after an upgrade.
+#[test]
+fn a_leg_of_an_earlier_version_stays_as_it_is() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let former = DeviceId::leg(LegId::of_addresses(FIRST.into()));
+    let spec = DeviceSpec { id: former, ..spec(&web, FIRST) };
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let made = bring_up(&netlink, &spec).await;
+        assert_eq!(made.ifname, "ovgwac120003");
+        host.sh("ip link set ovgwac120003 alias overlay:gateway:172.18.0.3");
+        let [leg] = &netlink.devices().await.unwrap()[..] else { panic!("one leg") };
+        assert_eq!((leg, leg.is_active()), (&made, true));
+        raise(&netlink, &spec).await.unwrap();
+        let alias = host.sh("ip link show dev ovgwac120003");
+        assert!(alias.contains("overlay:gateway:172.18.0.3"), "not raised again: {alias}");
+        host.sh("ip link set ovgwac120003 nomaster");
+        let stations = [(former, spec.mac)].into();
+        let subnet = subnet("172.18.0.0/16");
+        netlink.ensure_gateway_bridge(subnet, MTU, &stations).await.unwrap();
+        host.sh("ping -c 1 -W 5 172.18.0.3");
+        netlink.remove_device(former).await.unwrap();
+        assert_eq!(netlink.devices().await.unwrap(), []);
     });
 }
 
@@ -288,7 +317,7 @@ fn a_leg_that_can_not_be_made_leaves_nothing() {
         assert!(matches!(error, DeviceError::NoNamespace(_)), "{error:?}");
         assert_eq!(netlink.devices().await.unwrap(), []);
     });
-    assert!(!host.succeeds("ip link show ovgwac120003"));
+    assert!(!host.succeeds("ip link show ovgw00000001"));
     assert!(!web.succeeds("ip link show eth1"));
 }
 
@@ -300,7 +329,7 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
     let (host, web) = (Netns::new("host"), Netns::new("web"));
     let group = u32::from_be_bytes(*b"ovly");
     host.sh(&format!(
-        "ip link add ovgwac120003 group {group} type veth peer name eth1 netns {}",
+        "ip link add ovgw00000001 group {group} type veth peer name eth1 netns {}",
         web.name
     ));
     host.block_on(|| async {
@@ -314,7 +343,7 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
         // Their prefix begins with the other's: neither takes the half-made leg for its own.
         netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
         netlink.ensure_barrier().await.unwrap();
-        assert!(!host.sh("ip link show dev ovgwac120003").contains("ovbarrier"));
+        assert!(!host.sh("ip link show dev ovgw00000001").contains("ovbarrier"));
         let legs = netlink.devices().await.unwrap();
         let [half] = &legs[..] else { panic!("it is seen, so that it does not stay: {legs:?}") };
         assert_eq!((half.id, half.up), (id(FIRST), false));
@@ -328,8 +357,8 @@ fn a_foreign_device_with_a_legs_name_is_left_alone() {
         return;
     }
     let (host, web) = (Netns::new("host"), Netns::new("web"));
-    host.sh("ip link add ovgwac120003 type veth peer name ovgwac120004");
-    host.sh("ip link set ovgwac120004 alias overlay:gateway:172.18.0.3");
+    host.sh("ip link add ovgw00000001 type veth peer name ovgw00000002");
+    host.sh("ip link set ovgw00000002 alias overlay:leg:1");
     host.block_on(|| async {
         let netlink = with_bridge().await;
         let before = host.sh("ip -o link show");
@@ -431,6 +460,6 @@ fn a_full_bridge_is_said_to_be_full() {
         assert!(bring_up(&netlink, &spec(&web, FIRST)).await.is_active(), "there is room again");
         netlink.remove_device(id(FIRST)).await.unwrap();
     });
-    assert!(!host.succeeds("ip link show ovgwac120003"));
+    assert!(!host.succeeds("ip link show ovgw00000001"));
     assert!(!web.succeeds("ip link show eth1"));
 }

@@ -224,6 +224,28 @@ fn an_entry_is_applied_by_the_rules_of_its_version() {
     assert_eq!(create("web2", RULES), Ok(2));
     let refused = create("later", RULES + 1);
     assert!(matches!(refused, Err(Refusal::UnknownCommand(_))), "{refused:?}");
+
+    // A change of the gateway subnet numbers all legs anew, by the same rules.
+    let mut register = |subnet: &str, rules: u32| {
+        let command = Command::RegisterNode {
+            instance: [1; 16],
+            name: "h1".parse().unwrap(),
+            vtep: Ipv4Addr::new(10, 10, 10, 1).into(),
+            listen: (Ipv4Addr::new(10, 10, 10, 1), 7400).into(),
+            returning: None,
+            gateway: Some(subnet.parse().unwrap()),
+            metrics: None,
+        };
+        let request = Mutation::new(request_id(r.index + 1), &command);
+        let entry = Envelope { rules, ..Envelope::new(request, command) };
+        r.index += 1;
+        r.state.apply(r.index, &entry.encode().unwrap()).unwrap();
+        let ids = r.state.endpoints().map(|endpoint| endpoint.leg.unwrap().id.get());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(register("172.19.0.0/16", 0), [0xac13_0002, 0xac13_0003, 0xac13_0004, 0xac13_0005]);
+    assert_eq!(register("172.20.0.0/16", RULES), [3, 4, 5, 6]);
+    assert_eq!(State::from_snapshot(&r.state.snapshot()).unwrap(), r.state);
 }
 
 /// The device of a leg is made anew where its address changes.
