@@ -86,11 +86,8 @@ impl<S: StateMachine> Consensus<S> {
             .spawn(move || {
                 let guard = PanicGuard(on_fatal);
                 match run(&mut core, &incoming, &mut transport, tick) {
-                    Ok(stop) => {
-                        drop(core);
-                        // The caller may have gone.
-                        stop.and_then(|stop| stop.send(()).ok());
-                    }
+                    // `_stop` is dropped after it, which ends the wait of the caller.
+                    Ok(_stop) => drop(core),
                     // Before the log is closed: closing writes to the disk, which has just failed.
                     Err(error) => (guard.0)(error),
                 }
@@ -191,7 +188,7 @@ impl<S: StateMachine> Consensus<S> {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // An error means that the node stopped for another reason.
+        // Nothing is ever sent: the driver drops its end when the log is closed, or when it stops for another reason.
         drop(rx.await);
     }
 

@@ -70,14 +70,16 @@ pub(super) fn set_unfit(folder: &impl Folder, why: &str) -> io::Result<()> {
     folder.replace(UNFIT, format!("{why}\n").as_bytes())
 }
 
-/// Removes the note, because a new log was made under another id.
+/// Removes the note, because a new log is made under another id. The removal is durable when this returns: if a
+/// power cut left the note beside the new log, the new log would be refused.
 ///
 /// # Errors
 /// The file can't be removed.
 pub(super) fn clear_unfit(folder: &impl Folder) -> io::Result<()> {
     match folder.remove(UNFIT) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+        Ok(()) => folder.sync(),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
     }
 }
 

@@ -173,6 +173,19 @@ mod error {
         }
         text
     }
+
+    #[cfg(test)]
+    mod tests {
+        use crate::control::consensus::{FatalError, storage::StoreError};
+
+        #[test]
+        fn an_error_is_said_with_all_its_causes() {
+            let cause = std::io::Error::other("no space left");
+            let error = FatalError::Store(StoreError::Mark(cause));
+            let said = "the consensus log failed: high-water mark: no space left";
+            assert_eq!(super::chain(&error), said);
+        }
+    }
 }
 
 /// The reason why a request was not carried out.

@@ -114,3 +114,126 @@ impl Reads {
 fn context(origin: &[u8; 24], group: u64, attempt: u64) -> Vec<u8> {
     [origin.as_slice(), &group.to_be_bytes(), &attempt.to_be_bytes()].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    const START: [u8; 16] = [7; 16];
+    const PATIENCE: u64 = 20;
+    const RETRY: u64 = 3;
+
+    type Pending = oneshot::Receiver<Result<u64, ProposeError>>;
+
+    fn reads() -> Reads {
+        Reads::new(1, START, PATIENCE, RETRY)
+    }
+
+    /// A read at tick `now`, and its context.
+    fn asked(reads: &mut Reads, now: u64) -> (Pending, Vec<u8>) {
+        let (reply, pending) = oneshot::channel();
+        reads.add(reply);
+        let context = reads.due(now).pop().expect("the read is due at once");
+        (pending, context)
+    }
+
+    /// The leader takes a context that it knows for a read on which it works already, and would answer with the
+    /// older index.
+    #[test]
+    fn no_context_comes_twice_in_a_cluster() {
+        let mut seen = BTreeSet::new();
+        for (id, start) in [(1, START), (2, START), (1, [8; 16])] {
+            let mut reads = Reads::new(id, start, PATIENCE, RETRY);
+            for now in 0..10 {
+                let (reply, _) = oneshot::channel();
+                reads.add(reply);
+                for context in reads.due(now) {
+                    assert!(seen.insert(context), "node {id}, tick {now}");
+                }
+            }
+        }
+        assert!(seen.len() > 30, "reads were repeated");
+    }
+
+    #[test]
+    fn a_read_is_repeated_until_it_is_confirmed_or_its_time_is_over() {
+        for repetition in 0..3 {
+            let mut reads = reads();
+            let (mut pending, first) = asked(&mut reads, 100);
+            let mut contexts = vec![first];
+            for now in 101..100 + PATIENCE {
+                let again = reads.due(now);
+                assert_eq!(
+                    again.len(),
+                    usize::from((now - 100).is_multiple_of(RETRY)),
+                    "tick {now}"
+                );
+                contexts.extend(again);
+                reads.settle(50, now);
+                assert_eq!(pending.try_recv(), Err(TryRecvError::Empty), "tick {now}");
+            }
+            // The answer to any repetition is good.
+            if let Some(context) = contexts.get(repetition) {
+                reads.confirm(context, 50);
+            }
+            assert!(reads.due(200).is_empty(), "a read that is confirmed is not repeated");
+            reads.settle(50, 99 + PATIENCE);
+            assert_eq!(pending.try_recv(), Ok(Ok(50)), "repetition {repetition}");
+        }
+        let mut reads = reads();
+        let (mut pending, _) = asked(&mut reads, 100);
+        reads.settle(50, 100 + PATIENCE);
+        assert_eq!(pending.try_recv(), Ok(Err(ProposeError::NoQuorum)));
+        assert!(reads.due(200).is_empty(), "a read that failed is not repeated");
+    }
+
+    #[test]
+    fn a_confirmed_read_waits_until_its_index_is_applied() {
+        let mut reads = reads();
+        let (mut pending, context) = asked(&mut reads, 0);
+        reads.confirm(&context, 8);
+        reads.settle(7, 1);
+        assert_eq!(pending.try_recv(), Err(TryRecvError::Empty));
+        reads.settle(8, 2);
+        assert_eq!(pending.try_recv(), Ok(Ok(8)));
+    }
+
+    /// More reads than a byte counts.
+    #[test]
+    fn a_context_confirms_its_own_read() {
+        let mut reads = reads();
+        let asked: Vec<_> = (0..600).map(|_| asked(&mut reads, 0)).collect();
+        for (index, (_, context)) in (1..).zip(&asked) {
+            reads.confirm(context, index);
+        }
+        for (index, (mut pending, _)) in (1..).zip(asked) {
+            reads.settle(index - 1, 0);
+            assert_eq!(pending.try_recv(), Err(TryRecvError::Empty), "read {index}");
+            reads.settle(index, 0);
+            assert_eq!(pending.try_recv(), Ok(Ok(index)));
+        }
+    }
+
+    #[test]
+    fn a_context_of_another_node_or_start_confirms_nothing() {
+        let mut reads = reads();
+        let (mut pending, own) = asked(&mut reads, 0);
+        for (id, start) in [(2, START), (1, [8; 16])] {
+            let (_, foreign) = asked(&mut Reads::new(id, start, PATIENCE, RETRY), 0);
+            reads.confirm(&foreign, 5);
+        }
+        let longer = [own.as_slice(), &[0]].concat();
+        for malformed in [&[][..], &own[..24], &own[..39], &longer] {
+            reads.confirm(malformed, 5);
+        }
+        reads.settle(5, 1);
+        assert_eq!(pending.try_recv(), Err(TryRecvError::Empty));
+        reads.confirm(&own, 5);
+        reads.settle(5, 1);
+        assert_eq!(pending.try_recv(), Ok(Ok(5)));
+    }
+}

@@ -32,15 +32,20 @@ impl From<DatabaseError> for Refused {
     fn from(error: DatabaseError) -> Self {
         match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
-            DatabaseError::Storage(StorageError::Io(error))
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                Self::Io(error)
-            }
+            DatabaseError::Storage(StorageError::Io(error)) => error.into(),
             error => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for Refused {
+    /// Some errors are about what the file holds, and all others about the disk.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Io(error),
         }
     }
 }
@@ -196,5 +201,64 @@ impl<B: StorageBackend> StorageBackend for Overlay<B> {
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{durable::simulated::SimulatedFolder, seeded::Rng};
+
+    fn file(content: &[u8]) -> SimulatedFolder {
+        let folder = SimulatedFolder::default();
+        folder.create("f").unwrap().write_all_at(content, 0).unwrap();
+        folder
+    }
+
+    /// redb repairs a file through the overlay. It must find there what it would find in a file of its own, or a
+    /// good log would be refused, or a bad one taken for good.
+    #[test]
+    fn an_overlay_is_like_a_file_and_the_file_below_stays() {
+        let mut rng = Rng::fresh();
+        let page = PAGE as usize;
+        for _ in 0..200 {
+            let any_len = |rng: &mut Rng| match rng.percent(30) {
+                true => rng.below(5) as usize * page,
+                false => rng.below(5 * PAGE) as usize,
+            };
+            let below: Vec<u8> = (0..any_len(&mut rng)).map(|_| 1 + rng.below(9) as u8).collect();
+            let folder = file(&below);
+            let overlay = Overlay::new(folder.database("f", Which::Existing).unwrap()).unwrap();
+            let mut expected = below.clone();
+            for _ in 0..20 {
+                let (len, offset) = (any_len(&mut rng), any_len(&mut rng));
+                match rng.below(3) {
+                    0 => {
+                        overlay.set_len(len as u64).unwrap();
+                        expected.resize(len, 0);
+                    }
+                    1 => {
+                        let data = vec![10 + rng.below(200) as u8; len];
+                        overlay.write(offset as u64, &data).unwrap();
+                        expected.resize(expected.len().max(offset + len), 0);
+                        expected[offset..offset + len].copy_from_slice(&data);
+                    }
+                    _ => {
+                        let mut found = vec![0; len];
+                        let read = overlay.read(offset as u64, &mut found);
+                        let end = offset + len;
+                        assert_eq!(read.is_ok(), end <= expected.len(), "{offset}, {len}");
+                        if read.is_ok() {
+                            assert!(found == expected[offset..end], "{offset}, {len}");
+                        }
+                    }
+                }
+                let mut found = vec![0; expected.len()];
+                assert_eq!(overlay.len().unwrap(), expected.len() as u64);
+                overlay.read(0, &mut found).unwrap();
+                assert!(found == expected, "a file has other content than the overlay");
+            }
+            assert!(folder.read("f").unwrap() == below, "the file was written to");
+        }
     }
 }

@@ -90,7 +90,9 @@ mod tests {
         assert_eq!(queues.send(2, vec![2], false), Err(Undeliverable));
         assert_eq!(rx.try_recv(), Ok(Outgoing { bytes: vec![1], is_snapshot: false }));
         assert_eq!(queues.send(2, vec![3], true), Ok(()));
+        assert_eq!(rx.try_recv(), Ok(Outgoing { bytes: vec![3], is_snapshot: true }));
         queues.disconnect(2);
         assert_eq!(queues.send(2, vec![4], false), Err(Undeliverable));
+        assert_eq!(rx.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
     }
 }

@@ -185,3 +185,51 @@ impl Storage for LogStore {
         Ok(Snapshot { data: self.snapshot_data()?, metadata: Some(self.snapshot.clone()) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A few of these are more than the tail keeps.
+    const LARGE: usize = TAIL_BYTES / 4;
+
+    fn entry(index: u64) -> Entry {
+        Entry { index, data: vec![7; LARGE], ..Entry::default() }
+    }
+
+    /// The indices of the entries in memory.
+    fn kept(tail: &Tail) -> Vec<u64> {
+        tail.from(0).map(|entry| entry.index).collect()
+    }
+
+    #[test]
+    fn the_newest_entries_are_kept_within_a_limit() {
+        let with_context = Entry { index: 5, context: vec![7; LARGE], ..Entry::default() };
+        let mut tail = Tail::default();
+        for entry in [entry(1), entry(2), entry(3), entry(4), with_context] {
+            tail.append(&[entry]);
+        }
+        assert_eq!((kept(&tail), tail.first(), tail.last()), (vec![3, 4, 5], 3, 5));
+        assert_eq!(tail.from(4).map(|entry| entry.index).collect::<Vec<_>>(), [4, 5]);
+    }
+
+    /// Or the memory would seem full after some time, and every read would go to the disk.
+    #[test]
+    fn what_was_replaced_or_dropped_takes_no_room() {
+        let mut tail = Tail::default();
+        tail.append(&[entry(1), entry(2)]);
+        for _ in 0..10 {
+            tail.append(&[entry(2)]);
+        }
+        assert_eq!((kept(&tail), tail.last()), (vec![1, 2], 2));
+        for index in 3..10 {
+            tail.append(&[entry(index)]);
+            tail.compact(index - 2);
+            assert_eq!((kept(&tail), tail.first()), (vec![index - 1, index], index - 1));
+        }
+        tail.compact(9);
+        assert_eq!((kept(&tail), tail.first(), tail.last()), (vec![], 10, 9));
+        tail.reset(20);
+        assert_eq!((tail.first(), tail.last()), (21, 20));
+    }
+}

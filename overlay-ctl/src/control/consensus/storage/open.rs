@@ -1,12 +1,12 @@
 //! Opens and creates the log, and refuses a state folder that must not be used.
 
 use super::{
-    FORMAT, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT, SNAPSHOT_META, StoreError,
-    TRUNCATED, log::Tail, put, put_snapshot, put_truncated,
+    FORMAT, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT_META, StoreError, TRUNCATED,
+    log::Tail, put, put_snapshot, put_truncated,
 };
 use crate::{
     control::consensus::{
-        codec,
+        codec, error,
         identity::{self, HighWater, IDENTITY as IDENTITY_FILE, Identity, Mark},
         recovery::{self, Refused},
     },
@@ -109,6 +109,19 @@ fn refused(path: &Path) -> impl Fn(Refused) -> OpenError + '_ {
     }
 }
 
+fn unreadable(path: &Path) -> impl Fn(StoreError) -> OpenError + '_ {
+    move |error| {
+        let (path, detail) = (path.to_owned(), error::chain(&error));
+        match error {
+            StoreError::Database(error) => match *error {
+                redb::Error::Io(source) => refused(&path)(source.into()),
+                _ => OpenError::Damaged { path, detail },
+            },
+            _ => OpenError::Damaged { path, detail },
+        }
+    }
+}
+
 impl LogStore {
     /// Opens the log in the folder `dir`; `None` if no node ever used the folder. `cluster`, if given, is the
     /// cluster to which the log must belong.
@@ -165,11 +178,7 @@ impl LogStore {
 
         // All checks are made on the probe, before the file is written to.
         let probe = recovery::probe(folder, DATABASE).map_err(refused(&path))?;
-        let damaged = |error: StoreError| OpenError::Damaged {
-            path: path.clone(),
-            detail: crate::control::consensus::error::chain(&error),
-        };
-        let contents = Contents::read(&probe).map_err(damaged)?;
+        let contents = Contents::read(&probe).map_err(unreadable(&path))?;
         let inside = contents.identity;
         belongs(&path, &inside)?;
         if let Some(outside) = &outside
@@ -194,7 +203,7 @@ impl LogStore {
             identity::store(folder, &inside).map_err(io_error(&identity_path))?;
         }
         let db = recovery::open(folder, DATABASE).map_err(refused(&path))?;
-        let contents = Contents::read(&db).map_err(damaged)?;
+        let contents = Contents::read(&db).map_err(unreadable(&path))?;
         Ok(Some(contents.into_store(db, folder, mark)?))
     }
 
@@ -309,7 +318,6 @@ impl LogStore {
         let write = || -> Result<(), StoreError> {
             let txn = db.begin_write()?;
             txn.open_table(LOG)?;
-            txn.open_table(SNAPSHOT)?;
             put(&txn, FORMAT, FORMAT_VERSION)?;
             put(&txn, IDENTITY, &serde_json::to_vec(&identity).unwrap_or_default())?;
             put(&txn, HARD_STATE, &codec::encode(hard))?;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 mod power;
+mod refused;
 
 fn identity() -> Identity {
     Identity { cluster: Uuid::from_u128(1), name: "a".into(), raft_id: 1 }
@@ -32,6 +33,10 @@ fn reopen(dir: &TempDir) -> LogStore {
 
 fn entry(index: u64, term: u64) -> Entry {
     Entry { index, term, data: format!("{index}/{term}").into_bytes(), ..Entry::default() }
+}
+
+fn log(last: u64, term: u64) -> Vec<Entry> {
+    (2..=last).map(|index| entry(index, term)).collect()
 }
 
 fn append(store: &mut LogStore, entries: &[Entry], term: u64, commit: u64) {
@@ -93,7 +98,7 @@ fn a_joiner_starts_with_nothing() {
 #[test]
 fn a_conflicting_suffix_is_replaced_and_that_is_not_amnesia() {
     let (dir, mut store) = fresh();
-    append(&mut store, &(2..=9).map(|index| entry(index, 1)).collect::<Vec<_>>(), 1, 3);
+    append(&mut store, &log(9, 1), 1, 3);
     append(&mut store, &[entry(4, 2), entry(5, 2)], 2, 3);
     let expected = vec![entry(2, 1), entry(3, 1), entry(4, 2), entry(5, 2)];
     assert_eq!(entries(&store), expected);
@@ -104,7 +109,7 @@ fn a_conflicting_suffix_is_replaced_and_that_is_not_amnesia() {
 #[test]
 fn compaction_keeps_a_tail_and_raises_the_commit() {
     let (dir, mut store) = fresh();
-    append(&mut store, &(2..=20).map(|index| entry(index, 1)).collect::<Vec<_>>(), 1, 2);
+    append(&mut store, &log(20, 1), 1, 2);
     let members = ConfState { voters: vec![1, 2], ..ConfState::default() };
     store.save_snapshot(15, members.clone(), b"at 15", 5).unwrap();
     drop(store);
@@ -112,19 +117,51 @@ fn compaction_keeps_a_tail_and_raises_the_commit() {
     assert_eq!((store.first_index().unwrap(), store.last_index().unwrap()), (11, 20));
     assert_eq!(store.term(10).unwrap(), 1);
     assert!(matches!(store.term(9), Err(raft::Error::Store(raft::StorageError::Compacted))));
+    assert_eq!((store.entry_term(9).unwrap(), store.entry_term(21).unwrap()), (None, None));
     let state = store.initial_state().unwrap();
     assert_eq!((state.hard_state.commit, state.conf_state), (15, members));
     assert_eq!(store.snapshot_data().unwrap(), b"at 15");
 }
 
+/// Every transaction is an fsync, so a commit that is on disk already must not cost another one.
+#[test]
+fn a_commit_is_written_once_and_never_goes_back() {
+    let (dir, mut store) = fresh();
+    append(&mut store, &log(20, 1), 1, 3);
+    assert!(!store.commit_waits());
+    store.note_commit(5);
+    assert!(store.commit_waits());
+    store.write(&Batch::default()).unwrap();
+    assert!(!store.commit_waits());
+
+    let before = store.transactions();
+    store.persist_commit(4).unwrap();
+    store.persist_commit(5).unwrap();
+    assert_eq!(store.transactions(), before, "it is on disk");
+    store.persist_commit(7).unwrap();
+    assert_eq!((store.transactions(), store.commit_waits()), (before + 1, false));
+    append(&mut store, &[], 1, 6);
+    drop(store);
+    let mut store = reopen(&dir);
+    assert_eq!(store.initial_state().unwrap().hard_state.commit, 7);
+    assert!(!store.commit_waits(), "it was read from disk");
+
+    store.note_commit(9);
+    store.save_snapshot(8, ConfState::default(), b"at 8", 0).unwrap();
+    assert!(!store.commit_waits());
+    drop(store);
+    assert_eq!(reopen(&dir).initial_state().unwrap().hard_state.commit, 9);
+}
+
 #[test]
 fn a_snapshot_from_the_leader_replaces_the_log() {
     let (dir, mut store) = fresh();
-    append(&mut store, &(2..=20).map(|index| entry(index, 1)).collect::<Vec<_>>(), 1, 2);
+    append(&mut store, &log(20, 1), 1, 2);
     let members = ConfState { voters: vec![2], learners: vec![1], ..ConfState::default() };
     let metadata = SnapshotMetadata { conf_state: Some(members), index: 12, term: 4 };
     let snapshot = Snapshot { data: b"at 12".to_vec(), metadata: Some(metadata) };
-    let hard_state = HardState { term: 4, vote: 0, commit: 12 };
+    // What a snapshot holds is committed, whatever else is said.
+    let hard_state = HardState { term: 4, vote: 0, commit: 2 };
     let batch = Batch {
         snapshot: Some(&snapshot),
         entries: &[entry(13, 4)],
@@ -139,13 +176,19 @@ fn a_snapshot_from_the_leader_replaces_the_log() {
     assert_eq!(Storage::snapshot(&store, 0, 1).unwrap(), snapshot);
 }
 
+/// The core makes a newer one for it.
 #[test]
-fn a_snapshot_that_does_not_name_the_peer_is_withheld() {
+fn a_snapshot_that_a_peer_can_not_use_is_withheld() {
     let (_dir, mut store) = fresh();
-    let unavailable = raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable);
-    assert_eq!(Storage::snapshot(&store, 0, 2).unwrap_err(), unavailable);
-    assert_eq!(store.take_wanted(), BTreeSet::from([2]));
+    assert_eq!(Storage::snapshot(&store, 1, 1).unwrap().data, b"empty");
     assert_eq!(store.take_wanted(), BTreeSet::new());
+    let unavailable = raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable);
+    let stranger = 2;
+    for (index, to) in [(0, stranger), (2, 1)] {
+        assert_eq!(Storage::snapshot(&store, index, to).unwrap_err(), unavailable);
+        assert_eq!(store.take_wanted(), BTreeSet::from([to]));
+        assert_eq!(store.take_wanted(), BTreeSet::new());
+    }
 }
 
 #[test]
@@ -257,6 +300,15 @@ fn state_of_another_cluster_or_node_is_refused() {
     let refused = LogStore::open(dir.path(), Some(other));
     assert!(matches!(refused, Err(OpenError::ForeignState { .. })));
     drop(LogStore::open(dir.path(), Some(Uuid::from_u128(1))).unwrap().expect("ours"));
+
+    // Whatever else is wrong with it, and whichever of the two says whose it is.
+    let (whole, parts) = (copy(dir.path()), ["consensus.redb", "identity.json"]);
+    for part in parts {
+        let dir = copy(whole.path());
+        fs::remove_file(dir.path().join(part)).unwrap();
+        let refused = LogStore::open(dir.path(), Some(other));
+        assert!(matches!(refused, Err(OpenError::ForeignState { .. })), "without {part}");
+    }
 
     for stranger in
         [Identity { cluster: other, ..identity() }, Identity { raft_id: 2, ..identity() }]

@@ -134,6 +134,31 @@ fn a_learner_catches_up_by_snapshot_and_is_promoted() {
     cluster.assert_equal();
 }
 
+/// A learner on a link with a delay never has the last write of a busy cluster, and would never vote.
+#[test]
+fn learners_become_voters_while_writes_go_on() {
+    let mut cluster = Cluster::new(config());
+    for id in [2, 3] {
+        cluster.join(id);
+        cluster.set_delay(1, id, 1);
+        cluster.set_delay(id, 1, 1);
+    }
+    for number in 0..300 {
+        if cluster.status(1).voters == [1, 2, 3] {
+            return;
+        }
+        drop(cluster.propose(1, &number.to_string()));
+        cluster.tick();
+    }
+    panic!("writes keep the learners from voting");
+}
+
+/// Two starts of one node must not be taken for one: a read of the first would answer one of the second.
+#[test]
+fn every_start_is_another() {
+    assert_ne!(config().start, config().start);
+}
+
 #[test]
 fn messages_that_arrive_before_a_joiner_is_known_do_no_harm() {
     let mut cluster = Cluster::new(config());

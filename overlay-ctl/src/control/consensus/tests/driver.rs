@@ -1,13 +1,17 @@
 //! The node as everybody else sees it: a thread behind a handle.
 
-use super::harness::{Ledger, identity};
+mod held;
+
+use super::harness::{Cluster, Ledger, Outbox, identity};
 use crate::{
     control::consensus::{
-        Consensus, ConsensusConfig, LogStore, PeerQueues, ProposeError, Role, StateMachine,
+        Consensus, ConsensusConfig, Core, LogStore, Outgoing, PeerQueues, ProposeError, Role,
+        StateMachine, codec,
     },
     durable::simulated::{Fault, SimulatedFolder},
 };
 use futures::future::join_all;
+use raft::eraftpb::{Message, MessageType};
 use std::{
     sync::{
         Arc, Mutex,
@@ -15,12 +19,20 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 
 fn quick() -> ConsensusConfig {
     ConsensusConfig { tick: Duration::from_millis(10), ..ConsensusConfig::default() }
+}
+
+/// No tick comes: what happens happens without one.
+fn timeless() -> ConsensusConfig {
+    ConsensusConfig { tick: Duration::from_secs(3_600), ..ConsensusConfig::default() }
 }
 
 fn bootstrap(dir: &std::path::Path) -> LogStore {
@@ -67,13 +79,18 @@ async fn three_nodes_talk_through_their_queues() {
         queues.push(peers);
     }
     let mut wires = Vec::new();
+    let goodbye = Arc::new(Notify::new());
     for (from, queue) in (1..).zip(&queues) {
         for to in (1..=3u64).filter(|to| *to != from) {
             let mut outgoing = queue.connect(to);
             let (sender, receiver) =
                 (nodes[from as usize - 1].clone(), nodes[to as usize - 1].clone());
+            let goodbye = Arc::clone(&goodbye);
             wires.push(tokio::spawn(async move {
                 while let Some(message) = outgoing.recv().await {
+                    if kind(&message) == MessageType::MsgTimeoutNow {
+                        goodbye.notify_one();
+                    }
                     let delivered = receiver.step(message.bytes).is_ok();
                     if message.is_snapshot {
                         sender.report_snapshot(to, delivered);
@@ -96,6 +113,7 @@ async fn three_nodes_talk_through_their_queues() {
     }
     // The leader says goodbye, so the others need not wait out an election timeout.
     nodes[0].shutdown().await;
+    timeout(LONG, goodbye.notified()).await.unwrap();
     let led = |status: &crate::control::consensus::Status| {
         status.leader.is_some_and(|leader| leader != 1)
     };
@@ -106,6 +124,81 @@ async fn three_nodes_talk_through_their_queues() {
     for wire in wires {
         wire.abort();
     }
+}
+
+fn kind(message: &Outgoing) -> MessageType {
+    codec::decode::<Message>(&message.bytes).unwrap().get_msg_type()
+}
+
+/// Its log says that it was alone only after a second member came and went.
+#[tokio::test]
+async fn a_node_that_is_alone_again_serves_at_once() {
+    let mut cluster = Cluster::new(ConsensusConfig::default());
+    cluster.join(2);
+    let mut pending = cluster.change(|core, reply| core.remove(2, reply));
+    cluster.answer(&mut pending).unwrap();
+    let store = LogStore::open_in(&cluster.copy_folder(1), None).unwrap().unwrap();
+    let node = Consensus::start(timeless(), store, Ledger::default(), PeerQueues::new(8)).unwrap();
+    let status = node.status().borrow().clone();
+    assert_eq!((status.role, status.voters, status.learners), (Role::Leader, vec![1], vec![]));
+    node.shutdown().await;
+}
+
+/// Lets the leader bring a learner up to date.
+async fn follow(
+    leader: &Consensus<Ledger>,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
+    learner: &mut Core<Ledger>,
+    index: u64,
+) {
+    while learner.status().borrow().applied < index {
+        let message = timeout(LONG, outgoing.recv()).await.expect("a message").unwrap();
+        learner.step(&message.bytes).unwrap();
+        let mut answers = Outbox(Vec::new());
+        learner.pump(&mut answers).unwrap();
+        if message.is_snapshot {
+            leader.report_snapshot(2, true);
+        }
+        for (_, bytes, _) in answers.0 {
+            leader.step(bytes).unwrap();
+        }
+    }
+}
+
+/// A message that was lost is not followed by all that is written until the next heartbeat.
+#[tokio::test]
+async fn a_peer_that_is_reported_gets_one_message_at_a_time() {
+    let mut cluster = Cluster::new(ConsensusConfig::default());
+    cluster.create(2);
+    let mut learner = cluster.copy_of(2);
+    let store = LogStore::open_in(&cluster.copy_folder(1), None).unwrap().unwrap();
+    let queues = PeerQueues::new(256);
+    let mut outgoing = queues.connect(2);
+    let node = Consensus::start(quick(), store, Ledger::default(), queues).unwrap();
+    node.add_learner(2).await.unwrap();
+    for number in 0..3 {
+        let (index, _) = node.propose(vec![number]).await.unwrap();
+        follow(&node, &mut outgoing, &mut learner, index).await;
+    }
+    let mut sent = 0;
+    for is_reported in [false, true] {
+        if is_reported {
+            node.report_unreachable(2);
+        }
+        while outgoing.try_recv().is_ok() {}
+        for number in 0..5 {
+            node.propose(vec![number]).await.unwrap();
+        }
+        let before = sent;
+        sent = 0;
+        while let Ok(message) = outgoing.try_recv() {
+            sent += usize::from(kind(&message) == MessageType::MsgAppend);
+        }
+        if is_reported {
+            assert!(before >= 5 && sent <= 1, "{before} messages before, {sent} after");
+        }
+    }
+    node.shutdown().await;
 }
 
 /// A snapshot that the state machine refuses is fatal at the start already.

@@ -4,8 +4,8 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::harness::{Cluster, identity};
 use crate::control::consensus::{
-    ConsensusConfig, FatalError, LogStore, OpenError, Role, Transport, Undeliverable, codec,
-    storage::Batch,
+    ConsensusConfig, FatalError, Identity, LogStore, OpenError, Role, Transport, Undeliverable,
+    codec, storage::Batch,
 };
 
 fn config() -> ConsensusConfig {
@@ -287,6 +287,20 @@ fn a_mark_outside_the_folder_tells_that_it_was_put_back() {
     // Also when the machine was started anew since.
     std::fs::remove_dir_all(run.path()).unwrap();
     assert_eq!(open().map(drop).unwrap_err().to_string(), said.to_string());
+}
+
+/// The folder outside is one for all nodes of a machine.
+#[test]
+fn marks_outside_the_folder_are_each_node_s_own() {
+    let run = tempfile::tempdir().unwrap();
+    let other = Identity { cluster: uuid::Uuid::from_u128(2), ..identity(1) };
+    for (identity, term) in [(identity(1), 9), (identity(2), 8), (other, 7)] {
+        let state = tempfile::tempdir().unwrap();
+        let mut log = LogStore::join(state.path(), identity).unwrap();
+        log.mark_beside(run.path()).unwrap();
+        let hard_state = raft::eraftpb::HardState { term, ..Default::default() };
+        log.write(&Batch { hard_state: Some(&hard_state), ..Batch::default() }).unwrap();
+    }
 }
 
 /// The node was removed from its cluster, and may join one again.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
+    control::consensus::identity,
     durable::{
         Folder,
         simulated::{Fault, SimulatedFolder},
@@ -17,10 +18,6 @@ const CUTS: u64 = 40;
 
 fn open(folder: &SimulatedFolder) -> Option<LogStore> {
     LogStore::open_in(folder, None).unwrap_or_else(|error| panic!("after a power cut: {error}"))
-}
-
-fn log(last: u64, term: u64) -> Vec<Entry> {
-    (2..=last).map(|index| entry(index, term)).collect()
 }
 
 /// All that a log holds.
@@ -171,6 +168,14 @@ fn a_log_is_made_whole_or_can_be_made_again() {
     created_at_any_moment(|_| {});
 }
 
+/// The note is about the log of another id, which was moved away.
+#[test]
+fn a_new_log_is_not_refused_for_what_an_old_one_forgot() {
+    created_at_any_moment(|folder| {
+        identity::set_unfit(folder, "the old log forgot something").unwrap();
+    });
+}
+
 fn created_at_any_moment(prepare: impl Fn(&SimulatedFolder)) {
     let mut rng = Rng::fresh();
     let create = |folder: &SimulatedFolder| LogStore::bootstrap_in(folder, identity(), b"empty");
@@ -190,7 +195,7 @@ fn created_at_any_moment(prepare: impl Fn(&SimulatedFolder)) {
             assert!(found.is_some() || !done, "operation {operation}: made, and not there");
             match found {
                 Some(store) => {
-                    let outside = crate::control::consensus::identity::load(&left).unwrap();
+                    let outside = identity::load(&left).unwrap();
                     assert_eq!(outside, Some(identity()), "operation {operation}");
                     assert_eq!(store.snapshot_data().unwrap(), b"empty");
                 }
@@ -205,14 +210,69 @@ fn created_at_any_moment(prepare: impl Fn(&SimulatedFolder)) {
     assert_eq!(seen.len(), 2, "the failures came at all times");
 }
 
-/// What [`crate::control::consensus::identity::store`] wrote is there when it returned.
+/// What [`identity::store`] wrote is there when it returned.
 #[test]
 fn an_identity_is_durable() {
     let mut rng = Rng::fresh();
     for _ in 0..100 {
         let folder = SimulatedFolder::default();
-        crate::control::consensus::identity::store(&folder, &identity()).unwrap();
+        identity::store(&folder, &identity()).unwrap();
         let left = folder.after_power_cut(&mut rng);
-        assert_eq!(crate::control::consensus::identity::load(&left).unwrap(), Some(identity()));
+        assert_eq!(identity::load(&left).unwrap(), Some(identity()));
+    }
+}
+
+/// What cannot be read now may be there: the node must not pass over it, and not call it damaged.
+#[test]
+fn a_file_that_can_not_be_read_is_neither_missing_nor_damaged() {
+    let prepare = || {
+        let folder = SimulatedFolder::default();
+        drop(prepared(&folder));
+        folder
+    };
+    for name in ["identity.json", "mark", "unfit"] {
+        let folder = prepare();
+        if name == "unfit" {
+            identity::set_unfit(&folder, "it forgot something").unwrap();
+        }
+        folder.fail_a_read(name, 0);
+        let refused = LogStore::open_in(&folder, None).err().expect(name);
+        assert!(matches!(refused, OpenError::Io { .. }), "{name}: {refused}");
+    }
+    let expected = content(&prepared(&SimulatedFolder::default()));
+    let mut refusals = 0;
+    for read in 0.. {
+        let folder = prepare();
+        folder.fail_a_read("consensus.redb", read);
+        let opened = LogStore::open_in(&folder, None);
+        if folder.read_will_fail() {
+            break;
+        }
+        match opened {
+            // It was a read of the closing probe, on which nothing depends.
+            Ok(store) => assert_eq!(content(&store.expect("a log")), expected),
+            Err(OpenError::Io { .. }) => refusals += 1,
+            Err(error) => panic!("read {read}: {error}"),
+        }
+        assert_eq!(content(&open(&folder).expect("a log")), expected, "read {read}");
+    }
+    assert!(refusals > 5, "only {refusals} reads were refused");
+}
+
+/// It is the disk that is broken, and not what it holds.
+#[test]
+fn a_disk_that_fails_while_a_log_is_opened_is_named() {
+    for operation in 0.. {
+        let folder = SimulatedFolder::default();
+        drop(prepared(&folder));
+        folder.fail_at(operation, Fault::Before);
+        let opened = LogStore::open_in(&folder, None);
+        if !folder.failed() {
+            assert!(operation > 0, "a log is opened without a write");
+            break;
+        }
+        let error = opened.err().expect("refused");
+        let named = matches!(error, OpenError::Io { .. } | OpenError::Store { .. });
+        assert!(named, "operation {operation}: {error}");
     }
 }
