@@ -112,7 +112,6 @@ impl<S: StateMachine> Core<S> {
         let engine = Config {
             id,
             election_tick: config.election_ticks,
-            min_election_tick: config.election_ticks,
             max_election_tick: config.max_election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
             applied: index,
@@ -142,7 +141,7 @@ impl<S: StateMachine> Core<S> {
             heard: BTreeMap::new(),
             doubted: BTreeMap::new(),
             proof: None,
-            status: watch::Sender::new(Status::default()),
+            status: watch::Sender::default(),
         };
         core.publish();
         Ok(core)
@@ -180,12 +179,12 @@ impl<S: StateMachine> Core<S> {
     /// # Errors
     /// The message was dropped; nothing else happened.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), BadMessage> {
-        let mut message = codec::decode_message(bytes, self.id())?;
+        let message = codec::decode_message(bytes, self.id())?;
         if let Some(snapshot) = &message.snapshot {
             self.receive(snapshot)?;
         }
         self.heard.insert(message.from, self.ticks);
-        if !self.examine(&mut message) {
+        if !self.examine(&message) {
             return Ok(());
         }
         // The engine would answer a node that was removed. The node, which waits for an entry that it no longer gets,

@@ -1,8 +1,10 @@
 //! Whole clusters, step by step: real logs on simulated disks, a network in memory, time by hand.
 
 mod agents;
+mod by_hand;
 mod cluster;
 mod commands;
+mod disks;
 mod driver;
 mod faults;
 mod forgetting;
@@ -11,3 +13,4 @@ mod hostile;
 mod membership;
 mod oracle;
 mod random;
+mod refusals;

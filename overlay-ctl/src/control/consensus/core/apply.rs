@@ -124,11 +124,6 @@ impl<S: StateMachine> Core<S> {
         self.machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
         self.applied = index;
         self.machine.batch_applied(index);
-        // Proposals below the snapshot may or may not be in it.
-        let rest = self.waiters.split_off(&(index + 1));
-        for (_, waiter) in std::mem::replace(&mut self.waiters, rest) {
-            waiter.fail(ProposeError::Dropped);
-        }
         Ok(())
     }
 

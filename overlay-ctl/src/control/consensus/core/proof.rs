@@ -11,7 +11,7 @@ use raft::{
 };
 
 use super::Core;
-use crate::control::consensus::{FatalError, StateMachine, Transport, codec};
+use crate::control::consensus::{FatalError, StateMachine, Transport};
 
 /// The start of a heartbeat's context that tells the receiver how much it has acknowledged.
 const ACKNOWLEDGED: &[u8] = b"acknowledged";
@@ -36,7 +36,7 @@ pub(super) enum Proof {
 impl<S: StateMachine> Core<S> {
     /// Examines a message before the engine gets it, because the engine would panic at some of these messages and
     /// believe the rest. Returns false if the engine must not get the message.
-    pub(super) fn examine(&mut self, message: &mut Message) -> bool {
+    pub(super) fn examine(&mut self, message: &Message) -> bool {
         // A sender with an older term gets its answer from the engine, which does not believe it anything.
         if message.term < self.node.raft.term {
             return true;
@@ -54,13 +54,12 @@ impl<S: StateMachine> Core<S> {
 
     /// A heartbeat never commits more than its receiver has acknowledged to this leader, and a log never gets
     /// shorter than that.
-    fn forgotten(&self, message: &mut Message) -> Option<Proof> {
+    fn forgotten(&self, message: &Message) -> Option<Proof> {
         let mut acknowledged = message.commit;
-        if let Some(known) = message.context.strip_prefix(ACKNOWLEDGED) {
-            if let Ok(known) = known.try_into() {
-                acknowledged = acknowledged.max(u64::from_be_bytes(known));
-            }
-            message.context.clear();
+        if let Some(known) = message.context.strip_prefix(ACKNOWLEDGED)
+            && let Ok(known) = known.try_into()
+        {
+            acknowledged = acknowledged.max(u64::from_be_bytes(known));
         }
         let last = self.node.raft.raft_log.last_index();
         (acknowledged > last).then_some(Proof::Forgotten { acknowledged })
@@ -134,9 +133,7 @@ impl<S: StateMachine> Core<S> {
                 context: [ACKNOWLEDGED, &acknowledged.to_be_bytes()].concat(),
                 ..Message::default()
             };
-            if transport.send(to, codec::encode(&message), false).is_err() {
-                self.report_unreachable(to);
-            }
+            self.send(vec![message], transport);
         }
     }
 

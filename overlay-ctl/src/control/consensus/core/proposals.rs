@@ -42,12 +42,8 @@ impl<S: StateMachine> Core<S> {
             // A follower's engine would forward the proposal, which could then not be answered.
             let is_leader = self.node.raft.state == StateRole::Leader;
             let first = self.node.raft.raft_log.last_index() + 1;
-            let message = Message {
-                msg_type: MessageType::MsgPropose as i32,
-                from: self.id(),
-                entries,
-                ..Message::default()
-            };
+            let message =
+                Message { msg_type: MessageType::MsgPropose as i32, entries, ..Message::default() };
             if is_leader && self.node.step(message).is_ok() {
                 let term = self.node.raft.term;
                 for (index, reply) in (first..).zip(replies) {
@@ -71,15 +67,9 @@ impl<S: StateMachine> Core<S> {
     pub(super) fn fail_stale_waiters(&mut self) {
         let leads = self.node.raft.state == StateRole::Leader;
         let term = self.node.raft.term;
-        if self.waiters.values().all(|waiter| leads && waiter.term == term) {
-            return;
-        }
-        for (index, waiter) in std::mem::take(&mut self.waiters) {
-            if leads && waiter.term == term {
-                self.waiters.insert(index, waiter);
-            } else {
-                waiter.fail(ProposeError::Dropped);
-            }
+        let stale = self.waiters.extract_if(.., |_, waiter| !leads || waiter.term != term);
+        for (_, waiter) in stale {
+            waiter.fail(ProposeError::Dropped);
         }
     }
 }

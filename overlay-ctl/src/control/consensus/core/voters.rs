@@ -203,6 +203,9 @@ mod tests {
         assert_eq!(next_step(&members(&[1, 2, 3], &[4], &[3], &[4])), change(&[], &[2], &[3]));
         assert_eq!(next_step(&members(&[1, 2, 3], &[], &[2, 3], &[])), change(&[], &[], &[2, 3]));
         assert_eq!(next_step(&members(&[1, 2], &[], &[2], &[])), change(&[], &[], &[2]));
+        // Of those who stay, the silent ones lose their votes.
+        let five = members(&[1, 2, 3, 4, 5], &[], &[5], &[2]);
+        assert_eq!(next_step(&five), change(&[], &[2], &[5]));
         assert_eq!(next_step(&members(&[1], &[2], &[2], &[])), change(&[], &[], &[2]));
         assert_eq!(next_step(&members(&[1], &[2, 3], &[2], &[])), change(&[], &[], &[2]));
     }

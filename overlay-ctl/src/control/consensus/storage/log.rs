@@ -189,6 +189,10 @@ impl Storage for LogStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        control::consensus::{Identity, storage::Batch},
+        durable::simulated::SimulatedFolder,
+    };
 
     /// A few of these are more than the tail keeps.
     const LARGE: usize = TAIL_BYTES / 4;
@@ -231,5 +235,17 @@ mod tests {
         assert_eq!((kept(&tail), tail.first(), tail.last()), (vec![], 10, 9));
         tail.reset(20);
         assert_eq!((tail.first(), tail.last()), (21, 20));
+    }
+
+    #[test]
+    fn what_a_snapshot_replaces_takes_no_memory() {
+        let identity = Identity { cluster: uuid::Uuid::nil(), name: "a".into(), raft_id: 1 };
+        let folder = SimulatedFolder::default();
+        let mut store = LogStore::bootstrap_in(&folder, identity, b"empty").unwrap();
+        let entries = [2, 3, 4, 5].map(|index| Entry { index, term: 1, ..Entry::default() });
+        store.write(&Batch { entries: &entries, ..Batch::default() }).unwrap();
+        assert_eq!(kept(&store.tail), [2, 3, 4, 5]);
+        store.save_snapshot(4, Default::default(), b"at 4", 1).unwrap();
+        assert_eq!(kept(&store.tail), [4, 5]);
     }
 }

@@ -1,7 +1,12 @@
 //! What a healthy cluster does.
 
-use super::harness::Cluster;
-use crate::control::consensus::{ConsensusConfig, ProposeError, Role};
+use raft::Storage as _;
+
+use super::harness::{Cluster, Ledger, identity};
+use crate::{
+    control::consensus::{ConsensusConfig, Core, LogStore, ProposeError, Role, StateMachine as _},
+    durable::simulated::SimulatedFolder,
+};
 
 fn config() -> ConsensusConfig {
     ConsensusConfig::default()
@@ -21,6 +26,80 @@ fn a_sole_voter_commits_at_once_and_after_a_restart() {
     assert_eq!(cluster.ledger(1).commands, [(index, b"a".to_vec())]);
     cluster.commit("b");
     assert_eq!(cluster.ledger(1).commands.len(), 2);
+}
+
+/// It might find no quorum, and has to show again what it showed before.
+#[test]
+fn a_restart_knows_all_that_was_applied_a_tick_ago() {
+    let mut cluster = Cluster::new(config());
+    let index = cluster.commit("a");
+    for _ in 0..5 {
+        cluster.tick();
+    }
+    let restarted = cluster.copy_of(1);
+    assert_eq!(restarted.status().borrow().role, Role::Follower);
+    assert_eq!(restarted.machine().commands, [(index, b"a".to_vec())]);
+}
+
+#[test]
+fn a_node_shows_its_snapshot_before_anything_else() {
+    let disk = SimulatedFolder::default();
+    let state = Ledger::default().snapshot();
+    let store = LogStore::bootstrap_in(&disk, identity(1), &state).unwrap();
+    let core = Core::new(config(), store, Ledger::default()).unwrap();
+    let status = core.status().borrow().clone();
+    assert_eq!((status.id, status.applied, status.voters), (1, 1, vec![1]));
+    assert_eq!(core.machine().published, 1);
+}
+
+#[test]
+fn a_snapshot_is_made_when_so_many_entries_were_applied_since_the_last() {
+    let mut cluster = Cluster::new(ConsensusConfig { snapshot_every: 10, ..config() });
+    let last = cluster.node(1).store().snapshot_metadata().index;
+    loop {
+        let index = cluster.commit("a");
+        let expected = if index < last + 10 { last } else { index };
+        assert_eq!(cluster.node(1).store().snapshot_metadata().index, expected);
+        if expected == index {
+            assert_eq!(index, last + 10);
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_learner_does_not_wait_for_a_heartbeat_of_a_sole_voter() {
+    let mut cluster = Cluster::new(config());
+    cluster.join(2);
+    cluster.commit("before");
+    cluster.assert_equal();
+    let mut pending = cluster.propose(1, "a");
+    cluster.settle();
+    let (index, _) = pending.try_recv().unwrap().unwrap();
+    assert_eq!(cluster.ledger(2).commands.last(), Some(&(index, b"a".to_vec())));
+}
+
+#[test]
+fn the_status_wakes_its_watchers_when_it_changes_and_only_then() {
+    let mut cluster = Cluster::new(config());
+    let mut status = cluster.node(1).status();
+    status.mark_unchanged();
+    cluster.pump(1);
+    assert!(!status.has_changed().unwrap());
+    cluster.commit("a");
+    assert!(status.has_changed().unwrap());
+}
+
+#[test]
+fn the_status_lists_members_in_ascending_order() {
+    let mut cluster = Cluster::new(config());
+    for id in [9, 4, 7, 12, 2, 5] {
+        cluster.join(id);
+    }
+    let status = cluster.status(1);
+    let peers: Vec<u64> = status.peers.iter().map(|peer| peer.id).collect();
+    assert_eq!(peers, [2, 4, 5, 7, 9, 12]);
+    assert!(status.voters.is_sorted() && status.learners.is_sorted(), "{status:?}");
 }
 
 #[test]
@@ -53,6 +132,8 @@ fn what_can_not_be_proposed_is_said() {
     assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Invalid(_))));
     let mut pending = cluster.propose(1, &"x".repeat(101));
     assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Invalid(_))));
+    let mut pending = cluster.propose(1, &"x".repeat(100));
+    cluster.answer(&mut pending).unwrap();
 }
 
 #[test]
@@ -214,15 +295,43 @@ fn membership_changes_that_can_not_be_are_refused() {
     assert!(cluster.status(1).learners.contains(&4) && !cluster.status(1).learners.contains(&5));
 }
 
+/// The engine would take the vote of a voter that is added as a learner.
 #[test]
-fn adding_a_voter_again_does_not_take_its_vote() {
+fn adding_a_member_again_changes_nothing() {
     let mut cluster = Cluster::of_three(config());
-    for id in 1..=3 {
-        let mut pending = cluster.change(|core, reply| core.add_learner(id, reply));
-        cluster.answer(&mut pending).unwrap();
-    }
+    cluster.join(4);
     cluster.commit("a");
-    assert_eq!(cluster.status(1).voters, [1, 2, 3]);
+    cluster.assert_equal();
+    let leader = cluster.leader().unwrap();
+    let before = cluster.status(leader);
+    for id in 1..=4 {
+        let mut pending = cluster.change(|core, reply| core.add_learner(id, reply));
+        assert_eq!(cluster.answer(&mut pending), Ok(before.applied));
+        let after = cluster.status(leader);
+        assert_eq!((after.voters, after.learners), (vec![1, 2, 3], vec![4]));
+        assert_eq!(cluster.node(leader).store().last_index().unwrap(), before.applied);
+    }
+}
+
+#[test]
+fn only_the_leader_says_that_a_member_is_one_already() {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader();
+    let other = (1..=3).find(|id| Some(*id) != leader).unwrap();
+    let (reply, mut pending) = tokio::sync::oneshot::channel();
+    cluster.node(other).add_learner(other, reply);
+    assert_eq!(cluster.answer(&mut pending), Err(ProposeError::NotLeader { leader }));
+}
+
+#[test]
+fn what_is_asked_first_is_decided_first() {
+    let mut cluster = Cluster::new(config());
+    let mut command = cluster.propose(1, "a");
+    let (reply, mut member) = tokio::sync::oneshot::channel();
+    cluster.node(1).add_learner(2, reply);
+    let (command, _) = cluster.answer(&mut command).unwrap();
+    let member = cluster.answer(&mut member).unwrap();
+    assert!(command < member, "{command} {member}");
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::{
 use futures::future::join_all;
 use raft::eraftpb::{Message, MessageType};
 use std::{
+    os::unix::process::ExitStatusExt as _,
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -135,6 +137,8 @@ fn kind(message: &Outgoing) -> MessageType {
 async fn a_node_that_is_alone_again_serves_at_once() {
     let mut cluster = Cluster::new(ConsensusConfig::default());
     cluster.join(2);
+    // The other member has its snapshot, which names both: that it left is in the log alone.
+    cluster.assert_equal();
     let mut pending = cluster.change(|core, reply| core.remove(2, reply));
     cluster.answer(&mut pending).unwrap();
     let store = LogStore::open_in(&cluster.copy_folder(1), None).unwrap().unwrap();
@@ -165,6 +169,16 @@ async fn follow(
     }
 }
 
+/// How many messages of five writes are sent to a peer that says nothing.
+async fn sent(leader: &Consensus<Ledger>, outgoing: &mut mpsc::Receiver<Outgoing>) -> usize {
+    while outgoing.try_recv().is_ok() {}
+    for number in 0..5 {
+        leader.propose(vec![number]).await.unwrap();
+    }
+    let messages = std::iter::from_fn(|| outgoing.try_recv().ok());
+    messages.filter(|message| kind(message) == MessageType::MsgAppend).count()
+}
+
 /// A message that was lost is not followed by all that is written until the next heartbeat.
 #[tokio::test]
 async fn a_peer_that_is_reported_gets_one_message_at_a_time() {
@@ -180,24 +194,10 @@ async fn a_peer_that_is_reported_gets_one_message_at_a_time() {
         let (index, _) = node.propose(vec![number]).await.unwrap();
         follow(&node, &mut outgoing, &mut learner, index).await;
     }
-    let mut sent = 0;
-    for is_reported in [false, true] {
-        if is_reported {
-            node.report_unreachable(2);
-        }
-        while outgoing.try_recv().is_ok() {}
-        for number in 0..5 {
-            node.propose(vec![number]).await.unwrap();
-        }
-        let before = sent;
-        sent = 0;
-        while let Ok(message) = outgoing.try_recv() {
-            sent += usize::from(kind(&message) == MessageType::MsgAppend);
-        }
-        if is_reported {
-            assert!(before >= 5 && sent <= 1, "{before} messages before, {sent} after");
-        }
-    }
+    let before = sent(&node, &mut outgoing).await;
+    node.report_unreachable(2);
+    let after = sent(&node, &mut outgoing).await;
+    assert!(before >= 5 && after <= 1, "{before} messages before, {after} after");
     node.shutdown().await;
 }
 
@@ -237,4 +237,26 @@ async fn a_disk_error_calls_the_hook_and_stops_the_node() {
     assert_eq!(answer, Err(ProposeError::Stopped));
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(*said.lock().unwrap(), "the consensus log failed");
+}
+
+/// What the disk holds is unknown then, so nothing may be promised any more: not even by what would run while a
+/// process ends in order. The test runs itself in a process of its own, which is to be the one that ends.
+#[tokio::test]
+async fn a_write_that_fails_ends_the_process() {
+    const IS_TO_END: &str = "OVERLAY_TEST_IS_TO_END";
+    const SIGABRT: i32 = 6;
+    if std::env::var_os(IS_TO_END).is_some() {
+        let disk = SimulatedFolder::default();
+        let state = Ledger::default().snapshot();
+        let store = LogStore::bootstrap_in(&disk, identity(1), &state).unwrap();
+        let node = Consensus::start(quick(), store, Ledger::default(), PeerQueues::new(8)).unwrap();
+        disk.fail_at(0, Fault::Before);
+        let answer = timeout(LONG, node.propose(b"a".to_vec())).await;
+        panic!("it went on: {answer:?}");
+    }
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let test = format!("{module}::a_write_that_fails_ends_the_process");
+    let mut this = Command::new(std::env::current_exe().unwrap());
+    let ended = this.args(["--exact", &test]).env(IS_TO_END, "yes").output().unwrap();
+    assert_eq!(ended.status.signal(), Some(SIGABRT), "{ended:?}");
 }

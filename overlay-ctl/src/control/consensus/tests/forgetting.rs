@@ -2,7 +2,10 @@
 
 use raft::eraftpb::{Message, MessageType};
 
-use super::harness::{Cluster, identity};
+use super::{
+    by_hand::Node,
+    harness::{Cluster, identity},
+};
 use crate::control::consensus::{
     ConsensusConfig, FatalError, Identity, LogStore, OpenError, Role, Transport, Undeliverable,
     codec, storage::Batch,
@@ -109,6 +112,49 @@ fn a_leader_asks_before_it_sends_again() {
     assert_eq!(question.msg_type, MessageType::MsgHeartbeat as i32, "{question:?}");
     assert_eq!(question.commit, status.commit);
     assert!(question.context.ends_with(&status.commit.to_be_bytes()), "{question:?}");
+}
+
+/// Voter 2 of three leads, and the others have acknowledged all; with what 1 says that forgot all.
+fn doubts() -> (Node, Message) {
+    let mut cluster = Cluster::of_three(config());
+    cluster.commit("before");
+    cluster.assert_equal();
+    let mut node = Node::copy(&cluster, 2);
+    node.elect();
+    let index = node.last_index();
+    for id in [1, 3] {
+        node.acknowledge(id, index);
+    }
+    node.pump();
+    let forgot = node.message(1, MessageType::MsgAppendResponse);
+    let forgot = Message { index, reject: true, reject_hint: 0, ..forgot };
+    (node, forgot)
+}
+
+/// Who asks is a leader: its question is a heartbeat, and would make it one for the others.
+#[test]
+fn a_leader_that_is_none_any_more_asks_nobody() {
+    let is_heartbeat =
+        |message: &Message| message.msg_type == MessageType::MsgHeartbeat as i32 && message.to == 1;
+    for replaced in [false, true] {
+        let (mut node, forgot) = doubts();
+        node.hand_in(&forgot);
+        if replaced {
+            let next = node.message(3, MessageType::MsgHeartbeat);
+            node.hand_in(&Message { term: next.term + 1, ..next });
+        }
+        assert_eq!(node.pump().iter().any(is_heartbeat), !replaced);
+    }
+}
+
+/// Whatever else its answer says.
+#[test]
+fn a_leader_yields_to_a_later_term() {
+    let (mut node, forgot) = doubts();
+    node.hand_in(&Message { term: forgot.term + 1, ..forgot });
+    node.pump();
+    let status = node.status();
+    assert_eq!((status.role, status.term), (Role::Follower, forgot.term + 1));
 }
 
 /// What was forgotten was acknowledged and is not committed yet: no commit index tells.

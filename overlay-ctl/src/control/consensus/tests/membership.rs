@@ -95,6 +95,23 @@ fn of_two_either_can_be_removed() {
 }
 
 #[test]
+fn a_sole_voter_removes_a_member_at_once() {
+    let mut cluster = of_two();
+    let mut pending = cluster.change(|core, reply| core.remove(2, reply));
+    cluster.pump(1);
+    pending.try_recv().unwrap().unwrap();
+}
+
+#[test]
+fn a_restart_knows_the_members_with_which_the_node_acted() {
+    let mut cluster = Cluster::new(config());
+    let mut pending = cluster.change(|core, reply| core.add_learner(2, reply));
+    cluster.pump(1);
+    pending.try_recv().unwrap().unwrap();
+    assert_eq!(cluster.copy_of(1).configuration().learners, [2]);
+}
+
+#[test]
 fn of_two_the_dead_one_can_be_removed() {
     let mut cluster = of_two();
     cluster.stop(2);
@@ -182,6 +199,25 @@ fn a_learner_moves_up_in_the_same_change() {
     remove(&mut cluster, removed);
     let voters: Vec<u64> = (1..=4).filter(|id| *id != removed).collect();
     goes_on(&mut cluster, &voters, &[]);
+}
+
+/// Of what is sent to it nothing is lost, so only its silence tells.
+#[test]
+fn a_learner_that_stands_still_does_not_move_up() {
+    let mut cluster = Cluster::of_three(config());
+    cluster.join(4);
+    cluster.commit("more");
+    cluster.assert_equal();
+    let leader = cluster.leader().unwrap();
+    let removed = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.pause(4);
+    cluster.until("it counts as gone", |cluster| {
+        let peers = cluster.status(leader).peers;
+        peers.iter().any(|peer| peer.id == 4 && !peer.recent_active)
+    });
+    remove(&mut cluster, removed);
+    assert_eq!(cluster.status(leader).voters, [leader]);
+    cluster.commit("after");
 }
 
 #[test]
