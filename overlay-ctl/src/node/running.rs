@@ -154,7 +154,7 @@ impl Parts {
             let report = watch::report_to_leader(
                 member.id,
                 epochs.clone(),
-                parts.consensus.clone(),
+                parts.consensus.status(),
                 directory.clone(),
                 parts.table.clone(),
                 status.clone(),

@@ -100,17 +100,37 @@ impl StateMachine for Machine {
 mod tests {
     use super::*;
     use crate::control::state::{Command, Envelope, Mutation};
-    use std::{sync::mpsc, thread, time::Duration};
+    use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
-    #[test]
-    fn a_reader_does_not_hold_up_apply() {
+    fn network(name: &str) -> Vec<u8> {
         let command = Command::CreateNetwork {
-            name: "net".parse().unwrap(),
+            name: name.parse().unwrap(),
             pool: None,
             vni: None,
             options: crate::model::NetworkOptions::default(),
         };
-        let entry = Envelope::new(Mutation::new([1; 16], &command), command).encode().unwrap();
+        let request = *uuid::Uuid::new_v4().as_bytes();
+        Envelope::new(Mutation::new(request, &command), command).encode().unwrap()
+    }
+
+    #[test]
+    fn a_state_that_was_received_remembers_as_many_changes_as_the_one_before() {
+        let (mut machine, shared) = Machine::remembering(2);
+        let received = Machine::read_snapshot(&machine.snapshot()).unwrap();
+        machine.restore(received);
+        for (index, name) in [(1, "one"), (2, "two"), (3, "three")] {
+            machine.apply(index, &network(name)).unwrap();
+        }
+        let has_whole_view =
+            |cursor| shared.read(|state| state.delta_for(1, cursor, &BTreeSet::new()).complete);
+        assert!(!has_whole_view(1), "the two changes since are remembered");
+        machine.apply(4, &network("four")).unwrap();
+        assert!(has_whole_view(1), "and no third one");
+    }
+
+    #[test]
+    fn a_reader_does_not_hold_up_apply() {
+        let entry = network("net");
         let (mut machine, shared) = Machine::new();
         let (sender, applied) = mpsc::channel();
         let read = shared.read(|state| {

@@ -32,7 +32,6 @@ pub async fn follow_the_rows(id: NodeId, voter: VoterParts) {
     let mut status = consensus.status();
     let mut revision = state.revision();
     loop {
-        revision.borrow_and_update();
         let now = status.borrow_and_update().clone();
         if now.role == Role::Leader && !led {
             table.listen_anew();

@@ -8,9 +8,9 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// A node that has not been heard of for longer than this counts as down.
 pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(3);
@@ -36,8 +36,8 @@ struct Heard {
 
 impl Default for StatusTable {
     fn default() -> Self {
-        let changed = watch::Sender::new(0);
-        Self { rows: Arc::default(), changed, since: Arc::new(Mutex::new(Instant::now())) }
+        let since = Arc::new(Mutex::new(Instant::now()));
+        Self { rows: Arc::default(), changed: watch::Sender::default(), since }
     }
 }
 
@@ -147,7 +147,6 @@ impl StatusTable {
         let mut late = nodes;
         let wait = async {
             loop {
-                changed.borrow_and_update();
                 late.retain(|node| self.programmed(*node).is_none_or(|held| held < revision));
                 if late.iter().all(|node| self.is_down(*node)) {
                     return;
@@ -197,6 +196,7 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::advance;
 
     fn status(node_id: NodeId, epoch: Revision, programmed_revision: Revision) -> NodeStatus {
         NodeStatus { node_id, epoch, programmed_revision, endpoints: Vec::new() }
@@ -224,6 +224,7 @@ mod tests {
         table.stream_ended(1);
         assert!(passed_on(&table).is_empty());
         assert_eq!(table.programmed(1), Some(1), "it is not down for that");
+        assert_eq!(table.programmed(2), Some(1), "what was passed on here counts as well");
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,13 +254,45 @@ mod tests {
         assert_eq!(table.health(1, 5), None);
     }
 
-    #[test]
-    fn a_new_leader_gives_every_node_the_time_to_report() {
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_down_once_it_has_been_silent_for_a_while() {
         let table = StatusTable::default();
-        *table.since.lock().unwrap() = Instant::now().checked_sub(NODE_DOWN_AFTER).unwrap();
+        table.record(status(1, 1, 10));
+        let heard = |table: &StatusTable| {
+            (table.programmed(1), table.first_hand().len(), table.is_down(1), table.is_down(2))
+        };
+        advance(NODE_DOWN_AFTER - Duration::from_millis(1)).await;
+        assert_eq!(heard(&table), (Some(10), 1, false, false));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(heard(&table), (None, 0, true, true), "silent, or never heard");
+        table.record(status(1, 1, 10));
+        assert_eq!(heard(&table), (Some(10), 1, false, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_gives_every_node_the_time_to_report() {
+        let table = StatusTable::default();
+        advance(NODE_DOWN_AFTER).await;
         assert!(table.is_down(1));
         table.listen_anew();
         assert!(!table.is_down(1));
+    }
+
+    #[test]
+    fn only_a_status_that_says_something_else_is_news() {
+        let table = StatusTable::default();
+        let mut news = table.watch();
+        let mut is_news = |status| {
+            table.record(status);
+            let is_news = news.has_changed().unwrap();
+            news.mark_unchanged();
+            is_news
+        };
+        assert!(is_news(status(1, 1, 10)));
+        assert!(!is_news(status(1, 1, 10)), "a repetition");
+        assert!(is_news(status(1, 1, 11)));
+        assert!(!is_news(status(1, 0, 12)), "of an older epoch");
+        assert!(is_news(status(2, 1, 11)), "of another node");
     }
 
     #[test]

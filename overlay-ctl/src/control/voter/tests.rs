@@ -8,9 +8,9 @@ use crate::{
     },
     model::NodeId,
 };
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, sync::mpsc, time::Duration};
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::time::{self, timeout};
 use uuid::Uuid;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -62,6 +62,33 @@ async fn write(voter: &VoterParts, command: Command) {
 async fn until(voter: &VoterParts, is_so: impl FnMut(&Status) -> bool) {
     let mut status = voter.consensus.status();
     timeout(BOUND, status.wait_for(is_so)).await.expect("within the bound").unwrap();
+}
+
+/// Makes virtual time stand still, but for what the test advances it, until the returned value is dropped.
+fn stand_still() -> mpsc::Sender<()> {
+    let (still, over) = mpsc::channel();
+    // It passes by itself only while no such task runs.
+    tokio::task::spawn_blocking(move || over.recv());
+    still
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_have_the_time_to_report_from_when_their_leader_begins() {
+    let _still = stand_still();
+    let (_dir, voter) = alone();
+    until(&voter, |status| status.leader == Some(1)).await;
+    register(&voter, 1).await;
+    time::advance(NODE_DOWN_AFTER).await;
+    assert!(voter.table.is_down(9), "it might have reported to the leader before");
+    tokio::spawn(follow_the_rows(1, voter.clone()));
+    // Once the rows are followed the leader has begun.
+    register(&voter, 2).await;
+    until(&voter, |status| status.learners == [2]).await;
+    assert!(!voter.table.is_down(9), "it had no time to report here");
+    time::advance(NODE_DOWN_AFTER).await;
+    register(&voter, 3).await;
+    until(&voter, |status| status.learners == [2, 3]).await;
+    assert!(voter.table.is_down(9), "it had the time");
 }
 
 #[tokio::test]

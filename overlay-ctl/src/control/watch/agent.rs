@@ -12,7 +12,7 @@ use crate::{
     model::{NodeId, Revision},
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
 };
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::Status;
@@ -51,22 +51,29 @@ pub async fn follow_a_voter(
 ) -> Ended {
     let mut served = Served::default();
     loop {
-        served.this_round = false;
         for voter in directory.voters() {
             let ended =
                 follow(id, epoch.clone(), &voter, &directory, &view, status.clone(), &mut served);
-            match ended.await {
-                Ok(()) => {
-                    served.ended(voter.id, &Status::unavailable("the voter ended the stream"))
-                }
+            let why = match ended.await {
+                Ok(()) => Status::unavailable("the voter ended the stream"),
                 Err(error) if error.code() == tonic::Code::NotFound => return Ended::Removed,
-                Err(error) => served.ended(voter.id, &error),
+                Err(error) => error,
+            };
+            let (voter, code, why) = (voter.id, why.code(), why.message());
+            if served.ended() {
+                tracing::info!(voter, ?code, why, "the watch ended: asking the next voter");
+            } else {
+                tracing::debug!(voter, ?code, why, "not watching");
             }
             if view.is_closed() {
                 return Ended::Stopped;
             }
         }
-        served.round_ended();
+        if served.round_ended() {
+            tracing::warn!(
+                "no voter with a quorum serves this node: what its kernel holds stays as it is; see `overlay status` on the voters"
+            );
+        }
         tokio::time::sleep(NEXT_ROUND).await;
     }
 }
@@ -83,30 +90,24 @@ struct Served {
 }
 
 impl Served {
-    fn heard(&mut self, voter: NodeId, leader: NodeId, revision: Revision) {
-        if leader != 0 && !self.this_stream {
-            tracing::info!(voter, revision, "watching");
+    /// A voter sent a message. Returns true if it is the first in this stream by which the voter serves this node.
+    fn heard(&mut self, leader: NodeId) -> bool {
+        let begins = leader != 0 && !self.this_stream;
+        if begins {
             *self = Self { this_stream: true, this_round: true, said_nobody: false };
         }
+        begins
     }
 
-    fn ended(&mut self, voter: NodeId, why: &Status) {
-        let (code, why) = (why.code(), why.message());
-        if self.this_stream {
-            tracing::info!(voter, ?code, why, "the watch ended: asking the next voter");
-        } else {
-            tracing::debug!(voter, ?code, why, "not watching");
-        }
-        self.this_stream = false;
+    /// The stream ended, or was not opened. Returns true if its voter served this node until now.
+    fn ended(&mut self) -> bool {
+        mem::take(&mut self.this_stream)
     }
 
-    fn round_ended(&mut self) {
-        if !self.this_round && !self.said_nobody {
-            tracing::warn!(
-                "no voter with a quorum serves this node: what its kernel holds stays as it is; see `overlay status` on the voters"
-            );
-            self.said_nobody = true;
-        }
+    /// Every voter was asked. Returns true if it is to be said that none serves this node.
+    fn round_ended(&mut self) -> bool {
+        let nobody = !mem::take(&mut self.this_round);
+        nobody && !mem::replace(&mut self.said_nobody, nobody)
     }
 }
 
@@ -147,7 +148,9 @@ async fn follow(
                 let Some(delta) = delta.map_err(silent)? else { return Ok(()) };
                 let delta = delta?;
                 patience = SILENCE;
-                served.heard(voter.id, delta.leader, held.revision);
+                if served.heard(delta.leader) {
+                    tracing::info!(voter = voter.id, revision = held.revision, "watching");
+                }
                 directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
                 if says_nothing_new(&delta, &current) {
                     continue;
@@ -196,4 +199,36 @@ fn from_wire(down: WatchDown) -> Result<Delta, Status> {
         .map(|key| key_from_wire(key).ok_or_else(|| malformed("a key")))
         .collect::<Result<_, _>>()?;
     Ok(Delta { complete: down.complete, revision: down.revision, upserts, removes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_once_that_a_voter_serves_and_once_that_it_does_so_no_more() {
+        let mut served = Served::default();
+        assert!(!served.heard(0), "a voter that knows no leader does not serve");
+        assert!(!served.ended(), "no voter had served");
+        assert!(served.heard(1));
+        assert!(!served.heard(1) && !served.heard(2), "it was said");
+        assert!(served.ended());
+        assert!(!served.ended(), "it was said");
+        assert!(served.heard(1), "in the next stream it is news again");
+    }
+
+    #[test]
+    fn it_is_said_once_that_nobody_serves_until_somebody_did() {
+        let mut served = Served::default();
+        for _ in 0..2 {
+            assert!(served.round_ended());
+            served.heard(0);
+            assert!(!served.round_ended(), "it was said");
+            served.heard(1);
+            served.ended();
+            assert!(!served.round_ended(), "somebody served in this round");
+        }
+        // The round in which somebody served last is over.
+        assert!(served.round_ended());
+    }
 }

@@ -80,8 +80,6 @@ async fn send_deltas(
 ) {
     let opened = Instant::now();
     let mut revision = state.revision();
-    let mut told = None;
-    let mut bookmark = false;
     loop {
         let now = *revision.borrow_and_update();
         let leader = cluster.borrow_and_update().leader.unwrap_or_default();
@@ -94,8 +92,8 @@ async fn send_deltas(
             drop(down.send(Err(gone)).await);
             return;
         }
-        if !behind && (now > cursor || cursor == 0 || told != Some(leader)) {
-            told = Some(leader);
+        if !behind {
+            // Where nothing changed, this is the message that says so.
             let delta = state.read(|state| state.delta_for(node, cursor, &held));
             cursor = delta.revision.max(now);
             note_held(&delta, &mut held);
@@ -103,21 +101,12 @@ async fn send_deltas(
             if down.send(message).await.is_err() {
                 return;
             }
-        } else if !behind && bookmark {
-            let nothing = WatchDown { revision: cursor, leader, ..Default::default() };
-            if down.send(Ok(nothing)).await.is_err() {
-                return;
-            }
         }
-        bookmark = false;
         let ended = tokio::select! {
             changed = revision.changed() => changed.is_err(),
             changed = leader_changed(&mut cluster, leader) => changed.is_err(),
             () = down.closed() => true,
-            () = sleep(BOOKMARK) => {
-                bookmark = true;
-                false
-            }
+            () = sleep(BOOKMARK) => false,
             () = quorum.lapsed(opened + WELCOME) => {
                 send_away(&down, "this voter takes part in no quorum").await;
                 true

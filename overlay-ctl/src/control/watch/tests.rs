@@ -1,11 +1,15 @@
-//! An agent and the voters that it may follow: real streams over connections in memory, in virtual time.
+//! Agents, and the voters that they may follow: real streams over connections in memory, in virtual time.
+
+mod agent;
+mod deltas;
+mod reports;
 
 use super::{Ended, HEARTBEAT, follow_a_voter, serve_agent};
 use crate::{
     control::{
         consensus::{self, StateMachine as _},
         peers::{Admission, Directory, Peer},
-        state::{Command, Delta, Envelope, Mutation, Placement, PortsWanted, View},
+        state::{Command, Envelope, Mutation, Placement, PortsWanted, REMEMBERED, View},
         voter::{Machine, Quorum, SharedState, StatusTable},
     },
     dataplane::kernel::LocalStatus,
@@ -74,11 +78,13 @@ struct Service {
     quorum: Quorum,
     mode: watch::Receiver<Mode>,
     opened: Arc<Mutex<usize>>,
+    asked: watch::Sender<Vec<Instant>>,
 }
 
 impl Voter {
-    fn new() -> Self {
-        let (machine, state) = Machine::new();
+    /// Its state remembers so many changes.
+    fn remembering(changes: usize) -> Self {
+        let (machine, state) = Machine::remembering(changes);
         let (mode, heard) = watch::channel(Mode::Serving);
         let leads = consensus::Status { leader: Some(1), ..Default::default() };
         let service = Service {
@@ -88,6 +94,7 @@ impl Voter {
             quorum: Quorum::default(),
             mode: heard,
             opened: Arc::default(),
+            asked: watch::Sender::default(),
         };
         Self { machine, revision: 0, service, mode }
     }
@@ -101,6 +108,13 @@ impl Voter {
         self.machine.batch_applied(self.revision);
     }
 
+    /// The agent's view, made whole from this voter's state.
+    fn view(&self) -> View {
+        let mut view = View::default();
+        view.apply(self.service.state.read(|state| state.view_of(AGENT)));
+        view
+    }
+
     fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -108,6 +122,40 @@ impl Voter {
     /// How many streams were opened here.
     fn opened(&self) -> usize {
         *self.service.opened.lock().unwrap()
+    }
+
+    /// Waits until it has this status of the node.
+    async fn status_of(&self, node: NodeId, revision: Revision) {
+        let table = &self.service.table;
+        let mut changed = table.watch();
+        let wait = async {
+            while table.programmed(node) != Some(revision) {
+                changed.changed().await.unwrap();
+            }
+        };
+        timeout(BOUND, wait).await.expect("the status arrives");
+    }
+
+    /// When it was asked for the next four streams, whether or not it opened them.
+    async fn asked_next(&self) -> Vec<Instant> {
+        let mut asked = self.service.asked.subscribe();
+        let before = asked.borrow().len();
+        let next = timeout(BOUND, asked.wait_for(|asked| asked.len() >= before + 4)).await;
+        next.expect("it is asked again and again").unwrap()[before..].to_vec()
+    }
+}
+
+fn is_ascending(times: &[Instant]) -> bool {
+    times.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+impl Service {
+    fn is_asked(&self) -> Result<(), Status> {
+        self.asked.send_modify(|asked| asked.push(Instant::now()));
+        match *self.mode.borrow() {
+            Mode::Away => Err(Status::unavailable("away")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -118,10 +166,8 @@ impl Peers for Service {
     type WatchStream = Down;
 
     async fn watch(&self, request: Request<Streaming<WatchUp>>) -> Result<Response<Down>, Status> {
+        self.is_asked()?;
         let mode = self.mode.clone();
-        if *mode.borrow() == Mode::Away {
-            return Err(Status::unavailable("away"));
-        }
         let Self { state, table, cluster, quorum, .. } = self.clone();
         let (up, cluster) = (request.into_inner(), cluster.subscribe());
         let down = serve_agent(state, table, cluster, quorum, up).await?;
@@ -152,9 +198,14 @@ impl Peers for Service {
 
     async fn report(
         &self,
-        _: Request<Streaming<StatusReport>>,
+        request: Request<Streaming<StatusReport>>,
     ) -> Result<Response<ReportResponse>, Status> {
-        Err(Status::unimplemented("an agent reports in its watch"))
+        self.is_asked()?;
+        let mut reports = request.into_inner();
+        while let Some(report) = reports.next().await {
+            report?.nodes.into_iter().for_each(|status| self.table.record_report(status));
+        }
+        Ok(Response::new(ReportResponse {}))
     }
 
     async fn check_endpoint(
@@ -177,11 +228,39 @@ impl Peers for Service {
 struct World {
     voters: Vec<Voter>,
     directory: Directory,
+    agent: Agent,
+}
+
+struct Agent {
     view: watch::Receiver<Option<Arc<View>>>,
-    // What the agent reads from: it ends with them.
-    _epoch: watch::Sender<Revision>,
+    epoch: watch::Sender<Revision>,
     status: watch::Sender<LocalStatus>,
-    agent: JoinHandle<Ended>,
+    follows: JoinHandle<Ended>,
+}
+
+impl Agent {
+    fn start(id: NodeId, epoch: Revision, directory: &Directory) -> Self {
+        let (sender, view) = watch::channel(None);
+        let (epoch, epochs) = watch::channel(epoch);
+        let (status, statuses) = watch::channel(LocalStatus::default());
+        let follows = follow_a_voter(id, epochs, directory.clone(), sender, statuses);
+        Self { view, epoch, status, follows: tokio::spawn(follows) }
+    }
+
+    /// Its view, once it is of this revision.
+    async fn view_at(&mut self, revision: Revision) -> Arc<View> {
+        let there =
+            |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.revision >= revision);
+        let view = timeout(BOUND, self.view.wait_for(there)).await;
+        view.unwrap_or_else(|_| panic!("the agent never held revision {revision}"))
+            .unwrap()
+            .clone()
+            .unwrap()
+    }
+
+    async fn ended(self) -> Ended {
+        timeout(BOUND, self.follows).await.expect("it ends").unwrap()
+    }
 }
 
 fn listen(id: NodeId) -> SocketAddr {
@@ -191,13 +270,18 @@ fn listen(id: NodeId) -> SocketAddr {
 impl World {
     /// With this many voters; all three are known, and those that are not here do not answer.
     fn new(voters: NodeId) -> Self {
+        Self::remembering(voters, REMEMBERED)
+    }
+
+    /// As [`World::new`], with voters that remember so many changes.
+    fn remembering(voters: NodeId, changes: usize) -> Self {
         let cluster = Uuid::new_v4();
         let peers = (1..=VOTERS).map(|id| Peer { id, listen: listen(id), voter: true });
         let directory = Directory::new(cluster, peers);
         let mut here = Vec::new();
         for id in 1..=VOTERS {
             if id <= voters {
-                let voter = Voter::new();
+                let voter = Voter::remembering(changes);
                 serve(cluster, id, &directory, &voter);
                 tokio::spawn(prove(voter.service.quorum.clone(), voter.mode.subscribe()));
                 here.push(voter);
@@ -205,28 +289,10 @@ impl World {
                 directory.put_channel(listen(id), nobody());
             }
         }
-        let (view, views) = watch::channel(None);
-        let (epoch, epochs) = watch::channel(AGENT);
-        let (status, statuses) = watch::channel(LocalStatus::default());
-        let agent = follow_a_voter(AGENT, epochs, directory.clone(), view, statuses);
-        let mut world = Self {
-            voters: here,
-            directory,
-            view: views,
-            _epoch: epoch,
-            status,
-            agent: tokio::spawn(agent),
-        };
+        let agent = Agent::start(AGENT, AGENT, &directory);
+        let mut world = Self { voters: here, directory, agent };
         for id in 1..=AGENT {
-            world.apply(Command::RegisterNode {
-                instance: [u8::try_from(id).unwrap(); 16],
-                name: format!("h{id}").parse().unwrap(),
-                vtep: Ipv4Addr::new(10, 10, 10, u8::try_from(id).unwrap()).into(),
-                listen: listen(id),
-                returning: None,
-                gateway: None,
-                metrics: None,
-            });
+            world.apply(register(id));
         }
         world.network("net", "172.16.16.0/24");
         world.endpoint("net", "web", AGENT);
@@ -268,25 +334,24 @@ impl World {
 
     /// The agent's view, once it is of this revision.
     async fn view_at(&mut self, revision: Revision) -> Arc<View> {
-        let there =
-            |view: &Option<Arc<View>>| view.as_ref().is_some_and(|view| view.revision >= revision);
-        let view = timeout(BOUND, self.view.wait_for(there)).await;
-        view.unwrap_or_else(|_| panic!("the agent never held revision {revision}"))
-            .unwrap()
-            .clone()
-            .unwrap()
+        self.agent.view_at(revision).await
     }
 
     /// Waits until the voter, by its place in the list, has this status of the agent.
     async fn status_at(&self, voter: usize, revision: Revision) {
-        let table = &self.voters[voter].service.table;
-        let mut changed = table.watch();
-        let wait = async {
-            while table.programmed(AGENT) != Some(revision) {
-                changed.changed().await.unwrap();
-            }
-        };
-        timeout(BOUND, wait).await.expect("the status arrives");
+        self.voters[voter].status_of(AGENT, revision).await;
+    }
+}
+
+fn register(id: NodeId) -> Command {
+    Command::RegisterNode {
+        instance: [u8::try_from(id).unwrap(); 16],
+        name: format!("h{id}").parse().unwrap(),
+        vtep: listen(id).ip().into(),
+        listen: listen(id),
+        returning: None,
+        gateway: None,
+        metrics: None,
     }
 }
 
@@ -332,130 +397,4 @@ async fn prove(quorum: Quorum, mode: watch::Receiver<Mode>) {
         }
         sleep(Duration::from_millis(500)).await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_stays_where_nothing_changes() {
-    let mut world = World::new(1);
-    let first = world.view_at(6).await;
-    assert_eq!(first.networks.len(), 1);
-    world.view.mark_unchanged();
-    // Many times what a silent voter is given.
-    sleep(Duration::from_secs(300)).await;
-    assert_eq!(world.voters[0].opened(), 1);
-    assert!(!world.view.has_changed().unwrap(), "that nothing changed is no new view");
-    world.status.send_modify(|status| status.programmed = 6);
-    world.status_at(0, 6).await;
-    assert!(!world.agent.is_finished());
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_leaves_a_voter_that_nobody_hears() {
-    let mut world = World::new(2);
-    world.view_at(6).await;
-    assert_eq!((world.voters[0].opened(), world.voters[1].opened()), (1, 0));
-    // It still believes to know the leader. The quorum goes on without it.
-    world.voters[0].set(Mode::Unheard);
-    world.voters[1].apply(network("late", "172.16.17.0/24"));
-    world.view_at(7).await;
-    // And its status is where the leader hears of it.
-    world.status.send_modify(|status| status.programmed = 7);
-    world.status_at(1, 7).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_leaves_a_voter_that_is_behind_it() {
-    let mut world = World::new(2);
-    world.view_at(6).await;
-    world.voters[0].set(Mode::Away);
-    world.voters[1].apply(network("late", "172.16.17.0/24"));
-    world.view_at(7).await;
-    // The one that has it goes. The other one is of the quorum, as far as it can prove, but behind.
-    world.voters[1].set(Mode::Away);
-    world.voters[0].set(Mode::Serving);
-    let opened = world.voters[0].opened();
-    let tried = async {
-        while world.voters[0].opened() == opened {
-            sleep(HEARTBEAT).await;
-        }
-    };
-    timeout(BOUND, tried).await.expect("the agent asks the voter that is left");
-    world.voters[1].set(Mode::Serving);
-    world.voters[1].apply(network("later", "172.16.18.0/24"));
-    let view = world.view_at(8).await;
-    assert_eq!(view.revision, 8);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_leaves_a_silent_voter() {
-    let mut world = World::new(2);
-    world.view_at(6).await;
-    world.voters[0].set(Mode::Silent);
-    world.apply(network("late", "172.16.17.0/24"));
-    world.view_at(7).await;
-    assert_eq!(world.voters[1].opened(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_a_quorum_anywhere_an_agent_keeps_its_view_and_a_new_one_gets_what_there_is() {
-    let mut world = World::new(2);
-    let held = world.view_at(6).await;
-    for voter in &world.voters {
-        voter.set(Mode::Unheard);
-        voter.service.cluster.send_modify(|status| status.leader = None);
-    }
-    // Time for many rounds.
-    sleep(Duration::from_secs(30)).await;
-    assert!(world.voters.iter().all(|voter| voter.opened() > 2), "it asks both again and again");
-    assert_eq!(world.view.borrow().as_deref(), Some(&*held));
-
-    // An agent that has just started is no worse off than one that ran on.
-    let (view, mut views) = watch::channel(None);
-    let epochs = watch::channel(AGENT).1;
-    let statuses = watch::channel(LocalStatus::default()).1;
-    tokio::spawn(follow_a_voter(AGENT, epochs, world.directory.clone(), view, statuses));
-    let got = timeout(BOUND, views.wait_for(Option::is_some)).await.expect("a view").unwrap();
-    assert_eq!(got.as_deref(), Some(&*held));
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_removed_while_an_agent_was_cut_off_is_gone_from_its_view() {
-    let mut world = World::new(2);
-    world.network("other", "172.16.17.0/24");
-    world.endpoint("other", "api", AGENT);
-    world.endpoint("net", "far", 1);
-    let held = world.view_at(9).await;
-    assert_eq!((held.networks.len(), held.all_endpoints().count()), (2, 3));
-    for voter in &world.voters {
-        voter.set(Mode::Away);
-    }
-    // Its last endpoint on one network, so that it has no part in it any more; and one elsewhere on the other.
-    world.remove_endpoint("api");
-    world.remove_endpoint("far");
-    // Another voter than it was with takes it up where it was.
-    world.voters[1].set(Mode::Serving);
-    let view = world.view_at(11).await;
-    let names: Vec<String> =
-        view.networks.values().map(|network| network.name.to_string()).collect();
-    assert_eq!(names, ["net"]);
-    let names: Vec<String> =
-        view.all_endpoints().map(|endpoint| endpoint.name.to_string()).collect();
-    assert_eq!(names, ["web"]);
-    assert_eq!(*view, world.voters[1].service.state.read(|state| whole(state.view_of(AGENT))));
-}
-
-fn whole(delta: Delta) -> View {
-    let mut view = View::default();
-    view.apply(delta);
-    view
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_was_removed_ends() {
-    let mut world = World::new(1);
-    world.remove_endpoint("web");
-    world.view_at(7).await;
-    world.apply(Command::RemoveNode { name: "h4".parse().unwrap(), only: None });
-    let ended = timeout(BOUND, world.agent).await.expect("it ends").unwrap();
-    assert!(matches!(ended, Ended::Removed));
 }

@@ -3,10 +3,10 @@
 use super::HEARTBEAT;
 use crate::{
     control::{
-        consensus::Consensus,
+        consensus,
         peers::{Directory, Peer},
         state::View,
-        voter::{Machine, SharedState, StatusTable, to_wire},
+        voter::{SharedState, StatusTable, to_wire},
     },
     dataplane::kernel::LocalStatus,
     model::{NodeId, Revision},
@@ -59,13 +59,13 @@ pub async fn publish_views(
 pub async fn report_to_leader(
     id: NodeId,
     epoch: watch::Receiver<Revision>,
-    consensus: Consensus<Machine>,
+    cluster: watch::Receiver<consensus::Status>,
     directory: Directory,
     table: StatusTable,
     status: watch::Receiver<LocalStatus>,
 ) {
     let own = record_own(id, epoch, table.clone(), status);
-    let pass_on = pass_on(id, consensus, directory, table);
+    let pass_on = pass_on(id, cluster, directory, table);
     tokio::join!(own, pass_on);
 }
 
@@ -86,17 +86,16 @@ async fn record_own(
 
 async fn pass_on(
     id: NodeId,
-    consensus: Consensus<Machine>,
+    mut cluster: watch::Receiver<consensus::Status>,
     directory: Directory,
     table: StatusTable,
 ) {
-    let mut members = consensus.status();
     loop {
-        let leader = members.borrow_and_update().leader.filter(|leader| *leader != id);
+        let leader = cluster.borrow_and_update().leader.filter(|leader| *leader != id);
         let Some(peer) = leader.and_then(|leader| directory.peer(leader)) else {
             // This node leads and needs no report, or no leader is known.
             tokio::select! {
-                changed = members.changed() => if changed.is_err() { return },
+                changed = cluster.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
             continue;
@@ -110,24 +109,27 @@ async fn pass_on(
                 }
             }
             () = send_reports(&table, up) => {}
-            () = another_leader(&mut members, peer.id) => continue,
+            another = another_leader(&mut cluster, peer.id) => {
+                if another.is_err() {
+                    return;
+                }
+                continue;
+            }
         }
         tokio::time::sleep(REOPEN).await;
     }
 }
 
 async fn another_leader(
-    members: &mut watch::Receiver<crate::control::consensus::Status>,
+    cluster: &mut watch::Receiver<consensus::Status>,
     leader: NodeId,
-) {
-    // An error means that consensus has stopped; then the loop above ends.
-    drop(members.wait_for(|status| status.leader != Some(leader)).await);
+) -> Result<(), watch::error::RecvError> {
+    cluster.wait_for(|status| status.leader != Some(leader)).await.map(drop)
 }
 
 async fn send_reports(table: &StatusTable, up: mpsc::Sender<StatusReport>) {
     let mut changed = table.watch();
     loop {
-        changed.borrow_and_update();
         if up.send(StatusReport { nodes: table.first_hand() }).await.is_err() {
             return;
         }
@@ -143,6 +145,7 @@ mod tests {
     use crate::control::{
         consensus::StateMachine as _,
         state::{Command, Envelope, Mutation},
+        voter::Machine,
         watch::Ended,
     };
     use std::net::Ipv4Addr;
@@ -223,6 +226,10 @@ mod tests {
         assert_eq!(voter.nodes().await, [[1, 2], [1, 2]]);
         voter.remove("h2");
         assert_eq!(voter.nodes().await, [[1], [1]]);
+        // An entry of the consensus layer's own, which changes no row.
+        voter.revision += 1;
+        voter.machine.batch_applied(voter.revision);
+        assert_eq!(voter.nodes().await, [[1], [1]], "the view is as new as the log");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,163 @@
+//! Which voter an agent follows, and when it leaves it.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_stays_where_nothing_changes() {
+    let mut world = World::new(1);
+    let first = world.view_at(6).await;
+    assert_eq!(first.networks.len(), 1);
+    world.agent.view.mark_unchanged();
+    // Many times what a silent voter is given.
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(world.voters[0].opened(), 1);
+    assert!(!world.agent.view.has_changed().unwrap(), "that nothing changed is no new view");
+    world.agent.status.send_modify(|status| status.programmed = 6);
+    world.status_at(0, 6).await;
+    assert!(!world.agent.follows.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_leaves_a_voter_that_nobody_hears() {
+    let mut world = World::new(2);
+    world.view_at(6).await;
+    assert_eq!((world.voters[0].opened(), world.voters[1].opened()), (1, 0));
+    // It still believes to know the leader. The quorum goes on without it.
+    world.voters[0].set(Mode::Unheard);
+    world.voters[1].apply(network("late", "172.16.17.0/24"));
+    world.view_at(7).await;
+    // And its status is where the leader hears of it, and nowhere else.
+    world.agent.status.send_modify(|status| status.programmed = 7);
+    world.status_at(1, 7).await;
+    sleep(HEARTBEAT).await;
+    let passed_on = |voter: &Voter| voter.service.table.first_hand().len();
+    assert_eq!((passed_on(&world.voters[0]), passed_on(&world.voters[1])), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_leaves_a_voter_that_is_behind_it() {
+    let mut world = World::new(2);
+    world.view_at(6).await;
+    world.voters[0].set(Mode::Away);
+    world.voters[1].apply(network("late", "172.16.17.0/24"));
+    world.view_at(7).await;
+    // The one that has it goes. The other one is of the quorum, as far as it can prove, but behind.
+    world.voters[1].set(Mode::Away);
+    world.voters[0].set(Mode::Serving);
+    let opened = world.voters[0].opened();
+    let tried = async {
+        while world.voters[0].opened() == opened {
+            sleep(HEARTBEAT).await;
+        }
+    };
+    timeout(BOUND, tried).await.expect("the agent asks the voter that is left");
+    world.voters[1].set(Mode::Serving);
+    world.voters[1].apply(network("later", "172.16.18.0/24"));
+    let view = world.view_at(8).await;
+    assert_eq!(view.revision, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_leaves_a_silent_voter() {
+    let mut world = World::new(2);
+    world.view_at(6).await;
+    world.voters[0].set(Mode::Silent);
+    world.apply(network("late", "172.16.17.0/24"));
+    world.view_at(7).await;
+    assert_eq!(world.voters[1].opened(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_quorum_anywhere_an_agent_keeps_its_view_and_a_new_one_gets_what_there_is() {
+    let mut world = World::new(2);
+    let held = world.view_at(6).await;
+    for voter in &world.voters {
+        voter.set(Mode::Unheard);
+        voter.service.cluster.send_modify(|status| status.leader = None);
+    }
+    // Time for many rounds.
+    sleep(Duration::from_secs(30)).await;
+    assert!(world.voters.iter().all(|voter| voter.opened() > 2), "it asks both again and again");
+    assert_eq!(world.agent.view.borrow().as_deref(), Some(&*held));
+
+    // An agent that has just started is no worse off than one that ran on.
+    let mut started = Agent::start(AGENT, AGENT, &world.directory);
+    assert_eq!(started.view_at(6).await, held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_while_an_agent_was_cut_off_is_gone_from_its_view() {
+    let mut world = World::new(2);
+    world.network("other", "172.16.17.0/24");
+    world.endpoint("other", "api", AGENT);
+    world.endpoint("net", "far", 1);
+    let held = world.view_at(9).await;
+    assert_eq!((held.networks.len(), held.all_endpoints().count()), (2, 3));
+    for voter in &world.voters {
+        voter.set(Mode::Away);
+    }
+    // Its last endpoint on one network, so that it has no part in it any more; and one elsewhere on the other.
+    world.remove_endpoint("api");
+    world.remove_endpoint("far");
+    // Another voter than it was with takes it up where it was.
+    world.voters[1].set(Mode::Serving);
+    let view = world.view_at(11).await;
+    let names: Vec<String> =
+        view.networks.values().map(|network| network.name.to_string()).collect();
+    assert_eq!(names, ["net"]);
+    let names: Vec<String> =
+        view.all_endpoints().map(|endpoint| endpoint.name.to_string()).collect();
+    assert_eq!(names, ["web"]);
+    assert_eq!(*view, world.voters[1].view());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_removed_ends() {
+    let mut world = World::new(1);
+    world.remove_endpoint("web");
+    world.view_at(7).await;
+    world.apply(Command::RemoveNode { name: "h4".parse().unwrap(), only: None });
+    assert!(matches!(world.agent.ended().await, Ended::Removed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_removed_while_it_was_cut_off_ends() {
+    let mut world = World::new(1);
+    world.view_at(6).await;
+    world.voters[0].set(Mode::Away);
+    world.remove_endpoint("web");
+    world.apply(Command::RemoveNode { name: "h4".parse().unwrap(), only: None });
+    world.voters[0].set(Mode::Serving);
+    assert!(matches!(world.agent.ended().await, Ended::Removed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_a_voter_does_not_know_yet_asks_the_others() {
+    let mut world = World::new(2);
+    world.view_at(6).await;
+    let mut late = Agent::start(5, 7, &world.directory);
+    sleep(BOUND).await;
+    assert!(late.view.borrow().is_none() && !late.follows.is_finished(), "nobody knows it yet");
+    world.voters[1].apply(register(5));
+    late.view_at(7).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_is_served_only_as_it_was_last_registered() {
+    let mut world = World::new(1);
+    world.view_at(6).await;
+    let mut older = Agent::start(AGENT, AGENT - 1, &world.directory);
+    sleep(BOUND).await;
+    assert!(older.view.borrow().is_none(), "the node has registered anew since");
+    older.epoch.send_replace(AGENT);
+    older.view_at(6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_nobody_serves_pauses_before_it_asks_all_again() {
+    let mut world = World::new(1);
+    world.view_at(6).await;
+    world.voters[0].set(Mode::Away);
+    let asked = world.voters[0].asked_next().await;
+    assert!(is_ascending(&asked), "{asked:?}");
+}
