@@ -46,9 +46,8 @@ async fn a_refusal_of_the_kernel_ends_a_pass_with_its_error_and_the_next_pass_ma
 async fn a_device_that_the_kernel_refuses_to_change_fails_the_pass_and_one_that_cannot_does_not() {
     let (cluster, mut kernel) = published();
     pass(&mut kernel, &cluster.view()).await;
-    kernel.mtu = Some(9000);
-    for call in [Call::Attach, Call::Update, Call::UpdateBridge] {
-        let mut kernel = kernel.clone();
+    for (call, mtu) in [(Call::Attach, 1400), (Call::Update, 1400), (Call::UpdateBridge, 9000)] {
+        let mut kernel = FakeKernel { mtu: Some(mtu), ..kernel.clone() };
         kernel.faults = [(call, Fault::OfTheKernel)].into();
         let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
         let error = reconciler.pass(&cluster.view()).await.unwrap_err();
