@@ -2,8 +2,9 @@
 //! view.
 //!
 //! Most clusters are smaller than a part, which takes some milliseconds; a million endpoints take some minutes. In one
-//! round every entry of the kernel is compared with the view, and every endpoint of the view with the kernel. So a
-//! round finds what a full reading would find, without blocking other changes for a second.
+//! round every entry of the kernel is looked for in the view, and deleted where no endpoint has it; and the entries of
+//! every endpoint of the view are compared with the kernel's. So a round finds what a full reading would find, without
+//! blocking other changes for a second.
 
 use super::{LocalNode, desired, held::Held};
 use crate::{
@@ -38,13 +39,6 @@ impl<C> Audit<C> {
     }
 }
 
-/// The changes that repair the kernel's entries.
-#[derive(Default)]
-struct Wrong {
-    puts: Vec<TableChange>,
-    deletes: Vec<TableChange>,
-}
-
 impl<C: Copy + Send> Audit<C> {
     /// Looks at the next part. Returns the changes that repair it, in order.
     pub(super) async fn next(
@@ -54,20 +48,15 @@ impl<C: Copy + Send> Audit<C> {
         local: &LocalNode,
     ) -> Result<Vec<TableChange>, KernelError> {
         let truth = Truth::new(held, local);
-        let (mut fdb, mut neigh) = (Wrong::default(), Wrong::default());
+        let (mut fdb_deletes, mut neigh_deletes) = (Vec::new(), Vec::new());
 
         let mut seen = 0;
         while seen < self.part {
             let entries;
             (entries, self.fdb) = maps.fdb_behind(self.fdb).await?;
             seen += entries.len();
-            for (key, entry) in entries {
-                match truth.fdb(key, &entry) {
-                    Some(right) if right == entry => {}
-                    Some(right) => fdb.puts.push(TableChange::PutFdb(key, right)),
-                    None => fdb.deletes.push(TableChange::DeleteFdb(key)),
-                }
-            }
+            let stale = entries.iter().filter(|(key, entry)| truth.fdb(*key, entry).is_none());
+            fdb_deletes.extend(stale.map(|(key, _)| TableChange::DeleteFdb(*key)));
             if self.fdb.is_none() {
                 break;
             }
@@ -77,33 +66,29 @@ impl<C: Copy + Send> Audit<C> {
             let entries;
             (entries, self.neigh) = maps.neigh_behind(self.neigh).await?;
             seen += entries.len();
-            for (key, entry) in entries {
-                match truth.neigh(key, entry) {
-                    Some(right) if right == entry => {}
-                    Some(right) => neigh.puts.push(TableChange::PutNeigh(key, right)),
-                    None => neigh.deletes.push(TableChange::DeleteNeigh(key)),
-                }
-            }
+            let stale = entries.iter().filter(|(key, entry)| !truth.is_neigh(*key, *entry));
+            neigh_deletes.extend(stale.map(|(key, _)| TableChange::DeleteNeigh(*key)));
             if self.neigh.is_none() {
                 break;
             }
         }
 
+        let mut puts = Vec::new();
         let (wanted_fdb, wanted_neigh): (Vec<_>, Vec<_>) =
             self.next_endpoints(held).filter_map(|endpoint| truth.entries(endpoint)).unzip();
         let found = maps.fdb(wanted_fdb.iter().map(|(key, _)| *key).collect()).await?;
         for ((key, entry), found) in wanted_fdb.into_iter().zip(found) {
             if found != Some(entry) {
-                fdb.puts.push(TableChange::PutFdb(key, entry));
+                puts.push(TableChange::PutFdb(key, entry));
             }
         }
         let found = maps.neigh(wanted_neigh.iter().map(|(key, _)| *key).collect()).await?;
         for ((key, entry), found) in wanted_neigh.into_iter().zip(found) {
             if found != Some(entry) {
-                neigh.puts.push(TableChange::PutNeigh(key, entry));
+                puts.push(TableChange::PutNeigh(key, entry));
             }
         }
-        Ok([fdb.puts, neigh.puts, neigh.deletes, fdb.deletes].concat())
+        Ok([puts, neigh_deletes, fdb_deletes].concat())
     }
 
     /// The endpoints of the next part. After the last endpoint a new round begins.
@@ -157,14 +142,15 @@ impl<'a> Truth<'a> {
         of(found.endpoint).or_else(|| of(self.held.tables.fdb.get(&key)?.endpoint))
     }
 
-    /// The right neighbour entry for `key`, by the FDB entry of the MAC in the `found` or in the remembered entry.
-    fn neigh(&self, key: NeighKey, found: NeighEntry) -> Option<NeighEntry> {
-        let of = |entry: NeighEntry| {
+    /// Whether an endpoint has the address of `key`: by the FDB entry of the MAC in the `found` or in the remembered
+    /// entry.
+    fn is_neigh(&self, key: NeighKey, found: NeighEntry) -> bool {
+        let has = |entry: NeighEntry| {
             let fdb_key = FdbKey { vni: key.vni, mac: entry.mac, pad: [0; 2] };
-            let remembered = self.held.tables.fdb.get(&fdb_key)?;
-            let right = NeighEntry { mac: entry.mac, pad: [0; 2] };
-            (self.fdb(fdb_key, remembered)?.ip == key.ip).then_some(right)
+            let remembered = self.held.tables.fdb.get(&fdb_key);
+            let right = remembered.and_then(|remembered| self.fdb(fdb_key, remembered));
+            right.is_some_and(|right| right.ip == key.ip)
         };
-        of(found).or_else(|| of(*self.held.tables.neigh.get(&key)?))
+        has(found) || self.held.tables.neigh.get(&key).is_some_and(|entry| has(*entry))
     }
 }

@@ -161,6 +161,7 @@ impl<K: Kernel> Reconciler<K> {
             return Ok(());
         }
         if matches!(trigger, Trigger::Periodic) || !self.held.is_certain() {
+            self.held.sites.update(view);
             let wanted = desired::devices(view, &self.node, self.held.sites.here());
             self.repair(&wanted.stations()).await?;
             if self.held.is_certain() {

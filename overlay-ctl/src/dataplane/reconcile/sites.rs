@@ -75,8 +75,7 @@ impl Counted {
 impl Sites {
     /// The sites of a view without endpoints.
     pub(super) fn new(local: NodeId) -> Self {
-        let (view, sites, networks) = Default::default();
-        Self { local, view, sites, networks }
+        Self { local, view: View::default(), sites: Counted::default(), networks: BTreeMap::new() }
     }
 
     /// Follows `view`. Returns true if more than remote endpoints changed: a node, a network, a local endpoint, or a

@@ -125,13 +125,8 @@ impl<K: Kernel> Reconciler<K> {
             self.held.doubt();
             return Err(error);
         }
-        match devices {
-            Some(devices) if self.held.may_hold_stale_entries => {
-                let names = names::desired_names(view, &self.node, &self.held.tables, devices);
-                self.names = Arc::new(names);
-            }
-            _ => names::tell(&mut self.names, view, &touched, &self.held.tables),
-        }
+        // After the tables were read, all endpoints are touched.
+        names::tell(&mut self.names, view, &touched, &self.held.tables);
         if let Some(devices) = devices {
             let here = self.held.sites.here();
             let namespaces = names::namespaces(view, here, &self.held.tables, devices);

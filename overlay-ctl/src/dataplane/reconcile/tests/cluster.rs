@@ -67,26 +67,40 @@ impl Cluster {
     }
 
     pub(super) fn network(&mut self, name: &str) {
+        self.network_with(name, "172.16.16.0/24", NetworkOptions::default());
+    }
+
+    pub(super) fn network_with(&mut self, name: &str, subnet: &str, options: NetworkOptions) {
         self.apply(Command::CreateNetwork {
             name: name.parse().unwrap(),
-            pool: Some(Pool::whole("172.16.16.0/24".parse().unwrap())),
+            pool: Some(Pool::whole(subnet.parse().unwrap())),
             vni: None,
-            options: NetworkOptions::default(),
+            options,
         });
     }
 
+    /// An endpoint in a namespace of its own name.
     pub(super) fn endpoint(&mut self, name: &str, network: &str, node: u8) {
+        let netns = format!("/run/netns/{name}");
+        self.endpoint_with(name, network, on_node(node, &netns), &[]);
+    }
+
+    /// An endpoint that publishes ports.
+    pub(super) fn endpoint_with(
+        &mut self,
+        name: &str,
+        network: &str,
+        placement: Placement,
+        publish: &[&str],
+    ) {
+        let publish = publish.iter().map(|port| port.parse().unwrap()).collect();
         self.apply(Command::CreateEndpoint {
             name: name.parse().unwrap(),
             network: network.parse().unwrap(),
-            placement: Placement::Node {
-                node: format!("h{node}").parse().unwrap(),
-                netns: format!("/run/netns/{name}").into(),
-                addresses: EndpointAddrs::default(),
-            },
-            forwards: false,
+            placement,
+            forwards: name == "router",
             aliases: BTreeSet::default(),
-            ports: PortsWanted::default(),
+            ports: PortsWanted { publish, ..PortsWanted::default() },
         });
     }
 
@@ -99,6 +113,24 @@ impl Cluster {
         let mut view = View::default();
         view.apply(self.state.view_of(1));
         view
+    }
+}
+
+/// In a namespace of that node.
+pub(super) fn on_node(node: u8, netns: &str) -> Placement {
+    Placement::Node {
+        node: format!("h{node}").parse().unwrap(),
+        netns: netns.into(),
+        addresses: EndpointAddrs::default(),
+    }
+}
+
+/// Behind a VTEP that is no node's.
+pub(super) fn behind(vtep: [u8; 4], number: u8, address: [u8; 4]) -> Placement {
+    Placement::External {
+        vtep: vtep.into(),
+        mac: format!("02:00:00:00:00:{number:02x}").parse().unwrap(),
+        addresses: Ipv4Addr::from(address).into(),
     }
 }
 

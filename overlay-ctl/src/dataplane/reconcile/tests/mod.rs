@@ -1,18 +1,25 @@
 //! Tests of the reconciler against a kernel in memory, which checks the order of every write.
 
 mod cluster;
+mod desired;
+mod failures;
 mod fake;
+mod memory;
+mod names;
 mod plan;
 mod random;
+mod run;
+mod status;
 
 use super::*;
 use crate::{
-    control::state::{Command, Placement, PortsWanted},
-    model::{Endpoint, EndpointAddrs, Location, NetworkId},
+    dataplane::kernel::Target,
+    model::{Endpoint, Location, NetworkId, Transport},
 };
-use cluster::{Cluster, node};
-use fake::FakeKernel;
-use overlay_common::{FdbKey, NodeEntry, NodeKey, ip16_from_v4};
+use cluster::{Cluster, node, on_node};
+use fake::{Call, FakeKernel, Fault};
+use overlay_common::{FdbKey, NeighEntry, NeighKey, NodeEntry, NodeKey, ip16_from_v4};
+use std::{net::Ipv4Addr, num::NonZeroU16};
 
 async fn pass(kernel: &mut FakeKernel, view: &View) -> LocalStatus {
     let (mut reconciler, status) = Reconciler::new(kernel, node());
@@ -49,12 +56,16 @@ async fn endpoints_come_and_go() {
     assert_eq!(remote.hop(), kernel.tables.nodes[&NodeKey { vtep: remote.vtep }].hop);
     assert_eq!(hop(3).ifindex, 0, "no next hop for a node that nothing goes to");
 
+    kernel.attached.clear();
     pass(&mut kernel, &cluster.view()).await;
     assert_eq!(kernel.log, ["create port 5"], "a second pass has nothing to do");
+    assert_eq!(kernel.attached, [1].into(), "but to attach a program that somebody took off");
+    assert_eq!(kernel.named, ["/run/netns/web1".into()].into());
 
     cluster.remove("web1");
     pass(&mut kernel, &cluster.view()).await;
     assert_eq!(kernel.log, ["create port 5", "remove port 5"]);
+    assert_eq!(kernel.named, [].into(), "the namespace is let go");
     assert_eq!(kernel.tables.fdb.len(), 0, "no endpoint here: nothing of the network is held");
     assert_eq!(kernel.tables.flood.len(), 0);
 }
@@ -63,13 +74,14 @@ async fn endpoints_come_and_go() {
 async fn an_endpoint_is_up_when_its_device_runs_and_not_before() {
     let mut cluster = Cluster::new();
     cluster.endpoint("web1", "net", 1);
-    let mut kernel = FakeKernel { is_dead: true, ..FakeKernel::default() };
+    let faults = [(Call::Raise, Fault::OfTheEndpoint)].into();
+    let mut kernel = FakeKernel { faults, ..FakeKernel::default() };
     kernel.namespaces.insert("/run/netns/web1".into());
     let status = pass(&mut kernel, &cluster.view()).await;
     let down = |status: &LocalStatus| status.endpoints.values().next().unwrap().down.clone();
-    assert_eq!(down(&status).unwrap(), "it does not run");
+    assert_eq!(down(&status).unwrap(), "Raise is refused");
     assert_eq!(status.programmed, cluster.index, "the others need not wait for it");
-    kernel.is_dead = false;
+    kernel.faults.clear();
     assert_eq!(down(&pass(&mut kernel, &cluster.view()).await), None);
     assert_eq!(kernel.log, ["create port 5"], "it is raised again, not made again");
 }
@@ -106,36 +118,6 @@ async fn a_namespace_made_anew_gets_its_leg_again() {
 }
 
 #[tokio::test]
-async fn names_come_before_the_view_is_acted_on_and_change_nothing() {
-    let mut cluster = Cluster::new();
-    cluster.endpoint("web1", "net", 1);
-    cluster.endpoint("web2", "net", 2);
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces.insert("/run/netns/web1".into());
-    pass(&mut kernel, &cluster.view()).await;
-    let (tables, log) = (kernel.tables.clone(), kernel.log.clone());
-    kernel.names = Arc::default();
-    // The kernel holds web2; of web3 it has not heard.
-    let old = cluster.view();
-    cluster.endpoint("web3", "net", 2);
-    let (mut reconciler, _) = Reconciler::new(&mut kernel, node());
-    reconciler.preview(&cluster.view()).await.unwrap();
-    let known = |kernel: &FakeKernel| -> Vec<String> {
-        kernel.names.networks.values().flat_map(|n| n.records.keys().cloned()).collect()
-    };
-    assert_eq!(known(&kernel), ["web1", "web2"]);
-    assert_eq!(kernel.names.namespaces.len(), 1);
-    // A view that is older than the kernel: of what it does not know it could only say that it is not.
-    kernel.names = Arc::default();
-    kernel.tables.fdb.values_mut().for_each(|entry| entry.endpoint += 100);
-    let (mut reconciler, _) = Reconciler::new(&mut kernel, node());
-    reconciler.preview(&old).await.unwrap();
-    assert_eq!(*kernel.names, Names::default());
-    kernel.tables.fdb.values_mut().for_each(|entry| entry.endpoint -= 100);
-    assert_eq!((&kernel.tables, &kernel.log), (&tables, &log));
-}
-
-#[tokio::test]
 async fn a_failed_pass_is_made_up_for() {
     let mut cluster = Cluster::new();
     cluster.endpoint("web1", "net", 1);
@@ -169,6 +151,8 @@ async fn what_others_wrote_into_the_maps_is_put_right() {
     kernel.tables.fdb.clear();
     let stray = NodeEntry { node: 9, hop: 99, pad: 0 };
     kernel.tables.nodes.insert(NodeKey { vtep: [9; 16] }, stray);
+    let stray = NeighEntry { mac: [9; 6], pad: [0; 2] };
+    kernel.tables.neigh.insert(NeighKey { ip: [9; 16], vni: 9 }, stray);
     pass(&mut kernel, &cluster.view()).await;
     assert_eq!(kernel.tables, right);
 }
@@ -225,20 +209,7 @@ async fn an_endpoint_elsewhere_costs_its_own_entries_and_no_look_at_anything() {
 fn published() -> (Cluster, FakeKernel) {
     let mut cluster = Cluster::new();
     cluster.gateway();
-    let mut ports = PortsWanted::default();
-    ports.publish.push("8080:80".parse().unwrap());
-    cluster.apply(Command::CreateEndpoint {
-        name: "web1".parse().unwrap(),
-        network: "net".parse().unwrap(),
-        placement: Placement::Node {
-            node: "h1".parse().unwrap(),
-            netns: "/run/netns/web1".into(),
-            addresses: EndpointAddrs::default(),
-        },
-        forwards: false,
-        aliases: std::collections::BTreeSet::default(),
-        ports,
-    });
+    cluster.endpoint_with("web1", "net", on_node(1, "/run/netns/web1"), &["8080:80"]);
     let mut kernel = FakeKernel { bridge_mtu: 1500, ..FakeKernel::default() };
     kernel.namespaces.insert("/run/netns/web1".into());
     (cluster, kernel)
@@ -252,6 +223,11 @@ async fn a_leg_stands_before_a_port_leads_to_it_and_follows_the_bridge() {
     assert_eq!(health.down, None);
     assert_eq!(health.gateway.as_ref().unwrap().interface, "eth1");
     assert_eq!((status.gateway.published, kernel.up.len()), (1, 2));
+    let port = |number| NonZeroU16::new(number).unwrap();
+    let target =
+        Target { address: [172, 18, 0, 2].into(), port: port(80), comment: "web1 80/tcp".into() };
+    let from = (Transport::Tcp, Ipv4Addr::UNSPECIFIED, port(8080));
+    assert_eq!(kernel.published, [(from, target)].into());
     // The fake checks that the bridge never takes more than its legs.
     for mtu in [9000, 1400] {
         kernel.mtu = Some(mtu);
@@ -283,50 +259,33 @@ async fn another_leg_takes_the_place_of_one_in_one_pass() {
 }
 
 #[tokio::test]
-async fn names_are_told_once_a_pass_and_only_when_they_changed() {
-    let mut cluster = Cluster::new();
-    cluster.endpoint("web1", "net", 1);
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces.insert("/run/netns/web1".into());
-    let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
-    let told = async |reconciler: &mut Reconciler<&mut FakeKernel>, view: &View, trigger| {
-        let before = reconciler.kernel.told;
-        reconciler.work(view, trigger).await.unwrap();
-        reconciler.kernel.told - before
-    };
-    told(&mut reconciler, &cluster.view(), Trigger::KernelChanged).await;
-    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::KernelChanged).await, 0);
-    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::Periodic).await, 1, "again");
+async fn a_leg_that_found_no_room_gets_it_in_the_pass_that_makes_it() {
+    let (mut cluster, mut kernel) = published();
+    kernel.room = Some(1);
+    pass(&mut kernel, &cluster.view()).await;
+    cluster.remove("web1");
     cluster.endpoint("web2", "net", 1);
-    reconciler.kernel.namespaces.insert("/run/netns/web2".into());
-    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::NewView).await, 1);
-    cluster.remove("web2");
-    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::NewView).await, 2, "first it goes");
-    // A doomed device is built again in the same pass.
-    let ifindex = *reconciler.kernel.devices.keys().next().unwrap();
-    reconciler.kernel.remake_namespace(ifindex);
-    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::KernelChanged).await, 2);
+    kernel.namespaces.insert("/run/netns/web2".into());
+    let status = pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(status.endpoints.values().map(|health| &health.down).collect::<Vec<_>>(), [&None]);
 }
 
 #[tokio::test]
-async fn a_name_that_was_told_before_the_first_pass_goes_before_its_entry() {
-    let mut cluster = Cluster::new();
-    cluster.endpoint("web1", "net", 1);
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces.insert("/run/netns/web1".into());
-    pass(&mut kernel, &cluster.view()).await;
-    // The namespace went while the node did not run. Its entry is there still, and so the name is told.
-    kernel.namespaces.clear();
-    kernel.devices.clear();
-    let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
-    reconciler.preview(&cluster.view()).await.unwrap();
-    let told = |reconciler: &Reconciler<&mut FakeKernel>| -> usize {
-        reconciler.kernel.names.networks.values().map(|network| network.records.len()).sum()
-    };
-    assert_eq!(told(&reconciler), 1);
-    // The fake checks the order.
-    reconciler.pass(&cluster.view()).await.unwrap();
-    assert_eq!((told(&reconciler), reconciler.kernel.tables.fdb.len()), (0, 0));
+async fn what_a_pass_does_not_look_at_is_repaired_with_the_mac_of_each_leg() {
+    let (cluster, mut kernel) = published();
+    let leg = cluster.view().all_endpoints().find_map(|endpoint| endpoint.leg).unwrap();
+    let stations = [(DeviceId::leg(leg.id), [2, 0x42, 172, 18, 0, 2])].into();
+    let mut repaired = 0;
+    for trigger in [None, Some(Trigger::KernelChanged), Some(Trigger::Periodic)] {
+        kernel.stations.clear();
+        let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
+        match trigger {
+            None => reconciler.preview(&cluster.view()).await.unwrap(),
+            Some(trigger) => reconciler.work(&cluster.view(), trigger).await.unwrap(),
+        }
+        repaired += 1;
+        assert_eq!((kernel.repaired, &kernel.stations), (repaired, &stations), "{trigger:?}");
+    }
 }
 
 #[tokio::test]

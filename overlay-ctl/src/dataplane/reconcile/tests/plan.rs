@@ -39,7 +39,7 @@ fn leg(number: u8) -> DeviceId {
 }
 
 /// A device that is as its spec wants it.
-fn good(spec: &DeviceSpec, netns: i32) -> ObservedDevice {
+pub(super) fn good(spec: &DeviceSpec, netns: i32) -> ObservedDevice {
     let peer = ObservedPeer {
         netns: NetnsId::new(netns).unwrap(),
         ifindex: 2,

@@ -1,14 +1,12 @@
 //! Following differences leads to the same tables as a look at everything.
 
-use super::*;
+use super::{cluster::behind, *};
 use crate::{
-    control::state::{Command, Placement, PortsWanted},
+    control::state::{Command, PortsWanted},
     dataplane::reconcile::{Trigger, audit::Audit},
-    model::{EndpointAddrs, NetworkOptions, Pool},
+    model::{NetworkOptions, Pool},
 };
-use overlay_common::NeighKey;
 use proptest::prelude::*;
-use std::net::Ipv4Addr;
 
 /// What may happen between two looks.
 #[derive(Clone, Debug)]
@@ -137,16 +135,8 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
 
 fn create(name: u8, network: u8, node: u8) -> Command {
     let placement = match node {
-        4 => Placement::External {
-            vtep: Ipv4Addr::new(10, 9, 0, name % 2).into(),
-            mac: format!("02:00:00:00:00:{name:02x}").parse().unwrap(),
-            addresses: Ipv4Addr::new(172, 16, 16 + network, 100 + name).into(),
-        },
-        node => Placement::Node {
-            node: format!("h{node}").parse().unwrap(),
-            netns: format!("/run/netns/{name}").into(),
-            addresses: EndpointAddrs::default(),
-        },
+        4 => behind([10, 9, 0, name % 2], name, [172, 16, 16 + network, 100 + name]),
+        node => on_node(node, &format!("/run/netns/{name}")),
     };
     Command::CreateEndpoint {
         name: format!("e{name}").parse().unwrap(),
@@ -212,6 +202,7 @@ async fn whatever(rounds: Vec<Vec<Step>>, part: usize) -> Result<(), TestCaseErr
         let (mut fresh, _) = Reconciler::new(&mut twin, node());
         prop_assert!(fresh.pass(&view).await.is_ok());
         let names = Arc::clone(&fresh.names);
+        prop_assert_eq!(&fresh.held.sites, &reconciler.held.sites, "where the endpoints are");
         prop_assert_eq!(&twin.tables, &reconciler.kernel.tables, "a look at everything");
         prop_assert_eq!(&names, &reconciler.names);
         prop_assert_eq!(&reconciler.kernel.names, &reconciler.names);

@@ -1,0 +1,310 @@
+//! What a view makes the kernel hold, written out field by field.
+
+use super::{
+    cluster::{behind, on_node},
+    plan::good,
+    *,
+};
+use crate::{
+    dataplane::{
+        kernel::{DeviceKind, DeviceSpec, LargePackets, NextHop, ObservedDevice, TableChange, Way},
+        reconcile::{
+            desired::{Placement, Port, Standing, devices, entries, keys, small_tables},
+            diff::{Rows, changes},
+            sites::Sites,
+        },
+    },
+    model::{Encapsulation, NetworkOptions, Vtep},
+};
+use overlay_common::{
+    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FloodEntry,
+    GatewayPortEntry, HopEntry, IP16_NONE, Ip16, PortEntry,
+};
+use std::collections::BTreeMap;
+
+/// A network that carries broadcast, and one whose endpoints may not reach each other. On the first are web on this
+/// node, db on node 2 and a printer behind a VTEP of its own; on the other is a router on this node, which has no leg.
+fn two_networks() -> (Cluster, Sites) {
+    let mut cluster = Cluster::new();
+    cluster.gateway();
+    cluster.apply(crate::control::state::Command::RegisterNode {
+        instance: [2; 16],
+        name: "h2".parse().unwrap(),
+        vtep: [10, 0, 0, 2].into(),
+        listen: ([10, 0, 0, 2], 7400).into(),
+        returning: Some(2),
+        gateway: None,
+        metrics: Some(([10, 0, 0, 2], 9100).into()),
+    });
+    let lan = NetworkOptions { multicast: true, ..NetworkOptions::default() };
+    cluster.network_with("lan", "172.16.17.0/24", lan);
+    let apart =
+        NetworkOptions { icc: false, internal: true, mtu: Some(1300), ..NetworkOptions::default() };
+    cluster.network_with("apart", "172.16.18.0/25", apart);
+    cluster.endpoint_with("web", "lan", on_node(1, "/run/netns/web"), &["8080:80"]);
+    cluster.endpoint("router", "apart", 1);
+    cluster.endpoint("db", "lan", 2);
+    cluster.endpoint_with("printer", "lan", behind([10, 9, 0, 1], 7, [172, 16, 17, 30]), &[]);
+    let mut sites = Sites::new(1);
+    sites.update(&cluster.view());
+    (cluster, sites)
+}
+
+fn named<'a>(view: &'a View, name: &str) -> &'a Endpoint {
+    view.all_endpoints().find(|endpoint| endpoint.name.as_str() == name).unwrap()
+}
+
+fn v4(a: u8, b: u8, c: u8, d: u8) -> Ip16 {
+    ip16_from_v4([a, b, c, d])
+}
+
+fn vni(view: &View, name: &str) -> u32 {
+    view.networks.values().find(|network| network.name.as_str() == name).unwrap().vni.get()
+}
+
+#[test]
+fn the_devices_of_a_view() {
+    let (cluster, sites) = two_networks();
+    let view = cluster.view();
+    let (web, router) = (named(&view, "web"), named(&view, "router"));
+    let leg = web.leg.unwrap();
+    let sizes = |kind, mtu| LargePackets::default().sizes(kind, mtu);
+    let expected = [
+        DeviceSpec {
+            id: DeviceId::port(web.id),
+            netns: "/run/netns/web".into(),
+            mac: [2, 0x42, 172, 16, 17, 2],
+            addresses: vec!["172.16.17.2/24".parse().unwrap()],
+            gateway: None,
+            sizes: sizes(DeviceKind::Port, 1450),
+        },
+        DeviceSpec {
+            id: DeviceId::port(router.id),
+            netns: "/run/netns/router".into(),
+            mac: [2, 0x42, 172, 16, 18, 2],
+            addresses: vec!["172.16.18.2/25".parse().unwrap()],
+            gateway: None,
+            sizes: sizes(DeviceKind::Port, 1300),
+        },
+        DeviceSpec {
+            id: DeviceId::leg(leg.id),
+            netns: "/run/netns/web".into(),
+            mac: [2, 0x42, 172, 18, 0, 2],
+            addresses: vec!["172.18.0.2/16".parse().unwrap()],
+            gateway: Some([172, 18, 0, 1].into()),
+            sizes: sizes(DeviceKind::Leg, 1500),
+        },
+    ];
+    let wanted = devices(&view, &node(), sites.here());
+    assert_eq!(wanted.devices.into_values().collect::<Vec<_>>(), expected);
+    assert_eq!(wanted.gateway, node().gateway);
+}
+
+/// The indexes: web is port 31, the router port 32; node 2, node 3 and the printer's VTEP are hops 1 to 3.
+fn placement(view: &View) -> Placement {
+    let port = |name, ifindex, slot| (named(view, name).id, Port { ifindex, slot });
+    Placement {
+        ports: [port("web", 31, 1), port("router", 32, 2)].into(),
+        hops: [([10, 0, 0, 2].into(), 1), ([10, 0, 0, 3].into(), 2), ([10, 9, 0, 1].into(), 3)]
+            .into(),
+    }
+}
+
+#[test]
+fn the_entries_of_endpoints() {
+    let (cluster, _) = two_networks();
+    let view = cluster.view();
+    let (lan, apart) = (vni(&view, "lan"), vni(&view, "apart"));
+    let id = |name| named(&view, name).id;
+    let flags = FLAG_ICC_OFF | FLAG_FORWARDS;
+    let (web_ip, db_ip) = (v4(172, 16, 17, 2), v4(172, 16, 17, 3));
+    let (router_ip, printer_ip) = (v4(172, 16, 18, 2), v4(172, 16, 17, 30));
+    let (db_vtep, printer_vtep) = (v4(10, 0, 0, 2), v4(10, 9, 0, 1));
+    let expected: [(&str, u32, Ip16, [u8; 6], FdbEntry); 4] = [
+        (
+            "web",
+            lan,
+            web_ip,
+            [2, 0x42, 172, 16, 17, 2],
+            FdbEntry::here(id("web"), web_ip, FLAG_MULTICAST, 31, 1),
+        ),
+        (
+            "router",
+            apart,
+            router_ip,
+            [2, 0x42, 172, 16, 18, 2],
+            FdbEntry::here(id("router"), router_ip, flags, 32, 2),
+        ),
+        (
+            "db",
+            lan,
+            db_ip,
+            [2, 0x42, 172, 16, 17, 3],
+            FdbEntry::behind(id("db"), db_ip, FLAG_MULTICAST, db_vtep, 1),
+        ),
+        (
+            "printer",
+            lan,
+            printer_ip,
+            [2, 0, 0, 0, 0, 7],
+            FdbEntry::behind(id("printer"), printer_ip, FLAG_MULTICAST, printer_vtep, 3),
+        ),
+    ];
+    for (name, vni, ip, mac, fdb) in expected {
+        let endpoint = named(&view, name);
+        let network = &view.networks[&endpoint.network];
+        let right = (FdbKey { vni, mac, pad: [0; 2] }, NeighKey { ip, vni });
+        assert_eq!(keys(network, endpoint), right, "{name}");
+        let found = entries(&view, &node(), endpoint, &placement(&view));
+        assert_eq!(found, Some((fdb, NeighEntry { mac, pad: [0; 2] })), "{name}");
+    }
+}
+
+#[test]
+fn the_small_tables_of_a_view() {
+    let (cluster, sites) = two_networks();
+    let view = cluster.view();
+    let wanted = devices(&view, &node(), sites.here());
+    let leg = DeviceId::leg(named(&view, "web").leg.unwrap().id);
+    let leg = ObservedDevice { ifindex: 33, bridge: 4711, ..good(&wanted.devices[&leg], 1) };
+    let next = NextHop { ifindex: 9, mac: [6; 6], source_mac: [4; 6] };
+    let way = Way { mtu: 1400, encapsulation: Encapsulation::VxlanIpv4, hop: Some(next) };
+    let ways: BTreeMap<Vtep, Way> = [([10, 0, 0, 2].into(), way)].into();
+    let devices = [(leg.id, leg)].into();
+    let standing = Standing { wanted: &wanted, devices: &devices, ways: &ways };
+    let tables = small_tables(&view, &node(), &sites, &standing, &placement(&view));
+
+    let node_entry = |vtep, node, hop| (NodeKey { vtep }, NodeEntry { node, hop, pad: 0 });
+    let hop = |vtep: [u8; 4], way| hop_entry(node().vtep, vtep.into(), way).unwrap();
+    let api = |ip, port, node| (ApiKey { ip, port }, node);
+    let port = |last_but_one, vni, flags, slot| PortEntry {
+        ip: v4(172, 16, last_but_one, 2),
+        vni,
+        flags,
+        mac: [2, 0x42, 172, 16, last_but_one, 2],
+        pad: [0; 2],
+        slot,
+        pad2: 0,
+    };
+    let gateway_port = GatewayPortEntry {
+        ip: v4(172, 18, 0, 2),
+        gateway: v4(172, 18, 0, 1),
+        bridge: 4711,
+        mask: [255, 255, 0, 0],
+        mac: [2, 0x42, 172, 18, 0, 2],
+        gateway_mac: [2, 0x42, 172, 18, 0, 1],
+    };
+    let expected = Tables {
+        nodes: [
+            node_entry(v4(10, 0, 0, 2), 2, 1),
+            node_entry(v4(10, 0, 0, 3), 3, 2),
+            node_entry(v4(10, 9, 0, 1), 0, 3),
+        ]
+        .into(),
+        hops: [
+            (1, hop([10, 0, 0, 2], Some(way))),
+            (2, hop([10, 0, 0, 3], None)),
+            (3, hop([10, 9, 0, 1], None)),
+        ]
+        .into(),
+        apis: [
+            api(v4(10, 0, 0, 1), 7400, 1),
+            api(v4(10, 0, 0, 2), 7400, 2),
+            api(v4(10, 0, 0, 2), 9100, 2),
+            api(v4(10, 0, 0, 3), 7400, 3),
+        ]
+        .into(),
+        ports: [
+            (31, port(17, vni(&view, "lan"), FLAG_MULTICAST, 1)),
+            (32, port(18, vni(&view, "apart"), FLAG_ICC_OFF | FLAG_FORWARDS, 2)),
+        ]
+        .into(),
+        gateway_ports: [(33, gateway_port)].into(),
+        flood: [
+            (vni(&view, "lan"), flood(&[v4(10, 0, 0, 2), v4(10, 9, 0, 1)], &[31])),
+            (vni(&view, "apart"), flood(&[], &[])),
+        ]
+        .into(),
+        ..Tables::default()
+    };
+    assert_eq!(tables, expected);
+}
+
+fn flood(vteps: &[Ip16], ports: &[u32]) -> FloodEntry {
+    let mut entry = FloodEntry {
+        vtep_count: u32::try_from(vteps.len()).unwrap(),
+        port_count: u32::try_from(ports.len()).unwrap(),
+        vteps: [IP16_NONE; FLOOD_MAX],
+        ports: [0; FLOOD_MAX],
+    };
+    entry.vteps[..vteps.len()].copy_from_slice(vteps);
+    entry.ports[..ports.len()].copy_from_slice(ports);
+    entry
+}
+
+#[test]
+fn the_first_vteps_and_ports_that_have_room_get_broadcast() {
+    let mut cluster = Cluster::new();
+    let lan = NetworkOptions { multicast: true, ..NetworkOptions::default() };
+    cluster.network_with("lan", "172.16.17.0/24", lan);
+    let mut placement = Placement::default();
+    for n in 1..=33u8 {
+        cluster.endpoint(&format!("web{n}"), "lan", 1);
+        placement.ports.insert(cluster.index, Port { ifindex: u32::from(n), slot: 0 });
+        let external = behind([10, 9, 0, n], n, [172, 16, 17, 200 + n]);
+        cluster.endpoint_with(&format!("printer{n}"), "lan", external, &[]);
+    }
+    let view = cluster.view();
+    let mut sites = Sites::new(1);
+    sites.update(&view);
+    let wanted = devices(&view, &node(), sites.here());
+    let standing = Standing { wanted: &wanted, devices: &BTreeMap::new(), ways: &BTreeMap::new() };
+    let tables = small_tables(&view, &node(), &sites, &standing, &placement);
+    let vteps: Vec<Ip16> = (1..=32).map(|n| v4(10, 9, 0, n)).collect();
+    let ports: Vec<u32> = (1..=32).collect();
+    assert_eq!(tables.flood, [(vni(&view, "lan"), flood(&vteps, &ports))].into());
+}
+
+/// One entry in each table.
+fn full(number: u8) -> Tables {
+    let n = u32::from(number);
+    let (ip, mac) = ([number; 16], [number; 6]);
+    let (hop, vni) = (n, n);
+    let fdb = FdbEntry::behind(n.into(), ip, 0, ip, hop);
+    let port = PortEntry { ip, vni, flags: 0, mac, pad: [0; 2], slot: n, pad2: 0 };
+    let bridge =
+        GatewayPortEntry { ip, gateway: ip, bridge: n, mask: [0; 4], mac, gateway_mac: mac };
+    let header = [number; size_of::<HopEntry>() - 14];
+    Tables {
+        fdb: [(FdbKey { vni, mac, pad: [0; 2] }, fdb)].into(),
+        neigh: [(NeighKey { ip, vni }, NeighEntry { mac, pad: [0; 2] })].into(),
+        ports: [(n, port)].into(),
+        nodes: [(NodeKey { vtep: ip }, NodeEntry { node: n.into(), hop, pad: 0 })].into(),
+        flood: [(vni, flood(&[ip], &[n]))].into(),
+        gateway_ports: [(n, bridge)].into(),
+        hops: [(hop, HopEntry { header, mtu: 1500, csum: n, ifindex: n, flags: 0 })].into(),
+        apis: [(ApiKey { ip, port: n }, n.into())].into(),
+    }
+}
+
+#[test]
+fn what_an_entry_names_comes_before_it_and_goes_after_it() {
+    let (old, new) = (full(1), full(2));
+    let mut rows = Rows::default();
+    rows.fdb.extend(old.fdb.keys().map(|key| (*key, None)));
+    rows.fdb.extend(new.fdb.iter().map(|(key, entry)| (*key, Some(*entry))));
+    rows.neigh.extend(old.neigh.keys().map(|key| (*key, None)));
+    rows.neigh.extend(new.neigh.iter().map(|(key, entry)| (*key, Some(*entry))));
+    let list = changes(&old, Some(&new), &rows);
+    let kinds: Vec<String> = list.iter().map(|change| format!("{change:?}")).collect();
+    let kinds: Vec<&str> = kinds.iter().filter_map(|text| text.split('(').next()).collect();
+    let puts = ["Api", "GatewayPort", "Hop", "Node", "Flood", "Port", "Fdb", "Neigh"];
+    let expected = puts.iter().map(|table| format!("Put{table}"));
+    let expected = expected.chain(puts.iter().rev().map(|table| format!("Delete{table}")));
+    assert_eq!(kinds, expected.collect::<Vec<_>>());
+
+    let mut held = old;
+    list.iter().for_each(|change: &TableChange| change.apply_to(&mut held));
+    assert_eq!(held, new);
+    assert_eq!(changes(&held, Some(&new), &Rows::default()), [], "what is right stays");
+}

@@ -1,0 +1,90 @@
+//! The underlay, the way to the outside and the resolvers of the kernel in memory.
+
+use super::{Call, FakeKernel, has};
+use crate::{
+    dataplane::kernel::{
+        DeviceKind, KernelError, LocalGateway, Names, NextHop, ObservedDevice, Outside,
+        OutsideHealth, PublishedPorts, Resolve, Resolved, Stations, Way, Ways,
+    },
+    model::{Encapsulation, Vtep},
+};
+use overlay_common::ip16_from_v4;
+use std::{collections::BTreeSet, sync::Arc};
+
+impl Outside for FakeKernel {
+    async fn repair(
+        &mut self,
+        _gateway: &LocalGateway,
+        stations: &Stations,
+    ) -> Result<(), KernelError> {
+        self.try_call(Call::Repair)?;
+        self.repaired += 1;
+        self.stations.clone_from(stations);
+        Ok(())
+    }
+
+    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Result<Ways, KernelError> {
+        let device_mtu = self.mtu.unwrap_or(1500);
+        let mac = [2, 0, 0, 0, 0, self.router];
+        let hop = NextHop { ifindex: 1, mac, source_mac: [4; 6] };
+        let way = |vtep: &Vtep| {
+            let mtu = self.route_mtus.get(vtep).map_or(device_mtu, |mtu| device_mtu.min(*mtu));
+            let hop = (!self.unresolved.contains(vtep)).then_some(hop);
+            (*vtep, Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop })
+        };
+        Ok(Ways { device_mtu, ways: vteps.iter().map(way).collect() })
+    }
+
+    async fn swap_programs(&mut self) -> Result<(), KernelError> {
+        self.try_call(Call::SwapPrograms)?;
+        let now = self.tables.clone();
+        self.swapped_with.get_or_insert(now);
+        Ok(())
+    }
+
+    async fn update_bridge(&mut self, gateway: &LocalGateway) -> Result<(), KernelError> {
+        self.try_call(Call::UpdateBridge)?;
+        let mut legs = self.devices.values().filter(|device| device.id.kind == DeviceKind::Leg);
+        assert!(
+            legs.all(|leg| leg.mtu >= gateway.mtu),
+            "the bridge takes no more than its legs do"
+        );
+        self.bridge_mtu = gateway.mtu;
+        Ok(())
+    }
+
+    async fn publish(&mut self, ports: &PublishedPorts) -> Result<(), KernelError> {
+        self.try_call(Call::Publish)?;
+        self.publications += 1;
+        for target in ports.values() {
+            let stands = |device: &ObservedDevice| has(device, target.address);
+            assert!(self.devices.values().any(stands), "the leg stands before a port leads there");
+        }
+        self.published.clone_from(ports);
+        Ok(())
+    }
+
+    fn health(&self) -> OutsideHealth {
+        OutsideHealth { published: self.published.len(), ..self.outside.clone() }
+    }
+}
+
+impl Resolve for FakeKernel {
+    async fn resolve(&mut self, names: &Arc<Names>, _is_whole: bool) -> Resolved {
+        for network in names.networks.values() {
+            for address in network.pointers.keys() {
+                let ip = ip16_from_v4(address.octets());
+                let held = self.tables.fdb.values().any(|entry| entry.ip == ip);
+                assert!(
+                    held || self.is_meddled,
+                    "a name is there only while the data path has the endpoint"
+                );
+            }
+        }
+        self.told += 1;
+        let addresses = names.networks.values().map(|network| network.pointers.len()).sum();
+        self.fewest_names = self.fewest_names.min(addresses);
+        self.names = Arc::clone(names);
+        Resolved { resolvers: names.namespaces.len(), trouble: self.trouble.clone() }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a node reports of itself after a pass.
+
+use super::{cluster::behind, *};
+use crate::dataplane::kernel::{
+    GatewayHealth, LegHealth, MtuSource, OutsideHealth, SuperPacketHealth,
+};
+
+fn super_packets() -> SuperPacketHealth {
+    SuperPacketHealth { ipv4: 65_536, ipv6: 131_072, reason: "an old kernel".into() }
+}
+
+#[tokio::test]
+async fn the_whole_status_of_a_node() {
+    let (mut cluster, mut kernel) = published();
+    cluster.endpoint("web2", "net", 2);
+    cluster.endpoint("web3", "net", 3);
+    cluster.endpoint_with("printer", "net", behind([10, 9, 0, 1], 7, [172, 16, 16, 99]), &[]);
+    // Nothing goes to node 4.
+    cluster.apply(crate::control::state::Command::RegisterNode {
+        instance: [4; 16],
+        name: "h4".parse().unwrap(),
+        vtep: [10, 0, 0, 4].into(),
+        listen: ([10, 0, 0, 4], 7400).into(),
+        returning: None,
+        gateway: None,
+        metrics: None,
+    });
+    kernel.unresolved = [[10, 0, 0, 2].into(), [10, 9, 0, 1].into()].into();
+    kernel.outside = OutsideHealth {
+        fallbacks: vec!["no BPF clone".into()],
+        forwarding: ["eth0".into()].into(),
+        published: 0,
+    };
+    kernel.trouble = vec!["no resolver".into()];
+    let local = LocalNode { super_packets: super_packets(), ..node() };
+    let (mut reconciler, mut status) = Reconciler::new(&mut kernel, local);
+    let mtus = Mtus { underlay: 1500, source: MtuSource::Device, device: 1500, endpoint: 1450 };
+    let waiting = "waiting for a voter, or a quorum of them, before the kernel is touched";
+    let before = LocalStatus {
+        error: Some(waiting.into()),
+        mtus,
+        super_packets: super_packets(),
+        ..LocalStatus::default()
+    };
+    assert_eq!(*status.borrow_and_update(), before);
+
+    reconciler.pass(&cluster.view()).await.unwrap();
+    let web1 = cluster.state.endpoint_named(&"web1".parse().unwrap(), None).unwrap().id;
+    // Devices are made in the order of their ids, ports first.
+    let health = EndpointHealth {
+        down: None,
+        ifname: "device1".into(),
+        ifindex: 1,
+        mtu: 1450,
+        interface: "eth0".into(),
+        gateway: Some(LegHealth {
+            interface: "eth1".into(),
+            ifname: "device2".into(),
+            ifindex: 2,
+            mtu: 1500,
+        }),
+    };
+    let after = LocalStatus {
+        programmed: cluster.index,
+        endpoints: [(web1, health)].into(),
+        error: None,
+        fallbacks: vec!["no BPF clone".into(), "no resolver".into()],
+        unresolved: vec![2],
+        gateway: GatewayHealth { published: 1, forwarding: ["eth0".into()].into(), resolvers: 1 },
+        mtus,
+        super_packets: super_packets(),
+    };
+    assert!(status.has_changed().unwrap());
+    assert_eq!(*status.borrow_and_update(), after);
+}
+
+#[tokio::test]
+async fn a_status_is_reported_when_it_changed_and_not_when_it_did_not() {
+    let mut cluster = Cluster::new();
+    cluster.endpoint("web1", "net", 1);
+    cluster.endpoint("web2", "net", 2);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web1".into());
+    let (mut reconciler, mut status) = Reconciler::new(&mut kernel, node());
+    let mut reported = async |view: &View, trigger| {
+        reconciler.work(view, trigger).await.unwrap();
+        let is_reported = status.has_changed().unwrap();
+        (is_reported, status.borrow_and_update().programmed)
+    };
+    let first = cluster.view();
+    assert_eq!(reported(&first, Trigger::KernelChanged).await, (true, first.revision));
+    assert_eq!(reported(&first, Trigger::KernelChanged).await, (false, first.revision));
+    cluster.endpoint("web3", "net", 2);
+    let next = cluster.view();
+    assert_eq!(reported(&next, Trigger::NewView).await, (true, next.revision), "followed");
+    assert_eq!(reported(&next, Trigger::NewView).await, (false, next.revision));
+}
