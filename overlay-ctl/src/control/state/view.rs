@@ -137,7 +137,6 @@ impl View {
                     self.nodes.insert(node.id, node);
                 }
                 Row::Network(network) => {
-                    self.endpoints.entry(network.id).or_default();
                     self.networks.insert(network.id, network);
                 }
                 Row::Endpoint(endpoint) => {

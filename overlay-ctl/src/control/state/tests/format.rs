@@ -249,6 +249,17 @@ fn old_entries_do_what_they_did() {
     assert_eq!(state.networks().count() + state.nodes().count(), 0);
 }
 
+/// An earlier version refuses it by this number.
+#[test]
+fn a_snapshot_says_its_format() {
+    #[derive(serde::Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format } = rmp_serde::from_slice(&replica().state.snapshot()).unwrap();
+    assert_eq!(format, 4);
+}
+
 #[test]
 fn a_newer_snapshot_is_refused() {
     let refused = State::from_snapshot(&snapshot(5));

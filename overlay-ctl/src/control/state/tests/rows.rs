@@ -246,3 +246,13 @@ fn what_is_removed_leaves_nothing_behind() {
     r.apply(Command::RemoveNode { name: "h1".parse().unwrap(), only: None }).unwrap();
     assert_eq!((r.state.last_address.len(), r.state.last_leg.len()), (0, 0));
 }
+
+/// A cursor of 0 is that of a node that holds nothing.
+#[test]
+fn a_node_without_a_view_gets_a_whole_one() {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    let none = BTreeSet::new();
+    assert!(r.state.delta_for(1, 0, &none).complete);
+    assert!(!r.state.delta_for(1, r.state.revision(), &none).complete);
+}

@@ -129,6 +129,8 @@ async fn an_agent_that_was_removed_while_it_was_cut_off_ends() {
     world.apply(Command::RemoveNode { name: "h4".parse().unwrap(), only: None });
     world.voters[0].set(Mode::Serving);
     assert!(matches!(world.agent.ended().await, Ended::Removed));
+    let restarted = Agent::start(AGENT, AGENT, &world.directory);
+    assert!(matches!(restarted.ended().await, Ended::Removed), "a voter says so at once");
 }
 
 #[tokio::test(start_paused = true)]
