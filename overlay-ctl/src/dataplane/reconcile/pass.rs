@@ -8,8 +8,8 @@ use super::{
 use crate::{
     control::state::View,
     dataplane::kernel::{
-        DeviceFailure, DeviceId, Devices as _, GatewayHealth, Kernel, KernelError, LocalStatus,
-        Mtus, Outside as _, Tables, WantedDevices, Ways,
+        Bridge, DeviceFailure, DeviceId, Devices as _, GatewayHealth, Kernel, KernelError,
+        LocalStatus, Mtus, Outside as _, Tables, WantedDevices, Ways,
     },
     model::NodeId,
 };
@@ -72,16 +72,24 @@ impl<K: Kernel> Reconciler<K> {
         for device in plan.keep.values() {
             state.note(self.kernel.devices().attach(device).await);
         }
+        // At no moment may the bridge take packets that a leg does not take: where one of the two steps fails, the other
+        // one waits for a later pass.
+        let is_leg = |id: &DeviceId| id.kind.row().bridge == Bridge::Gateway;
+        let (mut may_shrink, mut may_grow) = (true, true);
         if plan.bridge_first {
-            state.note(self.kernel.outside().update_bridge(&wanted.gateway).await);
+            let shrunk = self.kernel.outside().update_bridge(&wanted.gateway).await;
+            may_shrink = shrunk.is_ok();
+            state.note(shrunk);
         }
         let mut unchanged = BTreeMap::new();
-        for id in &plan.update {
+        for id in plan.update.iter().filter(|id| may_shrink || !is_leg(id)) {
             let (Some(device), Some(spec)) = (state.devices.get_mut(id), wanted.devices.get(id))
             else {
                 continue;
             };
-            match self.kernel.devices().update(device, spec).await {
+            let updated = self.kernel.devices().update(device, spec).await;
+            may_grow &= updated.is_ok() || !is_leg(id);
+            match updated {
                 Ok(()) => device.mtu = spec.sizes.mtu,
                 Err(DeviceFailure::Endpoint(reason)) => {
                     if self.unchanged.get(id) != Some(&reason) {
@@ -93,7 +101,7 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         self.unchanged = unchanged;
-        if !plan.bridge_first {
+        if !plan.bridge_first && may_grow {
             state.note(self.kernel.outside().update_bridge(&wanted.gateway).await);
         }
     }

@@ -75,3 +75,30 @@ async fn the_reason_that_is_shown_is_the_last_one() {
     let shown = &down(&cluster, &status.borrow())["web2"];
     assert_eq!(shown.as_deref(), Some("its device could not be set up"));
 }
+
+/// A packet that the bridge takes and a leg does not is lost without an answer to its sender.
+#[tokio::test]
+async fn the_bridge_takes_no_more_than_the_legs_where_a_change_fails_half_way() {
+    let (cluster, mut kernel) = published();
+    pass(&mut kernel, &cluster.view()).await;
+    let mtus = |kernel: &FakeKernel| {
+        let leg = kernel.devices.values().find(|device| device.interface() == "eth1").unwrap();
+        (kernel.bridge_mtu, leg.mtu)
+    };
+    for (mtu, call, fault, half_way) in [
+        (9000, Call::Update, Fault::OfTheEndpoint, (1500, 1500)),
+        (9000, Call::Update, Fault::OfTheKernel, (1500, 1500)),
+        (9000, Call::UpdateBridge, Fault::OfTheKernel, (1500, 9000)),
+        (1400, Call::Update, Fault::OfTheKernel, (1400, 1500)),
+        (1400, Call::UpdateBridge, Fault::OfTheKernel, (1500, 1500)),
+    ] {
+        let mut kernel = FakeKernel { mtu: Some(mtu), ..kernel.clone() };
+        kernel.faults = [(call, fault)].into();
+        let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
+        drop(reconciler.pass(&cluster.view()).await);
+        assert_eq!(mtus(reconciler.kernel), half_way, "{call:?} at {mtu}");
+        reconciler.kernel.faults.clear();
+        reconciler.pass(&cluster.view()).await.unwrap();
+        assert_eq!(mtus(reconciler.kernel), (mtu, mtu), "{call:?} at {mtu}");
+    }
+}
