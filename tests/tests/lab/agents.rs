@@ -1,4 +1,5 @@
-//! An agent's own life and death.
+//! Agents: nodes without a vote, which follow a voter. They are restarted, removed and cut off from the
+//! voters.
 
 use std::time::Duration;
 
@@ -18,15 +19,15 @@ const NEEDS: &[Requirement] = &[
     Requirement::Tool("bpftool"),
 ];
 const EVERY: Duration = Duration::from_millis(2);
-/// What an agent says once when it has asked every voter and none serves it.
+/// The message that an agent logs once when it has asked every voter and none serves it.
 const NOBODY: &str = "no voter with a quorum serves this node";
 
-/// Whether the kernel of a restarted node was touched: it was once its first pass is through.
+/// The revision that a node has programmed. A restarted node has one after its first pass over the kernel.
 fn programmed(host: &Host) -> Result<u64> {
     Ok(number(&host.overlay_json(&["status"])?, "programmed_revision"))
 }
 
-/// Endpoints of two networks on h4, one of them the only one there.
+/// Two endpoints on h4: one on the common network, and one that is the only endpoint of another network.
 fn with_an_agent(lab: &overlay_lab::Lab) -> Result<[Endpoint; 2]> {
     let h4 = &lab.hosts()[3];
     h4.overlay(&["network", "create", "other", "--subnet", "10.3.0.0/24"])?;
@@ -50,7 +51,7 @@ fn an_agent_that_restarts_learns_what_it_missed_and_loses_no_packet() {
         eventually("its kernel has no more than there is", CATCH_UP, || {
             ensure!(!knows(h4, web2.address)?, "web2 is still there");
             ensure!(!knows(h4, last.address)?, "last is still there");
-            // The entries go before the devices.
+            // The entries are removed before the devices.
             let links = last.netns.links()?;
             ensure!(links == ["lo"], "{links:?}");
             Ok(())
@@ -71,7 +72,8 @@ fn an_agent_that_restarts_without_a_voter_in_reach_sweeps_nothing() {
         let links = h4.netns.links()?;
         web4.netns.reaches(web1.address)?;
         let probe = Prober::new(&web4.netns, web1.address)?.start(EVERY);
-        // In reach of TCP, and mute: harder to leave than a dead one.
+        // The voters still accept TCP connections, but do not answer. An agent notices this later than a
+        // voter's death.
         for voter in [h1, h2, h3] {
             voter.pause()?;
         }

@@ -1,4 +1,5 @@
-//! Frames that must not pass, each with the reason that it is dropped for, and who must not hear them.
+//! Frames that must be dropped, each with its drop reason, and captures at the places that they must not
+//! reach.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +8,7 @@ use overlay_lab::{Host, Netns, capture::Capture, eventually};
 
 use crate::frames::MARK;
 
-/// Frames, by the reason that each is dropped for.
+/// The frames of an attack, each with the drop reason under which it must be counted.
 #[derive(Default)]
 pub(crate) struct Attack(Vec<(&'static str, Vec<u8>)>);
 
@@ -20,12 +21,13 @@ impl Attack {
         self.0.extend(more);
     }
 
-    /// Sends them all, once.
+    /// Sends each frame once.
     pub(crate) fn send(&self, netns: &Netns, device: &str) -> Result<()> {
         netns.send_frames(device, self.0.iter().map(|(_, frame)| frame))
     }
 
-    /// Sends them all once; `host` counts each under its reason, in one of these directions.
+    /// Sends each frame once, and waits until `host` has counted each under its reason, in one of these
+    /// directions.
     pub(crate) fn is_counted(
         &self,
         (netns, device): (&Netns, &str),
@@ -39,7 +41,8 @@ impl Attack {
         for (reason, _) in &self.0 {
             *expected.entry(reason).or_default() += 1;
         }
-        // At least as many as were sent for it: a stack's own frames may add to them.
+        // Each counter must rise by at least the number of frames that were sent. It may rise by more,
+        // because a network stack may send such frames by itself.
         eventually("each frame is counted", Duration::from_secs(5), || {
             let now = counts(host, directions)?;
             for (&reason, &sent) in &expected {
@@ -62,20 +65,20 @@ fn counts(host: &Host, directions: &[&str]) -> Result<BTreeMap<String, u64>> {
     Ok(sum)
 }
 
-/// Captures where nothing of an attack may come out.
+/// Captures at the places that no frame of an attack may reach.
 #[derive(Default)]
 pub(crate) struct Victims(Vec<(String, Capture)>);
 
 impl Victims {
-    /// Listens on a device as well.
+    /// Starts one more capture, on a device.
     pub(crate) fn listen(&mut self, who: &str, netns: &Netns, device: &str) -> Result<()> {
         let capture = Capture::start(netns, device, "")?;
         self.0.push((format!("{who}'s {device}"), capture));
         Ok(())
     }
 
-    /// Ends the captures; none has a frame with the mark. Each must have heard a ping, so that its
-    /// silence says something.
+    /// Ends the captures, and fails if one has a frame with the mark. Each must have captured a ping, because
+    /// otherwise its silence proves nothing.
     pub(crate) fn heard_nothing(self) -> Result<()> {
         for (who, capture) in self.0 {
             let packets = capture.stop()?;
@@ -89,12 +92,13 @@ impl Victims {
         Ok(())
     }
 
-    /// All but these (as `web2's eth0`), who may hear it.
+    /// The victims without those of these names (such as `web2's eth0`), which may receive the attack.
     pub(crate) fn without(self, may_hear: &[&str]) -> Self {
         Self(self.0.into_iter().filter(|(who, _)| !may_hear.contains(&who.as_str())).collect())
     }
 
-    /// Whether the one of that name (as `web2's eth0`) has heard the mark; it goes on listening.
+    /// Waits until the victim of this name (such as `web2's eth0`) has received the mark. Its capture goes
+    /// on.
     pub(crate) fn hears(&self, who: &str) -> Result<()> {
         let found = self.0.iter().find(|(name, _)| name == who);
         let (_, capture) = found.with_context(|| format!("nobody listens as {who}"))?;

@@ -1,11 +1,11 @@
-//! Bad input: one clear error, the right exit code, nothing left half-made.
+//! Bad input causes one clear error and the right exit code, and leaves nothing half-made.
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, MachineState, Netns};
 
 use crate::support::{NETWORK, NODES, attach, pair, refused_with, scenario};
 
-/// What a refusal must not change.
+/// The state of a host and of the cluster that a refusal must not change.
 struct Untouched<'a> {
     host: &'a Host,
     state: MachineState,
@@ -32,7 +32,7 @@ impl<'a> Untouched<'a> {
     }
 }
 
-/// Each of these commands is refused with these words, and changes nothing.
+/// Checks that each of these commands is refused with these words, and changes nothing.
 fn all_refused(host: &Host, netns: &Netns, cases: &[(&str, &str)]) -> Result<()> {
     let untouched = Untouched::note(host)?;
     let inside = netns.links()?;
@@ -72,7 +72,7 @@ fn endpoints_that_cannot_be() {
             ("endpoint inspect not-there", "not-there"),
             ("node inspect not-there", "not-there"),
         ];
-        // The same on the node that has web2 and on the one that has not.
+        // Both nodes refuse the same: the one that has web2, and the one that has not.
         all_refused(&h1, &free, &cases)?;
         all_refused(&h2, &free, &cases)?;
 
@@ -132,7 +132,7 @@ fn an_empty_pool_is_an_error_and_a_release_refills_it() {
             }
             made.push(name);
         };
-        // The first of the range stays free.
+        // Only three of the range's four addresses are given to endpoints, because the first stays free.
         ensure!(made.len() == 3, "{made:?}");
         refused_with(&refused, "no free address")?;
         h1.overlay(&["endpoint", "rm", &made[0]])?;
@@ -150,7 +150,7 @@ fn names_are_unique_in_a_network_not_across_networks() {
         let netns = lab.container("web2-other")?;
         let create = ["endpoint", "create", "web2", "--network", "other", "--netns", netns.name()];
         h2.overlay(&create)?;
-        // Now the name alone does not say which.
+        // Two networks have an endpoint of that name now, so that the name alone is ambiguous.
         let refused = h1.overlay_fails(&["endpoint", "inspect", "web2"])?;
         refused_with(&refused, "--network")?;
         h1.overlay(&["endpoint", "inspect", "web2", "--network", "other"])?;

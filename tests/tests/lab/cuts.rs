@@ -1,4 +1,4 @@
-//! Wires that carry nothing, or nothing one way: the nodes at both ends live.
+//! Wires that carry nothing, or nothing in one direction, while the nodes at both ends run.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,19 +20,19 @@ const NEEDS: &[Requirement] = &[
 ];
 const EVERY: Duration = Duration::from_millis(2);
 
-/// An endpoint of the cluster on a host.
+/// The cluster's endpoint on a host.
 fn endpoint_on<'a>(cluster: &'a Cluster, host: &Host) -> Result<&'a Endpoint> {
     let all = [&cluster.web1, &cluster.web2, &cluster.web2_2];
     all.into_iter().find(|endpoint| endpoint.host.name == host.name).context("an endpoint there")
 }
 
-/// What is lost on a host's wire.
+/// The packets that are lost on a host's wire.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lost {
     Everything,
-    /// What the host sends.
+    /// All that the host sends.
     Sent,
-    /// What is sent to the host.
+    /// All that is sent to the host.
     Received,
 }
 
@@ -45,7 +45,8 @@ impl Lost {
         }
     }
 
-    /// The host's kernel still has what the others removed meanwhile. A host that hears may know better.
+    /// Checks that the host's kernel still has the endpoint that the others removed meanwhile. A host that
+    /// can still receive may have removed it too, so that nothing is checked.
     fn nothing_was_heard(self, host: &Host, removed: &Endpoint) -> Result<()> {
         if self != Self::Sent {
             ensure!(knows(host, removed.address)?, "{} heard of {}", host.name, removed.name);
@@ -54,8 +55,8 @@ impl Lost {
     }
 }
 
-/// The leader is cut off: the others go on, the agent with them; when the wire is whole again the old leader
-/// follows, and its kernel forgets what was removed meanwhile.
+/// The leader is cut off, and the others go on without it, as does the agent. When the wire is whole again,
+/// the old leader follows the new one, and its kernel forgets the endpoints that were removed meanwhile.
 fn without_the_leader(lost: Lost) {
     scenario(NEEDS, |lab| {
         let cluster = cluster(lab)?;
@@ -69,7 +70,7 @@ fn without_the_leader(lost: Lost) {
         let probe = Prober::new(&web4.netns, stays.address)?.start(EVERY);
 
         let cut = lost.cut(lab, &old)?;
-        // As the agent sees it: it has left the old leader by then.
+        // The agent is asked, because it must have left the old leader by then.
         another_leads(h4, &old)?;
         h4.overlay(&["endpoint", "rm", &gone.name])?;
         let new = attach_elsewhere(lab, h4, "web5")?;
@@ -88,7 +89,8 @@ fn without_the_leader(lost: Lost) {
     });
 }
 
-/// Attaches one more endpoint by an agent; a node that is cut off is named as late, and not waited for.
+/// Attaches one more endpoint through an agent. A node that is cut off is reported as late, and the command
+/// does not wait for it.
 fn attach_elsewhere(lab: &Lab, host: &Arc<Host>, name: &str) -> Result<Endpoint> {
     let netns = lab.container(name)?;
     let inside = netns.name().to_owned();
@@ -124,7 +126,7 @@ fn a_voter_that_is_cut_off_answers_that_it_has_no_quorum_and_keeps_its_packets()
         let own = endpoint_on(&cluster, follower)?;
         let probe = Prober::new(&near.netns, own.address)?.start(EVERY);
         let cut = lab.cut(follower)?;
-        // Reads too: what it would show may be old.
+        // A read is refused as well as a write, because its result could be old.
         for call in [&["network", "ls"][..], &["network", "create", "other"]] {
             refused_with(&follower.overlay_fails(call)?, "quorum")?;
         }
@@ -136,14 +138,15 @@ fn a_voter_that_is_cut_off_answers_that_it_has_no_quorum_and_keeps_its_packets()
     });
 }
 
-/// An agent is cut off. It counts as down; what is removed meanwhile is gone from its kernel afterwards, and
+/// An agent is cut off, and counts as down. Afterwards its kernel has nothing that was removed meanwhile, and
 /// packets between its own endpoints flow all the time.
 fn without_the_agent(lost: Lost) {
     scenario(NEEDS, |lab| {
         let cluster = cluster(lab)?;
         let [h1, _, _, h4] = &cluster.hosts;
         let [web4, near] = [attach(lab, h4, "web4", &[])?, attach(lab, h4, "near", &[])?];
-        // The agent's last endpoint on a network of its own: it goes, and the network with it.
+        // The agent has the last endpoint of another network. When the endpoint is removed, the network's
+        // state must be removed too.
         h1.overlay(&["network", "create", "other", "--subnet", "10.3.0.0/24"])?;
         let last = crate::support::attach_to("other", h4, "last", lab.container("last")?, &[])?;
         let probe = Prober::new(&web4.netns, near.address)?.start(EVERY);
@@ -185,8 +188,8 @@ fn an_agent_that_hears_nobody() {
     without_the_agent(Lost::Received);
 }
 
-/// The voters' wires are cut between them and not to the agent, so that it can choose the wrong one: a voter
-/// that is cut off from the quorum and behind the agent.
+/// The voters are cut off from each other, but not from the agent. So the agent can choose a wrong voter: one
+/// that is cut off from the quorum and has fewer commands than the agent.
 #[test]
 fn an_agent_does_not_stay_with_a_voter_that_is_behind_it() {
     scenario(NEEDS, |lab| {
@@ -199,11 +202,12 @@ fn an_agent_does_not_stay_with_a_voter_that_is_behind_it() {
         let web4 = attach_elsewhere(lab, h4, "web4")?;
         follows(h4, others[1], CATCH_UP)?;
 
-        // The other one has no leader then, and sends its agents away: to the one that is behind.
+        // The other voter then has no leader, and sends its agents away, so that the agent tries the one that
+        // is behind.
         others[0].kill9()?;
         let netns = lab.container("web5")?;
         let create = ["endpoint", "create", "web5", "--network", NETWORK, "--netns", netns.name()];
-        // Each takes longer than such a voter keeps an agent.
+        // Each call lasts longer than a voter without a quorum keeps an agent.
         for _ in 0..2 {
             refused_with(&h4.overlay_fails(&create)?, "quorum")?;
         }

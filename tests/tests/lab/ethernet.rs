@@ -1,4 +1,4 @@
-//! One Ethernet across routed hosts.
+//! The overlay is one Ethernet across hosts that are connected by a router.
 
 use anyhow::{Context as _, ensure};
 use overlay_lab::{Requirement, capture::Capture, page, rows, text};
@@ -61,7 +61,7 @@ fn every_endpoint_reaches_every_other_with_no_port_published() {
                 ensure!(page.trim() == to.name, "{} asked {}: {page}", from.name, to.name);
             }
         }
-        // The hosts themselves are no part of it.
+        // The hosts themselves are not on the overlay.
         for host in &cluster.hosts {
             let ping = host.netns.ping(cluster.web1.address, 2)?;
             ensure!(ping.received == 0, "{} reaches web1", host.name);
@@ -75,11 +75,11 @@ fn a_full_packet_and_a_large_one_cross() {
     scenario(NODES, |lab| {
         let cluster = cluster(lab)?;
         let to = cluster.web2.address.to_string();
-        // 1422 + 8 + 20 = the overlay's MTU.
+        // 1422 bytes, 8 of ICMP and 20 of IPv4 are the overlay's MTU, 1450.
         cluster.web1.netns.run(&["ping", "-c", "2", "-W", "2", "-M", "do", "-s", "1422", &to])?;
         let over = ["ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1423", &to];
         ensure!(cluster.web1.netns.run(&over).is_err(), "one byte more than the MTU crossed");
-        // Fragmented inside the overlay, never outside.
+        // A larger packet is fragmented inside the overlay; the outer packets are never fragmented.
         cluster.web1.netns.run(&["ping", "-c", "2", "-W", "2", "-s", "9000", &to])?;
         Ok(())
     });
@@ -101,7 +101,7 @@ fn arp_is_answered_on_the_senders_host_and_never_crosses() {
         let answers = cluster.web1.netns.run(&[&arping[..], &[&web2]].concat())?;
         let mac = cluster.web2.mac.to_uppercase();
         ensure!(answers.to_uppercase().contains(&mac), "{answers}");
-        // Nobody has this one: no answer, and counted.
+        // No endpoint has this address: nobody answers, and the requests are counted.
         let before = cluster.hosts[0].counter("arp_unknown_target")?;
         let nobody = cluster.web1.netns.output(&[&arping[..], &["172.16.16.250"]].concat())?;
         ensure!(!nobody.status.success(), "{}", nobody.stdout);

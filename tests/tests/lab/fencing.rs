@@ -1,4 +1,4 @@
-//! Who may send what.
+//! The MACs and addresses from which an endpoint may send, with and without `--forwards`.
 
 use anyhow::{Result, ensure};
 use overlay_lab::{Netns, attainable};
@@ -41,7 +41,7 @@ fn a_forwarding_endpoint_is_a_router_for_others() {
     scenario(NODES, |lab| {
         let ([h1, _], [_, web2]) = pair(lab)?;
         let router = attach(lab, &h1, "router1", &["--forwards"])?;
-        // 10.1.1.1 lives behind router1.
+        // router1 forwards for 10.1.1.1.
         router.netns.sysctl("net.ipv4.ip_forward", "1")?;
         router.netns.ip(&["addr", "add", "10.1.1.1/32", "dev", "lo"])?;
         web2.netns.ip(&["route", "add", "10.1.1.0/24", "via", &router.address.to_string()])?;
@@ -57,13 +57,13 @@ fn a_router_sends_what_came_over_the_underlay_back_into_it() {
         let router = attach(lab, &h1, "router1", &["--forwards"])?;
         let behind = attach(lab, &h2, "behind", &["--forwards"])?;
         router.netns.sysctl("net.ipv4.ip_forward", "1")?;
-        // Else the router tells web2 of the shorter way, and is not asked again.
+        // With redirects, router1 would tell web2 of the shorter way, and would receive no more packets.
         router.netns.sysctl("net.ipv4.conf.all.send_redirects", "0")?;
         router.netns.sysctl("net.ipv4.conf.eth0.send_redirects", "0")?;
         behind.netns.ip(&["addr", "add", "10.9.9.9/32", "dev", "lo"])?;
         router.netns.ip(&["route", "add", "10.9.9.9", "via", &behind.address.to_string()])?;
         web2.netns.ip(&["route", "add", "10.9.9.9", "via", &router.address.to_string()])?;
-        // The way back takes the router too.
+        // The way back leads through router1 too.
         let back = ["route", "add", &web2.address.to_string(), "via", &router.address.to_string()];
         behind.netns.ip(&back)?;
         web2.netns.reaches("10.9.9.9")?;
@@ -88,7 +88,7 @@ fn broadcast_stays_at_home_and_is_counted() {
     });
 }
 
-/// A receiver takes a frame of VLAN 0 for untagged.
+/// A receiver takes a frame of VLAN 0 as untagged, so an ARP message in one must be checked as well.
 #[test]
 fn no_arp_hides_behind_a_priority_tag() {
     scenario(NODES, |lab| {
@@ -121,7 +121,7 @@ fn networks_do_not_mix() {
             "--netns",
             stranger.name(),
         ])?;
-        // It claims to be on the same link, and knows the MAC.
+        // The stranger acts as if web1 were on the same link, and knows its MAC.
         let to = web1.address.to_string();
         stranger.ip(&["route", "add", "172.16.16.0/24", "dev", "eth0"])?;
         neighbour(&stranger, &to, &web1.mac)?;

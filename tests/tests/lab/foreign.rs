@@ -1,4 +1,4 @@
-//! Addresses that change hands: nodes of one cluster meet nodes of another.
+//! Addresses at which another cluster runs now: nodes of one cluster meet nodes of another.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,17 +8,17 @@ use overlay_lab::{Host, eventually, rows, text};
 use crate::support::{NETWORK, NODES, attach, cluster, refused_with, scenario};
 
 const BOUND: Duration = Duration::from_secs(20);
-/// What a node says once of each address at which it meets another cluster.
+/// The message that a node logs once for each address at which it meets another cluster.
 const MET: &str = "a node of another cluster answers at the address";
-/// What a node says once of each other cluster that calls it.
+/// The message that a node logs once for each other cluster that calls it.
 const CALLED: &str = "a node of another cluster calls this one";
 
-/// The cluster that a node says it is of.
+/// The cluster of a node, as its status shows it.
 fn cluster_of(host: &Host) -> Result<String> {
     Ok(text(&host.overlay_json(&["status"])?, "cluster").to_owned())
 }
 
-/// Names in a listing, sorted.
+/// The names in a listing, sorted.
 fn names(host: &Host, what: &str) -> Result<Vec<String>> {
     let listed = host.overlay_json(&[what, "ls"])?;
     let mut names: Vec<String> = rows(&listed).iter().map(|row| text(row, "name").into()).collect();
@@ -30,8 +30,8 @@ fn said(host: &Host, what: &str) -> usize {
     host.log().matches(what).count()
 }
 
-/// Every call on `stranger` that would need the other cluster is refused with these words, and changes nothing
-/// in it. `there` is a node of the other cluster.
+/// Checks that every call on `stranger` that would need the other cluster is refused with these words, and
+/// changes nothing there. `there` is a node of the other cluster.
 fn refused_everywhere(stranger: &Host, there: &Host, words: &str, inside: &str) -> Result<()> {
     let held = (names(there, "network")?, names(there, "endpoint")?, names(there, "node")?);
     let create = ["endpoint", "create", "web9", "--network", "theirs", "--netns", inside];
@@ -54,7 +54,8 @@ fn refused_everywhere(stranger: &Host, there: &Host, words: &str, inside: &str) 
     Ok(())
 }
 
-/// What there is in the other cluster: a network, and a row of an endpoint that is nobody's namespace.
+/// Gives the other cluster something to show: a network, and an endpoint without a namespace, behind a
+/// foreign VTEP.
 fn fill(host: &Host) -> Result<()> {
     host.overlay(&["network", "create", "theirs", "--subnet", "10.9.0.0/24"])?;
     let (mac, ip, vtep) = ("02:42:0a:09:00:09", "10.9.0.9", "10.10.10.200");
@@ -86,7 +87,8 @@ fn an_agent_does_nothing_in_another_cluster_at_the_addresses_of_its_voters() {
         ensure!(cluster_of(h4)? == ours);
         ensure!(h4.map_dump("FDB")? == held, "its kernel changed: {}", h4.map_dump("FDB")?);
 
-        // It has asked each of them many times by now, and each has heard of it: said once.
+        // By now the agent has asked each voter many times, and each voter has been asked many times. Each of
+        // them logs its message only once.
         eventually("the agent has met all three", BOUND, || {
             ensure!(said(h4, MET) >= voters.len(), "{}", h4.log());
             Ok(())
@@ -111,16 +113,17 @@ fn a_voter_has_no_part_in_another_cluster_at_the_addresses_of_the_others() {
         for other in &others {
             other.reinstall()?;
         }
-        // Its ids are those of the old one: 1 leads, 2 follows, 3 has not come yet.
+        // The nodes of the new cluster have the same ids as those of the old one: 1 leads, 2 follows, and 3
+        // has not joined yet.
         lab.start_cluster(&others)?;
         let theirs = cluster_of(h1)?;
         fill(h1)?;
 
         let netns = lab.container("web9")?;
-        // Without the others it has no leader, and it takes no other cluster's. Whether it names the stranger or
-        // says that it knows no leader depends on what it held for its leader last.
+        // h3 has no leader without the old cluster, and does not take the other cluster's leader. Its error
+        // names either the strange cluster or the missing leader, depending on the leader that it knew last.
         refused_everywhere(h3, h1, "the cluster has no leader with a quorum", netns.name())?;
-        // Nor the other way round: what the other cluster says changes nothing here.
+        // The other cluster's messages change nothing on h3 either.
         let status = h3.overlay_json(&["status"])?;
         ensure!(text(&status, "cluster") == ours, "{status}");
         ensure!(text(&status, "leader").is_empty(), "{status}");
@@ -132,7 +135,7 @@ fn a_voter_has_no_part_in_another_cluster_at_the_addresses_of_the_others() {
         for other in &others {
             ensure!(said(other, CALLED) == 1, "{}", other.log());
         }
-        // The new cluster works, and would take a node in whose folder is new.
+        // The new cluster works, and accepts h3 as a node once its state folder is empty.
         h3.reinstall()?;
         h3.start_node(&["--join", &h1.listen()])?;
         ensure!(cluster_of(h3)? == theirs);

@@ -1,14 +1,14 @@
-//! Frames that no stack would send.
+//! Frames that no network stack sends by itself.
 
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, VlanId};
 
-/// In each of these frames, so that it is recognised wherever it comes out.
+/// A text in each of these frames, by which a capture recognises it anywhere.
 pub(crate) const MARK: &str = "never-to-be-heard";
 
-/// Who is on an Ethernet: a MAC and an address.
+/// One end of a frame: a MAC and an IPv4 address.
 #[derive(Clone, Copy)]
 pub(crate) struct Party {
     pub(crate) mac: [u8; 6],
@@ -18,7 +18,7 @@ pub(crate) struct Party {
 pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
 
 impl Party {
-    /// From a MAC as `ip` prints it.
+    /// Parses the MAC as `ip` prints it.
     pub(crate) fn new(mac: &str, ip: Ipv4Addr) -> Result<Self> {
         let bytes: Vec<u8> = mac
             .split(':')
@@ -28,18 +28,18 @@ impl Party {
         Ok(Self { mac: bytes.try_into().ok().context("six bytes")?, ip })
     }
 
-    /// The same address behind another MAC.
+    /// Keeps the address, and replaces the MAC.
     pub(crate) fn behind(self, mac: [u8; 6]) -> Self {
         Self { mac, ..self }
     }
 
-    /// The same MAC with another address.
+    /// Keeps the MAC, and replaces the address.
     pub(crate) fn with(self, ip: impl Into<Ipv4Addr>) -> Self {
         Self { ip: ip.into(), ..self }
     }
 }
 
-/// A UDP datagram.
+/// A UDP datagram in a frame.
 pub(crate) fn udp(from: Party, to: Party, port: u16) -> Vec<u8> {
     let packet = PacketBuilder::ethernet2(from.mac, to.mac)
         .ipv4(from.ip.octets(), to.ip.octets(), 64)
@@ -47,7 +47,7 @@ pub(crate) fn udp(from: Party, to: Party, port: u16) -> Vec<u8> {
     write(|bytes| packet.write(bytes, MARK.as_bytes()))
 }
 
-/// What opens a TCP connection, with data on it.
+/// A TCP segment that opens a connection (SYN), with data in it.
 pub(crate) fn syn(from: Party, to: Party, port: u16) -> Vec<u8> {
     let packet = PacketBuilder::ethernet2(from.mac, to.mac)
         .ipv4(from.ip.octets(), to.ip.octets(), 64)
@@ -56,16 +56,16 @@ pub(crate) fn syn(from: Party, to: Party, port: u16) -> Vec<u8> {
     write(|bytes| packet.write(bytes, MARK.as_bytes()))
 }
 
-/// A TCP segment with these flags, and with data on it.
+/// A TCP segment with these flags, with data in it.
 pub(crate) fn tcp(from: Party, to: Party, port: u16, flags: u8) -> Vec<u8> {
-    /// Behind Ethernet and IPv4 (RFC 9293, section 3.1).
+    /// Offset of the flags, behind the headers of Ethernet and IPv4 (RFC 9293, section 3.1).
     const FLAGS_AT: usize = 14 + 20 + 13;
     let mut frame = syn(from, to, port);
     frame[FLAGS_AT] = flags;
     frame
 }
 
-/// The same as [`udp`], tagged.
+/// A frame like that of [`udp`], with a tag of VLAN 0.
 pub(crate) fn tagged(from: Party, to: Party, port: u16) -> Vec<u8> {
     let packet = PacketBuilder::ethernet2(from.mac, to.mac)
         .single_vlan(VlanId::ZERO)
@@ -74,7 +74,7 @@ pub(crate) fn tagged(from: Party, to: Party, port: u16) -> Vec<u8> {
     write(|bytes| packet.write(bytes, MARK.as_bytes()))
 }
 
-/// To all nodes of the link.
+/// An IPv6 packet to all nodes of the link.
 pub(crate) fn ipv6(from: Party) -> Vec<u8> {
     let packet = PacketBuilder::ethernet2(from.mac, [0x33, 0x33, 0, 0, 0, 1])
         .ipv6(
@@ -86,7 +86,7 @@ pub(crate) fn ipv6(from: Party) -> Vec<u8> {
     write(|bytes| packet.write(bytes, MARK.as_bytes()))
 }
 
-/// ARP from `sender` about `target`, in a frame to `to`.
+/// An ARP message from `sender` about `target`, in a frame to `to`.
 pub(crate) fn arp(
     operation: ArpOperation,
     sender: Party,
@@ -105,7 +105,7 @@ pub(crate) fn arp(
     let packet = PacketBuilder::ethernet2(sender.mac, to).arp(arp);
     let mut frame = Vec::new();
     packet.write(&mut frame)?;
-    // Behind the packet, where Ethernet pads.
+    // The mark is behind the packet, where Ethernet has padding.
     frame.extend(MARK.as_bytes());
     Ok(frame)
 }

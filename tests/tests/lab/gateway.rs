@@ -1,4 +1,4 @@
-//! The gateway bridge and the legs on it: the way out, and nothing else.
+//! The gateway bridge and its legs, which lead out of the host and nowhere else.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -17,7 +17,7 @@ fn every_endpoint_has_a_leg_that_leads_outside() {
     scenario(OUTSIDE, |lab| {
         let (world, _) = World::bare(lab)?;
         let [h1, h2] = &world.hosts;
-        // The legs follow the underlay, whatever it has.
+        // An MTU other than 1500, because the legs follow the underlay device's MTU.
         h2.netns.ip(&["link", "set", "eth0", "mtu", "1400"])?;
         let forwarded = MachineState::of(h1)?.forwarding();
         world.start(lab)?;
@@ -33,7 +33,7 @@ fn every_endpoint_has_a_leg_that_leads_outside() {
             ensure!(seen == [endpoint.host.address; 2], "{} is seen as {seen:?}", endpoint.name);
         }
         network_inspect_shows_endpoints_and_peers(h2)?;
-        // Per device, never for the host as a whole.
+        // The node switches on forwarding for single devices, never for the host as a whole.
         let mut forwarding = MachineState::of(h1)?.forwarding();
         ensure!(!forwarding.iter().any(|device| device == "all"), "{forwarding:?}");
         ensure!(!forwarding.iter().any(|device| device == "default"), "{forwarding:?}");
@@ -64,7 +64,8 @@ fn leg_is_as_it_must_be(endpoint: &Endpoint, mtu: u64) -> Result<()> {
     Ok(())
 }
 
-/// As `ip` inside prints them: `eth0@if17`.
+/// Checks that `endpoint inspect` names both legs, and their peers on the host, as `ip` prints them inside:
+/// `eth0@if17`.
 fn inspect_shows_both_legs(endpoint: &Endpoint) -> Result<()> {
     let shown = endpoint.host.overlay(&["endpoint", "inspect", &endpoint.name])?;
     for device in ["eth0", "eth1"] {
@@ -81,7 +82,8 @@ fn inspect_shows_both_legs(endpoint: &Endpoint) -> Result<()> {
     Ok(())
 }
 
-/// Even where somebody sets a route by which the host would find the overlay address.
+/// Checks that the host reaches an endpoint by its gateway address alone, even with a route by which the host
+/// would find the overlay address.
 fn only_the_gateway_address_answers_the_host(endpoint: &Endpoint) -> Result<()> {
     let (host, leg) = (&endpoint.host, leg(&endpoint.netns)?);
     let overlay = endpoint.address.to_string();
@@ -145,7 +147,7 @@ fn a_subnet_that_collides_is_passed_over_or_refused() {
         MachineState::of(h2)?.same_as(&before)?;
         h2.start_node(&[&join[..], &["--gateway-subnet", "192.168.77.0/24"]].concat())?;
         ensure!(bridge_address(h2)? == "192.168.77.1/24", "{}", bridge_address(h2)?);
-        // Different subnets are no hindrance to the overlay.
+        // The nodes' gateway subnets differ, and the overlay works all the same.
         create_network(h1)?;
         let web1 = attach(lab, h1, "web1", &[])?;
         let web2 = attach(lab, h2, "web2", &[])?;
@@ -191,7 +193,7 @@ fn one_leg_for_several_networks_and_none_for_internal_ones() {
         multi.reaches(far.address)?;
         multi.reaches(world.outside.address)?;
 
-        // The leg stays as long as a network needs it.
+        // The leg stays as long as one network of the namespace needs it.
         h1.overlay(&["endpoint", "rm", "first"])?;
         ensure!(multi.links()? == ["eth1", "eth2", "eth3", "lo"], "{:?}", multi.links()?);
         multi.reaches(world.outside.address)?;
@@ -253,7 +255,7 @@ fn another_gateway_subnet_renumbers_the_legs() {
         for line in state.links.iter().chain(&state.routes).chain(&state.ruleset) {
             ensure!(!line.contains("172.18."), "{line}");
         }
-        // The other node keeps its own, and knows of this one's.
+        // The other node keeps its own gateway subnet, and knows the new one of this node.
         ensure!(leg(&web2.netns)?.address == before, "{}", leg(&web2.netns)?.address);
         let nodes = h2.overlay_json(&["node", "ls"])?;
         let h1_row = rows(&nodes).iter().find(|node| text(node, "name") == "h1").context("h1")?;

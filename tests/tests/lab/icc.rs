@@ -1,4 +1,4 @@
-//! Isolation: an endpoint talks to the gateway and never to a neighbour, whatever nftables holds.
+//! Isolation of endpoints: one reaches the gateway and never a neighbour, whatever rules nftables has.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ const VXLAN_PORT: u16 = 4789;
 const API_PORT: u16 = 7400;
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 
-/// One host's endpoints: who tries, a neighbour of its network, and one of another network.
+/// Endpoints of one host: the attacker, a neighbour on its network, and an endpoint of another network.
 struct Bridge {
     world: World,
     web1: Endpoint,
@@ -50,7 +50,7 @@ impl Bridge {
         &self.world.hosts[0]
     }
 
-    /// Everything that web1 may not send.
+    /// Frames of every kind that web1 may not send.
     fn attack(&self) -> Result<Attack> {
         let own = party(&self.web1.netns)?;
         let gateway = Party::new(&mac_of(GATEWAY), GATEWAY)?;
@@ -67,7 +67,7 @@ impl Bridge {
             ("broadcast_off", frames::udp(own, gateway.with([224, 0, 0, 251]), 5353)),
             ("gateway_protocol", frames::ipv6(own)),
             ("arp_own_address", frames::arp(ArpOperation::REQUEST, own, own, BROADCAST)?),
-            // Whoever believed it would send web1 what is for the gateway.
+            // A receiver that believes this answer would send web1 the packets for the gateway.
             ("spoofed_ip", frames::arp(reply, own.with(GATEWAY), own, BROADCAST)?),
             ("loopback_destination", frames::syn(own, gateway.with([127, 0, 0, 1]), API_PORT)),
             ("loopback_destination", frames::syn(own, gateway.with([127, 0, 0, 1]), 8081)),
@@ -80,7 +80,8 @@ impl Bridge {
             attack.extend([
                 ("gateway_neighbour", frames::udp(own, victim, 7)),
                 ("gateway_neighbour", frames::syn(own, victim, 80)),
-                // By way of the gateway; as if to it; the other way round.
+                // The neighbour's address with the gateway's MAC, and the gateway's address with the
+                // neighbour's MAC.
                 ("gateway_neighbour", frames::syn(own, victim.behind(gateway.mac), 80)),
                 ("gateway_neighbour", frames::syn(own, gateway.behind(victim.mac), 80)),
                 ("broadcast_off", frames::udp(own, victim.behind(BROADCAST), 7)),
@@ -127,7 +128,7 @@ fn no_frame_reaches_a_neighbour_whatever_nftables_holds() {
             let arping = ["arping", "-c", "1", "-w", "1", "-I", "eth1", &address.to_string()];
             let asked = web1.output(&arping)?;
             ensure!(!asked.status.success(), "{}", asked.stdout);
-            // The overlay is another matter.
+            // The overlay connects the endpoints of one network, and no others.
             if own_network {
                 web1.reaches(overlay)?;
             } else {
@@ -172,7 +173,7 @@ fn no_frame_reaches_a_neighbour_whatever_nftables_holds() {
     });
 }
 
-/// Takes all rules away, and waits until ours are back.
+/// Removes all rules, and waits until the node has restored its own.
 fn flush(host: &Host) -> Result<()> {
     let rules = || host.netns.run(&["nft", "--stateless", "list", "ruleset"]);
     let before = rules()?;
@@ -211,7 +212,7 @@ fn no_endpoint_passes_for_a_vtep_or_reaches_a_controller() {
             web1.no_tcp(node.address, API_PORT)?;
         }
         ensure!(raised("controller_port")? >= 2, "{}", raised("controller_port")?);
-        // What is published at that very address is reached, and so is the node's API from its hosts.
+        // A port published at that same address is reachable, and so is the node's API from the hosts.
         web1.seen_over_tcp(h1.address, 8080)?;
         ensure!(h2.netns.no_tcp(h1.address, API_PORT).is_err(), "h2 does not reach h1's API");
 
@@ -256,7 +257,8 @@ fn endpoints_of_a_no_icc_network_reach_the_gateway_only() {
         flush(h1)?;
         nobody(&q1.netns)?;
 
-        // Outside, and what the two publish, from everywhere.
+        // Every endpoint reaches the outside, and the published ports of the two endpoints are reachable from
+        // everywhere.
         q1.netns.reaches(world.outside.address)?;
         let seen = q1.netns.seen_over_tcp(world.outside.address, 80)?;
         ensure!(seen == h1.address, "{seen}");
@@ -269,7 +271,7 @@ fn endpoints_of_a_no_icc_network_reach_the_gateway_only() {
             let frames = capture.stop()?.fields(&from, &["frame.number", "_ws.col.Info"])?;
             ensure!(frames.is_empty(), "heard: {frames:?}");
         }
-        // The other networks of the same nodes are as they were.
+        // The other networks of these nodes still work.
         let web1 = crate::support::attach(lab, h1, "web1", &[])?;
         let web2 = crate::support::attach(lab, h2, "web2", &[])?;
         web1.netns.reaches(web2.address).context(NETWORK)

@@ -1,5 +1,5 @@
-//! What an endpoint sends over the leg that leads out to be taken for somebody else: for a node, or for a
-//! neighbour on the gateway bridge.
+//! Packets by which an endpoint would pass as somebody else: as a node, or as a neighbour on the gateway
+//! bridge. It sends them over the leg that leads out.
 
 use std::{
     io::ErrorKind,
@@ -26,7 +26,8 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 const LEG: &[&str] = &["from_gateway"];
 const API_PORT: u16 = 7400;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Who makes a host finish checksums in software, as a network card does in hardware.
+/// The requirements of a scenario in which a host computes checksums in software, as a network card does in
+/// hardware.
 const WITHOUT_OFFLOAD: &[Requirement] = &[
     Requirement::Root,
     Requirement::Bpffs,
@@ -38,28 +39,29 @@ const WITHOUT_OFFLOAD: &[Requirement] = &[
     Requirement::Tool("ethtool"),
 ];
 
-/// Who sends on web1's leg, and the gateway's MAC with whatever address.
+/// The two ends of a frame on web1's leg that leads out: web1, and the gateway's MAC. Callers replace the
+/// gateway's address.
 fn parties(scene: &Scene) -> Result<(Party, Party)> {
     let out = leg(&scene.web1.netns)?;
     Ok((Party::new(&out.mac, out.address)?, Party::new(&mac_of(GATEWAY), GATEWAY)?))
 }
 
-/// A datagram to `port` whose last two bytes make the sum of all of it come to `wanted`: written over the port,
-/// the checksum is another port.
+/// A datagram to `port` whose last two bytes are chosen so that its checksum is `wanted`. Written over the
+/// port, the checksum becomes another port.
 fn summing_to(from: Party, to: Party, port: u16, payload: &[u8], wanted: u16) -> Vec<u8> {
     const L4: usize = 14 + 20;
     let even = if payload.len().is_multiple_of(2) { &[][..] } else { &[0] };
     let datagram = packets::udp(50_000, port, &[payload, even, &[0, 0]].concat());
     let mut frame = packets::ipv4(from, to, IpNumber::UDP, &datagram, |_| {});
     let sum = !checksum(&frame[L4..]);
-    // In ones' complement: what is missing of the sum whose complement is wanted.
+    // The difference, in ones' complement, between the present sum and the sum whose complement is `wanted`.
     let missing = (u32::from(!wanted) + u32::from(!sum)) % 0xffff;
     let end = frame.len();
     frame[end - 2..].copy_from_slice(&(missing as u16).to_be_bytes());
     frame
 }
 
-/// Datagrams to port 5000, whose port becomes VXLAN's where the checksum is written over it.
+/// Datagrams to port 5000. If the host writes the checksum over the port, the port becomes VXLAN's.
 #[test]
 fn an_unfinished_checksum_makes_no_vxlan() {
     scenario(WITHOUT_OFFLOAD, |lab| {
@@ -74,7 +76,7 @@ fn an_unfinished_checksum_makes_no_vxlan() {
         let victims = scene.others()?;
         let wire = Capture::start(&h2.netns, "eth0", "udp")?;
         scene.works()?;
-        // Its own checksum is anybody's to leave to others.
+        // An endpoint may leave the UDP checksum to the host, as long as it is written where it belongs.
         scene.web1.netns.send_unfinished("eth1", &frame, 34, 6)?;
         wire.wait_for("udp.dstport == 5000")?;
 
@@ -94,7 +96,8 @@ fn an_unfinished_checksum_makes_no_vxlan() {
     });
 }
 
-/// A server at a node's address that sends back what it gets, for as long as `body` runs. An empty datagram ends it.
+/// Runs a server at a node's address that sends each datagram back, until `body` has ended. An empty datagram
+/// ends the server.
 fn with_echo<T>(
     netns: &Netns,
     address: Ipv4Addr,
@@ -106,7 +109,7 @@ fn with_echo<T>(
         scope.spawn(move || {
             let mut buffer = [0; 2000];
             while let Ok((len @ 1.., from)) = server.recv_from(&mut buffer) {
-                // Whoever asked may have gone.
+                // An error is ignored, because the client may have ended.
                 drop(server.send_to(&buffer[..len], from));
             }
         });
@@ -116,7 +119,7 @@ fn with_echo<T>(
     })
 }
 
-/// The server's answer to the VXLAN port comes from a VTEP's address.
+/// A server's answer to the VXLAN port comes from a VTEP's address, so it would pass as a node's packet.
 #[test]
 fn what_answers_to_the_vxlan_port_is_no_vxlan() {
     scenario(OUTSIDE, |lab| {
@@ -150,7 +153,8 @@ fn what_answers_to_the_vxlan_port_is_no_vxlan() {
     });
 }
 
-/// A segment that opens nothing would make a flow known to the host, by which the API's answers came back.
+/// Without this check, a segment that opens no connection would create a flow in the host's connection table,
+/// and the API's answers would come back along it.
 #[test]
 fn an_api_hears_no_segment_of_an_endpoint() {
     scenario(OUTSIDE, |lab| {
@@ -178,7 +182,7 @@ fn an_api_hears_no_segment_of_an_endpoint() {
     });
 }
 
-/// One side of a UDP flow of a neighbour with somebody outside.
+/// Both sockets of a UDP flow between a neighbour and a host outside.
 fn flow(scene: &Scene, from: &Netns, port: u16) -> Result<(UdpSocket, UdpSocket)> {
     let outside =
         scene.stranger.netns.enter(|| Ok(UdpSocket::bind((scene.stranger.address, 0))?))?;
@@ -196,7 +200,8 @@ fn flow(scene: &Scene, from: &Netns, port: u16) -> Result<(UdpSocket, UdpSocket)
     Ok((inside, outside))
 }
 
-/// The host takes such an error for a part of the flow that it quotes, and delivers it to whose flow that is.
+/// Without this check the host would take such an error as part of the flow that it quotes, and would deliver
+/// it to that flow's owner.
 #[test]
 fn an_icmp_error_about_a_neighbour_goes_nowhere() {
     scenario(OUTSIDE, |lab| {
@@ -227,7 +232,7 @@ fn an_icmp_error_about_a_neighbour_goes_nowhere() {
             attack.add("icmp_about_others", port_unreachable(own, to, &lost));
         }
         attack.is_counted((&scene.web1.netns, "eth1"), h1, LEG)?;
-        // Whatever passed has come by then.
+        // A frame that passed has arrived by then.
         scene.web1.netns.reaches(scene.stranger.address)?;
         scene.neighbour.netns.reaches(scene.stranger.address)?;
         for (who, socket) in [("the neighbour", &inside), ("the server", &outside)] {
@@ -236,7 +241,7 @@ fn an_icmp_error_about_a_neighbour_goes_nowhere() {
         }
         victims.heard_nothing()?;
 
-        // About what it received itself, an endpoint may say so: here its kernel does.
+        // An endpoint may send such an error about a packet that it received itself. Here its kernel does so.
         let (client, server) = flow(&scene, &scene.web1.netns, 6001)?;
         drop(client);
         server.send(b"is somebody there?")?;
