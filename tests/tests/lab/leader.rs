@@ -1,4 +1,4 @@
-//! The death of voters.
+//! Voters die, the leader among them, and the cluster goes on.
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
@@ -23,14 +23,14 @@ fn traffic_and_the_cluster_survive_the_leader() {
         let inside = netns.name().to_owned();
         h4.overlay(&["endpoint", "create", "web4", "--network", NETWORK, "--netns", &inside])?;
         let web4 = address(&h4.overlay_json(&["endpoint", "inspect", "web4"])?)?;
-        // From a host whose node lives.
+        // The ping comes from a host whose node runs.
         let from = if dead.name == web2.host.name { web1 } else { web2 };
         from.netns.reaches(web4)?;
         let endpoints = h4.overlay_json(&["endpoint", "ls"])?;
         ensure!(endpoints.as_array().map(Vec::len) == Some(4), "{endpoints}");
         probe.stop()?.none_lost()?;
 
-        // It comes back as a follower, and learns what it missed.
+        // The dead node returns as a follower, and learns of the changes that it missed.
         dead.restart()?;
         eventually("the dead node's endpoint reaches web4", Duration::from_secs(10), || {
             let own = [web1, &cluster.web2_2, web2].into_iter().find(|e| e.host.name == dead.name);
@@ -40,8 +40,8 @@ fn traffic_and_the_cluster_survive_the_leader() {
     });
 }
 
-/// Nothing says at which moment of a creation the leader dies: each node asks for several at once, so that some are with
-/// the leader, some are logged, and some are not sent yet.
+/// A leader can die at any moment of a creation. Each node therefore asks for several creations at once, so
+/// that some have reached the leader, some are in the log, and some are not sent yet.
 #[test]
 fn a_creation_that_the_leader_dies_in_is_carried_out_once_or_not_at_all() {
     scenario(NODES, |lab| {
@@ -66,7 +66,8 @@ fn a_creation_that_the_leader_dies_in_is_carried_out_once_or_not_at_all() {
             if child.wait_with_output()?.status.success() {
                 continue;
             }
-            // Whether it was carried out is not known: asked for once more, it is made or stands already.
+            // The caller does not know whether the creation was carried out. The repeated command creates the
+            // endpoint, or finds it.
             another_leads(host, &dead)?;
             let args = ["endpoint", "create", &name, "--network", NETWORK, "--netns", &netns];
             let again = command::output(&mut host.overlay_command(&args), 4 * ELECTION)?;
@@ -100,11 +101,11 @@ fn without_a_quorum_a_write_is_refused_in_time_and_packets_flow() {
         }
         ensure!(netns.links()? == ["lo"], "{:?}", netns.links()?);
         cluster.web1.netns.reaches(cluster.web2.address)?;
-        // A node's own view needs nobody.
+        // A node shows its own status without the others.
         let status = h3.overlay_json(&["status"])?;
         ensure!(text(&status, "node") == "h3", "{status}");
 
-        // With the quorum back, the same command is carried out.
+        // When the quorum is back, the same command succeeds.
         h2.restart()?;
         eventually("the endpoint is made", ELECTION, || h4.overlay(&create))?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Nodes leave the cluster, and it can decide without them.
+//! Nodes leave the cluster, and the remaining ones can still decide.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use overlay_lab::{Host, eventually, rows, text};
 
 use crate::support::{NODES, refused_with, scenario};
 
-/// A node that is removed finds out within seconds: it hears no leader, and asks.
+/// A removed node finds out within seconds, because it hears from no leader and asks the others.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// Each node's name and role, as a host lists them.
@@ -32,13 +32,13 @@ fn has_roles(host: &Host, wanted: &[(&str, &str)]) -> Result<()> {
     })
 }
 
-/// A write is decided, once a leader is found.
+/// Waits until a write succeeds, which needs a leader.
 fn decides(host: &Host, network: &str) -> Result<()> {
     eventually("the cluster decides", BOUND, || host.overlay(&["network", "create", network]))?;
     Ok(())
 }
 
-/// The node ends by itself: it is none any more.
+/// Waits until the node's process has ended by itself, because the node was removed.
 fn ends(host: &Host) -> Result<()> {
     eventually(&format!("{} ends", host.name), BOUND, || {
         ensure!(!host.is_running()?, "it runs");
@@ -46,7 +46,7 @@ fn ends(host: &Host) -> Result<()> {
     })
 }
 
-/// Removes nodes, all asked of one host at the same time.
+/// Removes nodes by calls to one host, all at the same time.
 fn remove(by: &Host, nodes: &[&Arc<Host>]) -> Result<()> {
     std::thread::scope(|scope| {
         let asked: Vec<_> = nodes
@@ -92,7 +92,7 @@ fn of_two_nodes_the_leader_can_be_removed_by_the_other() {
         decides(h2, "after")?;
         ends(h1)?;
         has_roles(h2, &[("h2", "leader")])?;
-        // What is left is a cluster that others can join.
+        // Other nodes can join the cluster that remains.
         fs::remove_dir_all(h1.state_dir())?;
         h1.start_node(&["--join", &h2.listen()])?;
         has_roles(h2, &[("h2", "leader"), ("h1", "learner")])
@@ -113,7 +113,7 @@ fn the_leader_of_three_is_removed_by_another() {
         let mut found: Vec<String> = roles(others[0])?.into_iter().map(|(_, role)| role).collect();
         found.sort_unstable();
         ensure!(found == ["leader", "learner"], "{found:?}");
-        // The next node to join makes three voters again.
+        // With the next node that joins there are three voters again.
         hosts[3].start_node(&["--join", &others[0].listen()])?;
         eventually("three voters", BOUND, || {
             let voters = others[0].voters()?;
@@ -145,13 +145,13 @@ fn a_node_that_is_away_is_removed_and_hears_of_it() {
         let [h1, h2, h3, _] = &hosts;
         h3.kill9()?;
         remove(h1, &[h3])?;
-        // The one that is left without a vote may go away too.
+        // Of the two remaining nodes only one has a vote, so that the other one may die as well.
         let leader = h1.leader()?;
         let (stays, goes) = if leader == h1.name { (h1, h2) } else { (h2, h1) };
         goes.kill9()?;
         decides(stays, "while-both-are-away")?;
         goes.restart()?;
-        // Back as it went, it is told that it is no node any more.
+        // When the removed node is started with its old folder, the others tell it that it was removed.
         h3.spawn_again()?;
         ends(h3)?;
         let refused = h3.node_fails(&[])?;
@@ -160,7 +160,8 @@ fn a_node_that_is_away_is_removed_and_hears_of_it() {
     });
 }
 
-/// A state folder that is put back from an older copy: the node forgot what it acknowledged.
+/// The state folder is restored from an older copy, so that the node has forgotten log entries that it
+/// acknowledged.
 #[test]
 fn a_voter_whose_folder_was_put_back_stops_and_stays_stopped() {
     scenario(NODES, |lab| {
@@ -184,7 +185,8 @@ fn a_voter_whose_folder_was_put_back_stops_and_stays_stopped() {
         })?;
         forgetful.stop()?;
 
-        // Put back on a machine that ran all the time: refused before anybody hears of it.
+        // The folder is restored on a machine that did not reboot. The node refuses to start before it talks
+        // to any other.
         let put_back = || -> Result<()> {
             fs::remove_dir_all(forgetful.state_dir())?;
             copy(&kept, &forgetful.state_dir())
@@ -194,7 +196,8 @@ fn a_voter_whose_folder_was_put_back_stops_and_stays_stopped() {
         refused_with(&forgetful.node_fails(&[])?, words)?;
         refused_with(&forgetful.node_fails(&[])?, words)?;
 
-        // Put back, and the machine started anew: the leader's first word is the proof.
+        // The folder is restored, and the machine has rebooted. The leader's first message shows that entries
+        // are missing.
         put_back()?;
         for mark in marks(forgetful)? {
             fs::remove_file(mark)?;
@@ -206,7 +209,7 @@ fn a_voter_whose_folder_was_put_back_stops_and_stays_stopped() {
         ensure!(said.contains(words) && said.contains("the leader has this node's word"), "{said}");
         refused_with(&forgetful.node_fails(&[])?, words)?;
 
-        // What the words say helps.
+        // The error message names a way out, which works.
         asked.overlay(&["node", "rm", &forgetful.name])?;
         fs::remove_dir_all(forgetful.state_dir())?;
         forgetful.start_node(&["--join", &asked.listen()])?;
@@ -221,7 +224,7 @@ fn a_voter_whose_folder_was_put_back_stops_and_stays_stopped() {
     });
 }
 
-/// The marks beside a node's socket, of which there is one.
+/// The files with the extension `mark` beside a node's socket. There must be exactly one.
 fn marks(host: &Host) -> Result<Vec<PathBuf>> {
     let socket = host.socket();
     let mut found = Vec::new();

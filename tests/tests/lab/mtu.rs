@@ -1,4 +1,4 @@
-//! How large packets, and super-packets, may be: found out, followed, told.
+//! The sizes of packets and super-packets: nodes find them out, follow changes, and report them.
 
 use crate::support::{
     Endpoint, NODES, attach, attach_to, create_network, leg, pair, refused_with, scenario,
@@ -17,8 +17,8 @@ const CAPTURED: &[Requirement] = &[
     Requirement::Tool("tcpdump"),
     Requirement::Tool("tshark"),
 ];
-/// The node hears of a change; far less than the time between two looks of its own would take it is not
-/// for a test to say on a busy machine.
+/// Longest time until a node has noticed a change. It is not a measure of the time that a node needs, because
+/// a test on a busy machine cannot tell whether the node was notified or looked by itself.
 const BOUND: Duration = Duration::from_secs(20);
 
 fn mtu_of(netns: &Netns, device: &str) -> Result<u64> {
@@ -30,7 +30,7 @@ fn datapath(host: &Host) -> Result<Value> {
     Ok(host.overlay_json(&["status"])?["datapath"].clone())
 }
 
-/// Waits until the endpoint's side and the host's have that MTU and the endpoint's node says so.
+/// Waits until both sides of the endpoint's veth have that MTU and the endpoint's node reports it.
 fn becomes(endpoint: &Endpoint, mtu: u64) -> Result<()> {
     eventually(&format!("{}'s MTU is {mtu}", endpoint.name), BOUND, || {
         let shown = endpoint.host.overlay_json(&["endpoint", "inspect", &endpoint.name])?;
@@ -43,7 +43,7 @@ fn becomes(endpoint: &Endpoint, mtu: u64) -> Result<()> {
     })
 }
 
-/// Waits until `overlay status` says so of the underlay.
+/// Waits until `overlay status` reports this MTU of the underlay, and where it comes from.
 fn is_said(host: &Host, mtu: u64, source: &str) -> Result<()> {
     eventually(&format!("{} says {mtu}, {source}", host.name), BOUND, || {
         let said = datapath(host)?;
@@ -77,7 +77,7 @@ fn a_change_of_the_underlay_s_mtu_is_followed_and_loses_no_packet() {
                 ensure!(leg(&web.netns)?.mtu == mtu, "the way out follows, too");
                 ensure!(mtu_of(&web.host.netns, "ov_gwbridge")? == mtu);
             }
-            // A packet of just that size crosses.
+            // A packet of exactly that size crosses.
             let payload = (mtu - 50 - 28).to_string();
             let to = web2.address.to_string();
             web1.netns.run(&["ping", "-c", "1", "-W", "5", "-M", "do", "-s", &payload, &to])?;
@@ -86,7 +86,8 @@ fn a_change_of_the_underlay_s_mtu_is_followed_and_loses_no_packet() {
         probe.stop()?.none_lost()?;
         ensure!(index_of(&web1.netns, "eth0")? == index, "it is the same device");
 
-        // What an endpoint sets itself is its own; what comes later starts from the underlay's.
+        // An endpoint may change its own MTU, and keeps it. Endpoints that are created later start from the
+        // underlay's MTU.
         web1.netns.ip(&["link", "set", "eth0", "mtu", "1280"])?;
         hosts[0].netns.ip(&["link", "set", "eth0", "mtu", "1600"])?;
         is_said(&hosts[0], 1600, "the device's")?;
@@ -140,7 +141,8 @@ fn a_path_that_is_smaller_than_its_ends_is_found_out() {
     scenario(NODES, |lab| {
         let (web1, web2) = over_a_narrow_router(lab, "1400")?;
         let to = web2.address.to_string();
-        // The first gets lost at the router, which says so; from then on senders are told.
+        // The first packet is lost at the router, which sends an ICMP error. From then on the senders are
+        // told.
         let ask = ["ping", "-n", "-c", "5", "-i", "0.2", "-W", "1", "-M", "do", "-s", "1422", &to];
         let told = web1.netns.output(&ask)?;
         let said = told.stdout + &told.stderr;
@@ -157,7 +159,7 @@ fn a_path_that_is_smaller_than_its_ends_is_found_out() {
 fn a_stream_finds_a_smaller_path_from_its_start() {
     scenario(NODES, |lab| {
         let (web1, web2) = over_a_narrow_router(lab, "1400")?;
-        // Nobody has sent anything large yet.
+        // Both directions start with large packets, before any path's MTU is known.
         for (from, to) in [(&web1, &web2), (&web2, &web1)] {
             let address = SocketAddr::new(to.address.into(), 4000);
             transfer::stream(&from.netns, &to.netns, address, 2 << 20)
@@ -167,7 +169,8 @@ fn a_stream_finds_a_smaller_path_from_its_start() {
     });
 }
 
-/// Two hosts, an endpoint on each, and a router between whose links take less than the hosts' do.
+/// Builds two hosts with an endpoint each, and between them a router whose links have a smaller MTU than the
+/// hosts'.
 fn over_a_narrow_router(lab: &mut Lab, mtu: &str) -> Result<(Endpoint, Endpoint)> {
     let left = lab.subnet("10.10.10.1/24")?;
     let right = lab.subnet("192.168.50.1/24")?;
@@ -175,7 +178,8 @@ fn over_a_narrow_router(lab: &mut Lab, mtu: &str) -> Result<(Endpoint, Endpoint)
     lab.start_cluster(&hosts)?;
     create_network(&hosts[0])?;
     let webs = (attach(lab, &hosts[0], "web1", &[])?, attach(lab, &hosts[1], "web2", &[])?);
-    // The router's own links: their ports, which are the hosts' other ends, take whatever hosts send.
+    // Only the router's own links are changed. Their ports are the other ends of the hosts' wires, and must
+    // accept everything that hosts send.
     let router = lab.router()?;
     for link in ["lan0", "lan1"] {
         router.ip(&["link", "set", link, "mtu", mtu])?;
@@ -203,7 +207,7 @@ fn super_packets_are_large_where_they_can_be() {
             Ok(lengths.max().unwrap_or(0))
         };
         let before = largest()?;
-        // Somebody else's kernel may have none, and says why.
+        // An older kernel may have no larger super-packets for IPv4, and then the node tells why.
         ensure!((before > 65_700) == (ipv4 > 65_536), "{before} bytes on the wire, and {said}");
         for host in &hosts {
             host.stop()?;
@@ -219,22 +223,22 @@ fn super_packets_are_large_where_they_can_be() {
     });
 }
 
-/// The sizes of a device's super-packets, those that the kernel has.
+/// The sizes of a device's super-packets. One that the kernel does not have is null.
 fn super_packet_sizes(netns: &Netns, device: &str) -> Result<[Value; 4]> {
     let link = netns.ip_json(&["-d", "link", "show", device])?[0].clone();
     let sizes = ["gso_max_size", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size"];
     Ok(sizes.map(|size| link[size].clone()))
 }
 
-/// A veth, or what is made on one, hands super-packets on whole: the far end of the wire may be a device that has
-/// to cut them in software, and the host's own TCP would pay for it.
+/// A veth, and a device on top of one, passes super-packets on unchanged. The far end of the wire may be a
+/// device that must cut them in software, which would slow down the host's own TCP.
 #[test]
 fn a_node_that_is_not_told_to_leaves_a_device_alone_that_may_not_cut_super_packets() {
     scenario(NODES, |lab| {
         let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
         let [veth, macvlan] = &hosts;
         let address = "10.10.10.102/24";
-        // Not every kernel has VLANs.
+        // A macvlan, because not every kernel has VLANs.
         let link = ["link", "add", "mac0", "link", "eth0", "type", "macvlan"];
         macvlan.netns.ip(&link)?;
         macvlan.netns.ip(&["link", "set", "mac0", "up"])?;
@@ -277,14 +281,14 @@ fn the_underlay_gets_back_what_it_had() {
             let links = host.netns.ip_json(&["link", "show", "eth0"])?;
             links[0]["gso_max_size"].as_u64().with_context(|| format!("{links}"))
         };
-        // Not what every device has.
+        // A size that is not the default of any device.
         hosts[1].netns.ip(&["link", "set", "eth0", "gso_max_size", "60000"])?;
         lab.start_cluster_with(&hosts, &["--big-tcp", "on"])?;
         let ipv6 = datapath(&hosts[1])?["super_packets"]["ipv6"].as_u64().context("a size")?;
         let kept = hosts[1].state_dir().join("underlay.json");
         if ipv6 > 65_536 {
             ensure!(size(&hosts[1])? == ipv6 && kept.exists());
-            // A restart takes what it finds for its own.
+            // After a restart the node takes the size that it finds for one of its own.
             hosts[1].kill9()?;
             hosts[1].restart()?;
             ensure!(size(&hosts[1])? == ipv6);

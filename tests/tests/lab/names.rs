@@ -1,4 +1,4 @@
-//! Names, as `dig` and the C library see them.
+//! DNS names of endpoints, as `dig` and the C library resolve them.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,8 @@ use crate::support::{Endpoint, OUTSIDE, World, attach, attach_to, knows, leg, sc
 
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// As a program inside would, by the C library and the namespace's own resolv.conf.
+/// Resolves a name as a program in the namespace would: with the C library and the namespace's own
+/// resolv.conf.
 fn getent(netns: &Netns, name: &str) -> Result<String> {
     let mut getent = Command::new("ip");
     getent.args(["netns", "exec", netns.name(), "getent", "ahostsv4", name]);
@@ -51,14 +52,14 @@ fn endpoints_have_names() {
             by_tcp.is(&[&two])?;
             ensure!(by_tcp.tcp, "{by_tcp:?}");
         }
-        // EDNS is answered where it is spoken, and only there.
+        // An answer has EDNS if the query has it, and only then.
         let edns = inside.dig(&["+edns=0", "+bufsize=4096", "web2"])?;
         ensure!(edns.edns && edns.status == "NOERROR", "{edns:?}");
         let plain = inside.dig(&["+noedns", "web2"])?;
         ensure!(!plain.edns && plain.status == "NOERROR", "{plain:?}");
         ensure!(plain.flags.iter().any(|flag| flag == "ra"), "{plain:?}");
 
-        // A shared alias: all of them, each of them first at times.
+        // An alias of two endpoints: each answer has both addresses, and each address is sometimes the first.
         let mut first = BTreeSet::new();
         for _ in 0..16 {
             let answer = inside.dig(&["app", "A"])?;
@@ -71,14 +72,15 @@ fn endpoints_have_names() {
         for name in ["web2", "web2.myoverlay", "app"] {
             inside.dig(&[name, "AAAA"])?.is_empty("NOERROR")?;
         }
-        // Names of its own networks only.
+        // An endpoint resolves only the names of its own networks.
         stranger.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
         stranger.netns.dig(&["web2.myoverlay"])?.is_empty("NXDOMAIN")?;
         stranger.netns.dig(&[&reverse(web2.address), "PTR"])?.is_empty("NXDOMAIN")?;
         inside.dig(&["stranger"])?.is_empty("NXDOMAIN")?;
-        // A name below another network's is no endpoint's here and goes to the host's resolvers; there is none.
+        // A name below another network's name is not known here, so it goes to the host's resolvers, of which
+        // there are none.
         inside.dig(&["stranger.other"])?.is_empty("REFUSED")?;
-        // On both networks: the names of both.
+        // A namespace on both networks resolves the names of both.
         let both = attach_to("other", h1, "both", web1.netns.clone(), &[])?;
         inside.dig(&["stranger"])?.is(&[&stranger.address.to_string()])?;
         inside.dig(&["web2"])?.is(&[&two])?;
@@ -93,7 +95,8 @@ fn other_names_are_the_hosts_resolvers_business() {
     scenario(OUTSIDE, |lab| {
         let (world, _) = World::bare(lab)?;
         let ([h1, h2], outside) = (&world.hosts, &world.outside);
-        // h2's own resolver stands on its loopback, as many hosts' does; the first that it names is dead.
+        // As on many hosts, h2's resolver is on its loopback address. The first resolver that its file names
+        // is dead.
         let knows = "--host-record=here.example.test,198.51.100.8";
         lab.adopt(dns::serve(&h2.netns, Ipv4Addr::LOCALHOST, &[knows])?);
         let own = lab.folder().join("resolv-h2.conf");
@@ -118,28 +121,28 @@ fn other_names_are_the_hosts_resolvers_business() {
         web2.netns.dig(&["here.example.test"])?.is(&["198.51.100.8"])?;
         inside.dig(&["nosuch.example.test"])?.is_empty("NXDOMAIN")?;
         inside.dig(&[name, "AAAA"])?.is_empty("NOERROR")?;
-        // Too long for a datagram: cut, said so, and whole by TCP.
+        // The answer is too long for a datagram: it is cut and marked as cut, and it is whole by TCP.
         let cut = inside.dig(&["+ignore", "+bufsize=1232", LONG_NAME, "TXT"])?;
         ensure!(cut.flags.iter().any(|flag| flag == "tc"), "{cut:?}");
         let whole = inside.dig(&[LONG_NAME, "TXT"])?;
         let texts: usize = whole.records.iter().map(|r| r.split_whitespace().count()).sum();
         ensure!(whole.tcp && texts == LONG_TEXTS, "{texts} texts, by TCP: {}", whole.tcp);
 
-        // A single label is an endpoint or nothing, and nobody else hears of it.
+        // A name of one label is an endpoint's or none at all, and is not sent to any other resolver.
         let nothing = inside.dig(&["nosuch"])?;
         nothing.is_empty("NXDOMAIN")?;
         ensure!(nothing.took < patient(AT_ONCE), "{nothing:?}");
         inside.dig(&[&format!("nosuch{}", "."), "AAAA"])?.is_empty("NXDOMAIN")?;
         ensure!(!outside.dns.log().contains("] nosuch from"), "{}", outside.dns.log());
 
-        // A resolver that gets no answer: SERVFAIL in its time, never a hang.
+        // A query without an answer from the resolver ends in SERVFAIL within the time-out, and never hangs.
         for transport in ["+notcp", "+tcp"] {
             let failed = inside.dig(&[transport, &format!("a.{MUTE_DOMAIN}")])?;
             failed.is_empty("SERVFAIL")?;
             let patience = Duration::from_secs(RESOLVER_TIMEOUT_S) + Duration::from_secs(1);
             ensure!(failed.took <= patient(patience), "{failed:?}");
         }
-        // No resolver at all, and none that is reached.
+        // A file without a resolver, and one whose resolver is not reachable.
         for content in ["", "nameserver 192.0.2.99\noptions timeout:1 attempts:1\n"] {
             h1.stop()?;
             fs::write(&outside.resolv_conf, content)?;
@@ -162,7 +165,7 @@ fn a_namespace_finds_its_resolver() {
         let [h1, h2] = &world.hosts;
         let files = || netns_files(lab.prefix());
         ensure!(files()?.is_empty(), "{:?}", files()?);
-        // Somebody's own is left alone.
+        // A resolv.conf that somebody else wrote is left alone.
         let own = lab.container("own")?;
         let folder = Path::new("/etc/netns").join(own.name());
         fs::create_dir_all(&folder)?;
@@ -188,12 +191,12 @@ fn a_namespace_finds_its_resolver() {
         ensure!(kept == "nameserver 203.0.113.10\n", "{kept}");
         own.dig(&["web2"])?.is(&[&web2.address.to_string()])?;
 
-        // A second endpoint of the namespace needs it as well.
+        // The file is still needed by a second endpoint in the namespace.
         h1.overlay(&["network", "create", "other", "--subnet", "10.1.0.0/24"])?;
         attach_to("other", h1, "second", web1.netns.clone(), &[])?;
         h1.overlay(&["endpoint", "rm", "web1"])?;
         ensure!(path.exists(), "{} is gone", path.display());
-        // A name of a network that it has left is none of its names.
+        // A name of a network that the namespace has left is no longer resolved.
         web1.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
         h1.overlay(&["endpoint", "rm", "second", "stays"])?;
         h2.overlay(&["endpoint", "rm", "web2"])?;
@@ -214,7 +217,7 @@ fn a_name_is_there_as_long_as_the_data_path_has_its_endpoint() {
         let [h1, h2] = &world.hosts;
         let web1 = attach(lab, h1, "web1", &[])?;
         web1.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
-        // When creating returns it is there, on the other node as well.
+        // When the creation returns, the name is known, also on the other node.
         let web2 = attach(lab, h2, "web2", &[])?;
         web1.netns.dig(&["web2"])?.is(&[&web2.address.to_string()])?;
         web2.netns.dig(&["web1"])?.is(&[&web1.address.to_string()])?;
@@ -222,7 +225,7 @@ fn a_name_is_there_as_long_as_the_data_path_has_its_endpoint() {
         web1.netns.dig(&["web2"])?.is_empty("NXDOMAIN")?;
         web1.netns.dig(&[&reverse(web2.address), "PTR"])?.is_empty("NXDOMAIN")?;
 
-        // Where nobody waits, the name is no sooner there than the endpoint is in the maps.
+        // With `--no-wait` a name is not known before the endpoint is in the maps.
         let netns = lab.container("web3")?;
         let create = ["endpoint", "create", "web3", "--network", "myoverlay", "--no-wait"];
         h2.overlay(&[&create[..], &["--netns", netns.name()]].concat())?;
@@ -238,14 +241,14 @@ fn a_name_is_there_as_long_as_the_data_path_has_its_endpoint() {
     });
 }
 
-/// From here on the log of every voter knows of all that was made before, however soon it dies: a commit that
-/// moved alone is written within a tick, and with whatever is written next.
+/// Makes sure that the log of every voter contains everything that was created before, however soon it dies.
+/// A new commit index alone is written within a tick, or together with the next entry.
 fn logged(host: &Host) -> Result<()> {
     host.overlay(&["network", "create", "later", "--subnet", "10.2.0.0/24"])?;
     Ok(())
 }
 
-/// Ends a node as a crash would and starts it again: how long until a name is answered there.
+/// Kills a node, restarts it, and checks that a name is answered there within a second.
 fn answers_again(endpoint: &Endpoint, neighbour: &Endpoint) -> Result<()> {
     let host = &endpoint.host;
     let before = leg(&endpoint.netns)?.address;
@@ -261,7 +264,8 @@ fn answers_again(endpoint: &Endpoint, neighbour: &Endpoint) -> Result<()> {
     host.wait_until_serving()
 }
 
-/// Two nodes with two endpoints each: who leads, and who does not.
+/// Creates two endpoints on each of two nodes, and returns those of the leader first, then those of the
+/// follower.
 fn leader_and_follower(lab: &Lab, world: &World) -> Result<[[Endpoint; 2]; 2]> {
     let [h1, h2] = &world.hosts;
     let on_h1 = [attach(lab, h1, "web1", &[])?, attach(lab, h1, "near1", &[])?];
@@ -295,7 +299,7 @@ fn names_are_back_after_a_restart_that_finds_no_quorum() {
         logged(&other.host)?;
         other.host.kill9()?;
         web.host.kill9()?;
-        // The packets do not notice; nor must who asks for a name.
+        // Packets are still forwarded, and names must be resolved soon as well.
         web.netns.reaches(near.address)?;
         web.host.spawn_again()?;
         eventually("names are answered again", Duration::from_secs(5), || {

@@ -1,5 +1,5 @@
-//! Every sort of frame, with each offload of each device switched the other way in turn: what comes out is what
-//! went in, and on the wire it is right.
+//! Sends traffic of every sort, with each offload of each device switched in turn. Everything must arrive
+//! unchanged, and must be correct on the wire.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ use crate::{
     support::{Endpoint, attach, pair, scenario},
 };
 
-/// Of who switches offloads and reads what comes of it.
+/// The requirements of a scenario that switches offloads and checks the packets on the wire.
 pub(crate) const NEEDS: &[Requirement] = &[
     Requirement::Root,
     Requirement::Bpffs,
@@ -30,32 +30,34 @@ pub(crate) const NEEDS: &[Requirement] = &[
     Requirement::Tool("tcpdump"),
     Requirement::Tool("tshark"),
 ];
-/// As `ethtool -K` calls them.
+/// The offloads that are switched, by the names of `ethtool -K`.
 const OFFLOADS: [&str; 7] =
     ["tx", "rx", "tso", "gso", "gro", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation"];
-/// All that makes one packet of many, or leaves a checksum to others: off, every packet on the wire is as
-/// a network card would send it.
+/// The offloads that merge packets or leave checksums to others. With all of them off, every packet on the
+/// wire is as a network card would send it.
 const WHOLE: [&str; 4] = ["tx", "tso", "gso", "gro"];
-/// A way on which only what is sent again arrives would be right, too, and no way: as many of a stream's
-/// segments may be sent again beyond what the underlay itself lost just before.
+/// The share of a stream's segments that may be retransmitted in addition to the underlay's own share, which
+/// is measured just before. A path on which segments arrive only when they are retransmitted would be correct
+/// but useless.
 const SENT_AGAIN: f64 = 0.02;
-/// On a busy machine a sender believes that something was lost: so much at most, and not each time.
+/// The share that may be retransmitted in some of the attempts, because on a busy machine a sender may
+/// wrongly assume a loss.
 const SENT_AGAIN_BY_CHANCE: f64 = 0.2;
 
-/// Bytes of a stream: three dozen super-packets; fewer where each packet is as dear to who carries it as to
-/// who reads it afterwards.
+/// Bytes of a stream: three dozen super-packets. On a slow machine there are fewer, because each packet is
+/// carried and later read there at the same low speed.
 fn stream_len() -> usize {
     attainable(f64::from(3 << 20)) as usize
 }
 
-/// Two hosts, an endpoint on each that is nothing but that, and beside them: on the first one that routes
-/// for a container on a bridge inside it, on the second one that has an address of its own behind it and
-/// whose eth0 is a port of a bridge.
+/// Two hosts with a plain endpoint each. The first host also has an endpoint that routes for a container on a
+/// bridge inside it. The second host also has an endpoint with a further address behind it, whose eth0 is a
+/// port of a bridge.
 struct World {
     hosts: [Arc<Host>; 2],
     plain: [Endpoint; 2],
     router: Endpoint,
-    /// Behind `router`.
+    /// A container behind `router`.
     nested: Netns,
     bridged: Endpoint,
 }
@@ -63,7 +65,7 @@ struct World {
 const NESTED: &str = "192.168.77.2";
 const BEHIND_BRIDGED: &str = "192.168.88.1";
 
-/// A device, and where it is.
+/// A device, and the namespace that it is in.
 type Device<'a> = (&'a Netns, String);
 
 impl World {
@@ -79,7 +81,8 @@ impl World {
         Ok(world)
     }
 
-    /// IPv6. Neighbours are told: it has no directory yet.
+    /// Gives the plain endpoints IPv6 addresses. Their neighbour entries are static, because the overlay's
+    /// directory has no IPv6.
     fn give_other_addresses(&self) -> Result<()> {
         let [first, second] = &self.plain;
         for (number, (own, other)) in [(first, second), (second, first)].into_iter().enumerate() {
@@ -93,7 +96,7 @@ impl World {
         Ok(())
     }
 
-    /// A container on a bridge inside of `router`, which is its way out; as Docker in a container has it.
+    /// Puts a container on a bridge inside of `router`, which is its gateway, as Docker in a container would.
     fn nest(&self) -> Result<()> {
         let (outer, nested) = (&self.router.netns, &self.nested);
         outer.sysctl("net.ipv4.ip_forward", "1")?;
@@ -106,21 +109,22 @@ impl World {
         outer.ip(&["link", "set", "br0", "up"])?;
         outer.ip(&["link", "set", "v0", "up"])?;
         nested.ip(&["addr", "add", &format!("{NESTED}/24"), "dev", "eth0"])?;
-        // Its own way is larger than the overlay's: it learns of that.
+        // The container's MTU is larger than the overlay's, so that it must learn the path's MTU.
         nested.ip(&["link", "set", "eth0", "up"])?;
         nested.ip(&["route", "add", "default", "via", "192.168.77.1"])?;
         let via = self.router.address.to_string();
         for from in [&self.plain[1], &self.bridged] {
             from.netns.ip(&["route", "add", "192.168.77.0/24", "via", &via])?;
         }
-        // By way of `router` to the other host again: what was decapsulated is encapsulated anew.
+        // Packets to `bridged` pass `router` on the other host and come back: they are decapsulated and
+        // encapsulated once more.
         self.plain[1].netns.ip(&["route", "add", "192.168.88.0/24", "via", &via])?;
         let via = self.bridged.address.to_string();
         outer.ip(&["route", "add", "192.168.88.0/24", "via", &via])?;
         Ok(())
     }
 
-    /// eth0 becomes a port of a bridge, which takes its address over.
+    /// Makes eth0 of `bridged` a port of a bridge, which takes its address.
     fn bridge(&self) -> Result<()> {
         let netns = &self.bridged.netns;
         let address = format!("{}/24", self.bridged.address);
@@ -135,7 +139,7 @@ impl World {
         Ok(())
     }
 
-    /// The devices that packets pass, by where they are.
+    /// The devices on the packets' path, by their place.
     fn devices(&self) -> Result<Vec<(&'static str, Vec<Device<'_>>)>> {
         let mut outside = Vec::new();
         let mut inside = Vec::new();
@@ -149,14 +153,15 @@ impl World {
         Ok(vec![("underlay", underlay), ("host side", outside), ("endpoint's side", inside)])
     }
 
-    /// The share of segments that a stream from host to host, past the overlay, sends again right now.
+    /// The share of segments that the underlay itself retransmits now, in a stream from host to host past the
+    /// overlay.
     fn lost_by_the_underlay(&self) -> Result<f64> {
         let [from, to] = &self.hosts;
         sent_again(&from.netns, &to.netns, SocketAddr::new(to.address.into(), 4010))
     }
 
-    /// Everything from one plain endpoint to the other, and by those that route and bridge. `mtu` is the
-    /// endpoints'.
+    /// Sends everything from one plain endpoint to the other, and through the endpoints that route and
+    /// bridge. `mtu` is the endpoints' MTU.
     fn exchange(&self, mtu: usize) -> Result<()> {
         let [first, second] = &self.plain;
         let (from, to) = (&first.netns, &second.netns);
@@ -196,8 +201,8 @@ impl World {
             transfer::datagram(from, to, at(ip, 5003)?, size).context("of the MTU")?;
             let in_one_call = transfer::datagrams(from, to, at(ip, 5004)?, (size.min(1400), 20));
             match in_one_call {
-                // Before Linux 6.11 (10154dbded6d) a sender whose device makes no checksums can't have
-                // datagrams cut, by whatever way they go: the call is refused.
+                // Before Linux 6.11 (10154dbded6d) the kernel refuses a call that has datagrams cut if the
+                // sender's device makes no checksums, whatever the route.
                 Err(error) if is_refused(&error) && !from.is_offload_on("eth0", "tx")? => Ok(()),
                 result => result.context("in one call"),
             }
@@ -222,7 +227,7 @@ fn is_refused(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.raw_os_error() == Some(nix::libc::EIO))
 }
 
-/// The share of a stream's segments that were sent again.
+/// The share of a stream's segments that were retransmitted.
 fn sent_again(from: &Netns, to: &Netns, address: SocketAddr) -> Result<f64> {
     let before = transfer::tcp_segments(from)?;
     transfer::stream(from, to, address, stream_len())?;
@@ -230,7 +235,7 @@ fn sent_again(from: &Netns, to: &Netns, address: SocketAddr) -> Result<f64> {
     Ok((after.1 - before.1) as f64 / (after.0 - before.0) as f64)
 }
 
-/// Switches offloads of each of the devices. Says which are fixed, and returns how many are not.
+/// Switches offloads of each of the devices, prints which are fixed, and returns the number of the others.
 fn switch(devices: &[Device<'_>], offloads: &[&str], on: bool) -> Result<usize> {
     let mut switched = 0;
     for (netns, device) in devices {
@@ -254,7 +259,7 @@ fn each_offload_switched_in_turn_changes_no_byte() {
         let mut switched = BTreeSet::new();
         for (place, devices) in &devices {
             for offload in OFFLOADS {
-                // GRO is off on a veth by itself.
+                // The present state is read, because GRO is off on a veth by default.
                 let was = devices[0].0.is_offload_on(&devices[0].1, offload)?;
                 let state = if was { "off" } else { "on" };
                 if switch(devices, &[offload], !was)? > 0 {
@@ -264,14 +269,14 @@ fn each_offload_switched_in_turn_changes_no_byte() {
                 switch(devices, &[offload], was)?;
             }
         }
-        // One that is fixed everywhere was tested nowhere.
+        // An offload that is fixed on every device was not tested.
         ensure!(switched == BTreeSet::from(OFFLOADS), "only {switched:?} can be switched");
         let all: Vec<_> = devices.into_iter().flat_map(|(_, devices)| devices).collect();
         let count = switch(&all, &WHOLE, false)?;
         ensure!(count == all.len() * WHOLE.len(), "{count} are off");
         right_on_the_wire(&world, 1500)?;
 
-        // Jumbo: the endpoints follow.
+        // With jumbo frames on the underlay, the endpoints' MTU follows.
         for host in &world.hosts {
             host.netns.ip(&["link", "set", "eth0", "mtu", "9000"])?;
         }
@@ -282,7 +287,7 @@ fn each_offload_switched_in_turn_changes_no_byte() {
     });
 }
 
-/// Waits until the endpoints have followed.
+/// Waits until the endpoints' MTU is this one.
 fn follow(world: &World, mtu: u64) -> Result<()> {
     eventually("the endpoints' MTU is the underlay's less 50", Duration::from_secs(10), || {
         for endpoint in &world.plain {
@@ -295,7 +300,7 @@ fn follow(world: &World, mtu: u64) -> Result<()> {
     })
 }
 
-/// Everything once more, read by another on its way in.
+/// Sends everything once more, and checks with tshark the packets that the second host receives.
 fn right_on_the_wire(world: &World, mtu: usize) -> Result<()> {
     let capture = Capture::start(&world.hosts[1].netns, "eth0", "udp port 4789")?;
     world.exchange(mtu - 50).with_context(|| format!("no offload on, MTU {mtu}"))?;
@@ -304,8 +309,8 @@ fn right_on_the_wire(world: &World, mtu: usize) -> Result<()> {
         ("malformed, or no VXLAN", "_ws.malformed || !vxlan".to_owned()),
         ("longer than the MTU", format!("frame.len > {}", mtu + 14)),
         ("IPv4 checksum", "ip.checksum.status == \"Bad\"".to_owned()),
-        // The kernel writes a sum of zero as the other zero (CSUM_MANGLED_0), for which there is one packet in
-        // 65,536, and tshark takes that for a mistake.
+        // The kernel writes a checksum of zero as 0xffff (CSUM_MANGLED_0), which happens for one packet in
+        // 65,536, and which tshark takes for an error.
         ("TCP checksum", "tcp.checksum.status == \"Bad\" && tcp.checksum != 0xffff".to_owned()),
         ("UDP checksum", "udp.checksum.status == \"Bad\"".to_owned()),
         ("an outer fragment", "ip.flags.mf == 1 && !vxlan".to_owned()),
@@ -313,7 +318,7 @@ fn right_on_the_wire(world: &World, mtu: usize) -> Result<()> {
         let found = packets.fields(&wrong, &["frame.number", "_ws.col.Info"])?;
         ensure!(found.is_empty(), "MTU {mtu}: {what}: {:?}", &found[..found.len().min(5)]);
     }
-    // Streams in segments as large as there is room for.
+    // Streams have segments as large as the MTU allows.
     let longest = mtu + 14;
     let count =
         |filter: &str| -> Result<usize> { Ok(packets.fields(filter, &["frame.number"])?.len()) };

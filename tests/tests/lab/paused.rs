@@ -1,4 +1,4 @@
-//! Nodes whose process stands still: their sockets are open, and nothing answers.
+//! Nodes whose process is paused: their sockets are open, and nothing answers.
 
 use anyhow::{Context as _, bail, ensure};
 use overlay_lab::{eventually, probe::Prober, rows, text};
@@ -23,13 +23,14 @@ fn an_agent_leaves_a_leader_that_stands_still() {
         h4.overlay(&["network", "create", "other", "--subnet", "10.3.0.0/24"])?;
         follows(h4, others[0], CATCH_UP)?;
 
-        // It still believes to lead when it goes on: what it answers is not old all the same.
+        // When the old leader goes on, it still believes that it leads. Its answers must be up to date all
+        // the same.
         old.go_on()?;
         let networks = eventually("it answers", CATCH_UP, || old.overlay_json(&["network", "ls"]))?;
         let names: Vec<&str> = rows(&networks).iter().map(|row| text(row, "name")).collect();
         ensure!(names.contains(&"other"), "{names:?}");
         follows(h4, &old, CATCH_UP)?;
-        // Packets noticed nothing of all that, those of the still node's endpoints included.
+        // No packet was lost, also not of the paused node's endpoints.
         probe.stop()?.none_lost()
     });
 }
@@ -39,7 +40,7 @@ fn a_create_names_the_node_that_stands_still() {
     scenario(NODES, |lab| {
         let cluster = cluster(lab)?;
         let h1 = &cluster.hosts[0];
-        // Not the leader, and it has an endpoint of the network.
+        // The paused node is not the leader, and has an endpoint of the network.
         let leads = leader(&cluster)?;
         let still = other_voters(&cluster, &leads)[0];
         let own = [&cluster.web1, &cluster.web2, &cluster.web2_2]

@@ -1,4 +1,4 @@
-//! Published ports: who reaches what, as whom, and who may have a port.
+//! Published ports: who reaches them, which client address the server sees, and which ports can be published.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
@@ -13,7 +13,7 @@ use crate::support::{OUTSIDE, World, attach, leg, refused_with, scenario};
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// `overlay port`, its lines sorted.
+/// The lines of `overlay port`, sorted.
 fn ports(host: &Host, name: &str) -> Result<Vec<String>> {
     let text = host.overlay(&["port", name])?;
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -38,8 +38,9 @@ fn everybody_reaches_a_published_port_and_is_seen_as_himself() {
             "{lines:?}"
         );
 
-        // Itself, but for localhost, whose address means nothing elsewhere, and for endpoints of the
-        // same host, whose answers must come back by the host.
+        // Each row is a client, the address that it connects to, and the client's address as the server sees
+        // it. The server sees the gateway for localhost, whose address means nothing elsewhere, and for
+        // endpoints of the same host, whose answers must come back through the host.
         let clients: [(&Netns, Ipv4Addr, Ipv4Addr); 8] = [
             (&outside.netns, h1.address, outside.address),
             (&h2.netns, h1.address, h2.address),
@@ -55,7 +56,7 @@ fn everybody_reaches_a_published_port_and_is_seen_as_himself() {
             ensure!(seen == [IpAddr::V4(expected); 2], "{} at {at}: {seen:?}", client.name());
         }
 
-        // On one address it is on no other.
+        // A port that is published on one address is closed on all others.
         ensure!(h1.netns.seen_over_tcp(LOCALHOST, 8081)? == GATEWAY);
         for (client, at) in [
             (&outside.netns, h1.address),
@@ -65,7 +66,7 @@ fn everybody_reaches_a_published_port_and_is_seen_as_himself() {
         ] {
             client.no_tcp(at, 8081)?;
         }
-        // And on no other node.
+        // A port is published on no other node.
         outside.netns.no_tcp(h2.address, 8080)?;
         outside.netns.no_udp(h2.address, 53)
     });
@@ -81,10 +82,10 @@ fn exposed_ports_get_free_ports_of_the_node() {
         mirror::tcp(&web1.netns, 80)?;
         ensure!(ports(h1, "web1")? == ["80/tcp -> 0.0.0.0:32768"], "{:?}", ports(h1, "web1")?);
         ensure!(outside.seen_over_tcp(h1.address, 32768)? == world.outside.address);
-        // A node's ports are its own.
+        // Each node has its own ports, so that the same number is free on another node.
         attach(lab, h2, "web2", &expose)?;
         ensure!(ports(h1, "web2")? == ["80/tcp -> 0.0.0.0:32768"], "{:?}", ports(h1, "web2")?);
-        // Published by another endpoint, bound by a program: neither is free.
+        // Neither a port that another endpoint publishes nor one that a program has bound is chosen.
         let any = Ipv4Addr::UNSPECIFIED;
         let _program = h1.netns.enter(|| Ok(TcpListener::bind((any, 32769))?))?;
         let web3 = attach(lab, h1, "web3", &[&expose[..], &["--expose", "7/udp"]].concat())?;
@@ -96,7 +97,7 @@ fn exposed_ports_get_free_ports_of_the_node() {
         };
         ensure!(port("tcp")? == 32770 && port("udp")? >= 32768 && lines.len() == 2, "{lines:?}");
         ensure!(outside.seen_over_udp(h1.address, port("udp")?)? == world.outside.address);
-        // Exposed alone is not published.
+        // A port that is only exposed is not published.
         attach(lab, h1, "web4", &["--expose", "80"])?;
         ensure!(ports(h1, "web4")?.is_empty(), "{:?}", ports(h1, "web4")?);
         Ok(())
@@ -114,7 +115,7 @@ fn what_is_not_published_is_closed_even_to_who_has_a_route() {
             mirror::tcp(&web1.netns, port)?;
             mirror::udp(&web1.netns, port)?;
         }
-        // On h1's own segment, and sure that h1 leads everywhere.
+        // The intruder is on h1's own segment, and routes everything through h1.
         let near = lab.host(&left, "intruder", "10.10.10.200")?;
         let (h1_address, intruder) = (h1.address.to_string(), &near.netns);
         for to in ["172.18.0.0/16", "203.0.113.0/24", "172.16.16.0/24"] {
@@ -129,10 +130,10 @@ fn what_is_not_published_is_closed_even_to_who_has_a_route() {
             }
             ensure!(intruder.ping(address, 2)?.received == 0, "{address} answers");
         }
-        // The host has not become a router for others.
+        // The host does not forward packets for others.
         ensure!(intruder.ping(world.outside.address, 2)?.received == 0, "h1 is a router");
         intruder.no_tcp(world.outside.address, 80)?;
-        // And its own way there is what it was.
+        // The host itself still reaches the outside.
         h1.netns.reaches(world.outside.address)
     });
 }
@@ -183,7 +184,7 @@ fn a_port_has_one_owner() {
         ] {
             let create = ["endpoint", "create", "late", "--network", "myoverlay", "--netns"];
             let publish: Vec<&str> = publish.iter().flat_map(|port| ["-p", port]).collect();
-            // Wherever it is asked: the node that has the namespace decides.
+            // Whichever node is asked, the node that has the namespace decides.
             let place = [free.name(), "--node", "h1"];
             for asked in [h1, h2] {
                 let refused = asked.overlay_fails(&[&create[..], &place, &publish].concat())?;
@@ -193,13 +194,13 @@ fn a_port_has_one_owner() {
             MachineState::of(h1)?.same_as(&before).with_context(|| format!("{publish:?}"))?;
             ensure!(h1.overlay_json(&["endpoint", "ls"])? == rows, "{publish:?}");
         }
-        // What was refused was let go again.
+        // The refused commands have released their ports again.
         drop(listen(h1, 8092)?.map_err(|kind| anyhow::anyhow!("{kind}"))?);
-        // The same number of another protocol, on another node: not the same port.
+        // The same number with another protocol, or on another node, is a different port.
         attach(lab, h1, "udp", &["-p", "8080:80/udp"])?;
         attach(lab, h2, "web2", &["-p", "8080:80"])?;
 
-        // Nobody else gets it as long as it is published, and everybody afterwards.
+        // Nobody else can bind the port while it is published, and everybody can afterwards.
         let taken = listen(h1, 8080)?.err();
         ensure!(taken == Some(std::io::ErrorKind::AddrInUse), "{taken:?}");
         drop(web1);

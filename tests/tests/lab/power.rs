@@ -1,4 +1,4 @@
-//! All nodes at once: killed, and without power.
+//! All nodes die at once: by a kill, and by a loss of power.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Cluster, NODES, attach, cluster, scenario};
 const BACK: Duration = Duration::from_secs(20);
 const EVERY: Duration = Duration::from_millis(2);
 
-/// Starts all nodes at one moment, each alone in finding the others, and waits until they are one cluster.
+/// Starts all nodes at the same moment, and waits until they have found each other and are one cluster.
 fn start_all(lab: &Lab) -> Result<()> {
     lab.hosts().iter().try_for_each(|host| host.spawn_again())?;
     lab.hosts().iter().try_for_each(|host| host.wait_until_serving())?;
@@ -24,7 +24,7 @@ fn start_all(lab: &Lab) -> Result<()> {
     })
 }
 
-/// What was there is there, once, and there can be more.
+/// Checks that each endpoint that existed still exists once, and that new ones can be created.
 fn complete(lab: &Lab, cluster: &Cluster) -> Result<()> {
     let Cluster { hosts, web1, web2, web2_2 } = cluster;
     let listed = hosts[3].overlay_json(&["endpoint", "ls"])?;

@@ -1,4 +1,4 @@
-//! Endpoints whose namespace is named by a process.
+//! Endpoints whose namespace is given by the path of a process.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::support::{NETWORK, NODES, pair, scenario};
 
 const BOUND: Duration = Duration::from_secs(20);
 
-/// A process on the host, in a network namespace that has no name.
+/// Starts a process on the host, in a network namespace without a name.
 fn nameless(host: &Host) -> Result<(Process, PathBuf)> {
     let process = host.netns.start(&["unshare", "--net", "sleep", "infinity"])?;
     let path = PathBuf::from(format!("/proc/{}/ns/net", process.pid().context("it runs")?));
@@ -47,7 +47,7 @@ fn an_endpoint_has_the_namespace_and_not_the_number_of_its_process() {
         let ([h1, h2], [_, web2]) = pair(lab)?;
         let (process, path) = nameless(&h1)?;
         let given = path.display().to_string();
-        // By the other node, so that the path crosses the cluster.
+        // The other node is asked, so that the path is sent across the cluster.
         h2.overlay(&[
             "endpoint",
             "create",
@@ -65,7 +65,8 @@ fn an_endpoint_has_the_namespace_and_not_the_number_of_its_process() {
         let reaches = || web2.netns.reaches(crate::support::address(&shown)?);
         reaches()?;
 
-        // Another endpoint of the same process is in the same namespace, by whichever way.
+        // A second endpoint of the same process is in the same namespace, even if it is given by a different
+        // path.
         h1.overlay(&["network", "create", "second", "--subnet", "172.16.17.0/24"])?;
         let task = path
             .display()
@@ -76,13 +77,13 @@ fn an_endpoint_has_the_namespace_and_not_the_number_of_its_process() {
         ensure!(text(&again, "netns") == text(&shown, "netns"), "{again}");
         h1.overlay(&["endpoint", "rm", "again"])?;
 
-        // The mount does not need the node.
+        // The mount that holds the namespace stays while the node is down.
         h1.kill9()?;
         h1.restart()?;
         reaches()?;
         ensure!(text(&inspect(&h1, "nameless")?, "state") == "up");
 
-        // It ends with the process, and leaves nothing.
+        // The endpoint is down when the process has ended, and no mount is left.
         process.kill9()?;
         is_down(&h1, "nameless")?;
         eventually("nothing is held", BOUND, || {
@@ -90,7 +91,7 @@ fn an_endpoint_has_the_namespace_and_not_the_number_of_its_process() {
             Ok(())
         })?;
 
-        // As does a reboot.
+        // A reboot leaves no mount either.
         h1.overlay(&["endpoint", "rm", "nameless"])?;
         let (process, path) = nameless(&h1)?;
         let given = path.display().to_string();

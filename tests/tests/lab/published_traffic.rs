@@ -1,4 +1,4 @@
-//! Published ports under traffic: firewalls that are reloaded, controllers that die.
+//! Published ports under traffic, while firewalls are reloaded and controllers die.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ fn list(host: &Host, table: &[&str]) -> Result<String> {
     host.netns.run(&[&["nft", "--stateless", "list"], table].concat())
 }
 
-/// Returns how long our rules were not what they were.
+/// Waits until the node has restored its own rules. Returns the time for which they were different.
 fn back_within_a_second(host: &Host, ours: &str) -> Result<Duration> {
     let begun = Instant::now();
     eventually("our rules are back", Duration::from_secs(1), || {
@@ -41,7 +41,7 @@ fn flushed_rules_are_back_within_a_second_and_foreign_ones_untouched() {
         fs::write(&reload, format!("flush ruleset\n{FOREIGN}"))?;
         let reload = reload.display().to_string();
         h1.netns.run(&["nft", "-f", &reload])?;
-        // With handles: a rule that was removed and made anew would have another.
+        // The list contains handles, because a rule that was removed and added again has a new handle.
         let foreign = || h1.netns.run(&["nft", "-as", "list", "table", "inet", "firewall"]);
 
         let web1 = attach(lab, h1, "web1", &["-p", "8080:80"])?;
@@ -59,7 +59,7 @@ fn flushed_rules_are_back_within_a_second_and_foreign_ones_untouched() {
         ] {
             h1.netns.run(&[&["nft"], line].concat())?;
             gaps.push(back_within_a_second(h1, &ours)?);
-            // Reached at once when they are back.
+            // The port is reachable as soon as the rules are back.
             outside.netns.seen_over_tcp(h1.address, 8080)?;
             let tables = list(h1, &["tables"])?;
             ensure!(
@@ -80,13 +80,14 @@ fn flushed_rules_are_back_within_a_second_and_foreign_ones_untouched() {
             lasting.failed.len()
         );
         ensure!(fleeting.answered > 20, "{fleeting:?}");
-        // While the rules are away a new connection finds no translation. One is opened every five milliseconds
-        // at most, so that no more than this can have met that; and each may have begun just before.
+        // While the rules are away, a new connection finds no translation. A client opens one every five
+        // milliseconds at most, which bounds the number of failures; one more may have begun just before each
+        // gap.
         let away: Duration = gaps.iter().sum();
         let met = away.as_millis() as usize / 5 + 2 * gaps.len();
         ensure!(fleeting.failed.len() <= met, "{met} at most: {fleeting:?}");
 
-        // Nothing that we do with our own touches them either.
+        // A change of our own rules does not touch the foreign rules either.
         h1.netns.run(&["nft", "-f", &reload])?;
         back_within_a_second(h1, &ours)?;
         let before = foreign()?;
@@ -115,14 +116,14 @@ fn the_controllers_death_costs_no_connection() {
         h1.kill9()?;
         ensure!(list(h1, &["table", "ip", "overlay"])? == ours, "the rules changed with the death");
         outside.netns.seen_over_tcp(h1.address, 8080)?;
-        // Without the controller, a new connection each way.
+        // New connections work in both directions without the controller.
         web1.netns.seen_over_tcp(outside.address, 80)?;
         h1.restart()?;
         ensure!(list(h1, &["table", "ip", "overlay"])? == ours, "the rules changed with the start");
         h1.stop()?;
         outside.netns.seen_over_tcp(h1.address, 8080)?;
         h1.restart()?;
-        // In charge, not only alive.
+        // A new endpoint shows that the controller works again, and is not only alive.
         attach(lab, h1, "more", &["-p", "8081:80"])?;
         for client in clients.into_iter().chain([outwards]) {
             let (lasting, fleeting) = client.stop()?;

@@ -1,4 +1,4 @@
-//! After a reboot: kernel state gone, state folder kept.
+//! After a reboot the kernel's state is gone, and the state folder is still there.
 
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ fn endpoints_are_rebuilt_where_their_namespace_is_back() {
         let shown = h1.overlay_json(&["endpoint", "inspect", "web1"])?;
         ensure!(text(&shown, "state") == "up", "{shown}");
 
-        // Its namespace comes back later: level-triggered, nobody has to ask.
+        // A namespace that comes back later is attached without a command, because the reconciler is
+        // level-triggered.
         let back = lab.container("lost")?;
         eventually("lost is up", Duration::from_secs(30), || {
             let endpoint = h1.overlay_json(&["endpoint", "inspect", "lost"])?;

@@ -52,7 +52,7 @@ fn port_taken() {
     });
 }
 
-/// A kernel VXLAN device of somebody else's at a host's address, or at another one of it.
+/// Creates a foreign VXLAN device of the kernel's on a host, with a local address of that host.
 fn foreign_vxlan(host: &Host, local: &str, address: &str) -> Result<()> {
     let words =
         ["link", "add", "vx0", "type", "vxlan", "id", "7", "dstport", "4789", "dev", "eth0"];
@@ -70,7 +70,7 @@ fn vxlan_port_taken() {
         let before = MachineState::of(&h1)?;
         refused_with(&h1.node_fails(&[])?, "vx0")?;
         MachineState::of(&h1)?.same_as(&before)?;
-        // The way out that the refusal names.
+        // The refusal names this option as the way out.
         h1.start_node(&["--vxlan-port", "4790"])?;
         ensure!(h1.netns.links()?.iter().any(|link| link == "vx0"), "{:?}", h1.netns.links()?);
         Ok(())
@@ -96,7 +96,7 @@ fn another_vxlan_at_another_address_of_the_host_goes_on() {
             crate::support::attach(lab, &hosts[0], "web1", &[])?,
             crate::support::attach(lab, &hosts[1], "web2", &[])?,
         ];
-        // Each arrives at its own, in both directions, at the same port.
+        // Packets of both kinds of VXLAN arrive at the right device, in both directions, at the same port.
         for _ in 0..2 {
             ends[0].netns.reaches(ends[1].address)?;
             hosts[1].netns.reaches("10.7.0.1")?;
@@ -126,7 +126,7 @@ fn state_folder_of_another_cluster() {
         h2.stop()?;
         let refused = h2.node_fails(&["--join", &h1.listen()])?;
         refused_with(&refused, "cluster")?;
-        // Nothing was lost: it still is what it was.
+        // The refused node has lost nothing: it still has its own cluster.
         h2.start_node(&[])?;
         h2.overlay(&["network", "inspect", "own"])?;
         let nodes = h1.ready_nodes()?;
@@ -158,7 +158,7 @@ fn damaged_database() {
             ensure!(fs::read(&database)? == damaged, "{what}: the evidence was changed");
             fs::write(&database, &intact)?;
         }
-        // With the file restored, all is back.
+        // When the file is restored, everything is back.
         h1.start_node(&[])?;
         h1.overlay(&["network", "inspect", "own"])?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Removal leaves nothing behind, and what is not ours alone.
+//! Removal leaves nothing behind, and does not touch what belongs to others.
 
 use std::{fs, time::Duration};
 
@@ -16,7 +16,7 @@ const FOREIGN: &[Requirement] = &[
     Requirement::Tool("tc"),
 ];
 
-/// A node that is removed hears of it within a second, or at its next start.
+/// A removed node learns of its removal within a second, or at its next start.
 const BOUND: Duration = Duration::from_secs(20);
 
 #[test]
@@ -35,7 +35,7 @@ fn endpoints_and_networks_leave_nothing_behind() {
         h1.overlay(&["endpoint", "rm", "web1"])?;
         ensure!(web1.netns.links()? == ["lo"], "{:?}", web1.netns.links()?);
         ensure!(web2.netns.ping(web1.address, 2)?.received == 0);
-        // Asked of another node than its own.
+        // The removal is asked of a node other than the endpoint's own.
         h1.overlay(&["endpoint", "rm", "web2"])?;
         ensure!(web2.netns.links()? == ["lo"], "{:?}", web2.netns.links()?);
         h2.overlay(&["network", "rm", NETWORK])?;
@@ -48,7 +48,7 @@ fn endpoints_and_networks_leave_nothing_behind() {
                 ensure!(dump.as_array().is_some_and(Vec::is_empty), "{map}: {dump}");
             }
         }
-        // The name and the first address are free again.
+        // The network's name and first address are free again.
         create_network(h2)?;
         let again = attach(lab, h2, "web3", &[])?;
         ensure!(again.address == web1.address, "{}", again.address);
@@ -56,8 +56,8 @@ fn endpoints_and_networks_leave_nothing_behind() {
     });
 }
 
-/// A host is as it was before its node's first start, whatever the node was and however it hears of its
-/// removal: in its stream, or at its next start.
+/// A removed node leaves its host as it was before the node's first start. The node may be an agent or a
+/// voter, and may learn of its removal from its stream or at its next start.
 #[test]
 fn a_host_is_as_it_was_before_its_node_when_that_is_removed() {
     scenario(NODES, |lab| {
@@ -79,7 +79,7 @@ fn a_host_is_as_it_was_before_its_node_when_that_is_removed() {
         }
         h1.overlay(&["endpoint", "rm", "web3", "web4"])?;
 
-        // An agent that runs; and a voter that is away and is told when it comes back.
+        // h4 is a running agent. h3 is a voter that is down, and is told when it comes back.
         h1.overlay(&["node", "rm", "h4"])?;
         h3.kill9()?;
         h1.overlay(&["node", "rm", "h3"])?;
@@ -122,8 +122,8 @@ fn foreign_devices_programs_and_pins_are_left_alone() {
     scenario(FOREIGN, |lab| {
         let ([h1, _], [web1, web2]) = pair(lab)?;
         let vni = vni(&h1)?;
-        // A VXLAN device with our VNI on another port, a bridge, a veth pair, a route, and a
-        // classifier of somebody else's on the underlay.
+        // Foreign objects: a VXLAN device with our VNI on another port, a bridge, a veth pair, a route, and a
+        // classifier on the underlay.
         let netns = &h1.netns;
         netns.ip(&[
             "link",
@@ -175,7 +175,7 @@ fn foreign_devices_programs_and_pins_are_left_alone() {
         ensure!(pin.exists());
         drop(remove_pin);
 
-        // And when the node has nothing left of its own.
+        // The foreign objects also stay when the node has no objects of its own left.
         h1.overlay(&["endpoint", "rm", "web1", "web2"])?;
         h1.overlay(&["network", "rm", NETWORK])?;
         drop(web1);
@@ -204,7 +204,7 @@ fn a_network_with_endpoints_stays() {
     });
 }
 
-/// Runs something when it goes out of scope.
+/// Calls a function when the result goes out of scope.
 fn scopeguard<F: FnMut()>(end: F) -> impl Drop {
     struct Guard<F: FnMut()>(F);
     impl<F: FnMut()> Drop for Guard<F> {

@@ -1,4 +1,4 @@
-//! The controller's life and death; the packets do not notice.
+//! The controller dies and restarts, and no packet is lost.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -29,17 +29,20 @@ const MEASURED: &[Requirement] = &[
     Requirement::Tool("iperf3"),
 ];
 const EVERY: Duration = Duration::from_millis(2);
-/// UDP: 2000 packets a second. What is lost is lost by us, not by a full socket.
+/// Rate of the UDP stream, 2000 packets a second. It is so low that no socket's buffer overflows, so that
+/// each lost packet was lost by the overlay.
 const BITS_PER_SECOND: f64 = 20e6;
 const DATAGRAM: u32 = 1200;
-/// Both nodes of a pair have started again by then, also where that takes long.
+/// Time of the stream, and its greatest time. Both nodes of a pair have restarted by then, even if they are
+/// slow.
 const TIME: Duration = Duration::from_secs(5);
 const TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Bytes of a socket's buffer.
 const BUFFER: u32 = 1 << 20;
 
-/// As many as a socket may ask for; as stock kernels have it, a fifth of what we want.
+/// The buffer size in bytes that every socket may request. With a stock kernel's limit it is a fifth of
+/// [`BUFFER`].
 fn largest_buffer() -> Result<u32> {
     let limit = |name: &str| -> Result<u32> {
         Ok(fs::read_to_string(Path::new("/proc/sys/net/core").join(name))?.trim().parse()?)
@@ -47,7 +50,7 @@ fn largest_buffer() -> Result<u32> {
     Ok(limit("rmem_max")?.min(limit("wmem_max")?))
 }
 
-/// Runs `meanwhile` while counted UDP and counted pings flow both ways between two endpoints.
+/// Runs `meanwhile` while UDP and pings flow in both directions between two endpoints, and counts both.
 fn lossless(
     web1: &Endpoint,
     web2: &Endpoint,
@@ -94,7 +97,7 @@ fn sigkill_costs_not_one_packet_and_a_restart_neither() {
             h2.wait_until_serving()
         })?;
         ensure!(h1.pins()? == pins, "{:?} became {:?}", pins, h1.pins()?);
-        // The restarted controllers are in charge, not only alive.
+        // A new endpoint shows that the restarted controllers work, and are not only alive.
         let web3 = eventually("a new endpoint is made", Duration::from_secs(15), || {
             h2.overlay(&["node", "ls"])
         })
@@ -106,7 +109,8 @@ fn sigkill_costs_not_one_packet_and_a_restart_neither() {
 
 #[test]
 fn a_tcp_stream_runs_through_death_and_restart() {
-    /// Of what the same way carries when nobody dies. One that lost GSO and GRO carries a tenth.
+    /// Least share of the rate that the same path has while no controller dies. A path without GSO and GRO
+    /// has a tenth.
     const AS_FAST: f64 = 0.3;
     scenario(MEASURED, |lab| {
         let ([h1, _], [web1, web2]) = pair(lab)?;
@@ -151,7 +155,7 @@ fn what_changed_while_a_node_was_dead_reaches_it_after_its_restart() {
     scenario(NODES, |lab| {
         let cluster = cluster(lab)?;
         let [_, h2, h3, h4] = &cluster.hosts;
-        // A voter that does not lead, with an endpoint.
+        // The voter that dies does not lead, and has an endpoint.
         h2.kill9()?;
         let web4 = {
             let netns = lab.container("web4")?;
@@ -172,11 +176,11 @@ fn what_changed_while_a_node_was_dead_reaches_it_after_its_restart() {
     });
 }
 
-/// What a voter programmed just before its death is not in its own log as committed: it must not take that for
-/// gone, however long no quorum tells it.
+/// A voter may have programmed an endpoint just before its death without having logged it as committed. It
+/// must not take the endpoint as removed, however long there is no quorum.
 #[test]
 fn a_voter_that_restarts_without_a_quorum_sweeps_nothing() {
-    /// The log knows of a commit a tenth of a second later at most; the death must come before.
+    /// Attempts to kill the voter before its log records the commit, which takes a tenth of a second at most.
     const TRIES: usize = 20;
     scenario(GATE, |lab| {
         let cluster = cluster(lab)?;
@@ -200,7 +204,7 @@ fn a_voter_that_restarts_without_a_quorum_sweeps_nothing() {
                 if knows(dies, new)? { Ok(()) } else { bail!("{new} is not there") }
             })?;
             dies.kill9()?;
-            // Its own node may still be making it: the creation was not waited for.
+            // The new endpoint's node may still be creating it, because the command did not wait.
             eventually("the new endpoint answers", Duration::from_secs(10), || {
                 own.netns.reaches(new)
             })?;
@@ -213,7 +217,7 @@ fn a_voter_that_restarts_without_a_quorum_sweeps_nothing() {
             let behind = number_of(&status, "revision") < revision;
             if behind {
                 let probe = Prober::new(&own.netns, new)?.start(EVERY);
-                // As long as two calls look for a quorum.
+                // The two calls take as long as a node looks for a quorum, twice.
                 for _ in 0..2 {
                     refused_with(&dies.overlay_fails(&["network", "ls"])?, "quorum")?;
                 }

@@ -1,4 +1,4 @@
-//! A create that its node can't carry out after all.
+//! An endpoint is created in the log, but its node then cannot make it.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use overlay_lab::{eventually, rows, text};
 
 use crate::support::{NETWORK, NODES, address, attach, cluster, leader, refused_with, scenario};
 
-/// What the leader says when the command is in the log.
+/// The message that the leader logs when the command is in the log.
 const LOGGED: &str = "endpoint created";
 
-/// The node is asked before anything is logged, and says yes. Then the namespace gets an `eth0` of somebody
-/// else's: what the agent hears of the endpoint is held back until that is there.
+/// The node is asked before anything is logged, and agrees. Then the namespace gets a foreign `eth0`. The
+/// messages to the agent are lost until that device exists, so that the agent cannot make the endpoint
+/// before.
 #[test]
 fn an_endpoint_that_its_node_could_not_make_is_taken_back() {
     scenario(NODES, |lab| {
@@ -37,17 +38,17 @@ fn an_endpoint_that_its_node_could_not_make_is_taken_back() {
         refused_with(&refused, "node h4 could not make the endpoint")?;
         ensure!(refused.stderr.contains("eth0"), "{}", refused.stderr);
 
-        // Nothing of it is left: no row, no device, no port, and nobody knows the address.
+        // Nothing of the endpoint is left: no row, no device, no port, and no node that knows the address.
         let listed = h4.overlay_json(&["endpoint", "ls"])?;
         ensure!(rows(&listed).iter().all(|row| text(row, "name") != "web4"), "{listed}");
-        // The node carries the removal out when it hears of it, which may be after the caller has its answer.
+        // The node removes its part when it hears of the removal, possibly after the caller has the answer.
         eventually("its node has removed what it had made", Duration::from_secs(10), || {
             let links = netns.links()?;
             ensure!(links == ["eth0", "lo"], "{links:?}");
             Ok(())
         })?;
         netns.ip(&["link", "del", "eth0"])?;
-        // Its name, alias and port are free again, and it can be made.
+        // The name, the alias and the port are free again, and the endpoint can be created.
         let created = leads.overlay_json(&words)?;
         let web4 = address(created.get("endpoint").unwrap_or(&created))?;
         cluster.web1.netns.reaches(web4)?;

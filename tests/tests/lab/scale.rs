@@ -1,4 +1,4 @@
-//! Many endpoints on one node, and nothing of them afterwards.
+//! Many endpoints on one node, which leave nothing behind when they are removed.
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::support::{NETWORK, NODES, scenario};
 
 const ENDPOINTS: usize = 200;
 const FIRST_PORT: usize = 20_000;
-/// Command lines at a time.
+/// Number of commands that run at the same time.
 const HANDS: usize = 8;
 
 #[test]
@@ -57,7 +57,7 @@ fn two_hundred_published_endpoints_leave_nothing_behind() {
         for netns in &containers {
             ensure!(netns.links()? == ["lo"], "{}: {:?}", netns.name(), netns.links()?);
         }
-        // Each port is anybody's again.
+        // Anybody can bind each port again.
         h1.netns.enter(|| {
             for number in 0..ENDPOINTS {
                 let port = u16::try_from(FIRST_PORT + number)?;
@@ -68,7 +68,7 @@ fn two_hundred_published_endpoints_leave_nothing_behind() {
     });
 }
 
-/// Whether the folder of all namespaces' files is there at all.
+/// Returns true if the folder for all namespaces' files exists.
 fn etc_netns() -> Result<bool> {
     Ok(fs::exists("/etc/netns")?)
 }
@@ -85,7 +85,7 @@ fn all_are_up(host: &Host) -> Result<()> {
     })
 }
 
-/// Does it for each, with several hands; returns the first failure.
+/// Calls `work` for each element, from several threads. Returns the first failure.
 fn in_parallel<T: Sync>(all: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     thread::scope(|scope| {
         let share = all.len().div_ceil(HANDS).max(1);

@@ -1,4 +1,4 @@
-//! What a node tells of its packets: to who listens, and to who scrapes.
+//! The events that a node's monitor prints, and the metrics that it offers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ const NEEDS: &[Requirement] = &[
     Requirement::Tool("curl"),
     Requirement::Tool("nft"),
 ];
-/// Until an event is printed.
+/// Longest time until an event is printed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// No endpoint's.
+/// An address that belongs to no endpoint.
 const NOBODY: &str = "172.16.16.77";
 const METRICS: &str = "http://127.0.0.1:7401/metrics";
 
-/// `overlay monitor -o json` in the background.
+/// A running `overlay monitor -o json`.
 struct Monitor(Process);
 
 impl Monitor {
@@ -33,14 +33,14 @@ impl Monitor {
 
     fn events(&self) -> Result<Vec<Value>> {
         let log = self.0.log();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let lines = whole.lines();
         lines.map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
     }
 
-    /// The first event of the kind; it is provoked until it is there, since a monitor that has just
-    /// been started hears nothing yet.
+    /// The first event of the kind. `provoke` is called until the event is printed, because a monitor that
+    /// was just started hears nothing yet.
     fn wait_for(
         &self,
         what: &str,
@@ -123,7 +123,7 @@ fn a_monitor_names_who_sends_what_to_whom() {
     });
 }
 
-/// The node's metrics as the host itself reads them.
+/// Reads the node's metrics on the host itself.
 fn scrape(host: &Host) -> Result<String> {
     host.netns.curl(METRICS)
 }
@@ -157,7 +157,7 @@ fn every_node_has_metrics_that_only_its_host_reads() {
     });
 }
 
-/// Metrics at an address of the underlay are for hosts: endpoints are kept from those of every node.
+/// Metrics at an address of the underlay are meant for hosts, and no endpoint reaches those of any node.
 #[test]
 fn endpoints_reach_no_nodes_metrics() {
     scenario(NEEDS, |lab| {

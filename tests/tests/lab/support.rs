@@ -1,4 +1,4 @@
-//! What every scenario starts with.
+//! Parts that the scenarios share: requirements, hosts with nodes and endpoints, and waits.
 
 use std::{net::Ipv4Addr, panic::Location, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use overlay_lab::{
 };
 use serde_json::Value;
 
-/// What nearly every scenario needs.
+/// The requirements of nearly every scenario.
 pub(crate) const NODES: &[Requirement] = &[
     Requirement::Root,
     Requirement::Bpffs,
@@ -18,7 +18,7 @@ pub(crate) const NODES: &[Requirement] = &[
     Requirement::Tool("nft"),
 ];
 
-/// What a scenario needs that looks from outside.
+/// The requirements of a scenario with an outside host.
 pub(crate) const OUTSIDE: &[Requirement] = &[
     Requirement::Root,
     Requirement::Bpffs,
@@ -35,8 +35,8 @@ pub(crate) const OUTSIDE: &[Requirement] = &[
 /// The network of most scenarios.
 pub(crate) const NETWORK: &str = "myoverlay";
 
-/// Runs a scenario in a lab of its own. Where the machine lacks something, the scenario is skipped and
-/// the reason told to who counts; where it fails, the nodes' logs are printed.
+/// Runs a scenario in a lab of its own. If the machine lacks a requirement, the scenario is skipped and the
+/// reason is recorded. If the scenario fails, the nodes' logs are printed.
 #[track_caller]
 pub(crate) fn scenario(needs: &[Requirement], body: impl FnOnce(&mut Lab) -> Result<()>) {
     if let Some(reason) = missing(needs) {
@@ -44,12 +44,12 @@ pub(crate) fn scenario(needs: &[Requirement], body: impl FnOnce(&mut Lab) -> Res
     }
     let mut lab = Lab::new().expect("the lab is empty and the machine is ours");
     if let Err(error) = body(&mut lab) {
-        // The lab prints its logs while this panic drops it.
+        // The lab prints its logs when this panic drops it.
         panic!("{error:?}");
     }
 }
 
-/// An attached namespace.
+/// A namespace that is attached to a network.
 pub(crate) struct Endpoint {
     pub(crate) name: String,
     pub(crate) netns: Netns,
@@ -58,8 +58,8 @@ pub(crate) struct Endpoint {
     pub(crate) mac: String,
 }
 
-/// Four nodes in two subnets, the network, and an endpoint of it on three of them: web1 on h1, web2 on
-/// h3 (the other subnet), web2-2 on h2. h4 holds none.
+/// Four nodes in two subnets, the network, and an endpoint of it on three of them: web1 on h1, web2 on h3 (in
+/// the other subnet), web2-2 on h2. h4 has none.
 pub(crate) struct Cluster {
     pub(crate) hosts: [Arc<Host>; 4],
     pub(crate) web1: Endpoint,
@@ -78,11 +78,11 @@ pub(crate) fn cluster(lab: &mut Lab) -> Result<Cluster> {
     Ok(Cluster { hosts, web1, web2, web2_2 })
 }
 
-/// Another leader is there within that time, and known to every node: an election takes a second or two, an
+/// Longest time until another leader exists and every node knows it: an election takes a second or two, an
 /// agent leaves a voter without a quorum within three, and the machine is shared.
 pub(crate) const ELECTION: Duration = Duration::from_secs(10);
-/// A node whose wire or process is whole again holds within that what it missed. TCP asks the less often the
-/// longer a wire was cut; a connection is given up after four seconds.
+/// Longest time until a node whose wire or process is whole again has the changes that it missed. TCP repeats
+/// a segment less often the longer a wire was cut, and a connection is given up after four seconds.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// The host that leads, as the agent h4 sees it.
@@ -92,12 +92,12 @@ pub(crate) fn leader(cluster: &Cluster) -> Result<Arc<Host>> {
     leader.cloned().with_context(|| format!("{name} is none of the hosts"))
 }
 
-/// The voters but this one.
+/// All voters except this one.
 pub(crate) fn other_voters<'a>(cluster: &'a Cluster, voter: &Host) -> Vec<&'a Arc<Host>> {
     cluster.hosts[..3].iter().filter(|host| host.name != voter.name).collect()
 }
 
-/// Waits until another than `old` leads, as `asked` sees it.
+/// Waits until another node than `old` leads, as `asked` sees it.
 pub(crate) fn another_leads(asked: &Host, old: &Host) -> Result<()> {
     eventually("another leads", ELECTION, || {
         let name = asked.leader()?;
@@ -105,7 +105,7 @@ pub(crate) fn another_leads(asked: &Host, old: &Host) -> Result<()> {
     })
 }
 
-/// Waits until `node` holds what `voter` holds, and counts as ready there.
+/// Waits until `node` has the revision of `voter`, and counts as ready there.
 pub(crate) fn follows(node: &Host, voter: &Host, patience: Duration) -> Result<()> {
     let revision =
         |host: &Host| -> Result<u64> { Ok(number(&host.overlay_json(&["status"])?, "revision")) };
@@ -119,7 +119,7 @@ pub(crate) fn follows(node: &Host, voter: &Host, patience: Duration) -> Result<(
     })
 }
 
-/// Two nodes on one wire, and an endpoint on each: where more hosts would prove nothing more.
+/// Two nodes on one wire with an endpoint each, for scenarios in which more hosts would prove nothing more.
 pub(crate) fn pair(lab: &mut Lab) -> Result<([Arc<Host>; 2], [Endpoint; 2])> {
     let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
     lab.start_cluster(&hosts)?;
@@ -128,14 +128,14 @@ pub(crate) fn pair(lab: &mut Lab) -> Result<([Arc<Host>; 2], [Endpoint; 2])> {
     Ok((hosts, endpoints))
 }
 
-/// Two nodes in two subnets, the network, and the outside behind the router.
+/// Two nodes in two subnets, the network, and the outside host behind the router.
 pub(crate) struct World {
     pub(crate) hosts: [Arc<Host>; 2],
     pub(crate) outside: Outside,
 }
 
 impl World {
-    /// The hosts and the outside, with no node yet. h1 is on `left`.
+    /// The hosts and the outside host, without nodes. h1 is on the returned subnet.
     pub(crate) fn bare(lab: &mut Lab) -> Result<(Self, Subnet)> {
         let left = lab.subnet("10.10.10.1/24")?;
         let right = lab.subnet("192.168.50.1/24")?;
@@ -144,13 +144,13 @@ impl World {
         Ok((Self { hosts: [h1, h2], outside: lab.outside()? }, left))
     }
 
-    /// Starts the nodes, resolvers of the outside theirs, and creates the network.
+    /// Starts the nodes, with the outside's DNS server as their resolver, and creates the network.
     pub(crate) fn start(&self, lab: &Lab) -> Result<()> {
         lab.start_cluster_with(&self.hosts, &["--resolv-conf", &self.resolv_conf()])?;
         create_network(&self.hosts[0])
     }
 
-    /// All of it.
+    /// Builds the hosts and the outside host, starts the nodes and creates the network.
     pub(crate) fn build(lab: &mut Lab) -> Result<Self> {
         let (world, _) = Self::bare(lab)?;
         world.start(lab)?;
@@ -168,11 +168,11 @@ pub(crate) struct Leg {
     pub(crate) prefix_len: u64,
     pub(crate) mac: String,
     pub(crate) mtu: u64,
-    /// Index of the host side.
+    /// Index of the host's side.
     pub(crate) peer: u64,
 }
 
-/// Looks at eth1.
+/// Reads the state of eth1.
 pub(crate) fn leg(netns: &Netns) -> Result<Leg> {
     let links = netns.ip_json(&["addr", "show", "dev", "eth1"])?;
     let link = &links[0];
@@ -188,7 +188,7 @@ pub(crate) fn leg(netns: &Netns) -> Result<Leg> {
     })
 }
 
-/// A MAC as every endpoint has it: 02:42 and the four bytes of an address.
+/// The MAC of an endpoint's device with this address: 02:42 and the four bytes of the address.
 pub(crate) fn mac_of(address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
     format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
@@ -203,19 +203,19 @@ pub(crate) fn bridge_address(host: &Host) -> Result<String> {
     Ok(format!("{}/{}", text(inet, "local"), inet["prefixlen"]))
 }
 
-/// Creates [`NETWORK`] as the issue does.
+/// Creates [`NETWORK`], with the options that the issue gives.
 pub(crate) fn create_network(host: &Host) -> Result<()> {
     let (subnet, range) = ("172.16.16.0/24", "172.16.16.128/25");
     host.overlay(&["network", "create", NETWORK, "--subnet", subnet, "--ip-range", range])?;
     Ok(())
 }
 
-/// Makes a namespace and attaches it to [`NETWORK`]; returns when every node has programmed it.
+/// Creates a namespace and attaches it to [`NETWORK`]. Returns when every node has programmed it.
 pub(crate) fn attach(lab: &Lab, host: &Arc<Host>, name: &str, more: &[&str]) -> Result<Endpoint> {
     attach_to(NETWORK, host, name, lab.container(name)?, more)
 }
 
-/// Attaches a namespace to a network; returns when every node has programmed it.
+/// Attaches a namespace to a network. Returns when every node has programmed it.
 pub(crate) fn attach_to(
     network: &str,
     host: &Arc<Host>,
@@ -238,7 +238,7 @@ pub(crate) fn attach_to(
     })
 }
 
-/// The address of an endpoint's row, without its prefix length.
+/// The address in an endpoint's row, without its prefix length.
 pub(crate) fn address(endpoint: &Value) -> Result<Ipv4Addr> {
     let address = text(endpoint, "address");
     let (address, length) = address.split_once('/').with_context(|| format!("{endpoint}"))?;
@@ -246,13 +246,13 @@ pub(crate) fn address(endpoint: &Value) -> Result<Ipv4Addr> {
     Ok(address.parse()?)
 }
 
-/// Whether a host's kernel holds an endpoint's address among its neighbours.
+/// Returns true if the map NEIGH on a host has an endpoint's address.
 pub(crate) fn knows(host: &Host, address: Ipv4Addr) -> Result<bool> {
     let neighbours: Value = serde_json::from_str(&host.map_dump("NEIGH")?)?;
     Ok(holds(&neighbours, &address.octets()))
 }
 
-/// Whether an array of these numbers, as the last ones, is anywhere in there.
+/// Returns true if the value contains an array whose last numbers are these.
 fn holds(value: &Value, octets: &[u8]) -> bool {
     match value {
         Value::Array(values) => {
@@ -264,7 +264,7 @@ fn holds(value: &Value, octets: &[u8]) -> bool {
     }
 }
 
-/// bpftool prints a byte as a number or as "0xac".
+/// A byte, which bpftool prints as a number or as "0xac".
 fn byte(value: &Value) -> Option<u8> {
     match value {
         Value::Number(number) => number.as_u64()?.try_into().ok(),
@@ -279,8 +279,8 @@ pub(crate) fn vni(host: &Host) -> Result<String> {
     Ok(network["vni"].as_u64().with_context(|| format!("{network}"))?.to_string())
 }
 
-/// A refusal: exit code 1, and one line that starts with `error:` and holds these words. Around it a
-/// node's log may stand.
+/// Fails unless the command was refused with exit code 1 and one line that starts with `error:` and contains
+/// these words. The output may also contain a node's log.
 pub(crate) fn refused_with(failure: &Failure, words: &str) -> Result<()> {
     ensure!(failure.code == Some(1), "exit code {:?}: {}", failure.code, failure.stderr);
     let errors: Vec<&str> =

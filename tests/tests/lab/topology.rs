@@ -1,4 +1,4 @@
-//! The lab itself: what the other scenarios stand on.
+//! The lab itself, on which the other scenarios rely.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Super-packets on VLANs of an endpoint's own: cut on the way or not, what comes out is what went in.
+//! Super-packets on VLANs that an endpoint makes itself. They arrive unchanged, whether they are cut on the
+//! way or not.
 
 use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
@@ -10,12 +11,12 @@ use crate::{
     support::{Endpoint, pair, scenario},
 };
 
-/// A tag's TPID, and its VLAN.
+/// A tag: its TPID and its VLAN.
 type Tag = (u16, u16);
-/// Outermost first.
+/// The tags of each sort of frame, the outermost first.
 const TAGGED: [&[Tag]; 3] =
     [&[(0x8100, 7)], &[(0x8100, 7), (0x8100, 9)], &[(0x88a8, 5), (0x8100, 6)]];
-/// Bytes, and of each segment.
+/// Bytes of a super-packet's payload, and bytes of a segment's payload.
 const PAYLOAD: usize = 20_000;
 const SEGMENT: u16 = 1300;
 
@@ -42,12 +43,12 @@ fn switch(netns: &Netns, offload: &str, on: bool) -> Result<()> {
     Ok(())
 }
 
-/// Sends one of each sort and waits for all of them.
+/// Sends one super-packet of each sort and waits for all of them.
 fn come_out(from: &Endpoint, to: &Endpoint) -> Result<()> {
     let capture = Capture::start(&to.netns, "eth0", "")?;
     let ends = [Party::new(&from.mac, from.address)?, Party::new(&to.mac, to.address)?];
     let sorts = TAGGED.iter().flat_map(|tags| [(*tags, false), (*tags, true)]);
-    // Each to a port of its own.
+    // Each sort has its own port.
     let sorts: Vec<_> = (1..).zip(sorts).collect();
     for &(port, (tags, v6)) in &sorts {
         let frame = super_packet(ends, (tags, v6, port), &payload(port))?;
@@ -90,7 +91,8 @@ fn is_whole<'a>(
     Ok(())
 }
 
-/// TCP, whose checksum is left to who cuts it: of the pseudo-header alone (CHECKSUM_PARTIAL).
+/// A TCP super-packet. Its checksum field holds the sum of the pseudo-header alone (CHECKSUM_PARTIAL),
+/// because the device that cuts the packet makes the checksums.
 fn super_packet(
     [from, to]: [Party; 2],
     (tags, v6, port): (&[Tag], bool, u16),

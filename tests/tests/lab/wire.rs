@@ -1,4 +1,4 @@
-//! What others read on the wire, and a VTEP that is not ours.
+//! The VXLAN on the wire as independent tools read it, and the exchange with a VTEP that is no node.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ const NEEDS: &[Requirement] = &[
 /// Address and MAC of the endpoint behind the foreign VTEP.
 const SWITCH_IP: &str = "172.16.16.9";
 const SWITCH_MAC: &str = "02:42:ac:10:10:09";
-/// On this leg of the router a packet between the subnets passes once.
+/// The router's leg on which a packet between the subnets is seen once.
 const LEG: &str = "lan1";
 
 #[test]
@@ -37,11 +37,11 @@ fn an_independent_reader_finds_valid_vxlan() {
         }
         let packets = capture.stop()?;
 
-        // What tshark thinks of a page that came in two pieces is not about the wire.
+        // A web page in two pieces looks malformed to tshark, which says nothing about VXLAN.
         let filter = "(_ws.malformed && !http) || !vxlan";
         let wrong = packets.fields(filter, &["frame.number", "_ws.col.Info"])?;
         ensure!(wrong.is_empty(), "not VXLAN, or malformed: {wrong:?}");
-        // Of IP fields tshark gives the outer one first.
+        // If a field occurs twice, tshark prints the outer one first.
         let fields = [
             "ip.src",
             "ip.dst",
@@ -80,15 +80,16 @@ fn an_independent_reader_finds_valid_vxlan() {
             let expected = if forth { (&web1.mac, &web2.mac) } else { (&web2.mac, &web1.mac) };
             ensure!((&macs.0, &macs.1) == expected, "{row:?}");
         }
-        // Nine flows each way: their hashes spread.
+        // There are nine flows in each direction, whose hashes give different source ports.
         ensure!(source_ports.len() > 8, "{source_ports:?}");
         checksums_are_right(&packets)
     });
 }
 
-/// Outer IPv4 and what is inside.
+/// Checks the IPv4 checksums inside and outside, and those of ICMP.
 fn checksums_are_right(packets: &overlay_lab::capture::Packets) -> Result<()> {
-    // TCP inside a veth carries half a checksum until a real device or a receiver finishes it.
+    // TCP is not checked, because a packet on a veth has only part of its checksum, until a real device or a
+    // receiver completes it.
     let wrong = packets.fields("ip.checksum.status == \"Bad\"", &["frame.number"])?;
     ensure!(wrong.is_empty(), "bad IPv4 checksums: {wrong:?}");
     let wrong = packets.fields("icmp.checksum.status == \"Bad\"", &["frame.number"])?;
@@ -122,7 +123,7 @@ fn dscp_and_ecn_are_copied_to_the_outer_header() {
         let from = cluster.web1.host.address;
         let capture = Capture::start(&router, LEG, &format!("udp and src {from}"))?;
         let to = cluster.web2.address.to_string();
-        // Expedited forwarding and ECT(0).
+        // The TOS byte of expedited forwarding and ECT(0).
         cluster.web1.netns.run(&["ping", "-c", "2", "-W", "2", "-Q", "0xba", &to])?;
         let packets = capture.stop()?;
         let fields = ["ip.dsfield.dscp", "ip.dsfield.ecn"];
@@ -139,7 +140,7 @@ fn a_kernel_vxlan_device_is_a_peer_both_ways() {
         let cluster = cluster(lab)?;
         let fifth = kernel_vtep(lab, &cluster)?;
         let web1 = &cluster.web1;
-        // Not registered: a stranger, and counted as one.
+        // The foreign VTEP is not registered yet, so its packets are dropped and counted.
         let ping = fifth.netns.ping(web1.address, 2)?;
         ensure!(ping.received == 0, "a stranger's VXLAN was taken");
         ensure!(web1.host.counter("unknown_vtep")? >= 2);
@@ -158,7 +159,7 @@ fn a_kernel_vxlan_device_is_a_peer_both_ways() {
         let outwards = web1.netns.iperf(SWITCH_IP.parse()?, 3, &[])?;
         server.wait(Duration::from_secs(10))?;
         for (way, iperf) in [("from", inwards), ("to", outwards)] {
-            // Full speed: a path that loses or crawls gives a few Mbit/s at best.
+            // The path works at full speed: one that loses packets or is slow has a few Mbit/s at best.
             ensure!(
                 iperf.bits_per_second > attainable(500e6),
                 "{way} the kernel's VTEP: {iperf:?}"
@@ -172,8 +173,8 @@ fn a_kernel_vxlan_device_is_a_peer_both_ways() {
     });
 }
 
-/// A fifth host with a plain kernel VXLAN device, configured by hand: it is no node of ours. Its
-/// neighbours and forwarding entries are static; nobody answers its broadcasts.
+/// A fifth host with a plain VXLAN device of the kernel's, which is configured by hand and is no node. Its
+/// neighbours and forwarding entries are static, because nobody answers its broadcasts.
 fn kernel_vtep(lab: &mut Lab, cluster: &Cluster) -> Result<Arc<Host>> {
     let subnet = lab.subnet("10.77.0.1/24")?;
     let fifth = lab.host(&subnet, "h5", "10.77.0.105")?;
@@ -231,10 +232,10 @@ fn register(cluster: &Cluster, fifth: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Least share of the underlay's rate, under the same offloads at the same time, between hosts of one subnet. A path
-/// that lost its offloads has a sixth (measured: 2.5 of 17 Gbit/s), one that has them more than four fifths. Hosts in
-/// different subnets are no measure of it: a Linux router with a bridge cuts every tunnel's super-packets, also those of
-/// the kernel's VXLAN (3.9 of 16 Gbit/s), but not TCP's own.
+/// Least share of the underlay's rate, under the same offloads at the same time, between hosts of one subnet.
+/// A path without its offloads has a sixth (measured: 2.5 of 17 Gbit/s), one with them more than four fifths.
+/// Hosts in different subnets are not compared, because a Linux router with a bridge cuts the super-packets
+/// of every tunnel, also those of the kernel's VXLAN (3.9 of 16 Gbit/s), but not those of plain TCP.
 const FULL_SPEED: f64 = 0.3;
 
 #[test]
@@ -255,7 +256,8 @@ fn full_speed_with_every_offload_off_and_on() {
                     ensure!(switched, "{offload} of {}'s eth0 is fixed", host.name);
                 }
             }
-            // A path that lost its offloads is slow each time; a busy machine is not.
+            // Three attempts are made, because a path without its offloads is slow each time, and a busy
+            // machine is not.
             let mut seen = Vec::new();
             for _ in 0..3 {
                 let below = speed(&h1.netns, &h2.netns, h2.address)?;

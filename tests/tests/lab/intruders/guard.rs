@@ -1,4 +1,5 @@
-//! `guard_underlay`: where it runs, what it costs, and that nobody else's program is touched.
+//! The program `guard_underlay`: the mode in which it runs, its cost, and the programs of others, which it
+//! leaves alone.
 
 use anyhow::{Result, bail, ensure};
 use overlay_lab::{Host, Requirement, capture::Capture, eventually, text};
@@ -25,20 +26,20 @@ const MEASURED: &[Requirement] = &[
     Requirement::Tool("tcpdump"),
     Requirement::Tool("tshark"),
 ];
-/// No sender makes one packet of more than its MTU and an Ethernet header: longer ones were merged, or
-/// are super-packets.
+/// A filter for frames that are longer than any sender's MTU: they are super-packets, or were merged by the
+/// receiver.
 const LONG: &str = "frame.len > 3000";
-/// How often a node looks at its devices, and more.
+/// A little longer than the interval at which a node checks its devices.
 const LOOKS: Duration = Duration::from_secs(15);
 
-/// How the guard stands: its mode, and why it is not native.
+/// The guard's mode, and the reason why it is not native, as `overlay status` shows them.
 fn guard(host: &Host) -> Result<(String, String)> {
     let status = host.overlay_json(&["status"])?;
     let datapath = &status["datapath"];
     Ok((text(datapath, "xdp").to_owned(), text(datapath, "xdp_reason").to_owned()))
 }
 
-/// What the kernel says of the host's underlay device: `xdp` for native, `xdpgeneric`.
+/// The mode of the program on the host's underlay device, as the kernel tells it.
 fn on_device(host: &Host) -> Result<String> {
     let links = host.netns.ip_json(&["link", "show", "dev", "eth0"])?;
     Ok(match links[0]["xdp"]["mode"].as_u64() {
@@ -50,7 +51,7 @@ fn on_device(host: &Host) -> Result<String> {
     .to_owned())
 }
 
-/// VXLAN of no node, sent to `to` over the wire that `from` is on.
+/// A VXLAN packet from an address that belongs to no node, sent to `to` over the wire that `from` is on.
 fn strangers(from: &Host, to: &Host, inner: (&Endpoint, &Endpoint)) -> Result<Vec<u8>> {
     let (from, to_party) = (host_party(from)?, host_party(to)?);
     let strange: Party = from.with([10, 10, 10, 66]);
@@ -63,7 +64,7 @@ fn a_guard_runs_where_it_is_asked_to_and_is_shown() {
     scenario(NODES, |lab| {
         let ([h1, h2], [web1, web2]) = pair(lab)?;
         let forged = strangers(&h2, &h1, (&web2, &web1))?;
-        // What is asked for, and who drops then.
+        // The requested mode, the mode that the node chooses, and the program that drops the packet then.
         for (asked, mode, dropper) in [
             ("auto", "off", "from_underlay"),
             ("native", "native", "guard_underlay"),
@@ -81,7 +82,7 @@ fn a_guard_runs_where_it_is_asked_to_and_is_shown() {
             attack.is_counted((&h2.netns, "eth0"), &h1, &[dropper])?;
             web1.netns.reaches(web2.address)?;
         }
-        // It goes on without the process, and goes with the node.
+        // The guard stays when the process is killed, and goes when the node stops.
         h1.stop()?;
         h1.start_node(&["--xdp", "native"])?;
         h1.kill9()?;
@@ -93,7 +94,7 @@ fn a_guard_runs_where_it_is_asked_to_and_is_shown() {
     });
 }
 
-/// A native program on a veth takes the other end's super-packets away; so auto has none there.
+/// On a veth a native program prevents the other end from sending super-packets, so `auto` uses none there.
 #[test]
 fn auto_costs_no_receiver_its_merging_and_no_sender_his_super_packets() {
     scenario(MEASURED, |lab| {
@@ -107,19 +108,20 @@ fn auto_costs_no_receiver_its_merging_and_no_sender_his_super_packets() {
         // Super-packets cross the wire.
         ensure!(sends_long()?);
         ensure!(long_out_of(&h1, (&web1, &web2))? > 0, "no super-packet");
-        // Real ones do, and are merged before they are stripped: long ones come out.
+        // Frames of ordinary size cross the wire and are merged before decapsulation, so that long ones
+        // arrive.
         h1.netns.run(&["ethtool", "-K", "eth0", "tso", "off", "gso", "off"])?;
         h2.netns.run(&["ethtool", "-K", "eth0", "gro", "on"])?;
         ensure!(long_at(&web2, (&web1, &web2))? > 0, "nothing is merged");
         h1.netns.run(&["ethtool", "-K", "eth0", "tso", "on", "gso", "on"])?;
         ensure!(sends_long()?);
 
-        // What it would cost.
+        // The cost of a native program.
         h2.stop()?;
         h2.start_node(&["--xdp", "native"])?;
         ensure!(!sends_long()?, "a native program costs nothing here: then auto may have it");
         ensure!(long_out_of(&h1, (&web1, &web2))? == 0, "super-packets in spite of it");
-        // Who leaves it again has everything back.
+        // Without the native program, super-packets are possible again.
         h2.stop()?;
         h2.start_node(&["--xdp", "auto"])?;
         ensure!(sends_long()?, "lost for good");
@@ -127,21 +129,21 @@ fn auto_costs_no_receiver_its_merging_and_no_sender_his_super_packets() {
     });
 }
 
-/// Long frames that a host puts on the wire, of one endpoint that sends to another at full speed.
+/// Number of long frames that a host puts on the wire while one endpoint sends to another at full speed.
 fn long_out_of(host: &Host, ends: (&Endpoint, &Endpoint)) -> Result<usize> {
     let capture = Capture::start(&host.netns, "eth0", "outbound")?;
     stream(ends)?;
     Ok(capture.stop()?.fields(LONG, &["frame.number"])?.len())
 }
 
-/// The same, of what comes out at the endpoint.
+/// Number of long frames that an endpoint receives while one endpoint sends to another at full speed.
 fn long_at(endpoint: &Endpoint, ends: (&Endpoint, &Endpoint)) -> Result<usize> {
     let capture = Capture::start(&endpoint.netns, "eth0", "inbound")?;
     stream(ends)?;
     Ok(capture.stop()?.fields(LONG, &["frame.number"])?.len())
 }
 
-/// As fast as it goes.
+/// Sends a TCP stream for a second, at full speed.
 fn stream((from, to): (&Endpoint, &Endpoint)) -> Result<()> {
     let mut server = to.netns.iperf_server(None)?;
     from.netns.iperf(to.address, 1, &[])?;
@@ -153,7 +155,8 @@ fn stream((from, to): (&Endpoint, &Endpoint)) -> Result<()> {
 fn a_program_of_others_stays_and_its_absence_is_noticed() {
     scenario(NODES, |lab| {
         let ([h1, h2], [web1, web2]) = pair(lab)?;
-        // Whose it is, the kernel can't tell: the guard of another node's folder, pinned there.
+        // The guard of another node's folder is pinned in this one. The kernel does not tell which node
+        // attached a program.
         h1.stop()?;
         h1.start_node(&["--xdp", "native"])?;
         let links = h1.pins()?;
@@ -181,7 +184,7 @@ fn a_program_of_others_stays_and_its_absence_is_noticed() {
             "native" if on_device(&h1)? == "native" => Ok(()),
             mode => bail!("it is {mode}"),
         })?;
-        // And taken off by somebody, it comes back.
+        // The node attaches the guard again after somebody detached it.
         let links = h1.pins()?;
         let ours = links.iter().find(|pin| pin.to_string_lossy().contains("guard-native"));
         let Some(ours) = ours else { bail!("no guard among {links:?}") };

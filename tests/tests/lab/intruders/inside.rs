@@ -1,4 +1,5 @@
-//! What an endpoint sends on its own network's leg to be somebody else, or somewhere else.
+//! Frames by which an endpoint on its own network's leg would pass as another endpoint, or would reach places
+//! outside its network.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,10 +18,10 @@ use crate::{
 };
 
 const SENT: &[&str] = &["from_endpoint"];
-/// As many source MACs as no bridge would keep.
+/// More source MACs than any bridge would keep in its table.
 const FLOOD: u32 = 5_000;
 
-/// The group addresses that no bridge forwards (IEEE 802.1Q, table 8-1), and Cisco's.
+/// Group addresses that no bridge forwards (IEEE 802.1Q, table 8-1), and one of Cisco's.
 const LINK_LOCAL: [[u8; 6]; 5] = [
     [1, 0x80, 0xc2, 0, 0, 0],
     [1, 0x80, 0xc2, 0, 0, 1],
@@ -29,7 +30,7 @@ const LINK_LOCAL: [[u8; 6]; 5] = [
     [1, 0, 0x0c, 0xcc, 0xcc, 0xcc],
 ];
 
-/// To be somebody else.
+/// Frames by which web1 would pass as another endpoint.
 fn in_disguise(scene: &Scene) -> Result<Attack> {
     let own = party(&scene.web1)?;
     let mut attack = Attack::default();
@@ -43,14 +44,14 @@ fn in_disguise(scene: &Scene) -> Result<Attack> {
             ("spoofed_ip", frames::udp(own.with(victim.ip), victim, 7)),
             ("spoofed_ip", frames::udp(own.with([127, 0, 0, 1]), victim, 7)),
             ("spoofed_ip", frames::udp(own.with([255; 4]), victim, 7)),
-            // Who believed these would send web1 what is for the victim.
+            // A receiver that believes one of these would send web1 the packets for the victim.
             ("arp_not_request", frames::arp(reply, own.with(victim.ip), own, own.mac)?),
             ("arp_not_request", frames::arp(reply, own.with(victim.ip), victim, victim.mac)?),
             ("arp_not_request", frames::arp(reply, own.with(victim.ip), victim, BROADCAST)?),
             ("spoofed_ip", frames::arp(request, own.with(victim.ip), victim, BROADCAST)?),
             ("spoofed_mac", frames::arp(request, victim, own, BROADCAST)?),
             ("arp_own_address", frames::arp(request, own, own, BROADCAST)?),
-            // A better way to somebody, says who is no gateway.
+            // A redirect to a better route, from an address that is no gateway's.
             (
                 "spoofed_ip",
                 packets::redirect(
@@ -65,7 +66,7 @@ fn in_disguise(scene: &Scene) -> Result<Attack> {
     Ok(attack)
 }
 
-/// To be somewhere else: in the other network, on the host, on another host.
+/// Frames by which web1 would reach the other network, its own host, or another host.
 fn elsewhere(scene: &Scene) -> Result<Attack> {
     let own = party(&scene.web1)?;
     let neighbour = party(&scene.neighbour)?;
@@ -79,14 +80,14 @@ fn elsewhere(scene: &Scene) -> Result<Attack> {
             ("broadcast_off", frames::udp(own, victim.behind(BROADCAST), 7)),
             ("broadcast_off", llc(own.mac, BROADCAST, &[0x42, 0x42, 3])),
             ("arp_unknown_target", frames::arp(ArpOperation::REQUEST, own, victim, BROADCAST)?),
-            // A frame of the other network inside one to a node, as if web1 were a VTEP.
+            // A frame of the other network inside a VXLAN packet to an endpoint, as if web1 were a VTEP.
             (
                 "unknown_destination",
                 vxlan(own, victim, scene.other_vni, &frames::udp(own, victim, 7)),
             ),
         ]);
     }
-    // The host, by the only device of it that is on this wire.
+    // The host's MAC is that of its only device on this wire, the host's side of web1's veth.
     let host = Party::new(&mac(&scene.web1.host.netns, &host_side(&scene.web1)?)?, own.ip)?;
     for node in &scene.hosts {
         let node = host.with(node.address);
@@ -110,7 +111,7 @@ fn elsewhere(scene: &Scene) -> Result<Attack> {
             ("broadcast_off", llc(own.mac, to, &[0x42, 0x42, 3])),
         ]);
     }
-    // LLDP, and what asks a sender to pause.
+    // LLDP, and a frame that asks the sender to pause.
     attack.add("broadcast_off", ethernet(own.mac, LINK_LOCAL[3], 0x88cc, MARK.as_bytes()));
     attack.add("broadcast_off", ethernet(own.mac, LINK_LOCAL[1], 0x8808, MARK.as_bytes()));
     Ok(attack)
@@ -125,7 +126,7 @@ fn an_endpoint_is_nobody_else_and_nowhere_else() {
         scene.works()?;
         in_disguise(&scene)?.is_counted((&scene.web1.netns, "eth0"), h1, SENT)?;
         elsewhere(&scene)?.is_counted((&scene.web1.netns, "eth0"), h1, SENT)?;
-        // Nobody believed anything, also of what left no trace.
+        // No receiver believed any of them, also where nothing was counted.
         scene.works()?;
         for victim in [&scene.neighbour, &scene.web2] {
             let known = victim.netns.ip(&["neigh", "show", "dev", "eth0"])?;
@@ -138,7 +139,8 @@ fn an_endpoint_is_nobody_else_and_nowhere_else() {
     });
 }
 
-/// What an endpoint may send within its network does not lead out of it, whatever is inside.
+/// A frame that an endpoint may send within its network does not lead out of the network, whatever is inside
+/// it.
 #[test]
 fn what_a_neighbour_gets_goes_no_further() {
     scenario(OUTSIDE, |lab| {
@@ -153,7 +155,7 @@ fn what_a_neighbour_gets_goes_no_further() {
         for through in [&scene.neighbour, &scene.web2] {
             let through = party(through)?;
             for victim in [party(&scene.near)?, party(&scene.far)?] {
-                // A loose source route (RFC 791): option 131, one hop to go.
+                // A loose source route (RFC 791): option 131, with one hop to go.
                 let [a, b, c, d] = victim.ip.octets();
                 let route = [131, 7, 4, a, b, c, d, 0];
                 frames.push(packets::ipv4(own, through, IpNumber::UDP, &marked_datagram(), |ip| {
@@ -212,13 +214,13 @@ fn nobody_learns_from_a_flood_of_macs() {
     });
 }
 
-/// MACs in the forwarding tables of h1's bridges.
+/// The MACs in the forwarding tables of h1's bridges.
 fn what_bridges_know(scene: &Scene) -> Result<BTreeSet<String>> {
     let shown = scene.hosts[0].netns.run(&["bridge", "fdb", "show"])?;
     Ok(shown.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect())
 }
 
-/// Networks with broadcast keep it to themselves.
+/// With broadcast switched on, a network's broadcast still stays within that network.
 #[test]
 fn broadcast_of_one_network_is_not_the_others() {
     scenario(OUTSIDE, |lab| {
@@ -236,7 +238,8 @@ fn broadcast_of_one_network_is_not_the_others() {
         for who in heard {
             victims.hears(who)?;
         }
-        // It comes back, as if reflected: from this node, from the one that it went to.
+        // The same frame comes back, as if it were reflected: from this node, and from the node to which it
+        // was sent.
         let (to, stranger) = (host_party(h1)?, host_party(&scene.stranger)?);
         let as_h2 = host_party(h2)?.behind(stranger.mac);
         let mut reflected = Attack::default();
@@ -253,7 +256,7 @@ fn broadcast_of_one_network_is_not_the_others() {
     });
 }
 
-/// Tags lead nowhere but to where the frame would have gone without them.
+/// A VLAN tag leads a frame to no place where it would not have gone without the tag.
 #[test]
 fn no_tag_leads_to_another_network() {
     scenario(OUTSIDE, |lab| {
@@ -273,7 +276,7 @@ fn no_tag_leads_to_another_network() {
             let spoofed = frames::udp(victim, victim, 7);
             attack.add("spoofed_mac", tagged(&spoofed, VLAN, 7));
         }
-        // VLAN 0 is no VLAN: what is inside counts as if it were bare.
+        // A tag of VLAN 0 means no VLAN, so the frame inside is checked as if it had no tag.
         let neighbour = party(&scene.neighbour)?;
         let spoofed = frames::udp(own.with(neighbour.ip), neighbour, 7);
         attack.add("spoofed_ip", tagged(&spoofed, VLAN, 0));
@@ -304,7 +307,7 @@ fn an_endpoint_is_no_server_of_addresses_and_no_router() {
             attack.add("dhcp_server", dhcp_reply(own, victim));
             attack.add("dhcp_server", dhcp_reply(own, victim.with([255; 4])));
             attack.add("dhcp_server", tagged(&dhcp_reply(own, victim), VLAN, 0));
-            // A client that would have what is another's.
+            // A client that asks for an address while it uses another endpoint's.
             let asks = packets::udp(68, 67, &bootp(1, victim));
             attack.add(
                 "spoofed_ip",
@@ -334,7 +337,7 @@ fn bootp(operation: u8, client: Party) -> Vec<u8> {
     message
 }
 
-/// "I am your router, and this is your prefix" (RFC 4861, section 4.2).
+/// A router advertisement (RFC 4861, section 4.2), by which the sender would become the receiver's router.
 fn router_advertisement(from: [u8; 6], to: [u8; 6]) -> Vec<u8> {
     let mut source = [0; 16];
     source[..2].copy_from_slice(&[0xfe, 0x80]);

@@ -1,4 +1,4 @@
-//! VXLAN that an endpoint sends itself, over the leg that leads out.
+//! VXLAN that an endpoint makes itself, and sends over the leg that leads out.
 
 use std::{net::Ipv4Addr, os::fd::AsRawFd as _};
 
@@ -21,10 +21,10 @@ use crate::{
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 
-/// A whole IPv4 packet by a raw socket, by the routes of its sender.
+/// Sends a whole IPv4 packet through a raw socket, along the routes of the namespace.
 fn send_raw(netns: &Netns, to: Ipv4Addr, packet: &[u8]) -> Result<()> {
     netns.enter(|| {
-        // This protocol is whatever the packet's own header says.
+        // With this protocol the kernel takes the protocol from the packet's own header.
         let (kind, protocol) = (SockType::Raw, SockProtocol::Raw);
         let raw = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
         let to = SockaddrIn::from(std::net::SocketAddrV4::new(to, 0));
@@ -33,7 +33,7 @@ fn send_raw(netns: &Netns, to: Ipv4Addr, packet: &[u8]) -> Result<()> {
     })
 }
 
-/// Masqueraded, its source would be a node's: it would pass as one.
+/// Masquerading would give such a packet a node's source address, so that it would pass as a node's packet.
 #[test]
 fn an_endpoint_sends_no_vxlan_whole_or_in_pieces() {
     scenario(OUTSIDE, |lab| {
@@ -56,13 +56,13 @@ fn an_endpoint_sends_no_vxlan_whole_or_in_pieces() {
             attack.add("vxlan_from_endpoint", vxlan(own, node, scene.other_vni, &inner));
             for first in [8, 16, 64] {
                 let [head, tail] = vxlan_in_pieces(own, node, scene.other_vni, &inner, first);
-                // In either order.
+                // Tails are sent before the heads and after them.
                 loose.push(tail.clone());
                 attack.add("vxlan_from_endpoint", head);
                 loose.push(tail);
             }
-            // Another port first; then a piece that lies over it and says VXLAN's (RFC 1858): the whole
-            // would not be what was looked at.
+            // The first fragment shows another port, and a second one overwrites it with VXLAN's port (RFC
+            // 1858), so that the whole packet would differ from the part that was checked.
             let innocent = packets::udp(50_000, 7, &vxlan_datagram(scene.other_vni, &inner)[8..]);
             let whole = vxlan_datagram(scene.other_vni, &inner);
             let piece = |bytes: &[u8], at: u16, more: bool| {
@@ -81,7 +81,7 @@ fn an_endpoint_sends_no_vxlan_whole_or_in_pieces() {
         attack.is_counted(eth1, h1, &["from_gateway"])?;
         scene.web1.netns.send_frames("eth1", loose.iter())?;
 
-        // By its own stack's routes, from a raw socket.
+        // Packets from a raw socket, along the routes of the endpoint's own stack.
         let before = h1.counter("vxlan_from_endpoint")?;
         let node = gateway.with(h2.address);
         for packet in [
@@ -98,7 +98,7 @@ fn an_endpoint_sends_no_vxlan_whole_or_in_pieces() {
         let packets = wire.stop()?;
         let seen = packets.fields("icmp", &["frame.number"])?;
         ensure!(!seen.is_empty(), "nothing was captured");
-        // The nodes' own VXLAN has no mark in it, and no destination at a node in pieces.
+        // The nodes' own VXLAN contains no mark and is never fragmented.
         let passed = format!("frame contains \"{MARK}\" || ip.flags.mf == 1 || ip.frag_offset > 0");
         let passed = packets.fields(&passed, &["ip.src", "ip.dst", "_ws.col.Info"])?;
         ensure!(passed.is_empty(), "left the host: {passed:?}");
@@ -106,7 +106,7 @@ fn an_endpoint_sends_no_vxlan_whole_or_in_pieces() {
     });
 }
 
-/// On its network's leg there is no host to talk to, whatever the endpoint's own routes say.
+/// The host is not reachable over the network's leg, whatever routes the endpoint sets for itself.
 #[test]
 fn no_service_of_the_host_is_on_the_overlay() {
     scenario(OUTSIDE, |lab| {
@@ -134,7 +134,7 @@ fn no_service_of_the_host_is_on_the_overlay() {
         };
         let counted = count(&h1.counters("from_endpoint")?) - count(&before);
         ensure!(counted >= 16, "{counted}");
-        // The page is there, for who may see it.
+        // The page exists, and a host on the underlay can read it.
         scene.stranger.netns.curl(&format!("http://{}/", h1.address))?;
         scene.works()
     });

@@ -1,4 +1,4 @@
-//! Nobody comes in: strangers on the underlay, and endpoints that want to be where they do not belong.
+//! Intruders stay outside: strangers on the underlay, and endpoints that would leave their own network.
 
 mod forged;
 mod guard;

@@ -11,14 +11,14 @@ use crate::{
     support::{Endpoint, attach, attach_to, create_network, vni},
 };
 
-/// The network that nobody of the other one may hear of.
+/// The network that must receive nothing from the first one.
 pub(super) const OTHER: &str = "other";
 
-/// See the module. On h1: web1, its neighbour, and `near` of the other network; on h2: web2, and `far`
-/// of the other; on h3: web3.
+/// The scene of this module. On h1 are web1 and its neighbour, and `near` of the other network. On h2 are
+/// web2, and `far` of the other network. On h3 is web3.
 pub(super) struct Scene {
     pub(super) hosts: [Arc<Host>; 3],
-    /// On the underlay, and no node.
+    /// A host on the underlay that runs no node.
     pub(super) stranger: Arc<Host>,
     pub(super) web1: Endpoint,
     pub(super) neighbour: Endpoint,
@@ -35,7 +35,7 @@ impl Scene {
         Self::with_networks(lab, &[])
     }
 
-    /// With these options of both networks.
+    /// Builds the scene, with these options of both networks.
     pub(super) fn with_networks(lab: &mut Lab, options: &[&str]) -> Result<Self> {
         let subnet = lab.subnet("10.10.10.1/24")?;
         let hosts = [
@@ -68,7 +68,7 @@ impl Scene {
         Ok(Self { hosts, stranger, web1, neighbour, web2, web3, near, far, vni, other_vni })
     }
 
-    /// Everybody's eth0, but for web1's, who attacks.
+    /// Captures on everybody's eth0, except that of web1, which attacks.
     pub(super) fn victims(&self) -> Result<Victims> {
         let mut victims = self.others()?;
         for endpoint in [&self.neighbour, &self.web2, &self.web3] {
@@ -77,7 +77,7 @@ impl Scene {
         Ok(victims)
     }
 
-    /// Every interface of the other network's endpoints.
+    /// Captures on every interface of the other network's endpoints.
     pub(super) fn others(&self) -> Result<Victims> {
         let mut victims = Victims::default();
         for endpoint in [&self.near, &self.far] {
@@ -86,7 +86,8 @@ impl Scene {
         Ok(victims)
     }
 
-    /// All that shall work works: within each network, everybody reaches everybody.
+    /// Checks that the traffic of the networks works: within each network, every endpoint reaches every
+    /// other.
     pub(super) fn works(&self) -> Result<()> {
         self.web1.netns.reaches(self.neighbour.address)?;
         self.web1.netns.reaches(self.web2.address)?;
@@ -112,7 +113,7 @@ pub(super) fn mac(netns: &Netns, device: &str) -> Result<String> {
     Ok(text(&links[0], "address").to_owned())
 }
 
-/// The host's side of an endpoint's eth0.
+/// The name of the host's side of an endpoint's eth0.
 pub(super) fn host_side(endpoint: &Endpoint) -> Result<String> {
     let links = endpoint.netns.ip_json(&["link", "show", "dev", "eth0"])?;
     let index = &links[0]["link_index"];

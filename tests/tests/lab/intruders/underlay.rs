@@ -1,4 +1,4 @@
-//! VXLAN that somebody on the underlay has made up.
+//! VXLAN that a stranger on the underlay forges.
 
 use std::net::SocketAddr;
 
@@ -16,11 +16,10 @@ use crate::{
     support::{OUTSIDE, scenario},
 };
 
-/// Either may be the one that drops it.
+/// Counters of both programs, because either may be the one that drops a packet.
 const IN: &[&str] = &["from_underlay", "guard_underlay"];
 
-/// Everything a stranger can send to h1 that is no faithful copy of a node's packet: each frame looks as
-/// good as it can but for one thing.
+/// VXLAN packets to h1 that are no faithful copies of a node's packet. Each is right except for one thing.
 fn forged(scene: &Scene) -> Result<Attack> {
     let Scene { hosts: [h1, h2, h3], stranger, vni, other_vni, .. } = scene;
     let (h1, h2, h3) = (host_party(h1)?, host_party(h2)?, host_party(h3)?);
@@ -28,7 +27,7 @@ fn forged(scene: &Scene) -> Result<Attack> {
     let (web1, neighbour) = (party(&scene.web1)?, party(&scene.neighbour)?);
     let (web2, web3) = (party(&scene.web2)?, party(&scene.web3)?);
     let (near, far) = (party(&scene.near)?, party(&scene.far)?);
-    // As h2 would be seen by address; the frame comes from where it comes from.
+    // h2's address with the stranger's MAC, because the frame really comes from the stranger.
     let as_h2 = h2.behind(stranger.mac);
     let good = frames::udp(web2, web1, 7);
     let mut attack = Attack::default();
@@ -37,7 +36,7 @@ fn forged(scene: &Scene) -> Result<Attack> {
         ("unknown_vtep", vxlan(stranger.with([0, 0, 0, 0]), h1, *vni, &good)),
         ("unknown_vtep", vxlan(stranger.with([127, 0, 0, 1]), h1, *vni, &good)),
         ("unknown_vtep", vxlan(stranger.with([224, 0, 0, 1]), h1, *vni, &good)),
-        // The gateway bridge's own, and an endpoint's.
+        // The address of the gateway bridge, and that of an endpoint.
         ("unknown_vtep", vxlan(stranger.with([172, 18, 0, 1]), h1, *vni, &good)),
         ("unknown_vtep", vxlan(stranger.with(web2.ip), h1, *vni, &good)),
         ("own_vtep", vxlan(h1.behind(stranger.mac), h1, *vni, &good)),
@@ -45,14 +44,15 @@ fn forged(scene: &Scene) -> Result<Attack> {
         ("unknown_vni", vxlan(as_h2, h1, other_vni + 1, &good)),
         ("unknown_vni", vxlan(as_h2, h1, 0, &good)),
         ("unknown_vni", vxlan(as_h2, h1, 0x00ff_ffff, &good)),
-        // Right network, another VTEP's endpoint; from the VTEP that has another of the network's.
+        // The network is right, but the endpoint is behind another VTEP; then the VTEP is that of another
+        // endpoint.
         ("source_not_behind_vtep", vxlan(as_h2, h1, *vni, &frames::udp(web3, web1, 7))),
         ("source_not_behind_vtep", vxlan(h3.behind(stranger.mac), h1, *vni, &good)),
-        // One of our own.
+        // The source is an endpoint of h1 itself.
         ("source_not_behind_vtep", vxlan(as_h2, h1, *vni, &frames::udp(neighbour, web1, 7))),
         ("source_not_behind_vtep", vxlan(as_h2, h1, *vni, &frames::udp(web1, neighbour, 7))),
         ("source_not_behind_vtep", vxlan(as_h2, h1, *vni, &frames::udp(web1, web1, 7))),
-        // Each network's endpoint in the other network.
+        // An endpoint of one network as the source in the other network.
         ("source_not_behind_vtep", vxlan(as_h2, h1, *other_vni, &frames::udp(web2, near, 7))),
         ("source_not_behind_vtep", vxlan(as_h2, h1, *vni, &frames::udp(far, near, 7))),
         ("unknown_destination", vxlan(as_h2, h1, *vni, &frames::udp(web2, near, 7))),
@@ -69,7 +69,7 @@ fn forged(scene: &Scene) -> Result<Attack> {
             "arp_from_underlay",
             vxlan(as_h2, h1, *vni, &frames::arp(ArpOperation::REQUEST, web2, web1, BROADCAST)?),
         ),
-        // To us in a frame for everybody.
+        // A packet to h1 in a frame to everybody.
         ("outer_group_frame", vxlan(as_h2, h1.behind(BROADCAST), *vni, &good)),
         ("malformed", vxlan(as_h2, h1, *vni, &good[..10])),
     ]);
@@ -92,7 +92,7 @@ fn forged_vxlan_is_dropped_for_what_is_wrong_with_it() {
         let scene = Scene::build(lab)?;
         let h1 = &scene.hosts[0];
         for guard in ["off", "generic"] {
-            // The same, whoever drops it.
+            // The results are the same, whichever program drops the packets.
             if guard != "off" {
                 h1.stop()?;
                 h1.start_node(&["--xdp", guard])?;
@@ -129,7 +129,7 @@ fn forged_vxlan_in_pieces_is_never_put_together() {
                 let [head, tail] = pieces.clone();
                 let mut attack = Attack::default();
                 attack.add("outer_fragment", head);
-                // In either order.
+                // The tail is sent before the head, and again after it.
                 scene.stranger.netns.send_frame("eth0", &tail)?;
                 attack.is_counted((&scene.stranger.netns, "eth0"), h1, IN)?;
                 scene.stranger.netns.send_frames("eth0", pieces.iter())?;
@@ -142,7 +142,7 @@ fn forged_vxlan_in_pieces_is_never_put_together() {
     });
 }
 
-/// Nobody decapsulates anything for an endpoint but VXLAN: no tunnel of another kind ends on a node.
+/// A node decapsulates VXLAN and nothing else for endpoints: no tunnel of another kind ends on a node.
 #[test]
 fn no_other_tunnel_leads_in() {
     scenario(OUTSIDE, |lab| {
@@ -167,13 +167,13 @@ fn no_other_tunnel_leads_in() {
             ip(IpNumber::GRE, &gre_ethernet),
             ip(IpNumber::GRE, &gre_ip),
             ip(IpNumber::UDP, &packets::udp(50_000, 6081, &geneve)),
-            // VXLAN's own older port, and VXLAN-GPE's.
+            // The port of Linux's older VXLAN, and that of VXLAN-GPE.
             ip(IpNumber::UDP, &packets::udp(50_000, 8472, &vxlan_datagram(scene.vni, &good)[8..])),
             ip(IpNumber::UDP, &packets::udp(50_000, 4790, &vxlan_datagram(scene.vni, &good)[8..])),
-            // On a VLAN, it is not even the node's.
+            // A frame on a VLAN is not even addressed to the node's device.
             packets::tagged(&vxlan(as_h2, to, scene.vni, &good), packets::VLAN, 7),
             packets::tagged(&vxlan(as_h2, to, scene.vni, &good), packets::QINQ, 7),
-            // The endpoint's own addresses, as if the host routed for strangers.
+            // The endpoint's own addresses, as if the host routed packets for strangers.
             frames::udp(as_h2, to.with(party(&scene.web1)?.ip), 7),
             frames::udp(as_h2, to.with(crate::support::leg(&scene.web1.netns)?.address), 7),
         ];
@@ -183,8 +183,8 @@ fn no_other_tunnel_leads_in() {
     });
 }
 
-/// Anybody can send ICMP. What it may do is bounded: a stream goes on, in smaller packets, whatever is said, and so
-/// it does where an honest router does not say how much gets through (RFC 1191, section 5).
+/// Anybody can send ICMP, but its effect is limited: a stream goes on in smaller packets, whatever MTU an
+/// error claims, also where an honest router does not tell the MTU (RFC 1191, section 5).
 #[test]
 fn a_stranger_does_not_close_a_path_by_icmp() {
     scenario(OUTSIDE, |lab| {
@@ -203,7 +203,7 @@ fn a_stranger_does_not_close_a_path_by_icmp() {
             transfer::stream(&scene.web1.netns, &scene.web2.netns, address, 2 << 20)
                 .with_context(|| format!("after it was said that {mtu} bytes get through"))?;
         }
-        // What it came to was heard: 1330 bytes of the outer packet, 1280 of the inner one.
+        // The errors had an effect, down to the least MTU: 1330 bytes for the outer packet, 1280 for the inner one.
         let to = scene.web2.address.to_string();
         let ping = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", "-M", "do", "-s"];
         scene.web1.netns.run(&[&ping[..], &["1252", &to]].concat())?;
