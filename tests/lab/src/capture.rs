@@ -36,7 +36,7 @@ pub struct Packets {
 impl Capture {
     /// Starts a capture on a device (or `any`) of a namespace, and waits until it runs.
     pub fn start(netns: &Netns, device: &str, filter: &str) -> Result<Self> {
-        // Each capture has files of its own, so that the log of another one is not taken for this one's.
+        // Each capture has its own files, so that no capture reads another one's log.
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let file = netns.log_file(&format!("{device}-{number}.pcap"));
         let name = file.to_string_lossy().into_owned();
@@ -105,7 +105,7 @@ impl Packets {
         let text = command::run(&mut tcpdump, PATIENCE)?;
         let mut packets: Vec<String> = Vec::new();
         for line in text.lines() {
-            // Further lines of a packet are indented.
+            // A line that is indented continues the packet before.
             match packets.last_mut() {
                 Some(packet) if line.starts_with([' ', '\t']) => {
                     packet.push(' ');

@@ -18,16 +18,16 @@ pub struct Answer {
     pub records: Vec<String>,
     /// Flags of the header.
     pub flags: Vec<String>,
-    /// It came with an OPT record (EDNS, RFC 6891).
+    /// True if the answer came with an OPT record (EDNS, RFC 6891).
     pub edns: bool,
-    /// It came by TCP.
+    /// True if the answer came by TCP.
     pub tcp: bool,
-    /// The time that it took, by `dig`'s own clock.
+    /// The time until the answer, by `dig`'s own clock.
     pub took: Duration,
 }
 
 impl Answer {
-    /// Fails unless it is NOERROR with exactly these records, in any order.
+    /// Fails unless the status is NOERROR and the records are exactly these, in any order.
     pub fn is(&self, records: &[&str]) -> Result<()> {
         let mut own: Vec<&str> = self.records.iter().map(String::as_str).collect();
         let mut expected = records.to_vec();
@@ -39,7 +39,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Fails unless it has this status and no record.
+    /// Fails unless the status is this one and there is no record.
     pub fn is_empty(&self, status: &str) -> Result<()> {
         if self.status != status || !self.records.is_empty() {
             bail!("not an empty {status}: {self:?}");

@@ -1,7 +1,8 @@
-//! Faults of wires and of processes: a wire that carries nothing, or nothing one way; a process that stands
-//! still.
+//! Faults of wires and of processes: a wire that carries nothing, or nothing in one direction, and processes
+//! that are killed at one moment.
 //!
-//! A wire is cut where it enters the router, so that neither end is told: a node must find out by itself.
+//! A wire is cut at the router's port, so that neither host's device shows the cut: a node must find out by
+//! itself.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,7 +13,7 @@ use super::{Host, Lab, netns::Netns};
 
 static CUTS: AtomicU32 = AtomicU32::new(0);
 
-/// A cut that stands until it is healed.
+/// A cut wire, which stays cut until [`Cut::heal`] is called.
 #[derive(Debug)]
 #[must_use = "a cut is to be healed, or kept until the lab goes"]
 pub struct Cut {
@@ -22,14 +23,14 @@ pub struct Cut {
 
 #[derive(Debug)]
 enum Kind {
-    /// The router's port is down.
+    /// The router's port to the host, which is down.
     Port(String),
-    /// Rules in a table of their own.
+    /// A table of nftables with the rules that drop packets.
     Rules(String),
 }
 
 impl Cut {
-    /// The wire is whole again.
+    /// Makes the wire whole again.
     pub fn heal(self) -> Result<()> {
         let Self { router, kind } = self;
         match kind {
@@ -41,24 +42,24 @@ impl Cut {
 }
 
 impl Lab {
-    /// Cuts the wire between a host and the router, both ways.
+    /// Cuts the wire between a host and the router, in both directions.
     pub fn cut(&self, host: &Host) -> Result<Cut> {
         let (router, port) = self.port_of(host)?;
         router.ip(&["link", "set", &port, "down"])?;
         Ok(Cut { router, kind: Kind::Port(port) })
     }
 
-    /// Loses everything that a host sends; what is sent to it arrives.
+    /// Loses everything that a host sends. Packets to the host still arrive.
     pub fn cut_from(&self, host: &Host) -> Result<Cut> {
         self.lose(host, &[("ingress", "")])
     }
 
-    /// Loses everything that is sent to a host; what it sends arrives.
+    /// Loses everything that is sent to a host. Packets of the host still arrive.
     pub fn cut_to(&self, host: &Host) -> Result<Cut> {
         self.lose(host, &[("egress", "")])
     }
 
-    /// Cuts a host off from some others, both ways; everybody else reaches it.
+    /// Cuts a host off from some others, in both directions. All other hosts still reach it.
     pub fn cut_between(&self, host: &Host, others: &[&Host]) -> Result<Cut> {
         let words = others.iter().flat_map(|other| {
             let address = other.address;
@@ -70,13 +71,13 @@ impl Lab {
         self.lose(host, &words)
     }
 
-    /// Loses what is sent to a host and matches these words of nft: `tcp sport 7400`.
+    /// Loses those packets to a host that match these words of nft, such as `tcp sport 7400`.
     pub fn lose_to(&self, host: &Host, matching: &str) -> Result<Cut> {
         self.lose(host, &[("egress", matching)])
     }
 
-    /// Loses what passes the router's port of a host. The hook is as the router sees it: `ingress` is what
-    /// the host sends.
+    /// Drops packets at the router's port to a host. The hooks are named from the router's side, so that
+    /// `ingress` is for packets that the host sends.
     fn lose(&self, host: &Host, matching: &[(&str, &str)]) -> Result<Cut> {
         let (router, port) = self.port_of(host)?;
         let table = format!("cut{}", CUTS.fetch_add(1, Ordering::Relaxed));
@@ -97,10 +98,10 @@ impl Lab {
         Ok((router, format!("to-{}", host.name)))
     }
 
-    /// Ends all nodes at one moment, as a power cut would.
+    /// Kills all nodes at one moment, as a power cut would.
     pub fn kill_all(&self) -> Result<()> {
         self.hosts.iter().try_for_each(|host| host.signal(Signal::SIGKILL))?;
-        // Only now is each one waited for.
+        // Each process is waited for only after all have received the signal.
         self.hosts.iter().try_for_each(|host| host.kill9())
     }
 }

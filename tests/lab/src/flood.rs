@@ -1,4 +1,4 @@
-//! A flood of frames from one CPU: as many as it can make, or a given number a second.
+//! A flood of frames from one CPU, as many as the CPU can send, or a given number per second.
 #![expect(
     unsafe_code,
     reason = "packet sockets, and many packets in one call: no safe wrapper has them"
@@ -45,8 +45,8 @@ pub struct Sent {
 }
 
 impl Flood {
-    /// Sends `frames` in turns out of a device, from the given CPU, past the device's queueing discipline.
-    /// `rate` is in frames a second; `None` = as many as possible.
+    /// Sends `frames` in turn out of a device, from the given CPU, past the device's queueing discipline.
+    /// `rate` is in frames per second; `None` means as many as possible.
     pub fn start(
         netns: &Netns,
         device: &str,

@@ -1,4 +1,4 @@
-//! A host, its node, and the command line that talks to it.
+//! A host, its node, and the command line that talks to the node.
 
 use std::{
     collections::BTreeMap,
@@ -22,21 +22,21 @@ use super::{
     wait::eventually,
 };
 
-/// A node serves within that time, or something is wrong.
+/// Longest time until a started node serves.
 const START: Duration = Duration::from_secs(20);
 /// Port of the API.
 const LISTEN_PORT: u16 = 7400;
 
-/// One host: a namespace with an address, a folder for a node's state, and a folder for its pins.
+/// One host: a namespace with an address, a folder for the node's state, and a folder for its pins.
 #[derive(Debug)]
 pub struct Host {
-    /// Short name, also the node's: `h1`.
+    /// Short name of the host and of its node: `h1`.
     pub name: String,
-    /// Its namespace.
+    /// The host's namespace.
     pub netns: Netns,
-    /// Its address on the underlay.
+    /// The host's address on the underlay.
     pub address: Ipv4Addr,
-    /// Where its node pins.
+    /// The folder of bpffs in which the node pins its maps, programs and links.
     pub bpffs: PathBuf,
     folder: PathBuf,
     node: Mutex<Node>,
@@ -48,14 +48,14 @@ struct Node {
     args: Vec<String>,
 }
 
-/// A command that was refused, as it must be.
+/// The result of a command that was refused.
 #[derive(Debug)]
 pub struct Failure {
-    /// Its exit code.
+    /// The command's exit code.
     pub code: Option<i32>,
-    /// What it said.
+    /// All of stderr.
     pub stderr: String,
-    /// How long it took to say it.
+    /// The time for which the command ran.
     pub elapsed: Duration,
 }
 
@@ -83,7 +83,7 @@ impl Host {
         self.folder.join("overlay.sock")
     }
 
-    /// Where the node holds namespaces that were named by a process.
+    /// The folder in which the node holds namespaces that were named by a process.
     #[must_use]
     pub fn held_namespaces(&self) -> PathBuf {
         self.socket().with_extension("netns")
@@ -95,14 +95,13 @@ impl Host {
         self.folder.join("state")
     }
 
-    /// Starts the node, with folders of its own and these arguments besides, and waits until it
-    /// answers.
+    /// Starts the node with the host's own folders and these further arguments, and waits until it answers.
     pub fn start_node(&self, args: &[&str]) -> Result<()> {
         self.spawn_node(args)?;
         self.wait_until_serving()
     }
 
-    /// Starts the node and does not wait.
+    /// Starts the node and does not wait for an answer.
     pub fn spawn_node(&self, args: &[&str]) -> Result<()> {
         let mut node = self.node();
         if let Some(process) = &mut node.process
@@ -118,7 +117,7 @@ impl Host {
         Ok(())
     }
 
-    /// `overlay node run …`, every word.
+    /// All words of the node's command line, `overlay node run …`.
     #[must_use]
     pub fn node_command(&self, args: &[&str]) -> Vec<String> {
         let own = [
@@ -131,7 +130,7 @@ impl Host {
         ];
         let mut words = vec![overlay_binary().display().to_string(), "node".into(), "run".into()];
         for (option, value) in own {
-            // The caller's own value stands instead.
+            // A value in `args` replaces the host's own.
             if !args.contains(&option) {
                 words.extend([option.to_owned(), value]);
             }
@@ -140,7 +139,7 @@ impl Host {
         words
     }
 
-    /// Waits until the node answers on its socket. Fails at once when it has ended.
+    /// Waits until the node answers on its socket. Fails at once if the node has ended.
     pub fn wait_until_serving(&self) -> Result<()> {
         let mut ended = None;
         eventually(&format!("{}'s node serves", self.name), START, || {
@@ -156,7 +155,7 @@ impl Host {
         Ok(())
     }
 
-    /// Whether the node's process runs.
+    /// Returns true if the node's process runs.
     pub fn is_running(&self) -> Result<bool> {
         self.node().process.as_mut().map_or(Ok(false), Process::is_running)
     }
@@ -167,13 +166,13 @@ impl Host {
         self.node().process.as_ref()?.pid()
     }
 
-    /// What the node wrote.
+    /// The node's output so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.node().process.as_ref().map(Process::log).unwrap_or_default()
     }
 
-    /// Ends the node as a crash would.
+    /// Kills the node, as in a crash.
     pub fn kill9(&self) -> Result<()> {
         self.node().process.take().context("no node runs")?.kill9()
     }
@@ -183,17 +182,17 @@ impl Host {
         self.node().process.as_ref().context("no node runs")?.signal(signal)
     }
 
-    /// Stops the node's process where it stands: its sockets stay open, and nothing answers.
+    /// Pauses the node's process: its sockets stay open, and nothing answers.
     pub fn pause(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Lets the node's process go on.
+    /// Lets a paused process go on.
     pub fn go_on(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Asks the node to end, and waits.
+    /// Asks the node to end, and waits for its end.
     pub fn stop(&self) -> Result<()> {
         let mut process = self.node().process.take().context("no node runs")?;
         process.signal(Signal::SIGTERM)?;
@@ -204,24 +203,24 @@ impl Host {
         Ok(())
     }
 
-    /// Starts the node once more, as it was started before, and waits until it answers.
+    /// Starts the node with the arguments of its last start, and waits until it answers.
     pub fn restart(&self) -> Result<()> {
         let args = self.node().args.clone();
         self.start_node(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Starts the node once more, as it was started before, and does not wait.
+    /// Starts the node with the arguments of its last start, and does not wait.
     pub fn spawn_again(&self) -> Result<()> {
         let args = self.node().args.clone();
         self.spawn_node(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// Starts the node with these arguments besides, and it must refuse to run.
+    /// Starts the node with these further arguments. Fails unless the node refuses to run.
     pub fn node_fails(&self, args: &[&str]) -> Result<Failure> {
         self.node_fails_under(&[], args)
     }
 
-    /// The same, the node's command line following these words.
+    /// Does the same as [`Self::node_fails`], with these words before the node's command line.
     pub fn node_fails_under(&self, words: &[&str], args: &[&str]) -> Result<Failure> {
         let node = self.node_command(args);
         let words: Vec<&str> =
@@ -235,8 +234,9 @@ impl Host {
         Ok(Failure { code: status.code(), stderr, elapsed })
     }
 
-    /// What a reboot does: the node, its pins, its mounts, every device that it made and all rules of the
-    /// packet filter are gone, its state folder stays. The underlay device stays too, as it would come back.
+    /// Does what a reboot does: the node, its pins, its mounts, every device that it made and all rules of
+    /// the packet filter are gone, and its state folder stays. The underlay device stays too, because it
+    /// would come back.
     pub fn reboot(&self) -> Result<()> {
         if self.is_running()? {
             self.kill9()?;
@@ -255,8 +255,8 @@ impl Host {
         Ok(())
     }
 
-    /// What setting the machine up anew does: as [`Self::reboot`], and the state folder is gone too. Only the
-    /// name and the address are what they were.
+    /// Does what a new installation of the machine does: the same as [`Self::reboot`], and the state folder
+    /// is gone too. Only the name and the address stay.
     pub fn reinstall(&self) -> Result<()> {
         self.reboot()?;
         fs::remove_dir_all(self.state_dir())?;
@@ -269,19 +269,19 @@ impl Host {
         }
     }
 
-    /// `overlay …` against this host's node; must succeed. Returns its stdout.
+    /// Runs `overlay …` on this host's node. The command must succeed. Returns its stdout.
     pub fn overlay(&self, args: &[&str]) -> Result<String> {
         command::run(&mut self.overlay_command(args), PATIENCE)
     }
 
-    /// `overlay -o json …`, read.
+    /// Runs `overlay -o json …`, and parses its output.
     pub fn overlay_json(&self, args: &[&str]) -> Result<Value> {
         let args: Vec<&str> = ["-o", "json"].into_iter().chain(args.iter().copied()).collect();
         let text = self.overlay(&args)?;
         serde_json::from_str(&text).with_context(|| format!("overlay {args:?} printed: {text}"))
     }
 
-    /// `overlay …` that must be refused.
+    /// Runs `overlay …`, and fails unless the command is refused.
     pub fn overlay_fails(&self, args: &[&str]) -> Result<Failure> {
         let Output { status, stdout, stderr, elapsed } =
             command::output(&mut self.overlay_command(args), PATIENCE)?;
@@ -291,7 +291,7 @@ impl Host {
         Ok(Failure { code: status.code(), stderr, elapsed })
     }
 
-    /// `overlay …` against this host's node, to be run by the caller.
+    /// The command `overlay …` for this host's node, which the caller runs.
     #[must_use]
     pub fn overlay_command(&self, args: &[&str]) -> Command {
         let (binary, socket) = (overlay_binary(), self.socket());
@@ -300,7 +300,7 @@ impl Host {
         self.netns.command(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 
-    /// Names of the nodes that this one lists as ready.
+    /// Names of the nodes that this host's node lists as ready.
     pub fn ready_nodes(&self) -> Result<Vec<String>> {
         let nodes = self.overlay_json(&["node", "ls"])?;
         Ok(rows(&nodes)
@@ -310,19 +310,19 @@ impl Host {
             .collect())
     }
 
-    /// Names of the nodes that have a vote, as this one lists them.
+    /// Names of the nodes that have a vote, as this host's node lists them.
     pub fn voters(&self) -> Result<Vec<String>> {
         let nodes = self.overlay_json(&["node", "ls"])?;
         let votes = |node: &&Value| ["leader", "voter"].contains(&text(node, "role"));
         Ok(rows(&nodes).iter().filter(votes).map(|node| text(node, "name").to_owned()).collect())
     }
 
-    /// Whether its kernel holds what the cluster desires, or once did.
+    /// Returns true if the node has programmed its kernel at least once since it started.
     pub fn is_programmed(&self) -> Result<bool> {
         Ok(number(&self.overlay_json(&["status"])?, "programmed_revision") > 0)
     }
 
-    /// Name of the node that leads, as this one sees it.
+    /// Name of the leader, as this host's node knows it.
     pub fn leader(&self) -> Result<String> {
         let status = self.overlay_json(&["status"])?;
         let leader = text(&status, "leader");
@@ -332,7 +332,7 @@ impl Host {
         Ok(leader.to_owned())
     }
 
-    /// Packets counted under a drop reason (or `forwarded`), both directions.
+    /// Packets that were counted under a drop reason (or `forwarded`) in both directions.
     pub fn counter(&self, reason: &str) -> Result<u64> {
         let status = self.overlay_json(&["status"])?;
         let counters = &status["datapath"]["counters"];
@@ -343,7 +343,7 @@ impl Host {
             .sum())
     }
 
-    /// Packets counted in one direction, by drop reason (or `forwarded`).
+    /// Packets that were counted in one direction, by drop reason (or `forwarded`).
     pub fn counters(&self, direction: &str) -> Result<BTreeMap<String, u64>> {
         let status = self.overlay_json(&["status"])?;
         let counters = rows(&status["datapath"]["counters"]).iter();
@@ -353,7 +353,7 @@ impl Host {
             .collect())
     }
 
-    /// Everything pinned below the node's folder, sorted.
+    /// All pins below the node's folder, sorted.
     pub fn pins(&self) -> Result<Vec<PathBuf>> {
         let mut pins = Vec::new();
         walk(&self.bpffs, &mut pins)?;
@@ -367,7 +367,7 @@ impl Host {
         command::run(Command::new("bpftool").args(["map", "dump", "pinned"]).arg(pin), PATIENCE)
     }
 
-    /// Where one of the node's maps is pinned.
+    /// The path at which one of the node's maps is pinned.
     pub fn map_pin(&self, map: &str) -> Result<PathBuf> {
         let pins = self.pins()?;
         pins.iter()
@@ -377,12 +377,12 @@ impl Host {
     }
 
     fn node(&self) -> MutexGuard<'_, Node> {
-        // A test thread that panicked has left nothing half-done in there.
+        // A poisoned lock is used, because a test's thread that panicked has left nothing half-done in it.
         self.node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The rows of a listing, whether it is an array or an object that holds one.
+/// The rows of a listing, which is an array or an object with one array.
 #[must_use]
 pub fn rows(value: &Value) -> &[Value] {
     let array = match value {
@@ -392,13 +392,13 @@ pub fn rows(value: &Value) -> &[Value] {
     array.map_or(&[], Vec::as_slice)
 }
 
-/// A text field; empty where it is absent.
+/// A text field; empty if it is missing.
 #[must_use]
 pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
 }
 
-/// A number, whether JSON has it as a number or, as protobuf's mapping does for 64 bits, as a text.
+/// A number, which JSON has as a number or, by protobuf's mapping of 64-bit numbers, as a text.
 #[must_use]
 pub fn number(value: &Value, field: &str) -> u64 {
     let value = &value[field];

@@ -1,8 +1,8 @@
 //! Hosts, routers and containers as network namespaces of one machine, and real nodes on them.
 //!
-//! A [`Lab`] owns everything it makes under one prefix and removes it when dropped, also by a panic:
-//! processes, namespaces (and with them every device), pins, folders. What a lab that was killed left
-//! behind is removed by the next one. Nothing that does not carry the prefix is touched.
+//! A [`Lab`] owns everything that it makes under one prefix: processes, namespaces with their devices, pins
+//! and folders. It removes them when it is dropped, also by a panic. If a lab's process was killed, the next
+//! lab removes what is left of it. Nothing without the prefix is touched.
 
 pub mod capture;
 pub mod clients;
@@ -51,12 +51,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Where bpffs is mounted.
+/// The folder on which bpffs is mounted.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
-/// A router's leg: hosts on it are in one subnet, and on one Ethernet segment.
+/// A leg of the router. The hosts on it are in one subnet, and on one Ethernet segment.
 #[derive(Debug, Clone)]
 pub struct Subnet {
     bridge: String,
@@ -64,7 +64,7 @@ pub struct Subnet {
     prefix_len: u8,
 }
 
-/// Everything that was built for one test, or for the demo.
+/// Everything that was built for one test or for the demo.
 #[derive(Debug)]
 pub struct Lab {
     prefix: String,
@@ -77,27 +77,27 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// An empty lab with a prefix of its own.
+    /// Makes an empty lab with a prefix of its own.
     pub fn new() -> Result<Self> {
         sweep::orphans()?;
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         Self::build(format!("{}{}x{number}-", sweep::PREFIX, std::process::id()), false)
     }
 
-    /// An empty lab with a given prefix; the one that stands under it already is removed first.
-    /// `detached`: its programs may outlive us, see [`Self::keep`].
+    /// Makes an empty lab with a given prefix, after it has removed an existing lab with this prefix. If
+    /// `detached` is true, programs of the lab may outlive this process, see [`Self::keep`].
     pub fn named(prefix: &str, detached: bool) -> Result<Self> {
         sweep::remove(prefix)?;
         Self::build(prefix.to_owned(), detached)
     }
 
-    /// Whether a lab stands under a prefix: one that was kept.
+    /// Returns true if a lab with this prefix exists, which was kept.
     #[must_use]
     pub fn stands(prefix: &str) -> bool {
         sweep::folder(prefix).exists()
     }
 
-    /// Removes the lab that stands under a prefix.
+    /// Removes the lab with this prefix.
     pub fn remove(prefix: &str) -> Result<()> {
         sweep::remove(prefix)
     }
@@ -116,7 +116,7 @@ impl Lab {
         })
     }
 
-    /// Leaves everything standing.
+    /// Ends the ownership without removing anything, so that the lab stays.
     pub fn keep(mut self) {
         for host in self.hosts.drain(..) {
             host.detach();
@@ -125,36 +125,36 @@ impl Lab {
         self.prefix.clear();
     }
 
-    /// The prefix of everything made here.
+    /// The prefix of all names in this lab.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The folder of states, sockets and logs.
+    /// The folder with states, sockets and logs.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// All hosts so far.
+    /// All hosts that have been made so far.
     #[must_use]
     pub fn hosts(&self) -> &[Arc<Host>] {
         &self.hosts
     }
 
-    /// A namespace that nothing is in yet: what a container engine hands over.
+    /// Makes an empty namespace, like the one that a container engine hands over.
     pub fn container(&self, name: &str) -> Result<Netns> {
         Netns::create(&format!("{}{name}", self.prefix), &self.folder, self.detached)
     }
 
-    /// A namespace that somebody else made, as a file tells: it gets a name of the lab's, which keeps it
-    /// until the lab goes.
+    /// Gives a namespace that somebody else made, and that a file refers to, a name in this lab. The name
+    /// keeps the namespace until the lab is removed.
     pub fn adopt_netns(&self, name: &str, file: &Path) -> Result<Netns> {
         Netns::adopt(&format!("{}{name}", self.prefix), file, &self.folder, self.detached)
     }
 
-    /// The router between the subnets, made at first use.
+    /// The router between the subnets, which is made at its first use.
     pub fn router(&mut self) -> Result<Netns> {
         if let Some(router) = &self.router {
             return Ok(router.clone());
@@ -165,7 +165,7 @@ impl Lab {
         Ok(router)
     }
 
-    /// Another leg of the router. `gateway` is its address there: `10.10.10.1/24`.
+    /// Adds a leg to the router. `gateway` is the router's address on it: `10.10.10.1/24`.
     pub fn subnet(&mut self, gateway: &str) -> Result<Subnet> {
         let (address, prefix_len) = gateway.split_once('/').context("an address with a length")?;
         let bridge = format!("lan{}", self.subnets);
@@ -177,14 +177,14 @@ impl Lab {
         Ok(Subnet { bridge, gateway: address.parse()?, prefix_len: prefix_len.parse()? })
     }
 
-    /// A host on a subnet: its underlay device is eth0, its default route leads to the router.
+    /// Adds a host on a subnet. Its underlay device is eth0, and its default route leads to the router.
     pub fn host(&mut self, subnet: &Subnet, name: &str, address: &str) -> Result<Arc<Host>> {
         let host = self.bare_host(name, address)?;
         self.connect(&host.netns, name, subnet, host.address)?;
         Ok(host)
     }
 
-    /// Puts a namespace on a subnet, as a host is.
+    /// Connects a namespace to a subnet, as a host is connected.
     pub(crate) fn connect(
         &mut self,
         netns: &Netns,
@@ -203,7 +203,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Two hosts joined by one wire, in one subnet, with no router between.
+    /// Adds two hosts that are connected by one wire, in one subnet, without a router.
     pub fn wired_pair(
         &mut self,
         (first, first_address): (&str, &str),
@@ -220,7 +220,8 @@ impl Lab {
 
     fn bare_host(&mut self, name: &str, address: &str) -> Result<Arc<Host>> {
         let netns = self.container(name)?;
-        // Frames that cross a bridge are not the host's firewall's business.
+        // Frames that cross a bridge must not pass the host's firewall. The parameter may be missing, which
+        // is no error.
         drop(netns.sysctl("net.bridge.bridge-nf-call-iptables", "0"));
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder)?;
@@ -230,8 +231,8 @@ impl Lab {
         Ok(host)
     }
 
-    /// The four hosts in two subnets that the issue and the demo speak of, in this order:
-    /// 10.10.10.101, 10.10.10.102, 192.168.50.101, 192.168.50.102.
+    /// Adds the four hosts in two subnets that the issue and the demo use, in this order: 10.10.10.101,
+    /// 10.10.10.102, 192.168.50.101, 192.168.50.102.
     pub fn four_hosts(&mut self) -> Result<[Arc<Host>; 4]> {
         let left = self.subnet("10.10.10.1/24")?;
         let right = self.subnet("192.168.50.1/24")?;
@@ -243,12 +244,12 @@ impl Lab {
         ])
     }
 
-    /// Starts a node on each host: the first founds the cluster, the others join it.
+    /// Starts a node on each host. The first one founds the cluster, and the others join it.
     pub fn start_cluster(&self, hosts: &[Arc<Host>]) -> Result<()> {
         self.start_cluster_with(hosts, &[])
     }
 
-    /// The same, each with these arguments besides.
+    /// Starts a cluster like [`Self::start_cluster`], with these further arguments for each node.
     pub fn start_cluster_with(&self, hosts: &[Arc<Host>], args: &[&str]) -> Result<()> {
         let Some((founder, others)) = hosts.split_first() else { bail!("no host") };
         founder.start_node(args)?;
@@ -260,7 +261,8 @@ impl Lab {
             Duration::from_secs(20),
             || {
                 for host in hosts {
-                    // Its gateway and rules come with the first pass, after it is known to the others.
+                    // A node programs its gateway and rules in its first pass, which comes after the others
+                    // know it.
                     if !host.is_programmed()? {
                         bail!("{}'s kernel does not hold anything yet", host.name);
                     }
@@ -269,7 +271,7 @@ impl Lab {
                         bail!("{} sees {ready:?}", host.name);
                     }
                 }
-                // Three of them vote, or one where there are not three.
+                // Three nodes must have a vote, or one if there are fewer than three nodes.
                 let voters = founder.voters()?;
                 if voters.len() != if hosts.len() < 3 { 1 } else { 3 } {
                     bail!("{voters:?} vote");
@@ -279,12 +281,12 @@ impl Lab {
         )
     }
 
-    /// Takes a background program over: it lives as long as the lab.
+    /// Takes over a background program, which then lives as long as the lab.
     pub fn adopt(&mut self, process: Process) {
         self.adopted.push(process);
     }
 
-    /// What the nodes wrote, for a failing test.
+    /// The last lines of every log in the lab's folder, for a failing test.
     #[must_use]
     pub fn logs(&self) -> String {
         let mut text = String::new();

@@ -180,14 +180,14 @@ impl Netns {
         })
     }
 
-    /// Sends a TCP super-packet out of a device: a frame with complete headers and more payload than a segment
-    /// has. It is later cut into segments with `segment` bytes of payload.
+    /// Sends a TCP super-packet out of a device: a frame with complete headers and more payload than a
+    /// segment has. It is later cut into segments with `segment` bytes of payload.
     pub fn send_super_packet(&self, device: &str, frame: &[u8], segment: u16) -> Result<()> {
         self.enter(|| raw::Socket::open(device)?.send_super_packet(frame, segment))
     }
 
-    /// Sends a frame out of a device whose checksum is left to whoever sends it on: it is summed from `start` on, and
-    /// goes `offset` behind that.
+    /// Sends a frame out of a device without its checksum, which a later device must compute: over the bytes
+    /// from `start` on, to be written `offset` bytes behind `start`.
     pub fn send_unfinished(
         &self,
         device: &str,
@@ -229,7 +229,7 @@ pub(super) fn recorded(folder: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// `ip`, wherever it works on.
+/// Runs `ip` in the namespace of this process.
 pub(super) fn ip(args: &[&str]) -> Result<String> {
     command::run(Command::new("ip").args(args), PATIENCE)
 }

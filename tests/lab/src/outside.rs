@@ -40,7 +40,7 @@ pub struct Outside {
 }
 
 impl Lab {
-    /// Builds the outside host, on a subnet of the router's that it has for itself.
+    /// Builds the outside host, on a subnet of the router that has no other host.
     pub fn outside(&mut self) -> Result<Outside> {
         let subnet = self.subnet("203.0.113.1/24")?;
         let netns = self.container("outside")?;

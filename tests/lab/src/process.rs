@@ -44,19 +44,19 @@ impl Process {
         Ok(Self { child: Some(child), what, log: log.to_owned() })
     }
 
-    /// Its process id.
+    /// The program's process id.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         Some(Pid::from_raw(i32::try_from(self.child.as_ref()?.id()).ok()?))
     }
 
-    /// Its output so far.
+    /// The program's output so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Returns true if it still runs.
+    /// Returns true if the program still runs.
     pub fn is_running(&mut self) -> Result<bool> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.is_none()),
@@ -64,20 +64,20 @@ impl Process {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.pid().context("the process was let go")?;
         kill(pid, signal).with_context(|| format!("cannot send {signal} to `{}`", self.what))
     }
 
-    /// Waits for its end.
+    /// Waits for the program's end.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         let what = format!("`{}` ends", self.what);
         let child = self.child.as_mut().context("the process was let go")?;
         eventually(&what, patience, || child.try_wait()?.context("it still runs"))
     }
 
-    /// Kills it, as in a crash, and waits until it is gone.
+    /// Kills the program, as in a crash, and waits until it is gone.
     pub fn kill9(mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
@@ -86,7 +86,7 @@ impl Process {
         Ok(())
     }
 
-    /// Lets it run on after the end of this process.
+    /// Lets the program run on after the end of this process.
     pub fn detach(mut self) {
         self.child = None;
     }
@@ -95,7 +95,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // An error means that it has ended already.
+            // An error means that the program has ended already.
             drop(child.kill());
             drop(child.wait());
         }

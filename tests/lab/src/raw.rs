@@ -52,14 +52,14 @@ impl Socket {
         Ok(())
     }
 
-    /// TCP, by IPv4 or IPv6 without options, behind any number of VLAN tags.
+    /// Sends a super-packet: TCP over IPv4 or IPv6 without options, behind any number of VLAN tags.
     pub(super) fn send_super_packet(&self, frame: &[u8], segment: u16) -> Result<()> {
         self.take_virtio_headers()?;
         self.send(&[&virtio_header(frame, segment)?[..], frame].concat())
     }
 
-    /// With a checksum that is left to whoever sends the frame on: it is summed from `start` on, and goes `offset`
-    /// behind that.
+    /// Sends a frame without its checksum, which a later device must compute: over the bytes from `start` on,
+    /// to be written `offset` bytes behind `start`.
     pub(super) fn send_unfinished(&self, frame: &[u8], start: u16, offset: u16) -> Result<()> {
         self.take_virtio_headers()?;
         let mut header = [NEEDS_CSUM, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -85,10 +85,11 @@ impl Socket {
     }
 }
 
-/// A checksum is to be made (virtio 1.3, section 5.1.6).
+/// The flag of a frame whose checksum is still to be computed (virtio 1.3, section 5.1.6).
 const NEEDS_CSUM: u8 = 1;
 
-/// What says how to cut a frame, and which checksum is to be made (virtio 1.3, section 5.1.6).
+/// The header that tells how to cut a TCP frame into segments, and which checksum to compute (virtio 1.3,
+/// section 5.1.6).
 fn virtio_header(frame: &[u8], segment: u16) -> Result<[u8; 10]> {
     const GSO_TCPV4: u8 = 1;
     const GSO_TCPV6: u8 = 4;

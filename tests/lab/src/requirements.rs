@@ -32,13 +32,14 @@ pub fn missing(requirements: &[Requirement]) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join(", "))
 }
 
-/// Says that the test at `at` is skipped, and why: to who watches, and to who counts (the file that
-/// OVERLAY_SKIPS names), since its runner would count it as passed. A line is the test, a tab, the reason.
+/// Records that the test at `at` is skipped, and why. Without this record nobody would notice, because the
+/// test's runner counts the test as passed. One line with the test, a tab and the reason goes to stderr and
+/// to the file that OVERLAY_SKIPS names.
 ///
 /// # Errors
-/// The file can't be written.
+/// Returns an error if the file cannot be written.
 pub fn skip(reason: &str, at: &Location<'_>) -> io::Result<()> {
-    // nextest says whose process this is; libtest heads what a test has said with its name.
+    // nextest tells the test's name. Under libtest the place in the source is used instead.
     let test = env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| at.to_string());
     let line = format!("{test}\t{reason}\n");
     eprint!("skipped: {line}");
@@ -48,7 +49,7 @@ pub fn skip(reason: &str, at: &Location<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The binary under test: OVERLAY_BIN, else the workspace's release build.
+/// The binary under test: the one that OVERLAY_BIN names, or else the workspace's release build.
 #[must_use]
 pub fn overlay_binary() -> PathBuf {
     env::var_os("OVERLAY_BIN").map_or_else(

@@ -1,5 +1,5 @@
-//! What a host looks like from outside: to prove that something came back to where it was, and that
-//! what is not ours was left alone.
+//! The state of a host as an observer sees it, to prove that a host has returned to an earlier state, and
+//! that foreign objects were not touched.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,42 +19,42 @@ use super::{
     wait::eventually,
 };
 
-/// An IPv6 address is found free within that time.
+/// Longest time until the kernel has checked that an IPv6 address is not in use elsewhere.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// What changes by itself while nobody does anything.
+/// Parameters that change by themselves.
 const RESTLESS: [&str; 1] = ["net/netfilter/nf_conntrack_count"];
 
-/// A host at one moment: what is configured in its kernel, and the node's pins.
+/// The state of a host at one moment: the configuration of its kernel, and the node's pins.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MachineState {
-    /// Devices: address, master, MTU, sizes of super-packets, XDP, and addresses of both families.
+    /// Devices: MAC, master, MTU, sizes of super-packets, XDP, and addresses of both families.
     pub links: Vec<String>,
     /// Routes of all tables, of both families.
     pub routes: Vec<String>,
-    /// Which table is asked for what, of both families.
+    /// The rules that choose a routing table, of both families.
     pub rules: Vec<String>,
-    /// Neighbours and entries of bridges that somebody set.
+    /// Neighbours and entries of bridges that somebody set, without those that the kernel learned.
     pub neighbours: Vec<String>,
-    /// Queueing disciplines (clsact shows here), and the filters on the way in and out.
+    /// Queueing disciplines, clsact included, and the filters of both directions.
     pub qdiscs: Vec<String>,
-    /// What `nft list ruleset` prints; empty where there is no nft.
+    /// The output of `nft list ruleset`; empty if there is no nft.
     pub ruleset: Vec<String>,
-    /// Everything below /proc/sys/net, by path.
+    /// Everything below /proc/sys/net that can be read, by path.
     pub sysctls: Vec<String>,
     /// Everything below the node's folder of bpffs.
     pub pins: Vec<PathBuf>,
 }
 
-/// Without the kernel's own route to IPv6 multicast: it adds one by itself each time that a device gets its carrier
-/// (`addrconf_add_mroute`), and leaves it when the carrier goes.
+/// Removes the kernel's own routes to IPv6 multicast from a list. The kernel adds one by itself each time
+/// that a device gets its carrier (`addrconf_add_mroute`), and keeps it when the carrier goes.
 fn without_multicast(mut routes: Vec<String>) -> Vec<String> {
     routes.retain(|route| !(route.contains("\"ff00::/8\"") && route.contains("\"kernel\"")));
     routes
 }
 
 impl MachineState {
-    /// Looks at a host, once its addresses are settled.
+    /// Reads the state of a host, after its addresses have settled.
     pub fn of(host: &Host) -> Result<Self> {
         let links = eventually("no address is tentative", SETTLED, || settled_links(host))?;
         let netns = &host.netns;
@@ -65,8 +65,8 @@ impl MachineState {
                 qdiscs.push(format!("{name} {way} {}", without_our_ids(filters.stdout.trim())));
             }
         }
-        // Where programs are attached to one, since there is no TCX, it stays when they have gone: it may have
-        // become somebody else's by then.
+        // Without TCX, programs are attached through clsact, which the node leaves on the device, because
+        // somebody else may use it by then.
         let stays = |qdisc: &&str| qdisc.starts_with("qdisc clsact") && !has_tcx();
         let shown = netns.run(&["tc", "qdisc", "show"])?;
         qdiscs.extend(shown.lines().filter(|line| !stays(line)).map(str::to_owned));
@@ -107,7 +107,7 @@ impl MachineState {
         self.sysctls.iter().filter_map(forwards).collect()
     }
 
-    /// Fails, with what is different, unless the two are the same.
+    /// Fails, with the differences, unless the two states are the same.
     pub fn same_as(&self, before: &Self) -> Result<()> {
         let difference = self.difference(before);
         if !difference.is_empty() {
@@ -116,7 +116,7 @@ impl MachineState {
         Ok(())
     }
 
-    /// Lines that only one of the two has: `-` what was, `+` what is.
+    /// Lines that only one of the two states has: `-` for the earlier one, `+` for this one.
     #[must_use]
     pub fn difference(&self, before: &Self) -> Vec<String> {
         let (was, is) = (before.lines(), self.lines());
@@ -124,7 +124,7 @@ impl MachineState {
         gone.chain(is.difference(&was).map(|line| format!("+ {line}"))).collect()
     }
 
-    /// All of it, a line a fact.
+    /// The whole state, one fact a line.
     fn lines(&self) -> BTreeSet<String> {
         let Self { links, routes, rules, neighbours, qdiscs, ruleset, sysctls, pins } = self;
         let pins: Vec<String> = pins.iter().map(|pin| pin.display().to_string()).collect();
@@ -142,7 +142,7 @@ impl MachineState {
         for (section, rows) in sections {
             for row in rows {
                 let mut line = format!("{section}: {row}");
-                // The same rule twice is not the same rule once.
+                // A rule that exists twice differs from one that exists once.
                 while !lines.insert(line.clone()) {
                     line.push_str(" (again)");
                 }
@@ -153,7 +153,7 @@ impl MachineState {
 }
 
 impl fmt::Debug for MachineState {
-    /// Without what is the same on every host: a kernel has a thousand parameters.
+    /// Leaves out the kernel's parameters, which are a thousand lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let configured = |line: &&String| !line.starts_with("sysctl");
         f.debug_list().entries(self.lines().iter().filter(configured)).finish()
@@ -166,7 +166,7 @@ fn sorted(rows: impl Iterator<Item = String>) -> Vec<String> {
     rows
 }
 
-/// The devices, none of whose addresses still waits to be found free (which takes IPv6 a second).
+/// The devices. Fails while one of their addresses is tentative, which lasts a second with IPv6.
 fn settled_links(host: &Host) -> Result<Vec<Value>> {
     let links = host.netns.ip_json(&["addr", "show"])?;
     let links = links.as_array().context("devices")?;
@@ -188,7 +188,7 @@ fn shown_link(link: &Value) -> String {
             .iter()
             .map(|size| format!("{size} {}", link[size]))
             .collect();
-    // A program's number is another after each load; its name and its way of running are not.
+    // A program's id changes with each load, so only its name and its mode are compared.
     let xdp = &link["xdp"];
     let flags = link["flags"].as_array().into_iter().flatten();
     let is_up = flags.into_iter().any(|flag| flag == "UP");
@@ -205,7 +205,8 @@ fn shown_link(link: &Value) -> String {
     )
 }
 
-/// Without what the kernel learns or joins by itself.
+/// Permanent neighbours and bridge entries, without those that the kernel learned, and without groups that it
+/// joined.
 fn neighbours(host: &Host) -> Result<Vec<String>> {
     let netns = &host.netns;
     let mut rows = Vec::new();
@@ -224,7 +225,7 @@ fn neighbours(host: &Host) -> Result<Vec<String>> {
     Ok(rows)
 }
 
-/// Every parameter that can be read, and its value.
+/// The value of every parameter that can be read.
 fn sysctls(host: &Host) -> Result<Vec<String>> {
     const ROOT: &str = "/proc/sys";
     fn walk(folder: &Path, found: &mut Vec<String>) -> Result<()> {
@@ -235,7 +236,7 @@ fn sysctls(host: &Host) -> Result<Vec<String>> {
                 walk(&path, found)?;
                 continue;
             }
-            // Some are there to be written alone, and some have no value yet.
+            // Some parameters can only be written, and some have no value yet.
             let Ok(value) = fs::read_to_string(&path) else { continue };
             let name = path.strip_prefix(ROOT)?.display().to_string();
             if !RESTLESS.contains(&name.as_str()) {
@@ -252,7 +253,7 @@ fn sysctls(host: &Host) -> Result<Vec<String>> {
     })
 }
 
-/// Whether the kernel attaches programs by TCX: whether it has a function for that.
+/// Returns true if the kernel can attach programs by TCX, which shows in the name of a kernel function.
 fn has_tcx() -> bool {
     static HAS: LazyLock<bool> = LazyLock::new(|| {
         let names = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
@@ -261,10 +262,10 @@ fn has_tcx() -> bool {
     *HAS
 }
 
-/// Filters as `tc` shows them. A restarted node has put its own programs in the place of those before, by the same
-/// filter; a program's number says which one it is.
+/// Removes the ids of our programs from `tc`'s list of filters. A restarted node replaces its programs in the
+/// same filters, and only the ids differ.
 fn without_our_ids(filters: &str) -> String {
-    /// "ovly", as the controller marks its filters.
+    /// The handle by which the controller marks its filters: "ovly".
     const OURS: &str = " handle 0x6f766c79 ";
     let unnumbered = |line: &str| match line.split_once(" id ") {
         Some((head, tail)) if line.contains(OURS) => {
@@ -275,7 +276,7 @@ fn without_our_ids(filters: &str) -> String {
     filters.lines().map(unnumbered).collect::<Vec<_>>().join("\n")
 }
 
-/// Sets and maps keep no order of their elements that means anything.
+/// The lines of the ruleset, sorted, because the order of the elements of sets and maps has no meaning.
 fn ruleset(host: &Host) -> Result<Vec<String>> {
     if missing(&[Requirement::Tool("nft")]).is_some() {
         return Ok(Vec::new());
@@ -286,8 +287,8 @@ fn ruleset(host: &Host) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The files in the folders of namespaces of a lab below /etc/netns, with their content: one folder for
-/// all hosts of a lab, since they are one machine.
+/// The files of a lab's namespaces below /etc/netns, with their content. All hosts of a lab share these
+/// folders, because they are one machine.
 pub fn netns_files(prefix: &str) -> Result<BTreeMap<PathBuf, String>> {
     let mut files = BTreeMap::new();
     let Ok(folders) = fs::read_dir(NETNS_FILES) else { return Ok(files) };
@@ -296,7 +297,7 @@ pub fn netns_files(prefix: &str) -> Result<BTreeMap<PathBuf, String>> {
         if !folder.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
-        // A folder that stays behind is found too.
+        // The folder itself is listed too, so that an empty one that was left behind is found.
         files.insert(folder.path(), String::new());
         for file in fs::read_dir(folder.path())? {
             let path = file?.path();

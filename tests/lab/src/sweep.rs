@@ -21,7 +21,7 @@ pub(super) const NETNS_FILES: &str = "/etc/netns";
 const HELD: &str = "overlay.netns";
 /// Where control groups are, version 1's hierarchies below it.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Every test's prefix starts with it; then comes the process id of its maker.
+/// The beginning of every test's prefix; the process id of the test follows.
 pub(super) const PREFIX: &str = "ovlab";
 
 /// The folder of the lab with this prefix.
@@ -34,7 +34,7 @@ pub(super) fn bpffs(prefix: &str, host: &str) -> PathBuf {
     Path::new(BPFFS).join(format!("{prefix}{host}"))
 }
 
-/// Removes the labs whose makers are no more.
+/// Removes the labs whose processes have ended.
 pub(super) fn orphans() -> Result<()> {
     for name in names_in(Path::new(FOLDERS))? {
         if is_orphan(&name) {
@@ -92,11 +92,11 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Takes away the mounts by which a node of the host with this folder held namespaces.
+/// Unmounts the namespaces that a node of the host with this folder held.
 pub(super) fn release_namespaces(folder: &Path) -> Result<()> {
     let held = folder.join(HELD);
     for name in names_in(&held)? {
-        // What else is there is no mount.
+        // An error is ignored, because other files in the folder are not mounts.
         umount2(&held.join(name), MntFlags::MNT_DETACH).ok();
     }
     remove_folder(&held)

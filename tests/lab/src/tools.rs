@@ -1,4 +1,4 @@
-//! The tools that people measure and look with, as functions.
+//! The tools by which people measure and observe a network, as functions.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -7,29 +7,29 @@ use serde_json::Value;
 
 use super::{command, netns::Netns, process::Process, wait::eventually};
 
-/// What `ping` counted.
+/// The counts of `ping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ping {
-    /// Requests.
+    /// Number of requests.
     pub sent: u32,
-    /// Answers.
+    /// Number of answers.
     pub received: u32,
 }
 
-/// What `iperf3` measured.
+/// The results of `iperf3`.
 #[derive(Debug, Clone)]
 pub struct Iperf {
-    /// As the receiver saw it.
+    /// The rate as the receiver measured it.
     pub bits_per_second: f64,
     /// UDP: datagrams sent.
     pub packets: u64,
     /// UDP: datagrams that did not arrive.
     pub lost: u64,
-    /// TCP: segments sent again.
+    /// TCP: segments that were retransmitted.
     pub retransmits: u64,
 }
 
-/// The name by which `ethtool -k` shows what `ethtool -K` calls so.
+/// Converts a name of `ethtool -K` into the one that `ethtool -k` shows.
 fn shown_as(offload: &str) -> &str {
     match offload {
         "tx" => "tx-checksumming",
@@ -50,21 +50,22 @@ impl Netns {
         Ok(feature)
     }
 
-    /// Whether an offload of a device is on, by the name that `ethtool -K` has for it.
+    /// Returns true if an offload of a device is on. `offload` is its name for `ethtool -K`.
     pub fn is_offload_on(&self, device: &str, offload: &str) -> Result<bool> {
         let feature = self.feature(device, offload)?;
         feature["active"].as_bool().with_context(|| format!("{offload} of {device}: {feature}"))
     }
 
-    /// Switches an offload of a device. False where it stays as it was, since the device has it fixed; any
-    /// other way of not being switched is an error.
+    /// Switches an offload of a device. Returns false if the device has it fixed in the other state; any
+    /// other failure to switch is an error.
     pub fn switch_offload(&self, device: &str, offload: &str, on: bool) -> Result<bool> {
         let before = self.feature(device, offload)?;
         if before["fixed"] == true && before["active"] != on {
             return Ok(false);
         }
         let state = if on { "on" } else { "off" };
-        // What else it changed besides is written to stderr, and an exit code of 1 says that all was so already.
+        // The exit code is ignored: it is 1 if nothing had to be changed. Other offloads that changed as well
+        // are printed to stderr.
         let output = self.output(&["ethtool", "-K", device, offload, state])?;
         let is_on = self.is_offload_on(device, offload)?;
         ensure!(
@@ -77,19 +78,19 @@ impl Netns {
         Ok(true)
     }
 
-    /// Pings `count` times, 10 ms apart; counts, whatever comes back.
+    /// Pings `count` times, 10 ms apart, and returns the counts, even if nothing is answered.
     pub fn ping(&self, to: impl ToString, count: u32) -> Result<Ping> {
         let (count, to) = (count.to_string(), to.to_string());
         let output =
             self.output(&["ping", "-n", "-q", "-i", "0.01", "-W", "1", "-c", &count, &to])?;
-        // Exit code 1 only says that nothing came back.
+        // Exit code 1 only means that nothing was answered.
         if output.status.code().is_none_or(|code| code > 1) {
             bail!("ping {to}: {}{}", output.stdout, output.stderr);
         }
         parse_ping(&output.stdout).with_context(|| format!("ping printed: {}", output.stdout))
     }
 
-    /// Pings three times; every answer must come.
+    /// Pings three times, and fails unless every request is answered.
     pub fn reaches(&self, to: impl ToString) -> Result<()> {
         let to = to.to_string();
         let ping = self.ping(&to, 3)?;
@@ -113,7 +114,7 @@ impl Netns {
         Ok(process)
     }
 
-    /// Waits until somebody listens on a TCP port here.
+    /// Waits until somebody listens on a TCP port of the namespace.
     pub fn wait_for_listener(&self, port: u16) -> Result<()> {
         let what = format!("{} listens on {port}", self.name());
         let filter = format!("sport = :{port}");
@@ -123,12 +124,12 @@ impl Netns {
         })
     }
 
-    /// Runs an iperf3 client with these arguments besides.
+    /// Runs an iperf3 client with these further arguments.
     pub fn iperf(&self, to: Ipv4Addr, seconds: u32, args: &[&str]) -> Result<Iperf> {
         self.iperf_pinned(to, seconds, args, None)
     }
 
-    /// The same, on one CPU.
+    /// Runs an iperf3 client like [`Self::iperf`], on one CPU.
     pub fn iperf_pinned(
         &self,
         to: Ipv4Addr,
@@ -148,7 +149,7 @@ impl Netns {
     }
 }
 
-/// The words that put a command on one CPU.
+/// The words before a command that keep it on one CPU.
 pub fn pinned(cpu: Option<&str>) -> Vec<&str> {
     cpu.map_or_else(Vec::new, |cpu| vec!["taskset", "-c", cpu])
 }

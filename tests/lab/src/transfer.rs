@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The Ethertype for experiments (IEEE 802, RFC 7042, appendix B).
 pub const ETHERTYPE: u16 = 0x88b5;
 
-/// Pseudo-random bytes, in which a part that is missing or in another place is noticed.
+/// Pseudo-random bytes, by which a missing or misplaced part is noticed.
 #[must_use]
 pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
@@ -124,7 +124,7 @@ pub fn frame(from: [u8; 6], to: [u8; 6], payload: usize) -> Vec<u8> {
     [&to[..], &from, &ETHERTYPE.to_be_bytes(), &pattern(payload, 11)].concat()
 }
 
-/// Receives every frame that comes into a namespace, from its return on.
+/// Opens a socket that receives every frame that enters a namespace from now on.
 pub fn listen(netns: &Netns) -> Result<OwnedFd> {
     netns.enter(|| {
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -135,7 +135,7 @@ pub fn listen(netns: &Netns) -> Result<OwnedFd> {
     })
 }
 
-/// Waits for a frame that begins with `sent`, and has at most padding after it.
+/// Waits for a frame that begins with `sent`, and has nothing but padding after it.
 pub fn heard(socket: &OwnedFd, sent: &[u8]) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {

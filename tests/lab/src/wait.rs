@@ -64,7 +64,7 @@ pub fn eventually<T>(
     answer.context("interrupted")
 }
 
-/// The same without regard to [`interrupt`], because the removal of a lab must go on to its end.
+/// Waits like [`eventually`], but ignores [`interrupt`], because the removal of a lab must go on to its end.
 pub(super) fn poll<T>(
     what: &str,
     patience: Duration,
