@@ -29,23 +29,23 @@ use super::{
 
 pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
 
-/// The programs in each way in which this kernel may take them; the one to try first comes first.
+/// The programs in each form that this kernel may accept, in the order in which they are tried.
 pub(crate) fn prepared() -> Vec<Prepared> {
     let btf = std::fs::read(KERNEL_BTF).expect("the kernel tells its types");
     prepare(OBJECT, &btf).expect("its sk_buff is one that we know")
 }
 
-/// The programs, not loaded yet, and their maps.
+/// Opens the programs and their maps without loading the programs.
 pub(crate) fn opened(Prepared { object, layout }: &Prepared) -> Ebpf {
     let mut loader = EbpfLoader::new();
     loader.override_global(SKB_LAYOUT, layout, true);
     loader.load(object).expect("the object holds the programs")
 }
 
-/// Headroom that the kernel asks of the output buffer: what encapsulation adds, and more.
+/// Additional room that the kernel needs in the output buffer: at least the headers that encapsulation adds.
 const GROWTH: usize = 256;
 
-/// What a program returned to TC.
+/// The value that a program returned to TC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// TC_ACT_UNSPEC.
@@ -56,19 +56,20 @@ pub(crate) enum Verdict {
     Redirect,
 }
 
-/// The packet's own circumstances, beside its bytes.
+/// The properties of a packet that are not in its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Skb {
-    /// The device that it comes in by. The kernel tells by this one's MAC whom the packet is for.
+    /// The device by which the packet comes in. From this device's MAC the kernel tells whether the packet is
+    /// for this host.
     pub(crate) ifindex: u32,
-    /// Not 0: a super-packet of segments of this size. test_run can't say of which protocol.
+    /// The segment size of a super-packet, or 0. test_run cannot tell the protocol of a super-packet.
     pub(crate) gso_size: u32,
 }
 
-/// Which counter moved, and by how much. A reason's number; 0 counts what was forwarded.
+/// The change of each counter, by reason and direction. Reason 0 counts forwarded packets.
 pub(crate) type Counts = BTreeMap<(u32, Direction), Counter>;
 
-/// All that came of one packet.
+/// All results of one packet.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
@@ -77,26 +78,26 @@ pub(crate) struct Outcome {
     pub(crate) events: Vec<Event>,
 }
 
-/// See the module.
+/// The loaded programs with their maps, and the namespaces with the devices.
 pub(crate) struct Bench {
     loaded: Loaded,
     home: Home,
 }
 
-/// The node at the other end of the underlay: programs and maps of its own, in the namespace of the peers. What this
-/// node sends by the underlay is what that one receives.
+/// The node at the other end of the underlay. It has its own programs and maps, in the namespace of the
+/// peers, and receives everything that this node sends on the underlay.
 pub(crate) struct FarNode {
     loaded: Loaded,
 }
 
 impl FarNode {
-    /// Makes its maps hold the world and nothing else.
+    /// Makes the far node's maps hold the world and nothing else.
     pub(crate) fn fill(&mut self, world: &World) {
         self.loaded.fill(world);
     }
 }
 
-/// The programs and their maps, as any namespace may have them.
+/// The programs and their maps, which depend on no namespace.
 struct Loaded {
     programs: Ebpf,
     config: Array<MapData, Config>,
@@ -117,31 +118,33 @@ struct Loaded {
     attached: Vec<(Direction, SchedClassifierLinkId)>,
 }
 
-/// Slots of TRAFFIC that are looked at: those of endpoints, everybody else's, and the last. Reading all of
-/// them would be most of a run's time.
+/// The slots of TRAFFIC that are read: those of the endpoints, the one that is shared by all others, and the
+/// last one. Reading all of them would take most of a run's time.
 const WATCHED_SLOTS: [u32; 4] = [0, SLOT_A, SLOT_B, TRAFFIC_MAX - 1];
 
-/// Directions whose programs are TC's; the guard's is XDP's, and loaded by who runs it.
+/// Directions whose programs are attached to TC. The guard's program is for XDP, and is loaded by the tests
+/// that need it.
 pub(crate) const AT_TC: [Direction; 3] =
     [Direction::FromEndpoint, Direction::FromUnderlay, Direction::FromGateway];
 
-/// The guard's programs: in a driver, and in the stack.
+/// The guard's programs: the one for a driver, and the one for the stack.
 pub(crate) const GUARDS: [&str; 2] = ["guard_underlay", "guard_generic"];
 
-/// The programs of the last test, for the next one: the verifier takes longer than most tests.
+/// The programs of the last test, which the next test uses again, because the verifier takes longer than most
+/// tests.
 static SPARE: Mutex<Option<Loaded>> = Mutex::new(None);
 
-/// Runs a test on a bench that nobody else has meanwhile, or skips it where the machine lacks something.
+/// Runs a test on a bench of its own, or skips the test if the machine lacks something.
 #[track_caller]
 pub(crate) fn on_bench(body: impl FnOnce(&mut Bench)) {
     if let Some(reason) = missing(&[Requirement::Root, Requirement::Tool("ip")]) {
         return skip(&reason, Location::caller()).expect("a line for the count");
     }
     let spare = || SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-    // The lock is free while the programs are loaded.
+    // The lock is not held while the programs are loaded.
     let taken = spare().take();
     let mut bench = Bench::new(taken.unwrap_or_else(Loaded::new));
-    // A test that fails takes its bench with it.
+    // The bench of a failed test is not used again.
     body(&mut bench);
     *spare() = Some(bench.clear());
 }
@@ -223,7 +226,7 @@ impl Loaded {
     }
 
     fn attach(&mut self, direction: Direction, device: &str) {
-        // Only kernels before 6.6 need it.
+        // Only kernels before 6.6 need a clsact qdisc.
         tc::qdisc_add_clsact(device).expect("the device has no qdisc of ours yet");
         let program = self.program(direction);
         let link = program.attach(device, TcAttachType::Ingress).expect("TC takes the program");
@@ -245,7 +248,7 @@ impl Bench {
         bench
     }
 
-    /// Leaves nothing of a test in the maps, on the devices or in the ring.
+    /// Removes everything that a test has left in the maps, on the devices and in the ring.
     fn clear(mut self) -> Loaded {
         self.fill(&World::empty());
         for (direction, link) in std::mem::take(&mut self.loaded.attached) {
@@ -267,18 +270,19 @@ impl Bench {
         self.loaded
     }
 
-    /// The program that sees packets of this direction.
+    /// The program for packets of this direction.
     pub(crate) fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
         self.loaded.program(direction)
     }
 
-    /// One of [`GUARDS`], not loaded yet.
+    /// One of [`GUARDS`], which is not loaded yet.
     pub(crate) fn guard(&mut self, name: &str) -> &mut Xdp {
         let program = self.loaded.programs.program_mut(name);
         program.expect("a program of that name").try_into().expect("an XDP program")
     }
 
-    /// Fills the maps with a world whose endpoints all route for others: they alone may send IPv6.
+    /// Fills the maps with a world whose endpoints all route for others, because only such endpoints may send
+    /// IPv6.
     pub(crate) fn fill_with_routers(&mut self) {
         let mut world = World::default();
         world.flag(overlay_common::FLAG_FORWARDS);
@@ -290,7 +294,7 @@ impl Bench {
         self.loaded.fill(world);
     }
 
-    /// The node at the other end of the underlay: see [`FarNode`].
+    /// Loads the programs of the node at the other end of the underlay: see [`FarNode`].
     pub(crate) fn far_node(&self) -> FarNode {
         let mut loaded = Loaded::new();
         self.home.among_peers(|| loaded.attach(Direction::FromUnderlay, "underlay_peer"));
@@ -307,29 +311,29 @@ impl Bench {
         set_offloads("underlay", whole);
     }
 
-    /// The same of the device of the far node's endpoint.
+    /// Does the same as [`Self::set_offloads_of_underlay`] for the device of the far node's endpoint.
     pub(crate) fn set_offloads_of_far(&self, whole: bool) {
         self.home.among_peers(|| set_offloads("far", whole));
     }
 
-    /// Runs one packet through the direction's program, as it would come in by the usual device.
+    /// Runs one packet through the direction's program, as if it came in by the usual device.
     pub(crate) fn run(&mut self, direction: Direction, packet: &[u8]) -> Outcome {
         self.run_skb(direction, packet, Skb::usual(direction))
     }
 
-    /// Runs one packet under the circumstances given.
+    /// Runs one packet with the given properties.
     pub(crate) fn run_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Outcome {
         let ran = self.try_run(direction, packet, skb, 1);
         ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error:?}"))
     }
 
-    /// Runs the same packet many times; the verdict and the bytes are the last run's.
+    /// Runs the same packet many times. The verdict and the bytes are those of the last run.
     pub(crate) fn repeat(&mut self, direction: Direction, packet: &[u8], times: u32) -> Outcome {
         let ran = self.try_run(direction, packet, Skb::usual(direction), times);
         ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error:?}"))
     }
 
-    /// Runs a packet that test_run may refuse: one shorter than its IP header.
+    /// Runs a packet that test_run may refuse, because it is shorter than its IP header.
     pub(crate) fn try_run(
         &mut self,
         direction: Direction,
@@ -341,7 +345,7 @@ impl Bench {
         Ok(Outcome { verdict, packet, counts: self.counts(), events: self.events() })
     }
 
-    /// Runs one packet and leaves its counts and events where they are, for many to be read at once.
+    /// Runs one packet without reading counts and events, so that those of many packets can be read at once.
     pub(crate) fn run_bare(
         &mut self,
         direction: Direction,
@@ -354,8 +358,8 @@ impl Bench {
         }
     }
 
-    /// Now the one, now the other of the guard's programs, which must be loaded, as from a device of the
-    /// kernel's choice.
+    /// Runs a packet through one of the guard's programs, chosen by the packet's length, so that both get
+    /// their share. Both must be loaded. The kernel chooses the device.
     fn test_run_guard(&mut self, packet: &[u8]) -> Result<(Verdict, Vec<u8>), ProgramError> {
         let mut out = vec![0; packet.len() + GROWTH];
         let ran = self.guard(GUARDS[packet.len() % 2]).test_run(TestRunOptions {
@@ -364,7 +368,7 @@ impl Bench {
             ..TestRunOptions::new()
         })?;
         out.truncate(ran.data_size_out as usize);
-        // linux/bpf.h
+        // Return values of XDP programs (linux/bpf.h).
         let verdict = match ran.return_value {
             1 => Verdict::Shot,
             2 => Verdict::Pass,
@@ -393,8 +397,9 @@ impl Bench {
         Ok((Verdict::from_action(ran.return_value), out))
     }
 
-    /// Runs one packet as from a device that gave the sum of all of it, which the kernel compares with
-    /// the packet's bytes afterwards: EBADMSG if it differs. A bare call, since aya has no such flag.
+    /// Runs one packet as if a device had computed the sum of the whole packet. The kernel compares the sum
+    /// with the packet's bytes afterwards, and returns EBADMSG if they differ. The system call is made
+    /// directly, because aya does not know this flag.
     pub(crate) fn run_summed(
         &mut self,
         direction: Direction,
@@ -442,15 +447,15 @@ impl Bench {
             batch_size: 0,
             pad: 0,
         };
-        // SAFETY: the struct begins as the kernel's does and is as long as is said; its two pointers
-        // are to buffers that outlive the call, and are only read.
+        // SAFETY: the struct begins like the kernel's and has the length that is given; its two pointers are
+        // to buffers that outlive the call, and are only read.
         let ran = unsafe {
             libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut run, size_of::<TestRun>())
         };
         Errno::result(ran).map(|_| Verdict::from_action(run.retval))
     }
 
-    /// What has been counted since the last call.
+    /// The counts since the last call.
     pub(crate) fn counts(&mut self) -> Counts {
         let now = self.read_metrics();
         let before = std::mem::replace(&mut self.loaded.counted, now);
@@ -466,7 +471,7 @@ impl Bench {
     fn read_metrics(&self) -> Counts {
         let mut counts = Counts::new();
         let traffic = self.read_traffic();
-        // Reasons that nobody has named yet are looked at as well: none may be counted.
+        // The numbers behind the last reason are read as well, because none of them may be counted.
         for reason in 0..=DropReason::COUNT {
             for direction in Direction::ALL {
                 let index = metric_index(reason, direction);
@@ -476,7 +481,7 @@ impl Bench {
                     packets: sum.packets + cpu.packets,
                     bytes: sum.bytes + cpu.bytes,
                 });
-                // What went on is counted with its endpoint.
+                // Forwarded packets of endpoints are counted in the endpoints' slots.
                 let sum = match (reason, direction) {
                     (0, Direction::FromEndpoint) => {
                         traffic.values().fold(sum, |sum, of| add(sum, of.sent))
@@ -492,7 +497,7 @@ impl Bench {
         counts
     }
 
-    /// What each endpoint sent and received, by its slot, since the test began.
+    /// The packets and bytes that each endpoint sent and received since the test began, by slot.
     pub(crate) fn read_traffic(&self) -> BTreeMap<u32, Traffic> {
         let mut all = BTreeMap::new();
         for slot in WATCHED_SLOTS {
@@ -510,25 +515,25 @@ impl Bench {
         all
     }
 
-    /// What the programs learnt of the way at an index of HOPS.
+    /// The values that the programs learnt about the path at an index of HOPS.
     pub(crate) fn path(&self, hop: u32) -> PathMtu {
         self.loaded.paths.get(&hop, 0).expect("PATHS has the index")
     }
 
-    /// What the programs told since the last call.
+    /// The events since the last call.
     pub(crate) fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(item) = self.loaded.events.next() {
             assert_eq!(item.len(), size_of::<Event>());
-            // SAFETY: the item is as long as the type, of which any bytes are a value; it asks for no
-            // alignment.
+            // SAFETY: the item is as long as the type, for which any bytes are a valid value; an unaligned
+            // read needs no alignment.
             events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
         }
         events
     }
 
-    /// Attaches the direction's program to a device, for packets that really come in. It goes with
-    /// the bench.
+    /// Attaches the direction's program to a device, for packets that come in by the device. The program is
+    /// detached with the bench.
     pub(crate) fn attach(&mut self, direction: Direction, device: &str) {
         self.loaded.attach(direction, device);
     }
@@ -576,7 +581,7 @@ impl Verdict {
 }
 
 impl Skb {
-    /// By one of endpoint A's devices, or by the underlay's.
+    /// A packet that comes in by one of endpoint A's devices, or by the underlay's.
     pub(crate) fn usual(direction: Direction) -> Self {
         let ifindex = match direction {
             Direction::FromEndpoint => PORT_A,
@@ -586,8 +591,8 @@ impl Skb {
         Self { ifindex, gso_size: 0 }
     }
 
-    /// As `struct __sk_buff` (linux/bpf.h). The kernel refuses any other field that is not 0, the
-    /// stripped VLAN tag among them.
+    /// The packet's properties as a `struct __sk_buff` (linux/bpf.h). The kernel refuses any other field that
+    /// is not 0, the stripped VLAN tag included.
     fn context(self) -> [u8; 192] {
         const IFINDEX: usize = 40;
         const GSO_SIZE: usize = 176;

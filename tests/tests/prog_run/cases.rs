@@ -1,4 +1,4 @@
-//! A row of a table: a packet, how the maps differ from the usual, and what comes of it.
+//! A case of a table: a packet, the changes of the usual maps, and the expected result.
 
 use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReason};
 
@@ -7,25 +7,25 @@ use super::{
     world::World,
 };
 
-/// What comes of a packet.
+/// The expected result of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// The stack gets it as it came; nothing is counted.
+    /// The stack gets the packet unchanged, and nothing is counted.
     Pass,
-    /// The stack gets it as it came, and it is counted as forwarded.
+    /// The stack gets the packet unchanged, and the packet is counted as forwarded.
     Allow,
-    /// It goes somewhere else, and is counted as forwarded.
+    /// The packet is redirected, and is counted as forwarded.
     Redirect,
-    /// Copies of it have gone out but for those that were lost for these reasons; it ends here, and
-    /// is counted as forwarded.
+    /// Copies of the packet have gone out, except for those that were lost for these reasons. The packet
+    /// itself ends here, and is counted as forwarded.
     Replicated(Vec<DropReason>),
-    /// It ends here, and is counted.
+    /// The packet is dropped, and counted under this reason.
     Drop(DropReason),
-    /// It ends here, is counted as too big, and its sender gets an answer.
+    /// The packet is dropped and counted as too big, and its sender gets an answer.
     Told,
 }
 
-/// See the module.
+/// A packet, the changes of the usual maps, and the expected result.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     arrange: fn(&mut World),
@@ -34,7 +34,7 @@ pub(crate) struct Case {
     pub(crate) expected: Expected,
 }
 
-/// A row.
+/// Makes a case with the usual properties of a packet.
 pub(crate) fn case(
     name: &'static str,
     arrange: fn(&mut World),
@@ -45,13 +45,13 @@ pub(crate) fn case(
 }
 
 impl Case {
-    /// The packet comes under other circumstances than usual.
+    /// Gives the packet other properties than the usual ones.
     pub(crate) fn with(self, skb: Skb) -> Self {
         Self { skb: Some(skb), ..self }
     }
 
-    /// Runs the case without a listener, with one to drops and with one to every packet, and checks all
-    /// that holds of any packet. What came of the first run is the caller's to look into.
+    /// Runs the case without a listener, with a listener to drops and with a listener to every packet, and
+    /// checks all rules that hold for any packet. The caller can check the result of the first run further.
     pub(crate) fn check(&self, bench: &mut Bench, direction: Direction) -> Outcome {
         let Self { name, arrange, packet, skb, expected: _ } = self;
         let skb = skb.unwrap_or(Skb::usual(direction));
@@ -70,14 +70,15 @@ impl Case {
         quiet
     }
 
-    /// A listener hears of the packet once, if of the like at all.
+    /// Checks that a listener gets one event of the packet, or none if it does not listen to packets of this
+    /// kind.
     fn check_told(&self, bench: &mut Bench, direction: Direction, skb: Skb, world: &World) {
         let Self { name, packet, expected, .. } = self;
         bench.fill(world);
         let told = bench.run_skb(direction, packet, skb);
         self.check_outcome(direction, &told);
         let hears_flows = world.config.is_some_and(|config| config.flags & CONFIG_FLOWS != 0);
-        // The programs answer ARP, and forward none.
+        // The programs answer ARP packets, and forward none of them.
         let is_arp = packet.get(12..14) == Some(&[0x08, 0x06]);
         let reason = match expected {
             Expected::Told => Some(DropReason::TooBig as u32),
@@ -125,7 +126,7 @@ impl Case {
     }
 }
 
-/// Runs all rows.
+/// Checks all cases of a table.
 pub(crate) fn check_all(bench: &mut Bench, direction: Direction, cases: Vec<Case>) {
     for case in cases {
         case.check(bench, direction);

@@ -1,5 +1,5 @@
-//! Bulk traffic: super-packets of TCP and UDP, and single packets, whose checksums the sender leaves to a device. They come
-//! in by real devices only.
+//! Bulk traffic: super-packets of TCP and UDP, and single packets whose checksums the sender leaves to a
+//! device. Only packets from real devices can be of this kind.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -15,9 +15,9 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
-/// The most bytes that are sent in datagrams at once.
+/// The largest number of bytes that are sent as datagrams at once.
 const LARGE: usize = 60_000;
-/// The most bytes of payload: every kernel takes so many from a packet socket.
+/// The largest payload in bytes, which every kernel takes from a packet socket.
 const JUMBO: usize = 67_000;
 
 /// Bulk traffic of A and of B.
@@ -25,7 +25,7 @@ pub(super) fn bulk() -> BoxedStrategy<Packet> {
     prop_oneof![4 => of(A, PORT_A), 1 => of(B, PORT_B)].boxed()
 }
 
-/// What differs from packet to packet.
+/// The fields that differ from packet to packet.
 #[derive(Clone, Debug)]
 struct Fields {
     to: [u8; 6],
@@ -33,20 +33,20 @@ struct Fields {
     tags: Vec<u8>,
     is_v4: bool,
     is_udp: bool,
-    /// Addresses of IPv4, and the last bytes of those of IPv6.
+    /// Addresses of IPv4, and the last bytes of IPv6 addresses.
     source: [u8; 4],
     target: [u8; 4],
     tos: u8,
     id: u16,
-    /// In words of four bytes.
+    /// Length of the options, in words of four bytes.
     ip_options: usize,
     tcp_options: usize,
     tcp_flags: u8,
     sequence: u32,
-    /// Bytes of payload in a segment, and in all.
+    /// Bytes of payload in a segment, and bytes of the whole payload.
     segment: u16,
     payload: usize,
-    /// The payload lies right behind the headers, and not in other pages.
+    /// True if the payload is directly behind the headers, and not in other pages.
     in_one_piece: bool,
 }
 
@@ -87,7 +87,7 @@ fn of(own: Station, port: u32) -> BoxedStrategy<Packet> {
                     id,
                     ip_options,
                     tcp_options,
-                    // No kernel makes a super-packet of these.
+                    // No kernel makes a super-packet of segments with these flags.
                     tcp_flags: tcp_flags & !(SYN | RST | URG),
                     sequence,
                     segment,
@@ -107,17 +107,19 @@ fn of(own: Station, port: u32) -> BoxedStrategy<Packet> {
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const URG: u8 = 0x20;
-/// What a kernel cuts a super-packet of datagrams into at most (UDP_MAX_SEGMENTS of kernels before 6.9).
+/// The largest number of datagrams into which a kernel cuts a super-packet (UDP_MAX_SEGMENTS of kernels
+/// before 6.9).
 const MOST_DATAGRAMS: usize = 64;
 
-/// Most often none, else up to three.
+/// VLAN tags, most often none, otherwise up to three.
 fn tags() -> BoxedStrategy<Vec<u8>> {
     let tag = (select(vec![0x8100u16, 0x88a8]), select(vec![7u16, 0, 0xe007]))
         .prop_map(|(tpid, control)| [tpid.to_be_bytes(), control.to_be_bytes()].concat());
     prop_oneof![5 => Just(Vec::new()), 1 => vec(tag, 1..4).prop_map(|tags| tags.concat())].boxed()
 }
 
-/// Bytes of a segment, and of all payload: of one packet, of a few segments, of many, and above 64 KiB.
+/// Bytes of a segment, and of the whole payload: one packet, a few segments, many segments, and more than 64
+/// KiB.
 fn sizes() -> BoxedStrategy<(u16, usize)> {
     let segment = select(vec![64u16, 536, 1000, 1280, 1350, 1386, 1398, 1410, 1411, 1460]);
     let factor = prop_oneof![
@@ -149,14 +151,15 @@ impl Fields {
                 )
             }
         };
-        // The sum over the pseudo-header, not inverted: what a sender leaves in the field (RFC 9293, section 3.1).
+        // The sum over the pseudo-header, not inverted, which a sender leaves in the field (RFC 9293, section
+        // 3.1).
         let len = (l4_len as u32).to_be_bytes();
         let sum = !checksum(&[&pseudo[..], &len, &[0, protocol]].concat());
         let link = [&self.to[..], &self.from, &self.tags, &ethertype.to_be_bytes()].concat();
         let start = (link.len() + ip.len()) as u16;
         let (l4, offset) =
             if self.is_udp { (self.udp(l4_len, sum), 6) } else { (self.tcp(sum), 16) };
-        // A byte of the payload says how far in it lies.
+        // Each byte of the payload depends on its position.
         let payload: Vec<u8> = (0..self.payload).map(|at| (at / 7) as u8).collect();
         let headers = if self.in_one_piece { 0 } else { start + l4_header as u16 };
         let kind = match (self.is_udp, self.is_v4) {
@@ -177,7 +180,7 @@ impl Fields {
 
     fn ipv4(&self, protocol: u8, l4_len: usize) -> Vec<u8> {
         let words = 5 + self.ip_options;
-        // A super-packet that is too long for the field has 0 there, until it is cut.
+        // The field of a super-packet that is too long for it is 0 until the packet is cut.
         let total = u16::try_from(words * 4 + l4_len).unwrap_or(0);
         let mut ip = vec![0x40 | words as u8, self.tos];
         ip.extend([total, self.id, 0x4000].map(u16::to_be_bytes).concat());
@@ -191,7 +194,8 @@ impl Fields {
 
     fn ipv6(&self, protocol: u8, l4_len: usize, source: &[u8; 16], target: &[u8; 16]) -> Vec<u8> {
         let word = 6u32 << 28 | u32::from(self.tos) << 20 | u32::from(self.id);
-        // As in IPv4. Even a kernel that knows the jumbo option takes it out of what a packet socket sends.
+        // The length is 0 as in IPv4. No jumbo option is added, because even a kernel that knows it removes
+        // it from packets of a packet socket.
         let length = u16::try_from(l4_len).unwrap_or(0);
         let start = [&word.to_be_bytes()[..], &length.to_be_bytes(), &[protocol, 64]].concat();
         [start, source.to_vec(), target.to_vec()].concat()
@@ -216,7 +220,7 @@ impl Fields {
     }
 }
 
-/// An address of RFC 4193 that ends in an address of IPv4.
+/// An IPv6 address of RFC 4193 that ends in an IPv4 address.
 fn unique(ip: [u8; 4]) -> [u8; 16] {
     let mut address = [0; 16];
     address[0] = 0xfd;

@@ -19,12 +19,12 @@ use crate::{
     },
 };
 
-/// What `own` might send on its network, cut and spoiled now and then.
+/// Frames that `own` might send on its network, some of them cut or spoiled.
 pub(super) fn from_endpoint(own: Station) -> BoxedStrategy<Vec<u8>> {
     mutated(frame(own, vec![B, FAR, B, FAR, A])).boxed()
 }
 
-/// A frame of `own`'s to one of `others`, or to many.
+/// A frame from `own` to one of `others`, or to a group.
 fn frame(own: Station, others: Vec<Station>) -> BoxedStrategy<Vec<u8>> {
     let of_one = |to: Station| {
         let group = vec![BROADCAST, GROUP, [0x33, 0x33, 0, 0, 0, 1], STRANGER.mac, [0; 6]];
@@ -40,7 +40,7 @@ fn frame(own: Station, others: Vec<Station>) -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Most often none, else up to three, with the VIDs that mean something.
+/// VLAN tags, most often none, otherwise up to three, with the VIDs that have a meaning.
 fn tags() -> BoxedStrategy<Vec<u8>> {
     let tpid = select(vec![0x8100u16, 0x8100, 0x88a8, 0x9100]);
     let control = select(vec![7u16, 0, 0xe000, 0x1000, 0xefff, 1, 0x0fff]);
@@ -50,8 +50,8 @@ fn tags() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![5 => Just(Vec::new()), 1 => tags].boxed()
 }
 
-/// What may come from the underlay: VXLAN, most often right in most respects; messages of routers about it; and
-/// packets that are not for the overlay.
+/// Packets that may come from the underlay: VXLAN that is right in most respects, messages of routers about
+/// VXLAN, and packets that are not for the overlay.
 pub(super) fn from_underlay() -> BoxedStrategy<Vec<u8>> {
     let inner = mutated(frame(FAR, vec![A, B, A, B, FAR]));
     let vxlan =
@@ -72,7 +72,7 @@ pub(super) fn from_strangers() -> BoxedStrategy<Vec<u8>> {
     mutated(forged).boxed()
 }
 
-/// A router's message that a packet of this node's to a VTEP was too big (RFC 792, RFC 1191).
+/// A router's message that a packet from this node to a VTEP was too big (RFC 792, RFC 1191).
 fn too_big() -> BoxedStrategy<Vec<u8>> {
     let kind = mostly([3u8, 4], vec![[3, 3], [11, 0], [8, 0], [5, 1]]);
     let mtu = select(vec![0u16, 68, 552, 1000, 1329, 1330, 1331, 1400, 1400, 1499, 1500, 9000]);
@@ -101,11 +101,11 @@ fn too_big() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// Sender and receiver of what is no VXLAN.
+/// Sender and receiver of packets that are not VXLAN.
 const ROUTER: Station = Station { mac: ROUTER_MAC, ip: FAR_VTEP };
 const NODE: Station = Station { mac: UNDERLAY_MAC, ip: OWN_VTEP };
 
-/// Outer headers, each field nearly always right.
+/// Outer headers in which each field is nearly always right.
 fn outer() -> BoxedStrategy<Vxlan> {
     let to_mac = nearly_always(UNDERLAY_MAC, vec![BROADCAST, GROUP, STRANGER.mac, ROUTER_MAC]);
     let from = prop_oneof![
@@ -147,7 +147,7 @@ fn outer() -> BoxedStrategy<Vxlan> {
         .boxed()
 }
 
-/// What is wrong in outer headers: differences from the right values.
+/// The errors in outer headers, as differences from the right values.
 #[derive(Clone, Debug)]
 struct Lies {
     total_len: u16,
@@ -184,10 +184,10 @@ impl Lies {
     }
 }
 
-/// In every payload of [`from_gateway`], so that a byte of A's is known wherever it turns up.
+/// A text in every payload of [`from_gateway`], by which A's bytes are recognised anywhere.
 pub(crate) const MARK: &[u8] = b"A sent this";
 
-/// What A might send on its gateway leg.
+/// Frames that A might send on its gateway leg.
 pub(crate) fn from_gateway() -> BoxedStrategy<Vec<u8>> {
     let body = prop_oneof![
         6 => ipv4(outward()).prop_map(|packet| (0x0800u16, packet)),

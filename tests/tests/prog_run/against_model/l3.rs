@@ -1,4 +1,4 @@
-//! IPv4, IPv6 and ARP, right and wrong.
+//! Packets of IPv4, IPv6 and ARP, right and wrong ones.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -8,10 +8,10 @@ use super::{
 };
 use crate::world::{A, B, B_OUT, FAR, Station};
 
-/// Ethertype and packet.
+/// An ethertype, and a packet.
 pub(super) type Body = (u16, Vec<u8>);
 
-/// What may lie in a frame of `from` to `to`. Most fields are right, the others nearly so.
+/// The contents of a frame from `from` to `to`. Most fields are right, and the others are nearly right.
 pub(super) fn body(from: Station, to: Station) -> BoxedStrategy<Body> {
     let ethertypes = vec![0x0026u16, 0x05ff, 0x0600, 0x8035, 0x8847, 0x88b5, 0x9100];
     prop_oneof![
@@ -19,7 +19,7 @@ pub(super) fn body(from: Station, to: Station) -> BoxedStrategy<Body> {
         4 => ipv6().prop_map(|packet| (0x86dd, packet)),
         2 => arp(from, to.ip).prop_map(|packet| (0x0806, packet)),
         1 => (select(ethertypes), some_bytes()),
-        // An ethertype that promises what is not there.
+        // An ethertype whose packet does not follow.
         1 => (select(vec![0x0800u16, 0x86dd, 0x0806, 0x8100]), some_bytes()),
     ]
     .boxed()
@@ -30,20 +30,20 @@ fn addresses(from: [u8; 4], to: [u8; 4]) -> BoxedStrategy<([u8; 4], [u8; 4])> {
     (mostly(from, others.clone()), mostly(to, others)).boxed()
 }
 
-/// What differs from the plainest header of IPv4.
+/// The differences from the plainest IPv4 header.
 #[derive(Clone, Debug)]
 struct Ipv4 {
     tos: u8,
-    /// Flags and offset.
+    /// Flags and fragment offset.
     fragment: u16,
     options: Vec<u8>,
-    /// What is added to the right length.
+    /// The number that is added to the right length.
     length_lie: u16,
     first: u8,
     checksum_lie: u16,
 }
 
-/// A packet between these addresses.
+/// An IPv4 packet between these addresses.
 pub(super) fn ipv4(
     addresses: impl Strategy<Value = ([u8; 4], [u8; 4])> + 'static,
 ) -> BoxedStrategy<Vec<u8>> {
@@ -106,14 +106,15 @@ fn ipv6() -> BoxedStrategy<Vec<u8>> {
     };
     let extensions = prop_oneof![2 => Just(Vec::new()), 1 => vec(extension(), 1..4)];
     let class = prop_oneof![2 => Just(0), 1 => any::<u8>()];
-    // None: it says nothing, as before a jumbo option.
+    // `None` stands for a length of 0, as before a jumbo option.
     let length_lie = mostly(Some(0u16), vec![Some(1), Some(0xfff0), None, None]);
     let version = nearly_always(6u32, vec![4, 0, 15]);
     let start = (version, class, any::<u32>(), length_lie);
     (start, address(), address(), extensions, ipv6_payload())
         .prop_map(
             |((version, class, label, length_lie), from, to, extensions, (protocol, payload))| {
-                // From the last header to the first, each names what follows it.
+                // The headers are built from the last one to the first one, because each names the header
+                // behind it.
                 let (mut next, mut rest) = (protocol, payload);
                 for Extension { kind, mut bytes } in extensions.into_iter().rev() {
                     bytes[0] = next;
@@ -130,7 +131,7 @@ fn ipv6() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// An IPv6 extension header (RFC 8200, section 4); its first byte is yet to be set.
+/// An IPv6 extension header (RFC 8200, section 4). Its first byte is set later.
 #[derive(Clone, Debug)]
 struct Extension {
     kind: u8,
@@ -138,7 +139,7 @@ struct Extension {
 }
 
 fn extension() -> BoxedStrategy<Extension> {
-    // Hop-by-hop, routing, destination options, mobility, and ones that hardly anybody knows.
+    // Hop-by-hop options, routing, destination options, mobility, and some rare ones.
     let counted =
         (select(vec![0u8, 43, 60, 60, 135, 139, 140, 253]), 0usize..3, mostly(0, vec![1u8, 30]))
             .prop_map(|(kind, words, lie)| {
@@ -150,18 +151,19 @@ fn extension() -> BoxedStrategy<Extension> {
         let bytes = [&[0, 0], &offset.to_be_bytes()[..], &[0, 0, 0, 1]].concat();
         Extension { kind: 44, bytes }
     });
-    // Counts its words from the second on, and by four bytes (RFC 4302, section 2.2).
+    // The authentication header, which counts words of four bytes, without the first two (RFC 4302, section
+    // 2.2).
     let authentication = (0u8..4).prop_map(|words| {
         let mut bytes = vec![0; 8 + usize::from(words) * 4];
         bytes[1] = words;
         Extension { kind: 51, bytes }
     });
-    // RFC 2675: a kernel's own super-packets have it.
+    // The jumbo option (RFC 2675), which a kernel's own super-packets have.
     let jumbo = Just(Extension { kind: 0, bytes: vec![0, 0, 194, 4, 0, 1, 0, 0] });
     prop_oneof![5 => counted, 3 => fragment, 1 => authentication, 1 => jumbo].boxed()
 }
 
-/// An ARP packet: `from` asks for `to`, answers, or sends something similar.
+/// An ARP packet in which `from` asks for `to`, answers, or sends something similar.
 pub(super) fn arp(from: Station, to: [u8; 4]) -> BoxedStrategy<Vec<u8>> {
     let start = nearly_always(
         [0u8, 1, 8, 0, 6, 4],

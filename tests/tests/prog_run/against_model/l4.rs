@@ -1,4 +1,4 @@
-//! What IP packets carry.
+//! The payloads of IP packets.
 
 use overlay_common::VXLAN_PORT;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -9,20 +9,20 @@ use crate::{
     world::{A_OUT, API_PORT, B_OUT, GATEWAY, OUTSIDE, OWN_VTEP},
 };
 
-/// Ports that mean something to a program, and some that do not.
+/// Ports that have a meaning for a program, and some that have none.
 fn port() -> BoxedStrategy<u16> {
     select(vec![VXLAN_PORT, 8472, API_PORT, 53, 67, 68, 546, 547, 80, 40_000, 40_001, 50_000])
         .boxed()
 }
 
-/// A protocol's number and its bytes.
+/// The number of a protocol, and a payload of it over IPv4.
 pub(super) fn ipv4_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
     prop_oneof![
         4 => udp().prop_map(|bytes| (17, bytes)),
         4 => tcp().prop_map(|bytes| (6, bytes)),
         1 => icmp(select(vec![0u8, 3, 5, 8, 11, 12])).prop_map(|bytes| (1, bytes)),
         1 => icmp_about().prop_map(|bytes| (1, bytes)),
-        // VXLAN that an endpoint makes, in UDP and in IP.
+        // VXLAN that an endpoint makes itself, in UDP and in IP.
         1 => Just((17, vxlan(&far_to_a())[34..].to_vec())),
         1 => Just((4, vxlan(&far_to_a())[14..].to_vec())),
         2 => (select(vec![0u8, 2, 4, 41, 47, 50, 58, 132, 255]), some_bytes()),
@@ -30,7 +30,7 @@ pub(super) fn ipv4_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
     .boxed()
 }
 
-/// The same of IPv6.
+/// The number of a protocol, and a payload of it over IPv6.
 pub(super) fn ipv6_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
     let kinds = vec![1u8, 2, 128, 129, 130, 133, 134, 134, 135, 136, 137, 137, 143, 255];
     prop_oneof![
@@ -83,7 +83,7 @@ fn icmp_about() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// A few bytes, now and then as many as fill a packet, and seldom more.
+/// A few bytes, sometimes enough to fill a packet, and seldom more.
 pub(super) fn some_bytes() -> BoxedStrategy<Vec<u8>> {
     let long = prop_oneof![8 => Just(0), 1 => 0usize..1500, 1 => 0usize..3000];
     (vec(any::<u8>(), 0..24), long)

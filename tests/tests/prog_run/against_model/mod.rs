@@ -1,8 +1,9 @@
-//! Random packets through the programs and through the model ([`super::model`]), with random tables, which may change
-//! between two packets. Both must agree about each packet's verdict, bytes, copies, counts and events.
+//! Sends random packets through the programs and through the model ([`super::model`]), with random tables,
+//! which may change between two packets. Both must agree about each packet's verdict, bytes, copies, counts
+//! and events.
 //!
-//! OVERLAY_PACKETS says how many packets in all, OVERLAY_SEED with which seed to begin. Where program and model differ, the
-//! case is made as small as it gets and printed with its seed, its packets and the tables.
+//! OVERLAY_PACKETS gives the number of packets, and OVERLAY_SEED the first seed. If program and model differ,
+//! the case is reduced as far as possible, and is printed with its seed, its packets and the tables.
 
 mod bulk;
 mod frames;
@@ -45,7 +46,7 @@ fn from_gateway_does_as_the_model_says() {
 
 #[test]
 fn guard_underlay_does_as_the_model_says() {
-    // Where test_run has XDP's packets come in.
+    // The device by which test_run's XDP packets come in.
     const LOOPBACK: u32 = 1;
     let skb = Skb { ifindex: LOOPBACK, gso_size: 0 };
     let packets = prop_oneof![frames::from_underlay(), frames::from_strangers()];
@@ -53,7 +54,7 @@ fn guard_underlay_does_as_the_model_says() {
     check(Direction::GuardUnderlay, 0.05, packets);
 }
 
-/// test_run gives a redirect's verdict and not its target.
+/// test_run gives a redirect's verdict and not its target, so these frames come in by real devices.
 #[test]
 fn frames_come_out_where_the_model_says() {
     let packets = prop_oneof![3 => by_ports(), 3 => by_underlay(), 2 => unfinished(by_ports())];
@@ -70,8 +71,8 @@ fn super_packets_cross_where_the_kernel_cuts_them() {
     search("bulk, cut", 0.03, bulk::bulk(), |bench| OnDevices::new(bench, Underlay::HasThemCut));
 }
 
-/// The packets with unfinished checksums: at the places where such are, and near them. None begins in the link header:
-/// some kernels forget that one (see [`super::unfinished`]).
+/// Adds unfinished checksums to the packets, at the usual places and near them. None begins in the link
+/// header, because some kernels forget such a checksum (see [`super::unfinished`]).
 fn unfinished(packets: impl Strategy<Value = Packet>) -> impl Strategy<Value = Packet> {
     let start = select(vec![14u16, 15, 18, 22, 33, 34, 34, 34, 35, 38, 42, 54, 54, 62, 80]);
     let offset = select(vec![0u16, 2, 5, 6, 6, 6, 7, 8, 15, 16, 16, 16, 17, 28]);
@@ -98,14 +99,15 @@ fn by_underlay() -> impl Strategy<Value = Packet> {
     (skb(UNDERLAY, vec![UNDERLAY]), frames::from_underlay()).prop_map(Packet::new)
 }
 
-/// By the usual device, seldom by another one; seldom a super-packet.
+/// A packet that comes in by the usual device, and seldom by another one. It is seldom a super-packet.
 fn skb(usual: u32, others: Vec<u32>) -> impl Strategy<Value = Skb> {
     let ifindex = prop_oneof![19 => Just(usual), 1 => select(others)];
     let gso_size = prop_oneof![19 => Just(0), 1 => select(vec![8u32, 500, 1400, 1422, 9000])];
     (ifindex, gso_size).prop_map(|(ifindex, gso_size)| Skb { ifindex, gso_size })
 }
 
-/// The usual value, or one time in thirty one of the others: for headers with many fields, each of which spoils it.
+/// The usual value, or one time in thirty one of the others. It is used for headers with many fields, each of
+/// which can spoil the header.
 fn nearly_always<T: Clone + std::fmt::Debug + 'static>(
     usual: T,
     others: Vec<T>,

@@ -9,20 +9,21 @@ use proptest::{
 /// One way to spoil a packet.
 #[derive(Clone, Debug)]
 enum Mutation {
-    /// A byte of the headers changes: far into the payload no program looks.
+    /// A byte of the headers is set. No program looks far into the payload.
     Set(Index, u8),
     Flip(Index, u8),
     Cut(Index),
-    /// Ends within the headers.
+    /// The packet ends within its headers.
     CutShort(Index),
     Insert(Index, Vec<u8>),
-    /// One part is copied over another: a field gets the value of a different one.
+    /// One part is copied over another, so that a field gets the value of a different field.
     Copy(Index, Index, usize),
-    /// Two bytes are set to this: to a length, a type or a port.
+    /// Two bytes are set to this value, which may be a length, a type or a port.
     Word(Index, u16),
 }
 
-/// Bytes in which all headers lie that a program reads: VXLAN's, and IPv6 with extensions inside.
+/// The number of bytes in which all headers lie that a program reads: VXLAN's, and IPv6 with extensions
+/// inside.
 const HEADERS: usize = 140;
 
 impl Mutation {
@@ -70,7 +71,7 @@ fn mutation() -> BoxedStrategy<Mutation> {
     .boxed()
 }
 
-/// The packets, some of them spoiled.
+/// The packets, some of which are spoiled.
 pub(super) fn mutated(packets: impl Strategy<Value = Vec<u8>> + 'static) -> BoxedStrategy<Vec<u8>> {
     let spoiled = prop_oneof![3 => Just(Vec::new()), 1 => vec(mutation(), 1..5)];
     (packets, spoiled)

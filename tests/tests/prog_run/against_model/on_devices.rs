@@ -1,5 +1,5 @@
-//! The programs attached, and frames that really come in: where they come out, of this node's devices and of the far
-//! node's, which receives what this one sends.
+//! Frames that come in by real devices, to attached programs. The test compares the frames that leave by the
+//! devices of this node and of the far node, which receives everything that this node sends.
 
 use std::collections::BTreeMap;
 
@@ -18,30 +18,30 @@ use crate::{
     world::{DEVICE_TAKES, DEVICES, FAR_PORT, PEER, PORT_A, PORT_B, UNDERLAY, World},
 };
 
-/// Bytes of the longest frame that a device of 1500 bytes takes with outer headers and tags.
+/// Bytes of the longest frame that still fits a device of 1500 bytes with outer headers and tags.
 const LONGEST: usize = 1400;
 
-/// The most frames that may come of a packet at once.
+/// The largest number of frames that one packet may cause.
 const QUEUED: usize = 500;
 
-/// Whether the checksum goes behind what an answer quotes.
+/// Returns true if the checksum's place is behind the part that an answer quotes.
 fn is_deep(sum: Unfinished) -> bool {
     usize::from(sum.start) + usize::from(sum.offset) + 2 > 14 + 456
 }
 
-/// What the underlay's device does with super-packets.
+/// The treatment of super-packets by the underlay's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Underlay {
-    /// It takes them whole, as a network card does that cuts them.
+    /// The device takes them whole, like a network card that cuts them itself.
     TakesWhole,
-    /// It takes none: the kernel cuts them before.
+    /// The device takes none, so that the kernel cuts them before.
     HasThemCut,
 }
 
 /// Both nodes, and the ends of all their devices.
 pub(super) struct OnDevices {
     underlay: Underlay,
-    /// Of this node, in the order in which they are asked what came out.
+    /// The devices of this node, in the order in which their frames are read.
     taps: Vec<(u32, Tap)>,
     far_node: FarNode,
     far_tap: Tap,
@@ -60,11 +60,11 @@ impl OnDevices {
     }
 }
 
-/// What should come of the frames since the tables last changed.
+/// The results that are expected of all frames since the last change of the tables.
 #[derive(Default)]
 struct Expected {
     heard: Heard,
-    /// Packets, by reason and direction.
+    /// Packets by reason and direction.
     counts: BTreeMap<(u32, Direction), u64>,
 }
 
@@ -76,7 +76,7 @@ impl Agree for OnDevices {
         steps: &[Step],
         tally: &mut Tally,
     ) -> Result<(), TestCaseError> {
-        // What an attempt has left that ended in the middle.
+        // An attempt that ended early may have left frames and counts.
         self.taps.iter().for_each(|(_, tap)| drop(tap.received()));
         self.far_tap.received();
         bench.counts();
@@ -105,7 +105,8 @@ impl OnDevices {
         self.far_node.fill(&world.of_far_node());
     }
 
-    /// Sends the packet, unless its fate is not known, and notes what should come of it.
+    /// Sends the packet, and notes the expected results. A packet whose fate the model does not know is not
+    /// sent.
     fn send(
         &self,
         world: &World,
@@ -127,26 +128,28 @@ impl OnDevices {
         if direction == Direction::FromEndpoint && model::kernel::is_short_ip_on_vlan(bytes) {
             return;
         }
-        // test_run's super-packets are of no kind.
+        // The super-packets of test_run are of no kind, so they are not sent here.
         let gso_size = if bulk.is_some() { skb.gso_size } else { 0 };
         let skb = Skb { gso_size, ..*skb };
         let (unfinished, bulk) = (*unfinished, *bulk);
         let incoming = Incoming { bytes, skb, tag_beside: true, unfinished, bulk };
         let fate = model::decide(direction, world, paths, incoming);
-        // The kernel asks for a neighbour, and sends whenever somebody answers.
+        // The kernel asks for the neighbour first, and sends the packet at an unknown time.
         if matches!(fate.end, End::Redirected(Way::ByRoutes, _)) {
             return;
         }
-        // A socket's frame has its transport header where the kernel's dissector saw it. Where that is
-        // behind what is quoted, there is no answer; how far it looks is not the model's business.
+        // The kernel's flow dissector finds the transport header of a frame that a socket sends. If that
+        // header is behind the quoted part, there is no answer. The model does not know how far the dissector
+        // looks.
         if matches!(fate.end, End::Told(..)) && model::kernel::has_extensions(bytes) {
             return;
         }
-        // Nor does the kernel cut off a checksum that is still to be written.
+        // The kernel cuts no packet before the place of an unfinished checksum either.
         if matches!(fate.end, End::Told(..)) && unfinished.is_some_and(is_deep) {
             return;
         }
-        // The kernel queues a thousand frames for a CPU (net.core.netdev_max_backlog), and drops what comes then.
+        // The kernel queues a thousand frames for a CPU (net.core.netdev_max_backlog), and drops the frames
+        // after these.
         let copies: Vec<Frame> = fate.copies.iter().map(|(_, copy)| copy.clone()).collect();
         if self.as_sent(copies).len() > QUEUED {
             return;
@@ -171,12 +174,12 @@ impl OnDevices {
             {
                 expected.heard.entry(ifindex).or_default().push(frame);
             }
-            // The node's stack has nothing to say.
+            // The node's own stack sends nothing.
             _ => {}
         }
     }
 
-    /// Compares all that came out with what should.
+    /// Compares all results with the expected ones.
     fn check(
         &self,
         bench: &mut Bench,
@@ -188,7 +191,7 @@ impl OnDevices {
         let sent = self.as_sent(sent);
         let delivered = self.delivered(world, &sent);
         expected.heard.insert(UNDERLAY, sent);
-        // In this order: what has come out of the underlay has gone through the far node's program.
+        // The underlay is checked first: when its frames have come out, the far node's program has seen them.
         check_heard(&self.taps, expected.heard, flows)?;
         check_device(FAR_PORT, &self.far_tap, delivered, flows)?;
         let packets = |counts: Counts| -> BTreeMap<_, _> {
@@ -205,11 +208,11 @@ impl OnDevices {
             return frames;
         }
         let cut = frames.iter().flat_map(model::cut);
-        // What is too long for a device gets no further.
+        // A frame that is too long for the device is lost.
         cut.filter(|frame| frame.bytes.len() <= DEVICE_TAKES).collect()
     }
 
-    /// What the far node hands its endpoint of the frames.
+    /// The frames that the far node hands its endpoint.
     fn delivered(&self, world: &World, sent: &[Frame]) -> Vec<Frame> {
         let world = world.of_far_node();
         let mut delivered = Vec::new();
@@ -226,12 +229,12 @@ impl OnDevices {
             let fate = model::decide(Direction::FromUnderlay, &world, &mut paths, incoming);
             let whole = match fate.end {
                 End::Redirected(Way::OutOf(FAR_PORT), whole) => vec![whole],
-                // A super-packet of datagrams that crossed the wire whole is a tunnel's for the kernel still, and can't
-                // be cut: of copies, which leave by a device that wants it cut, nothing arrives.
+                // To the kernel, a super-packet of datagrams that crossed the wire whole is still a tunnel's,
+                // and cannot be cut. Its copies leave by a device that needs it cut, so none of them arrives.
                 _ if frame.bulk.is_some_and(|bulk| bulk.kind == BulkKind::Udp) => vec![],
                 _ => fate.copies.into_iter().map(|(_, copy)| copy).collect(),
             };
-            // The sum is still where it was in the frame, which has lost what was around it.
+            // The checksum is at the same place of the inner frame, which has lost its outer headers.
             const OUTER: u16 = 50;
             let sum = frame.sum.map(|sum| Unfinished { start: sum.start - OUTER, ..sum });
             delivered.extend(whole.into_iter().map(|whole| Frame { sum, ..whole }));

@@ -1,4 +1,4 @@
-//! Packets by BPF_PROG_TEST_RUN: verdict, bytes, copies, counts and events.
+//! Packets through BPF_PROG_TEST_RUN, with their verdicts, bytes, copies, counts and events.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,11 +16,11 @@ use crate::{
     world::{DEVICES, UNDERLAY_MAC, World},
 };
 
-/// The direction's program, and the ends of all devices.
+/// A direction's program, and the ends of all devices.
 pub(super) struct OneByOne {
     direction: Direction,
     taps: Vec<(u32, Tap)>,
-    /// What was counted, told and copied is not read to its end.
+    /// True if the counts, events and copies of the last attempt were not read to their end.
     has_failed: bool,
 }
 
@@ -45,7 +45,7 @@ impl Agree for OneByOne {
         tally: &mut Tally,
     ) -> Result<(), TestCaseError> {
         if self.has_failed {
-            // What the last attempt has left, which ended in the middle.
+            // The last attempt ended early, and has left these.
             bench.counts();
             bench.events();
             self.taps.iter().for_each(|(_, tap)| drop(tap.received()));
@@ -63,12 +63,13 @@ impl Agree for OneByOne {
                 Step::Change(change) => {
                     change.apply(&mut world);
                     bench.fill(&world);
-                    // The bench forgets what routers said whenever it fills the maps.
+                    // The bench forgets the routers' reports whenever it fills the maps.
                     expected.paths = Paths::default();
                 }
             }
         }
-        // Read once for all packets: a case with a difference shrinks to the packet that makes it.
+        // The counts are read once for all packets, because a case with a difference is reduced to the packet
+        // that causes it.
         let counts = bench.counts();
         prop_assert_eq!(counts, expected.counts, "counted by the program, by the model");
         let traffic = moved(&before, &bench.read_traffic());
@@ -91,7 +92,7 @@ impl OneByOne {
         expected: &mut Expected,
         tally: &mut Tally,
     ) -> Result<(), TestCaseError> {
-        // test_run leaves no checksum to others, and says of no super-packet what it is.
+        // test_run knows neither unfinished checksums nor kinds of super-packets.
         let Packet { skb, bytes, unfinished: _, bulk: _ } = packet;
         let (verdict, out) = match bench.run_bare(self.direction, bytes, *skb) {
             Ok(ran) => ran,
@@ -135,8 +136,8 @@ impl OneByOne {
     }
 }
 
-/// Whether somebody hears of it: of a drop, or of what was forwarded, of which a world with flows has all
-/// told. ARP is answered, and not forwarded.
+/// Returns true if a packet makes an event. A drop does so if there is a listener. A forwarded packet does so
+/// in a world with flows, where each is reported; ARP packets are answered, and do not count as forwarded.
 fn is_told(world: &World, reason: u32, packet: &[u8]) -> bool {
     let flags = world.config.map_or(0, |config| config.flags);
     match reason {
@@ -150,7 +151,7 @@ fn count(counter: &mut Counter, len: usize) {
     counter.bytes += len as u64;
 }
 
-/// Every counter of `a` with the same of `b`.
+/// Combines every counter of `a` with the same counter of `b`.
 fn each(a: Traffic, b: Traffic, with: fn(u64, u64) -> u64) -> Traffic {
     let counter = |a: Counter, b: Counter| Counter {
         packets: with(a.packets, b.packets),
@@ -164,7 +165,7 @@ fn each(a: Traffic, b: Traffic, with: fn(u64, u64) -> u64) -> Traffic {
     }
 }
 
-/// What was counted between.
+/// The counts that were added between `before` and `now`.
 fn moved(before: &BTreeMap<u32, Traffic>, now: &BTreeMap<u32, Traffic>) -> BTreeMap<u32, Traffic> {
     let moved = now.iter().map(|(slot, now)| {
         let before = before.get(slot).copied().unwrap_or_default();
@@ -173,27 +174,27 @@ fn moved(before: &BTreeMap<u32, Traffic>, now: &BTreeMap<u32, Traffic>) -> BTree
     moved.filter(|(_, traffic)| *traffic != Traffic::default()).collect()
 }
 
-/// What all packets of a case come to together.
+/// The results that are expected of all packets of a case together.
 #[derive(Default)]
 struct Expected {
     counts: Counts,
     traffic: BTreeMap<u32, Traffic>,
-    /// Reason, direction, device, length.
+    /// Reason, direction, device and length of each event.
     events: Vec<(u32, u32, u32, u32)>,
-    /// By device.
+    /// The copies, by device.
     copies: Heard,
     flows: Flows,
-    /// What routers said.
+    /// The reports of routers.
     paths: Paths,
 }
 
-/// What comes out of the peer of each device.
+/// The frames that come out of the peer of each device.
 pub(super) type Heard = BTreeMap<u32, Vec<Frame>>;
 
 /// The outer source port of each flow so far.
 pub(super) type Flows = HashMap<[u8; 13], u16>;
 
-/// Compares what came out of the devices with what should.
+/// Compares the frames that came out of the devices with the expected ones.
 pub(super) fn check_heard(
     taps: &[(u32, Tap)],
     mut expected: Heard,
@@ -207,7 +208,7 @@ pub(super) fn check_heard(
     Ok(())
 }
 
-/// The same of one device.
+/// Compares the frames that came out of one device with the expected ones.
 pub(super) fn check_device(
     ifindex: u32,
     tap: &Tap,
@@ -216,7 +217,7 @@ pub(super) fn check_device(
 ) -> Result<(), TestCaseError> {
     let mut heard = tap.received();
     heard.retain(|frame| !is_nodes_own(frame));
-    // The device's other end is a kernel's too.
+    // The device's other end belongs to a kernel as well, which drops some tagged frames.
     frames.retain(|frame| model::kernel::arrives(&frame.bytes));
     let told = || {
         let heard: Vec<_> = heard.iter().map(|frame| hex(frame)).collect();
@@ -230,13 +231,13 @@ pub(super) fn check_device(
     Ok(())
 }
 
-/// The kernel asks for a VTEP that it has no neighbour entry of. No program sends ARP by the underlay.
+/// Returns true for the kernel's own ARP request for a VTEP. No program sends ARP on the underlay.
 fn is_nodes_own(frame: &[u8]) -> bool {
     frame.len() >= 14 && frame[6..12] == UNDERLAY_MAC && frame[12..14] == [8, 6]
 }
 
-/// Compares what came out with what should; of the outer source port, its range, and that a flow
-/// keeps it.
+/// Compares a frame with the expected one. The outer source port is only checked for its range, and for being
+/// the same throughout a flow.
 fn same_bytes(mut out: Vec<u8>, expected: &Frame, flows: &mut Flows) -> Result<(), TestCaseError> {
     let Frame { bytes, tunnelled, bulk: _, sum } = expected;
     if *tunnelled && out.len() == bytes.len() {

@@ -1,4 +1,4 @@
-//! The search for a difference: one seed after the other makes a world and some packets.
+//! The search for a difference between programs and model. Each seed makes a world and some packets.
 
 use std::{
     cell::RefCell,
@@ -22,30 +22,32 @@ use crate::{
     world::World,
 };
 
-/// Packets of all programs together, unless OVERLAY_PACKETS says otherwise.
+/// Number of packets for all programs together, unless OVERLAY_PACKETS gives another number.
 const PACKETS: u64 = 200_000;
-/// In a run of fewer packets all may well come to the same end.
+/// Number of packets below which the ends are not compared, because in a short run all packets may have the
+/// same end.
 const TELLING: u64 = 1000;
-/// Bytes of the longest packet: more do not fit into the page that test_run has for a packet.
+/// Bytes of the longest packet that fits into the page which test_run has for a packet.
 const LONGEST: usize = 3600;
-/// How often the search prints how far it is.
+/// Time between two messages about the progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// A packet and how it comes in.
+/// A packet, and the way in which it comes in.
 #[derive(Clone)]
 pub(super) struct Packet {
     pub(super) skb: Skb,
     pub(super) bytes: Vec<u8>,
-    /// The checksum that its sender leaves to a device. Only a packet that comes in by a device has one.
+    /// The checksum that the sender leaves to a device. Only a packet that comes in by a device has one.
     pub(super) unfinished: Option<Unfinished>,
-    /// How its sender wants it cut. Likewise.
+    /// The way in which the sender wants the packet cut. Only a packet that comes in by a device has one.
     pub(super) bulk: Option<Bulk>,
 }
 
 impl Packet {
     pub(super) fn new((mut skb, mut bytes): (Skb, Vec<u8>)) -> Self {
         bytes.truncate(LONGEST);
-        // test_run's super-packets are of no kind, and it is not known what a device does with copies of such.
+        // A frame to a group is no super-packet, because test_run's super-packets are of no kind, and a
+        // device may do anything with copies of these.
         if bytes.first().is_some_and(|first| first & 1 == 1) {
             skb.gso_size = 0;
         }
@@ -67,7 +69,7 @@ impl fmt::Debug for Packet {
     }
 }
 
-/// What happens next in a case.
+/// The next event of a case.
 #[derive(Clone)]
 pub(super) enum Step {
     Packet(Packet),
@@ -84,7 +86,7 @@ impl fmt::Debug for Step {
     }
 }
 
-/// One step in twenty-five changes the tables.
+/// A packet, or one time in twenty-five a change of the tables.
 fn step(packets: impl Strategy<Value = Packet>) -> impl Strategy<Value = Step> {
     prop_oneof![24 => packets.prop_map(Step::Packet), 1 => change().prop_map(Step::Change)]
 }
@@ -100,7 +102,7 @@ fn tables(changes: &[Change], steps: &[Step]) -> World {
     world
 }
 
-/// In hexadecimal; a byte that is repeated often is written once.
+/// The bytes in hexadecimal. A byte that is repeated many times is written once.
 pub(super) fn hex(bytes: &[u8]) -> String {
     let runs = bytes.chunk_by(|a, b| a == b).map(|run| match run.len() {
         40.. => format!("({:02x} x {})", run[0], run.len()),
@@ -109,7 +111,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     runs.collect()
 }
 
-/// How many packets came to which end.
+/// The number of packets for each end.
 #[derive(Default)]
 pub(super) struct Tally(BTreeMap<String, u64>);
 
@@ -131,7 +133,7 @@ impl Tally {
         *self.0.entry(kind).or_default() += 1;
     }
 
-    /// Fails if nearly all packets came to the same end: a search among such says nothing.
+    /// Fails if nearly all packets have the same end, because such a search proves nothing.
     fn check(&self) {
         let total: u64 = self.0.values().sum();
         let dropped = self.0.iter().filter(|(kind, _)| kind.starts_with("dropped"));
@@ -141,9 +143,9 @@ impl Tally {
     }
 }
 
-/// One world and some steps, by program and by model.
+/// A comparison of program and model, on one world and some steps.
 pub(super) trait Agree {
-    /// Ok: program and model agree.
+    /// Returns `Ok` if program and model agree.
     fn agree(
         &mut self,
         bench: &mut Bench,
@@ -153,7 +155,7 @@ pub(super) trait Agree {
     ) -> Result<(), TestCaseError>;
 }
 
-/// Runs `share` of all packets, until program and model differ about one.
+/// Runs this share of all packets, until program and model differ about one.
 pub(super) fn search<A: Agree>(
     name: &str,
     share: f64,
@@ -206,7 +208,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// A different seed in every run, so that many runs see many packets.
+/// A seed that is different in every run, so that many runs try many packets.
 fn seed_of_today() -> u64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock that goes forward");
     since.as_millis() as u64 * 1000

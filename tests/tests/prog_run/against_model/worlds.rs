@@ -1,5 +1,5 @@
-//! Random tables: the usual ones, and what may differ from them. Such a difference is one that user space makes on
-//! purpose, one that it makes for a moment because it writes the tables one after the other, or one of its mistakes.
+//! Random tables: the usual ones with some changes. User space makes such a change on purpose, for a moment
+//! because it writes one table after the other, or by mistake.
 
 use overlay_common::{
     CONFIG_MONITOR, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey,
@@ -13,7 +13,7 @@ use crate::world::{
     flood, node_key,
 };
 
-/// One way in which a world differs from the usual one.
+/// One difference from the usual world.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     /// Every endpoint has these flags.
@@ -24,15 +24,15 @@ pub(super) enum Change {
     VxlanPort(u16),
     /// Each drop makes an event.
     Monitored,
-    /// Each drop makes an event, and each forwarded packet.
+    /// Each drop and each forwarded packet makes an event.
     AllTold,
     /// No next hop is resolved.
     NoNextHops,
     /// User space has not written this index of HOPS yet.
     NoWay(u32),
-    /// Every way has this MTU.
+    /// Every entry in HOPS has this MTU.
     Mtu(u16),
-    /// The device of the next hops is gone.
+    /// The next hops' device does not exist any more.
     NoUnderlay,
     NoNode([u8; 4]),
     /// FDB has no row of this endpoint.
@@ -41,25 +41,25 @@ pub(super) enum Change {
     NoNeighbour(Station),
     /// The endpoint is in the other network.
     OfAnotherNetwork(Station),
-    /// The other network has an endpoint of the same MAC and address, as networks with the same subnet do.
+    /// The other network has an endpoint with the same MAC and address, as networks with the same subnet may.
     InBothNetworks(Station, Place),
-    /// PORTS says that this port is in the other network.
+    /// PORTS has this port in the other network.
     PortOfOther(u32),
     /// The endpoint has moved behind this VTEP.
     Moved(Station, [u8; 4]),
-    /// The endpoint has moved to this node, to this port.
+    /// The endpoint has moved to this port of this node.
     CameHere(Station, u32),
-    /// The row of the endpoint in FDB names this index of HOPS.
+    /// The endpoint's row in FDB names this index of HOPS.
     AtHop(Station, u32),
-    /// PORTS knows of these flags, FDB not yet.
+    /// PORTS has these flags already, and FDB does not.
     PortFlags(u32, u32),
-    /// FDB knows of these flags, PORTS not yet.
+    /// FDB has these flags already, and PORTS does not.
     EntryFlags(Station, u32),
-    /// PORTS has this endpoint at the port, FDB the one before.
+    /// PORTS has this endpoint at the port, and FDB still has the previous one.
     PortIs(u32, Station),
     /// PORTS has no row of this port.
     NoPort(u32),
-    /// FLOOD lists these VTEPs and ports, which may be gone.
+    /// FLOOD lists these VTEPs and ports, some of which may not exist any more.
     Flood(Vec<[u8; 4]>, Vec<u32>),
     NoFlood,
     /// Frames of gateway legs are put into the bridge.
@@ -67,16 +67,16 @@ pub(super) enum Change {
     SmallGatewaySubnet,
     NoLeg,
     NoApi([u8; 4]),
-    /// All tables are as they usually are.
+    /// All tables are as usual.
     Usual,
 }
 
-/// Where the other network's endpoint is.
+/// The place of the other network's endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
-    /// On this node, at this port.
+    /// At this port of this node.
     Here(u32),
-    /// Behind the VTEP of a node.
+    /// Behind a node's VTEP.
     Behind([u8; 4]),
 }
 
@@ -134,7 +134,8 @@ impl Change {
                     }
                 };
                 world.fdb.insert(FdbKey { vni: OTHER_VNI, ..fdb_key(who.mac) }, entry);
-                // Such endpoints have the same MAC; a different one shows whose answer it is.
+                // In reality both endpoints would have the same MAC. A different one shows which endpoint the
+                // answer is about.
                 let mac = STRANGER.mac;
                 world
                     .neigh
@@ -182,19 +183,19 @@ impl Change {
     }
 }
 
-/// Where an endpoint at this port is counted.
+/// The slot in which an endpoint at this port is counted.
 fn slot_of(port: u32) -> u32 {
     if port == PORT_A { SLOT_A } else { SLOT_B }
 }
 
-/// The usual world with these changes, one after the other.
+/// The usual world with these changes, in their order.
 pub(super) fn world(changes: &[Change]) -> World {
     let mut world = World::default();
     changes.iter().for_each(|change| change.apply(&mut world));
     world
 }
 
-/// A few changes, most often none that stops all traffic.
+/// A few changes. Most often none of them stops all traffic.
 pub(super) fn changes() -> BoxedStrategy<Vec<Change>> {
     vec(change(), 0..4).boxed()
 }
@@ -222,7 +223,8 @@ pub(super) fn change() -> BoxedStrategy<Change> {
         port().prop_map(Place::Here),
         select(vec![FAR_VTEP, IDLE_VTEP]).prop_map(Place::Behind),
     ];
-    // Of another VTEP, not filled yet, of none, and beyond the array.
+    // The index of another VTEP, one that is not filled yet, some that belong to no VTEP, and some beyond the
+    // array.
     let hop = select(vec![HOP_FAR, HOP_IDLE, HOP_IDLE, 0, 7, NODES_MAX - 1, NODES_MAX, u32::MAX]);
     prop_oneof![
         10 => flags().prop_map(Change::Flags),
@@ -259,7 +261,7 @@ pub(super) fn change() -> BoxedStrategy<Change> {
     .boxed()
 }
 
-/// Most often a few of these, and seldom as many as the table has room for.
+/// Most often a few of these, and seldom as many as the table can hold.
 fn up_to_all<T: Clone + std::fmt::Debug + 'static>(some: Vec<T>) -> BoxedStrategy<Vec<T>> {
     prop_oneof![9 => vec(select(some.clone()), 0..4), 1 => vec(select(some), FLOOD_MAX)].boxed()
 }
