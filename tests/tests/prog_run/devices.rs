@@ -1,5 +1,5 @@
-//! The devices: host sides in one network namespace of the thread's own, their peers in another. The far node's
-//! devices are in the namespace of the peers, and its endpoint is in the first one.
+//! The devices. Their host sides are in a network namespace of this thread, and their peers in another one.
+//! The far node's devices are in the namespace of the peers, and its endpoint is in the first one.
 
 use std::{
     fs::{self, File},
@@ -21,14 +21,15 @@ use super::{
     },
 };
 
-/// Where the thread was before it went into a namespace of its own, on one CPU. Going back takes the
-/// last hold off that namespace and the one of the peers, and their devices go with them.
+/// The namespace and CPUs of the thread before it entered a namespace of its own, on one CPU. When the thread
+/// goes back, nothing refers to that namespace and the one of the peers any more, so that they and their
+/// devices are removed.
 pub(crate) struct Home {
     netns: File,
     cpus: CpuSet,
-    /// Where the peers are: redirect_peer leads into another namespace only.
+    /// The namespace of the peers, because redirect_peer only leads into another namespace.
     peers: File,
-    /// Where the programs are.
+    /// The namespace of the programs.
     host: File,
 }
 
@@ -42,14 +43,14 @@ impl Home {
         sched_setaffinity(Pid::from_raw(0), &one).expect("it may run there");
         let [peers, host] = [(), ()].map(|()| {
             unshare(CloneFlags::CLONE_NEWNET).expect("root makes namespaces");
-            // A device that comes up must not speak of itself.
+            // Without IPv6, a device sends nothing by itself when it comes up.
             disable_ipv6();
             current_netns()
         });
         Self { netns, cpus, peers, host }
     }
 
-    /// Runs something in the namespace of the peers, which is the far node's.
+    /// Calls a function in the namespace of the peers, which is also the far node's.
     pub(crate) fn among_peers<T>(&self, body: impl FnOnce() -> T) -> T {
         setns(&self.peers, CloneFlags::CLONE_NEWNET).expect("the namespace is ours");
         let result = body();
@@ -112,7 +113,8 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        // While a test panics another panic would hide why; the thread ends soon in any case.
+        // A failure is only printed, because a second panic would hide the reason of a failed test, and the
+        // thread ends soon anyway.
         if let Err(error) = setns(&self.netns, CloneFlags::CLONE_NEWNET) {
             eprintln!("the thread stays in its namespace: {error}");
         }
@@ -128,7 +130,7 @@ fn current_netns() -> File {
 
 fn disable_ipv6() {
     match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
-        // A kernel without IPv6.
+        // The kernel has no IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         written => written.expect("root sets it"),
     }
@@ -145,11 +147,11 @@ pub(crate) fn ip_batch(script: &str) {
     assert!(ip.wait().expect("ip ends").success(), "ip failed at:\n{script}");
 }
 
-/// Lets a device of the thread's namespace take super-packets of 256 KiB, of IPv4 too where the kernel has a size for
-/// that (6.3). `ip` of Debian 12 does not know that one.
+/// Lets a device of the thread's namespace take super-packets of 256 KiB, also for IPv4 if the kernel has a
+/// size for that (6.3). Debian 12's `ip` does not know that size.
 fn take_large_super_packets(ifindex: u32) {
     const SIZE: u32 = 256 << 10;
-    // linux/rtnetlink.h, linux/if_link.h, linux/netlink.h.
+    // Constants of linux/rtnetlink.h, linux/if_link.h and linux/netlink.h.
     const RTM_NEWLINK: u16 = 16;
     const REQUEST_AND_ACK: u16 = 1 | 4;
     const IFLA_GSO_MAX_SIZE: u16 = 41;
@@ -171,11 +173,12 @@ fn take_large_super_packets(ifindex: u32) {
     send(netlink.as_raw_fd(), &message, MsgFlags::empty()).expect("the kernel takes it");
     let mut answer = [0; 512];
     let len = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("an answer");
-    // An error of 0 behind the header.
+    // The error code behind the header is 0.
     assert!(len >= 20 && answer[16..20] == [0; 4], "device {ifindex}: {:?}", &answer[..len]);
 }
 
-/// Lets a device of the thread's namespace take super-packets whole, or has the kernel cut them before the device.
+/// Lets a device of the thread's namespace take super-packets whole, or has the kernel cut them before the
+/// device.
 pub(crate) fn set_offloads(device: &str, whole: bool) {
     let value = if whole { "on" } else { "off" };
     let mut ethtool = Command::new("ethtool");

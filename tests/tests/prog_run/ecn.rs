@@ -1,4 +1,5 @@
-//! RFC 6040: DSCP and ECN go out with the packet; ECN comes back by figure 4.
+//! RFC 6040: the outer header gets the packet's DSCP and ECN, and the inner header gets its ECN back by
+//! figure 4.
 
 use etherparse::{Ipv4Header, Ipv6Header};
 use nix::errno::Errno;
@@ -15,10 +16,10 @@ const ECT_1: u8 = 1;
 const ECT_0: u8 = 2;
 const CE: u8 = 3;
 
-/// An outer mark, and what the inner one becomes under it. None: dropped.
+/// An outer mark, and the inner mark that results from it. `None`: the packet is dropped.
 type Cell = (u8, Option<u8>);
 
-/// Figure 4: a row for each inner mark.
+/// Figure 4 of RFC 6040, one row for each inner mark.
 const FIGURE_4: [(u8, [Cell; 4]); 4] = [
     (
         NOT_ECT,
@@ -29,14 +30,14 @@ const FIGURE_4: [(u8, [Cell; 4]); 4] = [
     (CE, [(NOT_ECT, Some(CE)), (ECT_0, Some(CE)), (ECT_1, Some(CE)), (CE, Some(CE))]),
 ];
 
-/// DSCPs inside and outside: the inner one must stay (RFC 2983, the pipe model).
+/// Pairs of an inner and an outer DSCP. The inner one must stay (RFC 2983, the pipe model).
 const DSCPS: [(u8, u8); 4] = [(0, 0), (0, 46), (46, 0), (63, 21)];
 
 #[test]
 fn figure_4_for_ipv4() {
     on_bench(|bench| {
         for_all(|inner, outer, expected| {
-            // The checksum is mended by its difference: go by where its carries fall.
+            // The checksum is corrected by the difference, so different ids test different carries.
             for id in [0, 1, 0x4242, 0x7f5b, 0xc19d, 0xffff] {
                 let frame = |tos| ipv4(FAR, A, Flow { tos, id, ..Flow::default() });
                 let Some(packet) = decapsulated(bench, &frame(inner), outer, expected) else {
@@ -59,14 +60,14 @@ fn figure_4_for_ipv6() {
             let Some(packet) = decapsulated(bench, &frame(inner), outer, expected) else { return };
             let (ip, _) = Ipv6Header::from_slice(&packet[14..]).expect("an IPv6 header");
             assert_eq!(ip.traffic_class, expected.expect("not dropped"), "{inner} in {outer}");
-            // The flow label beside it, too, is as it was.
+            // The flow label in the same word is unchanged.
             assert_eq!(packet, frame(ip.traffic_class), "{inner} in {outer}");
         });
     });
 }
 
-/// A device that summed up the whole packet (CHECKSUM_COMPLETE) is believed: what is stripped and what
-/// is marked must be taken out of its sum, or the kernel cries "hw csum failure".
+/// If a device computed the sum of the whole packet (CHECKSUM_COMPLETE), the kernel relies on it. The bytes
+/// that are removed or changed must be subtracted from that sum, or the kernel reports "hw csum failure".
 #[test]
 fn the_devices_sum_stays_true() {
     on_bench(|bench| {
@@ -78,7 +79,7 @@ fn the_devices_sum_stays_true() {
                 match bench.run_summed(Direction::FromUnderlay, &packet) {
                     Ok(Verdict::Redirect) => assert!(expected.is_some()),
                     Ok(verdict) => assert_eq!((verdict, expected), (Verdict::Shot, None)),
-                    // Kernels before 6.17 can't be asked.
+                    // Kernels before 6.17 do not have this check in test_run.
                     Err(Errno::EINVAL) => {}
                     Err(error) => panic!("{inner} in {outer}: {error} (EBADMSG: a wrong sum)"),
                 }
@@ -87,7 +88,7 @@ fn the_devices_sum_stays_true() {
     });
 }
 
-/// A frame of another protocol has no mark to take one over.
+/// A frame of another protocol has no ECN field that could take the mark.
 #[test]
 fn congestion_means_nothing_to_other_protocols() {
     on_bench(|bench| {
@@ -97,7 +98,7 @@ fn congestion_means_nothing_to_other_protocols() {
     });
 }
 
-/// Calls with the inner and the outer type of service and what the inner one must become.
+/// Calls `check` with the inner and the outer type of service, and the inner one that must result.
 fn for_all(mut check: impl FnMut(u8, u8, Option<u8>)) {
     for (inner_dscp, outer_dscp) in DSCPS {
         for (inner, row) in FIGURE_4 {
@@ -110,7 +111,8 @@ fn for_all(mut check: impl FnMut(u8, u8, Option<u8>)) {
     }
 }
 
-/// What comes out of the frame under the outer type of service; None where it is rightly dropped.
+/// The frame after decapsulation from a packet with this outer type of service, or `None` if it is dropped as
+/// it must be.
 fn decapsulated(
     bench: &mut Bench,
     frame: &[u8],

@@ -1,4 +1,4 @@
-//! The frames that leave the programs, field by field as etherparse reads them, and ARP's answers.
+//! Encapsulated frames, with each field as etherparse reads it, and the answers to ARP requests.
 
 use std::collections::BTreeSet;
 
@@ -39,12 +39,12 @@ fn other_protocols_are_carried() {
         for payload in [&[][..], &[1], PAYLOAD, &[0x5a; 1450]] {
             check(bench, &other(A.mac, FAR.mac, EXPERIMENTAL, payload), 0, true);
         }
-        // LLC: what stands for an ethertype is a length.
+        // A frame of LLC, which has a length in place of an ethertype.
         check(bench, &other(A.mac, FAR.mac, 3, b"\x42\x42\x03"), 0, true);
     });
 }
 
-/// The kernel fills in the MACs.
+/// The program leaves the outer MACs empty, because the kernel fills them in.
 #[test]
 fn without_a_next_hop_the_macs_are_left_open() {
     on_bench(|bench| {
@@ -61,7 +61,7 @@ fn without_a_next_hop_the_macs_are_left_open() {
 fn port_and_ttl_are_the_configured_ones() {
     on_bench(|bench| {
         let mut world = World::default();
-        // What HOPS has for the way, as user space would with another port and time to live.
+        // The header in HOPS as user space would write it with another port and time to live.
         let hop = world.hops.get_mut(&HOP_FAR).expect("the way to the far node");
         let ttl = u32::from(u16::from_ne_bytes([hop.header[22], 0]));
         hop.header[22] = 255;
@@ -76,7 +76,7 @@ fn port_and_ttl_are_the_configured_ones() {
     });
 }
 
-/// RFC 7348, section 5: by the source port, routers tell flows apart and keep each on one path.
+/// RFC 7348, section 5: routers distinguish flows by the source port, and keep each flow on one path.
 #[test]
 fn a_flow_keeps_its_source_port_and_flows_spread() {
     on_bench(|bench| {
@@ -90,7 +90,7 @@ fn a_flow_keeps_its_source_port_and_flows_spread() {
                 assert!(port >= SOURCE_PORT_MIN);
                 ports.insert(port);
             }
-            // 64 of 16,384 meet by chance: all but a few are distinct.
+            // With 16,384 ports nearly all of 64 flows have a different one.
             assert!(ports.len() > 56, "64 flows share {} source ports", ports.len());
         }
     });
@@ -121,7 +121,7 @@ fn arp_is_answered_to_the_byte() {
     });
 }
 
-/// One who forwards asks under any name, and it is he who gets the answer.
+/// An endpoint that forwards may ask under any MAC and address, and its request is answered to those.
 #[test]
 fn a_forwarder_is_answered_under_the_name_that_it_used() {
     on_bench(|bench| {
@@ -167,7 +167,7 @@ fn check(bench: &mut Bench, inner: &[u8], tos: u8, next_hop_known: bool) {
     check_vxlan(&packet, inner, tos, macs, FAR_VTEP);
 }
 
-/// Checks every field of an encapsulated frame. `macs`: destination and source.
+/// Checks every field of an encapsulated frame. `macs` are the destination and the source.
 pub(crate) fn check_vxlan(
     packet: &[u8],
     inner: &[u8],

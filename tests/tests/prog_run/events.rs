@@ -1,5 +1,5 @@
-//! What a monitor is told of a packet: field by field. That there is one event for each drop, and none
-//! where nobody listens, every case checks.
+//! Each field of the event that a monitor gets of a packet. Every case checks that each drop makes one event,
+//! and none if there is no listener.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use super::{
     },
 };
 
-/// What is told of a drop of a packet of IPv4 UDP, as `packets` makes them.
+/// The event for a dropped packet of IPv4 and UDP, as `packets` makes them.
 fn plain(reason: DropReason, direction: Direction, packet: &[u8]) -> Event {
     Event {
         time_ns: 0,
@@ -45,12 +45,12 @@ fn plain(reason: DropReason, direction: Direction, packet: &[u8]) -> Event {
     }
 }
 
-/// Nothing of IP.
+/// The event without the fields that are read from an IP packet.
 fn without_ip(event: Event, ethertype: u16) -> Event {
     Event { ethertype, src_port: 0, dst_port: 0, protocol: 0, ..event }
 }
 
-/// What is told of a packet that went on.
+/// The event for a forwarded packet.
 fn flow(direction: Direction, packet: &[u8], from: Station, to: Station) -> Event {
     Event {
         reason: 0,
@@ -182,12 +182,12 @@ fn an_underlay_drop_is_told_with_the_vtep_and_the_frame_inside() {
         let told = Event { vni: 77, ..event(DropReason::UnknownVni, &packet) };
         check(bench, direction, &packet, told);
 
-        // The flag says that there is no VNI to tell.
+        // The flag says that the packet has no VNI, so the event has none either.
         let packet = Vxlan { flags: 0, ..Vxlan::default() }.around(&far_to_a());
         let told = Event { vni: 0, ..event(DropReason::VxlanFlags, &packet) };
         check(bench, direction, &packet, told);
 
-        // Cut before the inner frame: what there is, is told.
+        // The packet is cut before the inner frame. The event has everything that is there.
         let packet = cut(vxlan(&far_to_a()), 55);
         let nothing = |event| Event {
             vni: 0,
@@ -199,7 +199,7 @@ fn an_underlay_drop_is_told_with_the_vtep_and_the_frame_inside() {
         };
         check(bench, direction, &packet, nothing(event(DropReason::Malformed, &packet)));
 
-        // Where the frame inside begins, nobody says.
+        // With options, the place of the inner frame is not known.
         let packet = Vxlan { options: vec![1; 4], ..Vxlan::default() }.around(&far_to_a());
         check(bench, direction, &packet, nothing(event(DropReason::OuterOptions, &packet)));
     });
@@ -224,7 +224,7 @@ fn a_forwarded_packet_is_told_as_the_endpoints_know_it() {
         };
         check(bench, direction, &packet, told);
 
-        // The outer headers are gone by then.
+        // The outer headers have been removed by then.
         let direction = Direction::FromUnderlay;
         let packet = vxlan(&far_to_a());
         check(bench, direction, &packet, flow(direction, &packet, FAR, A));
@@ -235,13 +235,13 @@ fn a_forwarded_packet_is_told_as_the_endpoints_know_it() {
         let told = Event { vni: 0, dst_port: 53, ..flow(direction, &packet, A_OUT, outside) };
         check(bench, direction, &packet, told);
 
-        // Answered here: it went nowhere.
+        // The request is answered here, so nothing was forwarded.
         let answered = bench.run(Direction::FromEndpoint, &who_has(FAR.ip));
         assert_eq!((answered.verdict, answered.events), (Verdict::Redirect, Vec::new()));
     });
 }
 
-/// In its place is the answer to its sender by then.
+/// When the event is made, the packet's bytes are already those of the answer to its sender.
 #[test]
 fn a_packet_that_was_too_big_is_told_as_it_was() {
     listening(|bench| {
@@ -274,7 +274,8 @@ fn a_replicated_packet_is_told_once() {
     });
 }
 
-/// One in ten of 20,000, by chance: 2,000, with a deviation of 42. Ten of these are never seen.
+/// A random one in ten of 20,000 packets makes 2,000 events, with a deviation of 42. Ten times this deviation
+/// never occurs.
 #[test]
 fn forwarded_packets_are_sampled_and_drops_are_not() {
     const PACKETS: u32 = 1000;
@@ -292,19 +293,19 @@ fn forwarded_packets_are_sampled_and_drops_are_not() {
     });
 }
 
-/// Drops alone make events for who listens to them alone.
+/// A listener to drops alone gets no event of a forwarded packet.
 #[test]
 fn without_a_sample_nothing_is_told_of_what_was_forwarded() {
     sampling(0, |bench| assert_eq!(bench.run(Direction::FromEndpoint, &a_to_b()).events, []));
     listening(|bench| assert_eq!(bench.run(Direction::FromEndpoint, &a_to_b()).events, []));
 }
 
-/// A ring that nobody reads loses events, and no count.
+/// If nobody reads the ring, events are lost, but no count.
 #[test]
 fn a_full_ring_loses_no_count() {
     listening(|bench| {
         let packet = ipv4(A, STRANGER, Flow::default());
-        // An event's record is its own size and a header of eight bytes.
+        // An event's record in the ring has its own size and a header of eight bytes.
         let fits = EVENTS_BYTES as usize / (size_of::<Event>() + 8);
         let drops = fits + 10;
         let counted = bench.repeat(Direction::FromEndpoint, &packet, drops as u32);
@@ -333,7 +334,7 @@ fn sampling(sample: u32, body: impl FnOnce(&mut Bench)) {
     });
 }
 
-/// Runs the packet twice: what differs is the time, by no more than passed meanwhile.
+/// Runs the packet twice. The two events differ only in their time, by no more than the time that passed.
 fn check(bench: &mut Bench, direction: Direction, packet: &[u8], expected: Event) {
     let begun = Instant::now();
     let mut times = Vec::new();

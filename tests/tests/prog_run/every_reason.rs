@@ -1,4 +1,4 @@
-//! Every reason to drop has a case that shows it.
+//! Every drop reason has a case that shows it.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use overlay_common::DropReason;
 
 use super::{cases::Expected, from_endpoint, from_gateway, from_underlay};
 
-/// Reasons that no packet brings about under test_run, each with why.
+/// Reasons that no packet causes under test_run, each with an explanation.
 const OUT_OF_REACH: &[(DropReason, &str)] = &[(
     DropReason::UnfinishedChecksum,
     "test_run leaves no checksum to others; the tables of `unfinished` come in by devices",

@@ -1,4 +1,4 @@
-//! Every decision about what an endpoint sends.
+//! Every decision about a frame that an endpoint sends.
 
 use overlay_common::{
     Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, NeighKey, ip16_from_v4,
@@ -28,7 +28,7 @@ fn every_decision() {
     on_bench(|bench| check_all(bench, Direction::FromEndpoint, cases()));
 }
 
-/// All rows.
+/// The cases of all tables.
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
     [who_it_is(), on_a_vlan(), what_only_servers_say(), arp_asked(), where_it_goes(), too_big(), to_all(), malformed()]
@@ -55,7 +55,7 @@ fn who_it_is() -> Vec<Case> {
     ]
 }
 
-/// A tag that the kernel took out can't be given to test_run: see live.rs.
+/// test_run cannot be given a tag that the kernel took out of the frame: live.rs tests this.
 #[rustfmt::skip]
 fn on_a_vlan() -> Vec<Case> {
     let flow = Flow::default();
@@ -119,7 +119,8 @@ fn what_only_servers_say() -> Vec<Case> {
 #[rustfmt::skip]
 fn too_big() -> Vec<Case> {
     let flow = Flow::default();
-    // Of 1,500 bytes of the outer packet, VXLAN takes 36 and the frame's own link header 14.
+    // Of the 1,500 bytes of the outer packet, 36 are outer headers and 14 are the inner frame's own link
+    // header.
     let exact = || long_ipv4(a_to_far(), 1464);
     let over = || long_ipv4(a_to_far(), 1465);
     let v6 = |len: usize| { let mut frame = ipv6(A, FAR, flow); frame.resize(len, 0); frame };
@@ -135,7 +136,8 @@ fn too_big() -> Vec<Case> {
         case("a byte too long, an echo", AS_USUAL, icmp(8), Told),
         case("a byte too long, an error", AS_USUAL, icmp(3), Drop(TooBig)),
         case("a byte too long, a later fragment", AS_USUAL, { let mut frame = over(); frame[21] = 1; frame }, Drop(TooBig)),
-        // test_run's super-packets are of no kind that the kernel makes room in: past the limit, that ends them.
+        // The kernel cannot encapsulate a super-packet of test_run, which is of no kind. One that is not too
+        // long is dropped for this reason.
         case("segments as long as the way takes", AS_USUAL, over(), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 1422 }),
         case("segments a byte too long", AS_USUAL, over(), Told).with(Skb { ifindex: PORT_A, gso_size: 1423 }),
         case("segments a byte too long, TCP", AS_USUAL, { let mut frame = over(); frame[23] = 6; frame[46] = 0x80; frame }, Told).with(Skb { ifindex: PORT_A, gso_size: 1399 }),
@@ -148,7 +150,7 @@ fn arp_asked() -> Vec<Case> {
     let probe = Station { ip: [0; 4], ..A };
     let asks = |ask: Ask| arp(ask);
     let usual = Ask::default();
-    // Where each field lies (RFC 826).
+    // The offsets in an ARP packet are those of RFC 826.
     let with = |at: usize, byte: u8| { let mut frame = who_has(FAR.ip); frame[at] = byte; frame };
     vec![
         case("who has a far address", AS_USUAL, who_has(FAR.ip), Redirect),
@@ -192,7 +194,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to a node, next hop known, other protocol", AS_USUAL, plain(FAR), Redirect),
         case("to a node, next hop not known", World::forget_next_hops, a_to_far(), Redirect),
         case("to a node, next hop not known, IPv6", |w| { FORWARDS(w); w.forget_next_hops(); }, ipv6(A, FAR, flow), Redirect),
-        // The kernel's own way takes IP only.
+        // The kernel's own routes exist for IP alone.
         case("to a node, next hop not known, other protocol", World::forget_next_hops, plain(FAR), Drop(UnresolvedNextHop)),
         case("to nobody", AS_USUAL, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
         case("to nobody, IPv6", FORWARDS, ipv6(A, STRANGER, flow), Drop(UnknownDestination)),
@@ -210,7 +212,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to nobody, ICC off", ICC_OFF, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
         case("to a VTEP that is no node's", |w| w.moved(FAR, STRANGE_VTEP), a_to_far(), Drop(UnknownNode)),
         case("by the routes, before the node is configured", |w| { w.config = None; w.forget_next_hops(); }, a_to_far(), Drop(NotConfigured)),
-        // A super-packet of a protocol that adjust_room can't grow.
+        // The super-packet is of a protocol for which adjust_room cannot add headers.
         case("no room", AS_USUAL, a_to_far(), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
     ]
 }
@@ -245,7 +247,7 @@ fn malformed() -> Vec<Case> {
     vec![
         case("ARP cut", AS_USUAL, cut(who_has(FAR.ip), 14 + 27), Drop(Malformed)),
         case("ARP without a byte", AS_USUAL, cut(who_has(FAR.ip), 14), Drop(Malformed)),
-        // test_run refuses what is shorter than its IP header (live.rs sends it).
+        // test_run refuses a packet that is shorter than its IP header (live.rs sends one).
         case("IPv4's header and no more", AS_USUAL, cut(a_to_b(), 14 + 20), Redirect),
         case("a header and no more, other protocol", AS_USUAL, other(A.mac, FAR.mac, EXPERIMENTAL, &[]), Redirect),
     ]

@@ -1,4 +1,4 @@
-//! Every decision about what an endpoint sends on its gateway leg.
+//! Every decision about a frame that an endpoint sends on its gateway leg.
 
 use etherparse::IpNumber;
 use overlay_common::{Direction, DropReason::*, FLAG_FORWARDS, VXLAN_PORT, ip16_from_v4};
@@ -28,7 +28,8 @@ fn the_gateway_is_answered_for_byte_by_byte() {
             let outcome = bench.run(Direction::FromGateway, &arp(ask));
             assert_eq!(outcome.packet, gateways_answer(), "{ask:?}");
         }
-        // Whoever asks without an address is answered without one; padding stays what it was.
+        // A request without a sender's address is answered to that empty address, and its padding stays
+        // unchanged.
         let probe = Ask { sender: Station { ip: [0; 4], ..A_OUT }, ..asks() };
         let outcome = bench.run(Direction::FromGateway, &[arp(probe), vec![0; 18]].concat());
         let mut answer = [gateways_answer(), vec![0; 18]].concat();
@@ -37,7 +38,7 @@ fn the_gateway_is_answered_for_byte_by_byte() {
     });
 }
 
-/// All rows.
+/// The cases of all tables.
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
     [who_it_is(), arp_spoken(), to_whom(), to_vxlan(), to_apis(), icmp_errors(), other_protocols(), options(), malformed()].into_iter().flatten().collect()
@@ -61,9 +62,9 @@ fn who_it_is() -> Vec<Case> {
         case("a VTEP's address", AS_USUAL, from(Station { ip: OWN_VTEP, ..A_OUT }), Drop(SpoofedIp)),
         case("its overlay address", AS_USUAL, from(Station { ip: A.ip, ..A_OUT }), Drop(SpoofedIp)),
         case("no address", AS_USUAL, from(Station { ip: [0; 4], ..A_OUT }), Drop(SpoofedIp)),
-        // A router for its network is none for the gateway bridge.
+        // An endpoint that routes for its network does not route for the gateway bridge.
         case("another's address, of one who forwards", |w| w.flag(FLAG_FORWARDS), from(Station { ip: B_OUT.ip, ..A_OUT }), Drop(SpoofedIp)),
-        // A tag that the device took out can't be given to test_run: see outside.rs.
+        // test_run cannot be given a tag that the device took out of the frame: gateway_bridge.rs tests this.
         case("an 802.1Q tag in the frame", AS_USUAL, tagged(&out().frame(), 0x8100), Drop(VlanUnsupported)),
         case("an 802.1ad tag in the frame", AS_USUAL, tagged(&out().frame(), 0x88a8), Drop(VlanUnsupported)),
         case("a tag around ARP", AS_USUAL, tagged(&arp(asks()), 0x8100), Drop(VlanUnsupported)),
@@ -76,7 +77,7 @@ fn arp_spoken() -> Vec<Case> {
     let probe = Station { ip: [0; 4], ..A_OUT };
     let target = |ip| Station { mac: [0; 6], ip };
     let ask = |ask: Ask| arp(ask);
-    // Where each field lies (RFC 826).
+    // The offsets in an ARP packet are those of RFC 826.
     let with = |at: usize, byte: u8| { let mut frame = arp(asks()); frame[at] = byte; frame };
     vec![
         case("who has the gateway", AS_USUAL, arp(asks()), Redirect),
@@ -166,7 +167,7 @@ fn to_vxlan() -> Vec<Case> {
         case("VXLAN's first fragment", AS_USUAL, first(udp(VXLAN_PORT)).frame(), Drop(VxlanFromEndpoint)),
         case("VXLAN's first fragment behind options", AS_USUAL, Outward { options: vec![1; 4], ..first(udp(VXLAN_PORT)) }.frame(), Drop(VxlanFromEndpoint)),
         case("VXLAN's ports and no more", AS_USUAL, first(cut(udp(VXLAN_PORT), 4)).frame(), Drop(VxlanFromEndpoint)),
-        // It can't be completed: its first fragment ended here.
+        // The packet can never be completed, because its first fragment was dropped.
         case("VXLAN's later fragment", AS_USUAL, Outward { fragment_offset: 3, ..first(udp(VXLAN_PORT)) }.frame(), Allow),
         case("VXLAN's last fragment", AS_USUAL, Outward { fragment_offset: 3, more_fragments: false, ..out() }.frame(), Allow),
         case("a first fragment of other UDP", AS_USUAL, first(udp(53)).frame(), Allow),
@@ -228,7 +229,8 @@ fn other_protocols() -> Vec<Case> {
     ]
 }
 
-/// Errors about packets that an endpoint received, and about others. A flow is in the quoted packet the other way.
+/// ICMP errors about packets that the endpoint received, and about others. The quoted packet has the flow's
+/// opposite direction.
 #[rustfmt::skip]
 fn icmp_errors() -> Vec<Case> {
     let quote = |to: [u8; 4]| Outward { from: Station { ip: OUTSIDE, ..A_OUT }, to, ..Outward::default() }.frame()[14..42].to_vec();
@@ -256,7 +258,7 @@ fn icmp_errors() -> Vec<Case> {
         case("an error about nothing", AS_USUAL, error(3, &[]).frame(), Drop(Malformed)),
         case("an error of a byte", AS_USUAL, Outward { payload: vec![3], ..error(3, &own) }.frame(), Drop(Malformed)),
         case("an error in a first fragment, its quote in the next", AS_USUAL, Outward { more_fragments: true, ..error(3, &own[..16]) }.frame(), Drop(Malformed)),
-        // It is nothing without its first fragment.
+        // A later fragment is useless without its first one.
         case("an error's later fragment", AS_USUAL, Outward { fragment_offset: 1, payload: others.clone(), ..error(3, &[]) }.frame(), Allow),
         case("an echo request", AS_USUAL, error(8, &others).frame(), Allow),
         case("an echo reply", AS_USUAL, error(0, &others).frame(), Allow),

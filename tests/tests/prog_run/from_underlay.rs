@@ -1,4 +1,4 @@
-//! Every decision about what comes from the underlay.
+//! Every decision about a packet that comes from the underlay.
 
 use etherparse::IpNumber;
 use overlay_common::{
@@ -28,7 +28,7 @@ fn every_decision() {
     on_bench(|bench| check_all(bench, Direction::FromUnderlay, cases()));
 }
 
-/// What was sent comes out, to the byte.
+/// Decapsulation returns the sent frame, byte for byte.
 #[test]
 fn the_inner_frame_comes_out_as_it_was() {
     on_bench(|bench| {
@@ -49,8 +49,8 @@ fn the_inner_frame_comes_out_as_it_was() {
     });
 }
 
-/// The kernel shrinks no packet below an IPv4 header, whatever it carries: what is shorter is padded,
-/// as Ethernet does.
+/// The kernel shrinks no packet below the length of an IPv4 header, whatever the packet is. A shorter frame
+/// is padded, as Ethernet does.
 #[test]
 fn a_short_frame_comes_out_padded() {
     on_bench(|bench| {
@@ -64,7 +64,7 @@ fn a_short_frame_comes_out_padded() {
     });
 }
 
-/// All rows.
+/// The cases of all tables.
 pub(crate) fn cases() -> Vec<Case> {
     [not_for_us(), outer(), who_it_is(), where_it_goes(), to_all(), malformed()]
         .into_iter()
@@ -173,7 +173,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to all, ICC off", ICC_OFF, vxlan(&to_mac(far_to_a(), GROUP)), Drop(IccOff)),
         case("congestion, and nobody listens", AS_USUAL, Vxlan { tos: 3, ..Vxlan::default() }.around(&far_to_a()), Drop(EcnNotCapable)),
         case("congestion, to all", MULTICAST, Vxlan { tos: 3, ..Vxlan::default() }.around(&to_mac(far_to_a(), GROUP)), Drop(EcnNotCapable)),
-        // A super-packet of a protocol that adjust_room can't shrink.
+        // The super-packet is of a protocol for which adjust_room cannot remove headers.
         case("not stripped", AS_USUAL, vxlan(&far_to_a()), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
         case("not stripped, a tag inside", AS_USUAL, vxlan(&tagged(&far_to_a(), 0x8100)), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
         case("not stripped, two tags inside", AS_USUAL, vxlan(&tagged(&tagged(&far_to_a(), 0x8100), 0x88a8)), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),

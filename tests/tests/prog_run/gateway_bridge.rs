@@ -1,6 +1,6 @@
-//! `from_gateway` on the legs of a real bridge, on a host that forwards whatever it is asked to: its
-//! ports are not isolated, its neighbours are known, it takes source routes, and no firewall is there.
-//! So what a neighbour does not hear, it does not hear because of the program.
+//! `from_gateway` on the legs of a real bridge. The host forwards everything: the bridge's ports are not
+//! isolated, the neighbours are known, source routes are accepted, and there is no firewall. So a frame that
+//! does not reach a neighbour was stopped by the program alone.
 
 use std::{env, fs, net::UdpSocket, panic::Location, process::Command};
 
@@ -20,7 +20,8 @@ use super::{
     },
 };
 
-/// How what passes gets to the gateway: by the leg's place in the bridge, or past it.
+/// The two ways in which a frame that passed reaches the gateway: through the leg's port of the bridge, or
+/// past the port.
 const WAYS: [fn(&mut World); 2] = [|_| {}, World::put_into_bridge];
 
 #[test]
@@ -65,7 +66,7 @@ fn arp_is_spoken_with_the_gateway_alone() {
         assert_eq!(a.next(), gateways_answer());
         assert_eq!(b.received(), Vec::<Vec<u8>>::new());
 
-        // The node's own question, and the datagram that waited for its answer.
+        // The node asks for the endpoint's MAC itself, and sends the waiting datagram after the answer.
         ip_batch(&format!("neigh del {} dev gwbr", dotted(A_OUT.ip)));
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         socket.send_to(MARK, (dotted(A_OUT.ip), 9)).expect("a route");
@@ -77,7 +78,7 @@ fn arp_is_spoken_with_the_gateway_alone() {
     });
 }
 
-/// The kernel takes the outer tag out of the frame before TC sees it.
+/// The kernel takes the outer tag out of the frame before TC sees the frame.
 #[test]
 fn a_tag_that_was_taken_out_is_seen() {
     on_bridge(|bench| {
@@ -103,9 +104,9 @@ fn a_frame_shorter_than_its_header_is_malformed() {
     });
 }
 
-/// As on a host with Docker or Kubernetes, where netfilter sees bridged frames: with the rewritten
-/// destination, one that came by a port would be bridged on to the neighbour's port, and ports are
-/// isolated from each other.
+/// The host is like one with Docker or Kubernetes, where netfilter sees bridged frames. A frame that entered
+/// the bridge by a port would then be bridged to the neighbour's port, because its destination was rewritten.
+/// Ports are isolated from each other, so the frame would be lost.
 #[test]
 fn a_neighbours_published_port_is_reached_through_the_gateway() {
     if let Some(reason) = missing(&[Requirement::Root, Requirement::Tool("nft")]) {
@@ -120,7 +121,7 @@ fn a_neighbours_published_port_is_reached_through_the_gateway() {
         bench.attach(Direction::FromGateway, "leg_a");
         for switch in ["0", "1"] {
             let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-            // A kernel without br_netfilter shows frames to nobody.
+            // A kernel without br_netfilter does not show bridged frames to netfilter.
             if fs::exists(path).expect("/proc is mounted") {
                 fs::write(path, switch).expect("root sets it");
             }
@@ -142,7 +143,8 @@ fn a_neighbours_published_port_is_reached_through_the_gateway() {
     });
 }
 
-/// Publishes port 53 of `ip` on the host's `port`, for neighbours as well; nothing else is published.
+/// Publishes port 53 of `ip` on the host's `port`, also for neighbours, and removes all other published
+/// ports.
 fn publish(ip: [u8; 4], port: u16) {
     let rules = format!(
         "table ip t\ndelete table ip t\ntable ip t {{\n\
@@ -165,7 +167,7 @@ fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
         let seen = std::cell::Cell::new((0u32, 0u32));
         let mut runner = TestRunner::new(config());
         let ran = runner.run(&from_gateway(), |frame| {
-            // Nobody can send less, nor more.
+            // A sender cannot send shorter or longer frames.
             if !(14..=1514).contains(&frame.len()) {
                 return Ok(());
             }
@@ -175,8 +177,8 @@ fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
             if !heard.is_empty() {
                 return Err(TestCaseError::fail(format!("B heard {heard:02x?}")));
             }
-            // What is counted as forwarded is what may be, no more and no less; the rest was dropped, by
-            // the program or, where even the kernel can't read a tag, before it.
+            // A frame is counted as forwarded if and only if it may pass. All others were dropped, by the
+            // program, or before it if the kernel could not read a tag.
             let mut counts = bench.borrow_mut().counts();
             let forwarded = counts.remove(&(0, Direction::FromGateway)).is_some();
             let direction = Direction::FromGateway;
@@ -197,12 +199,12 @@ fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
         let (passed, stopped) = seen.get();
         println!("{passed} frames passed, {stopped} did not");
         let ran = passed + stopped;
-        // Fewer may well be all of a kind.
+        // In a short run all frames may have the same end.
         assert!(ran < 500 || passed * 20 > ran && stopped * 20 > ran);
     });
 }
 
-/// As many cases as PROPTEST_CASES says.
+/// The number of cases is the one of PROPTEST_CASES, if it is set.
 fn config() -> Config {
     let config = match env::var_os("PROPTEST_CASES") {
         Some(_) => Config::default(),
@@ -211,7 +213,7 @@ fn config() -> Config {
     Config { failure_persistence: None, ..config }
 }
 
-/// The bridge, and the program on both legs.
+/// Runs a test with the bridge, and with the program on both legs, in each of [`WAYS`].
 fn on_bridge(body: impl Fn(&mut Bench)) {
     for way in WAYS {
         on_bench(|bench| {
@@ -229,14 +231,15 @@ fn on_bridge(body: impl Fn(&mut Bench)) {
     }
 }
 
-/// As the node does it: what does not come by a port teaches the bridge nothing.
+/// Makes static entries for the stations, as the node does, because the bridge learns nothing from frames
+/// that do not enter by a port.
 fn settle_stations() {
     for (leg, who) in [("leg_a", A_OUT), ("leg_b", B_OUT)] {
         bridge(&["fdb", "replace", &colons(who.mac), "dev", leg, "master", "static"]);
     }
 }
 
-/// Runs `bridge`, which is where `ip` is.
+/// Runs the program `bridge`, which is part of the same package as `ip`.
 fn bridge(args: &[&str]) {
     let bridge = Command::new("bridge").args(args).status().expect("bridge is on PATH");
     assert!(bridge.success(), "bridge failed at {args:?}");
@@ -279,14 +282,15 @@ fn build_bridge() {
     }
 }
 
-/// How many frames were dropped on a leg for this reason, and for no other, since the last call.
+/// The number of frames that were dropped on a leg for this reason since the last call. Fails if any frame
+/// was counted otherwise.
 fn counted(bench: &mut Bench, reason: DropReason) -> u64 {
     let counts = bench.counts();
     assert!(counts.keys().all(|at| *at == (reason as u32, Direction::FromGateway)), "{counts:?}");
     counts.values().map(|counter| counter.packets).sum()
 }
 
-/// The node asks all who has an address: of its own accord, and with no byte of an endpoint's.
+/// Returns true for the node's own ARP request, which contains no byte of an endpoint's frame.
 fn is_nodes_own(frame: &[u8]) -> bool {
     frame.len() >= 42 && frame == node_asks(frame[38..42].try_into().expect("four"))
 }

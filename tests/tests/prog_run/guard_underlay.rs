@@ -1,4 +1,4 @@
-//! Every decision of the program that meets a packet before it is an skb.
+//! Every decision of the program that sees a packet before the kernel makes an skb.
 
 use aya::{TestRun as _, TestRunOptions};
 use etherparse::IpNumber;
@@ -14,11 +14,11 @@ use super::{
     world::{IDLE_VTEP, OWN_VTEP, STRANGE_VTEP, VNI, World, api_key, node_key},
 };
 
-// linux/bpf.h
+// Return values of XDP programs (linux/bpf.h).
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 
-/// Why the packet ends here; None: the stack gets it.
+/// The reason for which the packet is dropped, or `None` if the stack gets it.
 type Expected = Option<DropReason>;
 
 struct Case {
@@ -42,7 +42,7 @@ fn every_decision() {
     });
 }
 
-/// Makes the packet, fills the maps, and checks what came out: without a listener, then with one.
+/// Makes the packet, fills the maps, and checks the result: first without a listener, then with one.
 fn check(bench: &mut Bench, guard: &str, Case { name, arrange, packet, expected }: &Case) {
     let mut world = World::default();
     arrange(&mut world);
@@ -59,7 +59,7 @@ fn check(bench: &mut Bench, guard: &str, Case { name, arrange, packet, expected 
     assert_eq!(event.reason, *reason as u32, "{name}");
     assert_eq!(event.direction, Direction::GuardUnderlay as u32, "{name}");
     assert_eq!(event.len as usize, packet.len(), "{name}");
-    // Who it says it is from; what is inside is a stranger's word.
+    // The event names the outer sender alone, because a stranger can write anything into the inner frame.
     let from: [u8; 4] = packet[26..30].try_into().expect("four bytes");
     assert_eq!((event.vtep, event.src_ip), (ip16_from_v4(from), IP16_NONE), "{name}");
 }
@@ -102,11 +102,11 @@ fn cases() -> Vec<Case> {
         case("a first fragment, from no node", AS_USUAL, around(Vxlan { more_fragments: true, ..strange() }), Some(OuterFragment)),
         case("a first fragment, from a node", AS_USUAL, around(Vxlan { more_fragments: true, ..Vxlan::default() }), Some(OuterFragment)),
         case("another port, configured", |w| w.config.as_mut().expect("some").vxlan_port = 8472, around(Vxlan { port: 8472, ..strange() }), Some(UnknownVtep)),
-        // What is left to the program behind.
+        // Packets that are left to the next program.
         case("a later fragment", AS_USUAL, around(Vxlan { fragment_offset: 185, ..strange() }), None),
         case("options", AS_USUAL, around(Vxlan { options: vec![1; 4], ..strange() }), None),
         case("a tag around it", AS_USUAL, tagged(&forged, 0x8100), None),
-        // What is no VXLAN to this node.
+        // Packets that are not VXLAN for this node.
         case("before the node is configured", |w| w.config = None, forged.clone(), None),
         case("another address", AS_USUAL, around(Vxlan { to: IDLE_VTEP, ..strange() }), None),
         case("another port", AS_USUAL, around(Vxlan { port: 8472, ..strange() }), None),

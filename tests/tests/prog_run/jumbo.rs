@@ -1,5 +1,5 @@
-//! IPv6 super-packets above 64 KiB through a tunnel, and the jumbo option (RFC 2675), which kernels before 7.0 want in
-//! front of TCP and those from 7.0 on do not know.
+//! IPv6 super-packets above 64 KiB through a tunnel, and the jumbo option (RFC 2675). Kernels before 7.0
+//! require the option before TCP, and kernels from 7.0 on do not know it.
 
 use overlay_common::{Direction, FLAG_MULTICAST};
 
@@ -14,14 +14,14 @@ use super::{
 const ETHERNET: usize = 14;
 const IPV6: usize = 40;
 const TCP: usize = 20;
-/// Bytes of the option's hop-by-hop header.
+/// Bytes of the hop-by-hop header with the option.
 const OPTION: usize = 8;
-/// More than the length field of IPv6 can say.
+/// More bytes of payload than IPv6's length field can hold.
 const PAYLOAD: usize = 66_000;
 /// Bytes of payload in each segment.
 const SEGMENT: u16 = 1300;
 
-/// A super-packet of A's, as a kernel has it that knows the option, or one that does not.
+/// A super-packet of A's as a kernel has it: with the option if the kernel knows it, or without.
 fn large(to: [u8; 6], has_option: bool) -> (Vec<u8>, Unfinished) {
     let address = |ip: [u8; 4]| [&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &ip[..]].concat();
     let (next, len) = if has_option { (0, OPTION as u16) } else { (6, 0) };
@@ -43,7 +43,8 @@ fn large(to: [u8; 6], has_option: bool) -> (Vec<u8>, Unfinished) {
 }
 
 fn send(bench: &Bench, to: [u8; 6]) -> Vec<u8> {
-    // Even a kernel that knows the option takes it out of what a packet socket sends.
+    // The frame has no option, because even a kernel that knows it removes it from packets of a packet
+    // socket.
     let (frame, sum) = large(to, false);
     let headers = sum.start + TCP as u16;
     let bulk = Bulk { kind: BulkKind::TcpV6, segment: SEGMENT, headers };
@@ -51,7 +52,8 @@ fn send(bench: &Bench, to: [u8; 6]) -> Vec<u8> {
     frame
 }
 
-/// What comes out whole is as this kernel would make it: it is the receiver's.
+/// A super-packet that is delivered whole looks like one of this kernel's own, because the receiving stack
+/// gets it.
 #[test]
 fn a_large_packet_comes_out_as_this_kernel_makes_its_own() {
     on_bench(|bench| {
@@ -61,7 +63,7 @@ fn a_large_packet_comes_out_as_this_kernel_makes_its_own() {
         let (wire, far) = (bench.tap_underlay(), bench.tap_far());
         let frame = send(bench, FAR.mac);
         let [packet] = &wire.received()[..] else { panic!("one packet leaves") };
-        // The option is in no tunnel.
+        // No packet has the option inside a tunnel.
         assert!(packet[50..] == frame, "changed: {:02x?}", &packet[50..130]);
         let [delivered] = &far.received()[..] else { panic!("one packet comes out") };
         let (expected, _) = large(FAR.mac, *JUMBO_IS_KNOWN);
@@ -70,8 +72,8 @@ fn a_large_packet_comes_out_as_this_kernel_makes_its_own() {
     });
 }
 
-/// What is cut behind the tunnel has no option in its segments. Copies for many leave by the endpoint's device, which
-/// here takes no super-packets.
+/// The segments of a packet that is cut behind the tunnel do not have the option. Copies of a group frame
+/// leave by the endpoint's device, which takes no super-packets here.
 #[test]
 fn no_segment_has_the_option() {
     on_bench(|bench| {

@@ -1,5 +1,6 @@
-//! The programs attached, and frames that really come in: where a redirect leads, and what test_run
-//! can't make, a tag that the device took out of the frame and a frame shorter than its headers.
+//! Frames that come in by real devices, to attached programs. They show where a redirect leads, and cases
+//! that test_run cannot make: a tag that the device took out of the frame, and a frame shorter than its
+//! headers.
 
 use overlay_common::{Counter, Direction, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST};
 
@@ -55,14 +56,14 @@ fn a_frame_to_a_node_goes_out_by_the_device_of_its_next_hop() {
     });
 }
 
-/// The kernel cuts no packet before its transport header, and here that is deep inside.
+/// The kernel cuts no packet before its transport header, which is far behind the IPv6 header here.
 #[test]
 fn too_big_is_told_of_behind_long_extension_headers() {
     attached(Direction::FromEndpoint, |bench| {
         bench.fill_with_routers();
         let a = bench.tap_a();
         let mut frame = ipv6(A, FAR, Flow::default());
-        // A hop-by-hop header of 208 bytes, padding alone (RFC 8200, section 4.2), before UDP.
+        // A hop-by-hop header of 208 bytes before UDP, with nothing but padding (RFC 8200, section 4.2).
         let mut options = vec![17, 25, 1, 204];
         options.resize(208, 0);
         frame[14 + 6] = 0;
@@ -77,7 +78,7 @@ fn too_big_is_told_of_behind_long_extension_headers() {
     });
 }
 
-/// Whatever a router says: the smallest packet of IPv6 has its way with a tag around it, too.
+/// Whatever a router reports, IPv6's smallest packet still fits, also with a VLAN tag.
 #[test]
 fn no_router_makes_a_way_too_small_for_ipv6_on_a_vlan() {
     attached(Direction::FromEndpoint, |bench| {
@@ -92,14 +93,14 @@ fn no_router_makes_a_way_too_small_for_ipv6_on_a_vlan() {
         check_vxlan(&wire.next(), &least, 0, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
         frame.push(0x5a);
         a.send(&tagged(&frame, 0x8100));
-        // Behind the tag and the IPv6 header: "packet too big", and the MTU in its last two bytes.
+        // Behind the tag and the IPv6 header is "packet too big", with the MTU in its last two bytes.
         let answer = a.next();
         assert_eq!((answer[14 + 4 + 6], answer[14 + 4 + 40]), (58, 2));
         assert_eq!(answer[14 + 4 + 40 + 6..][..2], 1280u16.to_be_bytes());
     });
 }
 
-/// The kernel's own route and neighbour stand in.
+/// The kernel uses its own route and neighbour instead.
 #[test]
 fn without_a_next_hop_the_kernel_finds_the_way() {
     attached(Direction::FromEndpoint, |bench| {
@@ -146,8 +147,8 @@ fn an_inner_frame_comes_out_at_its_endpoint() {
     });
 }
 
-/// Neither here nor over there, neither to one nor to all; ARP is answered all the same, so that what is
-/// counted is the policy.
+/// No frame reaches a neighbour, whether on one node or between two, and whether it is for one endpoint or
+/// for all. ARP is answered all the same, so that the policy is the reason that is counted.
 #[test]
 fn with_icc_off_nobody_hears_a_neighbour() {
     attached(Direction::FromEndpoint, |bench| {
@@ -178,7 +179,8 @@ fn with_icc_off_nobody_hears_a_neighbour() {
     });
 }
 
-/// The kernel takes the outermost tag out before a program sees the frame; on the wire it is back.
+/// The kernel takes the outermost tag out before a program sees the frame. On the wire the frame has the tag
+/// again.
 #[test]
 fn tags_are_carried() {
     attached(Direction::FromEndpoint, |bench| {
@@ -199,7 +201,8 @@ fn tags_are_carried() {
     });
 }
 
-/// The kernel keeps tags beside the frame, and the program carries two: a third one is refused.
+/// The kernel keeps tags beside the frame, and the program carries two of them. A frame with three is
+/// refused.
 #[test]
 fn a_third_tag_is_one_too_many() {
     attached(Direction::FromEndpoint, |bench| {
@@ -209,8 +212,9 @@ fn a_third_tag_is_one_too_many() {
     });
 }
 
-/// Marks on the way could not be taken over behind a tag, so nobody on the way may make one: the outer packet
-/// is "not ECN-capable" (RFC 6040, section 4.1, has no word for what hides its inner header).
+/// A mark that a router sets could not be taken over into a packet behind a tag, so no router may set one:
+/// the outer packet is "not ECN-capable" (RFC 6040, section 4.1, does not treat packets whose inner header is
+/// hidden).
 #[test]
 fn a_tagged_frame_shows_no_type_of_service_outside() {
     attached(Direction::FromEndpoint, |bench| {
@@ -221,7 +225,7 @@ fn a_tagged_frame_shows_no_type_of_service_outside() {
     });
 }
 
-/// A VLAN of the underlay's device is a separate Ethernet, whose stations are no VTEPs of ours. VLAN 0 is no VLAN.
+/// A VLAN of the underlay's device is a separate Ethernet, whose stations are no VTEPs. VLAN 0 means no VLAN.
 #[test]
 fn vxlan_on_a_vlan_of_the_underlay_is_not_for_us() {
     attached(Direction::FromUnderlay, |bench| {
@@ -247,7 +251,8 @@ fn a_frame_shorter_than_its_header_is_malformed() {
     });
 }
 
-/// Nothing of IPv6 is read but its class, where there is one: judging the rest is the receiver's.
+/// The program reads only the traffic class of an IPv6 packet, if the packet has one. The receiver checks the
+/// rest.
 #[test]
 fn ipv6_shorter_than_its_header_is_carried_as_it_is() {
     attached(Direction::FromEndpoint, |bench| {
@@ -267,8 +272,8 @@ fn one(reason: DropReason, bytes: usize) -> Counts {
     Counts::from([((reason as u32, Direction::FromEndpoint), counter)])
 }
 
-/// What is counted of a frame that A sends. Frames are handled in order, so that one that is answered
-/// shows the end.
+/// The counts of a frame that A sends. A second frame is sent and answered, which shows that the first one
+/// was handled, because frames are handled in order.
 fn counts_of(bench: &mut Bench, frame: &[u8]) -> Counts {
     let a = bench.tap_a();
     a.send(frame);

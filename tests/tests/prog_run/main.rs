@@ -1,9 +1,9 @@
-//! The programs, one packet at a time, by BPF_PROG_TEST_RUN: a packet and the maps go in; a verdict,
-//! the packet's bytes, counts, events and copies come out.
+//! Tests of the programs with one packet at a time, by BPF_PROG_TEST_RUN. The input is a packet and the maps;
+//! the output is a verdict, the packet's bytes, counts, events and copies.
 //!
-//! A case has three phases: the packet is made, the maps are filled, and what came out is checked.
-//! Every case starts from the same [`world::World`] and says only how it differs. test_run gives a
-//! redirect's verdict and not its target: [`live`] attaches the programs and looks where packets go.
+//! A case has three phases: the packet is made, the maps are filled, and the output is checked. Every case
+//! starts from the same [`world::World`] and only gives its differences. test_run returns a redirect's
+//! verdict and not its target, so [`live`] attaches the programs and checks where packets go.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
 mod against_model;

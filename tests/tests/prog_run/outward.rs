@@ -12,19 +12,19 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
 pub(crate) const RST: u8 = 0x04;
 
-/// What differs from a UDP packet to a name server out there.
+/// A packet on the gateway leg. By default it is a UDP packet to a name server outside.
 #[derive(Clone, Debug)]
 pub(crate) struct Outward {
     pub(crate) from: Station,
     pub(crate) to_mac: MacBytes,
     pub(crate) to: [u8; 4],
     pub(crate) protocol: IpNumber,
-    /// Of IPv4, in bytes: a multiple of four.
+    /// IPv4 options, whose length in bytes is a multiple of four.
     pub(crate) options: Vec<u8>,
     pub(crate) more_fragments: bool,
-    /// In units of eight bytes.
+    /// Fragment offset in units of eight bytes.
     pub(crate) fragment_offset: u16,
-    /// All that follows the header.
+    /// All bytes behind the IPv4 header.
     pub(crate) payload: Vec<u8>,
 }
 
@@ -44,12 +44,12 @@ impl Default for Outward {
 }
 
 impl Outward {
-    /// TCP with these flags.
+    /// A TCP segment with these flags.
     pub(crate) fn tcp(to: [u8; 4], port: u16, flags: u8) -> Self {
         Self { to, protocol: IpNumber::TCP, payload: tcp(port, flags), ..Self::default() }
     }
 
-    /// UDP to the VXLAN port.
+    /// A UDP packet to the VXLAN port.
     pub(crate) fn vxlan() -> Self {
         Self { payload: udp(VXLAN_PORT), ..Self::default() }
     }
@@ -75,14 +75,14 @@ pub(crate) fn udp(port: u16) -> Vec<u8> {
     [&words, super::packets::PAYLOAD].concat()
 }
 
-/// The same to a name server, from this port.
+/// Twenty-four bytes of UDP from this port to a name server, without a checksum.
 pub(crate) fn udp_from(port: u16) -> Vec<u8> {
     let mut udp = udp(53);
     udp[..2].copy_from_slice(&port.to_be_bytes());
     udp
 }
 
-/// Twenty-four bytes of TCP, its checksum left out.
+/// Twenty-four bytes of TCP, without a checksum.
 pub(crate) fn tcp(port: u16, flags: u8) -> Vec<u8> {
     let mut tcp = [40_000, port].map(u16::to_be_bytes).concat();
     tcp.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
@@ -90,7 +90,7 @@ pub(crate) fn tcp(port: u16, flags: u8) -> Vec<u8> {
     tcp
 }
 
-/// A asks everybody for the gateway's MAC.
+/// A's broadcast request for the gateway's MAC.
 pub(crate) fn asks() -> Ask {
     Ask {
         from: A_OUT.mac,
@@ -101,12 +101,12 @@ pub(crate) fn asks() -> Ask {
     }
 }
 
-/// A answers what the gateway asked.
+/// A's answer to a request of the gateway.
 pub(crate) fn answers() -> Ask {
     Ask { to: GATEWAY.mac, operation: 2, target: GATEWAY, ..asks() }
 }
 
-/// The answer to [`asks`].
+/// The gateway's answer to [`asks`].
 pub(crate) fn gateways_answer() -> Vec<u8> {
     arp(Ask { from: GATEWAY.mac, to: A_OUT.mac, operation: 2, sender: GATEWAY, target: A_OUT })
 }

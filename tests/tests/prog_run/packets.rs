@@ -1,4 +1,4 @@
-//! Packets, made with etherparse: whoever wrote that crate read the formats' definitions independently of the programs.
+//! Packets made with etherparse, whose authors read the formats' definitions independently of the programs.
 
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,
@@ -11,13 +11,13 @@ use super::world::{
 };
 
 pub(crate) const BROADCAST: MacBytes = [0xff; 6];
-/// Where 224.0.0.251 goes (RFC 1112, section 6.4).
+/// The group MAC of 224.0.0.251 (RFC 1112, section 6.4).
 pub(crate) const GROUP: MacBytes = [1, 0, 0x5e, 0, 0, 0xfb];
-/// For local experiments (IEEE 802): no kernel has an idea of it.
+/// The ethertype for local experiments (IEEE 802), which no kernel handles.
 pub(crate) const EXPERIMENTAL: u16 = 0x88b5;
 pub(crate) const PAYLOAD: &[u8] = b"sixteen bytes...";
 
-/// What differs from the plainest IP headers.
+/// The differences from the plainest IP headers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) tos: u8,
@@ -31,7 +31,7 @@ impl Default for Flow {
     }
 }
 
-/// UDP over IPv4, from `from` to `to`.
+/// A UDP datagram over IPv4, from `from` to `to`.
 pub(crate) fn ipv4(from: Station, to: Station, flow: Flow) -> Vec<u8> {
     let mut ip = Ipv4Header::new(0, 64, IpNumber::UDP, from.ip, to.ip).expect("short");
     ip.identification = flow.id;
@@ -44,7 +44,7 @@ pub(crate) fn ipv4(from: Station, to: Station, flow: Flow) -> Vec<u8> {
     frame
 }
 
-/// UDP over IPv6, between the stations' MACs.
+/// A UDP datagram over IPv6, between the stations' MACs.
 pub(crate) fn ipv6(from: Station, to: Station, flow: Flow) -> Vec<u8> {
     let address = |station: Station| {
         let mut address = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -53,7 +53,7 @@ pub(crate) fn ipv6(from: Station, to: Station, flow: Flow) -> Vec<u8> {
     };
     let ip = Ipv6Header {
         traffic_class: flow.tos,
-        // A flow has a label of its own (RFC 6437), and the kernel's hash goes by no more than that.
+        // Each flow has its own label (RFC 6437), which is all that the kernel's hash uses.
         flow_label: Ipv6FlowLabel::try_new(0xa0000 | u32::from(flow.source_port))
             .expect("twenty bits"),
         payload_length: 0,
@@ -77,26 +77,26 @@ pub(crate) fn other(from: MacBytes, to: MacBytes, ethertype: u16, payload: &[u8]
     [&header.to_bytes()[..], payload].concat()
 }
 
-/// The frame with a tag of VLAN 7 in it.
+/// The frame with a tag of VLAN 7.
 pub(crate) fn tagged(frame: &[u8], tpid: u16) -> Vec<u8> {
     tagged_with(frame, tpid, 7)
 }
 
-/// The frame with a tag in it, of the control word `tci`.
+/// The frame with a tag whose control word is `tci`.
 pub(crate) fn tagged_with(frame: &[u8], tpid: u16, tci: u16) -> Vec<u8> {
     let mut tagged = frame.to_vec();
     tagged.splice(12..12, [tpid.to_be_bytes(), tci.to_be_bytes()].concat());
     tagged
 }
 
-/// The frame with the ports of its UDP header, behind an IP header of `ip_len` bytes.
+/// The frame with these ports in its UDP header, behind an IP header of `ip_len` bytes.
 pub(crate) fn with_ports(mut frame: Vec<u8>, ip_len: usize, from: u16, to: u16) -> Vec<u8> {
     frame[14 + ip_len..][..4].copy_from_slice(&[from.to_be_bytes(), to.to_be_bytes()].concat());
     frame
 }
 
-/// An ICMPv6 message of neighbour discovery between the stations' MACs, from a link-local address, with
-/// `before` between it and the IPv6 header, whose type of header is `next`.
+/// An ICMPv6 message of neighbour discovery between the stations' MACs, from a link-local address. `before`
+/// lies between the IPv6 header and the message, and `next` is the type of the header behind the IPv6 header.
 pub(crate) fn discovery(from: Station, to: Station, next: u8, before: &[u8], kind: u8) -> Vec<u8> {
     let mut frame = ipv6(from, to, Flow::default());
     frame.truncate(14 + 40);
@@ -110,29 +110,29 @@ pub(crate) fn discovery(from: Station, to: Station, next: u8, before: &[u8], kin
     frame
 }
 
-/// The frame as long as `len` bytes, its IPv4 header's length with it.
+/// The frame with a length of `len` bytes, and with the matching length in its IPv4 header.
 pub(crate) fn long_ipv4(mut frame: Vec<u8>, len: usize) -> Vec<u8> {
     frame.resize(len, 0x5a);
     frame[16..18].copy_from_slice(&((len - 14) as u16).to_be_bytes());
     frame
 }
 
-/// The frame to another MAC.
+/// The frame with another destination MAC.
 pub(crate) fn to_mac(mut frame: Vec<u8>, mac: MacBytes) -> Vec<u8> {
     frame[..6].copy_from_slice(&mac);
     frame
 }
 
-/// The first `len` bytes.
+/// The first `len` bytes of the frame.
 pub(crate) fn cut(mut frame: Vec<u8>, len: usize) -> Vec<u8> {
     frame.truncate(len);
     frame
 }
 
-/// Who asks for whom, as ARP has it.
+/// The fields of an ARP packet, and of its frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
-    /// The frame's own source.
+    /// The frame's source MAC.
     pub(crate) from: MacBytes,
     pub(crate) to: MacBytes,
     pub(crate) operation: u16,
@@ -141,7 +141,7 @@ pub(crate) struct Ask {
 }
 
 impl Default for Ask {
-    /// A asks all for the far endpoint.
+    /// A broadcast request from A for the far endpoint.
     fn default() -> Self {
         Self {
             from: A.mac,
@@ -153,7 +153,7 @@ impl Default for Ask {
     }
 }
 
-/// An ARP frame.
+/// An ARP packet in a frame.
 pub(crate) fn arp(ask: Ask) -> Vec<u8> {
     let packet = ArpEthIpv4Packet {
         operation: ArpOperation(ask.operation),
@@ -165,7 +165,7 @@ pub(crate) fn arp(ask: Ask) -> Vec<u8> {
     other(ask.from, ask.to, 0x0806, &packet.to_bytes())
 }
 
-/// A asks for `ip`.
+/// A's broadcast request for `ip`.
 pub(crate) fn who_has(ip: [u8; 4]) -> Vec<u8> {
     arp(Ask { target: Station { mac: [0; 6], ip }, ..Ask::default() })
 }
@@ -179,10 +179,10 @@ pub(crate) struct Vxlan {
     pub(crate) tos: u8,
     pub(crate) protocol: IpNumber,
     pub(crate) port: u16,
-    /// Of IPv4, in bytes: a multiple of four.
+    /// IPv4 options, whose length in bytes is a multiple of four.
     pub(crate) options: Vec<u8>,
     pub(crate) more_fragments: bool,
-    /// In units of eight bytes.
+    /// Fragment offset in units of eight bytes.
     pub(crate) fragment_offset: u16,
     pub(crate) flags: u8,
     /// The reserved bytes, which a receiver ignores (RFC 7348, section 5).
@@ -191,7 +191,7 @@ pub(crate) struct Vxlan {
 }
 
 impl Default for Vxlan {
-    /// From the far node to this one.
+    /// A packet from the far node to this one.
     fn default() -> Self {
         Self {
             to_mac: UNDERLAY_MAC,
@@ -234,27 +234,27 @@ impl Vxlan {
     }
 }
 
-/// What the far node sends of `inner`.
+/// The far node's packet around `inner`.
 pub(crate) fn vxlan(inner: &[u8]) -> Vec<u8> {
     Vxlan::default().around(inner)
 }
 
-/// A to B, both on this node.
+/// A packet from A to B, which are both on this node.
 pub(crate) fn a_to_b() -> Vec<u8> {
     ipv4(A, B, Flow::default())
 }
 
-/// A to the far endpoint.
+/// A packet from A to the far endpoint.
 pub(crate) fn a_to_far() -> Vec<u8> {
     ipv4(A, FAR, Flow::default())
 }
 
-/// The far endpoint to A.
+/// A packet from the far endpoint to A.
 pub(crate) fn far_to_a() -> Vec<u8> {
     ipv4(FAR, A, Flow::default())
 }
 
-/// `own` with a stranger's MAC, or else with a stranger's address.
+/// `own` with a stranger's MAC if `mac` is true, or else with a stranger's address.
 pub(crate) fn half_stranger(own: Station, mac: bool) -> Station {
     if mac {
         Station { mac: STRANGER.mac, ip: own.ip }

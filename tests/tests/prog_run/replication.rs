@@ -1,4 +1,4 @@
-//! Broadcast and multicast: the copies, caught where they come out.
+//! Copies of broadcast and multicast frames, as they come out of the devices.
 
 use overlay_common::{Direction, FLAG_MULTICAST, FLOOD_MAX};
 
@@ -28,7 +28,7 @@ fn an_endpoints_broadcast_reaches_every_port_and_vtep_but_its_own() {
     });
 }
 
-/// Each copy has its own destination and a checksum to match; all the slots there are count.
+/// Each copy has its own destination and the matching checksum, also if FLOOD's row is full.
 #[test]
 fn every_vtep_gets_its_own_copy() {
     multicast(|bench, world| {
@@ -53,7 +53,7 @@ fn every_vtep_gets_its_own_copy() {
     });
 }
 
-/// A copy that can't go out does not stop the others.
+/// A copy that cannot be sent does not prevent the others.
 #[test]
 fn the_others_get_theirs_where_one_is_lost() {
     multicast(|bench, world| {
@@ -91,7 +91,8 @@ fn the_underlays_broadcast_reaches_every_port_and_never_goes_back() {
     });
 }
 
-/// Nobody of the network is here but the sender: there is nothing to copy, and no header is pushed.
+/// The network has no receiver except the sender, neither on this node nor behind a VTEP, so nothing is
+/// copied, and no header is added.
 #[test]
 fn nobody_to_receive_means_no_copy() {
     multicast(|bench, world| {
@@ -106,7 +107,7 @@ fn nobody_to_receive_means_no_copy() {
     });
 }
 
-/// Frames from A to many, each with its type of service.
+/// Frames from A to groups, each with its type of service.
 fn groups() -> Vec<(Vec<u8>, u8)> {
     let flow = Flow { tos: TOS, ..Flow::default() };
     vec![
@@ -120,7 +121,7 @@ fn groups() -> Vec<(Vec<u8>, u8)> {
 fn multicast(body: impl FnOnce(&mut Bench, &mut World)) {
     on_bench(|bench| {
         let mut world = World::default();
-        // Routers, since only they may send IPv6.
+        // The endpoints route for others, because only such endpoints may send IPv6.
         world.flag(FLAG_MULTICAST | overlay_common::FLAG_FORWARDS);
         bench.fill(&world);
         body(bench, &mut world);

@@ -1,4 +1,4 @@
-//! Packet sockets on both ends of a veth: what comes out of it, and what is put into it.
+//! Packet sockets on both ends of a veth, which read the frames that leave by it, and send frames into it.
 #![expect(unsafe_code, reason = "packet sockets: no safe wrapper has what is asked of them")]
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -15,7 +15,7 @@ use nix::{
     },
 };
 
-/// Both ends of a veth. Frames sent into the host side come out at the peer.
+/// The two ends of a veth. Frames that are sent into the host side come out at the peer.
 pub(crate) struct Tap {
     host: OwnedFd,
     peer: OwnedFd,
@@ -24,20 +24,21 @@ pub(crate) struct Tap {
 /// A checksum that the sender leaves to the device that sends the frame on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unfinished {
-    /// Where its sum begins, in bytes of the frame.
+    /// The byte of the frame at which the sum begins.
     pub(crate) start: u16,
-    /// Where it goes, from there.
+    /// The checksum's place, in bytes from `start`.
     pub(crate) offset: u16,
 }
 
-/// A super-packet: its sender leaves it to a device to cut it into segments.
+/// A super-packet, which the sender leaves to a device to be cut into segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bulk {
-    /// What it is.
+    /// The kind of super-packet.
     pub(crate) kind: BulkKind,
     /// Bytes of payload in each segment but the last.
     pub(crate) segment: u16,
-    /// Bytes of all headers, as its sender says; the rest lies in other pages. 0: all lies in one piece.
+    /// Bytes of all headers, as the sender gives it; the rest lies in other pages. With 0, everything lies in
+    /// one piece.
     pub(crate) headers: u16,
 }
 
@@ -51,7 +52,7 @@ pub(crate) enum BulkKind {
 }
 
 impl BulkKind {
-    /// Its number in a header of virtio (virtio 1.3, section 5.1.6).
+    /// The kind's number in a virtio header (virtio 1.3, section 5.1.6).
     fn number(self) -> u8 {
         match self {
             Self::TcpV4 => 1,
@@ -61,13 +62,13 @@ impl BulkKind {
     }
 }
 
-/// A frame that no program sends: see [`Tap::received`].
+/// A frame that no program sends, by which [`Tap::received`] finds the end.
 const SENTINEL: &[u8] = b"\x02\0\0\0\x09\x09\x02\0\0\0\x09\x09\x88\xb6end";
 /// Bytes of the longest frame: a super-packet above 64 KiB with outer headers.
 const LONGEST: usize = 1 << 17;
-/// Room for all the copies that come before anybody looks.
+/// Bytes of a socket's buffer, enough for all copies that come before they are read.
 const RECEIVE_BYTES: usize = 8 << 20;
-/// Only a broken bench takes this long.
+/// Longest time to wait for a frame, in seconds. Only a broken bench needs it.
 const PATIENCE_S: i64 = 5;
 
 impl Tap {
@@ -75,8 +76,8 @@ impl Tap {
         Self { host, peer }
     }
 
-    /// What came out of the peer since the last call. A last frame sent after them shows the end: a
-    /// veth keeps the order of what one CPU sends, and the bench is on one.
+    /// The frames that came out of the peer since the last call. A last frame is sent after them to mark the
+    /// end, because a veth keeps the order of the frames that one CPU sends, and the bench runs on one CPU.
     pub(crate) fn received(&self) -> Vec<Vec<u8>> {
         send(self.host.as_raw_fd(), SENTINEL, MsgFlags::empty()).expect("a veth takes frames");
         let mut frames = Vec::new();
@@ -89,7 +90,7 @@ impl Tap {
         }
     }
 
-    /// The next frame out of the peer, with the tag in it that the kernel keeps beside it.
+    /// The next frame out of the peer, with the tag that the kernel keeps beside it put back.
     pub(crate) fn next(&self) -> Vec<u8> {
         let mut frame = vec![0; LONGEST];
         let mut control = [0_u64; 16];
@@ -110,27 +111,28 @@ impl Tap {
         frame
     }
 
-    /// Sends what comes into the host side.
+    /// Sends a frame from the peer, so that it comes in by the host side.
     pub(crate) fn send(&self, frame: &[u8]) {
         let sent = send(self.peer.as_raw_fd(), frame, MsgFlags::empty()).expect("a veth is up");
         assert_eq!(sent, frame.len());
     }
 
-    /// The same with an unfinished checksum. False: the kernel takes it from nobody, since it is not within the
-    /// frame, or begins in its link header (from 6.12 on).
+    /// Sends a frame with an unfinished checksum. Returns false if the kernel refuses it, because the
+    /// checksum is not within the frame, or begins in the link header (from 6.12 on).
     pub(crate) fn send_unfinished(&self, frame: &[u8], sum: Unfinished) -> bool {
         self.send_offloaded(frame, sum, None)
     }
 
-    /// The same of a super-packet, where there is one. False: the kernel takes it from nobody.
+    /// Sends a frame with an unfinished checksum, which is a super-packet if `bulk` is given. Returns false
+    /// if the kernel refuses it.
     pub(crate) fn send_offloaded(&self, frame: &[u8], sum: Unfinished, bulk: Option<Bulk>) -> bool {
-        // As of virtio (virtio 1.3, section 5.1.6), in the host's byte order.
+        // The header of virtio (virtio 1.3, section 5.1.6), in the host's byte order.
         const NEEDS_CSUM: u8 = 1;
         let kind = bulk.map_or(0, |bulk| bulk.kind.number());
         let (headers, segment) = bulk.map_or((0, 0), |bulk| (bulk.headers, bulk.segment));
         let words = [headers, segment, sum.start, sum.offset].map(u16::to_ne_bytes).concat();
         let header = [&[NEEDS_CSUM, kind][..], &words].concat();
-        // What waits to be received would have such a header too: it is there for this frame alone.
+        // The option is on for this frame alone, because received frames would have such a header as well.
         set_option(&self.peer, libc::PACKET_VNET_HDR, 1);
         let sent = send(self.peer.as_raw_fd(), &[&header, frame].concat(), MsgFlags::empty());
         set_option(&self.peer, libc::PACKET_VNET_HDR, 0);
@@ -158,8 +160,8 @@ unsafe fn tag_beside(message: &libc::msghdr) -> Option<[u16; 2]> {
     is_tagged.then_some([data.tp_vlan_tpid, data.tp_vlan_tci])
 }
 
-/// A packet socket on a device of this namespace. It sees what comes in by it, and not what the socket
-/// itself sends.
+/// A packet socket on a device of this namespace. It receives the frames that come in by the device, without
+/// those that the socket itself sends.
 pub(crate) fn open(ifindex: u32) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
@@ -169,7 +171,7 @@ pub(crate) fn open(ifindex: u32) -> OwnedFd {
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = ifindex as i32;
-    // SAFETY: it points to a whole sockaddr_ll, of the family and the length that it is said to be.
+    // SAFETY: the pointer is to a whole sockaddr_ll, of the family and the length that are given.
     let address = unsafe {
         LinkAddr::from_raw(
             (&raw const address).cast(),

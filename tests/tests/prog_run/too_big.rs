@@ -1,4 +1,5 @@
-//! Frames that are too big for the way to their node: what their senders are told, and what routers report.
+//! Frames that are too big for the path to their node: the answers to their senders, and the reports of
+//! routers.
 
 use etherparse::{
     Ethernet2Header, IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber,
@@ -15,7 +16,7 @@ use super::{
     },
 };
 
-/// Of a way of 1,500 bytes, what is left for an inner packet.
+/// Bytes that remain for an inner packet on a path of 1,500 bytes.
 const INNER_MTU: u16 = 1450;
 
 fn told(outcome: &Outcome) -> u16 {
@@ -40,7 +41,8 @@ fn told(outcome: &Outcome) -> u16 {
 #[test]
 fn an_ipv4_sender_is_told_what_fits() {
     on_bench(|bench| {
-        // Any type of service and payload: the quote is the packet's own bytes.
+        // The type of service and the payload are not zero, because the answer must quote the packet's own
+        // bytes.
         let frame = long_ipv4(ipv4(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 1465);
         let outcome = bench.run(Direction::FromEndpoint, &frame);
         assert_eq!(told(&outcome), INNER_MTU);
@@ -141,14 +143,15 @@ fn what_a_router_says_holds_for_that_way() {
         assert_eq!(&bench.run(Direction::FromEndpoint, &exact).packet[50..], exact);
         let over = long_ipv4(a_to_far(), 1365);
         assert_eq!(told(&bench.run(Direction::FromEndpoint, &over)), 1350);
-        // Farther on the way is even less; and nobody can say that it is more.
+        // A router farther on the path may report a smaller size. A report of a larger size changes nothing.
         hear(bench, &Word { mtu: 1350, ..Word::default() }.frame());
         hear(bench, &Word { mtu: 1450, ..Word::default() }.frame());
         assert_eq!(bench.path(HOP_FAR).mtu, 1350);
     });
 }
 
-/// TCP over IPv4 ends at 552 bytes, IPv6 at 1280: told of less, both send the same packet for ever.
+/// The smallest path is 552 bytes for TCP over IPv4 and 1280 for IPv6. A sender that is told of less would
+/// repeat the same packet for ever.
 #[test]
 fn no_router_makes_a_way_too_small_for_ipv6() {
     for mtu in [68, 552, 1279, 1329, 1330] {
@@ -163,7 +166,7 @@ fn no_router_makes_a_way_too_small_for_ipv6() {
     }
 }
 
-/// The MTU of a device or a route is no report of a router: it counts however small it is.
+/// The MTU of a device or a route is no report of a router, and is used however small it is.
 #[test]
 fn a_smaller_device_is_believed() {
     on_bench(|bench| {
@@ -197,10 +200,10 @@ fn words_about_others_packets_mean_nothing() {
             Word { from: other_vtep, ..word() }.frame(),
             Word { vtep: STRANGE_VTEP, ..word() }.frame(),
             Word { port: 4790, ..word() }.frame(),
-            // Encapsulation takes none of these ports.
+            // Encapsulation uses none of these source ports.
             Word { source_port: 49_151, ..word() }.frame(),
             Word { source_port: 9, ..word() }.frame(),
-            // It got through, by the router's own word.
+            // The packet is not longer than the MTU in the message, so it was not too big.
             Word { len: 1400, ..word() }.frame(),
             Word { len: 600, mtu: 601, ..word() }.frame(),
             Word { mtu: 1500, len: 1501, ..word() }.frame(),
@@ -210,7 +213,7 @@ fn words_about_others_packets_mean_nothing() {
             hear(bench, &frame);
             assert_eq!(bench.path(HOP_FAR).mtu, 0, "{frame:02x?}");
         }
-        // A node that has gone is no way.
+        // A node that was removed has no path.
         let mut world = World::default();
         world.nodes.clear();
         bench.fill(&world);

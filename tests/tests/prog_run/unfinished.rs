@@ -1,5 +1,6 @@
-//! Checksums that their senders leave to a device: which of them pass, by either way in which the programs read where a
-//! checksum goes. Frames come in by real devices, since test_run makes none of that kind.
+//! Checksums that senders leave to a device, and which of them pass. Each is tested in both ways by which the
+//! programs can read a checksum's place. Frames come in by real devices, because test_run makes none of this
+//! kind.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +21,10 @@ use super::{
 
 /// Bytes of the link header.
 const ETHERNET_LEN: usize = 14;
-/// Only a broken bench takes this long.
+/// Longest time to wait for a count. Only a broken bench needs it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A frame and where its checksum goes; and whether it passes.
+/// A frame, the place of its unfinished checksum, and whether the frame passes.
 struct Row {
     name: &'static str,
     frame: Vec<u8>,
@@ -36,7 +37,7 @@ fn row(name: &'static str, frame: Vec<u8>, start: u16, offset: u16, passes: bool
     Row { name, frame, start, offset, passes }
 }
 
-/// From [`A`] with this protocol in its IPv4 header, and with room for all that a row says.
+/// A frame from [`A`] with this protocol in its IPv4 header, and long enough for every row.
 fn of_protocol(protocol: u8) -> Vec<u8> {
     let mut frame = ipv4(A, FAR, Flow::default());
     frame[23] = protocol;
@@ -46,7 +47,7 @@ fn of_protocol(protocol: u8) -> Vec<u8> {
     frame
 }
 
-/// The same in IPv6.
+/// A frame from [`A`] with this protocol in its IPv6 header, and long enough for every row.
 fn of_next_header(protocol: u8) -> Vec<u8> {
     let mut frame = ipv6(A, FAR, Flow::default());
     frame[20] = protocol;
@@ -56,8 +57,8 @@ fn of_next_header(protocol: u8) -> Vec<u8> {
     frame
 }
 
-/// The header begins at `at`: only at the place of its own checksum does another one pass, or behind the header
-/// where that may carry tunnels.
+/// A checksum passes at the place of the header's own checksum only, or behind the header if a tunnel may
+/// follow there. The header begins at `at`.
 #[rustfmt::skip]
 fn endpoints_rows() -> Vec<Row> {
     let behind_options = {
@@ -178,8 +179,8 @@ fn what_an_endpoint_says_of_itself_is_not_overwritten() {
     });
 }
 
-/// Who forwards for others may say anything of itself in a packet, but where a frame goes is decided by its link
-/// header.
+/// An endpoint that forwards for others may write any addresses into a packet, but the link header decides
+/// where the frame goes.
 #[test]
 fn a_forwarders_link_header_is_not_overwritten() {
     on_each_way(|bench| {
@@ -199,7 +200,7 @@ fn what_goes_out_by_a_leg_is_not_overwritten() {
     });
 }
 
-/// Each row, and the same frame with a finished checksum, which passes.
+/// Checks each row, and checks that the same frame with a finished checksum passes.
 fn check(bench: &mut Bench, direction: Direction, rows: &[Row]) {
     let tap = match direction {
         Direction::FromGateway => bench.tap_leg_a(),
@@ -218,8 +219,8 @@ fn check(bench: &mut Bench, direction: Direction, rows: &[Row]) {
         let counted = counted(bench, direction);
         if usize::from(*start) < ETHERNET_LEN {
             in_link_header += 1;
-            // Where the kernel takes the link header off by `skb_pull_rcsum` (6.1), it forgets a sum that begins in
-            // it: nothing is overwritten, and the frame is as any other.
+            // A kernel that removes the link header by `skb_pull_rcsum` (6.1) forgets a sum that begins in
+            // it. Then nothing is overwritten, and the frame is like any other.
             if counted == [0] {
                 println!("the kernel forgets a checksum that begins there: {name}");
                 forgotten += 1;
@@ -233,7 +234,8 @@ fn check(bench: &mut Bench, direction: Direction, rows: &[Row]) {
     assert_eq!(tried.len(), 2, "the kernel took rows of one sort alone: {tried:?}");
 }
 
-/// What was counted, by number, of the frame that came in last. A busy kernel handles it a little later.
+/// The numbers of the counters that the last frame changed. A busy kernel may handle the frame a little
+/// later.
 fn counted(bench: &mut Bench, direction: Direction) -> Vec<u32> {
     let since = Instant::now();
     let mut counts = bench.counts();

@@ -1,4 +1,4 @@
-//! How much work the programs are for the kernel's verifier, compared with the limit at which it gives up.
+//! The verifier's work for each program, compared with the limit at which the kernel gives up.
 #![expect(unsafe_code, reason = "bpf(2) itself, for the verifier's log")]
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -11,9 +11,10 @@ use aya_obj::{
 };
 use nix::{errno::Errno, libc};
 
-/// The kernel gives up at a million; a quarter leaves room for kernels that prune less.
+/// Largest number of instructions. The kernel gives up at a million, and a quarter of that leaves room for
+/// kernels that prune less.
 const BOUND: u32 = 250_000;
-/// BPF_LOG_STATS (linux/bpf_verifier.h): nothing but the figures at the end.
+/// BPF_LOG_STATS (linux/bpf_verifier.h): the log has only the figures at its end.
 const LOG_STATS: u32 = 4;
 
 #[test]
@@ -63,8 +64,8 @@ fn verify(object: &Object) {
     }
 }
 
-/// The object's code with the fds of loaded maps in it. Aya keeps the log of a program that loads to
-/// itself, so the programs are loaded once more, without it.
+/// The object's code with the file descriptors of the loaded maps in it. Aya does not give away the log of a
+/// program that loads, so this test loads the programs once more, without aya.
 fn relocated(loaded: &mut Ebpf, object: &[u8]) -> Object {
     let mut object = Object::parse(object).expect("aya has read it");
     let maps: Vec<_> = object.maps.iter().map(|(name, map)| (name.clone(), map.clone())).collect();
@@ -92,7 +93,7 @@ fn fd(map: &aya::maps::Map) -> i32 {
     data.fd().as_fd().as_raw_fd()
 }
 
-/// Has the kernel verify the code, and gives its log. The program goes again at once.
+/// Has the kernel verify the code, and returns the kernel's log. The program is unloaded at once.
 fn verified(kind: bpf_prog_type, code: &[bpf_insn]) -> nix::Result<String> {
     let mut log = vec![0u8; 4096];
     let licence = c"Dual MIT/GPL";
@@ -118,7 +119,7 @@ fn verified(kind: bpf_prog_type, code: &[bpf_insn]) -> nix::Result<String> {
     Ok(String::from_utf8_lossy(&log[..end]).into_owned())
 }
 
-/// The number after this word.
+/// The number that follows this word in the log.
 fn figure(log: &str, word: &str) -> Option<u32> {
     let mut words = log.split_ascii_whitespace();
     words.find(|found| *found == word)?;
@@ -129,7 +130,7 @@ fn shown(figure: Option<u32>) -> String {
     figure.map_or_else(|| "?".into(), |figure| figure.to_string())
 }
 
-/// All that is proved of the programs here is of those that are released.
+/// The tests here use the programs that are released, which must not log.
 #[test]
 fn the_released_programs_log_nothing() {
     assert!(!OBJECT.windows(7).any(|name| name == b"AYA_LOG"), "they have a log's map or level");

@@ -1,5 +1,5 @@
-//! The contents of the maps in tests. Usually: two endpoints on this node, each with a leg on the gateway bridge, and one
-//! endpoint behind the VTEP of a second node, the far node.
+//! The contents of the maps in tests. As a rule there are two endpoints on this node, each with a leg on the
+//! gateway bridge, and one endpoint behind the VTEP of a second node, the far node.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use overlay_common::{
     NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
 };
 
-/// An endpoint, or whoever else has a MAC and an IPv4 address.
+/// An endpoint, or any other holder of a MAC and an IPv4 address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Station {
     pub(crate) mac: MacBytes,
@@ -17,20 +17,20 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    /// The one with this address on the gateway bridge: its MAC says so.
+    /// The station with this address on the gateway bridge, whose MAC follows from the address.
     pub(crate) const fn on_gateway(ip: [u8; 4]) -> Self {
         Self { mac: [2, 0x42, ip[0], ip[1], ip[2], ip[3]], ip }
     }
 }
 
-/// The network's VNI; its three bytes differ.
+/// The network's VNI, which has three different bytes.
 pub(crate) const VNI: u32 = 0x12_34_56;
 /// A second network. Its subnet may overlap the first one's.
 pub(crate) const OTHER_VNI: u32 = VNI + 1;
 
 /// An endpoint of this node, behind [`PORT_A`].
 pub(crate) const A: Station = Station { mac: [2, 0, 0, 0, 0, 0xa], ip: [172, 16, 16, 129] };
-/// Another, behind [`PORT_B`].
+/// Another endpoint of this node, behind [`PORT_B`].
 pub(crate) const B: Station = Station { mac: [2, 0, 0, 0, 0, 0xb], ip: [172, 16, 16, 130] };
 /// An endpoint behind [`FAR_VTEP`].
 pub(crate) const FAR: Station = Station { mac: [2, 0, 0, 0, 0, 0xc], ip: [172, 16, 16, 131] };
@@ -45,9 +45,9 @@ pub(crate) const B_OUT: Station = Station::on_gateway([172, 18, 0, 4]);
 pub(crate) const BRIDGE: u32 = 20;
 /// The gateway bridge.
 pub(crate) const GATEWAY: Station = Station::on_gateway([172, 18, 0, 1]);
-/// Length of its subnet's prefix.
+/// Length of the gateway subnet's prefix.
 pub(crate) const GATEWAY_PREFIX: u32 = 16;
-/// Somebody out there (RFC 5737).
+/// An address outside (RFC 5737).
 pub(crate) const OUTSIDE: [u8; 4] = [203, 0, 113, 7];
 /// Port of the nodes' API, at [`OWN_VTEP`] and at [`FAR_VTEP`].
 pub(crate) const API_PORT: u16 = 7400;
@@ -58,7 +58,7 @@ pub(crate) const OWN_VTEP: [u8; 4] = [10, 10, 10, 101];
 pub(crate) const FAR_VTEP: [u8; 4] = [10, 10, 20, 103];
 /// The VTEP of a node with no endpoint of the network.
 pub(crate) const IDLE_VTEP: [u8; 4] = [10, 10, 20, 104];
-/// A VTEP that is no node's.
+/// A VTEP that belongs to no node.
 pub(crate) const STRANGE_VTEP: [u8; 4] = [10, 10, 30, 1];
 
 /// The underlay device's own address.
@@ -66,13 +66,13 @@ pub(crate) const UNDERLAY_MAC: MacBytes = [2, 0, 0, 0, 1, 1];
 /// The MAC of the next hop, which the far node's underlay device has too.
 pub(crate) const ROUTER_MAC: MacBytes = [2, 0, 0, 0, 1, 2];
 
-/// Host-side devices, their indexes as the bench makes them.
+/// The indexes that the bench gives to the host-side devices.
 pub(crate) const PORT_A: u32 = 11;
 pub(crate) const PORT_B: u32 = 12;
 pub(crate) const UNDERLAY: u32 = 13;
 pub(crate) const LEG_A: u32 = 14;
 pub(crate) const LEG_B: u32 = 15;
-/// What the index of a device's peer has over the device's own.
+/// The difference between the index of a device's peer and the device's own.
 pub(crate) const PEER: u32 = 100;
 /// The device of the far node's endpoint, in the far node's namespace.
 pub(crate) const FAR_PORT: u32 = 16;
@@ -81,22 +81,22 @@ pub(crate) const DEVICES: [u32; 5] = [PORT_A, PORT_B, UNDERLAY, LEG_A, LEG_B];
 /// An index that no device has.
 pub(crate) const NO_DEVICE: u32 = 999;
 
-/// Longest frame that any of them takes for another device: its MTU, an Ethernet header and a tag.
+/// Bytes of the longest frame that these devices take: the MTU, an Ethernet header and a tag.
 pub(crate) const DEVICE_TAKES: usize = 1500 + 14 + 4;
 
-/// Where A and B are counted.
+/// The slots in which A and B are counted.
 pub(crate) const SLOT_A: u32 = 5;
 pub(crate) const SLOT_B: u32 = 6;
-/// Indexes of the ways to [`FAR_VTEP`] and [`IDLE_VTEP`].
+/// Indexes of [`FAR_VTEP`] and [`IDLE_VTEP`] in HOPS.
 pub(crate) const HOP_FAR: u32 = 2;
 pub(crate) const HOP_IDLE: u32 = 3;
-/// The MTU of every way.
+/// The MTU of every entry in HOPS.
 pub(crate) const MTU: u16 = 1500;
 
-/// The TTL of outer packets: no usual default, so that it can only come from CONFIG.
+/// The TTL of outer packets. It differs from the usual defaults, so that it can only come from CONFIG.
 pub(crate) const TTL: u8 = 61;
 
-/// All maps that user space fills.
+/// The contents of all maps that user space fills.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) config: Option<Config>,
@@ -154,7 +154,8 @@ impl Default for World {
 }
 
 impl World {
-    /// An endpoint on this node with its slot as `place`, or, without a device, behind a VTEP with its hop.
+    /// Adds an endpoint. With a device it is on this node, and `place` is its slot; without one it is behind
+    /// a VTEP, and `place` is its index in HOPS.
     fn endpoint(&mut self, who: Station, vtep: Ip16, ifindex: u32, place: u32) {
         let Station { mac, ip } = who;
         let ip = ip16_from_v4(ip);
@@ -170,7 +171,7 @@ impl World {
         }
     }
 
-    /// A node with its way, at an index of HOPS.
+    /// Adds a node, with its entry at an index of HOPS.
     pub(crate) fn node(&mut self, vtep: [u8; 4], node: u64, hop: u32, next_hop: MacBytes) {
         self.nodes.insert(node_key(vtep), NodeEntry { node, hop, pad: 0 });
         self.hops.insert(hop, way(vtep, UNDERLAY, (next_hop, UNDERLAY_MAC)));
@@ -186,14 +187,14 @@ impl World {
         }
     }
 
-    /// Frames that pass on a gateway leg are put into the bridge, and do not enter it by the leg's own port.
+    /// Lets frames that pass on a gateway leg enter the bridge itself, and not the leg's port.
     pub(crate) fn put_into_bridge(&mut self) {
         for leg in self.gateway_ports.values_mut() {
             leg.bridge = BRIDGE;
         }
     }
 
-    /// No node's next hop is resolved.
+    /// Removes the next hop of every node.
     pub(crate) fn forget_next_hops(&mut self) {
         for hop in self.hops.values_mut() {
             hop.ifindex = 0;
@@ -208,7 +209,8 @@ impl World {
         *entry = FdbEntry::behind(entry.endpoint, entry.ip, entry.flags, ip16_from_v4(vtep), hop);
     }
 
-    /// The far node's maps, while this node's maps hold this world. What is behind a third node is the same in both.
+    /// The maps of the far node, when this node's maps hold this world. Endpoints behind a third node are the
+    /// same in both.
     pub(crate) fn of_far_node(&self) -> Self {
         let mut world = Self::empty();
         let config = Self::default().config;
@@ -235,7 +237,7 @@ impl World {
         world
     }
 
-    /// All rows, one a line.
+    /// All rows of all maps, one a line.
     pub(crate) fn rows(&self) -> String {
         let Self { config, fdb, neigh, ports, nodes, hops, flood, gateway_ports, apis } = self;
         let mut rows = vec![format!("{config:?}")];
@@ -254,24 +256,25 @@ impl World {
         rows.join("\n  ")
     }
 
-    /// The configuration, if the programs take it for one that user space has written.
+    /// The configuration, unless it looks to the programs as if user space had not written it yet.
     pub(crate) fn configured(&self) -> Option<&Config> {
         self.config.as_ref().filter(|config| config.underlay_ifindex != 0)
     }
 
-    /// The way with this index in HOPS, if the programs take it for one that user space has written.
+    /// The entry with this index in HOPS, unless it looks to the programs as if user space had not written it
+    /// yet.
     pub(crate) fn hop(&self, index: u32) -> Option<&HopEntry> {
         self.hops.get(&index).filter(|hop| hop.mtu != 0)
     }
 
-    /// Sets flags in CONFIG, where there is one.
+    /// Sets flags in CONFIG, if it is written.
     pub(crate) fn configure(&mut self, flags: u32) {
         if let Some(config) = &mut self.config {
             config.flags |= flags;
         }
     }
 
-    /// One in so many forwarded packets makes an event, and each drop.
+    /// Has one in so many forwarded packets make an event, and each drop.
     pub(crate) fn sample(&mut self, sample: u32) {
         self.configure(CONFIG_MONITOR | CONFIG_FLOWS);
         if let Some(config) = &mut self.config {
@@ -280,7 +283,7 @@ impl World {
     }
 }
 
-/// The key of `mac` in the one network.
+/// The key of `mac` in the first network.
 pub(crate) fn fdb_key(mac: MacBytes) -> FdbKey {
     FdbKey { vni: VNI, mac, pad: [0; 2] }
 }
@@ -306,7 +309,7 @@ fn leg(who: Station) -> GatewayPortEntry {
     }
 }
 
-/// The way to a VTEP: headers in the order of the RFCs' figures, and their sum.
+/// The entry in HOPS for a VTEP: headers in the order of the RFCs' figures, and their sum.
 pub(crate) fn way(vtep: [u8; 4], ifindex: u32, (to, from): (MacBytes, MacBytes)) -> HopEntry {
     let [a, b, c, d] = OWN_VTEP;
     let [p, q] = VXLAN_PORT.to_be_bytes();
