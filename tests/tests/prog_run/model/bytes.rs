@@ -1,4 +1,4 @@
-//! Fields of a packet, read by their offset. What lies beyond its end is `Malformed`.
+//! Fields of a packet, which are read by their offset. A field beyond the packet's end is `Malformed`.
 
 use overlay_common::{DropReason, Ip16, MacBytes, ip16_from_v4};
 
@@ -8,7 +8,7 @@ pub(super) const IPV6: u16 = 0x86dd;
 /// Length of an Ethernet header without a tag.
 pub(super) const ETHERNET: usize = 14;
 
-/// A frame, or what follows some header of it.
+/// A frame, or the part of it behind some header.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
@@ -26,7 +26,7 @@ impl<'a> Bytes<'a> {
         self.array(at).map(u16::from_be_bytes)
     }
 
-    /// Three bytes.
+    /// A number of three bytes.
     pub(super) fn be24(self, at: usize) -> Result<u32, DropReason> {
         self.array(at).map(|[a, b, c]| u32::from_be_bytes([0, a, b, c]))
     }
@@ -40,18 +40,18 @@ impl<'a> Bytes<'a> {
         self.array(at).map(ip16_from_v4)
     }
 
-    /// Checks that there are so many.
+    /// Checks that there are at least `len` bytes.
     pub(super) fn at_least(self, len: usize) -> Result<(), DropReason> {
         if self.0.len() < len { Err(DropReason::Malformed) } else { Ok(()) }
     }
 
-    /// What follows the first `at`; nothing, where there are fewer.
+    /// The bytes from `at` on, or none if there are fewer.
     pub(super) fn from(self, at: usize) -> Bytes<'a> {
         Bytes(self.0.get(at..).unwrap_or_default())
     }
 }
 
-/// RFC 1071: the sum of the words, folded and not inverted.
+/// The sum of the words by RFC 1071, folded and not inverted.
 pub(super) fn ones_sum(words: impl IntoIterator<Item = u16>) -> u16 {
     let mut sum: u32 = words.into_iter().map(u32::from).sum();
     while sum > 0xffff {
@@ -60,7 +60,7 @@ pub(super) fn ones_sum(words: impl IntoIterator<Item = u16>) -> u16 {
     sum as u16
 }
 
-/// RFC 1071 of a whole header whose checksum field is zero.
+/// The checksum of RFC 1071 of a whole header whose checksum field is zero.
 pub(super) fn checksum(header: &[u8]) -> u16 {
     !ones_sum(
         header
@@ -69,12 +69,12 @@ pub(super) fn checksum(header: &[u8]) -> u16 {
     )
 }
 
-/// RFC 1624, equation 3: the checksum after one word of what it covers has changed.
+/// The checksum after one word of the covered bytes has changed (RFC 1624, equation 3).
 pub(super) fn mended(checksum: u16, old: u16, new: u16) -> u16 {
     !ones_sum([!checksum, !old, new])
 }
 
-/// Whether a MAC is broadcast's or a group's (IEEE 802, the I/G bit).
+/// Returns true if a MAC is the broadcast address or a group's (IEEE 802, the I/G bit).
 pub(super) fn is_group(mac: MacBytes) -> bool {
     mac[0] & 1 != 0
 }

@@ -1,31 +1,31 @@
-//! Checksums that are still to be written. The device that sends the packet on writes them where the packet's sender
-//! said, over whatever is there.
+//! Unfinished checksums. The device that sends the packet on writes each one where the packet's sender said,
+//! over the bytes that are there.
 
 use overlay_common::DropReason;
 
 use super::{Incoming, kernel};
 
-/// Where a checksum may be written into a frame after the program has checked it.
+/// The places in a frame where a checksum may be written after the program has checked the frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Carries {
-    /// In a header, into its own checksum field: where the header begins, and where in it the field is.
+    /// The checksum field of a header: the header's offset, and the field's offset in the header.
     Own(usize, usize),
-    /// The same, and anywhere from the third place on, behind the header, where nothing was checked.
+    /// The checksum field of a header, and any place from the third offset on, where nothing was checked.
     OwnAndMore(usize, usize, usize),
-    /// Anywhere from there on: nothing behind it was checked.
+    /// Any place from this offset on, where nothing was checked.
     Anything(usize),
-    /// Nowhere.
+    /// No place.
     NoChecksum,
 }
 
 impl Carries {
-    /// Of an IPv4 packet that carries `protocol` from `at` on.
+    /// The places in an IPv4 packet that carries `protocol` from `at` on.
     pub(super) fn of_ipv4(protocol: u8, is_later_fragment: bool, at: usize) -> Self {
         if is_later_fragment { Self::Anything(at) } else { Self::of(protocol, at) }
     }
 
-    /// Of a packet that carries `protocol` from `at` on. TCP: RFC 9293, section 3.1; UDP: RFC 768; SCTP: RFC 9260,
-    /// section 3.1. In UDP may be a tunnel. ICMP's checksum is never left to others.
+    /// The places in a packet that carries `protocol` from `at` on. TCP: RFC 9293, section 3.1; UDP: RFC 768;
+    /// SCTP: RFC 9260, section 3.1. UDP may contain a tunnel. ICMP's checksum is never left to a device.
     pub(super) fn of(protocol: u8, at: usize) -> Self {
         match protocol {
             6 => Self::Own(at, 16),
@@ -37,7 +37,7 @@ impl Carries {
     }
 }
 
-/// Drops a frame whose unfinished checksum would be written elsewhere.
+/// Drops a frame whose unfinished checksum would be written to any other place.
 pub(super) fn check(frame: Incoming<'_>, carries: Carries) -> Result<(), DropReason> {
     let Some(sum) = kernel::unfinished(frame) else { return Ok(()) };
     let (start, offset) = (usize::from(sum.start), usize::from(sum.offset));

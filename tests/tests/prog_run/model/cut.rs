@@ -1,5 +1,5 @@
-//! The segments of a super-packet, as the kernel cuts them for a device that can't. Each is a whole packet with lengths,
-//! numbers and checksums of its own.
+//! The segments of a super-packet, as the kernel cuts them for a device that cannot. Each is a whole packet
+//! with its own lengths, ids and checksums.
 
 use super::{
     Frame,
@@ -9,13 +9,13 @@ use super::{
 };
 use crate::tap::{BulkKind, Unfinished};
 
-/// Outer Ethernet, IPv4, UDP and VXLAN.
+/// Length of the outer headers: Ethernet, IPv4, UDP and VXLAN.
 const OUTER: usize = 50;
 const FIN: u8 = 0x01;
 const PUSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// The frame's segments. A frame that is no super-packet is the only one of its own.
+/// The frame's segments. A frame that is no super-packet is returned unchanged.
 pub(crate) fn cut(frame: &Frame) -> Vec<Frame> {
     let Some(bulk) = frame.bulk else { return vec![frame.clone()] };
     let mut bytes = frame.bytes.clone();
@@ -63,7 +63,7 @@ pub(crate) fn cut(frame: &Frame) -> Vec<Frame> {
                 out[l4 + 13] &= !CWR;
             }
         }
-        // The sum over the pseudo-header has the length in it.
+        // The sum over the pseudo-header includes the length.
         let at = l4 + sum_at;
         let sum = u16::from_be_bytes([out[at], out[at + 1]]);
         let [old_high, old_low] = [(whole >> 16) as u16, whole as u16];
@@ -75,7 +75,7 @@ pub(crate) fn cut(frame: &Frame) -> Vec<Frame> {
     chunks.iter().enumerate().map(segment).collect()
 }
 
-/// Length, number and checksum of an IPv4 header that begins at `ip`, in the segment with this index.
+/// Sets length, id and checksum of the IPv4 header at `ip`, in the segment with this index.
 fn mend_ipv4(out: &mut [u8], ip: usize, index: usize) {
     let header = ip..ip + usize::from(out[ip] & 0xf) * 4;
     put(out, ip + 2, out.len() - ip);
@@ -95,7 +95,8 @@ pub(crate) fn finished(frame: &[u8], sum: Unfinished) -> Vec<u8> {
     let mut out = frame.to_vec();
     let start = usize::from(sum.start);
     let value = match checksum(&frame[start..]) {
-        // In UDP 0 would say that there is no checksum, and elsewhere it means the same (RFC 768).
+        // In UDP a checksum of 0 means that there is none. 0xffff means the same number in ones' complement
+        // (RFC 768).
         0 => 0xffff,
         value => value,
     };

@@ -1,11 +1,11 @@
-//! RFC 6040: congestion marks on their way out of the tunnel, figure 4 as a table.
+//! RFC 6040: congestion marks of the outer header that the inner header takes over, with figure 4 as a table.
 
 use overlay_common::DropReason;
 
 use super::bytes::{Bytes, ETHERNET, IPV4, IPV6, mended};
 
-/// Rows: the inner mark, 00 (not ECN-capable), 01 (ECT(1)), 10 (ECT(0)), 11 (congestion experienced).
-/// Columns: the outer one, in the same order.
+/// Rows are inner marks: 00 (not ECN-capable), 01 (ECT(1)), 10 (ECT(0)), 11 (congestion experienced). Columns
+/// are outer marks in the same order.
 const FIGURE_4: [[Option<u8>; 4]; 4] = [
     [Some(0), Some(0), Some(0), None],
     [Some(1), Some(1), Some(1), Some(3)],
@@ -13,8 +13,8 @@ const FIGURE_4: [[Option<u8>; 4]; 4] = [
     [Some(3), Some(3), Some(3), Some(3)],
 ];
 
-/// The inner frame as it comes out of a packet with this outer type of service. DSCP stays the inner
-/// one's (RFC 2983, the pipe model). What is behind a tag stays as it is.
+/// The inner frame after decapsulation from a packet with this outer type of service. The DSCP stays the
+/// inner one's (RFC 2983, the pipe model). A packet behind a tag stays unchanged.
 pub(super) fn taken_over(inner: &[u8], outer_tos: u8) -> Result<Vec<u8>, DropReason> {
     let frame = Bytes(inner);
     let mut out = inner.to_vec();
@@ -35,7 +35,7 @@ pub(super) fn taken_over(inner: &[u8], outer_tos: u8) -> Result<Vec<u8>, DropRea
             }
         }
         IPV6 => {
-            // Version 4 bits, class 8, label 20 (RFC 8200, section 3).
+            // Four bits of version, eight of class and twenty of label (RFC 8200, section 3).
             frame.at_least(ETHERNET + 40)?;
             let word = u32::from_be_bytes(frame.array(ETHERNET)?);
             let class = (word >> 20) as u8;

@@ -1,4 +1,5 @@
-//! What an endpoint may say of itself in an IP packet. An endpoint that forwards for others is not checked.
+//! The addresses and messages that an endpoint may send in an IP packet. An endpoint that forwards for others
+//! is not checked.
 
 use overlay_common::{DropReason, Ip16};
 
@@ -11,7 +12,8 @@ use super::{
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Checks what is inside a frame against the sender's own address. Returns which checksum may be written into it.
+/// Checks the packet in a frame against the sender's own address. Returns the places where a checksum may be
+/// written into the frame.
 pub(super) fn check(
     frame: Bytes<'_>,
     inside: Inside,
@@ -28,7 +30,7 @@ pub(super) fn check(
         Inside::Packet(IPV6, at) => {
             let (ip, payload) = (frame.from(at), at + 40);
             ipv6(ip, gso_size)?;
-            // A super-packet's hop-by-hop header, with the jumbo option alone.
+            // The hop-by-hop header of a super-packet, with the jumbo option alone.
             let is_jumbo = gso_size != 0 && ip.be16(4)? == 0 && is_jumbo(ip.from(40));
             Ok(match ip.byte(6)? {
                 0 if is_jumbo => Carries::of(TCP, payload + 8),
@@ -39,7 +41,7 @@ pub(super) fn check(
     }
 }
 
-/// For a frame of which only the Ethernet header and the first tag were checked.
+/// The places for a checksum in a frame of which only the Ethernet header and the first tag were checked.
 pub(super) fn unchecked(inside: Inside) -> Carries {
     match inside {
         Inside::Packet(_, at) => Carries::Anything(at),
@@ -47,13 +49,13 @@ pub(super) fn unchecked(inside: Inside) -> Carries {
     }
 }
 
-/// A hop-by-hop header before TCP, with the jumbo option alone (RFC 2675).
+/// Returns true for a hop-by-hop header before TCP, with the jumbo option alone (RFC 2675).
 fn is_jumbo(header: Bytes<'_>) -> bool {
     header.array::<3>(0) == Ok([TCP, 0, 194])
 }
 
-/// An IPv4 packet must be from the sender's own address, and not to the port of a DHCP client (RFC 2131, section 4.1),
-/// which takes an answer from any port.
+/// An IPv4 packet must have the sender's own address. It must not go to the port of a DHCP client (RFC 2131,
+/// section 4.1), because a client takes answers from any port.
 fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
     ip.at_least(20)?;
     if ip.ip(12)? != *own {
@@ -71,17 +73,19 @@ fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Bytes of the IPv4 header with its options: at least twenty, whatever the header says (RFC 791, section 3.1).
+/// Bytes of the IPv4 header with its options: at least twenty, even if the header gives less (RFC 791,
+/// section 3.1).
 fn header_len(ip: Bytes<'_>) -> Result<usize, DropReason> {
     Ok((usize::from(ip.byte(0)? & 0xf) * 4).max(20))
 }
 
-/// An IPv6 packet must be no message of a router (RFC 4861, sections 4.2 and 4.5; RFC 6105) and none of a DHCPv6 server
-/// (RFC 8415, section 7.2), and must not be able to hide one behind an extension header (RFC 7113).
+/// An IPv6 packet must not be a message of a router (RFC 4861, sections 4.2 and 4.5; RFC 6105) or of a DHCPv6
+/// server (RFC 8415, section 7.2). It must not be able to hide one behind an extension header either (RFC
+/// 7113).
 fn ipv6(ip: Bytes<'_>, gso_size: u32) -> Result<(), DropReason> {
     ip.at_least(40)?;
     let is_link_local = |at: usize| Ok(ip.be16(at)? & 0xffc0 == 0xfe80);
-    // Nobody believes a router that is not on the link (RFC 4861, sections 6.1.2 and 8.1).
+    // A receiver ignores a router that is not on the link (RFC 4861, sections 6.1.2 and 8.1).
     let believed = ip.byte(7)? == 255 && is_link_local(8)?;
     let (next, payload) = (ip.byte(6)?, ip.from(40));
     match next {
@@ -89,11 +93,11 @@ fn ipv6(ip: Bytes<'_>, gso_size: u32) -> Result<(), DropReason> {
             Err(DropReason::RouterAdvertisement)
         }
         UDP if payload.be16(2) == Ok(546) => Err(DropReason::DhcpServer),
-        // Of TCP's super-packets, which the kernel itself makes so (RFC 2675): a hop-by-hop header with
-        // the jumbo option alone, and no length before it.
+        // The kernel makes TCP super-packets with a hop-by-hop header that has the jumbo option alone, and
+        // with a length of 0 (RFC 2675).
         0 if gso_size != 0 && ip.be16(4)? == 0 && is_jumbo(payload) => Ok(()),
-        // IANA's extension headers behind which another header is in the clear. A DHCPv6 client that has
-        // no address yet is spoken to by its link-local one.
+        // The extension headers (IANA) behind which the next header can be read. A DHCPv6 server reaches a
+        // client that has no address yet at its link-local address.
         0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => match is_link_local(24)? {
             _ if believed => Err(DropReason::RouterAdvertisement),
             true => Err(DropReason::DhcpServer),

@@ -1,4 +1,4 @@
-//! What an endpoint may send, and where it goes.
+//! The rules for frames that an endpoint sends, and the places where they go.
 
 use overlay_common::{
     DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NeighKey, NodeKey, PortEntry,
@@ -28,7 +28,7 @@ pub(super) fn decide(
     let (to, from) = (frame.mac(0)?, frame.mac(6)?);
     frame.at_least(ETHERNET)?;
 
-    // Who it says it is.
+    // Checks of the sender's addresses.
     if from != port.mac && !has(FLAG_FORWARDS) {
         return Err(DropReason::SpoofedMac);
     }
@@ -45,7 +45,7 @@ pub(super) fn decide(
     };
     checksum::check(incoming, carries)?;
 
-    // Where it goes.
+    // Choice of the receivers.
     if is_group(to) {
         match (has(FLAG_MULTICAST), has(FLAG_ICC_OFF)) {
             (false, _) => return Err(DropReason::BroadcastOff),
@@ -74,7 +74,7 @@ pub(super) fn decide(
     Ok(end)
 }
 
-/// The frame goes to an endpoint behind the VTEP with this index in HOPS.
+/// Sends the frame to an endpoint behind the VTEP with this index in HOPS.
 fn send_away(
     world: &World,
     paths: &Paths,
@@ -92,7 +92,7 @@ fn send_away(
     } else if world.configured().is_none() {
         return Err(DropReason::NotConfigured);
     } else if !kernel::is_ip(incoming.bytes) {
-        // The kernel's own way takes IP only.
+        // The kernel's own routes exist for IP alone.
         return Err(DropReason::UnresolvedNextHop);
     } else {
         Way::ByRoutes
@@ -101,8 +101,8 @@ fn send_away(
     Ok(End::Redirected(way, tunnel::around(incoming.bytes, hop, port.vni)))
 }
 
-/// ARP (RFC 826): a request for an address of the network is answered from the map, whoever it was sent to. Any other
-/// ARP packet is dropped.
+/// Answers an ARP request (RFC 826) for an address of the network from the map, whatever the destination of
+/// its frame. Any other ARP packet is dropped.
 fn answer(world: &World, incoming: Incoming<'_>, port: &PortEntry) -> Result<End, DropReason> {
     let forwards = port.flags & FLAG_FORWARDS != 0;
     let frame = Bytes(incoming.bytes);
@@ -116,7 +116,7 @@ fn answer(world: &World, incoming: Incoming<'_>, port: &PortEntry) -> Result<End
     if sender_mac != port.mac && !forwards {
         return Err(DropReason::SpoofedMac);
     }
-    // Who has no address yet asks with none (RFC 5227, section 2.1.1).
+    // A host that has no address yet asks without a sender's address (RFC 5227, section 2.1.1).
     let is_probe = sender[12..] == [0; 4];
     if sender != port.ip && !is_probe && !forwards {
         return Err(DropReason::SpoofedIp);
@@ -129,7 +129,8 @@ fn answer(world: &World, incoming: Incoming<'_>, port: &PortEntry) -> Result<End
     Ok(End::Redirected(Way::OutOf(incoming.skb.ifindex), turned_around(frame, found.mac)))
 }
 
-/// The answer to an ARP request: the one asked for is at `mac`. What follows the request stays.
+/// The answer to an ARP request, which says that the wanted address is at `mac`. Bytes behind the request
+/// stay.
 pub(super) fn turned_around(frame: Bytes<'_>, mac: [u8; 6]) -> Frame {
     let asker = &frame.0[6..12];
     let (sender, target) = (&frame.0[22..32], &frame.0[38..42]);
@@ -137,7 +138,7 @@ pub(super) fn turned_around(frame: Bytes<'_>, mac: [u8; 6]) -> Frame {
     Frame::plain(&answer.concat())
 }
 
-/// Head-end replication: a copy to every other port and every VTEP of the network.
+/// Head-end replication: sends a copy to every other port and every VTEP of the network.
 fn replicate(
     world: &World,
     incoming: Incoming<'_>,
@@ -152,7 +153,7 @@ fn replicate(
     }
     let vteps = &flood.vteps[..flood.vtep_count as usize];
     if let Some(refused) = kernel::make_room(incoming).err().filter(|_| !vteps.is_empty()) {
-        // The neighbours have theirs already: the others' copies are lost.
+        // The neighbours have their copies already, and those for the VTEPs are lost.
         fate.lost.push(refused);
         return Ok(());
     }
@@ -161,11 +162,12 @@ fn replicate(
         let hop = node.and_then(|node| world.hop(node.hop));
         match hop {
             None => fate.lost.push(DropReason::UnknownNode),
-            // A copy can't take the kernel's own way.
+            // A copy cannot be sent along the kernel's own routes.
             Some(hop) if hop.ifindex == 0 => fate.lost.push(DropReason::UnresolvedNextHop),
             Some(hop) => {
                 let packet = tunnel::around(incoming.bytes, hop, port.vni);
-                // Nobody is told: what is for many has no way to one to learn of. A super-packet will be cut.
+                // The sender of a copy that is too big gets no answer, because a group has no path of which
+                // one could learn. A super-packet is cut later, and is not checked.
                 let is_whole = incoming.skb.gso_size == 0;
                 if is_whole && packet.bytes.len() - ETHERNET > usize::from(hop.mtu) {
                     fate.lost.push(DropReason::TooBig);

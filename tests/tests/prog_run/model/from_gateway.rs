@@ -1,4 +1,4 @@
-//! What an endpoint may send on its gateway leg.
+//! The rules for frames that an endpoint sends on its gateway leg.
 
 use overlay_common::{ApiKey, DropReason, GatewayPortEntry};
 
@@ -46,7 +46,7 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
     check_destination(leg, destination)?;
     check_options(&header[20..])?;
     let config = world.configured().ok_or(DropReason::NotConfigured)?;
-    // A later fragment has no ports, and is nothing without the first one.
+    // A later fragment has no ports, and is useless without the first one.
     let is_later = ip.be16(6)? & 0x1fff != 0;
     let port = |at| Bytes(payload).be16(at);
     match ip.byte(9)? {
@@ -71,12 +71,12 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
     Ok(handed_on(leg, packet))
 }
 
-/// The header with its options, and the payload, both as long as the header says.
+/// The header with its options, and the payload, each with the length that the header gives.
 fn parts(ip: Bytes<'_>, gso_size: u32) -> Result<(&[u8], &[u8]), DropReason> {
     ip.at_least(20)?;
     let (version, header) = (ip.byte(0)? >> 4, usize::from(ip.byte(0)? & 0xf) * 4);
     let total = match usize::from(ip.be16(2)?) {
-        // A super-packet that is too long for its length field (BIG TCP).
+        // A super-packet that is too long for the length field (BIG TCP).
         0 if gso_size != 0 => ip.0.len(),
         total => total,
     };
@@ -87,7 +87,7 @@ fn parts(ip: Bytes<'_>, gso_size: u32) -> Result<(&[u8], &[u8]), DropReason> {
     Ok(packet.split_at(header))
 }
 
-/// Requests for the gateway's address are answered; an answer to the gateway passes.
+/// Answers a request for the gateway's address, and lets an answer to the gateway pass.
 fn arp(skb: Skb, leg: &GatewayPortEntry, frame: Bytes<'_>) -> Result<End, DropReason> {
     let arp = frame.from(ETHERNET);
     arp.at_least(28)?;
@@ -122,7 +122,7 @@ fn handed_on(leg: &GatewayPortEntry, packet: &[u8]) -> End {
     }
 }
 
-/// Only the gateway, or a single host beyond it, may be the destination, and never this host's own loopback.
+/// The destination must be the gateway or a single host beyond it, and never this host's loopback.
 fn check_destination(leg: &GatewayPortEntry, to: [u8; 4]) -> Result<(), DropReason> {
     let gateway: [u8; 4] = leg.gateway[12..].try_into().expect("four");
     if to == gateway {
@@ -154,9 +154,9 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     }
 }
 
-/// An endpoint may report an error only about a packet that was sent to its own address. Errors quote
-/// the packet that they are about (RFC 792): destination unreachable, source quench, redirect, time exceeded,
-/// parameter problem.
+/// An endpoint may send an ICMP error only about a packet that was sent to its own address. These errors
+/// quote that packet (RFC 792): destination unreachable, source quench, redirect, time exceeded, parameter
+/// problem.
 fn check_icmp(leg: &GatewayPortEntry, icmp: Bytes<'_>) -> Result<(), DropReason> {
     let Ok(3 | 4 | 5 | 11 | 12) = icmp.byte(0) else { return Ok(()) };
     let quoted = icmp.from(8);

@@ -1,4 +1,4 @@
-//! What may come in from other nodes, and who gets it.
+//! The rules for packets from other nodes, and their receivers.
 
 use overlay_common::{
     Config, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16, NodeKey,
@@ -21,8 +21,8 @@ pub(super) fn decide(
     fate: &mut Fate,
 ) -> Result<End, DropReason> {
     let Some(config) = world.configured() else { return Ok(End::Up) };
-    // What is on a VLAN of the underlay's device is not on the underlay. VLAN 0 is none, and its tag goes
-    // no farther than the outer headers.
+    // A packet on a VLAN of the underlay's device does not belong to the underlay. VLAN 0 means no VLAN, and
+    // its tag is removed with the outer headers.
     let untagged = match vlan::beside(incoming) {
         Some((0, untagged)) => untagged,
         Some(_) => return Ok(End::Up),
@@ -33,7 +33,7 @@ pub(super) fn decide(
         return Ok(End::Up);
     }
 
-    // Outer Ethernet 14, IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
+    // The outer headers: Ethernet 14, IPv4 20, UDP 8, VXLAN 8. The inner Ethernet header has 14 bytes.
     const VXLAN: usize = 42;
     const INNER: usize = 50;
     frame.at_least(INNER + ETHERNET)?;
@@ -44,7 +44,7 @@ pub(super) fn decide(
     let inner = frame.from(INNER);
     let (to, from) = (inner.mac(0)?, inner.mac(6)?);
 
-    // Who it says it is.
+    // Checks of the sender.
     let source = world.fdb.get(&FdbKey { vni, mac: from, pad: [0; 2] });
     let Some(source) = source.filter(|source| source.vtep == vtep) else {
         return Err(why_not(world, config, vtep, vni, inner.be16(12)?));
@@ -61,7 +61,7 @@ pub(super) fn decide(
         return Err(DropReason::IccOff);
     }
 
-    // Who gets it.
+    // Choice of the receivers.
     if is_group(to) {
         let flood = world.flood.get(&vni).filter(|_| has(FLAG_MULTICAST));
         let flood = flood.ok_or(DropReason::BroadcastOff)?;
@@ -69,7 +69,7 @@ pub(super) fn decide(
         for ifindex in &flood.ports[..flood.port_count as usize] {
             fate.copy(*ifindex, Frame::plain(&bytes));
         }
-        // A frame for many is counted in the slot of those who have none of their own.
+        // A frame for a group is counted in the slot that endpoints without their own slot share.
         fate.count(0, untagged.len(), |traffic| &mut traffic.received);
         return Ok(End::Copied);
     }
@@ -83,8 +83,9 @@ pub(super) fn decide(
     Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame::plain(&bytes)))
 }
 
-/// Whether the packet is UDP to our VTEP and port. Such a packet is dropped here if no node of ours would send it so,
-/// or else the host's own stack would take it. An ICMP message about our packets is noted.
+/// Returns true if the packet is UDP to this node's VTEP and port. Such a packet is dropped here if no node
+/// would send it in this form, because the host's own stack would take it otherwise. An ICMP message about
+/// this node's packets is noted.
 fn is_vxlan_to_us(
     world: &World,
     config: &Config,
@@ -95,7 +96,7 @@ fn is_vxlan_to_us(
     const UDP: u8 = 17;
     let Ok(to) = frame.mac(0) else { return Ok(false) };
     let packet_type = kernel::packet_type(ifindex, to);
-    // An IPv4 and a UDP header at least.
+    // The packet must have at least an IPv4 and a UDP header.
     if frame.at_least(ETHERNET + 28).is_err()
         || frame.be16(12)? != IPV4
         || packet_type == PacketType::OtherHost
@@ -105,7 +106,8 @@ fn is_vxlan_to_us(
     let ip = frame.from(ETHERNET);
     let fragment = ip.be16(6)?;
     let (offset, more_follow) = (fragment & 0x1fff, fragment & 0x2000 != 0);
-    // A later fragment has no ports. It is never whole: its first one ends here.
+    // A later fragment has no ports. Its packet never becomes whole, because the first fragment is dropped
+    // here.
     if ip.ip(16)? != config.vtep || offset != 0 {
         return Ok(false);
     }
@@ -115,7 +117,7 @@ fn is_vxlan_to_us(
     }
     let version_and_length = ip.byte(0)?;
     let udp = ip.from(usize::from(version_and_length & 0xf) * 4);
-    // UDP's own eight bytes.
+    // The UDP header has eight bytes.
     if udp.at_least(8).is_err() || udp.be16(2)? != config.vxlan_port {
         return Ok(false);
     }
@@ -131,7 +133,8 @@ fn is_vxlan_to_us(
     Ok(true)
 }
 
-/// Why the inner source is not behind the VTEP: the first thing that is wrong, from the outside in.
+/// The reason why the inner source is not behind the VTEP: the first check that fails, from the outer headers
+/// to the inner ones.
 fn why_not(world: &World, config: &Config, vtep: Ip16, vni: u32, ethertype: u16) -> DropReason {
     if vtep == config.vtep {
         DropReason::OwnVtep

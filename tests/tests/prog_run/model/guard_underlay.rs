@@ -1,4 +1,5 @@
-//! What is dropped before the kernel makes an skb of it: the plainest of what [`super::from_underlay`] would drop as well.
+//! The packets that are dropped before the kernel makes an skb: the plainest of those that
+//! [`super::from_underlay`] would drop as well.
 
 use overlay_common::{DropReason, NodeKey};
 
@@ -12,7 +13,7 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
     const UDP: u8 = 17;
     let ip = Bytes(incoming.bytes).from(ETHERNET);
     let Some(config) = world.configured() else { return Ok(End::Up) };
-    // Ethernet, IPv4 without options, and UDP's eight bytes, to our VTEP and port; no later fragment.
+    // Ethernet, IPv4 without options, and UDP to this node's VTEP and port, and no later fragment.
     let is_vxlan_to_us = ip.at_least(20 + 8).is_ok()
         && Bytes(incoming.bytes).be16(12)? == IPV4
         && ip.byte(0)? == 0x45

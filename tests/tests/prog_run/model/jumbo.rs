@@ -1,6 +1,6 @@
-//! The jumbo option (RFC 2675) of IPv6's super-packets above 64 KiB: kernels before 7.0 want it in front of TCP, and none
-//! has it inside a tunnel. In what a packet socket sends none arrives at a program: such a kernel looks into the packet
-//! before its sender's device takes it, and takes the option out.
+//! The jumbo option (RFC 2675) of IPv6 super-packets above 64 KiB. Kernels before 7.0 require the option
+//! before TCP, but none has it inside a tunnel. A packet from a packet socket never has it at a program: such
+//! a kernel parses the packet before the sender's device takes it, and removes the option.
 
 use std::{fs, sync::LazyLock};
 
@@ -13,14 +13,14 @@ const TCP: u8 = 6;
 /// Bytes of a hop-by-hop header with this option alone.
 const OPTION: usize = 8;
 
-/// Whether this kernel knows the option: it has a type for it.
+/// True if this kernel knows the option, which shows in a type of the kernel's.
 pub(crate) static IS_KNOWN: LazyLock<bool> = LazyLock::new(|| {
     let types = fs::read("/sys/kernel/btf/vmlinux").expect("the kernel tells its types");
     let name = b"\0hop_jumbo_hdr\0";
     types.windows(name.len()).any(|window| window == name)
 });
 
-/// Where the IPv6 header lies in a frame with more behind it than the header's length can say.
+/// The offset of the IPv6 header, in a frame whose payload is longer than the header's length field can hold.
 fn ipv6_at(frame: &[u8]) -> Option<usize> {
     let mut at = 12;
     while Bytes(frame).be16(at).is_ok_and(is_tag) {
@@ -43,8 +43,8 @@ pub(super) fn put_in(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// The frame as it leaves by a device: the kernel looks into a super-packet that a program has changed (SKB_GSO_DODGY),
-/// and takes the option out, but not behind two tags (seen on 6.18).
+/// The frame as it leaves by a device. The kernel parses a super-packet that a program has changed
+/// (SKB_GSO_DODGY) and removes the option, but not behind two tags (seen on 6.18).
 pub(super) fn taken_out(mut frame: Vec<u8>) -> Vec<u8> {
     let found = |ip: &usize| *ip <= ETHERNET + TAG && is_before_tcp(&frame, *ip);
     if let Some(ip) = ipv6_at(&frame).filter(found) {
@@ -54,7 +54,7 @@ pub(super) fn taken_out(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// Whether the option lies between the IPv6 and the TCP header.
+/// Returns true if the option lies between the IPv6 and the TCP header.
 pub(super) fn is_before_tcp(frame: &[u8], ip: usize) -> bool {
     frame.get(ip + 6) == Some(&0) && frame.get(ip + 40..ip + 43) == Some(&[TCP, 0, 194])
 }

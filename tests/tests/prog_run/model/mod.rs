@@ -1,9 +1,9 @@
-//! A reference model of the data path in plain Rust: from a frame and the maps it says what goes where, or why nothing
-//! does. It was written from the rules (ARCHITECTURE.md, the RFCs) and shares no code with the programs: where the two
-//! differ, one of them is wrong. [`super::against_model`] looks for frames where they do.
+//! A reference model of the data path in plain Rust. From a frame and the maps it decides what goes where, or
+//! why nothing does. It was written from the rules (ARCHITECTURE.md, the RFCs) and shares no code with the
+//! programs: where the two differ, one of them is wrong. [`super::against_model`] searches for such frames.
 //!
-//! Each program has a file of its name here, and so has each rule that two programs keep. Of the kernel the model knows
-//! only what no program can change: see [`kernel`].
+//! Each program has a file of its name here, and so has each rule that two programs share. The model contains
+//! only those parts of the kernel that no program can change: see [`kernel`].
 
 mod bytes;
 mod checksum;
@@ -42,57 +42,57 @@ pub(super) struct Incoming<'a> {
     /// The whole frame, with its tags in their places.
     pub(super) bytes: &'a [u8],
     pub(super) skb: Skb,
-    /// The kernel has taken the outermost tag out and keeps it beside the frame, as it does with frames that really come
-    /// in.
+    /// True if the kernel has taken the outermost tag out and keeps it beside the frame, as it does with
+    /// frames that come in by a device.
     pub(super) tag_beside: bool,
-    /// The checksum that its sender left to a device.
+    /// The checksum that the sender left to a device.
     pub(super) unfinished: Option<Unfinished>,
-    /// What kind of super-packet it is. `None` also for the super-packets of BPF_PROG_TEST_RUN, which are of no kind: only
-    /// `skb` has their segment size.
+    /// The kind of super-packet. It is also `None` for super-packets of BPF_PROG_TEST_RUN, which are of no
+    /// kind and have only a segment size, in `skb`.
     pub(super) bulk: Option<Bulk>,
 }
 
-/// What becomes of a frame.
+/// The results of a frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fate {
-    /// What becomes of the frame itself.
+    /// The end of the frame itself.
     pub(super) end: End,
     /// Copies that go out, in their order: devices and frames.
     pub(super) copies: Vec<(u32, Frame)>,
-    /// Why other copies are lost: each is counted.
+    /// The reasons why other copies are lost, each of which is counted.
     pub(super) lost: Vec<DropReason>,
-    /// What is counted for endpoints, by their slots.
+    /// The counts of endpoints, by slot.
     pub(super) traffic: BTreeMap<u32, Traffic>,
-    /// The kind of super-packet that the frame is, and with it its copies.
+    /// The kind of super-packet of the frame and of its copies.
     bulk: Option<Bulk>,
 }
 
 /// The end of a frame. Only [`End::Up`] is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum End {
-    /// It is not for the overlay and goes up the stack unchanged.
+    /// The frame is not for the overlay, and goes up the stack unchanged.
     #[default]
     Up,
-    /// It may pass and goes up the stack unchanged.
+    /// The frame may pass, and goes up the stack unchanged.
     Allowed,
-    /// These bytes go that way.
+    /// These bytes go this way.
     Redirected(Way, Frame),
-    /// Its copies have gone out.
+    /// The frame's copies have gone out.
     Copied,
-    /// It is too big and counted as such; these bytes go back to its sender.
+    /// The frame is too big and counted as such, and these bytes go back to its sender.
     Told(Way, Frame),
-    /// Why it went no further.
+    /// The frame is dropped for this reason.
     Dropped(DropReason),
 }
 
-/// Which way a redirected frame goes. BPF_PROG_TEST_RUN does not tell it; frames that really come in show it.
+/// The way of a redirected frame. BPF_PROG_TEST_RUN does not show it, but frames that come in by a device do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Out of the host-side device with this index, or straight to its peer: it comes out there.
+    /// The frame leaves by the host-side device with this index, or goes straight to its peer.
     OutOf(u32),
-    /// Into the device, as if it had received the frame.
+    /// The frame enters the device, as if the device had received it.
     IntoIngress(u32),
-    /// Where the kernel's own routes and neighbours lead.
+    /// The frame goes where the kernel's own routes and neighbours lead.
     ByRoutes,
 }
 
@@ -100,12 +100,12 @@ pub(super) enum Way {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
-    /// Outer headers were pushed. Their UDP source port is 0 in `bytes`: it is a hash of the flow, of which only some
-    /// properties are known.
+    /// True if outer headers were added. Their UDP source port is 0 in `bytes`, because the port is a hash of
+    /// the flow of which the model only knows some properties.
     pub(super) tunnelled: bool,
-    /// What kind of super-packet it is.
+    /// The kind of super-packet.
     pub(super) bulk: Option<Bulk>,
-    /// Where a checksum lies that the device which sends the frame may have finished, or not.
+    /// The place of a checksum that the device which sends the frame may have finished or not.
     pub(super) sum: Option<Unfinished>,
 }
 
@@ -116,7 +116,7 @@ impl Frame {
 }
 
 impl Fate {
-    /// A copy goes out of the device, if that takes it; else it is lost.
+    /// Sends a copy out of the device, or counts the copy as lost if the device does not take it.
     fn copy(&mut self, ifindex: u32, frame: Frame) {
         let mut frame = Frame { bulk: self.bulk, ..frame };
         if frame.bulk.is_some() && !frame.tunnelled {
@@ -129,12 +129,12 @@ impl Fate {
         }
     }
 
-    /// What is counted of the frame and of copies that are lost, by the numbers of reasons.
+    /// The numbers of the reasons under which the frame and its lost copies are counted.
     pub(super) fn reasons(&self) -> Vec<u32> {
         self.lost.iter().map(|reason| *reason as u32).chain(self.end_reason()).collect()
     }
 
-    /// The number of the reason that the frame itself is counted under: 0 for what was forwarded.
+    /// The number of the reason under which the frame itself is counted: 0 if it was forwarded.
     pub(super) fn end_reason(&self) -> Option<u32> {
         match self.end {
             End::Up => None,
@@ -151,8 +151,8 @@ impl Fate {
     }
 }
 
-/// The fate of a frame that the direction's program gets. What a router reports about the way to a VTEP is noted in
-/// `paths`.
+/// The fate of a frame that comes to the direction's program. A router's report about the path to a VTEP is
+/// noted in `paths`.
 pub(super) fn decide(
     direction: Direction,
     world: &World,
@@ -171,7 +171,7 @@ pub(super) fn decide(
         out.bulk = frame.bulk;
     }
     if direction == Direction::FromEndpoint && matches!(fate.end, End::Dropped(_) | End::Told(..)) {
-        // A frame of no endpoint is counted with the endpoints that have no slot.
+        // A frame from no endpoint is counted in the slot that endpoints without their own slot share.
         let slot = world.ports.get(&frame.skb.ifindex).map_or(0, |port| port.slot);
         fate.count(slot, frame.bytes.len(), |traffic| &mut traffic.dropped);
     }

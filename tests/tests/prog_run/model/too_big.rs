@@ -1,4 +1,4 @@
-//! A frame that is too long for the way, and what its sender is told (RFC 1191, RFC 8201).
+//! Frames that are too long for the path, and the answers to their senders (RFC 1191, RFC 8201).
 
 use overlay_common::DropReason;
 
@@ -13,18 +13,18 @@ const UDP: u8 = 17;
 /// Bytes of the packet that the answer quotes.
 const QUOTED: usize = 456;
 
-/// `fits`, if the frame or a segment of it is longer than that.
+/// Returns `fits` if the frame or a segment of it is longer than that.
 pub(super) fn limit(frame: Incoming<'_>, fits: usize) -> Option<usize> {
     let longest = match frame.skb.gso_size {
         0 => Some(frame.bytes.len()),
-        // The tag that lies beside the frame will be in each segment.
+        // Each segment will have the tag that lies beside the frame.
         size => match vlan::beside(frame) {
             Some((_, untagged)) => segment(Bytes(&untagged), size as usize).map(|len| len + TAG),
             None => segment(Bytes(frame.bytes), size as usize),
         },
     };
-    // As small as that, every way takes it, and nobody looks for segments: 552 bytes with outer IPv4, UDP and
-    // VXLAN are the least that the kernel believes of a path.
+    // A frame as small as this fits every path, and no segments are computed. With outer IPv4, UDP and VXLAN
+    // it has 552 bytes, which is the least MTU that the kernel accepts for a path.
     let is_small = frame.bytes.len() + 20 + 8 + 8 <= 552;
     (!is_small && longest? > fits).then_some(fits)
 }
@@ -35,7 +35,7 @@ pub(super) fn tag_beside(frame: Incoming<'_>) -> usize {
     if is_tagged { TAG } else { 0 }
 }
 
-/// Bytes of a segment that the kernel will cut. `None`: its headers are not the plain ones.
+/// Bytes of a segment as the kernel will cut it. `None` if the headers are not the plain ones.
 fn segment(frame: Bytes<'_>, size: usize) -> Option<usize> {
     let ip = frame.from(ETHERNET);
     let (protocol, l4) = match frame.be16(12).ok()? {
@@ -45,7 +45,7 @@ fn segment(frame: Bytes<'_>, size: usize) -> Option<usize> {
     };
     ip.at_least(l4).ok()?;
     let header = match protocol {
-        // Up to its flags.
+        // The TCP header must be there up to its flags.
         TCP => {
             ip.at_least(l4 + 14).ok()?;
             usize::from(ip.byte(l4 + 12).ok()? >> 4) * 4
@@ -56,10 +56,10 @@ fn segment(frame: Bytes<'_>, size: usize) -> Option<usize> {
     Some(ETHERNET + l4 + header + size)
 }
 
-/// An ICMP message that goes back in the destination's name. An error: the frame is dropped without one, since there must
-/// be no message about such a frame.
+/// The ICMP message that goes back to the sender in the destination's name. Returns an error for a frame
+/// about which there must be no message, and which is dropped without one.
 pub(super) fn answer(frame: Incoming<'_>, fits: usize) -> Result<End, DropReason> {
-    // A tag that lies beside the frame stays there: the answer is on the same VLAN.
+    // A tag that lies beside the frame stays there, so that the answer is on the same VLAN.
     let tag = tag_beside(frame);
     let (link, packet) = frame.bytes.split_at(ETHERNET + tag);
     let mtu = (fits - ETHERNET - tag) as u16;
@@ -75,8 +75,8 @@ pub(super) fn answer(frame: Incoming<'_>, fits: usize) -> Result<End, DropReason
 
 fn ipv4(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
     ip.at_least(20)?;
-    // Never about a later fragment, nor about an error, and what is neither echo nor its answer is taken
-    // for one (RFC 1122, section 3.2.2).
+    // There is no message about a later fragment or an ICMP error. Anything but an echo request or reply is
+    // taken for an error (RFC 1122, section 3.2.2).
     let kind = ip.byte(usize::from(ip.byte(0)? & 0xf) * 4);
     let is_error = ip.byte(9)? == 1 && !matches!(kind, Ok(0 | 8));
     if ip.be16(6)? & 0x1fff != 0 || is_error {
@@ -97,7 +97,7 @@ fn ipv4(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
 
 fn ipv6(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
     ip.at_least(40)?;
-    // Below 128 are errors (RFC 4443, section 2.1).
+    // Types below 128 are errors (RFC 4443, section 2.1).
     const ICMPV6: u8 = 58;
     if ip.byte(6)? == ICMPV6 && !matches!(ip.byte(40), Ok(128..)) {
         return Err(DropReason::TooBig);
@@ -105,7 +105,7 @@ fn ipv6(ip: Bytes<'_>, mtu: u16) -> Result<Vec<u8>, DropReason> {
     let (from, to) = (&ip.0[24..40], &ip.0[8..24]);
     let mut icmp = [&[2, 0, 0, 0, 0, 0], &mtu.to_be_bytes()[..], &ip.0[..QUOTED]].concat();
     let length = (icmp.len() as u16).to_be_bytes();
-    // RFC 8200, section 8.1.
+    // The pseudo-header of RFC 8200, section 8.1.
     let pseudo = [from, to, &[0, 0], &length, &[0, 0, 0, ICMPV6], &icmp].concat();
     icmp[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
     Ok([&[0x60, 0, 0, 0], &length[..], &[ICMPV6, 64], from, to, &icmp].concat())

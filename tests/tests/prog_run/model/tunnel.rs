@@ -1,4 +1,4 @@
-//! VXLAN around a frame (RFC 7348, section 5), and what is known of its UDP source port.
+//! VXLAN around a frame (RFC 7348, section 5), and the known properties of its UDP source port.
 
 use overlay_common::{HopEntry, VXLAN_OVERHEAD};
 
@@ -7,13 +7,13 @@ use super::{
     bytes::{Bytes, ETHERNET, IPV4, IPV6, checksum},
 };
 
-/// Where the outer UDP source port lies.
+/// Offset of the outer UDP source port.
 pub(crate) const SOURCE_PORT_AT: usize = 34;
 
-/// The frame in a packet to a VTEP: the headers of the way, with the packet's own fields filled in.
+/// The frame in a packet to a VTEP: the headers of HOPS, with the packet's own fields filled in.
 pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32) -> Frame {
     let mut outer = hop.header;
-    // A super-packet that is too long for the field has 0 there, until it is cut.
+    // The field of a super-packet that is too long for it is 0 until the packet is cut.
     let be = |len: usize| u16::try_from(len).unwrap_or(0).to_be_bytes();
     outer[15] = tos(inner);
     outer[16..18].copy_from_slice(&be(20 + 8 + 8 + inner.len()));
@@ -24,8 +24,8 @@ pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32) -> Frame {
     Frame { tunnelled: true, ..Frame::plain(&[&outer, inner].concat()) }
 }
 
-/// DSCP and ECN of an IP packet, which the outer header shows too (RFC 6040, section 4.1, normal mode). 0 for a tagged
-/// frame, since the receiving node does not look for marks behind the tag.
+/// DSCP and ECN of an IP packet, which the outer header has too (RFC 6040, section 4.1, normal mode). It is 0
+/// for a tagged frame, because the receiving node does not look for marks behind the tag.
 fn tos(inner: &[u8]) -> u8 {
     let frame = Bytes(inner);
     let start = frame.be16(ETHERNET);
@@ -36,8 +36,8 @@ fn tos(inner: &[u8]) -> u8 {
     }
 }
 
-/// What tells one flow from a different one, of an encapsulated frame in which it is easily found: UDP and TCP in whole
-/// IPv4 packets without options. Such a flow keeps its outer source port, whatever else differs.
+/// The fields that identify the flow of an encapsulated frame, where they are easy to find: UDP and TCP in
+/// whole IPv4 packets without options. Such a flow keeps its outer source port, whatever other fields change.
 pub(crate) fn flow(packet: &[u8]) -> Option<[u8; 13]> {
     let frame = Bytes(packet).from(VXLAN_OVERHEAD.into());
     let ip = frame.from(ETHERNET);

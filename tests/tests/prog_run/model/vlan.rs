@@ -1,5 +1,5 @@
-//! VLAN tags (IEEE 802.1Q). On a VLAN that an endpoint makes, only its MAC is checked. VLAN 0 is no VLAN: a receiver takes
-//! such a frame for an untagged one, so all is checked that is checked in an untagged frame.
+//! VLAN tags (IEEE 802.1Q). On a VLAN that an endpoint makes, only its MAC is checked. VLAN 0 means no VLAN:
+//! a receiver takes such a frame as untagged, so it is checked like an untagged one.
 
 use overlay_common::DropReason;
 
@@ -11,21 +11,21 @@ use super::{
 /// Length of a tag.
 pub(super) const TAG: usize = 4;
 
-/// 802.1Q and 802.1ad.
+/// Returns true for the ethertypes of 802.1Q and 802.1ad.
 pub(super) fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, 0x8100 | 0x88a8)
 }
 
-/// What of a frame is checked against what is known of its sender.
+/// The part of a frame that is checked against the sender's known addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inside {
-    /// A packet of this ethertype, that begins there.
+    /// A packet of this ethertype, which begins at this offset.
     Packet(u16, usize),
     /// Nothing, because the frame is on a VLAN.
     OnVlan,
 }
 
-/// What is behind the first tag, if there is one; else what the frame carries.
+/// The part behind the first tag, or the whole contents of a frame without a tag.
 pub(super) fn inside(frame: Bytes<'_>) -> Result<Inside, DropReason> {
     let ethertype = frame.be16(12)?;
     if !is_tag(ethertype) {
