@@ -1,5 +1,5 @@
-//! Compiles the eBPF programs for the tests that run them, by the very code that compiles them for
-//! the controller: the tests hold the object that a released controller holds.
+//! Compiles the eBPF programs for the tests, with the same code that compiles them for the controller, so
+//! that the tests contain the object of a released controller.
 
 #[path = "../../overlay-ctl/build/ebpf.rs"]
 mod ebpf;

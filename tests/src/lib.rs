@@ -1,1 +1,1 @@
-//! What the scenarios in `tests/` share beside the lab, which is a package of its own.
+//! An empty library. The scenarios in `tests/` only share the lab, which is a package of its own.

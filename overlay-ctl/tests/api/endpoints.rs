@@ -1,4 +1,4 @@
-//! What the API says of networks, endpoints and nodes that are there.
+//! The API's answers about networks, endpoints and nodes that exist.
 
 use overlay_ctl::proto::v1::{
     CreateEndpointRequest, CreateNetworkRequest, EndpointState, InspectEndpointRequest,
@@ -117,7 +117,7 @@ fn an_endpoint_behind_another_vtep_is_external() {
         for empty in [&made.node, &made.netns, &made.interface, &made.host_interface] {
             assert_eq!(empty, "", "{made:?}");
         }
-        // Two behind one VTEP are no clash; one whose VTEP is to be a node's is.
+        // Two endpoints may be behind the same foreign VTEP.
         let request = external("sw2", PEER, "02:42:0a:00:00:64", "172.16.16.10");
         api.endpoints.create(request).await.unwrap();
         let detail = InspectNetworkRequest { name: NETWORK.to_owned(), brief: false };
@@ -125,21 +125,22 @@ fn an_endpoint_behind_another_vtep_is_external() {
         let peer = NetworkPeer { node: String::new(), vtep: PEER.to_owned(), endpoint_count: 2 };
         assert_eq!(detail.peers, [peer]);
 
-        // Once there is an endpoint of ours, it is told where they are.
+        // When the node has an endpoint of the network, its kernel gets the network's other endpoints.
         let web = Netns::new("web");
         api.endpoints.create(endpoint("web1", &web)).await.unwrap();
-        // On a busy machine counting is not cheap, and an earlier count is shown for a while.
+        // Counting the entries takes time on a busy machine, so the status may show an earlier count for a
+        // while.
         assert_counted(&mut api, [("FDB", 3), ("NEIGH", 3), ("NODES", 1)]).await;
         for name in ["sw1", "sw2"] {
             let remove = RemoveEndpointRequest { name: name.to_owned(), ..Default::default() };
             api.endpoints.remove(remove).await.unwrap();
         }
-        // The VTEP is a stranger again: nobody there may send us VXLAN.
+        // The VTEP is unknown again, so its VXLAN is dropped.
         assert_counted(&mut api, [("NODES", 0)]).await;
     });
 }
 
-/// Waits until the status counts so many entries in these maps.
+/// Waits until the status shows these numbers of entries in these maps.
 async fn assert_counted<const N: usize>(api: &mut Api, wanted: [(&str, u64); N]) {
     eventually("the maps hold what is wanted", async || {
         let maps = api.status().await.datapath.unwrap().maps;

@@ -1,4 +1,4 @@
-//! Packets are streamed as they are dropped or forwarded, with the names that their users know.
+//! The stream of events about dropped and forwarded packets, with the names that users know.
 
 use overlay_ctl::proto::v1::{DropsRequest, Event, EventsRequest, InspectEndpointRequest};
 use tokio::time::timeout;
@@ -9,7 +9,7 @@ use crate::{
     lab::Netns,
 };
 
-/// Two endpoints, and a second network with one.
+/// Creates two endpoints of one network, and one of a second network.
 async fn arrange(api: &mut Api) -> (Netns, Netns, Netns) {
     api.network(NETWORK, "172.16.16.0/24").await;
     api.network("other", "172.16.17.0/24").await;
@@ -31,7 +31,7 @@ fn every_packet() -> EventsRequest {
     EventsRequest { sample: 1, ..EventsRequest::default() }
 }
 
-/// The next event of the kind.
+/// The next event that is wanted.
 async fn until(events: &mut Streaming<Event>, mut is_wanted: impl FnMut(&Event) -> bool) -> Event {
     loop {
         let event = timeout(BOUND, events.message()).await.expect("an event comes in time");
@@ -48,9 +48,9 @@ fn a_drop_is_streamed_with_the_names_of_network_and_endpoint() {
         let (web, ..) = arrange(&mut api).await;
         let web1 = InspectEndpointRequest { name: "web1".to_owned(), ..Default::default() };
         let made = api.endpoints.inspect(web1).await.unwrap().into_inner();
-        // The older name for the stream of drops alone.
+        // The older call, for a stream of drops alone.
         let mut drops = api.watch.drops(DropsRequest {}).await.unwrap().into_inner();
-        // From here on nothing is missed.
+        // The stream has no gap from here on.
         assert!(!web.succeeds("ping -c 1 -W 1 172.16.16.77"), "somebody answered");
         let seen = until(&mut drops, |event| event.reason == "arp_unknown_target").await;
         assert_eq!((seen.network.as_str(), seen.endpoint.as_str()), (NETWORK, "web1"));
@@ -120,7 +120,7 @@ fn each_listener_hears_what_it_asked_for() {
         hears(&mut drops, |event| event.reason != "forwarded").await;
         hears(&mut of_web3, |event| event.endpoint == "web3").await;
         hears(&mut of_other, |event| event.source == "web3.other").await;
-        // The last one that the others heard is none of its own: one that is, comes next.
+        // The last event of the other streams is not wanted in this one, so a wanted one follows.
         web1.sh("ping -c 1 -W 5 172.16.16.3");
         let mut forwarded = 0;
         until(&mut of_reasons, |event| {
@@ -178,7 +178,7 @@ fn a_forged_source_is_laid_at_the_door_of_who_sent_it() {
         api.endpoints.create(endpoint("web1", &web)).await.unwrap();
         api.endpoints.create(endpoint("victim", &victim)).await.unwrap();
         web.sh("ip addr add 172.16.16.3/24 dev eth0");
-        // So that a packet, and not a question for the MAC, carries the forged address.
+        // With this entry the forged address is in an IP packet, and not in an ARP request.
         web.sh("ip neigh add 172.16.16.4 lladdr 02:42:ac:10:10:04 dev eth0");
         let mut drops = listen(&mut api, EventsRequest::default()).await;
         web.succeeds("ping -c 1 -W 1 -I 172.16.16.3 172.16.16.4");

@@ -1,4 +1,4 @@
-//! A node of its own for each test, in a network namespace with an underlay, and its clients.
+//! A node for each test, in a network namespace with an underlay, and the node's clients.
 
 use std::{
     fmt::Debug,
@@ -30,21 +30,21 @@ use tonic::{
 
 use crate::lab::{Netns, skip};
 
-/// How long anything here may take.
+/// Longest time for any step of a test.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
-/// Between two looks at what has no way to say that it changed.
+/// Time between two checks of a value whose changes are not reported.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The node's VTEP.
 pub(crate) const VTEP: &str = "10.0.0.1";
-/// The other end of its underlay's wire.
+/// The address at the other end of the underlay's wire.
 pub(crate) const PEER: &str = "10.0.0.2";
 /// The node's name.
 pub(crate) const NODE: &str = "h1";
-/// The network of most tests: what [`Api::network`] makes.
+/// The network of most tests, which [`Api::network`] creates.
 pub(crate) const NETWORK: &str = "lab";
 
-/// A host's namespace that a node can run in, with the folders it needs.
+/// A host's namespace in which a node can run, with the folders that a node needs.
 pub(crate) struct Host {
     pub(crate) netns: Netns,
     _peer: Netns,
@@ -53,7 +53,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// A host whose device `eth7` carries the underlay.
+    /// Makes a host whose device `eth7` carries the underlay.
     pub(crate) fn new() -> Self {
         let (netns, peer) = (Netns::new("host"), Netns::new("peer"));
         netns.join("eth7", &peer, "eth7");
@@ -100,7 +100,7 @@ impl Drop for Host {
     }
 }
 
-/// A running node. It is stopped, and all that it made removed, when this is dropped.
+/// A running node. When this is dropped, the node is stopped, and everything that it made is removed.
 pub(crate) struct Node {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), String>>>,
@@ -108,12 +108,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node; it serves when this returns.
+    /// Starts a node, and returns when the node serves.
     pub(crate) fn start(configure: impl FnOnce(&mut NodeRunArgs)) -> Self {
         Self::start_on(Host::new(), configure)
     }
 
-    /// Starts a node on this host.
+    /// Starts a node on this host, and returns when the node serves.
     pub(crate) fn start_on(host: Host, configure: impl FnOnce(&mut NodeRunArgs)) -> Self {
         let mut args = host.args();
         configure(&mut args);
@@ -121,7 +121,7 @@ impl Node {
         let netns = host.netns.path();
         let thread = std::thread::spawn(move || {
             crate::lab::enter(&netns);
-            // Its workers are made here, and so are in the namespace too.
+            // The runtime's workers are started on this thread, so that they are in the namespace too.
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()
@@ -168,7 +168,7 @@ impl Node {
         });
     }
 
-    /// The address of its API.
+    /// The address of the node's API.
     pub(crate) fn listen(&self) -> SocketAddr {
         format!("{VTEP}:7400").parse().unwrap()
     }
@@ -176,7 +176,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Where the thread has ended already nobody receives it.
+        // If the thread has ended already, nobody receives the message.
         self.stop.take().map(|stop| stop.send(()).ok());
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(Ok(()))) | None => {}
@@ -185,7 +185,7 @@ impl Drop for Node {
     }
 }
 
-/// Starts a node and runs `body` in its namespace, or skips.
+/// Starts a node and runs `body` in its namespace, or skips the test.
 #[track_caller]
 pub(crate) fn with_node(body: impl AsyncFnOnce(&Node, Api) + Send) {
     if !skip() {
@@ -193,7 +193,7 @@ pub(crate) fn with_node(body: impl AsyncFnOnce(&Node, Api) + Send) {
     }
 }
 
-/// A channel over a unix socket.
+/// Opens a channel over a unix socket.
 pub(crate) async fn unix(socket: &Path) -> Result<Channel, tonic::transport::Error> {
     let socket = socket.to_owned();
     let connector = tower::service_fn(move |_: Uri| {
@@ -203,7 +203,7 @@ pub(crate) async fn unix(socket: &Path) -> Result<Channel, tonic::transport::Err
     Endpoint::from_static("http://node.overlay").connect_with_connector(connector).await
 }
 
-/// A channel over TCP.
+/// Opens a channel over TCP.
 pub(crate) async fn tcp(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
@@ -229,7 +229,7 @@ impl Api {
         }
     }
 
-    /// Makes the network `name`.
+    /// Creates the network `name`.
     pub(crate) async fn network(&mut self, name: &str, subnet: &str) -> Network {
         let request = CreateNetworkRequest {
             name: name.to_owned(),
@@ -243,14 +243,14 @@ impl Api {
         self.cluster.status(StatusRequest {}).await.unwrap().into_inner()
     }
 
-    /// The revision of the log's next entry, taken up by a network that stays.
+    /// The revision of the log's next entry, which is found by creating another network. That network stays.
     pub(crate) async fn next_revision(&mut self) -> u64 {
         let name = format!("mark-{}", uuid::Uuid::new_v4().simple());
         self.network(&name, "").await.created_revision
     }
 }
 
-/// The request for an endpoint of [`NETWORK`] in a namespace.
+/// A request for an endpoint of [`NETWORK`] in a namespace.
 pub(crate) fn endpoint(name: &str, netns: &Netns) -> CreateEndpointRequest {
     CreateEndpointRequest {
         name: name.to_owned(),
@@ -260,7 +260,7 @@ pub(crate) fn endpoint(name: &str, netns: &Netns) -> CreateEndpointRequest {
     }
 }
 
-/// The request for an endpoint of [`NETWORK`] behind a VTEP that is not ours.
+/// A request for an endpoint of [`NETWORK`] behind a foreign VTEP.
 pub(crate) fn external(name: &str, vtep: &str, mac: &str, ip: &str) -> CreateEndpointRequest {
     CreateEndpointRequest {
         name: name.to_owned(),
@@ -272,7 +272,7 @@ pub(crate) fn external(name: &str, vtep: &str, mac: &str, ip: &str) -> CreateEnd
     }
 }
 
-/// Checks that a call was refused with `code`, in a text that has all of `words`.
+/// Checks that a call was refused with `code`, and that the message contains all of `words`.
 #[track_caller]
 pub(crate) fn assert_refused<T: Debug>(
     answer: Result<Response<T>, Status>,
@@ -286,7 +286,7 @@ pub(crate) fn assert_refused<T: Debug>(
     }
 }
 
-/// Waits until `look` sees something, bounded.
+/// Waits until `look` returns a value, for a limited time.
 #[track_caller]
 pub(crate) fn eventually<T>(
     what: &str,

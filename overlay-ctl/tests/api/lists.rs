@@ -1,4 +1,4 @@
-//! Long lists: what they hold is the same as that of short ones, whoever is asked.
+//! Long lists have the same contents as short ones, whichever node is asked.
 
 use futures::future::try_join_all;
 use overlay_ctl::proto::v1::{
@@ -8,9 +8,9 @@ use tonic::Code;
 
 use crate::fixture::{Api, NETWORK, NODE, PEER, assert_refused, external, tcp, with_node};
 
-/// More rows than are answered at once.
+/// More rows than one answer contains.
 const MANY: u32 = 1_100;
-/// Callers at a time.
+/// Number of calls that run at the same time.
 const AT_ONCE: usize = 50;
 
 async fn make_many(api: &Api) -> Vec<Endpoint> {
@@ -19,7 +19,7 @@ async fn make_many(api: &Api) -> Vec<Endpoint> {
     for some in numbers.chunks(AT_ONCE) {
         let creations = some.iter().map(|n| {
             let mut endpoints = api.endpoints.clone();
-            // Addresses fall while ids rise.
+            // Addresses have the opposite order of ids.
             let at = MANY - n + 1;
             let (high, low) = (at >> 8, at & 255);
             let mac = format!("02:99:00:00:{high:02x}:{low:02x}");
@@ -73,7 +73,7 @@ fn a_long_list_is_what_a_short_one_is() {
             assert!(detail.endpoints == by_address, "all, by address");
             let (vtep, endpoint_count) = (PEER.to_owned(), MANY);
             assert_eq!(detail.peers, [NetworkPeer { node: String::new(), vtep, endpoint_count }]);
-            // Who asks for the network alone gets no more.
+            // A brief request returns the network alone.
             let brief = inspect(true).await;
             assert_eq!(brief.network, detail.network);
             assert!(brief.endpoints.is_empty() && brief.peers.is_empty());

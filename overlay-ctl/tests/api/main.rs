@@ -1,5 +1,5 @@
-//! A real node, called as its users call it: by gRPC, over its unix socket and over TCP. Needs root;
-//! says so and skips without.
+//! Tests of a real node through its API: by gRPC over the unix socket and over TCP. Without root they are
+//! skipped with a message.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

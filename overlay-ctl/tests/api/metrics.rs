@@ -1,4 +1,4 @@
-//! Metrics as Prometheus reads them.
+//! The metrics as Prometheus reads them.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -21,7 +21,7 @@ fn address() -> SocketAddr {
     format!("{VTEP}:7401").parse().unwrap()
 }
 
-/// Where they are served unless somebody says otherwise.
+/// The address at which metrics are served by default.
 const DEFAULT: &str = "127.0.0.1:7401";
 
 /// The head and the body of the answer to `method path`.
@@ -35,7 +35,7 @@ async fn http(method: &str, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
-/// A scrape.
+/// The metrics at one moment.
 struct Scrape(String);
 
 impl Scrape {
@@ -46,7 +46,7 @@ impl Scrape {
         Self(body)
     }
 
-    /// The value of exactly this series.
+    /// The value of the series with exactly this name and these labels.
     #[track_caller]
     fn value(&self, series: &str) -> u64 {
         let line = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -98,7 +98,7 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         assert!(!a.succeeds("ping -c 1 -W 1 172.16.16.77"), "nobody is there");
 
         let status = api.status().await;
-        // Where counting entries took long, they are not counted at each scrape.
+        // If counting the entries took long, they are not counted at each scrape.
         let scrape = eventually("the entries are counted", async || {
             let scrape = Scrape::take().await;
             (scrape.value("overlay_map_entries{map=\"FDB\"}") == 3).then_some(scrape)
@@ -133,7 +133,8 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         assert!(own >= packets && scrape.value(&all) >= own, "web1 asked for who is not there");
         let sent = scrape.value(&of_network("packets", "sent"));
 
-        // A namespace that is gone takes its port with it; nobody asked for that, so it shows.
+        // When a namespace is removed, its port disappears with it. Nobody removed the endpoint, so it shows
+        // as down.
         drop(b);
         eventually("web2 is down", async || {
             let scrape = Scrape::take().await;
@@ -176,7 +177,7 @@ fn metrics_are_served_to_nobody_but_the_host_unless_asked_for() {
         assert_eq!(api.status().await.metrics, address().to_string());
         assert!(is_refused(DEFAULT).await);
         drop(TcpStream::connect(address()).await.unwrap());
-        // Endpoints are kept from it as from the API.
+        // Endpoints are kept from the metrics as they are kept from the API.
         let apis = maps_folder(&node.host.bpffs).join("APIS");
         let dump = node.host.netns.sh(&format!("bpftool map dump pinned {}", apis.display()));
         for port in [7400, 7401] {
@@ -232,7 +233,8 @@ fn status_and_metrics_tell_what_the_kernel_says_of_the_programs() {
         let uname = a.sh("uname -r");
         assert_eq!(datapath.kernel, uname.trim());
 
-        // As the sysctl does, and it ends with this test however that ends.
+        // This switches on the same counting as the sysctl, but ends with the test's process, even if the
+        // test fails.
         let counting = enable_stats(Stats::RunTime).unwrap();
         a.sh("ping -c 1 -W 5 172.16.16.3");
         let scrape = Scrape::take().await;
@@ -279,7 +281,7 @@ fn a_node_that_does_not_start_leaves_no_socket() {
         return;
     }
     let host = Host::new();
-    // Somebody else's VXLAN device holds the port: found out after the sockets are bound.
+    // A foreign VXLAN device has the port, which the node finds out only after it has bound its sockets.
     host.netns.sh("ip link add vx0 type vxlan id 7 dev eth7 dstport 4789");
     host.netns.sh("ip link set vx0 up");
     let args = host.args();

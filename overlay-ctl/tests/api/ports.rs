@@ -1,4 +1,5 @@
-//! Published ports, aliases and the gateway leg: what is shown, what is refused, what a retry does.
+//! Published ports, aliases and the gateway leg: how they are shown, what is refused, and the answer to a
+//! repeated request.
 
 use std::net::{TcpListener, UdpSocket};
 
@@ -94,7 +95,7 @@ fn both_legs_and_what_is_published_are_shown() {
         assert_eq!((gateway.bridge.as_str(), &gateway.subnet), ("ov_gwbridge", &subnet));
         assert_eq!((gateway.published_ports, gateway.resolvers), (4, 1));
 
-        // The namespace's other networks: one more eth each, and the one leg.
+        // Endpoints of other networks in the same namespace have an interface each, and share the leg.
         let on = |network: &str, name: &str| CreateEndpointRequest {
             network: network.to_owned(),
             ..endpoint(name, &web)
@@ -222,7 +223,7 @@ fn a_port_that_a_program_has_is_not_given_out() {
     with_node(async |_, mut api| {
         let lab = api.network(NETWORK, SUBNET).await;
         let web = Netns::new("web");
-        // The test runs in the node's namespace.
+        // The test runs in the node's namespace, so these sockets occupy the node's ports.
         let _tcp = TcpListener::bind("127.0.0.1:8080").unwrap();
         let _first = TcpListener::bind("0.0.0.0:32768").unwrap();
         let _udp = UdpSocket::bind("0.0.0.0:32769").unwrap();
@@ -249,7 +250,7 @@ fn a_port_that_a_program_has_is_not_given_out() {
                 published("81/tcp", "0.0.0.0", 32770),
             ]
         );
-        // And now the node has them.
+        // The node has bound its ports now.
         assert!(TcpListener::bind("0.0.0.0:32769").is_err());
         remove(&mut api, "web1").await;
         TcpListener::bind("0.0.0.0:32769").unwrap();
@@ -267,7 +268,7 @@ fn a_retry_gets_the_ports_of_the_first_attempt() {
             ..endpoint("web1", &web)
         };
         let first = api.endpoints.create(create.clone()).await.unwrap().into_inner();
-        // The ports are not free any more: that is this very request's doing.
+        // The ports are not free any more, but the same request has taken them.
         let again = api.endpoints.create(create.clone()).await.unwrap().into_inner();
         assert_eq!(first, again);
         let made = first.endpoint.unwrap();

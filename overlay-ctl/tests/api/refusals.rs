@@ -1,4 +1,4 @@
-//! Each refusal has its status code, names what is wrong, and adds nothing to the log.
+//! Each refusal has its status code, names the error, and adds nothing to the log.
 
 use overlay_ctl::proto::v1::{
     CreateEndpointRequest, CreateNetworkRequest, InspectEndpointRequest, InspectNetworkRequest,
@@ -85,7 +85,7 @@ fn networks() {
         assert_refused(api.networks.remove(malformed).await, Code::InvalidArgument, &["name"]);
 
         assert_eq!(api.next_revision().await, lab.created_revision + 1, "nothing was logged");
-        // Covers the whole pool that subnets are given out of.
+        // This network covers the whole pool from which subnets are taken.
         let all = api.network("all", "10.0.0.0/8").await;
         let none_left = api.networks.create(network("other", "")).await;
         assert_refused(none_left, Code::ResourceExhausted, &["no free subnet"]);
@@ -191,7 +191,7 @@ fn endpoints_whose_namespace_does_not_fit() {
         };
         let cases: Vec<(CreateEndpointRequest, &[&str])> = vec![
             (in_netns("ovk-nothing"), &["ovk-nothing"]),
-            // None given: the one of the endpoint's name.
+            // Without a namespace, the one with the endpoint's name is taken.
             (in_netns(""), &["web3"]),
             (in_netns("/etc/passwd"), &["/etc/passwd"]),
             (endpoint("web3", &busy), &has_eth0),
@@ -211,7 +211,7 @@ fn endpoints_whose_namespace_does_not_fit() {
 #[test]
 fn what_is_in_use_stays_and_what_is_empty_is_exhausted() {
     with_node(async |_, mut api| {
-        // Network, gateway, one endpoint, broadcast.
+        // The four addresses are those of the network, the gateway, one endpoint and the broadcast.
         api.network(NETWORK, "172.16.16.0/30").await;
         let (web, other) = (Netns::new("web"), Netns::new("other"));
         let made = api.endpoints.create(endpoint("web1", &web)).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! A mutation with the same request id is carried out once, and answered alike each time.
+//! A mutation with a repeated request id is carried out once, and gets the same answer each time.
 
 use overlay_ctl::proto::v1::{
     CreateEndpointRequest, CreateNetworkRequest, ListEndpointsRequest, ListNetworksRequest,
@@ -30,7 +30,7 @@ fn a_network_is_made_and_removed_once() {
         assert_eq!(listed.networks, std::slice::from_ref(&first));
         let another = CreateNetworkRequest { request_id: vec![8; 16], ..create };
         assert_refused(api.networks.create(another).await, Code::AlreadyExists, &[NETWORK]);
-        // Neither the repetition nor the refusal is an entry.
+        // Neither the repeated request nor the refused one added an entry.
         assert_eq!(api.next_revision().await, first.created_revision + 1);
 
         let remove = RemoveNetworkRequest {
@@ -65,13 +65,14 @@ fn an_endpoint_is_made_and_removed_once() {
         };
         let removed = api.endpoints.remove(remove.clone()).await.unwrap().into_inner();
         assert!(!node.host.netns.sh("ip -o link").contains("ovp"), "its port went with it");
-        // Its successor of the same name is not what the repetition is about.
+        // The repeated request must not remove the new endpoint of the same name.
         let successor = api.endpoints.create(endpoint("web1", &web)).await.unwrap().into_inner();
         assert_eq!(api.endpoints.remove(remove).await.unwrap().into_inner(), removed);
         let listed = api.endpoints.list(ListEndpointsRequest::default()).await.unwrap();
         assert_eq!(listed.into_inner().endpoints, [successor.endpoint.unwrap()]);
 
-        // What the first request made is gone: that can't be answered as if it were there.
+        // The endpoint that the first request created was removed, so the repeated request must not be
+        // answered as if the endpoint existed.
         let begun = Instant::now();
         let gone = api.endpoints.create(create).await;
         assert_refused(gone, Code::FailedPrecondition, &["web1", "request_id"]);
@@ -130,7 +131,7 @@ fn one_id_removes_one_thing() {
             ..Default::default()
         };
         let removed = api.endpoints.remove(remove("a", NETWORK)).await.unwrap().into_inner();
-        // The id in hexadecimal, and what it was used for.
+        // The message names the id in hexadecimal, and the request that used it.
         let words = &["request_id 07070707", "the removal of endpoint a"];
         for other in [remove("b", NETWORK), remove("a", "lonely"), remove("a", "")] {
             assert_refused(api.endpoints.remove(other).await, Code::InvalidArgument, words);
@@ -183,7 +184,7 @@ fn one_id_makes_one_endpoint_whatever_its_name_elsewhere() {
         ] {
             assert_refused(api.endpoints.create(other).await, Code::InvalidArgument, words);
         }
-        // How long it waits is no part of what is asked for.
+        // The time to wait is no part of the request's identity.
         let again = CreateEndpointRequest { no_wait: true, ..create };
         assert_eq!(api.endpoints.create(again).await.unwrap().into_inner().endpoint, made.endpoint);
     });

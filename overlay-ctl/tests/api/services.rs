@@ -1,4 +1,4 @@
-//! What every gRPC client counts on: health, reflection, and the same answers over both transports.
+//! The services that every gRPC client expects: health and reflection. Both transports give the same answers.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ fn health_and_reflection_answer_on_both_transports() {
         let unix = unix(&node.host.socket()).await.unwrap();
         for channel in [unix, tcp(node.listen()).await] {
             let mut health = HealthClient::new(channel.clone());
-            // "" asks for the server as a whole.
+            // The empty name stands for the server as a whole.
             for service in SERVICES.into_iter().chain([""]) {
                 let request = HealthCheckRequest { service: service.to_owned() };
                 let answer = health.check(request).await.unwrap().into_inner();

@@ -1,4 +1,4 @@
-//! Loading, pinning, taking over, attaching, and the maps' contents.
+//! Loads, pins, takes over and attaches the programs, and reads and writes the maps.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,8 +23,8 @@ use crate::lab::{Netns, sh, skip};
 static BPFFS: Once = Once::new();
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
-/// A host with an underlay `eth7` towards a peer, an endpoint's port `port0` and gateway leg `leg0`, and
-/// a folder on bpffs.
+/// A host with an underlay `eth7` towards a peer, an endpoint's port `port0`, its gateway leg `leg0`, and a
+/// folder on bpffs.
 pub(crate) struct Host {
     pub(crate) netns: Netns,
     pub(crate) peer: Netns,
@@ -69,7 +69,7 @@ impl Host {
         }
     }
 
-    /// Runs inside the host, as the node would.
+    /// Runs `work` inside the host, as the node would.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.netns.block_on(|| async { work() })
     }
@@ -78,13 +78,13 @@ impl Host {
         Datapath::open(self.config_for("eth7")).unwrap()
     }
 
-    /// Attaches what there is to attach for an endpoint.
+    /// Attaches the programs of an endpoint to its port and its gateway leg.
     pub(crate) fn attach_endpoint(&self, datapath: &mut Datapath) {
         datapath.attach(Program::FromEndpoint, "port0", self.ifindex("port0")).unwrap();
         datapath.attach(Program::FromGateway, "leg0", self.ifindex("leg0")).unwrap();
     }
 
-    /// The endpoint's port and its gateway leg are known as attached.
+    /// Returns true if the data path knows the endpoint's port and gateway leg as attached.
     pub(crate) fn is_attached(&self, datapath: &Datapath) -> bool {
         datapath.attached(Program::FromEndpoint) == [self.ifindex("port0")].into()
             && datapath.attached(Program::FromGateway) == [self.ifindex("leg0")].into()
@@ -101,15 +101,15 @@ impl Host {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Sends a VXLAN packet to the underlay device and a frame into port and leg; each program counts
-    /// what it drops: the VTEP is unknown, and so are port and leg.
+    /// Sends a VXLAN packet to the underlay device, and a frame into port and leg. Each program drops and
+    /// counts one, because the VTEP, the port and the leg are unknown.
     pub(crate) fn make_traffic(&self) {
         let vxlan = "udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
             udp.sendto(bytes([8, 0, 0, 0, 0, 16, 1, 0]) + bytes(60), (\"10.0.0.1\", 4789))\n";
         self.peer.sh(&self.python(&format!("{vxlan}port.send(frame); leg.send(frame)\n")));
     }
 
-    /// Sends frames into port and leg until `stop` exists; returns how many into each.
+    /// Sends frames into port and leg until the file `stop` exists. Returns how many were sent into each.
     pub(crate) fn send_until(&self, stop: &Path) -> u64 {
         let send = format!(
             "sent = 0\n\
@@ -120,7 +120,8 @@ impl Host {
         self.peer.sh(&self.python(&send)).trim().parse().unwrap()
     }
 
-    /// The command that runs a script with `port` and `leg`, the far ends, and a `frame` for them.
+    /// The command that runs a script of Python. The script can use `port` and `leg`, which are sockets at
+    /// the far ends, and `frame`.
     fn python(&self, script: &str) -> String {
         let prelude = "import os, socket\n\
             port, leg = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW) for _ in range(2)]\n\
@@ -150,10 +151,10 @@ impl Drop for Host {
     }
 }
 
-/// Programs at TC, whose directions come first.
+/// Number of programs at TC, whose directions come first.
 pub(crate) const AT_TC: usize = 3;
 
-/// Packets that each program at TC counted.
+/// The packets that each program at TC counted.
 pub(crate) fn seen(datapath: &Datapath) -> [u64; AT_TC] {
     let mut seen = [0; AT_TC];
     for (_, direction, counter) in datapath.counters().unwrap() {
@@ -164,7 +165,7 @@ pub(crate) fn seen(datapath: &Datapath) -> [u64; AT_TC] {
     seen
 }
 
-/// Waits until each program counted one more packet than `before`; returns the counts.
+/// Waits until each program has counted more packets than `before`. Returns the counts.
 pub(crate) fn seen_more(datapath: &Datapath, before: [u64; AT_TC]) -> [u64; AT_TC] {
     let start = Instant::now();
     loop {
@@ -296,7 +297,7 @@ fn many_entries_are_written_walked_and_deleted() {
         let found = reader.fdb([key(MANY), key(7)]).unwrap();
         assert_eq!(found, [None, Some(entry(7))]);
 
-        // What is not there, in the middle and at the ends, is no error.
+        // A row that does not exist may be deleted, in the middle of the others and at the end.
         let deletes: Vec<_> = (0..MANY + 3).map(|n| TableChange::DeleteFdb(key(n))).collect();
         let odd: Vec<_> = deletes.iter().skip(1).step_by(2).cloned().collect();
         datapath.write(&odd).unwrap();
@@ -342,7 +343,7 @@ fn what_a_slot_counted_is_the_nodes_when_it_is_freed() {
             traffic.get(&slot, 0).unwrap().iter().map(|cpu| cpu.sent.packets).sum()
         };
         assert_eq!((left(3), left(4) > 0), (0, true));
-        // So many that the map is read as a whole.
+        // So many slots that the map is read as a whole.
         datapath.free_slots(&(3..TRAFFIC_MAX).filter(|slot| *slot != 2048).collect()).unwrap();
         assert_eq!(datapath.counters().unwrap(), counted);
         assert_eq!([3, 4, TRAFFIC_MAX - 1].map(left), [0; 3]);
@@ -350,8 +351,8 @@ fn what_a_slot_counted_is_the_nodes_when_it_is_freed() {
     });
 }
 
-/// What routers said of the way to one VTEP must not narrow the way to the next one with its index, also when the node
-/// was not there in between.
+/// What routers reported about the path to one VTEP must not limit the path to the next VTEP at the same
+/// index, even if the index was free for a while.
 #[test]
 fn what_was_said_of_a_way_goes_with_its_vtep() {
     if skip() {
@@ -411,7 +412,7 @@ fn a_full_map_says_so() {
         let puts: Vec<_> =
             (0..=PORTS_MAX).map(|ifindex| TableChange::PutPort(ifindex, port)).collect();
         let error = datapath.write(&puts).unwrap_err();
-        // What comes before the one that does not fit is in; what is in can be written still.
+        // Everything before the row that does not fit is written, and existing rows can still be written.
         assert_eq!(datapath.reader().small().unwrap().ports.len(), PORTS_MAX as usize);
         datapath.write(&puts[..1]).unwrap();
         assert!(
@@ -445,7 +446,7 @@ fn the_next_process_takes_everything_over() {
         (links, program_ids(&host), seen_more(&datapath, [0; 3]))
     });
 
-    // No process holds anything: packets are counted still.
+    // No process has the programs open, and packets are still counted.
     host.make_traffic();
     host.run(|| {
         let mut datapath = host.open();
@@ -475,7 +476,7 @@ fn the_next_process_takes_everything_over() {
     });
 }
 
-/// Ids of the programs that the pinned links hold.
+/// Ids of the programs of the pinned links.
 pub(crate) fn program_ids(host: &Host) -> BTreeSet<String> {
     let id = |entry: String| {
         let path = host.bpffs.join("links").join(entry);
@@ -532,7 +533,7 @@ fn no_packet_passes_by_while_programs_are_replaced() {
     }
     for hook in [Hook::Tcx, Hook::Clsact] {
         let host = Host::new();
-        // Nothing but our frames comes out of port and leg.
+        // Without IPv6, only the test's own frames come out of port and leg.
         host.peer.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
         let open = || Datapath::open_on(host.config_for("eth7"), hook).unwrap();
         let [port_before, _, leg_before] = host.run(|| {
@@ -581,7 +582,7 @@ fn attachments_whose_device_went_are_forgotten() {
             let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
             host.attach_endpoint(&mut datapath);
         });
-        // A device that went, and another that took its index.
+        // One device was removed, and another one has its index.
         host.netns.sh("ip link del leg0");
         host.netns.sh("ip link del port0");
         host.netns.sh(&format!("ip link add port0 index {port} type veth peer name port1"));

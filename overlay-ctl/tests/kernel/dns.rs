@@ -1,4 +1,4 @@
-//! Names of endpoints, asked for by clients inside namespaces.
+//! Endpoints' names, which clients inside namespaces ask for.
 
 use std::{
     fs,
@@ -56,7 +56,7 @@ fn names_of_ours_are_answered_at_once() {
     }
     let (answer, _) = ask(&socket, &question("4.16.16.172.in-addr.arpa", RecordType::PTR));
     assert_eq!(answer.answers[0].data.to_string(), "web2.myoverlay.");
-    // There is no file that would name a server of the host.
+    // The host has no resolv.conf that could name a server.
     let (answer, _) = ask(&socket, &question("example.com", RecordType::A));
     assert_eq!(code(&answer), ResponseCode::ServFail);
 }
@@ -100,7 +100,7 @@ fn holders_of_an_alias_take_turns() {
         let found = addresses(&answer);
         assert_eq!(set_of(&found), set_of(&holders), "all of them");
         first.push(found[0]);
-        // Another name in between does not disturb the turns.
+        // A question for a different name does not change the order of turns.
         ask(&socket, &question("two", RecordType::A));
     }
     assert_eq!(set_of(&first[..3]), set_of(&holders), "each is first once in three");
@@ -132,7 +132,7 @@ fn a_namespace_knows_its_own_networks_alone() {
     assert_eq!(known(&one, "db.other"), (ResponseCode::ServFail, 0), "handed on, to nobody");
     assert_eq!(known(&two, "db.other"), (ResponseCode::NoError, 1));
     assert_eq!(known(&two, "web2"), (ResponseCode::NXDomain, 0));
-    // It joins the other, too.
+    // web2's namespace joins the other network too.
     all.namespaces.get_mut(&web2.path()).unwrap().networks = vec![2, 1];
     node.set_well(all);
     assert_eq!(known(&two, "web2"), (ResponseCode::NoError, 1));
@@ -187,7 +187,7 @@ fn what_is_no_question_is_told_so_or_ignored() {
     update.metadata.op_code = OpCode::Update;
     socket.send(&update.to_vec().unwrap()).unwrap();
     assert_eq!(code(&receive(&socket).0), ResponseCode::NotImp);
-    // An answer, and a fragment without an id that one could answer to.
+    // An answer, and a message that is too short for an id, get no answer.
     let answer = ask(&socket, &question("web2", RecordType::A)).0;
     socket.send(&answer.to_vec().unwrap()).unwrap();
     socket.send(&whole[..11]).unwrap();
@@ -205,7 +205,7 @@ fn a_connection_serves_many_questions_and_ends_when_idle() {
     node.set_well(web2(&[&web1]));
     let mut idle: Vec<_> = (0..16).map(|_| tcp(&web1)).collect();
     for stream in &mut idle {
-        // Several at once, then one more.
+        // Three questions are sent at once, and one more afterwards.
         let questions =
             [RecordType::A, RecordType::AAAA, RecordType::A].map(|t| question("web2", t));
         questions.iter().for_each(|question| write_frame(stream, question));
@@ -215,7 +215,8 @@ fn a_connection_serves_many_questions_and_ends_when_idle() {
         write_frame(stream, &questions[0]);
         assert_eq!(addresses(&read_frame(stream)), [WEB2]);
     }
-    // No more are accepted, so that they cannot take the node's descriptors; by UDP all goes on.
+    // No further connection is accepted, because connections must not use up the node's descriptors. UDP is
+    // still answered.
     let mut late = tcp(&web1);
     write_frame(&mut late, &question("web2", RecordType::A));
     late.set_nonblocking(true).unwrap();
@@ -223,7 +224,7 @@ fn a_connection_serves_many_questions_and_ends_when_idle() {
     assert_eq!(waiting.kind(), ErrorKind::WouldBlock);
     late.set_nonblocking(false).unwrap();
     assert_eq!(addresses(&ask(&udp(&web1), &question("web2", RecordType::A)).0), [WEB2]);
-    // Its turn comes when the idle ones are closed.
+    // The late connection is accepted when the idle ones are closed.
     assert_eq!(addresses(&read_frame(&mut late)), [WEB2]);
     for stream in &mut idle {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "closed");
@@ -341,7 +342,7 @@ fn a_namespace_that_is_removed_is_let_go_and_one_made_anew_is_served() {
     eventually("the device's end", || !node.host.succeeds("ip link show ovkp"));
     node.set_well(web2(&[&web1]));
     assert_eq!(addresses(&ask(&udp(&web1), &question("web2", RecordType::A)).0), [WEB2]);
-    // Told of before it was noticed.
+    // The resolver is told of the new namespace before it has noticed the change itself.
     remake();
     let mut names = web2(&[&web1]);
     names.namespaces.insert(web1.path(), namespace(2));

@@ -1,4 +1,4 @@
-//! A node's resolvers, clients inside namespaces, and servers for the host to have.
+//! A node's resolvers, clients inside namespaces, and servers that the host can use.
 
 use std::{
     collections::BTreeSet,
@@ -34,7 +34,7 @@ pub(super) const NO_TROUBLE: [String; 0] = [];
 pub(super) const RESOLVER: &str = "127.0.0.11:53";
 pub(super) const UPSTREAM: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// Tries until it holds, as long as it may take.
+/// Repeats a check until it is true, for a limited time.
 #[track_caller]
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + BOUND;
@@ -44,7 +44,7 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A node that has nothing but resolvers. Its runtime's threads are in the host's namespace.
+/// A node with nothing but resolvers. Its runtime's threads are in the host's namespace.
 pub(super) struct Node {
     pub(super) host: Netns,
     pub(super) folder: TempDir,
@@ -68,7 +68,7 @@ impl Node {
         Self { host, folder, resolvers: Arc::new(Mutex::new(Some(resolvers))), runtime }
     }
 
-    /// A node whose host has a link to a namespace with [`UPSTREAM`] and 10.0.0.3.
+    /// Makes a node whose host has a link to a namespace with [`UPSTREAM`] and 10.0.0.3.
     pub(super) fn with_upstream(conf: &str) -> (Self, Netns) {
         let (node, dns) = (Self::new(), Netns::new("dns"));
         node.host.join("eth7", &dns, "eth7");
@@ -87,10 +87,10 @@ impl Node {
         self.folder.path().join("netns").join(&netns.name).join("resolv.conf")
     }
 
-    /// What stands in the way.
+    /// Sets the names of all namespaces. Returns the problems that were found.
     pub(super) fn set(&self, names: Names) -> Vec<String> {
         let resolvers = Arc::clone(&self.resolvers);
-        // On a worker: only those are in the host's namespace.
+        // The call runs on a worker, because only the workers are in the host's namespace.
         let set =
             async move { resolvers.lock().await.as_mut().unwrap().set(Arc::new(names)).await };
         self.runtime.block_on(self.runtime.spawn(set)).unwrap()
@@ -121,7 +121,7 @@ impl Node {
 
 pub(super) const WEB2: Ipv4Addr = Ipv4Addr::new(172, 16, 16, 4);
 
-/// One network, `myoverlay`, that each of `inside` is on.
+/// The names of one network, `myoverlay`, to which each namespace in `inside` belongs.
 pub(super) fn names(records: &[(&str, &[Ipv4Addr])], inside: &[&Netns]) -> Names {
     let network = NetworkNames {
         name: "myoverlay".parse().unwrap(),
@@ -147,7 +147,7 @@ pub(super) fn web2(inside: &[&Netns]) -> Names {
     names(&[("web2", &[WEB2])], inside)
 }
 
-/// Runs `work` on a thread inside, and gives back what it made there, as a socket.
+/// Runs `work` on a thread inside the namespace, and returns its result, for example a socket.
 pub(super) fn inside<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let entered = || {
@@ -162,7 +162,7 @@ pub(super) fn question(name: &str, wanted: RecordType) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
     let mut name = Name::from_str(name).unwrap();
-    // As it comes back from the wire.
+    // A name that is read from a message is fully qualified.
     name.set_fqdn(true);
     message.add_query(Query::query(name, wanted));
     message
@@ -199,7 +199,7 @@ pub(super) fn receive(socket: &UdpSocket) -> (Message, usize) {
     (Message::from_vec(&buffer[..len]).unwrap(), len)
 }
 
-/// The answer by UDP, and its length.
+/// Asks by UDP. Returns the answer and its length.
 #[track_caller]
 pub(super) fn ask(socket: &UdpSocket, message: &Message) -> (Message, usize) {
     socket.send(&message.to_vec().unwrap()).unwrap();
@@ -225,7 +225,7 @@ pub(super) fn read_frame(stream: &mut TcpStream) -> Message {
     Message::from_vec(&bytes).unwrap()
 }
 
-/// The addresses in an answer, in its order.
+/// The addresses in an answer, in the answer's order.
 pub(super) fn addresses(answer: &Message) -> Vec<Ipv4Addr> {
     let address = |data: &RData| match data {
         RData::A(address) => Some(address.0),
@@ -242,11 +242,11 @@ pub(super) fn set_of(addresses: &[Ipv4Addr]) -> BTreeSet<Ipv4Addr> {
     addresses.iter().copied().collect()
 }
 
-/// A program inside a namespace; killed when dropped.
+/// A program inside a namespace, which is killed when this is dropped.
 pub(super) struct Server(Child);
 
 impl Server {
-    /// dnsmasq as a name server at [`UPSTREAM`], once it answers.
+    /// Starts dnsmasq as a name server at [`UPSTREAM`], and waits until it answers.
     pub(super) fn dnsmasq(netns: &Netns, arguments: &[String]) -> Self {
         let child = Command::new("nsenter")
             .arg(format!("--net={}", netns.path().display()))
@@ -262,7 +262,7 @@ impl Server {
         socket.connect((UPSTREAM, 53)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let ready = question("ready.example", RecordType::A).to_vec().unwrap();
-        // Until it listens, sending or receiving says that the port is unreachable.
+        // Before dnsmasq listens, a call to send or receive fails, because the port is unreachable.
         eventually("dnsmasq answers", || {
             socket.send(&ready).is_ok() && socket.recv(&mut [0; 512]).is_ok()
         });
@@ -277,14 +277,14 @@ impl Drop for Server {
     }
 }
 
-/// A server by UDP that says what a test lets it say.
+/// A UDP server whose answers a test chooses.
 pub(super) struct Fake {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Fake {
-    /// `answer` gets each question and sends what it likes.
+    /// Starts the server. `answer` is called for each question, and may send anything.
     pub(super) fn start(
         netns: &Netns,
         address: &str,

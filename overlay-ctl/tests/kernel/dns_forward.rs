@@ -1,4 +1,4 @@
-//! Names that are not ours, answered by the servers that the host has.
+//! Names outside the overlay, which the host's name servers answer.
 
 use std::{
     collections::BTreeSet,
@@ -50,7 +50,7 @@ fn the_hosts_server_answers_with_its_own_words() {
     let dig = |arguments: &str| {
         let inside = web1.sh(&format!("dig +tries=1 +time=5 @127.0.0.11 {arguments}"));
         let direct = dns.sh(&format!("dig +tries=1 +time=5 @10.0.0.2 {arguments}"));
-        // All that a server says: header, flags, sections. Ids, times and the server differ.
+        // The whole answer: header, flags and sections. Ids, times and the server's address may differ.
         let said = |text: &str| {
             let counted = |line: &&str| {
                 !line.is_empty()
@@ -72,7 +72,7 @@ fn the_hosts_server_answers_with_its_own_words() {
     assert!(dig("www.example AAAA").contains("ANSWER: 0"));
     assert!(dig("nosuch.example").contains("status: NXDOMAIN"));
     assert!(dig("+tcp www.example").contains("192.0.2.80"));
-    // Too large for a datagram: dig is told so, and asks again by TCP.
+    // The answer is too large for a datagram: it is marked as cut, and dig asks again by TCP.
     for arguments in ["+noedns", "+bufsize=512", ""] {
         let big = dig(&format!("big.example TXT {arguments}"));
         assert_eq!(big.matches("xxx\"").count(), 12, "{big}");
@@ -80,7 +80,7 @@ fn the_hosts_server_answers_with_its_own_words() {
     }
     assert!(dig("+noedns +ignore big.example TXT").contains(" tc "));
     assert!(dig("+bufsize=4096 +ignore big.example TXT").contains("ANSWER: 12"));
-    // Reverse names outside our subnets are the server's, too.
+    // Reverse names outside the overlay's subnets are sent to the server too.
     assert!(dig("-x 192.0.2.80").contains("www.example."));
 }
 
@@ -105,17 +105,17 @@ fn a_silent_server_means_servfail_within_the_time_out() {
     let sent = std::iter::from_fn(|| asked.recv(&mut [0; 512]).ok()).count();
     assert_eq!(sent, 2, "once for each attempt");
 
-    // Nobody listens: that is known at once.
+    // When nobody listens, the failure is known at once.
     drop(asked);
     let begun = Instant::now();
     let (answer, _) = ask(&socket, &question("www.example", RecordType::A));
     assert_eq!(code(&answer), ResponseCode::ServFail);
     assert!(begun.elapsed() < Duration::from_secs(1));
-    // By TCP, too.
+    // A question by TCP fails in the same way.
     let mut stream = tcp(&web1);
     write_frame(&mut stream, &question("www.example", RecordType::A));
     assert_eq!(code(&read_frame(&mut stream)), ResponseCode::ServFail);
-    // There is no server.
+    // The host names no server that can be used.
     for conf in ["", "nameserver 127.0.0.11\n"] {
         node.conf(conf);
         let (answer, _) = ask(&socket, &question("www.example", RecordType::A));
@@ -142,7 +142,7 @@ fn the_next_server_is_asked_where_one_fails() {
         };
         socket.send_to(&bytes, client).unwrap();
     });
-    // Nobody listens at the first.
+    // Nobody listens at the first server.
     let (answer, _) = ask(&socket, &question("a.example", RecordType::A));
     assert_eq!(addresses(&answer), [second]);
     let codes = [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp];
@@ -157,7 +157,7 @@ fn the_next_server_is_asked_where_one_fails() {
         let (answer, _) = ask(&socket, &question("both.example", RecordType::A));
         assert_eq!(code(&answer), failure, "what the first one said");
     }
-    // The first is slow: the second is asked, and who answers first counts.
+    // The first server is slow, so the second one is asked, and the first answer is taken.
     let (told, slow) = mpsc::channel();
     let _slow = Fake::start(&dns, "10.0.0.2", move |_, _, client| told.send(client).unwrap());
     let (answer, _) = ask(&socket, &question("a.example", RecordType::A));
@@ -213,7 +213,7 @@ fn an_answer_that_was_not_asked_for_is_not_taken() {
         }
         stranger.send_to(&reply(question, forged).to_vec().unwrap(), client).unwrap();
         socket.send_to(b"nonsense", client).unwrap();
-        // A question is no answer, though all of it is right.
+        // A question is not taken as an answer, even if everything else in it is right.
         socket.send_to(&question.to_vec().unwrap(), client).unwrap();
         socket.send_to(&reply(question, QUICK).to_vec().unwrap(), client).unwrap();
         told.send((client.port(), question.metadata.id)).unwrap();
@@ -252,13 +252,13 @@ fn one_namespace_cannot_starve_another() {
         many.send(&question(&format!("slow{number}.example"), RecordType::A).to_vec().unwrap())
             .unwrap();
     }
-    // 64 are under way; the others hear so at once.
+    // 64 questions are pending, and the other ones are refused at once.
     for _ in 64..100 {
         assert_eq!(code(&receive(&many).0), ResponseCode::ServFail);
     }
     assert!(begun.elapsed() < Duration::from_secs(4), "not by time-out");
     assert_eq!(node.over_limit(), 36);
-    // Names of ours are answered all the while, and the other namespace's questions relayed.
+    // Meanwhile the overlay's names are answered, and another namespace's questions are forwarded.
     assert_eq!(addresses(&ask(&many, &question("web2", RecordType::A)).0), [WEB2]);
     for _ in 0..64 {
         let (answer, _) = ask(&one, &question("quick.example", RecordType::A));
@@ -267,7 +267,7 @@ fn one_namespace_cannot_starve_another() {
     for _ in 0..64 {
         assert_eq!(code(&receive(&many).0), ResponseCode::ServFail);
     }
-    // All places are free again.
+    // All places for pending questions are free again.
     let (answer, _) = ask(&many, &question("quick.example", RecordType::A));
     assert_eq!(addresses(&answer), [QUICK]);
 }
@@ -280,7 +280,7 @@ fn many_questions_are_under_way_at_once() {
     let (node, dns) = Node::with_upstream("nameserver 10.0.0.2\n");
     let web1 = Netns::new("web1");
     node.set_well(web2(&[&web1]));
-    // Answers none before it has heard all, and then the last one first.
+    // The server waits until it has all questions, and answers the last one first.
     let mut heard = Vec::new();
     let _server = Fake::start(&dns, "10.0.0.2", move |socket, question, client| {
         heard.push((question.clone(), client));

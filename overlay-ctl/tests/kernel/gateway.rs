@@ -1,5 +1,5 @@
-//! Who reaches whom through the table `ip overlay`, with real packets: a host with two uplinks and a
-//! plain bridge, two endpoints on it, and somebody outside on either side.
+//! The connections that the table `ip overlay` allows and translates, with real packets. The host has two
+//! uplinks and a plain bridge with two endpoints, and there is somebody outside on either side.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,9 +20,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::{Netns, enter, skip};
 
-/// For what happens.
+/// Longest time until something happens that must happen.
 const BOUND: Duration = Duration::from_secs(10);
-/// For what must not happen.
+/// Time for which nothing may happen that must not.
 const SILENCE: Duration = Duration::from_millis(400);
 
 pub(crate) const WEB: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
@@ -58,7 +58,7 @@ pub(crate) fn published(
     ((transport, host, port(host_port)), target)
 }
 
-/// Runs on a thread of its own inside; sockets made there stay there.
+/// Runs `work` on a thread inside the namespace. Sockets that it opens stay there.
 pub(crate) fn inside<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) -> T {
     let work = || {
         enter(&netns.path());
@@ -107,9 +107,9 @@ impl Lab {
         lab
     }
 
-    /// Whether br_netfilter shows what crosses the bridge to nftables, as it does unless told not to.
-    /// Published ports are then rewritten within the bridge, which sends a hairpin on to its port by
-    /// itself; back to where it came from only where that port's `hairpin` is on.
+    /// Switches whether br_netfilter shows bridged frames to nftables, as it does by default. If it does,
+    /// published ports are rewritten within the bridge, which then sends a hairpin to its port itself. The
+    /// bridge sends a frame back to the port that it came from only if that port's `hairpin` is on.
     fn filter_bridged(&self, on: bool) {
         let file = "/proc/sys/net/bridge/bridge-nf-call-iptables";
         self.host.sh(&format!("test ! -e {file} || echo {} > {file}", u8::from(on)));
@@ -122,12 +122,12 @@ impl Lab {
         self.host.block_on(|| async { table.sync(rules).await.unwrap() })
     }
 
-    /// What `nft list table ip overlay` prints.
+    /// The output of `nft list table ip overlay`.
     fn listed(&self) -> String {
         self.host.sh("nft list table ip overlay")
     }
 
-    /// How many packets the rule with this comment counted.
+    /// The packets that the rule with this comment counted.
     fn counted(&self, comment: &str) -> u64 {
         let listed = self.listed();
         let rule = listed.lines().find(|line| line.contains(comment)).unwrap();
@@ -155,7 +155,8 @@ fn connect(from: &Netns, to: Ipv4Addr, port: u16, bound: Duration) -> Option<Tcp
     inside(from, || TcpStream::connect_timeout(&to, bound).ok())
 }
 
-/// Whom `listener` sees when `from` connects to `to`; the connection carries bytes both ways.
+/// The client's address that `listener` sees when `from` connects to `to`. Bytes are exchanged in both
+/// directions.
 fn seen(from: &Netns, to: Ipv4Addr, port: u16, listener: &TcpListener) -> IpAddr {
     let mut client =
         connect(from, to, port, BOUND).unwrap_or_else(|| panic!("{} to {to}:{port}", from.name));
@@ -194,7 +195,7 @@ fn a_published_port_is_reached_from_everywhere() {
         assert_eq!(seen(&lab.db, GATEWAY, 8080, &server), GATEWAY, "hairpin");
         assert_eq!(seen(&lab.web, HOST, 8080, &server), GATEWAY, "hairpin to itself");
     }
-    // By its gateway address, for the host alone.
+    // The endpoint's gateway address is reachable for the host alone.
     assert_eq!(seen(&lab.host, WEB, 80, &server), GATEWAY);
     assert!(connect(&lab.outside, HOST, 8081, BOUND).is_none(), "not published");
 }
@@ -231,7 +232,7 @@ fn a_neighbour_does_not_reach_what_is_published_on_localhost() {
     let rules = rules_with([published(Transport::Udp, Ipv4Addr::LOCALHOST, 8080, WEB, 80)]);
     let lab = Lab::new(&rules);
     let server = udp(&lab.web, 80);
-    // A neighbour who wants it sends a packet for 127.0.0.1 over the wire.
+    // A neighbour on the wire can send a packet to 127.0.0.1 if it wants to.
     lab.outside.sh("ip addr del 127.0.0.1/8 dev lo");
     lab.outside.sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet");
     lab.outside.sh(&format!("ip route add 127.0.0.1 via {HOST} src {OUTSIDE}"));
@@ -273,7 +274,7 @@ fn udp_is_published_and_answers_come_from_the_port_that_was_asked() {
         let (_, peer) = server.recv_from(&mut buffer).unwrap();
         assert_eq!(peer.ip(), sees, "via {host}");
         server.send_to(b"answer", peer).unwrap();
-        // A connected socket takes it from nobody else.
+        // A connected socket only receives answers from this address.
         assert_eq!(client.recv(&mut buffer).unwrap(), 6, "via {host}");
     }
 }
@@ -287,7 +288,7 @@ fn a_client_that_keeps_talking_udp_is_heard_where_the_port_leads_now() {
     let [on_host, on_web, on_db] =
         [(&lab.host, 5353), (&lab.web, 53), (&lab.db, 53)].map(|(netns, port)| udp(netns, port));
     let client = udp(&lab.outside, 40000);
-    // An endpoint's own query, to the same port of somebody else.
+    // An endpoint's own query, to the same port of another host.
     let query = udp(&lab.web, 40001);
     let resolver = udp(&lab.far, 5353);
     let mut buffer = [0; 16];
@@ -323,14 +324,14 @@ fn endpoints_reach_the_outside_by_the_hosts_address() {
     let server = listen(&lab.outside, 9000);
     assert_eq!(seen(&lab.web, OUTSIDE, 9000, &server), HOST);
     assert!(lab.db.succeeds(&format!("ping -c 1 -W 5 {FAR}")));
-    // Between the host and its own address of the bridge nothing is rewritten.
+    // Between the host and its address on the bridge nothing is rewritten.
     let server = listen(&lab.host, 9000);
     assert_eq!(seen(&lab.host, GATEWAY, 9000, &server), GATEWAY);
     assert_eq!(seen(&lab.web, GATEWAY, 9000, &server), WEB);
 }
 
-/// Two endpoints with the same source port to the same server: the second one gets another port. Between two ports
-/// below VXLAN's there is only one other to get, and above it likewise.
+/// Two endpoints use the same source port to the same server, so that the second one gets a different port.
+/// The range leaves only one other port below VXLAN's, and only one above it.
 #[test]
 fn no_flow_gets_the_port_of_vxlan() {
     if skip() {
@@ -382,7 +383,7 @@ fn the_host_becomes_no_router() {
     let ping = format!("ping -c 1 -W 1 {FAR}");
     assert!(!lab.outside.succeeds(&ping));
     assert!(lab.counted("no router") >= 1);
-    // Somebody else wants it to be one: it is his forwarding, then.
+    // When another program needs forwarding on these devices, the node does not restrict it.
     let changed = lab.sync(&Rules { forwarding: BTreeSet::new(), ..rules() });
     assert_eq!(changed, Changed::Elements { added: 0, removed: 2 });
     assert!(lab.outside.succeeds(&ping), "what the rule is for");
@@ -448,7 +449,7 @@ fn sctp_arrives_with_its_checksum_right() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     let rules = rules_with([published(Transport::Sctp, Ipv4Addr::UNSPECIFIED, 9899, WEB, 99)]);
     let lab = Lab::new(&rules);
-    // The kernel may have no SCTP of its own; raw sockets need none.
+    // Raw sockets are used, because the kernel may lack SCTP.
     let raw = |netns: &Netns| {
         let protocol = Protocol::from(nix::libc::IPPROTO_SCTP);
         inside(netns, || Socket::new(Domain::IPV4, Type::RAW, Some(protocol)).unwrap())

@@ -1,4 +1,4 @@
-//! Host ports against real sockets: who has one, and who is kept from it.
+//! Reservations of host ports, tested with real sockets.
 
 use std::{
     collections::BTreeSet,
@@ -31,7 +31,7 @@ fn one(
     BTreeSet::from([(transport, host, port(number))])
 }
 
-/// As a node asks that keeps no port yet.
+/// Checks ports as a node does that has reserved none yet.
 fn check_free(ports: &BTreeSet<HostPort>) -> Result<(), PortTaken> {
     Reservations::default().check_free(ports)
 }
@@ -40,7 +40,7 @@ fn all<const N: usize>(ports: [BTreeSet<HostPort>; N]) -> BTreeSet<HostPort> {
     ports.into_iter().flatten().collect()
 }
 
-/// A namespace whose only addresses are localhost's and 10.0.0.1.
+/// Makes a namespace whose only addresses are localhost's and 10.0.0.1.
 fn host() -> Netns {
     let host = Netns::new("host");
     host.sh("ip addr add 10.0.0.1/32 dev lo");
@@ -109,7 +109,7 @@ fn what_a_program_left_behind_does_not_hold_a_port() {
         let mut client = TcpStream::connect((LOCAL, 8080)).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         server.write_all(b"bye").unwrap();
-        // The side that closes first lingers, and that is the one at our port.
+        // The side that closes first lingers, which is the one at the checked port.
         drop((server, listener));
         client.read_to_end(&mut Vec::new()).unwrap();
         drop(client);
@@ -130,14 +130,14 @@ fn a_port_that_is_kept_is_nobody_elses() {
         let wanted = all([one(Tcp, ANY, 8080), one(Udp, LOCAL, 53), one(Sctp, ANY, 99)]);
         assert!(kept.hold(&wanted).is_empty());
         assert!(kept.hold(&wanted).is_empty(), "again: nothing to do");
-        // std sets SO_REUSEADDR, as servers do.
+        // Binding fails although std sets SO_REUSEADDR, as servers do.
         assert!(TcpListener::bind((ANY, 8080)).is_err());
         assert!(TcpListener::bind((LOCAL, 8080)).is_err());
         assert!(UdpSocket::bind((ANY, 53)).is_err());
-        // Nobody is answered by a port that is kept.
+        // A reserved port accepts no connection.
         assert!(TcpStream::connect((LOCAL, 8080)).is_err());
 
-        // An address that comes later; a port that another has.
+        // The first address may be added to the host later. The second port is in use.
         let other = TcpListener::bind((LOCAL, 9000)).unwrap();
         let more = all([one(Tcp, Ipv4Addr::new(192, 0, 2, 1), 80), one(Tcp, ANY, 9000)]);
         let missing = kept.hold(&more);
@@ -162,7 +162,7 @@ fn ports_that_the_node_keeps_are_its_own() {
         assert!(check_free(&wanted).is_err(), "a stranger to the reservations");
         kept.check_free(&wanted).unwrap();
         kept.check_free(&one(Tcp, LOCAL, 8080)).unwrap();
-        // Kept on one address, asked for all: others may be on the rest.
+        // The port is reserved on one address and requested on all, while others may use it on the rest.
         kept.check_free(&one(Tcp, ANY, 9000)).unwrap();
         assert!(TcpListener::bind((LOCAL, 9000)).is_err(), "kept again");
         let other = TcpListener::bind((Ipv4Addr::new(10, 0, 0, 1), 9000)).unwrap();
@@ -225,7 +225,7 @@ fn the_vxlan_port_is_never_published_on_udp() {
         assert_eq!(refused.to_string(), said);
         assert!(matches!(kept.hold(&one(Udp, LOCAL, 4789))[..], [PortTaken::Vxlan(_)]));
         kept.check_free(&one(Tcp, ANY, 4789)).unwrap();
-        // Nor is it given to who asks for any port.
+        // A request for any free port does not get this one either.
         assert!(Reservations::new(40_000).busy().contains(&(Udp, port(40_000))));
     });
 }

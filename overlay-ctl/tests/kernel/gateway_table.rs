@@ -1,4 +1,4 @@
-//! The table `ip overlay` itself: when it is written, what of it, and that nothing else is.
+//! The table `ip overlay` itself: when it is written, which part of it, and that nothing else is changed.
 
 use std::{
     net::Ipv4Addr,
@@ -45,10 +45,10 @@ fn what_is_as_wanted_is_not_written() {
         assert_eq!(table.sync(&some()).await.unwrap(), Changed::Nothing);
         table.doubt();
         assert_eq!(table.sync(&some()).await.unwrap(), Changed::Nothing);
-        // Another process: the node was started again.
+        // A new process, as after a restart of the node.
         assert_eq!(Table::default().sync(&some()).await.unwrap(), Changed::Nothing);
         assert_eq!(handles(&host), written, "not even a handle");
-        // What differs is written, and no more: rules keep their handles.
+        // Only the differences are written, so that the rules keep their handles.
         let mut fewer = some();
         fewer.published.retain(|port, _| port.0 == Transport::Tcp);
         let changed = table.sync(&fewer).await.unwrap();
@@ -71,7 +71,7 @@ fn what_is_as_wanted_is_not_written() {
         };
         assert_eq!(rules_of(&handles(&host)), rules_of(&written));
         assert!(rules_of(&written).len() >= 10, "{written}");
-        // Another bridge is another table.
+        // A change of the bridge's subnet replaces the whole table.
         let other = Rules { subnet: "172.19.0.0/16".parse().unwrap(), ..some() };
         assert_eq!(table.sync(&other).await.unwrap(), Changed::Table);
         table.remove().await.unwrap();
@@ -121,7 +121,7 @@ fn whatever_somebody_does_to_it_is_undone() {
             assert_eq!(table.sync(&some()).await.unwrap(), expected, "{edit}");
             assert_eq!(host.sh("nft list ruleset"), wanted, "{edit}");
         }
-        // Faster than word of it.
+        // The flush happens before the table is told of it.
         host.sh("nft flush ruleset");
         let mut more = some();
         more.published.extend([published(Transport::Tcp, ANY, 81, WEB, 81)]);
@@ -172,7 +172,7 @@ fn a_flush_is_heard_and_our_own_change_once() {
         let mut table = Table::default();
         let mut syncs = Vec::new();
         table.sync(&some()).await.unwrap();
-        // As a node does: whatever is heard makes it look.
+        // The table is checked after each event, as a node does.
         let mut settle = async |table: &mut Table| {
             syncs.clear();
             while tokio::time::timeout(SILENCE, heard.recv()).await.is_ok() {
@@ -265,7 +265,7 @@ fn the_listing_explains_itself() {
     for part in ["tcp . 8080 comment \"web1 80/tcp\" : 172.18.0.2", "127.0.0.1 . udp . 5353"] {
         assert!(listed.contains(part), "{part} in {listed}");
     }
-    // It can be read again by whoever saves and restores rulesets.
+    // Programs that save and restore rulesets can read the list again.
     host.sh("nft list ruleset > /tmp/ovk-$$.nft; nft flush ruleset; nft -f /tmp/ovk-$$.nft; rm /tmp/ovk-$$.nft");
     host.block_on(|| async {
         assert_eq!(Table::default().sync(&some()).await.unwrap(), Changed::Nothing);

@@ -1,4 +1,4 @@
-//! `guard_underlay` on a device: taken over, changed, left alone, removed.
+//! `guard_underlay` on a device: taken over, changed, left alone, and removed.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::{
     lab::{sh, skip},
 };
 
-/// Strangers' VXLAN that the guard dropped.
+/// The strangers' VXLAN packets that the guard dropped.
 fn dropped(datapath: &Datapath) -> u64 {
     let counters = datapath.counters().unwrap();
     let of_guard = counters.into_iter().filter(|(reason, direction, _)| {
@@ -22,7 +22,7 @@ fn dropped(datapath: &Datapath) -> u64 {
     of_guard.map(|(_, _, counter)| counter.packets).sum()
 }
 
-/// Sends until the guard has counted more.
+/// Sends packets and waits until the guard has counted more.
 fn drops_more(host: &Host, datapath: &Datapath) {
     let (before, start) = (dropped(datapath), Instant::now());
     host.make_traffic();
@@ -32,7 +32,7 @@ fn drops_more(host: &Host, datapath: &Datapath) {
     }
 }
 
-/// The mode of what is on the device: `xdp` is native, `xdpgeneric`; nothing where there is none.
+/// The mode of the program on the device: `xdp` for native, `xdpgeneric`, or nothing if there is none.
 fn xdp(host: &Host) -> String {
     host.netns.sh("ip link show eth7 | grep -o \" xdp[a-z]* \" | tr -d \"\\n \"")
 }
@@ -93,7 +93,8 @@ fn a_guard_changes_its_mode_and_goes() {
     });
 }
 
-/// The other program is another data path's, since it is at hand; the kernel can't tell.
+/// The foreign program is that of another data path, which is easy to get. The kernel cannot tell the
+/// difference.
 #[test]
 fn a_program_of_others_is_never_replaced() {
     if skip() {
@@ -164,7 +165,7 @@ fn a_device_is_described() {
         datapath.attach_guard("eth7", GuardMode::Native).unwrap();
         let device = netlink.xdp_device(ifindex).await.unwrap().unwrap();
         assert_eq!(device.programs, datapath.guard_id(GuardMode::Native).into_iter().collect());
-        // What a native program on a veth costs is its peer's.
+        // A native program on a veth costs its peer the offloads.
         let far = host.peer.sh("ethtool -k eth7");
         assert!(far.contains("tcp-segmentation-offload: off"), "{far}");
         datapath.detach_guard().unwrap();

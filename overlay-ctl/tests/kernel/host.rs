@@ -1,4 +1,5 @@
-//! The devices as the reconciler asks for them: each call is given what it needs, and works whatever calls came before.
+//! The devices as the reconciler uses them. Each call gets all that it needs, and works whatever calls came
+//! before.
 
 use ipnet::Ipv4Net;
 use overlay_ctl::{dataplane::kernel::Stations, model::LegId};
@@ -17,7 +18,7 @@ use crate::{
     lab::{Netns, skip},
 };
 
-/// How often a program is attached to a device that another program has just left.
+/// Number of attempts to attach a program to a device that another program has just left.
 const PATIENCE: usize = 10_000;
 const LEG: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
 
@@ -42,7 +43,7 @@ fn specs(netns: &Netns) -> [DeviceSpec; 2] {
     [port, leg]
 }
 
-/// The door of a process that has just started: it has not been asked anything yet.
+/// The devices of a process that has just started and has not been asked anything yet.
 async fn door(datapath: &SharedDatapath, host: &Host) -> HostDevices {
     let held = SharedNamespaces::new(HeldNamespaces::new(host.bpffs.join("none")));
     HostDevices::new(datapath.clone(), Netlink::open().await.unwrap(), held)
@@ -80,7 +81,7 @@ fn no_call_needs_one_before_it() {
             let program = spec.id.kind.row().program;
             assert_eq!(datapath.lock().attached(program), [now.ifindex].into());
             datapath.lock().detach(program, now.ifindex).unwrap();
-            // The kernel takes a program off a moment after its link has gone.
+            // The kernel detaches a program a moment after the program's link is gone.
             let mut attached = door(&datapath, &host).await.attach(&now).await;
             for _ in 0..PATIENCE {
                 if attached.is_ok() {

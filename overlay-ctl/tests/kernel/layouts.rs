@@ -1,4 +1,5 @@
-//! An upgrade to another layout of the maps: programs and maps of the old one stay until the new ones are filled.
+//! An upgrade to another layout of the maps: programs and maps of the old layout stay until the new ones are
+//! filled.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +26,8 @@ fn open(host: &Host, hook: Hook) -> Datapath {
     Datapath::open_on(host.config_for("eth7"), hook).unwrap()
 }
 
-/// A data path that another version left: its programs are attached, and its maps are in that version's folder.
+/// Makes a data path that another version left: its programs are attached, and its maps are in that version's
+/// folder.
 fn leave_another_layout(host: &Host, hook: Hook, folder: &str) -> PathBuf {
     let mut datapath = open(host, hook);
     host.attach_endpoint(&mut datapath);
@@ -35,7 +37,7 @@ fn leave_another_layout(host: &Host, hook: Hook, folder: &str) -> PathBuf {
     old
 }
 
-/// What tells the programs on underlay, port and leg from others that are there at another time.
+/// The identities of the programs on underlay, port and leg, which change when a program is replaced.
 fn running(host: &Host, hook: Hook) -> BTreeSet<String> {
     match hook {
         Hook::Tcx => program_ids(host),
@@ -43,19 +45,19 @@ fn running(host: &Host, hook: Hook) -> BTreeSet<String> {
     }
 }
 
-/// What is below the node's folder, but the entries of attachments.
+/// The names directly below the node's folder.
 fn folders(host: &Host) -> BTreeSet<String> {
     let entries = fs::read_dir(&host.bpffs).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// The folders where no swap is due.
+/// The folders that remain when no swap is due.
 fn settled(host: &Host) -> BTreeSet<String> {
     let maps = maps_folder(&host.bpffs);
     [maps.file_name().unwrap().to_str().unwrap(), "links"].map(str::to_owned).into()
 }
 
-/// Frames of unknown devices, from ports and from legs, that programs dropped which count in this map.
+/// Frames of unknown devices that were dropped at ports and at legs, as this map counts them.
 fn dropped(metrics: &Path) -> [u64; 2] {
     let data = MapData::from_pin(metrics).unwrap();
     let metrics: PerCpuArray<_, Counter> = Map::PerCpuArray(data).try_into().unwrap();
@@ -70,7 +72,8 @@ fn programs_of_another_layout_stay_until_the_new_maps_are_filled() {
     if skip() {
         return;
     }
-    // The folder of a layout without a version, of a former one, and of a later one: that is a way back.
+    // The folders are those of a layout without a version, of an earlier one, and of a later one, which makes
+    // this a downgrade.
     for (hook, folder) in
         HOOKS.into_iter().zip(["maps", "maps-4711"]).chain([(Hook::Tcx, "maps-1")])
     {
@@ -79,7 +82,7 @@ fn programs_of_another_layout_stay_until_the_new_maps_are_filled() {
             let old = leave_another_layout(&host, hook, folder);
             let running = || running(&host, hook);
             let (programs, entries) = (running(), host.entries());
-            // However often a process is started before a quorum answers.
+            // A process may be started several times before a quorum answers.
             for _ in 0..2 {
                 let mut datapath = open(&host, hook);
                 assert!(datapath.is_swap_due());
@@ -126,12 +129,12 @@ fn no_packet_passes_by_while_layouts_change() {
     }
     for hook in HOOKS {
         let host = Host::new();
-        // Nothing but our frames comes out of port and leg.
+        // Without IPv6, only the test's own frames come out of port and leg.
         host.peer.sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6");
         let folder = tempfile::tempdir().unwrap();
         let stop = folder.path().join("stop");
         let maps = host.run(|| leave_another_layout(&host, hook, "maps"));
-        // The maps' own pins go with the swap.
+        // The test pins the old counters elsewhere, because the swap removes the maps' own pins.
         let old = host.bpffs.join("held");
         MapData::from_pin(maps.join(map::METRICS::NAME)).unwrap().pin(&old).unwrap();
         let before = dropped(&old);
@@ -175,7 +178,7 @@ fn what_comes_while_a_swap_is_due_gets_a_program_at_once() {
         let [port, new, eth] = ["port0", "port1", "eth8"].map(|device| host.ifindex(device));
         host.run(|| {
             leave_another_layout(&host, hook, "maps");
-            // A device went meanwhile, and the underlay is another.
+            // Meanwhile a device was removed, and the underlay changed.
             host.netns.sh("ip link del leg0");
             let mut datapath = Datapath::open_on(host.config_for("eth8"), hook).unwrap();
             assert_eq!(datapath.attached(Program::FromGateway), BTreeSet::new(), "{hook:?}");
@@ -249,7 +252,7 @@ fn a_pin_of_another_shape_is_replaced_as_a_layout_is() {
     });
 }
 
-/// A version that knows nothing of layouts came in between, and its programs are attached.
+/// A version without layouts ran in between, and its programs are attached.
 #[test]
 fn own_maps_beside_those_of_another_layout_are_filled_first() {
     if skip() {
@@ -290,7 +293,7 @@ fn maps_of_another_layout_without_a_program_are_dropped_at_once() {
         }
         assert!(!open(&host, Hook::Tcx).is_swap_due(), "nothing is attached");
         assert_eq!(folders(&host), settled(&host));
-        // All layouts go with the node.
+        // The maps of all layouts are removed with the node.
         leave_another_layout(&host, Hook::Tcx, "maps");
         drop(open(&host, Hook::Tcx));
         Datapath::remove_all(&host.bpffs).unwrap();

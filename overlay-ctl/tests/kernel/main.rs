@@ -1,4 +1,5 @@
-//! The doors to the kernel, against the real one. Needs root; says so and skips without.
+//! Tests of the modules that call the kernel, with the real kernel. Without root they are skipped with a
+//! message.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Ports, the GRO device, next hops, the choice of the underlay, and changes.
+//! Ports, the GRO device, next hops, the choice of the underlay, and reports of changes.
 
 mod bridge;
 mod held;
@@ -20,7 +20,7 @@ use crate::lab::{Netns, skip};
 
 const BOUND: Duration = Duration::from_secs(10);
 
-/// An MTU, and whatever super-packets.
+/// Sizes with this MTU, and without super-packets.
 fn sizes(mtu: u32) -> PairSizes {
     let nothing = SuperPackets::default();
     PairSizes { mtu, outside: nothing, inside: nothing }
@@ -37,7 +37,7 @@ fn spec(endpoint: u64, netns: &Netns) -> DeviceSpec {
     }
 }
 
-/// Raises the device of this id as it is now.
+/// Activates the device of this id, in its present state.
 async fn raise(netlink: &Netlink, spec: &DeviceSpec) -> Result<(), DeviceError> {
     let seen = netlink.device(spec.id).await?.unwrap();
     netlink.raise_device(&seen, spec).await
@@ -47,7 +47,7 @@ fn ready(_: &str, _: u32) -> Result<(), Infallible> {
     Ok(())
 }
 
-/// A host whose device `eth7` has 10.0.0.1/24 and sees `peer`'s `eth7` with 10.0.0.2/24.
+/// Makes a host whose device `eth7` has 10.0.0.1/24, on a wire with `peer`'s `eth7`, which has 10.0.0.2/24.
 fn pair_of_hosts() -> (Netns, Netns) {
     let (host, peer) = (Netns::new("host"), Netns::new("peer"));
     host.join("eth7", &peer, "eth7");
@@ -106,7 +106,8 @@ fn a_port_is_made_as_asked_and_leaves_nothing() {
     assert!(!web.succeeds("ip link show eth0"));
 }
 
-/// A device that is up and does not run drops what it is given, a second long where the first ARP request is lost.
+/// A device that is up but not yet running drops packets. If the first ARP request is lost, packets are
+/// dropped for a second.
 #[test]
 fn packets_pass_as_soon_as_a_port_is_activated() {
     if skip() {
@@ -116,7 +117,7 @@ fn packets_pass_as_soon_as_a_port_is_activated() {
     let spec = spec(9, &web);
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        // Whether the kernel is late is chance.
+        // Many rounds, because the kernel is only late by chance.
         for round in 0..50 {
             netlink.create_device(&spec, ready).await.unwrap();
             raise(&netlink, &spec).await.unwrap();
@@ -138,17 +139,17 @@ fn a_port_that_somebody_else_set_up_is_not_taken_for_complete() {
         let netlink = Netlink::open().await.unwrap();
         let seen = async || netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
         netlink.create_device(&spec, ready).await.unwrap();
-        // A network manager does so with whatever device is new.
+        // A network manager brings up any new device in this way.
         host.sh("ip link set ovp9 up");
         assert!(!seen().await.is_active());
         raise(&netlink, &spec).await.unwrap();
         assert!(seen().await.is_active() && web.sh("ip link show eth0").contains(",UP"));
-        // It may take down what it likes afterwards, too: the host's side comes back.
+        // If a network manager takes the host's side down later, it is brought up again.
         host.sh("ip link set ovp9 down");
         assert!(!seen().await.is_active());
         raise(&netlink, &spec).await.unwrap();
         assert!(seen().await.is_active());
-        // The endpoint's own side is its own business.
+        // The state of the endpoint's own side is left to the endpoint.
         web.sh("ip link set eth0 down");
         assert!(seen().await.is_active());
         raise(&netlink, &spec).await.unwrap();
@@ -166,7 +167,7 @@ fn an_endpoint_that_takes_its_side_down_holds_nobody_up() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         netlink.create_device(&spec, ready).await.unwrap();
-        // It is never up in the kernel's eyes, so that a wait for that would have no end.
+        // The kernel never shows a dormant device as up, so a wait for this state would never end.
         web.sh("ip link set eth0 mode dormant");
         raise(&netlink, &spec).await.unwrap();
         let port = netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
@@ -189,7 +190,7 @@ fn a_port_is_made_anew_where_its_endpoint_moved() {
         assert!(earlier.difference(&moved, netns).unwrap().contains("another namespace"));
         let port = netlink.create_device(&moved, ready).await.unwrap();
         assert_eq!(port.difference(&moved, netns), None);
-        // What was seen is not there any more, though a device of its name is.
+        // The device that was seen earlier is gone, although another one has its name.
         let error = netlink.raise_device(&earlier, &moved).await.unwrap_err();
         assert!(matches!(error, DeviceError::Gone(_)), "{error:?}");
     });
@@ -322,7 +323,7 @@ fn the_barrier_lets_nothing_past_a_missing_program() {
     let web = Netns::new("web");
     let port = host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        // A port from before the barrier is put behind it too.
+        // A port that was created before the barrier is put behind the barrier too.
         netlink.create_device(&spec(7, &web), ready).await.unwrap();
         raise(&netlink, &spec(7, &web)).await.unwrap();
         assert_eq!(netlink.ensure_barrier().await.unwrap(), None);
@@ -335,8 +336,8 @@ fn the_barrier_lets_nothing_past_a_missing_program() {
     let is_up = || host.sh("ip -o link show dev ovbarrier").contains(",UP");
     assert!(!is_up());
 
-    // No program is attached: the host would answer for its own address, on any device that it has a
-    // way back to the asker by.
+    // No program is attached, so without the barrier the host would answer for its own address on any device
+    // that leads back to the asker.
     host.sh(&format!("ip route add 172.16.16.0/24 dev {port}"));
     web.sh("ip route add 10.0.0.1 dev eth0");
     let asks = "arping -q -c 1 -w 2 -I eth0 10.0.0.1";
@@ -567,7 +568,7 @@ fn a_change_of_each_kind_is_told() {
         }
         let new = Netns::new("new");
         tell(&mut changes, Change::Namespace).await;
-        // The level is what counts: when the word comes, the namespace can be entered.
+        // When the change is reported, the namespace can already be entered.
         netlink.check_netns(&new.path(), true).await.unwrap();
     });
 }

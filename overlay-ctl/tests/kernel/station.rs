@@ -1,4 +1,4 @@
-//! The gateway bridge knows for good which port has a leg's MAC.
+//! The gateway bridge has a permanent entry for each leg's MAC.
 
 use std::{convert::Infallible, net::Ipv4Addr};
 
@@ -13,7 +13,7 @@ use overlay_ctl::{
 
 use crate::lab::{Netns, skip};
 
-/// What the bridge says of the leg's MAC.
+/// The bridge's entry for the leg's MAC.
 fn station(host: &Netns, leg: &str, mac: &str) -> Option<String> {
     let table = host.sh(&format!("bridge fdb show dev {leg}"));
     table.lines().find(|line| line.starts_with(mac)).map(|line| line.trim().to_owned())
@@ -45,18 +45,18 @@ fn a_leg_is_never_forgotten_by_its_bridge() {
         let known = Some(format!("{mac} master {GATEWAY_BRIDGE} static"));
         assert_eq!(station(&host, &leg.ifname, mac), known);
 
-        // Out of the bridge by somebody's hand, and put back.
+        // Somebody takes the leg out of the bridge, and the node puts it back.
         host.sh(&format!("ip link set {} nomaster", leg.ifname));
         assert_eq!(station(&host, &leg.ifname, mac), None);
         assert_eq!(netlink.device(spec.id).await.unwrap().unwrap().bridge, 0);
-        // Without its MAC the bridge would send what is for the leg to all legs.
+        // A leg whose MAC is not given is not put back, because the bridge would send its frames to all legs.
         netlink.ensure_gateway_bridge(subnet, 1500, &Stations::new()).await.unwrap();
         assert_eq!(netlink.device(spec.id).await.unwrap().unwrap().bridge, 0);
         let stations = [(spec.id, spec.mac)].into();
         netlink.ensure_gateway_bridge(subnet, 1500, &stations).await.unwrap();
         assert_eq!(station(&host, &leg.ifname, mac), known);
 
-        // Isolated while its MAC was not known, it gets it later.
+        // The leg was put into the bridge without an entry, which it gets in a later pass.
         host.sh(&format!("ip link set {} nomaster", leg.ifname));
         host.sh(&format!("ip link set {} master {GATEWAY_BRIDGE}", leg.ifname));
         netlink.ensure_gateway_bridge(subnet, 1500, &Stations::new()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Throw-away network namespaces, and code run inside one.
+//! Temporary network namespaces, and code that runs inside one.
 
 use std::{
     fs::File,
@@ -14,13 +14,13 @@ use overlay_lab::Requirement;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// True where these tests cannot run; the reason is printed, and told to who counts.
+/// Returns true if the tests cannot run here. The reason is printed and recorded.
 #[track_caller]
 pub(crate) fn skip() -> bool {
     lacks(&[Requirement::Root])
 }
 
-/// True where something that a test needs is missing; said, and told to who counts.
+/// Returns true if a requirement of a test is missing, which is printed and recorded.
 #[track_caller]
 pub(crate) fn lacks(needs: &[Requirement]) -> bool {
     let missing = overlay_lab::missing(needs);
@@ -30,7 +30,7 @@ pub(crate) fn lacks(needs: &[Requirement]) -> bool {
     missing.is_some()
 }
 
-/// A network namespace with a name of its own; removed when dropped.
+/// A network namespace with its own name, which is removed when this is dropped.
 pub(crate) struct Netns {
     pub(crate) name: String,
 }
@@ -45,7 +45,7 @@ impl Netns {
         netns
     }
 
-    /// Gives the name to a new namespace; the old one goes when nothing holds it any more.
+    /// Gives the name to a new namespace. The old one is removed when nothing refers to it any more.
     pub(crate) fn remake(&self) {
         sh(&format!("ip netns del {0}; ip netns add {0}", self.name));
         self.sh("ip link set lo up");
@@ -55,17 +55,17 @@ impl Netns {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// Runs a shell command inside, which must succeed; returns what it printed.
+    /// Runs a shell command inside, which must succeed. Returns its output.
     pub(crate) fn sh(&self, command: &str) -> String {
         sh(&format!("nsenter --net=/run/netns/{} sh -ec '{command}'", self.name))
     }
 
-    /// Whether a shell command inside succeeds.
+    /// Returns true if a shell command succeeds inside.
     pub(crate) fn succeeds(&self, command: &str) -> bool {
         run(&format!("nsenter --net=/run/netns/{} sh -ec '{command}'", self.name)).status.success()
     }
 
-    /// Runs async code on a thread of its own inside, as a node's controller would run there.
+    /// Runs async code on a thread inside the namespace, as a node's controller would run there.
     pub(crate) fn block_on<T: Send, F: Future<Output = T>>(
         &self,
         work: impl FnOnce() -> F + Send,
@@ -84,7 +84,7 @@ impl Netns {
         })
     }
 
-    /// Joins `self` and `other` with a veth pair of the given names; both ends are up.
+    /// Connects `self` and `other` by a veth pair with these names. Both ends are up.
     pub(crate) fn join(&self, here: &str, other: &Self, there: &str) {
         sh(&format!(
             "ip link add {here} netns {} type veth peer name {there} netns {}",

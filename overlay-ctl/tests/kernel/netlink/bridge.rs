@@ -1,4 +1,4 @@
-//! The gateway bridge, and what the host has around it.
+//! The gateway bridge, and the host's devices and settings around it.
 
 use overlay_ctl::dataplane::kernel::Stations;
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ pub(super) fn subnet(text: &str) -> Subnet {
     text.parse().unwrap()
 }
 
-/// What a person sees of the bridge: options, addresses and the settings that are ours to make.
+/// The visible state of the bridge: options, addresses and the settings that the node makes.
 fn seen(host: &Netns) -> String {
     host.sh(&format!(
         "ip -d link show dev {GATEWAY_BRIDGE} | sed \"s/[a-z_]*_timer *[0-9.]*//g\"; ip addr show dev {GATEWAY_BRIDGE}; \
@@ -48,7 +48,7 @@ fn assert_stands(host: &Netns, mac: &str, address: &str) {
         address,
     ];
     for part in parts {
-        // Without a port the bridge has no carrier: it is up all the same.
+        // Without a port the bridge has no carrier, but it is up.
         let holds = seen.contains(part) || (part == "state UP" && seen.contains(",UP>"));
         assert!(holds, "{part} in {seen}");
     }
@@ -129,7 +129,7 @@ fn the_gateway_bridge_follows_the_subnet() {
         let old = ensure("172.18.0.0/16").await;
         for (net, mac, address) in [
             ("172.25.0.0/16", "02:42:ac:19:00:01", "inet 172.25.0.1/16"),
-            // The same address under another prefix.
+            // The same address with another prefix length.
             ("172.25.0.0/24", "02:42:ac:19:00:01", "inet 172.25.0.1/24"),
             ("172.25.0.0/16", "02:42:ac:19:00:01", "inet 172.25.0.1/16"),
         ] {
@@ -154,7 +154,7 @@ fn a_foreign_gateway_bridge_is_refused_and_left_alone() {
         "ip link add ov_gwbridge type bridge".to_owned(),
         "ip link add ov_gwbridge type bridge; ip link set ov_gwbridge alias overlay:barrier"
             .to_owned(),
-        // Not even a bridge.
+        // The device of that name is not a bridge at all.
         format!("ip link add ov_gwbridge group {group} type veth peer name other"),
     ] {
         host.sh(&foreign);
@@ -194,7 +194,7 @@ fn a_half_made_gateway_bridge_is_completed() {
     assert_stands(&host, "02:42:ac:12:00:01", "inet 172.18.0.1/16");
 }
 
-/// As containers have it, for the calling thread alone.
+/// Makes the sysctls read-only, as they are in a container, for the calling thread alone.
 fn make_sysctls_read_only() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let set = |from: Option<&str>, to: &str, flags| {
@@ -283,7 +283,7 @@ fn uplinks_are_the_underlay_and_the_devices_of_default_routes() {
     host.sh("ip link add local0 type bridge; ip addr add 169.254.7.7/16 scope link dev local0");
     host.sh("ip link add eth0.5 type bridge; ip addr add 10.0.5.1/24 dev eth0.5");
     let read = |device: &str| host.sh(&format!("cat /proc/sys/net/ipv4/conf/{device}/forwarding"));
-    // Of whatever the machine starts a namespace with.
+    // The settings with which a machine starts a namespace are reset.
     host.sh("for device in all default eth7 eth0.5; do echo 0 >/proc/sys/net/ipv4/conf/$device/forwarding; done");
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
@@ -305,7 +305,7 @@ fn uplinks_are_the_underlay_and_the_devices_of_default_routes() {
         }
         Netlink::set_forwarding("eth7", false).unwrap();
         assert_eq!((read("eth7").trim(), read("eth0.5").trim()), ("0", "1"));
-        // A device that is gone, and what is no device though it looks like one.
+        // A device that does not exist, and two names that look like devices but are none.
         for none in ["eth99", "all", "default"] {
             Netlink::set_forwarding(none, true).unwrap();
             assert!(!Netlink::forwarding(none).unwrap(), "{none}");
@@ -325,7 +325,7 @@ fn the_host_asks_endpoints_with_the_gateways_address() {
     if skip() {
         return;
     }
-    // What else the host has must not show in its ARP requests on the bridge.
+    // The host's other addresses must not appear in its ARP requests on the bridge.
     let (host, _peer) = pair_of_hosts();
     let web = Netns::new("web");
     let spec = super::leg::spec(&web, Ipv4Addr::new(172, 18, 0, 3));

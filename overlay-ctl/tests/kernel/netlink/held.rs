@@ -1,4 +1,4 @@
-//! Namespaces that are named by a process: a number that another process gets next.
+//! Namespaces that are named by a process, whose number another process may get later.
 
 use std::{
     collections::BTreeSet,
@@ -17,10 +17,10 @@ use overlay_ctl::dataplane::{
 use super::{ready, spec};
 use crate::lab::{Netns, skip};
 
-/// Longer than one that no endpoint names is kept.
+/// A little longer than a namespace is kept that no endpoint names.
 const LATER: Duration = Duration::from_secs(61);
 
-/// A process in a namespace of its own, without a name.
+/// A process in a namespace of its own, which has no name.
 struct Stranger(Child);
 
 impl Stranger {
@@ -28,7 +28,7 @@ impl Stranger {
         let child = Command::new("unshare").args(["--net", "sleep", "600"]).spawn().unwrap();
         let stranger = Self(child);
         let own = fs::read_link("/proc/self/ns/net").unwrap();
-        // It has one from the moment that `unshare` became `sleep`.
+        // The process is in its own namespace when `unshare` has become `sleep`.
         while fs::read_link(stranger.path()).is_ok_and(|now| now == own) {
             std::thread::yield_now();
         }
@@ -61,7 +61,7 @@ impl Drop for Stranger {
     }
 }
 
-/// A folder of our own, and what is held in it.
+/// A test's folder, with the folder of held namespaces in it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -111,7 +111,7 @@ fn no_device_is_made_in_whatever_namespace_a_process_has_by_then() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         for netns in ways {
-            // What is asked now may be done now, but not remembered.
+            // The namespace may be used for this one check, but not for a device.
             netlink.check_netns(&netns, true).await.unwrap();
             let spec = DeviceSpec { netns: netns.clone(), ..spec(9, &host) };
             let error = netlink.create_device(&spec, ready).await.unwrap_err();
@@ -144,7 +144,7 @@ fn a_held_namespace_is_the_same_one_for_ever() {
     let named = Netns::new("named");
     assert_eq!(held.steady_path(&named.path()).unwrap(), named.path(), "a name needs no other");
 
-    // The node was started anew. The number is another process' now.
+    // The node was restarted, and the number now belongs to another process.
     let held = folder.held();
     fs::remove_file(&given).unwrap();
     symlink(second.path(), &given).unwrap();
@@ -184,7 +184,7 @@ fn a_namespace_is_let_go_when_its_process_has_ended_or_nobody_wants_it() {
     held.sweep(&named, now + LATER);
     held.sweep(&BTreeSet::new(), now + LATER);
     assert!(stayed.exists(), "it was wanted in between");
-    // What a killed process left of one.
+    // A file that a killed process left instead of a mount.
     fs::write(folder.0.join("held/0000abcd"), "").unwrap();
     held.sweep(&BTreeSet::new(), now + 2 * LATER);
     assert_eq!(fs::read_dir(folder.0.join("held")).unwrap().count(), 0);
@@ -196,7 +196,7 @@ fn what_is_no_namespace_is_not_opened() {
         return;
     }
     let (host, folder) = (Netns::new("host"), Folder::new("open"));
-    // The open of a socket's file fails; only who does not try finds out what it is.
+    // A socket's file cannot be opened, so the check must not open it.
     let socket = folder.0.join("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
     host.block_on(|| async {

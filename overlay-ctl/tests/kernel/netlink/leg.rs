@@ -123,7 +123,7 @@ fn packets_pass_as_soon_as_a_leg_is_activated() {
     let (host, web) = (Netns::new("host"), Netns::new("web"));
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        // Whether the kernel is late is chance.
+        // Many rounds, because the kernel is only late by chance.
         for round in 0..50 {
             let leg = bring_up(&netlink, &spec(&web, FIRST)).await;
             let runs = (leg.running, leg.peer.as_ref().unwrap().running);
@@ -148,14 +148,14 @@ fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
         let netlink = with_bridge().await;
         bring_up(&netlink, &spec(&web, FIRST)).await;
         bring_up(&netlink, &spec(&db, SECOND)).await;
-        // ARP on the link: no answer can come by way of the host.
+        // The ARP request stays on the link, so no answer can come through the host.
         let asks = "arping -q -c 1 -w 2 -I eth1 172.18.0.4";
         assert!(!web.succeeds(asks));
         host.sh("ip link set ovgw00000001 type bridge_slave isolated off");
         host.sh("ip link set ovgw00000002 type bridge_slave isolated off");
         assert!(web.succeeds(asks), "what it is for");
 
-        // Another pass puts it right, also where somebody took a leg out of the bridge.
+        // The next pass repairs the isolation, and puts back a leg that somebody took out of the bridge.
         host.sh("ip link set ovgw00000002 nomaster");
         let netlink = with_bridge().await;
         for name in ["ovgw00000001", "ovgw00000002"] {
@@ -165,14 +165,14 @@ fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
         assert!(!web.succeeds(asks));
         host.sh("ping -c 1 -W 5 172.18.0.4");
 
-        // The bridge made anew takes them in.
+        // A bridge that is made anew takes the legs in.
         host.sh("ip link del ov_gwbridge");
         netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &stations()).await.unwrap();
         host.sh("ping -c 1 -W 5 172.18.0.4");
     });
 }
 
-/// As after an upgrade.
+/// The leg was made by an earlier version, as after an upgrade.
 #[test]
 fn a_leg_of_an_earlier_version_stays_as_it_is() {
     if skip() {
@@ -233,7 +233,7 @@ fn endpoints_share_a_namespace_and_one_leg() {
         }
         assert_eq!(legs[0].difference(&spec(&web, FIRST), netns), None);
 
-        // A namespace has one leg: the second is refused, the first stays.
+        // A namespace has one leg: a second one is refused, and the first one stays.
         let error = netlink.create_device(&spec(&web, SECOND), ready).await.unwrap_err();
         assert!(error.to_string().contains("already has an interface eth1"), "{error}");
         assert_eq!(netlink.devices().await.unwrap(), seen);
@@ -265,7 +265,7 @@ fn a_namespace_keeps_the_default_route_that_it_has() {
     let routes = web.sh("ip route");
     assert_eq!(routes.matches("default").count(), 1, "{routes}");
     assert!(routes.contains("default via 192.0.2.1 dev wan0"), "{routes}");
-    // The address of the leg is reached all the same: the bridge is on its link.
+    // The leg's address is reachable all the same, because the bridge is on the leg's link.
     host.sh("ping -c 1 -W 5 172.18.0.3");
 }
 
@@ -289,7 +289,8 @@ fn a_foreign_eth1_is_refused_where_a_leg_is_needed() {
         let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
         assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert_eq!(netlink.device(id(FIRST)).await.unwrap(), None);
-        // Nor does it pass for ours because others are: one beside it, and one of its index elsewhere.
+        // The device is not taken for a leg either, although a port of ours is beside it, and although a leg
+        // elsewhere has its index.
         netlink.create_device(&port_spec(7, &web), ready).await.unwrap();
         assert!(matches!(check().await, DeviceError::InterfaceExists { .. }));
         netlink.remove_device(DeviceId::port(7)).await.unwrap();
@@ -340,7 +341,8 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
             address: Ipv4Addr::new(10, 0, 0, 1),
             mtu: MTU,
         };
-        // Their prefix begins with the other's: neither takes the half-made leg for its own.
+        // The GRO device and the barrier have names that begin with the leg's prefix. Neither may take the
+        // half-made leg for its own.
         netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
         netlink.ensure_barrier().await.unwrap();
         assert!(!host.sh("ip link show dev ovgw00000001").contains("ovbarrier"));
@@ -408,7 +410,7 @@ fn a_leg_of_a_namespace_that_lost_its_name_is_not_raised_in_its_successor() {
     host.block_on(|| async {
         let netlink = with_bridge().await;
         let index = netlink.create_device(&spec, ready).await.unwrap().peer.unwrap().ifindex;
-        // A process still lives in the old one.
+        // A process still uses the old namespace.
         let _old = std::fs::File::open(web.path()).unwrap();
         web.remake();
         web.sh(&format!("ip link add eth1 index {index} type bridge"));
@@ -449,7 +451,7 @@ fn a_full_bridge_is_said_to_be_full() {
     let (host, web) = (Netns::new("host"), Netns::new("web"));
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        // BR_MAX_PORTS: 1,023.
+        // A bridge has at most 1,023 ports (BR_MAX_PORTS).
         host.sh("for i in $(seq 512); do \
                echo link add v$i master ov_gwbridge type veth peer name w$i; \
                [ $i = 512 ] || echo link set w$i master ov_gwbridge; \

@@ -1,4 +1,4 @@
-//! MTUs and sizes of super-packets: of ways, of pairs that stand, of the gateway bridge.
+//! MTUs and sizes of super-packets, for paths, existing pairs and the gateway bridge.
 
 use overlay_ctl::dataplane::{
     kernel::{DeviceId, DeviceSpec, PairSizes, SUPER_PACKET_MAX, SuperPackets},
@@ -131,12 +131,12 @@ fn a_device_is_what_its_packets_leave_by() {
     }
     let (host, _peer) = pair_of_hosts();
     let veth = ("eth7", "veth");
-    // What is made, and what sends its packets.
+    // The name of a device, the way to make it, and the devices that send its packets.
     let devices = [
         ("eth7", None, vec![veth]),
         ("mac0", Some("link eth7 type macvlan"), vec![veth]),
         ("br0", Some("type bridge"), vec![("br0", "bridge")]),
-        // Not every kernel has these.
+        // Not every kernel has these kinds.
         ("vlan7", Some("link eth7 type vlan id 7"), vec![veth]),
         ("bond0", Some("type bond"), vec![]),
     ];
