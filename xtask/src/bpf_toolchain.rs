@@ -1,7 +1,8 @@
-//! Finds what compiles the eBPF programs: a Rust compiler with library source, and bpf-linker.
+//! Finds the tools that compile the eBPF programs: a Rust compiler with library source, and bpf-linker.
 //!
-//! Std only, and one file: `xtask` uses it to see what is missing, and the build scripts of the crates
-//! that embed the object include it by path, so that there is one opinion of what a toolchain is.
+//! The file uses the standard library alone. `xtask` uses it to find out what is missing, and the build
+//! scripts of the crates that embed the object include it by its path, so that all have the same definition
+//! of a toolchain.
 
 use std::{
     env, fmt, fs,
@@ -9,30 +10,30 @@ use std::{
     process::Command,
 };
 
-/// Debian's compiler, from the package rustc-web. Stable, but built from source, and its library
-/// source is packaged (rust-web-src), which rustup's stable is not.
+/// Debian's compiler, from the package rustc-web. It is stable and built from source, and a package has its
+/// library source (rust-web-src), which stable Rust from rustup does not include.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// The target of the programs.
 pub const TARGET: &str = "bpfel-unknown-none";
-/// The workspace's profile for them.
+/// The workspace's profile for the programs.
 pub const PROFILE: &str = "bpf";
 
 /// A compiler and a linker that fit together.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
-    /// The compiler.
+    /// The Rust compiler.
     pub rustc: PathBuf,
     /// bpf-linker.
     pub linker: PathBuf,
 }
 
-/// What is missing.
+/// The missing parts of a toolchain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// No Rust compiler with library source.
+    /// True if there is no Rust compiler with library source.
     pub compiler: bool,
-    /// No bpf-linker.
+    /// True if there is no bpf-linker.
     pub linker: bool,
 }
 
@@ -52,10 +53,10 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The toolchain of this machine. `tools` is where `cargo xtask setup` installs bpf-linker.
+/// The toolchain of this machine. `tools` is the folder in which `cargo xtask setup` installs bpf-linker.
 ///
 /// # Errors
-/// What is missing.
+/// Returns the missing parts.
 pub fn find(tools: &Path) -> Result<Toolchain, Missing> {
     let compiler = find_compiler();
     let linker = find_linker(tools);
@@ -67,7 +68,7 @@ pub fn find(tools: &Path) -> Result<Toolchain, Missing> {
     }
 }
 
-/// A compiler whose sysroot holds library source.
+/// Finds a compiler whose sysroot contains library source.
 pub fn find_compiler() -> Option<PathBuf> {
     let debian = PathBuf::from(DEBIAN_RUSTC);
     if has_source(&debian) {
@@ -94,13 +95,13 @@ fn has_source(rustc: &Path) -> bool {
     Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists()
 }
 
-/// The clippy of that compiler; another compiler's can't read what this one has built.
+/// Finds that compiler's clippy. Another compiler's clippy cannot read what this compiler has built.
 pub fn find_clippy() -> Option<PathBuf> {
     let driver = find_compiler()?.with_file_name("clippy-driver");
     driver.exists().then_some(driver)
 }
 
-/// bpf-linker, whatever its version; `tools` comes first.
+/// Finds bpf-linker of any version. `tools` is searched first.
 pub fn find_linker(tools: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let home = env::var_os("CARGO_HOME")
@@ -114,11 +115,11 @@ pub fn find_linker(tools: &Path) -> Option<PathBuf> {
         .find(|linker| linker.is_file())
 }
 
-/// Compiles the programs of the workspace at `workspace`, with `features`, into `target`, and gives the
+/// Compiles the programs of the workspace at `workspace`, with `features`, into `target`, and returns the
 /// object's path. Each set of features needs a folder of its own.
 ///
 /// # Errors
-/// What the compiler's run came to, in a sentence; its own words went to stderr.
+/// Returns a sentence about the failed run. The compiler's own messages are on stderr.
 pub fn build(
     toolchain: &Toolchain,
     workspace: &Path,
@@ -126,7 +127,8 @@ pub fn build(
     features: &[&str],
 ) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What an outer cargo set for a build script speaks of another compiler and another target.
+    // These variables were set by an outer cargo for a build script, and are meant for another compiler and
+    // another target.
     for (name, _) in env::vars_os() {
         let name_text = name.to_string_lossy();
         if name_text.starts_with("CARGO_") && name_text != "CARGO_HOME"
@@ -140,8 +142,8 @@ pub fn build(
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        // Nothing in a packet is aligned, and every machine that runs BPF at speed loads unaligned words:
-        // without this, headers are taken apart byte by byte.
+        // Fields of a packet are not aligned, and every machine that runs BPF fast can load unaligned words.
+        // Without this option headers are read byte by byte.
         "-Ctarget-cpu=v3".to_owned(),
         "-Ctarget-feature=+allows-misaligned-mem-access".to_owned(),
         format!("-Clinker={}", toolchain.linker.display()),
@@ -154,7 +156,7 @@ pub fn build(
         .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
         .arg(target)
         .args(["--features", &features.join(",")]);
-    // A nightly takes it as no news; a stable cargo needs it for -Z itself.
+    // A stable cargo needs this for -Z. A nightly ignores it.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     let status = cargo.status().map_err(|error| format!("cargo can't be run: {error}"))?;
     if !status.success() {

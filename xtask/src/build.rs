@@ -16,13 +16,13 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Builds it, with nothing checked before.
+/// Builds the release binary, without checks before.
 pub(crate) fn release() -> Result<()> {
     exec(&mut cargo(["build", "--release", "--package", "overlay-ctl"]))
 }
 
-/// The binary to test or to measure: the one that OVERLAY_BIN names, for who has built it already, else
-/// the release build, built now.
+/// The binary to test or to measure: the one that OVERLAY_BIN names, if it is built already, or else the
+/// release build, which is built now.
 pub(crate) fn binary() -> Result<PathBuf> {
     if let Some(binary) = env::var_os("OVERLAY_BIN") {
         return Ok(root().join(binary));

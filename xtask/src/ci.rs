@@ -1,4 +1,5 @@
-//! `cargo xtask ci`: what CI runs: lint, the ladder with none skipped, and the programs under other kernels.
+//! `cargo xtask ci`: runs what CI runs, which is lint, the ladder without skipped tests, and the programs
+//! under other kernels.
 
 use anyhow::Result;
 

@@ -1,5 +1,5 @@
-//! `cargo xtask coverage`: what of overlay-ctl's library its own tests execute, room by room. No root, no
-//! kernel: what only the doors' tests and the lab reach is not counted.
+//! `cargo xtask coverage`: the lines of overlay-ctl's library that its own tests execute, room by room. It
+//! needs neither root nor the kernel. Lines that only the tests of the kernel or the lab reach do not count.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -21,7 +21,7 @@ pub(crate) struct Options {
     files: bool,
 }
 
-/// Lines that can be executed, and those that were.
+/// The number of lines that can be executed, and of those that were.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Lines {
     count: u64,
@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let tests =
         ["llvm-cov", "nextest", "--locked", "--package", "overlay-ctl", "--lib", "--no-report"];
     exec(&mut with_llvm(cargo(tests)))?;
-    // Folders of tests are left out by themselves.
+    // cargo-llvm-cov leaves out folders of tests by itself.
     let of =
         ["llvm-cov", "report", "--package", "overlay-ctl", "--ignore-filename-regex", "tests.rs$"];
     let json = ["--json", "--summary-only", "--output-path"];
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The tools of Debian's LLVM, where they are: rustup can't be asked for its own everywhere.
+/// Sets the tools of Debian's LLVM if they are installed, because rustup cannot install its own everywhere.
 fn with_llvm(mut command: Command) -> Command {
     let bin = Path::new(LLVM_PREFIX).join("bin");
     if bin.join("llvm-cov").exists() {
@@ -70,7 +70,7 @@ fn with_llvm(mut command: Command) -> Command {
     command
 }
 
-/// The lines of each file below `folder`, by its name below that.
+/// The lines of each file below `folder`, by the file's name there.
 fn lines(report: &Value, folder: &Path) -> Result<BTreeMap<String, Lines>> {
     let files = report["data"][0]["files"].as_array().context("a report has files")?;
     let of = |file: &Value| {
@@ -82,7 +82,7 @@ fn lines(report: &Value, folder: &Path) -> Result<BTreeMap<String, Lines>> {
     Ok(files.iter().filter_map(of).collect())
 }
 
-/// Added up by folder, two deep: `control/state/`. Files in none are one row.
+/// Sums by folder, two levels deep: `control/state/`. Files outside a folder are one row.
 fn by_room(files: &BTreeMap<String, Lines>) -> BTreeMap<String, Lines> {
     let mut rooms: BTreeMap<String, Lines> = BTreeMap::new();
     for (file, lines) in files {

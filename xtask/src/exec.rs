@@ -1,4 +1,4 @@
-//! Running other programs: every failure carries the whole command line.
+//! Runs other programs. Every error contains the whole command line.
 
 use std::{
     env,
@@ -16,22 +16,22 @@ pub(crate) fn root() -> &'static Path {
     })
 }
 
-/// Where cargo puts what it builds.
+/// The folder in which cargo puts its builds.
 pub(crate) fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// Where `setup` puts tools that belong to this workspace alone.
+/// The folder in which `setup` puts tools for this workspace alone.
 pub(crate) fn tools_dir() -> PathBuf {
     target_dir().join("tools")
 }
 
-/// The release binary.
+/// Path of the release binary.
 pub(crate) fn overlay_binary() -> PathBuf {
     target_dir().join("release/overlay")
 }
 
-/// `cargo`, the one that runs us, at the repository's root.
+/// The same `cargo` that runs this program, at the repository's root.
 pub(crate) fn cargo<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
@@ -47,7 +47,7 @@ fn path_with_tools() -> Option<std::ffi::OsString> {
     env::join_paths(dirs).ok()
 }
 
-/// Runs a command with our own terminal.
+/// Runs a command with this process's terminal.
 pub(crate) fn exec(command: &mut Command) -> Result<()> {
     let line = command_line(command);
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
@@ -57,7 +57,7 @@ pub(crate) fn exec(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it wrote to stdout.
+/// Runs a command and returns its stdout.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let line = command_line(command);
     let output =
@@ -69,7 +69,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The command as a person would type it.
+/// The command line as a person would type it.
 pub(crate) fn command_line(command: &Command) -> String {
     let envs = command
         .get_envs()
@@ -79,7 +79,7 @@ pub(crate) fn command_line(command: &Command) -> String {
     envs.chain(words.map(|word| word.to_string_lossy().into_owned())).collect::<Vec<_>>().join(" ")
 }
 
-/// Looks a program up on PATH and in the places where Debian keeps an administrator's.
+/// Searches for a program on PATH, and in the folders where Debian keeps an administrator's programs.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

@@ -1,5 +1,4 @@
-//! `cargo xtask guest`: a command under another kernel, for who wants to see for himself what a test sees
-//! there.
+//! `cargo xtask guest`: runs a command under another kernel, in the environment that a test has there.
 
 use std::{process::Command, time::Duration};
 

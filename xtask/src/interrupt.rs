@@ -1,13 +1,13 @@
-//! Ctrl-C: what was built comes down before we end.
+//! Ctrl-C: everything that was built is removed before this process ends.
 
 use std::thread;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 
-/// From now on SIGINT, SIGTERM and SIGHUP make the lab's waits fail, so that the lab is dropped on the
-/// ordinary way out. To be called before any other thread exists: they inherit what is blocked. Child
-/// processes don't; std starts them with nothing blocked.
+/// From now on SIGINT, SIGTERM and SIGHUP make the lab's waits fail, so that the lab is dropped in the
+/// ordinary way. This must be called before any other thread exists, because threads inherit the blocked
+/// signals. Child processes do not, because std starts them without blocked signals.
 pub(crate) fn take_down_first() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("cannot block signals")?;

@@ -1,7 +1,7 @@
-//! Everything a person or CI runs, one file a verb.
+//! The commands for everything that a person or CI runs, with one file for each.
 //!
-//! xtask itself builds on a bare Rust toolchain: it depends on nothing that needs protoc or the eBPF
-//! compiler, because it is what installs them.
+//! xtask itself builds with a plain Rust toolchain. It depends on nothing that needs protoc or the eBPF
+//! compiler, because it installs these.
 
 mod bench;
 #[allow(dead_code, unreachable_pub, reason = "shared with build scripts, which use more of it")]
@@ -73,7 +73,7 @@ enum Verb {
 fn main() -> ExitCode {
     match run(Cli::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
-        // Not Debug: a person who lacks a package wants no backtrace.
+        // The error is printed without a backtrace, which is useless to a person who lacks a package.
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -29,13 +29,13 @@ impl Endpoint {
         if options.is_empty() { line } else { format!("{line} {options}") }
     }
 
-    /// Its address on the overlay, which any node can tell.
+    /// The endpoint's address on the overlay, which any node can tell.
     pub(super) fn address(&self, host: &Host) -> Result<Ipv4Addr> {
         let endpoint = host.overlay_json(&["endpoint", "inspect", self.name])?;
         without_length(text(&endpoint, "address"))
     }
 
-    /// Its address on its node's gateway bridge.
+    /// The endpoint's address on its node's gateway bridge.
     pub(super) fn gateway_address(&self, host: &Host) -> Result<Ipv4Addr> {
         let endpoint = host.overlay_json(&["endpoint", "inspect", self.name])?;
         without_length(text(&endpoint["gateway"], "address"))

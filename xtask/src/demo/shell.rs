@@ -23,7 +23,7 @@ pub(super) struct Shell {
     prompt: String,
     netns: Netns,
     socket: Option<PathBuf>,
-    /// Commands run by `ip netns exec`, which mounts the files of /etc/netns/NAME over those of /etc.
+    /// True if commands run by `ip netns exec`, which mounts the files of /etc/netns/NAME over those of /etc.
     own_etc: bool,
 }
 

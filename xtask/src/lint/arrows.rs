@@ -1,7 +1,8 @@
-//! Which room of overlay-ctl uses which, against the table in ARCHITECTURE.md, and circles of files.
+//! Checks which room of overlay-ctl uses which, by the table in ARCHITECTURE.md, and finds the arrows between
+//! files.
 //!
-//! A room is a row of the table: a folder or a file below `src`. A file belongs to the room whose name is
-//! the longest beginning of its own. Code of tests has no arrows.
+//! A room is a row of the table: a folder or a file below `src`. A file belongs to the room whose name is the
+//! longest prefix of the file's name. Code of tests has no arrows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,20 +14,20 @@ use super::{
     table,
 };
 
-/// From one room to another, and where.
+/// Arrows from one room to another, each with its place in the code.
 type Arrows = BTreeMap<(String, String), String>;
 
-/// What the table says.
+/// The table of rooms.
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
     may_use: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What a room must not name, and why.
+/// The paths that rooms must not name, and the reason.
 #[derive(Debug)]
 pub(super) struct Forbidden {
     rooms: Vec<String>,
-    /// It is said of all other rooms.
+    /// True if the rule is for all rooms except the listed ones.
     all_but: bool,
     paths: Vec<String>,
     why: String,
@@ -49,7 +50,7 @@ impl Rooms {
         rooms.max_by_key(|room| room.len()).map(String::as_str)
     }
 
-    /// What is wrong with the code, or with the table.
+    /// The differences between the code and the table.
     pub(super) fn check(&self, source: &Source) -> Vec<String> {
         let mut wrong: Vec<String> = source
             .files
@@ -81,7 +82,7 @@ impl Rooms {
         wrong
     }
 
-    /// Arrows between rooms, as the table allows them.
+    /// The arrows between rooms that the table allows.
     pub(super) fn graph(&self) -> Graph {
         let of = |used: &BTreeSet<String>| {
             used.iter().map(|to| (to.clone(), "so says the table".to_owned())).collect()
@@ -113,7 +114,7 @@ impl Rooms {
         arrows
     }
 
-    /// The table as the code is.
+    /// The table that matches the code.
     pub(super) fn as_is(&self, source: &Source) -> String {
         let arrows = self.arrows(source);
         let line = |room: &String| {
@@ -139,7 +140,7 @@ impl Forbidden {
         Ok(rows.iter().map(of).collect())
     }
 
-    /// Where the code names what it must not.
+    /// The places where the code names a forbidden path.
     pub(super) fn check(&self, source: &Source) -> Vec<String> {
         let (mut wrong, mut said) = (Vec::new(), BTreeSet::new());
         let missing =
@@ -161,7 +162,7 @@ impl Forbidden {
                     path.strip_prefix(forbidden.as_str())
                         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
                 };
-                // Once a file says enough.
+                // One message for each file and path is enough.
                 if let Some(forbidden) = self.paths.iter().find(forbids)
                     && said.insert((file, forbidden))
                 {
@@ -174,13 +175,14 @@ impl Forbidden {
     }
 }
 
-/// Whether a file is a room, or below it.
+/// Returns true if a file is the room, or is below it.
 fn is_in(file: &str, room: &str) -> bool {
     file.strip_prefix(room).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Arrows between files, to where a thing is defined and not where it is handed on. A folder's `mod.rs` is
-/// what those below it have in common, and their face: what they use of it is no arrow.
+/// The arrows between files. An arrow leads to the file that defines an item, and not to one that re-exports
+/// it. A folder's `mod.rs` contains the shared parts and the public names of the files below it, so a use of
+/// it by these files is no arrow.
 pub(super) fn between_files(source: &Source) -> Graph {
     let mut arrows = Graph::new();
     for (index, module) in source.modules.iter().enumerate() {
@@ -204,7 +206,7 @@ mod tests {
 
     use super::{super::circles::circles, *};
 
-    /// A crate of these files, in a folder that is gone when the test is over.
+    /// A crate of these files, in a folder that is removed after the test.
     fn source(name: &str, files: &[(&str, &str)]) -> Source {
         let folder =
             std::env::temp_dir().join(format!("overlay-arrows-{}-{name}", std::process::id()));

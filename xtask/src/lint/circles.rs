@@ -1,12 +1,12 @@
-//! Circles in a graph, each shown as the shortest way from a node back to itself.
+//! Circles in a graph. Each is shown as the shortest path from a node back to itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// From a node to all that it has arrows to, each with what tells of the arrow.
+/// The arrows of each node, each with a text that tells where the arrow is from.
 pub(super) type Graph = BTreeMap<String, BTreeMap<String, String>>;
 
-/// A shortest circle of each set of nodes from which all others of the set are reached. A node's arrow to
-/// itself is none.
+/// For each set of nodes that all reach each other, the shortest circle in it. An arrow from a node to itself
+/// is no circle.
 pub(super) fn circles(graph: &Graph) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
@@ -24,13 +24,13 @@ pub(super) fn circles(graph: &Graph) -> Vec<Vec<String>> {
     found
 }
 
-/// Whether an arrow is part of a circle.
+/// Returns true if an arrow is part of a circle.
 pub(super) fn closes_one(graph: &Graph, from: &str, to: &str) -> bool {
     let exists = graph.get(from).is_some_and(|arrows| arrows.contains_key(to));
     exists && reach(graph, to).contains(from)
 }
 
-/// The shortest way from a node to itself, without the node at its end.
+/// The shortest path from a node to itself, without the node at its end.
 fn shortest_back(graph: &Graph, node: &str) -> Option<Vec<String>> {
     let mut ways = VecDeque::from([vec![node.to_owned()]]);
     let mut reached = BTreeSet::new();

@@ -1,12 +1,12 @@
-//! The tests that documents name: each is there.
+//! Checks that the tests which documents name exist.
 //!
-//! A claim in a document names the test that shows it. A test that is renamed or moved would leave a name that leads
-//! nowhere, and nobody would notice.
+//! A claim in a document names the test that shows it. If such a test is renamed or moved, its name in the
+//! document leads nowhere, and nobody would notice.
 
 /// Documents whose claims name tests.
 pub(super) const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
 
-/// The names in `document` that no function in `files` has. A file is its path and its text.
+/// The names in `document` for which no file has a function. `files` are paths with their texts.
 pub(super) fn check(name: &str, document: &str, files: &[(String, String)]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, line) in (1..).zip(document.lines()) {
@@ -19,7 +19,8 @@ pub(super) fn check(name: &str, document: &str, files: &[(String, String)]) -> V
     wrong
 }
 
-/// A path of lower-case names, the last of several words: `members::a_node_is_removed`.
+/// Returns true for a path of lower-case names whose last one has several words:
+/// `members::a_node_is_removed`.
 fn is_test(code: &str) -> bool {
     let is_name = |name: &str| {
         !name.is_empty()
@@ -31,8 +32,8 @@ fn is_test(code: &str) -> bool {
         && last.is_some_and(|last| last.contains('_'))
 }
 
-/// Returns true if the file has the function, in the modules that `test` names: each is a folder or the file of the
-/// path, or a module in the text.
+/// Returns true if the file has the function, in the modules that `test` names. Each of these is a folder or
+/// the file in the path, or a module in the text.
 fn has(path: &str, text: &str, test: &str) -> bool {
     let Some((modules, function)) = test.rsplit_once("::") else { return false };
     let is_module = |module: &str| {

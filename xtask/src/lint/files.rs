@@ -7,11 +7,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Lines that a file may have: it can be read in one sitting.
+/// The number of lines that a file may have, so that it can be read in one sitting.
 const LINES_MAX: usize = 400;
 
-/// What is wrong with Rust files, each a path and a text. `long` are those that may be longer,
-/// `headless` the folders in which a file may lack a head.
+/// The errors in Rust files, each of which is a path and a text. `long` are files that may be longer, and
+/// `headless` are folders in which a file may lack a head.
 pub(super) fn check(
     files: &[(String, String)],
     long: &[String],

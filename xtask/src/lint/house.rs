@@ -1,5 +1,5 @@
-//! What this repository asks of its code and no other tool checks: the arrows between rooms, circles of
-//! files, what a room must not name, the size and head of each file, and the tests that documents name.
+//! Checks the rules of this repository that no other tool checks: the arrows between rooms, circles of files,
+//! names that a room must not use, the size and head of each file, and the tests that documents name.
 
 use std::fs;
 
@@ -16,11 +16,11 @@ use crate::exec::root;
 
 /// The document whose tables are checked.
 const DOCUMENT: &str = "ARCHITECTURE.md";
-/// The one with what is let pass.
+/// The document with the exceptions.
 const EXCEPTIONS: &str = "xtask/lint.md";
-/// The crate whose rooms the table has.
+/// The crate whose rooms the table lists, and the folder of its root.
 const ROOMS: (&str, &str) = ("overlay-ctl", "overlay-ctl/src");
-/// Crates without circles: their names, and where their root is.
+/// The crates that must have no circles: their names, and the folders of their roots.
 const CRATES: [(&str, &str); 5] = [
     ROOMS,
     ("overlay-common", "overlay-common/src"),
@@ -29,7 +29,7 @@ const CRATES: [(&str, &str); 5] = [
     ("xtask", "xtask/src"),
 ];
 
-/// Arrows that close a circle and are allowed to.
+/// Arrows that may close a circle.
 type Excepted = [(String, String)];
 
 pub(super) fn check() -> Result<()> {
@@ -71,7 +71,7 @@ pub(super) fn check() -> Result<()> {
     bail!("{} things are not as {DOCUMENT} and CONTRIBUTING.md say; see above", wrong.len())
 }
 
-/// The table of rooms as the code is, for who has changed one on purpose.
+/// Prints the table of rooms that matches the code, for a person who has changed an arrow on purpose.
 pub(super) fn print_rooms() -> Result<()> {
     let document = fs::read_to_string(root().join(DOCUMENT))?;
     let source = Source::read(ROOMS.0, &root().join(ROOMS.1))?;
@@ -79,7 +79,7 @@ pub(super) fn print_rooms() -> Result<()> {
     Ok(())
 }
 
-/// The arrows of a table of exceptions.
+/// The arrows in a table of exceptions.
 fn excepted(document: &str, name: &str) -> Result<Vec<(String, String)>> {
     let rows = table::read(document, name, 3)?;
     let arrow = |row: &table::Row| {
@@ -90,7 +90,7 @@ fn excepted(document: &str, name: &str) -> Result<Vec<(String, String)>> {
     rows.iter().map(arrow).collect()
 }
 
-/// Circles, and arrows that are excepted and close none.
+/// Circles, and exceptions that close no circle.
 fn in_circles(what: &str, mut graph: Graph, excepted: &Excepted) -> Vec<String> {
     let mut wrong = Vec::new();
     for (from, to) in excepted {

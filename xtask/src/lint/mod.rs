@@ -1,4 +1,5 @@
-//! `cargo xtask lint`: format, the house's own rules, what is depended on, clippy and rustdoc; warnings denied.
+//! `cargo xtask lint`: checks the format, the repository's own rules, and the dependencies, and runs clippy
+//! and rustdoc. Warnings are errors.
 
 mod arrows;
 mod circles;
@@ -55,17 +56,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     exec(cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The files of a crate's code, without those of its tests: below `folder`, without ending.
+/// The files of a crate's code without those of its tests: paths below `folder`, without the extension.
 pub(crate) fn files_of_code(name: &str, folder: &Path) -> Result<Vec<String>> {
     Ok(source::Source::read(name, folder)?.files)
 }
 
-/// Licences, sources and bans, as deny.toml says. Advisories are in a database that CI does not reach.
+/// Checks licences, sources and bans by deny.toml. Advisories are not checked, because CI cannot reach their
+/// database.
 fn dependencies() -> Result<()> {
     exec(&mut cargo(["deny", "--locked", "check", "bans", "licenses", "sources"]))
 }
 
-/// The eBPF programs, under their own compiler's clippy: rustup's belongs to another version.
+/// Checks the eBPF programs with the clippy of their own compiler, because rustup's has another version.
 fn programs() -> Result<()> {
     let toolchain = match bpf_toolchain::find(&tools_dir()) {
         Ok(toolchain) => toolchain,
@@ -78,7 +80,7 @@ fn programs() -> Result<()> {
     let mut check = cargo(["check", "--locked", "--package", "overlay-ebpf", "--profile"]);
     check
         .args([bpf_toolchain::PROFILE, "--target", bpf_toolchain::TARGET, "-Zbuild-std=core"])
-        // With the log of debug builds, which is no other program.
+        // The log of debug builds is included, because it makes no other program.
         .arg("--all-features")
         .arg("--target-dir")
         .arg(target_dir().join("ebpf-lint"))

@@ -1,39 +1,39 @@
-//! What the items of one module name: definitions, imports, and paths, those among a macro's tokens too.
+//! Reads the items of one module: definitions, imports, and paths, including those among a macro's tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Ident, Item, ItemMod, ItemUse, UseTree, visit::Visit};
 
-/// A path as it stands in code, with its line.
+/// A path in the code, with its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) segments: Vec<String>,
     pub(super) line: usize,
-    /// It is only handed on: `pub use`.
+    /// True if the path is only re-exported: `pub use`.
     pub(super) is_handed_on: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Module {
-    /// Below its crate's root: `["state", "apply"]`.
+    /// The module's path below its crate's root: `["state", "apply"]`.
     pub(super) path: Vec<String>,
-    /// The root that `crate` means in it.
+    /// Index of the root to which `crate` refers in this module.
     pub(super) root: usize,
     pub(super) parent: Option<usize>,
-    /// Index of its file in the source.
+    /// Index of the module's file in the source.
     pub(super) file: usize,
     pub(super) children: BTreeMap<String, usize>,
-    /// What it defines by itself.
+    /// The names that the module defines itself.
     pub(super) items: BTreeSet<String>,
-    /// What it imports, by the name under which it is known here.
+    /// The imported paths, by the name that each has in the module.
     pub(super) uses: BTreeMap<String, Vec<String>>,
     pub(super) globs: Vec<Vec<String>>,
-    /// All paths in it, its imports among them.
+    /// All paths in the module, including its imports.
     pub(super) named: Vec<Named>,
 }
 
-/// Whether this is built for tests only.
+/// Returns true if an item is built for tests only.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         syn::Meta::List(list) if list.path.is_ident("cfg") => {
@@ -77,16 +77,16 @@ fn name(item: &Item) -> Option<&Ident> {
     }
 }
 
-/// Collects what a module's items name. Modules below it are only noted.
+/// Collects the names in a module's items. Modules below it are only noted.
 pub(super) struct Reader<'a> {
     module: Module,
-    /// What is read is of a `pub use`.
+    /// True while a `pub use` is read.
     hands_on: bool,
     modules: Vec<&'a ItemMod>,
 }
 
 impl<'a> Reader<'a> {
-    /// Fills a module with what its items name, and returns it with the modules below.
+    /// Fills a module with the names in its items. Returns it, and the modules below it.
     pub(super) fn read(module: Module, items: &'a [Item]) -> (Module, Vec<&'a ItemMod>) {
         let mut reader = Self { module, hands_on: false, modules: Vec::new() };
         for item in items {
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
     }
 
     fn bring(&mut self, ident: &Ident, known_as: &Ident, before: &[String]) {
-        // `use a::b::{self}`
+        // The form `use a::b::{self}`.
         let (segments, known_as) = match before.last() {
             Some(last) if ident == "self" && ident == known_as => (before.to_vec(), last.clone()),
             _ if ident == "self" => (before.to_vec(), known_as.to_string()),
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Paths among a macro's tokens, which nobody has parsed.
+    /// Finds paths among a macro's tokens, which are not parsed.
     fn scan(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let (mut line, mut colons) = (0, 0);

@@ -1,6 +1,6 @@
-//! A crate's modules as its files have them: what each defines, imports and names.
+//! The modules of a crate, as its files contain them: what each defines, imports and names.
 //!
-//! Code of tests is left out: a test may look at anything.
+//! Code of tests is left out, because a test may use anything.
 
 use std::{
     fs,
@@ -12,18 +12,19 @@ use syn::{Attribute, Item, ItemMod};
 
 use super::reader::{Module, Reader};
 
-/// The crates below one `src` folder: its library and its program, or one of them.
+/// The crates below one `src` folder: a library, a program, or both.
 #[derive(Debug, Default)]
 pub(super) struct Source {
-    /// The library's name, by which the program calls it.
+    /// The name by which the program refers to the library.
     name: String,
     pub(super) modules: Vec<Module>,
-    /// Below `src`, without ending: `state/apply`, `state` for `state/mod.rs`, `lib`.
+    /// Names of the files below `src`, without the extension: `state/apply`, `state` for `state/mod.rs`,
+    /// `lib`.
     pub(super) files: Vec<String>,
 }
 
 impl Source {
-    /// Reads every module that `lib.rs` or `main.rs` below `folder` leads to.
+    /// Reads every module that is reached from `lib.rs` or `main.rs` below `folder`.
     pub(super) fn read(name: &str, folder: &Path) -> Result<Self> {
         let mut source = Self { name: name.replace('-', "_"), ..Self::default() };
         for root in ["lib.rs", "main.rs"] {
@@ -52,7 +53,7 @@ impl Source {
         self.fill(folder, file, Vec::new(), module, &parsed.items)
     }
 
-    /// Adds a module of these items. `inline` is the way to it from the file's own module.
+    /// Adds a module with these items. `inline` is the path to it from the file's own module.
     fn fill(
         &mut self,
         folder: &Path,
@@ -86,8 +87,7 @@ impl Source {
         Ok(index)
     }
 
-    /// Of which module a path speaks that stands in `module`, and what of it; None for what is not of this
-    /// folder. `outside` tells what it is then, as far as its names tell.
+    /// The meaning of a path that is in the code of `module`.
     pub(super) fn resolve(&self, module: usize, segments: &[String]) -> Meaning {
         self.resolve_at_most(module, segments, 16)
     }
@@ -100,7 +100,7 @@ impl Source {
             "crate" => self.walk(here.root, rest),
             "self" => self.walk(module, rest),
             "super" => match here.parent {
-                // What follows may be `super` again.
+                // The next segment is `super` again.
                 Some(parent) if rest.first().is_some_and(|next| next == "super") => {
                     self.resolve_at_most(parent, rest, depth - 1)
                 }
@@ -113,7 +113,7 @@ impl Source {
                     let whole = [used, rest].concat();
                     self.resolve_at_most(module, &whole, depth - 1)
                 }
-                // `use serde::serde`, or `use tokio;`: it leads out.
+                // The import leads to another crate: `use serde::serde`, or `use tokio;`.
                 Some(used) => Meaning::Outside([used, rest].concat()),
                 None if here.children.contains_key(name) || here.items.contains(name) => {
                     self.walk(module, segments)
@@ -124,7 +124,7 @@ impl Source {
         }
     }
 
-    /// The deepest module on the way down from one.
+    /// Follows the segments down from a module, as far as they are modules.
     fn walk(&self, from: usize, segments: &[String]) -> Meaning {
         let (mut module, mut rest) = (from, segments);
         while let Some((first, after)) = rest.split_first() {
@@ -134,8 +134,8 @@ impl Source {
         Meaning::Inside { module, rest: rest.to_vec() }
     }
 
-    /// The module that defines what a path means: a name that a module has only imported is followed to where
-    /// it is from.
+    /// The module that defines the item of a path. A name that a module only imports is followed to its
+    /// origin.
     pub(super) fn definition(&self, module: usize, segments: &[String]) -> Option<usize> {
         let mut meaning = self.resolve(module, segments);
         for _ in 0..16 {
@@ -159,7 +159,7 @@ impl Source {
         None
     }
 
-    /// Of the modules that one imports whole, the one that has a name.
+    /// The module that has a name, among those from which a module imports everything.
     fn by_glob(&self, module: usize, name: &str) -> Option<usize> {
         self.modules[module].globs.iter().find_map(|glob| {
             let Meaning::Inside { module: origin, rest } = self.resolve(module, glob) else {
@@ -172,25 +172,25 @@ impl Source {
     }
 }
 
-/// What a path means.
+/// The meaning of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// Something of this folder: the deepest module that it names, and what of it.
+    /// An item of this folder: the deepest module in the path, and the remaining segments.
     Inside { module: usize, rest: Vec<String> },
-    /// Something of another crate, with imports followed: `std::time::Instant::now`.
+    /// An item of another crate, with imports followed: `std::time::Instant::now`.
     Outside(Vec<String>),
-    /// A local name, or one of the prelude.
+    /// A local name, or a name of the prelude.
     Nothing,
 }
 
-/// How a file is called in tables.
+/// The name of a file in tables.
 fn name_of(folder: &Path, file: &Path) -> String {
     let below = file.strip_prefix(folder).unwrap_or(file).with_extension("");
     let below = if below.ends_with("mod") { below.parent().unwrap_or(&below) } else { &below };
     below.to_string_lossy().into_owned()
 }
 
-/// The file of `mod name;`, which stands in `file`.
+/// The file of the item `mod name;` in `file`.
 fn file_of(file: &Path, inline: &[String], item: &ItemMod) -> Result<PathBuf> {
     let folder = file.parent().unwrap_or(file);
     if let Some(path) = item.attrs.iter().find_map(path_attribute) {
@@ -205,7 +205,7 @@ fn file_of(file: &Path, inline: &[String], item: &ItemMod) -> Result<PathBuf> {
     found.with_context(|| format!("{} has `mod {name}`, and there is no such file", file.display()))
 }
 
-/// The text of `#[path = "text"]`.
+/// The text of the attribute `#[path = "text"]`.
 fn path_attribute(attribute: &Attribute) -> Option<String> {
     let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
     let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value else {

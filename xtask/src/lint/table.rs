@@ -1,4 +1,4 @@
-//! Tables of Markdown that a lint reads: the one after a line `<!-- lint: NAME -->`.
+//! Reads tables of Markdown for lints. A table follows a line `<!-- lint: NAME -->`.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,7 +9,7 @@ pub(super) struct Row {
     pub(super) line: usize,
 }
 
-/// The rows of the table of that name, which has so many columns.
+/// The rows of the table with this name, which must have `columns` columns.
 pub(super) fn read(document: &str, name: &str, columns: usize) -> Result<Vec<Row>> {
     let marker = format!("<!-- lint: {name} -->");
     let mut lines = document.lines().enumerate().skip_while(|(_, line)| line.trim() != marker);
@@ -31,14 +31,14 @@ pub(super) fn read(document: &str, name: &str, columns: usize) -> Result<Vec<Row
     if let Some(row) = rows.iter().find(|row| row.cells.len() != columns) {
         bail!("line {}: {} columns and not {columns}", row.line, row.cells.len());
     }
-    // The head, and the line below it.
+    // The first two lines are the head, and the line below it.
     match rows.get(2..) {
         Some(rows) => Ok(rows.to_vec()),
         None => bail!("no table follows `{marker}`"),
     }
 }
 
-/// What stands in backticks in a cell.
+/// The texts in backticks in a cell.
 pub(super) fn code(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

@@ -1,5 +1,5 @@
-//! Measures connections a second: each request has a connection of its own, one after the other. HTTP
-//! without keep-alive does the same, and a packet path that keeps state for flows has most work with it.
+//! Measures connections per second: each request has a connection of its own, one after the other. HTTP
+//! without keep-alive does the same, and this traffic costs most on a path that keeps state for flows.
 
 use std::{
     io::{Read as _, Write as _},

@@ -1,18 +1,18 @@
-//! What rows and contestants have in common: where the ends of a measurement are, what crosses the wire, and
-//! who takes part.
+//! The terms that rows and contestants share: the places of the two ends, the packets on the wire, and the
+//! contestants.
 
-/// Where the two ends are.
+/// The places of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::bench) enum Place {
-    /// On two hosts, joined by a wire of this MTU.
+    /// On two hosts, which are connected by a wire of this MTU.
     TwoHosts { mtu: u32 },
-    /// Side by side.
+    /// On one host.
     OneHost,
-    /// On two hosts whose maps are full of others.
+    /// On two hosts whose maps are full of other endpoints.
     Crowd,
 }
 
-/// What crosses the wire.
+/// The packets on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::bench) enum Wire {
     /// Super-packets of 64 KiB: a device that segments takes them.
@@ -28,6 +28,6 @@ pub(in crate::bench) const BRIDGE: &str = "bridge";
 pub(in crate::bench) const OURS: &str = "ours";
 pub(in crate::bench) const HUNDRED: &str = "ours, 100";
 pub(in crate::bench) const MILLION: &str = "ours, 1,000,000";
-/// In the order in which they are printed.
+/// All contestants, in the order in which they are printed.
 pub(in crate::bench) const ALL: [&str; 7] =
     [UNDERLAY, BRIDGE, KERNEL, DOCKER, OURS, HUNDRED, MILLION];

@@ -19,7 +19,7 @@ const MESSAGE: u32 = 64;
 /// The traffic between the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::bench) enum Traffic {
-    /// As much as the way can carry (iperf3).
+    /// As many bytes as the path can carry (iperf3).
     Tcp { streams: u32 },
     /// One request at a time over one connection (qperf).
     Latency,
@@ -133,9 +133,9 @@ impl Extend<Sample> for Series {
     }
 }
 
-/// Congestion control of every stream: the kernel's default, whatever the machine's setting is. BBR paces a stream by
-/// a timer of its own if no queueing discipline does, from a round trip of some microseconds: a stream is then as fast
-/// as BBR's estimate, and CPUs sleep.
+/// Congestion control of every stream: the kernel's default, whatever the machine's setting is. If no
+/// queueing discipline paces a stream, BBR does so with its own timer, also for round trips of a few
+/// microseconds. A stream would then be only as fast as BBR's estimate, and the CPUs would sleep.
 pub(super) const CONGESTION_CONTROL: &str = "cubic";
 
 /// The received Gbit/s, and CPU seconds.

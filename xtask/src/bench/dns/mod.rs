@@ -29,7 +29,7 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// The address of an endpoint's resolver.
+/// The address of a resolver inside an endpoint's namespace.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const PORT: u16 = 53;
 /// Number of queries in flight when the rate is measured.
@@ -56,10 +56,10 @@ struct Kind {
 #[derive(Default, Serialize)]
 struct OfKind {
     queries_per_second: Samples,
-    /// One at a time, microseconds.
+    /// One query at a time, in microseconds.
     alone_p50_us: Samples,
     alone_p99_us: Samples,
-    /// [`WINDOW`] in flight, microseconds.
+    /// [`WINDOW`] queries in flight, in microseconds.
     loaded_p50_us: Samples,
     loaded_p99_us: Samples,
     lost: u64,

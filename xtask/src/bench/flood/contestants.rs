@@ -19,7 +19,7 @@ pub(super) const GENERIC: &str = "ours, generic guard";
 pub(super) const NATIVE: &str = "ours, native guard";
 pub(super) const INGRESS: &str = "kernel, nft ingress";
 pub(super) const PREROUTING: &str = "kernel, nft prerouting";
-/// In the order in which they are printed.
+/// All contestants, in the order in which they are printed.
 pub(super) const ALL: [&str; 5] = [NO_GUARD, GENERIC, NATIVE, INGRESS, PREROUTING];
 
 /// Two hosts on a wire, with an endpoint on each. The flood is on the same wire as the endpoints' packets.

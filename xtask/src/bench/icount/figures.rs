@@ -13,8 +13,8 @@ use crate::{
 /// Path of the accepted figures in the repository.
 const ACCEPTED: &str = "xtask/src/bench/icount/accepted.json";
 /// Tolerance in per cent. The compared figure is the number of instructions that ours adds to the underlay's,
-/// divided by the number that the kernel's VXLAN adds. Runs under one kernel differ by less than a fifth of
-/// the tolerance.
+/// divided by the number that the kernel's VXLAN adds. Runs under the same kernel differ by less than a fifth
+/// of the tolerance.
 const WORSE_PERCENT: f64 = 1.0;
 /// The tolerance if the accepted figures are from a different kernel, whose own path has changed too.
 const WORSE_PERCENT_OTHER_KERNEL: f64 = 5.0;

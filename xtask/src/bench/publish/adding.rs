@@ -15,18 +15,18 @@ use crate::bench::{endpoint::create_endpoint, stats::Samples};
 const PORT: u16 = 9999;
 const NAME: &str = "added";
 
-/// Milliseconds.
+/// The measured times, in milliseconds.
 #[derive(Default, Serialize)]
 pub(super) struct Adding {
     /// `overlay endpoint create` without a published port: the time for the endpoint itself.
     create: Samples,
-    /// The same with `-p`.
+    /// `overlay endpoint create` with `-p`.
     create_and_publish: Samples,
     /// The three commands of iptables that dockerd runs for a port, without dockerd.
     docker_rules: Samples,
 }
 
-/// Measures all three in turns.
+/// Measures all three in turn.
 pub(super) fn measure(
     lab: &Lab,
     docker: &Contestant,

@@ -1,4 +1,5 @@
-//! The ways from an outside host through a host to an endpoint's port, each on its own pair of hosts.
+//! The contestants, which are different paths from an outside host through a host to an endpoint's port, each
+//! on its own pair of hosts.
 
 use std::{net::Ipv4Addr, process::Command, sync::Arc, time::Duration};
 
@@ -40,7 +41,7 @@ pub(super) struct Contestant {
 }
 
 impl Contestant {
-    /// A plain bridge, reached by a route: the limit.
+    /// A plain bridge that is reached by a route, which is the limit for the others.
     pub(super) fn routed(lab: &mut Lab) -> Result<Self> {
         let (outside, host) = pair(lab, "ur", "hr")?;
         let endpoint = docker::bridged(lab, &host, "er")?;
@@ -48,7 +49,7 @@ impl Contestant {
         Self::new(lab, ROUTED, outside, host, endpoint, (ENDPOINT, WEB))
     }
 
-    /// The same bridge, reached through the rules of dockerd.
+    /// The same bridge, which is reached through dockerd's rules.
     pub(super) fn docker(lab: &mut Lab) -> Result<Self> {
         let (outside, host) = pair(lab, "ud", "hd")?;
         let endpoint = docker::bridged(lab, &host, "ed")?;
@@ -118,7 +119,7 @@ impl Contestant {
         format!("http://{}:{}/", self.address, self.web_port)
     }
 
-    /// Publishes more ports, of other endpoints, until so many are published.
+    /// Publishes more ports, of other endpoints, until `total` ports are published.
     pub(super) fn fill(&mut self, lab: &Lab, total: u16) -> Result<()> {
         let ports: Vec<u16> = (self.published..total).map(|number| FIRST_FILLER + number).collect();
         match self.name {

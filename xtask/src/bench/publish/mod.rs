@@ -1,10 +1,10 @@
 //! `cargo xtask bench publish`: compares published ports of this project with Docker's rules, from an outside
 //! host.
 //!
-//! Bulk TCP is measured by iperf3; HTTP by wrk (Debian's package) with 16 connections, against the demo's small
-//! web server. As in `bench dataplane` the contestants take turns within each round, and each of the two ends
-//! is pinned to a CPU. NAT has most work if each request has a new connection: its first packet is looked up
-//! among all published ports.
+//! Bulk TCP is measured by iperf3; HTTP by wrk (Debian's package) with 16 connections, against the demo's
+//! small web server. As in `bench dataplane` the contestants take turns within each round, and each of the
+//! two ends is pinned to a CPU. NAT has most work if each request has a new connection, because its first
+//! packet is looked up among all published ports.
 
 mod adding;
 mod contestants;
@@ -68,7 +68,7 @@ struct Figures {
     kernel: String,
     iptables: String,
     samples: Measured<Metric, Samples>,
-    /// By the number of ports present.
+    /// Times to add a port, by the number of ports that are published already.
     adding_ms: BTreeMap<u16, Adding>,
 }
 

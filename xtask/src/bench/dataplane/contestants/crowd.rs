@@ -1,5 +1,5 @@
 //! Endpoints that exist only as entries of the maps. One machine cannot have a cluster's million endpoints,
-//! but it can have maps as full as theirs, which is all of them that a packet meets.
+//! but it can have maps that are as full. A packet meets nothing but the maps.
 
 use std::net::Ipv4Addr;
 

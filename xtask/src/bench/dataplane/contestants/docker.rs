@@ -20,7 +20,7 @@ use crate::{
     exec::{capture, find_program},
 };
 
-/// Not 10.0.0.0/24: that is the swarm's own.
+/// The network's subnet. 10.0.0.0/24 is the swarm's own.
 const SUBNET: &str = "172.16.16.0/24";
 const NETWORK: &str = "bench";
 /// The image of the containers, which has no files; they use the host's programs.
@@ -126,7 +126,8 @@ impl Engine {
         );
         let printed = self.docker(&["inspect", "--format", &format, name])?;
         let (sandbox, address) = printed.split_once(' ').with_context(|| printed.clone())?;
-        // As the engine sees the file system: the namespace is mounted there and nowhere else.
+        // The path leads through the engine's root, because the namespace is mounted only in the engine's
+        // file system.
         let file = PathBuf::from(format!("/proc/{}/root{sandbox}", self.dockerd));
         Ok((lab.adopt_netns(name, &file)?, address.parse()?))
     }

@@ -1,4 +1,5 @@
-//! The ways from one container to another. Each has hosts of its own, and all exist at the same time.
+//! The contestants, which are different connections between two containers. Each has hosts of its own, and
+//! all exist at the same time.
 
 mod bridge;
 mod crowd;
@@ -104,7 +105,7 @@ impl Contestant {
         }
     }
 
-    /// Sets if super-packets or real packets cross the wire. Real packets need a device that segments
+    /// Chooses whether super-packets or real packets cross the wire. Real packets need a device that segments
     /// nothing, neither itself nor by the kernel's software. The receiver merges in both cases.
     pub(in crate::bench) fn set_wire(&self, wire: Wire) -> Result<()> {
         let state = if wire == Wire::Tso { "on" } else { "off" };

@@ -50,7 +50,8 @@ pub(in crate::bench) fn crowd(
 }
 
 fn start(lab: &Lab, hosts: &[Arc<Host>]) -> Result<()> {
-    // The rows are of what the data path can do; on a veth a node has these only where it is told to.
+    // The rows show what the data path can do. On a veth a node has larger super-packets only with this
+    // option.
     lab.start_cluster_with(hosts, &["--big-tcp", "on"])?;
     let founder = hosts.first().context("no host")?;
     founder.overlay(&["network", "create", "bench", "--subnet", "10.0.0.0/24"])?;
