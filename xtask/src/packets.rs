@@ -1,5 +1,5 @@
-//! `cargo xtask packets`: the programs against the reference model, for as many packets as one likes.
-//! `cargo xtask test` does the same with 200,000.
+//! `cargo xtask packets`: compares the programs with the reference model, for any number of packets. `cargo
+//! xtask test` does the same with 200,000.
 
 use anyhow::Result;
 
@@ -25,14 +25,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     compare(options.count, options.seed, options.program.as_deref())
 }
 
-/// Runs so many packets through programs and model. Where they differ, the packet and its seed are
+/// Runs `count` packets through programs and model. If they differ about one, the packet and its seed are
 /// printed.
 pub(crate) fn compare(count: u64, seed: Option<u64>, program: Option<&str>) -> Result<()> {
-    // Measured in packets and not in time, so it has no time limit of a usual test.
+    // The run is limited by its packets and not by time, so it must not have a usual test's time limit.
     let test = ["nextest", "run", "--profile", "soak", "--package", "overlay-tests"];
     let mut command = cargo(test);
     let filter = format!("against_model::{}", program.unwrap_or_default());
-    // A filter that matches nothing is an error of nextest's.
+    // nextest fails if a filter matches no test.
     command.args(["--test", "prog_run", "--no-capture", &filter]);
     command.env("OVERLAY_PACKETS", count.to_string());
     if let Some(seed) = seed {

@@ -1,5 +1,5 @@
-//! The two ends of a message that goes to and fro, for `bench icount`. Hidden. It is a loop of two system
-//! calls, so that what is counted is the path between them.
+//! The two ends of a message that is sent back and forth, for `bench icount`. The command is hidden. Its loop
+//! has only two system calls, so that the counted instructions are those of the path between the ends.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Where the answering end is.
+/// The port of the answering end.
 pub(crate) const PORT: u16 = 5001;
 /// Bytes of a message.
 const SIZE: usize = 64;
-/// A message that is not back within that time is lost.
+/// Time after which a message that has not come back counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// One batch more than is printed: the first warms up.
+/// Runs one batch more than it prints, because the first one is a warm-up.
 fn ask(
     batches: u32,
     round_trips: u32,

@@ -1,4 +1,4 @@
-//! `cargo xtask run`: from a fresh clone to a serving node.
+//! `cargo xtask run`: builds and starts a node, also from a fresh clone.
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
@@ -24,7 +24,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     command.args(["node", "run"]).args(&options.args);
     let line = command_line(&command);
     println!("$ {line}");
-    // Replaced, not waited for: signals reach the node, and its exit code is ours.
+    // The process is replaced by the node, so that signals reach the node and its exit code is returned.
     let error = command.exec();
     Err(error).with_context(|| format!("cannot start `{line}`"))
 }

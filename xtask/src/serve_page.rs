@@ -1,5 +1,5 @@
-//! The web server of the demo and the benchmarks: one page, in the namespace it is started in. Hidden:
-//! a distribution's minimal image has no web server, and none is installed for this.
+//! The web server of the demo and the benchmarks, which serves one page in the namespace in which it is
+//! started. The command is hidden. It exists because a distribution's minimal image has no web server.
 
 use std::{
     io::{BufRead, BufReader, Read as _, Write as _},
@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// A connection on which nothing comes for so long is closed.
+/// Time after which a connection without requests is closed.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// No line of a request is longer, and none has more lines.
+/// The greatest length of a line in a request, and the greatest number of lines.
 const LINE_MAX: usize = 8 * 1024;
 const LINES_MAX: usize = 100;
 
@@ -27,10 +27,10 @@ pub(crate) struct Options {
     log: bool,
 }
 
-/// A request, as far as it matters here.
+/// The parts of a request that the server needs.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
-    /// `GET / HTTP/1.1`
+    /// The first line, such as `GET / HTTP/1.1`.
     line: String,
     keep_alive: bool,
 }
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for stream in listener.incoming() {
         let stream = stream?;
         let (text, log) = (options.text.clone(), options.log);
-        // A client that goes away mid-way concerns nobody else.
+        // A client that disconnects early does not affect the others.
         thread::Builder::new().spawn(move || drop(serve(&stream, &text, log)))?;
     }
     Ok(())
@@ -71,7 +71,7 @@ fn serve(stream: &TcpStream, text: &str, log: bool) -> Result<()> {
     Ok(())
 }
 
-/// The next request, or None where the client is done or speaks something else.
+/// The next request, or `None` if the client has ended or does not speak HTTP.
 fn read_request(reader: &mut impl BufRead) -> Result<Option<Request>> {
     let mut request: Option<Request> = None;
     for _ in 0..LINES_MAX {

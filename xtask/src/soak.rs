@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: what is too long for `cargo xtask test`. The same tests with many more cases, and
-//! the lab again and again, until the time is over or something fails.
+//! `cargo xtask soak`: tests that take too long for `cargo xtask test`. It runs the same tests with many more
+//! cases, and the lab again and again, until the time is over or a test fails.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
@@ -49,8 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// One round. What is drawn at random is drawn anew in each, and printed where it is drawn, so that a failure
-/// can be seen again.
+/// Runs one round. Each round uses new random seeds and prints them, so that a failure can be repeated.
 fn run_round(options: &Options) -> Result<()> {
     let base = RandomState::new().build_hasher().finish();
     println!("SEED_BASE={base}");
@@ -62,7 +61,7 @@ fn run_round(options: &Options) -> Result<()> {
             .env("SEED_BASE", base.to_string()),
     )?;
     let cases = options.cases.to_string();
-    // All of the library: a test that is no property is over in no time.
+    // All tests of the library run, because those that are no properties take little time.
     let properties =
         ["--package", "overlay-ctl", "--lib", "-E", "not test(/consensus::tests::random/)"];
     exec(nextest(&properties).env("PROPTEST_CASES", &cases))?;
@@ -74,7 +73,7 @@ fn run_round(options: &Options) -> Result<()> {
     exec(nextest(&lab).env("OVERLAY_BIN", overlay_binary()))
 }
 
-/// Tests that may take long. A filter that matches none fails.
+/// A command for tests that may take long. It fails if a filter matches no test.
 fn nextest(args: &[&str]) -> Command {
     let mut command = cargo(["nextest", "run", "--profile", "soak", "--fail-fast"]);
     command.args(args);

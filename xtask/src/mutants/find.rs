@@ -1,4 +1,4 @@
-//! Finds the places of a file that can be changed, and the changes of each.
+//! Finds the places in a file that can be changed, and the changes of each.
 
 use std::ops::Range;
 
@@ -15,39 +15,40 @@ use super::{
     values,
 };
 
-/// A place in a file, and what may stand there instead.
+/// A place in a file, and its possible changes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Site {
-    /// In bytes; empty where something is only inserted.
+    /// The place in bytes; empty if text is only inserted.
     pub(super) range: Range<usize>,
     pub(super) form: Form,
     pub(super) changes: Vec<Change>,
 }
 
-/// How the changes of a place are written into it.
+/// The way in which the changes of a place are written into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// An expression: another is evaluated instead.
+    /// An expression, instead of which another one is evaluated.
     Expression,
-    /// A field of a struct expression that is written without its value, `Name { field }`: as an expression.
+    /// A field of a struct expression that is written without a value, `Name { field }`. It is changed like
+    /// an expression.
     Shorthand,
-    /// The beginning of a function's body: another value is returned at once.
+    /// The beginning of a function's body, at which another value is returned.
     Body,
-    /// A statement: it is left out.
+    /// A statement, which is skipped.
     Statement,
-    /// The end of a pattern that has no guard: it matches nothing.
+    /// The end of a pattern without a guard, which then matches nothing.
     Arm,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    /// What it is, as a person reads it: `replace == with != in State::apply`.
+    /// The change as a person reads it: `replace == with != in State::apply`.
     pub(super) name: String,
-    /// The code that stands there instead; empty where something is left out.
+    /// The new code; empty if a place is skipped.
     pub(super) text: String,
 }
 
-/// The places of a file's code, tests left out, in the order of the text.
+/// The places in a file's code, without its tests, in the order of the text.
 pub(super) fn sites(text: &str) -> Result<Vec<Site>> {
     let file = syn::parse_file(text).context("cannot parse")?;
     let mut finder = Finder { text, owner: None, function: None, sites: Vec::new() };
@@ -58,9 +59,9 @@ pub(super) fn sites(text: &str) -> Result<Vec<Site>> {
 
 struct Finder<'a> {
     text: &'a str,
-    /// The type that an `impl` is of: `State`, `<impl Display for State>`.
+    /// The type of the `impl` that is read: `State`, `<impl Display for State>`.
     owner: Option<String>,
-    /// The function whose body is read; nothing outside of one is changed.
+    /// The function whose body is read. Nothing outside of a function is changed.
     function: Option<String>,
     sites: Vec<Site>,
 }
@@ -70,7 +71,7 @@ impl Finder<'_> {
         &self.text[node.span().byte_range()]
     }
 
-    /// The source in one line.
+    /// The source of a node in one line.
     fn one_line(&self, node: &impl Spanned) -> String {
         self.source(node).split_whitespace().collect::<Vec<_>>().join(" ")
     }
@@ -107,7 +108,7 @@ impl Finder<'_> {
         let is_trivial = |value: &String| {
             body.is_empty()
                 || body == value
-                // A default that calls itself, and `new`, which is told by whoever calls it.
+                // This excludes a default that would call itself, and `new`, whose result its callers test.
                 || (value == values::DEFAULT && ["default", "new"].contains(&&*signature.ident.to_string()))
         };
         let changes = values.into_iter().filter(|value| !is_trivial(value)).map(|value| Change {
@@ -155,7 +156,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             .trait_
             .as_ref()
             .and_then(|(path, _)| Some(path.segments.last()?.ident.to_string()));
-        // What a person reads is not what tests are about.
+        // Texts for people are not the subject of tests.
         if is_of_tests(&item.attrs)
             || of.as_ref().is_some_and(|of| of == "Debug" || of == "Display")
         {
@@ -173,7 +174,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         }
     }
 
-    // Constants are evaluated when there is no choice yet.
+    // Constants are evaluated before a change can be chosen.
     fn visit_item_const(&mut self, _: &'ast syn::ItemConst) {}
     fn visit_item_static(&mut self, _: &'ast syn::ItemStatic) {}
     fn visit_impl_item_const(&mut self, _: &'ast syn::ImplItemConst) {}
@@ -187,7 +188,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         self.visit_expr(&array.expr);
     }
 
-    /// Of a pattern, only its guard is code.
+    /// A pattern contains no code except its guard.
     fn visit_pat(&mut self, pattern: &'ast Pat) {
         if let Pat::Guard(pattern) = pattern {
             let guard = &pattern.guard;
@@ -204,11 +205,11 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     fn visit_expr_match(&mut self, expression: &'ast syn::ExprMatch) {
         let is_open = |arm: &Arm| match &arm.pat {
             Pat::Wild(_) => true,
-            // A name that is bound, and not `None`.
+            // This is a name that is bound, and not `None`.
             Pat::Ident(name) => name.ident.to_string().starts_with(char::is_lowercase),
             _ => false,
         };
-        // Where no arm takes the rest, the match without one of its arms is no Rust.
+        // Without an arm for all other values, a match that lacks one of its arms does not compile.
         let last = expression.arms.iter().rposition(is_open);
         for arm in &expression.arms[..last.unwrap_or(0)] {
             if !matches!(arm.pat, Pat::Guard(_)) && arm.attrs.is_empty() {
@@ -250,7 +251,8 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         let mut names =
             expression.path.segments.iter().rev().map(|segment| segment.ident.to_string());
         let name = names.next().unwrap_or_default();
-        // Of variants: most are errors, whose fields are words for a person.
+        // Fields of enum variants are not changed, because most are errors, whose fields are texts for
+        // people.
         let is_variant = names.next().is_some_and(|of| of.starts_with(char::is_uppercase));
         for field in expression.fields.iter().filter(|_| !is_variant) {
             let value = self.one_line(&field.expr);
@@ -278,7 +280,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 }
 
 impl Finder<'_> {
-    /// What a statement does, if it is there for what it does and not for a value.
+    /// The effect of a statement, if the statement exists for its effect and not for a value.
     fn effect(&self, expression: &Expr) -> Option<String> {
         match expression {
             Expr::Try(inner) => self.effect(&inner.expr),
@@ -296,7 +298,7 @@ impl Finder<'_> {
             }
             Expr::Call(call) if call.attrs.is_empty() => {
                 let function = self.one_line(&call.func);
-                // That a lock is let go of early is no behaviour.
+                // The early release of a lock is not tested.
                 (function != "drop").then(|| format!("{function}()"))
             }
             _ => None,

@@ -1,15 +1,15 @@
-//! The survivors that are known: xtask/survivors.txt.
+//! The known survivors, from xtask/survivors.txt.
 
 use std::collections::BTreeMap;
 
-/// So many changes of one name, and why they may survive.
+/// The number of changes with one name that may survive, and the reason.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) count: usize,
     pub(super) why: String,
 }
 
-/// By name: a line `NAME` or `NAME (x2)`, and below it indented lines.
+/// The known survivors by name. A line is `NAME` or `NAME (x2)`, and indented lines below it give the reason.
 pub(super) fn read(text: &str) -> BTreeMap<String, Known> {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     let mut last = String::new();
@@ -35,7 +35,7 @@ fn counted(line: &str) -> (&str, usize) {
     count().unwrap_or((line, 1))
 }
 
-/// As a line of the file.
+/// The line of the file for a name and a number.
 pub(super) fn line(name: &str, count: usize) -> String {
     if count == 1 { name.to_owned() } else { format!("{name} (x{count})") }
 }

@@ -1,10 +1,11 @@
-//! `cargo xtask mutants`: changes the code of the rooms that decide, one change at a time, and runs the
-//! library's tests. A change that no test notices survives; those that are known to, each with its reason, are
-//! in xtask/survivors.txt.
+//! `cargo xtask mutants`: changes the code of those rooms that make decisions, one change at a time, and runs
+//! the library's tests. A change that no test notices survives. The known survivors are in
+//! xtask/survivors.txt, each with its reason.
 //!
-//! cargo-mutants does the same and builds the library once for each change, and there are some 2,000 changes. So all changes are compiled at once into a copy of the tree, each behind a number
-//! that the environment chooses when a test starts. A first run of the tests tells which of them reach which change; a
-//! change is then tried with those alone, the nearest and quickest first, until one fails.
+//! cargo-mutants does the same, but builds the library once for each of some 2,000 changes. Here all changes
+//! are compiled at once into a copy of the tree, each behind a number that the environment chooses when a
+//! test starts. A first run of the tests finds out which of them reach which change. Each change is then
+//! tried with these tests alone, the nearest and quickest first, until one fails.
 
 mod find;
 mod known;
@@ -36,7 +37,7 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// What is changed, below overlay-ctl/src: what a path begins with.
+/// The beginnings of the paths below overlay-ctl/src whose files are changed.
 const ROOMS: [&str; 8] = [
     "control/ipam/",
     "control/state/",
@@ -47,7 +48,7 @@ const ROOMS: [&str; 8] = [
     "node/gate.rs",
     "durable.rs",
 ];
-/// The survivors that are known.
+/// The file with the known survivors.
 const KNOWN: &str = "xtask/survivors.txt";
 
 #[derive(clap::Args)]
@@ -110,7 +111,7 @@ impl Options {
     }
 }
 
-/// `1/8`.
+/// Parses a part and the number of parts, such as `1/8`.
 fn shard(text: &str) -> Result<(usize, usize)> {
     let parts =
         text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
@@ -119,7 +120,7 @@ fn shard(text: &str) -> Result<(usize, usize)> {
         .with_context(|| format!("no part is called {text}; `0/8` is the first of 8"))
 }
 
-/// The files of our rooms, those of tests left out.
+/// The files of these rooms, without those of tests.
 fn files() -> Result<Vec<String>> {
     let folder = root().join("overlay-ctl/src");
     let mut files = Vec::new();
@@ -135,7 +136,7 @@ fn files() -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Tries the changes of which nothing is known. What becomes of each is written down at once.
+/// Tries the changes whose outcome is not known yet. Each outcome is written down at once.
 fn try_all(
     build: &Build,
     chosen: &[usize],

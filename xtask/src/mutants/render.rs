@@ -1,5 +1,5 @@
 //! Writes all changes of a file into it, each behind its number: `(if crate::mutation::is(17) { a != b } else
-//! { a == b })`. What is not changed is evaluated as ever, wherever changes are nested.
+//! { a == b })`. Code without a chosen change is evaluated as before, even if changes are nested.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -9,23 +9,24 @@ use super::find::{Form, Site};
 #[derive(Debug, Default)]
 pub(super) struct Rendered {
     pub(super) text: String,
-    /// Where in the text the code of each change stands.
+    /// The range of each change's code in the text.
     changes: Vec<(Range<usize>, u32)>,
-    /// Where in the text each place stands, and the numbers of its changes.
+    /// The range of each place in the text, and the numbers of its changes.
     sites: Vec<(Range<usize>, Vec<u32>)>,
 }
 
-/// What is written at one offset of the text as it was.
+/// A text that is inserted at an offset of the original text.
 struct Insertion {
     at: usize,
-    /// Ends come before beginnings; inner ends first, outer beginnings first.
+    /// The order of insertions at the same offset. Ends come before beginnings; among ends the inner ones
+    /// come first, and among beginnings the outer ones.
     order: (bool, isize, isize),
     site: usize,
-    /// Text, and the number of the change whose code it is.
+    /// The texts, each with the number of the change whose code it is.
     parts: Vec<(String, Option<u32>)>,
 }
 
-/// `numbers` are those of each site's changes; None leaves a change out.
+/// Writes the changes into the text. `numbers` are those of each site's changes; `None` leaves a change out.
 pub(super) fn render(text: &str, sites: &[Site], numbers: &[Vec<Option<u32>>]) -> Rendered {
     let mut insertions: Vec<Insertion> = Vec::new();
     for (index, (site, numbers)) in sites.iter().zip(numbers).enumerate() {
@@ -38,7 +39,7 @@ pub(super) fn render(text: &str, sites: &[Site], numbers: &[Vec<Option<u32>>]) -
         let (begin, end) = (site.range.start as isize, site.range.end as isize);
         let nth = index as isize;
         let opening = opening(site, &text[site.range.clone()], &changes);
-        // What is only inserted stands before whatever begins there.
+        // An insertion without extent comes before everything that begins at the same offset.
         let extent = if begin == end { isize::MIN } else { -end };
         insertions.push(Insertion {
             at: site.range.start,
@@ -62,7 +63,7 @@ pub(super) fn render(text: &str, sites: &[Site], numbers: &[Vec<Option<u32>>]) -
     write(text, insertions, numbers)
 }
 
-/// What stands before a place, or in it.
+/// The text before a place, or the text that is inserted there.
 fn opening(site: &Site, original: &str, changes: &[(&str, u32)]) -> Vec<(String, Option<u32>)> {
     let mut parts = Vec::new();
     let mut plain = |text: &str| parts.push((text.to_owned(), None));
@@ -120,8 +121,8 @@ fn write(text: &str, insertions: Vec<Insertion>, numbers: &[Vec<Option<u32>>]) -
 }
 
 impl Rendered {
-    /// The changes that a compiler's complaint about these places is about: those whose code it names; else
-    /// those of the innermost place around one; else those inside of one.
+    /// The changes that cause a compiler's error at these places: those whose code is at one of them; or else
+    /// those of the innermost place around one; or else those inside of one.
     pub(super) fn blamed(&self, complaint: &[Range<usize>]) -> Vec<u32> {
         let touched = |range: &Range<usize>| {
             complaint.iter().any(|place| place.start < range.end && range.start < place.end)
@@ -129,7 +130,7 @@ impl Rendered {
         let inside = |range: &Range<usize>| {
             complaint.iter().any(|place| range.start <= place.start && place.end <= range.end)
         };
-        // A complaint about the whole of an expression is not about a change deep in it.
+        // An error about a whole expression is not caused by a change deep inside it.
         let named = self.changes.iter().filter(|(range, _)| inside(range));
         let named: Vec<u32> = named.map(|(_, number)| *number).collect();
         if !named.is_empty() {

@@ -1,4 +1,4 @@
-//! What a run found, and whether that is as xtask/survivors.txt says.
+//! Reports the results of a run, and compares them with xtask/survivors.txt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ use super::{
     trial::Outcome,
 };
 
-/// Prints it; an error where a change survives that is not known to, or the contrary. `chosen` are indices.
+/// Prints the report. Returns an error if a change survives that is not a known survivor, or if a known one
+/// does not survive. `chosen` are indices.
 pub(super) fn report(
     mutants: &[Mutant],
     chosen: &[usize],
@@ -58,7 +59,7 @@ pub(super) fn report(
     Ok(())
 }
 
-/// By name: how many survive, and whether a test reaches all of them.
+/// The number of survivors by name, and whether a test reaches all of them.
 fn survivors<'a>(
     mutants: &'a [Mutant],
     chosen: &[usize],
@@ -78,7 +79,8 @@ fn survivors<'a>(
     survivors
 }
 
-/// The names of which each change was chosen: of others a part may survive elsewhere.
+/// The names of which every change was chosen. Other names may have survivors among the changes that were not
+/// chosen.
 fn tried_wholly<'a>(mutants: &'a [Mutant], chosen: &[usize]) -> BTreeSet<&'a str> {
     let chosen: BTreeSet<usize> = chosen.iter().copied().collect();
     let is_left_out =

@@ -1,5 +1,5 @@
-//! What became of each change, in target/mutants/results.txt: written down at once, so that a run that is ended can be
-//! gone on with.
+//! The outcome of each change, in target/mutants/results.txt. It is written down at once, so that a run that
+//! was stopped can be continued.
 
 use std::{
     collections::BTreeMap,
@@ -16,14 +16,14 @@ use super::{
     trial::Outcome,
 };
 
-/// By a mutant's index.
+/// Outcomes by the mutant's index.
 pub(super) type Outcomes = BTreeMap<usize, Outcome>;
 
-/// The file of results, from its beginning.
+/// The file of results, which is written from its beginning.
 pub(super) struct Results(File);
 
 impl Results {
-    /// Begins with what is known.
+    /// Begins the file with the known outcomes.
     pub(super) fn begin(build: &Build, known: &Outcomes) -> Result<Self> {
         let mut results = Self(File::create(path())?);
         writeln!(results.0, "{}", stamp(build)?)?;
@@ -44,7 +44,8 @@ impl Results {
     }
 }
 
-/// What an earlier run wrote down, as far as it still holds: a test may be new that notices what survived.
+/// The outcomes of an earlier run that are still valid. After a change of code or tests, a survivor may be
+/// noticed by a new test.
 pub(super) fn read(build: &Build) -> Result<Outcomes> {
     let text = fs::read_to_string(path()).unwrap_or_default();
     let indices: BTreeMap<&str, usize> =
@@ -70,7 +71,7 @@ fn path() -> PathBuf {
     tree::folder().join("results.txt")
 }
 
-/// Tells one build from another.
+/// A text that is different for each build.
 fn stamp(build: &Build) -> Result<String> {
     let built = fs::metadata(&build.tests)?.modified()?;
     Ok(format!("{:?}", built.duration_since(UNIX_EPOCH)?))

@@ -1,4 +1,4 @@
-//! Which change is in force: the copy of the library that `cargo xtask mutants` builds has this as
+//! Decides whether a change is active. `cargo xtask mutants` adds this file to its copy of the library as
 //! `crate::mutation`.
 
 use std::{
@@ -13,7 +13,8 @@ use std::{
 
 static REACHED: [AtomicBool; NUMBERS] = [const { AtomicBool::new(false) }; NUMBERS];
 
-/// Returns true if the change of this number is in force. Where a run only looks which changes it reaches, none is.
+/// Returns true if the change of this number is active. In a run that only records which changes are reached,
+/// none is.
 pub(crate) fn is(number: u32) -> bool {
     static MUTANT: OnceLock<Option<u32>> = OnceLock::new();
     match MUTANT.get_or_init(|| env::var("OVERLAY_MUTANT").ok()?.parse().ok()) {
@@ -27,7 +28,7 @@ pub(crate) fn is(number: u32) -> bool {
     }
 }
 
-/// Written at once: a test may end without a word.
+/// Records that a change was reached. It is written at once, because a test's process may end at any time.
 fn reached(number: u32) {
     let Ok(file) = env::var("OVERLAY_MUTANTS_REACHED") else { return };
     let file = OpenOptions::new().append(true).create(true).open(file);

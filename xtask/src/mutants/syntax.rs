@@ -1,8 +1,8 @@
-//! Questions about pieces of Rust.
+//! Questions about pieces of Rust code.
 
 use syn::{Attribute, Expr, Meta, Type};
 
-/// `name`, `self.name.name`.
+/// Returns true for an expression such as `name` or `self.name.name`.
 pub(super) fn is_place(expression: &Expr) -> bool {
     match expression {
         Expr::Path(_) => true,
@@ -20,7 +20,8 @@ pub(super) fn has_let(expression: &Expr) -> bool {
     }
 }
 
-/// `#[test]`, `#[cfg(test)]`, `#[cfg(not(test))]`: code of tests, or code that they are built without.
+/// Returns true for code of tests, or code that is left out of them: `#[test]`, `#[cfg(test)]`,
+/// `#[cfg(not(test))]`.
 pub(super) fn is_of_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")

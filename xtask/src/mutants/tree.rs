@@ -1,6 +1,7 @@
-//! The copy of the tree that holds all changes, and the one build of it.
+//! The copy of the tree with all changes, and its build.
 //!
-//! It is built with whatever the workspace's own tests are built with, so that only our crates are compiled anew.
+//! The copy is built into the target folder of the workspace's own tests, so that only the workspace's crates
+//! are compiled anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
@@ -21,28 +22,29 @@ use super::{
 };
 use crate::exec::{cargo, command_line, root, target_dir};
 
-/// Between two rounds of the compiler fewer changes are left; more rounds than this mean that none is.
+/// The most builds that are tried. After each one the changes that do not compile are left out; if that many
+/// are not enough, something else is wrong.
 const ROUNDS_MAX: usize = 12;
 
-/// A change of the code, and what became of it at the build.
+/// A change of the code, and whether it compiles.
 #[derive(Debug)]
 pub(super) struct Mutant {
-    /// Its file, below the root.
+    /// Path of the changed file below the root.
     pub(super) file: String,
-    /// As a person reads it, with the file and without the place.
+    /// The change as a person reads it, with the file and without the place.
     pub(super) name: String,
-    /// Its name, and which of that name: `(2)`.
+    /// The name, with a number if several changes have this name: `(2)`.
     pub(super) key: String,
     pub(super) compiles: bool,
 }
 
 /// The build with every change that compiles.
 pub(super) struct Build {
-    /// The number of a mutant is its index and one: none has 0.
+    /// The changes. A change's number is its index plus one, so that none has the number 0.
     pub(super) mutants: Vec<Mutant>,
-    /// The library's tests.
+    /// The binary with the library's tests.
     pub(super) tests: PathBuf,
-    /// Where these are run: the copy's own package.
+    /// The folder in which the tests run: the copy's own package.
     pub(super) package: PathBuf,
 }
 
@@ -53,17 +55,17 @@ struct File {
     numbers: Vec<Vec<usize>>,
 }
 
-/// Where copy, build and results are.
+/// The folder with copy, build and results.
 pub(super) fn folder() -> PathBuf {
     target_dir().join("mutants")
 }
 
-/// Changes these files, and builds. `files` are below the root.
+/// Changes these files and builds them. `files` are paths below the root.
 pub(super) fn build(files: &[String]) -> Result<Build> {
     let folder = folder();
     let tree = folder.join("tree");
     fs::create_dir_all(&tree)?;
-    // The build script looks for its tools there, see `compile`.
+    // The build script looks for its tools in this folder, see `compile`.
     let tools = folder.join("tools");
     if !tools.exists() {
         std::os::unix::fs::symlink(target_dir().join("tools"), &tools)?;
@@ -120,7 +122,7 @@ pub(super) fn build(files: &[String]) -> Result<Build> {
     bail!("after {ROUNDS_MAX} rounds the changed code still does not compile");
 }
 
-/// The files with their places, and all changes, numbered.
+/// Reads the files with their places, and numbers all changes.
 fn read(names: &[String]) -> Result<(Vec<File>, Vec<Mutant>)> {
     let (mut files, mut mutants) = (Vec::new(), Vec::<Mutant>::new());
     for name in names {
@@ -162,21 +164,23 @@ fn write(tree: &Path, files: &[File], mutants: &[Mutant]) -> Result<Vec<(String,
     Ok(all)
 }
 
-/// What the compiler says, and where.
+/// A compiler's error, and its places.
 struct Complaint {
     places: Vec<(String, Range<usize>)>,
     text: String,
 }
 
-/// Builds the library's tests; or tells why not.
+/// Builds the library's tests. Returns the binary, or the compiler's errors.
 fn compile(folder: &Path, tree: &Path) -> Result<Result<PathBuf, Vec<Complaint>>> {
     let arguments = ["test", "--locked", "--package", "overlay-ctl", "--lib", "--no-run"];
     let mut command = cargo(arguments);
     command.args(["--message-format", "json-diagnostic-short", "--target-dir"]).arg(target_dir());
-    // Another profile than that of `cargo test`, which would take this build for one of its own. It also builds faster.
+    // The profile differs from that of `cargo test`, which would otherwise take this build for its own. It
+    // also builds faster.
     command.args(["--config", "profile.dev.package.overlay-ctl.debug=false"]);
     command.current_dir(tree).stdout(Stdio::piped());
-    // The build script compiles the eBPF programs below this: those of the workspace itself stay as they are.
+    // The build script compiles the eBPF programs below this folder, so that those of the workspace itself
+    // stay unchanged.
     command.env("CARGO_TARGET_DIR", folder);
     let mut child = command.spawn()?;
     let output = BufReader::new(child.stdout.take().context("cargo's output")?);
@@ -200,12 +204,12 @@ fn compile(folder: &Path, tree: &Path) -> Result<Result<PathBuf, Vec<Complaint>>
 
 fn complaint(message: &Value) -> Complaint {
     let spans = message["spans"].as_array().map_or(&[][..], |spans| spans);
-    // The compiler's first word is where it fails; another span may show where a name is from.
+    // The primary span is the place of the error; others may show where a name is defined.
     let (first, others): (Vec<&Value>, Vec<&Value>) =
         spans.iter().partition(|span| span["is_primary"] == true);
     let places = first.into_iter().chain(others).filter_map(|span| {
         let mut span = span;
-        // What a macro expands to is told where the macro is called.
+        // An error in a macro's expansion is reported where the macro is called.
         while !span["expansion"].is_null() {
             span = &span["expansion"]["span"];
         }
@@ -216,8 +220,8 @@ fn complaint(message: &Value) -> Complaint {
     Complaint { places: places.collect(), text }
 }
 
-/// Makes a folder of the copy equal to ours, but for files that are `replaced`. What is equal already is not
-/// touched: cargo goes by time.
+/// Makes a folder of the copy equal to the workspace's, except for files that are `replaced`. Equal files are
+/// not written, because cargo compares their times.
 fn copy(from: &Path, to: &Path, below: &Path, replaced: &BTreeSet<String>) -> Result<()> {
     let folder = to.join(below);
     fs::create_dir_all(&folder)?;
@@ -249,7 +253,7 @@ fn copy(from: &Path, to: &Path, below: &Path, replaced: &BTreeSet<String>) -> Re
     Ok(())
 }
 
-/// Of the copy, what `write` makes.
+/// Returns true for the files in the copy that `write` makes.
 fn is_ours(path: &Path) -> bool {
     ["overlay-ctl/src/lib.rs", "overlay-ctl/src/mutation.rs"]
         .iter()
@@ -269,12 +273,13 @@ fn stamp(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// A command that runs the tests of a build, each limited in memory: a change may make one take all of it.
+/// The command that runs the tests of a build. Its memory is limited, because a change may make a test use
+/// all of it.
 pub(super) fn test_command(build: &Build) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -v 8000000 && exec \"$@\"", "sh"]).arg(&build.tests);
     command.current_dir(&build.package).env("CARGO_MANIFEST_DIR", &build.package);
-    // A failed property is enough: nobody reads the smallest case.
+    // A failed property is enough, because nobody reads the smallest case.
     command.env("PROPTEST_MAX_SHRINK_ITERS", "0").env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command

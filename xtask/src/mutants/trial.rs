@@ -1,4 +1,5 @@
-//! Runs tests: each once as the code is, to see which changes it reaches; then, for each change, those that reach it.
+//! Runs tests. First each test runs with the unchanged code, to find out which changes it reaches. Then each
+//! change is tried with the tests that reach it.
 
 use std::{
     collections::BTreeSet,
@@ -17,36 +18,38 @@ use anyhow::{Result, bail};
 use super::tree::{Build, folder, test_command};
 use crate::exec::capture;
 
-/// How long a test may take beyond ten times its usual time: others may be busy with the machine.
+/// Time that a test may take in addition to ten times its usual time, because other programs may use the
+/// machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A test that has so many folders in common with the code is one of its room.
+/// The number of folders that a test's name has in common with the code if the test belongs to the code's
+/// room.
 const NEAR: usize = 2;
-/// How long the tests of other rooms may take for one change. A room is to be tested by its own tests: a change that
-/// only long tests of other rooms notice counts as a survivor.
+/// The time that tests of other rooms may take for one change. Each room must be tested by its own tests, so
+/// a change that is noticed only by long tests of other rooms counts as a survivor.
 const ELSEWHERE: Duration = Duration::from_secs(5);
-/// Between two looks whether a test has ended.
+/// Time between two checks whether a test has ended.
 const PAUSE: Duration = Duration::from_millis(3);
 
 pub(super) struct Test {
     name: String,
-    /// How long it takes as the code is.
+    /// The duration of the test with unchanged code.
     usual: Duration,
     reaches: BTreeSet<u32>,
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// This test failed.
     Noticed(String),
-    /// This test did not end.
+    /// This test did not end in time.
     TimedOut(String),
     Survived,
-    /// No test executes the place.
+    /// No test executes the changed place.
     Unreached,
 }
 
-/// Runs each test as the code is.
+/// Runs each test with the unchanged code.
 pub(super) fn tests(build: &Build, jobs: usize) -> Result<Vec<Test>> {
     let mut list = test_command(build);
     let listed = capture(list.args(["--list", "--format", "terse"]).stdout(Stdio::piped()))?;
@@ -77,7 +80,8 @@ pub(super) fn tests(build: &Build, jobs: usize) -> Result<Vec<Test>> {
     Ok(tests.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Runs the tests that reach a change until one notices: all of its room, and the quickest of the others.
+/// Runs the tests that reach a change until one of them notices it: all tests of the change's room, and the
+/// quickest of the others.
 pub(super) fn outcome(build: &Build, tests: &[Test], number: u32) -> Result<Outcome> {
     let file = &build.mutants[number as usize - 1].file;
     let mut reaching: Vec<&Test> =
@@ -85,7 +89,7 @@ pub(super) fn outcome(build: &Build, tests: &[Test], number: u32) -> Result<Outc
     if reaching.is_empty() {
         return Ok(Outcome::Unreached);
     }
-    // Those beside the code first, then the quick ones.
+    // Tests near the code come first, and among these the quick ones.
     reaching.sort_by_key(|test| (usize::MAX - in_common(file, &test.name), test.usual));
     let mut elsewhere = Duration::ZERO;
     reaching.retain(|test| {
@@ -124,13 +128,13 @@ fn pause() {
     thread::sleep(PAUSE);
 }
 
-/// How many folders and files the name of a test begins with that lead to this file too.
+/// The number of folders and files that a test's name and a file's path have in common from the beginning on.
 fn in_common(file: &str, test: &str) -> usize {
     let path = file.split_once("src/").map_or(file, |(_, path)| path).trim_end_matches(".rs");
     path.split('/').zip(test.split("::")).take_while(|(a, b)| a == b).count()
 }
 
-/// Does it for each number below `count`, so many at a time; ends early where one fails.
+/// Calls `work` for each number below `count`, on `jobs` threads. Stops early if one call fails.
 pub(super) fn each(
     jobs: usize,
     count: usize,

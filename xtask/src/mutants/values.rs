@@ -1,11 +1,11 @@
-//! What stands instead: of an operator, and of a function's result.
+//! The replacements for an operator, and for a function's result.
 
 use syn::{GenericArgument, PathArguments, Type};
 
-/// The value of a type that is not looked into.
+/// A value of a type that is not known better.
 pub(super) const DEFAULT: &str = "Default::default()";
 
-/// The operators that may stand instead of one: the bound moves by one, or the answer is the contrary.
+/// The operators that replace a given one: they move a bound by one, or return the opposite.
 pub(super) fn instead_of(operator: &str) -> &'static [&'static str] {
     match operator {
         "==" => &["!="],
@@ -38,13 +38,13 @@ pub(super) fn is_comparison(operator: &str) -> bool {
     ["==", "!=", "<=", ">="].contains(&operator)
 }
 
-/// Returns true if the text of an expression is a default by its looks.
+/// Returns true if the text of an expression looks like a default value.
 pub(super) fn is_default(text: &str) -> bool {
     ["None", "0", "false", "()", "\"\""].contains(&text)
         || ["::new()", "::default()", "vec![]"].iter().any(|end| text.ends_with(end))
 }
 
-/// Values of a type, as short as there are: what a function may return instead of thinking.
+/// The simplest values of a type, one of which a changed function returns.
 pub(super) fn of(ty: &Type) -> Vec<String> {
     match ty {
         Type::Tuple(tuple) if tuple.elems.is_empty() => vec!["()".to_owned()],

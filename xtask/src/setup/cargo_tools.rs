@@ -1,5 +1,5 @@
-//! Programs of crates.io that the workspace uses and Debian does not have: built once, at a version that is
-//! known to work, into a folder of the workspace's own.
+//! Programs from crates.io that the workspace uses and Debian does not have. Each is built once, at a version
+//! that is known to work, into a folder of the workspace.
 
 use std::{
     env,
@@ -12,20 +12,20 @@ use anyhow::{Result, bail};
 use super::LLVM_PREFIX;
 use crate::exec::{capture, cargo, command_line, exec, tools_dir};
 
-/// A program, and the package of the same name that it is built from.
+/// A program, and the package of the same name from which it is built.
 pub(super) struct CargoTool {
     pub(super) package: &'static str,
     /// The version that is built.
     version: &'static str,
-    /// The oldest that will do, where one is installed already.
+    /// The oldest version that is accepted if one is installed already.
     at_least: &'static str,
     pub(super) why: &'static str,
     args: &'static [&'static str],
     envs: &'static [(&'static str, &'static str)],
 }
 
-/// Its LLVM must be the one of Debian's rustc-web, hence no other version will do. Without LLVM_PREFIX its
-/// build looks in /usr/lib64 and fails to link.
+/// bpf-linker. Its LLVM must be that of Debian's rustc-web, so no other version is accepted. Without
+/// LLVM_PREFIX the build would search /usr/lib64 and fail to link.
 pub(super) const BPF_LINKER: CargoTool = CargoTool {
     package: "bpf-linker",
     version: "0.13.0",
@@ -35,7 +35,8 @@ pub(super) const BPF_LINKER: CargoTool = CargoTool {
     envs: &[("LLVM_PREFIX", LLVM_PREFIX)],
 };
 
-/// Built without optimisation: it waits for tests most of the time, and is built on each new machine.
+/// cargo-nextest, built without optimisation, because it mostly waits for tests, and is built on each new
+/// machine.
 pub(super) const NEXTEST: CargoTool = CargoTool {
     package: "cargo-nextest",
     version: "0.9.151",
@@ -64,8 +65,8 @@ pub(super) const LLVM_COV: CargoTool = CargoTool {
 };
 
 impl CargoTool {
-    /// Whether it is installed, in a version that will do. It is run for that: bpf-linker loads LLVM
-    /// dynamically, and a file that can't start is as good as none.
+    /// Returns true if the program is installed in an accepted version. The program is run to find out,
+    /// because bpf-linker loads LLVM dynamically, and a file that cannot start is useless.
     pub(super) fn is_present(&self) -> bool {
         candidates(self.package).any(|file| {
             capture(Command::new(file).arg("--version")).is_ok_and(|text| self.will_do(&text))
@@ -91,10 +92,10 @@ impl CargoTool {
         );
         let mut command = cargo(["install"]);
         command.arg(self.spec()).arg("--locked").args(self.args);
-        // A folder that they share: much of what they are made of is the same.
+        // The tools share a folder, because they have many dependencies in common.
         command.arg("--root").arg(&root).arg("--target-dir").arg(build_dir());
         command.envs(self.envs.iter().copied());
-        // The workspace's own settings are not the tool's.
+        // The workspace's own settings must not apply to the tool.
         command.env_remove("RUSTC").env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
         exec(&mut command)?;
         if !self.is_present() {
@@ -103,7 +104,7 @@ impl CargoTool {
         Ok(())
     }
 
-    /// What a person would type.
+    /// The command that a person would type.
     pub(super) fn by_hand(&self) -> String {
         let envs = self.envs.iter().map(|(name, value)| format!("{name}={value} "));
         let words = ["cargo", "install"].map(str::to_owned);
@@ -117,19 +118,19 @@ impl CargoTool {
     }
 }
 
-/// Where they are built.
+/// The folder in which the tools are built.
 pub(super) fn build_dir() -> PathBuf {
     tools_dir().join("build")
 }
 
-/// The numbers of a version, `0.9.151`; None of any other word.
+/// The numbers of a version such as `0.9.151`, or `None` for any other word.
 fn numbers(word: &str) -> Option<[u32; 3]> {
     let mut parts = word.split('.').map(|part| part.parse().ok());
     let version = [parts.next()??, parts.next()??, parts.next()??];
     parts.next().is_none().then_some(version)
 }
 
-/// The files of this name: ours first, then those on PATH, then cargo's own.
+/// The files with this name: first the workspace's, then those on PATH, then cargo's own.
 fn candidates(program: &str) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let home = env::var_os("CARGO_HOME")

@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: what building, running, linting and testing need.
+//! `cargo xtask setup`: installs the tools for building, running, linting and testing.
 //!
-//! On Debian as root it installs what is missing and says what and why before it does; anywhere else
-//! it prints one list and touches nothing. Where all is there, it takes milliseconds.
+//! On Debian as root it installs everything that is missing, and prints before what it installs and why. On
+//! any other system it prints one list and changes nothing. If nothing is missing, it takes milliseconds.
 
 mod cargo_tools;
 mod needs;
@@ -16,7 +16,7 @@ use self::{
 };
 use crate::exec::{capture, exec};
 
-/// Where Debian keeps the LLVM of its rustc-web, which rustc's is too.
+/// The folder of the LLVM of Debian's rustc-web, which rustc uses as well.
 pub(crate) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -27,24 +27,24 @@ pub(crate) struct Options {
     run_only: bool,
 }
 
-/// What somebody is about to do.
+/// The task for which the tools are needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Building the binary and running a node.
     Run,
     /// Checking the code without running it.
     Lint,
-    /// Driving nodes: demo and bench.
+    /// Running nodes in demo and bench.
     Drive,
-    /// Driving nodes under other kernels.
+    /// Running nodes under other kernels.
     Boot,
-    /// The tests.
+    /// Running the tests.
     Test,
-    /// The tests, under other kernels too.
+    /// Running the tests, under other kernels too.
     TestMachines,
-    /// What of the code the tests execute.
+    /// Measuring which code the tests execute.
     Cover,
-    /// Lint, drive and test.
+    /// Linting, running nodes and testing.
     Everything,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Sees to it that everything needed is there; silent where it is.
+/// Installs everything that is missing. Prints nothing if nothing is.
 pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
     let (needs, tools) = purpose.needs();
     let missing: Vec<&Need> =
@@ -89,7 +89,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
         tool.install()?;
     }
     if !tools.is_empty() {
-        // A gigabyte that only a newer version would have a use for.
+        // The folder has a gigabyte, which only a build of a newer version would use again.
         fs::remove_dir_all(cargo_tools::build_dir())?;
     }
     if bpffs_missing {
@@ -99,7 +99,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// Whether Debian's archive, as this machine knows it, has what is missing.
+/// Returns true if Debian's archive, as this machine knows it, has the missing packages.
 fn has_packages(missing: &[&Need]) -> bool {
     let debian = fs::read_to_string("/etc/os-release")
         .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"));
@@ -126,12 +126,12 @@ fn install_packages(missing: &[&Need]) -> Result<()> {
     let mut apt = Command::new("apt-get");
     apt.args(["install", "-y", "-q", "--no-install-recommends"])
         .args(missing.iter().flat_map(|need| need.packages))
-        // tshark's package asks whether others may capture; a machine under test has no terminal.
+        // tshark's package asks a question during its installation, and a machine under test has no terminal.
         .env("DEBIAN_FRONTEND", "noninteractive");
     if exec(&mut apt).is_ok() {
         return Ok(());
     }
-    // Lists older than the archive name versions that are gone.
+    // If the package lists are older than the archive, they name versions that do not exist any more.
     println!("setup: apt-get update, then once more");
     exec(Command::new("apt-get").args(["update", "-q"]))?;
     exec(&mut apt)

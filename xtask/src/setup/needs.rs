@@ -1,17 +1,17 @@
-//! What building, linting, testing and booting need of a machine, and the Debian packages that bring it.
+//! The requirements of building, linting, testing and booting, and the Debian packages that contain them.
 
 use std::path::Path;
 
 use super::LLVM_PREFIX;
 use crate::{bpf_toolchain, exec::find_program, setup::cargo_tools, vm::VIRTIOFSD};
 
-/// Something that may be missing.
+/// A requirement that a machine may lack.
 pub(super) struct Need {
     pub(super) what: &'static str,
     pub(super) why: &'static str,
-    /// Debian packages that bring it.
+    /// The Debian packages that contain it.
     pub(super) packages: &'static [&'static str],
-    /// How to come by it where those packages don't exist.
+    /// The way to install it on other systems.
     pub(super) elsewhere: &'static str,
     pub(super) present: fn() -> bool,
 }

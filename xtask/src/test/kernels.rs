@@ -1,5 +1,5 @@
-//! The rungs that meet the kernel, under other kernels: the test binaries that were built for this one,
-//! run as they are in a virtual machine each.
+//! The rungs of tests that use the kernel, under other kernels. The test binaries of this kernel's run are
+//! used unchanged, in a virtual machine for each kernel.
 
 use std::{
     collections::VecDeque,
@@ -24,38 +24,38 @@ use crate::{
     vm::{self, Clock, Kernel, Machine},
 };
 
-/// A translated instruction takes about ten: whatever waits, waits that much longer before it gives up.
+/// The factor by which waits are longer in a guest, because qemu translates each instruction into about ten.
 const PATIENCE: &str = "10";
-/// Cases of a property: they are the same programs, so what is looked for here is what the kernel does.
+/// The number of cases of a property test. It is small, because the programs are the same as under this
+/// kernel, and only the kernel's behaviour is tested here.
 const PROPERTY_CASES: &str = "16";
-/// Packets of the programs against their model, for the same reason.
+/// The number of packets for the comparison with the model, which is small for the same reason.
 const PACKETS: &str = "20000";
-/// Scenarios that another kernel can teach nothing about: what may go wrong in them is decided in user space,
-/// and was under this kernel. Left out unless they are asked for by a filter. A name is as libtest has it, or
-/// a part of it.
+/// Scenarios that are left out under other kernels, unless a filter asks for them. Their errors can only be
+/// in user space, which was tested under this kernel. A name is as libtest has it, or a part of it.
 const USER_SPACE: [&str; 14] = [
-    // What the API refuses, and what is written where.
+    // Refusals of the API, and the files that are written.
     "bad_input::",
     "ethernet::every_node_answers_for_the_cluster",
     "refusals::damaged_database",
     "refusals::port_taken",
     "refusals::state_folder_of_another_cluster",
-    // Elections and quorums. What packets do meanwhile is seen by `restart::` too.
+    // Elections and quorums. `restart::` covers the packets meanwhile.
     "agents::",
     "cuts::",
     "foreign::",
     "leader::",
     "paused::",
     "rolled_back::",
-    // How soon a restarted node knows that it may answer. That it answers is `names::`' other half.
+    // The time until a restarted node may answer. The other tests of `names::` cover the answers.
     "names::names_are_back",
-    // A number of endpoints, each by a command line of its own.
+    // Many endpoints, each made by a command.
     "scale::",
-    // The lab's own.
+    // The lab itself.
     "topology::",
 ];
-/// Of the lab, what runs under other kernels where there is no time for all of it: the kernel's part of each
-/// thing that the network does, one scenario each.
+/// The scenarios that run under other kernels if there is no time for all: one scenario for the kernel's part
+/// of each feature.
 const CHOSEN: [&str; 10] = [
     "ethernet::a_full_packet_and_a_large_one_cross",
     "gateway::every_endpoint_has_a_leg_that_leads_outside",
@@ -68,21 +68,21 @@ const CHOSEN: [&str; 10] = [
     "restart::sigkill_costs_not_one_packet_and_a_restart_neither",
     "vlans::super_packets_come_out_with_their_tags",
 ];
-/// No rung takes longer under any kernel.
+/// Longest time of a rung under any kernel.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// Which tests of a rung run under other kernels.
+/// The tests of a rung that run under other kernels.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Selection<'a> {
-    /// All that meet the kernel.
+    /// All tests that use the kernel.
     All,
-    /// Of the lab those in [`CHOSEN`], of all else what meets the kernel.
+    /// The scenarios of the lab in [`CHOSEN`], and all other tests that use the kernel.
     Chosen,
-    /// Those whose name contains this.
+    /// The tests whose name contains this text.
     Filter(&'a str),
 }
 
-/// Runs rungs under each series, two kernels beside each other, and returns what came of each.
+/// Runs rungs under each series, as many kernels at a time as there are CPUs, and returns the outcomes.
 pub(super) fn climb(
     series: &[&str],
     rungs: &[&Elsewhere],
@@ -106,7 +106,7 @@ pub(super) fn climb(
         Ok(outcomes)
     };
     thread::scope(|scope| {
-        // A guest has one CPU.
+        // Each guest has one CPU.
         let cpus = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let running: Vec<_> = (0..cpus.min(kernels.len())).map(|_| scope.spawn(worker)).collect();
         let mut outcomes = Vec::new();
@@ -120,7 +120,7 @@ pub(super) fn climb(
     })
 }
 
-/// The rungs' binaries, as they were built for the rungs here.
+/// The binaries of the rungs, which are the same as under this kernel.
 fn build<'a>(rungs: &[&'a Elsewhere]) -> Result<Vec<(&'a Elsewhere, PathBuf)>> {
     let mut command = cargo(["nextest", "list", "--list-type", "binaries-only"]);
     command.args(["--message-format", "json"]).args(BUILT);
@@ -128,13 +128,13 @@ fn build<'a>(rungs: &[&'a Elsewhere]) -> Result<Vec<(&'a Elsewhere, PathBuf)>> {
     rungs.iter().map(|&rung| Ok((rung, binary(&list, rung.binary)?))).collect()
 }
 
-/// Where a test binary is, of what nextest lists.
+/// The path of a test binary, from nextest's list.
 fn binary(list: &Value, id: &str) -> Result<PathBuf> {
     let path = list["rust-binaries"][id]["binary-path"].as_str();
     path.map(PathBuf::from).with_context(|| format!("cargo built no test binary {id}"))
 }
 
-/// What runs under each kernel.
+/// The binaries and tests that run under each kernel.
 #[derive(Clone, Copy)]
 struct Job<'a> {
     binaries: &'a [(&'a Elsewhere, PathBuf)],
@@ -156,8 +156,8 @@ impl Job<'_> {
         binary: &Path,
     ) -> Result<Outcome> {
         let begun = Instant::now();
-        // One CPU: as many guests as kernels run beside each other, and a second one makes the translator
-        // slower than it makes the guest faster.
+        // A guest has one CPU, because several guests run at the same time, and because a second CPU slows
+        // down qemu's translator more than it helps the guest.
         let machine = Machine { kernel, cpus: 1, memory_mib: 3072, clock: Clock::Wall };
         let chosen = if rung.floor_of_chosen < rung.floor { &CHOSEN[..] } else { &[] };
         let (filters, left_out, floor): (&[&str], &[&str], _) = match &self.selection {
@@ -169,9 +169,9 @@ impl Job<'_> {
         command
             .args(filters)
             .args(left_out.iter().flat_map(|name| ["--skip", name]))
-            // What a test says that skips itself is among the output of those that passed.
+            // The message of a test that skips itself is in the output of tests that passed.
             .args(["--test-threads=1", "--show-output"])
-            // Where cargo runs a package's tests.
+            // cargo runs a package's tests in this folder.
             .current_dir(root().join("tests"))
             .env("OVERLAY_BIN", self.overlay)
             .env("OVERLAY_PATIENCE", PATIENCE)

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the whole ladder, and one summary at its end.
+//! `cargo xtask test`: runs the whole ladder, and prints one summary at its end.
 
 mod kernels;
 mod rungs;
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     pub(crate) series: Option<String>,
 }
 
-/// What runs under other kernels.
+/// The tests that run under other kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kernels {
     /// The programs
@@ -65,10 +65,10 @@ pub(crate) enum Kernels {
     All,
 }
 
-/// What a rung came to.
+/// The result of a rung.
 struct Outcome {
     name: String,
-    /// Why it has not passed; empty where it has.
+    /// The reasons why the rung has failed; empty if it passed.
     wrong: Vec<String>,
     totals: Totals,
     seconds: f64,
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let elsewhere = options.elsewhere();
     setup::ensure(if elsewhere.is_some() { Purpose::TestMachines } else { Purpose::Test })?;
     let rungs: Vec<&Rung> = FAST.iter().chain((!options.fast).then_some(&LAB)).collect();
-    // Only the lab and what runs elsewhere need it.
+    // Only the lab and the runs under other kernels need the binary.
     let binary = match options.fast && elsewhere.is_none() {
         true => None,
         false => Some(build::binary()?),
@@ -111,7 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 impl Options {
-    /// What runs under other kernels, if anything does.
+    /// The tests that run under other kernels, or `None`.
     fn elsewhere(&self) -> Option<Kernels> {
         let all = (self.all || self.only_kernels).then_some(Kernels::All);
         self.kernels.or(all)
@@ -146,10 +146,11 @@ fn summarize(outcomes: &[Outcome], seconds: f64) -> Result<()> {
     Ok(())
 }
 
-/// Runs one rung under this kernel, its output shown as it comes.
+/// Runs one rung under this kernel, and shows its output as it comes.
 fn climb(rung: &Rung, binary: Option<&Path>, options: &Options) -> Result<Outcome> {
     let begun = Instant::now();
-    // A test that finds something missing writes a line there; nextest itself counts it as passed.
+    // A test that lacks a requirement writes a line into this file, because nextest counts the test as
+    // passed.
     let file = target_dir().join("skipped-tests");
     remove(&file)?;
     let mut command = cargo(["nextest", "run", "--no-tests=pass"]);
@@ -173,7 +174,7 @@ fn climb(rung: &Rung, binary: Option<&Path>, options: &Options) -> Result<Outcom
         wrong.extend(skips.iter().map(refuse));
     }
     if options.filter.is_none() {
-        // Elsewhere than in CI a machine may lack what some tests need.
+        // Outside CI a machine may lack a requirement of some tests.
         let skipped = if options.skips_are_refused() { 0 } else { totals.skipped };
         wrong.extend(totals.below(rung.floor.saturating_sub(skipped)));
     }
@@ -190,7 +191,7 @@ fn remove(path: &PathBuf) -> Result<()> {
     }
 }
 
-/// Runs a command and shows what it writes to stderr, as nextest and cargo do, line by line.
+/// Runs a command, and shows its stderr line by line, which is where nextest and cargo write.
 fn stream(command: &mut Command, mut each: impl FnMut(&str)) -> Result<bool> {
     let line = command_line(command);
     let mut child =

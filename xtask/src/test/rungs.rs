@@ -1,28 +1,29 @@
-//! The rungs of the ladder, and how many tests each must pass.
+//! The rungs of the ladder, and the number of tests that must pass in each.
 
-/// One rung. All are built by the same command, so that what they share is built once.
+/// One rung. All rungs are built by the same command, so that their common parts are built once.
 pub(super) struct Rung {
     pub(super) name: &'static str,
-    /// Which tests of the workspace it is, as nextest's filtersets say.
+    /// The tests of this rung, as one of nextest's filtersets.
     pub(super) filterset: &'static str,
-    /// At least so many pass here where all of them run. A test that goes takes one off, and says so in a
-    /// commit.
+    /// The least number of tests that must pass here if all run. A commit that removes a test lowers the
+    /// number and gives the reason.
     pub(super) floor: u64,
-    /// Where other kernels meet it too.
+    /// The rung under other kernels, if it runs there.
     pub(super) elsewhere: Option<Elsewhere>,
 }
 
 /// A rung under other kernels.
 pub(super) struct Elsewhere {
-    /// Its binary, as nextest names it.
+    /// The name of the rung's binary in nextest.
     pub(super) binary: &'static str,
     pub(super) short: &'static str,
-    /// At least so many pass where all run that meet the kernel, and where some are chosen.
+    /// The least number of tests that must pass if all run that use the kernel, and below, if only the chosen
+    /// ones run.
     pub(super) floor: u64,
     pub(super) floor_of_chosen: u64,
 }
 
-/// What is built for all of them.
+/// The arguments of the build that all rungs share.
 pub(super) const BUILT: [&str; 4] = ["--locked", "--workspace", "--exclude", "overlay-ebpf"];
 
 pub(super) const FAST: &[Rung] = &[

@@ -1,31 +1,32 @@
-//! Tests that could not run, and where that is allowed.
+//! Tests that were skipped, and the skips that are allowed.
 
 use std::{collections::BTreeSet, fmt};
 
-/// A test that said that it could not run; its runner has counted it as passed.
+/// A test that reported that it could not run. Its runner has counted it as passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Skip {
     pub(super) test: String,
     pub(super) reason: String,
 }
 
-/// A skip that is no failure: under this series of kernels, of this test, for this reason.
+/// A skip that is no failure: of this test, under this series of kernels, for this reason.
 struct Allowed {
     series: &'static str,
     test: &'static str,
     reason: &'static str,
 }
 
-/// Each is what a kernel can't do. What the machine lacks is no reason: it can be installed.
+/// The skips that are allowed because a kernel lacks a feature. A tool that the machine lacks is no reason,
+/// because it can be installed.
 const ALLOWED: &[Allowed] = &[];
 
-/// What is wrong with the skips under a kernel of this series: those that nobody allowed, and those allowed
-/// of tests that ran all the same.
+/// The errors in the skips under a kernel of this series: skips that are not allowed, and allowed skips of
+/// tests that ran.
 pub(super) fn wrong(series: &str, skips: &[Skip], ran: &BTreeSet<String>) -> Vec<String> {
     judge(ALLOWED, series, skips, ran)
 }
 
-/// Of them, those that are allowed.
+/// The number of these skips that are allowed.
 pub(super) fn allowed(series: &str, skips: &[Skip]) -> u64 {
     skips.iter().filter(|skip| ALLOWED.iter().any(|allowed| allowed.is(series, skip))).count()
         as u64
@@ -53,7 +54,7 @@ impl Allowed {
 }
 
 impl Skip {
-    /// A line of the file that OVERLAY_SKIPS names: the test, a tab, the reason.
+    /// Parses a line of the file that OVERLAY_SKIPS names: the test, a tab, the reason.
     pub(super) fn from_file(line: &str) -> Self {
         let (test, reason) = line.split_once('\t').unwrap_or((line, ""));
         Self { test: test.to_owned(), reason: reason.to_owned() }
@@ -66,19 +67,19 @@ impl fmt::Display for Skip {
     }
 }
 
-/// Finds the skips in what libtest prints of tests that passed (`--show-output`).
+/// Finds the skips in libtest's output of tests that passed (`--show-output`).
 #[derive(Default)]
 pub(super) struct Reader {
-    /// Among the outputs of tests that passed.
+    /// True while the outputs of passed tests are read.
     inside: bool,
     test: String,
-    /// The tests that passed, those that skipped themselves among them.
+    /// The tests that passed, including those that skipped themselves.
     pub(super) ran: BTreeSet<String>,
     pub(super) skips: Vec<Skip>,
 }
 
 impl Reader {
-    /// Reads a line. Returns whether a person wants to see it.
+    /// Reads a line. Returns true if the line is worth showing.
     pub(super) fn read(&mut self, line: &str) -> bool {
         match line {
             "successes:" => self.inside = true,

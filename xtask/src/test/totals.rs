@@ -1,8 +1,8 @@
-//! Adding up what nextest and libtest say, and what the tests themselves say that could not run.
+//! Adds up the results of nextest and libtest, and the skips that tests themselves report.
 
 use std::ops::AddAssign;
 
-/// Tests by how they ended.
+/// Numbers of tests, by result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) passed: u64,
@@ -11,15 +11,15 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Adds libtest's closing line, `test result: ok. 5 passed; 0 failed; 1 ignored; …`; no other line
-    /// counts.
+    /// Adds libtest's last line, `test result: ok. 5 passed; 0 failed; 1 ignored; …`. Other lines are
+    /// ignored.
     pub(super) fn count_libtest(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };
         self.add(result.split_once(". ").map_or("", |(_, counted)| counted), "; ");
     }
 
-    /// Adds nextest's, `Summary [ 2.0s] 5 tests run: 3 passed (1 slow), 1 failed, 1 timed out, 7 skipped`.
-    /// What it calls skipped was not asked for.
+    /// Adds nextest's last line, `Summary [ 2.0s] 5 tests run: 3 passed (1 slow), 1 failed, 1 timed out, 7
+    /// skipped`. Its skipped tests are those that the filter excluded.
     pub(super) fn count_nextest(&mut self, line: &str) {
         let line = line.trim_start();
         let counted = line.strip_prefix("Summary [").and_then(|rest| rest.split_once(" run: "));
@@ -39,13 +39,13 @@ impl Totals {
         }
     }
 
-    /// Tests that said that they could not run; libtest has counted them as passed.
+    /// Counts tests as skipped that reported that they could not run, and that libtest has counted as passed.
     pub(super) fn skip(&mut self, tests: u64) {
         self.passed = self.passed.saturating_sub(tests);
         self.skipped += tests;
     }
 
-    /// What is wrong where at least `floor` tests have to pass.
+    /// The error if fewer than `floor` tests passed.
     pub(super) fn below(&self, floor: u64) -> Option<String> {
         let passed = self.passed;
         (passed < floor).then(|| {
@@ -56,14 +56,14 @@ impl Totals {
         })
     }
 
-    /// As a line of the summary.
+    /// The line of the summary.
     pub(super) fn line(&self, name: &str, seconds: f64) -> String {
         let Self { passed, failed, skipped } = self;
         format!("{name:50} {passed:4} passed {failed:3} failed {skipped:3} skipped {seconds:7.1} s")
     }
 }
 
-/// The line without what stands in brackets, which has commas of its own.
+/// The line without the texts in brackets, which contain commas.
 fn without_remarks(line: &str) -> String {
     let mut depth = 0;
     line.chars()

@@ -1,5 +1,5 @@
-//! Debian's archive: as apt knows it on this machine, and Debian's backports beside it, in a folder of their own,
-//! so that the machine's own sources stay as they are.
+//! Debian's archive in two forms: as apt on this machine is set up, and Debian's backports with apt's files
+//! in a separate folder, so that the machine's own sources stay unchanged.
 
 use std::{
     fs,
@@ -14,26 +14,26 @@ use crate::exec::{capture, exec};
 
 /// The suite with the newest kernels.
 const BACKPORTS: &str = "trixie-backports";
-/// What signs it; Debian 12 has it already.
+/// The key that signs the archive. Debian 12 has it.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Lists that are older are asked for again.
+/// Age at which package lists are fetched again.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where packages are looked for.
+/// An archive in which packages are searched.
 pub(super) struct Archive {
-    /// Instead of the system's configuration.
+    /// apt's configuration, if it is not the system's.
     config: Option<PathBuf>,
-    /// When its lists were last fetched, as a file's time.
+    /// A file whose time is that of the last fetch of the package lists.
     stamp: Option<PathBuf>,
 }
 
 impl Archive {
-    /// As apt is set up on this machine.
+    /// The archive as apt on this machine is set up.
     pub(super) fn of_the_system() -> Self {
         Self { config: None, stamp: None }
     }
 
-    /// Debian's backports, their lists below `store`, from the mirror that this machine uses.
+    /// Debian's backports from the mirror that this machine uses, with their package lists below `store`.
     pub(super) fn of_backports(store: &Path) -> Result<Self> {
         let folder = store.join("apt");
         for below in ["lists/partial", "cache/archives/partial", "preferences.d"] {
@@ -56,8 +56,8 @@ impl Archive {
         Ok(Self { config: Some(config), stamp: Some(folder.join("updated")) })
     }
 
-    /// The packages whose name a pattern finds, after a look at the archive where none is known, or where
-    /// what is known is old. Where the archive does not answer, what is known must do.
+    /// The packages whose names match a pattern. The package lists are updated first if they have no such
+    /// package or are old. If the archive does not answer, the old lists are used.
     pub(super) fn search(&self, pattern: &str) -> Result<Vec<String>> {
         let known = self.known(pattern)?;
         if !known.is_empty() && self.is_fresh() {
@@ -81,15 +81,16 @@ impl Archive {
             .collect())
     }
 
-    /// The system's own lists are its administrator's to update.
+    /// Returns true if the package lists are new enough. The system's own lists count as fresh, because
+    /// updating them is the administrator's task.
     fn is_fresh(&self) -> bool {
         let Some(stamp) = &self.stamp else { return true };
         let age = fs::metadata(stamp).and_then(|stamp| stamp.modified()).map(|time| time.elapsed());
         age.is_ok_and(|age| age.is_ok_and(|age| age < FRESH))
     }
 
-    /// A package, and of those that it depends on the ones of the same release: from 7.0 on Debian has a
-    /// kernel in several.
+    /// A package, and those packages of the same release on which it depends, because from 7.0 on Debian
+    /// splits a kernel into several packages.
     pub(super) fn with_parts(&self, package: &str, release: &str) -> Result<Vec<String>> {
         let text = capture(self.apt("apt-cache").args(["depends", "--important", package]))?;
         let parts = text
@@ -103,7 +104,7 @@ impl Archive {
     /// Downloads packages into a folder.
     pub(super) fn download(&self, packages: &[String], folder: &Path) -> Result<()> {
         let mut command = self.apt("apt-get");
-        // apt's own user may not write below our folder.
+        // apt's own user has no right to write below this folder.
         command.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(packages);
         exec(command.current_dir(folder))
     }
@@ -124,7 +125,7 @@ fn mirror() -> Option<String> {
         .find_map(|file| mirror_in(&fs::read_to_string(file).ok()?))
 }
 
-/// In either format of such a file.
+/// Finds the mirror in a file of sources, in either of apt's formats.
 fn mirror_in(sources: &str) -> Option<String> {
     sources
         .lines()

@@ -11,38 +11,39 @@ use anyhow::{Context as _, Result, bail};
 use super::archive::Archive;
 use crate::exec::{capture, exec, find_program, target_dir};
 
-/// The series that the tests run under: the oldest kernel that Debian still supports with what the
-/// programs need, the one of its newest release, and the newest that it has.
+/// The series under which the tests run: the oldest kernel that Debian still supports and that has the
+/// features which the programs need, that of Debian's newest release, and the newest kernel in Debian.
 pub(crate) const SERIES: [&str; 3] = ["6.1", "6.12", NEWEST];
-/// Debian has it in backports alone.
+/// The newest series, which only Debian's backports have.
 const NEWEST: &str = "7";
 
-/// The flavour: built for virtual machines, small, and with every device and filter that we use.
+/// The flavour of the kernel: small, built for virtual machines, and with every device and filter that the
+/// project uses.
 const FLAVOUR: &str = "-cloud-amd64";
 
 /// An unpacked kernel.
 pub(crate) struct Kernel {
-    /// What `uname -r` says under it: `6.1.0-50-cloud-amd64`.
+    /// The output of `uname -r` under this kernel: `6.1.0-50-cloud-amd64`.
     pub(crate) release: String,
-    /// The package, unpacked.
+    /// The folder of the unpacked package.
     folder: PathBuf,
 }
 
 impl Kernel {
-    /// The image that boots.
+    /// The image that is booted.
     pub(crate) fn image(&self) -> PathBuf {
         let image = self.folder.join(format!("boot/vmlinuz-{}", self.release));
-        // Since 7.0 Debian has it beside the modules.
+        // From 7.0 on Debian's package has the image beside the modules.
         if image.exists() { image } else { self.modules().join("vmlinuz") }
     }
 
-    /// Its modules, with their dependencies written down.
+    /// The folder of the modules, with the file of their dependencies.
     pub(crate) fn modules(&self) -> PathBuf {
         self.folder.join("lib/modules").join(&self.release)
     }
 
-    /// The modules that must be in the kernel before a module can be read from our file system, in the
-    /// order in which they are inserted. What is built in is not among them.
+    /// The modules that must be in the kernel before a module can be read from the host's file system, in the
+    /// order in which they are inserted. Built-in modules are not among them.
     pub(crate) fn modules_to_insert(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
         let mut files: Vec<PathBuf> = Vec::new();
         for name in names {
@@ -63,8 +64,8 @@ impl Kernel {
     }
 }
 
-/// The newest kernel of a series in Debian's archive; it is fetched once. Where the archive does not
-/// answer, the newest that was fetched before does.
+/// The newest kernel of a series in Debian's archive, which is fetched once. If the archive does not answer,
+/// the newest kernel that was fetched before is used.
 pub(crate) fn newest(series: &str) -> Result<Kernel> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("other kernels run on x86-64 only: this machine is {}", std::env::consts::ARCH);
@@ -85,7 +86,7 @@ pub(crate) fn newest(series: &str) -> Result<Kernel> {
     };
     let release = package.trim_start_matches("linux-image-").to_owned();
     let folder = store.join(&package);
-    // Moved there as a whole, so what is there is complete.
+    // The folder is moved to this place as a whole, so an existing one is complete.
     if let (false, Some(archive)) = (folder.exists(), &archive) {
         fetch(archive, &package, &release, &store, &folder)?;
     }
@@ -110,7 +111,7 @@ fn fetched(store: &Path) -> Result<Vec<String>> {
     names.collect()
 }
 
-/// The greatest version among packages of a series; meta-packages and unsigned images are none.
+/// The package with the greatest version of a series. Meta-packages and unsigned images are ignored.
 fn newest_of(series: &str, packages: Vec<String>) -> Option<String> {
     packages
         .into_iter()
@@ -118,7 +119,7 @@ fn newest_of(series: &str, packages: Vec<String>) -> Option<String> {
         .filter(|package| version(series, package).is_some())
 }
 
-/// The numbers of a version: 6.12.117+deb12 is [117, 12], 6.1.0-50 is [0, 50].
+/// The numbers of a version below its series: [117, 12] for 6.12.117+deb12, and [0, 50] for 6.1.0-50.
 fn version(series: &str, package: &str) -> Option<Vec<u32>> {
     let version = package.strip_prefix("linux-image-")?.strip_suffix(FLAVOUR)?;
     let rest = version.strip_prefix(series)?.strip_prefix('.')?;
@@ -145,7 +146,7 @@ fn fetch(
         .with_context(|| format!("cannot make {}", unfinished.display()))?;
     let done = unpack(archive, package, release, &unfinished).and_then(|()| {
         match fs::rename(&unfinished, folder) {
-            // Somebody else was faster.
+            // Another process has fetched the kernel meanwhile.
             Err(_) if folder.exists() => Ok(()),
             moved => moved.with_context(|| format!("cannot make {}", folder.display())),
         }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The guest's first process: the host's root, read-only, under an overlay in memory; then the job. Whatever
-# fails ends the guest: a test that finds nothing mounted would only skip itself.
+# The guest's first process. It mounts the host's root, read-only, under an overlay in memory, and starts the job. A
+# failure ends the guest, because a test that finds nothing mounted would only skip itself.
 export PATH=/bin
 fail() { echo "init: $1 failed"; poweroff -f; }
 # mounted TYPE WHERE [ARGUMENTS]
@@ -13,10 +13,10 @@ mounted overlay /new -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/wo
 cd /new || fail 'the new root'
 mounted proc proc; mounted sysfs sys; mounted devtmpfs dev
 mkdir -p dev/pts; mounted devpts dev/pts
-# Programs are given their input by these names: nft reads rules from /dev/stdin.
+# Programs read their input by these names, for example nft its rules from /dev/stdin.
 ln -s /proc/self/fd dev/fd
 for stream in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${stream%:*}" "dev/${stream#*:}"; done
-# What runs on the host, and what its labs have made, is not the guest's.
+# The guest must not see the host's running programs and labs.
 for folder in dev/shm run etc/netns var/lib/overlay-lab; do mkdir -p $folder; mounted tmpfs $folder; done
 mkdir -m 755 run/netns
 mounted bpf sys/fs/bpf; mounted tracefs sys/kernel/tracing; mounted cgroup2 sys/fs/cgroup

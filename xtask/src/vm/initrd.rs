@@ -16,10 +16,10 @@ use crate::exec::{capture, find_program};
 
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
-/// The programs that it calls, all of them in busybox.
+/// The programs that the script calls, all of which are in busybox.
 const APPLETS: [&str; 10] =
     ["sh", "cp", "echo", "insmod", "ln", "mkdir", "mount", "poweroff", "switch_root", "umount"];
-/// The folders that it needs, most of them for mounts.
+/// The folders that the script needs, most of them for mounts.
 const FOLDERS: [&str; 8] = ["bin", "dev", "host", "memory", "modules", "new", "proc", "sys"];
 /// The modules that the kernel needs before the host's files can be read: the bus, the console that the job
 /// writes to, and the two file systems.
