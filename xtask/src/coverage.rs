@@ -13,10 +13,10 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Write each file, line by line, to target/llvm-cov/html too
+    /// Also write each file, line by line, to target/llvm-cov/html
     #[arg(long)]
     html: bool,
-    /// Print files and not rooms
+    /// Print files instead of rooms
     #[arg(long)]
     files: bool,
 }

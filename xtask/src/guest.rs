@@ -15,10 +15,10 @@ pub(crate) struct Options {
     /// Series of the kernel
     #[arg(long, default_value = SERIES[0], value_parser = SERIES)]
     series: String,
-    /// It is ended after so many minutes
+    /// Minutes after which the command is stopped
     #[arg(long, default_value_t = 60)]
     minutes: u64,
-    /// A command and its arguments, run as root at the repository's root
+    /// A command and its arguments, which run as root at the repository's root
     #[arg(trailing_var_arg = true, required = true)]
     command: Vec<String>,
 }

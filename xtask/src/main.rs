@@ -38,31 +38,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Install what building and running need (Debian, as root), or say what is missing
+    /// Install everything that building and running need (Debian, as root), or print what is missing
     Setup(setup::Options),
     /// Build the release binary, target/release/overlay
     Build,
-    /// Start a node in this terminal: `cargo xtask run -- --join 10.10.10.101:7400`
+    /// Build and start a node in this terminal: `cargo xtask run -- --join 10.10.10.101:7400`
     Run(run::Options),
-    /// Four hosts in two subnets on this machine, shown command by command
+    /// Build four hosts in two subnets on this machine, and show them command by command
     Demo(demo::Options),
-    /// Unit and property tests, the eBPF programs, and the lab of namespaces
+    /// Run the unit and property tests, the tests of the eBPF programs, and the lab of namespaces
     Test(test::Options),
-    /// Measure: data path, published ports, names, creation
+    /// Measure the data path, published ports, names and the creation of endpoints
     Bench(bench::Options),
-    /// The eBPF programs against their model in plain Rust, packet by packet
+    /// Compare the eBPF programs with their model in plain Rust, packet by packet
     Packets(packets::Options),
-    /// A command in a virtual machine, under another kernel and with this machine's files
+    /// Run a command in a virtual machine, under another kernel and with this machine's files
     Guest(guest::Options),
-    /// Many more cases of what `test` runs, and the lab again and again
+    /// Run many more cases of the tests, and the lab again and again
     Soak(soak::Options),
-    /// Format, arrows between rooms, dependencies, clippy and rustdoc, warnings denied
+    /// Check the format, the arrows between rooms, the dependencies, clippy and rustdoc; warnings are errors
     Lint(lint::Options),
-    /// What of overlay-ctl's library its own tests execute, room by room
+    /// Show which lines of overlay-ctl's library its own tests execute, room by room
     Coverage(coverage::Options),
-    /// Change the code here and there: does a test notice?
+    /// Change the code in many places, one at a time, and show which changes no test notices
     Mutants(mutants::Options),
-    /// What CI runs: lint, test with none skipped, and some of it under other kernels
+    /// Run what CI runs: lint, all tests with none skipped, and some of them under other kernels
     Ci,
     #[command(hide = true)]
     PingPong(ping_pong::Options),

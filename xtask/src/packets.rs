@@ -10,10 +10,11 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Of all programs together
+    /// Number of packets for all programs together
     #[arg(long, default_value_t = 1_000_000)]
     count: u64,
-    /// Begin there instead of anywhere: what a run prints, to see the same packets again
+    /// The first seed instead of a random one: with the seed that a run prints, the same packets are used
+    /// again
     #[arg(long)]
     seed: Option<u64>,
     /// Only this program, for example `from_underlay`

@@ -31,9 +31,9 @@ enum Protocol {
 
 #[derive(clap::Subcommand)]
 enum End {
-    /// Send back what comes, until the other end closes (TCP) or for ever (UDP)
+    /// Send each message back, until the other end closes (TCP) or for ever (UDP)
     Answer,
-    /// Print nanoseconds of a message one way, a line a batch
+    /// Print the nanoseconds of a message in one direction, one line for each batch
     Ask { to: Ipv4Addr, batches: u32, round_trips: u32 },
 }
 

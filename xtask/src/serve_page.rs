@@ -18,11 +18,11 @@ const LINES_MAX: usize = 100;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// What the page says
+    /// The text of the page
     text: String,
     #[arg(long, default_value_t = 80)]
     port: u16,
-    /// Write a line a request to stdout: who asked, and for what
+    /// Print a line to stdout for each request: the client, and the request
     #[arg(long)]
     log: bool,
 }

@@ -18,17 +18,17 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A round that has begun is finished
+    /// Minutes after which no further round is started
     #[arg(long, default_value_t = 60)]
     minutes: u64,
-    /// Seeds of the consensus simulation, a round, of each kind (with and without members that come
-    /// and go); other ones in each round
+    /// Seeds of the consensus simulation in each round, for each kind (with and without members that come and
+    /// go); they differ between rounds
     #[arg(long, default_value_t = 25)]
     seeds: u32,
-    /// Cases of each property test, a round
+    /// Cases of each property test in each round
     #[arg(long, default_value_t = 20_000)]
     cases: u32,
-    /// Packets through the programs and their model, a round
+    /// Packets for the programs and their model in each round
     #[arg(long, default_value_t = 1_000_000)]
     packets: u64,
 }

@@ -19,7 +19,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Endpoints to create
+    /// Number of endpoints to create
     #[arg(long, default_value_t = 100)]
     count: usize,
     #[command(flatten)]

@@ -24,26 +24,26 @@ pub(crate) struct Options {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Container to container: the underlay, kernel VXLAN + bridge, Docker's overlay, and ours
+    /// Compare traffic between containers: the underlay, kernel VXLAN + bridge, Docker's overlay, and ours
     Dataplane(dataplane::Options),
-    /// From `endpoint create` returning to the first reply from another host
+    /// Measure the time from the return of `endpoint create` to the first reply from another host
     Create(create::Options),
-    /// From an outside host to a published port: ours, and Docker's rules
+    /// Compare published ports from an outside host: ours, and Docker's rules
     Publish(publish::Options),
-    /// Instructions of a message, counted in a virtual machine; fails when ours has become worse
+    /// Count the instructions of a message in a virtual machine; fails if ours needs more than before
     Icount(icount::Options),
-    /// A million endpoints: loading them, changing one, memory of the kernel
+    /// Measure a million endpoints: loading them, changing one, memory of the kernel
     Scale(scale::Options),
-    /// Names: the resolver of an endpoint's namespace, by kinds of questions
+    /// Measure the resolver of an endpoint's namespace, by kinds of questions
     Dns(dns::Options),
-    /// A flood of forged VXLAN: what drops it, and what it leaves of a flow
+    /// Measure a flood of forged VXLAN: how fast it is dropped, and how much throughput a flow keeps
     Flood(flood::Options),
 }
 
 /// The option for a file that also gets the figures.
 #[derive(clap::Args)]
 struct Report {
-    /// Also write every sample there, as JSON
+    /// Also write every sample into this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

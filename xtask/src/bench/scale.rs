@@ -11,10 +11,10 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Endpoints of the network
+    /// Number of endpoints of the network
     #[arg(long, default_value_t = 1_000_000)]
     endpoints: u32,
-    /// Changes of one endpoint each
+    /// Number of changes, each of one endpoint
     #[arg(long, default_value_t = 1000)]
     changes: u32,
 }

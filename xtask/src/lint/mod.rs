@@ -22,10 +22,10 @@ use crate::{
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
-    /// Only the format, and the rules that only this repository has: seconds, nothing is compiled
+    /// Check only the format and the repository's own rules, which takes seconds and compiles nothing
     #[arg(long)]
     house: bool,
-    /// Print the table of rooms and arrows as the code is, for ARCHITECTURE.md
+    /// Print the table of rooms and arrows that matches the code, for ARCHITECTURE.md
     #[arg(long)]
     rooms: bool,
 }

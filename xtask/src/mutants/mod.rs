@@ -53,23 +53,23 @@ const KNOWN: &str = "xtask/survivors.txt";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Print the survivors that are known, and why each may survive
+    /// Print the known survivors, each with its reason
     #[arg(long)]
     list: bool,
-    /// Try only changes of files whose path has this in it; as often as needed
+    /// Try only changes in files whose path contains this text; may be given several times
     #[arg(long, value_name = "PATH")]
     file: Vec<String>,
-    /// Only one part of so many: `1/8`; parts begin with 0
+    /// Try only one of several parts: `1/8`; the first part is 0
     #[arg(long)]
     shard: Option<String>,
-    /// Only changes whose name has this in it
+    /// Try only changes whose name contains this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Go on where earlier runs ended: what they found noticed is not tried again, and nothing is while code and
-    /// tests are the same
+    /// Continue earlier runs: a change that was noticed is not tried again, and if code and tests are the
+    /// same, no tried change is
     #[arg(long)]
     resume: bool,
-    /// So many changes at a time; as many as there are processors, unless told otherwise
+    /// Number of changes to try at a time; by default the number of processors
     #[arg(long)]
     jobs: Option<usize>,
 }

@@ -22,7 +22,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only what building and running need; leave out what test, lint, demo and bench need
+    /// Install only what building and running need, and leave out the tools for test, lint, demo and bench
     #[arg(long)]
     run_only: bool,
 }

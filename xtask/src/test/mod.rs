@@ -31,25 +31,26 @@ use crate::{
 #[derive(clap::Args, Default)]
 #[command(group(clap::ArgGroup::new("other_kernels").multiple(true)))]
 pub(crate) struct Options {
-    /// Only tests whose name contains this
+    /// Only tests whose name contains this text
     pub(crate) filter: Option<String>,
-    /// A skipped test is a failure, as in CI
+    /// Count a skipped test as a failure, as CI does
     #[arg(long)]
     pub(crate) refuse_skips: bool,
     /// Leave out the lab of namespaces and real nodes
     #[arg(long)]
     pub(crate) fast: bool,
-    /// Also under other kernels, in virtual machines: the programs and some scenarios of the lab, as CI does
+    /// Also test under other kernels, in virtual machines: the programs and some scenarios of the lab (CI:
+    /// the programs)
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "some", group = "other_kernels", conflicts_with = "all")]
     pub(crate) kernels: Option<Kernels>,
-    /// Everything there is: `--kernels=all`
+    /// Run everything: `--kernels=all`
     #[arg(long, group = "other_kernels")]
     pub(crate) all: bool,
-    /// Nothing but other kernels, and under them all that meets the kernel unless --kernels says otherwise
+    /// Test only under other kernels: all tests that use the kernel, unless --kernels chooses fewer
     #[arg(long, group = "other_kernels")]
     pub(crate) only_kernels: bool,
-    /// Of other kernels only the one of this series
+    /// Of the other kernels only the one of this series
     #[arg(long, value_parser = SERIES, requires = "other_kernels")]
     pub(crate) series: Option<String>,
 }
@@ -61,7 +62,7 @@ pub(crate) enum Kernels {
     Programs,
     /// The programs, and some scenarios of the lab
     Some,
-    /// The programs, and all scenarios that meet the kernel
+    /// The programs, and all scenarios that use the kernel
     All,
 }
 

@@ -203,7 +203,7 @@ fn a_stranger_does_not_close_a_path_by_icmp() {
             transfer::stream(&scene.web1.netns, &scene.web2.netns, address, 2 << 20)
                 .with_context(|| format!("after it was said that {mtu} bytes get through"))?;
         }
-        // The errors had an effect, down to the least MTU: 1330 bytes for the outer packet, 1280 for the inner one.
+        // The errors had an effect, but only down to 1330 bytes of the outer packet and 1280 of the inner one.
         let to = scene.web2.address.to_string();
         let ping = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", "-M", "do", "-s"];
         scene.web1.netns.run(&[&ping[..], &["1252", &to]].concat())?;

@@ -37,25 +37,25 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Three rounds of one second a measurement, instead of seven of two
+    /// Take three rounds with one second for each measurement, instead of seven with two
     #[arg(long)]
     quick: bool,
-    /// Rounds
+    /// Number of rounds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
-    /// Only rows whose name has one of these words in it: `--rows tcp-1,udp`; --list names them all
+    /// Only rows whose name contains one of these words: `--rows tcp-1,udp`; --list prints all names
     #[arg(long, value_name = "WORDS", value_delimiter = ',')]
     rows: Vec<String>,
-    /// Print the names of the rows, and what is wanted of each
+    /// Print the names of the rows, and the goals of each
     #[arg(long)]
     list: bool,
-    /// Leave ours out: measure the machine
+    /// Leave this project out, to measure the machine alone
     #[arg(long)]
     without_ours: bool,
-    /// Leave Docker's overlay out, though a Docker engine is installed
+    /// Leave Docker's overlay out, even if a Docker engine is installed
     #[arg(long)]
     without_docker: bool,
-    /// Also draw dataplane.svg and dataplane.png there
+    /// Also draw dataplane.svg and dataplane.png in this folder
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
     #[command(flatten)]

@@ -37,7 +37,7 @@ const WINDOW: usize = 32;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Three short rounds instead of seven
+    /// Take three short rounds instead of seven
     #[arg(long)]
     quick: bool,
     #[command(flatten)]

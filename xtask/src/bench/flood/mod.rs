@@ -32,7 +32,7 @@ const FLOOD: u32 = 200_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Three short rounds instead of seven
+    /// Take three short rounds instead of seven
     #[arg(long)]
     quick: bool,
     #[command(flatten)]

@@ -40,7 +40,7 @@ const MANY: u16 = 1000;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Three short rounds instead of seven, and ten ports added instead of fifty
+    /// Take three short rounds instead of seven, and add ten ports instead of fifty
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
