@@ -18,13 +18,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The result of a program.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// Its exit status.
+    /// The program's exit status.
     pub status: ExitStatus,
     /// All of stdout.
     pub stdout: String,
     /// All of stderr.
     pub stderr: String,
-    /// The time for which it ran.
+    /// The time for which the program ran.
     pub elapsed: Duration,
 }
 

@@ -61,7 +61,7 @@ impl Netns {
         Ok(netns)
     }
 
-    /// Its name below /run/netns.
+    /// The namespace's name below /run/netns.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -15,7 +15,7 @@ use super::{Lab, dns, mirror, netns::Netns, process::Process};
 pub const OUTSIDE_NAME: (&str, &str) = ("www.example.test", "198.51.100.7");
 /// A name whose text records are too long for any datagram.
 pub const LONG_NAME: &str = "long.example.test";
-/// Number of its strings, of 200 characters each.
+/// Number of strings in that name's text records, of 200 characters each.
 pub const LONG_TEXTS: usize = 30;
 /// A domain whose name server never answers.
 pub const MUTE_DOMAIN: &str = "mute.test";
@@ -28,13 +28,13 @@ const MUTE_PORT: u16 = 5399;
 /// The outside host. Its [`mirror`]s are on TCP port 80 and UDP port 7.
 #[derive(Debug)]
 pub struct Outside {
-    /// Its namespace.
+    /// The outside host's namespace.
     pub netns: Netns,
-    /// Its address, from which it reaches the hosts only through the router.
+    /// The outside host's address, from which it reaches the hosts only through the router.
     pub address: Ipv4Addr,
     /// A file like /etc/resolv.conf that names its DNS server.
     pub resolv_conf: PathBuf,
-    /// Its DNS server.
+    /// The outside host's DNS server.
     pub dns: Process,
     _mute: UdpSocket,
 }

@@ -19,7 +19,7 @@ const FOLDERS: &str = "/var/lib/overlay-lab";
 pub(super) const NETNS_FILES: &str = "/etc/netns";
 /// In a host's folder, beside its node's socket: where the node holds namespaces that were named by a process.
 const HELD: &str = "overlay.netns";
-/// Where control groups are, version 1's hierarchies below it.
+/// The folder of control groups. The hierarchies of version 1 are below it.
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// The beginning of every test's prefix; the process id of the test follows.
 pub(super) const PREFIX: &str = "ovlab";

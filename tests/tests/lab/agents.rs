@@ -1,5 +1,4 @@
-//! Agents: nodes without a vote, which follow a voter. They are restarted, removed and cut off from the
-//! voters.
+//! Agents, which are nodes without a vote, restart, with voters in reach and without any.
 
 use std::time::Duration;
 

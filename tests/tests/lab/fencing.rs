@@ -1,4 +1,4 @@
-//! The MACs and addresses from which an endpoint may send, with and without `--forwards`.
+//! Checks of the frames that an endpoint sends: MAC, addresses, `--forwards`, broadcast, and its network's borders.
 
 use anyhow::{Result, ensure};
 use overlay_lab::{Netns, attainable};

@@ -1,4 +1,4 @@
-//! Voters die, the leader among them, and the cluster goes on.
+//! Voters die, the leader among them, and in one scenario so many that no quorum is left.
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
