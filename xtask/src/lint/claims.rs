@@ -42,8 +42,7 @@ fn has(path: &str, text: &str, test: &str) -> bool {
             || text.contains(&format!("{module}! {{"))
     };
     let defined = text.contains(&format!("fn {function}("))
-        || text.contains(&format!("\n    {function}: \""))
-        || text.contains(&format!("\n        fn {function}("));
+        || text.contains(&format!("\n    {function}: \""));
     defined && modules.split("::").all(is_module)
 }
 

@@ -86,8 +86,11 @@ impl<S: StateMachine> Consensus<S> {
             .spawn(move || {
                 let guard = PanicGuard(on_fatal);
                 match run(&mut core, &incoming, &mut transport, tick) {
-                    // `_stop` is dropped after it, which ends the wait of the caller.
-                    Ok(_stop) => drop(core),
+                    Ok(stop) => {
+                        drop(core);
+                        // This ends the wait of the caller.
+                        drop(stop);
+                    }
                     // Before the log is closed: closing writes to the disk, which has just failed.
                     Err(error) => (guard.0)(error),
                 }

@@ -77,9 +77,9 @@ pub(super) fn set_unfit(folder: &impl Folder, why: &str) -> io::Result<()> {
 /// The file can't be removed.
 pub(super) fn clear_unfit(folder: &impl Folder) -> io::Result<()> {
     match folder.remove(UNFIT) {
-        Ok(()) => folder.sync(),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
+        // Where the note is gone already, an earlier attempt may have removed it and died before the sync.
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => folder.sync(),
     }
 }
 

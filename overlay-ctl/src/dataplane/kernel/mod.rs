@@ -149,7 +149,8 @@ pub trait Devices: Send {
 pub trait Outside: Send {
     /// Creates or repairs what a pass does not look at: the barrier, the GRO device, the gateway bridge, forwarding,
     /// and the programs and sizes of the underlay device. Legs that somebody took out of the gateway bridge are put
-    /// back, if they are among `stations`. Marks the ruleset as to be read again.
+    /// back, if they are among `stations`. The bridge gets the MTU of its smallest leg at most. Marks the ruleset as to be
+    /// read again.
     fn repair(
         &mut self,
         gateway: &LocalGateway,

@@ -18,7 +18,7 @@ use super::{
     super_packets, sysctl,
 };
 use crate::{
-    dataplane::kernel::{Bridge, Stations, SuperPackets},
+    dataplane::kernel::{Bridge, DeviceId, Stations, SuperPackets},
     model::{Mac, Subnet},
 };
 
@@ -49,7 +49,9 @@ pub struct GatewayBridge {
 impl Netlink {
     /// Creates the bridge where it is missing, with the first address of `subnet`, and repairs what differs of it or of
     /// the legs' place in it. Where the subnet changed, the old address is removed; the caller has to rebuild legs
-    /// whose addresses are outside of the subnet. `mtu` is the underlay's, in bytes.
+    /// whose addresses are outside of the subnet. `mtu` is the underlay's, in bytes; the bridge gets a smaller one where
+    /// a leg in it has a smaller one, because a packet that the bridge takes and the leg does not is lost without an
+    /// answer to its sender.
     ///
     /// `stations` are the MACs of the legs that the caller knows. A leg that is outside of the bridge and is not among
     /// them stays outside.
@@ -69,6 +71,7 @@ impl Netlink {
         let bridge = match links.iter().find(|link| link.name == GATEWAY_BRIDGE) {
             Some(link) if !is_gateway_bridge(link) => return Err(BridgeError::NameTaken),
             Some(link) => {
+                let mtu = legs_in(&links, link.index).map(|leg| leg.mtu).fold(mtu, u32::min);
                 let repaired = self.repair(link, subnet, mac, mtu).await?;
                 if !repaired.is_empty() && link.owner(GATEWAY_BRIDGE_ALIAS) == Owner::Ours {
                     tracing::warn!(
@@ -224,17 +227,18 @@ impl Netlink {
         bridge: u32,
         stations: &Stations,
     ) -> Result<(), BridgeError> {
-        let legs = links.iter().filter_map(|link| {
-            let id = id_of(link).filter(|id| id.kind.row().bridge == Bridge::Gateway)?;
-            Some((link, stations.get(&id)))
-        });
+        let legs = legs(links).map(|(id, link)| (link, stations.get(&id)));
         let known = bridge_port::stations(&self.handle, bridge).await?;
         for (leg, mac) in legs {
             let is_in = leg.controller == Some(bridge);
             let is_known = mac.is_none_or(|mac| known.contains(&(leg.index, *mac)));
-            if is_in && leg.isolated && is_known || !is_in && mac.is_none() {
-                continue;
-            }
+            let repaired = match (is_in, leg.isolated, is_known) {
+                (false, ..) if mac.is_none() => continue,
+                (false, ..) => "its place in the bridge",
+                (true, false, _) => "its isolation",
+                (true, true, false) => "its MAC in the bridge",
+                (true, true, true) => continue,
+            };
             let taken_in = async {
                 if !is_in {
                     bridge_port::set_controller(&self.handle, leg.index, bridge).await?;
@@ -251,12 +255,23 @@ impl Netlink {
                 Err(error) if error.is_gone() => {}
                 done => {
                     done?;
-                    tracing::warn!(leg = leg.name, "put into {GATEWAY_BRIDGE} again");
+                    tracing::warn!(leg = leg.name, repaired, "a gateway leg was repaired");
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The gateway legs among these devices.
+fn legs(links: &[Link]) -> impl Iterator<Item = (DeviceId, &Link)> {
+    let is_leg = |id: &DeviceId| id.kind.row().bridge == Bridge::Gateway;
+    links.iter().filter_map(move |link| Some((id_of(link).filter(is_leg)?, link)))
+}
+
+/// The gateway legs in this bridge.
+fn legs_in(links: &[Link], bridge: u32) -> impl Iterator<Item = &Link> {
+    legs(links).map(|(_, link)| link).filter(move |leg| leg.controller == Some(bridge))
 }
 
 /// The properties that differ, each with the request that sets it.

@@ -40,7 +40,14 @@ impl Netlink {
         // The host's side grows first and shrinks last, so that it takes whatever the endpoint sends.
         let updated = if sizes.mtu > seen.mtu {
             match host().await {
-                Ok(()) => endpoint().await,
+                Ok(()) => match endpoint().await {
+                    // So that the device is seen as not yet updated, and tried again.
+                    Err(error) => {
+                        set_mtu(&self.handle, seen.ifindex, sizes.mtu, seen.mtu).await?;
+                        Err(error)
+                    }
+                    done => done,
+                },
                 failed => failed,
             }
         } else {

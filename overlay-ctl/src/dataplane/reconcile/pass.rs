@@ -9,7 +9,7 @@ use crate::{
     control::state::View,
     dataplane::kernel::{
         Bridge, DeviceFailure, DeviceId, Devices as _, GatewayHealth, Kernel, KernelError,
-        LocalStatus, Mtus, Outside as _, Tables, WantedDevices, Ways,
+        LocalGateway, LocalStatus, Mtus, Outside as _, Tables, WantedDevices, Ways,
     },
     model::NodeId,
 };
@@ -72,10 +72,10 @@ impl<K: Kernel> Reconciler<K> {
         for device in plan.keep.values() {
             state.note(self.kernel.devices().attach(device).await);
         }
-        // At no moment may the bridge take packets that a leg does not take: where one of the two steps fails, the other
-        // one waits for a later pass.
+        // At no moment may the bridge take packets that a leg which stands does not take. Where the bridge does not
+        // shrink, its legs wait for a later pass; where a leg does not grow, the bridge does not either.
         let is_leg = |id: &DeviceId| id.kind.row().bridge == Bridge::Gateway;
-        let (mut may_shrink, mut may_grow) = (true, true);
+        let mut may_shrink = true;
         if plan.bridge_first {
             let shrunk = self.kernel.outside().update_bridge(&wanted.gateway).await;
             may_shrink = shrunk.is_ok();
@@ -87,9 +87,7 @@ impl<K: Kernel> Reconciler<K> {
             else {
                 continue;
             };
-            let updated = self.kernel.devices().update(device, spec).await;
-            may_grow &= updated.is_ok() || !is_leg(id);
-            match updated {
+            match self.kernel.devices().update(device, spec).await {
                 Ok(()) => device.mtu = spec.sizes.mtu,
                 Err(DeviceFailure::Endpoint(reason)) => {
                     if self.unchanged.get(id) != Some(&reason) {
@@ -101,8 +99,11 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         self.unchanged = unchanged;
-        if !plan.bridge_first && may_grow {
-            state.note(self.kernel.outside().update_bridge(&wanted.gateway).await);
+        if !plan.bridge_first {
+            let legs = state.devices.iter().filter(|(id, _)| is_leg(id));
+            let mtu = legs.map(|(_, leg)| leg.mtu).fold(wanted.gateway.mtu, u32::min);
+            let gateway = LocalGateway { mtu, ..wanted.gateway };
+            state.note(self.kernel.outside().update_bridge(&gateway).await);
         }
     }
 

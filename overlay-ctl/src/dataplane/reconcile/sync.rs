@@ -125,7 +125,7 @@ impl<K: Kernel> Reconciler<K> {
             self.held.doubt();
             return Err(error);
         }
-        // After the tables were read, all endpoints are touched.
+        // After a full read `older` is empty, so `touched` has every endpoint of the view.
         names::tell(&mut self.names, view, &touched, &self.held.tables);
         if let Some(devices) = devices {
             let here = self.held.sites.here();

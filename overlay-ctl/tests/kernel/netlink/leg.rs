@@ -172,6 +172,26 @@ fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
     });
 }
 
+/// A packet that the bridge takes and a leg does not is lost without an answer to its sender.
+#[test]
+fn the_bridge_takes_no_larger_packets_than_its_legs() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        let spec = DeviceSpec { sizes: sizes(1400), ..spec(&web, FIRST) };
+        bring_up(&netlink, &spec).await;
+        let mtu = || host.sh("cat /sys/class/net/ov_gwbridge/mtu").trim().to_owned();
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &stations()).await.unwrap();
+        assert_eq!(mtu(), "1400");
+        netlink.remove_device(spec.id).await.unwrap();
+        netlink.ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &stations()).await.unwrap();
+        assert_eq!(mtu(), "1500");
+    });
+}
+
 /// The leg was made by an earlier version, as after an upgrade.
 #[test]
 fn a_leg_of_an_earlier_version_stays_as_it_is() {

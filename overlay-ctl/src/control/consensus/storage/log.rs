@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(tail.from(4).map(|entry| entry.index).collect::<Vec<_>>(), [4, 5]);
     }
 
-    /// Or the memory would seem full after some time, and every read would go to the disk.
+    /// Otherwise the memory would seem full after some time, and every read would go to the disk.
     #[test]
     fn what_was_replaced_or_dropped_takes_no_room() {
         let mut tail = Tail::default();

@@ -209,6 +209,29 @@ fn a_snapshot_counts_as_lost_after_its_time_and_not_before() {
     }
 }
 
+/// The driver hands in messages, then lets time pass, then pumps: the second snapshot is under way when the time of the
+/// first is over.
+#[test]
+fn the_time_of_a_snapshot_is_its_own_and_not_that_of_the_one_before() {
+    let snapshot_ticks = 7;
+    let mut node = sends_a_snapshot(ConsensusConfig { snapshot_ticks, ..config() });
+    let sent_at = node.0.store().snapshot_metadata().index;
+    node.0.report_snapshot(2, true);
+    for _ in 1..snapshot_ticks {
+        node.0.tick();
+        node.answer_heartbeat(2);
+        assert_eq!(snapshots(&node.pump()), 0);
+    }
+    // The learner still holds nothing.
+    let refusal = node.message(2, MessageType::MsgAppendResponse);
+    node.hand_in(&Message { index: sent_at, reject: true, ..refusal });
+    node.0.tick();
+    let first = snapshots(&node.pump());
+    node.answer_heartbeat(2);
+    let second = snapshots(&node.pump());
+    assert_eq!((first, second), (1, 0), "it is sent once");
+}
+
 #[test]
 fn learners_are_promoted_when_they_lack_no_more_than_the_distance() {
     let mut node = sole_voter(ConsensusConfig { promote_distance: 4, ..config() });

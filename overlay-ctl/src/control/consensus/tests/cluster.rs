@@ -28,7 +28,7 @@ fn a_sole_voter_commits_at_once_and_after_a_restart() {
     assert_eq!(cluster.ledger(1).commands.len(), 2);
 }
 
-/// It might find no quorum, and has to show again what it showed before.
+/// A restarted node that finds no quorum must show again what it showed before.
 #[test]
 fn a_restart_knows_all_that_was_applied_a_tick_ago() {
     let mut cluster = Cluster::new(config());

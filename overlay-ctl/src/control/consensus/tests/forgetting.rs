@@ -114,7 +114,8 @@ fn a_leader_asks_before_it_sends_again() {
     assert!(question.context.ends_with(&status.commit.to_be_bytes()), "{question:?}");
 }
 
-/// Voter 2 of three leads, and the others have acknowledged all; with what 1 says that forgot all.
+/// Voter 2 of three leads, and the others have acknowledged everything. Also returns the answer that voter 1 would send
+/// if it had forgotten its log.
 fn doubts() -> (Node, Message) {
     let mut cluster = Cluster::of_three(config());
     cluster.commit("before");
@@ -131,7 +132,7 @@ fn doubts() -> (Node, Message) {
     (node, forgot)
 }
 
-/// Who asks is a leader: its question is a heartbeat, and would make it one for the others.
+/// The question is a heartbeat. From a node that no longer leads it would mislead the others.
 #[test]
 fn a_leader_that_is_none_any_more_asks_nobody() {
     let is_heartbeat =
@@ -147,7 +148,7 @@ fn a_leader_that_is_none_any_more_asks_nobody() {
     }
 }
 
-/// Whatever else its answer says.
+/// Also where the answer itself is not credible.
 #[test]
 fn a_leader_yields_to_a_later_term() {
     let (mut node, forgot) = doubts();

@@ -97,6 +97,12 @@ async fn the_bridge_takes_no_more_than_the_legs_where_a_change_fails_half_way() 
         let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
         drop(reconciler.pass(&cluster.view()).await);
         assert_eq!(mtus(reconciler.kernel), half_way, "{call:?} at {mtu}");
+        drop(reconciler.work(&cluster.view(), Trigger::Periodic).await);
+        let (bridge, leg) = mtus(reconciler.kernel);
+        assert!(
+            bridge <= leg,
+            "{call:?} at {mtu}: a periodic look keeps to it, {bridge} and {leg}"
+        );
         reconciler.kernel.faults.clear();
         reconciler.pass(&cluster.view()).await.unwrap();
         assert_eq!(mtus(reconciler.kernel), (mtu, mtu), "{call:?} at {mtu}");

@@ -7,11 +7,11 @@ use crate::control::consensus::{FatalError, RestoreError};
 
 /// The command at which the driver waits until the test lets it go on.
 const WAIT: &[u8] = b"wait";
-/// The command that is more than the state machine can bear.
+/// The command at which the state machine panics.
 const PANIC: &[u8] = b"panic";
 
 struct Machine {
-    /// It tells that it waits.
+    /// Tells the test that the driver waits.
     waits: mpsc::Sender<()>,
     go_on: mpsc::Receiver<()>,
     batches: Arc<AtomicUsize>,

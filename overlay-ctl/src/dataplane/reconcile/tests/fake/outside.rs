@@ -14,12 +14,14 @@ use std::{collections::BTreeSet, sync::Arc};
 impl Outside for FakeKernel {
     async fn repair(
         &mut self,
-        _gateway: &LocalGateway,
+        gateway: &LocalGateway,
         stations: &Stations,
     ) -> Result<(), KernelError> {
         self.try_call(Call::Repair)?;
         self.repaired += 1;
         self.stations.clone_from(stations);
+        let legs = self.devices.values().filter(|device| device.id.kind == DeviceKind::Leg);
+        self.bridge_mtu = legs.map(|leg| leg.mtu).fold(gateway.mtu, u32::min);
         Ok(())
     }
 
