@@ -190,6 +190,7 @@ fn decode(bytes: &[u8; 24]) -> Option<HighWater> {
 mod tests {
     use super::*;
     use crate::durable::DiskFolder;
+    use crate::{durable::simulated::SimulatedFolder, seeded::Rng};
 
     #[test]
     fn identity_round_trips_and_damage_is_invalid_data() {
@@ -215,5 +216,18 @@ mod tests {
         assert_eq!(Mark::open(&folder).unwrap().value(), HighWater { term: 3, last: 9 });
         mark.file.write_all_at(&[0xff], 3).unwrap();
         assert_eq!(Mark::open(&folder).unwrap().value(), HighWater::default());
+    }
+
+    /// The first attempt removed it and died before the removal was durable.
+    #[test]
+    fn a_note_that_a_second_attempt_finds_gone_does_not_come_back() {
+        let mut rng = Rng::fresh();
+        for _ in 0..100 {
+            let folder = SimulatedFolder::default();
+            set_unfit(&folder, "it forgot something").unwrap();
+            folder.remove(UNFIT).unwrap();
+            clear_unfit(&folder).unwrap();
+            assert_eq!(unfit(&folder.after_power_cut(&mut rng)).unwrap(), None);
+        }
     }
 }
