@@ -64,16 +64,18 @@ async fn a_device_that_the_kernel_refuses_to_change_fails_the_pass_and_one_that_
 async fn the_reason_that_is_shown_is_the_last_one() {
     let (mut cluster, mut kernel) = published();
     kernel.room = Some(1);
-    pass(&mut kernel, &cluster.view()).await;
-    // Its leg finds no room at first, then it does, and then it cannot be set up.
-    cluster.remove("web1");
     cluster.endpoint("web2", "net", 1);
     kernel.namespaces.insert("/run/netns/web2".into());
+    let status = pass(&mut kernel, &cluster.view()).await;
+    let shown = &down(&cluster, &status)["web2"];
+    assert_eq!(shown.as_deref(), Some("gateway leg: the bridge is full"));
+    // The leg finds no room at first, then it does, and then it cannot be set up.
+    cluster.remove("web1");
     kernel.faults.insert(Call::Raise, Fault::OfTheKernel);
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
     reconciler.pass(&cluster.view()).await.unwrap_err();
     let shown = &down(&cluster, &status.borrow())["web2"];
-    assert_eq!(shown.as_deref(), Some("its device could not be set up"));
+    assert_eq!(shown.as_deref(), Some("gateway leg: its device could not be set up"));
 }
 
 /// A packet that the bridge takes and a leg does not is lost without an answer to its sender.

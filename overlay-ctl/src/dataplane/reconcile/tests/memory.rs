@@ -111,3 +111,19 @@ async fn an_audit_of_single_endpoints_reaches_each_of_them_and_writes_nothing_el
     }
     assert_eq!(kernel.written, written);
 }
+
+#[tokio::test]
+async fn an_audit_mends_entries_that_somebody_changed_and_removes_none_of_them() {
+    let (cluster, mut kernel) = three();
+    let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
+    reconciler.pass(&cluster.view()).await.unwrap();
+    let right = reconciler.kernel.tables.clone();
+    for entry in reconciler.kernel.tables.neigh.values_mut() {
+        entry.mac = [2, 9, 9, 9, 9, 9];
+    }
+    for entry in reconciler.kernel.tables.fdb.values_mut() {
+        entry.endpoint += 1000;
+    }
+    reconciler.audit().await.unwrap();
+    assert_eq!(kernel.tables, right);
+}
