@@ -41,9 +41,13 @@ impl Netlink {
         let updated = if sizes.mtu > seen.mtu {
             match host().await {
                 Ok(()) => match endpoint().await {
-                    // So that the device is seen as not yet updated, and tried again.
+                    // The host's side is set back, so that the device is seen as not yet updated, and tried again.
                     Err(error) => {
-                        set_mtu(&self.handle, seen.ifindex, sizes.mtu, seen.mtu).await?;
+                        let back = set_mtu(&self.handle, seen.ifindex, sizes.mtu, seen.mtu).await;
+                        if let Err(back) = back {
+                            let error = crate::error_chain(&back);
+                            tracing::warn!(device = seen.ifname, error, "its old MTU was not set");
+                        }
                         Err(error)
                     }
                     done => done,

@@ -33,13 +33,19 @@ fn fdb_key(cluster: &Cluster, name: &str) -> FdbKey {
     FdbKey { vni: network.vni.get(), mac: endpoint.mac.octets(), pad: [0; 2] }
 }
 
-#[tokio::test]
-async fn endpoints_come_and_go() {
+/// web1 on this node, with its namespace, and web2 on another node.
+fn here_and_there() -> (Cluster, FakeKernel) {
     let mut cluster = Cluster::new();
     cluster.endpoint("web1", "net", 1);
     cluster.endpoint("web2", "net", 2);
     let mut kernel = FakeKernel::default();
     kernel.namespaces.insert("/run/netns/web1".into());
+    (cluster, kernel)
+}
+
+#[tokio::test]
+async fn endpoints_come_and_go() {
+    let (mut cluster, mut kernel) = here_and_there();
 
     let status = pass(&mut kernel, &cluster.view()).await;
     assert_eq!(status.programmed, cluster.index);
@@ -290,11 +296,7 @@ async fn what_a_pass_does_not_look_at_is_repaired_with_the_mac_of_each_leg() {
 
 #[tokio::test]
 async fn the_mtu_is_followed() {
-    let mut cluster = Cluster::new();
-    cluster.endpoint("web1", "net", 1);
-    cluster.endpoint("web2", "net", 2);
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces.insert("/run/netns/web1".into());
+    let (cluster, mut kernel) = here_and_there();
     let mtus = async |kernel: &mut FakeKernel| {
         let status = pass(kernel, &cluster.view()).await;
         let devices: Vec<u32> = kernel.devices.values().map(|device| device.mtu).collect();

@@ -5,11 +5,7 @@ use crate::{dataplane::kernel::Namespace, model::NetworkOptions};
 
 #[tokio::test]
 async fn names_come_before_the_view_is_acted_on_and_change_nothing() {
-    let mut cluster = Cluster::new();
-    cluster.endpoint("web1", "net", 1);
-    cluster.endpoint("web2", "net", 2);
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces.insert("/run/netns/web1".into());
+    let (mut cluster, mut kernel) = here_and_there();
     pass(&mut kernel, &cluster.view()).await;
     let (tables, log) = (kernel.tables.clone(), kernel.log.clone());
     kernel.names = Arc::default();
@@ -129,11 +125,7 @@ async fn names_are_told_again_after_a_problem() {
 
 #[tokio::test]
 async fn names_that_were_told_before_the_first_pass_resolve_throughout() {
-    let mut cluster = Cluster::new();
-    cluster.endpoint("web1", "net", 1);
-    cluster.endpoint("web2", "net", 2);
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces.insert("/run/netns/web1".into());
+    let (cluster, mut kernel) = here_and_there();
     pass(&mut kernel, &cluster.view()).await;
     let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
     reconciler.preview(&cluster.view()).await.unwrap();

@@ -76,11 +76,7 @@ async fn the_whole_status_of_a_node() {
 
 #[tokio::test]
 async fn a_status_is_reported_when_it_changed_and_not_when_it_did_not() {
-    let mut cluster = Cluster::new();
-    cluster.endpoint("web1", "net", 1);
-    cluster.endpoint("web2", "net", 2);
-    let mut kernel = FakeKernel::default();
-    kernel.namespaces.insert("/run/netns/web1".into());
+    let (mut cluster, mut kernel) = here_and_there();
     let (mut reconciler, mut status) = Reconciler::new(&mut kernel, node());
     let mut reported = async |view: &View, trigger| {
         reconciler.work(view, trigger).await.unwrap();
