@@ -25,7 +25,10 @@ use crate::{
 };
 
 fn folder() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "golden"].iter().collect()
+    // At the tests' run, as the path that the compiler saw may be that of another checkout with the same target folder.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.join("tests/golden")
 }
 
 /// The content of a file; written now where it is missing and that is asked for.

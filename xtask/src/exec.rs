@@ -5,15 +5,26 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::LazyLock,
 };
 
 use anyhow::{Context as _, Result, bail};
 
 /// The repository's root.
+///
+/// It is asked of `cargo run`, which sets the variable, and not of the compiler alone: cargo takes an executable that
+/// was built in another checkout for up to date, when a target folder is copied or shared.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| {
-        unreachable!("xtask is a folder of the workspace");
-    })
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR")
+            .map(PathBuf::from)
+            .filter(|package| package.ends_with("xtask"))
+            .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+        package.parent().map(Path::to_path_buf).unwrap_or_else(|| {
+            unreachable!("xtask is a folder of the workspace");
+        })
+    });
+    &ROOT
 }
 
 /// The folder in which cargo puts its builds.
