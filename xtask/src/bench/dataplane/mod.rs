@@ -20,7 +20,7 @@ use overlay_lab::Lab;
 use serde::Serialize;
 
 use self::{
-    contestants::{Contestant, Entrants},
+    contestants::{Contestant, Entrants, Sizes},
     cpu::Awake,
     rows::Row,
     scene::Place,
@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// Leave this project out, to measure the machine alone
     #[arg(long)]
     without_ours: bool,
+    /// Let all contestants have super-packets of 256 KiB (BIG TCP), instead of what each chooses by default
+    #[arg(long)]
+    big_tcp: bool,
     /// Leave Docker's overlay out, even if a Docker engine is installed
     #[arg(long)]
     without_docker: bool,
@@ -71,6 +74,7 @@ struct Figures {
     load_after: String,
     kernel: String,
     docker: bool,
+    big_tcp: bool,
     samples: Measured<Row, Series>,
 }
 
@@ -124,7 +128,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut lab = Lab::new()?;
     let mut places: Vec<Place> = rows.iter().map(|row| row.place).collect();
     places.dedup();
-    let entrants = Entrants { ours: !options.without_ours, docker };
+    let sizes = if options.big_tcp { Sizes::Large } else { Sizes::Default };
+    let entrants = Entrants { ours: !options.without_ours, docker, sizes };
     let contestants = contestants::build(&mut lab, &places, entrants)?;
     let count =
         rows.iter().flat_map(|row| contestants.iter().filter(|one| row.includes(one))).count();
@@ -135,7 +140,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     drop(awake);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let load_after = load()?;
-    let figures = Figures { rounds, seconds, load_before, load_after, kernel, docker, samples };
+    let big_tcp = options.big_tcp;
+    let figures =
+        Figures { rounds, seconds, load_before, load_after, kernel, docker, big_tcp, samples };
     figures.print();
     options.report.write(&figures)?;
     if let Some(folder) = &options.plot {

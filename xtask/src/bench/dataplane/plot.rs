@@ -17,7 +17,10 @@ use plotters::{
 use super::{
     report::ratio,
     rows::Row,
-    scene::{self, BRIDGE, DOCKER, HUNDRED, KERNEL, MILLION, OURS, Place, UNDERLAY},
+    scene::{
+        self, BESIDE, BRIDGE, DOCKER, HUNDRED, KERNEL, MILLION, OURS, Place, Topology, UNDERLAY,
+        Underlay,
+    },
     traffic::Series,
 };
 use crate::bench::turns::Measured;
@@ -101,8 +104,11 @@ impl Group {
         });
         let bars: Vec<Bar> = bars.collect();
         let heading = match row.place {
-            Place::TwoHosts { mtu: 1500 } => "two hosts, MTU 1500",
-            Place::TwoHosts { .. } => "two hosts, MTU 9000",
+            Place::TwoHosts(Underlay { topology: Topology::Router, .. }) => {
+                "two hosts, bridges and a router between them, MTU 1500"
+            }
+            Place::TwoHosts(Underlay { mtu: 1500, .. }) => "two hosts on one wire, MTU 1500",
+            Place::TwoHosts(_) => "two hosts on one wire, MTU 9000",
             Place::OneHost => "one host, beside a bridge",
             Place::Crowd => "two hosts, by endpoints in the maps, beside 100",
         };
@@ -206,6 +212,7 @@ fn size(height: i32, scale: i32) -> Result<(u32, u32)> {
 /// The contestant's colour. The colours differ also for people who cannot tell red from green.
 fn colour(name: &str) -> RGBColor {
     match name {
+        BESIDE => RGBColor(0x77, 0x77, 0x77),
         UNDERLAY | BRIDGE | HUNDRED => RGBColor(0xb3, 0xb3, 0xb3),
         KERNEL => RGBColor(0x56, 0xb4, 0xe9),
         DOCKER => RGBColor(0x00, 0x72, 0xb2),

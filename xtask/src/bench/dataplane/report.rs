@@ -13,8 +13,8 @@ use super::{
 pub(super) fn list(rows: &[Row]) {
     for row in rows {
         println!("{:20} {}", row.to_string(), row.title());
-        for Goal { base, bound } in row.goals() {
-            println!("{:20}   {} {bound} x {base}", "", row.place.judged());
+        for Goal { judged, base, bound } in row.goals() {
+            println!("{:20}   {judged} {bound} x {base}", "");
         }
     }
 }
@@ -58,14 +58,13 @@ impl Figures {
         println!("\ngoals");
         let (mut reached, mut count) = (0, 0);
         for (row, contestants) in &self.samples {
-            let judged = row.place.judged();
-            for Goal { base, bound } in row.goals() {
+            for Goal { judged, base, bound } in row.goals() {
                 let Some(ratio) = ratio(contestants, (judged, base)) else { continue };
                 let is_reached = bound.is_reached_by(ratio);
                 count += 1;
                 reached += usize::from(is_reached);
                 println!(
-                    "  {:11} {ratio:5.2}  {bound} x {base:21} {row}",
+                    "  {:11} {ratio:5.2}  {judged:20} {bound} x {base:21} {row}",
                     if is_reached { "reached" } else { "NOT reached" },
                 );
             }

@@ -9,7 +9,7 @@ use overlay_lab::{Host, Lab, Netns, number, rows, text};
 use crate::bench::{
     dataplane::{
         contestants::{Contestant as Pair, kernel},
-        scene::Wire,
+        scene::{Underlay, Wire},
     },
     endpoint::create_endpoint,
 };
@@ -47,7 +47,7 @@ pub(super) fn build(lab: &mut Lab) -> Result<Vec<Contestant>> {
         all.push(Contestant { name, drops: Drops::Programs, pair });
     }
     // One pair with the kernel's VXLAN device, which has one or the other of the two rules.
-    let pair = Arc::new(kernel::build(lab, 1500)?);
+    let pair = Arc::new(kernel::build(lab, Underlay::USUAL)?);
     for (name, family, hook) in [
         (INGRESS, "netdev", "hook ingress device eth0 priority 0"),
         (PREROUTING, "ip", "hook prerouting priority raw"),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bench::dataplane::scene::{KERNEL, OURS, UNDERLAY},
+    bench::dataplane::scene::{BESIDE, KERNEL, OURS, UNDERLAY},
     exec::root,
 };
 
@@ -76,7 +76,7 @@ impl Figures {
         for (&protocol, counted) in &self.instructions {
             println!("{}", protocol.name());
             let underlay = counted.get(UNDERLAY).copied().unwrap_or(f64::NAN);
-            for name in [UNDERLAY, KERNEL, OURS] {
+            for name in [UNDERLAY, BESIDE, KERNEL, OURS] {
                 let Some(instructions) = counted.get(name) else { continue };
                 println!("  {name:24} {instructions:8.0}   {:+8.0}", instructions - underlay);
             }

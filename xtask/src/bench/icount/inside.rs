@@ -8,7 +8,10 @@ use overlay_lab::{Lab, eventually};
 use super::figures::{Figures, Protocol};
 use crate::{
     bench::{
-        dataplane::contestants::{Contestant, kernel, ours, underlay},
+        dataplane::{
+            contestants::{Contestant, Sizes, kernel, ours, underlay},
+            scene::Underlay,
+        },
         stats::Samples,
     },
     ping_pong::PORT,
@@ -17,19 +20,27 @@ use crate::{
 /// Number of batches. A batch's figure is its mean. The least of all batches counts: it is a batch without
 /// timers and nodes' heartbeats. It is the same in every run within a few instructions; the median is not.
 const BATCHES: &str = "41";
-/// MTU of the underlay.
-const MTU: u32 = 1500;
+/// What builds the contestants that share hosts.
+type Build = fn(&mut Lab) -> Result<Vec<Contestant>>;
 const ROUND_TRIPS: &str = "200";
 
 pub(super) fn measure() -> Result<Figures> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
     let mut instructions: BTreeMap<Protocol, BTreeMap<String, f64>> = BTreeMap::new();
-    for build in [underlay::build, kernel::build, ours::two_hosts] {
+    let builds: [Build; 3] = [
+        |lab| Ok(vec![underlay::build(lab, Underlay::USUAL)?]),
+        |lab| Ok(vec![kernel::build(lab, Underlay::USUAL)?]),
+        |lab| Ok(ours::two_hosts(lab, Underlay::USUAL, Sizes::Default)?.into()),
+    ];
+    for build in builds {
         // A lab of its own, so that nothing of the other contestants runs at the same time.
         let mut lab = Lab::new()?;
-        let contestant = build(&mut lab, MTU)?;
-        for protocol in Protocol::ALL {
-            let samples = ping_pong(&contestant, protocol)
+        let contestants = build(&mut lab)?;
+        for (contestant, protocol) in contestants
+            .iter()
+            .flat_map(|contestant| Protocol::ALL.map(|protocol| (contestant, protocol)))
+        {
+            let samples = ping_pong(contestant, protocol)
                 .with_context(|| format!("{}, {}", contestant.name, protocol.name()))?;
             println!(
                 "{:24} {:4} {:8.0} (median {:.0}, greatest {:.0})",

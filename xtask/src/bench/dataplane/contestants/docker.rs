@@ -14,9 +14,9 @@ use nix::{
 };
 use overlay_lab::{Host, Lab, Netns, Process, eventually};
 
-use super::{Contestant, wired_pair};
+use super::{Contestant, pair_of_hosts};
 use crate::{
-    bench::dataplane::scene::{DOCKER, Place},
+    bench::dataplane::scene::{DOCKER, Place, Underlay},
     exec::{capture, find_program},
 };
 
@@ -45,8 +45,8 @@ pub(in crate::bench) fn is_installed() -> bool {
     ["dockerd", "docker", "containerd", "runc"].iter().all(|name| find_program(name).is_some())
 }
 
-pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
-    let hosts = wired_pair(lab, "d", mtu)?;
+pub(in crate::bench) fn build(lab: &mut Lab, underlay: Underlay) -> Result<Contestant> {
+    let hosts = pair_of_hosts(lab, "d", underlay)?;
     let first = Engine::start(lab, &hosts[0])?;
     let second = Engine::start(lab, &hosts[1])?;
     let [manager, worker] = hosts.each_ref().map(|host| format!("{}:{SWARM_PORT}", host.address));
@@ -55,14 +55,14 @@ pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let join = ["swarm", "join", "--token", &token, "--advertise-addr", &worker];
     second.docker(&[&join[..], &["--listen-addr", &worker, &manager]].concat())?;
     // The driver's option is the underlay's MTU; the driver subtracts the encapsulation itself.
-    let mtu_option = format!("com.docker.network.driver.mtu={mtu}");
+    let mtu_option = format!("com.docker.network.driver.mtu={}", underlay.mtu);
     let network = ["network", "create", "-d", "overlay", "--attachable", "--subnet", SUBNET];
     first.docker(&[&network[..], &["-o", &mtu_option, NETWORK]].concat())?;
-    let (client, _) = first.container(lab, &format!("d{mtu}c1"))?;
-    let (server, server_address) = second.container(lab, &format!("d{mtu}c2"))?;
+    let (client, _) = first.container(lab, &format!("{}c", hosts[0].name))?;
+    let (server, server_address) = second.container(lab, &format!("{}c", hosts[1].name))?;
     Ok(Contestant {
         name: DOCKER,
-        place: Place::TwoHosts { mtu },
+        place: Place::TwoHosts(underlay),
         client,
         server,
         server_address,

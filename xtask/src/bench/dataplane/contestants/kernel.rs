@@ -10,23 +10,23 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use overlay_lab::Lab;
 
-use super::{Contestant, OVERHEAD, bridged_container, wired_pair};
-use crate::bench::dataplane::scene::{KERNEL, Place};
+use super::{Contestant, OVERHEAD, bridged_container, pair_of_hosts};
+use crate::bench::dataplane::scene::{KERNEL, Place, Underlay};
 
 const VNI: &str = "100";
 
-pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
-    let hosts = wired_pair(lab, "k", mtu)?;
+pub(in crate::bench) fn build(lab: &mut Lab, underlay: Underlay) -> Result<Contestant> {
+    let hosts = pair_of_hosts(lab, "k", underlay)?;
     let ends: [(Ipv4Addr, &str); 2] = [
         (Ipv4Addr::new(10, 0, 0, 1), "02:42:0a:00:00:01"),
         (Ipv4Addr::new(10, 0, 0, 2), "02:42:0a:00:00:02"),
     ];
-    let inner = mtu - OVERHEAD;
+    let inner = underlay.mtu - OVERHEAD;
     let side = |this: usize| {
         let (host, other) = (&hosts[this].netns, 1 - this);
         host.ip(&["link", "add", "br0", "mtu", &inner.to_string(), "type", "bridge"])?;
         host.ip(&["link", "set", "br0", "up"])?;
-        let name = format!("k{mtu}c{}", this + 1);
+        let name = format!("{}c", hosts[this].name);
         let container = bridged_container(lab, host, &name, ends[this], ("br0", "v0", inner))?;
         let (peer, peer_mac) = (ends[other].0.to_string(), ends[other].1);
         container.ip(&["neigh", "add", &peer, "lladdr", peer_mac, "dev", "eth0"])?;
@@ -41,7 +41,7 @@ pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
     let (client, server) = (side(0)?, side(1)?);
     Ok(Contestant {
         name: KERNEL,
-        place: Place::TwoHosts { mtu },
+        place: Place::TwoHosts(underlay),
         client,
         server,
         server_address: ends[1].0,

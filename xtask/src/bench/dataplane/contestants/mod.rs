@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, Lab, Netns};
 
 use self::docker::Engine;
-use super::scene::{HUNDRED, MILLION, Place, UNDERLAY, Wire};
+use super::scene::{BESIDE, HUNDRED, MILLION, Place, Topology, UNDERLAY, Underlay, Wire};
 
 /// Bytes that VXLAN over IPv4 adds to each packet.
 const OVERHEAD: u32 = 50;
@@ -32,11 +32,21 @@ pub(in crate::bench) struct Contestant {
     _engines: Vec<Engine>,
 }
 
-/// The contestants that take part besides the underlay and the kernel.
+/// The contestants that take part besides the underlay and the kernel, and what all of them have.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::bench) struct Entrants {
     pub(in crate::bench) ours: bool,
     pub(in crate::bench) docker: bool,
+    pub(in crate::bench) sizes: Sizes,
+}
+
+/// The size of super-packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::bench) enum Sizes {
+    /// What each contestant chooses by default.
+    Default,
+    /// 256 KiB (BIG TCP), on the wire and on the devices of each contestant.
+    Large,
 }
 
 /// Returns true if a Docker engine is installed.
@@ -53,29 +63,34 @@ pub(in crate::bench) fn build(
     let mut contestants = Vec::new();
     for &place in places {
         match place {
-            Place::TwoHosts { mtu } => {
-                contestants.push(underlay::build(lab, mtu)?);
-                contestants.push(kernel::build(lab, mtu)?);
+            Place::TwoHosts(underlay) => {
+                contestants.push(underlay::build(lab, underlay)?);
+                contestants.push(kernel::build(lab, underlay)?);
                 if entrants.docker {
-                    contestants.push(docker::build(lab, mtu).context(
+                    contestants.push(docker::build(lab, underlay).context(
                         "Docker's overlay does not come up; --without-docker leaves it out",
                     )?);
                 }
                 if entrants.ours {
-                    contestants.push(ours::two_hosts(lab, mtu)?);
+                    contestants.extend(ours::two_hosts(lab, underlay, entrants.sizes)?);
                 }
             }
             Place::OneHost => {
                 contestants.push(bridge::build(lab)?);
                 if entrants.ours {
-                    contestants.push(ours::one_host(lab)?);
+                    contestants.push(ours::one_host(lab, entrants.sizes)?);
                 }
             }
             Place::Crowd if entrants.ours => {
-                contestants.push(ours::crowd(lab, (HUNDRED, "c"), 100)?);
-                contestants.push(ours::crowd(lab, (MILLION, "m"), 1_000_000)?);
+                contestants.push(ours::crowd(lab, (HUNDRED, "c"), 100, entrants.sizes)?);
+                contestants.push(ours::crowd(lab, (MILLION, "m"), 1_000_000, entrants.sizes)?);
             }
             Place::Crowd => {}
+        }
+    }
+    if entrants.sizes == Sizes::Large {
+        for contestant in &contestants {
+            contestant.enlarge()?;
         }
     }
     for contestant in &contestants {
@@ -96,7 +111,7 @@ impl Contestant {
     ) -> Self {
         Self {
             name,
-            place: Place::TwoHosts { mtu: 1500 },
+            place: Place::TwoHosts(Underlay::USUAL),
             client,
             server,
             server_address,
@@ -119,12 +134,33 @@ impl Contestant {
         Ok(())
     }
 
+    /// Lets the two ends and the wire have super-packets of 256 KiB. The kernel's own devices between them follow
+    /// the wire's.
+    fn enlarge(&self) -> Result<()> {
+        let hosts = self.wired.iter().map(|host| &host.netns);
+        for netns in hosts.chain([&self.client, &self.server]) {
+            for link in netns.ip_json(&["link", "show"])?.as_array().into_iter().flatten() {
+                let Some(name) = link["ifname"].as_str().filter(|name| *name != "lo") else {
+                    continue;
+                };
+                let mut words = vec!["link", "set", name];
+                for size in SIZES {
+                    words.extend([size, LARGE]);
+                }
+                // A device that takes no larger ones keeps its own.
+                drop(netns.ip(&words));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that the ends reach each other and that their MTU is as large as the wire allows. With smaller
     /// packets, a contestant's figure would not be that of the row.
     fn check(&self) -> Result<()> {
         self.client.reaches(self.server_address)?;
-        let Place::TwoHosts { mtu } = self.place else { return Ok(()) };
-        let wanted = if self.name == UNDERLAY { mtu } else { mtu - OVERHEAD };
+        let Place::TwoHosts(Underlay { mtu, .. }) = self.place else { return Ok(()) };
+        let is_underlay = [UNDERLAY, BESIDE].contains(&self.name);
+        let wanted = if is_underlay { mtu } else { mtu - OVERHEAD };
         for end in [&self.client, &self.server] {
             let link = end.ip_json(&["link", "show", "dev", "eth0"])?;
             let found = &link[0]["mtu"];
@@ -134,10 +170,32 @@ impl Contestant {
     }
 }
 
-/// Two hosts joined by a wire with this MTU. Their names start with the contestant's letter.
-fn wired_pair(lab: &mut Lab, letter: &str, mtu: u32) -> Result<[Arc<Host>; 2]> {
-    let [first, second] = [1, 2].map(|number| format!("{letter}{mtu}h{number}"));
-    let hosts = lab.wired_pair((&first, "10.9.0.1"), (&second, "10.9.0.2"))?;
+/// The sizes of super-packets, as `ip link` calls them, and the large value of each.
+const SIZES: [&str; 4] = ["gso_max_size", "gro_max_size", "gso_ipv4_max_size", "gro_ipv4_max_size"];
+const LARGE: &str = "262144";
+
+/// Two hosts joined by this underlay. Their names start with the contestant's letter.
+fn pair_of_hosts(
+    lab: &mut Lab,
+    letter: &str,
+    Underlay { topology, mtu }: Underlay,
+) -> Result<[Arc<Host>; 2]> {
+    let hosts = match topology {
+        Topology::Wire => {
+            let [first, second] = [1, 2].map(|number| format!("{letter}{mtu}h{number}"));
+            lab.wired_pair((&first, "10.9.0.1"), (&second, "10.9.0.2"))?
+        }
+        Topology::Router => {
+            // All contestants share the router, so each of their hosts is in a subnet of its own.
+            let number = lab.hosts().len();
+            let mut host = |side: usize| {
+                let subnet = lab.subnet(&format!("10.{}.{number}.1/24", 20 + side))?;
+                let address = format!("10.{}.{number}.2", 20 + side);
+                lab.host(&subnet, &format!("{letter}r{mtu}h{side}"), &address)
+            };
+            [host(1)?, host(2)?]
+        }
+    };
     for host in &hosts {
         host.netns.ip(&["link", "set", "eth0", "mtu", &mtu.to_string()])?;
     }

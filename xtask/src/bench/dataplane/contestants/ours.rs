@@ -5,26 +5,40 @@ use std::{slice, sync::Arc};
 use anyhow::{Context as _, Result};
 use overlay_lab::{Host, Lab};
 
-use super::{Contestant, crowd, wired_pair};
+use super::{Contestant, Sizes, crowd, pair_of_hosts};
 use crate::bench::{
-    dataplane::scene::{OURS, Place},
+    dataplane::scene::{BESIDE, OURS, Place, Underlay},
     endpoint::attach,
 };
 
-const MTU: u32 = 1500;
-
-/// An endpoint on each of two hosts.
-pub(in crate::bench) fn two_hosts(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
-    let hosts = wired_pair(lab, "o", mtu)?;
-    start(lab, &hosts)?;
-    between(lab, (OURS, Place::TwoHosts { mtu }), [&hosts[0], &hosts[1]], hosts.to_vec())
+/// An endpoint on each of two hosts; and these hosts themselves, to see what a node costs its host.
+pub(in crate::bench) fn two_hosts(
+    lab: &mut Lab,
+    underlay: Underlay,
+    sizes: Sizes,
+) -> Result<[Contestant; 2]> {
+    let hosts = pair_of_hosts(lab, "o", underlay)?;
+    start(lab, &hosts, sizes)?;
+    let place = Place::TwoHosts(underlay);
+    let ours = between(lab, (OURS, place), [&hosts[0], &hosts[1]], hosts.to_vec())?;
+    let [client, server] = hosts.each_ref().map(|host| host.netns.clone());
+    let beside = Contestant {
+        name: BESIDE,
+        place,
+        client,
+        server,
+        server_address: hosts[1].address,
+        wired: hosts.into(),
+        _engines: Vec::new(),
+    };
+    Ok([ours, beside])
 }
 
 /// Both endpoints on one host.
-pub(in crate::bench) fn one_host(lab: &mut Lab) -> Result<Contestant> {
+pub(in crate::bench) fn one_host(lab: &mut Lab, sizes: Sizes) -> Result<Contestant> {
     // The other host is only the far end of the underlay that a node must have.
-    let [host, _] = wired_pair(lab, "ob", MTU)?;
-    start(lab, slice::from_ref(&host))?;
+    let [host, _] = pair_of_hosts(lab, "ob", Underlay::USUAL)?;
+    start(lab, slice::from_ref(&host), sizes)?;
     between(lab, (OURS, Place::OneHost), [&host, &host], Vec::new())
 }
 
@@ -37,9 +51,10 @@ pub(in crate::bench) fn crowd(
     lab: &mut Lab,
     (name, letter): (&'static str, &str),
     endpoints: usize,
+    sizes: Sizes,
 ) -> Result<Contestant> {
-    let hosts = wired_pair(lab, letter, MTU)?;
-    start(lab, &hosts)?;
+    let hosts = pair_of_hosts(lab, letter, Underlay::USUAL)?;
+    start(lab, &hosts, sizes)?;
     let ends = [&*hosts[0], &*hosts[1]];
     let contestant = between(lab, (name, Place::Crowd), ends, hosts.to_vec())?;
     for host in &hosts {
@@ -49,10 +64,12 @@ pub(in crate::bench) fn crowd(
     Ok(contestant)
 }
 
-fn start(lab: &Lab, hosts: &[Arc<Host>]) -> Result<()> {
-    // The rows show what the data path can do. On a veth a node has larger super-packets only with this
-    // option.
-    lab.start_cluster_with(hosts, &["--big-tcp", "on"])?;
+fn start(lab: &Lab, hosts: &[Arc<Host>], sizes: Sizes) -> Result<()> {
+    let args: &[&str] = match sizes {
+        Sizes::Default => &[],
+        Sizes::Large => &["--big-tcp", "on"],
+    };
+    lab.start_cluster_with(hosts, args)?;
     let founder = hosts.first().context("no host")?;
     founder.overlay(&["network", "create", "bench", "--subnet", "10.0.0.0/24"])?;
     Ok(())

@@ -3,15 +3,15 @@
 use anyhow::Result;
 use overlay_lab::Lab;
 
-use super::{Contestant, wired_pair};
-use crate::bench::dataplane::scene::{Place, UNDERLAY};
+use super::{Contestant, pair_of_hosts};
+use crate::bench::dataplane::scene::{Place, UNDERLAY, Underlay};
 
-pub(in crate::bench) fn build(lab: &mut Lab, mtu: u32) -> Result<Contestant> {
-    let hosts = wired_pair(lab, "u", mtu)?;
+pub(in crate::bench) fn build(lab: &mut Lab, underlay: Underlay) -> Result<Contestant> {
+    let hosts = pair_of_hosts(lab, "u", underlay)?;
     let [client, server] = hosts.each_ref().map(|host| host.netns.clone());
     Ok(Contestant {
         name: UNDERLAY,
-        place: Place::TwoHosts { mtu },
+        place: Place::TwoHosts(underlay),
         client,
         server,
         server_address: hosts[1].address,
