@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     exec::root,
     setup::{self, Purpose},
-    vm::{self, Clock, Machine, SERIES},
+    vm::{self, Clock, Flavour, Machine, SERIES},
 };
 
 #[derive(clap::Args)]
@@ -25,8 +25,9 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(Purpose::Boot)?;
-    let kernel = vm::newest(&options.series)?;
-    let machine = Machine { kernel: &kernel, cpus: 1, memory_mib: 3072, clock: Clock::Wall };
+    let kernel = vm::newest(&options.series, Flavour::Cloud)?;
+    let machine =
+        Machine { kernel: &kernel, cpus: 1, memory_mib: 3072, clock: Clock::Wall, link: None };
     let [program, args @ ..] = &options.command[..] else { bail!("no command") };
     let mut command = Command::new(program);
     command.args(args).current_dir(root());

@@ -15,6 +15,7 @@ mod guest;
 mod interrupt;
 mod lint;
 mod mutants;
+mod nics;
 mod outside;
 mod packets;
 mod ping_pong;
@@ -65,6 +66,8 @@ enum Verb {
     /// Run what CI runs: lint, all tests with none skipped, and some of them under other kernels
     Ci,
     #[command(hide = true)]
+    NicsInside(nics::Inside),
+    #[command(hide = true)]
     PingPong(ping_pong::Options),
     #[command(hide = true)]
     ServePage(serve_page::Options),
@@ -96,6 +99,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Coverage(options) => coverage::run(&options),
         Verb::Mutants(options) => mutants::run(&options),
         Verb::Ci => ci::run(),
+        Verb::NicsInside(inside) => inside.run(),
         Verb::PingPong(options) => ping_pong::run(&options),
         Verb::ServePage(options) => serve_page::run(&options),
     }

@@ -24,6 +24,7 @@ use self::{
 use crate::{
     build,
     exec::{cargo, command_line, target_dir},
+    nics,
     setup::{self, Purpose},
     vm::SERIES,
 };
@@ -50,6 +51,9 @@ pub(crate) struct Options {
     /// Test only under other kernels: all tests that use the kernel, unless --kernels chooses fewer
     #[arg(long, group = "other_kernels")]
     pub(crate) only_kernels: bool,
+    /// Test only the overlay between two virtual machines, on emulated network cards; a filter chooses cards
+    #[arg(long, conflicts_with = "other_kernels")]
+    pub(crate) nics: bool,
     /// Of the other kernels only the one of this series
     #[arg(long, value_parser = SERIES, requires = "other_kernels")]
     pub(crate) series: Option<String>,
@@ -76,6 +80,9 @@ struct Outcome {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.nics {
+        return nics::run(options.filter.as_deref());
+    }
     let started = Instant::now();
     let elsewhere = options.elsewhere();
     setup::ensure(if elsewhere.is_some() { Purpose::TestMachines } else { Purpose::Test })?;

@@ -17,9 +17,24 @@ pub(crate) const SERIES: [&str; 3] = ["6.1", "6.12", NEWEST];
 /// The newest series, which only Debian's backports have.
 const NEWEST: &str = "7";
 
-/// The flavour of the kernel: small, built for virtual machines, and with every device and filter that the
-/// project uses.
-const FLAVOUR: &str = "-cloud-amd64";
+/// A flavour of Debian's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// Small, built for virtual machines, and with every device and filter that the project uses.
+    Cloud,
+    /// With the drivers of all network cards.
+    Full,
+}
+
+impl Flavour {
+    /// The end of its packages' names.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Cloud => "-cloud-amd64",
+            Self::Full => "-amd64",
+        }
+    }
+}
 
 /// An unpacked kernel.
 pub(crate) struct Kernel {
@@ -66,17 +81,18 @@ impl Kernel {
 
 /// The newest kernel of a series in Debian's archive, which is fetched once. If the archive does not answer,
 /// the newest kernel that was fetched before is used.
-pub(crate) fn newest(series: &str) -> Result<Kernel> {
+pub(crate) fn newest(series: &str, flavour: Flavour) -> Result<Kernel> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("other kernels run on x86-64 only: this machine is {}", std::env::consts::ARCH);
     }
     let store = target_dir().join("kernels");
-    let (archive, package) = match in_archive(series, &store)? {
+    let (archive, package) = match in_archive((series, flavour), &store)? {
         Some((archive, package)) => (Some(archive), package),
         None => {
-            let package = newest_of(series, fetched(&store)?).with_context(|| {
+            let package = newest_of((series, flavour), fetched(&store)?).with_context(|| {
+                let flavour = flavour.suffix();
                 format!(
-                    "apt knows no linux-image-{series}.*{FLAVOUR}: on Debian bookworm 6.1 is in main and 6.12 in \
+                    "apt knows no linux-image-{series}.*{flavour}: on Debian bookworm 6.1 is in main and 6.12 in \
                      bookworm-security; add the one that is missing to apt's sources and run apt-get \
                      update"
                 )
@@ -94,13 +110,16 @@ pub(crate) fn newest(series: &str) -> Result<Kernel> {
 }
 
 /// The newest package of a series, and the archive that has it.
-fn in_archive(series: &str, store: &Path) -> Result<Option<(Archive, String)>> {
+fn in_archive(
+    (series, flavour): (&str, Flavour),
+    store: &Path,
+) -> Result<Option<(Archive, String)>> {
     let archive = match series {
         NEWEST => Archive::of_backports(store)?,
         _ => Archive::of_the_system(),
     };
-    let pattern = format!("^linux-image-{}\\..*{FLAVOUR}$", series.replace('.', "\\."));
-    Ok(newest_of(series, archive.search(&pattern)?).map(|package| (archive, package)))
+    let pattern = format!("^linux-image-{}\\..*{}$", series.replace('.', "\\."), flavour.suffix());
+    Ok(newest_of((series, flavour), archive.search(&pattern)?).map(|package| (archive, package)))
 }
 
 fn fetched(store: &Path) -> Result<Vec<String>> {
@@ -112,16 +131,20 @@ fn fetched(store: &Path) -> Result<Vec<String>> {
 }
 
 /// The package with the greatest version of a series. Meta-packages and unsigned images are ignored.
-fn newest_of(series: &str, packages: Vec<String>) -> Option<String> {
+fn newest_of(wanted: (&str, Flavour), packages: Vec<String>) -> Option<String> {
     packages
         .into_iter()
-        .max_by_key(|package| version(series, package))
-        .filter(|package| version(series, package).is_some())
+        .max_by_key(|package| version(wanted, package))
+        .filter(|package| version(wanted, package).is_some())
 }
 
 /// The numbers of a version below its series: [117, 12] for 6.12.117+deb12, and [0, 50] for 6.1.0-50.
-fn version(series: &str, package: &str) -> Option<Vec<u32>> {
-    let version = package.strip_prefix("linux-image-")?.strip_suffix(FLAVOUR)?;
+fn version((series, flavour): (&str, Flavour), package: &str) -> Option<Vec<u32>> {
+    let version = package.strip_prefix("linux-image-")?.strip_suffix(flavour.suffix())?;
+    // The names of the other flavours have a word before the end.
+    if version.ends_with("-cloud") || version.ends_with("-rt") {
+        return None;
+    }
     let rest = version.strip_prefix(series)?.strip_prefix('.')?;
     if !rest.chars().all(|c| c.is_ascii_alphanumeric() || ".+-".contains(c)) {
         return None;
@@ -184,6 +207,8 @@ mod tests {
     fn the_newest_of_a_series_is_by_number() {
         let packages = [
             "linux-image-6.12-cloud-amd64",
+            "linux-image-6.12.116+deb12-amd64",
+            "linux-image-6.12.118+deb12-rt-amd64",
             "linux-image-6.12.9+deb12-cloud-amd64",
             "linux-image-6.12.117+deb12-cloud-amd64",
             "linux-image-6.12.107+deb12-cloud-amd64",
@@ -194,10 +219,16 @@ mod tests {
             "linux-image-7.3.4+deb13-cloud-amd64",
             "linux-image-7.10.1+deb13-cloud-amd64",
         ];
-        let newest = |series| newest_of(series, packages.map(str::to_owned).to_vec());
+        let newest_of =
+            |series, flavour| newest_of((series, flavour), packages.map(str::to_owned).to_vec());
+        let newest = |series| newest_of(series, Flavour::Cloud);
         assert_eq!(newest("6.12").as_deref(), Some("linux-image-6.12.117+deb12-cloud-amd64"));
         assert_eq!(newest("6.1").as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(newest("7").as_deref(), Some("linux-image-7.10.1+deb13-cloud-amd64"));
         assert_eq!(newest("6.13"), None);
+        assert_eq!(
+            newest_of("6.12", Flavour::Full).as_deref(),
+            Some("linux-image-6.12.116+deb12-amd64")
+        );
     }
 }

@@ -46,6 +46,19 @@ pub(crate) struct Machine<'a> {
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
     pub(crate) clock: Clock,
+    /// The guest's network card; `None`: it has none.
+    pub(crate) link: Option<Link<'a>>,
+}
+
+/// A network card of a guest. Its other end is a tap of this machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link<'a> {
+    /// The file of the namespace in which the tap is.
+    pub(crate) netns: &'a Path,
+    pub(crate) tap: &'a str,
+    /// The card as qemu calls it.
+    pub(crate) model: &'a str,
+    pub(crate) mac: &'a str,
 }
 
 impl Machine<'_> {
@@ -116,7 +129,11 @@ impl Machine<'_> {
         let memory = self.memory_mib;
         // The kernel kills qemu when xtask is killed, because no other process would.
         let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+        qemu.args(["--pdeathsig", "KILL"]);
+        if let Some(Link { netns, .. }) = self.link {
+            qemu.arg("nsenter").arg(format!("--net={}", netns.display()));
+        }
+        qemu.arg("qemu-system-x86_64")
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .args(["-machine", "q35,usb=off,sata=off,smbus=off", "-cpu", cpu])
             .args(["-accel", accelerator, "-smp", &cpus.to_string(), "-m", &memory.to_string()])
@@ -142,6 +159,10 @@ impl Machine<'_> {
             .arg(format!(
                 "console=ttyS0 quiet panic=-1 oops=panic mitigations=off tsc=reliable {quicker}"
             ));
+        if let Some(Link { tap, model, mac, netns: _ }) = self.link {
+            qemu.args(["-netdev", &format!("tap,id=link,ifname={tap},script=no,downscript=no")])
+                .args(["-device", &format!("{model},netdev=link,mac={mac}")]);
+        }
         if self.clock == Clock::Instructions {
             qemu.args(["-icount", "shift=0,sleep=off"]);
         }

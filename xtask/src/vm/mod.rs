@@ -13,7 +13,7 @@ mod machine;
 mod share;
 
 pub(crate) use self::{
-    fetch::{Kernel, SERIES, newest},
-    machine::{Clock, Machine},
+    fetch::{Flavour, Kernel, SERIES, newest},
+    machine::{Clock, Link, Machine},
     share::VIRTIOFSD,
 };

@@ -1,4 +1,10 @@
-//! Namespaces that were named by way of a process, and are held by a mount of the node.
+//! Namespaces that were named by way of a process, and are held by a mount of the node; and the one path under which
+//! the cluster knows a namespace.
+//!
+//! A namespace can have several paths: by a symbolic link, by a second mount, by a process in it. What belongs to a
+//! namespace and not to an endpoint, its gateway leg and its resolver, is found by the path that is stored. So all
+//! endpoints of a namespace are stored with one path: the one that an endpoint of this node has already, or else the
+//! given one without symbolic links.
 //!
 //! A path such as /proc/PID/ns/net leads to the namespace of whatever process has that number. When the process has
 //! ended, another process gets the number, and after a reboot some process has it in any case. So such a path is
@@ -39,13 +45,23 @@ pub struct HeldNamespaces {
     folder: PathBuf,
     /// Mounts that no endpoint named at the last sweep, or that were asked for since then, each with the time.
     unnamed: BTreeMap<PathBuf, Instant>,
+    /// The paths of endpoints at the last sweep.
+    named: BTreeSet<PathBuf>,
+    /// Paths that were given out since, each with the time: the creation of its endpoint may be on its way through the
+    /// cluster.
+    given_out: BTreeMap<PathBuf, Instant>,
 }
 
 impl HeldNamespaces {
     /// The namespaces whose mounts are in `folder`, which need not exist.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, unnamed: BTreeMap::new() }
+        Self {
+            folder,
+            unnamed: BTreeMap::new(),
+            named: BTreeSet::new(),
+            given_out: BTreeMap::new(),
+        }
     }
 
     /// Returns true if the path is that of a namespace which is, or was, held here.
@@ -54,8 +70,8 @@ impl HeldNamespaces {
         path.starts_with(&self.folder)
     }
 
-    /// A path that always leads to the namespace of `path` and never to another one: `path` itself, unless it leads by
-    /// way of a process. Two such paths to one namespace give the same result.
+    /// The path by which the namespace of `path` is stored. It always leads to that namespace and never to another one,
+    /// and all paths to one namespace give the same result.
     ///
     /// # Errors
     /// [`DeviceError::NotHeld`], and those of a path that leads to no namespace.
@@ -65,14 +81,24 @@ impl HeldNamespaces {
 
     /// The same of an open namespace.
     pub(crate) fn steady_path_of(&mut self, netns: &Netns) -> Result<PathBuf, DeviceError> {
-        if !netns.is_by_process() {
-            return Ok(netns.path().to_owned());
+        let not_held = |source| DeviceError::NotHeld { path: netns.path().to_owned(), source };
+        let identity = netns.identity().map_err(not_held)?;
+        let path = match self.known(identity) {
+            Some(known) => known,
+            None if netns.is_by_process() => self.hold(netns).map_err(not_held)?,
+            None => canonical(netns.path(), identity),
+        };
+        if self.has(&path) {
+            self.unnamed.insert(path.clone(), Instant::now());
         }
-        let held = self.hold(netns);
-        let path =
-            held.map_err(|source| DeviceError::NotHeld { path: netns.path().to_owned(), source })?;
-        self.unnamed.insert(path.clone(), Instant::now());
+        self.given_out.insert(path.clone(), Instant::now());
         Ok(path)
+    }
+
+    /// The path by which an endpoint of this node has this namespace.
+    fn known(&self, identity: (u64, u64)) -> Option<PathBuf> {
+        let paths = self.named.iter().chain(self.given_out.keys());
+        paths.into_iter().find(|path| leads_to(path).ok().flatten() == Some(identity)).cloned()
     }
 
     fn hold(&self, netns: &Netns) -> io::Result<PathBuf> {
@@ -107,6 +133,10 @@ impl HeldNamespaces {
             Vec::new()
         });
         self.unnamed.retain(|path, _| listed.contains(path) && !named.contains(path));
+        self.given_out.retain(|_, at| now.saturating_duration_since(*at) < GRACE);
+        if self.named != *named {
+            self.named.clone_from(named);
+        }
         for path in listed {
             let given = path.with_extension(GIVEN);
             let reason = match (held(&path), leads_to(&given)) {
@@ -157,6 +187,13 @@ impl HeldNamespaces {
         }
         Ok(paths.into_iter().collect())
     }
+}
+
+/// The path without symbolic links, if that leads to the same namespace.
+fn canonical(path: &Path, identity: (u64, u64)) -> PathBuf {
+    let canonical = fs::canonicalize(path).ok();
+    let same = canonical.filter(|path| leads_to(path).ok().flatten() == Some(identity));
+    same.unwrap_or_else(|| path.to_owned())
 }
 
 /// The namespace that is mounted at a path.

@@ -163,6 +163,51 @@ fn a_held_namespace_is_the_same_one_for_ever() {
 }
 
 #[test]
+fn a_namespace_has_one_path_whatever_it_is_called_by() {
+    if skip() {
+        return;
+    }
+    let folder = Folder::new("paths");
+    let (named, other) = (Netns::new("named"), Netns::new("other"));
+    let link = folder.0.join("link");
+    symlink(named.path(), &link).unwrap();
+    let mounted = folder.0.join("mounted");
+    fs::write(&mounted, "").unwrap();
+    let run = |program: &str, args: &[&Path]| {
+        assert!(Command::new(program).args(args).status().unwrap().success(), "{program}");
+    };
+    run("mount", &[Path::new("--bind"), &named.path(), &mounted]);
+    let inside = Command::new("nsenter")
+        .arg(format!("--net={}", named.path().display()))
+        .args(["sleep", "600"])
+        .spawn()
+        .unwrap();
+    let inside = Stranger(inside);
+    // The process is in the namespace when `nsenter` has become `sleep`.
+    while inode(&inside.path()) != inode(&named.path()) {
+        std::thread::yield_now();
+    }
+
+    let mut held = folder.held();
+    for path in [&link, &named.path(), &mounted, &inside.path()] {
+        assert_eq!(held.steady_path(path).unwrap(), named.path(), "{}", path.display());
+    }
+    assert_eq!(held.steady_path(&other.path()).unwrap(), other.path());
+    // The other way round, after a restart: the endpoint that exists has the path of the mount.
+    let mut held = folder.held();
+    held.sweep(&BTreeSet::from([mounted.clone()]), Instant::now());
+    for path in [&link, &named.path(), &inside.path()] {
+        assert_eq!(held.steady_path(path).unwrap(), mounted, "{}", path.display());
+    }
+    // The name leads elsewhere now, so the path that was stored is not its path any more.
+    run("umount", &[&mounted]);
+    run("mount", &[Path::new("--bind"), &other.path(), &mounted]);
+    assert_eq!(held.steady_path(&named.path()).unwrap(), named.path());
+    run("umount", &[&mounted]);
+    assert_eq!(folder.count(), 0, "nothing had to be held");
+}
+
+#[test]
 fn a_namespace_is_let_go_when_its_process_has_ended_or_nobody_wants_it() {
     if skip() {
         return;

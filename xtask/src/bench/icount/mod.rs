@@ -18,7 +18,7 @@ use crate::{
     build,
     exec::{root, target_dir},
     setup::{self, Purpose},
-    vm::{self, Clock, Machine},
+    vm::{self, Clock, Flavour, Machine},
 };
 
 /// The series whose figures are kept.
@@ -59,10 +59,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Boots a guest and measures in it.
 fn measure(binary: PathBuf) -> Result<Figures> {
-    let kernel = vm::newest(SERIES)?;
+    let kernel = vm::newest(SERIES, Flavour::Cloud)?;
     println!("icount: under {}, one instruction a nanosecond", kernel.release);
-    let machine =
-        Machine { kernel: &kernel, cpus: 1, memory_mib: 2048, clock: Clock::Instructions };
+    let machine = Machine {
+        kernel: &kernel,
+        cpus: 1,
+        memory_mib: 2048,
+        clock: Clock::Instructions,
+        link: None,
+    };
     let mut command = Command::new(env::current_exe()?);
     command
         .args(["bench", "icount", "--inside"])
