@@ -6,8 +6,14 @@ use super::{
 };
 use crate::{
     config::NodeRunArgs,
-    dataplane::{datapath::Datapath, dns::Resolvers, gateway::Table, host, netlink::Netlink},
-    model::NodeName,
+    dataplane::{
+        datapath::Datapath,
+        dns::Resolvers,
+        gateway::{Table, end_connections},
+        host,
+        netlink::Netlink,
+    },
+    model::{NodeName, Subnet},
 };
 
 /// Removes everything that a node makes in the kernel. Goes on after a failure, and returns the first.
@@ -28,6 +34,11 @@ pub(super) async fn all(
     match Table::open().await {
         Ok(table) => results.push(host::gateway::remove(table).await.map_err(Into::into)),
         Err(error) => results.push(Err(error.into())),
+    }
+    if let Ok(Some(net)) = netlink.gateway_bridge_subnet().await
+        && let Ok(subnet) = Subnet::try_from(net)
+    {
+        results.push(end_connections(subnet).await.map_err(Into::into));
     }
     let left = Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()).remove_files().await;
     for trouble in left {

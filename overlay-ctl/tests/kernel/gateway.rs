@@ -11,8 +11,8 @@ use std::{
 
 use overlay_ctl::{
     dataplane::{
-        gateway::{Changed, Rules, Table},
-        kernel::{HostPort, Target},
+        gateway::{Changed, Connections, Rules, Table},
+        kernel::{DeviceId, DeviceKind, HostPort, Legs, Target},
     },
     model::Transport,
 };
@@ -21,16 +21,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::lab::{Netns, enter, skip};
 
 /// Longest time until something happens that must happen.
-const BOUND: Duration = Duration::from_secs(10);
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
 /// Time for which nothing may happen that must not.
 const SILENCE: Duration = Duration::from_millis(400);
 
 pub(crate) const WEB: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
-const DB: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
-const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-const FAR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+pub(crate) const DB: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 
 pub(crate) fn port(port: u16) -> NonZeroU16 {
     NonZeroU16::new(port).unwrap()
@@ -70,17 +70,24 @@ pub(crate) fn inside<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) ->
     })
 }
 
-struct Lab {
-    host: Netns,
-    outside: Netns,
-    far: Netns,
-    web: Netns,
-    db: Netns,
-    table: Table,
+pub(crate) struct Lab {
+    pub(crate) host: Netns,
+    pub(crate) outside: Netns,
+    pub(crate) far: Netns,
+    pub(crate) web: Netns,
+    pub(crate) db: Netns,
+    pub(crate) table: Table,
+    pub(crate) connections: Connections,
+    pub(crate) legs: Legs,
+}
+
+/// The leg that has this address.
+pub(crate) fn leg(address: Ipv4Addr) -> DeviceId {
+    DeviceId { kind: DeviceKind::Leg, number: u32::from(address).into() }
 }
 
 impl Lab {
-    fn new(rules: &Rules) -> Self {
+    pub(crate) fn new(rules: &Rules) -> Self {
         let host = Netns::new("host");
         let [outside, far, web, db] = ["out", "far", "web", "db"].map(Netns::new);
         host.sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
@@ -101,7 +108,9 @@ impl Lab {
             host.sh(&format!("echo 1 > /proc/sys/net/ipv4/conf/{device}/forwarding"));
         }
         host.sh("echo 1 > /proc/sys/net/ipv4/conf/ov_gwbridge/route_localnet");
-        let mut lab = Self { host, outside, far, web, db, table: Table::default() };
+        let legs = [WEB, DB].map(|address| (leg(address), address)).into();
+        let (table, connections) = (Table::default(), Connections::default());
+        let mut lab = Self { host, outside, far, web, db, table, connections, legs };
         lab.filter_bridged(false);
         assert_eq!(lab.sync(rules), Changed::Table);
         lab
@@ -117,9 +126,16 @@ impl Lab {
         self.host.sh(&format!("ip link set leg2 type bridge_slave hairpin {hairpin}"));
     }
 
-    fn sync(&mut self, rules: &Rules) -> Changed {
-        let table = &mut self.table;
-        self.host.block_on(|| async { table.sync(rules).await.unwrap() })
+    /// Does what a node does to publish ports.
+    pub(crate) fn sync(&mut self, rules: &Rules) -> Changed {
+        let Self { table, connections, legs, .. } = self;
+        let changed = self.host.block_on(|| async {
+            let changed = table.sync(rules).await.unwrap();
+            connections.settle(table, rules, legs).await;
+            changed
+        });
+        assert_eq!(self.connections.trouble(), None);
+        changed
     }
 
     /// The output of `nft list table ip overlay`.
@@ -136,15 +152,15 @@ impl Lab {
     }
 }
 
-fn rules_with(all: impl IntoIterator<Item = (HostPort, Target)>) -> Rules {
+pub(crate) fn rules_with(all: impl IntoIterator<Item = (HostPort, Target)>) -> Rules {
     Rules { published: all.into_iter().collect(), ..rules() }
 }
 
-fn listen(netns: &Netns, port: u16) -> TcpListener {
+pub(crate) fn listen(netns: &Netns, port: u16) -> TcpListener {
     inside(netns, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
 }
 
-fn udp(netns: &Netns, port: u16) -> UdpSocket {
+pub(crate) fn udp(netns: &Netns, port: u16) -> UdpSocket {
     let socket = inside(netns, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
     socket.set_read_timeout(Some(BOUND)).unwrap();
     socket
@@ -165,7 +181,7 @@ fn seen(from: &Netns, to: Ipv4Addr, port: u16, listener: &TcpListener) -> IpAddr
     peer.ip()
 }
 
-fn echo(client: &mut TcpStream, server: &mut TcpStream) {
+pub(crate) fn echo(client: &mut TcpStream, server: &mut TcpStream) {
     for stream in [&*client, &*server] {
         stream.set_read_timeout(Some(BOUND)).unwrap();
     }
@@ -426,7 +442,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// An SCTP packet with one INIT chunk (RFC 9260, section 3.3.2).
-fn sctp_init(source: u16, destination: u16) -> Vec<u8> {
+pub(crate) fn sctp_init(source: u16, destination: u16) -> Vec<u8> {
     let mut packet = Vec::new();
     packet.extend(source.to_be_bytes());
     packet.extend(destination.to_be_bytes());

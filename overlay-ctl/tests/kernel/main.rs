@@ -7,6 +7,7 @@
     reason = "a test's helper fails the test"
 )]
 
+mod connections;
 mod datapath;
 mod dns;
 mod dns_fixture;

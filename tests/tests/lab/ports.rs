@@ -1,17 +1,26 @@
 //! Published ports: who reaches them, which client address the server sees, and which ports can be published.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
     sync::Arc,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use overlay_lab::{Host, MachineState, Netns, capture::Capture, mirror, sctp};
+use anyhow::{Context as _, Result, bail, ensure};
+use overlay_lab::{
+    Host, MachineState, Netns,
+    capture::Capture,
+    mirror::{self, Connection},
+    sctp,
+};
 
 use crate::support::{OUTSIDE, World, attach, leg, refused_with, scenario};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// Longest time until a client has its answer, or its reset.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The lines of `overlay port`, sorted.
 fn ports(host: &Host, name: &str) -> Result<Vec<String>> {
@@ -153,6 +162,49 @@ fn sctp_is_published_too() {
         let good = ["Good", "1"];
         let expected = [outside.address.to_string(), to, "40000".into(), "9998".into()];
         ensure!(rows[0][..4] == expected && good.contains(&rows[0][4].as_str()), "{rows:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn clients_of_an_endpoint_that_goes_are_told_at_once() {
+    scenario(OUTSIDE, |lab| {
+        let world = World::build(lab)?;
+        let ([h1, h2], outside) = (&world.hosts, &world.outside);
+        let port = SocketAddrV4::new(h1.address, 8080);
+        let open = |client: &Netns| -> Result<Connection> {
+            let mut connection = client.enter(|| Connection::open(port, PATIENCE))?;
+            connection.ask()?;
+            Ok(connection)
+        };
+        let reset = |mut connection: Connection| -> Result<()> {
+            let Err(error) = connection.ask() else { bail!("it was answered") };
+            let io = error.downcast_ref::<io::Error>().context("no error of the socket")?;
+            ensure!(io.kind() == io::ErrorKind::ConnectionReset, "{error:#}");
+            Ok(())
+        };
+        let web1 = attach(lab, h1, "web1", &["-p", "8080:80"])?;
+        mirror::tcp(&web1.netns, 80)?;
+        let near = attach(lab, h1, "near", &[])?;
+        let far = attach(lab, h2, "far", &[])?;
+        let clients = [&outside.netns, &h1.netns, &near.netns, &far.netns];
+        let first = clients.iter().map(|netns| open(netns)).collect::<Result<Vec<_>>>()?;
+        let server = SocketAddrV4::new(outside.address, 80);
+        let mut others = near.netns.enter(|| Connection::open(server, PATIENCE))?;
+        others.ask()?;
+        h1.overlay(&["endpoint", "rm", "web1"])?;
+        first.into_iter().try_for_each(reset)?;
+
+        // A client that asks only later is told by the port's next owner.
+        let web2 = attach(lab, h1, "web2", &["-p", "8080:80"])?;
+        mirror::tcp(&web2.netns, 80)?;
+        let second = clients.iter().map(|netns| open(netns)).collect::<Result<Vec<_>>>()?;
+        h1.overlay(&["endpoint", "rm", "web2"])?;
+        let web3 = attach(lab, h1, "web3", &["-p", "8080:80"])?;
+        mirror::tcp(&web3.netns, 80)?;
+        second.into_iter().try_for_each(reset)?;
+        open(&outside.netns)?;
+        others.ask()?;
         Ok(())
     });
 }

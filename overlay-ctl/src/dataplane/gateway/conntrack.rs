@@ -1,29 +1,16 @@
-//! Deletes UDP flows that the kernel would keep translating to a port's former target.
-//!
-//! NAT is decided by a flow's first packet. A UDP flow ends only by silence: a client that keeps sending
-//! to a port would never reach the endpoint that the port leads to now, or would go on to reach the
-//! address of an endpoint that is gone. TCP and SCTP have handshakes, and need none of this.
+//! The door to the kernel's table of connections (conntrack): lists a part of it, and deletes single connections.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::{IpAddr, Ipv4Addr},
-    num::NonZeroU16,
-    time::Duration,
-};
+use std::{io, net::IpAddr};
 
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-    conntrack::{
-        ConntrackAttribute, ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Protocol,
-        Tuple,
-    },
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
+    conntrack::{ConntrackMessage, ConntrackMessageType, IPTuple, ProtoTuple, Tuple},
 };
-use nix::{ifaddrs::getifaddrs, libc};
+use nix::libc;
 use rtnetlink::{
     packet_core::{
-        DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-        NetlinkPayload, Nla as _,
+        DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
+        NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
     },
     sys::{
         AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket,
@@ -31,214 +18,145 @@ use rtnetlink::{
     },
 };
 
-use super::GatewayError;
+use super::{
+    flow::{CTA_TUPLE_ORIG, CTA_TUPLE_REPLY},
+    rules::protocol_number,
+    suspicion::Part,
+};
 
-/// UDP ports of the host (0.0.0.0 = all addresses) and their new targets; `None` = the host itself.
-pub(super) type NewTargets = BTreeMap<(Ipv4Addr, NonZeroU16), Option<(Ipv4Addr, NonZeroU16)>>;
-
-const BOUND: Duration = Duration::from_secs(10);
-const ACTION: &str = "delete UDP flows";
 /// linux/netfilter/nfnetlink_conntrack.h; the crate does not name these.
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const NLA_F_NESTED: u16 = libc::NLA_F_NESTED as u16;
-/// net/netfilter/nf_internals.h: the flag of a filter by which the tuple's protocol is compared.
-const FILTER_PROTOCOL: u32 = 1 << 3;
+/// net/netfilter/nf_internals.h: the flags of a filter, by which parts of a tuple are compared.
+const BY_SOURCE: u32 = 1 << 0;
+const BY_DESTINATION: u32 = 1 << 1;
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_DESTINATION_PORT: u32 = 1 << 5;
+/// `struct nfgenmsg`: family, version, resource id.
+const FAMILY_HEADER: usize = 4;
+/// A list that the kernel could not complete is asked for again, so often at most.
+const ATTEMPTS: usize = 3;
 
-/// Deletes UDP flows to a port in `targets` that go elsewhere than to its new target. Returns their number.
-pub(super) async fn delete_stale_flows(targets: &NewTargets) -> Result<usize, GatewayError> {
-    let work = async {
-        let local = local_addresses()?;
+/// A socket to the table of connections of the network namespace in which it was opened.
+pub(super) struct Conntrack {
+    socket: TokioSocket,
+    sequence: u32,
+}
+
+impl Conntrack {
+    pub(super) fn open() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         socket.socket_mut().bind_auto()?;
-        let mut stale = Vec::new();
-        exchange(&socket, request(NLM_F_DUMP, all_udp()), |attributes| {
-            if let Some(flow) = Flow::of(&attributes)
-                && flow.is_stale(targets, &local)
-            {
-                let identity = attributes.into_iter().filter(is_identity);
-                stale.push(identity.collect::<Vec<_>>());
-            }
-        })
-        .await?;
-        let mut count = 0;
-        for identity in stale {
-            let delete = request(NLM_F_ACK, ConntrackMessage::Delete(identity));
-            match exchange(&socket, delete, |_| {}).await {
-                Ok(()) => count += 1,
-                // The flow ended by itself.
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) => return Err(error),
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Passes the attributes of each IPv4 connection of the part to `each`. It may get connections of other parts,
+    /// since the kernel compares no ports of SCTP, and it may get one twice.
+    pub(super) async fn list(&mut self, part: Part, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        for _ in 0..ATTEMPTS {
+            let message = (ConntrackMessageType::Get, filter(part));
+            if self.exchange(NLM_F_DUMP, message, &mut each).await? {
+                return Ok(());
             }
         }
-        Ok(count)
+        Err(io::Error::new(io::ErrorKind::Interrupted, "the table changed while it was read"))
+    }
+
+    /// Deletes the connection with these attributes. Returns false if it ended by itself.
+    pub(super) async fn delete(&mut self, identity: Vec<DefaultNla>) -> io::Result<bool> {
+        let message = (ConntrackMessageType::Delete, identity);
+        match self.exchange(NLM_F_ACK, message, |_| {}).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a request and passes each answer to `each`, until the kernel says that there are no more. Returns false if
+    /// there should be more.
+    async fn exchange(
+        &mut self,
+        flags: u16,
+        (message_type, attributes): (ConntrackMessageType, Vec<DefaultNla>),
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<bool> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        // In the crate's general form, because its form of these requests has no filter.
+        let message = ConntrackMessage::Other { message_type: message_type.into(), attributes };
+        let family = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        let payload = NetlinkPayload::from(NetfilterMessage::new(family, message));
+        let mut request = NetlinkMessage::new(header, payload);
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send_to(&bytes, &SocketAddr::new(0, 0)).await?;
+
+        let mut is_complete = true;
+        loop {
+            let (datagram, _) = self.socket.recv_from_full().await?;
+            let mut rest = datagram.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest).map_err(|error| {
+                    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+                })?;
+                // Messages are aligned to four bytes.
+                let length = (message.length() as usize).next_multiple_of(4);
+                rest = rest.get(length.max(1)..).unwrap_or_default();
+                if message.sequence_number() != self.sequence {
+                    continue;
+                }
+                is_complete &= message.flags() & NLM_F_DUMP_INTR == 0;
+                let payload = message.payload();
+                match message.message_type() {
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        let code =
+                            payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                        if code < 0 {
+                            return Err(io::Error::from_raw_os_error(-code));
+                        }
+                        return Ok(is_complete);
+                    }
+                    _ => each(payload.get(FAMILY_HEADER..).unwrap_or_default()),
+                }
+            }
+        }
+    }
+}
+
+/// The attributes by which the kernel leaves out what is not of the part.
+fn filter(part: Part) -> Vec<DefaultNla> {
+    let source = |address| Tuple::Ip(vec![IPTuple::SourceAddress(IpAddr::V4(address))]);
+    let (tuple, parts, flags_of, flags) = match part {
+        Part::All => return Vec::new(),
+        Part::From(address) => {
+            (CTA_TUPLE_ORIG, vec![source(address)], CTA_FILTER_ORIG_FLAGS, BY_SOURCE)
+        }
+        Part::AnsweredBy(address) => {
+            (CTA_TUPLE_REPLY, vec![source(address)], CTA_FILTER_REPLY_FLAGS, BY_SOURCE)
+        }
+        Part::To((transport, host, port)) => {
+            let protocol = ProtoTuple::Protocol(protocol_number(transport).into());
+            let port = ProtoTuple::DestinationPort(port.get());
+            let mut parts = vec![Tuple::Proto(vec![protocol, port])];
+            let mut flags = BY_PROTOCOL | BY_DESTINATION_PORT;
+            if !host.is_unspecified() {
+                parts.push(Tuple::Ip(vec![IPTuple::DestinationAddress(IpAddr::V4(host))]));
+                flags |= BY_DESTINATION;
+            }
+            (CTA_TUPLE_ORIG, parts, CTA_FILTER_ORIG_FLAGS, flags)
+        }
     };
-    let outcome = tokio::time::timeout(BOUND, work).await;
-    outcome
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(|source| GatewayError::Socket { action: ACTION, source })
-}
-
-fn local_addresses() -> io::Result<BTreeSet<Ipv4Addr>> {
-    let all = getifaddrs()?.filter_map(|interface| interface.address);
-    Ok(all.filter_map(|address| address.as_sockaddr_in().map(|v4| v4.ip())).collect())
-}
-
-/// One end of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct End {
-    address: Ipv4Addr,
-    port: u16,
-}
-
-/// A UDP flow: the destination of its first packet before NAT, and the source of the replies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Flow {
-    destination: End,
-    reply_source: End,
-}
-
-impl Flow {
-    /// `None` for a flow that is not UDP over IPv4.
-    fn of(attributes: &[ConntrackAttribute]) -> Option<Self> {
-        let destination = attributes.iter().find_map(|attribute| match attribute {
-            ConntrackAttribute::CtaTupleOrig(tuple) => end(tuple, Side::Destination),
-            _ => None,
-        })?;
-        let reply_source = attributes.iter().find_map(|attribute| match attribute {
-            ConntrackAttribute::CtaTupleReply(tuple) => end(tuple, Side::Source),
-            _ => None,
-        })?;
-        Some(Self { destination, reply_source })
-    }
-
-    fn is_stale(self, targets: &NewTargets, local: &BTreeSet<Ipv4Addr>) -> bool {
-        // A flow to another host, as an endpoint's query to port 53 of a DNS server, does not concern the
-        // same port of this host.
-        let End { address, port } = self.destination;
-        if !(address.is_loopback() || local.contains(&address)) {
-            return false;
-        }
-        let Some(port) = NonZeroU16::new(port) else { return false };
-        let target =
-            targets.get(&(address, port)).or_else(|| targets.get(&(Ipv4Addr::UNSPECIFIED, port)));
-        target.is_some_and(|target| {
-            let target = target.map(|(address, port)| End { address, port: port.get() });
-            self.reply_source != target.unwrap_or(self.destination)
-        })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Side {
-    Source,
-    Destination,
-}
-
-fn end(tuple: &[Tuple], side: Side) -> Option<End> {
-    let (mut address, mut port, mut udp) = (None, None, false);
-    for part in tuple {
-        match part {
-            Tuple::Ip(parts) => {
-                for part in parts {
-                    match (part, side) {
-                        (IPTuple::SourceAddress(IpAddr::V4(v4)), Side::Source)
-                        | (IPTuple::DestinationAddress(IpAddr::V4(v4)), Side::Destination) => {
-                            address = Some(*v4);
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            Tuple::Proto(parts) => {
-                for part in parts {
-                    match (part, side) {
-                        (ProtoTuple::SourcePort(number), Side::Source)
-                        | (ProtoTuple::DestinationPort(number), Side::Destination) => {
-                            port = Some(*number);
-                        }
-                        (ProtoTuple::Protocol(Protocol::Udp), _) => udp = true,
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    udp.then_some(End { address: address?, port: port? })
-}
-
-/// Returns true if the kernel needs the attribute to find the flow again.
-fn is_identity(attribute: &ConntrackAttribute) -> bool {
-    match attribute {
-        ConntrackAttribute::CtaTupleOrig(_) => true,
-        ConntrackAttribute::Other(other) => other.kind() == CTA_ZONE,
-        _ => false,
-    }
-}
-
-/// A request for all UDP flows (from kernel 5.8 on; an older kernel sends all flows, and the caller looks
-/// through them). It is written in the crate's general form, because the crate's form of this request
-/// would lose the flag that marks the filter as nested.
-fn all_udp() -> ConntrackMessage {
-    let udp = Tuple::Proto(vec![ProtoTuple::Protocol(Protocol::Udp)]);
-    let by_protocol = DefaultNla::new(CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL.to_ne_bytes().into());
-    ConntrackMessage::Other {
-        message_type: ConntrackMessageType::Get.into(),
-        attributes: vec![nested(CTA_TUPLE_ORIG, &udp), nested(CTA_FILTER, &by_protocol)],
-    }
+    let flags = DefaultNla::new(flags_of, flags.to_ne_bytes().into());
+    vec![nested(tuple, &parts.as_slice()), nested(CTA_FILTER, &flags)]
 }
 
 fn nested(kind: u16, inner: &impl Emitable) -> DefaultNla {
     let mut bytes = vec![0; inner.buffer_len()];
     inner.emit(&mut bytes);
     DefaultNla::new(kind | NLA_F_NESTED, bytes)
-}
-
-fn request(flags: u16, message: ConntrackMessage) -> NetlinkMessage<NetfilterMessage> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let family = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
-    let mut message =
-        NetlinkMessage::new(header, NetlinkPayload::from(NetfilterMessage::new(family, message)));
-    message.finalize();
-    message
-}
-
-/// Sends a request and passes each flow of the answer to `each`, until the kernel ends the answer.
-async fn exchange(
-    socket: &TokioSocket,
-    request: NetlinkMessage<NetfilterMessage>,
-    mut each: impl FnMut(Vec<ConntrackAttribute>),
-) -> io::Result<()> {
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send_to(&bytes, &SocketAddr::new(0, 0)).await?;
-    loop {
-        let (datagram, _) = socket.recv_from_full().await?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            // Messages are aligned to four bytes.
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length.max(1)..).unwrap_or_default();
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(message) => {
-                    if let NetfilterMessageInner::Conntrack(
-                        ConntrackMessage::New(attributes) | ConntrackMessage::Get(attributes),
-                    ) = message.inner
-                    {
-                        each(attributes);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
 }

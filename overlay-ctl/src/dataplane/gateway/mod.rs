@@ -1,6 +1,6 @@
 //! The node's part of the way to the outside world: the choice of the gateway bridge's subnet, the
-//! nftables table that masquerades and publishes ports, and the reservation of published ports on the
-//! host.
+//! nftables table that masquerades and publishes ports, the connections that were translated by it, and the
+//! reservation of published ports on the host.
 //!
 //! Invariants:
 //! - Only the table `ip overlay` is read or written. All other tables belong to other programs.
@@ -10,17 +10,22 @@
 //!   are never disturbed.
 
 mod changes;
+mod connections;
 mod conntrack;
 mod error;
 mod expression;
+mod flow;
 mod nft;
 mod observed;
 mod ports;
 mod rules;
+mod stale;
 mod subnet;
+mod suspicion;
 mod table;
 
 pub use changes::changes;
+pub use connections::{Connections, end_connections};
 pub use error::GatewayError;
 pub use ports::{PortTaken, Reservations, busy_ports};
 pub use rules::Rules;

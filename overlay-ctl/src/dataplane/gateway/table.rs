@@ -1,20 +1,17 @@
 //! Keeps the table `ip overlay` as the node's rules want it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use nftables::schema::{NfCmd, NfListObject, NfObject};
 use serde_json::Value;
 
 use super::{
-    GatewayError, Rules, conntrack, nft,
+    GatewayError, Rules, nft,
     observed::{self, Observed},
     rules::{self, Contents},
+    suspicion::Shift,
 };
-use crate::{
-    dataplane::kernel::{HostPort, Target},
-    error_chain,
-    model::Transport,
-};
+use crate::error_chain;
 
 /// The result of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +40,8 @@ pub struct Table {
     /// The skeleton that was written, and the form in which this version of nft lists it, if the two
     /// differ.
     dialect: Option<(Vec<Value>, Vec<Value>)>,
+    /// What changed since the connections were last compared with the table.
+    shift: Shift,
 }
 
 #[derive(Debug)]
@@ -57,7 +56,7 @@ impl Table {
     /// # Errors
     /// [`GatewayError`]: `nft` is missing, or the kernel has no nftables.
     pub async fn open() -> Result<Self, GatewayError> {
-        Ok(Self { known: Some(read().await?), dialect: None })
+        Ok(Self { known: Some(read().await?), ..Self::default() })
     }
 
     /// Devices whose forwarding the node switched on, according to the table in the kernel.
@@ -75,8 +74,7 @@ impl Table {
     /// added and removed; if chains, rules, maps or sets differ, the whole table is replaced, which does not
     /// disturb established flows either.
     ///
-    /// UDP flows that would go on to a port's former target, or to the host itself, are deleted, so that
-    /// their next packet goes to the port's new target.
+    /// Connections that go on to a port's former target are left to [`Connections`](super::Connections).
     ///
     /// # Errors
     /// [`GatewayError`]. The kernel's table is then as it was, and is read again by the next sync.
@@ -96,6 +94,12 @@ impl Table {
             _ => None,
         };
         let Some(current) = current else {
+            let before = match known {
+                Known::Present(Observed { contents, .. }) => contents.unwrap_or_default(),
+                Known::Missing => Contents::default(),
+            };
+            self.shift.is_rewritten = true;
+            self.shift.add(&before.published, &contents.published);
             self.replace(objects, skeleton, contents).await?;
             return Ok(Changed::Table);
         };
@@ -114,13 +118,22 @@ impl Table {
             }
             Err(error) => return Err(error),
         }
-        let targets = new_targets(&current.published, &contents.published);
+        self.shift.add(&current.published, &contents.published);
         if let Known::Present(observed) = known {
             let contents = Some(contents);
             self.known = Some(Known::Present(Observed { contents, ..observed }));
         }
-        delete_stale_flows(targets).await;
         Ok(changed)
+    }
+
+    /// What changed since [`Self::settled`].
+    pub(super) fn shift(&self) -> &Shift {
+        &self.shift
+    }
+
+    /// Notes that the connections agree with the table.
+    pub(super) fn settled(&mut self) {
+        self.shift = Shift::default();
     }
 
     /// Drops the copy after a report that the table changed: the next sync reads the table.
@@ -175,7 +188,6 @@ impl Table {
             return Err(GatewayError::Refused { action: nft::WRITE, answer });
         }
         self.known = Some(Known::Present(observed));
-        delete_stale_flows(new_targets(&BTreeMap::new(), &written.published)).await;
         Ok(())
     }
 }
@@ -213,35 +225,4 @@ fn difference(current: &Contents, wanted: &Contents) -> (Changed, Vec<NfObject<'
     // Elements are removed first, because an element with a new target has the same key.
     let commands = elements(gone).map(delete).chain(elements(new).map(add)).collect();
     (changed, commands)
-}
-
-/// The UDP ports whose target changed, and their new targets; `None` = the host itself.
-fn new_targets(
-    before: &BTreeMap<HostPort, Target>,
-    now: &BTreeMap<HostPort, Target>,
-) -> conntrack::NewTargets {
-    let leads = |ports: &BTreeMap<HostPort, Target>, port: &HostPort| {
-        ports.get(port).map(|target| (target.address, target.port))
-    };
-    let ports =
-        before.keys().chain(now.keys()).filter(|(transport, ..)| *transport == Transport::Udp);
-    ports
-        .filter(|port| leads(before, port) != leads(now, port))
-        .map(|port| ((port.1, port.2), leads(now, port)))
-        .collect()
-}
-
-/// A failure is only logged, because the table is right and the flows end by themselves when they pause.
-async fn delete_stale_flows(targets: conntrack::NewTargets) {
-    if targets.is_empty() {
-        return;
-    }
-    match conntrack::delete_stale_flows(&targets).await {
-        Ok(0) => {}
-        Ok(count) => tracing::debug!(count, "deleted UDP flows to former targets of ports"),
-        Err(error) => tracing::warn!(
-            error = error_chain(&error),
-            "UDP flows of ports that were just published or unpublished still go to the former targets"
-        ),
-    }
 }

@@ -3,8 +3,8 @@
 
 use crate::{
     dataplane::{
-        gateway::{GatewayError, Reservations, Rules, Table},
-        kernel::{HostPort, KernelError, LocalGateway, PublishedPorts, Stations},
+        gateway::{Connections, GatewayError, Reservations, Rules, Table},
+        kernel::{HostPort, KernelError, Legs, LocalGateway, PublishedPorts, Stations},
         netlink::{self, GATEWAY_BRIDGE, Netlink},
     },
     model::Subnet,
@@ -37,6 +37,7 @@ pub struct HostGateway {
     subnet: Subnet,
     vxlan_port: u16,
     table: Table,
+    connections: Connections,
     ports: SharedPorts,
     published: usize,
     /// Devices whose forwarding this node switched on, or switches on with the next publication.
@@ -59,6 +60,7 @@ impl HostGateway {
             subnet,
             vxlan_port,
             table,
+            connections: Connections::default(),
             ports,
             published: 0,
             forwarding,
@@ -102,8 +104,13 @@ impl HostGateway {
         self.table.doubt();
     }
 
-    /// Makes exactly these ports of the host lead to endpoints, and reserves them.
-    pub(super) async fn publish(&mut self, published: &PublishedPorts) -> Result<(), KernelError> {
+    /// Makes exactly these ports of the host lead to endpoints, reserves them, and ends the connections that are out of
+    /// date.
+    pub(super) async fn publish(
+        &mut self,
+        published: &PublishedPorts,
+        legs: &Legs,
+    ) -> Result<(), KernelError> {
         let wanted: BTreeSet<HostPort> = published.keys().copied().collect();
         let unkept: Vec<String> =
             self.ports.lock().hold(&wanted).iter().map(|taken| crate::error_chain(taken)).collect();
@@ -123,6 +130,7 @@ impl HostGateway {
         let synced = self.table.sync(&rules).await;
         synced.map_err(|e| KernelError::new("writing the nftables table failed", e))?;
         self.published = published.len();
+        self.connections.settle(&mut self.table, &rules, legs).await;
         // Only now that the rules keep the host from routing for others.
         for device in &self.forwarding {
             if !Netlink::forwarding(device).map_err(uplinks_failed)? {
@@ -143,9 +151,9 @@ impl HostGateway {
         &self.forwarding
     }
 
-    /// Published ports that other programs have, in words.
+    /// Published ports that other programs have, and why connections were not ended, in words.
     pub(super) fn trouble(&self) -> impl Iterator<Item = String> {
-        self.unkept.iter().cloned()
+        self.unkept.iter().cloned().chain(self.connections.trouble().map(str::to_owned))
     }
 }
 

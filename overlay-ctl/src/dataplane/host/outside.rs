@@ -7,7 +7,7 @@ use crate::{
     config::Xdp,
     dataplane::{
         kernel::{
-            KernelError, LocalGateway, Outside, OutsideHealth, PublishedPorts, Stations, Ways,
+            KernelError, Legs, LocalGateway, Outside, OutsideHealth, PublishedPorts, Stations, Ways,
         },
         netlink::{Netlink, Underlay, UnderlayChoice},
     },
@@ -124,8 +124,8 @@ impl Outside for HostOutside {
         self.gateway.doubt();
     }
 
-    async fn publish(&mut self, ports: &PublishedPorts) -> Result<(), KernelError> {
-        self.gateway.publish(ports).await
+    async fn publish(&mut self, ports: &PublishedPorts, legs: &Legs) -> Result<(), KernelError> {
+        self.gateway.publish(ports, legs).await
     }
 
     fn health(&self) -> OutsideHealth {

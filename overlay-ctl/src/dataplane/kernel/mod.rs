@@ -28,7 +28,7 @@ pub use kind::{
 };
 pub use mtu::{MtuSource, Mtus, packet_mtu};
 pub use names::{Names, Namespace, NetworkNames};
-pub use published::{HostPort, PublishedPorts, Target};
+pub use published::{HostPort, Legs, PublishedPorts, Target};
 pub use sizes::{PairSizes, SUPER_PACKET_MAX, SuperPackets};
 pub use status::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus, SuperPacketHealth};
 pub use tables::{TableChange, Tables};
@@ -175,10 +175,12 @@ pub trait Outside: Send {
     /// Marks the ruleset as to be read again by the next [`Outside::publish`], because another program wrote to
     /// nftables.
     fn doubt_rules(&mut self) {}
-    /// Makes exactly these ports of the node lead to endpoints.
+    /// Makes exactly these ports of the node lead to endpoints, and ends the connections that led elsewhere, or by a leg
+    /// that is not among these.
     fn publish(
         &mut self,
         ports: &PublishedPorts,
+        legs: &Legs,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
     /// The state of all this, as the node reports it.
     fn health(&self) -> OutsideHealth {

@@ -1,5 +1,6 @@
-//! Ports of the host that lead to endpoints.
+//! Ports of the host that lead to endpoints, and the legs that they lead by.
 
+use super::DeviceId;
 use crate::model::Transport;
 use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
@@ -19,3 +20,7 @@ pub struct Target {
     /// The endpoint and its port, as "web1 80/tcp", which `nft list table ip overlay` shows.
     pub comment: String,
 }
+
+/// The gateway legs of this node that were set up, and the address of each. A leg with another id is another leg, whatever
+/// its address: no connection of the former leg is its own.
+pub type Legs = BTreeMap<DeviceId, Ipv4Addr>;

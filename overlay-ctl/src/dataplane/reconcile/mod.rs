@@ -34,7 +34,7 @@ pub use hop::{LocalVtep, hop_entry};
 use crate::{
     control::state::View,
     dataplane::kernel::{
-        DeviceId, Devices as _, EndpointHealth, Kernel, KernelError, LocalStatus, Maps, Mtus,
+        DeviceId, Devices as _, EndpointHealth, Kernel, KernelError, Legs, LocalStatus, Maps, Mtus,
         Names, Outside as _, PublishedPorts, Resolved, Stations, Tables,
     },
     model::{EndpointId, Revision},
@@ -75,6 +75,8 @@ pub struct Reconciler<K: Kernel> {
     resolved: Resolved,
     /// The ports that were published last.
     ports: PublishedPorts,
+    /// The legs that are set up.
+    legs: Legs,
     /// The devices whose sizes could not be changed, and why, as logged.
     unchanged: BTreeMap<DeviceId, String>,
     health: BTreeMap<EndpointId, EndpointHealth>,
@@ -103,6 +105,7 @@ impl<K: Kernel> Reconciler<K> {
             told: None,
             resolved: Resolved::default(),
             ports: PublishedPorts::new(),
+            legs: Legs::new(),
             unchanged: BTreeMap::new(),
             health: BTreeMap::new(),
             status,
@@ -142,7 +145,7 @@ impl<K: Kernel> Reconciler<K> {
                         self.kernel.outside().doubt_rules();
                         // A published port that is gone cannot wait for a pass. Where it cannot be put back, a pass
                         // reports it.
-                        if self.kernel.outside().publish(&self.ports).await.is_ok() {
+                        if self.kernel.outside().publish(&self.ports, &self.legs).await.is_ok() {
                             continue;
                         }
                     }

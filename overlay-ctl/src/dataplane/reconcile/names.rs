@@ -1,14 +1,16 @@
-//! The names that resolve in the namespaces of this node, and the published ports of this node.
+//! The names that resolve in the namespaces of this node, and the published ports and legs of this node.
 
 use super::{LocalNode, desired, diff::Rows};
 use crate::{
     control::state::{Changed, View},
     dataplane::kernel::{
-        DeviceId, Names, Namespace, NetworkNames, ObservedDevice, PublishedPorts, Tables, Target,
+        DeviceId, DeviceKind, Legs, Names, Namespace, NetworkNames, ObservedDevice, PublishedPorts,
+        Tables, Target, WantedDevices,
     },
     model::{Endpoint, EndpointId, Location, Network, NetworkId},
 };
 use imbl::OrdMap;
+use ipnet::IpNet;
 use overlay_common::FdbKey;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -163,4 +165,22 @@ pub(super) fn desired_ports<'a>(
         }
     }
     ports
+}
+
+/// The legs that were set up. One that was only created has no connection yet: whatever the kernel knows of its address
+/// is a former leg's.
+pub(super) fn set_up_legs(
+    wanted: &WantedDevices,
+    devices: &BTreeMap<DeviceId, ObservedDevice>,
+) -> Legs {
+    let legs =
+        devices.values().filter(|device| device.id.kind == DeviceKind::Leg && device.complete);
+    let address = |leg: &ObservedDevice| {
+        let addresses = &wanted.devices.get(&leg.id)?.addresses;
+        addresses.iter().find_map(|net| match net {
+            IpNet::V4(v4) => Some((leg.id, v4.addr())),
+            IpNet::V6(_) => None,
+        })
+    };
+    legs.filter_map(address).collect()
 }

@@ -52,6 +52,7 @@ impl<K: Kernel> Reconciler<K> {
         // Before packets flow: whoever waits for an endpoint finds its names.
         self.tell_names(true).await;
         self.raise(&plan, &wanted, &mut state).await;
+        self.legs = names::set_up_legs(&wanted, &state.devices);
         self.judge(&state);
         self.report(view, mtus, state)
     }
@@ -145,7 +146,8 @@ impl<K: Kernel> Reconciler<K> {
         let swapped = self.kernel.outside().swap_programs().await;
         state.note(swapped);
         self.ports = names::desired_ports(self.held.sites.here(), &state.devices);
-        let published = self.kernel.outside().publish(&self.ports).await;
+        self.legs = names::set_up_legs(wanted, &state.devices);
+        let published = self.kernel.outside().publish(&self.ports, &self.legs).await;
         state.note(published);
         Ok(())
     }

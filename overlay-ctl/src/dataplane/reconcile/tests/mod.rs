@@ -244,6 +244,39 @@ async fn a_leg_stands_before_a_port_leads_to_it_and_follows_the_bridge() {
     }
 }
 
+/// A leg's connections may live from its set-up until before it is removed; the fake checks the latter.
+#[tokio::test]
+async fn only_a_leg_that_was_set_up_has_connections() {
+    let (mut cluster, mut kernel) = published();
+    let leg = |cluster: &Cluster| {
+        let leg = cluster.view().all_endpoints().find_map(|endpoint| endpoint.leg).unwrap();
+        (DeviceId::leg(leg.id), leg.addresses.v4.unwrap())
+    };
+    let first = leg(&cluster);
+    let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
+    reconciler.pass(&cluster.view()).await.unwrap();
+    assert_eq!(reconciler.kernel.legs, Legs::new(), "it was created, not set up");
+    // From here on a ruleset that is flushed and written again ends none of them.
+    assert_eq!(reconciler.legs, [first].into());
+    reconciler.pass(&cluster.view()).await.unwrap();
+    assert_eq!(reconciler.kernel.legs, [first].into());
+
+    // Another endpoint takes the place in the same view: the connections are not its own, whatever its address.
+    cluster.remove("web1");
+    cluster.endpoint("web2", "net", 1);
+    reconciler.kernel.namespaces.insert("/run/netns/web2".into());
+    assert_ne!(leg(&cluster).0, first.0);
+    reconciler.pass(&cluster.view()).await.unwrap();
+    assert_eq!(reconciler.kernel.legs, Legs::new());
+    assert_eq!(reconciler.legs, [leg(&cluster)].into());
+
+    // Its namespace is gone, and the leg with it.
+    reconciler.kernel.namespaces.clear();
+    reconciler.kernel.devices.clear();
+    reconciler.pass(&cluster.view()).await.unwrap();
+    assert_eq!((&reconciler.kernel.legs, &reconciler.legs), (&Legs::new(), &Legs::new()));
+}
+
 #[tokio::test]
 async fn another_leg_takes_the_place_of_one_in_one_pass() {
     let (cluster, mut kernel) = published();

@@ -124,6 +124,7 @@ impl Devices for FakeKernel {
         if seen.id.kind == DeviceKind::Leg {
             let leads = |to: &Target| has(seen, to.address);
             assert!(!self.published.values().any(leads), "nothing leads there");
+            assert!(!self.legs.contains_key(&seen.id), "its connections were ended");
         }
         self.devices.remove(&seen.ifindex);
         self.up.remove(&seen.ifindex);

@@ -5,8 +5,8 @@ mod outside;
 
 use crate::{
     dataplane::kernel::{
-        DeviceFailure, DeviceKind, FdbPart, Kernel, KernelError, Maps, Names, NeighPart, NetnsId,
-        ObservedDevice, OutsideHealth, PublishedPorts, Stations, TableChange, Tables,
+        DeviceFailure, DeviceKind, FdbPart, Kernel, KernelError, Legs, Maps, Names, NeighPart,
+        NetnsId, ObservedDevice, OutsideHealth, PublishedPorts, Stations, TableChange, Tables,
     },
     model::Vtep,
 };
@@ -50,6 +50,8 @@ pub(super) struct FakeKernel {
     pub(super) tables: Tables,
     pub(super) devices: BTreeMap<u32, ObservedDevice>,
     pub(super) published: PublishedPorts,
+    /// The legs whose connections may live.
+    pub(super) legs: Legs,
     pub(super) names: Arc<Names>,
     /// The underlay device's; 1500 where nobody changed it.
     pub(super) mtu: Option<u32>,

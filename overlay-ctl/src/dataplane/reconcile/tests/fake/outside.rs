@@ -3,7 +3,7 @@
 use super::{Call, FakeKernel, has};
 use crate::{
     dataplane::kernel::{
-        DeviceKind, KernelError, LocalGateway, Names, NextHop, ObservedDevice, Outside,
+        DeviceKind, KernelError, Legs, LocalGateway, Names, NextHop, ObservedDevice, Outside,
         OutsideHealth, PublishedPorts, Resolve, Resolved, Stations, Way, Ways,
     },
     model::{Encapsulation, Vtep},
@@ -55,14 +55,20 @@ impl Outside for FakeKernel {
         Ok(())
     }
 
-    async fn publish(&mut self, ports: &PublishedPorts) -> Result<(), KernelError> {
+    async fn publish(&mut self, ports: &PublishedPorts, legs: &Legs) -> Result<(), KernelError> {
         self.try_call(Call::Publish)?;
         self.publications += 1;
         for target in ports.values() {
             let stands = |device: &ObservedDevice| has(device, target.address);
             assert!(self.devices.values().any(stands), "the leg stands before a port leads there");
         }
+        for (leg, address) in legs {
+            let is_up = |device: &ObservedDevice| device.id == *leg && device.complete;
+            let stands = |device: &ObservedDevice| is_up(device) && has(device, *address);
+            assert!(self.devices.values().any(stands), "{leg} is set up and has its address");
+        }
         self.published.clone_from(ports);
+        self.legs.clone_from(legs);
         Ok(())
     }
 
