@@ -101,7 +101,7 @@ impl fmt::Debug for EndpointPort {
 }
 
 /// The first port of a node that is given when none is asked for: the start of the range from which
-/// Linux chooses ports itself. Docker does the same.
+/// Linux chooses ports itself. Docker does the same. The node binds what it publishes, so that Linux chooses another.
 pub const FIRST_FREE_PORT: u16 = 32_768;
 
 /// A request to publish a port: `8080:80`, `127.0.0.1:8080:80/tcp`, `127.0.0.1::80`, `53/udp`.

@@ -213,6 +213,59 @@ fn ports_in_use_are_not_given_out() {
 }
 
 #[test]
+fn ports_that_the_host_keeps_or_that_cannot_be_bound_are_not_given_out() {
+    if skip() {
+        return;
+    }
+    let host = host();
+    inside(&host, || {
+        // The kernel lists this socket nowhere.
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        bound.bind(&SocketAddr::from((ANY, 32769)).into()).unwrap();
+        let mut kept = Reservations::default();
+        assert!(kept.hold(&one(Tcp, ANY, 32770)).is_empty());
+        // Ports that the node itself holds are the controller's to decide about.
+        assert_eq!(kept.busy(), [(Tcp, port(32769))].into());
+        drop(bound);
+        let reserve = |ports: &str| {
+            std::fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", ports).unwrap();
+        };
+        reserve("80,32760-32768,40000");
+        let expected = [32768, 40000].map(|number| [Tcp, Udp, Sctp].map(|of| (of, port(number))));
+        assert_eq!(kept.busy(), expected.into_iter().flatten().collect());
+        // They are kept for whoever asks for them by number.
+        kept.check_free(&one(Tcp, ANY, 40000)).unwrap();
+        reserve("");
+        assert_eq!(kept.busy(), BTreeSet::new());
+    });
+}
+
+#[test]
+fn a_port_that_the_hosts_own_connection_has_is_refused_with_the_way_out() {
+    if skip() {
+        return;
+    }
+    let host = host();
+    inside(&host, || {
+        let server = TcpListener::bind((LOCAL, 8080)).unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let taken = client.local_addr().unwrap().port();
+        let said = check_free(&one(Tcp, LOCAL, taken)).unwrap_err().to_string();
+        assert!(said.contains("ip_local_reserved_ports"), "{said}");
+        let said = check_free(&one(Tcp, LOCAL, 8080)).unwrap_err().to_string();
+        assert!(!said.contains("ip_local_reserved_ports"), "{said}");
+        // The node's own reservation keeps the port from the host's connections.
+        let mut kept = Reservations::default();
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "50000 50001").unwrap();
+        assert!(kept.hold(&all([one(Tcp, ANY, 50000), one(Udp, ANY, 50000)])).is_empty());
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        assert_eq!(client.local_addr().unwrap().port(), 50001);
+        let client = UdpSocket::bind((ANY, 0)).unwrap();
+        assert_eq!(client.local_addr().unwrap().port(), 50001);
+    });
+}
+
+#[test]
 fn the_vxlan_port_is_never_published_on_udp() {
     if skip() {
         return;

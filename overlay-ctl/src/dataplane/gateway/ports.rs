@@ -9,6 +9,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddrV4},
     num::NonZeroU16,
+    ops::RangeInclusive,
 };
 
 use nix::libc;
@@ -30,12 +31,19 @@ const SOCKETS: [(&str, Transport); 4] = [
     ("udp6", Transport::Udp),
 ];
 
+/// So many free TCP ports are tried before they are given out.
+const TRIED: usize = 16;
+/// The ports that the host gives to nobody who asks for any, as "1-3,5".
+const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+/// The first and the last of the ports that the host gives to whoever asks for any.
+const LOCAL_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
 /// The reason why a port of the host cannot be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PortTaken {
     /// Another program has the port.
     #[error(
-        "{transport} port {port} of {} is in use by another program (`ss -lnp sport = :{port}` shows which): stop it, or publish another port", place(.address)
+        "{transport} port {port} of {} is in use by another program (`ss -anp sport = :{port}` shows which): stop it, or publish another port{}", place(.address), range_hint(*.in_local_range)
     )]
     Bound {
         /// Protocol.
@@ -44,6 +52,8 @@ pub enum PortTaken {
         address: Ipv4Addr,
         /// The port.
         port: NonZeroU16,
+        /// The host gives such ports to its own connections.
+        in_local_range: bool,
     },
     /// The host has no such address.
     #[error(
@@ -76,6 +86,14 @@ pub enum PortTaken {
 
 fn place(address: &Ipv4Addr) -> String {
     if address.is_unspecified() { "this host".to_owned() } else { address.to_string() }
+}
+
+fn range_hint(in_local_range: bool) -> &'static str {
+    if in_local_range {
+        "; the host takes such ports for its own connections too, unless net.ipv4.ip_local_reserved_ports has them"
+    } else {
+        ""
+    }
 }
 
 /// Tells if the host must already have the address that is bound.
@@ -120,7 +138,10 @@ fn bind(
         Ok(Some(socket))
     };
     bound().map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => PortTaken::Bound { transport, address, port },
+        io::ErrorKind::AddrInUse => {
+            let in_local_range = local_range().is_some_and(|range| range.contains(&port.get()));
+            PortTaken::Bound { transport, address, port, in_local_range }
+        }
         io::ErrorKind::AddrNotAvailable => PortTaken::NoSuchAddress { address, port },
         _ => PortTaken::System { transport, address, port, source },
     })
@@ -147,6 +168,29 @@ pub fn busy_ports() -> BTreeSet<(Transport, NonZeroU16)> {
     busy.extend(text.lines().filter_map(sctp_port).map(|port| (Transport::Sctp, port)));
     busy.retain(|(_, port)| port.get() >= FIRST_FREE_PORT);
     busy
+}
+
+/// Ports from 32768 up that the host keeps for a purpose: they are published only if they are asked for.
+fn reserved_ports() -> BTreeSet<NonZeroU16> {
+    // /proc/sys/net shows the parameters of the reading thread's namespace.
+    let text = fs::read_to_string(RESERVED).unwrap_or_default();
+    let ranges = text.trim().split(',').filter_map(port_range);
+    ranges
+        .flat_map(|range| (*range.start()).max(FIRST_FREE_PORT)..=*range.end())
+        .filter_map(NonZeroU16::new)
+        .collect()
+}
+
+/// Parses "5" or "1-3".
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some(first.parse().ok()?..=last.parse().ok()?)
+}
+
+fn local_range() -> Option<RangeInclusive<u16>> {
+    let text = fs::read_to_string(LOCAL_RANGE).ok()?;
+    let mut ends = text.split_whitespace().map(str::parse);
+    Some(ends.next()?.ok()?..=ends.next()?.ok()?)
 }
 
 /// The local port in a line "  0: 0100007F:1F90 00000000:0000 0A ...".
@@ -176,11 +220,33 @@ impl Reservations {
         Self { held: BTreeMap::new(), vxlan: NonZeroU16::new(vxlan_port) }
     }
 
-    /// See [`busy_ports`]; the VXLAN port is one of them.
+    /// Ports from 32768 up that are not given when no port is asked for: see [`busy_ports`], the VXLAN port, those that
+    /// the host's `net.ipv4.ip_local_reserved_ports` has, and TCP ports of the first ones that cannot be bound.
     #[must_use]
     pub fn busy(&self) -> BTreeSet<(Transport, NonZeroU16)> {
+        let mut busy = busy_ports();
         let vxlan = self.vxlan.filter(|port| port.get() >= FIRST_FREE_PORT);
-        busy_ports().into_iter().chain(vxlan.map(|port| (Transport::Udp, port))).collect()
+        busy.extend(vxlan.map(|port| (Transport::Udp, port)));
+        for port in reserved_ports() {
+            busy.extend([Transport::Tcp, Transport::Udp, Transport::Sctp].map(|of| (of, port)));
+        }
+        // The kernel lists a TCP port nowhere whose program neither listens nor is connected.
+        let held = |port| self.held.keys().any(|held| held.0 == Transport::Tcp && held.2 == port);
+        let mut tried = 0;
+        for port in (FIRST_FREE_PORT..=u16::MAX).filter_map(NonZeroU16::new) {
+            let key = (Transport::Tcp, port);
+            if tried == TRIED || busy.contains(&key) || held(port) {
+                continue;
+            }
+            let any = (Transport::Tcp, Ipv4Addr::UNSPECIFIED, port);
+            match bind(any, AddressPresence::Required) {
+                Ok(_) => tried += 1,
+                Err(PortTaken::Bound { .. }) => _ = busy.insert(key),
+                // The others would fail in the same way.
+                Err(_) => break,
+            }
+        }
+        busy
     }
 
     fn bind(&self, port: HostPort, presence: AddressPresence) -> Result<Option<Socket>, PortTaken> {
@@ -261,5 +327,14 @@ mod tests {
         let line = "ffff8880b1c0a000 ffff8880b1c09000 0   10  29  33333    0 12345 0.0.0.0";
         assert_eq!(sctp_port(line).unwrap().get(), 33333);
         assert_eq!(sctp_port(" ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS"), None);
+    }
+
+    #[test]
+    fn ranges_are_read_as_the_kernel_writes_them() {
+        assert_eq!(port_range("5"), Some(5..=5));
+        assert_eq!(port_range("32768-40000"), Some(32768..=40000));
+        for bad in ["", "-", "1-", "65536", "a-b"] {
+            assert_eq!(port_range(bad), None, "{bad:?}");
+        }
     }
 }
