@@ -6,6 +6,7 @@ mod dns;
 mod endpoint;
 mod flood;
 mod icount;
+mod idle;
 mod publish;
 mod scale;
 mod stats;
@@ -32,6 +33,8 @@ enum What {
     Publish(publish::Options),
     /// Count the instructions of a message in a virtual machine; fails if ours needs more than before
     Icount(icount::Options),
+    /// Measure the CPU time of a node while nothing happens, and while others are busy
+    Idle(idle::Options),
     /// Measure a million endpoints: loading them, changing one, memory of the kernel
     Scale(scale::Options),
     /// Measure the resolver of an endpoint's namespace, by kinds of questions
@@ -54,6 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Create(options) => create::run(options),
         What::Publish(options) => publish::run(options),
         What::Icount(options) => icount::run(options),
+        What::Idle(options) => idle::run(options),
         What::Scale(options) => scale::run(options),
         What::Dns(options) => dns::run(options),
         What::Flood(options) => flood::run(options),
