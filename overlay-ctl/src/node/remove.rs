@@ -44,6 +44,7 @@ pub(super) async fn all(
     for trouble in left {
         tracing::warn!("{trouble}");
     }
+    results.push(netlink.release_neighbours().await.map_err(Into::into));
     results.push(netlink.remove_gateway_bridge().await.map_err(Into::into));
     results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
     results.push(netlink.remove_barrier().await.map_err(Into::into));

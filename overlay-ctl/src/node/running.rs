@@ -31,7 +31,7 @@ use crate::{
             HostResolve, Monitor, SharedDatapath, SuperPacketPlan,
         },
         kernel::{DeviceKind, LocalGateway, LocalStatus, Mtus},
-        netlink::{Netlink, Underlay},
+        netlink::{Interest, Netlink, Underlay},
         reconcile::{LocalNode, LocalVtep, Nudges, Reconciler},
     },
     faces::{DatapathInfo, ServedNode, api, cli, metrics},
@@ -112,6 +112,7 @@ impl Parts {
         let large_packets = *super_packets.devices();
         let super_packet_health = super_packets.health().clone();
         let resolvers = Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str());
+        let interest = Interest::default();
         let mut kernel = HostKernel {
             maps: HostMaps::new(datapath.clone()),
             devices: HostDevices::new(datapath.clone(), netlink.clone(), check.namespaces()),
@@ -122,6 +123,7 @@ impl Parts {
                 super_packets,
                 host_gateway,
                 args.xdp,
+                interest.clone(),
             ),
             resolve: HostResolve::new(resolvers),
         };
@@ -188,9 +190,9 @@ impl Parts {
             epoch,
         );
         tasks.spawn("keep registered", registered);
-        let (devices, gather) = nudges(&netlink)?;
+        let (devices, ways, gather) = nudges(&netlink, interest)?;
         tasks.spawn("gather changes of devices", gather);
-        let nudges = Nudges { devices, rules: gateway::changes()? };
+        let nudges = Nudges { devices, ways, rules: gateway::changes()? };
         let reconcile = reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges);
         tasks.spawn(RECONCILE, reconcile);
         let monitor = Monitor::new(datapath.clone());

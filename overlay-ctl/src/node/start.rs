@@ -16,13 +16,13 @@ use crate::{
         datapath::{Datapath, DatapathConfig},
         gateway::{Table, choose_subnet},
         host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
-        kernel::{DeviceKind, LocalGateway, ObservedDevice, Stations},
+        kernel::{DeviceKind, LocalGateway, ObservedDevice, Station, Stations},
         netlink::{Netlink, Underlay, UnderlayChoice},
     },
     faces::DatapathInfo,
     model::{NodeName, Subnet},
 };
-use overlay_common::{Config, ip16_from_v4};
+use overlay_common::{Config, ip16_from_v4, ip16_to_v4};
 use std::net::IpAddr;
 
 /// The port of the API if none is given.
@@ -153,12 +153,16 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     ended
 }
 
-/// The MACs of the legs that stand, as the data path knows them: a node that finds no voter takes them back into the
+/// Where the legs that stand are reached, as the data path knows them: a node that finds no voter takes them back into the
 /// bridge, too.
 async fn stations(netlink: &Netlink, datapath: &Datapath) -> Result<Stations, StartError> {
     let legs = datapath.reader().small()?.gateway_ports;
     let devices = netlink.devices().await?;
-    let station = |device: &ObservedDevice| Some((device.id, legs.get(&device.ifindex)?.mac));
+    let station = |device: &ObservedDevice| {
+        let leg = legs.get(&device.ifindex)?;
+        let address = ip16_to_v4(&leg.ip)?.into();
+        Some((device.id, Station { mac: leg.mac, address }))
+    };
     Ok(devices.iter().filter_map(station).collect())
 }
 

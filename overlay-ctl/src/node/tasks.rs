@@ -11,12 +11,13 @@ use crate::{
     },
     dataplane::{
         host::HostKernel,
-        netlink::Netlink,
+        netlink::{Change, Interest, Netlink},
         reconcile::{Nudges, Reconciler},
     },
     model::Revision,
 };
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,24 +26,39 @@ use tokio::sync::{mpsc, watch as sync_watch};
 /// How long the kernel's events are gathered before a pass reads the kernel.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// Reports of the kernel that something may have changed, many of them as one; and the task that gathers them.
+/// Reports of the kernel that devices or namespaces may have changed, and that ways to VTEPs may have: many of them as
+/// one; and the task that gathers them.
 pub(super) fn nudges(
     netlink: &Netlink,
-) -> Result<(mpsc::Receiver<()>, impl Future<Output = ()> + Send + use<>), StartError> {
-    let mut changes = netlink.changes()?;
-    let (sender, nudges) = mpsc::channel(1);
+    interest: Interest,
+) -> Result<
+    (mpsc::Receiver<()>, mpsc::Receiver<()>, impl Future<Output = ()> + Send + use<>),
+    StartError,
+> {
+    let mut changes = netlink.changes(interest)?;
+    let (devices, devices_changed) = mpsc::channel(1);
+    let (ways, ways_changed) = mpsc::channel(1);
     let gather = async move {
-        while changes.recv().await.is_some() {
+        while let Some(first) = changes.recv().await {
             // A change seldom comes alone: the changes of the next moment are handled by one pass.
             tokio::time::sleep(SETTLE).await;
-            while changes.try_recv().is_ok() {}
-            // A report that was not taken yet stands for this one too.
-            if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
-                return;
+            let mut gathered = BTreeSet::from([first]);
+            while let Ok(change) = changes.try_recv() {
+                gathered.insert(change);
+            }
+            for change in gathered {
+                let sender = match change {
+                    Change::Link | Change::Namespace => &devices,
+                    Change::Way => &ways,
+                };
+                // A report that was not taken yet stands for this one too.
+                if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
+                    return;
+                }
             }
         }
     };
-    Ok((nudges, gather))
+    Ok((devices_changed, ways_changed, gather))
 }
 
 /// Previews the views until a quorum confirms one, then reconciles the kernel with each.

@@ -1,8 +1,10 @@
 //! Ports, the GRO device, next hops, the choice of the underlay, and reports of changes.
 
 mod bridge;
+mod changes;
 mod held;
 mod leg;
+mod neighbours;
 mod sizes;
 
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
@@ -11,7 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overlay_ctl::dataplane::{
     kernel::{DeviceId, DeviceSpec, NextHop, PairSizes, SuperPackets},
     netlink::{
-        Change, DeviceError, GroError, Netlink, Underlay, UnderlayChoice, UnderlayError,
+        Change, DeviceError, GroError, Interest, Netlink, Underlay, UnderlayChoice, UnderlayError,
         device_name,
     },
 };
@@ -241,6 +243,77 @@ fn a_port_whose_preparation_fails_is_removed() {
     assert!(!web.succeeds("ip link show eth0"));
 }
 
+/// The kernel's list of devices may have left it out.
+#[test]
+fn a_port_that_stands_is_not_made_again() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(9, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let half = netlink.create_device(&spec, ready).await.unwrap();
+        let made = netlink.create_device(&spec, ready).await.unwrap();
+        assert_ne!(made.ifindex, half.ifindex, "what was never raised is made again");
+        let raised = netlink.raise_device(&made, &spec).await.unwrap();
+        assert!(raised.is_active() && raised.peer.as_ref().unwrap().up, "{raised:?}");
+        assert!(netlink.is_one_of_ours(made.ifindex).await.unwrap());
+        web.sh("ip route add 198.51.100.0/24 dev eth0");
+        let mut attached = None;
+        let attach = |_: &str, index| -> Result<(), Infallible> {
+            attached = Some(index);
+            Ok(())
+        };
+        let again = netlink.create_device(&spec, attach).await.unwrap();
+        assert_eq!((&again, attached), (&raised, Some(made.ifindex)));
+        assert!(web.sh("ip route").contains("198.51.100.0/24"), "with all that was set on it");
+
+        let other = Netns::new("other");
+        let moved = DeviceSpec { netns: other.path(), ..spec.clone() };
+        let elsewhere = netlink.create_device(&moved, ready).await.unwrap();
+        assert_ne!(elsewhere.ifindex, made.ifindex, "it led into another namespace");
+        assert!(!netlink.is_one_of_ours(made.ifindex).await.unwrap());
+    });
+}
+
+/// A network manager gives each device an address if nobody else does.
+#[test]
+fn an_address_of_another_program_on_a_port_is_taken_away() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    host.sh("ip link add ovp10 type veth peer name ovp11; ip addr add 169.254.9.9/16 dev ovp10");
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.create_device(&spec(9, &web), ready).await.unwrap();
+        host.sh("ip link set ovp9 up; ip addr add 169.254.7.7/16 dev ovp9");
+        let links = netlink.link_list().await.unwrap();
+        netlink.clear_addresses(&links).await.unwrap();
+    });
+    assert!(!host.sh("ip addr show dev ovp9").contains("169.254"));
+    assert!(host.sh("ip addr show dev ovp10").contains("169.254"), "it is not ours");
+}
+
+/// A network manager in the namespace clears interfaces that it does not know.
+#[test]
+fn an_address_that_was_taken_away_before_the_port_was_raised_is_there_afterwards() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(9, &web);
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let made = netlink.create_device(&spec, ready).await.unwrap();
+        web.sh("ip addr flush dev eth0; ip link set eth0 up");
+        host.sh("ip link set ovp9 up");
+        let raised = netlink.raise_device(&made, &spec).await.unwrap();
+        assert_eq!(raised.peer.unwrap().addresses, spec.addresses);
+    });
+}
+
 #[test]
 fn a_port_goes_with_its_namespace() {
     if skip() {
@@ -250,7 +323,7 @@ fn a_port_goes_with_its_namespace() {
     let spec = spec(9, &web);
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
-        let mut changes = netlink.changes().unwrap();
+        let mut changes = netlink.changes(Interest::default()).unwrap();
         let made = netlink.create_device(&spec, ready).await.unwrap();
         drop(web);
         let gone = async {
@@ -445,7 +518,7 @@ async fn hop(netlink: &Netlink, vtep: [u8; 4], underlay: &Underlay) -> Option<Ne
 }
 
 async fn resolved(netlink: &Netlink, underlay: &Underlay, vtep: [u8; 4]) -> [u8; 6] {
-    let mut changes = netlink.changes().unwrap();
+    let mut changes = netlink.changes(Interest::default()).unwrap();
     let wait = async {
         loop {
             if let Some(hop) = hop(netlink, vtep, underlay).await {
@@ -556,12 +629,12 @@ fn a_change_of_each_kind_is_told() {
         let netlink = Netlink::open().await.unwrap();
         let causes: [(Change, &dyn Fn()); 3] = [
             (Change::Link, &|| drop(host.sh("ip link add ovk1 type veth peer name ovk2"))),
-            (Change::Neighbour, &|| {
+            (Change::Way, &|| {
                 drop(host.sh("ip neigh add 10.0.0.7 lladdr 02:00:00:00:00:07 dev eth7"));
             }),
-            (Change::Route, &|| drop(host.sh("ip route add 192.0.2.0/24 via 10.0.0.2"))),
+            (Change::Way, &|| drop(host.sh("ip route add 192.0.2.0/24 via 10.0.0.2"))),
         ];
-        let mut changes = netlink.changes().unwrap();
+        let mut changes = netlink.changes(Interest::default()).unwrap();
         for (change, cause) in causes {
             cause();
             tell(&mut changes, change).await;

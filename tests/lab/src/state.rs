@@ -34,7 +34,7 @@ pub struct MachineState {
     pub routes: Vec<String>,
     /// The rules that choose a routing table, of both families.
     pub rules: Vec<String>,
-    /// Neighbours and entries of bridges that somebody set, without those that the kernel learned.
+    /// Neighbours and entries of bridges that somebody set or has resolved, without those that the kernel learned.
     pub neighbours: Vec<String>,
     /// Queueing disciplines, clsact included, and the filters of both directions.
     pub qdiscs: Vec<String>,
@@ -205,14 +205,20 @@ fn shown_link(link: &Value) -> String {
     )
 }
 
-/// Permanent neighbours and bridge entries, without those that the kernel learned, and without groups that it
-/// joined.
+/// Permanent neighbours and bridge entries, and neighbours that the kernel is to keep resolved, without those that the
+/// kernel learned, and without groups that it joined.
 fn neighbours(host: &Host) -> Result<Vec<String>> {
     let netns = &host.netns;
     let mut rows = Vec::new();
     for family in ["-4", "-6"] {
         let listed = netns.ip_json(&[family, "neigh", "show", "nud", "permanent"])?;
         rows.extend(listed.as_array().into_iter().flatten().map(Value::to_string));
+    }
+    let shown = netns.ip(&["-d", "neigh", "show", "nud", "all"])?;
+    for line in shown.lines().filter(|line| line.contains("managed")) {
+        // "10.10.10.102 dev eth0", and neither MAC nor state.
+        let place: Vec<&str> = line.split_whitespace().take(3).collect();
+        rows.push(format!("{} managed", place.join(" ")));
     }
     let entries = netns.run(&["bridge", "fdb", "show"])?;
     let is_group = |line: &str| {

@@ -6,6 +6,7 @@ mod agents;
 mod attack;
 mod bad_input;
 mod cuts;
+mod degraded;
 mod ethernet;
 mod fencing;
 mod foreign;

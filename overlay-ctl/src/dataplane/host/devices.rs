@@ -26,17 +26,30 @@ impl HostDevices {
         Self { datapath, netlink, namespaces }
     }
 
-    /// Removes the programs' links of devices that are gone.
-    fn detach_gone(&self, devices: &[ObservedDevice]) -> Result<(), KernelError> {
-        let failed = |e| KernelError::new("removing the link of a device that is gone failed", e);
-        let mut datapath = self.datapath.lock();
+    /// Removes the programs' links of devices that are gone. Returns what could not be done, in words.
+    async fn detach_gone(&self, devices: &[ObservedDevice]) -> Vec<String> {
+        let mut trouble = Vec::new();
         for program in DeviceKind::ALL.map(|kind| kind.row().program) {
             let present = devices.iter().map(|device| device.ifindex).collect();
-            for gone in datapath.attached(program).difference(&present) {
-                datapath.detach(program, *gone).map_err(failed)?;
+            let attached = self.datapath.lock().attached(program);
+            for missing in attached.difference(&present) {
+                // A list that was interrupted may lack a device that stands.
+                let outcome = match self.netlink.is_one_of_ours(*missing).await {
+                    Ok(true) => continue,
+                    Ok(false) => {
+                        let detached = self.datapath.lock().detach(program, *missing);
+                        detached.map_err(|error| crate::error_chain(&error))
+                    }
+                    Err(error) => Err(crate::error_chain(&error)),
+                };
+                if let Err(why) = outcome {
+                    trouble.push(format!(
+                        "removing the link of a device that is gone (index {missing}) failed: {why}"
+                    ));
+                }
             }
         }
-        Ok(())
+        trouble
     }
 }
 
@@ -54,8 +67,9 @@ fn failure(what: &'static str, error: DeviceError) -> DeviceFailure {
 impl Devices for HostDevices {
     async fn observe(&mut self, paths: &BTreeSet<PathBuf>) -> Result<Observed, KernelError> {
         let observed = self.netlink.observe(paths).await;
-        let observed = observed.map_err(|e| KernelError::new("reading the devices failed", e))?;
-        self.detach_gone(&observed.devices)?;
+        let mut observed =
+            observed.map_err(|e| KernelError::new("reading the devices failed", e))?;
+        observed.trouble.extend(self.detach_gone(&observed.devices).await);
         Ok(observed)
     }
 
@@ -96,7 +110,7 @@ impl Devices for HostDevices {
         &mut self,
         seen: &ObservedDevice,
         spec: &DeviceSpec,
-    ) -> Result<(), DeviceFailure> {
+    ) -> Result<ObservedDevice, DeviceFailure> {
         let raised = self.netlink.raise_device(seen, spec).await;
         raised.map_err(|error| failure("setting a device up failed", error))
     }

@@ -5,7 +5,7 @@ use crate::{
     dataplane::{
         gateway::{Connections, GatewayError, Reservations, Rules, Table},
         kernel::{HostPort, KernelError, Legs, LocalGateway, PublishedPorts, Stations},
-        netlink::{self, GATEWAY_BRIDGE, Netlink},
+        netlink::{self, GATEWAY_BRIDGE, LinkList, Netlink},
     },
     model::Subnet,
 };
@@ -44,6 +44,8 @@ pub struct HostGateway {
     forwarding: BTreeSet<String>,
     /// Ports that could not be reserved, in words.
     unkept: Vec<String>,
+    /// Devices whose forwarding could not be switched on, in words.
+    unopened: Vec<String>,
 }
 
 impl HostGateway {
@@ -65,22 +67,31 @@ impl HostGateway {
             published: 0,
             forwarding,
             unkept: Vec::new(),
+            unopened: Vec::new(),
         }
     }
 
     /// Creates or repairs the bridge, switches forwarding on or off for the devices by which the outside comes, and
-    /// marks the table as to be read again.
+    /// marks the table as to be read again. Returns what failed; one of these does not depend on the others.
     pub(super) async fn repair(
         &mut self,
+        links: &LinkList,
         gateway: &LocalGateway,
         stations: &Stations,
         underlay: &str,
-    ) -> Result<(), KernelError> {
-        let LocalGateway { subnet, mtu } = *gateway;
-        let ensured = self.netlink.ensure_gateway_bridge(subnet, mtu, stations).await;
-        ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e))?;
+    ) -> Vec<KernelError> {
         self.table.doubt();
-        let uplinks = self.netlink.uplinks(underlay).await.map_err(uplinks_failed)?;
+        let LocalGateway { subnet, mtu } = *gateway;
+        let ensured = self.netlink.ensure_gateway_bridge_among(links, subnet, mtu, stations).await;
+        let ensured = ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e));
+        let opened = self.open_uplinks(links, underlay).await;
+        [ensured.map(drop), opened].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Finds out for which devices forwarding is to be switched on, and switches it off for those that are no uplinks any
+    /// more.
+    async fn open_uplinks(&mut self, links: &LinkList, underlay: &str) -> Result<(), KernelError> {
+        let uplinks = self.netlink.uplinks(links, underlay).await.map_err(uplinks_failed)?;
         if Netlink::forwarding("all").map_err(uplinks_failed)? {
             // The host is meant to be a router: forwarding is not the node's to switch on or to guard.
             self.forwarding.clear();
@@ -131,11 +142,14 @@ impl HostGateway {
         synced.map_err(|e| KernelError::new("writing the nftables table failed", e))?;
         self.published = published.len();
         self.connections.settle(&mut self.table, &rules, legs).await;
-        // Only now that the rules keep the host from routing for others.
+        // Only now that the rules keep the host from routing for others. A device that is gone, or has another name now,
+        // holds up nobody: the next repair finds the devices anew.
+        self.unopened.clear();
         for device in &self.forwarding {
-            if !Netlink::forwarding(device).map_err(uplinks_failed)? {
-                Netlink::set_forwarding(device, true).map_err(uplinks_failed)?;
-                tracing::info!(%device, "forwarding switched on: to and from endpoints only");
+            if let Err(error) = open(device) {
+                let why = crate::error_chain(&error);
+                self.unopened
+                    .push(format!("forwarding of {device} could not be switched on: {why}"));
             }
         }
         Ok(())
@@ -151,9 +165,11 @@ impl HostGateway {
         &self.forwarding
     }
 
-    /// Published ports that other programs have, and why connections were not ended, in words.
+    /// Published ports that other programs have, devices whose forwarding could not be switched on, and why connections
+    /// were not ended, in words.
     pub(super) fn trouble(&self) -> impl Iterator<Item = String> {
-        self.unkept.iter().cloned().chain(self.connections.trouble().map(str::to_owned))
+        let noted = self.unkept.iter().chain(&self.unopened).cloned();
+        noted.chain(self.connections.trouble().map(str::to_owned))
     }
 }
 
@@ -163,6 +179,15 @@ pub(crate) async fn remove(mut table: Table) -> Result<(), GatewayError> {
         close(&device);
     }
     table.remove().await
+}
+
+/// Switches forwarding on.
+fn open(device: &str) -> Result<(), netlink::NetlinkError> {
+    if !Netlink::forwarding(device)? {
+        Netlink::set_forwarding(device, true)?;
+        tracing::info!(%device, "forwarding switched on: to and from endpoints only");
+    }
+    Ok(())
 }
 
 /// Switches forwarding off again. A device that is gone has none.

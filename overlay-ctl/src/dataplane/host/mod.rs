@@ -9,6 +9,7 @@ mod guard;
 mod kernel;
 mod maps;
 mod monitor;
+mod neighbours;
 mod outside;
 mod resolve;
 

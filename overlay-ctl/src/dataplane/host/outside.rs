@@ -2,6 +2,7 @@
 
 use super::{
     big_tcp::SuperPacketPlan, datapath::SharedDatapath, gateway::HostGateway, guard::GuardKeeper,
+    neighbours::NeighbourPressure,
 };
 use crate::{
     config::Xdp,
@@ -9,11 +10,11 @@ use crate::{
         kernel::{
             KernelError, Legs, LocalGateway, Outside, OutsideHealth, PublishedPorts, Stations, Ways,
         },
-        netlink::{Netlink, Underlay, UnderlayChoice},
+        netlink::{Interest, LinkList, Netlink, Underlay, UnderlayChoice},
     },
     model::Vtep,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The underlay, the gateway bridge, and published ports.
 pub struct HostOutside {
@@ -24,8 +25,9 @@ pub struct HostOutside {
     super_packets: SuperPacketPlan,
     gateway: HostGateway,
     guard: GuardKeeper,
-    /// Ports that the barrier does not hold, in words.
-    fallbacks: Vec<String>,
+    /// The changes of the ways that the node is told of.
+    interest: Interest,
+    neighbours: NeighbourPressure,
 }
 
 impl HostOutside {
@@ -38,10 +40,21 @@ impl HostOutside {
         super_packets: SuperPacketPlan,
         gateway: HostGateway,
         xdp: Xdp,
+        interest: Interest,
     ) -> Self {
         let guard = GuardKeeper::new(xdp, underlay.ifindex);
-        let fallbacks = Vec::new();
-        Self { datapath, netlink, underlay, vxlan_port, super_packets, gateway, guard, fallbacks }
+        let neighbours = NeighbourPressure::default();
+        Self {
+            datapath,
+            netlink,
+            underlay,
+            vxlan_port,
+            super_packets,
+            gateway,
+            guard,
+            interest,
+            neighbours,
+        }
     }
 
     /// Attaches `guard_underlay` to the underlay device or detaches it, as `--xdp` says.
@@ -50,9 +63,9 @@ impl HostOutside {
     }
 
     /// Checks that the node's address is still on the same device.
-    async fn check_underlay(&self) -> Result<(), KernelError> {
+    async fn check_underlay(&self, links: &LinkList) -> Result<(), KernelError> {
         let choice = UnderlayChoice::Address(self.underlay.address);
-        let found = self.netlink.underlay(&choice).await;
+        let found = self.netlink.underlay_among(links, &choice).await;
         let now =
             found.map_err(|e| KernelError::new("the underlay device can't be used any more", e))?;
         if now.ifindex != self.underlay.ifindex {
@@ -64,45 +77,77 @@ impl HostOutside {
     }
 }
 
-impl Outside for HostOutside {
-    async fn repair(
-        &mut self,
-        gateway: &LocalGateway,
-        stations: &Stations,
-    ) -> Result<(), KernelError> {
-        let failed =
-            |e| KernelError::new("creating the barrier bridge or the GRO device failed", e);
-        let gap = self.netlink.ensure_barrier().await.map_err(failed)?;
-        self.netlink.ensure_gro_device(&self.underlay, self.vxlan_port).await.map_err(failed)?;
-        self.gateway.repair(gateway, stations, &self.underlay.name).await?;
-        let fallbacks: Vec<String> = gap.iter().map(ToString::to_string).collect();
-        if fallbacks != self.fallbacks {
-            tracing::warn!(?fallbacks, "packets take a slower path");
-            self.fallbacks = fallbacks;
-        }
-        self.check_underlay().await?;
-        self.guard_underlay().await;
-        let kept = self.super_packets.keep(&self.netlink, self.underlay.ifindex).await;
-        kept.map_err(|e| KernelError::new("changing the underlay device failed", e))?;
-        let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
-        attached.map_err(|e| KernelError::new("attaching to the underlay failed", e))
-    }
+/// What could not be done, in words.
+#[derive(Default)]
+struct Trouble(Vec<String>);
 
-    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Result<Ways, KernelError> {
-        let mut ways = BTreeMap::new();
-        for vtep in vteps {
-            let way = self.netlink.way(*vtep, &self.underlay).await;
-            if let Some(way) = way.map_err(|e| KernelError::new("looking up a route failed", e))? {
-                ways.insert(*vtep, way);
+impl Trouble {
+    /// Notes a failure. Returns what was done, if it was.
+    fn note<T>(
+        &mut self,
+        what: &'static str,
+        outcome: Result<T, impl std::error::Error + Send + Sync + 'static>,
+    ) -> Option<T> {
+        match outcome {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.0.push(crate::error_chain(&KernelError::new(what, error)));
+                None
             }
         }
+    }
+}
+
+impl Outside for HostOutside {
+    async fn repair(&mut self, gateway: &LocalGateway, stations: &Stations) -> Vec<String> {
+        let mut trouble = Trouble::default();
+        // Of a node with many endpoints this list is long, so it is made once.
+        let listed = self.netlink.link_list().await;
+        let Some(links) = trouble.note("listing the devices of the host failed", listed) else {
+            self.gateway.doubt();
+            return trouble.0;
+        };
+        let barrier = self.netlink.ensure_barrier_among(&links).await;
+        // Without the barrier what reaches the GRO device would reach the host's own stack.
+        if let Some(gap) = trouble.note("the barrier bridge could not be kept", barrier) {
+            trouble.0.extend(gap.map(|gap| gap.to_string()));
+            let (underlay, port) = (&self.underlay, self.vxlan_port);
+            let gro = self.netlink.ensure_gro_device_among(&links, underlay, port).await;
+            trouble.note("the GRO device could not be kept", gro);
+        }
+        for failure in self.gateway.repair(&links, gateway, stations, &self.underlay.name).await {
+            trouble.0.push(crate::error_chain(&failure));
+        }
+        let cleared = self.netlink.clear_addresses(&links).await;
+        trouble.note("an address on one of the overlay's devices could not be taken away", cleared);
+        let table = self.netlink.neighbour_table().await;
+        let table = trouble.note("looking at the neighbour table failed", table).flatten();
+        let ours = (stations.len(), self.interest.hops());
+        trouble.0.extend(table.and_then(|table| self.neighbours.judge(table, ours)));
+        // The underlay is left as it is until its device has the node's address again.
+        match self.check_underlay(&links).await {
+            Err(error) => trouble.0.push(crate::error_chain(&error)),
+            Ok(()) => {
+                self.guard_underlay().await;
+                let kept = self.super_packets.keep(&self.netlink, self.underlay.ifindex).await;
+                trouble.note("changing the underlay device failed", kept);
+                let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
+                trouble.note("attaching to the underlay failed", attached);
+            }
+        }
+        trouble.0
+    }
+
+    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Ways {
         let sizes = self.netlink.device_sizes(self.underlay.ifindex).await;
-        let sizes = sizes.map_err(|e| KernelError::new("looking at the underlay failed", e))?;
+        let mut trouble = Trouble::default();
         // Where the device is gone its last MTU stands: `repair` reports the loss.
-        if let Some(sizes) = sizes {
+        if let Some(Some(sizes)) = trouble.note("looking at the underlay failed", sizes) {
             self.underlay.mtu = sizes.mtu;
         }
-        Ok(Ways { device_mtu: self.underlay.mtu, ways })
+        let mut ways = self.netlink.ways(vteps, &self.underlay, &self.interest).await;
+        ways.trouble.extend(trouble.0);
+        ways
     }
 
     async fn swap_programs(&mut self) -> Result<(), KernelError> {
@@ -131,9 +176,8 @@ impl Outside for HostOutside {
     fn health(&self) -> OutsideHealth {
         let guard = self.datapath.lock().guard().clone();
         let guard = guard.is_fallback.then(|| format!("no XDP guard: {}", guard.why));
-        let fallbacks = self.fallbacks.iter().cloned().chain(guard);
         OutsideHealth {
-            fallbacks: fallbacks.chain(self.gateway.trouble()).collect(),
+            fallbacks: guard.into_iter().chain(self.gateway.trouble()).collect(),
             published: self.gateway.published(),
             forwarding: self.gateway.forwarding().clone(),
         }

@@ -136,6 +136,22 @@ impl ObservedDevice {
         self.up && self.complete
     }
 
+    /// The reason, in words, why no packet passes by the device; `None` where it is as it must be.
+    #[must_use]
+    pub fn ailment(&self) -> Option<String> {
+        match &self.peer {
+            _ if !self.is_active() => Some("its device could not be set up".to_owned()),
+            None => Some("its interface is gone".to_owned()),
+            Some(peer) if !peer.up => {
+                let ifname = &peer.ifname;
+                Some(format!(
+                    "its interface {ifname} was set down inside its namespace: `ip link set {ifname} up` there"
+                ))
+            }
+            Some(_) => None,
+        }
+    }
+
     /// Name of the side inside; empty where the kernel shows none.
     #[must_use]
     pub fn interface(&self) -> &str {
@@ -172,8 +188,17 @@ impl ObservedDevice {
     }
 }
 
-/// The MACs of the gateway legs, by which the gateway bridge delivers to them, in transmission order.
-pub type Stations = BTreeMap<DeviceId, [u8; 6]>;
+/// Where the host reaches a gateway leg on the gateway bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// Its MAC, by which the bridge delivers to it, in transmission order.
+    pub mac: [u8; 6],
+    /// Its address, which the host need not ask for.
+    pub address: Ipv4Addr,
+}
+
+/// The gateway legs.
+pub type Stations = BTreeMap<DeviceId, Station>;
 
 /// A bridge that legs are in, as seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +218,8 @@ pub struct Observed {
     pub namespaces: BTreeMap<PathBuf, NetnsId>,
     /// The gateway bridge, where there is one.
     pub bridge: Option<ObservedBridge>,
+    /// What could not be found out, or not be cleared away, in words.
+    pub trouble: Vec<String>,
 }
 
 /// The node's own gateway bridge, as it must be.
@@ -214,12 +241,16 @@ pub struct WantedDevices {
 }
 
 impl WantedDevices {
-    /// The legs' MACs.
+    /// Where the legs are reached.
     #[must_use]
     pub fn stations(&self) -> Stations {
         let is_station = |id: &DeviceId| id.kind.row().bridge == Bridge::Gateway;
+        let station = |spec: &DeviceSpec| match spec.addresses.first() {
+            Some(IpNet::V4(net)) => Some((spec.id, Station { mac: spec.mac, address: net.addr() })),
+            Some(IpNet::V6(_)) | None => None,
+        };
         let devices = self.devices.values().filter(|spec| is_station(&spec.id));
-        devices.map(|spec| (spec.id, spec.mac)).collect()
+        devices.filter_map(station).collect()
     }
 
     /// The paths of all namespaces that a device must lead into.

@@ -19,7 +19,7 @@ mod way;
 
 pub use device::{
     DeviceFailure, DeviceId, DeviceSpec, LocalGateway, NetnsId, Observed, ObservedBridge,
-    ObservedDevice, ObservedPeer, Stations, WantedDevices,
+    ObservedDevice, ObservedPeer, Station, Stations, WantedDevices,
 };
 pub use error::KernelError;
 pub use kind::{
@@ -109,14 +109,16 @@ pub trait Maps: Send {
 /// The devices of endpoints.
 pub trait Devices: Send {
     /// Lists all devices of the overlay, and finds the namespaces that these paths lead to. Removes the programs'
-    /// links of devices that are gone.
+    /// links of devices that are gone. A device that the kernel's list leaves out may still stand, if the list was
+    /// interrupted: [`Devices::create`] finds it.
     fn observe(
         &mut self,
         paths: &BTreeSet<PathBuf>,
     ) -> impl Future<Output = Result<Observed, KernelError>> + Send;
     /// Releases the held namespaces that are not among these, which are the namespaces of all endpoints of this node.
     fn release_namespaces(&mut self, _named: &BTreeSet<PathBuf>) {}
-    /// Creates a device, down, with its program attached.
+    /// Creates a device, down, with its program attached. Where a device stands that is the wanted one, the result is
+    /// that device, as it is.
     fn create(
         &mut self,
         spec: &DeviceSpec,
@@ -132,12 +134,12 @@ pub trait Devices: Send {
         seen: &ObservedDevice,
         spec: &DeviceSpec,
     ) -> impl Future<Output = Result<(), DeviceFailure>> + Send;
-    /// Sets a device up, and returns when packets flow through it.
+    /// Sets a device up, and returns when packets flow through it: the device as it is read back then.
     fn raise(
         &mut self,
         seen: &ObservedDevice,
         spec: &DeviceSpec,
-    ) -> impl Future<Output = Result<(), DeviceFailure>> + Send;
+    ) -> impl Future<Output = Result<ObservedDevice, DeviceFailure>> + Send;
     /// Removes a device, and its program's link.
     fn remove(
         &mut self,
@@ -151,17 +153,16 @@ pub trait Outside: Send {
     /// and the programs and sizes of the underlay device. Legs that somebody took out of the gateway bridge are put
     /// back, if they are among `stations`. The bridge gets the MTU of its smallest leg at most. Marks the ruleset as to be
     /// read again.
+    ///
+    /// Returns what could not be done, in words. One of these things that fails keeps none of the others from being done.
     fn repair(
         &mut self,
         gateway: &LocalGateway,
         stations: &Stations,
-    ) -> impl Future<Output = Result<(), KernelError>> + Send;
-    /// Looks at the underlay device, and up the ways to these VTEPs. Starts the resolution of next hops that are not
-    /// resolved.
-    fn ways(
-        &mut self,
-        vteps: &BTreeSet<Vtep>,
-    ) -> impl Future<Output = Result<Ways, KernelError>> + Send;
+    ) -> impl Future<Output = Vec<String>> + Send;
+    /// Looks at the underlay device, and up the ways to these VTEPs. Has the kernel keep their next hops resolved, and
+    /// these alone. The way to one VTEP that cannot be found out affects no other.
+    fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> impl Future<Output = Ways> + Send;
     /// Lets this version's programs replace those of another layout, which forward by maps of their own until then.
     /// Called after every sync with a complete, current view; does nothing after the first.
     fn swap_programs(&mut self) -> impl Future<Output = Result<(), KernelError>> + Send {

@@ -1,7 +1,7 @@
 //! The way over the underlay to a VTEP.
 
 use crate::model::{Encapsulation, Vtep};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The Ethernet hop towards a VTEP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,4 +32,8 @@ pub struct Ways {
     pub device_mtu: u32,
     /// The way to each VTEP that was asked for and has a route.
     pub ways: BTreeMap<Vtep, Way>,
+    /// VTEPs to which the way could not be found out this time. The way that was found last stands.
+    pub unknown: BTreeSet<Vtep>,
+    /// What could not be found out or done, in words.
+    pub trouble: Vec<String>,
 }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
 use super::{
-    GroError, Netlink, NetlinkError, bridge_port,
+    GroError, LinkList, Netlink, NetlinkError, bridge_port,
     link::{self, Link, Owner},
     marks::{self, id_of},
     names::{BARRIER, BARRIER_ALIAS, GROUP},
@@ -47,8 +47,19 @@ impl Netlink {
     /// # Errors
     /// [`GroError::NameTaken`] where a device of that name is not ours; rtnetlink's.
     pub async fn ensure_barrier(&self) -> Result<Option<BarrierGap>, GroError> {
-        let links = link::links(&self.handle, None).await?;
-        let existing = links.iter().find(|link| link.name == BARRIER);
+        self.ensure_barrier_among(&self.link_list().await?).await
+    }
+
+    /// The same, among these devices of the host.
+    ///
+    /// # Errors
+    /// As [`Netlink::ensure_barrier`].
+    pub async fn ensure_barrier_among(
+        &self,
+        LinkList(links): &LinkList,
+    ) -> Result<Option<BarrierGap>, GroError> {
+        let existing = link::named(&self.handle, links, BARRIER).await?;
+        let existing = existing.as_ref();
         let barrier = match existing.map(|link| (link, link.owner(BARRIER_ALIAS))) {
             Some((_, Owner::Foreign)) => return Err(GroError::NameTaken(BARRIER.to_owned())),
             Some((link, _)) => {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::{
-    BridgeError, Netlink, NetlinkError, bridge_port,
+    BridgeError, LinkList, Netlink, NetlinkError, bridge_port,
     link::{self, Address, Link, Owner},
     marks::{id_of, is_gateway_bridge},
     names::{GATEWAY_BRIDGE, GATEWAY_BRIDGE_ALIAS, GROUP},
@@ -21,6 +21,7 @@ use crate::{
     dataplane::kernel::{Bridge, DeviceId, Stations, SuperPackets},
     model::{Mac, Subnet},
 };
+use std::collections::BTreeMap;
 
 /// The sysctls that the bridge needs, each with its reason.
 const SYSCTLS: [(&str, &str); 5] = [
@@ -66,13 +67,27 @@ impl Netlink {
         mtu: u32,
         stations: &Stations,
     ) -> Result<GatewayBridge, BridgeError> {
+        let links = self.link_list().await?;
+        self.ensure_gateway_bridge_among(&links, subnet, mtu, stations).await
+    }
+
+    /// The same, among these devices of the host.
+    ///
+    /// # Errors
+    /// As [`Netlink::ensure_gateway_bridge`].
+    pub async fn ensure_gateway_bridge_among(
+        &self,
+        LinkList(links): &LinkList,
+        subnet: Subnet,
+        mtu: u32,
+        stations: &Stations,
+    ) -> Result<GatewayBridge, BridgeError> {
         let mac = Mac::of_endpoint(subnet.gateway()).octets();
-        let links = link::links(&self.handle, None).await?;
-        let bridge = match links.iter().find(|link| link.name == GATEWAY_BRIDGE) {
-            Some(link) if !is_gateway_bridge(link) => return Err(BridgeError::NameTaken),
+        let bridge = match link::named(&self.handle, links, GATEWAY_BRIDGE).await? {
+            Some(link) if !is_gateway_bridge(&link) => return Err(BridgeError::NameTaken),
             Some(link) => {
-                let mtu = legs_in(&links, link.index).map(|leg| leg.mtu).fold(mtu, u32::min);
-                let repaired = self.repair(link, subnet, mac, mtu).await?;
+                let mtu = legs_in(links, link.index).map(|leg| leg.mtu).fold(mtu, u32::min);
+                let repaired = self.repair(&link, subnet, mac, mtu).await?;
                 if !repaired.is_empty() && link.owner(GATEWAY_BRIDGE_ALIAS) == Owner::Ours {
                     tracing::warn!(
                         ?repaired,
@@ -91,7 +106,7 @@ impl Netlink {
                 link.index
             }
         };
-        self.take_legs_in(&links, bridge, stations).await?;
+        self.take_legs_in(links, bridge, stations).await?;
         Ok(GatewayBridge { ifindex: bridge, mac })
     }
 
@@ -221,6 +236,9 @@ impl Netlink {
     /// Puts legs that are outside of the bridge back into it, as isolated ports, and tells the bridge the legs' MACs that
     /// it does not know. Of a leg whose MAC is not among `stations` it only makes sure that it is isolated where it is
     /// in the bridge: without the MAC the bridge would send what is for that leg out of all ports.
+    ///
+    /// The host gets a permanent neighbour for each such leg, and for no leg that is gone: permanent ones do not count in
+    /// the table that all namespaces share.
     async fn take_legs_in(
         &self,
         links: &[Link],
@@ -229,7 +247,10 @@ impl Netlink {
     ) -> Result<(), BridgeError> {
         let legs = legs(links).map(|(id, link)| (link, stations.get(&id)));
         let known = bridge_port::stations(&self.handle, bridge).await?;
-        for (leg, mac) in legs {
+        let mut neighbours = BTreeMap::new();
+        for (leg, station) in legs {
+            neighbours.extend(station.map(|station| (station.address, station.mac)));
+            let mac = station.map(|station| &station.mac);
             let is_in = leg.controller == Some(bridge);
             let is_known = mac.is_none_or(|mac| known.contains(&(leg.index, *mac)));
             let repaired = match (is_in, leg.isolated, is_known) {
@@ -259,7 +280,7 @@ impl Netlink {
                 }
             }
         }
-        Ok(())
+        Ok(self.keep_fixed(bridge, &neighbours).await?)
     }
 }
 

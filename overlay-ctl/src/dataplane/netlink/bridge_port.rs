@@ -1,14 +1,13 @@
 //! A device as the port of a bridge: requests about its place, and about the MACs behind it.
 
-use futures::TryStreamExt as _;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 use rtnetlink::{Handle, LinkBridgePort, LinkUnspec};
 use std::collections::BTreeSet;
 
-use super::{NetlinkError, link::change};
+use super::{NetlinkError, dump::dump, link::change};
 
 /// Puts a device into a bridge.
 pub(super) async fn set_controller(
@@ -46,21 +45,21 @@ pub(super) async fn stations(
     handle: &Handle,
     bridge: u32,
 ) -> Result<BTreeSet<(u32, [u8; 6])>, NetlinkError> {
-    let mut request = handle.neighbours().get().set_address_family(AddressFamily::Bridge);
-    request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
-    let entries: Vec<_> = match request.execute().try_collect().await {
-        Ok(entries) => entries,
-        Err(error) => {
-            let error = NetlinkError::new("list the MACs that a bridge knows", error);
-            return if error.is_gone() { Ok(BTreeSet::new()) } else { Err(error) };
-        }
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.attributes.push(NeighbourAttribute::Controller(bridge));
+    let request = RouteNetlinkMessage::GetNeighbour(message);
+    let listed = match dump(handle, request, "list the MACs that a bridge knows").await {
+        Err(error) if error.is_gone() => return Ok(BTreeSet::new()),
+        listed => listed?,
     };
-    let station = |entry: NeighbourMessage| {
+    let station = |item| {
+        let RouteNetlinkMessage::NewNeighbour(entry) = item else { return None };
         let mac = entry.attributes.iter().find_map(|attribute| match attribute {
             NeighbourAttribute::LinkLayerAddress(mac) => <[u8; 6]>::try_from(mac.as_slice()).ok(),
             _ => None,
         });
         (entry.header.state == NeighbourState::Noarp).then_some((entry.header.ifindex, mac?))
     };
-    Ok(entries.into_iter().filter_map(station).collect())
+    Ok(listed.items.into_iter().filter_map(station).collect())
 }

@@ -1,4 +1,4 @@
-//! Events that say that something changed, and never what: the receiver has to look.
+//! Events that say that something changed which concerns the node, and never what: the receiver has to look.
 #![expect(unsafe_code, reason = "a descriptor of a file that the kernel wakes us by is registered")]
 
 use std::{collections::BTreeSet, fs::File, time::Duration};
@@ -7,16 +7,23 @@ use futures::StreamExt as _;
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{MulticastGroup, packet_core::NetlinkPayload};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::{Interest as Readiness, unix::AsyncFd},
     sync::mpsc,
+    time::Instant,
 };
 
-use super::{Netlink, NetlinkError};
+use super::{
+    Netlink, NetlinkError,
+    interest::{Change, Interest},
+};
 
 /// Events in the queue. More events are merged, and none is lost.
 const QUEUE: usize = 4;
 /// The pause between attempts to listen again after the kernel's socket broke.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+const MOUNTS: &str = "/proc/self/mountinfo";
+/// The pause between two looks at the mount table, which may be long.
+const MOUNTS_PAUSE: Duration = Duration::from_millis(250);
 const GROUPS: [MulticastGroup; 4] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
@@ -24,21 +31,7 @@ const GROUPS: [MulticastGroup; 4] = [
     MulticastGroup::Ipv4Route,
 ];
 
-/// The kind of change in the node's namespace. Several changes may come as one event, and an event may come without a
-/// change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
-    /// A device, or a device's address.
-    Link,
-    /// A neighbour was resolved, or stopped answering.
-    Neighbour,
-    /// An IPv4 route.
-    Route,
-    /// A file system was mounted or unmounted, so a namespace may have come or gone.
-    Namespace,
-}
-
-const ALL: [Change; 4] = [Change::Link, Change::Neighbour, Change::Route, Change::Namespace];
+const ALL: [Change; 3] = [Change::Link, Change::Way, Change::Namespace];
 
 type Messages = futures::channel::mpsc::UnboundedReceiver<(
     rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>,
@@ -46,15 +39,16 @@ type Messages = futures::channel::mpsc::UnboundedReceiver<(
 )>;
 
 impl Netlink {
-    /// Listens until the receiver is dropped. Every change after the return of this call causes an event.
+    /// Listens until the receiver is dropped. Every change after the return of this call causes an event, if it is
+    /// within `interest`.
     ///
     /// # Errors
     /// [`NetlinkError::Open`].
-    pub fn changes(&self) -> Result<mpsc::Receiver<Change>, NetlinkError> {
+    pub fn changes(&self, interest: Interest) -> Result<mpsc::Receiver<Change>, NetlinkError> {
         let messages = listen()?;
-        let mounts = mounts().map_err(NetlinkError::Open)?;
+        let mounts = Mounts::watch().map_err(NetlinkError::Open)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(forward(messages, mounts, sender));
+        tokio::spawn(forward(messages, mounts, interest, sender));
         Ok(receiver)
     }
 }
@@ -66,18 +60,62 @@ fn listen() -> Result<Messages, NetlinkError> {
     Ok(messages)
 }
 
-/// The mount table, whose file the kernel marks as exceptional whenever it changes. A namespace that has a name is a
-/// mount (of `ip netns`, Docker, a CNI runtime), in whatever folder; a watch of that folder would see the file before
-/// the namespace is mounted on it.
-fn mounts() -> std::io::Result<AsyncFd<File>> {
-    let file = File::open("/proc/self/mountinfo")?;
-    // SAFETY: the file owns its descriptor and keeps it until the AsyncFd that owns the file is gone.
-    let mounts =
-        unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY | Interest::ERROR) };
-    mounts.map_err(|error| error.into_parts().1)
+/// The namespaces that have a name, because they are mounted (by `ip netns`, Docker, a CNI runtime), in whatever folder;
+/// a watch of that folder would see the file before the namespace is mounted on it.
+struct Mounts {
+    /// The mount table, which the kernel marks as exceptional whenever it changes.
+    table: AsyncFd<File>,
+    /// The mounts of network namespaces when they were last read.
+    namespaces: BTreeSet<String>,
+    /// The table is not read before.
+    next: Instant,
 }
 
-async fn forward(mut messages: Messages, mut mounts: AsyncFd<File>, sender: mpsc::Sender<Change>) {
+impl Mounts {
+    fn watch() -> std::io::Result<Self> {
+        let file = File::open(MOUNTS)?;
+        // SAFETY: the file owns its descriptor and keeps it until the AsyncFd that owns the file is gone.
+        let table = unsafe {
+            AsyncFd::register_with_interest(file, Readiness::PRIORITY | Readiness::ERROR)
+        };
+        let table = table.map_err(|error| error.into_parts().1)?;
+        let namespaces = std::fs::read_to_string(MOUNTS).map(|text| namespaces(&text))?;
+        Ok(Self { table, namespaces, next: Instant::now() })
+    }
+
+    /// Waits until the mounts of namespaces change.
+    ///
+    /// # Errors
+    /// The runtime shuts down.
+    async fn changed(&mut self) -> std::io::Result<()> {
+        loop {
+            tokio::time::sleep_until(self.next).await;
+            self.table.ready_mut(Readiness::PRIORITY | Readiness::ERROR).await?.clear_ready();
+            self.next = Instant::now() + MOUNTS_PAUSE;
+            // After the mark was cleared, so that a change from here on sets it again.
+            let Ok(text) = std::fs::read_to_string(MOUNTS) else { return Ok(()) };
+            let now = namespaces(&text);
+            if now != self.namespaces {
+                self.namespaces = now;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The lines of a mount table that are of network namespaces (proc(5): the fourth field is the mount's root, which of such
+/// a mount is "net:[INODE]").
+fn namespaces(table: &str) -> BTreeSet<String> {
+    let is_namespace = |line: &&str| line.split(' ').nth(3).is_some_and(|r| r.starts_with("net:["));
+    table.lines().filter(is_namespace).map(ToOwned::to_owned).collect()
+}
+
+async fn forward(
+    mut messages: Messages,
+    mut mounts: Mounts,
+    interest: Interest,
+    sender: mpsc::Sender<Change>,
+) {
     let mut pending = BTreeSet::new();
     loop {
         tokio::select! {
@@ -87,7 +125,7 @@ async fn forward(mut messages: Messages, mut mounts: AsyncFd<File>, sender: mpsc
             },
             () = sender.closed() => return,
             message = messages.next() => match message {
-                Some((message, _)) => pending.extend(changes_of(&message.payload)),
+                Some((message, _)) => pending.extend(changes_of(&message.payload, &interest)),
                 None => match reopen(&sender).await {
                     Some(opened) => {
                         messages = opened;
@@ -96,11 +134,8 @@ async fn forward(mut messages: Messages, mut mounts: AsyncFd<File>, sender: mpsc
                     None => return,
                 },
             },
-            ready = mounts.ready_mut(Interest::PRIORITY | Interest::ERROR) => match ready {
-                Ok(mut guard) => {
-                    guard.clear_ready();
-                    pending.insert(Change::Namespace);
-                }
+            changed = mounts.changed() => match changed {
+                Ok(()) => _ = pending.insert(Change::Namespace),
                 // Only when the runtime shuts down.
                 Err(_) => return,
             },
@@ -122,22 +157,26 @@ async fn reopen(sender: &mpsc::Sender<Change>) -> Option<Messages> {
     }
 }
 
-fn changes_of(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Vec<Change> {
-    let change = match payload {
+fn changes_of(payload: &NetlinkPayload<RouteNetlinkMessage>, interest: &Interest) -> Vec<Change> {
+    match payload {
         // The kernel had more to say than the socket could hold.
-        NetlinkPayload::Overrun(_) => return ALL.to_vec(),
-        NetlinkPayload::InnerMessage(message) => match message {
-            RouteNetlinkMessage::NewLink(_)
-            | RouteNetlinkMessage::DelLink(_)
-            | RouteNetlinkMessage::NewAddress(_)
-            | RouteNetlinkMessage::DelAddress(_) => Change::Link,
-            RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_) => {
-                Change::Neighbour
-            }
-            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => Change::Route,
-            _ => return Vec::new(),
-        },
-        _ => return Vec::new(),
-    };
-    vec![change]
+        NetlinkPayload::Overrun(_) => ALL.to_vec(),
+        NetlinkPayload::InnerMessage(message) => interest.concerns(message).into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounts_of_network_namespaces_are_looked_at() {
+        let table = "\
+            25 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+            99 25 0:4 net:[4026532281] /run/netns/web1 rw shared:50 - nsfs nsfs rw\n\
+            98 25 0:4 mnt:[4026532282] /run/snapd/ns/x.mnt rw - nsfs nsfs rw\n";
+        let found: Vec<_> = namespaces(table).into_iter().collect();
+        assert!(matches!(&found[..], [one] if one.contains("/run/netns/web1")), "{found:?}");
+    }
 }

@@ -14,8 +14,10 @@ use crate::dataplane::kernel::{Bridge, DeviceId, DeviceSpec, Kind, ObservedDevic
 
 impl Netlink {
     /// Creates a device, both sides down, and calls `attach` with the name and the index of the host's side: there
-    /// the caller attaches the program. [`Netlink::raise_device`] follows. What is left of an earlier device of this
-    /// id is removed first. On any error nothing is left.
+    /// the caller attaches the program. [`Netlink::raise_device`] follows. On any error nothing is left.
+    ///
+    /// A raised device of this id that leads into the namespace stays, and is the result: the list that did not show it
+    /// was interrupted. What else is left of an earlier device of this id is removed first.
     ///
     /// # Errors
     /// [`DeviceError`]: what of the namespace does not fit, or what the kernel refused.
@@ -32,6 +34,11 @@ impl Netlink {
         let row = spec.id.kind.row();
         let ifname = device_name(spec.id)?;
         let netns = Netns::open(&spec.netns)?;
+        if let Some(standing) = self.standing(spec, &netns).await? {
+            attach(&standing.ifname, standing.ifindex)
+                .map_err(|error| DeviceError::Attach(error.into()))?;
+            return Ok(standing);
+        }
         self.remove_device(spec.id).await?;
         let bridge = self.bridge_of(row).await?;
         let inside = netns.connect()?;
@@ -64,6 +71,18 @@ impl Netlink {
         Ok(observed(spec.id, link, peer))
     }
 
+    /// The device of this spec, where it was raised and leads into this namespace.
+    async fn standing(
+        &self,
+        spec: &DeviceSpec,
+        netns: &Netns,
+    ) -> Result<Option<ObservedDevice>, DeviceError> {
+        let Some(device) = self.device(spec.id).await? else { return Ok(None) };
+        let id = self.known_netns_id(netns).await?;
+        let is_inside = device.peer.as_ref().is_some_and(|peer| Some(peer.netns) == id);
+        Ok((device.complete && is_inside).then_some(device))
+    }
+
     /// The index of the bridge that a new device goes into. `None`: into none.
     async fn bridge_of(&self, row: &Kind) -> Result<Option<u32>, DeviceError> {
         match row.bridge {
@@ -76,7 +95,8 @@ impl Netlink {
     }
 
     /// Sets up both sides of a device and the loopback of its namespace, adds the default route if the spec has one,
-    /// and returns when packets pass. No effect where that was done and the host's side is still up.
+    /// and returns the device, read back when packets pass. Where that was done before, only the host's side is set up
+    /// again if it is down.
     ///
     /// A namespace that has a default route of its own keeps it; that is logged.
     ///
@@ -86,10 +106,16 @@ impl Netlink {
         &self,
         seen: &ObservedDevice,
         spec: &DeviceSpec,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<ObservedDevice, DeviceError> {
+        let now = self.same_device(seen).await?;
+        self.raise_pair(&now, spec, &marks::alias(seen.id)).await?;
+        self.same_device(seen).await
+    }
+
+    /// The device that was seen, as it is now.
+    async fn same_device(&self, seen: &ObservedDevice) -> Result<ObservedDevice, DeviceError> {
         let now = self.device(seen.id).await?.filter(|now| now.ifindex == seen.ifindex);
-        let now = now.ok_or_else(|| DeviceError::Gone(seen.ifname.clone()))?;
-        self.raise_pair(&now, spec, &marks::alias(seen.id)).await
+        now.ok_or_else(|| DeviceError::Gone(seen.ifname.clone()))
     }
 
     /// Removes a device, both sides, and with it the routes inside that lead through it. It is no error when it is

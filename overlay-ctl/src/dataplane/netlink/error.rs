@@ -39,6 +39,11 @@ pub enum NetlinkError {
         #[source]
         source: rtnetlink::Error,
     },
+    /// ENOBUFS for a new neighbour.
+    #[error(
+        "the kernel's table of neighbours is full, which all network namespaces of the machine share: raise its limits (`sysctl -w net.ipv4.neigh.default.gc_thresh3=16384 net.ipv4.neigh.default.gc_thresh2=8192`)"
+    )]
+    NeighbourTableFull,
     /// A device's sysctl can be neither read nor written.
     #[error("the sysctl {} could not be set: /proc/sys must be there and writable (in a container: `--privileged`)", .path.display())]
     Sysctl {
@@ -70,7 +75,11 @@ impl NetlinkError {
     pub(super) fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::Open(_) | Self::Denied { .. } | Self::Closed { .. } | Self::Sysctl { .. } => None,
+            Self::Open(_)
+            | Self::Denied { .. }
+            | Self::Closed { .. }
+            | Self::NeighbourTableFull
+            | Self::Sysctl { .. } => None,
         }
     }
 

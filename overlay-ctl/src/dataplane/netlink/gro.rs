@@ -10,7 +10,7 @@ use rtnetlink::LinkVxlan;
 use std::net::Ipv4Addr;
 
 use super::{
-    GroError, Netlink, NetlinkError, Underlay,
+    GroError, LinkList, Netlink, NetlinkError, Underlay,
     link::{self, Link, Owner},
     marks::is_gro_device,
     names::{GRO_ALIAS, GRO_PREFIX, GROUP},
@@ -28,8 +28,20 @@ impl Netlink {
         underlay: &Underlay,
         port: u16,
     ) -> Result<String, GroError> {
+        self.ensure_gro_device_among(&self.link_list().await?, underlay, port).await
+    }
+
+    /// The same, among these devices of the host.
+    ///
+    /// # Errors
+    /// As [`Netlink::ensure_gro_device`].
+    pub async fn ensure_gro_device_among(
+        &self,
+        LinkList(links): &LinkList,
+        underlay: &Underlay,
+        port: u16,
+    ) -> Result<String, GroError> {
         let name = format!("{GRO_PREFIX}{port}");
-        let links = link::links(&self.handle, None).await?;
         if let Some(holder) =
             links.iter().find(|link| conflicts(link, &name, underlay.address, port))
         {
@@ -39,8 +51,8 @@ impl Netlink {
         for old in links.iter().filter(|link| is_gro_device(link) && link.name != name) {
             link::delete(&self.handle, old.index).await?;
         }
-        let existing = links.iter().find(|link| link.name == name);
-        match existing.map(|link| (link, link.owner(GRO_ALIAS))) {
+        let existing = link::named(&self.handle, links, &name).await?;
+        match existing.as_ref().map(|link| (link, link.owner(GRO_ALIAS))) {
             Some((_, Owner::Foreign)) => return Err(GroError::NameTaken(name)),
             Some((link, Owner::Ours)) if is_current(link, underlay.address, port) => {
                 if !link.up {

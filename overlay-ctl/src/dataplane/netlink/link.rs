@@ -3,8 +3,8 @@
 use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use netlink_packet_route::{
-    AddressFamily,
-    address::{AddressAttribute, AddressHeaderFlags, AddressScope},
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
@@ -14,11 +14,11 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{NetlinkError, names::GROUP};
+use super::{NetlinkError, dump::dump, names::GROUP};
 use crate::dataplane::kernel::{NetnsId, SuperPackets};
 
 /// The owner of a device that has a prefix of the overlay.
@@ -187,15 +187,42 @@ pub(super) async fn links(
     handle: &Handle,
     netns: Option<NetnsId>,
 ) -> Result<Vec<Link>, NetlinkError> {
-    // A dump that a concurrent change interrupted may have missed a device, and the library does not
-    // show the kernel's flag for it; changes are announced, so the next pass sees what this one missed.
-    let mut request =
-        handle.link().get().set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
-    request.message_mut().attributes.extend(target(netns));
-    let listed = request.execute().map_ok(Link::new).try_collect().await;
-    match listed.map_err(|error| NetlinkError::new("list the network devices", error)) {
-        Err(error) if netns.is_some() && error.is_netns_gone() => Ok(Vec::new()),
-        listed => listed,
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message.attributes.extend(target(netns));
+    let request = RouteNetlinkMessage::GetLink(message);
+    let listed = match dump(handle, request, "list the network devices").await {
+        Err(error) if netns.is_some() && error.is_netns_gone() => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let mut links: BTreeMap<u32, (usize, Link)> = BTreeMap::new();
+    for item in listed.items {
+        let RouteNetlinkMessage::NewLink(message) = item else { continue };
+        let link = Link::new(message);
+        let times = links.get(&link.index).map_or(0, |(times, _)| *times);
+        links.insert(link.index, (times + 1, link));
+    }
+    let mut found = Vec::with_capacity(links.len());
+    for (index, (times, link)) in links {
+        if times == listed.attempts {
+            found.push(link);
+        } else {
+            // Some attempts had it, each of which was interrupted.
+            found.extend(link_by_index(handle, index, netns).await?);
+        }
+    }
+    Ok(found)
+}
+
+/// The device of that name, out of a list; it is asked for where the list lacks it, because a list may be interrupted.
+pub(super) async fn named(
+    handle: &Handle,
+    links: &[Link],
+    name: &str,
+) -> Result<Option<Link>, NetlinkError> {
+    match links.iter().find(|link| link.name == name) {
+        Some(link) => Ok(Some(link.clone())),
+        None => link_by_name(handle, name).await,
     }
 }
 
@@ -254,22 +281,21 @@ pub(super) async fn addresses(
     index: u32,
     netns: Option<NetnsId>,
 ) -> Result<Vec<Address>, NetlinkError> {
-    let mut request = handle.address().get();
-    let message = request.message_mut();
+    let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.index = index;
     if let Some(netns) = netns {
         message.attributes.push(AddressAttribute::TargetNetNsId(netns.as_raw()));
     }
-    let messages: Vec<_> = match request.execute().try_collect().await {
-        Ok(messages) => messages,
-        Err(error) => {
-            let error = NetlinkError::new("list the IPv4 addresses", error);
-            let is_gone = error.is_gone() || (netns.is_some() && error.is_netns_gone());
-            return if is_gone { Ok(Vec::new()) } else { Err(error) };
+    let request = RouteNetlinkMessage::GetAddress(message);
+    let listed = match dump(handle, request, "list the IPv4 addresses").await {
+        Err(error) if error.is_gone() || netns.is_some() && error.is_netns_gone() => {
+            return Ok(Vec::new());
         }
+        listed => listed?,
     };
-    let address = |message: netlink_packet_route::address::AddressMessage| {
+    let address = |item: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewAddress(message) = item else { return None };
         let header = message.header;
         message.attributes.into_iter().find_map(|attribute| match attribute {
             // On a point-to-point link IFA_ADDRESS is the other end.
@@ -283,7 +309,7 @@ pub(super) async fn addresses(
             _ => None,
         })
     };
-    Ok(messages.into_iter().filter_map(address).collect())
+    Ok(listed.items.into_iter().filter_map(address).collect())
 }
 
 /// Gives an address to a device.

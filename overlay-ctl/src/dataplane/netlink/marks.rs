@@ -3,7 +3,10 @@
 use super::{
     DeviceError,
     link::{Link, Owner},
-    names::{ALIAS_PREFIX, GATEWAY_BRIDGE, GATEWAY_BRIDGE_ALIAS, GRO_ALIAS, GRO_PREFIX, NAME_MAX},
+    names::{
+        ALIAS_PREFIX, BARRIER, BARRIER_ALIAS, GATEWAY_BRIDGE, GATEWAY_BRIDGE_ALIAS, GRO_ALIAS,
+        GRO_PREFIX, NAME_MAX,
+    },
 };
 use crate::dataplane::kernel::{DeviceId, DeviceKind};
 use std::net::Ipv4Addr;
@@ -55,6 +58,11 @@ pub(super) fn is_gateway_bridge(link: &Link) -> bool {
         && link.owner(GATEWAY_BRIDGE_ALIAS) != Owner::Foreign
 }
 
+/// Returns true if the device is the overlay's barrier bridge.
+pub(super) fn is_barrier(link: &Link) -> bool {
+    link.name == BARRIER && link.owner(BARRIER_ALIAS) != Owner::Foreign
+}
+
 /// Returns true if the device is a GRO device of the overlay.
 pub(super) fn is_gro_device(link: &Link) -> bool {
     // The number distinguishes a half-made one from a gateway leg, whose prefix begins with this prefix.
@@ -65,7 +73,10 @@ pub(super) fn is_gro_device(link: &Link) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{dataplane::netlink::names::GROUP, model::LegId};
+    use crate::{
+        dataplane::netlink::names::{GROUP, PREFIX},
+        model::LegId,
+    };
 
     fn link(name: &str, alias: &str, group: u32) -> Link {
         Link { name: name.to_owned(), alias: alias.to_owned(), group, ..Link::default() }
@@ -83,6 +94,14 @@ mod tests {
             assert_eq!(id_of(&link(&name, "", GROUP)), Some(id), "half made");
         }
         assert!(matches!(device_name(DeviceId::port(1 << 48)), Err(DeviceError::IdTooLarge(_))));
+    }
+
+    #[test]
+    fn every_name_begins_alike() {
+        let kinds = DeviceKind::ALL.map(|kind| kind.row().prefix);
+        for name in [BARRIER, GATEWAY_BRIDGE, GRO_PREFIX].into_iter().chain(kinds) {
+            assert!(name.starts_with(PREFIX), "{name}");
+        }
     }
 
     /// Devices stand under these names.

@@ -3,6 +3,9 @@
 //! A device belongs to the overlay by its name's prefix AND its alias. Both are made from these constants and
 //! recognised by them (`marks.rs`), and nowhere else.
 
+/// The names of all devices that the node makes begin with this.
+pub(super) const PREFIX: &str = "ov";
+
 /// The gateway bridge's name. There is one node in a namespace, and so one of these.
 pub const GATEWAY_BRIDGE: &str = "ov_gwbridge";
 pub(super) const GATEWAY_BRIDGE_ALIAS: &str = "overlay:gateway";

@@ -1,24 +1,23 @@
 //! The next hop of outer packets. It is cached in HOPS, which spares `from_endpoint` a lookup for each packet.
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
-        NeighbourState,
-    },
+    AddressFamily,
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
 };
 use nix::errno::Errno;
-use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{
-    Netlink, NetlinkError, Underlay,
+    Interest, Netlink, NetlinkError, Underlay,
     link::{self, Link},
+    neighbour::{Key, Neighbour},
 };
 use crate::{
-    dataplane::kernel::{NextHop, Way},
+    dataplane::kernel::{NextHop, Way, Ways},
     model::{Encapsulation, Vtep},
 };
 
@@ -31,54 +30,151 @@ struct Route {
     mtu: Option<u32>,
 }
 
-/// What the kernel knows about a neighbour.
-struct Neighbour {
-    mac: Option<[u8; 6]>,
-    is_static: bool,
-    is_managed: bool,
-}
-
 impl Netlink {
-    /// The way to `vtep` from the node's address; `None` where there is no route, as from an IPv4 address to an
-    /// IPv6 one.
+    /// The ways to these VTEPs from the node's address. A VTEP without a route has none, as an IPv6 one has none from an
+    /// IPv4 address.
     ///
-    /// The way has no hop where the neighbour does not answer (yet), or where the hop is not an Ethernet hop: the
+    /// A way has no hop where the neighbour does not answer (yet), or where the hop is not an Ethernet hop: the
     /// programs then ask the kernel for every packet, which is slower and always right. The resolution of an unresolved
     /// neighbour is started, and the kernel is told to keep it resolved (NTF_MANAGED, kernel 5.16), because it does not
-    /// see that BPF uses the neighbour. [`Change`](super::Change)`::Neighbour` tells when to look again.
+    /// see that BPF uses the neighbour. A neighbour of an earlier look that is no hop of these ways is released.
+    ///
+    /// What cannot be found out of one VTEP does not affect the others. `interest` is told what to look out for:
+    /// [`Change`](super::Change)`::Way` then tells when to look again.
+    pub async fn ways(
+        &self,
+        vteps: &BTreeSet<Vtep>,
+        underlay: &Underlay,
+        interest: &Interest,
+    ) -> Ways {
+        interest.expect(vteps, underlay);
+        let mut look = Look::new(self, interest);
+        let listed = self.neighbours().await;
+        let is_listed = listed.is_ok();
+        match listed {
+            Ok(known) => look.known = known,
+            Err(error) => look.note(None, &error),
+        }
+        let mut found = Ways { device_mtu: underlay.mtu, ..Ways::default() };
+        for vtep in vteps {
+            match look.way(*vtep, underlay.address).await {
+                Ok(way) => found.ways.extend(way.map(|way| (*vtep, way))),
+                Err(error) => {
+                    look.note(Some(*vtep), &error);
+                    found.unknown.insert(*vtep);
+                }
+            }
+        }
+        // Nothing is released while the hop of any way is not known.
+        if is_listed && found.unknown.is_empty() {
+            interest.retain(&look.used);
+            if let Err(error) = self.release(&look.known, &look.used).await {
+                look.note(None, &error);
+            }
+        }
+        found.trouble = look.trouble();
+        found
+    }
+
+    /// The way to one VTEP; see [`Netlink::ways`].
     ///
     /// # Errors
     /// rtnetlink's.
     pub async fn way(&self, vtep: Vtep, underlay: &Underlay) -> Result<Option<Way>, NetlinkError> {
-        let IpAddr::V4(vtep) = vtep.ip() else { return Ok(None) };
-        let Some(route) = self.route(vtep, underlay.address).await? else { return Ok(None) };
-        let Some(device) = link::link_by_index(&self.handle, route.device, None).await? else {
-            return Ok(None);
-        };
+        Look::new(self, &Interest::default()).way(vtep, underlay.address).await
+    }
+}
+
+/// One look at the ways. What several of them have in common is asked for once.
+struct Look<'a> {
+    netlink: &'a Netlink,
+    interest: &'a Interest,
+    known: BTreeMap<Key, Neighbour>,
+    devices: BTreeMap<u32, Option<Link>>,
+    /// The hops of the ways.
+    used: BTreeSet<Key>,
+    /// What could not be done, each with the VTEPs that it is about.
+    failures: BTreeMap<String, Vec<Vtep>>,
+}
+
+impl<'a> Look<'a> {
+    fn new(netlink: &'a Netlink, interest: &'a Interest) -> Self {
+        Self {
+            netlink,
+            interest,
+            known: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            used: BTreeSet::new(),
+            failures: BTreeMap::new(),
+        }
+    }
+
+    async fn way(&mut self, vtep: Vtep, from: Ipv4Addr) -> Result<Option<Way>, NetlinkError> {
+        let IpAddr::V4(to) = vtep.ip() else { return Ok(None) };
+        let Some(route) = self.netlink.route(to, from).await? else { return Ok(None) };
+        let Some(device) = self.device(route.device).await? else { return Ok(None) };
         let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
         let hop = match route.hop {
-            Some(hop) => self.next_hop(&device, hop).await?,
+            Some(hop) => self.next_hop(vtep, &device, hop).await?,
             None => None,
         };
         Ok(Some(Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop }))
     }
 
+    async fn device(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        if let Some(known) = self.devices.get(&index) {
+            return Ok(known.clone());
+        }
+        let device = link::link_by_index(&self.netlink.handle, index, None).await?;
+        self.devices.insert(index, device.clone());
+        Ok(device)
+    }
+
     async fn next_hop(
-        &self,
+        &mut self,
+        vtep: Vtep,
         device: &Link,
         hop: Ipv4Addr,
     ) -> Result<Option<NextHop>, NetlinkError> {
         let Ok(source_mac) = <[u8; 6]>::try_from(device.mac.as_slice()) else { return Ok(None) };
         let ifindex = device.index;
-        let neighbour = self.neighbour(ifindex, hop).await?;
-        let is_kept = neighbour.as_ref().is_some_and(|n| n.is_static || n.is_managed);
+        let key = (ifindex, hop);
+        // Before it is looked at, so that no change of it is missed.
+        self.interest.watch(key);
+        let neighbour = match self.known.get(&key) {
+            Some(known) => Some(known.clone()),
+            None => self.netlink.neighbour(key).await?,
+        };
+        let is_kept = neighbour.as_ref().is_some_and(Neighbour::is_kept);
         let mac = neighbour.and_then(|neighbour| neighbour.mac);
-        if !is_kept || mac.is_none() {
-            self.keep_resolved(ifindex, hop).await?;
+        self.interest.saw(key, mac);
+        let is_first = self.used.insert(key);
+        if is_first
+            && (!is_kept || mac.is_none())
+            && let Err(error) = self.netlink.keep_resolved(key).await
+        {
+            self.note(Some(vtep), &error);
         }
         Ok(mac.map(|mac| NextHop { ifindex, mac, source_mac }))
     }
 
+    /// Notes what could not be done, and of which VTEP, where it is about one.
+    fn note(&mut self, vtep: Option<Vtep>, error: &NetlinkError) {
+        self.failures.entry(crate::error_chain(error)).or_default().extend(vtep);
+    }
+
+    /// The failures in words, one line for each reason.
+    fn trouble(self) -> Vec<String> {
+        let line = |(reason, vteps): (String, Vec<Vtep>)| match &vteps[..] {
+            [] => format!("ways to other nodes: {reason}"),
+            [one] => format!("way to {one}: {reason}"),
+            [first, others @ ..] => format!("way to {first} and {} others: {reason}", others.len()),
+        };
+        self.failures.into_iter().map(line).collect()
+    }
+}
+
+impl Netlink {
     /// The route of a packet from `from` to `to`.
     async fn route(&self, to: Ipv4Addr, from: Ipv4Addr) -> Result<Option<Route>, NetlinkError> {
         let mut message = RouteMessage::default();
@@ -132,87 +228,4 @@ impl Netlink {
         let mtu = mtu.filter(|_| !is_learnt);
         Ok(device.map(|device| Route { device, hop, mtu }))
     }
-
-    async fn neighbour(
-        &self,
-        ifindex: u32,
-        ip: Ipv4Addr,
-    ) -> Result<Option<Neighbour>, NetlinkError> {
-        let action = "look a neighbour up";
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = ifindex;
-        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(ip))];
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(message));
-        request.header.flags = NLM_F_REQUEST;
-        let mut handle = self.handle.clone();
-        let mut answers =
-            handle.request(request).map_err(|error| NetlinkError::new(action, error))?;
-        while let Some(answer) = answers.next().await {
-            match answer.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-                    return Ok(Some(parse(&message)));
-                }
-                NetlinkPayload::Error(error) if error.code.is_some() => {
-                    let error = NetlinkError::new(action, rtnetlink::Error::NetlinkError(error));
-                    return if error.is_gone() { Ok(None) } else { Err(error) };
-                }
-                _ => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// Starts the resolution now, which NTF_USE does on every kernel; NTF_MANAGED makes newer kernels repeat it.
-    async fn keep_resolved(&self, ifindex: u32, ip: Ipv4Addr) -> Result<(), NetlinkError> {
-        let mut request = self
-            .handle
-            .neighbours()
-            .add(ifindex, IpAddr::V4(ip))
-            .replace()
-            .state(NeighbourState::None)
-            .flags(NeighbourFlags::Use);
-        request
-            .message_mut()
-            .attributes
-            .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
-        let done = request.execute().await;
-        match done.map_err(|error| NetlinkError::new("resolve a neighbour", error)) {
-            // The device went away or down in between: there is no next hop, and a change follows.
-            Err(error)
-                if error.is_gone()
-                    || matches!(error.errno(), Some(Errno::ENETDOWN | Errno::EINVAL)) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
-    }
-}
-
-fn parse(message: &NeighbourMessage) -> Neighbour {
-    let state = message.header.state;
-    // NUD_VALID of the kernel (include/net/neighbour.h): there is an address and it may be used.
-    let is_valid = matches!(
-        state,
-        NeighbourState::Reachable
-            | NeighbourState::Stale
-            | NeighbourState::Delay
-            | NeighbourState::Probe
-            | NeighbourState::Permanent
-            | NeighbourState::Noarp
-    );
-    let mac = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(mac) if is_valid => {
-            <[u8; 6]>::try_from(mac.as_slice()).ok()
-        }
-        _ => None,
-    });
-    let is_managed = message.attributes.iter().any(|attribute| {
-        matches!(attribute, NeighbourAttribute::ExtFlags(flags)
-            if flags.contains(NeighbourExtFlags::Managed))
-    });
-    // Marking a static entry would turn it into a learned one.
-    let is_static = matches!(state, NeighbourState::Permanent | NeighbourState::Noarp);
-    Neighbour { mac, is_static, is_managed }
 }

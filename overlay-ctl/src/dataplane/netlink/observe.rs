@@ -3,11 +3,25 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use super::{
-    DeviceError, Netlink,
+    DeviceError, Netlink, NetlinkError,
     link::{self, Link},
     marks::{self, device_name, id_of},
 };
 use crate::dataplane::kernel::{DeviceId, Observed, ObservedBridge, ObservedDevice, ObservedPeer};
+
+/// The devices of the node's namespace at one moment.
+#[derive(Clone, Debug)]
+pub struct LinkList(pub(super) Vec<Link>);
+
+impl Netlink {
+    /// Lists the devices of the node's namespace, for several questions about them.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn link_list(&self) -> Result<LinkList, NetlinkError> {
+        Ok(LinkList(link::links(&self.handle, None).await?))
+    }
+}
 
 /// A device as the kernel shows it.
 pub(super) fn observed(id: DeviceId, link: Link, peer: Option<ObservedPeer>) -> ObservedDevice {
@@ -40,7 +54,12 @@ impl Netlink {
         for path in paths {
             match self.netns_id(path).await {
                 Ok(netns) => _ = seen.namespaces.insert(path.clone(), netns),
-                Err(DeviceError::Netlink(error)) => return Err(error.into()),
+                // One namespace that the kernel tells nothing of is no reason to look at no other.
+                Err(DeviceError::Netlink(error)) => {
+                    let (path, why) = (path.display(), crate::error_chain(&error));
+                    seen.trouble
+                        .push(format!("the namespace {path} could not be looked at: {why}"));
+                }
                 Err(_) => {}
             }
         }
@@ -53,6 +72,15 @@ impl Netlink {
     /// rtnetlink's.
     pub async fn devices(&self) -> Result<Vec<ObservedDevice>, DeviceError> {
         Ok(self.observe(&BTreeSet::new()).await?.devices)
+    }
+
+    /// Returns true if the device with this index is a device of the overlay in an endpoint's namespace.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn is_one_of_ours(&self, ifindex: u32) -> Result<bool, NetlinkError> {
+        let link = link::link_by_index(&self.handle, ifindex, None).await?;
+        Ok(link.is_some_and(|link| id_of(&link).is_some()))
     }
 
     /// One device of the overlay, where it exists.

@@ -102,6 +102,11 @@ impl Netlink {
             if is_isolated {
                 bridge_port::set_isolated(&self.handle, index).await?;
                 bridge_port::set_station(&self.handle, index, pair.mac).await?;
+                if let (Some(bridge), Some(IpNet::V4(net))) =
+                    (link.controller, pair.addresses.first())
+                {
+                    self.fix((bridge, net.addr()), pair.mac).await?;
+                }
             }
             let peer = link.peer.ok_or_else(gone)?;
             link::set_addr_gen_none(inside, peer).await?;
@@ -146,6 +151,13 @@ impl Netlink {
         }
         let inside = self.connect_in_peer_netns(peer, &spec.netns, &seen.ifname).await?;
         raise_loopback(&inside).await?;
+        // A network manager in the namespace may have taken it away from an interface that it did not know.
+        for address in spec.addresses.iter().filter(|address| !peer.addresses.contains(address)) {
+            match link::add_address(&inside, peer.ifindex, *address).await {
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {}
+                added => added?,
+            }
+        }
         if !peer.up {
             raise(&inside, peer.ifindex, &seen.ifname).await?;
         }

@@ -2,10 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use futures::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
@@ -13,7 +12,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::NetlinkError;
+use super::{NetlinkError, dump::dump};
 
 /// The main table; [`EVERY`] asks for all.
 pub(super) const MAIN: u8 = RouteHeader::RT_TABLE_MAIN;
@@ -69,10 +68,13 @@ pub(super) async fn routes(handle: &Handle, table: u8) -> Result<Vec<Route>, Net
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = table;
-    let listed: Result<Vec<RouteMessage>, _> =
-        handle.route().get(message).execute().try_collect().await;
-    match listed.map_err(|error| NetlinkError::new("list the routes", error)) {
-        Ok(messages) => Ok(messages.into_iter().filter_map(Route::new).collect()),
+    let route = |item| match item {
+        RouteNetlinkMessage::NewRoute(message) => Route::new(message),
+        _ => None,
+    };
+    let request = RouteNetlinkMessage::GetRoute(message);
+    match dump(handle, request, "list the routes").await {
+        Ok(listed) => Ok(listed.items.into_iter().filter_map(route).collect()),
         // Under strict checking: the table does not exist, because no route was ever in it.
         Err(error) if error.is_gone() => Ok(Vec::new()),
         Err(error) => Err(error),

@@ -1,13 +1,16 @@
 //! The host around the overlay: prefixes that are in use, and devices by which the outside comes.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 
 use super::{
-    Netlink, NetlinkError,
+    LinkList, Netlink, NetlinkError,
     link::{self, Link},
-    marks::{id_of, is_gateway_bridge, is_gro_device},
+    marks::{id_of, is_barrier, is_gateway_bridge, is_gro_device},
     route::{self, Route},
 };
 
@@ -48,19 +51,46 @@ impl Netlink {
         Ok(taken.into_iter().collect())
     }
 
+    /// Takes the IPv4 addresses away that another program gave to the host's sides of endpoints' devices, to the barrier or
+    /// to the GRO device. Network managers give any device one (RFC 3927), and with it the host gets a route that leads
+    /// nowhere.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn clear_addresses(&self, LinkList(links): &LinkList) -> Result<(), NetlinkError> {
+        let carries_none =
+            |link: &Link| id_of(link).is_some() || is_gro_device(link) || is_barrier(link);
+        let ours: BTreeMap<u32, &str> = links
+            .iter()
+            .filter(|link| carries_none(link))
+            .map(|link| (link.index, link.name.as_str()))
+            .collect();
+        for address in link::addresses(&self.handle, 0, None).await? {
+            if let Some(device) = ours.get(&address.index) {
+                link::delete_address(&self.handle, address).await?;
+                let ip = address.ip;
+                tracing::info!(device, %ip, "an address of another program was taken away");
+            }
+        }
+        Ok(())
+    }
+
     /// The devices by which the outside comes: the underlay and the devices of the default routes, where they have a
     /// global IPv4 address and are not the overlay's. Any other device, as a container bridge, belongs to others.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn uplinks(&self, underlay: &str) -> Result<BTreeSet<String>, NetlinkError> {
+    pub async fn uplinks(
+        &self,
+        LinkList(links): &LinkList,
+        underlay: &str,
+    ) -> Result<BTreeSet<String>, NetlinkError> {
         let addresses = link::addresses(&self.handle, 0, None).await?;
         let indices: BTreeSet<u32> = addresses
             .iter()
             .filter(|address| address.global)
             .map(|address| address.index)
             .collect();
-        let links = link::links(&self.handle, None).await?;
         let routes = route::routes(&self.handle, route::MAIN).await?;
         let leads_out = |link: &Link| {
             link.name == underlay

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use netlink_packet_route::route::RouteType;
 
 use super::{
-    Netlink, NetlinkError, UnderlayError,
-    link::{Address, Link, addresses, links},
+    LinkList, Netlink, NetlinkError, UnderlayError,
+    link::{Address, Link, addresses},
     route,
 };
 
@@ -40,7 +40,18 @@ impl Netlink {
     /// # Errors
     /// [`UnderlayError`], which says what to pass as `--underlay`.
     pub async fn underlay(&self, choice: &UnderlayChoice) -> Result<Underlay, UnderlayError> {
-        let links = links(&self.handle, None).await?;
+        self.underlay_among(&self.link_list().await?, choice).await
+    }
+
+    /// The same, among these devices of the host.
+    ///
+    /// # Errors
+    /// As [`Netlink::underlay`].
+    pub async fn underlay_among(
+        &self,
+        LinkList(links): &LinkList,
+        choice: &UnderlayChoice,
+    ) -> Result<Underlay, UnderlayError> {
         let addresses = addresses(&self.handle, 0, None).await?;
         let (link, address) = match choice {
             UnderlayChoice::Device(name) => {
@@ -54,7 +65,7 @@ impl Netlink {
                 (link.ok_or(UnderlayError::NoSuchAddress(*ip))?, *ip)
             }
             UnderlayChoice::Auto => {
-                let link = self.guess(&links, &addresses).await?;
+                let link = self.guess(links, &addresses).await?;
                 (link, first_address(link, &addresses)?)
             }
         };

@@ -23,10 +23,12 @@ mod names;
 mod pass;
 mod pass_state;
 mod plan;
+mod rhythm;
 mod sites;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 pub use desired::LocalNode;
 pub use hop::{LocalVtep, hop_entry};
@@ -35,25 +37,22 @@ use crate::{
     control::state::View,
     dataplane::kernel::{
         DeviceId, Devices as _, EndpointHealth, Kernel, KernelError, Legs, LocalStatus, Maps, Mtus,
-        Names, Outside as _, PublishedPorts, Resolved, Stations, Tables,
+        Names, Outside as _, PublishedPorts, Resolved, Stations, Tables, Way,
     },
-    model::{EndpointId, Revision},
+    model::{EndpointId, Revision, Vtep},
 };
 use audit::Audit;
 use held::Held;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use rhythm::Rhythm;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{mpsc, watch};
-
-/// The kernel is looked at this often, whatever events came: all devices, the small tables, and the next part of the
-/// large ones.
-const RESYNC: Duration = Duration::from_secs(5);
-/// A failed pass is tried again after this long.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Events that say that the kernel may have changed.
 pub struct Nudges {
-    /// Devices, addresses, routes, neighbours, namespaces.
+    /// Devices, their addresses, namespaces.
     pub devices: mpsc::Receiver<()>,
+    /// Ways to VTEPs: neighbours and routes.
+    pub ways: mpsc::Receiver<()>,
     /// The ruleset.
     pub rules: mpsc::Receiver<()>,
 }
@@ -73,10 +72,21 @@ pub struct Reconciler<K: Kernel> {
     told: Option<Arc<Names>>,
     /// What the resolvers answered last.
     resolved: Resolved,
-    /// The ports that were published last.
-    ports: PublishedPorts,
-    /// The legs that are set up.
-    legs: Legs,
+    /// The ways to VTEPs as they were found last.
+    ways: BTreeMap<Vtep, Way>,
+    /// What could not be done when the ways were last looked up, and at the last repair, in words.
+    ways_trouble: Vec<String>,
+    repair_trouble: Vec<String>,
+    /// What the last pass left undone, in words.
+    left: Vec<String>,
+    /// The next pass makes sure that each device has its program. Not every pass does, since the kernel announces the
+    /// loss of a device, and each question takes a lock that all of the machine's networking shares (RTNL).
+    is_program_due: bool,
+    /// The last pass saw a part of the gateway bridge out of its place.
+    is_displaced: bool,
+    /// The ports that were published last, and the legs that were set up then; `None` before the first pass, when those
+    /// of an earlier process may stand.
+    published: Option<(PublishedPorts, Legs)>,
     /// The devices whose sizes could not be changed, and why, as logged.
     unchanged: BTreeMap<DeviceId, String>,
     health: BTreeMap<EndpointId, EndpointHealth>,
@@ -104,8 +114,13 @@ impl<K: Kernel> Reconciler<K> {
             names: Arc::default(),
             told: None,
             resolved: Resolved::default(),
-            ports: PublishedPorts::new(),
-            legs: Legs::new(),
+            ways: BTreeMap::new(),
+            ways_trouble: Vec::new(),
+            repair_trouble: Vec::new(),
+            left: Vec::new(),
+            is_program_due: true,
+            is_displaced: false,
+            published: None,
             unchanged: BTreeMap::new(),
             health: BTreeMap::new(),
             status,
@@ -115,22 +130,19 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Runs until the view's sender is dropped.
     pub async fn run(mut self, mut views: watch::Receiver<Arc<View>>, mut nudges: Nudges) {
-        let mut resync = tokio::time::interval(RESYNC);
-        resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut trigger = Trigger::KernelChanged;
+        let mut rhythm = Rhythm::begin();
+        let mut trigger = Trigger::Start;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
-            let retry = match self.work(&view, trigger).await {
-                Ok(()) => None,
-                Err(error) => {
-                    let text = crate::error_chain(&error);
-                    if self.status.borrow().error.as_ref() != Some(&text) {
-                        tracing::error!(error = %text, revision = view.revision, "reconcile failed");
-                    }
-                    self.status.send_modify(|status| status.error = Some(text));
-                    Some(RETRY)
+            let begun = rhythm::now();
+            if let Err(error) = self.work(&view, trigger).await {
+                let text = crate::error_chain(&error);
+                if self.status.borrow().error.as_ref() != Some(&text) {
+                    tracing::error!(error = %text, revision = view.revision, "reconcile failed");
                 }
-            };
+                self.status.send_modify(|status| status.error = Some(text));
+            }
+            rhythm.ended(trigger, begun, self.is_settled);
             trigger = loop {
                 tokio::select! {
                     changed = views.changed() => {
@@ -139,51 +151,70 @@ impl<K: Kernel> Reconciler<K> {
                         }
                         break Trigger::NewView;
                     }
-                    // A failed pass causes events of its own: they wait for the retry.
-                    Some(()) = nudges.devices.recv(), if retry.is_none() => {}
-                    Some(()) = nudges.rules.recv(), if retry.is_none() => {
+                    Some(()) = rhythm.calm(nudges.devices.recv()) => break Trigger::KernelChanged,
+                    Some(()) = rhythm.calm(nudges.ways.recv()) => break Trigger::WaysChanged,
+                    // Whatever else fails: a published port that is gone cannot wait for a pass. Where it cannot be put
+                    // back, a pass reports it.
+                    Some(()) = nudges.rules.recv() => {
                         self.kernel.outside().doubt_rules();
-                        // A published port that is gone cannot wait for a pass. Where it cannot be put back, a pass
-                        // reports it.
-                        if self.kernel.outside().publish(&self.ports, &self.legs).await.is_ok() {
-                            continue;
+                        if let Some((ports, legs)) = &self.published
+                            && self.kernel.outside().publish(ports, legs).await.is_err()
+                        {
+                            break Trigger::KernelChanged;
                         }
                     }
-                    _ = resync.tick() => break Trigger::Periodic,
-                    () = sleep_or_never(retry) => break Trigger::Periodic,
+                    () = rhythm.look() => break Trigger::Periodic,
                 }
-                break Trigger::KernelChanged;
             };
         }
     }
 
     async fn work(&mut self, view: &View, trigger: Trigger) -> Result<(), KernelError> {
-        let is_settled = std::mem::replace(&mut self.is_settled, false);
-        if is_settled && matches!(trigger, Trigger::NewView) && self.follow(view).await? {
+        let was_settled = std::mem::replace(&mut self.is_settled, false);
+        let is_followed = match trigger {
+            Trigger::NewView if was_settled => self.follow(view).await?,
+            Trigger::WaysChanged if was_settled => self.follow_ways(view).await?,
+            _ => false,
+        };
+        if is_followed {
             self.is_settled = true;
             return Ok(());
         }
-        if matches!(trigger, Trigger::Periodic) || !self.held.is_certain() {
-            self.held.sites.update(view);
-            let wanted = desired::devices(view, &self.node, self.held.sites.here());
-            self.repair(&wanted.stations()).await?;
+        let is_repaired = matches!(trigger, Trigger::Periodic) || !self.held.is_certain();
+        if is_repaired {
+            self.repair_for(view).await;
             if self.held.is_certain() {
                 self.read_small().await?;
             }
         }
-        self.pass(view).await?;
+        let mut is_complete = self.pass(view).await?;
+        if self.is_displaced && !is_repaired {
+            self.repair_for(view).await;
+            is_complete = self.pass(view).await?;
+        }
         if matches!(trigger, Trigger::Periodic) {
             self.audit().await?;
         }
-        self.is_settled = true;
+        self.is_settled = is_complete;
         Ok(())
     }
 
-    /// Repairs what a pass does not look at, and makes the next pass tell the resolvers their names again.
-    async fn repair(&mut self, stations: &Stations) -> Result<(), KernelError> {
-        self.kernel.outside().repair(&self.node.gateway, stations).await?;
+    async fn repair_for(&mut self, view: &View) {
+        self.held.sites.update(view);
+        let wanted = desired::devices(view, &self.node, self.held.sites.here());
+        self.repair(&wanted.stations()).await;
+    }
+
+    /// Repairs what a pass does not look at, and makes the next pass tell the resolvers their names again and make sure
+    /// of the programs.
+    async fn repair(&mut self, stations: &Stations) {
+        let trouble = self.kernel.outside().repair(&self.node.gateway, stations).await;
+        if trouble != self.repair_trouble && !trouble.is_empty() {
+            tracing::warn!(?trouble, "a part of the data plane is not as it should be");
+        }
+        self.repair_trouble = trouble;
+        self.is_program_due = true;
         self.told = None;
-        Ok(())
     }
 
     /// Makes names resolve before the view may be acted on, provided that it knows every endpoint that the kernel
@@ -194,7 +225,7 @@ impl<K: Kernel> Reconciler<K> {
     pub async fn preview(&mut self, view: &View) -> Result<(), KernelError> {
         let here = view.all_endpoints().filter(|endpoint| endpoint.node() == Some(self.node.id));
         let wanted = desired::devices(view, &self.node, here);
-        self.repair(&wanted.stations()).await?;
+        self.repair(&wanted.stations()).await;
         let tables = self.kernel.maps().tables().await?;
         if !names::is_known(view, &tables) {
             return Ok(());
@@ -208,22 +239,19 @@ impl<K: Kernel> Reconciler<K> {
 }
 
 /// The reason for a look at the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trigger {
+    /// The node has just started.
+    Start,
     /// The view changed.
     NewView,
-    /// The kernel reported a change.
+    /// The kernel reported a change of devices or namespaces.
     KernelChanged,
+    /// The kernel reported a change of the ways to VTEPs.
+    WaysChanged,
     /// No event can be relied on, because time has passed or the last pass failed: what a pass does not compare is
     /// repaired, and the small tables and a part of the large ones are read again.
     Periodic,
-}
-
-async fn sleep_or_never(after: Option<Duration>) {
-    match after {
-        Some(after) => tokio::time::sleep(after).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The least revision that the tables can be of: that of the newest endpoint in the FDB.

@@ -2,41 +2,39 @@
 
 use super::{
     Reconciler, desired, names,
-    pass_state::PassState,
+    pass_state::{PassState, reason},
     plan::{Plan, plan},
 };
 use crate::{
     control::state::View,
     dataplane::kernel::{
         Bridge, DeviceFailure, DeviceId, Devices as _, GatewayHealth, Kernel, KernelError,
-        LocalGateway, LocalStatus, Mtus, Outside as _, Tables, WantedDevices, Ways,
+        LocalGateway, LocalStatus, Mtus, Outside as _, WantedDevices,
     },
-    model::NodeId,
 };
-use overlay_common::NodeKey;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<K: Kernel> Reconciler<K> {
-    /// Makes one pass, and reports what it reached.
+    /// Makes one pass, and reports what it reached. Returns false if something is left undone that the kernel refused for
+    /// one device, which the status names.
     ///
     /// # Errors
     /// The kernel refused something that is not the problem of one endpoint alone.
-    pub async fn pass(&mut self, view: &View) -> Result<(), KernelError> {
+    pub async fn pass(&mut self, view: &View) -> Result<bool, KernelError> {
         if !self.held.is_certain() {
             self.read_all().await?;
         }
         self.held.sites.update(view);
-        let vteps = self.held.sites.vteps();
-        let Ways { device_mtu, ways } = self.kernel.outside().ways(&vteps).await?;
-        let mtus = Mtus::new(device_mtu, self.node.asked_mtu, &ways);
+        let mtus = self.look_at_ways().await;
         self.adopt_mtus(&mtus);
         let wanted = desired::devices(view, &self.node, self.held.sites.here());
         let paths = wanted.paths();
         self.kernel.devices().release_namespaces(&paths);
-        let observed = self.kernel.devices().observe(&paths).await?;
+        let mut observed = self.kernel.devices().observe(&paths).await?;
+        let mut state = PassState::default();
+        state.left.append(&mut observed.trouble);
         let plan = plan(&wanted, observed);
-
-        let mut state = PassState { ways, ..PassState::default() };
+        self.is_displaced = plan.is_displaced;
         self.keep(&plan, &wanted, &mut state).await;
         self.create(&plan.create, &wanted, &mut state).await;
         self.program(view, &wanted, &mut state).await?;
@@ -70,8 +68,13 @@ impl<K: Kernel> Reconciler<K> {
     /// Makes sure of the programs and the sizes of the devices that stay.
     async fn keep(&mut self, plan: &Plan, wanted: &WantedDevices, state: &mut PassState) {
         state.devices.clone_from(&plan.keep);
-        for device in plan.keep.values() {
-            state.note(self.kernel.devices().attach(device).await);
+        if std::mem::replace(&mut self.is_program_due, false) {
+            for (id, device) in &plan.keep {
+                if let Err(error) = self.kernel.devices().attach(device).await {
+                    self.is_program_due = true;
+                    state.refuse(*id, DeviceFailure::Kernel(error));
+                }
+            }
         }
         // At no moment may the bridge take packets that a leg which stands does not take. Where the bridge does not
         // shrink, its legs wait for a later pass; where a leg does not grow, the bridge does not either.
@@ -90,13 +93,14 @@ impl<K: Kernel> Reconciler<K> {
             };
             match self.kernel.devices().update(device, spec).await {
                 Ok(()) => device.mtu = spec.sizes.mtu,
-                Err(DeviceFailure::Endpoint(reason)) => {
+                Err(failure) => {
+                    state.is_incomplete |= matches!(failure, DeviceFailure::Kernel(_));
+                    let reason = reason(&failure);
                     if self.unchanged.get(id) != Some(&reason) {
                         tracing::warn!(device = %id, reason, "a device keeps its MTU");
                     }
                     unchanged.insert(*id, reason);
                 }
-                Err(DeviceFailure::Kernel(error)) => state.note(Err(error)),
             }
         }
         self.unchanged = unchanged;
@@ -123,13 +127,7 @@ impl<K: Kernel> Reconciler<K> {
                     state.devices.insert(spec.id, device);
                     any = true;
                 }
-                Err(DeviceFailure::Endpoint(reason)) => {
-                    state.refused.insert(spec.id, reason);
-                }
-                Err(DeviceFailure::Kernel(error)) => {
-                    state.refused.insert(spec.id, crate::error_chain(&error));
-                    state.note(Err(error));
-                }
+                Err(failure) => state.refuse(spec.id, failure),
             }
         }
         any
@@ -145,9 +143,10 @@ impl<K: Kernel> Reconciler<K> {
         self.sync_all(view, wanted, state).await?;
         let swapped = self.kernel.outside().swap_programs().await;
         state.note(swapped);
-        self.ports = names::desired_ports(self.held.sites.here(), &state.devices);
-        self.legs = names::set_up_legs(wanted, &state.devices);
-        let published = self.kernel.outside().publish(&self.ports, &self.legs).await;
+        let ports = names::desired_ports(self.held.sites.here(), &state.devices);
+        let legs = names::set_up_legs(wanted, &state.devices);
+        let published = self.kernel.outside().publish(&ports, &legs).await;
+        self.published = Some((ports, legs));
         state.note(published);
         Ok(())
     }
@@ -156,7 +155,11 @@ impl<K: Kernel> Reconciler<K> {
         for (device, reason) in &plan.remove {
             match self.kernel.devices().remove(device).await {
                 Ok(()) => tracing::info!(device = %device.ifname, reason, "device removed"),
-                Err(error) => state.note(Err(error)),
+                Err(error) => {
+                    let (ifname, why) = (&device.ifname, crate::error_chain(&error));
+                    state.left.push(format!("{ifname} could not be removed ({reason}): {why}"));
+                    state.is_incomplete = true;
+                }
             }
         }
     }
@@ -168,13 +171,9 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             };
             match self.kernel.devices().raise(device, spec).await {
-                Ok(()) => (device.up, device.complete) = (true, true),
-                Err(DeviceFailure::Endpoint(reason)) => {
-                    state.refused.insert(*id, reason);
-                }
-                Err(DeviceFailure::Kernel(error)) => {
-                    state.failed.get_or_insert(error);
-                }
+                // As it was read back, and not as it was meant to be.
+                Ok(raised) => *device = raised,
+                Err(failure) => state.refuse(*id, failure),
             }
         }
     }
@@ -201,19 +200,22 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Publishes the status of the node after a pass.
-    fn report(&mut self, view: &View, mtus: Mtus, state: PassState) -> Result<(), KernelError> {
+    fn report(&mut self, view: &View, mtus: Mtus, state: PassState) -> Result<bool, KernelError> {
         let endpoints = self.health.clone();
         if let Some(error) = state.failed {
             self.status.send_modify(|status| status.endpoints = endpoints);
             return Err(error);
         }
-        let mut outside = self.kernel.outside().health();
-        outside.fallbacks.extend(self.resolved.trouble.iter().cloned());
+        if state.left != self.left && !state.left.is_empty() {
+            tracing::warn!(left = ?state.left, "something of a device is left undone");
+        }
+        self.left = state.left;
+        let outside = self.kernel.outside().health();
         let status = LocalStatus {
             programmed: view.revision,
             endpoints,
             error: None,
-            fallbacks: outside.fallbacks,
+            fallbacks: self.fallbacks(),
             unresolved: self.unresolved(),
             gateway: GatewayHealth {
                 published: outside.published,
@@ -228,17 +230,14 @@ impl<K: Kernel> Reconciler<K> {
             *now = status;
             changed
         });
-        Ok(())
+        Ok(!state.is_incomplete)
     }
 
-    /// The nodes to which packets take the slower path, because their next hop is not resolved.
-    fn unresolved(&self) -> Vec<NodeId> {
-        let Tables { nodes, hops, .. } = &self.held.tables;
-        let keys = self.held.sites.vteps().into_iter();
-        keys.filter_map(|vtep| nodes.get(&NodeKey { vtep: vtep.ip16() }))
-            .filter(|node| node.node != 0)
-            .filter(|node| hops.get(&node.hop).is_none_or(|hop| hop.ifindex == 0))
-            .map(|node| node.node)
-            .collect()
+    /// What is done in a slower way than possible, or not at all, in words.
+    pub(super) fn fallbacks(&mut self) -> Vec<String> {
+        let mut fallbacks = self.kernel.outside().health().fallbacks;
+        let others = [&self.repair_trouble, &self.ways_trouble, &self.left, &self.resolved.trouble];
+        fallbacks.extend(others.into_iter().flatten().cloned());
+        fallbacks
     }
 }

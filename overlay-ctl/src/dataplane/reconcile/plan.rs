@@ -1,7 +1,7 @@
 //! What has to be done to the devices: a pure function of what is wanted and what is seen.
 
 use crate::dataplane::kernel::{
-    DeviceId, DeviceSpec, Interface, NetnsId, Observed, ObservedDevice, WantedDevices,
+    Bridge, DeviceId, DeviceSpec, Interface, NetnsId, Observed, ObservedDevice, WantedDevices,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,11 +29,13 @@ pub(super) struct Plan {
     pub(super) recreate: BTreeSet<DeviceId>,
     /// Devices to set up in the end.
     pub(super) raise: BTreeSet<DeviceId>,
+    /// The gateway bridge is gone, or a leg is outside of it, which a pass does not repair.
+    pub(super) is_displaced: bool,
 }
 
 /// Plans one pass.
 pub(super) fn plan(wanted: &WantedDevices, observed: Observed) -> Plan {
-    let Observed { devices, namespaces, bridge } = observed;
+    let Observed { devices, namespaces, bridge, trouble: _ } = observed;
     let mut plan = Plan {
         bridge_first: bridge.is_some_and(|bridge| wanted.gateway.mtu < bridge.mtu),
         ..Plan::default()
@@ -48,6 +50,11 @@ pub(super) fn plan(wanted: &WantedDevices, observed: Observed) -> Plan {
             None => _ = plan.keep.insert(device.id, device),
         }
     }
+    let is_out = |device: &ObservedDevice| {
+        let is_leg = device.id.kind.row().bridge == Bridge::Gateway;
+        is_leg && bridge.is_some_and(|bridge| bridge.ifindex != device.bridge)
+    };
+    plan.is_displaced = bridge.is_none() || plan.keep.values().any(is_out);
     for (id, spec) in &wanted.devices {
         match plan.keep.get(id) {
             Some(device) => {

@@ -90,7 +90,7 @@ impl<K: Kernel> Reconciler<K> {
         let mut devices = None;
         if let Some(Whole { wanted, state }) = whole {
             state.note(self.held.place(view, &self.node, &state.devices));
-            let stands = desired::Standing { wanted, devices: &state.devices, ways: &state.ways };
+            let stands = desired::Standing { wanted, devices: &state.devices, ways: &self.ways };
             small = Some(desired::small_tables(
                 view,
                 &self.node,

@@ -5,8 +5,8 @@ use std::{convert::Infallible, net::Ipv4Addr, path::Path};
 use ipnet::Ipv4Net;
 use overlay_ctl::{
     dataplane::{
-        kernel::{DeviceId, DeviceSpec, ObservedDevice, Stations},
-        netlink::{DeviceError, Netlink},
+        kernel::{DeviceId, DeviceSpec, ObservedDevice, Station, Stations},
+        netlink::{DeviceError, Interest, Netlink},
     },
     model::{LegId, Mac},
 };
@@ -24,7 +24,8 @@ fn id(address: Ipv4Addr) -> DeviceId {
 }
 
 fn stations() -> Stations {
-    [FIRST, SECOND].map(|address| (id(address), Mac::of_endpoint(address).octets())).into()
+    let station = |address| Station { mac: Mac::of_endpoint(address).octets(), address };
+    [FIRST, SECOND].map(|address| (id(address), station(address))).into()
 }
 
 pub(super) fn spec(netns: &Netns, address: Ipv4Addr) -> DeviceSpec {
@@ -172,6 +173,31 @@ fn neighbours_on_the_bridge_are_isolated_even_without_a_program() {
     });
 }
 
+/// Permanent neighbours take no room in the table that all namespaces share.
+#[test]
+fn the_host_knows_the_mac_of_each_leg_without_asking() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let spec = spec(&web, FIRST);
+    host.block_on(|| async {
+        let netlink = with_bridge().await;
+        bring_up(&netlink, &spec).await;
+        let known = || host.sh("ip neigh show dev ov_gwbridge nud permanent");
+        let first = "172.18.0.3 lladdr 02:42:ac:12:00:03";
+        assert!(known().contains(first), "{}", known());
+        host.sh("ip neigh del 172.18.0.3 dev ov_gwbridge");
+        host.sh("ip neigh add 172.18.0.9 lladdr 02:00:00:00:00:09 dev ov_gwbridge nud permanent");
+        with_bridge().await;
+        assert!(known().contains(first), "{}", known());
+        netlink.remove_device(spec.id).await.unwrap();
+        with_bridge().await;
+        assert!(!known().contains("172.18.0.3"), "{}", known());
+        assert!(known().contains("172.18.0.9"), "the operator's own stays");
+    });
+}
+
 /// A packet that the bridge takes and a leg does not is lost without an answer to its sender.
 #[test]
 fn the_bridge_takes_no_larger_packets_than_its_legs() {
@@ -212,7 +238,7 @@ fn a_leg_of_an_earlier_version_stays_as_it_is() {
         let alias = host.sh("ip link show dev ovgwac120003");
         assert!(alias.contains("overlay:gateway:172.18.0.3"), "not raised again: {alias}");
         host.sh("ip link set ovgwac120003 nomaster");
-        let stations = [(former, spec.mac)].into();
+        let stations = [(former, Station { mac: spec.mac, address: FIRST })].into();
         let subnet = subnet("172.18.0.0/16");
         netlink.ensure_gateway_bridge(subnet, MTU, &stations).await.unwrap();
         host.sh("ping -c 1 -W 5 172.18.0.3");
@@ -406,7 +432,7 @@ fn a_leg_goes_with_its_namespace_and_comes_back_with_the_next() {
     let spec = spec(&web, FIRST);
     host.block_on(|| async {
         let netlink = with_bridge().await;
-        let mut changes = netlink.changes().unwrap();
+        let mut changes = netlink.changes(Interest::default()).unwrap();
         let earlier = bring_up(&netlink, &spec).await;
         let old = netlink.netns_id(&spec.netns).await.unwrap();
         web.remake();

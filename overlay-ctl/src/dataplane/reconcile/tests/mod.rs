@@ -10,10 +10,11 @@ mod plan;
 mod random;
 mod run;
 mod status;
+mod ways;
 
 use super::*;
 use crate::{
-    dataplane::kernel::Target,
+    dataplane::kernel::{Station, Target},
     model::{Endpoint, Location, NetworkId, Transport},
 };
 use cluster::{Cluster, node, on_node};
@@ -313,7 +314,8 @@ async fn a_leg_that_found_no_room_gets_it_in_the_pass_that_makes_it() {
 async fn what_a_pass_does_not_look_at_is_repaired_with_the_mac_of_each_leg() {
     let (cluster, mut kernel) = published();
     let leg = cluster.view().all_endpoints().find_map(|endpoint| endpoint.leg).unwrap();
-    let stations = [(DeviceId::leg(leg.id), [2, 0x42, 172, 18, 0, 2])].into();
+    let station = Station { mac: [2, 0x42, 172, 18, 0, 2], address: [172, 18, 0, 2].into() };
+    let stations = [(DeviceId::leg(leg.id), station)].into();
     let mut repaired = 0;
     for trigger in [None, Some(Trigger::KernelChanged), Some(Trigger::Periodic)] {
         kernel.stations.clear();

@@ -1,6 +1,7 @@
 //! The loop: when it looks at the kernel, by a clock that only the tests move.
 
-use super::*;
+use super::{rhythm::RETRY, *};
+use std::time::Duration;
 use tokio::{
     sync::mpsc::Sender,
     time::{Instant, timeout},
@@ -10,6 +11,7 @@ use tokio::{
 struct Node {
     views: watch::Sender<Arc<View>>,
     devices: Sender<()>,
+    ways: Sender<()>,
     rules: Sender<()>,
     status: watch::Receiver<LocalStatus>,
 }
@@ -23,9 +25,10 @@ async fn run<T>(
     let (reconciler, status) = Reconciler::new(kernel, node());
     let (views, seen) = watch::channel(Arc::new(view));
     let (devices, devices_seen) = mpsc::channel(1);
+    let (ways, ways_seen) = mpsc::channel(1);
     let (rules, rules_seen) = mpsc::channel(1);
-    let nudges = Nudges { devices: devices_seen, rules: rules_seen };
-    let node = Node { views, devices, rules, status };
+    let nudges = Nudges { devices: devices_seen, ways: ways_seen, rules: rules_seen };
+    let node = Node { views, devices, ways, rules, status };
     let run = timeout(Duration::from_secs_f32(seconds), reconciler.run(seen, nudges));
     let (_, happened) = tokio::join!(run, events(node));
     happened
@@ -109,6 +112,76 @@ async fn an_event_is_acted_on_at_once() {
     .await;
     assert_eq!(kernel.looked, 3, "for a device; not for a view that is followed, nor for a rule");
     assert_eq!(kernel.publications, 4, "the rules are put right at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_without_end_get_a_share_of_the_time_and_a_view_does_not_wait_for_them() {
+    let (mut cluster, mut kernel) = one();
+    let first = cluster.view();
+    cluster.endpoint("web2", "net", 1);
+    let next = cluster.view();
+    kernel.namespaces.insert("/run/netns/web2".into());
+    run(&mut kernel, first, 0.9, async |mut node: Node| {
+        node.status.wait_for(|status| status.programmed > 0).await.unwrap();
+        let begun = Instant::now();
+        for _ in 0..3 {
+            node.devices.send(()).await.unwrap();
+        }
+        node.views.send_replace(Arc::new(next.clone()));
+        let before = begun.elapsed();
+        node.status.wait_for(|status| status.programmed == next.revision).await.unwrap();
+        assert_eq!(begun.elapsed(), before, "at once");
+        while node.devices.send(()).await.is_ok() {}
+    })
+    .await;
+    // Twice at the start, for the view, and for an event every 200 ms.
+    assert_eq!(kernel.looked, 3 + 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_are_put_back_whatever_else_fails() {
+    let (mut cluster, mut kernel) = one();
+    let first = cluster.view();
+    kernel.namespaces.insert("/run/netns/web2".into());
+    let fresh = kernel.clone();
+    run(&mut kernel, first.clone(), 0.1, nothing).await;
+    // All that comes after the first pass fails.
+    let mut kernel =
+        FakeKernel { good_writes: kernel.written, fail_writes: usize::MAX, ..fresh.clone() };
+    cluster.endpoint("web2", "net", 1);
+    let next = cluster.view();
+    run(&mut kernel, first, 0.4, async |mut node: Node| {
+        node.status.wait_for(|status| status.programmed > 0).await.unwrap();
+        node.views.send_replace(Arc::new(next));
+        node.status.wait_for(is_of_a_map).await.unwrap();
+        node.rules.send(()).await.unwrap();
+        nothing(node).await;
+    })
+    .await;
+    assert_eq!(kernel.publications, 3, "twice at the start, and for the rules");
+
+    // What an earlier process published stands until this one knows better.
+    let mut kernel = FakeKernel { fail_writes: usize::MAX, ..fresh };
+    run(&mut kernel, cluster.view(), 0.4, async |mut node: Node| {
+        node.status.wait_for(is_of_a_map).await.unwrap();
+        node.rules.send(()).await.unwrap();
+        nothing(node).await;
+    })
+    .await;
+    assert_eq!(kernel.publications, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_ways_makes_no_look_at_devices() {
+    let (mut cluster, mut kernel) = one();
+    cluster.endpoint("web2", "net", 2);
+    run(&mut kernel, cluster.view(), 0.1, async |mut node: Node| {
+        node.status.wait_for(|status| status.programmed > 0).await.unwrap();
+        node.ways.send(()).await.unwrap();
+        nothing(node).await;
+    })
+    .await;
+    assert_eq!((kernel.looked, kernel.looked_for_ways), (2, 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,9 @@ impl Devices for FakeKernel {
         Ok(Observed {
             devices: self.devices.values().cloned().collect(),
             namespaces: namespaces.collect(),
-            bridge: Some(ObservedBridge { ifindex: BRIDGE, mtu: self.bridge_mtu }),
+            bridge: (!self.is_bridge_gone)
+                .then_some(ObservedBridge { ifindex: BRIDGE, mtu: self.bridge_mtu }),
+            trouble: Vec::new(),
         })
     }
 
@@ -26,7 +28,7 @@ impl Devices for FakeKernel {
     }
 
     async fn create(&mut self, spec: &DeviceSpec) -> Result<ObservedDevice, DeviceFailure> {
-        self.try_device(Call::Create)?;
+        self.try_device(Call::Create, spec.id)?;
         let Some(netns) = self.netns(&spec.netns) else {
             return Err(DeviceFailure::Endpoint("its namespace is gone".into()));
         };
@@ -75,7 +77,7 @@ impl Devices for FakeKernel {
     }
 
     async fn attach(&mut self, seen: &ObservedDevice) -> Result<(), KernelError> {
-        self.try_call(Call::Attach)?;
+        self.try_device(Call::Attach, seen.id).map_err(of_the_kernel)?;
         assert!(self.devices.contains_key(&seen.ifindex));
         self.attached.insert(seen.ifindex);
         Ok(())
@@ -86,7 +88,7 @@ impl Devices for FakeKernel {
         seen: &ObservedDevice,
         spec: &DeviceSpec,
     ) -> Result<(), DeviceFailure> {
-        self.try_device(Call::Update)?;
+        self.try_device(Call::Update, seen.id)?;
         let device = self.devices.get_mut(&seen.ifindex).unwrap();
         let is_leg = device.id.kind == DeviceKind::Leg;
         assert!(!is_leg || self.bridge_mtu <= spec.sizes.mtu, "the bridge shrinks before its legs");
@@ -99,7 +101,7 @@ impl Devices for FakeKernel {
         &mut self,
         seen: &ObservedDevice,
         spec: &DeviceSpec,
-    ) -> Result<(), DeviceFailure> {
+    ) -> Result<ObservedDevice, DeviceFailure> {
         assert_eq!(seen.id, spec.id);
         let tables = &self.tables;
         let programmed = match seen.id.kind {
@@ -110,15 +112,18 @@ impl Devices for FakeKernel {
             }
         };
         assert!(programmed, "programmed before it is up");
-        self.try_device(Call::Raise)?;
+        self.try_device(Call::Raise, seen.id)?;
         self.up.insert(seen.ifindex);
         let device = self.devices.get_mut(&seen.ifindex).unwrap();
-        (device.up, device.complete) = (true, true);
-        Ok(())
+        (device.up, device.complete) = (!self.is_set_down, true);
+        if let Some(peer) = &mut device.peer {
+            peer.up = true;
+        }
+        Ok(device.clone())
     }
 
     async fn remove(&mut self, seen: &ObservedDevice) -> Result<(), KernelError> {
-        self.try_call(Call::Remove)?;
+        self.try_device(Call::Remove, seen.id).map_err(of_the_kernel)?;
         let named = self.tables.fdb.values().any(|entry| entry.ifindex == seen.ifindex);
         assert!(!named || self.is_meddled, "the tables forget a port before it goes");
         if seen.id.kind == DeviceKind::Leg {
@@ -131,5 +136,12 @@ impl Devices for FakeKernel {
         self.attached.remove(&seen.ifindex);
         self.log.push(format!("remove {}", seen.id));
         Ok(())
+    }
+}
+
+fn of_the_kernel(failure: DeviceFailure) -> KernelError {
+    match failure {
+        DeviceFailure::Kernel(error) => error,
+        DeviceFailure::Endpoint(reason) => panic!("{reason}: it is no endpoint's problem"),
     }
 }

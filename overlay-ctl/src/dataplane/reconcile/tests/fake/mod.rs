@@ -5,8 +5,9 @@ mod outside;
 
 use crate::{
     dataplane::kernel::{
-        DeviceFailure, DeviceKind, FdbPart, Kernel, KernelError, Legs, Maps, Names, NeighPart,
-        NetnsId, ObservedDevice, OutsideHealth, PublishedPorts, Stations, TableChange, Tables,
+        DeviceFailure, DeviceId, DeviceKind, FdbPart, Kernel, KernelError, Legs, Maps, Names,
+        NeighPart, NetnsId, ObservedDevice, OutsideHealth, PublishedPorts, Stations, TableChange,
+        Tables,
     },
     model::Vtep,
 };
@@ -20,12 +21,11 @@ use std::{
 };
 
 /// Index of the gateway bridge.
-const BRIDGE: u32 = 4711;
+pub(super) const BRIDGE: u32 = 4711;
 
 /// A call to the kernel that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Call {
-    Repair,
     Create,
     Attach,
     Update,
@@ -70,20 +70,29 @@ pub(super) struct FakeKernel {
     pub(super) good_writes: usize,
     pub(super) fail_writes: usize,
     pub(super) faults: BTreeMap<Call, Fault>,
+    /// The only device that calls fail for; `None`: they fail for each.
+    pub(super) faulty: Option<DeviceId>,
     /// The next look at the devices takes this long.
     pub(super) slow: Option<Duration>,
     /// No more legs have room in the gateway bridge; `None`: any number has.
     pub(super) room: Option<usize>,
     /// The VTEPs whose next hop is not resolved.
     pub(super) unresolved: BTreeSet<Vtep>,
+    /// The VTEPs of which the kernel does not tell the way.
+    pub(super) unknown_ways: BTreeSet<Vtep>,
+    /// What cannot be repaired.
+    pub(super) unrepaired: Vec<String>,
+    /// Somebody removed the gateway bridge.
+    pub(super) is_bridge_gone: bool,
     /// What the way to the outside reports; the number of published ports is counted.
     pub(super) outside: OutsideHealth,
     /// The problems of the resolvers.
     pub(super) trouble: Vec<String>,
-    /// How often everything was read, the devices were looked at, an entry was written, names were told, ports were
+    /// How often everything was read, the devices and the ways were looked at, an entry was written, names were told, ports were
     /// published, and what a pass does not look at was repaired.
     pub(super) read_whole: usize,
     pub(super) looked: usize,
+    pub(super) looked_for_ways: usize,
     pub(super) written: usize,
     pub(super) told: usize,
     pub(super) publications: usize,
@@ -94,6 +103,8 @@ pub(super) struct FakeKernel {
     pub(super) stations: Stations,
     /// The devices whose program is attached.
     pub(super) attached: BTreeSet<u32>,
+    /// Somebody sets each device down when it was raised.
+    pub(super) is_set_down: bool,
     /// The paths of the namespaces that need not be released.
     pub(super) named: BTreeSet<PathBuf>,
     pub(super) freed: BTreeSet<u32>,
@@ -117,7 +128,12 @@ impl FakeKernel {
     }
 
     /// Whether this call for a device is one that fails.
-    fn try_device(&self, call: Call) -> Result<(), DeviceFailure> {
+    fn try_device(&self, call: Call, id: DeviceId) -> Result<(), DeviceFailure> {
+        let is_meant = self.faulty.is_none_or(|faulty| faulty == id);
+        if is_meant { self.try_any(call) } else { Ok(()) }
+    }
+
+    fn try_any(&self, call: Call) -> Result<(), DeviceFailure> {
         match self.faults.get(&call) {
             None => Ok(()),
             Some(Fault::OfTheEndpoint) => {
@@ -132,7 +148,7 @@ impl FakeKernel {
 
     /// Whether this call is one that fails.
     fn try_call(&self, call: Call) -> Result<(), KernelError> {
-        self.try_device(call).map_err(|failure| match failure {
+        self.try_any(call).map_err(|failure| match failure {
             DeviceFailure::Kernel(error) => error,
             DeviceFailure::Endpoint(_) => panic!("{call:?} is of no endpoint"),
         })

@@ -12,20 +12,17 @@ use overlay_common::ip16_from_v4;
 use std::{collections::BTreeSet, sync::Arc};
 
 impl Outside for FakeKernel {
-    async fn repair(
-        &mut self,
-        gateway: &LocalGateway,
-        stations: &Stations,
-    ) -> Result<(), KernelError> {
-        self.try_call(Call::Repair)?;
+    async fn repair(&mut self, gateway: &LocalGateway, stations: &Stations) -> Vec<String> {
         self.repaired += 1;
         self.stations.clone_from(stations);
         let legs = self.devices.values().filter(|device| device.id.kind == DeviceKind::Leg);
         self.bridge_mtu = legs.map(|leg| leg.mtu).fold(gateway.mtu, u32::min);
-        Ok(())
+        self.is_bridge_gone = false;
+        self.unrepaired.clone()
     }
 
-    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Result<Ways, KernelError> {
+    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Ways {
+        self.looked_for_ways += 1;
         let device_mtu = self.mtu.unwrap_or(1500);
         let mac = [2, 0, 0, 0, 0, self.router];
         let hop = NextHop { ifindex: 1, mac, source_mac: [4; 6] };
@@ -34,7 +31,9 @@ impl Outside for FakeKernel {
             let hop = (!self.unresolved.contains(vtep)).then_some(hop);
             (*vtep, Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop })
         };
-        Ok(Ways { device_mtu, ways: vteps.iter().map(way).collect() })
+        let unknown: BTreeSet<Vtep> = vteps.intersection(&self.unknown_ways).copied().collect();
+        let trouble = unknown.iter().map(|vtep| format!("way to {vtep}: refused")).collect();
+        Ways { device_mtu, ways: (vteps - &unknown).iter().map(way).collect(), unknown, trouble }
     }
 
     async fn swap_programs(&mut self) -> Result<(), KernelError> {

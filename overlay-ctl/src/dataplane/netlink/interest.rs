@@ -1,0 +1,187 @@
+//! Which of the kernel's changes concern the node.
+//!
+//! A busy host has thousands of changes a second that are nobody's but its own: bridges learn and forget MACs, containers
+//! come and go, a routing daemon writes routes. Each look at the kernel costs time, so an event counts only if what it is
+//! about can have an effect on what the node looks at.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use ipnet::Ipv4Net;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkMessage},
+    neighbour::NeighbourMessage,
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+};
+
+use super::{
+    Underlay,
+    names::PREFIX,
+    neighbour::{self, Key},
+};
+use crate::model::Vtep;
+
+/// The kind of change in the node's namespace. Several changes may come as one event, and an event may come without a
+/// change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// A device, or a device's address.
+    Link,
+    /// The way to a VTEP: a next hop was resolved or stopped answering, or there is another route.
+    Way,
+    /// A network namespace was mounted or unmounted.
+    Namespace,
+}
+
+/// Which changes concern the node. Clones are one; the reader of events asks it, and each look at the ways to other
+/// nodes tells it anew what it is about. Before the first look every change counts, except those of families of
+/// addresses that nothing is asked of.
+#[derive(Clone, Debug, Default)]
+pub struct Interest(Arc<Mutex<Concerns>>);
+
+#[derive(Debug, Default)]
+struct Concerns {
+    /// Something was told; before that, everything counts.
+    is_told: bool,
+    /// The node's own address on the underlay.
+    own: Option<Ipv4Addr>,
+    underlay: u32,
+    vteps: BTreeSet<Ipv4Addr>,
+    /// The next hops, each with its MAC as last seen or reported; `None` where it had none that counts.
+    hops: BTreeMap<Key, Option<[u8; 6]>>,
+    /// The devices of the overlay that events named. A renamed one is still the overlay's.
+    ours: BTreeSet<u32>,
+}
+
+impl Interest {
+    fn lock(&self) -> MutexGuard<'_, Concerns> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of next hops.
+    #[must_use]
+    pub fn hops(&self) -> usize {
+        self.lock().hops.len()
+    }
+
+    /// The ways to these VTEPs are looked at now.
+    pub(super) fn expect(&self, vteps: &BTreeSet<Vtep>, underlay: &Underlay) {
+        let mut concerns = self.lock();
+        concerns.is_told = true;
+        concerns.own = Some(underlay.address);
+        concerns.underlay = underlay.ifindex;
+        let v4 = |vtep: &Vtep| match vtep.ip() {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        };
+        concerns.vteps = vteps.iter().filter_map(v4).collect();
+    }
+
+    /// A neighbour is a next hop; it is looked at after this call.
+    pub(super) fn watch(&self, hop: Key) {
+        self.lock().hops.entry(hop).or_default();
+    }
+
+    /// The MAC of a next hop, as the look found it.
+    ///
+    /// An event in between may have told a newer one. That event counted, so another look follows, and corrects this.
+    pub(super) fn saw(&self, hop: Key, mac: Option<[u8; 6]>) {
+        self.lock().hops.insert(hop, mac);
+    }
+
+    /// No other neighbour is a next hop.
+    pub(super) fn retain(&self, used: &BTreeSet<Key>) {
+        self.lock().hops.retain(|hop, _| used.contains(hop));
+    }
+
+    /// The change that an event tells of, where it concerns the node.
+    pub(super) fn concerns(&self, event: &RouteNetlinkMessage) -> Option<Change> {
+        let mut concerns = self.lock();
+        match event {
+            RouteNetlinkMessage::NewLink(message) => concerns.link(message, true),
+            RouteNetlinkMessage::DelLink(message) => concerns.link(message, false),
+            RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+                concerns.address(message)
+            }
+            RouteNetlinkMessage::NewNeighbour(message) => concerns.neighbour(message, true),
+            RouteNetlinkMessage::DelNeighbour(message) => concerns.neighbour(message, false),
+            RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+                concerns.route(message)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Concerns {
+    /// The underlay device, and those by which packets to VTEPs leave.
+    fn is_on_a_way(&self, index: u32) -> bool {
+        let behind = (index, Ipv4Addr::UNSPECIFIED)..=(index, Ipv4Addr::BROADCAST);
+        index == self.underlay || self.hops.range(behind).next().is_some()
+    }
+
+    fn link(&mut self, message: &LinkMessage, stands: bool) -> Option<Change> {
+        let index = message.header.index;
+        let is_named = message.attributes.iter().any(
+            |attribute| matches!(attribute, LinkAttribute::IfName(name) if name.starts_with(PREFIX)),
+        );
+        let was_ours = self.ours.contains(&index);
+        if is_named && stands {
+            self.ours.insert(index);
+        } else if !stands {
+            self.ours.remove(&index);
+        }
+        let counts = !self.is_told || is_named || was_ours || self.is_on_a_way(index);
+        counts.then_some(Change::Link)
+    }
+
+    fn address(&self, message: &AddressMessage) -> Option<Change> {
+        if message.header.family != AddressFamily::Inet {
+            return None;
+        }
+        let is_own = message.attributes.iter().any(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(ip)) | AddressAttribute::Address(IpAddr::V4(ip)) => {
+                Some(*ip) == self.own
+            }
+            _ => false,
+        });
+        let index = message.header.index;
+        let is_ours = self.ours.contains(&index);
+        let counts = !self.is_told || is_own || is_ours || self.is_on_a_way(index);
+        counts.then_some(Change::Link)
+    }
+
+    fn neighbour(&mut self, message: &NeighbourMessage, stands: bool) -> Option<Change> {
+        let key = neighbour::key(message)?;
+        if !self.is_told {
+            return Some(Change::Way);
+        }
+        let mac = if stands { neighbour::parse(message).mac } else { None };
+        let last = self.hops.get_mut(&key)?;
+        (std::mem::replace(last, mac) != mac).then_some(Change::Way)
+    }
+
+    fn route(&self, message: &RouteMessage) -> Option<Change> {
+        if message.header.address_family != AddressFamily::Inet {
+            return None;
+        }
+        let to = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
+            _ => None,
+        });
+        let to = to.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        // What cannot be understood counts.
+        let leads_to_a_vtep = Ipv4Net::new(to, message.header.destination_prefix_length)
+            .map_or(true, |net| self.vteps.range(net.network()..=net.broadcast()).next().is_some());
+        (!self.is_told || leads_to_a_vtep).then_some(Change::Way)
+    }
+}
+
+#[cfg(test)]
+#[path = "interest_tests.rs"]
+mod tests;

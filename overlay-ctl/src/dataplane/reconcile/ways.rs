@@ -1,0 +1,67 @@
+//! The ways to other nodes: looked up in each pass, and alone where nothing else changed.
+
+use super::{Reconciler, hop::hop_entry};
+use crate::{
+    control::state::View,
+    dataplane::kernel::{Kernel, KernelError, Mtus, Outside as _, TableChange, Tables, Ways},
+    model::NodeId,
+};
+use overlay_common::NodeKey;
+
+impl<K: Kernel> Reconciler<K> {
+    /// Looks up the ways to the VTEPs that this node sends to, and returns the MTUs that follow from them. A way that
+    /// cannot be found out stays as it was.
+    pub(super) async fn look_at_ways(&mut self) -> Mtus {
+        let vteps = self.held.sites.vteps();
+        let found = self.kernel.outside().ways(&vteps).await;
+        let Ways { device_mtu, mut ways, unknown, trouble } = found;
+        ways.extend(unknown.iter().filter_map(|vtep| Some((*vtep, *self.ways.get(vtep)?))));
+        if trouble != self.ways_trouble && !trouble.is_empty() {
+            tracing::warn!(?trouble, "some ways to other nodes are not known");
+        }
+        (self.ways, self.ways_trouble) = (ways, trouble);
+        Mtus::new(device_mtu, self.node.asked_mtu, &self.ways)
+    }
+
+    /// Follows the ways, where the view differs from the last one by no more than [`Reconciler::follow`] follows: only
+    /// their entries change. Returns false if more changed, so that a pass is due.
+    ///
+    /// # Errors
+    /// The kernel refused a change.
+    pub(super) async fn follow_ways(&mut self, view: &View) -> Result<bool, KernelError> {
+        if !self.follow(view).await? {
+            return Ok(false);
+        }
+        let mtus = self.look_at_ways().await;
+        if self.status.borrow().mtus != mtus {
+            return Ok(false);
+        }
+        let mut changes = Vec::new();
+        for (vtep, index) in &self.held.placement.hops {
+            if let Some(entry) = hop_entry(self.node.vtep, *vtep, self.ways.get(vtep).copied())
+                && self.held.tables.hops.get(index) != Some(&entry)
+            {
+                changes.push(TableChange::PutHop(*index, entry));
+            }
+        }
+        self.held.write(self.kernel.maps(), &changes).await?;
+        let (unresolved, fallbacks) = (self.unresolved(), self.fallbacks());
+        self.status.send_if_modified(|now| {
+            let changed = now.unresolved != unresolved || now.fallbacks != fallbacks;
+            (now.unresolved, now.fallbacks) = (unresolved, fallbacks);
+            changed
+        });
+        Ok(true)
+    }
+
+    /// The nodes to which packets take the slower path, because their next hop is not resolved.
+    pub(super) fn unresolved(&self) -> Vec<NodeId> {
+        let Tables { nodes, hops, .. } = &self.held.tables;
+        let keys = self.held.sites.vteps().into_iter();
+        keys.filter_map(|vtep| nodes.get(&NodeKey { vtep: vtep.ip16() }))
+            .filter(|node| node.node != 0)
+            .filter(|node| hops.get(&node.hop).is_none_or(|hop| hop.ifindex == 0))
+            .map(|node| node.node)
+            .collect()
+    }
+}
