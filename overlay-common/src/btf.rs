@@ -30,6 +30,8 @@ impl core::error::Error for BtfError {}
 const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const ENUM: u32 = 6;
+const ENUM_64: u32 = 19;
 const FUNC: u32 = 12;
 
 /// The types of a kernel.
@@ -82,10 +84,10 @@ impl<'a> Btf<'a> {
             1 | 14 | 17 => 4,
             // Array.
             3 => 12,
-            // Enumeration, function prototype.
-            6 | 13 => entries * 8,
-            // And section, enumeration of 64 bits.
-            STRUCT | UNION | 15 | 19 => entries * 12,
+            // And function prototype.
+            ENUM | 13 => entries * 8,
+            // And section.
+            STRUCT | UNION | 15 | ENUM_64 => entries * 12,
             other => return Err(BtfError::Kind(other)),
         })
     }
@@ -110,6 +112,21 @@ impl<'a> Btf<'a> {
     /// Whether the kernel has a struct of this name.
     pub(crate) fn has_struct(&self, name: &str) -> bool {
         self.find(STRUCT, name).is_some()
+    }
+
+    /// The lower 32 bits of a value of an enumeration.
+    pub(crate) fn enumerator(&self, of: &str, name: &str) -> Option<u32> {
+        let (index, len) = match self.find(ENUM, of) {
+            Some(index) => (index, 8),
+            None => (self.find(ENUM_64, of)?, 12),
+        };
+        let start = *self.types.get(index)?;
+        let count = word(self.bytes, start + 4).ok()? & 0xffff;
+        (0..count).find_map(|entry| {
+            let at = start + 12 + entry as usize * len;
+            let is_it = self.name(word(self.bytes, at).ok()?) == Some(name.as_bytes());
+            if is_it { word(self.bytes, at + 4).ok() } else { None }
+        })
     }
 
     /// A member of a struct, or of the unnamed structs and unions in it.
@@ -159,7 +176,7 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::string::String;
+    use std::{string::String, vec};
 
     /// Type information that a test makes: its types, and its strings, of which the first is empty.
     pub(crate) struct Made {
@@ -223,6 +240,35 @@ pub(crate) mod tests {
             .of("sk_buff", STRUCT << 24, &[("first", 1, 0), ("named", 4, 32), ("", 3, 64)])
             .add("of_kernel", FUNC << 24, &[]);
         made.bytes()
+    }
+
+    /// An enumeration, of 64 bits or not, with two values.
+    pub(crate) fn enumeration(made: &mut Made, name: &str, is_64: bool, values: [(&str, u32); 2]) {
+        let more: Vec<u32> = values
+            .iter()
+            .flat_map(|(name, value)| {
+                let name = made.name(name);
+                if is_64 { vec![name, *value, 0] } else { vec![name, *value] }
+            })
+            .collect();
+        made.add(name, (if is_64 { ENUM_64 } else { ENUM }) << 24 | 2, &more);
+    }
+
+    #[test]
+    fn a_value_of_an_enumeration_is_found_by_its_name() {
+        for is_64 in [false, true] {
+            let mut made = Made::new();
+            made.add("number", NUMBER, &[32]);
+            enumeration(&mut made, "flags", is_64, [("one", 1), ("large", 1 << 10)]);
+            made.add("of_kernel", FUNC << 24, &[]);
+            let bytes = made.bytes();
+            let btf = Btf::parse(&bytes).unwrap();
+            assert_eq!(btf.enumerator("flags", "large"), Some(1 << 10));
+            assert_eq!(btf.enumerator("flags", "one"), Some(1));
+            assert_eq!(btf.enumerator("flags", "none"), None);
+            assert_eq!(btf.enumerator("other", "one"), None);
+            assert_eq!(btf.function("of_kernel"), Some(3), "what follows is found, too");
+        }
     }
 
     #[test]

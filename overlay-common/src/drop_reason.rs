@@ -132,6 +132,7 @@ drop_reasons! {
     IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error on the gateway leg is about a packet that was not for the endpoint.";
     UnresolvedNextHop = 40, "unresolved_next_hop", "The next hop towards the destination's node is not resolved yet (ARP on the underlay), and the kernel's own routes cannot carry this frame. Packets of IP take those routes meanwhile.";
     OuterGroupFrame = 41, "outer_group_frame", "The VXLAN packet is for this node's address, but came in a broadcast or multicast Ethernet frame.";
+    UncutSuperPacket = 46, "uncut_super_packet", "A super-packet of SCTP, or of a tunnel inside the endpoint, which behind the outer headers would be cut in the wrong places. The endpoint's interface has such packets cut before they leave it, unless its segmentation offloads were switched on again (`ethtool -K`).";
 }
 
 #[cfg(test)]

@@ -27,6 +27,6 @@ pub use drop_reason::{Direction, DropReason, FORWARDED};
 pub use entries::*;
 pub use maps::*;
 #[cfg(feature = "user")]
-pub use prepare::{KERNEL_BTF, Prepared, prepare};
+pub use prepare::{KERNEL_BTF, Prepared, prepare, unmarks_tunnels};
 pub use skb::{CAST_PLACEHOLDER, SKB_LAYOUT, SkbLayout};
 pub use wire::*;

@@ -19,6 +19,23 @@ const CAST: &str = "bpf_cast_to_kern_ctx";
 /// and kernel 7.0 lost it with that code.
 const JUMBO_OPTION: &str = "hop_jumbo_hdr";
 
+/// The kernel's flags of `bpf_skb_adjust_room`, and the one that takes the marks of a UDP tunnel off a packet. The
+/// enumeration has its name since the flag exists (kernel 7.3).
+const ROOM_FLAGS: &str = "bpf_adj_room_flags";
+const DECAP_UDP: &str = "BPF_F_ADJ_ROOM_DECAP_L4_UDP";
+
+/// Whether the kernel with this type information takes the marks of a UDP tunnel off a packet when it is told so.
+///
+/// # Errors
+/// [`BtfError`].
+pub fn unmarks_tunnels(btf: &[u8]) -> Result<bool, BtfError> {
+    Ok(decap_udp(&Btf::parse(btf)?) != 0)
+}
+
+fn decap_udp(btf: &Btf<'_>) -> u32 {
+    btf.enumerator(ROOM_FLAGS, DECAP_UDP).unwrap_or(0)
+}
+
 /// An object that can be loaded, and the value that its variable [`crate::SKB_LAYOUT`] must get.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -68,6 +85,10 @@ fn layout(btf: &Btf<'_>) -> Result<SkbLayout, BtfError> {
         csum_start,
         mac_header: bytes("mac_header")?,
         knows_jumbo: u32::from(btf.has_struct(JUMBO_OPTION)),
+        inner_mac_header: bytes("inner_mac_header")?,
+        inner_network_header: bytes("inner_network_header")?,
+        nfct: bytes("_nfct").unwrap_or(0),
+        decap_udp: decap_udp(btf),
     })
 }
 
@@ -106,7 +127,7 @@ fn with_calls(object: &[u8], replacement: Instruction) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::btf::tests::{BITFIELDS, Made};
+    use crate::btf::tests::{BITFIELDS, Made, enumeration};
 
     const STRUCT: u32 = 4 << 24;
     const UNION: u32 = 5 << 24;
@@ -125,7 +146,13 @@ mod tests {
             .of(
                 "sk_buff",
                 STRUCT | BITFIELDS,
-                &[("ip_summed", 1, summed), ("", 3, 128), ("mac_header", 1, 256)],
+                &[
+                    ("ip_summed", 1, summed),
+                    ("", 3, 128),
+                    ("mac_header", 1, 256),
+                    ("inner_mac_header", 1, 272),
+                    ("inner_network_header", 1, 288),
+                ],
             );
         if has_cast {
             made.add(CAST, FUNCTION, &[]);
@@ -150,6 +177,10 @@ mod tests {
             csum_start: 16,
             mac_header: 32,
             knows_jumbo: 0,
+            inner_mac_header: 34,
+            inner_network_header: 36,
+            nfct: 0,
+            decap_udp: 0,
         };
         assert_eq!(probed.layout, layout);
         assert_eq!(typed.layout, SkbLayout { is_typed: 1, ..layout });
@@ -177,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_with_the_flag_takes_a_tunnel_s_marks_off() {
+        let mut of_7_3 = made(SUMMED, 16, true);
+        let values = [("BPF_F_ADJ_ROOM_FIXED_GSO", 1), (DECAP_UDP, 1 << 10)];
+        enumeration(&mut of_7_3, ROOM_FLAGS, false, values);
+        for (kernel, flag) in [(of_7_3.bytes(), 1 << 10), (kernel(SUMMED, 16, true), 0)] {
+            let ways = prepare(&object(), &kernel).unwrap();
+            assert!(ways.iter().all(|way| way.layout.decap_udp == flag), "{ways:?}");
+            assert_eq!(unmarks_tunnels(&kernel), Ok(flag != 0));
+        }
+    }
+
+    #[test]
     fn a_packet_of_another_shape_is_refused() {
         let refused = |summed, offset| prepare(&object(), &kernel(summed, offset, true)).err();
         let missing = |name| Some(BtfError::Missing(name));
@@ -194,6 +237,7 @@ mod tests {
         for Prepared { layout, .. } in ways {
             assert!(layout.ip_summed < layout.csum_start, "{layout:?}");
             assert!(layout.csum_start < layout.mac_header, "{layout:?}");
+            assert!(layout.inner_network_header < layout.inner_mac_header, "{layout:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What the programs must be told about the kernel that runs them: where it keeps the state of a packet's unfinished
-//! checksum, and whether it knows the jumbo option of IPv6.
+//! checksum, of its inner headers and of its connection, and what the kernel can do for them.
 //!
 //! A sender may leave its checksum to the device that sends the packet on (CHECKSUM_PARTIAL). The kernel notes
 //! where the sum begins and where it goes, and writes it itself if the device can't. The sender chooses both
@@ -10,6 +10,10 @@
 //! Kernels from 5.19 to 6.19 put a jumbo option (RFC 2675) into their own IPv6 super-packets above 64 KiB, and take it
 //! out where they cut these. Kernels from 7.0 on do neither: an option that a program put in would stay in every
 //! segment.
+//!
+//! A packet that came out of a tunnel still has the marks of one, and the places of its inner headers, until a kernel
+//! that can be told so (7.3) takes them off. An endpoint that forwards such a packet sends it with these marks. An
+//! endpoint's own tunnel makes the same marks, with inner headers that lie deeper. So the programs compare the places.
 
 /// Name of the programs' variable that holds a [`SkbLayout`].
 pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
@@ -37,6 +41,16 @@ pub struct SkbLayout {
     /// 1: the kernel takes the jumbo option out of an IPv6 super-packet when it cuts it into segments, and takes a
     /// packet above 64 KiB without the option for an empty one. 0: it knows no such option.
     pub knows_jumbo: u32,
+    /// Offset of `inner_mac_header`, which is 16 bits long and counts from the same place.
+    pub inner_mac_header: u32,
+    /// Offset of `inner_network_header`, likewise.
+    pub inner_network_header: u32,
+    /// Offset of `_nfct`, which is 64 bits long: the packet's entry in the table of connections. 0: the kernel has no
+    /// such table.
+    pub nfct: u32,
+    /// The flag of `bpf_skb_adjust_room` that takes the marks of a UDP tunnel off a packet whose outer headers are
+    /// removed (BPF_F_ADJ_ROOM_DECAP_L4_UDP). 0: the kernel does not know it.
+    pub decap_udp: u32,
 }
 
 impl SkbLayout {
@@ -48,10 +62,14 @@ impl SkbLayout {
         csum_start: 0,
         mac_header: 0,
         knows_jumbo: 0,
+        inner_mac_header: 0,
+        inner_network_header: 0,
+        nfct: 0,
+        decap_udp: 0,
     };
 }
 
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya's Pod is a promise about layout")]
-// SAFETY: repr(C), Copy, six u32 and so no padding, every bit pattern is a value.
+// SAFETY: repr(C), Copy, u32 alone and so no padding, every bit pattern is a value.
 unsafe impl aya::Pod for SkbLayout {}

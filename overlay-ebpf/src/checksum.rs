@@ -8,11 +8,10 @@
 
 use crate::{
     headers::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, Udp},
-    kernel::layout,
+    kernel::{kernels_own, layout},
 };
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
-use core::{ffi::c_void, mem};
-use overlay_common::{CAST_PLACEHOLDER, DropReason};
+use overlay_common::DropReason;
 
 /// What an IP packet carries, as far as its header tells.
 #[derive(Clone, Copy)]
@@ -139,19 +138,4 @@ fn probed(ctx: &TcContext) -> Option<Unfinished> {
 fn is_partial(summed: u8) -> bool {
     let mask = layout!(ip_summed_mask);
     u32::from(summed) & mask == mask
-}
-
-/// The kernel's own `struct sk_buff` of a program's context: `bpf_cast_to_kern_ctx`, which user space puts in
-/// the place of a helper that does not exist.
-///
-/// # Safety
-/// User space has done so.
-#[inline(always)]
-unsafe fn kernels_own(ctx: *mut c_void) -> *const u8 {
-    // SAFETY: how a helper is called; the kernel's function takes and returns the same.
-    unsafe {
-        let cast: extern "C" fn(*mut c_void) -> *const u8 =
-            mem::transmute(CAST_PLACEHOLDER as usize);
-        cast(ctx)
-    }
 }

@@ -6,6 +6,7 @@ use crate::{
     frame::{self, header, pulled},
     headers::{BehindTpid, ETH_P_IP, ETH_P_IPV6, Eth, Ipv4, Ipv6, L3, Tag, is_vlan},
     jumbo,
+    kernel::{field, layout},
     outer::ipv4 as outer,
 };
 use aya_ebpf::{
@@ -115,11 +116,9 @@ fn push_tag(ctx: &TcContext, tag: Tag) -> Result<(), DropReason> {
 fn remove_outer(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> {
     let shrunk = match eth.ethertype() {
         // Tells the kernel that IPv6 comes out, where the kernel can be told (6.3).
-        ETH_P_IPV6 if shrink(ctx, more, FIXED_GSO | u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => {
-            true
-        }
+        ETH_P_IPV6 if shrink(ctx, more, u64::from(BPF_F_ADJ_ROOM_DECAP_L3_IPV6)) => true,
         ETH_P_IPV6 => remove_outer_as_ipv6(ctx, more),
-        _ => shrink(ctx, more, FIXED_GSO),
+        _ => shrink(ctx, more, 0),
     };
     if !shrunk {
         return Err(DropReason::DecapFailed);
@@ -130,10 +129,12 @@ fn remove_outer(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> 
 
 const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
 
-/// Removes the outer headers and `more` bytes after them.
+/// Removes the outer headers and `more` bytes after them, and with them the marks of a tunnel, where the kernel can be
+/// told so (7.3).
 #[inline(always)]
 fn shrink(ctx: &TcContext, more: i32, flags: u64) -> bool {
     let by = -(outer::LEN as i32) - more;
+    let flags = flags | FIXED_GSO | u64::from(layout!(decap_udp));
     // SAFETY: the context is valid while the program runs.
     unsafe { bpf_skb_adjust_room(ctx.skb.skb, by, BPF_ADJ_ROOM_MAC, flags) == 0 }
 }
@@ -147,20 +148,36 @@ fn remove_outer_as_ipv6(ctx: &TcContext, more: i32) -> bool {
     const GROWN: i32 = (size_of::<Ipv6>() - size_of::<Ipv4>()) as i32;
     // SAFETY: the context is valid while the program runs.
     let changed = unsafe { bpf_skb_change_proto(ctx.skb.skb, ETH_P_IPV6.to_be(), 0) == 0 };
-    changed && shrink(ctx, GROWN + more, FIXED_GSO)
+    changed && shrink(ctx, GROWN + more, 0)
 }
 
 /// Hands a stripped frame of that type to the endpoint behind the host-side device `ifindex`.
 ///
 /// redirect_peer keeps the packet's protocol as the kernel knows it: the inner one's for IP, but the
-/// outer one's, IPv4, for any other frame. Those take the way through the device, which reads it anew.
+/// outer one's, IPv4, for any other frame. Those take the way through the device, which reads it anew. So does a packet
+/// with an entry in the host's table of connections, as one that came by a bridge may have: the entry is the outer
+/// packet's, and only the device takes it off on every kernel. redirect_peer also keeps a mark and a priority, by which
+/// the host chooses routes and queues for the outer packet. They are none of the endpoint's business.
 #[inline(always)]
 pub fn deliver(ctx: &TcContext, ethertype: u16, ifindex: u32) -> i32 {
-    if frame::protocol(ctx) == ethertype {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is valid while the program runs, and these fields are for programs to write.
+    unsafe {
+        (&raw mut (*skb).mark).write_volatile(0);
+        (&raw mut (*skb).priority).write_volatile(0);
+    }
+    if frame::protocol(ctx) == ethertype && !has_connection(ctx) {
         // SAFETY: no preconditions.
         unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
     } else {
         // SAFETY: no preconditions.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
     }
+}
+
+/// Whether the packet has an entry in the host's table of connections.
+#[inline(always)]
+fn has_connection(ctx: &TcContext) -> bool {
+    let at = layout!(nfct);
+    at != 0 && field::<u64>(ctx, at) != Some(0)
 }

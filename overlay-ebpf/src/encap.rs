@@ -3,17 +3,21 @@
 
 use crate::{
     frame::{self, header},
-    headers::{ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_TCP, IPPROTO_UDP, Ipv4, L3, Ports, Tag},
+    headers::{ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6, L3, Ports, Tag},
     jumbo,
+    kernel::{field, layout},
     outer::ipv4::{self as outer, Fields, Word},
     verdict::Decision,
     vlan::{self, TAGS_MAX, Tags},
 };
 use aya_ebpf::{
-    bindings::{BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    cty::c_long,
     helpers::{
         bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_set_hash, bpf_skb_adjust_room,
-        bpf_skb_change_head,
+        bpf_skb_change_head, bpf_skb_change_proto,
     },
     programs::TcContext,
 };
@@ -73,75 +77,124 @@ pub fn flow_hash(ctx: &TcContext, eth: Eth) -> u32 {
 /// Makes room for the outer headers in front of the frame, and for the tags that lie beside it. Returns the
 /// frame's own Ethernet header and the tags, which must be written behind the outer headers.
 #[inline(always)]
-pub fn make_room(ctx: &TcContext, eth: Eth, forwards: bool) -> Result<(Eth, Tags), DropReason> {
+pub fn make_room(ctx: &TcContext, eth: Eth) -> Result<(Eth, Tags), DropReason> {
     if frame::has_stripped_tag(ctx) {
-        return make_room_for_tags(ctx, forwards);
+        return make_room_for_tags(ctx);
     }
     // Without tags, all lengths are constants.
-    make_room_of(ctx, eth, 0, forwards)?;
+    make_room_of(ctx, eth, 0)?;
     Ok((eth, Tags::NONE))
 }
 
 #[inline(always)]
-fn make_room_for_tags(ctx: &TcContext, forwards: bool) -> Result<(Eth, Tags), DropReason> {
+fn make_room_for_tags(ctx: &TcContext) -> Result<(Eth, Tags), DropReason> {
     let tags = vlan::take(ctx)?;
     let eth = *header(ctx, 0)?;
-    make_room_of(ctx, eth, tags.count, forwards)?;
+    make_room_of(ctx, eth, tags.count)?;
     Ok((eth, tags))
 }
 
 #[inline(always)]
-fn make_room_of(ctx: &TcContext, eth: Eth, tags: usize, forwards: bool) -> Result<(), DropReason> {
+fn make_room_of(ctx: &TcContext, eth: Eth, tags: usize) -> Result<(), DropReason> {
     let room = (outer::LEN + tags * size_of::<Tag>()) as i32;
     // Length of the inner link header, in the flags' upper bits: of what is before the IP header alone.
     // With the VXLAN header counted in, GSO would cut segments in the wrong place.
     let link = (size_of::<Eth>() + tags * size_of::<Tag>()) as u64;
     let flags = outer::ROOM_FLAGS | link << 56;
-    let made = match eth.ethertype() {
-        // A packet that was decapsulated here and that an endpoint forwards is marked as encapsulated
-        // still, and with the mark come the offsets of its inner headers, which lie where they lay:
-        // the kernel refuses to mark it again (EALREADY), and plain room is what it needs. A large
-        // packet of an endpoint's own tunnel is marked as well, but its inner headers lie deeper than
-        // GSO would look for them: it is refused.
-        ETH_P_IP => {
-            grow(ctx, room, flags)
-                || (forwards || frame::gso_size(ctx) == 0)
-                    && grow(ctx, room, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
-        }
+    match eth.ethertype() {
+        ETH_P_IP => match adjust(ctx, room, flags) {
+            0 => Ok(()),
+            refused => make_plain_room(ctx, refused, tags, || adjust(ctx, room, FIXED_GSO) == 0),
+        },
         ETH_P_IPV6 => {
             jumbo::take_out(ctx)?;
-            grow(ctx, room, flags)
+            match adjust(ctx, room, flags) {
+                0 => Ok(()),
+                refused => make_plain_room(ctx, refused, tags, || grow_as_ipv4(ctx, room)),
+            }
         }
         // A third tag, which GSO would not see.
-        _ if frame::gso_size(ctx) != 0 => return Err(DropReason::VlanUnsupported),
+        _ if frame::gso_size(ctx) != 0 => Err(DropReason::VlanUnsupported),
         // adjust_room takes IP only.
         // SAFETY: the context is valid while the program runs.
-        _ => unsafe { bpf_skb_change_head(ctx.skb.skb, room as u32, 0) == 0 },
-    };
-    if made { Ok(()) } else { Err(DropReason::EncapFailed) }
+        _ if unsafe { bpf_skb_change_head(ctx.skb.skb, room as u32, 0) == 0 } => Ok(()),
+        _ => Err(DropReason::EncapFailed),
+    }
 }
 
+/// The answer of `bpf_skb_adjust_room` if the packet has the marks of a tunnel (EALREADY).
+const ALREADY: c_long = -114;
+
+/// Makes room by `grow`, without the marks of a tunnel, after the kernel has `refused` to set them.
+///
+/// A packet that came out of a tunnel here, and that an endpoint forwards, has the marks still, and with them the
+/// places of its inner headers, at which the frame's own headers lie: plain room is what it needs. A packet of the
+/// endpoint's own tunnel has the marks as well. It needs plain room too, but a super-packet's inner headers lie deeper
+/// than GSO may look for them, and it is refused, as is a super-packet of SCTP, which no room can be made for.
+#[cold]
 #[inline(always)]
-fn grow(ctx: &TcContext, room: i32, flags: u64) -> bool {
+fn make_plain_room(
+    ctx: &TcContext,
+    refused: c_long,
+    tags: usize,
+    grow: impl FnOnce() -> bool,
+) -> Result<(), DropReason> {
+    let is_super = frame::gso_size(ctx) != 0;
+    if is_super && (refused != ALREADY || !came_out_here(ctx, tags)) {
+        return Err(DropReason::UncutSuperPacket);
+    }
+    if grow() { Ok(()) } else { Err(DropReason::EncapFailed) }
+}
+
+/// Whether a packet's marks of a tunnel are those of the one that it came out of here: GSO will find the inner headers
+/// where the frame's own lie, behind as many tags as were taken out of it.
+#[inline(always)]
+fn came_out_here(ctx: &TcContext, tags: usize) -> bool {
+    let place = |offset| field::<u16>(ctx, offset).map(u32::from);
+    let frame = place(layout!(mac_header));
+    let inner = place(layout!(inner_mac_header));
+    let (Some(frame), Some(inner), Some(packet)) =
+        (frame, inner, place(layout!(inner_network_header)))
+    else {
+        return false;
+    };
+    let tags = (tags * size_of::<Tag>()) as u32;
+    packet == frame + size_of::<Eth>() as u32 && inner + tags >= frame
+}
+
+/// Makes plain room for headers of IPv4 in front of IPv6. The kernel takes the packet for one of another protocol only
+/// where it removes something, so more room is made, and the rest is removed.
+#[inline(always)]
+fn grow_as_ipv4(ctx: &TcContext, room: i32) -> bool {
+    const MORE: i32 = (size_of::<Ipv6>() - size_of::<Ipv4>()) as i32;
+    const AS_IPV4: u64 = FIXED_GSO | BPF_F_ADJ_ROOM_DECAP_L3_IPV4 as u64;
+    if adjust(ctx, room + MORE, FIXED_GSO) != 0 {
+        return false;
+    }
+    // Before kernel 6.3 another helper does it, which would make a super-packet of IPv6 one of IPv4.
+    adjust(ctx, -MORE, AS_IPV4) == 0
+        || frame::gso_size(ctx) == 0
+            // SAFETY: the context is valid while the program runs.
+            && unsafe { bpf_skb_change_proto(ctx.skb.skb, ETH_P_IP.to_be(), 0) == 0 }
+}
+
+const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+
+#[inline(always)]
+fn adjust(ctx: &TcContext, by: i32, flags: u64) -> c_long {
     // SAFETY: the context is valid while the program runs.
-    unsafe { bpf_skb_adjust_room(ctx.skb.skb, room, BPF_ADJ_ROOM_MAC, flags) == 0 }
+    unsafe { bpf_skb_adjust_room(ctx.skb.skb, by, BPF_ADJ_ROOM_MAC, flags) }
 }
 
 /// Puts the outer headers that lead to `hop` in front of the frame.
 #[inline(always)]
-pub fn push(
-    ctx: &TcContext,
-    hop: &HopEntry,
-    eth: Eth,
-    fields: Fields,
-    forwards: bool,
-) -> Result<(), DropReason> {
+pub fn push(ctx: &TcContext, hop: &HopEntry, eth: Eth, fields: Fields) -> Result<(), DropReason> {
     if frame::has_stripped_tag(ctx) {
-        let (eth, tags) = make_room_for_tags(ctx, forwards)?;
+        let (eth, tags) = make_room_for_tags(ctx)?;
         write_inner(ctx, eth, &tags)?;
         return write_outer(ctx, hop, with_tags(ctx, fields));
     }
-    make_room_of(ctx, eth, 0, forwards)?;
+    make_room_of(ctx, eth, 0)?;
     let all: &mut [Word; 8] = header(ctx, 0)?;
     let outer::Words { words, last } = outer::words(hop, fields);
     all[0] = words[0];

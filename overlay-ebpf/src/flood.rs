@@ -9,9 +9,7 @@ use crate::{
     verdict::{Decision, count_drop},
 };
 use aya_ebpf::programs::TcContext;
-use overlay_common::{
-    Direction, DropReason, FLAG_FORWARDS, FLOOD_MAX, FloodEntry, NodeKey, PortEntry,
-};
+use overlay_common::{Direction, DropReason, FLOOD_MAX, FloodEntry, NodeKey, PortEntry};
 
 /// Sends a copy to every local port but `except`.
 #[inline(always)]
@@ -47,7 +45,7 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
     let gso = frame::gso_size(ctx);
     // Room is made once; each copy gets the headers of its VTEP. The neighbours have their copies already, so
     // a failure loses copies and not the packet.
-    let (eth, tags) = match encap::make_room(ctx, eth, port.flags & FLAG_FORWARDS != 0) {
+    let (eth, tags) = match encap::make_room(ctx, eth) {
         Ok(made) => made,
         Err(reason) => {
             count_drop(reason, Direction::FromEndpoint, len);

@@ -1,6 +1,6 @@
 //! The only way to a packet's bytes, with their bounds checked.
 
-use crate::headers::Tag;
+use crate::headers::{Ipv6, L3, Tag, TcpStart};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use overlay_common::{DropReason, Ip16, MacBytes};
 
@@ -56,6 +56,17 @@ pub fn linear(ctx: &TcContext, len: usize) -> Result<(), DropReason> {
         return Err(DropReason::Malformed);
     }
     Ok(())
+}
+
+/// Pulls the headers that are read where they lie directly, as far as the packet is that long: for a packet of which
+/// nothing was checked. Its network card may have left any part of them in other pages.
+#[inline(always)]
+pub fn pull_start(ctx: &TcContext) {
+    const START: usize = L3 + size_of::<Ipv6>() + size_of::<TcpStart>();
+    if data(ctx) + START > data_end(ctx) {
+        // Where that fails, the headers are not found later, as in a packet that is too short for them.
+        _ = ctx.pull_data(ctx.len().min(START as u32));
+    }
 }
 
 /// Start of the packet. Volatile, so that the compiler never merges the reads of two branches into one

@@ -38,8 +38,11 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     match inside.ethertype {
         ETH_P_IP if is_fenced => checksum::check(ctx, fence::ipv4(ctx, inside.l3, &port.ip)?)?,
         ETH_P_IPV6 if is_fenced => checksum::check(ctx, fence::ipv6(ctx, inside.l3)?)?,
-        // Of other protocols only the MAC is checked.
-        _ => checksum::check_behind(ctx, inside.l3)?,
+        // Of other protocols only the MAC is checked, and nothing was pulled yet.
+        _ => {
+            frame::pull_start(ctx);
+            checksum::check_behind(ctx, inside.l3)?;
+        }
     }
     if eth.is_to_group() {
         return to_all(ctx, port, eth);
@@ -80,7 +83,7 @@ fn send_away(
     let tos = encap::outer_tos(ctx, eth);
     let hash = encap::flow_hash(ctx, eth);
     let fields = Fields { vni: port.vni, tos, hash, len };
-    encap::push(ctx, hop, eth, fields, port.flags & FLAG_FORWARDS != 0)?;
+    encap::push(ctx, hop, eth, fields)?;
     Ok(encap::send(hop, underlay))
 }
 

@@ -301,6 +301,11 @@ impl Bench {
         FarNode { loaded }
     }
 
+    /// Calls a function in the namespace of the peers, where the endpoints' sides of their devices are.
+    pub(crate) fn among_peers<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.home.among_peers(body)
+    }
+
     /// Both ends of the veth of the far node's endpoint.
     pub(crate) fn tap_far(&self) -> Tap {
         self.home.far_tap()
@@ -395,6 +400,33 @@ impl Bench {
         })?;
         out.truncate(ran.data_size_out as usize);
         Ok((Verdict::from_action(ran.return_value), out))
+    }
+
+    /// Runs one packet with a mark and a priority of the host, and returns those that it has afterwards.
+    pub(crate) fn run_marked(
+        &mut self,
+        direction: Direction,
+        packet: &[u8],
+        [mark, priority]: [u32; 2],
+    ) -> (Verdict, [u32; 2]) {
+        // Of `struct __sk_buff` (linux/bpf.h).
+        const MARK: usize = 8;
+        const PRIORITY: usize = 32;
+        let mut context = Skb::usual(direction).context();
+        context[MARK..][..4].copy_from_slice(&mark.to_ne_bytes());
+        context[PRIORITY..][..4].copy_from_slice(&priority.to_ne_bytes());
+        let mut after = context;
+        let mut out = vec![0; packet.len() + GROWTH];
+        let ran = self.program(direction).test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::new()
+        });
+        let ran = ran.expect("the packet is run");
+        let word = |at: usize| u32::from_ne_bytes(after[at..][..4].try_into().expect("four bytes"));
+        (Verdict::from_action(ran.return_value), [MARK, PRIORITY].map(word))
     }
 
     /// Runs one packet as if a device had computed the sum of the whole packet. The kernel compares the sum

@@ -7,10 +7,16 @@ use overlay_common::DropReason;
 use super::{cases::Expected, from_endpoint, from_gateway, from_underlay};
 
 /// Reasons that no packet causes under test_run, each with an explanation.
-const OUT_OF_REACH: &[(DropReason, &str)] = &[(
-    DropReason::UnfinishedChecksum,
-    "test_run leaves no checksum to others; the tables of `unfinished` come in by devices",
-)];
+const OUT_OF_REACH: &[(DropReason, &str)] = &[
+    (
+        DropReason::UnfinishedChecksum,
+        "test_run leaves no checksum to others; the tables of `unfinished` come in by devices",
+    ),
+    (
+        DropReason::EncapFailed,
+        "test_run keeps no tag beside a frame; `against_model` cuts tagged frames that come in by devices",
+    ),
+];
 
 #[test]
 fn every_reason_has_a_case() {

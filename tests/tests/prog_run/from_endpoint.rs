@@ -138,7 +138,7 @@ fn too_big() -> Vec<Case> {
         case("a byte too long, a later fragment", AS_USUAL, { let mut frame = over(); frame[21] = 1; frame }, Drop(TooBig)),
         // The kernel cannot encapsulate a super-packet of test_run, which is of no kind. One that is not too
         // long is dropped for this reason.
-        case("segments as long as the way takes", AS_USUAL, over(), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 1422 }),
+        case("segments as long as the way takes", AS_USUAL, over(), Drop(UncutSuperPacket)).with(Skb { ifindex: PORT_A, gso_size: 1422 }),
         case("segments a byte too long", AS_USUAL, over(), Told).with(Skb { ifindex: PORT_A, gso_size: 1423 }),
         case("segments a byte too long, TCP", AS_USUAL, { let mut frame = over(); frame[23] = 6; frame[46] = 0x80; frame }, Told).with(Skb { ifindex: PORT_A, gso_size: 1399 }),
         case("no way known", |w| w.hops.clear(), a_to_far(), Drop(UnknownNode)),
@@ -213,7 +213,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to a VTEP that is no node's", |w| w.moved(FAR, STRANGE_VTEP), a_to_far(), Drop(UnknownNode)),
         case("by the routes, before the node is configured", |w| { w.config = None; w.forget_next_hops(); }, a_to_far(), Drop(NotConfigured)),
         // The super-packet is of a protocol for which adjust_room cannot add headers.
-        case("no room", AS_USUAL, a_to_far(), Drop(EncapFailed)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
+        case("no room", AS_USUAL, a_to_far(), Drop(UncutSuperPacket)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
     ]
 }
 
@@ -237,7 +237,7 @@ fn to_all() -> Vec<Case> {
             w.hops.values_mut().for_each(|hop| hop.ifindex = NO_DEVICE);
         }, to(GROUP), Replicated(vec![RedirectFailed])),
         case("on, a byte too long for the way", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, long_ipv4(to(GROUP), 1465), Replicated(vec![TooBig])),
-        case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Replicated(vec![EncapFailed])).with(Skb { ifindex: PORT_A, gso_size: 8 }),
+        case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Replicated(vec![UncutSuperPacket])).with(Skb { ifindex: PORT_A, gso_size: 8 }),
         case("a group as the source", AS_USUAL, { let mut frame = a_to_b(); frame[6..12].copy_from_slice(&GROUP); frame }, Drop(SpoofedMac)),
     ]
 }

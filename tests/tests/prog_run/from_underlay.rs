@@ -182,6 +182,22 @@ fn where_it_goes() -> Vec<Case> {
     ]
 }
 
+/// A mark and a priority choose the host's routes and queues for the outer packet. The endpoint's own rules do not see
+/// them, and a packet that is none of the overlay's keeps them.
+#[test]
+fn a_mark_of_the_host_does_not_reach_an_endpoint() {
+    on_bench(|bench| {
+        let marked = [0x77, 5];
+        let unknown = other(FAR.mac, A.mac, EXPERIMENTAL, &[0x5a; 46]);
+        for inner in [far_to_a(), unknown] {
+            let after = bench.run_marked(Direction::FromUnderlay, &vxlan(&inner), marked);
+            assert_eq!(after, (Verdict::Redirect, [0, 0]));
+        }
+        let after = bench.run_marked(Direction::FromUnderlay, &far_to_a(), marked);
+        assert_eq!(after, (Verdict::Pass, marked));
+    });
+}
+
 #[rustfmt::skip]
 fn to_all() -> Vec<Case> {
     let to = |mac| vxlan(&to_mac(far_to_a(), mac));

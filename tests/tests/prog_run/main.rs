@@ -27,6 +27,7 @@ mod packets;
 mod replication;
 mod tap;
 mod too_big;
+mod tunnels;
 mod unfinished;
 mod verifier;
 mod world;

@@ -109,7 +109,7 @@ pub(super) fn make_room(incoming: Incoming<'_>) -> Result<(), DropReason> {
     match incoming.skb.gso_size {
         0 => Ok(()),
         _ if incoming.bulk.is_some() => Ok(()),
-        _ if is_ip(incoming.bytes) => Err(DropReason::EncapFailed),
+        _ if is_ip(incoming.bytes) => Err(DropReason::UncutSuperPacket),
         _ => Err(DropReason::VlanUnsupported),
     }
 }
