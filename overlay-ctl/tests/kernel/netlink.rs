@@ -14,7 +14,7 @@ use overlay_ctl::dataplane::{
     kernel::{DeviceId, DeviceSpec, NextHop, PairSizes, SuperPackets},
     netlink::{
         Change, DeviceError, GroError, Interest, Netlink, Underlay, UnderlayChoice, UnderlayError,
-        device_name,
+        device_name, offloads,
     },
 };
 
@@ -110,6 +110,34 @@ fn a_port_is_made_as_asked_and_leaves_nothing() {
 
 /// A device that is up but not yet running drops packets. If the first ARP request is lost, packets are
 /// dropped for a second.
+/// Super-packets that could not be carried to another node whole are cut before they leave the endpoint.
+#[test]
+fn an_endpoint_s_side_of_a_port_cuts_what_cannot_be_carried() {
+    if skip() {
+        return;
+    }
+    let (host, web) = (Netns::new("host"), Netns::new("web"));
+    let whole = |netns: &Netns, device: &str| {
+        let carried = netns.block_on(|| async { offloads(device).await.unwrap() });
+        let is_segmentation = |name: &String| {
+            name.starts_with("tx-") && name.ends_with("-segmentation") || name == "tx-gso-list"
+        };
+        carried.into_iter().filter(is_segmentation).collect::<Vec<_>>()
+    };
+    host.sh("ip link add v0 type veth peer name v1");
+    let usual = whole(&host, "v0");
+    assert!(usual.contains(&"tx-sctp-segmentation".to_owned()), "a veth takes all: {usual:?}");
+    let made = host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        netlink.create_device(&spec(0x2a, &web), ready).await.unwrap()
+    });
+    // What is left is TCP's.
+    let left = whole(&web, "eth0");
+    assert!(left.iter().all(|name| name.starts_with("tx-tcp")), "{left:?}");
+    assert!(left.contains(&"tx-tcp-segmentation".to_owned()), "{left:?}");
+    assert_eq!(whole(&host, &made.ifname), usual, "the host's side carries what comes");
+}
+
 #[test]
 fn packets_pass_as_soon_as_a_port_is_activated() {
     if skip() {

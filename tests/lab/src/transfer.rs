@@ -41,14 +41,24 @@ pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
 /// Sends a stream from a socket in `from` to one at `address` in `to`, and fails if the received bytes are not
 /// those that were sent.
 pub fn stream(from: &Netns, to: &Netns, address: SocketAddr, length: usize) -> Result<()> {
+    stream_by(from, address, to, address, length)
+}
+
+/// Does the same as [`stream`] by way of another address, `asked`, from which something on the way leads to `address`.
+pub fn stream_by(
+    from: &Netns,
+    asked: SocketAddr,
+    to: &Netns,
+    address: SocketAddr,
+    length: usize,
+) -> Result<()> {
     let listener = to.enter(|| {
         let listener = TcpListener::bind(address).with_context(|| format!("bind {address}"))?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     })?;
     let mut sender = from.enter(|| {
-        TcpStream::connect_timeout(&address, PATIENCE)
-            .with_context(|| format!("connect to {address}"))
+        TcpStream::connect_timeout(&asked, PATIENCE).with_context(|| format!("connect to {asked}"))
     })?;
     sender.set_write_timeout(Some(PATIENCE))?;
     let (mut receiver, _) =

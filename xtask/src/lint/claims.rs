@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_name_leads_to_a_function_in_its_modules() {
         let document = "It goes (`members::a_node_is_removed`, `model::leg::tests::a_leg_is_read`).\n\
-            Not `tokio::time`, `model::Vtep`, `Kind::cuts_datagrams` or `a_node_is_removed`.";
+            Not `tokio::time`, `model::Vtep`, `Kind::cuts_inside` or `a_node_is_removed`.";
         assert_eq!(check("A.md", document, &files()), [""; 0]);
         for gone in
             ["members::a_node_is_gone", "removal::a_node_is_removed", "leg::inner::a_leg_is_read"]

@@ -36,13 +36,15 @@ pub struct Kind {
     pub interface: Interface,
     /// The program on the host's side.
     pub program: Program,
-    /// The endpoint's side cuts UDP super-packets itself.
+    /// The endpoint's side cuts the super-packets itself that cannot be carried to another node whole: those of tunnels
+    /// inside the endpoint, of SCTP, and of UDP.
     ///
     /// A UDP super-packet that crosses the underlay whole, as from a veth to a veth, still carries the mark of a
-    /// tunnel at its receiver: no program can take the mark off (`bpf_skb_adjust_room`, kernel 6.18). The kernel has
+    /// tunnel at its receiver: no program can take the mark off (`bpf_skb_adjust_room`) before kernel 7.3, and the
+    /// sender's node does not know which kernel the receiver's node has. The receiver's kernel has
     /// to cut the packet for its receiver, looks for inner headers behind the only headers that are left, and drops
     /// it (`udp4_ufo_fragment`).
-    pub cuts_datagrams: bool,
+    pub cuts_inside: bool,
     /// Which side of the device may have large super-packets.
     pub large: Large,
 }
@@ -138,7 +140,7 @@ const PORT: Kind = Kind {
     bridge: Bridge::Barrier,
     interface: Interface::FirstFree,
     program: Program::FromEndpoint,
-    cuts_datagrams: true,
+    cuts_inside: true,
     large: Large::BothSides,
 };
 
@@ -151,7 +153,7 @@ const LEG: Kind = Kind {
     bridge: Bridge::Gateway,
     interface: Interface::Named(GATEWAY_INTERFACE),
     program: Program::FromGateway,
-    cuts_datagrams: false,
+    cuts_inside: false,
     large: Large::HostSide,
 };
 

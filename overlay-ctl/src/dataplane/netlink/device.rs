@@ -4,7 +4,9 @@
 use nix::errno::Errno;
 
 use super::{
-    DeviceError, Netlink, features, link,
+    DeviceError, Netlink, Offloads,
+    features::UNCARRIED,
+    link,
     marks::{self, device_name, id_of},
     netns::Netns,
     observe::observed,
@@ -65,8 +67,8 @@ impl Netlink {
         }
         let is_isolated = row.bridge == Bridge::Gateway;
         let (link, peer) = self.prepare_pair(&pair, &inside, is_isolated, attach).await?;
-        if let (true, Some(peer)) = (row.cuts_datagrams, link.peer) {
-            cut_datagrams(&pair, peer).await;
+        if let (true, Some(peer)) = (row.cuts_inside, link.peer) {
+            cut_inside(&pair, peer).await;
         }
         Ok(observed(spec.id, link, peer))
     }
@@ -133,15 +135,16 @@ impl Netlink {
     }
 }
 
-/// Makes the endpoint's side cut UDP super-packets itself, for the reason at
-/// [`Kind::cuts_datagrams`](crate::dataplane::kernel::Kind::cuts_datagrams).
-async fn cut_datagrams(pair: &Pair<'_>, peer: u32) {
-    if let Err(error) = features::switch_off(pair.netns, peer, features::UDP_SEGMENTATION).await {
+/// Makes the endpoint's side cut super-packets itself, for the reason at
+/// [`Kind::cuts_inside`](crate::dataplane::kernel::Kind::cuts_inside).
+async fn cut_inside(pair: &Pair<'_>, peer: u32) {
+    let cut = async { Offloads::open_in(pair.netns)?.switch(peer, &UNCARRIED, false).await };
+    if let Err(error) = cut.await {
         tracing::warn!(
             device = pair.ifname,
             error = crate::error_chain(&error),
-            "an endpoint's interface cannot be made to cut UDP super-packets: those that cross the \
-             underlay whole are lost"
+            "an endpoint's interface cannot be made to cut all super-packets: those of a tunnel inside \
+             the endpoint, of SCTP and of UDP may be lost"
         );
     }
 }

@@ -103,6 +103,9 @@ pub enum OffloadsError {
     /// The error of the kernel or of the library.
     #[error("the kernel does not tell the device's offloads: {0}")]
     Refused(String),
+    /// The device is gone.
+    #[error("there is no device {0}")]
+    NoDevice(String),
     /// The answer named no offload.
     #[error("the kernel told of no offload at all")]
     Nothing,

@@ -6,9 +6,10 @@
 //!   it merely has such a prefix.
 //! - Work inside another network namespace is done through a socket that a short-lived thread opened there; no thread
 //!   of the runtime ever leaves its own namespace.
-//! - The settings of the machine (rp_filter, offloads, whatever is set for all devices) are not changed. Sysctls are
-//!   set for single devices: for the gateway bridge, and `forwarding` for devices by which the outside comes. Inside a
-//!   namespace only the loopback device is set up, and a default route is added where there is none.
+//! - The settings of the machine (rp_filter, whatever is set for all devices) are not changed. Sysctls are set for single
+//!   devices: for the gateway bridge, and `forwarding` for devices by which the outside comes. Offloads are switched on
+//!   endpoints' interfaces, and on the devices of the underlay where the caller says so. Inside a namespace only the
+//!   loopback device is set up, and a default route is added where there is none.
 
 mod barrier;
 mod bottom;
@@ -44,6 +45,7 @@ pub use barrier::BarrierGap;
 pub use bottom::{BottomDevice, BottomKind};
 pub use bridge::GatewayBridge;
 pub use error::{BridgeError, DeviceError, GroError, NetlinkError, OffloadsError, UnderlayError};
+pub use features::Offloads;
 pub use held::HeldNamespaces;
 pub use interest::{Change, Interest};
 pub use marks::device_name;

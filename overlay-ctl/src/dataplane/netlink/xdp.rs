@@ -3,10 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ethtool::{EthtoolAttr, EthtoolError, EthtoolFeatureAttr};
-use futures::TryStreamExt as _;
-
-use super::{Netlink, NetlinkError, OffloadsError, link};
+use super::{Netlink, NetlinkError, Offloads, OffloadsError, link};
 
 /// A device, as far as XDP is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,29 +32,11 @@ impl Netlink {
     }
 }
 
-/// The offloads that are in force on a device of the calling thread's network namespace, by the names
-/// that `ethtool -k` gives to the kernel's features (`rx-gro-hw`, `rx-lro`). Must be called within a tokio
-/// runtime.
+/// The offloads that are in force on a device of the calling thread's network namespace (`rx-gro-hw`, `rx-lro`). Must be
+/// called within a tokio runtime.
 ///
 /// # Errors
-/// [`OffloadsError`]: a kernel without ethtool's netlink family (before 5.6), or no such device.
+/// Those of [`Offloads::in_force`].
 pub async fn offloads(ifname: &str) -> Result<BTreeSet<String>, OffloadsError> {
-    let (connection, mut handle, _) = ethtool::new_connection().map_err(OffloadsError::Open)?;
-    // It ends with the handle.
-    tokio::spawn(connection);
-    let read = async {
-        let answers = handle.feature().get(Some(ifname)).execute().await?;
-        answers.try_collect::<Vec<_>>().await
-    };
-    let answers: Result<_, EthtoolError> = read.await;
-    let answers = answers.map_err(|error| OffloadsError::Refused(error.to_string()))?;
-    let attributes = answers.into_iter().flat_map(|answer| answer.payload.nlas);
-    let active = attributes.filter_map(|attribute| match attribute {
-        EthtoolAttr::Feature(EthtoolFeatureAttr::Active(bits)) => Some(bits),
-        _ => None,
-    });
-    let active: BTreeSet<String> =
-        active.flatten().filter(|bit| bit.value).map(|bit| bit.name).collect();
-    // No device is without any: it would be an answer that was not understood.
-    if active.is_empty() { Err(OffloadsError::Nothing) } else { Ok(active) }
+    Offloads::open()?.in_force(ifname).await
 }

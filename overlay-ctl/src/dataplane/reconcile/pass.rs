@@ -50,7 +50,9 @@ impl<K: Kernel> Reconciler<K> {
         // Before packets flow: whoever waits for an endpoint finds its names.
         self.tell_names(true).await;
         self.raise(&plan, &wanted, &mut state).await;
-        self.legs = names::set_up_legs(&wanted, &state.devices);
+        if let Some((_, legs)) = &mut self.published {
+            *legs = names::set_up_legs(&wanted, &state.devices);
+        }
         self.judge(&state);
         self.report(view, mtus, state)
     }
