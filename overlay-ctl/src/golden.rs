@@ -105,6 +105,7 @@ golden! {
     node_that_was_removed: "node-removed.1.json", node::removed, node::check_removed;
     peers_of_a_node: "peers.1.json", node::peers, node::check_peers;
     underlay_before_the_node: "underlay.1.json", node::underlay, node::check_underlay;
+    offloads_before_the_node: "offloads.1.json", node::offloads, node::check_offloads;
     public_api: "overlay.v1.1.pb", descriptors::public, descriptors::check_public;
     api_between_nodes: "overlay.internal.v1.1.pb",
         by_an_older_version, descriptors::check_internal;

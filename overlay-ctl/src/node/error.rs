@@ -160,6 +160,9 @@ pub enum StartError {
     /// The underlay's super-packets can't be changed.
     #[error(transparent)]
     BigTcp(#[from] crate::dataplane::host::BigTcpError),
+    /// The underlay's offloads can't be given back.
+    #[error(transparent)]
+    Merging(#[from] crate::dataplane::host::MergingError),
     /// rtnetlink failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),

@@ -67,4 +67,7 @@ pub(crate) fn check_peers(bytes: &[u8]) {
     assert_eq!(home("peers.json", bytes).1.unwrap().peers().unwrap(), peers_value());
 }
 
-pub(crate) use crate::dataplane::host::big_tcp::golden::{check_underlay, underlay};
+pub(crate) use crate::dataplane::host::{
+    big_tcp::golden::{check_underlay, underlay},
+    merging::golden::{check_offloads, offloads},
+};

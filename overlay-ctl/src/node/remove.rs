@@ -49,6 +49,7 @@ pub(super) async fn all(
     results.push(netlink.remove_gro_device(args.vxlan_port).await.map_err(Into::into));
     results.push(netlink.remove_barrier().await.map_err(Into::into));
     results.push(host::big_tcp::restore(netlink, &args.state_dir).await.map_err(Into::into));
+    results.push(host::merging::restore(netlink, &args.state_dir).await.map_err(Into::into));
     if let Err(error) = held_namespaces(args).remove_all() {
         tracing::warn!(%error, "namespaces are still held");
     }

@@ -23,12 +23,12 @@ use crate::{
         watch,
     },
     dataplane::{
-        datapath::Datapath,
+        datapath::{Datapath, unmarks_tunnels},
         dns::Resolvers,
         gateway::{self, Table},
         host::{
             EndpointCheck, HostDevices, HostGateway, HostKernel, HostMaps, HostOutside,
-            HostResolve, Monitor, SharedDatapath, SuperPacketPlan,
+            HostResolve, MergeKeeper, Monitor, SharedDatapath, SuperPacketPlan,
         },
         kernel::{DeviceKind, LocalGateway, LocalStatus, Mtus},
         netlink::{Interest, Netlink, Underlay},
@@ -124,6 +124,7 @@ impl Parts {
                 host_gateway,
                 args.xdp,
                 interest.clone(),
+                MergeKeeper::new(&args.state_dir, unmarks_tunnels()),
             ),
             resolve: HostResolve::new(resolvers),
         };

@@ -33,5 +33,6 @@ mod scale;
 mod seen;
 mod support;
 mod topology;
+mod tunnels;
 mod vlans;
 mod wire;

@@ -115,6 +115,34 @@ fn a_route_with_an_mtu_of_its_own_counts() {
     });
 }
 
+/// What a leg announces is what others send it: as to the host itself, no more than the host's own way out takes.
+#[test]
+fn the_way_out_takes_what_the_host_s_own_does() {
+    scenario(NODES, |lab| {
+        let (hosts, [web1, _]) = pair(lab)?;
+        let via = hosts[1].address.to_string();
+        let outward = |mtu: u64| {
+            eventually(&format!("the leg's MTU is {mtu}"), BOUND, || {
+                let (leg, bridge) =
+                    (leg(&web1.netns)?.mtu, mtu_of(&hosts[0].netns, "ov_gwbridge")?);
+                ensure!((leg, bridge) == (mtu, mtu), "{leg}, the bridge {bridge}");
+                Ok(())
+            })
+        };
+        hosts[0].netns.ip(&["route", "add", "default", "via", &via, "mtu", "1400"])?;
+        outward(1400)?;
+        becomes(&web1, 1450).context("the way to other nodes goes elsewhere")?;
+        let spare = ["route", "add", "default", "via", &via, "mtu", "1300", "metric", "9"];
+        hosts[0].netns.ip(&spare)?;
+        hosts[0].netns.ip(&["route", "change", "default", "via", &via, "mtu", "1420"])?;
+        outward(1420).context("the second way out is not used")?;
+        hosts[0].netns.ip(&["route", "del", "default"])?;
+        outward(1300)?;
+        hosts[0].netns.ip(&["route", "del", "default", "metric", "9"])?;
+        outward(1500)
+    });
+}
+
 #[test]
 fn an_mtu_that_was_asked_for_counts_and_one_that_can_t_be_is_refused() {
     scenario(NODES, |lab| {

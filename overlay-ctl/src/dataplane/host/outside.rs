@@ -2,7 +2,7 @@
 
 use super::{
     big_tcp::SuperPacketPlan, datapath::SharedDatapath, gateway::HostGateway, guard::GuardKeeper,
-    neighbours::NeighbourPressure,
+    merging::MergeKeeper, neighbours::NeighbourPressure,
 };
 use crate::{
     config::Xdp,
@@ -28,6 +28,8 @@ pub struct HostOutside {
     /// The changes of the ways that the node is told of.
     interest: Interest,
     neighbours: NeighbourPressure,
+    merging: MergeKeeper,
+    outward_mtu: Option<u32>,
 }
 
 impl HostOutside {
@@ -41,6 +43,7 @@ impl HostOutside {
         gateway: HostGateway,
         xdp: Xdp,
         interest: Interest,
+        merging: MergeKeeper,
     ) -> Self {
         let guard = GuardKeeper::new(xdp, underlay.ifindex);
         let neighbours = NeighbourPressure::default();
@@ -54,6 +57,8 @@ impl HostOutside {
             guard,
             interest,
             neighbours,
+            merging,
+            outward_mtu: None,
         }
     }
 
@@ -120,6 +125,10 @@ impl Outside for HostOutside {
         }
         let cleared = self.netlink.clear_addresses(&links).await;
         trouble.note("an address on one of the overlay's devices could not be taken away", cleared);
+        let outward = self.netlink.outward_mtu().await;
+        if let Some(mtu) = trouble.note("looking at the default route failed", outward) {
+            self.outward_mtu = mtu;
+        }
         let table = self.netlink.neighbour_table().await;
         let table = trouble.note("looking at the neighbour table failed", table).flatten();
         let ours = (stations.len(), self.interest.hops());
@@ -129,6 +138,7 @@ impl Outside for HostOutside {
             Err(error) => trouble.0.push(crate::error_chain(&error)),
             Ok(()) => {
                 self.guard_underlay().await;
+                self.merging.look(&self.netlink, self.underlay.ifindex).await;
                 let kept = self.super_packets.keep(&self.netlink, self.underlay.ifindex).await;
                 trouble.note("changing the underlay device failed", kept);
                 let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
@@ -145,7 +155,9 @@ impl Outside for HostOutside {
         if let Some(Some(sizes)) = trouble.note("looking at the underlay failed", sizes) {
             self.underlay.mtu = sizes.mtu;
         }
+        self.merging.keep().await;
         let mut ways = self.netlink.ways(vteps, &self.underlay, &self.interest).await;
+        ways.outward_mtu = self.outward_mtu;
         ways.trouble.extend(trouble.0);
         ways
     }
@@ -177,7 +189,11 @@ impl Outside for HostOutside {
         let guard = self.datapath.lock().guard().clone();
         let guard = guard.is_fallback.then(|| format!("no XDP guard: {}", guard.why));
         OutsideHealth {
-            fallbacks: guard.into_iter().chain(self.gateway.trouble()).collect(),
+            fallbacks: guard
+                .into_iter()
+                .chain(self.merging.trouble())
+                .chain(self.gateway.trouble())
+                .collect(),
             published: self.gateway.published(),
             forwarding: self.gateway.forwarding().clone(),
         }

@@ -37,6 +37,8 @@ pub struct Mtus {
     pub device: u32,
     /// The MTU of an endpoint whose network sets none, in bytes.
     pub endpoint: u32,
+    /// The MTU of the way to the outside world, which the gateway bridge and the legs get, in bytes.
+    pub outward: u32,
 }
 
 impl Mtus {
@@ -59,7 +61,15 @@ impl Mtus {
         let carried = ways.values().map(|way| way.encapsulation.overhead());
         let overhead = carried.max().unwrap_or(Encapsulation::VxlanIpv4.overhead());
         let endpoint = underlay.saturating_sub(overhead).max(ENDPOINT_MTU_MIN);
-        Self { underlay, source, device, endpoint }
+        Self { underlay, source, device, endpoint, outward: device }
+    }
+
+    /// These, where the host's own way to the outside takes packets of at most so many bytes. A leg with a larger MTU
+    /// would let others send what does not get through, where the host itself does not: the MTU is what a TCP announces.
+    #[must_use]
+    pub fn with_outward(self, takes: Option<u32>) -> Self {
+        let takes = takes.map_or(self.device, |takes| takes.max(ENDPOINT_MTU_MIN));
+        Self { outward: takes.min(self.device), ..self }
     }
 }
 
@@ -82,6 +92,15 @@ mod tests {
         let mtus = Mtus::new(device, asked, &ways.iter().map(way).collect());
         assert_eq!(mtus.device, device);
         (mtus.underlay, mtus.source, mtus.endpoint)
+    }
+
+    #[test]
+    fn legs_take_what_the_host_s_own_way_out_takes() {
+        let outward = |takes| Mtus::new(9000, None, &BTreeMap::new()).with_outward(takes).outward;
+        assert_eq!(outward(None), 9000, "no way out");
+        assert_eq!(outward(Some(1500)), 1500);
+        assert_eq!(outward(Some(65_536)), 9000, "not more than the underlay device");
+        assert_eq!(outward(Some(1)), ENDPOINT_MTU_MIN);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Way {
 pub struct Ways {
     /// MTU of the underlay device, in bytes.
     pub device_mtu: u32,
+    /// The longest packet that the host's own way to the outside world takes, in bytes; `None` where there is no such way.
+    pub outward_mtu: Option<u32>,
     /// The way to each VTEP that was asked for and has a route.
     pub ways: BTreeMap<Vtep, Way>,
     /// VTEPs to which the way could not be found out this time. The way that was found last stands.

@@ -1,8 +1,8 @@
 //! The devices that send another device's packets in the end: the device itself, or the devices below a VLAN, a macvlan
-//! or a bond.
+//! or a bond. And those by which its packets come in.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -59,6 +59,34 @@ impl Netlink {
     ) -> Result<BTreeSet<BottomDevice>, NetlinkError> {
         Ok(bottom_of(&link::links(&self.handle, None).await?, ifindex, driver))
     }
+
+    /// The devices by which a device's packets come in, by their indices: the device itself, and all that are below it,
+    /// which are the members of a bond and the ports of a bridge, too. Each may merge the packets.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn receiving_devices(
+        &self,
+        ifindex: u32,
+    ) -> Result<BTreeMap<u32, String>, NetlinkError> {
+        Ok(receiving(&link::links(&self.handle, None).await?, ifindex))
+    }
+}
+
+fn receiving(links: &[Link], ifindex: u32) -> BTreeMap<u32, String> {
+    let (mut found, mut left) = (BTreeMap::new(), vec![ifindex]);
+    while let Some(index) = left.pop() {
+        let Some(link) = links.iter().find(|link| link.index == index) else { continue };
+        if found.insert(index, link.name.clone()).is_some() {
+            continue;
+        }
+        if ON_ONE.contains(&link.kind.as_str()) && link.peer_netns.is_none() {
+            left.extend(link.peer);
+        }
+        let members = links.iter().filter(|member| member.controller == Some(index));
+        left.extend(members.map(|member| member.index));
+    }
+    found
 }
 
 fn bottom_of(
@@ -169,5 +197,27 @@ mod tests {
         let hidden = |name: &str| (name.to_owned(), BottomKind::Hidden);
         assert_eq!(bottom(&links, 17), [hidden("moved")], "not the device of that number here");
         assert_eq!(bottom(&links, 18), [hidden("orphan")]);
+    }
+
+    #[test]
+    fn packets_come_in_by_a_device_and_by_all_below_it() {
+        let veth = Link { peer: Some(9), peer_netns: NetnsId::new(0), ..link(2, "v0", "veth") };
+        let links = [
+            Link { controller: Some(10), ..card(1, "eth0", "a") },
+            Link { controller: Some(12), ..veth },
+            card(3, "eth1", "b"),
+            Link { peer: Some(10), controller: Some(12), ..link(11, "bond0.7", "vlan") },
+            link(10, "bond0", "bond"),
+            link(12, "br0", "bridge"),
+            Link { peer: Some(1), peer_netns: NetnsId::new(1), ..link(13, "moved", "macvlan") },
+        ];
+        let names = |index| receiving(&links, index).into_values().collect::<Vec<_>>();
+        assert_eq!(names(3), ["eth1"]);
+        assert_eq!(names(10), ["eth0", "bond0"]);
+        assert_eq!(names(11), ["eth0", "bond0", "bond0.7"]);
+        assert_eq!(names(12), ["eth0", "v0", "bond0", "bond0.7", "br0"]);
+        assert_eq!(names(13), ["moved"], "not the device of that number here");
+        assert_eq!(names(2), ["v0"], "the other end of a veth is not below it");
+        assert_eq!(names(99), [""; 0]);
     }
 }

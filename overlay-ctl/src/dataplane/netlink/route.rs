@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+        RouteScope, RouteType,
     },
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -26,6 +26,8 @@ pub(super) struct Route {
     pub(super) to: Ipv4Net,
     pub(super) kind: RouteType,
     pub(super) metric: u32,
+    /// Its own MTU, in bytes.
+    pub(super) mtu: Option<u32>,
     /// Its devices: several where the route has several paths, none where it leads nowhere.
     pub(super) devices: Vec<u32>,
     /// The kernel made the route for a local address.
@@ -38,12 +40,19 @@ impl Route {
         let mut to = Ipv4Addr::UNSPECIFIED;
         let mut table = u32::from(header.table);
         let mut metric = 0;
+        let mut mtu = None;
         let mut devices = Vec::new();
         for attribute in message.attributes {
             match attribute {
                 RouteAttribute::Destination(RouteAddress::Inet(ip)) => to = ip,
                 RouteAttribute::Table(number) => table = number,
                 RouteAttribute::Priority(priority) => metric = priority,
+                RouteAttribute::Metrics(metrics) => {
+                    mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
+                        _ => None,
+                    });
+                }
                 RouteAttribute::Oif(index) => devices.push(index),
                 RouteAttribute::MultiPath(hops) => {
                     devices.extend(hops.iter().map(|hop| hop.interface_index));
@@ -55,7 +64,7 @@ impl Route {
         devices.dedup();
         let to = Ipv4Net::new(to, header.destination_prefix_length).ok()?;
         let is_of_address = table == LOCAL && header.protocol == RouteProtocol::Kernel;
-        Some(Self { to, kind: header.kind, metric, devices, is_of_address })
+        Some(Self { to, kind: header.kind, metric, mtu, devices, is_of_address })
     }
 
     pub(super) fn is_default(&self) -> bool {

@@ -103,6 +103,28 @@ impl Netlink {
     }
 }
 
+impl Netlink {
+    /// The longest packet, in bytes, that the default route takes which the host uses first: by the route's own MTU, or
+    /// by that of its smallest device. `None` where there is no default route.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn outward_mtu(&self) -> Result<Option<u32>, NetlinkError> {
+        let mut routes = route::routes(&self.handle, route::MAIN).await?;
+        routes.retain(|route| route.is_default() && !route.devices.is_empty());
+        let Some(route) = routes.into_iter().min_by_key(|route| route.metric) else {
+            return Ok(None);
+        };
+        let mut takes = route.mtu;
+        for index in route.devices {
+            let link = link::link_by_index(&self.handle, index, None).await?;
+            let mtu = link.map(|link| link.mtu);
+            takes = [takes, mtu].into_iter().flatten().min();
+        }
+        Ok(takes)
+    }
+}
+
 fn takes(route: &Route, bridge: Option<u32>) -> bool {
     let is_of_bridge = bridge.is_some_and(|bridge| route.devices == [bridge]);
     let is_loopback = LOOPBACK.contains(&route.to);

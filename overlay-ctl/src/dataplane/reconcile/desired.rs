@@ -45,7 +45,7 @@ impl LocalNode {
     /// Uses these MTUs from now on: for the node's endpoints, its legs and its outer packets.
     pub(super) fn adopt_mtus(&mut self, mtus: &Mtus) {
         self.endpoint_mtu = mtus.endpoint;
-        self.gateway.mtu = mtus.device;
+        self.gateway.mtu = mtus.outward;
         let limit = self.asked_mtu.map_or(mtus.device, |asked| mtus.device.min(asked.into()));
         self.vtep.mtu = packet_mtu(limit);
     }

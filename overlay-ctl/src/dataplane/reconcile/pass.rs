@@ -60,9 +60,9 @@ impl<K: Kernel> Reconciler<K> {
     /// Makes whatever is created from here on have these MTUs.
     fn adopt_mtus(&mut self, mtus: &Mtus) {
         let now = (self.node.endpoint_mtu, self.node.gateway.mtu);
-        if now != (mtus.endpoint, mtus.device) {
-            let Mtus { underlay, source, device, endpoint } = mtus;
-            tracing::info!(underlay, %source, device, endpoint, "the MTU changed");
+        if now != (mtus.endpoint, mtus.outward) {
+            let Mtus { underlay, source, device, endpoint, outward } = mtus;
+            tracing::info!(underlay, %source, device, endpoint, outward, "the MTU changed");
         }
         self.node.adopt_mtus(mtus);
     }

@@ -14,13 +14,13 @@ impl<K: Kernel> Reconciler<K> {
     pub(super) async fn look_at_ways(&mut self) -> Mtus {
         let vteps = self.held.sites.vteps();
         let found = self.kernel.outside().ways(&vteps).await;
-        let Ways { device_mtu, mut ways, unknown, trouble } = found;
+        let Ways { device_mtu, outward_mtu, mut ways, unknown, trouble } = found;
         ways.extend(unknown.iter().filter_map(|vtep| Some((*vtep, *self.ways.get(vtep)?))));
         if trouble != self.ways_trouble && !trouble.is_empty() {
             tracing::warn!(?trouble, "some ways to other nodes are not known");
         }
         (self.ways, self.ways_trouble) = (ways, trouble);
-        Mtus::new(device_mtu, self.node.asked_mtu, &self.ways)
+        Mtus::new(device_mtu, self.node.asked_mtu, &self.ways).with_outward(outward_mtu)
     }
 
     /// Follows the ways, where the view differs from the last one by no more than [`Reconciler::follow`] follows: only

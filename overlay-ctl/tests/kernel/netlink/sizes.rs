@@ -45,6 +45,28 @@ fn a_way_takes_what_its_route_and_its_device_do() {
 }
 
 #[test]
+fn the_way_out_takes_what_the_first_default_route_does() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let outward = async || netlink.outward_mtu().await.unwrap();
+        host.sh("ip route del default 2>/dev/null || true");
+        assert_eq!(outward().await, None);
+        host.sh("ip route add default via 10.0.0.2 mtu 1300 metric 9");
+        assert_eq!(outward().await, Some(1300));
+        host.sh("ip route add default via 10.0.0.2");
+        assert_eq!(outward().await, Some(1500), "the device's");
+        host.sh("ip route change default via 10.0.0.2 mtu 9000");
+        assert_eq!(outward().await, Some(1500), "the device takes no more");
+        host.sh("ip route del default metric 0; ip route add unreachable default metric 1");
+        assert_eq!(outward().await, Some(1300), "one that leads nowhere is no way out");
+    });
+}
+
+#[test]
 fn a_pair_follows_and_keeps_what_the_endpoint_set() {
     if skip() {
         return;

@@ -1,9 +1,7 @@
 //! What a node reports of itself after a pass.
 
 use super::{cluster::behind, *};
-use crate::dataplane::kernel::{
-    GatewayHealth, LegHealth, MtuSource, OutsideHealth, SuperPacketHealth,
-};
+use crate::dataplane::kernel::{GatewayHealth, LegHealth, OutsideHealth, SuperPacketHealth};
 
 fn super_packets() -> SuperPacketHealth {
     SuperPacketHealth { ipv4: 65_536, ipv6: 131_072, reason: "an old kernel".into() }
@@ -34,7 +32,7 @@ async fn the_whole_status_of_a_node() {
     kernel.trouble = vec!["no resolver".into()];
     let local = LocalNode { super_packets: super_packets(), ..node() };
     let (mut reconciler, mut status) = Reconciler::new(&mut kernel, local);
-    let mtus = Mtus { underlay: 1500, source: MtuSource::Device, device: 1500, endpoint: 1450 };
+    let mtus = Mtus::new(1500, None, &BTreeMap::new());
     let waiting = "waiting for a voter, or a quorum of them, before the kernel is touched";
     let before = LocalStatus {
         error: Some(waiting.into()),

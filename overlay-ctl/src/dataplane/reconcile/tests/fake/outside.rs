@@ -33,7 +33,8 @@ impl Outside for FakeKernel {
         };
         let unknown: BTreeSet<Vtep> = vteps.intersection(&self.unknown_ways).copied().collect();
         let trouble = unknown.iter().map(|vtep| format!("way to {vtep}: refused")).collect();
-        Ways { device_mtu, ways: (vteps - &unknown).iter().map(way).collect(), unknown, trouble }
+        let ways = (vteps - &unknown).iter().map(way).collect();
+        Ways { device_mtu, outward_mtu: None, ways, unknown, trouble }
     }
 
     async fn swap_programs(&mut self) -> Result<(), KernelError> {
