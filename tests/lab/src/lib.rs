@@ -17,7 +17,7 @@ pub mod outside;
 pub mod page;
 pub mod probe;
 mod process;
-mod raw;
+pub mod raw;
 mod requirements;
 pub mod sctp;
 mod state;

@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::{
     command::{self, Output, PATIENCE},
     process::Process,
-    raw,
+    raw::{self, Raw},
 };
 
 /// Folder in which `ip netns` keeps its names.
@@ -177,6 +177,19 @@ impl Netns {
                 socket.send(frame.as_ref())?;
             }
             Ok(())
+        })
+    }
+
+    /// Sends frames out of a device, each as its sender describes it. Returns how many of them the sender's own
+    /// kernel did not refuse.
+    pub fn send_raw(&self, device: &str, frames: &[Raw]) -> Result<u64> {
+        self.enter(|| {
+            let socket = raw::Socket::open(device)?;
+            let mut accepted = 0;
+            for frame in frames {
+                accepted += u64::from(socket.send_raw(frame)?);
+            }
+            Ok(accepted)
         })
     }
 
