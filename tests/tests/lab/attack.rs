@@ -55,7 +55,7 @@ impl Attack {
     }
 }
 
-fn counts(host: &Host, directions: &[&str]) -> Result<BTreeMap<String, u64>> {
+pub(crate) fn counts(host: &Host, directions: &[&str]) -> Result<BTreeMap<String, u64>> {
     let mut sum = BTreeMap::new();
     for direction in directions {
         for (reason, packets) in host.counters(direction)? {
@@ -72,7 +72,18 @@ pub(crate) struct Victims(Vec<(String, Capture)>);
 impl Victims {
     /// Starts one more capture, on a device.
     pub(crate) fn listen(&mut self, who: &str, netns: &Netns, device: &str) -> Result<()> {
-        let capture = Capture::start(netns, device, "")?;
+        self.listen_for(who, netns, device, "")
+    }
+
+    /// Starts one more capture, of the packets that pass a filter of tcpdump. It must let pings pass.
+    pub(crate) fn listen_for(
+        &mut self,
+        who: &str,
+        netns: &Netns,
+        device: &str,
+        filter: &str,
+    ) -> Result<()> {
+        let capture = Capture::start(netns, device, filter)?;
         self.0.push((format!("{who}'s {device}"), capture));
         Ok(())
     }
@@ -88,6 +99,16 @@ impl Victims {
                 let what = packets.fields(&marked, &["frame.number", "_ws.col.Info"])?;
                 bail!("{who} heard {what:?}");
             }
+        }
+        Ok(())
+    }
+
+    /// Ends the captures, and fails if one has a packet that passes this filter of tcpdump.
+    pub(crate) fn heard_none(self, filter: &str) -> Result<()> {
+        for (who, capture) in self.0 {
+            let packets = capture.stop()?;
+            ensure!(packets.count("icmp")? > 0, "{who} heard no ping: it could not hear anything");
+            ensure!(packets.count(filter)? == 0, "{who} heard {:?}", packets.lines()?);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use overlay_lab::{Netns, Requirement, capture::Capture, eventually};
 
 use super::{
     packets::{self, VXLAN_PORT, checksum, port_unreachable, vxlan_datagram},
-    scene::{Scene, party},
+    scene::{GATEWAY, Scene, party},
 };
 use crate::{
     attack::{Attack, Victims},
@@ -22,7 +22,6 @@ use crate::{
     support::{OUTSIDE, leg, mac_of, scenario},
 };
 
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 const LEG: &[&str] = &["from_gateway"];
 const API_PORT: u16 = 7400;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,7 +47,13 @@ fn parties(scene: &Scene) -> Result<(Party, Party)> {
 
 /// A datagram to `port` whose last two bytes are chosen so that its checksum is `wanted`. Written over the
 /// port, the checksum becomes another port.
-fn summing_to(from: Party, to: Party, port: u16, payload: &[u8], wanted: u16) -> Vec<u8> {
+pub(super) fn summing_to(
+    from: Party,
+    to: Party,
+    port: u16,
+    payload: &[u8],
+    wanted: u16,
+) -> Vec<u8> {
     const L4: usize = 14 + 20;
     let even = if payload.len().is_multiple_of(2) { &[][..] } else { &[0] };
     let datagram = packets::udp(50_000, port, &[payload, even, &[0, 0]].concat());

@@ -139,48 +139,6 @@ fn an_endpoint_is_nobody_else_and_nowhere_else() {
     });
 }
 
-/// A frame that an endpoint may send within its network does not lead out of the network, whatever is inside
-/// it.
-#[test]
-fn what_a_neighbour_gets_goes_no_further() {
-    scenario(OUTSIDE, |lab| {
-        let scene = Scene::build(lab)?;
-        let own = party(&scene.web1)?;
-        let mut victims = scene.others()?;
-        for endpoint in [&scene.neighbour, &scene.web2] {
-            victims.listen(&endpoint.name, &endpoint.netns, "eth0")?;
-        }
-        scene.works()?;
-        let mut frames = Vec::new();
-        for through in [&scene.neighbour, &scene.web2] {
-            let through = party(through)?;
-            for victim in [party(&scene.near)?, party(&scene.far)?] {
-                // A loose source route (RFC 791): option 131, with one hop to go.
-                let [a, b, c, d] = victim.ip.octets();
-                let route = [131, 7, 4, a, b, c, d, 0];
-                frames.push(packets::ipv4(own, through, IpNumber::UDP, &marked_datagram(), |ip| {
-                    ip.options = route.as_slice().try_into().expect("whole words");
-                }));
-                frames.push(frames::udp(own, through.with(victim.ip), 7));
-                let inside = frames::udp(own, victim, 7);
-                frames.push(vxlan(own, through, scene.other_vni, &inside));
-                frames.push(packets::ipv4(own, through, IpNumber::GRE, &inside, |_| {}));
-                frames.push(packets::ipv4(own, through, IpNumber::IPV4, &inside[14..], |_| {}));
-            }
-        }
-        scene.web1.netns.send_frames("eth0", frames.iter())?;
-        for heard in ["neighbour's eth0", "web2's eth0"] {
-            victims.hears(heard)?;
-        }
-        scene.works()?;
-        victims.without(&["neighbour's eth0", "web2's eth0"]).heard_nothing()
-    });
-}
-
-fn marked_datagram() -> Vec<u8> {
-    packets::udp(40_000, 7, MARK.as_bytes())
-}
-
 #[test]
 fn nobody_learns_from_a_flood_of_macs() {
     scenario(OUTSIDE, |lab| {

@@ -11,15 +11,13 @@ use overlay_lab::{Netns, capture::Capture};
 
 use super::{
     packets::{self, offset, vxlan, vxlan_datagram, vxlan_in_pieces},
-    scene::{Scene, host_side, mac, party},
+    scene::{GATEWAY, Scene, host_side, mac, party},
 };
 use crate::{
     attack::Attack,
     frames::{self, MARK, Party},
     support::{OUTSIDE, leg, mac_of, scenario},
 };
-
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 
 /// Sends a whole IPv4 packet through a raw socket, along the routes of the namespace.
 fn send_raw(netns: &Netns, to: Ipv4Addr, packet: &[u8]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Three nodes on one Ethernet segment with a stranger in it, and endpoints of two networks.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Result, ensure};
 use overlay_lab::{Host, Lab, Netns, text};
@@ -8,8 +8,11 @@ use overlay_lab::{Host, Lab, Netns, text};
 use crate::{
     attack::Victims,
     frames::Party,
-    support::{Endpoint, attach, attach_to, create_network, vni},
+    support::{Endpoint, attach, attach_to, create_network, leg, mac_of, vni},
 };
+
+/// The address of every node's gateway bridge.
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 
 /// The network that must receive nothing from the first one.
 pub(super) const OTHER: &str = "other";
@@ -28,6 +31,21 @@ pub(super) struct Scene {
     pub(super) far: Endpoint,
     pub(super) vni: u32,
     pub(super) other_vni: u32,
+}
+
+/// The ends of frames on web1's leg that leads out. What lies beyond the gateway has the gateway's MAC.
+pub(super) struct Outward {
+    /// Web1.
+    pub(super) own: Party,
+    /// Another endpoint of web1's network and node, on its own leg.
+    pub(super) neighbour: Party,
+    /// An endpoint of the other network and of web1's node, on its own leg.
+    pub(super) near: Party,
+    pub(super) gateway: Party,
+    /// The nodes, web1's own first.
+    pub(super) nodes: [Party; 3],
+    /// A host that runs no node.
+    pub(super) stranger: Party,
 }
 
 impl Scene {
@@ -75,6 +93,51 @@ impl Scene {
             victims.listen(&endpoint.name, &endpoint.netns, "eth0")?;
         }
         Ok(victims)
+    }
+
+    /// Captures on every leg that leads out, except that of web1.
+    pub(super) fn outward_victims(&self, victims: &mut Victims) -> Result<()> {
+        for endpoint in [&self.neighbour, &self.near, &self.web2, &self.far, &self.web3] {
+            victims.listen(&endpoint.name, &endpoint.netns, "eth1")?;
+        }
+        Ok(())
+    }
+
+    /// The ends of frames on web1's leg that leads out.
+    pub(super) fn outward(&self) -> Result<Outward> {
+        let gateway = Party::new(&mac_of(GATEWAY), GATEWAY)?;
+        let on_leg = |endpoint: &Endpoint| -> Result<Party> {
+            let leg = leg(&endpoint.netns)?;
+            Party::new(&leg.mac, leg.address)
+        };
+        let [h1, h2, h3] = &self.hosts;
+        Ok(Outward {
+            own: on_leg(&self.web1)?,
+            neighbour: on_leg(&self.neighbour)?,
+            near: on_leg(&self.near)?,
+            gateway,
+            nodes: [h1, h2, h3].map(|host| gateway.with(host.address)),
+            stranger: gateway.with(self.stranger.address),
+        })
+    }
+
+    /// Checks that every leg leads out.
+    pub(super) fn leads_out(&self) -> Result<()> {
+        for endpoint in [&self.web1, &self.neighbour, &self.near, &self.web2, &self.far, &self.web3]
+        {
+            endpoint.netns.reaches(self.stranger.address)?;
+        }
+        self.web1.netns.reaches(GATEWAY)
+    }
+
+    /// Checks that all traffic works that is allowed, between endpoints, hosts and the outside.
+    pub(super) fn everything_works(&self) -> Result<()> {
+        self.works()?;
+        self.leads_out()?;
+        let [h1, h2, h3] = &self.hosts;
+        h1.netns.reaches(h2.address)?;
+        h3.netns.reaches(h1.address)?;
+        self.stranger.netns.reaches(h2.address)
     }
 
     /// Captures on every interface of the other network's endpoints.
