@@ -282,7 +282,7 @@ fn what_the_host_s_firewall_notes_of_a_packet_stays_with_the_host() {
             "table ip h {
                 chain p {
                     type filter hook prerouting priority -150;
-                    udp dport 4789 meta mark set 0x77 counter comment seen
+                    udp dport 4789 meta mark set 0x77 counter comment \"seen\"
                     ct state new counter
                 }
             }",
@@ -296,10 +296,10 @@ fn what_the_host_s_firewall_notes_of_a_packet_stays_with_the_host() {
             "table ip e {
                 chain p {
                     type filter hook prerouting priority 0;
-                    icmp type echo-request counter comment all
-                    icmp type echo-request meta mark 0x77 counter comment mark
-                    icmp type echo-request ct original proto-dst 4789 counter comment outer
-                    icmp type echo-request ct state new counter comment new
+                    icmp type echo-request counter comment \"all\"
+                    icmp type echo-request meta mark 0x77 counter comment \"mark\"
+                    icmp type echo-request ct original proto-dst 4789 counter comment \"outer\"
+                    icmp type echo-request ct state new counter comment \"new\"
                 }
             }",
         ])?;
