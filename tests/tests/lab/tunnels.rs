@@ -219,6 +219,10 @@ fn an_endpoint_routes_ipv6_as_it_routes_ipv4() {
         last.netns.ip(&["route", "add", "fd01::/64", "via", "fd02::1"])?;
         on_each_wire(&[&h1, &h2], |_| {
             first.netns.reaches("fd02::2")?;
+            // Before 6.3 the kernel cannot be told of headers of IPv4 in front of a super-packet of IPv6.
+            if !kernel_knows("BPF_F_ADJ_ROOM_DECAP_L3_IPV4")? {
+                return Ok(());
+            }
             let to: IpAddr = "fd02::2".parse()?;
             transfer::stream(&first.netns, &last.netns, at(to, 4000), stream_len())
         })?;
@@ -242,7 +246,8 @@ fn datagrams_arrive_where_the_underlay_was_told_to_merge_them() {
         ensure!(h2.netns.switch_offload("eth0", "gro", true)?, "gro is fixed");
         for (port, offload) in [(5000, "rx-udp-gro-forwarding"), (5001, "rx-gro-list")] {
             h2.netns.run(&["ethtool", "-K", "eth0", offload, "on"])?;
-            if offload == "rx-gro-list" || !takes_marks_off()? {
+            // A kernel that takes the marks of a tunnel off cuts merged datagrams well.
+            if offload == "rx-gro-list" || !kernel_knows("BPF_F_ADJ_ROOM_DECAP_L4_UDP")? {
                 is_off(&h2.netns, offload)?;
             }
             for _ in 0..5 {
@@ -326,10 +331,10 @@ fn counted(netns: &Netns, table: &str, comment: &str) -> Result<u64> {
     Ok(packets.context("no counter")?.parse()?)
 }
 
-/// Whether this kernel takes the marks of a tunnel off a packet that comes out of it: then merged datagrams are cut well.
-fn takes_marks_off() -> Result<bool> {
+/// Whether this kernel has a flag, by the name in its types.
+fn kernel_knows(flag: &str) -> Result<bool> {
     let types = std::fs::read("/sys/kernel/btf/vmlinux").context("the kernel's types")?;
-    let name = b"BPF_F_ADJ_ROOM_DECAP_L4_UDP";
+    let name = [flag.as_bytes(), &[0]].concat();
     Ok(types.windows(name.len()).any(|bytes| bytes == name))
 }
 
