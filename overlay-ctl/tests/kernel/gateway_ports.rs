@@ -235,7 +235,7 @@ fn ports_that_the_host_keeps_or_that_cannot_be_bound_are_not_given_out() {
         assert_eq!(kept.busy(), expected.into_iter().flatten().collect());
         // They are kept for whoever asks for them by number.
         kept.check_free(&one(Tcp, ANY, 40000)).unwrap();
-        reserve("");
+        reserve("\n");
         assert_eq!(kept.busy(), BTreeSet::new());
     });
 }

@@ -254,7 +254,7 @@ fn a_port_has_one_owner() {
 
         // Nobody else can bind the port while it is published, and everybody can afterwards.
         let taken = listen(h1, 8080)?.err();
-        ensure!(taken == Some(std::io::ErrorKind::AddrInUse), "{taken:?}");
+        ensure!(taken == Some(io::ErrorKind::AddrInUse), "{taken:?}");
         drop(web1);
         h1.overlay(&["endpoint", "rm", "web1"])?;
         drop(listen(h1, 8080)?.map_err(|kind| anyhow::anyhow!("{kind}"))?);

@@ -104,7 +104,7 @@ async fn end_stale(
     published: &PublishedPorts,
     legs: &Legs,
 ) -> Result<usize, GatewayError> {
-    let legs = legs.values().copied().collect();
+    let legs: BTreeSet<Ipv4Addr> = legs.values().copied().collect();
     let work = async {
         let local = local_addresses()?;
         end(Truth { suspicion, subnet, legs: &legs, published, local: &local }).await
