@@ -116,7 +116,7 @@ impl Devices for HostDevices {
     }
 
     async fn remove(&mut self, seen: &ObservedDevice) -> Result<(), KernelError> {
-        let removed = self.netlink.remove_device(seen.id).await;
+        let removed = self.netlink.remove_seen(seen).await;
         removed.map_err(|e| KernelError::new("removing a device failed", e))?;
         let detached = self.datapath.lock().detach(seen.id.kind.row().program, seen.ifindex);
         detached.map_err(|e| KernelError::new("removing a device's link failed", e))

@@ -1,6 +1,7 @@
 //! Devices of the overlay created, raised and removed. What the kinds of devices differ in is a row of
 //! [`kernel::Kind`](crate::dataplane::kernel::Kind).
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::{
@@ -118,6 +119,24 @@ impl Netlink {
     async fn same_device(&self, seen: &ObservedDevice) -> Result<ObservedDevice, DeviceError> {
         let now = self.device(seen.id).await?.filter(|now| now.ifindex == seen.ifindex);
         now.ok_or_else(|| DeviceError::Gone(seen.ifname.clone()))
+    }
+
+    /// Removes a device that was seen, as [`Netlink::remove_device`] does, and the host's permanent neighbours for its
+    /// addresses.
+    ///
+    /// # Errors
+    /// As [`Netlink::remove_device`].
+    pub async fn remove_seen(&self, seen: &ObservedDevice) -> Result<(), DeviceError> {
+        self.remove_device(seen.id).await?;
+        if seen.id.kind.row().bridge != Bridge::Gateway || seen.bridge == 0 {
+            return Ok(());
+        }
+        for address in seen.peer.iter().flat_map(|peer| &peer.addresses) {
+            if let IpNet::V4(net) = address {
+                self.unfix((seen.bridge, net.addr())).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a device, both sides, and with it the routes inside that lead through it. It is no error when it is

@@ -175,6 +175,14 @@ impl Netlink {
         Ok(())
     }
 
+    /// Deletes a permanent neighbour, where this node has set it.
+    pub(super) async fn unfix(&self, key: Key) -> Result<(), NetlinkError> {
+        match self.neighbour(key).await? {
+            Some(neighbour) if neighbour.is_ours && neighbour.is_static => self.delete(key).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn delete(&self, (ifindex, ip): Key) -> Result<(), NetlinkError> {
         let deleted = self.handle.neighbours().del(message(ifindex, ip)).execute().await;
         match deleted.map_err(|error| NetlinkError::new("delete a neighbour", error)) {

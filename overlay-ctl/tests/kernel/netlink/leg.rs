@@ -191,7 +191,13 @@ fn the_host_knows_the_mac_of_each_leg_without_asking() {
         host.sh("ip neigh add 172.18.0.9 lladdr 02:00:00:00:00:09 dev ov_gwbridge nud permanent");
         with_bridge().await;
         assert!(known().contains(first), "{}", known());
+        let seen = netlink.device(spec.id).await.unwrap().unwrap();
+        netlink.remove_seen(&seen).await.unwrap();
+        assert!(!known().contains("172.18.0.3"), "{}", known());
+        // A leg that went with its namespace.
+        bring_up(&netlink, &spec).await;
         netlink.remove_device(spec.id).await.unwrap();
+        assert!(known().contains(first), "{}", known());
         with_bridge().await;
         assert!(!known().contains("172.18.0.3"), "{}", known());
         assert!(known().contains("172.18.0.9"), "the operator's own stays");
