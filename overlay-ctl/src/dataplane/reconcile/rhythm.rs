@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 pub(super) const RESYNC: Duration = Duration::from_secs(5);
 /// Where a look takes long, the time between two is so many times as long as it took, up to the second value. Of two
 /// looks the quicker one counts, since the other may have had something to do, or had to wait for other programs.
-const RESYNC_SHARE: u32 = 100;
+const RESYNC_SHARE: u32 = 50;
 const RESYNC_MAX: Duration = Duration::from_secs(30);
 /// A pass that failed, or that left something undone, is tried again after this long; after some attempts more seldom,
 /// up to [`RESYNC`].
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn looks_are_rarer_where_they_take_long() {
-        for (took, pause) in [(1, 5000), (50, 5000), (100, 10_000), (60_000, 30_000)] {
+        for (took, pause) in [(1, 5000), (100, 5000), (200, 10_000), (60_000, 30_000)] {
             let (mut rhythm, ended) = after(Trigger::Periodic, took * MS, true);
             assert_eq!(rhythm.look_at - ended, RESYNC, "{took} ms, once");
             rhythm.ended_at(Trigger::Periodic, ended, ended + took * MS, true);
