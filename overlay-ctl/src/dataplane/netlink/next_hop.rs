@@ -72,7 +72,7 @@ impl Netlink {
                 look.note(None, &error);
             }
         }
-        found.trouble = look.trouble();
+        found.trouble = lines(look.failures);
         found
     }
 
@@ -162,16 +162,16 @@ impl<'a> Look<'a> {
     fn note(&mut self, vtep: Option<Vtep>, error: &NetlinkError) {
         self.failures.entry(crate::error_chain(error)).or_default().extend(vtep);
     }
+}
 
-    /// The failures in words, one line for each reason.
-    fn trouble(self) -> Vec<String> {
-        let line = |(reason, vteps): (String, Vec<Vtep>)| match &vteps[..] {
-            [] => format!("ways to other nodes: {reason}"),
-            [one] => format!("way to {one}: {reason}"),
-            [first, others @ ..] => format!("way to {first} and {} others: {reason}", others.len()),
-        };
-        self.failures.into_iter().map(line).collect()
-    }
+/// The failures in words, one line for each reason, with the VTEPs that it is about.
+fn lines(failures: BTreeMap<String, Vec<Vtep>>) -> Vec<String> {
+    let line = |(reason, vteps): (String, Vec<Vtep>)| match &vteps[..] {
+        [] => format!("ways to other nodes: {reason}"),
+        [one] => format!("way to {one}: {reason}"),
+        [first, others @ ..] => format!("way to {first} and {} others: {reason}", others.len()),
+    };
+    failures.into_iter().map(line).collect()
 }
 
 impl Netlink {
@@ -227,5 +227,23 @@ impl Netlink {
         }
         let mtu = mtu.filter(|_| !is_learnt);
         Ok(device.map(|device| Route { device, hop, mtu }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_once_however_many_ways_it_is_about() {
+        let vteps = |last: &[u8]| last.iter().map(|last| [10, 0, 0, *last].into()).collect();
+        let failures = [
+            ("a".to_owned(), vteps(&[])),
+            ("b".to_owned(), vteps(&[7])),
+            ("c".to_owned(), vteps(&[7, 8, 9])),
+        ];
+        let wanted =
+            ["ways to other nodes: a", "way to 10.0.0.7: b", "way to 10.0.0.7 and 2 others: c"];
+        assert_eq!(lines(failures.into()), wanted);
     }
 }
