@@ -42,7 +42,7 @@ fn spec(endpoint: u64, netns: &Netns) -> DeviceSpec {
 /// Activates the device of this id, in its present state.
 async fn raise(netlink: &Netlink, spec: &DeviceSpec) -> Result<(), DeviceError> {
     let seen = netlink.device(spec.id).await?.unwrap();
-    netlink.raise_device(&seen, spec).await
+    netlink.raise_device(&seen, spec).await.map(drop)
 }
 
 fn ready(_: &str, _: u32) -> Result<(), Infallible> {

@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 use overlay_ctl::{
     dataplane::{
-        kernel::{DeviceId, DeviceSpec, PairSizes, Stations, SuperPackets},
+        kernel::{DeviceId, DeviceSpec, PairSizes, Station, Stations, SuperPackets},
         netlink::{GATEWAY_BRIDGE, Netlink},
     },
     model::LegId,
@@ -52,7 +52,7 @@ fn a_leg_is_never_forgotten_by_its_bridge() {
         // A leg whose MAC is not given is not put back, because the bridge would send its frames to all legs.
         netlink.ensure_gateway_bridge(subnet, 1500, &Stations::new()).await.unwrap();
         assert_eq!(netlink.device(spec.id).await.unwrap().unwrap().bridge, 0);
-        let stations = [(spec.id, spec.mac)].into();
+        let stations = [(spec.id, Station { mac: spec.mac, address })].into();
         netlink.ensure_gateway_bridge(subnet, 1500, &stations).await.unwrap();
         assert_eq!(station(&host, &leg.ifname, mac), known);
 

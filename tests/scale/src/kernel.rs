@@ -5,10 +5,10 @@ use overlay_ctl::{
     dataplane::{
         datapath::{Cursor, Datapath, DatapathError},
         kernel::{
-            DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, Kernel, KernelError,
-            LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed, ObservedDevice,
-            ObservedPeer, Outside, PublishedPorts, Resolve, Resolved, Stations, TableChange,
-            Tables, Way, Ways,
+            DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, Kernel, KernelError, Legs,
+            LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed, ObservedBridge,
+            ObservedDevice, ObservedPeer, Outside, PublishedPorts, Resolve, Resolved, Stations,
+            TableChange, Tables, Way, Ways,
         },
     },
     model::{Encapsulation, Vtep},
@@ -45,6 +45,8 @@ impl Written {
 
 /// Ifindex of the first device, which does not exist in the kernel.
 const FIRST_IFINDEX: u32 = 1 << 20;
+/// Ifindex of the gateway bridge, which does not exist either.
+const BRIDGE: u32 = FIRST_IFINDEX - 1;
 
 impl MapsOnly {
     pub(crate) fn new(datapath: Datapath) -> (Self, Written) {
@@ -123,7 +125,9 @@ impl Maps for MapsOnly {
 
 impl Devices for MapsOnly {
     async fn observe(&mut self, _paths: &BTreeSet<PathBuf>) -> Result<Observed, KernelError> {
-        Ok(Observed { devices: self.devices.values().cloned().collect(), ..Observed::default() })
+        let bridge = Some(ObservedBridge { ifindex: BRIDGE, mtu: 1500 });
+        let devices = self.devices.values().cloned().collect();
+        Ok(Observed { devices, bridge, ..Observed::default() })
     }
 
     async fn create(&mut self, spec: &DeviceSpec) -> Result<ObservedDevice, DeviceFailure> {
@@ -151,7 +155,7 @@ impl Devices for MapsOnly {
             complete: true,
             mtu: spec.sizes.mtu,
             super_packets: spec.sizes.outside,
-            bridge: 0,
+            bridge: BRIDGE,
             peer,
         };
         self.devices.insert(spec.id, device.clone());
@@ -172,10 +176,10 @@ impl Devices for MapsOnly {
 
     async fn raise(
         &mut self,
-        _seen: &ObservedDevice,
+        seen: &ObservedDevice,
         _spec: &DeviceSpec,
-    ) -> Result<(), DeviceFailure> {
-        Ok(())
+    ) -> Result<ObservedDevice, DeviceFailure> {
+        Ok(seen.clone())
     }
 
     async fn remove(&mut self, seen: &ObservedDevice) -> Result<(), KernelError> {
@@ -185,25 +189,22 @@ impl Devices for MapsOnly {
 }
 
 impl Outside for MapsOnly {
-    async fn repair(
-        &mut self,
-        _gateway: &LocalGateway,
-        _stations: &Stations,
-    ) -> Result<(), KernelError> {
-        Ok(())
+    async fn repair(&mut self, _gateway: &LocalGateway, _stations: &Stations) -> Vec<String> {
+        Vec::new()
     }
 
-    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Result<Ways, KernelError> {
+    async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Ways {
         let hop = NextHop { ifindex: 1, mac: [2; 6], source_mac: [4; 6] };
         let way = Way { mtu: 1500, encapsulation: Encapsulation::VxlanIpv4, hop: Some(hop) };
-        Ok(Ways { device_mtu: 1500, ways: vteps.iter().map(|vtep| (*vtep, way)).collect() })
+        let ways = vteps.iter().map(|vtep| (*vtep, way)).collect();
+        Ways { device_mtu: 1500, ways, ..Ways::default() }
     }
 
     async fn update_bridge(&mut self, _gateway: &LocalGateway) -> Result<(), KernelError> {
         Ok(())
     }
 
-    async fn publish(&mut self, _ports: &PublishedPorts) -> Result<(), KernelError> {
+    async fn publish(&mut self, _ports: &PublishedPorts, _legs: &Legs) -> Result<(), KernelError> {
         Ok(())
     }
 }

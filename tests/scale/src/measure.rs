@@ -53,8 +53,9 @@ pub(crate) async fn all(options: &Options, datapath: Datapath, bpffs: &Path) -> 
     let (reconciler, mut status) = Reconciler::new(kernel, local()?);
     let (views, receiver) = watch::channel(Arc::new(empty));
     let (_devices, devices) = mpsc::channel(1);
+    let (_ways, ways) = mpsc::channel(1);
     let (_rules, rules) = mpsc::channel(1);
-    let running = tokio::spawn(reconciler.run(receiver, Nudges { devices, rules }));
+    let running = tokio::spawn(reconciler.run(receiver, Nudges { devices, ways, rules }));
     programmed(&mut status, views.borrow().revision).await?;
     written.take();
 
