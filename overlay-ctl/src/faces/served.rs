@@ -4,7 +4,7 @@ use crate::{
     control::{controller::Controller, state::View},
     dataplane::{
         datapath::Whereabouts,
-        host::{Monitor, SharedDatapath},
+        host::{Monitor, Questions, SharedDatapath},
         kernel::LocalStatus,
     },
     model::{NodeName, Subnet, Vtep},
@@ -24,6 +24,8 @@ pub struct ServedNode {
     pub status: watch::Receiver<LocalStatus>,
     /// Its maps and programs.
     pub datapath: SharedDatapath,
+    /// What became of the questions that its endpoints asked.
+    pub questions: Questions,
     /// Its packets as they are dropped or sampled. The kernel reports them only while somebody listens.
     pub monitor: Monitor,
     /// Its maps, to look up whose packet an event is about.

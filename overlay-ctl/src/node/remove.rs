@@ -8,7 +8,7 @@ use crate::{
     config::NodeRunArgs,
     dataplane::{
         datapath::Datapath,
-        dns::Resolvers,
+        dns::{Resolvers, Settings},
         gateway::{Table, end_connections},
         host,
         netlink::Netlink,
@@ -40,7 +40,8 @@ pub(super) async fn all(
     {
         results.push(end_connections(subnet).await.map_err(Into::into));
     }
-    let left = Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str()).remove_files().await;
+    let settings = Settings::new(&args.resolv_conf, NETNS_FOLDER);
+    let left = Resolvers::new(settings, name.as_str()).remove_files().await;
     for trouble in left {
         tracing::warn!("{trouble}");
     }

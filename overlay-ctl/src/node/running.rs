@@ -24,7 +24,7 @@ use crate::{
     },
     dataplane::{
         datapath::{Datapath, unmarks_tunnels},
-        dns::Resolvers,
+        dns::{Resolvers, Settings},
         gateway::{self, Table},
         host::{
             EndpointCheck, HostDevices, HostGateway, HostKernel, HostMaps, HostOutside,
@@ -111,7 +111,9 @@ impl Parts {
         );
         let large_packets = *super_packets.devices();
         let super_packet_health = super_packets.health().clone();
-        let resolvers = Resolvers::new(&args.resolv_conf, NETNS_FOLDER, name.as_str());
+        let settings = Settings::new(&args.resolv_conf, NETNS_FOLDER);
+        let resolve = HostResolve::new(Resolvers::new(settings, name.as_str()));
+        let questions = resolve.questions();
         let interest = Interest::default();
         let mut kernel = HostKernel {
             maps: HostMaps::new(datapath.clone()),
@@ -126,7 +128,7 @@ impl Parts {
                 interest.clone(),
                 MergeKeeper::new(&args.state_dir, unmarks_tunnels()),
             ),
-            resolve: HostResolve::new(resolvers),
+            resolve,
         };
         kernel.guard_underlay().await;
         let mtus = Mtus::new(underlay_mtu, args.mtu, &BTreeMap::new());
@@ -209,6 +211,7 @@ impl Parts {
             view: views,
             status: status.clone(),
             datapath: datapath.clone(),
+            questions,
             monitor,
             whereabouts,
             info,

@@ -73,6 +73,8 @@ fn of_network(what: &str, direction: &str) -> String {
 const FORWARDED: &str =
     "overlay_packets_total{direction=\"from_endpoint\",verdict=\"forwarded\",reason=\"\"}";
 
+const ANSWERED: &str = "overlay_dns_queries_total{outcome=\"answered\"}";
+
 #[test]
 fn what_the_node_and_its_kernel_do_is_scraped() {
     with_node(async |_, mut api| {
@@ -81,6 +83,7 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         assert_eq!(first.value("overlay_is_leader"), 1);
         assert_eq!(first.value("overlay_endpoints{state=\"up\"}"), 0);
         assert_eq!(first.value(FORWARDED), 0);
+        assert_eq!(first.value(ANSWERED), 0);
         assert_eq!(first.value(&dropped("packets", "from_endpoint", "arp_unknown_target")), 0);
         for name in ["packets", "bytes"] {
             let kind = format!("# TYPE overlay_{name}_total counter");
@@ -96,6 +99,14 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         api.endpoints.create(request).await.unwrap();
         a.sh("ping -c 1 -W 5 172.16.16.3");
         assert!(!a.succeeds("ping -c 1 -W 1 172.16.16.77"), "nobody is there");
+
+        // A question for the address of web2.
+        let question = r"\0\1\1\0\0\1\0\0\0\0\0\0\4web2\0\0\1\0\1";
+        a.sh(&format!(r#"bash -c "printf \"{question}\" >/dev/udp/127.0.0.11/53""#));
+        eventually("the question is counted", async || {
+            (Scrape::take().await.value(ANSWERED) == 1).then_some(())
+        })
+        .await;
 
         let status = api.status().await;
         // If counting the entries took long, they are not counted at each scrape.

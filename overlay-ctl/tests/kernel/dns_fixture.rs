@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     str::FromStr as _,
@@ -21,8 +22,8 @@ use hickory_proto::{
     rr::{Name, RData, RecordType},
 };
 use overlay_ctl::dataplane::{
-    dns::Resolvers,
-    kernel::{Names, Namespace, NetworkNames},
+    dns::{Fate, Resolvers, Settings},
+    kernel::{Names, Namespace, NetnsId, NetworkNames},
 };
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -54,6 +55,11 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Makes a node with other settings.
+    pub(super) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let host = Netns::new("host");
         let folder = tempfile::tempdir().unwrap();
         let path = host.path();
@@ -63,14 +69,22 @@ impl Node {
             .enable_all()
             .build()
             .unwrap();
-        let resolvers =
-            Resolvers::new(folder.path().join("resolv.conf"), folder.path().join("netns"), "ovk");
+        let mut settings =
+            Settings::new(folder.path().join("resolv.conf"), folder.path().join("netns"));
+        settings.nsswitch = folder.path().join("nsswitch.conf");
+        change(&mut settings);
+        let resolvers = Resolvers::new(settings, "ovk");
         Self { host, folder, resolvers: Arc::new(Mutex::new(Some(resolvers))), runtime }
     }
 
     /// Makes a node whose host has a link to a namespace with [`UPSTREAM`] and 10.0.0.3.
     pub(super) fn with_upstream(conf: &str) -> (Self, Netns) {
-        let (node, dns) = (Self::new(), Netns::new("dns"));
+        Self::new().and_upstream(conf)
+    }
+
+    /// The same for a node that exists.
+    pub(super) fn and_upstream(self, conf: &str) -> (Self, Netns) {
+        let (node, dns) = (self, Netns::new("dns"));
         node.host.join("eth7", &dns, "eth7");
         node.host.sh("ip addr add 10.0.0.1/24 dev eth7");
         dns.sh("ip addr add 10.0.0.2/24 dev eth7; ip addr add 10.0.0.3/24 dev eth7");
@@ -110,8 +124,13 @@ impl Node {
         self.resolvers.blocking_lock().as_ref().unwrap().count()
     }
 
-    pub(super) fn over_limit(&self) -> u64 {
-        self.resolvers.blocking_lock().as_ref().unwrap().over_limit()
+    /// The number of questions with this fate so far.
+    pub(super) fn questions(&self, fate: Fate) -> u64 {
+        self.resolvers.blocking_lock().as_ref().unwrap().counts().get(fate)
+    }
+
+    pub(super) fn fallbacks(&self) -> Vec<String> {
+        self.resolvers.blocking_lock().as_ref().unwrap().fallbacks()
     }
 
     pub(super) fn drop_resolvers(&self) {
@@ -139,8 +158,8 @@ pub(super) fn names(records: &[(&str, &[Ipv4Addr])], inside: &[&Netns]) -> Names
     }
 }
 
-pub(super) fn namespace(incarnation: u32) -> Namespace {
-    Namespace { networks: vec![1], incarnation }
+pub(super) fn namespace(netns: i32) -> Namespace {
+    Namespace { networks: vec![1], netns: NetnsId::new(netns), has_outside: true }
 }
 
 pub(super) fn web2(inside: &[&Netns]) -> Names {
@@ -266,6 +285,22 @@ impl Server {
         eventually("dnsmasq answers", || {
             socket.send(&ready).is_ok() && socket.recv(&mut [0; 512]).is_ok()
         });
+        server
+    }
+}
+
+impl Server {
+    /// Starts a program that does nothing, and waits until it is in the namespace.
+    pub(super) fn sleep(netns: &Netns) -> Self {
+        let child = Command::new("nsenter")
+            .arg(format!("--net={}", netns.path().display()))
+            .args(["sleep", "600"])
+            .spawn()
+            .unwrap();
+        let server = Self(child);
+        let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+        let inside = PathBuf::from(format!("/proc/{}/ns/net", server.0.id()));
+        eventually("it is inside", || inode(inside.clone()) == inode(netns.path()));
         server
     }
 }

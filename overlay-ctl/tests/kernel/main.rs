@@ -12,6 +12,8 @@ mod datapath;
 mod dns;
 mod dns_fixture;
 mod dns_forward;
+mod dns_namespaces;
+mod dns_servers;
 mod gateway;
 mod gateway_ports;
 mod gateway_table;

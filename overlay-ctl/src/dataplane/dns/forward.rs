@@ -5,236 +5,234 @@
 //! may exchange goes through: future record types, EDNS options, signatures.
 
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
-use hickory_proto::op::Query;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UdpSocket},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use futures::FutureExt as _;
+use hickory_proto::rr::Name;
+use tokio::time::Instant;
 
 use super::{
-    message::{Request, Transport, Verdict, judge, random_id, set_id},
+    ask::{Plan, Question, Reply, ask},
+    counts::{Counts, Fate},
+    loops::LoopChecks,
+    memory::{Memory, Place, Share},
+    message::{Request, Transport, set_id},
+    pending::{Pending, Waiting, subject},
+    servers::{Server, Servers},
     upstream::{ResolvConf, Upstreams},
 };
 
-/// Greatest number of pending questions of all namespaces. Each holds a socket for each server that was
-/// asked, which is one as long as the first server answers.
-const NODE_MAX: usize = 512;
-/// Greatest number of pending questions of one namespace. A namespace that asks a silent server without
-/// end leaves seven eighths of [`NODE_MAX`] to the others.
-const NAMESPACE_MAX: usize = 64;
-/// Bytes of the longest answer that is received by UDP if the client names no greater size (RFC 1035 allows
-/// 512; some servers send more).
-const UDP_BUFFER: usize = 4096;
+/// Time for which it is said that too many questions were pending, and least time between two such lines of log.
+const SAID: Duration = Duration::from_secs(60);
 
 /// The way to the host's resolvers, shared by all namespaces of a node.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     conf: ResolvConf,
-    pending: Arc<Semaphore>,
+    servers: Servers,
+    memory: Arc<Memory>,
     rotation: AtomicUsize,
-    over_limit: AtomicU64,
+    checks: LoopChecks,
+    counts: Arc<Counts>,
+    /// When too many questions were pending last, and of which namespace.
+    over_limit: Mutex<Option<(Instant, PathBuf)>>,
 }
 
-/// The limit of one namespace's pending questions.
-#[derive(Debug)]
-pub(super) struct NamespaceQuota {
-    pending: Arc<Semaphore>,
-    warned: AtomicBool,
+/// What one namespace has asked the host's resolvers.
+#[derive(Debug, Default)]
+pub(super) struct Relayed {
+    share: Share,
+    pending: Pending,
 }
 
-impl Default for NamespaceQuota {
-    fn default() -> Self {
-        Self { pending: Arc::new(Semaphore::new(NAMESPACE_MAX)), warned: AtomicBool::new(false) }
-    }
-}
-
-/// The permission to relay one question.
-#[derive(Debug)]
-pub(super) struct Permit {
-    _namespace: OwnedSemaphorePermit,
-    _node: OwnedSemaphorePermit,
+/// A client's question that is to be relayed.
+pub(super) struct Client<'a> {
+    pub(super) message: Vec<u8>,
+    pub(super) request: &'a Request,
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
 }
 
 impl Forwarder {
-    pub(super) fn new(conf: ResolvConf) -> Self {
+    /// `memory` is the number of bytes for all pending questions.
+    pub(super) fn new(conf: ResolvConf, memory: usize) -> Self {
         Self {
             conf,
-            pending: Arc::new(Semaphore::new(NODE_MAX)),
+            servers: Servers::default(),
+            memory: Memory::new(memory),
             rotation: AtomicUsize::new(0),
-            over_limit: AtomicU64::new(0),
+            checks: LoopChecks::default(),
+            counts: Arc::default(),
+            over_limit: Mutex::default(),
         }
     }
 
-    /// Number of questions that were not relayed, because too many were pending.
-    pub(super) fn over_limit(&self) -> u64 {
-        self.over_limit.load(Ordering::Relaxed)
+    pub(super) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
-    /// The permission to relay a question of `namespace`; `None` if too many questions are pending.
-    pub(super) fn admit(&self, quota: &NamespaceQuota, namespace: &Path) -> Option<Permit> {
-        // The namespace's limit comes first, so that a namespace above it takes nothing from the node's.
-        let permit = Arc::clone(&quota.pending).try_acquire_owned().ok().and_then(|own| {
-            let node = Arc::clone(&self.pending).try_acquire_owned().ok()?;
-            Some(Permit { _namespace: own, _node: node })
-        });
-        if permit.is_none() {
-            self.over_limit.fetch_add(1, Ordering::Relaxed);
-            if !quota.warned.swap(true, Ordering::Relaxed) {
+    /// What the host's resolv.conf says.
+    pub(super) fn upstreams(&self) -> Arc<Upstreams> {
+        self.conf.upstreams()
+    }
+
+    /// Returns true if a question is one by which this node checks a server for a loop.
+    pub(super) fn is_own_check(&self, name: &Name) -> bool {
+        self.checks.is_own(name)
+    }
+
+    /// What is not as it should be, a line each.
+    pub(super) fn trouble(&self) -> Vec<String> {
+        let mut trouble = self.servers.trouble();
+        let over = self.over_limit().clone().filter(|(at, _)| Instant::now() < *at + SAID);
+        trouble.extend(over.map(|(_, namespace)| {
+            let namespace = namespace.display();
+            format!("{namespace}: more questions to the host's resolvers are pending than there is memory for: further ones get SERVFAIL")
+        }));
+        trouble
+    }
+
+    fn over_limit(&self) -> MutexGuard<'_, Option<(Instant, PathBuf)>> {
+        self.over_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The memory for a question of `len` bytes from `namespace`; `None` if too many are pending.
+    pub(super) fn admit(&self, relayed: &Relayed, namespace: &Path, len: usize) -> Option<Place> {
+        let place = self.memory.take(&relayed.share, len);
+        if place.is_none() {
+            let now = Instant::now();
+            let mut last = self.over_limit();
+            if last.as_ref().is_none_or(|(at, _)| *at + SAID <= now) {
                 tracing::warn!(
                     namespace = %namespace.display(),
-                    "too many questions to the host's resolvers are pending (the limit is {NAMESPACE_MAX} for one namespace, {NODE_MAX} for all): further ones get SERVFAIL"
+                    "more questions to the host's resolvers are pending than there is memory for: further ones get SERVFAIL"
                 );
             }
+            *last = Some((now, namespace.to_owned()));
         }
-        permit
+        place
     }
 
-    /// Asks the host's resolvers, and returns the first answer with the request's id. `None` if no resolver
-    /// answered within the time-out, or there is no resolver.
+    /// Asks the host's resolvers, or waits for their answer to an equal question. Returns the answer with the request's
+    /// id.
+    ///
+    /// # Errors
+    /// The reason why there is none.
     pub(super) async fn relay(
         &self,
-        _permit: Permit,
-        message: Vec<u8>,
-        request: &Request,
-        transport: Transport,
-    ) -> Option<Vec<u8>> {
+        relayed: &Relayed,
+        place: Place,
+        client: Client<'_>,
+    ) -> Result<Vec<u8>, Fate> {
+        let Client { message, request, transport, address } = client;
         let upstreams = self.conf.upstreams();
-        let first =
-            if upstreams.rotate { self.rotation.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let question = Question {
-            message: &message,
-            query: &request.query,
-            limit: request.limit(transport).into(),
-            tcp: upstreams.tcp || transport == Transport::Tcp,
+        let tcp = upstreams.tcp || transport == Transport::Tcp;
+        let servers = self.servers.get(&upstreams.servers, tcp);
+        let subject = subject(&request.query.name, request.query.query_type, tcp);
+        // The id is not compared. A message has one, since it was read.
+        let form = message.get(2..).unwrap_or_default().to_vec();
+        let mut memory = Some(place);
+        let begin = || {
+            let question = Arc::new(Question {
+                message,
+                query: request.query.clone(),
+                limit: request.limit(transport).into(),
+            });
+            let plan = self.plan(&upstreams, servers.clone());
+            // Always there: this is called once at most.
+            match memory.take() {
+                Some(memory) => ask(plan, question, memory).boxed(),
+                None => std::future::ready(Reply::Silence).boxed(),
+            }
         };
-        let mut answer = ask(&upstreams, first, &question).await?;
-        set_id(&mut answer, request.id());
-        Some(answer)
-    }
-}
-
-struct Question<'a> {
-    message: &'a [u8],
-    query: &'a Query,
-    /// Bytes of the longest answer that the client accepts by UDP; its message tells the server the same.
-    limit: usize,
-    tcp: bool,
-}
-
-/// Asks one server after the other. When the next server is asked, the earlier ones may still answer,
-/// because a slow server is not a dead one. All servers are asked once within one time-out; a server that
-/// stays silent is asked again after each time-out.
-async fn ask(upstreams: &Upstreams, first: usize, question: &Question<'_>) -> Option<Vec<u8>> {
-    let count = upstreams.servers.len();
-    let share = upstreams.timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
-    let deadline = Instant::now() + upstreams.total;
-    let mut next_at = Instant::now();
-    let mut waiting = (0..count).map(|place| upstreams.servers[first.wrapping_add(place) % count]);
-    let mut asked = FuturesUnordered::new();
-    let mut failure = None;
-    loop {
-        if asked.is_empty() || Instant::now() >= next_at {
-            match waiting.next() {
-                Some(server) => {
-                    asked.push(exchange(server, question, upstreams.timeout, deadline));
-                    next_at = Instant::now() + share;
-                }
-                None if asked.is_empty() => return failure,
-                None => {}
-            }
+        let waiting = relayed.pending.join(subject, &form, address, begin);
+        let Some(Waiting { asked, is_repeated, ticket }) = waiting else { return Err(Fate::Loop) };
+        if is_repeated {
+            self.checks.begin(&servers, &request.query.name);
         }
-        let until = if waiting.len() > 0 { next_at.min(deadline) } else { deadline };
-        match timeout_at(until, asked.next()).await {
-            Ok(Some(Ok((Verdict::Answer, answer)))) => return Some(answer),
-            Ok(Some(Ok((_, answer)))) => {
-                failure = failure.or(Some(answer));
-                next_at = Instant::now();
+        let reply = asked.await;
+        drop(ticket);
+        match reply {
+            Reply::Answer(answer) => {
+                let mut answer = Arc::unwrap_or_clone(answer);
+                set_id(&mut answer, request.id());
+                Ok(answer)
             }
-            Ok(Some(Err(error))) => {
-                tracing::debug!(%error, "a resolver of the host could not be asked");
-                next_at = Instant::now();
-            }
-            Ok(None) => {}
-            Err(_) if Instant::now() >= deadline => return failure,
-            Err(_) => {}
+            Reply::Silence => Err(Fate::Unanswered),
+            Reply::Loop => Err(Fate::Loop),
+        }
+    }
+
+    /// Whom to ask, and for how long: the servers in the order of the file, or the next one first where they take turns;
+    /// behind them those that are known not to answer.
+    fn plan(&self, upstreams: &Upstreams, mut servers: Vec<Arc<Server>>) -> Plan {
+        if upstreams.rotate {
+            let first = self.rotation.fetch_add(1, Ordering::Relaxed) % servers.len().max(1);
+            servers.rotate_left(first);
+        }
+        let count = servers.len();
+        servers.retain(|server| !server.is_looping());
+        let has_loop = servers.len() < count;
+        let share = upstreams.timeout / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
+        let (mut ordered, held): (Vec<_>, Vec<_>) =
+            servers.into_iter().partition(|server| !server.is_held());
+        let (trials, last): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|server| !ordered.is_empty() && server.claim_trial());
+        ordered.extend(last);
+        Plan {
+            servers: ordered,
+            trials,
+            has_loop,
+            share,
+            again: upstreams.timeout,
+            total: upstreams.total,
         }
     }
 }
 
-/// Asks one server, and returns its answer or the socket's failure. The caller limits the time of the
-/// wait; from the `deadline` on nothing is sent, even if the caller drops the future late.
-async fn exchange(
-    server: SocketAddr,
-    question: &Question<'_>,
-    again: Duration,
-    deadline: Instant,
-) -> io::Result<(Verdict, Vec<u8>)> {
-    let id = random_id();
-    let mut message = question.message.to_vec();
-    set_id(&mut message, id);
-    if question.tcp {
-        let answer = by_tcp(server, &message).await?;
-        return match judge(&answer, id, question.query) {
-            Verdict::Foreign => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "it does not answer the question"))
-            }
-            verdict => Ok((verdict, answer)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn servers_are_asked_in_the_files_order_those_that_do_not_answer_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        std::fs::write(&path, "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n")
+            .unwrap();
+        let forwarder = Forwarder::new(ResolvConf::new(path), 1 << 20);
+        let upstreams = forwarder.upstreams();
+        let servers = forwarder.servers.get(&upstreams.servers, false);
+        let last = |servers: &[Arc<Server>]| -> Vec<u8> {
+            let octet = |server: &Arc<Server>| match server.address {
+                SocketAddr::V4(address) => address.ip().octets()[3],
+                SocketAddr::V6(_) => 0,
+            };
+            servers.iter().map(octet).collect()
         };
+        let plan = || {
+            let plan = forwarder.plan(&upstreams, servers.clone());
+            (last(&plan.servers), last(&plan.trials), plan.has_loop, plan.share.as_millis())
+        };
+        assert_eq!(plan(), (vec![1, 2, 3], vec![], false, 1666));
+        servers[0].silent(Instant::now());
+        assert_eq!(plan(), (vec![2, 3, 1], vec![], false, 1666));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(plan(), (vec![2, 3], vec![1], false, 1666), "it is tried beside the others");
+        assert_eq!(plan(), (vec![2, 3, 1], vec![], false, 1666), "once");
+        servers[1].loops();
+        assert_eq!(plan(), (vec![3, 1], vec![], true, 2500));
+        servers[2].silent(Instant::now());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(plan(), (vec![1, 3], vec![], true, 2500), "no other one is left");
+        servers[0].answered();
+        assert_eq!(plan().0[0], 1);
     }
-    // Each question has a socket of its own: its random port is half of the bits that a forger must guess
-    // (RFC 5452). A connected socket receives from the server only, also its "port unreachable".
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
-    let mut answer = vec![0; question.limit.max(UDP_BUFFER)];
-    loop {
-        socket.send(&message).await?;
-        let resend = Instant::now() + again;
-        while let Ok(received) = timeout_at(resend, socket.recv(&mut answer)).await {
-            let len = received?;
-            match judge(&answer[..len], id, question.query) {
-                Verdict::Foreign => {}
-                verdict => {
-                    answer.truncate(len);
-                    return Ok((verdict, answer));
-                }
-            }
-        }
-        if Instant::now() >= deadline {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-    }
-}
-
-async fn by_tcp(server: SocketAddr, message: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
-    stream.write_all(&frame(message)?).await?;
-    let len = stream.read_u16().await?;
-    let mut answer = vec![0; len.into()];
-    stream.read_exact(&mut answer).await?;
-    Ok(answer)
-}
-
-/// A message in its form for TCP, after its length (RFC 1035, section 4.2.2), so that one write sends both.
-pub(super) fn frame(message: &[u8]) -> io::Result<Vec<u8>> {
-    let len = u16::try_from(message.len()).map_err(|_| {
-        io::Error::new(io::ErrorKind::InvalidData, "the message is longer than DNS allows")
-    })?;
-    Ok([&len.to_be_bytes(), message].concat())
 }

@@ -8,12 +8,12 @@ use hickory_proto::{
     },
     rr::{
         Name, RData, Record,
-        rdata::{A, PTR},
+        rdata::{A, PTR, SOA},
     },
     serialize::binary::{BinDecodable as _, BinDecoder, BinEncodable as _, BinEncoder},
 };
 
-use super::lookup::{Answer, Decision};
+use super::lookup::{Answer, Decision, Zone};
 
 /// Bytes of the longest answer that every client accepts by UDP (RFC 1035, section 2.3.4).
 const UDP_MIN: u16 = 512;
@@ -29,6 +29,16 @@ const OPT_LEN: u16 = 11;
 /// moment, and asking again over loopback costs little. 5 s, as in cluster DNS, spare a client that looks
 /// up a name for each of its connections, and are short enough that a change seems immediate.
 const TTL: u32 = 5;
+/// Seconds that a client may cache that a name or a record does not exist: none, since a name must resolve as soon as
+/// its endpoint is created.
+const NEGATIVE_TTL: u32 = 0;
+/// The primary server and the mailbox in the SOA records: there are none, as in other resolvers' own zones.
+const NO_SERVER: &[&[u8]] = &[b"localhost"];
+const NO_MAILBOX: &[&[u8]] = &[b"nobody", b"invalid"];
+/// The times of a zone transfer, in seconds. There is no other server that could ask for one.
+const REFRESH: i32 = 3600;
+const RETRY: i32 = 1200;
+const EXPIRE: i32 = 604_800;
 
 /// The transport of a client's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,39 +121,49 @@ impl Request {
         transport: Transport,
         reply: &mut Vec<u8>,
     ) {
-        let (code, records) = match decision {
-            Decision::Answer(answer) => match records(&self.query.name, answer, rotation) {
-                Ok(records) => (ResponseCode::NoError, records),
-                Err(error) => {
-                    tracing::debug!(query = %self.query, %error, "an endpoint's name is not valid in DNS");
-                    (ResponseCode::ServFail, Vec::new())
-                }
-            },
-            Decision::NoData => (ResponseCode::NoError, Vec::new()),
-            Decision::NxDomain => (ResponseCode::NXDomain, Vec::new()),
-            Decision::Refuse => (ResponseCode::Refused, Vec::new()),
-            Decision::Forward => (ResponseCode::ServFail, Vec::new()),
+        let code = match decision {
+            Decision::Answer(_) | Decision::NoData(_) => ResponseCode::NoError,
+            Decision::NxDomain(_) => ResponseCode::NXDomain,
+            Decision::Unsupported => ResponseCode::Refused,
+            Decision::Forward => ResponseCode::ServFail,
         };
-        self.reply(code, &records, transport, reply);
+        let name = &self.query.name;
+        let sections = match decision {
+            Decision::Answer(answer) => records(name, answer, rotation)
+                .map(|answers| Sections { answers, ..Sections::default() }),
+            Decision::NoData(zone) | Decision::NxDomain(zone) => authority(name, zone)
+                .map(|soa| Sections { authorities: vec![soa], ..Sections::default() }),
+            Decision::Unsupported | Decision::Forward => Ok(Sections::default()),
+        };
+        let (code, sections) = sections.map_or_else(
+            |error| {
+                tracing::debug!(query = %self.query, %error, "an endpoint's name is not valid in DNS");
+                (ResponseCode::ServFail, Sections::default())
+            },
+            |sections| (code, sections),
+        );
+        self.reply(self.metadata(code), &sections, transport, reply);
     }
 
     /// Writes an answer without records.
     pub(super) fn error(&self, code: ResponseCode, transport: Transport, reply: &mut Vec<u8>) {
-        self.reply(code, &[], transport, reply);
+        self.reply(self.metadata(code), &Sections::default(), transport, reply);
     }
 
-    fn reply(
-        &self,
-        code: ResponseCode,
-        records: &[Record],
-        transport: Transport,
-        reply: &mut Vec<u8>,
-    ) {
+    /// Writes the answer to a question that would have to leave a namespace without a way out: no recursion is
+    /// available there.
+    pub(super) fn stays_inside(&self, transport: Transport, reply: &mut Vec<u8>) {
+        let mut metadata = self.metadata(ResponseCode::Refused);
+        metadata.recursion_available = false;
+        self.reply(metadata, &Sections::default(), transport, reply);
+    }
+
+    fn metadata(&self, code: ResponseCode) -> Metadata {
         let mut metadata = Metadata::response_from_request(&self.metadata);
         metadata.response_code = code;
         metadata.authoritative = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
         metadata.recursion_available = true;
-        self.write(&metadata, records, transport, reply);
+        metadata
     }
 
     /// Writes a truncated answer in place of another server's `answer`, which is too long for this client's
@@ -153,13 +173,13 @@ impl Request {
             .map_or(Metadata::response_from_request(&self.metadata), |header| header.metadata);
         metadata.id = self.metadata.id;
         metadata.truncation = true;
-        self.write(&metadata, &[], Transport::Udp, reply);
+        self.reply(metadata, &Sections::default(), Transport::Udp, reply);
     }
 
-    fn write(
+    fn reply(
         &self,
-        metadata: &Metadata,
-        records: &[Record],
+        metadata: Metadata,
+        sections: &Sections,
         transport: Transport,
         reply: &mut Vec<u8>,
     ) {
@@ -173,14 +193,15 @@ impl Request {
         reply.clear();
         let mut encoder = BinEncoder::new(reply);
         encoder.set_max_size(limit);
-        let mut answers = Answers { records, limit, reserve: edns.as_ref().map_or(0, |_| OPT_LEN) };
-        let none = || std::iter::empty::<&Record>();
+        let reserve = edns.as_ref().map_or(0, |_| OPT_LEN);
+        let mut answers = Answers { records: &sections.answers, limit, reserve };
         let outcome = emit_message_parts(
-            metadata,
+            &metadata,
             &mut std::iter::once(&self.query),
             &mut answers,
-            &mut none(),
-            &mut none(),
+            // Beside a question alone, one SOA record always fits.
+            &mut sections.authorities.iter(),
+            &mut std::iter::empty::<&Record>(),
             edns.as_ref(),
             None,
             &mut encoder,
@@ -190,6 +211,13 @@ impl Request {
             header_only(&self.metadata, ResponseCode::ServFail, reply);
         }
     }
+}
+
+/// The records of an answer.
+#[derive(Default)]
+struct Sections {
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
 }
 
 /// The answer records, which leave room for the OPT record after them: it must never be the record that is
@@ -220,7 +248,16 @@ fn records(name: &Name, answer: Answer<'_>, rotation: usize) -> Result<Vec<Recor
             let labels = endpoint.split('.').chain(network.split('.')).map(str::as_bytes);
             vec![record(RData::PTR(PTR(Name::from_labels(labels)?)))]
         }
+        Answer::Authority(zone) => vec![authority(name, zone)?],
     })
+}
+
+/// The SOA record of the zone that `name` is in.
+fn authority(name: &Name, Zone(labels): Zone) -> Result<Record, ProtoError> {
+    let server = Name::from_labels(NO_SERVER.iter().copied())?;
+    let mailbox = Name::from_labels(NO_MAILBOX.iter().copied())?;
+    let soa = SOA::new(server, mailbox, 1, REFRESH, RETRY, EXPIRE, NEGATIVE_TTL);
+    Ok(Record::from_rdata(name.trim_to(labels), NEGATIVE_TTL, RData::SOA(soa)))
 }
 
 /// Writes an answer that consists of a header only, as the answer to a message that could not be read.
@@ -247,6 +284,14 @@ pub(super) fn set_id(message: &mut [u8], id: u16) {
 /// A random id, which a forger cannot guess.
 pub(super) fn random_id() -> u16 {
     Message::query().metadata.id
+}
+
+/// A message that asks `query` of a recursive server; `None` if it cannot be written.
+pub(super) fn write_question(query: &Query) -> Option<Vec<u8>> {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(query.clone());
+    message.to_vec().ok()
 }
 
 /// The kind of a message from another server.

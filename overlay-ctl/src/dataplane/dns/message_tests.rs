@@ -47,7 +47,9 @@ proptest! {
             Decision::Answer(Answer::Addresses(&holders)),
             Decision::Answer(Answer::Pointer { endpoint: "a..b", network: "n" }),
             Decision::Answer(Answer::Pointer { endpoint: "web.2", network: "my.net" }),
-            Decision::NxDomain,
+            Decision::NxDomain(Zone(0)),
+            Decision::NoData(Zone(1)),
+            Decision::Unsupported,
         ];
         let mut reply = Vec::new();
         match Request::parse(&bytes) {
@@ -77,6 +79,49 @@ proptest! {
         let query = Query::query(Name::from_ascii("www.example.").unwrap(), RecordType::A);
         prop_assert_eq!(judge(&bytes, id, &query), Verdict::Foreign);
     }
+}
+
+#[test]
+fn what_does_not_exist_has_the_soa_record_of_its_zone() {
+    let longest = [[b'x'; 63]; 3].iter().map(|label| label.to_vec()).chain([vec![b'y'; 61]]);
+    let names = [Name::from_ascii("a.b.MyOverlay.").unwrap(), Name::from_labels(longest).unwrap()];
+    for (name, edns) in names.iter().flat_map(|name| [(name, false), (name, true)]) {
+        let mut message = question(name.clone());
+        if edns {
+            message.set_edns(Edns::new());
+        }
+        let request = Request::parse(&message.to_vec().unwrap()).unwrap();
+        let mut reply = Vec::new();
+        let zones =
+            [(0, ResponseCode::NXDomain), (1, ResponseCode::NXDomain), (3, ResponseCode::NoError)];
+        for (labels, code) in zones {
+            let zone = Zone(labels);
+            let decision = match code {
+                ResponseCode::NoError => Decision::NoData(zone),
+                _ => Decision::NxDomain(zone),
+            };
+            request.answer(decision, 0, Transport::Udp, &mut reply);
+            let answer = Message::from_vec(&reply).unwrap();
+            assert_eq!((answer.metadata.response_code, answer.answers.len()), (code, 0));
+            assert!(answer.metadata.authoritative && !answer.metadata.truncation);
+            assert_eq!(answer.edns.is_some(), edns);
+            let soa = &answer.authorities[0];
+            assert!(soa.name.zone_of(name) && soa.name.iter().len() == labels, "{}", soa.name);
+            assert_eq!((soa.record_type(), soa.ttl), (RecordType::SOA, NEGATIVE_TTL));
+        }
+    }
+}
+
+#[test]
+fn a_question_that_stays_inside_hears_that_there_is_no_recursion() {
+    let message = question(Name::from_ascii("www.example.").unwrap());
+    let request = Request::parse(&message.to_vec().unwrap()).unwrap();
+    let mut reply = Vec::new();
+    request.stays_inside(Transport::Udp, &mut reply);
+    let answer = Message::from_vec(&reply).unwrap();
+    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    assert!(!answer.metadata.recursion_available && !answer.metadata.authoritative);
+    assert_eq!(answer.queries, message.queries);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV6},
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -12,8 +12,8 @@ use std::{
 use nix::net::if_::if_nametoindex;
 use resolv_conf::{Config, ScopedIp};
 
-/// Address at which the resolvers answer inside the namespaces; Docker's resolver has the same.
-pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+use super::client_conf::ClientConf;
+
 const PORT: u16 = 53;
 /// Greatest number of servers that the C library asks (MAXNS).
 const SERVERS_MAX: usize = 3;
@@ -36,32 +36,28 @@ pub(super) struct Upstreams {
     pub(super) rotate: bool,
     /// Questions are sent by TCP only (`use-vc`).
     pub(super) tcp: bool,
+    /// What the file says to the C library itself.
+    pub(super) client: ClientConf,
 }
 
 impl Upstreams {
+    /// As the C library understands the file: without a server, or without the file, that on this machine is asked.
     fn parse(text: &str) -> Self {
         let config = Config::parse(known_parts(text)).unwrap_or_default();
         let timeout = Duration::from_secs(config.timeout.clamp(1, TIMEOUT_MAX).into());
+        let mut servers: Vec<_> =
+            config.nameservers.iter().filter_map(address).take(SERVERS_MAX).collect();
+        if servers.is_empty() {
+            servers.push((Ipv4Addr::LOCALHOST, PORT).into());
+        }
         Self {
-            // 127.0.0.11 is left out, because the node itself answers there: with a file that was copied out
-            // of an endpoint's namespace the node would ask itself.
-            servers: config
-                .nameservers
-                .iter()
-                .filter_map(address)
-                .filter(|server| server.ip() != IpAddr::V4(RESOLVER))
-                .take(SERVERS_MAX)
-                .collect(),
+            servers,
             timeout,
             total: (timeout * config.attempts.clamp(1, ATTEMPTS_MAX)).min(TOTAL_MAX),
             rotate: config.rotate,
             tcp: config.use_vc,
+            client: ClientConf::parse(text),
         }
-    }
-
-    fn none() -> Self {
-        let second = Duration::from_secs(1);
-        Self { servers: Vec::new(), timeout: second, total: second, rotate: false, tcp: false }
     }
 }
 
@@ -127,7 +123,7 @@ impl Stamp {
 
 impl ResolvConf {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, last: Mutex::new((None, Arc::new(Upstreams::none()))) }
+        Self { path, last: Mutex::new((None, Arc::new(Upstreams::parse("")))) }
     }
 
     /// The file's present contents. Costs one stat if nothing changed.
@@ -142,10 +138,10 @@ impl ResolvConf {
                     if last.0.is_some() || stamp.is_some() {
                         tracing::warn!(
                             path = %self.path.display(), %error,
-                            "the host's resolvers are not known: names that no endpoint has get SERVFAIL"
+                            "the host's resolvers are not known: 127.0.0.1 is asked, as the C library does"
                         );
                     }
-                    Upstreams::none()
+                    Upstreams::parse("")
                 }
             };
             // The stamp is older than the content: at worst the file is read once more than needed.
@@ -161,6 +157,8 @@ impl ResolvConf {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn parse(text: &str) -> Upstreams {
@@ -174,14 +172,20 @@ mod tests {
             ips.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(servers("nameserver 127.0.0.53\nsearch x"), "127.0.0.53:53");
-        assert_eq!(servers("nameserver 127.0.0.11\nnameserver 8.8.8.8"), "8.8.8.8:53");
+        // A node inside a container may have no other server than Docker's. Its own namespace is never an endpoint's,
+        // so that this address is not its own there.
+        assert_eq!(
+            servers("nameserver 127.0.0.11\nnameserver 8.8.8.8"),
+            "127.0.0.11:53 8.8.8.8:53"
+        );
         assert_eq!(
             servers("nameserver 1.1.1.1\nnameserver ::1\nnameserver 1.1.1.3\nnameserver 1.1.1.4"),
             "1.1.1.1:53 [::1]:53 1.1.1.3:53"
         );
         assert_eq!(servers("nameserver fe80::1%lo"), "[fe80::1%1]:53");
-        assert_eq!(servers("nameserver fe80::1%no-such-device"), "");
-        assert_eq!(servers("# nothing"), "");
+        for none in ["", "# nothing", "nameserver fe80::1%no-such-device", "search example.test"] {
+            assert_eq!(servers(none), "127.0.0.1:53", "{none}");
+        }
     }
 
     #[test]
@@ -212,7 +216,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resolv.conf");
         let conf = ResolvConf::new(path.clone());
-        assert!(conf.upstreams().servers.is_empty());
+        let local = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 53))];
+        assert_eq!(conf.upstreams().servers, local, "there is no file");
         for server in ["10.0.0.1", "10.0.0.22"] {
             fs::write(&path, format!("nameserver {server}\n")).unwrap();
             assert_eq!(conf.upstreams().servers, [(server.parse::<IpAddr>().unwrap(), 53).into()]);
@@ -224,6 +229,6 @@ mod tests {
         let first = conf.upstreams();
         assert!(Arc::ptr_eq(&first, &conf.upstreams()), "read once");
         fs::remove_file(&path).unwrap();
-        assert!(conf.upstreams().servers.is_empty());
+        assert_eq!(conf.upstreams().servers, local);
     }
 }

@@ -25,4 +25,4 @@ pub use maps::HostMaps;
 pub use merging::{MergeKeeper, MergingError};
 pub use monitor::{Listener, Monitor};
 pub use outside::HostOutside;
-pub use resolve::HostResolve;
+pub use resolve::{HostResolve, Questions};

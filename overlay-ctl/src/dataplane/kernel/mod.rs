@@ -220,4 +220,6 @@ pub struct Resolved {
     pub resolvers: usize,
     /// The problems, in words. The other namespaces are not affected by them.
     pub trouble: Vec<String>,
+    /// What is done worse than it could be, in words, though all names of endpoints resolve.
+    pub fallbacks: Vec<String>,
 }

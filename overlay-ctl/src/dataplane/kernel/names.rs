@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use imbl::OrdMap;
 
+use super::NetnsId;
 use crate::model::{Endpoint, NetworkId, NetworkName, Subnet};
 
 /// The names of a node's networks, and which namespace may ask for which.
@@ -37,8 +38,12 @@ pub struct NetworkNames {
 pub struct Namespace {
     /// The networks whose names resolve there. Where two of them know a bare name, the first network counts.
     pub networks: Vec<NetworkId>,
-    /// Changes when the namespace at this path was made anew.
-    pub incarnation: u32,
+    /// The kernel's number for the namespace, which is another one when the namespace at this path was made anew: as long
+    /// as the resolver's sockets are in the old one, its number is not given out again.
+    pub netns: Option<NetnsId>,
+    /// An endpoint in it is on a network that leads outside. In all other namespaces a question that only the host's
+    /// resolvers could answer is refused, because a question can carry any data out.
+    pub has_outside: bool,
 }
 
 impl NetworkNames {

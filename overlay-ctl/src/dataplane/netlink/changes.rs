@@ -62,7 +62,7 @@ fn listen() -> Result<Messages, NetlinkError> {
 
 /// The namespaces that have a name, because they are mounted (by `ip netns`, Docker, a CNI runtime), in whatever folder;
 /// a watch of that folder would see the file before the namespace is mounted on it.
-struct Mounts {
+pub(crate) struct Mounts {
     /// The mount table, which the kernel marks as exceptional whenever it changes.
     table: AsyncFd<File>,
     /// The mounts of network namespaces when they were last read.
@@ -72,7 +72,11 @@ struct Mounts {
 }
 
 impl Mounts {
-    fn watch() -> std::io::Result<Self> {
+    /// Begins to watch. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The mount table cannot be read or watched.
+    pub(crate) fn watch() -> std::io::Result<Self> {
         let file = File::open(MOUNTS)?;
         // SAFETY: the file owns its descriptor and keeps it until the AsyncFd that owns the file is gone.
         let table = unsafe {
@@ -87,7 +91,7 @@ impl Mounts {
     ///
     /// # Errors
     /// The runtime shuts down.
-    async fn changed(&mut self) -> std::io::Result<()> {
+    pub(crate) async fn changed(&mut self) -> std::io::Result<()> {
         loop {
             tokio::time::sleep_until(self.next).await;
             self.table.ready_mut(Readiness::PRIORITY | Readiness::ERROR).await?.clear_ready();

@@ -44,6 +44,7 @@ mod xdp;
 pub use barrier::BarrierGap;
 pub use bottom::{BottomDevice, BottomKind};
 pub use bridge::GatewayBridge;
+pub(crate) use changes::Mounts;
 pub use error::{BridgeError, DeviceError, GroError, NetlinkError, OffloadsError, UnderlayError};
 pub use features::Offloads;
 pub use held::HeldNamespaces;

@@ -47,22 +47,23 @@ pub(super) fn namespaces<'a>(
     devices: &BTreeMap<DeviceId, ObservedDevice>,
 ) -> OrdMap<PathBuf, Namespace> {
     // Ids grow with time: the networks of a namespace are asked in the order in which its endpoints were created.
-    let mut ordered: BTreeMap<EndpointId, (&Endpoint, &PathBuf)> = BTreeMap::new();
+    let mut ordered: BTreeMap<EndpointId, (&Endpoint, &Network, &PathBuf)> = BTreeMap::new();
     for endpoint in here {
         if let Location::Node { netns, .. } = &endpoint.location
             && let Some(network) = view.networks.get(&endpoint.network)
             && is_held(network, endpoint, held)
         {
-            ordered.insert(endpoint.id, (endpoint, netns));
+            ordered.insert(endpoint.id, (endpoint, network, netns));
         }
     }
     let mut namespaces = OrdMap::new();
-    for (id, (endpoint, netns)) in ordered {
+    for (id, (endpoint, network, netns)) in ordered {
         let Some(port) = devices.get(&DeviceId::port(id)) else { continue };
-        let namespace = namespaces
-            .entry(netns.clone())
-            .or_insert_with(|| Namespace { networks: Vec::new(), incarnation: port.ifindex });
+        let namespace: &mut Namespace = namespaces.entry(netns.clone()).or_default();
         namespace.networks.push(endpoint.network);
+        // All ports of a namespace lead into it, so its number does not depend on which of them goes first.
+        namespace.netns = namespace.netns.or(port.peer.as_ref().map(|peer| peer.netns));
+        namespace.has_outside |= !network.options.internal;
     }
     namespaces
 }

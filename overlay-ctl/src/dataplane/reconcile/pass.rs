@@ -9,7 +9,7 @@ use crate::{
     control::state::View,
     dataplane::kernel::{
         Bridge, DeviceFailure, DeviceId, Devices as _, GatewayHealth, Kernel, KernelError,
-        LocalGateway, LocalStatus, Mtus, Outside as _, WantedDevices,
+        LocalGateway, LocalStatus, Mtus, Outside as _, Resolved, WantedDevices,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -238,7 +238,8 @@ impl<K: Kernel> Reconciler<K> {
     /// What is done in a slower way than possible, or not at all, in words.
     pub(super) fn fallbacks(&mut self) -> Vec<String> {
         let mut fallbacks = self.kernel.outside().health().fallbacks;
-        let others = [&self.repair_trouble, &self.ways_trouble, &self.left, &self.resolved.trouble];
+        let Resolved { resolvers: _, trouble, fallbacks: of_names } = &self.resolved;
+        let others = [&self.repair_trouble, &self.ways_trouble, &self.left, trouble, of_names];
         fallbacks.extend(others.into_iter().flatten().cloned());
         fallbacks
     }

@@ -24,6 +24,8 @@ pub(super) struct Readings {
     is_leader: bool,
     endpoints: EndpointCounts,
     traffic: TrafficReadings,
+    /// The fates of questions for names.
+    questions: Vec<(&'static str, u64)>,
     /// Empty if the kernel has never counted run time.
     programs: Vec<ProgramStatus>,
 }
@@ -70,6 +72,7 @@ impl Readings {
             is_leader: node.controller.is_leader(),
             endpoints,
             traffic: TrafficReadings::take(node, former),
+            questions: node.questions.read(),
             programs,
         })
     }
@@ -147,6 +150,13 @@ impl Collector for Readings {
         self.maps(encoder, "overlay_map_capacity", capacity, |map| map.capacity)?;
 
         self.traffic.encode(encoder)?;
+        let help = "Questions that endpoints asked their DNS resolvers, by what became of them";
+        let mut family =
+            encoder.encode_descriptor("overlay_dns_queries", help, None, MetricType::Counter)?;
+        for (outcome, count) in &self.questions {
+            let labels = [("outcome", *outcome)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
         self.programs(encoder)?;
         let mut build = encoder.encode_descriptor(
             "overlay_build",

@@ -1,7 +1,10 @@
 //! The names that the resolvers are told, and when.
 
 use super::*;
-use crate::{dataplane::kernel::Namespace, model::NetworkOptions};
+use crate::{
+    dataplane::kernel::{Namespace, NetnsId},
+    model::NetworkOptions,
+};
 
 #[tokio::test]
 async fn names_come_before_the_view_is_acted_on_and_change_nothing() {
@@ -93,15 +96,43 @@ async fn a_namespace_asks_its_networks_in_the_order_in_which_its_endpoints_came(
     pass(&mut kernel, &cluster.view()).await;
     let told =
         |kernel: &FakeKernel| kernel.names.namespaces.clone().into_iter().collect::<Vec<_>>();
-    let namespace = |incarnation| {
-        vec![("/run/netns/web".into(), Namespace { networks: vec![lan, net], incarnation })]
+    let namespace = |netns, networks: &[NetworkId]| {
+        let networks = networks.to_vec();
+        let namespace = Namespace { networks, netns: NetnsId::new(netns), has_outside: true };
+        vec![("/run/netns/web".into(), namespace)]
     };
-    assert_eq!(told(&kernel), namespace(1));
-    // Each port is made anew, and so the resolver is.
+    assert_eq!(told(&kernel), namespace(0, &[lan, net]));
+    // The namespace is made anew, and so the resolver is.
+    kernel.namespaces.insert("/run/netns/a".into());
     kernel.remake_namespace(1);
     kernel.remake_namespace(2);
     pass(&mut kernel, &cluster.view()).await;
-    assert_eq!(told(&kernel), namespace(3));
+    assert_eq!(told(&kernel), namespace(1, &[lan, net]));
+    // An endpoint goes, even the first one: the namespace stays what it is.
+    cluster.remove("first");
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(told(&kernel), namespace(1, &[net]));
+}
+
+#[tokio::test]
+async fn a_namespace_has_an_outside_if_one_of_its_networks_has() {
+    let mut cluster = Cluster::new();
+    let internal = NetworkOptions { internal: true, ..NetworkOptions::default() };
+    cluster.network_with("inside", "172.16.17.0/24", internal);
+    cluster.endpoint_with("secret", "inside", on_node(1, "/run/netns/web"), &[]);
+    let mut kernel = FakeKernel::default();
+    kernel.namespaces.insert("/run/netns/web".into());
+    let has_outside = |kernel: &FakeKernel| {
+        kernel.names.namespaces.values().map(|namespace| namespace.has_outside).collect::<Vec<_>>()
+    };
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(has_outside(&kernel), [false]);
+    cluster.endpoint_with("open", "net", on_node(1, "/run/netns/web"), &[]);
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(has_outside(&kernel), [true]);
+    cluster.remove("open");
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(has_outside(&kernel), [false]);
 }
 
 #[tokio::test]
@@ -121,6 +152,13 @@ async fn names_are_told_again_after_a_problem() {
     assert_eq!(status.borrow().fallbacks, [""; 0]);
     reconciler.pass(&cluster.view()).await.unwrap();
     assert_eq!(reconciler.kernel.told, told + 1, "without one they are not");
+    // What is slower than it could be is shown, and is no reason to tell them again.
+    reconciler.kernel.name_fallbacks = vec!["a server is slow".to_owned()];
+    reconciler.work(&cluster.view(), Trigger::Periodic).await.unwrap();
+    assert_eq!(status.borrow().fallbacks, ["a server is slow"]);
+    assert_eq!(reconciler.kernel.told, told + 2);
+    reconciler.pass(&cluster.view()).await.unwrap();
+    assert_eq!(reconciler.kernel.told, told + 2);
 }
 
 #[tokio::test]

@@ -88,6 +88,8 @@ pub(super) struct FakeKernel {
     pub(super) outside: OutsideHealth,
     /// The problems of the resolvers.
     pub(super) trouble: Vec<String>,
+    /// What the resolvers do worse than they could.
+    pub(super) name_fallbacks: Vec<String>,
     /// How often everything was read, the devices and the ways were looked at, an entry was written, names were told, ports were
     /// published, and what a pass does not look at was repaired.
     pub(super) read_whole: usize,

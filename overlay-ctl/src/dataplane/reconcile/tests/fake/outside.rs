@@ -93,6 +93,10 @@ impl Resolve for FakeKernel {
         let addresses = names.networks.values().map(|network| network.pointers.len()).sum();
         self.fewest_names = self.fewest_names.min(addresses);
         self.names = Arc::clone(names);
-        Resolved { resolvers: names.namespaces.len(), trouble: self.trouble.clone() }
+        Resolved {
+            resolvers: names.namespaces.len(),
+            trouble: self.trouble.clone(),
+            fallbacks: self.name_fallbacks.clone(),
+        }
     }
 }
