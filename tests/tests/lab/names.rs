@@ -159,6 +159,50 @@ fn other_names_are_the_hosts_resolvers_business() {
 }
 
 #[test]
+fn names_of_the_overlay_and_of_internal_networks_never_leave() {
+    scenario(OUTSIDE, |lab| {
+        let world = World::build(lab)?;
+        let [h1, h2] = &world.hosts;
+        let web1 = attach(lab, h1, "web1", &[])?;
+        let web2 = attach(lab, h2, "web2", &[])?;
+        h1.overlay(&["network", "create", "inner", "--subnet", "10.1.0.0/24", "--internal"])?;
+        let secret = attach_to("inner", h1, "secret", lab.container("secret")?, &[])?;
+        let inside = &secret.netns;
+        inside.dig(&["secret"])?.is(&[&secret.address.to_string()])?;
+        for arguments in [
+            &["data.example.test"][..],
+            &["+tcp", "data.example.test", "TXT"],
+            &["data", "TXT"],
+            &[&reverse(OUTSIDE_NAME.1.parse()?), "PTR"],
+            &["web2.myoverlay"],
+        ] {
+            let refused = inside.dig(arguments)?;
+            refused.is_empty("REFUSED")?;
+            ensure!(!refused.flags.iter().any(|flag| flag == "ra"), "{refused:?}");
+        }
+        inside.dig(&["data.inner"])?.is_empty("NXDOMAIN")?;
+
+        // A name that an endpoint had does not become somebody else's.
+        web1.netns.dig(&["web2.myoverlay"])?.is(&[&web2.address.to_string()])?;
+        h2.overlay(&["endpoint", "rm", "web2"])?;
+        web1.netns.dig(&["web2.myoverlay"])?.is_empty("NXDOMAIN")?;
+        web1.netns.dig(&["a.web2.myoverlay", "TXT"])?.is_empty("NXDOMAIN")?;
+        // Top-level domains are asked for by resolvers inside. The outside's server serves none.
+        web1.netns.dig(&["com", "DS"])?.is_empty("REFUSED")?;
+        let log = world.outside.dns.log();
+        ensure!(log.contains("query[DS] com from"), "{log}");
+        let mut questions = log.lines().filter(|line| line.contains("query["));
+        let left = questions.find(|line| line.contains("data") || line.contains("myoverlay"));
+        ensure!(left.is_none(), "{left:?}");
+        // The namespace gets a way out by a second endpoint, and loses it with that.
+        attach_to("myoverlay", h1, "open", inside.clone(), &[])?;
+        inside.dig(&[OUTSIDE_NAME.0])?.is(&[OUTSIDE_NAME.1])?;
+        h1.overlay(&["endpoint", "rm", "open"])?;
+        inside.dig(&[OUTSIDE_NAME.0])?.is_empty("REFUSED")
+    });
+}
+
+#[test]
 fn a_namespace_finds_its_resolver() {
     scenario(OUTSIDE, |lab| {
         let world = World::build(lab)?;
