@@ -163,6 +163,9 @@ pub enum StartError {
     /// The underlay's offloads can't be given back.
     #[error(transparent)]
     Merging(#[from] crate::dataplane::host::MergingError),
+    /// Forwarding can't be switched on or off.
+    #[error(transparent)]
+    Forwarding(#[from] crate::dataplane::host::ForwardingError),
     /// rtnetlink failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),

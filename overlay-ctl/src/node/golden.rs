@@ -69,5 +69,6 @@ pub(crate) fn check_peers(bytes: &[u8]) {
 
 pub(crate) use crate::dataplane::host::{
     big_tcp::golden::{check_underlay, underlay},
+    forwarding_golden::{check_forwarding, forwarding},
     merging::golden::{check_offloads, offloads},
 };

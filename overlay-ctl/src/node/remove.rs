@@ -31,8 +31,13 @@ pub(super) async fn all(
         }
         Err(error) => results.push(Err(error.into())),
     }
-    match Table::open().await {
-        Ok(table) => results.push(host::gateway::remove(table).await.map_err(Into::into)),
+    let table = Table::open().await;
+    // Before the rules that guard it are gone.
+    let opened = table.as_ref().map(Table::forwarding).unwrap_or_default();
+    let closed = host::restore_forwarding(netlink, &args.state_dir, &opened).await;
+    results.push(closed.map_err(Into::into));
+    match table {
+        Ok(mut table) => results.push(table.remove().await.map_err(Into::into)),
         Err(error) => results.push(Err(error.into())),
     }
     if let Ok(Some(net)) = netlink.gateway_bridge_subnet().await

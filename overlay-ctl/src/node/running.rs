@@ -27,8 +27,8 @@ use crate::{
         dns::{Resolvers, Settings},
         gateway::{self, Table},
         host::{
-            EndpointCheck, HostDevices, HostGateway, HostKernel, HostMaps, HostOutside,
-            HostResolve, MergeKeeper, Monitor, SharedDatapath, SuperPacketPlan,
+            EndpointCheck, ForwardingKeeper, HostDevices, HostGateway, HostKernel, HostMaps,
+            HostOutside, HostResolve, MergeKeeper, Monitor, SharedDatapath, SuperPacketPlan,
         },
         kernel::{DeviceKind, LocalGateway, LocalStatus, Mtus},
         netlink::{Interest, Netlink, Underlay},
@@ -102,11 +102,13 @@ impl Parts {
         };
         let underlay_mtu = underlay.mtu;
         let datapath = SharedDatapath::new(datapath);
+        let forwarding =
+            ForwardingKeeper::open(netlink.clone(), &args.state_dir, &table.forwarding())?;
         let host_gateway = HostGateway::new(
             netlink.clone(),
             gateway.subnet,
             args.vxlan_port,
-            table,
+            (table, forwarding),
             check.ports(),
         );
         let large_packets = *super_packets.devices();
@@ -195,7 +197,8 @@ impl Parts {
         tasks.spawn("keep registered", registered);
         let (devices, ways, gather) = nudges(&netlink, interest)?;
         tasks.spawn("gather changes of devices", gather);
-        let nudges = Nudges { devices, ways, rules: gateway::changes()? };
+        let (rules, forwarding) = (gateway::changes()?, Netlink::forwarding_changes()?);
+        let nudges = Nudges { devices, ways, rules, forwarding };
         let reconcile = reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges);
         tasks.spawn(RECONCILE, reconcile);
         let monitor = Monitor::new(datapath.clone());

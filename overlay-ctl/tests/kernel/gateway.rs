@@ -42,6 +42,7 @@ pub(crate) fn rules() -> Rules {
         subnet: "172.18.0.0/16".parse().unwrap(),
         vxlan_port: 4789,
         forwarding: BTreeSet::from(["eth7".to_owned(), "eth8".to_owned()]),
+        bridged: BTreeSet::new(),
         published: BTreeMap::new(),
     }
 }
@@ -406,6 +407,38 @@ fn the_host_becomes_no_router() {
 }
 
 #[test]
+fn a_bridge_carries_frames_between_its_ports_as_before() {
+    if skip() {
+        return;
+    }
+    let mut lab = Lab::new(&rules());
+    let [one, two] = ["one", "two"].map(Netns::new);
+    lab.host.sh("ip link add br7 type bridge; ip link set br7 up; ip addr add 10.7.0.1/24 dev br7");
+    for (netns, device, address) in [(&one, "port1", "10.7.0.2"), (&two, "port2", "10.7.0.3")] {
+        lab.host.join(device, netns, "eth0");
+        lab.host.sh(&format!("ip link set {device} master br7"));
+        netns.sh(&format!("ip addr add {address}/24 dev eth0; ip route add default via 10.7.0.1"));
+    }
+    lab.host.sh("echo 2 > /proc/sys/net/ipv4/conf/br7/forwarding");
+    lab.filter_bridged(true);
+    let with = |bridged: &[&str]| {
+        let bridged = bridged.iter().map(|&bridge| (bridge.to_owned(), bridge.to_owned()));
+        let bridged: BTreeSet<(String, String)> = bridged.collect();
+        Rules { forwarding: BTreeSet::from(["br7".to_owned()]), bridged, ..rules() }
+    };
+    lab.sync(&with(&["br7"]));
+    let ping = |to: &str| format!("ping -c 1 -W 1 {to}");
+    assert!(one.succeeds(&ping("10.7.0.3")), "carried, not routed");
+    lab.outside.sh(&format!("ip route add 10.7.0.0/24 via {HOST}"));
+    assert!(!one.succeeds(&ping("10.0.0.2")), "routed to another network");
+    assert!(lab.counted("no router") >= 1);
+    if lab.host.succeeds("test -e /proc/sys/net/bridge/bridge-nf-call-iptables") {
+        lab.sync(&with(&[]));
+        assert!(!one.succeeds(&ping("10.7.0.3")), "what the rule is for");
+    }
+}
+
+#[test]
 fn connections_live_through_a_replacement() {
     if skip() {
         return;
@@ -421,7 +454,7 @@ fn connections_live_through_a_replacement() {
         "nft flush chain ip overlay publish",
         "nft add rule ip overlay forward counter",
         "nft delete chain ip overlay postrouting",
-        "nft add element ip overlay opened { eth9 }",
+        "nft add element ip overlay opened { leg2 }",
         "nft flush ruleset",
     ] {
         lab.host.sh(edit);

@@ -28,6 +28,13 @@ fn some() -> Rules {
     Rules { published: published.into(), ..rules() }
 }
 
+/// A host with the devices of [`rules`].
+fn host() -> Netns {
+    let host = Netns::new("host");
+    host.sh("for device in eth7 eth8; do ip link add $device type bridge; done");
+    host
+}
+
 fn handles(host: &Netns) -> String {
     host.sh("nft -a list ruleset")
 }
@@ -37,7 +44,7 @@ fn what_is_as_wanted_is_not_written() {
     if skip() {
         return;
     }
-    let host = Netns::new("host");
+    let host = host();
     host.block_on(|| async {
         let mut table = Table::default();
         assert_eq!(table.sync(&some()).await.unwrap(), Changed::Table);
@@ -85,7 +92,7 @@ fn whatever_somebody_does_to_it_is_undone() {
     if skip() {
         return;
     }
-    let host = Netns::new("host");
+    let host = host();
     host.block_on(|| async {
         let mut table = Table::default();
         table.sync(&some()).await.unwrap();
@@ -113,6 +120,13 @@ fn whatever_somebody_does_to_it_is_undone() {
                 Changed::Elements { added: 1, removed: 0 },
             ),
             ("flush set ip overlay opened", Changed::Elements { added: 2, removed: 0 }),
+            ("add element ip overlay opened { lo }", Changed::Elements { added: 0, removed: 1 }),
+            // A device that is gone has a number.
+            ("add element ip overlay opened { 999 }", Changed::Elements { added: 0, removed: 1 }),
+            (
+                "add element ip overlay bridged { lo . eth7 }",
+                Changed::Elements { added: 0, removed: 1 },
+            ),
         ] {
             host.sh(&format!("nft {edit}"));
             assert_ne!(host.sh("nft list ruleset"), wanted, "{edit}");
@@ -134,7 +148,7 @@ fn tables_of_others_are_left_alone() {
     if skip() {
         return;
     }
-    let host = Netns::new("host");
+    let host = host();
     host.sh("nft add table inet firewall");
     host.sh("nft add chain inet firewall in { type filter hook input priority 0 \\; }");
     host.sh("nft add rule inet firewall in tcp dport 22 accept");
@@ -165,7 +179,7 @@ fn a_flush_is_heard_and_our_own_change_once() {
     if skip() {
         return;
     }
-    let host = Netns::new("host");
+    let host = host();
     host.sh("nft add table inet firewall");
     host.block_on(|| async {
         let mut heard = changes().unwrap();
@@ -210,7 +224,7 @@ fn one_more_of_a_thousand_is_one_element() {
     if skip() {
         return;
     }
-    let host = Netns::new("host");
+    let host = host();
     host.block_on(|| async {
         let mut table = Table::default();
         for present in [10u16, 1000] {
@@ -252,7 +266,7 @@ fn the_listing_explains_itself() {
     if skip() {
         return;
     }
-    let host = Netns::new("host");
+    let host = host();
     host.block_on(|| async { Table::default().sync(&some()).await.unwrap() });
     let listed = host.sh("nft list table ip overlay");
     println!("{listed}");

@@ -102,7 +102,7 @@ impl MachineState {
             let (path, value) = line.split_once(" = ")?;
             let device =
                 path.strip_prefix("net/ipv4/conf/")?.strip_suffix("/forwarding")?.to_owned();
-            (value == "1").then_some(device)
+            (value != "0").then_some(device)
         };
         self.sysctls.iter().filter_map(forwards).collect()
     }

@@ -55,7 +55,9 @@ pub(crate) async fn all(options: &Options, datapath: Datapath, bpffs: &Path) -> 
     let (_devices, devices) = mpsc::channel(1);
     let (_ways, ways) = mpsc::channel(1);
     let (_rules, rules) = mpsc::channel(1);
-    let running = tokio::spawn(reconciler.run(receiver, Nudges { devices, ways, rules }));
+    let (_forwarding, forwarding) = mpsc::channel(1);
+    let nudges = Nudges { devices, ways, rules, forwarding };
+    let running = tokio::spawn(reconciler.run(receiver, nudges));
     programmed(&mut status, views.borrow().revision).await?;
     written.take();
 

@@ -10,6 +10,7 @@ mod degraded;
 mod ethernet;
 mod fencing;
 mod foreign;
+mod forwarding;
 mod frames;
 mod gateway;
 mod icc;

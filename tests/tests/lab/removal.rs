@@ -161,6 +161,12 @@ fn foreign_devices_programs_and_pins_are_left_alone() {
         ])?;
         let pin = h1.bpffs.with_file_name(format!("{}-foreign", h1.netns.name()));
         fs::create_dir(&pin)?;
+        // The bridge has an address, so endpoints and its neighbours are to reach each other.
+        eventually("the node forwards for cni0", Duration::from_secs(20), || {
+            let forwarding = MachineState::of(&h1)?.forwarding();
+            ensure!(forwarding.iter().any(|device| device == "cni0"), "{forwarding:?}");
+            Ok(())
+        })?;
         let remove_pin = scopeguard(|| fs::remove_dir(&pin).expect("the foreign folder is there"));
         let before = MachineState::of(&h1)?;
 

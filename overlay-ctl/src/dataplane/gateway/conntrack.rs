@@ -19,8 +19,8 @@ use rtnetlink::{
 };
 
 use super::{
+    contents::protocol_number,
     flow::{CTA_TUPLE_ORIG, CTA_TUPLE_REPLY},
-    rules::protocol_number,
     suspicion::Part,
 };
 

@@ -78,6 +78,16 @@ pub(super) fn meta(key: MetaKey) -> Expression<'static> {
     named(NamedExpression::Meta(Meta { key }))
 }
 
+/// Two properties of a packet, looked up together.
+pub(super) fn both(first: MetaKey, second: MetaKey) -> Expression<'static> {
+    named(NamedExpression::Concat(vec![meta(first), meta(second)]))
+}
+
+/// The set with this name.
+pub(super) fn in_set(name: &str) -> Expression<'static> {
+    text(format!("@{name}"))
+}
+
 pub(super) fn prefix(address: Ipv4Addr, length: u8) -> Expression<'static> {
     let prefix = Prefix { addr: Box::new(text(address.to_string())), len: length.into() };
     named(NamedExpression::Prefix(prefix))

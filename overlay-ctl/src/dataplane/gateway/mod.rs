@@ -12,6 +12,7 @@
 mod changes;
 mod connections;
 mod conntrack;
+mod contents;
 mod error;
 mod expression;
 mod flow;

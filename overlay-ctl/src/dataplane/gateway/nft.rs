@@ -5,8 +5,7 @@
 
 use std::{io, process::Stdio, time::Duration};
 
-use nftables::schema::{NfObject, Nftables};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{GatewayError, rules::TABLE};
@@ -37,11 +36,9 @@ pub(super) async fn list() -> Result<Option<Vec<Value>>, GatewayError> {
 }
 
 /// Runs all of `commands` or, on an error, none.
-pub(super) async fn apply(commands: Vec<NfObject<'static>>) -> Result<(), GatewayError> {
-    let document = Nftables { objects: commands.into() };
-    let text = serde_json::to_vec(&document)
-        .map_err(|source| GatewayError::Answer { action: WRITE, source })?;
-    run(WRITE, &["-j", "-f", "-"], Some(&text)).await.map(drop)
+pub(super) async fn apply(commands: Vec<Value>) -> Result<(), GatewayError> {
+    let document = json!({"nftables": commands}).to_string();
+    run(WRITE, &["-j", "-f", "-"], Some(document.as_bytes())).await.map(drop)
 }
 
 async fn run(

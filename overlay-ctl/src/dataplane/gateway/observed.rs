@@ -6,12 +6,13 @@ use std::{
     num::NonZeroU16,
 };
 
-use nftables::schema::NfListObject;
 use serde_json::Value;
 
-use super::rules::{
-    Contents, ON_ALL_TO_ADDRESS, ON_ALL_TO_PORT, ON_ONE_TO_ADDRESS, ON_ONE_TO_PORT, OPENED,
-    protocol_number,
+use super::{
+    contents::{Contents, protocol_number},
+    rules::{
+        BRIDGED, ON_ALL_TO_ADDRESS, ON_ALL_TO_PORT, ON_ONE_TO_ADDRESS, ON_ONE_TO_PORT, OPENED,
+    },
 };
 use crate::{
     dataplane::kernel::{HostPort, Target},
@@ -47,12 +48,8 @@ impl Observed {
 }
 
 /// The form in which nft would list these objects.
-pub(super) fn skeleton(objects: &[NfListObject<'_>]) -> Vec<Value> {
-    let values = objects.iter().map(|object| match serde_json::to_value(object) {
-        Ok(value) => canonical(value),
-        Err(error) => unreachable!("these objects are made of strings and numbers: {error}"),
-    });
-    let mut skeleton: Vec<Value> = values.collect();
+pub(super) fn skeleton(objects: &[Value]) -> Vec<Value> {
+    let mut skeleton: Vec<Value> = objects.iter().cloned().map(canonical).collect();
     sort(&mut skeleton);
     skeleton
 }
@@ -124,12 +121,13 @@ fn is_absent(key: &str, value: &Value) -> bool {
 /// A value and its comment.
 type Commented<T> = (T, String);
 
-/// The elements of all maps and of the set.
+/// The elements of all maps and sets.
 #[derive(Default)]
 struct Elements {
     addresses: BTreeMap<HostPort, Commented<Ipv4Addr>>,
     ports: BTreeMap<HostPort, Commented<NonZeroU16>>,
     opened: BTreeSet<String>,
+    bridged: BTreeSet<(String, String)>,
 }
 
 impl Elements {
@@ -137,6 +135,12 @@ impl Elements {
         match map {
             OPENED => {
                 self.opened.insert(element.as_str()?.to_owned());
+            }
+            BRIDGED => {
+                let [from, bridge] = element.get("concat")?.as_array()?.as_slice() else {
+                    return None;
+                };
+                self.bridged.insert((from.as_str()?.to_owned(), bridge.as_str()?.to_owned()));
             }
             ON_ONE_TO_ADDRESS | ON_ALL_TO_ADDRESS => {
                 let (port, comment, value) = mapping(map == ON_ALL_TO_ADDRESS, element)?;
@@ -162,7 +166,8 @@ impl Elements {
             }
             published.insert(host_port, Target { address, port, comment });
         }
-        self.ports.is_empty().then_some(Contents { published, opened: self.opened })
+        let Self { opened, bridged, ports, .. } = self;
+        ports.is_empty().then_some(Contents { published, opened, bridged })
     }
 }
 
@@ -215,8 +220,7 @@ mod tests {
     fn listed() -> Vec<Value> {
         let mut objects = vec![json!({"metainfo": {"version": "1.0.6"}})];
         objects.push(json!({"table": {"family": "ip", "name": "overlay", "handle": 1}}));
-        let skeleton = rules::skeleton(&rules::tests::some());
-        objects.extend(skeleton.iter().map(|object| serde_json::to_value(object).unwrap()));
+        objects.extend(rules::skeleton(&rules::tests::some()));
         objects
     }
 

@@ -15,20 +15,20 @@
 //! 1.0.6 (Debian 12) cannot read a map to both from JSON.
 
 use super::expression::{
-    compare, counter, destination_port, dnat, either, equal, field_of, has, ip, masquerade_to,
-    meta, named, number, prefix, range, text,
+    both, compare, counter, destination_port, dnat, either, equal, field_of, has, in_set, ip,
+    masquerade_to, meta, named, prefix, range, text,
 };
 use crate::{
     dataplane::kernel::{HostPort, Target},
-    model::{Subnet, Transport},
+    model::Subnet,
 };
 use nftables::{
-    expr::{Elem, Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression},
-    schema::{Chain, Element, Map, NfListObject, Rule, Set, SetType, SetTypeValue, Table},
+    expr::{Expression, Fib, FibFlag, FibResult, MetaKey, NamedExpression},
+    schema::{Chain, Map, NfListObject, Rule, SetType, SetTypeValue, Table},
     stmt::{JumpTarget, Operator, Statement},
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
-use nix::libc;
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
@@ -44,15 +44,17 @@ pub(super) const ON_ALL_TO_ADDRESS: &str = "published_on_all_to_address";
 pub(super) const ON_ALL_TO_PORT: &str = "published_on_all_to_port";
 /// Set of the devices whose forwarding the node switched on.
 pub(super) const OPENED: &str = "opened";
+/// Set of pairs: an opened device, and the bridge whose frames come in by it and stay in the bridge.
+pub(super) const BRIDGED: &str = "bridged";
+/// The type of these sets: an index, and not a name, so that an element follows a device that is renamed, also while no
+/// node runs. The crate does not know this type.
+const INDEX: &str = "iface_index";
 
 /// Priorities `dstnat` and `srcnat`: destination NAT comes before routing, source NAT after it.
 const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
 /// Priority `filter`.
 const FILTER: i32 = 0;
-/// Bytes of the longest comment. The kernel takes 128 with the terminating zero
-/// (`NFTNL_UDATA_COMMENT_MAXLEN`).
-const COMMENT_MAX: usize = 127;
 
 /// The values from which a node's table is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,103 +68,20 @@ pub struct Rules {
     /// Devices whose forwarding the node switched on, so that the outside reaches the bridge through them.
     /// Packets that come in on one of them are forwarded to the bridge only.
     pub forwarding: BTreeSet<String>,
+    /// Pairs of an opened device and a bridge: the bridge itself, or a VLAN device on it, and the bridge. With br_netfilter
+    /// the frames that a bridge carries between its ports pass here too, and they are not routed.
+    pub bridged: BTreeSet<(String, String)>,
     /// Ports of the host (address 0.0.0.0 = all its addresses) and their targets.
     pub published: BTreeMap<HostPort, Target>,
-}
-
-/// The elements of the maps and of the set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Contents {
-    pub(super) published: BTreeMap<HostPort, Target>,
-    pub(super) opened: BTreeSet<String>,
-}
-
-impl Contents {
-    /// The elements for `rules`, in the form in which the kernel will return them.
-    pub(super) fn of(rules: &Rules) -> Self {
-        let published = rules.published.iter().map(|(port, target)| {
-            (*port, Target { comment: printable(&target.comment), ..target.clone() })
-        });
-        Self { published: published.collect(), opened: rules.forwarding.clone() }
-    }
-
-    /// The elements to add for each map and for the set. A map without elements is left out.
-    pub(super) fn elements(&self) -> Vec<Element<'static>> {
-        let published = |on_all: bool, value: fn(&Target) -> Expression<'static>| {
-            let some = self
-                .published
-                .iter()
-                .filter(move |((_, host, _), _)| host.is_unspecified() == on_all);
-            some.map(|(port, target)| mapping(*port, &target.comment, value(target))).collect()
-        };
-        let address = |target: &Target| text(target.address.to_string());
-        let port = |target: &Target| number(target.port.get());
-        let opened = self.opened.iter().map(|device| text(device.clone())).collect();
-        let all: [(&'static str, Vec<Expression<'static>>); 5] = [
-            (ON_ONE_TO_ADDRESS, published(false, address)),
-            (ON_ONE_TO_PORT, published(false, port)),
-            (ON_ALL_TO_ADDRESS, published(true, address)),
-            (ON_ALL_TO_PORT, published(true, port)),
-            (OPENED, opened),
-        ];
-        let some = all.into_iter().filter(|(_, elements)| !elements.is_empty());
-        some.map(|(name, elements)| Element {
-            family: FAMILY,
-            table: TABLE.into(),
-            name: name.into(),
-            elem: elements.into(),
-        })
-        .collect()
-    }
-}
-
-/// Makes `comment` readable for nft, which prints comments between quotes and escapes nothing: a comment
-/// with a quote in it could not be read again.
-fn printable(comment: &str) -> String {
-    let clean = comment.chars().map(|c| if c == '"' || c.is_control() { '?' } else { c });
-    let mut text = String::new();
-    for c in clean {
-        if text.len() + c.len_utf8() > COMMENT_MAX {
-            break;
-        }
-        text.push(c);
-    }
-    text
-}
-
-/// The protocol's number at IANA. A name would need /etc/protocols, which a small machine may lack.
-pub(super) fn protocol_number(transport: Transport) -> u8 {
-    match transport {
-        Transport::Tcp => libc::IPPROTO_TCP as u8,
-        Transport::Udp => libc::IPPROTO_UDP as u8,
-        Transport::Sctp => libc::IPPROTO_SCTP as u8,
-    }
-}
-
-fn mapping(
-    (transport, host, port): HostPort,
-    comment: &str,
-    value: Expression<'static>,
-) -> Expression<'static> {
-    let mut key = vec![number(protocol_number(transport)), number(port.get())];
-    if !host.is_unspecified() {
-        key.insert(0, text(host.to_string()));
-    }
-    let key = NamedExpression::Elem(Elem {
-        val: Box::new(named(NamedExpression::Concat(key))),
-        comment: Some(comment.to_owned().into()),
-        ..Elem::default()
-    });
-    Expression::List(vec![named(key), value])
 }
 
 pub(super) fn table() -> Table<'static> {
     Table { family: FAMILY, name: TABLE.into(), handle: None }
 }
 
-/// The objects of the table without its elements, in the order that nft needs: maps and chains come before
-/// the rules that name them.
-pub(super) fn skeleton(rules: &Rules) -> Vec<NfListObject<'static>> {
+/// The objects of the table without its elements, in nft's JSON and in the order that nft needs: maps and chains come
+/// before the rules that name them.
+pub(super) fn skeleton(rules: &Rules) -> Vec<Value> {
     let on_one = [SetType::Ipv4Addr, SetType::InetProto, SetType::InetService];
     let on_all = [SetType::InetProto, SetType::InetService];
     let mut objects = vec![
@@ -170,13 +89,6 @@ pub(super) fn skeleton(rules: &Rules) -> Vec<NfListObject<'static>> {
         map(ON_ONE_TO_PORT, &on_one, SetType::InetService),
         map(ON_ALL_TO_ADDRESS, &on_all, SetType::Ipv4Addr),
         map(ON_ALL_TO_PORT, &on_all, SetType::InetService),
-        NfListObject::Set(Box::new(Set {
-            family: FAMILY,
-            table: TABLE.into(),
-            name: OPENED.into(),
-            set_type: SetTypeValue::Single(SetType::Ifname),
-            ..Set::default()
-        })),
         chain("publish", None),
         chain("prerouting", Some((NfChainType::NAT, NfHook::Prerouting, DSTNAT))),
         chain("output", Some((NfChainType::NAT, NfHook::Output, DSTNAT))),
@@ -193,7 +105,16 @@ pub(super) fn skeleton(rules: &Rules) -> Vec<NfListObject<'static>> {
             ..Rule::default()
         }));
     }
-    objects
+    let sets = [set(OPENED, &json!(INDEX)), set(BRIDGED, &json!([INDEX, INDEX]))];
+    sets.into_iter().chain(objects.iter().map(value)).collect()
+}
+
+/// An object in nft's JSON.
+pub(super) fn value(object: &NfListObject<'static>) -> Value {
+    match serde_json::to_value(object) {
+        Ok(value) => value,
+        Err(error) => unreachable!("these objects are made of strings and numbers: {error}"),
+    }
 }
 
 type Described = (&'static str, &'static str, Vec<Statement<'static>>);
@@ -271,16 +192,18 @@ fn described(rules: &Rules) -> Vec<Described> {
             "what belongs to no connection can't be masqueraded",
             vec![out_of_bridge(), has("state", text("invalid")), counter(), Statement::Drop(None)],
         ),
+        // These frames are not routed: the bridge carries them, as it did before the node came.
+        (
+            "forward",
+            "a bridge carries frames between its ports (br_netfilter)",
+            vec![equal(both(MetaKey::Iif, MetaKey::Oif), in_set(BRIDGED)), Statement::Accept(None)],
+        ),
         // Forwarding must be on for a device through which the bridge is reached. Without this rule, that
         // would make the host a router between its other networks too.
         (
             "forward",
             "the overlay makes this host no router between its other networks",
-            vec![
-                equal(meta(MetaKey::Iifname), text(format!("@{OPENED}"))),
-                counter(),
-                Statement::Drop(None),
-            ],
+            vec![equal(meta(MetaKey::Iif), in_set(OPENED)), counter(), Statement::Drop(None)],
         ),
     ]);
     all.extend(beside(*vxlan_port).into_iter().map(|(comment, first, last)| {
@@ -338,6 +261,11 @@ fn map(name: &'static str, key: &[SetType], value: SetType) -> NfListObject<'sta
     }))
 }
 
+/// A set of devices.
+fn set(name: &str, of: &Value) -> Value {
+    json!({"set": {"family": FAMILY, "table": TABLE, "name": name, "type": of}})
+}
+
 fn chain(name: &'static str, hook: Option<(NfChainType, NfHook, i32)>) -> NfListObject<'static> {
     let mut chain =
         Chain { family: FAMILY, table: TABLE.into(), name: name.into(), ..Chain::default() };
@@ -360,16 +288,9 @@ pub(super) mod tests {
             subnet: "172.18.0.0/16".parse().unwrap(),
             vxlan_port: 4789,
             forwarding: BTreeSet::new(),
+            bridged: BTreeSet::new(),
             published: BTreeMap::new(),
         }
-    }
-
-    #[test]
-    fn a_comment_can_be_printed_and_read_again() {
-        assert_eq!(printable("web1 80/tcp"), "web1 80/tcp");
-        assert_eq!(printable("a\"b\nc"), "a?b?c");
-        let long = printable(&"ä".repeat(100));
-        assert_eq!(long, "ä".repeat(63), "cut between characters");
     }
 
     #[test]
@@ -389,7 +310,10 @@ pub(super) mod tests {
     fn each_rule_says_what_it_is_for() {
         let mut comments = BTreeSet::new();
         for (chain, comment, _) in described(&some()) {
-            assert!(!comment.is_empty() && comment == printable(comment), "{chain}: {comment}");
+            assert!(
+                !comment.is_empty() && comment == super::super::contents::printable(comment),
+                "{chain}: {comment}"
+            );
             assert!(comments.insert(comment), "{comment}");
         }
     }

@@ -8,8 +8,8 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use super::{
+    contents::protocol_number,
     flow::{Direction, Flow},
-    rules::protocol_number,
     suspicion::{Suspicion, target},
 };
 use crate::{

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use nftables::schema::{NfCmd, NfListObject, NfObject};
-use serde_json::Value;
+use nftables::schema::NfListObject;
+use serde_json::{Value, json};
 
 use super::{
-    GatewayError, Rules, nft,
+    GatewayError, Rules,
+    contents::Contents,
+    nft,
     observed::{self, Observed},
-    rules::{self, Contents},
+    rules,
     suspicion::Shift,
 };
 use crate::error_chain;
@@ -59,7 +61,7 @@ impl Table {
         Ok(Self { known: Some(read().await?), ..Self::default() })
     }
 
-    /// Devices whose forwarding the node switched on, according to the table in the kernel.
+    /// Devices whose forwarding a node switched on, according to the table in the kernel.
     #[must_use]
     pub fn forwarding(&self) -> BTreeSet<String> {
         match &self.known {
@@ -147,7 +149,7 @@ impl Table {
     /// [`GatewayError`].
     pub async fn remove(&mut self) -> Result<(), GatewayError> {
         self.known = None;
-        let table = || NfListObject::Table(rules::table());
+        let table = || rules::value(&NfListObject::Table(rules::table()));
         // The table is added first, because deleting a missing table would be an error.
         nft::apply(vec![add(table()), delete(table())]).await
     }
@@ -160,14 +162,13 @@ impl Table {
 
     async fn replace(
         &mut self,
-        objects: Vec<NfListObject<'static>>,
+        objects: Vec<Value>,
         skeleton: Vec<Value>,
         contents: Contents,
     ) -> Result<(), GatewayError> {
-        let table = || NfListObject::Table(rules::table());
+        let table = || rules::value(&NfListObject::Table(rules::table()));
         let mut commands = vec![add(table()), delete(table()), add(table())];
-        commands.extend(objects.into_iter().map(add));
-        commands.extend(contents.elements().into_iter().map(NfListObject::Element).map(add));
+        commands.extend(objects.into_iter().chain(elements(&contents)).map(add));
         nft::apply(commands).await?;
         let written = contents.clone();
         // A version of nft may list rules in another form than they were written in. That must not look
@@ -199,16 +200,22 @@ async fn read() -> Result<Known, GatewayError> {
     })
 }
 
-fn add(object: NfListObject<'static>) -> NfObject<'static> {
-    NfObject::CmdObject(NfCmd::Add(object))
+fn add(object: Value) -> Value {
+    json!({"add": object})
 }
 
-fn delete(object: NfListObject<'static>) -> NfObject<'static> {
-    NfObject::CmdObject(NfCmd::Delete(object))
+fn delete(object: Value) -> Value {
+    json!({"delete": object})
+}
+
+/// The elements of each map and set, as one object each.
+fn elements(contents: &Contents) -> Vec<Value> {
+    let elements = contents.elements().into_iter().map(NfListObject::Element);
+    elements.map(|element| rules::value(&element)).collect()
 }
 
 /// The commands that change the elements from `current` to `wanted`.
-fn difference(current: &Contents, wanted: &Contents) -> (Changed, Vec<NfObject<'static>>) {
+fn difference(current: &Contents, wanted: &Contents) -> (Changed, Vec<Value>) {
     let not_in = |these: &Contents, those: &Contents| Contents {
         published: these
             .published
@@ -217,12 +224,16 @@ fn difference(current: &Contents, wanted: &Contents) -> (Changed, Vec<NfObject<'
             .map(|(port, target)| (*port, target.clone()))
             .collect(),
         opened: these.opened.difference(&those.opened).cloned().collect(),
+        bridged: these.bridged.difference(&those.bridged).cloned().collect(),
     };
     let (gone, new) = (not_in(current, wanted), not_in(wanted, current));
-    let count = |contents: &Contents| contents.published.len() + contents.opened.len();
+    let count = |contents: &Contents| {
+        let Contents { published, opened, bridged } = contents;
+        published.len() + opened.len() + bridged.len()
+    };
     let changed = Changed::Elements { added: count(&new), removed: count(&gone) };
-    let elements = |contents: Contents| contents.elements().into_iter().map(NfListObject::Element);
     // Elements are removed first, because an element with a new target has the same key.
-    let commands = elements(gone).map(delete).chain(elements(new).map(add)).collect();
+    let gone = elements(&gone).into_iter().map(delete);
+    let commands = gone.chain(elements(&new).into_iter().map(add)).collect();
     (changed, commands)
 }

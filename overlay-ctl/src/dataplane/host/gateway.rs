@@ -1,11 +1,12 @@
-//! The node's own way to and from the outside: the gateway bridge, the nftables table, and the reserved ports of the
-//! host.
+//! The node's own way to and from the outside: the gateway bridge, the nftables table, forwarding, and the reserved ports
+//! of the host.
 
+use super::forwarding::ForwardingKeeper;
 use crate::{
     dataplane::{
-        gateway::{Connections, GatewayError, Reservations, Rules, Table},
+        gateway::{Connections, Reservations, Rules, Table},
         kernel::{HostPort, KernelError, Legs, LocalGateway, PublishedPorts, Stations},
-        netlink::{self, GATEWAY_BRIDGE, LinkList, Netlink},
+        netlink::{GATEWAY_BRIDGE, LinkList, Netlink},
     },
     model::Subnet,
 };
@@ -40,12 +41,11 @@ pub struct HostGateway {
     connections: Connections,
     ports: SharedPorts,
     published: usize,
-    /// Devices whose forwarding this node switched on, or switches on with the next publication.
-    forwarding: BTreeSet<String>,
+    forwarding: ForwardingKeeper,
+    /// Somebody may have changed forwarding or devices since the last look at them.
+    is_doubted: bool,
     /// Ports that could not be reserved, in words.
     unkept: Vec<String>,
-    /// Devices whose forwarding could not be switched on, in words.
-    unopened: Vec<String>,
 }
 
 impl HostGateway {
@@ -53,10 +53,9 @@ impl HostGateway {
         netlink: Netlink,
         subnet: Subnet,
         vxlan_port: u16,
-        table: Table,
+        (table, forwarding): (Table, ForwardingKeeper),
         ports: SharedPorts,
     ) -> Self {
-        let forwarding = table.forwarding();
         Self {
             netlink,
             subnet,
@@ -66,48 +65,29 @@ impl HostGateway {
             ports,
             published: 0,
             forwarding,
+            is_doubted: true,
             unkept: Vec::new(),
-            unopened: Vec::new(),
         }
     }
 
-    /// Creates or repairs the bridge, switches forwarding on or off for the devices by which the outside comes, and
-    /// marks the table as to be read again. Returns what failed; one of these does not depend on the others.
+    /// Creates or repairs the bridge, and marks forwarding and the table as to be looked at again. Returns what failed.
     pub(super) async fn repair(
         &mut self,
         links: &LinkList,
         gateway: &LocalGateway,
         stations: &Stations,
-        underlay: &str,
     ) -> Vec<KernelError> {
         self.table.doubt();
+        self.is_doubted = true;
         let LocalGateway { subnet, mtu } = *gateway;
         let ensured = self.netlink.ensure_gateway_bridge_among(links, subnet, mtu, stations).await;
         let ensured = ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e));
-        let opened = self.open_uplinks(links, underlay).await;
-        [ensured.map(drop), opened].into_iter().filter_map(Result::err).collect()
+        ensured.err().into_iter().collect()
     }
 
-    /// Finds out for which devices forwarding is to be switched on, and switches it off for those that are no uplinks any
-    /// more.
-    async fn open_uplinks(&mut self, links: &LinkList, underlay: &str) -> Result<(), KernelError> {
-        let uplinks = self.netlink.uplinks(links, underlay).await.map_err(uplinks_failed)?;
-        if Netlink::forwarding("all").map_err(uplinks_failed)? {
-            // The host is meant to be a router: forwarding is not the node's to switch on or to guard.
-            self.forwarding.clear();
-        } else {
-            for device in &uplinks {
-                if !Netlink::forwarding(device).map_err(uplinks_failed)? {
-                    self.forwarding.insert(device.clone());
-                }
-            }
-        }
-        let gone: Vec<String> = self.forwarding.difference(&uplinks).cloned().collect();
-        for device in gone {
-            close(&device);
-            self.forwarding.remove(&device);
-        }
-        Ok(())
+    /// Marks forwarding as to be looked at again, because another program may have changed it.
+    pub(super) fn doubt_forwarding(&mut self) {
+        self.is_doubted = true;
     }
 
     /// Marks the table as to be read again, because another program wrote to nftables.
@@ -131,28 +111,46 @@ impl HostGateway {
             }
             self.unkept = unkept;
         }
-        let rules = Rules {
-            bridge: GATEWAY_BRIDGE.to_owned(),
-            subnet: self.subnet,
-            vxlan_port: self.vxlan_port,
-            forwarding: self.forwarding.clone(),
-            published: published.clone(),
-        };
-        let synced = self.table.sync(&rules).await;
+        let looked = if self.is_doubted { self.look().await } else { Ok(()) };
+        let mut rules = self.rules(published);
+        let mut synced = self.table.sync(&rules).await;
+        if synced.is_err() && looked.is_ok() {
+            // A device may be gone since the last look.
+            self.look().await?;
+            rules = self.rules(published);
+            synced = self.table.sync(&rules).await;
+        }
         synced.map_err(|e| KernelError::new("writing the nftables table failed", e))?;
         self.published = published.len();
         self.connections.settle(&mut self.table, &rules, legs).await;
-        // Only now that the rules keep the host from routing for others. A device that is gone, or has another name now,
-        // holds up nobody: the next repair finds the devices anew.
-        self.unopened.clear();
-        for device in &self.forwarding {
-            if let Err(error) = open(device) {
-                let why = crate::error_chain(&error);
-                self.unopened
-                    .push(format!("forwarding of {device} could not be switched on: {why}"));
-            }
+        // Only now that the rules keep the host from routing for others.
+        self.forwarding.open_guarded();
+        looked
+    }
+
+    async fn look(&mut self) -> Result<(), KernelError> {
+        let looked = self.forwarding.look().await;
+        let changed =
+            looked.map_err(|e| KernelError::new("looking at the devices of the host failed", e))?;
+        self.is_doubted = false;
+        if changed {
+            // Its elements may have other names than when they were written.
+            self.table.doubt();
         }
         Ok(())
+    }
+
+    fn rules(&self, published: &PublishedPorts) -> Rules {
+        let opened = || self.forwarding.opened();
+        let bridged = opened().filter_map(|d| Some((d.name.clone(), d.bridge.clone()?)));
+        Rules {
+            bridge: GATEWAY_BRIDGE.to_owned(),
+            subnet: self.subnet,
+            vxlan_port: self.vxlan_port,
+            forwarding: opened().map(|device| device.name.clone()).collect(),
+            bridged: bridged.collect(),
+            published: published.clone(),
+        }
     }
 
     /// The number of published ports.
@@ -161,45 +159,15 @@ impl HostGateway {
     }
 
     /// Devices whose forwarding this node switched on.
-    pub(super) fn forwarding(&self) -> &BTreeSet<String> {
-        &self.forwarding
+    pub(super) fn forwarding(&self) -> BTreeSet<String> {
+        self.forwarding.opened().map(|device| device.name.clone()).collect()
     }
 
-    /// Published ports that other programs have, devices whose forwarding could not be switched on, and why connections
-    /// were not ended, in words.
+    /// What hinders traffic to and from the outside, in words: also published ports that other programs have, and
+    /// connections that were not ended.
     pub(super) fn trouble(&self) -> impl Iterator<Item = String> {
-        let noted = self.unkept.iter().chain(&self.unopened).cloned();
+        let around = self.forwarding.trouble();
+        let noted = self.unkept.iter().chain(around).cloned();
         noted.chain(self.connections.trouble().map(str::to_owned))
     }
-}
-
-/// Removes the table in this namespace, and switches off the forwarding that the node switched on.
-pub(crate) async fn remove(mut table: Table) -> Result<(), GatewayError> {
-    for device in table.forwarding() {
-        close(&device);
-    }
-    table.remove().await
-}
-
-/// Switches forwarding on.
-fn open(device: &str) -> Result<(), netlink::NetlinkError> {
-    if !Netlink::forwarding(device)? {
-        Netlink::set_forwarding(device, true)?;
-        tracing::info!(%device, "forwarding switched on: to and from endpoints only");
-    }
-    Ok(())
-}
-
-/// Switches forwarding off again. A device that is gone has none.
-fn close(device: &str) {
-    match Netlink::set_forwarding(device, false) {
-        Ok(()) => tracing::info!(%device, "forwarding switched off again"),
-        Err(error) => {
-            tracing::debug!(%device, error = %crate::error_chain(&error), "forwarding left as it is");
-        }
-    }
-}
-
-fn uplinks_failed(error: netlink::NetlinkError) -> KernelError {
-    KernelError::new("looking at the devices of the host failed", error)
 }

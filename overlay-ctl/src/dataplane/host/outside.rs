@@ -67,8 +67,8 @@ impl HostOutside {
         self.guard.keep(&self.datapath, &self.netlink).await;
     }
 
-    /// Checks that the node's address is still on the same device.
-    async fn check_underlay(&self, links: &LinkList) -> Result<(), KernelError> {
+    /// Checks that the node's address is still on the same device, which may have been renamed.
+    async fn check_underlay(&mut self, links: &LinkList) -> Result<(), KernelError> {
         let choice = UnderlayChoice::Address(self.underlay.address);
         let found = self.netlink.underlay_among(links, &choice).await;
         let now =
@@ -78,6 +78,7 @@ impl HostOutside {
             let why = format!("{address} is on another device now, {name}: restart the node");
             return Err(KernelError::new("the underlay changed", why));
         }
+        self.underlay.name = now.name;
         Ok(())
     }
 }
@@ -120,7 +121,7 @@ impl Outside for HostOutside {
             let gro = self.netlink.ensure_gro_device_among(&links, underlay, port).await;
             trouble.note("the GRO device could not be kept", gro);
         }
-        for failure in self.gateway.repair(&links, gateway, stations, &self.underlay.name).await {
+        for failure in self.gateway.repair(&links, gateway, stations).await {
             trouble.0.push(crate::error_chain(&failure));
         }
         let cleared = self.netlink.clear_addresses(&links).await;
@@ -181,6 +182,10 @@ impl Outside for HostOutside {
         self.gateway.doubt();
     }
 
+    fn doubt_forwarding(&mut self) {
+        self.gateway.doubt_forwarding();
+    }
+
     async fn publish(&mut self, ports: &PublishedPorts, legs: &Legs) -> Result<(), KernelError> {
         self.gateway.publish(ports, legs).await
     }
@@ -195,7 +200,7 @@ impl Outside for HostOutside {
                 .chain(self.gateway.trouble())
                 .collect(),
             published: self.gateway.published(),
-            forwarding: self.gateway.forwarding().clone(),
+            forwarding: self.gateway.forwarding(),
         }
     }
 }

@@ -149,10 +149,10 @@ pub trait Devices: Send {
 
 /// The underlay, and the way to and from the outside world.
 pub trait Outside: Send {
-    /// Creates or repairs what a pass does not look at: the barrier, the GRO device, the gateway bridge, forwarding,
-    /// and the programs and sizes of the underlay device. Legs that somebody took out of the gateway bridge are put
-    /// back, if they are among `stations`. The bridge gets the MTU of its smallest leg at most. Marks the ruleset as to be
-    /// read again.
+    /// Creates or repairs what a pass does not look at: the barrier, the GRO device, the gateway bridge, and the
+    /// programs and sizes of the underlay device. Legs that somebody took out of the gateway bridge are put
+    /// back, if they are among `stations`. The bridge gets the MTU of its smallest leg at most. Marks the ruleset and
+    /// forwarding as to be looked at again.
     ///
     /// Returns what could not be done, in words. One of these things that fails keeps none of the others from being done.
     fn repair(
@@ -176,8 +176,10 @@ pub trait Outside: Send {
     /// Marks the ruleset as to be read again by the next [`Outside::publish`], because another program wrote to
     /// nftables.
     fn doubt_rules(&mut self) {}
+    /// Marks forwarding as to be looked at again by the next [`Outside::publish`], because somebody may have changed it.
+    fn doubt_forwarding(&mut self) {}
     /// Makes exactly these ports of the node lead to endpoints, and ends the connections that led elsewhere, or by a leg
-    /// that is not among these.
+    /// that is not among these. Lets the host's neighbours and the gateway bridge reach each other.
     fn publish(
         &mut self,
         ports: &PublishedPorts,

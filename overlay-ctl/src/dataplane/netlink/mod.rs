@@ -7,9 +7,9 @@
 //! - Work inside another network namespace is done through a socket that a short-lived thread opened there; no thread
 //!   of the runtime ever leaves its own namespace.
 //! - The settings of the machine (rp_filter, whatever is set for all devices) are not changed. Sysctls are set for single
-//!   devices: for the gateway bridge, and `forwarding` for devices by which the outside comes. Offloads are switched on
-//!   endpoints' interfaces, and on the devices of the underlay where the caller says so. Inside a namespace only the
-//!   loopback device is set up, and a default route is added where there is none.
+//!   devices: for the gateway bridge, and `forwarding` for the devices by which the host has neighbours. Offloads are
+//!   switched on endpoints' interfaces, and on the devices of the underlay where the caller says so. Inside a namespace
+//!   only the loopback device is set up, and a default route is added where there is none.
 
 mod barrier;
 mod bottom;
@@ -28,6 +28,7 @@ mod marks;
 mod names;
 mod neighbour;
 mod neighbour_table;
+mod netconf;
 mod netns;
 mod next_hop;
 mod observe;
@@ -55,6 +56,8 @@ pub use neighbour_table::NeighbourTable;
 pub(crate) use netns::Netns;
 pub use observe::LinkList;
 pub use super_packets::DeviceSizes;
+pub use surroundings::OuterDevice;
+pub use sysctl::Forwarding;
 pub use underlay::{Underlay, UnderlayChoice};
 pub use xdp::{XdpDevice, offloads};
 

@@ -72,20 +72,40 @@ impl Route {
     }
 }
 
+fn read(item: RouteNetlinkMessage) -> Option<Route> {
+    match item {
+        RouteNetlinkMessage::NewRoute(message) => Route::new(message),
+        _ => None,
+    }
+}
+
 /// The IPv4 routes of one table, or of all.
 pub(super) async fn routes(handle: &Handle, table: u8) -> Result<Vec<Route>, NetlinkError> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = table;
-    let route = |item| match item {
-        RouteNetlinkMessage::NewRoute(message) => Route::new(message),
-        _ => None,
-    };
     let request = RouteNetlinkMessage::GetRoute(message);
     match dump(handle, request, "list the routes").await {
-        Ok(listed) => Ok(listed.items.into_iter().filter_map(route).collect()),
+        Ok(listed) => Ok(listed.items.into_iter().filter_map(read).collect()),
         // Under strict checking: the table does not exist, because no route was ever in it.
         Err(error) if error.is_gone() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns true if a unicast route of any table leads by this device. The kernel looks for it, so that a full table of
+/// Internet routes is not listed.
+pub(super) async fn any_by(handle: &Handle, index: u32) -> Result<bool, NetlinkError> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = EVERY;
+    message.attributes.push(RouteAttribute::Oif(index));
+    let leads = |route: Route| route.kind == RouteType::Unicast && !route.to.addr().is_multicast();
+    let request = RouteNetlinkMessage::GetRoute(message);
+    match dump(handle, request, "list the routes of a device").await {
+        Ok(listed) => Ok(listed.items.into_iter().filter_map(read).any(leads)),
+        // Without the device, or without any route.
+        Err(error) if error.is_gone() => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -1,4 +1,4 @@
-//! The host around the overlay: prefixes that are in use, and devices by which the outside comes.
+//! The host around the overlay: prefixes that are in use, and the devices of others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,13 +9,16 @@ use ipnet::Ipv4Net;
 
 use super::{
     LinkList, Netlink, NetlinkError,
-    link::{self, Link},
+    link::{self, Address, Link},
     marks::{id_of, is_barrier, is_gateway_bridge, is_gro_device},
     route::{self, Route},
 };
 
 /// VPN clients split a default route into two halves, which take no prefix either.
 const DEFAULT_MAX: u8 = 1;
+/// Kinds of devices.
+const VRF: &str = "vrf";
+const VLAN: &str = "vlan";
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
 impl Netlink {
@@ -75,32 +78,74 @@ impl Netlink {
         Ok(())
     }
 
-    /// The devices by which the outside comes: the underlay and the devices of the default routes, where they have a
-    /// global IPv4 address and are not the overlay's. Any other device, as a container bridge, belongs to others.
+    /// The devices that are not the overlay's, without loopback devices.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn uplinks(
-        &self,
-        LinkList(links): &LinkList,
-        underlay: &str,
-    ) -> Result<BTreeSet<String>, NetlinkError> {
+    pub async fn outer_devices(&self) -> Result<Vec<OuterDevice>, NetlinkError> {
         let addresses = link::addresses(&self.handle, 0, None).await?;
-        let indices: BTreeSet<u32> = addresses
-            .iter()
-            .filter(|address| address.global)
-            .map(|address| address.index)
-            .collect();
-        let routes = route::routes(&self.handle, route::MAIN).await?;
-        let leads_out = |link: &Link| {
-            link.name == underlay
-                || routes.iter().any(|r| r.is_default() && r.devices.contains(&link.index))
+        let links = link::links(&self.handle, None).await?;
+        let by_index = |index: u32| links.iter().find(|link| link.index == index);
+        let is_of_vrf = |link: &Link| {
+            link.kind == VRF
+                || link.controller.and_then(by_index).is_some_and(|above| above.kind == VRF)
         };
-        let is_uplink = |link: &&Link| {
-            indices.contains(&link.index) && !link.loopback && !is_ours(link) && leads_out(link)
-        };
-        Ok(links.iter().filter(is_uplink).map(|link| link.name.clone()).collect())
+        let foreign = links.iter().filter(|link| !link.loopback && !is_ours(link));
+        let devices = foreign.map(|link| {
+            let is_of_vrf = is_of_vrf(link);
+            let below = link.peer.filter(|_| link.kind == VLAN && link.peer_netns.is_none());
+            let below = below.and_then(by_index);
+            let bridge = [Some(link), below].into_iter().flatten().find(|l| l.bridge.is_some());
+            OuterDevice {
+                ifindex: link.index,
+                name: link.name.clone(),
+                is_of_vrf,
+                is_port: link.controller.is_some(),
+                has_address: !is_of_vrf && has_global(&addresses, link.index),
+                bridge: bridge.map(|bridge| bridge.name.clone()),
+            }
+        });
+        Ok(devices.collect())
     }
+
+    /// Returns true if the host has a global IPv4 address on the device, or a route by it in any table: it has neighbours
+    /// there. It is asked for this device alone, since a list of all that changed meanwhile may lack some.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn is_used(&self, device: &OuterDevice) -> Result<bool, NetlinkError> {
+        let OuterDevice { ifindex, is_of_vrf, is_port, .. } = *device;
+        if is_of_vrf {
+            return Ok(false);
+        }
+        let addresses = link::addresses(&self.handle, ifindex, None).await?;
+        // No route leads by a port of a bridge or of a bond.
+        let leads = !is_port && route::any_by(&self.handle, ifindex).await?;
+        Ok(leads || has_global(&addresses, ifindex))
+    }
+}
+
+/// A device of the host that is not the overlay's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OuterDevice {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// It is a VRF, or a device in one. What comes in by it is routed by the VRF's table, which does not lead to the
+    /// gateway bridge, and netfilter sees it come in by the VRF.
+    pub is_of_vrf: bool,
+    /// It is a port of a bridge, of a bond, or of a VRF.
+    pub is_port: bool,
+    /// It is not of a VRF, and the host has a global IPv4 address on it.
+    pub has_address: bool,
+    /// The bridge whose frames netfilter may see come in by this device without being routed (br_netfilter): itself, or
+    /// the bridge below a VLAN device.
+    pub bridge: Option<String>,
+}
+
+fn has_global(addresses: &[Address], ifindex: u32) -> bool {
+    addresses.iter().any(|address| address.index == ifindex && address.global)
 }
 
 impl Netlink {
@@ -132,6 +177,7 @@ fn takes(route: &Route, bridge: Option<u32>) -> bool {
     // The addresses are listed for themselves.
     !is_default && !is_loopback && !is_of_bridge && !route.is_of_address
 }
+
 fn is_ours(link: &Link) -> bool {
     is_gateway_bridge(link) || id_of(link).is_some() || is_gro_device(link)
 }

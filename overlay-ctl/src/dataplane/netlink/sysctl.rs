@@ -1,6 +1,7 @@
 //! IPv4 settings of single devices.
 //!
-//! `all` and `default` are never written, because they concern devices of others. The files below /proc/sys/net are
+//! `all` and `default` are never written, because they concern devices of others. Each family of addresses has files of
+//! its own; these are IPv4's. The files below /proc/sys/net are
 //! those of the network namespace of the calling thread.
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Netlink, NetlinkError};
+use super::{Netlink, NetlinkError, names::GATEWAY_BRIDGE};
 
 const FOLDER: &str = "/proc/sys/net/ipv4/conf";
 const FORWARDING: &str = "forwarding";
@@ -48,16 +49,52 @@ pub(super) fn ensure(device: &str, name: &str, value: &str) -> Result<bool, Netl
     }
 }
 
+/// Whether packets that come in by a device may be forwarded, and who wants it so.
+///
+/// The kernel takes each number but 0 for "on" (`IN_DEV_FORWARD`) and keeps the one that was written
+/// (`devinet_sysctl_forward`; Linux 6.12). So the node writes a number of its own: it tells the node's change from an
+/// administrator's, moves with a device that is renamed, needs no ruleset and no file, and ends with the device and with
+/// the boot, as the change itself does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// It may not; also where there is no such device.
+    Off,
+    /// This node, or an earlier one, switched it on.
+    ByNode,
+    /// Another program, or an administrator, switched it on.
+    ByOthers,
+}
+
+impl Forwarding {
+    fn of(value: Option<&str>) -> Self {
+        match value {
+            None | Some("0") => Self::Off,
+            Some("2") => Self::ByNode,
+            Some(_) => Self::ByOthers,
+        }
+    }
+
+    fn value(self) -> &'static str {
+        match self {
+            Self::Off => "0",
+            Self::ByNode => "2",
+            Self::ByOthers => "1",
+        }
+    }
+}
+
 impl Netlink {
-    /// Returns true if packets that come in by this device may be forwarded; false where there is no such device.
-    /// "all" tells whether the whole host is a router.
+    /// Says whether packets that come in by this device may be forwarded.
     ///
     /// In the network namespace of the calling thread.
     ///
     /// # Errors
     /// [`NetlinkError::Sysctl`].
-    pub fn forwarding(device: &str) -> Result<bool, NetlinkError> {
-        Ok(read(&path(device, FORWARDING))?.is_some_and(|value| value != "0"))
+    pub fn forwarding(device: &str) -> Result<Forwarding, NetlinkError> {
+        if NO_DEVICES.contains(&device) {
+            return Ok(Forwarding::Off);
+        }
+        Ok(Forwarding::of(read(&path(device, FORWARDING))?.as_deref()))
     }
 
     /// Switches on or off that packets which come in by this device are forwarded. No effect where there is no such
@@ -67,7 +104,27 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetlinkError::Sysctl`].
-    pub fn set_forwarding(device: &str, on: bool) -> Result<(), NetlinkError> {
-        ensure(device, FORWARDING, if on { "1" } else { "0" }).map(drop)
+    pub fn set_forwarding(device: &str, wanted: Forwarding) -> Result<(), NetlinkError> {
+        ensure(device, FORWARDING, wanted.value()).map(drop)
+    }
+
+    /// Returns true if the whole host is meant to be a router (`net.ipv4.ip_forward`).
+    ///
+    /// In the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Sysctl`].
+    pub fn is_router() -> Result<bool, NetlinkError> {
+        Ok(read(&path("all", FORWARDING))?.is_some_and(|value| value != "0"))
+    }
+
+    /// Makes the host route what comes in by the gateway bridge. Returns true if that was switched off.
+    ///
+    /// In the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Sysctl`].
+    pub fn ensure_bridge_forwards() -> Result<bool, NetlinkError> {
+        ensure(GATEWAY_BRIDGE, FORWARDING, Forwarding::ByOthers.value())
     }
 }

@@ -55,6 +55,8 @@ pub struct Nudges {
     pub ways: mpsc::Receiver<()>,
     /// The ruleset.
     pub rules: mpsc::Receiver<()>,
+    /// Forwarding of the host's devices, and the host's addresses.
+    pub forwarding: mpsc::Receiver<()>,
 }
 
 /// One node's reconciler.
@@ -157,6 +159,15 @@ impl<K: Kernel> Reconciler<K> {
                     // back, a pass reports it.
                     Some(()) = nudges.rules.recv() => {
                         self.kernel.outside().doubt_rules();
+                        if let Some((ports, legs)) = &self.published
+                            && self.kernel.outside().publish(ports, legs).await.is_err()
+                        {
+                            break Trigger::KernelChanged;
+                        }
+                    }
+                    // The same holds for the way to and from the outside.
+                    Some(()) = nudges.forwarding.recv() => {
+                        self.kernel.outside().doubt_forwarding();
                         if let Some((ports, legs)) = &self.published
                             && self.kernel.outside().publish(ports, legs).await.is_err()
                         {

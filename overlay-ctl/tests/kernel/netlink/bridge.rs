@@ -1,14 +1,14 @@
 //! The gateway bridge, and the host's devices and settings around it.
 
 use overlay_ctl::dataplane::kernel::Stations;
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
 use overlay_ctl::{
-    dataplane::netlink::{BridgeError, GATEWAY_BRIDGE, Netlink, NetlinkError},
+    dataplane::netlink::{BridgeError, Forwarding, GATEWAY_BRIDGE, Netlink, NetlinkError},
     model::Subnet,
 };
 
@@ -274,54 +274,64 @@ fn taken_prefixes_are_the_routes_and_addresses_that_are_not_ours() {
 }
 
 #[test]
-fn uplinks_are_the_underlay_and_the_devices_of_default_routes() {
+fn the_devices_of_others_are_known_with_what_leads_by_them() {
     if skip() {
         return;
     }
     let (host, _peer) = pair_of_hosts();
     host.sh("ip addr add 198.51.100.7/32 dev lo; ip link add bare type bridge");
-    host.sh("ip link add local0 type bridge; ip addr add 169.254.7.7/16 scope link dev local0");
     host.sh("ip link add eth0.5 type bridge; ip addr add 10.0.5.1/24 dev eth0.5");
-    let read = |device: &str| host.sh(&format!("cat /proc/sys/net/ipv4/conf/{device}/forwarding"));
-    // The settings with which a machine starts a namespace are reset.
-    host.sh("for device in all default eth7 eth0.5; do echo 0 >/proc/sys/net/ipv4/conf/$device/forwarding; done");
+    for device in ["tun9", "down9", "group9"] {
+        host.sh(&format!("ip link add {device} type bridge; ip link set {device} up"));
+    }
+    host.sh("ip route add default dev tun9 table 51820; ip route add 224.0.0.0/4 dev group9");
+    host.sh("ip route add 10.9.0.0/24 dev down9; ip link set down9 down");
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         netlink
             .ensure_gateway_bridge(subnet("172.18.0.0/16"), MTU, &Stations::new())
             .await
             .unwrap();
-        let uplinks = async || {
-            let links = netlink.link_list().await.unwrap();
-            netlink.uplinks(&links, "eth7").await.unwrap()
-        };
-        let found = uplinks().await;
-        assert_eq!(found.iter().collect::<Vec<_>>(), ["eth7"], "eth0.5 is somebody's own");
-        host.sh("ip link set eth0.5 up; ip route replace default via 10.0.5.254 dev eth0.5");
-        let found = uplinks().await;
-        assert_eq!(found.iter().collect::<Vec<_>>(), ["eth0.5", "eth7"]);
-        for device in ["eth7", "eth0.5"] {
-            assert!(!Netlink::forwarding(device).unwrap(), "{device}");
-            Netlink::set_forwarding(device, true).unwrap();
-            Netlink::set_forwarding(device, true).unwrap();
-            assert!(Netlink::forwarding(device).unwrap(), "{device}");
-            assert_eq!(read(device), "1\n");
+        let devices = netlink.outer_devices().await.unwrap();
+        let all: BTreeSet<&str> = devices.iter().map(|device| &*device.name).collect();
+        let expected = ["bare", "down9", "eth0.5", "eth7", "group9", "tun9"];
+        assert_eq!(all, BTreeSet::from(expected), "neither lo nor the overlay's own");
+        for device in &devices {
+            let is_used = ["eth0.5", "eth7", "tun9"].contains(&&*device.name);
+            assert_eq!(device.has_address, is_used && device.name != "tun9", "{device:?}");
+            assert_eq!(netlink.is_used(device).await.unwrap(), is_used, "{device:?}");
+            let bridge = (device.name != "eth7").then_some(&device.name);
+            assert_eq!(device.bridge.as_ref(), bridge, "{device:?}");
         }
-        Netlink::set_forwarding("eth7", false).unwrap();
-        assert_eq!((read("eth7").trim(), read("eth0.5").trim()), ("0", "1"));
+    });
+}
+
+#[test]
+fn forwarding_tells_who_switched_it_on() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    host.sh("echo 0 >/proc/sys/net/ipv4/ip_forward");
+    host.block_on(|| async {
+        let is = |device| Netlink::forwarding(device).unwrap();
+        assert_eq!(is("eth7"), Forwarding::Off);
+        for wanted in [Forwarding::ByNode, Forwarding::ByOthers, Forwarding::ByNode] {
+            Netlink::set_forwarding("eth7", wanted).unwrap();
+            assert_eq!(is("eth7"), wanted);
+        }
+        host.sh("echo 1 >/proc/sys/net/ipv4/conf/eth7/forwarding");
+        assert_eq!(is("eth7"), Forwarding::ByOthers);
         // A device that does not exist, and two names that look like devices but are none.
         for none in ["eth99", "all", "default"] {
-            Netlink::set_forwarding(none, true).unwrap();
-            assert!(!Netlink::forwarding(none).unwrap(), "{none}");
+            Netlink::set_forwarding(none, Forwarding::ByNode).unwrap();
+            assert_eq!(is(none), Forwarding::Off, "{none}");
         }
+        assert!(!Netlink::is_router().unwrap());
+        host.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
+        assert!(Netlink::is_router().unwrap(), "somebody made the host a router");
+        assert_eq!(is("eth7"), Forwarding::ByOthers);
     });
-    assert_eq!((read("all").trim(), read("default").trim()), ("0", "0"));
-    host.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
-    host.block_on(|| async {
-        assert!(Netlink::forwarding("all").unwrap(), "somebody made the host a router");
-        Netlink::set_forwarding("all", false).unwrap();
-    });
-    assert_eq!(read("all").trim(), "1", "which is not ours to undo");
 }
 
 #[test]

@@ -13,6 +13,7 @@ struct Node {
     devices: Sender<()>,
     ways: Sender<()>,
     rules: Sender<()>,
+    forwarding: Sender<()>,
     status: watch::Receiver<LocalStatus>,
 }
 
@@ -27,8 +28,14 @@ async fn run<T>(
     let (devices, devices_seen) = mpsc::channel(1);
     let (ways, ways_seen) = mpsc::channel(1);
     let (rules, rules_seen) = mpsc::channel(1);
-    let nudges = Nudges { devices: devices_seen, ways: ways_seen, rules: rules_seen };
-    let node = Node { views, devices, ways, rules, status };
+    let (forwarding, forwarding_seen) = mpsc::channel(1);
+    let nudges = Nudges {
+        devices: devices_seen,
+        ways: ways_seen,
+        rules: rules_seen,
+        forwarding: forwarding_seen,
+    };
+    let node = Node { views, devices, ways, rules, forwarding, status };
     let run = timeout(Duration::from_secs_f32(seconds), reconciler.run(seen, nudges));
     let (_, happened) = tokio::join!(run, events(node));
     happened
@@ -106,12 +113,13 @@ async fn an_event_is_acted_on_at_once() {
         node.status.wait_for(|status| status.programmed == next.revision).await.unwrap();
         node.devices.send(()).await.unwrap();
         node.rules.send(()).await.unwrap();
+        node.forwarding.send(()).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::ZERO);
         nothing(node).await;
     })
     .await;
     assert_eq!(kernel.looked, 3, "for a device; not for a view that is followed, nor for a rule");
-    assert_eq!(kernel.publications, 4, "the rules are put right at once");
+    assert_eq!(kernel.publications, 5, "the rules and forwarding are put right at once");
 }
 
 #[tokio::test(start_paused = true)]
