@@ -106,6 +106,7 @@ golden! {
     peers_of_a_node: "peers.1.json", node::peers, node::check_peers;
     underlay_before_the_node: "underlay.1.json", node::underlay, node::check_underlay;
     offloads_before_the_node: "offloads.1.json", node::offloads, node::check_offloads;
+    gateway_subnet_that_a_node_had: "gateway.1.json", node::gateway, node::check_gateway;
     forwarding_by_the_node: "forwarding.1.json", node::forwarding, node::check_forwarding;
     public_api: "overlay.v1.1.pb", descriptors::public, descriptors::check_public;
     api_between_nodes: "overlay.internal.v1.1.pb",

@@ -1,7 +1,7 @@
 //! The values behind the golden files of the state folder.
 
 use super::{Home, Member, Record};
-use crate::control::peers::Peer;
+use crate::{control::peers::Peer, model::Subnet};
 use std::fs;
 use uuid::Uuid;
 
@@ -65,6 +65,20 @@ pub(crate) fn peers() -> Vec<u8> {
 
 pub(crate) fn check_peers(bytes: &[u8]) {
     assert_eq!(home("peers.json", bytes).1.unwrap().peers().unwrap(), peers_value());
+}
+
+fn subnet() -> Subnet {
+    "172.19.0.0/16".parse().unwrap()
+}
+
+pub(crate) fn gateway() -> Vec<u8> {
+    json(&subnet())
+}
+
+pub(crate) fn check_gateway(bytes: &[u8]) {
+    let (dir, home) = home("gateway.json", bytes);
+    assert_eq!(Home::gateway(dir.path()).unwrap(), Some(subnet()));
+    drop(home);
 }
 
 pub(crate) use crate::dataplane::host::{

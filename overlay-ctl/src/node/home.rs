@@ -3,7 +3,7 @@
 use crate::{
     control::peers::Peer,
     durable::{FileError, read_json, write_json},
-    model::{NodeId, NodeName, Revision},
+    model::{NodeId, NodeName, Revision, Subnet},
 };
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 const LOCK: &str = "lock";
 const NODE: &str = "node.json";
 const PEERS: &str = "peers.json";
+const GATEWAY: &str = "gateway.json";
 
 /// Why a state folder can't be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +178,27 @@ impl Home {
     pub fn set_removed(&mut self) -> Result<(), HomeError> {
         self.record.removed = true;
         Ok(write_json(&self.dir.join(NODE), &self.record)?)
+    }
+
+    /// The subnet that the node's gateway bridge had last. It is known before the folder is opened, because it is chosen
+    /// before the node changes anything.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn gateway(dir: &Path) -> Result<Option<Subnet>, HomeError> {
+        Ok(read_json(&dir.join(GATEWAY))?)
+    }
+
+    /// Keeps the subnet of the gateway bridge, so that a reboot does not change it.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_gateway(&self, subnet: Subnet) -> Result<(), HomeError> {
+        // A damaged file is written anew: it holds nothing but this.
+        if matches!(Self::gateway(&self.dir), Ok(Some(last)) if last == subnet) {
+            return Ok(());
+        }
+        Ok(write_json(&self.dir.join(GATEWAY), &subnet)?)
     }
 
     /// The peers as last known.

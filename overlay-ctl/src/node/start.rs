@@ -58,14 +58,16 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         Some(Metrics::At(address)) if !address.ip().is_loopback() => Some(address),
         Some(Metrics::At(_) | Metrics::Off) | None => None,
     };
-    let gateway = LocalGateway {
-        subnet: gateway_subnet(&netlink, args.gateway_subnet).await?,
-        mtu: underlay.mtu,
-    };
+    let gateway =
+        LocalGateway { subnet: gateway_subnet(&netlink, &args).await?, mtu: underlay.mtu };
     let lock = serve::lock_netns()?;
     let listeners = serve::bind(listen, args.metrics, &args.socket).await?;
     let pins = serve::lock_folder(&args.bpffs)?;
     let mut home = Home::open(&args.state_dir, &name)?;
+    if let Err(error) = home.set_gateway(gateway.subnet) {
+        let error = crate::error_chain(&error);
+        tracing::warn!(error, "a reboot may give the gateway bridge another subnet");
+    }
     let mut ending = Ending::listen()?;
     let is_new = home.record().member.is_none();
     if is_new {
@@ -166,11 +168,17 @@ async fn stations(netlink: &Netlink, datapath: &Datapath) -> Result<Stations, St
     Ok(devices.iter().filter_map(station).collect())
 }
 
-/// The subnet of the node's gateway bridge: the one that was asked for, the one that the bridge has, or a free one.
-async fn gateway_subnet(netlink: &Netlink, asked: Option<Subnet>) -> Result<Subnet, StartError> {
+/// The subnet of the node's gateway bridge: the one that was asked for, the one that the bridge has, the one that it had
+/// last, or a free one.
+async fn gateway_subnet(netlink: &Netlink, args: &NodeRunArgs) -> Result<Subnet, StartError> {
     let standing = netlink.gateway_bridge_subnet().await?;
+    let last = Home::gateway(&args.state_dir).unwrap_or_else(|error| {
+        let error = crate::error_chain(&error);
+        tracing::warn!(error, "the gateway bridge's last subnet is not known");
+        None
+    });
     let taken = netlink.taken_prefixes().await?;
-    let (subnet, said) = choose_subnet(asked, standing, &taken)?;
+    let (subnet, said) = choose_subnet(args.gateway_subnet, standing, last, &taken)?;
     if let Some(said) = said {
         tracing::warn!(%subnet, "{said}");
     }

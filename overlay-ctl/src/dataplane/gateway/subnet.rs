@@ -42,8 +42,9 @@ pub enum SubnetError {
 /// Chooses the gateway bridge's subnet, and returns a message for the log if the choice is unexpected.
 ///
 /// `asked` is taken or refused. If it is `None`, an existing bridge keeps its subnet `standing`, because
-/// endpoints have addresses of it; without a bridge the result is the first free of 172.18.0.0/16 to
-/// 172.31.0.0/16. `taken` are the host's routes and addresses, without the bridge's own, with a
+/// endpoints have addresses of it. Without a bridge, as after a reboot, the result is `last`, the one that the node had
+/// last, if it is still free: otherwise the order in which programs start would decide, and legs would get new addresses.
+/// In the end it is the first free of 172.18.0.0/16 to 172.31.0.0/16. `taken` are the host's routes and addresses, without the bridge's own, with a
 /// description of each: "route via eth0".
 ///
 /// # Errors
@@ -51,6 +52,7 @@ pub enum SubnetError {
 pub fn choose_subnet(
     asked: Option<Subnet>,
     standing: Option<Ipv4Net>,
+    last: Option<Subnet>,
     taken: &[(Ipv4Net, String)],
 ) -> Result<(Subnet, Option<String>), SubnetError> {
     let collision = |subnet: Subnet| {
@@ -74,25 +76,32 @@ pub fn choose_subnet(
         return Ok((standing, say));
     }
     let mut first_collision = None;
+    if let Some(last) = last {
+        match collision(last) {
+            None => return Ok((last, None)),
+            Some((net, what)) => {
+                first_collision = Some((last, net.to_owned(), what.clone()));
+            }
+        }
+    }
     for second in FIRST..=LAST {
         let subnet = default_subnet(second);
         match collision(subnet) {
             None => {
-                let say = first_collision.map(|(net, what): (Ipv4Net, String)| {
+                let say = first_collision.map(|(passed, net, what): (Subnet, Ipv4Net, String)| {
                     format!(
-                        "the gateway bridge has {subnet}, since {} collides with {net} ({what})",
-                        default_subnet(FIRST)
+                        "the gateway bridge has {subnet}, since {passed} collides with {net} ({what})"
                     )
                 });
                 return Ok((subnet, say));
             }
-            Some(taken) => {
-                first_collision.get_or_insert_with(|| taken.clone());
+            Some((net, what)) => {
+                first_collision.get_or_insert_with(|| (subnet, net.to_owned(), what.clone()));
             }
         }
     }
     match first_collision {
-        Some((taken, what)) => Err(SubnetError::NoneFree { taken, what }),
+        Some((_, taken, what)) => Err(SubnetError::NoneFree { taken, what }),
         None => unreachable!("the range is not empty, and each of it was free or collided"),
     }
 }
@@ -125,11 +134,11 @@ mod tests {
 
     #[test]
     fn the_default_and_what_follows_it() {
-        assert_eq!(choose_subnet(None, None, &[]), Ok((subnet("172.18.0.0/16"), None)));
+        assert_eq!(choose_subnet(None, None, None, &[]), Ok((subnet("172.18.0.0/16"), None)));
         // An adjacent subnet does not collide.
         let taken = [docker(17), (net("10.0.0.0/8"), "route via eth0".to_owned())];
-        assert_eq!(choose_subnet(None, None, &taken).unwrap().0, subnet("172.18.0.0/16"));
-        let (chosen, say) = choose_subnet(None, None, &[docker(18), docker(19)]).unwrap();
+        assert_eq!(choose_subnet(None, None, None, &taken).unwrap().0, subnet("172.18.0.0/16"));
+        let (chosen, say) = choose_subnet(None, None, None, &[docker(18), docker(19)]).unwrap();
         assert_eq!(chosen, subnet("172.20.0.0/16"));
         let say = say.unwrap();
         for part in ["172.20.0.0/16", "172.18.0.0/16", "address of br18"] {
@@ -140,19 +149,20 @@ mod tests {
     #[test]
     fn all_taken_is_said_with_the_way_out() {
         let taken = [(net("172.16.0.0/12"), "route via tun0".to_owned())];
-        let error = choose_subnet(None, None, &taken).unwrap_err().to_string();
+        let error = choose_subnet(None, None, None, &taken).unwrap_err().to_string();
         for part in ["172.18.0.0/16", "172.31.0.0/16", "route via tun0", "--gateway-subnet"] {
             assert!(error.contains(part), "{part} in {error}");
         }
         let asked = subnet("192.168.0.0/24");
-        assert_eq!(choose_subnet(Some(asked), None, &taken), Ok((asked, None)));
+        assert_eq!(choose_subnet(Some(asked), None, None, &taken), Ok((asked, None)));
     }
 
     #[test]
     fn a_wish_that_collides_names_with_what() {
         let taken = [(net("172.18.5.1/32"), "address of eth1".to_owned())];
         let asked = Some(subnet("172.18.0.0/16"));
-        let error = choose_subnet(asked, asked.map(Subnet::net), &taken).unwrap_err().to_string();
+        let error =
+            choose_subnet(asked, asked.map(Subnet::net), None, &taken).unwrap_err().to_string();
         for part in ["172.18.0.0/16", "172.18.5.1/32", "address of eth1", "--gateway-subnet"] {
             assert!(error.contains(part), "{part} in {error}");
         }
@@ -161,14 +171,31 @@ mod tests {
     #[test]
     fn a_bridge_that_stands_keeps_its_subnet() {
         let standing = Some(net("10.9.0.1/16"));
-        assert_eq!(choose_subnet(None, standing, &[]), Ok((subnet("10.9.0.0/16"), None)));
+        assert_eq!(choose_subnet(None, standing, None, &[]), Ok((subnet("10.9.0.0/16"), None)));
         let taken = [(net("10.9.1.0/24"), "route via eth0".to_owned())];
-        let (kept, say) = choose_subnet(None, standing, &taken).unwrap();
+        let (kept, say) = choose_subnet(None, standing, None, &taken).unwrap();
         assert_eq!(kept, subnet("10.9.0.0/16"));
         assert!(say.unwrap().contains("route via eth0"));
         // The bridge's address was changed to one whose prefix leaves no room.
-        let (fresh, _) = choose_subnet(None, Some(net("10.9.0.1/32")), &[]).unwrap();
+        let (fresh, _) = choose_subnet(None, Some(net("10.9.0.1/32")), None, &[]).unwrap();
         assert_eq!(fresh, subnet("172.18.0.0/16"));
+    }
+
+    #[test]
+    fn the_last_one_is_kept_while_it_is_free() {
+        let last = Some(subnet("172.19.0.0/16"));
+        assert_eq!(choose_subnet(None, None, last, &[]), Ok((subnet("172.19.0.0/16"), None)));
+        assert_eq!(choose_subnet(None, None, last, &[docker(18)]).unwrap().0, last.unwrap());
+        let (other, say) = choose_subnet(None, None, last, &[docker(18), docker(19)]).unwrap();
+        assert_eq!(other, subnet("172.20.0.0/16"));
+        assert!(say.as_ref().is_some_and(|say| say.contains("172.19.0.0/16")), "{say:?}");
+        // The bridge that stands, or the wish, is newer.
+        let standing = Some(net("10.9.0.1/16"));
+        assert_eq!(choose_subnet(None, standing, last, &[]).unwrap().0, subnet("10.9.0.0/16"));
+        let asked = Some(subnet("10.8.0.0/16"));
+        assert_eq!(choose_subnet(asked, standing, last, &[]).unwrap().0, subnet("10.8.0.0/16"));
+        let taken = [(net("172.16.0.0/12"), "route via tun0".to_owned())];
+        assert!(choose_subnet(None, None, last, &taken).is_err());
     }
 
     fn any_net() -> impl Strategy<Value = Ipv4Net> {
@@ -189,7 +216,7 @@ mod tests {
             let shared = |subnet: Subnet, net: &Ipv4Net| {
                 subnet.net().network() <= net.broadcast() && net.network() <= subnet.net().broadcast()
             };
-            match choose_subnet(asked, None, &taken) {
+            match choose_subnet(asked, None, None, &taken) {
                 Ok((subnet, say)) => {
                     prop_assert!(!nets.iter().any(|net| shared(subnet, net)));
                     match asked {
