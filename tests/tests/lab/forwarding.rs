@@ -1,12 +1,12 @@
-//! The host around its node: a second network, a bridge with virtual machines, an administrator who routes, and programs that
-//! reset what the node set.
+//! The host around its node: a second network, a bridge with virtual machines, an administrator who routes, programs that
+//! reset what the node set, and firewalls that drop.
 
 use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use overlay_lab::{Host, Lab, Netns, eventually, mirror};
+use overlay_lab::{Host, Lab, Netns, Requirement, eventually, mirror};
 
-use crate::support::{NODES, attach, create_network, scenario};
+use crate::support::{NODES, attach, bridge_address, create_network, scenario};
 
 const BOUND: Duration = Duration::from_secs(20);
 /// Who notices a reset by its event puts it back long before the next look, which comes every five seconds.
@@ -187,5 +187,84 @@ fn a_bridge_by_which_the_host_is_reached_goes_on_carrying_its_machines() {
         guarded(h1, &["br1"], &[])?;
         machine.reaches(h2.address)?;
         h2.netns.reaches("10.10.10.50")
+    });
+}
+
+#[test]
+fn a_firewall_that_drops_is_named_with_what_to_do() {
+    let mut needs = NODES.to_vec();
+    needs.push(Requirement::Tool("iptables-nft"));
+    scenario(&needs, |lab| {
+        let ([h1, _], [web1, _], lan) = two_networks(lab)?;
+        let status = || h1.overlay(&["status"]);
+        let passes = || -> Result<()> {
+            web1.netns.reaches(IN_LAN)?;
+            lan.seen_over_tcp(AT_HOST.parse()?, 8080).map(drop)
+        };
+        passes()?;
+        let nft = "add table inet fw; add chain inet fw f { type filter hook forward priority 10; policy drop; }; \
+                   add rule inet fw f ct state established,related accept";
+        for (make, place, remove) in [
+            (&["nft", nft][..], "table inet fw, chain f", &["nft", "delete table inet fw"][..]),
+            (
+                &["iptables-nft", "-P", "FORWARD", "DROP"],
+                "table ip filter, chain FORWARD",
+                &["nft", "delete table ip filter"],
+            ),
+        ] {
+            h1.netns.run(make)?;
+            if place.contains("FORWARD") {
+                let answers =
+                    ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"];
+                h1.netns.run(&[&["iptables-nft", "-A", "FORWARD"][..], &answers].concat())?;
+            }
+            ensure!(passes().is_err(), "{place} does not drop");
+            eventually(&format!("{place} is named"), BOUND, || {
+                let said = status()?;
+                ensure!(said.contains(place), "{said}");
+                Ok(())
+            })?;
+            // The advice, word by word, works.
+            let said = status()?;
+            let (_, from) = said.split_once(&format!("{place} (")).unwrap_or_default();
+            let advice =
+                from.split('`').nth(1).unwrap_or_default().replace("iptables", "iptables-nft");
+            h1.netns.run(&["sh", "-ec", &advice])?;
+            passes()?;
+            eventually("nothing is said any more", BOUND, || {
+                let said = status()?;
+                ensure!(!said.contains(place), "{said}");
+                Ok(())
+            })?;
+            h1.netns.run(remove)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_gateway_subnet_outlives_a_reboot_and_a_later_collision_is_said() {
+    scenario(NODES, |lab| {
+        let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        let [h1, _] = &hosts;
+        let docker = || -> Result<()> {
+            h1.netns.ip(&["link", "add", "br-d", "type", "bridge"])?;
+            h1.netns.ip(&["addr", "add", "172.18.0.1/16", "dev", "br-d"])?;
+            h1.netns.ip(&["link", "set", "br-d", "up"]).map(drop)
+        };
+        docker()?;
+        lab.start_cluster(&hosts)?;
+        ensure!(bridge_address(h1)? == "172.19.0.1/16", "{}", bridge_address(h1)?);
+        // The node starts before the other program.
+        h1.reboot()?;
+        h1.restart()?;
+        ensure!(bridge_address(h1)? == "172.19.0.1/16", "{}", bridge_address(h1)?);
+        docker()?;
+        h1.netns.ip(&["addr", "add", "172.19.5.1/24", "dev", "br-d"])?;
+        eventually("the collision is said", BOUND, || {
+            let said = h1.overlay(&["status"])?;
+            ensure!(said.contains("172.19.5.0/24") && said.contains("br-d"), "{said}");
+            Ok(())
+        })
     });
 }

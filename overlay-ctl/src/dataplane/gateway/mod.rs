@@ -3,7 +3,8 @@
 //! reservation of published ports on the host.
 //!
 //! Invariants:
-//! - Only the table `ip overlay` is read or written. All other tables belong to other programs.
+//! - Only the table `ip overlay` is written. All other tables belong to other programs, and are read only to say which of
+//!   them drops what endpoints send or receive.
 //! - Nothing here isolates endpoints from each other: the program `from_gateway` does, so that a flushed
 //!   ruleset does not open the way between them. The rules only protect endpoints from the outside.
 //! - A change is one transaction, and no transaction is made without a change, so that established flows
@@ -15,6 +16,7 @@ mod conntrack;
 mod contents;
 mod error;
 mod expression;
+mod firewalls;
 mod flow;
 mod nft;
 mod observed;
@@ -24,10 +26,12 @@ mod stale;
 mod subnet;
 mod suspicion;
 mod table;
+mod verdict;
 
 pub use changes::changes;
 pub use connections::{Connections, end_connections};
 pub use error::GatewayError;
+pub use firewalls::dropping_chains;
 pub use ports::{PortTaken, Reservations, busy_ports};
 pub use rules::Rules;
 pub use subnet::{SubnetError, choose_subnet};

@@ -14,12 +14,31 @@ const PROGRAM: &str = "nft";
 /// Time that `nft` is given. A thousand elements take tens of milliseconds.
 const BOUND: Duration = Duration::from_secs(30);
 const READ: &str = "read the table `ip overlay`";
+const READ_OTHERS: &str = "read the tables of other programs";
 pub(super) const WRITE: &str = "change the table `ip overlay`";
 
 /// The objects of the table `ip overlay`, in nft's JSON; `None` if there is no such table.
 pub(super) async fn list() -> Result<Option<Vec<Value>>, GatewayError> {
+    objects(READ, &["list", "table", "ip", TABLE]).await
+}
+
+/// The chains of all tables, without their rules, in nft's JSON.
+pub(super) async fn list_chains() -> Result<Vec<Value>, GatewayError> {
+    Ok(objects(READ_OTHERS, &["list", "chains"]).await?.unwrap_or_default())
+}
+
+/// The objects of a table of another program, in nft's JSON; empty if there is no such table (any more).
+pub(super) async fn list_table(family: &str, name: &str) -> Result<Vec<Value>, GatewayError> {
+    // Without the elements of sets, which may be many.
+    let table = ["-t", "list", "table", family, name];
+    Ok(objects(READ_OTHERS, &table).await?.unwrap_or_default())
+}
+
+/// The objects that nft lists; `None` if there is none of that name.
+async fn objects(action: &'static str, what: &[&str]) -> Result<Option<Vec<Value>>, GatewayError> {
     // -p: protocols as numbers, because names depend on /etc/protocols.
-    let answer = match run(READ, &["-j", "-p", "list", "table", "ip", TABLE], None).await {
+    let arguments: Vec<&str> = ["-j", "-p"].into_iter().chain(what.iter().copied()).collect();
+    let answer = match run(action, &arguments, None).await {
         Err(GatewayError::Refused { answer, .. })
             if answer.contains("No such file or directory") =>
         {
@@ -28,7 +47,7 @@ pub(super) async fn list() -> Result<Option<Vec<Value>>, GatewayError> {
         answer => answer?,
     };
     let mut document: Value = serde_json::from_slice(&answer)
-        .map_err(|source| GatewayError::Answer { action: READ, source })?;
+        .map_err(|source| GatewayError::Answer { action, source })?;
     match document.get_mut("nftables").map(Value::take) {
         Some(Value::Array(objects)) => Ok(Some(objects)),
         _ => Ok(Some(Vec::new())),

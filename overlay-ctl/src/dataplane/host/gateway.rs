@@ -1,7 +1,7 @@
 //! The node's own way to and from the outside: the gateway bridge, the nftables table, forwarding, and the reserved ports
 //! of the host.
 
-use super::forwarding::ForwardingKeeper;
+use super::{forwarding::ForwardingKeeper, surroundings::Surroundings};
 use crate::{
     dataplane::{
         gateway::{Connections, Reservations, Rules, Table},
@@ -44,6 +44,7 @@ pub struct HostGateway {
     forwarding: ForwardingKeeper,
     /// Somebody may have changed forwarding or devices since the last look at them.
     is_doubted: bool,
+    surroundings: Surroundings,
     /// Ports that could not be reserved, in words.
     unkept: Vec<String>,
 }
@@ -66,11 +67,13 @@ impl HostGateway {
             published: 0,
             forwarding,
             is_doubted: true,
+            surroundings: Surroundings::default(),
             unkept: Vec::new(),
         }
     }
 
-    /// Creates or repairs the bridge, and marks forwarding and the table as to be looked at again. Returns what failed.
+    /// Creates or repairs the bridge, looks at what hinders traffic, and marks forwarding and the table as to be looked at
+    /// again. Returns what failed.
     pub(super) async fn repair(
         &mut self,
         links: &LinkList,
@@ -82,6 +85,7 @@ impl HostGateway {
         let LocalGateway { subnet, mtu } = *gateway;
         let ensured = self.netlink.ensure_gateway_bridge_among(links, subnet, mtu, stations).await;
         let ensured = ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e));
+        self.surroundings.look(&self.netlink, self.subnet).await;
         ensured.err().into_iter().collect()
     }
 
@@ -166,7 +170,7 @@ impl HostGateway {
     /// What hinders traffic to and from the outside, in words: also published ports that other programs have, and
     /// connections that were not ended.
     pub(super) fn trouble(&self) -> impl Iterator<Item = String> {
-        let around = self.forwarding.trouble();
+        let around = self.forwarding.trouble().chain(self.surroundings.found());
         let noted = self.unkept.iter().chain(around).cloned();
         noted.chain(self.connections.trouble().map(str::to_owned))
     }

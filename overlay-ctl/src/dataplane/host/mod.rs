@@ -14,6 +14,7 @@ mod monitor;
 mod neighbours;
 mod outside;
 mod resolve;
+mod surroundings;
 
 pub use big_tcp::{BigTcpError, SuperPacketPlan};
 pub(crate) use check::host_port;

@@ -78,6 +78,20 @@ impl Netlink {
         Ok(())
     }
 
+    /// The prefix of a route or of an address that shares addresses with the gateway bridge's subnet, with its use, as in
+    /// [`Netlink::taken_prefixes`].
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn collision(
+        &self,
+        subnet: Ipv4Net,
+    ) -> Result<Option<(Ipv4Net, String)>, NetlinkError> {
+        let taken = self.taken_prefixes().await?;
+        let shares = |net: &Ipv4Net| net.contains(&subnet) || subnet.contains(net);
+        Ok(taken.into_iter().find(|(net, _)| shares(net)))
+    }
+
     /// The devices that are not the overlay's, without loopback devices.
     ///
     /// # Errors
