@@ -132,6 +132,9 @@ drop_reasons! {
     IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error on the gateway leg is about a packet that was not for the endpoint.";
     UnresolvedNextHop = 40, "unresolved_next_hop", "The next hop towards the destination's node is not resolved yet (ARP on the underlay), and the kernel's own routes cannot carry this frame. Packets of IP take those routes meanwhile.";
     OuterGroupFrame = 41, "outer_group_frame", "The VXLAN packet is for this node's address, but came in a broadcast or multicast Ethernet frame.";
+    ReservedGroup = 42, "reserved_group", "The frame is to one of the group addresses that no bridge passes on (01:80:c2:00:00:00 to 0f: spanning tree, pause, LACP, 802.1X, LLDP; IEEE 802.1Q, section 8.6.3).";
+    FloodOverflow = 43, "flood_overflow", "A copy of a broadcast or multicast frame: its network has more receivers than a node makes copies for.";
+    Storm = 44, "storm", "The frame is broadcast or multicast, and its sender has sent more of those than the storm limit of the node allows.";
     UncutSuperPacket = 46, "uncut_super_packet", "A super-packet of SCTP, or of a tunnel inside the endpoint, which behind the outer headers would be cut in the wrong places. The endpoint's interface has such packets cut before they leave it, unless its segmentation offloads were switched on again (`ethtool -K`).";
 }
 

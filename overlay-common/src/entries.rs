@@ -3,7 +3,8 @@
 //! Invariants: every type is `repr(C)` without implicit padding, and any bytes are a value of it. Where
 //! one field has a meaning that depends on another, it is private and has an accessor for each meaning.
 
-use crate::FLOOD_MAX;
+use crate::flood::{FloodEntry, FloodKey};
+use crate::limits::{Limit, Limits};
 use crate::wire::{IP16_NONE, Ip16, MacBytes, VXLAN_OVERHEAD};
 
 /// The endpoint may send from addresses that are not its own: it routes or bridges for others.
@@ -18,6 +19,10 @@ pub const CONFIG_MONITOR: u32 = 1 << 0;
 /// [`Config::flags`]: a listener reads flows from EVENTS; one forwarded packet in [`Config::sample`]
 /// makes an event.
 pub const CONFIG_FLOWS: u32 = 1 << 1;
+
+/// [`Config::flags`]: another program of this host receives VXLAN on the same UDP port. VXLAN that is not of this
+/// overlay goes up the stack, to its socket.
+pub const CONFIG_SHARED: u32 = 1 << 2;
 
 /// Key of FDB.
 #[repr(C)]
@@ -228,20 +233,6 @@ pub struct Traffic {
     pub dropped: Counter,
 }
 
-/// Value of FLOOD.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FloodEntry {
-    /// Number of filled elements of `vteps`.
-    pub vtep_count: u32,
-    /// Number of filled elements of `ports`.
-    pub port_count: u32,
-    /// VTEPs with an endpoint of the network.
-    pub vteps: [Ip16; FLOOD_MAX],
-    /// Host-side ifindexes of the network's endpoints on this node.
-    pub ports: [u32; FLOOD_MAX],
-}
-
 /// The one element of CONFIG.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,12 +246,16 @@ pub struct Config {
     pub vxlan_port: u16,
     /// Time to live of outer packets.
     pub ttl: u8,
-    /// Zero.
-    pub pad: u8,
+    /// The bits of an inner packet's type of service that the outer header gets: [`crate::TOS_ECN`], or all.
+    pub tos_mask: u8,
     /// `CONFIG_…`
     pub flags: u32,
     /// While [`CONFIG_FLOWS`] is set, one in `sample` forwarded packets makes an event. 0: none does.
     pub sample: u32,
+    /// Broadcast and multicast frames of one endpoint.
+    pub storm: Limit,
+    /// Answers to one endpoint that a packet was too big (RFC 4443, section 2.4 f).
+    pub answers: Limit,
 }
 
 /// Element of METRICS.
@@ -352,10 +347,13 @@ sizes! {
     HopEntry: 64;
     PathMtu: 16;
     Traffic: 64;
-    FloodEntry: 8 + 20 * FLOOD_MAX;
+    FloodKey: 8;
+    FloodEntry: 528;
+    Limits: 16;
+    Limit: 8;
     GatewayPortEntry: 52;
     ApiKey: 20;
-    Config: 32;
+    Config: 48;
     Counter: 16;
     Event: 104;
 }

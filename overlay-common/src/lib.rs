@@ -15,6 +15,8 @@ extern crate std;
 mod btf;
 mod drop_reason;
 mod entries;
+mod flood;
+mod limits;
 mod maps;
 #[cfg(feature = "user")]
 mod prepare;
@@ -25,6 +27,8 @@ mod wire;
 pub use btf::BtfError;
 pub use drop_reason::{Direction, DropReason, FORWARDED};
 pub use entries::*;
+pub use flood::{FLOOD_MAX, FLOOD_PAGES, FloodEntry, FloodKey};
+pub use limits::{Limit, Limits};
 pub use maps::*;
 #[cfg(feature = "user")]
 pub use prepare::{KERNEL_BTF, Prepared, prepare, unmarks_tunnels};

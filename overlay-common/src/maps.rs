@@ -9,10 +9,10 @@ pub const NODES_MAX: u32 = 1 << 14;
 /// Capacity of TRAFFIC: endpoints of one node that have a slot of their own. Further endpoints share
 /// slot 0.
 pub const TRAFFIC_MAX: u32 = 1 << 12;
-/// Capacity of FLOOD: networks on one node.
+/// Networks on one node: each has a first page in FLOOD.
 pub const NETWORKS_MAX: u32 = 1 << 14;
-/// Greatest number of VTEPs, and also of local ports, that one network's broadcast is replicated to.
-pub const FLOOD_MAX: usize = 32;
+/// Capacity of FLOOD, in pages.
+pub const FLOOD_CAPACITY: u32 = 2 * NETWORKS_MAX;
 /// Bytes of the EVENTS ring buffer. A power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 1 << 18;
 /// Elements of METRICS. A power of two, so that a reason can be added without a new map.
@@ -24,7 +24,7 @@ pub const METRICS_MAX: u32 = 1024;
 /// User space pins the maps in a folder of this version, and moves the programs from the maps of any
 /// other version to new ones (see `overlay_ctl::dataplane::datapath`). So raise it with every change that
 /// a program of the version before would misread, even if all sizes stay.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Names of maps that former layouts had and this one has not. User space removes their pins when it
 /// drops such a layout.
@@ -54,9 +54,11 @@ macro_rules! maps {
             PATHS: Array<u32, $crate::PathMtu>[$crate::NODES_MAX];
             /// What each endpoint sent and received, under its slot.
             TRAFFIC: PerCpuArray<u32, $crate::Traffic>[$crate::TRAFFIC_MAX];
-            /// VNI -> the VTEPs and local ports that receive broadcast and multicast. An entry exists for
-            /// every VNI that this node holds, even if it lists none.
-            FLOOD: Hash<u32, $crate::FloodEntry>[$crate::NETWORKS_MAX];
+            /// VNI and page -> VTEPs and local ports that receive broadcast and multicast. The first page
+            /// exists for every VNI that this node holds, even if it lists none.
+            FLOOD: Hash<$crate::FloodKey, $crate::FloodEntry>[$crate::FLOOD_CAPACITY];
+            /// When each endpoint may do again what is limited, under its slot. The programs write it.
+            LIMITS: Array<u32, $crate::Limits>[$crate::TRAFFIC_MAX];
             /// Host-side ifindex -> the endpoint whose gateway leg this is.
             GATEWAY_PORTS: Hash<u32, $crate::GatewayPortEntry>[$crate::PORTS_MAX];
             /// Addresses of the nodes' APIs, which endpoints must not reach -> the node's id.
@@ -200,7 +202,7 @@ const fn fingerprint() -> u32 {
 }
 
 const _: () = assert!(
-    fingerprint() == 0x520f_f5e9,
+    fingerprint() == 0x8ea0_1190,
     "the maps' shapes changed: raise LAYOUT_VERSION, then state the new fingerprint here"
 );
 

@@ -19,6 +19,8 @@ pub const VNI_RESERVED: u32 = VNI_MAX;
 pub const VNI_VALID: u32 = 0x0800_0000;
 /// Bit of the IPv4 header's fragment word, host byte order: the packet must not be fragmented (RFC 791).
 pub const DONT_FRAGMENT: u16 = 0x4000;
+/// The bits of the type of service that are ECN (RFC 3168, section 5); the others are DSCP.
+pub const TOS_ECN: u8 = 0b11;
 /// First source port of an encapsulated packet (RFC 7348, section 5: the dynamic range).
 pub const SOURCE_PORT_MIN: u16 = 49152;
 

@@ -60,6 +60,14 @@ pub struct NodeRunArgs {
     /// UDP port of VXLAN, the same on every node
     #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
+    /// Copy all of an endpoint's type of service to the outer header. Without it only ECN is copied (RFC 6040), since
+    /// an endpoint could choose the queues of the underlay by DSCP
+    #[arg(long)]
+    pub copy_dscp: bool,
+    /// Broadcast and multicast frames a second that one endpoint may send on a network with --multicast; a tenth of it
+    /// may come at once. What is more is dropped and counted (`storm`). 0: no limit
+    #[arg(long, value_name = "FRAMES", default_value_t = 10_000)]
+    pub storm_limit: u32,
     /// Place where VXLAN from unknown addresses is dropped before the network stack sees it. auto: in the
     /// underlay device's driver if that costs no offload (GRO in hardware, LRO, segmentation), else off,
     /// and the later programs drop it

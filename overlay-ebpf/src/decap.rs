@@ -11,10 +11,11 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_ADJ_ROOM_NO_CSUM_RESET, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_csum_level, bpf_csum_update, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
         bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_vlan_push,
     },
     programs::TcContext,
@@ -123,11 +124,13 @@ fn remove_outer(ctx: &TcContext, eth: Eth, more: i32) -> Result<(), DropReason> 
     if !shrunk {
         return Err(DropReason::DecapFailed);
     }
+    forget_outer_checksum(ctx);
     *header::<Eth>(ctx, 0)? = eth;
     if eth.ethertype() == ETH_P_IPV6 { jumbo::put_in(ctx) } else { Ok(()) }
 }
 
-const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+/// The kernel would forget all that the device has verified: see [`forget_outer_checksum`].
+const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
 
 /// Removes the outer headers and `more` bytes after them, and with them the marks of a tunnel, where the kernel can be
 /// told so (7.3).
@@ -137,6 +140,16 @@ fn shrink(ctx: &TcContext, more: i32, flags: u64) -> bool {
     let flags = flags | FIXED_GSO | u64::from(layout!(decap_udp));
     // SAFETY: the context is valid while the program runs.
     unsafe { bpf_skb_adjust_room(ctx.skb.skb, by, BPF_ADJ_ROOM_MAC, flags) == 0 }
+}
+
+/// Notes that the outermost of the checksums that the device has verified goes: UDP's, which counts as one also where
+/// it is 0 (CHECKSUM_UNNECESSARY in linux/skbuff.h). If it was the only one, nothing is verified any more, and the
+/// endpoint's stack verifies the inner checksum; if the device has verified the inner one too, it need not. The
+/// kernel's own VXLAN device does the same (kernel 5.8).
+#[inline(always)]
+fn forget_outer_checksum(ctx: &TcContext) {
+    // SAFETY: the context is valid while the program runs. The helper fails for no packet at this level.
+    unsafe { bpf_csum_level(ctx.skb.skb, u64::from(BPF_CSUM_LEVEL_DEC)) };
 }
 
 /// The same on a kernel that can't be told: the outer packet is made one of IPv6 first, for which the kernel

@@ -6,7 +6,7 @@ use crate::{
     headers::{ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6, L3, Ports, Tag},
     jumbo,
     kernel::{field, layout},
-    outer::ipv4::{self as outer, Fields, Word},
+    outer::ipv4::{self as outer, Fields, Packed, Word},
     verdict::Decision,
     vlan::{self, TAGS_MAX, Tags},
 };
@@ -192,11 +192,11 @@ pub fn push(ctx: &TcContext, hop: &HopEntry, eth: Eth, fields: Fields) -> Result
     if frame::has_stripped_tag(ctx) {
         let (eth, tags) = make_room_for_tags(ctx)?;
         write_inner(ctx, eth, &tags)?;
-        return write_outer(ctx, hop, with_tags(ctx, fields));
+        return write_outer(ctx, hop, with_tags(ctx, fields).packed());
     }
     make_room_of(ctx, eth, 0)?;
     let all: &mut [Word; 8] = header(ctx, 0)?;
-    let outer::Words { words, last } = outer::words(hop, fields);
+    let outer::Words { words, last } = outer::words(hop, fields.packed());
     all[0] = words[0];
     all[1] = words[1];
     all[2] = words[2];
@@ -235,8 +235,8 @@ pub fn write_inner(ctx: &TcContext, eth: Eth, tags: &Tags) -> Result<(), DropRea
 
 /// Writes the outer headers alone.
 #[inline(always)]
-pub fn write_outer(ctx: &TcContext, hop: &HopEntry, fields: Fields) -> Result<(), DropReason> {
-    *header::<outer::Words>(ctx, 0)? = outer::words(hop, fields);
+pub fn write_outer(ctx: &TcContext, hop: &HopEntry, packed: Packed) -> Result<(), DropReason> {
+    *header::<outer::Words>(ctx, 0)? = outer::words(hop, packed);
     Ok(())
 }
 

@@ -1,46 +1,60 @@
 //! Broadcast and multicast, by head-end replication: the sender's node makes a copy for every local
 //! port and every VTEP of the network; a receiving node makes one for every local port.
+//!
+//! The receivers are on pages of FLOOD. While user space rewrites several pages, a receiver may move from one to the
+//! next: a frame that is copied at that moment may miss it, or reach it twice.
 
 use crate::{
-    encap, frame,
+    encap,
+    frame::{self, header},
     headers::Eth,
     maps,
-    outer::ipv4::{self as outer, Fields},
-    verdict::{Decision, count_drop},
+    outer::ipv4::{self as outer, Fields, Packed},
+    verdict::{Decision, count, count_drop, count_drops, opaque_to_verifier},
 };
 use aya_ebpf::programs::TcContext;
-use overlay_common::{Direction, DropReason, FLOOD_MAX, FloodEntry, NodeKey, PortEntry};
+use overlay_common::{Direction, DropReason, FLOOD_MAX, FLOOD_PAGES, FloodKey, PortEntry};
 
-/// Sends a copy to every local port but `except`.
+/// Sends a copy to every local port of the network but `except`.
 #[inline(always)]
-pub fn to_local_ports(
-    ctx: &TcContext,
-    flood: &FloodEntry,
-    except: u32,
-    direction: Direction,
-    len: u32,
-) {
-    for slot in 0..FLOOD_MAX {
-        if slot as u32 >= flood.port_count {
-            break;
+pub fn to_local_ports(ctx: &TcContext, vni: u32, except: u32, direction: Direction, len: u32) {
+    for page in 0..FLOOD_PAGES {
+        let Some(flood) = maps::flood(&FloodKey { vni, page }) else { return };
+        if flood.lost_ports != 0 {
+            count_drops(flood.lost_ports, DropReason::FloodOverflow, direction, len);
         }
-        let ifindex = flood.ports[slot];
-        if ifindex != except && ctx.clone_redirect(ifindex, 0).is_err() {
-            count_drop(DropReason::RedirectFailed, direction, len);
+        for slot in 0..FLOOD_MAX {
+            if slot as u32 >= flood.port_count {
+                return;
+            }
+            let ifindex = flood.ports[slot];
+            if ifindex != except && ctx.clone_redirect(ifindex, 0).is_err() {
+                count_drop(DropReason::RedirectFailed, direction, len);
+            }
         }
     }
 }
 
-/// Sends a copy of what the endpoint on `port` sends to everybody else on its network.
+/// Sends a copy of what the endpoint on `port` sends to everybody else on its network. `tos_mask` says which bits of
+/// the type of service the outer headers get.
 #[inline(always)]
-pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision, DropReason> {
-    let Some(flood) = maps::flood(&port.vni) else { return Err(DropReason::BroadcastOff) };
+pub fn replicate(ctx: &TcContext, port: &PortEntry, tos_mask: u8) -> Result<Decision, DropReason> {
+    let vni = port.vni;
+    let Some(first) = maps::flood(&FloodKey::first(vni)) else {
+        return Err(DropReason::BroadcastOff);
+    };
     let len = ctx.len();
-    to_local_ports(ctx, flood, frame::ifindex(ctx), Direction::FromEndpoint, len);
-    if flood.vtep_count == 0 {
+    to_local_ports(ctx, vni, frame::ifindex(ctx), Direction::FromEndpoint, len);
+    if first.lost_hops != 0 {
+        count_drops(first.lost_hops, DropReason::FloodOverflow, Direction::FromEndpoint, len);
+    }
+    if first.hop_count == 0 {
         return Ok(Decision::Replicated);
     }
-    let tos = encap::outer_tos(ctx, eth);
+    // Read again, and not kept over the loop: whatever was found out about it before would make the verifier walk the
+    // loop once for each of it.
+    let eth: Eth = *header(ctx, 0)?;
+    let tos = encap::outer_tos(ctx, eth) & tos_mask;
     let hash = encap::flow_hash(ctx, eth);
     let gso = frame::gso_size(ctx);
     // Room is made once; each copy gets the headers of its VTEP. The neighbours have their copies already, so
@@ -53,35 +67,44 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision
         }
     };
     encap::write_inner(ctx, eth, &tags)?;
-    let fields = encap::with_tags(ctx, Fields { vni: port.vni, tos, hash, len });
-    // The segments that GSO will cut are not checked.
+    let fields = encap::with_tags(ctx, Fields { vni, tos, hash, len });
+    // The segments that GSO will cut are not checked. Were the verifier to know the 0, or to see the lengths compared
+    // in each round, it would walk the loop once for each outcome.
     let longest = if gso == 0 { fields.len + outer::PACKET } else { 0 };
-    for slot in 0..FLOOD_MAX {
-        if slot as u32 >= flood.vtep_count {
-            break;
-        }
-        let key = NodeKey { vtep: flood.vteps[slot] };
-        let hop = maps::node(&key).and_then(|node| maps::hop(node.hop));
-        let Some(hop) = hop else {
-            count_drop(DropReason::UnknownNode, Direction::FromEndpoint, len);
-            continue;
-        };
-        // A copy can't take the kernel's own route.
-        if hop.ifindex == 0 {
-            count_drop(DropReason::UnresolvedNextHop, Direction::FromEndpoint, len);
-            continue;
-        }
-        // The sender gets no answer: a sender of broadcast keeps no path MTU of one receiver.
-        if is_more(longest, hop.mtu.into()) {
-            count_drop(DropReason::TooBig, Direction::FromEndpoint, len);
-            continue;
-        }
-        encap::write_outer(ctx, hop, fields)?;
-        if ctx.clone_redirect(hop.ifindex, 0).is_err() {
-            count_drop(DropReason::RedirectFailed, Direction::FromEndpoint, len);
+    let longest = opaque_to_verifier(ctx, longest);
+    let packed = fields.packed();
+    for page in 0..FLOOD_PAGES {
+        let Some(flood) = maps::flood(&FloodKey { vni, page }) else { break };
+        for slot in 0..FLOOD_MAX {
+            if slot as u32 >= flood.hop_count {
+                return Ok(Decision::Replicated);
+            }
+            if let Err(reason) = copy_to(ctx, flood.hops[slot], packed, longest) {
+                let reason = opaque_to_verifier(ctx, reason as u32);
+                count(reason, Direction::FromEndpoint, len);
+            }
         }
     }
     Ok(Decision::Replicated)
+}
+
+/// Sends a copy of the frame, for which there is room already, to the VTEP at `index` of HOPS.
+#[inline(always)]
+fn copy_to(ctx: &TcContext, index: u32, packed: Packed, longest: u32) -> Result<(), DropReason> {
+    let Some(hop) = maps::hop(index) else { return Err(DropReason::UnknownNode) };
+    // Read once: user space may take the device out at any moment.
+    // SAFETY: the entry is valid while the program runs.
+    let ifindex = unsafe { (&raw const hop.ifindex).read_volatile() };
+    // A copy can't take the kernel's own route.
+    if ifindex == 0 {
+        return Err(DropReason::UnresolvedNextHop);
+    }
+    // The sender gets no answer: a sender of broadcast keeps no path MTU of one receiver.
+    if is_more(longest, hop.mtu.into()) {
+        return Err(DropReason::TooBig);
+    }
+    encap::write_outer(ctx, hop, packed)?;
+    ctx.clone_redirect(ifindex, 0).map_err(|_| DropReason::RedirectFailed)
 }
 
 /// Whether `a` is more than `b`, by their difference: the verifier remembers what a comparison says of its two

@@ -5,7 +5,7 @@ use crate::{
     arp, checksum, encap, fence, flood,
     frame::{self, pulled},
     headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth},
-    maps,
+    limit, maps,
     outer::ipv4::Fields,
     too_big,
     verdict::{Decision, Trace, count_from_neighbour},
@@ -45,7 +45,7 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
         }
     }
     if eth.is_to_group() {
-        return to_all(ctx, port, eth);
+        return to_all(ctx, trace, port, eth);
     }
     let Some(destination) = maps::fdb(eth.destination_key(port.vni).key()) else {
         return Err(DropReason::UnknownDestination);
@@ -56,20 +56,28 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     if destination.is_here() {
         return deliver_here(ctx, ifindex, destination);
     }
-    send_away(ctx, port, eth, destination.hop())
+    send_away(ctx, trace, port, eth, destination.hop())
 }
 
 /// Sends the frame to the VTEP at `index` of HOPS.
 #[inline(always)]
 fn send_away(
     ctx: &TcContext,
+    trace: &mut Trace,
     port: &PortEntry,
     eth: Eth,
     index: u32,
 ) -> Result<Decision, DropReason> {
     let Some(hop) = maps::hop(index) else { return Err(DropReason::UnknownNode) };
     let len = ctx.len();
+    // All zeros before user space has written it: then no bit of the type of service is copied.
+    let Some(config) = maps::config_or_zeros() else { return Err(DropReason::NotConfigured) };
+    trace.config = Some(config);
     if let Some(fits) = too_big::limit(ctx, eth, len, hop, index) {
+        // Too many answers would be a burden for the sender's own host (RFC 4443, section 2.4 f).
+        if !limit::allows(config.answers, port.slot, |limits| &mut limits.answers_ns) {
+            return Err(DropReason::TooBig);
+        }
         return too_big::answer(ctx, eth, fits);
     }
     let mut underlay = 0;
@@ -80,7 +88,7 @@ fn send_away(
         }
         underlay = config.underlay_ifindex;
     }
-    let tos = encap::outer_tos(ctx, eth);
+    let tos = encap::outer_tos(ctx, eth) & config.tos_mask;
     let hash = encap::flow_hash(ctx, eth);
     let fields = Fields { vni: port.vni, tos, hash, len };
     encap::push(ctx, hop, eth, fields)?;
@@ -88,14 +96,27 @@ fn send_away(
 }
 
 #[inline(always)]
-fn to_all(ctx: &TcContext, port: &PortEntry, eth: Eth) -> Result<Decision, DropReason> {
+fn to_all(
+    ctx: &TcContext,
+    trace: &mut Trace,
+    port: &PortEntry,
+    eth: Eth,
+) -> Result<Decision, DropReason> {
     if port.flags & FLAG_MULTICAST == 0 {
         return Err(DropReason::BroadcastOff);
+    }
+    if eth.is_to_reserved_group() {
+        return Err(DropReason::ReservedGroup);
     }
     if port.flags & FLAG_ICC_OFF != 0 {
         return Err(DropReason::IccOff);
     }
-    flood::replicate(ctx, port, eth)
+    let Some(config) = maps::config_or_zeros() else { return Err(DropReason::NotConfigured) };
+    trace.config = Some(config);
+    if !limit::allows(config.storm, port.slot, |limits| &mut limits.storm_ns) {
+        return Err(DropReason::Storm);
+    }
+    flood::replicate(ctx, port, config.tos_mask)
 }
 
 #[inline(always)]

@@ -1,31 +1,72 @@
 //! What comes in from the underlay. VXLAN to this node is accepted only from a VTEP that the maps know, for a
 //! network that this node holds, and from a source that really is behind that VTEP. All other VXLAN to this
 //! node is dropped; everything that is not VXLAN to this node passes untouched.
+//!
+//! Where another program of the host receives VXLAN on the same port (CONFIG_SHARED), VXLAN that is not of this overlay
+//! passes too. Nothing of this overlay can be reached that way: its only receiver in the stack is the GRO device, whose
+//! VNI no packet with is let through here, and which is in a bridge that is down.
+//!
+//! The checksum of the outer IPv4 header is not verified. Its fields that are used are compared with a map (both
+//! addresses, protocol and port) or with the packet (the lengths), so that a header with another value in one of them
+//! is refused; what is left is ECN.
 
 use crate::{
     decap, fence, flood,
-    frame::{self, pulled},
-    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_ICMP, IPPROTO_UDP, L3, Udp},
+    frame::{self, header, pulled},
+    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_ICMP, IPPROTO_UDP, Ipv4, L3, Udp},
     maps,
     outer::ipv4::{self as outer, Outer, OuterUdp},
     path,
     verdict::{Decision, Trace},
     vlan,
 };
-use aya_ebpf::{helpers::bpf_skb_vlan_pop, programs::TcContext};
+use aya_ebpf::{
+    helpers::{bpf_skb_change_tail, bpf_skb_vlan_pop},
+    programs::TcContext,
+};
 use overlay_common::{
-    Config, Direction, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, Ip16,
-    NodeKey, ip16_from_v4,
+    CONFIG_SHARED, Config, Direction, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST,
+    FdbEntry, FloodKey, Ip16, NodeKey, VNI_RESERVED, ip16_from_v4,
 };
 
 #[inline(always)]
 pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason> {
     let Some(config) = maps::config() else { return Ok(Decision::Pass) };
     trace.config = Some(config);
+    match decide(ctx, trace, config) {
+        Err(reason) if is_for_others(config, trace.vni, reason) => Ok(Decision::Pass),
+        decided => decided,
+    }
+}
+
+/// Whether the packet may be for another program on the same port: it is not of this overlay, by its outer headers or
+/// its network.
+#[cold]
+#[inline(always)]
+fn is_for_others(config: &Config, vni: u32, reason: DropReason) -> bool {
+    let is_not_ours = matches!(
+        reason,
+        DropReason::OuterFragment
+            | DropReason::OuterOptions
+            | DropReason::OuterGroupFrame
+            | DropReason::VxlanFlags
+            | DropReason::UnknownVtep
+            | DropReason::UnknownVni
+    );
+    is_not_ours && config.flags & CONFIG_SHARED != 0 && vni != VNI_RESERVED
+}
+
+#[inline(always)]
+fn decide(
+    ctx: &TcContext,
+    trace: &mut Trace,
+    config: &'static Config,
+) -> Result<Decision, DropReason> {
     if !is_vxlan_to_us(ctx, config)? {
         return Ok(Decision::Pass);
     }
     let outer: &Outer = pulled(ctx, 0)?;
+    let has_length = outer.udp.has_length(ctx.len());
     let Some(vni) = outer.vxlan.vni() else { return Err(DropReason::VxlanFlags) };
     trace.vni = vni;
     let ip = &outer.udp.ip;
@@ -35,6 +76,9 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let Some(source) = source.filter(|source| frame::same_ip(&source.vtep, &from)) else {
         return Err(why_not_from(config, &from, vni, eth));
     };
+    if !has_length {
+        cut_to_length(ctx)?;
+    }
     let inside = vlan::inside_at(ctx, eth, outer::LEN)?;
     if inside.ethertype == ETH_P_ARP {
         return Err(DropReason::ArpFromUnderlay);
@@ -115,6 +159,29 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
     Ok(true)
 }
 
+/// Handles a packet that is not as long as its headers say: bytes behind it are cut off, as the stack does. A
+/// super-packet has no such lengths: they are too short for it, or those of one segment.
+#[cold]
+#[inline(always)]
+fn cut_to_length(ctx: &TcContext) -> Result<(), DropReason> {
+    if frame::gso_size(ctx) != 0 {
+        return Ok(());
+    }
+    let outer: &OuterUdp = header(ctx, 0)?;
+    let (total, datagram) = (outer.ip.total_len(), outer.udp.len());
+    const IP: usize = size_of::<Ipv4>();
+    if L3 + total > ctx.len() as usize || IP + datagram > total {
+        return Err(DropReason::Malformed);
+    }
+    let len = L3 + IP + datagram;
+    if len < size_of::<Outer>() {
+        return Err(DropReason::Malformed);
+    }
+    // SAFETY: the context is valid while the program runs.
+    let cut = unsafe { bpf_skb_change_tail(ctx.skb.skb, len as u32, 0) };
+    if cut == 0 { Ok(()) } else { Err(DropReason::DecapFailed) }
+}
+
 /// The reason why a source was not found behind the VTEP that sent it.
 #[cold]
 #[inline(always)]
@@ -123,7 +190,7 @@ fn why_not_from(config: &Config, from: &Ip16, vni: u32, eth: Eth) -> DropReason 
         DropReason::OwnVtep
     } else if maps::node(&NodeKey { vtep: *from }).is_none() {
         DropReason::UnknownVtep
-    } else if maps::flood(&vni).is_none() {
+    } else if maps::flood(&FloodKey::first(vni)).is_none() {
         DropReason::UnknownVni
     } else if eth.ethertype() == ETH_P_ARP {
         DropReason::ArpFromUnderlay
@@ -140,13 +207,16 @@ fn deliver_to_all(
     eth: Eth,
     outer_tos: u8,
 ) -> Result<Decision, DropReason> {
-    let flood = maps::flood(&vni);
-    let Some(flood) = flood.filter(|_| source.flags & FLAG_MULTICAST != 0) else {
+    if source.flags & FLAG_MULTICAST == 0 || maps::flood(&FloodKey::first(vni)).is_none() {
         return Err(DropReason::BroadcastOff);
-    };
+    }
+    // Checked on the sender's node as well, but the sending VTEP may not run our programs.
+    if eth.is_to_reserved_group() {
+        return Err(DropReason::ReservedGroup);
+    }
     let len = ctx.len();
     decap::combine_ecn(ctx, eth, outer_tos)?;
     decap::strip(ctx, eth)?;
-    flood::to_local_ports(ctx, flood, 0, Direction::FromUnderlay, len);
+    flood::to_local_ports(ctx, vni, 0, Direction::FromUnderlay, len);
     Ok(Decision::Replicated)
 }

@@ -2,7 +2,8 @@
 //! skb: a flood of forged packets ends here.
 //!
 //! It decides nothing that [`crate::from_underlay`] does not decide as well. Where it does not run, or can't
-//! tell (IPv4 options, a tag, headers that do not lie in the first buffer), the packet goes on to there.
+//! tell (IPv4 options, a tag, headers that do not lie in the first buffer, another program on the same port), the
+//! packet goes on to there.
 
 use crate::{
     event,
@@ -15,7 +16,9 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     programs::XdpContext,
 };
-use overlay_common::{CONFIG_MONITOR, Config, Direction, DropReason, Event, NodeKey, ip16_from_v4};
+use overlay_common::{
+    CONFIG_MONITOR, CONFIG_SHARED, Config, Direction, DropReason, Event, NodeKey, ip16_from_v4,
+};
 
 const L4: usize = L3 + size_of::<Ipv4>();
 
@@ -25,6 +28,7 @@ pub fn handle(ctx: &XdpContext, len: impl FnOnce(&XdpContext) -> u32) -> u32 {
     let Some(config) = maps::config() else { return XDP_PASS };
     match judge(ctx, config) {
         None => XDP_PASS,
+        Some(_) if config.flags & CONFIG_SHARED != 0 => XDP_PASS,
         Some(reason) => dropped(ctx, config, reason, len(ctx)),
     }
 }

@@ -30,6 +30,7 @@ mod guard_underlay;
 mod headers;
 mod jumbo;
 mod kernel;
+mod limit;
 #[cfg(feature = "log")]
 mod log;
 mod maps;

@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    ApiKey, Config, FdbEntry, FdbKey, FloodEntry, GatewayPortEntry, HopEntry, NeighEntry, NeighKey,
-    NodeEntry, NodeKey, PathMtu, PortEntry,
+    ApiKey, Config, FdbEntry, FdbKey, FloodEntry, FloodKey, GatewayPortEntry, HopEntry, Limits,
+    NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -56,7 +56,7 @@ lookup!(fdb(FDB: FdbKey) -> FdbEntry);
 lookup!(neigh(NEIGH: NeighKey) -> NeighEntry);
 lookup!(port(PORTS: u32) -> PortEntry);
 lookup!(node(NODES: NodeKey) -> NodeEntry);
-lookup!(flood(FLOOD: u32) -> FloodEntry);
+lookup!(flood(FLOOD: FloodKey) -> FloodEntry);
 lookup!(gateway_port(GATEWAY_PORTS: u32) -> GatewayPortEntry);
 lookup!(api(APIS: ApiKey) -> u64);
 
@@ -72,6 +72,13 @@ pub fn hop(index: u32) -> Option<&'static HopEntry> {
 #[inline(always)]
 pub fn path(index: u32) -> Option<&'static PathMtu> {
     PATHS.get(index)
+}
+
+/// The node's configuration, as it is: all zeros before user space has written it. An array has all its elements, so
+/// there is always one.
+#[inline(always)]
+pub fn config_or_zeros() -> Option<&'static Config> {
+    CONFIG.get(0)
 }
 
 /// The node's configuration; `None` before user space has written it.

@@ -66,6 +66,8 @@ pub fn finish(
             forwarded(ctx, direction, len, trace);
             action
         }
+        // The kernel's tracepoint of drops shows the original. TC_ACT_STOLEN would be silent, but TCX takes it for
+        // "the next program decides" (tcx_action_code, kernel 6.6), and the host's stack would get the frame.
         Ok(Decision::Replicated) => {
             forwarded(ctx, direction, len, trace);
             TC_ACT_SHOT
@@ -95,13 +97,19 @@ fn reason_of(decided: &Result<Decision, DropReason>) -> Option<u32> {
     }
 }
 
+/// Counts a packet under the number of a reason.
 #[inline(always)]
-fn count(reason: u32, direction: Direction, len: u32) {
+pub fn count(reason: u32, direction: Direction, len: u32) {
+    count_times(1, reason, direction, len);
+}
+
+#[inline(always)]
+fn count_times(times: u32, reason: u32, direction: Direction, len: u32) {
     if let Some(counter) = METRICS.get_ptr_mut(metric_index(reason, direction)) {
         // SAFETY: the element is this CPU's own, and programs on one CPU do not interrupt each other.
         unsafe {
-            (*counter).packets += 1;
-            (*counter).bytes += u64::from(len);
+            (*counter).packets += u64::from(times);
+            (*counter).bytes += u64::from(times) * u64::from(len);
         }
     }
 }
@@ -142,6 +150,12 @@ fn traffic(slot: u32, len: u32, counter: impl FnOnce(&mut Traffic) -> &mut Count
 #[inline(always)]
 pub fn count_drop(reason: DropReason, direction: Direction, len: u32) {
     count(reason as u32, direction, len);
+}
+
+/// Counts drops of so many copies of one packet.
+#[inline(always)]
+pub fn count_drops(copies: u32, reason: DropReason, direction: Direction, len: u32) {
+    count_times(copies, reason as u32, direction, len);
 }
 
 /// Counts a packet that was too big, and in whose place its sender got an answer.

@@ -195,7 +195,8 @@ impl Parts {
             epoch,
         );
         tasks.spawn("keep registered", registered);
-        let (devices, ways, gather) = nudges(&netlink, interest)?;
+        let shared = (args.vxlan_port, datapath.clone());
+        let (devices, ways, gather) = nudges(&netlink, interest, shared)?;
         tasks.spawn("gather changes of devices", gather);
         let (rules, forwarding) = (gateway::changes()?, Netlink::forwarding_changes()?);
         let nudges = Nudges { devices, ways, rules, forwarding };

@@ -22,11 +22,14 @@ use crate::{
     faces::DatapathInfo,
     model::{NodeName, Subnet},
 };
-use overlay_common::{Config, ip16_from_v4, ip16_to_v4};
+use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4, ip16_to_v4};
 use std::net::IpAddr;
 
 /// The port of the API if none is given.
 const DEFAULT_PORT: u16 = 7400;
+/// Answers a second to one endpoint that a packet was too big: as many as the kernel sends in all
+/// (net.ipv4.icmp_msgs_per_sec).
+const ANSWERS: u32 = 1000;
 
 /// Runs a node until it is told to end.
 ///
@@ -98,10 +101,15 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     };
     let entered = async {
         // The kernel first: the cluster must not hear of a node that the kernel refuses.
-        let datapath = Datapath::open(datapath_config(&args, &underlay))?;
+        let is_shared = netlink.shares_vxlan_port(args.vxlan_port).await?;
+        let mut datapath = Datapath::open(datapath_config(&args, &underlay))?;
         // In this order no packet that comes in reaches the host's own stack at any moment.
         netlink.ensure_barrier().await?;
         let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
+        if is_shared {
+            // The GRO device shares the socket with it, so it is another VXLAN device's.
+            datapath.share_port()?;
+        }
         let device = (underlay.ifindex, underlay.name.as_str());
         let super_packets =
             SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
@@ -205,9 +213,11 @@ fn datapath_config(args: &NodeRunArgs, underlay: &Underlay) -> DatapathConfig {
             underlay_ifindex: underlay.ifindex,
             vxlan_port: args.vxlan_port,
             ttl: OUTER_TTL,
-            pad: 0,
+            tos_mask: if args.copy_dscp { u8::MAX } else { TOS_ECN },
             flags: 0,
             sample: 0,
+            storm: Limit::per_second(args.storm_limit),
+            answers: Limit::per_second(ANSWERS),
         },
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         voter::Machine,
     },
     dataplane::{
-        host::HostKernel,
+        host::{HostKernel, SharedDatapath},
         netlink::{Change, Interest, Netlink},
         reconcile::{Nudges, Reconciler},
     },
@@ -27,10 +27,12 @@ use tokio::sync::{mpsc, watch as sync_watch};
 const SETTLE: Duration = Duration::from_millis(5);
 
 /// Reports of the kernel that devices or namespaces may have changed, and that ways to VTEPs may have: many of them as
-/// one; and the task that gathers them.
+/// one; and the task that gathers them. It also lets packets go to another program on the VXLAN port as soon as that makes
+/// its device, since no later look may show it.
 pub(super) fn nudges(
     netlink: &Netlink,
     interest: Interest,
+    (vxlan_port, datapath): (u16, SharedDatapath),
 ) -> Result<
     (mpsc::Receiver<()>, mpsc::Receiver<()>, impl Future<Output = ()> + Send + use<>),
     StartError,
@@ -50,6 +52,12 @@ pub(super) fn nudges(
                 let sender = match change {
                     Change::Link | Change::Namespace => &devices,
                     Change::Way => &ways,
+                    Change::Vxlan(port) => {
+                        if port == vxlan_port {
+                            share_port(&datapath);
+                        }
+                        continue;
+                    }
                 };
                 // A report that was not taken yet stands for this one too.
                 if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
@@ -59,6 +67,22 @@ pub(super) fn nudges(
         }
     };
     Ok((devices_changed, ways_changed, gather))
+}
+
+fn share_port(datapath: &SharedDatapath) {
+    let mut datapath = datapath.lock();
+    if datapath.shares_port() {
+        return;
+    }
+    match datapath.share_port() {
+        Ok(()) => {
+            tracing::info!("another program uses the VXLAN port: its packets go up the stack")
+        }
+        Err(error) => {
+            let error = crate::error_chain(&error);
+            tracing::warn!(%error, "another program uses the VXLAN port, and its packets are dropped");
+        }
+    }
 }
 
 /// Previews the views until a quorum confirms one, then reconciles the kernel with each.

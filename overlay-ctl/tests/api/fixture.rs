@@ -88,6 +88,8 @@ impl Host {
             xdp: Xdp::Off,
             mtu: None,
             big_tcp: BigTcp::default(),
+            copy_dscp: false,
+            storm_limit: 0,
         }
     }
 }

@@ -9,9 +9,10 @@ use std::{
 
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use overlay_common::{
-    ApiKey, Config, Counter, Direction, DropReason, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, IP16_NONE, NODES_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
-    PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic, VXLAN_OVERHEAD, ip16_from_v4, map,
+    ApiKey, Config, Counter, Direction, DropReason, FdbEntry, FdbKey, FloodEntry, FloodKey,
+    GatewayPortEntry, HopEntry, IP16_NONE, Limit, NODES_MAX, NeighEntry, NeighKey, NodeEntry,
+    NodeKey, PORTS_MAX, PathMtu, PortEntry, TOS_ECN, TRAFFIC_MAX, Traffic, VXLAN_OVERHEAD,
+    ip16_from_v4, map,
 };
 use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening, maps_folder},
@@ -62,9 +63,11 @@ impl Host {
                 underlay_ifindex: self.ifindex(underlay),
                 vxlan_port: 4789,
                 ttl: 64,
-                pad: 0,
+                tos_mask: TOS_ECN,
                 flags: 0,
                 sample: 0,
+                storm: Limit::NONE,
+                answers: Limit::NONE,
             },
         }
     }
@@ -190,13 +193,9 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
     let node_key = NodeKey { vtep };
     let node = NodeEntry { node: 2, hop: 1, pad: 0 };
     let hop = HopEntry { header: [7; 50], mtu: 1500, csum: 9, ifindex: 3, flags: 0 };
-    let mut flood = FloodEntry {
-        vtep_count: 1,
-        port_count: 0,
-        vteps: [IP16_NONE; FLOOD_MAX],
-        ports: [0; FLOOD_MAX],
-    };
-    flood.vteps[0] = vtep;
+    let flood_key = FloodKey { vni: 4097, page: 1 };
+    let mut flood = FloodEntry { hop_count: 1, ..FloodEntry::EMPTY };
+    flood.hops[0] = 1;
     let leg = GatewayPortEntry {
         ip: ip16_from_v4([172, 18, 0, 3]),
         gateway: ip16_from_v4([172, 18, 0, 1]),
@@ -212,7 +211,7 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
         TableChange::PutPort(9, port),
         TableChange::PutHop(1, hop),
         TableChange::PutNode(node_key, node),
-        TableChange::PutFlood(4097, Box::new(flood)),
+        TableChange::PutFlood(flood_key, Box::new(flood)),
         TableChange::PutGatewayPort(10, leg),
         TableChange::PutApi(api, 2),
     ];
@@ -222,7 +221,7 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
         ports: [(9, port)].into(),
         hops: [(1, hop)].into(),
         nodes: [(node_key, node)].into(),
-        flood: [(4097, flood)].into(),
+        flood: [(flood_key, flood)].into(),
         gateway_ports: [(10, leg)].into(),
         apis: [(api, 2)].into(),
     };

@@ -541,6 +541,41 @@ fn a_taken_vxlan_port_is_named() {
     });
 }
 
+/// A VXLAN device that was moved to another namespace leaves its socket behind, which the GRO device then shares. It is
+/// seen by this socket if it was there first, and by the event of its creation if it came later.
+#[test]
+fn another_vxlan_on_the_port_is_seen_in_both_orders() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    let other = Netns::new("other");
+    let make = |name: &str, id: u32| {
+        host.sh(&format!(
+            "ip link add {name} type vxlan id {id} dstport 4789 local 10.0.0.1 remote 10.0.0.2 dev eth7;
+             ip link set {name} netns {other}", other = other.name,
+        ));
+        other.sh(&format!("ip link set {name} up"));
+    };
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
+        assert!(!netlink.shares_vxlan_port(4789).await.unwrap(), "nobody has the port");
+        make("first", 4096);
+        assert!(netlink.shares_vxlan_port(4789).await.unwrap(), "by its socket");
+        assert!(!netlink.shares_vxlan_port(4790).await.unwrap(), "on another port");
+        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
+        other.sh("ip link del first");
+        assert!(!netlink.shares_vxlan_port(4789).await.unwrap(), "the socket is ours alone");
+
+        let mut changes = netlink.changes(Interest::default()).unwrap();
+        make("second", 4097);
+        let wait = async { while changes.recv().await.unwrap() != Change::Vxlan(4789) {} };
+        tokio::time::timeout(BOUND, wait).await.expect("the event says it");
+        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
+    });
+}
+
 async fn hop(netlink: &Netlink, vtep: [u8; 4], underlay: &Underlay) -> Option<NextHop> {
     netlink.way(vtep.into(), underlay).await.unwrap().and_then(|way| way.hop)
 }

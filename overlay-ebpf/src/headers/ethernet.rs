@@ -64,6 +64,15 @@ impl Eth {
         self.first & 1 == 1
     }
 
+    /// Whether the destination is one of the group addresses that no bridge passes on, 01:80:c2:00:00:00 to 0f (IEEE
+    /// 802.1Q, section 8.6.3).
+    #[inline(always)]
+    pub fn is_to_reserved_group(self) -> bool {
+        const BITS: u64 = u64::from_le_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0, 0, 0]);
+        const RESERVED: u64 = u64::from_le_bytes([0x01, 0x80, 0xc2, 0, 0, 0, 0, 0]);
+        self.first & BITS == RESERVED
+    }
+
     #[inline(always)]
     pub fn is_from(self, mac: &MacBytes) -> bool {
         let start = u16::from_ne_bytes([mac[0], mac[1]]);

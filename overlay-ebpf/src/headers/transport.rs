@@ -21,6 +21,12 @@ impl Udp {
     pub fn destination(&self) -> u16 {
         u16::from_be(self.dst)
     }
+
+    /// Header and payload in bytes, as the header says.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        usize::from(u16::from_be(self.len))
+    }
 }
 
 /// The first four bytes of UDP and TCP.

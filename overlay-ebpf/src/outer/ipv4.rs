@@ -55,6 +55,15 @@ pub struct OuterUdp {
     pub udp: Udp,
 }
 
+impl OuterUdp {
+    /// Whether the packet is as long as both headers say, in a frame of `len` bytes.
+    #[inline(always)]
+    pub fn has_length(&self, len: u32) -> bool {
+        let total = self.ip.total_len();
+        total + size_of::<Ethernet>() == len as usize && self.udp.len() + size_of::<Ipv4>() == total
+    }
+}
+
 /// All outer headers, and the Ethernet header of the inner frame.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
@@ -76,6 +85,33 @@ pub struct Fields {
     pub len: u32,
 }
 
+/// The same as they lie in the headers' words. Copies to several VTEPs have them in common, but for the checksum.
+#[derive(Clone, Copy)]
+pub struct Packed {
+    tos: u8,
+    total_len: u64,
+    udp_len: u64,
+    source_port: u64,
+    vni: u32,
+}
+
+impl Fields {
+    #[inline(always)]
+    pub fn packed(self) -> Packed {
+        // A super-packet of more than 65,535 bytes has length 0, as the kernel has it (6.3, commit
+        // b1a78b9b9886); GSO cuts it and fills it in.
+        let length = |len: u32| u64::from(if len > 0xffff { 0 } else { (len as u16).to_be() });
+        let source_port = SOURCE_PORT_MIN | (self.hash as u16 & !SOURCE_PORT_MIN);
+        Packed {
+            tos: self.tos,
+            total_len: length(self.len + PACKET),
+            udp_len: length(self.len + DATAGRAM),
+            source_port: source_port.to_be().into(),
+            vni: (self.vni << 8).to_be(),
+        }
+    }
+}
+
 /// Eight bytes of a packet, as they are loaded.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
@@ -94,20 +130,13 @@ pub struct Words {
 /// Where the fields lie (RFC 791, 768, 7348), from the start of the outer Ethernet header: type of service
 /// 15, total length 16, checksum 24, source port 34, UDP length 38, VNI 46 to 48.
 #[inline(always)]
-pub fn words(hop: &HopEntry, fields: Fields) -> Words {
+pub fn words(hop: &HopEntry, packed: Packed) -> Words {
     const { assert!(cfg!(target_endian = "little"), "shifts below are a little-endian machine's") };
-    // A super-packet of more than 65,535 bytes has length 0, as the kernel has it (6.3, commit
-    // b1a78b9b9886); GSO cuts it and fills it in.
-    let length = |len: u32| u64::from(if len > 0xffff { 0 } else { (len as u16).to_be() });
-    let total_len = length(fields.len + PACKET);
-    let udp_len = length(fields.len + DATAGRAM);
-    let mut sum = hop.csum + (u32::from(fields.tos) << 8) + total_len as u32;
+    let Packed { tos, total_len, udp_len, source_port, vni } = packed;
+    let mut sum = hop.csum + (u32::from(tos) << 8) + total_len as u32;
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     let check = u64::from(!(sum as u16));
-    let source_port =
-        u64::from((SOURCE_PORT_MIN | (fields.hash as u16 & !SOURCE_PORT_MIN)).to_be());
-    let vni = (fields.vni << 8).to_be();
     let at = |index: usize| -> u64 {
         // SAFETY: `header` has 50 bytes and begins the entry, which is aligned to eight bytes as all map
         // values are; the index is below six.
@@ -115,7 +144,7 @@ pub fn words(hop: &HopEntry, fields: Fields) -> Words {
     };
     let words = [
         Word(at(0)),
-        Word(at(1) | u64::from(fields.tos) << 56),
+        Word(at(1) | u64::from(tos) << 56),
         Word(at(2) | total_len),
         Word(at(3) | check),
         Word(at(4) | source_port << 16 | udp_len << 48),

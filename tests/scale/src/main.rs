@@ -12,7 +12,7 @@ mod world;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sched::{CloneFlags, unshare};
-use overlay_common::{Config, ip16_from_v4};
+use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4};
 use overlay_ctl::dataplane::datapath::{Datapath, DatapathConfig};
 use std::{
     path::{Path, PathBuf},
@@ -56,9 +56,11 @@ fn config(bpffs: &Path) -> Result<DatapathConfig> {
             underlay_ifindex,
             vxlan_port: 4789,
             ttl: 64,
-            pad: 0,
+            tos_mask: TOS_ECN,
             flags: 0,
             sample: 0,
+            storm: Limit::NONE,
+            answers: Limit::NONE,
         },
     })
 }

@@ -15,9 +15,10 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, KERNEL_BTF, METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey,
-    PathMtu, PortEntry, Prepared, SKB_LAYOUT, TRAFFIC_MAX, Traffic, map, metric_index, prepare,
+    ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry, FloodKey,
+    GatewayPortEntry, HopEntry, KERNEL_BTF, Limit, Limits, METRICS_MAX, NeighEntry, NeighKey,
+    NodeEntry, NodeKey, PathMtu, PortEntry, Prepared, SKB_LAYOUT, TRAFFIC_MAX, Traffic, map,
+    metric_index, prepare,
 };
 use overlay_lab::{Requirement, missing, skip};
 
@@ -108,7 +109,8 @@ struct Loaded {
     hops: Array<MapData, HopEntry>,
     paths: Array<MapData, PathMtu>,
     traffic: PerCpuArray<MapData, Traffic>,
-    flood: HashMap<MapData, u32, FloodEntry>,
+    limits: Array<MapData, Limits>,
+    flood: HashMap<MapData, FloodKey, FloodEntry>,
     gateway_ports: HashMap<MapData, u32, GatewayPortEntry>,
     apis: HashMap<MapData, ApiKey, u64>,
     metrics: PerCpuArray<MapData, Counter>,
@@ -178,6 +180,7 @@ impl Loaded {
             paths: Array::try_from(map(&mut programs, map::PATHS::NAME)).expect("PATHS"),
             traffic: PerCpuArray::try_from(map(&mut programs, map::TRAFFIC::NAME))
                 .expect("TRAFFIC"),
+            limits: Array::try_from(map(&mut programs, map::LIMITS::NAME)).expect("LIMITS"),
             flood: table(&mut programs, map::FLOOD::NAME),
             gateway_ports: table(&mut programs, map::GATEWAY_PORTS::NAME),
             apis: table(&mut programs, map::APIS::NAME),
@@ -202,9 +205,11 @@ impl Loaded {
             underlay_ifindex: 0,
             vxlan_port: 0,
             ttl: 0,
-            pad: 0,
+            tos_mask: 0,
             flags: 0,
             sample: 0,
+            storm: Limit::NONE,
+            answers: Limit::NONE,
         };
         self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
         replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
@@ -219,7 +224,10 @@ impl Loaded {
             self.hops.set(*index, hop, 0).expect("HOPS takes it");
             self.paths.set(*index, PathMtu::default(), 0).expect("PATHS takes it");
         }
-        replace(&mut self.flood, &self.filled.flood, &world.flood);
+        for slot in WATCHED_SLOTS {
+            self.limits.set(slot, Limits::default(), 0).expect("LIMITS takes it");
+        }
+        replace(&mut self.flood, &self.filled.flood_pages(), &world.flood_pages());
         replace(&mut self.gateway_ports, &self.filled.gateway_ports, &world.gateway_ports);
         replace(&mut self.apis, &self.filled.apis, &world.apis);
         self.filled = world.clone();

@@ -14,21 +14,20 @@ use super::{
     },
 };
 
+/// Only ECN is copied to the outer header, unless the node is told to copy DSCP too.
 #[test]
-fn ipv4_is_carried_with_its_type_of_service() {
+fn the_outer_header_has_the_inner_ecn_and_dscp_on_request() {
     on_bench(|bench| {
-        for tos in 0..=255 {
-            check(bench, &ipv4(A, FAR, Flow { tos, ..Flow::default() }), tos, true);
-        }
-    });
-}
-
-#[test]
-fn ipv6_is_carried_with_its_traffic_class() {
-    on_bench(|bench| {
-        bench.fill_with_routers();
-        for tos in 0..=255 {
-            check(bench, &ipv6(A, FAR, Flow { tos, ..Flow::default() }), tos, true);
+        let mut world = World::default();
+        world.flag(overlay_common::FLAG_FORWARDS);
+        for copied in [0b11, 0xff] {
+            bench.fill(&world);
+            for tos in 0..=255 {
+                let flow = Flow { tos, ..Flow::default() };
+                check(bench, &ipv4(A, FAR, flow), tos & copied, true);
+                check(bench, &ipv6(A, FAR, flow), tos & copied, true);
+            }
+            world.copy_dscp();
         }
     });
 }
@@ -52,8 +51,8 @@ fn without_a_next_hop_the_macs_are_left_open() {
         world.forget_next_hops();
         world.flag(overlay_common::FLAG_FORWARDS);
         bench.fill(&world);
-        check(bench, &ipv4(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 0xb9, false);
-        check(bench, &ipv6(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 0xb9, false);
+        check(bench, &ipv4(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 1, false);
+        check(bench, &ipv6(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 1, false);
     });
 }
 

@@ -13,7 +13,7 @@ use super::{
         with_ports,
     },
     world::{
-        A, B, FAR, FAR_VTEP, NO_DEVICE, PORT_A, PORT_B, STRANGE_VTEP, STRANGER, Station, UNDERLAY,
+        A, B, FAR, HOP_FAR, NO_DEVICE, PORT_A, PORT_B, STRANGE_VTEP, STRANGER, Station, UNDERLAY,
         VNI, World, fdb_key, flood,
     },
 };
@@ -141,6 +141,8 @@ fn too_big() -> Vec<Case> {
         case("segments as long as the way takes", AS_USUAL, over(), Drop(UncutSuperPacket)).with(Skb { ifindex: PORT_A, gso_size: 1422 }),
         case("segments a byte too long", AS_USUAL, over(), Told).with(Skb { ifindex: PORT_A, gso_size: 1423 }),
         case("segments a byte too long, TCP", AS_USUAL, { let mut frame = over(); frame[23] = 6; frame[46] = 0x80; frame }, Told).with(Skb { ifindex: PORT_A, gso_size: 1399 }),
+        case("a byte too long, and no answer left", |w| w.limit(0), over(), Drop(TooBig)),
+        case("a byte too long, IPv6, and no answer left", |w| w.limit(0), v6(1465), Drop(TooBig)),
         case("no way known", |w| w.hops.clear(), a_to_far(), Drop(UnknownNode)),
     ]
 }
@@ -217,6 +219,10 @@ fn where_it_goes() -> Vec<Case> {
     ]
 }
 
+fn overflow(world: &mut World, lost: [u32; 2]) {
+    world.flood.values_mut().for_each(|flood| flood.lost = lost);
+}
+
 #[rustfmt::skip]
 fn to_all() -> Vec<Case> {
     let to = |mac| to_mac(a_to_b(), mac);
@@ -229,15 +235,24 @@ fn to_all() -> Vec<Case> {
         case("on, and the network has no entry", |w| { MULTICAST(w); w.flood.clear(); }, to(GROUP), Drop(BroadcastOff)),
         case("on, and nobody to receive", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[])); }, to(GROUP), Replicated(vec![])),
         case("on, ICC off", |w| w.flag(FLAG_MULTICAST | FLAG_ICC_OFF), to(GROUP), Drop(IccOff)),
-        case("on, a VTEP that is no node's", |w| { MULTICAST(w); w.nodes.clear(); }, to(GROUP), Replicated(vec![UnknownNode])),
+        case("on, a VTEP that is no node's", |w| { MULTICAST(w); w.hops.clear(); }, to(GROUP), Replicated(vec![UnknownNode])),
         case("on, next hop not known", |w| { MULTICAST(w); w.forget_next_hops(); }, to(GROUP), Replicated(vec![UnresolvedNextHop])),
         case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[PORT_A, NO_DEVICE, PORT_B])); }, to(GROUP), Replicated(vec![RedirectFailed])),
         case("on, the underlay has gone", |w| {
             MULTICAST(w);
             w.hops.values_mut().for_each(|hop| hop.ifindex = NO_DEVICE);
         }, to(GROUP), Replicated(vec![RedirectFailed])),
-        case("on, a byte too long for the way", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, long_ipv4(to(GROUP), 1465), Replicated(vec![TooBig])),
-        case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Replicated(vec![UncutSuperPacket])).with(Skb { ifindex: PORT_A, gso_size: 8 }),
+        case("on, a byte too long for the way", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[HOP_FAR], &[])); }, long_ipv4(to(GROUP), 1465), Replicated(vec![TooBig])),
+        case("on, no room", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[HOP_FAR], &[])); }, to(GROUP), Replicated(vec![UncutSuperPacket])).with(Skb { ifindex: PORT_A, gso_size: 8 }),
+        case("on, more receivers than there is room for", |w| { MULTICAST(w); overflow(w, [2, 1]); }, to(GROUP), Replicated(vec![FloodOverflow; 3])),
+        case("to a group that no bridge passes on", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0]), Drop(ReservedGroup)),
+        case("to the last of these groups, on a VLAN", MULTICAST, tagged(&to([1, 0x80, 0xc2, 0, 0, 0x0f]), 0x8100), Drop(ReservedGroup)),
+        case("to such a group, from one who forwards", |w| w.flag(FLAG_MULTICAST | FLAG_FORWARDS), to([1, 0x80, 0xc2, 0, 0, 0xe]), Drop(ReservedGroup)),
+        case("to such a group, off", AS_USUAL, to([1, 0x80, 0xc2, 0, 0, 2]), Drop(BroadcastOff)),
+        case("to the group after them", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0x10]), Replicated(vec![])),
+        case("to a group that differs before the last byte", MULTICAST, to([1, 0x80, 0xc2, 0, 1, 0]), Replicated(vec![])),
+        case("more than the storm limit", |w| { MULTICAST(w); w.limit(0); }, to(BROADCAST), Drop(Storm)),
+        case("no storm: to one endpoint", |w| { MULTICAST(w); w.limit(0); }, a_to_far(), Redirect),
         case("a group as the source", AS_USUAL, { let mut frame = a_to_b(); frame[6..12].copy_from_slice(&GROUP); frame }, Drop(SpoofedMac)),
     ]
 }

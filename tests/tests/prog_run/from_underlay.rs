@@ -2,7 +2,8 @@
 
 use etherparse::IpNumber;
 use overlay_common::{
-    Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, VXLAN_PORT,
+    CONFIG_SHARED, Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST,
+    VNI_RESERVED, VXLAN_PORT,
 };
 
 use super::{
@@ -13,8 +14,8 @@ use super::{
         half_stranger, ipv4, ipv6, other, tagged, tagged_with, to_mac, vxlan, who_has, with_ports,
     },
     world::{
-        A, B, FAR, FAR_VTEP, IDLE_VTEP, NO_DEVICE, OWN_VTEP, PORT_A, ROUTER_MAC, STRANGE_VTEP,
-        STRANGER, Station, UNDERLAY, UNDERLAY_MAC, VNI, World, flood,
+        A, B, FAR, FAR_VTEP, HOP_FAR, IDLE_VTEP, NO_DEVICE, OWN_VTEP, PORT_A, ROUTER_MAC,
+        STRANGE_VTEP, STRANGER, Station, UNDERLAY, UNDERLAY_MAC, VNI, World, flood,
     },
 };
 
@@ -49,6 +50,22 @@ fn the_inner_frame_comes_out_as_it_was() {
     });
 }
 
+/// Bytes behind the length that the outer headers give are no part of the packet (RFC 768).
+#[test]
+fn bytes_behind_the_packet_are_not_delivered() {
+    on_bench(|bench| {
+        for inner in [far_to_a(), other(FAR.mac, A.mac, EXPERIMENTAL, &[])] {
+            for trailer in [1, 4, 1000] {
+                let packet = [vxlan(&inner), vec![0x77; trailer]].concat();
+                let padded =
+                    [inner.clone(), vec![0; 34_usize.saturating_sub(inner.len())]].concat();
+                let outcome = bench.run(Direction::FromUnderlay, &packet);
+                assert_eq!((outcome.verdict, outcome.packet), (Verdict::Redirect, padded));
+            }
+        }
+    });
+}
+
 /// The kernel shrinks no packet below the length of an IPv4 header, whatever the packet is. A shorter frame
 /// is padded, as Ethernet does.
 #[test]
@@ -66,10 +83,9 @@ fn a_short_frame_comes_out_padded() {
 
 /// The cases of all tables.
 pub(crate) fn cases() -> Vec<Case> {
-    [not_for_us(), outer(), who_it_is(), where_it_goes(), to_all(), malformed()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let first = [not_for_us(), outer(), who_it_is(), where_it_goes()];
+    let rest = [to_all(), malformed(), on_a_shared_port()];
+    first.into_iter().chain(rest).flatten().collect()
 }
 
 #[rustfmt::skip]
@@ -207,8 +223,41 @@ fn to_all() -> Vec<Case> {
         case("broadcast, on", MULTICAST, to(BROADCAST), Replicated(vec![])),
         case("multicast, on", MULTICAST, to(GROUP), Replicated(vec![])),
         case("on, and the network has no entry", |w| { MULTICAST(w); w.flood.clear(); }, to(GROUP), Drop(BroadcastOff)),
-        case("on, nobody here", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[FAR_VTEP], &[])); }, to(GROUP), Replicated(vec![])),
+        case("on, nobody here", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[HOP_FAR], &[])); }, to(GROUP), Replicated(vec![])),
         case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[NO_DEVICE, PORT_A])); }, to(GROUP), Replicated(vec![RedirectFailed])),
+        case("on, more ports than there is room for", |w| { MULTICAST(w); w.flood.values_mut().for_each(|flood| flood.lost = [2, 1]); }, to(GROUP), Replicated(vec![FloodOverflow])),
+        case("to a group that no bridge passes on", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0]), Drop(ReservedGroup)),
+        case("to such a group, from one who forwards", |w| w.flag(FLAG_MULTICAST | FLAG_FORWARDS), to([1, 0x80, 0xc2, 0, 0, 0xe]), Drop(ReservedGroup)),
+        case("to the group after them", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0x10]), Replicated(vec![])),
+    ]
+}
+
+/// The packet with another number in the length field of its outer UDP header.
+fn with_udp_length(mut packet: Vec<u8>, more: i16) -> Vec<u8> {
+    let length = u16::from_be_bytes([packet[38], packet[39]]).wrapping_add_signed(more);
+    packet[38..40].copy_from_slice(&length.to_be_bytes());
+    packet
+}
+
+/// Another program of the host has the port too: what is not of this overlay is its.
+#[rustfmt::skip]
+fn on_a_shared_port() -> Vec<Case> {
+    const SHARED: fn(&mut World) = |world| world.configure(CONFIG_SHARED);
+    let around = |vxlan: Vxlan| vxlan.around(&far_to_a());
+    let usual = Vxlan::default;
+    vec![
+        case("shared: of this overlay", SHARED, around(usual()), Redirect),
+        case("shared: a network that this node does not hold", SHARED, around(Vxlan { vni: 9, ..usual() }), Pass),
+        case("shared: a VTEP of another overlay", SHARED, around(Vxlan { from: STRANGE_VTEP, vni: 9, ..usual() }), Pass),
+        case("shared: a VTEP of another overlay, a VNI of this one", SHARED, around(Vxlan { from: STRANGE_VTEP, ..usual() }), Pass),
+        case("shared: the GRO device's VNI", SHARED, around(Vxlan { vni: VNI_RESERVED, ..usual() }), Drop(UnknownVni)),
+        case("shared: the GRO device's VNI, a VTEP of another overlay", SHARED, around(Vxlan { from: STRANGE_VTEP, vni: VNI_RESERVED, ..usual() }), Drop(UnknownVtep)),
+        case("shared: a network of this node, nobody's MAC", SHARED, vxlan(&ipv4(STRANGER, A, Flow::default())), Drop(SourceNotBehindVtep)),
+        case("shared: from this node's own address", SHARED, around(Vxlan { from: OWN_VTEP, ..usual() }), Drop(OwnVtep)),
+        case("shared: no VNI", SHARED, around(Vxlan { flags: 0, ..usual() }), Pass),
+        case("shared: a first fragment", SHARED, around(Vxlan { more_fragments: true, ..usual() }), Pass),
+        case("shared: options", SHARED, around(Vxlan { options: vec![1; 4], ..usual() }), Pass),
+        case("shared: bytes behind a packet of another overlay", SHARED, [around(Vxlan { vni: 9, ..usual() }), vec![0; 7]].concat(), Pass),
     ]
 }
 
@@ -220,7 +269,11 @@ fn malformed() -> Vec<Case> {
         case("cut in the inner Ethernet header", AS_USUAL, cut(vxlan(&far_to_a()), 63), Drop(Malformed)),
         case("inner IPv4 without a byte", AS_USUAL, cut(vxlan(&far_to_a()), 64), Drop(Malformed)),
         case("inner IPv4 cut", AS_USUAL, cut(vxlan(&far_to_a()), 83), Drop(Malformed)),
-        case("inner IPv4's header and no more", AS_USUAL, cut(vxlan(&far_to_a()), 84), Redirect),
+        case("inner IPv4's header and no more", AS_USUAL, vxlan(&cut(far_to_a(), 34)), Redirect),
+        case("a byte less than the headers say", AS_USUAL, cut(vxlan(&far_to_a()), 50 + far_to_a().len() - 1), Drop(Malformed)),
+        case("a UDP header longer than its packet", AS_USUAL, with_udp_length(vxlan(&far_to_a()), 1), Drop(Malformed)),
+        case("a UDP header without room for a frame", AS_USUAL, with_udp_length(vxlan(&far_to_a()), -(far_to_a().len() as i16)), Drop(Malformed)),
+        case("a super-packet that has the length of one segment", AS_USUAL, with_udp_length(vxlan(&far_to_a()), 1), Drop(DecapFailed)).with(Skb { ifindex: UNDERLAY, gso_size: 8 }),
         case("inner IPv6 without a byte", FORWARDS, vxlan(&cut(ipv6(FAR, A, Flow::default()), 14)), Drop(Malformed)),
         case("inner IPv6 cut before its class", FORWARDS, vxlan(&cut(ipv6(FAR, A, Flow::default()), 17)), Drop(Malformed)),
         case("short, another protocol", AS_USUAL, vxlan(&other(FAR.mac, A.mac, EXPERIMENTAL, &[1])), Redirect),

@@ -12,7 +12,7 @@ use super::{
     against_model::{MARK, from_gateway},
     bench::{Bench, Skb, on_bench},
     devices::ip_batch,
-    model::{self, End, Incoming, Paths},
+    model::{self, End, Incoming, Memory},
     outward::{Outward, answers, asks, gateways_answer, udp},
     packets::{Ask, BROADCAST, EXPERIMENTAL, arp, cut, other, tagged, to_mac},
     world::{
@@ -186,7 +186,7 @@ fn whatever_an_endpoint_sends_no_neighbour_receives_a_byte() {
             let incoming =
                 Incoming { bytes: &frame, skb, tag_beside: true, unfinished: None, bulk: None };
             let world = World::default();
-            let fate = model::decide(direction, &world, &mut Paths::default(), incoming);
+            let fate = model::decide(direction, &world, &mut Memory::default(), incoming);
             if forwarded == matches!(fate.end, End::Dropped(_)) {
                 let text = format!("forwarded: {forwarded}, but {fate:?}; {counts:?}");
                 return Err(TestCaseError::fail(text));

@@ -3,7 +3,7 @@
 use aya::{TestRun as _, TestRunOptions};
 use etherparse::IpNumber;
 use overlay_common::{
-    CONFIG_MONITOR, Counter, Direction,
+    CONFIG_MONITOR, CONFIG_SHARED, Counter, Direction,
     DropReason::{self, *},
     IP16_NONE, ip16_from_v4,
 };
@@ -103,6 +103,8 @@ fn cases() -> Vec<Case> {
         case("a first fragment, from a node", AS_USUAL, around(Vxlan { more_fragments: true, ..Vxlan::default() }), Some(OuterFragment)),
         case("another port, configured", |w| w.config.as_mut().expect("some").vxlan_port = 8472, around(Vxlan { port: 8472, ..strange() }), Some(UnknownVtep)),
         // Packets that are left to the next program.
+        case("from no node, and another program has the port", |w| w.configure(CONFIG_SHARED), forged.clone(), None),
+        case("a first fragment, and another program has the port", |w| w.configure(CONFIG_SHARED), around(Vxlan { more_fragments: true, ..strange() }), None),
         case("a later fragment", AS_USUAL, around(Vxlan { fragment_offset: 185, ..strange() }), None),
         case("options", AS_USUAL, around(Vxlan { options: vec![1; 4], ..strange() }), None),
         case("a tag around it", AS_USUAL, tagged(&forged, 0x8100), None),

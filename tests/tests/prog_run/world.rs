@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use overlay_common::{
     ApiKey, CONFIG_FLOWS, CONFIG_MONITOR, Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, HopEntry, IP16_NONE, Ip16, MacBytes, NeighEntry, NeighKey, NodeEntry,
-    NodeKey, PortEntry, VXLAN_PORT, ip16_from_v4,
+    FloodKey, GatewayPortEntry, HopEntry, IP16_NONE, Ip16, Limit, MacBytes, NeighEntry, NeighKey,
+    NodeEntry, NodeKey, PortEntry, TOS_ECN, VXLAN_PORT, ip16_from_v4,
 };
 
 /// An endpoint, or any other holder of a MAC and an IPv4 address.
@@ -105,7 +105,7 @@ pub(crate) struct World {
     pub(crate) ports: BTreeMap<u32, PortEntry>,
     pub(crate) nodes: BTreeMap<NodeKey, NodeEntry>,
     pub(crate) hops: BTreeMap<u32, HopEntry>,
-    pub(crate) flood: BTreeMap<u32, FloodEntry>,
+    pub(crate) flood: BTreeMap<u32, Flood>,
     pub(crate) gateway_ports: BTreeMap<u32, GatewayPortEntry>,
     pub(crate) apis: BTreeMap<ApiKey, u64>,
 }
@@ -135,11 +135,13 @@ impl Default for World {
                 underlay_ifindex: UNDERLAY,
                 vxlan_port: VXLAN_PORT,
                 ttl: TTL,
-                pad: 0,
+                tos_mask: TOS_ECN,
                 flags: 0,
                 sample: 0,
+                storm: Limit::NONE,
+                answers: Limit::NONE,
             }),
-            flood: BTreeMap::from([(VNI, flood(&[FAR_VTEP], &[PORT_A, PORT_B]))]),
+            flood: BTreeMap::from([(VNI, flood(&[HOP_FAR], &[PORT_A, PORT_B]))]),
             gateway_ports: BTreeMap::from([(LEG_A, leg(A_OUT)), (LEG_B, leg(B_OUT))]),
             apis: BTreeMap::from([(api_key(OWN_VTEP), 1), (api_key(FAR_VTEP), 2)]),
             ..Self::empty()
@@ -233,7 +235,7 @@ impl World {
             world.fdb.insert(*key, entry);
         }
         let networks = self.flood.keys();
-        world.flood = networks.map(|vni| (*vni, flood(&[OWN_VTEP], &[FAR_PORT]))).collect();
+        world.flood = networks.map(|vni| (*vni, flood(&[HOP_FAR], &[FAR_PORT]))).collect();
         world
     }
 
@@ -246,14 +248,32 @@ impl World {
         rows.extend(ports.iter().map(|row| format!("PORTS {row:02x?}")));
         rows.extend(nodes.iter().map(|row| format!("NODES {row:02x?}")));
         rows.extend(hops.iter().map(|row| format!("HOPS {row:02x?}")));
-        rows.extend(flood.iter().map(|(vni, entry)| {
-            let vteps = &entry.vteps[..entry.vtep_count as usize];
-            let ports = &entry.ports[..entry.port_count as usize];
-            format!("FLOOD {vni:x}: {vteps:02x?}, {ports:?}")
-        }));
+        rows.extend(flood.iter().map(|(vni, receivers)| format!("FLOOD {vni:x}: {receivers:?}")));
         rows.extend(gateway_ports.iter().map(|row| format!("GATEWAY_PORTS {row:02x?}")));
         rows.extend(apis.iter().map(|row| format!("APIS {row:02x?}")));
         rows.join("\n  ")
+    }
+
+    /// The entries of FLOOD.
+    pub(crate) fn flood_pages(&self) -> BTreeMap<FloodKey, FloodEntry> {
+        let pages = self.flood.iter().flat_map(|(vni, flood)| {
+            let pages = flood.pages().into_iter().zip(0..);
+            pages.map(|(entry, page)| (FloodKey { vni: *vni, page }, entry))
+        });
+        pages.collect()
+    }
+
+    /// Copies all of the type of service to the outer headers, DSCP included.
+    pub(crate) fn copy_dscp(&mut self) {
+        self.config.iter_mut().for_each(|config| config.tos_mask = 0xff);
+    }
+
+    /// Allows so many broadcast frames, and so many answers to packets that are too big, and then none for seconds.
+    pub(crate) fn limit(&mut self, burst: u32) {
+        let limit = Limit { gap_ns: u32::MAX, burst };
+        for config in &mut self.config {
+            (config.storm, config.answers) = (limit, limit);
+        }
     }
 
     /// The configuration, unless it looks to the programs as if user space had not written it yet.
@@ -327,16 +347,36 @@ pub(crate) fn way(vtep: [u8; 4], ifindex: u32, (to, from): (MacBytes, MacBytes))
 }
 
 /// A network's receivers of broadcast and multicast.
-pub(crate) fn flood(vteps: &[[u8; 4]], ports: &[u32]) -> FloodEntry {
-    let mut entry = FloodEntry {
-        vtep_count: vteps.len() as u32,
-        port_count: ports.len() as u32,
-        vteps: [IP16_NONE; FLOOD_MAX],
-        ports: [0; FLOOD_MAX],
-    };
-    for (slot, vtep) in entry.vteps.iter_mut().zip(vteps) {
-        *slot = ip16_from_v4(*vtep);
+#[derive(Clone, Debug)]
+pub(crate) struct Flood {
+    /// VTEPs, by their indexes in HOPS.
+    pub(crate) hops: Vec<u32>,
+    pub(crate) ports: Vec<u32>,
+    /// The numbers of VTEPs and of ports that have no place.
+    pub(crate) lost: [u32; 2],
+}
+
+/// A network's receivers, for all of which there is a place.
+pub(crate) fn flood(hops: &[u32], ports: &[u32]) -> Flood {
+    Flood { hops: hops.to_vec(), ports: ports.to_vec(), lost: [0; 2] }
+}
+
+impl Flood {
+    /// The pages: as many as the longer list needs, and one at least.
+    fn pages(&self) -> Vec<FloodEntry> {
+        let count = self.hops.len().max(self.ports.len()).div_ceil(FLOOD_MAX).max(1);
+        let page = |list: &[u32], page| {
+            let part = list.chunks(FLOOD_MAX).nth(page).unwrap_or_default();
+            let mut places = [0; FLOOD_MAX];
+            places[..part.len()].copy_from_slice(part);
+            (part.len() as u32, places)
+        };
+        let pages = (0..count).map(|number| {
+            let (hop_count, hops) = page(&self.hops, number);
+            let (port_count, ports) = page(&self.ports, number);
+            let [lost_hops, lost_ports] = if number == 0 { self.lost } else { [0; 2] };
+            FloodEntry { hop_count, port_count, lost_hops, lost_ports, hops, ports }
+        });
+        pages.collect()
     }
-    entry.ports[..ports.len()].copy_from_slice(ports);
-    entry
 }

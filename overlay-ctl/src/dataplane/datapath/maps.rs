@@ -33,6 +33,11 @@ impl Maps {
         })
     }
 
+    /// The configuration in the map: all zeros in a new one.
+    pub(super) fn config(&self) -> Result<Config, DatapathError> {
+        self.config.get(&0, 0).map_err(DatapathError::table(map::CONFIG::NAME, "read"))
+    }
+
     pub(super) fn set_config(&mut self, config: &Config) -> Result<(), DatapathError> {
         self.config.set(0, config, 0).map_err(DatapathError::table(map::CONFIG::NAME, "written"))
     }

@@ -36,7 +36,9 @@ use std::{
 };
 
 use aya::{Ebpf, programs::ProgramError};
-use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Config, Counter, Direction, DropReason};
+use overlay_common::{
+    CONFIG_FLOWS, CONFIG_MONITOR, CONFIG_SHARED, Config, Counter, Direction, DropReason,
+};
 
 pub use attach::Hook;
 pub use batch::Cursor;
@@ -137,14 +139,16 @@ impl Datapath {
     /// # Errors
     /// As [`Datapath::open`].
     pub fn open_on(config: DatapathConfig, hook: Hook) -> Result<Self, DatapathError> {
-        let DatapathConfig { bpffs, underlay, config } = config;
+        let DatapathConfig { bpffs, underlay, mut config } = config;
         host::check_capabilities()?;
         let folders = Folders::new(&bpffs);
         folders.create()?;
         let is_swap_due = folders.prepare()?;
         let mut programs = load::load(&folders)?;
         let mut maps = Maps::take(&mut programs)?;
-        // Before any program that reads it runs.
+        // Before any program that reads it runs. Whether the port is shared can't be seen while the node's own socket
+        // is open, so an earlier process' finding stands.
+        config.flags |= maps.config()?.flags & CONFIG_SHARED;
         maps.set_config(&config)?;
         let events_taken = Arc::default();
         let mut datapath = Self {
@@ -261,6 +265,22 @@ impl Datapath {
         self.config.flags = self.config.flags & !(CONFIG_MONITOR | CONFIG_FLOWS) | flags;
         self.config.sample = sample;
         self.maps.set_config(&self.config)
+    }
+
+    /// Lets VXLAN that is not of this overlay go up the stack from now on, for another program that receives VXLAN on
+    /// the same UDP port. It stays so, also for later processes, until the maps are gone.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn share_port(&mut self) -> Result<(), DatapathError> {
+        self.config.flags |= CONFIG_SHARED;
+        self.maps.set_config(&self.config)
+    }
+
+    /// Returns true if VXLAN that is not of this overlay goes up the stack.
+    #[must_use]
+    pub fn shares_port(&self) -> bool {
+        self.config.flags & CONFIG_SHARED != 0
     }
 
     /// The reader of the records of packets; [`Datapath::listen`] makes the programs write them. Must be called

@@ -193,9 +193,16 @@ impl Outside for HostOutside {
     fn health(&self) -> OutsideHealth {
         let guard = self.datapath.lock().guard().clone();
         let guard = guard.is_fallback.then(|| format!("no XDP guard: {}", guard.why));
+        let shared = self.datapath.lock().shares_port().then(|| {
+            format!(
+                "UDP port {} is another program's as well: VXLAN that is not of this overlay goes up the stack",
+                self.vxlan_port
+            )
+        });
         OutsideHealth {
             fallbacks: guard
                 .into_iter()
+                .chain(shared)
                 .chain(self.merging.trouble())
                 .chain(self.gateway.trouble())
                 .collect(),

@@ -50,7 +50,7 @@ tables! {
     ports: PORTS, PutPort(Value<map::PORTS>), DeletePort;
     /// VTEP -> the node and its index in HOPS.
     nodes: NODES, PutNode(Value<map::NODES>), DeleteNode;
-    /// VNI -> the VTEPs and ports that receive broadcast.
+    /// VNI and page -> VTEPs and ports that receive broadcast.
     flood: FLOOD, PutFlood(Box<Value<map::FLOOD>>), DeleteFlood;
     /// Host-side ifindex -> the endpoint of this gateway leg.
     gateway_ports: GATEWAY_PORTS, PutGatewayPort(Value<map::GATEWAY_PORTS>), DeleteGatewayPort;

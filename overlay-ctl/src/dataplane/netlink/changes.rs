@@ -4,7 +4,11 @@
 use std::{collections::BTreeSet, fs::File, time::Duration};
 
 use futures::StreamExt as _;
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo},
+};
+use overlay_common::VNI_RESERVED;
 use rtnetlink::{MulticastGroup, packet_core::NetlinkPayload};
 use tokio::{
     io::{Interest as Readiness, unix::AsyncFd},
@@ -161,11 +165,32 @@ async fn reopen(sender: &mpsc::Sender<Change>) -> Option<Messages> {
     }
 }
 
+/// The UDP port of a VXLAN device that is not the overlay's, if the event is about one.
+fn foreign_vxlan(event: &RouteNetlinkMessage) -> Option<u16> {
+    let RouteNetlinkMessage::NewLink(link) = event else { return None };
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let is_ours = data.contains(&InfoVxlan::Id(VNI_RESERVED));
+    data.iter().find_map(|info| match info {
+        InfoVxlan::Port(port) if !is_ours => Some(*port),
+        _ => None,
+    })
+}
+
 fn changes_of(payload: &NetlinkPayload<RouteNetlinkMessage>, interest: &Interest) -> Vec<Change> {
     match payload {
         // The kernel had more to say than the socket could hold.
         NetlinkPayload::Overrun(_) => ALL.to_vec(),
-        NetlinkPayload::InnerMessage(message) => interest.concerns(message).into_iter().collect(),
+        NetlinkPayload::InnerMessage(message) => {
+            let vxlan = foreign_vxlan(message).map(Change::Vxlan);
+            interest.concerns(message).into_iter().chain(vxlan).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -21,8 +21,8 @@ impl Netlink {
     /// VXLAN's UDP port.
     ///
     /// # Errors
-    /// [`GroError::PortTaken`] where the port is in use: by a UDP socket, or by a foreign VXLAN device, whose packets
-    /// `from_underlay` would drop.
+    /// [`GroError::PortTaken`] where the port is in use: by a UDP socket that is no VXLAN device's, or by a VXLAN device
+    /// for any VNI (`external`), with which no other device shares a port.
     pub async fn ensure_gro_device(
         &self,
         underlay: &Underlay,
@@ -42,9 +42,7 @@ impl Netlink {
         port: u16,
     ) -> Result<String, GroError> {
         let name = format!("{GRO_PREFIX}{port}");
-        if let Some(holder) =
-            links.iter().find(|link| conflicts(link, &name, underlay.address, port))
-        {
+        if let Some(holder) = links.iter().find(|link| link.name != name && conflicts(link, port)) {
             return Err(conflict(holder, port));
         }
         // Of a node that used another port: it would keep that port taken.
@@ -67,6 +65,23 @@ impl Netlink {
         }
         self.make(&name, underlay.address, port).await?;
         Ok(name)
+    }
+
+    /// Returns true if another VXLAN device of this namespace receives on the port, or if a UDP socket does while the
+    /// overlay's own device does not exist: a device that was moved to another namespace leaves its socket here. While
+    /// the own device exists, both have one socket, and such a device can't be seen; the event of its creation
+    /// ([`super::Change::Vxlan`]) can.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn shares_vxlan_port(&self, port: u16) -> Result<bool, GroError> {
+        let links = link::links(&self.handle, None).await?;
+        let is_own = |link: &&Link| is_gro_device(link);
+        if links.iter().filter(|link| !is_own(link)).any(|link| receives(link, port)) {
+            return Ok(true);
+        }
+        let has_own = links.iter().filter(is_own).any(|link| receives(link, port));
+        Ok(!has_own && socket_is_open(port))
     }
 
     /// Removes the device of that port, where it exists and is the overlay's.
@@ -144,17 +159,27 @@ fn is_current(link: &Link, vtep: Ipv4Addr, port: u16) -> bool {
     wanted.iter().all(has) && link.addr_gen_none
 }
 
-/// Returns true for a foreign VXLAN device on the same port: its packets come to the node's address, where
-/// `from_underlay` would drop them. A device that is bound to another address of the host does not conflict.
-fn conflicts(link: &Link, our_name: &str, vtep: Ipv4Addr, port: u16) -> bool {
+/// Returns true for a VXLAN device on this port.
+fn receives(link: &Link, port: u16) -> bool {
+    link.vxlan.as_ref().is_some_and(|data| data.contains(&InfoVxlan::Port(port)))
+}
+
+/// Returns true for a foreign VXLAN device beside which the overlay's can't be: one with the VNI that the overlay keeps
+/// for itself, or one for any VNI, which shares no socket. Others share the socket, and each gets its own VNI.
+fn conflicts(link: &Link, port: u16) -> bool {
     let Some(data) = &link.vxlan else { return false };
-    let local = data.iter().find_map(|info| match info {
-        InfoVxlan::Local(ip) => Some(*ip),
-        _ => None,
-    });
-    let is_elsewhere = local.is_some_and(|ip| ip != vtep && !ip.is_unspecified());
-    let has_our_vni = data.contains(&InfoVxlan::Id(VNI_RESERVED));
-    link.name != our_name && data.contains(&InfoVxlan::Port(port)) && (!is_elsewhere || has_our_vni)
+    let is_exclusive = data.contains(&InfoVxlan::Id(VNI_RESERVED))
+        || data.contains(&InfoVxlan::CollectMetadata(true));
+    data.contains(&InfoVxlan::Port(port)) && is_exclusive
+}
+
+/// Returns true if a UDP socket of IPv4 is bound to the port in this namespace: one line a socket, with the local
+/// address and port in hexadecimal as the second word.
+fn socket_is_open(port: u16) -> bool {
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
+    let suffix = format!(":{port:04X}");
+    let local = |line: &str| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&suffix));
+    sockets.lines().skip(1).any(local)
 }
 
 fn conflict(holder: &Link, port: u16) -> GroError {

@@ -36,6 +36,9 @@ pub enum Change {
     Way,
     /// A network namespace was mounted or unmounted.
     Namespace,
+    /// A VXLAN device that is not the overlay's, with this UDP port. It may be in another namespace already, with its
+    /// socket still here, and then no look at this namespace shows it.
+    Vxlan(u16),
 }
 
 /// Which changes concern the node. Clones are one; the reader of events asks it, and each look at the ways to other

@@ -1,6 +1,7 @@
 //! What the kernel must hold for a view: devices and table rows.
 
 use super::{
+    flood,
     hop::{LocalVtep, hop_entry},
     sites::{Sites, site},
 };
@@ -16,11 +17,10 @@ use crate::{
 };
 use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
-    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    GatewayPortEntry, IP16_NONE, Ip16, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
-    ip16_from_v4,
+    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, FdbKey, GatewayPortEntry,
+    IP16_NONE, Ip16, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What a node knows of itself.
 #[derive(Clone, Debug)]
@@ -199,8 +199,8 @@ pub(super) fn small_tables(
         let vteps = sites.vteps_of(network.id);
         let here = sites.here_of(network.id);
         let ports = here.filter_map(|id| placement.ports.get(&id)).map(|port| port.ifindex);
-        let flood = Flood { vteps, ports: ports.collect() };
-        tables.flood.insert(network.vni.get(), flood.entry(network));
+        let hops = vteps.iter().map(|vtep| placement.hops.get(vtep).copied());
+        tables.flood.extend(flood::pages(network, hops, ports));
     }
     tables
 }
@@ -241,40 +241,4 @@ fn flags(network: &Network, endpoint: &Endpoint) -> u32 {
         flags |= FLAG_MULTICAST;
     }
     flags
-}
-
-struct Flood {
-    vteps: BTreeSet<Vtep>,
-    ports: Vec<u32>,
-}
-
-impl Flood {
-    /// The entry; its lists are empty where the network carries no broadcast. VTEPs and ports for which the lists have
-    /// no room get no broadcast, and that is logged.
-    fn entry(self, network: &Network) -> FloodEntry {
-        let mut entry = FloodEntry {
-            vtep_count: 0,
-            port_count: 0,
-            vteps: [IP16_NONE; FLOOD_MAX],
-            ports: [0; FLOOD_MAX],
-        };
-        if !network.options.multicast {
-            return entry;
-        }
-        if self.vteps.len() > FLOOD_MAX || self.ports.len() > FLOOD_MAX {
-            tracing::warn!(
-                network = %network.name, limit = FLOOD_MAX, vteps = self.vteps.len(),
-                ports = self.ports.len(), "some nodes or endpoints get no broadcast"
-            );
-        }
-        for (slot, vtep) in entry.vteps.iter_mut().zip(&self.vteps) {
-            *slot = vtep.ip16();
-            entry.vtep_count += 1;
-        }
-        for (slot, port) in entry.ports.iter_mut().zip(&self.ports) {
-            *slot = *port;
-            entry.port_count += 1;
-        }
-        entry
-    }
 }

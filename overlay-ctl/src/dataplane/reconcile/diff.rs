@@ -24,8 +24,8 @@ pub(super) fn changes(held: &Tables, small: Option<&Tables>, rows: &Rows) -> Vec
         puts(all, &held.gateway_ports, &small.gateway_ports, TableChange::PutGatewayPort);
         puts(all, &held.hops, &small.hops, TableChange::PutHop);
         puts(all, &held.nodes, &small.nodes, TableChange::PutNode);
-        puts(all, &held.flood, &small.flood, |vni, entry| {
-            TableChange::PutFlood(vni, Box::new(entry))
+        puts(all, &held.flood, &small.flood, |key, entry| {
+            TableChange::PutFlood(key, Box::new(entry))
         });
         puts(all, &held.ports, &small.ports, TableChange::PutPort);
     }

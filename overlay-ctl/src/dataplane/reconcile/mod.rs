@@ -17,6 +17,7 @@
 mod audit;
 mod desired;
 mod diff;
+mod flood;
 mod held;
 mod hop;
 mod names;

@@ -214,6 +214,26 @@ fn broadcast_of_one_network_is_not_the_others() {
     });
 }
 
+/// Frames of protocols between neighbouring bridges (spanning tree, LACP, 802.1X, LLDP) end at the first one, also where
+/// broadcast is on.
+#[test]
+fn no_frame_between_bridges_is_passed_on() {
+    scenario(OUTSIDE, |lab| {
+        let scene = Scene::with_networks(lab, &["--multicast"])?;
+        let own = party(&scene.web1)?;
+        let victims = scene.victims()?;
+        scene.works()?;
+        let mut attack = Attack::default();
+        for to in LINK_LOCAL.into_iter().filter(|to| to[1] == 0x80) {
+            attack.add("reserved_group", llc(own.mac, to, &[0x42, 0x42, 3]));
+            attack.add("reserved_group", ethernet(own.mac, to, 0x88cc, MARK.as_bytes()));
+        }
+        attack.is_counted((&scene.web1.netns, "eth0"), &scene.hosts[0], SENT)?;
+        scene.works()?;
+        victims.heard_nothing()
+    });
+}
+
 /// A VLAN tag leads a frame to no place where it would not have gone without the tag.
 #[test]
 fn no_tag_leads_to_another_network() {

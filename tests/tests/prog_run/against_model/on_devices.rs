@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     bench::{Bench, Counts, FarNode, Skb},
-    model::{self, End, Frame, Incoming, Paths, Way},
+    model::{self, End, Frame, Incoming, Memory, Way},
     tap::{BulkKind, Tap, Unfinished},
     world::{DEVICE_TAKES, DEVICES, FAR_PORT, PEER, PORT_A, PORT_B, UNDERLAY, World},
 };
@@ -82,16 +82,18 @@ impl Agree for OnDevices {
         bench.counts();
         let mut world = world(changes);
         self.fill(bench, &world);
-        let (mut expected, mut paths) = (Expected::default(), Paths::default());
+        let (mut expected, mut memory) = (Expected::default(), Memory::default());
         let mut flows = Flows::new();
         for step in steps {
             match step {
-                Step::Packet(packet) => self.send(&world, &mut paths, packet, &mut expected, tally),
+                Step::Packet(packet) => {
+                    self.send(&world, &mut memory, packet, &mut expected, tally)
+                }
                 Step::Change(change) => {
                     self.check(bench, &world, std::mem::take(&mut expected), &mut flows)?;
                     change.apply(&mut world);
                     self.fill(bench, &world);
-                    paths = Paths::default();
+                    memory = Memory::default();
                 }
             }
         }
@@ -110,7 +112,7 @@ impl OnDevices {
     fn send(
         &self,
         world: &World,
-        paths: &mut Paths,
+        memory: &mut Memory,
         packet: &Packet,
         expected: &mut Expected,
         tally: &mut Tally,
@@ -133,7 +135,8 @@ impl OnDevices {
         let skb = Skb { gso_size, ..*skb };
         let (unfinished, bulk) = (*unfinished, *bulk);
         let incoming = Incoming { bytes, skb, tag_beside: true, unfinished, bulk };
-        let fate = model::decide(direction, world, paths, incoming);
+        let mut after = memory.clone();
+        let fate = model::decide(direction, world, &mut after, incoming);
         // The kernel asks for the neighbour first, and sends the packet at an unknown time.
         if matches!(fate.end, End::Redirected(Way::ByRoutes, _)) {
             return;
@@ -161,6 +164,7 @@ impl OnDevices {
             Some(sum) if tap.send_offloaded(bytes, sum, bulk) => {}
             Some(_) => return,
         }
+        *memory = after;
         tally.note(&fate);
         for reason in fate.reasons() {
             *expected.counts.entry((reason, direction)).or_default() += 1;
@@ -225,8 +229,8 @@ impl OnDevices {
                 unfinished: None,
                 bulk: frame.bulk,
             };
-            let mut paths = Paths::default();
-            let fate = model::decide(Direction::FromUnderlay, &world, &mut paths, incoming);
+            let mut memory = Memory::default();
+            let fate = model::decide(Direction::FromUnderlay, &world, &mut memory, incoming);
             let whole = match fate.end {
                 End::Redirected(Way::OutOf(FAR_PORT), whole) => vec![whole],
                 // To the kernel, a super-packet of datagrams that crossed the wire whole is still a tunnel's,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     bench::{Bench, Counts, GUARDS, Verdict},
-    model::{self, End, Frame, Incoming, Paths},
+    model::{self, End, Frame, Incoming, Memory},
     tap::{Tap, Unfinished},
     world::{DEVICES, UNDERLAY_MAC, World},
 };
@@ -64,7 +64,7 @@ impl Agree for OneByOne {
                     change.apply(&mut world);
                     bench.fill(&world);
                     // The bench forgets the routers' reports whenever it fills the maps.
-                    expected.paths = Paths::default();
+                    expected.memory = Memory::default();
                 }
             }
         }
@@ -101,7 +101,7 @@ impl OneByOne {
         };
         let incoming =
             Incoming { bytes, skb: *skb, tag_beside: false, unfinished: None, bulk: None };
-        let fate = model::decide(self.direction, world, &mut expected.paths, incoming);
+        let fate = model::decide(self.direction, world, &mut expected.memory, incoming);
         tally.note(&fate);
         let should_be = match &fate.end {
             End::Up | End::Allowed => Verdict::Pass,
@@ -184,8 +184,8 @@ struct Expected {
     /// The copies, by device.
     copies: Heard,
     flows: Flows,
-    /// The reports of routers.
-    paths: Paths,
+    /// What the model remembers.
+    memory: Memory,
 }
 
 /// The frames that come out of the peer of each device.

@@ -2,8 +2,8 @@
 //! because it writes one table after the other, or by mistake.
 
 use overlay_common::{
-    CONFIG_MONITOR, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FdbKey,
-    NODES_MAX, NeighEntry, NeighKey, ip16_from_v4,
+    CONFIG_MONITOR, CONFIG_SHARED, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX,
+    FdbEntry, FdbKey, NODES_MAX, NeighEntry, NeighKey, ip16_from_v4,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -59,8 +59,16 @@ pub(super) enum Change {
     PortIs(u32, Station),
     /// PORTS has no row of this port.
     NoPort(u32),
-    /// FLOOD lists these VTEPs and ports, some of which may not exist any more.
-    Flood(Vec<[u8; 4]>, Vec<u32>),
+    /// FLOOD lists these indexes of HOPS and ports, some of which may not exist any more.
+    Flood(Vec<u32>, Vec<u32>),
+    /// So many VTEPs and ports have no place in FLOOD.
+    Overflow([u32; 2]),
+    /// Another program has the VXLAN port too.
+    Shared,
+    /// DSCP is copied to the outer headers.
+    CopyDscp,
+    /// Endpoints may send so many broadcast frames, and get so many answers to packets that are too big.
+    Limit(u32),
     NoFlood,
     /// Frames of gateway legs are put into the bridge.
     IntoBridge,
@@ -140,7 +148,7 @@ impl Change {
                 world
                     .neigh
                     .insert(NeighKey { ip, vni: OTHER_VNI }, NeighEntry { mac, pad: [0; 2] });
-                world.flood.insert(OTHER_VNI, flood(&[IDLE_VTEP], &[PORT_B]));
+                world.flood.insert(OTHER_VNI, flood(&[HOP_IDLE], &[PORT_B]));
             }
             Self::PortOfOther(port) => {
                 world.ports.entry(*port).and_modify(|port| port.vni = OTHER_VNI);
@@ -171,7 +179,11 @@ impl Change {
             }
             Self::Usual => *world = World::default(),
             Self::NoPort(port) => drop(world.ports.remove(port)),
-            Self::Flood(vteps, ports) => drop(world.flood.insert(VNI, flood(vteps, ports))),
+            Self::Flood(hops, ports) => drop(world.flood.insert(VNI, flood(hops, ports))),
+            Self::Overflow(lost) => world.flood.values_mut().for_each(|flood| flood.lost = *lost),
+            Self::Shared => world.configure(CONFIG_SHARED),
+            Self::CopyDscp => world.copy_dscp(),
+            Self::Limit(burst) => world.limit(*burst),
             Self::NoFlood => world.flood.clear(),
             Self::IntoBridge => world.put_into_bridge(),
             Self::SmallGatewaySubnet => {
@@ -214,10 +226,8 @@ pub(super) fn change() -> BoxedStrategy<Change> {
             FLAG_ICC_OFF | FLAG_MULTICAST,
         ])
     };
-    let flooded = (
-        up_to_all(vec![FAR_VTEP, IDLE_VTEP, STRANGE_VTEP]),
-        up_to_all(vec![PORT_A, PORT_B, PORT_B, NO_DEVICE]),
-    );
+    let flooded =
+        (up_to_all(vec![HOP_FAR, HOP_IDLE, 7]), up_to_all(vec![PORT_A, PORT_B, PORT_B, NO_DEVICE]));
     let port = || select(vec![PORT_A, PORT_B]);
     let place = prop_oneof![
         port().prop_map(Place::Here),
@@ -228,7 +238,11 @@ pub(super) fn change() -> BoxedStrategy<Change> {
     let hop = select(vec![HOP_FAR, HOP_IDLE, HOP_IDLE, 0, 7, NODES_MAX - 1, NODES_MAX, u32::MAX]);
     prop_oneof![
         10 => flags().prop_map(Change::Flags),
-        2 => flooded.prop_map(|(vteps, ports)| Change::Flood(vteps, ports)),
+        2 => flooded.prop_map(|(hops, ports)| Change::Flood(hops, ports)),
+        1 => select(vec![[1, 0], [0, 1], [5, 3]]).prop_map(Change::Overflow),
+        1 => Just(Change::CopyDscp),
+        1 => Just(Change::Shared),
+        1 => select(vec![0, 1, 2]).prop_map(Change::Limit),
         2 => Just(Change::Monitored),
         2 => Just(Change::AllTold),
         3 => station().prop_map(Change::Forwards),
@@ -261,7 +275,7 @@ pub(super) fn change() -> BoxedStrategy<Change> {
     .boxed()
 }
 
-/// Most often a few of these, and seldom as many as the table can hold.
+/// Most often a few of these, and seldom more than a page of FLOOD can hold.
 fn up_to_all<T: Clone + std::fmt::Debug + 'static>(some: Vec<T>) -> BoxedStrategy<Vec<T>> {
-    prop_oneof![9 => vec(select(some.clone()), 0..4), 1 => vec(select(some), FLOOD_MAX)].boxed()
+    prop_oneof![9 => vec(select(some.clone()), 0..4), 1 => vec(select(some), FLOOD_MAX + 3)].boxed()
 }

@@ -74,6 +74,11 @@ pub(super) fn mended(checksum: u16, old: u16, new: u16) -> u16 {
     !ones_sum([!checksum, !old, new])
 }
 
+/// Returns true for the group MACs that no bridge passes on (IEEE 802.1Q, section 8.6.3).
+pub(super) fn is_reserved_group(mac: MacBytes) -> bool {
+    mac[..5] == [0x01, 0x80, 0xc2, 0, 0] && mac[5] < 0x10
+}
+
 /// Returns true if a MAC is the broadcast address or a group's (IEEE 802, the I/G bit).
 pub(super) fn is_group(mac: MacBytes) -> bool {
     mac[0] & 1 != 0

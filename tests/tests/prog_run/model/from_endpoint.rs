@@ -1,15 +1,15 @@
 //! The rules for frames that an endpoint sends, and the places where they go.
 
 use overlay_common::{
-    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, NeighKey, NodeKey, PortEntry,
+    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Limit, NeighKey, PortEntry,
 };
 
 use super::{
     End, Fate, Frame, Incoming, Way,
-    bytes::{ARP, Bytes, ETHERNET, is_group},
+    bytes::{ARP, Bytes, ETHERNET, is_group, is_reserved_group},
     checksum::{self, Carries},
     fence, kernel,
-    path::Paths,
+    memory::Memory,
     too_big, tunnel,
     vlan::{self, Inside},
 };
@@ -17,7 +17,7 @@ use crate::world::World;
 
 pub(super) fn decide(
     world: &World,
-    paths: &Paths,
+    memory: &mut Memory,
     incoming: Incoming<'_>,
     fate: &mut Fate,
 ) -> Result<End, DropReason> {
@@ -49,8 +49,15 @@ pub(super) fn decide(
     if is_group(to) {
         match (has(FLAG_MULTICAST), has(FLAG_ICC_OFF)) {
             (false, _) => return Err(DropReason::BroadcastOff),
+            (true, _) if is_reserved_group(to) => return Err(DropReason::ReservedGroup),
             (true, true) => return Err(DropReason::IccOff),
-            (true, false) => replicate(world, incoming, port, fate)?,
+            (true, false) => {
+                let limit = world.config.map_or(Limit::NONE, |config| config.storm);
+                if !memory.allows_storm(limit, port.slot) {
+                    return Err(DropReason::Storm);
+                }
+                replicate(world, incoming, port, fate)?;
+            }
         }
         fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
         return Ok(End::Copied);
@@ -61,7 +68,7 @@ pub(super) fn decide(
         return Err(DropReason::IccOff);
     }
     let end = match destination.ifindex {
-        0 => send_away(world, paths, incoming, port, destination.hop())?,
+        0 => send_away(world, memory, incoming, port, destination.hop())?,
         own if own == skb.ifindex => return Err(DropReason::HairpinDestination),
         other => {
             fate.count(destination.slot(), bytes.len(), |traffic| &mut traffic.from_neighbours);
@@ -77,14 +84,18 @@ pub(super) fn decide(
 /// Sends the frame to an endpoint behind the VTEP with this index in HOPS.
 fn send_away(
     world: &World,
-    paths: &Paths,
+    memory: &mut Memory,
     incoming: Incoming<'_>,
     port: &PortEntry,
     index: u32,
 ) -> Result<End, DropReason> {
     let hop = world.hop(index).ok_or(DropReason::UnknownNode)?;
-    let fits = paths.fits(hop, index, too_big::tag_beside(incoming));
+    let fits = memory.paths.fits(hop, index, too_big::tag_beside(incoming));
     if let Some(fits) = too_big::limit(incoming, fits) {
+        let limit = world.config.map_or(Limit::NONE, |config| config.answers);
+        if !memory.allows_answer(limit, port.slot) {
+            return Err(DropReason::TooBig);
+        }
         return too_big::answer(incoming, fits);
     }
     let way = if hop.ifindex != 0 {
@@ -98,7 +109,12 @@ fn send_away(
         Way::ByRoutes
     };
     kernel::make_room(incoming)?;
-    Ok(End::Redirected(way, tunnel::around(incoming.bytes, hop, port.vni)))
+    Ok(End::Redirected(way, tunnel::around(incoming.bytes, hop, port.vni, tos_mask(world))))
+}
+
+/// The bits of the type of service that outer headers get. Without a configuration it is none.
+fn tos_mask(world: &World) -> u8 {
+    world.config.map_or(0, |config| config.tos_mask)
 }
 
 /// Answers an ARP request (RFC 826) for an address of the network from the map, whatever the destination of
@@ -146,26 +162,26 @@ fn replicate(
     fate: &mut Fate,
 ) -> Result<(), DropReason> {
     let flood = world.flood.get(&port.vni).ok_or(DropReason::BroadcastOff)?;
-    for ifindex in &flood.ports[..flood.port_count as usize] {
+    fate.overflow(flood.lost[1]);
+    for ifindex in &flood.ports {
         if *ifindex != incoming.skb.ifindex {
             fate.copy(*ifindex, Frame::plain(incoming.bytes));
         }
     }
-    let vteps = &flood.vteps[..flood.vtep_count as usize];
-    if let Some(refused) = kernel::make_room(incoming).err().filter(|_| !vteps.is_empty()) {
+    fate.overflow(flood.lost[0]);
+    let refused = kernel::make_room(incoming).err();
+    if let Some(refused) = refused.filter(|_| !flood.hops.is_empty()) {
         // The neighbours have their copies already, and those for the VTEPs are lost.
         fate.lost.push(refused);
         return Ok(());
     }
-    for vtep in vteps {
-        let node = world.nodes.get(&NodeKey { vtep: *vtep });
-        let hop = node.and_then(|node| world.hop(node.hop));
-        match hop {
+    for index in &flood.hops {
+        match world.hop(*index) {
             None => fate.lost.push(DropReason::UnknownNode),
             // A copy cannot be sent along the kernel's own routes.
             Some(hop) if hop.ifindex == 0 => fate.lost.push(DropReason::UnresolvedNextHop),
             Some(hop) => {
-                let packet = tunnel::around(incoming.bytes, hop, port.vni);
+                let packet = tunnel::around(incoming.bytes, hop, port.vni, tos_mask(world));
                 // The sender of a copy that is too big gets no answer, because a group has no path of which
                 // one could learn. A super-packet is cut later, and is not checked.
                 let is_whole = incoming.skb.gso_size == 0;

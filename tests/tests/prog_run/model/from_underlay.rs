@@ -1,12 +1,13 @@
 //! The rules for packets from other nodes, and their receivers.
 
 use overlay_common::{
-    Config, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16, NodeKey,
+    CONFIG_SHARED, Config, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16,
+    NodeKey,
 };
 
 use super::{
     End, Fate, Frame, Incoming, Way,
-    bytes::{ARP, Bytes, ETHERNET, IPV4, is_group},
+    bytes::{ARP, Bytes, ETHERNET, IPV4, is_group, is_reserved_group},
     ecn, fence,
     kernel::{self, PacketType},
     path::Paths,
@@ -14,7 +15,32 @@ use super::{
 };
 use crate::world::World;
 
+/// The largest VNI, which no network has: the device that only exists for GRO has it.
+const RESERVED_VNI: u32 = 0xff_ffff;
+
+/// Decides, and lets a packet of somebody else's overlay pass where another program has the port too.
 pub(super) fn decide(
+    world: &World,
+    paths: &mut Paths,
+    incoming: Incoming<'_>,
+    fate: &mut Fate,
+) -> Result<End, DropReason> {
+    use DropReason::{
+        OuterFragment, OuterGroupFrame, OuterOptions, UnknownVni, UnknownVtep, VxlanFlags,
+    };
+    let is_shared = world.configured().is_some_and(|config| config.flags & CONFIG_SHARED != 0);
+    let untagged = vlan::beside(incoming).map(|(_, untagged)| untagged);
+    let vni = Bytes(untagged.as_deref().unwrap_or(incoming.bytes)).be24(46);
+    match decide_alone(world, paths, incoming, fate) {
+        Err(OuterFragment | OuterOptions | OuterGroupFrame | VxlanFlags) if is_shared => {
+            Ok(End::Up)
+        }
+        Err(UnknownVtep | UnknownVni) if is_shared && vni != Ok(RESERVED_VNI) => Ok(End::Up),
+        decided => decided,
+    }
+}
+
+fn decide_alone(
     world: &World,
     paths: &mut Paths,
     incoming: Incoming<'_>,
@@ -50,6 +76,7 @@ pub(super) fn decide(
         return Err(why_not(world, config, vtep, vni, inner.be16(12)?));
     };
     let has = |flag| source.flags & flag != 0;
+    let inner = cut_to_length(frame, incoming.skb.gso_size)?.from(INNER);
     let inside = vlan::inside(inner)?;
     if let Inside::Packet(ARP, _) = inside {
         return Err(DropReason::ArpFromUnderlay);
@@ -65,8 +92,12 @@ pub(super) fn decide(
     if is_group(to) {
         let flood = world.flood.get(&vni).filter(|_| has(FLAG_MULTICAST));
         let flood = flood.ok_or(DropReason::BroadcastOff)?;
+        if is_reserved_group(to) {
+            return Err(DropReason::ReservedGroup);
+        }
         let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
-        for ifindex in &flood.ports[..flood.port_count as usize] {
+        fate.overflow(flood.lost[1]);
+        for ifindex in &flood.ports {
             fate.copy(*ifindex, Frame::plain(&bytes));
         }
         // A frame for a group is counted in the slot that endpoints without their own slot share.
@@ -81,6 +112,20 @@ pub(super) fn decide(
     let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
     fate.count(destination.slot(), untagged.len(), |traffic| &mut traffic.received);
     Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame::plain(&bytes)))
+}
+
+/// The packet as long as its outer headers say (RFC 791, RFC 768): bytes behind it are no part of it. The lengths of a
+/// super-packet say nothing.
+fn cut_to_length(frame: Bytes<'_>, gso_size: u32) -> Result<Bytes<'_>, DropReason> {
+    if gso_size != 0 {
+        return Ok(frame);
+    }
+    let (total, datagram) = (usize::from(frame.be16(16)?), usize::from(frame.be16(38)?));
+    let is_whole = ETHERNET + total <= frame.0.len() && 20 + datagram <= total;
+    if !is_whole || ETHERNET + 20 + datagram < 64 {
+        return Err(DropReason::Malformed);
+    }
+    Ok(Bytes(&frame.0[..ETHERNET + 20 + datagram]))
 }
 
 /// Returns true if the packet is UDP to this node's VTEP and port. Such a packet is dropped here if no node

@@ -1,7 +1,7 @@
 //! The packets that are dropped before the kernel makes an skb: the plainest of those that
 //! [`super::from_underlay`] would drop as well.
 
-use overlay_common::{DropReason, NodeKey};
+use overlay_common::{CONFIG_SHARED, DropReason, NodeKey};
 
 use super::{
     End, Incoming,
@@ -21,7 +21,8 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
         && ip.be16(6)? & 0x1fff == 0
         && ip.ip(16)? == config.vtep
         && ip.be16(22)? == config.vxlan_port;
-    if !is_vxlan_to_us {
+    // Where another program has the port too, the later program decides.
+    if !is_vxlan_to_us || config.flags & CONFIG_SHARED != 0 {
         return Ok(End::Up);
     }
     let (more_follow, vtep) = (ip.be16(6)? & 0x2000 != 0, ip.ip(12)?);

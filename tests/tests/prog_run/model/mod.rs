@@ -16,6 +16,7 @@ mod from_underlay;
 mod guard_underlay;
 mod jumbo;
 pub(super) mod kernel;
+mod memory;
 mod path;
 mod too_big;
 mod tunnel;
@@ -33,7 +34,7 @@ use super::{
 
 pub(super) use cut::{cut, finished};
 pub(super) use jumbo::IS_KNOWN as JUMBO_IS_KNOWN;
-pub(super) use path::Paths;
+pub(super) use memory::Memory;
 pub(super) use tunnel::{SOURCE_PORT_AT, flow};
 
 /// A frame as it comes in.
@@ -129,6 +130,11 @@ impl Fate {
         }
     }
 
+    /// Counts copies for receivers that have no place in FLOOD.
+    fn overflow(&mut self, copies: u32) {
+        self.lost.extend((0..copies).map(|_| DropReason::FloodOverflow));
+    }
+
     /// The numbers of the reasons under which the frame and its lost copies are counted.
     pub(super) fn reasons(&self) -> Vec<u32> {
         self.lost.iter().map(|reason| *reason as u32).chain(self.end_reason()).collect()
@@ -151,18 +157,19 @@ impl Fate {
     }
 }
 
-/// The fate of a frame that comes to the direction's program. A router's report about the path to a VTEP is
-/// noted in `paths`.
+/// The fate of a frame that comes to the direction's program. What the program remembers is noted in `memory`.
 pub(super) fn decide(
     direction: Direction,
     world: &World,
-    paths: &mut Paths,
+    memory: &mut Memory,
     frame: Incoming<'_>,
 ) -> Fate {
     let mut fate = Fate { bulk: frame.bulk, ..Fate::default() };
     let end = match direction {
-        Direction::FromEndpoint => from_endpoint::decide(world, paths, frame, &mut fate),
-        Direction::FromUnderlay => from_underlay::decide(world, paths, frame, &mut fate),
+        Direction::FromEndpoint => from_endpoint::decide(world, memory, frame, &mut fate),
+        Direction::FromUnderlay => {
+            from_underlay::decide(world, &mut memory.paths, frame, &mut fate)
+        }
         Direction::FromGateway => from_gateway::decide(world, frame),
         Direction::GuardUnderlay => guard_underlay::decide(world, frame),
     };

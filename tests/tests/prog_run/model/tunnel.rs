@@ -10,12 +10,13 @@ use super::{
 /// Offset of the outer UDP source port.
 pub(crate) const SOURCE_PORT_AT: usize = 34;
 
-/// The frame in a packet to a VTEP: the headers of HOPS, with the packet's own fields filled in.
-pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32) -> Frame {
+/// The frame in a packet to a VTEP: the headers of HOPS, with the packet's own fields filled in. The outer type of
+/// service has those bits of the inner one that `tos_mask` has.
+pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32, tos_mask: u8) -> Frame {
     let mut outer = hop.header;
     // The field of a super-packet that is too long for it is 0 until the packet is cut.
     let be = |len: usize| u16::try_from(len).unwrap_or(0).to_be_bytes();
-    outer[15] = tos(inner);
+    outer[15] = tos(inner) & tos_mask;
     outer[16..18].copy_from_slice(&be(20 + 8 + 8 + inner.len()));
     outer[38..40].copy_from_slice(&be(8 + 8 + inner.len()));
     outer[46..49].copy_from_slice(&vni.to_be_bytes()[1..]);
@@ -24,7 +25,7 @@ pub(super) fn around(inner: &[u8], hop: &HopEntry, vni: u32) -> Frame {
     Frame { tunnelled: true, ..Frame::plain(&[&outer, inner].concat()) }
 }
 
-/// DSCP and ECN of an IP packet, which the outer header has too (RFC 6040, section 4.1, normal mode). It is 0
+/// DSCP and ECN of an IP packet. The outer header has the same ECN (RFC 6040, section 4.1, normal mode). Both are 0
 /// for a tagged frame, because the receiving node does not look for marks behind the tag.
 fn tos(inner: &[u8]) -> u8 {
     let frame = Bytes(inner);

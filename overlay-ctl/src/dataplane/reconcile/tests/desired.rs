@@ -11,14 +11,15 @@ use crate::{
         reconcile::{
             desired::{Placement, Port, Standing, devices, entries, keys, small_tables},
             diff::{Rows, changes},
+            flood::{self, PLACES},
             sites::Sites,
         },
     },
     model::{Encapsulation, NetworkOptions, Vtep},
 };
 use overlay_common::{
-    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FdbEntry, FloodEntry,
-    GatewayPortEntry, HopEntry, IP16_NONE, Ip16, PortEntry,
+    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FLOOD_PAGES, FdbEntry,
+    FloodEntry, FloodKey, GatewayPortEntry, HopEntry, Ip16, PortEntry,
 };
 use std::collections::BTreeMap;
 
@@ -221,8 +222,8 @@ fn the_small_tables_of_a_view() {
         .into(),
         gateway_ports: [(33, gateway_port)].into(),
         flood: [
-            (vni(&view, "lan"), flood(&[v4(10, 0, 0, 2), v4(10, 9, 0, 1)], &[31])),
-            (vni(&view, "apart"), flood(&[], &[])),
+            (FloodKey::first(vni(&view, "lan")), flood(&[1, 3], &[31])),
+            (FloodKey::first(vni(&view, "apart")), flood(&[], &[])),
         ]
         .into(),
         ..Tables::default()
@@ -230,39 +231,59 @@ fn the_small_tables_of_a_view() {
     assert_eq!(tables, expected);
 }
 
-fn flood(vteps: &[Ip16], ports: &[u32]) -> FloodEntry {
+fn flood(hops: &[u32], ports: &[u32]) -> FloodEntry {
     let mut entry = FloodEntry {
-        vtep_count: u32::try_from(vteps.len()).unwrap(),
+        hop_count: u32::try_from(hops.len()).unwrap(),
         port_count: u32::try_from(ports.len()).unwrap(),
-        vteps: [IP16_NONE; FLOOD_MAX],
-        ports: [0; FLOOD_MAX],
+        ..FloodEntry::EMPTY
     };
-    entry.vteps[..vteps.len()].copy_from_slice(vteps);
+    entry.hops[..hops.len()].copy_from_slice(hops);
     entry.ports[..ports.len()].copy_from_slice(ports);
     entry
 }
 
+/// The numbers from `from` up to `to`.
+fn numbers(from: usize, to: usize) -> Vec<u32> {
+    (from..to).map(|n| u32::try_from(n).unwrap()).collect()
+}
+
 #[test]
-fn the_first_vteps_and_ports_that_have_room_get_broadcast() {
+fn receivers_fill_pages_and_what_has_no_place_is_counted() {
     let mut cluster = Cluster::new();
     let lan = NetworkOptions { multicast: true, ..NetworkOptions::default() };
     cluster.network_with("lan", "172.16.17.0/24", lan);
-    let mut placement = Placement::default();
-    for n in 1..=33u8 {
-        cluster.endpoint(&format!("web{n}"), "lan", 1);
-        placement.ports.insert(cluster.index, Port { ifindex: u32::from(n), slot: 0 });
-        let external = behind([10, 9, 0, n], n, [172, 16, 17, 200 + n]);
-        cluster.endpoint_with(&format!("printer{n}"), "lan", external, &[]);
-    }
+    cluster.network_with("quiet", "172.16.18.0/24", NetworkOptions::default());
     let view = cluster.view();
-    let mut sites = Sites::new(1);
-    sites.update(&view);
-    let wanted = devices(&view, &node(), sites.here());
-    let standing = Standing { wanted: &wanted, devices: &BTreeMap::new(), ways: &BTreeMap::new() };
-    let tables = small_tables(&view, &node(), &sites, &standing, &placement);
-    let vteps: Vec<Ip16> = (1..=32).map(|n| v4(10, 9, 0, n)).collect();
-    let ports: Vec<u32> = (1..=32).collect();
-    assert_eq!(tables.flood, [(vni(&view, "lan"), flood(&vteps, &ports))].into());
+    let [lan, quiet] = ["lan", "quiet"].map(|name| {
+        view.networks.values().find(|network| network.name.to_string() == name).unwrap()
+    });
+    let made = |network, hops: usize, ports: usize| {
+        let hops = numbers(0, hops).into_iter().map(Some).chain([None]);
+        flood::pages(network, hops, numbers(0, ports).into_iter())
+    };
+    let first = FloodKey::first(lan.vni.get());
+    let one_lost = |entry: FloodEntry| FloodEntry { lost_hops: 1, ..entry };
+    let page = flood(&numbers(0, 3), &numbers(0, FLOOD_MAX));
+    assert_eq!(
+        made(lan, 3, FLOOD_MAX),
+        [(first, one_lost(page))],
+        "a VTEP without an index is lost"
+    );
+
+    let (pages, next) = (made(lan, FLOOD_MAX + 2, 1), FloodKey { page: 1, ..first });
+    let full = one_lost(flood(&numbers(0, FLOOD_MAX), &[0]));
+    let rest = flood(&numbers(FLOOD_MAX, FLOOD_MAX + 2), &[]);
+    assert_eq!(pages, [(first, full), (next, rest)]);
+
+    let pages = made(lan, PLACES, PLACES + 5);
+    assert_eq!(pages.len(), FLOOD_PAGES as usize);
+    assert!(pages.iter().all(|(_, page)| (page.hop_count, page.port_count) == (64, 64)));
+    let lost = |(_, page): &(FloodKey, FloodEntry)| (page.lost_hops, page.lost_ports);
+    assert_eq!(lost(&pages[0]), (1, 5));
+    assert!(pages[1..].iter().all(|page| lost(page) == (0, 0)), "it is said once");
+
+    let none = (FloodKey::first(quiet.vni.get()), FloodEntry::EMPTY);
+    assert_eq!(made(quiet, 3, 3), [none], "a network without broadcast");
 }
 
 /// One entry in each table.
@@ -280,7 +301,7 @@ fn full(number: u8) -> Tables {
         neigh: [(NeighKey { ip, vni }, NeighEntry { mac, pad: [0; 2] })].into(),
         ports: [(n, port)].into(),
         nodes: [(NodeKey { vtep: ip }, NodeEntry { node: n.into(), hop, pad: 0 })].into(),
-        flood: [(vni, flood(&[ip], &[n]))].into(),
+        flood: [(FloodKey::first(vni), flood(&[n], &[n]))].into(),
         gateway_ports: [(n, bridge)].into(),
         hops: [(hop, HopEntry { header, mtu: 1500, csum: n, ifindex: n, flags: 0 })].into(),
         apis: [(ApiKey { ip, port: n }, n.into())].into(),
