@@ -135,7 +135,9 @@ drop_reasons! {
     ReservedGroup = 42, "reserved_group", "The frame is to one of the group addresses that no bridge passes on (01:80:c2:00:00:00 to 0f: spanning tree, pause, LACP, 802.1X, LLDP; IEEE 802.1Q, section 8.6.3).";
     FloodOverflow = 43, "flood_overflow", "A copy of a broadcast or multicast frame: its network has more receivers than a node makes copies for.";
     Storm = 44, "storm", "The frame is broadcast or multicast, and its sender has sent more of those than the storm limit of the node allows.";
+    SpoofedNeighbour = 45, "spoofed_neighbour", "A message of IPv6 neighbour discovery in which an endpoint speaks for an address of another (RFC 6620), or a packet that could hide one behind an extension header.";
     UncutSuperPacket = 46, "uncut_super_packet", "A super-packet of SCTP, or of a tunnel inside the endpoint, which behind the outer headers would be cut in the wrong places. The endpoint's interface has such packets cut before they leave it, unless its segmentation offloads were switched on again (`ethtool -K`).";
+    NeighbourLimit = 47, "neighbour_limit", "A message of IPv6 neighbour discovery for one more address, from an endpoint that has claimed too many, or the claim could not be noted.";
 }
 
 #[cfg(test)]

@@ -116,6 +116,18 @@ pub struct NeighEntry {
     pub pad: [u8; 2],
 }
 
+/// Value of CLAIMS: the endpoint that speaks for an IPv6 address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimEntry {
+    /// Its MAC.
+    pub mac: MacBytes,
+    /// Zero.
+    pub pad: [u8; 2],
+    /// Time, by `bpf_ktime_get_ns`, until which nobody else can have the address.
+    pub until_ns: u64,
+}
+
 /// Value of PORTS.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,6 +268,8 @@ pub struct Config {
     pub storm: Limit,
     /// Answers to one endpoint that a packet was too big (RFC 4443, section 2.4 f).
     pub answers: Limit,
+    /// IPv6 addresses that one endpoint claims.
+    pub claims: Limit,
 }
 
 /// Element of METRICS.
@@ -340,6 +354,7 @@ sizes! {
     FdbEntry: 56;
     NeighKey: 20;
     NeighEntry: 8;
+    ClaimEntry: 16;
     PortEntry: 40;
     NodeKey: 16;
     NodeEntry: 16;
@@ -349,11 +364,11 @@ sizes! {
     Traffic: 64;
     FloodKey: 8;
     FloodEntry: 528;
-    Limits: 16;
+    Limits: 24;
     Limit: 8;
     GatewayPortEntry: 52;
     ApiKey: 20;
-    Config: 48;
+    Config: 56;
     Counter: 16;
     Event: 104;
 }

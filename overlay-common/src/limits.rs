@@ -9,6 +9,8 @@ pub struct Limits {
     pub storm_ns: u64,
     /// Answers that it gets to packets that are too big.
     pub answers_ns: u64,
+    /// IPv6 addresses that it claims.
+    pub claims_ns: u64,
 }
 
 /// A rate limit, as a token bucket. An event costs a time of `gap_ns`; a sender may be in debt for as many events as

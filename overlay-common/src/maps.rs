@@ -2,6 +2,8 @@
 
 /// Capacity of FDB and of NEIGH, in entries. Not preallocated: an empty slot costs no memory.
 pub const ENDPOINTS_MAX: u32 = 1 << 20;
+/// Capacity of CLAIMS: IPv6 addresses that endpoints of this node's networks use. Preallocated, in less than 2 MiB.
+pub const CLAIMS_MAX: u32 = 1 << 14;
 /// Capacity of PORTS and of GATEWAY_PORTS: endpoints on one node.
 pub const PORTS_MAX: u32 = 1 << 14;
 /// Capacity of NODES, HOPS, PATHS and APIS.
@@ -43,6 +45,9 @@ macro_rules! maps {
             FDB: Hash<$crate::FdbKey, $crate::FdbEntry>[$crate::ENDPOINTS_MAX];
             /// (VNI, IP) -> MAC, for ARP answers.
             NEIGH: Hash<$crate::NeighKey, $crate::NeighEntry>[$crate::ENDPOINTS_MAX];
+            /// (VNI, IPv6 address) -> the endpoint that speaks for it. The programs write it; the oldest entries
+            /// go first.
+            CLAIMS: LruHash<$crate::NeighKey, $crate::ClaimEntry>[$crate::CLAIMS_MAX];
             /// Host-side ifindex -> the endpoint whose veth this is.
             PORTS: Hash<u32, $crate::PortEntry>[$crate::PORTS_MAX];
             /// VTEP address -> the node and its index in HOPS.
@@ -78,6 +83,9 @@ macro_rules! maps {
 pub enum MapKind {
     /// A hash map whose entries are allocated when they are put.
     Hash,
+    /// A hash map with room for all its entries from the start. When it is full, an entry that was not used for long
+    /// goes.
+    LruHash,
     /// An array: every element exists from the start, and is zero.
     Array,
     /// An array of which each CPU has its own.
@@ -117,7 +125,7 @@ impl MapShape {
         let (key_size, value_size) = match kind {
             // Records of any length: the kernel knows no sizes.
             MapKind::RingBuf => (0, 0),
-            MapKind::Hash | MapKind::Array | MapKind::PerCpuArray => {
+            MapKind::Hash | MapKind::LruHash | MapKind::Array | MapKind::PerCpuArray => {
                 (size_of::<K>() as u32, size_of::<V>() as u32)
             }
         };
@@ -202,7 +210,7 @@ const fn fingerprint() -> u32 {
 }
 
 const _: () = assert!(
-    fingerprint() == 0x8ea0_1190,
+    fingerprint() == 0x327e_c32d,
     "the maps' shapes changed: raise LAYOUT_VERSION, then state the new fingerprint here"
 );
 

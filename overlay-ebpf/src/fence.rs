@@ -6,6 +6,7 @@
 
 use crate::{
     checksum::Payload,
+    claim::{self, Speaker},
     frame::{self, header, linear, pulled},
     headers::{
         IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv4Ports, Ipv6, JumboOption, Ports,
@@ -57,25 +58,29 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReaso
     if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
 }
 
-/// Checks that the IPv6 packet at `l3` comes from no router and no DHCP server. Its source is not checked,
-/// because the maps know no IPv6 address of an endpoint. Returns what the packet carries.
+/// Checks that the IPv6 packet at `l3` comes from no router and no DHCP server, and speaks for no neighbour's address.
+/// Its source is not checked, because the maps know no IPv6 address of an endpoint. Returns what the packet carries.
 #[inline(always)]
-pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<Payload, DropReason> {
+pub fn ipv6(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<Payload, DropReason> {
     // The longest header that is read behind it is the jumbo option.
     let whole = l3 + size_of::<Ipv6>() + size_of::<JumboOption>();
     if linear(ctx, whole).is_err() {
         linear(ctx, l3 + size_of::<Ipv6>())?;
     }
     let ip: &Ipv6 = header(ctx, l3)?;
-    let from_router = ip.hop_limit == HOP_LIMIT && ip.is_from_link();
+    let is_believed = ip.hop_limit == HOP_LIMIT;
+    let from_router = is_believed && ip.is_from_link();
     let after = l3 + size_of::<Ipv6>();
     let mut payload = Payload { protocol: ip.next_header, at: after };
     match ip.next_header {
-        IPPROTO_ICMPV6 if from_router => {
+        IPPROTO_ICMPV6 if is_believed => {
             let kind: Result<&mut u8, _> = header(ctx, after);
-            if kind.is_ok_and(|kind| matches!(*kind, ROUTER_ADVERTISEMENT | REDIRECT)) {
+            let is_routers =
+                kind.is_ok_and(|kind| matches!(*kind, ROUTER_ADVERTISEMENT | REDIRECT));
+            if is_routers && from_router {
                 return Err(DropReason::RouterAdvertisement);
             }
+            claim::check(ctx, l3, speaker)?;
         }
         IPPROTO_UDP => {
             if header::<Ports>(ctx, after).is_ok_and(|ports| ports.destination() == DHCPV6_CLIENT) {
@@ -95,6 +100,10 @@ pub fn ipv6(ctx: &TcContext, l3: usize) -> Result<Payload, DropReason> {
         extension if is_extension(extension) => {
             if from_router {
                 return Err(DropReason::RouterAdvertisement);
+            }
+            // A neighbour speaks from any address.
+            if is_believed {
+                return Err(DropReason::SpoofedNeighbour);
             }
             // A client that asks for an address has only a link-local one, so a server answers to that.
             if ip.is_to_link() {

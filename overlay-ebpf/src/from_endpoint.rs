@@ -2,7 +2,9 @@
 //! is, on this node or behind a VTEP.
 
 use crate::{
-    arp, checksum, encap, fence, flood,
+    arp, checksum,
+    claim::Speaker,
+    encap, fence, flood,
     frame::{self, pulled},
     headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth},
     limit, maps,
@@ -37,7 +39,10 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let is_fenced = port.flags & FLAG_FORWARDS == 0;
     match inside.ethertype {
         ETH_P_IP if is_fenced => checksum::check(ctx, fence::ipv4(ctx, inside.l3, &port.ip)?)?,
-        ETH_P_IPV6 if is_fenced => checksum::check(ctx, fence::ipv6(ctx, inside.l3)?)?,
+        ETH_P_IPV6 if is_fenced => {
+            let speaker = Speaker { vni: port.vni, eth, slot: Some(port.slot) };
+            checksum::check(ctx, fence::ipv6(ctx, inside.l3, speaker)?)?;
+        }
         // Of other protocols only the MAC is checked, and nothing was pulled yet.
         _ => {
             frame::pull_start(ctx);

@@ -11,6 +11,7 @@
 //! is refused; what is left is ECN.
 
 use crate::{
+    claim::Speaker,
     decap, fence, flood,
     frame::{self, header, pulled},
     headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_ICMP, IPPROTO_UDP, Ipv4, L3, Udp},
@@ -86,7 +87,7 @@ fn decide(
     if source.flags & FLAG_FORWARDS == 0 {
         match inside.ethertype {
             ETH_P_IP => _ = fence::ipv4(ctx, inside.l3, &source.ip)?,
-            ETH_P_IPV6 => _ = fence::ipv6(ctx, inside.l3)?,
+            ETH_P_IPV6 => _ = fence::ipv6(ctx, inside.l3, Speaker { vni, eth, slot: None })?,
             _ => {}
         }
     }

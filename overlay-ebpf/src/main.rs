@@ -16,6 +16,7 @@
 
 mod arp;
 mod checksum;
+mod claim;
 mod decap;
 mod ecn;
 mod encap;

@@ -2,12 +2,12 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use overlay_common::{
-    ApiKey, Config, FdbEntry, FdbKey, FloodEntry, FloodKey, GatewayPortEntry, HopEntry, Limits,
-    NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
+    ApiKey, ClaimEntry, Config, FdbEntry, FdbKey, FloodEntry, FloodKey, GatewayPortEntry, HopEntry,
+    Limits, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -22,6 +22,10 @@ macro_rules! one_static {
     (Hash $name:ident, $key:ty, $value:ty, $capacity:expr) => {
         #[btf_map]
         pub static $name: HashMap<$key, $value, $capacity, LAZY> = HashMap::new();
+    };
+    (LruHash $name:ident, $key:ty, $value:ty, $capacity:expr) => {
+        #[btf_map]
+        pub static $name: LruHashMap<$key, $value, $capacity> = LruHashMap::new();
     };
     (Array $name:ident, $key:ty, $value:ty, $capacity:expr) => {
         #[btf_map]
@@ -54,6 +58,7 @@ macro_rules! lookup {
 
 lookup!(fdb(FDB: FdbKey) -> FdbEntry);
 lookup!(neigh(NEIGH: NeighKey) -> NeighEntry);
+lookup!(claim(CLAIMS: NeighKey) -> ClaimEntry);
 lookup!(port(PORTS: u32) -> PortEntry);
 lookup!(node(NODES: NodeKey) -> NodeEntry);
 lookup!(flood(FLOOD: FloodKey) -> FloodEntry);

@@ -30,6 +30,9 @@ const DEFAULT_PORT: u16 = 7400;
 /// Answers a second to one endpoint that a packet was too big: as many as the kernel sends in all
 /// (net.ipv4.icmp_msgs_per_sec).
 const ANSWERS: u32 = 1000;
+/// IPv6 addresses that one endpoint may claim: 64 at once, and one more each second. So nobody can fill the map of the
+/// claims with its own before those of others are renewed.
+const CLAIMS: Limit = Limit { gap_ns: 1_000_000_000, burst: 64 };
 
 /// Runs a node until it is told to end.
 ///
@@ -218,6 +221,7 @@ fn datapath_config(args: &NodeRunArgs, underlay: &Underlay) -> DatapathConfig {
             sample: 0,
             storm: Limit::per_second(args.storm_limit),
             answers: Limit::per_second(ANSWERS),
+            claims: CLAIMS,
         },
     }
 }

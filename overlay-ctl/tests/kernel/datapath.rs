@@ -68,6 +68,7 @@ impl Host {
                 sample: 0,
                 storm: Limit::NONE,
                 answers: Limit::NONE,
+                claims: Limit::NONE,
             },
         }
     }

@@ -80,6 +80,12 @@ impl Eth {
         self.second == end && (self.first >> 48) as u16 == start
     }
 
+    /// The source, in the lower six bytes.
+    #[inline(always)]
+    pub fn source(self) -> u64 {
+        self.first >> 48 | u64::from(self.second) << 16
+    }
+
     /// The header's bytes as two numbers: the first eight, the last six.
     #[inline(always)]
     pub fn words(self) -> (u64, u64) {
@@ -112,7 +118,7 @@ impl Eth {
     /// The FDB key of the source in the network `vni`.
     #[inline(always)]
     pub fn source_key(self, vni: u32) -> FdbWords {
-        FdbWords::new(vni, self.first >> 48 | u64::from(self.second) << 16)
+        FdbWords::new(vni, self.source())
     }
 }
 

@@ -61,6 +61,7 @@ fn config(bpffs: &Path) -> Result<DatapathConfig> {
             sample: 0,
             storm: Limit::NONE,
             answers: Limit::NONE,
+            claims: Limit::NONE,
         },
     })
 }

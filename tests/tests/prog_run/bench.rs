@@ -15,10 +15,10 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    ApiKey, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey, FloodEntry, FloodKey,
-    GatewayPortEntry, HopEntry, KERNEL_BTF, Limit, Limits, METRICS_MAX, NeighEntry, NeighKey,
-    NodeEntry, NodeKey, PathMtu, PortEntry, Prepared, SKB_LAYOUT, TRAFFIC_MAX, Traffic, map,
-    metric_index, prepare,
+    ApiKey, ClaimEntry, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey,
+    FloodEntry, FloodKey, GatewayPortEntry, HopEntry, KERNEL_BTF, Limit, Limits, METRICS_MAX,
+    NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry, Prepared, SKB_LAYOUT,
+    TRAFFIC_MAX, Traffic, map, metric_index, prepare,
 };
 use overlay_lab::{Requirement, missing, skip};
 
@@ -110,6 +110,7 @@ struct Loaded {
     paths: Array<MapData, PathMtu>,
     traffic: PerCpuArray<MapData, Traffic>,
     limits: Array<MapData, Limits>,
+    claims: HashMap<MapData, NeighKey, ClaimEntry>,
     flood: HashMap<MapData, FloodKey, FloodEntry>,
     gateway_ports: HashMap<MapData, u32, GatewayPortEntry>,
     apis: HashMap<MapData, ApiKey, u64>,
@@ -181,6 +182,7 @@ impl Loaded {
             traffic: PerCpuArray::try_from(map(&mut programs, map::TRAFFIC::NAME))
                 .expect("TRAFFIC"),
             limits: Array::try_from(map(&mut programs, map::LIMITS::NAME)).expect("LIMITS"),
+            claims: table(&mut programs, map::CLAIMS::NAME),
             flood: table(&mut programs, map::FLOOD::NAME),
             gateway_ports: table(&mut programs, map::GATEWAY_PORTS::NAME),
             apis: table(&mut programs, map::APIS::NAME),
@@ -210,6 +212,7 @@ impl Loaded {
             sample: 0,
             storm: Limit::NONE,
             answers: Limit::NONE,
+            claims: Limit::NONE,
         };
         self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
         replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
@@ -226,6 +229,10 @@ impl Loaded {
         }
         for slot in WATCHED_SLOTS {
             self.limits.set(slot, Limits::default(), 0).expect("LIMITS takes it");
+        }
+        let claims: Vec<NeighKey> = self.claims.keys().flatten().collect();
+        for key in claims {
+            self.claims.remove(&key).expect("nobody else removes it");
         }
         replace(&mut self.flood, &self.filled.flood_pages(), &world.flood_pages());
         replace(&mut self.gateway_ports, &self.filled.gateway_ports, &world.gateway_ports);
@@ -317,6 +324,12 @@ impl Bench {
     /// Both ends of the veth of the far node's endpoint.
     pub(crate) fn tap_far(&self) -> Tap {
         self.home.far_tap()
+    }
+
+    /// Removes an endpoint from FDB, and changes nothing else.
+    pub(crate) fn remove_endpoint(&mut self, key: FdbKey) {
+        self.loaded.fdb.remove(&key).expect("it was put in");
+        self.loaded.filled.fdb.remove(&key);
     }
 
     /// Lets the underlay's device take super-packets whole, or has the kernel cut them before the device.

@@ -8,9 +8,9 @@ use super::{
     bench::{Skb, on_bench},
     cases::{Case, Expected::*, case, check_all},
     packets::{
-        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, a_to_b, a_to_far, arp, cut, discovery,
-        half_stranger, ipv4, ipv6, long_ipv4, other, tagged, tagged_with, to_mac, who_has,
-        with_ports,
+        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, a_to_b, a_to_far, address_of, arp, cut,
+        discovery, half_stranger, ipv4, ipv6, long_ipv4, neighbour, other, tagged, tagged_with,
+        to_mac, unique, who_has, with_ports,
     },
     world::{
         A, B, FAR, HOP_FAR, NO_DEVICE, PORT_A, PORT_B, STRANGE_VTEP, STRANGER, Station, UNDERLAY,
@@ -31,7 +31,7 @@ fn every_decision() {
 /// The cases of all tables.
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
-    [who_it_is(), on_a_vlan(), what_only_servers_say(), arp_asked(), where_it_goes(), too_big(), to_all(), malformed()]
+    [who_it_is(), on_a_vlan(), what_only_servers_say(), for_whom_it_speaks(), arp_asked(), where_it_goes(), too_big(), to_all(), malformed()]
         .into_iter().flatten().collect()
 }
 
@@ -113,6 +113,33 @@ fn what_only_servers_say() -> Vec<Case> {
             frame[38..40].copy_from_slice(&[0xfe, 0x80]);
             frame
         }, Drop(DhcpServer)),
+    ]
+}
+
+/// One message alone: `neighbours.rs` has those that follow each other.
+#[rustfmt::skip]
+fn for_whom_it_speaks() -> Vec<Case> {
+    const SOLICITS: u8 = 135;
+    const ADVERTISES: u8 = 136;
+    let says = |kind, source, target| neighbour((A, B), kind, source, target);
+    let of_a = address_of(A.mac);
+    vec![
+        case("a neighbour's advertisement of its own address", AS_USUAL, says(ADVERTISES, of_a, of_a), Redirect),
+        case("of an address that is made of its MAC in another prefix", |w| w.limit(0), says(ADVERTISES, unique(1), { let mut own = of_a; own[..2].copy_from_slice(&[0xfd, 0]); own }), Redirect),
+        case("of an address that nobody has", AS_USUAL, says(ADVERTISES, unique(1), unique(1)), Redirect),
+        case("of an address that is made of nobody's MAC", AS_USUAL, says(ADVERTISES, unique(1), address_of(STRANGER.mac)), Redirect),
+        case("of an address that is made of a neighbour's MAC", AS_USUAL, says(ADVERTISES, of_a, address_of(B.mac)), Drop(SpoofedNeighbour)),
+        case("of an address that is made of a far endpoint's MAC", AS_USUAL, says(ADVERTISES, of_a, address_of(FAR.mac)), Drop(SpoofedNeighbour)),
+        case("the same with another limit, which no receiver believes", AS_USUAL, { let mut frame = says(ADVERTISES, of_a, address_of(B.mac)); frame[21] = 254; frame }, Redirect),
+        case("a solicitation of a neighbour", AS_USUAL, says(SOLICITS, of_a, address_of(B.mac)), Redirect),
+        case("a solicitation from a neighbour's address", AS_USUAL, says(SOLICITS, address_of(B.mac), of_a), Drop(SpoofedNeighbour)),
+        case("a solicitation from no address for a neighbour's", AS_USUAL, says(SOLICITS, [0; 16], address_of(B.mac)), Redirect),
+        case("a question for routers from a neighbour's address", AS_USUAL, says(133, address_of(B.mac), of_a), Drop(SpoofedNeighbour)),
+        case("a question for routers from no address", AS_USUAL, says(133, [0; 16], address_of(B.mac)), Redirect),
+        case("one address too many", |w| w.limit(0), says(ADVERTISES, of_a, unique(1)), Drop(NeighbourLimit)),
+        case("of a neighbour's address, allowed", FORWARDS, says(ADVERTISES, of_a, address_of(B.mac)), Redirect),
+        case("too short for a target", AS_USUAL, cut(says(ADVERTISES, of_a, address_of(B.mac)), 14 + 40 + 23), Redirect),
+        case("a neighbour's word behind options", AS_USUAL, { let mut frame = discovery(A, B, 60, &[58, 0, 0, 0, 0, 0, 0, 0], ADVERTISES); frame[22..24].copy_from_slice(&[0xfd, 0]); frame }, Drop(SpoofedNeighbour)),
     ]
 }
 

@@ -10,8 +10,9 @@ use super::{
     bench::{Skb, Verdict, on_bench},
     cases::{Case, Expected::*, case, check_all},
     packets::{
-        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, Vxlan, arp, cut, discovery, far_to_a,
-        half_stranger, ipv4, ipv6, other, tagged, tagged_with, to_mac, vxlan, who_has, with_ports,
+        Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, Vxlan, address_of, arp, cut, discovery,
+        far_to_a, half_stranger, ipv4, ipv6, neighbour, other, tagged, tagged_with, to_mac, unique,
+        vxlan, who_has, with_ports,
     },
     world::{
         A, B, FAR, FAR_VTEP, HOP_FAR, IDLE_VTEP, NO_DEVICE, OWN_VTEP, PORT_A, ROUTER_MAC,
@@ -168,6 +169,9 @@ fn who_it_is() -> Vec<Case> {
         case("a DHCP server's answer", AS_USUAL, vxlan(&with_ports(far_to_a(), 20, 67, 68)), Drop(DhcpServer)),
         case("a DHCP server's answer, allowed", FORWARDS, vxlan(&with_ports(far_to_a(), 20, 67, 68)), Redirect),
         case("a router's advertisement", AS_USUAL, vxlan(&discovery(FAR, A, 58, &[], 134)), Drop(RouterAdvertisement)),
+        case("a neighbour's advertisement", AS_USUAL, vxlan(&neighbour((FAR, A), 136, address_of(FAR.mac), unique(1))), Redirect),
+        case("a neighbour's advertisement of another's address", AS_USUAL, vxlan(&neighbour((FAR, A), 136, address_of(FAR.mac), address_of(B.mac))), Drop(SpoofedNeighbour)),
+        case("the limit is the sender's node's", |w| w.limit(0), vxlan(&neighbour((FAR, A), 136, address_of(FAR.mac), unique(1))), Redirect),
     ]
 }
 

@@ -22,6 +22,7 @@ mod guard_underlay;
 mod jumbo;
 mod live;
 mod model;
+mod neighbours;
 mod outward;
 mod packets;
 mod replication;

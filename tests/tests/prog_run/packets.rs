@@ -110,6 +110,33 @@ pub(crate) fn discovery(from: Station, to: Station, next: u8, before: &[u8], kin
     frame
 }
 
+/// A message of neighbour discovery of this kind between the stations' MACs, about `target` (RFC 4861, sections 4.3 and
+/// 4.4), with the sender's MAC as an option.
+pub(crate) fn neighbour(
+    (from, to): (Station, Station),
+    kind: u8,
+    source: [u8; 16],
+    target: [u8; 16],
+) -> Vec<u8> {
+    let mut frame = discovery(from, to, 58, &[], kind);
+    frame[14 + 8..][..16].copy_from_slice(&source);
+    frame.extend([&target[..], &[2, 1], &from.mac].concat());
+    let len = (frame.len() - 14 - 40) as u16;
+    frame[14 + 4..][..2].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
+/// An address that ends in the identifier which is made of the MAC (RFC 4291, appendix A).
+pub(crate) fn address_of(mac: MacBytes) -> [u8; 16] {
+    let [a, b, c, d, e, f] = mac;
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+}
+
+/// An address of fd00::/64 with this last byte.
+pub(crate) fn unique(last: u8) -> [u8; 16] {
+    [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
+}
+
 /// The frame with a length of `len` bytes, and with the matching length in its IPv4 header.
 pub(crate) fn long_ipv4(mut frame: Vec<u8>, len: usize) -> Vec<u8> {
     frame.resize(len, 0x5a);

@@ -140,6 +140,7 @@ impl Default for World {
                 sample: 0,
                 storm: Limit::NONE,
                 answers: Limit::NONE,
+                claims: Limit::NONE,
             }),
             flood: BTreeMap::from([(VNI, flood(&[HOP_FAR], &[PORT_A, PORT_B]))]),
             gateway_ports: BTreeMap::from([(LEG_A, leg(A_OUT)), (LEG_B, leg(B_OUT))]),
@@ -268,11 +269,12 @@ impl World {
         self.config.iter_mut().for_each(|config| config.tos_mask = 0xff);
     }
 
-    /// Allows so many broadcast frames, and so many answers to packets that are too big, and then none for seconds.
+    /// Allows so many broadcast frames, answers to packets that are too big, and IPv6 addresses, and then none for
+    /// seconds.
     pub(crate) fn limit(&mut self, burst: u32) {
         let limit = Limit { gap_ns: u32::MAX, burst };
         for config in &mut self.config {
-            (config.storm, config.answers) = (limit, limit);
+            (config.storm, config.answers, config.claims) = (limit, limit, limit);
         }
     }
 

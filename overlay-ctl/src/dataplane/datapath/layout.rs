@@ -176,6 +176,7 @@ fn is_of_shape(path: &Path, shape: &MapShape) -> Result<bool, DatapathError> {
     let info = MapInfo::from_pin(path).map_err(DatapathError::table(name, "opened"))?;
     let kind = match kind {
         MapKind::Hash => MapType::Hash,
+        MapKind::LruHash => MapType::LruHash,
         MapKind::Array => MapType::Array,
         MapKind::PerCpuArray => MapType::PerCpuArray,
         MapKind::RingBuf => MapType::RingBuf,

@@ -109,10 +109,17 @@ fn ipv6() -> BoxedStrategy<Vec<u8>> {
     // `None` stands for a length of 0, as before a jumbo option.
     let length_lie = mostly(Some(0u16), vec![Some(1), Some(0xfff0), None, None]);
     let version = nearly_always(6u32, vec![4, 0, 15]);
-    let start = (version, class, any::<u32>(), length_lie);
+    let hops = prop_oneof![3 => Just(64u8), 1 => Just(255)];
+    let start = (version, class, any::<u32>(), length_lie, hops);
     (start, address(), address(), extensions, ipv6_payload())
         .prop_map(
-            |((version, class, label, length_lie), from, to, extensions, (protocol, payload))| {
+            |(
+                (version, class, label, length_lie, hops),
+                from,
+                to,
+                extensions,
+                (protocol, payload),
+            )| {
                 // The headers are built from the last one to the first one, because each names the header
                 // behind it.
                 let (mut next, mut rest) = (protocol, payload);
@@ -124,7 +131,7 @@ fn ipv6() -> BoxedStrategy<Vec<u8>> {
                 let word = version << 28 | u32::from(class) << 20 | label & 0xf_ffff;
                 let length = length_lie.map_or(0, |lie| (rest.len() as u16).wrapping_add(lie));
                 let length = length.to_be_bytes();
-                let start = [&word.to_be_bytes()[..], &length, &[next, 64], &from, &to].concat();
+                let start = [&word.to_be_bytes()[..], &length, &[next, hops], &from, &to].concat();
                 [start, rest].concat()
             },
         )

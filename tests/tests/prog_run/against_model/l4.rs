@@ -5,8 +5,8 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::{
     outward::{ACK, SYN},
-    packets::{far_to_a, vxlan},
-    world::{A_OUT, API_PORT, B_OUT, GATEWAY, OUTSIDE, OWN_VTEP},
+    packets::{address_of, far_to_a, unique, vxlan},
+    world::{A, A_OUT, API_PORT, B, B_OUT, FAR, GATEWAY, OUTSIDE, OWN_VTEP, STRANGER},
 };
 
 /// Ports that have a meaning for a program, and some that have none.
@@ -37,9 +37,24 @@ pub(super) fn ipv6_payload() -> BoxedStrategy<(u8, Vec<u8>)> {
         4 => icmp(select(kinds)).prop_map(|bytes| (58, bytes)),
         3 => udp().prop_map(|bytes| (17, bytes)),
         2 => tcp().prop_map(|bytes| (6, bytes)),
+        2 => neighbour().prop_map(|bytes| (58, bytes)),
         1 => (select(vec![59u8, 4, 41, 47, 50, 132, 255]), some_bytes()),
     ]
     .boxed()
+}
+
+/// A message of neighbour discovery about one of a few addresses (RFC 4861, section 4), which is seldom too short.
+fn neighbour() -> BoxedStrategy<Vec<u8>> {
+    let targets = [A.mac, B.mac, FAR.mac, STRANGER.mac].map(address_of).into_iter();
+    let targets: Vec<_> = targets.chain([1, 2].map(unique)).chain([[0; 16]]).collect();
+    let len = prop_oneof![9 => Just(24usize), 1 => 0usize..40];
+    (select(vec![133u8, 135, 135, 136, 136]), select(targets), len)
+        .prop_map(|(kind, target, len)| {
+            let mut message = [&[kind, 0, 0, 0, 0x20, 0, 0, 0], &target[..]].concat();
+            message.resize(len, 0);
+            message
+        })
+        .boxed()
 }
 
 fn udp() -> BoxedStrategy<Vec<u8>> {

@@ -220,6 +220,7 @@ impl OnDevices {
     fn delivered(&self, world: &World, sent: &[Frame]) -> Vec<Frame> {
         let world = world.of_far_node();
         let mut delivered = Vec::new();
+        let mut memory = Memory::default();
         for frame in sent {
             let gso_size = frame.bulk.map_or(0, |bulk| bulk.segment.into());
             let incoming = Incoming {
@@ -229,7 +230,6 @@ impl OnDevices {
                 unfinished: None,
                 bulk: frame.bulk,
             };
-            let mut memory = Memory::default();
             let fate = model::decide(Direction::FromUnderlay, &world, &mut memory, incoming);
             let whole = match fate.end {
                 End::Redirected(Way::OutOf(FAR_PORT), whole) => vec![whole],

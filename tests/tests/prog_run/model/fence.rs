@@ -86,7 +86,8 @@ fn ipv6(ip: Bytes<'_>, gso_size: u32) -> Result<(), DropReason> {
     ip.at_least(40)?;
     let is_link_local = |at: usize| Ok(ip.be16(at)? & 0xffc0 == 0xfe80);
     // A receiver ignores a router that is not on the link (RFC 4861, sections 6.1.2 and 8.1).
-    let believed = ip.byte(7)? == 255 && is_link_local(8)?;
+    let is_from_here = ip.byte(7)? == 255;
+    let believed = is_from_here && is_link_local(8)?;
     let (next, payload) = (ip.byte(6)?, ip.from(40));
     match next {
         58 if believed && matches!(payload.byte(0), Ok(134 | 137)) => {
@@ -100,6 +101,8 @@ fn ipv6(ip: Bytes<'_>, gso_size: u32) -> Result<(), DropReason> {
         // client that has no address yet at its link-local address.
         0 | 43 | 44 | 51 | 60 | 135 | 139 | 140 | 253 | 254 => match is_link_local(24)? {
             _ if believed => Err(DropReason::RouterAdvertisement),
+            // A message of a neighbour, which may have any source.
+            _ if is_from_here => Err(DropReason::SpoofedNeighbour),
             true => Err(DropReason::DhcpServer),
             false => Ok(()),
         },

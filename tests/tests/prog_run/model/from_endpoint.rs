@@ -8,7 +8,7 @@ use super::{
     End, Fate, Frame, Incoming, Way,
     bytes::{ARP, Bytes, ETHERNET, is_group, is_reserved_group},
     checksum::{self, Carries},
-    fence, kernel,
+    claim, fence, kernel,
     memory::Memory,
     too_big, tunnel,
     vlan::{self, Inside},
@@ -40,7 +40,11 @@ pub(super) fn decide(
         return Ok(end);
     }
     let carries = match has(FLAG_FORWARDS) {
-        false => fence::check(frame, inside, &port.ip, skb.gso_size)?,
+        false => {
+            let carries = fence::check(frame, inside, &port.ip, skb.gso_size)?;
+            claim::check(world, memory, (port.vni, from), frame, inside, Some(port.slot))?;
+            carries
+        }
         true => fence::unchecked(inside),
     };
     checksum::check(incoming, carries)?;

@@ -8,8 +8,9 @@ use overlay_common::{
 use super::{
     End, Fate, Frame, Incoming, Way,
     bytes::{ARP, Bytes, ETHERNET, IPV4, is_group, is_reserved_group},
-    ecn, fence,
+    claim, ecn, fence,
     kernel::{self, PacketType},
+    memory::Memory,
     path::Paths,
     vlan::{self, Inside},
 };
@@ -21,7 +22,7 @@ const RESERVED_VNI: u32 = 0xff_ffff;
 /// Decides, and lets a packet of somebody else's overlay pass where another program has the port too.
 pub(super) fn decide(
     world: &World,
-    paths: &mut Paths,
+    memory: &mut Memory,
     incoming: Incoming<'_>,
     fate: &mut Fate,
 ) -> Result<End, DropReason> {
@@ -31,7 +32,7 @@ pub(super) fn decide(
     let is_shared = world.configured().is_some_and(|config| config.flags & CONFIG_SHARED != 0);
     let untagged = vlan::beside(incoming).map(|(_, untagged)| untagged);
     let vni = Bytes(untagged.as_deref().unwrap_or(incoming.bytes)).be24(46);
-    match decide_alone(world, paths, incoming, fate) {
+    match decide_alone(world, memory, incoming, fate) {
         Err(OuterFragment | OuterOptions | OuterGroupFrame | VxlanFlags) if is_shared => {
             Ok(End::Up)
         }
@@ -42,7 +43,7 @@ pub(super) fn decide(
 
 fn decide_alone(
     world: &World,
-    paths: &mut Paths,
+    memory: &mut Memory,
     incoming: Incoming<'_>,
     fate: &mut Fate,
 ) -> Result<End, DropReason> {
@@ -55,7 +56,7 @@ fn decide_alone(
         None => incoming.bytes.to_vec(),
     };
     let frame = Bytes(&untagged);
-    if !is_vxlan_to_us(world, config, paths, incoming.skb.ifindex, frame)? {
+    if !is_vxlan_to_us(world, config, &mut memory.paths, incoming.skb.ifindex, frame)? {
         return Ok(End::Up);
     }
 
@@ -83,6 +84,7 @@ fn decide_alone(
     }
     if !has(FLAG_FORWARDS) {
         fence::check(inner, inside, &source.ip, incoming.skb.gso_size)?;
+        claim::check(world, memory, (vni, from), inner, inside, None)?;
     }
     if has(FLAG_ICC_OFF) {
         return Err(DropReason::IccOff);

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use overlay_common::Limit;
 
-use super::path::Paths;
+use super::{claim::Claims, path::Paths};
+use crate::world::World;
 
 /// The memory of a node: the reports of routers, and what endpoints have used up of their limits. Tests use limits
 /// that are filled up again so slowly that only the burst counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     pub(super) paths: Paths,
+    pub(super) claims: Claims,
     /// Broadcast and multicast frames, by slot.
     storms: Counts,
     /// Answers to packets that were too big, by slot.
     answers: Counts,
+    /// Addresses of IPv6 that were claimed, by slot.
+    claimed: Counts,
 }
 
 /// Events by slot.
@@ -29,6 +33,12 @@ impl Memory {
     /// Counts an answer, and returns true if the limit allows it.
     pub(super) fn allows_answer(&mut self, limit: Limit, slot: u32) -> bool {
         allows(&mut self.answers, limit, slot)
+    }
+
+    /// Counts an address that is claimed, and returns true if the limit allows it.
+    pub(super) fn allows_claim(&mut self, world: &World, slot: u32) -> bool {
+        let limit = world.config.map_or(Limit::NONE, |config| config.claims);
+        allows(&mut self.claimed, limit, slot)
     }
 }
 

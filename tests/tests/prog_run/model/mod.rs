@@ -7,6 +7,7 @@
 
 mod bytes;
 mod checksum;
+mod claim;
 mod cut;
 mod ecn;
 mod fence;
@@ -167,9 +168,7 @@ pub(super) fn decide(
     let mut fate = Fate { bulk: frame.bulk, ..Fate::default() };
     let end = match direction {
         Direction::FromEndpoint => from_endpoint::decide(world, memory, frame, &mut fate),
-        Direction::FromUnderlay => {
-            from_underlay::decide(world, &mut memory.paths, frame, &mut fate)
-        }
+        Direction::FromUnderlay => from_underlay::decide(world, memory, frame, &mut fate),
         Direction::FromGateway => from_gateway::decide(world, frame),
         Direction::GuardUnderlay => guard_underlay::decide(world, frame),
     };

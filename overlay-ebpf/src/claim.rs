@@ -1,0 +1,119 @@
+//! Who speaks for an IPv6 address on a network (neighbour discovery, RFC 4861).
+//!
+//! The maps know no IPv6 address of an endpoint. So the first endpoint that speaks for one has it (RFC 6620: first come,
+//! first served), as long as it is an endpoint of the network and has spoken for it in the last minutes. An address that
+//! is made of another endpoint's MAC (RFC 4291, appendix A) is never somebody else's. Each node learns from what passes,
+//! and decides for its own endpoints: on the sender's node and again on the receiver's.
+
+use crate::{
+    frame::{header, linear, same_ip},
+    headers::{Eth, Ipv6},
+    limit,
+    maps::{self, CLAIMS, FdbWords},
+};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
+use core::mem::offset_of;
+use overlay_common::{ClaimEntry, DropReason, IP16_NONE, Ip16, NeighKey};
+
+/// ICMPv6 (RFC 4861, sections 4.1, 4.3 and 4.4).
+const ROUTER_SOLICITATION: u8 = 133;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// How long a claim holds, in nanoseconds (RFC 6620, section 3.8: DEFAULT_LT). Neighbours that talk to an address ask for
+/// it every half a minute.
+const KEPT: u64 = 300 * 1_000_000_000;
+
+/// The sender of a frame.
+#[derive(Clone, Copy)]
+pub struct Speaker {
+    pub vni: u32,
+    pub eth: Eth,
+    /// The slot of an endpoint of this node; `None` if the frame comes from another, which has its own limits.
+    pub slot: Option<u32>,
+}
+
+/// Checks the ICMPv6 message behind the IPv6 header at `l3`, if it speaks for an address. Its hop limit is one with
+/// which receivers believe it. One that is too short is not believed by any receiver.
+#[cold]
+#[inline(always)]
+pub fn check(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<(), DropReason> {
+    let message = l3 + size_of::<Ipv6>();
+    let (source, target) = (l3 + offset_of!(Ipv6, src), message + 8);
+    let Ok(kind) = header::<u8>(ctx, message).copied() else { return Ok(()) };
+    if !matches!(kind, ROUTER_SOLICITATION | NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
+        return Ok(());
+    }
+    let has_source = !same_ip(header(ctx, source)?, &IP16_NONE);
+    let (at, if_others) = match (kind, has_source) {
+        (ROUTER_SOLICITATION, false) => return Ok(()),
+        (ROUTER_SOLICITATION | NEIGHBOUR_SOLICITATION, true) => (source, IF_OTHERS),
+        // Asks whether anybody has the address that it would like (RFC 4862, section 5.4). It must reach who has it.
+        (NEIGHBOUR_SOLICITATION, false) => (target, Ok(())),
+        _ => (target, IF_OTHERS),
+    };
+    if kind != ROUTER_SOLICITATION && linear(ctx, target + size_of::<Ip16>()).is_err() {
+        return Ok(());
+    }
+    claim(ctx, speaker, at, if_others)
+}
+
+/// What becomes of a message that speaks for another's address.
+const IF_OTHERS: Result<(), DropReason> = Err(DropReason::SpoofedNeighbour);
+
+/// Gives the address at this place of the packet to the sender, if nobody else has it. Otherwise the result is `if_others`.
+#[inline(always)]
+fn claim(
+    ctx: &TcContext,
+    speaker: Speaker,
+    at: usize,
+    if_others: Result<(), DropReason>,
+) -> Result<(), DropReason> {
+    let Speaker { vni, eth, slot } = speaker;
+    let own = eth.source();
+    let key = NeighKey { ip: *header(ctx, at)?, vni };
+    if let Some(mac) = mac_of(&key.ip) {
+        if mac == own {
+            return Ok(());
+        }
+        if maps::fdb(FdbWords::new(vni, mac).key()).is_some() {
+            return if_others;
+        }
+    }
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match maps::claim(&key) {
+        Some(held) => {
+            let holder = word(&held.mac);
+            let is_others = holder != own
+                && now < held.until_ns
+                && maps::fdb(FdbWords::new(vni, holder).key()).is_some();
+            if is_others {
+                return if_others;
+            }
+        }
+        None => {
+            if let Some(slot) = slot
+                && let Some(config) = maps::config_or_zeros()
+                && !limit::allows(config.claims, slot, |limits| &mut limits.claims_ns)
+            {
+                return Err(DropReason::NeighbourLimit);
+            }
+        }
+    }
+    let [a, b, c, d, e, f, ..] = own.to_le_bytes();
+    let entry = ClaimEntry { mac: [a, b, c, d, e, f], pad: [0; 2], until_ns: now + KEPT };
+    CLAIMS.insert(&key, &entry, 0).map_err(|_| DropReason::NeighbourLimit)
+}
+
+/// The MAC that an address is made of, if it is made of one.
+#[inline(always)]
+fn mac_of(ip: &Ip16) -> Option<u64> {
+    let is_made_of_one = ip[11] == 0xff && ip[12] == 0xfe;
+    is_made_of_one.then(|| word(&[ip[8] ^ 2, ip[9], ip[10], ip[13], ip[14], ip[15]]))
+}
+
+/// A MAC in the lower six bytes.
+#[inline(always)]
+fn word(mac: &[u8; 6]) -> u64 {
+    u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0])
+}
