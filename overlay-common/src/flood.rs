@@ -3,7 +3,7 @@
 /// VTEPs, and also local ports, on one page of FLOOD.
 pub const FLOOD_MAX: usize = 64;
 /// Greatest number of pages of one network. The verifier walks each round of the programs' loops, so there is an end.
-pub const FLOOD_PAGES: u32 = 8;
+pub const FLOOD_PAGES: u32 = 4;
 
 /// Key of FLOOD.
 #[repr(C)]
