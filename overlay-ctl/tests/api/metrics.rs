@@ -293,7 +293,7 @@ fn a_node_that_does_not_start_leaves_no_socket() {
     }
     let host = Host::new();
     // A foreign VXLAN device has the port, which the node finds out only after it has bound its sockets.
-    host.netns.sh("ip link add vx0 type vxlan id 7 dev eth7 dstport 4789");
+    host.netns.sh("ip link add vx0 type vxlan external dstport 4789");
     host.netns.sh("ip link set vx0 up");
     let args = host.args();
     let error = host

@@ -66,7 +66,10 @@ fn foreign_vxlan(host: &Host, local: &str, address: &str) -> Result<()> {
 fn vxlan_port_taken() {
     scenario(NODES, |lab| {
         let h1 = lonely(lab)?;
-        foreign_vxlan(&h1, "10.10.10.101", "10.7.0.1/24")?;
+        // A device for any VNI shares the port with no other.
+        let external = ["link", "add", "vx0", "type", "vxlan", "external", "dstport", "4789"];
+        h1.netns.ip(&external)?;
+        h1.netns.ip(&["link", "set", "vx0", "up"])?;
         let before = MachineState::of(&h1)?;
         refused_with(&h1.node_fails(&[])?, "vx0")?;
         MachineState::of(&h1)?.same_as(&before)?;

@@ -10,7 +10,7 @@ use crate::{
         kernel::{
             KernelError, Legs, LocalGateway, Outside, OutsideHealth, PublishedPorts, Stations, Ways,
         },
-        netlink::{Interest, LinkList, Netlink, Underlay, UnderlayChoice},
+        netlink::{Interest, LinkList, Netlink, Underlay, UnderlayChoice, vxlan_user},
     },
     model::Vtep,
 };
@@ -30,6 +30,8 @@ pub struct HostOutside {
     neighbours: NeighbourPressure,
     merging: MergeKeeper,
     outward_mtu: Option<u32>,
+    /// Another program's VXLAN device on the VXLAN port, as last seen.
+    port_user: Option<String>,
 }
 
 impl HostOutside {
@@ -59,6 +61,7 @@ impl HostOutside {
             neighbours,
             merging,
             outward_mtu: None,
+            port_user: None,
         }
     }
 
@@ -120,6 +123,11 @@ impl Outside for HostOutside {
             let (underlay, port) = (&self.underlay, self.vxlan_port);
             let gro = self.netlink.ensure_gro_device_among(&links, underlay, port).await;
             trouble.note("the GRO device could not be kept", gro);
+        }
+        self.port_user = vxlan_user(&links, self.vxlan_port);
+        if self.port_user.is_some() {
+            let shared = self.datapath.lock().share_port();
+            trouble.note("packets of another program on the VXLAN port are dropped", shared);
         }
         for failure in self.gateway.repair(&links, gateway, stations).await {
             trouble.0.push(crate::error_chain(&failure));
@@ -194,8 +202,10 @@ impl Outside for HostOutside {
         let guard = self.datapath.lock().guard().clone();
         let guard = guard.is_fallback.then(|| format!("no XDP guard: {}", guard.why));
         let shared = self.datapath.lock().shares_port().then(|| {
+            let user = self.port_user.as_ref().map(|device| format!("the VXLAN device {device}"));
             format!(
-                "UDP port {} is another program's as well: VXLAN that is not of this overlay goes up the stack",
+                "{} has UDP port {} as well: VXLAN that is not of this overlay goes up the stack",
+                user.unwrap_or_else(|| "another program".to_owned()),
                 self.vxlan_port
             )
         });

@@ -75,12 +75,11 @@ impl Netlink {
     /// # Errors
     /// rtnetlink's.
     pub async fn shares_vxlan_port(&self, port: u16) -> Result<bool, GroError> {
-        let links = link::links(&self.handle, None).await?;
-        let is_own = |link: &&Link| is_gro_device(link);
-        if links.iter().filter(|link| !is_own(link)).any(|link| receives(link, port)) {
+        let links = self.link_list().await?;
+        if vxlan_user(&links, port).is_some() {
             return Ok(true);
         }
-        let has_own = links.iter().filter(is_own).any(|link| receives(link, port));
+        let has_own = links.0.iter().any(|link| is_gro_device(link) && receives(link, port));
         Ok(!has_own && socket_is_open(port))
     }
 
@@ -157,6 +156,13 @@ fn is_current(link: &Link, vtep: Ipv4Addr, port: u16) -> bool {
     ];
     let has = |info| link.vxlan.as_ref().is_some_and(|data| data.contains(info));
     wanted.iter().all(has) && link.addr_gen_none
+}
+
+/// The VXLAN device of another program on this port, if one of these devices is one.
+#[must_use]
+pub fn vxlan_user(LinkList(links): &LinkList, port: u16) -> Option<String> {
+    let user = links.iter().find(|link| !is_gro_device(link) && receives(link, port));
+    user.map(|link| link.name.clone())
 }
 
 /// Returns true for a VXLAN device on this port.

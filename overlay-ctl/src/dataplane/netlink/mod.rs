@@ -48,6 +48,7 @@ pub use bridge::GatewayBridge;
 pub(crate) use changes::Mounts;
 pub use error::{BridgeError, DeviceError, GroError, NetlinkError, OffloadsError, UnderlayError};
 pub use features::Offloads;
+pub use gro::vxlan_user;
 pub use held::HeldNamespaces;
 pub use interest::{Change, Interest};
 pub use marks::device_name;
