@@ -154,6 +154,7 @@ fn packets_pass_as_soon_as_a_port_is_activated() {
             let port = netlink.device(DeviceId::port(9)).await.unwrap().unwrap();
             let runs = (port.running, port.peer.as_ref().unwrap().running);
             assert_eq!(runs, (true, true), "round {round}: {port:?}");
+            netlink.remove_device(spec.id).await.unwrap();
         }
     });
 }

@@ -50,6 +50,11 @@ impl Neighbour {
     pub(super) fn is_kept(&self) -> bool {
         self.is_static || self.is_managed && (self.is_ours || self.is_external)
     }
+
+    /// Returns true if another program keeps the entry. It is not this node's to mark, whether it is resolved or not.
+    pub(super) fn is_of_others(&self) -> bool {
+        self.is_kept() && !self.is_ours
+    }
 }
 
 impl Netlink {

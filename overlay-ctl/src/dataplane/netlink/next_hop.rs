@@ -146,10 +146,12 @@ impl<'a> Look<'a> {
             None => self.netlink.neighbour(key).await?,
         };
         let is_kept = neighbour.as_ref().is_some_and(Neighbour::is_kept);
+        let is_of_others = neighbour.as_ref().is_some_and(Neighbour::is_of_others);
         let mac = neighbour.and_then(|neighbour| neighbour.mac);
         self.interest.saw(key, mac);
         let is_first = self.used.insert(key);
         if is_first
+            && !is_of_others
             && (!is_kept || mac.is_none())
             && let Err(error) = self.netlink.keep_resolved(key).await
         {

@@ -129,6 +129,7 @@ fn packets_pass_as_soon_as_a_leg_is_activated() {
             let leg = bring_up(&netlink, &spec(&web, FIRST)).await;
             let runs = (leg.running, leg.peer.as_ref().unwrap().running);
             assert_eq!(runs, (true, true), "round {round}: {leg:?}");
+            netlink.remove_device(leg.id).await.unwrap();
         }
         netlink.create_device(&spec(&web, FIRST), ready).await.unwrap();
         host.sh("ip link set ovgw00000001 up");
