@@ -1,9 +1,9 @@
 //! Intruders stay outside: strangers on the underlay, and endpoints that would leave their own network.
 //!
 //! What an endpoint can send, with a packet socket and the rights of a network administrator inside, is listed as
-//! tables (`table`): on its own network's leg in `inside`, `within` and `virtio`, on the leg that leads out in
-//! `outward`, `destinations`, `virtio` and `through`, and what it can do with its own devices in `devices`. A further attack is one
-//! row of one of these.
+//! tables (`table`). Frames on its own network's leg are in `inside`, `within` and `virtio`, those on the leg that
+//! leads out in `outward`, `destinations`, `virtio` and `through`, and what it can do with its own devices in
+//! `devices`. A further attack is one row of one of these.
 
 mod destinations;
 mod devices;
