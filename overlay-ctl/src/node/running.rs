@@ -124,11 +124,10 @@ impl Parts {
                 datapath.clone(),
                 netlink.clone(),
                 (underlay, args.vxlan_port),
-                super_packets,
+                (super_packets, MergeKeeper::new(&args.state_dir, unmarks_tunnels())),
                 host_gateway,
                 args.xdp,
                 interest.clone(),
-                MergeKeeper::new(&args.state_dir, unmarks_tunnels()),
             ),
             resolve,
         };

@@ -84,7 +84,7 @@ pub(super) enum Outcome {
     /// The message gets no answer.
     Silence,
     /// The message is to be relayed.
-    Relay(Relay),
+    Relay(Box<Relay>),
 }
 
 /// A question that is to be relayed.
@@ -151,14 +151,14 @@ impl Responder {
             }
             Decision::Forward => match forwarder.admit(relayed, path, message.len()) {
                 Some(place) => {
-                    return Outcome::Relay(Relay {
+                    return Outcome::Relay(Box::new(Relay {
                         shared: Arc::clone(&self.shared),
                         place,
                         message: message.to_vec(),
                         request,
                         transport,
                         client,
-                    });
+                    }));
                 }
                 None => Fate::OverLimit,
             },

@@ -183,9 +183,10 @@ mod tests {
 
     #[test]
     fn the_last_one_is_kept_while_it_is_free() {
-        let last = Some(subnet("172.19.0.0/16"));
+        let kept = subnet("172.19.0.0/16");
+        let last = Some(kept);
         assert_eq!(choose_subnet(None, None, last, &[]), Ok((subnet("172.19.0.0/16"), None)));
-        assert_eq!(choose_subnet(None, None, last, &[docker(18)]).unwrap().0, last.unwrap());
+        assert_eq!(choose_subnet(None, None, last, &[docker(18)]).unwrap().0, kept);
         let (other, say) = choose_subnet(None, None, last, &[docker(18), docker(19)]).unwrap();
         assert_eq!(other, subnet("172.20.0.0/16"));
         assert!(say.as_ref().is_some_and(|say| say.contains("172.19.0.0/16")), "{say:?}");

@@ -2,7 +2,7 @@
 //! are switched off on the devices of the underlay while the node is there, and given back when it is removed.
 
 use crate::{
-    dataplane::netlink::{Netlink, NetlinkError, Offloads, OffloadsError},
+    dataplane::netlink::{LinkList, Netlink, NetlinkError, Offloads, OffloadsError},
     durable::{FileError, read_json, write_json},
 };
 use serde::{Deserialize, Serialize};
@@ -78,17 +78,13 @@ impl MergeKeeper {
 
     /// Finds out by which devices the packets of the underlay device come in, gives back what was switched off on others,
     /// and switches off what is on.
-    pub(super) async fn look(&mut self, netlink: &Netlink, underlay: u32) {
-        let found = netlink.receiving_devices(underlay).await;
-        // Without an answer the last one stands; the rest of the pass has the better error.
-        if let Ok(found) = found {
-            self.devices = found;
-            if let Err(error) = self.give_back_others(netlink).await {
-                tracing::warn!(
-                    error = crate::error_chain(&error),
-                    "offloads of a former underlay device were not given back"
-                );
-            }
+    pub(super) async fn look(&mut self, netlink: &Netlink, links: &LinkList, underlay: u32) {
+        self.devices = links.receiving_devices(underlay);
+        if let Err(error) = self.give_back_others(netlink).await {
+            tracing::warn!(
+                error = crate::error_chain(&error),
+                "offloads of a former underlay device were not given back"
+            );
         }
         self.keep().await;
     }

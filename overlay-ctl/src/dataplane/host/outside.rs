@@ -41,11 +41,10 @@ impl HostOutside {
         datapath: SharedDatapath,
         netlink: Netlink,
         (underlay, vxlan_port): (Underlay, u16),
-        super_packets: SuperPacketPlan,
+        (super_packets, merging): (SuperPacketPlan, MergeKeeper),
         gateway: HostGateway,
         xdp: Xdp,
         interest: Interest,
-        merging: MergeKeeper,
     ) -> Self {
         let guard = GuardKeeper::new(xdp, underlay.ifindex);
         let neighbours = NeighbourPressure::default();
@@ -147,7 +146,7 @@ impl Outside for HostOutside {
             Err(error) => trouble.0.push(crate::error_chain(&error)),
             Ok(()) => {
                 self.guard_underlay().await;
-                self.merging.look(&self.netlink, self.underlay.ifindex).await;
+                self.merging.look(&self.netlink, &links, self.underlay.ifindex).await;
                 let kept = self.super_packets.keep(&self.netlink, self.underlay.ifindex).await;
                 trouble.note("changing the underlay device failed", kept);
                 let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);

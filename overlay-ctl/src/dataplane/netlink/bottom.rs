@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Netlink, NetlinkError,
+    LinkList, Netlink, NetlinkError,
     link::{self, Link, Parent},
 };
 
@@ -59,17 +59,14 @@ impl Netlink {
     ) -> Result<BTreeSet<BottomDevice>, NetlinkError> {
         Ok(bottom_of(&link::links(&self.handle, None).await?, ifindex, driver))
     }
+}
 
+impl LinkList {
     /// The devices by which a device's packets come in, by their indices: the device itself, and all that are below it,
     /// which are the members of a bond and the ports of a bridge, too. Each may merge the packets.
-    ///
-    /// # Errors
-    /// rtnetlink's.
-    pub async fn receiving_devices(
-        &self,
-        ifindex: u32,
-    ) -> Result<BTreeMap<u32, String>, NetlinkError> {
-        Ok(receiving(&link::links(&self.handle, None).await?, ifindex))
+    #[must_use]
+    pub fn receiving_devices(&self, ifindex: u32) -> BTreeMap<u32, String> {
+        receiving(&self.0, ifindex)
     }
 }
 

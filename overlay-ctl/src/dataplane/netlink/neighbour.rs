@@ -286,9 +286,24 @@ mod tests {
         for (what, neighbour, is_kept, goes) in [
             ("ordinary", entry(reachable, none, &[]), false, false),
             ("ours", entry(reachable, external, &[ours.clone(), managed.clone()]), true, true),
-            ("ours, before 5.16", entry(reachable, external, &[ours.clone()]), false, true),
-            ("of an earlier version", entry(reachable, none, &[managed.clone()]), false, false),
-            ("another program's", entry(reachable, external, &[managed.clone()]), true, false),
+            (
+                "ours, before 5.16",
+                entry(reachable, external, std::slice::from_ref(&ours)),
+                false,
+                true,
+            ),
+            (
+                "of an earlier version",
+                entry(reachable, none, std::slice::from_ref(&managed)),
+                false,
+                false,
+            ),
+            (
+                "another program's",
+                entry(reachable, external, std::slice::from_ref(&managed)),
+                true,
+                false,
+            ),
             ("a route daemon's", entry(reachable, external, &[other, managed]), true, false),
             ("permanent", entry(NeighbourState::Permanent, none, &[]), true, false),
             ("made permanent", entry(NeighbourState::Permanent, external, &[ours]), true, false),

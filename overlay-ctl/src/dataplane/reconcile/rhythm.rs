@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn events_get_a_share_of_the_time_and_views_are_not_held_up_by_them() {
         for (trigger, took, pause) in [
-            (Trigger::KernelChanged, 0 * MS, 200 * MS),
+            (Trigger::KernelChanged, Duration::ZERO, 200 * MS),
             (Trigger::WaysChanged, 300 * MS, 1400 * MS),
         ] {
             let (rhythm, ended) = after(trigger, took, true);
@@ -135,7 +135,7 @@ mod tests {
             rhythm.ended_at(Trigger::Periodic, ended, ended + took * MS, true);
             assert_eq!(rhythm.look_at - (ended + took * MS), pause * MS, "{took} ms, twice");
         }
-        let (rhythm, _) = after(Trigger::KernelChanged, 0 * MS, true);
+        let (rhythm, _) = after(Trigger::KernelChanged, Duration::ZERO, true);
         assert!(rhythm.look_at <= now(), "a pass for an event is no look");
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let pauses: Vec<Duration> = [1, 4, 5, 6, 7, 8, u32::MAX].map(retry_pause).into();
         let wanted = [500, 500, 1000, 2000, 4000, 5000, 5000].map(|ms| ms * MS);
         assert_eq!(pauses, wanted);
-        let (mut rhythm, ended) = after(Trigger::Periodic, 0 * MS, false);
+        let (mut rhythm, ended) = after(Trigger::Periodic, Duration::ZERO, false);
         assert_eq!(rhythm.retry_at, Some(ended + RETRY));
         assert_eq!(rhythm.calm_until, ended + RETRY, "its own events wait as long");
         rhythm.ended_at(Trigger::Periodic, ended, ended, true);

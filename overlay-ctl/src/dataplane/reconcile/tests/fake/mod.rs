@@ -11,7 +11,7 @@ use crate::{
     },
     model::Vtep,
 };
-use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey, NodeKey, ip16_from_v4};
+use overlay_common::{FdbEntry, FdbKey, FloodKey, NeighEntry, NeighKey, NodeKey, ip16_from_v4};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -166,7 +166,8 @@ impl FakeKernel {
         }
         match change {
             TableChange::PutFdb(key, entry) => {
-                assert!(self.tables.flood.contains_key(&key.vni), "the network is known first");
+                let first_page = FloodKey::first(key.vni);
+                assert!(self.tables.flood.contains_key(&first_page), "the network is known first");
                 match entry.ifindex {
                     0 => {
                         let node = self.tables.nodes[&NodeKey { vtep: entry.vtep }];
