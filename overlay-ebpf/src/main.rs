@@ -6,6 +6,9 @@
 //! only what happens beside the packet's own fate, by functions of [`verdict`]: copies of a broadcast that
 //! are lost, and what an endpoint of this node receives from another one. The XDP program, which has no
 //! fate to choose but two, counts its drops likewise.
+//!
+//! A program is one function: the compiler would leave the body of a large one outside of the entry that the kernel
+//! calls, and a call from there to another section is not resolved by the loader.
 #![no_std]
 #![no_main]
 #![expect(
@@ -50,6 +53,7 @@ use overlay_common::Direction;
 
 /// TC ingress, host side of an endpoint's veth: what an endpoint sends.
 #[classifier]
+#[inline(always)]
 pub fn from_endpoint(ctx: TcContext) -> i32 {
     let len = ctx.len();
     let mut trace = verdict::Trace::default();
@@ -59,6 +63,7 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
 
 /// TC ingress, underlay device: what other VTEPs send, among everything else.
 #[classifier]
+#[inline(always)]
 pub fn from_underlay(ctx: TcContext) -> i32 {
     let len = ctx.len();
     let mut trace = verdict::Trace::default();
@@ -69,6 +74,7 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
 /// TC ingress, host side of an endpoint's gateway leg: what it sends to the world, and would send to its
 /// neighbours.
 #[classifier]
+#[inline(always)]
 pub fn from_gateway(ctx: TcContext) -> i32 {
     let len = ctx.len();
     let decided = from_gateway::handle(&ctx);
