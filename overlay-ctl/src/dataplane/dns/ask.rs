@@ -10,7 +10,7 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use hickory_proto::op::Query;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{TcpStream, UdpSocket},
     time::{Instant, timeout_at},
 };
@@ -196,17 +196,12 @@ pub(super) async fn exchange(
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server.address).await?;
+    let mut answer = vec![0; question.limit.max(UDP_BUFFER)];
     loop {
         socket.send(&message).await?;
         let resend = Instant::now() + again;
-        while let Ok(ready) = timeout_at(resend, socket.readable()).await {
-            ready?;
-            // Not before: a question that waits needs no memory for its answer.
-            let mut answer = vec![0; question.limit.max(UDP_BUFFER)];
-            let len = match socket.try_recv(&mut answer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                received => received?,
-            };
+        while let Ok(received) = timeout_at(resend, receive(&socket, &mut answer)).await {
+            let len = received?;
             match judge(&answer[..len], id, &question.query) {
                 Verdict::Foreign => {}
                 verdict => {
@@ -217,6 +212,18 @@ pub(super) async fn exchange(
         }
         if Instant::now() >= deadline {
             return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
+
+/// Receives a datagram, or the error that the network reported ("port unreachable"), which alone does not make a socket
+/// readable.
+async fn receive(socket: &UdpSocket, answer: &mut [u8]) -> io::Result<usize> {
+    tokio::select! {
+        received = socket.recv(answer) => received,
+        ready = socket.ready(Interest::ERROR) => {
+            ready?;
+            Err(socket.take_error()?.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into()))
         }
     }
 }

@@ -103,9 +103,16 @@ impl Forwarder {
         self.over_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The memory for a question of `len` bytes from `namespace`; `None` if too many are pending.
-    pub(super) fn admit(&self, relayed: &Relayed, namespace: &Path, len: usize) -> Option<Place> {
-        let place = self.memory.take(&relayed.share, len);
+    /// The memory for a question of `len` bytes from `namespace`, whose answer by UDP may have `limit` bytes; `None` if too
+    /// many are pending.
+    pub(super) fn admit(
+        &self,
+        relayed: &Relayed,
+        namespace: &Path,
+        len: usize,
+        limit: usize,
+    ) -> Option<Place> {
+        let place = self.memory.take(&relayed.share, len, limit);
         if place.is_none() {
             let now = Instant::now();
             let mut last = self.over_limit();

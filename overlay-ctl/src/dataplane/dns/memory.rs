@@ -15,6 +15,8 @@ use nix::sys::resource::{Resource, getrlimit};
 /// Bytes that a pending question costs besides its message: its task, its socket in this process and in the kernel, and
 /// the buffer of its answer.
 const QUESTION: usize = 8 << 10;
+/// Bytes of an answer that are counted in [`QUESTION`].
+const ANSWER: usize = 4 << 10;
 /// A pending question needs a descriptor, and some need two or three. The others of this many are left to the rest of
 /// the node.
 const DESCRIPTORS_SHARE: usize = 4;
@@ -47,10 +49,11 @@ impl Memory {
         Arc::new(Self { bytes, used: AtomicUsize::new(0) })
     }
 
-    /// Takes the memory for a question of `len` bytes; `None` if the namespace has taken as much as is free.
-    pub(super) fn take(self: &Arc<Self>, share: &Share, len: usize) -> Option<Place> {
+    /// Takes the memory for a question of `len` bytes whose answer may have `limit` bytes; `None` if the namespace has
+    /// taken as much as is free.
+    pub(super) fn take(self: &Arc<Self>, share: &Share, len: usize, limit: usize) -> Option<Place> {
         // The message is kept twice: as it came, and with the id that it is relayed under.
-        let bytes = QUESTION + 2 * len;
+        let bytes = QUESTION + 2 * len + limit.saturating_sub(ANSWER);
         let own = share.0.load(Ordering::Relaxed);
         let fits = |used: usize| {
             let free = self.bytes.checked_sub(used)?;
@@ -74,7 +77,7 @@ mod tests {
     use super::*;
 
     fn fill(memory: &Arc<Memory>, share: &Share, len: usize) -> Vec<Place> {
-        std::iter::from_fn(|| memory.take(share, len)).collect()
+        std::iter::from_fn(|| memory.take(share, len, 0)).collect()
     }
 
     fn memory(questions: usize) -> Arc<Memory> {
@@ -97,7 +100,7 @@ mod tests {
         }
         let counts: Vec<_> = taken.iter().map(Vec::len).collect();
         assert!(counts.iter().all(|count| (20..=28).contains(count)), "{counts:?}");
-        assert!(memory.take(&shares[4], 0).is_some());
+        assert!(memory.take(&shares[4], 0, ANSWER).is_some());
         taken.clear();
         assert_eq!(memory.used.load(Ordering::Relaxed), 0);
         assert_eq!(fill(&memory, &shares[4], 0).len(), 60, "all is given back");

@@ -143,13 +143,18 @@ impl Responder {
         }
         let (names, namespace) = self.view.refresh();
         let decision = decide(names, &namespace.networks, &request.query);
+        let limit = match transport {
+            Transport::Udp => request.limit(transport).into(),
+            // The buffer is as long as the answer turns out to be.
+            Transport::Tcp => 0,
+        };
         let fate = match decision {
             Decision::Forward if !namespace.has_outside => {
                 counts.add(Fate::Refused);
                 request.stays_inside(transport, reply);
                 return Outcome::Reply;
             }
-            Decision::Forward => match forwarder.admit(relayed, path, message.len()) {
+            Decision::Forward => match forwarder.admit(relayed, path, message.len(), limit) {
                 Some(place) => {
                     return Outcome::Relay(Box::new(Relay {
                         shared: Arc::clone(&self.shared),
