@@ -253,6 +253,9 @@ fn receivers_fill_pages_and_what_has_no_place_is_counted() {
     let lan = NetworkOptions { multicast: true, ..NetworkOptions::default() };
     cluster.network_with("lan", "172.16.17.0/24", lan);
     cluster.network_with("quiet", "172.16.18.0/24", NetworkOptions::default());
+    // A node's view has the networks of its endpoints.
+    cluster.endpoint("web1", "lan", 1);
+    cluster.endpoint("web2", "quiet", 1);
     let view = cluster.view();
     let [lan, quiet] = ["lan", "quiet"].map(|name| {
         view.networks.values().find(|network| network.name.to_string() == name).unwrap()
