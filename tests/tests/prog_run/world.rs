@@ -273,7 +273,7 @@ impl World {
     /// seconds.
     pub(crate) fn limit(&mut self, burst: u32) {
         let limit = Limit { gap_ns: u32::MAX, burst };
-        for config in &mut self.config {
+        if let Some(config) = &mut self.config {
             (config.storm, config.answers, config.claims) = (limit, limit, limit);
         }
     }
