@@ -114,21 +114,6 @@ impl<'a> Btf<'a> {
         self.find(STRUCT, name).is_some()
     }
 
-    /// The lower 32 bits of a value of an enumeration.
-    pub(crate) fn enumerator(&self, of: &str, name: &str) -> Option<u32> {
-        let (index, len) = match self.find(ENUM, of) {
-            Some(index) => (index, 8),
-            None => (self.find(ENUM_64, of)?, 12),
-        };
-        let start = *self.types.get(index)?;
-        let count = word(self.bytes, start + 4).ok()? & 0xffff;
-        (0..count).find_map(|entry| {
-            let at = start + 12 + entry as usize * len;
-            let is_it = self.name(word(self.bytes, at).ok()?) == Some(name.as_bytes());
-            if is_it { word(self.bytes, at + 4).ok() } else { None }
-        })
-    }
-
     /// A member of a struct, or of the unnamed structs and unions in it.
     pub(crate) fn member(&self, of: &str, name: &'static str) -> Result<Member, BtfError> {
         let found = self.find(STRUCT, of).and_then(|index| self.member_of(index, name, DEPTH));
@@ -240,35 +225,6 @@ pub(crate) mod tests {
             .of("sk_buff", STRUCT << 24, &[("first", 1, 0), ("named", 4, 32), ("", 3, 64)])
             .add("of_kernel", FUNC << 24, &[]);
         made.bytes()
-    }
-
-    /// An enumeration, of 64 bits or not, with two values.
-    pub(crate) fn enumeration(made: &mut Made, name: &str, is_64: bool, values: [(&str, u32); 2]) {
-        let more: Vec<u32> = values
-            .iter()
-            .flat_map(|(name, value)| {
-                let name = made.name(name);
-                if is_64 { vec![name, *value, 0] } else { vec![name, *value] }
-            })
-            .collect();
-        made.add(name, (if is_64 { ENUM_64 } else { ENUM }) << 24 | 2, &more);
-    }
-
-    #[test]
-    fn a_value_of_an_enumeration_is_found_by_its_name() {
-        for is_64 in [false, true] {
-            let mut made = Made::new();
-            made.add("number", NUMBER, &[32]);
-            enumeration(&mut made, "flags", is_64, [("one", 1), ("large", 1 << 10)]);
-            made.add("of_kernel", FUNC << 24, &[]);
-            let bytes = made.bytes();
-            let btf = Btf::parse(&bytes).unwrap();
-            assert_eq!(btf.enumerator("flags", "large"), Some(1 << 10));
-            assert_eq!(btf.enumerator("flags", "one"), Some(1));
-            assert_eq!(btf.enumerator("flags", "none"), None);
-            assert_eq!(btf.enumerator("other", "one"), None);
-            assert_eq!(btf.function("of_kernel"), Some(3), "what follows is found, too");
-        }
     }
 
     #[test]

@@ -31,6 +31,6 @@ pub use flood::{FLOOD_MAX, FLOOD_PAGES, FloodEntry, FloodKey};
 pub use limits::{Limit, Limits};
 pub use maps::*;
 #[cfg(feature = "user")]
-pub use prepare::{KERNEL_BTF, Prepared, prepare, unmarks_tunnels};
+pub use prepare::{KERNEL_BTF, Prepared, prepare};
 pub use skb::{CAST_PLACEHOLDER, SKB_LAYOUT, SkbLayout};
 pub use wire::*;

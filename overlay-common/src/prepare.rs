@@ -19,23 +19,6 @@ const CAST: &str = "bpf_cast_to_kern_ctx";
 /// and kernel 7.0 lost it with that code.
 const JUMBO_OPTION: &str = "hop_jumbo_hdr";
 
-/// The kernel's flags of `bpf_skb_adjust_room`, and the one that takes the marks of a UDP tunnel off a packet. The
-/// enumeration has its name since the flag exists (kernel 7.3).
-const ROOM_FLAGS: &str = "bpf_adj_room_flags";
-const DECAP_UDP: &str = "BPF_F_ADJ_ROOM_DECAP_L4_UDP";
-
-/// Whether the kernel with this type information takes the marks of a UDP tunnel off a packet when it is told so.
-///
-/// # Errors
-/// [`BtfError`].
-pub fn unmarks_tunnels(btf: &[u8]) -> Result<bool, BtfError> {
-    Ok(decap_udp(&Btf::parse(btf)?) != 0)
-}
-
-fn decap_udp(btf: &Btf<'_>) -> u32 {
-    btf.enumerator(ROOM_FLAGS, DECAP_UDP).unwrap_or(0)
-}
-
 /// An object that can be loaded, and the value that its variable [`crate::SKB_LAYOUT`] must get.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -88,7 +71,6 @@ fn layout(btf: &Btf<'_>) -> Result<SkbLayout, BtfError> {
         inner_mac_header: bytes("inner_mac_header")?,
         inner_network_header: bytes("inner_network_header")?,
         nfct: bytes("_nfct").unwrap_or(0),
-        decap_udp: decap_udp(btf),
     })
 }
 
@@ -127,7 +109,7 @@ fn with_calls(object: &[u8], replacement: Instruction) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::btf::tests::{BITFIELDS, Made, enumeration};
+    use crate::btf::tests::{BITFIELDS, Made};
 
     const STRUCT: u32 = 4 << 24;
     const UNION: u32 = 5 << 24;
@@ -204,18 +186,6 @@ mod tests {
             let ways = prepare(&object(), &kernel).unwrap();
             assert_eq!(ways.len(), 2);
             assert!(ways.iter().all(|way| way.layout.knows_jumbo == knows_jumbo), "{ways:?}");
-        }
-    }
-
-    #[test]
-    fn a_kernel_with_the_flag_takes_a_tunnel_s_marks_off() {
-        let mut of_7_3 = made(SUMMED, 16, true);
-        let values = [("BPF_F_ADJ_ROOM_FIXED_GSO", 1), (DECAP_UDP, 1 << 10)];
-        enumeration(&mut of_7_3, ROOM_FLAGS, false, values);
-        for (kernel, flag) in [(of_7_3.bytes(), 1 << 10), (kernel(SUMMED, 16, true), 0)] {
-            let ways = prepare(&object(), &kernel).unwrap();
-            assert!(ways.iter().all(|way| way.layout.decap_udp == flag), "{ways:?}");
-            assert_eq!(unmarks_tunnels(&kernel), Ok(flag != 0));
         }
     }
 

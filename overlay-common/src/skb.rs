@@ -11,8 +11,7 @@
 //! out where they cut these. Kernels from 7.0 on do neither: an option that a program put in would stay in every
 //! segment.
 //!
-//! A packet that came out of a tunnel still has the marks of one, and the places of its inner headers, until a kernel
-//! that can be told so (7.3) takes them off. An endpoint that forwards such a packet sends it with these marks. An
+//! A packet that came out of a tunnel still has the marks of one, and the places of its inner headers. An endpoint that forwards such a packet sends it with these marks. An
 //! endpoint's own tunnel makes the same marks, with inner headers that lie deeper. So the programs compare the places.
 
 /// Name of the programs' variable that holds a [`SkbLayout`].
@@ -48,9 +47,6 @@ pub struct SkbLayout {
     /// Offset of `_nfct`, which is 64 bits long: the packet's entry in the table of connections. 0: the kernel has no
     /// such table.
     pub nfct: u32,
-    /// The flag of `bpf_skb_adjust_room` that takes the marks of a UDP tunnel off a packet whose outer headers are
-    /// removed (BPF_F_ADJ_ROOM_DECAP_L4_UDP). 0: the kernel does not know it.
-    pub decap_udp: u32,
 }
 
 impl SkbLayout {
@@ -65,7 +61,6 @@ impl SkbLayout {
         inner_mac_header: 0,
         inner_network_header: 0,
         nfct: 0,
-        decap_udp: 0,
     };
 }
 

@@ -137,7 +137,7 @@ const FIXED_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | BPF_F_ADJ_ROOM_NO_CSUM_
 #[inline(always)]
 fn shrink(ctx: &TcContext, more: i32, flags: u64) -> bool {
     let by = -(outer::LEN as i32) - more;
-    let flags = flags | FIXED_GSO | u64::from(layout!(decap_udp));
+    let flags = flags | FIXED_GSO;
     // SAFETY: the context is valid while the program runs.
     unsafe { bpf_skb_adjust_room(ctx.skb.skb, by, BPF_ADJ_ROOM_MAC, flags) == 0 }
 }

@@ -23,7 +23,7 @@ use crate::{
         watch,
     },
     dataplane::{
-        datapath::{Datapath, unmarks_tunnels},
+        datapath::Datapath,
         dns::{Resolvers, Settings},
         gateway::{self, Table},
         host::{
@@ -124,7 +124,7 @@ impl Parts {
                 datapath.clone(),
                 netlink.clone(),
                 (underlay, args.vxlan_port),
-                (super_packets, MergeKeeper::new(&args.state_dir, unmarks_tunnels())),
+                (super_packets, MergeKeeper::new(&args.state_dir)),
                 host_gateway,
                 args.xdp,
                 interest.clone(),

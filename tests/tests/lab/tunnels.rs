@@ -246,10 +246,7 @@ fn datagrams_arrive_where_the_underlay_was_told_to_merge_them() {
         ensure!(h2.netns.switch_offload("eth0", "gro", true)?, "gro is fixed");
         for (port, offload) in [(5000, "rx-udp-gro-forwarding"), (5001, "rx-gro-list")] {
             h2.netns.run(&["ethtool", "-K", "eth0", offload, "on"])?;
-            // A kernel that takes the marks of a tunnel off cuts merged datagrams well.
-            if offload == "rx-gro-list" || !kernel_knows("BPF_F_ADJ_ROOM_DECAP_L4_UDP")? {
-                is_off(&h2.netns, offload)?;
-            }
+            is_off(&h2.netns, offload)?;
             for _ in 0..5 {
                 transfer::datagrams(&web1.netns, &web2.netns, at(web2.address, port), (1400, 40))
                     .context(offload)?;

@@ -35,12 +35,6 @@ pub(super) fn load(folders: &Folders) -> Result<Ebpf, DatapathError> {
     Err(first_refusal.unwrap_or(DatapathError::Incomplete(SKB_LAYOUT)))
 }
 
-/// Whether the kernel takes the marks of a tunnel off a packet when its outer headers are removed.
-#[must_use]
-pub fn unmarks_tunnels() -> bool {
-    fs::read(KERNEL_BTF).is_ok_and(|btf| overlay_common::unmarks_tunnels(&btf).unwrap_or(false))
-}
-
 fn load_prepared(folders: &Folders, way: &Prepared) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     for shape in map::ALL {

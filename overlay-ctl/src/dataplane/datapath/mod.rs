@@ -46,7 +46,6 @@ pub use error::DatapathError;
 pub use events::Events;
 pub use guard::Guard;
 pub use layout::maps_folder;
-pub use load::unmarks_tunnels;
 pub use place::GuardMode;
 pub use programs::{ProgramStatus, find_devices, run_time_is_counted};
 pub use reader::TableReader;

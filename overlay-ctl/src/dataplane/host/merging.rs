@@ -15,8 +15,9 @@ use std::{
 /// Merges packets into a list, in which each keeps its own outer headers: only those of the first can be removed.
 const LISTS: &str = "rx-gro-list";
 /// Merges datagrams, also those inside VXLAN. The receiver's kernel cannot cut what was merged so, because the marks of
-/// the tunnel are still on it, and drops all of it (see `Kind::cuts_inside`). A kernel that takes the marks off can.
+/// the tunnel are still on it, and drops all of it (see `Kind::cuts_inside`).
 const DATAGRAMS: &str = "rx-udp-gro-forwarding";
+const HARMFUL: [&str; 2] = [LISTS, DATAGRAMS];
 /// The file in the state folder.
 const FILE: &str = "offloads.json";
 /// Changes with every start of the host, at which each device gets its offloads anew.
@@ -58,7 +59,6 @@ pub enum MergingError {
 /// Keeps the offloads off.
 pub struct MergeKeeper {
     path: PathBuf,
-    harmful: Vec<&'static str>,
     /// The devices by which packets of the underlay come in, by their index.
     devices: BTreeMap<u32, String>,
     /// The connection, while it works.
@@ -68,12 +68,11 @@ pub struct MergeKeeper {
 }
 
 impl MergeKeeper {
-    /// Of a node with this state folder, on a kernel that takes the marks of a tunnel off, or does not.
+    /// Of a node with this state folder.
     #[must_use]
-    pub fn new(state_dir: &Path, unmarks_tunnels: bool) -> Self {
-        let harmful = if unmarks_tunnels { vec![LISTS] } else { vec![LISTS, DATAGRAMS] };
+    pub fn new(state_dir: &Path) -> Self {
         let (devices, trouble) = (BTreeMap::new(), Vec::new());
-        Self { path: state_dir.join(FILE), harmful, devices, offloads: None, trouble }
+        Self { path: state_dir.join(FILE), devices, offloads: None, trouble }
     }
 
     /// Finds out by which devices the packets of the underlay device come in, gives back what was switched off on others,
@@ -101,7 +100,7 @@ impl MergeKeeper {
             });
             if let Err(error) = kept {
                 self.offloads = None;
-                let (names, error) = (self.harmful.join(" and "), crate::error_chain(&error));
+                let (names, error) = (HARMFUL.join(" and "), crate::error_chain(&error));
                 trouble.push(format!(
                     "{device} may merge received packets so that endpoints lose them, because {names} \
                      could not be switched off ({error}): try `ethtool -K`"
@@ -142,7 +141,7 @@ impl MergeKeeper {
     /// Those of the harmful offloads that are in force on a device.
     async fn on(&mut self, device: &str) -> Result<BTreeSet<String>, OffloadsError> {
         let mut on = self.connection()?.in_force(device).await?;
-        on.retain(|name| self.harmful.contains(&name.as_str()));
+        on.retain(|name| HARMFUL.contains(&name.as_str()));
         Ok(on)
     }
 
@@ -250,13 +249,6 @@ mod tests {
 
     fn names(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|&name| name.to_owned()).collect()
-    }
-
-    #[test]
-    fn merged_datagrams_do_no_harm_where_the_kernel_can_cut_them() {
-        let harmful = |unmarks| MergeKeeper::new(Path::new("/"), unmarks).harmful;
-        assert_eq!(harmful(false), [LISTS, DATAGRAMS]);
-        assert_eq!(harmful(true), [LISTS]);
     }
 
     #[test]
