@@ -211,11 +211,32 @@ pub struct HopEntry {
     /// Sum of the IPv4 header's 16-bit words as they lie in `header`, in the host's byte order, before the
     /// carries are added in.
     pub csum: u32,
-    /// Device through which the next hop is reached. 0: the next hop is not resolved, and the kernel's own
-    /// routes decide.
+    /// Device of the route, where the next hop is an Ethernet hop and resolved: the packet leaves by it with the
+    /// MACs in `header`. 0: the kernel looks the next hop up, packet by packet, on the device in `via`.
     pub ifindex: u32,
-    /// Zero.
-    pub flags: u32,
+    /// Device of the route, resolved or not, and [`VIA_BARE`]. No packet to the VTEP leaves by another one. 0: no
+    /// device is known, and nothing is sent that needs it.
+    pub via: u32,
+}
+
+/// [`HopEntry::via`]: packets leave the device without an Ethernet header. The kernel itself removes the header
+/// of every packet that is redirected to such a device, so that copies need no next hop there.
+pub const VIA_BARE: u32 = 1 << 31;
+
+impl HopEntry {
+    /// The device of the route; 0 where none is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn via_device(&self) -> u32 {
+        self.via & !VIA_BARE
+    }
+
+    /// Returns true if packets leave the route's device without an Ethernet header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_bare(&self) -> bool {
+        self.via & VIA_BARE != 0
+    }
 }
 
 /// Element of PATHS: a router on the way reported that longer packets do not get through (RFC 1191).
@@ -252,7 +273,7 @@ pub struct Config {
     /// The node's own VTEP address: outer source of packets that are sent, outer destination of packets
     /// that are accepted.
     pub vtep: Ip16,
-    /// Underlay device.
+    /// The device that carries the VTEP's address. Never 0 once CONFIG is written.
     pub underlay_ifindex: u32,
     /// VXLAN's UDP port, host byte order.
     pub vxlan_port: u16,

@@ -68,10 +68,11 @@ pub struct NodeRunArgs {
     /// may come at once. What is more is dropped and counted (`storm`). 0: no limit
     #[arg(long, value_name = "FRAMES", default_value_t = 10_000)]
     pub storm_limit: u32,
-    /// Place where VXLAN from unknown addresses is dropped before the network stack sees it. auto: in the
-    /// underlay device's driver if that costs no offload (GRO in hardware, LRO, segmentation), else off,
-    /// and the later programs drop it
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = Xdp::Auto)]
+    /// Place where VXLAN from unknown addresses is dropped before the network stack sees it. off: the later programs
+    /// drop it. auto: in the underlay device's driver if that costs no offload (GRO in hardware, LRO,
+    /// segmentation); a driver may reset the link when the program comes and when it goes, and may refuse a
+    /// larger MTU meanwhile
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub xdp: Xdp,
     /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
     /// endpoints [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
@@ -100,7 +101,7 @@ impl NodeRunArgs {
 }
 
 /// The way `guard_underlay` is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Xdp {
     /// Native if that costs no offload, else off.
     Auto,
@@ -109,6 +110,7 @@ pub enum Xdp {
     /// In the stack: works on any device, and costs time for each packet that comes in.
     Generic,
     /// Not at all.
+    #[default]
     Off,
 }
 

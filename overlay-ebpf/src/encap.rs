@@ -21,7 +21,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use overlay_common::{DropReason, HopEntry};
+use overlay_common::{DropReason, HopEntry, VIA_BARE};
 
 /// The outer type of service: the inner packet's, ECN included (RFC 6040, section 4.1). A tagged frame
 /// gets none, which means "not ECN-capable", because decapsulation does not look behind the tag.
@@ -37,7 +37,7 @@ pub fn outer_tos(ctx: &TcContext, eth: Eth) -> u8 {
     }
 }
 
-/// Whether the frame can be sent only by a next hop that is resolved.
+/// Whether the frame can be sent only by an Ethernet hop that is resolved.
 ///
 /// The kernel takes an encapsulated IP packet for IP, but any other frame for the protocol that it had
 /// before, and `bpf_redirect_neigh` would drop that without a count.
@@ -241,16 +241,63 @@ pub fn write_outer(ctx: &TcContext, hop: &HopEntry, packed: Packed) -> Result<()
     Ok(())
 }
 
-/// Sends the encapsulated packet out of the device of its next hop. If the next hop is not resolved, the
-/// kernel's own routes and neighbours decide, which is slower and always right.
+/// Where an encapsulated packet leaves: a device, and in the topmost bit, which no index has, whether the kernel
+/// has to look the next hop up there. It is read from the hop once, since user space may change that meanwhile.
+#[derive(Clone, Copy)]
+pub struct Exit(u32);
+
+impl Exit {
+    const ASK: u32 = 1 << 31;
+
+    /// The device of the next hop, or of the route where the next hop is not resolved.
+    #[inline(always)]
+    pub fn of(ctx: &TcContext, eth: Eth, hop: &HopEntry) -> Result<Self, DropReason> {
+        let device = read_once(&hop.ifindex);
+        if device != 0 {
+            return Ok(Self(device));
+        }
+        match read_once(&hop.via) & !VIA_BARE {
+            // An earlier version wrote the entry.
+            0 => Err(DropReason::UnknownNode),
+            _ if needs_next_hop(ctx, eth) => Err(DropReason::UnresolvedNextHop),
+            via => Ok(Self(via | Self::ASK)),
+        }
+    }
+
+    /// The device for a copy of a packet, for which the kernel looks up no next hop; 0 where there is none. A device
+    /// without Ethernet headers needs no next hop. It takes IP alone: `bare_mask` is all ones for IP, else 0. (A mask,
+    /// because the verifier would walk a loop once for each outcome of a comparison.)
+    #[inline(always)]
+    pub fn of_copy(hop: &HopEntry, bare_mask: u32) -> u32 {
+        let device = read_once(&hop.ifindex);
+        if device != 0 {
+            return device;
+        }
+        let via = read_once(&hop.via);
+        // The topmost bit says that the device is bare: all ones or 0.
+        let is_bare = (via.cast_signed() >> VIA_BARE.trailing_zeros()).cast_unsigned();
+        via & !VIA_BARE & is_bare & bare_mask
+    }
+}
+
+/// Reads a field of an entry that user space may change at any moment, so that all that follows is about one value.
 #[inline(always)]
-pub fn send(hop: &HopEntry, underlay: u32) -> Decision {
+fn read_once(field: &u32) -> u32 {
+    // SAFETY: a reference is valid to read.
+    unsafe { (&raw const *field).read_volatile() }
+}
+
+/// Sends the encapsulated packet out. If its next hop is not resolved, the kernel's own routes and neighbours
+/// decide, which is slower, but never on another device than the route's.
+#[inline(always)]
+pub fn send(exit: Exit) -> Decision {
+    let device = exit.0 & !Exit::ASK;
     // SAFETY: no parameters but flags and a device.
     let action = unsafe {
-        if hop.ifindex != 0 {
-            bpf_redirect(hop.ifindex, 0)
+        if exit.0 & Exit::ASK != 0 {
+            bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0)
         } else {
-            bpf_redirect_neigh(underlay, core::ptr::null_mut(), 0, 0)
+            bpf_redirect(device, 0)
         }
     };
     Decision::Redirect(action as i32)

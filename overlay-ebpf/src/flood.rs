@@ -5,7 +5,7 @@
 //! next: a frame that is copied at that moment may miss it, or reach it twice.
 
 use crate::{
-    encap,
+    encap::{self, Exit},
     frame::{self, header},
     headers::Eth,
     maps,
@@ -57,6 +57,8 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, tos_mask: u8) -> Result<Deci
     let tos = encap::outer_tos(ctx, eth) & tos_mask;
     let hash = encap::flow_hash(ctx, eth);
     let gso = frame::gso_size(ctx);
+    let bare_mask = if encap::needs_next_hop(ctx, eth) { 0 } else { u32::MAX };
+    let bare_mask = opaque_to_verifier(ctx, bare_mask);
     // Room is made once; each copy gets the headers of its VTEP. The neighbours have their copies already, so
     // a failure loses copies and not the packet.
     let (eth, tags) = match encap::make_room(ctx, eth) {
@@ -79,7 +81,7 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, tos_mask: u8) -> Result<Deci
             if slot as u32 >= flood.hop_count {
                 return Ok(Decision::Replicated);
             }
-            if let Err(reason) = copy_to(ctx, flood.hops[slot], packed, longest) {
+            if let Err(reason) = copy_to(ctx, flood.hops[slot], packed, longest, bare_mask) {
                 let reason = opaque_to_verifier(ctx, reason as u32);
                 count(reason, Direction::FromEndpoint, len);
             }
@@ -88,15 +90,19 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, tos_mask: u8) -> Result<Deci
     Ok(Decision::Replicated)
 }
 
-/// Sends a copy of the frame, for which there is room already, to the VTEP at `index` of HOPS.
+/// Sends a copy of the frame, for which there is room already, to the VTEP at `index` of HOPS. `bare_mask` is as for
+/// [`Exit::of_copy`].
 #[inline(always)]
-fn copy_to(ctx: &TcContext, index: u32, packed: Packed, longest: u32) -> Result<(), DropReason> {
+fn copy_to(
+    ctx: &TcContext,
+    index: u32,
+    packed: Packed,
+    longest: u32,
+    bare_mask: u32,
+) -> Result<(), DropReason> {
     let Some(hop) = maps::hop(index) else { return Err(DropReason::UnknownNode) };
-    // Read once: user space may take the device out at any moment.
-    // SAFETY: the entry is valid while the program runs.
-    let ifindex = unsafe { (&raw const hop.ifindex).read_volatile() };
-    // A copy can't take the kernel's own route.
-    if ifindex == 0 {
+    let device = Exit::of_copy(hop, bare_mask);
+    if device == 0 {
         return Err(DropReason::UnresolvedNextHop);
     }
     // The sender gets no answer: a sender of broadcast keeps no path MTU of one receiver.
@@ -104,7 +110,7 @@ fn copy_to(ctx: &TcContext, index: u32, packed: Packed, longest: u32) -> Result<
         return Err(DropReason::TooBig);
     }
     encap::write_outer(ctx, hop, packed)?;
-    ctx.clone_redirect(ifindex, 0).map_err(|_| DropReason::RedirectFailed)
+    ctx.clone_redirect(device, 0).map_err(|_| DropReason::RedirectFailed)
 }
 
 /// Whether `a` is more than `b`, by their difference: the verifier remembers what a comparison says of its two

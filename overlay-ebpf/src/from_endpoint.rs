@@ -4,7 +4,8 @@
 use crate::{
     arp, checksum,
     claim::Speaker,
-    encap, fence, flood,
+    encap::{self, Exit},
+    fence, flood,
     frame::{self, pulled},
     headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth},
     limit, maps,
@@ -85,19 +86,12 @@ fn send_away(
         }
         return too_big::answer(ctx, eth, fits);
     }
-    let mut underlay = 0;
-    if hop.ifindex == 0 {
-        let Some(config) = maps::config() else { return Err(DropReason::NotConfigured) };
-        if encap::needs_next_hop(ctx, eth) {
-            return Err(DropReason::UnresolvedNextHop);
-        }
-        underlay = config.underlay_ifindex;
-    }
+    let exit = Exit::of(ctx, eth, hop)?;
     let tos = encap::outer_tos(ctx, eth) & config.tos_mask;
     let hash = encap::flow_hash(ctx, eth);
     let fields = Fields { vni: port.vni, tos, hash, len };
     encap::push(ctx, hop, eth, fields)?;
-    Ok(encap::send(hop, underlay))
+    Ok(encap::send(exit))
 }
 
 #[inline(always)]

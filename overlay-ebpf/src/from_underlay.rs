@@ -14,7 +14,9 @@ use crate::{
     claim::Speaker,
     decap, fence, flood,
     frame::{self, header, pulled},
-    headers::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, IPPROTO_ICMP, IPPROTO_UDP, Ipv4, L3, Udp},
+    headers::{
+        ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, Ethernet, IPPROTO_ICMP, IPPROTO_UDP, Ipv4, L3, Udp,
+    },
     maps,
     outer::ipv4::{self as outer, Outer, OuterUdp},
     path,
@@ -22,7 +24,7 @@ use crate::{
     vlan,
 };
 use aya_ebpf::{
-    helpers::{bpf_skb_change_tail, bpf_skb_vlan_pop},
+    helpers::{bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_vlan_pop},
     programs::TcContext,
 };
 use overlay_common::{
@@ -107,6 +109,28 @@ fn decide(
     decap::combine_ecn(ctx, eth, outer_tos)?;
     let ethertype = decap::strip(ctx, eth)?;
     Ok(Decision::Redirect(decap::deliver(ctx, ethertype, destination.ifindex)))
+}
+
+/// What comes in from an uplink without Ethernet headers. A packet that may be VXLAN to this node gets the header
+/// that it lacks, and everything else is as on any other uplink. The stack does not notice the header, because it
+/// has the packet from its IP header on.
+#[inline(always)]
+pub fn handle_bare(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason> {
+    let Some(config) = maps::config() else { return Ok(Decision::Pass) };
+    let Ok(ip) = pulled::<Ipv4>(ctx, 0) else { return Ok(Decision::Pass) };
+    if frame::protocol(ctx) != ETH_P_IP
+        || !frame::is_v4(&config.vtep, ip.dst)
+        || !matches!(ip.protocol, IPPROTO_UDP | IPPROTO_ICMP)
+    {
+        return Ok(Decision::Pass);
+    }
+    // SAFETY: the context is valid while the program runs.
+    if unsafe { bpf_skb_change_head(ctx.skb.skb, size_of::<Ethernet>() as u32, 0) } != 0 {
+        return Err(DropReason::DecapFailed);
+    }
+    // The helper zeroed the addresses.
+    header::<Ethernet>(ctx, 0)?.set_ethertype(ETH_P_IP);
+    handle(ctx, trace)
 }
 
 /// Whether the packet is VXLAN to this node.

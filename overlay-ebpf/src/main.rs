@@ -71,6 +71,15 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
     verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
 }
 
+/// TC ingress, an uplink without Ethernet headers, as WireGuard's and other tunnels: what other VTEPs send by it.
+#[classifier]
+pub fn from_bare_link(ctx: TcContext) -> i32 {
+    let len = ctx.len();
+    let mut trace = verdict::Trace::default();
+    let decided = from_underlay::handle_bare(&ctx, &mut trace);
+    verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
+}
+
 /// TC ingress, host side of an endpoint's gateway leg: what it sends to the world, and would send to its
 /// neighbours.
 #[classifier]

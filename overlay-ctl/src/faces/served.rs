@@ -39,7 +39,7 @@ pub struct ServedNode {
 /// What does not change about a node's data path while the node runs.
 #[derive(Clone, Debug)]
 pub struct DatapathInfo {
-    /// Name of the underlay device.
+    /// Name of the underlay device when the node started.
     pub underlay: String,
     /// The node's address on it.
     pub vtep: Vtep,

@@ -43,6 +43,8 @@ pub(super) struct Registration {
     pub(super) name: NodeName,
     pub(super) instance: Uuid,
     pub(super) addresses: Addresses,
+    /// UDP port of VXLAN, which must be that of every other node.
+    pub(super) vxlan_port: u16,
     pub(super) token: Option<String>,
 }
 
@@ -73,6 +75,7 @@ impl Registration {
             returning: returning.map_or(0, |member| member.id),
             cluster: returning.map(|member| member.cluster.to_string()).unwrap_or_default(),
             metrics: self.addresses.metrics.map(|address| address.to_string()).unwrap_or_default(),
+            vxlan_port: self.vxlan_port.into(),
         }
     }
 }
@@ -129,10 +132,11 @@ pub(super) async fn keep_registered(
             }
         }
         // What the cluster knows of this node is not true any more, and only somebody can mend that.
-        if !taken && refused.is_some() && refused != said {
+        // A node may refuse what its leader would take, as another port of VXLAN.
+        if refused.is_some() && refused != said {
             tracing::warn!(why = refused, "the cluster does not take this node's registration");
         }
-        said = refused.filter(|_| !taken);
+        said = refused;
         if epoch.is_closed() {
             return Ended::Stopped;
         }

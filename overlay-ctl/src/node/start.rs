@@ -100,6 +100,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
             gateway: gateway.subnet,
             metrics,
         },
+        vxlan_port: args.vxlan_port,
         token: args.token.clone(),
     };
     let entered = async {
@@ -210,7 +211,7 @@ fn underlay_choice(asked: Option<&config::Underlay>) -> Result<UnderlayChoice, S
 fn datapath_config(args: &NodeRunArgs, underlay: &Underlay) -> DatapathConfig {
     DatapathConfig {
         bpffs: args.bpffs.clone(),
-        underlay: underlay.name.clone(),
+        underlay: underlay.uplink(),
         config: Config {
             vtep: ip16_from_v4(underlay.address.octets()),
             underlay_ifindex: underlay.ifindex,

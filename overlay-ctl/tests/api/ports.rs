@@ -301,3 +301,23 @@ fn a_joining_node_says_a_subnet_or_none() {
         assert_eq!(shown.unwrap().into_inner().gateway_subnet, "172.30.0.0/24");
     });
 }
+
+#[test]
+fn a_joining_node_has_the_vxlan_port_of_the_others() {
+    with_node(async |_, mut api| {
+        let join = |vxlan_port: u32| JoinRequest {
+            name: "h2".to_owned(),
+            vtep: PEER.to_owned(),
+            listen: format!("{PEER}:7400"),
+            instance: vec![2; 16],
+            vxlan_port,
+            ..Default::default()
+        };
+        let refused = api.cluster.join(join(8472)).await;
+        assert_refused(refused, Code::FailedPrecondition, &["8472", "4789", "--vxlan-port"]);
+        assert!(api.nodes.inspect(InspectNodeRequest { name: "h2".to_owned() }).await.is_err());
+        let same = api.cluster.join(join(4789)).await.unwrap().into_inner();
+        let unsaid = api.cluster.join(join(0)).await.unwrap().into_inner();
+        assert_eq!(same.node_id, unsaid.node_id, "a node of an earlier version says none");
+    });
+}

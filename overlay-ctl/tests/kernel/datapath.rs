@@ -16,7 +16,7 @@ use overlay_common::{
 };
 use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathConfig, DatapathError, Hook, Listening, maps_folder},
-    kernel::{Program, TableChange, Tables},
+    kernel::{LinkLayer, Program, TableChange, Tables, Uplink},
 };
 
 use crate::lab::{Netns, sh, skip};
@@ -30,6 +30,10 @@ pub(crate) struct Host {
     pub(crate) netns: Netns,
     pub(crate) peer: Netns,
     pub(crate) bpffs: PathBuf,
+}
+
+pub(crate) fn uplink(name: &str, ifindex: u32) -> Uplink {
+    Uplink { ifindex, name: name.to_owned(), link_layer: LinkLayer::Ethernet }
 }
 
 impl Host {
@@ -57,7 +61,7 @@ impl Host {
     pub(crate) fn config_for(&self, underlay: &str) -> DatapathConfig {
         DatapathConfig {
             bpffs: self.bpffs.clone(),
-            underlay: underlay.to_owned(),
+            underlay: uplink(underlay, self.ifindex(underlay)),
             config: Config {
                 vtep: ip16_from_v4([10, 0, 0, 1]),
                 underlay_ifindex: self.ifindex(underlay),
@@ -193,7 +197,7 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
     let port = PortEntry { ip, vni: 4097, flags: 0, mac, pad: [0; 2], slot: 1, pad2: 0 };
     let node_key = NodeKey { vtep };
     let node = NodeEntry { node: 2, hop: 1, pad: 0 };
-    let hop = HopEntry { header: [7; 50], mtu: 1500, csum: 9, ifindex: 3, flags: 0 };
+    let hop = HopEntry { header: [7; 50], mtu: 1500, csum: 9, ifindex: 3, via: 3 };
     let flood_key = FloodKey { vni: 4097, page: 1 };
     let mut flood = FloodEntry { hop_count: 1, ..FloodEntry::EMPTY };
     flood.hops[0] = 1;
@@ -368,7 +372,7 @@ fn what_was_said_of_a_way_goes_with_its_vtep() {
         let way = |last: u8, ifindex, mtu| {
             let mut header = [0; VXLAN_OVERHEAD as usize];
             header[30..34].copy_from_slice(&[10, 0, 0, last]);
-            HopEntry { header, mtu, csum: 0, ifindex, flags: 0 }
+            HopEntry { header, mtu, csum: 0, ifindex, via: ifindex }
         };
         let mut after = |datapath: &mut Datapath, change| {
             paths.set(1, said, 0).unwrap();
@@ -526,6 +530,58 @@ fn clsact_serves_where_tcx_does_not() {
     });
 }
 
+/// A filter that comes before ours and ends the chain would hide every packet from it.
+#[test]
+fn clsact_filters_of_others_come_behind_ours() {
+    if skip() {
+        return;
+    }
+    let host = Host::new();
+    host.netns.sh("tc qdisc add dev eth7 clsact");
+    host.netns
+        .sh("tc filter add dev eth7 ingress prio 10 protocol all u32 match u32 0 0 flowid 1:1");
+    host.run(|| {
+        let mut datapath = Datapath::open_on(host.config_for("eth7"), Hook::Clsact).unwrap();
+        host.attach_endpoint(&mut datapath);
+        host.make_traffic();
+        seen_more(&datapath, [0; 3]);
+    });
+}
+
+/// An earlier version attached with a later priority. Its filter is moved to the first place; where another kind of
+/// filter has that, it stays, and in either case there is one.
+#[test]
+fn a_clsact_filter_of_an_earlier_version_is_moved_to_the_first_place() {
+    if skip() {
+        return;
+    }
+    let first = "tc filter add dev eth7 ingress prio 1 protocol ip u32 match u32 0 0";
+    let host = Host::new();
+    let priorities = |host: &Host| -> Vec<String> {
+        let filters = host.filters("eth7");
+        let ours = filters.lines().filter(|line| line.contains("direct-action"));
+        ours.filter_map(|line| line.split(" pref ").nth(1)?.split(' ').next())
+            .map(str::to_owned)
+            .collect()
+    };
+    let open = || drop(Datapath::open_on(host.config_for("eth7"), Hook::Clsact).unwrap());
+    host.run(|| {
+        host.netns.sh("tc qdisc add dev eth7 clsact");
+        host.netns.sh(first);
+        open();
+        assert_eq!(priorities(&host), ["28534"], "the first is taken");
+        open();
+        assert_eq!(priorities(&host), ["28534"]);
+        host.netns.sh("tc filter del dev eth7 ingress prio 1");
+        open();
+        assert_eq!(priorities(&host), ["1"], "as a filter of an earlier version");
+        open();
+        assert_eq!(priorities(&host), ["1"]);
+        Datapath::remove_all(&host.bpffs).unwrap();
+        assert_eq!(priorities(&host), [] as [&str; 0]);
+    });
+}
+
 #[test]
 fn no_packet_passes_by_while_programs_are_replaced() {
     if skip() {
@@ -615,10 +671,50 @@ fn the_underlay_can_be_another_device() {
         let new = host.ifindex("eth8");
         host.run(|| {
             drop(Datapath::open_on(host.config_for("eth7"), hook).unwrap());
-            let datapath = Datapath::open_on(host.config_for("eth8"), hook).unwrap();
+            let mut datapath = Datapath::open_on(host.config_for("eth8"), hook).unwrap();
+            let old = host.ifindex("eth7");
+            let both = [format!("underlay-{old}"), format!("underlay-{new}")];
+            assert_eq!(host.entries(), both.into(), "it may be an uplink still");
+            let deaf = datapath.set_uplinks(vec![uplink("eth8", new)]);
+            assert!(deaf.is_empty(), "{deaf:?}");
             assert_eq!(host.entries(), [format!("underlay-{new}")].into());
             drop(datapath);
             assert!(!host.filters("eth7").contains("direct-action"));
+        });
+    }
+}
+
+#[test]
+fn each_uplink_has_a_program_and_no_other_device() {
+    if skip() {
+        return;
+    }
+    for hook in [Hook::Tcx, Hook::Clsact] {
+        let host = Host::new();
+        host.netns.join("eth8", &host.peer, "eth8");
+        host.netns.sh("ip tuntap add mode tun name tun0");
+        let [eth7, eth8, tun] = ["eth7", "eth8", "tun0"].map(|device| host.ifindex(device));
+        host.run(|| {
+            let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
+            let bare = Uplink { link_layer: LinkLayer::Bare, ..uplink("tun0", tun) };
+            let gone = uplink("eth9", 4711);
+            let all = vec![uplink("eth7", eth7), gone.clone(), bare, uplink("eth8", eth8)];
+            let deaf = datapath.set_uplinks(all.clone());
+            assert!(
+                matches!(&deaf[..], [(uplink, DatapathError::NoDevice { .. })] if *uplink == gone),
+                "{hook:?}: {deaf:?}"
+            );
+            let entries = [
+                format!("underlay-{eth7}"),
+                format!("underlay-{eth8}"),
+                format!("bare-link-{tun}"),
+            ];
+            assert_eq!(host.entries(), entries.clone().into(), "the others have theirs");
+            let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
+            assert_eq!(host.entries(), entries.into(), "{hook:?}: also after a restart");
+            let deaf = datapath.set_uplinks(vec![uplink("eth7", eth7)]);
+            assert!(deaf.is_empty(), "{deaf:?}");
+            assert_eq!(host.entries(), [format!("underlay-{eth7}")].into(), "{hook:?}");
         });
     }
 }

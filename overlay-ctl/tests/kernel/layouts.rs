@@ -16,7 +16,7 @@ use overlay_ctl::dataplane::{
 };
 
 use crate::{
-    datapath::{BOUND, Host, program_ids, seen, seen_more, some_of_everything},
+    datapath::{BOUND, Host, program_ids, seen, seen_more, some_of_everything, uplink},
     lab::{sh, skip},
 };
 
@@ -91,7 +91,8 @@ fn programs_of_another_layout_stay_until_the_new_maps_are_filled() {
                 assert_eq!(datapath.reader().tables().unwrap(), Tables::default(), "new maps");
                 assert!(host.is_attached(&datapath), "{datapath:?}");
                 host.attach_endpoint(&mut datapath);
-                datapath.ensure_underlay("eth7").unwrap();
+                let deaf = datapath.ensure_uplinks();
+                assert!(deaf.is_empty(), "{deaf:?}");
                 assert_eq!(running(), programs, "{hook:?}: they stay");
                 let old = old.join(map::METRICS::NAME);
                 let before = dropped(&old);
@@ -187,6 +188,8 @@ fn what_comes_while_a_swap_is_due_gets_a_program_at_once() {
             let eth7 = host.ifindex("eth7");
             let underlays = [format!("underlay-{eth7}"), format!("underlay-{eth}")];
             assert!(host.entries().is_superset(&underlays.clone().into()), "{hook:?}: both");
+            datapath.set_uplinks(vec![uplink("eth8", eth)]);
+            assert!(host.entries().is_superset(&underlays.clone().into()), "{hook:?}: still both");
             datapath.swap_programs().unwrap();
             let [old, now] = underlays;
             let entries = host.entries();

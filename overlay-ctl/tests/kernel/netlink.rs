@@ -579,15 +579,16 @@ fn another_vxlan_on_the_port_is_seen_in_both_orders() {
 }
 
 async fn hop(netlink: &Netlink, vtep: [u8; 4], underlay: &Underlay) -> Option<NextHop> {
-    netlink.way(vtep.into(), underlay).await.unwrap().and_then(|way| way.hop)
+    netlink.way(vtep.into(), underlay, 4789).await.unwrap().and_then(|way| way.hop)
 }
 
 async fn resolved(netlink: &Netlink, underlay: &Underlay, vtep: [u8; 4]) -> [u8; 6] {
     let mut changes = netlink.changes(Interest::default()).unwrap();
     let wait = async {
         loop {
-            if let Some(hop) = hop(netlink, vtep, underlay).await {
-                assert_eq!(hop.ifindex, underlay.ifindex);
+            let way = netlink.way(vtep.into(), underlay, 4789).await.unwrap().unwrap();
+            assert_eq!(way.device, underlay.ifindex, "resolved or not");
+            if let Some(hop) = way.hop {
                 return hop.mac;
             }
             changes.recv().await.unwrap();
@@ -643,6 +644,26 @@ fn the_next_hop_to_another_subnet_is_the_router() {
         let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
         let hop = resolved(&netlink, &underlay, [192, 168, 50, 101]).await;
         assert_eq!(hop, mac(&router.sh(MAC_OF_ETH7)));
+    });
+}
+
+#[test]
+fn an_underlay_that_sends_nothing_has_the_mtu_of_the_way_out() {
+    if skip() {
+        return;
+    }
+    let (host, _peer) = pair_of_hosts();
+    host.sh("ip link set eth7 mtu 1400 && ip addr add 10.7.7.7/32 dev lo");
+    host.block_on(|| async {
+        let netlink = Netlink::open().await.unwrap();
+        let choice = UnderlayChoice::Address([10, 7, 7, 7].into());
+        let underlay = netlink.underlay(&choice).await.unwrap();
+        assert_eq!((underlay.name.as_str(), underlay.mtu, underlay.is_silent), ("lo", 1400, true));
+        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
+        assert_eq!(
+            (underlay.name.as_str(), underlay.mtu, underlay.is_silent),
+            ("eth7", 1400, false)
+        );
     });
 }
 

@@ -27,6 +27,11 @@ impl Ethernet {
         u16::from_be(self.ethertype)
     }
 
+    #[inline(always)]
+    pub fn set_ethertype(&mut self, ethertype: u16) {
+        self.ethertype = ethertype.to_be();
+    }
+
     /// Broadcast or multicast.
     #[inline(always)]
     pub fn is_to_group(&self) -> bool {

@@ -6,9 +6,9 @@ use overlay_ctl::{
         datapath::{Cursor, Datapath, DatapathError},
         kernel::{
             DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, Kernel, KernelError, Legs,
-            LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed, ObservedBridge,
-            ObservedDevice, ObservedPeer, Outside, PublishedPorts, Resolve, Resolved, Stations,
-            TableChange, Tables, Way, Ways,
+            LinkLayer, LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed,
+            ObservedBridge, ObservedDevice, ObservedPeer, Outside, PublishedPorts, Resolve,
+            Resolved, Stations, TableChange, Tables, Way, Ways,
         },
     },
     model::{Encapsulation, Vtep},
@@ -194,8 +194,9 @@ impl Outside for MapsOnly {
     }
 
     async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Ways {
-        let hop = NextHop { ifindex: 1, mac: [2; 6], source_mac: [4; 6] };
-        let way = Way { mtu: 1500, encapsulation: Encapsulation::VxlanIpv4, hop: Some(hop) };
+        let hop = NextHop { mac: [2; 6], source_mac: [4; 6] };
+        let (encapsulation, link_layer) = (Encapsulation::VxlanIpv4, LinkLayer::Ethernet);
+        let way = Way { mtu: 1500, encapsulation, device: 1, link_layer, hop: Some(hop) };
         let ways = vteps.iter().map(|vtep| (*vtep, way)).collect();
         Ways { device_mtu: 1500, ways, ..Ways::default() }
     }

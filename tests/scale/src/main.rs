@@ -13,7 +13,10 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sched::{CloneFlags, unshare};
 use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4};
-use overlay_ctl::dataplane::datapath::{Datapath, DatapathConfig};
+use overlay_ctl::dataplane::{
+    datapath::{Datapath, DatapathConfig},
+    kernel::{LinkLayer, Uplink},
+};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -50,7 +53,11 @@ fn config(bpffs: &Path) -> Result<DatapathConfig> {
     let underlay_ifindex = nix::net::if_::if_nametoindex(UNDERLAY)?;
     Ok(DatapathConfig {
         bpffs: bpffs.to_owned(),
-        underlay: UNDERLAY.to_owned(),
+        underlay: Uplink {
+            ifindex: underlay_ifindex,
+            name: UNDERLAY.to_owned(),
+            link_layer: LinkLayer::Ethernet,
+        },
         config: Config {
             vtep: ip16_from_v4(world::LOCAL_VTEP.octets()),
             underlay_ifindex,

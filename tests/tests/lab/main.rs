@@ -35,5 +35,6 @@ mod seen;
 mod support;
 mod topology;
 mod tunnels;
+mod uplinks;
 mod vlans;
 mod wire;

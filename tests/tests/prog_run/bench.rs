@@ -220,7 +220,7 @@ impl Loaded {
         replace(&mut self.ports, &self.filled.ports, &world.ports);
         replace(&mut self.nodes, &self.filled.nodes, &world.nodes);
         for index in self.filled.hops.keys().filter(|index| !world.hops.contains_key(index)) {
-            let none = HopEntry { header: [0; 50], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
+            let none = HopEntry { header: [0; 50], mtu: 0, csum: 0, ifindex: 0, via: 0 };
             self.hops.set(*index, none, 0).expect("HOPS takes it");
         }
         for (index, hop) in &world.hops {

@@ -1,7 +1,8 @@
 //! Every decision about a frame that an endpoint sends.
 
 use overlay_common::{
-    Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, NeighKey, ip16_from_v4,
+    Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, NeighKey, VIA_BARE,
+    ip16_from_v4,
 };
 
 use super::{
@@ -22,6 +23,14 @@ const AS_USUAL: fn(&mut World) = |_| {};
 const FORWARDS: fn(&mut World) = |world| world.flag(FLAG_FORWARDS);
 const MULTICAST: fn(&mut World) = |world| world.flag(FLAG_MULTICAST);
 const ICC_OFF: fn(&mut World) = |world| world.flag(FLAG_ICC_OFF);
+const NO_DEVICE_KNOWN: fn(&mut World) = |world| {
+    world.forget_next_hops();
+    world.hops.values_mut().for_each(|hop| hop.via = 0);
+};
+const BARE: fn(&mut World) = |world| {
+    world.forget_next_hops();
+    world.hops.values_mut().for_each(|hop| hop.via |= VIA_BARE);
+};
 
 #[test]
 fn every_decision() {
@@ -240,7 +249,11 @@ fn where_it_goes() -> Vec<Case> {
         case("to itself, ICC off", ICC_OFF, ipv4(A, A, flow), Drop(IccOff)),
         case("to nobody, ICC off", ICC_OFF, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
         case("to a VTEP that is no node's", |w| w.moved(FAR, STRANGE_VTEP), a_to_far(), Drop(UnknownNode)),
-        case("by the routes, before the node is configured", |w| { w.config = None; w.forget_next_hops(); }, a_to_far(), Drop(NotConfigured)),
+        case("to a node, next hop not known, before the node is configured", |w| { w.config = None; w.forget_next_hops(); }, a_to_far(), Redirect),
+        case("to a node, next hop and device not known", NO_DEVICE_KNOWN, a_to_far(), Drop(UnknownNode)),
+        case("to a node, next hop and device not known, other protocol", NO_DEVICE_KNOWN, plain(FAR), Drop(UnknownNode)),
+        case("to a node, by a device without Ethernet", BARE, a_to_far(), Redirect),
+        case("to a node, by a device without Ethernet, other protocol", BARE, plain(FAR), Drop(UnresolvedNextHop)),
         // The super-packet is of a protocol for which adjust_room cannot add headers.
         case("no room", AS_USUAL, a_to_far(), Drop(UncutSuperPacket)).with(Skb { ifindex: PORT_A, gso_size: 8 }),
     ]
@@ -264,6 +277,8 @@ fn to_all() -> Vec<Case> {
         case("on, ICC off", |w| w.flag(FLAG_MULTICAST | FLAG_ICC_OFF), to(GROUP), Drop(IccOff)),
         case("on, a VTEP that is no node's", |w| { MULTICAST(w); w.hops.clear(); }, to(GROUP), Replicated(vec![UnknownNode])),
         case("on, next hop not known", |w| { MULTICAST(w); w.forget_next_hops(); }, to(GROUP), Replicated(vec![UnresolvedNextHop])),
+        case("on, by a device without Ethernet", |w| { MULTICAST(w); BARE(w); }, to(GROUP), Replicated(vec![])),
+        case("on, by a device without Ethernet, other protocol", |w| { MULTICAST(w); BARE(w); }, other(A.mac, GROUP, EXPERIMENTAL, PAYLOAD), Replicated(vec![UnresolvedNextHop])),
         case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[PORT_A, NO_DEVICE, PORT_B])); }, to(GROUP), Replicated(vec![RedirectFailed])),
         case("on, the underlay has gone", |w| {
             MULTICAST(w);

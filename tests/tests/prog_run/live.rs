@@ -13,7 +13,7 @@ use super::{
         other, tagged, tagged_with, to_mac, vxlan, who_has,
     },
     too_big::Word,
-    world::{A, B, FAR, FAR_VTEP, OWN_VTEP, ROUTER_MAC, UNDERLAY_MAC, World},
+    world::{A, B, FAR, FAR_VTEP, NO_DEVICE, OWN_VTEP, ROUTER_MAC, UNDERLAY_MAC, World},
 };
 
 #[test]
@@ -119,6 +119,8 @@ fn without_a_next_hop_the_kernel_finds_the_way() {
         world.forget_next_hops();
         world.flag(overlay_common::FLAG_FORWARDS);
         assert!(world.hops.values().all(|hop| hop.ifindex == 0));
+        // The route's device counts, and not the one that carries the VTEP's address.
+        world.config.iter_mut().for_each(|config| config.underlay_ifindex = NO_DEVICE);
         bench.fill(&world);
         let (a, wire) = (bench.tap_a(), bench.tap_underlay());
         for frame in [a_to_far(), ipv6(A, FAR, Flow::default())] {

@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// Removes the next hop of every node.
+    /// Has every node's next hop unresolved.
     pub(crate) fn forget_next_hops(&mut self) {
         for hop in self.hops.values_mut() {
             hop.ifindex = 0;
@@ -344,7 +344,7 @@ pub(crate) fn way(vtep: [u8; 4], ifindex: u32, (to, from): (MacBytes, MacBytes))
         mtu: MTU,
         csum: ip.chunks(2).map(|word| u32::from(u16::from_ne_bytes([word[0], word[1]]))).sum(),
         ifindex,
-        flags: 0,
+        via: ifindex,
     }
 }
 

@@ -3,8 +3,26 @@
 //! A claim in a document names the test that shows it. If such a test is renamed or moved, its name in the
 //! document leads nowhere, and nobody would notice.
 
-/// Documents whose claims name tests.
-pub(super) const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+use anyhow::Result;
+use std::{fs, path::Path};
+
+/// Documents whose claims name tests, beside those in [`FOLDER`].
+const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+/// The folder of further documents, in which rows of tables name tests, too.
+pub(super) const FOLDER: &str = "docs/";
+
+/// The paths of all documents whose claims name tests.
+pub(super) fn documents(root: &Path) -> Result<Vec<String>> {
+    let mut names: Vec<String> = DOCUMENTS.map(str::to_owned).into();
+    for entry in fs::read_dir(root.join(FOLDER))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".md") {
+            names.push(format!("{FOLDER}{name}"));
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
 
 /// The names in `document` for which no file has a function. `files` are paths with their texts.
 pub(super) fn check(name: &str, document: &str, files: &[(String, String)]) -> Vec<String> {
@@ -13,6 +31,28 @@ pub(super) fn check(name: &str, document: &str, files: &[(String, String)]) -> V
         for test in line.split('`').skip(1).step_by(2).filter(|code| is_test(code)) {
             if !files.iter().any(|(path, text)| has(path, text, test)) {
                 wrong.push(format!("{name}:{number}: there is no test {test}"));
+            }
+        }
+    }
+    wrong
+}
+
+/// The rows of tables in `document` that name no test. A table whose header ends in "test" has one in each row; where none
+/// exists the row says "no test yet".
+pub(super) fn check_rows(name: &str, document: &str) -> Vec<String> {
+    let (mut wrong, mut has_tests) = (Vec::new(), false);
+    for (number, line) in (1..).zip(document.lines()) {
+        let Some(row) = line.trim().strip_prefix('|').and_then(|row| row.strip_suffix('|')) else {
+            has_tests = false;
+            continue;
+        };
+        let last = row.rsplit('|').next().unwrap_or_default().trim();
+        if last == "test" {
+            has_tests = true;
+        } else if has_tests && !last.starts_with("--") && last != "no test yet" {
+            let names_one = last.split('`').skip(1).step_by(2).any(is_test);
+            if !names_one {
+                wrong.push(format!("{name}:{number}: the row names no test"));
             }
         }
     }
@@ -59,6 +99,18 @@ mod tests {
                 "mod tests {\n    #[test]\n    fn a_leg_is_read() {}\n}\n",
             ),
         ]
+    }
+
+    #[test]
+    fn each_row_of_a_table_of_tests_names_one() {
+        let table =
+            |last: &str| format!("| what | test |\n|---|---|\n| a | {last} |\n\n| b | c |\n");
+        for right in ["`members::a_node_is_removed`", "no test yet"] {
+            assert_eq!(check_rows("L.md", &table(right)), [""; 0]);
+        }
+        for wrong in ["", "`cargo test`", "seen once"] {
+            assert_eq!(check_rows("L.md", &table(wrong)), ["L.md:3: the row names no test"]);
+        }
     }
 
     #[test]

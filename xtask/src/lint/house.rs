@@ -58,9 +58,12 @@ pub(super) fn check() -> Result<()> {
     let sources = files::read(root())?;
     let (long, headless) = (names("long files")?, names("files without a head")?);
     wrong.extend(files::check(&sources, &long, &headless));
-    for name in claims::DOCUMENTS {
-        let document = fs::read_to_string(root().join(name))?;
-        wrong.extend(claims::check(name, &document, &sources));
+    for name in claims::documents(root())? {
+        let document = fs::read_to_string(root().join(&name))?;
+        wrong.extend(claims::check(&name, &document, &sources));
+        if name.starts_with(claims::FOLDER) {
+            wrong.extend(claims::check_rows(&name, &document));
+        }
     }
     if wrong.is_empty() {
         return Ok(());

@@ -15,9 +15,16 @@ use nix::{errno::Errno, net::if_::if_nametoindex};
 
 use super::{DatapathError, place::Place};
 
-/// Priority and handle of our clsact filters. They are fixed, so that a later process finds the filters, and
-/// unlikely, so that no other software uses them.
-const PRIORITY: u16 = u16::from_be_bytes(*b"ov");
+/// Priority of our clsact filters: the first, since a filter of other software that comes earlier may end the chain
+/// before ours has seen the packet. Other filters with the same priority run beside ours; the kernel puts the newest
+/// in front.
+const PRIORITY: u16 = 1;
+/// The priority where the first one is taken by a filter of another kind or protocol, with which ours cannot share it.
+/// Earlier versions used no other.
+const LATER_PRIORITY: u16 = u16::from_be_bytes(*b"ov");
+const PRIORITIES: [u16; 2] = [PRIORITY, LATER_PRIORITY];
+/// Handle of our clsact filters. It is fixed, so that a later process finds the filters, and unlikely, so that no other
+/// software uses it.
 const HANDLE: TcHandle = TcHandle::new(u16::from_be_bytes(*b"ov"), u16::from_be_bytes(*b"ly"));
 
 /// How programs are attached.
@@ -97,20 +104,46 @@ fn replace_in_link(
 
 fn replace_filter(program: &mut SchedClassifier, place: Place) -> Result<bool, DatapathError> {
     let Ok(ifname) = place.device() else { return Ok(false) };
-    let Ok(link) = filter(&ifname) else { return Ok(false) };
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            keep(program.take_link(id).map_err(|error| place.failed("replaced on", error))?);
-            Ok(true)
+    for priority in PRIORITIES {
+        let Ok(link) = filter(&ifname, priority) else { return Ok(false) };
+        match program.attach_to_link(link) {
+            Ok(id) => {
+                let link = program.take_link(id);
+                keep(link.map_err(|error| place.failed("replaced on", error))?);
+                if priority == LATER_PRIORITY {
+                    move_first(program, place, &ifname)?;
+                }
+                return Ok(true);
+            }
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(place.failed("replaced on", error)),
         }
-        // ENOENT: no such filter. EINVAL: no clsact qdisc. The index belongs to another device now.
-        Err(error)
-            if matches!(errno(&error), Some(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV)) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(place.failed("replaced on", error)),
     }
+    Ok(false)
+}
+
+/// ENOENT: no such filter. EINVAL: no clsact qdisc, or another filter with the priority. The index may belong to another
+/// device now.
+fn is_absent(error: &ProgramError) -> bool {
+    matches!(errno(error), Some(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV))
+}
+
+/// Moves our filter from the later priority to the first one, where that is free; meanwhile both are there.
+fn move_first(
+    program: &mut SchedClassifier,
+    place: Place,
+    ifname: &str,
+) -> Result<(), DatapathError> {
+    match attach_at(program, ifname, PRIORITY) {
+        Ok(link) => keep(link),
+        Err(error) if errno(&error) == Some(Errno::EEXIST) => {}
+        Err(error) => {
+            let error = crate::error_chain(&error);
+            tracing::debug!(ifname, error, "the program stays behind the filters of others");
+            return Ok(());
+        }
+    }
+    detach_filter(place, ifname, LATER_PRIORITY)
 }
 
 /// Checks that the name and the index belong to one device.
@@ -241,20 +274,54 @@ fn attach_filter(
         Err(error) => return Err(place.failed("attached to", error)),
         Ok(()) => {}
     }
-    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-    let options = TcAttachOptions::Netlink(options);
-    let id = match program.attach_with_options(ifname, TcAttachType::Ingress, options) {
-        Err(error) if errno(&error) == Some(Errno::EEXIST) => {
-            if matches!(present, Present::Stays) {
+    if matches!(present, Present::Stays)
+        && is_at(program, ifname, LATER_PRIORITY).map_err(failed)?
+    {
+        return Ok(());
+    }
+    let mut refused = None;
+    for priority in PRIORITIES {
+        match attach_at(program, ifname, priority) {
+            Ok(link) => {
+                keep(link);
                 return Ok(());
             }
-            let link = filter(ifname).map_err(|error| place.failed("attached to", error))?;
-            program.attach_to_link(link).map_err(failed)?
+            Err(error) if errno(&error) == Some(Errno::EEXIST) => {
+                if matches!(present, Present::IsReplaced) {
+                    let link = filter(ifname, priority);
+                    let link = link.map_err(|error| place.failed("attached to", error))?;
+                    let id = program.attach_to_link(link).map_err(failed)?;
+                    keep(program.take_link(id).map_err(failed)?);
+                }
+                return Ok(());
+            }
+            // A filter of another kind or protocol has the priority.
+            Err(error) if errno(&error) == Some(Errno::EINVAL) => refused = Some(error),
+            Err(error) => return Err(failed(error)),
         }
-        other => other.map_err(failed)?,
-    };
-    keep(program.take_link(id).map_err(failed)?);
-    Ok(())
+    }
+    refused.map_or(Ok(()), |error| Err(failed(error)))
+}
+
+fn attach_at(
+    program: &mut SchedClassifier,
+    ifname: &str,
+    priority: u16,
+) -> Result<SchedClassifierLink, ProgramError> {
+    let options = NlOptions { priority, handle: HANDLE, classid: None };
+    let options = TcAttachOptions::Netlink(options);
+    let id = program.attach_with_options(ifname, TcAttachType::Ingress, options)?;
+    program.take_link(id)
+}
+
+/// Returns true if a filter of ours is there. A filter cannot be looked for, but a second one is refused.
+fn is_at(program: &mut SchedClassifier, ifname: &str, priority: u16) -> Result<bool, ProgramError> {
+    match attach_at(program, ifname, priority) {
+        Ok(link) => link.detach().map(|()| false),
+        Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(true),
+        Err(error) if errno(&error) == Some(Errno::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Detaches the program at the place, and removes the entry. No error if there is none.
@@ -266,20 +333,20 @@ pub(super) fn detach(links: &Path, place: Place) -> Result<(), DatapathError> {
         Ok(metadata) => metadata.is_dir(),
     };
     if is_filter && let Ok(ifname) = place.device() {
-        let link = filter(&ifname).map_err(|error| place.failed("detached from", error))?;
-        match link.detach() {
-            Err(error)
-                if !matches!(
-                    errno(&error),
-                    Some(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV)
-                ) =>
-            {
-                return Err(place.failed("detached from", error));
-            }
-            _ => {}
+        for priority in PRIORITIES {
+            detach_filter(place, &ifname, priority)?;
         }
     }
     remove_entry(&entry)
+}
+
+/// Detaches our filter with this priority. No error if there is none.
+fn detach_filter(place: Place, ifname: &str, priority: u16) -> Result<(), DatapathError> {
+    let link = filter(ifname, priority).map_err(|error| place.failed("detached from", error))?;
+    match link.detach() {
+        Err(error) if !is_absent(&error) => Err(place.failed("detached from", error)),
+        _ => Ok(()),
+    }
 }
 
 /// Removes an entry. No error if there is none.
@@ -295,8 +362,8 @@ pub(super) fn remove_entry(entry: &Path) -> Result<(), DatapathError> {
 }
 
 /// A handle of our filter on a device, which need not exist.
-fn filter(ifname: &str) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(ifname, TcAttachType::Ingress, PRIORITY, HANDLE, None)
+fn filter(ifname: &str, priority: u16) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(ifname, TcAttachType::Ingress, priority, HANDLE, None)
 }
 
 /// Keeps aya from detaching the filter when the link is dropped.

@@ -58,6 +58,11 @@ pub enum DatapathError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// No program knows the headers of packets on a device.
+    #[error(
+        "the device {0} has a link layer for which the overlay has no program (`ip link` shows it): reach the VTEPs by another device"
+    )]
+    ForeignLinkLayer(String),
     /// The embedded object lacks something: a build went wrong.
     #[error(
         "the embedded BPF object has no {0}: this binary was built wrongly; build it again (`cargo xtask build`)"

@@ -45,13 +45,8 @@ fn load_prepared(folders: &Folders, way: &Prepared) -> Result<Ebpf, DatapathErro
     log::set_level(&mut loader);
     let loaded = loader.load(&way.object);
     let mut programs = loaded.map_err(|error| DatapathError::Load(Box::new(error)))?;
-    for role in Role::TC {
-        let program = program(&mut programs, role)?;
-        load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
-            program: role.program(),
-            since: "5.13",
-            source: Box::new(source),
-        })?;
+    for role in Role::NEEDED {
+        program(&mut programs, role)?;
     }
     #[cfg(debug_assertions)]
     log::forward(&mut programs);
@@ -79,14 +74,23 @@ pub(super) fn load_patiently(
     loaded
 }
 
-/// The program of a role at TC.
+/// The program of a role at TC, which is loaded the first time.
 pub(super) fn program(
     programs: &mut Ebpf,
     role: Role,
 ) -> Result<&mut SchedClassifier, DatapathError> {
     let name = role.program();
     let program = programs.program_mut(name).ok_or(DatapathError::Incomplete(name))?;
-    program.try_into().map_err(|_| DatapathError::Incomplete(name))
+    let program: &mut SchedClassifier =
+        program.try_into().map_err(|_| DatapathError::Incomplete(name))?;
+    if program.fd().is_err() {
+        load_patiently(|| program.load()).map_err(|source| DatapathError::Verify {
+            program: name,
+            since: "5.13",
+            source: Box::new(source),
+        })?;
+    }
+    Ok(program)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod swap;
 mod table;
 mod tables;
 mod traffic;
+mod uplinks;
 mod whereabouts;
 
 use std::{
@@ -56,16 +57,17 @@ use layout::Folders;
 use load::program;
 use maps::Maps;
 use place::{Place, Role};
+use uplinks::Uplinks;
 
-use crate::dataplane::kernel::{Program, TableChange};
+use crate::dataplane::kernel::{Program, TableChange, Uplink};
 
 /// What the data plane must know when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatapathConfig {
     /// This node's folder on a BPF file system, for example /sys/fs/bpf/overlay.
     pub bpffs: PathBuf,
-    /// Name of the underlay device; its index is in `config`.
-    pub underlay: String,
+    /// The device that carries the VTEP's address; its index is in `config`, too.
+    pub underlay: Uplink,
     /// The configuration that the programs read.
     pub config: Config,
 }
@@ -93,6 +95,7 @@ pub struct Datapath {
     hook: Hook,
     attached: BTreeMap<Program, BTreeSet<u32>>,
     guard: Guard,
+    uplinks: Uplinks,
     /// Programs of another layout are attached, and stay until [`Datapath::swap_programs`].
     is_swap_due: bool,
     events_taken: Arc<AtomicBool>,
@@ -111,7 +114,7 @@ impl std::fmt::Debug for Datapath {
 impl Datapath {
     /// Loads the programs over the pinned maps, or over new ones, and writes CONFIG. Then replaces the programs of
     /// earlier processes wherever they are attached, and attaches to the underlay, by TCX if the kernel has it, or
-    /// by clsact. Blocks for as long as the verifier takes.
+    /// by clsact. Other uplinks that have a program keep it until [`Datapath::set_uplinks`]. Blocks for as long as the verifier takes.
     ///
     /// If attached programs use maps of another layout, they are not replaced yet: see
     /// [`Datapath::is_swap_due`].
@@ -119,7 +122,7 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError`]; what was attached before is still attached.
     pub fn open(config: DatapathConfig) -> Result<Self, DatapathError> {
-        let hook = Hook::probe(&config.underlay);
+        let hook = Hook::probe(&config.underlay.name);
         Self::open_on(config, hook)
     }
 
@@ -159,26 +162,17 @@ impl Datapath {
             hook,
             attached: BTreeMap::new(),
             guard: Guard::default(),
+            uplinks: Uplinks::new(underlay),
             is_swap_due,
             events_taken,
         };
-        datapath.take_over(&underlay)?;
+        datapath.take_over()?;
         if is_swap_due {
             tracing::info!("the programs of another version stay until new maps are filled");
         } else {
-            datapath.drop_old_underlays()?;
             datapath.folders.end_swap()?;
         }
         Ok(datapath)
-    }
-
-    /// Makes sure that the underlay's program is attached to the device `underlay`, whose index is the
-    /// one that CONFIG has.
-    ///
-    /// # Errors
-    /// [`DatapathError::NoDevice`], [`DatapathError::Attach`].
-    pub fn ensure_underlay(&mut self, underlay: &str) -> Result<(), DatapathError> {
-        self.ensure(self.underlay(), underlay)
     }
 
     /// A reader of the tables, which needs no lock on this value.

@@ -6,7 +6,7 @@ use aya::programs::XdpMode;
 use nix::net::if_::if_indextoname;
 
 use super::DatapathError;
-use crate::dataplane::kernel::Program;
+use crate::dataplane::kernel::{LinkLayer, Program};
 
 /// Where XDP runs while a packet is received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ impl GuardMode {
 pub(super) enum Role {
     /// `from_underlay`.
     Underlay,
+    /// `from_bare_link`: the same on an uplink without Ethernet headers.
+    BareLink,
     /// `from_endpoint`.
     Endpoint,
     /// `from_gateway`.
@@ -57,10 +59,21 @@ impl Role {
         }
     }
 
-    /// The roles of programs at TC.
-    pub(super) const TC: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
-    pub(super) const ALL: [Self; 5] = [
+    /// The role of the program that runs on an uplink; `None` where no program knows its headers.
+    pub(super) fn on_uplink(link_layer: LinkLayer) -> Option<Self> {
+        match link_layer {
+            LinkLayer::Ethernet => Some(Self::Underlay),
+            LinkLayer::Bare | LinkLayer::Ppp => Some(Self::BareLink),
+            LinkLayer::Foreign => None,
+        }
+    }
+
+    /// The programs that are loaded at once. The others are loaded when a device needs them, so that a kernel which
+    /// refuses one of them still forwards.
+    pub(super) const NEEDED: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
+    pub(super) const ALL: [Self; 6] = [
         Self::Underlay,
+        Self::BareLink,
         Self::Endpoint,
         Self::Gateway,
         Self::Guard(GuardMode::Native),
@@ -71,6 +84,7 @@ impl Role {
     pub(super) fn program(self) -> &'static str {
         match self {
             Self::Underlay => "from_underlay",
+            Self::BareLink => "from_bare_link",
             Self::Endpoint => "from_endpoint",
             Self::Gateway => "from_gateway",
             Self::Guard(GuardMode::Native) => "guard_underlay",
@@ -82,6 +96,7 @@ impl Role {
     fn prefix(self) -> &'static str {
         match self {
             Self::Underlay => "underlay-",
+            Self::BareLink => "bare-link-",
             Self::Endpoint => "endpoint-",
             Self::Gateway => "gateway-",
             // The kernel does not tell the mode of a link.

@@ -9,7 +9,7 @@ use crate::dataplane::kernel::Program;
 impl Datapath {
     /// Takes over what earlier processes attached, and attaches to the underlay. Programs that use the pinned maps are
     /// replaced; while a swap is due, all stay.
-    pub(super) fn take_over(&mut self, underlay: &str) -> Result<(), DatapathError> {
+    pub(super) fn take_over(&mut self) -> Result<(), DatapathError> {
         for place in attach::places(&self.folders.links)? {
             // The guard is replaced by `attach_guard`, since its mode may have to change.
             if matches!(place.role, Role::Guard(_)) {
@@ -22,29 +22,13 @@ impl Datapath {
             };
             self.note(place, is_attached);
         }
-        self.ensure(self.underlay(), underlay)
-    }
-
-    /// The place on the underlay device that CONFIG names.
-    pub(super) fn underlay(&self) -> Place {
-        Place { role: Role::Underlay, ifindex: self.config.underlay_ifindex }
-    }
-
-    /// Detaches from devices that were the underlay before. To be called when the new one has its program, so that
-    /// there is one at every moment.
-    pub(super) fn drop_old_underlays(&self) -> Result<(), DatapathError> {
-        for place in attach::places(&self.folders.links)? {
-            if place.role == Role::Underlay && place != self.underlay() {
-                attach::detach(&self.folders.links, place)?;
-            }
-        }
-        Ok(())
+        self.ensure_underlay()
     }
 
     /// Notes whether a device has its program.
     fn note(&mut self, place: Place, is_attached: bool) {
         let program = match place.role {
-            Role::Underlay | Role::Guard(_) => return,
+            Role::Underlay | Role::BareLink | Role::Guard(_) => return,
             Role::Endpoint => Program::FromEndpoint,
             Role::Gateway => Program::FromGateway,
         };
@@ -99,7 +83,7 @@ impl Datapath {
             outcome = outcome.and(self.swap_program(place));
         }
         outcome?;
-        self.drop_old_underlays()?;
+        self.drop_old_uplinks()?;
         self.folders.end_swap()?;
         self.is_swap_due = false;
         tracing::info!("the programs of another version are replaced");

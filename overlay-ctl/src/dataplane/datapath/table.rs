@@ -142,7 +142,7 @@ pub(super) struct Hops {
 
 /// The way to no VTEP: an empty element.
 pub(super) const NO_HOP: HopEntry =
-    HopEntry { header: [0; VXLAN_OVERHEAD as usize], mtu: 0, csum: 0, ifindex: 0, flags: 0 };
+    HopEntry { header: [0; VXLAN_OVERHEAD as usize], mtu: 0, csum: 0, ifindex: 0, via: 0 };
 
 /// Where the VTEP's address lies in the outer headers (RFC 791, behind 14 bytes of Ethernet).
 const VTEP: Range<usize> = 30..34;

@@ -32,6 +32,12 @@ impl GuardKeeper {
         Self { asked, ifindex, seen: None }
     }
 
+    /// The guard belongs on the device with this index from now on.
+    pub(super) fn follow(&mut self, ifindex: u32) {
+        self.ifindex = ifindex;
+        self.seen = None;
+    }
+
     /// Attaches or detaches the program, the first time and whenever the programs on the device changed since: another
     /// program may have been detached, or this one.
     pub(crate) async fn keep(&mut self, datapath: &SharedDatapath, netlink: &Netlink) {
@@ -105,6 +111,14 @@ fn choose(
     device: &XdpDevice,
     offloads: Option<&Result<BTreeSet<String>, String>>,
 ) -> Result<GuardMode, String> {
+    // A card takes the tag of a VLAN out of the frame before XDP sees it: what is for another network, where the same
+    // addresses may be in use, would be dropped as a stranger's.
+    if device.has_vlans && asked != Xdp::Off {
+        return Err(format!(
+            "VLANs are on {}, whose packets XDP cannot tell from its own",
+            device.name
+        ));
+    }
     match asked {
         Xdp::Native => return Ok(GuardMode::Native),
         Xdp::Generic => return Ok(GuardMode::Generic),
@@ -160,7 +174,8 @@ mod tests {
     use super::*;
 
     fn device(has_hardware: bool) -> XdpDevice {
-        XdpDevice { name: "eth0".to_owned(), has_hardware, programs: BTreeSet::new() }
+        let (has_vlans, programs) = (false, BTreeSet::new());
+        XdpDevice { name: "eth0".to_owned(), has_hardware, has_vlans, programs }
     }
 
     fn auto(has_hardware: bool, offloads: &[&str]) -> Result<GuardMode, String> {
@@ -194,5 +209,14 @@ mod tests {
         assert_eq!(choose(Xdp::Native, &device(false), None), Ok(GuardMode::Native));
         assert_eq!(choose(Xdp::Generic, &device(false), None), Ok(GuardMode::Generic));
         assert_eq!(choose(Xdp::Off, &device(true), None), Err("--xdp off".to_owned()));
+    }
+
+    #[test]
+    fn a_device_with_vlans_gets_none() {
+        let device = XdpDevice { has_vlans: true, ..device(true) };
+        for asked in [Xdp::Native, Xdp::Generic, Xdp::Auto] {
+            let why = choose(asked, &device, None).unwrap_err();
+            assert!(why.contains("VLANs are on eth0"), "{asked:?}: {why}");
+        }
     }
 }

@@ -7,14 +7,25 @@ use super::{
 use crate::{
     config::Xdp,
     dataplane::{
+        datapath::DatapathError,
         kernel::{
-            KernelError, Legs, LocalGateway, Outside, OutsideHealth, PublishedPorts, Stations, Ways,
+            KernelError, Legs, LinkLayer, LocalGateway, Outside, OutsideHealth, PublishedPorts,
+            Stations, Uplink, Ways,
         },
-        netlink::{Interest, LinkList, Netlink, Underlay, UnderlayChoice, vxlan_user},
+        netlink::{
+            Interest, LinkList, Netlink, Underlay, UnderlayChoice, UnderlayError, vxlan_user,
+        },
     },
     model::Vtep,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// Why nothing is sent to a VTEP.
+const NO_ROUTE: &str = "the host has no route to it from the node's VTEP address";
+const IPSEC: &str =
+    "an IPsec policy of this host covers the way, and VXLAN would pass it by (`ip xfrm policy`)";
+const FOREIGN_LINK_LAYER: &str =
+    "its route leads by a device with a link layer for which the overlay has no program";
 
 /// The underlay, the gateway bridge, and published ports.
 pub struct HostOutside {
@@ -32,6 +43,8 @@ pub struct HostOutside {
     outward_mtu: Option<u32>,
     /// Another program's VXLAN device on the VXLAN port, as last seen.
     port_user: Option<String>,
+    /// Uplinks without a program, in words.
+    deaf: Vec<String>,
 }
 
 impl HostOutside {
@@ -61,6 +74,7 @@ impl HostOutside {
             merging,
             outward_mtu: None,
             port_user: None,
+            deaf: Vec::new(),
         }
     }
 
@@ -69,19 +83,43 @@ impl HostOutside {
         self.guard.keep(&self.datapath, &self.netlink).await;
     }
 
-    /// Checks that the node's address is still on the same device, which may have been renamed.
-    async fn check_underlay(&mut self, links: &LinkList) -> Result<(), KernelError> {
+    /// Finds the device that has the node's address now: it may have another name, may have been made anew, or may be
+    /// another device. Where the address is on none, the last device counts, and the rest goes on; the result says why.
+    async fn follow_the_address(&mut self, links: &LinkList) -> Option<String> {
         let choice = UnderlayChoice::Address(self.underlay.address);
-        let found = self.netlink.underlay_among(links, &choice).await;
-        let now =
-            found.map_err(|e| KernelError::new("the underlay device can't be used any more", e))?;
-        if now.ifindex != self.underlay.ifindex {
-            let (address, name) = (now.address, now.name);
-            let why = format!("{address} is on another device now, {name}: restart the node");
-            return Err(KernelError::new("the underlay changed", why));
+        match self.netlink.underlay_among(links, &choice).await {
+            Ok(now) => self.move_to(now).err().map(|error| crate::error_chain(&error)),
+            Err(UnderlayError::NoSuchAddress(address)) => Some(format!(
+                "the node's VTEP address {address} is on no device of this host: other nodes do not reach its endpoints until it is back, or the node is started anew with another address"
+            )),
+            Err(error) => Some(crate::error_chain(&error)),
         }
-        self.underlay.name = now.name;
-        Ok(())
+    }
+
+    fn move_to(&mut self, now: Underlay) -> Result<(), KernelError> {
+        let before = std::mem::replace(&mut self.underlay, now);
+        let now = self.underlay.uplink();
+        if now == before.uplink() {
+            return Ok(());
+        }
+        tracing::info!(from = %before.name, to = %now.name, ifindex = now.ifindex, "the VTEP's address is on another device, or its device has another name");
+        self.guard.follow(now.ifindex);
+        let moved = self.datapath.lock().move_underlay(now);
+        moved.map_err(|e| KernelError::new("following the VTEP's address failed", e))
+    }
+
+    /// Notes on which uplinks no VXLAN is received, and logs it when they change.
+    fn note_deaf(&mut self, failed: &[(Uplink, DatapathError)]) {
+        let deaf = failed.iter().map(|(uplink, error)| {
+            format!("VXLAN that comes by {} is lost: {}", uplink.name, crate::error_chain(error))
+        });
+        let deaf: Vec<String> = deaf.collect();
+        if deaf != self.deaf {
+            if !deaf.is_empty() {
+                tracing::warn!(?deaf, "an uplink has no program");
+            }
+            self.deaf = deaf;
+        }
     }
 }
 
@@ -115,6 +153,7 @@ impl Outside for HostOutside {
             self.gateway.doubt();
             return trouble.0;
         };
+        let address_trouble = self.follow_the_address(&links).await;
         let barrier = self.netlink.ensure_barrier_among(&links).await;
         // Without the barrier what reaches the GRO device would reach the host's own stack.
         if let Some(gap) = trouble.note("the barrier bridge could not be kept", barrier) {
@@ -142,32 +181,68 @@ impl Outside for HostOutside {
         let ours = (stations.len(), self.interest.hops());
         trouble.0.extend(table.and_then(|table| self.neighbours.judge(table, ours)));
         // The underlay is left as it is until its device has the node's address again.
-        match self.check_underlay(&links).await {
-            Err(error) => trouble.0.push(crate::error_chain(&error)),
-            Ok(()) => {
+        match address_trouble {
+            Some(why) => trouble.0.push(why),
+            None => {
                 self.guard_underlay().await;
                 self.merging.look(&self.netlink, &links, self.underlay.ifindex).await;
                 let kept = self.super_packets.keep(&self.netlink, self.underlay.ifindex).await;
                 trouble.note("changing the underlay device failed", kept);
-                let attached = self.datapath.lock().ensure_underlay(&self.underlay.name);
-                trouble.note("attaching to the underlay failed", attached);
             }
         }
+        let deaf = self.datapath.lock().ensure_uplinks();
+        self.note_deaf(&deaf);
         trouble.0
     }
 
     async fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> Ways {
-        let sizes = self.netlink.device_sizes(self.underlay.ifindex).await;
         let mut trouble = Trouble::default();
-        // Where the device is gone its last MTU stands: `repair` reports the loss.
-        if let Some(Some(sizes)) = trouble.note("looking at the underlay failed", sizes) {
-            self.underlay.mtu = sizes.mtu;
+        // Where there is no answer the last MTU stands: `repair` reports that the device is gone.
+        if !self.underlay.is_silent {
+            let sizes = self.netlink.device_sizes(self.underlay.ifindex).await;
+            if let Some(Some(sizes)) = trouble.note("looking at the underlay failed", sizes) {
+                self.underlay.mtu = sizes.mtu;
+            }
         }
         self.merging.keep().await;
-        let mut ways = self.netlink.ways(vteps, &self.underlay, &self.interest).await;
-        ways.outward_mtu = self.outward_mtu;
-        ways.trouble.extend(trouble.0);
-        ways
+        let policies = trouble.note("reading IPsec policies failed", Netlink::ipsec_policies());
+        let is_covered = |vtep: &Vtep| match (vtep.ip(), &policies) {
+            (IpAddr::V4(to), Some(policies)) => {
+                policies.cover(self.underlay.address, to, self.vxlan_port)
+            }
+            _ => false,
+        };
+        let (covered, open): (BTreeSet<Vtep>, BTreeSet<Vtep>) =
+            vteps.iter().copied().partition(is_covered);
+        let from = (&self.underlay, self.vxlan_port);
+        let mut found = self.netlink.ways(&open, from, &self.interest).await;
+        found.without.extend(covered.into_iter().map(|vtep| (vtep, IPSEC.to_owned())));
+        for vtep in open.difference(&found.unknown) {
+            let why = match found.ways.get(vtep) {
+                Some(way) if way.link_layer == LinkLayer::Foreign => FOREIGN_LINK_LAYER,
+                Some(_) => continue,
+                None => NO_ROUTE,
+            };
+            found.ways.remove(vtep);
+            found.without.insert(*vtep, why.to_owned());
+        }
+        if self.underlay.is_silent
+            && let Some(least) = found.ways.values().map(|way| way.mtu).min()
+        {
+            self.underlay.mtu = least;
+        }
+        found.device_mtu = self.underlay.mtu;
+        found.outward_mtu = self.outward_mtu;
+        found.trouble.extend(trouble.0);
+        found
+    }
+
+    async fn attach_uplinks(&mut self, devices: &BTreeSet<u32>) -> Result<(), KernelError> {
+        let uplinks = self.netlink.vxlan_uplinks(self.underlay.address, devices).await;
+        let uplinks = uplinks.map_err(|e| KernelError::new("looking for the uplinks failed", e))?;
+        let deaf = self.datapath.lock().set_uplinks(uplinks);
+        self.note_deaf(&deaf);
+        Ok(())
     }
 
     async fn swap_programs(&mut self) -> Result<(), KernelError> {
@@ -209,9 +284,11 @@ impl Outside for HostOutside {
             )
         });
         OutsideHealth {
+            underlay: self.underlay.name.clone(),
             fallbacks: guard
                 .into_iter()
                 .chain(shared)
+                .chain(self.deaf.iter().cloned())
                 .chain(self.merging.trouble())
                 .chain(self.gateway.trouble())
                 .collect(),

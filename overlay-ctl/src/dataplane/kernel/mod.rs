@@ -32,7 +32,7 @@ pub use published::{HostPort, Legs, PublishedPorts, Target};
 pub use sizes::{PairSizes, SUPER_PACKET_MAX, SuperPackets};
 pub use status::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus, SuperPacketHealth};
 pub use tables::{TableChange, Tables};
-pub use way::{NextHop, Way, Ways};
+pub use way::{LinkLayer, NextHop, Uplink, Way, Ways};
 
 use crate::model::Vtep;
 use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
@@ -150,9 +150,9 @@ pub trait Devices: Send {
 /// The underlay, and the way to and from the outside world.
 pub trait Outside: Send {
     /// Creates or repairs what a pass does not look at: the barrier, the GRO device, the gateway bridge, and the
-    /// programs and sizes of the underlay device. Legs that somebody took out of the gateway bridge are put
-    /// back, if they are among `stations`. The bridge gets the MTU of its smallest leg at most. Marks the ruleset and
-    /// forwarding as to be looked at again.
+    /// programs and sizes of the uplinks. Follows the node's VTEP address to another device. Legs that somebody took
+    /// out of the gateway bridge are put back, if they are among `stations`. The bridge gets the MTU of its smallest
+    /// leg at most. Marks the ruleset and forwarding as to be looked at again.
     ///
     /// Returns what could not be done, in words. One of these things that fails keeps none of the others from being done.
     fn repair(
@@ -163,6 +163,15 @@ pub trait Outside: Send {
     /// Looks at the underlay device, and up the ways to these VTEPs. Has the kernel keep their next hops resolved, and
     /// these alone. The way to one VTEP that cannot be found out affects no other.
     fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> impl Future<Output = Ways> + Send;
+    /// Makes sure that packets of VXLAN are received by these devices, by which VTEPs are reached, and by every other
+    /// uplink: the one that carries the node's VTEP address, and those by which packets come whose answer leaves by
+    /// another. A device on which the program cannot be attached is named in [`OutsideHealth::fallbacks`].
+    fn attach_uplinks(
+        &mut self,
+        _devices: &BTreeSet<u32>,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send {
+        std::future::ready(Ok(()))
+    }
     /// Lets this version's programs replace those of another layout, which forward by maps of their own until then.
     /// Called after every sync with a complete, current view; does nothing after the first.
     fn swap_programs(&mut self) -> impl Future<Output = Result<(), KernelError>> + Send {
@@ -194,6 +203,8 @@ pub trait Outside: Send {
 /// The state of the way to other nodes and to the outside world.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OutsideHealth {
+    /// The name of the device that carries the node's VTEP address.
+    pub underlay: String,
     /// What is done in a slower way than possible, or is not done for one endpoint, in words.
     pub fallbacks: Vec<String>,
     /// The number of published ports.

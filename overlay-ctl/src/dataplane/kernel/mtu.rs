@@ -80,13 +80,19 @@ pub fn packet_mtu(mtu: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::LinkLayer, *};
 
     fn mtus(device: u32, asked: Option<u16>, ways: &[(u8, u32)]) -> (u32, MtuSource, u32) {
         let way = |(last, mtu): &(u8, u32)| {
             (
                 Vtep::from([10, 0, 0, *last]),
-                Way { mtu: *mtu, encapsulation: Encapsulation::VxlanIpv4, hop: None },
+                Way {
+                    mtu: *mtu,
+                    encapsulation: Encapsulation::VxlanIpv4,
+                    device: 1,
+                    link_layer: LinkLayer::Ethernet,
+                    hop: None,
+                },
             )
         };
         let mtus = Mtus::new(device, asked, &ways.iter().map(way).collect());

@@ -13,6 +13,8 @@ pub struct LocalStatus {
     pub endpoints: BTreeMap<EndpointId, EndpointHealth>,
     /// The error that ended the last pass, if one did.
     pub error: Option<String>,
+    /// The name of the device that carries the node's VTEP address; empty before it was looked at.
+    pub underlay: String,
     /// What is done in a slower way than possible, in words.
     pub fallbacks: Vec<String>,
     /// Nodes whose next hop is not resolved: packets to them take the slower path.

@@ -86,7 +86,7 @@ fn receiving(links: &[Link], ifindex: u32) -> BTreeMap<u32, String> {
     found
 }
 
-fn bottom_of(
+pub(super) fn bottom_of(
     links: &[Link],
     ifindex: u32,
     driver: impl Fn(&Parent) -> String,

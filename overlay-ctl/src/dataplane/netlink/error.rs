@@ -132,6 +132,11 @@ pub enum UnderlayError {
     /// The device is down.
     #[error("the underlay device {0} is down: `ip link set {0} up`")]
     Down(String),
+    /// No program knows the headers of its packets.
+    #[error(
+        "the device {0} has a link layer that the overlay cannot use (`ip link` shows it): VXLAN needs Ethernet, or a device without a link header such as WireGuard or tun; name another one with `--underlay`"
+    )]
+    ForeignLinkLayer(String),
     /// There is nothing to choose from.
     #[error(
         "this host has no default route and no device that is up and has an IPv4 address: configure one, or name it with `--underlay`"

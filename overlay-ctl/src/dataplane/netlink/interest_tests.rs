@@ -14,6 +14,9 @@ fn interest() -> Interest {
         name: "eth0".to_owned(),
         address: [10, 0, 0, 5].into(),
         mtu: 1500,
+        is_silent: false,
+        link_layer: crate::dataplane::kernel::LinkLayer::Ethernet,
+        vrf: None,
     };
     let interest = Interest::default();
     interest.expect(&[[192, 0, 2, 7].into(), [10, 9, 0, 2].into()].into(), &underlay);

@@ -18,8 +18,8 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{NetlinkError, dump::dump, names::GROUP};
-use crate::dataplane::kernel::{NetnsId, SuperPackets};
+use super::{NetlinkError, dump::dump, link_layer::link_layer_of, names::GROUP};
+use crate::dataplane::kernel::{LinkLayer, NetnsId, SuperPackets};
 
 /// The owner of a device that has a prefix of the overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub(super) struct Link {
     /// until the kernel has taken note of its carrier.
     pub(super) oper: Option<State>,
     pub(super) loopback: bool,
+    pub(super) link_layer: LinkLayer,
     /// The kind of a virtual device, as "veth"; empty for a device on a bus.
     pub(super) kind: String,
     /// A VXLAN device's options.
@@ -92,6 +93,7 @@ impl Link {
             index: message.header.index,
             up: message.header.flags.contains(LinkFlags::Up),
             loopback: message.header.flags.contains(LinkFlags::Loopback),
+            link_layer: link_layer_of(message.header.link_layer_type),
             ..Self::default()
         };
         for attribute in message.attributes {

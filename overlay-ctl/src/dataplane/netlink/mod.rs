@@ -24,6 +24,7 @@ mod gro;
 mod held;
 mod interest;
 mod link;
+mod link_layer;
 mod marks;
 mod names;
 mod neighbour;
@@ -40,7 +41,9 @@ mod surroundings;
 mod sysctl;
 mod underlay;
 mod update;
+mod uplink;
 mod xdp;
+mod xfrm;
 
 pub use barrier::BarrierGap;
 pub use bottom::{BottomDevice, BottomKind};
@@ -61,6 +64,7 @@ pub use surroundings::OuterDevice;
 pub use sysctl::Forwarding;
 pub use underlay::{Underlay, UnderlayChoice};
 pub use xdp::{XdpDevice, offloads};
+pub use xfrm::IpsecPolicies;
 
 /// A connection to rtnetlink in the node's own network namespace.
 ///

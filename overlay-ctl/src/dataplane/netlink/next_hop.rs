@@ -17,9 +17,12 @@ use super::{
     neighbour::{Key, Neighbour},
 };
 use crate::{
-    dataplane::kernel::{NextHop, Way, Ways},
+    dataplane::kernel::{LinkLayer, NextHop, Way, Ways},
     model::{Encapsulation, Vtep},
 };
+
+/// UDP's number at IANA.
+const UDP: u8 = 17;
 
 /// A route to one address.
 struct Route {
@@ -35,7 +38,7 @@ impl Netlink {
     /// IPv4 address.
     ///
     /// A way has no hop where the neighbour does not answer (yet), or where the hop is not an Ethernet hop: the
-    /// programs then ask the kernel for every packet, which is slower and always right. The resolution of an unresolved
+    /// programs then let the kernel look it up for every packet, on the route's device, which is slower. The resolution of an unresolved
     /// neighbour is started, and the kernel is told to keep it resolved (NTF_MANAGED, kernel 5.16), because it does not
     /// see that BPF uses the neighbour. A neighbour of an earlier look that is no hop of these ways is released.
     ///
@@ -44,7 +47,7 @@ impl Netlink {
     pub async fn ways(
         &self,
         vteps: &BTreeSet<Vtep>,
-        underlay: &Underlay,
+        (underlay, port): (&Underlay, u16),
         interest: &Interest,
     ) -> Ways {
         interest.expect(vteps, underlay);
@@ -57,7 +60,7 @@ impl Netlink {
         }
         let mut found = Ways { device_mtu: underlay.mtu, ..Ways::default() };
         for vtep in vteps {
-            match look.way(*vtep, underlay.address).await {
+            match look.way(*vtep, underlay, port).await {
                 Ok(way) => found.ways.extend(way.map(|way| (*vtep, way))),
                 Err(error) => {
                     look.note(Some(*vtep), &error);
@@ -80,8 +83,13 @@ impl Netlink {
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn way(&self, vtep: Vtep, underlay: &Underlay) -> Result<Option<Way>, NetlinkError> {
-        Look::new(self, &Interest::default()).way(vtep, underlay.address).await
+    pub async fn way(
+        &self,
+        vtep: Vtep,
+        underlay: &Underlay,
+        port: u16,
+    ) -> Result<Option<Way>, NetlinkError> {
+        Look::new(self, &Interest::default()).way(vtep, underlay, port).await
     }
 }
 
@@ -109,16 +117,24 @@ impl<'a> Look<'a> {
         }
     }
 
-    async fn way(&mut self, vtep: Vtep, from: Ipv4Addr) -> Result<Option<Way>, NetlinkError> {
+    async fn way(
+        &mut self,
+        vtep: Vtep,
+        underlay: &Underlay,
+        port: u16,
+    ) -> Result<Option<Way>, NetlinkError> {
         let IpAddr::V4(to) = vtep.ip() else { return Ok(None) };
-        let Some(route) = self.netlink.route(to, from).await? else { return Ok(None) };
+        let Some(route) = self.netlink.route(to, underlay, port).await? else { return Ok(None) };
         let Some(device) = self.device(route.device).await? else { return Ok(None) };
         let mtu = route.mtu.map_or(device.mtu, |mtu| mtu.min(device.mtu));
         let hop = match route.hop {
-            Some(hop) => self.next_hop(vtep, &device, hop).await?,
-            None => None,
+            Some(hop) if device.link_layer == LinkLayer::Ethernet => {
+                self.next_hop(vtep, &device, hop).await?
+            }
+            Some(_) | None => None,
         };
-        Ok(Some(Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop }))
+        let (device, link_layer) = (device.index, device.link_layer);
+        Ok(Some(Way { mtu, encapsulation: Encapsulation::VxlanIpv4, device, link_layer, hop }))
     }
 
     async fn device(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
@@ -157,7 +173,7 @@ impl<'a> Look<'a> {
         {
             self.note(Some(vtep), &error);
         }
-        Ok(mac.map(|mac| NextHop { ifindex, mac, source_mac }))
+        Ok(mac.map(|mac| NextHop { mac, source_mac }))
     }
 
     /// Notes what could not be done, and of which VTEP, where it is about one.
@@ -177,21 +193,30 @@ fn lines(failures: BTreeMap<String, Vec<Vtep>>) -> Vec<String> {
 }
 
 impl Netlink {
-    /// The route of a packet from `from` to `to`.
-    async fn route(&self, to: Ipv4Addr, from: Ipv4Addr) -> Result<Option<Route>, NetlinkError> {
+    /// The route of VXLAN to `to`, as routing rules choose it for that port, too.
+    async fn route(
+        &self,
+        to: Ipv4Addr,
+        underlay: &Underlay,
+        port: u16,
+    ) -> Result<Option<Route>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
         message.header.source_prefix_length = 32;
         message.attributes = vec![
             RouteAttribute::Destination(RouteAddress::Inet(to)),
-            RouteAttribute::Source(RouteAddress::Inet(from)),
+            RouteAttribute::Source(RouteAddress::Inet(underlay.address)),
+            RouteAttribute::IpProto(UDP),
+            RouteAttribute::Dport(port),
         ];
+        // The index of a VRF stands for its table. That of another device would exclude all routes by others.
+        message.attributes.extend(underlay.vrf.map(RouteAttribute::Oif));
         let answer = self.handle.route().get(message).execute().try_next().await;
         let route = match answer.map_err(|e| NetlinkError::new("look a route up", e)) {
             Ok(Some(route)) => route,
             Ok(None) => return Ok(None),
-            // EINVAL: `from` is not (any more) an address of this host.
+            // EINVAL: the node's address is not (any more) one of this host.
             Err(error)
                 if matches!(
                     error.errno(),

@@ -22,6 +22,15 @@ fn path(device: &str, name: &str) -> PathBuf {
     Path::new(FOLDER).join(device).join(name)
 }
 
+/// Returns true if the host takes from this device only packets whose answer would leave by it (RFC 3704, strict): the
+/// larger of the device's value and that for all devices counts.
+pub(super) fn filters_strictly(device: &str) -> Result<bool, NetlinkError> {
+    const STRICT: &str = "1";
+    const RP_FILTER: &str = "rp_filter";
+    let values = [read(&path("all", RP_FILTER))?, read(&path(device, RP_FILTER))?];
+    Ok(values.into_iter().flatten().max().is_some_and(|value| value == STRICT))
+}
+
 /// `None` where there is no such device (any more).
 fn read(path: &Path) -> Result<Option<String>, NetlinkError> {
     match fs::read_to_string(path) {

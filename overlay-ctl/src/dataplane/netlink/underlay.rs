@@ -7,8 +7,13 @@ use netlink_packet_route::route::RouteType;
 use super::{
     LinkList, Netlink, NetlinkError, UnderlayError,
     link::{Address, Link, addresses},
+    marks::is_gateway_bridge,
     route,
 };
+use crate::dataplane::kernel::{LinkLayer, Uplink};
+
+/// The MTU of Ethernet (IEEE 802.3).
+const ETHERNET_MTU: u32 = 1500;
 
 /// How the underlay is chosen (`--underlay`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +26,7 @@ pub enum UnderlayChoice {
     Address(Ipv4Addr),
 }
 
-/// The device that carries the encapsulated packets, and the node's VTEP address.
+/// The device that carries the node's VTEP address. Packets leave by the devices of their routes, which may be others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Underlay {
     /// Its index.
@@ -30,8 +35,23 @@ pub struct Underlay {
     pub name: String,
     /// The node's VTEP address.
     pub address: Ipv4Addr,
-    /// Its MTU, in bytes.
+    /// Its MTU, in bytes. Of a silent one: the least MTU of the devices by which packets leave.
     pub mtu: u32,
+    /// It sends nothing, as the loopback device: it only carries the address.
+    pub is_silent: bool,
+    /// What packets have in front of their IP header there.
+    pub link_layer: LinkLayer,
+    /// Index of the VRF that it is in, whose routes its packets take.
+    pub vrf: Option<u32>,
+}
+
+impl Underlay {
+    /// The device as one of the uplinks.
+    #[must_use]
+    pub fn uplink(&self) -> Uplink {
+        let Self { ifindex, name, link_layer, .. } = self;
+        Uplink { ifindex: *ifindex, name: name.clone(), link_layer: *link_layer }
+    }
 }
 
 impl Netlink {
@@ -72,7 +92,21 @@ impl Netlink {
         if !link.up {
             return Err(UnderlayError::Down(link.name.clone()));
         }
-        Ok(Underlay { ifindex: link.index, name: link.name.clone(), address, mtu: link.mtu })
+        if link.link_layer == LinkLayer::Foreign {
+            return Err(UnderlayError::ForeignLinkLayer(link.name.clone()));
+        }
+        let is_silent = is_silent(link);
+        let mtu = if is_silent { self.mtu_around(links, &addresses).await? } else { link.mtu };
+        let is_vrf = |above: &&Link| Some(above.index) == link.controller && above.kind == "vrf";
+        Ok(Underlay {
+            ifindex: link.index,
+            name: link.name.clone(),
+            address,
+            mtu,
+            is_silent,
+            link_layer: link.link_layer,
+            vrf: links.iter().find(is_vrf).map(|vrf| vrf.index),
+        })
     }
 
     async fn guess<'a>(
@@ -102,6 +136,24 @@ impl Netlink {
         }
     }
 
+    /// The least MTU of the devices by which packets leave this host: those of the default routes, or, where there is no
+    /// such route, all with an address.
+    async fn mtu_around(&self, links: &[Link], addresses: &[Address]) -> Result<u32, NetlinkError> {
+        let default = self.default_route_devices().await?;
+        let sends = |link: &&Link| {
+            if default.is_empty() {
+                link.up
+                    && !is_silent(link)
+                    && !is_gateway_bridge(link)
+                    && first_address(link, addresses).is_ok()
+            } else {
+                default.contains(&link.index)
+            }
+        };
+        let least = links.iter().filter(sends).map(|link| link.mtu).min();
+        Ok(least.unwrap_or(ETHERNET_MTU))
+    }
+
     /// Devices of the default routes with the best metric.
     async fn default_route_devices(&self) -> Result<Vec<u32>, NetlinkError> {
         let mut defaults = route::routes(&self.handle, route::MAIN).await?;
@@ -116,6 +168,11 @@ impl Netlink {
         devices.dedup();
         Ok(devices)
     }
+}
+
+/// Returns true if packets that are given to the device do not leave the host.
+fn is_silent(link: &Link) -> bool {
+    link.loopback || link.kind == "dummy"
 }
 
 fn first_address(link: &Link, addresses: &[Address]) -> Result<Ipv4Addr, UnderlayError> {

@@ -13,6 +13,8 @@ pub struct XdpDevice {
     /// It is hardware, or what a virtual machine takes for hardware: not a veth, a bond or a VLAN. False also before
     /// Linux 5.14, which does not tell.
     pub has_hardware: bool,
+    /// VLAN devices are made on it.
+    pub has_vlans: bool,
     /// Ids of the XDP programs on it, whoever attached them.
     pub programs: BTreeSet<u32>,
 }
@@ -23,8 +25,11 @@ impl Netlink {
     /// # Errors
     /// rtnetlink's.
     pub async fn xdp_device(&self, ifindex: u32) -> Result<Option<XdpDevice>, NetlinkError> {
-        let link = link::link_by_index(&self.handle, ifindex, None).await?;
+        let links = link::links(&self.handle, None).await?;
+        let has_vlans = links.iter().any(|link| link.kind == "vlan" && link.peer == Some(ifindex));
+        let link = links.into_iter().find(|link| link.index == ifindex);
         Ok(link.map(|link| XdpDevice {
+            has_vlans,
             name: link.name,
             has_hardware: link.parent.is_known(),
             programs: link.xdp,

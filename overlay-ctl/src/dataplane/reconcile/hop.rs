@@ -1,10 +1,10 @@
 //! The outer headers that all packets to one VTEP have in common, as HOPS holds them.
 
 use crate::{
-    dataplane::kernel::{Way, packet_mtu},
+    dataplane::kernel::{LinkLayer, Way, packet_mtu},
     model::Vtep,
 };
-use overlay_common::{DONT_FRAGMENT, HopEntry, VNI_VALID, VXLAN_OVERHEAD};
+use overlay_common::{DONT_FRAGMENT, HopEntry, VIA_BARE, VNI_VALID, VXLAN_OVERHEAD};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// What the outer headers of all packets of this node have in common.
@@ -23,8 +23,9 @@ pub struct LocalVtep {
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const UDP: u8 = 17;
 
-/// The HOPS entry for `vtep`. Without a next hop, the program looks up the kernel's routes for each packet. `None`
-/// where one of the two addresses is not of IPv4: an entry has room for IPv4 headers only.
+/// The HOPS entry for `vtep`. Without a next hop, the program lets the kernel look it up for each packet, on the route's
+/// device. Without a way, nothing is sent. `None` where one of the two addresses is not of IPv4: an entry has room for
+/// IPv4 headers only.
 #[must_use]
 pub fn hop_entry(local: LocalVtep, vtep: Vtep, way: Option<Way>) -> Option<HopEntry> {
     let (IpAddr::V4(source), IpAddr::V4(destination)) = (local.address.ip(), vtep.ip()) else {
@@ -54,9 +55,16 @@ pub fn hop_entry(local: LocalVtep, vtep: Vtep, way: Option<Way>) -> Option<HopEn
         header,
         mtu: way.map_or(local.mtu, |way| packet_mtu(way.mtu).min(local.mtu)),
         csum: words.map(|word| u32::from(u16::from_ne_bytes(*word))).sum(),
-        ifindex: next.map_or(0, |hop| hop.ifindex),
-        flags: 0,
+        ifindex: way.filter(|_| next.is_some()).map_or(0, |way| way.device),
+        via: way.map_or(0, via),
     })
+}
+
+fn via(way: Way) -> u32 {
+    match way.link_layer {
+        LinkLayer::Bare => way.device | VIA_BARE,
+        LinkLayer::Ethernet | LinkLayer::Ppp | LinkLayer::Foreign => way.device,
+    }
 }
 
 /// The outer IPv4 header (RFC 791, section 3.1); the fields that differ between packets are zero.
@@ -77,13 +85,21 @@ mod tests {
     use crate::{dataplane::kernel::NextHop, model::Encapsulation};
     use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 
+    const BY_7: Way = Way {
+        mtu: 1500,
+        encapsulation: Encapsulation::VxlanIpv4,
+        device: 7,
+        link_layer: LinkLayer::Ethernet,
+        hop: None,
+    };
+
     #[test]
     fn the_headers_are_as_another_reads_them() {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 8472, ttl: 61, mtu: 1500 };
-        let next = NextHop { ifindex: 7, mac: [2, 0, 0, 0, 0, 9], source_mac: [2, 0, 0, 0, 0, 1] };
-        let way = |mtu| Some(Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop: Some(next) });
+        let next = NextHop { mac: [2, 0, 0, 0, 0, 9], source_mac: [2, 0, 0, 0, 0, 1] };
+        let way = |mtu| Some(Way { mtu, hop: Some(next), ..BY_7 });
         let hop = hop_entry(local, [10, 9, 1, 2].into(), way(1400)).unwrap();
-        assert_eq!((hop.ifindex, hop.mtu), (7, 1400));
+        assert_eq!((hop.ifindex, hop.via, hop.mtu), (7, 7, 1400));
         assert_eq!(
             hop_entry(local, [10, 9, 1, 2].into(), way(9000)).unwrap().mtu,
             1500,
@@ -111,13 +127,18 @@ mod tests {
     }
 
     #[test]
-    fn without_a_next_hop_the_routes_are_asked() {
+    fn without_a_next_hop_the_device_of_the_route_is_known() {
         let local = LocalVtep { address: [10, 9, 0, 1].into(), port: 4789, ttl: 64, mtu: 1500 };
-        let hop = hop_entry(local, [10, 9, 1, 2].into(), None).unwrap();
-        assert_eq!((hop.ifindex, hop.mtu, &hop.header[..12]), (0, 1500, &[0; 12][..]));
-        let way = Some(Way { mtu: 1300, encapsulation: Encapsulation::VxlanIpv4, hop: None });
-        let hop = hop_entry(local, [10, 9, 1, 2].into(), way).unwrap();
-        assert_eq!((hop.ifindex, hop.mtu), (0, 1300), "its route is known all the same");
+        let entry = |way| hop_entry(local, [10, 9, 1, 2].into(), way).unwrap();
+        let none = entry(None);
+        assert_eq!((none.ifindex, none.via, none.mtu), (0, 0, 1500), "no route");
+        assert_eq!(none.header[..12], [0; 12]);
+        let hop = entry(Some(Way { mtu: 1300, ..BY_7 }));
+        assert_eq!((hop.ifindex, hop.via_device(), hop.is_bare(), hop.mtu), (0, 7, false, 1300));
+        for (link_layer, is_bare) in [(LinkLayer::Bare, true), (LinkLayer::Ppp, false)] {
+            let hop = entry(Some(Way { link_layer, ..BY_7 }));
+            assert_eq!((hop.ifindex, hop.via_device(), hop.is_bare()), (0, 7, is_bare));
+        }
     }
 
     #[test]

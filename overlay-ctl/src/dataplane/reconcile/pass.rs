@@ -217,6 +217,7 @@ impl<K: Kernel> Reconciler<K> {
             programmed: view.revision,
             endpoints,
             error: None,
+            underlay: outside.underlay,
             fallbacks: self.fallbacks(),
             unresolved: self.unresolved(),
             gateway: GatewayHealth {

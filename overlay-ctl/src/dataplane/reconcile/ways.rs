@@ -4,9 +4,9 @@ use super::{Reconciler, hop::hop_entry};
 use crate::{
     control::state::View,
     dataplane::kernel::{Kernel, KernelError, Mtus, Outside as _, TableChange, Tables, Ways},
-    model::NodeId,
+    model::{NodeId, Vtep},
 };
-use overlay_common::NodeKey;
+use overlay_common::{HopEntry, NodeKey};
 
 impl<K: Kernel> Reconciler<K> {
     /// Looks up the ways to the VTEPs that this node sends to, and returns the MTUs that follow from them. A way that
@@ -14,8 +14,16 @@ impl<K: Kernel> Reconciler<K> {
     pub(super) async fn look_at_ways(&mut self) -> Mtus {
         let vteps = self.held.sites.vteps();
         let found = self.kernel.outside().ways(&vteps).await;
-        let Ways { device_mtu, outward_mtu, mut ways, unknown, trouble } = found;
+        let Ways { device_mtu, outward_mtu, mut ways, without, unknown, mut trouble } = found;
         ways.extend(unknown.iter().filter_map(|vtep| Some((*vtep, *self.ways.get(vtep)?))));
+        let name =
+            |(vtep, why): (Vtep, String)| format!("nothing is sent to the VTEP {vtep}: {why}");
+        trouble.extend(without.into_iter().map(name));
+        // Before anything is sent by a device by which the answers come back.
+        let devices = ways.values().map(|way| way.device).collect();
+        if let Err(error) = self.kernel.outside().attach_uplinks(&devices).await {
+            trouble.push(crate::error_chain(&error));
+        }
         if trouble != self.ways_trouble && !trouble.is_empty() {
             tracing::warn!(?trouble, "some ways to other nodes are not known");
         }
@@ -60,8 +68,14 @@ impl<K: Kernel> Reconciler<K> {
         let keys = self.held.sites.vteps().into_iter();
         keys.filter_map(|vtep| nodes.get(&NodeKey { vtep: vtep.ip16() }))
             .filter(|node| node.node != 0)
-            .filter(|node| hops.get(&node.hop).is_none_or(|hop| hop.ifindex == 0))
+            .filter(|node| hops.get(&node.hop).is_none_or(is_unresolved))
             .map(|node| node.node)
             .collect()
     }
+}
+
+/// Returns true if the kernel looks the next hop up for each packet. Where packets leave without an Ethernet header there
+/// is none to resolve.
+fn is_unresolved(hop: &HopEntry) -> bool {
+    hop.ifindex == 0 && hop.via_device() != 0 && !hop.is_bare()
 }

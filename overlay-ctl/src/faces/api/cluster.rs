@@ -60,14 +60,20 @@ impl Cluster for Api {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let message = request.get_ref();
         let request = decode::register(message)?;
-        let (ours, meant) = (self.controller.cluster(), &message.cluster);
-        if !meant.is_empty() && *meant != ours.to_string() {
+        let (cluster, meant) = (self.controller.cluster(), &message.cluster);
+        if !meant.is_empty() && *meant != cluster.to_string() {
             return Err(Status::failed_precondition(format!(
-                "this is a node of cluster {ours}, not of {meant}"
+                "this is a node of cluster {cluster}, not of {meant}"
+            )));
+        }
+        let (ours, theirs) = (u32::from(self.info.vxlan_port), message.vxlan_port);
+        if theirs != 0 && theirs != ours {
+            return Err(Status::failed_precondition(format!(
+                "the VXLAN port is {theirs} there and {ours} here, and packets would be lost both ways: start every node with the same `--vxlan-port`"
             )));
         }
         let joined = self.controller.register(request).await?;
-        Ok(Response::new(present::joined(ours, joined)))
+        Ok(Response::new(present::joined(cluster, joined)))
     }
 }
 
@@ -101,7 +107,10 @@ impl ServedNode {
         }
         DatapathStatus {
             hook: hook.to_owned(),
-            underlay: info.underlay.clone(),
+            underlay: match status.underlay {
+                name if name.is_empty() => info.underlay.clone(),
+                name => name,
+            },
             underlay_mtu: status.mtus.underlay,
             underlay_mtu_source: status.mtus.source.to_string(),
             vtep: info.vtep.to_string(),

@@ -187,6 +187,7 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         cluster: _,
         gateway_subnet,
         metrics,
+        vxlan_port: _,
     } = request;
     let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
     let vtep = ipv4("vtep", vtep)?.into();

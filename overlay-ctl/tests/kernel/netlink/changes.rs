@@ -18,7 +18,7 @@ fn changes_of_others_are_not_told() {
         let underlay = netlink.underlay(&UnderlayChoice::Device("eth7".into())).await.unwrap();
         let interest = Interest::default();
         let vteps = [[10, 0, 0, 2].into(), [192, 0, 2, 7].into()].into();
-        netlink.ways(&vteps, &underlay, &interest).await;
+        netlink.ways(&vteps, (&underlay, 4789), &interest).await;
         let mut changes = netlink.changes(interest).unwrap();
         for foreign in [
             "ip link add foreign1 type veth peer name foreign2; ip link set foreign1 master foreign0 up",

@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::Ipv4Addr, path::Path};
 use ipnet::Ipv4Net;
 use overlay_ctl::{
     dataplane::{
-        kernel::{DeviceId, DeviceSpec, ObservedDevice, Station, Stations},
+        kernel::{DeviceId, DeviceSpec, LinkLayer, ObservedDevice, Station, Stations},
         netlink::{DeviceError, Interest, Netlink},
     },
     model::{LegId, Mac},
@@ -393,6 +393,9 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
             name: "lo".to_owned(),
             address: Ipv4Addr::new(10, 0, 0, 1),
             mtu: MTU,
+            is_silent: true,
+            link_layer: LinkLayer::Ethernet,
+            vrf: None,
         };
         // The GRO device and the barrier have names that begin with the leg's prefix. Neither may take the
         // half-made leg for its own.

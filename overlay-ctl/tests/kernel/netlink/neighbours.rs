@@ -12,7 +12,7 @@ use crate::lab::{Netns, skip};
 
 async fn look(netlink: &Netlink, underlay: &Underlay, vteps: &[[u8; 4]]) {
     let vteps: BTreeSet<Vtep> = vteps.iter().map(|vtep| (*vtep).into()).collect();
-    let ways = netlink.ways(&vteps, underlay, &Interest::default()).await;
+    let ways = netlink.ways(&vteps, (underlay, 4789), &Interest::default()).await;
     assert!(ways.trouble.is_empty() && ways.unknown.is_empty(), "{ways:?}");
 }
 

@@ -26,8 +26,9 @@ fn a_way_takes_what_its_route_and_its_device_do() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        let way =
-            async |to: [u8; 4]| netlink.way(to.into(), &underlay).await.unwrap().map(|way| way.mtu);
+        let way = async |to: [u8; 4]| {
+            netlink.way(to.into(), &underlay, 4789).await.unwrap().map(|way| way.mtu)
+        };
         assert_eq!(way([10, 0, 0, 2]).await, Some(1500));
         assert_eq!(way([192, 0, 2, 9]).await, None, "no route");
         host.sh("ip route add 192.0.2.0/24 via 10.0.0.2 mtu 1400");

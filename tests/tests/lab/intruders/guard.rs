@@ -100,6 +100,10 @@ fn auto_costs_no_receiver_its_merging_and_no_sender_his_super_packets() {
     scenario(MEASURED, |lab| {
         let ([h1, h2], [web1, web2]) = pair(lab)?;
         let (mode, why) = guard(&h2)?;
+        ensure!(mode == "off" && why == "--xdp off", "{mode}: {why}, unless asked for");
+        h2.stop()?;
+        h2.start_node(&["--xdp", "auto"])?;
+        let (mode, why) = guard(&h2)?;
         ensure!(mode == "off" && why.contains("eth0 is no hardware"), "{mode}: {why}");
         let sends_long = || -> Result<bool> {
             let features = h1.netns.run(&["ethtool", "-k", "eth0"])?;

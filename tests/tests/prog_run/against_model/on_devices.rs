@@ -138,7 +138,7 @@ impl OnDevices {
         let mut after = memory.clone();
         let fate = model::decide(direction, world, &mut after, incoming);
         // The kernel asks for the neighbour first, and sends the packet at an unknown time.
-        if matches!(fate.end, End::Redirected(Way::ByRoutes, _)) {
+        if matches!(fate.end, End::Redirected(Way::ByNeighbour(_), _)) {
             return;
         }
         // The kernel's flow dissector finds the transport header of a frame that a socket sends. If that

@@ -104,13 +104,13 @@ fn send_away(
     }
     let way = if hop.ifindex != 0 {
         Way::OutOf(hop.ifindex)
-    } else if world.configured().is_none() {
-        return Err(DropReason::NotConfigured);
+    } else if hop.via_device() == 0 {
+        return Err(DropReason::UnknownNode);
     } else if !kernel::is_ip(incoming.bytes) {
         // The kernel's own routes exist for IP alone.
         return Err(DropReason::UnresolvedNextHop);
     } else {
-        Way::ByRoutes
+        Way::ByNeighbour(hop.via_device())
     };
     kernel::make_room(incoming)?;
     Ok(End::Redirected(way, tunnel::around(incoming.bytes, hop, port.vni, tos_mask(world))))
@@ -182,9 +182,17 @@ fn replicate(
     for index in &flood.hops {
         match world.hop(*index) {
             None => fate.lost.push(DropReason::UnknownNode),
-            // A copy cannot be sent along the kernel's own routes.
-            Some(hop) if hop.ifindex == 0 => fate.lost.push(DropReason::UnresolvedNextHop),
             Some(hop) => {
+                let device = match hop.ifindex {
+                    // The kernel looks no next hop up for a copy. Where packets leave without an Ethernet header, none
+                    // is needed, and only IP can leave.
+                    0 if hop.is_bare() && kernel::is_ip(incoming.bytes) => hop.via_device(),
+                    0 => {
+                        fate.lost.push(DropReason::UnresolvedNextHop);
+                        continue;
+                    }
+                    device => device,
+                };
                 let packet = tunnel::around(incoming.bytes, hop, port.vni, tos_mask(world));
                 // The sender of a copy that is too big gets no answer, because a group has no path of which
                 // one could learn. A super-packet is cut later, and is not checked.
@@ -192,7 +200,7 @@ fn replicate(
                 if is_whole && packet.bytes.len() - ETHERNET > usize::from(hop.mtu) {
                     fate.lost.push(DropReason::TooBig);
                 } else {
-                    fate.copy(hop.ifindex, packet);
+                    fate.copy(device, packet);
                 }
             }
         }

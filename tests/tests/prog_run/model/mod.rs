@@ -94,8 +94,9 @@ pub(super) enum Way {
     OutOf(u32),
     /// The frame enters the device, as if the device had received it.
     IntoIngress(u32),
-    /// The frame goes where the kernel's own routes and neighbours lead.
-    ByRoutes,
+    /// The frame leaves by the device with this index, to the next hop that the kernel's own routes and neighbours
+    /// name there.
+    ByNeighbour(u32),
 }
 
 /// A frame as it leaves.

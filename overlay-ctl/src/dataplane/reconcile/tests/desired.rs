@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     dataplane::{
-        kernel::{DeviceKind, DeviceSpec, LargePackets, NextHop, ObservedDevice, TableChange, Way},
+        kernel::{
+            DeviceKind, DeviceSpec, LargePackets, LinkLayer, NextHop, ObservedDevice, TableChange,
+            Way,
+        },
         reconcile::{
             desired::{Placement, Port, Standing, devices, entries, keys, small_tables},
             diff::{Rows, changes},
@@ -168,8 +171,9 @@ fn the_small_tables_of_a_view() {
     let wanted = devices(&view, &node(), sites.here());
     let leg = DeviceId::leg(named(&view, "web").leg.unwrap().id);
     let leg = ObservedDevice { ifindex: 33, bridge: 4711, ..good(&wanted.devices[&leg], 1) };
-    let next = NextHop { ifindex: 9, mac: [6; 6], source_mac: [4; 6] };
-    let way = Way { mtu: 1400, encapsulation: Encapsulation::VxlanIpv4, hop: Some(next) };
+    let next = NextHop { mac: [6; 6], source_mac: [4; 6] };
+    let (encapsulation, link_layer) = (Encapsulation::VxlanIpv4, LinkLayer::Ethernet);
+    let way = Way { mtu: 1400, encapsulation, device: 9, link_layer, hop: Some(next) };
     let ways: BTreeMap<Vtep, Way> = [([10, 0, 0, 2].into(), way)].into();
     let devices = [(leg.id, leg)].into();
     let standing = Standing { wanted: &wanted, devices: &devices, ways: &ways };
@@ -306,7 +310,7 @@ fn full(number: u8) -> Tables {
         nodes: [(NodeKey { vtep: ip }, NodeEntry { node: n.into(), hop, pad: 0 })].into(),
         flood: [(FloodKey::first(vni), flood(&[n], &[n]))].into(),
         gateway_ports: [(n, bridge)].into(),
-        hops: [(hop, HopEntry { header, mtu: 1500, csum: n, ifindex: n, flags: 0 })].into(),
+        hops: [(hop, HopEntry { header, mtu: 1500, csum: n, ifindex: n, via: n })].into(),
         apis: [(ApiKey { ip, port: n }, n.into())].into(),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     model::{Endpoint, Location, NetworkId, Transport},
 };
 use cluster::{Cluster, node, on_node};
-use fake::{Call, FakeKernel, Fault};
+use fake::{Call, FakeKernel, Fault, UNDERLAY};
 use overlay_common::{FdbKey, NeighEntry, NeighKey, NodeEntry, NodeKey, ip16_from_v4};
 use std::{net::Ipv4Addr, num::NonZeroU16};
 
@@ -359,4 +359,35 @@ async fn the_mtu_is_followed() {
         kernel.log,
         ["create port 5", "update port 5 8950", "update port 5 1350", "update port 5 8950"]
     );
+}
+
+#[tokio::test]
+async fn the_devices_by_which_vteps_are_reached_are_uplinks() {
+    let (cluster, mut kernel) = here_and_there();
+    let far: Vtep = [10, 0, 0, 2].into();
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(kernel.attached_uplinks, [UNDERLAY].into());
+    kernel.uplinks.insert(far, 7);
+    kernel.unresolved.insert(far);
+    pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(kernel.attached_uplinks, [7].into());
+    let hop = kernel.tables.nodes[&NodeKey { vtep: far.ip16() }].hop;
+    let entry = kernel.tables.hops[&hop];
+    assert_eq!((entry.ifindex, entry.via_device()), (0, 7), "unresolved, and by no other device");
+}
+
+#[tokio::test]
+async fn a_vtep_without_a_route_is_named_and_keeps_nothing_else_back() {
+    let (cluster, mut kernel) = here_and_there();
+    let far: Vtep = [10, 0, 0, 2].into();
+    kernel.unreachable.insert(far);
+    let status = pass(&mut kernel, &cluster.view()).await;
+    assert_eq!(status.fallbacks, ["nothing is sent to the VTEP 10.0.0.2: no route"]);
+    assert_eq!((status.unresolved, status.error), (vec![], None));
+    assert!(status.endpoints.values().all(|endpoint| endpoint.down.is_none()));
+    let hop = kernel.tables.nodes[&NodeKey { vtep: far.ip16() }].hop;
+    assert_eq!(kernel.tables.hops[&hop].via, 0);
+    kernel.unreachable.clear();
+    let status = pass(&mut kernel, &cluster.view()).await;
+    assert!(status.fallbacks.is_empty() && status.unresolved.is_empty(), "{status:?}");
 }

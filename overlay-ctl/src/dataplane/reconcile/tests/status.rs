@@ -25,6 +25,7 @@ async fn the_whole_status_of_a_node() {
     });
     kernel.unresolved = [[10, 0, 0, 2].into(), [10, 9, 0, 1].into()].into();
     kernel.outside = OutsideHealth {
+        underlay: "eth0".into(),
         fallbacks: vec!["no BPF clone".into()],
         forwarding: ["eth0".into()].into(),
         published: 0,
@@ -62,6 +63,7 @@ async fn the_whole_status_of_a_node() {
         programmed: cluster.index,
         endpoints: [(web1, health)].into(),
         error: None,
+        underlay: "eth0".into(),
         fallbacks: vec!["no BPF clone".into(), "no resolver".into()],
         unresolved: vec![2],
         gateway: GatewayHealth { published: 1, forwarding: ["eth0".into()].into(), resolvers: 1 },

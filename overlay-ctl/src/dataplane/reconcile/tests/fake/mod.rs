@@ -23,6 +23,9 @@ use std::{
 /// Index of the gateway bridge.
 pub(super) const BRIDGE: u32 = 4711;
 
+/// Index of the device by which VTEPs are reached, unless a test says otherwise.
+pub(super) const UNDERLAY: u32 = 1;
+
 /// A call to the kernel that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Call {
@@ -31,6 +34,7 @@ pub(super) enum Call {
     Update,
     UpdateBridge,
     SwapPrograms,
+    AttachUplinks,
     Publish,
     FreeSlots,
     Remove,
@@ -78,6 +82,12 @@ pub(super) struct FakeKernel {
     pub(super) room: Option<usize>,
     /// The VTEPs whose next hop is not resolved.
     pub(super) unresolved: BTreeSet<Vtep>,
+    /// The VTEPs to which there is no route.
+    pub(super) unreachable: BTreeSet<Vtep>,
+    /// The devices by which VTEPs are reached, where it is not the underlay.
+    pub(super) uplinks: BTreeMap<Vtep, u32>,
+    /// The devices that were to be uplinks last.
+    pub(super) attached_uplinks: BTreeSet<u32>,
     /// The VTEPs of which the kernel does not tell the way.
     pub(super) unknown_ways: BTreeSet<Vtep>,
     /// What cannot be repaired.

@@ -1,10 +1,10 @@
 //! The underlay, the way to the outside and the resolvers of the kernel in memory.
 
-use super::{Call, FakeKernel, has};
+use super::{Call, FakeKernel, UNDERLAY, has};
 use crate::{
     dataplane::kernel::{
-        DeviceKind, KernelError, Legs, LocalGateway, Names, NextHop, ObservedDevice, Outside,
-        OutsideHealth, PublishedPorts, Resolve, Resolved, Stations, Way, Ways,
+        DeviceKind, KernelError, Legs, LinkLayer, LocalGateway, Names, NextHop, ObservedDevice,
+        Outside, OutsideHealth, PublishedPorts, Resolve, Resolved, Stations, Way, Ways,
     },
     model::{Encapsulation, Vtep},
 };
@@ -25,16 +25,26 @@ impl Outside for FakeKernel {
         self.looked_for_ways += 1;
         let device_mtu = self.mtu.unwrap_or(1500);
         let mac = [2, 0, 0, 0, 0, self.router];
-        let hop = NextHop { ifindex: 1, mac, source_mac: [4; 6] };
+        let hop = NextHop { mac, source_mac: [4; 6] };
         let way = |vtep: &Vtep| {
             let mtu = self.route_mtus.get(vtep).map_or(device_mtu, |mtu| device_mtu.min(*mtu));
             let hop = (!self.unresolved.contains(vtep)).then_some(hop);
-            (*vtep, Way { mtu, encapsulation: Encapsulation::VxlanIpv4, hop })
+            let (encapsulation, link_layer) = (Encapsulation::VxlanIpv4, LinkLayer::Ethernet);
+            let device = self.uplinks.get(vtep).copied().unwrap_or(UNDERLAY);
+            (*vtep, Way { mtu, encapsulation, device, link_layer, hop })
         };
         let unknown: BTreeSet<Vtep> = vteps.intersection(&self.unknown_ways).copied().collect();
         let trouble = unknown.iter().map(|vtep| format!("way to {vtep}: refused")).collect();
-        let ways = (vteps - &unknown).iter().map(way).collect();
-        Ways { device_mtu, outward_mtu: None, ways, unknown, trouble }
+        let without: BTreeSet<Vtep> = vteps.intersection(&self.unreachable).copied().collect();
+        let ways = (&(vteps - &unknown) - &without).iter().map(way).collect();
+        let without = without.into_iter().map(|vtep| (vtep, "no route".to_owned())).collect();
+        Ways { device_mtu, outward_mtu: None, ways, without, unknown, trouble }
+    }
+
+    async fn attach_uplinks(&mut self, devices: &BTreeSet<u32>) -> Result<(), KernelError> {
+        self.try_call(Call::AttachUplinks)?;
+        self.attached_uplinks.clone_from(devices);
+        Ok(())
     }
 
     async fn swap_programs(&mut self) -> Result<(), KernelError> {
