@@ -55,6 +55,8 @@ struct Concerns {
     own: Option<Ipv4Addr>,
     underlay: u32,
     vteps: BTreeSet<Ipv4Addr>,
+    /// The devices by which packets to the VTEPs leave. Not each has a next hop.
+    devices: BTreeSet<u32>,
     /// The next hops, each with its MAC as last seen or reported; `None` where it had none that counts.
     hops: BTreeMap<Key, Option<[u8; 6]>>,
     /// The devices of the overlay that events named. A renamed one is still the overlay's.
@@ -85,6 +87,11 @@ impl Interest {
         concerns.vteps = vteps.iter().filter_map(v4).collect();
     }
 
+    /// Packets to a VTEP leave by this device; it is looked at after this call.
+    pub(super) fn watch_device(&self, index: u32) {
+        self.lock().devices.insert(index);
+    }
+
     /// A neighbour is a next hop; it is looked at after this call.
     pub(super) fn watch(&self, hop: Key) {
         self.lock().hops.entry(hop).or_default();
@@ -97,9 +104,11 @@ impl Interest {
         self.lock().hops.insert(hop, mac);
     }
 
-    /// No other neighbour is a next hop.
-    pub(super) fn retain(&self, used: &BTreeSet<Key>) {
-        self.lock().hops.retain(|hop, _| used.contains(hop));
+    /// No other neighbour is a next hop, and packets to the VTEPs leave by no other device.
+    pub(super) fn retain(&self, used: &BTreeSet<Key>, devices: BTreeSet<u32>) {
+        let mut concerns = self.lock();
+        concerns.hops.retain(|hop, _| used.contains(hop));
+        concerns.devices = devices;
     }
 
     /// The change that an event tells of, where it concerns the node.
@@ -124,8 +133,7 @@ impl Interest {
 impl Concerns {
     /// The underlay device, and those by which packets to VTEPs leave.
     fn is_on_a_way(&self, index: u32) -> bool {
-        let behind = (index, Ipv4Addr::UNSPECIFIED)..=(index, Ipv4Addr::BROADCAST);
-        index == self.underlay || self.hops.range(behind).next().is_some()
+        index == self.underlay || self.devices.contains(&index)
     }
 
     fn link(&mut self, message: &LinkMessage, stands: bool) -> Option<Change> {

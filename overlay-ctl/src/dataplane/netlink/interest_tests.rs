@@ -7,7 +7,7 @@ const UNDERLAY: u32 = 2;
 const ROUTER: Key = (UNDERLAY, Ipv4Addr::new(10, 0, 0, 1));
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// Of a node with 10.0.0.5 whose two VTEPs are behind a router, and on another device.
+/// Of a node with 10.0.0.5 whose VTEPs are behind a router, on another device, and behind one that has no next hops.
 fn interest() -> Interest {
     let underlay = Underlay {
         ifindex: UNDERLAY,
@@ -20,6 +20,9 @@ fn interest() -> Interest {
     };
     let interest = Interest::default();
     interest.expect(&[[192, 0, 2, 7].into(), [10, 9, 0, 2].into()].into(), &underlay);
+    for device in [UNDERLAY, 4, 6] {
+        interest.watch_device(device);
+    }
     for hop in [ROUTER, (4, Ipv4Addr::new(10, 9, 0, 2))] {
         interest.watch(hop);
         interest.saw(hop, Some(MAC));
@@ -70,6 +73,7 @@ fn a_device_counts_if_it_is_ours_or_on_a_way() {
     for (index, name, counts) in [
         (UNDERLAY, "eth0", true),
         (4, "eth1", true),
+        (6, "vpn0", true),
         (9, "veth9", false),
         (11, "ovp2a", true),
         (12, "ov_gwbridge", true),
@@ -83,6 +87,8 @@ fn a_device_counts_if_it_is_ours_or_on_a_way() {
     assert_eq!(told(address(9, [10, 0, 0, 5])), Some(Change::Link), "our own, elsewhere");
     assert_eq!(told(address(UNDERLAY, [10, 0, 0, 9])), Some(Change::Link));
     assert_eq!(told(address(9, [10, 0, 0, 9])), None);
+    interest.retain(&[ROUTER].into(), [UNDERLAY, 4].into());
+    assert_eq!(told(new(link(6, "vpn0"))), None, "no packet leaves by it any more");
 }
 
 #[test]
@@ -107,7 +113,7 @@ fn a_neighbour_counts_if_it_is_a_hop_whose_mac_changed() {
     for foreign in [other, learnt] {
         assert_eq!(interest.concerns(&RouteNetlinkMessage::NewNeighbour(foreign)), None);
     }
-    interest.retain(&[].into());
+    interest.retain(&[].into(), [].into());
     assert_eq!(told(reachable, [8; 6]), None, "it is no hop any more");
 }
 

@@ -70,7 +70,7 @@ impl Netlink {
         }
         // Nothing is released while the hop of any way is not known.
         if is_listed && found.unknown.is_empty() {
-            interest.retain(&look.used);
+            interest.retain(&look.used, look.devices.keys().copied().collect());
             if let Err(error) = self.release(&look.known, &look.used).await {
                 look.note(None, &error);
             }
@@ -141,6 +141,8 @@ impl<'a> Look<'a> {
         if let Some(known) = self.devices.get(&index) {
             return Ok(known.clone());
         }
+        // Before it is looked at, so that no change of it is missed.
+        self.interest.watch_device(index);
         let device = link::link_by_index(&self.netlink.handle, index, None).await?;
         self.devices.insert(index, device.clone());
         Ok(device)
