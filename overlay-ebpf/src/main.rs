@@ -73,6 +73,7 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
 
 /// TC ingress, an uplink without Ethernet headers, as WireGuard's and other tunnels: what other VTEPs send by it.
 #[classifier]
+#[inline(always)]
 pub fn from_bare_link(ctx: TcContext) -> i32 {
     let len = ctx.len();
     let mut trace = verdict::Trace::default();
