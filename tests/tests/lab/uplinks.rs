@@ -177,11 +177,17 @@ fn no_packet_leaves_by_another_device_than_the_routes() {
             host.netns.ip(&["route", "add", to, "dev", "vpn0", "table", "51820"])?;
             host.netns.ip(&["rule", "add", "pref", "20", "to", to, "lookup", "51820"])?;
         }
-        eventually("the way is known", SEEN, || {
-            let devices = devices(h1, "from_bare_link")?;
-            ensure!(devices == ["vpn0"], "{devices:?}");
-            Ok(())
-        })?;
+        for host in &hosts {
+            // The MTU is shown when the whole pass is done. The programs are shown before.
+            eventually("the way is known", SEEN, || {
+                let status = host.overlay_json(&["status"])?;
+                let mtu = status["datapath"]["underlay_mtu"].as_u64();
+                ensure!(mtu == Some(1400), "{}: {mtu:?}", host.name);
+                Ok(())
+            })?;
+        }
+        let devices = devices(h1, "from_bare_link")?;
+        ensure!(devices == ["vpn0"], "{devices:?}");
         let clear = Capture::start(&h1.netns, "eth0", "udp port 4789")?;
         eventually("endpoints reach each other by the VPN", SEEN, || reach_each_other(&endpoints))?;
         let lost = clear.stop()?.count("udp port 4789")?;
