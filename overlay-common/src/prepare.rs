@@ -162,7 +162,6 @@ mod tests {
             inner_mac_header: 34,
             inner_network_header: 36,
             nfct: 0,
-            decap_udp: 0,
         };
         assert_eq!(probed.layout, layout);
         assert_eq!(typed.layout, SkbLayout { is_typed: 1, ..layout });
