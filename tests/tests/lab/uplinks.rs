@@ -248,7 +248,7 @@ fn nothing_is_sent_past_an_ipsec_policy() {
         named(true)?;
         let clear = Capture::start(&h1.netns, "eth0", &format!("dst {to} and udp port 4789"))?;
         let [web1, web2] = &endpoints;
-        let ping = web1.netns.ping(&web2.address.to_string(), 3)?;
+        let ping = web1.netns.ping(web2.address.to_string(), 3)?;
         ensure!(ping.received == 0, "{} of {} answered", ping.received, ping.sent);
         ensure!(clear.stop()?.count("udp")? == 0, "VXLAN left in clear text");
         h1.netns.ip(&[&["xfrm", "policy", "delete"][..], &about].concat())?;
