@@ -161,7 +161,7 @@ fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::{string::String, vec};
+    use std::string::String;
 
     /// Type information that a test makes: its types, and its strings, of which the first is empty.
     pub(crate) struct Made {
