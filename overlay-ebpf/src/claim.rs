@@ -102,7 +102,7 @@ fn claim(
     }
     let [a, b, c, d, e, f, ..] = own.to_le_bytes();
     let entry = ClaimEntry { mac: [a, b, c, d, e, f], pad: [0; 2], until_ns: now + KEPT };
-    CLAIMS.insert(&key, &entry, 0).map_err(|_| DropReason::NeighbourLimit)
+    CLAIMS.insert(key, entry, 0).map_err(|_| DropReason::NeighbourLimit)
 }
 
 /// The MAC that an address is made of, if it is made of one.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use overlay_common::{
     ApiKey, ClaimEntry, Config, FdbEntry, FdbKey, FloodEntry, FloodKey, GatewayPortEntry, HopEntry,
-    Limits, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
+    NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
