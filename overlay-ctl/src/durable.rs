@@ -11,7 +11,7 @@ mod json;
 #[cfg(test)]
 pub(crate) mod simulated;
 
-pub use json::{FileError, read_json, write_json};
+pub use json::{FileError, boot_id, read_json, write_json};
 
 use std::{
     fmt::Debug,

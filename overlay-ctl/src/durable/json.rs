@@ -30,6 +30,17 @@ pub enum FileError {
     },
 }
 
+/// A text that changes with every start of the host, at which all that the kernel held is gone.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn boot_id() -> Result<String, FileError> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(PATH);
+    let id = id.map_err(|source| FileError::Io { path: PATH.into(), source })?;
+    Ok(id.trim().to_owned())
+}
+
 /// What the file says; `None` if there is no such file.
 ///
 /// # Errors

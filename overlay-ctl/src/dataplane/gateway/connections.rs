@@ -18,7 +18,8 @@ use crate::{
     model::Subnet,
 };
 
-/// Time that one look may take. 300,000 connections of others take less than a second.
+/// Time that one look may take. Beside 250,000 connections of others a debug build took 1.6 s of CPU time for a look at all
+/// (29 November 2026, measured once).
 const BOUND: Duration = Duration::from_secs(5);
 /// After a failure nothing is tried for this long.
 const REST: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@
 
 use crate::{
     dataplane::netlink::{Forwarding, Netlink, NetlinkError, OuterDevice},
-    durable::{FileError, read_json, write_json},
+    durable::{FileError, boot_id, read_json, write_json},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,7 +21,6 @@ use std::{
 
 /// The file in the state folder.
 const FILE: &str = "forwarding.json";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the node changed. The sysctl of each device was 0 before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,9 +95,7 @@ impl ForwardingKeeper {
         former: &BTreeSet<String>,
     ) -> Result<Self, ForwardingError> {
         let path = state_dir.join(FILE);
-        let boot = fs::read_to_string(BOOT_ID);
-        let boot = boot.map_err(|source| FileError::Io { path: BOOT_ID.into(), source })?;
-        let boot = boot.trim().to_owned();
+        let boot = boot_id()?;
         let record = match read_json::<Record>(&path) {
             Ok(record) => record.filter(|record| record.boot == boot),
             Err(error) => {

@@ -3,7 +3,7 @@
 
 use crate::{
     dataplane::netlink::{LinkList, Netlink, NetlinkError, Offloads, OffloadsError},
-    durable::{FileError, read_json, write_json},
+    durable::{FileError, boot_id, read_json, write_json},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -20,8 +20,6 @@ const DATAGRAMS: &str = "rx-udp-gro-forwarding";
 const HARMFUL: [&str; 2] = [LISTS, DATAGRAMS];
 /// The file in the state folder.
 const FILE: &str = "offloads.json";
-/// Changes with every start of the host, at which each device gets its offloads anew.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the node has switched off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,9 +181,9 @@ impl Record {
     }
 }
 
-/// What is off since this start of the host.
+/// What is off since this start of the host, at which each device got its offloads anew.
 fn read(path: &Path) -> Result<Record, FileError> {
-    let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+    let boot = boot_id()?;
     let record: Option<Record> = read_json(path)?;
     let is_of_now = |record: &Record| record.boot == boot;
     Ok(record.filter(is_of_now).unwrap_or(Record { boot, devices: Vec::new() }))
