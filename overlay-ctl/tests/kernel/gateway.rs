@@ -43,6 +43,7 @@ pub(crate) fn rules() -> Rules {
         vxlan_port: 4789,
         forwarding: BTreeSet::from(["eth7".to_owned(), "eth8".to_owned()]),
         bridged: BTreeSet::new(),
+        translates: true,
         published: BTreeMap::new(),
     }
 }

@@ -11,7 +11,7 @@ use overlay_ctl::{
 };
 
 use crate::{
-    gateway::{WEB, published, rules},
+    gateway::{HOST, Lab, WEB, published, rules},
     lab::{Netns, skip},
 };
 
@@ -85,6 +85,26 @@ fn what_is_as_wanted_is_not_written() {
         table.remove().await.unwrap();
     });
     assert_eq!(handles(&host), "");
+}
+
+/// NAT and connection states make the kernel track each connection of the host, whoever it belongs to.
+#[test]
+fn without_a_leg_the_host_s_connections_are_not_tracked() {
+    if skip() {
+        return;
+    }
+    let mut lab = Lab::new(&Rules { translates: false, ..rules() });
+    let tracked = |lab: &Lab| -> u32 {
+        lab.outside.sh(&format!("ping -c 1 -W 5 {HOST}"));
+        let count = lab.host.sh("cat /proc/sys/net/netfilter/nf_conntrack_count");
+        count.trim().parse().unwrap()
+    };
+    assert_eq!(tracked(&lab), 0);
+    assert_eq!(lab.sync(&rules()), Changed::Table);
+    assert_ne!(tracked(&lab), 0);
+    lab.host.sh("nft list chain ip overlay postrouting");
+    assert_eq!(lab.sync(&Rules { translates: false, ..rules() }), Changed::Table);
+    lab.host.sh("! nft list chain ip overlay postrouting");
 }
 
 #[test]

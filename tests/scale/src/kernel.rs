@@ -5,10 +5,10 @@ use overlay_ctl::{
     dataplane::{
         datapath::{Cursor, Datapath, DatapathError},
         kernel::{
-            DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, Kernel, KernelError, Legs,
+            DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, GatewayUse, Kernel, KernelError,
             LinkLayer, LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed,
-            ObservedBridge, ObservedDevice, ObservedPeer, Outside, PublishedPorts, Resolve,
-            Resolved, Stations, TableChange, Tables, Way, Ways,
+            ObservedBridge, ObservedDevice, ObservedPeer, Outside, Resolve, Resolved, Stations,
+            TableChange, Tables, Way, Ways,
         },
     },
     model::{Encapsulation, Vtep},
@@ -205,7 +205,7 @@ impl Outside for MapsOnly {
         Ok(())
     }
 
-    async fn publish(&mut self, _ports: &PublishedPorts, _legs: &Legs) -> Result<(), KernelError> {
+    async fn publish(&mut self, _wanted: &GatewayUse) -> Result<(), KernelError> {
         Ok(())
     }
 }

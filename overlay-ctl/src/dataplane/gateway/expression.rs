@@ -32,6 +32,17 @@ pub(super) fn masquerade_to(ports: Expression<'static>) -> Statement<'static> {
     Statement::Masquerade(Some(NAT { addr: None, family: None, port: Some(ports), flags: None }))
 }
 
+/// Returns true if the kernel tracks the connections of the whole host for this statement, from the moment it is written.
+pub(super) fn needs_tracking(statement: &Statement<'_>) -> bool {
+    match statement {
+        Statement::Masquerade(_) | Statement::DNAT(_) => true,
+        Statement::Match(Match { left, .. }) => {
+            matches!(left, Expression::Named(NamedExpression::CT(_)))
+        }
+        _ => false,
+    }
+}
+
 pub(super) fn counter() -> Statement<'static> {
     let zero = AnonymousCounter { packets: Some(0), bytes: Some(0) };
     Statement::Counter(Counter::Anonymous(Some(zero)))

@@ -9,6 +9,9 @@
 //! Masquerade keeps a flow's source port where it is free, and takes any other where it is not. VXLAN's must not be
 //! among them: an answer to that port, from a node's address, would pass for VXLAN of that node.
 //!
+//! Without a gateway leg there is only the chain `forward`, and no rule of it asks for a connection's state: as long as any
+//! table translates addresses or asks for states, the kernel tracks each connection of the host.
+//!
 //! The rules are the same for one published port and for a thousand: what is published are elements of
 //! maps, found by hash. A further port only adds elements, and packets do not pass more rules for it. A port
 //! has one element in a map to its endpoint's address and one in a map to the endpoint's port, because nft
@@ -16,7 +19,7 @@
 
 use super::expression::{
     both, compare, counter, destination_port, dnat, either, equal, field_of, has, in_set, ip,
-    masquerade_to, meta, named, prefix, range, text,
+    masquerade_to, meta, named, needs_tracking, prefix, range, text,
 };
 use crate::{
     dataplane::kernel::{HostPort, Target},
@@ -71,6 +74,9 @@ pub struct Rules {
     /// Pairs of an opened device and a bridge: the bridge itself, or a VLAN device on it, and the bridge. With br_netfilter
     /// the frames that a bridge carries between its ports pass here too, and they are not routed.
     pub bridged: BTreeSet<(String, String)>,
+    /// There are legs. Without any, no rule translates addresses or asks for the state of a connection: for either the
+    /// kernel tracks each connection of the host, which costs each of its packets time.
+    pub translates: bool,
     /// Ports of the host (address 0.0.0.0 = all its addresses) and their targets.
     pub published: BTreeMap<HostPort, Target>,
 }
@@ -89,13 +95,20 @@ pub(super) fn skeleton(rules: &Rules) -> Vec<Value> {
         map(ON_ONE_TO_PORT, &on_one, SetType::InetService),
         map(ON_ALL_TO_ADDRESS, &on_all, SetType::Ipv4Addr),
         map(ON_ALL_TO_PORT, &on_all, SetType::InetService),
-        chain("publish", None),
-        chain("prerouting", Some((NfChainType::NAT, NfHook::Prerouting, DSTNAT))),
-        chain("output", Some((NfChainType::NAT, NfHook::Output, DSTNAT))),
         chain("forward", Some((NfChainType::Filter, NfHook::Forward, FILTER))),
-        chain("postrouting", Some((NfChainType::NAT, NfHook::Postrouting, SRCNAT))),
     ];
-    for (chain, comment, statements) in described(rules) {
+    if rules.translates {
+        objects.extend([
+            chain("publish", None),
+            chain("prerouting", Some((NfChainType::NAT, NfHook::Prerouting, DSTNAT))),
+            chain("output", Some((NfChainType::NAT, NfHook::Output, DSTNAT))),
+            chain("postrouting", Some((NfChainType::NAT, NfHook::Postrouting, SRCNAT))),
+        ]);
+    }
+    let is_wanted = |(chain, _, statements): &Described| {
+        rules.translates || (*chain == "forward" && !statements.iter().any(needs_tracking))
+    };
+    for (chain, comment, statements) in described(rules).into_iter().filter(is_wanted) {
         objects.push(NfListObject::Rule(Rule {
             family: FAMILY,
             table: TABLE.into(),
@@ -289,6 +302,7 @@ pub(super) mod tests {
             vxlan_port: 4789,
             forwarding: BTreeSet::new(),
             bridged: BTreeSet::new(),
+            translates: true,
             published: BTreeMap::new(),
         }
     }
@@ -304,6 +318,17 @@ pub(super) mod tests {
                 assert_eq!(count, usize::from(other != port), "{other} beside {port}: {sides:?}");
             }
         }
+    }
+
+    #[test]
+    fn without_a_leg_nothing_makes_the_kernel_track_connections() {
+        let bare = skeleton(&Rules { translates: false, ..some() });
+        let text = serde_json::to_string(&bare).unwrap();
+        for word in [r#""nat""#, r#""ct""#, "masquerade", "dnat", "jump"] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+        // What keeps the host from routing for others stays.
+        assert!(text.contains("@opened") && text.contains("@bridged"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{forwarding::ForwardingKeeper, surroundings::Surroundings};
 use crate::{
     dataplane::{
         gateway::{Connections, Reservations, Rules, Table},
-        kernel::{HostPort, KernelError, Legs, LocalGateway, PublishedPorts, Stations},
+        kernel::{GatewayUse, HostPort, KernelError, LocalGateway, Stations},
         netlink::{GATEWAY_BRIDGE, LinkList, Netlink},
     },
     model::Subnet,
@@ -101,14 +101,10 @@ impl HostGateway {
 
     /// Makes exactly these ports of the host lead to endpoints, reserves them, and ends the connections that are out of
     /// date.
-    pub(super) async fn publish(
-        &mut self,
-        published: &PublishedPorts,
-        legs: &Legs,
-    ) -> Result<(), KernelError> {
-        let wanted: BTreeSet<HostPort> = published.keys().copied().collect();
+    pub(super) async fn publish(&mut self, wanted: &GatewayUse) -> Result<(), KernelError> {
+        let ports: BTreeSet<HostPort> = wanted.ports.keys().copied().collect();
         let unkept: Vec<String> =
-            self.ports.lock().hold(&wanted).iter().map(|taken| crate::error_chain(taken)).collect();
+            self.ports.lock().hold(&ports).iter().map(|taken| crate::error_chain(taken)).collect();
         if unkept != self.unkept {
             if !unkept.is_empty() {
                 tracing::warn!(ports = ?unkept, "published ports are not kept from other programs");
@@ -116,17 +112,17 @@ impl HostGateway {
             self.unkept = unkept;
         }
         let looked = if self.is_doubted { self.look().await } else { Ok(()) };
-        let mut rules = self.rules(published);
+        let mut rules = self.rules(wanted);
         let mut synced = self.table.sync(&rules).await;
         if synced.is_err() && looked.is_ok() {
             // A device may be gone since the last look.
             self.look().await?;
-            rules = self.rules(published);
+            rules = self.rules(wanted);
             synced = self.table.sync(&rules).await;
         }
         synced.map_err(|e| KernelError::new("writing the nftables table failed", e))?;
-        self.published = published.len();
-        self.connections.settle(&mut self.table, &rules, legs).await;
+        self.published = wanted.ports.len();
+        self.connections.settle(&mut self.table, &rules, &wanted.legs).await;
         // Only now that the rules keep the host from routing for others.
         self.forwarding.open_guarded();
         looked
@@ -144,7 +140,7 @@ impl HostGateway {
         Ok(())
     }
 
-    fn rules(&self, published: &PublishedPorts) -> Rules {
+    fn rules(&self, wanted: &GatewayUse) -> Rules {
         let opened = || self.forwarding.opened();
         let bridged = opened().filter_map(|d| Some((d.name.clone(), d.bridge.clone()?)));
         Rules {
@@ -153,7 +149,8 @@ impl HostGateway {
             vxlan_port: self.vxlan_port,
             forwarding: opened().map(|device| device.name.clone()).collect(),
             bridged: bridged.collect(),
-            published: published.clone(),
+            translates: wanted.translates,
+            published: wanted.ports.clone(),
         }
     }
 

@@ -9,8 +9,8 @@ use crate::{
     dataplane::{
         datapath::DatapathError,
         kernel::{
-            KernelError, Legs, LinkLayer, LocalGateway, Outside, OutsideHealth, PublishedPorts,
-            Stations, Uplink, Ways,
+            GatewayUse, KernelError, LinkLayer, LocalGateway, Outside, OutsideHealth, Stations,
+            Uplink, Ways,
         },
         netlink::{
             Interest, LinkList, Netlink, Underlay, UnderlayChoice, UnderlayError, vxlan_user,
@@ -268,8 +268,8 @@ impl Outside for HostOutside {
         self.gateway.doubt_forwarding();
     }
 
-    async fn publish(&mut self, ports: &PublishedPorts, legs: &Legs) -> Result<(), KernelError> {
-        self.gateway.publish(ports, legs).await
+    async fn publish(&mut self, wanted: &GatewayUse) -> Result<(), KernelError> {
+        self.gateway.publish(wanted).await
     }
 
     fn health(&self) -> OutsideHealth {

@@ -28,7 +28,7 @@ pub use kind::{
 };
 pub use mtu::{MtuSource, Mtus, packet_mtu};
 pub use names::{Names, Namespace, NetworkNames};
-pub use published::{HostPort, Legs, PublishedPorts, Target};
+pub use published::{GatewayUse, HostPort, Legs, PublishedPorts, Target};
 pub use sizes::{PairSizes, SUPER_PACKET_MAX, SuperPackets};
 pub use status::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus, SuperPacketHealth};
 pub use tables::{TableChange, Tables};
@@ -191,8 +191,7 @@ pub trait Outside: Send {
     /// that is not among these. Lets the host's neighbours and the gateway bridge reach each other.
     fn publish(
         &mut self,
-        ports: &PublishedPorts,
-        legs: &Legs,
+        wanted: &GatewayUse,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
     /// The state of all this, as the node reports it.
     fn health(&self) -> OutsideHealth {

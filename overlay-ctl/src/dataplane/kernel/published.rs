@@ -1,4 +1,4 @@
-//! Ports of the host that lead to endpoints, and the legs that they lead by.
+//! What uses the way to and from the outside world: ports of the host that lead to endpoints, and gateway legs.
 
 use super::DeviceId;
 use crate::model::Transport;
@@ -24,3 +24,15 @@ pub struct Target {
 /// The gateway legs of this node that were set up, and the address of each. A leg with another id is another leg, whatever
 /// its address: no connection of the former leg is its own.
 pub type Legs = BTreeMap<DeviceId, Ipv4Addr>;
+
+/// What uses the way to and from the outside world on this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GatewayUse {
+    /// The ports of the host that lead to endpoints.
+    pub ports: PublishedPorts,
+    /// The legs that were set up.
+    pub legs: Legs,
+    /// A leg is wanted, or one stands. Before it carries a packet, the rules that translate must be in place. Without any,
+    /// there are none of these rules: the kernel would track the connections of the whole host for them.
+    pub translates: bool,
+}

@@ -37,8 +37,8 @@ pub use hop::{LocalVtep, hop_entry};
 use crate::{
     control::state::View,
     dataplane::kernel::{
-        DeviceId, Devices as _, EndpointHealth, Kernel, KernelError, Legs, LocalStatus, Maps, Mtus,
-        Names, Outside as _, PublishedPorts, Resolved, Stations, Tables, Way,
+        DeviceId, Devices as _, EndpointHealth, GatewayUse, Kernel, KernelError, LocalStatus, Maps,
+        Mtus, Names, Outside as _, Resolved, Stations, Tables, Way,
     },
     model::{EndpointId, Revision, Vtep},
 };
@@ -87,9 +87,8 @@ pub struct Reconciler<K: Kernel> {
     is_program_due: bool,
     /// The last pass saw a part of the gateway bridge out of its place.
     is_displaced: bool,
-    /// The ports that were published last, and the legs that were set up then; `None` before the first pass, when those
-    /// of an earlier process may stand.
-    published: Option<(PublishedPorts, Legs)>,
+    /// What was published last; `None` before the first pass, when those of an earlier process may stand.
+    published: Option<GatewayUse>,
     /// The devices whose sizes could not be changed, and why, as logged.
     unchanged: BTreeMap<DeviceId, String>,
     health: BTreeMap<EndpointId, EndpointHealth>,
@@ -160,8 +159,8 @@ impl<K: Kernel> Reconciler<K> {
                     // back, a pass reports it.
                     Some(()) = nudges.rules.recv() => {
                         self.kernel.outside().doubt_rules();
-                        if let Some((ports, legs)) = &self.published
-                            && self.kernel.outside().publish(ports, legs).await.is_err()
+                        if let Some(published) = &self.published
+                            && self.kernel.outside().publish(published).await.is_err()
                         {
                             break Trigger::KernelChanged;
                         }
@@ -169,8 +168,8 @@ impl<K: Kernel> Reconciler<K> {
                     // The same holds for the way to and from the outside.
                     Some(()) = nudges.forwarding.recv() => {
                         self.kernel.outside().doubt_forwarding();
-                        if let Some((ports, legs)) = &self.published
-                            && self.kernel.outside().publish(ports, legs).await.is_err()
+                        if let Some(published) = &self.published
+                            && self.kernel.outside().publish(published).await.is_err()
                         {
                             break Trigger::KernelChanged;
                         }

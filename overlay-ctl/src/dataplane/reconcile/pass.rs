@@ -8,8 +8,9 @@ use super::{
 use crate::{
     control::state::View,
     dataplane::kernel::{
-        Bridge, DeviceFailure, DeviceId, Devices as _, GatewayHealth, Kernel, KernelError,
-        LocalGateway, LocalStatus, Mtus, Outside as _, Resolved, WantedDevices,
+        Bridge, DeviceFailure, DeviceId, DeviceKind, Devices as _, GatewayHealth, GatewayUse,
+        Kernel, KernelError, LocalGateway, LocalStatus, Mtus, Outside as _, Resolved,
+        WantedDevices,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +38,7 @@ impl<K: Kernel> Reconciler<K> {
         self.is_displaced = plan.is_displaced;
         self.keep(&plan, &wanted, &mut state).await;
         self.create(&plan.create, &wanted, &mut state).await;
-        self.program(view, &wanted, &mut state).await?;
+        self.program(view, &wanted, &plan, &mut state).await?;
         self.remove(&plan, &mut state).await;
         let mut again = plan.recreate.clone();
         if !plan.remove.is_empty() {
@@ -45,13 +46,13 @@ impl<K: Kernel> Reconciler<K> {
             again.extend(plan.create.iter().filter(|id| !state.devices.contains_key(id)));
         }
         if self.create(&again, &wanted, &mut state).await {
-            self.program(view, &wanted, &mut state).await?;
+            self.program(view, &wanted, &plan, &mut state).await?;
         }
         // Before packets flow: whoever waits for an endpoint finds its names.
         self.tell_names(true).await;
         self.raise(&plan, &wanted, &mut state).await;
-        if let Some((_, legs)) = &mut self.published {
-            *legs = names::set_up_legs(&wanted, &state.devices);
+        if let Some(published) = &mut self.published {
+            published.legs = names::set_up_legs(&wanted, &state.devices);
         }
         self.judge(&state);
         self.report(view, mtus, state)
@@ -140,6 +141,7 @@ impl<K: Kernel> Reconciler<K> {
         &mut self,
         view: &View,
         wanted: &WantedDevices,
+        plan: &Plan,
         state: &mut PassState,
     ) -> Result<(), KernelError> {
         self.sync_all(view, wanted, state).await?;
@@ -147,8 +149,13 @@ impl<K: Kernel> Reconciler<K> {
         state.note(swapped);
         let ports = names::desired_ports(self.held.sites.here(), &state.devices);
         let legs = names::set_up_legs(wanted, &state.devices);
-        let published = self.kernel.outside().publish(&ports, &legs).await;
-        self.published = Some((ports, legs));
+        // One that is about to be removed may send until then.
+        let removed = plan.remove.iter().map(|(device, _)| &device.id);
+        let mut devices = wanted.devices.keys().chain(state.devices.keys()).chain(removed);
+        let translates = devices.any(|id| id.kind == DeviceKind::Leg);
+        let wanted = GatewayUse { ports, legs, translates };
+        let published = self.kernel.outside().publish(&wanted).await;
+        self.published = Some(wanted);
         state.note(published);
         Ok(())
     }

@@ -53,6 +53,8 @@ pub(super) enum Fault {
 pub(super) struct FakeKernel {
     pub(super) tables: Tables,
     pub(super) devices: BTreeMap<u32, ObservedDevice>,
+    /// The rules that translate addresses are in place.
+    pub(super) translates: bool,
     pub(super) published: PublishedPorts,
     /// The legs whose connections may live.
     pub(super) legs: Legs,

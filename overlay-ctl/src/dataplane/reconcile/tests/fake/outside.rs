@@ -3,8 +3,8 @@
 use super::{Call, FakeKernel, UNDERLAY, has};
 use crate::{
     dataplane::kernel::{
-        DeviceKind, KernelError, Legs, LinkLayer, LocalGateway, Names, NextHop, ObservedDevice,
-        Outside, OutsideHealth, PublishedPorts, Resolve, Resolved, Stations, Way, Ways,
+        DeviceKind, GatewayUse, KernelError, LinkLayer, LocalGateway, Names, NextHop,
+        ObservedDevice, Outside, OutsideHealth, Resolve, Resolved, Stations, Way, Ways,
     },
     model::{Encapsulation, Vtep},
 };
@@ -65,7 +65,8 @@ impl Outside for FakeKernel {
         Ok(())
     }
 
-    async fn publish(&mut self, ports: &PublishedPorts, legs: &Legs) -> Result<(), KernelError> {
+    async fn publish(&mut self, wanted: &GatewayUse) -> Result<(), KernelError> {
+        let GatewayUse { ports, legs, translates } = wanted;
         self.try_call(Call::Publish)?;
         self.publications += 1;
         for target in ports.values() {
@@ -77,6 +78,12 @@ impl Outside for FakeKernel {
             let stands = |device: &ObservedDevice| is_up(device) && has(device, *address);
             assert!(self.devices.values().any(stands), "{leg} is set up and has its address");
         }
+        let is_leg = |device: &ObservedDevice| device.id.kind == DeviceKind::Leg;
+        assert!(
+            *translates || !self.devices.values().any(is_leg),
+            "a leg has the rules that translate"
+        );
+        self.translates = *translates;
         self.published.clone_from(ports);
         self.legs.clone_from(legs);
         Ok(())
