@@ -50,12 +50,24 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReaso
         return Ok(payload);
     }
     let is_server = if ip.has_options() {
-        let ports: Result<Ports, _> = ctx.load(at);
-        ports.is_ok_and(|ports| ports.destination() == DHCP_CLIENT)
+        destination_behind_options(ctx, at)? == DHCP_CLIENT
     } else {
         destination == DHCP_CLIENT
     };
     if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
+}
+
+/// The destination's port; 0, which is no client's, of a packet that ends before it.
+#[cold]
+#[inline(always)]
+fn destination_behind_options(ctx: &TcContext, at: usize) -> Result<u16, DropReason> {
+    let whole = at + size_of::<Ports>();
+    if (ctx.len() as usize) < whole {
+        return Ok(0);
+    }
+    frame::keep(ctx, whole)?;
+    let ports: Ports = ctx.load(at).map_err(|_| DropReason::Malformed)?;
+    Ok(ports.destination())
 }
 
 /// Checks that the IPv6 packet at `l3` comes from no router and no DHCP server, and speaks for no neighbour's address.

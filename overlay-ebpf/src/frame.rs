@@ -58,6 +58,14 @@ pub fn linear(ctx: &TcContext, len: usize) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// Takes the first `len` bytes, which the packet has, into the packet's own buffer. What lies behind that may be in pages
+/// that its sender can still write to (splice into a socket, and a tunnel's end inside the endpoint), and would then not
+/// be what was checked. What [`header`] reads is in that buffer; what is read by `ctx.load` need not be.
+#[inline(always)]
+pub fn keep(ctx: &TcContext, len: usize) -> Result<(), DropReason> {
+    ctx.pull_data(len as u32).map_err(|_| DropReason::Malformed)
+}
+
 /// Pulls the headers that are read where they lie directly, as far as the packet is that long: for a packet of which
 /// nothing was checked. Its network card may have left any part of them in other pages.
 #[inline(always)]

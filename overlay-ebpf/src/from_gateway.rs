@@ -120,7 +120,7 @@ fn check_ipv4(
     }
     check_destination(port, ip.dst)?;
     if ip.has_options() || ip.protocol == IPPROTO_ICMP {
-        keep(ctx, L3 + ip.header_len() + payload.min(READ_MAX))?;
+        frame::keep(ctx, L3 + ip.header_len() + payload.min(READ_MAX))?;
     }
     if ip.has_options() {
         refuse_source_route(ctx, ip.header_len())?;
@@ -141,14 +141,6 @@ fn check_ipv4(
 
 /// Bytes of the payload that are read at most.
 const READ_MAX: usize = size_of::<IcmpAbout>();
-
-/// Takes the first `len` bytes into the packet's own buffer. The rest of a packet may lie in pages that its sender can
-/// still write to (splice into a socket, and a tunnel's end inside the endpoint), and would then not be what was
-/// checked.
-#[inline(always)]
-fn keep(ctx: &TcContext, len: usize) -> Result<(), DropReason> {
-    ctx.pull_data(len as u32).map_err(|_| DropReason::Malformed)
-}
 
 /// How many bytes follow the header, as the header says, which must fit into the frame. Ethernet's padding is
 /// not among them.

@@ -159,7 +159,11 @@ fn is_vxlan_to_us(ctx: &TcContext, config: &Config) -> Result<bool, DropReason> 
         return Ok(false);
     }
     if ip.has_options() {
-        let udp: Result<Udp, _> = ctx.load(L3 + ip.header_len());
+        let at = L3 + ip.header_len();
+        if frame::keep(ctx, at + size_of::<Udp>()).is_err() {
+            return Ok(false);
+        }
+        let udp: Result<Udp, _> = ctx.load(at);
         return match udp {
             Ok(udp) if udp.destination() == config.vxlan_port => Err(DropReason::OuterOptions),
             _ => Ok(false),

@@ -104,6 +104,14 @@ fn what_only_servers_say() -> Vec<Case> {
             frame.splice(34..34, [1; 4]);
             frame
         }, Drop(DhcpServer)),
+        case("half of the ports behind IP options", AS_USUAL, {
+            let mut frame = dhcp(67, 68);
+            frame[14] = 0x4f;
+            frame[17] = 20 + 40 + 2;
+            frame.splice(34..34, [1; 40]);
+            frame.truncate(14 + 60 + 2);
+            frame
+        }, Redirect),
         case("a later fragment with such bytes", AS_USUAL, { let mut frame = dhcp(67, 68); frame[21] = 1; frame }, Redirect),
         case("a DHCPv6 server's answer", AS_USUAL, dhcpv6(547, 546), Drop(DhcpServer)),
         case("a DHCPv6 server's answer from another port", AS_USUAL, dhcpv6(1547, 546), Drop(DhcpServer)),
