@@ -24,4 +24,5 @@ mod host;
 mod lab;
 mod layouts;
 mod netlink;
+mod pressure;
 mod station;

@@ -1,4 +1,5 @@
-//! The door to the kernel's table of connections (conntrack): lists a part of it, and deletes single connections.
+//! The door to the kernel's table of connections (conntrack): lists a part of it, deletes single connections, and says
+//! how full it is.
 
 use std::{io, net::IpAddr};
 
@@ -10,7 +11,7 @@ use nix::libc;
 use rtnetlink::{
     packet_core::{
         DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
-        NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+        NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
     },
     sys::{
         AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket,
@@ -25,6 +26,11 @@ use super::{
 };
 
 /// linux/netfilter/nfnetlink_conntrack.h; the crate does not name these.
+const GET_STATS_OF_CPUS: u8 = 4;
+const GET_STATS: u8 = 5;
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+const CTA_STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
+const CTA_STATS_DROP: u16 = 10;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
@@ -38,6 +44,16 @@ const BY_DESTINATION_PORT: u32 = 1 << 5;
 const FAMILY_HEADER: usize = 4;
 /// A list that the kernel could not complete is asked for again, so often at most.
 const ATTEMPTS: usize = 3;
+
+/// How full the table is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Fill {
+    pub(super) entries: u32,
+    /// No more are made than so many (nf_conntrack_max).
+    pub(super) max: u32,
+    /// Packets that were dropped, mostly since they found no room, for as long as the network namespace exists.
+    pub(super) refused: u64,
+}
 
 /// A socket to the table of connections of the network namespace in which it was opened.
 pub(super) struct Conntrack {
@@ -56,7 +72,7 @@ impl Conntrack {
     /// since the kernel compares no ports of SCTP, and it may get one twice.
     pub(super) async fn list(&mut self, part: Part, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         for _ in 0..ATTEMPTS {
-            let message = (ConntrackMessageType::Get, filter(part));
+            let message = (ConntrackMessageType::Get.into(), filter(part));
             if self.exchange(NLM_F_DUMP, message, &mut each).await? {
                 return Ok(());
             }
@@ -66,7 +82,7 @@ impl Conntrack {
 
     /// Deletes the connection with these attributes. Returns false if it ended by itself.
     pub(super) async fn delete(&mut self, identity: Vec<DefaultNla>) -> io::Result<bool> {
-        let message = (ConntrackMessageType::Delete, identity);
+        let message = (ConntrackMessageType::Delete.into(), identity);
         match self.exchange(NLM_F_ACK, message, |_| {}).await {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -74,12 +90,38 @@ impl Conntrack {
         }
     }
 
+    /// How full the table is. Unlike the entries, `max` is that of all network namespaces.
+    pub(super) async fn fill(&mut self) -> io::Result<Fill> {
+        let mut fill = Fill::default();
+        let number =
+            |value: &[u8]| value.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        self.exchange(NLM_F_ACK, (GET_STATS, Vec::new()), |attributes| {
+            for attribute in NlasIterator::new(attributes).flatten() {
+                match attribute.kind() {
+                    CTA_STATS_GLOBAL_ENTRIES => fill.entries = number(attribute.value()),
+                    CTA_STATS_GLOBAL_MAX_ENTRIES => fill.max = number(attribute.value()),
+                    _ => {}
+                }
+            }
+        })
+        .await?;
+        self.exchange(NLM_F_DUMP, (GET_STATS_OF_CPUS, Vec::new()), |attributes| {
+            for attribute in NlasIterator::new(attributes).flatten() {
+                if attribute.kind() == CTA_STATS_DROP {
+                    fill.refused += u64::from(number(attribute.value()));
+                }
+            }
+        })
+        .await?;
+        Ok(fill)
+    }
+
     /// Sends a request and passes each answer to `each`, until the kernel says that there are no more. Returns false if
     /// there should be more.
     async fn exchange(
         &mut self,
         flags: u16,
-        (message_type, attributes): (ConntrackMessageType, Vec<DefaultNla>),
+        (message_type, attributes): (u8, Vec<DefaultNla>),
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
@@ -87,7 +129,7 @@ impl Conntrack {
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
         // In the crate's general form, because its form of these requests has no filter.
-        let message = ConntrackMessage::Other { message_type: message_type.into(), attributes };
+        let message = ConntrackMessage::Other { message_type, attributes };
         let family = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
         let payload = NetlinkPayload::from(NetfilterMessage::new(family, message));
         let mut request = NetlinkMessage::new(header, payload);

@@ -4,7 +4,7 @@
 use super::{forwarding::ForwardingKeeper, surroundings::Surroundings};
 use crate::{
     dataplane::{
-        gateway::{Connections, Reservations, Rules, Table},
+        gateway::{ConnectionPressure, Connections, Reservations, Rules, Table},
         kernel::{GatewayUse, HostPort, KernelError, LocalGateway, Stations},
         netlink::{GATEWAY_BRIDGE, LinkList, Netlink},
     },
@@ -39,6 +39,7 @@ pub struct HostGateway {
     vxlan_port: u16,
     table: Table,
     connections: Connections,
+    pressure: ConnectionPressure,
     ports: SharedPorts,
     published: usize,
     forwarding: ForwardingKeeper,
@@ -63,6 +64,7 @@ impl HostGateway {
             vxlan_port,
             table,
             connections: Connections::default(),
+            pressure: ConnectionPressure::default(),
             ports,
             published: 0,
             forwarding,
@@ -86,7 +88,10 @@ impl HostGateway {
         let ensured = self.netlink.ensure_gateway_bridge_among(links, subnet, mtu, stations).await;
         let ensured = ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e));
         self.surroundings.look(&self.netlink, self.subnet).await;
-        ensured.err().into_iter().collect()
+        let pressure = self.pressure.look(self.subnet).await;
+        let pressure =
+            pressure.map_err(|e| KernelError::new("looking at the table of connections failed", e));
+        ensured.err().into_iter().chain(pressure.err()).collect()
     }
 
     /// Marks forwarding as to be looked at again, because another program may have changed it.
@@ -169,6 +174,8 @@ impl HostGateway {
     pub(super) fn trouble(&self) -> impl Iterator<Item = String> {
         let around = self.forwarding.trouble().chain(self.surroundings.found());
         let noted = self.unkept.iter().chain(around).cloned();
-        noted.chain(self.connections.trouble().map(str::to_owned))
+        let about_connections =
+            self.connections.trouble().into_iter().chain(self.pressure.trouble());
+        noted.chain(about_connections.map(str::to_owned))
     }
 }
