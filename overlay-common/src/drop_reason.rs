@@ -129,7 +129,7 @@ drop_reasons! {
     DhcpServer = 36, "dhcp_server", "A DHCP server's message from an endpoint that does not forward.";
     PriorityTag = 37, "priority_tag", "A VLAN tag of VLAN 0 is around ARP or around another tag. The receiver would treat the frame as untagged, and it would have avoided all checks.";
     UnfinishedChecksum = 38, "unfinished_checksum", "The kernel was asked to write a checksum that is not the packet's own. The write would change what was checked.";
-    IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error on the gateway leg is about a packet that was not for the endpoint.";
+    IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error of an endpoint is about a packet that was not for the endpoint. On a network, one that forwards may send it.";
     UnresolvedNextHop = 40, "unresolved_next_hop", "The next hop towards the destination's node is not resolved yet (ARP on the underlay), and the kernel's own routes cannot carry this frame. Packets of IP take those routes meanwhile.";
     OuterGroupFrame = 41, "outer_group_frame", "The VXLAN packet is for this node's address, but came in a broadcast or multicast Ethernet frame.";
     ReservedGroup = 42, "reserved_group", "The frame is to one of the group addresses that no bridge passes on (01:80:c2:00:00:00 to 0f: spanning tree, pause, LACP, 802.1X, LLDP; IEEE 802.1Q, section 8.6.3).";
@@ -138,6 +138,7 @@ drop_reasons! {
     SpoofedNeighbour = 45, "spoofed_neighbour", "A message of IPv6 neighbour discovery in which an endpoint speaks for an address of another (RFC 6620), or a packet that could hide one behind an extension header.";
     UncutSuperPacket = 46, "uncut_super_packet", "A super-packet of SCTP, or of a tunnel inside the endpoint, which behind the outer headers would be cut in the wrong places. The endpoint's interface has such packets cut before they leave it, unless its segmentation offloads were switched on again (`ethtool -K`).";
     NeighbourLimit = 47, "neighbour_limit", "A message of IPv6 neighbour discovery for one more address, from an endpoint that has claimed too many, or the claim could not be noted.";
+    IcmpFromRouter = 48, "icmp_from_router", "An ICMP message that only a router sends (a redirect, or a report of a smaller packet size) from an endpoint that does not forward, or on the gateway leg a redirect or a report of less than 1280 bytes from any. It would count for all traffic of the host that gets it.";
 }
 
 #[cfg(test)]

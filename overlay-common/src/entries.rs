@@ -174,6 +174,8 @@ pub struct GatewayPortEntry {
     pub mac: MacBytes,
     /// MAC of the bridge.
     pub gateway_mac: MacBytes,
+    /// [`FLAG_FORWARDS`] if an endpoint that has this leg has it; no other flag.
+    pub flags: u32,
 }
 
 /// Key of APIS.
@@ -387,7 +389,7 @@ sizes! {
     FloodEntry: 528;
     Limits: 24;
     Limit: 8;
-    GatewayPortEntry: 52;
+    GatewayPortEntry: 56;
     ApiKey: 20;
     Config: 56;
     Counter: 16;

@@ -71,38 +71,50 @@ fn claim(
     let Speaker { vni, eth, slot } = speaker;
     let own = eth.source();
     let key = NeighKey { ip: *header(ctx, at)?, vni };
-    if let Some(mac) = mac_of(&key.ip) {
-        if mac == own {
-            return Ok(());
-        }
-        if maps::fdb(FdbWords::new(vni, mac).key()).is_some() {
-            return if_others;
-        }
+    if mac_of(&key.ip) == Some(own) {
+        return Ok(());
     }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    match maps::claim(&key) {
-        Some(held) => {
-            let holder = word(&held.mac);
-            let is_others = holder != own
-                && now < held.until_ns
-                && maps::fdb(FdbWords::new(vni, holder).key()).is_some();
-            if is_others {
-                return if_others;
-            }
-        }
-        None => {
-            if let Some(slot) = slot
-                && let Some(config) = maps::config_or_zeros()
-                && !limit::allows(config.claims, slot, |limits| &mut limits.claims_ns)
-            {
-                return Err(DropReason::NeighbourLimit);
-            }
-        }
+    if has_other(&key, own, now) {
+        return if_others;
+    }
+    if maps::claim(&key).is_none()
+        && let Some(slot) = slot
+        && let Some(config) = maps::config_or_zeros()
+        && !limit::allows(config.claims, slot, |limits| &mut limits.claims_ns)
+    {
+        return Err(DropReason::NeighbourLimit);
     }
     let [a, b, c, d, e, f, ..] = own.to_le_bytes();
     let entry = ClaimEntry { mac: [a, b, c, d, e, f], pad: [0; 2], until_ns: now + KEPT };
     CLAIMS.insert(key, entry, 0).map_err(|_| DropReason::NeighbourLimit)
+}
+
+/// Whether another endpoint than the sender speaks for an address.
+#[inline(always)]
+pub fn is_anothers(speaker: Speaker, ip: Ip16) -> bool {
+    let key = NeighKey { ip, vni: speaker.vni };
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    has_other(&key, speaker.eth.source(), now)
+}
+
+/// Whether another endpoint than `own` has the address: it is made of that one's MAC, or that one spoke for it.
+#[inline(always)]
+fn has_other(key: &NeighKey, own: u64, now: u64) -> bool {
+    let is_endpoint = |mac| maps::fdb(FdbWords::new(key.vni, mac).key()).is_some();
+    if let Some(mac) = mac_of(&key.ip) {
+        if mac == own {
+            return false;
+        }
+        if is_endpoint(mac) {
+            return true;
+        }
+    }
+    let Some(held) = maps::claim(key) else { return false };
+    let holder = word(&held.mac);
+    holder != own && now < held.until_ns && is_endpoint(holder)
 }
 
 /// The MAC that an address is made of, if it is made of one.

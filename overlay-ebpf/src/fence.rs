@@ -1,5 +1,5 @@
-//! What an endpoint may send in an IP packet: its own address as the source, and nothing that only a router or
-//! a DHCP server sends.
+//! What an endpoint may send in an IP packet: its own address as the source, nothing that only a router or
+//! a DHCP server sends, and no ICMP error about what was not sent to it.
 //!
 //! It is checked on the sender's node and again on the receiver's, because the sending VTEP may not run our
 //! programs. Endpoints with FLAG_FORWARDS are exempt.
@@ -9,8 +9,10 @@ use crate::{
     claim::{self, Speaker},
     frame::{self, header, linear, pulled},
     headers::{
-        IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv4Ports, Ipv6, JumboOption, Ports,
+        IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IcmpAbout, Ipv4, Ipv4Ports, Ipv6,
+        JumboOption, Ports,
     },
+    icmp,
 };
 use aya_ebpf::programs::TcContext;
 use overlay_common::{DropReason, Ip16};
@@ -23,6 +25,8 @@ const DHCPV6_CLIENT: u16 = 546;
 /// ICMPv6 (RFC 4861, sections 4.2 and 4.5).
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const REDIRECT: u8 = 137;
+/// A number that no message has (RFC 4443, section 2.1).
+const NO_KIND: u8 = 255;
 /// Receivers take neighbour discovery only with this limit, which proves that it comes from the same link
 /// (RFC 4861, section 6.1.2).
 const HOP_LIMIT: u8 = 255;
@@ -46,15 +50,23 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReaso
         return Ok(Payload { protocol: Payload::OTHER, at });
     }
     let payload = Payload { protocol: ip.protocol, at };
-    if ip.protocol != IPPROTO_UDP {
-        return Ok(payload);
+    match payload.protocol {
+        IPPROTO_UDP => {
+            let is_server = if ip.has_options() {
+                destination_behind_options(ctx, at)? == DHCP_CLIENT
+            } else {
+                destination == DHCP_CLIENT
+            };
+            if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
+        }
+        IPPROTO_ICMP => {
+            let end = ctx.len() as usize;
+            frame::keep(ctx, end.min(at + size_of::<IcmpAbout>()))?;
+            icmp::check(ctx, at, end.saturating_sub(at), own, false)?;
+            Ok(payload)
+        }
+        _ => Ok(payload),
     }
-    let is_server = if ip.has_options() {
-        destination_behind_options(ctx, at)? == DHCP_CLIENT
-    } else {
-        destination == DHCP_CLIENT
-    };
-    if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
 }
 
 /// The destination's port; 0, which is no client's, of a packet that ends before it.
@@ -85,14 +97,16 @@ pub fn ipv6(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<Payload, Dro
     let after = l3 + size_of::<Ipv6>();
     let mut payload = Payload { protocol: ip.next_header, at: after };
     match ip.next_header {
-        IPPROTO_ICMPV6 if is_believed => {
-            let kind: Result<&mut u8, _> = header(ctx, after);
-            let is_routers =
-                kind.is_ok_and(|kind| matches!(*kind, ROUTER_ADVERTISEMENT | REDIRECT));
-            if is_routers && from_router {
+        IPPROTO_ICMPV6 => {
+            // A number, as above.
+            let kind = header::<u8>(ctx, after).map_or(NO_KIND, |kind| *kind);
+            if from_router && matches!(kind, ROUTER_ADVERTISEMENT | REDIRECT) {
                 return Err(DropReason::RouterAdvertisement);
             }
-            claim::check(ctx, l3, speaker)?;
+            icmp::check_v6(ctx, after, kind, speaker)?;
+            if is_believed {
+                claim::check(ctx, l3, speaker)?;
+            }
         }
         IPPROTO_UDP => {
             if header::<Ports>(ctx, after).is_ok_and(|ports| ports.destination() == DHCPV6_CLIENT) {

@@ -12,11 +12,13 @@
 //!
 //! An ICMP error quotes a packet, and the host's connection tracking delivers the error to the sender of that
 //! packet. An endpoint has received only what was for its own address, so it has no error to send about any
-//! other packet, and none passes: it would reach a neighbour, or end a neighbour's flow.
+//! other packet, and none passes: it would reach a neighbour, or end a neighbour's flow. "Fragmentation needed"
+//! counts for all packets between that sender and this host, whose address the endpoint has outside. Only one that
+//! may forward says it, and never of less than any way carries; a stream can be made to fit instead (clamping).
 //!
 //! Two things are left to the node's stack, which treats them as from any host: tunnels such as IP in IP (they
 //! end where somebody set one up), and link-local destinations (the bridge's subnet is the only one behind it,
-//! and an answer to ARP for another address is dropped here). FLAG_FORWARDS makes no difference: an endpoint
+//! and an answer to ARP for another address is dropped here). FLAG_FORWARDS makes no other difference: an endpoint
 //! that routes for its network does not route for the gateway bridge.
 
 use crate::{
@@ -27,11 +29,11 @@ use crate::{
         Arp, ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IcmpAbout,
         Ipv4, L3, Ports, is_vlan,
     },
-    maps,
+    icmp, maps,
     verdict::{Decision, opaque_to_verifier},
 };
 use aya_ebpf::{bindings::BPF_F_INGRESS, helpers::bpf_redirect, programs::TcContext};
-use overlay_common::{ApiKey, Config, DropReason, GatewayPortEntry, ip16_from_v4};
+use overlay_common::{ApiKey, Config, DropReason, FLAG_FORWARDS, GatewayPortEntry, ip16_from_v4};
 
 #[inline(always)]
 pub fn handle(ctx: &TcContext) -> Result<Decision, DropReason> {
@@ -132,7 +134,10 @@ fn check_ipv4(
     match protocol {
         IPPROTO_UDP => check_udp(ctx, config, &ip, payload)?,
         IPPROTO_TCP => check_tcp(ctx, &ip, payload)?,
-        IPPROTO_ICMP => check_icmp(ctx, port, &ip, payload)?,
+        IPPROTO_ICMP => {
+            let reports_mtu = port.flags & FLAG_FORWARDS != 0;
+            icmp::check(ctx, L3 + ip.header_len(), payload, &port.ip, reports_mtu)?;
+        }
         _ => {}
     }
     checksum::check(ctx, Payload { protocol, at: L3 + ip.header_len() })?;
@@ -269,24 +274,4 @@ fn ports(ctx: &TcContext, ip: &Ipv4, payload: usize) -> Result<Ports, DropReason
     const L4: usize = L3 + size_of::<Ipv4>();
     linear(ctx, L4 + size_of::<Ports>())?;
     Ok(*header::<Ports>(ctx, L4)?)
-}
-
-/// Checks that an ICMP error is about a packet that the endpoint received.
-#[inline(always)]
-fn check_icmp(
-    ctx: &TcContext,
-    port: &GatewayPortEntry,
-    ip: &Ipv4,
-    payload: usize,
-) -> Result<(), DropReason> {
-    let malformed = |_| DropReason::Malformed;
-    let at = L3 + ip.header_len();
-    if payload == 0 || !IcmpAbout::is(ctx.load(at).map_err(malformed)?) {
-        return Ok(());
-    }
-    if payload < size_of::<IcmpAbout>() {
-        return Err(DropReason::Malformed);
-    }
-    let destination = ctx.load(at + IcmpAbout::DESTINATION_AT).map_err(malformed)?;
-    if frame::is_v4(&port.ip, destination) { Ok(()) } else { Err(DropReason::IcmpAboutOthers) }
 }

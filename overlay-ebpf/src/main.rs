@@ -32,6 +32,7 @@ mod from_gateway;
 mod from_underlay;
 mod guard_underlay;
 mod headers;
+mod icmp;
 mod jumbo;
 mod kernel;
 mod limit;

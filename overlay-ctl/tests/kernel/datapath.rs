@@ -208,6 +208,7 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
         mask: [255, 255, 0, 0],
         mac: [2, 0x42, 172, 18, 0, 3],
         gateway_mac: [2, 0x42, 172, 18, 0, 1],
+        flags: 0,
     };
     let api = ApiKey { ip: vtep, port: 7400 };
     let changes = vec![

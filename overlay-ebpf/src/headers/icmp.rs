@@ -1,6 +1,6 @@
 //! The messages of ICMP and ICMPv6 that are about a packet.
 
-use super::ipv4::Ipv4;
+use super::{ipv4::Ipv4, ipv6::Ipv6};
 
 /// An ICMP message about a packet, up to the IPv4 header of that packet, which it quotes (RFC 792).
 #[repr(C, packed)]
@@ -9,11 +9,15 @@ pub struct IcmpAbout {
     kind: u8,
     code: u8,
     check: u16,
-    rest: u32,
+    rest: u16,
+    /// In "fragmentation needed" alone.
+    mtu: u16,
     quoted: Ipv4,
 }
 
 impl IcmpAbout {
+    /// Where the packet size of "fragmentation needed" lies.
+    pub const MTU_AT: usize = core::mem::offset_of!(Self, mtu);
     /// Where the destination of the quoted packet lies.
     pub const DESTINATION_AT: usize =
         core::mem::offset_of!(Self, quoted) + core::mem::offset_of!(Ipv4, dst);
@@ -23,6 +27,41 @@ impl IcmpAbout {
     #[inline(always)]
     pub fn is(kind: u8) -> bool {
         matches!(kind, 3..=5 | 11 | 12)
+    }
+
+    #[inline(always)]
+    pub fn is_redirect(kind: u8) -> bool {
+        kind == 5
+    }
+
+    /// Whether this is "fragmentation needed" (RFC 1191, section 4).
+    #[inline(always)]
+    pub fn is_too_big(kind: u8, code: u8) -> bool {
+        (kind, code) == TooBig::IPV4
+    }
+}
+
+/// An ICMPv6 error, up to the destination of the packet that it quotes (RFC 4443, section 2.1).
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub struct Icmpv6About {
+    kind: u8,
+    code: u8,
+    check: u16,
+    rest: u32,
+    quoted: Ipv6,
+}
+
+impl Icmpv6About {
+    pub const TOO_BIG: u8 = TooBig::IPV6.0;
+    /// Where the destination of the quoted packet lies.
+    pub const DESTINATION_AT: usize =
+        core::mem::offset_of!(Self, quoted) + core::mem::offset_of!(Ipv6, dst);
+
+    /// Whether messages of this kind are errors, also those that nobody knows.
+    #[inline(always)]
+    pub fn is(kind: u8) -> bool {
+        kind < 128
     }
 }
 
@@ -67,4 +106,4 @@ impl TooBig {
     }
 }
 
-const _: () = assert!(size_of::<TooBig>() == 8);
+const _: () = assert!(size_of::<TooBig>() == 8 && size_of::<IcmpAbout>() == 28);

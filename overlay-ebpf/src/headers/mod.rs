@@ -12,7 +12,7 @@ mod transport;
 
 pub use arp::Arp;
 pub use ethernet::{BehindTpid, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Eth, Ethernet, L3, Tag, is_vlan};
-pub use icmp::{IcmpAbout, TooBig};
+pub use icmp::{IcmpAbout, Icmpv6About, TooBig};
 pub use ipv4::{FRAGMENT_OFFSET, Ipv4, Ipv4Ports};
 pub use ipv6::{Ipv6, JumboOption};
 pub use transport::{

@@ -8,6 +8,7 @@ use overlay_common::{
 use super::{
     bench::{Skb, on_bench},
     cases::{Case, Expected::*, case, check_all},
+    icmp_errors,
     packets::{
         Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, a_to_b, a_to_far, address_of, arp, cut,
         discovery, half_stranger, ipv4, ipv6, long_ipv4, neighbour, other, tagged, tagged_with,
@@ -40,7 +41,7 @@ fn every_decision() {
 /// The cases of all tables.
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
-    [who_it_is(), on_a_vlan(), what_only_servers_say(), for_whom_it_speaks(), arp_asked(), where_it_goes(), too_big(), to_all(), malformed()]
+    [who_it_is(), on_a_vlan(), what_only_servers_say(), icmp_errors::from_endpoint(), for_whom_it_speaks(), arp_asked(), where_it_goes(), too_big(), to_all(), malformed()]
         .into_iter().flatten().collect()
 }
 
@@ -178,7 +179,7 @@ fn too_big() -> Vec<Case> {
         case("a byte too long, on a VLAN", AS_USUAL, tagged(&long_ipv4(a_to_far(), 1461), 0x8100), Drop(TooBig)),
         case("a byte too long, on a way that takes more", |w| w.hops.values_mut().for_each(|hop| hop.mtu = 1501), over(), Redirect),
         case("a byte too long, an echo", AS_USUAL, icmp(8), Told),
-        case("a byte too long, an error", AS_USUAL, icmp(3), Drop(TooBig)),
+        case("a byte too long, an error", FORWARDS, icmp(3), Drop(TooBig)),
         case("a byte too long, a later fragment", AS_USUAL, { let mut frame = over(); frame[21] = 1; frame }, Drop(TooBig)),
         // The kernel cannot encapsulate a super-packet of test_run, which is of no kind. One that is not too
         // long is dropped for this reason.

@@ -6,6 +6,7 @@ use overlay_common::{Direction, DropReason::*, FLAG_FORWARDS, VXLAN_PORT, ip16_f
 use super::{
     bench::{Skb, on_bench},
     cases::{Case, Expected::*, case, check_all},
+    icmp_errors,
     outward::{ACK, Outward, RST, SYN, answers, asks, gateways_answer, tcp, udp, udp_from},
     packets::{Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, arp, cut, ipv6, other, tagged},
     world::{
@@ -41,7 +42,7 @@ fn the_gateway_is_answered_for_byte_by_byte() {
 /// The cases of all tables.
 #[rustfmt::skip]
 pub(crate) fn cases() -> Vec<Case> {
-    [who_it_is(), arp_spoken(), to_whom(), to_vxlan(), to_apis(), icmp_errors(), other_protocols(), options(), malformed()].into_iter().flatten().collect()
+    [who_it_is(), arp_spoken(), to_whom(), to_vxlan(), to_apis(), icmp_errors::from_gateway(), other_protocols(), options(), malformed()].into_iter().flatten().collect()
 }
 
 #[rustfmt::skip]
@@ -226,43 +227,6 @@ fn other_protocols() -> Vec<Case> {
         case("spanning tree", AS_USUAL, other(A_OUT.mac, [1, 0x80, 0xc2, 0, 0, 0], 38, b"\x42\x42\x03"), Drop(GatewayProtocol)),
         case("an old double tag", AS_USUAL, tagged(&Outward::default().frame(), 0x9100), Drop(GatewayProtocol)),
         case("from an overlay endpoint", AS_USUAL, ipv6(A, B, Flow::default()), Drop(SpoofedMac)),
-    ]
-}
-
-/// ICMP errors about packets that the endpoint received, and about others. The quoted packet has the flow's
-/// opposite direction.
-#[rustfmt::skip]
-fn icmp_errors() -> Vec<Case> {
-    let quote = |to: [u8; 4]| Outward { from: Station { ip: OUTSIDE, ..A_OUT }, to, ..Outward::default() }.frame()[14..42].to_vec();
-    let error = |kind: u8, quoted: &[u8]| Outward { protocol: IpNumber::ICMP, payload: [&[kind, 1, 0, 0, 0, 0, 0, 0], quoted].concat(), ..Outward::default() };
-    let (own, others) = (quote(A_OUT.ip), quote(B_OUT.ip));
-    vec![
-        case("a port is unreachable", AS_USUAL, error(3, &own).frame(), Allow),
-        case("a source is quenched", AS_USUAL, error(4, &own).frame(), Allow),
-        case("a redirect of a flow of one's own, which a node does not believe", AS_USUAL, error(5, &own).frame(), Allow),
-        case("a time is exceeded", AS_USUAL, error(11, &own).frame(), Allow),
-        case("a parameter is wrong", AS_USUAL, error(12, &own).frame(), Allow),
-        case("a port is unreachable, to the gateway", AS_USUAL, Outward { to: GATEWAY.ip, ..error(3, &own) }.frame(), Allow),
-        case("a neighbour's port is unreachable", AS_USUAL, error(3, &others).frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour's port is unreachable, to the node", AS_USUAL, Outward { to: OWN_VTEP, ..error(3, &others) }.frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour's port is unreachable, behind options", AS_USUAL, Outward { options: vec![1; 40], ..error(3, &others) }.frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour's port is unreachable, in a first fragment", AS_USUAL, Outward { more_fragments: true, ..error(3, &others) }.frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour's masqueraded flow", AS_USUAL, error(3, &quote(OUTSIDE)).frame(), Drop(IcmpAboutOthers)),
-        case("a node's flow", AS_USUAL, error(3, &quote(OWN_VTEP)).frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour's source is quenched", AS_USUAL, error(4, &others).frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour is redirected", AS_USUAL, error(5, &others).frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour's time is exceeded", AS_USUAL, error(11, &others).frame(), Drop(IcmpAboutOthers)),
-        case("a neighbour's parameter is wrong", AS_USUAL, error(12, &others).frame(), Drop(IcmpAboutOthers)),
-        case("an error about a header and no more", AS_USUAL, error(3, &own[..20]).frame(), Allow),
-        case("an error about less than a header", AS_USUAL, error(3, &own[..19]).frame(), Drop(Malformed)),
-        case("an error about nothing", AS_USUAL, error(3, &[]).frame(), Drop(Malformed)),
-        case("an error of a byte", AS_USUAL, Outward { payload: vec![3], ..error(3, &own) }.frame(), Drop(Malformed)),
-        case("an error in a first fragment, its quote in the next", AS_USUAL, Outward { more_fragments: true, ..error(3, &own[..16]) }.frame(), Drop(Malformed)),
-        // A later fragment is useless without its first one.
-        case("an error's later fragment", AS_USUAL, Outward { fragment_offset: 1, payload: others.clone(), ..error(3, &[]) }.frame(), Allow),
-        case("an echo request", AS_USUAL, error(8, &others).frame(), Allow),
-        case("an echo reply", AS_USUAL, error(0, &others).frame(), Allow),
-        case("a timestamp request", AS_USUAL, error(13, &others).frame(), Allow),
     ]
 }
 

@@ -9,6 +9,7 @@ use overlay_common::{
 use super::{
     bench::{Skb, Verdict, on_bench},
     cases::{Case, Expected::*, case, check_all},
+    icmp_errors,
     packets::{
         Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, Vxlan, address_of, arp, cut, discovery,
         far_to_a, half_stranger, ipv4, ipv6, neighbour, other, tagged, tagged_with, to_mac, unique,
@@ -85,7 +86,7 @@ fn a_short_frame_comes_out_padded() {
 /// The cases of all tables.
 pub(crate) fn cases() -> Vec<Case> {
     let first = [not_for_us(), outer(), who_it_is(), where_it_goes()];
-    let rest = [to_all(), malformed(), on_a_shared_port()];
+    let rest = [to_all(), malformed(), on_a_shared_port(), icmp_errors::from_underlay()];
     first.into_iter().chain(rest).flatten().collect()
 }
 

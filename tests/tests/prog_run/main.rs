@@ -19,6 +19,7 @@ mod from_gateway;
 mod from_underlay;
 mod gateway_bridge;
 mod guard_underlay;
+mod icmp_errors;
 mod jumbo;
 mod live;
 mod model;

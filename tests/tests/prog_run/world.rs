@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use overlay_common::{
-    ApiKey, CONFIG_FLOWS, CONFIG_MONITOR, Config, FLOOD_MAX, FdbEntry, FdbKey, FloodEntry,
-    FloodKey, GatewayPortEntry, HopEntry, IP16_NONE, Ip16, Limit, MacBytes, NeighEntry, NeighKey,
-    NodeEntry, NodeKey, PortEntry, TOS_ECN, VXLAN_PORT, ip16_from_v4,
+    ApiKey, CONFIG_FLOWS, CONFIG_MONITOR, Config, FLAG_FORWARDS, FLOOD_MAX, FdbEntry, FdbKey,
+    FloodEntry, FloodKey, GatewayPortEntry, HopEntry, IP16_NONE, Ip16, Limit, MacBytes, NeighEntry,
+    NeighKey, NodeEntry, NodeKey, PortEntry, TOS_ECN, VXLAN_PORT, ip16_from_v4,
 };
 
 /// An endpoint, or any other holder of a MAC and an IPv4 address.
@@ -180,13 +180,16 @@ impl World {
         self.hops.insert(hop, way(vtep, UNDERLAY, (next_hop, UNDERLAY_MAC)));
     }
 
-    /// Sets `flags` on every endpoint, in both maps that hold them.
+    /// Sets `flags` on every endpoint, in the maps that hold them. A leg has one of them alone.
     pub(crate) fn flag(&mut self, flags: u32) {
         for port in self.ports.values_mut() {
             port.flags |= flags;
         }
         for entry in self.fdb.values_mut() {
             entry.flags |= flags;
+        }
+        for leg in self.gateway_ports.values_mut() {
+            leg.flags |= flags & FLAG_FORWARDS;
         }
     }
 
@@ -328,6 +331,7 @@ fn leg(who: Station) -> GatewayPortEntry {
         mask: (u32::MAX << (32 - GATEWAY_PREFIX)).to_be_bytes(),
         mac: who.mac,
         gateway_mac: GATEWAY.mac,
+        flags: 0,
     }
 }
 

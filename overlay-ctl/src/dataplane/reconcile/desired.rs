@@ -20,7 +20,7 @@ use overlay_common::{
     ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, FdbKey, GatewayPortEntry,
     IP16_NONE, Ip16, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a node knows of itself.
 #[derive(Clone, Debug)]
@@ -183,9 +183,13 @@ pub(super) fn small_tables(
             tables.apis.insert(key, node.id);
         }
     }
+    let routers = sites.here().filter(|endpoint| endpoint.forwards);
+    let routers: BTreeSet<_> =
+        routers.filter_map(|endpoint| endpoint.leg).map(|leg| DeviceId::leg(leg.id)).collect();
     for (id, device) in devices.iter().filter(|(id, _)| id.kind == DeviceKind::Leg) {
         if let Some(spec) = wanted.devices.get(id) {
-            let entry = gateway_port(local.gateway, spec, device.bridge);
+            let flags = if routers.contains(id) { FLAG_FORWARDS } else { 0 };
+            let entry = gateway_port(local.gateway, spec, device.bridge, flags);
             tables.gateway_ports.insert(device.ifindex, entry);
         }
     }
@@ -217,7 +221,12 @@ fn port_entry(network: &Network, endpoint: &Endpoint, port: Port) -> PortEntry {
     }
 }
 
-fn gateway_port(gateway: LocalGateway, leg: &DeviceSpec, bridge: u32) -> GatewayPortEntry {
+fn gateway_port(
+    gateway: LocalGateway,
+    leg: &DeviceSpec,
+    bridge: u32,
+    flags: u32,
+) -> GatewayPortEntry {
     let own = gateway.subnet.gateway();
     GatewayPortEntry {
         ip: leg.addresses.first().map_or(IP16_NONE, |net| ip16(net.addr())),
@@ -226,6 +235,7 @@ fn gateway_port(gateway: LocalGateway, leg: &DeviceSpec, bridge: u32) -> Gateway
         mask: gateway.subnet.net().netmask().octets(),
         mac: leg.mac,
         gateway_mac: Mac::of_endpoint(own).octets(),
+        flags,
     }
 }
 

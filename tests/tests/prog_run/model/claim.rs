@@ -7,6 +7,7 @@ use overlay_common::{DropReason, FdbKey, MacBytes};
 
 use super::{
     bytes::{Bytes, IPV6},
+    icmp,
     memory::Memory,
     vlan::Inside,
 };
@@ -26,29 +27,50 @@ pub(super) fn check(
     slot: Option<u32>,
 ) -> Result<(), DropReason> {
     let Inside::Packet(IPV6, at) = inside else { return Ok(()) };
+    if let Some(address) = icmp::about_v6(frame.from(at))? {
+        return if is_anothers(world, memory, (vni, sender), address) {
+            Err(DropReason::IcmpAboutOthers)
+        } else {
+            Ok(())
+        };
+    }
     let Some((address, is_question)) = claimed(frame.from(at)) else { return Ok(()) };
     // A question whether anybody has an address must reach who has it.
     let if_others = if is_question { Ok(()) } else { Err(DropReason::SpoofedNeighbour) };
-    let is_here = |mac| world.fdb.contains_key(&FdbKey { vni, mac, pad: [0; 2] });
-    if let [.., a, b, c, 0xff, 0xfe, d, e, f] = address {
-        // The universal bit is inverted (RFC 4291, appendix A).
-        let maker = [a ^ 2, b, c, d, e, f];
-        if maker == sender {
-            return Ok(());
-        }
-        if is_here(maker) {
-            return if_others;
-        }
+    if maker(address) == Some(sender) {
+        return Ok(());
     }
-    match memory.claims.get(&(vni, address)).copied() {
-        Some(owner) if owner != sender && is_here(owner) => return if_others,
-        None if slot.is_some_and(|slot| !memory.allows_claim(world, slot)) => {
-            return Err(DropReason::NeighbourLimit);
-        }
-        _ => {}
+    if is_anothers(world, memory, (vni, sender), address) {
+        return if_others;
+    }
+    let is_new = !memory.claims.contains_key(&(vni, address));
+    if is_new && slot.is_some_and(|slot| !memory.allows_claim(world, slot)) {
+        return Err(DropReason::NeighbourLimit);
     }
     memory.claims.insert((vni, address), sender);
     Ok(())
+}
+
+/// The MAC that an address is made of.
+fn maker(address: [u8; 16]) -> Option<MacBytes> {
+    // The universal bit is inverted (RFC 4291, appendix A).
+    let [.., a, b, c, 0xff, 0xfe, d, e, f] = address else { return None };
+    Some([a ^ 2, b, c, d, e, f])
+}
+
+/// Whether another endpoint of the network than the sender has an address: it is made of that one's MAC, or else that
+/// one spoke for it.
+fn is_anothers(
+    world: &World,
+    memory: &Memory,
+    (vni, sender): (u32, MacBytes),
+    address: [u8; 16],
+) -> bool {
+    let is_here = |mac: &MacBytes| world.fdb.contains_key(&FdbKey { vni, mac: *mac, pad: [0; 2] });
+    let maker = maker(address);
+    let owner = maker.filter(is_here);
+    let owner = owner.or_else(|| memory.claims.get(&(vni, address)).copied().filter(is_here));
+    maker != Some(sender) && owner.is_some_and(|owner| owner != sender)
 }
 
 /// The address for which a message speaks: the target of an advertisement, the source of a solicitation, or the target of

@@ -6,9 +6,11 @@ use overlay_common::{DropReason, Ip16};
 use super::{
     bytes::{Bytes, ETHERNET, IPV4, IPV6},
     checksum::Carries,
+    icmp,
     vlan::{Inside, TAG},
 };
 
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -62,15 +64,17 @@ fn ipv4(ip: Bytes<'_>, own: &Ip16) -> Result<(), DropReason> {
         return Err(DropReason::SpoofedIp);
     }
     // A later fragment has no ports.
-    let offset = ip.be16(6)? & 0x1fff;
-    let udp = ip.from(header_len(ip)?);
-    if ip.byte(9)? == UDP
-        && offset == 0
-        && udp.array::<4>(0).is_ok_and(|ports| ports[2..] == [0, 68])
-    {
-        return Err(DropReason::DhcpServer);
+    if ip.be16(6)? & 0x1fff != 0 {
+        return Ok(());
     }
-    Ok(())
+    let payload = ip.from(header_len(ip)?);
+    match ip.byte(9)? {
+        UDP if payload.array::<4>(0).is_ok_and(|ports| ports[2..] == [0, 68]) => {
+            Err(DropReason::DhcpServer)
+        }
+        ICMP => icmp::check(own, payload, false),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of the IPv4 header with its options: at least twenty, even if the header gives less (RFC 791,

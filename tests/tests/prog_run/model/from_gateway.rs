@@ -1,12 +1,13 @@
 //! The rules for frames that an endpoint sends on its gateway leg.
 
-use overlay_common::{ApiKey, DropReason, GatewayPortEntry};
+use overlay_common::{ApiKey, DropReason, FLAG_FORWARDS, GatewayPortEntry};
 
 use super::{
     End, Frame, Incoming, Way,
     bytes::{ARP, Bytes, ETHERNET, IPV4, is_group},
     checksum::{self, Carries},
     from_endpoint::turned_around,
+    icmp,
     vlan::is_tag,
 };
 use crate::{bench::Skb, world::World};
@@ -63,7 +64,7 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
                 return Err(DropReason::ControllerPort);
             }
         }
-        1 => check_icmp(leg, Bytes(payload))?,
+        1 => icmp::check(&leg.ip, Bytes(payload), leg.flags & FLAG_FORWARDS != 0)?,
         _ => {}
     }
     let at = ETHERNET + header.len();
@@ -152,14 +153,4 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
             _ => return Err(DropReason::Malformed),
         };
     }
-}
-
-/// An endpoint may send an ICMP error only about a packet that was sent to its own address. These errors
-/// quote that packet (RFC 792): destination unreachable, source quench, redirect, time exceeded, parameter
-/// problem.
-fn check_icmp(leg: &GatewayPortEntry, icmp: Bytes<'_>) -> Result<(), DropReason> {
-    let Ok(3 | 4 | 5 | 11 | 12) = icmp.byte(0) else { return Ok(()) };
-    let quoted = icmp.from(8);
-    quoted.at_least(20)?;
-    if quoted.ip(16)? != leg.ip { Err(DropReason::IcmpAboutOthers) } else { Ok(()) }
 }

@@ -15,6 +15,7 @@ mod from_endpoint;
 mod from_gateway;
 mod from_underlay;
 mod guard_underlay;
+mod icmp;
 mod jumbo;
 pub(super) mod kernel;
 mod memory;

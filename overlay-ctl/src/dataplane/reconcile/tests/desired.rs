@@ -198,6 +198,7 @@ fn the_small_tables_of_a_view() {
         mask: [255, 255, 0, 0],
         mac: [2, 0x42, 172, 18, 0, 2],
         gateway_mac: [2, 0x42, 172, 18, 0, 1],
+        flags: 0,
     };
     let expected = Tables {
         nodes: [
@@ -233,6 +234,32 @@ fn the_small_tables_of_a_view() {
         ..Tables::default()
     };
     assert_eq!(tables, expected);
+}
+
+#[test]
+fn a_leg_says_whether_an_endpoint_that_has_it_forwards() {
+    let mut cluster = Cluster::new();
+    cluster.gateway();
+    cluster.endpoint("web", "net", 1);
+    // In one namespace with an endpoint that does not forward.
+    cluster.endpoint_with("router", "net", on_node(1, "/run/netns/both"), &[]);
+    cluster.network_with("lan", "172.16.17.0/24", NetworkOptions::default());
+    cluster.endpoint_with("beside", "lan", on_node(1, "/run/netns/both"), &[]);
+    let view = cluster.view();
+    let mut sites = Sites::new(1);
+    sites.update(&view);
+    let wanted = devices(&view, &node(), sites.here());
+    let leg = |name, ifindex| {
+        let id = DeviceId::leg(named(&view, name).leg.unwrap().id);
+        (id, ObservedDevice { ifindex, ..good(&wanted.devices[&id], 1) })
+    };
+    assert_eq!(leg("router", 2), leg("beside", 2));
+    let devices = [leg("web", 1), leg("router", 2)].into();
+    let ways = BTreeMap::new();
+    let standing = Standing { wanted: &wanted, devices: &devices, ways: &ways };
+    let tables = small_tables(&view, &node(), &sites, &standing, &Placement::default());
+    let flags: Vec<_> = tables.gateway_ports.values().map(|entry| entry.flags).collect();
+    assert_eq!(flags, [0, FLAG_FORWARDS]);
 }
 
 fn flood(hops: &[u32], ports: &[u32]) -> FloodEntry {
@@ -300,8 +327,15 @@ fn full(number: u8) -> Tables {
     let (hop, vni) = (n, n);
     let fdb = FdbEntry::behind(n.into(), ip, 0, ip, hop);
     let port = PortEntry { ip, vni, flags: 0, mac, pad: [0; 2], slot: n, pad2: 0 };
-    let bridge =
-        GatewayPortEntry { ip, gateway: ip, bridge: n, mask: [0; 4], mac, gateway_mac: mac };
+    let bridge = GatewayPortEntry {
+        ip,
+        gateway: ip,
+        bridge: n,
+        mask: [0; 4],
+        mac,
+        gateway_mac: mac,
+        flags: n,
+    };
     let header = [number; size_of::<HopEntry>() - 14];
     Tables {
         fdb: [(FdbKey { vni, mac, pad: [0; 2] }, fdb)].into(),
