@@ -25,6 +25,7 @@ mod sweep;
 mod tools;
 pub mod transfer;
 mod wait;
+pub mod xdp;
 
 pub use self::{
     faults::Cut,

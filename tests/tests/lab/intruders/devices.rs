@@ -4,21 +4,32 @@
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use overlay_lab::{Netns, eventually};
+use overlay_lab::{Netns, Requirement, eventually};
 
 use super::scene::{GATEWAY, Scene};
 use crate::{
     attack::Victims,
-    support::{Endpoint, OUTSIDE, leg, scenario},
+    support::{Endpoint, leg, scenario},
 };
 
 /// How long a count may take after the attempt.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+const NEEDS: &[Requirement] = &[
+    Requirement::Root,
+    Requirement::Bpffs,
+    Requirement::Binary,
+    Requirement::Tool("ping"),
+    Requirement::Tool("nft"),
+    Requirement::Tool("tcpdump"),
+    Requirement::Tool("tshark"),
+    Requirement::Tool("ethtool"),
+];
+
 /// An attempt. In the commands, `$own` and `$neighbour`, `$leg` and `$neighbour_leg` are the addresses of web1 and
 /// of its neighbour on their network and on their legs; `$mac` and `$leg_mac` are web1's MACs, `$neighbour_mac` is
-/// the neighbour's; `$web2`, `$near`, `$node` (another one), and `$gateway` are addresses. A command that fails with
-/// "Unknown device type" ends the row: this kernel lacks the device.
+/// the neighbour's; `$web2`, `$near`, `$node` (another one), and `$gateway` are addresses. A command that says that this
+/// kernel lacks a device (LACKS) ends the row.
 struct Row {
     name: &'static str,
     /// The commands that prepare it, inside web1.
@@ -194,6 +205,62 @@ const ROWS: &[Row] = &[
         counted: (GATEWAY_LEG, "spoofed_mac"),
     },
     Row {
+        name: "a bond of both devices",
+        prepare: "ip link add odd type bond mode balance-rr; ip link set eth0 down; ip link set eth1 down; ip link set eth0 master odd; ip link set eth1 master odd; ip link set odd up; ip addr add 172.16.16.99/24 dev odd",
+        attempt: ping!("-I odd $web2"),
+        undo: "ip link set eth0 nomaster; ip link set eth1 nomaster; ip link del odd; ip link set eth0 address $mac; ip link set eth1 address $leg_mac; ip link set eth0 up; ip link set eth1 up; ip route replace default via $gateway dev eth1",
+        counted: (GATEWAY_LEG, "spoofed_mac"),
+    },
+    Row {
+        name: "a device that passes all through, on the leg",
+        prepare: "ip link add odd link eth1 type macvlan mode passthru; ip addr add 172.18.0.99/16 dev odd; ip link set odd up",
+        attempt: ping!("-I odd $gateway"),
+        undo: "ip link del odd",
+        counted: (GATEWAY_LEG, "spoofed_ip"),
+    },
+    Row {
+        name: "a device that routes, on the leg",
+        prepare: "ip link add odd link eth1 type ipvlan mode l3; ip addr add 172.18.0.99/16 dev odd; ip link set odd up",
+        attempt: ping!("-I odd $gateway"),
+        undo: "ip link del odd",
+        counted: (GATEWAY_LEG, "spoofed_ip"),
+    },
+    Row {
+        name: "a queue that flips a bit of each packet",
+        prepare: "tc qdisc add dev eth0 root netem corrupt 100%",
+        attempt: "ping -n -f -q -c 1000 -w 4 $web2",
+        undo: "tc qdisc del dev eth0 root",
+        counted: (NETWORK, "spoofed_mac"),
+    },
+    Row {
+        name: "a queue that flips a bit of each packet, on the leg",
+        prepare: "tc qdisc add dev eth1 root netem corrupt 100% duplicate 50%",
+        attempt: "ping -n -f -q -c 1000 -w 4 $node",
+        undo: "tc qdisc del dev eth1 root",
+        counted: (GATEWAY_LEG, "spoofed_mac"),
+    },
+    Row {
+        name: "a queue that lets little through, and an address that nobody has",
+        prepare: "tc qdisc add dev eth1 root tbf rate 1mbit burst 16kb latency 50ms; ip addr add 172.18.0.9/32 dev eth1",
+        attempt: ping!("-I 172.18.0.9 $node"),
+        undo: "ip addr del 172.18.0.9/32 dev eth1; tc qdisc del dev eth1 root",
+        counted: (GATEWAY_LEG, "spoofed_ip"),
+    },
+    Row {
+        name: "offloads that are off, and an address that nobody has",
+        prepare: "ethtool -K eth1 tx off sg off tso off gso off gro off; ip addr add 172.18.0.9/32 dev eth1",
+        attempt: ping!("-s 4000 -I 172.18.0.9 $node"),
+        undo: "ip addr del 172.18.0.9/32 dev eth1; ethtool -K eth1 tx on sg on tso on gso on gro on",
+        counted: (GATEWAY_LEG, "spoofed_ip"),
+    },
+    Row {
+        name: "an MTU that leaves nothing whole, and an address that nobody has",
+        prepare: "ip link set eth1 mtu 100; ip addr add 172.18.0.9/32 dev eth1",
+        attempt: ping!("-s 1000 -I 172.18.0.9 $node"),
+        undo: "ip addr del 172.18.0.9/32 dev eth1; ip link set eth1 mtu 1500",
+        counted: (GATEWAY_LEG, "spoofed_ip"),
+    },
+    Row {
         name: "a bridge of both devices",
         prepare: "ip link add odd type bridge; ip link set eth0 master odd; ip link set eth1 master odd; ip link set odd up; ip addr add 172.16.16.99/24 dev odd",
         attempt: ping!("-I odd $web2"),
@@ -222,11 +289,14 @@ fn names(scene: &Scene) -> Result<String> {
     ))
 }
 
+/// What the tools say of a kind of device, or of a queueing discipline, that this kernel lacks.
+const LACKS: [&str; 2] = ["Unknown device type", "qdisc kind is unknown"];
+
 /// Runs shell commands inside, which must succeed. Returns false if this kernel lacks a kind of device, so that
 /// nobody can try it.
 fn shell(netns: &Netns, names: &str, commands: &str) -> Result<bool> {
     let output = netns.output(&["sh", "-ec", &format!("{names}{commands}")])?;
-    if output.stderr.contains("Unknown device type") {
+    if LACKS.iter().any(|words| output.stderr.contains(words)) {
         eprintln!("this kernel lacks it: {commands}");
         return Ok(false);
     }
@@ -261,7 +331,7 @@ fn is_whole(scene: &Scene) -> Result<()> {
 
 #[test]
 fn whatever_an_endpoint_does_to_its_devices_it_stays_itself() {
-    scenario(OUTSIDE, |lab| {
+    scenario(NEEDS, |lab| {
         let scene = Scene::build(lab)?;
         let names = names(&scene)?;
         // These frames have no mark. Their odd addresses show them.

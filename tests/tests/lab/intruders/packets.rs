@@ -167,6 +167,12 @@ pub(super) fn link_local(end: [u8; 2]) -> [u8; 16] {
     address
 }
 
+/// The address of the link that is made of a MAC (RFC 4291, appendix A).
+pub(super) fn made_of(mac: [u8; 6]) -> [u8; 16] {
+    let [a, b, c, d, e, f] = mac;
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+}
+
 /// An IPv6 packet in a frame.
 pub(super) fn ipv6(from: Party6, to: Party6, next_header: u8, hops: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("short").to_be_bytes();

@@ -24,9 +24,13 @@ fn leading_on(own: Party, through: Party, victim: Party, vni: u32) -> Vec<Vec<u8
     let inside = frames::udp(own, victim, 7);
     let mut all = tunnels(own, through, vni, &inside);
     all.push(frames::udp(own, through.with(victim.ip), 7));
-    let about = ipv4(through, own, UDP, &packets::udp(7, 40_000, b"sent"), |_| {});
-    all.push(packets::redirect(own, through, victim, &about));
     all
+}
+
+/// A redirect of what it was sent, to the victim.
+fn redirecting(own: Party, through: Party, victim: Party) -> Vec<u8> {
+    let about = ipv4(through, own, UDP, &packets::udp(7, 40_000, b"sent"), |_| {});
+    packets::redirect(own, through, victim, &about)
 }
 
 /// What the leg that leads out lets out to nodes and to strangers, which treat it as from any host.
@@ -37,7 +41,9 @@ fn outward(scene: &Scene, ends: &Outward) -> Result<Table> {
     for through in nodes.into_iter().chain([gateway, stranger]) {
         for victim in victims {
             let frames = leading_on(own, through, party(victim)?, scene.other_vni);
-            table.rows(format!("through {} to {}", through.ip, victim.name), PASSES, frames);
+            let name = format!("through {} to {}", through.ip, victim.name);
+            table.row(&name, "icmp_from_router", redirecting(own, through, party(victim)?));
+            table.rows(name, PASSES, frames);
         }
         let frames = tunnels(own, through, scene.other_vni, &frames::udp(own, neighbour, 7));
         table.rows(format!("through {} to a neighbour's leg", through.ip), PASSES, frames);
@@ -174,6 +180,7 @@ fn a_neighbour_hands_nothing_on() {
                 let inside = frames::udp(own, victim, 7);
                 all.push(vxlan(own, through, scene.other_vni, &inside));
                 all.extend(leading_on(own, through, victim, scene.other_vni));
+                all.push(redirecting(own, through, victim));
             }
         }
         scene.web1.netns.send_frames("eth0", all.iter())?;

@@ -6,7 +6,7 @@ use etherparse::{ArpOperation, IpNumber};
 use super::{
     packets::{
         self, OLD_QINQ, Party6, QINQ, VLAN, ethernet, fragment, icmpv6, ipv4, ipv6, link_local,
-        llc, patched, tagged, with_options,
+        llc, made_of, patched, tagged, with_options,
     },
     scene::{Scene, party},
     table::{self, Leg, Table},
@@ -137,11 +137,49 @@ fn services(scene: &Scene) -> Result<Table> {
     Ok(table)
 }
 
+/// Messages of neighbour discovery by which web1 would get a neighbour's packets, or keep it from its address.
+fn as_neighbours(scene: &Scene) -> Result<Table> {
+    let mut table = Table::by(Leg::Network);
+    let own = party(&scene.web1)?;
+    let [neighbour, web2] = [party(&scene.neighbour)?, party(&scene.web2)?];
+    for (victim, receiver) in [(neighbour, web2), (web2, neighbour)] {
+        let (theirs, to) = (made_of(victim.mac), (receiver.mac, made_of(receiver.mac)));
+        let message =
+            |from: Party6, to: Party6, kind: u8, flags: u8, target: [u8; 16], option: u8| {
+                let start = [&[kind, 0, 0, 0, flags, 0, 0, 0][..], &target].concat();
+                icmpv6(from, to, &[&start[..], &[option, 1], &own.mac, MARK.as_bytes()].concat())
+            };
+        let (honest, forged) = ((own.mac, made_of(own.mac)), (own.mac, theirs));
+        let owner = (victim.mac, theirs);
+        let plain = message(honest, to, 136, 0x20, theirs, 2);
+        let behind = [&[58, 0, 0, 0, 0, 0, 0, 0][..], &plain[54..]].concat();
+        let frames = [
+            // An advertisement that overrides, from its own address, from the victim's, and solicited.
+            plain.clone(),
+            message(forged, to, 136, 0x20, theirs, 2),
+            message(forged, to, 136, 0x60, theirs, 2),
+            // The victim hears that somebody has its address.
+            message(honest, owner, 136, 0x20, theirs, 2),
+            // A question from the victim's address, with web1's MAC as the asker's.
+            message(forged, to, 135, 0, to.1, 1),
+            tagged(&plain, VLAN, 0),
+            // Behind options, from an address that is not the link's.
+            ipv6((own.mac, [0xfd; 16]), to, 60, 255, &behind),
+        ];
+        table.rows(format!("as {}", victim.ip), "spoofed_neighbour", frames);
+    }
+    Ok(table)
+}
+
 #[test]
 fn nothing_passes_on_a_network_that_is_not_an_endpoint_s_own() {
     scenario(OUTSIDE, |lab| {
         let scene = Scene::build(lab)?;
         let victims = scene.victims()?;
-        table::try_all(&scene, &[links(&scene)?, services(&scene)?], victims)
+        table::try_all(
+            &scene,
+            &[links(&scene)?, services(&scene)?, as_neighbours(&scene)?],
+            victims,
+        )
     });
 }
