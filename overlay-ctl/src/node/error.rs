@@ -32,7 +32,7 @@ pub enum ClusterError {
     Log(#[from] OpenError),
     /// No node answers.
     #[error(
-        "no node answers at {join}: is it running, and is the address the one it listens on ({why})"
+        "no node answers at {join}: is it running, is the address the one it listens on, and does its host's firewall let TCP {} in ({why})", .join.port()
     )]
     NobodyThere {
         /// The address that was asked.

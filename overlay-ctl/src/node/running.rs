@@ -107,7 +107,7 @@ impl Parts {
         let host_gateway = HostGateway::new(
             netlink.clone(),
             gateway.subnet,
-            args.vxlan_port,
+            (args.vxlan_port, registration.addresses.listen.port()),
             (table, forwarding),
             check.ports(),
         );

@@ -14,6 +14,7 @@ mod dns_fixture;
 mod dns_forward;
 mod dns_namespaces;
 mod dns_servers;
+mod firewalls;
 mod forwarding;
 mod gateway;
 mod gateway_ports;

@@ -6,13 +6,13 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Result, ensure};
 use overlay_lab::{Host, Lab, Netns, Requirement, eventually, mirror};
 
-use crate::support::{NODES, attach, bridge_address, create_network, scenario};
+use crate::support::{Endpoint, NODES, attach, bridge_address, create_network, scenario};
 
 const BOUND: Duration = Duration::from_secs(20);
 /// Who notices a reset by its event puts it back long before the next look, which comes every five seconds.
 const AT_ONCE: Duration = Duration::from_secs(1);
-const AT_HOST: &str = "10.1.0.1";
-const IN_LAN: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+pub(crate) const AT_HOST: &str = "10.1.0.1";
+pub(crate) const IN_LAN: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 const BRIDGED: &str = "net.bridge.bridge-nf-call-iptables";
 
 /// Joins a host to one more network by its device `eth1`. The other end is returned, and has the host as its router.
@@ -63,7 +63,7 @@ fn no_router(from: &Netns, to: Ipv4Addr) -> Result<()> {
 }
 
 /// Two nodes with an endpoint each, of which web1's port is published, and h1's second network.
-fn two_networks(lab: &mut Lab) -> Result<([Arc<Host>; 2], [crate::support::Endpoint; 2], Netns)> {
+pub(crate) fn two_networks(lab: &mut Lab) -> Result<([Arc<Host>; 2], [Endpoint; 2], Netns)> {
     let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
     for host in &hosts {
         host.netns.sysctl("net.ipv4.ip_forward", "0")?;

@@ -9,6 +9,7 @@ mod cuts;
 mod degraded;
 mod ethernet;
 mod fencing;
+mod firewalls;
 mod foreign;
 mod forwarding;
 mod frames;

@@ -4,13 +4,14 @@
 //!
 //! Invariants:
 //! - Only the table `ip overlay` is written. All other tables belong to other programs, and are read only to say which of
-//!   them drops what endpoints send or receive.
+//!   them drops what endpoints send or receive, or keeps other nodes out.
 //! - Nothing here isolates endpoints from each other: the program `from_gateway` does, so that a flushed
 //!   ruleset does not open the way between them. The rules only protect endpoints from the outside.
 //! - A change is one transaction, and no transaction is made without a change, so that established flows
 //!   are never disturbed.
 
 mod changes;
+mod condition;
 mod connections;
 mod conntrack;
 mod contents;
@@ -18,6 +19,7 @@ mod error;
 mod expression;
 mod firewalls;
 mod flow;
+mod iptables;
 mod nft;
 mod observed;
 mod ports;
@@ -32,7 +34,7 @@ mod verdict;
 pub use changes::changes;
 pub use connections::{Connections, end_connections};
 pub use error::GatewayError;
-pub use firewalls::dropping_chains;
+pub use firewalls::Passage;
 pub use ports::{PortTaken, Reservations, busy_ports};
 pub use pressure::ConnectionPressure;
 pub use rules::Rules;

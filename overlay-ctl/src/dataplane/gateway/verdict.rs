@@ -1,52 +1,46 @@
-//! What the rules of another program do with a packet of an endpoint, as far as its devices, addresses and connection
-//! tell. No I/O.
+//! What the rules of another program do with a packet, as far as its devices, addresses and connection tell. No I/O.
 //!
-//! A rule with a condition that these do not decide (a mark, a port, a set) is taken for one that does not match. So a
-//! packet that counts as dropped may pass in special cases; one that counts as passed does pass.
+//! Conditions that these do not decide (a mark, a set by name) are taken for ones that an endpoint's packet does not meet: so
+//! one that counts as dropped may pass in special cases, and one that counts as passed does pass. Another node's packet to the
+//! API may meet them, or not, since an administrator opens a port for some addresses only: it counts as dropped only where
+//! no way leads past.
 
 use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use crate::model::Subnet;
+use super::condition::{Packet, is_equal, matches};
 
 /// Longest path through chains that call each other. The kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
 const DEPTH_MAX: usize = 16;
-
-/// A packet that begins a connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Packet<'a> {
-    /// From an endpoint to the outside.
-    Out {
-        /// The gateway bridge, by which it comes in.
-        bridge: &'a str,
-        /// The bridge's subnet, which its source is of.
-        subnet: Subnet,
-    },
-    /// From the outside to a published port, after the translation.
-    In {
-        /// The gateway bridge, by which it goes out.
-        bridge: &'a str,
-        /// The bridge's subnet, which its destination is of.
-        subnet: Subnet,
-    },
-}
-
 /// The end of a packet's way through a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The chain lets it pass.
+    /// The chain lets it pass, or may.
     Accept,
     /// The chain drops it, or answers with an error.
     Drop,
 }
 
-/// The end of a way through the rules of one chain.
-enum End {
-    Verdict(Verdict),
-    /// No rule decided, or one returned to the chain that called.
+/// The ends to which a packet may come in one chain.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    accept: bool,
+    drop: bool,
+    /// No rule decides, or one returns to the chain that called.
+    back: bool,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy)]
+enum Act<'a> {
+    Accept,
+    Drop,
     Return,
+    Jump(&'a str),
+    Goto(&'a str),
+    /// It looks into a map that is not known.
+    Unknown,
 }
 
 /// The rules of a table, by chain.
@@ -77,41 +71,55 @@ impl<'a> Chains<'a> {
 
     /// The verdict of the base chain `chain` with this policy.
     pub(super) fn verdict(&self, chain: &str, policy: Verdict, packet: Packet<'_>) -> Verdict {
-        match self.walk(chain, packet, DEPTH_MAX) {
-            End::Verdict(verdict) => verdict,
-            End::Return => policy,
-        }
+        let ends = self.walk(chain, packet, DEPTH_MAX);
+        let may_pass = ends.accept || (ends.back && policy == Verdict::Accept);
+        if may_pass { Verdict::Accept } else { Verdict::Drop }
     }
 
-    fn walk(&self, chain: &str, packet: Packet<'_>, depth: usize) -> End {
-        let rules = self.0.get(chain).map_or(&[][..], Vec::as_slice);
-        for statements in rules {
-            let Some(act) = act(statements, packet) else { continue };
-            let jump = |key: &str| act[key]["target"].as_str();
-            if act.get("accept").is_some() {
-                return End::Verdict(Verdict::Accept);
-            }
-            if act.get("drop").is_some() || act.get("reject").is_some() || is_reject(act) {
-                return End::Verdict(Verdict::Drop);
-            }
-            if act.get("return").is_some() {
-                return End::Return;
-            }
-            let (target, is_goto) = match (jump("jump"), jump("goto")) {
-                (Some(target), _) => (target, false),
-                (None, Some(target)) => (target, true),
-                (None, None) => continue,
-            };
-            if depth == 0 {
-                return End::Return;
-            }
-            match self.walk(target, packet, depth - 1) {
-                End::Return if is_goto => return End::Return,
-                End::Return => {}
-                end @ End::Verdict(_) => return end,
+    fn walk(&self, chain: &str, packet: Packet<'_>, depth: usize) -> Ends {
+        let mut ends = Ends::default();
+        for statements in self.0.get(chain).map_or(&[][..], Vec::as_slice) {
+            for (act, is_certain) in acts(statements, packet) {
+                let mut comes_back = false;
+                match act {
+                    Act::Accept | Act::Unknown => ends.accept = true,
+                    Act::Drop => ends.drop = true,
+                    Act::Return => ends.back = true,
+                    Act::Jump(_) | Act::Goto(_) if depth == 0 => ends.back = true,
+                    Act::Jump(target) | Act::Goto(target) => {
+                        let inner = self.walk(target, packet, depth - 1);
+                        ends.accept |= inner.accept;
+                        ends.drop |= inner.drop;
+                        comes_back = inner.back && matches!(act, Act::Jump(_));
+                        ends.back |= inner.back && !comes_back;
+                    }
+                }
+                if is_certain && !comes_back {
+                    return ends;
+                }
             }
         }
-        End::Return
+        ends.back = true;
+        ends
+    }
+}
+
+impl<'a> Act<'a> {
+    /// `None` for a statement that decides nothing.
+    fn of(statement: &'a Value) -> Option<Self> {
+        let target = |key: &str| statement[key]["target"].as_str();
+        if statement.get("accept").is_some() {
+            Some(Self::Accept)
+        } else if statement.get("drop").is_some()
+            || statement.get("reject").is_some()
+            || is_reject(statement)
+        {
+            Some(Self::Drop)
+        } else if statement.get("return").is_some() {
+            Some(Self::Return)
+        } else {
+            target("jump").map(Self::Jump).or_else(|| target("goto").map(Self::Goto))
+        }
     }
 }
 
@@ -120,114 +128,57 @@ fn is_reject(statement: &Value) -> bool {
     statement["xt"]["name"] == "REJECT"
 }
 
-/// What a rule does with a packet that it matches; `None` if it does not match, or may not.
-fn act<'a>(statements: &'a [Value], packet: Packet<'_>) -> Option<&'a Value> {
+/// What a rule does with a packet that it matches, each with whether that is certain; empty if it does not match, or is
+/// taken not to.
+fn acts<'a>(statements: &'a [Value], packet: Packet<'_>) -> Vec<(Act<'a>, bool)> {
+    let may_meet = matches!(packet, Packet::Api { .. });
+    let mut is_certain = true;
     for statement in statements {
-        if let Some(condition) = statement.get("match") {
-            if !matches(condition, packet) {
-                return None;
-            }
+        let meets = if let Some(condition) = statement.get("match") {
+            matches(condition, packet)
         } else if let Some(map) = statement.get("vmap") {
-            return act_of_map(map, packet);
-        } else if statement.get("xt").is_some() && !is_reject(statement) {
-            return None;
-        } else if !is_aside(statement) {
-            return Some(statement);
-        }
-    }
-    None
-}
-
-/// A statement that decides nothing.
-fn is_aside(statement: &Value) -> bool {
-    ["counter", "log", "mangle", "limit", "notrack"].iter().any(|key| statement.get(key).is_some())
-}
-
-fn act_of_map<'a>(map: &'a Value, packet: Packet<'_>) -> Option<&'a Value> {
-    let pairs = map["data"]["set"].as_array()?;
-    let is_hit = |pair: &&Value| is_equal(&map["key"], &pair[0], packet) == Some(true);
-    pairs.iter().find(is_hit).map(|pair| &pair[1])
-}
-
-fn matches(condition: &Value, packet: Packet<'_>) -> bool {
-    let equal = is_equal(&condition["left"], &condition["right"], packet);
-    match condition["op"].as_str() {
-        Some("==" | "in") => equal == Some(true),
-        Some("!=") => equal == Some(false),
-        _ => false,
-    }
-}
-
-/// Returns true if a property of the packet has this value, or one of these; `None` if that is not known.
-fn is_equal(property: &Value, value: &Value, packet: Packet<'_>) -> Option<bool> {
-    let any = |values: &Value| {
-        let all = values.as_array()?.iter().map(|one| is_equal(property, one, packet));
-        let all: Vec<Option<bool>> = all.collect();
-        if all.contains(&Some(true)) {
-            Some(true)
+            return acts_of_map(map, packet, is_certain);
+        } else if statement.get("xt").is_some_and(|xt| xt["type"] != "target") {
+            None
+        } else if statement.get("limit").is_some() {
+            (!may_meet).then_some(true)
+        } else if let Some(act) = Act::of(statement) {
+            return vec![(act, is_certain)];
         } else {
-            all.iter().all(Option::is_some).then_some(false)
+            Some(true)
+        };
+        match meets {
+            Some(true) => {}
+            None if may_meet => is_certain = false,
+            Some(false) | None => return Vec::new(),
         }
-    };
-    if value.is_array() {
-        return any(value);
     }
-    if let Some(members) = value.get("set") {
-        return any(members);
-    }
-    let is_out = matches!(packet, Packet::Out { .. });
-    let (Packet::Out { bridge, subnet } | Packet::In { bridge, subnet }) = packet;
-    let text = value.as_str();
-    match (&property["meta"]["key"], &property["ct"]["key"], &property["payload"]) {
-        (Value::String(key), ..) => match key.as_str() {
-            "iifname" | "iif" if is_out => is_device(bridge, text?),
-            "oifname" | "oif" if !is_out => is_device(bridge, text?),
-            "nfproto" => Some(text? == "ipv4"),
-            "protocol" => Some(text? == "ip"),
-            _ => None,
-        },
-        (_, Value::String(key), _) => match key.as_str() {
-            "state" => Some(text? == "new"),
-            "status" => Some(!is_out && text? == "dnat"),
-            _ => None,
-        },
-        (.., payload) => match (payload["protocol"].as_str()?, payload["field"].as_str()?) {
-            ("ip", "saddr") if is_out => is_within(subnet, value),
-            ("ip", "daddr") if !is_out => is_within(subnet, value),
-            ("ip6", _) => Some(false),
-            _ => None,
-        },
-    }
+    Vec::new()
 }
 
-/// Compares names of devices; a name may end with `*`. `None` for a set by name.
-fn is_device(device: &str, name: &str) -> Option<bool> {
-    match name.strip_suffix('*') {
-        Some(start) => Some(device.starts_with(start)),
-        None if name.starts_with('@') => None,
-        None => Some(device == name),
-    }
-}
-
-/// Returns true if the prefix holds the whole subnet; `None` if only a part.
-fn is_within(subnet: Subnet, value: &Value) -> Option<bool> {
-    let net: Ipv4Net = match (value.as_str(), &value["prefix"]) {
-        (Some(address), _) => Ipv4Net::from(address.parse::<std::net::Ipv4Addr>().ok()?),
-        (None, prefix) => {
-            let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
-            Ipv4Net::new(prefix["addr"].as_str()?.parse().ok()?, length).ok()?
-        }
+fn acts_of_map<'a>(map: &'a Value, packet: Packet<'_>, is_certain: bool) -> Vec<(Act<'a>, bool)> {
+    let may_meet = matches!(packet, Packet::Api { .. });
+    let Some(pairs) = map["data"]["set"].as_array() else {
+        return if may_meet { vec![(Act::Unknown, false)] } else { Vec::new() };
     };
-    if net.contains(&subnet.net()) {
-        Some(true)
-    } else {
-        (!subnet.net().contains(&net)).then_some(false)
+    let mut found = Vec::new();
+    for pair in pairs {
+        match (is_equal(&map["key"], &pair[0], packet), Act::of(&pair[1])) {
+            (Some(true), act) => {
+                found.extend(act.map(|act| (act, is_certain)));
+                break;
+            }
+            (None, Some(act)) if may_meet => found.push((act, false)),
+            _ => {}
+        }
     }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Subnet;
     use serde_json::json;
 
     const BRIDGE: &str = "ov_gwbridge";
@@ -261,6 +212,11 @@ mod tests {
             .map(|packet| chains.verdict("f", Verdict::Drop, packet))
     }
 
+    fn is_api_shut(rules: &[Value]) -> bool {
+        let packet = Packet::Api { port: 7400 };
+        Chains::new(rules).verdict("f", Verdict::Drop, packet) == Verdict::Drop
+    }
+
     const BOTH: [Verdict; 2] = [Verdict::Accept, Verdict::Accept];
     const OUT: [Verdict; 2] = [Verdict::Accept, Verdict::Drop];
     const IN: [Verdict; 2] = [Verdict::Drop, Verdict::Accept];
@@ -274,6 +230,10 @@ mod tests {
             json!({"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}});
         let not_eth0 =
             json!({"match": {"op": "!=", "left": {"meta": {"key": "iifname"}}, "right": "eth0"}});
+        let type_of = |kind: &str| {
+            let left = json!({"fib": {"result": "type", "flags": ["daddr"]}});
+            json!({"match": {"op": "==", "left": left, "right": kind}})
+        };
         let named =
             json!({"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "@lan"}});
         let ports = json!({"match": {"op": "==",
@@ -287,6 +247,8 @@ mod tests {
             (json!([iif("eth0"), accept]), NONE),
             (json!([not_eth0, accept]), OUT),
             (json!([named, accept]), NONE),
+            (json!([type_of("unicast"), accept]), BOTH),
+            (json!([type_of("local"), accept]), NONE),
             (json!([ports, accept]), NONE),
             (json!([dnat, accept]), IN),
             (json!([state(json!("new")), accept]), BOTH),
@@ -325,5 +287,49 @@ mod tests {
         assert_eq!(verdicts(&[rule("f", json!([of_state]))]), BOTH);
         let endless = [rule("f", json!([{"jump": {"target": "f"}}]))];
         assert_eq!(verdicts(&endless), NONE);
+    }
+
+    #[test]
+    fn an_api_is_shut_where_no_way_leads_past() {
+        let accept = json!({"accept": null});
+        let port = |port: Value| {
+            let left = json!({"payload": {"protocol": "tcp", "field": "dport"}});
+            json!({"match": {"op": "==", "left": left, "right": port}})
+        };
+        let protocol = |protocol: Value| {
+            let left = json!({"meta": {"key": "l4proto"}});
+            json!({"match": {"op": "==", "left": left, "right": protocol}})
+        };
+        let physdev = json!({"xt": {"type": "match", "name": "physdev"}});
+        let by_name = json!({"vmap": {"key": {"meta": {"key": "iifname"}}, "data": "@zones"}});
+        let by_device = json!({"vmap": {"key": {"meta": {"key": "iifname"}},
+            "data": {"set": [["lo", {"accept": null}], ["eth0", {"jump": {"target": "zone"}}]]}}});
+        for (statements, is_shut) in [
+            (json!([accept]), false),
+            (json!([port(json!(7400)), accept]), false),
+            (json!([port(json!({"range": [7000, 8000]})), accept]), false),
+            (json!([port(json!({"set": [22, 7400]})), accept]), false),
+            (json!([port(json!("@ports")), accept]), false),
+            (json!([port(json!(22)), accept]), true),
+            (json!([protocol(json!(6)), accept]), false),
+            (json!([protocol(json!({"set": [1, 58]})), accept]), true),
+            (json!([state(json!(["established", "related"])), accept]), true),
+            (json!([iif("lo"), accept]), true),
+            (json!([iif("eth0"), accept]), false),
+            (json!([address("saddr", "10.0.0.0", 8), accept]), false),
+            (json!([physdev, accept]), false),
+            (json!([physdev, {"drop": null}]), true),
+            (json!([by_name]), false),
+            (json!([by_device]), true),
+            (json!([{"limit": {"rate": 3}}, accept]), false),
+        ] {
+            assert_eq!(is_api_shut(&[rule("f", statements.clone())]), is_shut, "{statements}");
+        }
+        let zone = rule("zone", json!([port(json!(7400)), accept]));
+        assert!(!is_api_shut(&[rule("f", json!([by_device])), zone]));
+        // A rule that may not match hides none of those behind it.
+        let maybe = rule("f", json!([physdev, {"drop": null}]));
+        assert!(!is_api_shut(&[maybe, rule("f", json!([accept]))]));
+        assert!(is_api_shut(&[rule("f", json!([{"drop": null}])), rule("f", json!([accept]))]));
     }
 }

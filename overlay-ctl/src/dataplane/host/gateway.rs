@@ -37,6 +37,7 @@ pub struct HostGateway {
     netlink: Netlink,
     subnet: Subnet,
     vxlan_port: u16,
+    api_port: u16,
     table: Table,
     connections: Connections,
     pressure: ConnectionPressure,
@@ -54,7 +55,7 @@ impl HostGateway {
     pub(crate) fn new(
         netlink: Netlink,
         subnet: Subnet,
-        vxlan_port: u16,
+        (vxlan_port, api_port): (u16, u16),
         (table, forwarding): (Table, ForwardingKeeper),
         ports: SharedPorts,
     ) -> Self {
@@ -62,6 +63,7 @@ impl HostGateway {
             netlink,
             subnet,
             vxlan_port,
+            api_port,
             table,
             connections: Connections::default(),
             pressure: ConnectionPressure::default(),
@@ -87,7 +89,7 @@ impl HostGateway {
         let LocalGateway { subnet, mtu } = *gateway;
         let ensured = self.netlink.ensure_gateway_bridge_among(links, subnet, mtu, stations).await;
         let ensured = ensured.map_err(|e| KernelError::new("making the gateway bridge failed", e));
-        self.surroundings.look(&self.netlink, self.subnet).await;
+        self.surroundings.look(&self.netlink, self.subnet, self.api_port).await;
         let pressure = self.pressure.look(self.subnet).await;
         let pressure =
             pressure.map_err(|e| KernelError::new("looking at the table of connections failed", e));
@@ -102,6 +104,7 @@ impl HostGateway {
     /// Marks the table as to be read again, because another program wrote to nftables.
     pub(super) fn doubt(&mut self) {
         self.table.doubt();
+        self.surroundings.note_change();
     }
 
     /// Makes exactly these ports of the host lead to endpoints, reserves them, and ends the connections that are out of
