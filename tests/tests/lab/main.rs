@@ -36,6 +36,7 @@ mod seen;
 mod support;
 mod topology;
 mod tunnels;
+mod underlays;
 mod uplinks;
 mod vlans;
 mod wire;

@@ -18,7 +18,12 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{NetlinkError, dump::dump, link_layer::link_layer_of, names::GROUP};
+use super::{
+    NetlinkError,
+    dump::dump,
+    link_layer::{link_layer_of, shows_outer_headers},
+    names::GROUP,
+};
 use crate::dataplane::kernel::{LinkLayer, NetnsId, SuperPackets};
 
 /// The owner of a device that has a prefix of the overlay.
@@ -89,11 +94,12 @@ pub(super) struct Link {
 
 impl Link {
     fn new(message: LinkMessage) -> Self {
+        let kind = message.header.link_layer_type;
         let mut link = Self {
             index: message.header.index,
             up: message.header.flags.contains(LinkFlags::Up),
             loopback: message.header.flags.contains(LinkFlags::Loopback),
-            link_layer: link_layer_of(message.header.link_layer_type),
+            link_layer: link_layer_of(kind),
             ..Self::default()
         };
         for attribute in message.attributes {
@@ -102,6 +108,9 @@ impl Link {
                 LinkAttribute::IfAlias(alias) => link.alias = alias,
                 LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Broadcast(remote) if shows_outer_headers(kind, &remote) => {
+                    link.link_layer = LinkLayer::Foreign;
+                }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::TsoMaxSize(size) => link.tso_max = Some(size),
                 LinkAttribute::Controller(index) => link.controller = Some(index),
