@@ -1,19 +1,67 @@
-//! Sends the packet that opens an SCTP association through a raw socket, because a kernel may lack SCTP
-//! sockets.
+//! SCTP: bulk by its own sockets, where the kernel has them, and the packet that opens an association by a raw socket, where
+//! it may not.
 #![expect(unsafe_code, reason = "a socket of a kind that nix does not know")]
 
 use std::{
-    net::SocketAddrV4,
+    io,
+    net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::{
     libc,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, sendto},
+    sys::socket::{
+        AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, listen,
+        sendto,
+    },
 };
 
-use super::netns::Netns;
+use super::{netns::Netns, transfer};
+
+/// Returns true if the kernel has sockets of SCTP.
+pub fn is_there(netns: &Netns) -> Result<bool> {
+    netns.enter(|| match stream_socket() {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Ok(false),
+        Err(error) => Err(error).context("cannot open a socket of SCTP"),
+    })
+}
+
+/// Sends bytes by an association from a socket in `from` to one at `address` in `to`, and fails if the received bytes are
+/// not those that were sent.
+pub fn stream(from: &Netns, to: &Netns, address: SocketAddr, length: usize) -> Result<()> {
+    let SocketAddr::V4(address) = address else { bail!("{address} is no address of IPv4") };
+    let at = SockaddrIn::from(address);
+    let listener = to.enter(|| {
+        let socket = stream_socket()?;
+        bind(socket.as_raw_fd(), &at).with_context(|| format!("bind {address}"))?;
+        listen(&socket, Backlog::new(1)?)?;
+        // A socket of this style has all calls of one of TCP.
+        let listener = TcpListener::from(socket);
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    })?;
+    let sender = from.enter(|| {
+        let socket = stream_socket()?;
+        connect(socket.as_raw_fd(), &at).with_context(|| format!("connect to {address}"))?;
+        Ok(TcpStream::from(socket))
+    })?;
+    transfer::carry(sender, &listener, &transfer::pattern(length, u64::from(address.port())))
+}
+
+/// A socket for one association, with the calls of a stream (RFC 6458, section 4).
+fn stream_socket() -> io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::Inet as i32, SockType::Stream as i32);
+    let flags = SockFlag::SOCK_CLOEXEC.bits();
+    // SAFETY: the call takes no pointer. nix has no name for the protocol.
+    let fd = unsafe { libc::socket(family, kind | flags, libc::IPPROTO_SCTP) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just opened, and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
 
 /// Sends an INIT (RFC 9260, section 3.3.2) from inside a namespace.
 pub fn send_init(netns: &Netns, source_port: u16, to: SocketAddrV4) -> Result<()> {
@@ -33,7 +81,7 @@ fn raw_socket() -> Result<OwnedFd> {
     // SAFETY: the call takes no pointer. nix has no name for the protocol.
     let fd = unsafe { libc::socket(family, kind | flags, libc::IPPROTO_SCTP) };
     if fd < 0 {
-        return Err(std::io::Error::last_os_error()).context("cannot open a raw socket");
+        return Err(io::Error::last_os_error()).context("cannot open a raw socket");
     }
     // SAFETY: the descriptor was just opened, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

@@ -21,6 +21,8 @@ use super::{netns::Netns, wait::eventually};
 
 /// Longest time of a transfer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes of one write: those of an SCTP message must fit into the sender's buffer.
+const PIECE: usize = 1 << 16;
 /// The Ethertype for experiments (IEEE 802, RFC 7042, appendix B).
 pub const ETHERTYPE: u16 = 0x88b5;
 
@@ -57,26 +59,32 @@ pub fn stream_by(
         listener.set_nonblocking(true)?;
         Ok(listener)
     })?;
-    let mut sender = from.enter(|| {
+    let sender = from.enter(|| {
         TcpStream::connect_timeout(&asked, PATIENCE).with_context(|| format!("connect to {asked}"))
     })?;
+    carry(sender, &listener, &pattern(length, u64::from(address.port())))
+}
+
+/// Sends bytes by a connection to its listener, which accepts none before, and closes it.
+pub(crate) fn carry(mut sender: TcpStream, listener: &TcpListener, sent: &[u8]) -> Result<()> {
     sender.set_write_timeout(Some(PATIENCE))?;
     let (mut receiver, _) =
         eventually("the connection is accepted", PATIENCE, || Ok(listener.accept()?))?;
     receiver.set_nonblocking(false)?;
     receiver.set_read_timeout(Some(PATIENCE))?;
-    let sent = pattern(length, u64::from(address.port()));
     thread::scope(|scope| {
         let sending = scope.spawn(|| -> Result<()> {
-            sender.write_all(&sent).context("the stream got stuck")?;
+            for piece in sent.chunks(PIECE) {
+                sender.write_all(piece).context("the stream got stuck")?;
+            }
             sender.shutdown(std::net::Shutdown::Write)?;
             Ok(())
         });
-        let mut received = Vec::with_capacity(length);
+        let mut received = Vec::with_capacity(sent.len());
         let read = receiver.read_to_end(&mut received);
         sending.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
         read.with_context(|| format!("after {} bytes", received.len()))?;
-        same(&received, &sent)
+        same(&received, sent)
     })
 }
 

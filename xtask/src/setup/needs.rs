@@ -100,6 +100,7 @@ pub(super) const TO_BOOT: &[Need] = &[
     },
     tool!("busybox", "busybox-static", "is a guest's first file system"),
     tool!("modprobe", "kmod", "loads a guest's modules"),
+    tool!("wg", "wireguard-tools", "gives a tunnel inside an endpoint its keys"),
 ];
 
 pub(super) const TO_COVER: &[Need] = &[Need {
