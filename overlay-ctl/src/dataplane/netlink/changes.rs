@@ -28,11 +28,12 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 const MOUNTS: &str = "/proc/self/mountinfo";
 /// The pause between two looks at the mount table, which may be long.
 const MOUNTS_PAUSE: Duration = Duration::from_millis(250);
-const GROUPS: [MulticastGroup; 4] = [
+const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv4Rule,
 ];
 
 const ALL: [Change; 3] = [Change::Link, Change::Way, Change::Namespace];

@@ -17,6 +17,7 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage},
     neighbour::NeighbourMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage},
+    rule::{RuleAttribute, RuleFlags, RuleMessage},
 };
 
 use super::{
@@ -32,7 +33,7 @@ use crate::model::Vtep;
 pub enum Change {
     /// A device, or a device's address.
     Link,
-    /// The way to a VTEP: a next hop was resolved or stopped answering, or there is another route.
+    /// The way to a VTEP: a next hop was resolved or stopped answering, or there is another route or routing rule.
     Way,
     /// A network namespace was mounted or unmounted.
     Namespace,
@@ -125,6 +126,9 @@ impl Interest {
             RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
                 concerns.route(message)
             }
+            RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message) => {
+                concerns.rule(message)
+            }
             _ => None,
         }
     }
@@ -190,6 +194,27 @@ impl Concerns {
         let leads_to_a_vtep = Ipv4Net::new(to, message.header.destination_prefix_length)
             .map_or(true, |net| self.vteps.range(net.network()..=net.broadcast()).next().is_some());
         (!self.is_told || leads_to_a_vtep).then_some(Change::Way)
+    }
+
+    /// A routing rule counts unless it is about other packets than those to VTEPs: of another destination or source, with
+    /// a mark, or from elsewhere. What the host itself sends comes from lo.
+    fn rule(&self, message: &RuleMessage) -> Option<Change> {
+        let header = &message.header;
+        if header.family != AddressFamily::Inet {
+            return None;
+        }
+        let within = |ip: Ipv4Addr, length: u8| Ipv4Net::new(ip, length).ok();
+        let may_be_ours = message.attributes.iter().all(|attribute| match attribute {
+            RuleAttribute::Destination(IpAddr::V4(ip)) => within(*ip, header.dst_len)
+                .is_none_or(|net| self.vteps.iter().any(|vtep| net.contains(vtep))),
+            RuleAttribute::Source(IpAddr::V4(ip)) => within(*ip, header.src_len)
+                .is_none_or(|net| self.own.is_none_or(|own| net.contains(&own))),
+            RuleAttribute::Iifname(name) => name == "lo",
+            RuleAttribute::FwMark(mark) => *mark == 0,
+            _ => true,
+        });
+        let is_inverted = header.flags.contains(RuleFlags::Invert);
+        (!self.is_told || may_be_ours || is_inverted).then_some(Change::Way)
     }
 }
 

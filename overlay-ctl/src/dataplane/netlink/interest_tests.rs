@@ -133,6 +133,41 @@ fn a_route_counts_if_it_may_lead_to_a_vtep() {
 }
 
 #[test]
+fn a_rule_counts_unless_it_is_about_other_packets() {
+    let interest = interest();
+    let ip = |last| IpAddr::from([10, 9, 0, last]);
+    let own = IpAddr::from([10, 0, 0, 5]);
+    for (attributes, lengths, counts) in [
+        (vec![], (0, 0), true),
+        (vec![RuleAttribute::Table(7)], (0, 0), true),
+        (vec![RuleAttribute::Destination(ip(2))], (32, 0), true),
+        (vec![RuleAttribute::Destination(ip(0))], (24, 0), true),
+        (vec![RuleAttribute::Destination(ip(3))], (32, 0), false),
+        (vec![RuleAttribute::Source(own)], (0, 32), true),
+        (vec![RuleAttribute::Source(ip(2))], (0, 32), false),
+        (vec![RuleAttribute::Source(own), RuleAttribute::Destination(ip(3))], (32, 32), false),
+        (vec![RuleAttribute::FwMark(0)], (0, 0), true),
+        (vec![RuleAttribute::FwMark(51820)], (0, 0), false),
+        (vec![RuleAttribute::Iifname("lo".to_owned())], (0, 0), true),
+        (vec![RuleAttribute::Iifname("eth1".to_owned())], (0, 0), false),
+    ] {
+        let mut message = RuleMessage::default();
+        message.header.family = AddressFamily::Inet;
+        (message.header.dst_len, message.header.src_len) = lengths;
+        message.attributes = attributes;
+        let told = |event| interest.concerns(&event);
+        let wanted = counts.then_some(Change::Way);
+        assert_eq!(told(RouteNetlinkMessage::NewRule(message.clone())), wanted, "{message:?}");
+        assert_eq!(told(RouteNetlinkMessage::DelRule(message.clone())), wanted, "{message:?}");
+        message.header.flags = RuleFlags::Invert;
+        let inverted = told(RouteNetlinkMessage::NewRule(message.clone()));
+        assert_eq!(inverted, Some(Change::Way), "all but those: {message:?}");
+        message.header.family = AddressFamily::Inet6;
+        assert_eq!(told(RouteNetlinkMessage::NewRule(message)), None, "of another family");
+    }
+}
+
+#[test]
 fn before_the_first_look_everything_counts() {
     let interest = Interest::default();
     let events = [

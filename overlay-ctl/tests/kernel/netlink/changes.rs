@@ -26,6 +26,7 @@ fn changes_of_others_are_not_told() {
             "ip neigh add 10.99.0.7 lladdr 02:00:00:00:00:07 dev foreign0",
             "ip neigh add 10.0.0.77 lladdr 02:00:00:00:00:77 dev eth7",
             "ip route add 198.51.100.0/24 dev foreign0; ip addr add 10.98.0.1/24 dev foreign0",
+            "ip rule add pref 90 to 198.51.100.7 lookup main; ip rule add pref 91 fwmark 7 lookup main",
             "ip link del foreign1",
         ] {
             host.sh(foreign);
@@ -36,6 +37,8 @@ fn changes_of_others_are_not_told() {
         assert_eq!(first, Some(Change::Way), "and nothing before it");
         let ours = [
             (Change::Way, "ip neigh replace 10.0.0.2 lladdr 02:00:00:00:00:02 dev eth7"),
+            (Change::Way, "ip rule add pref 92 to 192.0.2.7 lookup main"),
+            (Change::Way, "ip rule del pref 92"),
             (Change::Link, "ip link add ovk1 type veth peer name foreign3"),
             (Change::Link, "ip link set ovk1 name foreign4"),
             (Change::Link, "ip link set eth7 mtu 1400"),
