@@ -76,6 +76,21 @@ const FORWARDED: &str =
 const ANSWERED: &str = "overlay_dns_queries_total{outcome=\"answered\"}";
 
 #[test]
+fn vxlan_that_no_program_took_is_scraped() {
+    with_node(async |node, mut api| {
+        let unseen =
+            async |what| Scrape::take().await.value(&format!("overlay_unseen_vxlan_{what}_total"));
+        assert_eq!((unseen("packets").await, unseen("bytes").await), (0, 0));
+        node.host.netns.sh(r#"bash -c "echo x > /dev/udp/127.0.0.1/4789""#);
+        eventually("it is counted", async || (unseen("packets").await == 1).then_some(())).await;
+        assert_eq!(unseen("bytes").await, 30);
+        let counters = api.status().await.datapath.unwrap().counters;
+        let shown = counters.iter().find(|counter| counter.reason == "unseen_vxlan").unwrap();
+        assert_eq!((shown.direction.as_str(), shown.packets, shown.bytes), ("host", 1, 30));
+    });
+}
+
+#[test]
 fn what_the_node_and_its_kernel_do_is_scraped() {
     with_node(async |_, mut api| {
         assert_eq!(api.status().await.metrics, DEFAULT);

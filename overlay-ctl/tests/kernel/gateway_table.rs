@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use overlay_common::Counter;
 use overlay_ctl::{
     dataplane::gateway::{Changed, Rules, Table, changes},
     model::Transport,
@@ -105,6 +106,38 @@ fn without_a_leg_the_host_s_connections_are_not_tracked() {
     lab.host.sh("nft list chain ip overlay postrouting");
     assert_eq!(lab.sync(&Rules { translates: false, ..rules() }), Changed::Table);
     lab.host.sh("! nft list chain ip overlay postrouting");
+}
+
+#[test]
+fn what_reaches_the_vxlan_port_is_counted_and_no_count_is_lost() {
+    if skip() {
+        return;
+    }
+    let host = host();
+    host.sh("ip link set lo up");
+    let send = || {
+        host.sh(r#"bash -c "for port in 4789 4790; do echo x > /dev/udp/127.0.0.1/\$port; done""#)
+    };
+    host.block_on(|| async {
+        let mut table = Table::default();
+        table.sync(&some()).await.unwrap();
+        assert_eq!(table.unseen(), Counter::default());
+        for (before, sent) in [(0, 1), (1, 3)] {
+            for _ in before..sent {
+                send();
+            }
+            table.doubt();
+            table.sync(&some()).await.unwrap();
+            assert_eq!((table.unseen().packets, table.unseen().bytes), (sent, sent * 30));
+        }
+        host.sh("nft flush ruleset");
+        table.doubt();
+        assert_eq!(table.sync(&some()).await.unwrap(), Changed::Table);
+        send();
+        table.doubt();
+        assert_eq!(table.sync(&some()).await.unwrap(), Changed::Nothing);
+        assert_eq!(table.unseen().packets, 4, "with those of the rule that is gone");
+    });
 }
 
 #[test]

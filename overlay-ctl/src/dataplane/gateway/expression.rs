@@ -80,6 +80,11 @@ pub(super) fn destination_port() -> Expression<'static> {
     field_of("th", "dport")
 }
 
+/// Matches what goes to a port.
+pub(super) fn to_port(protocol: &'static str, port: u16) -> Statement<'static> {
+    equal(field_of(protocol, "dport"), number(port))
+}
+
 pub(super) fn field_of(protocol: &'static str, field: &'static str) -> Expression<'static> {
     let field = PayloadField { protocol: protocol.into(), field: field.into() };
     named(NamedExpression::Payload(Payload::PayloadField(field)))

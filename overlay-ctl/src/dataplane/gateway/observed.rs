@@ -6,12 +6,14 @@ use std::{
     num::NonZeroU16,
 };
 
+use overlay_common::Counter;
 use serde_json::Value;
 
 use super::{
     contents::{Contents, protocol_number},
     rules::{
-        BRIDGED, ON_ALL_TO_ADDRESS, ON_ALL_TO_PORT, ON_ONE_TO_ADDRESS, ON_ONE_TO_PORT, OPENED,
+        BRIDGED, INPUT, ON_ALL_TO_ADDRESS, ON_ALL_TO_PORT, ON_ONE_TO_ADDRESS, ON_ONE_TO_PORT,
+        OPENED,
     },
 };
 use crate::{
@@ -26,12 +28,15 @@ pub(super) struct Observed {
     pub(super) skeleton: Vec<Value>,
     /// `None` if the node would not make such elements: a port without an address, a time-out.
     pub(super) contents: Option<Contents>,
+    /// What the chain [`INPUT`] counted.
+    pub(super) unseen: Counter,
 }
 
 impl Observed {
     pub(super) fn new(objects: Vec<Value>) -> Self {
         let mut all = Some(Elements::default());
         let mut skeleton = Vec::new();
+        let unseen = objects.iter().filter_map(counted).next().unwrap_or_default();
         for mut object in objects {
             if object.get("metainfo").is_some() || object.get("table").is_some_and(is_plain) {
                 continue;
@@ -43,8 +48,16 @@ impl Observed {
             skeleton.push(canonical(object));
         }
         sort(&mut skeleton);
-        Self { skeleton, contents: all.and_then(Elements::joined) }
+        Self { skeleton, contents: all.and_then(Elements::joined), unseen }
     }
+}
+
+/// What the rule of the chain [`INPUT`] counted, if the object is that rule.
+fn counted(object: &Value) -> Option<Counter> {
+    let rule = object.get("rule").filter(|rule| rule.get("chain").is_some_and(|c| c == INPUT))?;
+    let counter = rule.get("expr")?.as_array()?.iter().find_map(|part| part.get("counter"))?;
+    let number = |key| counter.get(key).and_then(Value::as_u64);
+    Some(Counter { packets: number("packets")?, bytes: number("bytes")? })
 }
 
 /// The form in which nft would list these objects.
@@ -250,7 +263,9 @@ mod tests {
         let mut objects: Vec<Value> = serde_json::from_str(&text).unwrap();
         objects.sort_by_key(|object| object.get("chain").is_none());
         assert_ne!(objects, listed());
-        assert_eq!(Observed::new(objects).skeleton, wanted());
+        let observed = Observed::new(objects);
+        assert_eq!(observed.skeleton, wanted());
+        assert_eq!(observed.unseen, Counter { packets: 12, bytes: 0 }, "by the chain `input`");
     }
 
     #[test]

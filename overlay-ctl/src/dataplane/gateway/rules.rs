@@ -3,6 +3,7 @@
 //! ```text
 //! prerouting, output ── to an address of the host ──> publish ── in a map ──> DNAT to the endpoint
 //! forward            ── into the bridge: answers, and what publish sent; nothing else
+//! input              ── to the VXLAN port: counted, since the programs take all that they see
 //! postrouting        ── out of the bridge's subnet, hairpin, localhost: masquerade
 //! ```
 //!
@@ -20,6 +21,7 @@
 use super::expression::{
     both, compare, counter, destination_port, dnat, either, equal, field_of, has, in_set, ip,
     masquerade_to, meta, named, needs_tracking, prefix, range, text,
+    to_port,
 };
 use crate::{
     dataplane::kernel::{HostPort, Target},
@@ -45,6 +47,8 @@ pub(super) const ON_ONE_TO_PORT: &str = "published_on_one_to_port";
 /// Maps of the ports that are published on all addresses of the host. Key: protocol . port.
 pub(super) const ON_ALL_TO_ADDRESS: &str = "published_on_all_to_address";
 pub(super) const ON_ALL_TO_PORT: &str = "published_on_all_to_port";
+/// The chain that counts what reaches the VXLAN port of the host's own stack. It tracks no connection.
+pub(super) const INPUT: &str = "input";
 /// Set of the devices whose forwarding the node switched on.
 pub(super) const OPENED: &str = "opened";
 /// Set of pairs: an opened device, and the bridge whose frames come in by it and stay in the bridge.
@@ -95,6 +99,7 @@ pub(super) fn skeleton(rules: &Rules) -> Vec<Value> {
         map(ON_ONE_TO_PORT, &on_one, SetType::InetService),
         map(ON_ALL_TO_ADDRESS, &on_all, SetType::Ipv4Addr),
         map(ON_ALL_TO_PORT, &on_all, SetType::InetService),
+        chain(INPUT, Some((NfChainType::Filter, NfHook::Input, FILTER))),
         chain("forward", Some((NfChainType::Filter, NfHook::Forward, FILTER))),
     ];
     if rules.translates {
@@ -106,7 +111,8 @@ pub(super) fn skeleton(rules: &Rules) -> Vec<Value> {
         ]);
     }
     let is_wanted = |(chain, _, statements): &Described| {
-        rules.translates || (*chain == "forward" && !statements.iter().any(needs_tracking))
+        let stands = ["forward", INPUT].contains(chain);
+        rules.translates || (stands && !statements.iter().any(needs_tracking))
     };
     for (chain, comment, statements) in described(rules).into_iter().filter(is_wanted) {
         objects.push(NfListObject::Rule(Rule {
@@ -177,6 +183,7 @@ fn described(rules: &Rules) -> Vec<Described> {
             "published ports, for everybody but this host; nothing from outside is for localhost",
             vec![compare(ip("daddr"), Operator::NEQ, loopback()), to_this_host(), publish()],
         ),
+        (INPUT, "VXLAN that no program took", vec![to_port("udp", *vxlan_port), counter()]),
         ("output", "published ports, for this host itself", vec![to_this_host(), publish()]),
         (
             "forward",

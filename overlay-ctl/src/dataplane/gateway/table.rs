@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use nftables::schema::NfListObject;
+use overlay_common::Counter;
 use serde_json::{Value, json};
 
 use super::{
@@ -42,6 +43,8 @@ pub struct Table {
     /// The skeleton that was written, and the form in which this version of nft lists it, if the two
     /// differ.
     dialect: Option<(Vec<Value>, Vec<Value>)>,
+    /// What the chain for the VXLAN port counted before the table was written last, and since then.
+    unseen: (Counter, Counter),
     /// What changed since the connections were last compared with the table.
     shift: Shift,
 }
@@ -58,7 +61,9 @@ impl Table {
     /// # Errors
     /// [`GatewayError`]: `nft` is missing, or the kernel has no nftables.
     pub async fn open() -> Result<Self, GatewayError> {
-        Ok(Self { known: Some(read().await?), ..Self::default() })
+        let mut table = Self::default();
+        table.known = Some(table.read().await?);
+        Ok(table)
     }
 
     /// Devices whose forwarding a node switched on, according to the table in the kernel.
@@ -87,7 +92,7 @@ impl Table {
         let was_read = self.known.is_none();
         let known = match self.known.take() {
             Some(known) => known,
-            None => read().await?,
+            None => self.read().await?,
         };
         let current = match &known {
             Known::Present(observed) if self.is_as_wanted(&observed.skeleton, &skeleton) => {
@@ -154,6 +159,35 @@ impl Table {
         nft::apply(vec![add(table()), delete(table())]).await
     }
 
+    /// The packets to the VXLAN port that reached the host's own stack, as last read; since the table was made, or since
+    /// this node started where another program removed it in between.
+    #[must_use]
+    pub fn unseen(&self) -> Counter {
+        let (before, since) = self.unseen;
+        Counter { packets: before.packets + since.packets, bytes: before.bytes + since.bytes }
+    }
+
+    async fn read(&mut self) -> Result<Known, GatewayError> {
+        let objects = match nft::list().await {
+            Ok(Some(objects)) => objects,
+            Ok(None) => return Ok(Known::Missing),
+            // It lists tables that the node writes. This one is somebody else's then, or was changed: nft 1.0.6 lists the
+            // flags of a table from memory that is not theirs, and sometimes nothing at all.
+            Err(error @ GatewayError::Answer { .. }) => {
+                tracing::debug!(error = error_chain(&error), "nft cannot list the table");
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let observed = Observed::new(objects);
+        if observed.unseen.packets < self.unseen.1.packets {
+            // Another program removed the rule, or wrote it anew.
+            self.unseen.0 = self.unseen();
+        }
+        self.unseen.1 = observed.unseen;
+        Ok(Known::Present(observed))
+    }
+
     fn is_as_wanted(&self, observed: &[Value], wanted: &[Value]) -> bool {
         let dialect = self.dialect.as_ref();
         observed == wanted
@@ -170,13 +204,18 @@ impl Table {
         let mut commands = vec![add(table()), delete(table()), add(table())];
         commands.extend(objects.into_iter().chain(elements(&contents)).map(add));
         nft::apply(commands).await?;
+        // The new rule begins at zero.
+        self.unseen = (self.unseen(), Counter::default());
         let written = contents.clone();
         // A version of nft may list rules in another form than they were written in. That must not look
         // like a change by another program, or the node would replace the table for ever.
-        let observed = match read().await? {
+        let observed = match self.read().await? {
             Known::Present(observed) => observed,
             // Another program flushed it already: the report of that is on its way.
-            Known::Missing => Observed { skeleton: skeleton.clone(), contents: Some(contents) },
+            Known::Missing => {
+                let (skeleton, contents) = (skeleton.clone(), Some(contents));
+                Observed { skeleton, contents, unseen: Counter::default() }
+            }
         };
         if observed.skeleton != skeleton {
             tracing::debug!(
@@ -191,20 +230,6 @@ impl Table {
         self.known = Some(Known::Present(observed));
         Ok(())
     }
-}
-
-async fn read() -> Result<Known, GatewayError> {
-    Ok(match nft::list().await {
-        Ok(Some(objects)) => Known::Present(Observed::new(objects)),
-        Ok(None) => Known::Missing,
-        // It lists tables that the node writes. This one is somebody else's then, or was changed: nft 1.0.6 lists the flags of
-        // a table from memory that is not theirs, and sometimes nothing at all.
-        Err(error @ GatewayError::Answer { .. }) => {
-            tracing::debug!(error = error_chain(&error), "nft cannot list the table");
-            Known::Present(Observed { skeleton: Vec::new(), contents: None })
-        }
-        Err(error) => return Err(error),
-    })
 }
 
 fn add(object: Value) -> Value {

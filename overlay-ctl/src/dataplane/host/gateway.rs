@@ -10,6 +10,7 @@ use crate::{
     },
     model::Subnet,
 };
+use overlay_common::Counter;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -160,6 +161,11 @@ impl HostGateway {
             translates: wanted.translates,
             published: wanted.ports.clone(),
         }
+    }
+
+    /// Packets to the VXLAN port that reached the host's own stack.
+    pub(super) fn unseen(&self) -> Counter {
+        self.table.unseen()
     }
 
     /// The number of published ports.

@@ -18,6 +18,7 @@ use crate::{
     },
     model::Vtep,
 };
+use overlay_common::Counter;
 use std::{collections::BTreeSet, net::IpAddr};
 
 /// Why nothing is sent to a VTEP.
@@ -275,7 +276,8 @@ impl Outside for HostOutside {
     fn health(&self) -> OutsideHealth {
         let guard = self.datapath.lock().guard().clone();
         let guard = guard.is_fallback.then(|| format!("no XDP guard: {}", guard.why));
-        let shared = self.datapath.lock().shares_port().then(|| {
+        let is_shared = self.datapath.lock().shares_port();
+        let shared = is_shared.then(|| {
             let user = self.port_user.as_ref().map(|device| format!("the VXLAN device {device}"));
             format!(
                 "{} has UDP port {} as well: VXLAN that is not of this overlay goes up the stack",
@@ -285,6 +287,7 @@ impl Outside for HostOutside {
         });
         OutsideHealth {
             underlay: self.underlay.name.clone(),
+            unseen: if is_shared { Counter::default() } else { self.gateway.unseen() },
             fallbacks: guard
                 .into_iter()
                 .chain(shared)

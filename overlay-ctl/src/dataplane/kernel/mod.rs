@@ -35,7 +35,7 @@ pub use tables::{TableChange, Tables};
 pub use way::{LinkLayer, NextHop, Uplink, Way, Ways};
 
 use crate::model::Vtep;
-use overlay_common::{FdbEntry, FdbKey, NeighEntry, NeighKey};
+use overlay_common::{Counter, FdbEntry, FdbKey, NeighEntry, NeighKey};
 use std::{collections::BTreeSet, future::Future, path::PathBuf, sync::Arc};
 
 /// Some entries of the FDB, and the place after the last of them; `None` after the last entry of the map.
@@ -204,6 +204,9 @@ pub trait Outside: Send {
 pub struct OutsideHealth {
     /// The name of the device that carries the node's VTEP address.
     pub underlay: String,
+    /// Packets to the VXLAN port that no program of the node took, so that they reached the host's own stack. Those of
+    /// another program on the port are not counted.
+    pub unseen: Counter,
     /// What is done in a slower way than possible, or is not done for one endpoint, in words.
     pub fallbacks: Vec<String>,
     /// The number of published ports.

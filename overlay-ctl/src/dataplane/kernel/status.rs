@@ -2,6 +2,7 @@
 
 use super::Mtus;
 use crate::model::{EndpointId, NodeId, Revision};
+use overlay_common::Counter;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one node's kernel holds, as its reconciler reports it.
@@ -15,6 +16,8 @@ pub struct LocalStatus {
     pub error: Option<String>,
     /// The name of the device that carries the node's VTEP address; empty before it was looked at.
     pub underlay: String,
+    /// Packets to the VXLAN port that no program of the node took.
+    pub unseen: Counter,
     /// What is done in a slower way than possible, in words.
     pub fallbacks: Vec<String>,
     /// Nodes whose next hop is not resolved: packets to them take the slower path.

@@ -14,9 +14,13 @@ use crate::{
         cluster_server::Cluster,
     },
 };
-use overlay_common::DropReason;
+use overlay_common::{Counter, DropReason};
 use std::path::Path;
 use tonic::{Request, Response, Status};
+
+/// The counter of VXLAN that no program took, and its direction, beside those of the programs.
+const UNSEEN: &str = "unseen_vxlan";
+const HOST: &str = "host";
 
 #[tonic::async_trait]
 impl Cluster for Api {
@@ -102,6 +106,14 @@ impl ServedNode {
             Vec::new()
         });
         let info = &self.info;
+        // Not a program's count, hence not in the maps.
+        let unseen = Some(status.unseen).filter(|unseen| unseen.packets > 0);
+        let unseen = unseen.map(|Counter { packets, bytes }| v1::Counter {
+            reason: UNSEEN.to_owned(),
+            direction: HOST.to_owned(),
+            packets,
+            bytes,
+        });
         if let Err(error) = find_devices(Path::new(&info.bpffs), &mut programs) {
             errors.push(crate::error_chain(&error));
         }
@@ -134,6 +146,7 @@ impl ServedNode {
                     packets: counter.packets,
                     bytes: counter.bytes,
                 })
+                .chain(unseen)
                 .collect(),
             error: errors.join("; "),
             endpoint_mtu: status.mtus.endpoint,

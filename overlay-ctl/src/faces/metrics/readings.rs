@@ -21,6 +21,8 @@ pub(super) struct Readings {
     maps: Vec<MapUsage>,
     revision: Revision,
     programmed: Revision,
+    /// What reached the VXLAN port of the host's own stack.
+    unseen: Counter,
     is_leader: bool,
     endpoints: EndpointCounts,
     traffic: TrafficReadings,
@@ -69,6 +71,7 @@ impl Readings {
             maps,
             revision: view.map_or(0, |view| view.revision),
             programmed: status.programmed,
+            unseen: status.unseen,
             is_leader: node.controller.is_leader(),
             endpoints,
             traffic: TrafficReadings::take(node, former),
@@ -144,6 +147,14 @@ impl Collector for Readings {
         self.counter(encoder, "overlay_packets", &packets, |counter| counter.packets)?;
         let bytes = format!("Bytes {counted}");
         self.counter(encoder, "overlay_bytes", &bytes, |counter| counter.bytes)?;
+        for (name, help, value) in [
+            ("overlay_unseen_vxlan_packets", "Packets", self.unseen.packets),
+            ("overlay_unseen_vxlan_bytes", "Bytes", self.unseen.bytes),
+        ] {
+            let help = format!("{help} to the VXLAN port that reached the host's own stack");
+            let counter = encoder.encode_descriptor(name, &help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(counter)?;
+        }
         let entries = "Entries in a BPF map";
         self.maps(encoder, "overlay_map_entries", entries, |map| map.entries)?;
         let capacity = "Entries that fit into a BPF map";

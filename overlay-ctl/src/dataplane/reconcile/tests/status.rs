@@ -2,6 +2,7 @@
 
 use super::{cluster::behind, *};
 use crate::dataplane::kernel::{GatewayHealth, LegHealth, OutsideHealth, SuperPacketHealth};
+use overlay_common::Counter;
 
 fn super_packets() -> SuperPacketHealth {
     SuperPacketHealth { ipv4: 65_536, ipv6: 131_072, reason: "an old kernel".into() }
@@ -26,6 +27,7 @@ async fn the_whole_status_of_a_node() {
     kernel.unresolved = [[10, 0, 0, 2].into(), [10, 9, 0, 1].into()].into();
     kernel.outside = OutsideHealth {
         underlay: "eth0".into(),
+        unseen: Counter { packets: 7, bytes: 1000 },
         fallbacks: vec!["no BPF clone".into()],
         forwarding: ["eth0".into()].into(),
         published: 0,
@@ -64,6 +66,7 @@ async fn the_whole_status_of_a_node() {
         endpoints: [(web1, health)].into(),
         error: None,
         underlay: "eth0".into(),
+        unseen: Counter { packets: 7, bytes: 1000 },
         fallbacks: vec!["no BPF clone".into(), "no resolver".into()],
         unresolved: vec![2],
         gateway: GatewayHealth { published: 1, forwarding: ["eth0".into()].into(), resolvers: 1 },
