@@ -31,6 +31,10 @@ pub struct NodeRunArgs {
     /// Address that serves the API and the other nodes [default: the underlay address, port 7400]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Address by which the other nodes reach this one, where a router translates it (1:1 NAT): they send VXLAN there, and
+    /// its API is there at the port of --listen. Both are of this host: --listen and the address of --underlay
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
     /// Join the cluster of which the node at this address is a member; without it, a node with an empty
     /// state folder becomes a cluster of its own
     #[arg(long, value_name = "IP:PORT")]

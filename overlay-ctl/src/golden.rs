@@ -68,6 +68,9 @@ golden! {
     commands_with_the_number_of_their_rules: "commands.3.msgpack",
         || msgpack(&state::later_entries()),
         |bytes| state::check_later_entries(&from_msgpack::<Vec<Vec<u8>>>(bytes));
+    commands_of_a_node_behind_nat: "commands.4.msgpack",
+        || msgpack(&state::entries_behind_nat()),
+        |bytes| state::check_entries_behind_nat(&from_msgpack::<Vec<Vec<u8>>>(bytes));
     outcomes_in_the_dedup_table: "outcomes.1.msgpack",
         by_an_older_version,
         |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::former_outcomes());
@@ -83,6 +86,9 @@ golden! {
     rows_with_legs_with_ids: "rows.2.msgpack",
         || msgpack(&state::rows()),
         |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows());
+    row_of_a_node_behind_nat: "rows.3.msgpack",
+        || msgpack(&state::rows_behind_nat()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows_behind_nat());
     snapshot_with_rows_as_outcomes: "snapshot.2.msgpack",
         by_an_older_version, state::check_former_snapshot;
     snapshot_of_the_state: "snapshot.3.msgpack",

@@ -36,13 +36,23 @@ pub struct ServedNode {
     pub metrics: Option<SocketAddr>,
 }
 
+impl ServedNode {
+    /// The node's own address on the underlay, as its host has it.
+    #[must_use]
+    pub fn vtep(&self) -> Vtep {
+        self.status.borrow().vtep.unwrap_or(self.info.vtep)
+    }
+}
+
 /// What does not change about a node's data path while the node runs.
 #[derive(Clone, Debug)]
 pub struct DatapathInfo {
     /// Name of the underlay device when the node started.
     pub underlay: String,
-    /// The node's address on it.
+    /// The node's address on it when the node started.
     pub vtep: Vtep,
+    /// The address to which other nodes send, if it was given one.
+    pub advertised: Option<Vtep>,
     /// VXLAN's UDP port.
     pub vxlan_port: u16,
     /// Name of the VXLAN device that only exists.

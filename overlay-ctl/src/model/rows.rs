@@ -73,6 +73,20 @@ pub struct Node {
     /// Address that serves its metrics; `None` = no address that another host reaches.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
+    /// Address that serves its API on its own host, where that is not [`Node::listen`]: the node is behind 1:1 NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_listen: Option<SocketAddr>,
+}
+
+impl Node {
+    /// The addresses from which endpoints are kept: those of its API and of its metrics, as others reach them and as its
+    /// own host has them.
+    pub fn services(&self) -> impl Iterator<Item = SocketAddr> {
+        let translated = self.metrics.filter(|_| self.local_listen.is_some());
+        let translated =
+            translated.map(|metrics| SocketAddr::new(self.listen.ip(), metrics.port()));
+        [self.listen].into_iter().chain(self.local_listen).chain(self.metrics).chain(translated)
+    }
 }
 
 /// The place of an endpoint.

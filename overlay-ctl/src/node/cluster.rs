@@ -2,8 +2,9 @@
 
 use super::{
     Home, HomeError, Member,
+    addresses::Addresses,
     error::ClusterError,
-    registration::{ANSWER_DEADLINE, Addresses, Registration},
+    registration::{ANSWER_DEADLINE, Registration},
 };
 use crate::{
     control::{
@@ -83,6 +84,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         returning: None,
         gateway: Some(addresses.gateway),
         metrics: addresses.metrics,
+        local_listen: addresses.local_listen,
     };
     let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
     let entry = Envelope::new(request, command)

@@ -135,6 +135,14 @@ pub enum StartError {
     /// The underlay is IPv6.
     #[error("the underlay address {0} is IPv6: only IPv4 underlays are carried yet")]
     Ipv6Underlay(IpAddr),
+    /// `--advertise` names no address that others could reach.
+    #[error("--advertise {address}: {why}")]
+    Advertise {
+        /// The address.
+        address: IpAddr,
+        /// What is wrong with it, and what to do.
+        why: &'static str,
+    },
     /// The underlay's MTU is too small.
     #[error(
         "the underlay device {device} has an MTU of {mtu}: at least {UNDERLAY_MTU_MIN} is needed"

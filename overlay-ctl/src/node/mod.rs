@@ -4,6 +4,7 @@
 //! that only exist), then the cluster (bootstrap, join or come back). The node says that it is ready when
 //! its kernel holds what the cluster desires.
 
+mod addresses;
 mod cluster;
 mod ending;
 mod error;

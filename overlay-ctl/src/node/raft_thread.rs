@@ -44,14 +44,14 @@ impl RaftThread {
         Ok(Self { runtime: handle, stop, thread: Some(thread) })
     }
 
-    /// Takes the listener over. Answers a queue of the connections that are not Raft's, which are the API's, and the
+    /// Takes the listener over; one that comes by `moved` takes its place. Answers a queue of the connections that are not Raft's, which are the API's, and the
     /// task that accepts all connections and serves Raft's. That task is to run on this thread.
     ///
     /// # Errors
     /// The listener can't be taken over.
     pub(super) fn serve(
         &self,
-        tcp: TcpListener,
+        (tcp, moved): (TcpListener, mpsc::Receiver<std::net::TcpListener>),
         admission: Admission,
         controller: Controller,
     ) -> io::Result<(ApiConnections, impl Future<Output = Result<(), ServeError>> + Send + use<>)>
@@ -64,7 +64,7 @@ impl RaftThread {
         let (apis, api_connections) = mpsc::channel(ACCEPTED);
         let serving = async move {
             tokio::select! {
-                () = part_connections(listener, rafts, apis) => Ok(()),
+                () = part_connections(listener, moved, rafts, apis) => Ok(()),
                 served = serve_raft(controller, admission, raft_connections) => served,
             }
         };
@@ -141,7 +141,8 @@ mod tests {
         let check = EndpointCheck::new(SharedPorts::default(), held);
         let controller = Controller::new(id, directory.clone(), Some(parts.clone()), check);
         let admission = Admission::new(directory.cluster());
-        let (api, serving) = thread.serve(listener, admission, controller).unwrap();
+        let (_, moved) = mpsc::channel(1);
+        let (api, serving) = thread.serve((listener, moved), admission, controller).unwrap();
         thread.runtime().spawn(serving);
         Voter { parts, _api: api, _thread: thread }
     }

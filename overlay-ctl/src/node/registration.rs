@@ -1,13 +1,13 @@
 //! What a node tells the cluster of itself: when it joins, when it comes back, and again and again while it runs.
 
-use super::{Member, error::ClusterError};
+use super::{Member, addresses::Addresses, error::ClusterError};
 use crate::{
     control::{
         consensus,
         peers::{self, CallError, Directory},
         watch::Ended,
     },
-    model::{NodeName, Revision, Subnet, Vtep},
+    model::{NodeName, Revision},
     proto::v1::{JoinRequest, JoinResponse},
 };
 use std::{net::SocketAddr, time::Duration};
@@ -23,19 +23,6 @@ const REGISTER_AGAIN: Duration = Duration::from_secs(30);
 const LEADERLESS: Duration = Duration::from_secs(1);
 /// Pause before the next attempt if no node accepted the registration.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
-
-/// The addresses of a node.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Addresses {
-    /// Its VTEP.
-    pub(super) vtep: Vtep,
-    /// Its API.
-    pub(super) listen: SocketAddr,
-    /// The subnet of its gateway bridge.
-    pub(super) gateway: Subnet,
-    /// Its metrics, if other hosts reach them.
-    pub(super) metrics: Option<SocketAddr>,
-}
 
 /// What a node tells the cluster of itself when it joins or comes back.
 #[derive(Clone, Debug)]
@@ -76,6 +63,7 @@ impl Registration {
             cluster: returning.map(|member| member.cluster.to_string()).unwrap_or_default(),
             metrics: self.addresses.metrics.map(|address| address.to_string()).unwrap_or_default(),
             vxlan_port: self.vxlan_port.into(),
+            local_listen: self.addresses.local_listen.map(|at| at.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -98,9 +86,10 @@ async fn registered(
 }
 
 /// Repeats the node's registration without end: its addresses may have changed, or it may have been removed. Returns when
-/// it was removed. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
+/// it was removed. A change of `addresses` is told at once. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
 pub(super) async fn keep_registered(
-    registration: Registration,
+    mut registration: Registration,
+    mut addresses: watch::Receiver<Addresses>,
     member: Member,
     directory: Directory,
     join: Option<SocketAddr>,
@@ -109,9 +98,10 @@ pub(super) async fn keep_registered(
 ) -> Ended {
     let mut said = None;
     loop {
-        let own = registration.addresses.listen;
-        let voters = directory.voters().into_iter().map(|peer| peer.listen);
-        let ask = voters.filter(|listen| *listen != own).chain([own]).chain(join);
+        registration.addresses = *addresses.borrow_and_update();
+        let others = directory.voters().into_iter().filter(|peer| peer.id != member.id);
+        let own = registration.addresses.bound();
+        let ask = others.map(|peer| peer.listen).chain([own]).chain(join);
         let (mut taken, mut refused) = (false, None);
         for place in ask {
             match registration.renew(place, &member, &directory).await {
@@ -144,6 +134,7 @@ pub(super) async fn keep_registered(
             tokio::select! {
                 () = tokio::time::sleep(REGISTER_AGAIN) => {}
                 () = without_a_leader(consensus.clone()) => {}
+                Ok(()) = addresses.changed() => {}
             }
         } else {
             tokio::time::sleep(REGISTER_RETRY).await;

@@ -1,7 +1,9 @@
 //! Runs a node that has everything it needs: joins its parts, starts its tasks, and ends them in order.
 
 use super::{
-    Home, Member, cluster,
+    Home, Member,
+    addresses::{AddressPlan, follow_the_address},
+    cluster,
     ending::Ending,
     error::StartError,
     folders::{NETNS_FOLDER, run_folder},
@@ -28,10 +30,11 @@ use crate::{
         gateway::{self, Table},
         host::{
             EndpointCheck, ForwardingKeeper, HostDevices, HostGateway, HostKernel, HostMaps,
-            HostOutside, HostResolve, MergeKeeper, Monitor, SharedDatapath, SuperPacketPlan,
+            HostOutside, HostResolve, MergeKeeper, Monitor, OwnAddress, SharedDatapath,
+            SuperPacketPlan,
         },
         kernel::{DeviceKind, LocalGateway, LocalStatus, Mtus},
-        netlink::{Interest, Netlink, Underlay},
+        netlink::{Interest, Netlink, Underlay, UnderlayChoice},
         reconcile::{LocalNode, LocalVtep, Nudges, Reconciler},
     },
     faces::{DatapathInfo, ServedNode, api, cli, metrics},
@@ -54,7 +57,9 @@ const RECONCILE: &str = "reconcile";
 pub(super) struct Parts {
     pub(super) name: NodeName,
     pub(super) netlink: Netlink,
-    pub(super) underlay: Underlay,
+    /// The underlay, and how it was chosen.
+    pub(super) underlay: (Underlay, UnderlayChoice),
+    pub(super) plan: AddressPlan,
     pub(super) super_packets: SuperPacketPlan,
     pub(super) gateway: LocalGateway,
     pub(super) home: Home,
@@ -76,7 +81,8 @@ impl Parts {
         let Self {
             name,
             netlink,
-            underlay,
+            underlay: (underlay, choice),
+            plan,
             super_packets,
             gateway,
             home,
@@ -101,6 +107,7 @@ impl Parts {
             mtu: u16::try_from(underlay.mtu).unwrap_or(u16::MAX),
         };
         let underlay_mtu = underlay.mtu;
+        let (own, own_address) = OwnAddress::new(choice, underlay.address);
         let datapath = SharedDatapath::new(datapath);
         let forwarding =
             ForwardingKeeper::open(netlink.clone(), &args.state_dir, &table.forwarding())?;
@@ -123,7 +130,7 @@ impl Parts {
             outside: HostOutside::new(
                 datapath.clone(),
                 netlink.clone(),
-                (underlay, args.vxlan_port),
+                (underlay, own, args.vxlan_port),
                 (super_packets, MergeKeeper::new(&args.state_dir)),
                 host_gateway,
                 args.xdp,
@@ -185,8 +192,14 @@ impl Parts {
             remember(Arc::clone(&home), member.clone(), directory.clone(), views.clone(), epochs);
         tasks.spawn("remember peers and epoch", keep);
         let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
+        let (addresses, told) = sync_watch::channel(registration.addresses);
+        let (moves, moved) = mpsc::channel(1);
+        let follow =
+            follow_the_address(plan, own_address, directory.clone(), moves, addresses.clone());
+        tasks.spawn("follow the address", follow);
         let registered = keep_registered(
             registration,
+            told,
             member.clone(),
             directory.clone(),
             args.join,
@@ -228,7 +241,7 @@ impl Parts {
         // One for all connections, so that another cluster is logged once.
         let admission = Admission::new(member.cluster);
         let (tcp, serve) = raft
-            .serve(tcp, admission.clone(), controller.clone())
+            .serve((tcp, moved), admission.clone(), controller.clone())
             .map_err(StartError::RaftThread)?;
         tasks.spawn_on("serve Raft", serve, raft.runtime());
         tasks.spawn("serve the API", api::serve(served, admission, tcp, unix, stop.clone()));

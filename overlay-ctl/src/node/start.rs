@@ -1,11 +1,13 @@
 //! Starts a node: checks what it was started with, opens the doors to the kernel, enters the cluster, and then runs it.
 
 use super::{
-    Home, cluster,
+    Home,
+    addresses::{AddressPlan, advertised},
+    cluster,
     ending::Ending,
     error::{StartError, UNDERLAY_MTU_MIN},
     folders::{held_namespaces, run_folder},
-    registration::{Addresses, Registration},
+    registration::Registration,
     remove,
     running::{OUTER_TTL, Parts},
     serve,
@@ -25,8 +27,6 @@ use crate::{
 use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4, ip16_to_v4};
 use std::net::IpAddr;
 
-/// The port of the API if none is given.
-const DEFAULT_PORT: u16 = 7400;
 /// Answers a second to one endpoint that a packet was too big: as many as the kernel sends in all
 /// (net.ipv4.icmp_msgs_per_sec).
 const ANSWERS: u32 = 1000;
@@ -44,7 +44,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let name: NodeName = args.node_name().map_err(StartError::HostName)?.parse()?;
     Datapath::check(&args.bpffs)?;
     let netlink = Netlink::open().await?;
-    let underlay = netlink.underlay(&underlay_choice(args.underlay.as_ref())?).await?;
+    let choice = underlay_choice(args.underlay.as_ref())?;
+    let underlay = netlink.underlay(&choice).await?;
     if underlay.mtu < UNDERLAY_MTU_MIN {
         return Err(StartError::UnderlayMtu { device: underlay.name, mtu: underlay.mtu });
     }
@@ -53,8 +54,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     {
         return Err(StartError::MtuTooLarge { asked, device: underlay.name, mtu: underlay.mtu });
     }
-    let listen = args.listen.unwrap_or((underlay.address, DEFAULT_PORT).into());
-    if listen.ip().is_unspecified() {
+    let advertise = advertised(args.advertise, &netlink, &underlay).await?;
+    if let Some(listen) = args.listen.filter(|listen| listen.ip().is_unspecified()) {
         return Err(StartError::Unspecified(listen));
     }
     let metrics = match args.metrics {
@@ -66,8 +67,10 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     };
     let gateway =
         LocalGateway { subnet: gateway_subnet(&netlink, &args).await?, mtu: underlay.mtu };
+    let plan = AddressPlan { advertise, listen: args.listen, gateway: gateway.subnet, metrics };
+    let addresses = plan.addresses(underlay.address);
     let lock = serve::lock_netns()?;
-    let listeners = serve::bind(listen, args.metrics, &args.socket).await?;
+    let listeners = serve::bind(addresses.bound(), args.metrics, &args.socket).await?;
     let pins = serve::lock_folder(&args.bpffs)?;
     let mut home = Home::open(&args.state_dir, &name)?;
     if let Err(error) = home.set_gateway(gateway.subnet) {
@@ -94,12 +97,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let registration = Registration {
         name: name.clone(),
         instance: home.record().instance,
-        addresses: Addresses {
-            vtep: underlay.address.into(),
-            listen,
-            gateway: gateway.subnet,
-            metrics,
-        },
+        addresses,
         vxlan_port: args.vxlan_port,
         token: args.token.clone(),
     };
@@ -141,6 +139,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let info = DatapathInfo {
         underlay: underlay.name.clone(),
         vtep: underlay.address.into(),
+        advertised: advertise.map(Into::into),
         vxlan_port: args.vxlan_port,
         gro_device,
         bpffs: args.bpffs.display().to_string(),
@@ -151,7 +150,8 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let node = Parts {
         name,
         netlink,
-        underlay,
+        underlay: (underlay, choice),
+        plan,
         super_packets,
         gateway,
         home,

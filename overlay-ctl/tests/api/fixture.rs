@@ -76,6 +76,7 @@ impl Host {
             name: Some(NODE.to_owned()),
             underlay: Some(Underlay::Device("eth7".to_owned())),
             listen: None,
+            advertise: None,
             join: None,
             token: None,
             state_dir: self.state_dir(),

@@ -6,6 +6,7 @@ mod held;
 mod leg;
 mod neighbours;
 mod sizes;
+mod underlay_after;
 
 use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
 

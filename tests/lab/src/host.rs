@@ -130,12 +130,15 @@ impl Host {
         ];
         let mut words = vec![overlay_binary().display().to_string(), "node".into(), "run".into()];
         for (option, value) in own {
-            // A value in `args` replaces the host's own.
+            // A value in `args` replaces the host's own; an empty one leaves the option out.
             if !args.contains(&option) {
                 words.extend([option.to_owned(), value]);
             }
         }
         words.extend(args.iter().map(|&arg| arg.to_owned()));
+        while let Some(empty) = words.iter().position(String::is_empty) {
+            words.drain(empty.saturating_sub(1)..=empty);
+        }
         words
     }
 

@@ -31,6 +31,7 @@ impl World {
                 returning: None,
                 gateway: None,
                 metrics: None,
+                local_listen: None,
             })?;
         }
         let subnet = "10.0.0.0/8".parse().context("the subnet")?;

@@ -2,6 +2,7 @@
 //! (`--test-threads=1`), as root.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test's helper fails the test")]
 
+mod addresses;
 mod agents;
 mod attack;
 mod bad_input;

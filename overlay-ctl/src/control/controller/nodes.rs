@@ -33,6 +33,9 @@ pub struct Register {
     pub gateway: Option<Subnet>,
     /// Where its metrics are served, if other hosts reach that address.
     pub metrics: Option<SocketAddr>,
+    /// Where its API is on its own host, if it is behind 1:1 NAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_listen: Option<SocketAddr>,
 }
 
 /// A registered node.
@@ -55,9 +58,17 @@ impl Verb for Register {
     }
 
     async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Joined, Attempt> {
-        let Self { instance, name, vtep, listen, returning, gateway, metrics } = self;
-        let command =
-            Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics };
+        let Self { instance, name, vtep, listen, returning, gateway, metrics, local_listen } = self;
+        let command = Command::RegisterNode {
+            instance,
+            name,
+            vtep,
+            listen,
+            returning,
+            gateway,
+            metrics,
+            local_listen,
+        };
         let fresh = Fresh::wait(&voter).await?;
         let decided =
             fresh.read(&voter, |state| state.decide(state.revision() + 1, command.clone()));

@@ -47,6 +47,7 @@ fn register(id: u8) -> Register {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     }
 }
 
@@ -88,9 +89,18 @@ fn entry(request: u8, n: u16, command: Command) -> Vec<u8> {
 
 /// A state in which node 1 is registered.
 fn state() -> State {
-    let Register { instance, name, vtep, listen, returning, gateway, metrics } = register(1);
-    let register =
-        Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics };
+    let Register { instance, name, vtep, listen, returning, gateway, metrics, local_listen } =
+        register(1);
+    let register = Command::RegisterNode {
+        instance,
+        name,
+        vtep,
+        listen,
+        returning,
+        gateway,
+        metrics,
+        local_listen,
+    };
     let mut state = State::default();
     state.apply(1, &entry(0xff, 0, register)).unwrap();
     state

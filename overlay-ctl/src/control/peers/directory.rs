@@ -127,6 +127,11 @@ impl Directory {
         PeerChannel::new(channel, listen, self.cluster, self.strangers.clone())
     }
 
+    /// Lets go of all connections: the next use of each opens a new one.
+    pub fn disconnect(&self) {
+        self.lock(|inner| inner.channels.clear());
+    }
+
     /// Uses a connection that a test made as the one to `listen`.
     #[cfg(test)]
     pub(crate) fn put_channel(&self, listen: SocketAddr, channel: Channel) {

@@ -56,14 +56,25 @@ pub(super) fn connect_raft_lazy(listen: SocketAddr) -> Channel {
 }
 
 /// Accepts connections without end and sorts them: Raft's stay on the runtime of the caller; the API's go to the runtime
-/// that receives them.
+/// that receives them. A listener that comes by `moved` takes the place of the one before it.
 pub async fn part_connections(
-    listener: TcpListener,
+    mut listener: TcpListener,
+    mut moved: mpsc::Receiver<std::net::TcpListener>,
     raft: mpsc::Sender<TcpStream>,
     api: mpsc::Sender<std::net::TcpStream>,
 ) {
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(next) = moved.recv() => {
+                match TcpListener::from_std(next) {
+                    Ok(next) => listener = next,
+                    Err(error) => tracing::warn!(%error, "a listener can't be used"),
+                }
+                continue;
+            }
+        };
+        match accepted {
             // On a task of its own: a silent connection must not keep the next one waiting.
             Ok((stream, _)) => drop(tokio::spawn(part(stream, raft.clone(), api.clone()))),
             Err(error) => {
@@ -127,7 +138,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let ((rafts, mut raft), (apis, mut api)) = (mpsc::channel(8), mpsc::channel(8));
-        let parting = tokio::spawn(part_connections(listener, rafts, apis));
+        let (moves, moved) = mpsc::channel(1);
+        let parting = tokio::spawn(part_connections(listener, moved, rafts, apis));
 
         // Silent, gone, and almost right: none of them holds up the others or is anybody's.
         let silent = TcpStream::connect(address).await.unwrap();
@@ -154,6 +166,21 @@ mod tests {
         let mut served = timeout(BOUND, raft.recv()).await.unwrap().unwrap();
         assert_eq!(read(&mut served).await, PREFACE);
         assert!(api.try_recv().is_err() && raft.try_recv().is_err());
+
+        // The node has another address.
+        let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let now = next.local_addr().unwrap();
+        moves.send(next.into_std().unwrap()).await.unwrap();
+        let mut caller = TcpStream::connect(now).await.unwrap();
+        caller.write_all(&PREFACE).await.unwrap();
+        let served = timeout(BOUND, api.recv()).await.unwrap().unwrap();
+        assert_eq!(read(&mut TcpStream::from_std(served).unwrap()).await, PREFACE);
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens there any more");
+        drop(moves);
+        let mut caller = TcpStream::connect(now).await.unwrap();
+        caller.write_all(&PREFACE).await.unwrap();
+        let served = timeout(BOUND, api.recv()).await.unwrap();
+        assert!(served.is_some(), "also when the listener can't change any more");
         drop((silent, peer));
         parting.abort();
     }

@@ -99,15 +99,34 @@ impl State {
                 self.create_network(revision, name, pool, vni, options)
             }
             Command::RemoveNetwork { name, only } => self.remove_network(&name, only),
-            Command::RegisterNode { instance, name, vtep, listen, returning, gateway, metrics } => {
+            Command::RegisterNode {
+                instance,
+                name,
+                vtep,
+                listen,
+                returning,
+                gateway,
+                metrics,
+                local_listen,
+            } => {
                 if let Some(id) = returning
                     && self.was_removed(id)
                 {
                     return Err(Refusal::NodeRemoved(name));
                 }
                 let (epoch, id, voter) = (revision, 0, false);
-                let node =
-                    Node { id, name, vtep, listen, instance, epoch, voter, gateway, metrics };
+                let node = Node {
+                    id,
+                    name,
+                    vtep,
+                    listen,
+                    instance,
+                    epoch,
+                    voter,
+                    gateway,
+                    metrics,
+                    local_listen,
+                };
                 self.register_node(rules, node)
             }
             Command::RemoveNode { name, only } => self.remove_node(&name, only),

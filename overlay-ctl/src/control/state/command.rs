@@ -116,6 +116,9 @@ pub enum Command {
         /// away from that address.
         #[serde(default)]
         metrics: Option<SocketAddr>,
+        /// The address of its API on its own host, where the node is behind 1:1 NAT. Endpoints are kept away from it, too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        local_listen: Option<SocketAddr>,
     },
     /// Removes a node that has no endpoints.
     RemoveNode {

@@ -5,7 +5,7 @@ use crate::model::{
     EndpointAddrs, EndpointPort, Leg, LegId, Location, NetworkOptions, Pool, Publish, Published,
     Subnet, Transport,
 };
-use std::{num::NonZeroU16, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroU16, sync::Arc};
 use uuid::Uuid;
 
 const VTEP: Ipv4Addr = Ipv4Addr::new(10, 10, 10, 1);
@@ -44,6 +44,7 @@ pub(crate) fn commands() -> Vec<Command> {
             returning: Some(1),
             gateway: Some(gateway()),
             metrics: Some("10.10.10.1:7401".parse().unwrap()),
+            local_listen: None,
         },
         Command::CreateNetwork {
             name: network_name(),
@@ -149,6 +150,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             voter: true,
             gateway: Some(gateway()),
             metrics: Some("10.10.10.1:7401".parse().unwrap()),
+            local_listen: None,
         }),
         Row::from(Network {
             id: 2,
@@ -330,6 +332,32 @@ fn later_commands() -> Vec<Command> {
     commands().into_iter().chain(later).collect()
 }
 
+fn behind_nat() -> Option<SocketAddr> {
+    Some("192.168.7.1:7400".parse().unwrap())
+}
+
+/// A log with a node behind 1:1 NAT, which earlier versions did not know.
+pub(crate) fn entries_behind_nat() -> Vec<Vec<u8>> {
+    let mut command = commands().swap_remove(0);
+    if let Command::RegisterNode { local_listen, .. } = &mut command {
+        *local_listen = behind_nat();
+    }
+    log_of(vec![command])
+}
+
+pub(crate) fn check_entries_behind_nat(entries: &[Vec<u8>]) {
+    let read = |entry: &Vec<u8>| rmp_serde::from_slice::<Envelope>(entry).unwrap();
+    let expected = entries_behind_nat();
+    assert_eq!(entries.iter().map(read).collect::<Vec<_>>(), [read(&expected[0])]);
+}
+
+/// The row of such a node.
+pub(crate) fn rows_behind_nat() -> Vec<Row> {
+    let row = rows().swap_remove(0);
+    let Row::Node(node) = row else { unreachable!("the first row is the node's: {row:?}") };
+    vec![Row::from(Node { local_listen: behind_nat(), ..(*node).clone() })]
+}
+
 /// What the log holds of `command`, under a request id of its own.
 fn envelope((number, command): (u8, Command)) -> Envelope {
     Envelope::new(Mutation::new(request(number), &command), command)
@@ -385,6 +413,7 @@ fn log() -> [Command; 10] {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     };
     let goes = Command::RemoveNode { name: "gone".parse().unwrap(), only: None };
     let refused = Command::RemoveNetwork { name: network_name(), only: None };
@@ -420,6 +449,7 @@ fn log() -> [Command; 10] {
                 returning: None,
                 gateway,
                 metrics,
+                local_listen: None,
             }
         }
         other => unreachable!("{other:?}"),

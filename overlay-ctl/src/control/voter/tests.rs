@@ -49,6 +49,7 @@ async fn register(voter: &VoterParts, number: u8) {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     };
     write(voter, command).await;
 }

@@ -45,9 +45,8 @@ use uuid::Uuid;
 
 /// Bounds every wait. Time is virtual: it passes at once when nothing else can happen.
 const BOUND: Duration = Duration::from_secs(60);
-/// The nodes that register first vote.
+/// The nodes that register first vote; the agent is the one after them.
 const VOTERS: NodeId = 3;
-/// The one after them.
 const AGENT: NodeId = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -352,6 +351,7 @@ fn register(id: NodeId) -> Command {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     }
 }
 

@@ -194,6 +194,7 @@ mod tests {
                 returning: None,
                 gateway: None,
                 metrics: None,
+                local_listen: None,
             });
         }
 

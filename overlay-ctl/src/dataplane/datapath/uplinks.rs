@@ -5,6 +5,7 @@ use super::{
     place::{Place, Role},
 };
 use crate::dataplane::kernel::Uplink;
+use overlay_common::Ip16;
 
 /// The uplinks of a data path.
 pub(super) struct Uplinks {
@@ -82,12 +83,13 @@ impl Datapath {
         outcome
     }
 
-    /// The VTEP's address is on this device from now on.
+    /// The node's VTEP has this address from now on, on this device.
     ///
     /// # Errors
     /// [`DatapathError::Table`].
-    pub fn move_underlay(&mut self, underlay: Uplink) -> Result<(), DatapathError> {
+    pub fn move_underlay(&mut self, underlay: Uplink, vtep: Ip16) -> Result<(), DatapathError> {
         self.config.underlay_ifindex = underlay.ifindex;
+        self.config.vtep = vtep;
         self.uplinks.underlay = underlay;
         self.maps.set_config(&self.config)
     }

@@ -13,6 +13,7 @@ pub(crate) mod merging;
 mod monitor;
 mod neighbours;
 mod outside;
+mod own_address;
 mod resolve;
 mod surroundings;
 
@@ -30,4 +31,5 @@ pub use maps::HostMaps;
 pub use merging::{MergeKeeper, MergingError};
 pub use monitor::{Listener, Monitor};
 pub use outside::HostOutside;
+pub use own_address::OwnAddress;
 pub use resolve::{HostResolve, Questions};

@@ -2,7 +2,7 @@
 
 use super::{
     big_tcp::SuperPacketPlan, datapath::SharedDatapath, gateway::HostGateway, guard::GuardKeeper,
-    merging::MergeKeeper, neighbours::NeighbourPressure,
+    merging::MergeKeeper, neighbours::NeighbourPressure, own_address::OwnAddress,
 };
 use crate::{
     config::Xdp,
@@ -18,7 +18,7 @@ use crate::{
     },
     model::Vtep,
 };
-use overlay_common::Counter;
+use overlay_common::{Counter, ip16_from_v4};
 use std::{collections::BTreeSet, net::IpAddr};
 
 /// Why nothing is sent to a VTEP.
@@ -33,6 +33,7 @@ pub struct HostOutside {
     datapath: SharedDatapath,
     netlink: Netlink,
     underlay: Underlay,
+    own: OwnAddress,
     vxlan_port: u16,
     super_packets: SuperPacketPlan,
     gateway: HostGateway,
@@ -54,7 +55,7 @@ impl HostOutside {
     pub fn new(
         datapath: SharedDatapath,
         netlink: Netlink,
-        (underlay, vxlan_port): (Underlay, u16),
+        (underlay, own, vxlan_port): (Underlay, OwnAddress, u16),
         (super_packets, merging): (SuperPacketPlan, MergeKeeper),
         gateway: HostGateway,
         xdp: Xdp,
@@ -66,6 +67,7 @@ impl HostOutside {
             datapath,
             netlink,
             underlay,
+            own,
             vxlan_port,
             super_packets,
             gateway,
@@ -85,28 +87,42 @@ impl HostOutside {
     }
 
     /// Finds the device that has the node's address now: it may have another name, may have been made anew, or may be
-    /// another device. Where the address is on none, the last device counts, and the rest goes on; the result says why.
+    /// another device. Where the address is on none, and there is none that takes its place, the last device counts, and
+    /// the rest goes on; the result says why.
     async fn follow_the_address(&mut self, links: &LinkList) -> Option<String> {
         let choice = UnderlayChoice::Address(self.underlay.address);
-        match self.netlink.underlay_among(links, &choice).await {
+        let now = match self.netlink.underlay_among(links, &choice).await {
+            Err(UnderlayError::NoSuchAddress(_)) => {
+                self.own.after(&self.netlink, links, &self.underlay).await
+            }
+            found => found.map_err(|error| crate::error_chain(&error)),
+        };
+        match now {
             Ok(now) => self.move_to(now).err().map(|error| crate::error_chain(&error)),
-            Err(UnderlayError::NoSuchAddress(address)) => Some(format!(
-                "the node's VTEP address {address} is on no device of this host: other nodes do not reach its endpoints until it is back, or the node is started anew with another address"
-            )),
-            Err(error) => Some(crate::error_chain(&error)),
+            Err(why) => Some(why),
         }
     }
 
     fn move_to(&mut self, now: Underlay) -> Result<(), KernelError> {
         let before = std::mem::replace(&mut self.underlay, now);
-        let now = self.underlay.uplink();
-        if now == before.uplink() {
+        let (now, address) = (self.underlay.uplink(), self.underlay.address);
+        if (&now, address) == (&before.uplink(), before.address) {
             return Ok(());
         }
-        tracing::info!(from = %before.name, to = %now.name, ifindex = now.ifindex, "the VTEP's address is on another device, or its device has another name");
+        if address == before.address {
+            tracing::info!(from = %before.name, to = %now.name, ifindex = now.ifindex, "the VTEP's address is on another device, or its device has another name");
+        } else {
+            tracing::info!(from = %before.address, to = %address, device = %now.name, "the node's own address on the underlay is another one");
+        }
         self.guard.follow(now.ifindex);
-        let moved = self.datapath.lock().move_underlay(now);
-        moved.map_err(|e| KernelError::new("following the VTEP's address failed", e))
+        let moved = self.datapath.lock().move_underlay(now, ip16_from_v4(address.octets()));
+        if let Err(error) = moved {
+            // The next look tries again.
+            self.underlay = before;
+            return Err(KernelError::new("following the VTEP's address failed", error));
+        }
+        self.own.tell(address);
+        Ok(())
     }
 
     /// Notes on which uplinks no VXLAN is received, and logs it when they change.
@@ -205,6 +221,8 @@ impl Outside for HostOutside {
                 self.underlay.mtu = sizes.mtu;
             }
         }
+        let has_own = self.netlink.has_address(self.underlay.address).await;
+        let has_own = trouble.note("listing the addresses of the host failed", has_own);
         self.merging.keep().await;
         let policies = trouble.note("reading IPsec policies failed", Netlink::ipsec_policies());
         let is_covered = |vtep: &Vtep| match (vtep.ip(), &policies) {
@@ -232,6 +250,8 @@ impl Outside for HostOutside {
         {
             self.underlay.mtu = least;
         }
+        found.own = Some(self.underlay.address.into());
+        found.is_own_gone = has_own == Some(false);
         found.device_mtu = self.underlay.mtu;
         found.outward_mtu = self.outward_mtu;
         found.trouble.extend(trouble.0);
@@ -287,6 +307,7 @@ impl Outside for HostOutside {
         });
         OutsideHealth {
             underlay: self.underlay.name.clone(),
+            vtep: Some(self.underlay.address.into()),
             unseen: if is_shared { Counter::default() } else { self.gateway.unseen() },
             fallbacks: guard
                 .into_iter()

@@ -150,7 +150,8 @@ pub trait Devices: Send {
 /// The underlay, and the way to and from the outside world.
 pub trait Outside: Send {
     /// Creates or repairs what a pass does not look at: the barrier, the GRO device, the gateway bridge, and the
-    /// programs and sizes of the uplinks. Follows the node's VTEP address to another device. Legs that somebody took
+    /// programs and sizes of the uplinks. Follows the node's VTEP address to another device, and to another address where
+    /// none was asked for. Legs that somebody took
     /// out of the gateway bridge are put back, if they are among `stations`. The bridge gets the MTU of its smallest
     /// leg at most. Marks the ruleset and forwarding as to be looked at again.
     ///
@@ -204,6 +205,8 @@ pub trait Outside: Send {
 pub struct OutsideHealth {
     /// The name of the device that carries the node's VTEP address.
     pub underlay: String,
+    /// That address, as this host has it.
+    pub vtep: Option<Vtep>,
     /// Packets to the VXLAN port that no program of the node took, so that they reached the host's own stack. Those of
     /// another program on the port are not counted.
     pub unseen: Counter,

@@ -1,7 +1,7 @@
 //! What a node reports of itself: what its kernel holds, and the state of its endpoints.
 
 use super::Mtus;
-use crate::model::{EndpointId, NodeId, Revision};
+use crate::model::{EndpointId, NodeId, Revision, Vtep};
 use overlay_common::Counter;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,8 @@ pub struct LocalStatus {
     pub error: Option<String>,
     /// The name of the device that carries the node's VTEP address; empty before it was looked at.
     pub underlay: String,
+    /// That address, as this host has it; `None` before it was looked at.
+    pub vtep: Option<Vtep>,
     /// Packets to the VXLAN port that no program of the node took.
     pub unseen: Counter,
     /// What is done in a slower way than possible, in words.

@@ -57,6 +57,10 @@ pub struct Way {
 /// The underlay as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
+    /// The node's own address on the underlay, from which it sends; `None` where it was not looked at.
+    pub own: Option<Vtep>,
+    /// No device has that address any more: a repair may find another one.
+    pub is_own_gone: bool,
     /// MTU of the device that carries the VTEP's address, in bytes.
     pub device_mtu: u32,
     /// The longest packet that the host's own way to the outside world takes, in bytes; `None` where there is no such way.

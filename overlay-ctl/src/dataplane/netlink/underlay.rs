@@ -109,6 +109,46 @@ impl Netlink {
         })
     }
 
+    /// The underlay of a node that was started with this choice, where no device has the address of the underlay `before`
+    /// any more: the device that had it, with the address that it has now; without a name given, or else the device of the
+    /// default route. `None` where the address itself was chosen. An address that a device gave itself (RFC 3927) does not count.
+    ///
+    /// # Errors
+    /// As [`Netlink::underlay`].
+    pub async fn underlay_after(
+        &self,
+        links: &LinkList,
+        choice: &UnderlayChoice,
+        before: &Underlay,
+    ) -> Result<Option<Underlay>, UnderlayError> {
+        let named = |name: &str| UnderlayChoice::Device(name.to_owned());
+        let found = match choice {
+            UnderlayChoice::Address(_) => return Ok(None),
+            UnderlayChoice::Device(name) => self.underlay_among(links, &named(name)).await?,
+            UnderlayChoice::Auto => match self.underlay_among(links, &named(&before.name)).await {
+                // While there is no default route either, any device would be a guess.
+                Err(UnderlayError::NoDevice(_) | UnderlayError::NoAddress(_))
+                    if !self.default_route_devices().await?.is_empty() =>
+                {
+                    self.underlay_among(links, choice).await?
+                }
+                found => found?,
+            },
+        };
+        if found.address.is_link_local() {
+            return Err(UnderlayError::NoAddress(found.name));
+        }
+        Ok(Some(found))
+    }
+
+    /// Returns true if a device of this host has the address.
+    ///
+    /// # Errors
+    /// rtnetlink's.
+    pub async fn has_address(&self, ip: Ipv4Addr) -> Result<bool, NetlinkError> {
+        Ok(addresses(&self.handle, 0, None).await?.iter().any(|address| address.ip == ip))
+    }
+
     async fn guess<'a>(
         &self,
         links: &'a [Link],

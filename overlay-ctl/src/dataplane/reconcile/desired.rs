@@ -178,7 +178,7 @@ pub(super) fn small_tables(
         }
     }
     for node in view.nodes.values() {
-        for address in [node.listen].into_iter().chain(node.metrics) {
+        for address in node.services() {
             let key = ApiKey { ip: ip16(address.ip()), port: address.port().into() };
             tables.apis.insert(key, node.id);
         }

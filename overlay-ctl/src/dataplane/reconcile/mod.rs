@@ -87,6 +87,8 @@ pub struct Reconciler<K: Kernel> {
     is_program_due: bool,
     /// The last pass saw a part of the gateway bridge out of its place.
     is_displaced: bool,
+    /// No device had the node's own address on the underlay when that was last looked at.
+    is_own_gone: bool,
     /// What was published last; `None` before the first pass, when those of an earlier process may stand.
     published: Option<GatewayUse>,
     /// The devices whose sizes could not be changed, and why, as logged.
@@ -122,6 +124,7 @@ impl<K: Kernel> Reconciler<K> {
             left: Vec::new(),
             is_program_due: true,
             is_displaced: false,
+            is_own_gone: false,
             published: None,
             unchanged: BTreeMap::new(),
             health: BTreeMap::new(),
@@ -199,7 +202,7 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         let mut is_complete = self.pass(view).await?;
-        if self.is_displaced && !is_repaired {
+        if (self.is_displaced || self.is_own_gone) && !is_repaired {
             self.repair_for(view).await;
             is_complete = self.pass(view).await?;
         }

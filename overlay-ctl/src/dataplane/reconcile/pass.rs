@@ -225,6 +225,7 @@ impl<K: Kernel> Reconciler<K> {
             endpoints,
             error: None,
             underlay: outside.underlay,
+            vtep: outside.vtep,
             unseen: outside.unseen,
             fallbacks: self.fallbacks(),
             unresolved: self.unresolved(),

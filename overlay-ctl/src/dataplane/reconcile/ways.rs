@@ -9,12 +9,17 @@ use crate::{
 use overlay_common::{HopEntry, NodeKey};
 
 impl<K: Kernel> Reconciler<K> {
-    /// Looks up the ways to the VTEPs that this node sends to, and returns the MTUs that follow from them. A way that
-    /// cannot be found out stays as it was.
+    /// Looks up the ways to the VTEPs that this node sends to, and its own address, and returns the MTUs that follow from
+    /// them. A way that cannot be found out stays as it was.
     pub(super) async fn look_at_ways(&mut self) -> Mtus {
         let vteps = self.held.sites.vteps();
         let found = self.kernel.outside().ways(&vteps).await;
-        let Ways { device_mtu, outward_mtu, mut ways, without, unknown, mut trouble } = found;
+        let Ways { own, is_own_gone, device_mtu, outward_mtu, .. } = found;
+        let Ways { mut ways, without, unknown, mut trouble, .. } = found;
+        if let Some(own) = own {
+            self.node.vtep.address = own;
+        }
+        self.is_own_gone = is_own_gone;
         ways.extend(unknown.iter().filter_map(|vtep| Some((*vtep, *self.ways.get(vtep)?))));
         let name =
             |(vtep, why): (Vtep, String)| format!("nothing is sent to the VTEP {vtep}: {why}");
@@ -41,7 +46,7 @@ impl<K: Kernel> Reconciler<K> {
             return Ok(false);
         }
         let mtus = self.look_at_ways().await;
-        if self.status.borrow().mtus != mtus {
+        if self.is_own_gone || self.status.borrow().mtus != mtus {
             return Ok(false);
         }
         let mut changes = Vec::new();

@@ -106,6 +106,7 @@ impl ServedNode {
             Vec::new()
         });
         let info = &self.info;
+        let vtep = status.vtep.unwrap_or(info.vtep);
         // Not a program's count, hence not in the maps.
         let unseen = Some(status.unseen).filter(|unseen| unseen.packets > 0);
         let unseen = unseen.map(|Counter { packets, bytes }| v1::Counter {
@@ -125,7 +126,12 @@ impl ServedNode {
             },
             underlay_mtu: status.mtus.underlay,
             underlay_mtu_source: status.mtus.source.to_string(),
-            vtep: info.vtep.to_string(),
+            vtep: vtep.to_string(),
+            advertised_vtep: info
+                .advertised
+                .filter(|told| *told != vtep)
+                .map(|told| told.to_string())
+                .unwrap_or_default(),
             vxlan_port: u32::from(info.vxlan_port),
             gro_device: info.gro_device.clone(),
             bpffs: info.bpffs.clone(),

@@ -188,6 +188,7 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         gateway_subnet,
         metrics,
         vxlan_port: _,
+        local_listen,
     } = request;
     let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
     let vtep = ipv4("vtep", vtep)?.into();
@@ -198,11 +199,14 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
     let name = node_name(name)?;
     let gateway = optional_subnet("gateway_subnet", gateway_subnet)?;
-    let metrics = match metrics.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| no("metrics", text, "is not an IP:PORT"))?),
+    let address = |field, text: &str| match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| no(field, text, "is not an IP:PORT")),
     };
-    Ok(Register { instance, name, vtep, listen, returning: only(*returning), gateway, metrics })
+    let metrics = address("metrics", metrics)?;
+    let local_listen = address("local_listen", local_listen)?;
+    let returning = only(*returning);
+    Ok(Register { instance, name, vtep, listen, returning, gateway, metrics, local_listen })
 }
 
 fn bounded<'a, T>(field: &'static str, given: &'a [T], max: usize) -> Result<&'a [T], Status> {

@@ -167,7 +167,7 @@ impl Names<'_> {
     fn node(&self, vtep: Ip16) -> Option<String> {
         let id: NodeId = match vtep {
             IP16_NONE => return None,
-            own if own == self.served.info.vtep.ip16() => self.served.controller.id(),
+            own if own == self.served.vtep().ip16() => self.served.controller.id(),
             _ => self.served.whereabouts.node(vtep)?.node,
         };
         Some(self.view.nodes.get(&id)?.name.to_string())

@@ -21,6 +21,7 @@ pub(crate) fn registration(agent: u64, gateway: u64) -> Command {
         returning: None,
         gateway: Some(format!("172.{}.0.0/24", 18 + gateway).parse().unwrap()),
         metrics: None,
+        local_listen: None,
     }
 }
 

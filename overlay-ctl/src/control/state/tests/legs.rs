@@ -235,6 +235,7 @@ fn an_entry_is_applied_by_the_rules_of_its_version() {
             returning: None,
             gateway: Some(subnet.parse().unwrap()),
             metrics: None,
+            local_listen: None,
         };
         let request = Mutation::new(request_id(r.index + 1), &command);
         let entry = Envelope { rules, ..Envelope::new(request, command) };

@@ -98,6 +98,7 @@ impl Replica {
             returning: None,
             gateway: None,
             metrics: None,
+            local_listen: None,
         })
     }
 
@@ -111,6 +112,7 @@ impl Replica {
             returning: None,
             gateway: Some(gateway.parse().unwrap()),
             metrics: None,
+            local_listen: None,
         })
     }
 

@@ -146,6 +146,7 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
             returning: None,
             gateway: gateway.map(|n| GATEWAYS[usize::from(n)].parse().unwrap()),
             metrics: None,
+            local_listen: None,
         },
         Step::DropNode(n) => Command::RemoveNode { name: node(n), only: None },
         Step::Endpoint { name, network: on, node: at, netns, address, shown } => {

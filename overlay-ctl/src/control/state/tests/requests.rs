@@ -86,6 +86,7 @@ fn node(number: u8, change: impl FnOnce(&mut Command)) -> Command {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     };
     change(&mut command);
     command

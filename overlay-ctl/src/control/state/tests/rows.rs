@@ -112,6 +112,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     }));
     assert_eq!(moved.id, first.id);
     assert!(moved.epoch > first.epoch);
@@ -125,6 +126,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         returning: Some(removed.id),
         gateway: None,
         metrics: None,
+        local_listen: None,
     });
     assert_eq!(back, Err(Refusal::NodeRemoved(removed.name)));
     assert_eq!(node(r.node(3)).id, 3, "an id is never used again");
@@ -179,6 +181,7 @@ fn a_network_knows_on_which_nodes_it_has_endpoints() {
 fn a_row_has_what_was_asked_for() {
     let mut r = Replica::default();
     let metrics = Some("10.10.10.1:7401".parse().unwrap());
+    let local_listen = Some("192.168.7.1:7400".parse().unwrap());
     r.apply(Command::RegisterNode {
         instance: [1; 16],
         name: "h1".parse().unwrap(),
@@ -187,9 +190,11 @@ fn a_row_has_what_was_asked_for() {
         returning: None,
         gateway: None,
         metrics,
+        local_listen,
     })
     .unwrap();
-    assert_eq!(r.state.nodes().next().unwrap().metrics, metrics);
+    let node = r.state.nodes().next().unwrap();
+    assert_eq!((node.metrics, node.local_listen), (metrics, local_listen));
     r.network("net", "10.0.0.0/24", None).unwrap();
     let vtep: Vtep = Ipv4Addr::new(203, 0, 113, 77).into();
     for forwards in [false, true] {
@@ -225,6 +230,7 @@ fn a_node_that_changes_its_name_leaves_the_old_one_free() {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     };
     r.apply(register(1, "renamed")).unwrap();
     let old = "h1".parse().unwrap();

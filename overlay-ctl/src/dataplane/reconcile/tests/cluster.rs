@@ -29,6 +29,7 @@ impl Cluster {
                 returning: None,
                 gateway: None,
                 metrics: None,
+                local_listen: None,
             });
         }
         cluster.network("net");
@@ -49,6 +50,7 @@ impl Cluster {
             returning: Some(1),
             gateway: Some(gateway_subnet()),
             metrics: None,
+            local_listen: None,
         });
     }
 

@@ -38,7 +38,9 @@ fn two_networks() -> (Cluster, Sites) {
         listen: ([10, 0, 0, 2], 7400).into(),
         returning: Some(2),
         gateway: None,
-        metrics: Some(([10, 0, 0, 2], 9100).into()),
+        metrics: Some(([192, 168, 7, 2], 9100).into()),
+        // Behind 1:1 NAT.
+        local_listen: Some(([192, 168, 7, 2], 7400).into()),
     });
     let lan = NetworkOptions { multicast: true, ..NetworkOptions::default() };
     cluster.network_with("lan", "172.16.17.0/24", lan);
@@ -217,6 +219,8 @@ fn the_small_tables_of_a_view() {
             api(v4(10, 0, 0, 1), 7400, 1),
             api(v4(10, 0, 0, 2), 7400, 2),
             api(v4(10, 0, 0, 2), 9100, 2),
+            api(v4(192, 168, 7, 2), 7400, 2),
+            api(v4(192, 168, 7, 2), 9100, 2),
             api(v4(10, 0, 0, 3), 7400, 3),
         ]
         .into(),

@@ -71,6 +71,7 @@ async fn a_hop_that_an_entry_names_is_given_to_no_other_vtep() {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     });
     pass(&mut kernel, &cluster.view()).await;
     let hops: Vec<u32> = kernel.tables.nodes.values().map(|node| node.hop).collect();

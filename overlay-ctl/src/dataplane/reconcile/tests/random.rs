@@ -110,6 +110,7 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
                 returning: known,
                 gateway: None,
                 metrics: None,
+                local_listen: None,
             });
         }
         Step::RemoveNode { node } => {

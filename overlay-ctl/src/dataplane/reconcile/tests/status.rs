@@ -23,10 +23,12 @@ async fn the_whole_status_of_a_node() {
         returning: None,
         gateway: None,
         metrics: None,
+        local_listen: None,
     });
     kernel.unresolved = [[10, 0, 0, 2].into(), [10, 9, 0, 1].into()].into();
     kernel.outside = OutsideHealth {
         underlay: "eth0".into(),
+        vtep: Some([10, 0, 0, 1].into()),
         unseen: Counter { packets: 7, bytes: 1000 },
         fallbacks: vec!["no BPF clone".into()],
         forwarding: ["eth0".into()].into(),
@@ -66,6 +68,7 @@ async fn the_whole_status_of_a_node() {
         endpoints: [(web1, health)].into(),
         error: None,
         underlay: "eth0".into(),
+        vtep: Some([10, 0, 0, 1].into()),
         unseen: Counter { packets: 7, bytes: 1000 },
         fallbacks: vec!["no BPF clone".into(), "no resolver".into()],
         unresolved: vec![2],

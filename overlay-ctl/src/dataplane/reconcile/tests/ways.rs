@@ -35,6 +35,24 @@ async fn a_new_next_hop_is_one_write() {
 }
 
 #[tokio::test]
+async fn packets_are_sent_from_the_address_that_the_node_has_now() {
+    let (cluster, mut kernel) = here_and_there();
+    let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
+    reconciler.work(&cluster.view(), Trigger::Start).await.unwrap();
+    let before = hop(reconciler.kernel);
+    let source = |hop: &HopEntry| Vec::from(&hop.header[26..30]);
+    for (last, trigger) in [(77, Trigger::Periodic), (78, Trigger::WaysChanged)] {
+        reconciler.kernel.own = Some([10, 0, 0, last].into());
+        reconciler.work(&cluster.view(), trigger).await.unwrap();
+        assert_eq!(source(&hop(reconciler.kernel)), [10, 0, 0, last], "{trigger:?}");
+    }
+    reconciler.kernel.own = None;
+    reconciler.work(&cluster.view(), Trigger::Periodic).await.unwrap();
+    assert_eq!(source(&hop(reconciler.kernel)), [10, 0, 0, 78], "not looked at: it stays");
+    assert_ne!(source(&before), [10, 0, 0, 78]);
+}
+
+#[tokio::test]
 async fn a_view_that_came_with_the_event_is_followed() {
     let (mut cluster, mut kernel) = here_and_there();
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
@@ -83,6 +101,21 @@ async fn a_gateway_bridge_that_is_gone_is_repaired_in_the_pass_that_sees_it() {
         reconciler.work(&cluster.view(), Trigger::KernelChanged).await.unwrap();
         assert_eq!(reconciler.kernel.repaired - before, usize::from(is_repaired));
         reconciler.kernel.devices.get_mut(&2).unwrap().bridge = fake::BRIDGE;
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_gone_is_looked_for_in_the_pass_that_sees_it() {
+    let (cluster, mut kernel) = here_and_there();
+    let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
+    reconciler.work(&cluster.view(), Trigger::Start).await.unwrap();
+    for trigger in [Trigger::KernelChanged, Trigger::WaysChanged] {
+        let before = reconciler.kernel.repaired;
+        reconciler.work(&cluster.view(), trigger).await.unwrap();
+        assert_eq!(reconciler.kernel.repaired, before, "{trigger:?}");
+        reconciler.kernel.is_own_gone = true;
+        reconciler.work(&cluster.view(), trigger).await.unwrap();
+        assert_eq!(reconciler.kernel.repaired, before + 1, "{trigger:?}");
     }
 }
 

@@ -32,6 +32,8 @@ struct Datapath {
     /// The source of the MTU.
     underlay_mtu_source: String,
     vtep: String,
+    /// The address to which others send; None = vtep.
+    advertised_vtep: Option<String>,
     vxlan_port: u32,
     gro_device: Option<String>,
     /// native, generic, off
@@ -175,6 +177,7 @@ impl From<v1::DatapathStatus> for Datapath {
             run_time_counted,
             underlay_mtu_source,
             super_packets,
+            advertised_vtep,
         } = datapath;
         Self {
             hook,
@@ -182,6 +185,7 @@ impl From<v1::DatapathStatus> for Datapath {
             underlay_mtu,
             underlay_mtu_source,
             vtep,
+            advertised_vtep: non_empty(advertised_vtep),
             vxlan_port,
             gro_device: non_empty(gro_device),
             xdp,
@@ -308,6 +312,11 @@ impl Datapath {
         }
     }
 
+    fn vtep(&self) -> String {
+        let told = self.advertised_vtep.as_ref().map(|told| format!(" (others send to {told})"));
+        self.vtep.clone() + &told.unwrap_or_default()
+    }
+
     /// Everything that is done in a slower way, or not by this version's programs.
     fn slow(&self) -> String {
         let mut slow: Vec<String> =
@@ -335,7 +344,7 @@ impl Datapath {
                     self.underlay, self.underlay_mtu, self.underlay_mtu_source
                 ),
             ),
-            ("VTEP", format!("{}, UDP port {}", self.vtep, self.vxlan_port)),
+            ("VTEP", format!("{}, UDP port {}", self.vtep(), self.vxlan_port)),
             ("endpoint MTU", self.endpoint_mtu.to_string()),
             (
                 "super-packets",

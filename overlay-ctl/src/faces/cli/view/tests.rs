@@ -400,6 +400,7 @@ fn status() {
                 reason: String::new(),
             }),
             vtep: "10.10.10.101".to_owned(),
+            advertised_vtep: "203.0.113.101".to_owned(),
             vxlan_port: 4789,
             gro_device: "ovg4789".to_owned(),
             xdp: "off".to_owned(),
@@ -454,7 +455,7 @@ data plane   in sync
 kernel             6.12.9
 hook               tcx
 underlay           eth0 (MTU 1500, the device's)
-VTEP               10.10.10.101, UDP port 4789
+VTEP               10.10.10.101 (others send to 203.0.113.101), UDP port 4789
 endpoint MTU       1450
 super-packets      IPv4 262144 bytes, IPv6 65536
 GRO device         ovg4789
@@ -505,6 +506,7 @@ spoofed_ip   from_endpoint   4         392"
                 "underlay_mtu": 1500,
                 "underlay_mtu_source": "the device's",
                 "vtep": "10.10.10.101",
+                "advertised_vtep": "203.0.113.101",
                 "vxlan_port": 4789,
                 "gro_device": "ovg4789",
                 "xdp": "off",

@@ -68,6 +68,10 @@ pub(super) struct FakeKernel {
     pub(super) is_meddled: bool,
     /// Of the MAC behind which all VTEPs are.
     pub(super) router: u8,
+    /// The node's own address on the underlay, where it was looked at.
+    pub(super) own: Option<Vtep>,
+    /// No device has that address. A repair finds another one.
+    pub(super) is_own_gone: bool,
     pub(super) up: BTreeSet<u32>,
     /// The namespaces that exist.
     pub(super) namespaces: BTreeSet<PathBuf>,

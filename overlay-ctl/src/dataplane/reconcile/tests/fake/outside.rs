@@ -18,6 +18,7 @@ impl Outside for FakeKernel {
         let legs = self.devices.values().filter(|device| device.id.kind == DeviceKind::Leg);
         self.bridge_mtu = legs.map(|leg| leg.mtu).fold(gateway.mtu, u32::min);
         self.is_bridge_gone = false;
+        self.is_own_gone = false;
         self.unrepaired.clone()
     }
 
@@ -38,7 +39,9 @@ impl Outside for FakeKernel {
         let without: BTreeSet<Vtep> = vteps.intersection(&self.unreachable).copied().collect();
         let ways = (&(vteps - &unknown) - &without).iter().map(way).collect();
         let without = without.into_iter().map(|vtep| (vtep, "no route".to_owned())).collect();
-        Ways { device_mtu, outward_mtu: None, ways, without, unknown, trouble }
+        let (own, is_own_gone) = (self.own, self.is_own_gone);
+        let outward_mtu = None;
+        Ways { own, is_own_gone, device_mtu, outward_mtu, ways, without, unknown, trouble }
     }
 
     async fn attach_uplinks(&mut self, devices: &BTreeSet<u32>) -> Result<(), KernelError> {
