@@ -20,8 +20,7 @@
 
 use super::expression::{
     both, compare, counter, destination_port, dnat, either, equal, field_of, has, in_set, ip,
-    masquerade_to, meta, named, needs_tracking, prefix, range, text,
-    to_port,
+    masquerade_to, meta, named, needs_tracking, prefix, range, text, to_port,
 };
 use crate::{
     dataplane::kernel::{HostPort, Target},
