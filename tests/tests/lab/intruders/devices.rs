@@ -254,9 +254,9 @@ const ROWS: &[Row] = &[
         counted: (GATEWAY_LEG, "spoofed_ip"),
     },
     Row {
-        name: "an MTU that leaves nothing whole, and an address that nobody has",
+        name: "a small MTU, and an address that nobody has",
         prepare: "ip link set eth1 mtu 100; ip addr add 172.18.0.9/32 dev eth1",
-        attempt: ping!("-s 1000 -I 172.18.0.9 $node"),
+        attempt: ping!("-s 40 -I 172.18.0.9 $node"),
         undo: "ip addr del 172.18.0.9/32 dev eth1; ip link set eth1 mtu 1500",
         counted: (GATEWAY_LEG, "spoofed_ip"),
     },

@@ -64,7 +64,11 @@ fn what_a_program_of_the_endpoint_hands_on_is_checked_too() {
         host.reaches(on_leg)?;
         let mut failed = String::new();
         for row in &rows {
-            for in_driver in [false, true] {
+            // What comes to eth0 is handed to the namespace without passing the device's driver (`bpf_redirect_peer`), so
+            // a program in the driver sees none of it.
+            for in_driver in
+                [false, true].into_iter().filter(|driver| !driver || row.device != "eth0")
+            {
                 if let Err(error) = attempt(&scene, row, in_driver) {
                     let Row { device, handling, .. } = row;
                     writeln!(failed, "{handling:?} on {device}, driver {in_driver}: {error:#}")?;

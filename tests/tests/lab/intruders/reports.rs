@@ -59,7 +59,7 @@ fn an_endpoint_s_report_of_a_small_mtu_slows_no_host() {
         ensure!(!believes_in_mtu(&h2.netns, h1.address)?, "h2 believes it for all of h1");
 
         // One that may forward is believed, as a router behind the host would be, but not in less than each way carries.
-        let router = attach(lab, h1, "router", &["--forwards"])?;
+        let router = attach(lab, h1, "forwarder", &["--forwards"])?;
         let out = leg(&router.netns)?;
         let own = Party::new(&out.mac, out.address)?;
         router.netns.send_frames("eth1", [echo(8, own, node)].iter())?;
