@@ -20,6 +20,8 @@ pub(super) struct CargoTool {
     /// The oldest version that is accepted if one is installed already.
     at_least: &'static str,
     pub(super) why: &'static str,
+    /// The arguments with which it prints its version.
+    asked: &'static [&'static str],
     args: &'static [&'static str],
     envs: &'static [(&'static str, &'static str)],
 }
@@ -31,6 +33,7 @@ pub(super) const BPF_LINKER: CargoTool = CargoTool {
     version: "0.13.0",
     at_least: "0.13.0",
     why: "links the eBPF programs and writes their type information",
+    asked: &["--version"],
     args: &["--no-default-features", "--features", "llvm-22"],
     envs: &[("LLVM_PREFIX", LLVM_PREFIX)],
 };
@@ -42,6 +45,7 @@ pub(super) const NEXTEST: CargoTool = CargoTool {
     version: "0.9.151",
     at_least: "0.9.143",
     why: "runs the tests, a process each",
+    asked: &["--version"],
     args: &["--debug", "--no-default-features"],
     envs: &[],
 };
@@ -51,6 +55,7 @@ pub(super) const DENY: CargoTool = CargoTool {
     version: "0.20.2",
     at_least: "0.20.2",
     why: "checks licences, sources and bans of what is depended on",
+    asked: &["--version"],
     args: &["--debug"],
     envs: &[],
 };
@@ -60,6 +65,8 @@ pub(super) const LLVM_COV: CargoTool = CargoTool {
     version: "0.9.1",
     at_least: "0.9.1",
     why: "runs tests with counters of what is executed",
+    // It takes an option only as the subcommand of cargo that it is.
+    asked: &["llvm-cov", "--version"],
     args: &["--debug"],
     envs: &[],
 };
@@ -69,7 +76,7 @@ impl CargoTool {
     /// because bpf-linker loads LLVM dynamically, and a file that cannot start is useless.
     pub(super) fn is_present(&self) -> bool {
         candidates(self.package).any(|file| {
-            capture(Command::new(file).arg("--version")).is_ok_and(|text| self.will_do(&text))
+            capture(Command::new(file).args(self.asked)).is_ok_and(|text| self.will_do(&text))
         })
     }
 
