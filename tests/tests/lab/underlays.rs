@@ -16,7 +16,7 @@ struct Kind {
     device: &'static str,
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 5] = [
     Kind {
         name: "bridge",
         made_by: &["link add up0 type bridge", "link set eth0 master up0"],
@@ -38,11 +38,6 @@ const KINDS: [Kind; 6] = [
         device: "up0",
     },
     Kind { name: "dummy", made_by: &["link add up0 type dummy"], device: "up0" },
-    Kind {
-        name: "VRF",
-        made_by: &["link add red type vrf table 10", "link set red up", "link set eth0 master red"],
-        device: "eth0",
-    },
 ];
 
 /// Makes the device on both hosts. Returns false where the kernel has none of this kind.
@@ -69,19 +64,11 @@ fn make(kind: &Kind, hosts: &[Arc<Host>; 2]) -> Result<bool> {
         }
     }
     for (host, other, last) in [(&hosts[0], &hosts[1], 1), (&hosts[1], &hosts[0], 2)] {
-        match kind.name {
-            // The card has an address of its own, by which the other's leads.
-            "dummy" => {
-                host.netns.ip(&["addr", "add", &format!("10.9.0.{last}/24"), "dev", "eth0"])?;
-                let (to, via) = (format!("{}/32", other.address), format!("10.9.0.{}", 3 - last));
-                host.netns.ip(&["route", "add", &to, "via", &via])?;
-            }
-            // The API is not in the VRF.
-            "VRF" => {
-                host.netns.sysctl("net.ipv4.tcp_l3mdev_accept", "1")?;
-                host.netns.ip(&["route", "add", "10.10.10.0/24", "dev", "eth0"])?;
-            }
-            _ => {}
+        // The card has an address of its own, by which the other's leads.
+        if kind.name == "dummy" {
+            host.netns.ip(&["addr", "add", &format!("10.9.0.{last}/24"), "dev", "eth0"])?;
+            let (to, via) = (format!("{}/32", other.address), format!("10.9.0.{}", 3 - last));
+            host.netns.ip(&["route", "add", &to, "via", &via])?;
         }
     }
     Ok(true)
@@ -133,6 +120,24 @@ fn devices_that_are_made_on_cards_are_underlays() {
     eprintln!("underlays: {carried:?}");
     let is_skipped = overlay_lab::missing(NODES).is_some();
     assert!(is_skipped || carried.contains(&"macvlan"), "only {carried:?}");
+}
+
+/// Only a socket that is bound to the VRF may have an address of it, and the node binds none.
+#[test]
+fn an_address_in_a_vrf_is_refused() {
+    scenario(NODES, |lab| {
+        let [host, _] = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        if let Err(error) = host.netns.ip(&["link", "add", "red", "type", "vrf", "table", "10"]) {
+            eprintln!("no VRF here: {error:#}");
+            return Ok(());
+        }
+        host.netns.ip(&["link", "set", "red", "up"])?;
+        host.netns.ip(&["link", "set", "eth0", "master", "red"])?;
+        let Err(error) = host.start_node(&["--underlay", "eth0"]) else { bail!("the node runs") };
+        let said = format!("{error:#}");
+        ensure!(said.contains("can't listen on 10.10.10.101:7400"), "{said}");
+        Ok(())
+    });
 }
 
 #[test]
