@@ -32,11 +32,12 @@ use overlay_common::{
     FdbEntry, FloodKey, Ip16, NodeKey, VNI_RESERVED, ip16_from_v4,
 };
 
+/// `len` is the frame's length as it came.
 #[inline(always)]
-pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason> {
+pub fn handle(ctx: &TcContext, trace: &mut Trace, len: u32) -> Result<Decision, DropReason> {
     let Some(config) = maps::config() else { return Ok(Decision::Pass) };
     trace.config = Some(config);
-    match decide(ctx, trace, config) {
+    match decide(ctx, trace, config, len) {
         Err(reason) if is_for_others(config, trace.vni, reason) => Ok(Decision::Pass),
         decided => decided,
     }
@@ -64,6 +65,7 @@ fn decide(
     ctx: &TcContext,
     trace: &mut Trace,
     config: &'static Config,
+    len: u32,
 ) -> Result<Decision, DropReason> {
     if !is_vxlan_to_us(ctx, config)? {
         return Ok(Decision::Pass);
@@ -97,7 +99,7 @@ fn decide(
         return Err(DropReason::IccOff);
     }
     if eth.is_to_group() {
-        return deliver_to_all(ctx, vni, source, eth, outer_tos);
+        return deliver_to_all(ctx, vni, source, eth, outer_tos, len);
     }
     let Some(destination) = maps::fdb(eth.destination_key(vni).key()) else {
         return Err(DropReason::UnknownDestination);
@@ -115,7 +117,7 @@ fn decide(
 /// that it lacks, and everything else is as on any other uplink. The stack does not notice the header, because it
 /// has the packet from its IP header on.
 #[inline(always)]
-pub fn handle_bare(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason> {
+pub fn handle_bare(ctx: &TcContext, trace: &mut Trace, len: u32) -> Result<Decision, DropReason> {
     let Some(config) = maps::config() else { return Ok(Decision::Pass) };
     let Ok(ip) = pulled::<Ipv4>(ctx, 0) else { return Ok(Decision::Pass) };
     if frame::protocol(ctx) != ETH_P_IP
@@ -130,7 +132,7 @@ pub fn handle_bare(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropR
     }
     // The helper zeroed the addresses.
     header::<Ethernet>(ctx, 0)?.set_ethertype(ETH_P_IP);
-    handle(ctx, trace)
+    handle(ctx, trace, len)
 }
 
 /// Whether the packet is VXLAN to this node.
@@ -235,6 +237,7 @@ fn deliver_to_all(
     source: &FdbEntry,
     eth: Eth,
     outer_tos: u8,
+    len: u32,
 ) -> Result<Decision, DropReason> {
     if source.flags & FLAG_MULTICAST == 0 || maps::flood(&FloodKey::first(vni)).is_none() {
         return Err(DropReason::BroadcastOff);
@@ -243,7 +246,6 @@ fn deliver_to_all(
     if eth.is_to_reserved_group() {
         return Err(DropReason::ReservedGroup);
     }
-    let len = ctx.len();
     decap::combine_ecn(ctx, eth, outer_tos)?;
     decap::strip(ctx, eth)?;
     flood::to_local_ports(ctx, vni, 0, Direction::FromUnderlay, len);

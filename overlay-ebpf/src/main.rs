@@ -68,7 +68,7 @@ pub fn from_endpoint(ctx: TcContext) -> i32 {
 pub fn from_underlay(ctx: TcContext) -> i32 {
     let len = ctx.len();
     let mut trace = verdict::Trace::default();
-    let decided = from_underlay::handle(&ctx, &mut trace);
+    let decided = from_underlay::handle(&ctx, &mut trace, len);
     verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
 }
 
@@ -78,7 +78,7 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
 pub fn from_bare_link(ctx: TcContext) -> i32 {
     let len = ctx.len();
     let mut trace = verdict::Trace::default();
-    let decided = from_underlay::handle_bare(&ctx, &mut trace);
+    let decided = from_underlay::handle_bare(&ctx, &mut trace, len);
     verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
 }
 

@@ -230,6 +230,7 @@ fn to_all() -> Vec<Case> {
         case("on, and the network has no entry", |w| { MULTICAST(w); w.flood.clear(); }, to(GROUP), Drop(BroadcastOff)),
         case("on, nobody here", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[HOP_FAR], &[])); }, to(GROUP), Replicated(vec![])),
         case("on, a device that has gone", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[NO_DEVICE, PORT_A])); }, to(GROUP), Replicated(vec![RedirectFailed])),
+        case("on, a device that has gone, and bytes behind the frame", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[NO_DEVICE, PORT_A])); }, [to(GROUP), vec![0x77; 3]].concat(), Replicated(vec![RedirectFailed])),
         case("on, more ports than there is room for", |w| { MULTICAST(w); w.flood.values_mut().for_each(|flood| flood.lost = [2, 1]); }, to(GROUP), Replicated(vec![FloodOverflow])),
         case("to a group that no bridge passes on", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0]), Drop(ReservedGroup)),
         case("to such a group, from one who forwards", |w| w.flag(FLAG_MULTICAST | FLAG_FORWARDS), to([1, 0x80, 0xc2, 0, 0, 0xe]), Drop(ReservedGroup)),
