@@ -33,7 +33,7 @@ pub use self::{
     netns::Netns,
     outside::Outside,
     process::Process,
-    requirements::{Requirement, missing, overlay_binary, skip},
+    requirements::{Requirement, missing, overlay_binary, skip, tried_enough},
     state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},
     wait::{attainable, check_interrupted, eventually, interrupt, patient},

@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Result, ensure};
+
 use super::BPFFS;
 
 /// A requirement of a scenario.
@@ -46,6 +48,19 @@ pub fn skip(reason: &str, at: &Location<'_>) -> io::Result<()> {
     if let Some(path) = env::var_os("OVERLAY_SKIPS") {
         File::options().create(true).append(true).open(path)?.write_all(line.as_bytes())?;
     }
+    Ok(())
+}
+
+/// Fails if too few kinds of devices or protocols were tried: all of them where the kernel has a module of each
+/// (OVERLAY_EVERY_KIND, which `cargo xtask test` sets in its virtual machines), and `usual` elsewhere. Without it a test of
+/// many kinds would pass where it tried none.
+///
+/// # Errors
+/// Names the kinds that were not tried.
+pub fn tried_enough(tried: &[&str], all: &[&str], usual: &[&str]) -> Result<()> {
+    let wanted = if env::var_os("OVERLAY_EVERY_KIND").is_some() { all } else { usual };
+    let left: Vec<_> = wanted.iter().filter(|kind| !tried.contains(kind)).collect();
+    ensure!(left.is_empty(), "not tried: {left:?}");
     Ok(())
 }
 

@@ -81,7 +81,11 @@ fn an_endpoint_has_the_namespace_and_not_the_number_of_its_process() {
         h1.kill9()?;
         h1.restart()?;
         reaches()?;
-        ensure!(text(&inspect(&h1, "nameless")?, "state") == "up");
+        eventually("the endpoint is up", BOUND, || {
+            let shown = inspect(&h1, "nameless")?;
+            ensure!(text(&shown, "state") == "up", "{shown}");
+            Ok(())
+        })?;
 
         // The endpoint is down when the process has ended, and no mount is left.
         process.kill9()?;

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_lab::{Host, Lab, Netns, Requirement, attainable, eventually, sctp, transfer};
+use overlay_lab::{
+    Host, Lab, Netns, Requirement, attainable, eventually, sctp, transfer, tried_enough,
+};
 
 use kinds::{KINDS, Kind, VXLAN};
 
@@ -109,9 +111,7 @@ fn a_tunnel_inside_an_endpoint_carries_streams() {
             none_is_uncut(&hosts).context(kind.name)?;
             carried.push(kind.name);
         }
-        eprintln!("carried: {carried:?}");
-        ensure!(carried.contains(&VXLAN.name), "only {carried:?}");
-        Ok(())
+        tried_enough(&carried, &KINDS.each_ref().map(|kind| kind.name), &[VXLAN.name])
     });
 }
 
@@ -120,8 +120,7 @@ fn sctp_carries_bulk() {
     scenario(NEEDS, |lab| {
         let (hosts, [web1, web2]) = pair(lab)?;
         if !sctp::is_there(&web1.netns)? {
-            eprintln!("no SCTP here");
-            return Ok(());
+            return tried_enough(&[], &["SCTP"], &[]);
         }
         on_each_wire(&[&hosts[0], &hosts[1]], |_| {
             for (from, to) in [(&web1, &web2), (&web2, &web1)] {
@@ -284,9 +283,10 @@ fn what_the_host_s_firewall_notes_of_a_packet_stays_with_the_host() {
         host.ip(&["link", "set", "eth0", "master", "br0"])?;
         host.ip(&["addr", "add", "10.10.10.102/24", "dev", "br0"])?;
         host.ip(&["link", "set", "br0", "up"])?;
-        if let Err(error) = host.sysctl("net.bridge.bridge-nf-call-iptables", "1") {
-            eprintln!("no br_netfilter here: {error:#}");
-            return Ok(());
+        // The kernel does not load it by itself.
+        host.output(&["modprobe", "br_netfilter"])?;
+        if host.sysctl("net.bridge.bridge-nf-call-iptables", "1").is_err() {
+            return tried_enough(&[], &["br_netfilter"], &[]);
         }
         host.run(&[
             "nft",

@@ -180,6 +180,7 @@ impl Job<'_> {
             .current_dir(root().join("tests"))
             .env("OVERLAY_BIN", self.overlay)
             .env("OVERLAY_PATIENCE", PATIENCE)
+            .env("OVERLAY_EVERY_KIND", "1")
             .env("PROPTEST_CASES", PROPERTY_CASES)
             .env("OVERLAY_PACKETS", PACKETS);
         let mut totals = Totals::default();

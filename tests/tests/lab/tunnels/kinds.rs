@@ -9,6 +9,8 @@ use crate::support::Endpoint;
 /// A kind of tunnel between two endpoints.
 pub(super) struct Kind {
     pub(super) name: &'static str,
+    /// The kernel's module, if the kernel does not load it by itself.
+    module: Option<&'static str>,
     /// What `ip` is told before the device is made: the port of a tunnel in UDP.
     before: &'static [&'static str],
     /// The type of the device and its options, beside its ends.
@@ -26,6 +28,7 @@ const IPV6: [&str; 2] = ["fd77::1", "fd77::2"];
 /// VXLAN on another port than the overlay's.
 pub(super) const VXLAN: Kind = Kind {
     name: "VXLAN",
+    module: None,
     before: &[],
     link: &["vxlan", "id", "9", "dstport", "8472"],
     ends: BOTH,
@@ -36,17 +39,26 @@ pub(super) const KINDS: [Kind; 9] = [
     VXLAN,
     Kind {
         name: "Geneve",
+        module: None,
         before: &[],
         link: &["geneve", "id", "9"],
         ends: [false, true],
         inner: IPV4,
     },
-    Kind { name: "GRE with Ethernet", before: &[], link: &["gretap"], ends: BOTH, inner: IPV4 },
-    Kind { name: "GRE", before: &[], link: &["gre"], ends: BOTH, inner: IPV4 },
-    Kind { name: "IP in IP", before: &[], link: &["ipip"], ends: BOTH, inner: IPV4 },
-    Kind { name: "SIT", before: &[], link: &["sit"], ends: BOTH, inner: IPV6 },
+    Kind {
+        name: "GRE with Ethernet",
+        module: None,
+        before: &[],
+        link: &["gretap"],
+        ends: BOTH,
+        inner: IPV4,
+    },
+    Kind { name: "GRE", module: None, before: &[], link: &["gre"], ends: BOTH, inner: IPV4 },
+    Kind { name: "IP in IP", module: None, before: &[], link: &["ipip"], ends: BOTH, inner: IPV4 },
+    Kind { name: "SIT", module: None, before: &[], link: &["sit"], ends: BOTH, inner: IPV6 },
     Kind {
         name: "FOU",
+        module: Some("fou"),
         before: &["fou", "add", "port", "5555", "ipproto", "4"],
         link: &["ipip", "encap", "fou", "encap-sport", "5555", "encap-dport", "5555"],
         ends: BOTH,
@@ -54,6 +66,7 @@ pub(super) const KINDS: [Kind; 9] = [
     },
     Kind {
         name: "GUE",
+        module: Some("fou"),
         before: &["fou", "add", "port", "5556", "gue"],
         link: &["ipip", "encap", "gue", "encap-sport", "5556", "encap-dport", "5556"],
         ends: BOTH,
@@ -61,6 +74,7 @@ pub(super) const KINDS: [Kind; 9] = [
     },
     Kind {
         name: "WireGuard",
+        module: None,
         before: &[],
         link: &["wireguard"],
         ends: [false, false],
@@ -72,6 +86,10 @@ impl Kind {
     /// Makes the tunnel, a device `own0` in each endpoint. Returns false where the kernel has none of this kind.
     pub(super) fn add(&self, ends: [&Endpoint; 2]) -> Result<bool> {
         let [one, two] = ends;
+        if let Some(module) = self.module {
+            // Refused where the kernel has no modules: then the feature is built in, or it is not there.
+            one.netns.output(&["modprobe", module])?;
+        }
         for ((own, other), address) in [(one, two), (two, one)].into_iter().zip(self.inner) {
             let told = [("local", own), ("remote", other)].into_iter().zip(self.ends);
             let told = told.filter(|(_, is_told)| *is_told);
