@@ -70,7 +70,7 @@ fn attach(lab: &Lab, [h1, h2, h3, _]: &[Arc<Host>; 4]) -> Result<[Endpoint; 3]> 
     on_h1.run(&web1.create_line("web1", "--alias web -p 8080:80"))?;
     on_h3.run(&web2.create_line("web2", "--alias web --expose 80 -P"))?;
 
-    heading("A name is taken once in the whole cluster");
+    heading("A name is taken once in a network, whichever node is asked");
     let refusal = on_h2.refused(&web2_2.create_line("web2", ""))?;
     ensure!(
         refusal.contains("service endpoint with name web2 already exists"),
