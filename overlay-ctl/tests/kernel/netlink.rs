@@ -1,21 +1,23 @@
-//! Ports, the GRO device, next hops, the choice of the underlay, and reports of changes.
+//! The devices of endpoints: ports, and what all tests of netlink share.
 
 mod bridge;
 mod changes;
+mod gro;
 mod held;
 mod leg;
 mod neighbours;
 mod sizes;
+mod underlay;
 mod underlay_after;
 
-use std::{convert::Infallible, net::Ipv4Addr, path::Path, time::Duration};
+use std::{convert::Infallible, path::Path, time::Duration};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overlay_ctl::dataplane::{
     kernel::{DeviceId, DeviceSpec, NextHop, PairSizes, SuperPackets},
     netlink::{
-        Change, DeviceError, GroError, Interest, Netlink, Underlay, UnderlayChoice, UnderlayError,
-        device_name, offloads,
+        Change, DeviceError, GroError, Interest, Netlink, Underlay, UnderlayChoice, device_name,
+        offloads,
     },
 };
 
@@ -109,8 +111,6 @@ fn a_port_is_made_as_asked_and_leaves_nothing() {
     assert!(!web.succeeds("ip link show eth0"));
 }
 
-/// A device that is up but not yet running drops packets. If the first ARP request is lost, packets are
-/// dropped for a second.
 /// Super-packets that could not be carried to another node whole are cut before they leave the endpoint.
 #[test]
 fn an_endpoint_s_side_of_a_port_cuts_what_cannot_be_carried() {
@@ -140,6 +140,8 @@ fn an_endpoint_s_side_of_a_port_cuts_what_cannot_be_carried() {
     assert_eq!(whole(&host, &made.ifname), usual, "the host's side carries what comes");
 }
 
+/// A device that is up but not yet running drops packets. If the first ARP request is lost, packets are
+/// dropped for a second.
 #[test]
 fn packets_pass_as_soon_as_a_port_is_activated() {
     if skip() {
@@ -468,117 +470,6 @@ fn the_barrier_lets_nothing_past_a_missing_program() {
     assert!(host.succeeds("ip link show ovbarrier"), "another's is left alone");
 }
 
-#[test]
-fn the_gro_device_is_made_once_and_follows_the_vtep() {
-    if skip() {
-        return;
-    }
-    let (host, _peer) = pair_of_hosts();
-    let index = || {
-        host.sh("cat /sys/class/net/ovg4789/ifindex 2>/dev/null || ip -o link show ovg4789 | cut -d: -f1")
-    };
-    let mut underlay = host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        assert_eq!(netlink.ensure_gro_device(&underlay, 4789).await.unwrap(), "ovg4789");
-        underlay
-    });
-    let first = index();
-    let text = host.sh("ip -d addr show dev ovg4789");
-    for part in ["vxlan id 16777215", "local 10.0.0.1", "dstport 4789", "nolearning", "UP"] {
-        assert!(text.contains(part), "{part} in {text}");
-    }
-    assert!(!text.contains("inet") && !text.contains("external"), "{text}");
-    let sockets = host.sh("ss -lun");
-    assert!(sockets.contains("0.0.0.0:4789") && !sockets.contains("[::]:4789"), "{sockets}");
-
-    host.sh("ip link set ovg4789 down");
-    host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
-        assert_eq!(index(), first, "kept");
-        assert!(host.sh("ip link show ovg4789").contains("UP"));
-
-        underlay.address = Ipv4Addr::new(10, 0, 0, 9);
-        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
-        assert_ne!(index(), first, "the address changed: made anew");
-        assert!(host.sh("ip -d link show dev ovg4789").contains("local 10.0.0.9"));
-
-        netlink.remove_gro_device(4789).await.unwrap();
-        netlink.remove_gro_device(4789).await.unwrap();
-    });
-    assert!(!host.succeeds("ip link show ovg4789"));
-}
-
-#[test]
-fn a_taken_vxlan_port_is_named() {
-    if skip() {
-        return;
-    }
-    let (host, _peer) = pair_of_hosts();
-    host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        let ensure = |port| netlink.ensure_gro_device(&underlay, port);
-
-        let socket = std::net::UdpSocket::bind("0.0.0.0:4789").unwrap();
-        let error = ensure(4789).await.unwrap_err();
-        assert!(matches!(error, GroError::PortTaken { port: 4789, .. }), "{error:?}");
-        assert!(error.to_string().contains("--vxlan-port"), "{error}");
-        assert!(!host.succeeds("ip link show ovg4789"), "nothing is left");
-        drop(socket);
-
-        host.sh("ip link add swarm type vxlan external dstport 4789");
-        let error = ensure(4789).await.unwrap_err();
-        assert!(error.to_string().contains("swarm"), "{error}");
-        ensure(4790).await.unwrap();
-        host.sh("ip link del swarm");
-
-        host.sh("ip link add same type vxlan id 16777215 dstport 4789 local 10.0.0.77");
-        let error = ensure(4789).await.unwrap_err();
-        assert!(matches!(error, GroError::VniTaken { .. }), "{error:?}");
-        host.sh("ip link del same");
-
-        host.sh("ip link add other type vxlan id 4096 dstport 4789 local 10.0.0.77");
-        ensure(4789).await.unwrap();
-    });
-}
-
-/// A VXLAN device that was moved to another namespace leaves its socket behind, which the GRO device then shares. It is
-/// seen by this socket if it was there first, and by the event of its creation if it came later.
-#[test]
-fn another_vxlan_on_the_port_is_seen_in_both_orders() {
-    if skip() {
-        return;
-    }
-    let (host, _peer) = pair_of_hosts();
-    let other = Netns::new("other");
-    let make = |name: &str, id: u32| {
-        host.sh(&format!(
-            "ip link add {name} type vxlan id {id} dstport 4789 local 10.0.0.1 remote 10.0.0.2 dev eth7;
-             ip link set {name} netns {other}", other = other.name,
-        ));
-        other.sh(&format!("ip link set {name} up"));
-    };
-    host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        assert!(!netlink.shares_vxlan_port(4789).await.unwrap(), "nobody has the port");
-        make("first", 4096);
-        assert!(netlink.shares_vxlan_port(4789).await.unwrap(), "by its socket");
-        assert!(!netlink.shares_vxlan_port(4790).await.unwrap(), "on another port");
-        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
-        other.sh("ip link del first");
-        assert!(!netlink.shares_vxlan_port(4789).await.unwrap(), "the socket is ours alone");
-
-        let mut changes = netlink.changes(Interest::default()).unwrap();
-        make("second", 4097);
-        let wait = async { while changes.recv().await.unwrap() != Change::Vxlan(4789) {} };
-        tokio::time::timeout(BOUND, wait).await.expect("the event says it");
-        netlink.ensure_gro_device(&underlay, 4789).await.unwrap();
-    });
-}
-
 async fn hop(netlink: &Netlink, vtep: [u8; 4], underlay: &Underlay) -> Option<NextHop> {
     netlink.way(vtep.into(), underlay, 4789).await.unwrap().and_then(|way| way.hop)
 }
@@ -605,106 +496,6 @@ fn mac(text: &str) -> [u8; 6] {
 }
 
 const MAC_OF_ETH7: &str = "ip -o link show eth7 | sed \"s/.*ether \\([^ ]*\\).*/\\1/\"";
-
-#[test]
-fn the_next_hop_on_the_link_is_the_vtep_and_is_kept_resolved() {
-    if skip() {
-        return;
-    }
-    let (host, peer) = pair_of_hosts();
-    host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        let first = hop(&netlink, [10, 0, 0, 2], &underlay).await;
-        assert_eq!(first, None, "nobody asked yet");
-        let found = resolved(&netlink, &underlay, [10, 0, 0, 2]).await;
-        assert_eq!(found, mac(&peer.sh(MAC_OF_ETH7)));
-        let next = hop(&netlink, [10, 0, 0, 2], &underlay).await.unwrap();
-        assert_eq!(next.source_mac, mac(&host.sh(MAC_OF_ETH7)));
-        assert!(host.sh("ip neigh show 10.0.0.2").contains("managed"));
-
-        for absent in [[10, 0, 0, 1], [192, 0, 2, 1]] {
-            let unresolved = hop(&netlink, absent, &underlay).await;
-            assert_eq!(unresolved, None, "{absent:?} is ourselves or has no route");
-        }
-        host.sh("ip neigh add 10.0.0.5 lladdr 02:00:00:00:00:05 dev eth7 nud permanent");
-        assert_eq!(resolved(&netlink, &underlay, [10, 0, 0, 5]).await, [2, 0, 0, 0, 0, 5]);
-        assert!(host.sh("ip neigh show 10.0.0.5").contains("PERMANENT"), "left as it was");
-    });
-}
-
-#[test]
-fn the_next_hop_to_another_subnet_is_the_router() {
-    if skip() {
-        return;
-    }
-    let (host, router) = pair_of_hosts();
-    host.sh("ip route add default via 10.0.0.2");
-    host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        let hop = resolved(&netlink, &underlay, [192, 168, 50, 101]).await;
-        assert_eq!(hop, mac(&router.sh(MAC_OF_ETH7)));
-    });
-}
-
-#[test]
-fn an_underlay_that_sends_nothing_has_the_mtu_of_the_way_out() {
-    if skip() {
-        return;
-    }
-    let (host, _peer) = pair_of_hosts();
-    host.sh("ip link set eth7 mtu 1400 && ip addr add 10.7.7.7/32 dev lo");
-    host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        let choice = UnderlayChoice::Address([10, 7, 7, 7].into());
-        let underlay = netlink.underlay(&choice).await.unwrap();
-        assert_eq!((underlay.name.as_str(), underlay.mtu, underlay.is_silent), ("lo", 1400, true));
-        let underlay = netlink.underlay(&UnderlayChoice::Auto).await.unwrap();
-        assert_eq!(
-            (underlay.name.as_str(), underlay.mtu, underlay.is_silent),
-            ("eth7", 1400, false)
-        );
-    });
-}
-
-#[test]
-fn the_underlay_is_found_or_the_choice_is_named() {
-    if skip() {
-        return;
-    }
-    let (host, _peer) = pair_of_hosts();
-    host.block_on(|| async {
-        let netlink = Netlink::open().await.unwrap();
-        let auto = || netlink.underlay(&UnderlayChoice::Auto);
-        let by_address = |ip: [u8; 4]| UnderlayChoice::Address(ip.into());
-        let by_name = |name: &str| UnderlayChoice::Device(name.to_owned());
-
-        let underlay = auto().await.unwrap();
-        assert_eq!((underlay.name.as_str(), underlay.mtu), ("eth7", 1500));
-        assert_eq!(underlay.address, Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(netlink.underlay(&by_name("eth7")).await.unwrap(), underlay);
-        assert_eq!(netlink.underlay(&by_address([10, 0, 0, 1])).await.unwrap(), underlay);
-
-        host.sh("ip link add eth8 type veth peer name eth9");
-        host.sh("ip addr add 10.0.8.1/24 dev eth8; ip link set eth8 up");
-        let error = auto().await.unwrap_err();
-        assert!(error.to_string().contains("eth7 (10.0.0.1), eth8 (10.0.8.1)"), "{error}");
-        host.sh("ip link set eth9 up; ip route add default via 10.0.8.9");
-        assert_eq!(auto().await.unwrap().name, "eth8", "the default route decides");
-        host.sh("ip route add default via 10.0.0.2 metric 100");
-        assert_eq!(auto().await.unwrap().name, "eth8", "the better metric decides");
-
-        let error = async |choice| netlink.underlay(&choice).await.unwrap_err();
-        assert!(matches!(error(by_name("eth77")).await, UnderlayError::NoDevice(_)));
-        assert!(matches!(error(by_name("eth9")).await, UnderlayError::NoAddress(_)));
-        assert!(matches!(error(by_address([192, 0, 2, 1])).await, UnderlayError::NoSuchAddress(_)));
-        host.sh("ip link set eth7 down");
-        assert!(matches!(error(by_name("eth7")).await, UnderlayError::Down(_)));
-        host.sh("ip link del eth8; ip addr flush dev eth7");
-        assert!(matches!(auto().await.unwrap_err(), UnderlayError::None));
-    });
-}
 
 #[test]
 fn a_change_of_each_kind_is_told() {

@@ -33,7 +33,9 @@ pub use self::{
     netns::Netns,
     outside::Outside,
     process::Process,
-    requirements::{Requirement, missing, overlay_binary, skip, tried_enough},
+    requirements::{
+        Requirement, load_module, may_lack, missing, overlay_binary, skip, tried_enough,
+    },
     state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},
     wait::{attainable, check_interrupted, eventually, interrupt, patient},

@@ -7,11 +7,15 @@ use std::{
     io::{self, Write as _},
     panic::Location,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Result, ensure};
 
-use super::BPFFS;
+use super::{
+    BPFFS,
+    command::{self, PATIENCE},
+};
 
 /// A requirement of a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,25 @@ pub fn tried_enough(tried: &[&str], all: &[&str], usual: &[&str]) -> Result<()> 
     let wanted = if env::var_os("OVERLAY_EVERY_KIND").is_some() { all } else { usual };
     let left: Vec<_> = wanted.iter().filter(|kind| !tried.contains(kind)).collect();
     ensure!(left.is_empty(), "not tried: {left:?}");
+    Ok(())
+}
+
+/// Fails if the kernel has to have this kind of device or protocol: see [`tried_enough`]. A test that can do nothing without
+/// it ends with this.
+///
+/// # Errors
+/// Names the kind.
+pub fn may_lack(kind: &str) -> Result<()> {
+    tried_enough(&[], &[kind], &[])
+}
+
+/// Loads a module that the kernel does not load by itself. Where there is none of this name, the feature is built in, or the
+/// kernel does not have it.
+///
+/// # Errors
+/// Returns an error if `modprobe` can't be run.
+pub fn load_module(name: &str) -> Result<()> {
+    command::output(Command::new("modprobe").args(["-q", name]), PATIENCE)?;
     Ok(())
 }
 

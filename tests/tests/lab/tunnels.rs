@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{
-    Host, Lab, Netns, Requirement, attainable, eventually, sctp, transfer, tried_enough,
+    Host, Lab, Netns, Requirement, attainable, eventually, load_module, may_lack, sctp, transfer,
+    tried_enough,
 };
 
 use kinds::{KINDS, Kind, VXLAN};
@@ -120,7 +121,7 @@ fn sctp_carries_bulk() {
     scenario(NEEDS, |lab| {
         let (hosts, [web1, web2]) = pair(lab)?;
         if !sctp::is_there(&web1.netns)? {
-            return tried_enough(&[], &["SCTP"], &[]);
+            return may_lack("SCTP");
         }
         on_each_wire(&[&hosts[0], &hosts[1]], |_| {
             for (from, to) in [(&web1, &web2), (&web2, &web1)] {
@@ -283,10 +284,9 @@ fn what_the_host_s_firewall_notes_of_a_packet_stays_with_the_host() {
         host.ip(&["link", "set", "eth0", "master", "br0"])?;
         host.ip(&["addr", "add", "10.10.10.102/24", "dev", "br0"])?;
         host.ip(&["link", "set", "br0", "up"])?;
-        // The kernel does not load it by itself.
-        host.output(&["modprobe", "br_netfilter"])?;
+        load_module("br_netfilter")?;
         if host.sysctl("net.bridge.bridge-nf-call-iptables", "1").is_err() {
-            return tried_enough(&[], &["br_netfilter"], &[]);
+            return may_lack("br_netfilter");
         }
         host.run(&[
             "nft",

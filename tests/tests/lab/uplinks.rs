@@ -4,7 +4,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_lab::{Host, Lab, Requirement, capture::Capture, eventually, rows, text};
+use overlay_lab::{Host, Lab, Requirement, capture::Capture, eventually, load_module, rows, text};
 
 use crate::support::{Endpoint, NODES, attach, create_network, pair, scenario};
 
@@ -44,8 +44,8 @@ while True:
 fn vpn(lab: &mut Lab, hosts: &[Arc<Host>; 2]) -> Result<()> {
     let script = lab.folder().join("vpn.py");
     fs::write(&script, VPN)?;
-    // The kernel makes /dev/net/tun when it loads the module, which it does not do by itself.
-    hosts[0].netns.output(&["modprobe", "tun"])?;
+    // With it comes /dev/net/tun.
+    load_module("tun")?;
     let script = script.display().to_string();
     for (host, other) in [(&hosts[0], &hosts[1]), (&hosts[1], &hosts[0])] {
         let [local, remote] = [host, other].map(|host| host.address.to_string());

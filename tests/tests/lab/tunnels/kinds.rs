@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
+use overlay_lab::load_module;
 
 use crate::support::Endpoint;
 
@@ -87,8 +88,7 @@ impl Kind {
     pub(super) fn add(&self, ends: [&Endpoint; 2]) -> Result<bool> {
         let [one, two] = ends;
         if let Some(module) = self.module {
-            // Refused where the kernel has no modules: then the feature is built in, or it is not there.
-            one.netns.output(&["modprobe", module])?;
+            load_module(module)?;
         }
         for ((own, other), address) in [(one, two), (two, one)].into_iter().zip(self.inner) {
             let told = [("local", own), ("remote", other)].into_iter().zip(self.ends);
