@@ -139,6 +139,13 @@ impl Netns {
         serde_json::from_str(&text).with_context(|| format!("ip -j {args:?} printed: {text}"))
     }
 
+    /// The MAC of a device inside.
+    pub fn mac(&self, device: &str) -> Result<String> {
+        let links = self.ip_json(&["link", "show", "dev", device])?;
+        let mac = links[0]["address"].as_str();
+        mac.map(str::to_owned).with_context(|| format!("{device} has no MAC"))
+    }
+
     /// Names of the devices inside, sorted.
     pub fn links(&self) -> Result<Vec<String>> {
         let links = self.ip_json(&["link", "show"])?;

@@ -123,6 +123,27 @@ fn devices_that_are_made_on_cards_are_underlays() {
     }
 }
 
+/// Linux answers ARP requests for an address on each device that hears them, so a neighbour may know either MAC.
+#[test]
+fn what_is_sent_to_the_card_below_a_macvlan_is_received() {
+    scenario(NODES, |lab| {
+        let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        let [_, macvlan, ..] = &KINDS;
+        if !make(macvlan, &hosts)? {
+            return may_lack(macvlan.name);
+        }
+        for (host, other) in [(&hosts[0], &hosts[1]), (&hosts[1], &hosts[0])] {
+            let (address, mac) = (other.address.to_string(), other.netns.mac("eth0")?);
+            let neighbour = ["neigh", "replace", &address, "lladdr", &mac, "dev", "up0"];
+            host.netns.ip(&[&neighbour[..], &["nud", "permanent"]].concat())?;
+            for key in ["all", "eth0"] {
+                host.netns.sysctl(&format!("net.ipv4.conf.{key}.rp_filter"), "0")?;
+            }
+        }
+        carries(lab, macvlan, &hosts)
+    });
+}
+
 /// Only a socket that is bound to the VRF may have an address of it, and the node binds none.
 #[test]
 fn an_address_in_a_vrf_is_refused() {

@@ -22,13 +22,26 @@ fn path(device: &str, name: &str) -> PathBuf {
     Path::new(FOLDER).join(device).join(name)
 }
 
-/// Returns true if the host takes from this device only packets whose answer would leave by it (RFC 3704, strict): the
-/// larger of the device's value and that for all devices counts.
-pub(super) fn filters_strictly(device: &str) -> Result<bool, NetlinkError> {
-    const STRICT: &str = "1";
+/// Which packets the host takes from a device, by the way that their answer would leave (RFC 3704).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReversePathFilter {
+    /// Any.
+    Off,
+    /// Those whose answer would leave by the same device.
+    Strict,
+    /// Those that can be answered at all.
+    Loose,
+}
+
+/// The device's `rp_filter`: the larger of its own value and that for all devices counts.
+pub(super) fn reverse_path_filter(device: &str) -> Result<ReversePathFilter, NetlinkError> {
     const RP_FILTER: &str = "rp_filter";
     let values = [read(&path("all", RP_FILTER))?, read(&path(device, RP_FILTER))?];
-    Ok(values.into_iter().flatten().max().is_some_and(|value| value == STRICT))
+    Ok(match values.iter().flatten().max().map(String::as_str) {
+        Some("1") => ReversePathFilter::Strict,
+        Some("2") => ReversePathFilter::Loose,
+        _ => ReversePathFilter::Off,
+    })
 }
 
 /// `None` where there is no such device (any more).

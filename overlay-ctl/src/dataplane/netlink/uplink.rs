@@ -2,8 +2,14 @@
 //!
 //! A packet need not come by the device by which the answer leaves: two network cards, a VTEP's address on the loopback
 //! device, a router that prefers the other way. So each network card of the host counts, unless the host itself takes
-//! from it only packets whose answer leaves by it (rp_filter 1). Devices that face containers or virtual machines do
-//! not count unless a route to a VTEP leads by them: VXLAN that is forged there must not be received.
+//! from it only packets whose answer leaves by it (rp_filter 1).
+//!
+//! A card without an address counts too, where the host takes packets from it (rp_filter 0): Linux answers ARP requests
+//! for any of its addresses on any device that hears them (arp_ignore 0), so neighbours may send what is for the VTEP's
+//! address to that card. The card below a macvlan with the address is one.
+//!
+//! Devices that face containers or virtual machines do not count unless a route to a VTEP leads by them: VXLAN that is
+//! forged there must not be received.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -12,7 +18,7 @@ use super::{
     bottom::{BottomKind, bottom_of},
     link::{self, Address, Link},
     marks::{id_of, is_gateway_bridge, is_gro_device},
-    sysctl,
+    sysctl::{self, ReversePathFilter},
 };
 use crate::dataplane::kernel::{LinkLayer, Uplink};
 
@@ -30,18 +36,20 @@ impl Netlink {
         let links = link::links(&self.handle, None).await?;
         let addresses = link::addresses(&self.handle, 0, None).await?;
         // A setting that cannot be read lets nothing more in.
-        let is_strict = |link: &Link| sysctl::filters_strictly(&link.name).unwrap_or(true);
-        Ok(choose(&links, &addresses, vtep, by, is_strict))
+        let filter = |link: &Link| {
+            sysctl::reverse_path_filter(&link.name).unwrap_or(ReversePathFilter::Strict)
+        };
+        Ok(choose(&links, &addresses, vtep, by, filter))
     }
 }
 
-/// The uplinks among these devices. By strict devices the host takes only what it would answer by them.
+/// The uplinks among these devices.
 fn choose(
     links: &[Link],
     addresses: &[Address],
     vtep: Ipv4Addr,
     by: &BTreeSet<u32>,
-    is_strict: impl Fn(&Link) -> bool,
+    filter: impl Fn(&Link) -> ReversePathFilter,
 ) -> Vec<Uplink> {
     let has = |link: &Link, is_meant: &dyn Fn(&Address) -> bool| {
         addresses.iter().any(|address| address.index == link.index && is_meant(address))
@@ -50,13 +58,14 @@ fn choose(
         |link: &&Link| by.contains(&link.index) || has(link, &|address| address.ip == vtep);
     let proven: Vec<&Link> = links.iter().filter(is_proven).collect();
     let around = Surroundings::of(links, &proven);
-    let is_card = |link: &&Link| {
-        link.up
-            && has(link, &|address| address.global)
-            && !is_ours(link)
-            && around.is_card(links, link)
-            && !is_strict(link)
+    let takes = |link: &Link| match filter(link) {
+        ReversePathFilter::Strict => false,
+        ReversePathFilter::Loose => has(link, &|address| address.global),
+        ReversePathFilter::Off => true,
     };
+    // What comes by a bond's card is the bond's.
+    let is_free = |link: &Link| link.up && link.controller.is_none() && !is_ours(link);
+    let is_card = |link: &&Link| is_free(link) && around.is_card(links, link) && takes(link);
     links
         .iter()
         .filter(|link| is_proven(link) || is_card(link))
@@ -149,6 +158,10 @@ mod tests {
         Address { index, ip, prefix: 24, global: true }
     }
 
+    fn names(uplinks: Vec<Uplink>) -> Vec<String> {
+        uplinks.into_iter().map(|uplink| uplink.name).collect()
+    }
+
     /// Each device but the one with the VTEP has a global address of its own.
     fn chosen(links: &[Link], vtep_on: u32, by: &[u32], strict: &[u32]) -> Vec<String> {
         let own = |link: &Link| match link.index {
@@ -157,8 +170,11 @@ mod tests {
         };
         let addresses: Vec<Address> = links.iter().map(own).collect();
         let by = by.iter().copied().collect();
-        let found = choose(links, &addresses, VTEP, &by, |link| strict.contains(&link.index));
-        found.into_iter().map(|uplink| uplink.name).collect()
+        let filter = |link: &Link| match strict.contains(&link.index) {
+            true => ReversePathFilter::Strict,
+            false => ReversePathFilter::Off,
+        };
+        names(choose(links, &addresses, VTEP, &by, filter))
     }
 
     #[test]
@@ -179,9 +195,26 @@ mod tests {
         assert_eq!(chosen(&links, 1, &[1], &[2]), ["eth0"]);
         let down = Link { up: false, ..card(2, "eth1") };
         assert_eq!(chosen(&[card(1, "eth0"), down], 1, &[1], &[]), ["eth0"]);
-        let addresses = [address(1, VTEP)];
-        let found = choose(&links, &addresses, VTEP, &BTreeSet::new(), |_| false);
-        assert_eq!(found.len(), 1, "nothing is sent to a host by a card without an address");
+    }
+
+    #[test]
+    fn a_card_without_an_address_is_an_uplink_where_the_host_takes_packets_from_it() {
+        let member = Link { controller: Some(4), ..card(3, "eth2") };
+        let links = [
+            card(1, "eth0"),
+            card(2, "eth1"),
+            member,
+            link(4, "bond0", "bond"),
+            on(5, "up0", "macvlan", 2),
+            veth(6, "container", 1),
+        ];
+        let found = |filter| {
+            let addresses = [address(5, VTEP)];
+            names(choose(&links, &addresses, VTEP, &BTreeSet::new(), |_| filter))
+        };
+        assert_eq!(found(ReversePathFilter::Off), ["eth0", "eth1", "bond0", "up0"]);
+        assert_eq!(found(ReversePathFilter::Loose), ["up0"], "the host refuses these packets");
+        assert_eq!(found(ReversePathFilter::Strict), ["up0"]);
     }
 
     #[test]
@@ -212,7 +245,7 @@ mod tests {
             link(24, "wg0", "wireguard"),
         ];
         let found = chosen(&links, 1, &[1], &[]);
-        assert_eq!(found, ["eth0", "eth1", "bond0", "bond0.7"], "no guest's");
+        assert_eq!(found, ["eth0", "bond0", "bond0.7"], "no guest's");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use overlay_lab::probe::Prober;
 
 use super::{
     packets::{self, QINQ, VLAN, ethernet, llc, tagged, vxlan},
-    scene::{Scene, host_party, host_side, mac, party},
+    scene::{Scene, host_party, host_side, party},
 };
 use crate::{
     attack::Attack,
@@ -88,7 +88,7 @@ fn elsewhere(scene: &Scene) -> Result<Attack> {
         ]);
     }
     // The host's MAC is that of its only device on this wire, the host's side of web1's veth.
-    let host = Party::new(&mac(&scene.web1.host.netns, &host_side(&scene.web1)?)?, own.ip)?;
+    let host = Party::new(&scene.web1.host.netns.mac(&host_side(&scene.web1)?)?, own.ip)?;
     for node in &scene.hosts {
         let node = host.with(node.address);
         attack.extend([

@@ -11,7 +11,7 @@ use overlay_lab::{Netns, capture::Capture};
 
 use super::{
     packets::{self, offset, vxlan, vxlan_datagram, vxlan_in_pieces},
-    scene::{GATEWAY, Scene, host_side, mac, party},
+    scene::{GATEWAY, Scene, host_side, party},
 };
 use crate::{
     attack::Attack,
@@ -112,7 +112,7 @@ fn no_service_of_the_host_is_on_the_overlay() {
         let h1 = &scene.hosts[0];
         let web1 = &scene.web1.netns;
         overlay_lab::page::serve_in(&h1.netns, "the host's own")?;
-        let host_mac = mac(&h1.netns, &host_side(&scene.web1)?)?;
+        let host_mac = h1.netns.mac(&host_side(&scene.web1)?)?;
         let bridge = mac_of(GATEWAY);
         let before = h1.counters("from_endpoint")?;
         for address in [h1.address, GATEWAY] {

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Result, ensure};
-use overlay_lab::{Host, Lab, Netns, text};
+use overlay_lab::{Host, Lab, text};
 
 use crate::{
     attack::Victims,
@@ -167,13 +167,7 @@ pub(super) fn party(endpoint: &Endpoint) -> Result<Party> {
 
 /// A host on the underlay.
 pub(super) fn host_party(host: &Host) -> Result<Party> {
-    Party::new(&mac(&host.netns, "eth0")?, host.address)
-}
-
-/// A device's MAC.
-pub(super) fn mac(netns: &Netns, device: &str) -> Result<String> {
-    let links = netns.ip_json(&["link", "show", "dev", device])?;
-    Ok(text(&links[0], "address").to_owned())
+    Party::new(&host.netns.mac("eth0")?, host.address)
 }
 
 /// The name of the host's side of an endpoint's eth0.
