@@ -3,16 +3,10 @@
 //! Invariants: every type is `repr(C)` without implicit padding, and any bytes are a value of it. Where
 //! one field has a meaning that depends on another, it is private and has an accessor for each meaning.
 
+use crate::bridges::BridgeKey;
 use crate::flood::{FloodEntry, FloodKey};
 use crate::limits::{Limit, Limits};
 use crate::wire::{IP16_NONE, Ip16, MacBytes, VXLAN_OVERHEAD};
-
-/// The endpoint may send from addresses that are not its own: it routes or bridges for others.
-pub const FLAG_FORWARDS: u32 = 1 << 0;
-/// The network's endpoints may not reach each other (ICC off).
-pub const FLAG_ICC_OFF: u32 = 1 << 1;
-/// The endpoint's network carries broadcast and multicast.
-pub const FLAG_MULTICAST: u32 = 1 << 2;
 
 /// [`Config::flags`]: a listener reads drops from EVENTS.
 pub const CONFIG_MONITOR: u32 = 1 << 0;
@@ -174,7 +168,7 @@ pub struct GatewayPortEntry {
     pub mac: MacBytes,
     /// MAC of the bridge.
     pub gateway_mac: MacBytes,
-    /// [`FLAG_FORWARDS`] if an endpoint that has this leg has it; no other flag.
+    /// [`FLAG_ROUTING`](crate::FLAG_ROUTING) if an endpoint that has this leg has it; no other flag.
     pub flags: u32,
 }
 
@@ -293,6 +287,10 @@ pub struct Config {
     pub answers: Limit,
     /// IPv6 addresses that one endpoint claims.
     pub claims: Limit,
+    /// The subnet of the node's gateway bridge, whose addresses nobody has on a network.
+    pub gateway: [u8; 4],
+    /// Its mask; 0: there is none.
+    pub gateway_mask: [u8; 4],
 }
 
 /// Element of METRICS.
@@ -376,6 +374,7 @@ sizes! {
     // bytes, which is one of the slab allocator's sizes.
     FdbEntry: 56;
     NeighKey: 20;
+    BridgeKey: 20;
     NeighEntry: 8;
     ClaimEntry: 16;
     PortEntry: 40;
@@ -391,7 +390,7 @@ sizes! {
     Limit: 8;
     GatewayPortEntry: 56;
     ApiKey: 20;
-    Config: 56;
+    Config: 64;
     Counter: 16;
     Event: 104;
 }

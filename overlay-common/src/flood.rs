@@ -11,9 +11,14 @@ pub const FLOOD_PAGES: u32 = 4;
 pub struct FloodKey {
     /// Network, host byte order.
     pub vni: u32,
-    /// Number of the page, below [`FLOOD_PAGES`].
+    /// Number of the page, below [`FLOOD_PAGES`], or [`FLOOD_BRIDGING`].
     pub page: u32,
 }
+
+/// Number of the page that lists bridging endpoints and the VTEPs with some, in the form of a first page. They get the
+/// frames to stations that no map has. The page exists for each network with a bridging endpoint. Those for which it
+/// has no room get none of these frames.
+pub const FLOOD_BRIDGING: u32 = FLOOD_PAGES;
 
 impl FloodKey {
     /// The key of the network's first page, which exists for each network that the node holds.
@@ -22,9 +27,16 @@ impl FloodKey {
     pub const fn first(vni: u32) -> Self {
         Self { vni, page: 0 }
     }
+
+    /// The key of the network's page of bridging endpoints.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bridging(vni: u32) -> Self {
+        Self { vni, page: FLOOD_BRIDGING }
+    }
 }
 
-/// Value of FLOOD: one page of a network's receivers of broadcast and multicast. Each list is continued on the next
+/// Value of FLOOD: one page of receivers of a network's broadcast and multicast, or of frames to unknown stations. Each list is continued on the next
 /// page if this one is full.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,12 @@
 #[cfg(feature = "user")]
 extern crate std;
 
+mod bridges;
 #[cfg(feature = "user")]
 mod btf;
 mod drop_reason;
 mod entries;
+mod flags;
 mod flood;
 mod limits;
 mod maps;
@@ -23,11 +25,13 @@ mod prepare;
 mod skb;
 mod wire;
 
+pub use bridges::BridgeKey;
 #[cfg(feature = "user")]
 pub use btf::BtfError;
 pub use drop_reason::{Direction, DropReason, FORWARDED};
 pub use entries::*;
-pub use flood::{FLOOD_MAX, FLOOD_PAGES, FloodEntry, FloodKey};
+pub use flags::*;
+pub use flood::{FLOOD_BRIDGING, FLOOD_MAX, FLOOD_PAGES, FloodEntry, FloodKey};
 pub use limits::{Limit, Limits};
 pub use maps::*;
 #[cfg(feature = "user")]

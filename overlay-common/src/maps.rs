@@ -15,6 +15,9 @@ pub const TRAFFIC_MAX: u32 = 1 << 12;
 pub const NETWORKS_MAX: u32 = 1 << 14;
 /// Capacity of FLOOD, in pages.
 pub const FLOOD_CAPACITY: u32 = 2 * NETWORKS_MAX;
+/// Capacity of BRIDGES: pairs of a network and a VTEP with a bridging endpoint of it, and networks with only one such
+/// endpoint. Not preallocated.
+pub const BRIDGES_MAX: u32 = 1 << 16;
 /// Bytes of the EVENTS ring buffer. A power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 1 << 18;
 /// Elements of METRICS. A power of two, so that a reason can be added without a new map.
@@ -26,7 +29,7 @@ pub const METRICS_MAX: u32 = 1024;
 /// User space pins the maps in a folder of this version, and moves the programs from the maps of any
 /// other version to new ones (see `overlay_ctl::dataplane::datapath`). So raise it with every change that
 /// a program of the version before would misread, even if all sizes stay.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Names of maps that former layouts had and this one has not. User space removes their pins when it
 /// drops such a layout.
@@ -60,8 +63,12 @@ macro_rules! maps {
             /// What each endpoint sent and received, under its slot.
             TRAFFIC: PerCpuArray<u32, $crate::Traffic>[$crate::TRAFFIC_MAX];
             /// VNI and page -> VTEPs and local ports that receive broadcast and multicast. The first page
-            /// exists for every VNI that this node holds, even if it lists none.
+            /// exists for every VNI that this node holds, even if it lists none. One more page lists bridging
+            /// endpoints.
             FLOOD: Hash<$crate::FloodKey, $crate::FloodEntry>[$crate::FLOOD_CAPACITY];
+            /// (VNI, VTEP) -> what stations behind the bridging endpoints there may send; VNI alone -> the
+            /// network's only bridging endpoint.
+            BRIDGES: Hash<$crate::BridgeKey, $crate::FdbEntry>[$crate::BRIDGES_MAX];
             /// When each endpoint may do again what is limited, under its slot. The programs write it.
             LIMITS: Array<u32, $crate::Limits>[$crate::TRAFFIC_MAX];
             /// Host-side ifindex -> the endpoint whose gateway leg this is.
@@ -210,7 +217,7 @@ const fn fingerprint() -> u32 {
 }
 
 const _: () = assert!(
-    fingerprint() == 0x7742_8699,
+    fingerprint() == 0x1bb4_fbe9,
     "the maps' shapes changed: raise LAYOUT_VERSION, then state the new fingerprint here"
 );
 

@@ -1,38 +1,62 @@
-//! ARP (RFC 826), answered on the asker's host: no request ever leaves it.
+//! ARP (RFC 826), answered on the asker's host. Only a request for an address that no endpoint has leaves it, to bridging
+//! endpoints alone, and so does the answer of a station behind one.
 
 use crate::{
-    frame::{self, header, linear, same_mac},
-    headers::{Arp, Ethernet, L3},
+    frame::{self, header, linear},
+    headers::{Arp, Ethernet},
     maps,
+    sender::Sender,
     verdict::Decision,
 };
 use aya_ebpf::{helpers::bpf_redirect, programs::TcContext};
-use overlay_common::{DropReason, FLAG_FORWARDS, MacBytes, NeighKey, PortEntry, ip16_from_v4};
+use overlay_common::{DropReason, FLAG_BRIDGING, Ip16, MacBytes, NeighKey, ip16_from_v4};
 
-/// Answers the request of the endpoint on `port`, be it broadcast or unicast: the kernel probes neighbours
-/// that it knows by unicast.
+/// An ARP packet that was checked.
+pub enum Heard {
+    /// A request for the address of an endpoint, whose MAC this is.
+    Known(MacBytes),
+    /// A request for any other address, or an answer to all: for bridging endpoints.
+    Question,
+    /// An answer to one.
+    Answer,
+}
+
+/// Checks the ARP packet at `l3`, be it broadcast or unicast: the kernel probes neighbours that it knows by unicast.
+/// `own` is the address of the endpoint that sends the frame, if it is one of this node.
 #[inline(always)]
-pub fn answer(ctx: &TcContext, port: &PortEntry) -> Result<Decision, DropReason> {
-    linear(ctx, L3 + size_of::<Arp>())?;
-    let arp: &mut Arp = header(ctx, L3)?;
-    if !arp.is_request() {
+pub fn hear(
+    ctx: &TcContext,
+    l3: usize,
+    sender: Sender,
+    own: Option<&Ip16>,
+) -> Result<Heard, DropReason> {
+    linear(ctx, l3 + size_of::<Arp>())?;
+    let arp: &Arp = header(ctx, l3)?;
+    let is_request = arp.is_request();
+    let is_answer = sender.has(FLAG_BRIDGING) && arp.is_reply();
+    if !is_request && !is_answer {
         return Err(DropReason::ArpNotRequest);
     }
-    let forwards = port.flags & FLAG_FORWARDS != 0;
-    if !forwards && !same_mac(&arp.sender_mac, &port.mac) {
+    if !sender.eth.is_from(&arp.sender_mac) {
         return Err(DropReason::SpoofedMac);
     }
     // A sender that does not have the address yet asks with none (RFC 5227, section 2.1.1).
-    let is_probe = u32::from_ne_bytes(arp.sender_ip) == 0;
-    if !forwards && !is_probe && !frame::is_v4(&port.ip, arp.sender_ip) {
-        return Err(DropReason::SpoofedIp);
+    if u32::from_ne_bytes(arp.sender_ip) != 0 {
+        sender.check_ip(arp.sender_ip)?;
     }
-    if frame::is_v4(&port.ip, arp.target_ip) {
-        return Err(DropReason::ArpOwnAddress);
+    if is_request {
+        if own.is_some_and(|own| frame::is_v4(own, arp.target_ip)) {
+            return Err(DropReason::ArpOwnAddress);
+        }
+        let asked = NeighKey { vni: sender.vni, ip: ip16_from_v4(arp.target_ip) };
+        if let Some(found) = maps::neigh(&asked) {
+            return Ok(Heard::Known(found.mac));
+        }
     }
-    let asked = NeighKey { vni: port.vni, ip: ip16_from_v4(arp.target_ip) };
-    let Some(found) = maps::neigh(&asked) else { return Err(DropReason::ArpUnknownTarget) };
-    send_answer(ctx, arp, found.mac)
+    if sender.eth.is_to_reserved_group() {
+        return Err(DropReason::ReservedGroup);
+    }
+    Ok(if is_answer && !sender.eth.is_to_group() { Heard::Answer } else { Heard::Question })
 }
 
 /// Turns the request into the answer that the address belongs to `mac`, and sends it back.

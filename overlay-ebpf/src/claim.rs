@@ -7,68 +7,68 @@
 
 use crate::{
     frame::{header, linear, same_ip},
-    headers::{Eth, Ipv6},
+    headers::Ipv6,
     limit,
     maps::{self, CLAIMS, FdbWords},
+    sender::Sender,
 };
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use core::mem::offset_of;
 use overlay_common::{ClaimEntry, DropReason, IP16_NONE, Ip16, NeighKey};
 
-/// ICMPv6 (RFC 4861, sections 4.1, 4.3 and 4.4).
+/// ICMPv6 (RFC 4861, section 4).
 const ROUTER_SOLICITATION: u8 = 133;
+const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
 /// How long a claim holds, in nanoseconds (RFC 6620, section 3.8: DEFAULT_LT). Neighbours that talk to an address ask for
 /// it every half a minute.
 const KEPT: u64 = 300 * 1_000_000_000;
 
-/// The sender of a frame.
-#[derive(Clone, Copy)]
-pub struct Speaker {
-    pub vni: u32,
-    pub eth: Eth,
-    /// The slot of an endpoint of this node; `None` if the frame comes from another, which has its own limits.
-    pub slot: Option<u32>,
-}
-
 /// Checks the ICMPv6 message behind the IPv6 header at `l3`, if it speaks for an address. Its hop limit is one with
 /// which receivers believe it. One that is too short is not believed by any receiver.
+///
+/// A router's advertisement says which MAC its source has, and a redirect which MAC its target has: neither may be an
+/// address that another endpoint has. A redirect gives the target to nobody, because it may be another router's.
 #[cold]
 #[inline(always)]
-pub fn check(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<(), DropReason> {
+pub fn check(ctx: &TcContext, l3: usize, sender: Sender) -> Result<(), DropReason> {
     let message = l3 + size_of::<Ipv6>();
     let (source, target) = (l3 + offset_of!(Ipv6, src), message + 8);
     let Ok(kind) = header::<u8>(ctx, message).copied() else { return Ok(()) };
-    if !matches!(kind, ROUTER_SOLICITATION | NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) {
+    if !matches!(kind, ROUTER_SOLICITATION..=REDIRECT) {
         return Ok(());
     }
     let has_source = !same_ip(header(ctx, source)?, &IP16_NONE);
+    let is_routers = matches!(kind, ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT);
     let (at, if_others) = match (kind, has_source) {
-        (ROUTER_SOLICITATION, false) => return Ok(()),
-        (ROUTER_SOLICITATION | NEIGHBOUR_SOLICITATION, true) => (source, IF_OTHERS),
+        _ if is_routers && !has_source => return Ok(()),
+        _ if is_routers => (source, IF_OTHERS),
+        (NEIGHBOUR_SOLICITATION, true) => (source, IF_OTHERS),
         // Asks whether anybody has the address that it would like (RFC 4862, section 5.4). It must reach who has it.
         (NEIGHBOUR_SOLICITATION, false) => (target, Ok(())),
         _ => (target, IF_OTHERS),
     };
-    if kind != ROUTER_SOLICITATION && linear(ctx, target + size_of::<Ip16>()).is_err() {
+    if !is_routers && linear(ctx, target + size_of::<Ip16>()).is_err() {
         return Ok(());
     }
-    claim(ctx, speaker, at, if_others)
+    claim(ctx, sender, at, if_others, kind != REDIRECT)
 }
 
 /// What becomes of a message that speaks for another's address.
 const IF_OTHERS: Result<(), DropReason> = Err(DropReason::SpoofedNeighbour);
 
-/// Gives the address at this place of the packet to the sender, if nobody else has it. Otherwise the result is `if_others`.
+/// Gives the address at this place of the packet to the sender, if nobody else has it and `takes` is true. If somebody
+/// else has it, the result is `if_others`.
 #[inline(always)]
 fn claim(
     ctx: &TcContext,
-    speaker: Speaker,
+    sender: Sender,
     at: usize,
     if_others: Result<(), DropReason>,
+    takes: bool,
 ) -> Result<(), DropReason> {
-    let Speaker { vni, eth, slot } = speaker;
+    let Sender { vni, eth, slot, .. } = sender;
     let own = eth.source();
     let key = NeighKey { ip: *header(ctx, at)?, vni };
     if mac_of(&key.ip) == Some(own) {
@@ -78,6 +78,9 @@ fn claim(
     let now = unsafe { bpf_ktime_get_ns() };
     if has_other(&key, own, now) {
         return if_others;
+    }
+    if !takes {
+        return Ok(());
     }
     if maps::claim(&key).is_none()
         && let Some(slot) = slot
@@ -93,11 +96,11 @@ fn claim(
 
 /// Whether another endpoint than the sender speaks for an address.
 #[inline(always)]
-pub fn is_anothers(speaker: Speaker, ip: Ip16) -> bool {
-    let key = NeighKey { ip, vni: speaker.vni };
+pub fn is_anothers(sender: Sender, ip: Ip16) -> bool {
+    let key = NeighKey { ip, vni: sender.vni };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    has_other(&key, speaker.eth.source(), now)
+    has_other(&key, sender.eth.source(), now)
 }
 
 /// Whether another endpoint than `own` has the address: it is made of that one's MAC, or that one spoke for it.

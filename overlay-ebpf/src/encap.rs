@@ -21,6 +21,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
+use core::hint::black_box;
 use overlay_common::{DropReason, HopEntry, VIA_BARE};
 
 /// The outer type of service: the inner packet's, ECN included (RFC 6040, section 4.1). A tagged frame
@@ -150,9 +151,10 @@ fn make_plain_room(
 /// where the frame's own lie, behind as many tags as were taken out of it.
 #[inline(always)]
 fn came_out_here(ctx: &TcContext, tags: usize) -> bool {
-    // Numbers and not options: the compiler combines an option's two halves in ways that the verifier refuses.
+    // Numbers and not options, each made at once: the compiler combines an option's two halves in ways that the verifier
+    // refuses.
     const UNKNOWN: u32 = u32::MAX;
-    let place = |offset| field::<u16>(ctx, offset).map_or(UNKNOWN, u32::from);
+    let place = |offset| black_box(field::<u16>(ctx, offset).map_or(UNKNOWN, u32::from));
     let frame = place(layout!(mac_header));
     let inner = place(layout!(inner_mac_header));
     let packet = place(layout!(inner_network_header));

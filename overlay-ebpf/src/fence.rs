@@ -1,21 +1,23 @@
-//! What an endpoint may send in an IP packet: its own address as the source, nothing that only a router or
-//! a DHCP server sends, and no ICMP error about what was not sent to it.
+//! What may be sent in an IP packet: an address that is the sender's own or, with FLAG_ROUTING and from a station behind
+//! a bridging endpoint, no endpoint's; nothing that only a router or a DHCP server sends, unless with FLAG_ADVERTISING; and
+//! no ICMP error about what cannot have been sent to the sender.
 //!
 //! It is checked on the sender's node and again on the receiver's, because the sending VTEP may not run our
-//! programs. Endpoints with FLAG_FORWARDS are exempt.
+//! programs.
 
 use crate::{
     checksum::Payload,
-    claim::{self, Speaker},
+    claim,
     frame::{self, header, linear, pulled},
     headers::{
         IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IcmpAbout, Ipv4, Ipv4Ports, Ipv6,
         JumboOption, Ports,
     },
-    icmp,
+    icmp::{self, May},
+    sender::Sender,
 };
 use aya_ebpf::programs::TcContext;
-use overlay_common::{DropReason, Ip16};
+use overlay_common::{DropReason, FLAG_ADVERTISING, FLAG_ROUTING, FLAG_STATIONS};
 
 /// A DHCP client's port (RFC 2131, section 4.1). It alone tells a server's message: a server may send from any
 /// port.
@@ -31,18 +33,16 @@ const NO_KIND: u8 = 255;
 /// (RFC 4861, section 6.1.2).
 const HOP_LIMIT: u8 = 255;
 
-/// Checks that the IPv4 packet at `l3` comes from `own`, and not from a DHCP server. Returns what it carries.
+/// Checks the IPv4 packet at `l3`. Returns what it carries.
 #[inline(always)]
-pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReason> {
+pub fn ipv4(ctx: &TcContext, l3: usize, sender: Sender) -> Result<Payload, DropReason> {
     // A number and not an option: the compiler combines an option's two halves in ways that the verifier
     // refuses. A packet that is too short for ports is too short for a receiver, and 0 is no client's port.
     let (ip, destination) = match pulled::<Ipv4Ports>(ctx, l3) {
         Ok(start) => (&start.ip, start.ports.destination()),
         Err(_) => (&*pulled::<Ipv4>(ctx, l3)?, 0),
     };
-    if !frame::is_v4(own, ip.src) {
-        return Err(DropReason::SpoofedIp);
-    }
+    sender.check_ip(ip.src)?;
     // No receiver takes a header that claims to be shorter than it can be, and all of it was checked.
     const LEAST: usize = size_of::<Ipv4>();
     let at = l3 + if ip.has_options() { ip.header_len().max(LEAST) } else { LEAST };
@@ -57,12 +57,20 @@ pub fn ipv4(ctx: &TcContext, l3: usize, own: &Ip16) -> Result<Payload, DropReaso
             } else {
                 destination == DHCP_CLIENT
             };
-            if is_server { Err(DropReason::DhcpServer) } else { Ok(payload) }
+            if is_server && !sender.has(FLAG_ADVERTISING) {
+                return Err(DropReason::DhcpServer);
+            }
+            Ok(payload)
         }
         IPPROTO_ICMP => {
             let end = ctx.len() as usize;
             frame::keep(ctx, end.min(at + size_of::<IcmpAbout>()))?;
-            icmp::check(ctx, at, end.saturating_sub(at), own, false)?;
+            let may = May {
+                report_mtu: sender.has(FLAG_ROUTING | FLAG_STATIONS),
+                redirect: sender.has(FLAG_ADVERTISING),
+            };
+            let is_about_it = |destination| sender.check_ip(destination).is_ok();
+            icmp::check(ctx, at, end.saturating_sub(at), is_about_it, may)?;
             Ok(payload)
         }
         _ => Ok(payload),
@@ -82,10 +90,10 @@ fn destination_behind_options(ctx: &TcContext, at: usize) -> Result<u16, DropRea
     Ok(ports.destination())
 }
 
-/// Checks that the IPv6 packet at `l3` comes from no router and no DHCP server, and speaks for no neighbour's address.
-/// Its source is not checked, because the maps know no IPv6 address of an endpoint. Returns what the packet carries.
+/// Checks the IPv6 packet at `l3`, which must speak for no neighbour's address. Its source is not checked, because the
+/// maps know no IPv6 address of an endpoint. Returns what the packet carries.
 #[inline(always)]
-pub fn ipv6(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<Payload, DropReason> {
+pub fn ipv6(ctx: &TcContext, l3: usize, sender: Sender) -> Result<Payload, DropReason> {
     // The longest header that is read behind it is the jumbo option.
     let whole = l3 + size_of::<Ipv6>() + size_of::<JumboOption>();
     if linear(ctx, whole).is_err() {
@@ -100,16 +108,21 @@ pub fn ipv6(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<Payload, Dro
         IPPROTO_ICMPV6 => {
             // A number, as above.
             let kind = header::<u8>(ctx, after).map_or(NO_KIND, |kind| *kind);
-            if from_router && matches!(kind, ROUTER_ADVERTISEMENT | REDIRECT) {
+            if from_router
+                && matches!(kind, ROUTER_ADVERTISEMENT | REDIRECT)
+                && !sender.has(FLAG_ADVERTISING)
+            {
                 return Err(DropReason::RouterAdvertisement);
             }
-            icmp::check_v6(ctx, after, kind, speaker)?;
+            icmp::check_v6(ctx, after, kind, sender)?;
             if is_believed {
-                claim::check(ctx, l3, speaker)?;
+                claim::check(ctx, l3, sender)?;
             }
         }
         IPPROTO_UDP => {
-            if header::<Ports>(ctx, after).is_ok_and(|ports| ports.destination() == DHCPV6_CLIENT) {
+            if header::<Ports>(ctx, after).is_ok_and(|ports| ports.destination() == DHCPV6_CLIENT)
+                && !sender.has(FLAG_ADVERTISING)
+            {
                 return Err(DropReason::DhcpServer);
             }
         }
@@ -124,7 +137,7 @@ pub fn ipv6(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<Payload, Dro
         // Nothing is searched for behind these headers (RFC 7113): a sender that needs them need not look
         // like a router.
         extension if is_extension(extension) => {
-            if from_router {
+            if from_router && !sender.has(FLAG_ADVERTISING) {
                 return Err(DropReason::RouterAdvertisement);
             }
             // A neighbour speaks from any address.
@@ -132,7 +145,7 @@ pub fn ipv6(ctx: &TcContext, l3: usize, speaker: Speaker) -> Result<Payload, Dro
                 return Err(DropReason::SpoofedNeighbour);
             }
             // A client that asks for an address has only a link-local one, so a server answers to that.
-            if ip.is_to_link() {
+            if ip.is_to_link() && !sender.has(FLAG_ADVERTISING) {
                 return Err(DropReason::DhcpServer);
             }
         }

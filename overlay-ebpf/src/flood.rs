@@ -1,6 +1,8 @@
 //! Broadcast and multicast, by head-end replication: the sender's node makes a copy for every local
 //! port and every VTEP of the network; a receiving node makes one for every local port.
 //!
+//! Frames to stations that no map has go to bridging endpoints in the same way.
+//!
 //! The receivers are on pages of FLOOD. While user space rewrites several pages, a receiver may move from one to the
 //! next: a frame that is copied at that moment may miss it, or reach it twice.
 
@@ -13,38 +15,53 @@ use crate::{
     verdict::{Decision, count, count_drop, count_drops, opaque_to_verifier},
 };
 use aya_ebpf::programs::TcContext;
-use overlay_common::{Direction, DropReason, FLOOD_MAX, FLOOD_PAGES, FloodKey, PortEntry};
+use core::hint::black_box;
+use overlay_common::{Direction, DropReason, FLOOD_BRIDGING, FLOOD_MAX, FLOOD_PAGES, FloodKey};
 
-/// Sends a copy to every local port of the network but `except`.
+// The numbers of pages that follow each other differ in their lower bits alone.
+const _: () = assert!(FLOOD_PAGES.is_power_of_two() && FLOOD_BRIDGING.is_multiple_of(FLOOD_PAGES));
+
+/// Sends a copy to every local port on the pages that begin with `first`, but not to `except`.
 #[inline(always)]
-pub fn to_local_ports(ctx: &TcContext, vni: u32, except: u32, direction: Direction, len: u32) {
-    for page in 0..FLOOD_PAGES {
-        let Some(flood) = maps::flood(&FloodKey { vni, page }) else { return };
+pub fn to_local_ports(
+    ctx: &TcContext,
+    first: FloodKey,
+    except: u32,
+    direction: Direction,
+    len: u32,
+) {
+    let FloodKey { vni, page: first } = first;
+    // Counted once behind the loop, also if it is none: the verifier would walk the loop once for each lost copy, and for
+    // each number of them that is compared.
+    let mut lost = 0;
+    'pages: for page in 0..FLOOD_PAGES {
+        let Some(flood) = maps::flood(&FloodKey { vni, page: first | page }) else { break };
         if flood.lost_ports != 0 {
             count_drops(flood.lost_ports, DropReason::FloodOverflow, direction, len);
         }
         for slot in 0..FLOOD_MAX {
             if slot as u32 >= flood.port_count {
-                return;
+                break 'pages;
             }
             let ifindex = flood.ports[slot];
             if ifindex != except && ctx.clone_redirect(ifindex, 0).is_err() {
-                count_drop(DropReason::RedirectFailed, direction, len);
+                lost = black_box(lost + 1);
             }
         }
     }
+    count_drops(lost, DropReason::RedirectFailed, direction, len);
 }
 
-/// Sends a copy of what the endpoint on `port` sends to everybody else on its network. `tos_mask` says which bits of
-/// the type of service the outer headers get.
+/// Sends a copy of what an endpoint of this node sends to everybody else on the pages that begin with `key`. `tos_mask`
+/// says which bits of the type of service the outer headers get.
 #[inline(always)]
-pub fn replicate(ctx: &TcContext, port: &PortEntry, tos_mask: u8) -> Result<Decision, DropReason> {
-    let vni = port.vni;
-    let Some(first) = maps::flood(&FloodKey::first(vni)) else {
+pub fn replicate(ctx: &TcContext, key: FloodKey, tos_mask: u8) -> Result<Decision, DropReason> {
+    let Some(first) = maps::flood(&key) else {
         return Err(DropReason::BroadcastOff);
     };
+    let vni = key.vni;
     let len = ctx.len();
-    to_local_ports(ctx, vni, frame::ifindex(ctx), Direction::FromEndpoint, len);
+    to_local_ports(ctx, key, frame::ifindex(ctx), Direction::FromEndpoint, len);
     if first.lost_hops != 0 {
         count_drops(first.lost_hops, DropReason::FloodOverflow, Direction::FromEndpoint, len);
     }
@@ -76,7 +93,7 @@ pub fn replicate(ctx: &TcContext, port: &PortEntry, tos_mask: u8) -> Result<Deci
     let longest = opaque_to_verifier(ctx, longest);
     let packed = fields.packed();
     for page in 0..FLOOD_PAGES {
-        let Some(flood) = maps::flood(&FloodKey { vni, page }) else { break };
+        let Some(flood) = maps::flood(&FloodKey { vni, page: key.page | page }) else { break };
         for slot in 0..FLOOD_MAX {
             if slot as u32 >= flood.hop_count {
                 return Ok(Decision::Replicated);
@@ -117,5 +134,5 @@ fn copy_to(
 /// sides, and would treat each round of the loop as a different state.
 #[inline(always)]
 fn is_more(a: u32, b: u32) -> bool {
-    core::hint::black_box(a.wrapping_sub(b)).cast_signed() > 0
+    black_box(a.wrapping_sub(b)).cast_signed() > 0
 }

@@ -18,7 +18,7 @@
 //!
 //! Two things are left to the node's stack, which treats them as from any host: tunnels such as IP in IP (they
 //! end where somebody set one up), and link-local destinations (the bridge's subnet is the only one behind it,
-//! and an answer to ARP for another address is dropped here). FLAG_FORWARDS makes no other difference: an endpoint
+//! and an answer to ARP for another address is dropped here). FLAG_ROUTING makes no other difference: an endpoint
 //! that routes for its network does not route for the gateway bridge.
 
 use crate::{
@@ -29,11 +29,12 @@ use crate::{
         Arp, ETH_P_ARP, ETH_P_IP, Ethernet, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IcmpAbout,
         Ipv4, L3, Ports, is_vlan,
     },
-    icmp, maps,
+    icmp::{self, May},
+    maps,
     verdict::{Decision, opaque_to_verifier},
 };
 use aya_ebpf::{bindings::BPF_F_INGRESS, helpers::bpf_redirect, programs::TcContext};
-use overlay_common::{ApiKey, Config, DropReason, FLAG_FORWARDS, GatewayPortEntry, ip16_from_v4};
+use overlay_common::{ApiKey, Config, DropReason, FLAG_ROUTING, GatewayPortEntry, ip16_from_v4};
 
 #[inline(always)]
 pub fn handle(ctx: &TcContext) -> Result<Decision, DropReason> {
@@ -135,8 +136,9 @@ fn check_ipv4(
         IPPROTO_UDP => check_udp(ctx, config, &ip, payload)?,
         IPPROTO_TCP => check_tcp(ctx, &ip, payload)?,
         IPPROTO_ICMP => {
-            let reports_mtu = port.flags & FLAG_FORWARDS != 0;
-            icmp::check(ctx, L3 + ip.header_len(), payload, &port.ip, reports_mtu)?;
+            let may = May { report_mtu: port.flags & FLAG_ROUTING != 0, redirect: false };
+            let is_about_it = |destination| frame::is_v4(&port.ip, destination);
+            icmp::check(ctx, L3 + ip.header_len(), payload, is_about_it, may)?;
         }
         _ => {}
     }

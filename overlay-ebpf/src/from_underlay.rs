@@ -1,6 +1,6 @@
 //! What comes in from the underlay. VXLAN to this node is accepted only from a VTEP that the maps know, for a
-//! network that this node holds, and from a source that really is behind that VTEP. All other VXLAN to this
-//! node is dropped; everything that is not VXLAN to this node passes untouched.
+//! network that this node holds, and from a source that really is behind that VTEP: an endpoint, or a station that is
+//! none and may be behind a bridging endpoint there. All other VXLAN to this node is dropped; everything that is not VXLAN to this node passes untouched.
 //!
 //! Where another program of the host receives VXLAN on the same port (CONFIG_SHARED), VXLAN that is not of this overlay
 //! passes too. Nothing of this overlay can be reached that way: its only receiver in the stack is the GRO device, whose
@@ -11,7 +11,7 @@
 //! is refused; what is left is ECN.
 
 use crate::{
-    claim::Speaker,
+    arp::{self, Heard},
     decap, fence, flood,
     frame::{self, header, pulled},
     headers::{
@@ -20,7 +20,8 @@ use crate::{
     maps,
     outer::ipv4::{self as outer, Outer, OuterUdp},
     path,
-    verdict::{Decision, Trace},
+    sender::{self, Sender},
+    verdict::{Decision, Trace, opaque_to_verifier},
     vlan,
 };
 use aya_ebpf::{
@@ -28,7 +29,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use overlay_common::{
-    CONFIG_SHARED, Config, Direction, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST,
+    BridgeKey, CONFIG_SHARED, Config, Direction, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST,
     FdbEntry, FloodKey, Ip16, NodeKey, VNI_RESERVED, ip16_from_v4,
 };
 
@@ -78,32 +79,60 @@ fn decide(
     let (from, outer_tos, eth) = (ip16_from_v4(ip.src), ip.tos, outer.inner);
 
     let source = maps::fdb(eth.source_key(vni).key());
-    let Some(source) = source.filter(|source| frame::same_ip(&source.vtep, &from)) else {
-        return Err(why_not_from(config, &from, vni, eth));
+    let source = match source.filter(|source| frame::same_ip(&source.vtep, &from)) {
+        Some(source) => source,
+        None => station(config, &from, vni, eth)?,
     };
     if !has_length {
         cut_to_length(ctx)?;
     }
     let inside = vlan::inside_at(ctx, eth, outer::LEN)?;
-    if inside.ethertype == ETH_P_ARP {
-        return Err(DropReason::ArpFromUnderlay);
-    }
-    if source.flags & FLAG_FORWARDS == 0 {
-        match inside.ethertype {
-            ETH_P_IP => _ = fence::ipv4(ctx, inside.l3, &source.ip)?,
-            ETH_P_IPV6 => _ = fence::ipv6(ctx, inside.l3, Speaker { vni, eth, slot: None })?,
-            _ => {}
-        }
+    let sender =
+        Sender { vni, flags: source.flags, own: sender::number(&source.ip), eth, slot: None };
+    let mut is_question = false;
+    match inside.ethertype {
+        ETH_P_IP => _ = fence::ipv4(ctx, inside.l3, sender)?,
+        ETH_P_IPV6 => _ = fence::ipv6(ctx, inside.l3, sender)?,
+        ETH_P_ARP => is_question = hear_arp(ctx, inside.l3, sender)?,
+        _ => {}
     }
     if source.flags & FLAG_ICC_OFF != 0 {
         return Err(DropReason::IccOff);
     }
-    if eth.is_to_group() {
-        return deliver_to_all(ctx, vni, source, eth, outer_tos, len);
-    }
-    let Some(destination) = maps::fdb(eth.destination_key(vni).key()) else {
-        return Err(DropReason::UnknownDestination);
+    let pages = if is_question {
+        FloodKey::bridging(vni)
+    } else if eth.is_to_group() {
+        let first = FloodKey::first(vni);
+        if source.flags & FLAG_MULTICAST == 0 || maps::flood(&first).is_none() {
+            return Err(DropReason::BroadcastOff);
+        }
+        // Checked on the sender's node as well, but the sending VTEP may not run our programs.
+        if eth.is_to_reserved_group() {
+            return Err(DropReason::ReservedGroup);
+        }
+        first
+    } else if let Some(endpoint) = maps::fdb(eth.destination_key(vni).key()) {
+        return deliver(ctx, trace, endpoint, eth, outer_tos);
+    } else {
+        bridging(vni)?
     };
+    decap::combine_ecn(ctx, eth, outer_tos)?;
+    decap::strip(ctx, eth)?;
+    // Were the verifier to know the page, it would walk the loop once for each kind of pages.
+    let pages = FloodKey { vni, page: opaque_to_verifier(ctx, pages.page) };
+    flood::to_local_ports(ctx, pages, 0, Direction::FromUnderlay, len);
+    Ok(Decision::Replicated)
+}
+
+/// Delivers the frame to an endpoint, if that is on this node.
+#[inline(always)]
+fn deliver(
+    ctx: &TcContext,
+    trace: &mut Trace,
+    destination: &FdbEntry,
+    eth: Eth,
+    outer_tos: u8,
+) -> Result<Decision, DropReason> {
     if !destination.is_here() {
         return Err(DropReason::NotLocalDestination);
     }
@@ -213,6 +242,48 @@ fn cut_to_length(ctx: &TcContext) -> Result<(), DropReason> {
     if cut == 0 { Ok(()) } else { Err(DropReason::DecapFailed) }
 }
 
+/// What a station behind the bridging endpoints of this VTEP may send. The source MAC is of no endpoint behind it, and
+/// must be of none at all.
+#[cold]
+#[inline(always)]
+fn station(
+    config: &Config,
+    from: &Ip16,
+    vni: u32,
+    eth: Eth,
+) -> Result<&'static FdbEntry, DropReason> {
+    match maps::bridge(&BridgeKey::behind(vni, *from)) {
+        Some(bridges) if sender::is_station(vni, eth) => Ok(bridges),
+        _ => Err(why_not_from(config, from, vni, eth)),
+    }
+}
+
+/// Checks ARP, which crosses the underlay only between stations behind bridging endpoints and others. Returns true for
+/// what bridging endpoints alone get, and false for an answer to one.
+#[cold]
+#[inline(always)]
+fn hear_arp(ctx: &TcContext, l3: usize, sender: Sender) -> Result<bool, DropReason> {
+    let Some(page) = maps::flood(&FloodKey::bridging(sender.vni)) else {
+        return Err(DropReason::ArpFromUnderlay);
+    };
+    match arp::hear(ctx, l3, sender, None)? {
+        Heard::Question if page.port_count != 0 => Ok(true),
+        Heard::Answer => Ok(false),
+        Heard::Known(_) | Heard::Question => Err(DropReason::ArpFromUnderlay),
+    }
+}
+
+/// The page of the bridging endpoints, of which some are on this node.
+#[cold]
+#[inline(always)]
+fn bridging(vni: u32) -> Result<FloodKey, DropReason> {
+    let key = FloodKey::bridging(vni);
+    match maps::flood(&key) {
+        Some(page) if page.port_count != 0 => Ok(key),
+        _ => Err(DropReason::UnknownDestination),
+    }
+}
+
 /// The reason why a source was not found behind the VTEP that sent it.
 #[cold]
 #[inline(always)]
@@ -228,26 +299,4 @@ fn why_not_from(config: &Config, from: &Ip16, vni: u32, eth: Eth) -> DropReason 
     } else {
         DropReason::SourceNotBehindVtep
     }
-}
-
-#[inline(always)]
-fn deliver_to_all(
-    ctx: &TcContext,
-    vni: u32,
-    source: &FdbEntry,
-    eth: Eth,
-    outer_tos: u8,
-    len: u32,
-) -> Result<Decision, DropReason> {
-    if source.flags & FLAG_MULTICAST == 0 || maps::flood(&FloodKey::first(vni)).is_none() {
-        return Err(DropReason::BroadcastOff);
-    }
-    // Checked on the sender's node as well, but the sending VTEP may not run our programs.
-    if eth.is_to_reserved_group() {
-        return Err(DropReason::ReservedGroup);
-    }
-    decap::combine_ecn(ctx, eth, outer_tos)?;
-    decap::strip(ctx, eth)?;
-    flood::to_local_ports(ctx, vni, 0, Direction::FromUnderlay, len);
-    Ok(Decision::Replicated)
 }

@@ -41,6 +41,7 @@ mod log;
 mod maps;
 mod outer;
 mod path;
+mod sender;
 mod too_big;
 mod verdict;
 mod vlan;

@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use overlay_common::{
-    ApiKey, ClaimEntry, Config, FdbEntry, FdbKey, FloodEntry, FloodKey, GatewayPortEntry, HopEntry,
-    NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
+    ApiKey, BridgeKey, ClaimEntry, Config, FdbEntry, FdbKey, FloodEntry, FloodKey,
+    GatewayPortEntry, HopEntry, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -62,6 +62,7 @@ lookup!(claim(CLAIMS: NeighKey) -> ClaimEntry);
 lookup!(port(PORTS: u32) -> PortEntry);
 lookup!(node(NODES: NodeKey) -> NodeEntry);
 lookup!(flood(FLOOD: FloodKey) -> FloodEntry);
+lookup!(bridge(BRIDGES: BridgeKey) -> FdbEntry);
 lookup!(gateway_port(GATEWAY_PORTS: u32) -> GatewayPortEntry);
 lookup!(api(APIS: ApiKey) -> u64);
 

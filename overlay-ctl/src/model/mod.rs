@@ -5,6 +5,7 @@ mod leg;
 mod mac;
 mod mtu;
 mod name;
+mod permission;
 mod publish;
 mod rows;
 mod subnet;
@@ -15,6 +16,7 @@ pub use leg::{Leg, LegId};
 pub use mac::Mac;
 pub use mtu::{ENDPOINT_MTU_MIN, Encapsulation};
 pub use name::{EndpointName, NetworkName, NodeName};
+pub use permission::{Permission, Permissions};
 pub use publish::{EndpointPort, FIRST_FREE_PORT, Publish, Published, Transport};
 pub use rows::{
     Endpoint, EndpointId, Location, Network, NetworkId, NetworkOptions, Node, NodeId, Revision,

@@ -1,8 +1,8 @@
 //! The rows of the cluster's state: networks, nodes and endpoints, and the types of their ids.
 
 use super::{
-    EndpointAddrs, EndpointName, EndpointPort, Leg, Mac, NetworkName, NodeName, Pool, Published,
-    Subnet, Vni, Vtep,
+    EndpointAddrs, EndpointName, EndpointPort, Leg, Mac, NetworkName, NodeName, Permissions, Pool,
+    Published, Subnet, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
@@ -122,8 +122,9 @@ pub struct Endpoint {
     pub addresses: EndpointAddrs,
     /// Unique on its network.
     pub mac: Mac,
-    /// The endpoint may send from addresses that are not its own.
-    pub forwards: bool,
+    /// What it may send beyond its own MAC and address.
+    #[serde(rename = "forwards")]
+    pub permissions: Permissions,
     /// Further names under which it is resolved on its network; several endpoints may share one.
     #[serde(default)]
     pub aliases: BTreeSet<EndpointName>,

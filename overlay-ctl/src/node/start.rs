@@ -104,7 +104,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let entered = async {
         // The kernel first: the cluster must not hear of a node that the kernel refuses.
         let is_shared = netlink.shares_vxlan_port(args.vxlan_port).await?;
-        let mut datapath = Datapath::open(datapath_config(&args, &underlay))?;
+        let mut datapath = Datapath::open(datapath_config(&args, &underlay, gateway.subnet))?;
         // In this order no packet that comes in reaches the host's own stack at any moment.
         netlink.ensure_barrier().await?;
         let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
@@ -208,7 +208,7 @@ fn underlay_choice(asked: Option<&config::Underlay>) -> Result<UnderlayChoice, S
     }
 }
 
-fn datapath_config(args: &NodeRunArgs, underlay: &Underlay) -> DatapathConfig {
+fn datapath_config(args: &NodeRunArgs, underlay: &Underlay, gateway: Subnet) -> DatapathConfig {
     DatapathConfig {
         bpffs: args.bpffs.clone(),
         underlay: underlay.uplink(),
@@ -223,6 +223,8 @@ fn datapath_config(args: &NodeRunArgs, underlay: &Underlay) -> DatapathConfig {
             storm: Limit::per_second(args.storm_limit),
             answers: Limit::per_second(ANSWERS),
             claims: CLAIMS,
+            gateway: gateway.net().network().octets(),
+            gateway_mask: gateway.net().netmask().octets(),
         },
     }
 }

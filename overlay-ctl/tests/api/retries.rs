@@ -180,6 +180,7 @@ fn one_id_makes_one_endpoint_whatever_its_name_elsewhere() {
             CreateEndpointRequest { network: "other".to_owned(), ..create.clone() },
             CreateEndpointRequest { ip: "172.16.16.10".to_owned(), ..create.clone() },
             CreateEndpointRequest { forwards: true, ..create.clone() },
+            CreateEndpointRequest { permissions: vec![1], ..create.clone() },
             CreateEndpointRequest { aliases: vec!["www".to_owned()], ..create.clone() },
         ] {
             assert_refused(api.endpoints.create(other).await, Code::InvalidArgument, words);

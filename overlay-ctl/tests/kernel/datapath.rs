@@ -11,7 +11,7 @@ use std::{
 };
 
 use overlay_common::{
-    ApiKey, Config, Direction, DropReason, FdbEntry, FdbKey, FloodEntry, FloodKey,
+    ApiKey, BridgeKey, Config, Direction, DropReason, FdbEntry, FdbKey, FloodEntry, FloodKey,
     GatewayPortEntry, HopEntry, Limit, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
     TOS_ECN, ip16_from_v4,
 };
@@ -212,6 +212,7 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
         flags: 0,
     };
     let api = ApiKey { ip: vtep, port: 7400 };
+    let bridge_key = BridgeKey::behind(4097, vtep);
     let changes = vec![
         TableChange::PutFdb(fdb_key, fdb),
         TableChange::PutNeigh(neigh_key, neigh),
@@ -219,6 +220,7 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
         TableChange::PutHop(1, hop),
         TableChange::PutNode(node_key, node),
         TableChange::PutFlood(flood_key, Box::new(flood)),
+        TableChange::PutBridge(bridge_key, fdb),
         TableChange::PutGatewayPort(10, leg),
         TableChange::PutApi(api, 2),
     ];
@@ -229,6 +231,7 @@ pub(crate) fn some_of_everything() -> (Vec<TableChange>, Tables) {
         hops: [(1, hop)].into(),
         nodes: [(node_key, node)].into(),
         flood: [(flood_key, flood)].into(),
+        bridges: [(bridge_key, fdb)].into(),
         gateway_ports: [(10, leg)].into(),
         apis: [(api, 2)].into(),
     };

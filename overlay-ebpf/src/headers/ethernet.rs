@@ -85,6 +85,12 @@ impl Eth {
         self.second == end && (self.first >> 48) as u16 == start
     }
 
+    /// Whether the source is a group's address, which no station has.
+    #[inline(always)]
+    pub fn is_from_group(self) -> bool {
+        self.first >> 48 & 1 == 1
+    }
+
     /// The source, in the lower six bytes.
     #[inline(always)]
     pub fn source(self) -> u64 {

@@ -69,6 +69,8 @@ fn config(bpffs: &Path) -> Result<DatapathConfig> {
             storm: Limit::NONE,
             answers: Limit::NONE,
             claims: Limit::NONE,
+            gateway: [172, 18, 0, 0],
+            gateway_mask: [255, 255, 0, 0],
         },
     })
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use overlay_ctl::{
     control::state::{Command, Envelope, Mutation, Placement, PortsWanted, State, View},
-    model::{EndpointAddrs, Location, NetworkOptions, NodeName, Pool, Subnet},
+    model::{EndpointAddrs, Location, NetworkOptions, NodeName, Permissions, Pool, Subnet},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
@@ -61,7 +61,7 @@ impl World {
             },
             name: name.parse().context("a name")?,
             network: "big".parse().context("the network's name")?,
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: BTreeSet::new(),
             ports: PortsWanted::default(),
         })

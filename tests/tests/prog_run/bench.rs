@@ -15,7 +15,7 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    ApiKey, ClaimEntry, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey,
+    ApiKey, BridgeKey, ClaimEntry, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey,
     FloodEntry, FloodKey, GatewayPortEntry, HopEntry, KERNEL_BTF, Limit, Limits, METRICS_MAX,
     NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry, Prepared, SKB_LAYOUT,
     TRAFFIC_MAX, Traffic, map, metric_index, prepare,
@@ -25,7 +25,7 @@ use overlay_lab::{Requirement, missing, skip};
 use super::{
     devices::{Home, set_offloads},
     tap::Tap,
-    world::{LEG_A, LEG_B, PORT_A, PORT_B, SLOT_A, SLOT_B, UNDERLAY, World},
+    world::{FORWARDS, LEG_A, LEG_B, PORT_A, PORT_B, SLOT_A, SLOT_B, UNDERLAY, World},
 };
 
 pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("OVERLAY_EBPF_OBJECT"));
@@ -112,6 +112,7 @@ struct Loaded {
     limits: Array<MapData, Limits>,
     claims: HashMap<MapData, NeighKey, ClaimEntry>,
     flood: HashMap<MapData, FloodKey, FloodEntry>,
+    bridges: HashMap<MapData, BridgeKey, FdbEntry>,
     gateway_ports: HashMap<MapData, u32, GatewayPortEntry>,
     apis: HashMap<MapData, ApiKey, u64>,
     metrics: PerCpuArray<MapData, Counter>,
@@ -184,6 +185,7 @@ impl Loaded {
             limits: Array::try_from(map(&mut programs, map::LIMITS::NAME)).expect("LIMITS"),
             claims: table(&mut programs, map::CLAIMS::NAME),
             flood: table(&mut programs, map::FLOOD::NAME),
+            bridges: table(&mut programs, map::BRIDGES::NAME),
             gateway_ports: table(&mut programs, map::GATEWAY_PORTS::NAME),
             apis: table(&mut programs, map::APIS::NAME),
             metrics: PerCpuArray::try_from(map(&mut programs, map::METRICS::NAME))
@@ -213,6 +215,8 @@ impl Loaded {
             storm: Limit::NONE,
             answers: Limit::NONE,
             claims: Limit::NONE,
+            gateway: [0; 4],
+            gateway_mask: [0; 4],
         };
         self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
         replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
@@ -235,6 +239,7 @@ impl Loaded {
             self.claims.remove(&key).expect("nobody else removes it");
         }
         replace(&mut self.flood, &self.filled.flood_pages(), &world.flood_pages());
+        replace(&mut self.bridges, &self.filled.bridges, &world.bridges);
         replace(&mut self.gateway_ports, &self.filled.gateway_ports, &world.gateway_ports);
         replace(&mut self.apis, &self.filled.apis, &world.apis);
         self.filled = world.clone();
@@ -296,11 +301,10 @@ impl Bench {
         program.expect("a program of that name").try_into().expect("an XDP program")
     }
 
-    /// Fills the maps with a world whose endpoints all route for others, because only such endpoints may send
-    /// IPv6.
+    /// Fills the maps with a world whose endpoints have all permissions.
     pub(crate) fn fill_with_routers(&mut self) {
         let mut world = World::default();
-        world.flag(overlay_common::FLAG_FORWARDS);
+        world.flag(FORWARDS);
         self.fill(&world);
     }
 

@@ -4,6 +4,7 @@ use overlay_common::{CONFIG_FLOWS, CONFIG_MONITOR, Counter, Direction, DropReaso
 
 use super::{
     bench::{Bench, Counts, Outcome, Skb, Verdict},
+    packets::is_arp,
     world::World,
 };
 
@@ -78,8 +79,8 @@ impl Case {
         let told = bench.run_skb(direction, packet, skb);
         self.check_outcome(direction, &told);
         let hears_flows = world.config.is_some_and(|config| config.flags & CONFIG_FLOWS != 0);
-        // The programs answer ARP packets, and forward none of them.
-        let is_arp = packet.get(12..14) == Some(&[0x08, 0x06]);
+        // The programs answer ARP packets, and tell of none that they forward.
+        let is_arp = is_arp(direction, packet);
         let reason = match expected {
             Expected::Told => Some(DropReason::TooBig as u32),
             Expected::Drop(reason) if world.config.is_some() => Some(*reason as u32),

@@ -19,7 +19,7 @@ use super::{
 fn the_outer_header_has_the_inner_ecn_and_dscp_on_request() {
     on_bench(|bench| {
         let mut world = World::default();
-        world.flag(overlay_common::FLAG_FORWARDS);
+        world.flag(crate::world::FORWARDS);
         for copied in [0b11, 0xff] {
             bench.fill(&world);
             for tos in 0..=255 {
@@ -49,7 +49,7 @@ fn without_a_next_hop_the_macs_are_left_open() {
     on_bench(|bench| {
         let mut world = World::default();
         world.forget_next_hops();
-        world.flag(overlay_common::FLAG_FORWARDS);
+        world.flag(crate::world::FORWARDS);
         bench.fill(&world);
         check(bench, &ipv4(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 1, false);
         check(bench, &ipv6(A, FAR, Flow { tos: 0xb9, ..Flow::default() }), 1, false);
@@ -125,7 +125,7 @@ fn arp_is_answered_to_the_byte() {
 fn a_forwarder_is_answered_under_the_name_that_it_used() {
     on_bench(|bench| {
         let mut world = World::default();
-        world.flag(overlay_common::FLAG_FORWARDS);
+        world.flag(crate::world::FORWARDS);
         bench.fill(&world);
         let asked = arp(Ask { from: STRANGER.mac, sender: STRANGER, ..Ask::default() });
         let outcome = bench.run(Direction::FromEndpoint, &asked);

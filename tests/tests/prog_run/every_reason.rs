@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use overlay_common::DropReason;
 
-use super::{cases::Expected, from_endpoint, from_gateway, from_underlay};
+use super::{bridging, cases::Expected, from_endpoint, from_gateway, from_underlay};
 
 /// Reasons that no packet causes under test_run, each with an explanation.
 const OUT_OF_REACH: &[(DropReason, &str)] = &[
@@ -26,6 +26,8 @@ fn every_reason_has_a_case() {
         ("from_endpoint", from_endpoint::cases()),
         ("from_underlay", from_underlay::cases()),
         ("from_gateway", from_gateway::cases()),
+        ("bridging, from_endpoint", bridging::sent()),
+        ("bridging, from_underlay", bridging::received()),
     ] {
         for case in cases {
             assert!(names.insert((table, case.name)), "two cases are called {:?}", case.name);

@@ -1,8 +1,8 @@
 //! Every decision about a frame that an endpoint sends.
 
 use overlay_common::{
-    Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, NeighKey, VIA_BARE,
-    ip16_from_v4,
+    Direction, DropReason::*, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF, FLAG_MULTICAST,
+    FLAG_ROUTING, NeighKey, VIA_BARE, ip16_from_v4,
 };
 
 use super::{
@@ -15,13 +15,17 @@ use super::{
         to_mac, unique, who_has, with_ports,
     },
     world::{
-        A, B, FAR, HOP_FAR, NO_DEVICE, PORT_A, PORT_B, STRANGE_VTEP, STRANGER, Station, UNDERLAY,
-        VNI, World, fdb_key, flood,
+        A, B, FAR, FORWARDS as ALL_PERMISSIONS, GATEWAY, HOP_FAR, NO_DEVICE, PORT_A, PORT_B,
+        STRANGE_VTEP, STRANGER, Station, UNDERLAY, VNI, World, fdb_key, flood,
     },
 };
 
 const AS_USUAL: fn(&mut World) = |_| {};
-const FORWARDS: fn(&mut World) = |world| world.flag(FLAG_FORWARDS);
+const FORWARDS: fn(&mut World) = |world| world.flag(ALL_PERMISSIONS);
+const ROUTING: fn(&mut World) = |world| world.flag(FLAG_ROUTING);
+const BRIDGING: fn(&mut World) = |world| world.flag(FLAG_BRIDGING);
+const ADVERTISING: fn(&mut World) = |world| world.flag(FLAG_ADVERTISING);
+const ALL_BUT_ADVERTISING: fn(&mut World) = |world| world.flag(FLAG_ROUTING | FLAG_BRIDGING);
 const MULTICAST: fn(&mut World) = |world| world.flag(FLAG_MULTICAST);
 const ICC_OFF: fn(&mut World) = |world| world.flag(FLAG_ICC_OFF);
 const NO_DEVICE_KNOWN: fn(&mut World) = |world| {
@@ -55,12 +59,41 @@ fn who_it_is() -> Vec<Case> {
         case("a neighbour's MAC", AS_USUAL, ipv4(B, FAR, flow), Drop(SpoofedMac)),
         case("another's MAC, IPv6", AS_USUAL, ipv6(STRANGER, B, flow), Drop(SpoofedMac)),
         case("another's MAC, other protocol", AS_USUAL, other(STRANGER.mac, B.mac, EXPERIMENTAL, PAYLOAD), Drop(SpoofedMac)),
-        case("another's MAC, allowed", FORWARDS, ipv4(half_stranger(A, true), B, flow), Redirect),
+        case("a station's MAC and address", BRIDGING, ipv4(STRANGER, B, flow), Redirect),
+        case("a station's MAC and address, far", BRIDGING, ipv4(STRANGER, FAR, flow), Redirect),
+        case("a station's MAC, IPv6", BRIDGING, ipv6(STRANGER, B, flow), Redirect),
+        case("a station's MAC, other protocol", BRIDGING, other(STRANGER.mac, B.mac, EXPERIMENTAL, PAYLOAD), Redirect),
+        case("a station without an address", BRIDGING, ipv4(Station { ip: [0; 4], ..STRANGER }, B, flow), Redirect),
+        case("a station with the endpoint's own address", FORWARDS, ipv4(half_stranger(A, true), B, flow), Drop(SpoofedIp)),
+        case("a station with a neighbour's address", FORWARDS, ipv4(Station { ip: B.ip, ..STRANGER }, FAR, flow), Drop(SpoofedIp)),
+        case("a station with a far endpoint's address", FORWARDS, ipv4(Station { ip: FAR.ip, ..STRANGER }, B, flow), Drop(SpoofedIp)),
+        case("another's MAC, routing alone", ROUTING, ipv4(STRANGER, B, flow), Drop(SpoofedMac)),
+        case("another's MAC, advertising alone", ADVERTISING, ipv4(STRANGER, B, flow), Drop(SpoofedMac)),
+        case("a neighbour's MAC, all allowed", FORWARDS, ipv4(B, FAR, flow), Drop(SpoofedMac)),
+        case("a neighbour's MAC, other protocol, all allowed", FORWARDS, other(B.mac, FAR.mac, EXPERIMENTAL, PAYLOAD), Drop(SpoofedMac)),
+        case("a far endpoint's MAC, all allowed", FORWARDS, ipv4(FAR, B, flow), Drop(SpoofedMac)),
+        case("a group's MAC, all allowed", FORWARDS, { let mut frame = ipv4(STRANGER, B, flow); frame[6] |= 1; frame }, Drop(SpoofedMac)),
+        case("a MAC of another network's endpoint", |w| {
+            BRIDGING(w);
+            let entry = w.fdb[&fdb_key(B.mac)];
+            w.fdb.insert(overlay_common::FdbKey { vni: VNI + 1, ..fdb_key(STRANGER.mac) }, entry);
+        }, ipv4(STRANGER, B, flow), Redirect),
         case("another's address", AS_USUAL, ipv4(half_stranger(A, false), B, flow), Drop(SpoofedIp)),
         case("a neighbour's address", AS_USUAL, ipv4(Station { ip: B.ip, ..A }, FAR, flow), Drop(SpoofedIp)),
         case("no address", AS_USUAL, ipv4(Station { ip: [0; 4], ..A }, B, flow), Drop(SpoofedIp)),
-        case("another's address, allowed", FORWARDS, ipv4(half_stranger(A, false), B, flow), Redirect),
-        case("another's MAC and address, allowed, far", FORWARDS, ipv4(STRANGER, FAR, flow), Redirect),
+        case("another's address, allowed", ROUTING, ipv4(half_stranger(A, false), B, flow), Redirect),
+        case("another's address, allowed, far", ROUTING, ipv4(half_stranger(A, false), FAR, flow), Redirect),
+        case("another's address, bridging alone", BRIDGING, ipv4(half_stranger(A, false), B, flow), Drop(SpoofedIp)),
+        case("another's address, advertising alone", ADVERTISING, ipv4(half_stranger(A, false), B, flow), Drop(SpoofedIp)),
+        case("a neighbour's address, all allowed", FORWARDS, ipv4(Station { ip: B.ip, ..A }, FAR, flow), Drop(SpoofedIp)),
+        case("a far endpoint's address, all allowed", FORWARDS, ipv4(Station { ip: FAR.ip, ..A }, B, flow), Drop(SpoofedIp)),
+        case("the gateway's address, all allowed", FORWARDS, ipv4(Station { ip: GATEWAY.ip, ..A }, B, flow), Drop(SpoofedIp)),
+        case("a leg's address, all allowed", FORWARDS, ipv4(Station { ip: [172, 18, 255, 9], ..A }, B, flow), Drop(SpoofedIp)),
+        case("the gateway's address, from a station", FORWARDS, ipv4(Station { ip: GATEWAY.ip, ..STRANGER }, B, flow), Drop(SpoofedIp)),
+        case("an address behind the gateway's subnet, allowed", FORWARDS, ipv4(Station { ip: [172, 19, 0, 1], ..A }, B, flow), Redirect),
+        case("the loopback's address, all allowed", FORWARDS, ipv4(Station { ip: [127, 0, 0, 1], ..A }, B, flow), Drop(SpoofedIp)),
+        case("a group's address, all allowed", FORWARDS, ipv4(Station { ip: [224, 0, 0, 1], ..A }, B, flow), Drop(SpoofedIp)),
+        case("the broadcast address, from a station", FORWARDS, ipv4(Station { ip: [255; 4], ..STRANGER }, B, flow), Drop(SpoofedIp)),
         case("another port's endpoint", AS_USUAL, ipv4(B, FAR, flow), Redirect).with(Skb { ifindex: PORT_B, gso_size: 0 }),
     ]
 }
@@ -98,7 +131,8 @@ fn what_only_servers_say() -> Vec<Case> {
         case("a DHCP server's answer", AS_USUAL, dhcp(67, 68), Drop(DhcpServer)),
         case("a DHCP server's answer from another port", AS_USUAL, dhcp(1067, 68), Drop(DhcpServer)),
         case("a DHCP client's question", AS_USUAL, dhcp(68, 67), Redirect),
-        case("a DHCP server's answer, allowed", FORWARDS, dhcp(67, 68), Redirect),
+        case("a DHCP server's answer, allowed all else", ALL_BUT_ADVERTISING, dhcp(67, 68), Drop(DhcpServer)),
+        case("a DHCP server's answer, allowed", ADVERTISING, dhcp(67, 68), Redirect),
         case("a DHCP server's answer behind IP options", AS_USUAL, {
             let mut frame = dhcp(67, 68);
             frame[14] = 0x46;
@@ -116,10 +150,14 @@ fn what_only_servers_say() -> Vec<Case> {
         case("a later fragment with such bytes", AS_USUAL, { let mut frame = dhcp(67, 68); frame[21] = 1; frame }, Redirect),
         case("a DHCPv6 server's answer", AS_USUAL, dhcpv6(547, 546), Drop(DhcpServer)),
         case("a DHCPv6 server's answer from another port", AS_USUAL, dhcpv6(1547, 546), Drop(DhcpServer)),
+        case("a DHCPv6 server's answer, allowed", ADVERTISING, dhcpv6(547, 546), Redirect),
         case("a DHCPv6 client's question", AS_USUAL, dhcpv6(546, 547), Redirect),
         case("a router's advertisement", AS_USUAL, routers(58, &[], 134), Drop(RouterAdvertisement)),
         case("a router's redirect", AS_USUAL, routers(58, &[], 137), Drop(RouterAdvertisement)),
-        case("a router's advertisement, allowed", FORWARDS, routers(58, &[], 134), Redirect),
+        case("a router's advertisement, allowed all else", ALL_BUT_ADVERTISING, routers(58, &[], 134), Drop(RouterAdvertisement)),
+        case("a router's advertisement, allowed", ADVERTISING, routers(58, &[], 134), Redirect),
+        case("a router's redirect, allowed", ADVERTISING, routers(58, &[], 137), Redirect),
+        case("a router's advertisement behind options, allowed", ADVERTISING, routers(60, &[58, 0, 0, 0, 0, 0, 0, 0], 134), Drop(SpoofedNeighbour)),
         case("a neighbour's solicitation", AS_USUAL, routers(58, &[], 135), Redirect),
         case("a router's advertisement behind options", AS_USUAL, routers(60, &[58, 0, 0, 0, 0, 0, 0, 0], 134), Drop(RouterAdvertisement)),
         case("a router's advertisement in a fragment", AS_USUAL, routers(44, &options, 134), Drop(RouterAdvertisement)),
@@ -131,6 +169,12 @@ fn what_only_servers_say() -> Vec<Case> {
             frame[38..40].copy_from_slice(&[0xfe, 0x80]);
             frame
         }, Drop(DhcpServer)),
+        case("options to a host of the link alone, allowed", ADVERTISING, {
+            let mut frame = routers(60, &[17, 0, 0, 0, 0, 0, 0, 0], 0);
+            frame[21] = 64;
+            frame[38..40].copy_from_slice(&[0xfe, 0x80]);
+            frame
+        }, Redirect),
     ]
 }
 
@@ -155,7 +199,13 @@ fn for_whom_it_speaks() -> Vec<Case> {
         case("a question for routers from a neighbour's address", AS_USUAL, says(133, address_of(B.mac), of_a), Drop(SpoofedNeighbour)),
         case("a question for routers from no address", AS_USUAL, says(133, [0; 16], address_of(B.mac)), Redirect),
         case("one address too many", |w| w.limit(0), says(ADVERTISES, of_a, unique(1)), Drop(NeighbourLimit)),
-        case("of a neighbour's address, allowed", FORWARDS, says(ADVERTISES, of_a, address_of(B.mac)), Redirect),
+        case("of a neighbour's address, all allowed", FORWARDS, says(ADVERTISES, of_a, address_of(B.mac)), Drop(SpoofedNeighbour)),
+        case("of a neighbour's address, from a station", FORWARDS, neighbour((STRANGER, A), ADVERTISES, of_a, address_of(B.mac)), Drop(SpoofedNeighbour)),
+        case("a router's advertisement from a neighbour's address", FORWARDS, says(134, address_of(B.mac), of_a), Drop(SpoofedNeighbour)),
+        case("a router's advertisement from its own address", FORWARDS, says(134, of_a, of_a), Redirect),
+        case("a router's redirect to a neighbour's address", FORWARDS, says(137, of_a, address_of(B.mac)), Drop(SpoofedNeighbour)),
+        case("a router's redirect to its own address", FORWARDS, says(137, of_a, of_a), Redirect),
+        case("a router's redirect to nobody's address, which claims none", |w| { FORWARDS(w); w.limit(0); }, says(137, of_a, unique(1)), Redirect),
         case("too short for a target", AS_USUAL, cut(says(ADVERTISES, of_a, address_of(B.mac)), 14 + 40 + 23), Redirect),
         case("a neighbour's word behind options", AS_USUAL, { let mut frame = discovery(A, B, 60, &[58, 0, 0, 0, 0, 0, 0, 0], ADVERTISES); frame[22..24].copy_from_slice(&[0xfd, 0]); frame }, Drop(SpoofedNeighbour)),
     ]
@@ -224,7 +274,14 @@ fn arp_asked() -> Vec<Case> {
         case("another's MAC in it", AS_USUAL, asks(Ask { sender: half_stranger(A, true), ..usual }), Drop(SpoofedMac)),
         case("another's MAC in a probe", AS_USUAL, asks(Ask { sender: Station { mac: B.mac, ip: [0; 4] }, ..usual }), Drop(SpoofedMac)),
         case("another's address in it", AS_USUAL, asks(Ask { sender: Station { ip: B.ip, ..A }, ..usual }), Drop(SpoofedIp)),
-        case("another's MAC and address, allowed", FORWARDS, asks(Ask { from: STRANGER.mac, sender: STRANGER, ..usual }), Redirect),
+        case("a station asks", BRIDGING, asks(Ask { from: STRANGER.mac, sender: STRANGER, ..usual }), Redirect),
+        case("a station asks, routing alone", ROUTING, asks(Ask { from: STRANGER.mac, sender: STRANGER, ..usual }), Drop(SpoofedMac)),
+        case("a station's MAC in it, all allowed", FORWARDS, asks(Ask { sender: half_stranger(A, true), ..usual }), Drop(SpoofedMac)),
+        case("a station with a neighbour's address in it", FORWARDS, asks(Ask { from: STRANGER.mac, sender: Station { ip: B.ip, ..STRANGER }, ..usual }), Drop(SpoofedIp)),
+        case("another's address in it, allowed", ROUTING, asks(Ask { sender: half_stranger(A, false), ..usual }), Redirect),
+        case("a neighbour's address in it, all allowed", FORWARDS, asks(Ask { sender: Station { ip: B.ip, ..A }, ..usual }), Drop(SpoofedIp)),
+        case("an answer, all allowed but bridging", |w| w.flag(FLAG_ROUTING | FLAG_ADVERTISING), asks(Ask { to: B.mac, operation: 2, ..usual }), Drop(ArpNotRequest)),
+        case("an answer to a neighbour, bridging", BRIDGING, asks(Ask { to: B.mac, operation: 2, ..usual }), Redirect),
     ]
 }
 
@@ -253,7 +310,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to itself", AS_USUAL, ipv4(A, A, flow), Drop(HairpinDestination)),
         case("to a neighbour, ICC off", ICC_OFF, a_to_b(), Drop(IccOff)),
         case("to a node, ICC off", ICC_OFF, a_to_far(), Drop(IccOff)),
-        case("to a neighbour, ICC off, of one who forwards", |w| w.flag(FLAG_ICC_OFF | FLAG_FORWARDS), ipv4(STRANGER, B, flow), Drop(IccOff)),
+        case("to a neighbour, ICC off, of one who forwards", |w| w.flag(FLAG_ICC_OFF | ALL_PERMISSIONS), ipv4(STRANGER, B, flow), Drop(IccOff)),
         case("to a neighbour, ICC off, other protocol", ICC_OFF, plain(B), Drop(IccOff)),
         case("to itself, ICC off", ICC_OFF, ipv4(A, A, flow), Drop(IccOff)),
         case("to nobody, ICC off", ICC_OFF, ipv4(A, STRANGER, flow), Drop(UnknownDestination)),
@@ -298,7 +355,7 @@ fn to_all() -> Vec<Case> {
         case("on, more receivers than there is room for", |w| { MULTICAST(w); overflow(w, [2, 1]); }, to(GROUP), Replicated(vec![FloodOverflow; 3])),
         case("to a group that no bridge passes on", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0]), Drop(ReservedGroup)),
         case("to the last of these groups, on a VLAN", MULTICAST, tagged(&to([1, 0x80, 0xc2, 0, 0, 0x0f]), 0x8100), Drop(ReservedGroup)),
-        case("to such a group, from one who forwards", |w| w.flag(FLAG_MULTICAST | FLAG_FORWARDS), to([1, 0x80, 0xc2, 0, 0, 0xe]), Drop(ReservedGroup)),
+        case("to such a group, from one who forwards", |w| w.flag(FLAG_MULTICAST | ALL_PERMISSIONS), to([1, 0x80, 0xc2, 0, 0, 0xe]), Drop(ReservedGroup)),
         case("to such a group, off", AS_USUAL, to([1, 0x80, 0xc2, 0, 0, 2]), Drop(BroadcastOff)),
         case("to the group after them", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0x10]), Replicated(vec![])),
         case("to a group that differs before the last byte", MULTICAST, to([1, 0x80, 0xc2, 0, 1, 0]), Replicated(vec![])),

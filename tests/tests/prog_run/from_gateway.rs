@@ -1,7 +1,7 @@
 //! Every decision about a frame that an endpoint sends on its gateway leg.
 
 use etherparse::IpNumber;
-use overlay_common::{Direction, DropReason::*, FLAG_FORWARDS, VXLAN_PORT, ip16_from_v4};
+use overlay_common::{Direction, DropReason::*, VXLAN_PORT, ip16_from_v4};
 
 use super::{
     bench::{Skb, on_bench},
@@ -10,8 +10,8 @@ use super::{
     outward::{ACK, Outward, RST, SYN, answers, asks, gateways_answer, tcp, udp, udp_from},
     packets::{Ask, BROADCAST, EXPERIMENTAL, Flow, GROUP, PAYLOAD, arp, cut, ipv6, other, tagged},
     world::{
-        A, A_OUT, API_PORT, B, B_OUT, FAR_VTEP, GATEWAY, LEG_A, LEG_B, OUTSIDE, OWN_VTEP, PORT_A,
-        STRANGER, Station, World, api_key,
+        A, A_OUT, API_PORT, B, B_OUT, FAR_VTEP, FORWARDS, GATEWAY, LEG_A, LEG_B, OUTSIDE, OWN_VTEP,
+        PORT_A, STRANGER, Station, World, api_key,
     },
 };
 
@@ -64,7 +64,7 @@ fn who_it_is() -> Vec<Case> {
         case("its overlay address", AS_USUAL, from(Station { ip: A.ip, ..A_OUT }), Drop(SpoofedIp)),
         case("no address", AS_USUAL, from(Station { ip: [0; 4], ..A_OUT }), Drop(SpoofedIp)),
         // An endpoint that routes for its network does not route for the gateway bridge.
-        case("another's address, of one who forwards", |w| w.flag(FLAG_FORWARDS), from(Station { ip: B_OUT.ip, ..A_OUT }), Drop(SpoofedIp)),
+        case("another's address, of one who forwards", |w| w.flag(FORWARDS), from(Station { ip: B_OUT.ip, ..A_OUT }), Drop(SpoofedIp)),
         // test_run cannot be given a tag that the device took out of the frame: gateway_bridge.rs tests this.
         case("an 802.1Q tag in the frame", AS_USUAL, tagged(&out().frame(), 0x8100), Drop(VlanUnsupported)),
         case("an 802.1ad tag in the frame", AS_USUAL, tagged(&out().frame(), 0x88a8), Drop(VlanUnsupported)),

@@ -2,8 +2,8 @@
 
 use etherparse::IpNumber;
 use overlay_common::{
-    CONFIG_SHARED, Direction, DropReason::*, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST,
-    VNI_RESERVED, VXLAN_PORT,
+    CONFIG_SHARED, Direction, DropReason::*, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF,
+    FLAG_MULTICAST, FLAG_ROUTING, VNI_RESERVED, VXLAN_PORT,
 };
 
 use super::{
@@ -16,13 +16,16 @@ use super::{
         vxlan, who_has, with_ports,
     },
     world::{
-        A, B, FAR, FAR_VTEP, HOP_FAR, IDLE_VTEP, NO_DEVICE, OWN_VTEP, PORT_A, ROUTER_MAC,
-        STRANGE_VTEP, STRANGER, Station, UNDERLAY, UNDERLAY_MAC, VNI, World, flood,
+        A, B, FAR, FAR_VTEP, FORWARDS as ALL_PERMISSIONS, GATEWAY, HOP_FAR, IDLE_VTEP, NO_DEVICE,
+        OWN_VTEP, PORT_A, ROUTER_MAC, STRANGE_VTEP, STRANGER, Station, UNDERLAY, UNDERLAY_MAC, VNI,
+        World, flood,
     },
 };
 
 const AS_USUAL: fn(&mut World) = |_| {};
-const FORWARDS: fn(&mut World) = |world| world.flag(FLAG_FORWARDS);
+const FORWARDS: fn(&mut World) = |world| world.flag(ALL_PERMISSIONS);
+const ROUTING: fn(&mut World) = |world| world.flag(FLAG_ROUTING);
+const ADVERTISING: fn(&mut World) = |world| world.flag(FLAG_ADVERTISING);
 const MULTICAST: fn(&mut World) = |world| world.flag(FLAG_MULTICAST);
 const ICC_OFF: fn(&mut World) = |world| world.flag(FLAG_ICC_OFF);
 
@@ -155,7 +158,10 @@ fn who_it_is() -> Vec<Case> {
         case("nobody's source, of one who forwards", FORWARDS, vxlan(&ipv4(half_stranger(FAR, true), A, flow)), Drop(SourceNotBehindVtep)),
         case("another's address", AS_USUAL, vxlan(&ipv4(half_stranger(FAR, false), A, flow)), Drop(SpoofedIp)),
         case("a local address", AS_USUAL, vxlan(&ipv4(Station { ip: B.ip, ..FAR }, A, flow)), Drop(SpoofedIp)),
-        case("another's address, allowed", FORWARDS, vxlan(&ipv4(half_stranger(FAR, false), A, flow)), Redirect),
+        case("another's address, all else allowed", |w| w.flag(FLAG_BRIDGING | FLAG_ADVERTISING), vxlan(&ipv4(half_stranger(FAR, false), A, flow)), Drop(SpoofedIp)),
+        case("a local address, all allowed", FORWARDS, vxlan(&ipv4(Station { ip: B.ip, ..FAR }, A, flow)), Drop(SpoofedIp)),
+        case("the gateway's address, all allowed", FORWARDS, vxlan(&ipv4(Station { ip: GATEWAY.ip, ..FAR }, A, flow)), Drop(SpoofedIp)),
+        case("another's address, allowed", ROUTING, vxlan(&ipv4(half_stranger(FAR, false), A, flow)), Redirect),
         case("ARP inside", AS_USUAL, vxlan(&ask), Drop(ArpFromUnderlay)),
         case("ARP of a source unknown", AS_USUAL, idle.around(&ask), Drop(ArpFromUnderlay)),
         case("ARP from no node", AS_USUAL, Vxlan { from: STRANGE_VTEP, ..Vxlan::default() }.around(&ask), Drop(UnknownVtep)),
@@ -168,8 +174,11 @@ fn who_it_is() -> Vec<Case> {
         case("a priority tag inside, ARP", AS_USUAL, vxlan(&tagged_with(&ask, 0x8100, 0)), Drop(PriorityTag)),
         case("a priority tag inside, another tag", AS_USUAL, vxlan(&tagged_with(&tagged(&far_to_a(), 0x8100), 0x8100, 0)), Drop(PriorityTag)),
         case("a DHCP server's answer", AS_USUAL, vxlan(&with_ports(far_to_a(), 20, 67, 68)), Drop(DhcpServer)),
-        case("a DHCP server's answer, allowed", FORWARDS, vxlan(&with_ports(far_to_a(), 20, 67, 68)), Redirect),
+        case("a DHCP server's answer, allowed", ADVERTISING, vxlan(&with_ports(far_to_a(), 20, 67, 68)), Redirect),
         case("a router's advertisement", AS_USUAL, vxlan(&discovery(FAR, A, 58, &[], 134)), Drop(RouterAdvertisement)),
+        case("a router's advertisement, allowed", ADVERTISING, vxlan(&discovery(FAR, A, 58, &[], 134)), Redirect),
+        case("a router's advertisement from a local endpoint's address, all allowed", FORWARDS, vxlan(&neighbour((FAR, A), 134, address_of(B.mac), unique(1))), Drop(SpoofedNeighbour)),
+        case("a neighbour's advertisement of another's address, all allowed", FORWARDS, vxlan(&neighbour((FAR, A), 136, address_of(FAR.mac), address_of(B.mac))), Drop(SpoofedNeighbour)),
         case("a neighbour's advertisement", AS_USUAL, vxlan(&neighbour((FAR, A), 136, address_of(FAR.mac), unique(1))), Redirect),
         case("a neighbour's advertisement of another's address", AS_USUAL, vxlan(&neighbour((FAR, A), 136, address_of(FAR.mac), address_of(B.mac))), Drop(SpoofedNeighbour)),
         case("the limit is the sender's node's", |w| w.limit(0), vxlan(&neighbour((FAR, A), 136, address_of(FAR.mac), unique(1))), Redirect),
@@ -188,7 +197,7 @@ fn where_it_goes() -> Vec<Case> {
         case("to one that moved away", |w| w.moved(A, IDLE_VTEP), vxlan(&far_to_a()), Drop(NotLocalDestination)),
         case("back to the sender", AS_USUAL, vxlan(&ipv4(FAR, FAR, flow)), Drop(NotLocalDestination)),
         case("ICC off", ICC_OFF, vxlan(&far_to_a()), Drop(IccOff)),
-        case("ICC off, from one who forwards", |w| w.flag(FLAG_ICC_OFF | FLAG_FORWARDS), vxlan(&far_to_a()), Drop(IccOff)),
+        case("ICC off, from one who forwards", |w| w.flag(FLAG_ICC_OFF | ALL_PERMISSIONS), vxlan(&far_to_a()), Drop(IccOff)),
         case("ICC off, ARP all the same", ICC_OFF, vxlan(&who_has(A.ip)), Drop(ArpFromUnderlay)),
         case("to all, multicast on, ICC off", |w| w.flag(FLAG_MULTICAST | FLAG_ICC_OFF), vxlan(&to_mac(far_to_a(), GROUP)), Drop(IccOff)),
         case("to all, ICC off", ICC_OFF, vxlan(&to_mac(far_to_a(), GROUP)), Drop(IccOff)),
@@ -233,7 +242,7 @@ fn to_all() -> Vec<Case> {
         case("on, a device that has gone, and bytes behind the frame", |w| { MULTICAST(w); w.flood.insert(VNI, flood(&[], &[NO_DEVICE, PORT_A])); }, [to(GROUP), vec![0x77; 3]].concat(), Replicated(vec![RedirectFailed])),
         case("on, more ports than there is room for", |w| { MULTICAST(w); w.flood.values_mut().for_each(|flood| flood.lost = [2, 1]); }, to(GROUP), Replicated(vec![FloodOverflow])),
         case("to a group that no bridge passes on", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0]), Drop(ReservedGroup)),
-        case("to such a group, from one who forwards", |w| w.flag(FLAG_MULTICAST | FLAG_FORWARDS), to([1, 0x80, 0xc2, 0, 0, 0xe]), Drop(ReservedGroup)),
+        case("to such a group, from one who forwards", |w| w.flag(FLAG_MULTICAST | ALL_PERMISSIONS), to([1, 0x80, 0xc2, 0, 0, 0xe]), Drop(ReservedGroup)),
         case("to the group after them", MULTICAST, to([1, 0x80, 0xc2, 0, 0, 0x10]), Replicated(vec![])),
     ]
 }

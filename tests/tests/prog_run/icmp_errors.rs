@@ -1,17 +1,22 @@
 //! ICMP errors: every decision of the programs about what an endpoint says of a packet.
 
 use etherparse::IpNumber;
-use overlay_common::{DropReason::*, FLAG_FORWARDS};
+use overlay_common::{DropReason::*, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ROUTING};
 
 use super::{
     cases::{Case, Expected::*, case},
     outward::Outward,
     packets::{address_of, discovery, tagged_with, unique, vxlan},
-    world::{A, A_OUT, B, B_OUT, FAR, GATEWAY, OUTSIDE, OWN_VTEP, STRANGER, Station, World},
+    world::{
+        A, A_OUT, B, B_OUT, FAR, FORWARDS as ALL_PERMISSIONS, GATEWAY, OUTSIDE, OWN_VTEP, STRANGER,
+        Station, World,
+    },
 };
 
 const AS_USUAL: fn(&mut World) = |_| {};
-const FORWARDS: fn(&mut World) = |world| world.flag(FLAG_FORWARDS);
+const FORWARDS: fn(&mut World) = |world| world.flag(ALL_PERMISSIONS);
+const ROUTING: fn(&mut World) = |world| world.flag(FLAG_ROUTING);
+const REDIRECTING: fn(&mut World) = |world| world.flag(FLAG_ROUTING | FLAG_ADVERTISING);
 
 /// The start of a packet of UDP, as an error quotes it.
 fn quoted(from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
@@ -65,15 +70,23 @@ pub(crate) fn from_endpoint() -> Vec<Case> {
         case("ICMP: of its leg's port", AS_USUAL, error(3, &quoted(B.ip, A_OUT.ip)).frame(), Drop(IcmpAboutOthers)),
         case("ICMP: a neighbour's port is unreachable, behind options", AS_USUAL, Outward { options: vec![1; 40], ..error(3, &others) }.frame(), Drop(IcmpAboutOthers)),
         case("ICMP: a neighbour's port is unreachable, on VLAN 0", AS_USUAL, tagged_with(&error(3, &others).frame(), 0x8100, 0), Drop(IcmpAboutOthers)),
-        case("ICMP: a neighbour's port is unreachable, allowed", FORWARDS, error(3, &others).frame(), Redirect),
+        case("ICMP: a neighbour's port is unreachable, all allowed", FORWARDS, error(3, &others).frame(), Drop(IcmpAboutOthers)),
+        case("ICMP: of a port outside, routing", ROUTING, error(3, &quoted(B.ip, OUTSIDE)).frame(), Redirect),
+        case("ICMP: of a port outside, bridging", |w| w.flag(FLAG_BRIDGING), error(3, &quoted(B.ip, OUTSIDE)).frame(), Drop(IcmpAboutOthers)),
+        case("ICMP: of a station's own port", |w| w.flag(FLAG_BRIDGING), between(STRANGER, B, icmp(&[3, 3, 0, 0, 0, 0, 0, 0], &quoted(B.ip, STRANGER.ip))).frame(), Redirect),
+        case("ICMP: of its leg's port, all allowed", FORWARDS, error(3, &quoted(B.ip, A_OUT.ip)).frame(), Drop(IcmpAboutOthers)),
         case("ICMP: a neighbour's time is exceeded", AS_USUAL, error(11, &others).frame(), Drop(IcmpAboutOthers)),
         case("ICMP: a redirect of its own", AS_USUAL, error(5, &own).frame(), Drop(IcmpFromRouter)),
         case("ICMP: a redirect of a neighbour", AS_USUAL, error(5, &others).frame(), Drop(IcmpAboutOthers)),
-        case("ICMP: a redirect, allowed", FORWARDS, error(5, &others).frame(), Redirect),
+        case("ICMP: a redirect of a neighbour, all allowed", FORWARDS, error(5, &others).frame(), Drop(IcmpAboutOthers)),
+        case("ICMP: a redirect, routing alone", ROUTING, error(5, &quoted(B.ip, OUTSIDE)).frame(), Drop(IcmpFromRouter)),
+        case("ICMP: a redirect, allowed", REDIRECTING, error(5, &quoted(B.ip, OUTSIDE)).frame(), Redirect),
         case("ICMP: a packet was too big", AS_USUAL, too_big(1400, &own).frame(), Drop(IcmpFromRouter)),
         case("ICMP: a packet was too big, in a first fragment", AS_USUAL, Outward { more_fragments: true, ..too_big(552, &own) }.frame(), Drop(IcmpFromRouter)),
         case("ICMP: a neighbour's packet was too big", AS_USUAL, too_big(1400, &others).frame(), Drop(IcmpAboutOthers)),
-        case("ICMP: a packet was too big, allowed", FORWARDS, too_big(1400, &others).frame(), Redirect),
+        case("ICMP: a neighbour's packet was too big, all allowed", FORWARDS, too_big(1400, &others).frame(), Drop(IcmpAboutOthers)),
+        case("ICMP: a packet was too big, allowed", ROUTING, too_big(1400, &quoted(B.ip, OUTSIDE)).frame(), Redirect),
+        case("ICMP: a packet was too big for less than each way carries", FORWARDS, too_big(1279, &quoted(B.ip, OUTSIDE)).frame(), Drop(IcmpFromRouter)),
         case("ICMP: about less than a header", AS_USUAL, error(3, &own[..19]).frame(), Drop(Malformed)),
         case("ICMP: about a header and no more", AS_USUAL, error(3, &own[..20]).frame(), Redirect),
         case("ICMP: no message", AS_USUAL, Outward { payload: vec![], ..error(3, &[]) }.frame(), Redirect),
@@ -85,9 +98,10 @@ pub(crate) fn from_endpoint() -> Vec<Case> {
         case("ICMPv6: a neighbour's port is unreachable", AS_USUAL, about(1, address_of(FAR.mac)), Drop(IcmpAboutOthers)),
         case("ICMPv6: a neighbour's time is exceeded", AS_USUAL, about(3, address_of(FAR.mac)), Drop(IcmpAboutOthers)),
         case("ICMPv6: an error that nobody knows", AS_USUAL, about(127, address_of(FAR.mac)), Drop(IcmpAboutOthers)),
-        case("ICMPv6: a neighbour's port is unreachable, allowed", FORWARDS, about(1, address_of(FAR.mac)), Redirect),
+        case("ICMPv6: a neighbour's port is unreachable, all allowed", FORWARDS, about(1, address_of(FAR.mac)), Drop(IcmpAboutOthers)),
         case("ICMPv6: a packet was too big", AS_USUAL, about(2, address_of(A.mac)), Drop(IcmpFromRouter)),
-        case("ICMPv6: a packet was too big, allowed", FORWARDS, about(2, address_of(FAR.mac)), Redirect),
+        case("ICMPv6: a packet was too big, allowed", ROUTING, about(2, unique(1)), Redirect),
+        case("ICMPv6: a neighbour's packet was too big, all allowed", FORWARDS, about(2, address_of(FAR.mac)), Drop(IcmpAboutOthers)),
         case("ICMPv6: about less than a header", AS_USUAL, about(1, unique(1))[..14 + 40 + 47].to_vec(), Drop(Malformed)),
         case("ICMPv6: an echo request", AS_USUAL, about(128, address_of(FAR.mac)), Redirect),
     ]
@@ -102,10 +116,12 @@ pub(crate) fn from_underlay() -> Vec<Case> {
     vec![
         case("ICMP: a port is unreachable", AS_USUAL, error(3, FAR.ip), Redirect),
         case("ICMP: a neighbour's port is unreachable", AS_USUAL, error(3, B.ip), Drop(IcmpAboutOthers)),
-        case("ICMP: a neighbour's port is unreachable, allowed", FORWARDS, error(3, B.ip), Redirect),
+        case("ICMP: a neighbour's port is unreachable, all allowed", FORWARDS, error(3, B.ip), Drop(IcmpAboutOthers)),
+        case("ICMP: of a port outside, routing", ROUTING, error(3, OUTSIDE), Redirect),
         case("ICMP: a redirect", AS_USUAL, error(5, FAR.ip), Drop(IcmpFromRouter)),
         case("ICMP: a packet was too big", AS_USUAL, too_big(FAR.ip), Drop(IcmpFromRouter)),
-        case("ICMP: a packet was too big, allowed", FORWARDS, too_big(B.ip), Redirect),
+        case("ICMP: a packet was too big, allowed", ROUTING, too_big(OUTSIDE), Redirect),
+        case("ICMP: a neighbour's packet was too big, all allowed", FORWARDS, too_big(B.ip), Drop(IcmpAboutOthers)),
         case("ICMPv6: a neighbour's port is unreachable", AS_USUAL, vxlan(&icmpv6(FAR, A, 1, address_of(B.mac))), Drop(IcmpAboutOthers)),
         case("ICMPv6: a packet was too big", AS_USUAL, vxlan(&icmpv6(FAR, A, 2, unique(1))), Drop(IcmpFromRouter)),
     ]

@@ -8,12 +8,14 @@
 
 mod against_model;
 mod bench;
+mod bridging;
 mod cases;
 mod devices;
 mod ecn;
 mod encapsulation;
 mod events;
 mod every_reason;
+mod flood;
 mod from_endpoint;
 mod from_gateway;
 mod from_underlay;

@@ -4,7 +4,7 @@ use etherparse::{
     ArpEthIpv4Packet, ArpOperation, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,
     Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder, UdpHeader,
 };
-use overlay_common::{MacBytes, VXLAN_PORT};
+use overlay_common::{Direction, MacBytes, VXLAN_OVERHEAD, VXLAN_PORT};
 
 use super::world::{
     A, B, FAR, FAR_VTEP, OWN_VTEP, ROUTER_MAC, STRANGER, Station, UNDERLAY_MAC, VNI,
@@ -142,6 +142,12 @@ pub(crate) fn long_ipv4(mut frame: Vec<u8>, len: usize) -> Vec<u8> {
     frame.resize(len, 0x5a);
     frame[16..18].copy_from_slice(&((len - 14) as u16).to_be_bytes());
     frame
+}
+
+/// Returns true for ARP without a tag, which may come from the underlay in VXLAN.
+pub(crate) fn is_arp(direction: Direction, packet: &[u8]) -> bool {
+    let at = if direction == Direction::FromUnderlay { VXLAN_OVERHEAD.into() } else { 0 } + 12;
+    packet.get(at..at + 2) == Some(&[8, 6])
 }
 
 /// The frame with another destination MAC.

@@ -188,7 +188,7 @@ fn multicast(body: impl FnOnce(&mut Bench, &mut World)) {
     on_bench(|bench| {
         let mut world = World::default();
         // The endpoints route for others, because only such endpoints may send IPv6.
-        world.flag(FLAG_MULTICAST | overlay_common::FLAG_FORWARDS);
+        world.flag(FLAG_MULTICAST | crate::world::FORWARDS);
         bench.fill(&world);
         body(bench, &mut world);
     });

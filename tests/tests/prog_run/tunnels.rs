@@ -3,13 +3,13 @@
 
 use std::process::Command;
 
-use overlay_common::{Direction, DropReason, FLAG_FORWARDS};
+use overlay_common::{Direction, DropReason};
 
 use super::{
     bench::{Bench, on_bench},
     devices::ip_batch,
     tap::{self, Bulk, BulkKind, Tap, Unfinished},
-    world::{A, FAR, World},
+    world::{A, FAR, FORWARDS, World},
 };
 
 const ETHERNET: usize = 14;
@@ -89,7 +89,7 @@ fn with_tunnel(flags: u32, body: impl FnOnce(&mut Bench, &Tap)) {
 /// Whatever the endpoint's powers are: the packet would be cut in the wrong places on the way to any receiver.
 #[test]
 fn a_super_packet_of_a_tunnel_that_was_not_cut_is_refused_by_name() {
-    for flags in [0, FLAG_FORWARDS] {
+    for flags in [0, FORWARDS] {
         with_tunnel(flags, |bench, tunnel| {
             let wire = bench.tap_underlay();
             send_super_packet(tunnel);
@@ -104,7 +104,7 @@ fn a_super_packet_of_a_tunnel_that_was_not_cut_is_refused_by_name() {
 
 #[test]
 fn a_tunnel_of_an_endpoint_is_carried_where_its_interface_cuts() {
-    for flags in [0, FLAG_FORWARDS] {
+    for flags in [0, FORWARDS] {
         with_tunnel(flags, |bench, tunnel| {
             let wire = bench.tap_underlay();
             switch(bench, "off");

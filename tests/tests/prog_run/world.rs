@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+pub(crate) use super::flood::{Flood, flood};
 use overlay_common::{
-    ApiKey, CONFIG_FLOWS, CONFIG_MONITOR, Config, FLAG_FORWARDS, FLOOD_MAX, FdbEntry, FdbKey,
-    FloodEntry, FloodKey, GatewayPortEntry, HopEntry, IP16_NONE, Ip16, Limit, MacBytes, NeighEntry,
-    NeighKey, NodeEntry, NodeKey, PortEntry, TOS_ECN, VXLAN_PORT, ip16_from_v4,
+    ApiKey, BridgeKey, CONFIG_FLOWS, CONFIG_MONITOR, Config, FLAG_ADVERTISING, FLAG_BRIDGING,
+    FLAG_ROUTING, FdbEntry, FdbKey, FloodEntry, FloodKey, GatewayPortEntry, HopEntry, IP16_NONE,
+    Ip16, Limit, MacBytes, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, TOS_ECN,
+    VXLAN_PORT, ip16_from_v4,
 };
 
 /// An endpoint, or any other holder of a MAC and an IPv4 address.
@@ -93,6 +95,9 @@ pub(crate) const HOP_IDLE: u32 = 3;
 /// The MTU of every entry in HOPS.
 pub(crate) const MTU: u16 = 1500;
 
+/// All permissions: what `--forwards` gives.
+pub(crate) const FORWARDS: u32 = FLAG_ROUTING | FLAG_BRIDGING | FLAG_ADVERTISING;
+
 /// The TTL of outer packets. It differs from the usual defaults, so that it can only come from CONFIG.
 pub(crate) const TTL: u8 = 61;
 
@@ -106,6 +111,9 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<NodeKey, NodeEntry>,
     pub(crate) hops: BTreeMap<u32, HopEntry>,
     pub(crate) flood: BTreeMap<u32, Flood>,
+    /// The bridging endpoints of each network.
+    pub(crate) bridging: BTreeMap<u32, Flood>,
+    pub(crate) bridges: BTreeMap<BridgeKey, FdbEntry>,
     pub(crate) gateway_ports: BTreeMap<u32, GatewayPortEntry>,
     pub(crate) apis: BTreeMap<ApiKey, u64>,
 }
@@ -121,6 +129,8 @@ impl World {
             nodes: BTreeMap::new(),
             hops: BTreeMap::new(),
             flood: BTreeMap::new(),
+            bridging: BTreeMap::new(),
+            bridges: BTreeMap::new(),
             gateway_ports: BTreeMap::new(),
             apis: BTreeMap::new(),
         }
@@ -141,6 +151,8 @@ impl Default for World {
                 storm: Limit::NONE,
                 answers: Limit::NONE,
                 claims: Limit::NONE,
+                gateway: [172, 18, 0, 0],
+                gateway_mask: (u32::MAX << (32 - GATEWAY_PREFIX)).to_be_bytes(),
             }),
             flood: BTreeMap::from([(VNI, flood(&[HOP_FAR], &[PORT_A, PORT_B]))]),
             gateway_ports: BTreeMap::from([(LEG_A, leg(A_OUT)), (LEG_B, leg(B_OUT))]),
@@ -189,7 +201,7 @@ impl World {
             entry.flags |= flags;
         }
         for leg in self.gateway_ports.values_mut() {
-            leg.flags |= flags & FLAG_FORWARDS;
+            leg.flags |= flags & FLAG_ROUTING;
         }
     }
 
@@ -245,7 +257,8 @@ impl World {
 
     /// All rows of all maps, one a line.
     pub(crate) fn rows(&self) -> String {
-        let Self { config, fdb, neigh, ports, nodes, hops, flood, gateway_ports, apis } = self;
+        let Self { config, fdb, neigh, ports, nodes, hops, flood, .. } = self;
+        let Self { bridging, bridges, gateway_ports, apis, .. } = self;
         let mut rows = vec![format!("{config:?}")];
         rows.extend(fdb.iter().map(|row| format!("FDB {row:02x?}")));
         rows.extend(neigh.iter().map(|row| format!("NEIGH {row:02x?}")));
@@ -253,6 +266,10 @@ impl World {
         rows.extend(nodes.iter().map(|row| format!("NODES {row:02x?}")));
         rows.extend(hops.iter().map(|row| format!("HOPS {row:02x?}")));
         rows.extend(flood.iter().map(|(vni, receivers)| format!("FLOOD {vni:x}: {receivers:?}")));
+        rows.extend(
+            bridging.iter().map(|(vni, list)| format!("FLOOD {vni:x}, bridging: {list:?}")),
+        );
+        rows.extend(bridges.iter().map(|row| format!("BRIDGES {row:02x?}")));
         rows.extend(gateway_ports.iter().map(|row| format!("GATEWAY_PORTS {row:02x?}")));
         rows.extend(apis.iter().map(|row| format!("APIS {row:02x?}")));
         rows.join("\n  ")
@@ -264,7 +281,10 @@ impl World {
             let pages = flood.pages().into_iter().zip(0..);
             pages.map(|(entry, page)| (FloodKey { vni: *vni, page }, entry))
         });
-        pages.collect()
+        let bridging = self.bridging.iter().flat_map(|(vni, list)| {
+            list.pages().into_iter().take(1).map(|entry| (FloodKey::bridging(*vni), entry))
+        });
+        pages.chain(bridging).collect()
     }
 
     /// Copies all of the type of service to the outer headers, DSCP included.
@@ -349,40 +369,5 @@ pub(crate) fn way(vtep: [u8; 4], ifindex: u32, (to, from): (MacBytes, MacBytes))
         csum: ip.chunks(2).map(|word| u32::from(u16::from_ne_bytes([word[0], word[1]]))).sum(),
         ifindex,
         via: ifindex,
-    }
-}
-
-/// A network's receivers of broadcast and multicast.
-#[derive(Clone, Debug)]
-pub(crate) struct Flood {
-    /// VTEPs, by their indexes in HOPS.
-    pub(crate) hops: Vec<u32>,
-    pub(crate) ports: Vec<u32>,
-    /// The numbers of VTEPs and of ports that have no place.
-    pub(crate) lost: [u32; 2],
-}
-
-/// A network's receivers, for all of which there is a place.
-pub(crate) fn flood(hops: &[u32], ports: &[u32]) -> Flood {
-    Flood { hops: hops.to_vec(), ports: ports.to_vec(), lost: [0; 2] }
-}
-
-impl Flood {
-    /// The pages: as many as the longer list needs, and one at least.
-    fn pages(&self) -> Vec<FloodEntry> {
-        let count = self.hops.len().max(self.ports.len()).div_ceil(FLOOD_MAX).max(1);
-        let page = |list: &[u32], page| {
-            let part = list.chunks(FLOOD_MAX).nth(page).unwrap_or_default();
-            let mut places = [0; FLOOD_MAX];
-            places[..part.len()].copy_from_slice(part);
-            (part.len() as u32, places)
-        };
-        let pages = (0..count).map(|number| {
-            let (hop_count, hops) = page(&self.hops, number);
-            let (port_count, ports) = page(&self.ports, number);
-            let [lost_hops, lost_ports] = if number == 0 { self.lost } else { [0; 2] };
-            FloodEntry { hop_count, port_count, lost_hops, lost_ports, hops, ports }
-        });
-        pages.collect()
     }
 }

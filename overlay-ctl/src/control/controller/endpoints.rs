@@ -18,6 +18,7 @@ use crate::{
     },
     model::{
         Endpoint, EndpointId, EndpointName, Invalid, NetworkId, NetworkName, NodeId, NodeName,
+        Permissions,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -36,8 +37,9 @@ pub struct CreateEndpoint {
     pub network: NetworkName,
     /// Where it will be.
     pub placement: Placement,
-    /// It may send from addresses that are not its own.
-    pub forwards: bool,
+    /// What it may send beyond its own MAC and address.
+    #[serde(rename = "forwards")]
+    pub permissions: Permissions,
     /// Other names on its network.
     pub aliases: BTreeSet<EndpointName>,
     /// The ports that it shows to the outside.
@@ -80,9 +82,9 @@ impl Verb for CreateEndpoint {
 impl CreateEndpoint {
     async fn create(self, leader: Leader) -> Result<EndpointCreated, Attempt> {
         let Leader { voter, check, .. } = leader;
-        let Self { request, name, network, placement, forwards, aliases, ports, wait } = self;
+        let Self { request, name, network, placement, permissions, aliases, ports, wait } = self;
         let mut command =
-            Command::CreateEndpoint { name, network, placement, forwards, aliases, ports };
+            Command::CreateEndpoint { name, network, placement, permissions, aliases, ports };
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
         if let DryRun::New(_) = fresh.dry_run(&voter, request, &command)? {

@@ -15,13 +15,13 @@ use std::collections::BTreeMap;
 
 fn create() -> CreateEndpoint {
     let creations = commands().into_iter().find_map(|command| match command {
-        Command::CreateEndpoint { name, network, placement, forwards, aliases, ports } => {
+        Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
             Some(CreateEndpoint {
                 request: [7; 16],
                 name,
                 network,
                 placement,
-                forwards,
+                permissions,
                 aliases,
                 ports,
                 wait: true,

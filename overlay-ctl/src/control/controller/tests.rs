@@ -14,7 +14,7 @@ use crate::{
         netlink::HeldNamespaces,
     },
     faces::api::PeersService,
-    model::{EndpointAddrs, NetworkOptions, Pool},
+    model::{EndpointAddrs, NetworkOptions, Permissions, Pool},
     proto::internal::peers_server::PeersServer,
 };
 use futures::future::join_all;
@@ -69,7 +69,7 @@ fn endpoint(request: RequestId, network: &str, n: u16) -> CreateEndpoint {
             mac: format!("02:99:00:00:{high:02x}:{low:02x}").parse().unwrap(),
             addresses: [172, 16, high, low].into(),
         },
-        forwards: false,
+        permissions: Permissions::NONE,
         aliases: [].into(),
         ports: PortsWanted::default(),
         wait: true,
@@ -128,10 +128,10 @@ impl Cluster {
         let CreateNetwork { name, pool, vni, options, .. } = network([0; 16], "full");
         let network = Command::CreateNetwork { name, pool, vni, options };
         let endpoints = (2..).take(MANY).map(|n| {
-            let CreateEndpoint { name, network, placement, forwards, aliases, ports, .. } =
+            let CreateEndpoint { name, network, placement, permissions, aliases, ports, .. } =
                 endpoint([0; 16], "full", n);
             let command =
-                Command::CreateEndpoint { name, network, placement, forwards, aliases, ports };
+                Command::CreateEndpoint { name, network, placement, permissions, aliases, ports };
             entry(0xfd, n, command)
         });
         let entries = [entry(0xfe, 0, network)].into_iter().chain(endpoints);

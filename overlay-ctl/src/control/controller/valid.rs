@@ -103,6 +103,7 @@ impl Register {
 mod tests {
     use super::*;
     use crate::control::state::PortsWanted;
+    use crate::model::Permissions;
     use std::net::Ipv6Addr;
 
     fn create(placement: Placement) -> Result<(), Invalid> {
@@ -111,7 +112,7 @@ mod tests {
             name: "web1".parse().unwrap(),
             network: "net".parse().unwrap(),
             placement,
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: [].into(),
             ports: PortsWanted::default(),
             wait: false,

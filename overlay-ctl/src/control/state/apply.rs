@@ -130,8 +130,8 @@ impl State {
                 self.register_node(rules, node)
             }
             Command::RemoveNode { name, only } => self.remove_node(&name, only),
-            Command::CreateEndpoint { name, network, placement, forwards, aliases, ports } => {
-                let new = NewEndpoint { id: revision, rules, name, forwards, aliases, ports };
+            Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
+                let new = NewEndpoint { id: revision, rules, name, permissions, aliases, ports };
                 self.create_endpoint(new, &network, placement)
             }
             Command::RemoveEndpoint { name, network, only } => {

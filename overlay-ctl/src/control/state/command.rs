@@ -3,8 +3,8 @@
 use super::Refusal;
 use crate::model::{
     Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId,
-    NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, Publish, Revision, Subnet,
-    Transport, Vni, Vtep,
+    NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish, Revision,
+    Subnet, Transport, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU16, path::PathBuf};
@@ -136,8 +136,9 @@ pub enum Command {
         network: NetworkName,
         /// The place of the endpoint.
         placement: Placement,
-        /// The endpoint may send from addresses that are not its own.
-        forwards: bool,
+        /// What the endpoint may send beyond its own MAC and address.
+        #[serde(rename = "forwards")]
+        permissions: Permissions,
         /// Further names on its network. No alias may be the name of an endpoint there.
         #[serde(default)]
         aliases: BTreeSet<EndpointName>,

@@ -5,7 +5,7 @@ use crate::{
     control::ipam,
     model::{
         Endpoint, EndpointAddrs, EndpointId, EndpointName, Invalid, Location, Mac, Network,
-        NetworkName, Node, Published,
+        NetworkName, Node, Permissions, Published,
     },
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -16,7 +16,7 @@ pub(super) struct NewEndpoint {
     /// The rules by which it is created.
     pub(super) rules: u32,
     pub(super) name: EndpointName,
-    pub(super) forwards: bool,
+    pub(super) permissions: Permissions,
     pub(super) aliases: BTreeSet<EndpointName>,
     pub(super) ports: PortsWanted,
 }
@@ -37,7 +37,7 @@ impl State {
         network: &NetworkName,
         placement: Placement,
     ) -> Result<Decision, Refusal> {
-        let NewEndpoint { id, rules, name, forwards, aliases, ports } = new;
+        let NewEndpoint { id, rules, name, permissions, aliases, ports } = new;
         let network = self.network_named(network)?;
         let aliases = self.check_names(network, &name, aliases)?;
         let place = match placement {
@@ -93,7 +93,7 @@ impl State {
             location,
             addresses: address.into(),
             mac,
-            forwards,
+            permissions,
             aliases,
             exposed,
             published,

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    EndpointAddrs, EndpointPort, Leg, LegId, Location, NetworkOptions, Pool, Publish, Published,
-    Subnet, Transport,
+    EndpointAddrs, EndpointPort, Leg, LegId, Location, NetworkOptions, Permissions, Pool, Publish,
+    Published, Subnet, Transport,
 };
 use std::{net::SocketAddr, num::NonZeroU16, sync::Arc};
 use uuid::Uuid;
@@ -60,7 +60,7 @@ pub(crate) fn commands() -> Vec<Command> {
                 netns: "/run/netns/web1".into(),
                 addresses: Ipv4Addr::new(172, 16, 16, 130).into(),
             },
-            forwards: true,
+            permissions: Permissions::ALL,
             aliases: [name("www"), name("web")].into(),
             ports: PortsWanted {
                 exposed: exposed(),
@@ -80,7 +80,7 @@ pub(crate) fn commands() -> Vec<Command> {
                 mac: "02:42:0a:00:00:63".parse().unwrap(),
                 addresses: Ipv4Addr::new(172, 16, 16, 9).into(),
             },
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: BTreeSet::new(),
             ports: PortsWanted::default(),
         },
@@ -166,7 +166,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             location: Location::Node { node: 1, netns: "/run/netns/web1".into() },
             addresses: Ipv4Addr::new(172, 16, 16, 130).into(),
             mac: "02:42:ac:10:10:82".parse().unwrap(),
-            forwards: true,
+            permissions: Permissions::ALL,
             aliases: ["www", "web"].iter().map(|alias| alias.parse().unwrap()).collect(),
             exposed: exposed(),
             published: ["127.0.0.1:8080:80/tcp", "0.0.0.0:32769:53/udp", "0.0.0.0:32768:99/sctp"]
@@ -185,7 +185,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             location: Location::External { vtep: ELSEWHERE.into() },
             addresses: Ipv4Addr::new(172, 16, 16, 9).into(),
             mac: "02:42:0a:00:00:63".parse().unwrap(),
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: BTreeSet::new(),
             exposed: BTreeSet::new(),
             published: BTreeSet::new(),
@@ -432,7 +432,7 @@ fn log() -> [Command; 10] {
             netns: "/run/netns/given".into(),
             addresses: EndpointAddrs::default(),
         },
-        forwards: false,
+        permissions: Permissions::NONE,
         aliases: BTreeSet::new(),
         ports: PortsWanted::default(),
     };
@@ -517,7 +517,7 @@ fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
             netns: "/run/netns/next".into(),
             addresses: EndpointAddrs::default(),
         },
-        forwards: false,
+        permissions: Permissions::NONE,
         aliases: BTreeSet::new(),
         ports: PortsWanted::default(),
     };

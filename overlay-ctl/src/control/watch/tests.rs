@@ -13,7 +13,7 @@ use crate::{
         voter::{Machine, Quorum, SharedState, StatusTable},
     },
     dataplane::kernel::LocalStatus,
-    model::{EndpointAddrs, NetworkOptions, NodeId, Pool, Revision},
+    model::{EndpointAddrs, NetworkOptions, NodeId, Permissions, Pool, Revision},
     proto::internal::{
         CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
         RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp,
@@ -317,7 +317,7 @@ impl World {
                 netns: format!("/run/netns/{name}").into(),
                 addresses: EndpointAddrs::default(),
             },
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: BTreeSet::new(),
             ports: PortsWanted::default(),
         });

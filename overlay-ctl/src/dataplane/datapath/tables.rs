@@ -71,6 +71,7 @@ hash_tables! {
     ports: PORTS, PutPort, DeletePort;
     nodes: NODES, PutNode, DeleteNode;
     flood: FLOOD, PutFlood, DeleteFlood;
+    bridges: BRIDGES, PutBridge, DeleteBridge;
     gateway_ports: GATEWAY_PORTS, PutGatewayPort, DeleteGatewayPort;
     apis: APIS, PutApi, DeleteApi;
 }
@@ -84,6 +85,7 @@ impl HashTables {
             hops: self.hops(&nodes)?,
             nodes,
             flood: self.flood.read()?,
+            bridges: self.bridges.read()?,
             gateway_ports: self.gateway_ports.read()?,
             apis: self.apis.read()?,
             ..Tables::default()

@@ -52,6 +52,8 @@ tables! {
     nodes: NODES, PutNode(Value<map::NODES>), DeleteNode;
     /// VNI and page -> VTEPs and ports that receive broadcast.
     flood: FLOOD, PutFlood(Box<Value<map::FLOOD>>), DeleteFlood;
+    /// (VNI, VTEP) -> what stations behind bridging endpoints there may send; VNI -> the only such endpoint.
+    bridges: BRIDGES, PutBridge(Value<map::BRIDGES>), DeleteBridge;
     /// Host-side ifindex -> the endpoint of this gateway leg.
     gateway_ports: GATEWAY_PORTS, PutGatewayPort(Value<map::GATEWAY_PORTS>), DeleteGatewayPort;
     /// The index that FDB and NODES name -> the way to the VTEP.

@@ -12,12 +12,13 @@ use crate::{
         SuperPacketHealth, Tables, WantedDevices, Way, packet_mtu,
     },
     model::{
-        Endpoint, EndpointAddrs, EndpointId, Location, Mac, Network, NodeId, Subnet, Vtep, ip16,
+        Endpoint, EndpointAddrs, EndpointId, Location, Mac, Network, NodeId, Permission, Subnet,
+        Vtep, ip16,
     },
 };
 use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
-    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, FdbKey, GatewayPortEntry,
+    ApiKey, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_ROUTING, FdbEntry, FdbKey, GatewayPortEntry,
     IP16_NONE, Ip16, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,12 +184,12 @@ pub(super) fn small_tables(
             tables.apis.insert(key, node.id);
         }
     }
-    let routers = sites.here().filter(|endpoint| endpoint.forwards);
+    let routers = sites.here().filter(|endpoint| endpoint.permissions.has(Permission::Routing));
     let routers: BTreeSet<_> =
         routers.filter_map(|endpoint| endpoint.leg).map(|leg| DeviceId::leg(leg.id)).collect();
     for (id, device) in devices.iter().filter(|(id, _)| id.kind == DeviceKind::Leg) {
         if let Some(spec) = wanted.devices.get(id) {
-            let flags = if routers.contains(id) { FLAG_FORWARDS } else { 0 };
+            let flags = if routers.contains(id) { FLAG_ROUTING } else { 0 };
             let entry = gateway_port(local.gateway, spec, device.bridge, flags);
             tables.gateway_ports.insert(device.ifindex, entry);
         }
@@ -240,10 +241,12 @@ fn gateway_port(
 }
 
 fn flags(network: &Network, endpoint: &Endpoint) -> u32 {
+    network_flags(network) | endpoint.permissions.flags()
+}
+
+/// The flags that all endpoints of the network have.
+pub(super) fn network_flags(network: &Network) -> u32 {
     let mut flags = 0;
-    if endpoint.forwards {
-        flags |= FLAG_FORWARDS;
-    }
     if !network.options.icc {
         flags |= FLAG_ICC_OFF;
     }

@@ -14,8 +14,8 @@ pub(super) struct Rows {
 
 /// The changes that turn the entries of `held` into `rows` and, where `small` is given, the other tables into `small`.
 ///
-/// In this order no entry ever names something unknown: VTEPs, networks and ports come before the FDB entries that name
-/// them, and an FDB entry before the neighbour entry that makes peers send. Removals have the reverse order.
+/// In this order no entry ever names something unknown: VTEPs, networks and ports come before the entries of BRIDGES and
+/// FDB that name them, and an FDB entry before the neighbour entry that makes peers send. Removals have the reverse order.
 pub(super) fn changes(held: &Tables, small: Option<&Tables>, rows: &Rows) -> Vec<TableChange> {
     let mut changes = Vec::new();
     let all = &mut changes;
@@ -28,12 +28,14 @@ pub(super) fn changes(held: &Tables, small: Option<&Tables>, rows: &Rows) -> Vec
             TableChange::PutFlood(key, Box::new(entry))
         });
         puts(all, &held.ports, &small.ports, TableChange::PutPort);
+        puts(all, &held.bridges, &small.bridges, TableChange::PutBridge);
     }
     row_puts(all, &held.fdb, &rows.fdb, TableChange::PutFdb);
     row_puts(all, &held.neigh, &rows.neigh, TableChange::PutNeigh);
     row_deletes(all, &held.neigh, &rows.neigh, TableChange::DeleteNeigh);
     row_deletes(all, &held.fdb, &rows.fdb, TableChange::DeleteFdb);
     if let Some(small) = small {
+        deletes(all, &held.bridges, &small.bridges, TableChange::DeleteBridge);
         deletes(all, &held.ports, &small.ports, TableChange::DeletePort);
         deletes(all, &held.flood, &small.flood, TableChange::DeleteFlood);
         deletes(all, &held.nodes, &small.nodes, TableChange::DeleteNode);

@@ -31,8 +31,7 @@ pub(super) fn pages(
         fill(&mut entry.hops, &mut entry.hop_count, &placed, number);
         fill(&mut entry.ports, &mut entry.port_count, &placed_ports, number);
         if number == 0 {
-            [entry.lost_hops, entry.lost_ports] =
-                lost.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+            [entry.lost_hops, entry.lost_ports] = lost.map(self::number);
         }
         entry
     };
@@ -40,6 +39,25 @@ pub(super) fn pages(
         .zip((0..count).map(page))
         .map(|(page, entry)| (FloodKey { vni, page }, entry))
         .collect()
+}
+
+/// The one page of these VTEPs and ports, and of `lost` VTEPs that have no index.
+pub(super) fn page(
+    hops: impl IntoIterator<Item = u32>,
+    ports: impl IntoIterator<Item = u32>,
+    lost: usize,
+) -> FloodEntry {
+    let [hops, ports] = [hops.into_iter().collect(), ports.into_iter().collect::<Vec<_>>()];
+    let mut entry = FloodEntry::EMPTY;
+    fill(&mut entry.hops, &mut entry.hop_count, &hops, 0);
+    fill(&mut entry.ports, &mut entry.port_count, &ports, 0);
+    let beyond = |list: &[u32]| list.len().saturating_sub(FLOOD_MAX);
+    [entry.lost_hops, entry.lost_ports] = [lost + beyond(&hops), beyond(&ports)].map(number);
+    entry
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Puts the part of `list` that is on the page of this number into `places`.

@@ -89,7 +89,8 @@ impl Held {
         let mut taken: BTreeSet<u32> = self.tables.nodes.values().map(|node| node.hop).collect();
         if self.may_hold_stale_entries {
             // Another program may have deleted the NODES entries of their VTEPs.
-            let remote = self.tables.fdb.values().filter(|entry| !entry.is_here());
+            let entries = self.tables.fdb.values().chain(self.tables.bridges.values());
+            let remote = entries.filter(|entry| !entry.is_here());
             taken.extend(remote.map(FdbEntry::hop));
         }
         let hops = indexes(vteps.iter().copied(), held, taken, NODES_MAX);

@@ -15,6 +15,7 @@
 //! Architecture invariant: only devices that carry the overlay's mark are touched.
 
 mod audit;
+mod bridges;
 mod desired;
 mod diff;
 mod flood;

@@ -3,7 +3,7 @@
 
 use crate::{
     control::state::{Changed, View},
-    model::{Endpoint, EndpointId, Location, NetworkId, NodeId, Vtep},
+    model::{Endpoint, EndpointId, Location, NetworkId, NodeId, Permission, Vtep},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +33,10 @@ pub(super) fn site(endpoint: &Endpoint, local: NodeId) -> Option<Site> {
     }
 }
 
+fn is_bridging(endpoint: &Endpoint) -> bool {
+    endpoint.permissions.has(Permission::Bridging)
+}
+
 /// The sites of all endpoints of one view.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sites {
@@ -42,11 +46,12 @@ pub(super) struct Sites {
     networks: BTreeMap<NetworkId, Part>,
 }
 
-/// The sites of one network, and its endpoints on this node.
+/// The sites of one network, its endpoints on this node, and its bridging endpoints anywhere.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Part {
     sites: Counted,
     here: BTreeSet<EndpointId>,
+    bridging: BTreeSet<EndpointId>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,8 +83,8 @@ impl Sites {
         Self { local, view: View::default(), sites: Counted::default(), networks: BTreeMap::new() }
     }
 
-    /// Follows `view`. Returns true if more than remote endpoints changed: a node, a network, a local endpoint, or a
-    /// network's set of VTEPs.
+    /// Follows `view`. Returns true if more than remote endpoints changed: a node, a network, a local endpoint, a bridging
+    /// one, or a network's set of VTEPs.
     pub(super) fn update(&mut self, view: &View) -> bool {
         let older = std::mem::replace(&mut self.view, view.clone());
         let mut more = view.changed_nodes(&older).next().is_some()
@@ -94,6 +99,8 @@ impl Sites {
         let place = |endpoint: &Endpoint| (endpoint.network, site(endpoint, self.local));
         if let (Some(old), Some(new)) = (change.old, change.new)
             && place(old) == place(new)
+            && !is_bridging(old)
+            && !is_bridging(new)
         {
             return place(new).1.is_none();
         }
@@ -104,20 +111,23 @@ impl Sites {
 
     fn add(&mut self, endpoint: &Endpoint) -> bool {
         let part = self.networks.entry(endpoint.network).or_default();
-        match site(endpoint, self.local) {
-            None => {
-                part.here.insert(endpoint.id);
-                true
+        let bridges = is_bridging(endpoint) && part.bridging.insert(endpoint.id);
+        bridges
+            | match site(endpoint, self.local) {
+                None => {
+                    part.here.insert(endpoint.id);
+                    true
+                }
+                Some(site) => {
+                    self.sites.add(site);
+                    part.sites.add(site)
+                }
             }
-            Some(site) => {
-                self.sites.add(site);
-                part.sites.add(site)
-            }
-        }
     }
 
     fn remove(&mut self, endpoint: &Endpoint) -> bool {
         let Some(part) = self.networks.get_mut(&endpoint.network) else { return false };
+        let bridged = part.bridging.remove(&endpoint.id);
         let more = match site(endpoint, self.local) {
             None => {
                 part.here.remove(&endpoint.id);
@@ -131,16 +141,28 @@ impl Sites {
         if part.here.is_empty() && part.sites.0.is_empty() {
             self.networks.remove(&endpoint.network);
         }
-        more
+        more | bridged
     }
 
     /// The endpoints of this node, network by network.
     pub(super) fn here(&self) -> impl Iterator<Item = &Endpoint> {
-        self.networks.iter().flat_map(|(network, part)| {
-            let endpoints = self.view.endpoints.get(network);
-            let get = move |id| endpoints.and_then(|endpoints| endpoints.get(id));
-            part.here.iter().filter_map(get).map(AsRef::as_ref)
-        })
+        self.networks.iter().flat_map(|(network, part)| self.listed(*network, &part.here))
+    }
+
+    /// The bridging endpoints of one network, on all nodes.
+    pub(super) fn bridging_of(&self, network: NetworkId) -> impl Iterator<Item = &Endpoint> {
+        let part = self.networks.get(&network).into_iter();
+        part.flat_map(move |part| self.listed(network, &part.bridging))
+    }
+
+    fn listed<'a>(
+        &'a self,
+        network: NetworkId,
+        ids: &'a BTreeSet<EndpointId>,
+    ) -> impl Iterator<Item = &'a Endpoint> {
+        let endpoints = self.view.endpoints.get(&network);
+        let get = move |id| endpoints.and_then(|endpoints| endpoints.get(id));
+        ids.iter().filter_map(get).map(AsRef::as_ref)
     }
 
     /// The endpoints of this node on one network.

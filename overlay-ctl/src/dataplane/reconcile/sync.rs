@@ -1,6 +1,6 @@
 //! Makes the tables and the names those of a view: all of them in a pass, or only what a new view changed.
 
-use super::{Reconciler, desired, held::Held, names, pass_state::PassState};
+use super::{Reconciler, bridges, desired, held::Held, names, pass_state::PassState};
 use crate::{
     control::state::{Changed, View},
     dataplane::kernel::{Kernel, KernelError, Maps as _, Resolve as _, WantedDevices},
@@ -91,13 +91,10 @@ impl<K: Kernel> Reconciler<K> {
         if let Some(Whole { wanted, state }) = whole {
             state.note(self.held.place(view, &self.node, &state.devices));
             let stands = desired::Standing { wanted, devices: &state.devices, ways: &self.ways };
-            small = Some(desired::small_tables(
-                view,
-                &self.node,
-                &self.held.sites,
-                &stands,
-                &self.held.placement,
-            ));
+            let (sites, placement) = (&self.held.sites, &self.held.placement);
+            let mut tables = desired::small_tables(view, &self.node, sites, &stands, placement);
+            bridges::put(&mut tables, view, &self.node, sites, placement);
+            small = Some(tables);
             devices = Some(&state.devices);
         }
         let rows = self.held.rows(&older, view, &self.node, &touched);

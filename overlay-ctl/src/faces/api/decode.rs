@@ -8,8 +8,8 @@ use crate::{
         state::{Placement, PortsWanted, RequestId},
     },
     model::{
-        EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName, Pool,
-        Publish, Subnet, Vni,
+        EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName,
+        Permission, Permissions, Pool, Publish, Subnet, Vni,
     },
     proto::v1,
 };
@@ -123,6 +123,7 @@ pub(super) fn create_endpoint(
         exposed,
         publish,
         publish_all,
+        permissions,
         request_id,
     } = request;
     let request = self::request_id(request_id)?;
@@ -160,7 +161,7 @@ pub(super) fn create_endpoint(
         name,
         network,
         placement,
-        forwards: *forwards,
+        permissions: self::permissions(*forwards, permissions)?,
         aliases: list("aliases", aliases, ALIASES_MAX)?,
         ports: PortsWanted {
             exposed: list("exposed", exposed, PORTS_MAX)?,
@@ -174,6 +175,21 @@ pub(super) fn create_endpoint(
         },
         wait: !*no_wait,
     })
+}
+
+/// The permissions of the list; all of them where `forwards` is set, as callers of earlier versions ask for them.
+fn permissions(forwards: bool, list: &[i32]) -> Result<Permissions, Status> {
+    let listed = list.iter().map(|number| match v1::Permission::try_from(*number) {
+        Ok(v1::Permission::Routing) => Ok(Permission::Routing),
+        Ok(v1::Permission::Bridging) => Ok(Permission::Bridging),
+        Ok(v1::Permission::Advertising) => Ok(Permission::Advertising),
+        Ok(v1::Permission::Unspecified) | Err(_) => {
+            let why = "is none that this version knows";
+            Err(invalid(Invalid::new("permissions", number.to_string(), why)))
+        }
+    });
+    let listed = listed.collect::<Result<Permissions, Status>>()?;
+    Ok(if forwards { Permissions::ALL } else { listed })
 }
 
 pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {

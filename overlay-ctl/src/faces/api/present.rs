@@ -6,7 +6,7 @@ use crate::{
         PeerInfo,
     },
     dataplane::datapath::ProgramStatus,
-    model::{Endpoint, Location, Mac, Network, Published},
+    model::{Endpoint, Location, Mac, Network, Permission, Published},
     proto::v1,
 };
 use std::time::UNIX_EPOCH;
@@ -54,6 +54,7 @@ pub(super) fn endpoint(info: EndpointInfo) -> v1::Endpoint {
         aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
         exposed: endpoint.exposed.iter().map(ToString::to_string).collect(),
         published: published(&endpoint),
+        permissions: endpoint.permissions.iter().map(permission).map(Into::into).collect(),
         ..Default::default()
     };
     match &endpoint.location {
@@ -69,6 +70,14 @@ pub(super) fn endpoint(info: EndpointInfo) -> v1::Endpoint {
     }
     show_state(state, &mut shown);
     shown
+}
+
+fn permission(permission: Permission) -> v1::Permission {
+    match permission {
+        Permission::Routing => v1::Permission::Routing,
+        Permission::Bridging => v1::Permission::Bridging,
+        Permission::Advertising => v1::Permission::Advertising,
+    }
 }
 
 /// Ordered by the endpoint's own port, as a reader looks for one.

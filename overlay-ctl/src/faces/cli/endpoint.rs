@@ -8,9 +8,9 @@ use super::{
     view::{self, Removal},
 };
 use crate::{
-    model::{EndpointPort, Publish},
+    model::{EndpointPort, Permission, Publish},
     proto::v1::{
-        CreateEndpointRequest, InspectEndpointRequest, ListEndpointsRequest, PublishRequest,
+        self, CreateEndpointRequest, InspectEndpointRequest, ListEndpointsRequest, PublishRequest,
         RemoveEndpointRequest,
     },
 };
@@ -97,7 +97,12 @@ pub(super) struct CreateArgs {
     /// Publish each exposed port that no --publish names at a free port of its node
     #[arg(short = 'P', long, conflicts_with = "vtep")]
     publish_all: bool,
-    /// The endpoint routes or bridges for others: it may send from addresses that are not its own
+    /// Permission to send what an endpoint may not send otherwise. Repeatable, or with commas.
+    /// routing: from IP addresses that no endpoint has. bridging: from MACs that no endpoint has, and to get what is
+    /// for such MACs. advertising: router advertisements, redirects, and a DHCP server's messages
+    #[arg(long = "allow", value_name = "PERMISSION", value_delimiter = ',')]
+    allowed: Vec<Permission>,
+    /// Short for --allow routing,bridging,advertising
     #[arg(long)]
     forwards: bool,
     /// The endpoint is behind this external VTEP, which is not a node of the cluster: a switch, or a
@@ -123,6 +128,7 @@ impl CreateArgs {
             expose,
             publish,
             publish_all,
+            allowed,
             forwards,
             vtep,
             mac,
@@ -147,8 +153,17 @@ impl CreateArgs {
             exposed: expose.iter().map(ToString::to_string).collect(),
             publish: publish.into_iter().map(publish_request).collect(),
             publish_all,
+            permissions: allowed.into_iter().map(permission_request).map(Into::into).collect(),
             request_id: request_id(),
         })
+    }
+}
+
+fn permission_request(permission: Permission) -> v1::Permission {
+    match permission {
+        Permission::Routing => v1::Permission::Routing,
+        Permission::Bridging => v1::Permission::Bridging,
+        Permission::Advertising => v1::Permission::Advertising,
     }
 }
 
@@ -264,133 +279,4 @@ async fn create(args: CreateArgs, client: &Client, output: &mut Output<'_>) -> R
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::faces::cli::{Cli, Command as Verb};
-    use clap::{Parser as _, error::ErrorKind};
-
-    fn request(args: &str) -> CreateEndpointRequest {
-        match Cli::try_parse_from(args.split(' ')).unwrap().command {
-            Verb::Endpoint(Command::Create(args)) => args.into_request().unwrap(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn refusal(args: &str) -> ErrorKind {
-        Cli::try_parse_from(args.split(' ')).unwrap_err().kind()
-    }
-
-    #[test]
-    fn namespace_defaults_to_the_endpoints_name() {
-        let request = request("overlay endpoint create web1 --network myoverlay");
-        assert_eq!(request.netns, "web1");
-        assert_eq!((request.node.as_str(), request.ip.as_str()), ("", ""));
-        assert_eq!(request.request_id.len(), 16);
-        assert!(!request.no_wait);
-    }
-
-    #[test]
-    fn namespace_name_is_left_to_the_node_and_a_path_is_made_absolute() {
-        let name = request("overlay endpoint create web1 --network n --netns other");
-        assert_eq!(name.netns, "other");
-        let path = request("overlay endpoint create web1 --network n --netns ./ns/web1");
-        let folder = std::env::current_dir().unwrap();
-        assert_eq!(path.netns, folder.join("ns/web1").to_str().unwrap());
-        let absolute = request("overlay endpoint create web1 --network n --netns /proc/7/ns/net");
-        assert_eq!(absolute.netns, "/proc/7/ns/net");
-    }
-
-    #[test]
-    fn foreign_vtep_takes_mac_and_ip_and_no_namespace() {
-        let all = "overlay endpoint create sw1 --network n --vtep 10.0.0.9 --mac 02:AA:00:00:00:09 --ip 172.16.16.9";
-        let made = request(all);
-        assert_eq!(made.vtep, "10.0.0.9");
-        assert_eq!(made.mac, "02:aa:00:00:00:09");
-        assert_eq!(made.ip, "172.16.16.9");
-        assert_eq!(made.netns, "", "nor a namespace with its name");
-
-        for (args, kind) in [
-            ("--vtep 10.0.0.9", ErrorKind::MissingRequiredArgument),
-            ("--vtep 10.0.0.9 --ip 172.16.16.9", ErrorKind::MissingRequiredArgument),
-            ("--vtep 10.0.0.9 --mac 02:aa:00:00:00:09", ErrorKind::MissingRequiredArgument),
-            ("--mac 02:aa:00:00:00:09", ErrorKind::MissingRequiredArgument),
-        ] {
-            let args = format!("overlay endpoint create sw1 --network n {args}");
-            assert_eq!(refusal(&args), kind, "{args}");
-        }
-        assert_eq!(request(&format!("{all} --alias s")).aliases, ["s"], "it has names, too");
-        for extra in ["--netns sw1", "--node host1", "-p 80", "-P", "--expose 80"] {
-            assert_eq!(refusal(&format!("{all} {extra}")), ErrorKind::ArgumentConflict, "{extra}");
-        }
-    }
-
-    #[test]
-    fn names_and_ports_are_asked_for_as_written() {
-        let asked = request(
-            "overlay endpoint create web1 --network n --alias www --alias db --expose 80 \
-             --expose 53/udp -p 8080:80 -p 127.0.0.1::443 --publish 53:53/udp -P",
-        );
-        assert_eq!(asked.aliases, ["www", "db"]);
-        assert_eq!(asked.exposed, ["80/tcp", "53/udp"]);
-        let publish = |host_ip: &str, host_port, port: &str| PublishRequest {
-            host_ip: host_ip.to_owned(),
-            host_port,
-            port: port.to_owned(),
-        };
-        assert_eq!(
-            asked.publish,
-            [
-                publish("0.0.0.0", 8080, "80/tcp"),
-                publish("127.0.0.1", 0, "443/tcp"),
-                publish("0.0.0.0", 53, "53/udp"),
-            ]
-        );
-        assert!(asked.publish_all);
-        let plain = request("overlay endpoint create web1 --network n");
-        assert!(plain.publish.is_empty() && plain.exposed.is_empty() && !plain.publish_all);
-    }
-
-    #[test]
-    fn malformed_ports_are_usage_errors_that_say_what_is_wrong() {
-        for (args, words) in [
-            ("-p 80:", "port \"\" is not a port from 1 to 65535"),
-            ("-p x:80", "host port \"x\" is not a port"),
-            ("-p 1.2.3:80:80", "host address \"1.2.3\" is not an IPv4 address"),
-            ("-p 80/icmp", "protocol \"icmp\" is none of tcp, udp, sctp"),
-            ("--expose 0", "port \"0\" is not a port"),
-        ] {
-            let line = format!("overlay endpoint create web1 --network n {args}");
-            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{args}");
-            assert!(error.to_string().contains(words), "{error}");
-        }
-    }
-
-    #[test]
-    fn malformed_addresses_are_usage_errors() {
-        for args in ["--ip 172.16.16", "--ip fd00::1"] {
-            let args = format!("overlay endpoint create web1 --network n {args}");
-            assert_eq!(refusal(&args), ErrorKind::ValueValidation, "{args}");
-        }
-        for mac in
-            ["02:aa:00:00:00", "02:aa:00:00:00:0g", "02:aa:00:00:00:009", "02-aa-00-00-00-09"]
-        {
-            assert!(mac.parse::<Mac>().is_err(), "{mac}");
-        }
-    }
-
-    #[test]
-    fn last_of_wait_and_no_wait_counts() {
-        let create = "overlay endpoint create web1 --network n";
-        assert!(!request(&format!("{create} --wait")).no_wait);
-        assert!(request(&format!("{create} --no-wait")).no_wait);
-        assert!(request(&format!("{create} --wait --no-wait")).no_wait);
-        assert!(!request(&format!("{create} --no-wait --wait")).no_wait);
-    }
-
-    #[test]
-    fn each_request_has_an_id_of_its_own() {
-        let create = "overlay endpoint create web1 --network n";
-        assert_ne!(request(create).request_id, request(create).request_id);
-    }
-}
+mod tests;

@@ -40,6 +40,7 @@ fn what_is_written_is_read_and_deleted() {
                 TableChange::PutHop(key, _) => TableChange::DeleteHop(key),
                 TableChange::PutNode(key, _) => TableChange::DeleteNode(key),
                 TableChange::PutFlood(key, _) => TableChange::DeleteFlood(key),
+                TableChange::PutBridge(key, _) => TableChange::DeleteBridge(key),
                 TableChange::PutGatewayPort(key, _) => TableChange::DeleteGatewayPort(key),
                 TableChange::PutApi(key, _) => TableChange::DeleteApi(key),
                 other => unreachable!("only puts: {other:?}"),

@@ -2,15 +2,16 @@
 //! because it writes one table after the other, or by mistake.
 
 use overlay_common::{
-    CONFIG_MONITOR, CONFIG_SHARED, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX,
-    FdbEntry, FdbKey, NODES_MAX, NeighEntry, NeighKey, ip16_from_v4,
+    BridgeKey, CONFIG_MONITOR, CONFIG_SHARED, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF,
+    FLAG_MULTICAST, FLAG_ROUTING, FLOOD_MAX, FdbEntry, FdbKey, NODES_MAX, NeighEntry, NeighKey,
+    ip16_from_v4,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use crate::world::{
-    A, B, FAR, FAR_VTEP, HOP_FAR, HOP_IDLE, IDLE_VTEP, LEG_A, NO_DEVICE, OTHER_VNI, OWN_VTEP,
-    PORT_A, PORT_B, SLOT_A, SLOT_B, STRANGE_VTEP, STRANGER, Station, VNI, World, api_key, fdb_key,
-    flood, node_key,
+    A, B, FAR, FAR_VTEP, FORWARDS, HOP_FAR, HOP_IDLE, IDLE_VTEP, LEG_A, NO_DEVICE, OTHER_VNI,
+    OWN_VTEP, PORT_A, PORT_B, SLOT_A, SLOT_B, STRANGE_VTEP, STRANGER, Station, VNI, World, api_key,
+    fdb_key, flood, node_key,
 };
 
 /// One difference from the usual world.
@@ -18,8 +19,14 @@ use crate::world::{
 pub(super) enum Change {
     /// Every endpoint has these flags.
     Flags(u32),
-    /// This endpoint forwards for others.
-    Forwards(Station),
+    /// This endpoint has these permissions, too.
+    Permits(Station, u32),
+    /// This endpoint is the only bridging one of the network.
+    OnlyBridge(Station),
+    /// These indexes of HOPS and ports are those of bridging endpoints.
+    Bridging(Vec<u32>, Vec<u32>),
+    /// Stations with these flags are behind the VTEP.
+    Stations([u8; 4], u32),
     NotConfigured,
     VxlanPort(u16),
     /// Each drop makes an event.
@@ -92,12 +99,20 @@ impl Change {
     pub(super) fn apply(&self, world: &mut World) {
         match self {
             Self::Flags(flags) => world.flag(*flags),
-            Self::Forwards(who) => {
+            Self::Permits(who, flags) => {
                 let ports = world.ports.values_mut().filter(|port| port.mac == who.mac);
-                ports.for_each(|port| port.flags |= FLAG_FORWARDS);
+                ports.for_each(|port| port.flags |= flags);
                 let entries = world.fdb.iter_mut().filter(|(key, _)| key.mac == who.mac);
-                entries.for_each(|(_, entry)| entry.flags |= FLAG_FORWARDS);
+                entries.for_each(|(_, entry)| entry.flags |= flags);
             }
+            Self::OnlyBridge(who) => {
+                if let Some(entry) = world.fdb.get(&fdb_key(who.mac)).copied() {
+                    world.bridges.insert(BridgeKey::only(VNI), entry);
+                    world.bridging.entry(VNI).or_insert_with(|| flood(&[], &[]));
+                }
+            }
+            Self::Bridging(hops, ports) => drop(world.bridging.insert(VNI, flood(hops, ports))),
+            Self::Stations(vtep, flags) => world.stations_behind(*vtep, *flags),
             Self::NotConfigured => world.config = None,
             Self::VxlanPort(port) => {
                 world.config.iter_mut().for_each(|config| config.vxlan_port = *port);
@@ -218,14 +233,21 @@ pub(super) fn change() -> BoxedStrategy<Change> {
     let vtep = || select(vec![FAR_VTEP, IDLE_VTEP, OWN_VTEP, STRANGE_VTEP]);
     let flags = || {
         select(vec![
-            FLAG_FORWARDS,
+            FORWARDS,
             FLAG_MULTICAST,
-            FLAG_FORWARDS | FLAG_MULTICAST,
-            FLAG_FORWARDS | FLAG_MULTICAST,
+            FORWARDS | FLAG_MULTICAST,
+            FLAG_BRIDGING | FLAG_MULTICAST,
             FLAG_ICC_OFF,
             FLAG_ICC_OFF | FLAG_MULTICAST,
         ])
     };
+    let permissions =
+        || select(vec![FORWARDS, FLAG_ROUTING, FLAG_BRIDGING, FLAG_BRIDGING, FLAG_ADVERTISING]);
+    let bridging = (
+        vec(select(vec![HOP_FAR, HOP_IDLE, 7]), 0..4),
+        vec(select(vec![PORT_A, PORT_B, PORT_B, NO_DEVICE]), 0..4),
+    );
+    let stations = (vtep(), prop_oneof![permissions(), flags()]);
     let flooded =
         (up_to_all(vec![HOP_FAR, HOP_IDLE, 7]), up_to_all(vec![PORT_A, PORT_B, PORT_B, NO_DEVICE]));
     let port = || select(vec![PORT_A, PORT_B]);
@@ -245,7 +267,10 @@ pub(super) fn change() -> BoxedStrategy<Change> {
         1 => select(vec![0, 1, 2]).prop_map(Change::Limit),
         2 => Just(Change::Monitored),
         2 => Just(Change::AllTold),
-        3 => station().prop_map(Change::Forwards),
+        3 => (station(), permissions()).prop_map(|(who, flags)| Change::Permits(who, flags)),
+        3 => station().prop_map(Change::OnlyBridge),
+        3 => bridging.prop_map(|(hops, ports)| Change::Bridging(hops, ports)),
+        4 => stations.prop_map(|(vtep, flags)| Change::Stations(vtep, flags)),
         2 => Just(Change::NoNextHops),
         1 => select(vec![HOP_FAR, HOP_IDLE]).prop_map(Change::NoWay),
         3 => select(vec![552u16, 600, 1000, 1320, 1332, 1450, 9000, u16::MAX]).prop_map(Change::Mtu),

@@ -9,6 +9,7 @@ use super::{
     bytes::{Bytes, IPV6},
     icmp,
     memory::Memory,
+    sender::Sender,
     vlan::Inside,
 };
 use crate::world::World;
@@ -16,32 +17,38 @@ use crate::world::World;
 /// The owner of each address, by network.
 pub(super) type Claims = BTreeMap<(u32, [u8; 16]), MacBytes>;
 
-/// Checks a frame whose packet was checked by [`super::fence`]. `slot` is that of an endpoint of this node, whose claims
-/// are limited.
+/// Checks a frame whose packet was checked by [`super::fence`]. The claims of endpoints of this node are limited.
 pub(super) fn check(
     world: &World,
     memory: &mut Memory,
-    (vni, sender): (u32, MacBytes),
+    sender: &Sender,
     frame: Bytes<'_>,
     inside: Inside,
-    slot: Option<u32>,
 ) -> Result<(), DropReason> {
     let Inside::Packet(IPV6, at) = inside else { return Ok(()) };
-    if let Some(address) = icmp::about_v6(frame.from(at))? {
+    let is_router = sender.routes();
+    let Sender { vni, mac: sender, slot, .. } = *sender;
+    if let Some(address) = icmp::about_v6(frame.from(at), is_router)? {
         return if is_anothers(world, memory, (vni, sender), address) {
             Err(DropReason::IcmpAboutOthers)
         } else {
             Ok(())
         };
     }
-    let Some((address, is_question)) = claimed(frame.from(at)) else { return Ok(()) };
+    let Some((address, speaks)) = claimed(frame.from(at)) else { return Ok(()) };
     // A question whether anybody has an address must reach who has it.
-    let if_others = if is_question { Ok(()) } else { Err(DropReason::SpoofedNeighbour) };
+    let if_others = match speaks {
+        Speaks::AsksFor => Ok(()),
+        Speaks::Claims | Speaks::Names => Err(DropReason::SpoofedNeighbour),
+    };
     if maker(address) == Some(sender) {
         return Ok(());
     }
     if is_anothers(world, memory, (vni, sender), address) {
         return if_others;
+    }
+    if speaks == Speaks::Names {
+        return Ok(());
     }
     let is_new = !memory.claims.contains_key(&(vni, address));
     if is_new && slot.is_some_and(|slot| !memory.allows_claim(world, slot)) {
@@ -73,18 +80,33 @@ fn is_anothers(
     maker != Some(sender) && owner.is_some_and(|owner| owner != sender)
 }
 
-/// The address for which a message speaks: the target of an advertisement, the source of a solicitation, or the target of
-/// a solicitation that has no source. The latter only asks for it, and then the second value is true.
-fn claimed(ip: Bytes<'_>) -> Option<([u8; 16], bool)> {
+/// What a message says of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaks {
+    /// That it is the sender's.
+    Claims,
+    /// That the sender would like to have it.
+    AsksFor,
+    /// Where it is.
+    Names,
+}
+
+/// The address of which a message speaks: the target of a neighbour's advertisement or of a redirect, the source of a
+/// solicitation or of a router's advertisement, or the target of a solicitation that has no source.
+fn claimed(ip: Bytes<'_>) -> Option<([u8; 16], Speaks)> {
     const ICMPV6: u8 = 58;
     let is_believed = ip.byte(6) == Ok(ICMPV6) && ip.byte(7) == Ok(255);
     let icmp = ip.from(40);
     let source = ip.array(8).ok().filter(|source| *source != [0; 16]);
     let target = icmp.array(8).ok();
     match icmp.byte(0).ok().filter(|_| is_believed)? {
-        133 => Some((source?, false)),
-        135 => target.map(|target| (source.unwrap_or(target), source.is_none())),
-        136 => Some((target?, false)),
+        133 | 134 => Some((source?, Speaks::Claims)),
+        135 => target.map(|target| match source {
+            Some(source) => (source, Speaks::Claims),
+            None => (target, Speaks::AsksFor),
+        }),
+        136 => Some((target?, Speaks::Claims)),
+        137 => Some((target?, Speaks::Names)),
         _ => None,
     }
 }

@@ -1,19 +1,21 @@
 //! The rules for frames that an endpoint sends, and the places where they go.
 
 use overlay_common::{
-    DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Limit, NeighKey, PortEntry,
+    BridgeKey, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST, FdbEntry, FdbKey, Limit, PortEntry,
 };
 
 use super::{
     End, Fate, Frame, Incoming, Way,
+    arp::{self, Heard},
     bytes::{ARP, Bytes, ETHERNET, is_group, is_reserved_group},
     checksum::{self, Carries},
     claim, fence, kernel,
     memory::Memory,
+    sender::Sender,
     too_big, tunnel,
     vlan::{self, Inside},
 };
-use crate::world::World;
+use crate::world::{Flood, World};
 
 pub(super) fn decide(
     world: &World,
@@ -29,60 +31,83 @@ pub(super) fn decide(
     frame.at_least(ETHERNET)?;
 
     // Checks of the sender's addresses.
-    if from != port.mac && !has(FLAG_FORWARDS) {
-        return Err(DropReason::SpoofedMac);
-    }
+    let sender = Sender::at_port(world, port, from)?;
     let inside = vlan::inside(frame)?;
-    if let Inside::Packet(ARP, _) = inside {
+    let heard = if let Inside::Packet(ARP, at) = inside {
         checksum::check(incoming, Carries::NoChecksum)?;
-        let end = answer(world, incoming, port)?;
-        fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
-        return Ok(end);
-    }
-    let carries = match has(FLAG_FORWARDS) {
-        false => {
-            let carries = fence::check(frame, inside, &port.ip, skb.gso_size)?;
-            claim::check(world, memory, (port.vni, from), frame, inside, Some(port.slot))?;
-            carries
+        let heard = arp::hear(world, &sender, to, frame.from(at), Some(port.ip))?;
+        if let Heard::Known(mac) = heard {
+            fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
+            return Ok(End::Redirected(Way::OutOf(skb.ifindex), turned_around(frame, mac)));
         }
-        true => fence::unchecked(inside),
+        Some(heard)
+    } else {
+        let carries = fence::check(world, &sender, frame, inside, skb.gso_size)?;
+        claim::check(world, memory, &sender, frame, inside)?;
+        checksum::check(incoming, carries)?;
+        None
     };
-    checksum::check(incoming, carries)?;
 
     // Choice of the receivers.
-    if is_group(to) {
-        match (has(FLAG_MULTICAST), has(FLAG_ICC_OFF)) {
-            (false, _) => return Err(DropReason::BroadcastOff),
-            (true, _) if is_reserved_group(to) => return Err(DropReason::ReservedGroup),
-            (true, true) => return Err(DropReason::IccOff),
-            (true, false) => {
-                let limit = world.config.map_or(Limit::NONE, |config| config.storm);
-                if !memory.allows_storm(limit, port.slot) {
-                    return Err(DropReason::Storm);
-                }
-                replicate(world, incoming, port, fate)?;
+    let receivers = if heard == Some(Heard::ForStations) {
+        bridging(world, port, skb.ifindex).ok_or(DropReason::ArpUnknownTarget)?
+    } else if is_group(to) {
+        match has(FLAG_MULTICAST) {
+            false => return Err(DropReason::BroadcastOff),
+            true if is_reserved_group(to) => return Err(DropReason::ReservedGroup),
+            true => Receivers::All(world.flood.get(&port.vni)),
+        }
+    } else {
+        match world.fdb.get(&FdbKey { vni: port.vni, mac: to, pad: [0; 2] }) {
+            Some(endpoint) => Receivers::One(endpoint),
+            None => {
+                let bridging = bridging(world, port, skb.ifindex);
+                bridging.ok_or(DropReason::UnknownDestination)?
             }
         }
-        fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
-        return Ok(End::Copied);
-    }
-    let key = FdbKey { vni: port.vni, mac: to, pad: [0; 2] };
-    let destination = world.fdb.get(&key).ok_or(DropReason::UnknownDestination)?;
+    };
     if has(FLAG_ICC_OFF) {
         return Err(DropReason::IccOff);
     }
-    let end = match destination.ifindex {
-        0 => send_away(world, memory, incoming, port, destination.hop())?,
-        own if own == skb.ifindex => return Err(DropReason::HairpinDestination),
-        other => {
-            fate.count(destination.slot(), bytes.len(), |traffic| &mut traffic.from_neighbours);
-            End::Redirected(Way::OutOf(other), Frame::plain(bytes))
+    let end = match receivers {
+        Receivers::All(flood) => {
+            let limit = world.config.map_or(Limit::NONE, |config| config.storm);
+            if !memory.allows_storm(limit, port.slot) {
+                return Err(DropReason::Storm);
+            }
+            replicate(world, incoming, port, flood.ok_or(DropReason::BroadcastOff)?, fate);
+            End::Copied
         }
+        Receivers::One(endpoint) => match endpoint.ifindex {
+            0 => send_away(world, memory, incoming, port, endpoint.hop())?,
+            own if own == skb.ifindex => return Err(DropReason::HairpinDestination),
+            other => {
+                fate.count(endpoint.slot(), bytes.len(), |traffic| &mut traffic.from_neighbours);
+                End::Redirected(Way::OutOf(other), Frame::plain(bytes))
+            }
+        },
     };
-    if matches!(end, End::Redirected(..)) {
+    if matches!(end, End::Redirected(..) | End::Copied) {
         fate.count(port.slot, bytes.len(), |traffic| &mut traffic.sent);
     }
     Ok(end)
+}
+
+/// The receivers of a frame.
+enum Receivers<'a> {
+    /// An endpoint of the network.
+    One(&'a FdbEntry),
+    /// Everybody on this list, if there is one.
+    All(Option<&'a Flood>),
+}
+
+/// The receivers of a frame for a station that is no endpoint: the network's bridging endpoints other than the sender.
+/// If there is only one, it gets the frame as any endpoint would.
+fn bridging<'a>(world: &'a World, port: &PortEntry, from: u32) -> Option<Receivers<'a>> {
+    match world.bridges.get(&BridgeKey::only(port.vni)) {
+        Some(only) => (only.ifindex != from).then_some(Receivers::One(only)),
+        None => world.bridging.get(&port.vni).map(|list| Receivers::All(Some(list))),
+    }
 }
 
 /// Sends the frame to an endpoint behind the VTEP with this index in HOPS.
@@ -121,34 +146,6 @@ fn tos_mask(world: &World) -> u8 {
     world.config.map_or(0, |config| config.tos_mask)
 }
 
-/// Answers an ARP request (RFC 826) for an address of the network from the map, whatever the destination of
-/// its frame. Any other ARP packet is dropped.
-fn answer(world: &World, incoming: Incoming<'_>, port: &PortEntry) -> Result<End, DropReason> {
-    let forwards = port.flags & FLAG_FORWARDS != 0;
-    let frame = Bytes(incoming.bytes);
-    let arp = frame.from(ETHERNET);
-    arp.at_least(28)?;
-    let is_request = [0, 1, 8, 0, 6, 4, 0, 1];
-    if arp.array(0)? != is_request {
-        return Err(DropReason::ArpNotRequest);
-    }
-    let (sender_mac, sender, target) = (arp.mac(8)?, arp.ip(14)?, arp.ip(24)?);
-    if sender_mac != port.mac && !forwards {
-        return Err(DropReason::SpoofedMac);
-    }
-    // A host that has no address yet asks without a sender's address (RFC 5227, section 2.1.1).
-    let is_probe = sender[12..] == [0; 4];
-    if sender != port.ip && !is_probe && !forwards {
-        return Err(DropReason::SpoofedIp);
-    }
-    if target == port.ip {
-        return Err(DropReason::ArpOwnAddress);
-    }
-    let asked = NeighKey { ip: target, vni: port.vni };
-    let found = world.neigh.get(&asked).ok_or(DropReason::ArpUnknownTarget)?;
-    Ok(End::Redirected(Way::OutOf(incoming.skb.ifindex), turned_around(frame, found.mac)))
-}
-
 /// The answer to an ARP request, which says that the wanted address is at `mac`. Bytes behind the request
 /// stay.
 pub(super) fn turned_around(frame: Bytes<'_>, mac: [u8; 6]) -> Frame {
@@ -158,14 +155,14 @@ pub(super) fn turned_around(frame: Bytes<'_>, mac: [u8; 6]) -> Frame {
     Frame::plain(&answer.concat())
 }
 
-/// Head-end replication: sends a copy to every other port and every VTEP of the network.
+/// Head-end replication: sends a copy to every other port and every VTEP on the list.
 fn replicate(
     world: &World,
     incoming: Incoming<'_>,
     port: &PortEntry,
+    flood: &Flood,
     fate: &mut Fate,
-) -> Result<(), DropReason> {
-    let flood = world.flood.get(&port.vni).ok_or(DropReason::BroadcastOff)?;
+) {
     fate.overflow(flood.lost[1]);
     for ifindex in &flood.ports {
         if *ifindex != incoming.skb.ifindex {
@@ -177,7 +174,7 @@ fn replicate(
     if let Some(refused) = refused.filter(|_| !flood.hops.is_empty()) {
         // The neighbours have their copies already, and those for the VTEPs are lost.
         fate.lost.push(refused);
-        return Ok(());
+        return;
     }
     for index in &flood.hops {
         match world.hop(*index) {
@@ -205,5 +202,4 @@ fn replicate(
             }
         }
     }
-    Ok(())
 }

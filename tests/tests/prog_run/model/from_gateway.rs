@@ -1,13 +1,13 @@
 //! The rules for frames that an endpoint sends on its gateway leg.
 
-use overlay_common::{ApiKey, DropReason, FLAG_FORWARDS, GatewayPortEntry};
+use overlay_common::{ApiKey, DropReason, FLAG_ROUTING, GatewayPortEntry};
 
 use super::{
     End, Frame, Incoming, Way,
     bytes::{ARP, Bytes, ETHERNET, IPV4, is_group},
     checksum::{self, Carries},
     from_endpoint::turned_around,
-    icmp,
+    icmp::{self, May},
     vlan::is_tag,
 };
 use crate::{bench::Skb, world::World};
@@ -64,7 +64,10 @@ pub(super) fn decide(world: &World, incoming: Incoming<'_>) -> Result<End, DropR
                 return Err(DropReason::ControllerPort);
             }
         }
-        1 => icmp::check(&leg.ip, Bytes(payload), leg.flags & FLAG_FORWARDS != 0)?,
+        1 => {
+            let may = May { report_mtu: leg.flags & FLAG_ROUTING != 0, redirect: false };
+            icmp::check(|destination| destination == leg.ip, Bytes(payload), may)?;
+        }
         _ => {}
     }
     let at = ETHERNET + header.len();

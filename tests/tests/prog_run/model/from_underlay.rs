@@ -1,17 +1,18 @@
 //! The rules for packets from other nodes, and their receivers.
 
 use overlay_common::{
-    CONFIG_SHARED, Config, DropReason, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16,
-    NodeKey,
+    CONFIG_SHARED, Config, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16, NodeKey,
 };
 
 use super::{
     End, Fate, Frame, Incoming, Way,
+    arp::{self, Heard},
     bytes::{ARP, Bytes, ETHERNET, IPV4, is_group, is_reserved_group},
     claim, ecn, fence,
     kernel::{self, PacketType},
     memory::Memory,
     path::Paths,
+    sender::Sender,
     vlan::{self, Inside},
 };
 use crate::world::World;
@@ -72,42 +73,58 @@ fn decide_alone(
     let (to, from) = (inner.mac(0)?, inner.mac(6)?);
 
     // Checks of the sender.
-    let source = world.fdb.get(&FdbKey { vni, mac: from, pad: [0; 2] });
-    let Some(source) = source.filter(|source| source.vtep == vtep) else {
+    let Some(sender) = Sender::behind(world, vtep, vni, from) else {
         return Err(why_not(world, config, vtep, vni, inner.be16(12)?));
     };
-    let has = |flag| source.flags & flag != 0;
     let inner = cut_to_length(frame, incoming.skb.gso_size)?.from(INNER);
     let inside = vlan::inside(inner)?;
-    if let Inside::Packet(ARP, _) = inside {
-        return Err(DropReason::ArpFromUnderlay);
-    }
-    if !has(FLAG_FORWARDS) {
-        fence::check(inner, inside, &source.ip, incoming.skb.gso_size)?;
-        claim::check(world, memory, (vni, from), inner, inside, None)?;
-    }
-    if has(FLAG_ICC_OFF) {
+    let here = world.bridging.get(&vni).filter(|list| !list.ports.is_empty());
+    let heard = if let Inside::Packet(ARP, at) = inside {
+        // Without bridging endpoints nothing else is looked at.
+        if !world.bridging.contains_key(&vni) {
+            return Err(DropReason::ArpFromUnderlay);
+        }
+        match arp::hear(world, &sender, to, inner.from(at), None)? {
+            // The sender's node would have answered.
+            Heard::Known(_) => return Err(DropReason::ArpFromUnderlay),
+            Heard::ForStations if here.is_none() => return Err(DropReason::ArpFromUnderlay),
+            heard => Some(heard),
+        }
+    } else {
+        fence::check(world, &sender, inner, inside, incoming.skb.gso_size)?;
+        claim::check(world, memory, &sender, inner, inside)?;
+        None
+    };
+    if sender.has(FLAG_ICC_OFF) {
         return Err(DropReason::IccOff);
     }
 
     // Choice of the receivers.
-    if is_group(to) {
-        let flood = world.flood.get(&vni).filter(|_| has(FLAG_MULTICAST));
-        let flood = flood.ok_or(DropReason::BroadcastOff)?;
-        if is_reserved_group(to) {
+    let endpoint = world.fdb.get(&FdbKey { vni, mac: to, pad: [0; 2] });
+    let many = if heard == Some(Heard::ForStations) {
+        here
+    } else if is_group(to) {
+        let flood = world.flood.get(&vni).filter(|_| sender.has(FLAG_MULTICAST));
+        if flood.is_some() && is_reserved_group(to) {
             return Err(DropReason::ReservedGroup);
         }
+        Some(flood.ok_or(DropReason::BroadcastOff)?)
+    } else if endpoint.is_none() {
+        Some(here.ok_or(DropReason::UnknownDestination)?)
+    } else {
+        None
+    };
+    if let Some(flood) = many {
         let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
         fate.overflow(flood.lost[1]);
         for ifindex in &flood.ports {
             fate.copy(*ifindex, Frame::plain(&bytes));
         }
-        // A frame for a group is counted in the slot that endpoints without their own slot share.
+        // A frame for many is counted in the slot that endpoints without their own slot share.
         fate.count(0, untagged.len(), |traffic| &mut traffic.received);
         return Ok(End::Copied);
     }
-    let destination = world.fdb.get(&FdbKey { vni, mac: to, pad: [0; 2] });
-    let destination = destination.ok_or(DropReason::UnknownDestination)?;
+    let destination = endpoint.ok_or(DropReason::UnknownDestination)?;
     if destination.ifindex == 0 {
         return Err(DropReason::NotLocalDestination);
     }

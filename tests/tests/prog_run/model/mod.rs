@@ -5,6 +5,7 @@
 //! Each program has a file of its name here, and so has each rule that two programs share. The model contains
 //! only those parts of the kernel that no program can change: see [`kernel`].
 
+mod arp;
 mod bytes;
 mod checksum;
 mod claim;
@@ -20,6 +21,7 @@ mod jumbo;
 pub(super) mod kernel;
 mod memory;
 mod path;
+mod sender;
 mod too_big;
 mod tunnel;
 mod vlan;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::agents::AGENTS;
 use crate::{
     control::state::{Command, Envelope, Mutation, Placement, PortsWanted},
-    model::{EndpointAddrs, NetworkOptions, Pool},
+    model::{EndpointAddrs, NetworkOptions, Permissions, Pool},
     seeded::Rng,
 };
 
@@ -49,7 +49,7 @@ pub(crate) fn any(rng: &mut Rng) -> Command {
                 netns: format!("/run/netns/{}", rng.below(8)).into(),
                 addresses: EndpointAddrs::default(),
             },
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: Default::default(),
             ports: PortsWanted::default(),
         },

@@ -1,7 +1,7 @@
 //! Three voters of which the leader dies in the middle of a request, as by `kill -9`.
 
 use super::{check, endpoint, entry, network, register, state, within};
-use crate::model::EndpointAddrs;
+use crate::model::{EndpointAddrs, Permissions};
 use crate::{
     control::{
         consensus::{Consensus, ConsensusConfig, Identity, LogStore, PeerQueues, ProposeError},
@@ -148,7 +148,7 @@ async fn a_request_whose_leader_dies_is_carried_out_once_and_answered_alike() {
             netns: "/run/netns/silent".into(),
             addresses: EndpointAddrs::default(),
         },
-        forwards: false,
+        permissions: Permissions::NONE,
         aliases: [].into(),
         ports: PortsWanted::default(),
     };
@@ -180,7 +180,7 @@ async fn a_request_whose_leader_dies_is_carried_out_once_and_answered_alike() {
     assert_eq!(again.endpoint.endpoint, made.endpoint.endpoint);
     let node = "h1".parse().unwrap();
     assert_eq!((&*made.lagging, &*again.lagging), ([node].as_slice(), &*made.lagging));
-    let other = CreateEndpoint { forwards: true, ..create };
+    let other = CreateEndpoint { permissions: Permissions::ALL, ..create };
     let refused = within(agent.create_endpoint(other)).await;
     assert!(
         matches!(refused, Err(ControllerError::Refused(Refusal::RequestIdUsed { .. }))),

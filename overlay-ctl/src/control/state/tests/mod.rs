@@ -10,7 +10,8 @@ mod rows;
 
 use super::*;
 use crate::model::{
-    Endpoint, EndpointAddrs, EndpointPort, NetworkOptions, Pool, Publish, Published, Transport,
+    Endpoint, EndpointAddrs, EndpointPort, NetworkOptions, Permission, Permissions, Pool, Publish,
+    Published, Transport,
 };
 use std::{collections::BTreeSet, num::NonZeroU16, path::PathBuf};
 
@@ -64,7 +65,7 @@ impl Wish {
                 netns: format!("/run/netns/{}", self.netns).into(),
                 addresses: EndpointAddrs::default(),
             },
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: self.aliases.iter().map(|alias| alias.parse().unwrap()).collect(),
             ports: PortsWanted {
                 exposed: self.exposed.iter().map(|port| port.parse().unwrap()).collect(),
@@ -165,7 +166,7 @@ impl Replica {
                 netns: PathBuf::from(format!("/run/netns/{name}")),
                 addresses: ip.map(addresses).unwrap_or_default(),
             },
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: BTreeSet::default(),
             ports: PortsWanted::default(),
         })

@@ -132,7 +132,7 @@ fn what_has_no_way_out_publishes_nothing() {
                 mac: "02:00:00:00:00:01".parse().unwrap(),
                 addresses: addresses("10.0.0.9"),
             },
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: BTreeSet::new(),
             ports: PortsWanted { publish: vec!["80".parse().unwrap()], ..Default::default() },
         })

@@ -158,7 +158,7 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
                     netns: format!("/run/netns/n{netns}").into(),
                     addresses: address.map(|address| ip(address).into()).unwrap_or_default(),
                 },
-                forwards: false,
+                permissions: Permissions::NONE,
                 aliases: shown.aliases.iter().map(alias).collect(),
                 ports: ports(shown),
             }
@@ -172,7 +172,7 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
                     mac: Mac::of_endpoint(ip(*address)),
                     addresses: ip(*address).into(),
                 },
-                forwards: true,
+                permissions: Permissions::ALL,
                 aliases: also.iter().map(alias).collect(),
                 ports: PortsWanted::default(),
             }

@@ -49,7 +49,7 @@ fn external(name: &str, network: &str, address: &str) -> Command {
             mac: Mac::of_endpoint(address),
             addresses: address.into(),
         },
-        forwards: false,
+        permissions: Permissions::NONE,
         aliases: BTreeSet::new(),
         ports: PortsWanted::default(),
     }
@@ -109,11 +109,14 @@ fn all_different() -> Vec<Command> {
         Wish::new("web2"),
     ];
     let mut commands: Vec<Command> = wishes.iter().map(Wish::command).collect();
-    let mut forwards = web.command();
-    if let Command::CreateEndpoint { forwards, .. } = &mut forwards {
-        *forwards = true;
-    }
-    commands.push(forwards);
+    let sets = [&Permission::ALL[..], &Permission::ALL[..1], &Permission::ALL[1..2]];
+    commands.extend(sets.map(|set| {
+        let mut command = web.command();
+        if let Command::CreateEndpoint { permissions, .. } = &mut command {
+            *permissions = set.iter().copied().collect();
+        }
+        command
+    }));
     let mut asks_for_an_address = web.command();
     if let Command::CreateEndpoint { placement: Placement::Node { addresses, .. }, .. } =
         &mut asks_for_an_address

@@ -83,7 +83,7 @@ fn a_retry_is_answered_and_not_carried_out_again() {
                 netns: "/run/netns/a".into(),
                 addresses: EndpointAddrs::default(),
             },
-            forwards: false,
+            permissions: Permissions::NONE,
             aliases: BTreeSet::default(),
             ports: PortsWanted::default(),
         },
@@ -146,7 +146,7 @@ fn an_external_endpoint_is_not_behind_a_node() {
                 mac: mac.parse().unwrap(),
                 addresses: addresses(ip),
             },
-            forwards: true,
+            permissions: Permissions::ALL,
             aliases: BTreeSet::default(),
             ports: PortsWanted::default(),
         })
@@ -197,9 +197,14 @@ fn a_row_has_what_was_asked_for() {
     assert_eq!((node.metrics, node.local_listen), (metrics, local_listen));
     r.network("net", "10.0.0.0/24", None).unwrap();
     let vtep: Vtep = Ipv4Addr::new(203, 0, 113, 77).into();
-    for forwards in [false, true] {
-        let name = format!("sw-{forwards}");
-        let asked = addresses(if forwards { "10.0.0.9" } else { "10.0.0.200" });
+    let sets = [
+        (Permissions::NONE, "10.0.0.200"),
+        (Permissions::ALL, "10.0.0.9"),
+        ([Permission::Bridging].into_iter().collect(), "10.0.0.10"),
+    ];
+    for (number, (permissions, address)) in sets.into_iter().enumerate() {
+        let name = format!("sw-{number}");
+        let asked = addresses(address);
         let made = r.apply(Command::CreateEndpoint {
             name: name.parse().unwrap(),
             network: "net".parse().unwrap(),
@@ -208,12 +213,12 @@ fn a_row_has_what_was_asked_for() {
                 mac: Mac::of_endpoint(asked.v4.unwrap()),
                 addresses: asked,
             },
-            forwards,
+            permissions,
             aliases: BTreeSet::default(),
             ports: PortsWanted::default(),
         });
         let Ok(Applied::Endpoint(made)) = made else { panic!("{made:?}") };
-        assert_eq!((made.forwards, made.addresses), (forwards, asked));
+        assert_eq!((made.permissions, made.addresses), (permissions, asked));
         assert_eq!(made.location, Location::External { vtep });
     }
 }

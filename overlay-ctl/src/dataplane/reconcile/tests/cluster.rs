@@ -6,7 +6,7 @@ use crate::{
         kernel::{LargePackets, LocalGateway, SuperPacketHealth},
         reconcile::{LocalNode, LocalVtep},
     },
-    model::{EndpointAddrs, NetworkOptions, Pool, Subnet},
+    model::{EndpointAddrs, NetworkOptions, Permission, Permissions, Pool, Subnet},
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -100,9 +100,27 @@ impl Cluster {
             name: name.parse().unwrap(),
             network: network.parse().unwrap(),
             placement,
-            forwards: name == "router",
+            permissions: permissions_of(name),
             aliases: BTreeSet::default(),
             ports: PortsWanted { publish, ..PortsWanted::default() },
+        });
+    }
+
+    /// An endpoint with permissions.
+    pub(super) fn permit(
+        &mut self,
+        name: &str,
+        network: &str,
+        placement: Placement,
+        permissions: Permissions,
+    ) {
+        self.apply(Command::CreateEndpoint {
+            name: name.parse().unwrap(),
+            network: network.parse().unwrap(),
+            placement,
+            permissions,
+            aliases: BTreeSet::default(),
+            ports: PortsWanted::default(),
         });
     }
 
@@ -115,6 +133,15 @@ impl Cluster {
         let mut view = View::default();
         view.apply(self.state.view_of(1));
         view
+    }
+}
+
+/// A router and a bridge may more than others.
+fn permissions_of(name: &str) -> Permissions {
+    match name {
+        "router" => [Permission::Routing, Permission::Advertising].into_iter().collect(),
+        "bridge" | "switch" => [Permission::Bridging].into_iter().collect(),
+        _ => Permissions::NONE,
     }
 }
 

@@ -21,8 +21,8 @@ use crate::{
     model::{Encapsulation, NetworkOptions, Vtep},
 };
 use overlay_common::{
-    ApiKey, FLAG_FORWARDS, FLAG_ICC_OFF, FLAG_MULTICAST, FLOOD_MAX, FLOOD_PAGES, FdbEntry,
-    FloodEntry, FloodKey, GatewayPortEntry, HopEntry, Ip16, PortEntry,
+    ApiKey, BridgeKey, FLAG_ADVERTISING, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_ROUTING, FLOOD_MAX,
+    FLOOD_PAGES, FdbEntry, FloodEntry, FloodKey, GatewayPortEntry, HopEntry, Ip16, PortEntry,
 };
 use std::collections::BTreeMap;
 
@@ -122,7 +122,7 @@ fn the_entries_of_endpoints() {
     let view = cluster.view();
     let (lan, apart) = (vni(&view, "lan"), vni(&view, "apart"));
     let id = |name| named(&view, name).id;
-    let flags = FLAG_ICC_OFF | FLAG_FORWARDS;
+    let flags = FLAG_ICC_OFF | FLAG_ROUTING | FLAG_ADVERTISING;
     let (web_ip, db_ip) = (v4(172, 16, 17, 2), v4(172, 16, 17, 3));
     let (router_ip, printer_ip) = (v4(172, 16, 18, 2), v4(172, 16, 17, 30));
     let (db_vtep, printer_vtep) = (v4(10, 0, 0, 2), v4(10, 9, 0, 1));
@@ -226,7 +226,7 @@ fn the_small_tables_of_a_view() {
         .into(),
         ports: [
             (31, port(17, vni(&view, "lan"), FLAG_MULTICAST, 1)),
-            (32, port(18, vni(&view, "apart"), FLAG_ICC_OFF | FLAG_FORWARDS, 2)),
+            (32, port(18, vni(&view, "apart"), FLAG_ICC_OFF | FLAG_ROUTING | FLAG_ADVERTISING, 2)),
         ]
         .into(),
         gateway_ports: [(33, gateway_port)].into(),
@@ -263,7 +263,7 @@ fn a_leg_says_whether_an_endpoint_that_has_it_forwards() {
     let standing = Standing { wanted: &wanted, devices: &devices, ways: &ways };
     let tables = small_tables(&view, &node(), &sites, &standing, &Placement::default());
     let flags: Vec<_> = tables.gateway_ports.values().map(|entry| entry.flags).collect();
-    assert_eq!(flags, [0, FLAG_FORWARDS]);
+    assert_eq!(flags, [0, FLAG_ROUTING]);
 }
 
 fn flood(hops: &[u32], ports: &[u32]) -> FloodEntry {
@@ -348,6 +348,7 @@ fn full(number: u8) -> Tables {
         nodes: [(NodeKey { vtep: ip }, NodeEntry { node: n.into(), hop, pad: 0 })].into(),
         flood: [(FloodKey::first(vni), flood(&[n], &[n]))].into(),
         gateway_ports: [(n, bridge)].into(),
+        bridges: [(BridgeKey::behind(vni, ip), fdb)].into(),
         hops: [(hop, HopEntry { header, mtu: 1500, csum: n, ifindex: n, via: n })].into(),
         apis: [(ApiKey { ip, port: n }, n.into())].into(),
     }
@@ -364,7 +365,7 @@ fn what_an_entry_names_comes_before_it_and_goes_after_it() {
     let list = changes(&old, Some(&new), &rows);
     let kinds: Vec<String> = list.iter().map(|change| format!("{change:?}")).collect();
     let kinds: Vec<&str> = kinds.iter().filter_map(|text| text.split('(').next()).collect();
-    let puts = ["Api", "GatewayPort", "Hop", "Node", "Flood", "Port", "Fdb", "Neigh"];
+    let puts = ["Api", "GatewayPort", "Hop", "Node", "Flood", "Port", "Bridge", "Fdb", "Neigh"];
     let expected = puts.iter().map(|table| format!("Put{table}"));
     let expected = expected.chain(puts.iter().rev().map(|table| format!("Delete{table}")));
     assert_eq!(kinds, expected.collect::<Vec<_>>());

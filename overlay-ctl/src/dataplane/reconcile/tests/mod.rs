@@ -1,5 +1,6 @@
 //! Tests of the reconciler against a kernel in memory, which checks the order of every write.
 
+mod bridges;
 mod cluster;
 mod desired;
 mod failures;
@@ -16,7 +17,7 @@ mod ways;
 use super::*;
 use crate::{
     dataplane::kernel::{Legs, Station, Target},
-    model::{Endpoint, Location, NetworkId, Transport},
+    model::{Endpoint, Location, NetworkId, Permission, Transport},
 };
 use cluster::{Cluster, node, on_node};
 use fake::{Call, FakeKernel, Fault, UNDERLAY};
@@ -198,7 +199,7 @@ async fn an_endpoint_elsewhere_costs_its_own_entries_and_no_look_at_anything() {
     let endpoints = view.endpoints.get_mut(&network).unwrap();
     let web4 = endpoints.values().find(|e| e.name.as_str() == "web4").unwrap();
     let mut renamed = Endpoint::clone(web4);
-    renamed.forwards = true;
+    renamed.permissions = [Permission::Routing].into_iter().collect();
     renamed.aliases.insert("db".parse().unwrap());
     endpoints.insert(renamed.id, Arc::new(renamed));
     reconciler.work(&view, Trigger::NewView).await.unwrap();

@@ -4,7 +4,7 @@ use super::{cluster::behind, *};
 use crate::{
     control::state::{Command, PortsWanted},
     dataplane::reconcile::{Trigger, audit::Audit},
-    model::{NetworkOptions, Pool},
+    model::{NetworkOptions, Permission, Permissions, Pool},
 };
 use proptest::prelude::*;
 
@@ -143,7 +143,11 @@ fn create(name: u8, network: u8, node: u8) -> Command {
         name: format!("e{name}").parse().unwrap(),
         network: format!("n{network}").parse().unwrap(),
         placement,
-        forwards: name == 3,
+        permissions: match name {
+            3 => Permissions::ALL,
+            4 | 5 => [Permission::Bridging].into_iter().collect(),
+            _ => Permissions::NONE,
+        },
         aliases: [format!("a{}", name % 3).parse().unwrap()].into(),
         ports: PortsWanted::default(),
     }

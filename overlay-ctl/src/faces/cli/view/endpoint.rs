@@ -32,6 +32,8 @@ pub(in super::super) struct Endpoint {
     aliases: Vec<String>,
     exposed: Vec<String>,
     published: Vec<PublishedPort>,
+    /// What it may send beyond its own MAC and address: routing, bridging, advertising
+    allowed: Vec<&'static str>,
     /// None = the endpoint has no leg to the outside.
     gateway: Option<Leg>,
 }
@@ -89,6 +91,7 @@ impl From<v1::Endpoint> for Endpoint {
             exposed,
             published,
             gateway,
+            permissions,
         } = endpoint;
         Self {
             id,
@@ -110,6 +113,7 @@ impl From<v1::Endpoint> for Endpoint {
             aliases,
             exposed,
             published: published.into_iter().map(Into::into).collect(),
+            allowed: permissions.into_iter().map(permission_name).collect(),
             gateway: gateway.map(Into::into),
         }
     }
@@ -122,6 +126,15 @@ fn state_name(state: i32) -> &'static str {
         Ok(EndpointState::Down) => "down",
         Ok(EndpointState::External) => "external",
         Ok(EndpointState::Unspecified) | Err(_) => "unknown",
+    }
+}
+
+fn permission_name(permission: i32) -> &'static str {
+    match v1::Permission::try_from(permission) {
+        Ok(v1::Permission::Routing) => "routing",
+        Ok(v1::Permission::Bridging) => "bridging",
+        Ok(v1::Permission::Advertising) => "advertising",
+        Ok(v1::Permission::Unspecified) | Err(_) => "unknown",
     }
 }
 
@@ -221,6 +234,7 @@ impl View for Endpoint {
             ("aliases", or_none(&self.aliases)),
             ("exposed", or_none(&self.exposed)),
             ("published", or_none(&published)),
+            ("allowed", or_none(&self.allowed)),
             ("revision", self.created_revision.to_string()),
         ]);
         format!("{what}\n\n{}", self.legs())

@@ -24,6 +24,7 @@ pub(super) use status::Status;
 
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
+use std::borrow::Borrow;
 
 /// An answer that can be printed as text and as JSON.
 pub(super) trait View: Serialize {
@@ -48,7 +49,7 @@ fn or_dash<T: ToString>(value: Option<&T>) -> String {
 }
 
 /// The words with commas between them, or a dash if there are none.
-fn or_none(words: &[String]) -> String {
+fn or_none<W: Borrow<str>>(words: &[W]) -> String {
     if words.is_empty() { NONE.to_owned() } else { words.join(", ") }
 }
 

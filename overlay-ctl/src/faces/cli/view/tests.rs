@@ -55,6 +55,7 @@ fn web1() -> v1::Endpoint {
         mtu: 1450,
         vni: 4097,
         created_revision: 6,
+        permissions: vec![v1::Permission::Routing.into(), v1::Permission::Advertising.into()],
     }
 }
 
@@ -226,6 +227,7 @@ state       up
 aliases     db, www
 exposed     53/udp, 80/tcp, 443/tcp
 published   53/udp -> 127.0.0.1:53, 80/tcp -> 0.0.0.0:32768
+allowed     routing, advertising
 revision    6
 
 LEG       INTERFACE   HOST INTERFACE     ADDRESS            MAC                 GATEWAY      MTU
@@ -262,6 +264,7 @@ gateway   eth1@if19   19: ovgw00000001   172.18.0.3/16      02:42:ac:12:00:03   
                 {"port": "53/udp", "host_ip": "127.0.0.1", "host_port": 53},
                 {"port": "80/tcp", "host_ip": "0.0.0.0", "host_port": 32768},
             ],
+            "allowed": ["routing", "advertising"],
             "gateway": {
                 "interface": "eth1",
                 "host_interface": "ovgw00000001",

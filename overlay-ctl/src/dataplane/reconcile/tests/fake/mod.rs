@@ -11,7 +11,9 @@ use crate::{
     },
     model::Vtep,
 };
-use overlay_common::{FdbEntry, FdbKey, FloodKey, NeighEntry, NeighKey, NodeKey, ip16_from_v4};
+use overlay_common::{
+    BridgeKey, FdbEntry, FdbKey, FloodKey, NeighEntry, NeighKey, NodeKey, ip16_from_v4,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -181,8 +183,9 @@ impl FakeKernel {
             self.good_writes -= 1;
         }
         match change {
-            TableChange::PutFdb(key, entry) => {
-                let first_page = FloodKey::first(key.vni);
+            TableChange::PutFdb(FdbKey { vni, .. }, entry)
+            | TableChange::PutBridge(BridgeKey { vni, .. }, entry) => {
+                let first_page = FloodKey::first(*vni);
                 assert!(self.tables.flood.contains_key(&first_page), "the network is known first");
                 match entry.ifindex {
                     0 => {
@@ -211,7 +214,8 @@ impl FakeKernel {
                 if let Some(held) = self.tables.hops.get(hop)
                     && held.header[30..34] != entry.header[30..34]
                 {
-                    let named = self.tables.fdb.values().any(|e| !e.is_here() && e.hop() == *hop);
+                    let mut entries = self.tables.fdb.values().chain(self.tables.bridges.values());
+                    let named = entries.any(|e| !e.is_here() && e.hop() == *hop);
                     assert!(
                         !named || self.is_meddled,
                         "a hop becomes another VTEP's once nobody names it"
