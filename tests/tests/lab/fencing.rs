@@ -1,4 +1,4 @@
-//! Checks of the frames that an endpoint sends: MAC, addresses, `--forwards`, broadcast, and its network's borders.
+//! Checks of the frames that an endpoint sends: MAC, addresses, `--allow routing`, broadcast, and its network's borders.
 
 use anyhow::{Result, ensure};
 use overlay_lab::{Netns, attainable};
@@ -40,7 +40,7 @@ fn an_endpoint_sends_from_its_own_mac_only() {
 fn a_forwarding_endpoint_is_a_router_for_others() {
     scenario(NODES, |lab| {
         let ([h1, _], [_, web2]) = pair(lab)?;
-        let router = attach(lab, &h1, "router1", &["--forwards"])?;
+        let router = attach(lab, &h1, "router1", &["--allow", "routing"])?;
         // router1 forwards for 10.1.1.1.
         router.netns.sysctl("net.ipv4.ip_forward", "1")?;
         router.netns.ip(&["addr", "add", "10.1.1.1/32", "dev", "lo"])?;
@@ -54,24 +54,32 @@ fn a_forwarding_endpoint_is_a_router_for_others() {
 fn a_router_sends_what_came_over_the_underlay_back_into_it() {
     scenario(NODES, |lab| {
         let ([h1, h2], [_, web2]) = pair(lab)?;
-        let router = attach(lab, &h1, "router1", &["--forwards"])?;
-        let behind = attach(lab, &h2, "behind", &["--forwards"])?;
+        let [router, far, behind] = [(&h1, "router1"), (&h2, "far"), (&h2, "behind")]
+            .map(|(host, name)| attach(lab, host, name, &["--allow", "routing"]));
+        let (router, far, behind) = (router?, far?, behind?);
+        let via = router.address.to_string();
         router.netns.sysctl("net.ipv4.ip_forward", "1")?;
         // With redirects, router1 would tell web2 of the shorter way, and would receive no more packets.
         router.netns.sysctl("net.ipv4.conf.all.send_redirects", "0")?;
         router.netns.sysctl("net.ipv4.conf.eth0.send_redirects", "0")?;
-        behind.netns.ip(&["addr", "add", "10.9.9.9/32", "dev", "lo"])?;
-        router.netns.ip(&["route", "add", "10.9.9.9", "via", &behind.address.to_string()])?;
-        web2.netns.ip(&["route", "add", "10.9.9.9", "via", &router.address.to_string()])?;
-        // The way back leads through router1 too.
-        let back = ["route", "add", &web2.address.to_string(), "via", &router.address.to_string()];
-        behind.netns.ip(&back)?;
-        web2.netns.reaches("10.9.9.9")?;
+        for (end, own, other) in [(&far, "10.8.8.8", "10.9.9.9"), (&behind, "10.9.9.9", "10.8.8.8")]
+        {
+            end.netns.ip(&["addr", "add", &format!("{own}/32"), "dev", "lo"])?;
+            router.netns.ip(&["route", "add", own, "via", &end.address.to_string()])?;
+            end.netns.ip(&["route", "add", other, "via", &via, "src", own])?;
+        }
+        far.netns.reaches("10.9.9.9")?;
         let server = behind.netns.iperf_server(None)?;
-        let run = web2.netns.iperf("10.9.9.9".parse()?, 1, &[])?;
+        let run = far.netns.iperf("10.9.9.9".parse()?, 1, &[])?;
         ensure!(run.bits_per_second > attainable(100e6), "{run:?}");
         drop(server);
         ensure!(h1.counter("encap_failed")? == 0);
+
+        // A packet with an endpoint's own address would be taken for that endpoint's.
+        let before = h1.counter("spoofed_ip")?;
+        web2.netns.ip(&["route", "add", "10.9.9.9", "via", &via])?;
+        ensure!(web2.netns.ping("10.9.9.9", 3)?.received == 0, "router1 spoke as web2");
+        ensure!(h1.counter("spoofed_ip")? >= before + 3);
         Ok(())
     });
 }

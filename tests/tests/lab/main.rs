@@ -6,6 +6,7 @@ mod addresses;
 mod agents;
 mod attack;
 mod bad_input;
+mod bridging;
 mod cuts;
 mod degraded;
 mod ethernet;

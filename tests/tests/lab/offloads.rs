@@ -51,8 +51,8 @@ fn stream_len() -> usize {
 }
 
 /// Two hosts with a plain endpoint each. The first host also has an endpoint that routes for a container on a
-/// bridge inside it. The second host also has an endpoint with a further address behind it, whose eth0 is a
-/// port of a bridge.
+/// bridge inside it. The second host also has two endpoints with a further address behind each; eth0 of one of them
+/// is a port of a bridge.
 struct World {
     hosts: [Arc<Host>; 2],
     plain: [Endpoint; 2],
@@ -60,10 +60,13 @@ struct World {
     /// A container behind `router`.
     nested: Netns,
     bridged: Endpoint,
+    /// An endpoint whose packets to `bridged` pass `router`.
+    around: Endpoint,
 }
 
 const NESTED: &str = "192.168.77.2";
 const BEHIND_BRIDGED: &str = "192.168.88.1";
+const BEHIND_AROUND: &str = "192.168.99.1";
 
 /// A device, and the namespace that it is in.
 type Device<'a> = (&'a Netns, String);
@@ -73,8 +76,9 @@ impl World {
         let (hosts, plain) = pair(lab)?;
         let router = attach(lab, &hosts[0], "router", &["--forwards"])?;
         let bridged = attach(lab, &hosts[1], "bridged", &["--forwards"])?;
+        let around = attach(lab, &hosts[1], "around", &["--allow", "routing"])?;
         let nested = lab.container("nested")?;
-        let world = Self { hosts, plain, router, nested, bridged };
+        let world = Self { hosts, plain, router, nested, bridged, around };
         world.give_other_addresses()?;
         world.nest()?;
         world.bridge()?;
@@ -118,7 +122,9 @@ impl World {
         }
         // Packets to `bridged` pass `router` on the other host and come back: they are decapsulated and
         // encapsulated once more.
-        self.plain[1].netns.ip(&["route", "add", "192.168.88.0/24", "via", &via])?;
+        let around = &self.around.netns;
+        around.ip(&["addr", "add", &format!("{BEHIND_AROUND}/32"), "dev", "lo"])?;
+        around.ip(&["route", "add", "192.168.88.0/24", "via", &via, "src", BEHIND_AROUND])?;
         let via = self.bridged.address.to_string();
         outer.ip(&["route", "add", "192.168.88.0/24", "via", &via])?;
         Ok(())
@@ -136,6 +142,8 @@ impl World {
         netns.ip(&["addr", "add", &format!("{BEHIND_BRIDGED}/32"), "dev", "lo"])?;
         let via = self.router.address.to_string();
         netns.ip(&["route", "replace", "192.168.77.0/24", "via", &via])?;
+        let via = self.around.address.to_string();
+        netns.ip(&["route", "add", "192.168.99.0/24", "via", &via])?;
         Ok(())
     }
 
@@ -143,7 +151,7 @@ impl World {
     fn devices(&self) -> Result<Vec<(&'static str, Vec<Device<'_>>)>> {
         let mut outside = Vec::new();
         let mut inside = Vec::new();
-        let endpoints = self.plain.iter().chain([&self.router, &self.bridged]);
+        let endpoints = self.plain.iter().chain([&self.router, &self.bridged, &self.around]);
         for endpoint in endpoints {
             let shown = endpoint.host.overlay_json(&["endpoint", "inspect", &endpoint.name])?;
             outside.push((&endpoint.host.netns, text(&shown, "host_interface").to_owned()));
@@ -192,7 +200,8 @@ impl World {
         stream("IPv6 TCP", from, to, at(v6, 4001)?)?;
         stream("TCP of a nested container", &self.nested, to, at(&v4, 4003)?)?;
         stream("TCP to a nested container", to, &self.nested, at(NESTED, 4004)?)?;
-        stream("TCP by a router and back", to, &self.bridged.netns, at(BEHIND_BRIDGED, 4005)?)?;
+        let (around, bridged) = (&self.around.netns, &self.bridged.netns);
+        stream("TCP by a router and back", around, bridged, at(BEHIND_BRIDGED, 4005)?)?;
 
         let datagrams = |ip: &str, headers: usize| -> Result<()> {
             let size = mtu - headers;
