@@ -99,11 +99,11 @@ drop_reasons! {
     UnknownDestination = 6, "unknown_destination", "No endpoint of the network has the destination MAC.";
     BroadcastOff = 7, "broadcast_off", "The frame is broadcast or multicast, which the network does not carry.";
     ArpNotRequest = 8, "arp_not_request", "The ARP packet is not an Ethernet/IPv4 request (on the gateway leg, and from a bridging endpoint: neither a request nor an answer). The overlay answers ARP itself, so that endpoints need send nothing else.";
-    ArpUnknownTarget = 9, "arp_unknown_target", "The ARP request asks for an address that no endpoint of the network has.";
+    ArpUnknownTarget = 9, "arp_unknown_target", "The ARP request asks for an address that no endpoint of the network has, or one that is down.";
     ArpOwnAddress = 10, "arp_own_address", "The ARP request asks for the sender's own address (an announcement). NEIGH already holds the address, so that no announcement is needed.";
     ArpFromUnderlay = 11, "arp_from_underlay", "There is ARP inside VXLAN. The sender's node answers ARP, so that it never crosses the underlay, except to and from stations behind bridging endpoints.";
     IccOff = 12, "icc_off", "The network's endpoints may not reach each other.";
-    UnknownNode = 13, "unknown_node", "The destination is behind a VTEP that NODES or HOPS does not hold.";
+    UnknownNode = 13, "unknown_node", "The destination is behind a VTEP that NODES or HOPS does not hold, or an endpoint of this node that is down.";
     EncapFailed = 14, "encap_failed", "The kernel refused to make room for the outer headers.";
     DecapFailed = 15, "decap_failed", "The kernel refused to remove the outer headers.";
     OuterFragment = 16, "outer_fragment", "The VXLAN packet is a fragment. Nodes send none, and the inner frame of a fragment cannot be checked.";
@@ -125,8 +125,8 @@ drop_reasons! {
     ControllerPort = 32, "controller_port", "The packet is TCP from an endpoint to the address and port of a node's API, whatever its flags.";
     SourceRoute = 33, "source_route", "The packet on the gateway leg has an IPv4 source route: its last destination is not the one that was checked.";
     TooBig = 34, "too_big", "The packet is larger than the path to the destination's node can carry. A sender of IP was informed by ICMP (RFC 1191, RFC 8201).";
-    RouterAdvertisement = 35, "router_advertisement", "An IPv6 router advertisement or redirect, or a packet that could hide one behind an extension header, from an endpoint without that permission (RFC 6105).";
-    DhcpServer = 36, "dhcp_server", "A DHCP server's message from an endpoint without that permission.";
+    RouterAdvertisement = 35, "router_advertisement", "An IPv6 router advertisement or redirect, or a packet that could hide one behind an extension header, from an endpoint without the permission to advertise (RFC 6105).";
+    DhcpServer = 36, "dhcp_server", "A DHCP server's message from an endpoint without the permission to advertise.";
     PriorityTag = 37, "priority_tag", "A VLAN tag of VLAN 0 is around ARP or around another tag. The receiver would treat the frame as untagged, and it would have avoided all checks.";
     UnfinishedChecksum = 38, "unfinished_checksum", "The kernel was asked to write a checksum that is not the packet's own. The write would change what was checked.";
     IcmpAboutOthers = 39, "icmp_about_others", "An ICMP error of an endpoint is about a packet that was not for the endpoint. On a network, a router may send it about a packet that was for no endpoint.";
@@ -138,7 +138,7 @@ drop_reasons! {
     SpoofedNeighbour = 45, "spoofed_neighbour", "A message of IPv6 neighbour discovery in which an endpoint speaks for an address of another (RFC 6620), or a packet that could hide one behind an extension header.";
     UncutSuperPacket = 46, "uncut_super_packet", "A super-packet of SCTP, or of a tunnel inside the endpoint, which behind the outer headers would be cut in the wrong places. The endpoint's interface has such packets cut before they leave it, unless its segmentation offloads were switched on again (`ethtool -K`).";
     NeighbourLimit = 47, "neighbour_limit", "A message of IPv6 neighbour discovery for one more address, from an endpoint that has claimed too many, or the claim could not be noted.";
-    IcmpFromRouter = 48, "icmp_from_router", "An ICMP message that only a router sends (a redirect, or a report of a smaller packet size) from an endpoint without that permission, or on the gateway leg a redirect or a report of less than 1280 bytes from any. It would count for all traffic of the host that gets it.";
+    IcmpFromRouter = 48, "icmp_from_router", "An ICMP message that only a router sends: a redirect from an endpoint without the permission to advertise, a report of a smaller packet size from one without that to route, or on the gateway leg a redirect or a report of less than 1280 bytes from any. It would count for all traffic of the host that gets it.";
 }
 
 #[cfg(test)]

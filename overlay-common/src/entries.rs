@@ -3,10 +3,10 @@
 //! Invariants: every type is `repr(C)` without implicit padding, and any bytes are a value of it. Where
 //! one field has a meaning that depends on another, it is private and has an accessor for each meaning.
 
-use crate::bridges::BridgeKey;
+use crate::fdb::{BridgeKey, FdbEntry, FdbKey};
 use crate::flood::{FloodEntry, FloodKey};
 use crate::limits::{Limit, Limits};
-use crate::wire::{IP16_NONE, Ip16, MacBytes, VXLAN_OVERHEAD};
+use crate::wire::{Ip16, MacBytes, VXLAN_OVERHEAD};
 
 /// [`Config::flags`]: a listener reads drops from EVENTS.
 pub const CONFIG_MONITOR: u32 = 1 << 0;
@@ -17,77 +17,6 @@ pub const CONFIG_FLOWS: u32 = 1 << 1;
 /// [`Config::flags`]: another program of this host receives VXLAN on the same UDP port. VXLAN that is not of this
 /// overlay goes up the stack, to its socket.
 pub const CONFIG_SHARED: u32 = 1 << 2;
-
-/// Key of FDB.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FdbKey {
-    /// Network, host byte order.
-    pub vni: u32,
-    /// MAC of the endpoint.
-    pub mac: MacBytes,
-    /// Zero.
-    pub pad: [u8; 2],
-}
-
-/// Value of FDB. A single lookup of a packet's source gives all that its MAC, its address and its VTEP
-/// are checked against.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FdbEntry {
-    /// The VTEP the endpoint is behind; all zero if the endpoint is on this node.
-    pub vtep: Ip16,
-    /// The endpoint's own address.
-    pub ip: Ip16,
-    /// Host-side ifindex of the endpoint's veth; 0 if the endpoint is behind a VTEP.
-    pub ifindex: u32,
-    /// `FLAG_…`
-    pub flags: u32,
-    /// The endpoint's id, which is the revision that created it.
-    pub endpoint: u64,
-    /// One number for both kinds of endpoint, since the entry has no room for two: [`FdbEntry::hop`] or
-    /// [`FdbEntry::slot`].
-    hop_or_slot: u32,
-    /// Zero.
-    pad: u32,
-}
-
-impl FdbEntry {
-    /// The entry of an endpoint on this node: `slot` is its index in TRAFFIC.
-    #[must_use]
-    pub const fn here(endpoint: u64, ip: Ip16, flags: u32, ifindex: u32, slot: u32) -> Self {
-        Self { vtep: IP16_NONE, ip, ifindex, flags, endpoint, hop_or_slot: slot, pad: 0 }
-    }
-
-    /// The entry of an endpoint behind a VTEP: `hop` is the VTEP's index in HOPS.
-    #[must_use]
-    pub const fn behind(endpoint: u64, ip: Ip16, flags: u32, vtep: Ip16, hop: u32) -> Self {
-        Self { vtep, ip, ifindex: 0, flags, endpoint, hop_or_slot: hop, pad: 0 }
-    }
-
-    /// Returns true if the endpoint is on this node.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_here(&self) -> bool {
-        self.ifindex != 0
-    }
-
-    /// Index in HOPS of the VTEP that the endpoint is behind; 0, which belongs to no VTEP, if the
-    /// endpoint is on this node.
-    #[inline(always)]
-    #[must_use]
-    pub const fn hop(&self) -> u32 {
-        if self.is_here() { 0 } else { self.hop_or_slot }
-    }
-
-    /// Index in TRAFFIC where the endpoint's packets are counted; 0, which all endpoints without a slot
-    /// of their own share, if the endpoint is behind a VTEP.
-    #[inline(always)]
-    #[must_use]
-    pub const fn slot(&self) -> u32 {
-        if self.is_here() { self.hop_or_slot } else { 0 }
-    }
-}
 
 /// Key of NEIGH.
 #[repr(C)]

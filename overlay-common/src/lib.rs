@@ -11,11 +11,11 @@
 #[cfg(feature = "user")]
 extern crate std;
 
-mod bridges;
 #[cfg(feature = "user")]
 mod btf;
 mod drop_reason;
 mod entries;
+mod fdb;
 mod flags;
 mod flood;
 mod limits;
@@ -25,11 +25,11 @@ mod prepare;
 mod skb;
 mod wire;
 
-pub use bridges::BridgeKey;
 #[cfg(feature = "user")]
 pub use btf::BtfError;
 pub use drop_reason::{Direction, DropReason, FORWARDED};
 pub use entries::*;
+pub use fdb::{BridgeKey, FdbEntry, FdbKey};
 pub use flags::*;
 pub use flood::{FLOOD_BRIDGING, FLOOD_MAX, FLOOD_PAGES, FloodEntry, FloodKey};
 pub use limits::{Limit, Limits};

@@ -4,20 +4,23 @@
 use crate::{
     frame::{self, header, linear},
     headers::{Arp, Ethernet},
-    maps,
+    maps::{self, FdbWords},
     sender::Sender,
-    verdict::Decision,
+    verdict::{Decision, opaque_to_verifier},
 };
 use aya_ebpf::{helpers::bpf_redirect, programs::TcContext};
-use overlay_common::{DropReason, FLAG_BRIDGING, Ip16, MacBytes, NeighKey, ip16_from_v4};
+use overlay_common::{
+    DropReason, FLAG_BRIDGING, FLAG_MULTICAST, Ip16, MacBytes, NeighKey, ip16_from_v4,
+};
 
 /// An ARP packet that was checked.
 pub enum Heard {
     /// A request for the address of an endpoint, whose MAC this is.
     Known(MacBytes),
-    /// A request for any other address, or an answer to all: for bridging endpoints.
+    /// A request for an address that no endpoint has, or what a station announces to all where the network carries no
+    /// broadcast: for bridging endpoints.
     Question,
-    /// An answer to one.
+    /// An answer to one, or an announcement to all: it goes where its destination MAC says.
     Answer,
 }
 
@@ -50,13 +53,31 @@ pub fn hear(
         }
         let asked = NeighKey { vni: sender.vni, ip: ip16_from_v4(arp.target_ip) };
         if let Some(found) = maps::neigh(&asked) {
-            return Ok(Heard::Known(found.mac));
+            return match maps::fdb(FdbWords::of(sender.vni, found.mac).key()) {
+                Some(endpoint) if endpoint.is_somewhere() => Ok(Heard::Known(found.mac)),
+                // It answers nobody, and nobody else answers for it.
+                _ => Err(DropReason::ArpUnknownTarget),
+            };
         }
     }
     if sender.eth.is_to_reserved_group() {
         return Err(DropReason::ReservedGroup);
     }
-    Ok(if is_answer && !sender.eth.is_to_group() { Heard::Answer } else { Heard::Question })
+    let bridges = sender.has(FLAG_BRIDGING);
+    // Stations note the address of who asks them. A router that does not bridge has no second one there.
+    let sender_ip = u32::from_ne_bytes(arp.sender_ip);
+    if !bridges && sender_ip != 0 && sender_ip != sender.own {
+        return Err(DropReason::SpoofedIp);
+    }
+    let is_to_group = sender.eth.is_to_group();
+    let is_news = sender.has(FLAG_MULTICAST) && (is_answer || arp.sender_ip == arp.target_ip);
+    let as_addressed = if is_to_group { bridges && is_news } else { is_answer };
+    // Were the verifier to know it, it would walk all that follows once for each way to it.
+    if opaque_to_verifier(ctx, as_addressed.into()) != 0 {
+        Ok(Heard::Answer)
+    } else {
+        Ok(Heard::Question)
+    }
 }
 
 /// Turns the request into the answer that the address belongs to `mac`, and sends it back.

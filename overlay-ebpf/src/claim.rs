@@ -29,7 +29,9 @@ const KEPT: u64 = 300 * 1_000_000_000;
 /// which receivers believe it. One that is too short is not believed by any receiver.
 ///
 /// A router's advertisement says which MAC its source has, and a redirect which MAC its target has: neither may be an
-/// address that another endpoint has. A redirect gives the target to nobody, because it may be another router's.
+/// address that another endpoint has. A redirect gives the target to nobody, because it may be another router's. It
+/// counts only if it comes from the router that the receiver uses (RFC 4861, section 8.1), so its source may not be
+/// another's either.
 #[cold]
 #[inline(always)]
 pub fn check(ctx: &TcContext, l3: usize, sender: Sender) -> Result<(), DropReason> {
@@ -51,6 +53,9 @@ pub fn check(ctx: &TcContext, l3: usize, sender: Sender) -> Result<(), DropReaso
     };
     if !is_routers && linear(ctx, target + size_of::<Ip16>()).is_err() {
         return Ok(());
+    }
+    if kind == REDIRECT && is_anothers(sender, *header(ctx, source)?) {
+        return IF_OTHERS;
     }
     claim(ctx, sender, at, if_others, kind != REDIRECT)
 }

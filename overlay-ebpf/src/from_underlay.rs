@@ -1,6 +1,7 @@
 //! What comes in from the underlay. VXLAN to this node is accepted only from a VTEP that the maps know, for a
 //! network that this node holds, and from a source that really is behind that VTEP: an endpoint, or a station that is
-//! none and may be behind a bridging endpoint there. All other VXLAN to this node is dropped; everything that is not VXLAN to this node passes untouched.
+//! none and may be behind a bridging endpoint there. All other VXLAN to this node is dropped; everything that is not
+//! VXLAN to this node passes untouched.
 //!
 //! Where another program of the host receives VXLAN on the same port (CONFIG_SHARED), VXLAN that is not of this overlay
 //! passes too. Nothing of this overlay can be reached that way: its only receiver in the stack is the GRO device, whose
@@ -25,9 +26,10 @@ use crate::{
     vlan,
 };
 use aya_ebpf::{
-    helpers::{bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_vlan_pop},
+    helpers::{bpf_redirect, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_vlan_pop},
     programs::TcContext,
 };
+use core::hint::black_box;
 use overlay_common::{
     BridgeKey, CONFIG_SHARED, Config, Direction, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST,
     FdbEntry, FloodKey, Ip16, NodeKey, VNI_RESERVED, ip16_from_v4,
@@ -99,8 +101,10 @@ fn decide(
     if source.flags & FLAG_ICC_OFF != 0 {
         return Err(DropReason::IccOff);
     }
+    let mut only = Only::NONE;
     let pages = if is_question {
-        FloodKey::bridging(vni)
+        only = Only::of(vni);
+        bridging(vni)?
     } else if eth.is_to_group() {
         let first = FloodKey::first(vni);
         if source.flags & FLAG_MULTICAST == 0 || maps::flood(&first).is_none() {
@@ -114,10 +118,18 @@ fn decide(
     } else if let Some(endpoint) = maps::fdb(eth.destination_key(vni).key()) {
         return deliver(ctx, trace, endpoint, eth, outer_tos);
     } else {
+        only = Only::of(vni);
         bridging(vni)?
     };
     decap::combine_ecn(ctx, eth, outer_tos)?;
     decap::strip(ctx, eth)?;
+    if only.ifindex != 0 {
+        trace.slot = only.slot;
+        // By its device, which says of the frame that it is for another station: see `from_endpoint`.
+        // SAFETY: no preconditions.
+        let action = unsafe { bpf_redirect(only.ifindex, 0) };
+        return Ok(Decision::Redirect(action as i32));
+    }
     // Were the verifier to know the page, it would walk the loop once for each kind of pages.
     let pages = FloodKey { vni, page: opaque_to_verifier(ctx, pages.page) };
     flood::to_local_ports(ctx, pages, 0, Direction::FromUnderlay, len);
@@ -142,19 +154,21 @@ fn deliver(
     Ok(Decision::Redirect(decap::deliver(ctx, ethertype, destination.ifindex)))
 }
 
-/// What comes in from an uplink without Ethernet headers. A packet that may be VXLAN to this node gets the header
-/// that it lacks, and everything else is as on any other uplink. The stack does not notice the header, because it
-/// has the packet from its IP header on.
+/// Whether a packet from an uplink without Ethernet headers may be VXLAN to this node, or a router's report to it.
+#[inline(always)]
+pub fn may_be_ours(ctx: &TcContext) -> bool {
+    let Some(config) = maps::config() else { return false };
+    let Ok(ip) = pulled::<Ipv4>(ctx, 0) else { return false };
+    frame::protocol(ctx) == ETH_P_IP
+        && frame::is_v4(&config.vtep, ip.dst)
+        && matches!(ip.protocol, IPPROTO_UDP | IPPROTO_ICMP)
+}
+
+/// What comes in from an uplink without Ethernet headers, if it [may be ours](may_be_ours). It gets the header that it
+/// lacks, and is then as from any other uplink. The stack does not notice the header, because it has the packet from its
+/// IP header on.
 #[inline(always)]
 pub fn handle_bare(ctx: &TcContext, trace: &mut Trace, len: u32) -> Result<Decision, DropReason> {
-    let Some(config) = maps::config() else { return Ok(Decision::Pass) };
-    let Ok(ip) = pulled::<Ipv4>(ctx, 0) else { return Ok(Decision::Pass) };
-    if frame::protocol(ctx) != ETH_P_IP
-        || !frame::is_v4(&config.vtep, ip.dst)
-        || !matches!(ip.protocol, IPPROTO_UDP | IPPROTO_ICMP)
-    {
-        return Ok(Decision::Pass);
-    }
     // SAFETY: the context is valid while the program runs.
     if unsafe { bpf_skb_change_head(ctx.skb.skb, size_of::<Ethernet>() as u32, 0) } != 0 {
         return Err(DropReason::DecapFailed);
@@ -270,6 +284,26 @@ fn hear_arp(ctx: &TcContext, l3: usize, sender: Sender) -> Result<bool, DropReas
         Heard::Question if page.port_count != 0 => Ok(true),
         Heard::Answer => Ok(false),
         Heard::Known(_) | Heard::Question => Err(DropReason::ArpFromUnderlay),
+    }
+}
+
+/// Where the network's only bridging endpoint is on this node; index 0: there are others, or it is on another.
+#[derive(Clone, Copy)]
+struct Only {
+    ifindex: u32,
+    slot: u32,
+}
+
+impl Only {
+    const NONE: Self = Self { ifindex: 0, slot: 0 };
+
+    #[cold]
+    #[inline(always)]
+    fn of(vni: u32) -> Self {
+        match maps::bridge(&BridgeKey::only(vni)) {
+            Some(only) => Self { ifindex: black_box(only.ifindex), slot: black_box(only.slot()) },
+            None => Self::NONE,
+        }
     }
 }
 

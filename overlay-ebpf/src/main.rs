@@ -47,6 +47,7 @@ mod verdict;
 mod vlan;
 
 use aya_ebpf::{
+    bindings::TC_ACT_UNSPEC,
     helpers::bpf_xdp_get_buff_len,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
@@ -77,6 +78,11 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn from_bare_link(ctx: TcContext) -> i32 {
+    // Decided here and not with the rest: in the variant that logs, the compiler would carry the missing number of a
+    // decision to pass to where all decisions meet, and the verifier refuses a register that was never written.
+    if !from_underlay::may_be_ours(&ctx) {
+        return TC_ACT_UNSPEC;
+    }
     let len = ctx.len();
     let mut trace = verdict::Trace::default();
     let decided = from_underlay::handle_bare(&ctx, &mut trace, len);

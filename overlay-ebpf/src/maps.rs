@@ -7,7 +7,8 @@ use aya_ebpf::{
 };
 use overlay_common::{
     ApiKey, BridgeKey, ClaimEntry, Config, FdbEntry, FdbKey, FloodEntry, FloodKey,
-    GatewayPortEntry, HopEntry, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry,
+    GatewayPortEntry, HopEntry, MacBytes, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu,
+    PortEntry,
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -106,6 +107,13 @@ impl FdbWords {
     #[inline(always)]
     pub fn new(vni: u32, mac: u64) -> Self {
         Self { first: u64::from(vni) | mac << 32, second: u64::from((mac >> 32) as u16) }
+    }
+
+    /// The key of this MAC.
+    #[inline(always)]
+    pub fn of(vni: u32, mac: MacBytes) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        Self::new(vni, u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
     #[inline(always)]

@@ -60,8 +60,9 @@ impl fmt::Display for Permission {
 /// The permissions of an endpoint.
 ///
 /// Rows and log entries of earlier versions hold one permission for all (`forwards`, true or false), and the values that
-/// they know are still written in their way. Any other set is a list, which they refuse to read: a node that took it for
-/// nothing would keep another state than the rest.
+/// they know are still written in their way. Any other set is a list, which they cannot read: a voter of an earlier version
+/// takes the entry for a command that it refuses, and its state differs from then on. So part of the permissions may be
+/// given only where all nodes have this version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Stored", from = "Stored")]
 pub struct Permissions(u32);

@@ -74,6 +74,8 @@ impl Host {
                 storm: Limit::NONE,
                 answers: Limit::NONE,
                 claims: Limit::NONE,
+                gateway: [172, 18, 0, 0],
+                gateway_mask: [255, 255, 0, 0],
             },
         }
     }

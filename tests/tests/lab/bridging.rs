@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use overlay_lab::{Lab, Netns, Requirement, attainable, eventually, transfer};
+use overlay_lab::{Lab, Netns, Requirement, attainable, eventually, text, transfer};
 
-use crate::support::{Endpoint, attach, pair, scenario};
+use crate::support::{Endpoint, NETWORK, attach, pair, scenario};
 
 const NEEDS: &[Requirement] = &[
     Requirement::Root,
@@ -133,6 +133,129 @@ fn nobody_behind_a_bridge_speaks_as_an_endpoint() {
             endpoint.netns.ip(&forget)?;
         }
         web1.netns.reaches(web2.address)
+    });
+}
+
+/// The cluster knows the endpoint still: no station becomes it, on its own host or on another.
+#[test]
+fn an_endpoint_that_is_down_keeps_its_mac_and_address() {
+    scenario(NEEDS, |lab| {
+        let ([h1, h2], [web1, web2]) = pair(lab)?;
+        let gone = attach(lab, &h1, "gone", &[])?;
+        let first = attach(lab, &h1, "bridge1", &["--allow", "bridging"])?;
+        let second = attach(lab, &h2, "bridge2", &["--allow", "bridging"])?;
+        let stations = [
+            bridge(lab, &first, "nearer", "172.16.16.9")?,
+            bridge(lab, &second, "farther", "172.16.16.10")?,
+        ];
+        let party = |netns, address: &str| -> Party<'_> { (netns, address.to_owned()) };
+        let plain = web1.address.to_string();
+        talk(&party(&stations[0], "172.16.16.9"), &party(&web1.netns, &plain), 4000)?;
+        talk(&party(&stations[1], "172.16.16.10"), &party(&web1.netns, &plain), 4002)?;
+        gone.netns.remove()?;
+        eventually("the endpoint is down", std::time::Duration::from_secs(20), || {
+            let shown = h1.overlay_json(&["endpoint", "inspect", "gone"])?;
+            ensure!(text(&shown, "state") != "up", "{shown}");
+            Ok(())
+        })?;
+        let address = gone.address.to_string();
+        for (station, host) in stations.iter().zip([&h1, &h2]) {
+            let refused = |reason: &str| -> Result<()> {
+                let before = host.counter(reason)?;
+                for to in [&web1, &web2] {
+                    let to = to.address.to_string();
+                    let ping = ["ping", "-c", "2", "-i", "0.05", "-W", "1", "-I", &address, &to];
+                    ensure!(station.run(&ping).is_err(), "{address} was taken");
+                }
+                let counted = host.counter(reason)? - before;
+                ensure!(counted > 0, "{reason}: {counted}");
+                Ok(())
+            };
+            for to in [&web1, &web2] {
+                let to_address = to.address.to_string();
+                let neighbour = ["neigh", "replace", &to_address, "lladdr", &to.mac];
+                station.ip(&[&neighbour[..], &["dev", "eth0"]].concat())?;
+            }
+            station.ip(&["addr", "add", &format!("{address}/32"), "dev", "eth0"])?;
+            refused("spoofed_ip").with_context(|| host.name.clone())?;
+            station.ip(&["link", "set", "eth0", "address", &gone.mac])?;
+            refused("spoofed_mac").with_context(|| host.name.clone())?;
+        }
+        // Whoever asks for it hears nothing.
+        ensure!(
+            web2.netns.ping(&address, 1)?.received + web1.netns.ping(&address, 1)?.received == 0
+        );
+        web1.netns.reaches(web2.address)
+    });
+}
+
+/// The MAC by which a namespace knows a neighbour.
+fn known_mac(netns: &Netns, address: &str) -> Result<String> {
+    let neighbours = netns.ip_json(&["neigh", "show", "to", address])?;
+    Ok(text(&neighbours[0], "lladdr").to_owned())
+}
+
+#[test]
+fn an_address_that_moves_is_announced_where_broadcast_is_carried() {
+    scenario(NEEDS, |lab| {
+        let hosts = lab.wired_pair(("h1", "10.10.10.101"), ("h2", "10.10.10.102"))?;
+        lab.start_cluster(&hosts)?;
+        let [h1, h2] = &hosts;
+        let create = ["network", "create", NETWORK, "--subnet", "172.16.16.0/24", "--ip-range"];
+        h1.overlay(&[&create[..], &["172.16.16.128/25", "--multicast"]].concat())?;
+        let near = attach(lab, h1, "near", &[])?;
+        let far = attach(lab, h2, "far", &[])?;
+        let endpoint = attach(lab, h1, "bridge1", &["--allow", "bridging"])?;
+        let station = bridge(lab, &endpoint, "station", "172.16.16.9")?;
+        for other in [&near, &far] {
+            let other: Party<'_> = (&other.netns, other.address.to_string());
+            talk(&(&station, "172.16.16.9".to_owned()), &other, 4000)?;
+        }
+        // The address gets another MAC, and the station says so.
+        let mac = "02:00:5e:00:01:07";
+        station.sysctl("net.ipv4.conf.eth0.arp_notify", "1")?;
+        station.ip(&["link", "set", "eth0", "address", mac])?;
+        for other in [&near, &far] {
+            eventually("the announcement is heard", std::time::Duration::from_secs(5), || {
+                let known = known_mac(&other.netns, "172.16.16.9")?;
+                ensure!(known == mac, "{} knows {known}", other.name);
+                Ok(())
+            })?;
+            other.netns.reaches("172.16.16.9")?;
+        }
+        Ok(())
+    });
+}
+
+/// A frame for a station is handed to a bridging endpoint as another's, so one that is no bridge does not take it.
+#[test]
+fn a_bridging_endpoint_without_a_bridge_takes_nothing_for_others() {
+    scenario(NEEDS, |lab| {
+        let ([h1, h2], [web1, web2]) = pair(lab)?;
+        let endpoint = attach(lab, &h1, "alone", &["--allow", "bridging"])?;
+        endpoint.netns.ip(&["addr", "add", "172.16.16.9/32", "dev", "lo"])?;
+        let no_ones = ["lladdr", "02:00:5e:00:01:08", "dev", "eth0"];
+        let heard = |other: &Endpoint| -> Result<()> {
+            other.netns.ip(&[&["neigh", "replace", "172.16.16.9"][..], &no_ones].concat())?;
+            ensure!(other.netns.ping("172.16.16.9", 3)?.received == 0, "{} is heard", other.name);
+            Ok(())
+        };
+        for other in [&web1, &web2] {
+            heard(other).context("as the only one")?;
+        }
+        attach(lab, &h2, "another", &["--allow", "bridging"])?;
+        for other in [&web1, &web2] {
+            heard(other).context("as one of two")?;
+        }
+        // With its own MAC it is the endpoint that is meant, so that the silence was not of another cause.
+        for other in [&web1, &web2] {
+            let meant = ["lladdr", &endpoint.mac, "dev", "eth0"];
+            other.netns.ip(&[&["neigh", "replace", "172.16.16.9"][..], &meant].concat())?;
+            let before = h1.counter("spoofed_ip")?;
+            ensure!(other.netns.ping("172.16.16.9", 1)?.received == 0);
+            ensure!(h1.counter("spoofed_ip")? > before, "it answers from an address of its own lo");
+        }
+        Ok(())
     });
 }
 

@@ -2,7 +2,8 @@
 
 use overlay_common::{
     BridgeKey, Direction, DropReason::*, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF,
-    FLAG_MULTICAST, FLAG_STATIONS, FdbEntry, IP16_NONE, ip16_from_v4,
+    FLAG_MULTICAST, FLAG_ROUTING, FLAG_STATIONS, FdbEntry, IP16_NONE, NeighEntry, NeighKey,
+    ip16_from_v4,
 };
 
 use super::{
@@ -40,6 +41,14 @@ impl World {
     fn several(&mut self, hops: &[u32], ports: &[u32]) {
         self.flag(FLAG_BRIDGING);
         self.bridging.insert(VNI, flood(hops, ports));
+    }
+
+    /// Makes this an endpoint to which nothing can be delivered.
+    pub(crate) fn nowhere(&mut self, who: Station) {
+        let ip = ip16_from_v4(who.ip);
+        self.fdb.insert(fdb_key(who.mac), FdbEntry::nowhere(77, ip, 0));
+        let entry = NeighEntry { mac: who.mac, pad: [0; 2] };
+        self.neigh.insert(NeighKey { ip, vni: VNI }, entry);
     }
 
     /// Has bridging endpoints with these flags behind a VTEP.
@@ -113,6 +122,17 @@ pub(crate) fn sent() -> Vec<Case> {
         case("who has a station's address, to a group that no bridge passes on", ONLY_FAR, to_mac(asked(), [1, 0x80, 0xc2, 0, 0, 0]), Drop(ReservedGroup)),
         case("who has a station's address, ICC off", |w| { ONLY_FAR(w); w.flag(FLAG_ICC_OFF); }, asked(), Drop(IccOff)),
         case("who has an endpoint's address, several", SEVERAL, who_has(FAR.ip), Redirect),
+        case("to an endpoint that is nowhere", |w| { SEVERAL(w); w.nowhere(STRANGER); }, to_station(), Drop(UnknownNode)),
+        case("of a station with the MAC of an endpoint that is nowhere", |w| { ONLY_A(w); w.nowhere(OTHER); }, station(FAR), Drop(SpoofedMac)),
+        case("of a station with the address of an endpoint that is nowhere", |w| { ONLY_A(w); w.nowhere(STRANGER); }, ipv4(Station { ip: STRANGER.ip, ..OTHER }, FAR, flow), Drop(SpoofedIp)),
+        case("who has the address of an endpoint that is nowhere", |w| { SEVERAL(w); w.nowhere(STRANGER); }, asked(), Drop(ArpUnknownTarget)),
+        case("a router that does not bridge asks with another address", |w| { ONLY_FAR(w); w.flag(FLAG_ROUTING); }, arp(Ask { from: A.mac, sender: Station { ip: OTHER.ip, ..A }, target: STRANGER, ..Ask::default() }), Drop(SpoofedIp)),
+        case("a router that does not bridge asks for an endpoint with another address", |w| { ONLY_FAR(w); w.flag(FLAG_ROUTING); }, arp(Ask { from: A.mac, sender: Station { ip: OTHER.ip, ..A }, target: FAR, ..Ask::default() }), Redirect),
+        case("a bridge itself asks with another address", SEVERAL, arp(Ask { from: A.mac, sender: Station { ip: OTHER.ip, ..A }, target: STRANGER, ..Ask::default() }), Drop(SpoofedIp)),
+        case("a bridge and router asks with another address", |w| { SEVERAL(w); w.flag(FLAG_BRIDGING | FLAG_ROUTING); }, arp(Ask { from: A.mac, sender: Station { ip: OTHER.ip, ..A }, target: STRANGER, ..Ask::default() }), Replicated(vec![])),
+        case("an announcement of a station, multicast", |w| { ONLY_A(w); w.flag(FLAG_MULTICAST); }, arp(Ask { from: STRANGER.mac, sender: STRANGER, target: STRANGER, ..Ask::default() }), Replicated(vec![])),
+        case("a station's answer to all, multicast", |w| { ONLY_A(w); w.flag(FLAG_MULTICAST); }, answer(BROADCAST), Replicated(vec![])),
+        case("an announcement of a station, the sender is the only one", ONLY_A, arp(Ask { from: STRANGER.mac, sender: STRANGER, target: STRANGER, ..Ask::default() }), Drop(ArpUnknownTarget)),
         case("an announcement of a station", SEVERAL, arp(Ask { from: STRANGER.mac, sender: STRANGER, target: STRANGER, ..Ask::default() }), Replicated(vec![])),
         case("a station's answer, here", ONLY_A, answer(B.mac), Redirect),
         case("a station's answer, far", ONLY_A, answer(FAR.mac), Redirect),
@@ -156,7 +176,12 @@ pub(crate) fn received() -> Vec<Case> {
         case("a station to all", |w| w.stations_behind(FAR_VTEP, FLAG_BRIDGING | FLAG_MULTICAST), vxlan(&to_mac(ipv4(STRANGER, A, flow), BROADCAST)), Replicated(vec![])),
         case("a station to all, multicast off", STATIONS, vxlan(&to_mac(ipv4(STRANGER, A, flow), BROADCAST)), Drop(BroadcastOff)),
         case("to a station", SEVERAL, to_station(), Replicated(vec![])),
-        case("to a station, one here", ONLY_A, to_station(), Replicated(vec![])),
+        case("to a station, one here", ONLY_A, to_station(), Redirect),
+        case("to a station, one here, congestion", ONLY_A, Vxlan { tos: 3, ..Vxlan::default() }.around(&ipv4(FAR, STRANGER, flow)), Drop(EcnNotCapable)),
+        case("who has a station's address, one here", ONLY_A, asks(Ask::default()), Redirect),
+        case("a station with the MAC of an endpoint that is nowhere", |w| { STATIONS(w); w.nowhere(STRANGER); }, station(), Drop(SourceNotBehindVtep)),
+        case("a station with the address of an endpoint that is nowhere", |w| { STATIONS(w); w.nowhere(OTHER); }, vxlan(&ipv4(half_stranger(OTHER, true), A, flow)), Drop(SpoofedIp)),
+        case("to an endpoint that is nowhere", |w| { ONLY_A(w); w.nowhere(STRANGER); }, to_station(), Drop(NotLocalDestination)),
         case("to a station, one far", ONLY_FAR, to_station(), Drop(UnknownDestination)),
         case("to a station, its device gone", |w| w.several(&[], &[NO_DEVICE]), to_station(), Replicated(vec![RedirectFailed])),
         case("to a station, one without a place", |w| { SEVERAL(w); w.bridging.values_mut().for_each(|list| list.lost = [1, 2]); }, to_station(), Replicated(vec![FloodOverflow; 2])),
@@ -218,7 +243,15 @@ fn the_only_bridge_is_sent_to_as_any_endpoint() {
         let far = sent(bench, FAR);
         assert_eq!(far.verdict, Verdict::Redirect);
         check_vxlan(&far.packet, &frame, 0, (ROUTER_MAC, UNDERLAY_MAC), FAR_VTEP);
+        // From the underlay the frame itself goes there, and no copy.
+        let mut world = World::default();
+        world.only(B);
+        bench.fill(&world);
+        let frame = ipv4(FAR, STRANGER, Flow::default());
+        let received = bench.run(Direction::FromUnderlay, &vxlan(&frame));
+        assert_eq!((received.verdict, received.packet), (Verdict::Redirect, frame));
         let traffic = bench.read_traffic();
+        assert_eq!(traffic[&super::world::SLOT_B].received.packets, 1);
         let of_b = traffic[&super::world::SLOT_B];
         assert_eq!(
             (of_b.from_neighbours.packets, traffic[&super::world::SLOT_A].sent.packets),

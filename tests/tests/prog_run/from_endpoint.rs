@@ -204,6 +204,7 @@ fn for_whom_it_speaks() -> Vec<Case> {
         case("a router's advertisement from a neighbour's address", FORWARDS, says(134, address_of(B.mac), of_a), Drop(SpoofedNeighbour)),
         case("a router's advertisement from its own address", FORWARDS, says(134, of_a, of_a), Redirect),
         case("a router's redirect to a neighbour's address", FORWARDS, says(137, of_a, address_of(B.mac)), Drop(SpoofedNeighbour)),
+        case("a router's redirect in a neighbour's name", FORWARDS, says(137, address_of(B.mac), unique(1)), Drop(SpoofedNeighbour)),
         case("a router's redirect to its own address", FORWARDS, says(137, of_a, of_a), Redirect),
         case("a router's redirect to nobody's address, which claims none", |w| { FORWARDS(w); w.limit(0); }, says(137, of_a, unique(1)), Redirect),
         case("too short for a target", AS_USUAL, cut(says(ADVERTISES, of_a, address_of(B.mac)), 14 + 40 + 23), Redirect),

@@ -73,13 +73,13 @@ impl<C: Copy + Send> Audit<C> {
             }
         }
 
-        let mut puts = Vec::new();
+        let (mut fdb_puts, mut puts) = (Vec::new(), Vec::new());
         let (wanted_fdb, wanted_neigh): (Vec<_>, Vec<_>) =
             self.next_endpoints(held).filter_map(|endpoint| truth.entries(endpoint)).unzip();
         let found = maps.fdb(wanted_fdb.iter().map(|(key, _)| *key).collect()).await?;
         for ((key, entry), found) in wanted_fdb.into_iter().zip(found) {
             if found != Some(entry) {
-                puts.push(TableChange::PutFdb(key, entry));
+                fdb_puts.push(TableChange::PutFdb(key, entry));
             }
         }
         let found = maps.neigh(wanted_neigh.iter().map(|(key, _)| *key).collect()).await?;
@@ -88,7 +88,7 @@ impl<C: Copy + Send> Audit<C> {
                 puts.push(TableChange::PutNeigh(key, entry));
             }
         }
-        Ok([puts, neigh_deletes, fdb_deletes].concat())
+        Ok([puts, fdb_puts, fdb_deletes, neigh_deletes].concat())
     }
 
     /// The endpoints of the next part. After the last endpoint a new round begins.

@@ -40,11 +40,6 @@ fn put_network(
     placement: &Placement,
 ) {
     let vni = network.vni.get();
-    if let [only] = bridging
-        && let Some((entry, _)) = entries(view, local, only, placement)
-    {
-        tables.bridges.insert(BridgeKey::only(vni), entry);
-    }
     let (mut hops, mut ports, mut lost) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for endpoint in bridging {
         let Some(site) = site(endpoint, local.id) else {
@@ -62,6 +57,15 @@ fn put_network(
         let key = BridgeKey::behind(vni, vtep.ip16());
         // Which of several endpoints there a station is behind, only the VTEP knows.
         tables.bridges.entry(key).and_modify(|entry| entry.flags |= flags).or_insert(entry);
+    }
+    // One that is down, as a namespace that has gone, gets nothing, and changes nothing for the others.
+    let placed = bridging.iter().filter_map(|endpoint| entries(view, local, endpoint, placement));
+    let placed: Vec<_> =
+        placed.map(|(entry, _)| entry).filter(FdbEntry::is_somewhere).take(2).collect();
+    if let [only] = &*placed
+        && lost.is_empty()
+    {
+        tables.bridges.insert(BridgeKey::only(vni), *only);
     }
     let page = flood::page(hops, ports, lost.len());
     if page != FloodEntry::EMPTY {

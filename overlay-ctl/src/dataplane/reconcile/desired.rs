@@ -132,8 +132,9 @@ pub(super) fn keys(network: &Network, endpoint: &Endpoint) -> (FdbKey, NeighKey)
     (FdbKey { vni, mac: endpoint.mac.octets(), pad: [0; 2] }, NeighKey { ip, vni })
 }
 
-/// The entries of an endpoint. An endpoint of this node without a port has none, and neither has an endpoint behind an
-/// unknown VTEP: packets to it are dropped and counted, and ARP requests for it get no answer.
+/// The entries of an endpoint. An endpoint of this node without a port has them too, and so has an endpoint behind an
+/// unknown VTEP: a bridging endpoint might use the MAC and the address of an endpoint without. Packets to such an endpoint
+/// are dropped and counted, and ARP requests for it get no answer.
 pub(super) fn entries(
     view: &View,
     local: &LocalNode,
@@ -143,17 +144,17 @@ pub(super) fn entries(
     let network = view.networks.get(&endpoint.network)?;
     let ip = ip(endpoint);
     let flags = flags(network, endpoint);
-    let fdb = match site(endpoint, local.id) {
-        None => {
-            let port = placement.ports.get(&endpoint.id)?;
-            FdbEntry::here(endpoint.id, ip, flags, port.ifindex, port.slot)
-        }
-        Some(site) => {
-            let vtep = site.vtep(view)?;
+    let placed = match site(endpoint, local.id) {
+        None => placement
+            .ports
+            .get(&endpoint.id)
+            .map(|port| FdbEntry::here(endpoint.id, ip, flags, port.ifindex, port.slot)),
+        Some(site) => site.vtep(view).and_then(|vtep| {
             let hop = *placement.hops.get(&vtep)?;
-            FdbEntry::behind(endpoint.id, ip, flags, vtep.ip16(), hop)
-        }
+            Some(FdbEntry::behind(endpoint.id, ip, flags, vtep.ip16(), hop))
+        }),
     };
+    let fdb = placed.unwrap_or(FdbEntry::nowhere(endpoint.id, ip, flags));
     Some((fdb, NeighEntry { mac: endpoint.mac.octets(), pad: [0; 2] }))
 }
 

@@ -72,11 +72,11 @@ pub(super) fn namespaces<'a>(
 /// earlier or later endpoint with the same address.
 fn is_held(network: &Network, endpoint: &Endpoint, held: &Tables) -> bool {
     let entry = held.fdb.get(&desired::keys(network, endpoint).0);
-    entry.is_some_and(|entry| entry.endpoint == endpoint.id)
+    entry.is_some_and(|entry| entry.endpoint == endpoint.id && entry.is_somewhere())
 }
 
 /// Removes from `names` what must not resolve any more of the touched endpoints, whose entries become `rows`: their old
-/// names, and all names of endpoints whose entries are removed.
+/// names, and all names of endpoints that nothing is delivered to any more.
 pub(super) fn forget(
     names: &mut Arc<Names>,
     view: &View,
@@ -93,7 +93,7 @@ pub(super) fn forget(
         let Some(network) = view.networks.get(&old.network) else { continue };
         let goes = || {
             let row = rows.fdb.get(&desired::keys(network, old).0).copied().flatten();
-            row.is_none_or(|entry| entry.endpoint != old.id)
+            row.is_none_or(|entry| entry.endpoint != old.id || !entry.is_somewhere())
         };
         if is_told(names, old) && (change.new != Some(old) || goes()) {
             change_names(names, network, |told| told.remove(old));

@@ -41,6 +41,13 @@ pub(super) fn check(
         Speaks::AsksFor => Ok(()),
         Speaks::Claims | Speaks::Names => Err(DropReason::SpoofedNeighbour),
     };
+    // Whoever names another router must be one itself: it may not speak as a router that it is not.
+    if speaks == Speaks::Names
+        && let Ok(source) = frame.from(at).array(8)
+        && is_anothers(world, memory, (vni, sender), source)
+    {
+        return if_others;
+    }
     if maker(address) == Some(sender) {
         return Ok(());
     }

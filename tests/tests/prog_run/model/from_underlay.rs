@@ -1,7 +1,8 @@
 //! The rules for packets from other nodes, and their receivers.
 
 use overlay_common::{
-    CONFIG_SHARED, Config, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16, NodeKey,
+    BridgeKey, CONFIG_SHARED, Config, DropReason, FLAG_ICC_OFF, FLAG_MULTICAST, FdbKey, Ip16,
+    NodeKey,
 };
 
 use super::{
@@ -101,6 +102,13 @@ fn decide_alone(
 
     // Choice of the receivers.
     let endpoint = world.fdb.get(&FdbKey { vni, mac: to, pad: [0; 2] });
+    let is_stations = heard == Some(Heard::ForStations) || !is_group(to) && endpoint.is_none();
+    let only = world.bridges.get(&BridgeKey::only(vni)).filter(|only| only.ifindex != 0);
+    if let Some(only) = only.filter(|_| is_stations && here.is_some()) {
+        let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
+        fate.count(only.slot(), untagged.len(), |traffic| &mut traffic.received);
+        return Ok(End::Redirected(Way::OutOf(only.ifindex), Frame::plain(&bytes)));
+    }
     let many = if heard == Some(Heard::ForStations) {
         here
     } else if is_group(to) {

@@ -55,6 +55,11 @@ impl Sender {
         self.flags & flag != 0
     }
 
+    /// Returns true for the address of the endpoint itself.
+    pub(super) fn is_its_own(&self, ip: Ip16) -> bool {
+        self.own == Some(ip)
+    }
+
     /// Returns true if the sender may be a router: it routes, or is a station of which nothing is known.
     pub(super) fn routes(&self) -> bool {
         self.own.is_none() || self.has(FLAG_ROUTING)

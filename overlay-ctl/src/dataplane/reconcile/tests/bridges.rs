@@ -32,13 +32,17 @@ fn id(view: &View, name: &str) -> u64 {
     view.all_endpoints().find(|endpoint| endpoint.name.as_str() == name).unwrap().id
 }
 
-/// The entries of the network `lan`. Endpoints of this node are ports 31, 32 and so on, in the order of their names; nodes
-/// 2 and 3 are hops 1 and 2, and the VTEP of an external endpoint has no index.
+/// The name of an endpoint that has no port.
+const DOWN: &str = "down";
+
+/// The entries of the network `lan`. Endpoints of this node but [`DOWN`] are ports 31, 32 and so on, in the order of their
+/// names; nodes 2 and 3 are hops 1 and 2, and the VTEP of an external endpoint has no index.
 fn tables(cluster: &Cluster) -> (View, Tables) {
     let view = cluster.view();
     let mut sites = Sites::new(1);
     sites.update(&view);
-    let mut here: Vec<_> = sites.here().collect();
+    let here = sites.here().filter(|endpoint| endpoint.name.as_str() != DOWN);
+    let mut here: Vec<_> = here.collect();
     here.sort_unstable_by_key(|endpoint| endpoint.name.to_string());
     let ports = here
         .iter()
@@ -136,6 +140,21 @@ fn several_get_copies_and_share_what_they_may_do() {
         ..Tables::default()
     };
     assert_eq!(found, expected, "the switch's VTEP has no index, and is counted");
+}
+
+/// A namespace that has gone, or a port that was not made.
+#[test]
+fn one_that_is_down_changes_nothing_for_the_others() {
+    let mut cluster = cluster();
+    cluster.endpoint("bridge", "lan", 2);
+    let (_, alone) = tables(&cluster);
+    assert_eq!(alone.bridges.len(), 2);
+    // `tables` gives no port to it.
+    let bridging = [Permission::Bridging].into_iter().collect();
+    cluster.permit(DOWN, "lan", on_node(1, "/run/netns/down"), bridging);
+    assert_eq!(tables(&cluster).1, alone);
+    cluster.remove("bridge");
+    assert_eq!(tables(&cluster).1, Tables::default(), "nobody gets anything");
 }
 
 #[test]

@@ -21,8 +21,9 @@ use crate::{
     model::{Encapsulation, NetworkOptions, Vtep},
 };
 use overlay_common::{
-    ApiKey, BridgeKey, FLAG_ADVERTISING, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_ROUTING, FLOOD_MAX,
-    FLOOD_PAGES, FdbEntry, FloodEntry, FloodKey, GatewayPortEntry, HopEntry, Ip16, PortEntry,
+    ApiKey, BridgeKey, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_ROUTING,
+    FLOOD_BRIDGING, FLOOD_MAX, FLOOD_PAGES, FdbEntry, FloodEntry, FloodKey, GatewayPortEntry,
+    HopEntry, Ip16, PortEntry,
 };
 use std::collections::BTreeMap;
 
@@ -330,24 +331,26 @@ fn full(number: u8) -> Tables {
     let (ip, mac) = ([number; 16], [number; 6]);
     let (hop, vni) = (n, n);
     let fdb = FdbEntry::behind(n.into(), ip, 0, ip, hop);
-    let port = PortEntry { ip, vni, flags: 0, mac, pad: [0; 2], slot: n, pad2: 0 };
-    let bridge = GatewayPortEntry {
+    let port = |flags| PortEntry { ip, vni, flags, mac, pad: [0; 2], slot: n, pad2: 0 };
+    let leg = |flags| GatewayPortEntry {
         ip,
         gateway: ip,
         bridge: n,
         mask: [0; 4],
         mac,
         gateway_mac: mac,
-        flags: n,
+        flags,
     };
     let header = [number; size_of::<HopEntry>() - 14];
     Tables {
         fdb: [(FdbKey { vni, mac, pad: [0; 2] }, fdb)].into(),
         neigh: [(NeighKey { ip, vni }, NeighEntry { mac, pad: [0; 2] })].into(),
-        ports: [(n, port)].into(),
+        ports: [(n, port(FLAG_MULTICAST)), (n + 9, port(FLAG_BRIDGING))].into(),
         nodes: [(NodeKey { vtep: ip }, NodeEntry { node: n.into(), hop, pad: 0 })].into(),
-        flood: [(FloodKey::first(vni), flood(&[n], &[n]))].into(),
-        gateway_ports: [(n, bridge)].into(),
+        flood: [FloodKey::first(vni), FloodKey::bridging(vni)]
+            .map(|key| (key, flood(&[n], &[n])))
+            .into(),
+        gateway_ports: [(n, leg(0)), (n + 9, leg(FLAG_ROUTING))].into(),
         bridges: [(BridgeKey::behind(vni, ip), fdb)].into(),
         hops: [(hop, HopEntry { header, mtu: 1500, csum: n, ifindex: n, via: n })].into(),
         apis: [(ApiKey { ip, port: n }, n.into())].into(),
@@ -363,12 +366,25 @@ fn what_an_entry_names_comes_before_it_and_goes_after_it() {
     rows.neigh.extend(old.neigh.keys().map(|key| (*key, None)));
     rows.neigh.extend(new.neigh.iter().map(|(key, entry)| (*key, Some(*entry))));
     let list = changes(&old, Some(&new), &rows);
-    let kinds: Vec<String> = list.iter().map(|change| format!("{change:?}")).collect();
-    let kinds: Vec<&str> = kinds.iter().filter_map(|text| text.split('(').next()).collect();
-    let puts = ["Api", "GatewayPort", "Hop", "Node", "Flood", "Port", "Bridge", "Fdb", "Neigh"];
-    let expected = puts.iter().map(|table| format!("Put{table}"));
-    let expected = expected.chain(puts.iter().rev().map(|table| format!("Delete{table}")));
-    assert_eq!(kinds, expected.collect::<Vec<_>>());
+    let kind = |change: &TableChange| {
+        let name = format!("{change:?}").split('(').next().unwrap_or_default().to_owned();
+        match change {
+            TableChange::PutFlood(FloodKey { page: FLOOD_BRIDGING, .. }, _)
+            | TableChange::DeleteFlood(FloodKey { page: FLOOD_BRIDGING, .. }) => name + "OfBridges",
+            TableChange::PutPort(_, PortEntry { flags: FLAG_BRIDGING, .. })
+            | TableChange::PutGatewayPort(_, GatewayPortEntry { flags: FLAG_ROUTING, .. }) => {
+                name + "Permitted"
+            }
+            _ => name,
+        }
+    };
+    let mut kinds: Vec<String> = list.iter().map(kind).collect();
+    kinds.dedup();
+    let puts = "PutApi PutHop PutNode PutFlood PutGatewayPort PutPort PutNeigh PutFdb \
+                PutGatewayPortPermitted PutPortPermitted PutBridge PutFloodOfBridges";
+    let deletes = "DeleteFloodOfBridges DeleteBridge DeleteNeigh DeleteFdb DeletePort \
+                   DeleteGatewayPort DeleteFlood DeleteNode DeleteHop DeleteApi";
+    assert_eq!(kinds.join(" "), [puts, deletes].join(" "));
 
     let mut held = old;
     list.iter().for_each(|change: &TableChange| change.apply_to(&mut held));

@@ -105,7 +105,10 @@ async fn a_missing_namespace_takes_only_its_own_endpoint_down() {
     let status = pass(&mut kernel, &cluster.view()).await;
     let down: Vec<_> = status.endpoints.values().map(|health| health.down.clone()).collect();
     assert_eq!(down, [Some("its namespace is gone".into()), None]);
-    assert!(!kernel.tables.fdb.contains_key(&fdb_key(&cluster, "web1")));
+    // Its MAC and its address stay its own.
+    let entry = kernel.tables.fdb[&fdb_key(&cluster, "web1")];
+    assert!(!entry.is_somewhere());
+    assert!(kernel.tables.neigh.keys().any(|key| key.ip == entry.ip));
 
     kernel.namespaces.insert("/run/netns/web1".into());
     let status = pass(&mut kernel, &cluster.view()).await;

@@ -12,7 +12,8 @@ use crate::{
     model::Vtep,
 };
 use overlay_common::{
-    BridgeKey, FdbEntry, FdbKey, FloodKey, NeighEntry, NeighKey, NodeKey, ip16_from_v4,
+    BridgeKey, FLAG_BRIDGING, FLAG_ROUTING, FdbEntry, FdbKey, FloodKey, NeighEntry, NeighKey,
+    NodeKey, ip16_from_v4,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -188,6 +189,9 @@ impl FakeKernel {
                 let first_page = FloodKey::first(*vni);
                 assert!(self.tables.flood.contains_key(&first_page), "the network is known first");
                 match entry.ifindex {
+                    _ if !entry.is_somewhere() => {
+                        assert!(!self.is_told(entry), "a name goes before what it leads to");
+                    }
                     0 => {
                         let node = self.tables.nodes[&NodeKey { vtep: entry.vtep }];
                         assert_eq!(node.hop, entry.hop(), "by the hop that its VTEP has");
@@ -198,7 +202,14 @@ impl FakeKernel {
                     }
                     ifindex => {
                         assert!(self.devices.contains_key(&ifindex), "the port stands first");
-                        assert_eq!(self.tables.ports[&ifindex].slot, entry.slot());
+                        // A port with a permission comes last.
+                        let comes_later = entry.flags & (FLAG_ROUTING | FLAG_BRIDGING) != 0
+                            && matches!(change, TableChange::PutFdb(..));
+                        let port = self.tables.ports.get(&ifindex);
+                        assert!(
+                            port.map_or(comes_later, |port| port.slot == entry.slot()),
+                            "{port:?} of {entry:?}"
+                        );
                     }
                 }
             }
