@@ -99,7 +99,7 @@ drop_reasons! {
     UnknownDestination = 6, "unknown_destination", "No endpoint of the network has the destination MAC.";
     BroadcastOff = 7, "broadcast_off", "The frame is broadcast or multicast, which the network does not carry.";
     ArpNotRequest = 8, "arp_not_request", "The ARP packet is not an Ethernet/IPv4 request (on the gateway leg, and from a bridging endpoint: neither a request nor an answer). The overlay answers ARP itself, so that endpoints need send nothing else.";
-    ArpUnknownTarget = 9, "arp_unknown_target", "The ARP request asks for an address that no endpoint of the network has, or one that is down.";
+    ArpUnknownTarget = 9, "arp_unknown_target", "The ARP request asks for an address that no endpoint of the network has, or that of an endpoint of this node that is down.";
     ArpOwnAddress = 10, "arp_own_address", "The ARP request asks for the sender's own address (an announcement). NEIGH already holds the address, so that no announcement is needed.";
     ArpFromUnderlay = 11, "arp_from_underlay", "There is ARP inside VXLAN. The sender's node answers ARP, so that it never crosses the underlay, except to and from stations behind bridging endpoints.";
     IccOff = 12, "icc_off", "The network's endpoints may not reach each other.";
@@ -117,7 +117,7 @@ drop_reasons! {
     RedirectFailed = 24, "redirect_failed", "The kernel refused the redirect.";
     NotConfigured = 25, "not_configured", "The program runs, but CONFIG is empty.";
     HairpinDestination = 26, "hairpin_destination", "The destination is the sender itself.";
-    NotLocalDestination = 27, "not_local_destination", "The VXLAN packet is for an endpoint that is not on this node (the endpoint moved, or the sender's map is old).";
+    NotLocalDestination = 27, "not_local_destination", "The VXLAN packet is for an endpoint that is not on this node, or is down there (the endpoint moved, or the sender's map is old).";
     GatewayNeighbour = 28, "gateway_neighbour", "The frame on the gateway leg is not for the gateway, or is a packet through the gateway to another endpoint's gateway address. Endpoints do not reach each other over the gateway bridge.";
     GatewayProtocol = 29, "gateway_protocol", "The frame on the gateway leg is neither IPv4 nor ARP.";
     VxlanFromEndpoint = 30, "vxlan_from_endpoint", "The packet on the gateway leg is UDP to or from the VXLAN port. Masqueraded, it would come from a VTEP's address, and its answer would look like a VTEP's VXLAN.";

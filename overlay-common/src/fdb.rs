@@ -107,8 +107,8 @@ impl BridgeKey {
         Self { vtep, vni }
     }
 
-    /// The key of the network's only bridging endpoint, on this node or on another. A network with several has no such
-    /// entry.
+    /// The key of the network's only bridging endpoint, on this node or on another; one of this node that is down does not
+    /// count. A network with several has no such entry.
     #[inline(always)]
     #[must_use]
     pub const fn only(vni: u32) -> Self {

@@ -16,7 +16,7 @@ pub struct FloodKey {
 }
 
 /// Number of the page that lists bridging endpoints and the VTEPs with some, in the form of a first page. They get the
-/// frames to stations that no map has. The page exists for each network with a bridging endpoint. Those for which it
+/// frames to stations that no map has. The page exists for each network with a bridging endpoint that is not down on this node. Those for which it
 /// has no room get none of these frames.
 pub const FLOOD_BRIDGING: u32 = FLOOD_PAGES;
 

@@ -64,7 +64,8 @@ pub fn hear(
         return Err(DropReason::ReservedGroup);
     }
     let bridges = sender.has(FLAG_BRIDGING);
-    // Stations note the address of who asks them. A router that does not bridge has no second one there.
+    // Stations note the address of who asks them, and one that does not bridge has only its own there. (Linux asks with
+    // another address of its host unless arp_announce is 2.)
     let sender_ip = u32::from_ne_bytes(arp.sender_ip);
     if !bridges && sender_ip != 0 && sender_ip != sender.own {
         return Err(DropReason::SpoofedIp);

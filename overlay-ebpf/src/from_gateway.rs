@@ -14,7 +14,7 @@
 //! packet. An endpoint has received only what was for its own address, so it has no error to send about any
 //! other packet, and none passes: it would reach a neighbour, or end a neighbour's flow. "Fragmentation needed"
 //! counts for all packets between that sender and this host, whose address the endpoint has outside. Only one that
-//! may forward says it, and never of less than any way carries; a stream can be made to fit instead (clamping).
+//! may route says it, and never of less than any way carries; a stream can be made to fit instead (clamping).
 //!
 //! Two things are left to the node's stack, which treats them as from any host: tunnels such as IP in IP (they
 //! end where somebody set one up), and link-local destinations (the bridge's subnet is the only one behind it,

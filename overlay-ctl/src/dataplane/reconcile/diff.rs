@@ -20,8 +20,10 @@ pub(super) struct Rows {
 /// In this order no entry ever names something unknown: VTEPs, networks and ports come before the entries that name them.
 /// NEIGH and FDB say which addresses and MACs are endpoints', so what lets somebody use others comes after them: ports and
 /// legs with a permission, the entries of BRIDGES, and the page of bridging endpoints. Their own FDB entry is there a
-/// moment before their port is. ARP requests are answered once an endpoint has an entry in both tables. Removals have the
-/// reverse order.
+/// moment before their port is. ARP requests are answered once an endpoint has an entry in both tables.
+///
+/// Of the removals, what lets somebody send comes first, and then what names others comes before what it names. What makes
+/// room in BRIDGES is removed before anything is put there.
 pub(super) fn changes(held: &Tables, small: Option<&Tables>, rows: &Rows) -> Vec<TableChange> {
     let mut changes = Vec::new();
     let all = &mut changes;
@@ -39,10 +41,10 @@ pub(super) fn changes(held: &Tables, small: Option<&Tables>, rows: &Rows) -> Vec
     if let Some(parts) = parts {
         let Parts { held, small } = parts;
         parts.put_ports(all, is_permitted);
-        puts(all, &held.bridges, &small.bridges, |_, _| true, TableChange::PutBridge);
-        parts.put_flood(all, is_bridging);
         parts.delete_flood(all, is_bridging);
         deletes(all, &held.bridges, &small.bridges, TableChange::DeleteBridge);
+        puts(all, &held.bridges, &small.bridges, |_, _| true, TableChange::PutBridge);
+        parts.put_flood(all, is_bridging);
     }
     row_deletes(all, &held.neigh, &rows.neigh, TableChange::DeleteNeigh);
     row_deletes(all, &held.fdb, &rows.fdb, TableChange::DeleteFdb);

@@ -144,7 +144,8 @@ pub(super) fn is_known(view: &View, held: &Tables) -> bool {
             endpoints.map(move |endpoint| (desired::keys(network, endpoint).0, endpoint.id))
         })
         .collect();
-    held.fdb.iter().all(|(key, entry)| known.contains(&(*key, entry.endpoint)))
+    let mut delivered = held.fdb.iter().filter(|(_, entry)| entry.is_somewhere());
+    delivered.all(|(key, entry)| known.contains(&(*key, entry.endpoint)))
 }
 
 /// The ports of this node that lead to endpoints whose leg exists.

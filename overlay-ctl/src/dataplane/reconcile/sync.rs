@@ -93,7 +93,7 @@ impl<K: Kernel> Reconciler<K> {
             let stands = desired::Standing { wanted, devices: &state.devices, ways: &self.ways };
             let (sites, placement) = (&self.held.sites, &self.held.placement);
             let mut tables = desired::small_tables(view, &self.node, sites, &stands, placement);
-            bridges::put(&mut tables, view, &self.node, sites, placement);
+            state.note(bridges::put(&mut tables, view, &self.node, sites, placement));
             small = Some(tables);
             devices = Some(&state.devices);
         }

@@ -46,6 +46,8 @@ pub(super) enum Change {
     NoEntry(Station),
     /// NEIGH has no row of this endpoint.
     NoNeighbour(Station),
+    /// Nothing can be delivered to this endpoint.
+    Nowhere(Station),
     /// The endpoint is in the other network.
     OfAnotherNetwork(Station),
     /// The other network has an endpoint with the same MAC and address, as networks with the same subnet may.
@@ -113,6 +115,7 @@ impl Change {
             }
             Self::Bridging(hops, ports) => drop(world.bridging.insert(VNI, flood(hops, ports))),
             Self::Stations(vtep, flags) => world.stations_behind(*vtep, *flags),
+            Self::Nowhere(who) => world.nowhere(*who),
             Self::NotConfigured => world.config = None,
             Self::VxlanPort(port) => {
                 world.config.iter_mut().for_each(|config| config.vxlan_port = *port);
@@ -281,6 +284,7 @@ pub(super) fn change() -> BoxedStrategy<Change> {
         1 => vtep().prop_map(Change::NoNode),
         1 => station().prop_map(Change::NoEntry),
         1 => station().prop_map(Change::NoNeighbour),
+        2 => select(vec![A, B, FAR, STRANGER]).prop_map(Change::Nowhere),
         1 => station().prop_map(Change::OfAnotherNetwork),
         3 => (station(), place).prop_map(|(who, place)| Change::InBothNetworks(who, place)),
         2 => port().prop_map(Change::PortOfOther),

@@ -13,8 +13,8 @@ use crate::{
     model::{NetworkOptions, Permission, Permissions},
 };
 use overlay_common::{
-    BridgeKey, FLAG_BRIDGING, FLAG_MULTICAST, FLAG_ROUTING, FLAG_STATIONS, FLOOD_MAX, FdbEntry,
-    FloodEntry, FloodKey, IP16_NONE, ip16_from_v4,
+    BRIDGES_MAX, BridgeKey, FLAG_BRIDGING, FLAG_MULTICAST, FLAG_ROUTING, FLAG_STATIONS, FLOOD_MAX,
+    FdbEntry, FloodEntry, FloodKey, IP16_NONE, ip16_from_v4,
 };
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ fn tables(cluster: &Cluster) -> (View, Tables) {
         hops: [([10, 0, 0, 2].into(), 1), ([10, 0, 0, 3].into(), 2)].into(),
     };
     let mut tables = Tables::default();
-    bridges::put(&mut tables, &view, &node(), &sites, &placement);
+    bridges::put(&mut tables, &view, &node(), &sites, &placement).unwrap();
     (view, tables)
 }
 
@@ -142,9 +142,9 @@ fn several_get_copies_and_share_what_they_may_do() {
     assert_eq!(found, expected, "the switch's VTEP has no index, and is counted");
 }
 
-/// A namespace that has gone, or a port that was not made.
+/// A namespace of this node that has gone, or a port that was not made.
 #[test]
-fn one_that_is_down_changes_nothing_for_the_others() {
+fn one_of_this_node_that_is_down_changes_nothing_for_the_others() {
     let mut cluster = cluster();
     cluster.endpoint("bridge", "lan", 2);
     let (_, alone) = tables(&cluster);
@@ -155,6 +155,29 @@ fn one_that_is_down_changes_nothing_for_the_others() {
     assert_eq!(tables(&cluster).1, alone);
     cluster.remove("bridge");
     assert_eq!(tables(&cluster).1, Tables::default(), "nobody gets anything");
+}
+
+#[test]
+fn a_network_for_which_a_map_has_no_room_is_named_and_stops_nothing() {
+    let mut cluster = cluster();
+    cluster.endpoint("bridge", "lan", 2);
+    let view = cluster.view();
+    let mut sites = Sites::new(1);
+    sites.update(&view);
+    let placement = Placement { hops: [([10, 0, 0, 2].into(), 1)].into(), ..Default::default() };
+    let entry = FdbEntry::nowhere(0, IP16_NONE, 0);
+    let others = |count: u32| Tables {
+        bridges: (0..count).map(|n| (BridgeKey::only(1 << 20 | n), entry)).collect(),
+        ..Tables::default()
+    };
+    // The network has an entry for its only bridging endpoint, and one for the stations behind its VTEP.
+    let mut tables = others(BRIDGES_MAX - 2);
+    bridges::put(&mut tables, &view, &node(), &sites, &placement).unwrap();
+    assert_eq!((tables.bridges.len(), tables.flood.len()), (BRIDGES_MAX as usize, 1));
+    let mut tables = others(BRIDGES_MAX - 1);
+    let error = bridges::put(&mut tables, &view, &node(), &sites, &placement).unwrap_err();
+    assert!(error.to_string().contains("too many bridging endpoints"), "{error}");
+    assert_eq!(tables, others(BRIDGES_MAX - 1));
 }
 
 #[test]

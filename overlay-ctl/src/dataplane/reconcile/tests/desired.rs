@@ -381,8 +381,9 @@ fn what_an_entry_names_comes_before_it_and_goes_after_it() {
     let mut kinds: Vec<String> = list.iter().map(kind).collect();
     kinds.dedup();
     let puts = "PutApi PutHop PutNode PutFlood PutGatewayPort PutPort PutNeigh PutFdb \
-                PutGatewayPortPermitted PutPortPermitted PutBridge PutFloodOfBridges";
-    let deletes = "DeleteFloodOfBridges DeleteBridge DeleteNeigh DeleteFdb DeletePort \
+                PutGatewayPortPermitted PutPortPermitted DeleteFloodOfBridges DeleteBridge \
+                PutBridge PutFloodOfBridges";
+    let deletes = "DeleteNeigh DeleteFdb DeletePort \
                    DeleteGatewayPort DeleteFlood DeleteNode DeleteHop DeleteApi";
     assert_eq!(kinds.join(" "), [puts, deletes].join(" "));
 
