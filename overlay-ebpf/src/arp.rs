@@ -9,6 +9,7 @@ use crate::{
     verdict::{Decision, opaque_to_verifier},
 };
 use aya_ebpf::{helpers::bpf_redirect, programs::TcContext};
+use core::hint::black_box;
 use overlay_common::{
     DropReason, FLAG_BRIDGING, FLAG_MULTICAST, Ip16, MacBytes, NeighKey, ip16_from_v4,
 };
@@ -63,18 +64,23 @@ pub fn hear(
     if sender.eth.is_to_reserved_group() {
         return Err(DropReason::ReservedGroup);
     }
-    let bridges = sender.has(FLAG_BRIDGING);
+    // Unknown numbers and no branches: the verifier would walk all that follows once for each way through them.
+    let hidden = |number: u32| opaque_to_verifier(ctx, number);
+    let flags = hidden(sender.flags);
+    let [bridges, broadcast] =
+        [FLAG_BRIDGING, FLAG_MULTICAST].map(|flag| flags >> flag.trailing_zeros() & 1);
+    let from = hidden(u32::from_ne_bytes(arp.sender_ip));
     // Stations note the address of who asks them, and one that does not bridge has only its own there. (Linux asks with
     // another address of its host unless arp_announce is 2.)
-    let sender_ip = u32::from_ne_bytes(arp.sender_ip);
-    if !bridges && sender_ip != 0 && sender_ip != sender.own {
+    let is_foreign = is_not_zero(from) & is_not_zero(from ^ hidden(sender.own));
+    if is_foreign & (bridges ^ 1) != 0 {
         return Err(DropReason::SpoofedIp);
     }
-    let is_to_group = sender.eth.is_to_group();
-    let is_news = sender.has(FLAG_MULTICAST) && (is_answer || arp.sender_ip == arp.target_ip);
-    let as_addressed = if is_to_group { bridges && is_news } else { is_answer };
-    // Were the verifier to know it, it would walk all that follows once for each way to it.
-    if opaque_to_verifier(ctx, as_addressed.into()) != 0 {
+    let is_answer = hidden(is_answer.into());
+    let is_of_itself = is_not_zero(from ^ hidden(u32::from_ne_bytes(arp.target_ip))) ^ 1;
+    let is_announced = bridges & broadcast & (is_answer | is_of_itself);
+    let to_group = hidden(sender.eth.is_to_group().into());
+    if to_group & is_announced | (to_group ^ 1) & is_answer != 0 {
         Ok(Heard::Answer)
     } else {
         Ok(Heard::Question)
@@ -92,4 +98,10 @@ pub fn send_answer(ctx: &TcContext, arp: &mut Arp, mac: MacBytes) -> Result<Deci
     // SAFETY: no preconditions.
     let action = unsafe { bpf_redirect(frame::ifindex(ctx), 0) };
     Ok(Decision::Redirect(action as i32))
+}
+
+/// 1 for a number that is not zero, else 0, without a branch.
+#[inline(always)]
+fn is_not_zero(number: u32) -> u32 {
+    black_box((number | number.wrapping_neg()) >> 31)
 }

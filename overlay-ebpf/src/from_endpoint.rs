@@ -36,7 +36,8 @@ pub fn handle(ctx: &TcContext, trace: &mut Trace) -> Result<Decision, DropReason
     let (mut own, mut flags) = (sender::number(&port.ip), port.flags);
     if !eth.is_from(&port.mac) {
         check_station(port, eth)?;
-        (own, flags) = (0, flags | FLAG_STATIONS);
+        // Neither is known to the verifier, as calls follow: see `opaque_to_verifier`.
+        (own, flags) = (opaque_to_verifier(ctx, 0), opaque_to_verifier(ctx, flags | FLAG_STATIONS));
     }
     let inside = vlan::inside(ctx, eth)?;
     let sender = Sender { vni: port.vni, flags, own, eth, slot: Some(port.slot) };
