@@ -1,5 +1,5 @@
 //! ARP (RFC 826), answered on the asker's host. Only a request for an address that no endpoint has leaves it, to bridging
-//! endpoints alone, and so does the answer of a station behind one.
+//! endpoints alone, and so do the answers and announcements of stations behind one.
 
 use crate::{
     frame::{self, header, linear},

@@ -273,7 +273,7 @@ fn station(
 }
 
 /// Checks ARP, which crosses the underlay only between stations behind bridging endpoints and others. Returns true for
-/// what bridging endpoints alone get, and false for an answer to one.
+/// what bridging endpoints alone get, and false for what goes where its destination MAC says.
 #[cold]
 #[inline(always)]
 fn hear_arp(ctx: &TcContext, l3: usize, sender: Sender) -> Result<bool, DropReason> {

@@ -54,7 +54,11 @@ pub(super) fn endpoint(info: EndpointInfo) -> v1::Endpoint {
         aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
         exposed: endpoint.exposed.iter().map(ToString::to_string).collect(),
         published: published(&endpoint),
-        permissions: endpoint.permissions.iter().map(permission).map(Into::into).collect(),
+        permissions: endpoint
+            .permissions
+            .iter()
+            .map(|one| v1::Permission::from(one).into())
+            .collect(),
         ..Default::default()
     };
     match &endpoint.location {
@@ -72,11 +76,13 @@ pub(super) fn endpoint(info: EndpointInfo) -> v1::Endpoint {
     shown
 }
 
-fn permission(permission: Permission) -> v1::Permission {
-    match permission {
-        Permission::Routing => v1::Permission::Routing,
-        Permission::Bridging => v1::Permission::Bridging,
-        Permission::Advertising => v1::Permission::Advertising,
+impl From<Permission> for v1::Permission {
+    fn from(permission: Permission) -> Self {
+        match permission {
+            Permission::Routing => Self::Routing,
+            Permission::Bridging => Self::Bridging,
+            Permission::Advertising => Self::Advertising,
+        }
     }
 }
 

@@ -153,17 +153,9 @@ impl CreateArgs {
             exposed: expose.iter().map(ToString::to_string).collect(),
             publish: publish.into_iter().map(publish_request).collect(),
             publish_all,
-            permissions: allowed.into_iter().map(permission_request).map(Into::into).collect(),
+            permissions: allowed.into_iter().map(|one| v1::Permission::from(one).into()).collect(),
             request_id: request_id(),
         })
-    }
-}
-
-fn permission_request(permission: Permission) -> v1::Permission {
-    match permission {
-        Permission::Routing => v1::Permission::Routing,
-        Permission::Bridging => v1::Permission::Bridging,
-        Permission::Advertising => v1::Permission::Advertising,
     }
 }
 
