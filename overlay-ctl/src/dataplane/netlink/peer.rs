@@ -8,10 +8,16 @@ use super::{
 };
 use crate::dataplane::kernel::{NetnsId, ObservedPeer};
 
+/// Up to how many devices of a namespace are asked for one by one. For a list of links the kernel first measures every
+/// device of the *socket's* namespace (`rtnl_calcit`, Linux 6.18), whichever namespace is listed: with a list for each of a
+/// thousand endpoints, a look at them would cost a million measurements.
+const FEW: usize = 8;
+
 impl Netlink {
     /// The other sides of these devices, by the index of the host's side. Left out where the kernel shows none.
     ///
-    /// It takes two requests for each namespace in which there are some, however many there are.
+    /// The devices of a namespace are asked for one by one if they are few, and otherwise by one list; the addresses
+    /// always by one.
     pub(super) async fn peers(
         &self,
         links: &[Link],
@@ -24,13 +30,17 @@ impl Netlink {
         }
         let mut peers = BTreeMap::new();
         for (netns, pairs) in namespaces {
-            let inside = link::links(&self.handle, Some(netns)).await?;
+            let inside = if pairs.len() > FEW {
+                link::links(&self.handle, Some(netns)).await?
+            } else {
+                Vec::new()
+            };
             let addresses = link::addresses(&self.handle, 0, Some(netns)).await?;
             for (index, peer) in pairs {
                 let found = match inside.iter().find(|link| link.index == peer) {
                     Some(found) => Some(found.clone()),
-                    // A list that changed while it was read may lack a device, and a device whose other side is gone
-                    // is rebuilt.
+                    // A list that changed while it was read may lack a device, too, and a device whose other side is
+                    // gone is rebuilt.
                     None => link::link_by_index(&self.handle, peer, Some(netns)).await?,
                 };
                 let Some(found) = found else { continue };
