@@ -103,6 +103,14 @@ impl Controller {
         &self.directory
     }
 
+    /// The leader by which this node can have a request answered; `None` where there is none. A voter that takes part in
+    /// no quorum has none, though it may hear one: its own messages may be lost.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        let Some(voter) = &self.voter else { return self.directory.leader() };
+        voter.consensus.status().borrow().leader.filter(|_| voter.quorum.holds())
+    }
+
     /// Whether this node leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {

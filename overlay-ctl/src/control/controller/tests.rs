@@ -175,6 +175,16 @@ async fn names(rows: Rows<EndpointInfo>) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_voter_of_no_quorum_has_no_leader_though_it_hears_one() {
+    let cluster = Cluster::new();
+    let mut status = cluster.voter.consensus.status();
+    within(status.wait_for(|status| status.leader == Some(1))).await.unwrap();
+    assert_eq!(cluster.leader.leader(), None, "it has proved nothing yet");
+    cluster.voter.quorum.proved_at(tokio::time::Instant::now());
+    assert_eq!(cluster.leader.leader(), Some(1));
+}
+
+#[tokio::test]
 async fn each_request_waits_for_the_barrier_once() {
     let cluster = Cluster::new();
     let asked = &cluster.leader;

@@ -40,6 +40,13 @@ impl Quorum {
         self.proved.send_replace(Some(at));
     }
 
+    /// Whether the last proof is younger than [`LAPSE`].
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let proved = *self.proved.borrow();
+        proved.is_some_and(|last| last.elapsed() < LAPSE)
+    }
+
     /// Returns when the last proof is older than [`LAPSE`], but not before `earliest`.
     pub async fn lapsed(&self, earliest: Instant) {
         let mut proved = self.proved.subscribe();
@@ -66,8 +73,10 @@ mod tests {
         let earliest = begun + Duration::from_secs(1);
         quorum.lapsed(earliest).await;
         assert_eq!(Instant::now(), earliest, "nothing was ever proved");
+        assert!(!quorum.holds());
 
         quorum.proved_at(begun);
+        assert!(quorum.holds());
         let waiting = quorum.clone();
         let lapsed = tokio::spawn(async move { waiting.lapsed(earliest).await });
         // One more proof while somebody waits.
@@ -76,6 +85,7 @@ mod tests {
         quorum.proved_at(last);
         lapsed.await.unwrap();
         assert_eq!(Instant::now(), last + LAPSE);
+        assert!(!quorum.holds());
     }
 
     /// Time is virtual, and nothing else waits for a time: it passes only in the pauses between the proofs.

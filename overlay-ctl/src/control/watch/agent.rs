@@ -69,6 +69,10 @@ pub async fn follow_a_voter(
                 return Ended::Stopped;
             }
         }
+        if !served.this_round {
+            // The leader that the last voter told of may be gone, and nobody is left to say so.
+            directory.set_leader(None);
+        }
         if served.round_ended() {
             tracing::warn!(
                 "no voter with a quorum serves this node: what its kernel holds stays as it is; see `overlay status` on the voters"

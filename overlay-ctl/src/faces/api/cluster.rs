@@ -28,8 +28,8 @@ impl Cluster for Api {
         &self,
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let (role, leader, term) = match self.controller.voter() {
-            None => (NodeRole::Agent, self.controller.directory().leader(), 0),
+        let (role, term) = match self.controller.voter() {
+            None => (NodeRole::Agent, 0),
             Some(voter) => {
                 let status = voter.consensus.status().borrow().clone();
                 let role = match status.role {
@@ -37,7 +37,7 @@ impl Cluster for Api {
                     Role::Follower | Role::Candidate => NodeRole::Voter,
                     Role::Learner => NodeRole::Learner,
                 };
-                (role, status.leader, status.term)
+                (role, status.term)
             }
         };
         let view = self.view.borrow().clone();
@@ -48,7 +48,7 @@ impl Cluster for Api {
             cluster: self.controller.cluster().to_string(),
             node: self.name.to_string(),
             node_id: self.controller.id(),
-            leader: leader.and_then(name_of).unwrap_or_default(),
+            leader: self.controller.leader().and_then(name_of).unwrap_or_default(),
             term,
             revision: view.as_ref().map_or(0, |view| view.revision),
             programmed_revision: self.status.borrow().programmed,

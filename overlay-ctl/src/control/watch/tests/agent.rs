@@ -86,6 +86,19 @@ async fn without_a_quorum_anywhere_an_agent_keeps_its_view_and_a_new_one_gets_wh
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_nobody_serves_knows_no_leader() {
+    let mut world = World::new(2);
+    world.view_at(6).await;
+    assert_eq!(world.directory.leader(), Some(1));
+    world.voters.iter().for_each(|voter| voter.set(Mode::Away));
+    sleep(BOUND).await;
+    assert_eq!(world.directory.leader(), None);
+    world.voters[1].set(Mode::Serving);
+    sleep(BOUND).await;
+    assert_eq!(world.directory.leader(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_removed_while_an_agent_was_cut_off_is_gone_from_its_view() {
     let mut world = World::new(2);
     world.network("other", "172.16.17.0/24");
