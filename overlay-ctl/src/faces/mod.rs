@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod cli;
+mod health;
 pub mod metrics;
 mod served;
 
+pub use health::{Facts, Health, Service, health, troubles};
 pub use served::{DatapathInfo, ServedNode};

@@ -22,7 +22,12 @@ use overlay_ctl::{
     },
 };
 use tempfile::TempDir;
-use tokio::{net::UnixStream, sync::oneshot, time::Instant};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
+    sync::oneshot,
+    time::Instant,
+};
 use tonic::{
     Code, Response, Status,
     transport::{Channel, Endpoint, Uri},
@@ -47,7 +52,8 @@ pub(crate) const NETWORK: &str = "lab";
 /// A host's namespace in which a node can run, with the folders that a node needs.
 pub(crate) struct Host {
     pub(crate) netns: Netns,
-    _peer: Netns,
+    /// The other end of the wire, where nothing runs.
+    _peer: Option<Netns>,
     dir: TempDir,
     pub(crate) bpffs: PathBuf,
 }
@@ -55,10 +61,17 @@ pub(crate) struct Host {
 impl Host {
     /// Makes a host whose device `eth7` carries the underlay.
     pub(crate) fn new() -> Self {
-        let (netns, peer) = (Netns::new("host"), Netns::new("peer"));
-        netns.join("eth7", &peer, "eth7");
-        netns.sh(&format!("ip addr add {VTEP}/24 dev eth7"));
-        peer.sh(&format!("ip addr add {PEER}/24 dev eth7"));
+        let (netns, peer) = wire();
+        Self::at(netns, Some(peer))
+    }
+
+    /// Makes two hosts on one wire, with the addresses [`VTEP`] and [`PEER`].
+    pub(crate) fn pair() -> [Self; 2] {
+        let (first, second) = wire();
+        [Self::at(first, None), Self::at(second, None)]
+    }
+
+    fn at(netns: Netns, peer: Option<Netns>) -> Self {
         let bpffs = Path::new("/sys/fs/bpf").join(&netns.name);
         Self { netns, _peer: peer, dir: tempfile::tempdir().unwrap(), bpffs }
     }
@@ -93,6 +106,15 @@ impl Host {
             storm_limit: 0,
         }
     }
+}
+
+/// Two namespaces that `eth7` connects.
+fn wire() -> (Netns, Netns) {
+    let (netns, peer) = (Netns::new("host"), Netns::new("peer"));
+    netns.join("eth7", &peer, "eth7");
+    netns.sh(&format!("ip addr add {VTEP}/24 dev eth7"));
+    peer.sh(&format!("ip addr add {PEER}/24 dev eth7"));
+    (netns, peer)
 }
 
 impl Drop for Host {
@@ -194,6 +216,20 @@ pub(crate) fn with_node(body: impl AsyncFnOnce(&Node, Api) + Send) {
     if !skip() {
         Node::start(|_| {}).call(body);
     }
+}
+
+/// The address at which metrics are served by default, and with them whether the node is ready.
+pub(crate) const METRICS: &str = "127.0.0.1:7401";
+
+/// The head and the body of the answer to `method path` at [`METRICS`].
+pub(crate) async fn http(method: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(METRICS).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 /// Opens a channel over a unix socket.

@@ -7,32 +7,17 @@ use overlay_ctl::{
     config::Metrics, dataplane::datapath::maps_folder, error_chain,
     proto::v1::RemoveEndpointRequest,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 
 use crate::{
-    fixture::{Host, NETWORK, Node, PEER, VTEP, endpoint, eventually, external, with_node},
+    fixture::{
+        Host, METRICS, NETWORK, Node, PEER, VTEP, endpoint, eventually, external, http, with_node,
+    },
     lab::{Netns, skip},
 };
 
 fn address() -> SocketAddr {
     format!("{VTEP}:7401").parse().unwrap()
-}
-
-/// The address at which metrics are served by default.
-const DEFAULT: &str = "127.0.0.1:7401";
-
-/// The head and the body of the answer to `method path`.
-async fn http(method: &str, path: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(DEFAULT).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.to_owned(), body.to_owned())
 }
 
 /// The metrics at one moment.
@@ -93,7 +78,7 @@ fn vxlan_that_no_program_took_is_scraped() {
 #[test]
 fn what_the_node_and_its_kernel_do_is_scraped() {
     with_node(async |_, mut api| {
-        assert_eq!(api.status().await.metrics, DEFAULT);
+        assert_eq!(api.status().await.metrics, METRICS);
         let first = Scrape::take().await;
         assert_eq!(first.value("overlay_is_leader"), 1);
         assert_eq!(first.value("overlay_endpoints{state=\"up\"}"), 0);
@@ -177,8 +162,12 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
 
         let (head, body) = http("GET", "/").await;
         assert!(head.starts_with("HTTP/1.1 404 ") && body.contains("/metrics"), "{head}{body}");
-        let (head, _) = http("POST", "/metrics").await;
-        assert!(head.starts_with("HTTP/1.1 405 "), "{head}");
+        for path in ["/metrics", "/readyz", "/livez"] {
+            assert!(body.contains(path), "{path} in {body}");
+            let (head, _) = http("POST", path).await;
+            assert!(head.starts_with("HTTP/1.1 405 "), "{path}: {head}");
+            assert!(head.to_lowercase().contains("allow: get,head"), "{path}: {head}");
+        }
         let (head, body) = http("HEAD", "/metrics").await;
         assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty(), "{head}{body}");
     });
@@ -197,11 +186,11 @@ fn metrics_are_served_to_nobody_but_the_host_unless_asked_for() {
     }
     Node::start(|args| args.metrics = Some(Metrics::Off)).call(async |_, mut api| {
         assert_eq!(api.status().await.metrics, "");
-        assert!(is_refused(DEFAULT).await && is_refused(address()).await);
+        assert!(is_refused(METRICS).await && is_refused(address()).await);
     });
     Node::start(|args| args.metrics = Some(Metrics::At(address()))).call(async |node, mut api| {
         assert_eq!(api.status().await.metrics, address().to_string());
-        assert!(is_refused(DEFAULT).await);
+        assert!(is_refused(METRICS).await);
         drop(TcpStream::connect(address()).await.unwrap());
         // Endpoints are kept from the metrics as they are kept from the API.
         let apis = maps_folder(&node.host.bpffs).join("APIS");
@@ -218,7 +207,7 @@ fn the_default_port_that_is_taken_stops_no_node() {
         return;
     }
     let host = Host::new();
-    let _holder = host.netns.block_on(|| async { TcpListener::bind(DEFAULT).unwrap() });
+    let _holder = host.netns.block_on(|| async { TcpListener::bind(METRICS).unwrap() });
     Node::start_on(host, |_| {})
         .call(async |_, mut api| assert_eq!(api.status().await.metrics, ""));
 }

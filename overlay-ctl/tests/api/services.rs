@@ -2,18 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use overlay_ctl::proto::v1::NodeRole;
+use overlay_ctl::{
+    dataplane::datapath::maps_folder,
+    proto::v1::{CreateEndpointRequest, NodeRole},
+};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    HealthCheckRequest,
+    health_check_response::ServingStatus::{self, NotServing, Serving},
+    health_client::HealthClient,
 };
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use crate::fixture::{Api, NODE, VTEP, tcp, unix, with_node};
+use crate::{
+    fixture::{
+        Api, Host, NETWORK, NODE, Node, VTEP, endpoint, eventually, http, tcp, unix, with_node,
+    },
+    lab::{Netns, skip},
+};
 
 const SERVICES: [&str; 5] = [
     "overlay.v1.Cluster",
@@ -33,6 +43,86 @@ async fn reflected(channel: Channel, asked: MessageRequest) -> MessageResponse {
     answers.next().await.unwrap().unwrap().message_response.unwrap()
 }
 
+/// Waits until clients are told this of a service.
+async fn is_told(health: &mut HealthClient<Channel>, service: &str, status: ServingStatus) {
+    eventually(&format!("{service:?} is {status:?}"), async || {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = health.check(request).await.unwrap().into_inner();
+        (answer.status() == status).then_some(())
+    })
+    .await;
+}
+
+/// Checks what `/readyz` says: 200, or 503 with these words. `/livez` says 200 whatever it is.
+async fn is_ready(trouble: Option<&str>) {
+    let (head, body) = http("GET", "/readyz").await;
+    match trouble {
+        None => assert!(head.starts_with("HTTP/1.1 200 ") && body == "ready\n", "{head}{body}"),
+        Some(words) => {
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}{body}");
+            let lines: Vec<&str> = body.lines().collect();
+            let [line] = lines[..] else { panic!("not one trouble: {body}") };
+            assert!(line.starts_with("not ready: ") && line.contains(words), "{body}");
+        }
+    }
+    let (head, body) = http("GET", "/livez").await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && body == "alive\n", "{head}{body}");
+}
+
+/// The first of two nodes has the only vote, so that the second one finds no leader when it is gone.
+#[test]
+fn health_is_true_without_a_quorum() {
+    if skip() {
+        return;
+    }
+    let [first, second] = Host::pair();
+    let first = Node::start_on(first, |_| {});
+    let join = first.listen();
+    let second = Node::start_on(second, |args| {
+        args.name = Some("h2".to_owned());
+        args.join = Some(join);
+    });
+    second.call(async move |node, mut api| {
+        let mut health = HealthClient::new(unix(&node.host.socket()).await.unwrap());
+        for service in SERVICES.into_iter().chain([""]) {
+            is_told(&mut health, service, Serving).await;
+        }
+        is_ready(None).await;
+        assert_eq!(api.status().await.leader, NODE);
+        drop(first);
+        let lost = ["", "overlay.v1.Networks", "overlay.v1.Endpoints", "overlay.v1.Nodes"];
+        for service in lost {
+            is_told(&mut health, service, NotServing).await;
+        }
+        for service in SERVICES.into_iter().filter(|service| !lost.contains(service)) {
+            is_told(&mut health, service, Serving).await;
+        }
+        is_ready(Some("no leader")).await;
+        assert_eq!(api.status().await.leader, "");
+    });
+}
+
+#[test]
+fn health_is_true_without_a_data_path() {
+    with_node(async |node, mut api| {
+        api.network(NETWORK, "172.16.16.0/24").await;
+        let mut health = HealthClient::new(unix(&node.host.socket()).await.unwrap());
+        is_told(&mut health, "", Serving).await;
+        is_ready(None).await;
+        // Nobody writes to this map any more.
+        let fdb = maps_folder(&node.host.bpffs).join("FDB");
+        node.host.netns.sh(&format!("bpftool map freeze pinned {}", fdb.display()));
+        let inside = Netns::new("a");
+        let web1 = CreateEndpointRequest { no_wait: true, ..endpoint("web1", &inside) };
+        api.endpoints.create(web1).await.unwrap();
+        is_told(&mut health, "", NotServing).await;
+        for service in SERVICES {
+            is_told(&mut health, service, Serving).await;
+        }
+        is_ready(Some("the kernel does not hold")).await;
+    });
+}
+
 #[test]
 fn health_and_reflection_answer_on_both_transports() {
     with_node(async |node, _| {
@@ -41,9 +131,7 @@ fn health_and_reflection_answer_on_both_transports() {
             let mut health = HealthClient::new(channel.clone());
             // The empty name stands for the server as a whole.
             for service in SERVICES.into_iter().chain([""]) {
-                let request = HealthCheckRequest { service: service.to_owned() };
-                let answer = health.check(request).await.unwrap().into_inner();
-                assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+                is_told(&mut health, service, Serving).await;
             }
             let unknown = HealthCheckRequest { service: "overlay.v1.Nothing".to_owned() };
             assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);

@@ -8,6 +8,7 @@ mod encoded;
 mod endpoints;
 mod error;
 mod filter;
+mod health;
 mod networks;
 mod nodes;
 mod parties;
@@ -30,6 +31,7 @@ use encoded::WithEncoded;
 use futures::FutureExt as _;
 use std::sync::Arc;
 use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 /// The services of one node, as tonic wants them: one value behind all.
 #[derive(Clone)]
@@ -47,14 +49,11 @@ impl std::ops::Deref for Api {
 ///
 /// # Errors
 /// The descriptors can't be decoded: a broken build.
-async fn routes(node: Arc<ServedNode>) -> Result<Routes, tonic_reflection::server::Error> {
+fn routes(
+    node: Arc<ServedNode>,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
     let api = Api(node);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<NetworksServer<Api>>().await;
-    health.set_serving::<EndpointsServer<Api>>().await;
-    health.set_serving::<NodesServer<Api>>().await;
-    health.set_serving::<ClusterServer<Api>>().await;
-    health.set_serving::<WatchServer<Api>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -67,7 +66,7 @@ async fn routes(node: Arc<ServedNode>) -> Result<Routes, tonic_reflection::serve
     let endpoints = WithEncoded::new(endpoints, api.clone(), endpoints::LIST, |api, request| {
         endpoints::list_encoded(api, request).boxed()
     });
-    Ok(Routes::new(health_service)
+    Ok(Routes::new(health)
         .add_service(reflection)
         .add_service(networks)
         .add_service(endpoints)

@@ -1,6 +1,6 @@
 //! Serves the API to users and the service between nodes to peers, on connections that were accepted elsewhere.
 
-use super::{PeersService, routes};
+use super::{PeersService, health::Told, routes};
 use crate::{
     control::{
         controller::Controller,
@@ -42,7 +42,7 @@ fn peers(controller: Controller) -> PeersServer<PeersService> {
 }
 
 /// Serves the API on both kinds of sockets, and the other nodes with all that is not Raft's over TCP. Ends soon after
-/// `stop`.
+/// `stop`; before the sockets are closed, the health of all services says so.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -54,12 +54,20 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let peers = peers(node.controller.clone());
-    let local = routes(Arc::clone(&node)).await?;
-    let remote = routes(node).await?.add_service(peers);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let local = routes(Arc::clone(&node), health.clone())?;
+    let remote = routes(Arc::clone(&node), health)?.add_service(peers);
+    let close = CancellationToken::new();
+    let told = Told::new(reporter, &node.facts()).await;
+    let told = async {
+        told.follow(|| node.facts(), node.status.clone(), stop).await;
+        close.cancel();
+        Ok::<_, transport::Error>(())
+    };
     let unix =
         Server::builder().layer(admission.clone()).add_routes(local).serve_with_incoming_shutdown(
             UnixListenerStream::new(unix),
-            stop.clone().cancelled_owned(),
+            close.clone().cancelled_owned(),
         );
     let tcp = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -67,9 +75,9 @@ pub async fn serve(
         .add_routes(remote)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(tcp).map(TcpStream::from_std),
-            stop.cancelled_owned(),
+            close.clone().cancelled_owned(),
         );
-    tokio::try_join!(unix, tcp)?;
+    tokio::try_join!(unix, tcp, told)?;
     Ok(())
 }
 

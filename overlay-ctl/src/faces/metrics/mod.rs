@@ -1,23 +1,30 @@
-//! Metrics for Prometheus, over HTTP. They are read during each scrape, so that they cost nothing between
-//! scrapes and are never out of date.
+//! What the node tells over plain HTTP: its metrics for Prometheus, and, for those who look after it, whether it lives and
+//! whether it is ready.
+//!
+//! Metrics are read during each scrape, so that they cost nothing between scrapes and are never out of date.
 
 mod readings;
 mod traffic;
 
-use crate::{dataplane::datapath::DatapathError, faces::ServedNode};
-use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
+use crate::{
+    dataplane::datapath::DatapathError,
+    faces::{ServedNode, Service, troubles},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use prometheus_client::{encoding::prometheus_text, registry::Registry};
 use readings::Readings;
 use std::{
-    convert::Infallible,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,8 +33,8 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use traffic::FormerEndpoints;
 
-/// The only path that is served.
-const PATH: &str = "/metrics";
+/// What is said of any other path.
+const PATHS: &str = "there are /metrics, /readyz and /livez\n";
 /// Greatest number of connections. Few programs scrape, and a client that keeps many connections open must
 /// not use up the node's descriptors.
 const CONNECTIONS_MAX: usize = 32;
@@ -46,9 +53,24 @@ enum MetricsError {
     Encode(#[from] fmt::Error),
 }
 
-/// Answers scrapes until told to stop.
+/// What requests are answered from.
+#[derive(Clone)]
+struct Source {
+    node: Arc<ServedNode>,
+    former: Arc<Mutex<FormerEndpoints>>,
+}
+
+/// Answers requests until told to stop.
+///
+/// axum finds the answer to a request. It does not accept the connections: `axum::serve` bounds neither their number nor
+/// the time that a request may take to arrive.
 pub(crate) async fn serve(listener: TcpListener, node: Arc<ServedNode>, stop: CancellationToken) {
-    let former = Arc::default();
+    let paths = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/readyz", get(is_ready))
+        .route("/livez", get(lives))
+        .fallback(async || (StatusCode::NOT_FOUND, PATHS))
+        .with_state(Source { node, former: Arc::default() });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
         loop {
@@ -61,16 +83,13 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<ServedNode>, stop: Ca
                     continue;
                 }
             };
-            let (node, stop) = (Arc::clone(&node), stop.clone());
-            let former = Arc::clone(&former);
+            let (paths, stop) = (TowerToHyperService::new(paths.clone()), stop.clone());
             tokio::spawn(async move {
                 let _place = place;
-                let service =
-                    service_fn(|request| answer(Arc::clone(&node), Arc::clone(&former), request));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(REQUEST_DEADLINE)
-                    .serve_connection(TokioIo::new(stream), service);
+                    .serve_connection(TokioIo::new(stream), paths);
                 // The end of a connection is not logged: the client may close it at any time.
                 drop(stop.run_until_cancelled(connection).await);
             });
@@ -79,44 +98,33 @@ pub(crate) async fn serve(listener: TcpListener, node: Arc<ServedNode>, stop: Ca
     stop.run_until_cancelled(accepting).await;
 }
 
-async fn answer(
-    node: Arc<ServedNode>,
-    former: Arc<Mutex<FormerEndpoints>>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() != PATH {
-        return Ok(plain(StatusCode::NOT_FOUND, format!("metrics are at {PATH}\n")));
+/// Says that the process answers. It depends on nothing else, since a restart mends nothing else.
+async fn lives() -> &'static str {
+    "alive\n"
+}
+
+/// Says whether the node is ready; if it is not, each reason on a line of its own.
+async fn is_ready(State(source): State<Source>) -> (StatusCode, String) {
+    let troubles = troubles(Service::Node, &source.node.facts());
+    if troubles.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
     }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refusal =
-            plain(StatusCode::METHOD_NOT_ALLOWED, "metrics can only be read\n".to_owned());
-        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return Ok(refusal);
-    }
+    let lines: String = troubles.iter().map(|trouble| format!("not ready: {trouble}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines)
+}
+
+async fn metrics(State(Source { node, former }): State<Source>) -> Response {
     // A scrape makes a system call for each entry of the maps, which would block an asynchronous thread.
     let scraped = tokio::task::spawn_blocking(move || scrape(&node, &former)).await;
     let failed = |why: String| {
         tracing::warn!(error = %why, "reading the metrics failed");
-        plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n"))
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("{why}\n")).into_response()
     };
-    Ok(match scraped {
-        Ok(Ok(text)) => {
-            let mut answer = plain(StatusCode::OK, text);
-            let kind = HeaderValue::from_static(prometheus_text::CONTENT_TYPE);
-            answer.headers_mut().insert(CONTENT_TYPE, kind);
-            answer
-        }
+    match scraped {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => failed(crate::error_chain(&error)),
         Err(panic) => failed(panic.to_string()),
-    })
-}
-
-fn plain(code: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::from(text)));
-    *answer.status_mut() = code;
-    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
-    answer
+    }
 }
 
 fn scrape(node: &ServedNode, former: &Mutex<FormerEndpoints>) -> Result<String, MetricsError> {
