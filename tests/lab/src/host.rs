@@ -272,9 +272,18 @@ impl Host {
         }
     }
 
-    /// Runs `overlay …` on this host's node. The command must succeed. Returns its stdout.
+    /// Runs `overlay …` on this host's node. The command must succeed. Returns its stdout. Of a node that is not ready,
+    /// `status` is an answer too, though the command exits with 1.
     pub fn overlay(&self, args: &[&str]) -> Result<String> {
-        command::run(&mut self.overlay_command(args), PATIENCE)
+        let mut command = self.overlay_command(args);
+        if !args.contains(&"status") {
+            return command::run(&mut command, PATIENCE);
+        }
+        let Output { stdout, stderr, .. } = command::output(&mut command, PATIENCE)?;
+        if stdout.is_empty() {
+            bail!("`{}` printed nothing: {stderr}", command::line(&command));
+        }
+        Ok(stdout)
     }
 
     /// Runs `overlay -o json …`, and parses its output.

@@ -16,6 +16,7 @@ mod foreign;
 mod forwarding;
 mod frames;
 mod gateway;
+mod health;
 mod icc;
 mod intruders;
 mod leader;

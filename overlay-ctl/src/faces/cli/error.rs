@@ -31,6 +31,9 @@ pub(super) enum Error {
     /// The node ended a stream that only ends when the node stops.
     #[error("the node ended the stream; it is stopping; start it again and repeat")]
     StreamEnded,
+    /// The node answered, and says of itself that it can't do all that it is for.
+    #[error("the node is not ready; {0}")]
+    NotReady(String),
     /// The answer could not be printed.
     #[error("cannot print the answer; {0}; see where the output goes")]
     Output(#[from] io::Error),
@@ -51,7 +54,7 @@ impl Error {
             Self::NoNode { .. } | Self::NotAllowed { .. } | Self::Lost { .. } => true,
             Self::Deadline(_) | Self::StreamEnded | Self::Output(_) | Self::Incomplete(_) => true,
             Self::Refused(status) => status.code() == Code::Unavailable,
-            Self::Path { .. } => false,
+            Self::Path { .. } | Self::NotReady(_) => false,
         }
     }
 }

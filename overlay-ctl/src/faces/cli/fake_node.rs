@@ -1,6 +1,7 @@
 //! A fake node for tests: a real gRPC server on a unix socket, with prepared answers.
 
 use crate::proto::v1::{
+    cluster_server::{Cluster, ClusterServer},
     endpoints_server::{Endpoints, EndpointsServer},
     networks_server::{Networks, NetworksServer},
     watch_server::{Watch, WatchServer},
@@ -29,6 +30,7 @@ struct Service {
     mode: Mode,
     created: mpsc::UnboundedSender<CreateNetworkRequest>,
     watched: Arc<Mutex<Watched>>,
+    status: Arc<Mutex<StatusResponse>>,
 }
 
 /// The events that a monitor gets, and the requests that it sent.
@@ -151,6 +153,20 @@ impl Endpoints for Service {
 }
 
 #[tonic::async_trait]
+impl Cluster for Service {
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(self.status.lock().unwrap().clone()))
+    }
+
+    async fn join(&self, _request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        Err(Status::unimplemented("the command line joins nothing"))
+    }
+}
+
+#[tonic::async_trait]
 impl Watch for Service {
     type DropsStream = Events;
     type EventsStream = Events;
@@ -196,7 +212,12 @@ impl FakeNode {
         let listener = StdUnixListener::bind(&socket).unwrap();
         listener.set_nonblocking(true).unwrap();
         let (sender, created) = mpsc::unbounded_channel();
-        let service = Service { mode: Mode::Answer, created: sender, watched: Arc::default() };
+        let service = Service {
+            mode: Mode::Answer,
+            created: sender,
+            watched: Arc::default(),
+            status: Arc::default(),
+        };
         Self { _folder: folder, listener, socket, service, created }
     }
 
@@ -214,6 +235,7 @@ impl FakeNode {
             Server::builder()
                 .add_service(NetworksServer::new(service.clone()))
                 .add_service(EndpointsServer::new(service.clone()))
+                .add_service(ClusterServer::new(service.clone()))
                 .add_service(WatchServer::new(service))
                 .serve_with_incoming(connections)
                 .await
@@ -229,6 +251,11 @@ impl FakeNode {
     /// Sets the events that the next monitor gets before its stream ends.
     pub(super) fn tell(&self, events: Vec<Event>) {
         self.service.watched.lock().unwrap().events = events;
+    }
+
+    /// Sets what the node says of itself.
+    pub(super) fn set_status(&self, status: StatusResponse) {
+        *self.service.status.lock().unwrap() = status;
     }
 
     /// The requests of the monitors.

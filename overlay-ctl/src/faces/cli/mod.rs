@@ -2,7 +2,8 @@
 //!
 //! Every verb but `node run` is a client of the API, over the node's own unix socket. Standard
 //! output gets the answer and nothing else, as a table or as JSON; standard error gets errors and
-//! warnings. Exit codes: 0 done, 1 refused or failed, 2 not a valid command line.
+//! warnings. Exit codes: 0 done, 1 refused or failed (or, of `status`, the node is not ready), 2 not a valid
+//! command line.
 
 mod client;
 mod endpoint;
@@ -64,7 +65,7 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the node that is asked: role, leader, revision, data plane
+    /// Show the node that is asked: role, leader, revision, data plane; fails if the node is not ready
     Status,
     /// Run a node, or show and remove nodes of the cluster
     #[command(subcommand)]

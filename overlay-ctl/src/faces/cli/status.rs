@@ -8,11 +8,17 @@ use super::{
 };
 use crate::proto::v1::StatusRequest;
 
+/// Prints the status. Fails if the node is not ready, so that a script can tell without reading it.
 pub(super) async fn run(client: &Client, output: &mut Output<'_>) -> Result<(), Error> {
     let status = client
         .call(DEADLINE, StatusRequest {}, async |channel, request| {
             cluster(channel).status(request).await
         })
         .await?;
-    output.print(&view::Status::from(status))
+    let status = view::Status::from(status);
+    output.print(&status)?;
+    match status.troubles() {
+        troubles if troubles.is_empty() => Ok(()),
+        troubles => Err(Error::NotReady(troubles.join("; "))),
+    }
 }

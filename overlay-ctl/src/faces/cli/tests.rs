@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     config::{Metrics, Underlay},
-    proto::v1::{CreateNetworkRequest, Event, EventsRequest, ListNetworksRequest, NetworkOptions},
+    proto::v1::{
+        CreateNetworkRequest, DatapathStatus, Event, EventsRequest, ListNetworksRequest,
+        NetworkOptions, StatusResponse,
+    },
 };
 use clap::{CommandFactory as _, error::ErrorKind};
 use std::{path::Path, time::Duration};
@@ -312,6 +315,39 @@ async fn no_node_on_the_socket() {
     let ran = overlay(&socket, "status").await;
     assert!(ran.stderr.contains("; nothing listens on it; "), "{}", ran.stderr);
     assert_eq!(ran.stderr.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn status_is_printed_and_fails_unless_the_node_is_ready() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    let ready = StatusResponse {
+        node: "host1".to_owned(),
+        leader: "host1".to_owned(),
+        programmed_revision: 3,
+        datapath: Some(DatapathStatus::default()),
+        ..Default::default()
+    };
+    let error = DatapathStatus { error: "no bpffs".to_owned(), ..Default::default() };
+    for (status, words) in [
+        (ready.clone(), None),
+        (StatusResponse { leader: String::new(), ..ready.clone() }, Some("no leader")),
+        (StatusResponse { datapath: Some(error), ..ready.clone() }, Some(": no bpffs")),
+        (StatusResponse { datapath: None, ..ready.clone() }, Some("has not started")),
+        (StatusResponse { programmed_revision: 0, ..ready.clone() }, Some("does not hold")),
+    ] {
+        node.set_status(status);
+        let ran = overlay(&node.socket, "status -o json").await;
+        assert!(ran.stdout.contains("\"node\": \"host1\""), "{}", ran.stdout);
+        let Some(words) = words else {
+            assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, ""));
+            continue;
+        };
+        assert_eq!(ran.done, Done::Failed, "{words}");
+        let error = ran.stderr.strip_prefix("error: the node is not ready; ");
+        assert!(error.is_some_and(|why| why.contains(words)), "{words}: {}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    }
 }
 
 #[tokio::test]
