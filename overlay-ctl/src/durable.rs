@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statvfs::statvfs;
 use redb::{DatabaseError, StorageBackend, StorageError, backends::FileBackend};
 
 /// A folder, and the files in it by name. A clone is the same folder.
@@ -84,6 +85,12 @@ pub trait Folder: Clone + Send + 'static {
     /// # Errors
     /// What the system says. The names on the disk are unknown then.
     fn sync(&self) -> io::Result<()>;
+
+    /// How many more bytes the folder's disk takes.
+    ///
+    /// # Errors
+    /// What the system says; the folder must exist.
+    fn room(&self) -> io::Result<u64>;
 
     /// Replaces a file whole: a power cut leaves the old or the new content. The new content is durable
     /// when this returns.
@@ -193,6 +200,12 @@ impl Folder for DiskFolder {
     fn sync(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
     }
+
+    fn room(&self) -> io::Result<u64> {
+        let disk = statvfs(&self.0)?;
+        // What is kept for root is left out: a node runs as root, but others of the machine need that.
+        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
+    }
 }
 
 /// A file of the file system.
@@ -237,6 +250,7 @@ mod tests {
             assert!(missing(folder.len("a").unwrap_err()));
             assert!(missing(folder.remove("a").unwrap_err()));
             assert!(missing(folder.rename("a", "b").unwrap_err()));
+            assert!(folder.room().unwrap() > 0);
             let file = folder.open("a").unwrap();
             file.write_all_at(b"overlay", 1_000).unwrap();
             file.sync().unwrap();
@@ -278,7 +292,9 @@ mod tests {
             assert_eq!((bytes[100], bytes[101], bytes[102]), (7, 0, 0));
         }
         let dir = tempfile::tempdir().unwrap();
-        exercise(&DiskFolder::new(&dir.path().join("made")));
+        let made = DiskFolder::new(&dir.path().join("made"));
+        assert_eq!(made.room().unwrap_err().kind(), io::ErrorKind::NotFound);
+        exercise(&made);
         exercise(&SimulatedFolder::default());
     }
 

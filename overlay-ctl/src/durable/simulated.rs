@@ -54,6 +54,8 @@ struct Disk {
     failed: bool,
     /// The file of which a read fails, and how many reads of it succeed before.
     good_reads: Option<(u64, u64)>,
+    /// The bytes that all sectors may take that were ever written; `None` = any number.
+    capacity: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +150,11 @@ impl Content {
         self.len = len;
     }
 
+    /// How many of the sectors of so many bytes were never written: they take room, and all others have theirs.
+    fn new_sectors(&self, offset: u64, len: usize) -> u64 {
+        pieces(offset, len).filter(|(number, ..)| !self.sectors.contains_key(number)).count() as u64
+    }
+
     fn sync(&mut self) {
         self.old_lens.clear();
         self.old_sectors.clear();
@@ -224,6 +231,22 @@ impl Disk {
         self.content(file).read(bytes, offset)
     }
 
+    fn room(&self) -> u64 {
+        let Some(capacity) = self.capacity else { return u64::MAX };
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        let taken = named.iter().filter_map(|file| self.files.get(file));
+        let taken: usize = taken.map(|content| content.sectors.len()).sum();
+        capacity.saturating_sub((taken * SECTOR) as u64)
+    }
+
+    fn write(&mut self, file: u64, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let new = self.content(file).new_sectors(offset, bytes.len());
+        if new * SECTOR as u64 > self.room() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.operate(|disk| disk.content(file).write(bytes, offset))
+    }
+
     fn file(&self, name: &str) -> io::Result<u64> {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -276,6 +299,14 @@ impl SimulatedFolder {
     pub(crate) fn mend(&self) {
         let mut disk = self.disk();
         (disk.fault, disk.failed, disk.good_reads) = (None, false, None);
+    }
+
+    /// Leaves room for so many more bytes; `None` = for any number.
+    pub(crate) fn set_room(&self, room: Option<u64>) {
+        let mut disk = self.disk();
+        disk.capacity = Some(u64::MAX);
+        let taken = u64::MAX - disk.room();
+        disk.capacity = room.map(|room| taken + room);
     }
 
     /// Whether an operation failed.
@@ -391,6 +422,10 @@ impl Folder for SimulatedFolder {
             disk.renames.clear();
         })
     }
+
+    fn room(&self) -> io::Result<u64> {
+        Ok(self.disk().room())
+    }
 }
 
 /// An open file.
@@ -406,7 +441,7 @@ impl DurableFile for SimulatedFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.folder.disk().operate(|disk| disk.content(self.file).write(bytes, offset))
+        self.folder.disk().write(self.file, bytes, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -495,6 +530,23 @@ mod tests {
         }
         assert_eq!(outcomes.len(), 5, "{outcomes:?}");
         assert!(seen.iter().any(|(old, _, other)| old == b"old" && *other), "in any order");
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_replaces_something_and_nothing_else() {
+        let folder = SimulatedFolder::default();
+        let file = folder.create("f").unwrap();
+        file.write_all_at(&[1; 2 * SECTOR], 0).unwrap();
+        folder.set_room(Some(SECTOR as u64));
+        assert_eq!(folder.room().unwrap(), SECTOR as u64);
+        let full = file.write_all_at(&[2; 2 * SECTOR], 2 * SECTOR as u64).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        file.write_all_at(&[2; 2 * SECTOR], SECTOR as u64).unwrap();
+        assert_eq!(folder.room().unwrap(), 0);
+        file.write_all_at(&[3; 3 * SECTOR], 0).unwrap();
+        assert_eq!(folder.after_kill().read("f").unwrap(), [3; 3 * SECTOR]);
+        folder.set_room(None);
+        file.write_all_at(&[4; SECTOR], 9 * SECTOR as u64).unwrap();
     }
 
     #[test]
