@@ -7,6 +7,7 @@ mod apply;
 mod members;
 mod proof;
 mod proposals;
+mod room;
 mod voters;
 
 use super::{
@@ -72,6 +73,10 @@ pub struct Core<S: StateMachine> {
     heard: BTreeMap<u64, u64>,
     /// Followers that seem to have forgotten entries, and the index up to which each had acknowledged them.
     doubted: BTreeMap<u64, u64>,
+    /// The room in the state folder.
+    free: room::Free,
+    /// Bytes of the entries that were applied since the last snapshot.
+    unsnapshotted: u64,
     /// The error that ends this node at the next [`Self::pump`].
     proof: Option<proof::Proof>,
     status: watch::Sender<Status>,
@@ -140,6 +145,8 @@ impl<S: StateMachine> Core<S> {
             snapshots: BTreeMap::new(),
             heard: BTreeMap::new(),
             doubted: BTreeMap::new(),
+            free: room::Free::default(),
+            unsnapshotted: 0,
             proof: None,
             status: watch::Sender::default(),
         };
@@ -184,7 +191,7 @@ impl<S: StateMachine> Core<S> {
             self.receive(snapshot)?;
         }
         self.heard.insert(message.from, self.ticks);
-        if !self.examine(&message) {
+        if !self.examine(&message) || !self.has_room_for(&message) {
             return Ok(());
         }
         // The engine would answer a node that was removed. The node, which waits for an entry that it no longer gets,
@@ -208,6 +215,7 @@ impl<S: StateMachine> Core<S> {
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.node.tick();
+        self.look_for_room();
         let lost = |sent: &u64| self.ticks >= sent + self.config.snapshot_ticks;
         let lost: Vec<u64> =
             self.snapshots.iter().filter(|(_, sent)| lost(sent)).map(|(to, _)| *to).collect();
@@ -258,6 +266,7 @@ impl<S: StateMachine> Core<S> {
             self.make_wanted_snapshots()?;
             self.arrange_members();
         }
+        self.room_is_stale();
         let meta = self.store().snapshot_metadata();
         if self.applied >= meta.index + self.config.snapshot_every {
             self.make_snapshot()?;
@@ -417,6 +426,7 @@ impl<S: StateMachine> Core<S> {
             voters: sorted(&members.voters),
             outgoing: sorted(&members.voters_outgoing),
             learners: sorted(&members.learners),
+            alarms: self.alarms(),
             peers,
         };
         self.status.send_if_modified(|old| {

@@ -32,7 +32,7 @@ pub mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use self::{
     core::Core,
@@ -111,6 +111,12 @@ pub struct ConsensusConfig {
     pub max_uncommitted_bytes: u64,
     /// The number of requests and messages that may wait for the driver.
     pub queue: usize,
+    /// A snapshot for which there was no room is tried again after this time, and a leader without room hands over no
+    /// more often.
+    pub room_ticks: u64,
+    /// Proposals are refused as [`ProposeError::NoRoom`] if a snapshot waits for room and the entries since the last one
+    /// have more bytes than this.
+    pub log_bytes_max: u64,
     /// Distinguishes this start of the node from every other start. The default is random; it is a setting because
     /// the core itself draws no random number.
     pub start: [u8; 16],
@@ -144,6 +150,8 @@ impl Default for ConsensusConfig {
             max_message_bytes: 1 << 20,
             max_uncommitted_bytes: 64 << 20,
             queue: 8_192,
+            room_ticks: 600,
+            log_bytes_max: 1 << 30,
             start: *uuid::Uuid::new_v4().as_bytes(),
             on_fatal: Arc::new(abort),
         }
@@ -204,6 +212,9 @@ pub enum ProposeError {
     /// Too many requests wait already. Nothing happened.
     #[error("too many proposals are waiting")]
     Overloaded,
+    /// The leader's state folder has no room. Nothing happened.
+    #[error("{0}")]
+    NoRoom(Lack),
     /// No quorum confirmed the read in time.
     #[error("no quorum of the voters answers")]
     NoQuorum,
@@ -216,6 +227,44 @@ pub enum ProposeError {
     /// The node has stopped. A proposal that was under way may or may not take effect.
     #[error("consensus has stopped")]
     Stopped,
+}
+
+/// What a state folder has no room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// The folder.
+    pub path: PathBuf,
+    /// What does not fit.
+    pub what: Room,
+    /// Bytes that were free when that was found.
+    pub free: u64,
+    /// Bytes that must be free.
+    pub needed: u64,
+}
+
+/// What needs room in a state folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Entries of the log.
+    Entries,
+    /// A snapshot.
+    Snapshot,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        let Self { path, what, free, needed } = self;
+        let what = match what {
+            Room::Entries => "entries of the log",
+            Room::Snapshot => "a snapshot",
+        };
+        let (path, free, needed) = (path.display(), free / MIB, needed.div_ceil(MIB));
+        write!(
+            f,
+            "the disk of the state folder {path} is full ({free} MiB free, {needed} needed for {what})"
+        )
+    }
 }
 
 /// The reason why the node could not go on. The files on disk are left as they are.
@@ -305,6 +354,8 @@ pub struct Status {
     pub outgoing: Vec<u64>,
     /// The learners (members without a vote), in ascending order.
     pub learners: Vec<u64>,
+    /// What the state folder has no room for.
+    pub alarms: Vec<Lack>,
     /// The progress of the other members, as the leader knows it. Empty on other nodes.
     pub peers: Vec<PeerStatus>,
 }

@@ -9,7 +9,12 @@ mod open;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, collections::BTreeSet, io, path::PathBuf};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
@@ -58,6 +63,21 @@ pub enum StoreError {
     Missing(&'static str),
 }
 
+impl StoreError {
+    /// Whether the disk was full.
+    pub fn is_no_room(&self) -> bool {
+        let kind = match self {
+            Self::Mark(error) => error.kind(),
+            Self::Database(error) => match &**error {
+                redb::Error::Io(error) => error.kind(),
+                _ => return false,
+            },
+            Self::Malformed { .. } | Self::Missing(_) => return false,
+        };
+        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 impl<E: Into<redb::Error>> From<E> for StoreError {
     fn from(error: E) -> Self {
         Self::Database(Box::new(error.into()))
@@ -78,6 +98,9 @@ pub struct Batch<'a> {
 /// A function that writes a note into a state folder.
 type SetUnfit = Box<dyn Fn(&str) -> io::Result<()> + Send>;
 
+/// A function that says how many more bytes a state folder takes.
+type RoomOf = Box<dyn Fn() -> io::Result<u64> + Send>;
+
 /// The durable log of one node. Implements [`raft::Storage`].
 pub struct LogStore {
     db: Database,
@@ -88,6 +111,7 @@ pub struct LogStore {
     beside: Option<Mark>,
     /// Notes in the state folder that the log must not be used any more, with the reason.
     set_unfit: SetUnfit,
+    room: RoomOf,
     /// The newest state that is known; its commit index may be ahead of `durable_commit`.
     hard_state: HardState,
     durable_commit: u64,
@@ -118,6 +142,19 @@ impl LogStore {
     pub fn snapshot_data(&self) -> Result<Vec<u8>, StoreError> {
         let table = self.db.begin_read()?.open_table(SNAPSHOT)?;
         Ok(table.get(())?.map(|data| data.value().to_vec()).unwrap_or_default())
+    }
+
+    /// The folder of the log.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    /// How many more bytes the folder's disk takes. A disk that does not say counts as one with room.
+    pub fn room(&self) -> u64 {
+        (self.room)().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the room of the state folder is not known");
+            u64::MAX
+        })
     }
 
     /// The number of write transactions since the log was opened. Tests use it as the cost of a proposal.

@@ -14,3 +14,4 @@ mod membership;
 mod oracle;
 mod random;
 mod refusals;
+mod room;

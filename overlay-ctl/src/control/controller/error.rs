@@ -78,6 +78,14 @@ pub enum ControllerError {
         /// An earlier attempt may have reached the log.
         effect: Effect,
     },
+    /// The leader's state folder has no room, and no other voter leads in its place.
+    #[error("the leader takes no writes: {why}; make room there")]
+    NoRoom {
+        /// The folder, and what does not fit.
+        why: String,
+        /// An earlier attempt may have reached the log.
+        effect: Effect,
+    },
     /// Too many long lists are being made.
     #[error(
         "too many long lists are asked for at once; try again later, or list one network or node"
@@ -151,6 +159,7 @@ impl ControllerError {
             | Self::Members { effect, .. }
             | Self::NotLoggable { effect, .. }
             | Self::NoLeader { effect, .. }
+            | Self::NoRoom { effect, .. }
             | Self::Overloaded { effect }
             | Self::Stopping { effect }
             | Self::PeerRefused { effect, .. }
@@ -167,6 +176,7 @@ impl ControllerError {
         | Self::Members { effect, .. }
         | Self::NotLoggable { effect, .. }
         | Self::NoLeader { effect, .. }
+        | Self::NoRoom { effect, .. }
         | Self::Overloaded { effect }
         | Self::Stopping { effect }
         | Self::PeerRefused { effect, .. }
@@ -222,6 +232,10 @@ impl Attempt {
             ProposeError::Overloaded => {
                 Self::Failed(ControllerError::Overloaded { effect: Effect::None })
             }
+            ProposeError::NoRoom(lack) => Self::Failed(ControllerError::NoRoom {
+                why: lack.to_string(),
+                effect: Effect::None,
+            }),
             ProposeError::Stopped => Self::Failed(ControllerError::Stopping { effect }),
             ProposeError::Invalid(why) => {
                 let (why, effect) = (why.to_owned(), Effect::None);

@@ -36,6 +36,7 @@ impl From<ControllerError> for Status {
             | ControllerError::Members { .. } => Code::FailedPrecondition,
             ControllerError::NotLoggable { .. } => Code::InvalidArgument,
             ControllerError::Overloaded { .. }
+            | ControllerError::NoRoom { .. }
             | ControllerError::ListsBusy
             | ControllerError::ListTooLong { .. } => Code::ResourceExhausted,
             ControllerError::NoLeader { .. } | ControllerError::Stopping { .. } => {
@@ -119,6 +120,7 @@ mod tests {
             (ControllerError::Members { why: why(), effect }, Code::FailedPrecondition),
             (ControllerError::NotLoggable { why: why(), effect }, Code::InvalidArgument),
             (ControllerError::Overloaded { effect }, Code::ResourceExhausted),
+            (ControllerError::NoRoom { why: why(), effect }, Code::ResourceExhausted),
             (ControllerError::ListsBusy, Code::ResourceExhausted),
             (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
             (ControllerError::NoLeader { why: why(), effect }, Code::Unavailable),

@@ -48,6 +48,7 @@ impl<S: StateMachine> Core<S> {
                 // The first entry of a new leader.
                 _ if entry.data.is_empty() => {}
                 waiter => {
+                    self.unsnapshotted += entry.data.len() as u64;
                     let outcome = self.machine.apply(index, &entry.data);
                     if let Some(WaiterKind::Command(reply)) = waiter {
                         answers.push(Answer::Command(reply, index, outcome));
@@ -123,18 +124,28 @@ impl<S: StateMachine> Core<S> {
         let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
         self.machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
         self.applied = index;
+        self.unsnapshotted = 0;
         self.machine.batch_applied(index);
         Ok(())
     }
 
-    /// Stores a snapshot of the applied state and compacts the log behind it.
-    pub(super) fn make_snapshot(&mut self) -> Result<(), FatalError> {
+    /// Stores a snapshot of the applied state and compacts the log behind it. Returns false if that has to wait for
+    /// room.
+    pub(super) fn make_snapshot(&mut self) -> Result<bool, FatalError> {
+        if self.snapshot_waits() {
+            return Ok(false);
+        }
         let data = self.machine.snapshot();
+        if !self.has_room_for_snapshot(data.len()) {
+            return Ok(false);
+        }
         let (index, members) = (self.applied, self.members());
         tracing::info!(index, bytes = data.len(), "snapshot");
         let keep = self.config.keep_entries;
         self.node.mut_store().save_snapshot(index, members, &data, keep)?;
-        Ok(())
+        self.room_is_stale();
+        self.unsnapshotted = 0;
+        Ok(true)
     }
 
     /// Makes a snapshot for the peers that cannot use the stored one, and sends it.
@@ -143,7 +154,9 @@ impl<S: StateMachine> Core<S> {
         if wanted.is_empty() || self.node.raft.state != raft::StateRole::Leader {
             return Ok(());
         }
-        self.make_snapshot()?;
+        if !self.make_snapshot()? {
+            return Ok(());
+        }
         for peer in wanted {
             // The peer asked and was removed since: the engine panics on a peer that is not a member.
             if self.node.raft.prs().get(peer).is_some() {

@@ -41,6 +41,12 @@ impl<S: StateMachine> Core<S> {
             }
             // A follower's engine would forward the proposal, which could then not be answered.
             let is_leader = self.node.raft.state == StateRole::Leader;
+            if is_leader && let Err(error) = self.room_to_propose(&entries) {
+                for reply in replies {
+                    drop(reply.send(Err(error.clone())));
+                }
+                continue;
+            }
             let first = self.node.raft.raft_log.last_index() + 1;
             let message =
                 Message { msg_type: MessageType::MsgPropose as i32, entries, ..Message::default() };

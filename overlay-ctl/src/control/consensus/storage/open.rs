@@ -407,7 +407,7 @@ impl Contents {
         mark: Mark,
     ) -> Result<LogStore, OpenError> {
         let path = folder.path().join(DATABASE);
-        let folder = folder.clone();
+        let (folder, measured) = (folder.clone(), folder.clone());
         let Self { identity, hard_state, snapshot, truncated, last: _, entries } = self;
         let mut tail = Tail::default();
         tail.reset(truncated.0);
@@ -419,6 +419,7 @@ impl Contents {
             mark,
             beside: None,
             set_unfit: Box::new(move |why| identity::set_unfit(&folder, why)),
+            room: Box::new(move || measured.room()),
             durable_commit: hard_state.commit,
             hard_state,
             snapshot,
