@@ -15,6 +15,7 @@ use crate::{
         state::{Applied, Command, Envelope, Mutation, State},
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
     },
+    durable::{DiskFolder, Folder as _},
     model::NodeId,
     proto::v1::{self, JoinResponse, NodeRole},
 };
@@ -24,6 +25,10 @@ use uuid::Uuid;
 
 /// How many messages may wait for one peer.
 const PEER_QUEUE: usize = 4096;
+
+/// Bytes that must be free in the state folder of a node that is new. One that comes back starts without room, so that its
+/// vote is there.
+const FIRST_ROOM: u64 = 4 << 20;
 
 /// What the node is in its cluster, and its log if it is a voter.
 pub(super) struct Membership {
@@ -43,6 +48,16 @@ pub(super) async fn enter(
     join: Option<SocketAddr>,
     run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
+    if home.record().member.is_none() {
+        let free = DiskFolder::new(home.dir()).room().unwrap_or(u64::MAX);
+        if free < FIRST_ROOM {
+            return Err(ClusterError::NoRoom {
+                path: home.dir().to_owned(),
+                free,
+                needed: FIRST_ROOM,
+            });
+        }
+    }
     let mut membership = match (home.record().member.clone(), join) {
         (Some(member), join) => come_back(home, member, join).await,
         (None, Some(join)) => join_first(home, registration, join).await,
@@ -204,9 +219,15 @@ pub(super) fn start_voter(
     let (machine, state) = Machine::new();
     let queues = PeerQueues::new(PEER_QUEUE);
     let (sender, ended) = mpsc::channel(1);
+    let folder = log.folder().to_owned();
     let on_fatal = move |error| match error {
         // The process is sound and the disk holds what it should: the node can end in order and say why.
         FatalError::Unfit(_) | FatalError::Overwritten { .. } => drop(sender.try_send(error)),
+        FatalError::Store(ref full) if full.is_no_room() => {
+            let folder = folder.display();
+            tracing::error!(%folder, "the disk of the state folder is full: make room and start the node again");
+            consensus::abort(error);
+        }
         error => consensus::abort(error),
     };
     let config = ConsensusConfig { on_fatal: Arc::new(on_fatal), ..ConsensusConfig::default() };

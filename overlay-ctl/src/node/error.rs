@@ -30,6 +30,19 @@ pub enum ClusterError {
     /// The log in the state folder can't be used.
     #[error("the state folder can't be used")]
     Log(#[from] OpenError),
+    /// The state folder has no room for a log.
+    #[error(
+        "the state folder {} has {} MiB free, {} are needed: make room, or give --state-dir another folder",
+        .path.display(), .free >> 20, .needed >> 20
+    )]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be free.
+        needed: u64,
+    },
     /// No node answers.
     #[error(
         "no node answers at {join}: is it running, is the address the one it listens on, and does its host's firewall let TCP {} in ({why})", .join.port()

@@ -15,6 +15,7 @@ mod fixture;
 mod lab;
 mod lists;
 mod metrics;
+mod no_room;
 mod ports;
 mod refusals;
 mod retries;

@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod clients;
 pub mod command;
+mod disk;
 pub mod dns;
 mod faults;
 pub mod flood;
@@ -28,6 +29,7 @@ mod wait;
 pub mod xdp;
 
 pub use self::{
+    disk::SmallDisk,
     faults::Cut,
     host::{Failure, Host, number, rows, text},
     netns::Netns,

@@ -62,6 +62,8 @@ pub(super) fn remove(prefix: &str) -> Result<()> {
     for host in names_in(&folder)?.into_iter().filter(|name| folder.join(name).is_dir()) {
         results.push(remove_folder(&bpffs(prefix, &host)));
         results.push(release_namespaces(&folder.join(&host)));
+        // Where a scenario was killed that had mounted a disk there; elsewhere it is an error that is ignored.
+        umount2(&folder.join(&host).join("state"), MntFlags::MNT_DETACH).ok();
         results.push(remove_cgroups(&format!("{prefix}{host}")));
     }
     results.push(remove_folder(&folder));

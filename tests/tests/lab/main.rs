@@ -23,6 +23,7 @@ mod leader;
 mod members;
 mod mtu;
 mod names;
+mod no_room;
 mod offloads;
 mod paused;
 mod ports;

@@ -143,7 +143,13 @@ impl SuperPacketPlan {
             forget(path)?;
         } else {
             // The file first, so that the sizes can be restored also where the node is killed in between.
-            write_json(&path, &Before { ifindex, device: device.to_owned(), had, given })?;
+            let before = Before { ifindex, device: device.to_owned(), had, given };
+            if let Err(error) = write_json(&path, &before) {
+                // A full disk is no reason not to start.
+                let mut plan = Self::new(BigTcp::Off, &sizes, Ok(()));
+                plan.health.reason = crate::error_chain(&error);
+                return Ok(plan);
+            }
             netlink.set_super_packets(ifindex, &given).await?;
             tracing::info!(device, bytes = plan.health.ipv4, "super-packets above 64 KiB");
         }

@@ -28,8 +28,8 @@ impl Cluster for Api {
         &self,
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let (role, term) = match self.controller.voter() {
-            None => (NodeRole::Agent, 0),
+        let (role, term, alarms) = match self.controller.voter() {
+            None => (NodeRole::Agent, 0, Vec::new()),
             Some(voter) => {
                 let status = voter.consensus.status().borrow().clone();
                 let role = match status.role {
@@ -37,7 +37,7 @@ impl Cluster for Api {
                     Role::Follower | Role::Candidate => NodeRole::Voter,
                     Role::Learner => NodeRole::Learner,
                 };
-                (role, status.term)
+                (role, status.term, status.alarms)
             }
         };
         let view = self.view.borrow().clone();
@@ -54,6 +54,7 @@ impl Cluster for Api {
             programmed_revision: self.status.borrow().programmed,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             datapath: Some(self.datapath_status(name_of)),
+            alarms: alarms.iter().map(ToString::to_string).collect(),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),
             ..Default::default()
         };

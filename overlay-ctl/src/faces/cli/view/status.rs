@@ -1,7 +1,10 @@
 //! The printed form of a node's status.
 
-use super::{NONE, View, columns, fields, node::role_name, non_empty, non_zero, or_dash, or_none};
+mod program;
+
+use super::{View, columns, fields, node::role_name, non_empty, or_dash, or_none};
 use crate::proto::v1;
+use program::Program;
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
@@ -19,6 +22,8 @@ pub(in super::super) struct Status {
     version: String,
     /// Address where metrics are served; None = they are not served.
     metrics: Option<String>,
+    /// What must be seen to, though the node goes on.
+    alarms: Vec<String>,
     /// None = not started.
     datapath: Option<Datapath>,
 }
@@ -57,23 +62,6 @@ struct Datapath {
     kernel: Option<String>,
     /// The kernel counts the programs' run time.
     run_time_counted: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Program {
-    name: String,
-    id: u32,
-    /// Digest of its instructions.
-    tag: String,
-    /// Seconds since 1970; None = not known.
-    loaded_at: Option<u64>,
-    verified_instructions: Option<u32>,
-    jited: bool,
-    devices: Vec<String>,
-    /// Devices where another version of the program still runs, or a foreign program in its place.
-    other_devices: Vec<String>,
-    run_time_ns: u64,
-    run_count: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -161,6 +149,7 @@ impl From<v1::StatusResponse> for Status {
             version,
             metrics,
             datapath,
+            alarms,
         } = status;
         Self {
             cluster,
@@ -173,6 +162,7 @@ impl From<v1::StatusResponse> for Status {
             programmed_revision,
             version,
             metrics: non_empty(metrics),
+            alarms,
             datapath: datapath.map(Into::into),
         }
     }
@@ -244,35 +234,6 @@ impl From<v1::DatapathStatus> for Datapath {
     }
 }
 
-impl From<v1::ProgramStatus> for Program {
-    fn from(program: v1::ProgramStatus) -> Self {
-        let v1::ProgramStatus {
-            name,
-            id,
-            tag,
-            loaded_at,
-            verified_instructions,
-            jited,
-            devices,
-            other_devices,
-            run_time_ns,
-            run_count,
-        } = program;
-        Self {
-            name,
-            id,
-            tag,
-            loaded_at: non_zero(loaded_at),
-            verified_instructions: non_zero(verified_instructions),
-            jited,
-            devices,
-            other_devices,
-            run_time_ns,
-            run_count,
-        }
-    }
-}
-
 impl From<v1::GatewayStatus> for Gateway {
     fn from(gateway: v1::GatewayStatus) -> Self {
         let v1::GatewayStatus { bridge, subnet, published_ports, forwarding_devices, resolvers } =
@@ -283,7 +244,7 @@ impl From<v1::GatewayStatus> for Gateway {
 
 impl View for Status {
     fn text(&self) -> String {
-        let node = fields([
+        let mut node = fields([
             ("node", format!("{} (id {})", self.node, self.node_id)),
             ("cluster", self.cluster.clone()),
             ("role", self.role.to_owned()),
@@ -298,30 +259,13 @@ impl View for Status {
                 self.datapath.as_ref().map_or("not started", Datapath::health).to_owned(),
             ),
         ]);
+        for alarm in &self.alarms {
+            node += &format!("\nalarm        {alarm}");
+        }
         match &self.datapath {
             Some(datapath) => format!("{node}\n\n{}", datapath.text()),
             None => node,
         }
-    }
-}
-
-/// Greatest number of devices that are shown by name; of more only the number is shown.
-const DEVICES_NAMED: usize = 4;
-
-impl Program {
-    fn row(&self, is_counted: bool) -> [String; 7] {
-        // The numbers stay valid when the kernel has stopped counting.
-        let (runs, each) = match self.run_time_ns.checked_div(self.run_count) {
-            Some(each) => (self.run_count.to_string(), each.to_string()),
-            None if is_counted => ("0".to_owned(), NONE.to_owned()),
-            None => ("not counted".to_owned(), NONE.to_owned()),
-        };
-        let devices = match self.devices.len() {
-            0..=DEVICES_NAMED => or_none(&self.devices),
-            many => many.to_string(),
-        };
-        let verified = or_dash(self.verified_instructions.as_ref());
-        [self.name.clone(), self.id.to_string(), self.tag.clone(), verified, runs, each, devices]
     }
 }
 

@@ -385,6 +385,7 @@ fn status() {
         programmed_revision: 7,
         version: "0.1.0".to_owned(),
         metrics: "127.0.0.1:7401".to_owned(),
+        alarms: Vec::new(),
         datapath: Some(v1::DatapathStatus {
             gateway: Some(v1::GatewayStatus {
                 bridge: "ov_gwbridge".to_owned(),
@@ -503,6 +504,7 @@ spoofed_ip   from_endpoint   4         392"
             "programmed_revision": 7,
             "version": "0.1.0",
             "metrics": "127.0.0.1:7401",
+            "alarms": [],
             "datapath": {
                 "hook": "tcx",
                 "underlay": "eth0",
@@ -567,6 +569,9 @@ fn status_shows_a_broken_data_plane_first() {
     assert!(status.text().contains("data plane   no bpffs\n"), "{}", status.text());
     let status = Status::from(v1::StatusResponse::default());
     assert!(status.text().ends_with("data plane   not started"), "{}", status.text());
+    let alarms = vec!["the disk is full".to_owned()];
+    let status = Status::from(v1::StatusResponse { alarms, ..Default::default() });
+    assert!(status.text().ends_with("\nalarm        the disk is full"), "{}", status.text());
 }
 
 fn dropped() -> v1::Event {
