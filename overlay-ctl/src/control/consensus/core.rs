@@ -8,6 +8,7 @@ mod members;
 mod proof;
 mod proposals;
 mod room;
+mod stall;
 mod voters;
 
 use super::{
@@ -43,10 +44,16 @@ enum WaiterKind<O> {
 
 impl<O> Waiter<O> {
     fn fail(self, error: ProposeError) {
+        self.kind.fail(error);
+    }
+}
+
+impl<O> WaiterKind<O> {
+    fn fail(self, error: ProposeError) {
         // The caller may have gone.
-        match self.kind {
-            WaiterKind::Command(reply) => drop(reply.send(Err(error))),
-            WaiterKind::Members(reply) => drop(reply.send(Err(error))),
+        match self {
+            Self::Command(reply) => drop(reply.send(Err(error))),
+            Self::Members(reply) => drop(reply.send(Err(error))),
         }
     }
 }
@@ -77,6 +84,8 @@ pub struct Core<S: StateMachine> {
     free: room::Free,
     /// Bytes of the entries that were applied since the last snapshot.
     unsnapshotted: u64,
+    /// Whether a majority takes no entries, while this node leads.
+    stall: stall::Stall,
     /// The error that ends this node at the next [`Self::pump`].
     proof: Option<proof::Proof>,
     status: watch::Sender<Status>,
@@ -147,6 +156,7 @@ impl<S: StateMachine> Core<S> {
             doubted: BTreeMap::new(),
             free: room::Free::default(),
             unsnapshotted: 0,
+            stall: stall::Stall::default(),
             proof: None,
             status: watch::Sender::default(),
         };
@@ -191,6 +201,7 @@ impl<S: StateMachine> Core<S> {
             self.receive(snapshot)?;
         }
         self.heard.insert(message.from, self.ticks);
+        self.note_answer(&message);
         if !self.examine(&message) || !self.has_room_for(&message) {
             return Ok(());
         }
@@ -271,8 +282,14 @@ impl<S: StateMachine> Core<S> {
         if self.applied >= meta.index + self.config.snapshot_every {
             self.make_snapshot()?;
         }
+        self.look_at_commits();
         self.fail_stale_waiters();
-        self.reads.settle(self.applied, self.ticks);
+        self.fail_if_stalled();
+        let late = match self.is_stalled() {
+            true => ProposeError::Stalled { is_logged: false },
+            false => ProposeError::NoQuorum,
+        };
+        self.reads.settle(self.applied, self.ticks, &late);
         // The engine did not use the snapshot.
         self.received = None;
         self.carry_commit()?;
@@ -426,7 +443,7 @@ impl<S: StateMachine> Core<S> {
             voters: sorted(&members.voters),
             outgoing: sorted(&members.voters_outgoing),
             learners: sorted(&members.learners),
-            alarms: self.alarms(),
+            alarms: self.room_alarms().chain(self.stall_alarm()).collect(),
             peers,
         };
         self.status.send_if_modified(|old| {

@@ -18,6 +18,7 @@
 //! - A node acts on a membership change only after the commit of that change is on disk. A restart then never falls
 //!   back to an older, smaller quorum.
 
+mod alarm;
 mod codec;
 pub mod core;
 pub mod driver;
@@ -32,9 +33,11 @@ pub mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+pub(crate) use self::alarm::STALLED;
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{
+    alarm::{Alarm, Lack, Room},
     core::Core,
     driver::Consensus,
     identity::Identity,
@@ -215,6 +218,12 @@ pub enum ProposeError {
     /// The leader's state folder has no room. Nothing happened.
     #[error("{0}")]
     NoRoom(Lack),
+    /// A majority of the voters answers this leader and takes no entries.
+    #[error("{}", STALLED)]
+    Stalled {
+        /// The proposal is in the leader's log and may take effect. Otherwise nothing happened.
+        is_logged: bool,
+    },
     /// No quorum confirmed the read in time.
     #[error("no quorum of the voters answers")]
     NoQuorum,
@@ -227,44 +236,6 @@ pub enum ProposeError {
     /// The node has stopped. A proposal that was under way may or may not take effect.
     #[error("consensus has stopped")]
     Stopped,
-}
-
-/// What a state folder has no room for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
-    /// The folder.
-    pub path: PathBuf,
-    /// What does not fit.
-    pub what: Room,
-    /// Bytes that were free when that was found.
-    pub free: u64,
-    /// Bytes that must be free.
-    pub needed: u64,
-}
-
-/// What needs room in a state folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// Entries of the log.
-    Entries,
-    /// A snapshot.
-    Snapshot,
-}
-
-impl fmt::Display for Lack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MIB: u64 = 1 << 20;
-        let Self { path, what, free, needed } = self;
-        let what = match what {
-            Room::Entries => "entries of the log",
-            Room::Snapshot => "a snapshot",
-        };
-        let (path, free, needed) = (path.display(), free / MIB, needed.div_ceil(MIB));
-        write!(
-            f,
-            "the disk of the state folder {path} is full ({free} MiB free, {needed} needed for {what})"
-        )
-    }
 }
 
 /// The reason why the node could not go on. The files on disk are left as they are.
@@ -354,8 +325,8 @@ pub struct Status {
     pub outgoing: Vec<u64>,
     /// The learners (members without a vote), in ascending order.
     pub learners: Vec<u64>,
-    /// What the state folder has no room for.
-    pub alarms: Vec<Lack>,
+    /// What an operator must see to.
+    pub alarms: Vec<Alarm>,
     /// The progress of the other members, as the leader knows it. Empty on other nodes.
     pub peers: Vec<PeerStatus>,
 }

@@ -94,12 +94,12 @@ impl Reads {
         }
     }
 
-    /// Answers the reads that `applied` satisfies, and fails those that waited too long.
-    pub(super) fn settle(&mut self, applied: u64, now: u64) {
+    /// Answers the reads that `applied` satisfies, and fails those that waited too long with the error `late`.
+    pub(super) fn settle(&mut self, applied: u64, now: u64, late: &ProposeError) {
         self.groups.retain_mut(|group| {
             let answer = match group.index {
                 Some(index) if index <= applied => Ok(applied),
-                _ if now >= group.deadline => Err(ProposeError::NoQuorum),
+                _ if now >= group.deadline => Err(late.clone()),
                 _ => return true,
             };
             for reply in group.replies.drain(..) {
@@ -173,7 +173,7 @@ mod tests {
                     "tick {now}"
                 );
                 contexts.extend(again);
-                reads.settle(50, now);
+                reads.settle(50, now, &ProposeError::NoQuorum);
                 assert_eq!(pending.try_recv(), Err(TryRecvError::Empty), "tick {now}");
             }
             // The answer to any repetition is good.
@@ -181,12 +181,12 @@ mod tests {
                 reads.confirm(context, 50);
             }
             assert!(reads.due(200).is_empty(), "a read that is confirmed is not repeated");
-            reads.settle(50, 99 + PATIENCE);
+            reads.settle(50, 99 + PATIENCE, &ProposeError::NoQuorum);
             assert_eq!(pending.try_recv(), Ok(Ok(50)), "repetition {repetition}");
         }
         let mut reads = reads();
         let (mut pending, _) = asked(&mut reads, 100);
-        reads.settle(50, 100 + PATIENCE);
+        reads.settle(50, 100 + PATIENCE, &ProposeError::NoQuorum);
         assert_eq!(pending.try_recv(), Ok(Err(ProposeError::NoQuorum)));
         assert!(reads.due(200).is_empty(), "a read that failed is not repeated");
     }
@@ -196,9 +196,9 @@ mod tests {
         let mut reads = reads();
         let (mut pending, context) = asked(&mut reads, 0);
         reads.confirm(&context, 8);
-        reads.settle(7, 1);
+        reads.settle(7, 1, &ProposeError::NoQuorum);
         assert_eq!(pending.try_recv(), Err(TryRecvError::Empty));
-        reads.settle(8, 2);
+        reads.settle(8, 2, &ProposeError::NoQuorum);
         assert_eq!(pending.try_recv(), Ok(Ok(8)));
     }
 
@@ -211,9 +211,9 @@ mod tests {
             reads.confirm(context, index);
         }
         for (index, (mut pending, _)) in (1..).zip(asked) {
-            reads.settle(index - 1, 0);
+            reads.settle(index - 1, 0, &ProposeError::NoQuorum);
             assert_eq!(pending.try_recv(), Err(TryRecvError::Empty), "read {index}");
-            reads.settle(index, 0);
+            reads.settle(index, 0, &ProposeError::NoQuorum);
             assert_eq!(pending.try_recv(), Ok(Ok(index)));
         }
     }
@@ -230,10 +230,10 @@ mod tests {
         for malformed in [&[][..], &own[..24], &own[..39], &longer] {
             reads.confirm(malformed, 5);
         }
-        reads.settle(5, 1);
+        reads.settle(5, 1, &ProposeError::NoQuorum);
         assert_eq!(pending.try_recv(), Err(TryRecvError::Empty));
         reads.confirm(&own, 5);
-        reads.settle(5, 1);
+        reads.settle(5, 1, &ProposeError::NoQuorum);
         assert_eq!(pending.try_recv(), Ok(Ok(5)));
     }
 }

@@ -15,3 +15,4 @@ mod oracle;
 mod random;
 mod refusals;
 mod room;
+mod stall;

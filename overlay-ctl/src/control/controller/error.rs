@@ -1,7 +1,10 @@
 //! Why a request to the cluster failed, and whether anything came of it all the same.
 
 use crate::{
-    control::{consensus::ProposeError, state::Refusal},
+    control::{
+        consensus::{ProposeError, STALLED},
+        state::Refusal,
+    },
     model::{NodeId, NodeName},
 };
 use serde::{Deserialize, Serialize};
@@ -86,6 +89,12 @@ pub enum ControllerError {
         /// An earlier attempt may have reached the log.
         effect: Effect,
     },
+    /// A majority of the voters answers the leader and takes no entries.
+    #[error("{}", STALLED)]
+    Stalled {
+        /// The request may be in the leader's log.
+        effect: Effect,
+    },
     /// Too many long lists are being made.
     #[error(
         "too many long lists are asked for at once; try again later, or list one network or node"
@@ -161,6 +170,7 @@ impl ControllerError {
             | Self::NoLeader { effect, .. }
             | Self::NoRoom { effect, .. }
             | Self::Overloaded { effect }
+            | Self::Stalled { effect }
             | Self::Stopping { effect }
             | Self::PeerRefused { effect, .. }
             | Self::Defect { effect, .. } => *effect,
@@ -178,6 +188,7 @@ impl ControllerError {
         | Self::NoLeader { effect, .. }
         | Self::NoRoom { effect, .. }
         | Self::Overloaded { effect }
+        | Self::Stalled { effect }
         | Self::Stopping { effect }
         | Self::PeerRefused { effect, .. }
         | Self::Defect { effect, .. } = &mut self
@@ -236,6 +247,10 @@ impl Attempt {
                 why: lack.to_string(),
                 effect: Effect::None,
             }),
+            ProposeError::Stalled { is_logged } => {
+                let effect = if is_logged { effect } else { Effect::None };
+                Self::Failed(ControllerError::Stalled { effect })
+            }
             ProposeError::Stopped => Self::Failed(ControllerError::Stopping { effect }),
             ProposeError::Invalid(why) => {
                 let (why, effect) = (why.to_owned(), Effect::None);
@@ -251,5 +266,22 @@ impl Attempt {
 impl<E: Into<ControllerError>> From<E> for Attempt {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_a_majority_does_not_take_may_be_carried_out_if_it_is_in_the_log() {
+        for (is_logged, expected) in [(true, Effect::Unknown), (false, Effect::None)] {
+            match Attempt::of_write(ProposeError::Stalled { is_logged }) {
+                Attempt::Failed(error @ ControllerError::Stalled { .. }) => {
+                    assert_eq!(error.effect(), expected);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -39,9 +39,9 @@ impl From<ControllerError> for Status {
             | ControllerError::NoRoom { .. }
             | ControllerError::ListsBusy
             | ControllerError::ListTooLong { .. } => Code::ResourceExhausted,
-            ControllerError::NoLeader { .. } | ControllerError::Stopping { .. } => {
-                Code::Unavailable
-            }
+            ControllerError::NoLeader { .. }
+            | ControllerError::Stalled { .. }
+            | ControllerError::Stopping { .. } => Code::Unavailable,
             ControllerError::PeerRefused { .. } | ControllerError::Defect { .. } => Code::Internal,
             ControllerError::Version(_) => Code::Unimplemented,
         };
@@ -124,6 +124,7 @@ mod tests {
             (ControllerError::ListsBusy, Code::ResourceExhausted),
             (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
             (ControllerError::NoLeader { why: why(), effect }, Code::Unavailable),
+            (ControllerError::Stalled { effect }, Code::Unavailable),
             (ControllerError::Stopping { effect }, Code::Unavailable),
             (ControllerError::PeerRefused { node: 1, why: why(), effect }, Code::Internal),
             (ControllerError::Version(why()), Code::Unimplemented),

@@ -150,6 +150,10 @@ impl<S: StateMachine> Core<S> {
             drop(reply.send(Err(ProposeError::NotLeader { leader: self.leader() })));
             return;
         }
+        if self.is_stalled() {
+            drop(reply.send(Err(ProposeError::Stalled { is_logged: false })));
+            return;
+        }
         // Commands that came earlier are proposed first.
         self.flush_proposals();
         let index = self.node.raft.raft_log.last_index() + 1;

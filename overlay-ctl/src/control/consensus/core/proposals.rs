@@ -41,7 +41,7 @@ impl<S: StateMachine> Core<S> {
             }
             // A follower's engine would forward the proposal, which could then not be answered.
             let is_leader = self.node.raft.state == StateRole::Leader;
-            if is_leader && let Err(error) = self.room_to_propose(&entries) {
+            if is_leader && let Err(error) = self.may_propose(&entries) {
                 for reply in replies {
                     drop(reply.send(Err(error.clone())));
                 }
@@ -66,6 +66,14 @@ impl<S: StateMachine> Core<S> {
                 drop(reply.send(Err(error.clone())));
             }
         }
+    }
+
+    /// Whether this leader can propose the entries; otherwise the error for their callers.
+    fn may_propose(&mut self, entries: &[Entry]) -> Result<(), ProposeError> {
+        if self.is_stalled() {
+            return Err(ProposeError::Stalled { is_logged: false });
+        }
+        self.room_to_propose(entries)
     }
 
     /// Fails the proposals of a term that this node no longer leads, because another entry may take their place.

@@ -6,7 +6,7 @@
 //! there is room again, the node goes on by itself.
 
 use super::{Core, apply::is_members};
-use crate::control::consensus::{Lack, ProposeError, Room, StateMachine};
+use crate::control::consensus::{Alarm, Lack, ProposeError, Room, StateMachine};
 use raft::eraftpb::{Entry, Message, MessageType};
 
 /// Bytes that must stay free for what a node can't leave out: votes, terms, commits and changes of members.
@@ -122,8 +122,8 @@ impl<S: StateMachine> Core<S> {
     }
 
     /// What the operator must see to, if anything.
-    pub(super) fn alarms(&self) -> Vec<Lack> {
-        self.free.entries.iter().chain(&self.free.snapshot).cloned().collect()
+    pub(super) fn room_alarms(&self) -> impl Iterator<Item = Alarm> {
+        self.free.entries.iter().chain(&self.free.snapshot).cloned().map(Alarm::NoRoom)
     }
 
     /// Takes what costs so much, if there is room for it.

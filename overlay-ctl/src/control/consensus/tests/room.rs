@@ -1,7 +1,7 @@
 //! What a cluster does when the disk of a state folder is full. A write for which there is no room would end its node.
 
 use super::harness::Cluster;
-use crate::control::consensus::{ConsensusConfig, ProposeError, Room};
+use crate::control::consensus::{Alarm, ConsensusConfig, ProposeError, Room};
 
 /// Less than a node keeps free, and more than it needs while it takes nothing.
 const FULL: Option<u64> = Some(900 << 10);
@@ -17,9 +17,14 @@ fn large() -> Vec<u8> {
     vec![b'x'; 64 << 10]
 }
 
-/// What a node has an alarm for.
+/// What a node has no room for.
 fn alarms(cluster: &Cluster, id: u64) -> Vec<Room> {
-    cluster.status(id).alarms.iter().map(|lack| lack.what).collect()
+    let alarms = cluster.status(id).alarms.into_iter();
+    let lacks = alarms.filter_map(|alarm| match alarm {
+        Alarm::NoRoom(lack) => Some(lack.what),
+        Alarm::Stalled => None,
+    });
+    lacks.collect()
 }
 
 #[test]
