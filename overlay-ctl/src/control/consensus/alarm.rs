@@ -41,8 +41,10 @@ pub struct Lack {
 pub enum Room {
     /// Entries of the log.
     Entries,
-    /// A snapshot.
+    /// A snapshot of this node's state.
     Snapshot,
+    /// A snapshot that the leader sent.
+    Received,
 }
 
 impl fmt::Display for Lack {
@@ -52,6 +54,7 @@ impl fmt::Display for Lack {
         let what = match what {
             Room::Entries => "entries of the log",
             Room::Snapshot => "a snapshot",
+            Room::Received => "the leader's snapshot",
         };
         let (path, free, needed) = (path.display(), free / MIB, needed.div_ceil(MIB));
         write!(

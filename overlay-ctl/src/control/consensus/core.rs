@@ -8,6 +8,7 @@ mod members;
 mod proof;
 mod proposals;
 mod room;
+mod snapshots;
 mod stall;
 mod voters;
 
@@ -18,7 +19,7 @@ use super::{
     storage::{Batch, LogStore},
 };
 use raft::{
-    Config, RawNode, Ready, SnapshotStatus, StateRole,
+    Config, RawNode, Ready, StateRole,
     eraftpb::{ConfState, Message, MessageType},
 };
 use std::{collections::BTreeMap, fmt};
@@ -74,8 +75,8 @@ pub struct Core<S: StateMachine> {
     reads: Reads,
     /// The decoded snapshot of the last message that had one, with its index and term.
     received: Option<(u64, u64, S::Snapshot)>,
-    /// Snapshots that were sent, and the tick at which each was sent.
-    snapshots: BTreeMap<u64, u64>,
+    /// Snapshots that were sent.
+    snapshots: snapshots::Sent,
     /// The tick at which each peer was last heard.
     heard: BTreeMap<u64, u64>,
     /// Followers that seem to have forgotten entries, and the index up to which each had acknowledged them.
@@ -151,7 +152,7 @@ impl<S: StateMachine> Core<S> {
             leaving: BTreeMap::new(),
             reads,
             received: None,
-            snapshots: BTreeMap::new(),
+            snapshots: snapshots::Sent::default(),
             heard: BTreeMap::new(),
             doubted: BTreeMap::new(),
             free: room::Free::default(),
@@ -197,12 +198,16 @@ impl<S: StateMachine> Core<S> {
     /// The message was dropped; nothing else happened.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), BadMessage> {
         let message = codec::decode_message(bytes, self.id())?;
-        if let Some(snapshot) = &message.snapshot {
+        // Before a snapshot is decoded, which takes memory and time: the leader sends it again and again.
+        let fits = self.has_room_for(&message);
+        if let Some(snapshot) = &message.snapshot
+            && fits
+        {
             self.receive(snapshot)?;
         }
         self.heard.insert(message.from, self.ticks);
         self.note_answer(&message);
-        if !self.examine(&message) || !self.has_room_for(&message) {
+        if !self.examine(&message) || !fits {
             return Ok(());
         }
         // The engine would answer a node that was removed. The node, which waits for an entry that it no longer gets,
@@ -227,12 +232,7 @@ impl<S: StateMachine> Core<S> {
         self.ticks += 1;
         self.node.tick();
         self.look_for_room();
-        let lost = |sent: &u64| self.ticks >= sent + self.config.snapshot_ticks;
-        let lost: Vec<u64> =
-            self.snapshots.iter().filter(|(_, sent)| lost(sent)).map(|(to, _)| *to).collect();
-        for to in lost {
-            self.report_snapshot(to, false);
-        }
+        self.look_after_snapshots();
     }
 
     /// Starts an election now if this node is the only voter, because it need not wait for others.
@@ -250,13 +250,6 @@ impl<S: StateMachine> Core<S> {
     /// Reports that a message to `to` was lost.
     pub fn report_unreachable(&mut self, to: u64) {
         self.node.report_unreachable(to);
-    }
-
-    /// Reports whether a snapshot reached `to`. Until then the leader sends it nothing else.
-    pub fn report_snapshot(&mut self, to: u64, delivered: bool) {
-        self.snapshots.remove(&to);
-        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        self.node.report_snapshot(to, status);
     }
 
     /// Does everything there is to do, and gives outgoing messages to `transport`.
@@ -373,7 +366,8 @@ impl<S: StateMachine> Core<S> {
         for message in messages {
             let is_snapshot = message.msg_type == MessageType::MsgSnapshot as i32;
             if is_snapshot {
-                self.snapshots.insert(message.to, self.ticks);
+                let meta = message.snapshot.as_ref().and_then(|it| it.metadata.as_ref());
+                self.snapshot_leaves(message.to, meta.map_or(0, |meta| meta.index));
             }
             let sent = transport.send(message.to, codec::encode(&message), is_snapshot);
             match (sent, is_snapshot) {

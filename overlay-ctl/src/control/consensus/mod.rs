@@ -115,10 +115,10 @@ pub struct ConsensusConfig {
     /// The number of requests and messages that may wait for the driver.
     pub queue: usize,
     /// A snapshot for which there was no room is tried again after this time, and a leader without room hands over no
-    /// more often.
+    /// more often. Also the longest pause before a follower that did not take a snapshot gets another.
     pub room_ticks: u64,
-    /// Proposals are refused as [`ProposeError::NoRoom`] if a snapshot waits for room and the entries since the last one
-    /// have more bytes than this.
+    /// No entries are taken, and proposals are refused as [`ProposeError::NoRoom`], if a snapshot waits for room and the
+    /// entries since the last one have more bytes than this.
     pub log_bytes_max: u64,
     /// Distinguishes this start of the node from every other start. The default is random; it is a setting because
     /// the core itself draws no random number.

@@ -121,6 +121,8 @@ pub struct LogStore {
     tail: Tail,
     /// Peers that need a newer snapshot than the stored one.
     wanted: RefCell<BTreeSet<u64>>,
+    /// Peers that get no snapshot for now.
+    withheld: BTreeSet<u64>,
     transactions: u64,
 }
 
@@ -268,6 +270,11 @@ impl LogStore {
     pub fn persist_commit(&mut self, commit: u64) -> Result<(), StoreError> {
         self.note_commit(commit);
         if self.durable_commit < commit { self.write(&Batch::default()) } else { Ok(()) }
+    }
+
+    /// Sets which peers get no snapshot for now.
+    pub fn withhold_snapshots(&mut self, peers: BTreeSet<u64>) {
+        self.withheld = peers;
     }
 
     /// Takes the list of peers that need a snapshot newer than the stored one.

@@ -124,7 +124,7 @@ impl<S: StateMachine> Core<S> {
         let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
         self.machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
         self.applied = index;
-        self.unsnapshotted = 0;
+        self.snapshot_is_stored();
         self.machine.batch_applied(index);
         Ok(())
     }
@@ -132,7 +132,8 @@ impl<S: StateMachine> Core<S> {
     /// Stores a snapshot of the applied state and compacts the log behind it. Returns false if that has to wait for
     /// room.
     pub(super) fn make_snapshot(&mut self) -> Result<bool, FatalError> {
-        if self.snapshot_waits() {
+        // An empty one first: encoding takes memory and time.
+        if self.snapshot_waits() || !self.has_room_for_snapshot(0) {
             return Ok(false);
         }
         let data = self.machine.snapshot();
@@ -143,8 +144,7 @@ impl<S: StateMachine> Core<S> {
         tracing::info!(index, bytes = data.len(), "snapshot");
         let keep = self.config.keep_entries;
         self.node.mut_store().save_snapshot(index, members, &data, keep)?;
-        self.room_is_stale();
-        self.unsnapshotted = 0;
+        self.snapshot_is_stored();
         Ok(true)
     }
 

@@ -7,7 +7,10 @@
 
 use super::{Core, apply::is_members};
 use crate::control::consensus::{Alarm, Lack, ProposeError, Room, StateMachine};
-use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{
+    RaftLog, Storage,
+    eraftpb::{Entry, Message, MessageType, Snapshot},
+};
 
 /// Bytes that must stay free for what a node can't leave out: votes, terms, commits and changes of members.
 const RESERVE: u64 = 1 << 20;
@@ -15,6 +18,8 @@ const RESERVE: u64 = 1 << 20;
 const FACTOR: u64 = 2;
 /// What it takes for an entry besides its data.
 const ENTRY: u64 = 64;
+/// Of so many bytes of entries that a snapshot replaces, the database takes one to note which pages they leave.
+const FREED: u64 = 64;
 
 /// What is known of the room in the state folder.
 #[derive(Debug, Default)]
@@ -22,53 +27,82 @@ pub(super) struct Free {
     /// Bytes that are free beyond what is taken already. `None`: it was not looked at since the last write.
     left: Option<u64>,
     /// Why entries are not taken.
-    pub(super) entries: Option<Lack>,
+    entries: Option<Lack>,
     /// Why there is no newer snapshot.
-    pub(super) snapshot: Option<Lack>,
+    snapshot: Option<Lack>,
+    /// Why the leader's snapshot is not taken, and that snapshot's index.
+    received: Option<(u64, Lack)>,
     /// The tick at which a snapshot that was put off is tried again.
     retry: u64,
     /// The tick at which this node last handed its leadership over for lack of room.
     handed_over: Option<u64>,
 }
 
-/// Whether an entry can be left out. The first entry of a leader, and changes of members, have the room that is kept:
-/// without them nobody leads.
+/// Whether an entry can be left out. The first entry of a leader, and changes of members, have the room that is kept: a
+/// voter whose log ends where theirs begins takes them, so that somebody leads. One that lags leaves them out with the
+/// commands before them.
 fn is_command(entry: &Entry) -> bool {
     !entry.data.is_empty() && !is_members(entry)
 }
 
 /// What entries take on the disk.
-fn cost(entries: &[Entry]) -> u64 {
-    entries
-        .iter()
-        .map(|entry| FACTOR * (entry.data.len() + entry.context.len()) as u64 + ENTRY)
-        .sum()
+fn cost<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> u64 {
+    let bytes = |entry: &Entry| (entry.data.len() + entry.context.len()) as u64;
+    entries.into_iter().map(|entry| FACTOR * bytes(entry) + ENTRY).sum()
+}
+
+/// The entries of a message that the engine would write. It writes none if the entry before them is not here, and answers
+/// the leader so, which then knows where to begin.
+fn new_entries<'a, T: Storage>(log: &RaftLog<T>, message: &'a Message) -> Vec<&'a Entry> {
+    if message.index < log.committed || !log.match_term(message.index, message.log_term) {
+        return Vec::new();
+    }
+    message.entries.iter().filter(|entry| !log.match_term(entry.index, entry.term)).collect()
 }
 
 impl<S: StateMachine> Core<S> {
     /// Whether what the message brings fits on the disk. A message that brings nothing always does.
     pub(super) fn has_room_for(&mut self, message: &Message) -> bool {
+        // The engine takes nothing from an older term.
+        if message.term < self.node.raft.term {
+            return true;
+        }
         match (message.get_msg_type(), &message.snapshot) {
-            (MessageType::MsgAppend, _) if message.entries.iter().any(is_command) => {
-                self.take(cost(&message.entries)).is_ok()
+            (MessageType::MsgAppend, _) => {
+                let new = new_entries(&self.node.raft.raft_log, message);
+                let has_commands = new.iter().any(|entry| is_command(entry));
+                !has_commands || self.log_may_grow().is_ok() && self.take(cost(new)).is_ok()
             }
-            (MessageType::MsgSnapshot, Some(snapshot)) => {
-                self.take(FACTOR * snapshot.data.len() as u64).is_ok()
-            }
+            (MessageType::MsgSnapshot, Some(snapshot)) => self.has_room_for_received(snapshot),
             _ => true,
+        }
+    }
+
+    /// Whether a snapshot of the leader fits on the disk.
+    fn has_room_for_received(&mut self, snapshot: &Snapshot) -> bool {
+        let meta = snapshot.metadata.clone().unwrap_or_default();
+        let log = &self.node.raft.raft_log;
+        if meta.index < log.committed || log.match_term(meta.index, meta.term) {
+            // The engine ignores it, or takes no more than its index.
+            return true;
+        }
+        match self.find_room(Room::Received, FACTOR * snapshot.data.len() as u64) {
+            Ok(()) => true,
+            Err(lack) => {
+                if self.free.received.is_none() {
+                    tracing::warn!("{lack}: it is not taken, and this node falls behind");
+                }
+                self.free.received = Some((meta.index, lack));
+                false
+            }
         }
     }
 
     /// Whether this leader can propose the entries. Otherwise the error for their callers: another voter is asked to
     /// lead, but only once in a while, since its disk may be no better.
     pub(super) fn room_to_propose(&mut self, entries: &[Entry]) -> Result<(), ProposeError> {
-        let has_grown = self.unsnapshotted > self.config.log_bytes_max;
-        let lack = match self.free.snapshot.clone().filter(|_| has_grown) {
-            Some(lack) => lack,
-            None => match self.take(cost(entries)) {
-                Ok(()) => return Ok(()),
-                Err(lack) => lack,
-            },
+        let Err(lack) = self.log_may_grow().and_then(|()| self.take(cost(entries))) else {
+            return Ok(());
         };
         if let Some(next) = self.node.raft.lead_transferee {
             return Err(ProposeError::NotLeader { leader: Some(next) });
@@ -90,20 +124,13 @@ impl<S: StateMachine> Core<S> {
 
     /// Whether a snapshot of so many bytes fits on the disk; otherwise it is put off.
     pub(super) fn has_room_for_snapshot(&mut self, bytes: usize) -> bool {
-        let needed = RESERVE + FACTOR * bytes as u64;
-        let free = self.room_left();
-        if free >= needed {
-            if self.free.snapshot.take().is_some() {
-                tracing::info!("there is room for a snapshot again");
-            }
-            return true;
-        }
+        let bytes = FACTOR * bytes as u64 + self.unsnapshotted / FREED;
+        let Err(lack) = self.find_room(Room::Snapshot, bytes) else { return true };
         self.free.retry = self.ticks + self.config.room_ticks;
         if self.free.snapshot.is_none() {
-            let lack = self.lack(Room::Snapshot, free, needed);
             tracing::warn!("{lack}: it is put off, and the log grows meanwhile");
-            self.free.snapshot = Some(lack);
         }
+        put(&mut self.free.snapshot, lack);
         false
     }
 
@@ -112,36 +139,66 @@ impl<S: StateMachine> Core<S> {
         self.free.left = None;
     }
 
-    /// Looks, while entries are not taken, whether they would be now.
+    /// Notes that a snapshot is stored, of this node's state or the leader's: none is missing.
+    pub(super) fn snapshot_is_stored(&mut self) {
+        self.room_is_stale();
+        self.unsnapshotted = 0;
+        if self.free.snapshot.take().is_some() | self.free.received.take().is_some() {
+            tracing::info!("there was room for a snapshot");
+        }
+    }
+
+    /// Looks, while something does not fit, whether it would now.
     pub(super) fn look_for_room(&mut self) {
-        let Some(lack) = &self.free.entries else { return };
-        if self.store().room() >= lack.needed {
-            tracing::info!("there is room for entries of the log again");
-            self.free.entries = None;
+        if self.room_alarms().next().is_none() {
+            return;
         }
-    }
-
-    /// What the operator must see to, if anything.
-    pub(super) fn room_alarms(&self) -> impl Iterator<Item = Alarm> {
-        self.free.entries.iter().chain(&self.free.snapshot).cloned().map(Alarm::NoRoom)
-    }
-
-    /// Takes what costs so much, if there is room for it.
-    fn take(&mut self, cost: u64) -> Result<(), Lack> {
-        let (free, needed) = (self.room_left(), RESERVE + cost);
-        if free >= needed {
-            self.free.left = Some(free - cost);
-            if self.free.entries.take().is_some() {
-                tracing::info!("there is room for entries of the log again");
+        let room = self.store().room();
+        let Free { entries, snapshot, received, .. } = &mut self.free;
+        for lack in [entries, snapshot] {
+            if let Some(gone) = lack.take_if(|lack| room >= lack.needed) {
+                tracing::info!(what = ?gone.what, "there is room again");
             }
-            return Ok(());
         }
-        let lack = self.lack(Room::Entries, free, needed);
-        if self.free.entries.is_none() {
-            tracing::warn!("{lack}: none are taken until there is room");
-            self.free.entries = Some(lack.clone());
+        // A follower may get the entries that it lacked from another leader.
+        let applied = self.applied;
+        received.take_if(|(index, lack)| room >= lack.needed || applied >= *index);
+    }
+
+    /// What does not fit.
+    pub(super) fn room_alarms(&self) -> impl Iterator<Item = Alarm> {
+        let Free { entries, snapshot, received, .. } = &self.free;
+        let received = received.as_ref().map(|(_, lack)| lack);
+        entries.iter().chain(snapshot).chain(received).cloned().map(Alarm::NoRoom)
+    }
+
+    /// Whether the log has room to grow until there is a snapshot again; otherwise why there is none.
+    fn log_may_grow(&self) -> Result<(), Lack> {
+        match &self.free.snapshot {
+            Some(lack) if self.unsnapshotted > self.config.log_bytes_max => Err(lack.clone()),
+            _ => Ok(()),
         }
-        Err(lack)
+    }
+
+    /// Takes the room for entries, if there is some.
+    fn take(&mut self, bytes: u64) -> Result<(), Lack> {
+        self.find_room(Room::Entries, bytes).inspect_err(|lack| {
+            if self.free.entries.is_none() {
+                tracing::warn!("{lack}: none are taken until there is room");
+            }
+            put(&mut self.free.entries, lack.clone());
+        })
+    }
+
+    /// Takes so many bytes, if they are free.
+    fn find_room(&mut self, what: Room, bytes: u64) -> Result<(), Lack> {
+        let (free, needed) = (self.room_left(), RESERVE + bytes);
+        if free < needed {
+            let path = self.store().folder().to_owned();
+            return Err(Lack { path, what, free, needed });
+        }
+        self.free.left = Some(free - bytes);
+        Ok(())
     }
 
     fn room_left(&mut self) -> u64 {
@@ -150,8 +207,12 @@ impl<S: StateMachine> Core<S> {
             None => *self.free.left.insert(self.store().room()),
         }
     }
+}
 
-    fn lack(&self, what: Room, free: u64, needed: u64) -> Lack {
-        Lack { path: self.store().folder().to_owned(), what, free, needed }
+/// Notes a lack. Of two, the one that needs more is kept, so that an alarm does not come and go with the size of what comes
+/// next.
+fn put(known: &mut Option<Lack>, lack: Lack) {
+    if known.as_ref().is_none_or(|known| known.needed <= lack.needed) {
+        *known = Some(lack);
     }
 }

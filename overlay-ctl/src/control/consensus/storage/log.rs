@@ -174,6 +174,9 @@ impl Storage for LogStore {
     /// The stored snapshot, if `to` can use it: a follower refuses a snapshot that does not name it as a member.
     /// Otherwise the request is noted, and the core makes a new snapshot after this Ready.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        if self.withheld.contains(&to) {
+            return Err(raft::Error::Store(raft::StorageError::SnapshotTemporarilyUnavailable));
+        }
         let members = self.snapshot.conf_state.clone().unwrap_or_default();
         let named = members.voters.contains(&to)
             || members.learners.contains(&to)

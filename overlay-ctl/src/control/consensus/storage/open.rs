@@ -426,6 +426,7 @@ impl Contents {
             truncated,
             tail,
             wanted: RefCell::new(BTreeSet::new()),
+            withheld: BTreeSet::new(),
             transactions: 0,
         };
         match store.record_mark() {

@@ -214,7 +214,8 @@ fn a_snapshot_counts_as_lost_after_its_time_and_not_before() {
 #[test]
 fn the_time_of_a_snapshot_is_its_own_and_not_that_of_the_one_before() {
     let snapshot_ticks = 7;
-    let mut node = sends_a_snapshot(ConsensusConfig { snapshot_ticks, ..config() });
+    let limits = ConsensusConfig { snapshot_ticks, room_ticks: 1, ..config() };
+    let mut node = sends_a_snapshot(limits);
     let sent_at = node.0.store().snapshot_metadata().index;
     node.0.report_snapshot(2, true);
     for _ in 1..snapshot_ticks {

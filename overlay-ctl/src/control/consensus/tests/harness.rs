@@ -15,7 +15,10 @@ use crate::{
     seeded::Rng,
 };
 use raft::{GetEntriesContext, Storage as _};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use uuid::Uuid;
 
@@ -32,6 +35,8 @@ pub(crate) struct Ledger {
     oracle: Option<Oracle>,
     /// From a snapshot, which is to be checked when its index is known.
     restored: bool,
+    /// How often the state was encoded.
+    pub(crate) encoded: Cell<usize>,
 }
 
 impl Ledger {
@@ -45,6 +50,7 @@ impl Ledger {
             machine,
             oracle,
             restored: false,
+            encoded: Cell::default(),
         }
     }
 }
@@ -79,6 +85,7 @@ impl StateMachine for Ledger {
     }
 
     fn snapshot(&self) -> Vec<u8> {
+        self.encoded.update(|times| times + 1);
         rmp_serde::to_vec(&(&self.commands, self.machine.snapshot())).unwrap()
     }
 
@@ -133,6 +140,8 @@ pub(crate) struct Cluster {
     pub(crate) rng: Rng,
     /// Lost on the way, in percent.
     pub(crate) loss: u64,
+    /// How many snapshots were sent, by receiver.
+    pub(crate) snapshots: BTreeMap<u64, usize>,
     /// This many snapshots get lost without anybody noticing.
     pub(crate) swallow: usize,
     /// Who may end by itself, and why it did.
@@ -169,6 +178,7 @@ impl Cluster {
             config: ConsensusConfig { max_election_ticks: config.election_ticks + 1, ..config },
             rng,
             loss: 0,
+            snapshots: BTreeMap::new(),
             swallow: 0,
             ends: BTreeMap::new(),
             oracle: Oracle::default(),
@@ -538,6 +548,7 @@ impl Cluster {
 
     fn post(&mut self, from: u64, outbox: Outbox) {
         for (to, bytes, is_snapshot) in outbox.0 {
+            *self.snapshots.entry(to).or_default() += usize::from(is_snapshot);
             let due = self.now + self.delay.get(&(from, to)).copied().unwrap_or_default();
             self.packets.push_back(Packet { from, to, bytes, is_snapshot, due });
         }

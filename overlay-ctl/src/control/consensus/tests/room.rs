@@ -1,7 +1,10 @@
 //! What a cluster does when the disk of a state folder is full. A write for which there is no room would end its node.
 
 use super::harness::Cluster;
-use crate::control::consensus::{Alarm, ConsensusConfig, ProposeError, Room};
+use crate::control::consensus::{
+    Alarm, ConsensusConfig, ProposeError, Room, StateMachine as _, codec,
+};
+use raft::eraftpb::{ConfState, Message, MessageType, Snapshot, SnapshotMetadata};
 
 /// Less than a node keeps free, and more than it needs while it takes nothing.
 const FULL: Option<u64> = Some(900 << 10);
@@ -40,7 +43,7 @@ fn a_follower_without_room_goes_on_and_catches_up() {
     for _ in 0..50 {
         cluster.commit_entry(large());
     }
-    cluster.until("it says so", |cluster| alarms(cluster, follower) == [Room::Entries]);
+    cluster.until("it says so", |cluster| alarms(cluster, follower).contains(&Room::Entries));
     assert_eq!(cluster.status(follower).applied, applied, "it took nothing");
     assert_eq!(cluster.leader(), Some(leader));
 
@@ -52,8 +55,13 @@ fn a_follower_without_room_goes_on_and_catches_up() {
     cluster.kill(leader);
     cluster.until("the other leads by its vote", |cluster| cluster.leader() == Some(other));
     assert!(cluster.status(follower).applied <= applied);
+    // What it leads by does not reach the follower, which leaves out the entries before it.
+    cluster.until("it says that it commits nothing", |cluster| {
+        cluster.status(other).alarms.contains(&Alarm::Stalled)
+    });
 
     cluster.disk(follower).set_room(None);
+    cluster.until("it commits again", |cluster| cluster.status(other).alarms.is_empty());
     cluster.commit("after");
     cluster.start(leader);
     cluster.assert_equal();
@@ -133,13 +141,18 @@ fn a_snapshot_without_room_is_put_off() {
     cluster.disk(1).set_room(TIGHT);
     let last = cluster.commit("the one after which a snapshot is due");
     assert_eq!((alarms(&cluster, 1), index(&mut cluster)), (vec![Room::Snapshot], first));
+    let Alarm::NoRoom(lack) = &cluster.status(1).alarms[0] else { panic!("another alarm") };
+    let state = cluster.ledger(1);
+    let logged: usize = state.commands.iter().map(|(_, command)| command.len()).sum();
+    let needed = (1 << 20) + 2 * state.snapshot().len() + logged / 64;
+    assert_eq!(lack.needed, needed as u64, "what it replaces costs something, too");
 
     // Its log is whole, and it starts with it.
     cluster.kill(1);
     cluster.disk(1).set_room(TIGHT);
     cluster.start(1);
     assert_eq!((alarms(&cluster, 1), index(&mut cluster)), (vec![Room::Snapshot], first));
-    assert_eq!(cluster.status(1).applied.max(last), cluster.status(1).applied);
+    assert!(cluster.status(1).applied >= last);
     cluster.commit("small");
 
     // The log grows only so far.
@@ -154,4 +167,154 @@ fn a_snapshot_without_room_is_put_off() {
     cluster.until("it is made", |cluster| alarms(cluster, 1).is_empty());
     assert!(index(&mut cluster) > last);
     cluster.commit("after");
+}
+
+/// A follower whose disk takes entries and not the leader's snapshot, and the leader.
+fn follower_without_room_for_a_snapshot() -> (Cluster, u64, u64) {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader().unwrap();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.isolate(follower);
+    for _ in 0..50 {
+        cluster.commit_entry(large());
+    }
+    cluster.disk(follower).set_room(TIGHT);
+    cluster.heal();
+    cluster.until("it says so", |cluster| alarms(cluster, follower) == [Room::Received]);
+    (cluster, leader, follower)
+}
+
+#[test]
+fn a_snapshot_that_does_not_fit_is_sent_seldom() {
+    let (mut cluster, _, follower) = follower_without_room_for_a_snapshot();
+    let before = cluster.snapshots[&follower];
+    // A few hundred heartbeats, each answered.
+    for round in 0..400 {
+        if round % 20 == 0 {
+            cluster.commit("small");
+        }
+        cluster.tick();
+        assert_eq!(alarms(&cluster, follower), [Room::Received], "round {round}");
+    }
+    let sent = cluster.snapshots[&follower] - before;
+    assert!((2..=12).contains(&sent), "{sent} snapshots were sent");
+    cluster.disk(follower).set_room(None);
+    cluster.assert_equal();
+    assert!(alarms(&cluster, follower).is_empty());
+}
+
+#[test]
+fn a_snapshot_that_does_not_fit_is_not_decoded() {
+    let (mut cluster, leader, follower) = follower_without_room_for_a_snapshot();
+    let status = cluster.status(leader);
+    let members = ConfState { voters: status.voters, ..ConfState::default() };
+    let metadata =
+        SnapshotMetadata { conf_state: Some(members), index: status.applied, term: status.term };
+    let unreadable = Snapshot { data: vec![0xc1; 1 << 20], metadata: Some(metadata) };
+    let message = codec::encode(&Message {
+        msg_type: MessageType::MsgSnapshot as i32,
+        from: leader,
+        to: follower,
+        term: status.term,
+        snapshot: Some(unreadable),
+        ..Message::default()
+    });
+    cluster.node(follower).step(&message).unwrap();
+    cluster.disk(follower).set_room(None);
+    cluster.pump(follower);
+    cluster.node(follower).step(&message).unwrap_err();
+}
+
+#[test]
+fn entries_that_are_held_already_need_no_room() {
+    let mut cluster = Cluster::of_three(config());
+    let leader = cluster.leader().unwrap();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    // It writes the entries, and its answers get lost.
+    cluster.cut_one_way(follower, leader);
+    let last = cluster.commit_entry(large());
+    cluster.until("it has them", |cluster| cluster.status(follower).commit >= last);
+    cluster.disk(follower).set_room(FULL);
+    cluster.heal();
+    // Then they are sent once more.
+    cluster.node(leader).report_unreachable(follower);
+    cluster.until("it answers", |cluster| {
+        let peers = cluster.status(leader).peers;
+        peers.iter().any(|peer| peer.id == follower && peer.matched >= last)
+    });
+    assert!(alarms(&cluster, follower).is_empty());
+}
+
+#[test]
+fn a_snapshot_is_made_as_soon_as_there_is_room() {
+    let mut cluster = Cluster::new(ConsensusConfig { room_ticks: 100_000, ..config() });
+    let due = cluster.node(1).store().snapshot_metadata().index + 20;
+    while cluster.status(1).applied < due - 1 {
+        cluster.commit_entry(large());
+    }
+    cluster.disk(1).set_room(TIGHT);
+    cluster.commit("the one after which a snapshot is due");
+    assert_eq!(alarms(&cluster, 1), [Room::Snapshot]);
+    cluster.disk(1).set_room(None);
+    cluster.until("the alarm is over", |cluster| alarms(cluster, 1).is_empty());
+    assert!(cluster.node(1).store().snapshot_metadata().index >= due);
+}
+
+#[test]
+fn the_state_is_not_encoded_while_there_is_no_room_at_all() {
+    let mut cluster = Cluster::new(config());
+    for _ in 0..18 {
+        cluster.commit_entry(large());
+    }
+    cluster.disk(1).set_room(TIGHT);
+    while alarms(&cluster, 1).is_empty() {
+        cluster.commit("small");
+    }
+    cluster.disk(1).set_room(FULL);
+    let encoded = cluster.ledger(1).encoded.get();
+    for _ in 0..200 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.ledger(1).encoded.get(), encoded);
+    assert_eq!(alarms(&cluster, 1), [Room::Snapshot]);
+}
+
+#[test]
+fn an_alarm_stays_until_what_did_not_fit_would_fit() {
+    let mut cluster = Cluster::new(config());
+    cluster.commit("before");
+    // Room for small entries.
+    cluster.disk(1).set_room(Some(1_100 << 10));
+    let mut refused = cluster.propose_entry(1, large());
+    cluster.answer(&mut refused).unwrap_err();
+    for _ in 0..3 {
+        cluster.commit("small");
+        assert_eq!(alarms(&cluster, 1), [Room::Entries]);
+    }
+    cluster.disk(1).set_room(None);
+    cluster.until("the alarm is over", |cluster| alarms(cluster, 1).is_empty());
+}
+
+#[test]
+fn the_log_of_a_follower_grows_only_so_far_without_a_snapshot() {
+    let mut cluster = Cluster::of_three(ConsensusConfig { log_bytes_max: 1_000 << 10, ..config() });
+    let leader = cluster.leader().unwrap();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    for _ in 0..15 {
+        cluster.commit_entry(large());
+    }
+    cluster.assert_equal();
+    // Room for small entries, and for no snapshot of the large ones.
+    cluster.disk(follower).set_room(Some(2 << 20));
+    for _ in 0..100 {
+        cluster.commit_entry(vec![b'y'; 1 << 10]);
+    }
+    cluster.tick();
+    let held = &cluster.ledger(follower).commands;
+    let bytes: usize = held.iter().map(|(_, command)| command.len()).sum();
+    assert!((1_000 << 10..1_010 << 10).contains(&bytes), "it took {bytes} bytes");
+    assert!(alarms(&cluster, follower).contains(&Room::Snapshot));
+    assert!(!alarms(&cluster, follower).contains(&Room::Entries));
+    cluster.disk(follower).set_room(None);
+    cluster.assert_equal();
 }
