@@ -39,7 +39,7 @@ impl<S: StateMachine> Core<S> {
             message.get_msg_type(),
             MessageType::MsgHeartbeatResponse | MessageType::MsgAppendResponse
         );
-        if is_answer {
+        if is_answer && message.term == self.node.raft.term {
             self.stall.answered.insert(message.from, self.ticks);
         }
     }
