@@ -10,8 +10,12 @@
 mod json;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod space;
 
-pub use json::{FileError, boot_id, read_json, write_json};
+pub use self::{
+    json::{FileError, boot_id, read_json, write_json},
+    space::Space,
+};
 
 use std::{
     fmt::Debug,
@@ -21,7 +25,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::statvfs::statvfs;
 use redb::{DatabaseError, StorageBackend, StorageError, backends::FileBackend};
 
 /// A folder, and the files in it by name. A clone is the same folder.
@@ -90,7 +93,7 @@ pub trait Folder: Clone + Send + 'static {
     ///
     /// # Errors
     /// What the system says; the folder must exist.
-    fn room(&self) -> io::Result<u64>;
+    fn space(&self) -> io::Result<Space>;
 
     /// Replaces a file whole: a power cut leaves the old or the new content. The new content is durable
     /// when this returns.
@@ -201,10 +204,8 @@ impl Folder for DiskFolder {
         File::open(&self.0)?.sync_all()
     }
 
-    fn room(&self) -> io::Result<u64> {
-        let disk = statvfs(&self.0)?;
-        // What is kept for root is left out: a node runs as root, but others of the machine need that.
-        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
+    fn space(&self) -> io::Result<Space> {
+        Space::of(&self.0)
     }
 }
 
@@ -250,7 +251,7 @@ mod tests {
             assert!(missing(folder.len("a").unwrap_err()));
             assert!(missing(folder.remove("a").unwrap_err()));
             assert!(missing(folder.rename("a", "b").unwrap_err()));
-            assert!(folder.room().unwrap() > 0);
+            assert!(folder.space().unwrap().common > 0);
             let file = folder.open("a").unwrap();
             file.write_all_at(b"overlay", 1_000).unwrap();
             file.sync().unwrap();
@@ -293,7 +294,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let made = DiskFolder::new(&dir.path().join("made"));
-        assert_eq!(made.room().unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(made.space().unwrap_err().kind(), io::ErrorKind::NotFound);
         exercise(&made);
         exercise(&SimulatedFolder::default());
     }

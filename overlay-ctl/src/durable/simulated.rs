@@ -13,7 +13,7 @@ use std::{
 
 use redb::{DatabaseError, StorageBackend, StorageError};
 
-use super::{DurableFile, Folder, Which};
+use super::{DurableFile, Folder, Space, Which};
 use crate::seeded::Rng;
 
 /// What a disk writes whole or not at all, in bytes.
@@ -56,6 +56,8 @@ struct Disk {
     good_reads: Option<(u64, u64)>,
     /// The bytes that all sectors may take that were ever written; `None` = any number.
     capacity: Option<u64>,
+    /// What of the room is kept for root, as whom a node runs.
+    reserved: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -309,6 +311,11 @@ impl SimulatedFolder {
         disk.capacity = room.map(|room| taken + room);
     }
 
+    /// Keeps so much of the room for root.
+    pub(crate) fn reserve(&self, bytes: u64) {
+        self.disk().reserved = bytes;
+    }
+
     /// Whether an operation failed.
     pub(crate) fn failed(&self) -> bool {
         self.disk().failed
@@ -423,8 +430,10 @@ impl Folder for SimulatedFolder {
         })
     }
 
-    fn room(&self) -> io::Result<u64> {
-        Ok(self.disk().room())
+    fn space(&self) -> io::Result<Space> {
+        let disk = self.disk();
+        let all = disk.room();
+        Ok(Space { all, common: all.saturating_sub(disk.reserved) })
     }
 }
 
@@ -538,11 +547,12 @@ mod tests {
         let file = folder.create("f").unwrap();
         file.write_all_at(&[1; 2 * SECTOR], 0).unwrap();
         folder.set_room(Some(SECTOR as u64));
-        assert_eq!(folder.room().unwrap(), SECTOR as u64);
+        let room = SECTOR as u64;
+        assert_eq!(folder.space().unwrap(), Space { all: room, common: room });
         let full = file.write_all_at(&[2; 2 * SECTOR], 2 * SECTOR as u64).unwrap_err();
         assert_eq!(full.kind(), io::ErrorKind::StorageFull);
         file.write_all_at(&[2; 2 * SECTOR], SECTOR as u64).unwrap();
-        assert_eq!(folder.room().unwrap(), 0);
+        assert_eq!(folder.space().unwrap().all, 0);
         file.write_all_at(&[3; 3 * SECTOR], 0).unwrap();
         assert_eq!(folder.after_kill().read("f").unwrap(), [3; 3 * SECTOR]);
         folder.set_room(None);

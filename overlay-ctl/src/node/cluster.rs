@@ -15,7 +15,7 @@ use crate::{
         state::{Applied, Command, Envelope, Mutation, State},
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
     },
-    durable::{DiskFolder, Folder as _},
+    durable::{DiskFolder, Folder as _, Space},
     model::NodeId,
     proto::v1::{self, JoinResponse, NodeRole},
 };
@@ -49,7 +49,7 @@ pub(super) async fn enter(
     run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
     if home.record().member.is_none() {
-        let free = DiskFolder::new(home.dir()).room().unwrap_or(u64::MAX);
+        let free = DiskFolder::new(home.dir()).space().unwrap_or(Space::UNKNOWN).common;
         if free < FIRST_ROOM {
             return Err(ClusterError::NoRoom {
                 path: home.dir().to_owned(),

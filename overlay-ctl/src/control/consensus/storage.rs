@@ -25,6 +25,7 @@ use super::{
     codec,
     identity::{HighWater, Identity, Mark},
 };
+use crate::durable::Space;
 
 /// Log index -> encoded entry.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -99,7 +100,7 @@ pub struct Batch<'a> {
 type SetUnfit = Box<dyn Fn(&str) -> io::Result<()> + Send>;
 
 /// A function that says how many more bytes a state folder takes.
-type RoomOf = Box<dyn Fn() -> io::Result<u64> + Send>;
+type SpaceOf = Box<dyn Fn() -> io::Result<Space> + Send>;
 
 /// The durable log of one node. Implements [`raft::Storage`].
 pub struct LogStore {
@@ -111,7 +112,7 @@ pub struct LogStore {
     beside: Option<Mark>,
     /// Notes in the state folder that the log must not be used any more, with the reason.
     set_unfit: SetUnfit,
-    room: RoomOf,
+    space: SpaceOf,
     /// The newest state that is known; its commit index may be ahead of `durable_commit`.
     hard_state: HardState,
     durable_commit: u64,
@@ -152,10 +153,10 @@ impl LogStore {
     }
 
     /// How many more bytes the folder's disk takes. A disk that does not say counts as one with room.
-    pub fn room(&self) -> u64 {
-        (self.room)().unwrap_or_else(|error| {
-            tracing::debug!(%error, "the room of the state folder is not known");
-            u64::MAX
+    pub fn space(&self) -> Space {
+        (self.space)().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the space in the state folder is not known");
+            Space::UNKNOWN
         })
     }
 

@@ -6,7 +6,10 @@
 //! there is room again, the node goes on by itself.
 
 use super::{Core, apply::is_members};
-use crate::control::consensus::{Alarm, Lack, ProposeError, Room, StateMachine};
+use crate::{
+    control::consensus::{Alarm, Lack, ProposeError, Room, StateMachine},
+    durable::Space,
+};
 use raft::{
     RaftLog, Storage,
     eraftpb::{Entry, Message, MessageType, Snapshot},
@@ -21,11 +24,20 @@ const ENTRY: u64 = 64;
 /// Of so many bytes of entries that a snapshot replaces, the database takes one to note which pages they leave.
 const FREED: u64 = 64;
 
+/// What is free for something. Entries may use what the file system keeps for root, so that a voter goes on when others
+/// have filled the disk; snapshots leave it alone.
+fn free_for(what: Room, space: Space) -> u64 {
+    match what {
+        Room::Entries => space.all,
+        Room::Snapshot | Room::Received => space.common,
+    }
+}
+
 /// What is known of the room in the state folder.
 #[derive(Debug, Default)]
 pub(super) struct Free {
-    /// Bytes that are free beyond what is taken already. `None`: it was not looked at since the last write.
-    left: Option<u64>,
+    /// What is free beyond what is taken already. `None`: it was not looked at since the last write.
+    left: Option<Space>,
     /// Why entries are not taken.
     entries: Option<Lack>,
     /// Why there is no newer snapshot.
@@ -153,16 +165,17 @@ impl<S: StateMachine> Core<S> {
         if self.room_alarms().next().is_none() {
             return;
         }
-        let room = self.store().room();
+        let space = self.store().space();
+        let fits = |lack: &Lack| free_for(lack.what, space) >= lack.needed;
         let Free { entries, snapshot, received, .. } = &mut self.free;
         for lack in [entries, snapshot] {
-            if let Some(gone) = lack.take_if(|lack| room >= lack.needed) {
+            if let Some(gone) = lack.take_if(|lack| fits(lack)) {
                 tracing::info!(what = ?gone.what, "there is room again");
             }
         }
         // A follower may get the entries that it lacked from another leader.
         let applied = self.applied;
-        received.take_if(|(index, lack)| room >= lack.needed || applied >= *index);
+        received.take_if(|(index, lack)| fits(lack) || applied >= *index);
     }
 
     /// What does not fit.
@@ -192,19 +205,22 @@ impl<S: StateMachine> Core<S> {
 
     /// Takes so many bytes, if they are free.
     fn find_room(&mut self, what: Room, bytes: u64) -> Result<(), Lack> {
-        let (free, needed) = (self.room_left(), RESERVE + bytes);
+        let left = self.space_left();
+        let (free, needed) = (free_for(what, left), RESERVE + bytes);
         if free < needed {
             let path = self.store().folder().to_owned();
             return Err(Lack { path, what, free, needed });
         }
-        self.free.left = Some(free - bytes);
+        let Space { all, common } = left;
+        let left = Space { all: all - bytes, common: common.saturating_sub(bytes) };
+        self.free.left = Some(left);
         Ok(())
     }
 
-    fn room_left(&mut self) -> u64 {
+    fn space_left(&mut self) -> Space {
         match self.free.left {
             Some(left) => left,
-            None => *self.free.left.insert(self.store().room()),
+            None => *self.free.left.insert(self.store().space()),
         }
     }
 }

@@ -419,7 +419,7 @@ impl Contents {
             mark,
             beside: None,
             set_unfit: Box::new(move |why| identity::set_unfit(&folder, why)),
-            room: Box::new(move || measured.room()),
+            space: Box::new(move || measured.space()),
             durable_commit: hard_state.commit,
             hard_state,
             snapshot,

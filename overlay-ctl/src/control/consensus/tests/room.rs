@@ -318,3 +318,20 @@ fn the_log_of_a_follower_grows_only_so_far_without_a_snapshot() {
     cluster.disk(follower).set_room(None);
     cluster.assert_equal();
 }
+
+#[test]
+fn what_is_kept_for_root_is_left_to_entries() {
+    let mut cluster = Cluster::new(config());
+    let first = cluster.node(1).store().snapshot_metadata().index;
+    // Others have filled what they may.
+    cluster.disk(1).set_room(Some(100 << 20));
+    cluster.disk(1).reserve(100 << 20);
+    for _ in 0..30 {
+        cluster.commit_entry(large());
+    }
+    assert_eq!(alarms(&cluster, 1), [Room::Snapshot]);
+    assert_eq!(cluster.node(1).store().snapshot_metadata().index, first);
+    cluster.disk(1).reserve(0);
+    cluster.until("a snapshot is made", |cluster| alarms(cluster, 1).is_empty());
+    assert!(cluster.node(1).store().snapshot_metadata().index > first);
+}
