@@ -7,7 +7,7 @@ use super::ServedNode;
 pub struct Facts {
     /// The node is ending.
     pub is_ending: bool,
-    /// There is a leader by which this node can have a request answered.
+    /// There is a leader by which this node can have a request answered, or there will be one in a moment.
     pub has_leader: bool,
     /// The kernel has held a whole state since the node started.
     pub is_programmed: bool,
@@ -22,7 +22,7 @@ impl ServedNode {
         let status = self.status.borrow();
         Facts {
             is_ending: false,
-            has_leader: self.controller.leader().is_some(),
+            has_leader: self.controller.is_served(),
             is_programmed: status.programmed > 0,
             error: status.error.clone(),
         }

@@ -37,7 +37,12 @@ pub use nodes::{InspectNode, Joined, ListNodes, Register, RemoveNode};
 pub use valid::{ALIASES_MAX, PORTS_MAX};
 
 use crate::{
-    control::{consensus::Role, peers::Directory, state::Refusal, voter::VoterParts},
+    control::{
+        consensus::Role,
+        peers::Directory,
+        state::Refusal,
+        voter::{LAPSE, VoterParts},
+    },
     dataplane::host::EndpointCheck,
     model::{EndpointName, NetworkName, NodeId, Revision},
 };
@@ -109,6 +114,17 @@ impl Controller {
     pub fn leader(&self) -> Option<NodeId> {
         let Some(voter) = &self.voter else { return self.directory.leader() };
         voter.consensus.status().borrow().leader.filter(|_| voter.quorum.holds())
+    }
+
+    /// Whether this node can have a request answered. An election ends before a request fails for lack of a leader, so that
+    /// nothing is said of it: a voter counts for as long as agents stay with it, and an agent for as long after the last
+    /// leader.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        match &self.voter {
+            Some(voter) => voter.quorum.holds(),
+            None => self.directory.is_led(LAPSE),
+        }
     }
 
     /// Whether this node leads.

@@ -14,7 +14,9 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -46,6 +48,8 @@ pub struct Directory {
 #[derive(Default)]
 struct Inner {
     leader: Option<NodeId>,
+    /// When it was last heard that a node leads; `None` = never.
+    led: Option<Instant>,
     peers: BTreeMap<NodeId, Peer>,
     channels: BTreeMap<SocketAddr, Channel>,
 }
@@ -85,7 +89,19 @@ impl Directory {
 
     /// Notes which node leads, as an agent is told.
     pub fn set_leader(&self, leader: Option<NodeId>) {
-        self.lock(|inner| inner.leader = leader);
+        self.lock(|inner| {
+            if leader.or(inner.leader).is_some() {
+                inner.led = Some(Instant::now());
+            }
+            inner.leader = leader;
+        });
+    }
+
+    /// Whether a node leads, as last heard, or did so until less than `lapse` ago.
+    #[must_use]
+    pub fn is_led(&self, lapse: Duration) -> bool {
+        let lately = |inner: &Inner| inner.led.is_some_and(|last| last.elapsed() < lapse);
+        self.lock(|inner| inner.leader.is_some() || lately(inner))
     }
 
     /// Which node leads, as last heard. Only agents are told; a voter knows it from consensus.

@@ -83,6 +83,8 @@ async fn send_deltas(
     loop {
         let now = *revision.borrow_and_update();
         let leader = cluster.borrow_and_update().leader.unwrap_or_default();
+        // Without a quorum this voter can't know that the leader it hears leads.
+        let told = if quorum.holds() { leader } else { NodeId::default() };
         // A voter that is behind the agent sends nothing before it has caught up: an older view would make the agent
         // forget what it rightly holds.
         let behind = now < cursor;
@@ -97,7 +99,7 @@ async fn send_deltas(
             let delta = state.read(|state| state.delta_for(node, cursor, &held));
             cursor = delta.revision.max(now);
             note_held(&delta, &mut held);
-            let message = to_wire(delta, cursor, leader);
+            let message = to_wire(delta, cursor, told);
             if down.send(message).await.is_err() {
                 return;
             }

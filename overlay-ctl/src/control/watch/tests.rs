@@ -10,7 +10,7 @@ use crate::{
         consensus::{self, StateMachine as _},
         peers::{Admission, Directory, Peer},
         state::{Command, Envelope, Mutation, Placement, PortsWanted, REMEMBERED, View},
-        voter::{Machine, Quorum, SharedState, StatusTable},
+        voter::{LAPSE, Machine, Quorum, SharedState, StatusTable},
     },
     dataplane::kernel::LocalStatus,
     model::{EndpointAddrs, NetworkOptions, NodeId, Permissions, Pool, Revision},

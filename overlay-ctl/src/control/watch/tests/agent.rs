@@ -98,6 +98,40 @@ async fn an_agent_that_nobody_serves_knows_no_leader() {
     assert_eq!(world.directory.leader(), Some(1));
 }
 
+/// An election takes less time than a request for a leader waits.
+#[tokio::test(start_paused = true)]
+async fn an_agent_is_led_while_another_leader_is_elected() {
+    let mut world = World::new(1);
+    world.view_at(6).await;
+    let elect = |leader| {
+        world.voters[0].service.cluster.send_modify(|status| status.leader = leader);
+    };
+    elect(None);
+    sleep(LAPSE / 2).await;
+    assert_eq!(world.directory.leader(), None);
+    assert!(world.directory.is_led(LAPSE));
+    elect(Some(2));
+    sleep(LAPSE).await;
+    assert!(world.directory.is_led(LAPSE));
+    elect(None);
+    sleep(2 * LAPSE).await;
+    assert!(!world.directory.is_led(LAPSE), "this is no election");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_without_a_quorum_tells_an_agent_of_no_leader() {
+    let mut world = World::new(1);
+    world.view_at(6).await;
+    world.voters[0].set(Mode::Unheard);
+    sleep(2 * LAPSE).await;
+    let opened = world.voters[0].opened();
+    for _ in 0..200 {
+        assert_eq!(world.directory.leader(), None);
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(world.voters[0].opened() > opened, "it is asked again and again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_removed_while_an_agent_was_cut_off_is_gone_from_its_view() {
     let mut world = World::new(2);
