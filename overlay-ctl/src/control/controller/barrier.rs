@@ -60,7 +60,8 @@ impl Fresh {
         }
         let entry = Envelope::new(request, command).encode();
         let entry = entry.map_err(ControllerError::defect)?;
-        let (_, outcome) = voter.consensus.propose(entry).await.map_err(Attempt::of_write)?;
+        let proposed = voter.consensus.propose(entry).await;
+        let (_, outcome) = proposed.map_err(|error| Attempt::of_write(voter, error))?;
         Ok(outcome?)
     }
 }

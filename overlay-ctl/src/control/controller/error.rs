@@ -4,6 +4,7 @@ use crate::{
     control::{
         consensus::{ProposeError, STALLED},
         state::Refusal,
+        voter::VoterParts,
     },
     model::{NodeId, NodeName},
 };
@@ -82,8 +83,10 @@ pub enum ControllerError {
         effect: Effect,
     },
     /// The leader's state folder has no room, and no other voter leads in its place.
-    #[error("the leader takes no writes: {why}; make room there")]
+    #[error("node {node} leads and takes no writes: {why}; make room there")]
     NoRoom {
+        /// The leader's name.
+        node: String,
         /// The folder, and what does not fit.
         why: String,
         /// An earlier attempt may have reached the log.
@@ -226,9 +229,17 @@ impl Attempt {
         Self::new(error, Effect::None)
     }
 
-    /// A write to the log failed.
-    pub(super) fn of_write(error: ProposeError) -> Self {
-        Self::new(error, Effect::Unknown)
+    /// A write to the log failed, at the voter that leads.
+    pub(super) fn of_write(leader: &VoterParts, error: ProposeError) -> Self {
+        let ProposeError::NoRoom(lack) = error else { return Self::new(error, Effect::Unknown) };
+        // The caller may have asked another node.
+        let id = leader.consensus.status().borrow().id;
+        let name = leader.state.read(|state| state.node(id).map(|row| row.name.to_string()));
+        Self::Failed(ControllerError::NoRoom {
+            node: name.unwrap_or_else(|| id.to_string()),
+            why: lack.to_string(),
+            effect: Effect::None,
+        })
     }
 
     fn new(error: ProposeError, effect: Effect) -> Self {
@@ -243,10 +254,9 @@ impl Attempt {
             ProposeError::Overloaded => {
                 Self::Failed(ControllerError::Overloaded { effect: Effect::None })
             }
-            ProposeError::NoRoom(lack) => Self::Failed(ControllerError::NoRoom {
-                why: lack.to_string(),
-                effect: Effect::None,
-            }),
+            ProposeError::NoRoom(lack) => {
+                Self::Failed(ControllerError::defect(format!("a read needs no room: {lack}")))
+            }
             ProposeError::Stalled { is_logged } => {
                 let effect = if is_logged { effect } else { Effect::None };
                 Self::Failed(ControllerError::Stalled { effect })
@@ -276,7 +286,7 @@ mod tests {
     #[test]
     fn a_write_that_a_majority_does_not_take_may_be_carried_out_if_it_is_in_the_log() {
         for (is_logged, expected) in [(true, Effect::Unknown), (false, Effect::None)] {
-            match Attempt::of_write(ProposeError::Stalled { is_logged }) {
+            match Attempt::new(ProposeError::Stalled { is_logged }, Effect::Unknown) {
                 Attempt::Failed(error @ ControllerError::Stalled { .. }) => {
                     assert_eq!(error.effect(), expected);
                 }

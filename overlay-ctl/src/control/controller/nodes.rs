@@ -178,7 +178,8 @@ impl Verb for RemoveNode {
         let _hold = id.map(|id| voter.leaving.hold(id));
         if let Some(id) = id {
             // A leader that is to remove itself hands over and says so: the new one carries this out.
-            voter.consensus.remove(id).await.map_err(Attempt::of_write)?;
+            let removed = voter.consensus.remove(id).await;
+            removed.map_err(|error| Attempt::of_write(&voter, error))?;
         }
         match fresh.execute(&voter, request, command).await? {
             Applied::Removed(revision) => {

@@ -5,6 +5,7 @@ mod leader_change;
 use super::*;
 use crate::{
     control::{
+        consensus::{Lack, ProposeError, Room},
         peers::{Admission, Peer},
         state::{Command, Envelope, Mutation, Placement, PortsWanted, RequestId, State},
         voter::tests::alone_in,
@@ -180,7 +181,9 @@ async fn a_voter_of_no_quorum_has_no_leader_though_it_hears_one() {
     let mut status = cluster.voter.consensus.status();
     within(status.wait_for(|status| status.leader == Some(1))).await.unwrap();
     assert_eq!(cluster.leader.leader(), None, "it has proved nothing yet");
+    assert!(!cluster.leader.is_served());
     cluster.voter.quorum.proved_at(tokio::time::Instant::now());
+    assert!(cluster.leader.is_served());
     assert_eq!(cluster.leader.leader(), Some(1));
 }
 
@@ -320,6 +323,35 @@ async fn an_endpoint_that_can_not_be_made_is_refused_before_anything_is_logged()
     assert!(matches!(error, ControllerError::CannotMake { .. }), "{error:?}");
     assert_eq!(error.effect(), Effect::None);
     assert_eq!(cluster.voter.state.read(State::revision), revision);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_served_while_another_leader_is_elected() {
+    let peer = Peer { id: 1, listen: register(1).listen, voter: true };
+    let directory = Directory::new(Uuid::new_v4(), [peer]);
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Controller::new(9, directory.clone(), None, check(dir.path()));
+    assert!(!agent.is_served(), "it has heard of no leader yet");
+    directory.set_leader(Some(1));
+    directory.set_leader(None);
+    assert_eq!(agent.leader(), None);
+    assert!(agent.is_served());
+    tokio::time::advance(LAPSE).await;
+    assert!(!agent.is_served());
+}
+
+#[tokio::test]
+async fn a_leader_without_room_is_named() {
+    let cluster = Cluster::new();
+    let lack = Lack { path: "/state".into(), what: Room::Entries, free: 0, needed: 1 << 20 };
+    match error::Attempt::of_write(&cluster.voter, ProposeError::NoRoom(lack)) {
+        error::Attempt::Failed(error) => {
+            let said = error.to_string();
+            assert!(said.starts_with("node h1 leads and takes no writes: the disk of"), "{said}");
+            assert!(said.ends_with("make room there"), "{said}");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

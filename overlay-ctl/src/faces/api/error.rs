@@ -120,7 +120,7 @@ mod tests {
             (ControllerError::Members { why: why(), effect }, Code::FailedPrecondition),
             (ControllerError::NotLoggable { why: why(), effect }, Code::InvalidArgument),
             (ControllerError::Overloaded { effect }, Code::ResourceExhausted),
-            (ControllerError::NoRoom { why: why(), effect }, Code::ResourceExhausted),
+            (ControllerError::NoRoom { node: why(), why: why(), effect }, Code::ResourceExhausted),
             (ControllerError::ListsBusy, Code::ResourceExhausted),
             (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
             (ControllerError::NoLeader { why: why(), effect }, Code::Unavailable),
