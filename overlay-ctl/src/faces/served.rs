@@ -9,7 +9,7 @@ use crate::{
     },
     model::{NodeName, Subnet, Vtep},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 /// A node, as its faces show it: what the cluster can be asked through it, and what it knows of itself.
@@ -32,6 +32,8 @@ pub struct ServedNode {
     pub whereabouts: Whereabouts,
     /// What does not change about its data path.
     pub info: DatapathInfo,
+    /// Its state folder.
+    pub state_dir: PathBuf,
     /// Where its metrics are served, if they are.
     pub metrics: Option<SocketAddr>,
 }

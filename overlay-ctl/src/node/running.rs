@@ -231,6 +231,7 @@ impl Parts {
             monitor,
             whereabouts,
             info,
+            state_dir: args.state_dir.clone(),
             metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         });
         let stop = CancellationToken::new();

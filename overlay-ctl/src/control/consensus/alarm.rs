@@ -14,6 +14,23 @@ pub enum Alarm {
     Stalled,
 }
 
+impl Alarm {
+    /// The kinds of alarms.
+    pub const KINDS: [&str; 4] = ["entries", "snapshot", "received_snapshot", "stalled"];
+
+    /// Its kind, one of [`Self::KINDS`].
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        let [entries, snapshot, received, stalled] = Self::KINDS;
+        match self {
+            Self::NoRoom(Lack { what: Room::Entries, .. }) => entries,
+            Self::NoRoom(Lack { what: Room::Snapshot, .. }) => snapshot,
+            Self::NoRoom(Lack { what: Room::Received, .. }) => received,
+            Self::Stalled => stalled,
+        }
+    }
+}
+
 impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,6 +3,7 @@
 //!
 //! Metrics are read during each scrape, so that they cost nothing between scrapes and are never out of date.
 
+mod alarms;
 mod readings;
 mod traffic;
 

@@ -1,6 +1,9 @@
 //! The values that one scrape reads, and their encoding for Prometheus.
 
-use super::traffic::{FormerEndpoints, TrafficReadings};
+use super::{
+    alarms::AlarmReadings,
+    traffic::{FormerEndpoints, TrafficReadings},
+};
 use crate::{
     dataplane::datapath::{DatapathError, MapUsage, ProgramStatus, run_time_is_counted},
     faces::ServedNode,
@@ -24,6 +27,7 @@ pub(super) struct Readings {
     /// What reached the VXLAN port of the host's own stack.
     unseen: Counter,
     is_leader: bool,
+    alarms: AlarmReadings,
     endpoints: EndpointCounts,
     traffic: TrafficReadings,
     /// The fates of questions for names.
@@ -73,6 +77,7 @@ impl Readings {
             programmed: status.programmed,
             unseen: status.unseen,
             is_leader: node.controller.is_leader(),
+            alarms: AlarmReadings::take(node),
             endpoints,
             traffic: TrafficReadings::take(node, former),
             questions: node.questions.read(),
@@ -160,6 +165,7 @@ impl Collector for Readings {
         let capacity = "Entries that fit into a BPF map";
         self.maps(encoder, "overlay_map_capacity", capacity, |map| map.capacity)?;
 
+        self.alarms.encode(encoder)?;
         self.traffic.encode(encoder)?;
         let help = "Questions that endpoints asked their DNS resolvers, by what became of them";
         let mut family =
