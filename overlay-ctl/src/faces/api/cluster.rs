@@ -7,7 +7,7 @@ use crate::{
         datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
         netlink::GATEWAY_BRIDGE,
     },
-    faces::ServedNode,
+    faces::{ServedNode, Service, troubles},
     model::NodeId,
     proto::v1::{
         self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
@@ -55,6 +55,7 @@ impl Cluster for Api {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             datapath: Some(self.datapath_status(name_of)),
             alarms: alarms.iter().map(ToString::to_string).collect(),
+            troubles: troubles(Service::Node, &self.facts()),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),
             ..Default::default()
         };

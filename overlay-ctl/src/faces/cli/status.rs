@@ -17,8 +17,8 @@ pub(super) async fn run(client: &Client, output: &mut Output<'_>) -> Result<(), 
         .await?;
     let status = view::Status::from(status);
     output.print(&status)?;
-    match status.troubles() {
-        troubles if troubles.is_empty() => Ok(()),
+    match &status.troubles[..] {
+        [] => Ok(()),
         troubles => Err(Error::NotReady(troubles.join("; "))),
     }
 }

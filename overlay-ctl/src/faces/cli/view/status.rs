@@ -24,6 +24,8 @@ pub(in super::super) struct Status {
     metrics: Option<String>,
     /// What must be seen to, though the node goes on.
     alarms: Vec<String>,
+    /// Why the node is not ready, as it says itself; empty = it is.
+    pub(in super::super) troubles: Vec<String>,
     /// None = not started.
     datapath: Option<Datapath>,
 }
@@ -110,31 +112,6 @@ struct Counter {
     bytes: u64,
 }
 
-impl Status {
-    /// What keeps the node from being ready, in words; empty = it is ready.
-    pub(in super::super) fn troubles(&self) -> Vec<String> {
-        let mut troubles = Vec::new();
-        if self.leader.is_none() {
-            troubles.push(
-                "the cluster has no leader with a quorum that it reaches; see `overlay status` on the voters and start those that are down"
-                    .to_owned(),
-            );
-        }
-        match &self.datapath {
-            None => troubles.push("the data plane has not started".to_owned()),
-            Some(Datapath { error: Some(error), .. }) => {
-                troubles
-                    .push(format!("the kernel does not hold what the cluster asks for: {error}"));
-            }
-            Some(_) if self.programmed_revision == 0 => {
-                troubles.push("the kernel does not hold what the cluster asks for yet".to_owned());
-            }
-            Some(_) => {}
-        }
-        troubles
-    }
-}
-
 impl From<v1::StatusResponse> for Status {
     fn from(status: v1::StatusResponse) -> Self {
         let v1::StatusResponse {
@@ -150,6 +127,7 @@ impl From<v1::StatusResponse> for Status {
             metrics,
             datapath,
             alarms,
+            troubles,
         } = status;
         Self {
             cluster,
@@ -163,6 +141,7 @@ impl From<v1::StatusResponse> for Status {
             version,
             metrics: non_empty(metrics),
             alarms,
+            troubles,
             datapath: datapath.map(Into::into),
         }
     }
