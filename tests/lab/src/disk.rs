@@ -2,15 +2,21 @@
 
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
-use nix::mount::{MntFlags, umount2};
+use anyhow::{Result, ensure};
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::statvfs::statvfs,
+};
 
 use super::command::{self, PATIENCE};
+
+/// What a disk is filled with at a time: a page.
+const PIECE: [u8; 4096] = [0; 4096];
 
 /// A disk in memory, which is unmounted when this is dropped. What is open on it stays until it is closed.
 #[derive(Debug)]
@@ -30,18 +36,17 @@ impl SmallDisk {
         self.0.join("filling")
     }
 
-    /// Fills the disk, but for so many bytes.
+    /// Fills the disk, but for so many bytes. At no time is there less: what runs on the disk may write meanwhile.
     pub fn fill(&self, left: u64) -> Result<()> {
         let mut file = File::create(self.filling())?;
-        let mut bytes = 0;
-        loop {
-            match file.write(&[0; 4096]) {
-                Ok(written) => bytes += written as u64,
-                Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                Err(error) => return Err(error.into()),
-            }
+        let free = || -> Result<u64> {
+            let disk = statvfs(&self.0)?;
+            Ok(disk.blocks_available() * disk.fragment_size())
+        };
+        ensure!(free()? >= left, "the disk was too full already");
+        while free()? >= left + PIECE.len() as u64 {
+            file.write_all(&PIECE)?;
         }
-        file.set_len(bytes.checked_sub(left).context("the disk was too full already")?)?;
         Ok(())
     }
 
