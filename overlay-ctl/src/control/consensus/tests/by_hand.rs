@@ -6,7 +6,10 @@ use raft::{
 };
 use tokio::sync::oneshot;
 
-use super::harness::{Cluster, Ledger, Outbox, Pending};
+use super::{
+    commands,
+    harness::{Cluster, Ledger, Outbox, Pending},
+};
 use crate::control::consensus::{ConsensusConfig, Core, Role, StateMachine, Status, codec};
 
 fn config() -> ConsensusConfig {
@@ -36,20 +39,20 @@ impl Node {
         Message { msg_type: kind as i32, to: self.0.id(), from, term, ..Message::default() }
     }
 
-    /// An append of entries with these data, behind everything that the node has.
-    fn append(&self, from: u64, commit: u64, data: &[&str]) -> Message {
+    /// An append of entries with these words, behind everything that the node has.
+    fn append(&self, from: u64, commit: u64, words: &[&str]) -> Message {
         let (term, last) = (self.status().term, self.last_index());
-        let entry = |(index, data): (u64, &&str)| Entry {
+        let entry = |(index, word): (u64, &&str)| Entry {
             term,
             index,
-            data: data.as_bytes().to_vec(),
+            data: commands::word(word),
             ..Entry::default()
         };
         Message {
             index: last,
             log_term: self.0.store().term(last).unwrap(),
             commit,
-            entries: (last + 1..).zip(data).map(entry).collect(),
+            entries: (last + 1..).zip(words).map(entry).collect(),
             ..self.message(from, MessageType::MsgAppend)
         }
     }
@@ -76,7 +79,7 @@ impl Node {
 
     pub(super) fn propose(&mut self, command: &str) -> Pending<(u64, usize)> {
         let (reply, pending) = oneshot::channel();
-        self.0.propose(command.as_bytes().to_vec(), reply);
+        self.0.propose(commands::word(command), reply);
         pending
     }
 
@@ -166,7 +169,7 @@ fn what_was_reported_lost_is_sent_again_when_the_follower_is_heard() {
     node.answer_heartbeat(2);
     let sent = node.pump();
     let entries: Vec<_> = sent.iter().flat_map(|message| &message.entries).collect();
-    assert!(entries.iter().any(|entry| entry.data == b"lost"), "{sent:?}");
+    assert!(entries.iter().any(|entry| entry.data == commands::word("lost")), "{sent:?}");
 }
 
 fn snapshots(sent: &[Message]) -> usize {
@@ -287,9 +290,9 @@ fn a_leader_whose_inherited_log_removes_it_steps_down() {
 fn the_snapshot_that_is_installed_is_the_one_that_was_accepted() {
     let mut node = of_three(config());
     let (commit, term) = (node.status().commit, node.status().term);
-    let snapshot = |index, term, command: &[u8]| {
+    let snapshot = |index, term, word: &str| {
         let mut ledger = Ledger::default();
-        ledger.apply(index, command);
+        ledger.apply(index, &commands::word(word));
         let members = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
         let metadata = SnapshotMetadata { conf_state: Some(members), index, term };
         Message {
@@ -298,13 +301,13 @@ fn the_snapshot_that_is_installed_is_the_one_that_was_accepted() {
             ..node.message(1, MessageType::MsgSnapshot)
         }
     };
-    let accepted = snapshot(commit + 10, term + 1, b"accepted");
-    let late = snapshot(commit + 20, term, b"late");
+    let accepted = snapshot(commit + 10, term + 1, "accepted");
+    let late = snapshot(commit + 20, term, "late");
     node.hand_in(&accepted);
     node.hand_in(&late);
     node.pump();
     assert_eq!(node.status().applied, commit + 10);
-    assert_eq!(node.0.machine().commands, [(commit + 10, b"accepted".to_vec())]);
+    assert_eq!(node.0.machine().commands, [(commit + 10, commands::word("accepted"))]);
 }
 
 /// Each commit index has a tick's time to find a transaction that carries it.

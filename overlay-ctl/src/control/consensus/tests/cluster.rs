@@ -2,7 +2,10 @@
 
 use raft::Storage as _;
 
-use super::harness::{Cluster, Ledger, identity};
+use super::{
+    commands,
+    harness::{Cluster, Ledger, identity},
+};
 use crate::{
     control::consensus::{ConsensusConfig, Core, LogStore, ProposeError, Role, StateMachine as _},
     durable::simulated::SimulatedFolder,
@@ -19,11 +22,11 @@ fn a_sole_voter_commits_at_once_and_after_a_restart() {
     cluster.pump(1);
     let (index, count) = pending.try_recv().unwrap().unwrap();
     assert_eq!(count, 1);
-    assert_eq!(cluster.ledger(1).commands, [(index, b"a".to_vec())]);
+    assert_eq!(cluster.ledger(1).commands, [(index, commands::word("a"))]);
     cluster.stop(1);
     cluster.start(1);
     assert_eq!(cluster.status(1).role, Role::Leader);
-    assert_eq!(cluster.ledger(1).commands, [(index, b"a".to_vec())]);
+    assert_eq!(cluster.ledger(1).commands, [(index, commands::word("a"))]);
     cluster.commit("b");
     assert_eq!(cluster.ledger(1).commands.len(), 2);
 }
@@ -38,7 +41,7 @@ fn a_restart_knows_all_that_was_applied_a_tick_ago() {
     }
     let restarted = cluster.copy_of(1);
     assert_eq!(restarted.status().borrow().role, Role::Follower);
-    assert_eq!(restarted.machine().commands, [(index, b"a".to_vec())]);
+    assert_eq!(restarted.machine().commands, [(index, commands::word("a"))]);
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn a_learner_does_not_wait_for_a_heartbeat_of_a_sole_voter() {
     let mut pending = cluster.propose(1, "a");
     cluster.settle();
     let (index, _) = pending.try_recv().unwrap().unwrap();
-    assert_eq!(cluster.ledger(2).commands.last(), Some(&(index, b"a".to_vec())));
+    assert_eq!(cluster.ledger(2).commands.last(), Some(&(index, commands::word("a"))));
 }
 
 #[test]
@@ -127,23 +130,28 @@ fn only_the_leader_proposes_and_names_itself() {
 
 #[test]
 fn what_can_not_be_proposed_is_said() {
-    let mut cluster = Cluster::new(ConsensusConfig { max_message_bytes: 100, ..config() });
-    let mut pending = cluster.propose(1, "");
-    assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Invalid(_))));
-    let mut pending = cluster.propose(1, &"x".repeat(101));
-    assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Invalid(_))));
-    let mut pending = cluster.propose(1, &"x".repeat(100));
+    let longest = commands::word("a");
+    let max_message_bytes = longest.len() as u64;
+    let mut cluster = Cluster::new(ConsensusConfig { max_message_bytes, ..config() });
+    for entry in [Vec::new(), vec![b'x'; longest.len() + 1]] {
+        let mut pending = cluster.propose_entry(1, entry);
+        assert!(matches!(cluster.answer(&mut pending), Err(ProposeError::Invalid(_))));
+    }
+    let mut pending = cluster.propose_entry(1, longest);
     cluster.answer(&mut pending).unwrap();
 }
 
 #[test]
 fn overload_is_an_error() {
+    let entry = commands::large(900);
+    let most = entry.len() as u64 + 100;
     let limits =
-        ConsensusConfig { max_message_bytes: 1_000, max_uncommitted_bytes: 2_000, ..config() };
+        ConsensusConfig { max_message_bytes: most, max_uncommitted_bytes: 2 * most, ..config() };
     let mut cluster = Cluster::of_three(limits);
     let leader = cluster.leader().unwrap();
     cluster.isolate(leader);
-    let mut pending: Vec<_> = (0..10).map(|_| cluster.propose(leader, &"x".repeat(900))).collect();
+    let mut pending: Vec<_> =
+        (0..10).map(|_| cluster.propose_entry(leader, entry.clone())).collect();
     cluster.pump(leader);
     let refused = pending.iter_mut().filter_map(|pending| pending.try_recv().ok());
     let refused: Vec<_> = refused.collect();

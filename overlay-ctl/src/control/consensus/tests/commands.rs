@@ -1,6 +1,8 @@
 //! Commands for the simulated cluster, as its nodes and users would give them.
 
-use std::net::Ipv4Addr;
+use std::{iter::repeat_n, net::Ipv4Addr};
+
+use uuid::Uuid;
 
 use super::agents::AGENTS;
 use crate::{
@@ -59,6 +61,36 @@ pub(crate) fn any(rng: &mut Rng) -> Command {
             only: None,
         },
     }
+}
+
+/// The command that `text` stands for: it makes a network, and asked for again it is the same request.
+pub(crate) fn word(text: &str) -> Vec<u8> {
+    let request = Uuid::new_v5(&Uuid::nil(), text.as_bytes());
+    let command = Command::CreateNetwork {
+        name: format!("n{}", request.simple()).parse().unwrap(),
+        pool: None,
+        vni: None,
+        options: NetworkOptions::default(),
+    };
+    Envelope::new(Mutation::new(request.into_bytes(), &command), command).encode().unwrap()
+}
+
+/// A command of so many bytes, and a few more. It is refused, since its network is not there.
+pub(crate) fn large(bytes: usize) -> Vec<u8> {
+    let netns: String = repeat_n('x', bytes).collect();
+    let command = Command::CreateEndpoint {
+        name: "large".parse().unwrap(),
+        network: "nowhere".parse().unwrap(),
+        placement: Placement::Node {
+            node: "h1".parse().unwrap(),
+            netns: netns.into(),
+            addresses: EndpointAddrs::default(),
+        },
+        permissions: Permissions::NONE,
+        aliases: Default::default(),
+        ports: PortsWanted::default(),
+    };
+    entry(bytes as u64, command)
 }
 
 /// What the log holds of the request `number`.

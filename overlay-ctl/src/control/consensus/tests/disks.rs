@@ -1,6 +1,6 @@
 //! What a cluster does when a disk fails, or the power does.
 
-use super::harness::Cluster;
+use super::{commands, harness::Cluster};
 use crate::{
     control::consensus::{ConsensusConfig, FatalError, Transport, Undeliverable},
     durable::simulated::Fault,
@@ -70,7 +70,7 @@ fn a_power_cut_of_all_loses_nothing_that_was_acknowledged() {
         for round in 0..6 {
             for number in 0..5 {
                 let command = format!("{round}/{number}");
-                acknowledged.push((cluster.commit(&command), command.into_bytes()));
+                acknowledged.push((cluster.commit(&command), commands::word(&command)));
             }
             // Some more are under way.
             let leader = cluster.leader().unwrap();

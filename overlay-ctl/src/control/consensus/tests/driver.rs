@@ -2,7 +2,10 @@
 
 mod held;
 
-use super::harness::{Cluster, Ledger, Outbox, identity};
+use super::{
+    commands,
+    harness::{Cluster, Ledger, Outbox, identity},
+};
 use crate::{
     control::consensus::{
         Consensus, ConsensusConfig, Core, LogStore, Outgoing, PeerQueues, ProposeError, Role,
@@ -49,7 +52,7 @@ async fn a_node_alone_serves_at_once_and_reopens() {
     assert_eq!(node.status().borrow().role, Role::Leader);
     let answers = join_all((0..300u32).map(|n| {
         let node = node.clone();
-        async move { node.propose(n.to_string().into_bytes()).await.unwrap() }
+        async move { node.propose(commands::word(&n.to_string())).await.unwrap() }
     }));
     let answers = timeout(LONG, answers).await.unwrap();
     let mut counts: Vec<_> = answers.iter().map(|(_, count)| *count).collect();
@@ -58,11 +61,11 @@ async fn a_node_alone_serves_at_once_and_reopens() {
     let highest = answers.iter().map(|(index, _)| *index).max().unwrap();
     assert!(node.read_index().await.unwrap() >= highest);
     node.shutdown().await;
-    assert_eq!(node.propose(b"late".to_vec()).await, Err(ProposeError::Stopped));
+    assert_eq!(node.propose(commands::word("late")).await, Err(ProposeError::Stopped));
 
     let store = LogStore::open(dir.path(), None).unwrap().unwrap();
     let node = start(store).unwrap();
-    assert_eq!(node.propose(b"again".to_vec()).await.unwrap().1, 301);
+    assert_eq!(node.propose(commands::word("again")).await.unwrap().1, 301);
     node.shutdown().await;
 }
 
@@ -109,7 +112,7 @@ async fn three_nodes_talk_through_their_queues() {
     }
     let mut status = nodes[2].status();
     timeout(LONG, status.wait_for(|status| status.voters == [1, 2, 3])).await.unwrap().unwrap();
-    let (index, _) = timeout(LONG, nodes[0].propose(b"a".to_vec())).await.unwrap().unwrap();
+    let (index, _) = timeout(LONG, nodes[0].propose(commands::word("a"))).await.unwrap().unwrap();
     for node in &nodes {
         assert!(timeout(LONG, node.read_index()).await.unwrap().unwrap() >= index);
     }
@@ -173,7 +176,7 @@ async fn follow(
 async fn sent(leader: &Consensus<Ledger>, outgoing: &mut mpsc::Receiver<Outgoing>) -> usize {
     while outgoing.try_recv().is_ok() {}
     for number in 0..5 {
-        leader.propose(vec![number]).await.unwrap();
+        leader.propose(commands::word(&number.to_string())).await.unwrap();
     }
     let messages = std::iter::from_fn(|| outgoing.try_recv().ok());
     messages.filter(|message| kind(message) == MessageType::MsgAppend).count()
@@ -191,7 +194,7 @@ async fn a_peer_that_is_reported_gets_one_message_at_a_time() {
     let node = Consensus::start(quick(), store, Ledger::default(), queues).unwrap();
     node.add_learner(2).await.unwrap();
     for number in 0..3 {
-        let (index, _) = node.propose(vec![number]).await.unwrap();
+        let (index, _) = node.propose(commands::word(&number.to_string())).await.unwrap();
         follow(&node, &mut outgoing, &mut learner, index).await;
     }
     let before = sent(&node, &mut outgoing).await;
@@ -233,7 +236,7 @@ async fn a_disk_error_calls_the_hook_and_stops_the_node() {
     };
     let node = Consensus::start(config, store, Ledger::default(), PeerQueues::new(8)).unwrap();
     disk.fail_at(0, Fault::Before);
-    let answer = timeout(LONG, node.propose(b"a".to_vec())).await.unwrap();
+    let answer = timeout(LONG, node.propose(commands::word("a"))).await.unwrap();
     assert_eq!(answer, Err(ProposeError::Stopped));
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(*said.lock().unwrap(), "the consensus log failed");
@@ -251,7 +254,7 @@ async fn a_write_that_fails_ends_the_process() {
         let store = LogStore::bootstrap_in(&disk, identity(1), &state).unwrap();
         let node = Consensus::start(quick(), store, Ledger::default(), PeerQueues::new(8)).unwrap();
         disk.fail_at(0, Fault::Before);
-        let answer = timeout(LONG, node.propose(b"a".to_vec())).await;
+        let answer = timeout(LONG, node.propose(commands::word("a"))).await;
         panic!("it went on: {answer:?}");
     }
     let (_, module) = module_path!().split_once("::").unwrap();

@@ -1,6 +1,6 @@
 //! What a cluster does when nodes die and the network lies.
 
-use super::harness::Cluster;
+use super::{commands, harness::Cluster};
 use crate::control::consensus::{ConsensusConfig, ProposeError, Role};
 
 fn config() -> ConsensusConfig {
@@ -28,7 +28,7 @@ fn an_isolated_leader_is_replaced_and_its_proposals_fail() {
     });
     cluster.assert_equal();
     let commands: Vec<_> = cluster.ledger(old).commands.iter().map(|(_, c)| c.clone()).collect();
-    assert_eq!(commands, [b"before".to_vec(), b"after".to_vec()]);
+    assert_eq!(commands, ["before", "after"].map(commands::word));
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn an_entry_of_another_leader_does_not_answer_a_proposal() {
         entries: vec![Entry {
             term: term + 1,
             index: base + 1,
-            data: b"theirs".to_vec(),
+            data: commands::word("theirs"),
             ..Entry::default()
         }],
         ..Message::default()
     };
     cluster.node(old).step(&crate::control::consensus::codec::encode(&message)).unwrap();
     cluster.pump(old);
-    assert_eq!(cluster.ledger(old).commands.last(), Some(&(base + 1, b"theirs".to_vec())));
+    assert_eq!(cluster.ledger(old).commands.last(), Some(&(base + 1, commands::word("theirs"))));
     assert_eq!(pending.try_recv(), Ok(Err(ProposeError::Dropped)));
 }
 

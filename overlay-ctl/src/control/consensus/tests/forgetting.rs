@@ -4,6 +4,7 @@ use raft::eraftpb::{Message, MessageType};
 
 use super::{
     by_hand::Node,
+    commands,
     harness::{Cluster, identity},
 };
 use crate::control::consensus::{
@@ -233,7 +234,7 @@ fn a_voter_that_alone_holds_committed_writes_stops_and_keeps_them() {
     cluster.stop(third);
     cluster.stop(forgetful);
     cluster.start(leader);
-    assert!(cluster.ledger(leader).commands.contains(&(kept, b"kept by one".to_vec())));
+    assert!(cluster.ledger(leader).commands.contains(&(kept, commands::word("kept by one"))));
 }
 
 /// An answer that comes late says what was, not what is.

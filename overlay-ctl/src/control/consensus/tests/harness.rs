@@ -1,7 +1,7 @@
 //! A cluster without threads: nodes, disks that lose what was not synced, a network that can be cut,
 //! and a clock that is a counter.
 
-use super::oracle::Oracle;
+use super::{commands, oracle::Oracle};
 use crate::{
     control::{
         consensus::{
@@ -374,8 +374,9 @@ impl Cluster {
         self.loss = 0;
     }
 
+    /// Proposes the [word](commands::word) `command`.
     pub(crate) fn propose(&mut self, at: u64, command: &str) -> Pending<(u64, usize)> {
-        self.propose_entry(at, command.as_bytes().to_vec())
+        self.propose_entry(at, commands::word(command))
     }
 
     pub(crate) fn propose_entry(&mut self, at: u64, entry: Vec<u8>) -> Pending<(u64, usize)> {
@@ -415,9 +416,9 @@ impl Cluster {
         panic!("no answer");
     }
 
-    /// Commits a command through whoever leads, and says its index.
+    /// Commits the [word](commands::word) `command` through whoever leads, and says its index.
     pub(crate) fn commit(&mut self, command: &str) -> u64 {
-        self.commit_entry(command.as_bytes().to_vec())
+        self.commit_entry(commands::word(command))
     }
 
     pub(crate) fn commit_entry(&mut self, entry: Vec<u8>) -> u64 {

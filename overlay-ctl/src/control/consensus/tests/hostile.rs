@@ -11,7 +11,10 @@ use raft::{
     },
 };
 
-use super::harness::{Cluster, Ledger, Outbox};
+use super::{
+    commands,
+    harness::{Cluster, Ledger, Outbox},
+};
 use crate::{
     control::consensus::{
         ConsensusConfig, Core, FatalError, Role, StateMachine as _,
@@ -68,7 +71,8 @@ fn victim(cluster: &Cluster, role: Role) -> Core<Ledger> {
     let from = 3;
     if role == Role::Follower {
         let (term, last) = (status.borrow().term, core.store().last_index().unwrap());
-        let entry = Entry { term, index: last + 1, data: b"open".to_vec(), ..Default::default() };
+        let entry =
+            Entry { term, index: last + 1, data: commands::word("open"), ..Default::default() };
         let append = Message {
             msg_type: MessageType::MsgAppend as i32,
             log_term: core.store().term(last).unwrap(),
@@ -82,7 +86,7 @@ fn victim(cluster: &Cluster, role: Role) -> Core<Ledger> {
     for _ in 0..1_000 {
         if status.borrow().role == role {
             let (reply, _) = tokio::sync::oneshot::channel();
-            core.propose(b"open".to_vec(), reply);
+            core.propose(commands::word("open"), reply);
             let (reply, _) = tokio::sync::oneshot::channel();
             core.read_index(reply);
             pump(&mut core).unwrap();
@@ -140,16 +144,23 @@ fn lie(core: &Core<Ledger>, rng: &mut Rng) -> Message {
         _ => any_term(rng),
     };
     let mut entries: Vec<Entry> = (1..=rng.below(4))
-        .map(|after| Entry {
-            index: if rng.percent(98) { index.wrapping_add(after) } else { any_index(rng) },
-            term: if rng.percent(90) { status.term } else { any_term(rng) },
-            entry_type: match rng.below(10) {
+        .map(|after| {
+            let entry_type = match rng.below(10) {
                 0 if rng.percent(50) => rng.below(5) as i32,
                 1..4 => EntryType::EntryConfChangeV2 as i32,
                 _ => EntryType::EntryNormal as i32,
-            },
-            data: data(rng),
-            ..Default::default()
+            };
+            Entry {
+                index: if rng.percent(98) { index.wrapping_add(after) } else { any_index(rng) },
+                term: if rng.percent(90) { status.term } else { any_term(rng) },
+                entry_type,
+                // A command that can't be read would end the node, as one of a newer version does.
+                data: match entry_type == EntryType::EntryNormal as i32 {
+                    true => commands::word(&after.to_string()),
+                    false => data(rng),
+                },
+                ..Default::default()
+            }
         })
         .collect();
     if kind == MessageType::MsgReadIndex as i32 || kind == MessageType::MsgReadIndexResp as i32 {

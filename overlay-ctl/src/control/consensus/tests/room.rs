@@ -1,6 +1,6 @@
 //! What a cluster does when the disk of a state folder is full. A write for which there is no room would end its node.
 
-use super::harness::Cluster;
+use super::{commands, harness::Cluster};
 use crate::control::consensus::{
     Alarm, ConsensusConfig, ProposeError, Room, StateMachine as _, codec,
 };
@@ -17,7 +17,7 @@ fn config() -> ConsensusConfig {
 
 /// An entry of 64 KiB.
 fn large() -> Vec<u8> {
-    vec![b'x'; 64 << 10]
+    commands::large(64 << 10)
 }
 
 /// What a node has no room for.
