@@ -102,10 +102,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         local_listen: addresses.local_listen,
     };
     let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-    let entry = Envelope::new(request, command)
-        .encode()
-        .unwrap_or_else(|error| unreachable!("a registration encodes: {error}"));
-    let node = match state.apply(FIRST_REVISION, &entry) {
+    let node = match state.apply(FIRST_REVISION, Envelope::new(request, command)) {
         Ok(Applied::Node(node)) => node,
         other => unreachable!("an empty state takes any node in: {other:?}"),
     };
@@ -220,9 +217,8 @@ pub(super) fn start_voter(
     let queues = PeerQueues::new(PEER_QUEUE);
     let (sender, ended) = mpsc::channel(1);
     let folder = log.folder().to_owned();
-    let on_fatal = move |error| match error {
-        // The process is sound and the disk holds what it should: the node can end in order and say why.
-        FatalError::Unfit(_) | FatalError::Overwritten { .. } => drop(sender.try_send(error)),
+    let on_fatal = move |error: FatalError| match error {
+        error if error.ends_in_order() => drop(sender.try_send(error)),
         FatalError::Store(ref full) if full.is_no_room() => {
             let folder = folder.display();
             tracing::error!(%folder, "the disk of the state folder is full: make room and start the node again");
@@ -234,4 +230,50 @@ pub(super) fn start_voter(
     let consensus = Consensus::start(config, log, machine, queues.clone())?;
     let (table, leaving, quorum) = (StatusTable::default(), Leaving::default(), Quorum::default());
     Ok((VoterParts { consensus, state, table, leaving, quorum }, queues, ended))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::consensus::ProposeError;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    const BOUND: Duration = Duration::from_secs(60);
+
+    /// The voter of a cluster of one, whose log a newer version wrote.
+    #[tokio::test]
+    async fn a_voter_ends_in_order_at_an_entry_that_it_can_not_read_and_so_does_its_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: Uuid::new_v4(), name: "h1".to_owned(), raft_id: 1 };
+        let log = LogStore::bootstrap(dir.path(), identity, &State::default().snapshot()).unwrap();
+        let (parts, _, mut ended) = start_voter(log).unwrap();
+        let consensus = parts.consensus;
+        let applied = consensus.status().borrow().applied;
+        let answer = timeout(BOUND, consensus.propose(b"of a newer version".to_vec())).await;
+        assert_eq!(answer.expect("an answer"), Err(ProposeError::Stopped));
+        let why = timeout(BOUND, ended.recv()).await.expect("an end").expect("a reason");
+        let said = ClusterError::from(why).to_string();
+        let entry = format!("the entry at revision {} of the log can't be read: ", applied + 1);
+        assert!(said.starts_with(&entry), "{said}");
+        assert_eq!(parts.state.read(State::revision), 0, "nothing of it was applied");
+        consensus.shutdown().await;
+
+        let log = LogStore::open(dir.path(), None).unwrap().expect("a log");
+        let again = start_voter(log).map(drop).unwrap_err();
+        assert_eq!(again.to_string(), said);
+    }
+
+    #[tokio::test]
+    async fn a_voter_whose_snapshot_is_newer_does_not_start_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: Uuid::new_v4(), name: "h1".to_owned(), raft_id: 1 };
+        let mut snapshot = State::default().snapshot();
+        let format = snapshot.iter().position(|byte| *byte == 4).expect("its format");
+        snapshot[format] += 1;
+        let log = LogStore::bootstrap(dir.path(), identity, &snapshot).unwrap();
+        let said = start_voter(log).map(drop).unwrap_err().to_string();
+        assert!(said.starts_with("the snapshot at revision 1 can't be read: "), "{said}");
+        assert!(said.contains("Install the newer version"), "{said}");
+    }
 }

@@ -74,6 +74,9 @@ pub enum ClusterError {
         /// What can't be read.
         what: String,
     },
+    /// The cluster has written what this version can't read.
+    #[error(transparent)]
+    Unreadable(FatalError),
     /// Consensus did not start, or ended.
     #[error("the log can't be used")]
     Consensus(#[source] FatalError),
@@ -84,6 +87,7 @@ impl From<FatalError> for ClusterError {
         match error {
             // The text is the same now and at every later start.
             FatalError::Unfit(error) => Self::Log(error),
+            FatalError::Unreadable { .. } | FatalError::Newer { .. } => Self::Unreadable(error),
             error => Self::Consensus(error),
         }
     }

@@ -70,9 +70,9 @@ impl World {
     fn apply(&mut self, command: Command) -> Result<()> {
         self.index += 1;
         let request = u128::from(self.index).to_be_bytes();
-        let entry = Envelope::new(Mutation::new(request, &command), command).encode()?;
+        let entry = Envelope::new(Mutation::new(request, &command), command);
         let refused = |refusal| anyhow::anyhow!("refused: {refusal:?}");
-        self.state.apply(self.index, &entry).map(drop).map_err(refused)
+        self.state.apply(self.index, entry).map(drop).map_err(refused)
     }
 }
 

@@ -38,10 +38,8 @@ pub enum BadMessage {
     /// A field has a value on which the engine would panic.
     #[error("inconsistent: {0}")]
     Inconsistent(&'static str),
-    /// A snapshot that this version can't read.
-    #[error(
-        "the snapshot at index {index} can't be read ({detail}); run the version that the sender runs"
-    )]
+    /// A snapshot that is damaged, or a newer one that is not from the leader of this term or a later one.
+    #[error("the snapshot at index {index} can't be read ({detail})")]
     Snapshot {
         /// The snapshot's index.
         index: u64,

@@ -89,6 +89,8 @@ pub struct Core<S: StateMachine> {
     stall: stall::Stall,
     /// The error that ends this node at the next [`Self::pump`].
     proof: Option<proof::Proof>,
+    /// The index of a snapshot that a newer version made, and why it can't be read: it ends this node, too.
+    newer: Option<(u64, String)>,
     status: watch::Sender<Status>,
 }
 
@@ -119,7 +121,7 @@ impl<S: StateMachine> Core<S> {
         let (index, members) = (meta.index, meta.conf_state.clone().unwrap_or_default());
         if index > 0 {
             let snapshot = S::read_snapshot(&store.snapshot_data()?);
-            machine.restore(snapshot.map_err(|source| FatalError::Restore { index, source })?);
+            machine.restore(snapshot.map_err(|error| FatalError::of_snapshot(index, error))?);
             let (voters, learners) = (sorted(&members.voters), sorted(&members.learners));
             machine.membership(index, &voters, &sorted(&members.voters_outgoing), &learners);
             machine.batch_applied(index);
@@ -159,6 +161,7 @@ impl<S: StateMachine> Core<S> {
             unsnapshotted: 0,
             stall: stall::Stall::default(),
             proof: None,
+            newer: None,
             status: watch::Sender::default(),
         };
         core.publish();
@@ -192,7 +195,7 @@ impl<S: StateMachine> Core<S> {
     }
 
     /// Accepts a message that another node's transport sent. A message that proves that this node forgot what it
-    /// acknowledged ends the node at the next [`Self::pump`].
+    /// acknowledged, or that has a snapshot of a newer version, ends the node at the next [`Self::pump`].
     ///
     /// # Errors
     /// The message was dropped; nothing else happened.
@@ -202,8 +205,9 @@ impl<S: StateMachine> Core<S> {
         let fits = self.has_room_for(&message);
         if let Some(snapshot) = &message.snapshot
             && fits
+            && !self.receive(&message, snapshot)?
         {
-            self.receive(snapshot)?;
+            return Ok(());
         }
         self.heard.insert(message.from, self.ticks);
         self.note_answer(&message);
@@ -259,6 +263,7 @@ impl<S: StateMachine> Core<S> {
     pub fn pump(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
         // Before any message leaves, so that this node casts no further vote.
         self.stop_if_proved()?;
+        self.stop_if_newer()?;
         self.ask_back(transport);
         self.flush_proposals();
         for context in self.reads.due(self.ticks) {

@@ -15,6 +15,8 @@
 //! - An answer to [`Consensus::propose`] leaves after the command is applied and published.
 //! - A failed write ends the process, because what the disk holds is unknown then. Only a restart, which reads it
 //!   again, may vote.
+//! - A command or a snapshot of a newer version ends the node before anything of it is applied. What came before is
+//!   applied and answered.
 //! - A node acts on a membership change only after the commit of that change is on disk. A restart then never falls
 //!   back to an older, smaller quorum.
 
@@ -22,6 +24,8 @@ mod alarm;
 mod codec;
 pub mod core;
 pub mod driver;
+mod error;
+mod failures;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod identity;
@@ -40,6 +44,7 @@ pub use self::{
     alarm::{Alarm, Lack, Room},
     core::Core,
     driver::Consensus,
+    failures::{FatalError, ProposeError, RestoreError, Stop},
     identity::Identity,
     storage::{LogStore, OpenError},
     transport::{Outgoing, PeerQueues, Transport, Undeliverable},
@@ -55,7 +60,10 @@ pub trait StateMachine: Send + 'static {
 
     /// Applies one committed command. Deterministic: no clock, no randomness, no I/O.
     /// `index` is its Raft index, which is the revision.
-    fn apply(&mut self, index: u64, command: &[u8]) -> Self::Outcome;
+    ///
+    /// # Errors
+    /// The node must stop before this command. Nothing of it was applied.
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Self::Outcome, Stop>;
 
     /// The members of the cluster changed at `index`. `outgoing` is not empty in a joint configuration: it has the
     /// voters before the change, which vote until the change is complete. Also called at start and after
@@ -68,9 +76,9 @@ pub trait StateMachine: Send + 'static {
     /// Decodes a snapshot. The state does not change yet.
     ///
     /// # Errors
-    /// The bytes are not a snapshot that this version reads. From a peer it is refused, as any bad
-    /// message is. From the node's own log it ends the process: going on without the state would answer
-    /// wrongly.
+    /// The bytes are not a snapshot that this version reads. One that is newer ends the node, also from a peer: the peers
+    /// go on with what this version can't read. One that is damaged is refused if it is from a peer, as any bad message
+    /// is, and ends the node if it is from its own log: going on without the state would answer wrongly.
     fn read_snapshot(snapshot: &[u8]) -> Result<Self::Snapshot, RestoreError>;
 
     /// Replaces the whole state.
@@ -80,9 +88,6 @@ pub trait StateMachine: Send + 'static {
     /// before the proposals of the batch are answered, so that a caller who has an answer can read what it wrote.
     fn batch_applied(&mut self, index: u64);
 }
-
-/// The reason why a snapshot could not be decoded.
-pub type RestoreError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The settings of consensus. The defaults suit a cluster in one place.
 #[derive(Clone)]
@@ -170,124 +175,6 @@ impl fmt::Debug for ConsensusConfig {
             .field("snapshot_every", &self.snapshot_every)
             .finish_non_exhaustive()
     }
-}
-
-mod error {
-    /// An error and its sources in one line.
-    pub(super) fn chain(error: &dyn std::error::Error) -> String {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use crate::control::consensus::{FatalError, storage::StoreError};
-
-        #[test]
-        fn an_error_is_said_with_all_its_causes() {
-            let cause = std::io::Error::other("no space left");
-            let error = FatalError::Store(StoreError::Mark(cause));
-            let said = "the consensus log failed: high-water mark: no space left";
-            assert_eq!(super::chain(&error), said);
-        }
-    }
-}
-
-/// The reason why a request was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// Only the leader proposes. Nothing happened; the caller asks `leader`, or waits for one.
-    #[error("this node is not the leader")]
-    NotLeader {
-        /// The leader, if this node knows it.
-        leader: Option<u64>,
-    },
-    /// The leader changed while the proposal was under way, so it may or may not take effect. The caller retries
-    /// with the same request id.
-    #[error("the leader changed, the outcome is unknown")]
-    Dropped,
-    /// Too many requests wait already. Nothing happened.
-    #[error("too many proposals are waiting")]
-    Overloaded,
-    /// The leader's state folder has no room. Nothing happened.
-    #[error("{0}")]
-    NoRoom(Lack),
-    /// A majority of the voters answers this leader and takes no entries.
-    #[error("{}", STALLED)]
-    Stalled {
-        /// The proposal is in the leader's log and may take effect. Otherwise nothing happened.
-        is_logged: bool,
-    },
-    /// No quorum confirmed the read in time.
-    #[error("no quorum of the voters answers")]
-    NoQuorum,
-    /// The command cannot be proposed, for example because it is too large.
-    #[error("invalid proposal: {0}")]
-    Invalid(&'static str),
-    /// The membership change was refused. Nothing happened.
-    #[error("membership change refused: {0}")]
-    Refused(String),
-    /// The node has stopped. A proposal that was under way may or may not take effect.
-    #[error("consensus has stopped")]
-    Stopped,
-}
-
-/// The reason why the node could not go on. The files on disk are left as they are.
-#[derive(Debug, thiserror::Error)]
-pub enum FatalError {
-    /// The log could not be read or written.
-    #[error("the consensus log failed")]
-    Store(#[from] storage::StoreError),
-    /// The node's own snapshot can't be read.
-    #[error("the snapshot at index {index} can't be restored")]
-    Restore {
-        /// The snapshot's index.
-        index: u64,
-        /// The state machine's error.
-        source: RestoreError,
-    },
-    /// The Raft engine refused something that it must accept.
-    #[error("raft failed")]
-    Raft(#[from] raft::Error),
-    /// The log is older than what this node acknowledged. The state folder has a note of it, so that every later
-    /// start fails with the same error.
-    #[error(transparent)]
-    Unfit(OpenError),
-    /// The leader's log lacks entries that are committed here. The entries that only this node has are kept.
-    #[error(
-        "the leader, node {leader}, has another entry at revision {index}, and here everything up to \
-         revision {committed} is committed: a voter forgot what it had acknowledged, and the writes from \
-         there on are in this node's state folder alone. Keep a copy of the folder; to go on without \
-         those writes, remove the node from the cluster, move its state folder away and join again"
-    )]
-    Overwritten {
-        /// The leader.
-        leader: u64,
-        /// The first index at which the logs differ, of those that the leader sent.
-        index: u64,
-        /// The last committed index of this node.
-        committed: u64,
-    },
-    /// A committed entry can't be decoded.
-    #[error("the entry at index {index} is malformed")]
-    Entry {
-        /// The entry's index.
-        index: u64,
-        /// The codec's error.
-        source: raft_prost::DecodeError,
-    },
-    /// The driver's thread could not start.
-    #[error("can't start the consensus thread")]
-    Thread(#[source] std::io::Error),
-    /// The driver's thread panicked.
-    #[error("the consensus thread panicked")]
-    Panic,
 }
 
 /// The role of a node in the cluster.

@@ -16,3 +16,4 @@ mod random;
 mod refusals;
 mod room;
 mod stall;
+mod unreadable;

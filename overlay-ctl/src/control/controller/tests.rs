@@ -103,7 +103,7 @@ fn state() -> State {
         local_listen,
     };
     let mut state = State::default();
-    state.apply(1, &entry(0xff, 0, register)).unwrap();
+    state.apply_entry(1, &entry(0xff, 0, register)).unwrap();
     state
 }
 

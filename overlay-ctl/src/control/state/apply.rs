@@ -18,22 +18,16 @@ use crate::{
 use std::collections::BTreeSet;
 
 impl State {
-    /// Applies the command of Raft entry `revision`.
-    pub fn apply(&mut self, revision: Revision, entry: &[u8]) -> Outcome {
+    /// Applies the command of Raft entry `revision`, which [`State::read`] has read.
+    pub fn apply(&mut self, revision: Revision, entry: Envelope) -> Outcome {
         debug_assert!(revision > self.revision, "an entry is applied once, in order");
-        let outcome = match rmp_serde::from_slice::<Envelope>(entry) {
-            Ok(envelope) => self.apply_once(revision, envelope),
-            Err(error) => Err(Refusal::UnknownCommand(error.to_string())),
-        };
+        let outcome = self.apply_once(revision, entry);
         self.revision = revision;
         outcome
     }
 
-    fn apply_once(&mut self, revision: Revision, envelope: Envelope) -> Outcome {
-        let Envelope { request, asked, rules, command } = envelope;
-        if rules > RULES {
-            return Err(Refusal::UnknownCommand(format!("rules {rules}")));
-        }
+    fn apply_once(&mut self, revision: Revision, entry: Envelope) -> Outcome {
+        let Envelope { request, asked, rules, command } = entry;
         if let Some(outcome) = self.recall(&request, asked, &command) {
             return outcome;
         }

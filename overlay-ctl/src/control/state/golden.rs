@@ -463,7 +463,7 @@ pub(crate) fn snapshot() -> Vec<u8> {
     let mut state = State::default();
     for (number, command) in (1..).zip(log()) {
         let entry = envelope((number, command)).encode().unwrap();
-        drop(state.apply(number.into(), &entry));
+        drop(state.apply_entry(number.into(), &entry));
     }
     state.snapshot()
 }
@@ -501,7 +501,7 @@ fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
     let mut repeat = |number: u8| {
         let command = log()[usize::from(number) - 1].clone();
         let entry = envelope((number, command)).encode().unwrap();
-        state.apply(10 + u64::from(number), &entry)
+        state.apply_entry(10 + u64::from(number), &entry)
     };
     let Ok(Applied::Node(node)) = repeat(1) else { panic!("refused") };
     assert_eq!(Row::from(node), expected[0]);
@@ -522,7 +522,7 @@ fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
         ports: PortsWanted::default(),
     };
     let entry = envelope((11, next)).encode().unwrap();
-    let Ok(Applied::Endpoint(next)) = state.apply(21, &entry) else { panic!("refused") };
+    let Ok(Applied::Endpoint(next)) = state.apply_entry(21, &entry) else { panic!("refused") };
     assert_eq!(
         next.addresses.v4,
         Some(Ipv4Addr::new(10, 128, 0, 2 + 1)),

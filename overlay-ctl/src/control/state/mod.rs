@@ -20,6 +20,7 @@ mod index;
 mod legs;
 mod names;
 mod ports;
+mod read;
 mod refusal;
 mod snapshot;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use command::{
 };
 pub use decision::Decision;
 pub use legs::Renumbering;
+pub use read::Unreadable;
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;
 pub use view::{Changed, Delta, Row, View};

@@ -244,7 +244,8 @@ pub enum Refusal {
         /// Their network.
         network: NetworkName,
     },
-    /// The log entry cannot be decoded, because a newer version wrote it.
+    /// The log entry cannot be decoded, because a newer version wrote it. Only earlier versions answer this, or hold it as
+    /// the outcome of a request: this version stops at such an entry ([`Unreadable`](super::Unreadable)).
     #[error("this version does not know the command ({0}); all nodes must run the same version")]
     UnknownCommand(String),
 }

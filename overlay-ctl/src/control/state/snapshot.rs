@@ -12,6 +12,12 @@ use std::{net::Ipv4Addr, sync::Arc};
 /// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`. 4 has legs with ids.
 const FORMAT: u32 = 4;
 
+/// What every format has.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     format: u32,
@@ -37,12 +43,10 @@ struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The bytes are no snapshot of a format that this version knows.
-    #[error("the snapshot can't be decoded")]
+    #[error("it can't be decoded")]
     Decode(#[from] rmp_serde::decode::Error),
     /// A newer version wrote the snapshot.
-    #[error(
-        "the snapshot has format {0}, this version reads up to {FORMAT}; run the newer version"
-    )]
+    #[error("it has format {0}, and this version reads formats up to {FORMAT}")]
     Newer(u32),
 }
 
@@ -86,10 +90,12 @@ impl State {
     /// # Errors
     /// The bytes are no snapshot, or a newer version wrote them.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let snapshot: Snapshot = rmp_serde::from_slice(bytes)?;
-        if snapshot.format > FORMAT {
-            return Err(SnapshotError::Newer(snapshot.format));
+        // Before the rows: those of a newer format may be nothing that this version can decode.
+        let Head { format } = rmp_serde::from_slice(bytes)?;
+        if format > FORMAT {
+            return Err(SnapshotError::Newer(format));
         }
+        let snapshot: Snapshot = rmp_serde::from_slice(bytes)?;
         let mut state = Self {
             revision: snapshot.revision,
             last_node_id: snapshot.last_node_id,

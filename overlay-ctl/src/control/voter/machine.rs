@@ -2,8 +2,8 @@
 
 use crate::{
     control::{
-        consensus::{RestoreError, StateMachine},
-        state::{Outcome, REMEMBERED, State},
+        consensus::{RestoreError, StateMachine, Stop},
+        state::{Outcome, REMEMBERED, SnapshotError, State},
     },
     model::Revision,
 };
@@ -69,8 +69,10 @@ impl StateMachine for Machine {
     type Outcome = Outcome;
     type Snapshot = State;
 
-    fn apply(&mut self, index: u64, command: &[u8]) -> Outcome {
-        self.write(|state| state.apply(index, command))
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<Outcome, Stop> {
+        // Before the state is locked: readers wait for no more than the change of the rows.
+        let entry = State::read(command).map_err(|why| Stop::Unreadable(why.to_string()))?;
+        Ok(self.write(|state| state.apply(index, entry)))
     }
 
     fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]) {
@@ -83,7 +85,10 @@ impl StateMachine for Machine {
     }
 
     fn read_snapshot(snapshot: &[u8]) -> Result<State, RestoreError> {
-        Ok(State::from_snapshot(snapshot)?)
+        State::from_snapshot(snapshot).map_err(|error| match error {
+            SnapshotError::Newer(_) => RestoreError::Newer(error.to_string()),
+            SnapshotError::Decode(_) => RestoreError::Damaged(error.into()),
+        })
     }
 
     fn restore(&mut self, snapshot: State) {
@@ -119,13 +124,23 @@ mod tests {
         let received = Machine::read_snapshot(&machine.snapshot()).unwrap();
         machine.restore(received);
         for (index, name) in [(1, "one"), (2, "two"), (3, "three")] {
-            machine.apply(index, &network(name)).unwrap();
+            machine.apply(index, &network(name)).unwrap().unwrap();
         }
         let has_whole_view =
             |cursor| shared.read(|state| state.delta_for(1, cursor, &BTreeSet::new()).complete);
         assert!(!has_whole_view(1), "the two changes since are remembered");
-        machine.apply(4, &network("four")).unwrap();
+        machine.apply(4, &network("four")).unwrap().unwrap();
         assert!(has_whole_view(1), "and no third one");
+    }
+
+    #[test]
+    fn what_can_not_be_read_changes_nothing() {
+        let (mut machine, shared) = Machine::new();
+        machine.apply(1, &network("one")).unwrap().unwrap();
+        let before = shared.copy();
+        let stopped = machine.apply(2, b"no entry").unwrap_err();
+        assert!(matches!(stopped, Stop::Unreadable(_)), "{stopped:?}");
+        assert_eq!(shared.copy(), before, "the revision of the state, too");
     }
 
     #[test]
@@ -135,7 +150,7 @@ mod tests {
         let (sender, applied) = mpsc::channel();
         let read = shared.read(|state| {
             // On a thread of its own, as the consensus driver's.
-            thread::spawn(move || sender.send(machine.apply(1, &entry).is_ok()));
+            thread::spawn(move || sender.send(machine.apply(1, &entry).unwrap().is_ok()));
             let applied = applied.recv_timeout(Duration::from_secs(20));
             assert_eq!(applied, Ok(true), "apply must not wait for the reader");
             (state.revision(), state.networks().count())

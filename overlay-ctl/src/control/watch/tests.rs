@@ -103,7 +103,7 @@ impl Voter {
         let mut request = [0; 16];
         request[..8].copy_from_slice(&self.revision.to_be_bytes());
         let entry = Envelope::new(Mutation::new(request, &command), command).encode().unwrap();
-        self.machine.apply(self.revision, &entry).unwrap();
+        self.machine.apply(self.revision, &entry).unwrap().unwrap();
         self.machine.batch_applied(self.revision);
     }
 

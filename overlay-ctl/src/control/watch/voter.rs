@@ -180,7 +180,7 @@ mod tests {
             self.revision += 1;
             let request = u128::from(self.revision).to_be_bytes();
             let entry = Envelope::new(Mutation::new(request, &command), command).encode().unwrap();
-            self.machine.apply(self.revision, &entry).unwrap();
+            self.machine.apply(self.revision, &entry).unwrap().unwrap();
             self.machine.batch_applied(self.revision);
         }
 

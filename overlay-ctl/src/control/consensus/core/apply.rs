@@ -2,11 +2,11 @@
 
 use super::{Core, Waiter, WaiterKind, sorted};
 use crate::control::consensus::{
-    FatalError, ProposeError, StateMachine,
+    FatalError, ProposeError, RestoreError, StateMachine, Stop,
     codec::{self, BadMessage},
     error,
 };
-use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Snapshot};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
 
 pub(super) fn is_members(entry: &Entry) -> bool {
     entry.entry_type != EntryType::EntryNormal as i32
@@ -20,44 +20,28 @@ enum Answer<O> {
 
 impl<S: StateMachine> Core<S> {
     /// Applies committed entries, then publishes, then answers the callers that proposed them.
+    ///
+    /// # Errors
+    /// An entry can't be applied, and ends the node. Those before it are published and answered all the same: they took
+    /// effect.
     pub(super) fn apply(&mut self, entries: Vec<Entry>) -> Result<(), FatalError> {
-        let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
+        let before = self.applied;
         let mut answers = Vec::new();
+        let mut ended = Ok(());
         for entry in entries {
             let index = entry.index;
-            let waiter = match self.waiters.remove(&index) {
-                Some(waiter) if waiter.term != entry.term => {
-                    waiter.fail(ProposeError::Dropped);
-                    None
-                }
-                waiter => waiter.map(|Waiter { kind, .. }| kind),
-            };
-            match waiter {
-                _ if is_members(&entry) => {
-                    let result = self.apply_members(&entry)?;
-                    if let Some(WaiterKind::Members(reply)) = waiter {
-                        answers.push(Answer::Members(reply, result.map(|()| index)));
-                    }
-                }
-                // The engine puts an empty entry in place of a change that it refuses because another one is still
-                // under way.
-                Some(WaiterKind::Members(reply)) => {
-                    let refused = ProposeError::Refused("another change is under way".into());
-                    answers.push(Answer::Members(reply, Err(refused)));
-                }
-                // The first entry of a new leader.
-                _ if entry.data.is_empty() => {}
-                waiter => {
-                    self.unsnapshotted += entry.data.len() as u64;
-                    let outcome = self.machine.apply(index, &entry.data);
-                    if let Some(WaiterKind::Command(reply)) = waiter {
-                        answers.push(Answer::Command(reply, index, outcome));
-                    }
+            match self.apply_entry(entry) {
+                Ok(answer) => answers.extend(answer),
+                Err(error) => {
+                    ended = Err(error);
+                    break;
                 }
             }
+            self.applied = index;
         }
-        self.applied = last;
-        self.machine.batch_applied(last);
+        if self.applied > before {
+            self.machine.batch_applied(self.applied);
+        }
         for answer in answers {
             // The caller may have gone.
             match answer {
@@ -65,7 +49,51 @@ impl<S: StateMachine> Core<S> {
                 Answer::Members(reply, result) => drop(reply.send(result)),
             }
         }
-        Ok(())
+        ended
+    }
+
+    /// Applies one entry. Its caller gets no answer if that fails: whether the entry takes effect is decided elsewhere.
+    fn apply_entry(&mut self, entry: Entry) -> Result<Option<Answer<S::Outcome>>, FatalError> {
+        let index = entry.index;
+        let waiter = match self.waiters.remove(&index) {
+            Some(waiter) if waiter.term != entry.term => {
+                waiter.fail(ProposeError::Dropped);
+                None
+            }
+            waiter => waiter.map(|Waiter { kind, .. }| kind),
+        };
+        Ok(match waiter {
+            _ if is_members(&entry) => {
+                let result = self.apply_members(&entry)?;
+                match waiter {
+                    Some(WaiterKind::Members(reply)) => {
+                        Some(Answer::Members(reply, result.map(|()| index)))
+                    }
+                    _ => None,
+                }
+            }
+            // The engine puts an empty entry in place of a change that it refuses because another one is still
+            // under way.
+            Some(WaiterKind::Members(reply)) => {
+                let refused = ProposeError::Refused("another change is under way".into());
+                Some(Answer::Members(reply, Err(refused)))
+            }
+            // The first entry of a new leader.
+            _ if entry.data.is_empty() => None,
+            waiter => {
+                let outcome =
+                    self.machine.apply(index, &entry.data).map_err(|stop| match stop {
+                        Stop::Unreadable(why) => FatalError::Unreadable { index, why },
+                    })?;
+                self.unsnapshotted += entry.data.len() as u64;
+                match waiter {
+                    Some(WaiterKind::Command(reply)) => {
+                        Some(Answer::Command(reply, index, outcome))
+                    }
+                    _ => None,
+                }
+            }
+        })
     }
 
     /// Applies a membership change. The inner result is the same on every node.
@@ -92,20 +120,42 @@ impl<S: StateMachine> Core<S> {
         Ok(Ok(()))
     }
 
-    /// Decodes the snapshot of a message before the engine accepts it. A snapshot that cannot be decoded must not
-    /// end this node, nor leave it with a log that nobody can restore.
-    pub(super) fn receive(&mut self, snapshot: &Snapshot) -> Result<(), BadMessage> {
+    /// Decodes the snapshot of a message before the engine accepts it. A snapshot that is damaged must not end this node, nor
+    /// leave it with a log that nobody can restore. A newer one ends it at the next [`Self::pump`]: the leader can't bring
+    /// this node up to date, and without a word to the operator it would stay behind for ever. Returns false if the engine
+    /// must not get the message.
+    pub(super) fn receive(
+        &mut self,
+        message: &Message,
+        snapshot: &Snapshot,
+    ) -> Result<bool, BadMessage> {
         let meta = snapshot.metadata.clone().unwrap_or_default();
-        if meta.index < self.node.raft.raft_log.committed {
+        let index = meta.index;
+        if index < self.node.raft.raft_log.committed {
             // The engine ignores this snapshot.
-            return Ok(());
+            return Ok(true);
         }
-        let read = S::read_snapshot(&snapshot.data).map_err(|error| BadMessage::Snapshot {
-            index: meta.index,
-            detail: error::chain(&*error),
-        })?;
-        self.received = Some((meta.index, meta.term, read));
-        Ok(())
+        match S::read_snapshot(&snapshot.data) {
+            Ok(read) => self.received = Some((index, meta.term, read)),
+            // Only the leader of this term, or of a later one, is believed that the cluster needs a newer version.
+            Err(RestoreError::Newer(why))
+                if message.get_msg_type() == MessageType::MsgSnapshot
+                    && message.term >= self.node.raft.term =>
+            {
+                self.newer = Some((index, why));
+                return Ok(false);
+            }
+            Err(error) => return Err(BadMessage::Snapshot { index, detail: error::chain(&error) }),
+        }
+        Ok(true)
+    }
+
+    /// Ends the node if a snapshot came that this version can't read.
+    pub(super) fn stop_if_newer(&self) -> Result<(), FatalError> {
+        match self.newer.clone() {
+            Some((index, why)) => Err(FatalError::Newer { index, why }),
+            None => Ok(()),
+        }
     }
 
     /// Takes over the state of a snapshot from the leader.
@@ -117,7 +167,7 @@ impl<S: StateMachine> Core<S> {
             Some((at, term, read)) if (at, term) == (index, meta.term) => read,
             // A newer snapshot came after it; the engine ignored that one.
             _ => S::read_snapshot(&snapshot.data)
-                .map_err(|source| FatalError::Restore { index, source })?,
+                .map_err(|error| FatalError::of_snapshot(index, error))?,
         };
         self.machine.restore(read);
         let members = meta.conf_state.unwrap_or_default();

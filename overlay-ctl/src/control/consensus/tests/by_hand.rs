@@ -292,7 +292,7 @@ fn the_snapshot_that_is_installed_is_the_one_that_was_accepted() {
     let (commit, term) = (node.status().commit, node.status().term);
     let snapshot = |index, term, word: &str| {
         let mut ledger = Ledger::default();
-        ledger.apply(index, &commands::word(word));
+        ledger.apply(index, &commands::word(word)).unwrap();
         let members = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
         let metadata = SnapshotMetadata { conf_state: Some(members), index, term };
         Message {

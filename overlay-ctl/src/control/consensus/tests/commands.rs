@@ -2,11 +2,15 @@
 
 use std::{iter::repeat_n, net::Ipv4Addr};
 
+use raft::eraftpb::Message;
 use uuid::Uuid;
 
 use super::agents::AGENTS;
 use crate::{
-    control::state::{Command, Envelope, Mutation, Placement, PortsWanted},
+    control::{
+        consensus::codec,
+        state::{Command, Envelope, Mutation, Placement, PortsWanted},
+    },
     model::{EndpointAddrs, NetworkOptions, Permissions, Pool},
     seeded::Rng,
 };
@@ -73,6 +77,32 @@ pub(crate) fn word(text: &str) -> Vec<u8> {
         options: NetworkOptions::default(),
     };
     Envelope::new(Mutation::new(request.into_bytes(), &command), command).encode().unwrap()
+}
+
+/// What a command begins with that only a newer version knows. No command of this version does: MessagePack never uses it.
+pub(crate) const NEWER: u8 = 0xc1;
+
+/// The [`word`] as a command that only a newer version knows.
+pub(crate) fn newer(text: &str) -> Vec<u8> {
+    [vec![NEWER], word(text)].concat()
+}
+
+/// A ledger's snapshot as a newer version would encode it: with the number of another format.
+pub(crate) fn newer_snapshot(snapshot: &[u8]) -> Vec<u8> {
+    const KEY: &[u8] = b"format";
+    let (commands, mut state): (Vec<(u64, Vec<u8>)>, Vec<u8>) =
+        rmp_serde::from_slice(snapshot).unwrap();
+    let at = state.windows(KEY.len()).position(|bytes| bytes == KEY).expect("the key");
+    state[at + KEY.len()] += 1;
+    rmp_serde::to_vec(&(commands, state)).unwrap()
+}
+
+/// The message, with the snapshot in it as a newer version would encode it.
+pub(crate) fn with_a_newer_snapshot(message: &[u8]) -> Vec<u8> {
+    let mut message: Message = codec::decode(message).unwrap();
+    let snapshot = message.snapshot.as_mut().expect("a snapshot");
+    snapshot.data = newer_snapshot(&snapshot.data);
+    codec::encode(&message)
 }
 
 /// A command of so many bytes, and a few more. It is refused, since its network is not there.

@@ -6,7 +6,7 @@ use crate::{
     control::{
         consensus::{
             ConsensusConfig, Core, FatalError, Identity, LogStore, OpenError, ProposeError,
-            RestoreError, Role, StateMachine, Status, Transport, Undeliverable,
+            RestoreError, Role, StateMachine, Status, Stop, Transport, Undeliverable,
         },
         state::State,
         voter::{Machine, SharedState},
@@ -37,10 +37,12 @@ pub(crate) struct Ledger {
     restored: bool,
     /// How often the state was encoded.
     pub(crate) encoded: Cell<usize>,
+    /// Reads the commands of a newer version, too.
+    is_newer: bool,
 }
 
 impl Ledger {
-    fn new(oracle: Option<Oracle>, remembered: usize) -> Self {
+    fn new(oracle: Option<Oracle>, remembered: usize, is_newer: bool) -> Self {
         let (machine, state) = Machine::remembering(remembered);
         Self {
             commands: Vec::new(),
@@ -51,13 +53,14 @@ impl Ledger {
             oracle,
             restored: false,
             encoded: Cell::default(),
+            is_newer,
         }
     }
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self::new(Some(Oracle::default()), 1_000)
+        Self::new(Some(Oracle::default()), 1_000, false)
     }
 }
 
@@ -65,15 +68,19 @@ impl StateMachine for Ledger {
     type Outcome = usize;
     type Snapshot = (Vec<(u64, Vec<u8>)>, State);
 
-    fn apply(&mut self, index: u64, command: &[u8]) -> usize {
-        let outcome = self.machine.apply(index, command);
+    fn apply(&mut self, index: u64, command: &[u8]) -> Result<usize, Stop> {
+        let known = match command.strip_prefix(&[commands::NEWER]) {
+            Some(known) if self.is_newer => known,
+            _ => command,
+        };
+        let outcome = self.machine.apply(index, known)?;
         if let Some(oracle) = &self.oracle {
             let last = self.commands.last().map_or(0, |(last, _)| *last);
             assert!(last < index, "applied in order");
             oracle.applied(index, command, &outcome);
         }
         self.commands.push((index, command.to_vec()));
-        self.commands.len()
+        Ok(self.commands.len())
     }
 
     fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]) {
@@ -90,7 +97,8 @@ impl StateMachine for Ledger {
     }
 
     fn read_snapshot(snapshot: &[u8]) -> Result<Self::Snapshot, RestoreError> {
-        let (commands, state): (_, Vec<u8>) = rmp_serde::from_slice(snapshot)?;
+        let damaged = |error: rmp_serde::decode::Error| RestoreError::Damaged(error.into());
+        let (commands, state): (_, Vec<u8>) = rmp_serde::from_slice(snapshot).map_err(damaged)?;
         Ok((commands, Machine::read_snapshot(&state)?))
     }
 
@@ -144,6 +152,10 @@ pub(crate) struct Cluster {
     pub(crate) snapshots: BTreeMap<u64, usize>,
     /// This many snapshots get lost without anybody noticing.
     pub(crate) swallow: usize,
+    /// Snapshots become those of a newer version on their way.
+    pub(crate) newer_snapshots: bool,
+    /// Who runs an older version than the others from its next start on.
+    pub(crate) older: BTreeSet<u64>,
     /// Who may end by itself, and why it did.
     pub(crate) ends: BTreeMap<u64, Option<FatalError>>,
     pub(crate) oracle: Oracle,
@@ -180,6 +192,8 @@ impl Cluster {
             loss: 0,
             snapshots: BTreeMap::new(),
             swallow: 0,
+            newer_snapshots: false,
+            older: BTreeSet::new(),
             ends: BTreeMap::new(),
             oracle: Oracle::default(),
             remembered,
@@ -239,20 +253,27 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: u64) {
+        self.try_start(id).unwrap_or_else(|error| panic!("node {id}: {error}"));
+    }
+
+    /// Starts a node that may end in its start.
+    pub(crate) fn try_start(&mut self, id: u64) -> Result<(), FatalError> {
         let opened = LogStore::open_in(&self.disks[&id], None);
         let store = opened.unwrap_or_else(|error| panic!("node {id}: {error}")).expect("a log");
-        let ledger = Ledger::new(Some(self.oracle.clone()), self.remembered);
+        let ledger =
+            Ledger::new(Some(self.oracle.clone()), self.remembered, !self.older.contains(&id));
         let start = [self.rng.next().to_be_bytes(), self.rng.next().to_be_bytes()].concat();
         let config = ConsensusConfig { start: start.try_into().unwrap(), ..self.config.clone() };
-        let mut core = Core::new(config, store, ledger).unwrap();
+        let mut core = Core::new(config, store, ledger)?;
         let mut outbox = Outbox(Vec::new());
-        core.pump(&mut outbox).unwrap();
-        core.campaign_if_alone().unwrap();
-        core.pump(&mut outbox).unwrap();
+        core.pump(&mut outbox)?;
+        core.campaign_if_alone()?;
+        core.pump(&mut outbox)?;
         self.nodes.insert(id, core);
         self.checked.remove(&id);
         self.check(id);
         self.post(id, outbox);
+        Ok(())
     }
 
     /// Takes a node away at once; its log is closed without a word to anybody.
@@ -333,7 +354,7 @@ impl Cluster {
     pub(crate) fn copy_of(&self, id: u64) -> Core<Ledger> {
         let disk = self.disks[&id].after_kill();
         let store = LogStore::open_in(&disk, None).unwrap().expect("a log");
-        let ledger = Ledger::new(None, self.remembered);
+        let ledger = Ledger::new(None, self.remembered, !self.older.contains(&id));
         let mut core = Core::new(self.config.clone(), store, ledger).unwrap();
         core.pump(&mut Outbox(Vec::new())).unwrap();
         core
@@ -559,9 +580,13 @@ impl Cluster {
     pub(crate) fn deliver(&mut self) -> bool {
         let arrives = |packet: &Packet| packet.due <= self.now && !self.paused.contains(&packet.to);
         let Some(next) = self.packets.iter().position(arrives) else { return false };
-        let Some(Packet { from, to, bytes, is_snapshot, .. }) = self.packets.remove(next) else {
+        let Some(Packet { from, to, mut bytes, is_snapshot, .. }) = self.packets.remove(next)
+        else {
             return false;
         };
+        if is_snapshot && self.newer_snapshots {
+            bytes = commands::with_a_newer_snapshot(&bytes);
+        }
         if is_snapshot && self.swallow > 0 {
             self.swallow -= 1;
             return true;

@@ -1,5 +1,5 @@
-//! What a peer says can't end a node, unless it proves that a log lost something. Whoever reaches the
-//! port may say it, with the present term too.
+//! What a peer says can't end a node, unless it proves that a log lost something, or is of a newer version. Whoever
+//! reaches the port may say it, with the present term too.
 
 use std::collections::BTreeMap;
 
@@ -284,7 +284,7 @@ fn hostile_messages_end_a_node_only_by_proof_of_a_loss() {
     cluster.assert_equal();
 }
 
-/// A snapshot that this version can't read is a bad message, not the end of a voter; and it leaves
+/// A snapshot that no version can read is a bad message, not the end of a voter; and it leaves
 /// nothing in the log that a restart would meet.
 #[test]
 fn a_snapshot_that_can_not_be_read_is_refused() {

@@ -176,7 +176,7 @@ fn old_entries_do_what_they_did() {
     let mut state = State::default();
     let mut apply = |index: u8, command: OldCommand| {
         let entry = OldEnvelope { request: [index; 16], command };
-        state.apply(index.into(), &rmp_serde::to_vec_named(&entry).unwrap()).unwrap()
+        state.apply_entry(index.into(), &rmp_serde::to_vec_named(&entry).unwrap()).unwrap()
     };
     let node = apply(
         1,
@@ -197,10 +197,10 @@ fn old_entries_do_what_they_did() {
         vni: None,
         options: NetworkOptions::default(),
     };
-    state.apply(2, &envelope(2, create)).unwrap();
+    state.apply_entry(2, &envelope(2, create)).unwrap();
     let mut apply = |index: u8, command: OldCommand| {
         let entry = OldEnvelope { request: [index; 16], command };
-        state.apply(index.into(), &rmp_serde::to_vec_named(&entry).unwrap()).unwrap()
+        state.apply_entry(index.into(), &rmp_serde::to_vec_named(&entry).unwrap()).unwrap()
     };
     apply(
         3,
@@ -230,14 +230,14 @@ fn old_entries_do_what_they_did() {
         },
     };
     let again = rmp_serde::to_vec_named(&again).unwrap();
-    assert_eq!(state.apply(4, &again), Ok(Applied::Endpoint(endpoint)), "an old repetition");
+    assert_eq!(state.apply_entry(4, &again), Ok(Applied::Endpoint(endpoint)), "an old repetition");
     state.revision = 3;
     state.dedup = replica().state.dedup;
     assert_eq!(state, replica().state);
 
     let mut remove = |index: u64, command: OldCommand| {
         let entry = OldEnvelope { request: [index as u8; 16], command };
-        state.apply(index, &rmp_serde::to_vec_named(&entry).unwrap())
+        state.apply_entry(index, &rmp_serde::to_vec_named(&entry).unwrap())
     };
     let name = "web1";
     let other = remove(4, OldCommand::RemoveEndpoint { name, network: None, only: Some(2) });
@@ -264,4 +264,52 @@ fn a_snapshot_says_its_format() {
 fn a_newer_snapshot_is_refused() {
     let refused = State::from_snapshot(&snapshot(5));
     assert!(matches!(refused, Err(SnapshotError::Newer(5))), "{refused:?}");
+}
+
+/// It says that it is newer, and not that it is damaged.
+#[test]
+fn a_newer_snapshot_with_other_rows_is_refused_by_its_format() {
+    #[derive(Serialize)]
+    struct Newer {
+        format: u32,
+        revision: &'static str,
+        leases: Vec<u8>,
+    }
+    let newer = |format| {
+        let snapshot = Newer { format, revision: "the seventh", leases: vec![7] };
+        State::from_snapshot(&rmp_serde::to_vec_named(&snapshot).unwrap())
+    };
+    assert!(matches!(newer(5), Err(SnapshotError::Newer(5))), "{:?}", newer(5));
+    assert!(matches!(newer(4), Err(SnapshotError::Decode(_))), "{:?}", newer(4));
+}
+
+/// An entry that can't be read is no refused command: the versions that can read it may carry it out.
+#[test]
+fn an_entry_of_a_newer_version_is_unreadable() {
+    #[derive(Serialize)]
+    enum Newer {
+        TakeLease { node: &'static str },
+    }
+    #[derive(Serialize)]
+    struct NewerEnvelope {
+        request: RequestId,
+        rules: u32,
+        command: Newer,
+    }
+    let newer =
+        NewerEnvelope { request: [1; 16], rules: RULES, command: Newer::TakeLease { node: "h1" } };
+    let unreadable = State::read(&rmp_serde::to_vec_named(&newer).unwrap()).unwrap_err();
+    let said = unreadable.to_string();
+    assert!(matches!(unreadable, Unreadable::Unknown(_)) && said.contains("TakeLease"), "{said}");
+    for torn in [&[][..], b"no entry", &[0xc1]] {
+        assert!(matches!(State::read(torn), Err(Unreadable::Unknown(_))), "{torn:?}");
+    }
+
+    let command = Wish::new("web1").command();
+    let request = Mutation::new([1; 16], &command);
+    for (rules, is_known) in [(0, true), (RULES, true), (RULES + 1, false)] {
+        let entry = Envelope { rules, ..Envelope::new(request, command.clone()) };
+        let read = State::read(&entry.encode().unwrap());
+        assert_eq!(read, if is_known { Ok(entry) } else { Err(Unreadable::Rules(rules)) });
+    }
 }

@@ -87,7 +87,7 @@ struct Replica {
 impl Replica {
     fn apply(&mut self, command: Command) -> Outcome {
         self.index += 1;
-        self.state.apply(self.index, &envelope(self.index, command))
+        self.state.apply_entry(self.index, &envelope(self.index, command))
     }
 
     fn node(&mut self, number: u8) -> Outcome {

@@ -15,7 +15,7 @@ impl Replica {
     /// Applies `command` as the request `id`.
     fn request(&mut self, id: u64, command: Command) -> Outcome {
         self.index += 1;
-        self.state.apply(self.index, &envelope(id, command))
+        self.state.apply_entry(self.index, &envelope(id, command))
     }
 
     /// Applies `command` as the leader logs it, which looked up what it removes.
@@ -25,7 +25,7 @@ impl Replica {
             decision.bind(&mut command);
         }
         self.index += 1;
-        self.state.apply(self.index, &Envelope::new(request, command).encode().unwrap())
+        self.state.apply_entry(self.index, &Envelope::new(request, command).encode().unwrap())
     }
 
     /// Another request makes no difference to anything but the revision.
@@ -294,7 +294,7 @@ fn what_the_node_adds_to_a_creation_is_not_asked_for() {
     let mut logged = |busy: &'static [(Transport, u16)]| {
         let command = Wish { busy, ..asked.clone() }.command();
         r.index += 1;
-        r.state.apply(r.index, &Envelope::new(request, command).encode().unwrap())
+        r.state.apply_entry(r.index, &Envelope::new(request, command).encode().unwrap())
     };
     let made = logged(&[(Transport::Tcp, 32_768)]).unwrap();
     assert_eq!(logged(&[(Transport::Tcp, 32_769)]), Ok(made));

@@ -88,10 +88,14 @@ fn a_retry_is_answered_and_not_carried_out_again() {
             ports: PortsWanted::default(),
         },
     );
-    let first = r.state.apply(10, &entry);
-    assert_eq!(r.state.apply(11, &entry), first);
+    let first = r.state.apply_entry(10, &entry);
+    assert_eq!(r.state.apply_entry(11, &entry), first);
     let mut restored = State::from_snapshot(&r.state.snapshot()).unwrap();
-    assert_eq!(restored.apply(12, &entry), first, "also by a node restored from the snapshot");
+    assert_eq!(
+        restored.apply_entry(12, &entry),
+        first,
+        "also by a node restored from the snapshot"
+    );
     assert_eq!(restored.endpoints().count(), 1);
 }
 

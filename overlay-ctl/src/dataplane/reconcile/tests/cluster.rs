@@ -65,7 +65,7 @@ impl Cluster {
         request[..8].copy_from_slice(&self.index.to_be_bytes());
         let request = Mutation::new(request, &command);
         let entry = Envelope::new(request, command).encode().unwrap();
-        self.state.apply(self.index, &entry)
+        self.state.apply_entry(self.index, &entry)
     }
 
     pub(super) fn network(&mut self, name: &str) {

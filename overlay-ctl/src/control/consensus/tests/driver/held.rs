@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use super::*;
-use crate::control::consensus::{FatalError, RestoreError};
+use crate::control::consensus::{FatalError, RestoreError, Stop};
 
 /// The command at which the driver waits until the test lets it go on.
 const WAIT: &[u8] = b"wait";
@@ -21,12 +21,13 @@ impl StateMachine for Machine {
     type Outcome = ();
     type Snapshot = ();
 
-    fn apply(&mut self, _: u64, command: &[u8]) {
+    fn apply(&mut self, _: u64, command: &[u8]) -> Result<(), Stop> {
         assert_ne!(command, PANIC, "this panic is part of the test");
         if command == WAIT {
             self.waits.send(()).unwrap();
             self.go_on.recv_timeout(LONG).unwrap();
         }
+        Ok(())
     }
 
     fn membership(&mut self, _: u64, _: &[u64], _: &[u64], _: &[u64]) {}
