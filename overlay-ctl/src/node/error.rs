@@ -2,7 +2,10 @@
 
 use super::HomeError;
 use crate::{
-    control::consensus::{FatalError, OpenError},
+    control::{
+        consensus::{FatalError, OpenError},
+        watch::Unreadable,
+    },
     dataplane::{
         datapath::DatapathError,
         gateway::{GatewayError, SubnetError},
@@ -218,6 +221,9 @@ pub enum StartError {
     /// The node can't be a member of its cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// A voter sent what this version can't read.
+    #[error(transparent)]
+    Watch(#[from] Unreadable),
     /// Endpoints of a node with another state folder still work here.
     #[error("{ports} endpoints of an earlier node still have their ports here, but the state folder {} is new: start with that node's --state-dir; or, to give its endpoints up, remove every device `ip link` shows as ovp…", .state_dir.display())]
     PortsStand {

@@ -33,6 +33,7 @@ impl From<Ended> for TaskEnd {
         match ended {
             Ended::Removed => Self::Removed,
             Ended::Stopped => Self::Returned,
+            Ended::Unreadable(error) => Self::Failed(error.into()),
         }
     }
 }
@@ -117,6 +118,7 @@ impl Tasks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::watch::Unreadable;
     use std::{future::pending, time::Duration};
     use tokio::{sync::oneshot, time::timeout};
 
@@ -163,6 +165,14 @@ mod tests {
         let mut tasks = tasks();
         tasks.spawn("follows", async { Ended::Removed });
         assert_eq!(ended(tasks).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_can_not_read_what_it_is_sent_ends_the_node_and_says_why() {
+        let mut tasks = tasks();
+        let unreadable = || Unreadable { voter: 2, revision: 7, why: "no such row".to_owned() };
+        tasks.spawn("follows", async move { Ended::Unreadable(unreadable()) });
+        assert_eq!(ended(tasks).await, Err(unreadable().to_string()));
     }
 
     #[tokio::test]

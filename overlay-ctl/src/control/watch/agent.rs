@@ -36,10 +36,28 @@ pub enum Ended {
     /// Nobody reads the view any more.
     #[error("stopped")]
     Stopped,
+    /// This version can't read what a voter sent: a later view would lack it, and the kernel with it.
+    #[error(transparent)]
+    Unreadable(Unreadable),
+}
+
+/// A change of the view that this version can't read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "what the voter, node {voter}, sent of revision {revision} can't be read: {why}. Nothing of it was applied, and packets flow \
+     on by what came before. Install the newer version that the voters run; `overlay status` there shows which one that is"
+)]
+pub struct Unreadable {
+    /// The voter.
+    pub voter: NodeId,
+    /// The revision that the change leads to.
+    pub revision: Revision,
+    /// What can't be read, and why.
+    pub why: String,
 }
 
 /// Keeps `view` equal to what any voter sends, and reports the node's status to that voter. Returns when the node is
-/// removed, or when nobody reads the view any more.
+/// removed, when a voter sends what this version can't read, or when nobody reads the view any more.
 ///
 /// `view` stays `None` until a complete view has come: nothing may be removed from the kernel before.
 pub async fn follow_a_voter(
@@ -56,8 +74,11 @@ pub async fn follow_a_voter(
                 follow(id, epoch.clone(), &voter, &directory, &view, status.clone(), &mut served);
             let why = match ended.await {
                 Ok(()) => Status::unavailable("the voter ended the stream"),
-                Err(error) if error.code() == tonic::Code::NotFound => return Ended::Removed,
-                Err(error) => error,
+                Err(StreamEnd::Unreadable(error)) => return Ended::Unreadable(error),
+                Err(StreamEnd::Status(error)) if error.code() == tonic::Code::NotFound => {
+                    return Ended::Removed;
+                }
+                Err(StreamEnd::Status(error)) => error,
             };
             let (voter, code, why) = (voter.id, why.code(), why.message());
             if served.ended() {
@@ -115,6 +136,20 @@ impl Served {
     }
 }
 
+/// Why a stream ended, or was not opened.
+enum StreamEnd {
+    /// The voter said so, or does not answer. The next voter is asked.
+    Status(Status),
+    /// No other voter is asked: all of them hold the same rows.
+    Unreadable(Unreadable),
+}
+
+impl From<Status> for StreamEnd {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
 async fn follow(
     id: NodeId,
     epoch: watch::Receiver<Revision>,
@@ -123,7 +158,7 @@ async fn follow(
     view: &watch::Sender<Option<Arc<View>>>,
     status: watch::Receiver<LocalStatus>,
     served: &mut Served,
-) -> Result<(), Status> {
+) -> Result<(), StreamEnd> {
     let (up, receiver) = mpsc::channel(4);
     let held = view.borrow().clone().unwrap_or_default();
     let hello = WatchHello {
@@ -159,7 +194,11 @@ async fn follow(
                 if says_nothing_new(&delta, &current) {
                     continue;
                 }
-                current.apply(from_wire(delta)?);
+                let revision = delta.revision;
+                let delta = from_wire(delta).map_err(|why| {
+                    StreamEnd::Unreadable(Unreadable { voter: voter.id, revision, why })
+                })?;
+                current.apply(delta);
                 directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
                 view.send_replace(Some(Arc::new(current.clone())));
             },
@@ -190,17 +229,21 @@ async fn send_statuses(
     }
 }
 
-fn from_wire(down: WatchDown) -> Result<Delta, Status> {
-    let malformed = |what: &str| Status::data_loss(format!("{what} can't be read"));
+/// Reads a change, or says why it can't be read.
+fn from_wire(down: WatchDown) -> Result<Delta, String> {
+    let unknown = |error| format!("this version does not know a row ({error})");
     let upserts = down
         .upserts
         .iter()
-        .map(|row| rmp_serde::from_slice(&row.value).map_err(|_| malformed("a row")))
+        .map(|row| rmp_serde::from_slice(&row.value).map_err(unknown))
         .collect::<Result<_, _>>()?;
     let removes = down
         .removes
         .iter()
-        .map(|key| key_from_wire(key).ok_or_else(|| malformed("a key")))
+        .map(|key| {
+            let unknown = || format!("this version does not know rows of kind {}", key.kind);
+            key_from_wire(key).ok_or_else(unknown)
+        })
         .collect::<Result<_, _>>()?;
     Ok(Delta { complete: down.complete, revision: down.revision, upserts, removes })
 }

@@ -18,7 +18,7 @@ mod voter;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{Ended, follow_a_voter};
+pub use agent::{Ended, Unreadable, follow_a_voter};
 pub use stream::serve_agent;
 pub use voter::{publish_views, report_to_leader};
 

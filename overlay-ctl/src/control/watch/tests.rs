@@ -3,12 +3,14 @@
 mod agent;
 mod deltas;
 mod reports;
+mod serve;
+mod unreadable;
 
 use super::{Ended, HEARTBEAT, follow_a_voter, serve_agent};
 use crate::{
     control::{
         consensus::{self, StateMachine as _},
-        peers::{Admission, Directory, Peer},
+        peers::{Directory, Peer},
         state::{Command, Envelope, Mutation, Placement, PortsWanted, REMEMBERED, View},
         voter::{LAPSE, Machine, Quorum, SharedState, StatusTable},
     },
@@ -16,31 +18,25 @@ use crate::{
     model::{EndpointAddrs, NetworkOptions, NodeId, Permissions, Pool, Revision},
     proto::internal::{
         CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
-        RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp,
-        peers_server::{Peers, PeersServer},
+        RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, peers_server::Peers,
     },
 };
 use futures::stream;
-use hyper_util::rt::TokioIo;
+use serve::{nobody, prove, serve};
 use std::{
     collections::BTreeSet,
-    io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
-    io::DuplexStream,
     sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use tokio_stream::{Stream, StreamExt as _, wrappers::UnboundedReceiverStream};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Endpoint, Server, Uri},
-};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 /// Bounds every wait. Time is virtual: it passes at once when nothing else can happen.
@@ -53,6 +49,8 @@ const AGENT: NodeId = 4;
 enum Mode {
     /// Takes part in the quorum.
     Serving,
+    /// The same, and what it sends is that of a newer version.
+    Newer,
     /// The same, but proves nothing: nobody hears it.
     Unheard,
     /// Streams stay open, and nothing more is said in them.
@@ -181,7 +179,11 @@ impl Peers for Service {
                 tokio::select! {
                     biased;
                     away = broken => if away { None } else { std::future::pending().await },
-                    message = down.next() => Some((message?, down)),
+                    message = down.next() => {
+                        let newer = *mode.borrow() == Mode::Newer;
+                        let message = message?;
+                        Some((if newer { message.map(unreadable::newer) } else { message }, down))
+                    }
                 }
             }
         });
@@ -361,40 +363,5 @@ fn network(name: &str, subnet: &str) -> Command {
         pool: Some(Pool::whole(subnet.parse().unwrap())),
         vni: None,
         options: NetworkOptions::default(),
-    }
-}
-
-/// Serves the voter behind the directory's connection to it.
-fn serve(cluster: Uuid, id: NodeId, directory: &Directory, voter: &Voter) {
-    let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
-    let connector = tower::service_fn(move |_: Uri| {
-        let (client, server) = tokio::io::duplex(1 << 16);
-        let sent = connections.send(Ok(server));
-        async move { sent.map(|()| TokioIo::new(client)).map_err(io::Error::other) }
-    });
-    let channel = Endpoint::from_static("http://voter").connect_with_connector_lazy(connector);
-    directory.put_channel(listen(id), channel);
-    let server = Server::builder()
-        .layer(Admission::new(cluster))
-        .add_service(PeersServer::new(voter.service.clone()))
-        .serve_with_incoming(UnboundedReceiverStream::new(incoming));
-    tokio::spawn(server);
-}
-
-/// A connection to nobody.
-fn nobody() -> tonic::transport::Channel {
-    let connector = tower::service_fn(|_: Uri| async {
-        Err::<TokioIo<DuplexStream>, _>(io::Error::from(io::ErrorKind::ConnectionRefused))
-    });
-    Endpoint::from_static("http://nobody").connect_with_connector_lazy(connector)
-}
-
-/// What linearizable reads prove of a voter while it serves.
-async fn prove(quorum: Quorum, mode: watch::Receiver<Mode>) {
-    loop {
-        if *mode.borrow() == Mode::Serving {
-            quorum.proved_at(Instant::now());
-        }
-        sleep(Duration::from_millis(500)).await;
     }
 }
