@@ -165,7 +165,7 @@ impl<S: StateMachine> Core<S> {
         tracing::info!(index, bytes = snapshot.data.len(), "installing a snapshot");
         let read = match self.received.take() {
             Some((at, term, read)) if (at, term) == (index, meta.term) => read,
-            // A newer snapshot came after it; the engine ignored that one.
+            // A later one came after it; the engine ignored that one.
             _ => S::read_snapshot(&snapshot.data)
                 .map_err(|error| FatalError::of_snapshot(index, error))?,
         };
