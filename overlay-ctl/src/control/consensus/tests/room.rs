@@ -307,7 +307,7 @@ fn the_log_of_a_follower_grows_only_so_far_without_a_snapshot() {
     // Room for small entries, and for no snapshot of the large ones.
     cluster.disk(follower).set_room(Some(2 << 20));
     for _ in 0..100 {
-        cluster.commit_entry(vec![b'y'; 1 << 10]);
+        cluster.commit_entry(commands::large(1 << 10));
     }
     cluster.tick();
     let held = &cluster.ledger(follower).commands;

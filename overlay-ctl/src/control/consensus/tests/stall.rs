@@ -1,6 +1,6 @@
 //! What a leader does when a majority of the voters answers it and takes no entries.
 
-use super::harness::Cluster;
+use super::{commands, harness::Cluster};
 use crate::control::consensus::{Alarm, ConsensusConfig, ProposeError};
 
 /// Less than a node keeps free, and more than it needs while it takes nothing.
@@ -58,7 +58,7 @@ fn callers_are_told_that_a_majority_takes_no_entries() {
     cluster.commit("after");
     cluster.assert_equal();
     let commands = &cluster.ledger(leader).commands;
-    let holds = |command: &str| commands.iter().any(|(_, held)| held == command.as_bytes());
+    let holds = |command: &str| commands.iter().any(|(_, held)| *held == commands::word(command));
     assert!(holds("logged") && !holds("refused"));
 }
 
