@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 /// What is said of a majority that answers and takes no entries.
-pub(crate) const STALLED: &str = "a majority of the voters answers and takes no entries of the log, so that nothing is written: see the alarms in `overlay status` of each voter";
+pub const STALLED: &str = "a majority of the voters answers and takes no entries of the log, so that nothing is written: see the alarms in `overlay status` of each voter";
 
 /// What an operator must see to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -37,11 +37,10 @@ pub mod transport;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::alarm::STALLED;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{
-    alarm::{Alarm, Lack, Room},
+    alarm::{Alarm, Lack, Room, STALLED},
     core::Core,
     driver::Consensus,
     failures::{FatalError, ProposeError, RestoreError, Stop},
