@@ -19,12 +19,12 @@ impl ServedNode {
     /// What the node knows of itself now.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        let status = self.status.borrow();
+        let status = self.status.borrow().clone();
         Facts {
             is_ending: false,
             has_leader: self.controller.is_served(),
             is_programmed: status.programmed > 0,
-            error: status.error.clone(),
+            error: status.error,
         }
     }
 }

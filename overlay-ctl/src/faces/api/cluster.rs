@@ -41,6 +41,9 @@ impl Cluster for Api {
             }
         };
         let view = self.view.borrow().clone();
+        // A value of its own: what is borrowed in the expression below stays borrowed to its end, and whoever borrows it
+        // there again waits for ever if somebody writes meanwhile.
+        let programmed_revision = self.status.borrow().programmed;
         let name_of = |id: NodeId| {
             view.as_ref().and_then(|view| view.nodes.get(&id)).map(|node| node.name.to_string())
         };
@@ -51,7 +54,7 @@ impl Cluster for Api {
             leader: self.controller.leader().and_then(name_of).unwrap_or_default(),
             term,
             revision: view.as_ref().map_or(0, |view| view.revision),
-            programmed_revision: self.status.borrow().programmed,
+            programmed_revision,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             datapath: Some(self.datapath_status(name_of)),
             alarms: alarms.iter().map(ToString::to_string).collect(),
