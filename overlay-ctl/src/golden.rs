@@ -113,6 +113,7 @@ golden! {
     underlay_before_the_node: "underlay.1.json", node::underlay, node::check_underlay;
     offloads_before_the_node: "offloads.1.json", node::offloads, node::check_offloads;
     gateway_subnet_that_a_node_had: "gateway.1.json", node::gateway, node::check_gateway;
+    address_that_a_node_had: "address.1.json", node::address, node::check_address;
     forwarding_by_the_node: "forwarding.1.json", node::forwarding, node::check_forwarding;
     public_api: "overlay.v1.1.pb", descriptors::public, descriptors::check_public;
     api_between_nodes: "overlay.internal.v1.1.pb",

@@ -7,4 +7,4 @@ pub mod metrics;
 mod served;
 
 pub use health::{Facts, Health, Service, health, troubles};
-pub use served::{DatapathInfo, ServedNode};
+pub use served::{DatapathInfo, ServedDataPlane, ServedNode};

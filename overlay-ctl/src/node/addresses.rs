@@ -4,7 +4,7 @@
 use super::error::StartError;
 use crate::{
     control::peers::Directory,
-    dataplane::netlink::{Netlink, Underlay},
+    dataplane::netlink::Netlink,
     model::{Subnet, Vtep},
 };
 use std::{
@@ -71,14 +71,14 @@ impl AddressPlan {
     }
 }
 
-/// Checks the address that is to be told to others in place of the host's own.
+/// Checks the address that is to be told to others in place of `own`, which the host has on the underlay.
 ///
 /// # Errors
 /// [`StartError::Advertise`], or the host's addresses can't be listed.
 pub(super) async fn advertised(
     asked: Option<IpAddr>,
     netlink: &Netlink,
-    underlay: &Underlay,
+    own: Ipv4Addr,
 ) -> Result<Option<Ipv4Addr>, StartError> {
     let Some(address) = asked else { return Ok(None) };
     let no = |why| Err(StartError::Advertise { address, why });
@@ -88,7 +88,7 @@ pub(super) async fn advertised(
             "no other node reaches that: give the address that a router translates to this host's",
         );
     }
-    if v4 != underlay.address && netlink.has_address(v4).await? {
+    if v4 != own && netlink.has_address(v4).await? {
         return no("this host has that address itself: name it with --underlay");
     }
     Ok(Some(v4))

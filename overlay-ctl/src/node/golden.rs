@@ -2,7 +2,7 @@
 
 use super::{Home, Member, Record};
 use crate::{control::peers::Peer, model::Subnet};
-use std::fs;
+use std::{fs, net::Ipv4Addr};
 use uuid::Uuid;
 
 const CLUSTER: Uuid = Uuid::from_u128(0x6f76_6572_6c61_7900_0000_0000_0000_0001);
@@ -78,6 +78,18 @@ pub(crate) fn gateway() -> Vec<u8> {
 pub(crate) fn check_gateway(bytes: &[u8]) {
     let (dir, home) = home("gateway.json", bytes);
     assert_eq!(Home::gateway(dir.path()).unwrap(), Some(subnet()));
+    drop(home);
+}
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 10, 10, 1);
+
+pub(crate) fn address() -> Vec<u8> {
+    json(&ADDRESS)
+}
+
+pub(crate) fn check_address(bytes: &[u8]) {
+    let (dir, home) = home("address.json", bytes);
+    assert_eq!(Home::address(dir.path()).unwrap(), Some(ADDRESS));
     drop(home);
 }
 

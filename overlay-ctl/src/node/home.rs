@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -17,6 +18,7 @@ const LOCK: &str = "lock";
 const NODE: &str = "node.json";
 const PEERS: &str = "peers.json";
 const GATEWAY: &str = "gateway.json";
+const ADDRESS: &str = "address.json";
 
 /// Why a state folder can't be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +182,37 @@ impl Home {
         Ok(write_json(&self.dir.join(NODE), &self.record)?)
     }
 
+    /// Returns true if the node in the folder is a member of a cluster: it comes back, and does not join for the first time.
+    /// It is known before the folder is opened, because a node that comes back is started in another order.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn is_member(dir: &Path) -> Result<bool, HomeError> {
+        let record: Option<Record> = read_json(&dir.join(NODE))?;
+        Ok(record.is_some_and(|record| record.member.is_some()))
+    }
+
+    /// The address that the node's host had last on the underlay. It is known before the folder is opened, because a node
+    /// that comes back listens there when its underlay is missing.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn address(dir: &Path) -> Result<Option<Ipv4Addr>, HomeError> {
+        Ok(read_json(&dir.join(ADDRESS))?)
+    }
+
+    /// Keeps the host's address on the underlay.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_address(&self, address: Ipv4Addr) -> Result<(), HomeError> {
+        // A damaged file is written anew: it holds nothing but this.
+        if matches!(Self::address(&self.dir), Ok(Some(last)) if last == address) {
+            return Ok(());
+        }
+        Ok(write_json(&self.dir.join(ADDRESS), &address)?)
+    }
+
     /// The subnet that the node's gateway bridge had last. It is known before the folder is opened, because it is chosen
     /// before the node changes anything.
     ///
@@ -240,6 +273,22 @@ mod tests {
         let home = Home::open(dir.path(), &name("h1")).unwrap();
         assert_eq!(home.record().member, Some(member));
         assert_eq!(home.record().instance, instance);
+    }
+
+    #[test]
+    fn what_a_start_must_know_of_a_folder_is_read_before_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!Home::is_member(dir.path()).unwrap(), "there is nothing");
+        assert_eq!(Home::address(dir.path()).unwrap(), None);
+        let mut home = Home::open(dir.path(), &name("h1")).unwrap();
+        assert!(!Home::is_member(dir.path()).unwrap(), "no cluster has taken it in");
+        home.set_member(Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9 }).unwrap();
+        assert!(Home::is_member(dir.path()).unwrap());
+        fs::write(dir.path().join(ADDRESS), b"\"10.0.").unwrap();
+        for last in [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last)) {
+            home.set_address(last).unwrap();
+            assert_eq!(Home::address(dir.path()).unwrap(), Some(last));
+        }
     }
 
     #[test]

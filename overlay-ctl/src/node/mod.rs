@@ -1,11 +1,13 @@
 //! `overlay node run`: puts the parts together, in an order in which a refusal leaves nothing behind.
 //!
-//! Checks first (root, bpffs, underlay, ports, state folder), then the kernel (programs, then the devices
-//! that only exist), then the cluster (bootstrap, join or come back). The node says that it is ready when
-//! its kernel holds what the cluster desires.
+//! Checks first (root, ports, state folder). A node that is new then needs the kernel (bpffs, underlay, programs, the
+//! devices that only exist), and after that the cluster (bootstrap or join). A member comes back to its cluster first, and
+//! gets its data plane as soon as the host lets it. The node says that it is ready when its kernel holds what the cluster
+//! desires.
 
 mod addresses;
 mod cluster;
+mod dataplane;
 mod ending;
 mod error;
 mod folders;
@@ -17,6 +19,7 @@ mod named;
 mod raft_thread;
 mod registration;
 mod remove;
+mod retry;
 mod running;
 mod serve;
 mod start;

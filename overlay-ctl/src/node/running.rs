@@ -1,19 +1,22 @@
-//! Runs a node that has everything it needs: joins its parts, starts its tasks, and ends them in order.
+//! Runs a member: joins its parts, starts its tasks, and ends them in order.
+//!
+//! Consensus and the API come first. The data plane joins them when the host lets it be brought up; a node that is new has
+//! it from the start.
 
 use super::{
     Home, Member,
     addresses::{AddressPlan, follow_the_address},
     cluster,
+    dataplane::{DataPlanePlan, Opened, RECONCILE, Reports},
     ending::Ending,
     error::StartError,
-    folders::{NETNS_FOLDER, run_folder},
-    gate::Gate,
+    folders::run_folder,
     named::{TaskEnd, Tasks},
     raft_thread::RaftThread,
     registration::{Registration, keep_registered},
     remove,
     serve::Listeners,
-    tasks::{nudges, reconcile, remember},
+    tasks::{remember, remember_address},
 };
 use crate::{
     config::NodeRunArgs,
@@ -24,132 +27,56 @@ use crate::{
         voter::{VoterParts, follow_the_rows},
         watch,
     },
-    dataplane::{
-        datapath::Datapath,
-        dns::{Resolvers, Settings},
-        gateway::{self, Table},
-        host::{
-            EndpointCheck, ForwardingKeeper, HostDevices, HostGateway, HostKernel, HostMaps,
-            HostOutside, HostResolve, MergeKeeper, Monitor, OwnAddress, SharedDatapath,
-            SuperPacketPlan,
-        },
-        kernel::{DeviceKind, LocalGateway, LocalStatus, Mtus},
-        netlink::{Interest, Netlink, Underlay, UnderlayChoice},
-        reconcile::{LocalNode, LocalVtep, Nudges, Reconciler},
-    },
-    faces::{DatapathInfo, ServedNode, api, cli, metrics},
-    model::{EndpointId, NodeName},
+    dataplane::{kernel::LocalStatus, netlink::Netlink},
+    faces::{ServedNode, api, cli, metrics},
+    model::NodeName,
 };
 use std::{
-    collections::BTreeMap,
+    net::Ipv4Addr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    pin::pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 use tokio::sync::{mpsc, watch as sync_watch};
 use tokio_util::sync::CancellationToken;
 
-/// TTL of outer packets.
-pub(super) const OUTER_TTL: u8 = 64;
-/// The name of the task that changes the kernel.
-const RECONCILE: &str = "reconcile";
+/// What a node says of its data plane until the first attempt to bring it up has ended.
+const BRINGING_UP: &str = "the data plane is being brought up";
 
-/// A node that has everything it needs.
-pub(super) struct Parts {
+/// A member, and what its data plane is brought up from.
+pub(super) struct Parts<'a> {
     pub(super) name: NodeName,
-    pub(super) netlink: Netlink,
-    /// The underlay, and how it was chosen.
-    pub(super) underlay: (Underlay, UnderlayChoice),
+    /// The address that the host has on the underlay, or had last.
+    pub(super) own: Ipv4Addr,
     pub(super) plan: AddressPlan,
-    pub(super) super_packets: SuperPacketPlan,
-    pub(super) gateway: LocalGateway,
     pub(super) home: Home,
     pub(super) membership: cluster::Membership,
     pub(super) registration: Registration,
-    pub(super) datapath: Datapath,
-    pub(super) table: Table,
-    pub(super) check: EndpointCheck,
-    pub(super) info: DatapathInfo,
+    pub(super) data_plane: DataPlanePlan<'a>,
+    /// What the kernel has taken in already, if the node is new.
+    pub(super) opened: Option<Opened>,
 }
 
-impl Parts {
+impl Parts<'_> {
     pub(super) async fn run(
         self,
         listeners: Listeners,
         args: &NodeRunArgs,
         mut ending: Ending,
     ) -> Result<(), StartError> {
-        let Self {
-            name,
-            netlink,
-            underlay: (underlay, choice),
-            plan,
-            super_packets,
-            gateway,
-            home,
-            membership,
-            registration,
-            datapath,
-            table,
-            check,
-            info,
-        } = self;
+        let Self { name, own, plan, home, membership, registration, mut data_plane, opened } = self;
         let cluster::Membership { member, directory, log } = membership;
         let Member { cluster, id, .. } = member;
-        let mut devices = netlink.devices().await?;
-        devices.retain(|device| device.id.kind == DeviceKind::Port);
-        let ports: Vec<EndpointId> = devices.iter().map(|port| port.id.number).collect();
-        let other = datapath.newest_of_other_layouts()?;
-        let gate = Gate::new(&datapath.reader().tables()?, &ports, other);
-        let vtep = LocalVtep {
-            address: underlay.address.into(),
-            port: args.vxlan_port,
-            ttl: OUTER_TTL,
-            mtu: u16::try_from(underlay.mtu).unwrap_or(u16::MAX),
+        let bringing_up = LocalStatus { error: Some(BRINGING_UP.into()), ..LocalStatus::default() };
+        let (status_sender, status) = sync_watch::channel(bringing_up);
+        let (own_sender, own_address) = sync_watch::channel(own);
+        let (absence_sender, absence) = sync_watch::channel(None);
+        let reports =
+            Reports { id, status: status_sender, own: own_sender, absence: absence_sender };
+        let opened = match opened {
+            Some(opened) => Some(opened.assemble(&data_plane, &reports).await?),
+            None => None,
         };
-        let underlay_mtu = underlay.mtu;
-        let (own, own_address) = OwnAddress::new(choice, underlay.address);
-        let datapath = SharedDatapath::new(datapath);
-        let forwarding =
-            ForwardingKeeper::open(netlink.clone(), &args.state_dir, &table.forwarding())?;
-        let host_gateway = HostGateway::new(
-            netlink.clone(),
-            gateway.subnet,
-            (args.vxlan_port, registration.addresses.listen.port()),
-            (table, forwarding),
-            check.ports(),
-        );
-        let large_packets = *super_packets.devices();
-        let super_packet_health = super_packets.health().clone();
-        let settings = Settings::new(&args.resolv_conf, NETNS_FOLDER);
-        let resolve = HostResolve::new(Resolvers::new(settings, name.as_str()));
-        let questions = resolve.questions();
-        let interest = Interest::default();
-        let mut kernel = HostKernel {
-            maps: HostMaps::new(datapath.clone()),
-            devices: HostDevices::new(datapath.clone(), netlink.clone(), check.namespaces()),
-            outside: HostOutside::new(
-                datapath.clone(),
-                netlink.clone(),
-                (underlay, own, args.vxlan_port),
-                (super_packets, MergeKeeper::new(&args.state_dir)),
-                host_gateway,
-                args.xdp,
-                interest.clone(),
-            ),
-            resolve,
-        };
-        kernel.guard_underlay().await;
-        let mtus = Mtus::new(underlay_mtu, args.mtu, &BTreeMap::new());
-        let local = LocalNode {
-            id: member.id,
-            vtep,
-            endpoint_mtu: mtus.endpoint,
-            asked_mtu: args.mtu,
-            gateway,
-            large_packets,
-            super_packets: super_packet_health,
-        };
-        let (reconciler, status) = Reconciler::new(kernel, local);
         let (view, views) = sync_watch::channel(None);
         let (epoch, epochs) = sync_watch::channel(member.epoch);
         // Kept until the end: the task that learns of the node's removal drops its sender before it has ended, and a task
@@ -191,6 +118,8 @@ impl Parts {
         let keep =
             remember(Arc::clone(&home), member.clone(), directory.clone(), views.clone(), epochs);
         tasks.spawn("remember peers and epoch", keep);
+        let keep = remember_address(Arc::clone(&home), own_address.clone());
+        tasks.spawn("remember the address", keep);
         let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
         let (addresses, told) = sync_watch::channel(registration.addresses);
         let (moves, moved) = mpsc::channel(1);
@@ -207,30 +136,17 @@ impl Parts {
             epoch,
         );
         tasks.spawn("keep registered", registered);
-        let shared = (args.vxlan_port, datapath.clone());
-        let (devices, ways, gather) = nudges(&netlink, interest, shared)?;
-        tasks.spawn("gather changes of devices", gather);
-        let (rules, forwarding) = (gateway::changes()?, Netlink::forwarding_changes()?);
-        let nudges = Nudges { devices, ways, rules, forwarding };
-        let reconcile = reconcile(reconciler, gate, consensus.clone(), views.clone(), nudges);
-        tasks.spawn(RECONCILE, reconcile);
-        let monitor = Monitor::new(datapath.clone());
-        let events = datapath.lock().events()?;
-        tasks.spawn("read events", monitor.clone().pump(events));
-        let whereabouts = datapath.lock().whereabouts()?;
-
         let Listeners { tcp, unix, metrics, socket } = listeners;
+        let check = data_plane.check.clone().unless(absence);
         let controller = Controller::new(member.id, directory, voter, check);
+        let shown = Arc::new(OnceLock::new());
         let served = Arc::new(ServedNode {
             controller: controller.clone(),
             name: name.clone(),
-            view: views,
+            view: views.clone(),
             status: status.clone(),
-            datapath: datapath.clone(),
-            questions,
-            monitor,
-            whereabouts,
-            info,
+            data_plane: Arc::clone(&shown),
+            vxlan_port: args.vxlan_port,
             state_dir: args.state_dir.clone(),
             metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         });
@@ -249,19 +165,32 @@ impl Parts {
         let announce = announce(controller, name.clone(), socket.path().to_owned(), status);
         tasks.spawn("announce", announce);
 
-        let mut removed = false;
-        let mut outcome = Ok(());
-        tokio::select! {
-            // Checked first, since the tasks of a voter return as well when its log is no longer fit.
-            biased;
-            why = no_longer_fit(unfit) => outcome = Err(StartError::Cluster(why.into())),
-            () = ending.told() => tracing::info!("told to end; the data path stays"),
-            ended = tasks.until_removed() => match ended {
-                Ok(()) => removed = true,
-                // The other parts end in order all the same.
-                Err(error) => outcome = Err(error),
-            },
+        let mut is_up = opened.is_some();
+        if let Some(plane) = opened {
+            plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
         }
+        let mut bring_up = pin!(data_plane.until_up(&reports));
+        let mut removed = false;
+        let outcome = loop {
+            tokio::select! {
+                // Checked first, since the tasks of a voter return as well when its log is no longer fit.
+                biased;
+                why = no_longer_fit(&mut unfit) => break Err(StartError::Cluster(why.into())),
+                () = ending.told() => {
+                    tracing::info!("told to end; the data path stays");
+                    break Ok(());
+                }
+                ended = tasks.until_removed() => {
+                    // After a failure the other parts end in order all the same.
+                    removed = ended.is_ok();
+                    break ended;
+                }
+                plane = &mut bring_up, if !is_up => {
+                    is_up = true;
+                    plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
+                }
+            }
+        };
         stop.cancel();
         if let Some(consensus) = consensus {
             consensus.shutdown().await;
@@ -283,9 +212,9 @@ impl Parts {
     }
 }
 
-/// Waits until consensus can't go on with its log. On an agent, which has no log, it never returns.
-async fn no_longer_fit(unfit: Option<mpsc::Receiver<FatalError>>) -> FatalError {
-    let Some(mut unfit) = unfit else { return std::future::pending().await };
+/// Waits until consensus can't go on with its log. On an agent, which has no log, it never returns. Cancel safe.
+async fn no_longer_fit(unfit: &mut Option<mpsc::Receiver<FatalError>>) -> FatalError {
+    let Some(unfit) = unfit else { return std::future::pending().await };
     match unfit.recv().await {
         Some(why) => why,
         // It was shut down.

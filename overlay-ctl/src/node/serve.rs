@@ -5,7 +5,10 @@ use crate::config::Metrics;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    sys::resource::{Resource, getrlimit, setrlimit},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        socket::{setsockopt, sockopt::IpFreebind},
+    },
     unistd::Uid,
 };
 use std::{
@@ -15,7 +18,7 @@ use std::{
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
 /// The sockets, which are bound before anything is made.
 pub(super) struct Listeners {
@@ -117,16 +120,30 @@ pub(super) fn lock_folder(path: &Path) -> Result<PinFolder, StartError> {
 /// Where metrics are served if the operator does not say: other hosts do not reach the loopback, nor do endpoints.
 const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7401);
 
-/// Binds all sockets. If one can't be bound, no file is left.
+/// Binds all sockets. If one can't be bound, no file is left. Where `is_awaited`, the host need not have the address of
+/// `listen` yet: connections are accepted as soon as it has.
 ///
 /// # Errors
 /// A port is taken, or another node has the socket.
 pub(super) async fn bind(
     listen: SocketAddr,
+    is_awaited: bool,
     metrics: Option<Metrics>,
     socket: &Path,
 ) -> Result<Listeners, StartError> {
-    let tcp = bind_tcp(listen, "--listen").await?;
+    let tcp = match bind_tcp(listen, "--listen").await {
+        Err(StartError::Listen { source, .. })
+            if is_awaited && source.kind() == io::ErrorKind::AddrNotAvailable =>
+        {
+            tracing::warn!(address = %listen, "no device of this host has the address of the API yet: other nodes reach it when one has");
+            bind_awaited(listen).map_err(|source| StartError::Listen {
+                address: listen,
+                flag: "--listen",
+                source,
+            })
+        }
+        bound => bound,
+    }?;
     let metrics = match metrics {
         Some(Metrics::At(address)) => Some(bind_tcp(address, "--metrics").await?),
         Some(Metrics::Off) => None,
@@ -161,6 +178,16 @@ async fn bind_tcp(address: SocketAddr, flag: &'static str) -> Result<TcpListener
     })
 }
 
+/// Listens at an address that no device of the host has yet (IP_FREEBIND, Linux 2.4).
+fn bind_awaited(address: SocketAddr) -> io::Result<TcpListener> {
+    const BACKLOG: u32 = 1024;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    setsockopt(&socket, IpFreebind, &true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Removes the socket of a node that was killed. The socket of a living node accepts connections, and stays.
 async fn remove_dead(socket: &Path) -> Result<(), StartError> {
     let failed = |source| StartError::Socket { path: socket.to_owned(), source };
@@ -181,4 +208,24 @@ async fn remove_dead(socket: &Path) -> Result<(), StartError> {
 /// [`StartError::NotRoot`].
 pub(super) fn check_root() -> Result<(), StartError> {
     if Uid::effective().is_root() { Ok(()) } else { Err(StartError::NotRoot) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a network for documents (RFC 5737), which no host has.
+    const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)), 0);
+
+    #[tokio::test]
+    async fn only_a_node_that_awaits_its_address_listens_where_the_host_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/overlay.sock");
+        let bound = async |is_awaited| bind(NOWHERE, is_awaited, Some(Metrics::Off), &socket).await;
+        let refused = bound(false).await.map(drop);
+        assert!(matches!(refused, Err(StartError::Listen { .. })), "{refused:?}");
+        assert!(!socket.exists(), "no file is left");
+        let listeners = bound(true).await.unwrap();
+        assert_eq!(listeners.tcp.local_addr().unwrap().ip(), NOWHERE.ip());
+    }
 }

@@ -1,38 +1,34 @@
-//! Starts a node: checks what it was started with, opens the doors to the kernel, enters the cluster, and then runs it.
+//! Starts a node: checks what it was started with, enters the cluster, and runs it.
+//!
+//! A node that is new opens the doors to the kernel first: the cluster must not hear of a node that the kernel refuses. A
+//! member comes back the other way round: consensus and the API need no data plane, and a voter whose host is broken still
+//! votes.
 
 use super::{
     Home,
     addresses::{AddressPlan, advertised},
     cluster,
+    dataplane::{DataPlanePlan, check_mtu},
     ending::Ending,
-    error::{StartError, UNDERLAY_MTU_MIN},
+    error::StartError,
     folders::{held_namespaces, run_folder},
     registration::Registration,
     remove,
-    running::{OUTER_TTL, Parts},
+    running::Parts,
     serve,
 };
 use crate::{
     config::{self, Metrics, NodeRunArgs},
     dataplane::{
-        datapath::{Datapath, DatapathConfig},
-        gateway::{Table, choose_subnet},
-        host::{EndpointCheck, SharedNamespaces, SharedPorts, SuperPacketPlan},
-        kernel::{DeviceKind, LocalGateway, ObservedDevice, Station, Stations},
-        netlink::{Netlink, Underlay, UnderlayChoice},
+        datapath::Datapath,
+        gateway::choose_subnet,
+        host::{EndpointCheck, SharedNamespaces, SharedPorts},
+        kernel::DeviceKind,
+        netlink::{Netlink, UnderlayChoice},
     },
-    faces::DatapathInfo,
     model::{NodeName, Subnet},
 };
-use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4, ip16_to_v4};
-use std::net::IpAddr;
-
-/// Answers a second to one endpoint that a packet was too big: as many as the kernel sends in all
-/// (net.ipv4.icmp_msgs_per_sec).
-const ANSWERS: u32 = 1000;
-/// IPv6 addresses that one endpoint may claim: 64 at once, and one more each second. So nobody can fill the map of the
-/// claims with its own before those of others are renewed.
-const CLAIMS: Limit = Limit { gap_ns: 1_000_000_000, burst: 64 };
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Runs a node until it is told to end.
 ///
@@ -42,19 +38,14 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     serve::check_root()?;
     serve::raise_file_limit();
     let name: NodeName = args.node_name().map_err(StartError::HostName)?.parse()?;
-    Datapath::check(&args.bpffs)?;
+    let is_member = Home::is_member(&args.state_dir)?;
+    if !is_member {
+        Datapath::check(&args.bpffs)?;
+    }
     let netlink = Netlink::open().await?;
     let choice = underlay_choice(args.underlay.as_ref())?;
-    let underlay = netlink.underlay(&choice).await?;
-    if underlay.mtu < UNDERLAY_MTU_MIN {
-        return Err(StartError::UnderlayMtu { device: underlay.name, mtu: underlay.mtu });
-    }
-    if let Some(asked) = args.mtu
-        && u32::from(asked) > underlay.mtu
-    {
-        return Err(StartError::MtuTooLarge { asked, device: underlay.name, mtu: underlay.mtu });
-    }
-    let advertise = advertised(args.advertise, &netlink, &underlay).await?;
+    let (own, is_awaited) = own_address(&netlink, &choice, &args, is_member).await?;
+    let advertise = advertised(args.advertise, &netlink, own).await?;
     if let Some(listen) = args.listen.filter(|listen| listen.ip().is_unspecified()) {
         return Err(StartError::Unspecified(listen));
     }
@@ -65,21 +56,32 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         Some(Metrics::At(address)) if !address.ip().is_loopback() => Some(address),
         Some(Metrics::At(_) | Metrics::Off) | None => None,
     };
-    let gateway =
-        LocalGateway { subnet: gateway_subnet(&netlink, &args).await?, mtu: underlay.mtu };
-    let plan = AddressPlan { advertise, listen: args.listen, gateway: gateway.subnet, metrics };
-    let addresses = plan.addresses(underlay.address);
+    let gateway = gateway_subnet(&netlink, &args).await?;
+    let plan = AddressPlan { advertise, listen: args.listen, gateway, metrics };
+    let addresses = plan.addresses(own);
     let lock = serve::lock_netns()?;
-    let listeners = serve::bind(addresses.bound(), args.metrics, &args.socket).await?;
-    let pins = serve::lock_folder(&args.bpffs)?;
+    let listeners = serve::bind(addresses.bound(), is_awaited, args.metrics, &args.socket).await?;
+    let namespaces = SharedNamespaces::new(held_namespaces(&args));
+    let mut data_plane = DataPlanePlan {
+        args: &args,
+        name: name.clone(),
+        choice,
+        gateway,
+        advertised: advertise.map(Into::into),
+        api_port: addresses.listen.port(),
+        check: EndpointCheck::new(SharedPorts::new(args.vxlan_port), namespaces),
+        pins: None,
+    };
+    if !is_member {
+        data_plane.lock_pins()?;
+    }
     let mut home = Home::open(&args.state_dir, &name)?;
-    if let Err(error) = home.set_gateway(gateway.subnet) {
+    if let Err(error) = home.set_gateway(gateway) {
         let error = crate::error_chain(&error);
         tracing::warn!(error, "a reboot may give the gateway bridge another subnet");
     }
     let mut ending = Ending::listen()?;
-    let is_new = home.record().member.is_none();
-    if is_new {
+    if !is_member {
         // The endpoints still work, and belong to a node with another state folder: a mistyped path must not remove
         // their ports.
         let mut ports = netlink.devices().await?;
@@ -102,31 +104,16 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         token: args.token.clone(),
     };
     let entered = async {
-        // The kernel first: the cluster must not hear of a node that the kernel refuses.
-        let is_shared = netlink.shares_vxlan_port(args.vxlan_port).await?;
-        let mut datapath = Datapath::open(datapath_config(&args, &underlay, gateway.subnet))?;
-        // In this order no packet that comes in reaches the host's own stack at any moment.
-        netlink.ensure_barrier().await?;
-        let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
-        if is_shared {
-            // The GRO device shares the socket with it, so it is another VXLAN device's.
-            datapath.share_port()?;
-        }
-        let device = (underlay.ifindex, underlay.name.as_str());
-        let super_packets =
-            SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
-        let stations = stations(&netlink, &datapath).await?;
-        netlink.ensure_gateway_bridge(gateway.subnet, gateway.mtu, &stations).await?;
-        let table = Table::open().await?;
+        let opened = if is_member { None } else { Some(data_plane.open().await?) };
         let membership =
             cluster::enter(&mut home, &registration, args.join, run_folder(&args)).await?;
-        Ok::<_, StartError>((membership, datapath, gro_device, table, super_packets))
+        Ok::<_, StartError>((membership, opened))
     };
     let entered = tokio::select! {
         entered = entered => entered.map(Some),
         () = ending.told() => Ok(None),
     };
-    let (membership, datapath, gro_device, table, super_packets) = match entered {
+    let (membership, opened) = match entered {
         Ok(Some(entered)) => entered,
         refused => {
             // A node that never was a member leaves nothing; one that was a member keeps its pins.
@@ -136,48 +123,31 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
             return refused.map(drop);
         }
     };
-    let info = DatapathInfo {
-        underlay: underlay.name.clone(),
-        vtep: underlay.address.into(),
-        advertised: advertise.map(Into::into),
-        vxlan_port: args.vxlan_port,
-        gro_device,
-        bpffs: args.bpffs.display().to_string(),
-        gateway: gateway.subnet,
-    };
-    let namespaces = SharedNamespaces::new(held_namespaces(&args));
-    let check = EndpointCheck::new(SharedPorts::new(args.vxlan_port), namespaces);
-    let node = Parts {
-        name,
-        netlink,
-        underlay: (underlay, choice),
-        plan,
-        super_packets,
-        gateway,
-        home,
-        membership,
-        registration,
-        datapath,
-        table,
-        check,
-        info,
-    };
+    let node = Parts { name, own, plan, home, membership, registration, data_plane, opened };
     let ended = node.run(listeners, &args, ending).await;
-    drop((lock, pins));
+    drop(lock);
     ended
 }
 
-/// Where the legs that stand are reached, as the data path knows them: a node that finds no voter takes them back into the
-/// bridge, too.
-async fn stations(netlink: &Netlink, datapath: &Datapath) -> Result<Stations, StartError> {
-    let legs = datapath.reader().small()?.gateway_ports;
-    let devices = netlink.devices().await?;
-    let station = |device: &ObservedDevice| {
-        let leg = legs.get(&device.ifindex)?;
-        let address = ip16_to_v4(&leg.ip)?.into();
-        Some((device.id, Station { mac: leg.mac, address }))
+/// The address that the host has on the underlay. A member whose underlay is missing, or not fit, goes on with the address
+/// that it had last; the second part of the answer says so.
+async fn own_address(
+    netlink: &Netlink,
+    choice: &UnderlayChoice,
+    args: &NodeRunArgs,
+    is_member: bool,
+) -> Result<(Ipv4Addr, bool), StartError> {
+    let missing = match netlink.underlay(choice).await {
+        Ok(underlay) => {
+            if !is_member {
+                check_mtu(&underlay, args.mtu)?;
+            }
+            return Ok((underlay.address, false));
+        }
+        Err(missing) => missing,
     };
-    Ok(devices.iter().filter_map(station).collect())
+    let last = if is_member { Home::address(&args.state_dir)? } else { None };
+    last.map(|last| (last, true)).ok_or_else(|| missing.into())
 }
 
 /// The subnet of the node's gateway bridge: the one that was asked for, the one that the bridge has, the one that it had
@@ -205,26 +175,5 @@ fn underlay_choice(asked: Option<&config::Underlay>) -> Result<UnderlayChoice, S
             Ok(UnderlayChoice::Address(*address))
         }
         Some(config::Underlay::Address(address)) => Err(StartError::Ipv6Underlay(*address)),
-    }
-}
-
-fn datapath_config(args: &NodeRunArgs, underlay: &Underlay, gateway: Subnet) -> DatapathConfig {
-    DatapathConfig {
-        bpffs: args.bpffs.clone(),
-        underlay: underlay.uplink(),
-        config: Config {
-            vtep: ip16_from_v4(underlay.address.octets()),
-            underlay_ifindex: underlay.ifindex,
-            vxlan_port: args.vxlan_port,
-            ttl: OUTER_TTL,
-            tos_mask: if args.copy_dscp { u8::MAX } else { TOS_ECN },
-            flags: 0,
-            sample: 0,
-            storm: Limit::per_second(args.storm_limit),
-            answers: Limit::per_second(ANSWERS),
-            claims: CLAIMS,
-            gateway: gateway.net().network().octets(),
-            gateway_mask: gateway.net().netmask().octets(),
-        },
     }
 }

@@ -18,6 +18,7 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
+    net::Ipv4Addr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -159,6 +160,25 @@ pub(super) async fn remember(
         }
         if let Err(error) = stored {
             tracing::warn!(error = %crate::error_chain(&error), "the state folder can't be written");
+        }
+    }
+}
+
+/// Writes the host's address on the underlay to the state folder, so that a node that comes back without its underlay
+/// knows where it is reached.
+pub(super) async fn remember_address(
+    home: Arc<Mutex<Home>>,
+    mut own: sync_watch::Receiver<Ipv4Addr>,
+) {
+    loop {
+        let now = *own.borrow_and_update();
+        let stored = home.lock().unwrap_or_else(PoisonError::into_inner).set_address(now);
+        if let Err(error) = stored {
+            tracing::warn!(error = %crate::error_chain(&error), "the state folder can't be written");
+        }
+        if own.changed().await.is_err() {
+            // The end of the node: its tasks end by themselves.
+            return std::future::pending().await;
         }
     }
 }

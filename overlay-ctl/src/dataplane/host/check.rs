@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::watch;
 
 /// The namespaces that are held for endpoints. The API holds them before their endpoint is created, and the reconciler
 /// releases them.
@@ -40,11 +41,18 @@ impl SharedNamespaces {
 pub struct EndpointCheck {
     ports: SharedPorts,
     namespaces: SharedNamespaces,
+    absence: watch::Receiver<Option<String>>,
 }
 
 impl EndpointCheck {
+    /// Of a node whose data plane stands.
     pub(crate) fn new(ports: SharedPorts, namespaces: SharedNamespaces) -> Self {
-        Self { ports, namespaces }
+        Self { ports, namespaces, absence: watch::channel(None).1 }
+    }
+
+    /// The same check, which refuses every endpoint for as long as `absence` says why there is no data plane.
+    pub(crate) fn unless(self, absence: watch::Receiver<Option<String>>) -> Self {
+        Self { absence, ..self }
     }
 
     pub(crate) fn namespaces(&self) -> SharedNamespaces {
@@ -55,11 +63,12 @@ impl EndpointCheck {
         self.ports.clone()
     }
 
-    /// Checks the wanted ports and the namespace. The answer has the path of the namespace with which the endpoint is
+    /// Checks that there is a data plane, the wanted ports and the namespace. The answer has the path of the namespace with which the endpoint is
     /// to be stored.
     pub async fn check(&self, request: CheckEndpointRequest) -> CheckEndpointResponse {
         let CheckEndpointRequest { netns, ports, list_busy, needs_leg } = request;
-        let checked = match self.check_ports(&ports) {
+        let absence = self.absence.borrow().clone();
+        let checked = match absence.map_or_else(|| self.check_ports(&ports), Err) {
             Ok(()) => {
                 let path = self.check_netns(Path::new(&netns), needs_leg).await;
                 path.map_err(|error| crate::error_chain(&error))
@@ -100,4 +109,26 @@ pub(crate) fn host_port(port: &internal::HostPort) -> Option<HostPort> {
     let transport: Transport = port.transport.parse().ok()?;
     let number = u16::try_from(port.port).ok().and_then(NonZeroU16::new)?;
     Some((transport, port.address.parse().ok()?, number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_endpoint_is_made_while_there_is_no_data_plane() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = SharedNamespaces::new(HeldNamespaces::new(dir.path().join("netns")));
+        let (absent, absence) = watch::channel(None);
+        let check = EndpointCheck::new(SharedPorts::default(), held).unless(absence);
+        let problem = async || {
+            let netns = "/nowhere".to_owned();
+            check.check(CheckEndpointRequest { netns, ..Default::default() }).await.problem
+        };
+        assert!(problem().await.contains("/nowhere"), "what is wrong with the namespace is said");
+        absent.send_replace(Some("the data plane is not up".to_owned()));
+        assert_eq!(problem().await, "the data plane is not up");
+        absent.send_replace(None);
+        assert!(problem().await.contains("/nowhere"));
+    }
 }

@@ -11,11 +11,13 @@ pub struct OwnAddress {
 }
 
 impl OwnAddress {
-    /// The node was started with this choice, by which its address was found.
+    /// The node was started with this choice, by which `address` was found. Those who listen to `told` hear of it, if it
+    /// is not the one that they know.
     #[must_use]
-    pub fn new(choice: UnderlayChoice, address: Ipv4Addr) -> (Self, watch::Receiver<Ipv4Addr>) {
-        let (told, heard) = watch::channel(address);
-        (Self { choice, told }, heard)
+    pub fn new(choice: UnderlayChoice, address: Ipv4Addr, told: watch::Sender<Ipv4Addr>) -> Self {
+        let own = Self { choice, told };
+        own.tell(address);
+        own
     }
 
     /// The underlay with the address that takes the place of the one that `before` has, which no device has any more.

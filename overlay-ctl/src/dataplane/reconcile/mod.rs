@@ -101,16 +101,22 @@ pub struct Reconciler<K: Kernel> {
 impl<K: Kernel> Reconciler<K> {
     /// A reconciler that has not looked at the kernel yet, and the status that it will report.
     pub fn new(kernel: K, node: LocalNode) -> (Self, watch::Receiver<LocalStatus>) {
-        let waiting = LocalStatus {
+        let (status, receiver) = watch::channel(LocalStatus::default());
+        (Self::reporting(kernel, node, status), receiver)
+    }
+
+    /// A reconciler that has not looked at the kernel yet, and that reports by `status`: others may have reported by it
+    /// before, while there was no data plane.
+    pub fn reporting(kernel: K, node: LocalNode, status: watch::Sender<LocalStatus>) -> Self {
+        status.send_replace(LocalStatus {
             error: Some(
                 "waiting for a voter, or a quorum of them, before the kernel is touched".into(),
             ),
             mtus: Mtus::new(node.gateway.mtu, node.asked_mtu, &BTreeMap::new()),
             super_packets: node.super_packets.clone(),
             ..LocalStatus::default()
-        };
-        let (status, receiver) = watch::channel(waiting);
-        let reconciler = Self {
+        });
+        Self {
             kernel,
             held: Held::unknown(&node),
             node,
@@ -130,8 +136,7 @@ impl<K: Kernel> Reconciler<K> {
             unchanged: BTreeMap::new(),
             health: BTreeMap::new(),
             status,
-        };
-        (reconciler, receiver)
+        }
     }
 
     /// Runs until the view's sender is dropped.

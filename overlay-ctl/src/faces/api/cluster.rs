@@ -7,7 +7,7 @@ use crate::{
         datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
         netlink::GATEWAY_BRIDGE,
     },
-    faces::{ServedNode, Service, troubles},
+    faces::{ServedDataPlane, ServedNode, Service, troubles},
     model::NodeId,
     proto::v1::{
         self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
@@ -56,7 +56,7 @@ impl Cluster for Api {
             revision: view.as_ref().map_or(0, |view| view.revision),
             programmed_revision,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            datapath: Some(self.datapath_status(name_of)),
+            datapath: self.data_plane.get().map(|plane| self.datapath_status(plane, name_of)),
             alarms: alarms.iter().map(ToString::to_string).collect(),
             troubles: troubles(Service::Node, &self.facts()),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),
@@ -75,7 +75,7 @@ impl Cluster for Api {
                 "this is a node of cluster {cluster}, not of {meant}"
             )));
         }
-        let (ours, theirs) = (u32::from(self.info.vxlan_port), message.vxlan_port);
+        let (ours, theirs) = (u32::from(self.vxlan_port), message.vxlan_port);
         if theirs != 0 && theirs != ours {
             return Err(Status::failed_precondition(format!(
                 "the VXLAN port is {theirs} there and {ours} here, and packets would be lost both ways: start every node with the same `--vxlan-port`"
@@ -87,10 +87,14 @@ impl Cluster for Api {
 }
 
 impl ServedNode {
-    fn datapath_status(&self, name_of: impl Fn(NodeId) -> Option<String>) -> DatapathStatus {
+    fn datapath_status(
+        &self,
+        plane: &ServedDataPlane,
+        name_of: impl Fn(NodeId) -> Option<String>,
+    ) -> DatapathStatus {
         let status = self.status.borrow().clone();
         let mut errors: Vec<String> = status.error.into_iter().collect();
-        let datapath = self.datapath.lock();
+        let datapath = plane.datapath.lock();
         let counters = datapath.counters().unwrap_or_else(|error| {
             errors.push(crate::error_chain(&error));
             Vec::new()
@@ -110,7 +114,7 @@ impl ServedNode {
             errors.push(crate::error_chain(&error));
             Vec::new()
         });
-        let info = &self.info;
+        let info = &plane.info;
         let vtep = status.vtep.unwrap_or(info.vtep);
         // Not a program's count, hence not in the maps.
         let unseen = Some(status.unseen).filter(|unseen| unseen.packets > 0);

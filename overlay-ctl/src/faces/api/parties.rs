@@ -2,7 +2,7 @@
 
 use crate::{
     control::state::View,
-    dataplane::kernel::EndpointHealth,
+    dataplane::{datapath::Whereabouts, kernel::EndpointHealth},
     faces::ServedNode,
     model::{Endpoint, NodeId},
     proto::v1,
@@ -45,8 +45,9 @@ impl Parties {
     /// of a packet from the underlay is found by the frame's source address.
     pub(super) fn of(event: &Event, served: &ServedNode) -> Self {
         let Some(view) = served.view.borrow().clone() else { return Self::default() };
-        let names = Names { served, view };
-        let maps = &served.whereabouts;
+        let Some(plane) = served.data_plane.get() else { return Self::default() };
+        let maps = &plane.whereabouts;
+        let names = Names { served, maps, view };
         let direction = Direction::ALL.into_iter().find(|d| *d as u32 == event.direction);
         let from = maps.endpoint(event.vni, event.src_mac);
         let to = maps.endpoint(event.vni, event.dst_mac);
@@ -127,6 +128,7 @@ impl Parties {
 /// The names that a node knows.
 struct Names<'a> {
     served: &'a ServedNode,
+    maps: &'a Whereabouts,
     view: Arc<View>,
 }
 
@@ -137,7 +139,7 @@ impl Names<'_> {
     }
 
     fn party(&self, vni: u32, mac: MacBytes) -> Option<Party> {
-        let entry = self.served.whereabouts.endpoint(vni, mac)?;
+        let entry = self.maps.endpoint(vni, mac)?;
         self.endpoint(vni, entry.endpoint)
     }
 
@@ -167,8 +169,10 @@ impl Names<'_> {
     fn node(&self, vtep: Ip16) -> Option<String> {
         let id: NodeId = match vtep {
             IP16_NONE => return None,
-            own if own == self.served.vtep().ip16() => self.served.controller.id(),
-            _ => self.served.whereabouts.node(vtep)?.node,
+            own if self.served.vtep().is_some_and(|vtep| own == vtep.ip16()) => {
+                self.served.controller.id()
+            }
+            _ => self.maps.node(vtep)?.node,
         };
         Some(self.view.nodes.get(&id)?.name.to_string())
     }

@@ -22,7 +22,9 @@ impl Watch for Api {
         let request = request.into_inner();
         let sample = NonZeroU32::new(request.sample);
         let filter = Filter::new(request, self)?;
-        let listener = self
+        let plane = self.data_plane.get();
+        let plane = plane.ok_or_else(|| Status::unavailable(self.absence()))?;
+        let listener = plane
             .monitor
             .listen(sample)
             .map_err(|error| Status::internal(crate::error_chain(&error)))?;

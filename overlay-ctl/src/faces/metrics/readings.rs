@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     dataplane::datapath::{DatapathError, MapUsage, ProgramStatus, run_time_is_counted},
-    faces::ServedNode,
+    faces::{ServedDataPlane, ServedNode},
     model::Revision,
 };
 use overlay_common::{Counter, Direction, DropReason};
@@ -36,6 +36,25 @@ pub(super) struct Readings {
     programs: Vec<ProgramStatus>,
 }
 
+/// What only a data plane has. Without one there is nothing of it, and the rest is scraped all the same.
+#[derive(Debug, Default)]
+struct DataPlaneReadings {
+    counters: Vec<(Option<DropReason>, Direction, Counter)>,
+    maps: Vec<MapUsage>,
+    programs: Vec<ProgramStatus>,
+    questions: Vec<(&'static str, u64)>,
+}
+
+impl DataPlaneReadings {
+    fn take(plane: &ServedDataPlane) -> Result<Self, DatapathError> {
+        let datapath = plane.datapath.lock();
+        let (counters, reader) = (datapath.counters()?, datapath.reader());
+        let programs = datapath.programs()?;
+        drop(datapath);
+        Ok(Self { counters, maps: reader.usage()?, programs, questions: plane.questions.read() })
+    }
+}
+
 /// This node's endpoints.
 #[derive(Debug, Default)]
 struct EndpointCounts {
@@ -50,11 +69,9 @@ impl Readings {
         node: &ServedNode,
         former: &mut FormerEndpoints,
     ) -> Result<Self, DatapathError> {
-        let datapath = node.datapath.lock();
-        let (counters, reader) = (datapath.counters()?, datapath.reader());
-        let mut programs = datapath.programs()?;
-        drop(datapath);
-        let maps = reader.usage()?;
+        let plane = node.data_plane.get();
+        let DataPlaneReadings { counters, maps, mut programs, questions } =
+            plane.map(DataPlaneReadings::take).transpose()?.unwrap_or_default();
         if !run_time_is_counted().unwrap_or(false) {
             // The numbers from before the kernel stopped counting stay valid.
             programs.retain(|program| program.run_count > 0);
@@ -80,7 +97,7 @@ impl Readings {
             alarms: AlarmReadings::take(node),
             endpoints,
             traffic: TrafficReadings::take(node, former),
-            questions: node.questions.read(),
+            questions,
             programs,
         })
     }

@@ -55,13 +55,14 @@ impl TrafficReadings {
     pub(super) fn take(node: &ServedNode, former: &mut FormerEndpoints) -> Self {
         let mut readings = Self::default();
         let Some(view) = node.view.borrow().clone() else { return readings };
+        let Some(plane) = node.data_plane.get() else { return readings };
         let status = node.status.borrow().clone();
         let own = view.all_endpoints().filter(|e| e.node() == Some(node.controller.id()));
         for endpoint in own {
             let Some(network) = view.networks.get(&endpoint.network) else { continue };
             let Some(health) = status.endpoints.get(&endpoint.id) else { continue };
-            let Some(port) = node.whereabouts.port(health.ifindex) else { continue };
-            let Some(traffic) = node.whereabouts.traffic(port.slot) else {
+            let Some(port) = plane.whereabouts.port(health.ifindex) else { continue };
+            let Some(traffic) = plane.whereabouts.traffic(port.slot) else {
                 readings.uncounted += 1;
                 continue;
             };

@@ -1,0 +1,400 @@
+//! The node's data plane: what it is brought up from, in which order, and how it is tried again where the host refuses it.
+//!
+//! Architecture invariant: what an earlier run left in the kernel goes on until another data plane has taken it over. An
+//! attempt that fails takes nothing back, and nothing is swept before the gate opens.
+
+use super::{
+    error::{StartError, UNDERLAY_MTU_MIN},
+    folders::NETNS_FOLDER,
+    gate::Gate,
+    named::Tasks,
+    retry::until_done,
+    serve::{PinFolder, lock_folder},
+    tasks::{nudges, reconcile},
+};
+use crate::{
+    config::NodeRunArgs,
+    control::{consensus::Consensus, state::View, voter::Machine},
+    dataplane::{
+        datapath::{Datapath, DatapathConfig, Events},
+        dns::{Resolvers, Settings},
+        gateway::{self, Table},
+        host::{
+            EndpointCheck, ForwardingKeeper, HostDevices, HostGateway, HostKernel, HostMaps,
+            HostOutside, HostResolve, MergeKeeper, Monitor, OwnAddress, SharedDatapath,
+            SuperPacketPlan,
+        },
+        kernel::{DeviceKind, LocalGateway, LocalStatus, Mtus, ObservedDevice, Station, Stations},
+        netlink::{Interest, Netlink, Underlay, UnderlayChoice},
+        reconcile::{LocalNode, LocalVtep, Nudges, Reconciler},
+    },
+    faces::{DatapathInfo, ServedDataPlane},
+    model::{EndpointId, NodeId, NodeName, Subnet, Vtep},
+};
+use futures::future::BoxFuture;
+use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4, ip16_to_v4};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, OnceLock},
+};
+use tokio::sync::watch::{Receiver, Sender};
+
+/// TTL of outer packets.
+const OUTER_TTL: u8 = 64;
+/// Answers a second to one endpoint that a packet was too big: as many as the kernel sends in all
+/// (net.ipv4.icmp_msgs_per_sec).
+const ANSWERS: u32 = 1000;
+/// IPv6 addresses that one endpoint may claim: 64 at once, and one more each second. So nobody can fill the map of the
+/// claims with its own before those of others are renewed.
+const CLAIMS: Limit = Limit { gap_ns: 1_000_000_000, burst: 64 };
+/// The name of the task that changes the kernel.
+pub(super) const RECONCILE: &str = "reconcile";
+/// What a node's data plane is brought up from. It stays the same at each attempt.
+pub(super) struct DataPlanePlan<'a> {
+    pub(super) args: &'a NodeRunArgs,
+    pub(super) name: NodeName,
+    /// How the underlay is chosen.
+    pub(super) choice: UnderlayChoice,
+    /// The subnet of the gateway bridge.
+    pub(super) gateway: Subnet,
+    /// The address to which other nodes send, if it was given one.
+    pub(super) advertised: Option<Vtep>,
+    /// The port of the node's API.
+    pub(super) api_port: u16,
+    pub(super) check: EndpointCheck,
+    /// The folder of the pins, since it was first locked.
+    pub(super) pins: Option<PinFolder>,
+}
+
+/// Whom a member's data plane reports to.
+pub(super) struct Reports {
+    /// The node's id.
+    pub(super) id: NodeId,
+    pub(super) status: Sender<LocalStatus>,
+    /// The host's address on the underlay.
+    pub(super) own: Sender<Ipv4Addr>,
+    /// Why there is no data plane; `None` = there is one, or the first attempt is under way.
+    pub(super) absence: Sender<Option<String>>,
+}
+
+/// What the kernel has taken in: programs, and the devices that only exist.
+pub(super) struct Opened {
+    netlink: Netlink,
+    underlay: Underlay,
+    datapath: Datapath,
+    gro_device: String,
+    table: Table,
+    super_packets: SuperPacketPlan,
+}
+
+/// A data plane that is ready to be run.
+pub(super) struct DataPlane {
+    reconciler: Reconciler<HostKernel>,
+    gate: Gate,
+    nudges: Nudges,
+    /// Gathers the kernel's events for `nudges`.
+    gather: BoxFuture<'static, ()>,
+    events: Events,
+    served: ServedDataPlane,
+}
+
+impl DataPlanePlan<'_> {
+    /// Locks the folder of the pins, unless it is locked.
+    ///
+    /// # Errors
+    /// [`StartError::PinsTaken`], or it can't be made.
+    pub(super) fn lock_pins(&mut self) -> Result<(), StartError> {
+        if self.pins.is_none() {
+            self.pins = Some(lock_folder(&self.args.bpffs)?);
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel what every member needs in it. What fails first is what is looked at first: reading comes before
+    /// writing.
+    ///
+    /// # Errors
+    /// The host refuses a part. What an earlier run left in the kernel works as before.
+    pub(super) async fn open(&mut self) -> Result<Opened, StartError> {
+        let args = self.args;
+        Datapath::check(&args.bpffs)?;
+        // One of its own: the socket of an earlier attempt may be broken.
+        let netlink = Netlink::open().await?;
+        let underlay = netlink.underlay(&self.choice).await?;
+        check_mtu(&underlay, args.mtu)?;
+        self.lock_pins()?;
+        let table = Table::open().await?;
+        let is_shared = netlink.shares_vxlan_port(args.vxlan_port).await?;
+        let mut datapath = Datapath::open(self.datapath_config(&underlay))?;
+        // In this order no packet that comes in reaches the host's own stack at any moment.
+        netlink.ensure_barrier().await?;
+        let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
+        if is_shared {
+            // The GRO device shares the socket with it, so it is another VXLAN device's.
+            datapath.share_port()?;
+        }
+        let device = (underlay.ifindex, underlay.name.as_str());
+        let super_packets =
+            SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
+        let stations = stations(&netlink, &datapath).await?;
+        netlink.ensure_gateway_bridge(self.gateway, underlay.mtu, &stations).await?;
+        Ok(Opened { netlink, underlay, datapath, gro_device, table, super_packets })
+    }
+
+    /// Brings the data plane of a member up, and tries again for as long as the host refuses it. Meanwhile the node's
+    /// status says why, and no endpoint is made here.
+    pub(super) async fn until_up(&mut self, reports: &Reports) -> DataPlane {
+        let name = self.name.clone();
+        let tell = |why: &str| {
+            tracing::error!(why, "the data plane is not up; it is tried again and again");
+            let why = format!(
+                "the data plane of node {name} is not up, and is tried again by itself: {why}"
+            );
+            reports.status.send_modify(|status| status.error = Some(why.clone()));
+            reports.absence.send_replace(Some(why));
+        };
+        let attempt = async || self.open().await?.assemble(self, reports).await;
+        let plane = until_done(attempt, tell).await;
+        if reports.absence.send_replace(None).is_some() {
+            tracing::info!("the data plane is up");
+        }
+        plane
+    }
+
+    fn datapath_config(&self, underlay: &Underlay) -> DatapathConfig {
+        let Self { args, gateway, .. } = self;
+        DatapathConfig {
+            bpffs: args.bpffs.clone(),
+            underlay: underlay.uplink(),
+            config: Config {
+                vtep: ip16_from_v4(underlay.address.octets()),
+                underlay_ifindex: underlay.ifindex,
+                vxlan_port: args.vxlan_port,
+                ttl: OUTER_TTL,
+                tos_mask: if args.copy_dscp { u8::MAX } else { TOS_ECN },
+                flags: 0,
+                sample: 0,
+                storm: Limit::per_second(args.storm_limit),
+                answers: Limit::per_second(ANSWERS),
+                claims: CLAIMS,
+                gateway: gateway.net().network().octets(),
+                gateway_mask: gateway.net().netmask().octets(),
+            },
+        }
+    }
+}
+
+impl Opened {
+    /// Puts the parts together that act on the kernel. The address of the underlay is told, and the status says from here on
+    /// what the reconciler knows.
+    ///
+    /// # Errors
+    /// A map, a file of the state folder or a netlink socket fails.
+    pub(super) async fn assemble(
+        self,
+        plan: &DataPlanePlan<'_>,
+        reports: &Reports,
+    ) -> Result<DataPlane, StartError> {
+        let Self { netlink, underlay, datapath, gro_device, table, super_packets } = self;
+        let DataPlanePlan { args, name, choice, gateway, advertised, api_port, check, .. } = plan;
+        let mut devices = netlink.devices().await?;
+        devices.retain(|device| device.id.kind == DeviceKind::Port);
+        let ports: Vec<EndpointId> = devices.iter().map(|port| port.id.number).collect();
+        let other = datapath.newest_of_other_layouts()?;
+        let gate = Gate::new(&datapath.reader().tables()?, &ports, other);
+        let vtep = underlay.address.into();
+        let info = DatapathInfo {
+            underlay: underlay.name.clone(),
+            vtep,
+            advertised: *advertised,
+            vxlan_port: args.vxlan_port,
+            gro_device,
+            bpffs: args.bpffs.display().to_string(),
+            gateway: *gateway,
+        };
+        let underlay_mtu = underlay.mtu;
+        let mtu = u16::try_from(underlay_mtu).unwrap_or(u16::MAX);
+        let vtep = LocalVtep { address: vtep, port: args.vxlan_port, ttl: OUTER_TTL, mtu };
+        let datapath = SharedDatapath::new(datapath);
+        let forwarding =
+            ForwardingKeeper::open(netlink.clone(), &args.state_dir, &table.forwarding())?;
+        let host_gateway = HostGateway::new(
+            netlink.clone(),
+            *gateway,
+            (args.vxlan_port, *api_port),
+            (table, forwarding),
+            check.ports(),
+        );
+        let large_packets = *super_packets.devices();
+        let super_packet_health = super_packets.health().clone();
+        let settings = Settings::new(&args.resolv_conf, NETNS_FOLDER);
+        let resolve = HostResolve::new(Resolvers::new(settings, name.as_str()));
+        let questions = resolve.questions();
+        let interest = Interest::default();
+        let (devices, ways, gather) =
+            nudges(&netlink, interest.clone(), (args.vxlan_port, datapath.clone()))?;
+        let (rules, forwarding) = (gateway::changes()?, Netlink::forwarding_changes()?);
+        let nudges = Nudges { devices, ways, rules, forwarding };
+        let events = datapath.lock().events()?;
+        let whereabouts = datapath.lock().whereabouts()?;
+        // Nothing fails from here on.
+        let own = OwnAddress::new(choice.clone(), underlay.address, reports.own.clone());
+        let mut kernel = HostKernel {
+            maps: HostMaps::new(datapath.clone()),
+            devices: HostDevices::new(datapath.clone(), netlink.clone(), check.namespaces()),
+            outside: HostOutside::new(
+                datapath.clone(),
+                netlink,
+                (underlay, own, args.vxlan_port),
+                (super_packets, MergeKeeper::new(&args.state_dir)),
+                host_gateway,
+                args.xdp,
+                interest,
+            ),
+            resolve,
+        };
+        kernel.guard_underlay().await;
+        let local = LocalNode {
+            id: reports.id,
+            vtep,
+            endpoint_mtu: Mtus::new(underlay_mtu, args.mtu, &BTreeMap::new()).endpoint,
+            asked_mtu: args.mtu,
+            gateway: LocalGateway { subnet: *gateway, mtu: underlay_mtu },
+            large_packets,
+            super_packets: super_packet_health,
+        };
+        let monitor = Monitor::new(datapath.clone());
+        Ok(DataPlane {
+            reconciler: Reconciler::reporting(kernel, local, reports.status.clone()),
+            gate,
+            nudges,
+            gather: Box::pin(gather),
+            events,
+            served: ServedDataPlane { datapath, questions, monitor, whereabouts, info },
+        })
+    }
+}
+
+impl DataPlane {
+    /// Runs it, by tasks of these, and shows it to the node's faces.
+    pub(super) fn start(
+        self,
+        tasks: &mut Tasks,
+        consensus: Option<Consensus<Machine>>,
+        views: Receiver<Option<Arc<View>>>,
+        shown: &OnceLock<ServedDataPlane>,
+    ) {
+        let Self { reconciler, gate, nudges, gather, events, served } = self;
+        tasks.spawn("gather changes of devices", gather);
+        tasks.spawn(RECONCILE, reconcile(reconciler, gate, consensus, views, nudges));
+        tasks.spawn("read events", served.monitor.clone().pump(events));
+        if shown.set(served).is_err() {
+            unreachable!("a data plane comes up once in the life of a node");
+        }
+    }
+}
+
+/// Fails if the underlay can't carry the packets of endpoints, or those of the MTU that was asked for.
+pub(super) fn check_mtu(underlay: &Underlay, asked: Option<u16>) -> Result<(), StartError> {
+    let (device, mtu) = (underlay.name.clone(), underlay.mtu);
+    match asked {
+        _ if mtu < UNDERLAY_MTU_MIN => Err(StartError::UnderlayMtu { device, mtu }),
+        Some(asked) if u32::from(asked) > mtu => {
+            Err(StartError::MtuTooLarge { asked, device, mtu })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where the legs that stand are reached, as the data path knows them: a node that finds no voter takes them back into the
+/// bridge, too.
+async fn stations(netlink: &Netlink, datapath: &Datapath) -> Result<Stations, StartError> {
+    let legs = datapath.reader().small()?.gateway_ports;
+    let devices = netlink.devices().await?;
+    let station = |device: &ObservedDevice| {
+        let leg = legs.get(&device.ifindex)?;
+        let address = ip16_to_v4(&leg.ip)?.into();
+        Some((device.id, Station { mac: leg.mac, address }))
+    };
+    Ok(devices.iter().filter_map(station).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::{
+        host::{SharedNamespaces, SharedPorts},
+        kernel::LinkLayer,
+        netlink::HeldNamespaces,
+    };
+    use clap::{Args as _, FromArgMatches as _};
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    /// Virtual time: what has not happened by then never will.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+
+    /// The host has no BPF file system, or the test no right to use one: either is the first thing that is looked at.
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_refuses_the_data_plane_is_left_alone_and_the_node_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let bpffs = dir.path().join("not-bpffs");
+        let words = ["run", "--bpffs", bpffs.to_str().unwrap()];
+        let matches = NodeRunArgs::augment_args(clap::Command::new("run")).get_matches_from(words);
+        let args = NodeRunArgs::from_arg_matches(&matches).unwrap();
+        let held = SharedNamespaces::new(HeldNamespaces::new(dir.path().join("netns")));
+        let mut plan = DataPlanePlan {
+            args: &args,
+            name: "h1".parse().unwrap(),
+            choice: UnderlayChoice::Auto,
+            gateway: "172.18.0.0/16".parse().unwrap(),
+            advertised: None,
+            api_port: 7400,
+            check: EndpointCheck::new(SharedPorts::default(), held),
+            pins: None,
+        };
+        let reports = Reports {
+            id: 1,
+            status: Sender::default(),
+            own: Sender::new(Ipv4Addr::LOCALHOST),
+            absence: Sender::default(),
+        };
+        assert!(timeout(FOR_EVER, plan.until_up(&reports)).await.is_err(), "nothing is up");
+        let why = crate::error_chain(&Datapath::check(&bpffs).unwrap_err());
+        let absence = reports.absence.borrow().clone().expect("a reason");
+        assert_eq!(
+            absence,
+            format!("the data plane of node h1 is not up, and is tried again by itself: {why}")
+        );
+        let status = LocalStatus { error: Some(absence), ..LocalStatus::default() };
+        assert_eq!(*reports.status.borrow(), status);
+        assert!(!bpffs.exists() && plan.pins.is_none(), "nothing was made");
+    }
+
+    #[test]
+    fn an_underlay_must_carry_what_endpoints_send() {
+        let underlay = |mtu| Underlay {
+            ifindex: 2,
+            name: "eth0".to_owned(),
+            address: Ipv4Addr::new(10, 0, 0, 1),
+            mtu,
+            is_silent: false,
+            link_layer: LinkLayer::Ethernet,
+            vrf: None,
+        };
+        for (mtu, asked, refused) in [
+            (UNDERLAY_MTU_MIN - 1, None, Some("at least")),
+            (UNDERLAY_MTU_MIN, None, None),
+            (1500, Some(1500), None),
+            (1500, Some(1501), Some("--mtu 1501 is more")),
+        ] {
+            let said = check_mtu(&underlay(mtu), asked).err().map(|error| error.to_string());
+            let is_as_said = match (&said, refused) {
+                (Some(said), Some(words)) => said.contains(words),
+                (said, refused) => said.is_none() && refused.is_none(),
+            };
+            assert!(is_as_said, "{mtu} {asked:?}: {said:?}");
+        }
+    }
+}
