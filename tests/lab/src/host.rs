@@ -103,6 +103,11 @@ impl Host {
 
     /// Starts the node and does not wait for an answer.
     pub fn spawn_node(&self, args: &[&str]) -> Result<()> {
+        self.spawn_node_under(&[], args)
+    }
+
+    /// Does the same as [`Self::spawn_node`], with these words before the node's command line.
+    fn spawn_node_under(&self, words: &[&str], args: &[&str]) -> Result<()> {
         let mut node = self.node();
         if let Some(process) = &mut node.process
             && process.is_running()?
@@ -110,10 +115,9 @@ impl Host {
             bail!("{}'s node runs already", self.name);
         }
         node.args = args.iter().map(|&arg| arg.to_owned()).collect();
-        node.process = Some(
-            self.netns
-                .start(&self.node_command(args).iter().map(String::as_str).collect::<Vec<_>>())?,
-        );
+        let command = self.node_command(args);
+        let words = words.iter().copied().chain(command.iter().map(String::as_str));
+        node.process = Some(self.netns.start(&words.collect::<Vec<_>>())?);
         Ok(())
     }
 
@@ -142,7 +146,8 @@ impl Host {
         words
     }
 
-    /// Waits until the node answers on its socket. Fails at once if the node has ended.
+    /// Waits until the node answers on its socket, and has its data plane, which a node that was started again has later.
+    /// Fails at once if the node has ended.
     pub fn wait_until_serving(&self) -> Result<()> {
         let mut ended = None;
         eventually(&format!("{}'s node serves", self.name), START, || {
@@ -150,7 +155,11 @@ impl Host {
                 ended = Some(());
                 return Ok(());
             }
-            self.overlay(&["status"]).map(drop)
+            let status = self.overlay_json(&["status"])?;
+            if status["datapath"].is_null() {
+                bail!("it has no data plane: {}", status["troubles"]);
+            }
+            Ok(())
         })?;
         if ended.is_some() {
             bail!("{}'s node ended:\n{}", self.name, self.log());
@@ -214,8 +223,13 @@ impl Host {
 
     /// Starts the node with the arguments of its last start, and does not wait.
     pub fn spawn_again(&self) -> Result<()> {
+        self.spawn_again_under(&[])
+    }
+
+    /// Does the same as [`Self::spawn_again`], with these words before the node's command line.
+    pub fn spawn_again_under(&self, words: &[&str]) -> Result<()> {
         let args = self.node().args.clone();
-        self.spawn_node(&args.iter().map(String::as_str).collect::<Vec<_>>())
+        self.spawn_node_under(words, &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Starts the node with these further arguments. Fails unless the node refuses to run.
