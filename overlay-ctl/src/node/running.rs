@@ -136,10 +136,14 @@ impl Parts<'_> {
             epoch,
         );
         tasks.spawn("keep registered", registered);
+        let shown = Arc::new(OnceLock::new());
+        let mut is_up = opened.is_some();
+        if let Some(plane) = opened {
+            plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
+        }
         let Listeners { tcp, unix, metrics, socket } = listeners;
         let check = data_plane.check.clone().unless(absence);
         let controller = Controller::new(member.id, directory, voter, check);
-        let shown = Arc::new(OnceLock::new());
         let served = Arc::new(ServedNode {
             controller: controller.clone(),
             name: name.clone(),
@@ -165,10 +169,6 @@ impl Parts<'_> {
         let announce = announce(controller, name.clone(), socket.path().to_owned(), status);
         tasks.spawn("announce", announce);
 
-        let mut is_up = opened.is_some();
-        if let Some(plane) = opened {
-            plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
-        }
         let mut bring_up = pin!(data_plane.until_up(&reports));
         let mut removed = false;
         let outcome = loop {
