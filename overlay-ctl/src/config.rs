@@ -1,4 +1,4 @@
-//! The arguments of `overlay node run`, which are the node's whole configuration.
+//! The arguments of `overlay node run`, which are the node's whole configuration, and those of `overlay node reset`.
 //!
 //! They are not part of `faces::cli`, so that the node does not depend on the command line.
 
@@ -15,6 +15,10 @@ use std::{
 /// Least MTU of the underlay: with it, endpoints get the smallest packet that every link must carry
 /// for IPv4 (RFC 791, section 3.2).
 const MTU_MIN: i64 = Encapsulation::VxlanIpv4.underlay_mtu_min() as i64;
+/// The state folder where no other is given.
+const STATE_DIR: &str = "/var/lib/overlay";
+/// The folder of the pins where no other is given.
+const BPFFS: &str = "/sys/fs/bpf/overlay";
 /// File in which the kernel shows the host's name, the default of the node's name.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 
@@ -43,13 +47,13 @@ pub struct NodeRunArgs {
     #[arg(long, requires = "join", env = "OVERLAY_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Folder of the log, the snapshots and the node's identity
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/overlay")]
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
     /// Unix socket of the local API: the command line's own --socket.
     #[arg(skip)]
     pub socket: PathBuf,
     /// Folder of a mounted bpffs for maps and links; each node needs its own
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/overlay")]
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
     pub bpffs: PathBuf,
     /// Bytes of the largest packet that the underlay carries, VXLAN's headers included; endpoints get 50
     /// less [default: the least MTU of the underlay device and of the routes to the other nodes; the node
@@ -97,10 +101,47 @@ impl NodeRunArgs {
     /// # Errors
     /// The host's name is needed and cannot be read.
     pub fn node_name(&self) -> io::Result<String> {
-        match &self.name {
-            Some(name) => Ok(name.clone()),
-            None => Ok(std::fs::read_to_string(HOSTNAME)?.trim_end().to_owned()),
-        }
+        name_or_host_s(self.name.as_ref())
+    }
+}
+
+fn name_or_host_s(name: Option<&String>) -> io::Result<String> {
+    match name {
+        Some(name) => Ok(name.clone()),
+        None => Ok(std::fs::read_to_string(HOSTNAME)?.trim_end().to_owned()),
+    }
+}
+
+/// The arguments with which a node that has ended is reset.
+#[derive(Clone, Debug, Args)]
+pub struct NodeResetArgs {
+    /// The node's state folder
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// The node's socket, where the state folder does not say it: the command line's own --socket.
+    #[arg(skip)]
+    pub socket: PathBuf,
+    /// Name of the node, where the state folder does not say it [default: the host's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Folder of the node's maps and links, where the state folder does not say it (in `run.json`)
+    #[arg(long, value_name = "DIR", default_value = BPFFS)]
+    pub bpffs: PathBuf,
+    /// UDP port of VXLAN, where the state folder does not say it
+    #[arg(long, value_name = "PORT", default_value_t = overlay_common::VXLAN_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
+    /// Remove endpoints' devices also where the state folder holds no node: that of their node is lost
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl NodeResetArgs {
+    /// As [`NodeRunArgs::node_name`].
+    ///
+    /// # Errors
+    /// The host's name is needed and cannot be read.
+    pub fn node_name(&self) -> io::Result<String> {
+        name_or_host_s(self.name.as_ref())
     }
 }
 

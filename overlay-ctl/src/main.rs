@@ -2,21 +2,31 @@
 
 use clap::Parser as _;
 use overlay_ctl::{
-    config::NodeRunArgs,
-    faces::cli::{Cli, run},
+    config::{NodeResetArgs, NodeRunArgs},
+    faces::cli::{Cli, OnHost, Reset, run},
+    node,
 };
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    run(Cli::parse(), node_run).await
+    run(Cli::parse(), &Host).await
 }
 
-async fn node_run(args: NodeRunArgs) -> anyhow::Result<()> {
-    // Logs go to stderr, so that stdout is only what was asked for.
-    let filter =
-        EnvFilter::try_from_env("OVERLAY_LOG").unwrap_or_else(|_| EnvFilter::new("info,raft=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    Ok(overlay_ctl::node::run(args).await?)
+/// This host.
+struct Host;
+
+impl OnHost for Host {
+    async fn run(&self, args: NodeRunArgs) -> anyhow::Result<()> {
+        // Logs go to stderr, so that stdout is only what was asked for.
+        let filter = EnvFilter::try_from_env("OVERLAY_LOG")
+            .unwrap_or_else(|_| EnvFilter::new("info,raft=warn"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        Ok(node::run(args).await?)
+    }
+
+    async fn reset(&self, args: NodeResetArgs) -> anyhow::Result<Reset> {
+        Ok(node::reset(args).await?)
+    }
 }

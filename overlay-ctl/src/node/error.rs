@@ -225,7 +225,7 @@ pub enum StartError {
     #[error(transparent)]
     Watch(#[from] Unreadable),
     /// Endpoints of a node with another state folder still work here.
-    #[error("{ports} endpoints of an earlier node still have their ports here, but the state folder {} is new: start with that node's --state-dir; or, to give its endpoints up, remove every device `ip link` shows as ovp…", .state_dir.display())]
+    #[error("{ports} endpoints of an earlier node still have their ports here, but the state folder {} is new: start with that node's --state-dir; or, to give its endpoints up, run `overlay node reset` with it, and with --force if it is lost", .state_dir.display())]
     PortsStand {
         /// Number of their ports.
         ports: usize,

@@ -6,15 +6,25 @@ use std::path::Path;
 /// Where `ip netns` looks for files that take the place of the host's in a namespace.
 pub(super) const NETNS_FOLDER: &str = "/etc/netns";
 
-/// The folder of what a node needs as long as the machine runs: that of its socket.
+/// The run folder of a node with these arguments.
 pub(super) fn run_folder(args: &NodeRunArgs) -> &Path {
-    match args.socket.parent() {
+    folder_of(&args.socket)
+}
+
+/// The folder of what a node needs as long as the machine runs: that of its socket.
+pub(super) fn folder_of(socket: &Path) -> &Path {
+    match socket.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
 }
 
-/// In the node's runtime folder, beside its socket.
+/// The namespaces that are held by a node with these arguments.
 pub(super) fn held_namespaces(args: &NodeRunArgs) -> HeldNamespaces {
-    HeldNamespaces::new(args.socket.with_extension("netns"))
+    held_beside(&args.socket)
+}
+
+/// The namespaces that are held in the node's run folder, beside its socket.
+pub(super) fn held_beside(socket: &Path) -> HeldNamespaces {
+    HeldNamespaces::new(socket.with_extension("netns"))
 }

@@ -1,11 +1,12 @@
 //! The state folder: one node's identity, membership and peers, each in a file that is replaced as a whole.
 
+use super::lock::lock_file;
 use crate::{
     control::peers::Peer,
     durable::{FileError, read_json, write_json},
     model::{NodeId, NodeName, Revision, Subnet},
 };
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -14,11 +15,14 @@ use std::{
 };
 use uuid::Uuid;
 
-const LOCK: &str = "lock";
+/// The lock, which a node holds for as long as it runs.
+pub(super) const LOCK: &str = "lock";
 const NODE: &str = "node.json";
 const PEERS: &str = "peers.json";
 const GATEWAY: &str = "gateway.json";
 const ADDRESS: &str = "address.json";
+/// The files that the node itself keeps in the folder, beside the lock. The last one says whose folder it is.
+pub(super) const FILES: [&str; 4] = [PEERS, GATEWAY, ADDRESS, NODE];
 
 /// Why a state folder can't be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,7 @@ pub enum HomeError {
         join: std::net::SocketAddr,
     },
     /// The cluster has removed the node in it.
-    #[error("node {name} was removed from its cluster: to join again as a new node, give --state-dir another folder, or remove {}", .path.display())]
+    #[error("node {name} was removed from its cluster: to join again as a new node, run `overlay node reset --state-dir {}` first, or give --state-dir another folder", .path.display())]
     Removed {
         /// The folder.
         path: PathBuf,
@@ -101,25 +105,9 @@ impl Home {
     /// # Errors
     /// See [`HomeError`].
     pub fn open(dir: &Path, name: &NodeName) -> Result<Self, HomeError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| HomeError::File(FileError::Io { path, source })
-        };
-        fs::create_dir_all(dir).map_err(io(dir))?;
-        let lock_path = dir.join(LOCK);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(io(&lock_path))?;
-        let lock =
-            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
-                |(_, errno)| match errno {
-                    nix::errno::Errno::EWOULDBLOCK => HomeError::InUse(dir.to_owned()),
-                    errno => io(&lock_path)(errno.into()),
-                },
-            )?;
+        let failed = |source| FileError::Io { path: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let lock = Self::lock(dir)?;
         let path = dir.join(NODE);
         let mut record: Record = match read_json(&path)? {
             Some(record) => record,
@@ -150,6 +138,35 @@ impl Home {
             return Err(HomeError::Removed { path: dir.to_owned(), name: record.name });
         }
         Ok(Self { dir: dir.to_owned(), record, _lock: lock })
+    }
+
+    /// Locks the folder, which must exist, and changes nothing else in it.
+    ///
+    /// # Errors
+    /// [`HomeError::InUse`], or the lock's file can't be made.
+    pub(super) fn lock(dir: &Path) -> Result<Flock<File>, HomeError> {
+        let path = dir.join(LOCK);
+        match lock_file(&path) {
+            Ok(Some(lock)) => Ok(lock),
+            Ok(None) => Err(HomeError::InUse(dir.to_owned())),
+            Err(source) => Err(FileError::Io { path, source }.into()),
+        }
+    }
+
+    /// What the folder says of its node; `None` if no node has used it.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn record_in(dir: &Path) -> Result<Option<Record>, FileError> {
+        read_json(&dir.join(NODE))
+    }
+
+    /// The peers that the folder has.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn peers_in(dir: &Path) -> Result<Vec<Peer>, FileError> {
+        Ok(read_json(&dir.join(PEERS))?.unwrap_or_default())
     }
 
     /// The folder.
@@ -239,7 +256,7 @@ impl Home {
     /// # Errors
     /// The file can't be read.
     pub fn peers(&self) -> Result<Vec<Peer>, HomeError> {
-        Ok(read_json(&self.dir.join(PEERS))?.unwrap_or_default())
+        Ok(Self::peers_in(&self.dir)?)
     }
 
     /// Keeps the peers, so that a restarted agent finds a voter.

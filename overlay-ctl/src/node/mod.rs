@@ -1,4 +1,5 @@
-//! `overlay node run`: puts the parts together, in an order in which a refusal leaves nothing behind.
+//! `overlay node run`: puts the parts together, in an order in which a refusal leaves nothing behind. `overlay node reset`:
+//! takes away what is left of a node that has ended.
 //!
 //! Checks first (root, ports, state folder). A node that is new then needs the kernel (bpffs, underlay, programs, the
 //! devices that only exist), and after that the cluster (bootstrap or join). A member comes back to its cluster first, and
@@ -15,16 +16,21 @@ mod gate;
 #[cfg(test)]
 pub(crate) mod golden;
 mod home;
+mod lock;
 mod named;
 mod raft_thread;
 mod registration;
 mod remove;
+mod reset;
 mod retry;
+mod run_file;
 mod running;
 mod serve;
 mod start;
+mod state_files;
 mod tasks;
 
 pub use error::StartError;
 pub use home::{Home, HomeError, Member, Record};
+pub use reset::{ResetError, reset};
 pub use start::run;

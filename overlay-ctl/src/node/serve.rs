@@ -1,6 +1,6 @@
 //! Where the node's services listen.
 
-use super::error::StartError;
+use super::{error::StartError, lock::lock_file};
 use crate::config::Metrics;
 use nix::{
     errno::Errno,
@@ -15,7 +15,7 @@ use std::{
     fs::{self, File},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
@@ -61,25 +61,32 @@ const LOCKS: &str = "/run/overlay";
 /// # Errors
 /// [`StartError::NodeRuns`], or the lock's file can't be made.
 pub(super) fn lock_netns() -> Result<Flock<File>, StartError> {
+    let path = netns_lock()?;
+    let failed = |source| StartError::Pins { path: path.clone(), source };
+    fs::create_dir_all(LOCKS).map_err(failed)?;
+    lock_file(&path).map_err(failed)?.ok_or(StartError::NodeRuns)
+}
+
+/// The file of that lock.
+fn netns_lock() -> Result<PathBuf, StartError> {
     let own = Path::new("/proc/thread-self/ns/net");
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| StartError::Pins { path, source }
-    };
-    let namespace = fs::metadata(own).map_err(failed(own))?.ino();
-    fs::create_dir_all(LOCKS).map_err(failed(Path::new(LOCKS)))?;
-    let path = Path::new(LOCKS).join(format!("netns-{namespace}.lock"));
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed(&path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => StartError::NodeRuns,
-        errno => failed(&path)(errno.into()),
-    })
+    let namespace = fs::metadata(own);
+    let namespace = namespace.map_err(|source| StartError::Pins { path: own.into(), source })?;
+    Ok(Path::new(LOCKS).join(format!("netns-{}.lock", namespace.ino())))
+}
+
+/// Removes the lock's file, which the caller holds, and the folder if no other node's lock is in it.
+///
+/// # Errors
+/// The file can't be removed.
+pub(super) fn remove_netns_lock(lock: Flock<File>) -> Result<(), StartError> {
+    let path = netns_lock()?;
+    let removed = fs::remove_file(&path);
+    drop(lock);
+    removed.map_err(|source| StartError::Pins { path, source })?;
+    // It is not empty where another node's socket or lock is in it.
+    drop(fs::remove_dir(LOCKS));
+    Ok(())
 }
 
 /// The folder of the pins, locked by the one node that uses it.
@@ -189,7 +196,7 @@ fn bind_awaited(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Removes the socket of a node that was killed. The socket of a living node accepts connections, and stays.
-async fn remove_dead(socket: &Path) -> Result<(), StartError> {
+pub(super) async fn remove_dead(socket: &Path) -> Result<(), StartError> {
     let failed = |source| StartError::Socket { path: socket.to_owned(), source };
     match fs::symlink_metadata(socket) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

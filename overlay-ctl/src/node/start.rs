@@ -14,6 +14,7 @@ use super::{
     folders::{held_namespaces, run_folder},
     registration::Registration,
     remove,
+    run_file::RunFile,
     running::Parts,
     serve,
 };
@@ -96,6 +97,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         // enters.
         Datapath::remove_all(&args.bpffs)?;
     }
+    RunFile::note(home.dir(), &args, &name);
     let registration = Registration {
         name: name.clone(),
         instance: home.record().instance,

@@ -1,11 +1,12 @@
 //! Removal leaves nothing behind, and does not touch what belongs to others.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, net::TcpListener, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
-use overlay_lab::{MachineState, Requirement, eventually, netns_files};
+use anyhow::{Context as _, Result, bail, ensure};
+use overlay_lab::{Host, MachineState, Requirement, eventually, netns_files, overlay_binary, rows};
+use serde_json::Value;
 
-use crate::support::{NETWORK, NODES, attach, create_network, pair, scenario, vni};
+use crate::support::{NETWORK, NODES, attach, create_network, pair, refused_with, scenario, vni};
 
 const FOREIGN: &[Requirement] = &[
     Requirement::Root,
@@ -44,7 +45,7 @@ fn endpoints_and_networks_leave_nothing_behind() {
                 MachineState::of(host)?.same_as(before)
             })?;
             for map in ["FDB", "NEIGH", "PORTS", "FLOOD"] {
-                let dump: serde_json::Value = serde_json::from_str(&host.map_dump(map)?)?;
+                let dump: Value = serde_json::from_str(&host.map_dump(map)?)?;
                 ensure!(dump.as_array().is_some_and(Vec::is_empty), "{map}: {dump}");
             }
         }
@@ -95,6 +96,120 @@ fn a_host_is_as_it_was_before_its_node_when_that_is_removed() {
         ensure!(netns_files(lab.prefix())? == before[0].1, "files of resolvers are left");
         Ok(())
     });
+}
+
+/// A host before its node: its kernel, and the folder with the node's socket and state folder.
+struct Bare {
+    state: MachineState,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Bare {
+    fn of(host: &Host) -> Result<Self> {
+        Ok(Self { state: MachineState::of(host)?, files: beside_the_socket(host)? })
+    }
+
+    /// Fails unless the host is as it was.
+    fn same_as(&self, before: &Self) -> Result<()> {
+        self.state.same_as(&before.state)?;
+        ensure!(self.files == before.files, "was {:?}, is {:?}", before.files, self.files);
+        Ok(())
+    }
+}
+
+fn beside_the_socket(host: &Host) -> Result<BTreeSet<PathBuf>> {
+    let socket = host.socket();
+    let entries = match fs::read_dir(socket.parent().context("it is in a folder")?) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Resets the host's node. The command is told the state folder alone: what else was chosen, the folder has to say.
+fn reset(host: &Host) -> Result<Value> {
+    let (binary, folder) = (overlay_binary(), host.state_dir());
+    let words = [binary.to_str().context("a path")?, "node", "reset", "-o", "json", "--state-dir"];
+    let text = host.netns.run(&[&words[..], &[folder.to_str().context("a path")?]].concat())?;
+    serde_json::from_str(&text).context(text)
+}
+
+/// The sentences of a reset's answer under one name.
+fn sentences<'a>(reset: &'a Value, of: &str) -> Vec<&'a str> {
+    rows(&reset[of]).iter().filter_map(Value::as_str).collect()
+}
+
+/// Resets the host's node. Fails unless the host is as it was before its first start, and a second reset finds nothing.
+fn is_reset(host: &Host, before: &Bare) -> Result<Value> {
+    let done = reset(host)?;
+    let (removed, errors) = (sentences(&done, "removed"), sentences(&done, "errors"));
+    ensure!(!removed.is_empty() && errors.is_empty(), "{done}");
+    Bare::of(host)?.same_as(before).with_context(|| format!("{}: {done}", host.name))?;
+    let again = reset(host)?;
+    let said = ["removed", "remarks", "errors"].map(|of| sentences(&again, of).len());
+    ensure!(said == [0, 0, 0], "{again}");
+    Bare::of(host)?.same_as(before)?;
+    Ok(done)
+}
+
+/// A reset takes away all that a node made, whatever became of its cluster: it goes on, with the node's row or without;
+/// it was never entered, since the node died in its first join; or the node is its last one.
+#[test]
+fn reset_leaves_a_host_as_it_was() {
+    scenario(NODES, |lab| {
+        let hosts = lab.four_hosts()?;
+        let before = [Bare::of(&hosts[0])?, Bare::of(&hosts[1])?, Bare::of(&hosts[2])?];
+        let files = netns_files(lab.prefix())?;
+        let [h1, h2, h3, _] = &hosts;
+        lab.start_cluster_with(&hosts[..2], &["--big-tcp", "on"])?;
+        create_network(h1)?;
+        let web1 = attach(lab, h1, "web1", &["-p", "8080:80"])?;
+        let web2 = attach(lab, h2, "web2", &["-p", "8080:80"])?;
+        web1.netns.reaches(web2.address)?;
+
+        // The cluster goes on. Nobody has told it.
+        let running = h2.overlay_fails(&["node", "reset", "--state-dir", &state_dir(h2)])?;
+        refused_with(&running, "a node runs here")?;
+        web1.netns.reaches(web2.address)?;
+        let changed = MachineState::of(h2)?.difference(&before[1].state);
+        for what in ["pin", "nft", "link", "route", "qdisc", "sysctl"] {
+            let seen = changed.iter().any(|line| line[2..].starts_with(what));
+            ensure!(seen, "the state does not show a node's {what}: {changed:#?}");
+        }
+        h2.kill9()?;
+        let done = is_reset(h2, &before[1])?;
+        let remarks = sentences(&done, "remarks");
+        ensure!(remarks.iter().any(|said| said.contains("overlay node rm h2")), "{done}");
+        ensure!(web2.netns.links()? == ["lo"], "{:?}", web2.netns.links()?);
+
+        // A first join that somebody takes and does not answer, and that is killed.
+        let silent = h2.listen();
+        let _silent = h2.netns.enter(|| TcpListener::bind(&silent).context("the port"))?;
+        h3.spawn_node(&["--join", &silent])?;
+        eventually("h3 has made something", BOUND, || {
+            let changed = MachineState::of(h3)?.difference(&before[2].state);
+            let has_made = |what: &str| changed.iter().any(|line| line[2..].starts_with(what));
+            ensure!(has_made("pin") && has_made("link"), "{changed:?}");
+            Ok(())
+        })?;
+        h3.kill9()?;
+        is_reset(h3, &before[2])?;
+
+        // The last node, with its endpoint.
+        h1.stop()?;
+        let nowhere = lab.folder().join("nowhere").display().to_string();
+        let mistyped = h1.overlay_fails(&["node", "reset", "--state-dir", &nowhere])?;
+        refused_with(&mistyped, "--force")?;
+        let done = is_reset(h1, &before[0])?;
+        ensure!(sentences(&done, "remarks").is_empty(), "{done}");
+        ensure!(web1.netns.links()? == ["lo"], "{:?}", web1.netns.links()?);
+        ensure!(netns_files(lab.prefix())? == files, "files of resolvers are left");
+        Ok(())
+    });
+}
+
+fn state_dir(host: &Host) -> String {
+    host.state_dir().display().to_string()
 }
 
 #[test]
@@ -200,7 +315,7 @@ fn a_network_with_endpoints_stays() {
     scenario(NODES, |lab| {
         let ([h1, _], [web1, web2]) = pair(lab)?;
         let refused = h1.overlay_fails(&["network", "rm", NETWORK])?;
-        crate::support::refused_with(&refused, "endpoints")?;
+        refused_with(&refused, "endpoints")?;
         web1.netns.reaches(web2.address)?;
         let networks = h1.overlay_json(&["network", "ls"])?;
         if networks.as_array().map(Vec::len) != Some(1) {

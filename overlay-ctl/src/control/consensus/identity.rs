@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 /// The name of the file that has the [`Identity`].
 pub(super) const IDENTITY: &str = "identity.json";
-const MARK: &str = "mark";
-const UNFIT: &str = "unfit";
+pub(super) const MARK: &str = "mark";
+pub(super) const UNFIT: &str = "unfit";
 
 /// The identity of a node, which does not change while its state folder exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

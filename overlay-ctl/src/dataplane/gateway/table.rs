@@ -77,6 +77,12 @@ impl Table {
         }
     }
 
+    /// Returns true if the table was in the kernel when it was last read or written.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        matches!(self.known, Some(Known::Present(_)))
+    }
+
     /// Makes the kernel's table as `rules` want it, in one transaction. If only elements differ, they are
     /// added and removed; if chains, rules, maps or sets differ, the whole table is replaced, which does not
     /// disturb established flows either.

@@ -25,7 +25,7 @@ const WANTED: u32 = 262_144;
 /// own TCP gets slower by that.
 const CUTTING_DRIVERS: [&str; 3] = ["bnxt_en", "ice", "mlx5_core"];
 /// The file in the state folder.
-const FILE: &str = "underlay.json";
+pub(super) const FILE: &str = "underlay.json";
 
 /// The underlay device before the node changed it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,29 +195,32 @@ fn is_cut_by(device: &str, bottom: &BTreeSet<BottomDevice>) -> Result<(), String
 }
 
 impl Before {
-    /// Restores the former sizes, where the device still has those that the node gave it.
-    async fn give_back(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+    /// Restores the former sizes, where the device still has those that the node gave it. Returns true if it had.
+    async fn give_back(&self, netlink: &Netlink) -> Result<bool, NetlinkError> {
         let Self { ifindex, device, had, given } = self;
         let now = netlink.device_sizes(*ifindex).await?;
-        if now.is_some_and(|now| now.super_packets.satisfies(given)) {
+        let is_given = now.is_some_and(|now| now.super_packets.satisfies(given));
+        if is_given {
             netlink.set_super_packets(*ifindex, &given.possible(had)).await?;
             tracing::info!(device, "super-packets as they were before");
         }
-        Ok(())
+        Ok(is_given)
     }
 }
 
-/// Gives the underlay device back the sizes that it had before the node.
+/// Gives the underlay device back the sizes that it had before the node. Returns the device, where it did.
 ///
 /// # Errors
 /// The state folder, or rtnetlink.
-pub(crate) async fn restore(netlink: &Netlink, state_dir: &Path) -> Result<(), BigTcpError> {
+pub(crate) async fn restore(
+    netlink: &Netlink,
+    state_dir: &Path,
+) -> Result<Option<String>, BigTcpError> {
     let path = state_dir.join(FILE);
-    if let Some(before) = read_json::<Before>(&path)? {
-        before.give_back(netlink).await?;
-        forget(path)?;
-    }
-    Ok(())
+    let Some(before) = read_json::<Before>(&path)? else { return Ok(None) };
+    let is_given_back = before.give_back(netlink).await?;
+    forget(path)?;
+    Ok(is_given_back.then_some(before.device))
 }
 
 fn forget(path: PathBuf) -> Result<(), BigTcpError> {

@@ -20,7 +20,7 @@ use std::{
 };
 
 /// The file in the state folder.
-const FILE: &str = "forwarding.json";
+pub(super) const FILE: &str = "forwarding.json";
 
 /// What the node changed. The sysctl of each device was 0 before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,19 +243,21 @@ impl ForwardingKeeper {
         }
     }
 
-    /// Closes everything that a node opened, and removes the file.
-    async fn give_back(&mut self) -> Result<(), ForwardingError> {
+    /// Closes everything that a node opened, and removes the file. Returns the devices that it closed.
+    async fn give_back(&mut self) -> Result<Vec<String>, ForwardingError> {
+        let mut closed = Vec::new();
         for OuterDevice { name, .. } in self.netlink.outer_devices().await? {
             if Netlink::forwarding(&name)? == Forwarding::ByNode {
                 Netlink::set_forwarding(&name, Forwarding::Off)?;
                 tracing::info!(device = name, "forwarding switched off again");
+                closed.push(name);
             }
         }
         match fs::remove_file(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(FileError::Io { path: self.path.clone(), source }.into())
             }
-            _ => Ok(()),
+            _ => Ok(closed),
         }
     }
 }
@@ -270,7 +272,7 @@ fn open(device: &str) -> Result<bool, NetlinkError> {
 }
 
 /// Switches off the forwarding that a node switched on. `former` are the devices in the table's set, which is to be
-/// removed only afterwards.
+/// removed only afterwards. Returns the devices whose forwarding is off now.
 ///
 /// # Errors
 /// The state folder, rtnetlink, or a sysctl.
@@ -278,7 +280,7 @@ pub async fn restore(
     netlink: &Netlink,
     state_dir: &Path,
     former: &BTreeSet<String>,
-) -> Result<(), ForwardingError> {
+) -> Result<Vec<String>, ForwardingError> {
     ForwardingKeeper::open(netlink.clone(), state_dir, former)?.give_back().await
 }
 

@@ -19,7 +19,7 @@ const LISTS: &str = "rx-gro-list";
 const DATAGRAMS: &str = "rx-udp-gro-forwarding";
 const HARMFUL: [&str; 2] = [LISTS, DATAGRAMS];
 /// The file in the state folder.
-const FILE: &str = "offloads.json";
+pub(super) const FILE: &str = "offloads.json";
 
 /// What the node has switched off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,7 +189,9 @@ fn read(path: &Path) -> Result<Record, FileError> {
     Ok(record.filter(is_of_now).unwrap_or(Record { boot, devices: Vec::new() }))
 }
 
-async fn give_back(netlink: &Netlink, record: &[SwitchedOff]) -> Result<(), MergingError> {
+/// Returns the devices whose offloads were switched on again.
+async fn give_back(netlink: &Netlink, record: &[SwitchedOff]) -> Result<Vec<String>, MergingError> {
+    let mut devices = Vec::new();
     for SwitchedOff { ifindex, device, offloads } in record {
         // Another device may have the number by now.
         let present = netlink.xdp_device(*ifindex).await?;
@@ -197,23 +199,27 @@ async fn give_back(netlink: &Netlink, record: &[SwitchedOff]) -> Result<(), Merg
             let names: Vec<&str> = offloads.iter().map(String::as_str).collect();
             Offloads::open()?.switch(*ifindex, &names, true).await?;
             tracing::info!(device, offloads = names.join(", "), "switched on again");
+            devices.push(device.clone());
         }
     }
-    Ok(())
+    Ok(devices)
 }
 
-/// Gives back all that was switched off.
+/// Gives back all that was switched off. Returns the devices that got something back.
 ///
 /// # Errors
 /// The state folder, or the kernel.
-pub(crate) async fn restore(netlink: &Netlink, state_dir: &Path) -> Result<(), MergingError> {
+pub(crate) async fn restore(
+    netlink: &Netlink,
+    state_dir: &Path,
+) -> Result<Vec<String>, MergingError> {
     let path = state_dir.join(FILE);
-    give_back(netlink, &read(&path)?.devices).await?;
+    let devices = give_back(netlink, &read(&path)?.devices).await?;
     match fs::remove_file(&path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(FileError::Io { path, source }.into())
         }
-        _ => Ok(()),
+        _ => Ok(devices),
     }
 }
 

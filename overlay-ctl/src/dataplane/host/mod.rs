@@ -33,3 +33,6 @@ pub use monitor::{Listener, Monitor};
 pub use outside::HostOutside;
 pub use own_address::OwnAddress;
 pub use resolve::{HostResolve, Questions};
+
+/// The files that the host keeps in a state folder: what it changed of the machine, with what was there before.
+pub(crate) const FILES: [&str; 3] = [big_tcp::FILE, merging::FILE, forwarding::FILE];

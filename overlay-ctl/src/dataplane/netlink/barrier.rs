@@ -98,16 +98,17 @@ impl Netlink {
         Ok(None)
     }
 
-    /// Removes the bridge. Its ports stay, outside of it.
+    /// Removes the bridge, where it exists and is the overlay's. Its ports stay, outside of it. Returns true if it did.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn remove_barrier(&self) -> Result<(), GroError> {
+    pub async fn remove_barrier(&self) -> Result<bool, GroError> {
         match link::link_by_name(&self.handle, BARRIER).await? {
             Some(link) if link.owner(BARRIER_ALIAS) != Owner::Foreign => {
-                Ok(link::delete(&self.handle, link.index).await?)
+                link::delete(&self.handle, link.index).await?;
+                Ok(true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 

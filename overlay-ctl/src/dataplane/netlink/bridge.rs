@@ -121,14 +121,17 @@ impl Netlink {
         Ok(first.and_then(|first| Ipv4Net::new(first.ip, first.prefix).ok()).map(|net| net.trunc()))
     }
 
-    /// Removes the bridge, where it exists and is the overlay's. Legs stay, outside of it.
+    /// Removes the bridge, where it exists and is the overlay's. Legs stay, outside of it. Returns true if it did.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn remove_gateway_bridge(&self) -> Result<(), BridgeError> {
+    pub async fn remove_gateway_bridge(&self) -> Result<bool, BridgeError> {
         match self.gateway_bridge().await? {
-            Some(bridge) => Ok(link::delete(&self.handle, bridge.index).await?),
-            None => Ok(()),
+            Some(bridge) => {
+                link::delete(&self.handle, bridge.index).await?;
+                Ok(true)
+            }
+            None => Ok(false),
         }
     }
 

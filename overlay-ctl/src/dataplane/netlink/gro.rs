@@ -83,17 +83,18 @@ impl Netlink {
         Ok(!has_own && socket_is_open(port))
     }
 
-    /// Removes the device of that port, where it exists and is the overlay's.
+    /// Removes the device of that port, where it exists and is the overlay's. Returns true if it did.
     ///
     /// # Errors
     /// rtnetlink's.
-    pub async fn remove_gro_device(&self, port: u16) -> Result<(), GroError> {
+    pub async fn remove_gro_device(&self, port: u16) -> Result<bool, GroError> {
         let name = format!("{GRO_PREFIX}{port}");
         match link::link_by_name(&self.handle, &name).await? {
             Some(link) if link.owner(GRO_ALIAS) != Owner::Foreign => {
-                Ok(link::delete(&self.handle, link.index).await?)
+                link::delete(&self.handle, link.index).await?;
+                Ok(true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 

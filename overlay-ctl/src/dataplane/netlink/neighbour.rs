@@ -196,12 +196,15 @@ impl Netlink {
         }
     }
 
-    /// Deletes all neighbours that this node, or one before it in this namespace, had the kernel resolve.
+    /// Deletes all neighbours that this node, or one before it in this namespace, had the kernel resolve. Returns how
+    /// many there were.
     ///
     /// # Errors
     /// The first failure; the others are deleted all the same.
-    pub async fn release_neighbours(&self) -> Result<(), NetlinkError> {
-        self.release(&self.neighbours().await?, &BTreeSet::new()).await
+    pub async fn release_neighbours(&self) -> Result<usize, NetlinkError> {
+        let known = self.neighbours().await?;
+        self.release(&known, &BTreeSet::new()).await?;
+        Ok(known.values().filter(|neighbour| is_left(neighbour)).count())
     }
 }
 

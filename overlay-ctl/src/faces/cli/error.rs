@@ -34,6 +34,9 @@ pub(super) enum Error {
     /// The node answered, and says of itself that it can't do all that it is for.
     #[error("the node is not ready; {0}")]
     NotReady(String),
+    /// What was to be done on this host failed.
+    #[error("{0}")]
+    OnHost(String),
     /// The answer could not be printed.
     #[error("cannot print the answer; {0}; see where the output goes")]
     Output(#[from] io::Error),
@@ -54,7 +57,7 @@ impl Error {
             Self::NoNode { .. } | Self::NotAllowed { .. } | Self::Lost { .. } => true,
             Self::Deadline(_) | Self::StreamEnded | Self::Output(_) | Self::Incomplete(_) => true,
             Self::Refused(status) => status.code() == Code::Unavailable,
-            Self::Path { .. } | Self::NotReady(_) => false,
+            Self::Path { .. } | Self::NotReady(_) | Self::OnHost(_) => false,
         }
     }
 }

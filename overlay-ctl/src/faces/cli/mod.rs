@@ -1,6 +1,6 @@
 //! The command line, with one file for each verb or noun.
 //!
-//! Every verb but `node run` is a client of the API, over the node's own unix socket. Standard
+//! Every verb but `node run` and `node reset` is a client of the API, over the node's own unix socket. Standard
 //! output gets the answer and nothing else, as a table or as JSON; standard error gets errors and
 //! warnings. Exit codes: 0 done, 1 refused or failed (or, of `status`, the node is not ready), 2 not a valid
 //! command line.
@@ -14,6 +14,7 @@ mod node;
 mod output;
 mod port;
 mod ready;
+mod reset;
 mod status;
 mod view;
 
@@ -22,12 +23,13 @@ mod fake_node;
 #[cfg(test)]
 mod tests;
 
-use crate::config::NodeRunArgs;
+use crate::config::{NodeResetArgs, NodeRunArgs};
 use clap::{Parser, Subcommand, ValueEnum};
 use client::Client;
 use error::Error;
 use output::Output;
 pub use ready::{ENDPOINT, NETWORK, print_ready};
+pub use reset::Reset;
 use std::{
     io::{self, Write},
     path::PathBuf,
@@ -67,7 +69,7 @@ enum Format {
 enum Command {
     /// Show the node that is asked: role, leader, revision, data plane; fails if the node is not ready
     Status,
-    /// Run a node, or show and remove nodes of the cluster
+    /// Run a node, show and remove nodes of the cluster, or take a node off this host
     #[command(subcommand)]
     Node(node::Command),
     /// Create, show and remove networks
@@ -83,33 +85,42 @@ enum Command {
     Monitor(monitor::MonitorArgs),
 }
 
-/// Carries out a command line and returns the exit code. `node_run` is the controller, which
-/// `overlay node run` starts.
-pub async fn run(
-    cli: Cli,
-    node_run: impl AsyncFnOnce(NodeRunArgs) -> anyhow::Result<()>,
-) -> ExitCode {
-    match cli.command {
+/// What the command line has done on this host itself, without a node's API.
+pub trait OnHost {
+    /// Runs a node until it ends: `overlay node run`.
+    fn run(&self, args: NodeRunArgs) -> impl Future<Output = anyhow::Result<()>>;
+
+    /// Takes away what a node that has ended made here: `overlay node reset`.
+    fn reset(&self, args: NodeResetArgs) -> impl Future<Output = anyhow::Result<Reset>>;
+}
+
+/// Carries out a command line and returns the exit code.
+pub async fn run(cli: Cli, host: &impl OnHost) -> ExitCode {
+    let Cli { socket, output, command } = cli;
+    match command {
         Command::Node(node::Command::Run(args)) => {
-            let args = NodeRunArgs { socket: cli.socket, ..*args };
-            match node_run(args).await {
+            match host.run(NodeRunArgs { socket, ..*args }).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
-                    print_error(&mut io::stderr(), &causes.join("; "));
+                    print_error(&mut io::stderr(), &causes(&error));
                     ExitCode::FAILURE
                 }
             }
         }
         command => {
             let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
-            let output = Output::new(cli.output, &mut stdout, &mut stderr);
-            exit_code(ask(command, Client::new(cli.socket), output).await)
+            let output = Output::new(output, &mut stdout, &mut stderr);
+            exit_code(carry_out(command, socket, host, output).await)
         }
     }
 }
 
-/// The result of a command that asks a node.
+/// The error and its sources.
+fn causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The result of a command that ends by itself.
 #[derive(Debug, PartialEq, Eq)]
 enum Done {
     /// Everything was done, and printed.
@@ -125,8 +136,17 @@ fn exit_code(done: Done) -> ExitCode {
     }
 }
 
-async fn ask(command: Command, client: Client, mut output: Output<'_>) -> Done {
+async fn carry_out(
+    command: Command,
+    socket: PathBuf,
+    host: &impl OnHost,
+    mut output: Output<'_>,
+) -> Done {
+    let client = Client::new(socket.clone());
     let result = match command {
+        Command::Node(node::Command::Reset(args)) => {
+            reset::run(NodeResetArgs { socket, ..args }, host, &mut output).await
+        }
         Command::Status => status::run(&client, &mut output).await,
         Command::Node(command) => node::run(command, &client, &mut output).await,
         Command::Network(command) => network::run(command, &client, &mut output).await,

@@ -7,7 +7,7 @@ use super::{
     view::{self, Removal},
 };
 use crate::{
-    config::NodeRunArgs,
+    config::{NodeResetArgs, NodeRunArgs},
     proto::v1::{InspectNodeRequest, ListNodesRequest, RemoveNodeRequest},
 };
 use clap::Subcommand;
@@ -29,6 +29,9 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Take everything away that a node made on this host, its state folder included. The node must have ended; what it
+    /// made for endpoints goes, too
+    Reset(NodeResetArgs),
 }
 
 pub(super) async fn run(
@@ -37,7 +40,9 @@ pub(super) async fn run(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     match command {
-        Command::Run(_) => unreachable!("`node run` is not a request; cli::run handles it"),
+        Command::Run(_) | Command::Reset(_) => {
+            unreachable!("cli::run and cli::carry_out handle what is done on the host")
+        }
         Command::Ls => {
             let list = client
                 .call(DEADLINE, ListNodesRequest {}, async |channel, request| {

@@ -5,14 +5,14 @@ use super::{
     *,
 };
 use crate::{
-    config::{Metrics, Underlay},
+    config::{Metrics, NodeResetArgs, Underlay},
     proto::v1::{
         CreateNetworkRequest, Event, EventsRequest, ListNetworksRequest, NetworkOptions,
         StatusResponse,
     },
 };
 use clap::{CommandFactory as _, error::ErrorKind};
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Mutex, time::Duration};
 
 struct Ran {
     done: Done,
@@ -20,15 +20,41 @@ struct Ran {
     stderr: String,
 }
 
+/// A host on which nothing is done.
+#[derive(Default)]
+struct FakeHost {
+    ran: Mutex<Option<NodeRunArgs>>,
+    reset: Mutex<Option<NodeResetArgs>>,
+    /// What a reset did.
+    done: Reset,
+}
+
+impl OnHost for FakeHost {
+    async fn run(&self, args: NodeRunArgs) -> anyhow::Result<()> {
+        *self.ran.lock().unwrap() = Some(args);
+        Ok(())
+    }
+
+    async fn reset(&self, args: NodeResetArgs) -> anyhow::Result<Reset> {
+        *self.reset.lock().unwrap() = Some(args);
+        let Reset { removed, remarks, errors } = &self.done;
+        Ok(Reset { removed: removed.clone(), remarks: remarks.clone(), errors: errors.clone() })
+    }
+}
+
 fn parse(line: &str) -> Cli {
     Cli::try_parse_from(line.split(' ')).unwrap()
 }
 
 async fn overlay(socket: &Path, line: &str) -> Ran {
+    overlay_on(&FakeHost::default(), socket, line).await
+}
+
+async fn overlay_on(host: &FakeHost, socket: &Path, line: &str) -> Ran {
     let cli = parse(&format!("overlay --socket {} {line}", socket.display()));
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let output = Output::new(cli.output, &mut stdout, &mut stderr);
-    let done = ask(cli.command, Client::new(cli.socket), output).await;
+    let done = carry_out(cli.command, cli.socket, host, output).await;
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran { done, stdout: text(stdout), stderr: text(stderr) }
 }
@@ -54,18 +80,14 @@ fn global_options_go_before_or_after_the_verb() {
 
 #[tokio::test]
 async fn node_run_gets_its_defaults_and_the_socket() {
-    let mut got = None;
+    let host = FakeHost::default();
     let cli = parse(
         "overlay node run --socket /tmp/s --join 10.0.0.1:7400 --underlay 10.0.0.2 \
          --gateway-subnet 172.20.0.0/16",
     );
-    let code = run(cli, async |args| {
-        got = Some(args);
-        Ok(())
-    })
-    .await;
+    let code = run(cli, &host).await;
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
-    let args = got.unwrap();
+    let args = host.ran.into_inner().unwrap().unwrap();
     assert_eq!(args.socket, Path::new("/tmp/s"));
     assert_eq!(args.state_dir, Path::new("/var/lib/overlay"));
     assert_eq!(args.bpffs, Path::new("/sys/fs/bpf/overlay"));
@@ -76,6 +98,38 @@ async fn node_run_gets_its_defaults_and_the_socket() {
     assert_eq!(args.join, Some("10.0.0.1:7400".parse().unwrap()));
     assert_eq!((args.listen, args.metrics, args.token.as_deref()), (None, None, None));
     assert!(!args.node_name().unwrap().is_empty(), "the host's name");
+}
+
+#[tokio::test]
+async fn a_reset_says_what_is_gone_and_fails_if_something_is_not() {
+    let sentences = |text: &[&str]| text.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let socket = Path::new("/tmp/s");
+    let host = FakeHost::default();
+    let ran = overlay_on(&host, socket, "node reset").await;
+    assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, ""));
+    assert_eq!(ran.stdout, "there is nothing of a node here\n");
+    let args = host.reset.lock().unwrap().take().unwrap();
+    assert_eq!((args.socket.as_path(), args.vxlan_port, args.force), (socket, 4789, false));
+    assert_eq!(args.state_dir, Path::new("/var/lib/overlay"));
+    assert_eq!(args.bpffs, Path::new("/sys/fs/bpf/overlay"));
+
+    let removed = sentences(&["removed the device ovp7", "removed the state folder /s"]);
+    let done = Reset { removed, remarks: sentences(&["h1 is a node still"]), errors: Vec::new() };
+    let host = FakeHost { done, ..FakeHost::default() };
+    let ran = overlay_on(&host, socket, "node reset --state-dir /s").await;
+    assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, "warning: h1 is a node still\n"));
+    assert_eq!(ran.stdout, "removed the device ovp7\nremoved the state folder /s\n");
+    let ran = overlay_on(&host, socket, "node reset -o json").await;
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["removed"][1], "removed the state folder /s");
+    assert_eq!(json["remarks"], serde_json::json!(["h1 is a node still"]));
+    assert_eq!((json["errors"].to_string().as_str(), ran.stderr.as_str()), ("[]", ""));
+
+    let done = Reset { errors: sentences(&["no nft"]), ..Reset::default() };
+    let host = FakeHost { done, ..FakeHost::default() };
+    let ran = overlay_on(&host, socket, "node reset").await;
+    assert_eq!((ran.done, ran.stdout.as_str()), (Done::Failed, ""));
+    assert_eq!(ran.stderr, "error: no nft\n");
 }
 
 #[test]
@@ -427,7 +481,8 @@ async fn reader_that_has_read_enough_is_no_failure() {
         let cli = parse(line);
         let (mut stdout, mut stderr) = (Closed, Vec::new());
         let output = Output::new(cli.output, &mut stdout, &mut stderr);
-        let done = ask(cli.command, Client::new(node.socket.clone()), output).await;
+        let host = FakeHost::default();
+        let done = carry_out(cli.command, node.socket.clone(), &host, output).await;
         assert_eq!((done, stderr.as_slice()), (Done::All, [].as_slice()), "{line}");
     }
 }

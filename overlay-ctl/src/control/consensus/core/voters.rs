@@ -64,7 +64,7 @@ pub(super) enum Step {
 }
 
 const ONLY_MEMBER: &str =
-    "it is the cluster's only voter; to end the cluster, stop it and remove its state folder";
+    "it is the cluster's only voter; to end the cluster, end the node and run `overlay node reset`";
 const NOBODY_CAUGHT_UP: &str = "it is the cluster's only voter, and no other node that is up holds the \
      whole log yet; start another node or wait until one has caught up, then try again";
 

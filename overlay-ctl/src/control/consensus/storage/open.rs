@@ -7,7 +7,7 @@ use super::{
 use crate::{
     control::consensus::{
         codec, error,
-        identity::{self, HighWater, IDENTITY as IDENTITY_FILE, Identity, Mark},
+        identity::{self, HighWater, IDENTITY as IDENTITY_FILE, Identity, MARK, Mark, UNFIT},
         recovery::{self, Refused},
     },
     durable::{DiskFolder, Folder},
@@ -223,6 +223,9 @@ impl LogStore {
         self.beside = Some(mark);
         self.record_mark().map_err(|source| OpenError::Store { path: dir.to_owned(), source })
     }
+
+    /// The files of a log in its state folder. While one of them is written anew, a second one has an extension more.
+    pub const FILES: [&str; 4] = [DATABASE, IDENTITY_FILE, MARK, UNFIT];
 
     /// Removes the second mark that [`Self::mark_beside`] keeps in `dir`, because the node was removed from the
     /// cluster.
