@@ -6,7 +6,7 @@ use overlay_ctl::{
     faces::cli::{Cli, OnHost, Reset, run},
     node,
 };
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
@@ -28,5 +28,9 @@ impl OnHost for Host {
 
     async fn reset(&self, args: NodeResetArgs) -> anyhow::Result<Reset> {
         Ok(node::reset(args).await?)
+    }
+
+    async fn left(&self, state_dir: &Path) -> anyhow::Result<()> {
+        Ok(node::left(state_dir).await?)
     }
 }

@@ -16,6 +16,7 @@ mod gate;
 #[cfg(test)]
 pub(crate) mod golden;
 mod home;
+mod leave;
 mod lock;
 mod named;
 mod raft_thread;
@@ -32,5 +33,6 @@ mod tasks;
 
 pub use error::StartError;
 pub use home::{Home, HomeError, Member, Record};
+pub use leave::{LeaveError, left};
 pub use reset::{ResetError, reset};
 pub use start::run;

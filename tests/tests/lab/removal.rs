@@ -182,6 +182,20 @@ fn reset_leaves_a_host_as_it_was() {
         ensure!(remarks.iter().any(|said| said.contains("overlay node rm h2")), "{done}");
         ensure!(web2.netns.links()? == ["lo"], "{:?}", web2.netns.links()?);
 
+        // It is the same cluster's again, as a new node, and leaves it.
+        h1.overlay(&["endpoint", "rm", "web2"])?;
+        h1.overlay(&["node", "rm", "h2"])?;
+        h2.start_node(&["--join", &h1.listen()])?;
+        let web3 = attach(lab, h2, "web3", &[])?;
+        web1.netns.reaches(web3.address)?;
+        refused_with(&h2.overlay_fails(&["node", "leave"])?, "web3")?;
+        h1.overlay(&["endpoint", "rm", "web3"])?;
+        h2.overlay(&["node", "leave"])?;
+        MachineState::of(h2)?.same_as(&before[1].state)?;
+        refused_with(&h2.node_fails(&["--join", &h1.listen()])?, "overlay node reset")?;
+        is_reset(h2, &before[1])?;
+        ensure!(h1.ready_nodes()? == ["h1"], "{:?}", h1.ready_nodes()?);
+
         // A first join that somebody takes and does not answer, and that is killed.
         let silent = h2.listen();
         let _silent = h2.netns.enter(|| TcpListener::bind(&silent).context("the port"))?;
@@ -196,6 +210,8 @@ fn reset_leaves_a_host_as_it_was() {
         is_reset(h3, &before[2])?;
 
         // The last node, with its endpoint.
+        let whole = h1.overlay_fails(&["node", "leave"])?;
+        refused_with(&whole, "overlay node reset")?;
         h1.stop()?;
         let nowhere = lab.folder().join("nowhere").display().to_string();
         let mistyped = h1.overlay_fails(&["node", "reset", "--state-dir", &nowhere])?;

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 use overlay_common::{Counter, DropReason};
-use std::path::Path;
+use std::path::{Path, absolute};
 use tonic::{Request, Response, Status};
 
 /// The counter of VXLAN that no program took, and its direction, beside those of the programs.
@@ -60,6 +60,7 @@ impl Cluster for Api {
             alarms: alarms.iter().map(ToString::to_string).collect(),
             troubles: troubles(Service::Node, &self.facts()),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),
+            state_dir: absolute(&self.state_dir).unwrap_or_default().display().to_string(),
             ..Default::default()
         };
         answer.set_role(role);

@@ -34,6 +34,12 @@ pub(super) enum Error {
     /// The node answered, and says of itself that it can't do all that it is for.
     #[error("the node is not ready; {0}")]
     NotReady(String),
+    /// The node that is to leave is the last one.
+    #[error("{node} is the whole cluster: end the node and run `overlay node reset`")]
+    WholeCluster { node: String },
+    /// The node that is to leave has endpoints.
+    #[error("node {node} has endpoints ({endpoints}); remove them first: overlay endpoint rm")]
+    HasEndpoints { node: String, endpoints: String },
     /// What was to be done on this host failed.
     #[error("{0}")]
     OnHost(String),
@@ -58,6 +64,7 @@ impl Error {
             Self::Deadline(_) | Self::StreamEnded | Self::Output(_) | Self::Incomplete(_) => true,
             Self::Refused(status) => status.code() == Code::Unavailable,
             Self::Path { .. } | Self::NotReady(_) | Self::OnHost(_) => false,
+            Self::WholeCluster { .. } | Self::HasEndpoints { .. } => false,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::proto::v1::{
     cluster_server::{Cluster, ClusterServer},
     endpoints_server::{Endpoints, EndpointsServer},
     networks_server::{Networks, NetworksServer},
+    nodes_server::{Nodes, NodesServer},
     watch_server::{Watch, WatchServer},
     *,
 };
@@ -31,6 +32,7 @@ struct Service {
     created: mpsc::UnboundedSender<CreateNetworkRequest>,
     watched: Arc<Mutex<Watched>>,
     status: Arc<Mutex<StatusResponse>>,
+    members: Arc<Mutex<Members>>,
 }
 
 /// The events that a monitor gets, and the requests that it sent.
@@ -38,6 +40,17 @@ struct Service {
 struct Watched {
     events: Vec<Event>,
     requests: Vec<EventsRequest>,
+}
+
+/// The nodes that the fake one knows, and its endpoints.
+#[derive(Clone, Default)]
+pub(super) struct Members {
+    pub(super) nodes: Vec<Node>,
+    pub(super) endpoints: Vec<Endpoint>,
+    /// Why no node is removed.
+    pub(super) refusal: Option<Status>,
+    /// The nodes that were to be removed.
+    pub(super) asked: Vec<(String, u64)>,
 }
 
 type Events = tokio_stream::Iter<std::vec::IntoIter<Result<Event, Status>>>;
@@ -128,9 +141,11 @@ impl Endpoints for Service {
 
     async fn list(
         &self,
-        _request: Request<ListEndpointsRequest>,
+        request: Request<ListEndpointsRequest>,
     ) -> Result<Response<ListEndpointsResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let mut endpoints = self.members.lock().unwrap().endpoints.clone();
+        endpoints.retain(|endpoint| endpoint.node == request.get_ref().node);
+        Ok(Response::new(ListEndpointsResponse { endpoints }))
     }
 
     async fn inspect(
@@ -149,6 +164,41 @@ impl Endpoints for Service {
         _request: Request<RemoveEndpointRequest>,
     ) -> Result<Response<RemoveEndpointResponse>, Status> {
         Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
+impl Nodes for Service {
+    /// Without nodes it is one of another version.
+    async fn list(
+        &self,
+        _request: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        let nodes = self.members.lock().unwrap().nodes.clone();
+        if nodes.is_empty() {
+            return Err(Status::unimplemented(""));
+        }
+        Ok(Response::new(ListNodesResponse { nodes }))
+    }
+
+    async fn inspect(
+        &self,
+        _request: Request<InspectNodeRequest>,
+    ) -> Result<Response<Node>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<RemoveNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        let request = request.into_inner();
+        let mut members = self.members.lock().unwrap();
+        members.asked.push((request.name, request.id));
+        match members.refusal.clone() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Response::new(RemoveNodeResponse { revision: 12 })),
+        }
     }
 }
 
@@ -217,6 +267,7 @@ impl FakeNode {
             created: sender,
             watched: Arc::default(),
             status: Arc::default(),
+            members: Arc::default(),
         };
         Self { _folder: folder, listener, socket, service, created }
     }
@@ -235,6 +286,7 @@ impl FakeNode {
             Server::builder()
                 .add_service(NetworksServer::new(service.clone()))
                 .add_service(EndpointsServer::new(service.clone()))
+                .add_service(NodesServer::new(service.clone()))
                 .add_service(ClusterServer::new(service.clone()))
                 .add_service(WatchServer::new(service))
                 .serve_with_incoming(connections)
@@ -256,6 +308,16 @@ impl FakeNode {
     /// Sets what the node says of itself.
     pub(super) fn set_status(&self, status: StatusResponse) {
         *self.service.status.lock().unwrap() = status;
+    }
+
+    /// Sets the nodes that it knows, and its endpoints.
+    pub(super) fn set_members(&self, members: Members) {
+        *self.service.members.lock().unwrap() = members;
+    }
+
+    /// The nodes that were to be removed.
+    pub(super) fn asked_to_remove(&self) -> Vec<(String, u64)> {
+        self.service.members.lock().unwrap().asked.clone()
     }
 
     /// The requests of the monitors.

@@ -8,6 +8,7 @@
 mod client;
 mod endpoint;
 mod error;
+mod leave;
 mod monitor;
 mod network;
 mod node;
@@ -32,7 +33,7 @@ pub use ready::{ENDPOINT, NETWORK, print_ready};
 pub use reset::Reset;
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -92,6 +93,10 @@ pub trait OnHost {
 
     /// Takes away what a node that has ended made here: `overlay node reset`.
     fn reset(&self, args: NodeResetArgs) -> impl Future<Output = anyhow::Result<Reset>>;
+
+    /// Waits until the node with this state folder, which leaves its cluster, has wiped what it made and has ended. Fails
+    /// if it did not.
+    fn left(&self, state_dir: &Path) -> impl Future<Output = anyhow::Result<()>>;
 }
 
 /// Carries out a command line and returns the exit code.
@@ -147,6 +152,7 @@ async fn carry_out(
         Command::Node(node::Command::Reset(args)) => {
             reset::run(NodeResetArgs { socket, ..args }, host, &mut output).await
         }
+        Command::Node(node::Command::Leave) => leave::run(&client, host, &mut output).await,
         Command::Status => status::run(&client, &mut output).await,
         Command::Node(command) => node::run(command, &client, &mut output).await,
         Command::Network(command) => network::run(command, &client, &mut output).await,

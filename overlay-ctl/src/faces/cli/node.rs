@@ -29,6 +29,9 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Remove the asked node from its cluster, and wait until all that it made on its host is gone. It must have no
+    /// endpoints, and not be the last node
+    Leave,
     /// Take everything away that a node made on this host, its state folder included. The node must have ended; what it
     /// made for endpoints goes, too
     Reset(NodeResetArgs),
@@ -40,7 +43,7 @@ pub(super) async fn run(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     match command {
-        Command::Run(_) | Command::Reset(_) => {
+        Command::Run(_) | Command::Leave | Command::Reset(_) => {
             unreachable!("cli::run and cli::carry_out handle what is done on the host")
         }
         Command::Ls => {

@@ -1,14 +1,14 @@
 //! Tests of the command line against a fake node: the requests, the output, the exit.
 
 use super::{
-    fake_node::{FakeNode, Mode},
+    fake_node::{FakeNode, Members, Mode},
     *,
 };
 use crate::{
     config::{Metrics, NodeResetArgs, Underlay},
     proto::v1::{
-        CreateNetworkRequest, Event, EventsRequest, ListNetworksRequest, NetworkOptions,
-        StatusResponse,
+        CreateNetworkRequest, Endpoint, Event, EventsRequest, ListNetworksRequest, NetworkOptions,
+        Node, StatusResponse,
     },
 };
 use clap::{CommandFactory as _, error::ErrorKind};
@@ -27,6 +27,10 @@ struct FakeHost {
     reset: Mutex<Option<NodeResetArgs>>,
     /// What a reset did.
     done: Reset,
+    /// Why a node that is to leave does not end.
+    stays: Option<&'static str>,
+    /// State folders of the nodes that were waited for.
+    waited: Mutex<Vec<PathBuf>>,
 }
 
 impl OnHost for FakeHost {
@@ -39,6 +43,11 @@ impl OnHost for FakeHost {
         *self.reset.lock().unwrap() = Some(args);
         let Reset { removed, remarks, errors } = &self.done;
         Ok(Reset { removed: removed.clone(), remarks: remarks.clone(), errors: errors.clone() })
+    }
+
+    async fn left(&self, state_dir: &Path) -> anyhow::Result<()> {
+        self.waited.lock().unwrap().push(state_dir.to_owned());
+        self.stays.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
     }
 }
 
@@ -130,6 +139,76 @@ async fn a_reset_says_what_is_gone_and_fails_if_something_is_not() {
     let ran = overlay_on(&host, socket, "node reset").await;
     assert_eq!((ran.done, ran.stdout.as_str()), (Done::Failed, ""));
     assert_eq!(ran.stderr, "error: no nft\n");
+}
+
+/// A node h1 of a cluster of these nodes.
+fn member(nodes: &[&str]) -> FakeNode {
+    let node = FakeNode::new();
+    let nodes = nodes.iter().zip(1..);
+    let nodes = nodes.map(|(name, id)| Node { id, name: name.to_string(), ..Node::default() });
+    node.set_members(Members { nodes: nodes.collect(), ..Members::default() });
+    node.set_status(StatusResponse {
+        node: "h1".to_owned(),
+        node_id: 1,
+        state_dir: "/var/lib/overlay".to_owned(),
+        ..StatusResponse::default()
+    });
+    node
+}
+
+#[tokio::test]
+async fn a_node_leaves_and_is_waited_for() {
+    let node = member(&["h1", "h2"]);
+    let _serving = node.serve(Mode::Answer);
+    let host = FakeHost::default();
+    let ran = overlay_on(&host, &node.socket, "node leave").await;
+    assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, ""));
+    assert!(ran.stdout.starts_with("h1 has left its cluster"), "{}", ran.stdout);
+    assert_eq!(node.asked_to_remove(), [("h1".to_owned(), 1)]);
+    assert_eq!(*host.waited.lock().unwrap(), [Path::new("/var/lib/overlay")]);
+    let json = overlay(&node.socket, "node leave -o json").await.stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json, serde_json::json!({"name": "h1", "revision": 12}));
+
+    let host = FakeHost { stays: Some("it still runs"), ..FakeHost::default() };
+    let ran = overlay_on(&host, &node.socket, "node leave").await;
+    assert_eq!((ran.done, ran.stdout.as_str()), (Done::Failed, ""));
+    assert_eq!(ran.stderr, "error: it still runs\n");
+}
+
+#[tokio::test]
+async fn a_node_that_can_not_leave_is_told_why_and_is_not_removed() {
+    let last = member(&["h1"]);
+    let _serving = last.serve(Mode::Answer);
+    let ran = overlay(&last.socket, "node leave").await;
+    assert_eq!(ran.done, Done::Failed);
+    let said = "error: h1 is the whole cluster: end the node and run `overlay node reset`\n";
+    assert_eq!(ran.stderr, said);
+    assert_eq!(last.asked_to_remove(), []);
+
+    let busy = member(&["h1", "h2"]);
+    let _serving = busy.serve(Mode::Answer);
+    let endpoint = |name: &str, node: &str| Endpoint {
+        name: name.to_owned(),
+        node: node.to_owned(),
+        ..Endpoint::default()
+    };
+    let nodes = vec![Node { id: 1, ..Node::default() }, Node { id: 2, ..Node::default() }];
+    let endpoints = vec![endpoint("web1", "h1"), endpoint("web2", "h2"), endpoint("db", "h1")];
+    busy.set_members(Members { nodes: nodes.clone(), endpoints, ..Members::default() });
+    let ran = overlay(&busy.socket, "node leave").await;
+    assert_eq!(ran.done, Done::Failed);
+    assert!(ran.stderr.contains("h1 has endpoints (web1, db); remove them"), "{}", ran.stderr);
+    assert_eq!(busy.asked_to_remove(), []);
+
+    // The cluster has the last word. A refusal is no reason to wait.
+    let refusal = Some(tonic::Status::failed_precondition("node h1 has 1 endpoints"));
+    busy.set_members(Members { nodes, refusal, ..Members::default() });
+    let host = FakeHost::default();
+    let ran = overlay_on(&host, &busy.socket, "node leave").await;
+    assert_eq!((ran.done, ran.stdout.as_str()), (Done::Failed, ""));
+    assert_eq!(ran.stderr, "error: node h1 has 1 endpoints\n");
+    assert_eq!(*host.waited.lock().unwrap(), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(in super::super) struct Status {
     version: String,
     /// Address where metrics are served; None = they are not served.
     metrics: Option<String>,
+    /// On the node's own host; None = the node's version does not say it.
+    state_dir: Option<String>,
     /// What must be seen to, though the node goes on.
     alarms: Vec<String>,
     /// Why the node is not ready, as it says itself; empty = it is.
@@ -128,6 +130,7 @@ impl From<v1::StatusResponse> for Status {
             datapath,
             alarms,
             troubles,
+            state_dir,
         } = status;
         Self {
             cluster,
@@ -140,6 +143,7 @@ impl From<v1::StatusResponse> for Status {
             programmed_revision,
             version,
             metrics: non_empty(metrics),
+            state_dir: non_empty(state_dir),
             alarms,
             troubles,
             datapath: datapath.map(Into::into),

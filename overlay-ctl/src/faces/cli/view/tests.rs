@@ -387,6 +387,7 @@ fn status() {
         metrics: "127.0.0.1:7401".to_owned(),
         alarms: Vec::new(),
         troubles: vec!["no leader".to_owned()],
+        state_dir: "/var/lib/overlay".to_owned(),
         datapath: Some(v1::DatapathStatus {
             gateway: Some(v1::GatewayStatus {
                 bridge: "ov_gwbridge".to_owned(),
@@ -505,6 +506,7 @@ spoofed_ip   from_endpoint   4         392"
             "programmed_revision": 7,
             "version": "0.1.0",
             "metrics": "127.0.0.1:7401",
+            "state_dir": "/var/lib/overlay",
             "alarms": [],
             "troubles": ["no leader"],
             "datapath": {
