@@ -13,8 +13,8 @@ use std::{fs, io, path::Path};
 fn files() -> Vec<&'static str> {
     let mut files = Vec::from(LogStore::FILES);
     files.extend(host::FILES);
-    let [peers, gateway, node] = home::FILES;
-    files.extend([peers, gateway, home::LOCK, node, run_file::FILE]);
+    let [peers, gateway, address, node] = home::FILES;
+    files.extend([peers, gateway, address, home::LOCK, node, run_file::FILE]);
     files
 }
 
@@ -70,6 +70,7 @@ pub(super) mod tests {
         let peer = |id| Peer { id, listen: ([10, 0, 0, 1], 7400).into(), voter: true };
         home.set_peers(&[peer(1), peer(2)]).unwrap();
         home.set_gateway("172.18.0.0/16".parse().unwrap()).unwrap();
+        home.set_address([10, 0, 0, 2].into()).unwrap();
         let identity = Identity { cluster, name: "h2".to_owned(), raft_id: 2 };
         let log = LogStore::bootstrap(dir, identity, b"state").unwrap();
         let _unfit = log.declare_unfit("it forgot".to_owned());
