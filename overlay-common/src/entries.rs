@@ -3,6 +3,7 @@
 //! Invariants: every type is `repr(C)` without implicit padding, and any bytes are a value of it. Where
 //! one field has a meaning that depends on another, it is private and has an accessor for each meaning.
 
+use crate::arrivals::Arrivals;
 use crate::fdb::{BridgeKey, FdbEntry, FdbKey};
 use crate::flood::{FloodEntry, FloodKey};
 use crate::limits::{Limit, Limits};
@@ -164,14 +165,15 @@ impl HopEntry {
     }
 }
 
-/// Element of PATHS: a router on the way reported that longer packets do not get through (RFC 1191).
+/// Element of PATHS: what the programs have learnt about the way to a VTEP and from it. A router on the way may have
+/// reported that longer packets do not get through (RFC 1191).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathMtu {
     /// Bytes of the longest outer IPv4 packet; 0: no router reported a size.
     pub mtu: u32,
-    /// Zero.
-    pub pad: u32,
+    /// How the VTEP's TCP segments arrive.
+    pub arrivals: Arrivals,
     /// Time, by `bpf_ktime_get_ns`, until which the report holds.
     pub until_ns: u64,
 }
@@ -220,6 +222,8 @@ pub struct Config {
     pub gateway: [u8; 4],
     /// Its mask; 0: there is none.
     pub gateway_mask: [u8; 4],
+    /// The device by which `from_veth` has TCP segments merged: the merge pair's sending end. 0: it has none merged.
+    pub merge_ifindex: u32,
 }
 
 /// Element of METRICS.
@@ -312,6 +316,7 @@ sizes! {
     // One cache line.
     HopEntry: 64;
     PathMtu: 16;
+    Arrivals: 4;
     Traffic: 64;
     FloodKey: 8;
     FloodEntry: 528;
@@ -319,7 +324,7 @@ sizes! {
     Limit: 8;
     GatewayPortEntry: 56;
     ApiKey: 20;
-    Config: 64;
+    Config: 68;
     Counter: 16;
     Event: 104;
 }

@@ -11,6 +11,7 @@
 #[cfg(feature = "user")]
 extern crate std;
 
+mod arrivals;
 #[cfg(feature = "user")]
 mod btf;
 mod drop_reason;
@@ -25,6 +26,7 @@ mod prepare;
 mod skb;
 mod wire;
 
+pub use arrivals::{Arrivals, ENOUGH, LONG, MERGED};
 #[cfg(feature = "user")]
 pub use btf::BtfError;
 pub use drop_reason::{Direction, DropReason, FORWARDED};

@@ -29,7 +29,7 @@ pub const METRICS_MAX: u32 = 1024;
 /// User space pins the maps in a folder of this version, and moves the programs from the maps of any
 /// other version to new ones (see `overlay_ctl::dataplane::datapath`). So raise it with every change that
 /// a program of the version before would misread, even if all sizes stay.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Names of maps that former layouts had and this one has not. User space removes their pins when it
 /// drops such a layout.
@@ -57,8 +57,8 @@ macro_rules! maps {
             NODES: Hash<$crate::NodeKey, $crate::NodeEntry>[$crate::NODES_MAX];
             /// The way to each VTEP. Index 0 belongs to no VTEP.
             HOPS: Array<u32, $crate::HopEntry>[$crate::NODES_MAX];
-            /// The packet sizes that routers on the way to each VTEP have reported, under the VTEP's index
-            /// in HOPS. The programs write it.
+            /// The packet sizes that routers on the way to each VTEP have reported, and how the VTEP's TCP
+            /// segments arrive, under the VTEP's index in HOPS. The programs write it.
             PATHS: Array<u32, $crate::PathMtu>[$crate::NODES_MAX];
             /// What each endpoint sent and received, under its slot.
             TRAFFIC: PerCpuArray<u32, $crate::Traffic>[$crate::TRAFFIC_MAX];
@@ -217,7 +217,7 @@ const fn fingerprint() -> u32 {
 }
 
 const _: () = assert!(
-    fingerprint() == 0x1bb4_fbe9,
+    fingerprint() == 0x44d3_c065,
     "the maps' shapes changed: raise LAYOUT_VERSION, then state the new fingerprint here"
 );
 

@@ -24,6 +24,10 @@ pub const TOS_ECN: u8 = 0b11;
 /// First source port of an encapsulated packet (RFC 7348, section 5: the dynamic range).
 pub const SOURCE_PORT_MIN: u16 = 49152;
 
+/// The MAC of the merge pair's receiving end, locally administered. What is sent there gets it as its destination, since
+/// the kernel takes a frame to any other MAC for another host's.
+pub const MERGE_MAC: MacBytes = [0x02, b'o', b'v', b'm', 0, 0];
+
 /// An address as the maps hold it: 16 bytes, big-endian, IPv4 mapped (`::ffff:a.b.c.d`).
 pub type Ip16 = [u8; 16];
 /// An Ethernet address, in transmission order.

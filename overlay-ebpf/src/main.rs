@@ -30,6 +30,7 @@ mod frame;
 mod from_endpoint;
 mod from_gateway;
 mod from_underlay;
+mod from_veth;
 mod guard_underlay;
 mod headers;
 mod icmp;
@@ -86,6 +87,21 @@ pub fn from_bare_link(ctx: TcContext) -> i32 {
     let len = ctx.len();
     let mut trace = verdict::Trace::default();
     let decided = from_underlay::handle_bare(&ctx, &mut trace, len);
+    verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
+}
+
+/// TC ingress, an uplink that is a veth: the same as `from_underlay`, but that segments which come in one by one are merged
+/// first.
+#[classifier]
+#[inline(always)]
+pub fn from_veth(ctx: TcContext) -> i32 {
+    // They are counted where they come in again.
+    if let Some(action) = from_veth::merge(&ctx) {
+        return action;
+    }
+    let len = ctx.len();
+    let mut trace = verdict::Trace::default();
+    let decided = from_underlay::handle(&ctx, &mut trace, len);
     verdict::finish(&ctx, Direction::FromUnderlay, len, trace, decided)
 }
 

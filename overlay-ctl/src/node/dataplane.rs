@@ -180,6 +180,7 @@ impl DataPlanePlan<'_> {
                 claims: CLAIMS,
                 gateway: gateway.net().network().octets(),
                 gateway_mask: gateway.net().netmask().octets(),
+                merge_ifindex: 0,
             },
         }
     }

@@ -110,6 +110,9 @@ pub(super) async fn everything(netlink: &Netlink, state_dir: &Path, run: &RunFil
             stood.then(|| format!("removed the VXLAN device of port {port}"))
         });
     }
+    removal.step(netlink.remove_merge_pair().await, |stood| {
+        stood.then(|| "removed the veth pair that merges segments".to_owned())
+    });
     removal.step(netlink.remove_barrier().await, |stood| {
         stood.then(|| "removed the barrier bridge".to_owned())
     });

@@ -237,9 +237,11 @@ fn status_and_metrics_tell_what_the_kernel_says_of_the_programs() {
         }
         let datapath = api.status().await.datapath.unwrap();
         let names: Vec<&str> = datapath.programs.iter().map(|p| p.name.as_str()).collect();
-        assert_eq!(names, ["from_endpoint", "from_gateway", "from_underlay"]);
+        assert_eq!(names, ["from_endpoint", "from_gateway", "from_underlay", "from_veth"]);
         for program in &datapath.programs {
-            let devices = if program.name == "from_underlay" { 1 } else { 2 };
+            // The underlay is a veth, and the merge pair is an uplink beside it.
+            let is_uplinks = ["from_underlay", "from_veth"].contains(&program.name.as_str());
+            let devices = if is_uplinks { 1 } else { 2 };
             assert_eq!(program.devices.len(), devices, "{program:?}");
             assert_eq!(program.other_devices, [""; 0], "{program:?}");
             assert!(program.id > 0 && program.loaded_at > 1_700_000_000, "{program:?}");

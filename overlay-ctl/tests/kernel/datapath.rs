@@ -34,7 +34,7 @@ pub(crate) struct Host {
 }
 
 pub(crate) fn uplink(name: &str, ifindex: u32) -> Uplink {
-    Uplink { ifindex, name: name.to_owned(), link_layer: LinkLayer::Ethernet }
+    Uplink { ifindex, name: name.to_owned(), ..Uplink::default() }
 }
 
 impl Host {
@@ -76,6 +76,7 @@ impl Host {
                 claims: Limit::NONE,
                 gateway: [172, 18, 0, 0],
                 gateway_mask: [255, 255, 0, 0],
+                merge_ifindex: 0,
             },
         }
     }
@@ -421,17 +422,15 @@ fn each_uplink_has_a_program_and_no_other_device() {
             let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
             let bare = Uplink { link_layer: LinkLayer::Bare, ..uplink("tun0", tun) };
             let gone = uplink("eth9", 4711);
-            let all = vec![uplink("eth7", eth7), gone.clone(), bare, uplink("eth8", eth8)];
+            let veth = Uplink { is_veth: true, ..uplink("eth8", eth8) };
+            let all = vec![uplink("eth7", eth7), gone.clone(), bare, veth];
             let deaf = datapath.set_uplinks(all.clone());
             assert!(
                 matches!(&deaf[..], [(uplink, DatapathError::NoDevice { .. })] if *uplink == gone),
                 "{hook:?}: {deaf:?}"
             );
-            let entries = [
-                format!("underlay-{eth7}"),
-                format!("underlay-{eth8}"),
-                format!("bare-link-{tun}"),
-            ];
+            let entries =
+                [format!("underlay-{eth7}"), format!("veth-{eth8}"), format!("bare-link-{tun}")];
             assert_eq!(host.entries(), entries.clone().into(), "the others have theirs");
             let mut datapath = Datapath::open_on(host.config_for("eth7"), hook).unwrap();
             assert_eq!(host.entries(), entries.into(), "{hook:?}: also after a restart");

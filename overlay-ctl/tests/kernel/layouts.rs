@@ -123,6 +123,36 @@ fn programs_of_another_layout_stay_until_the_new_maps_are_filled() {
     }
 }
 
+/// An earlier version had `from_underlay` on a veth. While its maps count, `from_veth` must not come in front of it.
+#[test]
+fn an_uplink_gets_another_program_when_the_new_maps_are_filled() {
+    if skip() {
+        return;
+    }
+    for hook in HOOKS {
+        let host = Host::new();
+        host.run(|| {
+            leave_another_layout(&host, hook, "maps");
+            let (programs, entries) = (running(&host, hook), host.entries());
+            let mut config = host.config_for("eth7");
+            config.underlay.is_veth = true;
+            let mut datapath = Datapath::open_on(config.clone(), hook).unwrap();
+            assert!(datapath.is_swap_due());
+            let deaf = datapath.set_uplinks(vec![config.underlay.clone()]);
+            assert!(deaf.is_empty(), "{deaf:?}");
+            assert_eq!(running(&host, hook), programs, "{hook:?}: the old one stays, alone");
+            assert_eq!(host.entries(), entries);
+            datapath.write(&some_of_everything().0).unwrap();
+            assert!(datapath.swap_programs().unwrap());
+            let index = config.underlay.ifindex;
+            let has = |entry: String| host.entries().contains(&entry);
+            assert!(has(format!("veth-{index}")) && !has(format!("underlay-{index}")), "{hook:?}");
+            host.make_traffic();
+            seen_more(&datapath, [0; 3]);
+        });
+    }
+}
+
 #[test]
 fn no_packet_passes_by_while_layouts_change() {
     if skip() {

@@ -5,6 +5,7 @@ mod changes;
 mod gro;
 mod held;
 mod leg;
+mod merge_pair;
 mod neighbours;
 mod sizes;
 mod underlay;

@@ -36,6 +36,12 @@ impl Ipv6 {
         self.start[1] = self.start[1] & 0x0f | class << 4;
     }
 
+    /// Bytes behind this header, as it says itself.
+    #[inline(always)]
+    pub fn payload_len(&self) -> usize {
+        usize::from(u16::from_be(self.payload_len))
+    }
+
     /// Returns true if the length stands in a jumbo option, or nowhere (RFC 2675, section 3).
     #[inline(always)]
     pub fn is_without_length(&self) -> bool {

@@ -72,6 +72,14 @@ impl TcpStart {
     pub fn header_len(&self) -> usize {
         usize::from(self.data_offset >> 4) * 4
     }
+
+    /// Returns true if the sender ends its side of the connection (FIN), or all of it (RST).
+    #[inline(always)]
+    pub fn is_last(&self) -> bool {
+        const FIN: u8 = 1 << 0;
+        const RST: u8 = 1 << 2;
+        self.flags & (FIN | RST) != 0
+    }
 }
 
 const _: () = assert!(size_of::<Udp>() == 8 && size_of::<TcpStart>() == 14);

@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4};
 use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathConfig},
-    kernel::{LinkLayer, Uplink},
+    kernel::Uplink,
 };
 use std::{
     path::{Path, PathBuf},
@@ -56,7 +56,7 @@ fn config(bpffs: &Path) -> Result<DatapathConfig> {
         underlay: Uplink {
             ifindex: underlay_ifindex,
             name: UNDERLAY.to_owned(),
-            link_layer: LinkLayer::Ethernet,
+            ..Uplink::default()
         },
         config: Config {
             vtep: ip16_from_v4(world::LOCAL_VTEP.octets()),
@@ -71,6 +71,7 @@ fn config(bpffs: &Path) -> Result<DatapathConfig> {
             claims: Limit::NONE,
             gateway: [172, 18, 0, 0],
             gateway_mask: [255, 255, 0, 0],
+            merge_ifindex: 0,
         },
     })
 }

@@ -21,6 +21,7 @@ mod icc;
 mod intruders;
 mod leader;
 mod members;
+mod merging;
 mod mtu;
 mod names;
 mod no_room;

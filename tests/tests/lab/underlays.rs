@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{Host, Lab, may_lack, missing, rows, text, transfer, tried_enough};
+use serde_json::Value;
 
 use crate::support::{NODES, attach, create_network, scenario};
 
@@ -74,15 +75,13 @@ fn make(kind: &Kind, hosts: &[Arc<Host>; 2]) -> Result<bool> {
     Ok(true)
 }
 
-/// The devices on which `from_underlay` runs.
+/// The devices by which VXLAN is received: those on which `from_underlay` runs, or `from_veth`.
 fn uplinks(host: &Host) -> Result<Vec<String>> {
     let status = host.overlay_json(&["status"])?;
     let programs = rows(&status["datapath"]["programs"]);
-    let found = programs.iter().find(|row| text(row, "name") == "from_underlay");
-    let Some(devices) = found.and_then(|row| row["devices"].as_array()) else {
-        bail!("no program: {status}");
-    };
-    Ok(devices.iter().filter_map(|name| name.as_str()).map(str::to_owned).collect())
+    let is_uplinks = |row: &&Value| ["from_underlay", "from_veth"].contains(&text(row, "name"));
+    let devices = programs.iter().filter(is_uplinks).flat_map(|row| rows(&row["devices"]));
+    Ok(devices.filter_map(|name| name.as_str()).map(str::to_owned).collect())
 }
 
 fn carries(lab: &Lab, kind: &Kind, hosts: &[Arc<Host>; 2]) -> Result<()> {

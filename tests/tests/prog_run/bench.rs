@@ -15,15 +15,15 @@ use aya::{
 };
 use nix::{errno::Errno, libc};
 use overlay_common::{
-    ApiKey, BridgeKey, ClaimEntry, Config, Counter, Direction, DropReason, Event, FdbEntry, FdbKey,
-    FloodEntry, FloodKey, GatewayPortEntry, HopEntry, KERNEL_BTF, Limit, Limits, METRICS_MAX,
-    NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry, Prepared, SKB_LAYOUT,
-    TRAFFIC_MAX, Traffic, map, metric_index, prepare,
+    ApiKey, Arrivals, BridgeKey, ClaimEntry, Config, Counter, Direction, DropReason, Event,
+    FdbEntry, FdbKey, FloodEntry, FloodKey, GatewayPortEntry, HopEntry, KERNEL_BTF, Limit, Limits,
+    METRICS_MAX, NeighEntry, NeighKey, NodeEntry, NodeKey, PathMtu, PortEntry, Prepared,
+    SKB_LAYOUT, TRAFFIC_MAX, Traffic, map, metric_index, prepare,
 };
 use overlay_lab::{Requirement, missing, skip};
 
 use super::{
-    devices::{Home, set_offloads},
+    devices::{Home, make_merge_pair, set_offloads},
     tap::Tap,
     world::{FORWARDS, LEG_A, LEG_B, PORT_A, PORT_B, SLOT_A, SLOT_B, UNDERLAY, World},
 };
@@ -71,7 +71,7 @@ pub(crate) struct Skb {
 pub(crate) type Counts = BTreeMap<(u32, Direction), Counter>;
 
 /// All results of one packet.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) packet: Vec<u8>,
@@ -95,6 +95,11 @@ impl FarNode {
     /// Makes the far node's maps hold the world and nothing else.
     pub(crate) fn fill(&mut self, world: &World) {
         self.loaded.fill(world);
+    }
+
+    /// Notes how the TCP segments of the VTEP at this index of HOPS arrive.
+    pub(crate) fn set_arrivals(&mut self, hop: u32, arrivals: Arrivals) {
+        self.loaded.set_arrivals(hop, arrivals);
     }
 }
 
@@ -217,6 +222,7 @@ impl Loaded {
             claims: Limit::NONE,
             gateway: [0; 4],
             gateway_mask: [0; 4],
+            merge_ifindex: 0,
         };
         self.config.set(0, world.config.unwrap_or(empty), 0).expect("CONFIG takes it");
         replace(&mut self.fdb, &self.filled.fdb, &world.fdb);
@@ -256,6 +262,21 @@ impl Loaded {
     fn program(&mut self, direction: Direction) -> &mut SchedClassifier {
         let program = self.programs.program_mut(direction.name()).expect("named after it");
         program.try_into().expect("a classifier")
+    }
+
+    /// `from_veth`, loaded.
+    fn veth(&mut self) -> &mut SchedClassifier {
+        let program = self.programs.program_mut("from_veth").expect("a program of that name");
+        let program: &mut SchedClassifier = program.try_into().expect("a classifier");
+        if program.fd().is_err() {
+            program.load().expect("the verifier takes the program");
+        }
+        program
+    }
+
+    fn set_arrivals(&mut self, hop: u32, arrivals: Arrivals) {
+        let path = PathMtu { arrivals, ..PathMtu::default() };
+        self.paths.set(hop, path, 0).expect("PATHS takes it");
     }
 }
 
@@ -317,6 +338,19 @@ impl Bench {
     pub(crate) fn far_node(&self) -> FarNode {
         let mut loaded = Loaded::new();
         self.home.among_peers(|| loaded.attach(Direction::FromUnderlay, "underlay_peer"));
+        FarNode { loaded }
+    }
+
+    /// Loads the programs of a node at the other end of the underlay whose uplink is a veth, and makes its merge pair.
+    pub(crate) fn far_node_with_pair(&self) -> FarNode {
+        let mut loaded = Loaded::new();
+        self.home.among_peers(|| {
+            make_merge_pair();
+            loaded.attach(Direction::FromUnderlay, "ovm-in");
+            tc::qdisc_add_clsact("underlay_peer").expect("the device has no qdisc of ours yet");
+            let program = loaded.veth();
+            program.attach("underlay_peer", TcAttachType::Ingress).expect("TC takes the program");
+        });
         FarNode { loaded }
     }
 
@@ -425,6 +459,23 @@ impl Bench {
         })?;
         out.truncate(ran.data_size_out as usize);
         Ok((Verdict::from_action(ran.return_value), out))
+    }
+
+    /// Runs one packet through `from_veth`, as if it came in by the underlay's device.
+    pub(crate) fn run_veth(&mut self, packet: &[u8], gso_size: u32) -> Outcome {
+        let skb = Skb { gso_size, ..Skb::usual(Direction::FromUnderlay) };
+        let mut out = vec![0; packet.len() + GROWTH];
+        let context = skb.context();
+        let ran = self.loaded.veth().test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        });
+        let ran = ran.unwrap_or_else(|error| panic!("{packet:02x?} is not run: {error:?}"));
+        out.truncate(ran.data_size_out as usize);
+        let verdict = Verdict::from_action(ran.return_value);
+        Outcome { verdict, packet: out, counts: self.counts(), events: self.events() }
     }
 
     /// Runs one packet with a mark and a priority of the host, and returns those that it has afterwards.
@@ -572,6 +623,11 @@ impl Bench {
         all
     }
 
+    /// Notes how the TCP segments of the VTEP at this index of HOPS arrive.
+    pub(crate) fn set_arrivals(&mut self, hop: u32, arrivals: Arrivals) {
+        self.loaded.set_arrivals(hop, arrivals);
+    }
+
     /// The values that the programs learnt about the path at an index of HOPS.
     pub(crate) fn path(&self, hop: u32) -> PathMtu {
         self.loaded.paths.get(&hop, 0).expect("PATHS has the index")
@@ -658,6 +714,15 @@ impl Skb {
         context[GSO_SIZE..][..4].copy_from_slice(&self.gso_size.to_ne_bytes());
         context
     }
+}
+
+/// The time by `bpf_ktime_get_coarse_ns`.
+pub(crate) fn coarse_time_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a whole timespec, which outlives the call.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    Errno::result(read).expect("every kernel has the clock");
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn add(a: Counter, b: Counter) -> Counter {

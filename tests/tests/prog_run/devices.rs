@@ -14,6 +14,8 @@ use nix::{
     unistd::Pid,
 };
 
+use overlay_common::{MERGE_MAC, VNI_RESERVED, VXLAN_PORT};
+
 use super::{
     tap::{self, Tap},
     world::{
@@ -177,11 +179,30 @@ fn take_large_super_packets(ifindex: u32) {
     assert!(len >= 20 && answer[16..20] == [0; 4], "device {ifindex}: {:?}", &answer[..len]);
 }
 
+/// Makes a merge pair in the thread's namespace as a node does, and a device that has the kernel know VXLAN's port.
+pub(crate) fn make_merge_pair() {
+    let mac = MERGE_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    ip_batch(&format!(
+        "link add ovm-out mtu 65535 numtxqueues 4 numrxqueues 4 type veth \
+         peer name ovm-in address {mac} mtu 65535 numtxqueues 4 numrxqueues 4\n\
+         link set ovm-in up\n\
+         link set ovm-out up\n\
+         link add ovg type vxlan id {VNI_RESERVED} dstport {VXLAN_PORT} nolearning\n\
+         link set ovg up\n"
+    ));
+    ethtool("ovm-out", &["tso", "off"]);
+    ethtool("ovm-in", &["gro", "on"]);
+}
+
 /// Lets a device of the thread's namespace take super-packets whole, or has the kernel cut them before the
 /// device.
 pub(crate) fn set_offloads(device: &str, whole: bool) {
     let value = if whole { "on" } else { "off" };
+    ethtool(device, &["tso", value, "tx-udp-segmentation", value]);
+}
+
+fn ethtool(device: &str, switches: &[&str]) {
     let mut ethtool = Command::new("ethtool");
-    ethtool.args(["-K", device, "tso", value, "tx-udp-segmentation", value]);
+    ethtool.args(["-K", device]).args(switches);
     assert!(ethtool.status().expect("ethtool is on PATH").success(), "{device}: {ethtool:?}");
 }

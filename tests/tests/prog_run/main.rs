@@ -24,6 +24,7 @@ mod guard_underlay;
 mod icmp_errors;
 mod jumbo;
 mod live;
+mod merging;
 mod model;
 mod neighbours;
 mod outward;

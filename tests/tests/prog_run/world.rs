@@ -153,6 +153,7 @@ impl Default for World {
                 claims: Limit::NONE,
                 gateway: [172, 18, 0, 0],
                 gateway_mask: (u32::MAX << (32 - GATEWAY_PREFIX)).to_be_bytes(),
+                merge_ifindex: 0,
             }),
             flood: BTreeMap::from([(VNI, flood(&[HOP_FAR], &[PORT_A, PORT_B]))]),
             gateway_ports: BTreeMap::from([(LEG_A, leg(A_OUT)), (LEG_B, leg(B_OUT))]),

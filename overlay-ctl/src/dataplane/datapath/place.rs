@@ -6,7 +6,7 @@ use aya::programs::XdpMode;
 use nix::net::if_::if_indextoname;
 
 use super::DatapathError;
-use crate::dataplane::kernel::{LinkLayer, Program};
+use crate::dataplane::kernel::{LinkLayer, Program, Uplink};
 
 /// Where XDP runs while a packet is received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ impl GuardMode {
 pub(super) enum Role {
     /// `from_underlay`.
     Underlay,
+    /// `from_veth`: the same on a veth, whose packets no driver has merged.
+    Veth,
     /// `from_bare_link`: the same on an uplink without Ethernet headers.
     BareLink,
     /// `from_endpoint`.
@@ -60,8 +62,9 @@ impl Role {
     }
 
     /// The role of the program that runs on an uplink; `None` where no program knows its headers.
-    pub(super) fn on_uplink(link_layer: LinkLayer) -> Option<Self> {
-        match link_layer {
+    pub(super) fn on_uplink(uplink: &Uplink) -> Option<Self> {
+        match uplink.link_layer {
+            LinkLayer::Ethernet if uplink.is_veth => Some(Self::Veth),
             LinkLayer::Ethernet => Some(Self::Underlay),
             LinkLayer::Bare | LinkLayer::Ppp => Some(Self::BareLink),
             LinkLayer::Foreign => None,
@@ -71,8 +74,11 @@ impl Role {
     /// The programs that are loaded at once. The others are loaded when a device needs them, so that a kernel which
     /// refuses one of them still forwards.
     pub(super) const NEEDED: [Self; 3] = [Self::Underlay, Self::Endpoint, Self::Gateway];
-    pub(super) const ALL: [Self; 6] = [
+    /// Those that an uplink may have, one at a time.
+    pub(super) const UPLINKS: [Self; 3] = [Self::Underlay, Self::Veth, Self::BareLink];
+    pub(super) const ALL: [Self; 7] = [
         Self::Underlay,
+        Self::Veth,
         Self::BareLink,
         Self::Endpoint,
         Self::Gateway,
@@ -84,6 +90,7 @@ impl Role {
     pub(super) fn program(self) -> &'static str {
         match self {
             Self::Underlay => "from_underlay",
+            Self::Veth => "from_veth",
             Self::BareLink => "from_bare_link",
             Self::Endpoint => "from_endpoint",
             Self::Gateway => "from_gateway",
@@ -96,6 +103,7 @@ impl Role {
     fn prefix(self) -> &'static str {
         match self {
             Self::Underlay => "underlay-",
+            Self::Veth => "veth-",
             Self::BareLink => "bare-link-",
             Self::Endpoint => "endpoint-",
             Self::Gateway => "gateway-",

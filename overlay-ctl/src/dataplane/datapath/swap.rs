@@ -28,7 +28,7 @@ impl Datapath {
     /// Notes whether a device has its program.
     fn note(&mut self, place: Place, is_attached: bool) {
         let program = match place.role {
-            Role::Underlay | Role::BareLink | Role::Guard(_) => return,
+            Role::Underlay | Role::Veth | Role::BareLink | Role::Guard(_) => return,
             Role::Endpoint => Program::FromEndpoint,
             Role::Gateway => Program::FromGateway,
         };
@@ -83,9 +83,15 @@ impl Datapath {
             outcome = outcome.and(self.swap_program(place));
         }
         outcome?;
-        self.drop_old_uplinks()?;
-        self.folders.end_swap()?;
+        // An uplink may get another program than the one that was replaced. Where that fails, the next look tries again.
         self.is_swap_due = false;
+        for (uplink, error) in self.ensure_uplinks() {
+            let (device, error) = (uplink.name, crate::error_chain(&error));
+            tracing::warn!(device, error, "an uplink keeps its former program");
+        }
+        let ended = self.folders.end_swap();
+        self.is_swap_due = ended.is_err();
+        ended?;
         tracing::info!("the programs of another version are replaced");
         Ok(true)
     }

@@ -26,7 +26,7 @@ impl Uplinks {
 
 /// The place of the program on an uplink.
 fn place(uplink: &Uplink) -> Option<Place> {
-    Some(Place { role: Role::on_uplink(uplink.link_layer)?, ifindex: uplink.ifindex })
+    Some(Place { role: Role::on_uplink(uplink)?, ifindex: uplink.ifindex })
 }
 
 impl Datapath {
@@ -50,7 +50,8 @@ impl Datapath {
                 without.push((uplink.clone(), error));
             }
         }
-        let dropped = self.is_swap_due || self.drop_old_uplinks().is_ok();
+        let deaf: Vec<u32> = without.iter().map(|(uplink, _)| uplink.ifindex).collect();
+        let dropped = self.is_swap_due || self.drop_old_uplinks(&deaf).is_ok();
         let is_settled = without.is_empty() && dropped && !self.is_swap_due;
         self.uplinks.settled = is_settled.then_some(wanted);
         without
@@ -63,24 +64,55 @@ impl Datapath {
     }
 
     fn ensure_uplink(&mut self, uplink: &Uplink) -> Result<(), DatapathError> {
-        match place(uplink) {
-            Some(place) => self.ensure(place, &uplink.name),
-            None => Err(DatapathError::ForeignLinkLayer(uplink.name.clone())),
-        }
+        let Some(wanted) = place(uplink) else {
+            return Err(DatapathError::ForeignLinkLayer(uplink.name.clone()));
+        };
+        // A program of another layout may be another one of an uplink's. In front of it, one of this layout would take
+        // the packets, and drop them by maps that are not filled.
+        let of_another = self.is_swap_due.then(|| self.held_on(uplink.ifindex)).flatten();
+        self.ensure(of_another.unwrap_or(wanted), &uplink.name)
     }
 
-    /// Detaches from devices that are no uplink any more. To be called when the uplinks have their programs, so that
-    /// there is one at every moment.
-    pub(super) fn drop_old_uplinks(&self) -> Result<(), DatapathError> {
+    /// The place of the program that the uplink has, whichever it is.
+    fn held_on(&self, ifindex: u32) -> Option<Place> {
+        let places = Role::UPLINKS.map(|role| Place { role, ifindex });
+        places.into_iter().find(|place| attach::is_attached(&self.folders.links, *place))
+    }
+
+    /// Detaches from devices that are no uplink any more, and takes off what an uplink has beside its program. To be
+    /// called when the uplinks have their programs, so that there is one at every moment; those in `deaf` have none, and
+    /// keep what they have.
+    fn drop_old_uplinks(&self, deaf: &[u32]) -> Result<(), DatapathError> {
         let wanted: Vec<Place> = self.uplinks.wanted.iter().filter_map(place).collect();
         let mut outcome = Ok(());
         for place in attach::places(&self.folders.links)? {
-            let is_uplinks = matches!(place.role, Role::Underlay | Role::BareLink);
-            if is_uplinks && !wanted.contains(&place) {
-                outcome = outcome.and(attach::detach(&self.folders.links, place));
+            let is_old = !wanted.contains(&place) && !deaf.contains(&place.ifindex);
+            if !Role::UPLINKS.contains(&place.role) || !is_old {
+                continue;
             }
+            // Of a device that has another program now: a filter of clsact became that one, and is not to be taken off.
+            let has_another = wanted.iter().any(|other| other.ifindex == place.ifindex);
+            let dropped = if has_another {
+                attach::remove_entry(&place.entry(&self.folders.links))
+            } else {
+                attach::detach(&self.folders.links, place)
+            };
+            outcome = outcome.and(dropped);
         }
         outcome
+    }
+
+    /// `from_veth` sends segments that came in one by one out of this device from now on, to have them merged; 0: out of
+    /// none. What goes out must come in by a device that is an uplink.
+    ///
+    /// # Errors
+    /// [`DatapathError::Table`].
+    pub fn merge_by(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        if self.config.merge_ifindex == ifindex {
+            return Ok(());
+        }
+        self.config.merge_ifindex = ifindex;
+        self.maps.set_config(&self.config)
     }
 
     /// The node's VTEP has this address from now on, on this device.

@@ -9,6 +9,7 @@ mod gateway;
 mod guard;
 mod kernel;
 mod maps;
+mod merge_pair;
 pub(crate) mod merging;
 mod monitor;
 mod neighbours;

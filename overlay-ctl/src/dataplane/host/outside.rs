@@ -2,7 +2,8 @@
 
 use super::{
     big_tcp::SuperPacketPlan, datapath::SharedDatapath, gateway::HostGateway, guard::GuardKeeper,
-    merging::MergeKeeper, neighbours::NeighbourPressure, own_address::OwnAddress,
+    merge_pair::MergePairKeeper, merging::MergeKeeper, neighbours::NeighbourPressure,
+    own_address::OwnAddress,
 };
 use crate::{
     config::Xdp,
@@ -42,6 +43,7 @@ pub struct HostOutside {
     interest: Interest,
     neighbours: NeighbourPressure,
     merging: MergeKeeper,
+    merge_pair: MergePairKeeper,
     outward_mtu: Option<u32>,
     /// Another program's VXLAN device on the VXLAN port, as last seen.
     port_user: Option<String>,
@@ -75,6 +77,7 @@ impl HostOutside {
             interest,
             neighbours,
             merging,
+            merge_pair: MergePairKeeper::default(),
             outward_mtu: None,
             port_user: None,
             deaf: Vec::new(),
@@ -207,6 +210,7 @@ impl Outside for HostOutside {
                 trouble.note("changing the underlay device failed", kept);
             }
         }
+        self.merge_pair.look(&self.datapath, &self.netlink, &links).await;
         let deaf = self.datapath.lock().ensure_uplinks();
         self.note_deaf(&deaf);
         trouble.0
@@ -259,9 +263,14 @@ impl Outside for HostOutside {
     }
 
     async fn attach_uplinks(&mut self, devices: &BTreeSet<u32>) -> Result<(), KernelError> {
-        let uplinks = self.netlink.vxlan_uplinks(self.underlay.address, devices).await;
-        let uplinks = uplinks.map_err(|e| KernelError::new("looking for the uplinks failed", e))?;
+        let failed = |error| KernelError::new("looking for the uplinks failed", error);
+        let links = self.netlink.link_list().await.map_err(failed)?;
+        let uplinks = self.netlink.vxlan_uplinks(&links, self.underlay.address, devices).await;
+        let mut uplinks = uplinks.map_err(failed)?;
+        let doors = (&self.datapath, &self.netlink);
+        uplinks.extend(self.merge_pair.follow(doors, &links, &uplinks).await);
         let deaf = self.datapath.lock().set_uplinks(uplinks);
+        self.merge_pair.use_it(&self.datapath, &deaf);
         self.note_deaf(&deaf);
         Ok(())
     }
@@ -314,6 +323,7 @@ impl Outside for HostOutside {
                 .chain(shared)
                 .chain(self.deaf.iter().cloned())
                 .chain(self.merging.trouble())
+                .chain(self.merge_pair.trouble())
                 .chain(self.gateway.trouble())
                 .collect(),
             published: self.gateway.published(),

@@ -29,7 +29,7 @@ pub enum LinkLayer {
 
 /// A device by which VXLAN comes or goes: one by which a VTEP is reached, that carries the node's VTEP address, or by
 /// which others may send to that address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uplink {
     /// Its index.
     pub ifindex: u32,
@@ -37,6 +37,8 @@ pub struct Uplink {
     pub name: String,
     /// What packets have in front of them there.
     pub link_layer: LinkLayer,
+    /// It is a veth, whose packets no driver has merged.
+    pub is_veth: bool,
 }
 
 /// The way to a VTEP.

@@ -1,4 +1,4 @@
-//! The barrier: a bridge that is down and carries no packet, with every endpoint's port in it.
+//! The barrier: a bridge that is down and carries no packet, with every endpoint's port and the merge pair in it.
 //!
 //! It does two things by its mere presence.
 //!
@@ -18,6 +18,7 @@ use super::{
     GroError, LinkList, Netlink, NetlinkError, bridge_port,
     link::{self, Link, Owner},
     marks::{self, id_of},
+    merge_pair::is_merge_end,
     names::{BARRIER, BARRIER_ALIAS, GROUP},
 };
 use crate::dataplane::kernel::{Bridge, DeviceId};
@@ -41,8 +42,8 @@ impl std::fmt::Display for BarrierGap {
 }
 
 impl Netlink {
-    /// Creates the bridge where it is missing, sets it down where it is up, and puts the GRO device and every
-    /// endpoint's port into it. Returns why ports had to stay outside, if some had.
+    /// Creates the bridge where it is missing, sets it down where it is up, and puts the GRO device, the merge
+    /// pair and every endpoint's port into it. Returns why ports had to stay outside, if some had.
     ///
     /// # Errors
     /// [`GroError::NameTaken`] where a device of that name is not ours; rtnetlink's.
@@ -81,7 +82,8 @@ impl Netlink {
         let (gro, others): (Vec<&Link>, Vec<&Link>) =
             links.iter().partition(|link| marks::is_gro_device(link));
         let belongs = |id: DeviceId| id.kind.row().bridge == Bridge::Barrier;
-        let ports = others.into_iter().filter(|link| id_of(link).is_some_and(belongs));
+        let belongs = |link: &&Link| id_of(link).is_some_and(belongs) || is_merge_end(link);
+        let ports = others.into_iter().filter(belongs);
         for link in gro.into_iter().chain(ports) {
             if link.controller == Some(barrier) {
                 continue;

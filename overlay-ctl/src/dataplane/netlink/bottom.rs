@@ -12,6 +12,8 @@ use super::{
     link::{self, Link, Parent},
 };
 
+/// The kind of a device with another end in some namespace of this machine.
+pub(super) const VETH: &str = "veth";
 /// Kinds of devices that hand every packet to the one device below them (IFLA_LINK).
 const ON_ONE: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
 /// Kinds that hand each packet to one of their members (IFLA_MASTER).

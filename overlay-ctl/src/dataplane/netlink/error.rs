@@ -186,6 +186,30 @@ pub enum GroError {
     Netlink(#[from] NetlinkError),
 }
 
+/// The merge pair could not be created, or does not merge.
+#[derive(Debug, thiserror::Error)]
+pub enum MergePairError {
+    /// A foreign device has the name.
+    #[error(
+        "a device {0} exists and is not ours: remove it or rename it (`ip link set {0} name OTHER`)"
+    )]
+    NameTaken(String),
+    /// Another program removed it at once.
+    #[error("the device {0} was removed when it had just been made")]
+    Gone(String),
+    /// The kernel does not switch what the pair needs.
+    #[error(
+        "the kernel does not switch generic-receive-offload of ovm-in on and tcp-segmentation-offload of ovm-out off (`ethtool -K`)"
+    )]
+    StaysOff,
+    /// ethtool's messages failed.
+    #[error(transparent)]
+    Offloads(#[from] OffloadsError),
+    /// rtnetlink failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
 /// The gateway bridge could not be created, repaired or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {

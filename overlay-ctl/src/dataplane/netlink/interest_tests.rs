@@ -16,6 +16,7 @@ fn interest() -> Interest {
         mtu: 1500,
         is_silent: false,
         link_layer: crate::dataplane::kernel::LinkLayer::Ethernet,
+        is_veth: false,
         vrf: None,
     };
     let interest = Interest::default();

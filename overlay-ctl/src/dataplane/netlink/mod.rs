@@ -1,5 +1,5 @@
 //! The only door to rtnetlink: the underlay device, the devices of endpoints, the gateway bridge, the GRO device, the
-//! barrier, next hops, and events.
+//! barrier, the merge pair, next hops, and events.
 //!
 //! Invariants:
 //! - A device belongs to the overlay by its name's prefix AND its alias. Any other device is never touched, also where
@@ -27,6 +27,7 @@ mod link;
 mod link_layer;
 mod listener;
 mod marks;
+mod merge_pair;
 mod names;
 mod neighbour;
 mod neighbour_table;
@@ -50,13 +51,16 @@ pub use barrier::BarrierGap;
 pub use bottom::{BottomDevice, BottomKind};
 pub use bridge::GatewayBridge;
 pub(crate) use changes::Mounts;
-pub use error::{BridgeError, DeviceError, GroError, NetlinkError, OffloadsError, UnderlayError};
+pub use error::{
+    BridgeError, DeviceError, GroError, MergePairError, NetlinkError, OffloadsError, UnderlayError,
+};
 pub use features::Offloads;
 pub use gro::vxlan_user;
 pub use held::HeldNamespaces;
 pub use interest::{Change, Interest};
 pub use listener::Listener;
 pub use marks::device_name;
+pub use merge_pair::MergePair;
 pub use names::GATEWAY_BRIDGE;
 pub use neighbour_table::NeighbourTable;
 pub(crate) use netns::Netns;

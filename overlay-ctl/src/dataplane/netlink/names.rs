@@ -18,6 +18,13 @@ pub(super) const BARRIER_ALIAS: &str = "overlay:barrier";
 pub(super) const GRO_PREFIX: &str = "ovg";
 pub(super) const GRO_ALIAS: &str = "overlay:gro";
 
+/// The names of the merge pair's ends: what is sent by the first comes in by the second. There is one node in a namespace,
+/// and so one pair.
+pub(super) const MERGE_OUT: &str = "ovm-out";
+pub(super) const MERGE_IN: &str = "ovm-in";
+pub(super) const MERGE_OUT_ALIAS: &str = "overlay:merge-out";
+pub(super) const MERGE_IN_ALIAS: &str = "overlay:merge-in";
+
 /// First half of the alias of every device in an endpoint's namespace.
 pub(super) const ALIAS_PREFIX: &str = "overlay:";
 /// Link group of every device of the overlay. The kernel takes it at creation, unlike the alias: it distinguishes a

@@ -11,6 +11,7 @@ use super::{
     LinkList, Netlink, NetlinkError,
     link::{self, Address, Link},
     marks::{id_of, is_barrier, is_gateway_bridge, is_gro_device},
+    merge_pair::is_merge_end,
     route::{self, Route},
 };
 
@@ -54,15 +55,17 @@ impl Netlink {
         Ok(taken.into_iter().collect())
     }
 
-    /// Takes the IPv4 addresses away that another program gave to the host's sides of endpoints' devices, to the barrier or
-    /// to the GRO device. Network managers give any device one (RFC 3927), and with it the host gets a route that leads
+    /// Takes the IPv4 addresses away that another program gave to the host's sides of endpoints' devices, to the barrier,
+    /// the merge pair or the GRO device. Network managers give any device one (RFC 3927), and with it the host gets a route that leads
     /// nowhere.
     ///
     /// # Errors
     /// rtnetlink's.
     pub async fn clear_addresses(&self, LinkList(links): &LinkList) -> Result<(), NetlinkError> {
-        let carries_none =
-            |link: &Link| id_of(link).is_some() || is_gro_device(link) || is_barrier(link);
+        let carries_none = |link: &Link| {
+            let is_merging = is_gro_device(link) || is_merge_end(link);
+            id_of(link).is_some() || is_merging || is_barrier(link)
+        };
         let ours: BTreeMap<u32, &str> = links
             .iter()
             .filter(|link| carries_none(link))
@@ -193,5 +196,5 @@ fn takes(route: &Route, bridge: Option<u32>) -> bool {
 }
 
 fn is_ours(link: &Link) -> bool {
-    is_gateway_bridge(link) || id_of(link).is_some() || is_gro_device(link)
+    is_gateway_bridge(link) || id_of(link).is_some() || is_gro_device(link) || is_merge_end(link)
 }

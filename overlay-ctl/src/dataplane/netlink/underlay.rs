@@ -6,6 +6,7 @@ use netlink_packet_route::route::RouteType;
 
 use super::{
     LinkList, Netlink, NetlinkError, UnderlayError,
+    bottom::VETH,
     link::{Address, Link, addresses},
     marks::is_gateway_bridge,
     route,
@@ -41,6 +42,8 @@ pub struct Underlay {
     pub is_silent: bool,
     /// What packets have in front of their IP header there.
     pub link_layer: LinkLayer,
+    /// It is a veth.
+    pub is_veth: bool,
     /// Index of the VRF that it is in, whose routes its packets take.
     pub vrf: Option<u32>,
 }
@@ -49,8 +52,8 @@ impl Underlay {
     /// The device as one of the uplinks.
     #[must_use]
     pub fn uplink(&self) -> Uplink {
-        let Self { ifindex, name, link_layer, .. } = self;
-        Uplink { ifindex: *ifindex, name: name.clone(), link_layer: *link_layer }
+        let Self { ifindex, name, link_layer, is_veth, .. } = self;
+        Uplink { ifindex: *ifindex, name: name.clone(), link_layer: *link_layer, is_veth: *is_veth }
     }
 }
 
@@ -105,6 +108,7 @@ impl Netlink {
             mtu,
             is_silent,
             link_layer: link.link_layer,
+            is_veth: link.kind == VETH,
             vrf: links.iter().find(is_vrf).map(|vrf| vrf.index),
         })
     }

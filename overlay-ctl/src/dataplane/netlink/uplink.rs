@@ -14,32 +14,34 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use super::{
-    Netlink, NetlinkError,
-    bottom::{BottomKind, bottom_of},
+    LinkList, Netlink, NetlinkError,
+    bottom::{BottomKind, VETH, bottom_of},
     link::{self, Address, Link},
     marks::{id_of, is_gateway_bridge, is_gro_device},
+    merge_pair::is_merge_end,
     sysctl::{self, ReversePathFilter},
 };
 use crate::dataplane::kernel::{LinkLayer, Uplink};
 
 impl Netlink {
     /// The uplinks of a node with this VTEP address which reaches VTEPs by the devices `by`: those devices, the one that
-    /// has the address, and every network card by which the host takes packets whose answer leaves by another.
+    /// has the address, and every network card by which the host takes packets whose answer leaves by another. They are
+    /// among these devices of the host.
     ///
     /// # Errors
     /// rtnetlink's.
     pub async fn vxlan_uplinks(
         &self,
+        LinkList(links): &LinkList,
         vtep: Ipv4Addr,
         by: &BTreeSet<u32>,
     ) -> Result<Vec<Uplink>, NetlinkError> {
-        let links = link::links(&self.handle, None).await?;
         let addresses = link::addresses(&self.handle, 0, None).await?;
         // A setting that cannot be read lets nothing more in.
         let filter = |link: &Link| {
             sysctl::reverse_path_filter(&link.name).unwrap_or(ReversePathFilter::Strict)
         };
-        Ok(choose(&links, &addresses, vtep, by, filter))
+        Ok(choose(links, &addresses, vtep, by, filter))
     }
 }
 
@@ -74,6 +76,7 @@ fn choose(
             ifindex: link.index,
             name: link.name.clone(),
             link_layer: link.link_layer,
+            is_veth: link.kind == VETH,
         })
         .collect()
 }
@@ -89,7 +92,7 @@ impl<'a> Surroundings<'a> {
     fn of(links: &'a [Link], proven: &[&Link]) -> Self {
         let veths =
             proven.iter().flat_map(|link| bottoms(links, link)).filter_map(|(link, kind)| {
-                (kind == BottomKind::Software("veth".to_owned())).then_some(link)
+                (kind == BottomKind::Software(VETH.to_owned())).then_some(link)
             });
         Self { veths: veths.collect() }
     }
@@ -99,7 +102,7 @@ impl<'a> Surroundings<'a> {
         let bottoms = bottoms(links, link);
         let is_card = |(link, kind): &(&Link, BottomKind)| match kind {
             BottomKind::Bus(_) => true,
-            BottomKind::Software(kind) if kind == "veth" => self.is_around(link),
+            BottomKind::Software(kind) if kind == VETH => self.is_around(link),
             // Before Linux 5.14 the kernel does not tell on which bus a device is.
             BottomKind::Software(kind) => kind.is_empty() && !link.loopback,
             BottomKind::Hidden => false,
@@ -123,7 +126,7 @@ fn bottoms<'a>(links: &'a [Link], link: &Link) -> Vec<(&'a Link, BottomKind)> {
 }
 
 fn is_ours(link: &Link) -> bool {
-    is_gateway_bridge(link) || id_of(link).is_some() || is_gro_device(link)
+    is_gateway_bridge(link) || id_of(link).is_some() || is_gro_device(link) || is_merge_end(link)
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use overlay_common::{
-    Counter, Direction, FdbEntry, FdbKey, HopEntry, IP16_NONE, NODES_MAX, PORTS_MAX, PathMtu,
-    PortEntry, TRAFFIC_MAX, Traffic, VXLAN_OVERHEAD, map,
+    Arrivals, Counter, Direction, ENOUGH, FdbEntry, FdbKey, HopEntry, IP16_NONE, NODES_MAX,
+    PORTS_MAX, PathMtu, PortEntry, TRAFFIC_MAX, Traffic, VXLAN_OVERHEAD, map,
 };
 use overlay_ctl::dataplane::{
     datapath::{Datapath, DatapathError, maps_folder},
@@ -151,7 +151,8 @@ fn what_was_said_of_a_way_goes_with_its_vtep() {
         let pin = maps_folder(&host.bpffs).join(map::PATHS::NAME);
         let mut paths: Array<_, PathMtu> =
             Map::Array(MapData::from_pin(pin).unwrap()).try_into().unwrap();
-        let said = PathMtu { mtu: 1400, pad: 0, until_ns: u64::MAX };
+        let arrivals = Arrivals { tick: 7, now: ENOUGH, before: 0 };
+        let said = PathMtu { mtu: 1400, arrivals, until_ns: u64::MAX };
         let way = |last: u8, ifindex, mtu| {
             let mut header = [0; VXLAN_OVERHEAD as usize];
             header[30..34].copy_from_slice(&[10, 0, 0, last]);

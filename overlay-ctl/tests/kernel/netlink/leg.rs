@@ -395,6 +395,7 @@ fn what_a_killed_controller_left_of_a_leg_is_replaced() {
             mtu: MTU,
             is_silent: true,
             link_layer: LinkLayer::Ethernet,
+            is_veth: false,
             vrf: None,
         };
         // The GRO device and the barrier have names that begin with the leg's prefix. Neither may take the

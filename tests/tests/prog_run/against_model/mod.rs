@@ -11,6 +11,7 @@ mod l3;
 mod l4;
 mod mutations;
 mod on_devices;
+mod on_veth;
 mod one_by_one;
 mod search;
 mod worlds;
@@ -25,6 +26,7 @@ use super::{
 };
 pub(super) use frames::{MARK, from_gateway};
 use on_devices::{OnDevices, Underlay};
+use on_veth::OnVeth;
 use one_by_one::OneByOne;
 use search::{Packet, search};
 
@@ -36,6 +38,11 @@ fn from_endpoint_does_as_the_model_says() {
 #[test]
 fn from_underlay_does_as_the_model_says() {
     check(Direction::FromUnderlay, 0.33, by_underlay());
+}
+
+#[test]
+fn segments_go_through_the_merge_pair_as_the_model_says() {
+    search("from_veth", 0.03, by_underlay(), |_| OnVeth);
 }
 
 #[test]

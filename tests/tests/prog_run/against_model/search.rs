@@ -133,6 +133,11 @@ impl Tally {
         *self.0.entry(kind).or_default() += 1;
     }
 
+    /// Notes the way of a packet whose end is not looked at.
+    pub(super) fn note_way(&mut self, way: &str) {
+        *self.0.entry(way.to_owned()).or_default() += 1;
+    }
+
     /// Fails if nearly all packets have the same end, because such a search proves nothing.
     fn check(&self) {
         let total: u64 = self.0.values().sum();

@@ -15,6 +15,7 @@ mod fence;
 mod from_endpoint;
 mod from_gateway;
 mod from_underlay;
+mod from_veth;
 mod guard_underlay;
 mod icmp;
 mod jumbo;
@@ -37,6 +38,7 @@ use super::{
 };
 
 pub(super) use cut::{cut, finished};
+pub(super) use from_veth::goes_through_the_pair;
 pub(super) use jumbo::IS_KNOWN as JUMBO_IS_KNOWN;
 pub(super) use memory::Memory;
 pub(super) use tunnel::{SOURCE_PORT_AT, flow};

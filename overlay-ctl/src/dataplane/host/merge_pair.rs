@@ -1,0 +1,121 @@
+//! The merge pair stands while an uplink is a veth, and then alone do the programs use it.
+
+use super::datapath::SharedDatapath;
+use crate::dataplane::{
+    datapath::DatapathError,
+    kernel::Uplink,
+    netlink::{LinkList, MergePair, Netlink},
+};
+
+/// Keeps the pair.
+#[derive(Default)]
+pub(super) struct MergePairKeeper {
+    /// The pair whose offloads were seen to be right; `None` where there is none.
+    pair: Option<MergePair>,
+    /// Why there is none although there should be, in words.
+    trouble: Option<String>,
+}
+
+impl MergePairKeeper {
+    /// Makes sure of the pair where one of these uplinks is a veth, among these devices of the host, and removes it where
+    /// none is. Returns the pair's receiving end, which is an uplink, too.
+    pub(super) async fn follow(
+        &mut self,
+        (datapath, netlink): (&SharedDatapath, &Netlink),
+        links: &LinkList,
+        uplinks: &[Uplink],
+    ) -> Option<Uplink> {
+        let stands = links.merge_pair();
+        if !uplinks.iter().any(|uplink| uplink.is_veth) {
+            if links.has_merge_pair() {
+                self.remove(datapath, netlink).await;
+            } else {
+                self.note(None);
+            }
+            return None;
+        }
+        if stands.is_none() || stands != self.pair {
+            self.make(datapath, netlink, links).await;
+        }
+        self.pair.as_ref().map(|pair| pair.receives.clone())
+    }
+
+    /// Looks at the pair's offloads, and switches them where somebody else has switched them back.
+    pub(super) async fn look(
+        &mut self,
+        datapath: &SharedDatapath,
+        netlink: &Netlink,
+        links: &LinkList,
+    ) {
+        // One that was touched is made anew by the next pass, which attaches the program, too.
+        if self.pair.is_some() && links.merge_pair() == self.pair {
+            self.make(datapath, netlink, links).await;
+        }
+    }
+
+    /// Has the programs send segments through the pair, or not, if its receiving end is among the uplinks that have no
+    /// program.
+    pub(super) fn use_it(&mut self, datapath: &SharedDatapath, deaf: &[(Uplink, DatapathError)]) {
+        let is_deaf = |pair: &&MergePair| deaf.iter().any(|(uplink, _)| *uplink == pair.receives);
+        let usable = self.pair.as_ref().filter(|pair| !is_deaf(pair));
+        let used = datapath.lock().merge_by(usable.map_or(0, |pair| pair.sends));
+        if let Err(error) = used {
+            self.note(Some(crate::error_chain(&error)));
+        }
+    }
+
+    /// Why segments that come in by a veth are not merged, in words.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let why = self.trouble.as_ref()?;
+        Some(format!("TCP segments that come in one by one are not merged: {why}"))
+    }
+
+    async fn make(&mut self, datapath: &SharedDatapath, netlink: &Netlink, links: &LinkList) {
+        let before = self.pair.take();
+        let made = netlink.ensure_merge_pair_among(links).await;
+        let trouble = match made {
+            Ok(pair) => {
+                self.pair = Some(pair);
+                None
+            }
+            Err(error) => Some(crate::error_chain(&error)),
+        };
+        if self.pair != before {
+            // What was there is gone. The next one is used when its receiving end has its program.
+            let unused = datapath.lock().merge_by(0);
+            let unused = unused.err().map(|error| crate::error_chain(&error));
+            if let Some(MergePair { sends, receives }) = &self.pair {
+                tracing::info!(sends, receives = receives.ifindex, "the merge pair stands");
+            }
+            self.note(trouble.or(unused));
+        } else {
+            self.note(trouble);
+        }
+    }
+
+    async fn remove(&mut self, datapath: &SharedDatapath, netlink: &Netlink) {
+        let unused = datapath.lock().merge_by(0);
+        if let Err(error) = unused {
+            // While the programs send by it, it stays.
+            self.note(Some(crate::error_chain(&error)));
+            return;
+        }
+        self.pair = None;
+        match netlink.remove_merge_pair().await {
+            Ok(()) => {
+                tracing::info!("the merge pair is removed: no uplink is a veth");
+                self.note(None);
+            }
+            Err(error) => self.note(Some(crate::error_chain(&error))),
+        }
+    }
+
+    fn note(&mut self, trouble: Option<String>) {
+        if trouble != self.trouble {
+            if let Some(why) = &trouble {
+                tracing::warn!(why, "TCP segments that come in by a veth are not merged");
+            }
+            self.trouble = trouble;
+        }
+    }
+}
