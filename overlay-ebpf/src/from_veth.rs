@@ -13,7 +13,7 @@ use crate::{
     frame::{self, header, pulled},
     headers::{ETH_P_IP, ETH_P_IPV6, Ethernet, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6, L3, TcpStart},
     maps::{self, PATHS},
-    outer::ipv4::{self as outer, Outer},
+    outer::ipv4::{self as outer, Outer, OuterUdp},
 };
 use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
@@ -59,8 +59,8 @@ pub fn merge(ctx: &TcContext) -> Option<i32> {
 /// unusual: that is left to `from_underlay`.
 #[inline(always)]
 fn vxlan_to_us(ctx: &TcContext, config: &Config) -> Option<([u8; 4], u16)> {
-    let outer: &Outer = pulled(ctx, 0).ok()?;
-    let (eth, ip, udp) = (&outer.udp.eth, &outer.udp.ip, &outer.udp.udp);
+    // Of other traffic no more is pulled than by `from_underlay`.
+    let OuterUdp { eth, ip, udp } = pulled(ctx, 0).ok()?;
     let is_plain = eth.ethertype() == ETH_P_IP
         && ip.protocol == IPPROTO_UDP
         && udp.destination() == config.vxlan_port
@@ -68,10 +68,17 @@ fn vxlan_to_us(ctx: &TcContext, config: &Config) -> Option<([u8; 4], u16)> {
         && !ip.has_options()
         && !ip.is_fragment()
         && frame::packet_type(ctx) == frame::PACKET_HOST
-        && !frame::has_stripped_tag(ctx)
-        && outer.vxlan.vni().is_some();
+        && !frame::has_stripped_tag(ctx);
+    if !is_plain {
+        return None;
+    }
+    let outer: &Outer = pulled(ctx, 0).ok()?;
     let has_length = frame::gso_size(ctx) != 0 || outer.udp.has_length(ctx.len());
-    if is_plain && has_length { Some((ip.src, outer.inner.ethertype())) } else { None }
+    if has_length && outer.vxlan.vni().is_some() {
+        Some((outer.udp.ip.src, outer.inner.ethertype()))
+    } else {
+        None
+    }
 }
 
 /// Returns true for a TCP segment that carries something, or is its connection's last one.

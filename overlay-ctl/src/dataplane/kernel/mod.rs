@@ -166,7 +166,8 @@ pub trait Outside: Send {
     fn ways(&mut self, vteps: &BTreeSet<Vtep>) -> impl Future<Output = Ways> + Send;
     /// Makes sure that packets of VXLAN are received by these devices, by which VTEPs are reached, and by every other
     /// uplink: the one that carries the node's VTEP address, and those by which packets come whose answer leaves by
-    /// another. A device on which the program cannot be attached is named in [`OutsideHealth::fallbacks`].
+    /// another. Makes the merge pair where one of them is a veth, and removes it where none is. A device on which the
+    /// program cannot be attached is named in [`OutsideHealth::fallbacks`], and so is a pair that cannot be made.
     fn attach_uplinks(
         &mut self,
         _devices: &BTreeSet<u32>,
