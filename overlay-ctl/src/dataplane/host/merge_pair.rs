@@ -7,6 +7,28 @@ use crate::dataplane::{
     netlink::{LinkList, MergePair, Netlink},
 };
 
+/// What a pass does about the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It is as it should be.
+    Nothing,
+    /// It is made or put right, or looked at for the first time.
+    Make,
+    /// It, or what is left of it, is removed.
+    Remove,
+}
+
+/// The step among these devices of the host. `known` is the pair that the node uses.
+fn step(is_wanted: bool, links: &LinkList, known: Option<&MergePair>) -> Step {
+    match (is_wanted, links.merge_pair()) {
+        (true, Some(stands)) if Some(&stands) == known => Step::Nothing,
+        (true, _) => Step::Make,
+        // A node that was killed may have left it, whole or in part.
+        (false, _) if known.is_some() || links.has_merge_pair() => Step::Remove,
+        (false, _) => Step::Nothing,
+    }
+}
+
 /// Keeps the pair.
 #[derive(Default)]
 pub(super) struct MergePairKeeper {
@@ -25,17 +47,11 @@ impl MergePairKeeper {
         links: &LinkList,
         uplinks: &[Uplink],
     ) -> Option<Uplink> {
-        let stands = links.merge_pair();
-        if !uplinks.iter().any(|uplink| uplink.is_veth) {
-            if links.has_merge_pair() {
-                self.remove(datapath, netlink).await;
-            } else {
-                self.note(None);
-            }
-            return None;
-        }
-        if stands.is_none() || stands != self.pair {
-            self.make(datapath, netlink, links).await;
+        let is_wanted = uplinks.iter().any(|uplink| uplink.is_veth);
+        match step(is_wanted, links, self.pair.as_ref()) {
+            Step::Remove => self.remove(datapath, netlink).await,
+            Step::Make => self.make(datapath, netlink, links).await,
+            Step::Nothing => {}
         }
         self.pair.as_ref().map(|pair| pair.receives.clone())
     }
@@ -116,6 +132,35 @@ impl MergePairKeeper {
                 tracing::warn!(why, "TCP segments that come in by a veth are not merged");
             }
             self.trouble = trouble;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pair_stands_while_an_uplink_is_a_veth() {
+        let (none, whole, half) = (LinkList::default(), LinkList::of_merge_pair(7, 8), {
+            LinkList::of_merge_pair(7, 8).without_the_second()
+        });
+        let known = whole.merge_pair().unwrap();
+        let other = LinkList::of_merge_pair(9, 10).merge_pair().unwrap();
+        for (is_wanted, links, known, expected) in [
+            (true, &none, None, Step::Make),
+            (true, &whole, None, Step::Make),
+            (true, &whole, Some(&known), Step::Nothing),
+            (true, &whole, Some(&other), Step::Make),
+            (true, &half, Some(&known), Step::Make),
+            (true, &none, Some(&known), Step::Make),
+            (false, &none, None, Step::Nothing),
+            (false, &whole, None, Step::Remove),
+            (false, &half, None, Step::Remove),
+            (false, &whole, Some(&known), Step::Remove),
+            (false, &none, Some(&known), Step::Remove),
+        ] {
+            assert_eq!(step(is_wanted, links, known), expected, "{is_wanted} {links:?} {known:?}");
         }
     }
 }

@@ -252,18 +252,34 @@ mod tests {
     use super::*;
     use crate::dataplane::kernel::NetnsId;
 
+    impl LinkList {
+        /// The devices of a host with nothing but a pair, whose ends have these indexes.
+        pub(crate) fn of_merge_pair(sends: u32, receives: u32) -> Self {
+            let end = |index, name: &str, alias: &str, peer| Link {
+                index,
+                name: name.to_owned(),
+                alias: alias.to_owned(),
+                mtu: MTU,
+                up: true,
+                peer: Some(peer),
+                mac: MERGE_MAC.to_vec(),
+                ..Link::default()
+            };
+            Self(vec![
+                end(sends, MERGE_OUT, MERGE_OUT_ALIAS, receives),
+                end(receives, MERGE_IN, MERGE_IN_ALIAS, sends),
+            ])
+        }
+
+        /// Its second end is in another namespace.
+        pub(crate) fn without_the_second(mut self) -> Self {
+            self.0.truncate(1);
+            self
+        }
+    }
+
     fn made() -> [Link; 2] {
-        let end = |index, name: &str, alias: &str, peer| Link {
-            index,
-            name: name.to_owned(),
-            alias: alias.to_owned(),
-            mtu: MTU,
-            up: true,
-            peer: Some(peer),
-            mac: MERGE_MAC.to_vec(),
-            ..Link::default()
-        };
-        [end(7, MERGE_OUT, MERGE_OUT_ALIAS, 8), end(8, MERGE_IN, MERGE_IN_ALIAS, 7)]
+        LinkList::of_merge_pair(7, 8).0.try_into().unwrap()
     }
 
     /// Something that somebody else does to one end.

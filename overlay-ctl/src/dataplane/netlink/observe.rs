@@ -10,7 +10,7 @@ use super::{
 use crate::dataplane::kernel::{DeviceId, Observed, ObservedBridge, ObservedDevice, ObservedPeer};
 
 /// The devices of the node's namespace at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct LinkList(pub(super) Vec<Link>);
 
 impl Netlink {
