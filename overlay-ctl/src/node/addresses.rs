@@ -127,8 +127,7 @@ pub(super) async fn follow_the_address(
                 }
                 // Before others are told of it.
                 listen(now.bound(), &mut bound, &listeners, true).await;
-                // Connections from the address that is gone would be given up only after seconds.
-                directory.disconnect();
+                directory.moved(now.listen);
                 addresses.send_replace(now);
             }
             () = sleep(LISTEN_AGAIN), if wanted != bound => {

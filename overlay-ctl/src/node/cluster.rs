@@ -63,6 +63,7 @@ pub(super) async fn enter(
         (None, Some(join)) => join_first(home, registration, join).await,
         (None, None) => bootstrap(home, registration.addresses),
     }?;
+    membership.directory.introduce(membership.member.id, registration.addresses.listen);
     if let Some(log) = &mut membership.log {
         log.mark_beside(run_folder)?;
     }

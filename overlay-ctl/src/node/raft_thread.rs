@@ -93,10 +93,10 @@ mod tests {
     use super::*;
     use crate::{
         control::{
-            consensus::{Identity, LogStore, Role},
+            consensus::{Consensus, Identity, LogStore, Role},
             peers::{Directory, Peer, carry_raft_messages},
             state::{Command, Envelope, Mutation, State},
-            voter::VoterParts,
+            voter::{Machine, VoterParts},
         },
         dataplane::{
             host::{EndpointCheck, SharedNamespaces, SharedPorts},
@@ -129,9 +129,10 @@ mod tests {
     ) -> Voter {
         let identity =
             Identity { cluster: directory.cluster(), name: format!("h{id}"), raft_id: id };
-        let log = match id {
-            1 => LogStore::bootstrap(dir, identity, &State::default().snapshot()).unwrap(),
-            _ => LogStore::join(dir, identity).unwrap(),
+        let log = match (LogStore::open(dir, None).unwrap(), id) {
+            (Some(log), _) => log,
+            (None, 1) => LogStore::bootstrap(dir, identity, &State::default().snapshot()).unwrap(),
+            (None, _) => LogStore::join(dir, identity).unwrap(),
         };
         let (parts, queues, _) = start_voter(log).unwrap();
         let thread = RaftThread::start().unwrap();
@@ -145,6 +146,31 @@ mod tests {
         let (api, serving) = thread.serve((listener, moved), admission, controller).unwrap();
         thread.runtime().spawn(serving);
         Voter { parts, _api: api, _thread: thread }
+    }
+
+    /// The voters that listen there, the first one with id 1.
+    fn peers(listeners: &[TcpListener]) -> Vec<Peer> {
+        let listen = |listener: &TcpListener| listener.local_addr().unwrap();
+        let peer = |(id, listener)| Peer { id, listen: listen(listener), voter: true };
+        (1..).zip(listeners).map(peer).collect()
+    }
+
+    /// Makes the second and the third node voters, together: then the first needs one of them for each write.
+    async fn all_vote(first: &Consensus<Machine>, second: &Consensus<Machine>) {
+        for id in [2, 3] {
+            timeout(BOUND, first.add_learner(id)).await.unwrap().unwrap();
+        }
+        let mut status = second.status();
+        let all = status.wait_for(|status| status.voters == [1, 2, 3]);
+        timeout(BOUND, all).await.unwrap().unwrap();
+    }
+
+    async fn three_listeners() -> Vec<TcpListener> {
+        let mut listeners = Vec::new();
+        for _ in 0..3 {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        listeners
     }
 
     fn create(n: usize) -> Vec<u8> {
@@ -167,19 +193,8 @@ mod tests {
         let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
         // Started where a node is started.
         let started: Vec<Voter> = node.block_on(async {
-            let mut listeners = Vec::new();
-            for _ in &dirs {
-                listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-            }
-            let peers: Vec<Peer> = (1..)
-                .zip(&listeners)
-                .map(|(id, listener)| Peer {
-                    id,
-                    listen: listener.local_addr().unwrap(),
-                    voter: true,
-                })
-                .collect();
-            let directory = Directory::new(Uuid::new_v4(), peers);
+            let listeners = three_listeners().await;
+            let directory = Directory::new(Uuid::new_v4(), peers(&listeners));
             let voters = (1..)
                 .zip(&dirs)
                 .zip(listeners)
@@ -187,15 +202,7 @@ mod tests {
             voters.collect()
         });
         let (first, second) = (&started[0].parts.consensus, &started[1].parts.consensus);
-        let mut status = second.status();
-        outside.block_on(async {
-            // Two learners become voters together: then the first needs one of them for each write.
-            for id in [2, 3] {
-                timeout(BOUND, first.add_learner(id)).await.unwrap().unwrap();
-            }
-            let all = status.wait_for(|status| status.voters == [1, 2, 3]);
-            timeout(BOUND, all).await.unwrap().unwrap();
-        });
+        outside.block_on(all_vote(first, second));
         let term = first.status().borrow().term;
 
         let (busy, release) =
@@ -224,5 +231,65 @@ mod tests {
         release.wait();
         outcome.expect("Raft goes on while the workers are busy");
         assert_eq!((now.role, now.term), (Role::Leader, term));
+    }
+
+    /// All three have new addresses, and their rows say the old ones. The second and the third are told where the first one
+    /// is, as by `--join`; the first knows nobody.
+    #[test]
+    fn voters_that_all_have_new_addresses_find_each_other() {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let start_all = |listeners: Vec<TcpListener>, directories: &[Directory]| -> Vec<Voter> {
+            let parts = (1..).zip(&dirs).zip(listeners).zip(directories);
+            let voter = |(((id, dir), listener), directory): (_, &Directory)| {
+                let (id, dir): (NodeId, &tempfile::TempDir) = (id, dir);
+                start(id, dir.path(), listener, directory.clone())
+            };
+            parts.map(voter).collect()
+        };
+        let cluster = Uuid::new_v4();
+        let (old, new) =
+            runtime.block_on(async { (three_listeners().await, three_listeners().await) });
+        let (old_peers, new_peers) = (peers(&old), peers(&new));
+
+        let entered = runtime.enter();
+        let directory = Directory::new(cluster, old_peers.clone());
+        let voters = start_all(old, &[(); 3].map(|()| directory.clone()));
+        runtime.block_on(async {
+            all_vote(&voters[0].parts.consensus, &voters[1].parts.consensus).await;
+            for voter in &voters {
+                voter.parts.consensus.shutdown().await;
+            }
+        });
+        drop(voters);
+
+        let know = |own: &Peer| {
+            let directory = Directory::new(cluster, old_peers.clone());
+            directory.introduce(own.id, own.listen);
+            // Of itself a node takes nothing.
+            directory.heard_from(1, new_peers[0].listen);
+            directory
+        };
+        let directories: Vec<Directory> = new_peers.iter().map(know).collect();
+        let voters = start_all(new, &directories);
+        runtime.block_on(async {
+            for voter in &voters {
+                let mut status = voter.parts.consensus.status();
+                let led = status.wait_for(|status| status.leader.is_some());
+                timeout(BOUND, led).await.expect("a leader").unwrap();
+            }
+            // The second and the third know each other by the first alone.
+            for (here, other) in [(1, 2), (2, 1)] {
+                let Peer { id, listen, .. } = new_peers[other];
+                let mut changes = directories[here].changes();
+                let known = async {
+                    while !directories[here].places(id).contains(&listen) {
+                        changes.changed().await.unwrap();
+                    }
+                };
+                timeout(BOUND, known).await.expect("they hear of each other");
+            }
+        });
+        drop(entered);
     }
 }

@@ -130,8 +130,8 @@ pub(super) async fn reconcile(
     }
 }
 
-/// Writes the peers' addresses and the node's epoch to the state folder, so that the node finds the cluster again after a
-/// restart.
+/// Writes every place at which a peer may be reached, and the node's epoch, to the state folder, so that the node finds
+/// the cluster again after a restart.
 pub(super) async fn remember(
     home: Arc<Mutex<Home>>,
     mut member: Member,
@@ -140,14 +140,20 @@ pub(super) async fn remember(
     mut epochs: sync_watch::Receiver<Revision>,
 ) {
     let mut kept: Vec<Peer> = Vec::new();
+    let mut places = directory.changes();
+    // What was heard before this is written, too.
+    places.mark_changed();
     loop {
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
             changed = epochs.changed() => if changed.is_err() { return },
+            // This task itself holds a directory.
+            _ = places.changed() => {}
         }
-        let peers = directory.peers();
+        let peers = directory.to_keep();
         let epoch = *epochs.borrow_and_update();
         views.borrow_and_update();
+        places.borrow_and_update();
         let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stored = Ok(());
         if peers != kept {
@@ -180,5 +186,51 @@ pub(super) async fn remember_address(
             // The end of the node: its tasks end by themselves.
             return std::future::pending().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use tokio::{task::yield_now, time::timeout};
+    use uuid::Uuid;
+
+    const BOUND: Duration = Duration::from_secs(60);
+
+    fn at(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 7400).into()
+    }
+
+    fn peer(last: u8) -> Peer {
+        Peer { id: 2, listen: at(last), voter: true }
+    }
+
+    /// Waits until these are the peers that a restart would read.
+    async fn holds(home: &Mutex<Home>, peers: &[Peer]) {
+        let written = async {
+            while home.lock().unwrap().peers().unwrap() != peers {
+                yield_now().await;
+            }
+        };
+        timeout(BOUND, written).await.unwrap_or_else(|_| panic!("never {peers:?}"));
+    }
+
+    #[tokio::test]
+    async fn every_place_of_a_peer_is_remembered_until_it_is_reached_at_its_row_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path(), &"h1".parse().unwrap()).unwrap();
+        let home = Arc::new(Mutex::new(home));
+        let cluster = Uuid::new_v4();
+        let directory = Directory::new(cluster, [peer(2)]);
+        let member = Member { cluster, id: 1, voter: true, epoch: 1 };
+        let (_view, views) = sync_watch::channel(None);
+        let (_epoch, epochs) = sync_watch::channel(member.epoch);
+        tokio::spawn(remember(Arc::clone(&home), member, directory.clone(), views, epochs));
+        directory.heard_from(2, at(22));
+        holds(&home, &[peer(2), peer(22)]).await;
+        directory.replace([peer(22)]);
+        directory.reached(2, at(22));
+        holds(&home, &[peer(22)]).await;
     }
 }

@@ -1,11 +1,14 @@
 //! Calls to another node that have one answer: a forwarded request, a check of a new endpoint, and a registration.
 
 use super::{Client, Directory, Peer, connect_lazy};
-use crate::proto::{
-    internal::{
-        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, forward_response::Outcome,
+use crate::{
+    model::NodeId,
+    proto::{
+        internal::{
+            CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, forward_response::Outcome,
+        },
+        v1::{JoinRequest, JoinResponse, StatusRequest, cluster_client::ClusterClient},
     },
-    v1::{JoinRequest, JoinResponse, StatusRequest, cluster_client::ClusterClient},
 };
 use std::{net::SocketAddr, time::Duration};
 use tonic::{Code, Response, Status, metadata::MetadataMap, metadata::MetadataValue};
@@ -103,6 +106,15 @@ impl Directory {
         request: CheckEndpointRequest,
     ) -> Result<CheckEndpointResponse, CallError> {
         Ok(self.client(peer).check_endpoint(request).await?.into_inner())
+    }
+
+    /// The id of the node that listens at `place` if that is of this cluster.
+    ///
+    /// # Errors
+    /// The node there was not reached, or is of another cluster.
+    pub async fn node_at(&self, place: SocketAddr) -> Result<NodeId, CallError> {
+        let status = answer(ClusterClient::new(self.channel(place)).status(StatusRequest {})).await;
+        Ok(status?.node_id)
     }
 
     /// Registers this node anew at the node that listens at `place` if that is of this cluster.

@@ -1,48 +1,39 @@
 //! Where the other nodes are, and the connections to them.
 
 use super::{
-    Client, MESSAGE_MAX, PeerChannel,
+    Client, MESSAGE_MAX, Peer, PeerChannel,
     link::{connect_lazy, connect_raft_lazy},
+    places::{Places, Source, TOLD_MAX},
     stamp::Strangers,
 };
 use crate::{
-    model::{Node, NodeId},
-    proto::internal::peers_client::PeersClient,
+    model::NodeId,
+    proto::internal::{Place, peers_client::PeersClient},
 };
-use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-/// A node of the cluster, and where it listens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Its Raft id.
-    pub id: NodeId,
-    /// Address that serves its API and its peers.
-    pub listen: SocketAddr,
-    /// It is a voter, or is to become one.
-    pub voter: bool,
-}
-
-impl From<&Node> for Peer {
-    fn from(node: &Node) -> Self {
-        Self { id: node.id, listen: node.listen, voter: node.voter }
-    }
-}
-
 /// The nodes of the cluster, and the connections to them. Clones share both.
+///
+/// A node may be known at several places, until a quorum is reached at the addresses that the rows of the state say.
 #[derive(Clone)]
 pub struct Directory {
     cluster: Uuid,
     inner: Arc<Mutex<Inner>>,
     strangers: Strangers,
+    /// Changes with each change of the places.
+    news: watch::Sender<u64>,
+    register: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -50,17 +41,17 @@ struct Inner {
     leader: Option<NodeId>,
     /// When it was last heard that a node leads; `None` = never.
     led: Option<Instant>,
-    peers: BTreeMap<NodeId, Peer>,
+    places: Places,
     channels: BTreeMap<SocketAddr, Channel>,
 }
 
 impl Directory {
-    /// A directory of the cluster `cluster` that knows `peers`.
+    /// A directory of the cluster `cluster` that knows `peers`. Of several places of one node the best comes last.
     #[must_use]
     pub fn new(cluster: Uuid, peers: impl IntoIterator<Item = Peer>) -> Self {
-        let directory = Self { cluster, inner: Arc::default(), strangers: Strangers::default() };
-        directory.replace(peers);
-        directory
+        let inner = Inner { places: Places::new(peers), ..Inner::default() };
+        let (inner, strangers) = (Arc::new(Mutex::new(inner)), Strangers::default());
+        Self { cluster, inner, strangers, news: watch::Sender::default(), register: Arc::default() }
     }
 
     fn lock<T>(&self, with: impl FnOnce(&mut Inner) -> T) -> T {
@@ -73,18 +64,144 @@ impl Directory {
         self.cluster
     }
 
-    /// Replaces the known nodes. An empty list is ignored: a node that knows no other could not come back.
-    pub fn replace(&self, peers: impl IntoIterator<Item = Peer>) {
-        let peers: BTreeMap<NodeId, Peer> = peers.into_iter().map(|peer| (peer.id, peer)).collect();
-        if peers.is_empty() {
-            return;
-        }
-        self.lock(|inner| {
-            let known = |listen| peers.values().any(|peer| peer.listen == listen);
-            inner.channels.retain(|listen, _| known(*listen));
-            self.strangers.retain(known);
-            inner.peers = peers;
+    /// Changes the places, and lets go of the connections to those that are none any more if `change` returns true.
+    fn change(&self, change: impl FnOnce(&mut Places) -> bool) -> bool {
+        let is_news = self.lock(|inner| {
+            let is_news = change(&mut inner.places);
+            if is_news {
+                let known: BTreeSet<_> = inner.places.all().map(|peer| peer.listen).collect();
+                inner.channels.retain(|listen, _| known.contains(listen));
+                self.strangers.retain(|listen| known.contains(&listen));
+            }
+            is_news
         });
+        if is_news {
+            self.news.send_modify(|version| *version += 1);
+        }
+        is_news
+    }
+
+    /// Takes the nodes that the rows of the state name now. An empty list is ignored: a node that knows no other could not
+    /// come back.
+    pub fn replace(&self, rows: impl IntoIterator<Item = Peer>) {
+        self.confirm(|places| places.replace(rows));
+    }
+
+    /// Notes who this node is, and where the others reach it: that is what it tells its peers.
+    pub fn introduce(&self, id: NodeId, listen: SocketAddr) {
+        self.change(|places| places.introduce(id, listen));
+    }
+
+    /// Notes that the others reach this node at `listen` from now on, and lets go of all connections: those from an
+    /// address that is gone would be given up only after seconds.
+    pub fn moved(&self, listen: SocketAddr) {
+        self.change(|places| match places.own() {
+            Some((id, _)) => places.introduce(id, listen),
+            None => false,
+        });
+        self.disconnect();
+    }
+
+    /// Where the others reach this node; `None` before it was introduced.
+    #[must_use]
+    pub fn own(&self) -> Option<SocketAddr> {
+        self.lock(|inner| inner.places.own().map(|(_, listen)| listen))
+    }
+
+    /// Notes that the node `id` itself said where it listens, or answered there.
+    pub fn heard_from(&self, id: NodeId, listen: SocketAddr) {
+        if self.change(|places| places.teach(id, listen, Source::Itself)) {
+            tracing::info!(node = id, %listen, "a node listens elsewhere than its row says");
+        }
+    }
+
+    /// Notes that another node said where the node `id` listens.
+    pub fn heard_of(&self, id: NodeId, listen: SocketAddr) {
+        if self.change(|places| places.teach(id, listen, Source::Another)) {
+            tracing::info!(node = id, %listen, "a node is said to listen elsewhere than its row says");
+        }
+    }
+
+    /// Takes what a peer told: where it listens itself, first, and where it knows other voters.
+    pub fn told(&self, places: &[Place]) {
+        for (position, place) in places.iter().take(TOLD_MAX).enumerate() {
+            // An address that can't be read is nobody's.
+            match (place.listen.parse(), position) {
+                (Ok(listen), 0) => self.heard_from(place.node_id, listen),
+                (Ok(listen), _) => self.heard_of(place.node_id, listen),
+                (Err(_), _) => {}
+            }
+        }
+    }
+
+    /// What this node is to tell a peer that was told the version `seen`, which becomes the newest: nothing if nothing
+    /// has changed since.
+    pub(super) fn to_tell(&self, seen: &mut Option<u64>) -> Vec<Place> {
+        let version = *self.news.borrow();
+        if seen.replace(version) == Some(version) {
+            return Vec::new();
+        }
+        let told = self.lock(|inner| inner.places.told());
+        let place =
+            |(node_id, listen): (_, SocketAddr)| Place { node_id, listen: listen.to_string() };
+        told.into_iter().map(place).collect()
+    }
+
+    /// A number that changes with each change of the places.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Notes that a stream to the node `id` is open at `place`.
+    pub fn reached(&self, id: NodeId, place: SocketAddr) {
+        self.confirm(|places| places.reached(id, place));
+    }
+
+    /// Notes that the voter `id`, which takes part in a quorum, serves this agent at `place`.
+    pub fn served_by(&self, id: NodeId, place: SocketAddr) {
+        self.confirm(|places| places.served_by(id, place));
+    }
+
+    /// Notes that the stream to the node `id` at `place` ended. Returns true if it was one that is open for a while.
+    pub fn lost(&self, id: NodeId, place: SocketAddr) -> bool {
+        self.change(|places| places.lost(id, place))
+    }
+
+    /// Changes the places by what may confirm the rows, and says so if it does.
+    fn confirm(&self, change: impl FnOnce(&mut Places) -> bool) {
+        let was = self.is_confirmed();
+        if self.change(change) && !was && self.is_confirmed() {
+            tracing::debug!("a quorum is reached at the addresses that the nodes' rows say");
+        }
+    }
+
+    /// A quorum is reached at the addresses that the rows say.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.lock(|inner| inner.places.is_confirmed())
+    }
+
+    /// No stream to another node is open.
+    #[must_use]
+    pub fn reaches_nobody(&self) -> bool {
+        self.lock(|inner| inner.places.reaches_nobody())
+    }
+
+    /// Whether the node has said that it listens elsewhere than at `listen`.
+    #[must_use]
+    pub fn has_left(&self, id: NodeId, listen: SocketAddr) -> bool {
+        self.lock(|inner| inner.places.has_left(id, listen))
+    }
+
+    /// Has this node registered anew at once: what the cluster knows of it may be no longer true, or it was found again.
+    pub fn ask_to_register(&self) {
+        self.register.notify_one();
+    }
+
+    /// Returns when this node is to be registered anew at once.
+    pub async fn asked_to_register(&self) {
+        self.register.notified().await;
     }
 
     /// Notes which node leads, as an agent is told.
@@ -110,27 +227,39 @@ impl Directory {
         self.lock(|inner| inner.leader)
     }
 
-    /// The voters in the order in which an agent asks them: the leader first.
+    /// The voters in the order in which an agent asks them: the leader first. A voter that is known at several places
+    /// comes as often, in the order in which they are tried.
     #[must_use]
     pub fn voters(&self) -> Vec<Peer> {
         self.lock(|inner| {
-            let mut voters: Vec<Peer> =
-                inner.peers.values().filter(|peer| peer.voter).cloned().collect();
+            let mut voters: Vec<Peer> = inner.places.all().filter(|peer| peer.voter).collect();
             voters.sort_by_key(|peer| Some(peer.id) != inner.leader);
             voters
         })
     }
 
-    /// The node `id`, if it is known.
+    /// The node `id`, if it is known, at the place that is tried first.
     #[must_use]
     pub fn peer(&self, id: NodeId) -> Option<Peer> {
-        self.lock(|inner| inner.peers.get(&id).cloned())
+        self.lock(|inner| inner.places.peer(id))
     }
 
-    /// All known nodes, by id.
+    /// The places of the node `id`, in the order in which they are tried.
+    #[must_use]
+    pub fn places(&self, id: NodeId) -> Vec<SocketAddr> {
+        self.lock(|inner| inner.places.of(id))
+    }
+
+    /// All nodes of the rows, by id, each at the place that is tried first.
     #[must_use]
     pub fn peers(&self) -> Vec<Peer> {
-        self.lock(|inner| inner.peers.values().cloned().collect())
+        self.lock(|inner| inner.places.peers())
+    }
+
+    /// All nodes at all their places, for the state folder: of the places of one node the best comes last.
+    #[must_use]
+    pub fn to_keep(&self) -> Vec<Peer> {
+        self.lock(|inner| inner.places.to_keep())
     }
 
     /// A connection to the node of this cluster that listens at `listen`. It is opened at the first use, and again after
@@ -162,12 +291,12 @@ impl Directory {
             .max_encoding_message_size(MESSAGE_MAX)
     }
 
-    /// A client of the peer's service between nodes, over a new connection that only Raft's messages use.
+    /// A client of the service between nodes at `place`, over a new connection that only Raft's messages use.
     #[must_use]
-    pub fn raft_client(&self, peer: &Peer) -> Client {
-        let channel = connect_raft_lazy(peer.listen);
+    pub fn raft_client(&self, place: SocketAddr) -> Client {
+        let channel = connect_raft_lazy(place);
         let strangers = self.strangers.clone();
-        PeersClient::new(PeerChannel::new(channel, peer.listen, self.cluster, strangers))
+        PeersClient::new(PeerChannel::new(channel, place, self.cluster, strangers))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
     }

@@ -2,10 +2,14 @@
 //!
 //! There are two connections to each peer: one for Raft's messages alone, and one for everything else. Every call and
 //! every answer carries the cluster's id, so that a node of another cluster at a reused address is refused.
+//!
+//! Nodes tell each other where they listen, in the messages of those streams. So they find each other also where their
+//! rows say addresses that are gone.
 
 mod calls;
 mod directory;
 mod link;
+mod places;
 mod raft;
 mod stamp;
 
@@ -13,8 +17,9 @@ mod stamp;
 mod tests;
 
 pub use calls::{CallError, cluster_at, join, mark_removed};
-pub use directory::{Directory, Peer};
+pub use directory::Directory;
 pub use link::{connect_lazy, part_connections};
+pub use places::Peer;
 pub use raft::carry_raft_messages;
 pub use stamp::{Admission, Admitted, PeerChannel};
 

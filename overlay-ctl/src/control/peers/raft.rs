@@ -1,4 +1,6 @@
 //! Carries Raft's messages to the other members: one stream to each, over a connection of its own.
+//!
+//! Some messages tell the peer, beside Raft's words, where this node listens and where it knows others to listen.
 
 use super::Directory;
 use crate::{
@@ -6,7 +8,11 @@ use crate::{
     model::NodeId,
     proto::internal::RaftMessage,
 };
-use std::{collections::BTreeMap, collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
@@ -15,6 +21,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Pause before a stream that broke is opened again.
 const REOPEN: Duration = Duration::from_millis(200);
+/// A stream that is open for this long has reached its peer: a connection that nobody answers is given up before.
+const REACHED: Duration = Duration::from_secs(5);
 /// How many messages may be on their way into one stream. The peer's own queue, which is bounded, is behind it.
 const IN_FLIGHT: usize = 64;
 
@@ -64,18 +72,23 @@ async fn carry<S: StateMachine>(
     queues: PeerQueues,
     directory: Directory,
 ) {
+    let mut turn = Turn::default();
     loop {
-        if let Some(place) = directory.peer(peer) {
+        if let Some(place) = turn.next(&directory.places(peer)) {
             let messages = queues.connect(peer);
             let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-            let mut client = directory.raft_client(&place);
+            let mut client = directory.raft_client(place);
             let call = client.raft(ReceiverStream::new(receiver));
             let ended = tokio::select! {
                 answer = call => answer.err(),
-                () = pump(peer, messages, sender, &consensus) => None,
+                () = pump(peer, messages, sender, &consensus, &directory) => None,
+                () = note_reached(peer, place, &directory) => None,
             };
             if let Some(status) = ended {
-                tracing::debug!(peer, code = ?status.code(), message = status.message(), "raft stream ended");
+                tracing::debug!(peer, %place, code = ?status.code(), message = status.message(), "raft stream ended");
+            }
+            if directory.lost(peer, place) {
+                turn.was_right();
             }
             queues.disconnect(peer);
         }
@@ -84,14 +97,24 @@ async fn carry<S: StateMachine>(
     }
 }
 
+/// Notes after a while that the stream is open still. Never returns.
+async fn note_reached(peer: NodeId, place: SocketAddr, directory: &Directory) {
+    tokio::time::sleep(REACHED).await;
+    directory.reached(peer, place);
+    std::future::pending().await
+}
+
 async fn pump<S: StateMachine>(
     peer: NodeId,
     mut messages: mpsc::Receiver<Outgoing>,
     sender: mpsc::Sender<RaftMessage>,
     consensus: &Consensus<S>,
+    directory: &Directory,
 ) {
+    let mut told = None;
     while let Some(Outgoing { bytes, is_snapshot }) = messages.recv().await {
-        let sent = sender.send(RaftMessage { to: peer, data: bytes }).await.is_ok();
+        let message = RaftMessage { to: peer, data: bytes, places: directory.to_tell(&mut told) };
+        let sent = sender.send(message).await.is_ok();
         if is_snapshot {
             // Handed to the connection is the best that is known here: a snapshot lost behind it is
             // found missing when the peer refuses the next append, and sent again.
@@ -100,5 +123,61 @@ async fn pump<S: StateMachine>(
         if !sent {
             return;
         }
+    }
+}
+
+/// Which of a node's places is tried next: each in its turn, and the best again after all of them.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Tried since the last stream that stayed open.
+    tried: Vec<SocketAddr>,
+}
+
+impl Turn {
+    /// The next place of those that there are now, the best first.
+    fn next(&mut self, places: &[SocketAddr]) -> Option<SocketAddr> {
+        self.tried.retain(|tried| places.contains(tried));
+        let untried = places.iter().find(|place| !self.tried.contains(place));
+        let next = match untried {
+            Some(next) => *next,
+            None => {
+                self.tried.clear();
+                *places.first()?
+            }
+        };
+        self.tried.push(next);
+        Some(next)
+    }
+
+    /// The last place was right: the best place is tried first again.
+    fn was_right(&mut self) {
+        self.tried.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address of a node: its first, its second and so on.
+    fn at(number: u8) -> SocketAddr {
+        ([10, 0, 0, number], 7400).into()
+    }
+
+    #[test]
+    fn each_place_has_its_turn() {
+        let mut turn = Turn::default();
+        let places = [at(1), at(2)];
+        for _ in 0..2 {
+            assert_eq!(turn.next(&places), Some(at(1)));
+            assert_eq!(turn.next(&places), Some(at(2)));
+        }
+        assert_eq!(turn.next(&places), Some(at(1)));
+        // One that is new is tried before those that failed.
+        assert_eq!(turn.next(&[at(3), at(1), at(2)]), Some(at(3)));
+        assert_eq!(turn.next(&[at(3), at(1), at(2)]), Some(at(2)));
+        turn.was_right();
+        assert_eq!(turn.next(&places), Some(at(1)));
+        assert_eq!(turn.next(&[]), None);
     }
 }

@@ -72,7 +72,9 @@ pub async fn follow_a_voter(
         for voter in directory.voters() {
             let ended =
                 follow(id, epoch.clone(), &voter, &directory, &view, status.clone(), &mut served);
-            let why = match ended.await {
+            let ended = ended.await;
+            directory.lost(voter.id, voter.listen);
+            let why = match ended {
                 Ok(()) => Status::unavailable("the voter ended the stream"),
                 Err(StreamEnd::Unreadable(error)) => return Ended::Unreadable(error),
                 Err(StreamEnd::Status(error)) if error.code() == tonic::Code::NotFound => {
@@ -80,6 +82,10 @@ pub async fn follow_a_voter(
                 }
                 Err(StreamEnd::Status(error)) => error,
             };
+            if why.code() == tonic::Code::FailedPrecondition {
+                // Another epoch: the voter knows a later registration than this node does.
+                directory.ask_to_register();
+            }
             let (voter, code, why) = (voter.id, why.code(), why.message());
             if served.ended() {
                 tracing::info!(voter, ?code, why, "the watch ended: asking the next voter");
@@ -166,6 +172,7 @@ async fn follow(
         epoch: *epoch.borrow(),
         cursor: held.revision,
         networks: held.networks.keys().copied().collect(),
+        listen: directory.own().map(|listen| listen.to_string()).unwrap_or_default(),
     };
     // The channel has room: nothing was sent yet.
     drop(up.try_send(WatchUp { up: Some(Up::Hello(hello)) }));
@@ -189,6 +196,7 @@ async fn follow(
                 patience = SILENCE;
                 if served.heard(delta.leader) {
                     tracing::info!(voter = voter.id, revision = held.revision, "watching");
+                    directory.served_by(voter.id, voter.listen);
                 }
                 directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
                 if says_nothing_new(&delta, &current) {

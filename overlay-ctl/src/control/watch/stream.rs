@@ -3,6 +3,7 @@
 use super::{key_to_wire, row_to_wire};
 use crate::{
     control::{
+        peers::Directory,
         state::{Delta, RowKey},
         voter::{LAPSE, Quorum, SharedState, StatusTable},
     },
@@ -23,7 +24,7 @@ const BOOKMARK: Duration = Duration::from_secs(1);
 /// hurry from voter to voter while there is no quorum anywhere.
 const WELCOME: Duration = Duration::from_secs(1);
 
-/// Serves one agent: receives its statuses and sends it deltas.
+/// Serves one agent: receives its statuses and sends it deltas. `directory` is told where it listens.
 ///
 /// # Errors
 /// The stream does not begin with a hello from a node of this cluster, at its present epoch.
@@ -32,6 +33,7 @@ pub async fn serve_agent(
     table: StatusTable,
     cluster: watch::Receiver<crate::control::consensus::Status>,
     quorum: Quorum,
+    directory: Directory,
     mut up: Streaming<WatchUp>,
 ) -> Result<impl Stream<Item = Result<WatchDown, Status>> + Send, Status> {
     let hello = match up.next().await {
@@ -39,7 +41,7 @@ pub async fn serve_agent(
         Some(Err(status)) => return Err(status),
         _ => return Err(Status::invalid_argument("a watch begins with a hello")),
     };
-    let WatchHello { node_id, epoch, cursor, networks } = hello;
+    let WatchHello { node_id, epoch, cursor, networks, listen } = hello;
     let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
     match known {
         None if state.read(|state| state.was_removed(node_id)) => {
@@ -51,6 +53,9 @@ pub async fn serve_agent(
             return Err(Status::failed_precondition("the node has registered anew since"));
         }
         Some(_) => {}
+    }
+    if let Ok(listen) = listen.parse() {
+        directory.heard_from(node_id, listen);
     }
     tokio::spawn(async move {
         while let Some(Ok(message)) = up.next().await {

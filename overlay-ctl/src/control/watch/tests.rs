@@ -22,7 +22,7 @@ use crate::{
     },
 };
 use futures::stream;
-use serve::{nobody, prove, serve};
+use serve::{nobody, prove, serve, serve_at};
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
@@ -73,6 +73,7 @@ struct Service {
     table: StatusTable,
     cluster: watch::Sender<consensus::Status>,
     quorum: Quorum,
+    directory: Directory,
     mode: watch::Receiver<Mode>,
     opened: Arc<Mutex<usize>>,
     asked: watch::Sender<Vec<Instant>>,
@@ -89,6 +90,7 @@ impl Voter {
             table: StatusTable::default(),
             cluster: watch::Sender::new(leads),
             quorum: Quorum::default(),
+            directory: Directory::new(Uuid::new_v4(), []),
             mode: heard,
             opened: Arc::default(),
             asked: watch::Sender::default(),
@@ -165,9 +167,9 @@ impl Peers for Service {
     async fn watch(&self, request: Request<Streaming<WatchUp>>) -> Result<Response<Down>, Status> {
         self.is_asked()?;
         let mode = self.mode.clone();
-        let Self { state, table, cluster, quorum, .. } = self.clone();
+        let Self { state, table, cluster, quorum, directory, .. } = self.clone();
         let (up, cluster) = (request.into_inner(), cluster.subscribe());
-        let down = serve_agent(state, table, cluster, quorum, up).await?;
+        let down = serve_agent(state, table, cluster, quorum, directory, up).await?;
         *self.opened.lock().unwrap() += 1;
         let said = stream::unfold(Box::pin(down), move |mut down| {
             let mut mode = mode.clone();
@@ -345,11 +347,15 @@ impl World {
 }
 
 fn register(id: NodeId) -> Command {
+    register_at(id, listen(id))
+}
+
+fn register_at(id: NodeId, place: SocketAddr) -> Command {
     Command::RegisterNode {
         instance: [u8::try_from(id).unwrap(); 16],
         name: format!("h{id}").parse().unwrap(),
         vtep: listen(id).ip().into(),
-        listen: listen(id),
+        listen: place,
         returning: None,
         gateway: None,
         metrics: None,

@@ -39,8 +39,16 @@ impl Peers for PeersService {
     ) -> Result<Response<RaftResponse>, Status> {
         let consensus = self.voter()?.consensus.clone();
         let mut messages = request.into_inner();
+        let own = self.0.id();
         while let Some(message) = messages.next().await {
-            if let Err(error) = consensus.step(message?.data) {
+            let RaftMessage { to, data, places } = message?;
+            if to != own {
+                // The sender has other places to try.
+                let why = format!("this is node {own}, not node {to}");
+                return Err(Status::failed_precondition(why));
+            }
+            self.0.directory().told(&places);
+            if let Err(error) = consensus.step(data) {
                 // Raft repeats what was lost; a full queue must not end the stream.
                 tracing::debug!(%error, "raft message dropped");
             }
@@ -56,7 +64,9 @@ impl Peers for PeersService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let VoterParts { state, table, quorum, consensus, leaving: _ } = self.voter()?.clone();
         let cluster = consensus.status();
-        let down = serve_agent(state, table, cluster, quorum, request.into_inner()).await?;
+        let directory = self.0.directory().clone();
+        let up = request.into_inner();
+        let down = serve_agent(state, table, cluster, quorum, directory, up).await?;
         Ok(Response::new(Box::pin(down)))
     }
 

@@ -198,6 +198,8 @@ async fn an_agent_is_served_only_as_it_was_last_registered() {
     let mut older = Agent::start(AGENT, AGENT - 1, &world.directory);
     sleep(BOUND).await;
     assert!(older.view.borrow().is_none(), "the node has registered anew since");
+    let asked = timeout(BOUND, world.directory.asked_to_register()).await;
+    asked.expect("it is registered anew at once");
     older.epoch.send_replace(AGENT);
     older.view_at(6).await;
 }
@@ -209,4 +211,34 @@ async fn an_agent_that_nobody_serves_pauses_before_it_asks_all_again() {
     world.voters[0].set(Mode::Away);
     let asked = world.voters[0].asked_next().await;
     assert!(is_ascending(&asked), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_says_where_it_listens() {
+    let mut world = World::new(1);
+    let elsewhere = (Ipv4Addr::new(10, 10, 20, 4), 7400).into();
+    world.directory.introduce(AGENT, elsewhere);
+    world.view_at(6).await;
+    assert_eq!(world.voters[0].service.directory.places(AGENT), [elsewhere]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_asks_its_voters_at_every_place_that_it_knows_until_their_rows_are_right() {
+    let mut world = World::new(0);
+    let elsewhere = (Ipv4Addr::new(10, 10, 20, 1), 7400).into();
+    world.directory.heard_from(1, elsewhere);
+    let mut voter = Voter::remembering(REMEMBERED);
+    serve_at(world.directory.cluster(), elsewhere, &world.directory, &voter);
+    tokio::spawn(prove(voter.service.quorum.clone(), voter.mode.subscribe()));
+    for id in 1..=AGENT {
+        voter.apply(register(id));
+    }
+    world.view_at(AGENT).await;
+    assert_eq!(world.directory.places(1), [elsewhere, listen(1)]);
+    assert!(!world.directory.is_confirmed(), "its row says another address");
+    voter.apply(register_at(1, elsewhere));
+    world.view_at(AGENT + 1).await;
+    assert_eq!(world.directory.places(1), [elsewhere]);
+    assert!(world.directory.is_confirmed());
+    assert_eq!(world.directory.places(2), [listen(2)]);
 }

@@ -10,6 +10,11 @@ use tonic::transport::{Endpoint, Server, Uri};
 
 /// Serves the voter behind the directory's connection to it.
 pub(super) fn serve(cluster: Uuid, id: NodeId, directory: &Directory, voter: &Voter) {
+    serve_at(cluster, listen(id), directory, voter);
+}
+
+/// Serves the voter behind the directory's connection to `place`.
+pub(super) fn serve_at(cluster: Uuid, place: SocketAddr, directory: &Directory, voter: &Voter) {
     let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
     let connector = tower::service_fn(move |_: Uri| {
         let (client, server) = tokio::io::duplex(1 << 16);
@@ -17,7 +22,7 @@ pub(super) fn serve(cluster: Uuid, id: NodeId, directory: &Directory, voter: &Vo
         async move { sent.map(|()| TokioIo::new(client)).map_err(io::Error::other) }
     });
     let channel = Endpoint::from_static("http://voter").connect_with_connector_lazy(connector);
-    directory.put_channel(listen(id), channel);
+    directory.put_channel(place, channel);
     let server = Server::builder()
         .layer(Admission::new(cluster))
         .add_service(PeersServer::new(voter.service.clone()))

@@ -1,0 +1,259 @@
+//! Where each node may be reached: a table, without any I/O.
+//!
+//! A node's row says where it listens, and only a quorum can change a row. Where a quorum of the nodes has new addresses at
+//! once, no row leads to them, and the quorum that could change the rows can't form. So other places stand beside the rows:
+//! those of the state folder's file, and those that nodes were heard at or heard of. The rows win when a quorum is reached
+//! at the addresses that they say.
+
+use crate::model::{Node, NodeId};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+/// Places of one node beside its row, from the file and from peers, each.
+const PLACES_MAX: usize = 4;
+/// Nodes of which other places than that of the row are known. The rows of further ones follow when they register.
+const TAUGHT_MAX: usize = 1024;
+/// Places that one message tells.
+pub(super) const TOLD_MAX: usize = 64;
+
+/// A node of the cluster, and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its Raft id.
+    pub id: NodeId,
+    /// Address that serves its API and its peers.
+    pub listen: SocketAddr,
+    /// It is a voter, or is to become one.
+    pub voter: bool,
+}
+
+impl From<&Node> for Peer {
+    fn from(node: &Node) -> Self {
+        Self { id: node.id, listen: node.listen, voter: node.voter }
+    }
+}
+
+/// Who said where a node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The node itself: what was said before is older.
+    Itself,
+    /// Another node, whose knowledge may be older than this one's.
+    Another,
+}
+
+/// Where each node may be reached.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// This node, and where the others reach it.
+    own: Option<(NodeId, SocketAddr)>,
+    /// What the rows say; before they are read, what the file says.
+    rows: BTreeMap<NodeId, Peer>,
+    rows_are_read: bool,
+    /// From the file, the best first.
+    kept: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// Heard from peers, the best first. None of them is the place of the row.
+    taught: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// Where streams to nodes are open.
+    reached: BTreeMap<NodeId, SocketAddr>,
+    /// The voter that serves this agent, and takes part in a quorum.
+    serves: Option<NodeId>,
+    /// A quorum is reached at the addresses of the rows.
+    confirmed: bool,
+}
+
+impl Places {
+    /// A table of what the file says. Of the places of one node the best comes last: versions that know one
+    /// place of a node read that one.
+    pub(super) fn new(kept: impl IntoIterator<Item = Peer>) -> Self {
+        let mut places = Self::default();
+        for peer in kept {
+            put_first(places.kept.entry(peer.id).or_default(), peer.listen);
+            places.rows.insert(peer.id, peer);
+        }
+        places
+    }
+
+    /// Notes who this node is, and where the others reach it. Returns true if that is news.
+    pub(super) fn introduce(&mut self, id: NodeId, listen: SocketAddr) -> bool {
+        let is_news = self.own.replace((id, listen)) != Some((id, listen));
+        self.settle();
+        is_news
+    }
+
+    /// Where the others reach this node.
+    pub(super) fn own(&self) -> Option<(NodeId, SocketAddr)> {
+        self.own
+    }
+
+    /// Takes what the rows say now. Returns true if that is news. An empty list is ignored: a node that knows no other
+    /// could not come back.
+    pub(super) fn replace(&mut self, rows: impl IntoIterator<Item = Peer>) -> bool {
+        let rows: BTreeMap<NodeId, Peer> = rows.into_iter().map(|peer| (peer.id, peer)).collect();
+        if rows.is_empty() || (self.rows_are_read && rows == self.rows) {
+            return false;
+        }
+        self.rows = rows;
+        self.rows_are_read = true;
+        self.settle();
+        true
+    }
+
+    /// Notes that the node `id` is said to listen at `listen`. Returns true if that is news.
+    pub(super) fn teach(&mut self, id: NodeId, listen: SocketAddr, source: Source) -> bool {
+        let is_own = self.own.is_some_and(|(own, _)| own == id);
+        let is_of_the_row = self.rows.get(&id).is_some_and(|row| row.listen == listen);
+        let is_none = listen.ip().is_unspecified() || listen.ip().is_multicast();
+        if is_own || is_of_the_row || is_none || listen.port() == 0 {
+            return false;
+        }
+        if !self.taught.contains_key(&id) && self.taught.len() >= TAUGHT_MAX {
+            return false;
+        }
+        let places = self.taught.entry(id).or_default();
+        match source {
+            Source::Itself if places.first() == Some(&listen) => false,
+            Source::Itself => {
+                put_first(places, listen);
+                true
+            }
+            // It never changes the order: two nodes that know different places would change each other's without end.
+            Source::Another if places.contains(&listen) || places.len() >= PLACES_MAX => false,
+            Source::Another => {
+                places.push(listen);
+                true
+            }
+        }
+    }
+
+    /// Notes that a stream to the node is open at `place`. Returns true if that is news.
+    pub(super) fn reached(&mut self, id: NodeId, place: SocketAddr) -> bool {
+        let is_news = self.reached.insert(id, place) != Some(place);
+        self.settle();
+        is_news
+    }
+
+    /// Notes that the voter `id`, which takes part in a quorum, serves this agent at `place`. Returns true if that is
+    /// news.
+    pub(super) fn served_by(&mut self, id: NodeId, place: SocketAddr) -> bool {
+        let is_news = self.serves.replace(id) != Some(id);
+        self.reached(id, place) || is_news
+    }
+
+    /// Notes that the stream to the node at `place` ended. Returns true if it was open.
+    pub(super) fn lost(&mut self, id: NodeId, place: SocketAddr) -> bool {
+        if self.reached.get(&id) != Some(&place) {
+            return false;
+        }
+        self.reached.remove(&id);
+        self.serves = self.serves.filter(|serving| *serving != id);
+        self.settle();
+        true
+    }
+
+    /// A quorum is reached at the addresses of the rows.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// No stream to another node is open.
+    pub(super) fn reaches_nobody(&self) -> bool {
+        self.reached.is_empty()
+    }
+
+    /// Whether the node has said that it listens elsewhere than at `listen`.
+    pub(super) fn has_left(&self, id: NodeId, listen: SocketAddr) -> bool {
+        self.taught.get(&id).and_then(|places| places.first()).is_some_and(|place| *place != listen)
+    }
+
+    /// Where the node may be reached, in the order in which it is tried.
+    pub(super) fn of(&self, id: NodeId) -> Vec<SocketAddr> {
+        let row = self.rows.get(&id).map(|row| row.listen);
+        let (before, behind) = if self.confirmed { (row, None) } else { (None, row) };
+        let taught = self.taught.get(&id).into_iter().flatten().copied();
+        let kept = self.kept.get(&id).into_iter().flatten().copied();
+        let reached = self.reached.get(&id).copied();
+        let mut places = Vec::new();
+        for place in reached.into_iter().chain(before).chain(taught).chain(behind).chain(kept) {
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        places
+    }
+
+    /// The node, at the place that is tried first.
+    pub(super) fn peer(&self, id: NodeId) -> Option<Peer> {
+        let listen = *self.of(id).first()?;
+        // A node that has no row yet is one that voters told of: see `told`.
+        let voter = self.rows.get(&id).is_none_or(|row| row.voter);
+        Some(Peer { id, listen, voter })
+    }
+
+    /// All nodes of the rows, by id, each at the place that is tried first.
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        self.rows.keys().filter_map(|id| self.peer(*id)).collect()
+    }
+
+    /// Every place of every node, the nodes by id, and the places of each in the order in which they are tried.
+    pub(super) fn all(&self) -> impl Iterator<Item = Peer> {
+        let ids: BTreeSet<NodeId> =
+            [&self.kept, &self.taught].into_iter().flat_map(BTreeMap::keys).copied().collect();
+        let ids: BTreeSet<NodeId> = ids.into_iter().chain(self.rows.keys().copied()).collect();
+        ids.into_iter().flat_map(|id| {
+            let voter = self.rows.get(&id).is_none_or(|row| row.voter);
+            self.of(id).into_iter().map(move |listen| Peer { id, listen, voter })
+        })
+    }
+
+    /// What the file is to say: see [`Places::new`].
+    pub(super) fn to_keep(&self) -> Vec<Peer> {
+        let mut all: Vec<Peer> = self.all().collect();
+        all.reverse();
+        all.sort_by_key(|peer| peer.id);
+        all
+    }
+
+    /// What this node tells its peers: where it listens itself, which comes first, and where other voters are said to
+    /// listen. It is empty as long as this node does not know itself.
+    pub(super) fn told(&self) -> Vec<(NodeId, SocketAddr)> {
+        let Some(own) = self.own else { return Vec::new() };
+        let is_voter = |id: &NodeId| self.rows.get(id).is_none_or(|row| row.voter);
+        let others = self.taught.iter().filter(|(id, _)| is_voter(id));
+        let others = others.flat_map(|(id, places)| places.iter().map(|place| (*id, *place)));
+        std::iter::once(own).chain(others).take(TOLD_MAX).collect()
+    }
+
+    /// Lets go of what the rows have caught up with. Where a quorum is reached at their addresses, it lets go of all that the
+    /// file said, too, and of nodes that have no row.
+    fn settle(&mut self) {
+        let Self { own, rows, rows_are_read, kept, taught, reached, serves, confirmed } = self;
+        let at_its_row = |row: &Peer| reached.get(&row.id) == Some(&row.listen);
+        taught.retain(|id, places| {
+            let Some(row) = rows.get(id) else { return true };
+            places.first() != Some(&row.listen) && !at_its_row(row)
+        });
+        let voters = || rows.values().filter(|row| row.voter);
+        let here = |row: &Peer| *own == Some((row.id, row.listen)) || at_its_row(row);
+        let is_majority = voters().filter(|row| here(row)).count() > voters().count() / 2;
+        let is_served = serves.and_then(|id| rows.get(&id)).is_some_and(at_its_row);
+        *confirmed = *rows_are_read && (is_majority || is_served);
+        if *confirmed {
+            kept.clear();
+            taught.retain(|id, _| rows.contains_key(id));
+        }
+    }
+}
+
+/// Puts a place in front of the others.
+fn put_first(places: &mut Vec<SocketAddr>, place: SocketAddr) {
+    places.retain(|known| *known != place);
+    places.insert(0, place);
+    places.truncate(PLACES_MAX);
+}
+
+#[cfg(test)]
+mod tests;
