@@ -11,7 +11,7 @@ use crate::{
     proto::v1::{JoinRequest, JoinResponse},
 };
 use std::{net::SocketAddr, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 /// Longest wait for the answer of a cluster, which may be electing a leader meanwhile.
@@ -21,6 +21,9 @@ const REGISTER_AGAIN: Duration = Duration::from_secs(30);
 /// A voter that hears no leader for this long asks whether it still belongs to the cluster: a removed node gets no more
 /// messages, and so does not hear of its removal.
 const LEADERLESS: Duration = Duration::from_secs(1);
+/// Least time between a registration and the next one for which a voter asked: two processes with one state folder make
+/// each other's registration the older one again and again.
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before the next attempt if no node accepted the registration.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
 
@@ -86,7 +89,8 @@ async fn registered(
 }
 
 /// Repeats the node's registration without end: its addresses may have changed, or it may have been removed. Returns when
-/// it was removed. A change of `addresses` is told at once. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
+/// it was removed. A change of `addresses` is told at once, and so is everything if a voter knows another registration
+/// of this node. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
 pub(super) async fn keep_registered(
     mut registration: Registration,
     mut addresses: watch::Receiver<Addresses>,
@@ -106,6 +110,7 @@ pub(super) async fn keep_registered(
         for place in ask {
             match registration.renew(place, &member, &directory).await {
                 Ok(answer) => {
+                    learn(&directory, &answer);
                     epoch.send_if_modified(|now| {
                         let news = *now != answer.epoch;
                         *now = answer.epoch;
@@ -135,11 +140,28 @@ pub(super) async fn keep_registered(
                 () = tokio::time::sleep(REGISTER_AGAIN) => {}
                 () = without_a_leader(consensus.clone()) => {}
                 Ok(()) = addresses.changed() => {}
+                () = asked(&directory, Instant::now()) => {}
             }
         } else {
             tokio::time::sleep(REGISTER_RETRY).await;
         }
     }
+}
+
+/// Learns from the answer to a registration where the voters are: an agent whose voters all have new addresses knows of
+/// none of them, but may have found another agent.
+fn learn(directory: &Directory, answer: &JoinResponse) {
+    for peer in &answer.peers {
+        if let Ok(listen) = peer.listen.parse() {
+            directory.heard_of(peer.id, listen);
+        }
+    }
+}
+
+/// Waits until this node is to be registered at once, but not so soon after the `last` registration.
+async fn asked(directory: &Directory, last: Instant) {
+    directory.asked_to_register().await;
+    tokio::time::sleep_until(last + ASKED_AGAIN).await;
 }
 
 /// Waits until this node has known no leader for a while.
@@ -154,5 +176,116 @@ async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>)
         if tokio::time::timeout(LEADERLESS, back).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::peers::{Admission, Peer},
+        proto::v1::{
+            self, StatusRequest, StatusResponse,
+            cluster_server::{Cluster, ClusterServer},
+        },
+    };
+    use hyper_util::rt::TokioIo;
+    use std::io;
+    use tokio::{io::DuplexStream, sync::mpsc, time::timeout};
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tonic::{
+        Request, Response, Status,
+        transport::{Endpoint, Server, Uri},
+    };
+
+    /// Virtual time: what has not happened by then never will.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+
+    /// A voter that takes every registration, and says when each came.
+    struct Voter(mpsc::UnboundedSender<Instant>);
+
+    #[tonic::async_trait]
+    impl Cluster for Voter {
+        async fn status(
+            &self,
+            _: Request<StatusRequest>,
+        ) -> Result<Response<StatusResponse>, Status> {
+            Err(Status::unimplemented("nobody asks"))
+        }
+
+        async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+            let heard = self.0.send(Instant::now());
+            heard.map_err(|error| Status::unavailable(error.to_string()))?;
+            let peers = vec![v1::Node { id: 2, listen: at(22).to_string(), ..v1::Node::default() }];
+            Ok(Response::new(JoinResponse { epoch: 9, peers, ..JoinResponse::default() }))
+        }
+    }
+
+    fn at(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 7400).into()
+    }
+
+    fn addresses(last: u8) -> Addresses {
+        Addresses {
+            vtep: [10, 0, 0, last].into(),
+            listen: at(last),
+            local_listen: None,
+            gateway: "172.18.0.0/16".parse().unwrap(),
+            metrics: None,
+        }
+    }
+
+    /// A directory that knows the voter, with a connection to it.
+    fn directory(cluster: Uuid, voter: Voter) -> Directory {
+        let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
+        let connector = tower::service_fn(move |_: Uri| {
+            let (client, server) = tokio::io::duplex(1 << 16);
+            let sent = connections.send(Ok(server));
+            async move { sent.map(|()| TokioIo::new(client)).map_err(io::Error::other) }
+        });
+        let server = Server::builder()
+            .layer(Admission::new(cluster))
+            .add_service(ClusterServer::new(voter))
+            .serve_with_incoming(UnboundedReceiverStream::new(incoming));
+        tokio::spawn(server);
+        let directory = Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true }]);
+        let channel = Endpoint::from_static("http://voter").connect_with_connector_lazy(connector);
+        directory.put_channel(at(1), channel);
+        directory
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_registers_at_once_if_it_is_asked_to_or_has_another_address() {
+        let (joins, mut joined) = mpsc::unbounded_channel();
+        let cluster = Uuid::new_v4();
+        let directory = directory(cluster, Voter(joins));
+        let member = Member { cluster, id: 4, voter: false, epoch: 1 };
+        let registration = Registration {
+            name: "h4".parse().unwrap(),
+            instance: Uuid::new_v4(),
+            addresses: addresses(4),
+            vxlan_port: 4789,
+            token: None,
+        };
+        let (own, told) = watch::channel(registration.addresses);
+        let (epoch, mut epochs) = watch::channel(member.epoch);
+        let (shared, join) = (directory.clone(), None);
+        tokio::spawn(keep_registered(registration, told, member, shared, join, None, epoch));
+        let mut next = async || {
+            let joined = timeout(FOR_EVER, joined.recv()).await;
+            joined.expect("it registers").expect("the voter serves")
+        };
+        let first = next().await;
+        timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
+        assert_eq!(directory.places(2), [at(22)], "the answer says where the voters are");
+
+        directory.ask_to_register();
+        let asked = next().await;
+        assert_eq!(asked - first, ASKED_AGAIN);
+        own.send_replace(addresses(44));
+        let moved = next().await;
+        assert_eq!(moved, asked);
+        let last = next().await;
+        assert_eq!(last - moved, REGISTER_AGAIN, "nothing else was new");
     }
 }
