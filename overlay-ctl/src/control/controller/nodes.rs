@@ -9,7 +9,7 @@ use super::{
     verb::{Leader, Verb},
 };
 use crate::{
-    control::state::{Applied, Command, Decision, Mutation, RequestId, State},
+    control::state::{Applied, Command, Decision, Mutation, Refusal, RequestId, State},
     model::{Invalid, Node, NodeId, NodeName, Subnet, Vtep},
 };
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ impl Verb for Register {
         Self::check(self)
     }
 
-    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Joined, Attempt> {
+    async fn carry_out(self, Leader { voter, check, .. }: Leader) -> Result<Joined, Attempt> {
         let Self { instance, name, vtep, listen, returning, gateway, metrics, local_listen } = self;
         let command = Command::RegisterNode {
             instance,
@@ -76,6 +76,18 @@ impl Verb for Register {
             // A repeated registration changes nothing, so that nothing is logged for it.
             Ok(Decision::Nothing(Applied::Node(node))) => node,
             _ => {
+                // A node that is down, or has said so, may have lost its address to this one.
+                let has_it = |id| {
+                    voter.table.programmed(id).is_some() && !check.directory.has_left(id, listen)
+                };
+                let of = fresh.read(&voter, |state| listener(state, instance, listen, has_it));
+                if let Some(other) = of {
+                    let why = format!(
+                        "is where node {other} listens, which runs: give each node a --listen of its own"
+                    );
+                    let invalid = Invalid::new("listen", listen.to_string(), why);
+                    return Err(Refusal::from(invalid).into());
+                }
                 let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
                 match fresh.execute(&voter, request, command).await? {
                     Applied::Node(node) => {
@@ -93,6 +105,18 @@ impl Verb for Register {
         });
         Ok(Joined { node, peers })
     }
+}
+
+/// The other node whose row says that it listens at `listen`, if it still has that address.
+fn listener(
+    state: &State,
+    instance: [u8; 16],
+    listen: SocketAddr,
+    has_it: impl Fn(NodeId) -> bool,
+) -> Option<NodeName> {
+    let others = state.nodes().filter(|node| node.instance != instance);
+    let mut there = others.filter(|node| node.listen == listen);
+    there.find(|node| has_it(node.id)).map(|node| node.name.clone())
 }
 
 /// Lists all nodes, by id.
@@ -137,7 +161,7 @@ impl Verb for InspectNode {
             let row = state.node_named(&self.name)?;
             Ok(NodeInfo::new(state, &voter.table, &members, row))
         });
-        found.map_err(|refusal: crate::control::state::Refusal| refusal.into())
+        found.map_err(|refusal: Refusal| refusal.into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A voter that leads, and an agent that forwards to it.
 
 mod leader_change;
+mod places;
 
 use super::*;
 use crate::{
