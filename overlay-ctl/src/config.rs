@@ -40,7 +40,7 @@ pub struct NodeRunArgs {
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
     /// Join the cluster of which the node at this address is a member; without it, a node with an empty
-    /// state folder becomes a cluster of its own
+    /// state folder becomes a cluster of its own. A node that comes back needs it only where all nodes have new addresses
     #[arg(long, value_name = "IP:PORT")]
     pub join: Option<SocketAddr>,
     /// Join token; it is sent, but not checked yet

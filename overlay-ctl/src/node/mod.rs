@@ -11,6 +11,7 @@ mod cluster;
 mod dataplane;
 mod ending;
 mod error;
+mod finding;
 mod folders;
 mod gate;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::{
     dataplane::{DataPlanePlan, Opened, RECONCILE, Reports},
     ending::Ending,
     error::StartError,
+    finding::find_peers,
     folders::run_folder,
     named::{TaskEnd, Tasks},
     raft_thread::RaftThread,
@@ -144,6 +145,7 @@ impl Parts<'_> {
         let Listeners { tcp, unix, metrics, socket } = listeners;
         let check = data_plane.check.clone().unless(absence);
         let controller = Controller::new(member.id, directory, voter, check);
+        tasks.spawn("find the peers", find_peers(controller.clone(), args.join));
         let served = Arc::new(ServedNode {
             controller: controller.clone(),
             name: name.clone(),
