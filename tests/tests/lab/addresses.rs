@@ -46,7 +46,7 @@ fn nft(netns: &Netns, lab: &Lab, ruleset: &str) -> Result<()> {
     netns.run(&["nft", "-f", &file.display().to_string()]).map(drop)
 }
 
-fn reach_each_other(web1: &Endpoint, web2: &Endpoint) -> Result<()> {
+pub(crate) fn reach_each_other(web1: &Endpoint, web2: &Endpoint) -> Result<()> {
     web1.netns.reaches(web2.address).context("there")?;
     web2.netns.reaches(web1.address).context("back")
 }
@@ -59,14 +59,14 @@ fn registered(asked: &Host, name: &str) -> Result<[String; 2]> {
     Ok([text(node, "vtep").to_owned(), text(node, "listen").to_owned()])
 }
 
-fn is_registered(asked: &Host, name: &str, address: &str) -> Result<()> {
+pub(crate) fn is_registered(asked: &Host, name: &str, address: &str) -> Result<()> {
     let found = registered(asked, name)?;
     ensure!(found == [address.to_owned(), format!("{address}:7400")], "{name}: {found:?}");
     Ok(())
 }
 
 /// Gives eth0 another address in place of the one that it has, as a DHCP client does. Returns the new one.
-fn move_away(host: &Host) -> Result<String> {
+pub(crate) fn move_away(host: &Host) -> Result<String> {
     let [a, b, c, d] = host.address.octets();
     let (to, router) = (Ipv4Addr::new(a, b, c, d + 10), format!("{a}.{b}.{c}.1"));
     host.netns.ip(&["addr", "del", &format!("{}/24", host.address), "dev", "eth0"])?;
@@ -130,7 +130,7 @@ fn a_node_behind_nat_is_reached_at_its_advertised_address() {
 }
 
 /// Four nodes that were told no address: their underlay by the device's name, or nothing, and where the API is not at all.
-fn without_addresses(lab: &mut Lab) -> Result<[Arc<Host>; 4]> {
+pub(crate) fn without_addresses(lab: &mut Lab) -> Result<[Arc<Host>; 4]> {
     let hosts = lab.four_hosts()?;
     let founder = hosts[0].listen();
     for (host, underlay) in hosts.iter().zip(["eth0", "", "eth0", "eth0"]) {

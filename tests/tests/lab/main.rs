@@ -34,6 +34,7 @@ mod published_traffic;
 mod reboot;
 mod refusals;
 mod removal;
+mod renumbered;
 mod restart;
 mod rolled_back;
 mod scale;

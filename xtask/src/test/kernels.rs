@@ -33,7 +33,7 @@ const PROPERTY_CASES: &str = "16";
 const PACKETS: &str = "20000";
 /// Scenarios that are left out under other kernels, unless a filter asks for them. Their errors can only be
 /// in user space, which was tested under this kernel. A name is as libtest has it, or a part of it.
-const USER_SPACE: [&str; 17] = [
+const USER_SPACE: [&str; 18] = [
     // Refusals of the API, and the files that are written.
     "bad_input::",
     "ethernet::every_node_answers_for_the_cluster",
@@ -48,6 +48,7 @@ const USER_SPACE: [&str; 17] = [
     "leader::",
     "no_room::",
     "paused::",
+    "renumbered::",
     "rolled_back::",
     // It has to kill a voter within a tenth of a second after a command, and a command takes longer in a guest.
     "restart::a_voter_that_restarts_without_a_quorum_sweeps_nothing",
