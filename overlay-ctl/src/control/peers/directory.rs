@@ -232,7 +232,7 @@ impl Directory {
     #[must_use]
     pub fn voters(&self) -> Vec<Peer> {
         self.lock(|inner| {
-            let mut voters: Vec<Peer> = inner.places.all().filter(|peer| peer.voter).collect();
+            let mut voters: Vec<Peer> = inner.places.voters().collect();
             voters.sort_by_key(|peer| Some(peer.id) != inner.leader);
             voters
         })

@@ -187,10 +187,25 @@ impl Places {
 
     /// The node, at the place that is tried first.
     pub(super) fn peer(&self, id: NodeId) -> Option<Peer> {
-        let listen = *self.of(id).first()?;
-        // A node that has no row yet is one that voters told of: see `told`.
-        let voter = self.rows.get(&id).is_none_or(|row| row.voter);
-        Some(Peer { id, listen, voter })
+        let listen = match self.rows.get(&id) {
+            // Nearly every node of many: no list is made for it.
+            Some(row) if !self.is_elsewhere(row) => row.listen,
+            _ => *self.of(id).first()?,
+        };
+        Some(Peer { id, listen, voter: self.is_voter(id) })
+    }
+
+    /// Whether other places of the node than its row's are known.
+    fn is_elsewhere(&self, row: &Peer) -> bool {
+        let is_at_row = |place: &SocketAddr| *place == row.listen;
+        self.kept.contains_key(&row.id)
+            || self.taught.contains_key(&row.id)
+            || !self.reached.get(&row.id).is_none_or(is_at_row)
+    }
+
+    /// Whether the node votes, or is to. A node that has no row yet is one that a voter told of: see `told`.
+    fn is_voter(&self, id: NodeId) -> bool {
+        self.rows.get(&id).is_none_or(|row| row.voter)
     }
 
     /// All nodes of the rows, by id, each at the place that is tried first.
@@ -198,15 +213,28 @@ impl Places {
         self.rows.keys().filter_map(|id| self.peer(*id)).collect()
     }
 
-    /// Every place of every node, the nodes by id, and the places of each in the order in which they are tried.
+    /// All nodes: those of the rows, and others that the file or a peer named.
+    fn ids(&self) -> impl Iterator<Item = NodeId> {
+        let others = self.kept.keys().chain(self.taught.keys());
+        let others: BTreeSet<NodeId> =
+            others.filter(|id| !self.rows.contains_key(id)).copied().collect();
+        self.rows.keys().copied().chain(others)
+    }
+
+    /// The node at each of its places, in the order in which they are tried.
+    fn at_each_place(&self, id: NodeId) -> impl Iterator<Item = Peer> {
+        let voter = self.is_voter(id);
+        self.of(id).into_iter().map(move |listen| Peer { id, listen, voter })
+    }
+
+    /// Every node at each of its places.
     pub(super) fn all(&self) -> impl Iterator<Item = Peer> {
-        let ids: BTreeSet<NodeId> =
-            [&self.kept, &self.taught].into_iter().flat_map(BTreeMap::keys).copied().collect();
-        let ids: BTreeSet<NodeId> = ids.into_iter().chain(self.rows.keys().copied()).collect();
-        ids.into_iter().flat_map(|id| {
-            let voter = self.rows.get(&id).is_none_or(|row| row.voter);
-            self.of(id).into_iter().map(move |listen| Peer { id, listen, voter })
-        })
+        self.ids().flat_map(|id| self.at_each_place(id))
+    }
+
+    /// Every voter at each of its places.
+    pub(super) fn voters(&self) -> impl Iterator<Item = Peer> {
+        self.ids().filter(|id| self.is_voter(*id)).flat_map(|id| self.at_each_place(id))
     }
 
     /// What the file is to say: see [`Places::new`].
@@ -221,8 +249,7 @@ impl Places {
     /// listen. It is empty as long as this node does not know itself.
     pub(super) fn told(&self) -> Vec<(NodeId, SocketAddr)> {
         let Some(own) = self.own else { return Vec::new() };
-        let is_voter = |id: &NodeId| self.rows.get(id).is_none_or(|row| row.voter);
-        let others = self.taught.iter().filter(|(id, _)| is_voter(id));
+        let others = self.taught.iter().filter(|(id, _)| self.is_voter(**id));
         let others = others.flat_map(|(id, places)| places.iter().map(|place| (*id, *place)));
         std::iter::once(own).chain(others).take(TOLD_MAX).collect()
     }

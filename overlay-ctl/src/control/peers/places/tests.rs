@@ -158,6 +158,8 @@ fn only_of_voters_the_others_are_told() {
     places.teach(2, at(2, 5), Source::Itself);
     places.teach(4, at(4, 5), Source::Itself);
     assert_eq!(places.told(), [(1, at(1, 2)), (2, at(2, 5))]);
+    let voters = [peer(1, 1), peer(2, 5), peer(2, 1), peer(3, 1)];
+    assert_eq!(places.voters().collect::<Vec<_>>(), voters);
     assert_eq!(Places::new([peer(2, 1)]).told(), [], "it does not know itself yet");
 }
 
