@@ -9,6 +9,7 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use redb::{DatabaseError, StorageBackend, StorageError};
@@ -58,6 +59,10 @@ struct Disk {
     capacity: Option<u64>,
     /// What of the room is kept for root, as whom a node runs.
     reserved: u64,
+    /// How long each sync of a file takes, and how long all of them took. Nobody waits for that: a clock that shows it is
+    /// the time of a test.
+    sync_time: Duration,
+    busy: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -316,6 +321,16 @@ impl SimulatedFolder {
         self.disk().reserved = bytes;
     }
 
+    /// From now on each sync of a file takes so long.
+    pub(crate) fn set_sync_time(&self, time: Duration) {
+        self.disk().sync_time = time;
+    }
+
+    /// How long all syncs of files took so far.
+    pub(crate) fn busy(&self) -> Duration {
+        self.disk().busy
+    }
+
     /// Whether an operation failed.
     pub(crate) fn failed(&self) -> bool {
         self.disk().failed
@@ -454,7 +469,10 @@ impl DurableFile for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.folder.disk().operate(|disk| disk.content(self.file).sync())
+        self.folder.disk().operate(|disk| {
+            disk.busy += disk.sync_time;
+            disk.content(self.file).sync();
+        })
     }
 }
 

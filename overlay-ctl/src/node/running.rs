@@ -25,7 +25,7 @@ use crate::{
         consensus::{Consensus, FatalError, LogStore, PeerQueues},
         controller::Controller,
         peers::{Admission, Directory, carry_raft_messages},
-        voter::{VoterParts, follow_the_rows},
+        voter::{VoterParts, follow_the_rows, watch_the_disk, watch_the_nodes},
         watch,
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},
@@ -237,6 +237,8 @@ fn start_voter_tasks(
     let carry = carry_raft_messages(member.id, consensus, queues, directory.clone());
     tasks.spawn_on("carry Raft's messages", carry, raft.runtime());
     tasks.spawn("follow the rows", follow_the_rows(member.id, parts.clone()));
+    tasks.spawn("watch the disk", watch_the_disk(parts.clone()));
+    tasks.spawn("watch the nodes", watch_the_nodes(parts.clone()));
     let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
     tasks.spawn("prove a quorum", async move { quorum.prove(consensus).await });
 }

@@ -4,16 +4,20 @@
 //! left to do; everything that was handed in shares one transaction.
 
 mod apply;
+mod disk;
+mod handover;
 mod members;
 mod proof;
 mod proposals;
 mod room;
+mod silence;
 mod snapshots;
 mod stall;
 mod voters;
 
 use super::{
-    ConsensusConfig, FatalError, PeerStatus, ProposeError, Role, StateMachine, Status, Transport,
+    ConsensusConfig, DiskTimes, FatalError, Measures, PeerStatus, ProposeError, Role, StateMachine,
+    Status, Transport,
     codec::{self, BadMessage},
     reads::Reads,
     storage::{Batch, LogStore},
@@ -22,7 +26,7 @@ use raft::{
     Config, RawNode, Ready, StateRole,
     eraftpb::{ConfState, Message, MessageType},
 };
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 use tokio::sync::{oneshot, watch};
 
 /// The channel for the answer to a proposal.
@@ -87,6 +91,13 @@ pub struct Core<S: StateMachine> {
     unsnapshotted: u64,
     /// Whether a majority takes no entries, while this node leads.
     stall: stall::Stall,
+    /// Which members are silent, while this node leads.
+    silence: silence::Silence,
+    /// How long the disk takes.
+    disk: DiskTimes,
+    measures: Measures,
+    /// Since which tick this node is to stop, and whether it asked another one to lead.
+    stopping: Option<(u64, bool)>,
     /// The error that ends this node at the next [`Self::pump`].
     proof: Option<proof::Proof>,
     /// The index of a snapshot that a newer version made, and why it can't be read: it ends this node, too.
@@ -142,6 +153,7 @@ impl<S: StateMachine> Core<S> {
         };
         let node = RawNode::new(&engine, store, &logger())?;
         let reads = Reads::new(id, config.start, config.read_ticks, config.heartbeat_ticks as u64);
+        let measures = Measures::new(Arc::clone(&config.clock));
         let mut core = Self {
             config,
             node,
@@ -160,6 +172,10 @@ impl<S: StateMachine> Core<S> {
             free: room::Free::default(),
             unsnapshotted: 0,
             stall: stall::Stall::default(),
+            silence: silence::Silence::default(),
+            disk: DiskTimes::default(),
+            measures,
+            stopping: None,
             proof: None,
             newer: None,
             status: watch::Sender::default(),
@@ -186,6 +202,11 @@ impl<S: StateMachine> Core<S> {
     /// The state of the cluster, as this node knows it now.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
+    }
+
+    /// What this node measures of itself.
+    pub fn measures(&self) -> &Measures {
+        &self.measures
     }
 
     /// Queues a read. It is answered with the applied index, once that covers every write that was acknowledged
@@ -304,7 +325,7 @@ impl<S: StateMachine> Core<S> {
         }
         let since = *self.commit_waits.get_or_insert(self.ticks);
         if self.ticks > since {
-            self.node.mut_store().write(&Batch::default())?;
+            self.write(|store| store.write(&Batch::default()))?;
             self.commit_waits = None;
         }
         Ok(())
@@ -341,7 +362,7 @@ impl<S: StateMachine> Core<S> {
                 entries: ready.entries(),
                 hard_state: ready.hs(),
             };
-            self.node.mut_store().write(&batch)?;
+            self.write(|store| store.write(&batch))?;
         } else if let Some(commit) = commit {
             self.node.mut_store().note_commit(commit);
         }
@@ -442,14 +463,16 @@ impl<S: StateMachine> Core<S> {
             voters: sorted(&members.voters),
             outgoing: sorted(&members.voters_outgoing),
             learners: sorted(&members.learners),
+            snapshot: self.store().snapshot_metadata().index,
+            disk: self.disk,
             alarms: self.room_alarms().chain(self.stall_alarm()).collect(),
             peers,
         };
-        self.status.send_if_modified(|old| {
-            let changed = *old != status;
-            *old = status;
-            changed
-        });
+        let old = self.status.borrow().clone();
+        self.log_changes(&old, &status);
+        if old != status {
+            self.status.send_replace(status);
+        }
     }
 }
 

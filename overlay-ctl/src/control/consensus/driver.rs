@@ -16,8 +16,8 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    ConsensusConfig, Core, FatalError, FatalHook, LogStore, ProposeError, StateMachine, Status,
-    Transport, core::Reply,
+    ConsensusConfig, Core, FatalError, FatalHook, LogStore, Measures, ProposeError, StateMachine,
+    Status, Transport, core::Reply,
 };
 
 /// The number of requests and messages that are taken before one pump. It bounds how long a heartbeat waits behind
@@ -29,6 +29,7 @@ enum Request<O> {
     Read(Reply<u64>),
     AddLearner(u64, Reply<u64>),
     Remove(u64, Reply<u64>),
+    HandOver(u64, Reply<()>),
     Step(Vec<u8>),
     Unreachable(u64),
     Snapshot(u64, bool),
@@ -40,6 +41,7 @@ enum Request<O> {
 pub struct Consensus<S: StateMachine> {
     requests: SyncSender<Request<S::Outcome>>,
     status: watch::Receiver<Status>,
+    measures: Measures,
     /// How often a linearizable read was asked for. Clones share it.
     #[cfg(test)]
     reads: Arc<std::sync::atomic::AtomicUsize>,
@@ -50,6 +52,7 @@ impl<S: StateMachine> Clone for Consensus<S> {
         Self {
             requests: self.requests.clone(),
             status: self.status.clone(),
+            measures: self.measures.clone(),
             #[cfg(test)]
             reads: Arc::clone(&self.reads),
         }
@@ -80,16 +83,22 @@ impl<S: StateMachine> Consensus<S> {
         core.pump(&mut transport)?;
         core.campaign_if_alone()?;
         core.pump(&mut transport)?;
-        let status = core.status();
+        let (status, measures) = (core.status(), core.measures().clone());
+        let taken = measures.clone();
         thread::Builder::new()
             .name("consensus".into())
             .spawn(move || {
                 let guard = PanicGuard(on_fatal);
-                match run(&mut core, &incoming, &mut transport, tick) {
-                    Ok(stop) => {
+                match run(
+                    &mut core,
+                    &Incoming { requests: incoming, measures: taken },
+                    &mut transport,
+                    tick,
+                ) {
+                    Ok(stops) => {
                         drop(core);
-                        // This ends the wait of the caller.
-                        drop(stop);
+                        // This ends the wait of the callers.
+                        drop(stops);
                     }
                     // Before the log is closed: closing writes to the disk, which has just failed.
                     Err(error) => (guard.0)(error),
@@ -99,6 +108,7 @@ impl<S: StateMachine> Consensus<S> {
         Ok(Self {
             requests,
             status,
+            measures,
             #[cfg(test)]
             reads: Arc::default(),
         })
@@ -156,6 +166,20 @@ impl<S: StateMachine> Consensus<S> {
         self.status.clone()
     }
 
+    /// What this node measures of itself.
+    #[must_use]
+    pub fn measures(&self) -> &Measures {
+        &self.measures
+    }
+
+    /// Asks the voter `next` to lead from now on. Answers when it was asked; the status shows who leads.
+    ///
+    /// # Errors
+    /// `NotLeader`, `Overloaded`, `Stopped`; `Refused` if it can't lead now.
+    pub async fn hand_over(&self, next: u64) -> Result<(), ProposeError> {
+        self.ask(|reply| Request::HandOver(next, reply)).await
+    }
+
     /// Accepts a message that another node's transport sent. If the queue is full the message is dropped, as the
     /// network might have done.
     ///
@@ -178,13 +202,13 @@ impl<S: StateMachine> Consensus<S> {
         drop(self.send(Request::Snapshot(peer, delivered)));
     }
 
-    /// Stops the node. A leader first hands its leadership over, if another voter can take it. When this returns
-    /// the log is closed and may be opened again.
+    /// Stops the node. A leader first hands its leadership over, if another voter can take it, and goes on until that one
+    /// leads, for an election timeout at most. When this returns the log is closed and may be opened again.
     pub async fn shutdown(&self) {
         let (tx, rx) = oneshot::channel();
         let mut request = Request::Stop(tx);
         // The queue may be full for a moment; the call waits, because the answer is needed.
-        while let Err(error) = self.requests.try_send(request) {
+        while let Err(error) = self.queue(request) {
             match error {
                 TrySendError::Full(again) => request = again,
                 TrySendError::Disconnected(_) => return,
@@ -205,10 +229,18 @@ impl<S: StateMachine> Consensus<S> {
     }
 
     fn send(&self, request: Request<S::Outcome>) -> Result<(), ProposeError> {
-        self.requests.try_send(request).map_err(|error| match error {
-            TrySendError::Full(_) => ProposeError::Overloaded,
+        self.queue(request).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                self.measures.note_refused();
+                ProposeError::Overloaded
+            }
             TrySendError::Disconnected(_) => ProposeError::Stopped,
         })
+    }
+
+    fn queue(&self, request: Request<S::Outcome>) -> Result<(), TrySendError<Request<S::Outcome>>> {
+        self.measures.note_waits();
+        self.requests.try_send(request).inspect_err(|_| self.measures.note_taken())
     }
 }
 
@@ -223,36 +255,70 @@ impl Drop for PanicGuard {
     }
 }
 
-/// Runs until the node is told to stop.
+/// The requests that wait, and the count of them.
+struct Incoming<O> {
+    requests: Receiver<Request<O>>,
+    measures: Measures,
+}
+
+impl<O> Incoming<O> {
+    fn wait(&self, patience: Duration) -> Result<Request<O>, RecvTimeoutError> {
+        self.requests.recv_timeout(patience).inspect(|_| self.measures.note_taken())
+    }
+
+    fn next(&self) -> Option<Request<O>> {
+        self.requests.try_recv().ok().inspect(|_| self.measures.note_taken())
+    }
+}
+
+/// Lets something be logged once a minute at most, because others decide how often it happens.
+#[derive(Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    const PAUSE: Duration = Duration::from_secs(60);
+
+    /// Whether it may be logged now. If so, it counts as logged.
+    fn may(&mut self, now: Instant) -> bool {
+        let may = self.0.is_none_or(|last| now.duration_since(last) >= Self::PAUSE);
+        if may {
+            self.0 = Some(now);
+        }
+        may
+    }
+}
+
+/// Runs until the node is told to stop. Answers those who wait for the end.
 fn run<S: StateMachine>(
     core: &mut Core<S>,
-    incoming: &Receiver<Request<S::Outcome>>,
+    incoming: &Incoming<S::Outcome>,
     transport: &mut dyn Transport,
     tick: Duration,
-) -> Result<Option<oneshot::Sender<()>>, FatalError> {
+) -> Result<Vec<oneshot::Sender<()>>, FatalError> {
+    let mut stops = Vec::new();
+    let (mut bad, mut full) = (Seldom::default(), Seldom::default());
+    let mut refused = 0;
     let mut next_tick = Instant::now() + tick;
     loop {
         let patience = next_tick.saturating_duration_since(Instant::now());
-        let mut request = match incoming.recv_timeout(patience) {
+        let mut request = match incoming.wait(patience) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Disconnected) => return Ok(stops),
         };
         let mut taken = 0;
         while let Some(next) = request.take() {
-            if let Request::Stop(stop) = next {
-                core.pump(transport)?;
-                // The successor is told to start an election at once; the others would otherwise wait for an
-                // election timeout.
-                if core.hand_over().is_some() {
-                    core.pump(transport)?;
+            match next {
+                // What comes after it is looked at only if the node can't stop yet.
+                Request::Stop(stop) => {
+                    stops.push(stop);
+                    break;
                 }
-                return Ok(Some(stop));
+                next => handle(core, next, &mut bad),
             }
-            handle(core, next);
             taken += 1;
             if taken < MAX_BATCH {
-                request = incoming.try_recv().ok();
+                request = incoming.next();
             }
         }
         // After a long stall there is one tick and not a burst of ticks: the messages that waited come first,
@@ -260,24 +326,58 @@ fn run<S: StateMachine>(
         if Instant::now() >= next_tick {
             core.tick();
             next_tick = Instant::now() + tick;
+            let now = incoming.measures.refused();
+            if now > refused && full.may(Instant::now()) {
+                tracing::warn!(
+                    refused = now - refused,
+                    "requests and messages were refused, since too many wait: this voter can't keep up"
+                );
+                refused = now;
+            }
         }
         core.pump(transport)?;
+        if !stops.is_empty() {
+            if core.may_stop() {
+                return Ok(stops);
+            }
+            // The message that asks another voter to lead.
+            core.pump(transport)?;
+        }
     }
 }
 
-fn handle<S: StateMachine>(core: &mut Core<S>, request: Request<S::Outcome>) {
+fn handle<S: StateMachine>(core: &mut Core<S>, request: Request<S::Outcome>, bad: &mut Seldom) {
     match request {
         Request::Propose(command, reply) => core.propose(command, reply),
         Request::Read(reply) => core.read_index(reply),
         Request::AddLearner(id, reply) => core.add_learner(id, reply),
         Request::Remove(id, reply) => core.remove(id, reply),
+        Request::HandOver(next, reply) => {
+            let asked = core.hand_over_to(next);
+            // The caller may have gone.
+            drop(reply.send(asked));
+        }
         Request::Step(message) => {
-            if let Err(error) = core.step(&message) {
-                tracing::warn!(%error, "raft message refused");
+            if let Err(error) = core.step(&message)
+                && bad.may(Instant::now())
+            {
+                tracing::warn!(%error, "raft message refused; further ones are not logged for a minute");
             }
         }
         Request::Unreachable(peer) => core.report_unreachable(peer),
         Request::Snapshot(peer, delivered) => core.report_snapshot(peer, delivered),
-        Request::Stop(_) => unreachable!("stop ends the loop before it gets here"),
+        Request::Stop(_) => unreachable!("the loop keeps it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_cause_is_logged_once_a_minute() {
+        let (began, mut seldom) = (Instant::now(), Seldom::default());
+        let mut may = |secs| seldom.may(began + Duration::from_secs(secs));
+        assert_eq!([0, 1, 59, 60, 61, 130].map(&mut may), [true, false, false, true, false, true]);
     }
 }

@@ -29,6 +29,7 @@ mod failures;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod identity;
+mod measures;
 mod reads;
 mod recovery;
 pub mod storage;
@@ -37,7 +38,11 @@ pub mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use self::{
     alarm::{Alarm, Lack, Room, STALLED},
@@ -45,6 +50,7 @@ pub use self::{
     driver::Consensus,
     failures::{FatalError, ProposeError, RestoreError, Stop},
     identity::Identity,
+    measures::{Clock, DiskTimes, Measures, Writes},
     storage::{LogStore, OpenError},
     transport::{Outgoing, PeerQueues, Transport, Undeliverable},
 };
@@ -127,6 +133,9 @@ pub struct ConsensusConfig {
     /// Distinguishes this start of the node from every other start. The default is random; it is a setting because
     /// the core itself draws no random number.
     pub start: [u8; 16],
+    /// By which the core measures how long the disk takes. The default is the system's monotonic clock; it is a setting
+    /// because the core itself reads no clock.
+    pub clock: Clock,
     /// Called when the disk fails. The default logs and aborts; a test replaces it.
     pub on_fatal: FatalHook,
 }
@@ -139,6 +148,12 @@ pub type FatalHook = Arc<dyn Fn(FatalError) + Send + Sync>;
 pub fn abort(error: FatalError) {
     tracing::error!(error = %error::chain(&error), "consensus can't go on, aborting");
     std::process::abort();
+}
+
+/// The time since the call.
+fn monotonic() -> Clock {
+    let began = Instant::now();
+    Arc::new(move || began.elapsed())
 }
 
 impl Default for ConsensusConfig {
@@ -160,6 +175,7 @@ impl Default for ConsensusConfig {
             room_ticks: 600,
             log_bytes_max: 1 << 30,
             start: *uuid::Uuid::new_v4().as_bytes(),
+            clock: monotonic(),
             on_fatal: Arc::new(abort),
         }
     }
@@ -211,6 +227,10 @@ pub struct Status {
     pub outgoing: Vec<u64>,
     /// The learners (members without a vote), in ascending order.
     pub learners: Vec<u64>,
+    /// The index of the stored snapshot; 0 if there is none.
+    pub snapshot: u64,
+    /// How long this node's disk takes.
+    pub disk: DiskTimes,
     /// What an operator must see to.
     pub alarms: Vec<Alarm>,
     /// The progress of the other members, as the leader knows it. Empty on other nodes.

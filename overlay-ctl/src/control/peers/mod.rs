@@ -9,6 +9,7 @@
 mod calls;
 mod directory;
 mod link;
+mod outage;
 mod places;
 mod raft;
 mod stamp;
@@ -19,6 +20,7 @@ mod tests;
 pub use calls::{CallError, cluster_at, join, mark_removed};
 pub use directory::Directory;
 pub use link::{connect_lazy, part_connections};
+pub use outage::Outage;
 pub use places::Peer;
 pub use raft::carry_raft_messages;
 pub use stamp::{Admission, Admitted, PeerChannel};

@@ -2,7 +2,7 @@
 //!
 //! Some messages tell the peer, beside Raft's words, where this node listens and where it knows others to listen.
 
-use super::Directory;
+use super::{Directory, Outage};
 use crate::{
     control::consensus::{Consensus, Outgoing, PeerQueues, StateMachine},
     model::NodeId,
@@ -73,19 +73,28 @@ async fn carry<S: StateMachine>(
     directory: Directory,
 ) {
     let mut turn = Turn::default();
+    let mut outage = Outage::default();
     loop {
         if let Some(place) = turn.next(&directory.places(peer)) {
             let messages = queues.connect(peer);
             let (sender, receiver) = mpsc::channel(IN_FLIGHT);
             let mut client = directory.raft_client(place);
-            let call = client.raft(ReceiverStream::new(receiver));
-            let ended = tokio::select! {
-                answer = call => answer.err(),
-                () = pump(peer, messages, sender, &consensus, &directory) => None,
-                () = note_reached(peer, place, &directory) => None,
+            let carried = async {
+                tokio::select! {
+                    answer = client.raft(ReceiverStream::new(receiver)) => answer.err(),
+                    () = pump(peer, messages, sender, &consensus, &directory) => None,
+                    () = note_reached(peer, place, &directory) => None,
+                }
             };
+            let again = || tracing::info!(peer, listen = %place, "Raft's messages go to the peer again");
+            let ended = outage.follow(carried, again).await;
             if let Some(status) = ended {
-                tracing::debug!(peer, %place, code = ?status.code(), message = status.message(), "raft stream ended");
+                let (code, why) = (status.code(), status.message());
+                if outage.ended(code) {
+                    tracing::warn!(peer, listen = %place, ?code, why, "Raft's messages do not go to the peer: it is down, cut off, or refuses");
+                } else {
+                    tracing::debug!(peer, listen = %place, ?code, why, "raft stream ended");
+                }
             }
             if directory.lost(peer, place) {
                 turn.was_right();

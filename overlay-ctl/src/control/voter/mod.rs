@@ -1,19 +1,25 @@
 //! What only a voter has: the replicated state behind consensus, the statuses that nodes report, and the
 //! duties of the leader.
 
+pub(super) mod disk;
 mod leaving;
 mod machine;
 mod members;
 mod quorum;
+mod silent;
 mod statuses;
 #[cfg(test)]
 pub(super) mod tests;
+mod watchers;
 
+pub use disk::watch_the_disk;
 pub use leaving::{Leaving, LeavingHold};
 pub use machine::{Machine, SharedState};
 pub use members::follow_the_rows;
 pub use quorum::{LAPSE, Quorum};
-pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire};
+pub use silent::watch_the_nodes;
+pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire, with_disk};
+pub use watchers::{WatcherHold, Watchers};
 
 use crate::control::consensus::Consensus;
 

@@ -1,6 +1,8 @@
 //! The statuses that nodes reported: what each has programmed, how its endpoints are, and whether the node is down.
 
+use super::watchers::Watchers;
 use crate::{
+    control::consensus::DiskTimes,
     dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus},
     model::{EndpointId, NodeId, Revision},
     proto::internal::{EndpointStatus, LegStatus, NodeStatus},
@@ -25,6 +27,7 @@ pub struct StatusTable {
     changed: watch::Sender<u64>,
     /// Since when every node that is alive had the time to report here.
     since: Arc<Mutex<Instant>>,
+    watchers: Watchers,
 }
 
 struct Heard {
@@ -37,7 +40,12 @@ struct Heard {
 impl Default for StatusTable {
     fn default() -> Self {
         let since = Arc::new(Mutex::new(Instant::now()));
-        Self { rows: Arc::default(), changed: watch::Sender::default(), since }
+        Self {
+            rows: Arc::default(),
+            changed: watch::Sender::default(),
+            since,
+            watchers: Watchers::default(),
+        }
     }
 }
 
@@ -92,6 +100,21 @@ impl StatusTable {
     #[must_use]
     pub fn programmed(&self, node: NodeId) -> Option<Revision> {
         self.fresh(node, |status| status.programmed_revision)
+    }
+
+    /// How long the disk of a voter takes to write to its log; `None` if it has not been heard of lately.
+    #[must_use]
+    pub fn disk(&self, node: NodeId) -> Option<DiskTimes> {
+        self.fresh(node, |status| DiskTimes {
+            writes: status.disk_writes,
+            average: Duration::from_micros(status.disk_write_us),
+        })
+    }
+
+    /// The agents that watch this voter.
+    #[must_use]
+    pub fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     /// What the node reports of one of its endpoints: `None` if the node has not been heard of lately, `Some(None)` if
@@ -190,7 +213,18 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         epoch,
         programmed_revision: status.programmed,
         endpoints: status.endpoints.iter().map(endpoint).collect(),
+        // Only a voter has a log: see `with_disk`.
+        disk_writes: 0,
+        disk_write_us: 0,
     }
+}
+
+/// The same status of a voter whose disk takes so long to write to the log.
+#[must_use]
+pub fn with_disk(status: NodeStatus, disk: DiskTimes) -> NodeStatus {
+    let DiskTimes { writes, average } = disk;
+    let disk_write_us = u64::try_from(average.as_micros()).unwrap_or(u64::MAX);
+    NodeStatus { disk_writes: writes, disk_write_us, ..status }
 }
 
 #[cfg(test)]
@@ -199,7 +233,7 @@ mod tests {
     use tokio::time::advance;
 
     fn status(node_id: NodeId, epoch: Revision, programmed_revision: Revision) -> NodeStatus {
-        NodeStatus { node_id, epoch, programmed_revision, endpoints: Vec::new() }
+        NodeStatus { node_id, epoch, programmed_revision, ..NodeStatus::default() }
     }
 
     #[test]
@@ -330,8 +364,17 @@ mod tests {
             gateway: Some(leg),
         };
         let down = EndpointStatus { id: 12, reason: "no namespace".into(), ..Default::default() };
-        let sent =
-            NodeStatus { node_id: 2, epoch: 9, programmed_revision: 20, endpoints: vec![up, down] };
+        let sent = NodeStatus {
+            node_id: 2,
+            epoch: 9,
+            programmed_revision: 20,
+            endpoints: vec![up, down],
+            disk_writes: 0,
+            disk_write_us: 0,
+        };
         assert_eq!(to_wire(2, 9, &status), sent);
+        let disk = DiskTimes { writes: 4, average: Duration::from_micros(1_500) };
+        let of_voter = NodeStatus { disk_writes: 4, disk_write_us: 1_500, ..sent.clone() };
+        assert_eq!(with_disk(sent, disk), of_voter);
     }
 }

@@ -57,6 +57,7 @@ pub async fn serve_agent(
     if let Ok(listen) = listen.parse() {
         directory.heard_from(node_id, listen);
     }
+    let watches = table.watchers().hold();
     tokio::spawn(async move {
         while let Some(Ok(message)) = up.next().await {
             if let Some(Up::Status(status)) = message.up
@@ -70,7 +71,10 @@ pub async fn serve_agent(
     // One delta in the channel and one that waits for room: that is all that a slow agent costs.
     let (sender, receiver) = mpsc::channel(1);
     let held = networks.into_iter().collect();
-    tokio::spawn(send_deltas(state, cluster, quorum, node_id, cursor, held, sender));
+    tokio::spawn(async move {
+        send_deltas(state, cluster, quorum, node_id, cursor, held, sender).await;
+        drop(watches);
+    });
     Ok(ReceiverStream::new(receiver))
 }
 

@@ -4,9 +4,9 @@ use super::HEARTBEAT;
 use crate::{
     control::{
         consensus,
-        peers::{Directory, Peer},
+        peers::{Directory, Outage, Peer},
         state::View,
-        voter::{SharedState, StatusTable, to_wire},
+        voter::{SharedState, StatusTable, to_wire, with_disk},
     },
     dataplane::kernel::LocalStatus,
     model::{NodeId, Revision},
@@ -64,7 +64,7 @@ pub async fn report_to_leader(
     table: StatusTable,
     status: watch::Receiver<LocalStatus>,
 ) {
-    let own = record_own(id, epoch, table.clone(), status);
+    let own = record_own(id, epoch, cluster.clone(), table.clone(), status);
     let pass_on = pass_on(id, cluster, directory, table);
     tokio::join!(own, pass_on);
 }
@@ -72,12 +72,14 @@ pub async fn report_to_leader(
 async fn record_own(
     id: NodeId,
     epoch: watch::Receiver<Revision>,
+    cluster: watch::Receiver<consensus::Status>,
     table: StatusTable,
     mut status: watch::Receiver<LocalStatus>,
 ) {
     loop {
         let now = to_wire(id, *epoch.borrow(), &status.borrow_and_update());
-        table.record(now);
+        let disk = cluster.borrow().disk;
+        table.record(with_disk(now, disk));
         if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT, status.changed()).await {
             return;
         }
@@ -90,6 +92,7 @@ async fn pass_on(
     directory: Directory,
     table: StatusTable,
 ) {
+    let (mut told, mut outage) = (None, Outage::default());
     loop {
         let leader = cluster.borrow_and_update().leader.filter(|leader| *leader != id);
         let Some(peer) = leader.and_then(|leader| directory.peer(leader)) else {
@@ -102,14 +105,27 @@ async fn pass_on(
         };
         let (up, receiver) = mpsc::channel(1);
         let mut client = directory.client(&peer);
-        tokio::select! {
-            ended = client.report(ReceiverStream::new(receiver)) => {
-                if let Err(error) = ended {
-                    tracing::debug!(leader = peer.id, code = ?error.code(), "report ended");
-                }
+        let leader = peer.id;
+        if told.replace(leader) != Some(leader) {
+            outage = Outage::default();
+        }
+        let reported = async {
+            tokio::select! {
+                ended = client.report(ReceiverStream::new(receiver)) => ended.err(),
+                () = send_reports(&table, up) => None,
             }
-            () = send_reports(&table, up) => {}
-            another = another_leader(&mut cluster, peer.id) => {
+        };
+        let again = || tracing::info!(leader, "statuses go to the leader again");
+        tokio::select! {
+            ended = outage.follow(reported, again) => if let Some(error) = ended {
+                let (code, why) = (error.code(), error.message());
+                if outage.ended(code) {
+                    tracing::info!(leader, ?code, why, "statuses do not go to the leader: trying again");
+                } else {
+                    tracing::debug!(leader, ?code, why, "report ended");
+                }
+            },
+            another = another_leader(&mut cluster, leader) => {
                 if another.is_err() {
                     return;
                 }
@@ -143,7 +159,7 @@ async fn send_reports(table: &StatusTable, up: mpsc::Sender<StatusReport>) {
 mod tests {
     use super::*;
     use crate::control::{
-        consensus::StateMachine as _,
+        consensus::{DiskTimes, StateMachine as _},
         state::{Command, Envelope, Mutation},
         voter::Machine,
         watch::Ended,
@@ -268,7 +284,10 @@ mod tests {
         let table = StatusTable::default();
         let status = watch::Sender::new(LocalStatus { programmed: 5, ..LocalStatus::default() });
         let (epoch, seen) = (watch::Sender::new(7), status.subscribe());
-        let records = tokio::spawn(record_own(1, epoch.subscribe(), table.clone(), seen));
+        let disk = DiskTimes { writes: 3, average: Duration::from_millis(7) };
+        let cluster = watch::Sender::new(consensus::Status { disk, ..Default::default() });
+        let members = cluster.subscribe();
+        let records = tokio::spawn(record_own(1, epoch.subscribe(), members, table.clone(), seen));
         let recorded = |table: &StatusTable| -> Vec<(NodeId, Revision, Revision)> {
             let own = table.first_hand();
             own.iter().map(|s| (s.node_id, s.epoch, s.programmed_revision)).collect()
@@ -276,6 +295,7 @@ mod tests {
         let mut changed = table.watch();
         timeout(FOR_EVER, changed.wait_for(|version| *version == 1)).await.unwrap().unwrap();
         assert_eq!(recorded(&table), [(1, 7, 5)]);
+        assert_eq!(table.disk(1), Some(disk), "and how long its disk takes");
         status.send_modify(|status| status.programmed = 6);
         timeout(FOR_EVER, changed.wait_for(|version| *version == 2)).await.unwrap().unwrap();
         assert_eq!(recorded(&table), [(1, 7, 6)]);

@@ -109,7 +109,7 @@ impl<S: StateMachine> Core<S> {
         // A restart rebuilds the members from the snapshot and from the entries that are known to be committed. It
         // must not arrive at an older configuration: as the only voter of an old configuration, for example, it
         // would commit alone entries of which the others know nothing.
-        self.node.mut_store().persist_commit(index)?;
+        self.write(|store| store.persist_commit(index))?;
         let members = match self.node.apply_conf_change(&change) {
             Ok(members) => members,
             Err(error) => return Ok(Err(ProposeError::Refused(error.to_string()))),

@@ -40,24 +40,6 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
-    /// Asks a voter to lead from now on: of the voters that were heard lately and are not to be removed, the one
-    /// with the longest log. `None` if there is none.
-    pub fn hand_over(&mut self) -> Option<u64> {
-        if self.node.raft.state != StateRole::Leader {
-            return None;
-        }
-        let voters = self.members().voters;
-        let id = self.id();
-        let others = self.node.raft.prs().iter().filter(|(peer, _)| {
-            let stays = voters.contains(peer) && !self.leaving.contains_key(peer);
-            **peer != id && stays && self.is_alive(**peer)
-        });
-        let next = others.max_by_key(|(peer, progress)| (progress.matched, **peer));
-        let next = next.map(|(peer, _)| *peer)?;
-        self.node.transfer_leader(next);
-        Some(next)
-    }
-
     /// Steps down if the log that a new leader inherited has its own removal, or the end of its vote. The engine
     /// would go on leading without a vote, or panic at the next commit because the leader is not a member.
     pub(super) fn step_down_without_a_vote(&mut self) {

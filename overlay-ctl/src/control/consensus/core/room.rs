@@ -154,6 +154,7 @@ impl<S: StateMachine> Core<S> {
     /// Notes that a snapshot is stored, of this node's state or the leader's: none is missing.
     pub(super) fn snapshot_is_stored(&mut self) {
         self.room_is_stale();
+        self.measures.note_snapshot();
         self.unsnapshotted = 0;
         if self.free.snapshot.take().is_some() | self.free.received.take().is_some() {
             tracing::info!("there was room for a snapshot");

@@ -18,6 +18,7 @@ use raft::{GetEntriesContext, Storage as _};
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
 };
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use uuid::Uuid;
@@ -263,7 +264,13 @@ impl Cluster {
         let ledger =
             Ledger::new(Some(self.oracle.clone()), self.remembered, !self.older.contains(&id));
         let start = [self.rng.next().to_be_bytes(), self.rng.next().to_be_bytes()].concat();
-        let config = ConsensusConfig { start: start.try_into().unwrap(), ..self.config.clone() };
+        let disk = self.disks[&id].clone();
+        let config = ConsensusConfig {
+            start: start.try_into().unwrap(),
+            // The time that passes while a node writes is its disk's.
+            clock: Arc::new(move || disk.busy()),
+            ..self.config.clone()
+        };
         let mut core = Core::new(config, store, ledger)?;
         let mut outbox = Outbox(Vec::new());
         core.pump(&mut outbox)?;

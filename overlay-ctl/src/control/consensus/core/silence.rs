@@ -1,0 +1,131 @@
+//! Logs who leads, and, on the leader, which members have fallen silent: a partition leaves a line on each of its sides.
+
+use super::Core;
+use crate::control::consensus::{PeerStatus, StateMachine, Status};
+use std::collections::BTreeSet;
+
+/// Which members a leader has not heard for a while.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    /// The term that this node leads, and since which tick it does.
+    led: Option<(u64, u64)>,
+    silent: BTreeSet<u64>,
+}
+
+/// A member that has fallen silent, or was heard again.
+#[derive(Debug, PartialEq, Eq)]
+struct Change {
+    member: u64,
+    is_silent: bool,
+}
+
+impl Silence {
+    /// Compares what a leader hears with what it heard before. `term` is the term that this node leads, if it leads. A new
+    /// leader has heard nobody but those who elected it: the others get `patience` ticks.
+    fn look(
+        &mut self,
+        term: Option<u64>,
+        peers: &[PeerStatus],
+        now: u64,
+        patience: u64,
+    ) -> Vec<Change> {
+        let Some(term) = term else {
+            *self = Self::default();
+            return Vec::new();
+        };
+        let since = match self.led {
+            Some((led, since)) if led == term => since,
+            _ => now,
+        };
+        self.led = Some((term, since));
+        self.silent.retain(|member| peers.iter().any(|peer| peer.id == *member));
+        let mut changes = Vec::new();
+        for PeerStatus { id: member, recent_active, .. } in peers {
+            let (member, is_silent) = (*member, !recent_active);
+            let is_news = match is_silent {
+                true => now >= since + patience && self.silent.insert(member),
+                false => self.silent.remove(&member),
+            };
+            if is_news {
+                changes.push(Change { member, is_silent });
+            }
+        }
+        changes
+    }
+}
+
+impl<S: StateMachine> Core<S> {
+    /// Logs what has changed between two states, each change once.
+    pub(super) fn log_changes(&mut self, old: &Status, new: &Status) {
+        let (id, term) = (new.id, new.term);
+        if new.leader != old.leader || (new.leader.is_some() && new.term != old.term) {
+            match new.leader {
+                Some(leader) if leader == id => tracing::info!(term, "this node leads"),
+                Some(leader) => tracing::info!(leader, term, "another node leads"),
+                None => tracing::info!(term, "no leader is known"),
+            }
+        }
+        let led = (new.leader == Some(id)).then_some(term);
+        let patience = self.config.max_election_ticks as u64;
+        for Change { member, is_silent } in self.silence.look(led, &new.peers, self.ticks, patience)
+        {
+            if is_silent {
+                tracing::warn!(
+                    member,
+                    "a member is silent: it is down, or this node and it do not reach each other"
+                );
+            } else {
+                tracing::info!(member, "the member is heard again");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: u64 = 20;
+    const NOTHING: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
+
+    fn peers(heard: &[(u64, bool)]) -> Vec<PeerStatus> {
+        let peer = |(id, recent_active): &(u64, bool)| PeerStatus {
+            id: *id,
+            matched: 0,
+            recent_active: *recent_active,
+        };
+        heard.iter().map(peer).collect()
+    }
+
+    /// The members that fell silent, and those that were heard again.
+    fn look(
+        silence: &mut Silence,
+        term: Option<u64>,
+        heard: &[(u64, bool)],
+        now: u64,
+    ) -> [Vec<u64>; 2] {
+        let changes = silence.look(term, &peers(heard), now, PATIENCE);
+        [true, false].map(|silent| {
+            changes.iter().filter(|it| it.is_silent == silent).map(|it| it.member).collect()
+        })
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let mut silence = Silence::default();
+        let silence = &mut silence;
+        // A new leader gives the others time.
+        assert_eq!(look(silence, Some(3), &[(2, true), (3, false)], 100), NOTHING);
+        assert_eq!(look(silence, Some(3), &[(2, true), (3, false)], 119), NOTHING);
+        assert_eq!(look(silence, Some(3), &[(2, true), (3, false)], 120), [vec![3], vec![]]);
+        assert_eq!(look(silence, Some(3), &[(2, false), (3, false)], 121), [vec![2], vec![]]);
+        assert_eq!(look(silence, Some(3), &[(2, false), (3, true)], 122), [vec![], vec![3]]);
+        // Who was removed and comes back is no member that was silent.
+        assert_eq!(look(silence, Some(3), &[(3, true)], 123), NOTHING);
+        assert_eq!(look(silence, Some(3), &[(2, true), (3, true)], 124), NOTHING);
+        // Who leads a later term begins anew.
+        assert_eq!(look(silence, Some(3), &[(2, false), (3, true)], 125), [vec![2], vec![]]);
+        assert_eq!(look(silence, None, &[], 126), NOTHING);
+        assert_eq!(look(silence, Some(4), &[(2, false), (3, true)], 127), NOTHING);
+    }
+}
