@@ -17,7 +17,7 @@ use crate::{
 const MAC: &str = "02:42:0a:00:00:63";
 
 fn inspect(name: &str, network: &str) -> InspectEndpointRequest {
-    InspectEndpointRequest { name: name.to_owned(), network: network.to_owned() }
+    InspectEndpointRequest { name: name.to_owned(), network: network.to_owned(), stale: false }
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn an_endpoint_is_shown_as_it_is() {
 
         let inspected = api.endpoints.inspect(inspect("web1", "")).await.unwrap().into_inner();
         assert_eq!(inspected, made);
-        let detail = InspectNetworkRequest { name: NETWORK.to_owned(), brief: false };
+        let detail = InspectNetworkRequest { name: NETWORK.to_owned(), brief: false, stale: false };
         let detail = api.networks.inspect(detail).await.unwrap().into_inner();
         assert_eq!(detail.network.unwrap().endpoint_count, 1);
         assert_eq!(detail.endpoints, std::slice::from_ref(&made));
@@ -67,12 +67,13 @@ fn an_endpoint_is_shown_as_it_is() {
 
         let status = api.status().await;
         assert!(status.programmed_revision >= made.created_revision, "{status:?}");
-        let shown = api.nodes.inspect(InspectNodeRequest { name: NODE.to_owned() }).await;
+        let shown =
+            api.nodes.inspect(InspectNodeRequest { name: NODE.to_owned(), stale: false }).await;
         let shown = shown.unwrap().into_inner();
         assert_eq!((shown.role(), shown.state()), (NodeRole::Leader, NodeState::Ready));
         assert_eq!((shown.vtep.as_str(), shown.endpoint_count), (VTEP, 1));
         assert_eq!(shown.listen, node.listen().to_string());
-        let listed = api.nodes.list(ListNodesRequest {}).await.unwrap().into_inner();
+        let listed = api.nodes.list(ListNodesRequest::default()).await.unwrap().into_inner();
         assert_eq!(listed.nodes.len(), 1);
     });
 }
@@ -120,7 +121,7 @@ fn an_endpoint_behind_another_vtep_is_external() {
         // Two endpoints may be behind the same foreign VTEP.
         let request = external("sw2", PEER, "02:42:0a:00:00:64", "172.16.16.10");
         api.endpoints.create(request).await.unwrap();
-        let detail = InspectNetworkRequest { name: NETWORK.to_owned(), brief: false };
+        let detail = InspectNetworkRequest { name: NETWORK.to_owned(), brief: false, stale: false };
         let detail = api.networks.inspect(detail).await.unwrap().into_inner();
         let peer = NetworkPeer { node: String::new(), vtep: PEER.to_owned(), endpoint_count: 2 };
         assert_eq!(detail.peers, [peer]);
@@ -179,6 +180,7 @@ fn a_name_on_two_networks_needs_its_network() {
         let list = |network: &str, node: &str| ListEndpointsRequest {
             network: network.to_owned(),
             node: node.to_owned(),
+            stale: false,
         };
         let both = api.endpoints.list(list("", NODE)).await.unwrap().into_inner().endpoints;
         assert_eq!(both, [on_lab.clone(), on_other]);

@@ -45,7 +45,7 @@ fn a_long_list_is_what_a_short_one_is() {
         for mut api in [api, Api::new(tcp(node.listen()).await)] {
             let list = async |api: &mut Api, network: &str, node: &str| {
                 let (network, node) = (network.to_owned(), node.to_owned());
-                api.endpoints.list(ListEndpointsRequest { network, node }).await
+                api.endpoints.list(ListEndpointsRequest { network, node, stale: false }).await
             };
             for network in ["", NETWORK] {
                 let listed = list(&mut api, network, "").await.unwrap().into_inner().endpoints;
@@ -59,7 +59,8 @@ fn a_long_list_is_what_a_short_one_is() {
             assert_refused(list(&mut api, "a b", "").await, Code::InvalidArgument, &["a b"]);
 
             let mut inspect = async |brief| {
-                let request = InspectNetworkRequest { name: NETWORK.to_owned(), brief };
+                let request =
+                    InspectNetworkRequest { name: NETWORK.to_owned(), brief, stale: false };
                 api.networks.inspect(request).await.unwrap().into_inner()
             };
             let detail = inspect(false).await;
@@ -77,7 +78,7 @@ fn a_long_list_is_what_a_short_one_is() {
             let brief = inspect(true).await;
             assert_eq!(brief.network, detail.network);
             assert!(brief.endpoints.is_empty() && brief.peers.is_empty());
-            let none = InspectNetworkRequest { name: "none".to_owned(), brief: true };
+            let none = InspectNetworkRequest { name: "none".to_owned(), brief: true, stale: false };
             assert_refused(api.networks.inspect(none).await, Code::NotFound, &["none"]);
         }
     });

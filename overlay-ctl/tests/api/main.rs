@@ -20,3 +20,4 @@ mod ports;
 mod refusals;
 mod retries;
 mod services;
+mod stale;

@@ -72,7 +72,8 @@ fn both_legs_and_what_is_published_are_shown() {
                 published("443/tcp", "0.0.0.0", 32769),
             ]
         );
-        let shown = api.nodes.inspect(InspectNodeRequest { name: NODE.to_owned() }).await;
+        let shown =
+            api.nodes.inspect(InspectNodeRequest { name: NODE.to_owned(), stale: false }).await;
         let subnet = shown.unwrap().into_inner().gateway_subnet;
         let prefix = subnet.trim_end_matches("0.0/16");
         let leg = made.gateway.clone().unwrap();
@@ -203,7 +204,7 @@ fn what_clashes_or_makes_no_sense_is_refused() {
             assert_refused(api.endpoints.create(request).await, code, words);
         }
 
-        let subnet = InspectNodeRequest { name: NODE.to_owned() };
+        let subnet = InspectNodeRequest { name: NODE.to_owned(), stale: false };
         let subnet = api.nodes.inspect(subnet).await.unwrap().into_inner().gateway_subnet;
         let near = CreateNetworkRequest {
             name: "near".to_owned(),
@@ -297,7 +298,8 @@ fn a_joining_node_says_a_subnet_or_none() {
             assert_refused(refused, Code::InvalidArgument, &["gateway_subnet", bad]);
         }
         api.cluster.join(join("172.30.0.0/24")).await.unwrap();
-        let shown = api.nodes.inspect(InspectNodeRequest { name: "h2".to_owned() }).await;
+        let shown =
+            api.nodes.inspect(InspectNodeRequest { name: "h2".to_owned(), stale: false }).await;
         assert_eq!(shown.unwrap().into_inner().gateway_subnet, "172.30.0.0/24");
     });
 }
@@ -315,7 +317,12 @@ fn a_joining_node_has_the_vxlan_port_of_the_others() {
         };
         let refused = api.cluster.join(join(8472)).await;
         assert_refused(refused, Code::FailedPrecondition, &["8472", "4789", "--vxlan-port"]);
-        assert!(api.nodes.inspect(InspectNodeRequest { name: "h2".to_owned() }).await.is_err());
+        assert!(
+            api.nodes
+                .inspect(InspectNodeRequest { name: "h2".to_owned(), stale: false })
+                .await
+                .is_err()
+        );
         let same = api.cluster.join(join(4789)).await.unwrap().into_inner();
         let unsaid = api.cluster.join(join(0)).await.unwrap().into_inner();
         assert_eq!(same.node_id, unsaid.node_id, "a node of an earlier version says none");

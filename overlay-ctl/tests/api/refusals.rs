@@ -77,7 +77,7 @@ fn networks() {
 
         let nothing = || "nothing".to_owned();
         let words = &["no network with name nothing"];
-        let inspect = InspectNetworkRequest { name: nothing(), brief: false };
+        let inspect = InspectNetworkRequest { name: nothing(), brief: false, stale: false };
         assert_refused(api.networks.inspect(inspect).await, Code::NotFound, words);
         let remove = RemoveNetworkRequest { name: nothing(), ..Default::default() };
         assert_refused(api.networks.remove(remove).await, Code::NotFound, words);
@@ -236,7 +236,7 @@ fn what_is_in_use_stays_and_what_is_empty_is_exhausted() {
         assert_refused(api.endpoints.list(nowhere).await, Code::NotFound, &["nothing"]);
         let nobody = ListEndpointsRequest { node: "h9".to_owned(), ..Default::default() };
         assert_refused(api.endpoints.list(nobody).await, Code::NotFound, &["h9"]);
-        let nobody = InspectNodeRequest { name: "h9".to_owned() };
+        let nobody = InspectNodeRequest { name: "h9".to_owned(), stale: false };
         assert_refused(api.nodes.inspect(nobody).await, Code::NotFound, &["h9"]);
         let last = api.nodes.remove(leave()).await;
         assert_refused(last, Code::FailedPrecondition, &["only voter"]);

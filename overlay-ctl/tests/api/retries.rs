@@ -26,7 +26,7 @@ fn a_network_is_made_and_removed_once() {
         assert_eq!(first.subnet, "10.128.0.0/24");
         let again = api.networks.create(create.clone()).await.unwrap().into_inner();
         assert_eq!(first, again);
-        let listed = api.networks.list(ListNetworksRequest {}).await.unwrap().into_inner();
+        let listed = api.networks.list(ListNetworksRequest::default()).await.unwrap().into_inner();
         assert_eq!(listed.networks, std::slice::from_ref(&first));
         let another = CreateNetworkRequest { request_id: vec![8; 16], ..create };
         assert_refused(api.networks.create(another).await, Code::AlreadyExists, &[NETWORK]);
@@ -159,7 +159,7 @@ fn one_id_removes_one_thing() {
         let listed = api.endpoints.list(ListEndpointsRequest::default()).await.unwrap();
         let names: Vec<_> = listed.into_inner().endpoints.into_iter().map(|e| e.name).collect();
         assert_eq!(names, ["b"]);
-        let listed = api.networks.list(ListNetworksRequest {}).await.unwrap().into_inner();
+        let listed = api.networks.list(ListNetworksRequest::default()).await.unwrap().into_inner();
         assert!(listed.networks.contains(&lonely), "{listed:?}");
         assert_eq!(api.next_revision().await, removed.revision + 1, "nothing else was logged");
     });

@@ -168,8 +168,8 @@ impl Verb for ListEndpoints {
     const WAITS: Duration = TURN;
 
     async fn carry_out(self, leader: Leader) -> Result<Rows<EndpointInfo>, Attempt> {
+        let state = leader.state().await?;
         let Leader { voter, lists, .. } = leader;
-        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
         let network = self.network.map(|name| state.network_named(&name).map(|row| row.id));
         let node = self.node.map(|name| state.node_named(&name).map(|row| row.id));
         let wanted = Wanted { network: network.transpose()?, node: node.transpose()? };
@@ -229,10 +229,10 @@ impl Verb for InspectEndpoint {
     const CHANGES: bool = false;
     const WAITS: Duration = Duration::ZERO;
 
-    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<EndpointInfo, Attempt> {
-        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
+    async fn carry_out(self, leader: Leader) -> Result<EndpointInfo, Attempt> {
+        let state = leader.state().await?;
         let row = state.endpoint_named(&self.name, self.network.as_ref())?;
-        Ok(EndpointInfo::new(&state, &voter.table, row))
+        Ok(EndpointInfo::new(&state, &leader.voter.table, row))
     }
 }
 

@@ -119,6 +119,17 @@ pub enum ControllerError {
         /// An attempt may have reached the log.
         effect: Effect,
     },
+    /// An agent holds only what its endpoints need, and no voter answers it.
+    #[error(
+        "no voter answers ({why}), and this node holds only the networks of its own endpoints; ask a voter, or start one"
+    )]
+    NoVoter {
+        /// How the last attempt ended.
+        why: String,
+    },
+    /// What changes something was asked of a state that may be stale.
+    #[error("only what changes nothing can be asked of a state that may be stale")]
+    StaleWrite,
     /// The leader is stopping.
     #[error("the node is stopping")]
     Stopping {
@@ -162,7 +173,11 @@ impl ControllerError {
     #[must_use]
     pub fn effect(&self) -> Effect {
         match self {
-            Self::Refused(_) | Self::ListsBusy | Self::ListTooLong { .. } => Effect::None,
+            Self::Refused(_)
+            | Self::ListsBusy
+            | Self::ListTooLong { .. }
+            | Self::NoVoter { .. }
+            | Self::StaleWrite => Effect::None,
             Self::NotMade { taken_back: true, .. } => Effect::None,
             // The answer of a version that is not understood may be that of a success.
             Self::NotMade { taken_back: false, .. } | Self::Version(_) => Effect::Unknown,

@@ -7,9 +7,10 @@ use super::{
     NetworkInfo, NodeInfo, Register, RemoveEndpoint, RemoveNetwork, RemoveNode, Removed,
     error::ControllerError,
     lists::{Lists, Rows},
+    stale::Read,
     verb::{Travels, decode, encode, unreadable},
 };
-use crate::control::peers::MESSAGE_MAX;
+use crate::{control::peers::MESSAGE_MAX, model::Revision};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{io::Cursor, time::Duration};
 
@@ -93,6 +94,11 @@ macro_rules! values {
 
 values!(NetworkInfo, EndpointInfo, EndpointCreated, NodeInfo, Joined, Removed);
 
+/// An error, as the other node reads it.
+fn error_bytes(error: &ControllerError) -> Vec<u8> {
+    encode(error).unwrap_or_else(|error| error.to_string().into_bytes())
+}
+
 /// All requests: each is a type, and a variant of what is sent.
 macro_rules! requests {
     ($($verb:ident),*) => {
@@ -118,9 +124,27 @@ macro_rules! requests {
                         $(Request::$verb(verb) => self.at_leader(verb, patience).await?.pack().await,)*
                     }
                 };
-                answer.await.map_err(|error| {
-                    encode(&error).unwrap_or_else(|error| error.to_string().into_bytes())
-                })
+                answer.await.map_err(|error| error_bytes(&error))
+            }
+
+            /// Answers a request that another node forwarded by this voter's own state, without a leader. With the
+            /// answer comes the revision of that state.
+            ///
+            /// # Errors
+            /// As the request; an agent answers none, and what changes something is refused.
+            pub async fn answer_stale(
+                &self,
+                request: &[u8],
+            ) -> Result<(Vec<u8>, Revision), Vec<u8>> {
+                let answer = async {
+                    match decode(request)? {
+                        $(Request::$verb(verb) => {
+                            let Read { answer, as_of } = self.read_here(verb).await?;
+                            Ok((answer.pack().await?, as_of.unwrap_or_default()))
+                        })*
+                    }
+                };
+                answer.await.map_err(|error| error_bytes(&error))
             }
         }
 

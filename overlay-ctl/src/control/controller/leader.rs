@@ -10,7 +10,8 @@ use super::{
 use crate::control::{
     consensus::Role,
     peers::{CallError, Peer},
-    state::Refusal,
+    state::{Refusal, State},
+    voter::VoterParts,
 };
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -70,15 +71,21 @@ impl Search {
 }
 
 impl Controller {
+    /// What a request is carried out with on this voter.
+    pub(super) fn parts(&self, voter: &VoterParts, stale: Option<State>) -> Leader {
+        let check =
+            Check { own: self.id, here: self.check.clone(), directory: self.directory.clone() };
+        let stale = stale.map(Box::new);
+        Leader { voter: voter.clone(), check, lists: self.lists.clone(), stale }
+    }
+
     fn place(&self) -> Place {
         let Some(voter) = &self.voter else {
             return Place::There(self.directory.voters());
         };
         let status = voter.consensus.status().borrow().clone();
         if status.role == Role::Leader {
-            let check =
-                Check { own: self.id, here: self.check.clone(), directory: self.directory.clone() };
-            return Place::Here(Leader { voter: voter.clone(), check, lists: self.lists.clone() });
+            return Place::Here(self.parts(voter, None));
         }
         let leader = status.leader.filter(|leader| *leader != self.id);
         Place::There(leader.and_then(|leader| self.directory.peer(leader)).into_iter().collect())
@@ -192,7 +199,7 @@ impl Controller {
 
 /// How long the next of `still_to_ask` peers may look for a leader. A voter that is cut off looks for as long as
 /// it may: the others must have their turn. `None` if the time left is not worth another hop.
-fn turn(left: Duration, still_to_ask: usize) -> Option<Duration> {
+pub(super) fn turn(left: Duration, still_to_ask: usize) -> Option<Duration> {
     let turn = left / u32::try_from(still_to_ask).unwrap_or(u32::MAX).max(1);
     (turn >= PATIENCE_MIN).then_some(turn)
 }

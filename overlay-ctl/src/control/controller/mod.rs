@@ -3,7 +3,8 @@
 //! A request is answered by the leader. Where this node does not lead, the request is forwarded to the node that does,
 //! and tried again while there is no leader; it keeps its request id, so that it is carried out once. The leader
 //! waits for the linearizable barrier once, decides by its state, proposes, and waits for apply and for the kernels.
-//! A request that can be refused is refused before anything is logged.
+//! A request that can be refused is refused before anything is logged. A read whose answer may be stale asks for none of
+//! this: any voter answers it by its own state.
 
 mod barrier;
 mod check;
@@ -18,6 +19,7 @@ mod lists;
 mod networks;
 mod nodes;
 mod program;
+mod stale;
 #[cfg(test)]
 mod tests;
 mod valid;
@@ -34,6 +36,7 @@ pub use info::{
 pub use lists::{Lists, Rows};
 pub use networks::{CreateNetwork, InspectNetwork, ListNetworks, NetworkDetail, RemoveNetwork};
 pub use nodes::{InspectNode, Joined, ListNodes, Register, RemoveNode};
+pub use stale::{Read, Reading};
 pub use valid::{ALIASES_MAX, PORTS_MAX};
 
 use crate::{
@@ -155,16 +158,20 @@ impl Controller {
     }
 
     /// Lists all networks, by id.
-    pub async fn list_networks(&self) -> Result<Rows<NetworkInfo>, ControllerError> {
-        self.at_leader(ListNetworks, LEADER_DEADLINE).await
+    pub async fn list_networks(
+        &self,
+        reading: Reading,
+    ) -> Result<Read<Rows<NetworkInfo>>, ControllerError> {
+        self.read(ListNetworks, reading).await
     }
 
     /// Shows a network with its endpoints.
     pub async fn inspect_network(
         &self,
         request: InspectNetwork,
-    ) -> Result<NetworkDetail, ControllerError> {
-        self.at_leader(request, LEADER_DEADLINE).await
+        reading: Reading,
+    ) -> Result<Read<NetworkDetail>, ControllerError> {
+        self.read(request, reading).await
     }
 
     /// Removes a network that has no endpoints.
@@ -184,16 +191,18 @@ impl Controller {
     pub async fn list_endpoints(
         &self,
         request: ListEndpoints,
-    ) -> Result<Rows<EndpointInfo>, ControllerError> {
-        self.at_leader(request, LEADER_DEADLINE).await
+        reading: Reading,
+    ) -> Result<Read<Rows<EndpointInfo>>, ControllerError> {
+        self.read(request, reading).await
     }
 
     /// Shows an endpoint.
     pub async fn inspect_endpoint(
         &self,
         request: InspectEndpoint,
-    ) -> Result<EndpointInfo, ControllerError> {
-        self.at_leader(request, LEADER_DEADLINE).await
+        reading: Reading,
+    ) -> Result<Read<EndpointInfo>, ControllerError> {
+        self.read(request, reading).await
     }
 
     /// Removes an endpoint.
@@ -205,13 +214,20 @@ impl Controller {
     }
 
     /// Lists all nodes, by id.
-    pub async fn list_nodes(&self) -> Result<Rows<NodeInfo>, ControllerError> {
-        self.at_leader(ListNodes, LEADER_DEADLINE).await
+    pub async fn list_nodes(
+        &self,
+        reading: Reading,
+    ) -> Result<Read<Rows<NodeInfo>>, ControllerError> {
+        self.read(ListNodes, reading).await
     }
 
     /// Shows a node.
-    pub async fn inspect_node(&self, request: InspectNode) -> Result<NodeInfo, ControllerError> {
-        self.at_leader(request, LEADER_DEADLINE).await
+    pub async fn inspect_node(
+        &self,
+        request: InspectNode,
+        reading: Reading,
+    ) -> Result<Read<NodeInfo>, ControllerError> {
+        self.read(request, reading).await
     }
 
     /// Removes a node that has no endpoints.
@@ -232,9 +248,9 @@ impl Controller {
         endpoint: EndpointName,
     ) -> Result<Existing, ControllerError> {
         let inspect = InspectNetwork { name: network.clone(), brief: true };
-        let found_network = is_there(self.inspect_network(inspect).await)?;
+        let found_network = is_there(self.inspect_network(inspect, Reading::Latest).await)?;
         let inspect = InspectEndpoint { name: endpoint, network: Some(network) };
-        let found_endpoint = is_there(self.inspect_endpoint(inspect).await)?;
+        let found_endpoint = is_there(self.inspect_endpoint(inspect, Reading::Latest).await)?;
         Ok(Existing { network: found_network, endpoint: found_endpoint })
     }
 }

@@ -9,7 +9,7 @@ use super::{
     verb::{Leader, Verb},
 };
 use crate::{
-    control::state::{Applied, Command, Mutation, RequestId, State},
+    control::state::{Applied, Command, Mutation, RequestId},
     model::{Invalid, NetworkId, NetworkName, NetworkOptions, Pool, Vni},
 };
 use serde::{Deserialize, Serialize};
@@ -66,8 +66,8 @@ impl Verb for ListNetworks {
     const WAITS: Duration = TURN;
 
     async fn carry_out(self, leader: Leader) -> Result<Rows<NetworkInfo>, Attempt> {
-        let Leader { voter, lists, .. } = leader;
-        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
+        let state = leader.state().await?;
+        let lists = leader.lists;
         let count = state.networks().count();
         Ok(Rows::new(&lists, count, move |take| {
             state.networks().map(|network| NetworkInfo::new(&state, network)).try_for_each(take)
@@ -100,9 +100,9 @@ impl Verb for InspectNetwork {
     const WAITS: Duration = TURN;
 
     async fn carry_out(self, leader: Leader) -> Result<NetworkDetail, Attempt> {
+        let state = leader.state().await?;
         let Leader { voter, lists, .. } = leader;
         let Self { name, brief } = self;
-        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
         let network = NetworkInfo::new(&state, state.network_named(&name)?);
         if brief {
             let endpoints = Rows::new(&lists, 0, |_| Ok(()));

@@ -130,8 +130,8 @@ impl Verb for ListNodes {
     const WAITS: Duration = TURN;
 
     async fn carry_out(self, leader: Leader) -> Result<Rows<NodeInfo>, Attempt> {
+        let state = leader.state().await?;
         let Leader { voter, lists, .. } = leader;
-        let state = Fresh::wait(&voter).await?.read(&voter, State::clone);
         let members = voter.consensus.status().borrow().clone();
         let count = state.nodes().count();
         Ok(Rows::new(&lists, count, move |take| {
@@ -154,14 +154,11 @@ impl Verb for InspectNode {
     const CHANGES: bool = false;
     const WAITS: Duration = Duration::ZERO;
 
-    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<NodeInfo, Attempt> {
-        let fresh = Fresh::wait(&voter).await?;
-        let members = voter.consensus.status().borrow().clone();
-        let found = fresh.read(&voter, |state| {
-            let row = state.node_named(&self.name)?;
-            Ok(NodeInfo::new(state, &voter.table, &members, row))
-        });
-        found.map_err(|refusal: Refusal| refusal.into())
+    async fn carry_out(self, leader: Leader) -> Result<NodeInfo, Attempt> {
+        let state = leader.state().await?;
+        let members = leader.voter.consensus.status().borrow().clone();
+        let row = state.node_named(&self.name)?;
+        Ok(NodeInfo::new(&state, &leader.voter.table, &members, row))
     }
 }
 

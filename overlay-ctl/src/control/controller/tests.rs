@@ -2,6 +2,7 @@
 
 mod leader_change;
 mod places;
+mod stale;
 
 use super::*;
 use crate::{
@@ -176,6 +177,13 @@ async fn names(rows: Rows<EndpointInfo>) -> Vec<String> {
     within(gathered).await.unwrap()
 }
 
+/// What was read, and shows all that was acknowledged.
+async fn latest<T>(read: impl Future<Output = Result<Read<T>, ControllerError>>) -> T {
+    let Read { answer, as_of } = within(read).await.unwrap();
+    assert_eq!(as_of, None);
+    answer
+}
+
 #[tokio::test]
 async fn a_voter_of_no_quorum_has_no_leader_though_it_hears_one() {
     let cluster = Cluster::new();
@@ -206,10 +214,12 @@ async fn each_request_waits_for_the_barrier_once() {
     once("a registration");
     within(asked.register(register(2))).await.unwrap();
     once("a repeated registration");
-    within(asked.list_networks()).await.unwrap();
+    within(asked.list_networks(Reading::Latest)).await.unwrap();
     once("network ls");
     let (name, network) = ("e9".parse().unwrap(), None);
-    within(asked.inspect_endpoint(InspectEndpoint { name, network })).await.unwrap();
+    within(asked.inspect_endpoint(InspectEndpoint { name, network }, Reading::Latest))
+        .await
+        .unwrap();
     once("endpoint inspect");
     within(asked.remove_endpoint(remove_endpoint([3; 16], 9))).await.unwrap();
     once("endpoint rm");
@@ -242,19 +252,22 @@ async fn whoever_is_asked_answers_what_the_leader_does() {
             Err(ControllerError::Refused(Refusal::NetworkExists(name))) if *name == other.name
         ));
         let list = || ListEndpoints { network: None, node: None };
-        let listed = names(within(agent.list_endpoints(list())).await.unwrap()).await;
+        let listed = names(latest(agent.list_endpoints(list(), Reading::Latest)).await).await;
         assert_eq!(listed.len(), MANY);
-        assert_eq!(listed, names(within(leader.list_endpoints(list())).await.unwrap()).await);
+        assert_eq!(
+            listed,
+            names(latest(leader.list_endpoints(list(), Reading::Latest)).await).await
+        );
         let inspect = |brief| InspectNetwork { name: "full".parse().unwrap(), brief };
-        let detail = within(agent.inspect_network(inspect(false))).await.unwrap();
+        let detail = latest(agent.inspect_network(inspect(false), Reading::Latest)).await;
         assert_eq!(detail.network.endpoints, MANY);
         assert_eq!(names(detail.endpoints).await, listed);
-        let brief = within(agent.inspect_network(inspect(true))).await.unwrap();
+        let brief = latest(agent.inspect_network(inspect(true), Reading::Latest)).await;
         assert_eq!((brief.network, names(brief.endpoints).await), (detail.network, Vec::new()));
         let name: EndpointName = "e7".parse().unwrap();
         let inspect = || InspectEndpoint { name: name.clone(), network: None };
-        let found = within(agent.inspect_endpoint(inspect())).await;
-        assert_eq!(found, within(leader.inspect_endpoint(inspect())).await);
+        let found = latest(agent.inspect_endpoint(inspect(), Reading::Latest)).await;
+        assert_eq!(found, latest(leader.inspect_endpoint(inspect(), Reading::Latest)).await);
         let found = within(agent.existing("full".parse().unwrap(), "none".parse().unwrap())).await;
         assert!(matches!(found, Ok(Existing { network: true, endpoint: false })), "{found:?}");
     }

@@ -1,15 +1,19 @@
 //! What a request is: something that the leader carries out, and that can travel there and back.
 
 use super::{
+    barrier::Fresh,
     check::Check,
     error::{Attempt, ControllerError},
     lists::Lists,
 };
-use crate::{control::voter::VoterParts, model::Invalid};
+use crate::{
+    control::{state::State, voter::VoterParts},
+    model::Invalid,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 
-/// What a request is carried out with on the node that leads.
+/// What a request is carried out with on the node that leads, and a stale read on any voter.
 #[derive(Clone)]
 pub(super) struct Leader {
     /// The log and what it makes.
@@ -18,6 +22,19 @@ pub(super) struct Leader {
     pub(super) check: Check,
     /// The turns of long lists.
     pub(super) lists: Lists,
+    /// The state by which a read is answered that may be stale. The node then need not lead.
+    pub(super) stale: Option<Box<State>>,
+}
+
+impl Leader {
+    /// The state by which a read is answered: one that shows every write that was acknowledged before, unless the caller
+    /// takes a stale one.
+    pub(super) async fn state(&self) -> Result<State, Attempt> {
+        match &self.stale {
+            Some(state) => Ok(State::clone(state)),
+            None => Ok(Fresh::wait(&self.voter).await?.read(&self.voter, State::clone)),
+        }
+    }
 }
 
 /// A request that is carried out at the leader.

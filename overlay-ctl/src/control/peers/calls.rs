@@ -2,10 +2,11 @@
 
 use super::{Client, Directory, Peer, connect_lazy};
 use crate::{
-    model::NodeId,
+    model::{NodeId, Revision},
     proto::{
         internal::{
-            CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, forward_response::Outcome,
+            CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse,
+            forward_response::Outcome,
         },
         v1::{JoinRequest, JoinResponse, StatusRequest, cluster_client::ClusterClient},
     },
@@ -86,12 +87,39 @@ impl Directory {
         request: Vec<u8>,
         patience: Duration,
     ) -> Result<Result<Vec<u8>, Vec<u8>>, CallError> {
+        let (outcome, _) = self.send(peer, request, patience, false).await?;
+        Ok(outcome)
+    }
+
+    /// Forwards a request that `peer`, a voter, answers by its own state, without a leader. With the answer, or the error,
+    /// comes the revision of that state; `None` if the peer is of a version that asks the leader, for as long as `patience`.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub async fn forward_stale(
+        &self,
+        peer: &Peer,
+        request: Vec<u8>,
+        patience: Duration,
+    ) -> Result<(Result<Vec<u8>, Vec<u8>>, Option<Revision>), CallError> {
+        self.send(peer, request, patience, true).await
+    }
+
+    async fn send(
+        &self,
+        peer: &Peer,
+        request: Vec<u8>,
+        patience: Duration,
+        stale: bool,
+    ) -> Result<(Result<Vec<u8>, Vec<u8>>, Option<Revision>), CallError> {
         let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let mut client: Client = self.client(peer);
-        let response = client.forward(ForwardRequest { request, patience_ms }).await?;
-        match response.into_inner().outcome {
-            Some(Outcome::Answer(answer)) => Ok(Ok(answer)),
-            Some(Outcome::Error(error)) => Ok(Err(error)),
+        let request = ForwardRequest { request, patience_ms, stale };
+        let ForwardResponse { outcome, as_of } = client.forward(request).await?.into_inner();
+        let as_of = Some(as_of).filter(|revision| *revision > 0);
+        match outcome {
+            Some(Outcome::Answer(answer)) => Ok((Ok(answer), as_of)),
+            Some(Outcome::Error(error)) => Ok((Err(error), as_of)),
             None => Err(CallError::Unknown("it answered nothing that this version knows".into())),
         }
     }

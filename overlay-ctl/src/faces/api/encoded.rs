@@ -50,8 +50,9 @@ impl Encoding {
 pub(super) fn decoded<M: prost::Message + Default>(
     answer: Response<Bytes>,
 ) -> Result<Response<M>, Status> {
-    let message = M::decode(answer.into_inner());
-    message.map(Response::new).map_err(|error| Status::internal(error.to_string()))
+    let (metadata, bytes, extensions) = answer.into_parts();
+    let message = M::decode(bytes).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(Response::from_parts(metadata, message, extensions))
 }
 
 /// Requests in, bytes out.

@@ -3,11 +3,11 @@
 use super::{
     Api, decode,
     encoded::{Encoding, decoded},
-    present,
+    present, stale,
 };
 use crate::{
     control::controller::{
-        EndpointCreated, InspectEndpoint, ListEndpoints, RemoveEndpoint, Removed,
+        EndpointCreated, InspectEndpoint, ListEndpoints, Read, RemoveEndpoint, Removed,
     },
     proto::v1::{
         self, CreateEndpointRequest, CreateEndpointResponse, InspectEndpointRequest,
@@ -44,10 +44,11 @@ impl Endpoints for Api {
         &self,
         request: Request<InspectEndpointRequest>,
     ) -> Result<Response<v1::Endpoint>, Status> {
-        let InspectEndpointRequest { name, network } = request.get_ref();
-        let name = decode::endpoint_name(name)?;
+        let InspectEndpointRequest { name, network, stale } = request.get_ref();
+        let (name, reading) = (decode::endpoint_name(name)?, stale::reading(*stale));
         let request = InspectEndpoint { name, network: decode::optional_network_name(network)? };
-        Ok(Response::new(present::endpoint(self.controller.inspect_endpoint(request).await?)))
+        let Read { answer, as_of } = self.controller.inspect_endpoint(request, reading).await?;
+        Ok(stale::answer(stale::endpoint(answer, as_of), as_of))
     }
 
     async fn remove(
@@ -75,14 +76,15 @@ pub(super) async fn list_encoded(
     api: Api,
     request: Request<ListEndpointsRequest>,
 ) -> Result<Response<Bytes>, Status> {
-    let ListEndpointsRequest { network, node } = request.get_ref();
+    let ListEndpointsRequest { network, node, stale } = request.get_ref();
+    let reading = stale::reading(*stale);
     let request = ListEndpoints {
         network: decode::optional_network_name(network)?,
         node: decode::optional_node_name(node)?,
     };
-    let rows = api.controller.list_endpoints(request).await?;
-    let encoding = rows.gather(Encoding::default(), |encoding, row| {
-        encoding.add(&ListEndpointsResponse { endpoints: vec![present::endpoint(row)] })
+    let Read { answer: rows, as_of } = api.controller.list_endpoints(request, reading).await?;
+    let encoding = rows.gather(Encoding::default(), move |encoding, row| {
+        encoding.add(&ListEndpointsResponse { endpoints: vec![stale::endpoint(row, as_of)] })
     });
-    Ok(Response::new(encoding.await?.finish()))
+    Ok(stale::answer(encoding.await?.finish(), as_of))
 }

@@ -34,12 +34,15 @@ impl From<ControllerError> for Status {
             | ControllerError::CannotMake { .. }
             | ControllerError::NotMade { .. }
             | ControllerError::Members { .. } => Code::FailedPrecondition,
-            ControllerError::NotLoggable { .. } => Code::InvalidArgument,
+            ControllerError::NotLoggable { .. } | ControllerError::StaleWrite => {
+                Code::InvalidArgument
+            }
             ControllerError::Overloaded { .. }
             | ControllerError::NoRoom { .. }
             | ControllerError::ListsBusy
             | ControllerError::ListTooLong { .. } => Code::ResourceExhausted,
             ControllerError::NoLeader { .. }
+            | ControllerError::NoVoter { .. }
             | ControllerError::Stalled { .. }
             | ControllerError::Stopping { .. } => Code::Unavailable,
             ControllerError::PeerRefused { .. } | ControllerError::Defect { .. } => Code::Internal,
@@ -124,6 +127,8 @@ mod tests {
             (ControllerError::ListsBusy, Code::ResourceExhausted),
             (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
             (ControllerError::NoLeader { why: why(), effect }, Code::Unavailable),
+            (ControllerError::NoVoter { why: why() }, Code::Unavailable),
+            (ControllerError::StaleWrite, Code::InvalidArgument),
             (ControllerError::Stalled { effect }, Code::Unavailable),
             (ControllerError::Stopping { effect }, Code::Unavailable),
             (ControllerError::PeerRefused { node: 1, why: why(), effect }, Code::Internal),

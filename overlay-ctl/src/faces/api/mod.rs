@@ -15,6 +15,7 @@ mod parties;
 mod peers;
 mod present;
 mod serve;
+mod stale;
 mod watch;
 
 pub use peers::PeersService;

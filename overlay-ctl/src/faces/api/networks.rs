@@ -3,10 +3,10 @@
 use super::{
     Api, decode,
     encoded::{Encoding, decoded},
-    present,
+    present, stale,
 };
 use crate::{
-    control::controller::{InspectNetwork, NetworkDetail, Peers, RemoveNetwork, Removed},
+    control::controller::{InspectNetwork, NetworkDetail, Peers, Read, RemoveNetwork, Removed},
     proto::v1::{
         self, CreateNetworkRequest, InspectNetworkRequest, ListNetworksRequest,
         ListNetworksResponse, RemoveNetworkRequest, RemoveNetworkResponse,
@@ -29,14 +29,15 @@ impl Networks for Api {
 
     async fn list(
         &self,
-        _request: Request<ListNetworksRequest>,
+        request: Request<ListNetworksRequest>,
     ) -> Result<Response<ListNetworksResponse>, Status> {
-        let rows = self.controller.list_networks().await?;
+        let reading = stale::reading(request.get_ref().stale);
+        let Read { answer: rows, as_of } = self.controller.list_networks(reading).await?;
         let networks = rows.gather(Vec::new(), |into, row| {
             into.push(present::network(row));
             Ok(())
         });
-        Ok(Response::new(ListNetworksResponse { networks: networks.await? }))
+        Ok(stale::answer(ListNetworksResponse { networks: networks.await? }, as_of))
     }
 
     async fn inspect(
@@ -67,19 +68,21 @@ pub(super) async fn inspect_encoded(
     api: Api,
     request: Request<InspectNetworkRequest>,
 ) -> Result<Response<Bytes>, Status> {
-    let InspectNetworkRequest { name, brief } = request.get_ref();
+    let InspectNetworkRequest { name, brief, stale } = request.get_ref();
+    let reading = stale::reading(*stale);
     let request = InspectNetwork { name: decode::network_name(name)?, brief: *brief };
-    let NetworkDetail { network, endpoints } = api.controller.inspect_network(request).await?;
+    let Read { answer, as_of } = api.controller.inspect_network(request, reading).await?;
+    let NetworkDetail { network, endpoints } = answer;
     let mut encoding = Encoding::default();
     let network = Some(present::network(network));
     encoding.add(&v1::NetworkDetail { network, ..Default::default() })?;
-    let gathered = endpoints.gather((encoding, Peers::default()), |(encoding, peers), row| {
+    let gathered = endpoints.gather((encoding, Peers::default()), move |(encoding, peers), row| {
         peers.add(&row);
-        let endpoints = vec![present::endpoint(row)];
+        let endpoints = vec![stale::endpoint(row, as_of)];
         encoding.add(&v1::NetworkDetail { endpoints, ..Default::default() })
     });
     let (mut encoding, peers) = gathered.await?;
     let peers = peers.finish().into_iter().map(present::peer).collect();
     encoding.add(&v1::NetworkDetail { peers, ..Default::default() })?;
-    Ok(Response::new(encoding.finish()))
+    Ok(stale::answer(encoding.finish(), as_of))
 }

@@ -1,8 +1,8 @@
 //! The service `Nodes`: list, inspect and remove.
 
-use super::{Api, decode, present};
+use super::{Api, decode, stale};
 use crate::{
-    control::controller::{InspectNode, RemoveNode, Removed},
+    control::controller::{InspectNode, Read, RemoveNode, Removed},
     proto::v1::{
         self, InspectNodeRequest, ListNodesRequest, ListNodesResponse, RemoveNodeRequest,
         RemoveNodeResponse, nodes_server::Nodes,
@@ -14,22 +14,26 @@ use tonic::{Request, Response, Status};
 impl Nodes for Api {
     async fn list(
         &self,
-        _request: Request<ListNodesRequest>,
+        request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
-        let rows = self.controller.list_nodes().await?;
-        let nodes = rows.gather(Vec::new(), |into, row| {
-            into.push(present::node(row));
+        let reading = stale::reading(request.get_ref().stale);
+        let Read { answer: rows, as_of } = self.controller.list_nodes(reading).await?;
+        let nodes = rows.gather(Vec::new(), move |into, row| {
+            into.push(stale::node(row, as_of));
             Ok(())
         });
-        Ok(Response::new(ListNodesResponse { nodes: nodes.await? }))
+        Ok(stale::answer(ListNodesResponse { nodes: nodes.await? }, as_of))
     }
 
     async fn inspect(
         &self,
         request: Request<InspectNodeRequest>,
     ) -> Result<Response<v1::Node>, Status> {
-        let request = InspectNode { name: decode::node_name(&request.get_ref().name)? };
-        Ok(Response::new(present::node(self.controller.inspect_node(request).await?)))
+        let InspectNodeRequest { name, stale } = request.get_ref();
+        let (request, reading) =
+            (InspectNode { name: decode::node_name(name)? }, stale::reading(*stale));
+        let Read { answer, as_of } = self.controller.inspect_node(request, reading).await?;
+        Ok(stale::answer(stale::node(answer, as_of), as_of))
     }
 
     async fn remove(

@@ -95,16 +95,21 @@ impl Peers for PeersService {
         &self,
         request: Request<ForwardRequest>,
     ) -> Result<Response<ForwardResponse>, Status> {
-        let ForwardRequest { request, patience_ms } = request.into_inner();
+        let ForwardRequest { request, patience_ms, stale } = request.into_inner();
         if request.len() > FORWARDED_MAX {
             let why = format!("a forwarded request is longer than {} MiB", FORWARDED_MAX >> 20);
             return Err(Status::invalid_argument(why));
         }
         let patience = Duration::from_millis(patience_ms);
-        let outcome = match self.0.answer_forwarded(&request, patience).await {
-            Ok(answer) => Outcome::Answer(answer),
-            Err(error) => Outcome::Error(error),
+        let answered = if stale {
+            self.0.answer_stale(&request).await
+        } else {
+            self.0.answer_forwarded(&request, patience).await.map(|answer| (answer, 0))
         };
-        Ok(Response::new(ForwardResponse { outcome: Some(outcome) }))
+        let (outcome, as_of) = match answered {
+            Ok((answer, as_of)) => (Outcome::Answer(answer), as_of),
+            Err(error) => (Outcome::Error(error), 0),
+        };
+        Ok(Response::new(ForwardResponse { outcome: Some(outcome), as_of }))
     }
 }

@@ -46,9 +46,19 @@ impl Client {
         request: Req,
         rpc: impl AsyncFn(Channel, Req) -> Result<Response<Answer>, Status>,
     ) -> Result<Answer, Error> {
+        self.ask(deadline, request, rpc).await.map(Response::into_inner)
+    }
+
+    /// As [`Self::call`]; answers the metadata, too.
+    pub(super) async fn ask<Req: Clone, Answer>(
+        &self,
+        deadline: Duration,
+        request: Req,
+        rpc: impl AsyncFn(Channel, Req) -> Result<Response<Answer>, Status>,
+    ) -> Result<Response<Answer>, Error> {
         let attempt = async || {
             let channel = self.connect().await?;
-            rpc(channel, request.clone()).await.map(Response::into_inner).map_err(from_status)
+            rpc(channel, request.clone()).await.map_err(from_status)
         };
         let twice = async {
             match attempt().await {

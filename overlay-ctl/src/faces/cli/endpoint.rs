@@ -5,6 +5,7 @@ use super::{
     client::{Client, DEADLINE, WAIT_DEADLINE, endpoints, request_id},
     error::Error,
     output::Output,
+    stale::{StaleArgs, show},
     view::{self, Removal},
 };
 use crate::{
@@ -29,6 +30,8 @@ pub(super) enum Command {
         /// Only endpoints on this node
         #[arg(long)]
         node: Option<String>,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// Show one endpoint
     Inspect {
@@ -37,6 +40,8 @@ pub(super) enum Command {
         /// Its network; needed only if endpoints of several networks have the name
         #[arg(long, value_name = "NET")]
         network: Option<String>,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// Detach endpoints and release their addresses
     Rm {
@@ -204,27 +209,23 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     match command {
         Command::Create(args) => create(args, client, output).await,
-        Command::Ls { network, node } => {
+        Command::Ls { network, node, stale: StaleArgs { stale } } => {
             let request = ListEndpointsRequest {
                 network: network.unwrap_or_default(),
                 node: node.unwrap_or_default(),
+                stale,
             };
-            let list = client
-                .call(DEADLINE, request, async |channel, request| {
-                    endpoints(channel).list(request).await
-                })
-                .await?;
-            let rows: Vec<view::Endpoint> = list.endpoints.into_iter().map(Into::into).collect();
-            output.print(&rows)
+            let rpc = async |channel, request| endpoints(channel).list(request).await;
+            show(client, output, request, rpc, |list| {
+                Ok(list.endpoints.into_iter().map(Into::into).collect::<Vec<view::Endpoint>>())
+            })
+            .await
         }
-        Command::Inspect { name, network } => {
-            let request = InspectEndpointRequest { name, network: network.unwrap_or_default() };
-            let endpoint = client
-                .call(DEADLINE, request, async |channel, request| {
-                    endpoints(channel).inspect(request).await
-                })
-                .await?;
-            output.print(&view::Endpoint::from(endpoint))
+        Command::Inspect { name, network, stale: StaleArgs { stale } } => {
+            let network = network.unwrap_or_default();
+            let request = InspectEndpointRequest { name, network, stale };
+            let rpc = async |channel, request| endpoints(channel).inspect(request).await;
+            show(client, output, request, rpc, |found| Ok(view::Endpoint::from(found))).await
         }
         Command::Rm { names, network, wait } => {
             let network = network.unwrap_or_default();

@@ -85,16 +85,21 @@ impl Networks for Service {
 
     async fn list(
         &self,
-        _request: Request<ListNetworksRequest>,
+        request: Request<ListNetworksRequest>,
     ) -> Result<Response<ListNetworksResponse>, Status> {
-        Ok(Response::new(ListNetworksResponse { networks: Vec::new() }))
+        let answer = ListNetworksResponse { networks: Vec::new() };
+        Ok(marked(answer, request.get_ref().stale))
     }
 
     async fn inspect(
         &self,
-        _request: Request<InspectNetworkRequest>,
+        request: Request<InspectNetworkRequest>,
     ) -> Result<Response<NetworkDetail>, Status> {
-        Ok(Response::new(NetworkDetail::default()))
+        let InspectNetworkRequest { name, brief: _, stale } = request.into_inner();
+        // The answer about any other one lacks the network.
+        let network = (name == "n").then(Network::default);
+        let detail = NetworkDetail { network, ..NetworkDetail::default() };
+        Ok(marked(detail, stale))
     }
 
     async fn remove(
@@ -107,6 +112,15 @@ impl Networks for Service {
             _ => Ok(Response::new(RemoveNetworkResponse { revision: 9 })),
         }
     }
+}
+
+/// An answer that shows revision 812, if it may be stale.
+fn marked<T>(answer: T, stale: bool) -> Response<T> {
+    let mut response = Response::new(answer);
+    if stale {
+        response.metadata_mut().insert("overlay-as-of", 812.into());
+    }
+    response
 }
 
 fn published() -> Vec<PublishedPort> {
@@ -152,11 +166,9 @@ impl Endpoints for Service {
         &self,
         request: Request<InspectEndpointRequest>,
     ) -> Result<Response<Endpoint>, Status> {
-        let published = match request.into_inner().name.as_str() {
-            "web1" => published(),
-            _ => Vec::new(),
-        };
-        Ok(Response::new(Endpoint { published, ..Endpoint::default() }))
+        let InspectEndpointRequest { name, network: _, stale } = request.into_inner();
+        let published = if name == "web1" { published() } else { Vec::new() };
+        Ok(marked(Endpoint { published, ..Endpoint::default() }, stale))
     }
 
     async fn remove(

@@ -16,6 +16,7 @@ mod output;
 mod port;
 mod ready;
 mod reset;
+mod stale;
 mod status;
 mod view;
 

@@ -5,6 +5,7 @@ use super::{
     client::{Client, DEADLINE, networks, request_id},
     error::Error,
     output::Output,
+    stale::{StaleArgs, show},
     view::{self, Removal},
 };
 use crate::proto::v1::{
@@ -18,11 +19,16 @@ pub(super) enum Command {
     /// Create a network
     Create(CreateArgs),
     /// List networks
-    Ls,
+    Ls {
+        #[command(flatten)]
+        stale: StaleArgs,
+    },
     /// Show a network, its endpoints, and the nodes that hold them
     Inspect {
         /// Name of the network
         name: String,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// Remove networks that have no endpoints
     Rm {
@@ -86,24 +92,18 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     match command {
         Command::Create(args) => create(args, client, output).await,
-        Command::Ls => {
-            let list = client
-                .call(DEADLINE, ListNetworksRequest {}, async |channel, request| {
-                    networks(channel).list(request).await
-                })
-                .await?;
-            let rows: Vec<view::Network> = list.networks.into_iter().map(Into::into).collect();
-            output.print(&rows)
+        Command::Ls { stale: StaleArgs { stale } } => {
+            let request = ListNetworksRequest { stale };
+            let rpc = async |channel, request| networks(channel).list(request).await;
+            show(client, output, request, rpc, |list| {
+                Ok(list.networks.into_iter().map(Into::into).collect::<Vec<view::Network>>())
+            })
+            .await
         }
-        Command::Inspect { name } => {
-            let detail = client
-                .call(
-                    DEADLINE,
-                    InspectNetworkRequest { name, brief: false },
-                    async |channel, request| networks(channel).inspect(request).await,
-                )
-                .await?;
-            output.print(&view::NetworkDetail::try_from(detail)?)
+        Command::Inspect { name, stale: StaleArgs { stale } } => {
+            let request = InspectNetworkRequest { name, brief: false, stale };
+            let rpc = async |channel, request| networks(channel).inspect(request).await;
+            show(client, output, request, rpc, view::NetworkDetail::try_from).await
         }
         Command::Rm { names } => {
             view::remove_each(names, output, async |name| {

@@ -4,6 +4,7 @@ use super::{
     client::{Client, DEADLINE, nodes, request_id},
     error::Error,
     output::Output,
+    stale::{StaleArgs, show},
     view::{self, Removal},
 };
 use crate::{
@@ -17,11 +18,16 @@ pub(super) enum Command {
     /// Run a node, in the foreground
     Run(Box<NodeRunArgs>),
     /// List the cluster's nodes
-    Ls,
+    Ls {
+        #[command(flatten)]
+        stale: StaleArgs,
+    },
     /// Show one node
     Inspect {
         /// Name of the node
         name: String,
+        #[command(flatten)]
+        stale: StaleArgs,
     },
     /// Remove nodes that will not come back and have no endpoints
     Rm {
@@ -46,22 +52,17 @@ pub(super) async fn run(
         Command::Run(_) | Command::Leave | Command::Reset(_) => {
             unreachable!("cli::run and cli::carry_out handle what is done on the host")
         }
-        Command::Ls => {
-            let list = client
-                .call(DEADLINE, ListNodesRequest {}, async |channel, request| {
-                    nodes(channel).list(request).await
-                })
-                .await?;
-            let rows: Vec<view::Node> = list.nodes.into_iter().map(Into::into).collect();
-            output.print(&rows)
+        Command::Ls { stale: StaleArgs { stale } } => {
+            let rpc = async |channel, request| nodes(channel).list(request).await;
+            show(client, output, ListNodesRequest { stale }, rpc, |list| {
+                Ok(list.nodes.into_iter().map(Into::into).collect::<Vec<view::Node>>())
+            })
+            .await
         }
-        Command::Inspect { name } => {
-            let node = client
-                .call(DEADLINE, InspectNodeRequest { name }, async |channel, request| {
-                    nodes(channel).inspect(request).await
-                })
-                .await?;
-            output.print(&view::Node::from(node))
+        Command::Inspect { name, stale: StaleArgs { stale } } => {
+            let rpc = async |channel, request| nodes(channel).inspect(request).await;
+            let request = InspectNodeRequest { name, stale };
+            show(client, output, request, rpc, |node| Ok(view::Node::from(node))).await
         }
         Command::Rm { names } => {
             view::remove_each(names, output, async |name| {

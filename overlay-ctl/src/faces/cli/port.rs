@@ -25,7 +25,8 @@ pub(super) async fn run(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let PortArgs { name, network } = args;
-    let request = InspectEndpointRequest { name, network: network.unwrap_or_default() };
+    let network = network.unwrap_or_default();
+    let request = InspectEndpointRequest { name, network, stale: false };
     let endpoint = client
         .call(DEADLINE, request, async |channel, request| endpoints(channel).inspect(request).await)
         .await?;

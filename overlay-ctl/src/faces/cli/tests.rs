@@ -243,6 +243,12 @@ fn usage_errors() {
         ("overlay node run --gateway-subnet 172.18.0.1/16", ErrorKind::ValueValidation),
         ("overlay node run --gateway-subnet 172.18.0.0/31", ErrorKind::ValueValidation),
         ("overlay port", ErrorKind::MissingRequiredArgument),
+        // Only what changes nothing.
+        ("overlay network create n --stale", ErrorKind::UnknownArgument),
+        ("overlay network rm n --stale", ErrorKind::UnknownArgument),
+        ("overlay endpoint create e --network n --stale", ErrorKind::UnknownArgument),
+        ("overlay endpoint rm e --stale", ErrorKind::UnknownArgument),
+        ("overlay node rm h1 --stale", ErrorKind::UnknownArgument),
         ("overlay network ls -o yaml", ErrorKind::InvalidValue),
         ("overlay token ls", ErrorKind::InvalidSubcommand),
     ] {
@@ -532,11 +538,32 @@ async fn node_that_accepts_and_says_nothing_ends_in_a_deadline() {
     let node = FakeNode::new();
     let client = Client::new(node.socket.clone());
     let answer = client
-        .call(Duration::from_millis(50), ListNetworksRequest {}, async |channel, request| {
-            client::networks(channel).list(request).await
-        })
+        .call(
+            Duration::from_millis(50),
+            ListNetworksRequest::default(),
+            async |channel, request| client::networks(channel).list(request).await,
+        )
         .await;
     assert!(matches!(answer, Err(Error::Deadline(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_may_be_stale_says_so() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    let text = overlay(&node.socket, "network ls --stale").await;
+    assert_eq!((text.done, text.stderr.as_str()), (Done::All, ""));
+    let (first, rest) = text.stdout.split_once('\n').unwrap();
+    assert_eq!(first, "STALE: as of revision 812; later changes may be missing");
+    assert_eq!(rest, overlay(&node.socket, "network ls").await.stdout);
+    let json = overlay(&node.socket, "network ls --stale -o json").await.stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json, serde_json::json!({"stale": true, "revision": 812, "answer": []}));
+    for line in ["network inspect n", "endpoint inspect web1"] {
+        let marked = overlay(&node.socket, &format!("{line} --stale")).await.stdout;
+        let plain = overlay(&node.socket, line).await.stdout;
+        assert_eq!(marked.split_once('\n').unwrap(), (first, plain.as_str()), "{line}");
+    }
 }
 
 /// A pipe whose reader has closed it.

@@ -10,6 +10,7 @@ mod network;
 mod node;
 mod port;
 mod remove;
+mod stale;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub(super) use network::{Network, NetworkDetail};
 pub(super) use node::Node;
 pub(super) use port::PublishedPort;
 pub(super) use remove::{Removal, remove_each};
+pub(super) use stale::Stale;
 pub(super) use status::Status;
 
 use comfy_table::{Table, presets::NOTHING};
