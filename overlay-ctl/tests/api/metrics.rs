@@ -81,6 +81,11 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         assert_eq!(api.status().await.metrics, METRICS);
         let first = Scrape::take().await;
         assert_eq!(first.value("overlay_is_leader"), 1);
+        assert_eq!(first.value("overlay_raft_has_leader"), 1);
+        assert_eq!(first.value("overlay_raft_term"), api.status().await.term);
+        assert_eq!(first.value("overlay_watchers"), 0, "there is no agent");
+        let written = first.value("overlay_raft_write_seconds_count");
+        assert!(written > 0, "its log");
         assert_eq!(first.value("overlay_endpoints{state=\"up\"}"), 0);
         assert_eq!(first.value(FORWARDED), 0);
         assert_eq!(first.value(ANSWERED), 0);
@@ -119,6 +124,8 @@ fn what_the_node_and_its_kernel_do_is_scraped() {
         assert_eq!(scrape.value("overlay_endpoints{state=\"down\"}"), 0);
         assert!(scrape.value("overlay_map_capacity{map=\"FDB\"}") > 1000);
         assert_eq!(scrape.value("overlay_revision"), status.revision);
+        assert!(scrape.value("overlay_raft_applied_revision") >= status.revision);
+        assert!(scrape.value("overlay_raft_write_seconds_count") > written);
         assert_eq!(scrape.value("overlay_programmed_revision"), status.programmed_revision);
         assert!(scrape.value(FORWARDED) >= 2, "the echo and its answer");
         let packets = scrape.value(&dropped("packets", "from_endpoint", "arp_unknown_target"));

@@ -4,6 +4,7 @@
 //! Metrics are read during each scrape, so that they cost nothing between scrapes and are never out of date.
 
 mod alarms;
+mod raft;
 mod readings;
 mod traffic;
 

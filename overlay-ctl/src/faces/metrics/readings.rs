@@ -2,6 +2,7 @@
 
 use super::{
     alarms::AlarmReadings,
+    raft::RaftReadings,
     traffic::{FormerEndpoints, TrafficReadings},
 };
 use crate::{
@@ -28,6 +29,8 @@ pub(super) struct Readings {
     unseen: Counter,
     is_leader: bool,
     alarms: AlarmReadings,
+    /// `None` on an agent.
+    raft: Option<RaftReadings>,
     endpoints: EndpointCounts,
     traffic: TrafficReadings,
     /// The fates of questions for names.
@@ -95,6 +98,7 @@ impl Readings {
             unseen: status.unseen,
             is_leader: node.controller.is_leader(),
             alarms: AlarmReadings::take(node),
+            raft: RaftReadings::take(node),
             endpoints,
             traffic: TrafficReadings::take(node, former),
             questions,
@@ -183,6 +187,9 @@ impl Collector for Readings {
         self.maps(encoder, "overlay_map_capacity", capacity, |map| map.capacity)?;
 
         self.alarms.encode(encoder)?;
+        if let Some(raft) = &self.raft {
+            raft.encode(encoder)?;
+        }
         self.traffic.encode(encoder)?;
         let help = "Questions that endpoints asked their DNS resolvers, by what became of them";
         let mut family =
