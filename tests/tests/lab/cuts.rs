@@ -77,6 +77,14 @@ fn without_the_leader(lost: Lost) {
         stays.netns.reaches(new.address)?;
         follows(h4, others[1], CATCH_UP)?;
         lost.nothing_was_heard(&old, gone)?;
+        // A node that can still send asks for votes, and so is not silent.
+        if lost != Lost::Received {
+            eventually("the log of the new leader names the silent voter", ELECTION, || {
+                let said = others.iter().any(|host| host.log().contains("a member is silent"));
+                ensure!(said, "no line says so");
+                Ok(())
+            })?;
+        }
 
         cut.heal()?;
         eventually("the old leader's kernel has what is new, and no more", CATCH_UP, || {

@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use overlay_lab::{command, eventually, patient, probe::Prober, rows, text};
+use overlay_lab::{command, eventually, number, patient, probe::Prober, rows, text};
 
 use crate::support::{
-    ELECTION, NETWORK, NODES, address, another_leads, cluster, leader, refused_with, scenario,
+    ELECTION, NETWORK, NODES, address, another_leads, cluster, leader, other_voters, refused_with,
+    scenario,
 };
 
 #[test]
@@ -36,6 +37,27 @@ fn traffic_and_the_cluster_survive_the_leader() {
             let own = [web1, &cluster.web2_2, web2].into_iter().find(|e| e.host.name == dead.name);
             own.context("an endpoint on the dead node")?.netns.reaches(web4)
         })?;
+        Ok(())
+    });
+}
+
+/// When a leader that is told to end has ended, another voter leads already: nobody waits for an election.
+#[test]
+fn a_leader_that_is_stopped_hands_over_first() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let old = leader(&cluster)?;
+        let term = number(&old.overlay_json(&["status"])?, "term");
+        old.stop()?;
+        let mut led = Vec::new();
+        for voter in other_voters(&cluster, &old) {
+            let status = voter.overlay_json(&["status"])?;
+            if text(&status, "role") == "leader" {
+                led.push((voter.name.clone(), number(&status, "term")));
+            }
+        }
+        ensure!(matches!(&led[..], [(_, now)] if *now == term + 1), "{led:?} after term {term}");
+        cluster.hosts[3].overlay(&["network", "create", "after"])?;
         Ok(())
     });
 }
@@ -101,6 +123,13 @@ fn without_a_quorum_a_write_is_refused_in_time_and_packets_flow() {
         }
         ensure!(netns.links()? == ["lo"], "{:?}", netns.links()?);
         cluster.web1.netns.reaches(cluster.web2.address)?;
+        // What a voter knows can be read without the others, also by way of an agent.
+        for host in [h3, h4] {
+            let stale = host.overlay_json(&["network", "ls", "--stale"])?;
+            let names: Vec<&str> = rows(&stale["answer"]).iter().map(|n| text(n, "name")).collect();
+            ensure!(stale["stale"] == true && names == [NETWORK], "{stale}");
+            ensure!(number(&stale, "revision") > 0, "{stale}");
+        }
         // A node shows its own status without the others.
         let status = h3.overlay_json(&["status"])?;
         ensure!(text(&status, "node") == "h3", "{status}");
