@@ -382,6 +382,7 @@ mod tests {
             mtu,
             is_silent: false,
             link_layer: LinkLayer::Ethernet,
+            is_veth: false,
             vrf: None,
         };
         for (mtu, asked, refused) in [

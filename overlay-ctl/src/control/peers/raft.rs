@@ -86,7 +86,8 @@ async fn carry<S: StateMachine>(
                     () = note_reached(peer, place, &directory) => None,
                 }
             };
-            let again = || tracing::info!(peer, listen = %place, "Raft's messages go to the peer again");
+            let again =
+                || tracing::info!(peer, listen = %place, "Raft's messages go to the peer again");
             let ended = outage.follow(carried, again).await;
             if let Some(status) = ended {
                 let (code, why) = (status.code(), status.message());

@@ -118,7 +118,7 @@ impl MergePairKeeper {
         }
         self.pair = None;
         match netlink.remove_merge_pair().await {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!("the merge pair is removed: no uplink is a veth");
                 self.note(None);
             }

@@ -68,7 +68,7 @@ pub(super) async fn run(
 /// Fails if the node can't leave, in the words of somebody who wants just that. The cluster decides it once more.
 async fn check(client: &Client, status: &StatusResponse) -> Result<(), Error> {
     let list = client
-        .call(DEADLINE, ListNodesRequest {}, async |channel, request| {
+        .call(DEADLINE, ListNodesRequest { stale: false }, async |channel, request| {
             nodes(channel).list(request).await
         })
         .await?;
@@ -76,7 +76,7 @@ async fn check(client: &Client, status: &StatusResponse) -> Result<(), Error> {
     if list.nodes.iter().all(|other| other.id == status.node_id) {
         return Err(Error::WholeCluster { node });
     }
-    let request = ListEndpointsRequest { network: String::new(), node: node.clone() };
+    let request = ListEndpointsRequest { network: String::new(), node: node.clone(), stale: false };
     let list = client
         .call(DEADLINE, request, async |channel, request| endpoints(channel).list(request).await)
         .await?;
