@@ -31,6 +31,11 @@ fn folder() -> PathBuf {
     package.join("tests/golden")
 }
 
+/// The content of a file that an earlier version wrote.
+pub(crate) fn file(name: &str) -> Vec<u8> {
+    fs::read(folder().join(name)).unwrap()
+}
+
 /// The content of a file; written now where it is missing and that is asked for.
 fn content(file: &str, write: fn() -> Vec<u8>) -> Vec<u8> {
     let path = folder().join(file);
@@ -71,6 +76,9 @@ golden! {
     commands_of_a_node_behind_nat: "commands.4.msgpack",
         || msgpack(&state::entries_behind_nat()),
         |bytes| state::check_entries_behind_nat(&from_msgpack::<Vec<Vec<u8>>>(bytes));
+    commands_of_version_2: "commands.5.msgpack",
+        || msgpack(&state::entries_of_version_2()),
+        |bytes| state::check_entries_of_version_2(&from_msgpack::<Vec<Vec<u8>>>(bytes));
     outcomes_in_the_dedup_table: "outcomes.1.msgpack",
         by_an_older_version,
         |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::former_outcomes());
@@ -80,6 +88,9 @@ golden! {
     outcomes_with_legs_with_ids: "outcomes.3.msgpack",
         || msgpack(&state::outcomes()),
         |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::outcomes());
+    outcomes_of_version_2: "outcomes.4.msgpack",
+        || msgpack(&state::outcomes_of_version_2()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Outcome>>(bytes), state::outcomes_of_version_2());
     rows_of_a_watch: "rows.1.msgpack",
         by_an_older_version,
         |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::former_rows());
@@ -89,11 +100,16 @@ golden! {
     row_of_a_node_behind_nat: "rows.3.msgpack",
         || msgpack(&state::rows_behind_nat()),
         |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows_behind_nat());
+    row_of_a_node_that_says_what_it_speaks: "rows.4.msgpack",
+        || msgpack(&state::rows_of_version_2()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows_of_version_2());
     snapshot_with_rows_as_outcomes: "snapshot.2.msgpack",
         by_an_older_version, state::check_former_snapshot;
     snapshot_of_the_state: "snapshot.3.msgpack",
         by_an_older_version, state::check_former_snapshot;
     snapshot_with_legs_with_ids: "snapshot.4.msgpack", state::snapshot, state::check_snapshot;
+    snapshot_of_version_2: "snapshot.5.msgpack",
+        state::snapshot_of_version_2, state::check_snapshot_of_version_2;
     database: "consensus.1.redb", by_an_older_version, consensus::check_former_database;
     database_of_this_version: "consensus.2.redb", consensus::database, consensus::check_database;
     entry_of_the_log: "entry.1.pb", consensus::entry, consensus::check_entry;
@@ -133,6 +149,16 @@ fn msgpack(value: &impl Serialize) -> Vec<u8> {
 
 fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> T {
     rmp_serde::from_slice(bytes).unwrap()
+}
+
+/// A cluster at version 1 may have nodes with programs that speak nothing later: to the byte they get what they know.
+#[test]
+fn at_version_1_log_rows_and_snapshot_are_those_of_the_version_before() {
+    assert_eq!(msgpack(&state::later_entries()), file("commands.3.msgpack"));
+    assert_eq!(msgpack(&state::entries_behind_nat()), file("commands.4.msgpack"));
+    assert_eq!(msgpack(&state::rows()), file("rows.2.msgpack"));
+    assert_eq!(msgpack(&state::rows_behind_nat()), file("rows.3.msgpack"));
+    assert_eq!(state::snapshot(), file("snapshot.4.msgpack"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod permission;
 mod publish;
 mod rows;
 mod subnet;
+mod version;
 mod vni;
 
 pub use address::{EndpointAddrs, Vtep, ip16};
@@ -22,6 +23,7 @@ pub use rows::{
     Endpoint, EndpointId, Location, Network, NetworkId, NetworkOptions, Node, NodeId, Revision,
 };
 pub use subnet::{Pool, Subnet};
+pub use version::{SPEAKS, Speaks, Version};
 pub use vni::Vni;
 
 /// The error for a value that its field does not allow.

@@ -2,7 +2,7 @@
 
 use super::{
     EndpointAddrs, EndpointName, EndpointPort, Leg, Mac, NetworkName, NodeName, Permissions, Pool,
-    Published, Subnet, Vni, Vtep,
+    Published, Speaks, Subnet, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
@@ -76,9 +76,32 @@ pub struct Node {
     /// Address that serves its API on its own host, where that is not [`Node::listen`]: the node is behind 1:1 NAT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_listen: Option<SocketAddr>,
+    /// What the node's program speaks, as it said when it registered. `None` = the cluster is at version 1, in whose rows
+    /// this is not noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaks: Option<Speaks>,
 }
 
 impl Node {
+    /// The oldest version of the cluster whose rows may hold what this one holds.
+    #[must_use]
+    pub fn needs(&self) -> Version {
+        let Self {
+            id: _,
+            name: _,
+            vtep: _,
+            listen: _,
+            instance: _,
+            epoch: _,
+            voter: _,
+            gateway: _,
+            metrics: _,
+            local_listen: _,
+            speaks,
+        } = self;
+        if speaks.is_some() { Version::V2 } else { Version::V1 }
+    }
+
     /// The addresses from which endpoints are kept: those of its API and of its metrics, as others reach them and as its
     /// own host has them.
     pub fn services(&self) -> impl Iterator<Item = SocketAddr> {

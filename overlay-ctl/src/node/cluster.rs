@@ -12,11 +12,11 @@ use crate::{
             self, Consensus, ConsensusConfig, FatalError, Identity, LogStore, OpenError, PeerQueues,
         },
         peers::{self, Directory, Peer},
-        state::{Applied, Command, Envelope, Mutation, State},
+        state::{Applied, Command, Mutation, State},
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
     },
     durable::{DiskFolder, Folder as _, Space},
-    model::NodeId,
+    model::{NodeId, SPEAKS},
     proto::v1::{self, JoinResponse, NodeRole},
 };
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -88,10 +88,11 @@ fn check_log(home: &Home, log: &LogStore, cluster: Uuid, id: NodeId) -> Result<(
     .into())
 }
 
-/// A new cluster, whose first revision is this node's registration.
+/// A new cluster, whose first revision is this node's registration. It begins at the newest version, since no node of it runs
+/// an older program.
 fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, ClusterError> {
     const FIRST_REVISION: u64 = 1;
-    let mut state = State::default();
+    let mut state = State::new(SPEAKS.newest());
     let command = Command::RegisterNode {
         instance: *home.record().instance.as_bytes(),
         name: home.record().name.clone(),
@@ -101,9 +102,11 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         gateway: Some(addresses.gateway),
         metrics: addresses.metrics,
         local_listen: addresses.local_listen,
+        speaks: Some(SPEAKS),
     };
     let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-    let node = match state.apply(FIRST_REVISION, Envelope::new(request, command)) {
+    let entry = state.entry(request, command);
+    let node = match state.apply(FIRST_REVISION, entry) {
         Ok(Applied::Node(node)) => node,
         other => unreachable!("an empty state takes any node in: {other:?}"),
     };
@@ -119,7 +122,7 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
     check_log(home, &log, cluster, node.id)?;
     let member = Member { cluster, id: node.id, voter: true, epoch: node.epoch };
     home.set_member(member.clone())?;
-    tracing::info!(%cluster, "a new cluster of one");
+    tracing::info!(%cluster, version = %SPEAKS.newest(), "a new cluster of one");
     let directory = Directory::new(cluster, [Peer::from(&node)]);
     Ok(Membership { member, directory, log: Some(log) })
 }
@@ -271,7 +274,7 @@ mod tests {
         let identity = Identity { cluster: Uuid::new_v4(), name: "h1".to_owned(), raft_id: 1 };
         let mut snapshot = State::default().snapshot();
         let format = snapshot.iter().position(|byte| *byte == 4).expect("its format");
-        snapshot[format] += 1;
+        snapshot[format] = 99;
         let log = LogStore::bootstrap(dir.path(), identity, &snapshot).unwrap();
         let said = start_voter(log).map(drop).unwrap_err().to_string();
         assert!(said.starts_with("the snapshot at revision 1 can't be read: "), "{said}");

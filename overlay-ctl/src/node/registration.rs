@@ -7,7 +7,7 @@ use crate::{
         peers::{self, CallError, Directory},
         watch::Ended,
     },
-    model::{NodeName, Revision},
+    model::{NodeName, Revision, SPEAKS},
     proto::v1::{JoinRequest, JoinResponse},
 };
 use std::{net::SocketAddr, time::Duration};
@@ -67,6 +67,8 @@ impl Registration {
             metrics: self.addresses.metrics.map(|address| address.to_string()).unwrap_or_default(),
             vxlan_port: self.vxlan_port.into(),
             local_listen: self.addresses.local_listen.map(|at| at.to_string()).unwrap_or_default(),
+            oldest_version: SPEAKS.oldest().number(),
+            newest_version: SPEAKS.newest().number(),
         }
     }
 }

@@ -291,6 +291,8 @@ fn a_joining_node_says_a_subnet_or_none() {
             listen: format!("{PEER}:7400"),
             instance: vec![2; 16],
             gateway_subnet: gateway_subnet.to_owned(),
+            oldest_version: 1,
+            newest_version: 2,
             ..Default::default()
         };
         for bad in ["x", "172.18.0.1/16", "172.18.0.0/31", "fd00::/64"] {
@@ -313,6 +315,8 @@ fn a_joining_node_has_the_vxlan_port_of_the_others() {
             listen: format!("{PEER}:7400"),
             instance: vec![2; 16],
             vxlan_port,
+            oldest_version: 1,
+            newest_version: 2,
             ..Default::default()
         };
         let refused = api.cluster.join(join(8472)).await;

@@ -32,6 +32,7 @@ impl World {
                 gateway: None,
                 metrics: None,
                 local_listen: None,
+                speaks: None,
             })?;
         }
         let subnet = "10.0.0.0/8".parse().context("the subnet")?;

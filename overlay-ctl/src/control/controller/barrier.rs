@@ -2,7 +2,7 @@
 
 use super::error::{Attempt, ControllerError};
 use crate::control::{
-    state::{Applied, Command, Decision, Envelope, Mutation, Refusal, State},
+    state::{Applied, Command, Decision, Mutation, Refusal, State},
     voter::VoterParts,
 };
 
@@ -58,7 +58,7 @@ impl Fresh {
             DryRun::Done(applied) => return Ok(applied),
             DryRun::New(decision) => decision.bind(&mut command),
         }
-        let entry = Envelope::new(request, command).encode();
+        let entry = self.read(voter, |state| state.entry(request, command)).encode();
         let entry = entry.map_err(ControllerError::defect)?;
         let proposed = voter.consensus.propose(entry).await;
         let (_, outcome) = proposed.map_err(|error| Attempt::of_write(voter, error))?;

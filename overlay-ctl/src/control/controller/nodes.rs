@@ -3,14 +3,14 @@
 use super::{
     Removed,
     barrier::{DryRun, Fresh},
-    error::Attempt,
+    error::{Attempt, ControllerError, Effect},
     info::NodeInfo,
     lists::{Rows, TURN},
     verb::{Leader, Verb},
 };
 use crate::{
     control::state::{Applied, Command, Decision, Mutation, Refusal, RequestId, State},
-    model::{Invalid, Node, NodeId, NodeName, Subnet, Vtep},
+    model::{Invalid, Node, NodeId, NodeName, Speaks, Subnet, Version, Vtep},
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, time::Duration};
@@ -36,6 +36,9 @@ pub struct Register {
     /// Where its API is on its own host, if it is behind 1:1 NAT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_listen: Option<SocketAddr>,
+    /// What its program speaks; `None` = it does not say, or the node that was asked does not pass it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaks: Option<Speaks>,
 }
 
 /// A registered node.
@@ -58,7 +61,26 @@ impl Verb for Register {
     }
 
     async fn carry_out(self, Leader { voter, check, .. }: Leader) -> Result<Joined, Attempt> {
-        let Self { instance, name, vtep, listen, returning, gateway, metrics, local_listen } = self;
+        let Self {
+            instance,
+            name,
+            vtep,
+            listen,
+            returning,
+            gateway,
+            metrics,
+            local_listen,
+            speaks,
+        } = self;
+        let fresh = Fresh::wait(&voter).await?;
+        let said = speaks.unwrap_or(Speaks::UNSAID);
+        let version = fresh.read(&voter, |state| match returning {
+            // First: it goes, whatever it speaks.
+            Some(id) if state.was_removed(id) => Err(Refusal::NodeRemoved(name.clone())),
+            _ => state.check_speaks(said).map(|()| state.version()),
+        })?;
+        // Voters that are still of version 1 would drop it, and so hold another row.
+        let speaks = (version >= Version::V2).then_some(said);
         let command = Command::RegisterNode {
             instance,
             name,
@@ -68,8 +90,8 @@ impl Verb for Register {
             gateway,
             metrics,
             local_listen,
+            speaks,
         };
-        let fresh = Fresh::wait(&voter).await?;
         let decided =
             fresh.read(&voter, |state| state.decide(state.revision() + 1, command.clone()));
         let node = match decided {
@@ -89,7 +111,8 @@ impl Verb for Register {
                     return Err(Refusal::from(invalid).into());
                 }
                 let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-                match fresh.execute(&voter, request, command).await? {
+                let applied = fresh.execute(&voter, request, command).await;
+                match applied.map_err(|failed| unless_raised(failed, said, version))? {
                     Applied::Node(node) => {
                         tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node registered");
                         node
@@ -117,6 +140,19 @@ fn listener(
     let others = state.nodes().filter(|node| node.instance != instance);
     let mut there = others.filter(|node| node.listen == listen);
     there.find(|node| has_it(node.id)).map(|node| node.name.clone())
+}
+
+/// Why a registration failed that was made when the cluster was at `version`, which the node speaks. Where the version rose
+/// before it was applied, another attempt says so much more of the node, or refuses it.
+pub(super) fn unless_raised(failed: Attempt, said: Speaks, version: Version) -> Attempt {
+    match failed {
+        Attempt::Failed(ControllerError::Refused(Refusal::VersionNotSpoken {
+            cluster, ..
+        })) if cluster > version && said.covers(cluster) => {
+            Attempt::Again { why: "the cluster's version rose", effect: Effect::None }
+        }
+        failed => failed,
+    }
 }
 
 /// Lists all nodes, by id.

@@ -1,5 +1,6 @@
 //! A voter that leads, and an agent that forwards to it.
 
+mod joins;
 mod leader_change;
 mod places;
 mod stale;
@@ -51,6 +52,7 @@ fn register(id: u8) -> Register {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     }
 }
 
@@ -92,8 +94,17 @@ fn entry(request: u8, n: u16, command: Command) -> Vec<u8> {
 
 /// A state in which node 1 is registered.
 fn state() -> State {
-    let Register { instance, name, vtep, listen, returning, gateway, metrics, local_listen } =
-        register(1);
+    let Register {
+        instance,
+        name,
+        vtep,
+        listen,
+        returning,
+        gateway,
+        metrics,
+        local_listen,
+        speaks,
+    } = register(1);
     let register = Command::RegisterNode {
         instance,
         name,
@@ -103,6 +114,7 @@ fn state() -> State {
         gateway,
         metrics,
         local_listen,
+        speaks,
     };
     let mut state = State::default();
     state.apply_entry(1, &entry(0xff, 0, register)).unwrap();

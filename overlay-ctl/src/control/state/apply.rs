@@ -2,8 +2,8 @@
 //! commit, which cannot fail.
 
 use super::{
-    Applied, Command, Decision, Digest, Envelope, Outcome, RULES, Refusal, RequestId, RowKey,
-    State, VOTERS_MAX,
+    Applied, Command, Decision, Digest, Envelope, Outcome, Refusal, RequestId, RowKey, State,
+    VOTERS_MAX,
     decision::check_id,
     dedup::{Did, Done},
     endpoints::NewEndpoint,
@@ -12,7 +12,7 @@ use crate::{
     control::ipam,
     model::{
         Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, Revision,
-        Vni,
+        Speaks, Vni,
     },
 };
 use std::collections::BTreeSet;
@@ -34,7 +34,9 @@ impl State {
         let outcome = self
             .decide_by(rules, revision, command.clone())
             .map(|decision| self.commit(revision, decision));
-        self.dedup.insert(request, Done { asked, did: Did::new(&command, &outcome) });
+        if let Some(did) = Did::new(&command, &outcome) {
+            self.dedup.insert(request, Done { asked, did });
+        }
         outcome
     }
 
@@ -79,7 +81,7 @@ impl State {
     /// # Errors
     /// The refusal that `apply` would answer.
     pub fn decide(&self, revision: Revision, command: Command) -> Result<Decision, Refusal> {
-        self.decide_by(RULES, revision, command)
+        self.decide_by(self.version.number(), revision, command)
     }
 
     fn decide_by(
@@ -88,6 +90,7 @@ impl State {
         revision: Revision,
         command: Command,
     ) -> Result<Decision, Refusal> {
+        self.check_needs(&command)?;
         match command {
             Command::CreateNetwork { name, pool, vni, options } => {
                 self.create_network(revision, name, pool, vni, options)
@@ -102,12 +105,14 @@ impl State {
                 gateway,
                 metrics,
                 local_listen,
+                speaks,
             } => {
                 if let Some(id) = returning
                     && self.was_removed(id)
                 {
                     return Err(Refusal::NodeRemoved(name));
                 }
+                self.check_speaks(speaks.unwrap_or(Speaks::UNSAID))?;
                 let (epoch, id, voter) = (revision, 0, false);
                 let node = Node {
                     id,
@@ -120,6 +125,7 @@ impl State {
                     gateway,
                     metrics,
                     local_listen,
+                    speaks,
                 };
                 self.register_node(rules, node)
             }
@@ -131,6 +137,7 @@ impl State {
             Command::RemoveEndpoint { name, network, only } => {
                 self.remove_endpoint(&name, network.as_ref(), only)
             }
+            Command::RaiseVersion { to, speaks } => self.raise_version(to, &speaks),
         }
     }
 
@@ -288,6 +295,14 @@ impl State {
                 self.forget_endpoint(&endpoint);
                 self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));
                 Applied::Removed(revision)
+            }
+            Decision::RaiseVersion { to, nodes } => {
+                self.version = to;
+                for node in nodes {
+                    self.changes.push(revision, RowKey::Node(node.id));
+                    self.insert_node(node);
+                }
+                Applied::Raised(to)
             }
         }
     }

@@ -4,10 +4,15 @@ use super::Refusal;
 use crate::model::{
     Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId,
     NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish, Revision,
-    Subnet, Transport, Vni, Vtep,
+    Speaks, Subnet, Transport, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU16, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    num::NonZeroU16,
+    path::PathBuf,
+};
 use uuid::Uuid;
 
 /// The caller's id of a request. Requests with the same id are carried out once.
@@ -34,13 +39,6 @@ impl Mutation {
     }
 }
 
-/// The rules by which this version's log entries are applied. An entry of an earlier version is applied by the rules of
-/// that version, so that it makes the same rows now as it made then.
-///
-/// 0: a new gateway leg gets the id [`LegId::of_addresses`](crate::model::LegId::of_addresses).
-/// 1: it gets the next id that no leg had.
-pub const RULES: u32 = 1;
-
 /// A command as the log holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -49,8 +47,11 @@ pub struct Envelope {
     /// Digest of what the caller asked for. `None` = an older version wrote the entry, without a digest.
     #[serde(default)]
     pub asked: Option<Digest>,
-    /// The rules by which the command is applied; see [`RULES`]. Entries of earlier versions hold no number, which
-    /// means 0.
+    /// The rules by which the command is applied: the number of a [`Version`]. An entry of an earlier version is applied by
+    /// the rules of that version, so that it makes the same rows now as it made then.
+    ///
+    /// 0: a new gateway leg gets the id [`LegId::of_addresses`](crate::model::LegId::of_addresses). These entries are older
+    /// than version 1, and hold no number. 1 and later: it gets the next id that no leg had.
     #[serde(default)]
     pub rules: u32,
     /// The command.
@@ -58,10 +59,12 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// The log entry for `command`, which `request` asks for.
+    /// The log entry for `command`, which `request` asks for, by the rules of the oldest version that has the command. A
+    /// leader logs that of [`State::entry`](super::State::entry), by the rules of its cluster.
     #[must_use]
     pub fn new(request: Mutation, command: Command) -> Self {
-        Self { request: request.id, asked: Some(request.asked), rules: RULES, command }
+        let rules = command.needs().number();
+        Self { request: request.id, asked: Some(request.asked), rules, command }
     }
 
     /// The log's encoding: MessagePack with named fields, so that a field can be added.
@@ -119,6 +122,9 @@ pub enum Command {
         /// The address of its API on its own host, where the node is behind 1:1 NAT. Endpoints are kept away from it, too.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         local_listen: Option<SocketAddr>,
+        /// What its program speaks. `None` = the cluster is at version 1, or was when the command was logged.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        speaks: Option<Speaks>,
     },
     /// Removes a node that has no endpoints.
     RemoveNode {
@@ -155,9 +161,53 @@ pub enum Command {
         /// The endpoint is removed only if it has this id, and is not a later endpoint of the same name.
         only: Option<EndpointId>,
     },
+    /// Raises the cluster's version by one. The leader asks for it, when every node speaks the next one.
+    RaiseVersion {
+        /// The version after the present one.
+        to: Version,
+        /// What each node speaks, as the leader heard it. The command is refused if these are not just the nodes that are
+        /// registered, as one may have joined that speaks less.
+        speaks: BTreeMap<NodeId, Speaks>,
+    },
 }
 
 impl Command {
+    /// The oldest version of the cluster in whose log the command may be. A new command, or a new field that is given, needs
+    /// the newest version: an older program can't read the command, and would pass the field over.
+    #[must_use]
+    pub fn needs(&self) -> Version {
+        match self {
+            Self::CreateNetwork { name: _, pool: _, vni: _, options: _ }
+            | Self::RemoveNetwork { name: _, only: _ }
+            | Self::RemoveNode { name: _, only: _ }
+            | Self::CreateEndpoint {
+                name: _,
+                network: _,
+                placement: _,
+                permissions: _,
+                aliases: _,
+                ports: _,
+            }
+            | Self::RemoveEndpoint { name: _, network: _, only: _ } => Version::V1,
+            Self::RegisterNode {
+                instance: _,
+                name: _,
+                vtep: _,
+                listen: _,
+                returning: _,
+                gateway: _,
+                metrics: _,
+                local_listen: _,
+                speaks,
+            } => match speaks {
+                Some(_) => Version::V2,
+                None => Version::V1,
+            },
+            // The nodes that read it speak that version: they are asked before it is logged.
+            Self::RaiseVersion { to, speaks: _ } => *to,
+        }
+    }
+
     /// Digest of the command: verb, target and parameters.
     ///
     /// A field that is added to a command later must not be encoded when it has its default value, because a
@@ -235,6 +285,8 @@ pub enum Applied {
     Node(Node),
     /// The named object was removed at this revision.
     Removed(Revision),
+    /// The cluster's version was raised to this one.
+    Raised(Version),
 }
 
 /// The answer of `apply`.

@@ -1,7 +1,7 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, LegId, Network, Node};
+use crate::model::{Endpoint, LegId, Network, Node, Version};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,13 @@ pub enum Decision {
     },
     /// An endpoint is removed.
     RemoveEndpoint(Endpoint),
+    /// The cluster's version is raised.
+    RaiseVersion {
+        /// The new version.
+        to: Version,
+        /// The rows of all nodes, with what each speaks.
+        nodes: Vec<Node>,
+    },
 }
 
 impl Decision {

@@ -47,9 +47,11 @@ pub(super) enum Did {
 }
 
 impl Did {
-    /// The result of `command`.
-    pub(super) fn new(command: &Command, outcome: &Outcome) -> Self {
-        match (outcome, command) {
+    /// The result of `command`. `None` = nobody repeats the command, so that it is not remembered: a raise of the version is
+    /// the leader's own, and carried out once by its number. At version 1, no refusal is remembered that only version 2 has.
+    pub(super) fn new(command: &Command, outcome: &Outcome) -> Option<Self> {
+        Some(match (outcome, command) {
+            (_, Command::RaiseVersion { .. }) => return None,
             (Ok(Applied::Removed(revision)), Command::RemoveNetwork { name, .. }) => {
                 Self::RemoveNetwork(*revision, name.clone())
             }
@@ -59,8 +61,8 @@ impl Did {
             (Ok(Applied::Removed(revision)), Command::RemoveNode { name, .. }) => {
                 Self::RemoveNode(*revision, name.clone())
             }
-            _ => Self::from(outcome),
-        }
+            _ => return Self::of(outcome),
+        })
     }
 
     fn is_removal(&self) -> bool {
@@ -97,17 +99,19 @@ impl Did {
     }
 }
 
-impl From<&Outcome> for Did {
-    fn from(outcome: &Outcome) -> Self {
-        match outcome {
+impl Did {
+    /// The result of a command that had this outcome.
+    fn of(outcome: &Outcome) -> Option<Self> {
+        Some(match outcome {
             Ok(Applied::Network(network)) => Self::MakeNetwork(network.id, network.name.clone()),
             Ok(Applied::Endpoint(endpoint)) => {
                 Self::MakeEndpoint(endpoint.id, endpoint.name.clone())
             }
             Ok(Applied::Node(node)) => Self::Register(node.id, node.name.clone()),
             Ok(Applied::Removed(revision)) => Self::Remove(*revision),
+            Ok(Applied::Raised(_)) => return None,
             Err(refusal) => Self::Refuse(Arc::new(refusal.clone())),
-        }
+        })
     }
 }
 
@@ -196,7 +200,9 @@ impl From<Vec<(RequestId, Outcome)>> for Dedup {
     fn from(list: Vec<(RequestId, Outcome)>) -> Self {
         let mut dedup = Self::default();
         for (request, outcome) in list {
-            dedup.insert(request, Done { asked: None, did: Did::from(&outcome) });
+            if let Some(did) = Did::of(&outcome) {
+                dedup.insert(request, Done { asked: None, did });
+            }
         }
         dedup
     }

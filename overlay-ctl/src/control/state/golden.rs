@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{
     EndpointAddrs, EndpointPort, Leg, LegId, Location, NetworkOptions, Permissions, Pool, Publish,
-    Published, Subnet, Transport,
+    Published, Speaks, Subnet, Transport, Version,
 };
 use std::{net::SocketAddr, num::NonZeroU16, sync::Arc};
 use uuid::Uuid;
@@ -45,6 +45,7 @@ pub(crate) fn commands() -> Vec<Command> {
             gateway: Some(gateway()),
             metrics: Some("10.10.10.1:7401".parse().unwrap()),
             local_listen: None,
+            speaks: None,
         },
         Command::CreateNetwork {
             name: network_name(),
@@ -151,6 +152,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             gateway: Some(gateway()),
             metrics: Some("10.10.10.1:7401".parse().unwrap()),
             local_listen: None,
+            speaks: None,
         }),
         Row::from(Network {
             id: 2,
@@ -226,6 +228,16 @@ pub(crate) fn later_outcomes() -> Vec<Outcome> {
             by: text("the creation of network net"),
         }),
         Err(Refusal::Gone { what: text("endpoint web1") }),
+    ]
+}
+
+/// The kinds that came with version 2 of the cluster.
+pub(crate) fn outcomes_of_version_2() -> Vec<Outcome> {
+    let why = "the nodes are others".to_owned();
+    vec![
+        Err(Refusal::NeedsVersion { needs: Version::V2, has: Version::V1 }),
+        Err(Refusal::VersionNotSpoken { speaks: Speaks::UNSAID, cluster: Version::V2 }),
+        Err(Refusal::CannotRaise { to: Version::V2, why }),
     ]
 }
 
@@ -310,6 +322,10 @@ fn refusals() -> Vec<Refusal> {
             | Refusal::AliasIsName { .. }
             | Refusal::NameIsAlias { .. }
             | Refusal::UnknownCommand(_)
+            // In [`outcomes_of_version_2`].
+            | Refusal::NeedsVersion { .. }
+            | Refusal::VersionNotSpoken { .. }
+            | Refusal::CannotRaise { .. }
             // In [`later_outcomes`].
             | Refusal::Replaced { .. }
             | Refusal::RequestIdUsed { .. }
@@ -367,6 +383,74 @@ fn log_of(commands: Vec<Command>) -> Vec<Vec<u8>> {
     (1..).zip(commands).map(envelope).map(|entry| entry.encode().unwrap()).collect()
 }
 
+fn versions(oldest: Version, newest: Version) -> Speaks {
+    Speaks::new(oldest, newest).unwrap()
+}
+
+/// The commands and fields that came with version 2 of the cluster.
+pub(crate) fn commands_of_version_2() -> Vec<Command> {
+    let both = versions(Version::V1, Version::V2);
+    let mut register = commands().swap_remove(0);
+    if let Command::RegisterNode { speaks, .. } = &mut register {
+        *speaks = Some(both);
+    }
+    let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
+    vec![register, raise]
+}
+
+/// A log as a cluster at version 2 holds them.
+pub(crate) fn entries_of_version_2() -> Vec<Vec<u8>> {
+    let state = State::new(Version::V2);
+    let commands = (1..).zip(commands_of_version_2());
+    let entry = |(number, command): (u8, Command)| {
+        let request = Mutation::new(request(number), &command);
+        state.entry(request, command).encode().unwrap()
+    };
+    commands.map(entry).collect()
+}
+
+pub(crate) fn check_entries_of_version_2(entries: &[Vec<u8>]) {
+    let found = entries.iter().map(|entry| State::read(entry).unwrap());
+    let expected = entries_of_version_2();
+    let expected = expected.iter().map(|entry| State::read(entry).unwrap());
+    assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+/// The row of a node that says what it speaks.
+pub(crate) fn rows_of_version_2() -> Vec<Row> {
+    let row = rows().swap_remove(0);
+    let Row::Node(node) = row else { unreachable!("the first row is the node's: {row:?}") };
+    let speaks = Some(versions(Version::V1, Version::V2));
+    vec![Row::from(Node { speaks, ..(*node).clone() })]
+}
+
+/// The state after [`log`] and a raise.
+pub(crate) fn snapshot_of_version_2() -> Vec<u8> {
+    let mut state = State::from_snapshot(&snapshot()).unwrap();
+    let raise = commands_of_version_2().pop().unwrap();
+    let request = Mutation::new(request(11), &raise);
+    let entry = state.entry(request, raise);
+    assert_eq!(state.apply(11, entry), Ok(Applied::Raised(Version::V2)));
+    state.snapshot()
+}
+
+pub(crate) fn check_snapshot_of_version_2(bytes: &[u8]) {
+    let mut state = State::from_snapshot(bytes).unwrap();
+    assert_eq!((state.version(), state.revision()), (Version::V2, 11));
+    let nodes: Vec<Row> = state.nodes().cloned().map(Row::from).collect();
+    assert_eq!(nodes, rows_of_version_2());
+    let former = State::from_snapshot(&snapshot()).unwrap();
+    let others = |state: &State| {
+        let networks = state.networks().cloned().map(Row::from);
+        networks.chain(state.endpoints().cloned().map(Row::from)).collect::<Vec<_>>()
+    };
+    assert_eq!(others(&state), others(&former));
+    // A request of before is known.
+    let in_use = Refusal::NetworkInUse { network: network_name(), endpoints: 2 };
+    let again = envelope((7, log()[6].clone()));
+    assert_eq!(state.apply(12, again), Err(in_use));
+}
+
 /// A log as it holds [`commands`].
 pub(crate) fn entries() -> Vec<Vec<u8>> {
     log_of(commands())
@@ -378,7 +462,7 @@ pub(crate) fn later_entries() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn check_later_entries(entries: &[Vec<u8>]) {
-    check_entries_by(RULES, entries);
+    check_entries_by(Version::V1.number(), entries);
 }
 
 /// Entries of a version that wrote no number of its rules.
@@ -414,6 +498,7 @@ fn log() -> [Command; 10] {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     };
     let goes = Command::RemoveNode { name: "gone".parse().unwrap(), only: None };
     let refused = Command::RemoveNetwork { name: network_name(), only: None };
@@ -450,6 +535,7 @@ fn log() -> [Command; 10] {
                 gateway,
                 metrics,
                 local_listen: None,
+                speaks: None,
             }
         }
         other => unreachable!("{other:?}"),

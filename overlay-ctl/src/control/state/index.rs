@@ -25,6 +25,10 @@ impl State {
     /// Inserts a node and its index entries. Commands and snapshots both use this function.
     pub(super) fn insert_node(&mut self, node: impl Into<Arc<Node>>) {
         let node = node.into();
+        debug_assert!(
+            node.needs() <= self.version,
+            "nothing newer than the cluster's version is written"
+        );
         self.node_names.insert(node.name.clone(), node.id);
         self.nodes.insert(node.id, node);
     }

@@ -25,11 +25,12 @@ mod refusal;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod version;
 mod view;
 
 pub use changes::{ChangeLog, REMEMBERED, RowKey};
 pub use command::{
-    Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RULES, RequestId,
+    Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
 };
 pub use decision::Decision;
 pub use legs::Renumbering;
@@ -40,7 +41,7 @@ pub use view::{Changed, Delta, Row, View};
 
 use crate::model::{
     Endpoint, EndpointId, EndpointName, LegId, Mac, Network, NetworkId, NetworkName, Node, NodeId,
-    NodeName, Revision, Vni, Vtep,
+    NodeName, Revision, Version, Vni, Vtep,
 };
 use dedup::Dedup;
 use imbl::OrdMap;
@@ -55,6 +56,7 @@ pub const VOTERS_MAX: usize = 3;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     revision: Revision,
+    version: Version,
     networks: OrdMap<NetworkId, Arc<Network>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
     endpoints: OrdMap<EndpointId, Arc<Endpoint>>,

@@ -1,7 +1,8 @@
 //! Why the state refuses a command, in words for the caller.
 
 use crate::model::{
-    EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NodeName, Subnet, Transport, Vni, Vtep,
+    EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NodeName, Speaks, Subnet, Transport,
+    Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -243,6 +244,34 @@ pub enum Refusal {
         endpoint: EndpointName,
         /// Their network.
         network: NetworkName,
+    },
+    /// What is asked for is logged as nothing that the cluster's version has.
+    #[error(
+        "this needs version {needs} of the cluster, which is at version {has}; it rises by itself when every node speaks that, and `overlay status` on the leader names those that do not"
+    )]
+    NeedsVersion {
+        /// The version that has it.
+        needs: Version,
+        /// The cluster's version.
+        has: Version,
+    },
+    /// The node's program can't read what the cluster writes, or writes what the cluster can't read.
+    #[error(
+        "the cluster is at version {cluster}, and the node's program speaks {speaks}; start the node with the program that the other nodes run, which `overlay status` names there"
+    )]
+    VersionNotSpoken {
+        /// What the program speaks.
+        speaks: Speaks,
+        /// The cluster's version.
+        cluster: Version,
+    },
+    /// The cluster's version can't be raised. The leader tries again.
+    #[error("the cluster's version can't be raised to {to}: {why}")]
+    CannotRaise {
+        /// The version to which it was to be raised.
+        to: Version,
+        /// The reason: the end of the error's sentence.
+        why: String,
     },
     /// The log entry cannot be decoded, because a newer version wrote it. Only earlier versions answer this, or hold it as
     /// the outcome of a request: this version stops at such an entry ([`Unreadable`](super::Unreadable)).

@@ -4,23 +4,35 @@ use super::{
     ChangeLog, Outcome, RequestId, State,
     dedup::{Dedup, Lists},
 };
-use crate::model::{Endpoint, LegId, Network, NetworkId, Node, NodeId, Revision, Vni};
+use crate::model::{
+    Endpoint, LegId, Network, NetworkId, Node, NodeId, Revision, SPEAKS, Version, Vni,
+};
 use serde::{Deserialize, Serialize};
 use std::{net::Ipv4Addr, sync::Arc};
 
-/// Format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
-/// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`. 4 has legs with ids.
-const FORMAT: u32 = 4;
+/// Newest format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
+/// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`. 4 has legs with ids. 5 has the
+/// cluster's version.
+const FORMAT: u32 = 5;
 
-/// What every format has.
+/// The format in which the state of a cluster at `version` is written: no newer one than each of its nodes reads.
+fn format(version: Version) -> u32 {
+    if version < Version::V2 { 4 } else { FORMAT }
+}
+
+/// What every format has, and the version that those from 5 on have.
 #[derive(Deserialize)]
 struct Head {
     format: u32,
+    #[serde(default)]
+    version: Version,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     format: u32,
+    #[serde(default, skip_serializing_if = "Version::is_first")]
+    version: Version,
     revision: Revision,
     networks: Vec<Arc<Network>>,
     nodes: Vec<Arc<Node>>,
@@ -48,6 +60,9 @@ pub enum SnapshotError {
     /// A newer version wrote the snapshot.
     #[error("it has format {0}, and this version reads formats up to {FORMAT}")]
     Newer(u32),
+    /// The state is of a version of the cluster that this program does not speak.
+    #[error("it is of cluster version {0}, and this program speaks {SPEAKS}")]
+    Version(Version),
 }
 
 impl State {
@@ -56,6 +71,7 @@ impl State {
     pub fn snapshot(&self) -> Vec<u8> {
         let Self {
             revision,
+            version,
             networks,
             nodes,
             endpoints,
@@ -68,7 +84,8 @@ impl State {
             ..
         } = self;
         let snapshot = Snapshot {
-            format: FORMAT,
+            format: format(*version),
+            version: *version,
             revision: *revision,
             networks: networks.values().cloned().collect(),
             nodes: nodes.values().cloned().collect(),
@@ -91,13 +108,17 @@ impl State {
     /// The bytes are no snapshot, or a newer version wrote them.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
         // Before the rows: those of a newer format may be nothing that this version can decode.
-        let Head { format } = rmp_serde::from_slice(bytes)?;
+        let Head { format, version } = rmp_serde::from_slice(bytes)?;
         if format > FORMAT {
             return Err(SnapshotError::Newer(format));
+        }
+        if !SPEAKS.covers(version) {
+            return Err(SnapshotError::Version(version));
         }
         let snapshot: Snapshot = rmp_serde::from_slice(bytes)?;
         let mut state = Self {
             revision: snapshot.revision,
+            version: snapshot.version,
             last_node_id: snapshot.last_node_id,
             last_vni: snapshot.last_vni,
             last_address: snapshot.last_address.into_iter().collect(),

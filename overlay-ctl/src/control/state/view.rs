@@ -1,7 +1,7 @@
 //! A node's view of the state: the rows that concern the node, and the deltas that bring a view up to date.
 
 use super::{RowKey, State};
-use crate::model::{Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Revision};
+use crate::model::{Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Revision, Version};
 use imbl::{OrdMap, ordmap::DiffItem};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -40,6 +40,8 @@ impl Row {
 pub struct View {
     /// The revision of the state that the view shows.
     pub revision: Revision,
+    /// The cluster's version.
+    pub version: Version,
     /// All nodes.
     pub nodes: OrdMap<NodeId, Arc<Node>>,
     /// The networks of which the node has an endpoint.
@@ -64,6 +66,8 @@ pub struct Delta {
     pub complete: bool,
     /// The revision of the view after the delta.
     pub revision: Revision,
+    /// The cluster's version.
+    pub version: Version,
     /// New or changed rows.
     pub upserts: Vec<Row>,
     /// Removed rows. The endpoints of a removed network are removed with it and not named.
@@ -146,6 +150,7 @@ impl View {
             }
         }
         self.revision = delta.revision;
+        self.version = delta.version;
     }
 }
 
@@ -168,6 +173,7 @@ impl State {
         Delta {
             complete: true,
             revision: self.revision,
+            version: self.version,
             upserts: nodes.chain(networks).collect(),
             removes: Vec::new(),
         }
@@ -203,7 +209,8 @@ impl State {
                 None => removes.push(key),
             }
         }
-        Delta { complete: false, revision: self.revision, upserts, removes }
+        let (revision, version) = (self.revision, self.version);
+        Delta { complete: false, revision, version, upserts, removes }
     }
 
     fn network_rows(&self, id: NetworkId) -> impl Iterator<Item = Row> {

@@ -86,7 +86,9 @@ impl StateMachine for Machine {
 
     fn read_snapshot(snapshot: &[u8]) -> Result<State, RestoreError> {
         State::from_snapshot(snapshot).map_err(|error| match error {
-            SnapshotError::Newer(_) => RestoreError::Newer(error.to_string()),
+            SnapshotError::Newer(_) | SnapshotError::Version(_) => {
+                RestoreError::Newer(error.to_string())
+            }
             SnapshotError::Decode(_) => RestoreError::Damaged(error.into()),
         })
     }

@@ -4,7 +4,7 @@ use super::watchers::Watchers;
 use crate::{
     control::consensus::DiskTimes,
     dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus},
-    model::{EndpointId, NodeId, Revision},
+    model::{EndpointId, NodeId, Revision, SPEAKS, Speaks},
     proto::internal::{EndpointStatus, LegStatus, NodeStatus},
 };
 use std::{
@@ -33,8 +33,25 @@ pub struct StatusTable {
 struct Heard {
     status: NodeStatus,
     at: Instant,
+    /// Since when it has said, with no pause in which it counted as down, that it speaks the same versions.
+    speaks_since: Instant,
     /// The node itself reported it, over a stream that is still open: this voter passes it on to the leader.
     first_hand: bool,
+}
+
+impl Heard {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < NODE_DOWN_AFTER
+    }
+
+    fn speaks(&self) -> Speaks {
+        said(&self.status)
+    }
+}
+
+/// What a node says that it speaks. What makes no sense counts as nothing said: the version is not raised for it.
+fn said(status: &NodeStatus) -> Speaks {
+    Speaks::from_wire(status.oldest_version, status.newest_version).unwrap_or(Speaks::UNSAID)
 }
 
 impl Default for StatusTable {
@@ -81,7 +98,10 @@ impl StatusTable {
                 return false;
             }
             let news = before.is_none_or(|before| before.status != status);
-            rows.insert(status.node_id, Heard { status, at, first_hand });
+            let same =
+                before.filter(|before| before.is_fresh() && before.speaks() == said(&status));
+            let speaks_since = same.map_or(at, |before| before.speaks_since);
+            rows.insert(status.node_id, Heard { status, at, speaks_since, first_hand });
             news
         });
         if news {
@@ -92,7 +112,17 @@ impl StatusTable {
     fn fresh<T>(&self, node: NodeId, read: impl FnOnce(&NodeStatus) -> T) -> Option<T> {
         self.lock(|rows| {
             let heard = rows.get(&node)?;
-            (heard.at.elapsed() < NODE_DOWN_AFTER).then(|| read(&heard.status))
+            heard.is_fresh().then(|| read(&heard.status))
+        })
+    }
+
+    /// What the node's program speaks, and for how long it has said so without a pause; `None` if the node has not been
+    /// heard of lately.
+    #[must_use]
+    pub fn speaks(&self, node: NodeId) -> Option<(Speaks, Duration)> {
+        self.lock(|rows| {
+            let heard = rows.get(&node).filter(|heard| heard.is_fresh())?;
+            Some((heard.speaks(), heard.speaks_since.elapsed()))
         })
     }
 
@@ -139,7 +169,7 @@ impl StatusTable {
     pub fn first_hand(&self) -> Vec<NodeStatus> {
         self.lock(|rows| {
             rows.values()
-                .filter(|heard| heard.first_hand && heard.at.elapsed() < NODE_DOWN_AFTER)
+                .filter(|heard| heard.first_hand && heard.is_fresh())
                 .map(|heard| heard.status.clone())
                 .collect()
         })
@@ -213,6 +243,8 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         epoch,
         programmed_revision: status.programmed,
         endpoints: status.endpoints.iter().map(endpoint).collect(),
+        oldest_version: SPEAKS.oldest().number(),
+        newest_version: SPEAKS.newest().number(),
         // Only a voter has a log: see `with_disk`.
         disk_writes: 0,
         disk_write_us: 0,
@@ -369,6 +401,8 @@ mod tests {
             epoch: 9,
             programmed_revision: 20,
             endpoints: vec![up, down],
+            oldest_version: SPEAKS.oldest().number(),
+            newest_version: SPEAKS.newest().number(),
             disk_writes: 0,
             disk_write_us: 0,
         };

@@ -24,18 +24,22 @@ pub(super) fn alone() -> (TempDir, VoterParts) {
 pub(in crate::control) fn alone_in(cluster: Uuid, first: &State) -> (TempDir, VoterParts) {
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity { cluster, name: "h1".to_owned(), raft_id: 1 };
-    let (machine, state) = Machine::new();
     let log = LogStore::bootstrap(dir.path(), identity, &first.snapshot()).unwrap();
+    (dir, start(log))
+}
+
+/// A voter with this log.
+pub(super) fn start(log: LogStore) -> VoterParts {
+    let (machine, state) = Machine::new();
     let config = ConsensusConfig { tick: Duration::from_millis(10), ..Default::default() };
     let consensus = Consensus::start(config, log, machine, PeerQueues::new(8)).unwrap();
-    let voter = VoterParts {
+    VoterParts {
         consensus,
         state,
         table: StatusTable::default(),
         leaving: Leaving::default(),
         quorum: Quorum::default(),
-    };
-    (dir, voter)
+    }
 }
 
 /// Registers a node, as itself or again.
@@ -50,6 +54,7 @@ async fn register(voter: &VoterParts, number: u8) {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     };
     write(voter, command).await;
 }

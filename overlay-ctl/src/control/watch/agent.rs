@@ -9,7 +9,7 @@ use crate::{
         voter::to_wire,
     },
     dataplane::kernel::LocalStatus,
-    model::{NodeId, Revision},
+    model::{NodeId, Revision, SPEAKS, Version},
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
 };
 use std::{mem, sync::Arc, time::Duration};
@@ -173,6 +173,8 @@ async fn follow(
         cursor: held.revision,
         networks: held.networks.keys().copied().collect(),
         listen: directory.own().map(|listen| listen.to_string()).unwrap_or_default(),
+        oldest_version: SPEAKS.oldest().number(),
+        newest_version: SPEAKS.newest().number(),
     };
     // The channel has room: nothing was sent yet.
     drop(up.try_send(WatchUp { up: Some(Up::Hello(hello)) }));
@@ -215,7 +217,8 @@ async fn follow(
 }
 
 fn says_nothing_new(delta: &WatchDown, held: &View) -> bool {
-    let WatchDown { complete, revision, upserts, removes, leader: _ } = delta;
+    // The version rises by a command that changes rows.
+    let WatchDown { complete, revision, upserts, removes, leader: _, version: _ } = delta;
     !complete && *revision == held.revision && upserts.is_empty() && removes.is_empty()
 }
 
@@ -253,7 +256,9 @@ fn from_wire(down: WatchDown) -> Result<Delta, String> {
             key_from_wire(key).ok_or_else(unknown)
         })
         .collect::<Result<_, _>>()?;
-    Ok(Delta { complete: down.complete, revision: down.revision, upserts, removes })
+    // A voter that says none is of version 1.
+    let version = Version::try_from(down.version).unwrap_or_default();
+    Ok(Delta { complete: down.complete, revision: down.revision, version, upserts, removes })
 }
 
 #[cfg(test)]

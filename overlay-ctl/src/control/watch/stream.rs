@@ -7,7 +7,7 @@ use crate::{
         state::{Delta, RowKey},
         voter::{LAPSE, Quorum, SharedState, StatusTable},
     },
-    model::{NetworkId, NodeId},
+    model::{NetworkId, NodeId, Speaks},
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -41,7 +41,9 @@ pub async fn serve_agent(
         Some(Err(status)) => return Err(status),
         _ => return Err(Status::invalid_argument("a watch begins with a hello")),
     };
-    let WatchHello { node_id, epoch, cursor, networks, listen } = hello;
+    let WatchHello { node_id, epoch, cursor, networks, listen, oldest_version, newest_version } = hello;
+    let speaks = Speaks::from_wire(oldest_version, newest_version)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
     match known {
         None if state.read(|state| state.was_removed(node_id)) => {
@@ -54,6 +56,10 @@ pub async fn serve_agent(
         }
         Some(_) => {}
     }
+    // Before any row is sent: the node may read it as something else.
+    state
+        .read(|state| state.check_speaks(speaks))
+        .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
     if let Ok(listen) = listen.parse() {
         directory.heard_from(node_id, listen);
     }
@@ -167,6 +173,7 @@ fn to_wire(delta: Delta, revision: u64, leader: NodeId) -> Result<WatchDown, Sta
     Ok(WatchDown {
         complete: delta.complete,
         revision,
+        version: delta.version.number(),
         upserts: upserts.map_err(|error| Status::internal(error.to_string()))?,
         removes: delta.removes.into_iter().map(key_to_wire).collect(),
         leader,

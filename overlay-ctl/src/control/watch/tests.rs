@@ -5,6 +5,7 @@ mod deltas;
 mod reports;
 mod serve;
 mod unreadable;
+mod versions;
 
 use super::{Ended, HEARTBEAT, follow_a_voter, serve_agent};
 use crate::{
@@ -360,6 +361,7 @@ fn register_at(id: NodeId, place: SocketAddr) -> Command {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     }
 }
 

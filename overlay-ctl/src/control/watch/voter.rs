@@ -211,6 +211,7 @@ mod tests {
                 gateway: None,
                 metrics: None,
                 local_listen: None,
+                speaks: None,
             });
         }
 

@@ -9,7 +9,7 @@ use crate::{
     },
     model::{
         EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName,
-        Permission, Permissions, Pool, Publish, Subnet, Vni,
+        Permission, Permissions, Pool, Publish, Speaks, Subnet, Vni,
     },
     proto::v1,
 };
@@ -205,6 +205,8 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         metrics,
         vxlan_port: _,
         local_listen,
+        oldest_version,
+        newest_version,
     } = request;
     let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
     let vtep = ipv4("vtep", vtep)?.into();
@@ -222,7 +224,8 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
     let metrics = address("metrics", metrics)?;
     let local_listen = address("local_listen", local_listen)?;
     let returning = only(*returning);
-    Ok(Register { instance, name, vtep, listen, returning, gateway, metrics, local_listen })
+    let speaks = Some(Speaks::from_wire(*oldest_version, *newest_version).map_err(invalid)?);
+    Ok(Register { instance, name, vtep, listen, returning, gateway, metrics, local_listen, speaks })
 }
 
 fn bounded<'a, T>(field: &'static str, given: &'a [T], max: usize) -> Result<&'a [T], Status> {

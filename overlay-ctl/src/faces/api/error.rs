@@ -85,7 +85,10 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::Gone { .. }
         | Refusal::NamespaceInUse { .. }
         | Refusal::GatewayOverlap { .. }
-        | Refusal::CannotPublish { .. } => Code::FailedPrecondition,
+        | Refusal::CannotPublish { .. }
+        | Refusal::NeedsVersion { .. }
+        | Refusal::VersionNotSpoken { .. }
+        | Refusal::CannotRaise { .. } => Code::FailedPrecondition,
         Refusal::UnknownCommand(_) => Code::Unimplemented,
     };
     let mut status = Status::new(code, refusal.to_string());

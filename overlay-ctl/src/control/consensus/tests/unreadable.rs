@@ -124,7 +124,7 @@ fn a_follower_that_is_sent_a_newer_snapshot_ends_and_keeps_its_log() {
     let error = ended(&mut cluster, slow);
     assert!(matches!(error, FatalError::Newer { index, .. } if index > applied), "{error}");
     let said = error.to_string();
-    assert!(said.contains("it has format 5, and this version reads formats up to 4"), "{said}");
+    assert!(said.contains("it has format 99, and this version reads formats up to 5"), "{said}");
     assert!(said.contains("Install the newer version that"), "{said}");
     cluster.commit("after");
 

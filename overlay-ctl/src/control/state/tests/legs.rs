@@ -204,6 +204,7 @@ fn what_a_namespace_has_from_before_keeps_its_one_leg() {
 /// An entry of an earlier version, applied later by this one, must make the row that the earlier version made.
 #[test]
 fn an_entry_is_applied_by_the_rules_of_its_version() {
+    const V1: u32 = Version::V1.number();
     let mut r = replica();
     let mut create = |name: &'static str, rules: u32| {
         let command = Wish::new(name).command();
@@ -219,9 +220,9 @@ fn an_entry_is_applied_by_the_rules_of_its_version() {
         })
     };
     assert_eq!(create("former", 0), Ok(0xac12_0002), "the number that 172.18.0.2 is");
-    assert_eq!(create("web1", RULES), Ok(1));
+    assert_eq!(create("web1", V1), Ok(1));
     assert_eq!(create("also-former", 0), Ok(0xac12_0004));
-    assert_eq!(create("web2", RULES), Ok(2));
+    assert_eq!(create("web2", V1), Ok(2));
 
     // A change of the gateway subnet numbers all legs anew, by the same rules.
     let mut register = |subnet: &str, rules: u32| {
@@ -234,6 +235,7 @@ fn an_entry_is_applied_by_the_rules_of_its_version() {
             gateway: Some(subnet.parse().unwrap()),
             metrics: None,
             local_listen: None,
+            speaks: None,
         };
         let request = Mutation::new(request_id(r.index + 1), &command);
         let entry = Envelope { rules, ..Envelope::new(request, command) };
@@ -243,7 +245,7 @@ fn an_entry_is_applied_by_the_rules_of_its_version() {
         ids.collect::<Vec<_>>()
     };
     assert_eq!(register("172.19.0.0/16", 0), [0xac13_0002, 0xac13_0003, 0xac13_0004, 0xac13_0005]);
-    assert_eq!(register("172.20.0.0/16", RULES), [3, 4, 5, 6]);
+    assert_eq!(register("172.20.0.0/16", V1), [3, 4, 5, 6]);
     assert_eq!(State::from_snapshot(&r.state.snapshot()).unwrap(), r.state);
 }
 

@@ -7,6 +7,7 @@ mod ports;
 mod random;
 mod requests;
 mod rows;
+mod version;
 
 use super::*;
 use crate::model::{
@@ -100,6 +101,7 @@ impl Replica {
             gateway: None,
             metrics: None,
             local_listen: None,
+            speaks: None,
         })
     }
 
@@ -114,6 +116,7 @@ impl Replica {
             gateway: Some(gateway.parse().unwrap()),
             metrics: None,
             local_listen: None,
+            speaks: None,
         })
     }
 

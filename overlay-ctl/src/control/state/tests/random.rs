@@ -1,7 +1,7 @@
 //! Whatever the commands: replicas agree, and what must be unique is.
 
 use super::*;
-use crate::model::Location;
+use crate::model::{Location, SPEAKS};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -47,6 +47,8 @@ enum Step {
         alias: Option<u8>,
     },
     DropEndpoint(u8, Option<u8>),
+    /// The cluster is raised to version 2.
+    Raise,
     /// An earlier entry once more.
     Again(u8),
 }
@@ -95,6 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
             }
         ),
         4 => (0u8..12, maybe(0u8..4)).prop_map(|(e, n)| Step::DropEndpoint(e, n)),
+        1 => Just(Step::Raise),
         2 => any::<u8>().prop_map(Step::Again),
     ]
 }
@@ -124,7 +127,8 @@ fn ports(shown: &Shown) -> PortsWanted {
     }
 }
 
-fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
+/// What the leader logs as entry `index`, in a cluster with this state.
+fn entry(index: u64, step: &Step, earlier: &[Vec<u8>], state: &State) -> Vec<u8> {
     let network = |n: &u8| format!("net{n}").parse().unwrap();
     let node = |n: &u8| format!("h{n}").parse().unwrap();
     let ip = |n: u8| Ipv4Addr::new(10, 0, 0, n);
@@ -145,6 +149,7 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
             gateway: gateway.map(|n| GATEWAYS[usize::from(n)].parse().unwrap()),
             metrics: None,
             local_listen: None,
+            speaks: (state.version() >= Version::V2).then_some(SPEAKS),
         },
         Step::DropNode(n) => Command::RemoveNode { name: node(n), only: None },
         Step::Endpoint { name, network: on, node: at, netns, address, shown } => {
@@ -180,6 +185,10 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
             network: n.as_ref().map(network),
             only: None,
         },
+        Step::Raise => Command::RaiseVersion {
+            to: Version::V2,
+            speaks: state.nodes().map(|node| (node.id, SPEAKS)).collect(),
+        },
         Step::Again(n) => {
             if let Some(position) = usize::from(*n).checked_rem(earlier.len()) {
                 return earlier[position].clone();
@@ -187,7 +196,15 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>]) -> Vec<u8> {
             Command::RemoveNetwork { name: network(n), only: None }
         }
     };
-    envelope(index, command)
+    let request = Mutation::new(request_id(index), &command);
+    state.entry(request, command).encode().unwrap()
+}
+
+/// What is written is what every node reads.
+fn assert_version(state: &State) {
+    let is_noted = state.version() >= Version::V2;
+    assert!(state.nodes().all(|node| node.speaks.is_some() == is_noted));
+    assert!(state.nodes().all(|node| node.needs() <= state.version()));
 }
 
 fn assert_unique(state: &State) {
@@ -288,7 +305,7 @@ proptest! {
         let mut entries = Vec::new();
         for (position, step) in steps.iter().enumerate() {
             let index = position as u64 + 1;
-            let entry = entry(index, step, &entries);
+            let entry = entry(index, step, &entries, &state);
             let repeats = matches!(step, Step::Again(_)) && !entries.is_empty();
             let again = repeats.then(|| state.clone());
             entries.push(entry.clone());
@@ -307,6 +324,7 @@ proptest! {
             if let Some(restored) = &mut restored {
                 prop_assert_eq!(&restored.apply_entry(index, &entry), &outcome);
             }
+            assert_version(&state);
             assert_unique(&state);
             assert_legs(&state);
             assert_ports_and_names(&state);

@@ -87,6 +87,7 @@ fn node(number: u8, change: impl FnOnce(&mut Command)) -> Command {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     };
     change(&mut command);
     command

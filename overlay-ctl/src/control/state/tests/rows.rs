@@ -117,6 +117,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     }));
     assert_eq!(moved.id, first.id);
     assert!(moved.epoch > first.epoch);
@@ -131,6 +132,7 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     });
     assert_eq!(back, Err(Refusal::NodeRemoved(removed.name)));
     assert_eq!(node(r.node(3)).id, 3, "an id is never used again");
@@ -195,6 +197,7 @@ fn a_row_has_what_was_asked_for() {
         gateway: None,
         metrics,
         local_listen,
+        speaks: None,
     })
     .unwrap();
     let node = r.state.nodes().next().unwrap();
@@ -240,6 +243,7 @@ fn a_node_that_changes_its_name_leaves_the_old_one_free() {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     };
     r.apply(register(1, "renamed")).unwrap();
     let old = "h1".parse().unwrap();

@@ -78,7 +78,7 @@ async fn a_voter_says_why_it_ends_a_stream() {
     let world = World::new(1);
     let voter = world.directory.peer(1).unwrap();
     let reason = async |cursor| {
-        let hello = WatchHello { node_id: AGENT, epoch: AGENT, cursor, ..WatchHello::default() };
+        let hello = WatchHello { node_id: AGENT, epoch: AGENT, cursor, ..Default::default() };
         let up = stream::iter([WatchUp { up: Some(Up::Hello(hello)) }]);
         let up = stream::StreamExt::chain(up, stream::pending());
         let down = world.directory.client(&voter).watch(up).await.unwrap().into_inner();

@@ -30,6 +30,7 @@ impl Cluster {
                 gateway: None,
                 metrics: None,
                 local_listen: None,
+                speaks: None,
             });
         }
         cluster.network("net");
@@ -51,6 +52,7 @@ impl Cluster {
             gateway: Some(gateway_subnet()),
             metrics: None,
             local_listen: None,
+            speaks: None,
         });
     }
 

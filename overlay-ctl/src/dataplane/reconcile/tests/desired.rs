@@ -42,6 +42,7 @@ fn two_networks() -> (Cluster, Sites) {
         metrics: Some(([192, 168, 7, 2], 9100).into()),
         // Behind 1:1 NAT.
         local_listen: Some(([192, 168, 7, 2], 7400).into()),
+        speaks: None,
     });
     let lan = NetworkOptions { multicast: true, ..NetworkOptions::default() };
     cluster.network_with("lan", "172.16.17.0/24", lan);

@@ -74,6 +74,7 @@ async fn a_hop_that_an_entry_names_is_given_to_no_other_vtep() {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     });
     pass(&mut kernel, &cluster.view()).await;
     let hops: Vec<u32> = kernel.tables.nodes.values().map(|node| node.hop).collect();

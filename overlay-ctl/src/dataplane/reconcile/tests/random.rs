@@ -111,6 +111,7 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
                 gateway: None,
                 metrics: None,
                 local_listen: None,
+                speaks: None,
             });
         }
         Step::RemoveNode { node } => {

@@ -24,6 +24,7 @@ async fn the_whole_status_of_a_node() {
         gateway: None,
         metrics: None,
         local_listen: None,
+        speaks: None,
     });
     kernel.unresolved = [[10, 0, 0, 2].into(), [10, 9, 0, 1].into()].into();
     kernel.outside = OutsideHealth {

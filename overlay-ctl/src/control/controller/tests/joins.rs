@@ -1,0 +1,96 @@
+//! Who may register, by what the node's program speaks.
+
+use super::*;
+use crate::{
+    control::controller::nodes::unless_raised,
+    model::{Speaks, Version},
+};
+
+fn speaks(oldest: u32, newest: u32) -> Speaks {
+    Speaks::from_wire(oldest, newest).unwrap()
+}
+
+impl Cluster {
+    /// Node 1 and the cluster are upgraded.
+    async fn raise(&self) {
+        let speaks = [(1, speaks(1, 2))].into();
+        let command = Command::RaiseVersion { to: Version::V2, speaks };
+        let request = Mutation::new(*Uuid::new_v4().as_bytes(), &command);
+        let entry = self.voter.state.read(|state| state.entry(request, command));
+        let raised = self.voter.consensus.propose(entry.encode().unwrap());
+        within(raised).await.unwrap().1.unwrap();
+    }
+
+    fn revision(&self) -> u64 {
+        self.voter.state.read(State::revision)
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_taken_in_if_it_speaks_the_version_of_the_cluster() {
+    let cluster = Cluster::new();
+    let join = async |id: u8, speaks: Option<Speaks>| {
+        within(cluster.leader.register(Register { speaks, ..register(id) })).await
+    };
+    // At version 1 no row says what its node speaks: voters of earlier programs would not hold it.
+    for (id, said) in [(2, None), (3, Some(speaks(1, 2)))] {
+        assert_eq!(join(id, said).await.unwrap().node.speaks, None);
+    }
+    let before = cluster.revision();
+    let refused = join(4, Some(speaks(2, 3))).await.unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "the cluster is at version 1, and the node's program speaks versions 2 to 3; start the node with the program that the other nodes run, which `overlay status` names there"
+    );
+    assert_eq!(cluster.revision(), before, "version 1 could not hold the refusal");
+}
+
+#[tokio::test]
+async fn a_node_of_an_earlier_program_is_refused_once_the_version_is_raised() {
+    let cluster = Cluster::new();
+    cluster.raise().await;
+    let join = async |id: u8, speaks: Option<Speaks>| {
+        within(cluster.leader.register(Register { speaks, ..register(id) })).await
+    };
+    let joined = join(2, Some(speaks(2, 3))).await.unwrap();
+    assert_eq!(joined.node.speaks, Some(speaks(2, 3)));
+    let before = cluster.revision();
+    for said in [None, Some(speaks(1, 1)), Some(speaks(3, 3))] {
+        let refused = join(3, said).await.unwrap_err();
+        let (speaks, cluster) = (said.unwrap_or(Speaks::UNSAID), Version::V2);
+        let expected = Refusal::VersionNotSpoken { speaks, cluster };
+        assert_eq!(refused, ControllerError::Refused(expected));
+    }
+    assert_eq!(cluster.revision(), before, "nothing was logged");
+    // One that was removed hears of that, whatever it speaks: so it goes.
+    let name = joined.node.name;
+    let remove = RemoveNode { request: [9; 16], name, only: Some(joined.node.id) };
+    within(cluster.leader.remove_node(remove)).await.unwrap();
+    let back = Register { returning: Some(joined.node.id), ..register(2) };
+    let removed = within(cluster.leader.register(back)).await.unwrap_err();
+    let removed_node = matches!(removed, ControllerError::Refused(Refusal::NodeRemoved(_)));
+    assert!(removed_node, "{removed:?}");
+    let before = cluster.revision();
+    // The node that was there before says of itself what is known.
+    let again = join(1, Some(speaks(1, 2))).await.unwrap();
+    assert_eq!((again.node.epoch, cluster.revision()), (1, before), "nothing was logged");
+}
+
+#[test]
+fn a_registration_that_a_raise_overtakes_is_tried_again() {
+    let refused = |speaks, cluster| {
+        let refusal = Refusal::VersionNotSpoken { speaks, cluster };
+        error::Attempt::Failed(ControllerError::Refused(refusal))
+    };
+    let (v1, v2) = (Version::V1, Version::V2);
+    for (failed, said, is_again) in [
+        (refused(Speaks::UNSAID, v2), speaks(1, 2), true),
+        (refused(Speaks::UNSAID, v2), speaks(1, 1), false),
+        (refused(Speaks::UNSAID, v1), speaks(1, 2), false),
+        (error::Attempt::Failed(ControllerError::ListsBusy), speaks(1, 2), false),
+    ] {
+        let text = format!("{failed:?}");
+        let tried = unless_raised(failed, said, v1);
+        assert_eq!(matches!(tried, error::Attempt::Again { .. }), is_again, "{text}: {said}");
+    }
+}
