@@ -82,6 +82,10 @@ pub struct NodeRunArgs {
     /// larger MTU meanwhile
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub xdp: Xdp,
+    /// Seconds for which every node must have said that it speaks the next version of the cluster before this node, if it
+    /// leads, raises the cluster's version. Until then each node can be put back to the program that it ran before
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub raise_version_after: u32,
     /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
     /// endpoints [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
     #[arg(long, value_name = "CIDR")]

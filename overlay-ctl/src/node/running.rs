@@ -25,7 +25,9 @@ use crate::{
         consensus::{Consensus, FatalError, LogStore, PeerQueues},
         controller::Controller,
         peers::{Admission, Directory, carry_raft_messages},
-        voter::{VoterParts, follow_the_rows, watch_the_disk, watch_the_nodes},
+        voter::{
+            VoterParts, follow_the_rows, raise_the_version, watch_the_disk, watch_the_nodes,
+        },
         watch,
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},
@@ -37,6 +39,7 @@ use std::{
     path::PathBuf,
     pin::pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 use tokio::sync::{mpsc, watch as sync_watch};
 use tokio_util::sync::CancellationToken;
@@ -92,6 +95,8 @@ impl Parts<'_> {
             let (parts, queues, ended) = cluster::start_voter(log)?;
             unfit = Some(ended);
             start_voter_tasks(&mut tasks, &raft, &parts, queues, &member, &directory);
+            let hold = Duration::from_secs(args.raise_version_after.into());
+            tasks.spawn("raise the version", raise_the_version(parts.clone(), hold));
             let report = watch::report_to_leader(
                 member.id,
                 epochs.clone(),

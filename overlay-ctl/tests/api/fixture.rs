@@ -104,6 +104,7 @@ impl Host {
             big_tcp: BigTcp::default(),
             copy_dscp: false,
             storm_limit: 0,
+            raise_version_after: 0,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use overlay_ctl::proto::v1::{
     CreateEndpointRequest, CreateNetworkRequest, InspectEndpointRequest, InspectNetworkRequest,
-    InspectNodeRequest, ListEndpointsRequest, NetworkOptions, RemoveEndpointRequest,
+    InspectNodeRequest, JoinRequest, ListEndpointsRequest, NetworkOptions, RemoveEndpointRequest,
     RemoveNetworkRequest, RemoveNodeRequest,
 };
 use tonic::Code;
@@ -242,5 +242,37 @@ fn what_is_in_use_stays_and_what_is_empty_is_exhausted() {
         assert_refused(last, Code::FailedPrecondition, &["only voter"]);
         assert_eq!(api.next_revision().await, removed + 1, "nothing was logged");
         api.networks.remove(remove).await.unwrap();
+    });
+}
+
+/// A new cluster begins at the newest version that its node speaks.
+#[test]
+fn a_node_that_does_not_speak_the_version_of_the_cluster() {
+    with_node(async |_, mut api| {
+        let status = api.status().await;
+        let (oldest, newest) = (status.oldest_version, status.newest_version);
+        assert_eq!((status.cluster_version, status.version_waits_for), (newest, Vec::new()));
+        let join = |oldest_version: u32, newest_version: u32| JoinRequest {
+            name: "h2".to_owned(),
+            vtep: PEER.to_owned(),
+            listen: format!("{PEER}:7400"),
+            instance: vec![2; 16],
+            oldest_version,
+            newest_version,
+            ..Default::default()
+        };
+        let at = format!("is at version {newest}");
+        for (oldest, newest, speaks) in [
+            (0, 0, "speaks version 1;"),
+            (1, newest - 1, "speaks version"),
+            (newest + 1, newest + 2, "speaks versions"),
+        ] {
+            let refused = api.cluster.join(join(oldest, newest)).await;
+            assert_refused(refused, Code::FailedPrecondition, &[&at, speaks, "start the node"]);
+        }
+        let refused = api.cluster.join(join(2, 1)).await;
+        assert_refused(refused, Code::InvalidArgument, &["newest_version"]);
+        assert!(api.nodes.inspect(InspectNodeRequest { name: "h2".to_owned() }).await.is_err());
+        api.cluster.join(join(oldest, newest)).await.unwrap();
     });
 }

@@ -97,3 +97,28 @@ fn an_agent_that_restarts_without_a_voter_in_reach_sweeps_nothing() {
         probe.stop()?.none_lost()
     });
 }
+
+/// A new cluster begins at the newest version that its first node speaks.
+#[test]
+fn every_node_shows_the_version_of_its_cluster_also_after_a_restart() {
+    scenario(NEEDS, |lab| {
+        let Cluster { hosts: [h1, h2, h3, h4], .. } = &cluster(lab)?;
+        let shows = |host: &Host| {
+            eventually("it shows the version", CATCH_UP, || {
+                let status = host.overlay_json(&["status"])?;
+                let [has, newest] =
+                    ["cluster_version", "newest_version"].map(|field| number(&status, field));
+                ensure!(newest >= 2 && has == newest, "version {has} of {newest}");
+                Ok(())
+            })
+        };
+        [h1, h2, h3, h4].into_iter().try_for_each(|host| shows(host))?;
+        for host in [h2, h4] {
+            host.restart()?;
+            shows(host)?;
+            let refused = "the cluster does not take this node's registration";
+            ensure!(!host.log().contains(refused), "{}", host.log());
+        }
+        Ok(())
+    });
+}

@@ -15,6 +15,7 @@ use super::{
     storage::Batch,
 };
 use crate::durable::{DiskFolder, Folder};
+use std::path::Path;
 
 const CLUSTER: Uuid = Uuid::from_u128(0x6f76_6572_6c61_7900_0000_0000_0000_0001);
 
@@ -99,6 +100,19 @@ pub(crate) fn database() -> Vec<u8> {
     store.write(&Batch { hard_state: Some(&hard_state()), ..Batch::default() }).unwrap();
     drop(store);
     folder.read("consensus.redb").unwrap()
+}
+
+/// A log in `dir` whose database an earlier version wrote: that of a cluster with no other member, which has applied all of it.
+pub(crate) fn database_of_one(dir: &Path) -> LogStore {
+    let folder = DiskFolder::new(dir);
+    folder.replace("consensus.redb", &crate::golden::file("consensus.2.redb")).unwrap();
+    let mut store = LogStore::open_in(&folder, Some(CLUSTER)).unwrap().expect("a log");
+    let last = store.last_index().unwrap();
+    let alone = ConfState { voters: vec![identity_value().raft_id], ..ConfState::default() };
+    store.save_snapshot(last, alone, &store.snapshot_data().unwrap(), KEPT).unwrap();
+    let committed = HardState { commit: last, ..hard_state() };
+    store.write(&Batch { hard_state: Some(&committed), ..Batch::default() }).unwrap();
+    store
 }
 
 /// The database of a version whose legs had no ids of their own.

@@ -10,6 +10,7 @@ mod silent;
 mod statuses;
 #[cfg(test)]
 pub(super) mod tests;
+mod version;
 mod watchers;
 
 pub use disk::watch_the_disk;
@@ -19,6 +20,7 @@ pub use members::follow_the_rows;
 pub use quorum::{LAPSE, Quorum};
 pub use silent::watch_the_nodes;
 pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire, with_disk};
+pub use version::{Blocker, raise_the_version};
 pub use watchers::{WatcherHold, Watchers};
 
 use crate::control::consensus::Consensus;

@@ -8,7 +8,7 @@ use crate::{
         netlink::GATEWAY_BRIDGE,
     },
     faces::{ServedDataPlane, ServedNode, Service, troubles},
-    model::NodeId,
+    model::{NodeId, SPEAKS},
     proto::v1::{
         self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
         cluster_server::Cluster,
@@ -28,8 +28,8 @@ impl Cluster for Api {
         &self,
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let (role, term, alarms) = match self.controller.voter() {
-            None => (NodeRole::Agent, 0, Vec::new()),
+        let (role, term, alarms, waits_for) = match self.controller.voter() {
+            None => (NodeRole::Agent, 0, Vec::new(), Vec::new()),
             Some(voter) => {
                 let status = voter.consensus.status().borrow().clone();
                 let role = match status.role {
@@ -37,7 +37,7 @@ impl Cluster for Api {
                     Role::Follower | Role::Candidate => NodeRole::Voter,
                     Role::Learner => NodeRole::Learner,
                 };
-                (role, status.term, status.alarms)
+                (role, status.term, status.alarms, voter.version_waits_for())
             }
         };
         let view = self.view.borrow().clone();
@@ -57,6 +57,10 @@ impl Cluster for Api {
             programmed_revision,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             datapath: self.data_plane.get().map(|plane| self.datapath_status(plane, name_of)),
+            cluster_version: view.as_ref().map_or(0, |view| view.version.number()),
+            oldest_version: SPEAKS.oldest().number(),
+            newest_version: SPEAKS.newest().number(),
+            version_waits_for: waits_for.iter().map(ToString::to_string).collect(),
             alarms: alarms.iter().map(ToString::to_string).collect(),
             troubles: troubles(Service::Node, &self.facts()),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),

@@ -20,6 +20,13 @@ pub(in super::super) struct Status {
     revision: u64,
     programmed_revision: u64,
     version: String,
+    /// What the cluster's log and state may hold; None = not known.
+    cluster_version: Option<u32>,
+    /// The oldest and the newest version of the cluster that the node's program speaks.
+    oldest_version: u32,
+    newest_version: u32,
+    /// Of the leader: the nodes that keep the cluster at its version.
+    version_waits_for: Vec<String>,
     /// Address where metrics are served; None = they are not served.
     metrics: Option<String>,
     /// On the node's own host; None = the node's version does not say it.
@@ -128,6 +135,10 @@ impl From<v1::StatusResponse> for Status {
             version,
             metrics,
             datapath,
+            cluster_version,
+            oldest_version,
+            newest_version,
+            version_waits_for,
             alarms,
             troubles,
             state_dir,
@@ -142,6 +153,11 @@ impl From<v1::StatusResponse> for Status {
             revision,
             programmed_revision,
             version,
+            cluster_version: Some(cluster_version).filter(|version| *version != 0),
+            // A program that says neither knows no later one.
+            oldest_version: oldest_version.max(1),
+            newest_version: newest_version.max(1),
+            version_waits_for,
             metrics: non_empty(metrics),
             state_dir: non_empty(state_dir),
             alarms,
@@ -225,6 +241,21 @@ impl From<v1::GatewayStatus> for Gateway {
     }
 }
 
+impl Status {
+    /// The versions of the node's program and of the cluster, and what keeps the cluster's from being raised.
+    fn version(&self) -> String {
+        let Self { version, oldest_version, newest_version, version_waits_for, .. } = self;
+        let Some(cluster) = self.cluster_version else { return version.clone() };
+        let waits = match &version_waits_for[..] {
+            [] => String::new(),
+            nodes => format!(", waits for {}", nodes.join(", ")),
+        };
+        format!(
+            "{version}, cluster version {cluster} (speaks {oldest_version} to {newest_version}){waits}"
+        )
+    }
+}
+
 impl View for Status {
     fn text(&self) -> String {
         let mut node = fields([
@@ -235,7 +266,7 @@ impl View for Status {
             ("term", self.term.to_string()),
             ("revision", self.revision.to_string()),
             ("programmed", self.programmed_revision.to_string()),
-            ("version", self.version.clone()),
+            ("version", self.version()),
             ("metrics", self.metrics.clone().unwrap_or_else(|| "off".to_owned())),
             (
                 "data plane",

@@ -384,6 +384,10 @@ fn status() {
         revision: 8,
         programmed_revision: 7,
         version: "0.1.0".to_owned(),
+        cluster_version: 2,
+        oldest_version: 1,
+        newest_version: 3,
+        version_waits_for: vec!["host2 (speaks version 2)".to_owned(), "host3 (down)".to_owned()],
         metrics: "127.0.0.1:7401".to_owned(),
         alarms: Vec::new(),
         troubles: vec!["no leader".to_owned()],
@@ -454,7 +458,7 @@ leader       -
 term         3
 revision     8
 programmed   7
-version      0.1.0
+version      0.1.0, cluster version 2 (speaks 1 to 3), waits for host2 (speaks version 2), host3 (down)
 metrics      127.0.0.1:7401
 data plane   in sync
 
@@ -505,6 +509,10 @@ spoofed_ip   from_endpoint   4         392"
             "revision": 8,
             "programmed_revision": 7,
             "version": "0.1.0",
+            "cluster_version": 2,
+            "oldest_version": 1,
+            "newest_version": 3,
+            "version_waits_for": ["host2 (speaks version 2)", "host3 (down)"],
             "metrics": "127.0.0.1:7401",
             "state_dir": "/var/lib/overlay",
             "alarms": [],
@@ -573,6 +581,7 @@ fn status_shows_a_broken_data_plane_first() {
     assert!(status.text().contains("data plane   no bpffs\n"), "{}", status.text());
     let status = Status::from(v1::StatusResponse::default());
     assert!(status.text().ends_with("data plane   not started"), "{}", status.text());
+    assert!(!status.text().contains("cluster version"), "a node of an earlier version says none");
     let alarms = vec!["the disk is full".to_owned()];
     let status = Status::from(v1::StatusResponse { alarms, ..Default::default() });
     assert!(status.text().ends_with("\nalarm        the disk is full"), "{}", status.text());
