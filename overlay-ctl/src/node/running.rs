@@ -25,9 +25,7 @@ use crate::{
         consensus::{Consensus, FatalError, LogStore, PeerQueues},
         controller::Controller,
         peers::{Admission, Directory, carry_raft_messages},
-        voter::{
-            VoterParts, follow_the_rows, raise_the_version, watch_the_disk, watch_the_nodes,
-        },
+        voter::{VoterParts, follow_the_rows, raise_the_version, watch_the_disk, watch_the_nodes},
         watch,
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},

@@ -272,7 +272,12 @@ fn a_node_that_does_not_speak_the_version_of_the_cluster() {
         }
         let refused = api.cluster.join(join(2, 1)).await;
         assert_refused(refused, Code::InvalidArgument, &["newest_version"]);
-        assert!(api.nodes.inspect(InspectNodeRequest { name: "h2".to_owned() }).await.is_err());
+        assert!(
+            api.nodes
+                .inspect(InspectNodeRequest { name: "h2".to_owned(), stale: false })
+                .await
+                .is_err()
+        );
         api.cluster.join(join(oldest, newest)).await.unwrap();
     });
 }

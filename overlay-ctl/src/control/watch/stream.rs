@@ -41,7 +41,8 @@ pub async fn serve_agent(
         Some(Err(status)) => return Err(status),
         _ => return Err(Status::invalid_argument("a watch begins with a hello")),
     };
-    let WatchHello { node_id, epoch, cursor, networks, listen, oldest_version, newest_version } = hello;
+    let WatchHello { node_id, epoch, cursor, networks, listen, oldest_version, newest_version } =
+        hello;
     let speaks = Speaks::from_wire(oldest_version, newest_version)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
