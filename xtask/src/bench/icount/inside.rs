@@ -58,7 +58,7 @@ pub(super) fn measure() -> Result<Figures> {
 }
 
 /// Nanoseconds of a message in one direction, which are instructions, for each batch.
-fn ping_pong(contestant: &Contestant, protocol: Protocol) -> Result<Samples> {
+pub(super) fn ping_pong(contestant: &Contestant, protocol: Protocol) -> Result<Samples> {
     let xtask = env::current_exe()?;
     let xtask = xtask.to_str().context("the path of xtask is not UTF-8")?;
     let name = protocol.name();

@@ -6,13 +6,15 @@
 //! that a change of the hot path must pass, not a measure of speed.
 
 mod figures;
+mod host;
 mod inside;
 
-use std::{env, path::PathBuf, process::Command, time::Duration};
+use std::{env, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use serde::{Serialize, de::DeserializeOwned};
 
-use self::figures::Figures;
+use self::{figures::Figures, host::HostFigures};
 use super::Report;
 use crate::{
     build,
@@ -33,6 +35,9 @@ pub(crate) struct Options {
     /// Accept the figures: write them to the repository
     #[arg(long)]
     accept: bool,
+    /// Count, instead, what rules of several kinds cost the hosts' own messages; compared with nothing
+    #[arg(long, conflicts_with = "accept")]
+    host: bool,
     /// Measure in the guest
     #[arg(long, hide = true)]
     inside: bool,
@@ -41,14 +46,19 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if options.inside {
-        let line = serde_json::to_string(&inside::measure()?)?;
-        println!("{FIGURES}{line}");
-        return Ok(());
+    match (options.inside, options.host) {
+        (true, true) => return hand_over(&HostFigures::measure()?),
+        (true, false) => return hand_over(&inside::measure()?),
+        (false, _) => setup::ensure(Purpose::Boot)?,
     }
-    setup::ensure(Purpose::Boot)?;
-    let binary = build::binary()?;
-    let figures = measure(binary)?;
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["bench", "icount", "--inside"]);
+    if options.host {
+        let figures: HostFigures = measure(command.arg("--host"))?;
+        figures.print();
+        return options.report.write(&figures);
+    }
+    let figures: Figures = measure(command.env("OVERLAY_BIN", build::binary()?))?;
     figures.print();
     options.report.write(&figures)?;
     if options.accept {
@@ -57,8 +67,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     figures.gate()
 }
 
-/// Boots a guest and measures in it.
-fn measure(binary: PathBuf) -> Result<Figures> {
+/// Prints the figures for the host to read.
+fn hand_over(figures: &impl Serialize) -> Result<()> {
+    println!("{FIGURES}{}", serde_json::to_string(figures)?);
+    Ok(())
+}
+
+/// Boots a guest and runs the command in it, which hands over its figures.
+fn measure<F: DeserializeOwned>(command: &mut Command) -> Result<F> {
     let kernel = vm::newest(SERIES, Flavour::Cloud)?;
     println!("icount: under {}, one instruction a nanosecond", kernel.release);
     let machine = Machine {
@@ -68,16 +84,13 @@ fn measure(binary: PathBuf) -> Result<Figures> {
         clock: Clock::Instructions,
         link: None,
     };
-    let mut command = Command::new(env::current_exe()?);
     command
-        .args(["bench", "icount", "--inside"])
         .current_dir(root())
-        .env("OVERLAY_BIN", binary)
         .env("CARGO_TARGET_DIR", target_dir())
         // The clock of an idle guest runs ahead while the host reads a file for it, so that waits need more time.
         .env("OVERLAY_PATIENCE", "10");
     let mut figures = None;
-    let code = machine.run(&command, LIMIT, |line| match line.strip_prefix(FIGURES) {
+    let code = machine.run(command, LIMIT, |line| match line.strip_prefix(FIGURES) {
         Some(json) => figures = Some(serde_json::from_str(json)),
         None => println!("  {line}"),
     })?;
