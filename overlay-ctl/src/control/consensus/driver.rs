@@ -100,8 +100,12 @@ impl<S: StateMachine> Consensus<S> {
                         // This ends the wait of the callers.
                         drop(stops);
                     }
-                    // Before the log is closed: closing writes to the disk, which has just failed.
-                    Err(error) => (guard.0)(error),
+                    // The error is told before the log is closed: closing writes to the disk, which may just have failed.
+                    // The log is closed before the requests' end, by which `shutdown` knows that it is.
+                    Err(error) => {
+                        (guard.0)(error);
+                        drop(core);
+                    }
                 }
             })
             .map_err(FatalError::Thread)?;
