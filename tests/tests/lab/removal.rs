@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{Host, MachineState, Requirement, eventually, netns_files, overlay_binary, rows};
 use serde_json::Value;
 
-use crate::support::{NETWORK, NODES, attach, create_network, pair, refused_with, scenario, vni};
+use crate::support::{
+    CATCH_UP, NETWORK, NODES, attach, create_network, follows, pair, refused_with, scenario, vni,
+};
 
 const FOREIGN: &[Requirement] = &[
     Requirement::Root,
@@ -186,6 +188,7 @@ fn reset_leaves_a_host_as_it_was() {
         h1.overlay(&["endpoint", "rm", "web2"])?;
         h1.overlay(&["node", "rm", "h2"])?;
         h2.start_node(&["--join", &h1.listen()])?;
+        follows(h2, h1, CATCH_UP)?;
         let web3 = attach(lab, h2, "web3", &[])?;
         web1.netns.reaches(web3.address)?;
         refused_with(&h2.overlay_fails(&["node", "leave"])?, "web3")?;
