@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LAST_ATTEMPT: Duration = Duration::from_millis(1200);
 
 enum Place {
-    Here(Leader),
+    Here(Box<Leader>),
     There(Vec<Peer>),
 }
 
@@ -85,7 +85,7 @@ impl Controller {
         };
         let status = voter.consensus.status().borrow().clone();
         if status.role == Role::Leader {
-            return Place::Here(self.parts(voter, None));
+            return Place::Here(Box::new(self.parts(voter, None)));
         }
         let leader = status.leader.filter(|leader| *leader != self.id);
         Place::There(leader.and_then(|leader| self.directory.peer(leader)).into_iter().collect())
@@ -106,7 +106,7 @@ impl Controller {
         loop {
             match self.place() {
                 Place::Here(leader) => {
-                    let attempt = verb.clone().carry_out(leader);
+                    let attempt = verb.clone().carry_out(*leader);
                     let until = search.deadline + V::WAITS + LAST_ATTEMPT;
                     match timeout_at(until, attempt).await {
                         Ok(Ok(answer)) => return Ok(answer),
