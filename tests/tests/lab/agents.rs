@@ -114,6 +114,7 @@ fn every_node_shows_the_version_of_its_cluster_also_after_a_restart() {
         };
         [h1, h2, h3, h4].into_iter().try_for_each(|host| shows(host))?;
         for host in [h2, h4] {
+            host.stop()?;
             host.restart()?;
             shows(host)?;
             let refused = "the cluster does not take this node's registration";
