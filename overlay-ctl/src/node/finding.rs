@@ -81,6 +81,30 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        control::peers::Peer,
+        node::fake_voter::{at, serve},
+        proto::v1::{JoinResponse, StatusResponse},
+    };
+    use uuid::Uuid;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_node_to_join_says_who_it_is_if_it_is_of_the_cluster() {
+        let ours = Uuid::new_v4();
+        let directory = Directory::new(ours, [Peer { id: 1, listen: at(1), voter: true }]);
+        let status = StatusResponse { node_id: 1, ..StatusResponse::default() };
+        let answer = JoinResponse::default;
+        let stranger = serve(Uuid::new_v4(), (&directory, at(11)), status.clone(), answer());
+        ask(&directory, at(11)).await;
+        assert_eq!(directory.places(1), [at(1)]);
+
+        let node = serve(ours, (&directory, at(11)), status, answer());
+        ask(&directory, at(11)).await;
+        assert_eq!(directory.places(1), [at(11), at(1)]);
+        let asked = timeout(ANSWER, directory.asked_to_register()).await;
+        asked.expect("it registers there at once");
+        drop((stranger, node));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_said_once_a_minute_that_nobody_is_found() {

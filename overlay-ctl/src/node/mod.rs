@@ -11,6 +11,8 @@ mod cluster;
 mod dataplane;
 mod ending;
 mod error;
+#[cfg(test)]
+mod fake_voter;
 mod finding;
 mod folders;
 mod gate;

@@ -185,47 +185,14 @@ async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>)
 mod tests {
     use super::*;
     use crate::{
-        control::peers::{Admission, Peer},
-        proto::v1::{
-            self, StatusRequest, StatusResponse,
-            cluster_server::{Cluster, ClusterServer},
-        },
+        control::peers::Peer,
+        node::fake_voter::{at, serve},
+        proto::v1::{self, StatusResponse},
     };
-    use hyper_util::rt::TokioIo;
-    use std::io;
-    use tokio::{io::DuplexStream, sync::mpsc, time::timeout};
-    use tokio_stream::wrappers::UnboundedReceiverStream;
-    use tonic::{
-        Request, Response, Status,
-        transport::{Endpoint, Server, Uri},
-    };
+    use tokio::time::timeout;
 
     /// Virtual time: what has not happened by then never will.
     const FOR_EVER: Duration = Duration::from_secs(3600);
-
-    /// A voter that takes every registration, and says when each came.
-    struct Voter(mpsc::UnboundedSender<Instant>);
-
-    #[tonic::async_trait]
-    impl Cluster for Voter {
-        async fn status(
-            &self,
-            _: Request<StatusRequest>,
-        ) -> Result<Response<StatusResponse>, Status> {
-            Err(Status::unimplemented("nobody asks"))
-        }
-
-        async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-            let heard = self.0.send(Instant::now());
-            heard.map_err(|error| Status::unavailable(error.to_string()))?;
-            let peers = vec![v1::Node { id: 2, listen: at(22).to_string(), ..v1::Node::default() }];
-            Ok(Response::new(JoinResponse { epoch: 9, peers, ..JoinResponse::default() }))
-        }
-    }
-
-    fn at(last: u8) -> SocketAddr {
-        ([10, 0, 0, last], 7400).into()
-    }
 
     fn addresses(last: u8) -> Addresses {
         Addresses {
@@ -237,30 +204,14 @@ mod tests {
         }
     }
 
-    /// A directory that knows the voter, with a connection to it.
-    fn directory(cluster: Uuid, voter: Voter) -> Directory {
-        let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
-        let connector = tower::service_fn(move |_: Uri| {
-            let (client, server) = tokio::io::duplex(1 << 16);
-            let sent = connections.send(Ok(server));
-            async move { sent.map(|()| TokioIo::new(client)).map_err(io::Error::other) }
-        });
-        let server = Server::builder()
-            .layer(Admission::new(cluster))
-            .add_service(ClusterServer::new(voter))
-            .serve_with_incoming(UnboundedReceiverStream::new(incoming));
-        tokio::spawn(server);
-        let directory = Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true }]);
-        let channel = Endpoint::from_static("http://voter").connect_with_connector_lazy(connector);
-        directory.put_channel(at(1), channel);
-        directory
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_node_registers_at_once_if_it_is_asked_to_or_has_another_address() {
-        let (joins, mut joined) = mpsc::unbounded_channel();
         let cluster = Uuid::new_v4();
-        let directory = directory(cluster, Voter(joins));
+        let directory = Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true }]);
+        let peers = vec![v1::Node { id: 2, listen: at(22).to_string(), ..v1::Node::default() }];
+        let answer = JoinResponse { epoch: 9, peers, ..JoinResponse::default() };
+        let voter = (&directory, at(1));
+        let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
         let member = Member { cluster, id: 4, voter: false, epoch: 1 };
         let registration = Registration {
             name: "h4".parse().unwrap(),

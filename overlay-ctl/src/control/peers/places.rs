@@ -197,10 +197,9 @@ impl Places {
 
     /// Whether other places of the node than its row's are known.
     fn is_elsewhere(&self, row: &Peer) -> bool {
-        let is_at_row = |place: &SocketAddr| *place == row.listen;
         self.kept.contains_key(&row.id)
             || self.taught.contains_key(&row.id)
-            || !self.reached.get(&row.id).is_none_or(is_at_row)
+            || self.reached.get(&row.id).is_some_and(|place| *place != row.listen)
     }
 
     /// Whether the node votes, or is to. A node that has no row yet is one that a voter told of: see `told`.

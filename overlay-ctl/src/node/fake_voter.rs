@@ -1,0 +1,65 @@
+//! A voter of the tests, behind a connection in memory: it says who it is, and takes every registration.
+
+use crate::{
+    control::peers::{Admission, Directory},
+    proto::v1::{
+        JoinRequest, JoinResponse, StatusRequest, StatusResponse,
+        cluster_server::{Cluster, ClusterServer},
+    },
+};
+use hyper_util::rt::TokioIo;
+use std::{io, net::SocketAddr};
+use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{
+    Request, Response, Status,
+    transport::{Endpoint, Server, Uri},
+};
+use uuid::Uuid;
+
+pub(super) fn at(last: u8) -> SocketAddr {
+    ([10, 0, 0, last], 7400).into()
+}
+
+struct Voter {
+    status: StatusResponse,
+    answer: JoinResponse,
+    joined: mpsc::UnboundedSender<Instant>,
+}
+
+#[tonic::async_trait]
+impl Cluster for Voter {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(self.status.clone()))
+    }
+
+    async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let heard = self.joined.send(Instant::now());
+        heard.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(self.answer.clone()))
+    }
+}
+
+/// Serves a voter of `cluster` behind the directory's connection to `place`. Returns when it was asked to take a node in.
+pub(super) fn serve(
+    cluster: Uuid,
+    (directory, place): (&Directory, SocketAddr),
+    status: StatusResponse,
+    answer: JoinResponse,
+) -> mpsc::UnboundedReceiver<Instant> {
+    let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let sent = connections.send(Ok(server));
+        async move { sent.map(|()| TokioIo::new(client)).map_err(io::Error::other) }
+    });
+    let (joined, joins) = mpsc::unbounded_channel();
+    let server = Server::builder()
+        .layer(Admission::new(cluster))
+        .add_service(ClusterServer::new(Voter { status, answer, joined }))
+        .serve_with_incoming(UnboundedReceiverStream::new(incoming));
+    tokio::spawn(server);
+    let channel = Endpoint::from_static("http://voter").connect_with_connector_lazy(connector);
+    directory.put_channel(place, channel);
+    joins
+}
