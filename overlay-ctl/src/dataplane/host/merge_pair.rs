@@ -18,11 +18,13 @@ enum Step {
     Remove,
 }
 
-/// The step among these devices of the host. `known` is the pair that the node uses.
-fn step(is_wanted: bool, links: &LinkList, known: Option<&MergePair>) -> Step {
+/// The step among these devices of the host. `known` is the pair that the node uses. What failed is tried again only
+/// where `may_try`.
+fn step(is_wanted: bool, may_try: bool, links: &LinkList, known: Option<&MergePair>) -> Step {
     match (is_wanted, links.merge_pair()) {
         (true, Some(stands)) if Some(&stands) == known => Step::Nothing,
-        (true, _) => Step::Make,
+        (true, _) if may_try => Step::Make,
+        (true, _) => Step::Nothing,
         // A node that was killed may have left it, whole or in part.
         (false, _) if known.is_some() || links.has_merge_pair() => Step::Remove,
         (false, _) => Step::Nothing,
@@ -36,6 +38,9 @@ pub(super) struct MergePairKeeper {
     pair: Option<MergePair>,
     /// Why there is none although there should be, in words.
     trouble: Option<String>,
+    /// There was a look since the last attempt. An attempt that fails half-way makes events of the overlay's own devices,
+    /// and each would lead to a pass with the next attempt.
+    was_looked_at: bool,
 }
 
 impl MergePairKeeper {
@@ -48,7 +53,8 @@ impl MergePairKeeper {
         uplinks: &[Uplink],
     ) -> Option<Uplink> {
         let is_wanted = uplinks.iter().any(|uplink| uplink.is_veth);
-        match step(is_wanted, links, self.pair.as_ref()) {
+        let may_try = self.trouble.is_none() || std::mem::take(&mut self.was_looked_at);
+        match step(is_wanted, may_try, links, self.pair.as_ref()) {
             Step::Remove => self.remove(datapath, netlink).await,
             Step::Make => self.make(datapath, netlink, links).await,
             Step::Nothing => {}
@@ -63,6 +69,7 @@ impl MergePairKeeper {
         netlink: &Netlink,
         links: &LinkList,
     ) {
+        self.was_looked_at = true;
         // One that was touched is made anew by the next pass, which attaches the program, too.
         if self.pair.is_some() && links.merge_pair() == self.pair {
             self.make(datapath, netlink, links).await;
@@ -142,25 +149,26 @@ mod tests {
 
     #[test]
     fn the_pair_stands_while_an_uplink_is_a_veth() {
-        let (none, whole, half) = (LinkList::default(), LinkList::of_merge_pair(7, 8), {
-            LinkList::of_merge_pair(7, 8).without_the_second()
-        });
+        let (none, whole) = (LinkList::default(), LinkList::of_merge_pair(7, 8));
+        let half = whole.clone().without_the_second();
         let known = whole.merge_pair().unwrap();
         let other = LinkList::of_merge_pair(9, 10).merge_pair().unwrap();
-        for (is_wanted, links, known, expected) in [
-            (true, &none, None, Step::Make),
-            (true, &whole, None, Step::Make),
-            (true, &whole, Some(&known), Step::Nothing),
-            (true, &whole, Some(&other), Step::Make),
-            (true, &half, Some(&known), Step::Make),
-            (true, &none, Some(&known), Step::Make),
-            (false, &none, None, Step::Nothing),
-            (false, &whole, None, Step::Remove),
-            (false, &half, None, Step::Remove),
-            (false, &whole, Some(&known), Step::Remove),
-            (false, &none, Some(&known), Step::Remove),
+        for (is_wanted, may_try, links, known, expected) in [
+            (true, true, &none, None, Step::Make),
+            (true, false, &none, None, Step::Nothing),
+            (true, true, &whole, None, Step::Make),
+            (true, true, &whole, Some(&known), Step::Nothing),
+            (true, true, &whole, Some(&other), Step::Make),
+            (true, true, &half, Some(&known), Step::Make),
+            (true, true, &none, Some(&known), Step::Make),
+            (false, true, &none, None, Step::Nothing),
+            (false, true, &whole, None, Step::Remove),
+            (false, true, &half, None, Step::Remove),
+            (false, true, &whole, Some(&known), Step::Remove),
+            (false, false, &none, Some(&known), Step::Remove),
         ] {
-            assert_eq!(step(is_wanted, links, known), expected, "{is_wanted} {links:?} {known:?}");
+            let step = step(is_wanted, may_try, links, known);
+            assert_eq!(step, expected, "{is_wanted} {may_try} {links:?} {known:?}");
         }
     }
 }
