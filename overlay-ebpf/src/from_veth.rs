@@ -60,7 +60,7 @@ pub fn merge(ctx: &TcContext) -> Option<i32> {
 #[inline(always)]
 fn vxlan_to_us(ctx: &TcContext, config: &Config) -> Option<([u8; 4], u16)> {
     // Of other traffic no more is pulled than by `from_underlay`.
-    let OuterUdp { eth, ip, udp } = pulled(ctx, 0).ok()?;
+    let OuterUdp { eth, ip, udp } = pulled::<OuterUdp>(ctx, 0).ok()?;
     let is_plain = eth.ethertype() == ETH_P_IP
         && ip.protocol == IPPROTO_UDP
         && udp.destination() == config.vxlan_port

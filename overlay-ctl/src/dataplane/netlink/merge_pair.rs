@@ -40,6 +40,19 @@ pub struct MergePair {
     pub receives: Uplink,
 }
 
+impl MergePair {
+    /// The pair of the ends with these indexes. What comes in by the second is merged already, so it counts as no veth.
+    fn new(sends: u32, receives: u32) -> Self {
+        let receives = Uplink {
+            ifindex: receives,
+            name: MERGE_IN.to_owned(),
+            link_layer: LinkLayer::Ethernet,
+            is_veth: false,
+        };
+        Self { sends, receives }
+    }
+}
+
 impl LinkList {
     /// The pair, if it stands among these devices as it was made, and is up. What it merges is not looked at.
     #[must_use]
@@ -139,8 +152,7 @@ impl Netlink {
             link::set_alias(&self.handle, link.index, alias).await?;
         }
         let [receives, sends] = indexes;
-        let receives = Uplink { ifindex: receives, name: MERGE_IN.to_owned(), ..Uplink::default() };
-        let pair = MergePair { sends, receives };
+        let pair = MergePair::new(sends, receives);
         // While it is down, so that not one packet goes by without it.
         switch_offloads(&pair).await?;
         link::set_up(&self.handle, pair.receives.ifindex).await?;
@@ -171,15 +183,7 @@ fn pair(sends: &Link, receives: &Link) -> Option<MergePair> {
     let is_pair = is_end(sends, MERGE_OUT_ALIAS, receives)
         && is_end(receives, MERGE_IN_ALIAS, sends)
         && receives.mac == MERGE_MAC;
-    is_pair.then(|| MergePair {
-        sends: sends.index,
-        receives: Uplink {
-            ifindex: receives.index,
-            name: receives.name.clone(),
-            link_layer: LinkLayer::Ethernet,
-            is_veth: false,
-        },
-    })
+    is_pair.then(|| MergePair::new(sends.index, receives.index))
 }
 
 /// What both ends have.
