@@ -24,8 +24,12 @@ fn a_voter_alone_refuses_writes_until_there_is_room() {
         let more = CreateNetworkRequest { name: "more".to_owned(), ..Default::default() };
         let refused = api.networks.create(more.clone()).await;
         assert_refused(refused, Code::ResourceExhausted, &["state folder", "is full", "make room"]);
-        let status = api.status().await;
-        assert!(matches!(&status.alarms[..], [alarm] if alarm.contains("is full")), "{status:?}");
+        // The caller is answered before the alarm is shown.
+        eventually("there is an alarm", async || {
+            let alarms = api.status().await.alarms;
+            matches!(&alarms[..], [alarm] if alarm.contains("is full")).then_some(())
+        })
+        .await;
         disk.free().unwrap();
         eventually("the alarm is over", async || {
             api.status().await.alarms.is_empty().then_some(())

@@ -89,6 +89,8 @@ pub struct Core<S: StateMachine> {
     free: room::Free,
     /// Bytes of the entries that were applied since the last snapshot.
     unsnapshotted: u64,
+    /// The [`StateMachine::snapshot_version`] of the stored snapshot.
+    snapshot_version: u32,
     /// Whether a majority takes no entries, while this node leads.
     stall: stall::Stall,
     /// Which members are silent, while this node leads.
@@ -154,6 +156,7 @@ impl<S: StateMachine> Core<S> {
         let node = RawNode::new(&engine, store, &logger())?;
         let reads = Reads::new(id, config.start, config.read_ticks, config.heartbeat_ticks as u64);
         let measures = Measures::new(Arc::clone(&config.clock));
+        let snapshot_version = machine.snapshot_version();
         let mut core = Self {
             config,
             node,
@@ -171,6 +174,7 @@ impl<S: StateMachine> Core<S> {
             doubted: BTreeMap::new(),
             free: room::Free::default(),
             unsnapshotted: 0,
+            snapshot_version,
             stall: stall::Stall::default(),
             silence: silence::Silence::default(),
             disk: DiskTimes::default(),
@@ -298,7 +302,8 @@ impl<S: StateMachine> Core<S> {
         }
         self.room_is_stale();
         let meta = self.store().snapshot_metadata();
-        if self.applied >= meta.index + self.config.snapshot_every {
+        let is_newer = self.machine.snapshot_version() > self.snapshot_version;
+        if is_newer || self.applied >= meta.index + self.config.snapshot_every {
             self.make_snapshot()?;
         }
         self.look_at_commits();

@@ -89,24 +89,18 @@ impl<S: StateMachine> Consensus<S> {
             .name("consensus".into())
             .spawn(move || {
                 let guard = PanicGuard(on_fatal);
-                match run(
-                    &mut core,
-                    &Incoming { requests: incoming, measures: taken },
-                    &mut transport,
-                    tick,
-                ) {
-                    Ok(stops) => {
-                        drop(core);
-                        // This ends the wait of the callers.
-                        drop(stops);
-                    }
+                let incoming = Incoming { requests: incoming, measures: taken };
+                // Those who wait for the end, which they know by the end of these and of the requests.
+                let mut stops = Vec::new();
+                match run(&mut core, &incoming, &mut transport, tick, &mut stops) {
+                    Ok(()) => drop(core),
                     // The error is told before the log is closed: closing writes to the disk, which may just have failed.
-                    // The log is closed before the requests' end, by which `shutdown` knows that it is.
                     Err(error) => {
                         (guard.0)(error);
                         drop(core);
                     }
                 }
+                drop(stops);
             })
             .map_err(FatalError::Thread)?;
         Ok(Self {
@@ -292,14 +286,14 @@ impl Seldom {
     }
 }
 
-/// Runs until the node is told to stop. Answers those who wait for the end.
+/// Runs until the node is told to stop. `stops` takes those who wait for the end.
 fn run<S: StateMachine>(
     core: &mut Core<S>,
     incoming: &Incoming<S::Outcome>,
     transport: &mut dyn Transport,
     tick: Duration,
-) -> Result<Vec<oneshot::Sender<()>>, FatalError> {
-    let mut stops = Vec::new();
+    stops: &mut Vec<oneshot::Sender<()>>,
+) -> Result<(), FatalError> {
     let (mut bad, mut full) = (Seldom::default(), Seldom::default());
     let mut refused = 0;
     let mut next_tick = Instant::now() + tick;
@@ -308,7 +302,7 @@ fn run<S: StateMachine>(
         let mut request = match incoming.wait(patience) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Ok(stops),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         let mut taken = 0;
         while let Some(next) = request.take() {
@@ -342,7 +336,7 @@ fn run<S: StateMachine>(
         core.pump(transport)?;
         if !stops.is_empty() {
             if core.may_stop() {
-                return Ok(stops);
+                return Ok(());
             }
             // The message that asks another voter to lead.
             core.pump(transport)?;

@@ -35,13 +35,15 @@ pub struct DiskTimes {
     /// The number of writes since the node started.
     pub writes: u64,
     /// The average of their durations. A write counts for a quarter, and all before it for the rest, so that a few writes
-    /// show that the disk has become slow, or fast again. Zero before the first write.
+    /// show that the disk has become slow, or fast again. Each counts as one second at most, so that a single one does not
+    /// make a disk slow. Zero before the first write.
     pub average: Duration,
 }
 
 impl DiskTimes {
     /// Notes a write.
     pub(super) fn note(&mut self, took: Duration) {
+        let took = took.min(Duration::from_secs(1));
         self.average = match self.writes {
             0 => took,
             _ => (self.average * 3 + took) / 4,

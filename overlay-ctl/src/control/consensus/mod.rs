@@ -78,6 +78,12 @@ pub trait StateMachine: Send + 'static {
     /// Encodes the whole state, in a form that any later version can [`Self::read_snapshot`].
     fn snapshot(&self) -> Vec<u8>;
 
+    /// The least version that can [`Self::read_snapshot`] what [`Self::snapshot`] makes now. When it rises, a snapshot is
+    /// stored at once, so that an earlier version does not start from the one before.
+    fn snapshot_version(&self) -> u32 {
+        0
+    }
+
     /// Decodes a snapshot. The state does not change yet.
     ///
     /// # Errors

@@ -98,6 +98,9 @@ impl Verb for Register {
             // A repeated registration changes nothing, so that nothing is logged for it.
             Ok(Decision::Nothing(Applied::Node(node))) => node,
             _ => {
+                if let Some(id) = returning {
+                    check.directory.heard_from(id, listen);
+                }
                 // A node that is down, or has said so, may have lost its address to this one.
                 let has_it = |id| {
                     voter.table.programmed(id).is_some() && !check.directory.has_left(id, listen)

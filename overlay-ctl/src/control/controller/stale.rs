@@ -7,11 +7,7 @@ use super::{
     verb::{Travels as _, Verb, decode, pack},
 };
 use crate::{
-    control::{
-        peers::CallError,
-        state::{Refusal, State},
-        voter::VoterParts,
-    },
+    control::{peers::CallError, state::Refusal, voter::VoterParts},
     model::Revision,
 };
 use tokio::time::{Instant, timeout};
@@ -72,7 +68,11 @@ impl Controller {
         }
         verb.check().map_err(Refusal::from)?;
         let state = voter.state.copy();
-        let as_of = Some(State::revision(&state));
+        if state.revision() == 0 {
+            // It has just joined, and 0 is also what a leader's answer says.
+            return Err(ControllerError::NoVoter { why: "it has no state yet".to_owned() });
+        }
+        let as_of = Some(state.revision());
         match verb.carry_out(self.parts(voter, Some(state))).await {
             Ok(answer) => Ok(Read { answer, as_of }),
             Err(Attempt::Failed(error)) => Err(error),

@@ -111,7 +111,7 @@ impl Directory {
     /// Notes that the node `id` itself said where it listens, or answered there.
     pub fn heard_from(&self, id: NodeId, listen: SocketAddr) {
         if self.change(|places| places.teach(id, listen, Source::Itself)) {
-            tracing::info!(node = id, %listen, "a node listens elsewhere than its row says");
+            tracing::info!(node = id, %listen, "a node says where it listens");
         }
     }
 

@@ -107,7 +107,15 @@ impl Places {
         let is_own = self.own.is_some_and(|(own, _)| own == id);
         let is_of_the_row = self.rows.get(&id).is_some_and(|row| row.listen == listen);
         let is_none = listen.ip().is_unspecified() || listen.ip().is_multicast();
-        if is_own || is_of_the_row || is_none || listen.port() == 0 {
+        if is_own || is_none || listen.port() == 0 {
+            return false;
+        }
+        if is_of_the_row {
+            // Where it says so itself, it has come back there.
+            return source == Source::Itself && self.taught.remove(&id).is_some();
+        }
+        // See `settle`.
+        if self.confirmed && !self.rows.contains_key(&id) {
             return false;
         }
         if !self.taught.contains_key(&id) && self.taught.len() >= TAUGHT_MAX {

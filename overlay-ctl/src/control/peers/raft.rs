@@ -88,6 +88,7 @@ async fn carry<S: StateMachine>(
             };
             let again =
                 || tracing::info!(peer, listen = %place, "Raft's messages go to the peer again");
+            let open = Open { peer, place, directory: &directory };
             let ended = outage.follow(carried, again).await;
             if let Some(status) = ended {
                 let (code, why) = (status.code(), status.message());
@@ -97,13 +98,34 @@ async fn carry<S: StateMachine>(
                     tracing::debug!(peer, listen = %place, ?code, why, "raft stream ended");
                 }
             }
-            if directory.lost(peer, place) {
+            if open.end() {
                 turn.was_right();
             }
             queues.disconnect(peer);
         }
         consensus.report_unreachable(peer);
         tokio::time::sleep(REOPEN).await;
+    }
+}
+
+/// A stream that is open or is being opened. Its end is noted also where the peer is no member any more, and the task is
+/// ended in the middle.
+struct Open<'a> {
+    peer: NodeId,
+    place: SocketAddr,
+    directory: &'a Directory,
+}
+
+impl Open<'_> {
+    /// Notes the end. Returns true if the stream stood.
+    fn end(&self) -> bool {
+        self.directory.lost(self.peer, self.place)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

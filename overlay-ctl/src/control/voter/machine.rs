@@ -84,6 +84,10 @@ impl StateMachine for Machine {
         self.state.read().unwrap_or_else(PoisonError::into_inner).snapshot()
     }
 
+    fn snapshot_version(&self) -> u32 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).version().number()
+    }
+
     fn read_snapshot(snapshot: &[u8]) -> Result<State, RestoreError> {
         State::from_snapshot(snapshot).map_err(|error| match error {
             SnapshotError::Newer(_) | SnapshotError::Version(_) => {

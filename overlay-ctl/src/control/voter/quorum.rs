@@ -28,11 +28,16 @@ impl Quorum {
         loop {
             let asked = Instant::now();
             match consensus.read_index().await {
-                Ok(_) => self.proved_at(asked),
+                Ok(_) => {
+                    self.proved_at(asked);
+                    sleep(EVERY).await;
+                }
                 Err(ProposeError::Stopped) => return,
-                Err(error) => tracing::debug!(%error, "no proof of a quorum"),
+                Err(error) => {
+                    tracing::debug!(%error, "no proof of a quorum");
+                    sleep(EVERY / 10).await;
+                }
             }
-            sleep(EVERY).await;
         }
     }
 

@@ -364,6 +364,7 @@ mod tests {
             }
         };
         timeout(BOUND, raised).await.expect("it is raised");
+        let raised_at = voter.state.read(State::revision);
         let network = Command::CreateNetwork {
             name: "later".parse().unwrap(),
             pool: None,
@@ -374,6 +375,11 @@ mod tests {
         let held = rows(&voter);
         assert_eq!((&held.0[..before.0.len()], held.1), (&before.0[..], before.1));
         let state = voter.state.copy();
+        let snapshot = voter.consensus.status().borrow().snapshot;
+        assert!(
+            snapshot >= raised_at,
+            "an earlier program would start from that of revision {snapshot}"
+        );
         voter.consensus.shutdown().await;
         timeout(BOUND, duty).await.expect("it ends with consensus").unwrap();
 

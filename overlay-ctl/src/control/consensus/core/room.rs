@@ -156,6 +156,7 @@ impl<S: StateMachine> Core<S> {
         self.room_is_stale();
         self.measures.note_snapshot();
         self.unsnapshotted = 0;
+        self.snapshot_version = self.machine.snapshot_version();
         if self.free.snapshot.take().is_some() | self.free.received.take().is_some() {
             tracing::info!("there was room for a snapshot");
         }

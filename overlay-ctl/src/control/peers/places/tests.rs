@@ -65,6 +65,19 @@ fn what_says_nothing_new_or_nothing_possible_is_not_kept() {
 }
 
 #[test]
+fn a_node_that_comes_back_to_its_row_s_place_is_nowhere_else() {
+    let mut places = renumbered();
+    places.teach(2, at(2, 5), Source::Itself);
+    assert!(places.has_left(2, at(2, 1)));
+    assert!(!places.teach(2, at(2, 1), Source::Another), "others may say what was so before");
+    assert!(places.has_left(2, at(2, 1)));
+    assert!(places.teach(2, at(2, 1), Source::Itself));
+    assert!(!places.has_left(2, at(2, 1)));
+    assert_eq!(places.of(2), [at(2, 1)]);
+    assert!(!places.teach(2, at(2, 1), Source::Itself), "nothing new");
+}
+
+#[test]
 fn it_is_bounded() {
     let mut places = renumbered();
     for number in 2..=20 {
@@ -98,6 +111,7 @@ fn the_rows_win_when_a_quorum_is_reached_at_their_addresses() {
     places.replace([peer(1, 2), peer(2, 1), peer(3, 2)]);
     assert!(places.is_confirmed());
     assert_eq!(places.of(9), [], "it has no row");
+    assert!(!places.teach(9, at(9, 1), Source::Itself), "nor gets a place now");
     assert_eq!(places.of(3), [at(3, 2)], "its row has caught up");
     assert_eq!(places.told(), [(1, at(1, 2))]);
     assert!(places.lost(2, at(2, 9)));
