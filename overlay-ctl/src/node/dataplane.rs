@@ -9,6 +9,7 @@ use super::{
     gate::Gate,
     named::Tasks,
     retry::until_done,
+    run_file::RunFile,
     serve::{PinFolder, lock_folder},
     tasks::{nudges, reconcile},
 };
@@ -32,11 +33,14 @@ use crate::{
     model::{EndpointId, NodeId, NodeName, Subnet, Vtep},
 };
 use futures::future::BoxFuture;
-use overlay_common::{Config, Limit, TOS_ECN, ip16_from_v4, ip16_to_v4};
+use overlay_common::{CONFIG_SHARED, Config, Limit, TOS_ECN, ip16_from_v4, ip16_to_v4};
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::sync::watch::{Receiver, Sender};
 
@@ -65,6 +69,8 @@ pub(super) struct DataPlanePlan<'a> {
     pub(super) check: EndpointCheck,
     /// The folder of the pins, since it was first locked.
     pub(super) pins: Option<PinFolder>,
+    /// Whether it is locked, for those who take away what the node made: before that it may be another node's.
+    pub(super) has_pins: Arc<AtomicBool>,
 }
 
 /// Whom a member's data plane reports to.
@@ -100,13 +106,14 @@ pub(super) struct DataPlane {
 }
 
 impl DataPlanePlan<'_> {
-    /// Locks the folder of the pins, unless it is locked.
+    /// Locks the folder of the pins, unless it is locked, and writes down what this run is started with.
     ///
     /// # Errors
     /// [`StartError::PinsTaken`], or it can't be made.
     pub(super) fn lock_pins(&mut self) -> Result<(), StartError> {
         if self.pins.is_none() {
             self.pins = Some(lock_folder(&self.args.bpffs)?);
+            self.has_pins.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -124,16 +131,14 @@ impl DataPlanePlan<'_> {
         let underlay = netlink.underlay(&self.choice).await?;
         check_mtu(&underlay, args.mtu)?;
         self.lock_pins()?;
+        // Before anything is made, and not before the folder is known to be no other node's.
+        RunFile::note(&args.state_dir, args, &self.name);
         let table = Table::open().await?;
         let is_shared = netlink.shares_vxlan_port(args.vxlan_port).await?;
-        let mut datapath = Datapath::open(self.datapath_config(&underlay))?;
+        let datapath = Datapath::open(self.datapath_config(&underlay, is_shared))?;
         // In this order no packet that comes in reaches the host's own stack at any moment.
         netlink.ensure_barrier().await?;
         let gro_device = netlink.ensure_gro_device(&underlay, args.vxlan_port).await?;
-        if is_shared {
-            // The GRO device shares the socket with it, so it is another VXLAN device's.
-            datapath.share_port()?;
-        }
         let device = (underlay.ifindex, underlay.name.as_str());
         let super_packets =
             SuperPacketPlan::start(&netlink, device, args.big_tcp, &args.state_dir).await?;
@@ -151,18 +156,24 @@ impl DataPlanePlan<'_> {
             let why = format!(
                 "the data plane of node {name} is not up, and is tried again by itself: {why}"
             );
-            reports.status.send_modify(|status| status.error = Some(why.clone()));
+            reports.status.send_modify(|status| {
+                status.error = Some(why.clone());
+                status.lacks_data_plane = true;
+            });
             reports.absence.send_replace(Some(why));
         };
         let attempt = async || self.open().await?.assemble(self, reports).await;
         let plane = until_done(attempt, tell).await;
         if reports.absence.send_replace(None).is_some() {
+            reports.status.send_modify(|status| status.lacks_data_plane = false);
             tracing::info!("the data plane is up");
         }
         plane
     }
 
-    fn datapath_config(&self, underlay: &Underlay) -> DatapathConfig {
+    /// The configuration of the programs. Where the port `is_shared` with another program, what is not of this overlay goes up
+    /// the stack from the first packet on.
+    fn datapath_config(&self, underlay: &Underlay, is_shared: bool) -> DatapathConfig {
         let Self { args, gateway, .. } = self;
         DatapathConfig {
             bpffs: args.bpffs.clone(),
@@ -173,7 +184,7 @@ impl DataPlanePlan<'_> {
                 vxlan_port: args.vxlan_port,
                 ttl: OUTER_TTL,
                 tos_mask: if args.copy_dscp { u8::MAX } else { TOS_ECN },
-                flags: 0,
+                flags: if is_shared { CONFIG_SHARED } else { 0 },
                 sample: 0,
                 storm: Limit::per_second(args.storm_limit),
                 answers: Limit::per_second(ANSWERS),

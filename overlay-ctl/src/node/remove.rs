@@ -52,7 +52,7 @@ impl Removal {
 }
 
 /// Removes everything that the node with these arguments, and its earlier runs, made. Goes on after a failure, and returns
-/// the first.
+/// the first. The folder of its pins is another node's if it does not have it locked.
 ///
 /// # Errors
 /// Something could not be removed.
@@ -60,10 +60,12 @@ pub(super) async fn all(
     netlink: &Netlink,
     args: &NodeRunArgs,
     name: &NodeName,
+    has_pins: bool,
 ) -> Result<(), StartError> {
     let run = RunFile::of(args, name);
     let run = run.map_err(|source| StartError::Pins { path: args.bpffs.clone(), source })?;
-    let Removal { done, remarks, failures } = everything(netlink, &args.state_dir, &run).await;
+    let Removal { done, remarks, failures } =
+        everything(netlink, &args.state_dir, &run, has_pins).await;
     for remark in remarks {
         tracing::warn!("{remark}");
     }
@@ -72,8 +74,13 @@ pub(super) async fn all(
 }
 
 /// Removes everything that a node makes outside its state folder, whose records it reads and uses up. The caller holds the
-/// locks of the network namespace and of the pins of the last run.
-pub(super) async fn everything(netlink: &Netlink, state_dir: &Path, run: &RunFile) -> Removal {
+/// lock of the network namespace and, if it `has_pins`, that of the pins of the last run.
+pub(super) async fn everything(
+    netlink: &Netlink,
+    state_dir: &Path,
+    run: &RunFile,
+    has_pins: bool,
+) -> Removal {
     let mut removal = Removal::default();
     remove_devices(netlink, &mut removal).await;
     let table = Table::open().await;
@@ -123,7 +130,7 @@ pub(super) async fn everything(netlink: &Netlink, state_dir: &Path, run: &RunFil
         listed(&devices).map(|devices| format!("switched offloads of {devices} on again"))
     });
     remove_beside_the_sockets(state_dir, run, &mut removal).await;
-    remove_pins(run, &mut removal);
+    remove_pins(run, has_pins, &mut removal);
     removal
 }
 
@@ -167,6 +174,16 @@ async fn remove_beside_the_sockets(state_dir: &Path, run: &RunFile, removal: &mu
     };
     for places in &run.places {
         let Places { socket, .. } = places;
+        let had_socket = socket.exists();
+        // One that answers is a running node's, which has its namespaces there, or the caller's own, which removes it
+        // itself and has made nothing yet.
+        let dead = serve::remove_dead(socket).await;
+        if matches!(dead, Err(StartError::SocketTaken(_))) {
+            continue;
+        }
+        if dead.is_ok() && had_socket {
+            removal.done.push(format!("removed the socket {}", socket.display()));
+        }
         let held = socket.with_extension("netns");
         let stood = held.exists();
         match places.held_namespaces().remove_all() {
@@ -188,23 +205,18 @@ async fn remove_beside_the_sockets(state_dir: &Path, run: &RunFile, removal: &mu
                     .push(format!("the mark of the log stays in {}: {error}", folder.display()));
             }
         }
-        let stood = socket.exists();
-        // One that answers is a running node's, or the caller's own, which removes it itself.
-        if serve::remove_dead(socket).await.is_ok() && stood {
-            removal.done.push(format!("removed the socket {}", socket.display()));
-        }
     }
 }
 
-fn remove_pins(run: &RunFile, removal: &mut Removal) {
-    let (mut seen, mut last) = (BTreeSet::<&PathBuf>::new(), true);
+fn remove_pins(run: &RunFile, has_pins: bool, removal: &mut Removal) {
+    let (mut seen, mut is_locked) = (BTreeSet::<&PathBuf>::new(), has_pins);
     for Places { bpffs, .. } in &run.places {
-        let is_last = std::mem::take(&mut last);
+        let is_locked = std::mem::take(&mut is_locked);
         if !seen.insert(bpffs) || !bpffs.exists() {
             continue;
         }
         // The folder of an earlier run may be another node's by now.
-        let lock = if is_last { Ok(None) } else { serve::lock_folder(bpffs).map(Some) };
+        let lock = if is_locked { Ok(None) } else { serve::lock_folder(bpffs).map(Some) };
         match lock {
             Ok(_lock) => removal.step(Datapath::remove_all(bpffs), |()| {
                 Some(format!("removed the programs and maps in {}", bpffs.display()))

@@ -45,6 +45,12 @@ pub enum ResetError {
         /// The folder that was given.
         state_dir: PathBuf,
     },
+    /// The node's devices are in another network namespace.
+    #[error("the node of {} ran in another network namespace of this host, where its devices are: reset it there (`ip netns exec`, `nsenter --net`) or, if that namespace is gone, add --force", .state_dir.display())]
+    OtherNamespace {
+        /// The folder that was given.
+        state_dir: PathBuf,
+    },
     /// A path can't be made absolute.
     #[error("can't make {} absolute: give an absolute path", .path.display())]
     Path {
@@ -102,6 +108,9 @@ async fn reset_alone(args: NodeResetArgs) -> Result<Reset, ResetError> {
         Some(run) => run,
         None => assumed(&args, known.record.as_ref())?,
     };
+    if run.is_elsewhere() && !args.force {
+        return Err(ResetError::OtherNamespace { state_dir });
+    }
     let _pins = match run.places.first() {
         Some(Places { bpffs, .. }) if bpffs.exists() => {
             Some(serve::lock_folder(bpffs).map_err(held)?)
@@ -116,7 +125,8 @@ async fn reset_alone(args: NodeResetArgs) -> Result<Reset, ResetError> {
             return Err(ResetError::PortsStand { ports, state_dir });
         }
     }
-    let Removal { done, remarks, failures } = remove::everything(&netlink, &state_dir, &run).await;
+    let Removal { done, remarks, failures } =
+        remove::everything(&netlink, &state_dir, &run, true).await;
     let mut reset = Reset { removed: done, remarks: known.remarks, errors: Vec::new() };
     if !known.is_nodes && !reset.removed.is_empty() {
         let state_dir = state_dir.display();
@@ -230,7 +240,7 @@ fn assumed(args: &NodeResetArgs, record: Option<&Record>) -> Result<RunFile, Res
     };
     let places = Places::new(&args.bpffs, &args.socket, args.vxlan_port)
         .map_err(|source| ResetError::Path { path: args.bpffs.clone(), source })?;
-    Ok(RunFile { name, places: vec![places], made_netns_folder: false })
+    Ok(RunFile { name, places: vec![places], made_netns_folder: false, namespace: None })
 }
 
 /// The options that lead to the places of a run.

@@ -13,7 +13,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf, absolute},
 };
 
@@ -53,6 +54,29 @@ impl Places {
     }
 }
 
+/// The network namespace of a process, in a form that a later process can compare.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Namespace {
+    /// The kernel's id of this boot: after another one, namespaces have other numbers.
+    boot: String,
+    /// Inode of the namespace, on the device of all namespaces.
+    inode: u64,
+}
+
+impl Namespace {
+    /// That of this process.
+    fn own() -> io::Result<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let inode = fs::metadata("/proc/self/ns/net")?.ino();
+        Ok(Self { boot: boot.trim().to_owned(), inode })
+    }
+
+    /// Whether `other` is surely another one.
+    fn differs_from(&self, other: &Self) -> bool {
+        self.boot == other.boot && self.inode != other.inode
+    }
+}
+
 /// The content of `run.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RunFile {
@@ -63,13 +87,22 @@ pub(super) struct RunFile {
     /// There was no `/etc/netns` before the first run.
     #[serde(default)]
     pub(super) made_netns_folder: bool,
+    /// Where the last run made its devices; `None` if that is not known.
+    #[serde(default)]
+    pub(super) namespace: Option<Namespace>,
 }
 
 impl RunFile {
     /// What is known of one run alone.
     pub(super) fn new(name: NodeName, places: Places) -> Self {
         let made_netns_folder = !Path::new(NETNS_FOLDER).exists();
-        Self { name, places: vec![places], made_netns_folder }
+        Self { name, places: vec![places], made_netns_folder, namespace: Namespace::own().ok() }
+    }
+
+    /// Whether the last run was surely in another network namespace than this process.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        let own = Namespace::own().ok();
+        self.namespace.as_ref().zip(own).is_some_and(|(last, own)| last.differs_from(&own))
     }
 
     /// The file of a state folder; `None` if there is none, as in one of an older version.
@@ -112,7 +145,8 @@ impl RunFile {
         let Some(known) = known else { return Self::new(name, places) };
         let earlier = known.places.iter().filter(|earlier| **earlier != places).cloned();
         let places = [places.clone()].into_iter().chain(earlier).take(PLACES_MAX).collect();
-        Self { name, places, made_netns_folder: known.made_netns_folder }
+        let made_netns_folder = known.made_netns_folder;
+        Self { name, places, made_netns_folder, namespace: Namespace::own().ok() }
     }
 }
 
@@ -136,6 +170,21 @@ mod tests {
 
     fn name() -> NodeName {
         "h1".parse().unwrap()
+    }
+
+    #[test]
+    fn a_namespace_of_another_boot_is_not_compared() {
+        let at = |boot: &str, inode| Namespace { boot: boot.to_owned(), inode };
+        for (other, differs) in [(at("a", 1), false), (at("a", 2), true), (at("b", 2), false)] {
+            assert_eq!(at("a", 1).differs_from(&other), differs, "{other:?}");
+        }
+        let places = Places::new(Path::new("/b"), Path::new("/s"), 4789).unwrap();
+        let mut run = RunFile::new(name(), places);
+        assert!(!run.is_elsewhere(), "it is this process' own");
+        run.namespace.as_mut().unwrap().inode += 1;
+        assert!(run.is_elsewhere());
+        run.namespace = None;
+        assert!(!run.is_elsewhere(), "nothing is known");
     }
 
     #[test]

@@ -36,7 +36,7 @@ use std::{
     net::Ipv4Addr,
     path::PathBuf,
     pin::pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::sync::{mpsc, watch as sync_watch};
@@ -174,6 +174,7 @@ impl Parts<'_> {
         let announce = announce(controller, name.clone(), socket.path().to_owned(), status);
         tasks.spawn("announce", announce);
 
+        let has_pins = Arc::clone(&data_plane.has_pins);
         let mut bring_up = pin!(data_plane.until_up(&reports));
         let mut removed = false;
         let outcome = loop {
@@ -206,7 +207,8 @@ impl Parts<'_> {
             // A pass that is under way must not make a port after all ports were removed.
             tasks.end(RECONCILE).await;
             // By a connection of its own: on the other one a list may be under way that the pass asked for.
-            remove::all(&Netlink::open().await?, args, &name).await?;
+            let has_pins = has_pins.load(Ordering::Relaxed);
+            remove::all(&Netlink::open().await?, args, &name, has_pins).await?;
             if let Err(error) = LogStore::remove_mark_beside(run_folder(args), cluster, id) {
                 tracing::warn!(%error, "the mark beside the socket is left");
             }

@@ -14,7 +14,6 @@ use super::{
     folders::{held_namespaces, run_folder},
     registration::Registration,
     remove,
-    run_file::RunFile,
     running::Parts,
     serve,
 };
@@ -29,7 +28,10 @@ use crate::{
     },
     model::{NodeName, Subnet},
 };
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 /// Runs a node until it is told to end.
 ///
@@ -72,6 +74,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         api_port: addresses.listen.port(),
         check: EndpointCheck::new(SharedPorts::new(args.vxlan_port), namespaces),
         pins: None,
+        has_pins: Arc::default(),
     };
     if !is_member {
         data_plane.lock_pins()?;
@@ -97,7 +100,6 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         // enters.
         Datapath::remove_all(&args.bpffs)?;
     }
-    RunFile::note(home.dir(), &args, &name);
     let registration = Registration {
         name: name.clone(),
         instance: home.record().instance,
@@ -120,7 +122,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         refused => {
             // A node that never was a member leaves nothing; one that was a member keeps its pins.
             if home.record().member.is_none() {
-                remove::all(&netlink, &args, &name).await?;
+                remove::all(&netlink, &args, &name, true).await?;
             }
             return refused.map(drop);
         }

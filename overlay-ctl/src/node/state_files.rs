@@ -18,13 +18,15 @@ fn files() -> Vec<&'static str> {
     files
 }
 
-/// Those of the names that a node gave, in the order in which they go, and the others. A file that is being written anew,
-/// or is kept, has an extension more.
+/// What is appended to the name of a file while it is written anew.
+const UNFINISHED: &str = ".new";
+
+/// Those of the names that a node gave, in the order in which they go, and the others.
 fn sorted(names: Vec<String>) -> (Vec<String>, Vec<String>) {
     let files = files();
     let place = |name: &String| {
         let is_of = |file: &&str| {
-            name.strip_prefix(file).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            name.strip_prefix(file).is_some_and(|rest| rest.is_empty() || rest == UNFINISHED)
         };
         files.iter().position(is_of)
     };
@@ -75,7 +77,7 @@ pub(super) mod tests {
         let log = LogStore::bootstrap(dir, identity, b"state").unwrap();
         let _unfit = log.declare_unfit("it forgot".to_owned());
         let places = Places::new(Path::new("/b"), Path::new("/s"), 4789).unwrap();
-        let run = RunFile { name, places: vec![places], made_netns_folder: false };
+        let run = RunFile { name, places: vec![places], made_netns_folder: false, namespace: None };
         crate::durable::write_json(&dir.join(run_file::FILE), &run).unwrap();
         for file in host::FILES {
             fs::write(dir.join(file), b"{}").unwrap();
@@ -97,13 +99,16 @@ pub(super) mod tests {
         assert!(!state.exists());
 
         voter(&state);
-        for file in ["backup.1", "locked", "consensus.redb-copy"] {
+        for file in ["backup.1", "locked", "node.json.orig", "consensus.redb-copy"] {
             fs::write(state.join(file), b"somebody's").unwrap();
         }
         fs::create_dir(state.join("lost+found")).unwrap();
         let mut left = clear(&state).unwrap();
         left.sort();
-        assert_eq!(left, ["backup.1", "consensus.redb-copy", "locked", "lost+found"]);
+        assert_eq!(
+            left,
+            ["backup.1", "consensus.redb-copy", "locked", "lost+found", "node.json.orig"]
+        );
         let mut found = names(&state);
         found.sort();
         assert_eq!(found, left);

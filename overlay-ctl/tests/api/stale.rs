@@ -9,7 +9,7 @@ use overlay_ctl::proto::v1::{
 use tonic::{Code, Response, Status};
 
 use crate::{
-    fixture::{Host, NETWORK, NODE, Node, PEER, assert_refused, eventually, external},
+    fixture::{Host, NETWORK, NODE, Node, assert_refused, eventually, external},
     lab::skip,
 };
 
@@ -36,7 +36,7 @@ fn what_a_node_knows_can_be_read_without_a_quorum() {
     });
     second.call(async move |_, mut api| {
         api.network(NETWORK, "172.16.16.0/24").await;
-        let sw1 = external("sw1", PEER, "02:42:0a:00:00:63", "172.16.16.9");
+        let sw1 = external("sw1", "10.0.0.99", "02:42:0a:00:00:63", "172.16.16.9");
         let made = api.endpoints.create(sw1).await.unwrap().into_inner().endpoint.unwrap();
         let latest = api.networks.list(ListNetworksRequest::default()).await.unwrap();
         assert!(!latest.metadata().contains_key("overlay-as-of"), "it is not stale");

@@ -100,8 +100,10 @@ fn both(bench: &mut Bench, case: &Case) -> (Outcome, Outcome) {
     let mut world = with_pair();
     (case.arrange)(&mut world);
     bench.fill(&world);
-    bench.set_arrivals(HOP_FAR, case.arrivals);
-    bench.set_arrivals(HOP_IDLE, case.arrivals);
+    // Of this moment: a case that was made in an earlier tick would be another one.
+    let arrivals = Arrivals { tick: tick(), ..case.arrivals };
+    bench.set_arrivals(HOP_FAR, arrivals);
+    bench.set_arrivals(HOP_IDLE, arrivals);
     let by_veth = bench.run_veth(&case.packet, case.gso_size);
     bench.fill(&world);
     let skb = Skb { ifindex: UNDERLAY, gso_size: case.gso_size };

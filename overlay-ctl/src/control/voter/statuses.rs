@@ -188,8 +188,13 @@ impl StatusTable {
         self.changed.subscribe()
     }
 
-    /// Waits until each of `nodes` has programmed `revision` or is down, or until `deadline` is over. Returns the nodes
-    /// that have not programmed it.
+    /// Whether nobody is to wait for what the node programs: it is down, or lacks a data plane.
+    pub fn programs_nothing(&self, node: NodeId) -> bool {
+        self.is_down(node) || self.fresh(node, |status| status.lacks_data_plane) == Some(true)
+    }
+
+    /// Waits until each of `nodes` has programmed `revision` or [programs nothing](Self::programs_nothing), or until
+    /// `deadline` is over. Returns the nodes that have not programmed it.
     pub async fn wait_programmed(
         &self,
         nodes: BTreeSet<NodeId>,
@@ -201,7 +206,7 @@ impl StatusTable {
         let wait = async {
             loop {
                 late.retain(|node| self.programmed(*node).is_none_or(|held| held < revision));
-                if late.iter().all(|node| self.is_down(*node)) {
+                if late.iter().all(|node| self.programs_nothing(*node)) {
                     return;
                 }
                 // No report says that a node has fallen silent: check again after a while.
@@ -248,6 +253,7 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         // Only a voter has a log: see `with_disk`.
         disk_writes: 0,
         disk_write_us: 0,
+        lacks_data_plane: status.lacks_data_plane,
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     place::{Place, Role},
 };
 use crate::dataplane::kernel::Uplink;
-use overlay_common::Ip16;
+use overlay_common::{Config, Ip16};
 
 /// The uplinks of a data path.
 pub(super) struct Uplinks {
@@ -13,6 +13,8 @@ pub(super) struct Uplinks {
     underlay: Uplink,
     /// All that were asked for last.
     wanted: Vec<Uplink>,
+    /// They were asked for in this process. Before that nothing is detached: an earlier process knew of others.
+    is_known: bool,
     /// Those that have their program, and no other device has one; `None` where that is not known.
     settled: Option<Vec<Uplink>>,
 }
@@ -20,7 +22,7 @@ pub(super) struct Uplinks {
 impl Uplinks {
     /// None but the underlay is known yet.
     pub(super) fn new(underlay: Uplink) -> Self {
-        Self { wanted: vec![underlay.clone()], underlay, settled: None }
+        Self { wanted: vec![underlay.clone()], is_known: false, underlay, settled: None }
     }
 }
 
@@ -35,13 +37,15 @@ impl Datapath {
     /// changed.
     pub fn set_uplinks(&mut self, wanted: Vec<Uplink>) -> Vec<(Uplink, DatapathError)> {
         self.uplinks.wanted = wanted;
+        self.uplinks.is_known = true;
         if self.uplinks.settled.as_ref() == Some(&self.uplinks.wanted) {
             return Vec::new();
         }
         self.ensure_uplinks()
     }
 
-    /// Makes sure of the uplinks that were set last, whatever became of their programs meanwhile.
+    /// Makes sure of the uplinks that were set last, whatever became of their programs meanwhile. Before any were set, it
+    /// makes sure of the underlay's and leaves the others alone.
     pub fn ensure_uplinks(&mut self) -> Vec<(Uplink, DatapathError)> {
         let wanted = self.uplinks.wanted.clone();
         let mut without = Vec::new();
@@ -51,8 +55,9 @@ impl Datapath {
             }
         }
         let deaf: Vec<u32> = without.iter().map(|(uplink, _)| uplink.ifindex).collect();
-        let dropped = self.is_swap_due || self.drop_old_uplinks(&deaf).is_ok();
-        let is_settled = without.is_empty() && dropped && !self.is_swap_due;
+        let is_final = self.uplinks.is_known && !self.is_swap_due;
+        let dropped = !is_final || self.drop_old_uplinks(&deaf).is_ok();
+        let is_settled = without.is_empty() && dropped && is_final;
         self.uplinks.settled = is_settled.then_some(wanted);
         without
     }
@@ -111,8 +116,11 @@ impl Datapath {
         if self.config.merge_ifindex == ifindex {
             return Ok(());
         }
-        self.config.merge_ifindex = ifindex;
-        self.maps.set_config(&self.config)
+        let config = Config { merge_ifindex: ifindex, ..self.config };
+        self.maps.set_config(&config)?;
+        // Not before: what was not written is written by the next attempt.
+        self.config = config;
+        Ok(())
     }
 
     /// The node's VTEP has this address from now on, on this device.

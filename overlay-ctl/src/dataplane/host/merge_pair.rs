@@ -95,6 +95,16 @@ impl MergePairKeeper {
 
     async fn make(&mut self, datapath: &SharedDatapath, netlink: &Netlink, links: &LinkList) {
         let before = self.pair.take();
+        if before.is_some() && links.merge_pair() != before {
+            // What was there is gone: nothing is sent to it while another one is made.
+            let unused = datapath.lock().merge_by(0);
+            if let Err(error) = unused {
+                tracing::warn!(
+                    error = crate::error_chain(&error),
+                    "segments are sent to a pair that is gone"
+                );
+            }
+        }
         let made = netlink.ensure_merge_pair_among(links).await;
         let trouble = match made {
             Ok(pair) => {

@@ -14,6 +14,8 @@ pub struct LocalStatus {
     pub endpoints: BTreeMap<EndpointId, EndpointHealth>,
     /// The error that ended the last pass, if one did.
     pub error: Option<String>,
+    /// The host refuses the data plane: nothing is programmed until it takes it.
+    pub lacks_data_plane: bool,
     /// The name of the device that carries the node's VTEP address; empty before it was looked at.
     pub underlay: String,
     /// That address, as this host has it; `None` before it was looked at.

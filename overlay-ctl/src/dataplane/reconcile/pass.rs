@@ -224,6 +224,7 @@ impl<K: Kernel> Reconciler<K> {
             programmed: view.revision,
             endpoints,
             error: None,
+            lacks_data_plane: false,
             underlay: outside.underlay,
             vtep: outside.vtep,
             unseen: outside.unseen,

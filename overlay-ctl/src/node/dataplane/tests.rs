@@ -31,6 +31,7 @@ async fn a_host_that_refuses_the_data_plane_is_left_alone_and_the_node_says_why(
         api_port: 7400,
         check: EndpointCheck::new(SharedPorts::default(), held),
         pins: None,
+        has_pins: Arc::default(),
     };
     let reports = Reports {
         id: 1,
@@ -45,7 +46,8 @@ async fn a_host_that_refuses_the_data_plane_is_left_alone_and_the_node_says_why(
         absence,
         format!("the data plane of node h1 is not up, and is tried again by itself: {why}")
     );
-    let status = LocalStatus { error: Some(absence), ..LocalStatus::default() };
+    let status =
+        LocalStatus { error: Some(absence), lacks_data_plane: true, ..LocalStatus::default() };
     assert_eq!(*reports.status.borrow(), status);
     assert!(!bpffs.exists() && plan.pins.is_none(), "nothing was made");
 }

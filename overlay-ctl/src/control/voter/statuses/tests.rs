@@ -143,6 +143,7 @@ fn all_of_a_status_is_sent() {
         newest_version: SPEAKS.newest().number(),
         disk_writes: 0,
         disk_write_us: 0,
+        lacks_data_plane: false,
     };
     assert_eq!(to_wire(2, 9, &status), sent);
     let disk = DiskTimes { writes: 4, average: Duration::from_micros(1_500) };

@@ -68,6 +68,7 @@ async fn the_whole_status_of_a_node() {
         programmed: cluster.index,
         endpoints: [(web1, health)].into(),
         error: None,
+        lacks_data_plane: false,
         underlay: "eth0".into(),
         vtep: Some([10, 0, 0, 1].into()),
         unseen: Counter { packets: 7, bytes: 1000 },
