@@ -161,11 +161,13 @@ fn a_question_that_comes_back_is_not_sent_again() {
     assert_eq!(node.questions(Fate::Unanswered), 0, "not by time-out");
     assert!(node.questions(Fate::Loop) >= 1);
     assert!(node.fallbacks()[0].contains("loop"), "{:?}", node.fallbacks());
-    let turns = heard.try_iter().filter(|name| !name.contains("check")).count();
-    assert!(turns <= 2, "{turns} turns: one of each namespace");
+    // Without the questions by which the node looks whether the server is there again, which come when they come.
+    let turns = || heard.try_iter().filter(|name| !name.contains("check")).count();
+    let first = turns();
+    assert!(first <= 2, "{first} turns: one of each namespace");
     // It is not asked any more, and names of the overlay are answered.
     let (answer, _) = ask(&socket, &question("odd.example", RecordType::A));
-    assert_eq!((code(&answer), heard.try_iter().count()), (ResponseCode::ServFail, 0));
+    assert_eq!((code(&answer), turns()), (ResponseCode::ServFail, 0));
     assert_eq!(addresses(&ask(&socket, &question("web2", RecordType::A)).0), [WEB2]);
 }
 
