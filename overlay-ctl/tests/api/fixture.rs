@@ -139,6 +139,18 @@ impl Node {
         Self::start_on(Host::new(), configure)
     }
 
+    /// Starts two nodes of one cluster, `h1` and `h2`. The first one has the only vote.
+    pub(crate) fn start_pair() -> [Self; 2] {
+        let [first, second] = Host::pair();
+        let first = Self::start_on(first, |_| {});
+        let join = first.listen();
+        let second = Self::start_on(second, |args| {
+            args.name = Some("h2".to_owned());
+            args.join = Some(join);
+        });
+        [first, second]
+    }
+
     /// Starts a node on this host, and returns when the node serves.
     pub(crate) fn start_on(host: Host, configure: impl FnOnce(&mut NodeRunArgs)) -> Self {
         let mut args = host.args();

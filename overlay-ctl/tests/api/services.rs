@@ -19,9 +19,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use crate::{
-    fixture::{
-        Api, Host, NETWORK, NODE, Node, VTEP, endpoint, eventually, http, tcp, unix, with_node,
-    },
+    fixture::{Api, NETWORK, NODE, Node, VTEP, endpoint, eventually, http, tcp, unix, with_node},
     lab::{Netns, skip},
 };
 
@@ -75,13 +73,7 @@ fn health_is_true_without_a_quorum() {
     if skip() {
         return;
     }
-    let [first, second] = Host::pair();
-    let first = Node::start_on(first, |_| {});
-    let join = first.listen();
-    let second = Node::start_on(second, |args| {
-        args.name = Some("h2".to_owned());
-        args.join = Some(join);
-    });
+    let [first, second] = Node::start_pair();
     second.call(async move |node, mut api| {
         let mut health = HealthClient::new(unix(&node.host.socket()).await.unwrap());
         for service in SERVICES.into_iter().chain([""]) {

@@ -9,7 +9,7 @@ use overlay_ctl::proto::v1::{
 use tonic::{Code, Response, Status};
 
 use crate::{
-    fixture::{Host, NETWORK, NODE, Node, assert_refused, eventually, external},
+    fixture::{NETWORK, NODE, Node, assert_refused, eventually, external},
     lab::skip,
 };
 
@@ -27,13 +27,7 @@ fn what_a_node_knows_can_be_read_without_a_quorum() {
     if skip() {
         return;
     }
-    let [first, second] = Host::pair();
-    let first = Node::start_on(first, |_| {});
-    let join = first.listen();
-    let second = Node::start_on(second, |args| {
-        args.name = Some("h2".to_owned());
-        args.join = Some(join);
-    });
+    let [first, second] = Node::start_pair();
     second.call(async move |_, mut api| {
         api.network(NETWORK, "172.16.16.0/24").await;
         let sw1 = external("sw1", "10.0.0.99", "02:42:0a:00:00:63", "172.16.16.9");

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     control::{
         consensus::{ConsensusConfig, Identity, LogStore, PeerQueues, Status},
-        state::{Command, Envelope, Mutation, State},
+        state::{Command, Mutation, State},
     },
     model::NodeId,
 };
@@ -43,7 +43,7 @@ pub(super) fn start(log: LogStore) -> VoterParts {
 }
 
 /// Registers a node, as itself or again.
-async fn register(voter: &VoterParts, number: u8) {
+pub(super) async fn register(voter: &VoterParts, number: u8) {
     let address = Ipv4Addr::new(10, 0, 0, number);
     let command = Command::RegisterNode {
         instance: [number; 16],
@@ -59,9 +59,9 @@ async fn register(voter: &VoterParts, number: u8) {
     write(voter, command).await;
 }
 
-async fn write(voter: &VoterParts, command: Command) {
-    let request = *Uuid::new_v4().as_bytes();
-    let entry = Envelope::new(Mutation::new(request, &command), command).encode().unwrap();
+pub(super) async fn write(voter: &VoterParts, command: Command) {
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+    let entry = voter.state.read(|state| state.entry(request, command)).encode().unwrap();
     timeout(BOUND, voter.consensus.propose(entry)).await.unwrap().unwrap().1.unwrap();
 }
 

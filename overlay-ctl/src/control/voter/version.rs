@@ -190,12 +190,11 @@ mod tests {
             consensus::{LogStore, golden::database_of_one},
             voter::{
                 NODE_DOWN_AFTER,
-                tests::{alone, start},
+                tests::{alone, register, start, write},
             },
         },
         proto::internal::NodeStatus,
     };
-    use std::net::Ipv4Addr;
     use tokio::time::advance;
 
     const BOUND: Duration = Duration::from_secs(60);
@@ -287,28 +286,6 @@ mod tests {
         let leads = status.wait_for(|status| status.role == Role::Leader);
         timeout(BOUND, leads).await.expect("a leader").unwrap();
         voter
-    }
-
-    async fn write(voter: &VoterParts, command: Command) {
-        let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-        let entry = voter.state.read(|state| state.entry(request, command)).encode().unwrap();
-        timeout(BOUND, voter.consensus.propose(entry)).await.unwrap().unwrap().1.unwrap();
-    }
-
-    async fn register(voter: &VoterParts, number: u8) {
-        let address = Ipv4Addr::new(10, 0, 0, number);
-        let command = Command::RegisterNode {
-            instance: [number; 16],
-            name: format!("h{number}").parse().unwrap(),
-            vtep: address.into(),
-            listen: (address, 7400).into(),
-            returning: None,
-            gateway: None,
-            metrics: None,
-            local_listen: None,
-            speaks: None,
-        };
-        write(voter, command).await;
     }
 
     fn version(voter: &VoterParts) -> Version {

@@ -95,35 +95,22 @@ impl MergePairKeeper {
 
     async fn make(&mut self, datapath: &SharedDatapath, netlink: &Netlink, links: &LinkList) {
         let before = self.pair.take();
-        if before.is_some() && links.merge_pair() != before {
-            // What was there is gone: nothing is sent to it while another one is made.
-            let unused = datapath.lock().merge_by(0);
-            if let Err(error) = unused {
-                tracing::warn!(
-                    error = crate::error_chain(&error),
-                    "segments are sent to a pair that is gone"
-                );
-            }
-        }
-        let made = netlink.ensure_merge_pair_among(links).await;
-        let trouble = match made {
+        // What was touched is gone: nothing is sent there while another one is made, which is used when its receiving end
+        // has its program.
+        let is_gone = links.merge_pair() != before;
+        let unused = if is_gone { datapath.lock().merge_by(0) } else { Ok(()) };
+        let trouble = match netlink.ensure_merge_pair_among(links).await {
             Ok(pair) => {
+                if is_gone {
+                    let MergePair { sends, receives } = &pair;
+                    tracing::info!(sends, receives = receives.ifindex, "the merge pair stands");
+                }
                 self.pair = Some(pair);
                 None
             }
             Err(error) => Some(crate::error_chain(&error)),
         };
-        if self.pair != before {
-            // What was there is gone. The next one is used when its receiving end has its program.
-            let unused = datapath.lock().merge_by(0);
-            let unused = unused.err().map(|error| crate::error_chain(&error));
-            if let Some(MergePair { sends, receives }) = &self.pair {
-                tracing::info!(sends, receives = receives.ifindex, "the merge pair stands");
-            }
-            self.note(trouble.or(unused));
-        } else {
-            self.note(trouble);
-        }
+        self.note(trouble.or(unused.err().map(|error| crate::error_chain(&error))));
     }
 
     async fn remove(&mut self, datapath: &SharedDatapath, netlink: &Netlink) {
