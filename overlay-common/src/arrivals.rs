@@ -27,6 +27,18 @@ pub const LONG: u32 = 1000;
 const TICK_BITS: u32 = 30;
 
 impl Arrivals {
+    /// The element of PATHS that is of no VTEP: its tick is the last one in which some VTEP's segments came alone.
+    pub const OF_ALL: u32 = 0;
+
+    /// Returns false if the segments of no VTEP can [come alone](Self::come_alone) in this tick, so that none need be
+    /// looked up for what shows nothing. `self` is the element [`Arrivals::OF_ALL`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn some_come_alone(self, tick: u16) -> bool {
+        // They go on coming alone for a tick after the last of them.
+        tick.wrapping_sub(self.tick) <= 2
+    }
+
     /// The tick at this time by `bpf_ktime_get_coarse_ns`. Ticks repeat after 19 hours; whatever was noted then takes
     /// effect for two ticks once more, at most.
     #[inline(always)]
@@ -106,6 +118,20 @@ mod tests {
         let short = after(5, 100, 2, arrivals);
         assert!(short.come_alone() && !after(5, 100, 3, short).come_alone(), "none in tick 2");
         assert!(!after(1, LONG, 3, arrivals).come_alone(), "nothing at all in tick 2");
+    }
+
+    #[test]
+    fn a_vtep_s_segments_come_alone_no_longer_than_some_do() {
+        for last in [0, 7, u16::MAX] {
+            let of_all = Arrivals { tick: last, ..Arrivals::default() };
+            let alone = after(FEW + 1, LONG, last, Arrivals::default());
+            for ticks in 0..5 {
+                let tick = last.wrapping_add(ticks);
+                let comes = after(1, 100, tick, alone).come_alone();
+                assert!(of_all.some_come_alone(tick) || !comes, "{ticks} after {last}");
+            }
+            assert!(!of_all.some_come_alone(last.wrapping_add(3)));
+        }
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl HopEntry {
 }
 
 /// Element of PATHS: what the programs have learnt about the way to a VTEP and from it. A router on the way may have
-/// reported that longer packets do not get through (RFC 1191).
+/// reported that longer packets do not get through (RFC 1191). The element [`Arrivals::OF_ALL`] is of no VTEP.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathMtu {

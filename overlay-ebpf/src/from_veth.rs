@@ -19,7 +19,7 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
     programs::TcContext,
 };
-use overlay_common::{Arrivals, CONFIG_SHARED, Config, MERGE_MAC, NodeKey, PathMtu, ip16_from_v4};
+use overlay_common::{Arrivals, CONFIG_SHARED, Config, LONG, MERGE_MAC, NodeKey, PathMtu, ip16_from_v4};
 
 /// Where the inner packet begins.
 const INNER: usize = outer::LEN + L3;
@@ -34,21 +34,29 @@ pub fn merge(ctx: &TcContext) -> Option<i32> {
         return None;
     }
     let (vtep, ethertype) = vxlan_to_us(ctx, config)?;
-    let node = maps::node(&NodeKey { vtep: ip16_from_v4(vtep) })?;
-    let path = PATHS.get_ptr_mut(node.hop)?;
+    let is_merged = frame::gso_size(ctx) != 0;
+    // Before the look-up, which costs more than all the rest: small messages are mostly datagrams.
+    if !is_merged && !is_segment(ctx, ethertype) {
+        return None;
+    }
     // SAFETY: no preconditions.
     let tick = Arrivals::tick_at(unsafe { bpf_ktime_get_coarse_ns() });
-    if frame::gso_size(ctx) != 0 {
+    let len = ctx.len();
+    let of_all = PATHS.get_ptr_mut(Arrivals::OF_ALL)?;
+    // A message of its own shows nothing, and goes the way of the segments before it, if any came.
+    if !is_merged && len < LONG && !arrivals(of_all).some_come_alone(tick) {
+        return None;
+    }
+    let node = maps::node(&NodeKey { vtep: ip16_from_v4(vtep) })?;
+    let path = PATHS.get_ptr_mut(node.hop)?;
+    if is_merged {
         note(path, |arrivals| arrivals.after_merged(tick));
         return None;
     }
-    if !is_segment(ctx, ethertype) {
-        return None;
-    }
-    let len = ctx.len();
     if !note(path, |arrivals| arrivals.after_alone(tick, len)).come_alone() {
         return None;
     }
+    note(of_all, |arrivals| Arrivals { tick, ..arrivals });
     header::<Ethernet>(ctx, 0).ok()?.dst = MERGE_MAC;
     stay_on_this_cpu(ctx);
     // SAFETY: no preconditions.
@@ -113,16 +121,19 @@ fn carries(ctx: &TcContext, before: usize, len: usize) -> bool {
 /// which the next packets make good.
 #[inline(always)]
 fn note(path: *mut PathMtu, after: impl FnOnce(Arrivals) -> Arrivals) -> Arrivals {
-    // SAFETY: the element is valid while the program runs.
-    let place = unsafe { &raw mut (*path).arrivals };
-    // SAFETY: likewise.
-    let before = unsafe { place.read_volatile() };
+    let before = arrivals(path);
     let after = after(before);
     if after != before {
-        // SAFETY: likewise.
-        unsafe { place.write_volatile(after) };
+        // SAFETY: the element is valid while the program runs.
+        unsafe { (&raw mut (*path).arrivals).write_volatile(after) };
     }
     after
+}
+
+#[inline(always)]
+fn arrivals(path: *mut PathMtu) -> Arrivals {
+    // SAFETY: the element is valid while the program runs.
+    unsafe { (&raw const (*path).arrivals).read_volatile() }
 }
 
 /// Has the pair handle the packet on the CPU that has it now: each CPU has a queue of its own there. So the segments of a

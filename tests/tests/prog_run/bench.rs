@@ -275,9 +275,16 @@ impl Loaded {
     }
 
     fn set_arrivals(&mut self, hop: u32, arrivals: Arrivals) {
-        let path = PathMtu { arrivals, ..PathMtu::default() };
-        self.paths.set(hop, path, 0).expect("PATHS takes it");
+        for (index, arrivals) in [(hop, arrivals), (Arrivals::OF_ALL, of_all(arrivals))] {
+            let path = PathMtu { arrivals, ..PathMtu::default() };
+            self.paths.set(index, path, 0).expect("PATHS takes it");
+        }
     }
+}
+
+/// What is noted of all VTEPs, where only one's segments came alone.
+fn of_all(arrivals: Arrivals) -> Arrivals {
+    Arrivals { tick: arrivals.tick, ..Arrivals::default() }
 }
 
 impl Bench {

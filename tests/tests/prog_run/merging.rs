@@ -228,6 +228,27 @@ fn arrivals_are_noted() {
     });
 }
 
+/// A short segment shows nothing and is looked up only while some VTEP's segments come alone: each long one that goes
+/// through the pair keeps it so.
+#[test]
+fn that_some_come_alone_is_noted() {
+    on_bench(|bench| {
+        let long = vxlan(&tcp(FAR, A, ACK, &vec![0x5a; SEGMENT]));
+        let short = vxlan(&tcp(FAR, A, ACK, b"x"));
+        let mut is_noted_after = |packet: &[u8], arrivals: Arrivals| {
+            bench.fill(&with_pair());
+            bench.set_arrivals(HOP_FAR, arrivals);
+            let long_ago = tick().wrapping_sub(100);
+            bench.set_arrivals(HOP_IDLE, Arrivals { tick: long_ago, ..Arrivals::default() });
+            bench.run_veth(packet, 0);
+            bench.path(Arrivals::OF_ALL).arrivals.some_come_alone(tick())
+        };
+        assert!(is_noted_after(&long, alone()));
+        assert!(!is_noted_after(&long, Arrivals::default()), "they do not come alone");
+        assert!(!is_noted_after(&short, alone()), "it is not looked up");
+    });
+}
+
 /// A's super-packet is cut before it leaves. On a far node whose uplink is a veth it comes out in few pieces, as many as
 /// that kernel's GRO makes of it; without the pair, its segments come out.
 #[test]
