@@ -44,6 +44,14 @@ impl Subnet {
         self.0.contains(&other.0.network()) || other.0.contains(&self.0.network())
     }
 
+    /// Returns true if an interface with this address has some of this subnet's addresses on its link. One with a prefix
+    /// of 32 bits, as virtual addresses have, has none.
+    #[must_use]
+    pub fn meets(self, address: Ipv4Addr, prefix_len: u8) -> bool {
+        let net = Ipv4Net::new(address, prefix_len).ok().filter(|_| prefix_len < 32);
+        net.is_some_and(|net| self.0.contains(&net.network()) || net.contains(&self.0.network()))
+    }
+
     /// Checks that an endpoint can have `address`.
     ///
     /// # Errors
@@ -214,6 +222,16 @@ mod tests {
             assert!(bad.parse::<Subnet>().is_err(), "{bad:?}");
         }
         assert!("172.16.16.0/30".parse::<Subnet>().is_ok());
+    }
+
+    #[test]
+    fn what_an_interface_has_on_its_link_meets_a_subnet_or_not() {
+        let subnet: Subnet = "10.1.1.0/24".parse().unwrap();
+        let meets = |address: &str, prefix_len| subnet.meets(address.parse().unwrap(), prefix_len);
+        assert!(meets("10.1.1.2", 24) && meets("10.1.0.2", 16) && meets("10.1.1.200", 30));
+        assert!(meets("192.0.2.1", 0));
+        assert!(!meets("10.1.2.2", 24) && !meets("10.2.0.1", 16));
+        assert!(!meets("10.1.1.2", 32), "an address without a link");
     }
 
     #[test]

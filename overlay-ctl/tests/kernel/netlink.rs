@@ -247,7 +247,7 @@ fn a_namespace_that_does_not_fit_is_refused_and_nothing_is_left() {
         assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert!(error.to_string().contains(&web.name), "{error}");
         let check =
-            async |path: &str| netlink.check_netns(Path::new(path), false).await.unwrap_err();
+            async |path: &str| netlink.check_netns(Path::new(path), false, None).await.unwrap_err();
         assert!(matches!(check(&web.name).await, DeviceError::InterfaceExists { .. }));
         assert!(matches!(check("ovk-no-such-namespace").await, DeviceError::NoNamespace(_)));
         assert!(matches!(check("/run/ovk/no/such").await, DeviceError::NoNamespace(_)));
@@ -255,7 +255,19 @@ fn a_namespace_that_does_not_fit_is_refused_and_nothing_is_left() {
         assert!(matches!(check("/proc/self/ns/mnt").await, DeviceError::NotNamespace(_)));
         assert!(matches!(check(&host.name).await, DeviceError::OwnNamespace(_)));
         web.sh("ip link del eth0");
-        netlink.check_netns(Path::new(&web.name), true).await.unwrap();
+        netlink.check_netns(Path::new(&web.name), true, None).await.unwrap();
+        // One of two interfaces with addresses of one subnet would be mute.
+        web.sh("ip link add own0 type veth peer name own1 && ip addr add 10.1.1.2/24 dev own0");
+        let on = async |subnet: &str| {
+            let subnet = Some(subnet.parse().unwrap());
+            netlink.check_netns(Path::new(&web.name), true, subnet).await
+        };
+        for subnet in ["10.1.1.0/24", "10.1.0.0/16", "10.1.1.128/25"] {
+            let error = on(subnet).await.unwrap_err().to_string();
+            let words = ["10.1.1.2/24", "own0", subnet, &web.name];
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+        on("10.1.2.0/24").await.unwrap();
         assert_eq!(netlink.devices().await.unwrap(), []);
     });
     assert!(!host.succeeds("ip link show ovp9"));
@@ -521,7 +533,7 @@ fn a_change_of_each_kind_is_told() {
         let new = Netns::new("new");
         tell(&mut changes, Change::Namespace).await;
         // When the change is reported, the namespace can already be entered.
-        netlink.check_netns(&new.path(), true).await.unwrap();
+        netlink.check_netns(&new.path(), true, None).await.unwrap();
     });
 }
 

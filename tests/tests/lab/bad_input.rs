@@ -79,6 +79,12 @@ fn endpoints_that_cannot_be() {
         let taken = web1.netns.clone();
         let create = "endpoint create x --network NETWORK --netns NETNS";
         all_refused(&h1, &taken, &[(create, "already")])?;
+        // Linux would send by one of both interfaces what is for either.
+        for (twin, subnet) in [("twin", "172.16.16.0/24"), ("nest", "172.16.0.0/16")] {
+            h1.overlay(&["network", "create", twin, "--subnet", subnet])?;
+            let create = format!("endpoint create x --network {twin} --netns NETNS");
+            all_refused(&h1, &taken, &[(&create, "meets the network's subnet")])?;
+        }
         let cases = [(create, "eth0")];
         free.ip(&["link", "add", "eth0", "type", "veth", "peer", "name", "other"])?;
         all_refused(&h1, &free, &cases)?;

@@ -11,7 +11,7 @@ use crate::{
         voter::VoterParts,
     },
     dataplane::host::{EndpointCheck, host_port},
-    model::NodeId,
+    model::{NodeId, Subnet},
     proto::internal::{CheckEndpointRequest, CheckEndpointResponse, HostPort},
 };
 use std::{
@@ -48,12 +48,13 @@ impl Check {
         else {
             return Ok(());
         };
-        let (id, needs_leg) = fresh.read(voter, |state| {
-            let internal = state.network_named(network)?.options.internal;
+        let (id, needs_leg, subnet) = fresh.read(voter, |state| {
+            let network = state.network_named(network)?;
             let row = state.node_named(node)?;
-            Ok::<_, ControllerError>((row.id, !internal && row.gateway.is_some()))
+            let needs_leg = !network.options.internal && row.gateway.is_some();
+            Ok::<_, ControllerError>((row.id, needs_leg, network.pool.subnet))
         })?;
-        let message = question(netns, ports, needs_leg);
+        let message = question(netns, ports, needs_leg, subnet);
         let answer = if id == self.own {
             self.here.check(message).await
         } else {
@@ -103,7 +104,12 @@ impl Check {
     }
 }
 
-fn question(netns: &Path, ports: &PortsWanted, needs_leg: bool) -> CheckEndpointRequest {
+fn question(
+    netns: &Path,
+    ports: &PortsWanted,
+    needs_leg: bool,
+    subnet: Subnet,
+) -> CheckEndpointRequest {
     let asked = ports.publish.iter().filter_map(|wish| {
         Some(HostPort {
             transport: wish.port.transport.to_string(),
@@ -116,5 +122,6 @@ fn question(netns: &Path, ports: &PortsWanted, needs_leg: bool) -> CheckEndpoint
         ports: asked.collect(),
         list_busy: !ports.any_of().is_empty(),
         needs_leg,
+        subnet: subnet.to_string(),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         kernel::HostPort,
         netlink::{DeviceError, HeldNamespaces, Netlink, Netns},
     },
-    model::Transport,
+    model::{Subnet, Transport},
     proto::internal::{self, CheckEndpointRequest, CheckEndpointResponse},
 };
 use std::{
@@ -66,11 +66,13 @@ impl EndpointCheck {
     /// Checks that there is a data plane, the wanted ports and the namespace. The answer has the path of the namespace with which the endpoint is
     /// to be stored.
     pub async fn check(&self, request: CheckEndpointRequest) -> CheckEndpointResponse {
-        let CheckEndpointRequest { netns, ports, list_busy, needs_leg } = request;
+        let CheckEndpointRequest { netns, ports, list_busy, needs_leg, subnet } = request;
+        // A peer of before says none.
+        let subnet = subnet.parse().ok();
         let absence = self.absence.borrow().clone();
         let checked = match absence.map_or_else(|| self.check_ports(&ports), Err) {
             Ok(()) => {
-                let path = self.check_netns(Path::new(&netns), needs_leg).await;
+                let path = self.check_netns(Path::new(&netns), needs_leg, subnet).await;
                 path.map_err(|error| crate::error_chain(&error))
             }
             Err(problem) => Err(problem),
@@ -90,9 +92,14 @@ impl EndpointCheck {
 
     /// Checks the namespace, over a connection of its own: on one socket the kernel makes one list at a time, and
     /// answers a second request with EBUSY.
-    async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<PathBuf, DeviceError> {
+    async fn check_netns(
+        &self,
+        path: &Path,
+        needs_leg: bool,
+        subnet: Option<Subnet>,
+    ) -> Result<PathBuf, DeviceError> {
         let netns = Netns::open_now(path)?;
-        Netlink::open().await?.check_inside(&netns, needs_leg).await?;
+        Netlink::open().await?.check_inside(&netns, needs_leg, subnet).await?;
         self.namespaces.lock().steady_path_of(&netns)
     }
 

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use overlay_common::{VNI_MAX, VNI_RESERVED};
 
 use super::names::GATEWAY_BRIDGE;
+use crate::model::Subnet;
 
 /// rtnetlink itself failed.
 #[derive(Debug, thiserror::Error)]
@@ -271,6 +272,21 @@ pub enum DeviceError {
         netns: PathBuf,
         /// eth0, or eth1 where a gateway leg is needed.
         interface: String,
+    },
+    /// The namespace has an address on the subnet of the endpoint's network, or on one that meets it. Linux would use one
+    /// of both interfaces for all of that subnet, and the other would be mute.
+    #[error(
+        "the namespace {} already has {address} on {interface}, which meets the network's subnet {subnet}: choose another namespace, or a network with another subnet", .netns.display()
+    )]
+    SubnetInUse {
+        /// The namespace.
+        netns: PathBuf,
+        /// The interface that has the address.
+        interface: String,
+        /// The address, with the length of its prefix.
+        address: String,
+        /// The network's subnet.
+        subnet: Subnet,
     },
     /// A gateway leg needs the bridge, which [`Netlink::ensure_gateway_bridge`](super::Netlink::ensure_gateway_bridge)
     /// creates.

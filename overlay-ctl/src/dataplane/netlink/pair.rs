@@ -19,8 +19,11 @@ use super::{
     netns::Netns,
     route,
 };
-use crate::dataplane::kernel::{
-    DeviceSpec, FIRST_INTERFACE, GATEWAY_INTERFACE, ObservedDevice, ObservedPeer,
+use crate::{
+    dataplane::kernel::{
+        DeviceSpec, FIRST_INTERFACE, GATEWAY_INTERFACE, ObservedDevice, ObservedPeer,
+    },
+    model::Subnet,
 };
 
 /// The time within which packets must pass through a pair that was set up. On a quiet machine it takes the kernel some
@@ -233,15 +236,20 @@ impl Netlink {
     }
 
     /// Checks whether an endpoint can be created in `path` (or in the namespace of that bare name): it exists, is a
-    /// network namespace, is not the node's own, and has no foreign eth0, nor a foreign eth1 where it needs a gateway
-    /// leg.
+    /// network namespace, is not the node's own, has no foreign eth0, nor a foreign eth1 where it needs a gateway
+    /// leg, and no address on the endpoint's `subnet`, if that is known: of two interfaces on one subnet only one is used.
     ///
     /// Enters the namespace on a thread of its own, and waits for it.
     ///
     /// # Errors
     /// The first of these that does not hold.
-    pub async fn check_netns(&self, path: &Path, needs_leg: bool) -> Result<(), DeviceError> {
-        self.check_inside(&Netns::open_now(path)?, needs_leg).await
+    pub async fn check_netns(
+        &self,
+        path: &Path,
+        needs_leg: bool,
+        subnet: Option<Subnet>,
+    ) -> Result<(), DeviceError> {
+        self.check_inside(&Netns::open_now(path)?, needs_leg, subnet).await
     }
 
     /// The same of an open namespace.
@@ -249,13 +257,28 @@ impl Netlink {
         &self,
         netns: &Netns,
         needs_leg: bool,
+        subnet: Option<Subnet>,
     ) -> Result<(), DeviceError> {
-        let inside = link::links(&netns.connect()?, None).await?;
+        let handle = netns.connect()?;
+        let inside = link::links(&handle, None).await?;
         self.check_free(netns, &inside, FIRST_INTERFACE).await?;
         if needs_leg {
             self.check_free(netns, &inside, GATEWAY_INTERFACE).await?;
         }
-        Ok(())
+        let Some(subnet) = subnet else { return Ok(()) };
+        let addresses = link::addresses(&handle, 0, None).await?;
+        match addresses.iter().find(|address| subnet.meets(address.ip, address.prefix)) {
+            None => Ok(()),
+            Some(address) => Err(DeviceError::SubnetInUse {
+                netns: netns.path().to_owned(),
+                interface: inside
+                    .iter()
+                    .find(|link| link.index == address.index)
+                    .map_or_else(|| format!("number {}", address.index), |link| link.name.clone()),
+                address: format!("{}/{}", address.ip, address.prefix),
+                subnet,
+            }),
+        }
     }
 
     /// Sets up `lo` in the namespace, because 127.0.0.11 is there and a new namespace has it down. No effect where it

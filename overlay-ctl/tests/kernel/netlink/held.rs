@@ -112,7 +112,7 @@ fn no_device_is_made_in_whatever_namespace_a_process_has_by_then() {
         let netlink = Netlink::open().await.unwrap();
         for netns in ways {
             // The namespace may be used for this one check, but not for a device.
-            netlink.check_netns(&netns, true).await.unwrap();
+            netlink.check_netns(&netns, true, None).await.unwrap();
             let spec = DeviceSpec { netns: netns.clone(), ..spec(9, &host) };
             let error = netlink.create_device(&spec, ready).await.unwrap_err();
             assert!(matches!(error, DeviceError::ByProcess(_)), "{}: {error:?}", netns.display());
@@ -120,7 +120,7 @@ fn no_device_is_made_in_whatever_namespace_a_process_has_by_then() {
             assert!(matches!(error, DeviceError::ByProcess(_)), "{}: {error:?}", netns.display());
         }
         let own = Path::new("/proc/thread-self/ns/net");
-        let error = netlink.check_netns(own, false).await.unwrap_err();
+        let error = netlink.check_netns(own, false, None).await.unwrap_err();
         assert!(matches!(error, DeviceError::OwnNamespace(_)), "{error:?}");
     });
     assert_eq!(stranger.interfaces().lines().count(), 1, "lo alone");
@@ -247,7 +247,7 @@ fn what_is_no_namespace_is_not_opened() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         for path in [&socket, &folder.0] {
-            let error = netlink.check_netns(path, false).await.unwrap_err();
+            let error = netlink.check_netns(path, false, None).await.unwrap_err();
             assert!(matches!(error, DeviceError::NotNamespace(_)), "{error:?}");
         }
     });

@@ -260,7 +260,7 @@ fn endpoints_share_a_namespace_and_one_leg() {
         return;
     }
     let (host, web) = (Netns::new("host"), Netns::new("web"));
-    let check = async |netlink: &Netlink| netlink.check_netns(&web.path(), true).await;
+    let check = async |netlink: &Netlink| netlink.check_netns(&web.path(), true, None).await;
     host.block_on(|| async {
         let netlink = with_bridge().await;
         let make = async |spec: &DeviceSpec| {
@@ -334,11 +334,11 @@ fn a_foreign_eth1_is_refused_where_a_leg_is_needed() {
         let index = leg.peer.unwrap().ifindex;
         web.sh(&format!("ip link add eth1 index {index} type bridge"));
         let before = web.sh("ip -o link");
-        let check = async || netlink.check_netns(&web.path(), true).await.unwrap_err();
+        let check = async || netlink.check_netns(&web.path(), true, None).await.unwrap_err();
         let error = check().await;
         assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert!(error.to_string().contains("eth1"), "{error}");
-        netlink.check_netns(&web.path(), false).await.expect("an --internal network needs none");
+        netlink.check_netns(&web.path(), false, None).await.expect("an --internal network needs none");
         let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
         assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert_eq!(netlink.device(id(FIRST)).await.unwrap(), None);
