@@ -196,6 +196,8 @@ fn a_voter_without_its_underlay_votes_and_is_reached_when_that_is_back() {
     scenario(NODES, |lab| {
         let [h1, h2] = alone(lab)?;
         h1.start_node(&[])?;
+        // Before it is registered it is no member that could vote.
+        is_ready(&h1)?;
         h1.kill9()?;
         let address = format!("{}/24", h1.address);
         h1.netns.ip(&["addr", "del", &address, "dev", "eth0"])?;
