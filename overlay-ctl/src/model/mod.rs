@@ -1,6 +1,7 @@
 //! The controller's nouns, as validated types: an illegal value cannot be built. No I/O.
 
 mod address;
+mod generation;
 mod leg;
 mod mac;
 mod mtu;
@@ -13,6 +14,7 @@ mod version;
 mod vni;
 
 pub use address::{EndpointAddrs, Vtep, ip16};
+pub use generation::Generation;
 pub use leg::{Leg, LegId};
 pub use mac::Mac;
 pub use mtu::{ENDPOINT_MTU_MIN, Encapsulation};

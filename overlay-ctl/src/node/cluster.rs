@@ -16,7 +16,7 @@ use crate::{
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
     },
     durable::{DiskFolder, Folder as _, Space},
-    model::{NodeId, SPEAKS},
+    model::{Generation, NodeId, SPEAKS},
     proto::v1::{self, JoinResponse, NodeRole},
 };
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -63,6 +63,7 @@ pub(super) async fn enter(
         (None, Some(join)) => join_first(home, registration, join).await,
         (None, None) => bootstrap(home, registration.addresses),
     }?;
+    home.set_generation(membership.directory.generations().ours())?;
     membership.directory.introduce(membership.member.id, registration.addresses.listen);
     if let Some(log) = &mut membership.log {
         log.mark_beside(run_folder)?;
@@ -86,6 +87,25 @@ fn check_log(home: &Home, log: &LogStore, cluster: Uuid, id: NodeId) -> Result<(
         found: format!("node {} of cluster {}", found.raft_id, found.cluster),
     }
     .into())
+}
+
+/// Fails, now and at every later start, if the log is of an older generation than the cluster: what it has is no part of what
+/// the cluster has.
+fn check_generation(home: &Home, log: &LogStore, cluster: Generation) -> Result<(), ClusterError> {
+    let found = Generation::from_wire(log.generation());
+    if found < cluster {
+        let why = older_generation(found, cluster);
+        tracing::error!(state_dir = %home.dir().display(), %found, %cluster, "the log is of an older generation of the cluster");
+        return Err(log.declare_unfit(why).into());
+    }
+    Ok(())
+}
+
+/// Why a log is of no use: the end of a sentence about it.
+pub(super) fn older_generation(log: Generation, cluster: Generation) -> String {
+    format!(
+        "it is of generation {log} of the cluster, which is at generation {cluster}: it was restored or recovered since"
+    )
 }
 
 /// A new cluster, whose first revision is this node's registration. It begins at the newest version, since no node of it runs
@@ -136,20 +156,23 @@ async fn join_first(
     let existing = LogStore::open(home.dir(), None)?;
     let answer = registration.join(join).await?;
     let (member, peers) = read_answer(join, &answer)?;
+    let generation = Generation::from_wire(answer.generation);
     let log = match (member.voter, existing) {
         (false, _) => None,
         (true, Some(log)) => {
             check_log(home, &log, member.cluster, member.id)?;
+            check_generation(home, &log, generation)?;
             Some(log)
         }
         (true, None) => {
-            Some(LogStore::join(home.dir(), identity(home, member.cluster, member.id))?)
+            let identity = identity(home, member.cluster, member.id);
+            Some(LogStore::join_generation(home.dir(), identity, generation.number())?)
         }
     };
     home.set_peers(&peers)?;
     home.set_member(member.clone())?;
     tracing::info!(cluster = %member.cluster, id = member.id, voter = member.voter, "joined");
-    let directory = Directory::new(member.cluster, peers);
+    let directory = Directory::new(member.cluster, peers).of(generation);
     Ok(Membership { member, directory, log })
 }
 
@@ -172,6 +195,7 @@ async fn come_back(
         }
         .into());
     }
+    let generation = home.generation()?;
     let log = if member.voter {
         let log = LogStore::open(home.dir(), Some(member.cluster))?;
         // The folder says that the node is a voter: without its log it could vote twice in one term.
@@ -181,11 +205,14 @@ async fn come_back(
             detail: "the log is missing".to_owned(),
         })?;
         check_log(home, &log, member.cluster, member.id)?;
+        check_generation(home, &log, generation)?;
         Some(log)
     } else {
         None
     };
-    let directory = Directory::new(member.cluster, home.peers()?);
+    // A crash may have come between the making of a log and the note beside it.
+    let generation = log.as_ref().map_or(generation, |log| Generation::from_wire(log.generation()));
+    let directory = Directory::new(member.cluster, home.peers()?).of(generation);
     tracing::info!(cluster = %member.cluster, id = member.id, voter = member.voter, "back");
     Ok(Membership { member, directory, log })
 }

@@ -12,7 +12,7 @@ use crate::{
         netlink::{GroError, NetlinkError, UnderlayError},
     },
     faces::api::ServeError,
-    model::{Encapsulation, Invalid},
+    model::{Encapsulation, Generation, Invalid},
 };
 use std::{
     io,
@@ -76,6 +76,19 @@ pub enum ClusterError {
         join: SocketAddr,
         /// What can't be read.
         what: String,
+    },
+    /// The cluster has gone on without this node's log.
+    #[error(
+        "this node's log is of generation {ours} of the cluster, and a node{} is of generation {theirs}: the cluster was restored from a backup, or recovered, without this log, which is of no use any more. What the kernel holds stays; start the node again, with `--join IP:7400` of a node of that generation, so that it rejoins",
+        .at.map(|at| format!(" at {at}")).unwrap_or_default()
+    )]
+    OlderGeneration {
+        /// That of the log.
+        ours: Generation,
+        /// The newer one.
+        theirs: Generation,
+        /// Where a node of the newer one was met, if that is known.
+        at: Option<SocketAddr>,
     },
     /// The cluster has written what this version can't read.
     #[error(transparent)]

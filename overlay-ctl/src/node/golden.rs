@@ -1,7 +1,10 @@
 //! The values behind the golden files of the state folder.
 
 use super::{Home, Member, Record};
-use crate::{control::peers::Peer, model::Subnet};
+use crate::{
+    control::peers::Peer,
+    model::{Generation, Subnet},
+};
 use std::{fs, net::Ipv4Addr};
 use uuid::Uuid;
 
@@ -98,3 +101,12 @@ pub(crate) use crate::dataplane::host::{
     forwarding_golden::{check_forwarding, forwarding},
     merging::golden::{check_offloads, offloads},
 };
+
+pub(crate) fn generation() -> Vec<u8> {
+    json(&Generation::FIRST.next())
+}
+
+pub(crate) fn check_generation(bytes: &[u8]) {
+    let (_dir, home) = home("generation.json", bytes);
+    assert_eq!(home.unwrap().generation().unwrap(), Generation::FIRST.next());
+}

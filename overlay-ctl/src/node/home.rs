@@ -4,7 +4,7 @@ use super::lock::lock_file;
 use crate::{
     control::peers::Peer,
     durable::{FileError, read_json, write_json},
-    model::{NodeId, NodeName, Revision, Subnet},
+    model::{Generation, NodeId, NodeName, Revision, Subnet},
 };
 use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
@@ -21,8 +21,9 @@ const NODE: &str = "node.json";
 const PEERS: &str = "peers.json";
 const GATEWAY: &str = "gateway.json";
 const ADDRESS: &str = "address.json";
+const GENERATION: &str = "generation.json";
 /// The files that the node itself keeps in the folder, beside the lock. The last one says whose folder it is.
-pub(super) const FILES: [&str; 4] = [PEERS, GATEWAY, ADDRESS, NODE];
+pub(super) const FILES: [&str; 5] = [PEERS, GATEWAY, ADDRESS, GENERATION, NODE];
 
 /// Why a state folder can't be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +141,18 @@ impl Home {
         Ok(Self { dir: dir.to_owned(), record, _lock: lock })
     }
 
+    /// Makes the folder of a node that a cluster knows already.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub(super) fn make(dir: &Path, record: Record) -> Result<Self, HomeError> {
+        let failed = |source| FileError::Io { path: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let lock = Self::lock(dir)?;
+        write_json(&dir.join(NODE), &record)?;
+        Ok(Self { dir: dir.to_owned(), record, _lock: lock })
+    }
+
     /// Locks the folder, which must exist, and changes nothing else in it.
     ///
     /// # Errors
@@ -249,6 +262,26 @@ impl Home {
             return Ok(());
         }
         Ok(write_json(&self.dir.join(GATEWAY), &subnet)?)
+    }
+
+    /// The newest generation of the cluster that the node was of; that of a node that was in no restored or recovered cluster
+    /// is the first.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn generation(&self) -> Result<Generation, HomeError> {
+        Ok(read_json(&self.dir.join(GENERATION))?.unwrap_or_default())
+    }
+
+    /// Keeps the generation of the cluster that the node is of.
+    ///
+    /// # Errors
+    /// The file can't be read or written.
+    pub fn set_generation(&self, generation: Generation) -> Result<(), HomeError> {
+        if self.generation()? == generation {
+            return Ok(());
+        }
+        Ok(write_json(&self.dir.join(GENERATION), &generation)?)
     }
 
     /// The peers as last known.

@@ -7,6 +7,7 @@
 //! desires.
 
 mod addresses;
+mod begin;
 mod cluster;
 mod dataplane;
 mod ending;
@@ -23,9 +24,11 @@ mod leave;
 mod lock;
 mod named;
 mod raft_thread;
+mod recover;
 mod registration;
 mod remove;
 mod reset;
+mod restore;
 mod retry;
 mod run_file;
 mod running;
@@ -34,8 +37,11 @@ mod start;
 mod state_files;
 mod tasks;
 
-pub use error::StartError;
+pub use begin::FirstError;
+pub use error::{ClusterError, StartError};
 pub use home::{Home, HomeError, Member, Record};
 pub use leave::{LeaveError, left};
+pub use recover::{Answering, RecoverError, recover};
 pub use reset::{ResetError, reset};
+pub use restore::{RestoreError, restore};
 pub use start::run;

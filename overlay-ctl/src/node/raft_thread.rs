@@ -141,7 +141,7 @@ mod tests {
         let held = SharedNamespaces::new(HeldNamespaces::new(dir.join("netns")));
         let check = EndpointCheck::new(SharedPorts::default(), held);
         let controller = Controller::new(id, directory.clone(), Some(parts.clone()), check);
-        let admission = Admission::new(directory.cluster());
+        let admission = Admission::new(directory.cluster(), directory.generations().clone());
         let (_, moved) = mpsc::channel(1);
         let (api, serving) = thread.serve((listener, moved), admission, controller).unwrap();
         thread.runtime().spawn(serving);

@@ -7,7 +7,7 @@ use crate::{
         peers::{self, CallError, Directory},
         watch::Ended,
     },
-    model::{NodeName, Revision, SPEAKS},
+    model::{Generation, NodeName, Revision, SPEAKS},
     proto::v1::{JoinRequest, JoinResponse},
 };
 use std::{net::SocketAddr, time::Duration};
@@ -113,6 +113,7 @@ pub(super) async fn keep_registered(
             match registration.renew(place, &member, &directory).await {
                 Ok(answer) => {
                     learn(&directory, &answer);
+                    adopt(&directory, &answer, consensus.is_some());
                     epoch.send_if_modified(|now| {
                         let news = *now != answer.epoch;
                         *now = answer.epoch;
@@ -160,9 +161,22 @@ fn learn(directory: &Directory, answer: &JoinResponse) {
     }
 }
 
-/// Waits until this node is to be registered at once, but not so soon after the `last` registration.
+/// Goes on into the generation of the cluster that has taken the registration, if that is newer. A node with a log can't: it
+/// ends, and comes back without that log.
+fn adopt(directory: &Directory, answer: &JoinResponse, has_log: bool) {
+    let generation = Generation::from_wire(answer.generation);
+    if !has_log && directory.generations().adopt(generation) {
+        tracing::info!(%generation, "the cluster was restored or recovered: this node has rejoined, and takes the whole view");
+    }
+}
+
+/// Waits until this node is to be registered at once, but not so soon after the `last` registration: if it is asked to, or a
+/// newer generation of the cluster was met.
 async fn asked(directory: &Directory, last: Instant) {
-    directory.asked_to_register().await;
+    tokio::select! {
+        () = directory.asked_to_register() => {}
+        _ = directory.generations().newer() => {}
+    }
     tokio::time::sleep_until(last + ASKED_AGAIN).await;
 }
 
@@ -240,5 +254,35 @@ mod tests {
         assert_eq!(moved, asked);
         let last = next().await;
         assert_eq!(last - moved, REGISTER_AGAIN, "nothing else was new");
+    }
+
+    /// An agent has no log: it goes on into the newer generation. A voter has to end first.
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_goes_on_into_a_newer_generation_that_takes_its_registration() {
+        for (has_log, ours) in [(false, 3), (true, 1)] {
+            let cluster = Uuid::new_v4();
+            let directory = Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true }]);
+            let answer = JoinResponse { epoch: 9, generation: 3, ..JoinResponse::default() };
+            let voter = (&directory, at(1));
+            let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
+            let member = Member { cluster, id: 4, voter: has_log, epoch: 1 };
+            let registration = Registration {
+                name: "h4".parse().unwrap(),
+                instance: Uuid::new_v4(),
+                addresses: addresses(4),
+                vxlan_port: 4789,
+                token: None,
+            };
+            let (_own, told) = watch::channel(registration.addresses);
+            let (epoch, mut epochs) = watch::channel(member.epoch);
+            let (_status, status) = watch::channel(consensus::Status::default());
+            let log = has_log.then_some(status);
+            let (shown, join) = (directory.clone(), None);
+            tokio::spawn(keep_registered(registration, told, member, shown, join, log, epoch));
+            timeout(FOR_EVER, joined.recv()).await.expect("it registers").expect("it serves");
+            timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
+            tokio::task::yield_now().await;
+            assert_eq!(directory.generations().ours().number(), ours, "has a log: {has_log}");
+        }
     }
 }

@@ -4,12 +4,12 @@
 //! it from the start.
 
 use super::{
-    Home, Member,
+    Home, HomeError, Member,
     addresses::{AddressPlan, follow_the_address},
     cluster,
     dataplane::{DataPlanePlan, Opened, RECONCILE, Reports},
     ending::Ending,
-    error::StartError,
+    error::{ClusterError, StartError},
     finding::find_peers,
     folders::run_folder,
     named::{TaskEnd, Tasks},
@@ -24,11 +24,12 @@ use crate::{
     control::{
         consensus::{Consensus, FatalError, LogStore, PeerQueues},
         controller::Controller,
-        peers::{Admission, Directory, carry_raft_messages},
+        peers::{Admission, Directory, Newer, carry_raft_messages},
         voter::{VoterParts, follow_the_rows, raise_the_version, watch_the_disk, watch_the_nodes},
         watch,
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},
+    durable::FileError,
     faces::{ServedNode, api, cli, metrics},
     model::NodeName,
 };
@@ -69,6 +70,7 @@ impl Parts<'_> {
         let Self { name, own, plan, home, membership, registration, mut data_plane, opened } = self;
         let cluster::Membership { member, directory, log } = membership;
         let Member { cluster, id, .. } = member;
+        let generations = directory.generations().clone();
         let bringing_up = LocalStatus { error: Some(BRINGING_UP.into()), ..LocalStatus::default() };
         let (status_sender, status) = sync_watch::channel(bringing_up);
         let (own_sender, own_address) = sync_watch::channel(own);
@@ -165,7 +167,7 @@ impl Parts<'_> {
             tasks.spawn("serve metrics", serve);
         }
         // One for all connections, so that another cluster is logged once.
-        let admission = Admission::new(member.cluster);
+        let admission = Admission::new(member.cluster, generations.clone());
         let (tcp, serve) = raft
             .serve((tcp, moved), admission.clone(), controller.clone())
             .map_err(StartError::RaftThread)?;
@@ -177,6 +179,7 @@ impl Parts<'_> {
         let has_pins = Arc::clone(&data_plane.has_pins);
         let mut bring_up = pin!(data_plane.until_up(&reports));
         let mut removed = false;
+        let mut older = None;
         let outcome = loop {
             tokio::select! {
                 // Checked first, since the tasks of a voter return as well when its log is no longer fit.
@@ -191,6 +194,12 @@ impl Parts<'_> {
                     removed = ended.is_ok();
                     break ended;
                 }
+                // An agent goes on: it has no log.
+                Newer { generation: theirs, at } = generations.newer(), if consensus.is_some() => {
+                    let ours = generations.ours();
+                    older = Some(cluster::older_generation(ours, theirs));
+                    break Err(ClusterError::OlderGeneration { ours, theirs, at }.into());
+                }
                 plane = &mut bring_up, if !is_up => {
                     is_up = true;
                     plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
@@ -202,6 +211,11 @@ impl Parts<'_> {
             consensus.shutdown().await;
         }
         drop(socket);
+        if let Some(why) = older {
+            let noted = LogStore::note_unfit(&args.state_dir, &why);
+            let failed = |source| FileError::Io { path: args.state_dir.clone(), source };
+            noted.map_err(|source| HomeError::from(failed(source)))?;
+        }
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
             // A pass that is under way must not make a port after all ports were removed.

@@ -13,8 +13,8 @@ use std::{fs, io, path::Path};
 fn files() -> Vec<&'static str> {
     let mut files = Vec::from(LogStore::FILES);
     files.extend(host::FILES);
-    let [peers, gateway, address, node] = home::FILES;
-    files.extend([peers, gateway, address, home::LOCK, node, run_file::FILE]);
+    let [peers, gateway, address, generation, node] = home::FILES;
+    files.extend([peers, gateway, address, generation, home::LOCK, node, run_file::FILE]);
     files
 }
 
@@ -73,6 +73,7 @@ pub(super) mod tests {
         home.set_peers(&[peer(1), peer(2)]).unwrap();
         home.set_gateway("172.18.0.0/16".parse().unwrap()).unwrap();
         home.set_address([10, 0, 0, 2].into()).unwrap();
+        home.set_generation(crate::model::Generation::FIRST.next()).unwrap();
         let identity = Identity { cluster, name: "h2".to_owned(), raft_id: 2 };
         let log = LogStore::bootstrap(dir, identity, b"state").unwrap();
         let _unfit = log.declare_unfit("it forgot".to_owned());

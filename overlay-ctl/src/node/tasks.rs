@@ -143,21 +143,23 @@ pub(super) async fn remember(
     let mut places = directory.changes();
     // What was heard before this is written, too.
     places.mark_changed();
+    let mut generations = directory.generations().changes();
     loop {
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
             changed = epochs.changed() => if changed.is_err() { return },
             // This task itself holds a directory.
             _ = places.changed() => {}
+            _ = generations.changed() => {}
         }
         let peers = directory.to_keep();
         let epoch = *epochs.borrow_and_update();
         views.borrow_and_update();
         places.borrow_and_update();
         let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stored = Ok(());
+        let mut stored = home.set_generation(*generations.borrow_and_update());
         if peers != kept {
-            stored = home.set_peers(&peers);
+            stored = stored.and(home.set_peers(&peers));
             kept = peers;
         }
         if epoch != member.epoch {

@@ -4,6 +4,7 @@
 //! nothing. The state machine itself is not here: it is rebuilt from the snapshot and the entries
 //! after it, so the membership to start with is the snapshot's too.
 
+mod begin;
 mod log;
 mod open;
 #[cfg(test)]
@@ -20,7 +21,10 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use self::log::Tail;
-pub use self::open::OpenError;
+pub use self::{
+    begin::{Beginning, Rest},
+    open::OpenError,
+};
 use super::{
     codec,
     identity::{HighWater, Identity, Mark},
@@ -36,6 +40,8 @@ const SNAPSHOT: TableDefinition<'_, (), &[u8]> = TableDefinition::new("snapshot"
 
 const FORMAT: &str = "format";
 const IDENTITY: &str = "identity";
+/// The generation of the cluster to which the log belongs; missing: 1.
+const GENERATION: &str = "generation";
 const HARD_STATE: &str = "hard_state";
 /// The snapshot's index, term and members.
 const SNAPSHOT_META: &str = "snapshot";
@@ -107,6 +113,7 @@ pub struct LogStore {
     db: Database,
     path: PathBuf,
     identity: Identity,
+    generation: u64,
     mark: Mark,
     /// The second mark, outside the state folder, if the node has a place for one.
     beside: Option<Mark>,
@@ -131,6 +138,12 @@ impl LogStore {
     /// The identity of the node to which this log belongs.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The generation of the cluster to which this log belongs.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Index, term and members of the stored snapshot; index 0 if there is none.

@@ -109,6 +109,12 @@ pub enum ControllerError {
         /// The limit in MiB.
         limit_mib: usize,
     },
+    /// Too many backups are being made.
+    #[error("{at_once} backups are being made by this node at once; try again when one is done, or ask another node")]
+    BackupsBusy {
+        /// How many a node makes at once.
+        at_once: usize,
+    },
     /// No leader that has a quorum was found in time.
     #[error(
         "the cluster has no leader with a quorum ({why}); see `overlay status` on the voters and start those that are down"
@@ -175,6 +181,7 @@ impl ControllerError {
         match self {
             Self::Refused(_)
             | Self::ListsBusy
+            | Self::BackupsBusy { .. }
             | Self::ListTooLong { .. }
             | Self::NoVoter { .. }
             | Self::StaleWrite => Effect::None,

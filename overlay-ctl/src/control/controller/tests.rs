@@ -1,5 +1,6 @@
 //! A voter that leads, and an agent that forwards to it.
 
+mod backup;
 mod joins;
 mod leader_change;
 mod places;
@@ -10,7 +11,7 @@ use super::*;
 use crate::{
     control::{
         consensus::{Lack, ProposeError, Room},
-        peers::{Admission, Peer},
+        peers::{Admission, Generations, Peer},
         state::{Command, Envelope, Mutation, Placement, PortsWanted, RequestId, State},
         voter::tests::alone_in,
     },
@@ -170,7 +171,7 @@ impl Cluster {
         let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
         let service = PeersServer::new(PeersService::new(controller.clone()));
         let server =
-            Server::builder().layer(Admission::new(controller.cluster())).add_service(service);
+            Server::builder().layer(Admission::new(controller.cluster(), Generations::default())).add_service(service);
         tokio::spawn(server.serve_with_incoming(UnboundedReceiverStream::new(incoming)));
         Endpoint::from_static("http://node").connect_with_connector_lazy(tower::service_fn(
             move |_: Uri| {

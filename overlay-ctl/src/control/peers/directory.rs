@@ -1,13 +1,13 @@
 //! Where the other nodes are, and the connections to them.
 
 use super::{
-    Client, MESSAGE_MAX, Peer, PeerChannel,
+    Client, Generations, MESSAGE_MAX, Peer, PeerChannel,
     link::{connect_lazy, connect_raft_lazy},
     places::{Places, Source, TOLD_MAX},
     stamp::Strangers,
 };
 use crate::{
-    model::NodeId,
+    model::{Generation, NodeId},
     proto::internal::{Place, peers_client::PeersClient},
 };
 use std::{
@@ -29,6 +29,7 @@ use uuid::Uuid;
 #[derive(Clone)]
 pub struct Directory {
     cluster: Uuid,
+    generations: Generations,
     inner: Arc<Mutex<Inner>>,
     strangers: Strangers,
     /// Changes with each change of the places.
@@ -51,7 +52,26 @@ impl Directory {
     pub fn new(cluster: Uuid, peers: impl IntoIterator<Item = Peer>) -> Self {
         let inner = Inner { places: Places::new(peers), ..Inner::default() };
         let (inner, strangers) = (Arc::new(Mutex::new(inner)), Strangers::default());
-        Self { cluster, inner, strangers, news: watch::Sender::default(), register: Arc::default() }
+        Self {
+            cluster,
+            generations: Generations::default(),
+            inner,
+            strangers,
+            news: watch::Sender::default(),
+            register: Arc::default(),
+        }
+    }
+
+    /// The same directory, of a node of `generation`. Without this the node is of generation 1.
+    #[must_use]
+    pub fn of(self, generation: Generation) -> Self {
+        Self { generations: Generations::new(generation), ..self }
+    }
+
+    /// This node's generation of the cluster, and the newest that was met.
+    #[must_use]
+    pub fn generations(&self) -> &Generations {
+        &self.generations
     }
 
     fn lock<T>(&self, with: impl FnOnce(&mut Inner) -> T) -> T {
@@ -269,7 +289,12 @@ impl Directory {
         let channel = self.lock(|inner| {
             inner.channels.entry(listen).or_insert_with(|| connect_lazy(listen)).clone()
         });
-        PeerChannel::new(channel, listen, self.cluster, self.strangers.clone())
+        self.stamped(channel, listen)
+    }
+
+    fn stamped(&self, channel: Channel, listen: SocketAddr) -> PeerChannel {
+        let (generations, strangers) = (self.generations.clone(), self.strangers.clone());
+        PeerChannel::new(channel, listen, self.cluster, generations, strangers)
     }
 
     /// Lets go of all connections: the next use of each opens a new one.
@@ -294,9 +319,7 @@ impl Directory {
     /// A client of the service between nodes at `place`, over a new connection that only Raft's messages use.
     #[must_use]
     pub fn raft_client(&self, place: SocketAddr) -> Client {
-        let channel = connect_raft_lazy(place);
-        let strangers = self.strangers.clone();
-        PeersClient::new(PeerChannel::new(channel, place, self.cluster, strangers))
+        PeersClient::new(self.stamped(connect_raft_lazy(place), place))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
     }

@@ -617,3 +617,28 @@ fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
     let after_given = Ipv4Addr::new(172, 18, 0, 2 + 2);
     assert_eq!(next.leg, Some(Leg { id: next_leg, addresses: after_given.into() }));
 }
+
+/// The state with which generation 2 begins.
+pub(crate) fn snapshot_of_a_generation() -> Vec<u8> {
+    State::from_snapshot(&snapshot_of_version_2()).unwrap().next_generation(1).snapshot()
+}
+
+pub(crate) fn check_snapshot_of_a_generation(bytes: &[u8]) {
+    let expected = State::from_snapshot(&snapshot_of_version_2()).unwrap().next_generation(1);
+    assert_eq!(State::from_snapshot(bytes).unwrap(), expected);
+}
+
+/// The file of a backup of that state.
+pub(crate) fn backup() -> Vec<u8> {
+    let state = State::from_snapshot(&snapshot_of_a_generation()).unwrap();
+    let mut bytes = Vec::new();
+    crate::control::backup::write(Uuid::from_u128(9), &state, &mut bytes).unwrap();
+    bytes
+}
+
+pub(crate) fn check_backup(bytes: &[u8]) {
+    let crate::control::backup::Backup { head, state } =
+        crate::control::backup::read(bytes).unwrap();
+    assert_eq!(head.cluster, Uuid::from_u128(9));
+    assert_eq!(state, State::from_snapshot(&snapshot_of_a_generation()).unwrap());
+}

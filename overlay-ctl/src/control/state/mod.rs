@@ -14,6 +14,7 @@ mod command;
 mod decision;
 mod dedup;
 mod endpoints;
+mod generation;
 #[cfg(test)]
 pub(crate) mod golden;
 mod index;
@@ -40,7 +41,7 @@ pub use snapshot::SnapshotError;
 pub use view::{Changed, Delta, Row, View};
 
 use crate::model::{
-    Endpoint, EndpointId, EndpointName, LegId, Mac, Network, NetworkId, NetworkName, Node, NodeId,
+    Endpoint, EndpointId, EndpointName, Generation, LegId, Mac, Network, NetworkId, NetworkName, Node, NodeId,
     NodeName, Revision, Version, Vni, Vtep,
 };
 use dedup::Dedup;
@@ -57,6 +58,7 @@ pub const VOTERS_MAX: usize = 3;
 pub struct State {
     revision: Revision,
     version: Version,
+    generation: Generation,
     networks: OrdMap<NetworkId, Arc<Network>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
     endpoints: OrdMap<EndpointId, Arc<Endpoint>>,

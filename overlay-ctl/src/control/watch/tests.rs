@@ -18,7 +18,7 @@ use crate::{
     dataplane::kernel::LocalStatus,
     model::{EndpointAddrs, NetworkOptions, NodeId, Permissions, Pool, Revision},
     proto::internal::{
-        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
+        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
         RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, peers_server::Peers,
     },
 };
@@ -163,6 +163,15 @@ type Down = Pin<Box<dyn Stream<Item = Result<WatchDown, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Peers for Service {
+    type BackupStream = stream::Empty<Result<BackupPiece, Status>>;
+
+    async fn backup(
+        &self,
+        _: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("nobody asks for one"))
+    }
+
     type WatchStream = Down;
 
     async fn watch(&self, request: Request<Streaming<WatchUp>>) -> Result<Response<Down>, Status> {

@@ -3,7 +3,7 @@
 use crate::{
     control::{controller::Controller, voter::VoterParts, watch::serve_agent},
     proto::internal::{
-        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
+        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
         RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, forward_response::Outcome,
         peers_server::Peers,
     },
@@ -54,6 +54,19 @@ impl Peers for PeersService {
             }
         }
         Ok(Response::new(RaftResponse {}))
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupPiece, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        _request: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        // An agent would ask another one.
+        self.voter()?;
+        let pieces = self.0.backup().await?;
+        let pieces = pieces.map(|piece| Ok(BackupPiece { data: piece? }));
+        Ok(Response::new(Box::pin(pieces)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchDown, Status>> + Send>>;

@@ -6,7 +6,7 @@ use crate::{
         PeerInfo,
     },
     dataplane::datapath::ProgramStatus,
-    model::{Endpoint, Location, Mac, Network, Permission, Published},
+    model::{Endpoint, Generation, Location, Mac, Network, Permission, Published},
     proto::v1,
 };
 use std::time::UNIX_EPOCH;
@@ -161,7 +161,7 @@ fn role(role: NodeRole) -> v1::NodeRole {
     }
 }
 
-pub(super) fn joined(cluster: Uuid, joined: Joined) -> v1::JoinResponse {
+pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v1::JoinResponse {
     let Joined { node, peers } = joined;
     let role = if node.voter { v1::NodeRole::Voter } else { v1::NodeRole::Agent };
     v1::JoinResponse {
@@ -170,6 +170,7 @@ pub(super) fn joined(cluster: Uuid, joined: Joined) -> v1::JoinResponse {
         epoch: node.epoch,
         role: role.into(),
         peers: peers.into_iter().map(self::node).collect(),
+        generation: generation.number(),
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
+mod begin;
 mod power;
 mod refused;
 

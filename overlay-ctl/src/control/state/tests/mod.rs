@@ -1,6 +1,7 @@
 //! Commands in, rows and refusals out.
 
 mod format;
+mod generations;
 mod legs;
 mod names;
 mod ports;

@@ -392,6 +392,7 @@ fn status() {
         alarms: Vec::new(),
         troubles: vec!["no leader".to_owned()],
         state_dir: "/var/lib/overlay".to_owned(),
+        generation: 2,
         datapath: Some(v1::DatapathStatus {
             gateway: Some(v1::GatewayStatus {
                 bridge: "ov_gwbridge".to_owned(),
@@ -452,7 +453,7 @@ fn status() {
         status.text(),
         "\
 node         host1 (id 1)
-cluster      9f3c
+cluster      9f3c, generation 2
 role         voter
 leader       -
 term         3
@@ -503,6 +504,7 @@ spoofed_ip   from_endpoint   4         392"
             "cluster": "9f3c",
             "node": "host1",
             "node_id": 1,
+            "generation": 2,
             "role": "voter",
             "leader": null,
             "term": 3,

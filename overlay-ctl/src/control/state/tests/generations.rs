@@ -1,0 +1,75 @@
+//! The state with which a generation begins.
+
+use super::*;
+use crate::model::{Generation, LegId};
+
+/// Four nodes, of which the first three are to be voters, and an endpoint with a leg on the second.
+fn before() -> Replica {
+    let mut r = Replica::default();
+    for number in 1..=4 {
+        r.node_at(number, &format!("172.{}.0.0/16", 18 + number)).unwrap();
+    }
+    r.network("net", "10.0.0.0/24", None).unwrap();
+    r.wish(&Wish { node: "h2", ..Wish::new("web1") }).unwrap();
+    r
+}
+
+fn voters(state: &State) -> Vec<NodeId> {
+    state.nodes().filter(|node| node.voter).map(|node| node.id).collect()
+}
+
+#[test]
+fn nothing_that_the_generation_before_may_have_given_out_is_given_out_again() {
+    let mut lost = before();
+    let mut next = Replica { state: lost.state.clone().next_generation(1), index: 0 };
+    next.index = next.state.revision();
+    // The backup does not know of these.
+    lost.node(5).unwrap();
+    lost.network("later", "10.0.1.0/24", None).unwrap();
+    let of_lost = lost.wish(&Wish { node: "h2", ..Wish::new("web2") }).unwrap();
+    let of_next = {
+        next.node(6).unwrap();
+        next.network("other", "10.0.1.0/24", None).unwrap();
+        next.wish(&Wish { node: "h2", ..Wish::new("web3") }).unwrap()
+    };
+    let ids = |state: &State| -> BTreeSet<u64> {
+        let nodes = state.nodes().map(|node| node.id);
+        let networks = state.networks().map(|network| network.id);
+        nodes.chain(networks).chain(state.endpoints().map(|endpoint| endpoint.id)).collect()
+    };
+    let old = ids(&before().state);
+    let new = |state: &State| ids(state).difference(&old).copied().collect::<BTreeSet<_>>();
+    assert_eq!(new(&lost.state).len(), 3);
+    assert!(new(&lost.state).is_disjoint(&new(&next.state)), "{lost:?} {next:?}", lost = new(&lost.state), next = new(&next.state));
+    let leg = |endpoint: &Endpoint| endpoint.leg.expect("a leg").id;
+    assert_ne!(leg(&of_lost), leg(&of_next));
+    // An address read as a number is the id of an older leg.
+    assert!(leg(&of_next) < LegId::of_addresses(Ipv4Addr::new(1, 0, 0, 2).into()));
+}
+
+#[test]
+fn rows_stay_and_an_agent_s_cursor_gets_the_whole_view() {
+    let former = before().state;
+    let next = former.clone().next_generation(2);
+    assert_eq!((former.generation(), next.generation()), (Generation::FIRST, Generation::FIRST.next()));
+    assert!(next.endpoints().eq(former.endpoints()) && next.networks().eq(former.networks()));
+    assert!(next.nodes().eq(former.nodes()), "all three are to be voters still");
+    assert_eq!(next.version(), Version::V2, "an older program would drop the generation");
+    let delta = next.delta_for(2, former.revision(), &BTreeSet::from([5]));
+    assert!(delta.complete);
+    assert_eq!((delta.generation, delta.revision), (next.generation(), next.revision()));
+    let mut view = View::default();
+    view.apply(delta);
+    assert_eq!(view.generation, next.generation());
+    // As it is stored.
+    assert_eq!(State::from_snapshot(&next.snapshot()).unwrap(), next);
+    assert_eq!(State::from_snapshot(&former.snapshot()).unwrap().generation(), Generation::FIRST);
+}
+
+#[test]
+fn the_node_that_goes_on_is_a_voter_and_there_are_no_more_of_them_than_before() {
+    let former = before().state;
+    assert_eq!(voters(&former), [1, 2, 3]);
+    assert_eq!(voters(&former.clone().next_generation(3)), [1, 2, 3]);
+    assert_eq!(voters(&former.next_generation(4)), [1, 2, 4]);
+}

@@ -1,0 +1,99 @@
+//! Backups become folders from which a node starts, and nothing else becomes one.
+
+use super::*;
+use crate::{
+    control::{
+        consensus::LogStore,
+        state::golden::{snapshot_of_version_2, snapshot_of_a_generation},
+    },
+    error_chain,
+};
+use tempfile::TempDir;
+
+const CLUSTER: Uuid = Uuid::from_u128(7);
+
+/// A folder with a backup in it, of a cluster whose only node is h1 and that is at generation 1.
+fn backed_up() -> (TempDir, ClusterRestoreArgs, State) {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::from_snapshot(&snapshot_of_version_2()).unwrap();
+    let file = dir.path().join("backup");
+    backup::write(CLUSTER, &state, File::create(&file).unwrap()).unwrap();
+    let name = state.nodes().next().unwrap().name.to_string();
+    let state_dir = dir.path().join("state");
+    (dir, ClusterRestoreArgs { file, state_dir, name: Some(name), cluster: None }, state)
+}
+
+#[test]
+fn the_first_node_of_a_generation_has_the_state_and_its_name_and_id() {
+    let (_dir, args, state) = backed_up();
+    let begun = restore_now(&args).unwrap();
+    assert_eq!((begun.generation, begun.known_revision), (2, state.revision()));
+    let node = state.nodes().next().unwrap();
+    let home = Home::open(&args.state_dir, &node.name).unwrap();
+    assert_eq!(home.generation().unwrap().number(), 2);
+    let Record { instance, member, .. } = home.record().clone();
+    assert_eq!(*instance.as_bytes(), node.instance, "its registration is known as its own");
+    let expected = Member { cluster: CLUSTER, id: node.id, voter: true, epoch: node.epoch };
+    assert_eq!(member, Some(expected));
+    let log = LogStore::open(&args.state_dir, Some(CLUSTER)).unwrap().expect("a log");
+    assert_eq!((log.generation(), log.rest().unwrap().voters), (2, [node.id].into()));
+    assert!(log.rest().unwrap().term > 1 << 32, "no mark of an earlier log is ahead of it");
+    let restored = State::from_snapshot(&log.snapshot_data().unwrap()).unwrap();
+    assert_eq!(restored, state.clone().next_generation(node.id));
+    assert_eq!(restored.revision(), begun.revision);
+}
+
+#[test]
+fn a_restored_cluster_can_be_backed_up_and_restored_again() {
+    let (dir, args, _) = backed_up();
+    let state = State::from_snapshot(&snapshot_of_a_generation()).unwrap();
+    let file = dir.path().join("second");
+    backup::write(CLUSTER, &state, File::create(&file).unwrap()).unwrap();
+    let begun = restore_now(&ClusterRestoreArgs { file, ..args }).unwrap();
+    assert_eq!(begun.generation, 3);
+    assert!(begun.revision > state.revision());
+}
+
+#[test]
+fn what_can_not_be_restored_is_refused_in_a_sentence_and_leaves_nothing() {
+    let (dir, args, _) = backed_up();
+    let refused = |args: &ClusterRestoreArgs, words: &str| {
+        let said = error_chain(&restore_now(args).unwrap_err());
+        assert!(said.contains(words), "{said}");
+        assert!(!args.state_dir.join("node.json").exists() && !args.state_dir.join("lock").exists());
+    };
+    let with = |change: &dyn Fn(&mut ClusterRestoreArgs)| {
+        let mut args = args.clone();
+        change(&mut args);
+        args
+    };
+    let another = with(&|args| args.cluster = Some(Uuid::from_u128(8)));
+    refused(&another, "not of 00000000-0000-0000-0000-000000000008");
+    let unknown = with(&|args| args.name = Some("h9".to_owned()));
+    refused(&unknown, "it knows no node h9, but ");
+    refused(&with(&|args| args.name = Some("no name".to_owned())), "name");
+    let missing = with(&|args| args.file = dir.path().join("missing"));
+    refused(&missing, "it can't be read (No such file");
+    let bytes = fs::read(&args.file).unwrap();
+    let cut = with(&|args| args.file = dir.path().join("cut"));
+    fs::write(&cut.file, &bytes[..bytes.len() - 1]).unwrap();
+    refused(&cut, "it is damaged, or was cut off");
+    let text = with(&|args| args.file = dir.path().join("text"));
+    fs::write(&text.file, "a shopping list, which is none").unwrap();
+    refused(&text, "it is no backup of a cluster");
+    let used = with(&|args| args.state_dir = dir.path().to_owned());
+    refused(&used, "is not empty");
+    // The right one for this cluster.
+    restore_now(&with(&|args| args.cluster = Some(CLUSTER))).unwrap();
+    let said = restore_now(&args).unwrap_err().to_string();
+    let node = args.name.as_ref().unwrap();
+    assert!(said.contains(&format!("is that of node {node} of cluster {CLUSTER}")), "{said}");
+    assert!(said.contains("overlay node reset"), "{said}");
+}
+
+#[test]
+fn an_empty_folder_is_taken_also_where_a_file_system_is_mounted() {
+    let (_dir, args, _) = backed_up();
+    fs::create_dir_all(args.state_dir.join(LOST_AND_FOUND)).unwrap();
+    restore_now(&args).unwrap();
+}
