@@ -153,6 +153,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             metrics: Some("10.10.10.1:7401".parse().unwrap()),
             local_listen: None,
             speaks: None,
+            raft_id: None,
         }),
         Row::from(Network {
             id: 2,
