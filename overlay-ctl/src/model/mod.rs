@@ -8,6 +8,7 @@ mod mtu;
 mod name;
 mod permission;
 mod publish;
+mod raft_id;
 mod rows;
 mod subnet;
 mod version;
@@ -21,6 +22,7 @@ pub use mtu::{ENDPOINT_MTU_MIN, Encapsulation};
 pub use name::{EndpointName, NetworkName, NodeName};
 pub use permission::{Permission, Permissions};
 pub use publish::{EndpointPort, FIRST_FREE_PORT, Publish, Published, Transport};
+pub use raft_id::RaftId;
 pub use rows::{
     Endpoint, EndpointId, Location, Network, NetworkId, NetworkOptions, Node, NodeId, Revision,
 };

@@ -8,7 +8,7 @@ use crate::{
         state::State,
     },
     faces::cli::Begun,
-    model::Revision,
+    model::{RaftId, Revision},
 };
 use std::path::{Path, absolute};
 use uuid::Uuid;
@@ -35,7 +35,9 @@ impl First<'_> {
     pub(super) fn write(&self, home: &Home, replaces: bool) -> Result<(), FirstError> {
         let Self { cluster, member, state, term, .. } = *self;
         let name = home.record().name.to_string();
-        let identity = Identity { cluster, name, raft_id: member.id };
+        // Each voter has one.
+        let raft_id = member.life().map_or(member.id, RaftId::get);
+        let identity = Identity { cluster, name, raft_id };
         let with = Beginning {
             generation: state.generation().number(),
             index: state.revision(),

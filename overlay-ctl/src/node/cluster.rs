@@ -16,7 +16,7 @@ use crate::{
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
     },
     durable::{DiskFolder, Folder as _, Space},
-    model::{Generation, NodeId, SPEAKS},
+    model::{Generation, Node, RaftId, SPEAKS},
     proto::v1::{self, JoinResponse, NodeRole},
 };
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -64,27 +64,31 @@ pub(super) async fn enter(
         (None, None) => bootstrap(home, registration.addresses),
     }?;
     home.set_generation(membership.directory.generations().ours())?;
-    membership.directory.introduce(membership.member.id, registration.addresses.listen);
+    let Membership { member, directory, .. } = &membership;
+    directory.introduce(member.id, registration.addresses.listen);
+    if let Some(life) = member.life() {
+        directory.note_life(member.id, life);
+    }
     if let Some(log) = &mut membership.log {
         log.mark_beside(run_folder)?;
     }
     Ok(membership)
 }
 
-fn identity(home: &Home, cluster: Uuid, id: NodeId) -> Identity {
-    Identity { cluster, name: home.record().name.to_string(), raft_id: id }
+fn identity(home: &Home, cluster: Uuid, life: RaftId) -> Identity {
+    Identity { cluster, name: home.record().name.to_string(), raft_id: life.get() }
 }
 
-/// Fails if the log belongs to another node than the state folder names.
-fn check_log(home: &Home, log: &LogStore, cluster: Uuid, id: NodeId) -> Result<(), ClusterError> {
+/// Fails if the log belongs to another member than the state folder names.
+fn check_log(home: &Home, log: &LogStore, cluster: Uuid, life: RaftId) -> Result<(), ClusterError> {
     let found = log.identity();
-    if found.raft_id == id && found.cluster == cluster {
+    if found.raft_id == life.get() && found.cluster == cluster {
         return Ok(());
     }
     Err(OpenError::ForeignState {
         path: home.dir().to_owned(),
-        expected: format!("node {id} of cluster {cluster}"),
-        found: format!("node {} of cluster {}", found.raft_id, found.cluster),
+        expected: format!("member {life} of cluster {cluster}"),
+        found: format!("member {} of cluster {}", found.raft_id, found.cluster),
     }
     .into())
 }
@@ -130,17 +134,19 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         Ok(Applied::Node(node)) => node,
         other => unreachable!("an empty state takes any node in: {other:?}"),
     };
+    let life = node.life().unwrap_or_else(|| unreachable!("the first node is a voter"));
     // A crash between the making of the log and the note in the folder leaves a log: its cluster is this node's.
     let log = match LogStore::open(home.dir(), None)? {
         Some(log) => log,
         None => {
-            let identity = identity(home, Uuid::new_v4(), node.id);
+            let identity = identity(home, Uuid::new_v4(), life);
             LogStore::bootstrap(home.dir(), identity, &state.snapshot())?
         }
     };
     let cluster = log.identity().cluster;
-    check_log(home, &log, cluster, node.id)?;
-    let member = Member { cluster, id: node.id, voter: true, epoch: node.epoch };
+    check_log(home, &log, cluster, life)?;
+    let Node { id, epoch, raft_id, .. } = node;
+    let member = Member { cluster, id, voter: true, epoch, raft_id };
     home.set_member(member.clone())?;
     tracing::info!(%cluster, version = %SPEAKS.newest(), "a new cluster of one");
     let directory = Directory::new(cluster, [Peer::from(&node)]);
@@ -157,15 +163,15 @@ async fn join_first(
     let answer = registration.join(join).await?;
     let (member, peers) = read_answer(join, &answer)?;
     let generation = Generation::from_wire(answer.generation);
-    let log = match (member.voter, existing) {
-        (false, _) => None,
-        (true, Some(log)) => {
-            check_log(home, &log, member.cluster, member.id)?;
+    let log = match (member.life(), existing) {
+        (None, _) => None,
+        (Some(life), Some(log)) => {
+            check_log(home, &log, member.cluster, life)?;
             check_generation(home, &log, generation)?;
             Some(log)
         }
-        (true, None) => {
-            let identity = identity(home, member.cluster, member.id);
+        (Some(life), None) => {
+            let identity = identity(home, member.cluster, life);
             Some(LogStore::join_generation(home.dir(), identity, generation.number())?)
         }
     };
@@ -196,15 +202,15 @@ async fn come_back(
         .into());
     }
     let generation = home.generation()?;
-    let log = if member.voter {
+    let log = if let Some(life) = member.life() {
         let log = LogStore::open(home.dir(), Some(member.cluster))?;
         // The folder says that the node is a voter: without its log it could vote twice in one term.
         let log = log.ok_or_else(|| OpenError::Amnesia {
             path: home.dir().to_owned(),
-            raft_id: member.id,
+            raft_id: life.get(),
             detail: "the log is missing".to_owned(),
         })?;
-        check_log(home, &log, member.cluster, member.id)?;
+        check_log(home, &log, member.cluster, life)?;
         check_generation(home, &log, generation)?;
         Some(log)
     } else {
@@ -229,11 +235,12 @@ fn read_answer(
     let cluster = answer.cluster.parse().map_err(|_| malformed("the cluster's id"))?;
     let peer = |peer: &v1::Node| {
         let listen = peer.listen.parse().map_err(|_| malformed("a peer's address"))?;
-        Ok(Peer { id: peer.id, listen, voter: true })
+        Ok(Peer { id: peer.id, listen, voter: true, raft_id: RaftId::new(peer.raft_id) })
     };
     let peers = answer.peers.iter().map(peer).collect::<Result<_, ClusterError>>()?;
     let voter = answer.role() == NodeRole::Voter;
-    Ok((Member { cluster, id: answer.node_id, voter, epoch: answer.epoch }, peers))
+    let JoinResponse { node_id: id, epoch, raft_id, .. } = *answer;
+    Ok((Member { cluster, id, voter, epoch, raft_id: RaftId::new(raft_id) }, peers))
 }
 
 /// Starts the parts that only a voter has. The receiver gets the errors after which the node ends in order; any other

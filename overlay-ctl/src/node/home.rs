@@ -4,7 +4,7 @@ use super::lock::lock_file;
 use crate::{
     control::peers::Peer,
     durable::{FileError, read_json, write_json},
-    model::{Generation, NodeId, NodeName, Revision, Subnet},
+    model::{Generation, NodeId, NodeName, RaftId, Revision, Subnet},
 };
 use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
@@ -71,12 +71,24 @@ pub enum HomeError {
 pub struct Member {
     /// Its cluster.
     pub cluster: Uuid,
-    /// Its Raft id.
+    /// Its id.
     pub id: NodeId,
     /// It is a voter, which holds the log; otherwise it is an agent.
     pub voter: bool,
     /// Revision of its registration.
     pub epoch: Revision,
+    /// The Raft id of the present life of its log. `None` = it has none, or the cluster was at version 1 when it was
+    /// given out, where it is the node's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<RaftId>,
+}
+
+impl Member {
+    /// As [`Node::life`](crate::model::Node::life).
+    #[must_use]
+    pub fn life(&self) -> Option<RaftId> {
+        self.raft_id.or(RaftId::new(self.id)).filter(|_| self.voter)
+    }
 }
 
 /// The content of `node.json`.
@@ -314,7 +326,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut home = Home::open(dir.path(), &name("h1")).unwrap();
         assert!(matches!(Home::open(dir.path(), &name("h1")), Err(HomeError::InUse(_))));
-        let member = Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9 };
+        let member =
+            Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9, raft_id: None };
         home.set_member(member.clone()).unwrap();
         let instance = home.record().instance;
         drop(home);
@@ -332,7 +345,14 @@ mod tests {
         assert_eq!(Home::address(dir.path()).unwrap(), None);
         let mut home = Home::open(dir.path(), &name("h1")).unwrap();
         assert!(!Home::is_member(dir.path()).unwrap(), "no cluster has taken it in");
-        home.set_member(Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9 }).unwrap();
+        home.set_member(Member {
+            cluster: Uuid::new_v4(),
+            id: 7,
+            voter: true,
+            epoch: 9,
+            raft_id: None,
+        })
+        .unwrap();
         assert!(Home::is_member(dir.path()).unwrap());
         fs::write(dir.path().join(ADDRESS), b"\"10.0.").unwrap();
         for last in [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last)) {

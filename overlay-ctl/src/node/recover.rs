@@ -19,7 +19,7 @@ use crate::{
     },
     durable::FileError,
     faces::cli::Begun,
-    model::{Generation, NodeId, NodeName},
+    model::{Generation, Node, NodeId, NodeName, RaftId},
     proto::v1::StatusResponse,
 };
 use futures::{StreamExt as _, stream};
@@ -149,7 +149,7 @@ pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
     let log = LogStore::open(&dir, Some(member.cluster))?;
     let log = log.ok_or_else(|| OpenError::Amnesia {
         path: dir.clone(),
-        raft_id: member.id,
+        raft_id: member.life().map_or(member.id, RaftId::get),
         detail: "the log is missing".to_owned(),
     })?;
     let rest = log.rest()?;
@@ -163,9 +163,10 @@ pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
     let places = places(&home, &state, member.id)?;
     let ours = Generation::from_wire(log.generation());
     let answers = ask(member.cluster, ours, places).await;
-    check_lost(&name, &member, ours, &rest.voters, answers)?;
+    let own = log.identity().raft_id;
+    check_lost(&name, own, ours, &rest.voters, &state, answers)?;
     let (known, term) = (state.revision(), rest.term + 1);
-    let state = state.next_generation(member.id);
+    let state = state.recovered(member.id);
     // The database is closed before its file is replaced.
     drop(log);
     let first = First { cluster: member.cluster, member: &member, state: &state, known, term };
@@ -219,16 +220,17 @@ async fn ask(
 /// Fails if the nodes that answered show that the cluster goes on, or can.
 fn check_lost(
     name: &NodeName,
-    member: &Member,
+    own: u64,
     ours: Generation,
     voters: &BTreeSet<u64>,
+    state: &State,
     answers: Vec<(SocketAddr, StatusResponse)>,
 ) -> Result<(), RecoverError> {
     if voters.len() == 1 {
         return Err(RecoverError::Alone { name: name.clone() });
     }
     let mut living = Vec::new();
-    let mut counted = BTreeSet::from([member.id]);
+    let mut counted = BTreeSet::from([own]);
     for (place, status) in answers {
         let answer = Answering { name: status.node, place };
         let theirs = Generation::from_wire(status.generation);
@@ -238,7 +240,10 @@ fn check_lost(
         if !status.leader.is_empty() {
             return Err(RecoverError::Led { answer, leader: status.leader });
         }
-        if voters.contains(&status.node_id) && counted.insert(status.node_id) {
+        // By its row, or by its id as before Raft ids were others.
+        let life = state.node(status.node_id).and_then(Node::life);
+        let life = life.map_or(status.node_id, RaftId::get);
+        if voters.contains(&life) && counted.insert(life) {
             living.push(answer);
         }
     }

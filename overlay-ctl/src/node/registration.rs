@@ -7,7 +7,7 @@ use crate::{
         peers::{self, CallError, Directory},
         watch::Ended,
     },
-    model::{Generation, NodeName, Revision, SPEAKS},
+    model::{Generation, NodeName, RaftId, Revision, SPEAKS},
     proto::v1::{JoinRequest, JoinResponse},
 };
 use std::{net::SocketAddr, time::Duration};
@@ -158,6 +158,10 @@ fn learn(directory: &Directory, answer: &JoinResponse) {
         if let Ok(listen) = peer.listen.parse() {
             directory.heard_of(peer.id, listen);
         }
+        // An earlier program says none: there it is the node's id.
+        if let Some(life) = RaftId::new(peer.raft_id).or(RaftId::new(peer.id)) {
+            directory.note_life(peer.id, life);
+        }
     }
 }
 
@@ -221,12 +225,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_registers_at_once_if_it_is_asked_to_or_has_another_address() {
         let cluster = Uuid::new_v4();
-        let directory = Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true }]);
+        let directory =
+            Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true, raft_id: None }]);
         let peers = vec![v1::Node { id: 2, listen: at(22).to_string(), ..v1::Node::default() }];
         let answer = JoinResponse { epoch: 9, peers, ..JoinResponse::default() };
         let voter = (&directory, at(1));
         let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
-        let member = Member { cluster, id: 4, voter: false, epoch: 1 };
+        let member = Member { cluster, id: 4, voter: false, epoch: 1, raft_id: None };
         let registration = Registration {
             name: "h4".parse().unwrap(),
             instance: Uuid::new_v4(),
@@ -261,11 +266,12 @@ mod tests {
     async fn an_agent_goes_on_into_a_newer_generation_that_takes_its_registration() {
         for (has_log, ours) in [(false, 3), (true, 1)] {
             let cluster = Uuid::new_v4();
-            let directory = Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true }]);
+            let peer = Peer { id: 1, listen: at(1), voter: true, raft_id: None };
+            let directory = Directory::new(cluster, [peer]);
             let answer = JoinResponse { epoch: 9, generation: 3, ..JoinResponse::default() };
             let voter = (&directory, at(1));
             let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
-            let member = Member { cluster, id: 4, voter: has_log, epoch: 1 };
+            let member = Member { cluster, id: 4, voter: has_log, epoch: 1, raft_id: None };
             let registration = Registration {
                 name: "h4".parse().unwrap(),
                 instance: Uuid::new_v4(),

@@ -18,7 +18,7 @@ use crate::{
         state::State,
     },
     faces::cli::Begun,
-    model::{Invalid, NodeName},
+    model::{Invalid, Node, NodeName},
 };
 use std::{
     fs::{self, File},
@@ -124,15 +124,19 @@ fn restore_now(args: &ClusterRestoreArgs) -> Result<Begun, RestoreError> {
         let known = names(&state);
         return Err(RestoreError::NoSuchNode { file: file.clone(), name, known });
     };
-    let member = Member { cluster: head.cluster, id: node.id, voter: true, epoch: node.epoch };
+    let (id, instance) = (node.id, Uuid::from_bytes(node.instance));
+    let known = state.revision();
+    let state = state.restored(id);
+    let Some(Node { epoch, raft_id, .. }) = state.node(id).cloned() else {
+        unreachable!("a restore removes no row")
+    };
+    let member = Member { cluster: head.cluster, id, voter: true, epoch, raft_id };
     let record = Record {
         name,
-        instance: Uuid::from_bytes(node.instance),
+        instance,
         member: Some(member.clone()),
         removed: false,
     };
-    let known = state.revision();
-    let state = state.next_generation(member.id);
     // A crash from here on leaves a voter without a log, which does not start.
     let home = Home::make(state_dir, record)?;
     let term = state.generation().number().saturating_mul(TERMS);

@@ -71,6 +71,7 @@ impl Parts<'_> {
         let cluster::Membership { member, directory, log } = membership;
         let Member { cluster, id, .. } = member;
         let generations = directory.generations().clone();
+        let life = member.life();
         let bringing_up = LocalStatus { error: Some(BRINGING_UP.into()), ..LocalStatus::default() };
         let (status_sender, status) = sync_watch::channel(bringing_up);
         let (own_sender, own_address) = sync_watch::channel(own);
@@ -94,7 +95,7 @@ impl Parts<'_> {
         if let Some(log) = log {
             let (parts, queues, ended) = cluster::start_voter(log)?;
             unfit = Some(ended);
-            start_voter_tasks(&mut tasks, &raft, &parts, queues, &member, &directory);
+            start_voter_tasks(&mut tasks, &raft, &parts, queues, &directory);
             let hold = Duration::from_secs(args.raise_version_after.into());
             tasks.spawn("raise the version", raise_the_version(parts.clone(), hold));
             let report = watch::report_to_leader(
@@ -223,7 +224,9 @@ impl Parts<'_> {
             // By a connection of its own: on the other one a list may be under way that the pass asked for.
             let has_pins = has_pins.load(Ordering::Relaxed);
             remove::all(&Netlink::open().await?, args, &name, has_pins).await?;
-            if let Err(error) = LogStore::remove_mark_beside(run_folder(args), cluster, id) {
+            let unmarked = life
+                .map(|life| LogStore::remove_mark_beside(run_folder(args), cluster, life.get()));
+            if let Some(Err(error)) = unmarked {
                 tracing::warn!(%error, "the mark beside the socket is left");
             }
             // Last: a node that dies before this learns at its next start that it was removed, and goes on here.
@@ -249,13 +252,12 @@ fn start_voter_tasks(
     raft: &RaftThread,
     parts: &VoterParts,
     queues: PeerQueues,
-    member: &Member,
     directory: &Directory,
 ) {
     let consensus = parts.consensus.clone();
-    let carry = carry_raft_messages(member.id, consensus, queues, directory.clone());
+    let carry = carry_raft_messages(consensus, queues, directory.clone());
     tasks.spawn_on("carry Raft's messages", carry, raft.runtime());
-    tasks.spawn("follow the rows", follow_the_rows(member.id, parts.clone()));
+    tasks.spawn("follow the rows", follow_the_rows(parts.clone()));
     tasks.spawn("watch the disk", watch_the_disk(parts.clone()));
     tasks.spawn("watch the nodes", watch_the_nodes(parts.clone()));
     let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());

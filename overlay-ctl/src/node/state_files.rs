@@ -68,8 +68,9 @@ pub(super) mod tests {
         let cluster = Uuid::from_u128(7);
         let name: crate::model::NodeName = "h2".parse().unwrap();
         let mut home = Home::open(dir, &name).unwrap();
-        home.set_member(Member { cluster, id: 2, voter: true, epoch: 9 }).unwrap();
-        let peer = |id| Peer { id, listen: ([10, 0, 0, 1], 7400).into(), voter: true };
+        home.set_member(Member { cluster, id: 2, voter: true, epoch: 9, raft_id: None }).unwrap();
+        let peer =
+            |id| Peer { id, listen: ([10, 0, 0, 1], 7400).into(), voter: true, raft_id: None };
         home.set_peers(&[peer(1), peer(2)]).unwrap();
         home.set_gateway("172.18.0.0/16".parse().unwrap()).unwrap();
         home.set_address([10, 0, 0, 2].into()).unwrap();

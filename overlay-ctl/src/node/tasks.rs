@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn peer(last: u8) -> Peer {
-        Peer { id: 2, listen: at(last), voter: true }
+        Peer { id: 2, listen: at(last), voter: true, raft_id: None }
     }
 
     /// Waits until these are the peers that a restart would read.
@@ -225,7 +225,7 @@ mod tests {
         let home = Arc::new(Mutex::new(home));
         let cluster = Uuid::new_v4();
         let directory = Directory::new(cluster, [peer(2)]);
-        let member = Member { cluster, id: 1, voter: true, epoch: 1 };
+        let member = Member { cluster, id: 1, voter: true, epoch: 1, raft_id: None };
         let (_view, views) = sync_watch::channel(None);
         let (_epoch, epochs) = sync_watch::channel(member.epoch);
         tokio::spawn(remember(Arc::clone(&home), member, directory.clone(), views, epochs));

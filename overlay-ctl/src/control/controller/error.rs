@@ -3,10 +3,10 @@
 use crate::{
     control::{
         consensus::{ProposeError, STALLED},
-        state::Refusal,
+        state::{Refusal, State},
         voter::VoterParts,
     },
-    model::{NodeId, NodeName},
+    model::{NodeId, NodeName, RaftId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -256,7 +256,8 @@ impl Attempt {
         let ProposeError::NoRoom(lack) = error else { return Self::new(error, Effect::Unknown) };
         // The caller may have asked another node.
         let id = leader.consensus.status().borrow().id;
-        let name = leader.state.read(|state| state.node(id).map(|row| row.name.to_string()));
+        let name = |state: &State| Some(state.node_of(RaftId::new(id)?)?.name.to_string());
+        let name = leader.state.read(name);
         Self::Failed(ControllerError::NoRoom {
             node: name.unwrap_or_else(|| id.to_string()),
             why: lack.to_string(),

@@ -127,7 +127,8 @@ impl Controller {
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         let Some(voter) = &self.voter else { return self.directory.leader() };
-        voter.consensus.status().borrow().leader.filter(|_| voter.quorum.holds())
+        let leader = voter.consensus.status().borrow().leader.filter(|_| voter.quorum.holds());
+        leader.and_then(|leader| self.directory.node_of(leader))
     }
 
     /// Whether this node can have a request answered. An election ends before a request fails for lack of a leader, so that

@@ -226,25 +226,26 @@ impl Verb for RemoveNode {
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
         // A repeated request is only answered: the name may be another node's by now.
-        let id = match fresh.dry_run(&voter, request, &command)? {
+        let node = match fresh.dry_run(&voter, request, &command)? {
             DryRun::New(decision) => {
                 // The name may be another node's when the members have changed: that one stays.
                 decision.bind(&mut command);
-                if let Decision::RemoveNode(node) = decision { Some(node.id) } else { None }
+                if let Decision::RemoveNode(node) = decision { Some(node) } else { None }
             }
             DryRun::Done(_) => None,
         };
         // Until its row is gone the node would be made a member again, by that row: see `follow_the_rows`.
-        let _hold = id.map(|id| voter.leaving.hold(id));
-        if let Some(id) = id {
+        let life = node.as_ref().and_then(Node::life);
+        let _hold = life.map(|life| voter.leaving.hold(life));
+        if let Some(life) = life {
             // A leader that is to remove itself hands over and says so: the new one carries this out.
-            let removed = voter.consensus.remove(id).await;
+            let removed = voter.consensus.remove(life.get()).await;
             removed.map_err(|error| Attempt::of_write(&voter, error))?;
         }
         match fresh.execute(&voter, request, command).await? {
             Applied::Removed(revision) => {
-                if let Some(id) = id {
-                    voter.table.forget(id);
+                if let Some(node) = node {
+                    voter.table.forget(node.id);
                 }
                 tracing::info!(node = %name, "node removed");
                 Ok(Removed { revision })

@@ -134,7 +134,7 @@ impl Cluster {
     fn new() -> Self {
         let cluster = Uuid::new_v4();
         let (dir, voter) = alone_in(cluster, &state());
-        let peer = Peer { id: 1, listen: register(1).listen, voter: true };
+        let peer = Peer { id: 1, listen: register(1).listen, voter: true, raft_id: None };
         let directory = Directory::new(cluster, [peer]);
         let leader = Controller::new(1, directory, Some(voter.clone()), check(dir.path()));
         Self { dir, voter, leader }
@@ -160,7 +160,7 @@ impl Cluster {
 
     /// An agent that knows the leader, and reaches it by `channel`.
     fn agent(&self, channel: Channel) -> Controller {
-        let peer = Peer { id: 1, listen: register(1).listen, voter: true };
+        let peer = Peer { id: 1, listen: register(1).listen, voter: true, raft_id: None };
         let directory = Directory::new(self.leader.cluster(), [peer.clone()]);
         directory.put_channel(peer.listen, channel);
         Controller::new(9, directory, None, check(self.dir.path()))
@@ -355,7 +355,7 @@ async fn an_endpoint_that_can_not_be_made_is_refused_before_anything_is_logged()
 
 #[tokio::test(start_paused = true)]
 async fn a_node_is_served_while_another_leader_is_elected() {
-    let peer = Peer { id: 1, listen: register(1).listen, voter: true };
+    let peer = Peer { id: 1, listen: register(1).listen, voter: true, raft_id: None };
     let directory = Directory::new(Uuid::new_v4(), [peer]);
     let dir = tempfile::tempdir().unwrap();
     let agent = Controller::new(9, directory.clone(), None, check(dir.path()));

@@ -7,7 +7,7 @@ use super::{
     stamp::Strangers,
 };
 use crate::{
-    model::{Generation, NodeId},
+    model::{Generation, NodeId, RaftId},
     proto::internal::{Place, peers_client::PeersClient},
 };
 use std::{
@@ -112,6 +112,18 @@ impl Directory {
         self.change(|places| places.introduce(id, listen));
     }
 
+    /// Notes that this Raft id is the node's.
+    pub fn note_life(&self, id: NodeId, life: RaftId) {
+        self.lock(|inner| inner.places.note_life(id, life));
+    }
+
+    /// The node that has this Raft id, or had it. `member` is the id as consensus has it.
+    #[must_use]
+    pub fn node_of(&self, member: u64) -> Option<NodeId> {
+        let life = RaftId::new(member)?;
+        self.lock(|inner| inner.places.node_of(life))
+    }
+
     /// Notes that the others reach this node at `listen` from now on, and lets go of all connections: those from an
     /// address that is gone would be given up only after seconds.
     pub fn moved(&self, listen: SocketAddr) {
@@ -145,6 +157,11 @@ impl Directory {
     /// Takes what a peer told: where it listens itself, first, and where it knows other voters.
     pub fn told(&self, places: &[Place]) {
         for (position, place) in places.iter().take(TOLD_MAX).enumerate() {
+            // An earlier program says none: there the sender's, which is a member, is its node's id.
+            let of_earlier = RaftId::new(place.node_id).filter(|_| position == 0);
+            if let Some(life) = RaftId::new(place.raft_id).or(of_earlier) {
+                self.note_life(place.node_id, life);
+            }
             // An address that can't be read is nobody's.
             match (place.listen.parse(), position) {
                 (Ok(listen), 0) => self.heard_from(place.node_id, listen),
@@ -161,10 +178,14 @@ impl Directory {
         if seen.replace(version) == Some(version) {
             return Vec::new();
         }
-        let told = self.lock(|inner| inner.places.told());
-        let place =
-            |(node_id, listen): (_, SocketAddr)| Place { node_id, listen: listen.to_string() };
-        told.into_iter().map(place).collect()
+        self.lock(|Inner { places, .. }| {
+            let place = |(node_id, listen): (_, SocketAddr)| Place {
+                node_id,
+                listen: listen.to_string(),
+                raft_id: places.life_of(node_id).map_or(0, RaftId::get),
+            };
+            places.told().into_iter().map(place).collect()
+        })
     }
 
     /// A number that changes with each change of the places.

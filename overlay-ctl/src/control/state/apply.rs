@@ -11,8 +11,8 @@ use super::{
 use crate::{
     control::ipam,
     model::{
-        Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, Revision,
-        Speaks, Vni,
+        Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, RaftId,
+        Revision, Speaks, Version, Vni,
     },
 };
 use std::collections::BTreeSet;
@@ -113,7 +113,7 @@ impl State {
                     return Err(Refusal::NodeRemoved(name));
                 }
                 self.check_speaks(speaks.unwrap_or(Speaks::UNSAID))?;
-                let (epoch, id, voter) = (revision, 0, false);
+                let (epoch, id, voter, raft_id) = (revision, 0, false, None);
                 let node = Node {
                     id,
                     name,
@@ -126,6 +126,7 @@ impl State {
                     metrics,
                     local_listen,
                     speaks,
+                    raft_id,
                 };
                 self.register_node(rules, node)
             }
@@ -193,7 +194,7 @@ impl State {
         }
     }
 
-    /// `said` is the row as the node describes itself. Its id and its right to vote are decided here.
+    /// `said` is the row as the node describes itself. Its ids and its right to vote are decided here.
     fn register_node(&self, rules: u32, said: Node) -> Result<Decision, Refusal> {
         let (name, vtep) = (&said.name, said.vtep);
         let known = self.nodes().find(|node| node.instance == said.instance);
@@ -208,13 +209,16 @@ impl State {
             let by = format!("external endpoint {}", endpoint.name);
             return Err(Refusal::VtepExists { address: vtep, by });
         }
-        let (id, voter) = match known {
-            Some(node) => (node.id, node.voter),
+        let (id, voter, raft_id) = match known {
+            Some(node) => (node.id, node.voter, node.raft_id),
             None => {
-                (self.last_node_id + 1, self.nodes().filter(|node| node.voter).count() < VOTERS_MAX)
+                let voter = self.nodes().filter(|node| node.voter).count() < VOTERS_MAX;
+                let has_lives = self.version >= Version::V2;
+                let raft_id = (voter && has_lives).then(|| RaftId::after(self.last_raft_id));
+                (self.last_node_id + 1, voter, raft_id)
             }
         };
-        let node = Node { id, voter, ..said };
+        let node = Node { id, voter, raft_id, ..said };
         match known {
             // The same registration again changes nothing. The epoch stays, because it fences out older
             // instances of the node.
@@ -259,6 +263,7 @@ impl State {
             }
             Decision::PutNode { node, renumbering } => {
                 self.last_node_id = self.last_node_id.max(node.id);
+                self.last_raft_id = self.last_raft_id.max(node.raft_id);
                 if let Some(before) = self.nodes.get(&node.id) {
                     self.node_names.remove(&before.name);
                 }
@@ -298,6 +303,8 @@ impl State {
             }
             Decision::RaiseVersion { to, nodes } => {
                 self.version = to;
+                // Those that were given out so far are ids of nodes.
+                self.last_raft_id = self.last_raft_id.max(RaftId::new(self.last_node_id));
                 for node in nodes {
                     self.changes.push(revision, RowKey::Node(node.id));
                     self.insert_node(node);

@@ -153,6 +153,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             metrics: Some("10.10.10.1:7401".parse().unwrap()),
             local_listen: None,
             speaks: None,
+            raft_id: None,
         }),
         Row::from(Network {
             id: 2,
@@ -620,11 +621,11 @@ fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
 
 /// The state with which generation 2 begins.
 pub(crate) fn snapshot_of_a_generation() -> Vec<u8> {
-    State::from_snapshot(&snapshot_of_version_2()).unwrap().next_generation(1).snapshot()
+    State::from_snapshot(&snapshot_of_version_2()).unwrap().restored(1).snapshot()
 }
 
 pub(crate) fn check_snapshot_of_a_generation(bytes: &[u8]) {
-    let expected = State::from_snapshot(&snapshot_of_version_2()).unwrap().next_generation(1);
+    let expected = State::from_snapshot(&snapshot_of_version_2()).unwrap().restored(1);
     assert_eq!(State::from_snapshot(bytes).unwrap(), expected);
 }
 

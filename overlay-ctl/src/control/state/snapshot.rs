@@ -5,7 +5,8 @@ use super::{
     dedup::{Dedup, Lists},
 };
 use crate::model::{
-    Endpoint, Generation, LegId, Network, NetworkId, Node, NodeId, Revision, SPEAKS, Version, Vni,
+    Endpoint, Generation, LegId, Network, NetworkId, Node, NodeId, RaftId, Revision, SPEAKS,
+    Version, Vni,
 };
 use serde::{Deserialize, Serialize};
 use std::{io, net::Ipv4Addr, sync::Arc};
@@ -40,6 +41,8 @@ struct Snapshot {
     nodes: Vec<Arc<Node>>,
     endpoints: Vec<Arc<Endpoint>>,
     last_node_id: NodeId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_raft_id: Option<RaftId>,
     last_vni: Option<Vni>,
     last_address: Vec<(NetworkId, Ipv4Addr)>,
     #[serde(default)]
@@ -90,6 +93,7 @@ impl State {
             nodes,
             endpoints,
             last_node_id,
+            last_raft_id,
             last_vni,
             last_address,
             last_leg,
@@ -106,6 +110,7 @@ impl State {
             nodes: nodes.values().cloned().collect(),
             endpoints: endpoints.values().cloned().collect(),
             last_node_id: *last_node_id,
+            last_raft_id: *last_raft_id,
             last_vni: *last_vni,
             last_address: last_address.iter().map(|(id, address)| (*id, *address)).collect(),
             last_leg: last_leg.iter().map(|(id, address)| (*id, *address)).collect(),
@@ -135,6 +140,10 @@ impl State {
             version: snapshot.version,
             generation: snapshot.generation,
             last_node_id: snapshot.last_node_id,
+            // Where a snapshot of version 2 names none, those that were given out are ids of nodes.
+            last_raft_id: snapshot.last_raft_id.or_else(|| {
+                RaftId::new(snapshot.last_node_id).filter(|_| !snapshot.version.is_first())
+            }),
             last_vni: snapshot.last_vni,
             last_address: snapshot.last_address.into_iter().collect(),
             last_leg: snapshot.last_leg.into_iter().collect(),

@@ -90,7 +90,7 @@ pub async fn serve_agent(
     let is_ours = state.read(State::generation) == Generation::from_wire(generation);
     let cursor = if is_ours { cursor } else { 0 };
     tokio::spawn(async move {
-        send_deltas(state, cluster, quorum, node_id, cursor, held, sender).await;
+        send_deltas(state, cluster, quorum, directory, node_id, cursor, held, sender).await;
         drop(watches);
     });
     Ok(ReceiverStream::new(receiver))
@@ -100,6 +100,7 @@ async fn send_deltas(
     state: SharedState,
     mut cluster: watch::Receiver<crate::control::consensus::Status>,
     quorum: Quorum,
+    directory: Directory,
     node: NodeId,
     mut cursor: u64,
     mut held: BTreeSet<NetworkId>,
@@ -109,9 +110,10 @@ async fn send_deltas(
     let mut revision = state.revision();
     loop {
         let now = *revision.borrow_and_update();
-        let leader = cluster.borrow_and_update().leader.unwrap_or_default();
+        let leader = cluster.borrow_and_update().leader;
         // Without a quorum this voter can't know that the leader it hears leads.
-        let told = if quorum.holds() { leader } else { NodeId::default() };
+        let told = leader.filter(|_| quorum.holds()).and_then(|leader| directory.node_of(leader));
+        let told = told.unwrap_or_default();
         // A voter that is behind the agent sends nothing before it has caught up: an older view would make the agent
         // forget what it rightly holds.
         let behind = now < cursor;
@@ -159,9 +161,9 @@ async fn send_away(down: &mpsc::Sender<Result<WatchDown, Status>>, why: &str) {
 
 async fn leader_changed(
     cluster: &mut watch::Receiver<crate::control::consensus::Status>,
-    told: NodeId,
+    leader: Option<u64>,
 ) -> Result<(), watch::error::RecvError> {
-    cluster.wait_for(|status| status.leader.unwrap_or_default() != told).await.map(drop)
+    cluster.wait_for(|status| status.leader != leader).await.map(drop)
 }
 
 fn note_held(delta: &Delta, held: &mut BTreeSet<NetworkId>) {

@@ -39,12 +39,12 @@ impl Peers for PeersService {
     ) -> Result<Response<RaftResponse>, Status> {
         let consensus = self.voter()?.consensus.clone();
         let mut messages = request.into_inner();
-        let own = self.0.id();
+        let own = consensus.status().borrow().id;
         while let Some(message) = messages.next().await {
             let RaftMessage { to, data, places } = message?;
             if to != own {
                 // The sender has other places to try.
-                let why = format!("this is node {own}, not node {to}");
+                let why = format!("this is member {own}, not member {to}");
                 return Err(Status::failed_precondition(why));
             }
             self.0.directory().told(&places);

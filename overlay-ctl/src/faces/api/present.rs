@@ -6,7 +6,7 @@ use crate::{
         PeerInfo,
     },
     dataplane::datapath::ProgramStatus,
-    model::{Endpoint, Generation, Location, Mac, Network, Permission, Published},
+    model::{Endpoint, Generation, Location, Mac, Network, Permission, Published, RaftId},
     proto::v1,
 };
 use std::time::UNIX_EPOCH;
@@ -149,6 +149,7 @@ pub(super) fn node(info: NodeInfo) -> v1::Node {
         programmed_revision: programmed,
         endpoint_count: count(endpoints),
         gateway_subnet: node.gateway.map(|subnet| subnet.to_string()).unwrap_or_default(),
+        raft_id: node.life().map_or(0, RaftId::get),
     }
 }
 
@@ -169,6 +170,7 @@ pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v
         node_id: node.id,
         epoch: node.epoch,
         role: role.into(),
+        raft_id: node.life().map_or(0, RaftId::get),
         peers: peers.into_iter().map(self::node).collect(),
         generation: generation.number(),
     }

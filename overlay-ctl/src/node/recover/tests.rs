@@ -33,9 +33,9 @@ fn answers(nodes: &[(u64, &str, u64)]) -> Vec<(SocketAddr, StatusResponse)> {
 
 /// Whether h1 may go on without the others, of so many voters.
 fn checked(voters: u64, nodes: &[(u64, &str, u64)]) -> Result<(), String> {
-    let member = Member { cluster: CLUSTER, id: 1, voter: true, epoch: 1 };
     let voters = (1..=voters).collect();
-    check_lost(&name("h1"), &member, Generation::FIRST, &voters, answers(nodes))
+    let state = State::default();
+    check_lost(&name("h1"), 1, Generation::FIRST, &voters, &state, answers(nodes))
         .map_err(|error| error.to_string())
 }
 
@@ -73,7 +73,7 @@ async fn what_is_no_voter_s_folder_is_refused_and_left_as_it_was() {
     drop(Home::open(dir.path(), &name("h1")).unwrap());
     refused(dir.path(), "holds no member of a cluster").await;
     let mut home = Home::open(dir.path(), &name("h1")).unwrap();
-    let member = Member { cluster: CLUSTER, id: 3, voter: false, epoch: 1 };
+    let member = Member { cluster: CLUSTER, id: 3, voter: false, epoch: 1, raft_id: None };
     home.set_member(member.clone()).unwrap();
     drop(home);
     refused(dir.path(), "is an agent").await;
@@ -133,7 +133,7 @@ fn voter(dir: &Path) {
     };
     let entries = (1..).zip(&commands).map(entry).collect::<Result<_, _>>().unwrap();
     golden::log_of_three(dir, &State::default().snapshot(), entries);
-    let member = Member { cluster: CLUSTER, id: 1, voter: true, epoch: 2 };
+    let member = Member { cluster: CLUSTER, id: 1, voter: true, epoch: 2, raft_id: None };
     let record = Record { name: name("h1"), instance, member: Some(member), removed: false };
     drop(Home::make(dir, record).unwrap());
 }

@@ -33,13 +33,15 @@ fn the_first_node_of_a_generation_has_the_state_and_its_name_and_id() {
     assert_eq!(home.generation().unwrap().number(), 2);
     let Record { instance, member, .. } = home.record().clone();
     assert_eq!(*instance.as_bytes(), node.instance, "its registration is known as its own");
-    let expected = Member { cluster: CLUSTER, id: node.id, voter: true, epoch: node.epoch };
-    assert_eq!(member, Some(expected));
+    let member = member.unwrap();
+    assert_eq!((member.cluster, member.id, member.voter), (CLUSTER, node.id, true));
+    let life = member.life().unwrap().get();
+    assert!(life > 1 << 20, "no Raft id of before is used again: {life}");
     let log = LogStore::open(&args.state_dir, Some(CLUSTER)).unwrap().expect("a log");
-    assert_eq!((log.generation(), log.rest().unwrap().voters), (2, [node.id].into()));
+    assert_eq!((log.generation(), log.rest().unwrap().voters), (2, [life].into()));
     assert!(log.rest().unwrap().term > 1 << 32, "no mark of an earlier log is ahead of it");
     let restored = State::from_snapshot(&log.snapshot_data().unwrap()).unwrap();
-    assert_eq!(restored, state.clone().next_generation(node.id));
+    assert_eq!(restored, state.clone().restored(node.id));
     assert_eq!(restored.revision(), begun.revision);
 }
 

@@ -46,7 +46,8 @@ struct Voter {
 }
 
 fn directory(cluster: Uuid) -> Directory {
-    let peer = |id| Peer { id: u64::from(id), listen: register(id).listen, voter: true };
+    let peer =
+        |id| Peer { id: u64::from(id), listen: register(id).listen, voter: true, raft_id: None };
     Directory::new(cluster, VOTERS.map(peer))
 }
 

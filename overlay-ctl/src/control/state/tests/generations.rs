@@ -1,7 +1,7 @@
 //! The state with which a generation begins.
 
 use super::*;
-use crate::model::{Generation, LegId};
+use crate::model::{Generation, LegId, Node, NodeId, RaftId, Version};
 
 /// Four nodes, of which the first three are to be voters, and an endpoint with a leg on the second.
 fn before() -> Replica {
@@ -21,7 +21,7 @@ fn voters(state: &State) -> Vec<NodeId> {
 #[test]
 fn nothing_that_the_generation_before_may_have_given_out_is_given_out_again() {
     let mut lost = before();
-    let mut next = Replica { state: lost.state.clone().next_generation(1), index: 0 };
+    let mut next = Replica { state: lost.state.clone().restored(1), index: 0 };
     next.index = next.state.revision();
     // The backup does not know of these.
     lost.node(5).unwrap();
@@ -50,10 +50,11 @@ fn nothing_that_the_generation_before_may_have_given_out_is_given_out_again() {
 #[test]
 fn rows_stay_and_an_agent_s_cursor_gets_the_whole_view() {
     let former = before().state;
-    let next = former.clone().next_generation(2);
+    let next = former.clone().recovered(2);
     assert_eq!((former.generation(), next.generation()), (Generation::FIRST, Generation::FIRST.next()));
     assert!(next.endpoints().eq(former.endpoints()) && next.networks().eq(former.networks()));
-    assert!(next.nodes().eq(former.nodes()), "all three are to be voters still");
+    let but_their_lives = next.nodes().map(|node| Node { raft_id: None, ..node.clone() });
+    assert!(but_their_lives.eq(former.nodes().cloned()), "all three are to be voters still");
     assert_eq!(next.version(), Version::V2, "an older program would drop the generation");
     let delta = next.delta_for(2, former.revision(), &BTreeSet::from([5]));
     assert!(delta.complete);
@@ -70,6 +71,23 @@ fn rows_stay_and_an_agent_s_cursor_gets_the_whole_view() {
 fn the_node_that_goes_on_is_a_voter_and_there_are_no_more_of_them_than_before() {
     let former = before().state;
     assert_eq!(voters(&former), [1, 2, 3]);
-    assert_eq!(voters(&former.clone().next_generation(3)), [1, 2, 3]);
-    assert_eq!(voters(&former.next_generation(4)), [1, 2, 4]);
+    assert_eq!(voters(&former.clone().restored(3)), [1, 2, 3]);
+    assert_eq!(voters(&former.restored(4)), [1, 2, 4]);
+}
+
+/// The Raft ids of the first three nodes.
+fn lives(state: &State) -> Vec<u64> {
+    state.nodes().filter_map(Node::life).map(RaftId::get).collect()
+}
+
+#[test]
+fn no_raft_id_of_before_is_used_but_that_of_a_log_that_goes_on() {
+    let former = before().state;
+    assert_eq!(lives(&former), [1, 2, 3]);
+    let recovered = lives(&former.clone().recovered(2));
+    assert_eq!(recovered[1], 2);
+    assert!(recovered[0] > 1 << 20 && recovered[2] > recovered[0], "{recovered:?}");
+    let restored = lives(&former.restored(2));
+    assert!(restored.iter().all(|life| *life > 1 << 20), "{restored:?}");
+    assert!(restored.is_sorted_by(|one, next| one < next), "{restored:?}");
 }

@@ -86,6 +86,7 @@ fn node() -> v1::Node {
         programmed_revision: 8,
         endpoint_count: 1,
         gateway_subnet: "172.18.0.0/16".to_owned(),
+        raft_id: 4,
     }
 }
 
@@ -331,6 +332,7 @@ host4   agent    down    10.10.10.101   10.10.10.101:7400   8            1"
         "\
 name                  host1
 id                    1
+Raft id               4
 role                  leader
 state                 ready
 VTEP                  10.10.10.101
@@ -353,6 +355,7 @@ endpoints             1"
             "programmed_revision": 8,
             "endpoint_count": 1,
             "gateway_subnet": "172.18.0.0/16",
+            "raft_id": 4,
         })
     );
 }
