@@ -7,6 +7,7 @@
 //! desires.
 
 mod addresses;
+mod asked;
 mod begin;
 mod cluster;
 mod dataplane;
@@ -37,11 +38,12 @@ mod start;
 mod state_files;
 mod tasks;
 
+pub use asked::Answering;
 pub use begin::FirstError;
 pub use error::{ClusterError, StartError};
 pub use home::{Home, HomeError, Member, Record};
 pub use leave::{LeaveError, left};
-pub use recover::{Answering, RecoverError, recover};
+pub use recover::{RecoverError, recover};
 pub use reset::{ResetError, reset};
 pub use restore::{RestoreError, restore};
 pub use start::run;

@@ -7,6 +7,7 @@ mod tests;
 
 use super::{
     Home, HomeError, Member, Record,
+    asked::{Answering, ask},
     begin::{First, FirstError},
     error::ClusterError,
 };
@@ -14,7 +15,7 @@ use crate::{
     config::ClusterRecoverArgs,
     control::{
         consensus::{FatalError, LogStore, OpenError, Rest, StoreError},
-        peers::{Directory, Peer},
+        peers::Peer,
         state::State,
     },
     durable::FileError,
@@ -22,15 +23,7 @@ use crate::{
     model::{Generation, Node, NodeId, NodeName, RaftId},
     proto::v1::StatusResponse,
 };
-use futures::{StreamExt as _, stream};
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
-use tokio::time::timeout;
-use uuid::Uuid;
-
-/// Longest wait for a node that may live.
-const ANSWER: Duration = Duration::from_secs(3);
-/// How many nodes are asked at once.
-const AT_ONCE: usize = 64;
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 /// Why nothing was recovered. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -113,19 +106,6 @@ impl From<FileError> for RecoverError {
     }
 }
 
-/// A node that answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answering {
-    name: String,
-    place: SocketAddr,
-}
-
-impl std::fmt::Display for Answering {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "node {} at {}", self.name, self.place)
-    }
-}
-
 fn listed(answers: &[Answering]) -> String {
     answers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -203,20 +183,6 @@ fn places(
     Ok(others.filter(|place| Some(*place) != own_row).collect())
 }
 
-/// Asks all of them who they are. Those of another cluster do not count.
-async fn ask(
-    cluster: Uuid,
-    generation: Generation,
-    places: BTreeSet<SocketAddr>,
-) -> Vec<(SocketAddr, StatusResponse)> {
-    let directory = &Directory::new(cluster, []).of(generation);
-    let answers = stream::iter(places).map(async |place| {
-        let answer = timeout(ANSWER, directory.status_at(place)).await;
-        answer.ok().and_then(Result::ok).map(|status| (place, status))
-    });
-    answers.buffer_unordered(AT_ONCE).filter_map(async |answer| answer).collect().await
-}
-
 /// Fails if the nodes that answered show that the cluster goes on, or can.
 fn check_lost(
     name: &NodeName,
@@ -232,7 +198,7 @@ fn check_lost(
     let mut living = Vec::new();
     let mut counted = BTreeSet::from([own]);
     for (place, status) in answers {
-        let answer = Answering { name: status.node, place };
+        let answer = Answering::new(place, &status);
         let theirs = Generation::from_wire(status.generation);
         if theirs > ours {
             return Err(RecoverError::Newer { answer, theirs, ours });

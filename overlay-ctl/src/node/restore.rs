@@ -8,6 +8,7 @@ mod tests;
 
 use super::{
     Home, HomeError, Member, Record,
+    asked::{Answering, ask},
     begin::{First, FirstError},
     state_files,
 };
@@ -18,11 +19,13 @@ use crate::{
         state::State,
     },
     faces::cli::Begun,
-    model::{Invalid, Node, NodeName},
+    model::{Generation, Invalid, Node, NodeName},
+    proto::v1::StatusResponse,
 };
 use std::{
     fs::{self, File},
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 use uuid::Uuid;
@@ -72,6 +75,24 @@ pub enum RestoreError {
         /// The names that it has.
         known: String,
     },
+    /// The cluster decides.
+    #[error("the cluster lives: {answer} answers and knows a leader, {leader}; let this host join it with `overlay node run --join`, or end its nodes first")]
+    Lives {
+        /// The node that answered.
+        answer: Answering,
+        /// The leader's name.
+        leader: String,
+    },
+    /// The cluster was restored or recovered since the backup was made.
+    #[error("{answer} answers and is of generation {theirs} of the cluster, newer than the backup's, {ours}: the cluster has been recovered or restored already; let this host join it with `overlay node run --join`")]
+    Restored {
+        /// The node that answered.
+        answer: Answering,
+        /// Its generation.
+        theirs: Generation,
+        /// The backup's.
+        ours: Generation,
+    },
     /// The folder is in use.
     #[error("the state folder {} {holds}: a restore needs an empty one; give another --state-dir, or, if that node is to be given up, run `overlay node reset` first", .dir.display())]
     NotEmpty {
@@ -102,13 +123,7 @@ pub enum RestoreError {
 /// # Errors
 /// See [`RestoreError`].
 pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
-    tokio::task::spawn_blocking(move || restore_now(&args))
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-fn restore_now(args: &ClusterRestoreArgs) -> Result<Begun, RestoreError> {
-    let ClusterRestoreArgs { file, state_dir, name: _, cluster } = args;
+    let ClusterRestoreArgs { file, state_dir, name: _, cluster } = &args;
     let name: NodeName = args.node_name().map_err(RestoreError::HostName)?.parse()?;
     check_empty(state_dir)?;
     let failed = |source| RestoreError::Backup { file: file.clone(), source };
@@ -124,6 +139,8 @@ fn restore_now(args: &ClusterRestoreArgs) -> Result<Begun, RestoreError> {
         let known = names(&state);
         return Err(RestoreError::NoSuchNode { file: file.clone(), name, known });
     };
+    let places = state.nodes().map(|node| node.listen).collect();
+    check_dead(head.generation, ask(head.cluster, head.generation, places).await)?;
     let (id, instance) = (node.id, Uuid::from_bytes(node.instance));
     let known = state.revision();
     let state = state.restored(id);
@@ -147,6 +164,24 @@ fn restore_now(args: &ClusterRestoreArgs) -> Result<Begun, RestoreError> {
         return Err(error.into());
     }
     Ok(first.told(&home))
+}
+
+/// Fails if a node that answered shows that the cluster lives.
+fn check_dead(
+    ours: Generation,
+    answers: Vec<(SocketAddr, StatusResponse)>,
+) -> Result<(), RestoreError> {
+    for (place, status) in answers {
+        let answer = Answering::new(place, &status);
+        let theirs = Generation::from_wire(status.generation);
+        if theirs > ours {
+            return Err(RestoreError::Restored { answer, theirs, ours });
+        }
+        if !status.leader.is_empty() {
+            return Err(RestoreError::Lives { answer, leader: status.leader });
+        }
+    }
+    Ok(())
 }
 
 fn names(state: &State) -> String {

@@ -45,4 +45,5 @@ mod tunnels;
 mod underlays;
 mod uplinks;
 mod vlans;
+mod ways_back;
 mod wire;

@@ -9,6 +9,7 @@ use crate::{
     node::{Member, Record},
 };
 use std::path::Path;
+use uuid::Uuid;
 
 const CLUSTER: Uuid = Uuid::from_u128(0x6f76_6572_6c61_7900_0000_0000_0000_0001);
 
