@@ -6,7 +6,7 @@
 mod tests;
 
 use super::{
-    Home, HomeError, Member, Record,
+    Home, HomeError, Record,
     asked::{Answering, ask},
     begin::{First, FirstError},
     error::ClusterError,

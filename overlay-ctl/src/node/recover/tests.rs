@@ -85,7 +85,7 @@ async fn what_is_no_voter_s_folder_is_refused_and_left_as_it_was() {
     refused(dir.path(), "the log is missing").await;
     let log = golden::database_of_one(dir.path());
     drop(log);
-    refused(dir.path(), "is the only voter").await;
+    refused(dir.path(), "was removed from the cluster").await;
     LogStore::note_unfit(dir.path(), "it forgot something").unwrap();
     refused(dir.path(), "it forgot something").await;
     let mut home = Home::open(dir.path(), &name("h1")).unwrap();

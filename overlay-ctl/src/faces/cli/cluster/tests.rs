@@ -109,7 +109,8 @@ async fn a_restore_and_a_recovery_are_the_host_s_and_say_what_comes_next() {
         state_dir: "/var/lib/overlay".into(),
         others: vec!["h2".to_owned(), "h3".to_owned()],
     };
-    let host = FakeHost { begun: Some(begun), ..FakeHost::default() };
+    let mut host = FakeHost::default();
+    host.begun = Some(begun);
     let socket = Path::new("/nonexistent/overlay.sock");
     let line = format!("cluster restore /b --state-dir /s --name h1 --cluster {CLUSTER}");
     let Ran { done, stdout, .. } = overlay_on(&host, socket, &line).await;
