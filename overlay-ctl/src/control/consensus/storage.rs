@@ -4,6 +4,7 @@
 //! nothing. The state machine itself is not here: it is rebuilt from the snapshot and the entries
 //! after it, so the membership to start with is the snapshot's too.
 
+mod discard;
 mod log;
 mod open;
 #[cfg(test)]
@@ -288,6 +289,12 @@ impl LogStore {
         txn.commit()?;
         self.transactions += 1;
         Ok(())
+    }
+
+    /// The last index of the log.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.tail.last()
     }
 
     fn held(&self) -> HighWater {

@@ -54,6 +54,7 @@ fn register(id: u8) -> Register {
         metrics: None,
         local_listen: None,
         speaks: None,
+        log_lost: None,
     }
 }
 
@@ -105,6 +106,7 @@ fn state() -> State {
         metrics,
         local_listen,
         speaks,
+        log_lost: _,
     } = register(1);
     let register = Command::RegisterNode {
         instance,
