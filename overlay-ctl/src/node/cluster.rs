@@ -4,7 +4,8 @@ use super::{
     Home, HomeError, Member,
     addresses::Addresses,
     error::ClusterError,
-    registration::{ANSWER_DEADLINE, Registration},
+    lives::{self, Held},
+    registration::{ANSWER_DEADLINE, Registration, read_answer},
 };
 use crate::{
     control::{
@@ -17,7 +18,6 @@ use crate::{
     },
     durable::{DiskFolder, Folder as _, Space},
     model::{Generation, Node, RaftId, SPEAKS},
-    proto::v1::{self, JoinResponse, NodeRole},
 };
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::sync::mpsc;
@@ -48,7 +48,8 @@ pub(super) async fn enter(
     join: Option<SocketAddr>,
     run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
-    if home.record().member.is_none() {
+    let is_new = home.record().member.is_none();
+    if is_new {
         let free = DiskFolder::new(home.dir()).space().unwrap_or(Space::UNKNOWN).common;
         if free < FIRST_ROOM {
             return Err(ClusterError::NoRoom {
@@ -59,7 +60,7 @@ pub(super) async fn enter(
         }
     }
     let mut membership = match (home.record().member.clone(), join) {
-        (Some(member), join) => come_back(home, member, join).await,
+        (Some(member), join) => come_back(home, registration, member, join, run_folder).await,
         (None, Some(join)) => join_first(home, registration, join).await,
         (None, None) => bootstrap(home, registration.addresses),
     }?;
@@ -69,7 +70,7 @@ pub(super) async fn enter(
     if let Some(life) = member.life() {
         directory.note_life(member.id, life);
     }
-    if let Some(log) = &mut membership.log {
+    if is_new && let Some(log) = &mut membership.log {
         log.mark_beside(run_folder)?;
     }
     Ok(membership)
@@ -106,7 +107,7 @@ fn check_generation(home: &Home, log: &LogStore, cluster: Generation) -> Result<
 }
 
 /// Why a log is of no use: the end of a sentence about it.
-pub(super) fn older_generation(log: Generation, cluster: Generation) -> String {
+fn older_generation(log: Generation, cluster: Generation) -> String {
     format!(
         "it is of generation {log} of the cluster, which is at generation {cluster}: it was restored or recovered since"
     )
@@ -182,12 +183,15 @@ async fn join_first(
     Ok(Membership { member, directory, log })
 }
 
-/// Comes back without asking another node: a cluster that lost its quorum must be able to come back, one node after the
-/// other. [`keep_registered`](super::registration::keep_registered) tells the other nodes once this one runs.
+/// Comes back, also if no other node answers: a cluster that lost its quorum must be able to come back, one node after the
+/// other. A voter whose log is lost can't: it needs a leader to get another life.
+/// [`keep_registered`](super::registration::keep_registered) tells the other nodes once this one runs.
 async fn come_back(
-    home: &Home,
+    home: &mut Home,
+    registration: &Registration,
     member: Member,
     join: Option<SocketAddr>,
+    run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
     if let Some(join) = join
         && let Some(found) = cluster_at(join).await
@@ -202,45 +206,46 @@ async fn come_back(
         .into());
     }
     let generation = home.generation()?;
-    let log = if let Some(life) = member.life() {
-        let log = LogStore::open(home.dir(), Some(member.cluster))?;
-        // The folder says that the node is a voter: without its log it could vote twice in one term.
-        let log = log.ok_or_else(|| OpenError::Amnesia {
-            path: home.dir().to_owned(),
-            raft_id: life.get(),
-            detail: "the log is missing".to_owned(),
-        })?;
-        check_log(home, &log, member.cluster, life)?;
-        check_generation(home, &log, generation)?;
-        Some(log)
-    } else {
-        None
-    };
-    // A crash may have come between the making of a log and the note beside it.
-    let generation = log.as_ref().map_or(generation, |log| Generation::from_wire(log.generation()));
     let directory = Directory::new(member.cluster, home.peers()?).of(generation);
-    tracing::info!(cluster = %member.cluster, id = member.id, voter = member.voter, "back");
-    Ok(Membership { member, directory, log })
+    let Some(life) = member.life() else {
+        tracing::info!(cluster = %member.cluster, id = member.id, voter = false, "back");
+        return Ok(Membership { member, directory, log: None });
+    };
+    let places = lives::places(&member, &directory, join);
+    let held = lives::held(home.dir(), member.cluster, life, run_folder)?;
+    // A crash may have come between the making of a log and the note beside it.
+    let generation = generation.max(held.generation());
+    let directory = directory.of(generation);
+    let why = match held {
+        Held::Lost(why) => why,
+        Held::Log(log) if Generation::from_wire(log.generation()) < generation => {
+            older_generation(Generation::from_wire(log.generation()), generation)
+        }
+        Held::Log(log) => {
+            let doubt = lives::doubt(&log, life, registration, &member, &directory, &places).await;
+            match doubt {
+                Some(why) => {
+                    // At the next start no leader may be there to ask.
+                    drop(log.declare_unfit(why.clone()));
+                    why
+                }
+                None => {
+                    tracing::info!(cluster = %member.cluster, id = member.id, member = %life, voter = true, "back");
+                    return Ok(Membership { member, directory, log: Some(log) });
+                }
+            }
+        }
+    };
+    let asks = (&member, &directory);
+    let (member, log) =
+        lives::begin_anew(home, registration, asks, &places, run_folder, why).await?;
+    // The answer said who the voters are now, and of which generation.
+    let directory = Directory::new(member.cluster, home.peers()?).of(home.generation()?);
+    Ok(Membership { member, directory, log: Some(log) })
 }
 
 async fn cluster_at(join: SocketAddr) -> Option<Uuid> {
     tokio::time::timeout(ANSWER_DEADLINE, peers::cluster_at(join)).await.ok()?
-}
-
-fn read_answer(
-    join: SocketAddr,
-    answer: &JoinResponse,
-) -> Result<(Member, Vec<Peer>), ClusterError> {
-    let malformed = |what: &str| ClusterError::Malformed { join, what: what.to_owned() };
-    let cluster = answer.cluster.parse().map_err(|_| malformed("the cluster's id"))?;
-    let peer = |peer: &v1::Node| {
-        let listen = peer.listen.parse().map_err(|_| malformed("a peer's address"))?;
-        Ok(Peer { id: peer.id, listen, voter: true, raft_id: RaftId::new(peer.raft_id) })
-    };
-    let peers = answer.peers.iter().map(peer).collect::<Result<_, ClusterError>>()?;
-    let voter = answer.role() == NodeRole::Voter;
-    let JoinResponse { node_id: id, epoch, raft_id, .. } = *answer;
-    Ok((Member { cluster, id, voter, epoch, raft_id: RaftId::new(raft_id) }, peers))
 }
 
 /// Starts the parts that only a voter has. The receiver gets the errors after which the node ends in order; any other

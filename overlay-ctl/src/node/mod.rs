@@ -22,6 +22,7 @@ mod gate;
 pub(crate) mod golden;
 mod home;
 mod leave;
+mod lives;
 mod lock;
 mod named;
 mod raft_thread;

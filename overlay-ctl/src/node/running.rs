@@ -4,7 +4,7 @@
 //! it from the start.
 
 use super::{
-    Home, HomeError, Member,
+    Home, Member,
     addresses::{AddressPlan, follow_the_address},
     cluster,
     dataplane::{DataPlanePlan, Opened, RECONCILE, Reports},
@@ -29,7 +29,6 @@ use crate::{
         watch,
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},
-    durable::FileError,
     faces::{ServedNode, api, cli, metrics},
     model::NodeName,
 };
@@ -180,7 +179,6 @@ impl Parts<'_> {
         let has_pins = Arc::clone(&data_plane.has_pins);
         let mut bring_up = pin!(data_plane.until_up(&reports));
         let mut removed = false;
-        let mut older = None;
         let outcome = loop {
             tokio::select! {
                 // Checked first, since the tasks of a voter return as well when its log is no longer fit.
@@ -198,7 +196,6 @@ impl Parts<'_> {
                 // An agent goes on: it has no log.
                 Newer { generation: theirs, at } = generations.newer(), if consensus.is_some() => {
                     let ours = generations.ours();
-                    older = Some(cluster::older_generation(ours, theirs));
                     break Err(ClusterError::OlderGeneration { ours, theirs, at }.into());
                 }
                 plane = &mut bring_up, if !is_up => {
@@ -212,11 +209,6 @@ impl Parts<'_> {
             consensus.shutdown().await;
         }
         drop(socket);
-        if let Some(why) = older {
-            let noted = LogStore::note_unfit(&args.state_dir, &why);
-            let failed = |source| FileError::Io { path: args.state_dir.clone(), source };
-            noted.map_err(|source| HomeError::from(failed(source)))?;
-        }
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
             // A pass that is under way must not make a port after all ports were removed.

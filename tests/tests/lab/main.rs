@@ -20,6 +20,7 @@ mod health;
 mod icc;
 mod intruders;
 mod leader;
+mod lives;
 mod members;
 mod merging;
 mod mtu;

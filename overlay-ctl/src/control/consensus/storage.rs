@@ -5,6 +5,7 @@
 //! after it, so the membership to start with is the snapshot's too.
 
 mod begin;
+mod discard;
 mod log;
 mod open;
 #[cfg(test)]
@@ -301,6 +302,12 @@ impl LogStore {
         txn.commit()?;
         self.transactions += 1;
         Ok(())
+    }
+
+    /// The last index of the log.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.tail.last()
     }
 
     fn held(&self) -> HighWater {

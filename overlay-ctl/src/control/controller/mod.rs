@@ -17,6 +17,7 @@ pub(crate) mod golden;
 mod info;
 mod leader;
 mod lists;
+mod lives;
 mod networks;
 mod nodes;
 mod program;

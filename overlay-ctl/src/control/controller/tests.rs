@@ -55,6 +55,7 @@ fn register(id: u8) -> Register {
         metrics: None,
         local_listen: None,
         speaks: None,
+        log_lost: None,
     }
 }
 
@@ -106,6 +107,7 @@ fn state() -> State {
         metrics,
         local_listen,
         speaks,
+        log_lost: _,
     } = register(1);
     let register = Command::RegisterNode {
         instance,

@@ -67,6 +67,10 @@ impl State {
                 Some(node) => Ok(Applied::Node(node.clone())),
                 None => Err(Refusal::NodeRemoved(name.clone())),
             },
+            Did::BeginLife(life, name) => match self.node_of(*life) {
+                Some(node) => Ok(Applied::Node(node.clone())),
+                None => Err(gone(format!("member {life}, which node {name} was,"))),
+            },
             Did::RemoveNetwork(revision, _)
             | Did::RemoveEndpoint(revision, _)
             | Did::RemoveNode(revision, _)
@@ -131,6 +135,7 @@ impl State {
                 self.register_node(rules, node)
             }
             Command::RemoveNode { name, only } => self.remove_node(&name, only),
+            Command::BeginLife { name, only, ended } => self.begin_life(&name, only, ended),
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
                 let new = NewEndpoint { id: revision, rules, name, permissions, aliases, ports };
                 self.create_endpoint(new, &network, placement)
@@ -241,6 +246,24 @@ impl State {
         }
     }
 
+    /// An agent has no log, so that it needs no other life.
+    fn begin_life(
+        &self,
+        name: &NodeName,
+        only: NodeId,
+        ended: Option<RaftId>,
+    ) -> Result<Decision, Refusal> {
+        let node = self.node_named(name)?;
+        check_id(Some(only), node.id, || format!("node {name}"))?;
+        let Some(found) = node.life() else {
+            return Ok(Decision::Nothing(Applied::Node(node.clone())));
+        };
+        let ended = ended.map(RaftId::get);
+        check_id(ended, found.get(), || format!("the membership of node {name}"))?;
+        let raft_id = Some(RaftId::after(self.last_raft_id));
+        Ok(Decision::BeginLife { node: Node { raft_id, ..node.clone() }, ended: found })
+    }
+
     /// Carries out a decision. It cannot fail, because the decision has refused everything that can be refused.
     fn commit(&mut self, revision: Revision, decision: Decision) -> Applied {
         match decision {
@@ -270,6 +293,12 @@ impl State {
                 if self.nodes.get(&node.id).is_some_and(|before| before.gateway != node.gateway) {
                     self.carry_out(revision, node.id, renumbering);
                 }
+                self.insert_node(node.clone());
+                self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Node(node)
+            }
+            Decision::BeginLife { node, ended: _ } => {
+                self.last_raft_id = self.last_raft_id.max(node.raft_id);
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)

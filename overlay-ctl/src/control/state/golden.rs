@@ -396,7 +396,8 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
         *speaks = Some(both);
     }
     let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
-    vec![register, raise]
+    let begin = Command::BeginLife { name: name_of_node(), only: 1, ended: RaftId::new(1) };
+    vec![register, begin, raise]
 }
 
 /// A log as a cluster at version 2 holds them.

@@ -163,7 +163,7 @@ fn role(role: NodeRole) -> v1::NodeRole {
 }
 
 pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v1::JoinResponse {
-    let Joined { node, peers } = joined;
+    let Joined { node, peers, acknowledged } = joined;
     let role = if node.voter { v1::NodeRole::Voter } else { v1::NodeRole::Agent };
     v1::JoinResponse {
         cluster: cluster.to_string(),
@@ -171,6 +171,7 @@ pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v
         epoch: node.epoch,
         role: role.into(),
         raft_id: node.life().map_or(0, RaftId::get),
+        acknowledged,
         peers: peers.into_iter().map(self::node).collect(),
         generation: generation.number(),
     }

@@ -4,7 +4,7 @@ use super::{LogStore, OpenError, StoreError, open::NewLog};
 use crate::{
     control::consensus::{
         codec, error,
-        identity::{self, Identity},
+        identity::Identity,
     },
     durable::{DiskFolder, Folder},
 };
@@ -91,14 +91,6 @@ impl LogStore {
         let (hard, meta) = (HardState::default(), SnapshotMetadata::default());
         let new = NewLog { identity, generation, hard, meta, state: &[], replaces: false };
         Self::create(&DiskFolder::new(dir), &new)
-    }
-
-    /// Notes beside the log in `dir`, which nobody has open, that its node must not vote with it any more.
-    ///
-    /// # Errors
-    /// The note can't be written.
-    pub fn note_unfit(dir: &Path, why: &str) -> std::io::Result<()> {
-        identity::set_unfit(&DiskFolder::new(dir), why)
     }
 
     /// Reads what the log has after its snapshot.

@@ -35,10 +35,9 @@ const FIRST_GENERATION: u64 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// According to its identity this node had a log, or a longer one. It may have forgotten a vote, or entries
-    /// that it acknowledged: it must not go on under its old id, but join as a new node.
+    /// that it acknowledged: it must not go on under its old id. That life is over.
     #[error(
-        "{path}: the log of node {raft_id} is gone or older than it was ({detail}); \
-         remove the node from the cluster, move its state folder away and join again"
+        "{path}: the log of member {raft_id} is gone or older than it was ({detail}): it must not vote any more"
     )]
     Amnesia {
         /// The database.
@@ -186,6 +185,12 @@ impl LogStore {
         if let Some(outside) = &outside
             && (outside.cluster, outside.raft_id) != (inside.cluster, inside.raft_id)
         {
+            if outside.cluster == inside.cluster {
+                return amnesia(
+                    outside.raft_id,
+                    format!("the database is that of member {}", inside.raft_id),
+                );
+            }
             let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
             return Err(foreign(&path, expected, &inside));
         }

@@ -81,3 +81,81 @@ fn what_version_1_wrote_has_the_ids_of_nodes_as_raft_ids_and_later_ones_come_beh
     r.node(8).unwrap();
     assert_eq!(lives(&r)[3], (8, Some(8)));
 }
+
+fn begin(r: &mut Replica, number: u8, ended: Option<u64>) -> Outcome {
+    let name = format!("h{number}").parse().unwrap();
+    r.apply(Command::BeginLife { name, only: number.into(), ended: ended.and_then(RaftId::new) })
+}
+
+/// A cluster of three voters and an agent, with an endpoint on the third.
+fn with_endpoint() -> Replica {
+    let mut r = at_version_2();
+    for number in 1..=4 {
+        r.node(number).unwrap();
+    }
+    r.network("net", "172.16.16.0/24", None).unwrap();
+    r.endpoint("web", "net", 3, None).unwrap();
+    r
+}
+
+#[test]
+fn a_node_that_begins_another_life_keeps_all_but_its_raft_id() {
+    let mut r = with_endpoint();
+    let before = r.state.clone();
+    let cursor = r.index;
+    begin(&mut r, 3, Some(3)).unwrap();
+    assert_eq!(lives(&r), [(1, Some(1)), (2, Some(2)), (3, Some(4)), (4, None)]);
+    let but_its_life = Node { raft_id: RaftId::new(3), ..r.state.node(3).unwrap().clone() };
+    assert_eq!(but_its_life, *before.node(3).unwrap(), "its epoch, too");
+    assert!(r.state.endpoints().eq(before.endpoints()));
+    assert_eq!((r.state.node_of(id(3)), r.state.node_of(id(4)).unwrap().id), (None, 3));
+    let told = r.state.delta_for(1, cursor, &BTreeSet::new());
+    assert!(told.upserts.iter().any(|row| matches!(row, Row::Node(node) if node.id == 3)));
+    let again = State::from_snapshot(&r.state.snapshot()).unwrap();
+    assert_eq!(again.node_of(id(4)).unwrap().id, 3);
+    // The next one is behind it, also for another node.
+    begin(&mut r, 1, None).unwrap();
+    assert_eq!(lives(&r)[0], (1, Some(5)));
+    remove(&mut r, 2);
+    r.node(9).unwrap();
+    assert_eq!(lives(&r)[3], (5, Some(6)));
+}
+
+#[test]
+fn a_life_ends_once_and_only_the_one_that_was_meant() {
+    let mut r = with_endpoint();
+    begin(&mut r, 3, Some(3)).unwrap();
+    let what = "the membership of node h3".to_owned();
+    let replaced = Refusal::Replaced { what, asked: 3, found: 4 };
+    assert_eq!(begin(&mut r, 3, Some(3)), Err(replaced));
+    // Repeated, it answers what it did before; when that life is over, too, it says so.
+    let name = "h3".parse().unwrap();
+    let command = Command::BeginLife { name, only: 3, ended: Some(id(4)) };
+    let entry = envelope(77, command);
+    let first = r.state.apply_entry(r.index + 1, &entry);
+    assert_eq!(r.state.apply_entry(r.index + 2, &entry), first);
+    r.index += 2;
+    begin(&mut r, 3, Some(5)).unwrap();
+    let gone = r.state.apply_entry(r.index + 1, &entry);
+    assert!(matches!(gone, Err(Refusal::Gone { .. })), "{gone:?}");
+    r.index += 1;
+    assert_eq!(lives(&r)[2], (3, Some(6)));
+    // An agent has no log that it could lose, and another node is not meant.
+    let Ok(Applied::Node(agent)) = begin(&mut r, 4, None) else { panic!("it is answered") };
+    assert_eq!(agent.life(), None);
+    let name = "h1".parse().unwrap();
+    let other = r.apply(Command::BeginLife { name, only: 2, ended: None });
+    assert!(matches!(other, Err(Refusal::Replaced { .. })), "{other:?}");
+}
+
+/// Voters of version 1 would pass the Raft id over.
+#[test]
+fn at_version_1_nobody_begins_another_life() {
+    let mut r = Replica::default();
+    r.node(1).unwrap();
+    let needs = Refusal::NeedsVersion { needs: Version::V2, has: Version::V1 };
+    assert_eq!(begin(&mut r, 1, Some(1)), Err(needs));
+    raise(&mut r);
+    begin(&mut r, 1, Some(1)).unwrap();
+    assert_eq!(lives(&r), [(1, Some(2))], "behind all ids of nodes");
+}
