@@ -95,14 +95,16 @@ fn a_voter_that_has_lived_on_goes_on_alone_and_no_packet_is_lost() {
         is_of_generation(h4, 2)?;
         follows(h4, h1, CATCH_UP)?;
         h4.overlay(&["network", "create", "by-the-agent"])?;
-        let more = attach(lab, h4, "more", &[])?;
-        more.netns.reaches(web1.address)?;
 
         // A voter that was taken for lost does no harm: it is told, and comes back without its log.
         h3.go_on()?;
         is_of_generation(h3, 2)?;
         let kept = endpoints(h3)?;
         ensure!(before.iter().all(|endpoint| kept.contains(endpoint)), "{before:?} became {kept:?}");
+
+        let more = attach(lab, h4, "more", &[])?;
+        more.netns.reaches(web1.address)?;
+        more.netns.reaches(web2.address)?;
 
         replace(h1, &[h2], &["web2-2"])?;
         h1.kill9()?;
