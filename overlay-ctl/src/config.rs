@@ -11,6 +11,7 @@ use std::{
     path::PathBuf,
     str::FromStr,
 };
+use uuid::Uuid;
 
 /// Least MTU of the underlay: with it, endpoints get the smallest packet that every link must carry
 /// for IPv4 (RFC 791, section 3.2).
@@ -147,6 +148,40 @@ impl NodeResetArgs {
     pub fn node_name(&self) -> io::Result<String> {
         name_or_host_s(self.name.as_ref())
     }
+}
+
+/// The arguments with which the first node of a cluster is made from a backup.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterRestoreArgs {
+    /// The backup
+    pub file: PathBuf,
+    /// State folder that the node gets. It must be empty, or not be there
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
+    /// Name of the node in the backup that this host becomes [default: the host's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Refuse a backup of another cluster than this one
+    #[arg(long, value_name = "UUID")]
+    pub cluster: Option<Uuid>,
+}
+
+impl ClusterRestoreArgs {
+    /// As [`NodeRunArgs::node_name`].
+    ///
+    /// # Errors
+    /// The host's name is needed and cannot be read.
+    pub fn node_name(&self) -> io::Result<String> {
+        name_or_host_s(self.name.as_ref())
+    }
+}
+
+/// The arguments with which a voter that has ended becomes the only one of its cluster.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterRecoverArgs {
+    /// The voter's state folder
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
 }
 
 /// The way `guard_underlay` is attached.

@@ -2,8 +2,8 @@
 
 use clap::Parser as _;
 use overlay_ctl::{
-    config::{NodeResetArgs, NodeRunArgs},
-    faces::cli::{Cli, OnHost, Reset, run},
+    config::{ClusterRecoverArgs, ClusterRestoreArgs, NodeResetArgs, NodeRunArgs},
+    faces::cli::{Begun, Cli, OnHost, Reset, run},
     node,
 };
 use std::{path::Path, process::ExitCode};
@@ -28,6 +28,14 @@ impl OnHost for Host {
 
     async fn reset(&self, args: NodeResetArgs) -> anyhow::Result<Reset> {
         Ok(node::reset(args).await?)
+    }
+
+    async fn restore(&self, args: ClusterRestoreArgs) -> anyhow::Result<Begun> {
+        Ok(node::restore(args).await?)
+    }
+
+    async fn recover(&self, args: ClusterRecoverArgs) -> anyhow::Result<Begun> {
+        Ok(node::recover(args).await?)
     }
 
     async fn left(&self, state_dir: &Path) -> anyhow::Result<()> {

@@ -22,6 +22,12 @@ impl LegId {
         Self(self.0 + 1)
     }
 
+    /// The id so many ids after this one.
+    #[must_use]
+    pub fn after(self, skipped: u64) -> Self {
+        Self(self.0.saturating_add(skipped))
+    }
+
     /// The id of a leg that an earlier version made: its IPv4 address, read as a number. Devices of such legs are named
     /// so. Other ids are counted from 1, and stay below these numbers: the smallest is 16,777,218 (1.0.0.2).
     #[must_use]

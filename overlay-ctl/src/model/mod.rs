@@ -1,24 +1,28 @@
 //! The controller's nouns, as validated types: an illegal value cannot be built. No I/O.
 
 mod address;
+mod generation;
 mod leg;
 mod mac;
 mod mtu;
 mod name;
 mod permission;
 mod publish;
+mod raft_id;
 mod rows;
 mod subnet;
 mod version;
 mod vni;
 
 pub use address::{EndpointAddrs, Vtep, ip16};
+pub use generation::Generation;
 pub use leg::{Leg, LegId};
 pub use mac::Mac;
 pub use mtu::{ENDPOINT_MTU_MIN, Encapsulation};
 pub use name::{EndpointName, NetworkName, NodeName};
 pub use permission::{Permission, Permissions};
 pub use publish::{EndpointPort, FIRST_FREE_PORT, Publish, Published, Transport};
+pub use raft_id::RaftId;
 pub use rows::{
     Endpoint, EndpointId, Location, Network, NetworkId, NetworkOptions, Node, NodeId, Revision,
 };

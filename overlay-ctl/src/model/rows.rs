@@ -2,7 +2,7 @@
 
 use super::{
     EndpointAddrs, EndpointName, EndpointPort, Leg, Mac, NetworkName, NodeName, Permissions, Pool,
-    Published, Speaks, Subnet, Version, Vni, Vtep,
+    Published, RaftId, Speaks, Subnet, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
@@ -13,7 +13,7 @@ pub type Revision = u64;
 pub type NetworkId = u64;
 /// Revision that created the endpoint.
 pub type EndpointId = u64;
-/// The node's Raft id, never reused.
+/// A node's id, never reused. It is not its [`RaftId`].
 pub type NodeId = u64;
 
 /// The options of a network: what its endpoints may do.
@@ -80,6 +80,10 @@ pub struct Node {
     /// this is not noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaks: Option<Speaks>,
+    /// The Raft id of the present life of its log, if it is to hold one: see [`Node::life`]. `None` = it is to hold none, or
+    /// it registered when the cluster was at version 1, where a node's Raft id is its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<RaftId>,
 }
 
 impl Node {
@@ -98,8 +102,15 @@ impl Node {
             metrics: _,
             local_listen: _,
             speaks,
+            raft_id,
         } = self;
-        if speaks.is_some() { Version::V2 } else { Version::V1 }
+        if speaks.is_some() || raft_id.is_some() { Version::V2 } else { Version::V1 }
+    }
+
+    /// The Raft id under which it holds the log, or is to hold it; `None` if it is an agent.
+    #[must_use]
+    pub fn life(&self) -> Option<RaftId> {
+        self.raft_id.or(RaftId::new(self.id)).filter(|_| self.voter)
     }
 
     /// The addresses from which endpoints are kept: those of its API and of its metrics, as others reach them and as its

@@ -218,7 +218,7 @@ mod tests {
     async fn the_api_listens_at_the_hosts_new_address_before_others_are_told() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let place = |last: u8| Ipv4Addr::new(127, 0, 0, last);
-        let peer = Peer { id: 2, listen: socket("192.0.2.9:7400"), voter: true };
+        let peer = Peer { id: 2, listen: socket("192.0.2.9:7400"), voter: true, raft_id: None };
         let directory = Directory::new(Uuid::new_v4(), [peer]);
         let (own, heard) = watch::channel(place(1));
         let (listeners, mut taken) = mpsc::channel(1);

@@ -4,7 +4,8 @@ use super::{
     Home, HomeError, Member,
     addresses::Addresses,
     error::ClusterError,
-    registration::{ANSWER_DEADLINE, Registration},
+    lives::{self, Held},
+    registration::{ANSWER_DEADLINE, Registration, read_answer},
 };
 use crate::{
     control::{
@@ -16,8 +17,7 @@ use crate::{
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
     },
     durable::{DiskFolder, Folder as _, Space},
-    model::{NodeId, SPEAKS},
-    proto::v1::{self, JoinResponse, NodeRole},
+    model::{Generation, Node, RaftId, SPEAKS},
 };
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::sync::mpsc;
@@ -48,7 +48,8 @@ pub(super) async fn enter(
     join: Option<SocketAddr>,
     run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
-    if home.record().member.is_none() {
+    let is_new = home.record().member.is_none();
+    if is_new {
         let free = DiskFolder::new(home.dir()).space().unwrap_or(Space::UNKNOWN).common;
         if free < FIRST_ROOM {
             return Err(ClusterError::NoRoom {
@@ -59,33 +60,57 @@ pub(super) async fn enter(
         }
     }
     let mut membership = match (home.record().member.clone(), join) {
-        (Some(member), join) => come_back(home, member, join).await,
+        (Some(member), join) => come_back(home, registration, member, join, run_folder).await,
         (None, Some(join)) => join_first(home, registration, join).await,
         (None, None) => bootstrap(home, registration.addresses),
     }?;
-    membership.directory.introduce(membership.member.id, registration.addresses.listen);
-    if let Some(log) = &mut membership.log {
+    home.set_generation(membership.directory.generations().ours())?;
+    let Membership { member, directory, .. } = &membership;
+    directory.introduce(member.id, registration.addresses.listen);
+    if let Some(life) = member.life() {
+        directory.note_life(member.id, life);
+    }
+    if is_new && let Some(log) = &mut membership.log {
         log.mark_beside(run_folder)?;
     }
     Ok(membership)
 }
 
-fn identity(home: &Home, cluster: Uuid, id: NodeId) -> Identity {
-    Identity { cluster, name: home.record().name.to_string(), raft_id: id }
+fn identity(home: &Home, cluster: Uuid, life: RaftId) -> Identity {
+    Identity { cluster, name: home.record().name.to_string(), raft_id: life.get() }
 }
 
-/// Fails if the log belongs to another node than the state folder names.
-fn check_log(home: &Home, log: &LogStore, cluster: Uuid, id: NodeId) -> Result<(), ClusterError> {
+/// Fails if the log belongs to another member than the state folder names.
+fn check_log(home: &Home, log: &LogStore, cluster: Uuid, life: RaftId) -> Result<(), ClusterError> {
     let found = log.identity();
-    if found.raft_id == id && found.cluster == cluster {
+    if found.raft_id == life.get() && found.cluster == cluster {
         return Ok(());
     }
     Err(OpenError::ForeignState {
         path: home.dir().to_owned(),
-        expected: format!("node {id} of cluster {cluster}"),
-        found: format!("node {} of cluster {}", found.raft_id, found.cluster),
+        expected: format!("member {life} of cluster {cluster}"),
+        found: format!("member {} of cluster {}", found.raft_id, found.cluster),
     }
     .into())
+}
+
+/// Fails, now and at every later start, if the log is of an older generation than the cluster: what it has is no part of what
+/// the cluster has.
+fn check_generation(home: &Home, log: &LogStore, cluster: Generation) -> Result<(), ClusterError> {
+    let found = Generation::from_wire(log.generation());
+    if found < cluster {
+        let why = older_generation(found, cluster);
+        tracing::error!(state_dir = %home.dir().display(), %found, %cluster, "the log is of an older generation of the cluster");
+        return Err(log.declare_unfit(why).into());
+    }
+    Ok(())
+}
+
+/// Why a log is of no use: the end of a sentence about it.
+fn older_generation(log: Generation, cluster: Generation) -> String {
+    format!(
+        "it is of generation {log} of the cluster, which is at generation {cluster}: it was restored or recovered since"
+    )
 }
 
 /// A new cluster, whose first revision is this node's registration. It begins at the newest version, since no node of it runs
@@ -110,17 +135,19 @@ fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, Cluste
         Ok(Applied::Node(node)) => node,
         other => unreachable!("an empty state takes any node in: {other:?}"),
     };
+    let life = node.life().unwrap_or_else(|| unreachable!("the first node is a voter"));
     // A crash between the making of the log and the note in the folder leaves a log: its cluster is this node's.
     let log = match LogStore::open(home.dir(), None)? {
         Some(log) => log,
         None => {
-            let identity = identity(home, Uuid::new_v4(), node.id);
+            let identity = identity(home, Uuid::new_v4(), life);
             LogStore::bootstrap(home.dir(), identity, &state.snapshot())?
         }
     };
     let cluster = log.identity().cluster;
-    check_log(home, &log, cluster, node.id)?;
-    let member = Member { cluster, id: node.id, voter: true, epoch: node.epoch };
+    check_log(home, &log, cluster, life)?;
+    let Node { id, epoch, raft_id, .. } = node;
+    let member = Member { cluster, id, voter: true, epoch, raft_id };
     home.set_member(member.clone())?;
     tracing::info!(%cluster, version = %SPEAKS.newest(), "a new cluster of one");
     let directory = Directory::new(cluster, [Peer::from(&node)]);
@@ -136,29 +163,35 @@ async fn join_first(
     let existing = LogStore::open(home.dir(), None)?;
     let answer = registration.join(join).await?;
     let (member, peers) = read_answer(join, &answer)?;
-    let log = match (member.voter, existing) {
-        (false, _) => None,
-        (true, Some(log)) => {
-            check_log(home, &log, member.cluster, member.id)?;
+    let generation = Generation::from_wire(answer.generation);
+    let log = match (member.life(), existing) {
+        (None, _) => None,
+        (Some(life), Some(log)) => {
+            check_log(home, &log, member.cluster, life)?;
+            check_generation(home, &log, generation)?;
             Some(log)
         }
-        (true, None) => {
-            Some(LogStore::join(home.dir(), identity(home, member.cluster, member.id))?)
+        (Some(life), None) => {
+            let identity = identity(home, member.cluster, life);
+            Some(LogStore::join_generation(home.dir(), identity, generation.number())?)
         }
     };
     home.set_peers(&peers)?;
     home.set_member(member.clone())?;
     tracing::info!(cluster = %member.cluster, id = member.id, voter = member.voter, "joined");
-    let directory = Directory::new(member.cluster, peers);
+    let directory = Directory::new(member.cluster, peers).of(generation);
     Ok(Membership { member, directory, log })
 }
 
-/// Comes back without asking another node: a cluster that lost its quorum must be able to come back, one node after the
-/// other. [`keep_registered`](super::registration::keep_registered) tells the other nodes once this one runs.
+/// Comes back, also if no other node answers: a cluster that lost its quorum must be able to come back, one node after the
+/// other. A voter whose log is lost can't: it needs a leader to get another life.
+/// [`keep_registered`](super::registration::keep_registered) tells the other nodes once this one runs.
 async fn come_back(
-    home: &Home,
+    home: &mut Home,
+    registration: &Registration,
     member: Member,
     join: Option<SocketAddr>,
+    run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
     if let Some(join) = join
         && let Some(found) = cluster_at(join).await
@@ -172,41 +205,47 @@ async fn come_back(
         }
         .into());
     }
-    let log = if member.voter {
-        let log = LogStore::open(home.dir(), Some(member.cluster))?;
-        // The folder says that the node is a voter: without its log it could vote twice in one term.
-        let log = log.ok_or_else(|| OpenError::Amnesia {
-            path: home.dir().to_owned(),
-            raft_id: member.id,
-            detail: "the log is missing".to_owned(),
-        })?;
-        check_log(home, &log, member.cluster, member.id)?;
-        Some(log)
-    } else {
-        None
+    let generation = home.generation()?;
+    let directory = Directory::new(member.cluster, home.peers()?).of(generation);
+    let Some(life) = member.life() else {
+        tracing::info!(cluster = %member.cluster, id = member.id, voter = false, "back");
+        return Ok(Membership { member, directory, log: None });
     };
-    let directory = Directory::new(member.cluster, home.peers()?);
-    tracing::info!(cluster = %member.cluster, id = member.id, voter = member.voter, "back");
-    Ok(Membership { member, directory, log })
+    let places = lives::places(&member, &directory, join);
+    let held = lives::held(home.dir(), member.cluster, life, run_folder)?;
+    // A crash may have come between the making of a log and the note beside it.
+    let generation = generation.max(held.generation());
+    let directory = directory.of(generation);
+    let why = match held {
+        Held::Lost(why) => why,
+        Held::Log(log) if Generation::from_wire(log.generation()) < generation => {
+            older_generation(Generation::from_wire(log.generation()), generation)
+        }
+        Held::Log(log) => {
+            let doubt = lives::doubt(&log, life, registration, &member, &directory, &places).await;
+            match doubt {
+                Some(why) => {
+                    // At the next start no leader may be there to ask.
+                    drop(log.declare_unfit(why.clone()));
+                    why
+                }
+                None => {
+                    tracing::info!(cluster = %member.cluster, id = member.id, member = %life, voter = true, "back");
+                    return Ok(Membership { member, directory, log: Some(log) });
+                }
+            }
+        }
+    };
+    let asks = (&member, &directory);
+    let (member, log) =
+        lives::begin_anew(home, registration, asks, &places, run_folder, why).await?;
+    // The answer said who the voters are now, and of which generation.
+    let directory = Directory::new(member.cluster, home.peers()?).of(home.generation()?);
+    Ok(Membership { member, directory, log: Some(log) })
 }
 
 async fn cluster_at(join: SocketAddr) -> Option<Uuid> {
     tokio::time::timeout(ANSWER_DEADLINE, peers::cluster_at(join)).await.ok()?
-}
-
-fn read_answer(
-    join: SocketAddr,
-    answer: &JoinResponse,
-) -> Result<(Member, Vec<Peer>), ClusterError> {
-    let malformed = |what: &str| ClusterError::Malformed { join, what: what.to_owned() };
-    let cluster = answer.cluster.parse().map_err(|_| malformed("the cluster's id"))?;
-    let peer = |peer: &v1::Node| {
-        let listen = peer.listen.parse().map_err(|_| malformed("a peer's address"))?;
-        Ok(Peer { id: peer.id, listen, voter: true })
-    };
-    let peers = answer.peers.iter().map(peer).collect::<Result<_, ClusterError>>()?;
-    let voter = answer.role() == NodeRole::Voter;
-    Ok((Member { cluster, id: answer.node_id, voter, epoch: answer.epoch }, peers))
 }
 
 /// Starts the parts that only a voter has. The receiver gets the errors after which the node ends in order; any other

@@ -12,7 +12,7 @@ use crate::{
         netlink::{GroError, NetlinkError, UnderlayError},
     },
     faces::api::ServeError,
-    model::{Encapsulation, Invalid},
+    model::{Encapsulation, Generation, Invalid, RaftId},
 };
 use std::{
     io,
@@ -67,6 +67,35 @@ pub enum ClusterError {
     /// The cluster has removed the node.
     #[error("this node was removed from the cluster")]
     Removed,
+    /// The log of the cluster's only voter is lost: nobody else has it.
+    #[error(
+        "the log in the state folder {} is lost ({why}), and no other voter is known that has it: put the folder back as it was last, or restore a backup with `overlay cluster restore`; `overlay cluster recover` on another node that has the log goes on from there, and `overlay node reset` gives the cluster up",
+        .path.display()
+    )]
+    LogLost {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with the log.
+        why: String,
+    },
+    /// The log is that of a life that is over.
+    #[error(
+        "this node runs as member {life}, and is member {now} by now: its log must not vote any more"
+    )]
+    LifeOver {
+        /// The life of the log.
+        life: RaftId,
+        /// The node's present life.
+        now: RaftId,
+    },
+    /// The cluster gives a node whose log is lost no other life.
+    #[error(
+        "the log of this node is lost, and it can't come back as another member: {why}; remove the node with `overlay node rm` and let it join as a new one"
+    )]
+    NoOtherLife {
+        /// What is wrong with the log, and why the cluster refuses.
+        why: String,
+    },
     /// The answer can't be read.
     #[error(
         "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"
@@ -76,6 +105,19 @@ pub enum ClusterError {
         join: SocketAddr,
         /// What can't be read.
         what: String,
+    },
+    /// The cluster has gone on without this node's log.
+    #[error(
+        "this node's log is of generation {ours} of the cluster, and a node{} is of generation {theirs}: the cluster was restored from a backup, or recovered, without this log, which is of no use any more; what the kernel holds stays",
+        .at.map(|at| format!(" at {at}")).unwrap_or_default()
+    )]
+    OlderGeneration {
+        /// That of the log.
+        ours: Generation,
+        /// The newer one.
+        theirs: Generation,
+        /// Where a node of the newer one was met, if that is known.
+        at: Option<SocketAddr>,
     },
     /// The cluster has written what this version can't read.
     #[error(transparent)]

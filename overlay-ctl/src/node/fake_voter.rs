@@ -1,9 +1,9 @@
 //! A voter of the tests, behind a connection in memory: it says who it is, and takes every registration.
 
 use crate::{
-    control::peers::{Admission, Directory},
+    control::peers::{Admission, Directory, Generations},
     proto::v1::{
-        JoinRequest, JoinResponse, StatusRequest, StatusResponse,
+        BackupPiece, BackupRequest, JoinRequest, JoinResponse, StatusRequest, StatusResponse,
         cluster_server::{Cluster, ClusterServer},
     },
 };
@@ -29,6 +29,15 @@ struct Voter {
 
 #[tonic::async_trait]
 impl Cluster for Voter {
+    type BackupStream = tokio_stream::Empty<Result<BackupPiece, Status>>;
+
+    async fn backup(
+        &self,
+        _: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("nobody asks for one"))
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(self.status.clone()))
     }
@@ -55,7 +64,7 @@ pub(super) fn serve(
     });
     let (joined, joins) = mpsc::unbounded_channel();
     let server = Server::builder()
-        .layer(Admission::new(cluster))
+        .layer(Admission::new(cluster, Generations::default()))
         .add_service(ClusterServer::new(Voter { status, answer, joined }))
         .serve_with_incoming(UnboundedReceiverStream::new(incoming));
     tokio::spawn(server);

@@ -91,7 +91,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_node_to_join_says_who_it_is_if_it_is_of_the_cluster() {
         let ours = Uuid::new_v4();
-        let directory = Directory::new(ours, [Peer { id: 1, listen: at(1), voter: true }]);
+        let directory =
+            Directory::new(ours, [Peer { id: 1, listen: at(1), voter: true, raft_id: None }]);
         let status = StatusResponse { node_id: 1, ..StatusResponse::default() };
         let answer = JoinResponse::default;
         let stranger = serve(Uuid::new_v4(), (&directory, at(11)), status.clone(), answer());

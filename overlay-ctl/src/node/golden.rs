@@ -1,7 +1,10 @@
 //! The values behind the golden files of the state folder.
 
 use super::{Home, Member, Record};
-use crate::{control::peers::Peer, model::Subnet};
+use crate::{
+    control::peers::Peer,
+    model::{Generation, Subnet},
+};
 use std::{fs, net::Ipv4Addr};
 use uuid::Uuid;
 
@@ -9,7 +12,13 @@ const CLUSTER: Uuid = Uuid::from_u128(0x6f76_6572_6c61_7900_0000_0000_0000_0001)
 const INSTANCE: Uuid = Uuid::from_u128(0x6e6f_6465_0000_0000_0000_0000_0000_0003);
 
 fn record(member: bool) -> Record {
-    let member = member.then_some(Member { cluster: CLUSTER, id: 3, voter: true, epoch: 70_000 });
+    let member = member.then_some(Member {
+        cluster: CLUSTER,
+        id: 3,
+        voter: true,
+        epoch: 70_000,
+        raft_id: None,
+    });
     Record { name: "h1".parse().unwrap(), instance: INSTANCE, member, removed: false }
 }
 
@@ -54,8 +63,12 @@ pub(crate) fn check_removed(bytes: &[u8]) {
 }
 
 fn peers_value() -> Vec<Peer> {
-    let peer =
-        |id: u8, voter| Peer { id: id.into(), listen: ([10, 10, 10, id], 7400).into(), voter };
+    let peer = |id: u8, voter| Peer {
+        id: id.into(),
+        listen: ([10, 10, 10, id], 7400).into(),
+        voter,
+        raft_id: None,
+    };
     vec![peer(1, true), peer(2, false)]
 }
 
@@ -98,3 +111,12 @@ pub(crate) use crate::dataplane::host::{
     forwarding_golden::{check_forwarding, forwarding},
     merging::golden::{check_offloads, offloads},
 };
+
+pub(crate) fn generation() -> Vec<u8> {
+    json(&Generation::FIRST.next())
+}
+
+pub(crate) fn check_generation(bytes: &[u8]) {
+    let (_dir, home) = home("generation.json", bytes);
+    assert_eq!(home.unwrap().generation().unwrap(), Generation::FIRST.next());
+}

@@ -4,7 +4,7 @@ use super::lock::lock_file;
 use crate::{
     control::peers::Peer,
     durable::{FileError, read_json, write_json},
-    model::{NodeId, NodeName, Revision, Subnet},
+    model::{Generation, NodeId, NodeName, RaftId, Revision, Subnet},
 };
 use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
@@ -21,8 +21,9 @@ const NODE: &str = "node.json";
 const PEERS: &str = "peers.json";
 const GATEWAY: &str = "gateway.json";
 const ADDRESS: &str = "address.json";
+const GENERATION: &str = "generation.json";
 /// The files that the node itself keeps in the folder, beside the lock. The last one says whose folder it is.
-pub(super) const FILES: [&str; 4] = [PEERS, GATEWAY, ADDRESS, NODE];
+pub(super) const FILES: [&str; 5] = [PEERS, GATEWAY, ADDRESS, GENERATION, NODE];
 
 /// Why a state folder can't be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +71,24 @@ pub enum HomeError {
 pub struct Member {
     /// Its cluster.
     pub cluster: Uuid,
-    /// Its Raft id.
+    /// Its id.
     pub id: NodeId,
     /// It is a voter, which holds the log; otherwise it is an agent.
     pub voter: bool,
     /// Revision of its registration.
     pub epoch: Revision,
+    /// The Raft id of the present life of its log. `None` = it has none, or the cluster was at version 1 when it was
+    /// given out, where it is the node's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<RaftId>,
+}
+
+impl Member {
+    /// As [`Node::life`](crate::model::Node::life).
+    #[must_use]
+    pub fn life(&self) -> Option<RaftId> {
+        self.raft_id.or(RaftId::new(self.id)).filter(|_| self.voter)
+    }
 }
 
 /// The content of `node.json`.
@@ -137,6 +150,18 @@ impl Home {
         if record.removed {
             return Err(HomeError::Removed { path: dir.to_owned(), name: record.name });
         }
+        Ok(Self { dir: dir.to_owned(), record, _lock: lock })
+    }
+
+    /// Makes the folder of a node that a cluster knows already.
+    ///
+    /// # Errors
+    /// See [`HomeError`].
+    pub(super) fn make(dir: &Path, record: Record) -> Result<Self, HomeError> {
+        let failed = |source| FileError::Io { path: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        let lock = Self::lock(dir)?;
+        write_json(&dir.join(NODE), &record)?;
         Ok(Self { dir: dir.to_owned(), record, _lock: lock })
     }
 
@@ -251,6 +276,26 @@ impl Home {
         Ok(write_json(&self.dir.join(GATEWAY), &subnet)?)
     }
 
+    /// The newest generation of the cluster that the node was of; that of a node that was in no restored or recovered cluster
+    /// is the first.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn generation(&self) -> Result<Generation, HomeError> {
+        Ok(read_json(&self.dir.join(GENERATION))?.unwrap_or_default())
+    }
+
+    /// Keeps the generation of the cluster that the node is of.
+    ///
+    /// # Errors
+    /// The file can't be read or written.
+    pub fn set_generation(&self, generation: Generation) -> Result<(), HomeError> {
+        if self.generation()? == generation {
+            return Ok(());
+        }
+        Ok(write_json(&self.dir.join(GENERATION), &generation)?)
+    }
+
     /// The peers as last known.
     ///
     /// # Errors
@@ -281,7 +326,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut home = Home::open(dir.path(), &name("h1")).unwrap();
         assert!(matches!(Home::open(dir.path(), &name("h1")), Err(HomeError::InUse(_))));
-        let member = Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9 };
+        let member =
+            Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9, raft_id: None };
         home.set_member(member.clone()).unwrap();
         let instance = home.record().instance;
         drop(home);
@@ -299,7 +345,14 @@ mod tests {
         assert_eq!(Home::address(dir.path()).unwrap(), None);
         let mut home = Home::open(dir.path(), &name("h1")).unwrap();
         assert!(!Home::is_member(dir.path()).unwrap(), "no cluster has taken it in");
-        home.set_member(Member { cluster: Uuid::new_v4(), id: 7, voter: true, epoch: 9 }).unwrap();
+        home.set_member(Member {
+            cluster: Uuid::new_v4(),
+            id: 7,
+            voter: true,
+            epoch: 9,
+            raft_id: None,
+        })
+        .unwrap();
         assert!(Home::is_member(dir.path()).unwrap());
         fs::write(dir.path().join(ADDRESS), b"\"10.0.").unwrap();
         for last in [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last)) {

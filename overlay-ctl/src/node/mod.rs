@@ -7,6 +7,8 @@
 //! desires.
 
 mod addresses;
+mod asked;
+mod begin;
 mod cluster;
 mod dataplane;
 mod ending;
@@ -20,12 +22,15 @@ mod gate;
 pub(crate) mod golden;
 mod home;
 mod leave;
+mod lives;
 mod lock;
 mod named;
 mod raft_thread;
+mod recover;
 mod registration;
 mod remove;
 mod reset;
+mod restore;
 mod retry;
 mod run_file;
 mod running;
@@ -34,8 +39,12 @@ mod start;
 mod state_files;
 mod tasks;
 
-pub use error::StartError;
+pub use asked::Answering;
+pub use begin::FirstError;
+pub use error::{ClusterError, StartError};
 pub use home::{Home, HomeError, Member, Record};
 pub use leave::{LeaveError, left};
+pub use recover::{RecoverError, recover};
 pub use reset::{ResetError, reset};
+pub use restore::{RestoreError, restore};
 pub use start::run;

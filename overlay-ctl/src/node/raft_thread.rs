@@ -137,11 +137,11 @@ mod tests {
         let (parts, queues, _) = start_voter(log).unwrap();
         let thread = RaftThread::start().unwrap();
         let consensus = parts.consensus.clone();
-        thread.runtime().spawn(carry_raft_messages(id, consensus, queues, directory.clone()));
+        thread.runtime().spawn(carry_raft_messages(consensus, queues, directory.clone()));
         let held = SharedNamespaces::new(HeldNamespaces::new(dir.join("netns")));
         let check = EndpointCheck::new(SharedPorts::default(), held);
         let controller = Controller::new(id, directory.clone(), Some(parts.clone()), check);
-        let admission = Admission::new(directory.cluster());
+        let admission = Admission::new(directory.cluster(), directory.generations().clone());
         let (_, moved) = mpsc::channel(1);
         let (api, serving) = thread.serve((listener, moved), admission, controller).unwrap();
         thread.runtime().spawn(serving);
@@ -151,7 +151,8 @@ mod tests {
     /// The voters that listen there, the first one with id 1.
     fn peers(listeners: &[TcpListener]) -> Vec<Peer> {
         let listen = |listener: &TcpListener| listener.local_addr().unwrap();
-        let peer = |(id, listener)| Peer { id, listen: listen(listener), voter: true };
+        let peer =
+            |(id, listener)| Peer { id, listen: listen(listener), voter: true, raft_id: None };
         (1..).zip(listeners).map(peer).collect()
     }
 

@@ -1,14 +1,13 @@
 //! What a node tells the cluster of itself: when it joins, when it comes back, and again and again while it runs.
 
-use super::{Member, addresses::Addresses, error::ClusterError};
+use super::{Member, addresses::Addresses, error::ClusterError, named::TaskEnd};
 use crate::{
     control::{
         consensus,
-        peers::{self, CallError, Directory},
-        watch::Ended,
+        peers::{self, CallError, Directory, Peer},
     },
-    model::{NodeName, Revision, SPEAKS},
-    proto::v1::{JoinRequest, JoinResponse},
+    model::{Generation, NodeName, RaftId, Revision, SPEAKS},
+    proto::v1::{self, JoinRequest, JoinResponse, NodeRole},
 };
 use std::{net::SocketAddr, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -41,20 +40,32 @@ pub(super) struct Registration {
 impl Registration {
     /// Asks the node at `place`, of whatever cluster it is, to accept this node.
     pub(super) async fn join(&self, place: SocketAddr) -> Result<JoinResponse, ClusterError> {
-        registered(place, peers::join(place, self.request(None))).await
+        registered(place, peers::join(place, self.request(None, None))).await
     }
 
     /// Repeats the registration at the node at `place`, whose answer counts only if it is of this node's cluster.
-    async fn renew(
+    pub(super) async fn renew(
         &self,
         place: SocketAddr,
         member: &Member,
         directory: &Directory,
     ) -> Result<JoinResponse, ClusterError> {
-        registered(place, directory.join(place, self.request(Some(member)))).await
+        registered(place, directory.join(place, self.request(Some(member), None))).await
     }
 
-    fn request(&self, returning: Option<&Member>) -> JoinRequest {
+    /// The same of a node whose log is lost: it gets another Raft id, once for each `wish`.
+    pub(super) async fn begin_life(
+        &self,
+        place: SocketAddr,
+        member: &Member,
+        wish: Uuid,
+        directory: &Directory,
+    ) -> Result<JoinResponse, ClusterError> {
+        let request = self.request(Some(member), Some(wish));
+        registered(place, directory.join(place, request)).await
+    }
+
+    fn request(&self, returning: Option<&Member>, log_lost: Option<Uuid>) -> JoinRequest {
         JoinRequest {
             gateway_subnet: self.addresses.gateway.to_string(),
             name: self.name.to_string(),
@@ -69,8 +80,26 @@ impl Registration {
             local_listen: self.addresses.local_listen.map(|at| at.to_string()).unwrap_or_default(),
             oldest_version: SPEAKS.oldest().number(),
             newest_version: SPEAKS.newest().number(),
+            log_lost: log_lost.map(|wish| wish.as_bytes().to_vec()).unwrap_or_default(),
         }
     }
+}
+
+/// What the cluster says of this node in the answer of the node at `place`, and who the other voters are.
+pub(super) fn read_answer(
+    place: SocketAddr,
+    answer: &JoinResponse,
+) -> Result<(Member, Vec<Peer>), ClusterError> {
+    let malformed = |what: &str| ClusterError::Malformed { join: place, what: what.to_owned() };
+    let cluster = answer.cluster.parse().map_err(|_| malformed("the cluster's id"))?;
+    let peer = |peer: &v1::Node| {
+        let listen = peer.listen.parse().map_err(|_| malformed("a peer's address"))?;
+        Ok(Peer { id: peer.id, listen, voter: true, raft_id: RaftId::new(peer.raft_id) })
+    };
+    let peers = answer.peers.iter().map(peer).collect::<Result<_, ClusterError>>()?;
+    let voter = answer.role() == NodeRole::Voter;
+    let JoinResponse { node_id: id, epoch, raft_id, .. } = *answer;
+    Ok((Member { cluster, id, voter, epoch, raft_id: RaftId::new(raft_id) }, peers))
 }
 
 /// The result of a registration at `place`.
@@ -91,7 +120,7 @@ async fn registered(
 }
 
 /// Repeats the node's registration without end: its addresses may have changed, or it may have been removed. Returns when
-/// it was removed. A change of `addresses` is told at once, and so is everything if a voter knows another registration
+/// it was removed, or when its log is that of a life that is over. A change of `addresses` is told at once, and so is everything if a voter knows another registration
 /// of this node. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
 pub(super) async fn keep_registered(
     mut registration: Registration,
@@ -101,7 +130,7 @@ pub(super) async fn keep_registered(
     join: Option<SocketAddr>,
     consensus: Option<watch::Receiver<consensus::Status>>,
     epoch: watch::Sender<Revision>,
-) -> Ended {
+) -> TaskEnd {
     let mut said = None;
     loop {
         registration.addresses = *addresses.borrow_and_update();
@@ -113,6 +142,10 @@ pub(super) async fn keep_registered(
             match registration.renew(place, &member, &directory).await {
                 Ok(answer) => {
                     learn(&directory, &answer);
+                    if let Some(over) = another_life(&member, &answer) {
+                        return TaskEnd::Failed(over.into());
+                    }
+                    adopt(&directory, &answer, consensus.is_some());
                     epoch.send_if_modified(|now| {
                         let news = *now != answer.epoch;
                         *now = answer.epoch;
@@ -121,7 +154,7 @@ pub(super) async fn keep_registered(
                     taken = true;
                     break;
                 }
-                Err(ClusterError::Removed) => return Ended::Removed,
+                Err(ClusterError::Removed) => return TaskEnd::Removed,
                 Err(ClusterError::Refused { why, .. }) => refused = Some(why),
                 Err(error) => {
                     tracing::debug!(peer = %place, error = %crate::error_chain(&error), "not registered there");
@@ -135,7 +168,7 @@ pub(super) async fn keep_registered(
         }
         said = refused;
         if epoch.is_closed() {
-            return Ended::Stopped;
+            return TaskEnd::Returned;
         }
         if taken {
             tokio::select! {
@@ -150,6 +183,13 @@ pub(super) async fn keep_registered(
     }
 }
 
+/// The life of this voter's log is over, and the node has another one: the folder was put back from an older copy, or was
+/// copied, and no leader answered when the node started.
+fn another_life(member: &Member, answer: &JoinResponse) -> Option<ClusterError> {
+    let (life, now) = (member.life()?, RaftId::new(answer.raft_id)?);
+    (now != life).then_some(ClusterError::LifeOver { life, now })
+}
+
 /// Learns from the answer to a registration where the voters are: an agent whose voters all have new addresses knows of
 /// none of them, but may have found another agent.
 fn learn(directory: &Directory, answer: &JoinResponse) {
@@ -157,12 +197,29 @@ fn learn(directory: &Directory, answer: &JoinResponse) {
         if let Ok(listen) = peer.listen.parse() {
             directory.heard_of(peer.id, listen);
         }
+        // An earlier program says none: there it is the node's id.
+        if let Some(life) = RaftId::new(peer.raft_id).or(RaftId::new(peer.id)) {
+            directory.note_life(peer.id, life);
+        }
     }
 }
 
-/// Waits until this node is to be registered at once, but not so soon after the `last` registration.
+/// Goes on into the generation of the cluster that has taken the registration, if that is newer. A node with a log can't: it
+/// ends, and comes back without that log.
+fn adopt(directory: &Directory, answer: &JoinResponse, has_log: bool) {
+    let generation = Generation::from_wire(answer.generation);
+    if !has_log && directory.generations().adopt(generation) {
+        tracing::info!(%generation, "the cluster was restored or recovered: this node has rejoined, and takes the whole view");
+    }
+}
+
+/// Waits until this node is to be registered at once, but not so soon after the `last` registration: if it is asked to, or a
+/// newer generation of the cluster was met.
 async fn asked(directory: &Directory, last: Instant) {
-    directory.asked_to_register().await;
+    tokio::select! {
+        () = directory.asked_to_register() => {}
+        _ = directory.generations().newer() => {}
+    }
     tokio::time::sleep_until(last + ASKED_AGAIN).await;
 }
 
@@ -185,9 +242,8 @@ async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>)
 mod tests {
     use super::*;
     use crate::{
-        control::peers::Peer,
         node::fake_voter::{at, serve},
-        proto::v1::{self, StatusResponse},
+        proto::v1::StatusResponse,
     };
     use tokio::time::timeout;
 
@@ -207,12 +263,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_registers_at_once_if_it_is_asked_to_or_has_another_address() {
         let cluster = Uuid::new_v4();
-        let directory = Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true }]);
+        let directory =
+            Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true, raft_id: None }]);
         let peers = vec![v1::Node { id: 2, listen: at(22).to_string(), ..v1::Node::default() }];
         let answer = JoinResponse { epoch: 9, peers, ..JoinResponse::default() };
         let voter = (&directory, at(1));
         let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
-        let member = Member { cluster, id: 4, voter: false, epoch: 1 };
+        let member = Member { cluster, id: 4, voter: false, epoch: 1, raft_id: None };
         let registration = Registration {
             name: "h4".parse().unwrap(),
             instance: Uuid::new_v4(),
@@ -240,5 +297,36 @@ mod tests {
         assert_eq!(moved, asked);
         let last = next().await;
         assert_eq!(last - moved, REGISTER_AGAIN, "nothing else was new");
+    }
+
+    /// An agent has no log: it goes on into the newer generation. A voter has to end first.
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_goes_on_into_a_newer_generation_that_takes_its_registration() {
+        for (has_log, ours) in [(false, 3), (true, 1)] {
+            let cluster = Uuid::new_v4();
+            let peer = Peer { id: 1, listen: at(1), voter: true, raft_id: None };
+            let directory = Directory::new(cluster, [peer]);
+            let answer = JoinResponse { epoch: 9, generation: 3, ..JoinResponse::default() };
+            let voter = (&directory, at(1));
+            let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
+            let member = Member { cluster, id: 4, voter: has_log, epoch: 1, raft_id: None };
+            let registration = Registration {
+                name: "h4".parse().unwrap(),
+                instance: Uuid::new_v4(),
+                addresses: addresses(4),
+                vxlan_port: 4789,
+                token: None,
+            };
+            let (_own, told) = watch::channel(registration.addresses);
+            let (epoch, mut epochs) = watch::channel(member.epoch);
+            let (_status, status) = watch::channel(consensus::Status::default());
+            let log = has_log.then_some(status);
+            let (shown, join) = (directory.clone(), None);
+            tokio::spawn(keep_registered(registration, told, member, shown, join, log, epoch));
+            timeout(FOR_EVER, joined.recv()).await.expect("it registers").expect("it serves");
+            timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
+            tokio::task::yield_now().await;
+            assert_eq!(directory.generations().ours().number(), ours, "has a log: {has_log}");
+        }
     }
 }

@@ -197,9 +197,10 @@ async fn remove_beside_the_sockets(state_dir: &Path, run: &RunFile, removal: &mu
                     .push(format!("namespaces are still held in {}: {error}", held.display()));
             }
         }
-        if let Some(member) = &member {
+        if let Some((cluster, life)) = member.as_ref().and_then(|it| Some((it.cluster, it.life()?)))
+        {
             let folder = places.run_folder();
-            if let Err(error) = LogStore::remove_mark_beside(folder, member.cluster, member.id) {
+            if let Err(error) = LogStore::remove_mark_beside(folder, cluster, life.get()) {
                 removal
                     .remarks
                     .push(format!("the mark of the log stays in {}: {error}", folder.display()));

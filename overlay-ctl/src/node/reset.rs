@@ -266,13 +266,14 @@ mod tests {
     use uuid::Uuid;
 
     fn record(removed: bool) -> Record {
-        let member = Member { cluster: Uuid::from_u128(7), id: 2, voter: true, epoch: 9 };
+        let member =
+            Member { cluster: Uuid::from_u128(7), id: 2, voter: true, epoch: 9, raft_id: None };
         let name = "h2".parse().unwrap();
         Record { name, instance: Uuid::from_u128(1), member: Some(member), removed }
     }
 
     fn peer(id: u64) -> Peer {
-        Peer { id, listen: ([10, 0, 0, 1], 7400).into(), voter: true }
+        Peer { id, listen: ([10, 0, 0, 1], 7400).into(), voter: true, raft_id: None }
     }
 
     #[test]

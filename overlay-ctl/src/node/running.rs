@@ -9,7 +9,7 @@ use super::{
     cluster,
     dataplane::{DataPlanePlan, Opened, RECONCILE, Reports},
     ending::Ending,
-    error::StartError,
+    error::{ClusterError, StartError},
     finding::find_peers,
     folders::run_folder,
     named::{TaskEnd, Tasks},
@@ -24,7 +24,7 @@ use crate::{
     control::{
         consensus::{Consensus, FatalError, LogStore, PeerQueues},
         controller::Controller,
-        peers::{Admission, Directory, carry_raft_messages},
+        peers::{Admission, Directory, Newer, carry_raft_messages},
         voter::{VoterParts, follow_the_rows, raise_the_version, watch_the_disk, watch_the_nodes},
         watch,
     },
@@ -69,6 +69,8 @@ impl Parts<'_> {
         let Self { name, own, plan, home, membership, registration, mut data_plane, opened } = self;
         let cluster::Membership { member, directory, log } = membership;
         let Member { cluster, id, .. } = member;
+        let generations = directory.generations().clone();
+        let life = member.life();
         let bringing_up = LocalStatus { error: Some(BRINGING_UP.into()), ..LocalStatus::default() };
         let (status_sender, status) = sync_watch::channel(bringing_up);
         let (own_sender, own_address) = sync_watch::channel(own);
@@ -92,7 +94,7 @@ impl Parts<'_> {
         if let Some(log) = log {
             let (parts, queues, ended) = cluster::start_voter(log)?;
             unfit = Some(ended);
-            start_voter_tasks(&mut tasks, &raft, &parts, queues, &member, &directory);
+            start_voter_tasks(&mut tasks, &raft, &parts, queues, &directory);
             let hold = Duration::from_secs(args.raise_version_after.into());
             tasks.spawn("raise the version", raise_the_version(parts.clone(), hold));
             let report = watch::report_to_leader(
@@ -165,7 +167,7 @@ impl Parts<'_> {
             tasks.spawn("serve metrics", serve);
         }
         // One for all connections, so that another cluster is logged once.
-        let admission = Admission::new(member.cluster);
+        let admission = Admission::new(member.cluster, generations.clone());
         let (tcp, serve) = raft
             .serve((tcp, moved), admission.clone(), controller.clone())
             .map_err(StartError::RaftThread)?;
@@ -191,6 +193,11 @@ impl Parts<'_> {
                     removed = ended.is_ok();
                     break ended;
                 }
+                // An agent goes on: it has no log.
+                Newer { generation: theirs, at } = generations.newer(), if consensus.is_some() => {
+                    let ours = generations.ours();
+                    break Err(ClusterError::OlderGeneration { ours, theirs, at }.into());
+                }
                 plane = &mut bring_up, if !is_up => {
                     is_up = true;
                     plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
@@ -209,7 +216,9 @@ impl Parts<'_> {
             // By a connection of its own: on the other one a list may be under way that the pass asked for.
             let has_pins = has_pins.load(Ordering::Relaxed);
             remove::all(&Netlink::open().await?, args, &name, has_pins).await?;
-            if let Err(error) = LogStore::remove_mark_beside(run_folder(args), cluster, id) {
+            let unmarked = life
+                .map(|life| LogStore::remove_mark_beside(run_folder(args), cluster, life.get()));
+            if let Some(Err(error)) = unmarked {
                 tracing::warn!(%error, "the mark beside the socket is left");
             }
             // Last: a node that dies before this learns at its next start that it was removed, and goes on here.
@@ -235,13 +244,12 @@ fn start_voter_tasks(
     raft: &RaftThread,
     parts: &VoterParts,
     queues: PeerQueues,
-    member: &Member,
     directory: &Directory,
 ) {
     let consensus = parts.consensus.clone();
-    let carry = carry_raft_messages(member.id, consensus, queues, directory.clone());
+    let carry = carry_raft_messages(consensus, queues, directory.clone());
     tasks.spawn_on("carry Raft's messages", carry, raft.runtime());
-    tasks.spawn("follow the rows", follow_the_rows(member.id, parts.clone()));
+    tasks.spawn("follow the rows", follow_the_rows(parts.clone()));
     tasks.spawn("watch the disk", watch_the_disk(parts.clone()));
     tasks.spawn("watch the nodes", watch_the_nodes(parts.clone()));
     let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());

@@ -12,6 +12,7 @@ use super::{
     ending::Ending,
     error::StartError,
     folders::{held_namespaces, run_folder},
+    lives,
     registration::Registration,
     remove,
     running::Parts,
@@ -130,7 +131,11 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let node = Parts { name, own, plan, home, membership, registration, data_plane, opened };
     let ended = node.run(listeners, &args, ending).await;
     drop(lock);
-    ended
+    let Err(StartError::Cluster(error)) = ended else { return ended };
+    if lives::is_over(&error) {
+        lives::run_anew(&args.state_dir, &error);
+    }
+    Err(error.into())
 }
 
 /// The address that the host has on the underlay. A member whose underlay is missing, or not fit, goes on with the address

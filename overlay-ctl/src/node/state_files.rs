@@ -13,8 +13,8 @@ use std::{fs, io, path::Path};
 fn files() -> Vec<&'static str> {
     let mut files = Vec::from(LogStore::FILES);
     files.extend(host::FILES);
-    let [peers, gateway, address, node] = home::FILES;
-    files.extend([peers, gateway, address, home::LOCK, node, run_file::FILE]);
+    let [peers, gateway, address, generation, node] = home::FILES;
+    files.extend([peers, gateway, address, generation, home::LOCK, node, run_file::FILE]);
     files
 }
 
@@ -68,11 +68,13 @@ pub(super) mod tests {
         let cluster = Uuid::from_u128(7);
         let name: crate::model::NodeName = "h2".parse().unwrap();
         let mut home = Home::open(dir, &name).unwrap();
-        home.set_member(Member { cluster, id: 2, voter: true, epoch: 9 }).unwrap();
-        let peer = |id| Peer { id, listen: ([10, 0, 0, 1], 7400).into(), voter: true };
+        home.set_member(Member { cluster, id: 2, voter: true, epoch: 9, raft_id: None }).unwrap();
+        let peer =
+            |id| Peer { id, listen: ([10, 0, 0, 1], 7400).into(), voter: true, raft_id: None };
         home.set_peers(&[peer(1), peer(2)]).unwrap();
         home.set_gateway("172.18.0.0/16".parse().unwrap()).unwrap();
         home.set_address([10, 0, 0, 2].into()).unwrap();
+        home.set_generation(crate::model::Generation::FIRST.next()).unwrap();
         let identity = Identity { cluster, name: "h2".to_owned(), raft_id: 2 };
         let log = LogStore::bootstrap(dir, identity, b"state").unwrap();
         let _unfit = log.declare_unfit("it forgot".to_owned());

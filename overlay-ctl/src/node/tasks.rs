@@ -143,21 +143,23 @@ pub(super) async fn remember(
     let mut places = directory.changes();
     // What was heard before this is written, too.
     places.mark_changed();
+    let mut generations = directory.generations().changes();
     loop {
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
             changed = epochs.changed() => if changed.is_err() { return },
             // This task itself holds a directory.
             _ = places.changed() => {}
+            _ = generations.changed() => {}
         }
         let peers = directory.to_keep();
         let epoch = *epochs.borrow_and_update();
         views.borrow_and_update();
         places.borrow_and_update();
         let mut home = home.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stored = Ok(());
+        let mut stored = home.set_generation(*generations.borrow_and_update());
         if peers != kept {
-            stored = home.set_peers(&peers);
+            stored = stored.and(home.set_peers(&peers));
             kept = peers;
         }
         if epoch != member.epoch {
@@ -203,7 +205,7 @@ mod tests {
     }
 
     fn peer(last: u8) -> Peer {
-        Peer { id: 2, listen: at(last), voter: true }
+        Peer { id: 2, listen: at(last), voter: true, raft_id: None }
     }
 
     /// Waits until these are the peers that a restart would read.
@@ -223,7 +225,7 @@ mod tests {
         let home = Arc::new(Mutex::new(home));
         let cluster = Uuid::new_v4();
         let directory = Directory::new(cluster, [peer(2)]);
-        let member = Member { cluster, id: 1, voter: true, epoch: 1 };
+        let member = Member { cluster, id: 1, voter: true, epoch: 1, raft_id: None };
         let (_view, views) = sync_watch::channel(None);
         let (_epoch, epochs) = sync_watch::channel(member.epoch);
         tokio::spawn(remember(Arc::clone(&home), member, directory.clone(), views, epochs));

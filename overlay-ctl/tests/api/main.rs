@@ -7,6 +7,7 @@
     reason = "a test's helper fails the test"
 )]
 
+mod backup;
 mod endpoints;
 mod events;
 mod fixture;

@@ -1,13 +1,8 @@
 //! Nodes leave the cluster, and the remaining ones can still decide.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, eventually, rows, text};
 
 use crate::support::{NODES, refused_with, scenario};
@@ -158,90 +153,4 @@ fn a_node_that_is_away_is_removed_and_hears_of_it() {
         refused_with(&refused, "was removed from its cluster")?;
         decides(goes, "after")
     });
-}
-
-/// The state folder is restored from an older copy, so that the node has forgotten log entries that it
-/// acknowledged.
-#[test]
-fn a_voter_whose_folder_was_put_back_stops_and_stays_stopped() {
-    scenario(NODES, |lab| {
-        let hosts = lab.four_hosts()?;
-        lab.start_cluster(&hosts[..3])?;
-        let leader = hosts[0].leader()?;
-        let others: Vec<_> = hosts[..3].iter().filter(|host| host.name != leader).collect();
-        let (forgetful, asked) = (others[0], others[1]);
-        let kept = lab.folder().join("kept");
-        forgetful.stop()?;
-        copy(&forgetful.state_dir(), &kept)?;
-        forgetful.restart()?;
-        for number in 0..5 {
-            asked.overlay(&["network", "create", &format!("n{number}")])?;
-        }
-        eventually("it holds the writes", BOUND, || {
-            let (own, all) =
-                (forgetful.overlay_json(&["status"])?, asked.overlay_json(&["status"])?);
-            ensure!(own["revision"] == all["revision"], "{own} {all}");
-            Ok(())
-        })?;
-        forgetful.stop()?;
-
-        // The folder is restored on a machine that did not reboot. The node refuses to start before it talks
-        // to any other.
-        let put_back = || -> Result<()> {
-            fs::remove_dir_all(forgetful.state_dir())?;
-            copy(&kept, &forgetful.state_dir())
-        };
-        put_back()?;
-        let words = "remove the node from the cluster";
-        refused_with(&forgetful.node_fails(&[])?, words)?;
-        refused_with(&forgetful.node_fails(&[])?, words)?;
-
-        // The folder is restored, and the machine has rebooted. The leader's first message shows that entries
-        // are missing.
-        put_back()?;
-        for mark in marks(forgetful)? {
-            fs::remove_file(mark)?;
-        }
-        let old_log = forgetful.log().len();
-        forgetful.spawn_again()?;
-        ends(forgetful)?;
-        let said = forgetful.log().split_off(old_log);
-        ensure!(said.contains(words) && said.contains("the leader has this node's word"), "{said}");
-        refused_with(&forgetful.node_fails(&[])?, words)?;
-
-        // The error message names a way out, which works.
-        asked.overlay(&["node", "rm", &forgetful.name])?;
-        fs::remove_dir_all(forgetful.state_dir())?;
-        forgetful.start_node(&["--join", &asked.listen()])?;
-        eventually("three voters", BOUND, || {
-            let voters = asked.voters()?;
-            ensure!(voters.len() == 3, "{voters:?}");
-            Ok(())
-        })?;
-        let networks = forgetful.overlay_json(&["network", "ls"])?;
-        ensure!(rows(&networks).len() == 5, "{networks}");
-        Ok(())
-    });
-}
-
-/// The files with the extension `mark` beside a node's socket. There must be exactly one.
-fn marks(host: &Host) -> Result<Vec<PathBuf>> {
-    let socket = host.socket();
-    let mut found = Vec::new();
-    for entry in fs::read_dir(socket.parent().context("a folder")?)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "mark") {
-            found.push(path);
-        }
-    }
-    if found.len() != 1 { bail!("not one mark: {found:?}") } else { Ok(found) }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
-    }
-    Ok(())
 }

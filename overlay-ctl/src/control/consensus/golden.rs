@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Identity, LogStore, codec,
     identity::{self, HighWater, IDENTITY, Mark},
-    storage::Batch,
+    storage::{Batch, Beginning},
 };
 use crate::durable::{DiskFolder, Folder};
 use std::path::Path;
@@ -192,4 +192,37 @@ pub(crate) fn message() -> Vec<u8> {
 
 pub(crate) fn check_message(bytes: &[u8]) {
     assert_eq!(codec::decode::<Message>(bytes).unwrap(), message_value());
+}
+
+/// A log in `dir` of node 1, one of three voters, whose snapshot is `state` at revision 1, with these commands behind it. None
+/// of them is known to be committed.
+pub(crate) fn log_of_three(dir: &Path, state: &[u8], commands: Vec<Vec<u8>>) {
+    let identity = Identity { raft_id: 1, ..identity_value() };
+    let mut store = LogStore::bootstrap(dir, identity, state).unwrap();
+    let alone = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+    store.save_snapshot(1, alone, state, 0).unwrap();
+    let commands = (2..).zip(commands);
+    let entry = |(index, data)| Entry { index, term: 2, data, ..Entry::default() };
+    let entries: Vec<Entry> = commands.map(entry).collect();
+    let hard_state = HardState { term: 2, vote: 0, commit: 1 };
+    let batch = Batch { entries: &entries, hard_state: Some(&hard_state), ..Batch::default() };
+    store.write(&batch).unwrap();
+}
+
+/// The log with which a generation begins.
+pub(crate) fn begun() -> Vec<u8> {
+    let (dir, folder) = folder();
+    let state = crate::control::state::golden::snapshot_of_a_generation();
+    let with = Beginning { generation: 2, index: 70_000, term: 6, state: &state };
+    drop(LogStore::begin(dir.path(), identity_value(), with).unwrap());
+    folder.read("consensus.redb").unwrap()
+}
+
+pub(crate) fn check_begun(bytes: &[u8]) {
+    let (_dir, folder) = folder();
+    folder.replace("consensus.redb", bytes).unwrap();
+    let store = LogStore::open_in(&folder, Some(CLUSTER)).unwrap().expect("a log");
+    assert_eq!((store.generation(), store.snapshot_metadata().index), (2, 70_000));
+    assert_eq!(store.initial_state().unwrap().conf_state.voters, [3]);
+    crate::control::state::golden::check_snapshot_of_a_generation(&store.snapshot_data().unwrap());
 }

@@ -51,7 +51,7 @@ pub use self::{
     failures::{FatalError, ProposeError, RestoreError, Stop},
     identity::Identity,
     measures::{Clock, DiskTimes, Measures, Writes},
-    storage::{LogStore, OpenError},
+    storage::{Beginning, LogStore, OpenError, Rest, StoreError},
     transport::{Outgoing, PeerQueues, Transport, Undeliverable},
 };
 

@@ -4,6 +4,8 @@
 //! nothing. The state machine itself is not here: it is rebuilt from the snapshot and the entries
 //! after it, so the membership to start with is the snapshot's too.
 
+mod begin;
+mod discard;
 mod log;
 mod open;
 #[cfg(test)]
@@ -20,7 +22,10 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use self::log::Tail;
-pub use self::open::OpenError;
+pub use self::{
+    begin::{Beginning, Rest},
+    open::OpenError,
+};
 use super::{
     codec,
     identity::{HighWater, Identity, Mark},
@@ -36,6 +41,8 @@ const SNAPSHOT: TableDefinition<'_, (), &[u8]> = TableDefinition::new("snapshot"
 
 const FORMAT: &str = "format";
 const IDENTITY: &str = "identity";
+/// The generation of the cluster to which the log belongs; missing: 1.
+const GENERATION: &str = "generation";
 const HARD_STATE: &str = "hard_state";
 /// The snapshot's index, term and members.
 const SNAPSHOT_META: &str = "snapshot";
@@ -107,6 +114,7 @@ pub struct LogStore {
     db: Database,
     path: PathBuf,
     identity: Identity,
+    generation: u64,
     mark: Mark,
     /// The second mark, outside the state folder, if the node has a place for one.
     beside: Option<Mark>,
@@ -131,6 +139,12 @@ impl LogStore {
     /// The identity of the node to which this log belongs.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The generation of the cluster to which this log belongs.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Index, term and members of the stored snapshot; index 0 if there is none.
@@ -288,6 +302,12 @@ impl LogStore {
         txn.commit()?;
         self.transactions += 1;
         Ok(())
+    }
+
+    /// The last index of the log.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.tail.last()
     }
 
     fn held(&self) -> HighWater {

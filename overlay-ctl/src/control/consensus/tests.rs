@@ -11,6 +11,7 @@ mod forgetting;
 mod handover;
 mod harness;
 mod hostile;
+mod lives;
 mod membership;
 mod oracle;
 mod random;

@@ -3,10 +3,10 @@
 use crate::{
     control::{
         consensus::{ProposeError, STALLED},
-        state::Refusal,
+        state::{Refusal, State},
         voter::VoterParts,
     },
-    model::{NodeId, NodeName},
+    model::{NodeId, NodeName, RaftId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +109,12 @@ pub enum ControllerError {
         /// The limit in MiB.
         limit_mib: usize,
     },
+    /// Too many backups are being made.
+    #[error("{at_once} backups are being made by this node at once; try again when one is done, or ask another node")]
+    BackupsBusy {
+        /// How many a node makes at once.
+        at_once: usize,
+    },
     /// No leader that has a quorum was found in time.
     #[error(
         "the cluster has no leader with a quorum ({why}); see `overlay status` on the voters and start those that are down"
@@ -175,6 +181,7 @@ impl ControllerError {
         match self {
             Self::Refused(_)
             | Self::ListsBusy
+            | Self::BackupsBusy { .. }
             | Self::ListTooLong { .. }
             | Self::NoVoter { .. }
             | Self::StaleWrite => Effect::None,
@@ -249,7 +256,8 @@ impl Attempt {
         let ProposeError::NoRoom(lack) = error else { return Self::new(error, Effect::Unknown) };
         // The caller may have asked another node.
         let id = leader.consensus.status().borrow().id;
-        let name = leader.state.read(|state| state.node(id).map(|row| row.name.to_string()));
+        let name = |state: &State| Some(state.node_of(RaftId::new(id)?)?.name.to_string());
+        let name = leader.state.read(name);
         Self::Failed(ControllerError::NoRoom {
             node: name.unwrap_or_else(|| id.to_string()),
             why: lack.to_string(),

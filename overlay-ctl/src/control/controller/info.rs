@@ -3,7 +3,8 @@
 use crate::{
     control::{consensus, state::State, voter::StatusTable},
     model::{
-        Endpoint, Location, Network, NetworkName, Node, NodeName, Revision, Subnet, Vni, Vtep,
+        Endpoint, Location, Network, NetworkName, Node, NodeName, RaftId, Revision, Subnet, Vni,
+        Vtep,
     },
     proto::internal,
 };
@@ -227,11 +228,12 @@ impl NodeInfo {
         members: &consensus::Status,
         node: &Node,
     ) -> Self {
-        let role = if members.leader == Some(node.id) {
+        let life = node.life().map(RaftId::get);
+        let role = if life.is_some() && members.leader == life {
             NodeRole::Leader
-        } else if members.voters.contains(&node.id) {
+        } else if life.is_some_and(|life| members.voters.contains(&life)) {
             NodeRole::Voter
-        } else if node.voter {
+        } else if life.is_some() {
             NodeRole::Learner
         } else {
             NodeRole::Agent

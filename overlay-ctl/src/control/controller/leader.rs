@@ -87,7 +87,8 @@ impl Controller {
         if status.role == Role::Leader {
             return Place::Here(Box::new(self.parts(voter, None)));
         }
-        let leader = status.leader.filter(|leader| *leader != self.id);
+        let leader = status.leader.and_then(|leader| self.directory.node_of(leader));
+        let leader = leader.filter(|leader| *leader != self.id);
         Place::There(leader.and_then(|leader| self.directory.peer(leader)).into_iter().collect())
     }
 

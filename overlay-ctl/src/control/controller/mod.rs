@@ -6,6 +6,7 @@
 //! A request that can be refused is refused before anything is logged. A read whose answer may be stale asks for none of
 //! this: any voter answers it by its own state.
 
+mod backup;
 mod barrier;
 mod check;
 mod endpoints;
@@ -16,6 +17,7 @@ pub(crate) mod golden;
 mod info;
 mod leader;
 mod lists;
+mod lives;
 mod networks;
 mod nodes;
 mod program;
@@ -25,6 +27,7 @@ mod tests;
 mod valid;
 mod verb;
 
+pub use backup::Pieces;
 pub use endpoints::{
     CreateEndpoint, EndpointCreated, InspectEndpoint, ListEndpoints, RemoveEndpoint,
 };
@@ -47,8 +50,9 @@ use crate::{
         voter::{LAPSE, VoterParts},
     },
     dataplane::host::EndpointCheck,
-    model::{EndpointName, NetworkName, NodeId, Revision},
+    model::{EndpointName, Generation, NetworkName, NodeId, Revision},
 };
+use backup::Backups;
 use leader::LEADER_DEADLINE;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -61,6 +65,7 @@ pub struct Controller {
     voter: Option<VoterParts>,
     check: EndpointCheck,
     lists: Lists,
+    backups: Backups,
 }
 
 /// The answer of a removal.
@@ -90,7 +95,8 @@ impl Controller {
         voter: Option<VoterParts>,
         check: EndpointCheck,
     ) -> Self {
-        Self { id, directory, voter, check, lists: Lists::default() }
+        let (lists, backups) = (Lists::default(), Backups::default());
+        Self { id, directory, voter, check, lists, backups }
     }
 
     /// This node's id.
@@ -105,6 +111,12 @@ impl Controller {
         self.directory.cluster()
     }
 
+    /// The generation of the cluster that this node is of.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.directory.generations().ours()
+    }
+
     /// Where the nodes are.
     #[must_use]
     pub fn directory(&self) -> &Directory {
@@ -116,7 +128,8 @@ impl Controller {
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         let Some(voter) = &self.voter else { return self.directory.leader() };
-        voter.consensus.status().borrow().leader.filter(|_| voter.quorum.holds())
+        let leader = voter.consensus.status().borrow().leader.filter(|_| voter.quorum.holds());
+        leader.and_then(|leader| self.directory.node_of(leader))
     }
 
     /// Whether this node can have a request answered. An election ends before a request fails for lack of a leader, so that

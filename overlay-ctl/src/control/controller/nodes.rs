@@ -6,11 +6,12 @@ use super::{
     error::{Attempt, ControllerError, Effect},
     info::NodeInfo,
     lists::{Rows, TURN},
+    lives::begin_life,
     verb::{Leader, Verb},
 };
 use crate::{
     control::state::{Applied, Command, Decision, Mutation, Refusal, RequestId, State},
-    model::{Invalid, Node, NodeId, NodeName, Speaks, Subnet, Version, Vtep},
+    model::{Invalid, Node, NodeId, NodeName, RaftId, Revision, Speaks, Subnet, Version, Vtep},
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, time::Duration};
@@ -39,6 +40,10 @@ pub struct Register {
     /// What its program speaks; `None` = it does not say, or the node that was asked does not pass it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaks: Option<Speaks>,
+    /// The log of its present life is lost, and it wants another life: the id of this wish, by which a repetition is
+    /// recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_lost: Option<RequestId>,
 }
 
 /// A registered node.
@@ -48,6 +53,9 @@ pub struct Joined {
     pub node: Node,
     /// The other nodes that vote, or are to vote.
     pub peers: Vec<NodeInfo>,
+    /// The last index of the log that the leader knows the node to have; 0 = it knows of none.
+    #[serde(default)]
+    pub acknowledged: Revision,
 }
 
 impl Verb for Register {
@@ -71,6 +79,7 @@ impl Verb for Register {
             metrics,
             local_listen,
             speaks,
+            log_lost,
         } = self;
         let fresh = Fresh::wait(&voter).await?;
         let said = speaks.unwrap_or(Speaks::UNSAID);
@@ -124,12 +133,19 @@ impl Verb for Register {
                 }
             }
         };
+        let node = match log_lost {
+            Some(wish) => begin_life(&voter, &fresh, wish, &node).await?,
+            None => node,
+        };
         let members = voter.consensus.status().borrow().clone();
+        let life = node.life().map(RaftId::get);
+        let known = members.peers.iter().find(|peer| Some(peer.id) == life);
+        let acknowledged = known.map_or(0, |peer| peer.matched);
         let peers = fresh.read(&voter, |state| {
             let voters = state.nodes().filter(|peer| peer.voter && peer.id != node.id);
             voters.map(|peer| NodeInfo::new(state, &voter.table, &members, peer)).collect()
         });
-        Ok(Joined { node, peers })
+        Ok(Joined { node, peers, acknowledged })
     }
 }
 
@@ -226,25 +242,26 @@ impl Verb for RemoveNode {
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
         // A repeated request is only answered: the name may be another node's by now.
-        let id = match fresh.dry_run(&voter, request, &command)? {
+        let node = match fresh.dry_run(&voter, request, &command)? {
             DryRun::New(decision) => {
                 // The name may be another node's when the members have changed: that one stays.
                 decision.bind(&mut command);
-                if let Decision::RemoveNode(node) = decision { Some(node.id) } else { None }
+                if let Decision::RemoveNode(node) = decision { Some(node) } else { None }
             }
             DryRun::Done(_) => None,
         };
         // Until its row is gone the node would be made a member again, by that row: see `follow_the_rows`.
-        let _hold = id.map(|id| voter.leaving.hold(id));
-        if let Some(id) = id {
+        let life = node.as_ref().and_then(Node::life);
+        let _hold = life.map(|life| voter.leaving.hold(life));
+        if let Some(life) = life {
             // A leader that is to remove itself hands over and says so: the new one carries this out.
-            let removed = voter.consensus.remove(id).await;
+            let removed = voter.consensus.remove(life.get()).await;
             removed.map_err(|error| Attempt::of_write(&voter, error))?;
         }
         match fresh.execute(&voter, request, command).await? {
             Applied::Removed(revision) => {
-                if let Some(id) = id {
-                    voter.table.forget(id);
+                if let Some(node) = node {
+                    voter.table.forget(node.id);
                 }
                 tracing::info!(node = %name, "node removed");
                 Ok(Removed { revision })

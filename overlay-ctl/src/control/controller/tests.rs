@@ -1,5 +1,6 @@
 //! A voter that leads, and an agent that forwards to it.
 
+mod backup;
 mod joins;
 mod leader_change;
 mod places;
@@ -10,7 +11,7 @@ use super::*;
 use crate::{
     control::{
         consensus::{Lack, ProposeError, Room},
-        peers::{Admission, Peer},
+        peers::{Admission, Generations, Peer},
         state::{Command, Envelope, Mutation, Placement, PortsWanted, RequestId, State},
         voter::tests::alone_in,
     },
@@ -54,6 +55,7 @@ fn register(id: u8) -> Register {
         metrics: None,
         local_listen: None,
         speaks: None,
+        log_lost: None,
     }
 }
 
@@ -105,6 +107,7 @@ fn state() -> State {
         metrics,
         local_listen,
         speaks,
+        log_lost: _,
     } = register(1);
     let register = Command::RegisterNode {
         instance,
@@ -133,7 +136,7 @@ impl Cluster {
     fn new() -> Self {
         let cluster = Uuid::new_v4();
         let (dir, voter) = alone_in(cluster, &state());
-        let peer = Peer { id: 1, listen: register(1).listen, voter: true };
+        let peer = Peer { id: 1, listen: register(1).listen, voter: true, raft_id: None };
         let directory = Directory::new(cluster, [peer]);
         let leader = Controller::new(1, directory, Some(voter.clone()), check(dir.path()));
         Self { dir, voter, leader }
@@ -159,7 +162,7 @@ impl Cluster {
 
     /// An agent that knows the leader, and reaches it by `channel`.
     fn agent(&self, channel: Channel) -> Controller {
-        let peer = Peer { id: 1, listen: register(1).listen, voter: true };
+        let peer = Peer { id: 1, listen: register(1).listen, voter: true, raft_id: None };
         let directory = Directory::new(self.leader.cluster(), [peer.clone()]);
         directory.put_channel(peer.listen, channel);
         Controller::new(9, directory, None, check(self.dir.path()))
@@ -170,7 +173,7 @@ impl Cluster {
         let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
         let service = PeersServer::new(PeersService::new(controller.clone()));
         let server =
-            Server::builder().layer(Admission::new(controller.cluster())).add_service(service);
+            Server::builder().layer(Admission::new(controller.cluster(), Generations::default())).add_service(service);
         tokio::spawn(server.serve_with_incoming(UnboundedReceiverStream::new(incoming)));
         Endpoint::from_static("http://node").connect_with_connector_lazy(tower::service_fn(
             move |_: Uri| {
@@ -354,7 +357,7 @@ async fn an_endpoint_that_can_not_be_made_is_refused_before_anything_is_logged()
 
 #[tokio::test(start_paused = true)]
 async fn a_node_is_served_while_another_leader_is_elected() {
-    let peer = Peer { id: 1, listen: register(1).listen, voter: true };
+    let peer = Peer { id: 1, listen: register(1).listen, voter: true, raft_id: None };
     let directory = Directory::new(Uuid::new_v4(), [peer]);
     let dir = tempfile::tempdir().unwrap();
     let agent = Controller::new(9, directory.clone(), None, check(dir.path()));

@@ -5,13 +5,16 @@ use crate::{
     model::{NodeId, Revision},
     proto::{
         internal::{
-            CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse,
+            BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse,
             forward_response::Outcome,
         },
-        v1::{JoinRequest, JoinResponse, StatusRequest, cluster_client::ClusterClient},
+        v1::{
+            JoinRequest, JoinResponse, StatusRequest, StatusResponse, cluster_client::ClusterClient,
+        },
     },
 };
 use std::{net::SocketAddr, time::Duration};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Response, Status, metadata::MetadataMap, metadata::MetadataValue};
 use uuid::Uuid;
 
@@ -124,6 +127,18 @@ impl Directory {
         }
     }
 
+    /// Has `peer`, a voter, make a backup, which comes in pieces.
+    ///
+    /// # Errors
+    /// The peer was not reached or refused. Each piece fails as the call does.
+    pub async fn backup(
+        &self,
+        peer: &Peer,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>, CallError>> + Send + Unpin + use<>, CallError> {
+        let pieces = self.client(peer).backup(BackupRequest {}).await?.into_inner();
+        Ok(pieces.map(|piece| Ok(piece?.data)))
+    }
+
     /// Asks `peer` whether it could make an endpoint.
     ///
     /// # Errors
@@ -141,11 +156,21 @@ impl Directory {
     /// # Errors
     /// The node there was not reached, or is of another cluster.
     pub async fn node_at(&self, place: SocketAddr) -> Result<NodeId, CallError> {
-        let status = answer(ClusterClient::new(self.channel(place)).status(StatusRequest {})).await;
-        Ok(status?.node_id)
+        Ok(self.status_at(place).await?.node_id)
     }
 
-    /// Registers this node anew at the node that listens at `place` if that is of this cluster.
+    /// What the node says of itself that listens at `place` if that is of this cluster, and of this node's generation or of a
+    /// newer one.
+    ///
+    /// # Errors
+    /// As [`Self::node_at`].
+    pub async fn status_at(&self, place: SocketAddr) -> Result<StatusResponse, CallError> {
+        let channel = self.channel(place).or_newer();
+        answer(ClusterClient::new(channel).status(StatusRequest {})).await
+    }
+
+    /// Registers this node anew at the node that listens at `place` if that is of this cluster, and of this node's generation or
+    /// of a newer one.
     ///
     /// # Errors
     /// The node there was not reached or refused.
@@ -154,7 +179,7 @@ impl Directory {
         place: SocketAddr,
         request: JoinRequest,
     ) -> Result<JoinResponse, CallError> {
-        answer(ClusterClient::new(self.channel(place)).join(request)).await
+        answer(ClusterClient::new(self.channel(place).or_newer()).join(request)).await
     }
 }
 

@@ -1,13 +1,13 @@
 //! Where the other nodes are, and the connections to them.
 
 use super::{
-    Client, MESSAGE_MAX, Peer, PeerChannel,
+    Client, Generations, MESSAGE_MAX, Peer, PeerChannel,
     link::{connect_lazy, connect_raft_lazy},
     places::{Places, Source, TOLD_MAX},
     stamp::Strangers,
 };
 use crate::{
-    model::NodeId,
+    model::{Generation, NodeId, RaftId},
     proto::internal::{Place, peers_client::PeersClient},
 };
 use std::{
@@ -29,6 +29,7 @@ use uuid::Uuid;
 #[derive(Clone)]
 pub struct Directory {
     cluster: Uuid,
+    generations: Generations,
     inner: Arc<Mutex<Inner>>,
     strangers: Strangers,
     /// Changes with each change of the places.
@@ -51,7 +52,26 @@ impl Directory {
     pub fn new(cluster: Uuid, peers: impl IntoIterator<Item = Peer>) -> Self {
         let inner = Inner { places: Places::new(peers), ..Inner::default() };
         let (inner, strangers) = (Arc::new(Mutex::new(inner)), Strangers::default());
-        Self { cluster, inner, strangers, news: watch::Sender::default(), register: Arc::default() }
+        Self {
+            cluster,
+            generations: Generations::default(),
+            inner,
+            strangers,
+            news: watch::Sender::default(),
+            register: Arc::default(),
+        }
+    }
+
+    /// The same directory, of a node of `generation`. Without this the node is of generation 1.
+    #[must_use]
+    pub fn of(self, generation: Generation) -> Self {
+        Self { generations: Generations::new(generation), ..self }
+    }
+
+    /// This node's generation of the cluster, and the newest that was met.
+    #[must_use]
+    pub fn generations(&self) -> &Generations {
+        &self.generations
     }
 
     fn lock<T>(&self, with: impl FnOnce(&mut Inner) -> T) -> T {
@@ -92,6 +112,18 @@ impl Directory {
         self.change(|places| places.introduce(id, listen));
     }
 
+    /// Notes that this Raft id is the node's.
+    pub fn note_life(&self, id: NodeId, life: RaftId) {
+        self.lock(|inner| inner.places.note_life(id, life));
+    }
+
+    /// The node that has this Raft id, or had it. `member` is the id as consensus has it.
+    #[must_use]
+    pub fn node_of(&self, member: u64) -> Option<NodeId> {
+        let life = RaftId::new(member)?;
+        self.lock(|inner| inner.places.node_of(life))
+    }
+
     /// Notes that the others reach this node at `listen` from now on, and lets go of all connections: those from an
     /// address that is gone would be given up only after seconds.
     pub fn moved(&self, listen: SocketAddr) {
@@ -125,6 +157,11 @@ impl Directory {
     /// Takes what a peer told: where it listens itself, first, and where it knows other voters.
     pub fn told(&self, places: &[Place]) {
         for (position, place) in places.iter().take(TOLD_MAX).enumerate() {
+            // An earlier program says none: there the sender's, which is a member, is its node's id.
+            let of_earlier = RaftId::new(place.node_id).filter(|_| position == 0);
+            if let Some(life) = RaftId::new(place.raft_id).or(of_earlier) {
+                self.note_life(place.node_id, life);
+            }
             // An address that can't be read is nobody's.
             match (place.listen.parse(), position) {
                 (Ok(listen), 0) => self.heard_from(place.node_id, listen),
@@ -141,10 +178,14 @@ impl Directory {
         if seen.replace(version) == Some(version) {
             return Vec::new();
         }
-        let told = self.lock(|inner| inner.places.told());
-        let place =
-            |(node_id, listen): (_, SocketAddr)| Place { node_id, listen: listen.to_string() };
-        told.into_iter().map(place).collect()
+        self.lock(|Inner { places, .. }| {
+            let place = |(node_id, listen): (_, SocketAddr)| Place {
+                node_id,
+                listen: listen.to_string(),
+                raft_id: places.life_of(node_id).map_or(0, RaftId::get),
+            };
+            places.told().into_iter().map(place).collect()
+        })
     }
 
     /// A number that changes with each change of the places.
@@ -269,7 +310,12 @@ impl Directory {
         let channel = self.lock(|inner| {
             inner.channels.entry(listen).or_insert_with(|| connect_lazy(listen)).clone()
         });
-        PeerChannel::new(channel, listen, self.cluster, self.strangers.clone())
+        self.stamped(channel, listen)
+    }
+
+    fn stamped(&self, channel: Channel, listen: SocketAddr) -> PeerChannel {
+        let (generations, strangers) = (self.generations.clone(), self.strangers.clone());
+        PeerChannel::new(channel, listen, self.cluster, generations, strangers)
     }
 
     /// Lets go of all connections: the next use of each opens a new one.
@@ -294,9 +340,7 @@ impl Directory {
     /// A client of the service between nodes at `place`, over a new connection that only Raft's messages use.
     #[must_use]
     pub fn raft_client(&self, place: SocketAddr) -> Client {
-        let channel = connect_raft_lazy(place);
-        let strangers = self.strangers.clone();
-        PeersClient::new(PeerChannel::new(channel, place, self.cluster, strangers))
+        PeersClient::new(self.stamped(connect_raft_lazy(place), place))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
     }

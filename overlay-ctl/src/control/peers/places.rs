@@ -5,7 +5,7 @@
 //! those of the state folder's file, and those that nodes were heard at or heard of. The rows win when a quorum is reached
 //! at the addresses that they say.
 
-use crate::model::{Node, NodeId};
+use crate::model::{Node, NodeId, RaftId};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,17 +22,29 @@ pub(super) const TOLD_MAX: usize = 64;
 /// A node of the cluster, and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Its Raft id.
+    /// Its id.
     pub id: NodeId,
     /// Address that serves its API and its peers.
     pub listen: SocketAddr,
     /// It is a voter, or is to become one.
     pub voter: bool,
+    /// As [`Node::raft_id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<RaftId>,
+}
+
+impl Peer {
+    /// As [`Node::life`].
+    #[must_use]
+    pub fn life(&self) -> Option<RaftId> {
+        self.raft_id.or(RaftId::new(self.id)).filter(|_| self.voter)
+    }
 }
 
 impl From<&Node> for Peer {
     fn from(node: &Node) -> Self {
-        Self { id: node.id, listen: node.listen, voter: node.voter }
+        let Node { id, listen, voter, raft_id, .. } = *node;
+        Self { id, listen, voter, raft_id }
     }
 }
 
@@ -53,6 +65,9 @@ pub(super) struct Places {
     /// What the rows say; before they are read, what the file says.
     rows: BTreeMap<NodeId, Peer>,
     rows_are_read: bool,
+    /// Whose each Raft id is: those of the rows, and those that peers told. An id is never another node's, so that one that is
+    /// over does no harm.
+    lives: BTreeMap<RaftId, NodeId>,
     /// From the file, the best first.
     kept: BTreeMap<NodeId, Vec<SocketAddr>>,
     /// Heard from peers, the best first. None of them is the place of the row.
@@ -72,6 +87,7 @@ impl Places {
         let mut places = Self::default();
         for peer in kept {
             put_first(places.kept.entry(peer.id).or_default(), peer.listen);
+            places.lives.extend(peer.life().map(|life| (life, peer.id)));
             places.rows.insert(peer.id, peer);
         }
         places
@@ -96,6 +112,7 @@ impl Places {
         if rows.is_empty() || (self.rows_are_read && rows == self.rows) {
             return false;
         }
+        self.lives.extend(rows.values().filter_map(|row| Some((row.life()?, row.id))));
         self.rows = rows;
         self.rows_are_read = true;
         self.settle();
@@ -135,6 +152,26 @@ impl Places {
                 true
             }
         }
+    }
+
+    /// Notes that this Raft id is the node's.
+    pub(super) fn note_life(&mut self, id: NodeId, life: RaftId) {
+        if self.lives.len() < self.rows.len() + TAUGHT_MAX {
+            self.lives.entry(life).or_insert(id);
+        }
+    }
+
+    /// The node that has this Raft id, or had it.
+    pub(super) fn node_of(&self, life: RaftId) -> Option<NodeId> {
+        self.lives.get(&life).copied()
+    }
+
+    /// The Raft id that the node has now, as far as it is known.
+    pub(super) fn life_of(&self, id: NodeId) -> Option<RaftId> {
+        // The latest one is the greatest.
+        let known =
+            || self.lives.iter().rev().find(|(_, node)| **node == id).map(|(life, _)| *life);
+        self.rows.get(&id).and_then(Peer::life).max(known())
     }
 
     /// Notes that a stream to the node is open at `place`. Returns true if that is news.
@@ -200,7 +237,8 @@ impl Places {
             Some(row) if !self.is_elsewhere(row) => row.listen,
             _ => *self.of(id).first()?,
         };
-        Some(Peer { id, listen, voter: self.is_voter(id) })
+        let (voter, raft_id) = (self.is_voter(id), self.raft_id(id));
+        Some(Peer { id, listen, voter, raft_id })
     }
 
     /// Whether other places of the node than its row's are known.
@@ -213,6 +251,10 @@ impl Places {
     /// Whether the node votes, or is to. A node that has no row yet is one that a voter told of: see `told`.
     fn is_voter(&self, id: NodeId) -> bool {
         self.rows.get(&id).is_none_or(|row| row.voter)
+    }
+
+    fn raft_id(&self, id: NodeId) -> Option<RaftId> {
+        self.rows.get(&id).and_then(|row| row.raft_id)
     }
 
     /// All nodes of the rows, by id, each at the place that is tried first.
@@ -230,8 +272,8 @@ impl Places {
 
     /// The node at each of its places, in the order in which they are tried.
     fn at_each_place(&self, id: NodeId) -> impl Iterator<Item = Peer> {
-        let voter = self.is_voter(id);
-        self.of(id).into_iter().map(move |listen| Peer { id, listen, voter })
+        let (voter, raft_id) = (self.is_voter(id), self.raft_id(id));
+        self.of(id).into_iter().map(move |listen| Peer { id, listen, voter, raft_id })
     }
 
     /// Every node at each of its places.
@@ -264,7 +306,8 @@ impl Places {
     /// Lets go of what the rows have caught up with. Where a quorum is reached at their addresses, it lets go of all that the
     /// file said, too, and of nodes that have no row.
     fn settle(&mut self) {
-        let Self { own, rows, rows_are_read, kept, taught, reached, serves, confirmed } = self;
+        let Self { own, rows, rows_are_read, lives, kept, taught, reached, serves, confirmed } =
+            self;
         let at_its_row = |row: &Peer| reached.get(&row.id) == Some(&row.listen);
         taught.retain(|id, places| {
             let Some(row) = rows.get(id) else { return true };
@@ -278,6 +321,7 @@ impl Places {
         if *confirmed {
             kept.clear();
             taught.retain(|id, _| rows.contains_key(id));
+            lives.retain(|_, id| rows.contains_key(id));
         }
     }
 }

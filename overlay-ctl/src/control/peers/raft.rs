@@ -1,11 +1,13 @@
 //! Carries Raft's messages to the other members: one stream to each, over a connection of its own.
 //!
+//! Consensus knows its members by their Raft ids; which node has one, and where that listens, the directory knows.
+//!
 //! Some messages tell the peer, beside Raft's words, where this node listens and where it knows others to listen.
 
 use super::{Directory, Outage};
 use crate::{
     control::consensus::{Consensus, Outgoing, PeerQueues, StateMachine},
-    model::NodeId,
+    model::{NodeId, RaftId},
     proto::internal::RaftMessage,
 };
 use std::{
@@ -29,35 +31,35 @@ const IN_FLIGHT: usize = 64;
 /// Carries consensus messages to every other member until consensus stops: one stream for each peer, on a connection
 /// that carries nothing else.
 pub async fn carry_raft_messages<S: StateMachine>(
-    id: NodeId,
     consensus: Consensus<S>,
     queues: PeerQueues,
     directory: Directory,
 ) {
     let mut status = consensus.status();
     let mut tasks = JoinSet::new();
-    let mut carriers: BTreeMap<NodeId, AbortHandle> = BTreeMap::new();
+    let mut carriers: BTreeMap<u64, AbortHandle> = BTreeMap::new();
     loop {
         // A node that joins is told nothing of its members before it hears from the leader, but
         // must answer it: whoever the directory knows as a voter counts too.
-        let members: BTreeSet<NodeId> = {
+        let members: BTreeSet<u64> = {
             let status = status.borrow_and_update();
-            let known = directory.peers().into_iter().filter(|peer| peer.voter).map(|p| p.id);
+            let known =
+                directory.peers().into_iter().filter_map(|peer| peer.life()).map(RaftId::get);
             let members = status.voters.iter().chain(&status.outgoing).chain(&status.learners);
             let members = members.chain(&status.leader);
-            members.copied().chain(known).filter(|member| *member != id).collect()
+            members.copied().chain(known).filter(|member| *member != status.id).collect()
         };
-        carriers.retain(|peer, task| {
-            let stays = members.contains(peer);
+        carriers.retain(|member, task| {
+            let stays = members.contains(member);
             if !stays {
                 task.abort();
-                queues.disconnect(*peer);
+                queues.disconnect(*member);
             }
             stays
         });
-        for peer in members {
-            carriers.entry(peer).or_insert_with(|| {
-                tasks.spawn(carry(peer, consensus.clone(), queues.clone(), directory.clone()))
+        for member in members {
+            carriers.entry(member).or_insert_with(|| {
+                tasks.spawn(carry(member, consensus.clone(), queues.clone(), directory.clone()))
             });
         }
         if status.changed().await.is_err() {
@@ -67,7 +69,7 @@ pub async fn carry_raft_messages<S: StateMachine>(
 }
 
 async fn carry<S: StateMachine>(
-    peer: NodeId,
+    member: u64,
     consensus: Consensus<S>,
     queues: PeerQueues,
     directory: Directory,
@@ -75,14 +77,16 @@ async fn carry<S: StateMachine>(
     let mut turn = Turn::default();
     let mut outage = Outage::default();
     loop {
-        if let Some(place) = turn.next(&directory.places(peer)) {
-            let messages = queues.connect(peer);
+        let peer = directory.node_of(member);
+        let places = peer.map(|peer| directory.places(peer)).unwrap_or_default();
+        if let (Some(peer), Some(place)) = (peer, turn.next(&places)) {
+            let messages = queues.connect(member);
             let (sender, receiver) = mpsc::channel(IN_FLIGHT);
             let mut client = directory.raft_client(place);
             let carried = async {
                 tokio::select! {
                     answer = client.raft(ReceiverStream::new(receiver)) => answer.err(),
-                    () = pump(peer, messages, sender, &consensus, &directory) => None,
+                    () = pump(member, messages, sender, &consensus, &directory) => None,
                     () = note_reached(peer, place, &directory) => None,
                 }
             };
@@ -93,17 +97,17 @@ async fn carry<S: StateMachine>(
             if let Some(status) = ended {
                 let (code, why) = (status.code(), status.message());
                 if outage.ended(code) {
-                    tracing::warn!(peer, listen = %place, ?code, why, "Raft's messages do not go to the peer: it is down, cut off, or refuses");
+                    tracing::warn!(peer, member, listen = %place, ?code, why, "Raft's messages do not go to the peer: it is down, cut off, or refuses");
                 } else {
-                    tracing::debug!(peer, listen = %place, ?code, why, "raft stream ended");
+                    tracing::debug!(peer, member, listen = %place, ?code, why, "raft stream ended");
                 }
             }
             if open.end() {
                 turn.was_right();
             }
-            queues.disconnect(peer);
+            queues.disconnect(member);
         }
-        consensus.report_unreachable(peer);
+        consensus.report_unreachable(member);
         tokio::time::sleep(REOPEN).await;
     }
 }
@@ -137,7 +141,7 @@ async fn note_reached(peer: NodeId, place: SocketAddr, directory: &Directory) {
 }
 
 async fn pump<S: StateMachine>(
-    peer: NodeId,
+    member: u64,
     mut messages: mpsc::Receiver<Outgoing>,
     sender: mpsc::Sender<RaftMessage>,
     consensus: &Consensus<S>,
@@ -145,12 +149,12 @@ async fn pump<S: StateMachine>(
 ) {
     let mut told = None;
     while let Some(Outgoing { bytes, is_snapshot }) = messages.recv().await {
-        let message = RaftMessage { to: peer, data: bytes, places: directory.to_tell(&mut told) };
+        let message = RaftMessage { to: member, data: bytes, places: directory.to_tell(&mut told) };
         let sent = sender.send(message).await.is_ok();
         if is_snapshot {
             // Handed to the connection is the best that is known here: a snapshot lost behind it is
             // found missing when the peer refuses the next append, and sent again.
-            consensus.report_snapshot(peer, sent);
+            consensus.report_snapshot(member, sent);
         }
         if !sent {
             return;

@@ -1,12 +1,17 @@
-//! The cluster's id on every call between nodes and on every answer.
+//! The cluster's id and its generation on every call between nodes and on every answer.
 //!
 //! An address may belong to a node of another cluster tomorrow: hosts are rebuilt, leases of addresses
 //! end. So the caller names its cluster, and a node refuses a call that names another one before the call has any effect.
 //! The caller uses no answer that does not name its own cluster. Users name no cluster: they mean the node that they
 //! call.
+//!
+//! A node of another generation of the same cluster is refused in the same way. One of an older generation may only ask who
+//! this node is, and register: that is how it comes back.
 
-use super::CLUSTER;
+use super::{CLUSTER, GENERATION, Generations};
+use crate::model::Generation;
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -22,6 +27,8 @@ use uuid::Uuid;
 
 /// Path prefix of the services that only nodes call.
 const INTERNAL: &str = "/overlay.internal.";
+/// The calls that a node of an older generation may make.
+const COMES_BACK: [&str; 2] = ["/overlay.v1.Cluster/Join", "/overlay.v1.Cluster/Status"];
 /// How many other clusters are logged, once each. Further ones are refused without a line, so that a stranger can't fill
 /// the log.
 const LOGGED_MAX: usize = 32;
@@ -35,12 +42,27 @@ fn header(cluster: Uuid) -> http::HeaderValue {
         .unwrap_or_else(|_| unreachable!("a UUID is printable ASCII"))
 }
 
+/// The generation that the headers name.
+fn generation(headers: &http::HeaderMap) -> Generation {
+    let number = headers.get(GENERATION).and_then(|value| value.to_str().ok()?.parse().ok());
+    Generation::from_wire(number.unwrap_or_default())
+}
+
+/// Names the cluster and its generation.
+fn name(headers: &mut http::HeaderMap, cluster: Uuid, generation: Generation) {
+    headers.insert(CLUSTER, header(cluster));
+    headers.insert(GENERATION, generation.number().into());
+}
+
 /// The addresses at which another cluster answered, so that each is logged once. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Strangers(Arc<Mutex<BTreeMap<SocketAddr, Option<Uuid>>>>);
+pub(super) struct Strangers(Arc<Mutex<BTreeMap<SocketAddr, Stranger>>>);
+
+/// What answers at an address: a cluster, if it names one, and its generation.
+type Stranger = Option<(Uuid, Generation)>;
 
 impl Strangers {
-    fn lock<T>(&self, with: impl FnOnce(&mut BTreeMap<SocketAddr, Option<Uuid>>) -> T) -> T {
+    fn lock<T>(&self, with: impl FnOnce(&mut BTreeMap<SocketAddr, Stranger>) -> T) -> T {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -49,9 +71,17 @@ impl Strangers {
         self.lock(|met| met.retain(|address, _| asked(*address)));
     }
 
-    /// Fails unless the answer from `address` names the cluster `ours`.
-    fn check(&self, address: SocketAddr, ours: Uuid, theirs: Option<Uuid>) -> Result<(), Status> {
-        if theirs == Some(ours) {
+    /// Fails unless the answer from `address` names the cluster `ours`, and a generation that is not older than `at_least`.
+    fn check(
+        &self,
+        address: SocketAddr,
+        (ours, at_least): (Uuid, Generation),
+        theirs: Stranger,
+    ) -> Result<(), Status> {
+        if let Some((cluster, generation)) = theirs
+            && cluster == ours
+            && generation >= at_least
+        {
             if self.lock(|met| met.remove(&address)).is_some() {
                 tracing::info!(%address, "a node of this cluster answers there again");
             }
@@ -59,7 +89,18 @@ impl Strangers {
         }
         let is_news = self.lock(|met| met.insert(address, theirs)) != Some(theirs);
         let text = match theirs {
-            Some(theirs) => {
+            Some((theirs, generation)) if theirs == ours => {
+                if is_news {
+                    tracing::warn!(
+                        %address, ours = %at_least, theirs = %generation,
+                        "a node of an older generation of the cluster answers: its answers are not used, and it has to rejoin"
+                    );
+                }
+                format!(
+                    "the node at {address} is of generation {generation} of the cluster, and this node of generation {at_least}"
+                )
+            }
+            Some((theirs, _)) => {
                 if is_news {
                     tracing::warn!(
                         %address, %ours, %theirs,
@@ -83,13 +124,15 @@ impl Strangers {
     }
 }
 
-/// A connection to a node of the cluster. An answer that does not name the cluster is refused.
+/// A connection to a node of the cluster. An answer that does not name the cluster, or another generation of it, is refused.
 #[derive(Clone)]
 pub struct PeerChannel {
     channel: Channel,
     address: SocketAddr,
     cluster: Uuid,
+    generations: Generations,
     strangers: Strangers,
+    takes_newer: bool,
 }
 
 impl PeerChannel {
@@ -97,9 +140,15 @@ impl PeerChannel {
         channel: Channel,
         address: SocketAddr,
         cluster: Uuid,
+        generations: Generations,
         strangers: Strangers,
     ) -> Self {
-        Self { channel, address, cluster, strangers }
+        Self { channel, address, cluster, generations, strangers, takes_newer: false }
+    }
+
+    /// The same connection, on which an answer of a newer generation is used, too.
+    pub(super) fn or_newer(self) -> Self {
+        Self { takes_newer: true, ..self }
     }
 }
 
@@ -113,30 +162,44 @@ impl Service<http::Request<Body>> for PeerChannel {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let Self { address, cluster, strangers, .. } = self.clone();
-        request.headers_mut().insert(CLUSTER, header(cluster));
+        let Self { address, cluster, generations, strangers, takes_newer, .. } = self.clone();
+        name(request.headers_mut(), cluster, generations.ours());
         let call = self.channel.call(request);
         Box::pin(async move {
             let answer = call.await?;
-            strangers.check(address, cluster, named(answer.headers()))?;
+            let headers = answer.headers();
+            let theirs = named(headers).map(|cluster| (cluster, generation(headers)));
+            let ours = generations.ours();
+            strangers.check(address, (cluster, ours), theirs)?;
+            if let Some((_, theirs)) = theirs
+                && generations.compare(theirs, Some(address)) == Ordering::Greater
+                && !takes_newer
+            {
+                // The node there has refused the call.
+                return Err(Status::unavailable(format!(
+                    "the node at {address} is of generation {theirs} of the cluster, and this node of generation {ours}: the cluster was restored or recovered"
+                ))
+                .into());
+            }
             Ok(answer)
         })
     }
 }
 
-/// In front of all services of a node: refuses what is meant for another cluster, and names this one in
-/// each answer.
+/// In front of all services of a node: refuses what is meant for another cluster or for another generation of this one, and
+/// names both in each answer.
 #[derive(Clone)]
 pub struct Admission {
     cluster: Uuid,
-    logged: Arc<Mutex<BTreeSet<Uuid>>>,
+    generations: Generations,
+    logged: Arc<Mutex<BTreeSet<(Uuid, Generation)>>>,
 }
 
 impl Admission {
-    /// The admission of a node of `cluster`.
+    /// The admission of a node of `cluster`. `generations` are shared with the directory of the node.
     #[must_use]
-    pub fn new(cluster: Uuid) -> Self {
-        Self { cluster, logged: Arc::default() }
+    pub fn new(cluster: Uuid, generations: Generations) -> Self {
+        Self { cluster, generations, logged: Arc::default() }
     }
 
     fn check<B>(&self, request: &http::Request<B>) -> Result<(), Status> {
@@ -152,13 +215,12 @@ impl Admission {
         }
         let theirs = named(headers);
         if theirs == Some(ours) {
-            return Ok(());
+            return self.check_generation(request);
         }
         if let Some(theirs) = theirs
-            && self.is_news(theirs)
+            && self.is_news(theirs, Generation::FIRST)
         {
-            let from = request.extensions().get::<TcpConnectInfo>();
-            let from = from.and_then(TcpConnectInfo::remote_addr).map(|from| from.to_string());
+            let from = from(request).map(|from| from.to_string());
             tracing::warn!(
                 from, %ours, %theirs,
                 "a node of another cluster calls this one: its calls are refused; it knows this node's address as that of a node of its own"
@@ -169,10 +231,37 @@ impl Admission {
         Err(Status::permission_denied(format!("this is a node of cluster {ours}, not of {theirs}")))
     }
 
-    fn is_news(&self, theirs: Uuid) -> bool {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.len() < LOGGED_MAX && logged.insert(theirs)
+    /// Refuses a node of another generation of this cluster, unless it is of an older one and comes back.
+    fn check_generation<B>(&self, request: &http::Request<B>) -> Result<(), Status> {
+        let (ours, theirs) = (self.generations.ours(), generation(request.headers()));
+        let from = from(request);
+        match self.generations.compare(theirs, from) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less if COMES_BACK.contains(&request.uri().path()) => Ok(()),
+            Ordering::Less => {
+                if self.is_news(self.cluster, theirs) {
+                    let from = from.map(|from| from.to_string());
+                    tracing::warn!(from, %ours, %theirs, "a node of an older generation of the cluster calls: it is told to rejoin");
+                }
+                Err(Status::permission_denied(format!(
+                    "this node is of generation {ours} of the cluster, and the caller is of the older generation {theirs}: the cluster was restored or recovered since, and the caller has to rejoin"
+                )))
+            }
+            Ordering::Greater => Err(Status::permission_denied(format!(
+                "this node is of generation {ours} of the cluster, older than the caller's, {theirs}: this node has to rejoin"
+            ))),
+        }
     }
+
+    fn is_news(&self, theirs: Uuid, generation: Generation) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.len() < LOGGED_MAX && logged.insert((theirs, generation))
+    }
+}
+
+/// Where a call comes from, if it came over TCP.
+fn from<B>(request: &http::Request<B>) -> Option<SocketAddr> {
+    request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)
 }
 
 impl<S> tower::Layer<S> for Admission {
@@ -205,9 +294,10 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let cluster = header(self.admission.cluster);
+        let Admission { cluster, ref generations, .. } = self.admission;
+        let generation = generations.ours();
         let name = move |mut answer: http::Response<Body>| {
-            answer.headers_mut().insert(CLUSTER, cluster);
+            name(answer.headers_mut(), cluster, generation);
             answer
         };
         if let Err(refusal) = self.admission.check(&request) {

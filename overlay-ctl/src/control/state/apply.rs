@@ -11,8 +11,8 @@ use super::{
 use crate::{
     control::ipam,
     model::{
-        Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, Revision,
-        Speaks, Vni,
+        Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, RaftId,
+        Revision, Speaks, Version, Vni,
     },
 };
 use std::collections::BTreeSet;
@@ -67,6 +67,10 @@ impl State {
                 Some(node) => Ok(Applied::Node(node.clone())),
                 None => Err(Refusal::NodeRemoved(name.clone())),
             },
+            Did::BeginLife(life, name) => match self.node_of(*life) {
+                Some(node) => Ok(Applied::Node(node.clone())),
+                None => Err(gone(format!("member {life}, which node {name} was,"))),
+            },
             Did::RemoveNetwork(revision, _)
             | Did::RemoveEndpoint(revision, _)
             | Did::RemoveNode(revision, _)
@@ -113,7 +117,7 @@ impl State {
                     return Err(Refusal::NodeRemoved(name));
                 }
                 self.check_speaks(speaks.unwrap_or(Speaks::UNSAID))?;
-                let (epoch, id, voter) = (revision, 0, false);
+                let (epoch, id, voter, raft_id) = (revision, 0, false, None);
                 let node = Node {
                     id,
                     name,
@@ -126,10 +130,12 @@ impl State {
                     metrics,
                     local_listen,
                     speaks,
+                    raft_id,
                 };
                 self.register_node(rules, node)
             }
             Command::RemoveNode { name, only } => self.remove_node(&name, only),
+            Command::BeginLife { name, only, ended } => self.begin_life(&name, only, ended),
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
                 let new = NewEndpoint { id: revision, rules, name, permissions, aliases, ports };
                 self.create_endpoint(new, &network, placement)
@@ -193,7 +199,7 @@ impl State {
         }
     }
 
-    /// `said` is the row as the node describes itself. Its id and its right to vote are decided here.
+    /// `said` is the row as the node describes itself. Its ids and its right to vote are decided here.
     fn register_node(&self, rules: u32, said: Node) -> Result<Decision, Refusal> {
         let (name, vtep) = (&said.name, said.vtep);
         let known = self.nodes().find(|node| node.instance == said.instance);
@@ -208,13 +214,16 @@ impl State {
             let by = format!("external endpoint {}", endpoint.name);
             return Err(Refusal::VtepExists { address: vtep, by });
         }
-        let (id, voter) = match known {
-            Some(node) => (node.id, node.voter),
+        let (id, voter, raft_id) = match known {
+            Some(node) => (node.id, node.voter, node.raft_id),
             None => {
-                (self.last_node_id + 1, self.nodes().filter(|node| node.voter).count() < VOTERS_MAX)
+                let voter = self.nodes().filter(|node| node.voter).count() < VOTERS_MAX;
+                let has_lives = self.version >= Version::V2;
+                let raft_id = (voter && has_lives).then(|| RaftId::after(self.last_raft_id));
+                (self.last_node_id + 1, voter, raft_id)
             }
         };
-        let node = Node { id, voter, ..said };
+        let node = Node { id, voter, raft_id, ..said };
         match known {
             // The same registration again changes nothing. The epoch stays, because it fences out older
             // instances of the node.
@@ -235,6 +244,24 @@ impl State {
             0 => Ok(Decision::RemoveNode(node.clone())),
             endpoints => Err(Refusal::NodeInUse { node: name.clone(), endpoints }),
         }
+    }
+
+    /// An agent has no log, so that it needs no other life.
+    fn begin_life(
+        &self,
+        name: &NodeName,
+        only: NodeId,
+        ended: Option<RaftId>,
+    ) -> Result<Decision, Refusal> {
+        let node = self.node_named(name)?;
+        check_id(Some(only), node.id, || format!("node {name}"))?;
+        let Some(found) = node.life() else {
+            return Ok(Decision::Nothing(Applied::Node(node.clone())));
+        };
+        let ended = ended.map(RaftId::get);
+        check_id(ended, found.get(), || format!("the membership of node {name}"))?;
+        let raft_id = Some(RaftId::after(self.last_raft_id));
+        Ok(Decision::BeginLife { node: Node { raft_id, ..node.clone() }, ended: found })
     }
 
     /// Carries out a decision. It cannot fail, because the decision has refused everything that can be refused.
@@ -259,12 +286,19 @@ impl State {
             }
             Decision::PutNode { node, renumbering } => {
                 self.last_node_id = self.last_node_id.max(node.id);
+                self.last_raft_id = self.last_raft_id.max(node.raft_id);
                 if let Some(before) = self.nodes.get(&node.id) {
                     self.node_names.remove(&before.name);
                 }
                 if self.nodes.get(&node.id).is_some_and(|before| before.gateway != node.gateway) {
                     self.carry_out(revision, node.id, renumbering);
                 }
+                self.insert_node(node.clone());
+                self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Node(node)
+            }
+            Decision::BeginLife { node, ended: _ } => {
+                self.last_raft_id = self.last_raft_id.max(node.raft_id);
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)
@@ -298,6 +332,8 @@ impl State {
             }
             Decision::RaiseVersion { to, nodes } => {
                 self.version = to;
+                // Those that were given out so far are ids of nodes.
+                self.last_raft_id = self.last_raft_id.max(RaftId::new(self.last_node_id));
                 for node in nodes {
                     self.changes.push(revision, RowKey::Node(node.id));
                     self.insert_node(node);

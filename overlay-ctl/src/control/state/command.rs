@@ -3,8 +3,8 @@
 use super::Refusal;
 use crate::model::{
     Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId,
-    NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish, Revision,
-    Speaks, Subnet, Transport, Version, Vni, Vtep,
+    NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish, RaftId,
+    Revision, Speaks, Subnet, Transport, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -134,6 +134,17 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<NodeId>,
     },
+    /// Gives a node that holds the log another Raft id, because the log of its present life is lost. It keeps its id, its name
+    /// and its endpoints. The leader has ended its membership under the present id before.
+    BeginLife {
+        /// The node.
+        name: NodeName,
+        /// The node has this id, and is not a later node of the same name.
+        only: NodeId,
+        /// The Raft id that ends. The command is refused if the node has another one by now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<RaftId>,
+    },
     /// Creates an endpoint.
     CreateEndpoint {
         /// Must be free on the network.
@@ -203,6 +214,7 @@ impl Command {
                 Some(_) => Version::V2,
                 None => Version::V1,
             },
+            Self::BeginLife { name: _, only: _, ended: _ } => Version::V2,
             // The nodes that read it speak that version: they are asked before it is logged.
             Self::RaiseVersion { to, speaks: _ } => *to,
         }

@@ -1,7 +1,7 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, LegId, Network, Node, Version};
+use crate::model::{Endpoint, LegId, Network, Node, RaftId, Version};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,13 @@ pub enum Decision {
         node: Node,
         /// Its new legs, if its gateway subnet changes.
         renumbering: Renumbering,
+    },
+    /// A node gets another Raft id.
+    BeginLife {
+        /// The row with the new id.
+        node: Node,
+        /// The id that it had.
+        ended: RaftId,
     },
     /// A node that has no endpoints is removed.
     RemoveNode(Node),
@@ -49,9 +56,9 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Puts the id of the row that would be removed into the command. The log entry then removes that row or
-    /// nothing. It never removes a later row of the same name, which may exist when the entry is applied, or
-    /// when it is applied a second time.
+    /// Puts the id of the row that would be removed, or of the life that would end, into the command. The log entry then
+    /// removes that row or nothing. It never removes a later row of the same name, which may exist when the entry is
+    /// applied, or when it is applied a second time.
     pub fn bind(&self, command: &mut Command) {
         match (self, command) {
             (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {
@@ -60,6 +67,9 @@ impl Decision {
             (Self::RemoveNode(node), Command::RemoveNode { only, .. }) => *only = Some(node.id),
             (Self::RemoveEndpoint(endpoint), Command::RemoveEndpoint { only, .. }) => {
                 *only = Some(endpoint.id);
+            }
+            (Self::BeginLife { ended: found, .. }, Command::BeginLife { ended, .. }) => {
+                *ended = Some(*found);
             }
             _ => {}
         }

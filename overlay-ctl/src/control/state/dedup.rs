@@ -1,7 +1,9 @@
 //! The results of the latest requests. A repeated request is answered from here and not carried out again.
 
 use super::{Applied, Command, Digest, Outcome, Refusal, RequestId};
-use crate::model::{EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName, Revision};
+use crate::model::{
+    EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName, RaftId, Revision,
+};
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
@@ -38,6 +40,7 @@ pub(super) enum Did {
     MakeNetwork(NetworkId, NetworkName),
     MakeEndpoint(EndpointId, EndpointName),
     Register(NodeId, NodeName),
+    BeginLife(RaftId, NodeName),
     RemoveNetwork(Revision, NetworkName),
     RemoveEndpoint(Revision, EndpointName),
     RemoveNode(Revision, NodeName),
@@ -61,6 +64,9 @@ impl Did {
             (Ok(Applied::Removed(revision)), Command::RemoveNode { name, .. }) => {
                 Self::RemoveNode(*revision, name.clone())
             }
+            (Ok(Applied::Node(node)), Command::BeginLife { name, .. }) => {
+                Self::BeginLife(node.life()?, name.clone())
+            }
             _ => return Self::of(outcome),
         })
     }
@@ -74,6 +80,7 @@ impl Did {
             Self::MakeNetwork(..)
             | Self::MakeEndpoint(..)
             | Self::Register(..)
+            | Self::BeginLife(..)
             | Self::Refuse(_) => false,
         }
     }
@@ -84,6 +91,7 @@ impl Did {
             (Self::MakeNetwork(_, made), Command::CreateNetwork { name, .. }) => made == name,
             (Self::MakeEndpoint(_, made), Command::CreateEndpoint { name, .. }) => made == name,
             (Self::Register(_, made), Command::RegisterNode { name, .. }) => made == name,
+            (Self::BeginLife(_, had), Command::BeginLife { name, .. }) => had == name,
             (Self::RemoveNetwork(_, gone), Command::RemoveNetwork { name, .. }) => gone == name,
             (Self::RemoveEndpoint(_, gone), Command::RemoveEndpoint { name, .. }) => gone == name,
             (Self::RemoveNode(_, gone), Command::RemoveNode { name, .. }) => gone == name,
@@ -121,6 +129,7 @@ impl fmt::Display for Did {
             Self::MakeNetwork(_, name) => write!(f, "the creation of network {name}"),
             Self::MakeEndpoint(_, name) => write!(f, "the creation of endpoint {name}"),
             Self::Register(_, name) => write!(f, "the registration of node {name}"),
+            Self::BeginLife(life, name) => write!(f, "that node {name} became member {life}"),
             Self::RemoveNetwork(_, name) => write!(f, "the removal of network {name}"),
             Self::RemoveEndpoint(_, name) => write!(f, "the removal of endpoint {name}"),
             Self::RemoveNode(_, name) => write!(f, "the removal of node {name}"),

@@ -153,6 +153,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             metrics: Some("10.10.10.1:7401".parse().unwrap()),
             local_listen: None,
             speaks: None,
+            raft_id: None,
         }),
         Row::from(Network {
             id: 2,
@@ -395,7 +396,8 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
         *speaks = Some(both);
     }
     let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
-    vec![register, raise]
+    let begin = Command::BeginLife { name: name_of_node(), only: 1, ended: RaftId::new(1) };
+    vec![register, begin, raise]
 }
 
 /// A log as a cluster at version 2 holds them.
@@ -616,4 +618,29 @@ fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
     );
     let after_given = Ipv4Addr::new(172, 18, 0, 2 + 2);
     assert_eq!(next.leg, Some(Leg { id: next_leg, addresses: after_given.into() }));
+}
+
+/// The state with which generation 2 begins.
+pub(crate) fn snapshot_of_a_generation() -> Vec<u8> {
+    State::from_snapshot(&snapshot_of_version_2()).unwrap().restored(1).snapshot()
+}
+
+pub(crate) fn check_snapshot_of_a_generation(bytes: &[u8]) {
+    let expected = State::from_snapshot(&snapshot_of_version_2()).unwrap().restored(1);
+    assert_eq!(State::from_snapshot(bytes).unwrap(), expected);
+}
+
+/// The file of a backup of that state.
+pub(crate) fn backup() -> Vec<u8> {
+    let state = State::from_snapshot(&snapshot_of_a_generation()).unwrap();
+    let mut bytes = Vec::new();
+    crate::control::backup::write(Uuid::from_u128(9), &state, &mut bytes).unwrap();
+    bytes
+}
+
+pub(crate) fn check_backup(bytes: &[u8]) {
+    let crate::control::backup::Backup { head, state } =
+        crate::control::backup::read(bytes).unwrap();
+    assert_eq!(head.cluster, Uuid::from_u128(9));
+    assert_eq!(state, State::from_snapshot(&snapshot_of_a_generation()).unwrap());
 }

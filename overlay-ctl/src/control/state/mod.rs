@@ -1,7 +1,7 @@
 //! The replicated state machine: `apply(Command) -> Outcome`. It is deterministic: it uses no clock, no random
 //! numbers and no I/O.
 //!
-//! Architecture invariant: names, addresses, VNIs and node ids are allocated inside `apply` and nowhere else,
+//! Architecture invariant: names, addresses, VNIs, node ids and Raft ids are allocated inside `apply` and nowhere else,
 //! which makes them unique. A refused command changes nothing.
 //!
 //! Architecture invariant: everything is ordered (`OrdMap`), so that the same commands give the same
@@ -14,6 +14,7 @@ mod command;
 mod decision;
 mod dedup;
 mod endpoints;
+mod generation;
 #[cfg(test)]
 pub(crate) mod golden;
 mod index;
@@ -40,8 +41,8 @@ pub use snapshot::SnapshotError;
 pub use view::{Changed, Delta, Row, View};
 
 use crate::model::{
-    Endpoint, EndpointId, EndpointName, LegId, Mac, Network, NetworkId, NetworkName, Node, NodeId,
-    NodeName, Revision, Version, Vni, Vtep,
+    Endpoint, EndpointId, EndpointName, Generation, LegId, Mac, Network, NetworkId, NetworkName,
+    Node, NodeId, NodeName, RaftId, Revision, Version, Vni, Vtep,
 };
 use dedup::Dedup;
 use imbl::OrdMap;
@@ -57,10 +58,13 @@ pub const VOTERS_MAX: usize = 3;
 pub struct State {
     revision: Revision,
     version: Version,
+    generation: Generation,
     networks: OrdMap<NetworkId, Arc<Network>>,
     nodes: OrdMap<NodeId, Arc<Node>>,
     endpoints: OrdMap<EndpointId, Arc<Endpoint>>,
     last_node_id: NodeId,
+    /// `None` at version 1, where a node's Raft id is its id.
+    last_raft_id: Option<RaftId>,
     last_vni: Option<Vni>,
     last_address: OrdMap<NetworkId, Ipv4Addr>,
     last_leg: OrdMap<NodeId, Ipv4Addr>,
@@ -117,6 +121,12 @@ impl State {
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    /// The node that holds the log under this Raft id, or is to hold it. The cost grows with the number of nodes.
+    #[must_use]
+    pub fn node_of(&self, life: RaftId) -> Option<&Node> {
+        self.nodes().find(|node| node.life() == Some(life))
     }
 
     /// Returns true if a node had this id and was removed. Ids are never used again.

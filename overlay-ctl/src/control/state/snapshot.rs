@@ -5,14 +5,15 @@ use super::{
     dedup::{Dedup, Lists},
 };
 use crate::model::{
-    Endpoint, LegId, Network, NetworkId, Node, NodeId, Revision, SPEAKS, Version, Vni,
+    Endpoint, Generation, LegId, Network, NetworkId, Node, NodeId, RaftId, Revision, SPEAKS,
+    Version, Vni,
 };
 use serde::{Deserialize, Serialize};
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{io, net::Ipv4Addr, sync::Arc};
 
 /// Newest format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
 /// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`. 4 has legs with ids. 5 has the
-/// cluster's version.
+/// cluster's version and generation.
 const FORMAT: u32 = 5;
 
 /// The format in which the state of a cluster at `version` is written: no newer one than each of its nodes reads.
@@ -33,11 +34,15 @@ struct Snapshot {
     format: u32,
     #[serde(default, skip_serializing_if = "Version::is_first")]
     version: Version,
+    #[serde(default, skip_serializing_if = "Generation::is_first")]
+    generation: Generation,
     revision: Revision,
     networks: Vec<Arc<Network>>,
     nodes: Vec<Arc<Node>>,
     endpoints: Vec<Arc<Endpoint>>,
     last_node_id: NodeId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_raft_id: Option<RaftId>,
     last_vni: Option<Vni>,
     last_address: Vec<(NetworkId, Ipv4Addr)>,
     #[serde(default)]
@@ -69,13 +74,26 @@ impl State {
     /// Encodes everything from which a node can continue.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_snapshot(&mut bytes)
+            .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"));
+        bytes
+    }
+
+    /// Writes what [`State::snapshot`] encodes, piece by piece: the encoding of a large state is never in memory as a whole.
+    ///
+    /// # Errors
+    /// As `out`.
+    pub fn write_snapshot(&self, out: &mut impl io::Write) -> io::Result<()> {
         let Self {
             revision,
             version,
+            generation,
             networks,
             nodes,
             endpoints,
             last_node_id,
+            last_raft_id,
             last_vni,
             last_address,
             last_leg,
@@ -86,11 +104,13 @@ impl State {
         let snapshot = Snapshot {
             format: format(*version),
             version: *version,
+            generation: *generation,
             revision: *revision,
             networks: networks.values().cloned().collect(),
             nodes: nodes.values().cloned().collect(),
             endpoints: endpoints.values().cloned().collect(),
             last_node_id: *last_node_id,
+            last_raft_id: *last_raft_id,
             last_vni: *last_vni,
             last_address: last_address.iter().map(|(id, address)| (*id, *address)).collect(),
             last_leg: last_leg.iter().map(|(id, address)| (*id, *address)).collect(),
@@ -98,8 +118,7 @@ impl State {
             dedup: Vec::new(),
             requests: Some(dedup.into()),
         };
-        rmp_serde::to_vec_named(&snapshot)
-            .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"))
+        rmp_serde::encode::write_named(out, &snapshot).map_err(io::Error::other)
     }
 
     /// Decodes the state that [`State::snapshot`] encoded.
@@ -119,7 +138,12 @@ impl State {
         let mut state = Self {
             revision: snapshot.revision,
             version: snapshot.version,
+            generation: snapshot.generation,
             last_node_id: snapshot.last_node_id,
+            // Where a snapshot of version 2 names none, those that were given out are ids of nodes.
+            last_raft_id: snapshot.last_raft_id.or_else(|| {
+                RaftId::new(snapshot.last_node_id).filter(|_| !snapshot.version.is_first())
+            }),
             last_vni: snapshot.last_vni,
             last_address: snapshot.last_address.into_iter().collect(),
             last_leg: snapshot.last_leg.into_iter().collect(),

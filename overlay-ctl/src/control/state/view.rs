@@ -1,7 +1,7 @@
 //! A node's view of the state: the rows that concern the node, and the deltas that bring a view up to date.
 
 use super::{RowKey, State};
-use crate::model::{Endpoint, EndpointId, Network, NetworkId, Node, NodeId, Revision, Version};
+use crate::model::{Endpoint, EndpointId, Generation, Network, NetworkId, Node, NodeId, Revision, Version};
 use imbl::{OrdMap, ordmap::DiffItem};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -42,6 +42,8 @@ pub struct View {
     pub revision: Revision,
     /// The cluster's version.
     pub version: Version,
+    /// The generation of the cluster whose state the view shows.
+    pub generation: Generation,
     /// All nodes.
     pub nodes: OrdMap<NodeId, Arc<Node>>,
     /// The networks of which the node has an endpoint.
@@ -68,6 +70,8 @@ pub struct Delta {
     pub revision: Revision,
     /// The cluster's version.
     pub version: Version,
+    /// The cluster's generation.
+    pub generation: Generation,
     /// New or changed rows.
     pub upserts: Vec<Row>,
     /// Removed rows. The endpoints of a removed network are removed with it and not named.
@@ -151,6 +155,7 @@ impl View {
         }
         self.revision = delta.revision;
         self.version = delta.version;
+        self.generation = delta.generation;
     }
 }
 
@@ -174,6 +179,7 @@ impl State {
             complete: true,
             revision: self.revision,
             version: self.version,
+            generation: self.generation,
             upserts: nodes.chain(networks).collect(),
             removes: Vec::new(),
         }
@@ -209,8 +215,8 @@ impl State {
                 None => removes.push(key),
             }
         }
-        let (revision, version) = (self.revision, self.version);
-        Delta { complete: false, revision, version, upserts, removes }
+        let Self { revision, version, generation, .. } = *self;
+        Delta { complete: false, revision, version, generation, upserts, removes }
     }
 
     fn network_rows(&self, id: NetworkId) -> impl Iterator<Item = Row> {

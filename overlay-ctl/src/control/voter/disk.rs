@@ -6,9 +6,10 @@
 use crate::{
     control::{
         consensus::{Consensus, DiskTimes, PeerStatus, Role, Status},
+        state::State,
         voter::{Machine, StatusTable, VoterParts},
     },
-    model::NodeId,
+    model::RaftId,
 };
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -30,7 +31,7 @@ const PERIOD: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Other {
     /// Which.
-    pub(crate) node: NodeId,
+    pub(crate) member: RaftId,
     /// How long its disk takes.
     pub(crate) disk: DiskTimes,
 }
@@ -94,14 +95,14 @@ fn faster(own: DiskTimes, others: &[Other]) -> Option<Other> {
     let is_faster = |other: &&Other| {
         other.disk.writes >= WRITES && other.disk.average * TIMES_FASTER < own.average
     };
-    others.iter().filter(is_faster).min_by_key(|other| (other.disk.average, other.node)).copied()
+    others.iter().filter(is_faster).min_by_key(|other| (other.disk.average, other.member)).copied()
 }
 
 /// The voters that could lead in place of the leader with this status, since they have caught up and were heard lately.
 /// `disk` answers what a voter reported of its disk.
 pub(crate) fn successors(
     status: &Status,
-    disk: impl Fn(NodeId) -> Option<DiskTimes>,
+    disk: impl Fn(RaftId) -> Option<DiskTimes>,
 ) -> Vec<Other> {
     if status.role != Role::Leader {
         return Vec::new();
@@ -111,7 +112,8 @@ pub(crate) fn successors(
         is_voter && peer.recent_active && peer.matched + BEHIND >= status.commit
     };
     let able = status.peers.iter().filter(can_lead);
-    able.filter_map(|peer| Some(Other { node: peer.id, disk: disk(peer.id)? })).collect()
+    let other = |member: RaftId| Some(Other { member, disk: disk(member)? });
+    able.filter_map(|peer| RaftId::new(peer.id).and_then(other)).collect()
 }
 
 /// Looks after the disk of this voter until consensus stops.
@@ -122,7 +124,7 @@ pub async fn watch_the_disk(voter: VoterParts) {
     let mut status = consensus.status();
     while status.has_changed().is_ok() {
         let now = status.borrow_and_update().clone();
-        let step = watch.look(began.elapsed(), now.disk, &of(&now, &table));
+        let step = watch.look(began.elapsed(), now.disk, &of(&now, &state.copy(), &table));
         let write_ms = millis(now.disk);
         match step {
             Step::Rest => {}
@@ -135,28 +137,28 @@ pub async fn watch_the_disk(voter: VoterParts) {
                 write_ms,
                 "the disk of the state folder is slow: the cluster waits for it if another voter is gone; see what else uses the disk"
             ),
-            Step::HandOver(Other { node, disk }) => {
-                let name = state.read(|state| state.node(node).map(|row| row.name.to_string()));
-                let to = name.unwrap_or_else(|| node.to_string());
+            Step::HandOver(Other { member, disk }) => {
+                let name = |state: &State| state.node_of(member).map(|row| row.name.to_string());
+                let to = state.read(name).unwrap_or_else(|| member.to_string());
                 tracing::warn!(
                     write_ms, %to, its_write_ms = millis(disk),
                     "the disk of the state folder is slow, and each write of the cluster waits for it: a voter with a faster disk is asked to lead; see what else uses the disk"
                 );
-                ask(&consensus, node).await;
+                ask(&consensus, member).await;
             }
         }
         sleep(PERIOD).await;
     }
 }
 
-fn of(status: &Status, table: &StatusTable) -> Vec<Other> {
-    successors(status, |node| table.disk(node))
+fn of(status: &Status, state: &State, table: &StatusTable) -> Vec<Other> {
+    successors(status, |member| table.disk(state.node_of(member)?.id))
 }
 
-async fn ask(consensus: &Consensus<Machine>, node: NodeId) {
-    if let Err(error) = consensus.hand_over(node).await {
+async fn ask(consensus: &Consensus<Machine>, member: RaftId) {
+    if let Err(error) = consensus.hand_over(member.get()).await {
         // Another leader was elected, or is asked already.
-        tracing::info!(node, %error, "the voter is not asked to lead");
+        tracing::info!(%member, %error, "the voter is not asked to lead");
     }
 }
 
@@ -172,8 +174,8 @@ mod tests {
         DiskTimes { writes, average: Duration::from_millis(ms) }
     }
 
-    fn other(node: NodeId, writes: u64, ms: u64) -> Other {
-        Other { node, disk: disk(writes, ms) }
+    fn other(member: u64, writes: u64, ms: u64) -> Other {
+        Other { member: RaftId::new(member).unwrap(), disk: disk(writes, ms) }
     }
 
     #[test]
@@ -265,7 +267,7 @@ mod tests {
             ],
             ..Status::default()
         };
-        let known = |node| (node != 5).then(|| disk(9, node));
+        let known = |member: RaftId| (member.get() != 5).then(|| disk(9, member.get()));
         assert_eq!(successors(&leader, known), [other(2, 9, 2)]);
         let follower = Status { role: Role::Follower, ..leader };
         assert_eq!(successors(&follower, known), []);

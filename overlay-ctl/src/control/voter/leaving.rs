@@ -1,44 +1,44 @@
-//! The nodes that are being removed from the cluster.
+//! The members whose life in consensus is being ended.
 
-use crate::model::NodeId;
+use crate::model::RaftId;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The nodes that this node, as the leader, is removing: their membership may have ended while their rows still stand.
-/// They must not be made members again meanwhile. Clones share the list.
+/// The lives that this node, as the leader, is ending: their membership may have ended while their nodes' rows still name
+/// them. They must not be made members again meanwhile. Clones share the list.
 #[derive(Clone, Default)]
-pub struct Leaving(Arc<Mutex<Vec<NodeId>>>);
+pub struct Leaving(Arc<Mutex<Vec<RaftId>>>);
 
 impl Leaving {
-    /// Counts the node as leaving until the returned value is dropped.
+    /// Counts the life as being ended until the returned value is dropped.
     #[must_use]
-    pub fn hold(&self, node: NodeId) -> LeavingHold {
-        self.nodes().push(node);
-        LeavingHold { leaving: self.clone(), node }
+    pub fn hold(&self, life: RaftId) -> LeavingHold {
+        self.lives().push(life);
+        LeavingHold { leaving: self.clone(), life }
     }
 
-    /// Returns true if the node is being removed.
+    /// Returns true if the life is being ended.
     #[must_use]
-    pub fn contains(&self, node: NodeId) -> bool {
-        self.nodes().contains(&node)
+    pub fn contains(&self, life: RaftId) -> bool {
+        self.lives().contains(&life)
     }
 
-    fn nodes(&self) -> MutexGuard<'_, Vec<NodeId>> {
+    fn lives(&self) -> MutexGuard<'_, Vec<RaftId>> {
         // A list of ids is whole after any panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A node counts as leaving while this lives.
+/// A life counts as being ended while this lives.
 pub struct LeavingHold {
     leaving: Leaving,
-    node: NodeId,
+    life: RaftId,
 }
 
 impl Drop for LeavingHold {
     fn drop(&mut self) {
-        let mut nodes = self.leaving.nodes();
-        if let Some(position) = nodes.iter().position(|node| *node == self.node) {
-            nodes.swap_remove(position);
+        let mut lives = self.leaving.lives();
+        if let Some(position) = lives.iter().position(|life| *life == self.life) {
+            lives.swap_remove(position);
         }
     }
 }
@@ -48,14 +48,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_leaves_until_the_last_hold_is_dropped() {
+    fn a_life_is_being_ended_until_the_last_hold_is_dropped() {
+        let [two, three] = [2, 3].map(|id| RaftId::new(id).unwrap());
         let leaving = Leaving::default();
-        let first = leaving.hold(2);
-        let second = leaving.clone().hold(2);
-        assert!(leaving.contains(2) && !leaving.contains(3));
+        let first = leaving.hold(two);
+        let second = leaving.clone().hold(two);
+        assert!(leaving.contains(two) && !leaving.contains(three));
         drop(first);
-        assert!(leaving.contains(2));
+        assert!(leaving.contains(two));
         drop(second);
-        assert!(!leaving.contains(2));
+        assert!(!leaving.contains(two));
     }
 }

@@ -34,7 +34,7 @@ pub struct VoterParts {
     pub state: SharedState,
     /// What the nodes report.
     pub table: StatusTable,
-    /// The nodes that are being removed.
+    /// The lives that are being ended.
     pub leaving: Leaving,
     /// Whether this voter takes part in a quorum.
     pub quorum: Quorum,

@@ -86,7 +86,7 @@ async fn nodes_have_the_time_to_report_from_when_their_leader_begins() {
     register(&voter, 1).await;
     time::advance(NODE_DOWN_AFTER).await;
     assert!(voter.table.is_down(9), "it might have reported to the leader before");
-    tokio::spawn(follow_the_rows(1, voter.clone()));
+    tokio::spawn(follow_the_rows(voter.clone()));
     // Once the rows are followed the leader has begun.
     register(&voter, 2).await;
     until(&voter, |status| status.learners == [2]).await;
@@ -102,7 +102,7 @@ async fn a_leader_makes_those_members_that_have_a_row() {
     let (_dir, voter) = alone();
     until(&voter, |status| status.leader == Some(1)).await;
     register(&voter, 1).await;
-    let follows = tokio::spawn(follow_the_rows(1, voter.clone()));
+    let follows = tokio::spawn(follow_the_rows(voter.clone()));
     let is_member = |status: &Status, id: NodeId| {
         [&status.voters, &status.learners].iter().any(|ids| ids.contains(&id))
     };

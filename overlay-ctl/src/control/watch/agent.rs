@@ -9,7 +9,7 @@ use crate::{
         voter::to_wire,
     },
     dataplane::kernel::LocalStatus,
-    model::{NodeId, Revision, SPEAKS, Version},
+    model::{Generation, NodeId, Revision, SPEAKS, Version},
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
 };
 use std::{mem, sync::Arc, time::Duration};
@@ -171,6 +171,7 @@ async fn follow(
         node_id: id,
         epoch: *epoch.borrow(),
         cursor: held.revision,
+        generation: held.generation.number(),
         networks: held.networks.keys().copied().collect(),
         listen: directory.own().map(|listen| listen.to_string()).unwrap_or_default(),
         oldest_version: SPEAKS.oldest().number(),
@@ -186,11 +187,14 @@ async fn follow(
         .into_inner();
     let statuses = send_statuses(id, epoch, status, up);
     tokio::pin!(statuses);
+    let mut generation = directory.generations().changes();
     let mut current = View::clone(&held);
     let mut patience = FIRST_TIMEOUT;
     loop {
         tokio::select! {
             () = &mut statuses => return Ok(()),
+            // The voter may be of the older one. The directory itself has the sender.
+            _ = generation.changed() => return Ok(()),
             delta = tokio::time::timeout(patience, deltas.next()) => {
                 let silent = |_| Status::deadline_exceeded("the voter has fallen silent");
                 let Some(delta) = delta.map_err(silent)? else { return Ok(()) };
@@ -218,7 +222,8 @@ async fn follow(
 
 fn says_nothing_new(delta: &WatchDown, held: &View) -> bool {
     // The version rises by a command that changes rows.
-    let WatchDown { complete, revision, upserts, removes, leader: _, version: _ } = delta;
+    let WatchDown { complete, revision, upserts, removes, leader: _, version: _, generation: _ } =
+        delta;
     !complete && *revision == held.revision && upserts.is_empty() && removes.is_empty()
 }
 
@@ -258,7 +263,9 @@ fn from_wire(down: WatchDown) -> Result<Delta, String> {
         .collect::<Result<_, _>>()?;
     // A voter that says none is of version 1.
     let version = Version::try_from(down.version).unwrap_or_default();
-    Ok(Delta { complete: down.complete, revision: down.revision, version, upserts, removes })
+    let generation = Generation::from_wire(down.generation);
+    let WatchDown { complete, revision, .. } = down;
+    Ok(Delta { complete, revision, version, generation, upserts, removes })
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use super::{key_to_wire, row_to_wire};
 use crate::{
     control::{
         peers::Directory,
-        state::{Delta, RowKey},
+        state::{Delta, RowKey, State},
         voter::{LAPSE, Quorum, SharedState, StatusTable},
     },
-    model::{NetworkId, NodeId, Speaks},
+    model::{Generation, NetworkId, NodeId, Speaks},
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -41,8 +41,16 @@ pub async fn serve_agent(
         Some(Err(status)) => return Err(status),
         _ => return Err(Status::invalid_argument("a watch begins with a hello")),
     };
-    let WatchHello { node_id, epoch, cursor, networks, listen, oldest_version, newest_version } =
-        hello;
+    let WatchHello {
+        node_id,
+        epoch,
+        cursor,
+        networks,
+        listen,
+        oldest_version,
+        newest_version,
+        generation,
+    } = hello;
     let speaks = Speaks::from_wire(oldest_version, newest_version)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
@@ -78,8 +86,11 @@ pub async fn serve_agent(
     // One delta in the channel and one that waits for room: that is all that a slow agent costs.
     let (sender, receiver) = mpsc::channel(1);
     let held = networks.into_iter().collect();
+    // A view of another generation is no part of this one's history: all of it is replaced.
+    let is_ours = state.read(State::generation) == Generation::from_wire(generation);
+    let cursor = if is_ours { cursor } else { 0 };
     tokio::spawn(async move {
-        send_deltas(state, cluster, quorum, node_id, cursor, held, sender).await;
+        send_deltas(state, cluster, quorum, directory, node_id, cursor, held, sender).await;
         drop(watches);
     });
     Ok(ReceiverStream::new(receiver))
@@ -89,6 +100,7 @@ async fn send_deltas(
     state: SharedState,
     mut cluster: watch::Receiver<crate::control::consensus::Status>,
     quorum: Quorum,
+    directory: Directory,
     node: NodeId,
     mut cursor: u64,
     mut held: BTreeSet<NetworkId>,
@@ -98,9 +110,10 @@ async fn send_deltas(
     let mut revision = state.revision();
     loop {
         let now = *revision.borrow_and_update();
-        let leader = cluster.borrow_and_update().leader.unwrap_or_default();
+        let leader = cluster.borrow_and_update().leader;
         // Without a quorum this voter can't know that the leader it hears leads.
-        let told = if quorum.holds() { leader } else { NodeId::default() };
+        let told = leader.filter(|_| quorum.holds()).and_then(|leader| directory.node_of(leader));
+        let told = told.unwrap_or_default();
         // A voter that is behind the agent sends nothing before it has caught up: an older view would make the agent
         // forget what it rightly holds.
         let behind = now < cursor;
@@ -148,9 +161,9 @@ async fn send_away(down: &mpsc::Sender<Result<WatchDown, Status>>, why: &str) {
 
 async fn leader_changed(
     cluster: &mut watch::Receiver<crate::control::consensus::Status>,
-    told: NodeId,
+    leader: Option<u64>,
 ) -> Result<(), watch::error::RecvError> {
-    cluster.wait_for(|status| status.leader.unwrap_or_default() != told).await.map(drop)
+    cluster.wait_for(|status| status.leader != leader).await.map(drop)
 }
 
 fn note_held(delta: &Delta, held: &mut BTreeSet<NetworkId>) {
@@ -175,6 +188,7 @@ fn to_wire(delta: Delta, revision: u64, leader: NodeId) -> Result<WatchDown, Sta
         complete: delta.complete,
         revision,
         version: delta.version.number(),
+        generation: delta.generation.number(),
         upserts: upserts.map_err(|error| Status::internal(error.to_string()))?,
         removes: delta.removes.into_iter().map(key_to_wire).collect(),
         leader,

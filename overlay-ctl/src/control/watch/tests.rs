@@ -18,7 +18,7 @@ use crate::{
     dataplane::kernel::LocalStatus,
     model::{EndpointAddrs, NetworkOptions, NodeId, Permissions, Pool, Revision},
     proto::internal::{
-        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
+        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
         RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, peers_server::Peers,
     },
 };
@@ -91,7 +91,7 @@ impl Voter {
             table: StatusTable::default(),
             cluster: watch::Sender::new(leads),
             quorum: Quorum::default(),
-            directory: Directory::new(Uuid::new_v4(), []),
+            directory: Directory::new(Uuid::new_v4(), peers()),
             mode: heard,
             opened: Arc::default(),
             asked: watch::Sender::default(),
@@ -163,6 +163,15 @@ type Down = Pin<Box<dyn Stream<Item = Result<WatchDown, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Peers for Service {
+    type BackupStream = stream::Empty<Result<BackupPiece, Status>>;
+
+    async fn backup(
+        &self,
+        _: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented("nobody asks for one"))
+    }
+
     type WatchStream = Down;
 
     async fn watch(&self, request: Request<Streaming<WatchUp>>) -> Result<Response<Down>, Status> {
@@ -271,6 +280,11 @@ fn listen(id: NodeId) -> SocketAddr {
     (Ipv4Addr::new(10, 10, 10, u8::try_from(id).unwrap()), 7400).into()
 }
 
+/// All three voters.
+fn peers() -> impl Iterator<Item = Peer> {
+    (1..=VOTERS).map(|id| Peer { id, listen: listen(id), voter: true, raft_id: None })
+}
+
 impl World {
     /// With this many voters; all three are known, and those that are not here do not answer.
     fn new(voters: NodeId) -> Self {
@@ -280,8 +294,7 @@ impl World {
     /// As [`World::new`], with voters that remember so many changes.
     fn remembering(voters: NodeId, changes: usize) -> Self {
         let cluster = Uuid::new_v4();
-        let peers = (1..=VOTERS).map(|id| Peer { id, listen: listen(id), voter: true });
-        let directory = Directory::new(cluster, peers);
+        let directory = Directory::new(cluster, peers());
         let mut here = Vec::new();
         for id in 1..=VOTERS {
             if id <= voters {

@@ -94,8 +94,10 @@ async fn pass_on(
 ) {
     let (mut told, mut outage) = (None, Outage::default());
     loop {
-        let leader = cluster.borrow_and_update().leader.filter(|leader| *leader != id);
-        let Some(peer) = leader.and_then(|leader| directory.peer(leader)) else {
+        let member = cluster.borrow_and_update().leader;
+        let leader = member.and_then(|member| directory.node_of(member));
+        let leader = leader.filter(|leader| *leader != id);
+        let (Some(member), Some(peer)) = (member, leader.and_then(|id| directory.peer(id))) else {
             // This node leads and needs no report, or no leader is known.
             tokio::select! {
                 changed = cluster.changed() => if changed.is_err() { return },
@@ -125,7 +127,7 @@ async fn pass_on(
                     tracing::debug!(leader, ?code, why, "report ended");
                 }
             },
-            another = another_leader(&mut cluster, leader) => {
+            another = another_leader(&mut cluster, member) => {
                 if another.is_err() {
                     return;
                 }
@@ -138,9 +140,9 @@ async fn pass_on(
 
 async fn another_leader(
     cluster: &mut watch::Receiver<consensus::Status>,
-    leader: NodeId,
+    member: u64,
 ) -> Result<(), watch::error::RecvError> {
-    cluster.wait_for(|status| status.leader != Some(leader)).await.map(drop)
+    cluster.wait_for(|status| status.leader != Some(member)).await.map(drop)
 }
 
 async fn send_reports(table: &StatusTable, up: mpsc::Sender<StatusReport>) {
@@ -186,7 +188,10 @@ mod tests {
         fn new() -> Self {
             let (machine, state) = Machine::new();
             let listen = (Ipv4Addr::new(10, 10, 10, 9), 7400).into();
-            let directory = Directory::new(Uuid::new_v4(), [Peer { id: 9, listen, voter: true }]);
+            let directory = Directory::new(
+                Uuid::new_v4(),
+                [Peer { id: 9, listen, voter: true, raft_id: None }],
+            );
             let (sender, views) = watch::channel(None);
             let publishes = tokio::spawn(publish_views(1, state, directory.clone(), sender));
             Self { machine, revision: 0, directory, views: Some(views), publishes }

@@ -10,12 +10,16 @@ use crate::{
     faces::{ServedDataPlane, ServedNode, Service, troubles},
     model::{NodeId, SPEAKS},
     proto::v1::{
-        self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
+        self, BackupPiece, BackupRequest, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
         cluster_server::Cluster,
     },
 };
 use overlay_common::{Counter, DropReason};
-use std::path::{Path, absolute};
+use std::{
+    path::{Path, absolute},
+    pin::Pin,
+};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 /// The counter of VXLAN that no program took, and its direction, beside those of the programs.
@@ -57,6 +61,7 @@ impl Cluster for Api {
             programmed_revision,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             datapath: self.data_plane.get().map(|plane| self.datapath_status(plane, name_of)),
+            generation: self.controller.generation().number(),
             cluster_version: view.as_ref().map_or(0, |view| view.version.number()),
             oldest_version: SPEAKS.oldest().number(),
             newest_version: SPEAKS.newest().number(),
@@ -87,7 +92,18 @@ impl Cluster for Api {
             )));
         }
         let joined = self.controller.register(request).await?;
-        Ok(Response::new(present::joined(cluster, joined)))
+        Ok(Response::new(present::joined(cluster, self.controller.generation(), joined)))
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupPiece, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        _request: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let pieces = self.controller.backup().await?;
+        let pieces = pieces.map(|piece| Ok(BackupPiece { data: piece? }));
+        Ok(Response::new(Box::pin(pieces)))
     }
 }
 

@@ -207,6 +207,7 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         local_listen,
         oldest_version,
         newest_version,
+        log_lost,
     } = request;
     let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
     let vtep = ipv4("vtep", vtep)?.into();
@@ -215,6 +216,13 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         .as_slice()
         .try_into()
         .map_err(|_| Status::invalid_argument("instance is not 16 bytes long"))?;
+    let log_lost = match log_lost.as_slice() {
+        [] => None,
+        wish => {
+            let wish = wish.try_into();
+            Some(wish.map_err(|_| Status::invalid_argument("log_lost is not 16 bytes long"))?)
+        }
+    };
     let name = node_name(name)?;
     let gateway = optional_subnet("gateway_subnet", gateway_subnet)?;
     let address = |field, text: &str| match text {
@@ -225,7 +233,18 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
     let local_listen = address("local_listen", local_listen)?;
     let returning = only(*returning);
     let speaks = Some(Speaks::from_wire(*oldest_version, *newest_version).map_err(invalid)?);
-    Ok(Register { instance, name, vtep, listen, returning, gateway, metrics, local_listen, speaks })
+    Ok(Register {
+        instance,
+        name,
+        vtep,
+        listen,
+        returning,
+        gateway,
+        metrics,
+        local_listen,
+        speaks,
+        log_lost,
+    })
 }
 
 fn bounded<'a, T>(field: &'static str, given: &'a [T], max: usize) -> Result<&'a [T], Status> {

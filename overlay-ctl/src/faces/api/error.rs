@@ -40,6 +40,7 @@ impl From<ControllerError> for Status {
             ControllerError::Overloaded { .. }
             | ControllerError::NoRoom { .. }
             | ControllerError::ListsBusy
+            | ControllerError::BackupsBusy { .. }
             | ControllerError::ListTooLong { .. } => Code::ResourceExhausted,
             ControllerError::NoLeader { .. }
             | ControllerError::NoVoter { .. }
@@ -128,6 +129,7 @@ mod tests {
             (ControllerError::Overloaded { effect }, Code::ResourceExhausted),
             (ControllerError::NoRoom { node: why(), why: why(), effect }, Code::ResourceExhausted),
             (ControllerError::ListsBusy, Code::ResourceExhausted),
+            (ControllerError::BackupsBusy { at_once: 2 }, Code::ResourceExhausted),
             (ControllerError::ListTooLong { limit_mib: 256 }, Code::ResourceExhausted),
             (ControllerError::NoLeader { why: why(), effect }, Code::Unavailable),
             (ControllerError::NoVoter { why: why() }, Code::Unavailable),

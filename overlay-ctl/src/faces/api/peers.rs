@@ -3,7 +3,7 @@
 use crate::{
     control::{controller::Controller, voter::VoterParts, watch::serve_agent},
     proto::internal::{
-        CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
+        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
         RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, forward_response::Outcome,
         peers_server::Peers,
     },
@@ -39,12 +39,12 @@ impl Peers for PeersService {
     ) -> Result<Response<RaftResponse>, Status> {
         let consensus = self.voter()?.consensus.clone();
         let mut messages = request.into_inner();
-        let own = self.0.id();
+        let own = consensus.status().borrow().id;
         while let Some(message) = messages.next().await {
             let RaftMessage { to, data, places } = message?;
             if to != own {
                 // The sender has other places to try.
-                let why = format!("this is node {own}, not node {to}");
+                let why = format!("this is member {own}, not member {to}");
                 return Err(Status::failed_precondition(why));
             }
             self.0.directory().told(&places);
@@ -54,6 +54,19 @@ impl Peers for PeersService {
             }
         }
         Ok(Response::new(RaftResponse {}))
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupPiece, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        _request: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        // An agent would ask another one.
+        self.voter()?;
+        let pieces = self.0.backup().await?;
+        let pieces = pieces.map(|piece| Ok(BackupPiece { data: piece? }));
+        Ok(Response::new(Box::pin(pieces)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchDown, Status>> + Send>>;

@@ -6,7 +6,7 @@ use crate::{
         PeerInfo,
     },
     dataplane::datapath::ProgramStatus,
-    model::{Endpoint, Location, Mac, Network, Permission, Published},
+    model::{Endpoint, Generation, Location, Mac, Network, Permission, Published, RaftId},
     proto::v1,
 };
 use std::time::UNIX_EPOCH;
@@ -149,6 +149,7 @@ pub(super) fn node(info: NodeInfo) -> v1::Node {
         programmed_revision: programmed,
         endpoint_count: count(endpoints),
         gateway_subnet: node.gateway.map(|subnet| subnet.to_string()).unwrap_or_default(),
+        raft_id: node.life().map_or(0, RaftId::get),
     }
 }
 
@@ -161,15 +162,18 @@ fn role(role: NodeRole) -> v1::NodeRole {
     }
 }
 
-pub(super) fn joined(cluster: Uuid, joined: Joined) -> v1::JoinResponse {
-    let Joined { node, peers } = joined;
+pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v1::JoinResponse {
+    let Joined { node, peers, acknowledged } = joined;
     let role = if node.voter { v1::NodeRole::Voter } else { v1::NodeRole::Agent };
     v1::JoinResponse {
         cluster: cluster.to_string(),
         node_id: node.id,
         epoch: node.epoch,
         role: role.into(),
+        raft_id: node.life().map_or(0, RaftId::get),
+        acknowledged,
         peers: peers.into_iter().map(self::node).collect(),
+        generation: generation.number(),
     }
 }
 

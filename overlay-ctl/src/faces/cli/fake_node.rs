@@ -33,6 +33,7 @@ struct Service {
     watched: Arc<Mutex<Watched>>,
     status: Arc<Mutex<StatusResponse>>,
     members: Arc<Mutex<Members>>,
+    backup: Arc<Mutex<Vec<Result<BackupPiece, Status>>>>,
 }
 
 /// The events that a monitor gets, and the requests that it sent.
@@ -216,6 +217,16 @@ impl Nodes for Service {
 
 #[tonic::async_trait]
 impl Cluster for Service {
+    type BackupStream = tokio_stream::Iter<std::vec::IntoIter<Result<BackupPiece, Status>>>;
+
+    async fn backup(
+        &self,
+        _request: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let pieces = self.backup.lock().unwrap().clone();
+        Ok(Response::new(tokio_stream::iter(pieces)))
+    }
+
     async fn status(
         &self,
         _request: Request<StatusRequest>,
@@ -280,6 +291,7 @@ impl FakeNode {
             watched: Arc::default(),
             status: Arc::default(),
             members: Arc::default(),
+            backup: Arc::default(),
         };
         Self { _folder: folder, listener, socket, service, created }
     }
@@ -325,6 +337,11 @@ impl FakeNode {
     /// Sets the nodes that it knows, and its endpoints.
     pub(super) fn set_members(&self, members: Members) {
         *self.service.members.lock().unwrap() = members;
+    }
+
+    /// Sets the backup that it sends.
+    pub(super) fn set_backup(&self, pieces: Vec<Result<BackupPiece, Status>>) {
+        *self.service.backup.lock().unwrap() = pieces;
     }
 
     /// The nodes that were to be removed.

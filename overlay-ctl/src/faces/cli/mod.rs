@@ -1,11 +1,12 @@
 //! The command line, with one file for each verb or noun.
 //!
-//! Every verb but `node run` and `node reset` is a client of the API, over the node's own unix socket. Standard
+//! Every verb but `node run`, `node reset`, `cluster restore` and `cluster recover` is a client of the API, over the node's own unix socket. Standard
 //! output gets the answer and nothing else, as a table or as JSON; standard error gets errors and
 //! warnings. Exit codes: 0 done, 1 refused or failed (or, of `status`, the node is not ready), 2 not a valid
 //! command line.
 
 mod client;
+mod cluster;
 mod endpoint;
 mod error;
 mod leave;
@@ -25,9 +26,10 @@ mod fake_node;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{NodeResetArgs, NodeRunArgs};
+use crate::config::{ClusterRecoverArgs, ClusterRestoreArgs, NodeResetArgs, NodeRunArgs};
 use clap::{Parser, Subcommand, ValueEnum};
 use client::Client;
+pub use cluster::Begun;
 use error::Error;
 use output::Output;
 pub use ready::{ENDPOINT, NETWORK, print_ready};
@@ -74,6 +76,9 @@ enum Command {
     /// Run a node, show and remove nodes of the cluster, or take a node off this host
     #[command(subcommand)]
     Node(node::Command),
+    /// Back up a cluster, restore it from a backup, or recover it after the majority of its voters was lost
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Create, show and remove networks
     #[command(subcommand)]
     Network(network::Command),
@@ -94,6 +99,12 @@ pub trait OnHost {
 
     /// Takes away what a node that has ended made here: `overlay node reset`.
     fn reset(&self, args: NodeResetArgs) -> impl Future<Output = anyhow::Result<Reset>>;
+
+    /// Makes the first node of a cluster from a backup: `overlay cluster restore`.
+    fn restore(&self, args: ClusterRestoreArgs) -> impl Future<Output = anyhow::Result<Begun>>;
+
+    /// Makes a voter that has ended the only one of its cluster: `overlay cluster recover`.
+    fn recover(&self, args: ClusterRecoverArgs) -> impl Future<Output = anyhow::Result<Begun>>;
 
     /// Waits until the node with this state folder, which leaves its cluster, has wiped what it made and has ended. Fails
     /// if it did not.
@@ -156,6 +167,7 @@ async fn carry_out(
         Command::Node(node::Command::Leave) => leave::run(&client, host, &mut output).await,
         Command::Status => status::run(&client, &mut output).await,
         Command::Node(command) => node::run(command, &client, &mut output).await,
+        Command::Cluster(command) => cluster::run(command, &client, host, &mut output).await,
         Command::Network(command) => network::run(command, &client, &mut output).await,
         Command::Endpoint(command) => endpoint::run(command, &client, &mut output).await,
         Command::Port(args) => port::run(args, &client, &mut output).await,

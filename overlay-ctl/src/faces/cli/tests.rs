@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    config::{Metrics, NodeResetArgs, Underlay},
+    config::{ClusterRecoverArgs, ClusterRestoreArgs, Metrics, NodeResetArgs, Underlay},
     proto::v1::{
         CreateNetworkRequest, Endpoint, Event, EventsRequest, ListNetworksRequest, NetworkOptions,
         Node, StatusResponse,
@@ -14,19 +14,23 @@ use crate::{
 use clap::{CommandFactory as _, error::ErrorKind};
 use std::{path::Path, sync::Mutex, time::Duration};
 
-struct Ran {
-    done: Done,
-    stdout: String,
-    stderr: String,
+pub(super) struct Ran {
+    pub(super) done: Done,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
 /// A host on which nothing is done.
 #[derive(Default)]
-struct FakeHost {
+pub(super) struct FakeHost {
     ran: Mutex<Option<NodeRunArgs>>,
     reset: Mutex<Option<NodeResetArgs>>,
     /// What a reset did.
     done: Reset,
+    pub(super) restored: Mutex<Option<ClusterRestoreArgs>>,
+    pub(super) recovered: Mutex<Option<ClusterRecoverArgs>>,
+    /// What a restore or a recovery made; `None` = it is refused.
+    pub(super) begun: Option<Begun>,
     /// Why a node that is to leave does not end.
     stays: Option<&'static str>,
     /// State folders of the nodes that were waited for.
@@ -45,6 +49,16 @@ impl OnHost for FakeHost {
         Ok(Reset { removed: removed.clone(), remarks: remarks.clone(), errors: errors.clone() })
     }
 
+    async fn restore(&self, args: ClusterRestoreArgs) -> anyhow::Result<Begun> {
+        *self.restored.lock().unwrap() = Some(args);
+        self.begun.clone().ok_or_else(|| anyhow::anyhow!("the folder is not empty"))
+    }
+
+    async fn recover(&self, args: ClusterRecoverArgs) -> anyhow::Result<Begun> {
+        *self.recovered.lock().unwrap() = Some(args);
+        self.begun.clone().ok_or_else(|| anyhow::anyhow!("a majority lives"))
+    }
+
     async fn left(&self, state_dir: &Path) -> anyhow::Result<()> {
         self.waited.lock().unwrap().push(state_dir.to_owned());
         self.stays.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
@@ -55,11 +69,11 @@ fn parse(line: &str) -> Cli {
     Cli::try_parse_from(line.split(' ')).unwrap()
 }
 
-async fn overlay(socket: &Path, line: &str) -> Ran {
+pub(super) async fn overlay(socket: &Path, line: &str) -> Ran {
     overlay_on(&FakeHost::default(), socket, line).await
 }
 
-async fn overlay_on(host: &FakeHost, socket: &Path, line: &str) -> Ran {
+pub(super) async fn overlay_on(host: &FakeHost, socket: &Path, line: &str) -> Ran {
     let cli = parse(&format!("overlay --socket {} {line}", socket.display()));
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let output = Output::new(cli.output, &mut stdout, &mut stderr);

@@ -1,7 +1,7 @@
 //! Opens and creates the log, and refuses a state folder that must not be used.
 
 use super::{
-    FORMAT, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT_META, StoreError, TRUNCATED,
+    FORMAT, GENERATION, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT_META, StoreError, TRUNCATED,
     log::Tail, put, put_snapshot, put_truncated,
 };
 use crate::{
@@ -28,15 +28,16 @@ const FORMAT_VERSION: &[u8] = b"1";
 /// The first index of a new cluster's log. It is behind a snapshot that every new member has to fetch, because
 /// entries before it never existed.
 const FIRST: (u64, u64) = (1, 1);
+/// The generation of every cluster that was neither restored nor recovered.
+const FIRST_GENERATION: u64 = 1;
 
 /// The reason why a state folder was refused. Nothing in the folder was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// According to its identity this node had a log, or a longer one. It may have forgotten a vote, or entries
-    /// that it acknowledged: it must not go on under its old id, but join as a new node.
+    /// that it acknowledged: it must not go on under its old id. That life is over.
     #[error(
-        "{path}: the log of node {raft_id} is gone or older than it was ({detail}); \
-         remove the node from the cluster, move its state folder away and join again"
+        "{path}: the log of member {raft_id} is gone or older than it was ({detail}): it must not vote any more"
     )]
     Amnesia {
         /// The database.
@@ -184,6 +185,12 @@ impl LogStore {
         if let Some(outside) = &outside
             && (outside.cluster, outside.raft_id) != (inside.cluster, inside.raft_id)
         {
+            if outside.cluster == inside.cluster {
+                return amnesia(
+                    outside.raft_id,
+                    format!("the database is that of member {}", inside.raft_id),
+                );
+            }
             let expected = format!("node {} of cluster {}", outside.raft_id, outside.cluster);
             return Err(foreign(&path, expected, &inside));
         }
@@ -270,7 +277,7 @@ impl LogStore {
         let members = ConfState { voters: vec![identity.raft_id], ..ConfState::default() };
         let meta = SnapshotMetadata { conf_state: Some(members), index: FIRST.0, term: FIRST.1 };
         let hard = HardState { term: FIRST.1, vote: 0, commit: FIRST.0 };
-        Self::create(folder, identity, &hard, &meta, state)
+        Self::create(folder, &NewLog::first(identity, hard, meta, state))
     }
 
     /// Creates the empty log of a node that will receive everything from a leader.
@@ -286,21 +293,18 @@ impl LogStore {
     /// # Errors
     /// As [`Self::bootstrap`].
     pub fn join_in(folder: &impl Folder, identity: Identity) -> Result<Self, OpenError> {
-        Self::create(folder, identity, &HardState::default(), &SnapshotMetadata::default(), &[])
+        let (hard, meta) = (HardState::default(), SnapshotMetadata::default());
+        Self::create(folder, &NewLog::first(identity, hard, meta, &[]))
     }
 
-    fn create(
-        folder: &impl Folder,
-        identity: Identity,
-        hard: &HardState,
-        meta: &SnapshotMetadata,
-        state: &[u8],
-    ) -> Result<Self, OpenError> {
+    pub(super) fn create(folder: &impl Folder, new: &NewLog<'_>) -> Result<Self, OpenError> {
+        let NewLog { identity, generation, hard, meta, state, replaces } = new;
         let dir = folder.path();
         let path = dir.join(DATABASE);
         for name in [DATABASE, IDENTITY_FILE] {
             let path = dir.join(name);
             match folder.len(name) {
+                Ok(_) if *replaces => {}
                 Ok(_) => return Err(OpenError::Exists { path }),
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(io_error(&path)(e)),
@@ -316,13 +320,18 @@ impl LogStore {
         }
         // A mark of an earlier, abandoned attempt would look like a loss.
         identity::clear_unfit(folder).map_err(io_error(dir))?;
-        let mark = Mark::create(folder).map_err(io_error(dir))?;
+        // That of the log which is replaced stays: the new log has more.
+        let mark = if *replaces { Mark::open(folder) } else { Mark::create(folder) };
+        let mark = mark.map_err(io_error(dir))?;
         let db = recovery::create(folder, &unfinished).map_err(refused(&temporary))?;
         let write = || -> Result<(), StoreError> {
             let txn = db.begin_write()?;
             txn.open_table(LOG)?;
             put(&txn, FORMAT, FORMAT_VERSION)?;
-            put(&txn, IDENTITY, &serde_json::to_vec(&identity).unwrap_or_default())?;
+            put(&txn, IDENTITY, &serde_json::to_vec(identity).unwrap_or_default())?;
+            if *generation != FIRST_GENERATION {
+                put(&txn, GENERATION, &generation.to_be_bytes())?;
+            }
             put(&txn, HARD_STATE, &codec::encode(hard))?;
             put_truncated(&txn, meta.index, meta.term)?;
             put_snapshot(&txn, meta, state)?;
@@ -332,10 +341,34 @@ impl LogStore {
         write().map_err(|source| OpenError::Store { path: temporary.clone(), source })?;
         folder.rename(&unfinished, DATABASE).map_err(io_error(&path))?;
         folder.sync().map_err(io_error(dir))?;
-        identity::store(folder, &identity).map_err(io_error(&dir.join(IDENTITY_FILE)))?;
+        identity::store(folder, identity).map_err(io_error(&dir.join(IDENTITY_FILE)))?;
         let contents = Contents::read(&db)
             .map_err(|source| OpenError::Store { path: path.clone(), source })?;
         contents.into_store(db, folder, mark)
+    }
+}
+
+/// A log that is to be made.
+pub(super) struct NewLog<'a> {
+    pub(super) identity: Identity,
+    pub(super) generation: u64,
+    pub(super) hard: HardState,
+    pub(super) meta: SnapshotMetadata,
+    /// The data of the snapshot.
+    pub(super) state: &'a [u8],
+    /// It takes the place of the log in the folder, in one step.
+    pub(super) replaces: bool,
+}
+
+impl<'a> NewLog<'a> {
+    /// That of a cluster's first generation, in a folder without a log.
+    fn first(
+        identity: Identity,
+        hard: HardState,
+        meta: SnapshotMetadata,
+        state: &'a [u8],
+    ) -> Self {
+        Self { identity, generation: FIRST_GENERATION, hard, meta, state, replaces: false }
     }
 }
 
@@ -353,6 +386,7 @@ fn shortfall(held: HighWater, known: HighWater) -> Option<String> {
 /// The checked content of a database.
 struct Contents {
     identity: Identity,
+    generation: u64,
     hard_state: HardState,
     snapshot: SnapshotMetadata,
     truncated: (u64, u64),
@@ -378,6 +412,12 @@ impl Contents {
             .get(IDENTITY)?
             .and_then(|bytes| serde_json::from_slice(bytes.value()).ok())
             .ok_or(StoreError::Missing(IDENTITY))?;
+        let generation = match meta.get(GENERATION)? {
+            None => FIRST_GENERATION,
+            Some(bytes) => <[u8; 8]>::try_from(bytes.value())
+                .map(u64::from_be_bytes)
+                .map_err(|_| StoreError::Missing(GENERATION))?,
+        };
         let hard_state: HardState = message(&meta, HARD_STATE)?;
         let snapshot: SnapshotMetadata = message(&meta, SNAPSHOT_META)?;
         let truncated: Entry = message(&meta, TRUNCATED)?;
@@ -400,7 +440,7 @@ impl Contents {
             return Err(StoreError::Missing("a committed log entry"));
         }
         let truncated = (truncated.index, truncated.term);
-        Ok(Self { identity, hard_state, snapshot, truncated, last, entries })
+        Ok(Self { identity, generation, hard_state, snapshot, truncated, last, entries })
     }
 
     fn into_store(
@@ -411,7 +451,7 @@ impl Contents {
     ) -> Result<LogStore, OpenError> {
         let path = folder.path().join(DATABASE);
         let (folder, measured) = (folder.clone(), folder.clone());
-        let Self { identity, hard_state, snapshot, truncated, last: _, entries } = self;
+        let Self { identity, generation, hard_state, snapshot, truncated, last: _, entries } = self;
         let mut tail = Tail::default();
         tail.reset(truncated.0);
         tail.append(&entries);
@@ -419,6 +459,7 @@ impl Contents {
             db,
             path,
             identity,
+            generation,
             mark,
             beside: None,
             set_unfit: Box::new(move |why| identity::set_unfit(&folder, why)),

@@ -14,6 +14,7 @@ use std::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
+mod begin;
 mod power;
 mod refused;
 
@@ -293,7 +294,7 @@ fn a_removed_identity_file_comes_back_from_the_log() {
 }
 
 #[test]
-fn state_of_another_cluster_or_node_is_refused() {
+fn state_of_another_cluster_or_life_is_refused() {
     let (dir, store) = fresh();
     drop(store);
     let other = Uuid::from_u128(2);
@@ -310,15 +311,18 @@ fn state_of_another_cluster_or_node_is_refused() {
         assert!(matches!(refused, Err(OpenError::ForeignState { .. })), "without {part}");
     }
 
-    for stranger in
-        [Identity { cluster: other, ..identity() }, Identity { raft_id: 2, ..identity() }]
-    {
+    let with_database_of = |stranger: Identity| {
         let theirs = tempfile::tempdir().unwrap();
         drop(LogStore::bootstrap(theirs.path(), stranger, b"").unwrap());
         fs::copy(database(&theirs), database(&dir)).unwrap();
-        let refused = LogStore::open(dir.path(), None);
-        assert!(matches!(refused, Err(OpenError::ForeignState { .. })));
-    }
+        LogStore::open(dir.path(), None).map(drop)
+    };
+    let refused = with_database_of(Identity { cluster: other, ..identity() });
+    assert!(matches!(refused, Err(OpenError::ForeignState { .. })), "{refused:?}");
+    // That of another life of the node: the log of this one is gone.
+    let refused = with_database_of(Identity { raft_id: 2, ..identity() });
+    let Err(OpenError::Amnesia { raft_id, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(raft_id, identity().raft_id);
 }
 
 /// Whatever happened to the file: it opens with all its content, or it is refused; and a refused

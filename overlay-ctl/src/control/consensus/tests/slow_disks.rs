@@ -40,11 +40,12 @@ impl Run {
             self.cluster.commit(&format!("{:?}", self.now));
             for (id, watch) in &mut self.watches {
                 let status = self.cluster.status(*id);
-                let others = successors(&status, |other| Some(self.cluster.status(other).disk));
+                let others =
+                    successors(&status, |other| Some(self.cluster.status(other.get()).disk));
                 match watch.look(self.now, status.disk, &others) {
                     Step::HandOver(next) => {
-                        self.cluster.node(*id).hand_over_to(next.node).unwrap();
-                        self.asked.push((*id, next.node));
+                        self.cluster.node(*id).hand_over_to(next.member.get()).unwrap();
+                        self.asked.push((*id, next.member.get()));
                     }
                     Step::SaySlow => self.said.push(*id),
                     Step::SayFast | Step::Rest => {}

@@ -1,9 +1,9 @@
-//! Who may register, by what the node's program speaks.
+//! Who may register, by what the node's program speaks, and who gets another Raft id.
 
 use super::*;
 use crate::{
-    control::controller::nodes::unless_raised,
-    model::{Speaks, Version},
+    control::{controller::nodes::unless_raised, voter::follow_the_rows},
+    model::{Node, RaftId, Speaks, Version},
 };
 
 fn speaks(oldest: u32, newest: u32) -> Speaks {
@@ -93,4 +93,50 @@ fn a_registration_that_a_raise_overtakes_is_tried_again() {
         let tried = unless_raised(failed, said, v1);
         assert_eq!(matches!(tried, error::Attempt::Again { .. }), is_again, "{text}: {said}");
     }
+}
+
+/// The old life is no member when the new one is told.
+#[tokio::test]
+async fn a_node_whose_log_is_lost_gets_one_other_life_for_each_wish() {
+    let cluster = Cluster::new();
+    cluster.raise().await;
+    let said = Some(speaks(1, 2));
+    let node = within(cluster.leader.register(Register { speaks: said, ..register(2) })).await;
+    let node = node.unwrap().node;
+    assert_eq!(node.life(), RaftId::new(2));
+    let mut status = cluster.voter.consensus.status();
+    let follows = tokio::spawn(follow_the_rows(cluster.voter.clone()));
+    within(status.wait_for(|status| status.learners == [2])).await.unwrap();
+
+    let ask = async |number: u8, wish: u8| {
+        let log_lost = Some([wish; 16]);
+        let lost = Register { log_lost, speaks: said, returning: None, ..register(number) };
+        within(cluster.leader.register(lost)).await
+    };
+    let anew = ask(2, 1).await.unwrap().node;
+    assert!(!status.borrow().learners.contains(&2), "{:?}", status.borrow());
+    assert_eq!(anew, Node { raft_id: RaftId::new(3), ..node });
+    assert_eq!(ask(2, 1).await.unwrap().node, anew, "the wish is told again");
+    within(status.wait_for(|status| status.learners == [3])).await.unwrap();
+    let third = ask(2, 2).await.unwrap().node;
+    assert_eq!(third.life(), RaftId::new(4));
+    within(status.wait_for(|status| status.learners == [4])).await.unwrap();
+    let late = ask(2, 1).await.unwrap_err();
+    assert!(matches!(late, ControllerError::Refused(Refusal::Gone { .. })), "{late:?}");
+
+    // A copy of the leader's folder: the leader has its log.
+    let own = ask(1, 3).await.unwrap_err().to_string();
+    assert_eq!(own, "another process runs as node h1 and leads: end one of the two");
+    assert_eq!(status.borrow().voters, [1]);
+    follows.abort();
+}
+
+#[tokio::test]
+async fn at_version_1_a_node_whose_log_is_lost_is_told_why_it_gets_no_other_life() {
+    let cluster = Cluster::new();
+    within(cluster.leader.register(register(2))).await.unwrap();
+    let lost = Register { log_lost: Some([1; 16]), ..register(2) };
+    let refused = within(cluster.leader.register(lost)).await.unwrap_err();
+    let needs = Refusal::NeedsVersion { needs: Version::V2, has: Version::V1 };
+    assert_eq!(refused, ControllerError::Refused(needs));
 }

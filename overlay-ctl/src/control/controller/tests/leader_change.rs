@@ -6,7 +6,7 @@ use crate::{
     control::{
         consensus::{Consensus, ConsensusConfig, Identity, LogStore, PeerQueues, ProposeError},
         controller::{Controller, ControllerError, CreateEndpoint},
-        peers::{Admission, Directory, Peer},
+        peers::{Admission, Directory, Generations, Peer},
         state::{Command, Placement, PortsWanted, Refusal},
         voter::{Leaving, Machine, NODE_DOWN_AFTER, Quorum, StatusTable, VoterParts},
     },
@@ -46,7 +46,8 @@ struct Voter {
 }
 
 fn directory(cluster: Uuid) -> Directory {
-    let peer = |id| Peer { id: u64::from(id), listen: register(id).listen, voter: true };
+    let peer =
+        |id| Peer { id: u64::from(id), listen: register(id).listen, voter: true, raft_id: None };
     Directory::new(cluster, VOTERS.map(peer))
 }
 
@@ -74,7 +75,7 @@ impl Voter {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
         let service = PeersServer::new(PeersService::new(controller));
-        let server = Server::builder().layer(Admission::new(cluster)).add_service(service);
+        let server = Server::builder().layer(Admission::new(cluster, Generations::default())).add_service(service);
         runtime.spawn(server.serve_with_incoming(UnboundedReceiverStream::new(incoming)));
         let channel = Endpoint::from_static("http://node").connect_with_connector_lazy(
             tower::service_fn(move |_: Uri| {

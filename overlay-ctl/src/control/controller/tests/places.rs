@@ -42,7 +42,11 @@ async fn a_stream_of_raft_tells_where_nodes_listen_and_is_meant_for_one_node() {
     let voter = agent.directory().peer(1).unwrap();
     let places = [(7, "10.0.0.7:7400"), (8, "10.0.0.8:7400"), (9, "nowhere")];
     let places: Vec<Place> = places
-        .map(|(node_id, listen)| Place { node_id, listen: listen.to_owned() })
+        .map(|(node_id, listen)| Place {
+            node_id,
+            listen: listen.to_owned(),
+            raft_id: 70 + node_id,
+        })
         .into_iter()
         .collect();
     let send = async |to| {
@@ -53,8 +57,10 @@ async fn a_stream_of_raft_tells_where_nodes_listen_and_is_meant_for_one_node() {
     let known = || [7, 8, 9].map(|id| cluster.leader.directory().places(id));
     let error = send(2).await.unwrap_err();
     assert_eq!(error.code(), Code::FailedPrecondition, "{error:?}");
-    assert_eq!(error.message(), "this is node 1, not node 2");
+    assert_eq!(error.message(), "this is member 1, not member 2");
     assert_eq!(known(), [[], [], []].map(Vec::from));
     send(1).await.unwrap();
     assert_eq!(known(), [vec![at(7)], vec![at(8)], vec![]]);
+    let whose = [77, 78, 7].map(|life| cluster.leader.directory().node_of(life));
+    assert_eq!(whose, [Some(7), Some(8), None]);
 }

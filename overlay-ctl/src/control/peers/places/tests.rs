@@ -8,7 +8,7 @@ fn at(id: NodeId, number: u8) -> SocketAddr {
 }
 
 fn peer(id: NodeId, number: u8) -> Peer {
-    Peer { id, listen: at(id, number), voter: id <= 3 }
+    Peer { id, listen: at(id, number), voter: id <= 3, raft_id: None }
 }
 
 /// Node 1, which listens at its second address. The rows of nodes 1 to 4 say the first ones, and the
@@ -184,4 +184,24 @@ fn a_node_that_has_said_so_has_left_the_address_of_its_row() {
     places.teach(2, at(2, 5), Source::Itself);
     assert!(places.has_left(2, at(2, 1)));
     assert!(!places.has_left(2, at(2, 5)));
+}
+
+#[test]
+fn a_raft_id_leads_to_its_node() {
+    let life = |number| RaftId::new(number).unwrap();
+    // Before the rows are read: where rows say no Raft id, it is the node's id.
+    let mut places = Places::new([peer(2, 1), peer(4, 1)]);
+    assert_eq!([2, 4].map(|id| places.node_of(life(id))), [Some(2), None], "4 is an agent");
+    places.replace([peer(1, 1), Peer { raft_id: RaftId::new(9), ..peer(3, 1) }]);
+    assert_eq!([1, 9, 3].map(|id| places.node_of(life(id))), [Some(1), Some(3), None]);
+    assert_eq!(places.life_of(3), RaftId::new(9));
+    // A peer tells of a life before the row does.
+    places.note_life(3, life(11));
+    places.note_life(2, life(9));
+    assert_eq!([9, 11].map(|id| places.node_of(life(id))), [Some(3); 2], "it is no other's");
+    assert_eq!(places.life_of(3), RaftId::new(11));
+    for number in 0..5_000 {
+        places.note_life(3, life(100 + number));
+    }
+    assert!(places.lives.len() <= TAUGHT_MAX + 2, "{}", places.lives.len());
 }

@@ -1,7 +1,9 @@
 //! Commands in, rows and refusals out.
 
 mod format;
+mod generations;
 mod legs;
+mod lives;
 mod names;
 mod ports;
 mod random;
@@ -12,7 +14,7 @@ mod version;
 use super::*;
 use crate::model::{
     Endpoint, EndpointAddrs, EndpointPort, NetworkOptions, Permission, Permissions, Pool, Publish,
-    Published, Transport,
+    Published, SPEAKS, Speaks, Transport,
 };
 use std::{collections::BTreeSet, num::NonZeroU16, path::PathBuf};
 
@@ -91,6 +93,11 @@ impl Replica {
         self.state.apply_entry(self.index, &envelope(self.index, command))
     }
 
+    /// What nodes say that they speak, in a cluster that takes them in.
+    fn speaks(&self) -> Option<Speaks> {
+        (self.state.version() >= Version::V2).then_some(SPEAKS)
+    }
+
     fn node(&mut self, number: u8) -> Outcome {
         self.apply(Command::RegisterNode {
             instance: [number; 16],
@@ -101,7 +108,7 @@ impl Replica {
             gateway: None,
             metrics: None,
             local_listen: None,
-            speaks: None,
+            speaks: self.speaks(),
         })
     }
 
@@ -116,7 +123,7 @@ impl Replica {
             gateway: Some(gateway.parse().unwrap()),
             metrics: None,
             local_listen: None,
-            speaks: None,
+            speaks: self.speaks(),
         })
     }
 

@@ -93,3 +93,21 @@ async fn a_voter_says_why_it_ends_a_stream() {
     let said = timeout(BOUND, reason(6)).await.expect("it ends");
     assert_eq!(said, "this voter takes part in no quorum");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_of_another_generation_gets_the_whole_view() {
+    let world = World::new(1);
+    let voter = world.directory.peer(1).unwrap();
+    let first = async |generation| {
+        let hello =
+            WatchHello { node_id: AGENT, epoch: AGENT, cursor: 6, generation, ..Default::default() };
+        let up = stream::iter([WatchUp { up: Some(Up::Hello(hello)) }]);
+        let up = stream::StreamExt::chain(up, stream::pending());
+        let mut down = world.directory.client(&voter).watch(up).await.unwrap().into_inner();
+        let first = timeout(BOUND, down.next()).await.expect("a message").expect("one").unwrap();
+        (first.complete, first.generation)
+    };
+    assert_eq!(first(1).await, (false, 1));
+    assert_eq!(first(0).await, (false, 1), "a program that says none is of generation 1");
+    assert_eq!(first(2).await, (true, 1));
+}

@@ -22,8 +22,7 @@ struct Follower {
 impl Follower {
     fn new() -> Self {
         let cluster = Uuid::new_v4();
-        let peers = (1..=VOTERS).map(|id| Peer { id, listen: listen(id), voter: true });
-        let directory = Directory::new(cluster, peers);
+        let directory = Directory::new(cluster, peers());
         let [first, third] = [1, 3].map(|id| {
             let voter = Voter::remembering(REMEMBERED);
             serve(cluster, id, &directory, &voter);

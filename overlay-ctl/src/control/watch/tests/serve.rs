@@ -1,7 +1,7 @@
 //! Connections in memory to the voters of the tests.
 
 use super::*;
-use crate::{control::peers::Admission, proto::internal::peers_server::PeersServer};
+use crate::{control::peers::{Admission, Generations}, proto::internal::peers_server::PeersServer};
 use hyper_util::rt::TokioIo;
 use std::io;
 use tokio::io::DuplexStream;
@@ -24,7 +24,7 @@ pub(super) fn serve_at(cluster: Uuid, place: SocketAddr, directory: &Directory, 
     let channel = Endpoint::from_static("http://voter").connect_with_connector_lazy(connector);
     directory.put_channel(place, channel);
     let server = Server::builder()
-        .layer(Admission::new(cluster))
+        .layer(Admission::new(cluster, Generations::default()))
         .add_service(PeersServer::new(voter.service.clone()))
         .serve_with_incoming(UnboundedReceiverStream::new(incoming));
     tokio::spawn(server);

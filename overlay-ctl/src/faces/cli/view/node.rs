@@ -19,6 +19,8 @@ pub(in super::super) struct Node {
     endpoint_count: u32,
     /// None = the node has not reported one.
     gateway_subnet: Option<String>,
+    /// None = it holds no log.
+    raft_id: Option<u64>,
 }
 
 impl From<v1::Node> for Node {
@@ -34,6 +36,7 @@ impl From<v1::Node> for Node {
             programmed_revision,
             endpoint_count,
             gateway_subnet,
+            raft_id,
         } = node;
         Self {
             id,
@@ -46,6 +49,7 @@ impl From<v1::Node> for Node {
             programmed_revision,
             endpoint_count,
             gateway_subnet: non_empty(gateway_subnet),
+            raft_id: Some(raft_id).filter(|id| *id != 0),
         }
     }
 }
@@ -92,6 +96,7 @@ impl View for Node {
         fields([
             ("name", self.name.clone()),
             ("id", self.id.to_string()),
+            ("Raft id", or_dash(self.raft_id.as_ref())),
             ("role", self.role.to_owned()),
             ("state", self.state.to_owned()),
             ("VTEP", self.vtep.clone()),

@@ -12,6 +12,8 @@ pub(in super::super) struct Status {
     cluster: String,
     node: String,
     node_id: u64,
+    /// Each restore or forced recovery of the cluster adds 1.
+    generation: u64,
     /// voter, agent, leader
     role: &'static str,
     /// None = no leader is known.
@@ -142,11 +144,14 @@ impl From<v1::StatusResponse> for Status {
             alarms,
             troubles,
             state_dir,
+            generation,
         } = status;
         Self {
             cluster,
             node,
             node_id,
+            // A program that says none knows no later one.
+            generation: generation.max(1),
             role: role_name(role),
             leader: non_empty(leader),
             term,
@@ -154,7 +159,7 @@ impl From<v1::StatusResponse> for Status {
             programmed_revision,
             version,
             cluster_version: Some(cluster_version).filter(|version| *version != 0),
-            // A program that says neither knows no later one.
+            // As with the generation.
             oldest_version: oldest_version.max(1),
             newest_version: newest_version.max(1),
             version_waits_for,
@@ -242,6 +247,14 @@ impl From<v1::GatewayStatus> for Gateway {
 }
 
 impl Status {
+    /// The cluster's id, and its generation if it was ever restored or recovered.
+    fn cluster(&self) -> String {
+        match self.generation {
+            1 => self.cluster.clone(),
+            generation => format!("{}, generation {generation}", self.cluster),
+        }
+    }
+
     /// The versions of the node's program and of the cluster, and what keeps the cluster's from being raised.
     fn version(&self) -> String {
         let Self { version, oldest_version, newest_version, version_waits_for, .. } = self;
@@ -260,7 +273,7 @@ impl View for Status {
     fn text(&self) -> String {
         let mut node = fields([
             ("node", format!("{} (id {})", self.node, self.node_id)),
-            ("cluster", self.cluster.clone()),
+            ("cluster", self.cluster()),
             ("role", self.role.to_owned()),
             ("leader", or_dash(self.leader.as_ref())),
             ("term", self.term.to_string()),

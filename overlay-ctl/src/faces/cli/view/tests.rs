@@ -86,6 +86,7 @@ fn node() -> v1::Node {
         programmed_revision: 8,
         endpoint_count: 1,
         gateway_subnet: "172.18.0.0/16".to_owned(),
+        raft_id: 4,
     }
 }
 
@@ -331,6 +332,7 @@ host4   agent    down    10.10.10.101   10.10.10.101:7400   8            1"
         "\
 name                  host1
 id                    1
+Raft id               4
 role                  leader
 state                 ready
 VTEP                  10.10.10.101
@@ -353,6 +355,7 @@ endpoints             1"
             "programmed_revision": 8,
             "endpoint_count": 1,
             "gateway_subnet": "172.18.0.0/16",
+            "raft_id": 4,
         })
     );
 }
@@ -392,6 +395,7 @@ fn status() {
         alarms: Vec::new(),
         troubles: vec!["no leader".to_owned()],
         state_dir: "/var/lib/overlay".to_owned(),
+        generation: 2,
         datapath: Some(v1::DatapathStatus {
             gateway: Some(v1::GatewayStatus {
                 bridge: "ov_gwbridge".to_owned(),
@@ -452,7 +456,7 @@ fn status() {
         status.text(),
         "\
 node         host1 (id 1)
-cluster      9f3c
+cluster      9f3c, generation 2
 role         voter
 leader       -
 term         3
@@ -503,6 +507,7 @@ spoofed_ip   from_endpoint   4         392"
             "cluster": "9f3c",
             "node": "host1",
             "node_id": 1,
+            "generation": 2,
             "role": "voter",
             "leader": null,
             "term": 3,

@@ -1,0 +1,133 @@
+//! The log with which a generation of the cluster begins, and what a log of an earlier one had.
+
+use super::{LogStore, OpenError, StoreError, open::NewLog};
+use crate::{
+    control::consensus::{
+        codec, error,
+        identity::Identity,
+    },
+    durable::{DiskFolder, Folder},
+};
+use raft::{
+    GetEntriesContext, Storage as _,
+    eraftpb::{
+        ConfChangeType, ConfChangeV2, ConfState, EntryType, HardState, SnapshotMetadata,
+    },
+};
+use std::{collections::BTreeSet, path::Path};
+
+/// Bytes of entries that are read at once.
+const READ_BYTES: u64 = 4 << 20;
+
+/// The state with which a generation begins, of which one node has the only vote.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning<'a> {
+    /// The generation.
+    pub generation: u64,
+    /// The first index of its log, which is the revision of the state.
+    pub index: u64,
+    /// The term of that index.
+    pub term: u64,
+    /// The snapshot of the state.
+    pub state: &'a [u8],
+}
+
+/// What a log has after its snapshot.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The commands in their order, each with its index. Those are among them of which this node does not know that they are
+    /// committed: they may have been acknowledged all the same.
+    pub commands: Vec<(u64, Vec<u8>)>,
+    /// The members that vote, after all changes in the log.
+    pub voters: BTreeSet<u64>,
+    /// The last term.
+    pub term: u64,
+}
+
+impl LogStore {
+    /// Creates the log of a node that has the only vote of a generation, in a folder without a log.
+    ///
+    /// # Errors
+    /// [`OpenError::Exists`], or the folder can't be written.
+    pub fn begin(dir: &Path, identity: Identity, with: Beginning<'_>) -> Result<Self, OpenError> {
+        Self::begin_in(&DiskFolder::new(dir), identity, with, false)
+    }
+
+    /// Replaces the log in a folder by one with which a generation begins. A crash leaves the one or the other.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn begin_anew(
+        dir: &Path,
+        identity: Identity,
+        with: Beginning<'_>,
+    ) -> Result<Self, OpenError> {
+        Self::begin_in(&DiskFolder::new(dir), identity, with, true)
+    }
+
+    /// As [`Self::begin`] and [`Self::begin_anew`], for any kind of folder.
+    pub(super) fn begin_in(
+        folder: &impl Folder,
+        identity: Identity,
+        with: Beginning<'_>,
+        replaces: bool,
+    ) -> Result<Self, OpenError> {
+        let Beginning { generation, index, term, state } = with;
+        let members = ConfState { voters: vec![identity.raft_id], ..ConfState::default() };
+        let meta = SnapshotMetadata { conf_state: Some(members), index, term };
+        let hard = HardState { term, vote: 0, commit: index };
+        Self::create(folder, &NewLog { identity, generation, hard, meta, state, replaces })
+    }
+
+    /// Creates the empty log of a node that joins a generation, and will receive everything from a leader.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn join_generation(
+        dir: &Path,
+        identity: Identity,
+        generation: u64,
+    ) -> Result<Self, OpenError> {
+        let (hard, meta) = (HardState::default(), SnapshotMetadata::default());
+        let new = NewLog { identity, generation, hard, meta, state: &[], replaces: false };
+        Self::create(&DiskFolder::new(dir), &new)
+    }
+
+    /// Reads what the log has after its snapshot.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub fn rest(&self) -> Result<Rest, StoreError> {
+        let unreadable = |what: raft::Error| {
+            let source = redb::Error::Io(std::io::Error::other(error::chain(&what)));
+            StoreError::Database(Box::new(source))
+        };
+        let members = self.snapshot.conf_state.clone().unwrap_or_default();
+        let mut voters: BTreeSet<u64> = members.voters.into_iter().collect();
+        let mut commands = Vec::new();
+        let mut next = self.snapshot.index + 1;
+        let end = self.last_index().map_err(unreadable)? + 1;
+        while next < end {
+            let context = GetEntriesContext::empty(false);
+            let entries = self.entries(next, end, READ_BYTES, context).map_err(unreadable)?;
+            for entry in entries {
+                next = entry.index + 1;
+                if entry.entry_type == EntryType::EntryConfChangeV2 as i32 {
+                    let change: ConfChangeV2 = codec::decode(&entry.data).map_err(|source| {
+                        StoreError::Malformed { what: "a change of the members", source }
+                    })?;
+                    for single in change.changes {
+                        if single.change_type == ConfChangeType::AddNode as i32 {
+                            voters.insert(single.node_id);
+                        } else {
+                            voters.remove(&single.node_id);
+                        }
+                    }
+                } else if !entry.data.is_empty() {
+                    commands.push((entry.index, entry.data));
+                }
+            }
+        }
+        Ok(Rest { commands, voters, term: self.hard_state.term })
+    }
+}

@@ -1,0 +1,244 @@
+//! The lives of a voter's log: whether the log that the folder holds is that of the present life, and what a node does whose
+//! log is not.
+//!
+//! A node that forgot a vote, or entries that it acknowledged, must not vote again under its Raft id. That ends this life and
+//! not the node: it lets go of the log, asks the leader for another life, and comes back under its own name and id. What its
+//! kernel does goes on meanwhile.
+
+use super::{
+    Home, Member,
+    error::ClusterError,
+    registration::{Registration, read_answer},
+};
+use crate::{
+    control::{
+        consensus::{Identity, LogStore, OpenError},
+        peers::{Directory, Peer},
+    },
+    model::{Generation, RaftId},
+};
+use std::{
+    collections::BTreeSet, net::SocketAddr, os::unix::process::CommandExt as _, path::Path,
+    process::Command, time::Duration,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use uuid::Uuid;
+
+/// Longest wait for what the leader knows of this node, before its first vote. A cluster without a leader has none that
+/// knows, and needs this vote.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// Pause after every place was asked for another life, and no leader was found.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The log of a voter's present life, or why there is none.
+pub(super) enum Held {
+    /// It is whole, as far as the folder and the run folder tell.
+    Log(LogStore),
+    /// It is not that of the present life, or it lacks something.
+    Lost(String),
+}
+
+impl Held {
+    /// The generation of the cluster to which the log belongs; the first, if there is none.
+    pub(super) fn generation(&self) -> Generation {
+        match self {
+            Self::Log(log) => Generation::from_wire(log.generation()),
+            Self::Lost(_) => Generation::FIRST,
+        }
+    }
+}
+
+/// Opens the log of the life `life` of a member of `cluster`. The content of `run_folder` lasts until the machine is started
+/// again.
+///
+/// # Errors
+/// The log may be whole, and can't be used: see [`OpenError`].
+pub(super) fn held(
+    dir: &Path,
+    cluster: Uuid,
+    life: RaftId,
+    run_folder: &Path,
+) -> Result<Held, OpenError> {
+    let lost = |error| match error {
+        OpenError::Amnesia { detail, .. } => Ok(Held::Lost(detail)),
+        error => Err(error),
+    };
+    let mut log = match LogStore::open(dir, Some(cluster)) {
+        Ok(Some(log)) => log,
+        Ok(None) => return Ok(Held::Lost("there is none".to_owned())),
+        Err(error) => return lost(error),
+    };
+    let found = log.identity().raft_id;
+    if found != life.get() {
+        return Ok(Held::Lost(format!("it is that of member {found}, and this is member {life}")));
+    }
+    match log.mark_beside(run_folder) {
+        Ok(()) => Ok(Held::Log(log)),
+        Err(error) => lost(error),
+    }
+}
+
+/// The places at which another node may answer for the cluster.
+pub(super) fn places(
+    member: &Member,
+    directory: &Directory,
+    join: Option<SocketAddr>,
+) -> Vec<SocketAddr> {
+    let others = directory.voters().into_iter().filter(|peer| peer.id != member.id);
+    let places: BTreeSet<SocketAddr> = others.map(|peer| peer.listen).chain(join).collect();
+    places.into_iter().collect()
+}
+
+/// Asks the leader, before the first vote, whether this is the present life of the node, and how much of its log was
+/// acknowledged: a folder that was put back from an older copy says nothing of that. Returns why the log must not be used
+/// any more; `None` also if no leader answers.
+pub(super) async fn doubt(
+    log: &LogStore,
+    life: RaftId,
+    registration: &Registration,
+    member: &Member,
+    directory: &Directory,
+    places: &[SocketAddr],
+) -> Option<String> {
+    let mut asked = JoinSet::new();
+    for place in places.iter().copied() {
+        let (registration, member) = (registration.clone(), member.clone());
+        let directory = directory.clone();
+        asked.spawn(async move { registration.renew(place, &member, &directory).await });
+    }
+    let until = Instant::now() + CONFIRM;
+    while let Ok(Some(answered)) = timeout_at(until, asked.join_next()).await {
+        let Ok(Ok(answer)) = answered else { continue };
+        // A node of an earlier program says nothing of lives.
+        let Some(now) = RaftId::new(answer.raft_id) else { continue };
+        if now != life {
+            return Some(format!(
+                "it is that of member {life}, and the node is member {now} by now"
+            ));
+        }
+        let (last, acknowledged) = (log.last(), answer.acknowledged);
+        return (acknowledged > last).then(|| {
+            format!("it ends at revision {last}, and the leader has this node's word for revision {acknowledged}")
+        });
+    }
+    None
+}
+
+/// Asks for another life until a leader gives one, and begins its log. `why` says what is wrong with the log that the folder
+/// holds.
+///
+/// # Errors
+/// No other node is known, the cluster refuses, or the folder can't be written.
+pub(super) async fn begin_anew(
+    home: &mut Home,
+    registration: &Registration,
+    (member, directory): (&Member, &Directory),
+    places: &[SocketAddr],
+    run_folder: &Path,
+    why: String,
+) -> Result<(Member, LogStore), ClusterError> {
+    if places.is_empty() {
+        return Err(ClusterError::LogLost { path: home.dir().to_owned(), why });
+    }
+    tracing::warn!(
+        why,
+        "the log of this node is lost: it is let go of, and the node comes back as another member, under its own name"
+    );
+    let (now, peers, generation) =
+        another_life(registration, member, directory, places, &why).await?;
+    let life = now.life().unwrap_or_else(|| unreachable!("checked where the answer is read"));
+    let dir = home.dir().to_owned();
+    LogStore::discard(&dir)?;
+    if let Some(ended) = member.life()
+        && let Err(error) = LogStore::remove_mark_beside(run_folder, member.cluster, ended.get())
+    {
+        tracing::warn!(%error, "the mark of the log that is lost stays beside the socket");
+    }
+    // A node that dies in between finds a log that is not there, and asks again.
+    home.set_peers(&peers)?;
+    home.set_generation(generation)?;
+    home.set_member(now.clone())?;
+    let name = home.record().name.to_string();
+    let identity = Identity { cluster: now.cluster, name, raft_id: life.get() };
+    let mut log = LogStore::join_generation(&dir, identity, generation.number())?;
+    log.mark_beside(run_folder)?;
+    tracing::info!(id = now.id, member = %life, "the node begins another log, which the leader fills");
+    Ok((now, log))
+}
+
+/// What the node is in its next life, who the voters are, and of which generation all of them are.
+async fn another_life(
+    registration: &Registration,
+    member: &Member,
+    directory: &Directory,
+    places: &[SocketAddr],
+    why: &str,
+) -> Result<(Member, Vec<Peer>, Generation), ClusterError> {
+    // Of this wish, however often it is told: each gets one life.
+    let wish = Uuid::new_v4();
+    let mut said = false;
+    loop {
+        let mut last = String::new();
+        for place in places.iter().copied() {
+            match registration.begin_life(place, member, wish, directory).await {
+                Ok(answer) => {
+                    let (now, peers) = read_answer(place, &answer)?;
+                    let is_another = now.raft_id.is_some() && now.life() != member.life();
+                    if !is_another {
+                        let why = format!(
+                            "{why}; and the node at {place} runs a program that gives no other life"
+                        );
+                        return Err(ClusterError::NoOtherLife { why });
+                    }
+                    return Ok((now, peers, Generation::from_wire(answer.generation)));
+                }
+                Err(ClusterError::Refused { why: refusal, .. }) => {
+                    return Err(ClusterError::NoOtherLife { why: format!("{why}; and {refusal}") });
+                }
+                Err(ClusterError::NobodyThere { join, why }) => last = format!("{join}: {why}"),
+                Err(error) => return Err(error),
+            }
+        }
+        if !std::mem::replace(&mut said, true) {
+            tracing::warn!(
+                last,
+                "no leader answers that could take the node back: it is asked again and again; if the other voters are lost for good, see `overlay cluster recover`"
+            );
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether a node that ended for this reason can come back as another member.
+pub(super) fn is_over(error: &ClusterError) -> bool {
+    matches!(
+        error,
+        ClusterError::Log(OpenError::Amnesia { .. })
+            | ClusterError::LifeOver { .. }
+            | ClusterError::OlderGeneration { .. }
+    )
+}
+
+/// Runs the program anew in the place of this process, because the life of its log ended while it ran: the start that follows
+/// begins another one. What the kernel does goes on meanwhile. Returns only if that fails.
+pub(super) fn run_anew(dir: &Path, over: &ClusterError) {
+    let why = crate::error_chain(over);
+    tracing::warn!(why, "this node starts anew, to come back as another member");
+    // At the next start no leader may be there to ask.
+    if let Err(error) = LogStore::note_unfit(dir, &over.to_string()) {
+        tracing::error!(%error, "can't note that the log is unfit");
+    }
+    let mut args = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    let error = command.args(args).exec();
+    tracing::error!(%error, "it can't start anew by itself: start it again");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! When a voter may go on alone, and with what.
+
+use super::*;
+use crate::{
+    control::{
+        consensus::golden,
+        state::{Command, Mutation},
+    },
+    node::{Member, Record},
+};
+use std::path::Path;
+use uuid::Uuid;
+
+const CLUSTER: Uuid = Uuid::from_u128(0x6f76_6572_6c61_7900_0000_0000_0000_0001);
+
+fn name(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn answers(nodes: &[(u64, &str, u64)]) -> Vec<(SocketAddr, StatusResponse)> {
+    let answer = |(id, leader, generation): &(u64, &str, u64)| {
+        let place = ([10, 0, 0, u8::try_from(*id).unwrap()], 7400).into();
+        let status = StatusResponse {
+            node: format!("h{id}"),
+            node_id: *id,
+            leader: (*leader).to_owned(),
+            generation: *generation,
+            ..StatusResponse::default()
+        };
+        (place, status)
+    };
+    nodes.iter().map(answer).collect()
+}
+
+/// Whether h1 may go on without the others, of so many voters.
+fn checked(voters: u64, nodes: &[(u64, &str, u64)]) -> Result<(), String> {
+    let voters = (1..=voters).collect();
+    let state = State::default();
+    check_lost(&name("h1"), 1, Generation::FIRST, &voters, &state, answers(nodes))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_voter_goes_on_alone_only_where_no_majority_lives() {
+    assert_eq!(checked(3, &[]), Ok(()));
+    assert_eq!(checked(5, &[(2, "", 1)]), Ok(()), "two of five");
+    assert_eq!(checked(3, &[(9, "", 1)]), Ok(()), "an agent has no vote");
+    let refused = |voters, nodes: &[_], words: &str| {
+        let said = checked(voters, nodes).unwrap_err();
+        assert!(said.contains(words), "{said}");
+    };
+    refused(3, &[(2, "", 1)], "with node h1, 2 of 3 do (node h2 at 10.0.0.2:7400)");
+    refused(2, &[(2, "", 1)], "2 of 2");
+    refused(5, &[(3, "", 1), (2, "", 1)], "3 of 5");
+    // At two places it is one voter.
+    assert_eq!(checked(5, &[(2, "", 1), (2, "", 1)]), Ok(()));
+    refused(3, &[(9, "h2", 1)], "node h9 at 10.0.0.9:7400 answers and knows a leader, h2");
+    refused(3, &[(2, "", 2)], "is of generation 2 of the cluster, newer than this node's, 1");
+    refused(1, &[], "start it with `overlay node run`");
+}
+
+#[tokio::test]
+async fn what_is_no_voter_s_folder_is_refused_and_left_as_it_was() {
+    let refused = async |dir: &Path, words: &str| {
+        let before = content(dir);
+        let args = ClusterRecoverArgs { state_dir: dir.to_owned() };
+        let said = crate::error_chain(&recover(args).await.unwrap_err());
+        assert!(said.contains(words), "{said}");
+        assert_eq!(content(dir), before);
+    };
+    let dir = tempfile::tempdir().unwrap();
+    refused(&dir.path().join("none"), "holds no member of a cluster").await;
+    refused(dir.path(), "holds no member of a cluster").await;
+    drop(Home::open(dir.path(), &name("h1")).unwrap());
+    refused(dir.path(), "holds no member of a cluster").await;
+    let mut home = Home::open(dir.path(), &name("h1")).unwrap();
+    let member = Member { cluster: CLUSTER, id: 3, voter: false, epoch: 1, raft_id: None };
+    home.set_member(member.clone()).unwrap();
+    drop(home);
+    refused(dir.path(), "is an agent").await;
+    let mut home = Home::open(dir.path(), &name("h1")).unwrap();
+    home.set_member(Member { voter: true, ..member }).unwrap();
+    refused(dir.path(), "in use by another node").await;
+    drop(home);
+    refused(dir.path(), "the log is missing").await;
+    let log = golden::database_of_one(dir.path());
+    drop(log);
+    refused(dir.path(), "was removed from the cluster").await;
+    LogStore::note_unfit(dir.path(), "it forgot something").unwrap();
+    refused(dir.path(), "it forgot something").await;
+    let mut home = Home::open(dir.path(), &name("h1")).unwrap();
+    home.set_removed().unwrap();
+    drop(home);
+    refused(dir.path(), "was removed from the cluster").await;
+}
+
+/// The names and lengths of the files, without the lock.
+fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        // A lock is a file of its own, and the mark is written with the same content again.
+        .filter(|(name, _)| name != "lock" && name != "mark" && name != "identity.json")
+        .collect();
+    files.sort();
+    files
+}
+
+/// A voter's folder, of a cluster of three. The others are not where it knows them.
+fn voter(dir: &Path) {
+    let instance = Uuid::from_u128(5);
+    let register = |id: u8| Command::RegisterNode {
+        instance: *Uuid::from_u128(u128::from(id) + 4).as_bytes(),
+        name: name(&format!("h{id}")),
+        vtep: std::net::Ipv4Addr::new(10, 0, 0, id).into(),
+        // Nobody listens there.
+        listen: ([127, 0, 0, 1], u16::from(id)).into(),
+        returning: None,
+        gateway: None,
+        metrics: None,
+        local_listen: None,
+        speaks: None,
+    };
+    let network = Command::CreateNetwork {
+        name: "acknowledged".parse().unwrap(),
+        pool: None,
+        vni: None,
+        options: crate::model::NetworkOptions::default(),
+    };
+    let commands = vec![register(1), register(2), register(3), network];
+    let entry = |(number, command): (u8, &Command)| {
+        State::default().entry(Mutation::new([number; 16], command), command.clone()).encode()
+    };
+    let entries = (1..).zip(&commands).map(entry).collect::<Result<_, _>>().unwrap();
+    golden::log_of_three(dir, &State::default().snapshot(), entries);
+    let member = Member { cluster: CLUSTER, id: 1, voter: true, epoch: 2, raft_id: None };
+    let record = Record { name: name("h1"), instance, member: Some(member), removed: false };
+    drop(Home::make(dir, record).unwrap());
+}
+
+#[tokio::test]
+async fn a_voter_goes_on_with_all_that_its_log_has() {
+    let dir = tempfile::tempdir().unwrap();
+    voter(dir.path());
+    let args = ClusterRecoverArgs { state_dir: dir.path().to_owned() };
+    let begun = recover(args.clone()).await.unwrap();
+    assert_eq!((begun.generation, begun.known_revision, &*begun.others), (2, 5, &["h2".to_owned(), "h3".to_owned()][..]));
+    let home = Home::open(dir.path(), &name("h1")).unwrap();
+    assert_eq!(home.generation().unwrap().number(), 2);
+    let log = LogStore::open(dir.path(), Some(CLUSTER)).unwrap().expect("a log");
+    let rest = log.rest().unwrap();
+    assert_eq!((rest.voters, rest.commands.len()), ([1].into(), 0));
+    let state = State::from_snapshot(&log.snapshot_data().unwrap()).unwrap();
+    assert_eq!(state.revision(), begun.revision);
+    assert!(state.revision() > 1 << 40, "revisions that the lost voters may have given out are skipped");
+    assert_eq!(log.snapshot_metadata().index, state.revision());
+    assert!(state.network_named(&"acknowledged".parse().unwrap()).is_ok(), "it was not known to be committed");
+    assert_eq!(state.nodes().count(), 3, "rows of lost nodes stay until they are removed");
+    drop((home, log));
+    // It is done.
+    let again = recover(args).await.unwrap_err();
+    assert!(matches!(again, RecoverError::Alone { .. }), "{again}");
+}
