@@ -230,7 +230,7 @@ impl Controller {
         self.read(request, reading).await
     }
 
-    /// Removes a node that has no endpoints.
+    /// Removes a node. The endpoints of a node that is down go with it.
     pub async fn remove_node(&self, request: RemoveNode) -> Result<Removed, ControllerError> {
         self.at_leader(request, LEADER_DEADLINE).await
     }

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     control::ipam,
     model::{
-        Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, Revision,
-        Speaks, Vni,
+        EndpointId, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
+        Revision, Speaks, Vni,
     },
 };
 use std::collections::BTreeSet;
@@ -129,7 +129,9 @@ impl State {
                 };
                 self.register_node(rules, node)
             }
-            Command::RemoveNode { name, only } => self.remove_node(&name, only),
+            Command::RemoveNode { name, only, with_endpoints } => {
+                self.remove_node(&name, only, with_endpoints)
+            }
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
                 let new = NewEndpoint { id: revision, rules, name, permissions, aliases, ports };
                 self.create_endpoint(new, &network, placement)
@@ -228,12 +230,22 @@ impl State {
         }
     }
 
-    fn remove_node(&self, name: &NodeName, only: Option<NodeId>) -> Result<Decision, Refusal> {
+    fn remove_node(
+        &self,
+        name: &NodeName,
+        only: Option<NodeId>,
+        with_endpoints: bool,
+    ) -> Result<Decision, Refusal> {
         let node = self.node_named(name)?;
         check_id(only, node.id, || format!("node {name}"))?;
         match self.endpoint_count_on(node.id) {
-            0 => Ok(Decision::RemoveNode(node.clone())),
-            endpoints => Err(Refusal::NodeInUse { node: name.clone(), endpoints }),
+            endpoints if endpoints > 0 && !with_endpoints => {
+                Err(Refusal::NodeInUse { node: name.clone(), endpoints })
+            }
+            _ => {
+                let endpoints = self.endpoints_on(node.id).map(|endpoint| endpoint.id).collect();
+                Ok(Decision::RemoveNode { node: node.clone(), endpoints })
+            }
         }
     }
 
@@ -269,7 +281,10 @@ impl State {
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)
             }
-            Decision::RemoveNode(node) => {
+            Decision::RemoveNode { node, endpoints } => {
+                for id in endpoints {
+                    self.remove_row(revision, id);
+                }
                 self.nodes.remove(&node.id);
                 self.node_names.remove(&node.name);
                 self.last_leg.remove(&node.id);
@@ -292,8 +307,7 @@ impl State {
                 Applied::Endpoint(endpoint)
             }
             Decision::RemoveEndpoint(endpoint) => {
-                self.forget_endpoint(&endpoint);
-                self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));
+                self.remove_row(revision, endpoint.id);
                 Applied::Removed(revision)
             }
             Decision::RaiseVersion { to, nodes } => {
@@ -304,6 +318,14 @@ impl State {
                 }
                 Applied::Raised(to)
             }
+        }
+    }
+
+    /// Removes an endpoint, and notes that it changed.
+    fn remove_row(&mut self, revision: Revision, id: EndpointId) {
+        if let Some(endpoint) = self.endpoints.get(&id).cloned() {
+            self.forget_endpoint(&endpoint);
+            self.changes.push(revision, RowKey::Endpoint(endpoint.network, id));
         }
     }
 }

@@ -126,13 +126,16 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         speaks: Option<Speaks>,
     },
-    /// Removes a node that has no endpoints.
+    /// Removes a node, alone or with its endpoints.
     RemoveNode {
         /// The node.
         name: NodeName,
         /// The node is removed only if it has this id, and is not a later node of the same name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<NodeId>,
+        /// Its endpoints are removed with it. Without this, a node that has endpoints is refused. From version 2 on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        with_endpoints: bool,
     },
     /// Creates an endpoint.
     CreateEndpoint {
@@ -179,7 +182,6 @@ impl Command {
         match self {
             Self::CreateNetwork { name: _, pool: _, vni: _, options: _ }
             | Self::RemoveNetwork { name: _, only: _ }
-            | Self::RemoveNode { name: _, only: _ }
             | Self::CreateEndpoint {
                 name: _,
                 network: _,
@@ -202,6 +204,10 @@ impl Command {
             } => match speaks {
                 Some(_) => Version::V2,
                 None => Version::V1,
+            },
+            Self::RemoveNode { name: _, only: _, with_endpoints } => match with_endpoints {
+                true => Version::V2,
+                false => Version::V1,
             },
             // The nodes that read it speak that version: they are asked before it is logged.
             Self::RaiseVersion { to, speaks: _ } => *to,

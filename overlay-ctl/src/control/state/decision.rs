@@ -1,7 +1,7 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, LegId, Network, Node, Version};
+use crate::model::{Endpoint, EndpointId, LegId, Network, Node, Version};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +24,13 @@ pub enum Decision {
         /// Its new legs, if its gateway subnet changes.
         renumbering: Renumbering,
     },
-    /// A node that has no endpoints is removed.
-    RemoveNode(Node),
+    /// A node is removed.
+    RemoveNode {
+        /// The row.
+        node: Node,
+        /// Its endpoints, which are removed with it.
+        endpoints: Vec<EndpointId>,
+    },
     /// A new endpoint.
     PutEndpoint {
         /// The row.
@@ -57,7 +62,9 @@ impl Decision {
             (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {
                 *only = Some(network.id);
             }
-            (Self::RemoveNode(node), Command::RemoveNode { only, .. }) => *only = Some(node.id),
+            (Self::RemoveNode { node, .. }, Command::RemoveNode { only, .. }) => {
+                *only = Some(node.id);
+            }
             (Self::RemoveEndpoint(endpoint), Command::RemoveEndpoint { only, .. }) => {
                 *only = Some(endpoint.id);
             }

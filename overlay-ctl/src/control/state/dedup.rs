@@ -273,7 +273,10 @@ mod tests {
                     Did::RemoveEndpoint(1, endpoint.clone()),
                     Command::RemoveEndpoint { name: endpoint, network: None, only: None },
                 ),
-                (Did::RemoveNode(1, node.clone()), Command::RemoveNode { name: node, only: None }),
+                (
+                    Did::RemoveNode(1, node.clone()),
+                    Command::RemoveNode { name: node, only: None, with_endpoints: false },
+                ),
             ]
         }
         for (did, repeated) in requests("one") {

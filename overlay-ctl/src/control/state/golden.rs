@@ -92,7 +92,7 @@ pub(crate) fn commands() -> Vec<Command> {
         },
         Command::RemoveEndpoint { name: name("web1"), network: None, only: None },
         Command::RemoveNetwork { name: network_name(), only: None },
-        Command::RemoveNode { name: name_of_node(), only: None },
+        Command::RemoveNode { name: name_of_node(), only: None, with_endpoints: false },
         Command::CreateNetwork {
             name: network_name(),
             pool: None,
@@ -343,7 +343,7 @@ fn request(number: u8) -> RequestId {
 fn later_commands() -> Vec<Command> {
     let later = [
         Command::RemoveNetwork { name: network_name(), only: Some(2) },
-        Command::RemoveNode { name: name_of_node(), only: Some(1) },
+        Command::RemoveNode { name: name_of_node(), only: Some(1), with_endpoints: false },
     ];
     commands().into_iter().chain(later).collect()
 }
@@ -394,8 +394,9 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
     if let Command::RegisterNode { speaks, .. } = &mut register {
         *speaks = Some(both);
     }
+    let remove = Command::RemoveNode { name: name_of_node(), only: Some(1), with_endpoints: true };
     let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
-    vec![register, raise]
+    vec![register, remove, raise]
 }
 
 /// A log as a cluster at version 2 holds them.
@@ -500,7 +501,8 @@ fn log() -> [Command; 10] {
         local_listen: None,
         speaks: None,
     };
-    let goes = Command::RemoveNode { name: "gone".parse().unwrap(), only: None };
+    let goes =
+        Command::RemoveNode { name: "gone".parse().unwrap(), only: None, with_endpoints: false };
     let refused = Command::RemoveNetwork { name: network_name(), only: None };
     let bare = commands().pop().unwrap();
     let other = match bare {

@@ -130,7 +130,9 @@ pub enum Refusal {
         endpoints: usize,
     },
     /// The node still has endpoints.
-    #[error("node {node} has {endpoints} endpoints; remove them first")]
+    #[error(
+        "node {node} has {endpoints} endpoints; remove them first, or all with it by `overlay node rm --force {node}`"
+    )]
     NodeInUse {
         /// The node.
         node: NodeName,

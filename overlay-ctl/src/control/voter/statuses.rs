@@ -182,6 +182,23 @@ impl StatusTable {
         since.elapsed() >= NODE_DOWN_AFTER && self.programmed(node).is_none()
     }
 
+    /// Returns true if the node is down. Waits, where this node has only begun to lead, until the node was heard of or had
+    /// the time to report: [`NODE_DOWN_AFTER`] at most.
+    pub async fn known_as_down(&self, node: NodeId) -> bool {
+        let mut changed = self.watch();
+        loop {
+            changed.borrow_and_update();
+            if self.is_down(node) {
+                return true;
+            }
+            if self.programmed(node).is_some() {
+                return false;
+            }
+            // No report says that a node had the time.
+            drop(tokio::time::timeout(LOOK_AGAIN, changed.changed()).await);
+        }
+    }
+
     /// A number that changes with every new status.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {

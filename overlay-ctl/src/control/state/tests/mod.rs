@@ -1,5 +1,6 @@
 //! Commands in, rows and refusals out.
 
+mod dead_nodes;
 mod format;
 mod legs;
 mod names;

@@ -65,7 +65,7 @@ fn remove_network(name: &str, only: Option<NetworkId>) -> Command {
 }
 
 fn remove_node(name: &str, only: Option<NodeId>) -> Command {
-    Command::RemoveNode { name: name.parse().unwrap(), only }
+    Command::RemoveNode { name: name.parse().unwrap(), only, with_endpoints: false }
 }
 
 fn network(name: &str, pool: Option<&str>, vni: Option<u32>, options: NetworkOptions) -> Command {
@@ -150,6 +150,7 @@ fn all_different() -> Vec<Command> {
         remove_node("web1", None),
         remove_node("web1", Some(4)),
         remove_node("web2", None),
+        Command::RemoveNode { name: "web1".parse().unwrap(), only: None, with_endpoints: true },
     ]);
     commands
 }

@@ -150,3 +150,21 @@ fn all_of_a_status_is_sent() {
     let of_voter = NodeStatus { disk_writes: 4, disk_write_us: 1_500, ..sent.clone() };
     assert_eq!(with_disk(sent, disk), of_voter);
 }
+
+/// It is not told "alive" for want of time to hear of the node, nor "down".
+#[tokio::test(start_paused = true)]
+async fn whether_a_node_is_down_is_known_when_it_was_heard_or_had_the_time() {
+    let table = StatusTable::default();
+    let began = Instant::now();
+    assert!(table.known_as_down(1).await);
+    assert_eq!(began.elapsed(), NODE_DOWN_AFTER);
+    table.listen_anew();
+    let asked = tokio::spawn({
+        let table = table.clone();
+        async move { (table.known_as_down(1).await, Instant::now()) }
+    });
+    advance(LOOK_AGAIN / 2).await;
+    table.record(status(1, 1, 1));
+    let reported = Instant::now();
+    assert_eq!(asked.await.unwrap(), (false, reported), "as soon as it reports");
+}
