@@ -5,7 +5,7 @@ use super::{
     Applied, Command, Decision, Digest, Envelope, Outcome, Refusal, RequestId, RowKey, State,
     VOTERS_MAX,
     decision::check_id,
-    dedup::{Did, Done},
+    dedup::{Did, Kind, Used},
     endpoints::NewEndpoint,
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     },
 };
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 impl State {
     /// Applies the command of Raft entry `revision`, which [`State::read`] has read.
@@ -34,9 +35,7 @@ impl State {
         let outcome = self
             .decide_by(rules, revision, command.clone())
             .map(|decision| self.commit(revision, decision));
-        if let Some(did) = Did::new(&command, &outcome) {
-            self.dedup.insert(request, Done { asked, did });
-        }
+        self.dedup.insert(request, asked, &command, &outcome);
         outcome
     }
 
@@ -49,30 +48,56 @@ impl State {
         asked: Option<Digest>,
         command: &Command,
     ) -> Option<Outcome> {
-        let did = match self.dedup.recall(request, asked, command) {
-            Ok(did) => did?,
-            Err(refusal) => return Some(Err(refusal)),
+        let did = match self.dedup.recall(request, asked, command)? {
+            Ok(did) => did,
+            Err(used) => {
+                let by = match used {
+                    Used::Named(by) => by,
+                    Used::By(did) => self.describe(&did),
+                };
+                let request = Uuid::from_bytes(*request);
+                return Some(Err(Refusal::RequestIdUsed { request, by }));
+            }
         };
-        let gone = |what: String| Refusal::Gone { what };
-        Some(match did {
-            Did::MakeNetwork(id, name) => match self.network(*id) {
-                Some(network) => Ok(Applied::Network(network.clone())),
-                None => Err(gone(format!("network {name}"))),
+        let made = match did {
+            Did::Make(Kind::Network, id) => self.network(id).cloned().map(Applied::Network),
+            Did::Make(Kind::Endpoint, id) => self.endpoint(id).cloned().map(Applied::Endpoint),
+            Did::Make(Kind::Node, id) => self.node(id).cloned().map(Applied::Node),
+            Did::Remove(_, revision) => Some(Applied::Removed(revision)),
+            Did::Refuse(refusal) => return Some(Err(Refusal::clone(&refusal))),
+        };
+        // The command is the one that made it, so it has its name.
+        Some(made.ok_or_else(|| match command {
+            Command::RegisterNode { name, .. } => Refusal::NodeRemoved(name.clone()),
+            _ => Refusal::Gone { what: command.target() },
+        }))
+    }
+
+    /// A request that had this result, in words.
+    fn describe(&self, did: &Did) -> String {
+        match did {
+            Did::Make(Kind::Network, id) => match self.network(*id) {
+                Some(network) => format!("the creation of network {}", network.name),
+                None => "the creation of a network that is gone".to_owned(),
             },
-            Did::MakeEndpoint(id, name) => match self.endpoint(*id) {
-                Some(endpoint) => Ok(Applied::Endpoint(endpoint.clone())),
-                None => Err(gone(format!("endpoint {name}"))),
+            Did::Make(Kind::Endpoint, id) => match self.endpoint(*id) {
+                Some(endpoint) => format!("the creation of endpoint {}", endpoint.name),
+                None => "the creation of an endpoint that is gone".to_owned(),
             },
-            Did::Register(id, name) => match self.node(*id) {
-                Some(node) => Ok(Applied::Node(node.clone())),
-                None => Err(Refusal::NodeRemoved(name.clone())),
+            Did::Make(Kind::Node, id) => match self.node(*id) {
+                Some(node) => format!("the registration of node {}", node.name),
+                None => "the registration of a node that is gone".to_owned(),
             },
-            Did::RemoveNetwork(revision, _)
-            | Did::RemoveEndpoint(revision, _)
-            | Did::RemoveNode(revision, _)
-            | Did::Remove(revision) => Ok(Applied::Removed(*revision)),
-            Did::Refuse(refusal) => Err(Refusal::clone(refusal)),
-        })
+            Did::Remove(kind, revision) => {
+                let what = match kind {
+                    Kind::Network => "a network",
+                    Kind::Endpoint => "an endpoint",
+                    Kind::Node => "a node",
+                };
+                format!("the removal of {what} at revision {revision}")
+            }
+            Did::Refuse(refusal) => format!("a request that was refused ({refusal})"),
+        }
     }
 
     /// Decides what `command` would do as entry `revision`, and changes nothing. `apply` carries out the same
@@ -312,6 +337,7 @@ impl State {
             }
             Decision::RaiseVersion { to, nodes } => {
                 self.version = to;
+                self.dedup = std::mem::take(&mut self.dedup).at(to);
                 for node in nodes {
                     self.changes.push(revision, RowKey::Node(node.id));
                     self.insert_node(node);

@@ -214,6 +214,23 @@ impl Command {
         }
     }
 
+    /// Kind and name of what the command makes, changes or removes.
+    #[must_use]
+    pub fn target(&self) -> String {
+        match self {
+            Self::CreateNetwork { name, .. } | Self::RemoveNetwork { name, .. } => {
+                format!("network {name}")
+            }
+            Self::RegisterNode { name, .. } | Self::RemoveNode { name, .. } => {
+                format!("node {name}")
+            }
+            Self::CreateEndpoint { name, .. } | Self::RemoveEndpoint { name, .. } => {
+                format!("endpoint {name}")
+            }
+            Self::RaiseVersion { to, .. } => format!("version {to} of the cluster"),
+        }
+    }
+
     /// Digest of the command: verb, target and parameters.
     ///
     /// A field that is added to a command later must not be encoded when it has its default value, because a

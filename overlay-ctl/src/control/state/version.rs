@@ -1,6 +1,6 @@
 //! The version of the state: what may be logged at it, who may register at it, and how it is raised.
 
-use super::{Command, Decision, Envelope, Mutation, Refusal, State};
+use super::{Command, Decision, Envelope, Mutation, Refusal, State, dedup::Dedup};
 use crate::model::{Node, NodeId, Speaks, Version};
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ impl State {
     /// The state of a new cluster that begins at `version`. [`State::default`] is at version 1.
     #[must_use]
     pub fn new(version: Version) -> Self {
-        Self { version, ..Self::default() }
+        Self { version, dedup: Dedup::default().at(version), ..Self::default() }
     }
 
     /// The cluster's version.

@@ -11,8 +11,7 @@ fn replica() -> Replica {
     r.node(1).unwrap();
     r.node_at(2, "172.18.0.0/16").unwrap();
     r.node(3).unwrap();
-    let speaks = r.state.nodes().map(|node| (node.id, SPEAKS)).collect();
-    r.apply(Command::RaiseVersion { to: Version::V2, speaks }).unwrap();
+    r.raise();
     r.network("net", "10.0.0.0/24", None).unwrap();
     r.network("other", "10.1.0.0/24", None).unwrap();
     let on_h2 = |name| Wish { node: "h2", ..Wish::new(name) };
