@@ -2,7 +2,7 @@
 
 use super::error::{Attempt, ControllerError};
 use crate::control::{
-    state::{Applied, Command, Decision, Mutation, Refusal, State},
+    state::{Applied, Command, Decision, Mutation, Noted, Refusal, State},
     voter::VoterParts,
 };
 
@@ -52,13 +52,25 @@ impl Fresh {
         &self,
         voter: &VoterParts,
         request: Mutation,
+        command: Command,
+    ) -> Result<Applied, Attempt> {
+        self.execute_noting(voter, request, command, Noted::default()).await
+    }
+
+    /// As [`Fresh::execute`], with what the leader adds.
+    pub(super) async fn execute_noting(
+        &self,
+        voter: &VoterParts,
+        request: Mutation,
         mut command: Command,
+        noted: Noted,
     ) -> Result<Applied, Attempt> {
         match self.dry_run(voter, request, &command)? {
             DryRun::Done(applied) => return Ok(applied),
             DryRun::New(decision) => decision.bind(&mut command),
         }
-        let entry = self.read(voter, |state| state.entry(request, command)).encode();
+        let entry = self.read(voter, |state| state.entry_noting(request, command, noted));
+        let entry = entry.encode();
         let entry = entry.map_err(ControllerError::defect)?;
         let proposed = voter.consensus.propose(entry).await;
         let (_, outcome) = proposed.map_err(|error| Attempt::of_write(voter, error))?;

@@ -239,6 +239,14 @@ pub(super) enum Attempt {
 }
 
 impl Attempt {
+    /// The failure of an attempt that had an effect: what it was to do after that is not done, or not known to be.
+    pub(super) fn of_an_effect(self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(error.after(Effect::Unknown)),
+            Self::Again { why, effect: _ } => Self::Again { why, effect: Effect::Unknown },
+        }
+    }
+
     /// A read of the log failed. It changed nothing.
     pub(super) fn of_read(error: ProposeError) -> Self {
         Self::new(error, Effect::None)

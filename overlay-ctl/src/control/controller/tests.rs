@@ -6,6 +6,7 @@ mod leader_change;
 mod places;
 mod refusals;
 mod stale;
+mod taking_back;
 
 use super::*;
 use crate::{

@@ -2,8 +2,8 @@
 //! commit, which cannot fail.
 
 use super::{
-    Applied, Command, Decision, Digest, Envelope, Outcome, Refusal, RequestId, RowKey, State,
-    VOTERS_MAX,
+    Applied, Command, Decision, Digest, Envelope, Noted, Outcome, Refusal, RequestId, RowKey,
+    State, VOTERS_MAX,
     decision::check_id,
     dedup::{Did, Kind, Used},
     endpoints::NewEndpoint,
@@ -28,12 +28,12 @@ impl State {
     }
 
     fn apply_once(&mut self, revision: Revision, entry: Envelope) -> Outcome {
-        let Envelope { request, asked, rules, command } = entry;
+        let Envelope { request, asked, rules, noted, command } = entry;
         if let Some(outcome) = self.recall(&request, asked, &command) {
             return outcome;
         }
         let outcome = self
-            .decide_by(rules, revision, command.clone())
+            .decide_by(rules, noted, revision, command.clone())
             .map(|decision| self.commit(revision, decision));
         self.dedup.insert(request, asked, &command, &outcome);
         outcome
@@ -106,12 +106,13 @@ impl State {
     /// # Errors
     /// The refusal that `apply` would answer.
     pub fn decide(&self, revision: Revision, command: Command) -> Result<Decision, Refusal> {
-        self.decide_by(self.version.number(), revision, command)
+        self.decide_by(self.version.number(), Noted::default(), revision, command)
     }
 
     fn decide_by(
         &self,
         rules: u32,
+        noted: Noted,
         revision: Revision,
         command: Command,
     ) -> Result<Decision, Refusal> {
@@ -158,12 +159,14 @@ impl State {
                 self.remove_node(&name, only, with_endpoints)
             }
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
-                let new = NewEndpoint { id: revision, rules, name, permissions, aliases, ports };
+                let id = revision;
+                let new = NewEndpoint { id, rules, noted, name, permissions, aliases, ports };
                 self.create_endpoint(new, &network, placement)
             }
             Command::RemoveEndpoint { name, network, only } => {
                 self.remove_endpoint(&name, network.as_ref(), only)
             }
+            Command::KeepEndpoint { id } => self.keep_endpoint(id),
             Command::RaiseVersion { to, speaks } => self.raise_version(to, &speaks),
         }
     }

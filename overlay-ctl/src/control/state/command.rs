@@ -54,8 +54,26 @@ pub struct Envelope {
     /// than version 1, and hold no number. 1 and later: it gets the next id that no leg had.
     #[serde(default)]
     pub rules: u32,
+    /// What the leader adds to what was asked for.
+    #[serde(default, skip_serializing_if = "Noted::is_nothing")]
+    pub noted: Noted,
     /// The command.
     pub command: Command,
+}
+
+/// What a leader adds to a command when it logs it, since apply can't know it. It is no part of what was asked for: a repeated
+/// request may come with another. Only from version 2 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    /// Of an endpoint's creation: see [`Endpoint::provisional`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisional: Option<u64>,
+}
+
+impl Noted {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Envelope {
@@ -64,7 +82,8 @@ impl Envelope {
     #[must_use]
     pub fn new(request: Mutation, command: Command) -> Self {
         let rules = command.needs().number();
-        Self { request: request.id, asked: Some(request.asked), rules, command }
+        let noted = Noted::default();
+        Self { request: request.id, asked: Some(request.asked), rules, noted, command }
     }
 
     /// The log's encoding: MessagePack with named fields, so that a field can be added.
@@ -164,6 +183,12 @@ pub enum Command {
         /// The endpoint is removed only if it has this id, and is not a later endpoint of the same name.
         only: Option<EndpointId>,
     },
+    /// An endpoint is [provisional](Endpoint::provisional) no more: its caller is told that it was made, though its node did
+    /// not say so. Only from version 2 on.
+    KeepEndpoint {
+        /// The endpoint.
+        id: EndpointId,
+    },
     /// Raises the cluster's version by one. The leader asks for it, when every node speaks the next one.
     RaiseVersion {
         /// The version after the present one.
@@ -209,6 +234,7 @@ impl Command {
                 true => Version::V2,
                 false => Version::V1,
             },
+            Self::KeepEndpoint { id: _ } => Version::V2,
             // The nodes that read it speak that version: they are asked before it is logged.
             Self::RaiseVersion { to, speaks: _ } => *to,
         }
@@ -227,6 +253,7 @@ impl Command {
             Self::CreateEndpoint { name, .. } | Self::RemoveEndpoint { name, .. } => {
                 format!("endpoint {name}")
             }
+            Self::KeepEndpoint { id } => format!("the endpoint with id {id}"),
             Self::RaiseVersion { to, .. } => format!("version {to} of the cluster"),
         }
     }

@@ -31,7 +31,7 @@ pub enum Decision {
         /// Its endpoints, which are removed with it.
         endpoints: Vec<EndpointId>,
     },
-    /// A new endpoint.
+    /// A new endpoint, or one that changes in what no index has.
     PutEndpoint {
         /// The row.
         endpoint: Endpoint,

@@ -52,14 +52,15 @@ pub(super) enum Used {
 }
 
 impl Did {
-    /// The result of `command`. `None` = nobody repeats the command, so that it is not remembered: a raise of the version is
-    /// the leader's own, and carried out once by its number.
+    /// The result of `command`. `None` = nobody repeats the command, so that it is not remembered: what is the leader's own
+    /// has the same effect when it is applied twice.
     fn of(command: &Command, outcome: &Outcome) -> Option<Self> {
         let kind = match command {
             Command::CreateNetwork { .. } | Command::RemoveNetwork { .. } => Kind::Network,
             Command::CreateEndpoint { .. } | Command::RemoveEndpoint { .. } => Kind::Endpoint,
             Command::RegisterNode { .. } | Command::RemoveNode { .. } => Kind::Node,
-            Command::RaiseVersion { .. } => return None,
+            // The leader's own, like the raise.
+            Command::KeepEndpoint { .. } | Command::RaiseVersion { .. } => return None,
         };
         Some(match outcome {
             Ok(Applied::Network(network)) => Self::Make(kind, network.id),

@@ -1,6 +1,9 @@
 //! Decides what the creation or the removal of an endpoint would do.
 
-use super::{Decision, Placement, PortsWanted, Refusal, State, decision::check_id, legs::NewLeg};
+use super::{
+    Applied, Decision, Noted, Placement, PortsWanted, Refusal, State, decision::check_id,
+    legs::NewLeg,
+};
 use crate::{
     control::ipam,
     model::{
@@ -15,6 +18,7 @@ pub(super) struct NewEndpoint {
     pub(super) id: EndpointId,
     /// The rules by which it is created.
     pub(super) rules: u32,
+    pub(super) noted: Noted,
     pub(super) name: EndpointName,
     pub(super) permissions: Permissions,
     pub(super) aliases: BTreeSet<EndpointName>,
@@ -37,7 +41,7 @@ impl State {
         network: &NetworkName,
         placement: Placement,
     ) -> Result<Decision, Refusal> {
-        let NewEndpoint { id, rules, name, permissions, aliases, ports } = new;
+        let NewEndpoint { id, rules, noted, name, permissions, aliases, ports } = new;
         let network = self.network_named(network)?;
         let aliases = self.check_names(network, &name, aliases)?;
         let place = match placement {
@@ -98,6 +102,7 @@ impl State {
             exposed,
             published,
             leg: leg.map(|new| new.leg),
+            provisional: noted.provisional,
         };
         Ok(Decision::PutEndpoint {
             endpoint,
@@ -131,6 +136,22 @@ impl State {
             format!("node {} has no gateway bridge; all nodes must run the same version", node.name)
         };
         Err(Refusal::CannotPublish { endpoint: name.clone(), why })
+    }
+
+    pub(super) fn keep_endpoint(&self, id: EndpointId) -> Result<Decision, Refusal> {
+        let Some(endpoint) = self.endpoint(id) else {
+            return Err(Refusal::Gone { what: format!("the endpoint with id {id}") });
+        };
+        let kept = Endpoint { provisional: None, ..endpoint.clone() };
+        if kept == *endpoint {
+            return Ok(Decision::Nothing(Applied::Endpoint(kept)));
+        }
+        Ok(Decision::PutEndpoint {
+            endpoint: kept,
+            given_out: false,
+            leg_given_out: false,
+            counted: None,
+        })
     }
 
     pub(super) fn remove_endpoint(

@@ -179,6 +179,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
                 })
                 .collect(),
             leg: Some(leg),
+            provisional: None,
         }),
         Row::from(Endpoint {
             id: 4,
@@ -192,6 +193,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             exposed: BTreeSet::new(),
             published: BTreeSet::new(),
             leg: None,
+            provisional: None,
         }),
     ]
 }
@@ -396,16 +398,18 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
     }
     let remove = Command::RemoveNode { name: name_of_node(), only: Some(1), with_endpoints: true };
     let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
-    vec![register, remove, raise]
+    vec![register, remove, Command::KeepEndpoint { id: 3 }, raise]
 }
 
-/// A log as a cluster at version 2 holds them.
+/// A log as a cluster at version 2 holds them, and an endpoint's creation as its leader logs it.
 pub(crate) fn entries_of_version_2() -> Vec<Vec<u8>> {
     let state = State::new(Version::V2);
-    let commands = (1..).zip(commands_of_version_2());
+    let create = commands().swap_remove(2);
+    let commands = (1..).zip(commands_of_version_2().into_iter().chain([create]));
     let entry = |(number, command): (u8, Command)| {
         let request = Mutation::new(request(number), &command);
-        state.entry(request, command).encode().unwrap()
+        let provisional = matches!(command, Command::CreateEndpoint { .. }).then_some(u64::MAX);
+        state.entry_noting(request, command, Noted { provisional }).encode().unwrap()
     };
     commands.map(entry).collect()
 }
@@ -423,6 +427,13 @@ pub(crate) fn rows_of_version_2() -> Vec<Row> {
     let Row::Node(node) = row else { unreachable!("the first row is the node's: {row:?}") };
     let speaks = Some(versions(Version::V1, Version::V2));
     vec![Row::from(Node { speaks, ..(*node).clone() })]
+}
+
+/// An endpoint that may be taken back.
+pub(crate) fn provisional_rows() -> Vec<Row> {
+    let row = rows().swap_remove(2);
+    let Row::Endpoint(endpoint) = row else { unreachable!("an endpoint is the third: {row:?}") };
+    vec![Row::from(Endpoint { provisional: Some(u64::MAX), ..(*endpoint).clone() })]
 }
 
 /// The state after [`log`] and a raise.
@@ -483,7 +494,16 @@ pub(crate) fn check_entries(entries: &[Vec<u8>]) {
     assert_eq!(entries.len(), commands().len());
     for ((number, command), entry) in (1..).zip(commands()).zip(entries) {
         let found: Envelope = rmp_serde::from_slice(entry).unwrap();
-        assert_eq!(found, Envelope { request: request(number), asked: None, rules: 0, command });
+        assert_eq!(
+            found,
+            Envelope {
+                request: request(number),
+                asked: None,
+                rules: 0,
+                noted: Noted::default(),
+                command
+            }
+        );
     }
 }
 

@@ -30,7 +30,7 @@ mod view;
 
 pub use changes::{ChangeLog, REMEMBERED, RowKey};
 pub use command::{
-    Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
+    Applied, Command, Digest, Envelope, Mutation, Noted, Outcome, Placement, PortsWanted, RequestId,
 };
 pub use decision::Decision;
 pub use legs::Renumbering;

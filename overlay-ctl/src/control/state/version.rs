@@ -1,6 +1,6 @@
 //! The version of the state: what may be logged at it, who may register at it, and how it is raised.
 
-use super::{Command, Decision, Envelope, Mutation, Refusal, State, dedup::Dedup};
+use super::{Command, Decision, Envelope, Mutation, Noted, Refusal, State, dedup::Dedup};
 use crate::model::{Node, NodeId, Speaks, Version};
 use std::collections::BTreeMap;
 
@@ -21,8 +21,15 @@ impl State {
     /// the rules of the version that it leads to: a program that does not speak it says so, whatever it knows of commands.
     #[must_use]
     pub fn entry(&self, request: Mutation, command: Command) -> Envelope {
+        self.entry_noting(request, command, Noted::default())
+    }
+
+    /// As [`State::entry`], with what the leader adds. A cluster of version 1 has no place for that.
+    #[must_use]
+    pub fn entry_noting(&self, request: Mutation, command: Command, noted: Noted) -> Envelope {
         let rules = self.version.max(command.needs()).number();
-        Envelope { rules, ..Envelope::new(request, command) }
+        let noted = if self.version >= Version::V2 { noted } else { Noted::default() };
+        Envelope { rules, noted, ..Envelope::new(request, command) }
     }
 
     /// Fails if nodes that speak no more than the cluster's version could not read the command. Nothing like it is logged.

@@ -37,6 +37,12 @@ struct Heard {
     speaks_since: Instant,
     /// The node itself reported it, over a stream that is still open: this voter passes it on to the leader.
     first_hand: bool,
+    /// One of its endpoints is down and never was up: few nodes are asked which.
+    has_never_up: bool,
+}
+
+fn is_never_up(endpoint: &EndpointStatus) -> bool {
+    !endpoint.up && !endpoint.was_up
 }
 
 impl Heard {
@@ -101,7 +107,9 @@ impl StatusTable {
             let same =
                 before.filter(|before| before.is_fresh() && before.speaks() == said(&status));
             let speaks_since = same.map_or(at, |before| before.speaks_since);
-            rows.insert(status.node_id, Heard { status, at, speaks_since, first_hand });
+            let has_never_up = status.run != 0 && status.endpoints.iter().any(is_never_up);
+            let heard = Heard { status, at, speaks_since, first_hand, has_never_up };
+            rows.insert(heard.status.node_id, heard);
             news
         });
         if news {
@@ -130,6 +138,27 @@ impl StatusTable {
     #[must_use]
     pub fn programmed(&self, node: NodeId) -> Option<Revision> {
         self.fresh(node, |status| status.programmed_revision)
+    }
+
+    /// The run of the node's data plane; `None` if the node has not been heard of lately, or does not say.
+    #[must_use]
+    pub fn run(&self, node: NodeId) -> Option<u64> {
+        self.fresh(node, |status| status.run).filter(|run| *run != 0)
+    }
+
+    /// The endpoints that are down and never were up, as far as the present run of their node's data plane knows: the run,
+    /// and what the node says of the endpoint.
+    #[must_use]
+    pub fn never_up(&self) -> Vec<(NodeId, u64, EndpointStatus)> {
+        self.lock(|rows| {
+            let heard = rows.values().filter(|heard| heard.has_never_up && heard.is_fresh());
+            let never_up = heard.flat_map(|heard| {
+                let status = &heard.status;
+                let endpoints = status.endpoints.iter().filter(|endpoint| is_never_up(endpoint));
+                endpoints.map(|endpoint| (status.node_id, status.run, endpoint.clone()))
+            });
+            never_up.collect()
+        })
     }
 
     /// How long the disk of a voter takes to write to its log; `None` if it has not been heard of lately.
@@ -253,6 +282,7 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
     let endpoint = |(id, health): (&EndpointId, &EndpointHealth)| EndpointStatus {
         id: *id,
         up: health.down.is_none(),
+        was_up: health.was_up,
         reason: health.down.clone().unwrap_or_default(),
         host_interface: health.ifname.clone(),
         host_ifindex: health.ifindex,
@@ -271,6 +301,7 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         disk_writes: 0,
         disk_write_us: 0,
         lacks_data_plane: status.lacks_data_plane,
+        run: status.run,
     }
 }
 

@@ -5,6 +5,7 @@ mod format;
 mod legs;
 mod names;
 mod ports;
+mod provisional;
 mod random;
 mod requests;
 mod rows;

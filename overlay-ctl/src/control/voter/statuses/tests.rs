@@ -105,6 +105,7 @@ fn all_of_a_status_is_sent() {
     let leg = LegHealth { interface: "eth1".into(), ifname: "ovg7".into(), ifindex: 8, mtu: 1500 };
     let up = EndpointHealth {
         down: None,
+        was_up: true,
         ifname: "ov7".into(),
         ifindex: 7,
         mtu: 1450,
@@ -113,6 +114,7 @@ fn all_of_a_status_is_sent() {
     };
     let down = EndpointHealth { down: Some("no namespace".into()), ..Default::default() };
     let status = LocalStatus {
+        run: 77,
         programmed: 20,
         endpoints: [(11, up), (12, down)].into(),
         ..LocalStatus::default()
@@ -126,6 +128,7 @@ fn all_of_a_status_is_sent() {
     let up = EndpointStatus {
         id: 11,
         up: true,
+        was_up: true,
         reason: String::new(),
         host_interface: "ov7".into(),
         host_ifindex: 7,
@@ -144,6 +147,7 @@ fn all_of_a_status_is_sent() {
         disk_writes: 0,
         disk_write_us: 0,
         lacks_data_plane: false,
+        run: 77,
     };
     assert_eq!(to_wire(2, 9, &status), sent);
     let disk = DiskTimes { writes: 4, average: Duration::from_micros(1_500) };
