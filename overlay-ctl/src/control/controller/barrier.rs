@@ -39,9 +39,23 @@ impl Fresh {
         request: Mutation,
         command: &Command,
     ) -> Result<DryRun, Refusal> {
+        self.dry_run_noting(voter, request, command, Noted::default())
+    }
+
+    /// As [`Fresh::dry_run`], with what the leader adds.
+    pub(super) fn dry_run_noting(
+        &self,
+        voter: &VoterParts,
+        request: Mutation,
+        command: &Command,
+        noted: Noted,
+    ) -> Result<DryRun, Refusal> {
         self.read(voter, |state| match state.recall(&request.id, Some(request.asked), command) {
             Some(outcome) => outcome.map(DryRun::Done),
-            None => state.decide(state.revision() + 1, command.clone()).map(DryRun::New),
+            None => {
+                let next = state.revision() + 1;
+                state.decide_noting(next, command.clone(), noted).map(DryRun::New)
+            }
         })
     }
 
@@ -65,7 +79,7 @@ impl Fresh {
         mut command: Command,
         noted: Noted,
     ) -> Result<Applied, Attempt> {
-        match self.dry_run(voter, request, &command)? {
+        match self.dry_run_noting(voter, request, &command, noted)? {
             DryRun::Done(applied) => return Ok(applied),
             DryRun::New(decision) => decision.bind(&mut command),
         }

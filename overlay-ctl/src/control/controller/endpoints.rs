@@ -1,9 +1,9 @@
 //! Requests about endpoints: create, list, inspect and remove.
 
 use super::{
-    Removed,
     barrier::{DryRun, Fresh},
     error::{Attempt, ControllerError, Effect},
+    forgotten::{self, FORGET_DEADLINE},
     info::EndpointInfo,
     lists::{Rows, TURN},
     program::{Made, PROGRAM_DEADLINE, is_there, wait_for_kernels, wait_until_up, while_leading},
@@ -19,7 +19,7 @@ use crate::{
     },
     model::{
         Endpoint, EndpointId, EndpointName, Invalid, NetworkId, NetworkName, NodeId, NodeName,
-        Permissions,
+        Permissions, Revision,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ impl Verb for CreateEndpoint {
     const NAME: &str = "CreateEndpoint";
     type Answer = EndpointCreated;
     const CHANGES: bool = true;
-    const WAITS: Duration = PROGRAM_DEADLINE;
+    const WAITS: Duration = PROGRAM_DEADLINE.saturating_add(FORGET_DEADLINE);
 
     fn check(&self) -> Result<(), Invalid> {
         Self::check(self)
@@ -84,15 +84,18 @@ impl CreateEndpoint {
     async fn create(self, leader: Leader) -> Result<EndpointCreated, Attempt> {
         let Leader { voter, check, .. } = leader;
         let Self { request, name, network, placement, permissions, aliases, ports, wait } = self;
+        let of = network.clone();
         let mut command =
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports };
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
-        if let DryRun::New(_) = fresh.dry_run(&voter, request, &command)? {
+        let mut noted = Noted::default();
+        let decided =
+            forgotten::dry_run(&voter, &fresh, request, &command, &of, &mut noted).await?;
+        if let DryRun::New(_) = decided {
             check.ask(&voter, &fresh, &mut command).await?;
         }
-        let noted =
-            Noted { provisional: if wait { run_of(&voter, &fresh, &command) } else { None } };
+        noted.provisional = if wait { run_of(&voter, &fresh, &command) } else { None };
         let endpoint = match fresh.execute_noting(&voter, request, command, noted).await? {
             Applied::Endpoint(endpoint) => endpoint,
             other => unreachable!("an endpoint's creation answers an endpoint, not {other:?}"),
@@ -195,7 +198,8 @@ async fn take_back(
     }
 }
 
-fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<NodeName> {
+/// The names of these nodes.
+pub(super) fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<NodeName> {
     let named = nodes.iter().filter_map(|id| state.node(*id));
     named.map(|node| node.name.clone()).collect()
 }
@@ -300,37 +304,51 @@ pub struct RemoveEndpoint {
     pub wait: bool,
 }
 
+/// A removed endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRemoved {
+    /// The revision since which it is gone.
+    pub revision: Revision,
+    /// The nodes of its network that have not forgotten it yet, or are down. Its name and address are not given out again
+    /// before those that are not down have.
+    #[serde(default)]
+    pub lagging: Vec<NodeName>,
+}
+
 impl Verb for RemoveEndpoint {
     const NAME: &str = "RemoveEndpoint";
-    type Answer = Removed;
+    type Answer = EndpointRemoved;
     const CHANGES: bool = true;
     const WAITS: Duration = PROGRAM_DEADLINE;
 
-    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Removed, Attempt> {
+    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<EndpointRemoved, Attempt> {
         let Self { request, name, network, only, wait } = self;
         let command = Command::RemoveEndpoint { name: name.clone(), network, only };
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
+        let mut noted = Noted::default();
         // Before it is gone: the nodes that have to forget it.
         let peers = match fresh.dry_run(&voter, request, &command)? {
             DryRun::New(Decision::RemoveEndpoint(endpoint)) => {
+                forgotten::note(&voter, &fresh, endpoint.network, &mut noted);
                 fresh.read(&voter, |state| state.nodes_of(endpoint.network))
             }
             _ => BTreeSet::new(),
         };
-        let revision = match fresh.execute(&voter, request, command).await? {
+        let revision = match fresh.execute_noting(&voter, request, command, noted).await? {
             Applied::Removed(revision) => revision,
             other => unreachable!("a removal answers a removal, not {other:?}"),
         };
         tracing::info!(endpoint = %name, "endpoint removed");
-        if wait {
-            let mut alive = peers;
-            alive.retain(|node| !voter.table.is_down(*node));
-            let late = voter.table.wait_programmed(alive, revision, PROGRAM_DEADLINE).await;
-            if !late.is_empty() {
-                tracing::warn!(endpoint = %name, nodes = ?late, "nodes have not forgotten it yet");
-            }
+        if !wait {
+            return Ok(EndpointRemoved { revision, lagging: Vec::new() });
         }
-        Ok(Removed { revision })
+        // It ends early where all that are late are down.
+        let late = voter.table.wait_programmed(peers, revision, PROGRAM_DEADLINE).await;
+        let lagging = fresh.read(&voter, |state| names(state, &late));
+        if !lagging.is_empty() {
+            tracing::warn!(endpoint = %name, nodes = ?lagging, "nodes have not forgotten it yet");
+        }
+        Ok(EndpointRemoved { revision, lagging })
     }
 }

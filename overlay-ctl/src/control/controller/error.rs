@@ -60,6 +60,14 @@ pub enum ControllerError {
         /// The endpoint was removed again. Otherwise it may still be there, shown as down.
         taken_back: bool,
     },
+    /// A name or an address that is asked for is held back until nodes have forgotten its former owner.
+    #[error("{refusal} (not yet: {})", list(.nodes))]
+    HeldBack {
+        /// What is held back.
+        refusal: Refusal,
+        /// The nodes that are late.
+        nodes: Vec<NodeName>,
+    },
     /// The consensus group refuses to change its members.
     #[error("{why}")]
     Members {
@@ -159,6 +167,11 @@ pub enum ControllerError {
     },
 }
 
+/// The names in one line.
+fn list(nodes: &[NodeName]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// What became of an endpoint that its node could not make.
 fn now(taken_back: bool) -> &'static str {
     if taken_back {
@@ -174,6 +187,7 @@ impl ControllerError {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Refused(_)
+            | Self::HeldBack { .. }
             | Self::ListsBusy
             | Self::ListTooLong { .. }
             | Self::NoVoter { .. }

@@ -10,6 +10,7 @@ mod barrier;
 mod check;
 mod endpoints;
 mod error;
+mod forgotten;
 mod forward;
 #[cfg(test)]
 pub(crate) mod golden;
@@ -26,7 +27,8 @@ mod valid;
 mod verb;
 
 pub use endpoints::{
-    CreateEndpoint, EndpointCreated, InspectEndpoint, ListEndpoints, RemoveEndpoint,
+    CreateEndpoint, EndpointCreated, EndpointRemoved, InspectEndpoint, ListEndpoints,
+    RemoveEndpoint,
 };
 pub use error::{ControllerError, Effect};
 pub use info::{
@@ -209,7 +211,7 @@ impl Controller {
     pub async fn remove_endpoint(
         &self,
         request: RemoveEndpoint,
-    ) -> Result<Removed, ControllerError> {
+    ) -> Result<EndpointRemoved, ControllerError> {
         self.at_leader(request, LEADER_DEADLINE).await
     }
 

@@ -1,6 +1,7 @@
 //! A voter that leads, and an agent that forwards to it.
 
 mod dead_nodes;
+mod forgotten;
 mod joins;
 mod leader_change;
 mod places;

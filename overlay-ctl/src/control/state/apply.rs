@@ -7,12 +7,13 @@ use super::{
     decision::check_id,
     dedup::{Did, Kind, Used},
     endpoints::NewEndpoint,
+    withdrawn,
 };
 use crate::{
     control::ipam,
     model::{
         EndpointId, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
-        Revision, Speaks, Vni,
+        Revision, Speaks, Version, Vni,
     },
 };
 use std::collections::BTreeSet;
@@ -32,9 +33,13 @@ impl State {
         if let Some(outcome) = self.recall(&request, asked, &command) {
             return outcome;
         }
-        let outcome = self
-            .decide_by(rules, noted, revision, command.clone())
-            .map(|decision| self.commit(revision, decision));
+        let decided = self.decide_by(rules, noted, revision, command.clone());
+        let outcome = decided.map(|decision| {
+            if let (Some(network), Some(confirmed)) = (decision.network(), noted.confirmed) {
+                self.withdrawn.release(network, confirmed);
+            }
+            self.commit(revision, decision)
+        });
         self.dedup.insert(request, asked, &command, &outcome);
         outcome
     }
@@ -106,7 +111,20 @@ impl State {
     /// # Errors
     /// The refusal that `apply` would answer.
     pub fn decide(&self, revision: Revision, command: Command) -> Result<Decision, Refusal> {
-        self.decide_by(self.version.number(), Noted::default(), revision, command)
+        self.decide_noting(revision, command, Noted::default())
+    }
+
+    /// As [`State::decide`], with what the leader would add.
+    ///
+    /// # Errors
+    /// The refusal that `apply` would answer.
+    pub fn decide_noting(
+        &self,
+        revision: Revision,
+        command: Command,
+        noted: Noted,
+    ) -> Result<Decision, Refusal> {
+        self.decide_by(self.version.number(), self.noted(noted), revision, command)
     }
 
     fn decide_by(
@@ -294,6 +312,7 @@ impl State {
                 self.network_names.remove(&network.name);
                 self.addresses.remove(&network.id);
                 self.last_address.remove(&network.id);
+                self.withdrawn.release(network.id, Revision::MAX);
                 self.changes.push(revision, RowKey::Network(network.id));
                 Applied::Removed(revision)
             }
@@ -354,6 +373,9 @@ impl State {
     fn remove_row(&mut self, revision: Revision, id: EndpointId) {
         if let Some(endpoint) = self.endpoints.get(&id).cloned() {
             self.forget_endpoint(&endpoint);
+            if self.version >= Version::V2 {
+                self.withdrawn.insert(withdrawn::Row::new(revision, &endpoint));
+            }
             self.changes.push(revision, RowKey::Endpoint(endpoint.network, id));
         }
     }

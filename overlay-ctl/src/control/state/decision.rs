@@ -1,7 +1,7 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, EndpointId, LegId, Network, Node, Version};
+use crate::model::{Endpoint, EndpointId, LegId, Network, NetworkId, Node, Version};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +54,16 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// The network of the endpoint that is created or removed.
+    pub(super) fn network(&self) -> Option<NetworkId> {
+        match self {
+            Self::PutEndpoint { endpoint, .. } | Self::RemoveEndpoint(endpoint) => {
+                Some(endpoint.network)
+            }
+            _ => None,
+        }
+    }
+
     /// Puts the id of the row that would be removed into the command. The log entry then removes that row or
     /// nothing. It never removes a later row of the same name, which may exist when the entry is applied, or
     /// when it is applied a second time.

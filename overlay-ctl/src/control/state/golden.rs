@@ -240,6 +240,17 @@ pub(crate) fn outcomes_of_version_2() -> Vec<Outcome> {
         Err(Refusal::NeedsVersion { needs: Version::V2, has: Version::V1 }),
         Err(Refusal::VersionNotSpoken { speaks: Speaks::UNSAID, cluster: Version::V2 }),
         Err(Refusal::CannotRaise { to: Version::V2, why }),
+        Err(Refusal::NotForgotten {
+            what: "address 172.16.16.130".to_owned(),
+            network: network_name(),
+            revision: 300,
+        }),
+        Err(Refusal::AddressesHeldBack {
+            range: "172.16.16.128/25".to_owned(),
+            network: network_name(),
+            count: 2,
+            revision: 300,
+        }),
     ]
 }
 
@@ -328,6 +339,8 @@ fn refusals() -> Vec<Refusal> {
             | Refusal::NeedsVersion { .. }
             | Refusal::VersionNotSpoken { .. }
             | Refusal::CannotRaise { .. }
+            | Refusal::NotForgotten { .. }
+            | Refusal::AddressesHeldBack { .. }
             // In [`later_outcomes`].
             | Refusal::Replaced { .. }
             | Refusal::RequestIdUsed { .. }
@@ -409,7 +422,10 @@ pub(crate) fn entries_of_version_2() -> Vec<Vec<u8>> {
     let entry = |(number, command): (u8, Command)| {
         let request = Mutation::new(request(number), &command);
         let provisional = matches!(command, Command::CreateEndpoint { .. }).then_some(u64::MAX);
-        state.entry_noting(request, command, Noted { provisional }).encode().unwrap()
+        state
+            .entry_noting(request, command, Noted { provisional, confirmed: provisional })
+            .encode()
+            .unwrap()
     };
     commands.map(entry).collect()
 }

@@ -3,6 +3,7 @@
 use super::{
     ChangeLog, Outcome, RequestId, State,
     dedup::{Compact, Dedup, Lists, Named},
+    withdrawn::Row,
 };
 use crate::model::{
     Endpoint, LegId, Network, NetworkId, Node, NodeId, Revision, SPEAKS, Version, Vni,
@@ -12,7 +13,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 /// Newest format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
 /// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`. 4 has legs with ids. 5 has the
-/// cluster's version, and `recent` in the place of `requests`.
+/// cluster's version, `withdrawn`, and `recent` in the place of `requests`.
 const FORMAT: u32 = 5;
 
 /// The format in which the state of a cluster at `version` is written: no newer one than each of its nodes reads.
@@ -52,6 +53,8 @@ struct Snapshot {
     requests: Option<Lists>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recent: Option<Compact>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    withdrawn: Vec<Arc<Row>>,
 }
 
 /// A snapshot that can't be read.
@@ -84,6 +87,7 @@ impl State {
             last_leg,
             last_leg_id,
             dedup,
+            withdrawn,
             ..
         } = self;
         let (requests, recent) = match dedup {
@@ -105,6 +109,7 @@ impl State {
             dedup: Vec::new(),
             requests,
             recent,
+            withdrawn: withdrawn.rows().cloned().collect(),
         };
         rmp_serde::to_vec_named(&snapshot)
             .unwrap_or_else(|error| unreachable!("the types here all encode: {error}"))
@@ -141,6 +146,9 @@ impl State {
             changes: ChangeLog::starting_after(snapshot.revision),
             ..Self::default()
         };
+        for row in snapshot.withdrawn {
+            state.withdrawn.insert(row);
+        }
         for network in snapshot.networks {
             state.insert_network(network);
         }

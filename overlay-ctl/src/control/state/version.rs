@@ -28,8 +28,12 @@ impl State {
     #[must_use]
     pub fn entry_noting(&self, request: Mutation, command: Command, noted: Noted) -> Envelope {
         let rules = self.version.max(command.needs()).number();
-        let noted = if self.version >= Version::V2 { noted } else { Noted::default() };
-        Envelope { rules, noted, ..Envelope::new(request, command) }
+        Envelope { rules, noted: self.noted(noted), ..Envelope::new(request, command) }
+    }
+
+    /// What may be noted at the cluster's version.
+    pub(super) fn noted(&self, noted: Noted) -> Noted {
+        if self.version >= Version::V2 { noted } else { Noted::default() }
     }
 
     /// Fails if nodes that speak no more than the cluster's version could not read the command. Nothing like it is logged.

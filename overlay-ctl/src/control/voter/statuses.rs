@@ -140,6 +140,15 @@ impl StatusTable {
         self.fresh(node, |status| status.programmed_revision)
     }
 
+    /// The revision that each of these nodes has programmed, as far as they [program](Self::programs_nothing) anything; 0 where
+    /// one has not been heard of yet.
+    #[must_use]
+    pub fn confirmed(&self, nodes: &BTreeSet<NodeId>) -> Revision {
+        let programming = nodes.iter().filter(|node| !self.programs_nothing(**node));
+        let programmed = programming.map(|node| self.programmed(*node).unwrap_or(0));
+        programmed.min().unwrap_or(Revision::MAX)
+    }
+
     /// The run of the node's data plane; `None` if the node has not been heard of lately, or does not say.
     #[must_use]
     pub fn run(&self, node: NodeId) -> Option<u64> {

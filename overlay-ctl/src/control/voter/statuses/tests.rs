@@ -172,3 +172,19 @@ async fn whether_a_node_is_down_is_known_when_it_was_heard_or_had_the_time() {
     let reported = Instant::now();
     assert_eq!(asked.await.unwrap(), (false, reported), "as soon as it reports");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_is_what_every_node_that_programs_anything_has() {
+    let table = StatusTable::default();
+    table.record(status(1, 1, 10));
+    table.record(status(2, 1, 12));
+    let without = NodeStatus { lacks_data_plane: true, ..status(3, 1, 0) };
+    table.record(without);
+    assert_eq!(table.confirmed(&[1, 2, 3].into()), 10);
+    assert_eq!(table.confirmed(&[2, 3].into()), 12);
+    assert_eq!(table.confirmed(&[1, 4].into()), 0, "4 had no time to report");
+    advance(NODE_DOWN_AFTER).await;
+    table.record(status(1, 1, 11));
+    assert_eq!(table.confirmed(&[1, 2, 4].into()), 11, "the others are down");
+    assert_eq!(table.confirmed(&[2, 4].into()), Revision::MAX);
+}

@@ -47,7 +47,7 @@ fn log() -> [(Command, Option<u64>); 4] {
 
 fn entry(state: &State, command: Command, provisional: Option<u64>) -> Envelope {
     let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-    state.entry_noting(request, command, Noted { provisional })
+    state.entry_noting(request, command, Noted { provisional, ..Noted::default() })
 }
 
 fn apply(state: &mut State, command: Command, provisional: Option<u64>) -> Revision {
