@@ -103,6 +103,9 @@ golden! {
     row_of_a_node_that_says_what_it_speaks: "rows.4.msgpack",
         || msgpack(&state::rows_of_version_2()),
         |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows_of_version_2());
+    row_of_an_endpoint_that_may_be_taken_back: "rows.5.msgpack",
+        || msgpack(&state::provisional_rows()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::provisional_rows());
     snapshot_with_rows_as_outcomes: "snapshot.2.msgpack",
         by_an_older_version, state::check_former_snapshot;
     snapshot_of_the_state: "snapshot.3.msgpack",

@@ -172,9 +172,34 @@ pub struct Endpoint {
     /// leg to the outside.
     #[serde(default, rename = "gateway")]
     pub leg: Option<Leg>,
+    /// The run of its node's data plane in which it was created. As long as that run says that the endpoint is down and never
+    /// was up, whoever leads takes it back: its caller is told that it was made only if it was up, or this is cleared. `None` =
+    /// it stays, up or down. Only from version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisional: Option<u64>,
 }
 
 impl Endpoint {
+    /// The oldest version of the cluster whose rows may hold what this one holds.
+    #[must_use]
+    pub fn needs(&self) -> Version {
+        let Self {
+            id: _,
+            name: _,
+            network: _,
+            location: _,
+            addresses: _,
+            mac: _,
+            permissions: _,
+            aliases: _,
+            exposed: _,
+            published: _,
+            leg: _,
+            provisional,
+        } = self;
+        if provisional.is_some() { Version::V2 } else { Version::V1 }
+    }
+
     /// The node it is on; `None` if it is behind an external VTEP.
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {

@@ -25,7 +25,10 @@ use crate::{
         consensus::{Consensus, FatalError, LogStore, PeerQueues},
         controller::Controller,
         peers::{Admission, Directory, Newer, carry_raft_messages},
-        voter::{VoterParts, follow_the_rows, raise_the_version, watch_the_disk, watch_the_nodes},
+        voter::{
+            VoterParts, follow_the_rows, raise_the_version, take_endpoints_back, watch_the_disk,
+            watch_the_nodes,
+        },
         watch,
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},
@@ -252,6 +255,7 @@ fn start_voter_tasks(
     tasks.spawn("follow the rows", follow_the_rows(parts.clone()));
     tasks.spawn("watch the disk", watch_the_disk(parts.clone()));
     tasks.spawn("watch the nodes", watch_the_nodes(parts.clone()));
+    tasks.spawn("take endpoints back", take_endpoints_back(parts.clone()));
     let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
     tasks.spawn("prove a quorum", async move { quorum.prove(consensus).await });
 }

@@ -132,7 +132,7 @@ fn one_id_removes_one_thing() {
         };
         let removed = api.endpoints.remove(remove("a", NETWORK)).await.unwrap().into_inner();
         // The message names the id in hexadecimal, and the request that used it.
-        let words = &["request_id 07070707", "the removal of endpoint a"];
+        let words = &["request_id 07070707", "the removal of an endpoint"];
         for other in [remove("b", NETWORK), remove("a", "lonely"), remove("a", "")] {
             assert_refused(api.endpoints.remove(other).await, Code::InvalidArgument, words);
         }

@@ -8,6 +8,7 @@ mod attack;
 mod bad_input;
 mod bridging;
 mod cuts;
+mod dead_nodes;
 mod degraded;
 mod ethernet;
 mod fencing;

@@ -63,3 +63,28 @@ fn a_create_names_the_node_that_stands_still() {
         eventually("its endpoint reaches the new one", CATCH_UP, || own.netns.reaches(made))
     });
 }
+
+/// What the endpoint had is free as soon as the nodes that live have forgotten it: the paused one counts as down by then.
+#[test]
+fn a_removal_names_the_node_that_stands_still() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let leads = leader(&cluster)?;
+        let still = other_voters(&cluster, &leads)[0];
+        let endpoints = [&cluster.web1, &cluster.web2, &cluster.web2_2];
+        let of = |host: &overlay_lab::Host| {
+            endpoints.into_iter().find(|endpoint| endpoint.host.name == host.name)
+        };
+        let (own, gone) = (of(still).context("its")?, of(&leads).context("the leader's")?);
+        still.pause()?;
+        let removed = leads.overlay_json(&["endpoint", "rm", &gone.name])?;
+        let row = rows(&removed).first().context("a row")?;
+        ensure!(row["lagging_nodes"] == serde_json::json!([still.name]), "{removed}");
+        let (netns, ip) = (lab.container("heir")?, gone.address.to_string());
+        let create = ["endpoint", "create", &gone.name, "--network", NETWORK, "--ip", &ip];
+        leads.overlay_json(&[&create[..], &["--netns", netns.name()]].concat())?;
+        still.go_on()?;
+        follows(still, &leads, CATCH_UP)?;
+        eventually("its endpoint reaches the heir", CATCH_UP, || own.netns.reaches(gone.address))
+    });
+}

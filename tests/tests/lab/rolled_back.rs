@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use overlay_lab::{eventually, rows, text};
 
-use crate::support::{NETWORK, NODES, address, attach, cluster, leader, refused_with, scenario};
+use crate::support::{
+    ELECTION, NETWORK, NODES, address, another_leads, attach, cluster, leader, refused_with,
+    scenario,
+};
 
 /// The message that the leader logs when the command is in the log.
 const LOGGED: &str = "endpoint created";
@@ -54,5 +57,45 @@ fn an_endpoint_that_its_node_could_not_make_is_taken_back() {
         cluster.web1.netns.reaches(web4)?;
         let near = attach(lab, h4, "near", &[])?;
         near.netns.reaches(web4)
+    });
+}
+
+/// As above, but the leader is killed before it has heard from the node. Nobody repeats the request.
+#[test]
+fn an_endpoint_whose_leader_died_is_taken_back_by_the_next() {
+    scenario(NODES, |lab| {
+        let cluster = cluster(lab)?;
+        let h4 = &cluster.hosts[3];
+        let leads = leader(&cluster)?;
+        let netns = lab.container("web4")?;
+        let said = || leads.log().matches(LOGGED).count();
+        let before = said();
+        let held_back = lab.lose_to(h4, "tcp sport 7400")?;
+        let create = ["endpoint", "create", "web4", "--network", NETWORK, "--netns", netns.name()];
+        let words = [&create[..], &["--node", "h4"]].concat();
+        std::thread::scope(|scope| {
+            let creating = scope.spawn(|| leads.overlay_fails(&words));
+            eventually("it is in the log", Duration::from_secs(3), || {
+                if said() > before { Ok(()) } else { bail!("{}", leads.log()) }
+            })?;
+            netns.ip(&["link", "add", "eth0", "type", "bridge"])?;
+            leads.kill9()?;
+            let failed = creating.join().map_err(|_| anyhow::anyhow!("the caller panicked"))??;
+            // Whatever it says, it is not that the endpoint could not be made, as if nothing were left of it.
+            ensure!(!failed.stderr.contains("could not make"), "{}", failed.stderr);
+            held_back.heal()
+        })?;
+        another_leads(h4, &leads)?;
+        eventually("the next leader takes it back", ELECTION * 2, || {
+            let listed = h4.overlay_json(&["endpoint", "ls"])?;
+            ensure!(rows(&listed).iter().all(|row| text(row, "name") != "web4"), "{listed}");
+            Ok(())
+        })?;
+        // The others, of which some may be down with their node, stay.
+        let listed = h4.overlay_json(&["endpoint", "ls"])?;
+        ensure!(rows(&listed).len() == 3, "{listed}");
+        netns.ip(&["link", "del", "eth0"])?;
+        h4.overlay(&words)?;
+        Ok(())
     });
 }

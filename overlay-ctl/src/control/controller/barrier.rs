@@ -2,7 +2,7 @@
 
 use super::error::{Attempt, ControllerError};
 use crate::control::{
-    state::{Applied, Command, Decision, Mutation, Refusal, State},
+    state::{Applied, Command, Decision, Mutation, Noted, Refusal, State},
     voter::VoterParts,
 };
 
@@ -39,9 +39,23 @@ impl Fresh {
         request: Mutation,
         command: &Command,
     ) -> Result<DryRun, Refusal> {
+        self.dry_run_noting(voter, request, command, Noted::default())
+    }
+
+    /// As [`Fresh::dry_run`], with what the leader adds.
+    pub(super) fn dry_run_noting(
+        &self,
+        voter: &VoterParts,
+        request: Mutation,
+        command: &Command,
+        noted: Noted,
+    ) -> Result<DryRun, Refusal> {
         self.read(voter, |state| match state.recall(&request.id, Some(request.asked), command) {
             Some(outcome) => outcome.map(DryRun::Done),
-            None => state.decide(state.revision() + 1, command.clone()).map(DryRun::New),
+            None => {
+                let next = state.revision() + 1;
+                state.decide_noting(next, command.clone(), noted).map(DryRun::New)
+            }
         })
     }
 
@@ -52,13 +66,25 @@ impl Fresh {
         &self,
         voter: &VoterParts,
         request: Mutation,
-        mut command: Command,
+        command: Command,
     ) -> Result<Applied, Attempt> {
-        match self.dry_run(voter, request, &command)? {
+        self.execute_noting(voter, request, command, Noted::default()).await
+    }
+
+    /// As [`Fresh::execute`], with what the leader adds.
+    pub(super) async fn execute_noting(
+        &self,
+        voter: &VoterParts,
+        request: Mutation,
+        mut command: Command,
+        noted: Noted,
+    ) -> Result<Applied, Attempt> {
+        match self.dry_run_noting(voter, request, &command, noted)? {
             DryRun::Done(applied) => return Ok(applied),
             DryRun::New(decision) => decision.bind(&mut command),
         }
-        let entry = self.read(voter, |state| state.entry(request, command)).encode();
+        let entry = self.read(voter, |state| state.entry_noting(request, command, noted));
+        let entry = entry.encode();
         let entry = entry.map_err(ControllerError::defect)?;
         let proposed = voter.consensus.propose(entry).await;
         let (_, outcome) = proposed.map_err(|error| Attempt::of_write(voter, error))?;

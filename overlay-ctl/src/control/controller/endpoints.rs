@@ -1,24 +1,25 @@
 //! Requests about endpoints: create, list, inspect and remove.
 
 use super::{
-    Removed,
     barrier::{DryRun, Fresh},
     error::{Attempt, ControllerError, Effect},
+    forgotten::{self, FORGET_DEADLINE},
     info::EndpointInfo,
     lists::{Rows, TURN},
-    program::{PROGRAM_DEADLINE, is_there, wait_for_kernels, wait_until_up, while_leading},
+    program::{Made, PROGRAM_DEADLINE, is_there, wait_for_kernels, wait_until_up, while_leading},
     verb::{Leader, Verb},
 };
 use crate::{
     control::{
         state::{
-            Applied, Command, Decision, Mutation, Placement, PortsWanted, Refusal, RequestId, State,
+            Applied, Command, Decision, Mutation, Noted, Placement, PortsWanted, Refusal,
+            RequestId, State,
         },
         voter::VoterParts,
     },
     model::{
         Endpoint, EndpointId, EndpointName, Invalid, NetworkId, NetworkName, NodeId, NodeName,
-        Permissions,
+        Permissions, Revision,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ impl Verb for CreateEndpoint {
     const NAME: &str = "CreateEndpoint";
     type Answer = EndpointCreated;
     const CHANGES: bool = true;
-    const WAITS: Duration = PROGRAM_DEADLINE;
+    const WAITS: Duration = PROGRAM_DEADLINE.saturating_add(FORGET_DEADLINE);
 
     fn check(&self) -> Result<(), Invalid> {
         Self::check(self)
@@ -83,20 +84,30 @@ impl CreateEndpoint {
     async fn create(self, leader: Leader) -> Result<EndpointCreated, Attempt> {
         let Leader { voter, check, .. } = leader;
         let Self { request, name, network, placement, permissions, aliases, ports, wait } = self;
+        let of = network.clone();
         let mut command =
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports };
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
-        if let DryRun::New(_) = fresh.dry_run(&voter, request, &command)? {
+        let mut noted = Noted::default();
+        let decided =
+            forgotten::dry_run(&voter, &fresh, request, &command, &of, &mut noted).await?;
+        if let DryRun::New(_) = decided {
             check.ask(&voter, &fresh, &mut command).await?;
         }
-        let endpoint = match fresh.execute(&voter, request, command).await? {
+        noted.provisional = if wait { run_of(&voter, &fresh, &command) } else { None };
+        let endpoint = match fresh.execute_noting(&voter, request, command, noted).await? {
             Applied::Endpoint(endpoint) => endpoint,
             other => unreachable!("an endpoint's creation answers an endpoint, not {other:?}"),
         };
         tracing::info!(endpoint = %endpoint.name, id = endpoint.id, address = %endpoint.addresses, "endpoint created");
-        let lagging =
-            if wait { wait_for(&voter, &fresh, &endpoint).await? } else { BTreeSet::new() };
+        let lagging = if wait {
+            wait_for(&voter, &fresh, &endpoint).await?
+        } else {
+            // Of a request that waited when it was sent first.
+            keep(&voter, &fresh, &endpoint).await?;
+            BTreeSet::new()
+        };
         Ok(fresh.read(&voter, |state| EndpointCreated {
             endpoint: EndpointInfo::new(state, &voter.table, &endpoint),
             lagging: names(state, &lagging),
@@ -111,42 +122,84 @@ async fn wait_for(
     endpoint: &Endpoint,
 ) -> Result<BTreeSet<NodeId>, Attempt> {
     let deadline = Instant::now() + PROGRAM_DEADLINE;
-    if let Some(node) = endpoint.node()
-        && let Some(reason) =
-            while_leading(voter, wait_until_up(voter, node, endpoint, deadline)).await?
-    {
-        let name = fresh.read(voter, |state| state.node(node).map(|node| node.name.clone()));
-        let taken_back = take_back(voter, fresh, endpoint).await;
-        return Err(Attempt::Failed(match name {
-            Some(node) => ControllerError::NotMade { node, reason, taken_back },
-            // A node goes after its endpoints.
-            None => Refusal::Gone { what: format!("endpoint {}", endpoint.name) }.into(),
-        }));
+    if let Some(node) = endpoint.node() {
+        match while_leading(voter, wait_until_up(voter, node, endpoint, deadline)).await? {
+            Made::Down(reason) => {
+                let name = |state: &State| state.node(node).map(|node| node.name.clone());
+                let name = fresh.read(voter, name);
+                let taken_back = take_back(voter, fresh, endpoint).await?;
+                return Err(Attempt::Failed(match name {
+                    Some(node) => ControllerError::NotMade { node, reason, taken_back },
+                    // Its endpoints went with it.
+                    None => gone(endpoint).into(),
+                }));
+            }
+            Made::Unknown => keep(voter, fresh, endpoint).await?,
+            Made::Up | Made::Gone => {}
+        }
     }
     let wait = wait_for_kernels(voter, endpoint, endpoint.id, deadline);
     let lagging = while_leading(voter, wait).await?;
     if is_there(voter, endpoint) {
         return Ok(lagging);
     }
-    Err(Refusal::Gone { what: format!("endpoint {}", endpoint.name) }.into())
+    Err(gone(endpoint).into())
 }
 
-/// Removes an endpoint that its node could not make. Answers whether it is gone.
-async fn take_back(voter: &VoterParts, fresh: &Fresh, endpoint: &Endpoint) -> bool {
+fn gone(endpoint: &Endpoint) -> Refusal {
+    Refusal::Gone { what: format!("endpoint {}", endpoint.name) }
+}
+
+/// The run of the data plane that is to make the new endpoint; `None` where no node says it, or no node is to make it.
+fn run_of(voter: &VoterParts, fresh: &Fresh, command: &Command) -> Option<u64> {
+    let Command::CreateEndpoint { placement: Placement::Node { node, .. }, .. } = command else {
+        return None;
+    };
+    let id = fresh.read(voter, |state| state.node_named(node).map(|node| node.id));
+    voter.table.run(id.ok()?)
+}
+
+/// Makes an endpoint stay whatever its node says of it later, because the caller is told that it was made.
+async fn keep(voter: &VoterParts, fresh: &Fresh, endpoint: &Endpoint) -> Result<(), Attempt> {
+    if endpoint.provisional.is_none() {
+        return Ok(());
+    }
+    let command = Command::KeepEndpoint { id: endpoint.id };
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+    match fresh.execute(voter, request, command).await {
+        Ok(_) => Ok(()),
+        Err(Attempt::Failed(ControllerError::Refused(Refusal::Gone { .. }))) => {
+            Err(gone(endpoint).into())
+        }
+        Err(failed) => Err(failed.of_an_effect()),
+    }
+}
+
+/// Removes an endpoint that its node could not make. Answers whether it is gone. Where that can't be told, the attempt fails:
+/// the next one finds the endpoint, and removes it, and whoever leads does if there is none.
+async fn take_back(
+    voter: &VoterParts,
+    fresh: &Fresh,
+    endpoint: &Endpoint,
+) -> Result<bool, Attempt> {
     let network = fresh
         .read(voter, |state| state.network(endpoint.network).map(|network| network.name.clone()));
     let command =
         Command::RemoveEndpoint { name: endpoint.name.clone(), network, only: Some(endpoint.id) };
     let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-    let is_gone = fresh.execute(voter, request, command).await.is_ok();
-    if !is_gone {
-        // The endpoint stays, shown as down with its reason; `endpoint rm` removes it.
-        tracing::error!(endpoint = %endpoint.name, id = endpoint.id, "could not take the endpoint back");
+    match fresh.execute(voter, request, command).await {
+        Ok(_) => Ok(true),
+        // Somebody else may have removed it.
+        Err(Attempt::Failed(ControllerError::Refused(_))) => Ok(!is_there(voter, endpoint)),
+        Err(failed) => {
+            tracing::warn!(endpoint = %endpoint.name, id = endpoint.id, "the endpoint is not taken back yet");
+            Err(failed.of_an_effect())
+        }
     }
-    is_gone
 }
 
-fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<NodeName> {
+/// The names of these nodes.
+pub(super) fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<NodeName> {
     let named = nodes.iter().filter_map(|id| state.node(*id));
     named.map(|node| node.name.clone()).collect()
 }
@@ -251,37 +304,51 @@ pub struct RemoveEndpoint {
     pub wait: bool,
 }
 
+/// A removed endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRemoved {
+    /// The revision since which it is gone.
+    pub revision: Revision,
+    /// The nodes of its network that have not forgotten it yet, or are down. Its name and address are not given out again
+    /// before those that are not down have.
+    #[serde(default)]
+    pub lagging: Vec<NodeName>,
+}
+
 impl Verb for RemoveEndpoint {
     const NAME: &str = "RemoveEndpoint";
-    type Answer = Removed;
+    type Answer = EndpointRemoved;
     const CHANGES: bool = true;
     const WAITS: Duration = PROGRAM_DEADLINE;
 
-    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Removed, Attempt> {
+    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<EndpointRemoved, Attempt> {
         let Self { request, name, network, only, wait } = self;
         let command = Command::RemoveEndpoint { name: name.clone(), network, only };
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
+        let mut noted = Noted::default();
         // Before it is gone: the nodes that have to forget it.
         let peers = match fresh.dry_run(&voter, request, &command)? {
             DryRun::New(Decision::RemoveEndpoint(endpoint)) => {
+                forgotten::note(&voter, &fresh, endpoint.network, &mut noted);
                 fresh.read(&voter, |state| state.nodes_of(endpoint.network))
             }
             _ => BTreeSet::new(),
         };
-        let revision = match fresh.execute(&voter, request, command).await? {
+        let revision = match fresh.execute_noting(&voter, request, command, noted).await? {
             Applied::Removed(revision) => revision,
             other => unreachable!("a removal answers a removal, not {other:?}"),
         };
         tracing::info!(endpoint = %name, "endpoint removed");
-        if wait {
-            let mut alive = peers;
-            alive.retain(|node| !voter.table.is_down(*node));
-            let late = voter.table.wait_programmed(alive, revision, PROGRAM_DEADLINE).await;
-            if !late.is_empty() {
-                tracing::warn!(endpoint = %name, nodes = ?late, "nodes have not forgotten it yet");
-            }
+        if !wait {
+            return Ok(EndpointRemoved { revision, lagging: Vec::new() });
         }
-        Ok(Removed { revision })
+        // It ends early where all that are late are down.
+        let late = voter.table.wait_programmed(peers, revision, PROGRAM_DEADLINE).await;
+        let lagging = fresh.read(&voter, |state| names(state, &late));
+        if !lagging.is_empty() {
+            tracing::warn!(endpoint = %name, nodes = ?lagging, "nodes have not forgotten it yet");
+        }
+        Ok(EndpointRemoved { revision, lagging })
     }
 }

@@ -60,6 +60,14 @@ pub enum ControllerError {
         /// The endpoint was removed again. Otherwise it may still be there, shown as down.
         taken_back: bool,
     },
+    /// A name or an address that is asked for is held back until nodes have forgotten its former owner.
+    #[error("{refusal} (not yet: {})", list(.nodes))]
+    HeldBack {
+        /// What is held back.
+        refusal: Refusal,
+        /// The nodes that are late.
+        nodes: Vec<NodeName>,
+    },
     /// The consensus group refuses to change its members.
     #[error("{why}")]
     Members {
@@ -165,6 +173,11 @@ pub enum ControllerError {
     },
 }
 
+/// The names in one line.
+fn list(nodes: &[NodeName]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// What became of an endpoint that its node could not make.
 fn now(taken_back: bool) -> &'static str {
     if taken_back {
@@ -180,6 +193,7 @@ impl ControllerError {
     pub fn effect(&self) -> Effect {
         match self {
             Self::Refused(_)
+            | Self::HeldBack { .. }
             | Self::ListsBusy
             | Self::BackupsBusy { .. }
             | Self::ListTooLong { .. }
@@ -246,6 +260,14 @@ pub(super) enum Attempt {
 }
 
 impl Attempt {
+    /// The failure of an attempt that had an effect: what it was to do after that is not done, or not known to be.
+    pub(super) fn of_an_effect(self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(error.after(Effect::Unknown)),
+            Self::Again { why, effect: _ } => Self::Again { why, effect: Effect::Unknown },
+        }
+    }
+
     /// A read of the log failed. It changed nothing.
     pub(super) fn of_read(error: ProposeError) -> Self {
         Self::new(error, Effect::None)

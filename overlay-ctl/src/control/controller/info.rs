@@ -205,6 +205,7 @@ impl From<internal::EndpointStatus> for EndpointState {
             mtu,
             interface,
             gateway,
+            was_up: _,
         } = status;
         if !up {
             return Self::Down { reason };

@@ -11,6 +11,7 @@ mod barrier;
 mod check;
 mod endpoints;
 mod error;
+mod forgotten;
 mod forward;
 #[cfg(test)]
 pub(crate) mod golden;
@@ -29,7 +30,8 @@ mod verb;
 
 pub use backup::Pieces;
 pub use endpoints::{
-    CreateEndpoint, EndpointCreated, InspectEndpoint, ListEndpoints, RemoveEndpoint,
+    CreateEndpoint, EndpointCreated, EndpointRemoved, InspectEndpoint, ListEndpoints,
+    RemoveEndpoint,
 };
 pub use error::{ControllerError, Effect};
 pub use info::{
@@ -222,7 +224,7 @@ impl Controller {
     pub async fn remove_endpoint(
         &self,
         request: RemoveEndpoint,
-    ) -> Result<Removed, ControllerError> {
+    ) -> Result<EndpointRemoved, ControllerError> {
         self.at_leader(request, LEADER_DEADLINE).await
     }
 
@@ -243,7 +245,7 @@ impl Controller {
         self.read(request, reading).await
     }
 
-    /// Removes a node that has no endpoints.
+    /// Removes a node. The endpoints of a node that is down go with it.
     pub async fn remove_node(&self, request: RemoveNode) -> Result<Removed, ControllerError> {
         self.at_leader(request, LEADER_DEADLINE).await
     }

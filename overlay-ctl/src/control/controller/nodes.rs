@@ -7,10 +7,14 @@ use super::{
     info::NodeInfo,
     lists::{Rows, TURN},
     lives::begin_life,
+    program::while_leading,
     verb::{Leader, Verb},
 };
 use crate::{
-    control::state::{Applied, Command, Decision, Mutation, Refusal, RequestId, State},
+    control::{
+        state::{Applied, Command, Decision, Mutation, Refusal, RequestId, State},
+        voter::{NODE_DOWN_AFTER, VoterParts},
+    },
     model::{Invalid, Node, NodeId, NodeName, RaftId, Revision, Speaks, Subnet, Version, Vtep},
 };
 use serde::{Deserialize, Serialize};
@@ -217,7 +221,7 @@ impl Verb for InspectNode {
     }
 }
 
-/// Removes a node that has no endpoints.
+/// Removes a node. The endpoints of a node that is down go with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RemoveNode {
     /// The caller's id for the request: repeated, it is carried out once.
@@ -226,29 +230,62 @@ pub struct RemoveNode {
     pub name: NodeName,
     /// Only if it is the one of this id, and not a successor.
     pub only: Option<NodeId>,
+    /// Its endpoints go with it, also if it is not down.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+impl RemoveNode {
+    /// What the command would do; the command is made to take the node's endpoints if the node is down.
+    async fn dry_run(
+        &self,
+        voter: &VoterParts,
+        fresh: &Fresh,
+        request: Mutation,
+        command: &mut Command,
+    ) -> Result<DryRun, Attempt> {
+        let in_use = match fresh.dry_run(voter, request, command) {
+            Err(in_use @ Refusal::NodeInUse { .. }) => in_use,
+            other => return Ok(other?),
+        };
+        let id = fresh.read(voter, |state| state.node_named(&self.name).map(|node| node.id))?;
+        let known = while_leading(voter, voter.table.known_as_down(id)).await?;
+        if let (true, Command::RemoveNode { with_endpoints, .. }) = (known, &mut *command) {
+            *with_endpoints = true;
+            // The refusal that is left is that of a version which can't: then its endpoints have to go first.
+            if let Ok(decided) = fresh.dry_run(voter, request, command) {
+                return Ok(decided);
+            }
+        }
+        Err(in_use.into())
+    }
 }
 
 impl Verb for RemoveNode {
     const NAME: &str = "RemoveNode";
     type Answer = Removed;
     const CHANGES: bool = true;
-    const WAITS: Duration = Duration::ZERO;
+    /// For a leader to know whether the node is down.
+    const WAITS: Duration = NODE_DOWN_AFTER;
 
     /// In this order: the other voters can decide without the node, its row is gone, and the node finds out. The node
     /// wipes itself then, and nothing may need its vote any more.
     async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Removed, Attempt> {
-        let Self { request, name, only } = self;
-        let mut command = Command::RemoveNode { name: name.clone(), only };
+        let Self { request, ref name, only, force } = self;
+        let mut command = Command::RemoveNode { name: name.clone(), only, with_endpoints: force };
         let request = Mutation::new(request, &command);
         let fresh = Fresh::wait(&voter).await?;
         // A repeated request is only answered: the name may be another node's by now.
-        let node = match fresh.dry_run(&voter, request, &command)? {
+        let (node, endpoints) = match self.dry_run(&voter, &fresh, request, &mut command).await? {
             DryRun::New(decision) => {
                 // The name may be another node's when the members have changed: that one stays.
                 decision.bind(&mut command);
-                if let Decision::RemoveNode(node) = decision { Some(node) } else { None }
+                match decision {
+                    Decision::RemoveNode { node, endpoints } => (Some(node), endpoints.len()),
+                    _ => (None, 0),
+                }
             }
-            DryRun::Done(_) => None,
+            DryRun::Done(_) => (None, 0),
         };
         // Until its row is gone the node would be made a member again, by that row: see `follow_the_rows`.
         let life = node.as_ref().and_then(Node::life);
@@ -263,7 +300,7 @@ impl Verb for RemoveNode {
                 if let Some(node) = node {
                     voter.table.forget(node.id);
                 }
-                tracing::info!(node = %name, "node removed");
+                tracing::info!(node = %name, endpoints, "node removed");
                 Ok(Removed { revision })
             }
             other => unreachable!("a removal answers a removal, not {other:?}"),

@@ -32,26 +32,37 @@ pub(super) async fn while_leading<T>(
     }
 }
 
-/// Waits until the node's status speaks of the endpoint, or the endpoint is gone. Answers the reason if the endpoint
-/// is down.
+/// What became of a new endpoint on its node.
+pub(super) enum Made {
+    /// It is up.
+    Up,
+    /// The node could not make it, for this reason.
+    Down(String),
+    /// It was removed meanwhile.
+    Gone,
+    /// The node is down, or has not said anything of it in time.
+    Unknown,
+}
+
+/// Waits until the node's status speaks of the endpoint, or the endpoint is gone.
 pub(super) async fn wait_until_up(
     voter: &VoterParts,
     node: NodeId,
     endpoint: &Endpoint,
     deadline: Instant,
-) -> Option<String> {
+) -> Made {
     let mut changed = voter.table.watch();
     loop {
         changed.borrow_and_update();
         if let Some(Some(health)) = voter.table.health(node, endpoint.id) {
-            return (!health.up).then_some(health.reason);
+            return if health.up { Made::Up } else { Made::Down(health.reason) };
         }
         if !is_there(voter, endpoint) {
-            return None;
+            return Made::Gone;
         }
         // Late: the answer names the node as lagging.
         if voter.table.is_down(node) || Instant::now() >= deadline {
-            return None;
+            return Made::Unknown;
         }
         let look_again = deadline.min(Instant::now() + LOOK_AGAIN);
         drop(tokio::time::timeout_at(look_again, changed.changed()).await);

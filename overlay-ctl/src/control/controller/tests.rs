@@ -1,11 +1,14 @@
 //! A voter that leads, and an agent that forwards to it.
 
 mod backup;
+mod dead_nodes;
+mod forgotten;
 mod joins;
 mod leader_change;
 mod places;
 mod refusals;
 mod stale;
+mod taking_back;
 
 use super::*;
 use crate::{
@@ -240,7 +243,9 @@ async fn each_request_waits_for_the_barrier_once() {
     within(asked.remove_endpoint(remove_endpoint([3; 16], 9))).await.unwrap();
     once("endpoint rm");
     let name = "h2".parse().unwrap();
-    within(asked.remove_node(RemoveNode { request: [4; 16], name, only: None })).await.unwrap();
+    within(asked.remove_node(RemoveNode { request: [4; 16], name, only: None, force: false }))
+        .await
+        .unwrap();
     once("node rm");
     let name = "net".parse().unwrap();
     let remove = RemoveNetwork { request: [5; 16], name, only: None };

@@ -2,20 +2,22 @@
 //! commit, which cannot fail.
 
 use super::{
-    Applied, Command, Decision, Digest, Envelope, Outcome, Refusal, RequestId, RowKey, State,
-    VOTERS_MAX,
+    Applied, Command, Decision, Digest, Envelope, Noted, Outcome, Refusal, RequestId, RowKey,
+    State, VOTERS_MAX,
     decision::check_id,
-    dedup::{Did, Done},
+    dedup::{Did, Kind, Used},
     endpoints::NewEndpoint,
+    withdrawn,
 };
 use crate::{
     control::ipam,
     model::{
-        Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool, RaftId,
-        Revision, Speaks, Version, Vni,
+        EndpointId, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
+        RaftId, Revision, Speaks, Version, Vni,
     },
 };
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 impl State {
     /// Applies the command of Raft entry `revision`, which [`State::read`] has read.
@@ -27,16 +29,18 @@ impl State {
     }
 
     fn apply_once(&mut self, revision: Revision, entry: Envelope) -> Outcome {
-        let Envelope { request, asked, rules, command } = entry;
+        let Envelope { request, asked, rules, noted, command } = entry;
         if let Some(outcome) = self.recall(&request, asked, &command) {
             return outcome;
         }
-        let outcome = self
-            .decide_by(rules, revision, command.clone())
-            .map(|decision| self.commit(revision, decision));
-        if let Some(did) = Did::new(&command, &outcome) {
-            self.dedup.insert(request, Done { asked, did });
-        }
+        let decided = self.decide_by(rules, noted, revision, command.clone());
+        let outcome = decided.map(|decision| {
+            if let (Some(network), Some(confirmed)) = (decision.network(), noted.confirmed) {
+                self.withdrawn.release(network, confirmed);
+            }
+            self.commit(revision, decision)
+        });
+        self.dedup.insert(request, asked, &command, &outcome);
         outcome
     }
 
@@ -49,34 +53,70 @@ impl State {
         asked: Option<Digest>,
         command: &Command,
     ) -> Option<Outcome> {
-        let did = match self.dedup.recall(request, asked, command) {
-            Ok(did) => did?,
-            Err(refusal) => return Some(Err(refusal)),
+        let did = match self.dedup.recall(request, asked, command)? {
+            Ok(did) => did,
+            Err(used) => {
+                let by = match used {
+                    Used::Named(by) => by,
+                    Used::By(did) => self.describe(&did),
+                };
+                let request = Uuid::from_bytes(*request);
+                return Some(Err(Refusal::RequestIdUsed { request, by }));
+            }
         };
-        let gone = |what: String| Refusal::Gone { what };
-        Some(match did {
-            Did::MakeNetwork(id, name) => match self.network(*id) {
-                Some(network) => Ok(Applied::Network(network.clone())),
-                None => Err(gone(format!("network {name}"))),
+        let made = match did {
+            Did::Make(Kind::Network, id) => self.network(id).cloned().map(Applied::Network),
+            Did::Make(Kind::Endpoint, id) => self.endpoint(id).cloned().map(Applied::Endpoint),
+            Did::Make(Kind::Node, id) => self.node(id).cloned().map(Applied::Node),
+            Did::Make(Kind::Life, life) => {
+                let node = RaftId::new(life).and_then(|life| self.node_of(life));
+                node.cloned().map(Applied::Node)
+            }
+            Did::Remove(_, revision) => Some(Applied::Removed(revision)),
+            Did::Refuse(refusal) => return Some(Err(Refusal::clone(&refusal))),
+        };
+        // The command is the one that made it, so it has its name.
+        Some(made.ok_or_else(|| match command {
+            Command::RegisterNode { name, .. } => Refusal::NodeRemoved(name.clone()),
+            Command::BeginLife { name, .. } => {
+                Refusal::Gone { what: format!("the member that node {name} became") }
+            }
+            _ => Refusal::Gone { what: command.target() },
+        }))
+    }
+
+    /// A request that had this result, in words.
+    fn describe(&self, did: &Did) -> String {
+        match did {
+            Did::Make(Kind::Network, id) => match self.network(*id) {
+                Some(network) => format!("the creation of network {}", network.name),
+                None => "the creation of a network that is gone".to_owned(),
             },
-            Did::MakeEndpoint(id, name) => match self.endpoint(*id) {
-                Some(endpoint) => Ok(Applied::Endpoint(endpoint.clone())),
-                None => Err(gone(format!("endpoint {name}"))),
+            Did::Make(Kind::Endpoint, id) => match self.endpoint(*id) {
+                Some(endpoint) => format!("the creation of endpoint {}", endpoint.name),
+                None => "the creation of an endpoint that is gone".to_owned(),
             },
-            Did::Register(id, name) => match self.node(*id) {
-                Some(node) => Ok(Applied::Node(node.clone())),
-                None => Err(Refusal::NodeRemoved(name.clone())),
+            Did::Make(Kind::Node, id) => match self.node(*id) {
+                Some(node) => format!("the registration of node {}", node.name),
+                None => "the registration of a node that is gone".to_owned(),
             },
-            Did::BeginLife(life, name) => match self.node_of(*life) {
-                Some(node) => Ok(Applied::Node(node.clone())),
-                None => Err(gone(format!("member {life}, which node {name} was,"))),
-            },
-            Did::RemoveNetwork(revision, _)
-            | Did::RemoveEndpoint(revision, _)
-            | Did::RemoveNode(revision, _)
-            | Did::Remove(revision) => Ok(Applied::Removed(*revision)),
-            Did::Refuse(refusal) => Err(Refusal::clone(refusal)),
-        })
+            Did::Make(Kind::Life, life) => {
+                let node = RaftId::new(*life).and_then(|life| self.node_of(life));
+                match node {
+                    Some(node) => format!("that node {} became member {life}", node.name),
+                    None => format!("that a node became member {life}"),
+                }
+            }
+            Did::Remove(kind, revision) => {
+                let what = match kind {
+                    Kind::Network => "a network",
+                    Kind::Endpoint => "an endpoint",
+                    Kind::Node | Kind::Life => "a node",
+                };
+                format!("the removal of {what} at revision {revision}")
+            }
+            Did::Refuse(refusal) => format!("a request that was refused ({refusal})"),
+        }
     }
 
     /// Decides what `command` would do as entry `revision`, and changes nothing. `apply` carries out the same
@@ -85,12 +125,26 @@ impl State {
     /// # Errors
     /// The refusal that `apply` would answer.
     pub fn decide(&self, revision: Revision, command: Command) -> Result<Decision, Refusal> {
-        self.decide_by(self.version.number(), revision, command)
+        self.decide_noting(revision, command, Noted::default())
+    }
+
+    /// As [`State::decide`], with what the leader would add.
+    ///
+    /// # Errors
+    /// The refusal that `apply` would answer.
+    pub fn decide_noting(
+        &self,
+        revision: Revision,
+        command: Command,
+        noted: Noted,
+    ) -> Result<Decision, Refusal> {
+        self.decide_by(self.version.number(), self.noted(noted), revision, command)
     }
 
     fn decide_by(
         &self,
         rules: u32,
+        noted: Noted,
         revision: Revision,
         command: Command,
     ) -> Result<Decision, Refusal> {
@@ -134,15 +188,19 @@ impl State {
                 };
                 self.register_node(rules, node)
             }
-            Command::RemoveNode { name, only } => self.remove_node(&name, only),
+            Command::RemoveNode { name, only, with_endpoints } => {
+                self.remove_node(&name, only, with_endpoints)
+            }
             Command::BeginLife { name, only, ended } => self.begin_life(&name, only, ended),
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
-                let new = NewEndpoint { id: revision, rules, name, permissions, aliases, ports };
+                let id = revision;
+                let new = NewEndpoint { id, rules, noted, name, permissions, aliases, ports };
                 self.create_endpoint(new, &network, placement)
             }
             Command::RemoveEndpoint { name, network, only } => {
                 self.remove_endpoint(&name, network.as_ref(), only)
             }
+            Command::KeepEndpoint { id } => self.keep_endpoint(id),
             Command::RaiseVersion { to, speaks } => self.raise_version(to, &speaks),
         }
     }
@@ -237,12 +295,22 @@ impl State {
         }
     }
 
-    fn remove_node(&self, name: &NodeName, only: Option<NodeId>) -> Result<Decision, Refusal> {
+    fn remove_node(
+        &self,
+        name: &NodeName,
+        only: Option<NodeId>,
+        with_endpoints: bool,
+    ) -> Result<Decision, Refusal> {
         let node = self.node_named(name)?;
         check_id(only, node.id, || format!("node {name}"))?;
         match self.endpoint_count_on(node.id) {
-            0 => Ok(Decision::RemoveNode(node.clone())),
-            endpoints => Err(Refusal::NodeInUse { node: name.clone(), endpoints }),
+            endpoints if endpoints > 0 && !with_endpoints => {
+                Err(Refusal::NodeInUse { node: name.clone(), endpoints })
+            }
+            _ => {
+                let endpoints = self.endpoints_on(node.id).map(|endpoint| endpoint.id).collect();
+                Ok(Decision::RemoveNode { node: node.clone(), endpoints })
+            }
         }
     }
 
@@ -281,6 +349,7 @@ impl State {
                 self.network_names.remove(&network.name);
                 self.addresses.remove(&network.id);
                 self.last_address.remove(&network.id);
+                self.withdrawn.release(network.id, Revision::MAX);
                 self.changes.push(revision, RowKey::Network(network.id));
                 Applied::Removed(revision)
             }
@@ -303,7 +372,10 @@ impl State {
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)
             }
-            Decision::RemoveNode(node) => {
+            Decision::RemoveNode { node, endpoints } => {
+                for id in endpoints {
+                    self.remove_row(revision, id);
+                }
                 self.nodes.remove(&node.id);
                 self.node_names.remove(&node.name);
                 self.last_leg.remove(&node.id);
@@ -326,20 +398,31 @@ impl State {
                 Applied::Endpoint(endpoint)
             }
             Decision::RemoveEndpoint(endpoint) => {
-                self.forget_endpoint(&endpoint);
-                self.changes.push(revision, RowKey::Endpoint(endpoint.network, endpoint.id));
+                self.remove_row(revision, endpoint.id);
                 Applied::Removed(revision)
             }
             Decision::RaiseVersion { to, nodes } => {
                 self.version = to;
                 // Those that were given out so far are ids of nodes.
                 self.last_raft_id = self.last_raft_id.max(RaftId::new(self.last_node_id));
+                self.dedup = std::mem::take(&mut self.dedup).at(to);
                 for node in nodes {
                     self.changes.push(revision, RowKey::Node(node.id));
                     self.insert_node(node);
                 }
                 Applied::Raised(to)
             }
+        }
+    }
+
+    /// Removes an endpoint, and notes that it changed.
+    fn remove_row(&mut self, revision: Revision, id: EndpointId) {
+        if let Some(endpoint) = self.endpoints.get(&id).cloned() {
+            self.forget_endpoint(&endpoint);
+            if self.version >= Version::V2 {
+                self.withdrawn.insert(withdrawn::Row::new(revision, &endpoint));
+            }
+            self.changes.push(revision, RowKey::Endpoint(endpoint.network, id));
         }
     }
 }

@@ -54,8 +54,30 @@ pub struct Envelope {
     /// than version 1, and hold no number. 1 and later: it gets the next id that no leg had.
     #[serde(default)]
     pub rules: u32,
+    /// What the leader adds to what was asked for.
+    #[serde(default, skip_serializing_if = "Noted::is_nothing")]
+    pub noted: Noted,
     /// The command.
     pub command: Command,
+}
+
+/// What a leader adds to a command when it logs it, since apply can't know it. It is no part of what was asked for: a repeated
+/// request may come with another. Only from version 2 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noted {
+    /// Of an endpoint's creation: see [`Endpoint::provisional`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisional: Option<u64>,
+    /// Of an endpoint's creation or removal: every live node of the network has programmed the state up to this revision, so
+    /// that what was removed up to it may be given out again. `None` = it was not looked at, and nothing is held back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<Revision>,
+}
+
+impl Noted {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Envelope {
@@ -64,7 +86,8 @@ impl Envelope {
     #[must_use]
     pub fn new(request: Mutation, command: Command) -> Self {
         let rules = command.needs().number();
-        Self { request: request.id, asked: Some(request.asked), rules, command }
+        let noted = Noted::default();
+        Self { request: request.id, asked: Some(request.asked), rules, noted, command }
     }
 
     /// The log's encoding: MessagePack with named fields, so that a field can be added.
@@ -126,13 +149,16 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         speaks: Option<Speaks>,
     },
-    /// Removes a node that has no endpoints.
+    /// Removes a node, alone or with its endpoints.
     RemoveNode {
         /// The node.
         name: NodeName,
         /// The node is removed only if it has this id, and is not a later node of the same name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<NodeId>,
+        /// Its endpoints are removed with it. Without this, a node that has endpoints is refused. From version 2 on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        with_endpoints: bool,
     },
     /// Gives a node that holds the log another Raft id, because the log of its present life is lost. It keeps its id, its name
     /// and its endpoints. The leader has ended its membership under the present id before.
@@ -172,6 +198,12 @@ pub enum Command {
         /// The endpoint is removed only if it has this id, and is not a later endpoint of the same name.
         only: Option<EndpointId>,
     },
+    /// An endpoint is [provisional](Endpoint::provisional) no more: its caller is told that it was made, though its node did
+    /// not say so. Only from version 2 on.
+    KeepEndpoint {
+        /// The endpoint.
+        id: EndpointId,
+    },
     /// Raises the cluster's version by one. The leader asks for it, when every node speaks the next one.
     RaiseVersion {
         /// The version after the present one.
@@ -190,7 +222,6 @@ impl Command {
         match self {
             Self::CreateNetwork { name: _, pool: _, vni: _, options: _ }
             | Self::RemoveNetwork { name: _, only: _ }
-            | Self::RemoveNode { name: _, only: _ }
             | Self::CreateEndpoint {
                 name: _,
                 network: _,
@@ -214,9 +245,34 @@ impl Command {
                 Some(_) => Version::V2,
                 None => Version::V1,
             },
+            Self::RemoveNode { name: _, only: _, with_endpoints } => match with_endpoints {
+                true => Version::V2,
+                false => Version::V1,
+            },
+            Self::KeepEndpoint { id: _ } => Version::V2,
             Self::BeginLife { name: _, only: _, ended: _ } => Version::V2,
             // The nodes that read it speak that version: they are asked before it is logged.
             Self::RaiseVersion { to, speaks: _ } => *to,
+        }
+    }
+
+    /// Kind and name of what the command makes, changes or removes.
+    #[must_use]
+    pub fn target(&self) -> String {
+        match self {
+            Self::CreateNetwork { name, .. } | Self::RemoveNetwork { name, .. } => {
+                format!("network {name}")
+            }
+            Self::RegisterNode { name, .. }
+            | Self::RemoveNode { name, .. }
+            | Self::BeginLife { name, .. } => {
+                format!("node {name}")
+            }
+            Self::CreateEndpoint { name, .. } | Self::RemoveEndpoint { name, .. } => {
+                format!("endpoint {name}")
+            }
+            Self::KeepEndpoint { id } => format!("the endpoint with id {id}"),
+            Self::RaiseVersion { to, .. } => format!("version {to} of the cluster"),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, LegId, Network, Node, RaftId, Version};
+use crate::model::{
+    Endpoint, EndpointId, LegId, Network, NetworkId, Node, RaftId, Version,
+};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,9 +33,14 @@ pub enum Decision {
         /// The id that it had.
         ended: RaftId,
     },
-    /// A node that has no endpoints is removed.
-    RemoveNode(Node),
-    /// A new endpoint.
+    /// A node is removed.
+    RemoveNode {
+        /// The row.
+        node: Node,
+        /// Its endpoints, which are removed with it.
+        endpoints: Vec<EndpointId>,
+    },
+    /// A new endpoint, or one that changes in what no index has.
     PutEndpoint {
         /// The row.
         endpoint: Endpoint,
@@ -56,6 +63,16 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// The network of the endpoint that is created or removed.
+    pub(super) fn network(&self) -> Option<NetworkId> {
+        match self {
+            Self::PutEndpoint { endpoint, .. } | Self::RemoveEndpoint(endpoint) => {
+                Some(endpoint.network)
+            }
+            _ => None,
+        }
+    }
+
     /// Puts the id of the row that would be removed, or of the life that would end, into the command. The log entry then
     /// removes that row or nothing. It never removes a later row of the same name, which may exist when the entry is
     /// applied, or when it is applied a second time.
@@ -64,7 +81,9 @@ impl Decision {
             (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {
                 *only = Some(network.id);
             }
-            (Self::RemoveNode(node), Command::RemoveNode { only, .. }) => *only = Some(node.id),
+            (Self::RemoveNode { node, .. }, Command::RemoveNode { only, .. }) => {
+                *only = Some(node.id);
+            }
             (Self::RemoveEndpoint(endpoint), Command::RemoveEndpoint { only, .. }) => {
                 *only = Some(endpoint.id);
             }

@@ -1,6 +1,9 @@
 //! Decides what the creation or the removal of an endpoint would do.
 
-use super::{Decision, Placement, PortsWanted, Refusal, State, decision::check_id, legs::NewLeg};
+use super::{
+    Applied, Decision, Noted, Placement, PortsWanted, Refusal, State, decision::check_id,
+    legs::NewLeg,
+};
 use crate::{
     control::ipam,
     model::{
@@ -15,6 +18,7 @@ pub(super) struct NewEndpoint {
     pub(super) id: EndpointId,
     /// The rules by which it is created.
     pub(super) rules: u32,
+    pub(super) noted: Noted,
     pub(super) name: EndpointName,
     pub(super) permissions: Permissions,
     pub(super) aliases: BTreeSet<EndpointName>,
@@ -37,9 +41,10 @@ impl State {
         network: &NetworkName,
         placement: Placement,
     ) -> Result<Decision, Refusal> {
-        let NewEndpoint { id, rules, name, permissions, aliases, ports } = new;
+        let NewEndpoint { id, rules, noted, name, permissions, aliases, ports } = new;
         let network = self.network_named(network)?;
         let aliases = self.check_names(network, &name, aliases)?;
+        self.check_name_forgotten(network, &name, noted)?;
         let place = match placement {
             Placement::Node { node, netns, addresses } => {
                 let node = self.node_named(&node)?;
@@ -76,8 +81,8 @@ impl State {
         };
         let Place { location, asked, mac, leg, published } = place;
         let address = match asked.v4 {
-            Some(address) => self.check_address(network, address)?,
-            None => self.next_address(network)?,
+            Some(address) => self.check_address(network, address, noted)?,
+            None => self.next_address(network, noted)?,
         };
         let mac = mac.unwrap_or_else(|| Mac::of_endpoint(address));
         if let Some(id) = self.macs.get(&(network.id, mac)) {
@@ -98,6 +103,7 @@ impl State {
             exposed,
             published,
             leg: leg.map(|new| new.leg),
+            provisional: noted.provisional,
         };
         Ok(Decision::PutEndpoint {
             endpoint,
@@ -133,6 +139,22 @@ impl State {
         Err(Refusal::CannotPublish { endpoint: name.clone(), why })
     }
 
+    pub(super) fn keep_endpoint(&self, id: EndpointId) -> Result<Decision, Refusal> {
+        let Some(endpoint) = self.endpoint(id) else {
+            return Err(Refusal::Gone { what: format!("the endpoint with id {id}") });
+        };
+        let kept = Endpoint { provisional: None, ..endpoint.clone() };
+        if kept == *endpoint {
+            return Ok(Decision::Nothing(Applied::Endpoint(kept)));
+        }
+        Ok(Decision::PutEndpoint {
+            endpoint: kept,
+            given_out: false,
+            leg_given_out: false,
+            counted: None,
+        })
+    }
+
     pub(super) fn remove_endpoint(
         &self,
         name: &EndpointName,
@@ -151,7 +173,12 @@ impl State {
         Ok(Decision::RemoveEndpoint(endpoint.clone()))
     }
 
-    fn check_address(&self, network: &Network, address: Ipv4Addr) -> Result<Ipv4Addr, Refusal> {
+    fn check_address(
+        &self,
+        network: &Network,
+        address: Ipv4Addr,
+        noted: Noted,
+    ) -> Result<Ipv4Addr, Refusal> {
         network.pool.subnet.check_endpoint(address)?;
         let holder = self.addresses.get(&network.id).and_then(|used| used.get(&address));
         match holder.and_then(|id| self.endpoint(*id)) {
@@ -159,21 +186,34 @@ impl State {
                 let (address, endpoint) = (address.into(), other.name.clone());
                 Err(Refusal::AddressInUse { address, endpoint })
             }
-            None => Ok(address),
+            None => match self.held_back(network.id, address, noted) {
+                Some(revision) => Err(Refusal::NotForgotten {
+                    what: format!("address {address}"),
+                    network: network.name.clone(),
+                    revision,
+                }),
+                None => Ok(address),
+            },
         }
     }
 
-    fn next_address(&self, network: &Network) -> Result<Ipv4Addr, Refusal> {
-        let last = self.last_address.get(&network.id).copied();
-        self.addresses
-            .get(&network.id)
-            .and_then(|used| ipam::next_address(&network.pool, last, used))
-            .ok_or_else(|| {
-                let net = network.pool.range().unwrap_or(network.pool.subnet.net());
-                Refusal::AddressesExhausted {
-                    range: net.to_string(),
-                    network: network.name.clone(),
-                }
-            })
+    fn next_address(&self, network: &Network, noted: Noted) -> Result<Ipv4Addr, Refusal> {
+        let mut last = self.last_address.get(&network.id).copied();
+        let mut used = self.addresses.get(&network.id).cloned().unwrap_or_default();
+        let (mut withheld, mut since) = (0, 0);
+        while let Some(address) = ipam::next_address(&network.pool, last, &used) {
+            let Some(revision) = self.held_back(network.id, address, noted) else {
+                return Ok(address);
+            };
+            (withheld, since) = (withheld + 1, revision.max(since));
+            used.insert(address, EndpointId::default());
+            last = Some(address);
+        }
+        let range = network.pool.range().unwrap_or(network.pool.subnet.net()).to_string();
+        let network = network.name.clone();
+        Err(match withheld {
+            0 => Refusal::AddressesExhausted { range, network },
+            _ => Refusal::AddressesHeldBack { range, network, count: withheld, revision: since },
+        })
     }
 }

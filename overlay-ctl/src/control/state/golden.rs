@@ -92,7 +92,7 @@ pub(crate) fn commands() -> Vec<Command> {
         },
         Command::RemoveEndpoint { name: name("web1"), network: None, only: None },
         Command::RemoveNetwork { name: network_name(), only: None },
-        Command::RemoveNode { name: name_of_node(), only: None },
+        Command::RemoveNode { name: name_of_node(), only: None, with_endpoints: false },
         Command::CreateNetwork {
             name: network_name(),
             pool: None,
@@ -180,6 +180,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
                 })
                 .collect(),
             leg: Some(leg),
+            provisional: None,
         }),
         Row::from(Endpoint {
             id: 4,
@@ -193,6 +194,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             exposed: BTreeSet::new(),
             published: BTreeSet::new(),
             leg: None,
+            provisional: None,
         }),
     ]
 }
@@ -239,6 +241,17 @@ pub(crate) fn outcomes_of_version_2() -> Vec<Outcome> {
         Err(Refusal::NeedsVersion { needs: Version::V2, has: Version::V1 }),
         Err(Refusal::VersionNotSpoken { speaks: Speaks::UNSAID, cluster: Version::V2 }),
         Err(Refusal::CannotRaise { to: Version::V2, why }),
+        Err(Refusal::NotForgotten {
+            what: "address 172.16.16.130".to_owned(),
+            network: network_name(),
+            revision: 300,
+        }),
+        Err(Refusal::AddressesHeldBack {
+            range: "172.16.16.128/25".to_owned(),
+            network: network_name(),
+            count: 2,
+            revision: 300,
+        }),
     ]
 }
 
@@ -327,6 +340,8 @@ fn refusals() -> Vec<Refusal> {
             | Refusal::NeedsVersion { .. }
             | Refusal::VersionNotSpoken { .. }
             | Refusal::CannotRaise { .. }
+            | Refusal::NotForgotten { .. }
+            | Refusal::AddressesHeldBack { .. }
             // In [`later_outcomes`].
             | Refusal::Replaced { .. }
             | Refusal::RequestIdUsed { .. }
@@ -344,7 +359,7 @@ fn request(number: u8) -> RequestId {
 fn later_commands() -> Vec<Command> {
     let later = [
         Command::RemoveNetwork { name: network_name(), only: Some(2) },
-        Command::RemoveNode { name: name_of_node(), only: Some(1) },
+        Command::RemoveNode { name: name_of_node(), only: Some(1), with_endpoints: false },
     ];
     commands().into_iter().chain(later).collect()
 }
@@ -395,18 +410,24 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
     if let Command::RegisterNode { speaks, .. } = &mut register {
         *speaks = Some(both);
     }
+    let remove = Command::RemoveNode { name: name_of_node(), only: Some(1), with_endpoints: true };
     let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
     let begin = Command::BeginLife { name: name_of_node(), only: 1, ended: RaftId::new(1) };
-    vec![register, begin, raise]
+    vec![register, remove, Command::KeepEndpoint { id: 3 }, begin, raise]
 }
 
-/// A log as a cluster at version 2 holds them.
+/// A log as a cluster at version 2 holds them, and an endpoint's creation as its leader logs it.
 pub(crate) fn entries_of_version_2() -> Vec<Vec<u8>> {
     let state = State::new(Version::V2);
-    let commands = (1..).zip(commands_of_version_2());
+    let create = commands().swap_remove(2);
+    let commands = (1..).zip(commands_of_version_2().into_iter().chain([create]));
     let entry = |(number, command): (u8, Command)| {
         let request = Mutation::new(request(number), &command);
-        state.entry(request, command).encode().unwrap()
+        let provisional = matches!(command, Command::CreateEndpoint { .. }).then_some(u64::MAX);
+        state
+            .entry_noting(request, command, Noted { provisional, confirmed: provisional })
+            .encode()
+            .unwrap()
     };
     commands.map(entry).collect()
 }
@@ -424,6 +445,13 @@ pub(crate) fn rows_of_version_2() -> Vec<Row> {
     let Row::Node(node) = row else { unreachable!("the first row is the node's: {row:?}") };
     let speaks = Some(versions(Version::V1, Version::V2));
     vec![Row::from(Node { speaks, ..(*node).clone() })]
+}
+
+/// An endpoint that may be taken back.
+pub(crate) fn provisional_rows() -> Vec<Row> {
+    let row = rows().swap_remove(2);
+    let Row::Endpoint(endpoint) = row else { unreachable!("an endpoint is the third: {row:?}") };
+    vec![Row::from(Endpoint { provisional: Some(u64::MAX), ..(*endpoint).clone() })]
 }
 
 /// The state after [`log`] and a raise.
@@ -484,7 +512,16 @@ pub(crate) fn check_entries(entries: &[Vec<u8>]) {
     assert_eq!(entries.len(), commands().len());
     for ((number, command), entry) in (1..).zip(commands()).zip(entries) {
         let found: Envelope = rmp_serde::from_slice(entry).unwrap();
-        assert_eq!(found, Envelope { request: request(number), asked: None, rules: 0, command });
+        assert_eq!(
+            found,
+            Envelope {
+                request: request(number),
+                asked: None,
+                rules: 0,
+                noted: Noted::default(),
+                command
+            }
+        );
     }
 }
 
@@ -502,7 +539,8 @@ fn log() -> [Command; 10] {
         local_listen: None,
         speaks: None,
     };
-    let goes = Command::RemoveNode { name: "gone".parse().unwrap(), only: None };
+    let goes =
+        Command::RemoveNode { name: "gone".parse().unwrap(), only: None, with_endpoints: false };
     let refused = Command::RemoveNetwork { name: network_name(), only: None };
     let bare = commands().pop().unwrap();
     let other = match bare {

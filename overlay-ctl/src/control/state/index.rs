@@ -36,6 +36,10 @@ impl State {
     /// Inserts an endpoint and its index entries. Commands and snapshots both use this function.
     pub(super) fn insert_endpoint(&mut self, endpoint: impl Into<Arc<Endpoint>>) {
         let endpoint = endpoint.into();
+        debug_assert!(
+            endpoint.needs() <= self.version,
+            "nothing newer than the cluster's version is written"
+        );
         let Endpoint {
             id, name, network, location, addresses, mac, aliases, published, leg, ..
         } = &*endpoint;

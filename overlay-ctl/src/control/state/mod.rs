@@ -28,10 +28,11 @@ mod snapshot;
 mod tests;
 mod version;
 mod view;
+mod withdrawn;
 
 pub use changes::{ChangeLog, REMEMBERED, RowKey};
 pub use command::{
-    Applied, Command, Digest, Envelope, Mutation, Outcome, Placement, PortsWanted, RequestId,
+    Applied, Command, Digest, Envelope, Mutation, Noted, Outcome, Placement, PortsWanted, RequestId,
 };
 pub use decision::Decision;
 pub use legs::Renumbering;
@@ -48,6 +49,7 @@ use dedup::Dedup;
 use imbl::OrdMap;
 use index::{HostPort, Shared};
 use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, sync::Arc};
+use withdrawn::Withdrawn;
 
 /// The number of nodes that vote. The first nodes that join are voters; the others are agents.
 pub const VOTERS_MAX: usize = 3;
@@ -70,6 +72,7 @@ pub struct State {
     last_leg: OrdMap<NodeId, Ipv4Addr>,
     last_leg_id: LegId,
     dedup: Dedup,
+    withdrawn: Withdrawn,
 
     // Derived from the rows above. A snapshot does not contain these; they are rebuilt from it.
     network_names: OrdMap<NetworkName, NetworkId>,

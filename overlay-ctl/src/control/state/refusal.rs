@@ -1,8 +1,8 @@
 //! Why the state refuses a command, in words for the caller.
 
 use crate::model::{
-    EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NodeName, Speaks, Subnet, Transport,
-    Version, Vni, Vtep,
+    EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NodeName, Revision, Speaks, Subnet,
+    Transport, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -72,6 +72,32 @@ pub enum Refusal {
         /// The network.
         network: NetworkName,
     },
+    /// The name or the address was an endpoint's, and may still be in use on a node.
+    #[error(
+        "{what} of network {network} was withdrawn at revision {revision}, and not every node has forgotten it; try again in a moment, or take another"
+    )]
+    NotForgotten {
+        /// The name or the address, and which of the two it is.
+        what: String,
+        /// The network.
+        network: NetworkName,
+        /// The revision that removed its former owner.
+        revision: Revision,
+    },
+    /// All addresses of the network's range are in use or held back.
+    #[error(
+        "no free address in {range} of network {network}: {count} are held back, since not every node has forgotten their former owners; try again in a moment"
+    )]
+    AddressesHeldBack {
+        /// The range.
+        range: String,
+        /// The network.
+        network: NetworkName,
+        /// The number of addresses that are held back.
+        count: usize,
+        /// The revision that every node must have programmed.
+        revision: Revision,
+    },
     /// All VNIs are in use.
     #[error("no free subnet in 10.128.0.0/9; give one with --subnet")]
     SubnetsExhausted,
@@ -130,7 +156,9 @@ pub enum Refusal {
         endpoints: usize,
     },
     /// The node still has endpoints.
-    #[error("node {node} has {endpoints} endpoints; remove them first")]
+    #[error(
+        "node {node} has {endpoints} endpoints; remove them first, or all with it by `overlay node rm --force {node}`"
+    )]
     NodeInUse {
         /// The node.
         node: NodeName,
@@ -277,6 +305,19 @@ pub enum Refusal {
     /// the outcome of a request: this version stops at such an entry ([`Unreadable`](super::Unreadable)).
     #[error("this version does not know the command ({0}); all nodes must run the same version")]
     UnknownCommand(String),
+}
+
+impl Refusal {
+    /// The revision that the nodes concerned must have programmed before the same command can be carried out.
+    #[must_use]
+    pub fn held_back_since(&self) -> Option<Revision> {
+        match self {
+            Self::NotForgotten { revision, .. } | Self::AddressesHeldBack { revision, .. } => {
+                Some(*revision)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl From<Invalid> for Refusal {

@@ -2,7 +2,8 @@
 
 use super::{
     ChangeLog, Outcome, RequestId, State,
-    dedup::{Dedup, Lists},
+    dedup::{Compact, Dedup, Lists, Named},
+    withdrawn::Row,
 };
 use crate::model::{
     Endpoint, Generation, LegId, Network, NetworkId, Node, NodeId, RaftId, Revision, SPEAKS,
@@ -13,7 +14,7 @@ use std::{io, net::Ipv4Addr, sync::Arc};
 
 /// Newest format of the snapshot; a reader refuses a greater one. 2 has gateway legs, published ports and
 /// aliases, which a reader of 1 would lose. 3 has `requests` in the place of `dedup`. 4 has legs with ids. 5 has the
-/// cluster's version and generation.
+/// cluster's version and generation, `withdrawn`, and `recent` in the place of `requests`.
 const FORMAT: u32 = 5;
 
 /// The format in which the state of a cluster at `version` is written: no newer one than each of its nodes reads.
@@ -52,8 +53,13 @@ struct Snapshot {
     /// Only in formats up to 2.
     #[serde(default, skip_serializing)]
     dedup: Vec<(RequestId, Outcome)>,
-    #[serde(default)]
+    /// Only in formats 3 and 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     requests: Option<Lists>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recent: Option<Compact>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    withdrawn: Vec<Arc<Row>>,
 }
 
 /// A snapshot that can't be read.
@@ -99,8 +105,13 @@ impl State {
             last_leg,
             last_leg_id,
             dedup,
+            withdrawn,
             ..
         } = self;
+        let (requests, recent) = match dedup {
+            Dedup::Named(named) => (Some(named.into()), None),
+            Dedup::Compact(compact) => (None, Some(compact.clone())),
+        };
         let snapshot = Snapshot {
             format: format(*version),
             version: *version,
@@ -116,7 +127,9 @@ impl State {
             last_leg: last_leg.iter().map(|(id, address)| (*id, *address)).collect(),
             last_leg_id: *last_leg_id,
             dedup: Vec::new(),
-            requests: Some(dedup.into()),
+            requests,
+            recent,
+            withdrawn: withdrawn.rows().cloned().collect(),
         };
         rmp_serde::encode::write_named(out, &snapshot).map_err(io::Error::other)
     }
@@ -135,6 +148,11 @@ impl State {
             return Err(SnapshotError::Version(version));
         }
         let snapshot: Snapshot = rmp_serde::from_slice(bytes)?;
+        let dedup = match (snapshot.recent, snapshot.requests) {
+            (Some(recent), _) => Dedup::Compact(recent),
+            (None, Some(requests)) => Dedup::Named(requests.into()),
+            (None, None) => Dedup::Named(Named::from(snapshot.dedup)),
+        };
         let mut state = Self {
             revision: snapshot.revision,
             version: snapshot.version,
@@ -148,10 +166,13 @@ impl State {
             last_address: snapshot.last_address.into_iter().collect(),
             last_leg: snapshot.last_leg.into_iter().collect(),
             last_leg_id: snapshot.last_leg_id,
-            dedup: snapshot.requests.map_or_else(|| snapshot.dedup.into(), Dedup::from),
+            dedup: dedup.at(snapshot.version),
             changes: ChangeLog::starting_after(snapshot.revision),
             ..Self::default()
         };
+        for row in snapshot.withdrawn {
+            state.withdrawn.insert(row);
+        }
         for network in snapshot.networks {
             state.insert_network(network);
         }

@@ -1,6 +1,6 @@
 //! The version of the state: what may be logged at it, who may register at it, and how it is raised.
 
-use super::{Command, Decision, Envelope, Mutation, Refusal, State};
+use super::{Command, Decision, Envelope, Mutation, Noted, Refusal, State, dedup::Dedup};
 use crate::model::{Node, NodeId, Speaks, Version};
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ impl State {
     /// The state of a new cluster that begins at `version`. [`State::default`] is at version 1.
     #[must_use]
     pub fn new(version: Version) -> Self {
-        Self { version, ..Self::default() }
+        Self { version, dedup: Dedup::default().at(version), ..Self::default() }
     }
 
     /// The cluster's version.
@@ -21,8 +21,19 @@ impl State {
     /// the rules of the version that it leads to: a program that does not speak it says so, whatever it knows of commands.
     #[must_use]
     pub fn entry(&self, request: Mutation, command: Command) -> Envelope {
+        self.entry_noting(request, command, Noted::default())
+    }
+
+    /// As [`State::entry`], with what the leader adds. A cluster of version 1 has no place for that.
+    #[must_use]
+    pub fn entry_noting(&self, request: Mutation, command: Command, noted: Noted) -> Envelope {
         let rules = self.version.max(command.needs()).number();
-        Envelope { rules, ..Envelope::new(request, command) }
+        Envelope { rules, noted: self.noted(noted), ..Envelope::new(request, command) }
+    }
+
+    /// What may be noted at the cluster's version.
+    pub(super) fn noted(&self, noted: Noted) -> Noted {
+        if self.version >= Version::V2 { noted } else { Noted::default() }
     }
 
     /// Fails if nodes that speak no more than the cluster's version could not read the command. Nothing like it is logged.

@@ -8,6 +8,7 @@ mod members;
 mod quorum;
 mod silent;
 mod statuses;
+mod taking_back;
 #[cfg(test)]
 pub(super) mod tests;
 mod version;
@@ -20,6 +21,7 @@ pub use members::follow_the_rows;
 pub use quorum::{LAPSE, Quorum};
 pub use silent::watch_the_nodes;
 pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire, with_disk};
+pub use taking_back::take_endpoints_back;
 pub use version::{Blocker, raise_the_version};
 pub use watchers::{WatcherHold, Watchers};
 

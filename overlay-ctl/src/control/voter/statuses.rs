@@ -37,6 +37,12 @@ struct Heard {
     speaks_since: Instant,
     /// The node itself reported it, over a stream that is still open: this voter passes it on to the leader.
     first_hand: bool,
+    /// One of its endpoints is down and never was up: few nodes are asked which.
+    has_never_up: bool,
+}
+
+fn is_never_up(endpoint: &EndpointStatus) -> bool {
+    !endpoint.up && !endpoint.was_up
 }
 
 impl Heard {
@@ -101,7 +107,9 @@ impl StatusTable {
             let same =
                 before.filter(|before| before.is_fresh() && before.speaks() == said(&status));
             let speaks_since = same.map_or(at, |before| before.speaks_since);
-            rows.insert(status.node_id, Heard { status, at, speaks_since, first_hand });
+            let has_never_up = status.run != 0 && status.endpoints.iter().any(is_never_up);
+            let heard = Heard { status, at, speaks_since, first_hand, has_never_up };
+            rows.insert(heard.status.node_id, heard);
             news
         });
         if news {
@@ -130,6 +138,36 @@ impl StatusTable {
     #[must_use]
     pub fn programmed(&self, node: NodeId) -> Option<Revision> {
         self.fresh(node, |status| status.programmed_revision)
+    }
+
+    /// The revision that each of these nodes has programmed, as far as they [program](Self::programs_nothing) anything; 0 where
+    /// one has not been heard of yet.
+    #[must_use]
+    pub fn confirmed(&self, nodes: &BTreeSet<NodeId>) -> Revision {
+        let programming = nodes.iter().filter(|node| !self.programs_nothing(**node));
+        let programmed = programming.map(|node| self.programmed(*node).unwrap_or(0));
+        programmed.min().unwrap_or(Revision::MAX)
+    }
+
+    /// The run of the node's data plane; `None` if the node has not been heard of lately, or does not say.
+    #[must_use]
+    pub fn run(&self, node: NodeId) -> Option<u64> {
+        self.fresh(node, |status| status.run).filter(|run| *run != 0)
+    }
+
+    /// The endpoints that are down and never were up, as far as the present run of their node's data plane knows: the run,
+    /// and what the node says of the endpoint.
+    #[must_use]
+    pub fn never_up(&self) -> Vec<(NodeId, u64, EndpointStatus)> {
+        self.lock(|rows| {
+            let heard = rows.values().filter(|heard| heard.has_never_up && heard.is_fresh());
+            let never_up = heard.flat_map(|heard| {
+                let status = &heard.status;
+                let endpoints = status.endpoints.iter().filter(|endpoint| is_never_up(endpoint));
+                endpoints.map(|endpoint| (status.node_id, status.run, endpoint.clone()))
+            });
+            never_up.collect()
+        })
     }
 
     /// How long the disk of a voter takes to write to its log; `None` if it has not been heard of lately.
@@ -180,6 +218,23 @@ impl StatusTable {
     pub fn is_down(&self, node: NodeId) -> bool {
         let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.elapsed() >= NODE_DOWN_AFTER && self.programmed(node).is_none()
+    }
+
+    /// Returns true if the node is down. Waits, where this node has only begun to lead, until the node was heard of or had
+    /// the time to report: [`NODE_DOWN_AFTER`] at most.
+    pub async fn known_as_down(&self, node: NodeId) -> bool {
+        let mut changed = self.watch();
+        loop {
+            changed.borrow_and_update();
+            if self.is_down(node) {
+                return true;
+            }
+            if self.programmed(node).is_some() {
+                return false;
+            }
+            // No report says that a node had the time.
+            drop(tokio::time::timeout(LOOK_AGAIN, changed.changed()).await);
+        }
     }
 
     /// A number that changes with every new status.
@@ -236,6 +291,7 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
     let endpoint = |(id, health): (&EndpointId, &EndpointHealth)| EndpointStatus {
         id: *id,
         up: health.down.is_none(),
+        was_up: health.was_up,
         reason: health.down.clone().unwrap_or_default(),
         host_interface: health.ifname.clone(),
         host_ifindex: health.ifindex,
@@ -254,6 +310,7 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         disk_writes: 0,
         disk_write_us: 0,
         lacks_data_plane: status.lacks_data_plane,
+        run: status.run,
     }
 }
 

@@ -108,7 +108,8 @@ async fn a_leader_makes_those_members_that_have_a_row() {
     };
     register(&voter, 2).await;
     until(&voter, |status| is_member(status, 2)).await;
-    let remove = Command::RemoveNode { name: "h2".parse().unwrap(), only: None };
+    let remove =
+        Command::RemoveNode { name: "h2".parse().unwrap(), only: None, with_endpoints: false };
     write(&voter, remove).await;
     until(&voter, |status| !is_member(status, 2)).await;
     voter.consensus.shutdown().await;

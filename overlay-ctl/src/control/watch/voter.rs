@@ -221,7 +221,11 @@ mod tests {
         }
 
         fn remove(&mut self, name: &str) {
-            self.apply(Command::RemoveNode { name: name.parse().unwrap(), only: None });
+            self.apply(Command::RemoveNode {
+                name: name.parse().unwrap(),
+                only: None,
+                with_endpoints: false,
+            });
         }
 
         /// The nodes in the view once it is as new as the log, and those in the directory.

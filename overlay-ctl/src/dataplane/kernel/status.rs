@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What one node's kernel holds, as its reconciler reports it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LocalStatus {
+    /// A number that this run of the data plane chose, by which what it says of the past is known to be all there is; 0 = it
+    /// has not begun.
+    pub run: u64,
     /// The last revision that was programmed completely; 0 = none yet.
     pub programmed: Revision,
     /// The endpoints on this node.
@@ -61,6 +64,8 @@ pub struct GatewayHealth {
 pub struct EndpointHealth {
     /// The reason why it is down; `None` = it is up.
     pub down: Option<String>,
+    /// It was up at least once in this run of the data plane.
+    pub was_up: bool,
     /// The device on the host's side; empty while down.
     pub ifname: String,
     /// Its index; 0 while down.

@@ -48,6 +48,7 @@ use held::Held;
 use rhythm::Rhythm;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 /// Events that say that the kernel may have changed.
 pub struct Nudges {
@@ -95,6 +96,8 @@ pub struct Reconciler<K: Kernel> {
     /// The devices whose sizes could not be changed, and why, as logged.
     unchanged: BTreeMap<DeviceId, String>,
     health: BTreeMap<EndpointId, EndpointHealth>,
+    /// The number of this run, as its status says it.
+    run: u64,
     status: watch::Sender<LocalStatus>,
 }
 
@@ -135,6 +138,7 @@ impl<K: Kernel> Reconciler<K> {
             published: None,
             unchanged: BTreeMap::new(),
             health: BTreeMap::new(),
+            run: (Uuid::new_v4().as_u64_pair().0).max(1),
             status,
         }
     }

@@ -191,8 +191,10 @@ impl<K: Kernel> Reconciler<K> {
     fn judge(&mut self, state: &PassState) {
         let mut health = BTreeMap::new();
         for endpoint in self.held.sites.here() {
-            let now = state.health(DeviceId::port(endpoint.id), endpoint.leg.map(|leg| leg.id));
-            if self.health.get(&endpoint.id) != Some(&now) {
+            let before = self.health.get(&endpoint.id);
+            let mut now = state.health(DeviceId::port(endpoint.id), endpoint.leg.map(|leg| leg.id));
+            now.was_up |= before.is_some_and(|before| before.was_up);
+            if before != Some(&now) {
                 match &now.down {
                     None => tracing::info!(
                         endpoint = endpoint.id, device = %now.ifname, ifindex = now.ifindex,
@@ -221,6 +223,7 @@ impl<K: Kernel> Reconciler<K> {
         self.left = state.left;
         let outside = self.kernel.outside().health();
         let status = LocalStatus {
+            run: self.run,
             programmed: view.revision,
             endpoints,
             error: None,

@@ -62,6 +62,7 @@ impl PassState {
         let Some(device) = self.devices.get(&port) else { return EndpointHealth::default() };
         EndpointHealth {
             down: None,
+            was_up: true,
             ifname: device.ifname.clone(),
             ifindex: device.ifindex,
             mtu: device.mtu,

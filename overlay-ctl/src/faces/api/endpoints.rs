@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     control::controller::{
-        EndpointCreated, InspectEndpoint, ListEndpoints, Read, RemoveEndpoint, Removed,
+        EndpointCreated, EndpointRemoved, InspectEndpoint, ListEndpoints, Read, RemoveEndpoint,
     },
     proto::v1::{
         self, CreateEndpointRequest, CreateEndpointResponse, InspectEndpointRequest,
@@ -63,8 +63,10 @@ impl Endpoints for Api {
             only: decode::only(*id),
             wait: !*no_wait,
         };
-        let Removed { revision } = self.controller.remove_endpoint(request).await?;
-        Ok(Response::new(RemoveEndpointResponse { revision }))
+        let EndpointRemoved { revision, lagging } =
+            self.controller.remove_endpoint(request).await?;
+        let lagging_nodes = lagging.iter().map(ToString::to_string).collect();
+        Ok(Response::new(RemoveEndpointResponse { revision, lagging_nodes }))
     }
 }
 

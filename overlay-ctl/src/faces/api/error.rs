@@ -30,6 +30,7 @@ impl From<ControllerError> for Status {
                 mark_effect(&mut status, error.effect());
                 return status;
             }
+            ControllerError::HeldBack { refusal, .. } => refused(refusal).code(),
             ControllerError::NodeDown { .. }
             | ControllerError::CannotMake { .. }
             | ControllerError::NotMade { .. }
@@ -74,6 +75,7 @@ fn refused(refusal: &Refusal) -> Status {
         Refusal::AddressesExhausted { .. }
         | Refusal::SubnetsExhausted
         | Refusal::VnisExhausted
+        | Refusal::AddressesHeldBack { .. }
         | Refusal::GatewayExhausted { .. }
         | Refusal::HostPortsExhausted { .. } => Code::ResourceExhausted,
         Refusal::NoNetwork(_)
@@ -84,6 +86,7 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::NodeInUse { .. }
         | Refusal::NodeRemoved(_)
         | Refusal::Gone { .. }
+        | Refusal::NotForgotten { .. }
         | Refusal::NamespaceInUse { .. }
         | Refusal::GatewayOverlap { .. }
         | Refusal::CannotPublish { .. }

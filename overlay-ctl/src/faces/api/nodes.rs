@@ -40,9 +40,10 @@ impl Nodes for Api {
         &self,
         request: Request<RemoveNodeRequest>,
     ) -> Result<Response<RemoveNodeResponse>, Status> {
-        let RemoveNodeRequest { name, request_id, id } = request.get_ref();
+        let RemoveNodeRequest { name, force, request_id, id } = request.get_ref();
         let (request, only) = (decode::request_id(request_id)?, decode::only(*id));
-        let request = RemoveNode { request, name: decode::node_name(name)?, only };
+        let name = decode::node_name(name)?;
+        let request = RemoveNode { request, name, only, force: *force };
         let Removed { revision } = self.controller.remove_node(request).await?;
         Ok(Response::new(RemoveNodeResponse { revision }))
     }

@@ -242,7 +242,8 @@ pub(super) async fn run(
                         endpoints(channel).remove(request).await
                     })
                     .await?;
-                Ok(Removal { name, revision: removed.revision })
+                let v1::RemoveEndpointResponse { revision, lagging_nodes } = removed;
+                Ok(Removal { name, revision, lagging_nodes })
             })
             .await
         }

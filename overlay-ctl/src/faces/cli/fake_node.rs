@@ -50,8 +50,8 @@ pub(super) struct Members {
     pub(super) endpoints: Vec<Endpoint>,
     /// Why no node is removed.
     pub(super) refusal: Option<Status>,
-    /// The nodes that were to be removed.
-    pub(super) asked: Vec<(String, u64)>,
+    /// The nodes that were to be removed: name, id, and whether by force.
+    pub(super) asked: Vec<(String, u64, bool)>,
 }
 
 type Events = tokio_stream::Iter<std::vec::IntoIter<Result<Event, Status>>>;
@@ -174,9 +174,11 @@ impl Endpoints for Service {
 
     async fn remove(
         &self,
-        _request: Request<RemoveEndpointRequest>,
+        request: Request<RemoveEndpointRequest>,
     ) -> Result<Response<RemoveEndpointResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let late = (request.get_ref().name == "late").then(|| "host2".to_owned());
+        let lagging_nodes = late.into_iter().collect();
+        Ok(Response::new(RemoveEndpointResponse { revision: 9, lagging_nodes }))
     }
 }
 
@@ -207,7 +209,7 @@ impl Nodes for Service {
     ) -> Result<Response<RemoveNodeResponse>, Status> {
         let request = request.into_inner();
         let mut members = self.members.lock().unwrap();
-        members.asked.push((request.name, request.id));
+        members.asked.push((request.name, request.id, request.force));
         match members.refusal.clone() {
             Some(refusal) => Err(refusal),
             None => Ok(Response::new(RemoveNodeResponse { revision: 12 })),
@@ -345,7 +347,7 @@ impl FakeNode {
     }
 
     /// The nodes that were to be removed.
-    pub(super) fn asked_to_remove(&self) -> Vec<(String, u64)> {
+    pub(super) fn asked_to_remove(&self) -> Vec<(String, u64, bool)> {
         self.service.members.lock().unwrap().asked.clone()
     }
 

@@ -43,7 +43,8 @@ pub(super) async fn run(
         .await?;
     check(client, &status).await?;
     let StatusResponse { node: name, node_id: id, state_dir, .. } = status;
-    let request = RemoveNodeRequest { name: name.clone(), id, request_id: request_id() };
+    let request =
+        RemoveNodeRequest { name: name.clone(), id, request_id: request_id(), force: false };
     let removed = client
         .call(DEADLINE, request, async |channel, request| nodes(channel).remove(request).await)
         .await;

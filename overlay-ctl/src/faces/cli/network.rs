@@ -117,7 +117,7 @@ pub(super) async fn run(
                         networks(channel).remove(request).await
                     })
                     .await?;
-                Ok(Removal { name, revision: removed.revision })
+                Ok(Removal { name, revision: removed.revision, lagging_nodes: Vec::new() })
             })
             .await
         }

@@ -29,8 +29,11 @@ pub(super) enum Command {
         #[command(flatten)]
         stale: StaleArgs,
     },
-    /// Remove nodes that will not come back and have no endpoints
+    /// Remove nodes that will not come back. The endpoints of a node that is down are removed with it
     Rm {
+        /// Remove the endpoints of a node that is not down, too; they lose their networks at once
+        #[arg(short, long)]
+        force: bool,
         /// Names of the nodes
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
@@ -64,10 +67,11 @@ pub(super) async fn run(
             let request = InspectNodeRequest { name, stale };
             show(client, output, request, rpc, |node| Ok(view::Node::from(node))).await
         }
-        Command::Rm { names } => {
+        Command::Rm { force, names } => {
             view::remove_each(names, output, async |name| {
                 let request = RemoveNodeRequest {
                     name: name.clone(),
+                    force,
                     request_id: request_id(),
                     ..Default::default()
                 };
@@ -76,7 +80,7 @@ pub(super) async fn run(
                         nodes(channel).remove(request).await
                     })
                     .await?;
-                Ok(Removal { name, revision: removed.revision })
+                Ok(Removal { name, revision: removed.revision, lagging_nodes: Vec::new() })
             })
             .await
         }

@@ -178,7 +178,7 @@ async fn a_node_leaves_and_is_waited_for() {
     let ran = overlay_on(&host, &node.socket, "node leave").await;
     assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, ""));
     assert!(ran.stdout.starts_with("h1 has left its cluster"), "{}", ran.stdout);
-    assert_eq!(node.asked_to_remove(), [("h1".to_owned(), 1)]);
+    assert_eq!(node.asked_to_remove(), [("h1".to_owned(), 1, false)]);
     assert_eq!(*host.waited.lock().unwrap(), [Path::new("/var/lib/overlay")]);
     let json = overlay(&node.socket, "node leave -o json").await.stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -188,6 +188,18 @@ async fn a_node_leaves_and_is_waited_for() {
     let ran = overlay_on(&host, &node.socket, "node leave").await;
     assert_eq!((ran.done, ran.stdout.as_str()), (Done::Failed, ""));
     assert_eq!(ran.stderr, "error: it still runs\n");
+}
+
+#[tokio::test]
+async fn a_node_is_removed_with_its_endpoints_if_that_is_said() {
+    let node = member(&["h1", "h2"]);
+    let _serving = node.serve(Mode::Answer);
+    for line in ["node rm h2", "node rm --force h2 h3", "node rm h2 -f"] {
+        let ran = overlay(&node.socket, line).await;
+        assert_eq!((ran.done, ran.stderr.as_str()), (Done::All, ""), "{line}");
+    }
+    let asked = [("h2", false), ("h2", true), ("h3", true), ("h2", true)];
+    assert_eq!(node.asked_to_remove(), asked.map(|(name, force)| (name.to_owned(), 0, force)));
 }
 
 #[tokio::test]
@@ -316,6 +328,26 @@ async fn lagging_nodes_are_a_warning_to_who_asked_to_wait() {
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(json["lagging_nodes"], serde_json::json!(["host2"]));
     assert_eq!(ran.stderr, "");
+}
+
+#[tokio::test]
+async fn nodes_that_have_not_forgotten_an_endpoint_are_a_warning() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    let ran = overlay(&node.socket, "endpoint rm web1 late").await;
+    assert_eq!((ran.done, ran.stdout.as_str()), (Done::All, "web1\nlate\n"));
+    assert!(
+        ran.stderr.starts_with("warning: late: not forgotten yet by host2; "),
+        "{}",
+        ran.stderr
+    );
+    let json = overlay(&node.socket, "endpoint rm web1 late -o json").await.stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = serde_json::json!([
+        {"name": "web1", "revision": 9},
+        {"name": "late", "revision": 9, "lagging_nodes": ["host2"]},
+    ]);
+    assert_eq!(json, expected);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ fn speaks(oldest: u32, newest: u32) -> Speaks {
 
 impl Cluster {
     /// Node 1 and the cluster are upgraded.
-    async fn raise(&self) {
+    pub(super) async fn raise(&self) {
         let speaks = [(1, speaks(1, 2))].into();
         let command = Command::RaiseVersion { to: Version::V2, speaks };
         let request = Mutation::new(*Uuid::new_v4().as_bytes(), &command);
@@ -64,7 +64,7 @@ async fn a_node_of_an_earlier_program_is_refused_once_the_version_is_raised() {
     assert_eq!(cluster.revision(), before, "nothing was logged");
     // One that was removed hears of that, whatever it speaks: so it goes.
     let name = joined.node.name;
-    let remove = RemoveNode { request: [9; 16], name, only: Some(joined.node.id) };
+    let remove = RemoveNode { request: [9; 16], name, only: Some(joined.node.id), force: false };
     within(cluster.leader.remove_node(remove)).await.unwrap();
     let back = Register { returning: Some(joined.node.id), ..register(2) };
     let removed = within(cluster.leader.register(back)).await.unwrap_err();

@@ -157,7 +157,8 @@ fn an_old_snapshot_is_the_state_it_was() {
     assert_eq!(answer(3, &web1), Some(Ok(Applied::Endpoint(endpoint.clone()))));
     let another = answer(3, &web2).unwrap().unwrap_err();
     assert!(matches!(another, Refusal::RequestIdUsed { .. }), "{another}");
-    let remove = Command::RemoveNode { name: "h1".parse().unwrap(), only: None };
+    let remove =
+        Command::RemoveNode { name: "h1".parse().unwrap(), only: None, with_endpoints: false };
     assert_eq!(answer(4, &remove), Some(Ok(Applied::Removed(3))));
     assert!(matches!(answer(4, &web1), Some(Err(Refusal::RequestIdUsed { .. }))));
     assert_eq!(answer(5, &web1), Some(Err(Refusal::VnisExhausted)));

@@ -14,7 +14,7 @@ fn lives(r: &Replica) -> Vec<(NodeId, Option<u64>)> {
 
 fn remove(r: &mut Replica, number: u8) {
     let name = format!("h{number}").parse().unwrap();
-    r.apply(Command::RemoveNode { name, only: None }).unwrap();
+    r.apply(Command::RemoveNode { name, only: None, with_endpoints: false }).unwrap();
 }
 
 fn raise(r: &mut Replica) {

@@ -1,15 +1,18 @@
 //! Commands in, rows and refusals out.
 
+mod dead_nodes;
 mod format;
 mod generations;
 mod legs;
 mod lives;
 mod names;
 mod ports;
+mod provisional;
 mod random;
 mod requests;
 mod rows;
 mod version;
+mod withdrawn;
 
 use super::*;
 use crate::model::{

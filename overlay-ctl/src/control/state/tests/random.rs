@@ -30,7 +30,7 @@ enum Step {
         vtep: u8,
         gateway: Option<u8>,
     },
-    DropNode(u8),
+    DropNode(u8, bool),
     Endpoint {
         name: u8,
         network: u8,
@@ -85,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..4).prop_map(Step::DropNetwork),
         4 => (1u8..6, 1u8..6, maybe(0u8..4))
             .prop_map(|(instance, vtep, gateway)| Step::Node { instance, vtep, gateway }),
-        1 => (1u8..6).prop_map(Step::DropNode),
+        2 => (1u8..6, any::<bool>()).prop_map(|(n, all)| Step::DropNode(n, all)),
         12 => (0u8..12, 0u8..4, 1u8..6, 0u8..6, maybe(0u8..18), shown()).prop_map(
             |(name, network, node, netns, address, shown)| {
                 Step::Endpoint { name, network, node, netns, address, shown }
@@ -151,7 +151,9 @@ fn entry(index: u64, step: &Step, earlier: &[Vec<u8>], state: &State) -> Vec<u8>
             local_listen: None,
             speaks: (state.version() >= Version::V2).then_some(SPEAKS),
         },
-        Step::DropNode(n) => Command::RemoveNode { name: node(n), only: None },
+        Step::DropNode(n, with_endpoints) => {
+            Command::RemoveNode { name: node(n), only: None, with_endpoints: *with_endpoints }
+        }
         Step::Endpoint { name, network: on, node: at, netns, address, shown } => {
             Command::CreateEndpoint {
                 name: format!("e{name}").parse().unwrap(),

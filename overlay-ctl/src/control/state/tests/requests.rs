@@ -1,7 +1,7 @@
 //! A request's id is that of one request: repeated it is answered, and used for another it is refused.
 
 use super::*;
-use crate::model::{NetworkId, NodeId};
+use crate::model::{NetworkId, NodeId, SPEAKS};
 
 fn replica() -> Replica {
     let mut r = Replica::default();
@@ -11,7 +11,27 @@ fn replica() -> Replica {
     r
 }
 
+/// One of version 1 and one of version 2, which remember requests in other forms.
+fn replicas() -> [Replica; 2] {
+    let (first, mut second) = (replica(), replica());
+    second.raise();
+    [first, second]
+}
+
 impl Replica {
+    pub(super) fn raise(&mut self) {
+        let speaks = self.state.nodes().map(|node| (node.id, SPEAKS)).collect();
+        self.apply(Command::RaiseVersion { to: Version::V2, speaks }).unwrap();
+    }
+
+    /// How the removal of endpoint `name` is called where another request has its id.
+    fn removal_of(&self, name: &str) -> String {
+        match self.state.version() {
+            Version::V1 => format!("the removal of endpoint {name}"),
+            _ => "the removal of an endpoint at revision".to_owned(),
+        }
+    }
+
     /// Applies `command` as the request `id`.
     fn request(&mut self, id: u64, command: Command) -> Outcome {
         self.index += 1;
@@ -65,7 +85,7 @@ fn remove_network(name: &str, only: Option<NetworkId>) -> Command {
 }
 
 fn remove_node(name: &str, only: Option<NodeId>) -> Command {
-    Command::RemoveNode { name: name.parse().unwrap(), only }
+    Command::RemoveNode { name: name.parse().unwrap(), only, with_endpoints: false }
 }
 
 fn network(name: &str, pool: Option<&str>, vni: Option<u32>, options: NetworkOptions) -> Command {
@@ -150,6 +170,7 @@ fn all_different() -> Vec<Command> {
         remove_node("web1", None),
         remove_node("web1", Some(4)),
         remove_node("web2", None),
+        Command::RemoveNode { name: "web1".parse().unwrap(), only: None, with_endpoints: true },
     ]);
     commands
 }
@@ -163,54 +184,66 @@ fn requests_that_differ_in_anything_have_different_digests() {
 
 #[test]
 fn an_id_that_was_used_is_refused_for_anything_else() {
-    let mut r = replica();
-    r.node(2).unwrap();
-    let first = Wish::new("web1").command();
-    let made = r.request(77, first.clone());
-    for other in all_different().into_iter().filter(|command| *command != first) {
-        let refusal = r.changes_nothing(77, other.clone()).unwrap_err();
-        let Refusal::RequestIdUsed { request, .. } = &refusal else {
-            panic!("{other:?}: {refusal}")
-        };
-        assert_eq!(request.into_bytes(), request_id(77));
-        assert!(refusal.to_string().contains("the creation of endpoint web1"), "{refusal}");
+    for mut r in replicas() {
+        let first = Wish::new("web1").command();
+        let made = r.request(77, first.clone());
+        assert!(made.is_ok(), "{made:?}");
+        for other in all_different().into_iter().filter(|command| *command != first) {
+            let refusal = r.changes_nothing(77, other.clone()).unwrap_err();
+            let Refusal::RequestIdUsed { request, .. } = &refusal else {
+                panic!("{other:?}: {refusal}")
+            };
+            assert_eq!(request.into_bytes(), request_id(77));
+            assert!(refusal.to_string().contains("the creation of endpoint web1"), "{refusal}");
+        }
+        assert_eq!(r.changes_nothing(77, first), made);
     }
-    assert_eq!(r.changes_nothing(77, first), made);
 }
 
 #[test]
 fn one_id_for_several_removals_removes_one() {
-    let mut r = replica();
-    r.request(101, external("a", "net", "10.0.0.8")).unwrap();
-    r.request(102, external("b", "net", "10.0.0.9")).unwrap();
-    let gone = r.request(77, remove_endpoint("a", Some("net"), None)).unwrap();
-    for (other, used_for) in [
-        (remove_endpoint("b", Some("net"), None), "the removal of endpoint a"),
-        (remove_endpoint("a", Some("other"), None), "the removal of endpoint a"),
-        (remove_network("other", None), "the removal of endpoint a"),
-        (remove_node("h1", None), "the removal of endpoint a"),
-    ] {
-        let refusal = r.changes_nothing(77, other).unwrap_err().to_string();
-        assert!(refusal.contains(used_for) && refusal.contains("request_id"), "{refusal}");
+    for mut r in replicas() {
+        r.request(101, external("a", "net", "10.0.0.8")).unwrap();
+        r.request(102, external("b", "net", "10.0.0.9")).unwrap();
+        let gone = r.request(77, remove_endpoint("a", Some("net"), None)).unwrap();
+        let used_for = r.removal_of("a");
+        for other in [
+            remove_endpoint("b", Some("net"), None),
+            remove_endpoint("a", Some("other"), None),
+            remove_network("other", None),
+            remove_node("h1", None),
+        ] {
+            let refusal = r.changes_nothing(77, other).unwrap_err().to_string();
+            assert!(refusal.contains(&used_for) && refusal.contains("request_id"), "{refusal}");
+        }
+        assert_eq!(r.changes_nothing(77, remove_endpoint("a", Some("net"), None)), Ok(gone));
+        // Not even what was registered, or what is gone.
+        let unused = r.request(78, remove_endpoint("b", None, None)).unwrap();
+        let made = r.changes_nothing(102, network("x", None, None, NetworkOptions::default()));
+        assert!(matches!(made, Err(Refusal::RequestIdUsed { .. })), "{made:?}");
+        assert_eq!(r.changes_nothing(78, remove_endpoint("b", None, None)), Ok(unused));
     }
-    assert_eq!(r.changes_nothing(77, remove_endpoint("a", Some("net"), None)), Ok(gone));
 }
 
 #[test]
 fn a_removal_repeated_after_many_other_requests_leaves_the_successor() {
-    let mut r = replica();
-    r.request(1_000_000, external("victim", "net", "10.0.0.9")).unwrap();
-    let gone = r.as_logged(77, remove_endpoint("victim", None, None)).unwrap();
-    for n in 0..4_100u32 {
-        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 1, 0)) + n);
-        let command = external(&format!("f{n}"), "other", &address.to_string());
-        r.request(2_000_000 + u64::from(n), command).unwrap();
+    for mut r in replicas() {
+        r.request(1_000_000, external("victim", "net", "10.0.0.9")).unwrap();
+        let gone = r.as_logged(77, remove_endpoint("victim", None, None)).unwrap();
+        for n in 0..4_100u32 {
+            let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 1, 0)) + n);
+            let command = external(&format!("f{n}"), "other", &address.to_string());
+            r.request(2_000_000 + u64::from(n), command).unwrap();
+        }
+        r.request(1_000_001, external("victim", "net", "10.0.0.9")).unwrap();
+        // Also where a snapshot, and a raise, were in between.
+        r.state = State::from_snapshot(&r.state.snapshot()).unwrap();
+        if r.state.version() == Version::V1 {
+            r.raise();
+        }
+        assert_eq!(r.as_logged(77, remove_endpoint("victim", None, None)), Ok(gone));
+        r.state.endpoint_named(&"victim".parse().unwrap(), None).unwrap();
     }
-    r.request(1_000_001, external("victim", "net", "10.0.0.9")).unwrap();
-    // Also where a snapshot was in between.
-    r.state = State::from_snapshot(&r.state.snapshot()).unwrap();
-    assert_eq!(r.as_logged(77, remove_endpoint("victim", None, None)), Ok(gone));
-    r.state.endpoint_named(&"victim".parse().unwrap(), None).unwrap();
 }
 
 /// Makes something, and removes it: the name of what is removed, and both commands.

@@ -36,7 +36,11 @@ fn refusals_change_nothing() {
         r.endpoint("a", "net", 1, None),
         r.network("net", "10.1.0.0/24", None),
         r.apply(Command::RemoveNetwork { name: "net".parse().unwrap(), only: None }),
-        r.apply(Command::RemoveNode { name: "h1".parse().unwrap(), only: None }),
+        r.apply(Command::RemoveNode {
+            name: "h1".parse().unwrap(),
+            only: None,
+            with_endpoints: false,
+        }),
         r.remove("nobody"),
         r.apply(Command::CreateNetwork {
             name: "other".parse().unwrap(),
@@ -122,7 +126,8 @@ fn a_joining_node_keeps_its_id_and_its_epoch_moves_with_its_address() {
     assert_eq!(moved.id, first.id);
     assert!(moved.epoch > first.epoch);
     let removed = node(r.node(2));
-    r.apply(Command::RemoveNode { name: "h2".parse().unwrap(), only: None }).unwrap();
+    r.apply(Command::RemoveNode { name: "h2".parse().unwrap(), only: None, with_endpoints: false })
+        .unwrap();
     let back = r.apply(Command::RegisterNode {
         instance: removed.instance,
         name: removed.name.clone(),
@@ -262,7 +267,8 @@ fn what_is_removed_leaves_nothing_behind() {
     assert_eq!((r.state.last_address.len(), r.state.last_leg.len()), (1, 1));
     r.remove("a").unwrap();
     r.apply(Command::RemoveNetwork { name: "net".parse().unwrap(), only: None }).unwrap();
-    r.apply(Command::RemoveNode { name: "h1".parse().unwrap(), only: None }).unwrap();
+    r.apply(Command::RemoveNode { name: "h1".parse().unwrap(), only: None, with_endpoints: false })
+        .unwrap();
     assert_eq!((r.state.last_address.len(), r.state.last_leg.len()), (0, 0));
 }
 

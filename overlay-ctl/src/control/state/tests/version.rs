@@ -57,6 +57,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             Command::RemoveEndpoint { .. } => 5,
             Command::RaiseVersion { .. } => 6,
             Command::BeginLife { .. } => 7,
+            Command::KeepEndpoint { .. } => 8,
         });
         let is_raise = matches!(command, Command::RaiseVersion { .. });
         for has in [V1, V2] {
@@ -79,14 +80,16 @@ fn a_row_names_the_version_that_it_needs() {
     let needs = |rows: Vec<Row>| {
         let nodes = rows.into_iter().filter_map(|row| match row {
             Row::Node(node) => Some(node.needs()),
-            // Their rows have no field that is later than version 1.
-            Row::Network(_) | Row::Endpoint(_) => None,
+            Row::Endpoint(endpoint) => Some(endpoint.needs()),
+            // Its row has no field that is later than version 1.
+            Row::Network(_) => None,
         });
         nodes.collect::<Vec<_>>()
     };
-    assert_eq!(needs(golden::rows()), [V1]);
+    assert_eq!(needs(golden::rows()), [V1, V1, V1]);
     assert_eq!(needs(golden::rows_behind_nat()), [V1]);
     assert_eq!(needs(golden::rows_of_version_2()), [V2]);
+    assert_eq!(needs(golden::provisional_rows()), [V2]);
 }
 
 #[test]

@@ -105,6 +105,7 @@ fn all_of_a_status_is_sent() {
     let leg = LegHealth { interface: "eth1".into(), ifname: "ovg7".into(), ifindex: 8, mtu: 1500 };
     let up = EndpointHealth {
         down: None,
+        was_up: true,
         ifname: "ov7".into(),
         ifindex: 7,
         mtu: 1450,
@@ -113,6 +114,7 @@ fn all_of_a_status_is_sent() {
     };
     let down = EndpointHealth { down: Some("no namespace".into()), ..Default::default() };
     let status = LocalStatus {
+        run: 77,
         programmed: 20,
         endpoints: [(11, up), (12, down)].into(),
         ..LocalStatus::default()
@@ -126,6 +128,7 @@ fn all_of_a_status_is_sent() {
     let up = EndpointStatus {
         id: 11,
         up: true,
+        was_up: true,
         reason: String::new(),
         host_interface: "ov7".into(),
         host_ifindex: 7,
@@ -144,9 +147,44 @@ fn all_of_a_status_is_sent() {
         disk_writes: 0,
         disk_write_us: 0,
         lacks_data_plane: false,
+        run: 77,
     };
     assert_eq!(to_wire(2, 9, &status), sent);
     let disk = DiskTimes { writes: 4, average: Duration::from_micros(1_500) };
     let of_voter = NodeStatus { disk_writes: 4, disk_write_us: 1_500, ..sent.clone() };
     assert_eq!(with_disk(sent, disk), of_voter);
+}
+
+/// It is not told "alive" for want of time to hear of the node, nor "down".
+#[tokio::test(start_paused = true)]
+async fn whether_a_node_is_down_is_known_when_it_was_heard_or_had_the_time() {
+    let table = StatusTable::default();
+    let began = Instant::now();
+    assert!(table.known_as_down(1).await);
+    assert_eq!(began.elapsed(), NODE_DOWN_AFTER);
+    table.listen_anew();
+    let asked = tokio::spawn({
+        let table = table.clone();
+        async move { (table.known_as_down(1).await, Instant::now()) }
+    });
+    advance(LOOK_AGAIN / 2).await;
+    table.record(status(1, 1, 1));
+    let reported = Instant::now();
+    assert_eq!(asked.await.unwrap(), (false, reported), "as soon as it reports");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_is_what_every_node_that_programs_anything_has() {
+    let table = StatusTable::default();
+    table.record(status(1, 1, 10));
+    table.record(status(2, 1, 12));
+    let without = NodeStatus { lacks_data_plane: true, ..status(3, 1, 0) };
+    table.record(without);
+    assert_eq!(table.confirmed(&[1, 2, 3].into()), 10);
+    assert_eq!(table.confirmed(&[2, 3].into()), 12);
+    assert_eq!(table.confirmed(&[1, 4].into()), 0, "4 had no time to report");
+    advance(NODE_DOWN_AFTER).await;
+    table.record(status(1, 1, 11));
+    assert_eq!(table.confirmed(&[1, 2, 4].into()), 11, "the others are down");
+    assert_eq!(table.confirmed(&[2, 4].into()), Revision::MAX);
 }

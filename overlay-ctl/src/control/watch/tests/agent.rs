@@ -163,7 +163,11 @@ async fn an_agent_that_was_removed_ends() {
     let mut world = World::new(1);
     world.remove_endpoint("web");
     world.view_at(7).await;
-    world.apply(Command::RemoveNode { name: "h4".parse().unwrap(), only: None });
+    world.apply(Command::RemoveNode {
+        name: "h4".parse().unwrap(),
+        only: None,
+        with_endpoints: false,
+    });
     assert!(matches!(world.agent.ended().await, Ended::Removed));
 }
 
@@ -173,7 +177,11 @@ async fn an_agent_that_was_removed_while_it_was_cut_off_ends() {
     world.view_at(6).await;
     world.voters[0].set(Mode::Away);
     world.remove_endpoint("web");
-    world.apply(Command::RemoveNode { name: "h4".parse().unwrap(), only: None });
+    world.apply(Command::RemoveNode {
+        name: "h4".parse().unwrap(),
+        only: None,
+        with_endpoints: false,
+    });
     world.voters[0].set(Mode::Serving);
     assert!(matches!(world.agent.ended().await, Ended::Removed));
     let restarted = Agent::start(AGENT, AGENT, &world.directory);

@@ -66,7 +66,11 @@ async fn an_agent_that_does_not_speak_the_version_of_the_cluster_is_sent_nothing
     let (_, said) = opens(0, 0).await.unwrap_err();
     assert!(said.contains("is at version 2, and the node's program speaks version 1;"), "{said}");
     world.remove_endpoint("web");
-    world.apply(Command::RemoveNode { name: format!("h{AGENT}").parse().unwrap(), only: None });
+    world.apply(Command::RemoveNode {
+        name: format!("h{AGENT}").parse().unwrap(),
+        only: None,
+        with_endpoints: false,
+    });
     let (code, _) = opens(0, 0).await.unwrap_err();
     assert_eq!(code, Code::NotFound, "it hears that it was removed, whatever it speaks");
 }

@@ -6,7 +6,9 @@ use crate::{
         kernel::{LargePackets, LocalGateway, SuperPacketHealth},
         reconcile::{LocalNode, LocalVtep},
     },
-    model::{EndpointAddrs, NetworkOptions, Permission, Permissions, Pool, Subnet},
+    model::{
+        EndpointAddrs, NetworkOptions, Permission, Permissions, Pool, SPEAKS, Subnet, Version,
+    },
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -54,6 +56,12 @@ impl Cluster {
             local_listen: None,
             speaks: None,
         });
+    }
+
+    /// Raises the cluster to version 2.
+    pub(super) fn raise(&mut self) {
+        let speaks = self.state.nodes().map(|node| (node.id, SPEAKS)).collect();
+        self.apply(Command::RaiseVersion { to: Version::V2, speaks });
     }
 
     /// The command may be refused.

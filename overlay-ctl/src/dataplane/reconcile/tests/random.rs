@@ -4,7 +4,7 @@ use super::{cluster::behind, *};
 use crate::{
     control::state::{Command, PortsWanted},
     dataplane::reconcile::{Trigger, audit::Audit},
-    model::{NetworkOptions, Permission, Permissions, Pool},
+    model::{NetworkOptions, Permission, Permissions, Pool, SPEAKS},
 };
 use proptest::prelude::*;
 
@@ -33,6 +33,7 @@ enum Step {
     },
     RemoveNode {
         node: u8,
+        with_endpoints: bool,
     },
     /// Its device is gone, or not as it should be.
     LoseDevice {
@@ -61,7 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => network.clone().prop_map(|network| Step::Network { network }),
         1 => network.prop_map(|network| Step::RemoveNetwork { network }),
         2 => (2..=4u8, 1..6u8).prop_map(|(node, vtep)| Step::Register { node, vtep }),
-        1 => (2..=4u8).prop_map(|node| Step::RemoveNode { node }),
+        2 => (2..=4u8, any::<bool>())
+            .prop_map(|(node, with_endpoints)| Step::RemoveNode { node, with_endpoints }),
         2 => (0..8usize, any::<bool>())
             .prop_map(|(nth, is_gone)| Step::LoseDevice { nth, is_gone }),
         1 => any::<u8>().prop_map(|mac| Step::Reroute { mac }),
@@ -111,12 +113,12 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
                 gateway: None,
                 metrics: None,
                 local_listen: None,
-                speaks: None,
+                speaks: Some(SPEAKS),
             });
         }
-        Step::RemoveNode { node } => {
+        Step::RemoveNode { node, with_endpoints } => {
             let name = format!("h{node}").parse().unwrap();
-            cluster.attempt(Command::RemoveNode { name, only: None });
+            cluster.attempt(Command::RemoveNode { name, only: None, with_endpoints });
         }
         Step::LoseDevice { nth, is_gone } => {
             let Some(ifindex) = nth_device(kernel, nth) else { return };
@@ -177,6 +179,7 @@ fn meddle(tables: &mut Tables, what: u8, nth: usize) {
 
 async fn whatever(rounds: Vec<Vec<Step>>, part: usize) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
+    cluster.raise();
     let namespaces = (0..8).map(|name| format!("/run/netns/{name}").into()).collect();
     let mut kernel = FakeKernel { namespaces, ..FakeKernel::default() };
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());

@@ -53,6 +53,7 @@ async fn the_whole_status_of_a_node() {
     // Devices are made in the order of their ids, ports first.
     let health = EndpointHealth {
         down: None,
+        was_up: true,
         ifname: "device1".into(),
         ifindex: 1,
         mtu: 1450,
@@ -65,6 +66,7 @@ async fn the_whole_status_of_a_node() {
         }),
     };
     let after = LocalStatus {
+        run: status.borrow().run,
         programmed: cluster.index,
         endpoints: [(web1, health)].into(),
         error: None,
@@ -79,7 +81,37 @@ async fn the_whole_status_of_a_node() {
         super_packets: super_packets(),
     };
     assert!(status.has_changed().unwrap());
+    assert_ne!(after.run, 0, "0 is a node without a data plane");
     assert_eq!(*status.borrow_and_update(), after);
+}
+
+/// A leader takes back what never was up in the run in which it was created.
+#[tokio::test]
+async fn an_endpoint_that_was_up_once_says_so_for_as_long_as_the_run_lasts() {
+    let (mut cluster, mut kernel) = here_and_there();
+    // Its namespace is not there.
+    cluster.endpoint("none", "net", 1);
+    let id = |name: &str| cluster.state.endpoint_named(&name.parse().unwrap(), None).unwrap().id;
+    let (web1, none) = (id("web1"), id("none"));
+    let view = cluster.view();
+    let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
+    let said = |status: &watch::Receiver<LocalStatus>| {
+        let status = status.borrow();
+        [web1, none].map(|id| (status.endpoints[&id].down.is_some(), status.endpoints[&id].was_up))
+    };
+    reconciler.work(&view, Trigger::KernelChanged).await.unwrap();
+    assert_eq!(said(&status), [(false, true), (true, false)]);
+    let run = status.borrow().run;
+    reconciler.kernel.namespaces.clear();
+    reconciler.kernel.devices.clear();
+    reconciler.work(&view, Trigger::Periodic).await.unwrap();
+    assert_eq!(said(&status), [(true, true), (true, false)]);
+    assert_eq!(status.borrow().run, run);
+    // The next run does not know.
+    let (mut next, status) = Reconciler::new(&mut kernel, node());
+    next.work(&view, Trigger::KernelChanged).await.unwrap();
+    assert_eq!(said(&status), [(true, false), (true, false)]);
+    assert_ne!(status.borrow().run, run);
 }
 
 #[tokio::test]

@@ -8,6 +8,9 @@ use serde::Serialize;
 pub(in super::super) struct Removal {
     pub(in super::super) name: String,
     pub(in super::super) revision: u64,
+    /// The nodes that have not forgotten it yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(in super::super) lagging_nodes: Vec<String>,
 }
 
 /// Removes each name, and prints it when it is removed. After a refusal the other names are still removed;
@@ -23,6 +26,13 @@ pub(in super::super) async fn remove_each(
             Ok(removal) => {
                 if output.format() == Format::Table {
                     output.line(&removal.name)?;
+                }
+                if !removal.lagging_nodes.is_empty() {
+                    output.warn(&format!(
+                        "{}: not forgotten yet by {}; its name and address are held back until those that are not down have",
+                        removal.name,
+                        removal.lagging_nodes.join(", ")
+                    ));
                 }
                 removed.push(removal);
             }
