@@ -41,6 +41,7 @@ impl State {
         self.last_raft_id = RaftId::new(of_lives.map_or(0, RaftId::get).saturating_add(NODES));
         self.generation = self.generation.next();
         self.version = self.version.max(Version::V2);
+        self.dedup = std::mem::take(&mut self.dedup).at(self.version);
         self.revision = self.revision.saturating_add(REVISIONS);
         self.last_node_id = self.last_node_id.saturating_add(NODES);
         self.last_leg_id = self.last_leg_id.after(LEGS);

@@ -72,7 +72,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             assert_eq!(state.apply(1, entry) == Err(too_new), is_refused, "{command:?} at {has}");
         }
     }
-    assert_eq!(kinds.len(), 8, "of each kind one");
+    assert_eq!(kinds.len(), 9, "of each kind one");
 }
 
 #[test]
