@@ -1,10 +1,6 @@
 //! Who lives of a cluster, as its nodes themselves say: asked before a way back is gone that would leave them behind.
 
-use crate::{
-    control::peers::Directory,
-    model::Generation,
-    proto::v1::StatusResponse,
-};
+use crate::{control::peers::Directory, model::Generation, proto::v1::StatusResponse};
 use futures::{StreamExt as _, stream};
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use tokio::time::timeout;

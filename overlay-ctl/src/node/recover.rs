@@ -32,25 +32,33 @@ pub enum RecoverError {
     #[error("the state folder {} holds no member of a cluster: give the one of a voter with --state-dir", .0.display())]
     NoMember(PathBuf),
     /// The node in it is an agent.
-    #[error("node {name} is an agent, which has no log to go on with: recover on a voter that has lived on, or restore a backup (`overlay cluster restore`)")]
+    #[error(
+        "node {name} is an agent, which has no log to go on with: recover on a voter that has lived on, or restore a backup (`overlay cluster restore`)"
+    )]
     Agent {
         /// The node's name.
         name: NodeName,
     },
     /// The node in it has no vote.
-    #[error("node {name} has the log and no vote, so that its log may lack what was acknowledged: recover on a voter that has lived on, or restore a backup (`overlay cluster restore`)")]
+    #[error(
+        "node {name} has the log and no vote, so that its log may lack what was acknowledged: recover on a voter that has lived on, or restore a backup (`overlay cluster restore`)"
+    )]
     Learner {
         /// The node's name.
         name: NodeName,
     },
     /// There is no need.
-    #[error("node {name} is the only voter: it needs no others, so start it with `overlay node run`")]
+    #[error(
+        "node {name} is the only voter: it needs no others, so start it with `overlay node run`"
+    )]
     Alone {
         /// The node's name.
         name: NodeName,
     },
     /// The cluster decides without this node.
-    #[error("a majority of the voters lives: {answer} answers and knows a leader, {leader}; start this node with `overlay node run`")]
+    #[error(
+        "a majority of the voters lives: {answer} answers and knows a leader, {leader}; start this node with `overlay node run`"
+    )]
     Led {
         /// The node that answered.
         answer: Answering,
@@ -68,7 +76,9 @@ pub enum RecoverError {
         answers: Vec<Answering>,
     },
     /// The cluster was recovered or restored already.
-    #[error("{answer} answers and is of generation {theirs} of the cluster, newer than this node's, {ours}: the cluster has been recovered or restored already; start this node with `overlay node run --join` and an address there")]
+    #[error(
+        "{answer} answers and is of generation {theirs} of the cluster, newer than this node's, {ours}: the cluster has been recovered or restored already; start this node with `overlay node run --join` and an address there"
+    )]
     Newer {
         /// The node that answered.
         answer: Answering,
@@ -78,7 +88,9 @@ pub enum RecoverError {
         ours: Generation,
     },
     /// The cluster has removed the node.
-    #[error("node {name} was removed from the cluster, so that nothing can go on from it: recover on a voter that has lived on")]
+    #[error(
+        "node {name} was removed from the cluster, so that nothing can go on from it: recover on a voter that has lived on"
+    )]
     Removed {
         /// The node's name.
         name: NodeName,
@@ -171,11 +183,7 @@ fn replayed(log: &LogStore, rest: &Rest) -> Result<State, RecoverError> {
 }
 
 /// Where the other nodes may be: at all places that the folder and the rows know.
-fn places(
-    home: &Home,
-    state: &State,
-    own: NodeId,
-) -> Result<BTreeSet<SocketAddr>, RecoverError> {
+fn places(home: &Home, state: &State, own: NodeId) -> Result<BTreeSet<SocketAddr>, RecoverError> {
     let kept = home.peers()?.into_iter();
     let rows = state.nodes().map(Peer::from);
     let own_row = state.node(own).map(|node| node.listen);

@@ -76,7 +76,9 @@ pub enum RestoreError {
         known: String,
     },
     /// The cluster decides.
-    #[error("the cluster lives: {answer} answers and knows a leader, {leader}; let this host join it with `overlay node run --join`, or end its nodes first")]
+    #[error(
+        "the cluster lives: {answer} answers and knows a leader, {leader}; let this host join it with `overlay node run --join`, or end its nodes first"
+    )]
     Lives {
         /// The node that answered.
         answer: Answering,
@@ -84,7 +86,9 @@ pub enum RestoreError {
         leader: String,
     },
     /// The cluster was restored or recovered since the backup was made.
-    #[error("{answer} answers and is of generation {theirs} of the cluster, newer than the backup's, {ours}: the cluster has been recovered or restored already; let this host join it with `overlay node run --join`")]
+    #[error(
+        "{answer} answers and is of generation {theirs} of the cluster, newer than the backup's, {ours}: the cluster has been recovered or restored already; let this host join it with `overlay node run --join`"
+    )]
     Restored {
         /// The node that answered.
         answer: Answering,
@@ -148,12 +152,7 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
         unreachable!("a restore removes no row")
     };
     let member = Member { cluster: head.cluster, id, voter: true, epoch, raft_id };
-    let record = Record {
-        name,
-        instance,
-        member: Some(member.clone()),
-        removed: false,
-    };
+    let record = Record { name, instance, member: Some(member.clone()), removed: false };
     // A crash from here on leaves a voter without a log, which does not start.
     let home = Home::make(state_dir, record)?;
     let term = state.generation().number().saturating_mul(TERMS);

@@ -33,7 +33,10 @@ fn each_node_writes_what_was_acknowledged_while_there_is_a_quorum() {
         let status = api.status().await;
         for _ in 0..2 {
             let Backup { head, state } = backup(&mut api).await;
-            assert_eq!((head.cluster.to_string(), head.generation.number()), (status.cluster.clone(), 1));
+            assert_eq!(
+                (head.cluster.to_string(), head.generation.number()),
+                (status.cluster.clone(), 1)
+            );
             assert!(head.revision >= network.created_revision);
             assert_eq!(state.network(network.id).unwrap().name.as_str(), NETWORK);
         }

@@ -84,7 +84,11 @@ fn a_voter_that_has_lived_on_goes_on_alone_and_no_packet_is_lost() {
 
         // The agent may believe in the last leader for a moment longer.
         let begun = eventually("it is recovered", BOUND, || h1.overlay_json(&recover))?;
-        ensure!(number(&begun, "generation") == 2 && begun["others"] == serde_json::json!(["h2", "h3", "h4"]), "{begun}");
+        ensure!(
+            number(&begun, "generation") == 2
+                && begun["others"] == serde_json::json!(["h2", "h3", "h4"]),
+            "{begun}"
+        );
         h1.restart()?;
         is_of_generation(h1, 2)?;
         h1.overlay(&["network", "create", "after"])?;
@@ -100,7 +104,10 @@ fn a_voter_that_has_lived_on_goes_on_alone_and_no_packet_is_lost() {
         h3.go_on()?;
         is_of_generation(h3, 2)?;
         let kept = endpoints(h3)?;
-        ensure!(before.iter().all(|endpoint| kept.contains(endpoint)), "{before:?} became {kept:?}");
+        ensure!(
+            before.iter().all(|endpoint| kept.contains(endpoint)),
+            "{before:?} became {kept:?}"
+        );
 
         let more = attach(lab, h4, "more", &[])?;
         more.netns.reaches(web1.address)?;
@@ -154,7 +161,8 @@ fn a_cluster_without_any_voter_s_folder_is_restored_and_no_packet_is_lost() {
         let bytes = fs::read(&file)?;
         fs::write(&damaged, &bytes[..bytes.len() / 2])?;
         let damaged = damaged.display().to_string();
-        let of_damaged = ["cluster", "restore", &damaged, "--state-dir", &state_dir, "--name", "h1"];
+        let of_damaged =
+            ["cluster", "restore", &damaged, "--state-dir", &state_dir, "--name", "h1"];
         refused_with(&h1.overlay_fails(&of_damaged)?, "damaged")?;
         ensure!(!Path::new(&state_dir).exists(), "something half-made is left");
 
@@ -177,7 +185,10 @@ fn a_cluster_without_any_voter_s_folder_is_restored_and_no_packet_is_lost() {
         h3.spawn_again()?;
         is_of_generation(h3, 2)?;
         let kept = endpoints(h3)?;
-        ensure!(before.iter().all(|endpoint| kept.contains(endpoint)), "{before:?} became {kept:?}");
+        ensure!(
+            before.iter().all(|endpoint| kept.contains(endpoint)),
+            "{before:?} became {kept:?}"
+        );
         more.netns.reaches(web2.address)?;
         replace(h1, &[h2], &["web2-2"])?;
         to_h3.stop()?.none_lost()?;

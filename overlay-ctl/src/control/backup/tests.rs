@@ -40,7 +40,10 @@ fn a_backup_is_read_as_it_was_written_in_pieces_of_any_size() {
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("overlay backup 1"));
-    assert!(lines.next().unwrap().contains(&CLUSTER.to_string()), "whoever opens it sees whose it is");
+    assert!(
+        lines.next().unwrap().contains(&CLUSTER.to_string()),
+        "whoever opens it sees whose it is"
+    );
 }
 
 #[test]
@@ -84,7 +87,9 @@ fn what_a_newer_program_wrote_is_refused_by_name() {
 
 #[test]
 fn a_head_that_says_something_else_than_the_state_is_refused() {
-    for (is, says) in [("\"revision\":11", "\"revision\":12"), ("\"generation\":1", "\"generation\":7")] {
+    for (is, says) in
+        [("\"revision\":11", "\"revision\":12"), ("\"generation\":1", "\"generation\":7")]
+    {
         let forged = changed(|bytes| {
             let place = bytes.windows(is.len()).position(|bytes| bytes == is.as_bytes()).unwrap();
             bytes[place..place + says.len()].copy_from_slice(says.as_bytes());

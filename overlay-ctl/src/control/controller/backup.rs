@@ -115,7 +115,8 @@ impl Controller {
             };
             why = match timeout(LEADER_DEADLINE + PAUSE, first).await {
                 Ok(Ok(Some((first, pieces)))) => {
-                    let failed = |error: CallError| ControllerError::NoVoter { why: error.to_string() };
+                    let failed =
+                        |error: CallError| ControllerError::NoVoter { why: error.to_string() };
                     let pieces = stream::once(async { Ok(first) }).chain(pieces);
                     return Ok(pieces.map(move |piece| piece.map_err(failed)).boxed());
                 }

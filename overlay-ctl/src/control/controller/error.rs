@@ -118,7 +118,9 @@ pub enum ControllerError {
         limit_mib: usize,
     },
     /// Too many backups are being made.
-    #[error("{at_once} backups are being made by this node at once; try again when one is done, or ask another node")]
+    #[error(
+        "{at_once} backups are being made by this node at once; try again when one is done, or ask another node"
+    )]
     BackupsBusy {
         /// How many a node makes at once.
         at_once: usize,

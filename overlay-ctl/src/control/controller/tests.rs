@@ -175,8 +175,9 @@ impl Cluster {
     fn channel(controller: &Controller) -> Channel {
         let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
         let service = PeersServer::new(PeersService::new(controller.clone()));
-        let server =
-            Server::builder().layer(Admission::new(controller.cluster(), Generations::default())).add_service(service);
+        let server = Server::builder()
+            .layer(Admission::new(controller.cluster(), Generations::default()))
+            .add_service(service);
         tokio::spawn(server.serve_with_incoming(UnboundedReceiverStream::new(incoming)));
         Endpoint::from_static("http://node").connect_with_connector_lazy(tower::service_fn(
             move |_: Uri| {

@@ -5,8 +5,8 @@ use crate::{
     model::{NodeId, Revision},
     proto::{
         internal::{
-            BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse,
-            forward_response::Outcome,
+            BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest,
+            ForwardResponse, forward_response::Outcome,
         },
         v1::{
             JoinRequest, JoinResponse, StatusRequest, StatusResponse, cluster_client::ClusterClient,
@@ -134,7 +134,8 @@ impl Directory {
     pub async fn backup(
         &self,
         peer: &Peer,
-    ) -> Result<impl Stream<Item = Result<Vec<u8>, CallError>> + Send + Unpin + use<>, CallError> {
+    ) -> Result<impl Stream<Item = Result<Vec<u8>, CallError>> + Send + Unpin + use<>, CallError>
+    {
         let pieces = self.client(peer).backup(BackupRequest {}).await?.into_inner();
         Ok(pieces.map(|piece| Ok(piece?.data)))
     }

@@ -71,7 +71,9 @@ fn server(cluster: Option<Uuid>) -> Channel {
     let (_, health) = tonic_health::server::health_reporter();
     match cluster {
         Some(cluster) => {
-            let server = Server::builder().layer(Admission::new(cluster, Generations::default())).add_service(health);
+            let server = Server::builder()
+                .layer(Admission::new(cluster, Generations::default()))
+                .add_service(health);
             tokio::spawn(server.serve_with_incoming(incoming));
         }
         None => {
@@ -175,10 +177,8 @@ async fn an_answer_of_another_generation_is_used_only_by_who_comes_back() {
         let asked = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
         assert_eq!(asked.is_ok(), used_by_who_comes_back, "{ours} comes back to {theirs}");
         let met = directory.generations().newer().now_or_never();
-        let expected = (theirs > ours).then(|| Newer {
-            generation: Generation::from_wire(theirs),
-            at: Some(address),
-        });
+        let expected = (theirs > ours)
+            .then(|| Newer { generation: Generation::from_wire(theirs), at: Some(address) });
         assert_eq!(met, expected, "{ours} met {theirs}");
     }
 }

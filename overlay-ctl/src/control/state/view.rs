@@ -1,7 +1,9 @@
 //! A node's view of the state: the rows that concern the node, and the deltas that bring a view up to date.
 
 use super::{RowKey, State};
-use crate::model::{Endpoint, EndpointId, Generation, Network, NetworkId, Node, NodeId, Revision, Version};
+use crate::model::{
+    Endpoint, EndpointId, Generation, Network, NetworkId, Node, NodeId, Revision, Version,
+};
 use imbl::{OrdMap, ordmap::DiffItem};
 use serde::{Deserialize, Serialize};
 use std::{

@@ -18,8 +18,9 @@ use crate::{
     dataplane::kernel::LocalStatus,
     model::{EndpointAddrs, NetworkOptions, NodeId, Permissions, Pool, Revision},
     proto::internal::{
-        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
-        RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, peers_server::Peers,
+        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest,
+        ForwardResponse, RaftMessage, RaftResponse, ReportResponse, StatusReport, WatchDown,
+        WatchUp, peers_server::Peers,
     },
 };
 use futures::stream;

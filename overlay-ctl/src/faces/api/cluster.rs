@@ -10,8 +10,8 @@ use crate::{
     faces::{ServedDataPlane, ServedNode, Service, troubles},
     model::{NodeId, SPEAKS},
     proto::v1::{
-        self, BackupPiece, BackupRequest, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
-        cluster_server::Cluster,
+        self, BackupPiece, BackupRequest, DatapathStatus, JoinRequest, JoinResponse, NodeRole,
+        StatusRequest, StatusResponse, cluster_server::Cluster,
     },
 };
 use overlay_common::{Counter, DropReason};

@@ -3,9 +3,9 @@
 use crate::{
     control::{controller::Controller, voter::VoterParts, watch::serve_agent},
     proto::internal::{
-        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest, ForwardResponse, RaftMessage,
-        RaftResponse, ReportResponse, StatusReport, WatchDown, WatchUp, forward_response::Outcome,
-        peers_server::Peers,
+        BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest,
+        ForwardResponse, RaftMessage, RaftResponse, ReportResponse, StatusReport, WatchDown,
+        WatchUp, forward_response::Outcome, peers_server::Peers,
     },
 };
 use std::{pin::Pin, time::Duration};

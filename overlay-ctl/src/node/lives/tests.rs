@@ -71,7 +71,7 @@ impl Node {
             peers: vec![v1::Node { id: 1, listen: at(1).to_string(), ..v1::Node::default() }],
             raft_id,
             acknowledged,
-            generation: 1,
+            ..JoinResponse::default()
         };
         let voter = (&self.directory, at(1));
         // Kept for as long as the test runs: without the receiver it refuses.

@@ -99,8 +99,10 @@ fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut files: Vec<_> = entries
         .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
-        .map(|(name, bytes)| match name.as_str() {
+        .map(|entry| {
+            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+        })
+        .map(|(name, bytes): (String, Vec<u8>)| match name.as_str() {
             "consensus.redb" => (name, bytes.len().to_be_bytes().to_vec()),
             _ => (name, bytes),
         })
@@ -149,7 +151,10 @@ async fn a_voter_goes_on_with_all_that_its_log_has() {
     voter(dir.path());
     let args = ClusterRecoverArgs { state_dir: dir.path().to_owned() };
     let begun = recover(args.clone()).await.unwrap();
-    assert_eq!((begun.generation, begun.known_revision, &*begun.others), (2, 5, &["h2".to_owned(), "h3".to_owned()][..]));
+    assert_eq!(
+        (begun.generation, begun.known_revision, &*begun.others),
+        (2, 5, &["h2".to_owned(), "h3".to_owned()][..])
+    );
     let home = Home::open(dir.path(), &name("h1")).unwrap();
     assert_eq!(home.generation().unwrap().number(), 2);
     let log = LogStore::open(dir.path(), Some(CLUSTER)).unwrap().expect("a log");
@@ -157,9 +162,15 @@ async fn a_voter_goes_on_with_all_that_its_log_has() {
     assert_eq!((rest.voters, rest.commands.len()), ([1].into(), 0));
     let state = State::from_snapshot(&log.snapshot_data().unwrap()).unwrap();
     assert_eq!(state.revision(), begun.revision);
-    assert!(state.revision() > 1 << 40, "revisions that the lost voters may have given out are skipped");
+    assert!(
+        state.revision() > 1 << 40,
+        "revisions that the lost voters may have given out are skipped"
+    );
     assert_eq!(log.snapshot_metadata().index, state.revision());
-    assert!(state.network_named(&"acknowledged".parse().unwrap()).is_ok(), "it was not known to be committed");
+    assert!(
+        state.network_named(&"acknowledged".parse().unwrap()).is_ok(),
+        "it was not known to be committed"
+    );
     assert_eq!(state.nodes().count(), 3, "rows of lost nodes stay until they are removed");
     drop((home, log));
     // It is done.

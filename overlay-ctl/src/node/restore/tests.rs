@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     control::{
         consensus::LogStore,
-        state::golden::{snapshot_of_version_2, snapshot_of_a_generation},
+        state::golden::{snapshot_of_a_generation, snapshot_of_version_2},
     },
     error_chain,
 };
@@ -62,7 +62,9 @@ async fn what_can_not_be_restored_is_refused_in_a_sentence_and_leaves_nothing() 
     let refused = async |args: &ClusterRestoreArgs, words: &str| {
         let said = error_chain(&restore(args.clone()).await.unwrap_err());
         assert!(said.contains(words), "{said}");
-        assert!(!args.state_dir.join("node.json").exists() && !args.state_dir.join("lock").exists());
+        assert!(
+            !args.state_dir.join("node.json").exists() && !args.state_dir.join("lock").exists()
+        );
     };
     let with = |change: &dyn Fn(&mut ClusterRestoreArgs)| {
         let mut args = args.clone();
@@ -116,5 +118,8 @@ fn nothing_is_restored_over_a_cluster_that_lives() {
     let said = checked("h3", 1).unwrap_err();
     assert!(said.contains("node h2 at 10.0.0.2:7400 answers and knows a leader, h3"), "{said}");
     let said = checked("", 2).unwrap_err();
-    assert!(said.contains("is of generation 2 of the cluster, newer than the backup's, 1"), "{said}");
+    assert!(
+        said.contains("is of generation 2 of the cluster, newer than the backup's, 1"),
+        "{said}"
+    );
 }

@@ -2,17 +2,12 @@
 
 use super::{LogStore, OpenError, StoreError, open::NewLog};
 use crate::{
-    control::consensus::{
-        codec, error,
-        identity::Identity,
-    },
+    control::consensus::{codec, error, identity::Identity},
     durable::{DiskFolder, Folder},
 };
 use raft::{
     GetEntriesContext, Storage as _,
-    eraftpb::{
-        ConfChangeType, ConfChangeV2, ConfState, EntryType, HardState, SnapshotMetadata,
-    },
+    eraftpb::{ConfChangeType, ConfChangeV2, ConfState, EntryType, HardState, SnapshotMetadata},
 };
 use std::{collections::BTreeSet, path::Path};
 

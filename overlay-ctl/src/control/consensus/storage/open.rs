@@ -1,8 +1,8 @@
 //! Opens and creates the log, and refuses a state folder that must not be used.
 
 use super::{
-    FORMAT, GENERATION, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT_META, StoreError, TRUNCATED,
-    log::Tail, put, put_snapshot, put_truncated,
+    FORMAT, GENERATION, HARD_STATE, IDENTITY, LOG, LogStore, META, SNAPSHOT_META, StoreError,
+    TRUNCATED, log::Tail, put, put_snapshot, put_truncated,
 };
 use crate::{
     control::consensus::{
@@ -362,12 +362,7 @@ pub(super) struct NewLog<'a> {
 
 impl<'a> NewLog<'a> {
     /// That of a cluster's first generation, in a folder without a log.
-    fn first(
-        identity: Identity,
-        hard: HardState,
-        meta: SnapshotMetadata,
-        state: &'a [u8],
-    ) -> Self {
+    fn first(identity: Identity, hard: HardState, meta: SnapshotMetadata, state: &'a [u8]) -> Self {
         Self { identity, generation: FIRST_GENERATION, hard, meta, state, replaces: false }
     }
 }

@@ -75,7 +75,9 @@ impl Voter {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (connections, incoming) = mpsc::unbounded_channel::<io::Result<DuplexStream>>();
         let service = PeersServer::new(PeersService::new(controller));
-        let server = Server::builder().layer(Admission::new(cluster, Generations::default())).add_service(service);
+        let server = Server::builder()
+            .layer(Admission::new(cluster, Generations::default()))
+            .add_service(service);
         runtime.spawn(server.serve_with_incoming(UnboundedReceiverStream::new(incoming)));
         let channel = Endpoint::from_static("http://node").connect_with_connector_lazy(
             tower::service_fn(move |_: Uri| {

@@ -54,7 +54,10 @@ fn nothing_that_the_generation_before_may_have_given_out_is_given_out_again() {
 fn rows_stay_and_an_agent_s_cursor_gets_the_whole_view() {
     let former = before().state;
     let next = former.clone().recovered(2);
-    assert_eq!((former.generation(), next.generation()), (Generation::FIRST, Generation::FIRST.next()));
+    assert_eq!(
+        (former.generation(), next.generation()),
+        (Generation::FIRST, Generation::FIRST.next())
+    );
     assert!(next.endpoints().eq(former.endpoints()) && next.networks().eq(former.networks()));
     let but_their_lives = next.nodes().map(|node| Node { raft_id: None, ..node.clone() });
     assert!(but_their_lives.eq(former.nodes().cloned()), "all three are to be voters still");

@@ -99,8 +99,13 @@ async fn a_cursor_of_another_generation_gets_the_whole_view() {
     let world = World::new(1);
     let voter = world.directory.peer(1).unwrap();
     let first = async |generation| {
-        let hello =
-            WatchHello { node_id: AGENT, epoch: AGENT, cursor: 6, generation, ..Default::default() };
+        let hello = WatchHello {
+            node_id: AGENT,
+            epoch: AGENT,
+            cursor: 6,
+            generation,
+            ..Default::default()
+        };
         let up = stream::iter([WatchUp { up: Some(Up::Hello(hello)) }]);
         let up = stream::StreamExt::chain(up, stream::pending());
         let mut down = world.directory.client(&voter).watch(up).await.unwrap().into_inner();

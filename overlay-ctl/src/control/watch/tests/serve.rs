@@ -1,7 +1,10 @@
 //! Connections in memory to the voters of the tests.
 
 use super::*;
-use crate::{control::peers::{Admission, Generations}, proto::internal::peers_server::PeersServer};
+use crate::{
+    control::peers::{Admission, Generations},
+    proto::internal::peers_server::PeersServer,
+};
 use hyper_util::rt::TokioIo;
 use std::io;
 use tokio::io::DuplexStream;

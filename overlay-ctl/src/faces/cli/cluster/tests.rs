@@ -48,18 +48,31 @@ async fn a_backup_is_written_whole_for_its_owner_alone() {
     let written: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(written["file"], file.display().to_string());
     assert_eq!(written["bytes"], backup().len());
-    assert_eq!((&written["cluster"], &written["generation"]), (&CLUSTER.to_string().into(), &1.into()));
+    assert_eq!(
+        (&written["cluster"], &written["generation"]),
+        (&CLUSTER.to_string().into(), &1.into())
+    );
     assert_eq!((&written["revision"], &written["version"]), (&11.into(), &2.into()));
 
     // There is one now.
     let line = format!("cluster backup {}", file.display());
     let Ran { done, stderr, .. } = overlay(&node.socket, &line).await;
     assert_eq!(done, Done::Failed);
-    assert_eq!(stderr, format!("error: {} exists; give another name, or --force to replace it\n", file.display()));
+    assert_eq!(
+        stderr,
+        format!("error: {} exists; give another name, or --force to replace it\n", file.display())
+    );
     fs::write(&file, b"an older one").unwrap();
     let Ran { done, stdout, .. } = overlay(&node.socket, &format!("{line} --force")).await;
     assert_eq!(done, Done::All);
-    assert!(stdout.starts_with(&format!("{}: {} bytes, cluster {CLUSTER}, generation 1, revision 11", file.display(), backup().len())), "{stdout}");
+    assert!(
+        stdout.starts_with(&format!(
+            "{}: {} bytes, cluster {CLUSTER}, generation 1, revision 11",
+            file.display(),
+            backup().len()
+        )),
+        "{stdout}"
+    );
     assert_eq!(fs::read(&file).unwrap(), backup());
     assert_eq!(names(dir.path()), ["b"]);
 }
