@@ -11,7 +11,7 @@ use super::{
     retry::until_done,
     run_file::RunFile,
     serve::{PinFolder, lock_folder},
-    tasks::{nudges, reconcile},
+    tasks::{looks, reconcile},
 };
 use crate::{
     config::NodeRunArgs,
@@ -244,10 +244,10 @@ impl Opened {
         let resolve = HostResolve::new(Resolvers::new(settings, name.as_str()));
         let questions = resolve.questions();
         let interest = Interest::default();
-        let (devices, ways, gather) =
-            nudges(&netlink, interest.clone(), (args.vxlan_port, datapath.clone()))?;
+        let (looks, gather) =
+            looks(&netlink, interest.clone(), (args.vxlan_port, datapath.clone()))?;
         let (rules, forwarding) = (gateway::changes()?, Netlink::forwarding_changes()?);
-        let nudges = Nudges { devices, ways, rules, forwarding };
+        let nudges = Nudges { looks, rules, forwarding };
         let events = datapath.lock().events()?;
         let whereabouts = datapath.lock().whereabouts()?;
         // Nothing fails from here on.

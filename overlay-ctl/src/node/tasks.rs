@@ -12,7 +12,7 @@ use crate::{
     dataplane::{
         host::{HostKernel, SharedDatapath},
         netlink::{Change, Interest, Netlink},
-        reconcile::{Nudges, Reconciler},
+        reconcile::{Nudges, Reconciler, Scope, ScopeReceiver, scopes},
     },
     model::Revision,
 };
@@ -22,25 +22,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{mpsc, watch as sync_watch};
+use tokio::sync::watch as sync_watch;
 
 /// How long the kernel's events are gathered before a pass reads the kernel.
 const SETTLE: Duration = Duration::from_millis(5);
 
-/// Reports of the kernel that devices or namespaces may have changed, and that ways to VTEPs may have: many of them as
-/// one; and the task that gathers them. It also lets packets go to another program on the VXLAN port as soon as that makes
-/// its device, since no later look may show it.
-pub(super) fn nudges(
+/// Reports of the kernel that devices, namespaces or ways to VTEPs may have changed: many of them as one; and the task that
+/// gathers them. It also lets packets go to another program on the VXLAN port as soon as that makes its device, since no
+/// later look may show it.
+pub(super) fn looks(
     netlink: &Netlink,
     interest: Interest,
     (vxlan_port, datapath): (u16, SharedDatapath),
-) -> Result<
-    (mpsc::Receiver<()>, mpsc::Receiver<()>, impl Future<Output = ()> + Send + use<>),
-    StartError,
-> {
+) -> Result<(ScopeReceiver, impl Future<Output = ()> + Send + use<>), StartError> {
     let mut changes = netlink.changes(interest)?;
-    let (devices, devices_changed) = mpsc::channel(1);
-    let (ways, ways_changed) = mpsc::channel(1);
+    let (sender, receiver) = scopes();
     let gather = async move {
         while let Some(first) = changes.recv().await {
             // A change seldom comes alone: the changes of the next moment are handled by one pass.
@@ -50,9 +46,11 @@ pub(super) fn nudges(
                 gathered.insert(change);
             }
             for change in gathered {
-                let sender = match change {
-                    Change::Link | Change::Namespace => &devices,
-                    Change::Way => &ways,
+                let scope = match change {
+                    Change::Any => Scope::whole(),
+                    Change::Device(index) => Scope::device(index),
+                    Change::Link | Change::Way => Scope::ways(),
+                    Change::Namespace(path) => Scope::namespace(path),
                     Change::Vxlan(port) => {
                         if port == vxlan_port {
                             share_port(&datapath);
@@ -60,14 +58,13 @@ pub(super) fn nudges(
                         continue;
                     }
                 };
-                // A report that was not taken yet stands for this one too.
-                if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
+                if !sender.send(scope) {
                     return;
                 }
             }
         }
     };
-    Ok((devices_changed, ways_changed, gather))
+    Ok((receiver, gather))
 }
 
 fn share_port(datapath: &SharedDatapath) {

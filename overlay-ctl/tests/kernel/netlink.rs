@@ -519,7 +519,7 @@ fn a_change_of_each_kind_is_told() {
     host.block_on(|| async {
         let netlink = Netlink::open().await.unwrap();
         let causes: [(Change, &dyn Fn()); 3] = [
-            (Change::Link, &|| drop(host.sh("ip link add ovk1 type veth peer name ovk2"))),
+            (Change::Any, &|| drop(host.sh("ip link add ovk1 type veth peer name ovk2"))),
             (Change::Way, &|| {
                 drop(host.sh("ip neigh add 10.0.0.7 lladdr 02:00:00:00:00:07 dev eth7"));
             }),
@@ -531,7 +531,7 @@ fn a_change_of_each_kind_is_told() {
             tell(&mut changes, change).await;
         }
         let new = Netns::new("new");
-        tell(&mut changes, Change::Namespace).await;
+        tell(&mut changes, Change::Namespace(new.path())).await;
         // When the change is reported, the namespace can already be entered.
         netlink.check_netns(&new.path(), true, None).await.unwrap();
     });

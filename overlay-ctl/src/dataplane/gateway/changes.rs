@@ -28,6 +28,7 @@ const LISTENER: Listener = Listener {
     groups: &[NFNLGRP_NFTABLES],
     buffer: Some(BUFFER),
     floor: Duration::ZERO,
+    filter: Vec::new,
     concerns: is_of_our_table,
 };
 

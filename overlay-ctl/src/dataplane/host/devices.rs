@@ -3,7 +3,7 @@
 use super::{check::SharedNamespaces, datapath::SharedDatapath};
 use crate::dataplane::{
     kernel::{
-        DeviceFailure, DeviceKind, DeviceSpec, Devices, KernelError, Observed, ObservedDevice,
+        DeviceFailure, DeviceKind, DeviceSpec, Devices, KernelError, Observed, ObservedDevice, Part,
     },
     netlink::{DeviceError, Netlink},
 };
@@ -26,12 +26,18 @@ impl HostDevices {
         Self { datapath, netlink, namespaces }
     }
 
-    /// Removes the programs' links of devices that are gone. Returns what could not be done, in words.
-    async fn detach_gone(&self, devices: &[ObservedDevice]) -> Vec<String> {
+    /// Removes the programs' links of devices that are gone, among all or among those with these indexes. Returns what
+    /// could not be done, in words.
+    async fn detach_gone(
+        &self,
+        devices: &[ObservedDevice],
+        among: Option<&BTreeSet<u32>>,
+    ) -> Vec<String> {
         let mut trouble = Vec::new();
+        let present = devices.iter().map(|device| device.ifindex).collect();
         for program in DeviceKind::ALL.map(|kind| kind.row().program) {
-            let present = devices.iter().map(|device| device.ifindex).collect();
-            let attached = self.datapath.lock().attached(program);
+            let mut attached = self.datapath.lock().attached(program);
+            attached.retain(|index| among.is_none_or(|among| among.contains(index)));
             for missing in attached.difference(&present) {
                 // A list that was interrupted may lack a device that stands.
                 let outcome = match self.netlink.is_one_of_ours(*missing).await {
@@ -69,7 +75,16 @@ impl Devices for HostDevices {
         let observed = self.netlink.observe(paths).await;
         let mut observed =
             observed.map_err(|e| KernelError::new("reading the devices failed", e))?;
-        observed.trouble.extend(self.detach_gone(&observed.devices).await);
+        observed.trouble.extend(self.detach_gone(&observed.devices, None).await);
+        Ok(observed)
+    }
+
+    async fn observe_part(&mut self, part: &Part) -> Result<Observed, KernelError> {
+        let observed = self.netlink.observe_part(part).await;
+        let mut observed =
+            observed.map_err(|e| KernelError::new("reading some devices failed", e))?;
+        let gone = self.detach_gone(&observed.devices, Some(&part.indexes)).await;
+        observed.trouble.extend(gone);
         Ok(observed)
     }
 

@@ -222,6 +222,17 @@ pub struct Observed {
     pub trouble: Vec<String>,
 }
 
+/// Some of the devices and of the namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The devices with these indexes of the host's side, whatever they are.
+    pub indexes: BTreeSet<u32>,
+    /// The devices that are for this.
+    pub ids: BTreeSet<DeviceId>,
+    /// The paths of the namespaces.
+    pub paths: BTreeSet<PathBuf>,
+}
+
 /// The node's own gateway bridge, as it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalGateway {

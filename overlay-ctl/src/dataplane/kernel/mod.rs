@@ -19,7 +19,7 @@ mod way;
 
 pub use device::{
     DeviceFailure, DeviceId, DeviceSpec, LocalGateway, NetnsId, Observed, ObservedBridge,
-    ObservedDevice, ObservedPeer, Station, Stations, WantedDevices,
+    ObservedDevice, ObservedPeer, Part, Station, Stations, WantedDevices,
 };
 pub use error::KernelError;
 pub use kind::{
@@ -114,6 +114,11 @@ pub trait Devices: Send {
     fn observe(
         &mut self,
         paths: &BTreeSet<PathBuf>,
+    ) -> impl Future<Output = Result<Observed, KernelError>> + Send;
+    /// The same of a part: the devices and the namespaces of it that there are, and the gateway bridge.
+    fn observe_part(
+        &mut self,
+        part: &Part,
     ) -> impl Future<Output = Result<Observed, KernelError>> + Send;
     /// Releases the held namespaces that are not among these, which are the namespaces of all endpoints of this node.
     fn release_namespaces(&mut self, _named: &BTreeSet<PathBuf>) {}

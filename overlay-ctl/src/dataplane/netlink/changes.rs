@@ -1,33 +1,56 @@
 //! Events that say that something changed which concerns the node, and never what: the receiver has to look.
 #![expect(unsafe_code, reason = "a descriptor of a file that the kernel wakes us by is registered")]
 
-use std::{collections::BTreeSet, fs::File, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io, mem,
+    path::PathBuf,
+    time::Duration,
+};
 
-use futures::StreamExt as _;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo},
 };
+use nix::{
+    libc,
+    sys::socket::{setsockopt, sockopt::RcvBufForce},
+};
 use overlay_common::VNI_RESERVED;
-use rtnetlink::{MulticastGroup, packet_core::NetlinkPayload};
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload},
+    sys::{
+        AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
+    },
+};
 use tokio::{
     io::{Interest as Readiness, unix::AsyncFd},
     sync::mpsc,
-    time::Instant,
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
-    Netlink, NetlinkError,
+    Netlink, NetlinkError, event_filter,
     interest::{Change, Interest},
 };
 
 /// Events in the queue. More events are merged, and none is lost.
 const QUEUE: usize = 4;
+/// More changes than this that were not handed on yet are one: anything may have changed.
+const PENDING_MAX: usize = 512;
 /// The pause between attempts to listen again after the kernel's socket broke.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 const MOUNTS: &str = "/proc/self/mountinfo";
 /// The pause between two looks at the mount table, which may be long.
 const MOUNTS_PAUSE: Duration = Duration::from_millis(250);
+/// The pause after an event that does not concern the node: of many such events several are read at once.
+const LULL: Duration = Duration::from_millis(20);
+/// Bytes of the socket's receive buffer. What does not fit into it is reported as [`Change::Any`].
+const BUFFER: usize = 1 << 20;
+/// Bytes of one message at most.
+const MESSAGE_MAX: usize = 1 << 16;
 const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
@@ -36,13 +59,6 @@ const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Ipv4Rule,
 ];
 
-const ALL: [Change; 3] = [Change::Link, Change::Way, Change::Namespace];
-
-type Messages = futures::channel::mpsc::UnboundedReceiver<(
-    rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>,
-    rtnetlink::sys::SocketAddr,
-)>;
-
 impl Netlink {
     /// Listens until the receiver is dropped. Every change after the return of this call causes an event, if it is
     /// within `interest`.
@@ -50,19 +66,27 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Open`].
     pub fn changes(&self, interest: Interest) -> Result<mpsc::Receiver<Change>, NetlinkError> {
-        let messages = listen()?;
+        let socket = listen(&interest).map_err(NetlinkError::Open)?;
         let mounts = Mounts::watch().map_err(NetlinkError::Open)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(forward(messages, mounts, interest, sender));
+        tokio::spawn(forward(socket, mounts, interest, sender));
         Ok(receiver)
     }
 }
 
-fn listen() -> Result<Messages, NetlinkError> {
-    let (connection, _, messages) =
-        rtnetlink::new_multicast_connection(&GROUPS).map_err(NetlinkError::Open)?;
-    tokio::spawn(connection);
-    Ok(messages)
+/// A socket that gets the events which `interest` lets pass.
+fn listen(interest: &Interest) -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    let handle = event_filter::handle(socket.socket_ref())?;
+    if let Err(error) = setsockopt(&handle, RcvBufForce, &BUFFER) {
+        tracing::debug!(%error, "the buffer for events stays as small as it is");
+    }
+    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+    for group in GROUPS {
+        socket.socket_mut().add_membership(group as u32)?;
+    }
+    interest.come_by(handle);
+    Ok(socket)
 }
 
 /// The namespaces that have a name, because they are mounted (by `ip netns`, Docker, a CNI runtime), in whatever folder;
@@ -81,32 +105,37 @@ impl Mounts {
     ///
     /// # Errors
     /// The mount table cannot be read or watched.
-    pub(crate) fn watch() -> std::io::Result<Self> {
+    pub(crate) fn watch() -> io::Result<Self> {
         let file = File::open(MOUNTS)?;
         // SAFETY: the file owns its descriptor and keeps it until the AsyncFd that owns the file is gone.
         let table = unsafe {
             AsyncFd::register_with_interest(file, Readiness::PRIORITY | Readiness::ERROR)
         };
         let table = table.map_err(|error| error.into_parts().1)?;
-        let namespaces = std::fs::read_to_string(MOUNTS).map(|text| namespaces(&text))?;
+        let namespaces = fs::read_to_string(MOUNTS).map(|text| namespaces(&text))?;
         Ok(Self { table, namespaces, next: Instant::now() })
     }
 
-    /// Waits until the mounts of namespaces change.
+    /// Waits until the mounts of namespaces change. Returns where one was mounted or unmounted; none of these where the
+    /// table cannot be read.
     ///
     /// # Errors
     /// The runtime shuts down.
-    pub(crate) async fn changed(&mut self) -> std::io::Result<()> {
+    pub(crate) async fn changed(&mut self) -> io::Result<BTreeSet<PathBuf>> {
         loop {
-            tokio::time::sleep_until(self.next).await;
+            sleep_until(self.next).await;
             self.table.ready_mut(Readiness::PRIORITY | Readiness::ERROR).await?.clear_ready();
             self.next = Instant::now() + MOUNTS_PAUSE;
             // After the mark was cleared, so that a change from here on sets it again.
-            let Ok(text) = std::fs::read_to_string(MOUNTS) else { return Ok(()) };
+            let Ok(text) = fs::read_to_string(MOUNTS) else { return Ok(BTreeSet::new()) };
             let now = namespaces(&text);
-            if now != self.namespaces {
-                self.namespaces = now;
-                return Ok(());
+            let before = mem::replace(&mut self.namespaces, now);
+            let changed: BTreeSet<PathBuf> = before
+                .symmetric_difference(&self.namespaces)
+                .map(|line| mounted_at(line))
+                .collect();
+            if !changed.is_empty() {
+                return Ok(changed);
             }
         }
     }
@@ -119,32 +148,66 @@ fn namespaces(table: &str) -> BTreeSet<String> {
     table.lines().filter(is_namespace).map(ToOwned::to_owned).collect()
 }
 
+/// Where the mount of this line of a mount table is (proc(5): the fifth field, in which a space is "\\040").
+fn mounted_at(line: &str) -> PathBuf {
+    let place = line.split(' ').nth(4).unwrap_or_default();
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    let plain = |text: String, (escape, plain): (&str, &str)| text.replace(escape, plain);
+    escapes.into_iter().fold(place.to_owned(), plain).into()
+}
+
 async fn forward(
-    mut messages: Messages,
+    mut socket: TokioSocket,
     mut mounts: Mounts,
     interest: Interest,
     sender: mpsc::Sender<Change>,
 ) {
     let mut pending = BTreeSet::new();
+    let mut buffer = Vec::with_capacity(MESSAGE_MAX);
+    let mut lull = None;
     loop {
+        if pending.len() > PENDING_MAX {
+            pending.retain(|change| matches!(change, Change::Vxlan(_)));
+            pending.insert(Change::Any);
+        }
+        buffer.clear();
+        buffer.reserve(MESSAGE_MAX);
+        let received = async {
+            if let Some(until) = lull {
+                sleep_until(until).await;
+            }
+            socket.recv(&mut buffer).await
+        };
         tokio::select! {
             permit = sender.reserve(), if !pending.is_empty() => match permit {
                 Ok(permit) => if let Some(change) = pending.pop_first() { permit.send(change) },
                 Err(_) => return,
             },
             () = sender.closed() => return,
-            message = messages.next() => match message {
-                Some((message, _)) => pending.extend(changes_of(&message.payload, &interest)),
-                None => match reopen(&sender).await {
-                    Some(opened) => {
-                        messages = opened;
-                        pending.extend(ALL);
+            received = received => match received {
+                Ok(()) => {
+                    let changes = changes_of(&buffer, &interest);
+                    lull = changes.is_empty().then(|| Instant::now() + LULL);
+                    pending.extend(changes);
+                }
+                // The kernel had more to say than the socket could hold.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    pending.insert(Change::Any);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the socket for the kernel's changes failed; opening a new one");
+                    match reopen(&sender, &interest).await {
+                        Some(opened) => {
+                            socket = opened;
+                            pending.insert(Change::Any);
+                        }
+                        None => return,
                     }
-                    None => return,
-                },
+                }
             },
             changed = mounts.changed() => match changed {
-                Ok(()) => _ = pending.insert(Change::Namespace),
+                Ok(places) if places.is_empty() => _ = pending.insert(Change::Any),
+                Ok(places) => pending.extend(places.into_iter().map(Change::Namespace)),
                 // Only when the runtime shuts down.
                 Err(_) => return,
             },
@@ -153,15 +216,15 @@ async fn forward(
 }
 
 /// Listens again. `None`: the receiver was dropped.
-async fn reopen(sender: &mpsc::Sender<Change>) -> Option<Messages> {
+async fn reopen(sender: &mpsc::Sender<Change>, interest: &Interest) -> Option<TokioSocket> {
     loop {
-        match listen() {
-            Ok(messages) => return Some(messages),
+        match listen(interest) {
+            Ok(socket) => return Some(socket),
             Err(error) => tracing::warn!(%error, "not listening to the kernel's changes"),
         }
         tokio::select! {
             () = sender.closed() => return None,
-            () = tokio::time::sleep(REOPEN_PAUSE) => {}
+            () = sleep(REOPEN_PAUSE) => {}
         }
     }
 }
@@ -184,16 +247,28 @@ fn foreign_vxlan(event: &RouteNetlinkMessage) -> Option<u16> {
     })
 }
 
-fn changes_of(payload: &NetlinkPayload<RouteNetlinkMessage>, interest: &Interest) -> Vec<Change> {
-    match payload {
-        // The kernel had more to say than the socket could hold.
-        NetlinkPayload::Overrun(_) => ALL.to_vec(),
-        NetlinkPayload::InnerMessage(message) => {
-            let vxlan = foreign_vxlan(message).map(Change::Vxlan);
-            interest.concerns(message).into_iter().chain(vxlan).collect()
+/// What the messages of a datagram are about, as far as it concerns the node. What cannot be read may be anything.
+fn changes_of(datagram: &[u8], interest: &Interest) -> BTreeSet<Change> {
+    let mut changes = BTreeSet::new();
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let Ok(buffer) = NetlinkBuffer::new_checked(rest) else {
+            changes.insert(Change::Any);
+            break;
+        };
+        // Messages are aligned to four bytes.
+        let length = (buffer.length() as usize).next_multiple_of(4);
+        match NetlinkMessage::deserialize(rest).map(|message| message.payload) {
+            Ok(NetlinkPayload::InnerMessage(message)) => {
+                changes.extend(foreign_vxlan(&message).map(Change::Vxlan));
+                changes.extend(interest.concerns(&message));
+            }
+            Ok(NetlinkPayload::Overrun(_)) | Err(_) => _ = changes.insert(Change::Any),
+            Ok(_) => {}
         }
-        _ => Vec::new(),
+        rest = rest.get(length..).unwrap_or_default();
     }
+    changes
 }
 
 #[cfg(test)]
@@ -208,5 +283,8 @@ mod tests {
             98 25 0:4 mnt:[4026532282] /run/snapd/ns/x.mnt rw - nsfs nsfs rw\n";
         let found: Vec<_> = namespaces(table).into_iter().collect();
         assert!(matches!(&found[..], [one] if one.contains("/run/netns/web1")), "{found:?}");
+        assert_eq!(mounted_at(&found[0]), PathBuf::from("/run/netns/web1"));
+        let strange = "99 25 0:4 net:[4026532281] /run/netns/a\\040b\\134c rw - nsfs nsfs rw";
+        assert_eq!(mounted_at(strange), PathBuf::from("/run/netns/a b\\c"));
     }
 }

@@ -5,8 +5,9 @@
 //! about can have an effect on what the node looks at.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,23 +21,30 @@ use netlink_packet_route::{
     rule::{RuleAttribute, RuleFlags, RuleMessage},
 };
 
+use socket2::Socket;
+
 use super::{
     Underlay,
-    names::PREFIX,
+    event_filter::{self, Filter},
+    names::{MERGE_IN, MERGE_OUT, PREFIX},
     neighbour::{self, Key},
 };
 use crate::model::Vtep;
 
-/// The kind of change in the node's namespace. Several changes may come as one event, and an event may come without a
+/// What a change in the node's namespace is about. Several changes may come as one event, and an event may come without a
 /// change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// A device, or a device's address.
+    /// Anything: events may be lost.
+    Any,
+    /// The device of the overlay with this index.
+    Device(u32),
+    /// The underlay, a device by which packets leave, the node's own address, or the merge pair.
     Link,
     /// The way to a VTEP: a next hop was resolved or stopped answering, or there is another route or routing rule.
     Way,
-    /// A network namespace was mounted or unmounted.
-    Namespace,
+    /// A network namespace was mounted there, or unmounted.
+    Namespace(PathBuf),
     /// A VXLAN device that is not the overlay's, with this UDP port. It may be in another namespace already, with its
     /// socket still here, and then no look at this namespace shows it.
     Vxlan(u16),
@@ -62,6 +70,9 @@ struct Concerns {
     hops: BTreeMap<Key, Option<[u8; 6]>>,
     /// The devices of the overlay that events named. A renamed one is still the overlay's.
     ours: BTreeSet<u32>,
+    /// The socket of the events, and what its program lets pass; `None` = everything.
+    socket: Option<Socket>,
+    filter: Option<Filter>,
 }
 
 impl Interest {
@@ -78,24 +89,43 @@ impl Interest {
     /// The ways to these VTEPs are looked at now.
     pub(super) fn expect(&self, vteps: &BTreeSet<Vtep>, underlay: &Underlay) {
         let mut concerns = self.lock();
-        concerns.is_told = true;
-        concerns.own = Some(underlay.address);
-        concerns.underlay = underlay.ifindex;
         let v4 = |vtep: &Vtep| match vtep.ip() {
             IpAddr::V4(ip) => Some(ip),
             IpAddr::V6(_) => None,
         };
-        concerns.vteps = vteps.iter().filter_map(v4).collect();
+        let vteps: BTreeSet<Ipv4Addr> = vteps.iter().filter_map(v4).collect();
+        let now = (Some(underlay.address), underlay.ifindex);
+        if (concerns.own, concerns.underlay) != now || concerns.vteps != vteps {
+            concerns.open();
+        }
+        concerns.is_told = true;
+        (concerns.own, concerns.underlay) = now;
+        concerns.vteps = vteps;
+    }
+
+    /// Events come by this socket from now on.
+    pub(super) fn come_by(&self, socket: Socket) {
+        let mut concerns = self.lock();
+        // A new socket has no program.
+        concerns.filter = None;
+        concerns.socket = Some(socket);
     }
 
     /// Packets to a VTEP leave by this device; it is looked at after this call.
     pub(super) fn watch_device(&self, index: u32) {
-        self.lock().devices.insert(index);
+        let mut concerns = self.lock();
+        if concerns.devices.insert(index) {
+            concerns.open();
+        }
     }
 
     /// A neighbour is a next hop; it is looked at after this call.
     pub(super) fn watch(&self, hop: Key) {
-        self.lock().hops.entry(hop).or_default();
+        let mut concerns = self.lock();
+        if let Entry::Vacant(place) = concerns.hops.entry(hop) {
+            place.insert(None);
+            concerns.open();
+        }
     }
 
     /// The MAC of a next hop, as the look found it.
@@ -105,11 +135,12 @@ impl Interest {
         self.lock().hops.insert(hop, mac);
     }
 
-    /// No other neighbour is a next hop, and packets to the VTEPs leave by no other device.
+    /// No other neighbour is a next hop, and packets to the VTEPs leave by no other device: the look is over.
     pub(super) fn retain(&self, used: &BTreeSet<Key>, devices: BTreeSet<u32>) {
         let mut concerns = self.lock();
         concerns.hops.retain(|hop, _| used.contains(hop));
         concerns.devices = devices;
+        concerns.close();
     }
 
     /// The change that an event tells of, where it concerns the node.
@@ -135,6 +166,39 @@ impl Interest {
 }
 
 impl Concerns {
+    /// Has the kernel hand over every event, until the next [`Concerns::close`]: what is looked at next is not known to
+    /// the socket's program.
+    fn open(&mut self) {
+        if let (Some(socket), Some(_)) = (&self.socket, &self.filter) {
+            match event_filter::pass_all(socket) {
+                Ok(()) => self.filter = None,
+                Err(error) => tracing::warn!(%error, "the kernel goes on to hold events back"),
+            }
+        }
+    }
+
+    /// Has the kernel hand over only those events that can concern the node.
+    fn close(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let addresses =
+            |ips: &mut dyn Iterator<Item = Ipv4Addr>| event_filter::ranges(ips.map(u32::from));
+        let filter = Filter {
+            own: self.own.map(u32::from),
+            devices: self.devices.iter().copied().chain([self.underlay]).collect(),
+            hop_devices: self.hops.keys().map(|(device, _)| *device).collect(),
+            hops: addresses(&mut self.hops.keys().map(|(_, ip)| *ip)),
+            vteps: addresses(&mut self.vteps.iter().copied()),
+        };
+        if self.filter.as_ref() == Some(&filter) {
+            return;
+        }
+        match filter.attach(socket) {
+            Ok(()) => self.filter = Some(filter),
+            // Each event is looked at then, as it comes.
+            Err(error) => tracing::warn!(%error, "the kernel does not hold events of others back"),
+        }
+    }
+
     /// The underlay device, and those by which packets to VTEPs leave.
     fn is_on_a_way(&self, index: u32) -> bool {
         index == self.underlay || self.devices.contains(&index)
@@ -142,17 +206,28 @@ impl Concerns {
 
     fn link(&mut self, message: &LinkMessage, stands: bool) -> Option<Change> {
         let index = message.header.index;
-        let is_named = message.attributes.iter().any(
-            |attribute| matches!(attribute, LinkAttribute::IfName(name) if name.starts_with(PREFIX)),
-        );
+        let name = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.as_str()),
+            _ => None,
+        });
+        let is_named = name.is_some_and(|name| name.starts_with(PREFIX));
         let was_ours = self.ours.contains(&index);
         if is_named && stands {
             self.ours.insert(index);
-        } else if !stands {
+        // A bridge says in the same way that a device is no port of it any more.
+        } else if !stands && message.header.interface_family != AddressFamily::Bridge {
             self.ours.remove(&index);
         }
-        let counts = !self.is_told || is_named || was_ours || self.is_on_a_way(index);
-        counts.then_some(Change::Link)
+        if !self.is_told {
+            Some(Change::Any)
+        } else if self.is_on_a_way(index) || matches!(name, Some(MERGE_IN | MERGE_OUT)) {
+            Some(Change::Link)
+        } else if is_named {
+            Some(Change::Device(index))
+        } else {
+            // Whatever it was, it has another name now.
+            was_ours.then_some(Change::Any)
+        }
     }
 
     fn address(&self, message: &AddressMessage) -> Option<Change> {
@@ -166,9 +241,13 @@ impl Concerns {
             _ => false,
         });
         let index = message.header.index;
-        let is_ours = self.ours.contains(&index);
-        let counts = !self.is_told || is_own || is_ours || self.is_on_a_way(index);
-        counts.then_some(Change::Link)
+        if !self.is_told {
+            Some(Change::Any)
+        } else if is_own || self.is_on_a_way(index) {
+            Some(Change::Link)
+        } else {
+            self.ours.contains(&index).then_some(Change::Device(index))
+        }
     }
 
     fn neighbour(&mut self, message: &NeighbourMessage, stands: bool) -> Option<Change> {

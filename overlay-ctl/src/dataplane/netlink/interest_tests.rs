@@ -1,7 +1,14 @@
 //! Events that count, and events that do not.
 
 use super::*;
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
+use crate::dataplane::netlink::names::GROUP;
+use netlink_packet_route::{
+    link::{InfoKind, LinkInfo},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState},
+};
+use proptest::prelude::*;
+use rtnetlink::packet_core::NetlinkMessage;
+use std::os::unix::net::UnixDatagram;
 
 const UNDERLAY: u32 = 2;
 const ROUTER: Key = (UNDERLAY, Ipv4Addr::new(10, 0, 0, 1));
@@ -71,20 +78,24 @@ fn a_device_counts_if_it_is_ours_or_on_a_way() {
     let interest = interest();
     let told = |event: RouteNetlinkMessage| interest.concerns(&event);
     let (new, gone) = (RouteNetlinkMessage::NewLink, RouteNetlinkMessage::DelLink);
-    for (index, name, counts) in [
-        (UNDERLAY, "eth0", true),
-        (4, "eth1", true),
-        (6, "vpn0", true),
-        (9, "veth9", false),
-        (11, "ovp2a", true),
-        (12, "ov_gwbridge", true),
-        (11, "renamed", true),
+    for (index, name, change) in [
+        (UNDERLAY, "eth0", Some(Change::Link)),
+        (4, "eth1", Some(Change::Link)),
+        (6, "vpn0", Some(Change::Link)),
+        (9, "veth9", None),
+        (11, "ovp2a", Some(Change::Device(11))),
+        (12, "ov_gwbridge", Some(Change::Device(12))),
+        (13, "ovm-in", Some(Change::Link)),
+        (11, "renamed", Some(Change::Any)),
     ] {
-        assert_eq!(told(new(link(index, name))).is_some(), counts, "{name}");
+        assert_eq!(told(new(link(index, name))), change, "{name}");
     }
-    assert_eq!(told(gone(link(11, "renamed"))), Some(Change::Link));
+    let mut of_the_bridge = link(11, "ovp2a");
+    of_the_bridge.header.interface_family = AddressFamily::Bridge;
+    assert_eq!(told(gone(of_the_bridge)), Some(Change::Device(11)), "it is no port any more");
+    assert_eq!(told(gone(link(11, "renamed"))), Some(Change::Any));
     assert_eq!(told(new(link(11, "veth11"))), None, "another device has its index now");
-    assert_eq!(told(address(12, [172, 18, 0, 1])), Some(Change::Link), "the bridge's");
+    assert_eq!(told(address(12, [172, 18, 0, 1])), Some(Change::Device(12)), "the bridge's");
     assert_eq!(told(address(9, [10, 0, 0, 5])), Some(Change::Link), "our own, elsewhere");
     assert_eq!(told(address(UNDERLAY, [10, 0, 0, 9])), Some(Change::Link));
     assert_eq!(told(address(9, [10, 0, 0, 9])), None);
@@ -182,6 +193,127 @@ fn before_the_first_look_everything_counts() {
         route([198, 51, 100, 0], 24),
     ];
     for event in events {
-        assert!(interest.concerns(&event).is_some(), "{event:?}");
+        let change = interest.concerns(&event);
+        assert!(matches!(change, Some(Change::Any | Change::Way)), "{event:?}");
     }
+}
+
+/// A socket with the program of this node, and one by which it gets messages.
+fn filtered(interest: &Interest) -> (Socket, UnixDatagram) {
+    let (reads, writes) = UnixDatagram::pair().unwrap();
+    reads.set_nonblocking(true).unwrap();
+    let socket = Socket::from(std::os::fd::OwnedFd::from(reads));
+    interest.come_by(socket.try_clone().unwrap());
+    let (hops, devices) = {
+        let concerns = interest.lock();
+        (concerns.hops.keys().copied().collect(), concerns.devices.clone())
+    };
+    interest.retain(&hops, devices);
+    (socket, writes)
+}
+
+fn passes((socket, writes): &(Socket, UnixDatagram), event: &RouteNetlinkMessage) -> bool {
+    let mut message = NetlinkMessage::from(event.clone());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    writes.send(&bytes).unwrap();
+    let mut read = socket;
+    std::io::Read::read(&mut read, &mut vec![0; 1 << 16]).is_ok()
+}
+
+#[test]
+fn the_kernel_holds_back_what_others_do() {
+    let interest = interest();
+    let socket = filtered(&interest);
+    let new = RouteNetlinkMessage::NewNeighbour;
+    let stale = NeighbourState::Stale;
+    let mut learnt = neighbour(ROUTER, stale, MAC);
+    learnt.header.family = AddressFamily::Bridge;
+    for foreign in [
+        RouteNetlinkMessage::NewLink(link(9, "veth9")),
+        RouteNetlinkMessage::DelLink(link(9, "veth9")),
+        address(9, [10, 0, 0, 9]),
+        new(neighbour((9, [10, 0, 0, 1].into()), stale, MAC)),
+        new(neighbour((UNDERLAY, [10, 77, 0, 1].into()), stale, MAC)),
+        new(learnt),
+        route([198, 51, 100, 0], 24),
+        route([192, 0, 2, 6], 32),
+    ] {
+        assert!(!passes(&socket, &foreign), "{foreign:?}");
+    }
+    let mut vxlan = link(9, "vxlan9");
+    vxlan.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan)]));
+    assert!(passes(&socket, &RouteNetlinkMessage::NewLink(vxlan)), "it may have the node's port");
+    let mut renamed = link(11, "renamed");
+    renamed.attributes.push(LinkAttribute::Group(GROUP));
+    assert!(passes(&socket, &RouteNetlinkMessage::NewLink(renamed)));
+    // What is looked at next is not held back before it is looked at.
+    let next = new(neighbour((7, [10, 0, 0, 1].into()), stale, MAC));
+    assert!(!passes(&socket, &next));
+    interest.watch((7, [10, 0, 0, 1].into()));
+    assert!(passes(&socket, &next));
+}
+
+fn event() -> impl Strategy<Value = RouteNetlinkMessage> {
+    let index = || prop::sample::select(vec![UNDERLAY, 4, 6, 9, 11, 300]);
+    let ip = || {
+        let near = prop::array::uniform4(0..12u8);
+        prop_oneof![Just([192, 0, 2, 7]), Just([10, 9, 0, 2]), Just([10, 0, 0, 1]), near]
+    };
+    let name = prop::sample::select(vec!["eth0", "ovp2a", "ovm-in", "veth9", "o"]);
+    prop_oneof![
+        (index(), name, any::<bool>()).prop_map(|(index, name, stands)| {
+            let made =
+                if stands { RouteNetlinkMessage::NewLink } else { RouteNetlinkMessage::DelLink };
+            let mut message = link(index, name);
+            if name.starts_with("ov") {
+                message.attributes.push(LinkAttribute::Group(GROUP));
+            }
+            made(message)
+        }),
+        (index(), ip()).prop_map(|(index, ip)| address(index, ip)),
+        (index(), ip(), any::<[u8; 6]>()).prop_map(|(index, ip, mac)| {
+            let state = NeighbourState::Reachable;
+            RouteNetlinkMessage::NewNeighbour(neighbour((index, ip.into()), state, mac))
+        }),
+        (ip(), 0..=32u8).prop_map(|(ip, length)| {
+            let net = Ipv4Net::new(ip.into(), length).unwrap().network();
+            route(net.octets(), length)
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_concerns_the_node_is_handed_over(events in prop::collection::vec(event(), 1..32)) {
+        let interest = interest();
+        // A device of the overlay that has another name now keeps its group.
+        let socket = filtered(&interest);
+        for event in events {
+            let is_named = matches!(&event, RouteNetlinkMessage::NewLink(message)
+                | RouteNetlinkMessage::DelLink(message)
+                if !message.attributes.iter().any(|a| matches!(a, LinkAttribute::Group(_))));
+            let concerned = interest.concerns(&event);
+            let is_renamed = is_named && concerned == Some(Change::Any);
+            let is_of_ours = matches!(concerned, Some(Change::Device(_)))
+                && matches!(event, RouteNetlinkMessage::NewAddress(_));
+            if concerned.is_some() && !is_renamed && !is_of_ours {
+                prop_assert!(passes(&socket, &event), "{event:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranges_are_few_and_have_every_address_in_them() {
+    let ranges = |ips: &[u32]| event_filter::ranges(ips.iter().copied());
+    assert_eq!(ranges(&[]), []);
+    assert_eq!(ranges(&[7]), [(7, 7)]);
+    assert_eq!(ranges(&[7, 9, 8, 100]), [(7, 7), (8, 8), (9, 9), (100, 100)]);
+    let many: Vec<u32> = (0..50).map(|n| n * 2).chain([1 << 30, u32::MAX]).collect();
+    let found = ranges(&many);
+    assert_eq!(found.len(), 32);
+    assert!(many.iter().all(|ip| found.iter().any(|(low, high)| (low..=high).contains(&ip))));
+    assert_eq!(found[found.len() - 2..], [(1 << 30, 1 << 30), (u32::MAX, u32::MAX)]);
 }

@@ -9,7 +9,10 @@ use rtnetlink::{
     packet_core::NetlinkBuffer,
     sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket},
 };
+use socket2::SockFilter;
 use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::event_filter;
 
 /// Time between attempts to listen again after the socket failed.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -28,6 +31,8 @@ pub struct Listener {
     /// The least time from one event to the next, so that a program that undoes each change costs a bounded part of a
     /// CPU.
     pub floor: Duration,
+    /// What the kernel hands over of these groups; empty = everything.
+    pub filter: fn() -> Vec<SockFilter>,
     /// Returns true if a message with this type and payload is a change that counts. A payload that cannot be read may be
     /// one.
     pub concerns: fn(u16, &[u8]) -> bool,
@@ -54,6 +59,13 @@ impl Listener {
             socket.socket_ref().set_rx_buf_sz(buffer)?;
         }
         socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+        let filter = (self.filter)();
+        if !filter.is_empty()
+            && let Err(error) = event_filter::handle(socket.socket_ref())?.attach_filter(&filter)
+        {
+            // Each message is looked at then, as it comes.
+            tracing::debug!(%error, "the kernel holds nothing back of {}", self.changes);
+        }
         for group in self.groups {
             socket.socket_mut().add_membership(*group)?;
         }

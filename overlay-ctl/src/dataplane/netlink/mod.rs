@@ -19,6 +19,7 @@ mod changes;
 mod device;
 mod dump;
 mod error;
+mod event_filter;
 mod features;
 mod gro;
 mod held;

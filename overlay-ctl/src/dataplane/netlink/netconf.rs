@@ -6,7 +6,7 @@ use std::time::Duration;
 use rtnetlink::{packet_core::NlasIterator, sys::protocols::NETLINK_ROUTE};
 use tokio::sync::mpsc;
 
-use super::{Listener, Netlink, NetlinkError};
+use super::{Listener, Netlink, NetlinkError, event_filter};
 
 /// linux/rtnetlink.h: the groups RTNLGRP_IPV4_NETCONF and RTNLGRP_IPV4_IFADDR. Another family of addresses has groups of
 /// its own.
@@ -15,7 +15,7 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWNETCONF: u16 = 80;
 /// `struct netconfmsg`: the family, padded.
-const NETCONF_HEADER: usize = 4;
+const NETCONF_HEADER: u8 = 4;
 /// linux/netconf.h. A device that is new or was renamed is announced with all of these; one whose forwarding changed with
 /// its index and NETCONFA_FORWARDING alone.
 const NETCONFA_FORWARDING: u16 = 2;
@@ -27,6 +27,7 @@ const LISTENER: Listener = Listener {
     groups: &GROUPS,
     buffer: None,
     floor: Duration::from_millis(100),
+    filter: || event_filter::without(RTM_NEWNETCONF, NETCONF_HEADER, NETCONFA_RP_FILTER),
     concerns: concerns_forwarding,
 };
 
@@ -50,7 +51,7 @@ fn concerns_forwarding(kind: u16, payload: &[u8]) -> bool {
 }
 
 fn is_change_of_forwarding(payload: &[u8]) -> bool {
-    let Some(attributes) = payload.get(NETCONF_HEADER..) else { return true };
+    let Some(attributes) = payload.get(NETCONF_HEADER.into()..) else { return true };
     let mut forwarding = false;
     for attribute in NlasIterator::new(attributes) {
         match attribute.map(|attribute| attribute.kind()) {
@@ -80,6 +81,24 @@ mod tests {
             bytes.extend(1u32.to_ne_bytes());
         }
         bytes
+    }
+
+    #[test]
+    fn the_kernel_holds_back_what_does_not_count() {
+        let (reads, writes) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        reads.set_nonblocking(true).unwrap();
+        let socket = socket2::SockRef::from(&reads);
+        socket.attach_filter(&(LISTENER.filter)()).unwrap();
+        for (passes, message) in [
+            (true, message(RTM_NEWNETCONF, &[1, 2])),
+            (false, message(RTM_NEWNETCONF, &[1, 2, 3])),
+            (false, message(RTM_NEWNETCONF, &[1, 3])),
+            (false, message(81, &[1])),
+            (true, message(RTM_NEWADDR, &[])),
+        ] {
+            writes.send(&message).unwrap();
+            assert_eq!(reads.recv(&mut [0; 64]).is_ok(), passes, "{message:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! The devices of the overlay as they are, and the namespaces that they should lead into.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use super::{
     DeviceError, Netlink, NetlinkError,
     link::{self, Link},
     marks::{self, device_name, id_of},
 };
-use crate::dataplane::kernel::{DeviceId, Observed, ObservedBridge, ObservedDevice, ObservedPeer};
+use crate::dataplane::kernel::{
+    DeviceId, Observed, ObservedBridge, ObservedDevice, ObservedPeer, Part,
+};
 
 /// The devices of the node's namespace at one moment.
 #[derive(Clone, Debug, Default)]
@@ -38,10 +43,45 @@ impl Netlink {
     /// # Errors
     /// rtnetlink's. A path that leads to no namespace is no error: it is missing in the result.
     pub async fn observe(&self, paths: &BTreeSet<PathBuf>) -> Result<Observed, DeviceError> {
-        let mut seen = Observed::default();
-        let mut links = link::links(&self.handle, None).await?;
+        let links = link::links(&self.handle, None).await?;
         let bridge = links.iter().find(|link| marks::is_gateway_bridge(link));
-        seen.bridge = bridge.map(|link| ObservedBridge { ifindex: link.index, mtu: link.mtu });
+        let bridge = bridge.map(|link| ObservedBridge { ifindex: link.index, mtu: link.mtu });
+        self.observed(links, bridge, paths).await
+    }
+
+    /// The same of a part: each device and each namespace is asked for alone.
+    ///
+    /// # Errors
+    /// As [`Netlink::observe`].
+    pub async fn observe_part(&self, part: &Part) -> Result<Observed, DeviceError> {
+        let Part { indexes, ids, paths } = part;
+        let bridge = self.gateway_bridge().await?;
+        let bridge = bridge.map(|link| ObservedBridge { ifindex: link.index, mtu: link.mtu });
+        let mut links = BTreeMap::new();
+        for index in indexes {
+            let link = link::link_by_index(&self.handle, *index, None).await?;
+            links.extend(link.map(|link| (*index, link)));
+        }
+        for id in ids {
+            // There is no device whose number has no name.
+            let Ok(name) = device_name(*id) else { continue };
+            if links.values().any(|link: &Link| link.name == name) {
+                continue;
+            }
+            let link = link::link_by_name(&self.handle, &name).await?;
+            links.extend(link.map(|link| (link.index, link)));
+        }
+        self.observed(links.into_values().collect(), bridge, paths).await
+    }
+
+    /// The devices of the overlay among these, and the namespaces that `paths` lead to.
+    async fn observed(
+        &self,
+        mut links: Vec<Link>,
+        bridge: Option<ObservedBridge>,
+        paths: &BTreeSet<PathBuf>,
+    ) -> Result<Observed, DeviceError> {
+        let mut seen = Observed { bridge, ..Observed::default() };
         links.retain(|link| id_of(link).is_some());
         let mut peers = self.peers(&links).await?;
         for link in links {

@@ -26,6 +26,8 @@ mod pass;
 mod pass_state;
 mod plan;
 mod rhythm;
+mod scope;
+mod seen;
 mod sites;
 mod sync;
 #[cfg(test)]
@@ -34,6 +36,7 @@ mod ways;
 
 pub use desired::LocalNode;
 pub use hop::{LocalVtep, hop_entry};
+pub use scope::{Scope, ScopeReceiver, ScopeSender, scopes};
 
 use crate::{
     control::state::View,
@@ -46,16 +49,18 @@ use crate::{
 use audit::Audit;
 use held::Held;
 use rhythm::Rhythm;
-use std::{collections::BTreeMap, sync::Arc};
+use seen::Seen;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 /// Events that say that the kernel may have changed.
 pub struct Nudges {
-    /// Devices, their addresses, namespaces.
-    pub devices: mpsc::Receiver<()>,
-    /// Ways to VTEPs: neighbours and routes.
-    pub ways: mpsc::Receiver<()>,
+    /// Devices, namespaces, and ways to VTEPs: what is to be looked at.
+    pub looks: ScopeReceiver,
     /// The ruleset.
     pub rules: mpsc::Receiver<()>,
     /// Forwarding of the host's devices, and the host's addresses.
@@ -67,6 +72,8 @@ pub struct Reconciler<K: Kernel> {
     kernel: K,
     node: LocalNode,
     held: Held,
+    /// The devices, as they were seen last.
+    seen: Seen,
     /// The last look at the kernel was completed.
     is_settled: bool,
     audit: Audit<<K::Maps as Maps>::Cursor>,
@@ -79,6 +86,8 @@ pub struct Reconciler<K: Kernel> {
     resolved: Resolved,
     /// The ways to VTEPs as they were found last.
     ways: BTreeMap<Vtep, Way>,
+    /// The VTEPs whose ways were looked up then, and the MTUs that follow from them.
+    looked_up: Option<(BTreeSet<Vtep>, Mtus)>,
     /// What could not be done when the ways were last looked up, and at the last repair, in words.
     ways_trouble: Vec<String>,
     repair_trouble: Vec<String>,
@@ -123,12 +132,14 @@ impl<K: Kernel> Reconciler<K> {
             kernel,
             held: Held::unknown(&node),
             node,
+            seen: Seen::default(),
             is_settled: false,
             audit: Audit::default(),
             names: Arc::default(),
             told: None,
             resolved: Resolved::default(),
             ways: BTreeMap::new(),
+            looked_up: None,
             ways_trouble: Vec::new(),
             repair_trouble: Vec::new(),
             left: Vec::new(),
@@ -150,14 +161,14 @@ impl<K: Kernel> Reconciler<K> {
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             let begun = rhythm::now();
-            if let Err(error) = self.work(&view, trigger).await {
+            if let Err(error) = self.work(&view, &trigger).await {
                 let text = crate::error_chain(&error);
                 if self.status.borrow().error.as_ref() != Some(&text) {
                     tracing::error!(error = %text, revision = view.revision, "reconcile failed");
                 }
                 self.status.send_modify(|status| status.error = Some(text));
             }
-            rhythm.ended(trigger, begun, self.is_settled);
+            rhythm.ended(&trigger, begun, self.is_settled);
             trigger = loop {
                 tokio::select! {
                     changed = views.changed() => {
@@ -166,8 +177,7 @@ impl<K: Kernel> Reconciler<K> {
                         }
                         break Trigger::NewView;
                     }
-                    Some(()) = rhythm.calm(nudges.devices.recv()) => break Trigger::KernelChanged,
-                    Some(()) = rhythm.calm(nudges.ways.recv()) => break Trigger::WaysChanged,
+                    Some(scope) = rhythm.calm(nudges.looks.recv()) => break Trigger::Changed(scope),
                     // Whatever else fails: a published port that is gone cannot wait for a pass. Where it cannot be put
                     // back, a pass reports it.
                     Some(()) = nudges.rules.recv() => {
@@ -175,16 +185,22 @@ impl<K: Kernel> Reconciler<K> {
                         if let Some(published) = &self.published
                             && self.kernel.outside().publish(published).await.is_err()
                         {
-                            break Trigger::KernelChanged;
+                            break Trigger::Changed(Scope::whole());
                         }
                     }
                     // The same holds for the way to and from the outside.
-                    Some(()) = nudges.forwarding.recv() => {
+                    Some(()) = rhythm.calm_outside(nudges.forwarding.recv()) => {
+                        let begun = rhythm::now();
                         self.kernel.outside().doubt_forwarding();
-                        if let Some(published) = &self.published
-                            && self.kernel.outside().publish(published).await.is_err()
-                        {
-                            break Trigger::KernelChanged;
+                        let is_kept = match &self.published {
+                            Some(published) => {
+                                self.kernel.outside().publish(published).await.is_ok()
+                            }
+                            None => true,
+                        };
+                        rhythm.outside_ended(begun);
+                        if !is_kept {
+                            break Trigger::Changed(Scope::whole());
                         }
                     }
                     () = rhythm.look() => break Trigger::Periodic,
@@ -193,17 +209,27 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    async fn work(&mut self, view: &View, trigger: Trigger) -> Result<(), KernelError> {
+    async fn work(&mut self, view: &View, trigger: &Trigger) -> Result<(), KernelError> {
         let was_settled = std::mem::replace(&mut self.is_settled, false);
         let is_followed = match trigger {
             Trigger::NewView if was_settled => self.follow(view).await?,
-            Trigger::WaysChanged if was_settled => self.follow_ways(view).await?,
+            Trigger::Changed(scope) if was_settled && scope.is_of_ways() => {
+                self.follow_ways(view).await?
+            }
+            Trigger::Changed(scope) if was_settled && !self.seen.is_concerned(scope) => {
+                self.follow(view).await?
+            }
             _ => false,
         };
         if is_followed {
             self.is_settled = true;
             return Ok(());
         }
+        let scope = match trigger {
+            Trigger::NewView if was_settled => Scope::default(),
+            Trigger::Changed(scope) if was_settled => scope.clone(),
+            _ => Scope::whole(),
+        };
         let is_repaired = matches!(trigger, Trigger::Periodic) || !self.held.is_certain();
         if is_repaired {
             self.repair_for(view).await;
@@ -211,7 +237,7 @@ impl<K: Kernel> Reconciler<K> {
                 self.read_small().await?;
             }
         }
-        let mut is_complete = self.pass(view).await?;
+        let mut is_complete = self.pass_over(view, &scope).await?;
         if (self.is_displaced || self.is_own_gone) && !is_repaired {
             self.repair_for(view).await;
             is_complete = self.pass(view).await?;
@@ -263,16 +289,14 @@ impl<K: Kernel> Reconciler<K> {
 }
 
 /// The reason for a look at the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Trigger {
     /// The node has just started.
     Start,
     /// The view changed.
     NewView,
-    /// The kernel reported a change of devices or namespaces.
-    KernelChanged,
-    /// The kernel reported a change of the ways to VTEPs.
-    WaysChanged,
+    /// The kernel reported a change of this.
+    Changed(Scope),
     /// No event can be relied on, because time has passed or the last pass failed: what a pass does not compare is
     /// repaired, and the small tables and a part of the large ones are read again.
     Periodic,

@@ -4,37 +4,49 @@ use super::{
     Reconciler, desired, names,
     pass_state::{PassState, reason},
     plan::{Plan, plan},
+    scope::Scope,
 };
 use crate::{
     control::state::View,
     dataplane::kernel::{
         Bridge, DeviceFailure, DeviceId, DeviceKind, Devices as _, GatewayHealth, GatewayUse,
-        Kernel, KernelError, LocalGateway, LocalStatus, Mtus, Outside as _, Resolved,
+        Kernel, KernelError, LocalGateway, LocalStatus, Mtus, Observed, Outside as _, Resolved,
         WantedDevices,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<K: Kernel> Reconciler<K> {
-    /// Makes one pass, and reports what it reached. Returns false if something is left undone that the kernel refused for
-    /// one device, which the status names.
+    /// Makes one pass over everything, as [`Reconciler::pass_over`] does.
+    ///
+    /// # Errors
+    /// As [`Reconciler::pass_over`].
+    pub async fn pass(&mut self, view: &View) -> Result<bool, KernelError> {
+        self.pass_over(view, &Scope::whole()).await
+    }
+
+    /// Makes one pass, which looks at what is in `scope` and at what the view wants otherwise than before, and reports
+    /// what it reached. Returns false if something is left undone that the kernel refused for one device, which the
+    /// status names.
     ///
     /// # Errors
     /// The kernel refused something that is not the problem of one endpoint alone.
-    pub async fn pass(&mut self, view: &View) -> Result<bool, KernelError> {
+    pub(super) async fn pass_over(
+        &mut self,
+        view: &View,
+        scope: &Scope,
+    ) -> Result<bool, KernelError> {
         if !self.held.is_certain() {
             self.read_all().await?;
         }
         self.held.sites.update(view);
-        let mtus = self.look_at_ways().await;
+        let mtus = self.mtus_for(scope).await;
         self.adopt_mtus(&mtus);
         let wanted = desired::devices(view, &self.node, self.held.sites.here());
-        let paths = wanted.paths();
-        self.kernel.devices().release_namespaces(&paths);
-        let mut observed = self.kernel.devices().observe(&paths).await?;
+        let observed = self.look_at_devices(&wanted, scope).await?;
         let mut state = PassState::default();
-        state.left.append(&mut observed.trouble);
-        let plan = plan(&wanted, observed);
+        state.left.clone_from(&observed.trouble);
+        let plan = plan(&wanted, observed.clone());
         self.is_displaced = plan.is_displaced;
         self.keep(&plan, &wanted, &mut state).await;
         self.create(&plan.create, &wanted, &mut state).await;
@@ -55,7 +67,26 @@ impl<K: Kernel> Reconciler<K> {
             published.legs = names::set_up_legs(&wanted, &state.devices);
         }
         self.judge(&state);
+        if !state.is_incomplete && state.failed.is_none() {
+            self.seen.remember(observed, wanted, (&plan, &state));
+        }
         self.report(view, mtus, state)
+    }
+
+    /// The devices, the namespaces and the bridge: what is to be looked at as it is now, and the rest as it was seen last.
+    async fn look_at_devices(
+        &mut self,
+        wanted: &WantedDevices,
+        scope: &Scope,
+    ) -> Result<Observed, KernelError> {
+        let paths = wanted.paths();
+        self.kernel.devices().release_namespaces(&paths);
+        if let Some(part) = self.seen.part(wanted, scope) {
+            let fresh = self.kernel.devices().observe_part(&part).await?;
+            return Ok(self.seen.with(&part, fresh));
+        }
+        self.seen.forget();
+        self.kernel.devices().observe(&paths).await
     }
 
     /// Makes whatever is created from here on have these MTUs.

@@ -61,7 +61,8 @@ pub(super) fn plan(wanted: &WantedDevices, observed: Observed) -> Plan {
                 if !device.has(&spec.sizes) {
                     plan.update.insert(*id);
                 }
-                if !device.is_active() {
+                // What is outside of its bridge is raised by the pass after the repair.
+                if !device.is_active() && !is_out(device) {
                     plan.raise.insert(*id);
                 }
             }

@@ -1,6 +1,6 @@
 //! The ways to other nodes: looked up in each pass, and alone where nothing else changed.
 
-use super::{Reconciler, hop::hop_entry};
+use super::{Reconciler, hop::hop_entry, scope::Scope};
 use crate::{
     control::state::View,
     dataplane::kernel::{Kernel, KernelError, Mtus, Outside as _, TableChange, Tables, Ways},
@@ -9,6 +9,17 @@ use crate::{
 use overlay_common::{HopEntry, NodeKey};
 
 impl<K: Kernel> Reconciler<K> {
+    /// The MTUs that follow from the ways, which are looked up where they are in `scope` or where this node sends to
+    /// other VTEPs than before.
+    pub(super) async fn mtus_for(&mut self, scope: &Scope) -> Mtus {
+        match &self.looked_up {
+            Some((vteps, mtus)) if !scope.has_ways() && *vteps == self.held.sites.vteps() => {
+                mtus.clone()
+            }
+            _ => self.look_at_ways().await,
+        }
+    }
+
     /// Looks up the ways to the VTEPs that this node sends to, and its own address, and returns the MTUs that follow from
     /// them. A way that cannot be found out stays as it was.
     pub(super) async fn look_at_ways(&mut self) -> Mtus {
@@ -33,7 +44,10 @@ impl<K: Kernel> Reconciler<K> {
             tracing::warn!(?trouble, "some ways to other nodes are not known");
         }
         (self.ways, self.ways_trouble) = (ways, trouble);
-        Mtus::new(device_mtu, self.node.asked_mtu, &self.ways).with_outward(outward_mtu)
+        let mtus = Mtus::new(device_mtu, self.node.asked_mtu, &self.ways);
+        let mtus = mtus.with_outward(outward_mtu);
+        self.looked_up = Some((vteps, mtus.clone()));
+        mtus
     }
 
     /// Follows the ways, where the view differs from the last one by no more than [`Reconciler::follow`] follows: only

@@ -5,6 +5,9 @@ use overlay_ctl::dataplane::netlink::{Change, Interest, Netlink, UnderlayChoice}
 use super::{BOUND, pair_of_hosts};
 use crate::lab::{Netns, skip};
 
+/// So long nothing comes that was caused before.
+const QUIET: std::time::Duration = std::time::Duration::from_millis(300);
+
 #[test]
 fn changes_of_others_are_not_told() {
     if skip() {
@@ -18,8 +21,13 @@ fn changes_of_others_are_not_told() {
         let underlay = netlink.underlay(&UnderlayChoice::Device("eth7".into())).await.unwrap();
         let interest = Interest::default();
         let vteps = [[10, 0, 0, 2].into(), [192, 0, 2, 7].into()].into();
+        let mut changes = netlink.changes(interest.clone()).unwrap();
         netlink.ways(&vteps, (&underlay, 4789), &interest).await;
-        let mut changes = netlink.changes(interest).unwrap();
+        // What the look itself caused, and what came before it ended.
+        let marker = "ip rule add pref 80 to 192.0.2.7 lookup main";
+        host.sh(marker);
+        super::tell(&mut changes, Change::Way).await;
+        settled(&mut changes).await;
         for foreign in [
             "ip link add foreign1 type veth peer name foreign2; ip link set foreign1 master foreign0 up",
             "bridge fdb add 02:00:00:00:00:07 dev foreign1 master",
@@ -39,8 +47,6 @@ fn changes_of_others_are_not_told() {
             (Change::Way, "ip neigh replace 10.0.0.2 lladdr 02:00:00:00:00:02 dev eth7"),
             (Change::Way, "ip rule add pref 92 to 192.0.2.7 lookup main"),
             (Change::Way, "ip rule del pref 92"),
-            (Change::Link, "ip link add ovk1 type veth peer name foreign3"),
-            (Change::Link, "ip link set ovk1 name foreign4"),
             (Change::Link, "ip link set eth7 mtu 1400"),
             (Change::Link, "ip addr add 10.0.0.201/24 dev eth7"),
         ];
@@ -48,7 +54,19 @@ fn changes_of_others_are_not_told() {
             host.sh(command);
             super::tell(&mut changes, change).await;
         }
-        let _new = Netns::new("new");
-        super::tell(&mut changes, Change::Namespace).await;
+        host.sh(&format!("ip link add ovk1 index 777 group {GROUP} type veth peer name foreign3"));
+        super::tell(&mut changes, Change::Device(777)).await;
+        host.sh("ip link set ovk1 name foreign4");
+        super::tell(&mut changes, Change::Any).await;
+        let new = Netns::new("new");
+        super::tell(&mut changes, Change::Namespace(new.path())).await;
     });
+}
+
+/// The link group of the overlay's devices.
+const GROUP: u32 = u32::from_be_bytes(*b"ovly");
+
+/// Waits until nothing comes any more.
+async fn settled(changes: &mut tokio::sync::mpsc::Receiver<Change>) {
+    while tokio::time::timeout(QUIET, changes.recv()).await.is_ok() {}
 }

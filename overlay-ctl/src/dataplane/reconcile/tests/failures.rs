@@ -104,7 +104,7 @@ async fn what_cannot_be_repaired_is_named_and_stops_nothing() {
     let (cluster, mut kernel) = published();
     kernel.unrepaired = vec!["the GRO device could not be kept: in use".into()];
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
-    reconciler.work(&cluster.view(), Trigger::Periodic).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::Periodic).await.unwrap();
     assert_eq!(status.borrow().programmed, cluster.index);
     assert_eq!(status.borrow().fallbacks, ["the GRO device could not be kept: in use"]);
     assert!(reconciler.is_settled, "it waits for the next look, and holds up nobody");
@@ -165,7 +165,7 @@ async fn the_bridge_takes_no_more_than_the_legs_where_a_change_fails_half_way() 
         let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
         drop(reconciler.pass(&cluster.view()).await);
         assert_eq!(mtus(reconciler.kernel), half_way, "{call:?} at {mtu}");
-        drop(reconciler.work(&cluster.view(), Trigger::Periodic).await);
+        drop(reconciler.work(&cluster.view(), &Trigger::Periodic).await);
         let (bridge, leg) = mtus(reconciler.kernel);
         assert!(
             bridge <= leg,

@@ -19,16 +19,16 @@ fn three() -> (Cluster, FakeKernel) {
 async fn a_write_that_stopped_half_way_leaves_nothing_behind() {
     let (mut cluster, mut kernel) = three();
     let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
-    reconciler.work(&cluster.view(), Trigger::KernelChanged).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::Changed(Scope::whole())).await.unwrap();
     let before = reconciler.kernel.tables.clone();
     cluster.endpoint("web4", "net", 2);
     (reconciler.kernel.good_writes, reconciler.kernel.fail_writes) = (1, 1);
-    reconciler.work(&cluster.view(), Trigger::NewView).await.unwrap_err();
+    reconciler.work(&cluster.view(), &Trigger::NewView).await.unwrap_err();
     assert_eq!(reconciler.kernel.tables.fdb, before.fdb);
     let written = reconciler.kernel.tables.neigh.len();
     assert_eq!(written, before.neigh.len() + 1, "half of it was written");
     cluster.remove("web4");
-    reconciler.work(&cluster.view(), Trigger::NewView).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::NewView).await.unwrap();
     assert_eq!(kernel.tables, before);
 }
 
@@ -47,15 +47,15 @@ async fn each_port_is_counted_by_itself_and_its_counts_are_taken_when_it_goes() 
     // An earlier process may have ended before it took the counts of ports that are gone.
     kernel.freed.clear();
     let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
-    reconciler.work(&cluster.view(), Trigger::KernelChanged).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::Changed(Scope::whole())).await.unwrap();
     assert_eq!(reconciler.kernel.freed, (3..TRAFFIC_MAX).collect());
 
     reconciler.kernel.freed.clear();
     reconciler.kernel.faults.insert(Call::FreeSlots, Fault::OfTheKernel);
     cluster.remove("web2");
-    reconciler.work(&cluster.view(), Trigger::NewView).await.unwrap_err();
+    reconciler.work(&cluster.view(), &Trigger::NewView).await.unwrap_err();
     reconciler.kernel.faults.clear();
-    reconciler.work(&cluster.view(), Trigger::NewView).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::NewView).await.unwrap();
     assert!(kernel.freed.contains(&2), "the next pass takes what this one could not");
 }
 
@@ -86,10 +86,10 @@ async fn an_option_of_a_network_reaches_the_entries_of_all_its_endpoints() {
     let (cluster, mut kernel) = three();
     let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
     let mut view = cluster.view();
-    reconciler.work(&view, Trigger::KernelChanged).await.unwrap();
+    reconciler.work(&view, &Trigger::Changed(Scope::whole())).await.unwrap();
     let id = *view.networks.keys().next().unwrap();
     Arc::make_mut(view.networks.get_mut(&id).unwrap()).options.icc = false;
-    reconciler.work(&view, Trigger::NewView).await.unwrap();
+    reconciler.work(&view, &Trigger::NewView).await.unwrap();
     let flags: Vec<u32> = kernel.tables.fdb.values().map(|entry| entry.flags).collect();
     assert_eq!(flags, [FLAG_ICC_OFF; 3]);
 }

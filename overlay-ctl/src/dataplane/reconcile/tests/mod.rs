@@ -8,6 +8,7 @@ mod fake;
 mod legs;
 mod memory;
 mod names;
+mod parts;
 mod plan;
 mod random;
 mod run;
@@ -178,10 +179,12 @@ async fn an_endpoint_elsewhere_costs_its_own_entries_and_no_look_at_anything() {
     let mut kernel = FakeKernel::default();
     kernel.namespaces.insert("/run/netns/web1".into());
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
-    reconciler.work(&cluster.view(), Trigger::KernelChanged).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::Changed(Scope::whole())).await.unwrap();
     let mut view = cluster.view();
-    let counts =
-        |r: &Reconciler<&mut FakeKernel>| (r.kernel.read_whole, r.kernel.looked, r.kernel.written);
+    let counts = |r: &Reconciler<&mut FakeKernel>| {
+        let FakeKernel { read_whole, looked, glanced, written, .. } = *r.kernel;
+        (read_whole, looked + glanced, written)
+    };
     let (whole, looked, written) = counts(&reconciler);
 
     let network: NetworkId = *view.networks.keys().next().unwrap();
@@ -190,13 +193,13 @@ async fn an_endpoint_elsewhere_costs_its_own_entries_and_no_look_at_anything() {
     let mut moved = Endpoint::clone(web2);
     moved.location = Location::Node { node: 3, netns: "/run/netns/web2".into() };
     endpoints.insert(moved.id, Arc::new(moved));
-    reconciler.work(&view, Trigger::NewView).await.unwrap();
+    reconciler.work(&view, &Trigger::NewView).await.unwrap();
     // Node 2 lost its last endpoint, and so the network lost a VTEP.
     assert_eq!(counts(&reconciler), (whole, looked + 1, written + 2), "the FDB and the next hop");
 
     cluster.endpoint("web4", "net", 3);
     let mut view = cluster.view();
-    reconciler.work(&view, Trigger::KernelChanged).await.unwrap();
+    reconciler.work(&view, &Trigger::Changed(Scope::whole())).await.unwrap();
     let (_, looked, written) = counts(&reconciler);
     view.revision += 1;
     let endpoints = view.endpoints.get_mut(&network).unwrap();
@@ -205,14 +208,14 @@ async fn an_endpoint_elsewhere_costs_its_own_entries_and_no_look_at_anything() {
     renamed.permissions = [Permission::Routing].into_iter().collect();
     renamed.aliases.insert("db".parse().unwrap());
     endpoints.insert(renamed.id, Arc::new(renamed));
-    reconciler.work(&view, Trigger::NewView).await.unwrap();
+    reconciler.work(&view, &Trigger::NewView).await.unwrap();
     assert_eq!(counts(&reconciler), (whole, looked, written + 1), "its FDB entry alone");
     assert_eq!(status.borrow().programmed, view.revision);
     assert!(reconciler.kernel.names.networks[&network].records.contains_key("db"));
 
     let id = view.endpoints[&network].values().find(|e| e.name.as_str() == "web4").unwrap().id;
     view.endpoints.get_mut(&network).unwrap().remove(&id);
-    reconciler.work(&view, Trigger::NewView).await.unwrap();
+    reconciler.work(&view, &Trigger::NewView).await.unwrap();
     assert_eq!(counts(&reconciler), (whole, looked, written + 3), "FDB and neighbour");
     assert!(!reconciler.kernel.names.networks[&network].records.contains_key("db"));
 }
@@ -234,10 +237,10 @@ async fn what_a_pass_does_not_look_at_is_repaired_with_the_mac_of_each_leg() {
     let station = Station { mac: [2, 0x42, 172, 18, 0, 2], address: [172, 18, 0, 2].into() };
     let stations = [(DeviceId::leg(leg.id), station)].into();
     let mut repaired = 0;
-    for trigger in [None, Some(Trigger::KernelChanged), Some(Trigger::Periodic)] {
+    for trigger in [None, Some(Trigger::Changed(Scope::whole())), Some(Trigger::Periodic)] {
         kernel.stations.clear();
         let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
-        match trigger {
+        match &trigger {
             None => reconciler.preview(&cluster.view()).await.unwrap(),
             Some(trigger) => reconciler.work(&cluster.view(), trigger).await.unwrap(),
         }

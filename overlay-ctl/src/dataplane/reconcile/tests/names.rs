@@ -41,11 +41,11 @@ async fn names_are_told_once_a_pass_and_only_when_they_changed() {
     let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
     let told = async |reconciler: &mut Reconciler<&mut FakeKernel>, view: &View, trigger| {
         let before = reconciler.kernel.told;
-        reconciler.work(view, trigger).await.unwrap();
+        reconciler.work(view, &trigger).await.unwrap();
         reconciler.kernel.told - before
     };
-    told(&mut reconciler, &cluster.view(), Trigger::KernelChanged).await;
-    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::KernelChanged).await, 0);
+    told(&mut reconciler, &cluster.view(), Trigger::Changed(Scope::whole())).await;
+    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::Changed(Scope::whole())).await, 0);
     assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::Periodic).await, 1, "again");
     cluster.endpoint("web2", "net", 1);
     reconciler.kernel.namespaces.insert("/run/netns/web2".into());
@@ -55,7 +55,7 @@ async fn names_are_told_once_a_pass_and_only_when_they_changed() {
     // A doomed device is built again in the same pass.
     let ifindex = *reconciler.kernel.devices.keys().next().unwrap();
     reconciler.kernel.remake_namespace(ifindex);
-    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::KernelChanged).await, 2);
+    assert_eq!(told(&mut reconciler, &cluster.view(), Trigger::Changed(Scope::whole())).await, 2);
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn names_are_told_again_after_a_problem() {
     assert_eq!(reconciler.kernel.told, told + 1, "without one they are not");
     // What is slower than it could be is shown, and is no reason to tell them again.
     reconciler.kernel.name_fallbacks = vec!["a server is slow".to_owned()];
-    reconciler.work(&cluster.view(), Trigger::Periodic).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::Periodic).await.unwrap();
     assert_eq!(status.borrow().fallbacks, ["a server is slow"]);
     assert_eq!(reconciler.kernel.told, told + 2);
     reconciler.pass(&cluster.view()).await.unwrap();
@@ -169,6 +169,6 @@ async fn names_that_were_told_before_the_first_pass_resolve_throughout() {
     let (mut reconciler, _status) = Reconciler::new(&mut kernel, node());
     reconciler.preview(&cluster.view()).await.unwrap();
     reconciler.kernel.fewest_names = usize::MAX;
-    reconciler.work(&cluster.view(), Trigger::KernelChanged).await.unwrap();
+    reconciler.work(&cluster.view(), &Trigger::Changed(Scope::whole())).await.unwrap();
     assert_eq!(kernel.fewest_names, 2);
 }

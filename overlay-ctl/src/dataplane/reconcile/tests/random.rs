@@ -1,4 +1,4 @@
-//! Following differences leads to the same tables as a look at everything.
+//! Following differences and events leads to the same kernel as a look at everything.
 
 use super::{cluster::behind, *};
 use crate::{
@@ -35,10 +35,10 @@ enum Step {
         node: u8,
         with_endpoints: bool,
     },
-    /// Its device is gone, or not as it should be.
-    LoseDevice {
+    /// Somebody does something to a device.
+    Device {
         nth: usize,
-        is_gone: bool,
+        how: Harm,
     },
     /// The router behind which a VTEP is has another MAC.
     Reroute {
@@ -53,6 +53,17 @@ enum Step {
     Fail,
 }
 
+/// What happens to a device.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Removed,
+    /// Its namespace was made anew.
+    Elsewhere,
+    SetDown,
+    OtherMtu,
+    OutOfTheBridge,
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let (name, network, node) = (0..8u8, 0..3u8, 1..=4u8);
     prop_oneof![
@@ -64,19 +75,45 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (2..=4u8, 1..6u8).prop_map(|(node, vtep)| Step::Register { node, vtep }),
         2 => (2..=4u8, any::<bool>())
             .prop_map(|(node, with_endpoints)| Step::RemoveNode { node, with_endpoints }),
-        2 => (0..8usize, any::<bool>())
-            .prop_map(|(nth, is_gone)| Step::LoseDevice { nth, is_gone }),
+        4 => (0..8usize, harm()).prop_map(|(nth, how)| Step::Device { nth, how }),
         1 => any::<u8>().prop_map(|mac| Step::Reroute { mac }),
         2 => (0..6u8, 0..8usize).prop_map(|(what, nth)| Step::Meddle { what, nth }),
         1 => Just(Step::Fail),
     ]
 }
 
-fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
-    let nth_device = |kernel: &FakeKernel, nth: usize| {
-        let indexes: Vec<u32> = kernel.devices.keys().copied().collect();
-        (!indexes.is_empty()).then(|| indexes[nth % indexes.len()])
-    };
+fn harm() -> impl Strategy<Value = Harm> {
+    proptest::sample::select(vec![
+        Harm::Removed,
+        Harm::Elsewhere,
+        Harm::SetDown,
+        Harm::OtherMtu,
+        Harm::OutOfTheBridge,
+    ])
+}
+
+/// Does it, and returns what the kernel reports of it.
+fn harm_device(kernel: &mut FakeKernel, nth: usize, how: Harm) -> Option<Scope> {
+    let indexes: Vec<u32> = kernel.devices.keys().copied().collect();
+    let ifindex = *indexes.get(nth % indexes.len().max(1))?;
+    let device = kernel.devices.get_mut(&ifindex)?;
+    match how {
+        Harm::Removed => _ = kernel.devices.remove(&ifindex),
+        Harm::Elsewhere => {
+            let netns = device.peer.as_ref()?.netns.as_raw();
+            kernel.remake_namespace(ifindex);
+            let path = kernel.namespaces.iter().nth(netns.cast_unsigned() as usize)?;
+            return Some(Scope::namespace(path.clone()));
+        }
+        Harm::SetDown => device.up = false,
+        Harm::OtherMtu => device.mtu += 1,
+        Harm::OutOfTheBridge => device.bridge = 0,
+    }
+    Some(Scope::device(ifindex))
+}
+
+/// Does the step, and returns what the kernel reports of it.
+fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) -> Option<Scope> {
     match *step {
         Step::Create { name, network, node } => {
             let command = create(name, network, node);
@@ -120,21 +157,18 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) {
             let name = format!("h{node}").parse().unwrap();
             cluster.attempt(Command::RemoveNode { name, only: None, with_endpoints });
         }
-        Step::LoseDevice { nth, is_gone } => {
-            let Some(ifindex) = nth_device(kernel, nth) else { return };
-            if is_gone {
-                kernel.devices.remove(&ifindex);
-            } else {
-                kernel.remake_namespace(ifindex);
-            }
+        Step::Device { nth, how } => return harm_device(kernel, nth, how),
+        Step::Reroute { mac } => {
+            kernel.router = mac;
+            return Some(Scope::ways());
         }
-        Step::Reroute { mac } => kernel.router = mac,
         Step::Meddle { what, nth } => {
             kernel.is_meddled = true;
             meddle(&mut kernel.tables, what, nth);
         }
         Step::Fail => kernel.fail_writes = 1,
     }
+    None
 }
 
 fn create(name: u8, network: u8, node: u8) -> Command {
@@ -177,42 +211,57 @@ fn meddle(tables: &mut Tables, what: u8, nth: usize) {
     }
 }
 
-async fn whatever(rounds: Vec<Vec<Step>>, part: usize) -> Result<(), TestCaseError> {
+async fn whatever(
+    rounds: Vec<Vec<Step>>,
+    part: usize,
+    has_legs: bool,
+) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
     cluster.raise();
+    if has_legs {
+        cluster.gateway();
+    }
     let namespaces = (0..8).map(|name| format!("/run/netns/{name}").into()).collect();
-    let mut kernel = FakeKernel { namespaces, ..FakeKernel::default() };
+    let mut kernel = FakeKernel { namespaces, bridge_mtu: 1500, ..FakeKernel::default() };
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
     reconciler.audit = Audit::with_part(part);
     for steps in rounds {
+        let mut events = Scope::default();
         for step in &steps {
-            take(&mut cluster, reconciler.kernel, step);
+            if let Some(event) = take(&mut cluster, reconciler.kernel, step) {
+                events.add(event);
+            }
         }
         let view = cluster.view();
-        let follows = steps.iter().all(|step| {
-            !matches!(
-                step,
-                Step::LoseDevice { .. } | Step::Reroute { .. } | Step::Meddle { .. } | Step::Fail
-            )
-        });
-        // Where only the view changed, no other event comes. Otherwise the kernel is looked at as often as a round
-        // of the audit takes.
-        let triggers =
-            if follows { vec![Trigger::NewView] } else { vec![Trigger::Periodic; 24 / part + 2] };
+        // Of what others write no event tells, so the kernel is looked at as often as a round of the audit takes.
+        let is_unseen = steps.iter().any(|step| matches!(step, Step::Meddle { .. } | Step::Fail));
+        let triggers = if is_unseen {
+            vec![Trigger::Periodic; 24 / part + 2]
+        } else if events.is_empty() {
+            vec![Trigger::NewView]
+        } else {
+            vec![Trigger::Changed(events)]
+        };
         for trigger in triggers {
-            if reconciler.work(&view, trigger).await.is_err() {
-                prop_assert!(reconciler.work(&view, Trigger::Periodic).await.is_ok());
+            if reconciler.work(&view, &trigger).await.is_err() {
+                prop_assert!(reconciler.work(&view, &Trigger::Periodic).await.is_ok());
             }
         }
         reconciler.kernel.is_meddled = false;
         prop_assert_eq!(status.borrow().programmed, view.revision);
 
         let mut twin = reconciler.kernel.clone();
-        let (mut fresh, _) = Reconciler::new(&mut twin, node());
+        let (mut fresh, of_all) = Reconciler::new(&mut twin, node());
         prop_assert!(fresh.pass(&view).await.is_ok());
         let names = Arc::clone(&fresh.names);
         prop_assert_eq!(&fresh.held.sites, &reconciler.held.sites, "where the endpoints are");
+        prop_assert_eq!(&of_all.borrow().endpoints, &status.borrow().endpoints, "their health");
         prop_assert_eq!(&twin.tables, &reconciler.kernel.tables, "a look at everything");
+        prop_assert_eq!(&twin.devices, &reconciler.kernel.devices, "finds nothing to do");
+        prop_assert_eq!(&twin.log, &reconciler.kernel.log);
+        prop_assert_eq!(&twin.published, &reconciler.kernel.published);
+        let published = reconciler.published.as_ref().map(|published| &published.legs);
+        prop_assert_eq!(published, Some(&twin.legs));
         prop_assert_eq!(&names, &reconciler.names);
         prop_assert_eq!(&reconciler.kernel.names, &reconciler.names);
         prop_assert_eq!(&reconciler.held.tables, &twin.tables, "what is remembered");
@@ -225,8 +274,9 @@ proptest! {
     fn what_is_kept_by_difference_is_what_a_look_at_everything_finds(
         rounds in proptest::collection::vec(proptest::collection::vec(step(), 1..5), 1..24),
         part in 3usize..24,
+        has_legs: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(whatever(rounds, part))?;
+        runtime.block_on(whatever(rounds, part, has_legs))?;
     }
 }

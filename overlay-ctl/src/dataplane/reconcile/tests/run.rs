@@ -4,14 +4,13 @@ use super::{rhythm::RETRY, *};
 use std::time::Duration;
 use tokio::{
     sync::mpsc::Sender,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// A node that runs for so long, while `events` happens.
 struct Node {
     views: watch::Sender<Arc<View>>,
-    devices: Sender<()>,
-    ways: Sender<()>,
+    looks: ScopeSender,
     rules: Sender<()>,
     forwarding: Sender<()>,
     status: watch::Receiver<LocalStatus>,
@@ -25,17 +24,11 @@ async fn run<T>(
 ) -> T {
     let (reconciler, status) = Reconciler::new(kernel, node());
     let (views, seen) = watch::channel(Arc::new(view));
-    let (devices, devices_seen) = mpsc::channel(1);
-    let (ways, ways_seen) = mpsc::channel(1);
+    let (looks, looks_asked) = scopes();
     let (rules, rules_seen) = mpsc::channel(1);
     let (forwarding, forwarding_seen) = mpsc::channel(1);
-    let nudges = Nudges {
-        devices: devices_seen,
-        ways: ways_seen,
-        rules: rules_seen,
-        forwarding: forwarding_seen,
-    };
-    let node = Node { views, devices, ways, rules, forwarding, status };
+    let nudges = Nudges { looks: looks_asked, rules: rules_seen, forwarding: forwarding_seen };
+    let node = Node { views, looks, rules, forwarding, status };
     let run = timeout(Duration::from_secs_f32(seconds), reconciler.run(seen, nudges));
     let (_, happened) = tokio::join!(run, events(node));
     happened
@@ -83,7 +76,7 @@ async fn a_failed_pass_says_why_and_is_tried_again_before_the_next_look_is_due()
         let failed = node.status.wait_for(|status| status.programmed == 0 && is_of_a_map(status));
         let error = failed.await.unwrap().error.clone();
         // A failed pass causes events of its own.
-        node.devices.send(()).await.unwrap();
+        assert!(node.looks.send(Scope::whole()));
         let done = node.status.wait_for(|status| status.programmed == cluster.index).await;
         assert_eq!(done.unwrap().error, None);
         let after = begun.elapsed();
@@ -111,7 +104,7 @@ async fn an_event_is_acted_on_at_once() {
         node.status.wait_for(|status| status.programmed > 0).await.unwrap();
         node.views.send_replace(Arc::new(next.clone()));
         node.status.wait_for(|status| status.programmed == next.revision).await.unwrap();
-        node.devices.send(()).await.unwrap();
+        assert!(node.looks.send(Scope::whole()));
         node.rules.send(()).await.unwrap();
         node.forwarding.send(()).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -131,19 +124,21 @@ async fn events_without_end_get_a_share_of_the_time_and_a_view_does_not_wait_for
     kernel.namespaces.insert("/run/netns/web2".into());
     run(&mut kernel, first, 0.9, async |mut node: Node| {
         node.status.wait_for(|status| status.programmed > 0).await.unwrap();
-        let begun = Instant::now();
         for _ in 0..3 {
-            node.devices.send(()).await.unwrap();
+            assert!(node.looks.send(Scope::whole()));
+            sleep(Duration::from_millis(1)).await;
         }
+        let sent = Instant::now();
         node.views.send_replace(Arc::new(next.clone()));
-        let before = begun.elapsed();
         node.status.wait_for(|status| status.programmed == next.revision).await.unwrap();
-        assert_eq!(begun.elapsed(), before, "at once");
-        while node.devices.send(()).await.is_ok() {}
+        assert_eq!(sent.elapsed(), Duration::ZERO, "at once");
+        while node.looks.send(Scope::whole()) {
+            sleep(Duration::from_millis(1)).await;
+        }
     })
     .await;
     // Twice at the start, for the view, and for an event every 200 ms.
-    assert_eq!(kernel.looked, 3 + 5);
+    assert_eq!(kernel.looked + kernel.glanced, 3 + 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,7 +180,7 @@ async fn a_change_of_ways_makes_no_look_at_devices() {
     cluster.endpoint("web2", "net", 2);
     run(&mut kernel, cluster.view(), 0.1, async |mut node: Node| {
         node.status.wait_for(|status| status.programmed > 0).await.unwrap();
-        node.ways.send(()).await.unwrap();
+        assert!(node.looks.send(Scope::ways()));
         nothing(node).await;
     })
     .await;

@@ -119,13 +119,13 @@ async fn a_status_is_reported_when_it_changed_and_not_when_it_did_not() {
     let (mut cluster, mut kernel) = here_and_there();
     let (mut reconciler, mut status) = Reconciler::new(&mut kernel, node());
     let mut reported = async |view: &View, trigger| {
-        reconciler.work(view, trigger).await.unwrap();
+        reconciler.work(view, &trigger).await.unwrap();
         let is_reported = status.has_changed().unwrap();
         (is_reported, status.borrow_and_update().programmed)
     };
     let first = cluster.view();
-    assert_eq!(reported(&first, Trigger::KernelChanged).await, (true, first.revision));
-    assert_eq!(reported(&first, Trigger::KernelChanged).await, (false, first.revision));
+    assert_eq!(reported(&first, Trigger::Changed(Scope::whole())).await, (true, first.revision));
+    assert_eq!(reported(&first, Trigger::Changed(Scope::whole())).await, (false, first.revision));
     cluster.endpoint("web3", "net", 2);
     let next = cluster.view();
     assert_eq!(reported(&next, Trigger::NewView).await, (true, next.revision), "followed");

@@ -3,7 +3,7 @@
 use super::{BRIDGE, Call, FakeKernel, has};
 use crate::dataplane::kernel::{
     Bridge, DeviceFailure, DeviceKind, DeviceSpec, Devices, KernelError, Observed, ObservedBridge,
-    ObservedDevice, ObservedPeer, SuperPackets, Target,
+    ObservedDevice, ObservedPeer, Part, SuperPackets, Target,
 };
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -13,14 +13,16 @@ impl Devices for FakeKernel {
         if let Some(slow) = self.slow.take() {
             tokio::time::sleep(slow).await;
         }
-        let namespaces = paths.iter().filter_map(|path| Some((path.clone(), self.netns(path)?)));
-        Ok(Observed {
-            devices: self.devices.values().cloned().collect(),
-            namespaces: namespaces.collect(),
-            bridge: (!self.is_bridge_gone)
-                .then_some(ObservedBridge { ifindex: BRIDGE, mtu: self.bridge_mtu }),
-            trouble: Vec::new(),
-        })
+        Ok(self.observed(paths, |_| true))
+    }
+
+    async fn observe_part(&mut self, part: &Part) -> Result<Observed, KernelError> {
+        self.glanced += 1;
+        let Part { indexes, ids, paths } = part;
+        self.glanced_at.extend(ids);
+        let is_asked =
+            |seen: &ObservedDevice| indexes.contains(&seen.ifindex) || ids.contains(&seen.id);
+        Ok(self.observed(paths, is_asked))
     }
 
     fn release_namespaces(&mut self, named: &BTreeSet<PathBuf>) {
@@ -136,6 +138,24 @@ impl Devices for FakeKernel {
         self.attached.remove(&seen.ifindex);
         self.log.push(format!("remove {}", seen.id));
         Ok(())
+    }
+}
+
+impl FakeKernel {
+    fn observed(
+        &self,
+        paths: &BTreeSet<PathBuf>,
+        is_asked: impl Fn(&ObservedDevice) -> bool,
+    ) -> Observed {
+        let namespaces = paths.iter().filter_map(|path| Some((path.clone(), self.netns(path)?)));
+        let devices = self.devices.values().filter(|device| is_asked(device));
+        Observed {
+            devices: devices.cloned().collect(),
+            namespaces: namespaces.collect(),
+            bridge: (!self.is_bridge_gone)
+                .then_some(ObservedBridge { ifindex: BRIDGE, mtu: self.bridge_mtu }),
+            trouble: Vec::new(),
+        }
     }
 }
 

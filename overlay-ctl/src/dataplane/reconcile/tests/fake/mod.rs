@@ -113,6 +113,9 @@ pub(super) struct FakeKernel {
     /// published, and what a pass does not look at was repaired.
     pub(super) read_whole: usize,
     pub(super) looked: usize,
+    /// How often a part of the devices was looked at, and which since somebody emptied this.
+    pub(super) glanced: usize,
+    pub(super) glanced_at: BTreeSet<DeviceId>,
     pub(super) looked_for_ways: usize,
     pub(super) written: usize,
     pub(super) told: usize,

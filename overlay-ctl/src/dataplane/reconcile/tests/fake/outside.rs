@@ -1,6 +1,6 @@
 //! The underlay, the way to the outside and the resolvers of the kernel in memory.
 
-use super::{Call, FakeKernel, UNDERLAY, has};
+use super::{BRIDGE, Call, FakeKernel, UNDERLAY, has};
 use crate::{
     dataplane::kernel::{
         DeviceKind, GatewayUse, KernelError, LinkLayer, LocalGateway, Names, NextHop,
@@ -15,8 +15,14 @@ impl Outside for FakeKernel {
     async fn repair(&mut self, gateway: &LocalGateway, stations: &Stations) -> Vec<String> {
         self.repaired += 1;
         self.stations.clone_from(stations);
-        let legs = self.devices.values().filter(|device| device.id.kind == DeviceKind::Leg);
-        self.bridge_mtu = legs.map(|leg| leg.mtu).fold(gateway.mtu, u32::min);
+        let legs = self.devices.values_mut().filter(|device| device.id.kind == DeviceKind::Leg);
+        self.bridge_mtu = gateway.mtu;
+        for leg in legs {
+            self.bridge_mtu = self.bridge_mtu.min(leg.mtu);
+            if stations.contains_key(&leg.id) {
+                leg.bridge = BRIDGE;
+            }
+        }
         self.is_bridge_gone = false;
         self.is_own_gone = false;
         self.unrepaired.clone()
