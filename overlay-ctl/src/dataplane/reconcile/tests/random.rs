@@ -217,10 +217,10 @@ async fn whatever(
     has_legs: bool,
 ) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
-    cluster.raise();
     if has_legs {
         cluster.gateway();
     }
+    cluster.raise();
     let namespaces = (0..8).map(|name| format!("/run/netns/{name}").into()).collect();
     let mut kernel = FakeKernel { namespaces, bridge_mtu: 1500, ..FakeKernel::default() };
     let (mut reconciler, status) = Reconciler::new(&mut kernel, node());

@@ -99,17 +99,17 @@ async fn an_endpoint_that_was_up_once_says_so_for_as_long_as_the_run_lasts() {
         let status = status.borrow();
         [web1, none].map(|id| (status.endpoints[&id].down.is_some(), status.endpoints[&id].was_up))
     };
-    reconciler.work(&view, Trigger::KernelChanged).await.unwrap();
+    reconciler.work(&view, &Trigger::Changed(Scope::whole())).await.unwrap();
     assert_eq!(said(&status), [(false, true), (true, false)]);
     let run = status.borrow().run;
     reconciler.kernel.namespaces.clear();
     reconciler.kernel.devices.clear();
-    reconciler.work(&view, Trigger::Periodic).await.unwrap();
+    reconciler.work(&view, &Trigger::Periodic).await.unwrap();
     assert_eq!(said(&status), [(true, true), (true, false)]);
     assert_eq!(status.borrow().run, run);
     // The next run does not know.
     let (mut next, status) = Reconciler::new(&mut kernel, node());
-    next.work(&view, Trigger::KernelChanged).await.unwrap();
+    next.work(&view, &Trigger::Changed(Scope::whole())).await.unwrap();
     assert_eq!(said(&status), [(true, false), (true, false)]);
     assert_ne!(status.borrow().run, run);
 }
