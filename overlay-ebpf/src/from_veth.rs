@@ -19,7 +19,9 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_redirect},
     programs::TcContext,
 };
-use overlay_common::{Arrivals, CONFIG_SHARED, Config, LONG, MERGE_MAC, NodeKey, PathMtu, ip16_from_v4};
+use overlay_common::{
+    Arrivals, CONFIG_SHARED, Config, LONG, MERGE_MAC, NodeKey, PathMtu, ip16_from_v4,
+};
 
 /// Where the inner packet begins.
 const INNER: usize = outer::LEN + L3;

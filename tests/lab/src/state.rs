@@ -213,7 +213,8 @@ fn neighbours(host: &Host) -> Result<Vec<String>> {
     for family in ["-4", "-6"] {
         let listed = netns.ip_json(&[family, "neigh", "show", "nud", "permanent"])?;
         // `ip` shows an entry that another program has learnt (extern_learn) whatever its state is.
-        let set = listed.as_array().into_iter().flatten().filter(|row| row.get("managed").is_none());
+        let set =
+            listed.as_array().into_iter().flatten().filter(|row| row.get("managed").is_none());
         rows.extend(set.map(Value::to_string));
     }
     let shown = netns.ip(&["-d", "neigh", "show", "nud", "all"])?;

@@ -1,9 +1,7 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{
-    Endpoint, EndpointId, LegId, Network, NetworkId, Node, RaftId, Version,
-};
+use crate::model::{Endpoint, EndpointId, LegId, Network, NetworkId, Node, RaftId, Version};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]

@@ -338,7 +338,10 @@ fn a_foreign_eth1_is_refused_where_a_leg_is_needed() {
         let error = check().await;
         assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert!(error.to_string().contains("eth1"), "{error}");
-        netlink.check_netns(&web.path(), false, None).await.expect("an --internal network needs none");
+        netlink
+            .check_netns(&web.path(), false, None)
+            .await
+            .expect("an --internal network needs none");
         let error = netlink.create_device(&spec(&web, FIRST), ready).await.unwrap_err();
         assert!(matches!(error, DeviceError::InterfaceExists { .. }), "{error:?}");
         assert_eq!(netlink.device(id(FIRST)).await.unwrap(), None);
