@@ -3,7 +3,7 @@
 use super::{
     barrier::{DryRun, Fresh},
     error::{Attempt, ControllerError, Effect},
-    forgotten::{self, FORGET_DEADLINE},
+    forgotten::{self, FORGET_DEADLINE, names},
     info::EndpointInfo,
     lists::{Rows, TURN},
     program::{Made, PROGRAM_DEADLINE, is_there, wait_for_kernels, wait_until_up, while_leading},
@@ -196,12 +196,6 @@ async fn take_back(
             Err(failed.of_an_effect())
         }
     }
-}
-
-/// The names of these nodes.
-pub(super) fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<NodeName> {
-    let named = nodes.iter().filter_map(|id| state.node(*id));
-    named.map(|node| node.name.clone()).collect()
 }
 
 /// Lists endpoints.

@@ -2,16 +2,15 @@
 
 use super::{
     barrier::{DryRun, Fresh},
-    endpoints::names,
     error::{Attempt, ControllerError},
     program::while_leading,
 };
 use crate::{
     control::{
-        state::{Command, Mutation, Noted},
+        state::{Command, Mutation, Noted, State},
         voter::VoterParts,
     },
-    model::{NetworkId, NetworkName, NodeId},
+    model::{NetworkId, NetworkName, NodeId, NodeName},
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,7 +26,7 @@ pub(super) fn note(voter: &VoterParts, fresh: &Fresh, network: NetworkId, noted:
 
 fn note_of(voter: &VoterParts, fresh: &Fresh, nodes: &BTreeSet<NodeId>, noted: &mut Noted) {
     // No further than what this node has seen: a later removal is none that a node has forgotten.
-    let revision = fresh.read(voter, crate::control::state::State::revision);
+    let revision = fresh.read(voter, State::revision);
     noted.confirmed = Some(voter.table.confirmed(nodes).min(revision));
 }
 
@@ -62,4 +61,10 @@ pub(super) async fn dry_run(
         }
         Err(refusal) => Err(refusal.into()),
     }
+}
+
+/// The names of these nodes.
+pub(super) fn names(state: &State, nodes: &BTreeSet<NodeId>) -> Vec<NodeName> {
+    let named = nodes.iter().filter_map(|id| state.node(*id));
+    named.map(|node| node.name.clone()).collect()
 }

@@ -22,6 +22,7 @@ mod legs;
 mod names;
 mod ports;
 mod read;
+mod recall;
 mod refusal;
 mod snapshot;
 #[cfg(test)]

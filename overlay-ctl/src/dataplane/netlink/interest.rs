@@ -298,5 +298,4 @@ impl Concerns {
 }
 
 #[cfg(test)]
-#[path = "interest_tests.rs"]
 mod tests;
