@@ -231,7 +231,7 @@ async fn come_back(
                 }
                 None => {
                     tracing::info!(cluster = %member.cluster, id = member.id, member = %life, voter = true, "back");
-                    return Ok(Membership { member, directory, log: Some(log) });
+                    return Ok(Membership { member, directory, log: Some(*log) });
                 }
             }
         }

@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The log of a voter's present life, or why there is none.
 pub(super) enum Held {
     /// It is whole, as far as the folder and the run folder tell.
-    Log(LogStore),
+    Log(Box<LogStore>),
     /// It is not that of the present life, or it lacks something.
     Lost(String),
 }
@@ -76,7 +76,7 @@ pub(super) fn held(
         return Ok(Held::Lost(format!("it is that of member {found}, and this is member {life}")));
     }
     match log.mark_beside(run_folder) {
-        Ok(()) => Ok(Held::Log(log)),
+        Ok(()) => Ok(Held::Log(Box::new(log))),
         Err(error) => lost(error),
     }
 }

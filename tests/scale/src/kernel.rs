@@ -7,8 +7,8 @@ use overlay_ctl::{
         kernel::{
             DeviceFailure, DeviceId, DeviceSpec, Devices, FdbPart, GatewayUse, Kernel, KernelError,
             LinkLayer, LocalGateway, Maps, Names, NeighPart, NetnsId, NextHop, Observed,
-            ObservedBridge, ObservedDevice, ObservedPeer, Outside, Resolve, Resolved, Stations,
-            TableChange, Tables, Way, Ways,
+            ObservedBridge, ObservedDevice, ObservedPeer, Outside, Part, Resolve, Resolved,
+            Stations, TableChange, Tables, Way, Ways,
         },
     },
     model::{Encapsulation, Vtep},
@@ -127,6 +127,15 @@ impl Devices for MapsOnly {
     async fn observe(&mut self, _paths: &BTreeSet<PathBuf>) -> Result<Observed, KernelError> {
         let bridge = Some(ObservedBridge { ifindex: BRIDGE, mtu: 1500 });
         let devices = self.devices.values().cloned().collect();
+        Ok(Observed { devices, bridge, ..Observed::default() })
+    }
+
+    async fn observe_part(&mut self, part: &Part) -> Result<Observed, KernelError> {
+        let is_part = |device: &&ObservedDevice| {
+            part.indexes.contains(&device.ifindex) || part.ids.contains(&device.id)
+        };
+        let devices = self.devices.values().filter(is_part).cloned().collect();
+        let bridge = Some(ObservedBridge { ifindex: BRIDGE, mtu: 1500 });
         Ok(Observed { devices, bridge, ..Observed::default() })
     }
 

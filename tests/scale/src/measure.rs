@@ -7,7 +7,7 @@ use overlay_ctl::{
     dataplane::{
         datapath::Datapath,
         kernel::{LargePackets, LocalGateway, LocalStatus, SuperPacketHealth},
-        reconcile::{LocalNode, LocalVtep, Nudges, Reconciler},
+        reconcile::{LocalNode, LocalVtep, Nudges, Reconciler, scopes},
     },
 };
 use std::{
@@ -52,11 +52,10 @@ pub(crate) async fn all(options: &Options, datapath: Datapath, bpffs: &Path) -> 
     let (kernel, written) = MapsOnly::new(datapath);
     let (reconciler, mut status) = Reconciler::new(kernel, local()?);
     let (views, receiver) = watch::channel(Arc::new(empty));
-    let (_devices, devices) = mpsc::channel(1);
-    let (_ways, ways) = mpsc::channel(1);
+    let (_looks, looks) = scopes();
     let (_rules, rules) = mpsc::channel(1);
     let (_forwarding, forwarding) = mpsc::channel(1);
-    let nudges = Nudges { devices, ways, rules, forwarding };
+    let nudges = Nudges { looks, rules, forwarding };
     let running = tokio::spawn(reconciler.run(receiver, nudges));
     programmed(&mut status, views.borrow().revision).await?;
     written.take();

@@ -63,7 +63,8 @@ impl Withdrawn {
     /// Releases what was removed from a network up to this revision.
     pub(super) fn release(&mut self, network: NetworkId, confirmed: Revision) {
         let range = (network, 0, 0)..=(network, confirmed, EndpointId::MAX);
-        let released: Vec<Arc<Row>> = self.rows.range(range).map(|(_, row)| row.clone()).collect();
+        let released: Vec<Arc<Row>> =
+            self.rows.range(range).map(|(_, row)| Arc::clone(row)).collect();
         for row in released {
             self.rows.remove(&(network, row.revision, row.id));
             // Another removal may hold it back by now.

@@ -90,10 +90,20 @@ pub async fn serve_agent(
     let is_ours = state.read(State::generation) == Generation::from_wire(generation);
     let cursor = if is_ours { cursor } else { 0 };
     tokio::spawn(async move {
-        send_deltas(state, cluster, quorum, directory, node_id, cursor, held, sender).await;
+        let follower = Follower { node: node_id, cursor, held };
+        send_deltas(state, cluster, quorum, directory, follower, sender).await;
         drop(watches);
     });
     Ok(ReceiverStream::new(receiver))
+}
+
+/// What an agent has.
+struct Follower {
+    node: NodeId,
+    /// Up to this revision.
+    cursor: u64,
+    /// The networks that it holds.
+    held: BTreeSet<NetworkId>,
 }
 
 async fn send_deltas(
@@ -101,11 +111,10 @@ async fn send_deltas(
     mut cluster: watch::Receiver<crate::control::consensus::Status>,
     quorum: Quorum,
     directory: Directory,
-    node: NodeId,
-    mut cursor: u64,
-    mut held: BTreeSet<NetworkId>,
+    follower: Follower,
     down: mpsc::Sender<Result<WatchDown, Status>>,
 ) {
+    let Follower { node, mut cursor, mut held } = follower;
     let opened = Instant::now();
     let mut revision = state.revision();
     loop {

@@ -17,10 +17,10 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<K: Kernel> Reconciler<K> {
-    /// Makes one pass over everything, as [`Reconciler::pass_over`] does.
+    /// Makes one pass over everything.
     ///
     /// # Errors
-    /// As [`Reconciler::pass_over`].
+    /// The kernel could not be looked at, or a change of it failed.
     pub async fn pass(&mut self, view: &View) -> Result<bool, KernelError> {
         self.pass_over(view, &Scope::whole()).await
     }

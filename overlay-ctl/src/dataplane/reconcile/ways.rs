@@ -13,9 +13,7 @@ impl<K: Kernel> Reconciler<K> {
     /// other VTEPs than before.
     pub(super) async fn mtus_for(&mut self, scope: &Scope) -> Mtus {
         match &self.looked_up {
-            Some((vteps, mtus)) if !scope.has_ways() && *vteps == self.held.sites.vteps() => {
-                mtus.clone()
-            }
+            Some((vteps, mtus)) if !scope.has_ways() && *vteps == self.held.sites.vteps() => *mtus,
             _ => self.look_at_ways().await,
         }
     }
@@ -46,7 +44,7 @@ impl<K: Kernel> Reconciler<K> {
         (self.ways, self.ways_trouble) = (ways, trouble);
         let mtus = Mtus::new(device_mtu, self.node.asked_mtu, &self.ways);
         let mtus = mtus.with_outward(outward_mtu);
-        self.looked_up = Some((vteps, mtus.clone()));
+        self.looked_up = Some((vteps, mtus));
         mtus
     }
 

@@ -72,8 +72,11 @@ struct Wire {
 /// The length of a request in a snapshot: id, digest, what was done, and the number of its row or revision (big-endian).
 const RECORD: usize = 16 + 16 + 1 + 8;
 
+/// What was done, with the number of its row or revision.
+type Make = fn(u64) -> Did;
+
 /// The byte that says what was done, and what it says.
-const CODES: [(u8, fn(u64) -> Did); 7] = [
+const CODES: [(u8, Make); 7] = [
     (1, |id| Did::Make(Kind::Network, id)),
     (2, |id| Did::Make(Kind::Endpoint, id)),
     (3, |id| Did::Make(Kind::Node, id)),
