@@ -4,7 +4,8 @@ use super::Invalid;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A generation of a cluster. The first is 1, and each restore or forced recovery adds 1.
+/// A generation of a cluster. The first is 1, and each restore or forced recovery begins a greater one: the seconds since 1970
+/// at that moment, so that two that begin from the same one differ, and the later one is the greater.
 ///
 /// Two generations of one cluster have logs that are not parts of one another, so their nodes exchange neither messages nor
 /// views.
@@ -22,10 +23,11 @@ impl Generation {
         self.0
     }
 
-    /// The generation after this one.
+    /// The generation that begins after this one, `seconds` after 1970.
     #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    pub const fn next(self, seconds: u64) -> Self {
+        let next = self.0.saturating_add(1);
+        Self(if seconds > next { seconds } else { next })
     }
 
     /// Returns true for generation 1.

@@ -10,7 +10,10 @@ use crate::{
     faces::cli::Begun,
     model::{RaftId, Revision},
 };
-use std::path::{Path, absolute};
+use std::{
+    path::{Path, absolute},
+    time::{SystemTime, UNIX_EPOCH},
+};
 use uuid::Uuid;
 
 /// The node that begins a generation, and the state with which it does.
@@ -79,4 +82,9 @@ pub enum FirstError {
     /// Another file can't be written.
     #[error(transparent)]
     Home(#[from] HomeError),
+}
+
+/// The seconds since 1970, of which the number of a generation is made: see [`Generation::next`].
+pub(super) fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

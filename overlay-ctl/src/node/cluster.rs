@@ -241,7 +241,7 @@ async fn come_back(
         lives::begin_anew(home, registration, asks, &places, run_folder, why).await?;
     // The answer said who the voters are now, and of which generation.
     let directory = Directory::new(member.cluster, home.peers()?).of(home.generation()?);
-    Ok(Membership { member, directory, log: Some(log) })
+    Ok(Membership { member, directory, log })
 }
 
 async fn cluster_at(join: SocketAddr) -> Option<Uuid> {

@@ -113,10 +113,10 @@ pub(crate) use crate::dataplane::host::{
 };
 
 pub(crate) fn generation() -> Vec<u8> {
-    json(&Generation::FIRST.next())
+    json(&Generation::FIRST.next(0))
 }
 
 pub(crate) fn check_generation(bytes: &[u8]) {
     let (_dir, home) = home("generation.json", bytes);
-    assert_eq!(home.unwrap().generation().unwrap(), Generation::FIRST.next());
+    assert_eq!(home.unwrap().generation().unwrap(), Generation::FIRST.next(0));
 }

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 /// Longest wait for what the leader knows of this node, before its first vote. A cluster without a leader has none that
 /// knows, and needs this vote.
-const CONFIRM: Duration = Duration::from_secs(1);
+const CONFIRM: Duration = Duration::from_millis(400);
 /// Pause after every place was asked for another life, and no leader was found.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -139,7 +139,7 @@ pub(super) async fn begin_anew(
     places: &[SocketAddr],
     run_folder: &Path,
     why: String,
-) -> Result<(Member, LogStore), ClusterError> {
+) -> Result<(Member, Option<LogStore>), ClusterError> {
     if places.is_empty() {
         return Err(ClusterError::LogLost { path: home.dir().to_owned(), why });
     }
@@ -149,7 +149,6 @@ pub(super) async fn begin_anew(
     );
     let (now, peers, generation) =
         another_life(registration, member, directory, places, &why).await?;
-    let life = now.life().unwrap_or_else(|| unreachable!("checked where the answer is read"));
     let dir = home.dir().to_owned();
     LogStore::discard(&dir)?;
     if let Some(ended) = member.life()
@@ -161,12 +160,16 @@ pub(super) async fn begin_anew(
     home.set_peers(&peers)?;
     home.set_generation(generation)?;
     home.set_member(now.clone())?;
+    let Some(life) = now.life() else {
+        tracing::info!(id = now.id, "the node comes back as an agent: others hold the log by now");
+        return Ok((now, None));
+    };
     let name = home.record().name.to_string();
     let identity = Identity { cluster: now.cluster, name, raft_id: life.get() };
     let mut log = LogStore::join_generation(&dir, identity, generation.number())?;
     log.mark_beside(run_folder)?;
     tracing::info!(id = now.id, member = %life, "the node begins another log, which the leader fills");
-    Ok((now, log))
+    Ok((now, Some(log)))
 }
 
 /// What the node is in its next life, who the voters are, and of which generation all of them are.
@@ -178,7 +181,7 @@ async fn another_life(
     why: &str,
 ) -> Result<(Member, Vec<Peer>, Generation), ClusterError> {
     // Of this wish, however often it is told: each gets one life.
-    let wish = Uuid::new_v4();
+    let mut wish = Uuid::new_v4();
     let mut said = false;
     loop {
         let mut last = String::new();
@@ -186,7 +189,8 @@ async fn another_life(
             match registration.begin_life(place, member, wish, directory).await {
                 Ok(answer) => {
                     let (now, peers) = read_answer(place, &answer)?;
-                    let is_another = now.raft_id.is_some() && now.life() != member.life();
+                    let is_another =
+                        !now.voter || now.raft_id.is_some() && now.life() != member.life();
                     if !is_another {
                         let why = format!(
                             "{why}; and the node at {place} runs a program that gives no other life"
@@ -195,8 +199,10 @@ async fn another_life(
                     }
                     return Ok((now, peers, Generation::from_wire(answer.generation)));
                 }
-                Err(ClusterError::Refused { why: refusal, .. }) => {
-                    return Err(ClusterError::NoOtherLife { why: format!("{why}; and {refusal}") });
+                // What refuses now (no room, a wish that another leader has begun to carry out) may not do so later.
+                Err(ClusterError::Refused { join, why }) => {
+                    last = format!("{join}: {why}");
+                    wish = Uuid::new_v4();
                 }
                 Err(ClusterError::NobodyThere { join, why }) => last = format!("{join}: {why}"),
                 Err(error) => return Err(error),
@@ -205,7 +211,7 @@ async fn another_life(
         if !std::mem::replace(&mut said, true) {
             tracing::warn!(
                 last,
-                "no leader answers that could take the node back: it is asked again and again; if the other voters are lost for good, see `overlay cluster recover`"
+                "no leader takes the node back yet: it is asked again and again; if the other voters are lost for good, see `overlay cluster recover`"
             );
         }
         sleep(PAUSE).await;
@@ -227,8 +233,11 @@ pub(super) fn is_over(error: &ClusterError) -> bool {
 pub(super) fn run_anew(dir: &Path, over: &ClusterError) {
     let why = crate::error_chain(over);
     tracing::warn!(why, "this node starts anew, to come back as another member");
-    // At the next start no leader may be there to ask.
-    if let Err(error) = LogStore::note_unfit(dir, &over.to_string()) {
+    // At the next start no leader may be there to ask. A log of an older generation votes nowhere in the newer one, and is the
+    // last that is left of it if the newer one is lost before this node has its log.
+    if !matches!(over, ClusterError::OlderGeneration { .. })
+        && let Err(error) = LogStore::note_unfit(dir, &over.to_string())
+    {
         tracing::error!(%error, "can't note that the log is unfit");
     }
     let mut args = std::env::args_os();

@@ -8,13 +8,13 @@ mod tests;
 use super::{
     Home, HomeError, Record,
     asked::{Answering, ask},
-    begin::{First, FirstError},
+    begin::{First, FirstError, seconds},
     error::ClusterError,
 };
 use crate::{
     config::ClusterRecoverArgs,
     control::{
-        consensus::{FatalError, LogStore, OpenError, Rest, StoreError},
+        consensus::{FatalError, LogStore, OpenError, Rest, StoreError, Voting},
         peers::Peer,
         state::State,
     },
@@ -149,16 +149,16 @@ pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
     if state.node(member.id).is_none() {
         return Err(RecoverError::Removed { name });
     }
-    if !rest.voters.contains(&log.identity().raft_id) {
+    let own = log.identity().raft_id;
+    if !rest.latest.has(own) && !rest.committed.has(own) {
         return Err(RecoverError::Learner { name });
     }
     let places = places(&home, &state, member.id)?;
     let ours = Generation::from_wire(log.generation());
     let answers = ask(member.cluster, ours, places).await;
-    let own = log.identity().raft_id;
-    check_lost(&name, own, ours, &rest.voters, &state, answers)?;
+    check_lost(&name, own, ours, &rest.committed, &state, answers)?;
     let (known, term) = (state.revision(), rest.term + 1);
-    let state = state.recovered(member.id);
+    let state = state.recovered(member.id, ours.next(seconds()));
     // The database is closed before its file is replaced.
     drop(log);
     let first = First { cluster: member.cluster, member: &member, state: &state, known, term };
@@ -196,11 +196,11 @@ fn check_lost(
     name: &NodeName,
     own: u64,
     ours: Generation,
-    voters: &BTreeSet<u64>,
+    voting: &Voting,
     state: &State,
     answers: Vec<(SocketAddr, StatusResponse)>,
 ) -> Result<(), RecoverError> {
-    if voters.len() == 1 {
+    if *voting == Voting::of([own].into()) {
         return Err(RecoverError::Alone { name: name.clone() });
     }
     let mut living = Vec::new();
@@ -217,12 +217,12 @@ fn check_lost(
         // By its row, or by its id as before Raft ids were others.
         let life = state.node(status.node_id).and_then(Node::life);
         let life = life.map_or(status.node_id, RaftId::get);
-        if voters.contains(&life) && counted.insert(life) {
+        if voting.has(life) && counted.insert(life) {
             living.push(answer);
         }
     }
-    if living.len() + 1 > voters.len() / 2 {
-        let (name, voters) = (name.clone(), voters.len());
+    if voting.is_quorum(&counted) {
+        let (name, voters) = (name.clone(), voting.voters.union(&voting.outgoing).count());
         return Err(RecoverError::Majority { name, voters, answers: living });
     }
     Ok(())

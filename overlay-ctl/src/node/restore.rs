@@ -9,7 +9,7 @@ mod tests;
 use super::{
     Home, HomeError, Member, Record,
     asked::{Answering, ask},
-    begin::{First, FirstError},
+    begin::{First, FirstError, seconds},
     state_files,
 };
 use crate::{
@@ -144,10 +144,10 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
         return Err(RestoreError::NoSuchNode { file: file.clone(), name, known });
     };
     let places = state.nodes().map(|node| node.listen).collect();
-    check_dead(head.generation, ask(head.cluster, head.generation, places).await)?;
+    let greatest = check_dead(head.generation, ask(head.cluster, head.generation, places).await)?;
     let (id, instance) = (node.id, Uuid::from_bytes(node.instance));
     let known = state.revision();
-    let state = state.restored(id);
+    let state = state.restored(id, greatest.next(seconds()));
     let Some(Node { epoch, raft_id, .. }) = state.node(id).cloned() else {
         unreachable!("a restore removes no row")
     };
@@ -165,22 +165,26 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
     Ok(first.told(&home))
 }
 
-/// Fails if a node that answered shows that the cluster lives.
+/// Fails if a node that answered shows that the cluster lives. Returns the greatest generation that is known: agents may be of
+/// one that began after the backup was made, and was lost, too.
 fn check_dead(
     ours: Generation,
     answers: Vec<(SocketAddr, StatusResponse)>,
-) -> Result<(), RestoreError> {
+) -> Result<Generation, RestoreError> {
+    let mut greatest = ours;
     for (place, status) in answers {
         let answer = Answering::new(place, &status);
         let theirs = Generation::from_wire(status.generation);
-        if theirs > ours {
-            return Err(RestoreError::Restored { answer, theirs, ours });
-        }
         if !status.leader.is_empty() {
-            return Err(RestoreError::Lives { answer, leader: status.leader });
+            return Err(if theirs > ours {
+                RestoreError::Restored { answer, theirs, ours }
+            } else {
+                RestoreError::Lives { answer, leader: status.leader }
+            });
         }
+        greatest = greatest.max(theirs);
     }
-    Ok(())
+    Ok(greatest)
 }
 
 fn names(state: &State) -> String {

@@ -10,7 +10,7 @@ use super::{
     cluster,
     dataplane::{DataPlanePlan, check_mtu},
     ending::Ending,
-    error::StartError,
+    error::{ClusterError, StartError},
     folders::{held_namespaces, run_folder},
     lives,
     registration::Registration,
@@ -121,9 +121,13 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
     let (membership, opened) = match entered {
         Ok(Some(entered)) => entered,
         refused => {
-            // A node that never was a member leaves nothing; one that was a member keeps its pins.
-            if home.record().member.is_none() {
+            // A node that never was a member leaves nothing; one that was a member keeps its pins, unless it was removed.
+            let is_removed = matches!(refused, Err(StartError::Cluster(ClusterError::Removed)));
+            if home.record().member.is_none() || is_removed {
                 remove::all(&netlink, &args, &name, true).await?;
+            }
+            if is_removed {
+                home.set_removed()?;
             }
             return refused.map(drop);
         }

@@ -74,7 +74,7 @@ pub(super) mod tests {
         home.set_peers(&[peer(1), peer(2)]).unwrap();
         home.set_gateway("172.18.0.0/16".parse().unwrap()).unwrap();
         home.set_address([10, 0, 0, 2].into()).unwrap();
-        home.set_generation(crate::model::Generation::FIRST.next()).unwrap();
+        home.set_generation(crate::model::Generation::FIRST.next(0)).unwrap();
         let identity = Identity { cluster, name: "h2".to_owned(), raft_id: 2 };
         let log = LogStore::bootstrap(dir, identity, b"state").unwrap();
         let _unfit = log.declare_unfit("it forgot".to_owned());

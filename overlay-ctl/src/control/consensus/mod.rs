@@ -51,7 +51,7 @@ pub use self::{
     failures::{FatalError, ProposeError, RestoreError, Stop},
     identity::Identity,
     measures::{Clock, DiskTimes, Measures, Writes},
-    storage::{Beginning, LogStore, OpenError, Rest, StoreError},
+    storage::{Beginning, LogStore, OpenError, Rest, StoreError, Voting},
     transport::{Outgoing, PeerQueues, Transport, Undeliverable},
 };
 

@@ -23,7 +23,7 @@ use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use self::log::Tail;
 pub use self::{
-    begin::{Beginning, Rest},
+    begin::{Beginning, Rest, Voting},
     open::OpenError,
 };
 use super::{

@@ -14,6 +14,7 @@ use futures::{
 };
 use std::{io, mem, sync::Arc, time::Duration};
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, mpsc},
     task::spawn_blocking,
     time::{Instant, sleep_until, timeout},
@@ -25,6 +26,8 @@ const PIECE: usize = 32 << 10;
 const WAITING: usize = 4;
 /// How many backups a node makes at once. Each has a thread for as long as its caller takes.
 const AT_ONCE: usize = 2;
+/// How long a caller may take for one piece.
+const STALLED: Duration = Duration::from_secs(30);
 /// Pause before the barrier is asked for again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,7 +53,12 @@ struct Sent {
 impl Sent {
     fn send(&mut self) -> io::Result<()> {
         let piece = mem::take(&mut self.piece);
-        self.to.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        // A caller that takes nothing any more keeps its place, and a copy of the state, no longer than this.
+        match Handle::current().block_on(timeout(STALLED, self.to.send(piece))) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 

@@ -21,14 +21,14 @@ impl State {
 
     /// The state with which the next generation begins on the node `voter`, which was restored from a backup.
     #[must_use]
-    pub fn restored(self, voter: NodeId) -> Self {
-        self.next_generation(voter).with_new_lives(|_| true)
+    pub fn restored(self, voter: NodeId, generation: Generation) -> Self {
+        self.next_generation(voter, generation).with_new_lives(|_| true)
     }
 
     /// The state with which the next generation begins on the node `voter`, which goes on with its own log.
     #[must_use]
-    pub fn recovered(self, voter: NodeId) -> Self {
-        self.next_generation(voter).with_new_lives(|id| id != voter)
+    pub fn recovered(self, voter: NodeId, generation: Generation) -> Self {
+        self.next_generation(voter, generation).with_new_lives(|id| id != voter)
     }
 
     /// Of the nodes, `voter` has the only vote at first; which others are to be voters stays as it was, but they are no more
@@ -36,14 +36,19 @@ impl State {
     ///
     /// What was lost with the former generation may have given out revisions and ids that this state does not know. They are
     /// skipped, so that none is used twice. The cluster is at version 2 at least, which is the first that has generations.
-    fn next_generation(mut self, voter: NodeId) -> Self {
+    ///
+    /// Two generations that begin from the same one have numbers of their own, which are seconds, and so have what each gives
+    /// out: a million revisions a second, and a thousand ids of nodes.
+    fn next_generation(mut self, voter: NodeId, generation: Generation) -> Self {
+        let number = generation.number();
+        let skip = |last: u64, by: u64, shift: u32| last.saturating_add(by).max(number << shift);
         let of_lives = self.last_raft_id.or(RaftId::new(self.last_node_id));
-        self.last_raft_id = RaftId::new(of_lives.map_or(0, RaftId::get).saturating_add(NODES));
-        self.generation = self.generation.next();
+        self.last_raft_id = RaftId::new(skip(of_lives.map_or(0, RaftId::get), NODES, 10));
+        self.generation = generation;
         self.version = self.version.max(Version::V2);
         self.dedup = std::mem::take(&mut self.dedup).at(self.version);
-        self.revision = self.revision.saturating_add(REVISIONS);
-        self.last_node_id = self.last_node_id.saturating_add(NODES);
+        self.revision = skip(self.revision, REVISIONS, 20);
+        self.last_node_id = skip(self.last_node_id, NODES, 10);
         self.last_leg_id = self.last_leg_id.after(LEGS);
         self.changes = ChangeLog::starting_after(self.revision);
         self.change(voter, |node| node.voter = true);

@@ -660,11 +660,16 @@ fn check_snapshot_of(bytes: &[u8], rows: Vec<Row>, next_leg: LegId) {
 
 /// The state with which generation 2 begins.
 pub(crate) fn snapshot_of_a_generation() -> Vec<u8> {
-    State::from_snapshot(&snapshot_of_version_2()).unwrap().restored(1).snapshot()
+    State::from_snapshot(&snapshot_of_version_2())
+        .unwrap()
+        .restored(1, Generation::FIRST.next(0))
+        .snapshot()
 }
 
 pub(crate) fn check_snapshot_of_a_generation(bytes: &[u8]) {
-    let expected = State::from_snapshot(&snapshot_of_version_2()).unwrap().restored(1);
+    let expected = State::from_snapshot(&snapshot_of_version_2())
+        .unwrap()
+        .restored(1, Generation::FIRST.next(0));
     assert_eq!(State::from_snapshot(bytes).unwrap(), expected);
 }
 

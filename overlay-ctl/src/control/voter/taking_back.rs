@@ -66,7 +66,8 @@ pub async fn take_endpoints_back(voter: VoterParts) {
 
 async fn remove(voter: &VoterParts, id: EndpointId, reason: &str) {
     let entry = voter.state.read(|state| {
-        let endpoint = state.endpoint(id)?;
+        // Its caller may have been told meanwhile that it is made.
+        let endpoint = state.endpoint(id).filter(|endpoint| endpoint.provisional.is_some())?;
         let network = state.network(endpoint.network).map(|network| network.name.clone());
         let name = endpoint.name.clone();
         let command = Command::RemoveEndpoint { name: name.clone(), network, only: Some(id) };

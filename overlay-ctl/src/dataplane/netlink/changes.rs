@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo},
@@ -47,6 +48,8 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 const MOUNTS_PAUSE: Duration = Duration::from_millis(250);
 /// The pause after an event that does not concern the node: of many such events several are read at once.
 const LULL: Duration = Duration::from_millis(20);
+/// The most that is read at once, without a pause and without a look at anything else.
+const AT_ONCE: usize = 1024;
 /// Bytes of the socket's receive buffer. What does not fit into it is reported as [`Change::Any`].
 const BUFFER: usize = 1 << 20;
 /// Bytes of one message at most.
@@ -165,6 +168,7 @@ async fn forward(
     let mut pending = BTreeSet::new();
     let mut buffer = Vec::with_capacity(MESSAGE_MAX);
     let mut lull = None;
+    let mut failed = None;
     loop {
         if pending.len() > PENDING_MAX {
             pending.retain(|change| matches!(change, Change::Vxlan(_)));
@@ -173,6 +177,9 @@ async fn forward(
         buffer.clear();
         buffer.reserve(MESSAGE_MAX);
         let received = async {
+            if let Some(error) = failed.take() {
+                return Err(error);
+            }
             if let Some(until) = lull {
                 sleep_until(until).await;
             }
@@ -186,16 +193,35 @@ async fn forward(
             () = sender.closed() => return,
             received = received => match received {
                 Ok(()) => {
-                    let changes = changes_of(&buffer, &interest);
-                    lull = changes.is_empty().then(|| Instant::now() + LULL);
+                    let mut changes = changes_of(&buffer, &interest);
+                    // What has come meanwhile. An error is met again by the next call.
+                    let mut more = AT_ONCE;
+                    loop {
+                        more -= 1;
+                        buffer.clear();
+                        buffer.reserve(MESSAGE_MAX);
+                        match socket.recv(&mut buffer).now_or_never() {
+                            Some(Ok(())) => changes.extend(changes_of(&buffer, &interest)),
+                            Some(Err(error)) => {
+                                failed = Some(error);
+                                break;
+                            }
+                            None => break,
+                        }
+                        if more == 0 {
+                            break;
+                        }
+                    }
+                    lull = (changes.is_empty() && more > 0).then(|| Instant::now() + LULL);
                     pending.extend(changes);
                 }
-                // The kernel had more to say than the socket could hold.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    pending.insert(Change::Any);
-                }
                 Err(error) => {
-                    tracing::warn!(%error, "the socket for the kernel's changes failed; opening a new one");
+                    // The kernel had more to say than the socket could hold (ENOBUFS), and says no more of what is lost until
+                    // all is read (netlink_overrun): a new socket misses nothing behind the look that follows.
+                    if error.raw_os_error() != Some(libc::ENOBUFS) {
+                        tracing::warn!(%error, "the socket for the kernel's changes failed; opening a new one");
+                    }
+                    lull = None;
                     match reopen(&sender, &interest).await {
                         Some(opened) => {
                             socket = opened;

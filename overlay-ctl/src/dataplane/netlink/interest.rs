@@ -135,12 +135,18 @@ impl Interest {
         self.lock().hops.insert(hop, mac);
     }
 
-    /// No other neighbour is a next hop, and packets to the VTEPs leave by no other device: the look is over.
+    /// No other neighbour is a next hop: the look is over. A device by which packets left before counts until it is gone: its
+    /// carrier may come back, and with it a route of which nothing is told.
     pub(super) fn retain(&self, used: &BTreeSet<Key>, devices: BTreeSet<u32>) {
         let mut concerns = self.lock();
         concerns.hops.retain(|hop, _| used.contains(hop));
-        concerns.devices = devices;
+        concerns.devices.extend(devices);
         concerns.close();
+    }
+
+    /// The look is over, and some ways are not known: all that counted before counts still.
+    pub(super) fn keep(&self) {
+        self.lock().close();
     }
 
     /// The change that an event tells of, where it concerns the node.
@@ -212,15 +218,17 @@ impl Concerns {
         });
         let is_named = name.is_some_and(|name| name.starts_with(PREFIX));
         let was_ours = self.ours.contains(&index);
+        let is_on_a_way = self.is_on_a_way(index);
         if is_named && stands {
             self.ours.insert(index);
         // A bridge says in the same way that a device is no port of it any more.
         } else if !stands && message.header.interface_family != AddressFamily::Bridge {
             self.ours.remove(&index);
+            self.devices.remove(&index);
         }
         if !self.is_told {
             Some(Change::Any)
-        } else if self.is_on_a_way(index) || matches!(name, Some(MERGE_IN | MERGE_OUT)) {
+        } else if is_on_a_way || matches!(name, Some(MERGE_IN | MERGE_OUT)) {
             Some(Change::Link)
         } else if is_named {
             Some(Change::Device(index))

@@ -74,6 +74,8 @@ impl Netlink {
             if let Err(error) = self.release(&look.known, &look.used).await {
                 look.note(None, &error);
             }
+        } else {
+            interest.keep();
         }
         found.trouble = lines(look.failures);
         found

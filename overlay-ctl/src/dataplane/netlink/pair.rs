@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, State};
 use nix::errno::Errno;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     DeviceError, Netlink, NetlinkError, bridge_port,
@@ -32,6 +32,8 @@ const RUNNING_DEADLINE: Duration = Duration::from_secs(2);
 /// The pause between the first two looks; each pause is twice the one before, up to the second value.
 const RUNNING_PAUSE: Duration = Duration::from_micros(100);
 const RUNNING_PAUSE_MAX: Duration = Duration::from_millis(20);
+/// How long the interface of an endpoint that was removed may still be in the way of another on its subnet.
+const GOING: Duration = Duration::from_secs(1);
 
 /// A pair that is to be created.
 pub(super) struct Pair<'a> {
@@ -194,7 +196,7 @@ impl Netlink {
             if Instant::now() >= deadline {
                 return Err(DeviceError::NotRunning(pair.ifname.clone()));
             }
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             pause = (pause * 2).min(RUNNING_PAUSE_MAX);
         }
     }
@@ -266,18 +268,15 @@ impl Netlink {
             self.check_free(netns, &inside, GATEWAY_INTERFACE).await?;
         }
         let Some(subnet) = subnet else { return Ok(()) };
-        let addresses = link::addresses(&handle, 0, None).await?;
-        match addresses.iter().find(|address| subnet.meets(address.ip, address.prefix)) {
-            None => Ok(()),
-            Some(address) => Err(DeviceError::SubnetInUse {
-                netns: netns.path().to_owned(),
-                interface: inside
-                    .iter()
-                    .find(|link| link.index == address.index)
-                    .map_or_else(|| format!("number {}", address.index), |link| link.name.clone()),
-                address: format!("{}/{}", address.ip, address.prefix),
-                subnet,
-            }),
+        let until = Instant::now() + GOING;
+        loop {
+            match check_subnet(netns, &handle, &inside, subnet).await {
+                // It may be that of an endpoint that is being removed.
+                Err(DeviceError::SubnetInUse { .. }) if Instant::now() < until => {
+                    sleep(RUNNING_PAUSE_MAX).await;
+                }
+                checked => return checked,
+            }
         }
     }
 
@@ -288,6 +287,28 @@ impl Netlink {
     /// [`DeviceError::NoNamespace`] and its like where there is no such namespace.
     pub async fn raise_loopback(netns: &Path) -> Result<(), DeviceError> {
         Ok(raise_loopback(&Netns::open(netns)?.connect()?).await?)
+    }
+}
+
+/// Fails if an interface of the namespace has addresses of the subnet on its link.
+async fn check_subnet(
+    netns: &Netns,
+    inside: &Handle,
+    links: &[Link],
+    subnet: Subnet,
+) -> Result<(), DeviceError> {
+    let addresses = link::addresses(inside, 0, None).await?;
+    match addresses.iter().find(|address| subnet.meets(address.ip, address.prefix)) {
+        None => Ok(()),
+        Some(address) => Err(DeviceError::SubnetInUse {
+            netns: netns.path().to_owned(),
+            interface: links
+                .iter()
+                .find(|link| link.index == address.index)
+                .map_or_else(|| format!("number {}", address.index), |link| link.name.clone()),
+            address: format!("{}/{}", address.ip, address.prefix),
+            subnet,
+        }),
     }
 }
 

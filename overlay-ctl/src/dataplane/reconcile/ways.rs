@@ -35,7 +35,9 @@ impl<K: Kernel> Reconciler<K> {
         trouble.extend(without.into_iter().map(name));
         // Before anything is sent by a device by which the answers come back.
         let devices = ways.values().map(|way| way.device).collect();
-        if let Err(error) = self.kernel.outside().attach_uplinks(&devices).await {
+        let attached = self.kernel.outside().attach_uplinks(&devices).await;
+        let is_sure = unknown.is_empty() && attached.is_ok();
+        if let Err(error) = attached {
             trouble.push(crate::error_chain(&error));
         }
         if trouble != self.ways_trouble && !trouble.is_empty() {
@@ -44,7 +46,8 @@ impl<K: Kernel> Reconciler<K> {
         (self.ways, self.ways_trouble) = (ways, trouble);
         let mtus = Mtus::new(device_mtu, self.node.asked_mtu, &self.ways);
         let mtus = mtus.with_outward(outward_mtu);
-        self.looked_up = Some((vteps, mtus));
+        // What could not be found out is asked again by the next pass.
+        self.looked_up = is_sure.then_some((vteps, mtus));
         mtus
     }
 

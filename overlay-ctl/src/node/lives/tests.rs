@@ -84,7 +84,10 @@ impl Node {
         doubt(&log, LIFE, &self.registration, &self.member, &self.directory, &places).await
     }
 
-    async fn begin_anew(&self, places: &[SocketAddr]) -> Result<(Member, LogStore), ClusterError> {
+    async fn begin_anew(
+        &self,
+        places: &[SocketAddr],
+    ) -> Result<(Member, Option<LogStore>), ClusterError> {
         let mut home = Home::open(self.dir.path(), &self.registration.name).unwrap();
         home.set_member(self.member.clone()).unwrap();
         let asks = (&self.member, &self.directory);
@@ -144,6 +147,7 @@ async fn a_node_whose_log_is_lost_begins_that_of_its_next_life() {
     node.hears(7, 0);
     let places = places(&node.member, &node.directory, None);
     let (member, log) = node.begin_anew(&places).await.unwrap();
+    let log = log.expect("it is to hold the log");
     let life = RaftId::new(7);
     let expected = Member { raft_id: life, epoch: 5, ..node.member.clone() };
     assert_eq!((member.clone(), log.last(), log.identity().raft_id), (expected, 0, 7));

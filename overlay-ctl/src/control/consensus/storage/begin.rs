@@ -33,10 +33,59 @@ pub struct Rest {
     /// The commands in their order, each with its index. Those are among them of which this node does not know that they are
     /// committed: they may have been acknowledged all the same.
     pub commands: Vec<(u64, Vec<u8>)>,
-    /// The members that vote, after all changes in the log.
-    pub voters: BTreeSet<u64>,
+    /// Who votes after all changes in the log.
+    pub latest: Voting,
+    /// Who votes after those changes of which this node knows that they are committed.
+    pub committed: Voting,
     /// The last term.
     pub term: u64,
+}
+
+/// Who votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voting {
+    /// The members with a vote.
+    pub voters: BTreeSet<u64>,
+    /// While a change of several members is under way (a joint configuration): those with a vote before it. A majority of both
+    /// decides then. Empty otherwise.
+    pub outgoing: BTreeSet<u64>,
+}
+
+impl Voting {
+    /// Those with a vote, and no change under way.
+    #[must_use]
+    pub const fn of(voters: BTreeSet<u64>) -> Self {
+        Self { voters, outgoing: BTreeSet::new() }
+    }
+
+    /// Whether the member has a vote.
+    #[must_use]
+    pub fn has(&self, member: u64) -> bool {
+        self.voters.contains(&member) || self.outgoing.contains(&member)
+    }
+
+    /// Whether these members can decide.
+    #[must_use]
+    pub fn is_quorum(&self, members: &BTreeSet<u64>) -> bool {
+        let is_majority = |of: &BTreeSet<u64>| of.intersection(members).count() > of.len() / 2;
+        is_majority(&self.voters) && (self.outgoing.is_empty() || is_majority(&self.outgoing))
+    }
+
+    fn change(&mut self, change: ConfChangeV2) {
+        match change.changes.len() {
+            // The end of a change of several.
+            0 => self.outgoing.clear(),
+            1 => {}
+            _ => self.outgoing = self.voters.clone(),
+        }
+        for single in change.changes {
+            if single.change_type == ConfChangeType::AddNode as i32 {
+                self.voters.insert(single.node_id);
+            } else {
+                self.voters.remove(&single.node_id);
+            }
+        }
+    }
 }
 
 impl LogStore {
@@ -98,7 +147,11 @@ impl LogStore {
             StoreError::Database(Box::new(source))
         };
         let members = self.snapshot.conf_state.clone().unwrap_or_default();
-        let mut voters: BTreeSet<u64> = members.voters.into_iter().collect();
+        let mut latest = Voting {
+            voters: members.voters.into_iter().collect(),
+            outgoing: members.voters_outgoing.into_iter().collect(),
+        };
+        let mut committed = latest.clone();
         let mut commands = Vec::new();
         let mut next = self.snapshot.index + 1;
         let end = self.last_index().map_err(unreadable)? + 1;
@@ -111,18 +164,15 @@ impl LogStore {
                     let change: ConfChangeV2 = codec::decode(&entry.data).map_err(|source| {
                         StoreError::Malformed { what: "a change of the members", source }
                     })?;
-                    for single in change.changes {
-                        if single.change_type == ConfChangeType::AddNode as i32 {
-                            voters.insert(single.node_id);
-                        } else {
-                            voters.remove(&single.node_id);
-                        }
+                    latest.change(change);
+                    if entry.index <= self.hard_state.commit {
+                        committed = latest.clone();
                     }
                 } else if !entry.data.is_empty() {
                     commands.push((entry.index, entry.data));
                 }
             }
         }
-        Ok(Rest { commands, voters, term: self.hard_state.term })
+        Ok(Rest { commands, latest, committed, term: self.hard_state.term })
     }
 }

@@ -21,7 +21,8 @@ fn voters(state: &State) -> Vec<NodeId> {
 #[test]
 fn nothing_that_the_generation_before_may_have_given_out_is_given_out_again() {
     let mut lost = before();
-    let mut next = Replica { state: lost.state.clone().restored(1), index: 0 };
+    let mut next =
+        Replica { state: lost.state.clone().restored(1, Generation::FIRST.next(0)), index: 0 };
     next.index = next.state.revision();
     // The backup does not know of these.
     lost.node(5).unwrap();
@@ -53,10 +54,10 @@ fn nothing_that_the_generation_before_may_have_given_out_is_given_out_again() {
 #[test]
 fn rows_stay_and_an_agent_s_cursor_gets_the_whole_view() {
     let former = before().state;
-    let next = former.clone().recovered(2);
+    let next = former.clone().recovered(2, Generation::FIRST.next(0));
     assert_eq!(
         (former.generation(), next.generation()),
-        (Generation::FIRST, Generation::FIRST.next())
+        (Generation::FIRST, Generation::FIRST.next(0))
     );
     assert!(next.endpoints().eq(former.endpoints()) && next.networks().eq(former.networks()));
     let but_their_lives = next.nodes().map(|node| Node { raft_id: None, ..node.clone() });
@@ -77,8 +78,8 @@ fn rows_stay_and_an_agent_s_cursor_gets_the_whole_view() {
 fn the_node_that_goes_on_is_a_voter_and_there_are_no_more_of_them_than_before() {
     let former = before().state;
     assert_eq!(voters(&former), [1, 2, 3]);
-    assert_eq!(voters(&former.clone().restored(3)), [1, 2, 3]);
-    assert_eq!(voters(&former.restored(4)), [1, 2, 4]);
+    assert_eq!(voters(&former.clone().restored(3, Generation::FIRST.next(0))), [1, 2, 3]);
+    assert_eq!(voters(&former.restored(4, Generation::FIRST.next(0))), [1, 2, 4]);
 }
 
 /// The Raft ids of the first three nodes.
@@ -90,10 +91,10 @@ fn lives(state: &State) -> Vec<u64> {
 fn no_raft_id_of_before_is_used_but_that_of_a_log_that_goes_on() {
     let former = before().state;
     assert_eq!(lives(&former), [1, 2, 3]);
-    let recovered = lives(&former.clone().recovered(2));
+    let recovered = lives(&former.clone().recovered(2, Generation::FIRST.next(0)));
     assert_eq!(recovered[1], 2);
     assert!(recovered[0] > 1 << 20 && recovered[2] > recovered[0], "{recovered:?}");
-    let restored = lives(&former.restored(2));
+    let restored = lives(&former.restored(2, Generation::FIRST.next(0)));
     assert!(restored.iter().all(|life| *life > 1 << 20), "{restored:?}");
     assert!(restored.is_sorted_by(|one, next| one < next), "{restored:?}");
 }

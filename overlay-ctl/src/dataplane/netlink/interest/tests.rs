@@ -100,7 +100,13 @@ fn a_device_counts_if_it_is_ours_or_on_a_way() {
     assert_eq!(told(address(UNDERLAY, [10, 0, 0, 9])), Some(Change::Link));
     assert_eq!(told(address(9, [10, 0, 0, 9])), None);
     interest.retain(&[ROUTER].into(), [UNDERLAY, 4].into());
-    assert_eq!(told(new(link(6, "vpn0"))), None, "no packet leaves by it any more");
+    assert_eq!(
+        told(new(link(6, "vpn0"))),
+        Some(Change::Link),
+        "a way by it may come back with its carrier"
+    );
+    assert_eq!(told(gone(link(6, "vpn0"))), Some(Change::Link));
+    assert_eq!(told(new(link(6, "veth6"))), None, "another device has its index now");
 }
 
 #[test]

@@ -117,6 +117,11 @@ fn what_a_log_has_after_its_snapshot_is_read_with_its_voters() {
     append(&mut store, &entries, 3, 6);
     drop(store);
     let commands = vec![(4, b"4/3".to_vec()), (7, b"7/3".to_vec())];
-    let expected = Rest { commands, voters: [1, 2].into(), term: 3 };
+    let expected = Rest {
+        commands,
+        latest: Voting::of([1, 2].into()),
+        committed: Voting::of([1, 2, 3].into()),
+        term: 3,
+    };
     assert_eq!(reopen(&dir).rest().unwrap(), expected);
 }
