@@ -38,7 +38,8 @@ impl State {
     /// skipped, so that none is used twice. The cluster is at version 2 at least, which is the first that has generations.
     ///
     /// Two generations that begin from the same one have numbers of their own, which are seconds, and so have what each gives
-    /// out: a million revisions a second, and a thousand ids of nodes.
+    /// out: 65,536 revisions a second, and 1,024 ids of nodes. Endpoints have revisions as ids, which have to fit into the names
+    /// of their devices, 48 bits: seconds that fit into 32 bits do, until 2106.
     fn next_generation(mut self, voter: NodeId, generation: Generation) -> Self {
         let number = generation.number();
         let skip = |last: u64, by: u64, shift: u32| last.saturating_add(by).max(number << shift);
@@ -47,7 +48,7 @@ impl State {
         self.generation = generation;
         self.version = self.version.max(Version::V2);
         self.dedup = std::mem::take(&mut self.dedup).at(self.version);
-        self.revision = skip(self.revision, REVISIONS, 20);
+        self.revision = skip(self.revision, REVISIONS, 16);
         self.last_node_id = skip(self.last_node_id, NODES, 10);
         self.last_leg_id = self.last_leg_id.after(LEGS);
         self.changes = ChangeLog::starting_after(self.revision);

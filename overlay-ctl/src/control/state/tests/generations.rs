@@ -98,3 +98,16 @@ fn no_raft_id_of_before_is_used_but_that_of_a_log_that_goes_on() {
     assert!(restored.iter().all(|life| *life > 1 << 20), "{restored:?}");
     assert!(restored.is_sorted_by(|one, next| one < next), "{restored:?}");
 }
+
+/// An endpoint's id is in the name of its device, which holds 48 bits of it.
+#[test]
+fn ids_of_a_generation_that_begins_late_still_fit_into_names_of_devices() {
+    let late = Generation::FIRST.next(4_200_000_000);
+    let next = before().state.restored(1, late);
+    assert_eq!(next.generation(), late);
+    let again = next.clone().restored(1, late.next(4_200_000_001));
+    assert!(next.revision() < again.revision() && again.revision() < 1 << 48);
+    // Two that begin from the same state, a second apart.
+    let other = before().state.restored(1, Generation::FIRST.next(4_200_000_001));
+    assert!(other.revision() - next.revision() >= 1 << 16);
+}
