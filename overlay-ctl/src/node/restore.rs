@@ -32,9 +32,11 @@ use uuid::Uuid;
 
 /// Names that are listed.
 const NAMED_MAX: usize = 16;
-/// How many terms each generation leaves to the one before: what a restored log says is newer than all that a mark, or another
-/// log of the cluster, can have. An election takes a second, so that they last for ever.
-const TERMS: u64 = 1 << 32;
+/// The least term of a restored log: what it says is newer than all that a mark, or another log of the cluster, can have. An
+/// election takes a second, so that the terms before it last for ever.
+const TERM_LEAST: u64 = 1 << 32;
+/// Bits of the terms that each generation leaves to those before. Its number is the second in which it began.
+const TERMS: u32 = 16;
 /// What a file system has at its own root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -155,7 +157,7 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
     let record = Record { name, instance, member: Some(member.clone()), removed: false };
     // A crash from here on leaves a voter without a log, which does not start.
     let home = Home::make(state_dir, record)?;
-    let term = state.generation().number().saturating_mul(TERMS);
+    let term = (state.generation().number() << TERMS).max(TERM_LEAST);
     let first = First { cluster: head.cluster, member: &member, state: &state, known, term };
     if let Err(error) = first.write(&home, false) {
         // What stays is refused by every start.

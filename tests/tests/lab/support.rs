@@ -223,12 +223,25 @@ pub(crate) fn attach_to(
     netns: Netns,
     more: &[&str],
 ) -> Result<Endpoint> {
+    attach_without(&[], network, host, name, netns, more)
+}
+
+/// Attaches a namespace to a network while these nodes are lost. Returns when every other node has programmed it.
+pub(crate) fn attach_without(
+    lost: &[&str],
+    network: &str,
+    host: &Arc<Host>,
+    name: &str,
+    netns: Netns,
+    more: &[&str],
+) -> Result<Endpoint> {
     let inside = netns.name().to_owned();
     let words = ["endpoint", "create", name, "--network", network, "--netns", &inside];
     let words: Vec<&str> = words.into_iter().chain(more.iter().copied()).collect();
     let created = host.overlay_json(&words)?;
     let made = created.get("endpoint").unwrap_or(&created);
-    ensure!(created["lagging_nodes"].as_array().is_none_or(Vec::is_empty), "{created}");
+    let lagging = created["lagging_nodes"].as_array().cloned().unwrap_or_default();
+    ensure!(lagging == lost, "{created}");
     Ok(Endpoint {
         name: name.to_owned(),
         netns,

@@ -6,7 +6,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use anyhow::{Result, bail, ensure};
 use overlay_lab::{Host, eventually, number, probe::Prober, rows, text};
 
-use crate::support::{CATCH_UP, Cluster, NODES, attach, cluster, follows, refused_with, scenario};
+use crate::support::{
+    CATCH_UP, Cluster, NETWORK, NODES, attach, attach_without, cluster, follows, refused_with,
+    scenario,
+};
 
 /// A node that is told of a newer generation, or that has to be found, needs some seconds; the machine is shared.
 const BOUND: Duration = Duration::from_secs(30);
@@ -117,7 +120,8 @@ fn a_voter_that_has_lived_on_goes_on_alone_and_no_packet_is_lost() {
 
         // Those that are lost count as down when nothing was heard of them for a while.
         are_down(h1, &["h2"])?;
-        let more = attach(lab, h4, "more", &[])?;
+        let netns = lab.container("more")?;
+        let more = attach_without(&["h2"], NETWORK, h4, "more", netns, &[])?;
         more.netns.reaches(web1.address)?;
         more.netns.reaches(web2.address)?;
 
@@ -190,7 +194,8 @@ fn a_cluster_without_any_voter_s_folder_is_restored_and_no_packet_is_lost() {
         follows(h4, h1, CATCH_UP)?;
         // Those that are lost count as down when nothing was heard of them for a while.
         are_down(h1, &["h2", "h3"])?;
-        let more = attach(lab, h4, "more", &[])?;
+        let netns = lab.container("more")?;
+        let more = attach_without(&["h2", "h3"], NETWORK, h4, "more", netns, &[])?;
         more.netns.reaches(web1.address)?;
         h3.spawn_again()?;
         is_of_generation(h3, generation)?;
@@ -199,7 +204,8 @@ fn a_cluster_without_any_voter_s_folder_is_restored_and_no_packet_is_lost() {
             before.iter().all(|endpoint| kept.contains(endpoint)),
             "{before:?} became {kept:?}"
         );
-        more.netns.reaches(web2.address)?;
+        // Its kernel gets what was made without it as soon as it has the new view.
+        eventually("h3 knows the new endpoint", BOUND, || more.netns.reaches(web2.address))?;
         replace(h1, &[h2])?;
         to_h3.stop()?.none_lost()?;
         probe.stop()?.none_lost()
