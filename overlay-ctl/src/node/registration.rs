@@ -260,6 +260,16 @@ mod tests {
         }
     }
 
+    fn of_h4() -> Registration {
+        Registration {
+            name: "h4".parse().unwrap(),
+            instance: Uuid::new_v4(),
+            addresses: addresses(4),
+            vxlan_port: 4789,
+            token: None,
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_node_registers_at_once_if_it_is_asked_to_or_has_another_address() {
         let cluster = Uuid::new_v4();
@@ -270,13 +280,7 @@ mod tests {
         let voter = (&directory, at(1));
         let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
         let member = Member { cluster, id: 4, voter: false, epoch: 1, raft_id: None };
-        let registration = Registration {
-            name: "h4".parse().unwrap(),
-            instance: Uuid::new_v4(),
-            addresses: addresses(4),
-            vxlan_port: 4789,
-            token: None,
-        };
+        let registration = of_h4();
         let (own, told) = watch::channel(registration.addresses);
         let (epoch, mut epochs) = watch::channel(member.epoch);
         let (shared, join) = (directory.clone(), None);
@@ -310,13 +314,7 @@ mod tests {
             let voter = (&directory, at(1));
             let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
             let member = Member { cluster, id: 4, voter: has_log, epoch: 1, raft_id: None };
-            let registration = Registration {
-                name: "h4".parse().unwrap(),
-                instance: Uuid::new_v4(),
-                addresses: addresses(4),
-                vxlan_port: 4789,
-                token: None,
-            };
+            let registration = of_h4();
             let (_own, told) = watch::channel(registration.addresses);
             let (epoch, mut epochs) = watch::channel(member.epoch);
             let (_status, status) = watch::channel(consensus::Status::default());
