@@ -57,12 +57,13 @@ const AT_ONCE: usize = 1024;
 const BUFFER: usize = 1 << 20;
 /// Bytes of one message at most.
 const MESSAGE_MAX: usize = 1 << 16;
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv4Rule,
+    MulticastGroup::Tc,
 ];
 
 impl Netlink {
