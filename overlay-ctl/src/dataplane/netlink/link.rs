@@ -200,14 +200,16 @@ pub(super) async fn links(
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message.attributes.extend(target(netns));
     let request = RouteNetlinkMessage::GetLink(message);
-    let listed = match dump(handle, request, "list the network devices").await {
+    let read = |item| match item {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::new(message)),
+        _ => None,
+    };
+    let listed = match dump(handle, request, "list the network devices", read).await {
         Err(error) if netns.is_some() && error.is_netns_gone() => return Ok(Vec::new()),
         listed => listed?,
     };
     let mut links: BTreeMap<u32, (usize, Link)> = BTreeMap::new();
-    for item in listed.items {
-        let RouteNetlinkMessage::NewLink(message) = item else { continue };
-        let link = Link::new(message);
+    for link in listed.items {
         let times = links.get(&link.index).map_or(0, |(times, _)| *times);
         links.insert(link.index, (times + 1, link));
     }
@@ -297,12 +299,6 @@ pub(super) async fn addresses(
         message.attributes.push(AddressAttribute::TargetNetNsId(netns.as_raw()));
     }
     let request = RouteNetlinkMessage::GetAddress(message);
-    let listed = match dump(handle, request, "list the IPv4 addresses").await {
-        Err(error) if error.is_gone() || netns.is_some() && error.is_netns_gone() => {
-            return Ok(Vec::new());
-        }
-        listed => listed?,
-    };
     let address = |item: RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewAddress(message) = item else { return None };
         let header = message.header;
@@ -318,7 +314,10 @@ pub(super) async fn addresses(
             _ => None,
         })
     };
-    Ok(listed.items.into_iter().filter_map(address).collect())
+    match dump(handle, request, "list the IPv4 addresses", address).await {
+        Err(error) if error.is_gone() || netns.is_some() && error.is_netns_gone() => Ok(Vec::new()),
+        listed => Ok(listed?.items),
+    }
 }
 
 /// Gives an address to a device.
