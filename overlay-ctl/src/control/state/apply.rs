@@ -112,6 +112,9 @@ impl State {
                 self.remove_node(&name, only, with_endpoints)
             }
             Command::BeginLife { name, only, ended } => self.begin_life(&name, only, ended),
+            Command::ExchangeVteps { name, from, other, to } => {
+                self.exchange_vteps(&name, from, &other, to)
+            }
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
                 let id = revision;
                 let new = NewEndpoint { id, rules, noted, name, permissions, aliases, ports };
@@ -284,6 +287,13 @@ impl State {
                 }
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Node(node)
+            }
+            Decision::ExchangeVteps { node, other } => {
+                for row in [&node, &other] {
+                    self.insert_node(row.clone());
+                    self.changes.push(revision, RowKey::Node(row.id));
+                }
                 Applied::Node(node)
             }
             Decision::BeginLife { node, ended: _ } => {

@@ -31,6 +31,13 @@ pub enum Decision {
         /// The id that it had.
         ended: RaftId,
     },
+    /// Two nodes exchange their VTEPs.
+    ExchangeVteps {
+        /// The row of the one that has moved.
+        node: Node,
+        /// The row of the other.
+        other: Node,
+    },
     /// A node is removed.
     RemoveNode {
         /// The row.

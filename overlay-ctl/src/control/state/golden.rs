@@ -413,7 +413,13 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
     let remove = Command::RemoveNode { name: name_of_node(), only: Some(1), with_endpoints: true };
     let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
     let begin = Command::BeginLife { name: name_of_node(), only: 1, ended: RaftId::new(1) };
-    vec![register, remove, Command::KeepEndpoint { id: 3 }, begin, raise]
+    let exchange = Command::ExchangeVteps {
+        name: name_of_node(),
+        from: VTEP.into(),
+        other: "h2".parse().unwrap(),
+        to: [10, 0, 0, 7].into(),
+    };
+    vec![register, remove, Command::KeepEndpoint { id: 3 }, begin, exchange, raise]
 }
 
 /// A log as a cluster at version 2 holds them, and an endpoint's creation as its leader logs it.

@@ -12,6 +12,7 @@ mod random;
 mod requests;
 mod rows;
 mod version;
+mod vteps;
 mod withdrawn;
 
 use super::*;
