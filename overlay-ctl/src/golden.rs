@@ -119,6 +119,7 @@ golden! {
     database_of_a_generation: "consensus-of-a-generation.1.redb",
         consensus::begun, consensus::check_begun;
     generation_of_a_node: "generation.1.json", node::generation, node::check_generation;
+    machine_of_a_folder: "machine.1.json", node::machine, node::check_machine;
     database: "consensus.1.redb", by_an_older_version, consensus::check_former_database;
     database_of_this_version: "consensus.2.redb", consensus::database, consensus::check_database;
     entry_of_the_log: "entry.1.pb", consensus::entry, consensus::check_entry;

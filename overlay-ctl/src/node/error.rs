@@ -96,6 +96,9 @@ pub enum ClusterError {
         /// What is wrong with the log, and why the cluster refuses.
         why: String,
     },
+    /// Another process runs as this node.
+    #[error("{0}")]
+    RunsElsewhere(String),
     /// The answer can't be read.
     #[error(
         "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"

@@ -40,14 +40,19 @@ impl Peers for PeersService {
         let consensus = self.voter()?.consensus.clone();
         let mut messages = request.into_inner();
         let own = consensus.status().borrow().id;
+        let mut hold = None;
         while let Some(message) = messages.next().await {
-            let RaftMessage { to, data, places } = message?;
+            let RaftMessage { to, data, places, incarnation } = message?;
             if to != own {
                 // The sender has other places to try.
                 let why = format!("this is member {own}, not member {to}");
                 return Err(Status::failed_precondition(why));
             }
-            self.0.directory().told(&places);
+            let directory = self.0.directory();
+            if let (None, Some(sender)) = (&hold, places.first()) {
+                hold = directory.hold_stream(sender.node_id, &incarnation, &sender.listen)?;
+            }
+            directory.told(&places);
             if let Err(error) = consensus.step(data) {
                 // Raft repeats what was lost; a full queue must not end the stream.
                 tracing::debug!(%error, "raft message dropped");
