@@ -115,6 +115,7 @@ golden! {
         state::snapshot_of_version_2, state::check_snapshot_of_version_2;
     snapshot_of_a_generation: "snapshot-of-a-generation.1.msgpack",
         state::snapshot_of_a_generation, state::check_snapshot_of_a_generation;
+    hash_of_the_state: "state-hash.1.txt", state::hashes, state::check_hashes;
     backup_of_a_cluster: "backup.1", state::backup, state::check_backup;
     database_of_a_generation: "consensus-of-a-generation.1.redb",
         consensus::begun, consensus::check_begun;

@@ -125,6 +125,9 @@ pub enum ClusterError {
     /// The cluster has written what this version can't read.
     #[error(transparent)]
     Unreadable(FatalError),
+    /// The state of this node is another one than that of a majority.
+    #[error(transparent)]
+    Differs(FatalError),
     /// Consensus did not start, or ended.
     #[error("the log can't be used")]
     Consensus(#[source] FatalError),
@@ -136,6 +139,7 @@ impl From<FatalError> for ClusterError {
             // The text is the same now and at every later start.
             FatalError::Unfit(error) => Self::Log(error),
             FatalError::Unreadable { .. } | FatalError::Newer { .. } => Self::Unreadable(error),
+            FatalError::Differs { .. } => Self::Differs(error),
             error => Self::Consensus(error),
         }
     }

@@ -270,6 +270,7 @@ pub(super) fn is_over(error: &ClusterError) -> bool {
         error,
         ClusterError::Log(OpenError::Amnesia { .. })
             | ClusterError::LifeOver { .. }
+            | ClusterError::Differs(_)
             | ClusterError::OlderGeneration { .. }
     )
 }

@@ -92,14 +92,20 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<StatusReport>>,
     ) -> Result<Response<ReportResponse>, Status> {
-        let table = self.voter()?.table.clone();
+        let VoterParts { table, state, .. } = self.voter()?.clone();
         let mut reports = request.into_inner();
         while let Some(report) = reports.next().await {
-            for status in report?.nodes {
+            let StatusReport { nodes, node_id, differs_at } = report?;
+            for status in nodes {
                 table.record_report(status);
             }
+            if node_id != 0
+                && let Some(told) = state.hashes().to_tell(node_id, differs_at)
+            {
+                return Ok(Response::new(told));
+            }
         }
-        Ok(Response::new(ReportResponse {}))
+        Ok(Response::new(ReportResponse::default()))
     }
 
     async fn check_endpoint(
