@@ -115,10 +115,12 @@ golden! {
         state::snapshot_of_version_2, state::check_snapshot_of_version_2;
     snapshot_of_a_generation: "snapshot-of-a-generation.1.msgpack",
         state::snapshot_of_a_generation, state::check_snapshot_of_a_generation;
+    hash_of_the_state: "state-hash.1.txt", state::hashes, state::check_hashes;
     backup_of_a_cluster: "backup.1", state::backup, state::check_backup;
     database_of_a_generation: "consensus-of-a-generation.1.redb",
         consensus::begun, consensus::check_begun;
     generation_of_a_node: "generation.1.json", node::generation, node::check_generation;
+    machine_of_a_folder: "machine.1.json", node::machine, node::check_machine;
     database: "consensus.1.redb", by_an_older_version, consensus::check_former_database;
     database_of_this_version: "consensus.2.redb", consensus::database, consensus::check_database;
     entry_of_the_log: "entry.1.pb", consensus::entry, consensus::check_entry;

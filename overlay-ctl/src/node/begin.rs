@@ -1,7 +1,7 @@
 //! The state folder of the node that begins a generation of the cluster: a new one, from a backup, or that of a voter which
 //! has lived on.
 
-use super::{Home, HomeError, Member};
+use super::{Home, HomeError, Member, machine};
 use crate::{
     control::{
         consensus::{Beginning, Identity, LogStore, OpenError},
@@ -49,6 +49,8 @@ impl First<'_> {
         };
         let make = if replaces { LogStore::begin_anew } else { LogStore::begin };
         drop(make(home.dir(), identity, with)?);
+        // The operator said that this folder is the one that counts.
+        machine::bind(home.dir());
         // A log of a newer generation than this file says is right all the same.
         Ok(home.set_generation(state.generation())?)
     }

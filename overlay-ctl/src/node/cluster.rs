@@ -5,6 +5,7 @@ use super::{
     addresses::Addresses,
     error::ClusterError,
     lives::{self, Held},
+    machine,
     registration::{ANSWER_DEADLINE, Registration, read_answer},
 };
 use crate::{
@@ -65,6 +66,8 @@ pub(super) async fn enter(
         (None, None) => bootstrap(home, registration.addresses),
     }?;
     home.set_generation(membership.directory.generations().ours())?;
+    membership.directory = membership.directory.run_by(registration.incarnation);
+    machine::bind(home.dir());
     let Membership { member, directory, .. } = &membership;
     directory.introduce(member.id, registration.addresses.listen);
     if let Some(life) = member.life() {
@@ -207,11 +210,16 @@ async fn come_back(
     }
     let generation = home.generation()?;
     let directory = Directory::new(member.cluster, home.peers()?).of(generation);
+    let places = lives::places(&member, &directory, join);
+    let moved = machine::moved(home.dir());
     let Some(life) = member.life() else {
+        lives::doubt(None, registration, &member, &directory, &places).await?;
+        if let Some(moved) = moved {
+            tracing::info!(%moved, "this node goes on here: an agent has no vote");
+        }
         tracing::info!(cluster = %member.cluster, id = member.id, voter = false, "back");
         return Ok(Membership { member, directory, log: None });
     };
-    let places = lives::places(&member, &directory, join);
     let held = lives::held(home.dir(), member.cluster, life, run_folder)?;
     // A crash may have come between the making of a log and the note beside it.
     let generation = generation.max(held.generation());
@@ -222,7 +230,12 @@ async fn come_back(
             older_generation(Generation::from_wire(log.generation()), generation)
         }
         Held::Log(log) => {
-            let doubt = lives::doubt(&log, life, registration, &member, &directory, &places).await;
+            let asked = Some((&*log, life));
+            let doubt =
+                match lives::doubt(asked, registration, &member, &directory, &places).await? {
+                    None => lives::distrust(&log, life, moved)?,
+                    doubt => doubt,
+                };
             match doubt {
                 Some(why) => {
                     // At the next start no leader may be there to ask.

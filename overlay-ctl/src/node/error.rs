@@ -96,6 +96,9 @@ pub enum ClusterError {
         /// What is wrong with the log, and why the cluster refuses.
         why: String,
     },
+    /// Another process runs as this node.
+    #[error("{0}")]
+    RunsElsewhere(String),
     /// The answer can't be read.
     #[error(
         "the node at {join} answered what this version can't read: {what}; all nodes must run the same version"
@@ -122,6 +125,9 @@ pub enum ClusterError {
     /// The cluster has written what this version can't read.
     #[error(transparent)]
     Unreadable(FatalError),
+    /// The state of this node is another one than that of a majority.
+    #[error(transparent)]
+    Differs(FatalError),
     /// Consensus did not start, or ended.
     #[error("the log can't be used")]
     Consensus(#[source] FatalError),
@@ -133,6 +139,7 @@ impl From<FatalError> for ClusterError {
             // The text is the same now and at every later start.
             FatalError::Unfit(error) => Self::Log(error),
             FatalError::Unreadable { .. } | FatalError::Newer { .. } => Self::Unreadable(error),
+            FatalError::Differs { .. } => Self::Differs(error),
             error => Self::Consensus(error),
         }
     }

@@ -17,7 +17,7 @@ use tonic::{
 };
 use uuid::Uuid;
 
-pub(super) fn at(last: u8) -> SocketAddr {
+pub(crate) fn at(last: u8) -> SocketAddr {
     ([10, 0, 0, last], 7400).into()
 }
 
@@ -50,7 +50,7 @@ impl Cluster for Voter {
 }
 
 /// Serves a voter of `cluster` behind the directory's connection to `place`. Returns when it was asked to take a node in.
-pub(super) fn serve(
+pub(crate) fn serve(
     cluster: Uuid,
     (directory, place): (&Directory, SocketAddr),
     status: StatusResponse,

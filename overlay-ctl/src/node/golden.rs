@@ -106,6 +106,7 @@ pub(crate) fn check_address(bytes: &[u8]) {
     drop(home);
 }
 
+pub(crate) use super::machine::tests::{check_machine, machine};
 pub(crate) use crate::dataplane::host::{
     big_tcp::golden::{check_underlay, underlay},
     forwarding_golden::{check_forwarding, forwarding},

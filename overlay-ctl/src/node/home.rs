@@ -1,6 +1,6 @@
 //! The state folder: one node's identity, membership and peers, each in a file that is replaced as a whole.
 
-use super::lock::lock_file;
+use super::{lock::lock_file, machine};
 use crate::{
     control::peers::Peer,
     durable::{FileError, read_json, write_json},
@@ -23,7 +23,7 @@ const GATEWAY: &str = "gateway.json";
 const ADDRESS: &str = "address.json";
 const GENERATION: &str = "generation.json";
 /// The files that the node itself keeps in the folder, beside the lock. The last one says whose folder it is.
-pub(super) const FILES: [&str; 5] = [PEERS, GATEWAY, ADDRESS, GENERATION, NODE];
+pub(super) const FILES: [&str; 6] = [PEERS, GATEWAY, ADDRESS, GENERATION, machine::FILE, NODE];
 
 /// Why a state folder can't be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]

@@ -8,11 +8,12 @@
 use super::{
     Home, Member,
     error::ClusterError,
+    machine::Moved,
     registration::{Registration, read_answer},
 };
 use crate::{
     control::{
-        consensus::{Identity, LogStore, OpenError},
+        consensus::{FatalError, Identity, LogStore, OpenError},
         peers::{Directory, Peer},
     },
     model::{Generation, RaftId},
@@ -28,8 +29,8 @@ use tokio::{
 use uuid::Uuid;
 
 /// Longest wait for what the leader knows of this node, before its first vote. A cluster without a leader has none that
-/// knows, and needs this vote.
-const CONFIRM: Duration = Duration::from_millis(400);
+/// knows, and needs this vote. The leader may ask another place first, which takes it up to 600 ms.
+const CONFIRM: Duration = Duration::from_secs(1);
 /// Pause after every place was asked for another life, and no leader was found.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -94,16 +95,27 @@ pub(super) fn places(
 
 /// Asks the leader, before the first vote, whether this is the present life of the node, and how much of its log was
 /// acknowledged: a folder that was put back from an older copy says nothing of that. Returns why the log must not be used
-/// any more; `None` also if no leader answers.
+/// any more; `None` also if no leader answers. An agent, which has no log, hears only whether another process runs as it.
+///
+/// Where the node had another address last, that is asked, too. It counts if no leader answers: a process of this node may be
+/// seen there.
+///
+/// # Errors
+/// Another process runs as this node: the folder is a copy, or has one.
 pub(super) async fn doubt(
-    log: &LogStore,
-    life: RaftId,
+    log: Option<(&LogStore, RaftId)>,
     registration: &Registration,
     member: &Member,
     directory: &Directory,
     places: &[SocketAddr],
-) -> Option<String> {
-    let mut asked = JoinSet::new();
+) -> Result<Option<String>, ClusterError> {
+    let (mut asked, mut own) = (JoinSet::new(), JoinSet::new());
+    let last = directory.places(member.id).into_iter();
+    for place in last.filter(|place| *place != registration.addresses.listen) {
+        let (registration, member) = (registration.clone(), member.clone());
+        let directory = directory.clone();
+        own.spawn(async move { registration.meets_another(place, &member, &directory).await });
+    }
     for place in places.iter().copied() {
         let (registration, member) = (registration.clone(), member.clone());
         let directory = directory.clone();
@@ -111,20 +123,54 @@ pub(super) async fn doubt(
     }
     let until = Instant::now() + CONFIRM;
     while let Ok(Some(answered)) = timeout_at(until, asked.join_next()).await {
-        let Ok(Ok(answer)) = answered else { continue };
+        let answer = match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error @ ClusterError::RunsElsewhere(_))) => return Err(error),
+            Ok(Err(_)) | Err(_) => continue,
+        };
+        let Some((log, life)) = log else { return Ok(None) };
         // A node of an earlier program says nothing of lives.
         let Some(now) = RaftId::new(answer.raft_id) else { continue };
         if now != life {
-            return Some(format!(
+            return Ok(Some(format!(
                 "it is that of member {life}, and the node is member {now} by now"
-            ));
+            )));
         }
         let (last, acknowledged) = (log.last(), answer.acknowledged);
-        return (acknowledged > last).then(|| {
+        return Ok((acknowledged > last).then(|| {
             format!("it ends at revision {last}, and the leader has this node's word for revision {acknowledged}")
-        });
+        }));
     }
-    None
+    // Only without a leader: the process that was first hears from it of the second one.
+    while let Ok(Some(met)) = timeout_at(until, own.join_next()).await {
+        if let Ok(Err(error)) = met {
+            return Err(error);
+        }
+    }
+    Ok(None)
+}
+
+/// Why the log of a folder that has `moved` must not be used, if it must not: it votes only if its own node decides alone, by
+/// what it knows of the members. Nobody else could give that one another life, or know of a second process.
+///
+/// # Errors
+/// The log can't be read.
+pub(super) fn distrust(
+    log: &LogStore,
+    life: RaftId,
+    moved: Option<Moved>,
+) -> Result<Option<String>, FatalError> {
+    let Some(moved) = moved else { return Ok(None) };
+    let rest = log.rest().map_err(FatalError::Store)?;
+    let alone = BTreeSet::from([life.get()]);
+    if rest.latest.is_quorum(&alone) && rest.committed.is_quorum(&alone) {
+        tracing::warn!(
+            %moved,
+            "this node is the only voter, so that it goes on: if the original runs still, there are two clusters with one id, and none of them can tell; end one of the two"
+        );
+        return Ok(None);
+    }
+    Ok(Some(moved.to_string()))
 }
 
 /// Asks for another life until a leader gives one, and begins its log. `why` says what is wrong with the log that the folder
@@ -211,7 +257,7 @@ async fn another_life(
         if !std::mem::replace(&mut said, true) {
             tracing::warn!(
                 last,
-                "no leader takes the node back yet: it is asked again and again; if the other voters are lost for good, see `overlay cluster recover`"
+                "no leader takes the node back yet: it is asked again and again; if there is none because the others wait like this one, or are lost for good, see `overlay cluster recover`"
             );
         }
         sleep(PAUSE).await;
@@ -224,6 +270,7 @@ pub(super) fn is_over(error: &ClusterError) -> bool {
         error,
         ClusterError::Log(OpenError::Amnesia { .. })
             | ClusterError::LifeOver { .. }
+            | ClusterError::Differs(_)
             | ClusterError::OlderGeneration { .. }
     )
 }

@@ -14,7 +14,7 @@ mod dataplane;
 mod ending;
 mod error;
 #[cfg(test)]
-mod fake_voter;
+pub(crate) mod fake_voter;
 mod finding;
 mod folders;
 mod gate;
@@ -24,6 +24,7 @@ mod home;
 mod leave;
 mod lives;
 mod lock;
+mod machine;
 mod named;
 mod raft_thread;
 mod recover;

@@ -4,7 +4,8 @@ use super::{Member, addresses::Addresses, error::ClusterError, named::TaskEnd};
 use crate::{
     control::{
         consensus,
-        peers::{self, CallError, Directory, Peer},
+        controller::ControllerError,
+        peers::{self, CallError, Directory, Incarnation, Peer, is_another},
     },
     model::{Generation, NodeName, RaftId, Revision, SPEAKS},
     proto::v1::{self, JoinRequest, JoinResponse, NodeRole},
@@ -35,6 +36,8 @@ pub(super) struct Registration {
     /// UDP port of VXLAN, which must be that of every other node.
     pub(super) vxlan_port: u16,
     pub(super) token: Option<String>,
+    /// Which run of the node's program this is.
+    pub(super) incarnation: Incarnation,
 }
 
 impl Registration {
@@ -81,6 +84,28 @@ impl Registration {
             oldest_version: SPEAKS.oldest().number(),
             newest_version: SPEAKS.newest().number(),
             log_lost: log_lost.map(|wish| wish.as_bytes().to_vec()).unwrap_or_default(),
+            incarnation: self.incarnation.as_bytes().to_vec(),
+        }
+    }
+
+    /// Asks the process at `place`, where this node was last, whether it is this node.
+    ///
+    /// # Errors
+    /// It is, and is another process.
+    pub(super) async fn meets_another(
+        &self,
+        place: SocketAddr,
+        member: &Member,
+        directory: &Directory,
+    ) -> Result<(), ClusterError> {
+        match directory.status_at(place).await {
+            Ok(status) if is_another(&status, member.id, Some(self.incarnation)) => {
+                let (node, listen) = (self.name.clone(), place);
+                Err(ClusterError::RunsElsewhere(
+                    ControllerError::RunsElsewhere { node, listen }.to_string(),
+                ))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -112,6 +137,7 @@ async fn registered(
         Err(_) => Err(nobody("no answer in time".to_owned())),
         Ok(Err(CallError::Unavailable(why) | CallError::Broken(why))) => Err(nobody(why)),
         Ok(Err(CallError::Removed)) => Err(ClusterError::Removed),
+        Ok(Err(CallError::RunsElsewhere(why))) => Err(ClusterError::RunsElsewhere(why)),
         Ok(Err(CallError::Refused(why) | CallError::Failed(why) | CallError::Unknown(why))) => {
             Err(ClusterError::Refused { join: place, why })
         }
@@ -120,7 +146,7 @@ async fn registered(
 }
 
 /// Repeats the node's registration without end: its addresses may have changed, or it may have been removed. Returns when
-/// it was removed, or when its log is that of a life that is over. A change of `addresses` is told at once, and so is everything if a voter knows another registration
+/// it was removed, when another process runs as it, or when its log is that of a life that is over. A change of `addresses` is told at once, and so is everything if a voter knows another registration
 /// of this node. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
 pub(super) async fn keep_registered(
     mut registration: Registration,
@@ -142,6 +168,7 @@ pub(super) async fn keep_registered(
             match registration.renew(place, &member, &directory).await {
                 Ok(answer) => {
                     learn(&directory, &answer);
+                    directory.note_own_copy(answer.copy_at.parse().ok());
                     if let Some(over) = another_life(&member, &answer) {
                         return TaskEnd::Failed(over.into());
                     }
@@ -156,6 +183,9 @@ pub(super) async fn keep_registered(
                 }
                 Err(ClusterError::Removed) => return TaskEnd::Removed,
                 Err(ClusterError::Refused { why, .. }) => refused = Some(why),
+                Err(error @ ClusterError::RunsElsewhere(_)) => {
+                    return TaskEnd::Failed(error.into());
+                }
                 Err(error) => {
                     tracing::debug!(peer = %place, error = %crate::error_chain(&error), "not registered there");
                 }
@@ -267,6 +297,7 @@ mod tests {
             addresses: addresses(4),
             vxlan_port: 4789,
             token: None,
+            incarnation: Incarnation::new_v4(),
         }
     }
 
@@ -301,6 +332,26 @@ mod tests {
         assert_eq!(moved, asked);
         let last = next().await;
         assert_eq!(last - moved, REGISTER_AGAIN, "nothing else was new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_hears_that_a_second_process_asks_to_be_it() {
+        let cluster = Uuid::new_v4();
+        let peer = Peer { id: 1, listen: at(1), voter: true, raft_id: None };
+        let directory = Directory::new(cluster, [peer]);
+        let copy_at = at(77).to_string();
+        let answer = JoinResponse { epoch: 9, copy_at, ..JoinResponse::default() };
+        let voter = (&directory, at(1));
+        let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
+        let member = Member { cluster, id: 4, voter: false, epoch: 1, raft_id: None };
+        let registration = of_h4();
+        let (_own, told) = watch::channel(registration.addresses);
+        let (epoch, mut epochs) = watch::channel(member.epoch);
+        let (shown, join) = (directory.clone(), None);
+        tokio::spawn(keep_registered(registration, told, member, shown, join, None, epoch));
+        timeout(FOR_EVER, joined.recv()).await.expect("it registers").expect("it serves");
+        timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
+        assert_eq!(directory.own_copy(), Some(at(77)));
     }
 
     /// An agent has no log: it goes on into the newer generation. A voter has to end first.

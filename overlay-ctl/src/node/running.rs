@@ -26,8 +26,8 @@ use crate::{
         controller::Controller,
         peers::{Admission, Directory, Newer, carry_raft_messages},
         voter::{
-            VoterParts, follow_the_rows, raise_the_version, take_endpoints_back, watch_the_disk,
-            watch_the_nodes,
+            VoterParts, compare_the_states, follow_the_rows, heed_the_comparison,
+            raise_the_version, take_endpoints_back, watch_the_disk, watch_the_nodes,
         },
         watch,
     },
@@ -107,8 +107,10 @@ impl Parts<'_> {
                 directory.clone(),
                 parts.table.clone(),
                 status.clone(),
+                parts.state.hashes().clone(),
             );
             tasks.spawn("report to the leader", report);
+            tasks.spawn("compare the states", compare_the_states(member.id, parts.clone()));
             let state = parts.state.clone();
             let publish = watch::publish_views(member.id, state, directory.clone(), view);
             tasks.spawn("publish views", publish);
@@ -256,6 +258,8 @@ fn start_voter_tasks(
     tasks.spawn("watch the disk", watch_the_disk(parts.clone()));
     tasks.spawn("watch the nodes", watch_the_nodes(parts.clone()));
     tasks.spawn("take endpoints back", take_endpoints_back(parts.clone()));
+    let heed = heed_the_comparison(parts.state.hashes().clone(), parts.consensus.clone());
+    tasks.spawn("heed the comparison", heed);
     let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
     tasks.spawn("prove a quorum", async move { quorum.prove(consensus).await });
 }

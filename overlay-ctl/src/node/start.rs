@@ -33,6 +33,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
+use uuid::Uuid;
 
 /// Runs a node until it is told to end.
 ///
@@ -107,6 +108,7 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         addresses,
         vxlan_port: args.vxlan_port,
         token: args.token.clone(),
+        incarnation: Uuid::new_v4(),
     };
     let entered = async {
         let opened = if is_member { None } else { Some(data_plane.open().await?) };

@@ -13,8 +13,9 @@ use std::{fs, io, path::Path};
 fn files() -> Vec<&'static str> {
     let mut files = Vec::from(LogStore::FILES);
     files.extend(host::FILES);
-    let [peers, gateway, address, generation, node] = home::FILES;
-    files.extend([peers, gateway, address, generation, home::LOCK, node, run_file::FILE]);
+    let [peers, gateway, address, generation, machine, node] = home::FILES;
+    files.extend([peers, gateway, address, generation, machine]);
+    files.extend([home::LOCK, node, run_file::FILE]);
     files
 }
 
@@ -55,7 +56,7 @@ pub(super) fn clear(state_dir: &Path) -> io::Result<Vec<String>> {
 pub(super) mod tests {
     use super::{
         super::{
-            Home, Member,
+            Home, Member, machine,
             run_file::{Places, RunFile},
         },
         *,
@@ -77,6 +78,7 @@ pub(super) mod tests {
         home.set_generation(crate::model::Generation::FIRST.next(0)).unwrap();
         let identity = Identity { cluster, name: "h2".to_owned(), raft_id: 2 };
         let log = LogStore::bootstrap(dir, identity, b"state").unwrap();
+        machine::bind(dir);
         let _unfit = log.declare_unfit("it forgot".to_owned());
         let places = Places::new(Path::new("/b"), Path::new("/s"), 4789).unwrap();
         let run = RunFile { name, places: vec![places], made_netns_folder: false, namespace: None };

@@ -21,6 +21,21 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Puts files back into a folder whose disk is rolled back: each is the file that it was, with the content of the copy. No file
+/// tells then that there was a copy: what says which files they are goes back with them.
+fn roll_back(from: &Path, to: &Path) -> Result<()> {
+    const WHICH: &str = "machine.json";
+    for file in fs::read_dir(to)? {
+        let file = file?;
+        if !from.join(file.file_name()).exists() {
+            fs::remove_file(file.path())?;
+        }
+    }
+    let which = fs::read(to.join(WHICH))?;
+    copy(from, to)?;
+    Ok(fs::write(to.join(WHICH), which)?)
+}
+
 /// Takes away the mark beside the socket, as a reboot does.
 fn forget_the_mark(host: &Host) -> Result<()> {
     let socket = host.socket();
@@ -108,11 +123,22 @@ fn a_voter_whose_log_is_lost_comes_back_under_its_name_and_no_packet_is_lost() {
         catches_up(h1, h3, "since-the-copy")?;
         let put_back = |h3: &Arc<Host>| -> Result<()> {
             h3.stop()?;
-            fs::remove_dir_all(&state)?;
-            copy(&old, &state)
+            roll_back(&old, &state)
         };
         comes_back(&cluster, "after-put-back", |h3| {
             put_back(h3)?;
+            h3.spawn_again()
+        })?;
+
+        // Its files are others, and that is enough: also where nothing is missing, and no mark tells.
+        comes_back(&cluster, "after-a-copy", |h3| {
+            h3.stop()?;
+            let whole = lab.folder().join("whole");
+            copy(&state, &whole)?;
+            // Not removed: a file system gives the number of a file that is gone to the next one.
+            fs::rename(&state, lab.folder().join("aside"))?;
+            fs::rename(&whole, &state)?;
+            forget_the_mark(h3)?;
             h3.spawn_again()
         })?;
 

@@ -7,6 +7,7 @@ mod agents;
 mod attack;
 mod bad_input;
 mod bridging;
+mod clones;
 mod cuts;
 mod dead_nodes;
 mod degraded;

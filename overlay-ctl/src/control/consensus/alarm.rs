@@ -12,21 +12,27 @@ pub enum Alarm {
     NoRoom(Lack),
     /// This node leads, a majority of the voters answers it, and takes no entries.
     Stalled,
+    /// The voters' states differ, and no majority has the same.
+    Differs {
+        /// The revision before whose entry they were found to differ.
+        revision: u64,
+    },
 }
 
 impl Alarm {
     /// The kinds of alarms.
-    pub const KINDS: [&str; 4] = ["entries", "snapshot", "received_snapshot", "stalled"];
+    pub const KINDS: [&str; 5] = ["entries", "snapshot", "received_snapshot", "stalled", "differs"];
 
     /// Its kind, one of [`Self::KINDS`].
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        let [entries, snapshot, received, stalled] = Self::KINDS;
+        let [entries, snapshot, received, stalled, differs] = Self::KINDS;
         match self {
             Self::NoRoom(Lack { what: Room::Entries, .. }) => entries,
             Self::NoRoom(Lack { what: Room::Snapshot, .. }) => snapshot,
             Self::NoRoom(Lack { what: Room::Received, .. }) => received,
             Self::Stalled => stalled,
+            Self::Differs { .. } => differs,
         }
     }
 }
@@ -36,6 +42,10 @@ impl fmt::Display for Alarm {
         match self {
             Self::NoRoom(lack) => lack.fmt(f),
             Self::Stalled => f.write_str(STALLED),
+            Self::Differs { revision } => write!(
+                f,
+                "the voters hold different states since revision {revision} or before, and no majority holds the same: this is a defect. Compare `overlay endpoint ls --stale` on each voter; then stop the voters and run `overlay cluster recover` on the one that is right"
+            ),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! left to do; everything that was handed in shares one transaction.
 
 mod apply;
+mod difference;
 mod disk;
 mod handover;
 mod members;
@@ -16,8 +17,8 @@ mod stall;
 mod voters;
 
 use super::{
-    ConsensusConfig, DiskTimes, FatalError, Measures, PeerStatus, ProposeError, Role, StateMachine,
-    Status, Transport,
+    ConsensusConfig, Difference, DiskTimes, FatalError, Measures, PeerStatus, ProposeError, Role,
+    StateMachine, Status, Transport,
     codec::{self, BadMessage},
     reads::Reads,
     storage::{Batch, LogStore},
@@ -102,6 +103,8 @@ pub struct Core<S: StateMachine> {
     stopping: Option<(u64, bool)>,
     /// The error that ends this node at the next [`Self::pump`].
     proof: Option<proof::Proof>,
+    /// How its state differs from that of other voters.
+    difference: Option<Difference>,
     /// The index of a snapshot that a newer version made, and why it can't be read: it ends this node, too.
     newer: Option<(u64, String)>,
     status: watch::Sender<Status>,
@@ -181,6 +184,7 @@ impl<S: StateMachine> Core<S> {
             measures,
             stopping: None,
             proof: None,
+            difference: None,
             newer: None,
             status: watch::Sender::default(),
         };
@@ -288,6 +292,7 @@ impl<S: StateMachine> Core<S> {
     pub fn pump(&mut self, transport: &mut dyn Transport) -> Result<(), FatalError> {
         // Before any message leaves, so that this node casts no further vote.
         self.stop_if_proved()?;
+        self.stop_if_it_differs()?;
         self.stop_if_newer()?;
         self.ask_back(transport);
         self.flush_proposals();
@@ -470,7 +475,7 @@ impl<S: StateMachine> Core<S> {
             learners: sorted(&members.learners),
             snapshot: self.store().snapshot_metadata().index,
             disk: self.disk,
-            alarms: self.room_alarms().chain(self.stall_alarm()).collect(),
+            alarms: self.alarms(),
             peers,
         };
         let old = self.status.borrow().clone();

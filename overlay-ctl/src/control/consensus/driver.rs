@@ -16,8 +16,8 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    ConsensusConfig, Core, FatalError, FatalHook, LogStore, Measures, ProposeError, StateMachine,
-    Status, Transport, core::Reply,
+    ConsensusConfig, Core, Difference, FatalError, FatalHook, LogStore, Measures, ProposeError,
+    StateMachine, Status, Transport, core::Reply,
 };
 
 /// The number of requests and messages that are taken before one pump. It bounds how long a heartbeat waits behind
@@ -30,6 +30,7 @@ enum Request<O> {
     AddLearner(u64, Reply<u64>),
     Remove(u64, Reply<u64>),
     HandOver(u64, Reply<()>),
+    Difference(Option<Difference>, Reply<()>),
     Step(Vec<u8>),
     Unreachable(u64),
     Snapshot(u64, bool),
@@ -176,6 +177,18 @@ impl<S: StateMachine> Consensus<S> {
     /// `NotLeader`, `Overloaded`, `Stopped`; `Refused` if it can't lead now.
     pub async fn hand_over(&self, next: u64) -> Result<(), ProposeError> {
         self.ask(|reply| Request::HandOver(next, reply)).await
+    }
+
+    /// Notes how the state of this node differs from that of other voters; `None` = in nothing that is known. If a majority has
+    /// another one, this node ends, and its log is not used any more; if none has the same, an alarm is raised.
+    ///
+    /// # Errors
+    /// `Overloaded`; `Stopped`, also when this node ends for it.
+    pub async fn note_difference(
+        &self,
+        difference: Option<Difference>,
+    ) -> Result<(), ProposeError> {
+        self.ask(|reply| Request::Difference(difference, reply)).await
     }
 
     /// Accepts a message that another node's transport sent. If the queue is full the message is dropped, as the
@@ -354,6 +367,10 @@ fn handle<S: StateMachine>(core: &mut Core<S>, request: Request<S::Outcome>, bad
             let asked = core.hand_over_to(next);
             // The caller may have gone.
             drop(reply.send(asked));
+        }
+        Request::Difference(difference, reply) => {
+            core.note_difference(difference);
+            drop(reply.send(Ok(())));
         }
         Request::Step(message) => {
             if let Err(error) = core.step(&message)

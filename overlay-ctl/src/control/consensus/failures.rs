@@ -98,6 +98,15 @@ pub enum FatalError {
         /// The last committed index of this node.
         committed: u64,
     },
+    /// The state of this node is another one than that of a majority of the voters. The state folder has a note of it, so that
+    /// the log is not used again.
+    #[error(
+        "at revision {revision} the state of this node is another one than that of a majority of the voters, though all applied the same log: this is a defect, or the memory of this machine fails. It does not vote any more, and comes back as another member, with the state of the majority"
+    )]
+    Differs {
+        /// The revision before whose entry the states were found to differ.
+        revision: u64,
+    },
     /// This version can't read a committed command. The commands before it were applied and answered.
     #[error(
         "the entry at revision {index} of the log can't be read: {why}. Nothing of it was applied. Install the newer \
@@ -152,6 +161,7 @@ impl FatalError {
         match self {
             Self::Restore { .. }
             | Self::Unfit(_)
+            | Self::Differs { .. }
             | Self::Overwritten { .. }
             | Self::Unreadable { .. }
             | Self::Newer { .. } => true,

@@ -23,6 +23,7 @@
 mod alarm;
 mod codec;
 pub mod core;
+mod difference;
 pub mod driver;
 mod error;
 mod failures;
@@ -47,6 +48,7 @@ use std::{
 pub use self::{
     alarm::{Alarm, Lack, Room, STALLED},
     core::Core,
+    difference::Difference,
     driver::Consensus,
     failures::{FatalError, ProposeError, RestoreError, Stop},
     identity::Identity,

@@ -4,6 +4,7 @@ mod agents;
 mod by_hand;
 mod cluster;
 mod commands;
+mod differences;
 mod disks;
 mod driver;
 mod faults;

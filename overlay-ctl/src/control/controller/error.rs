@@ -9,6 +9,7 @@ use crate::{
     model::{NodeId, NodeName, RaftId},
 };
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// What is known of the effect of a request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,16 @@ pub enum ControllerError {
         refusal: Refusal,
         /// The nodes that are late.
         nodes: Vec<NodeName>,
+    },
+    /// Another process runs as the node that asks to register.
+    #[error(
+        "node {node} runs at {listen} already, and this is a second process with a copy of its state folder: end one of the two; to have both, run `overlay node reset` for the copy and let it join as a new node"
+    )]
+    RunsElsewhere {
+        /// The node.
+        node: NodeName,
+        /// Where it runs.
+        listen: SocketAddr,
     },
     /// The consensus group refuses to change its members.
     #[error("{why}")]
@@ -196,6 +207,7 @@ impl ControllerError {
         match self {
             Self::Refused(_)
             | Self::HeldBack { .. }
+            | Self::RunsElsewhere { .. }
             | Self::ListsBusy
             | Self::BackupsBusy { .. }
             | Self::ListTooLong { .. }

@@ -171,7 +171,10 @@ impl Controller {
                 return Some(Err(ControllerError::Version(why)));
             }
             Ok(Err(
-                error @ (CallError::Refused(_) | CallError::Failed(_) | CallError::Removed),
+                error @ (CallError::Refused(_)
+                | CallError::Failed(_)
+                | CallError::Removed
+                | CallError::RunsElsewhere(_)),
             )) => {
                 let is_definite = !matches!(error, CallError::Failed(_));
                 return Some(Err(ControllerError::PeerRefused {

@@ -9,6 +9,7 @@
 mod backup;
 mod barrier;
 mod check;
+mod copies;
 mod endpoints;
 mod error;
 mod forgotten;

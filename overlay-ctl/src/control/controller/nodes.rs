@@ -3,6 +3,7 @@
 use super::{
     Removed,
     barrier::{DryRun, Fresh},
+    copies::refuse_a_second,
     error::{Attempt, ControllerError, Effect},
     info::NodeInfo,
     lists::{Rows, TURN},
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     control::{
+        peers::Incarnation,
         state::{Applied, Command, Decision, Mutation, Refusal, RequestId, State},
         voter::{NODE_DOWN_AFTER, VoterParts},
     },
@@ -48,6 +50,9 @@ pub struct Register {
     /// recognised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_lost: Option<RequestId>,
+    /// Which run of its program it is; `None` = it does not say, or the node that was asked does not pass it on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
 }
 
 /// A registered node.
@@ -60,6 +65,9 @@ pub struct Joined {
     /// The last index of the log that the leader knows the node to have; 0 = it knows of none.
     #[serde(default)]
     pub acknowledged: Revision,
+    /// Where a second process asked lately to be the node, and was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_at: Option<SocketAddr>,
 }
 
 impl Verb for Register {
@@ -84,6 +92,7 @@ impl Verb for Register {
             local_listen,
             speaks,
             log_lost,
+            incarnation,
         } = self;
         let fresh = Fresh::wait(&voter).await?;
         let said = speaks.unwrap_or(Speaks::UNSAID);
@@ -92,6 +101,12 @@ impl Verb for Register {
             Some(id) if state.was_removed(id) => Err(Refusal::NodeRemoved(name.clone())),
             _ => state.check_speaks(said).map(|()| state.version()),
         })?;
+        let before = fresh
+            .read(&voter, |state| state.nodes().find(|node| node.instance == instance).cloned());
+        if let Some(before) = before {
+            let asked = (check.own, &check.directory, &voter);
+            refuse_a_second(asked, &before, listen, incarnation).await?;
+        }
         // Voters that are still of version 1 would drop it, and so hold another row.
         let speaks = (version >= Version::V2).then_some(said);
         let command = Command::RegisterNode {
@@ -143,6 +158,10 @@ impl Verb for Register {
             Some(wish) => begin_life(&voter, &fresh, wish, &node).await?,
             None => node,
         };
+        if let Some(incarnation) = incarnation {
+            check.directory.note_registered(node.id, incarnation);
+        }
+        let copy_at = check.directory.copy_of(node.id);
         let members = voter.consensus.status().borrow().clone();
         let life = node.life().map(RaftId::get);
         let known = members.peers.iter().find(|peer| Some(peer.id) == life);
@@ -151,7 +170,7 @@ impl Verb for Register {
             let voters = state.nodes().filter(|peer| peer.voter && peer.id != node.id);
             voters.map(|peer| NodeInfo::new(state, &voter.table, &members, peer)).collect()
         });
-        Ok(Joined { node, peers, acknowledged })
+        Ok(Joined { node, peers, acknowledged, copy_at })
     }
 }
 
@@ -290,7 +309,7 @@ impl Verb for RemoveNode {
 
     /// In this order: the other voters can decide without the node, its row is gone, and the node finds out. The node
     /// wipes itself then, and nothing may need its vote any more.
-    async fn carry_out(self, Leader { voter, .. }: Leader) -> Result<Removed, Attempt> {
+    async fn carry_out(self, Leader { voter, check, .. }: Leader) -> Result<Removed, Attempt> {
         let Self { request, ref name, only, force } = self;
         let mut command = Command::RemoveNode { name: name.clone(), only, with_endpoints: force };
         let request = Mutation::new(request, &command);
@@ -319,6 +338,7 @@ impl Verb for RemoveNode {
             Applied::Removed(revision) => {
                 if let Some(node) = node {
                     voter.table.forget(node.id);
+                    check.directory.forget_processes(node.id);
                 }
                 tracing::info!(node = %name, endpoints, "node removed");
                 Ok(Removed { revision })

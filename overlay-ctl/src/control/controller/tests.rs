@@ -1,6 +1,7 @@
 //! A voter that leads, and an agent that forwards to it.
 
 mod backup;
+mod copies;
 mod dead_nodes;
 mod forgotten;
 mod joins;
@@ -59,6 +60,7 @@ fn register(id: u8) -> Register {
         local_listen: None,
         speaks: None,
         log_lost: None,
+        incarnation: None,
     }
 }
 
@@ -111,6 +113,7 @@ fn state() -> State {
         local_listen,
         speaks,
         log_lost: _,
+        incarnation: _,
     } = register(1);
     let register = Command::RegisterNode {
         instance,

@@ -20,6 +20,8 @@ use uuid::Uuid;
 
 /// Metadata of the refusal by which a node learns that it was removed from the cluster.
 const REMOVED: &str = "overlay-node-removed";
+/// Metadata of the refusal by which a process learns that another one runs as its node.
+const ELSEWHERE: &str = "overlay-node-runs-elsewhere";
 
 /// Why a call to another node gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,9 @@ pub enum CallError {
     /// The node refused the call because the cluster has removed the caller.
     #[error("this node was removed from the cluster")]
     Removed,
+    /// The node refused the call because another process runs as the caller's node.
+    #[error("{0}")]
+    RunsElsewhere(String),
 }
 
 impl From<Status> for CallError {
@@ -59,6 +64,9 @@ impl From<Status> for CallError {
         }
         if status.metadata().contains_key(REMOVED) {
             return Self::Removed;
+        }
+        if is_elsewhere(&status) {
+            return Self::RunsElsewhere(why);
         }
         match status.code() {
             Code::Unimplemented => Self::Unknown(why),
@@ -76,6 +84,16 @@ impl From<Status> for CallError {
 /// Marks a refusal as the one that a removed node understands: [`CallError::Removed`].
 pub fn mark_removed(metadata: &mut MetadataMap) {
     metadata.insert(REMOVED, MetadataValue::from_static("1"));
+}
+
+/// Marks a refusal as the one that a second process of a node understands: [`CallError::RunsElsewhere`].
+pub fn mark_elsewhere(metadata: &mut MetadataMap) {
+    metadata.insert(ELSEWHERE, MetadataValue::from_static("1"));
+}
+
+/// Whether it is a refusal that [`mark_elsewhere`] marked.
+pub(super) fn is_elsewhere(status: &Status) -> bool {
+    status.metadata().contains_key(ELSEWHERE)
 }
 
 impl Directory {

@@ -4,6 +4,7 @@ use super::{
     Client, Generations, MESSAGE_MAX, Peer, PeerChannel,
     link::{connect_lazy, connect_raft_lazy},
     places::{Places, Source, TOLD_MAX},
+    processes::{Incarnation, Processes},
     stamp::Strangers,
 };
 use crate::{
@@ -35,14 +36,18 @@ pub struct Directory {
     /// Changes with each change of the places.
     news: watch::Sender<u64>,
     register: Arc<Notify>,
+    pub(super) incarnation: Incarnation,
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     leader: Option<NodeId>,
     /// When it was last heard that a node leads; `None` = never.
     led: Option<Instant>,
     places: Places,
+    pub(super) processes: Processes,
+    /// Where a second process asked to be this node.
+    pub(super) own_copy: Option<SocketAddr>,
     channels: BTreeMap<SocketAddr, Channel>,
 }
 
@@ -59,6 +64,7 @@ impl Directory {
             strangers,
             news: watch::Sender::default(),
             register: Arc::default(),
+            incarnation: Incarnation::new_v4(),
         }
     }
 
@@ -74,7 +80,7 @@ impl Directory {
         &self.generations
     }
 
-    fn lock<T>(&self, with: impl FnOnce(&mut Inner) -> T) -> T {
+    pub(super) fn lock<T>(&self, with: impl FnOnce(&mut Inner) -> T) -> T {
         with(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

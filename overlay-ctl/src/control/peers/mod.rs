@@ -10,21 +10,25 @@
 mod calls;
 mod directory;
 mod generations;
+mod incarnations;
 mod link;
 mod outage;
 mod places;
+mod processes;
 mod raft;
 mod stamp;
 
 #[cfg(test)]
 mod tests;
 
-pub use calls::{CallError, cluster_at, join, mark_removed};
+pub use calls::{CallError, cluster_at, join, mark_elsewhere, mark_removed};
 pub use directory::Directory;
 pub use generations::{Generations, Newer};
+pub use incarnations::StreamHold;
 pub use link::{connect_lazy, part_connections};
 pub use outage::Outage;
 pub use places::Peer;
+pub use processes::{Incarnation, is_another};
 pub use raft::carry_raft_messages;
 pub use stamp::{Admission, Admitted, PeerChannel};
 

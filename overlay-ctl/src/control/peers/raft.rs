@@ -4,7 +4,7 @@
 //!
 //! Some messages tell the peer, beside Raft's words, where this node listens and where it knows others to listen.
 
-use super::{Directory, Outage};
+use super::{Directory, Outage, calls::is_elsewhere};
 use crate::{
     control::consensus::{Consensus, Outgoing, PeerQueues, StateMachine},
     model::{NodeId, RaftId},
@@ -96,6 +96,10 @@ async fn carry<S: StateMachine>(
             let ended = outage.follow(carried, again).await;
             if let Some(status) = ended {
                 let (code, why) = (status.code(), status.message());
+                if is_elsewhere(&status) {
+                    // The leader decides which of the two has to end.
+                    directory.ask_to_register();
+                }
                 if outage.ended(code) {
                     tracing::warn!(peer, member, listen = %place, ?code, why, "Raft's messages do not go to the peer: it is down, cut off, or refuses");
                 } else {
@@ -149,7 +153,12 @@ async fn pump<S: StateMachine>(
 ) {
     let mut told = None;
     while let Some(Outgoing { bytes, is_snapshot }) = messages.recv().await {
-        let message = RaftMessage { to: member, data: bytes, places: directory.to_tell(&mut told) };
+        let places = directory.to_tell(&mut told);
+        let incarnation = match places.is_empty() {
+            true => Vec::new(),
+            false => directory.incarnation().as_bytes().to_vec(),
+        };
+        let message = RaftMessage { to: member, data: bytes, places, incarnation };
         let sent = sender.send(message).await.is_ok();
         if is_snapshot {
             // Handed to the connection is the best that is known here: a snapshot lost behind it is

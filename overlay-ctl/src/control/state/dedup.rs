@@ -101,6 +101,14 @@ impl Dedup {
         }
     }
 
+    /// How many requests are remembered.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Named(named) => named.done.len(),
+            Self::Compact(compact) => compact.done.len(),
+        }
+    }
+
     /// The result of the request with this id, if it was carried out. The error is what used the id, if that was another
     /// request, because its answer would be taken for this request's.
     pub(super) fn recall(

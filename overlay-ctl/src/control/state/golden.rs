@@ -693,3 +693,21 @@ pub(crate) fn check_backup(bytes: &[u8]) {
     assert_eq!(head.cluster, Uuid::from_u128(9));
     assert_eq!(state, State::from_snapshot(&snapshot_of_a_generation()).unwrap());
 }
+
+/// The hash of each state whose snapshot an earlier version wrote, a line each.
+pub(crate) fn hashes() -> Vec<u8> {
+    let files = ["snapshot.4.msgpack", "snapshot.5.msgpack", "snapshot-of-a-generation.1.msgpack"];
+    let line = |file: &str| {
+        let hash = State::from_snapshot(&crate::golden::file(file)).unwrap().hash();
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{hash} {file}\n")
+    };
+    files.map(line).concat().into_bytes()
+}
+
+/// The file's name has the version of the hash.
+pub(crate) fn check_hashes(bytes: &[u8]) {
+    assert_eq!(HASH_VERSION, 1, "another version has a file of its own");
+    let (was, is) = (String::from_utf8_lossy(bytes), hashes());
+    assert_eq!(was, String::from_utf8_lossy(&is), "another hash needs another HASH_VERSION");
+}

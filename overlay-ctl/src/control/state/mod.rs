@@ -17,6 +17,7 @@ mod endpoints;
 mod generation;
 #[cfg(test)]
 pub(crate) mod golden;
+mod hash;
 mod index;
 mod legs;
 mod names;
@@ -37,6 +38,7 @@ pub use command::{
     Applied, Command, Digest, Envelope, Mutation, Noted, Outcome, Placement, PortsWanted, RequestId,
 };
 pub use decision::Decision;
+pub use hash::{HASH_VERSION, StateHash};
 pub use legs::Renumbering;
 pub use read::Unreadable;
 pub use refusal::Refusal;

@@ -55,6 +55,11 @@ impl Withdrawn {
         self.rows.insert((network, revision, id), row);
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// All, by network and revision.
     pub(super) fn rows(&self) -> impl Iterator<Item = &Arc<Row>> {
         self.rows.values()

@@ -1,5 +1,6 @@
 //! The replicated state as consensus drives it, and as readers share it.
 
+use super::Hashes;
 use crate::{
     control::{
         consensus::{RestoreError, StateMachine, Stop},
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 pub struct SharedState {
     state: Arc<RwLock<State>>,
     revision: watch::Receiver<Revision>,
+    hashes: Hashes,
 }
 
 impl SharedState {
@@ -35,6 +37,12 @@ impl SharedState {
     pub fn revision(&self) -> watch::Receiver<Revision> {
         self.revision.clone()
     }
+
+    /// The hashes of the state at fixed revisions.
+    #[must_use]
+    pub fn hashes(&self) -> &Hashes {
+        &self.hashes
+    }
 }
 
 /// The state behind the consensus layer's trait.
@@ -43,6 +51,7 @@ pub struct Machine {
     revision: watch::Sender<Revision>,
     /// How many changes the state remembers, for agents that are behind.
     remembered: usize,
+    hashes: Hashes,
 }
 
 impl Machine {
@@ -56,8 +65,10 @@ impl Machine {
     pub fn remembering(changes: usize) -> (Self, SharedState) {
         let state = Arc::new(RwLock::new(State::default().remembering(changes)));
         let (sender, receiver) = watch::channel(0);
-        let shared = SharedState { state: Arc::clone(&state), revision: receiver };
-        (Self { state, revision: sender, remembered: changes }, shared)
+        let hashes = Hashes::default();
+        let shared =
+            SharedState { state: Arc::clone(&state), revision: receiver, hashes: hashes.clone() };
+        (Self { state, revision: sender, remembered: changes, hashes }, shared)
     }
 
     fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
@@ -72,7 +83,14 @@ impl StateMachine for Machine {
     fn apply(&mut self, index: u64, command: &[u8]) -> Result<Outcome, Stop> {
         // Before the state is locked: readers wait for no more than the change of the rows.
         let entry = State::read(command).map_err(|why| Stop::Unreadable(why.to_string()))?;
-        Ok(self.write(|state| state.apply(index, entry)))
+        let (outcome, due) = self.write(|state| {
+            let due = state.hash_is_due(index).map(|revision| (state.clone(), revision));
+            (state.apply(index, entry), due)
+        });
+        if let Some((before, revision)) = due {
+            self.hashes.make(before, revision);
+        }
+        Ok(outcome)
     }
 
     fn membership(&mut self, index: u64, voters: &[u64], outgoing: &[u64], learners: &[u64]) {
@@ -100,6 +118,7 @@ impl StateMachine for Machine {
     fn restore(&mut self, snapshot: State) {
         let restored = snapshot.remembering(self.remembered);
         self.write(|state| *state = restored);
+        self.hashes.restored();
     }
 
     fn batch_applied(&mut self, index: u64) {

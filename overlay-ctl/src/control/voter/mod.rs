@@ -2,6 +2,8 @@
 //! duties of the leader.
 
 pub(super) mod disk;
+mod divergence;
+mod hashes;
 mod leaving;
 mod machine;
 mod members;
@@ -15,6 +17,8 @@ mod version;
 mod watchers;
 
 pub use disk::watch_the_disk;
+pub use divergence::{compare_the_states, heed_the_comparison};
+pub use hashes::{Hashes, Verdict};
 pub use leaving::{Leaving, LeavingHold};
 pub use machine::{Machine, SharedState};
 pub use members::follow_the_rows;

@@ -2,10 +2,10 @@
 
 use super::watchers::Watchers;
 use crate::{
-    control::consensus::DiskTimes,
+    control::{consensus::DiskTimes, state::StateHash},
     dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus},
     model::{EndpointId, NodeId, Revision, SPEAKS, Speaks},
-    proto::internal::{EndpointStatus, LegStatus, NodeStatus},
+    proto::internal::{self, EndpointStatus, LegStatus, NodeStatus},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -179,6 +179,24 @@ impl StatusTable {
         })
     }
 
+    /// The hashes of its state that the node told, by revision; `None` if it has not been heard of lately, or its program makes
+    /// hashes of another version.
+    #[must_use]
+    pub fn state_hashes(
+        &self,
+        node: NodeId,
+        version: u32,
+    ) -> Option<BTreeMap<Revision, StateHash>> {
+        let told = self.fresh(node, |status| {
+            let hashes = status.state_hashes.iter();
+            let hash = |told: &internal::StateHash| {
+                Some((told.revision, StateHash::try_from(&*told.hash).ok()?))
+            };
+            (status.hash_version == version).then(|| hashes.filter_map(hash).collect())
+        });
+        told.flatten()
+    }
+
     /// The agents that watch this voter.
     #[must_use]
     pub fn watchers(&self) -> &Watchers {
@@ -311,6 +329,9 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         disk_write_us: 0,
         lacks_data_plane: status.lacks_data_plane,
         run: status.run,
+        // Only a voter has all rows: see `Hashes::tell`.
+        state_hashes: Vec::new(),
+        hash_version: 0,
     }
 }
 

@@ -176,6 +176,7 @@ async fn follow(
         listen: directory.own().map(|listen| listen.to_string()).unwrap_or_default(),
         oldest_version: SPEAKS.oldest().number(),
         newest_version: SPEAKS.newest().number(),
+        incarnation: directory.incarnation().as_bytes().to_vec(),
     };
     // The channel has room: nothing was sent yet.
     drop(up.try_send(WatchUp { up: Some(Up::Hello(hello)) }));

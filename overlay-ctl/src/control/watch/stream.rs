@@ -50,6 +50,7 @@ pub async fn serve_agent(
         oldest_version,
         newest_version,
         generation,
+        incarnation,
     } = hello;
     let speaks = Speaks::from_wire(oldest_version, newest_version)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -69,6 +70,7 @@ pub async fn serve_agent(
     state
         .read(|state| state.check_speaks(speaks))
         .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+    let hold = directory.hold_stream(node_id, &incarnation, &listen)?;
     if let Ok(listen) = listen.parse() {
         directory.heard_from(node_id, listen);
     }
@@ -82,6 +84,7 @@ pub async fn serve_agent(
             }
         }
         table.stream_ended(node_id);
+        drop(hold);
     });
     // One delta in the channel and one that waits for room: that is all that a slow agent costs.
     let (sender, receiver) = mpsc::channel(1);

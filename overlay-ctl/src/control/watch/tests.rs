@@ -217,9 +217,13 @@ impl Peers for Service {
         self.is_asked()?;
         let mut reports = request.into_inner();
         while let Some(report) = reports.next().await {
-            report?.nodes.into_iter().for_each(|status| self.table.record_report(status));
+            let StatusReport { nodes, node_id, differs_at } = report?;
+            nodes.into_iter().for_each(|status| self.table.record_report(status));
+            if let Some(told) = self.state.hashes().to_tell(node_id, differs_at) {
+                return Ok(Response::new(told));
+            }
         }
-        Ok(Response::new(ReportResponse {}))
+        Ok(Response::new(ReportResponse::default()))
     }
 
     async fn check_endpoint(

@@ -5,12 +5,12 @@ use crate::{
     control::{
         consensus,
         peers::{Directory, Outage, Peer},
-        state::View,
-        voter::{SharedState, StatusTable, to_wire, with_disk},
+        state::{StateHash, View},
+        voter::{Hashes, SharedState, StatusTable, Verdict, to_wire, with_disk},
     },
     dataplane::kernel::LocalStatus,
     model::{NodeId, Revision},
-    proto::internal::StatusReport,
+    proto::internal::{ReportResponse, StatusReport},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -63,9 +63,10 @@ pub async fn report_to_leader(
     directory: Directory,
     table: StatusTable,
     status: watch::Receiver<LocalStatus>,
+    hashes: Hashes,
 ) {
-    let own = record_own(id, epoch, cluster.clone(), table.clone(), status);
-    let pass_on = pass_on(id, cluster, directory, table);
+    let own = record_own(id, epoch, cluster.clone(), table.clone(), status, hashes.clone());
+    let pass_on = pass_on(id, cluster, directory, table, hashes);
     tokio::join!(own, pass_on);
 }
 
@@ -75,11 +76,12 @@ async fn record_own(
     cluster: watch::Receiver<consensus::Status>,
     table: StatusTable,
     mut status: watch::Receiver<LocalStatus>,
+    hashes: Hashes,
 ) {
     loop {
         let now = to_wire(id, *epoch.borrow(), &status.borrow_and_update());
         let disk = cluster.borrow().disk;
-        table.record(with_disk(now, disk));
+        table.record(hashes.tell(with_disk(now, disk)));
         if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT, status.changed()).await {
             return;
         }
@@ -91,6 +93,7 @@ async fn pass_on(
     mut cluster: watch::Receiver<consensus::Status>,
     directory: Directory,
     table: StatusTable,
+    hashes: Hashes,
 ) {
     let (mut told, mut outage) = (None, Outage::default());
     loop {
@@ -113,8 +116,14 @@ async fn pass_on(
         }
         let reported = async {
             tokio::select! {
-                ended = client.report(ReceiverStream::new(receiver)) => ended.err(),
-                () = send_reports(&table, up) => None,
+                ended = client.report(ReceiverStream::new(receiver)) => match ended {
+                    Ok(answer) => {
+                        hashes.note(verdict(&answer.into_inner()));
+                        None
+                    }
+                    Err(error) => Some(error),
+                },
+                () = send_reports(id, &table, &hashes, up) => None,
             }
         };
         let again = || tracing::info!(leader, "statuses go to the leader again");
@@ -145,10 +154,23 @@ async fn another_leader(
     cluster.wait_for(|status| status.leader != Some(member)).await.map(drop)
 }
 
-async fn send_reports(table: &StatusTable, up: mpsc::Sender<StatusReport>) {
+/// What the leader found of this node's state.
+fn verdict(answer: &ReportResponse) -> Option<Verdict> {
+    let revision = Some(answer.differs_at).filter(|revision| *revision > 0)?;
+    Some(Verdict { revision, majority: StateHash::try_from(&*answer.majority).ok() })
+}
+
+async fn send_reports(
+    node_id: NodeId,
+    table: &StatusTable,
+    hashes: &Hashes,
+    up: mpsc::Sender<StatusReport>,
+) {
     let mut changed = table.watch();
     loop {
-        if up.send(StatusReport { nodes: table.first_hand() }).await.is_err() {
+        let differs_at = hashes.own().borrow().map_or(0, |verdict| verdict.revision);
+        let report = StatusReport { nodes: table.first_hand(), node_id, differs_at };
+        if up.send(report).await.is_err() {
             return;
         }
         if let Ok(Err(_)) = tokio::time::timeout(HEARTBEAT, changed.changed()).await {
@@ -297,7 +319,9 @@ mod tests {
         let disk = DiskTimes { writes: 3, average: Duration::from_millis(7) };
         let cluster = watch::Sender::new(consensus::Status { disk, ..Default::default() });
         let members = cluster.subscribe();
-        let records = tokio::spawn(record_own(1, epoch.subscribe(), members, table.clone(), seen));
+        let hashes = Hashes::default();
+        let records = record_own(1, epoch.subscribe(), members, table.clone(), seen, hashes);
+        let records = tokio::spawn(records);
         let recorded = |table: &StatusTable| -> Vec<(NodeId, Revision, Revision)> {
             let own = table.first_hand();
             own.iter().map(|s| (s.node_id, s.epoch, s.programmed_revision)).collect()

@@ -51,6 +51,9 @@ impl Cluster for Api {
         let name_of = |id: NodeId| {
             view.as_ref().and_then(|view| view.nodes.get(&id)).map(|node| node.name.to_string())
         };
+        let copy = self.controller.directory().own_copy().map(|place| {
+            format!("a second process at {place}, with a copy of this node's state folder, asks to be this node, and is refused: end it; to have both, run `overlay node reset` for the copy and let it join as a new node")
+        });
         let mut answer = StatusResponse {
             cluster: self.controller.cluster().to_string(),
             node: self.name.to_string(),
@@ -66,7 +69,8 @@ impl Cluster for Api {
             oldest_version: SPEAKS.oldest().number(),
             newest_version: SPEAKS.newest().number(),
             version_waits_for: waits_for.iter().map(ToString::to_string).collect(),
-            alarms: alarms.iter().map(ToString::to_string).collect(),
+            alarms: alarms.iter().map(ToString::to_string).chain(copy).collect(),
+            incarnation: self.controller.directory().incarnation().as_bytes().to_vec(),
             troubles: troubles(Service::Node, &self.facts()),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),
             state_dir: absolute(&self.state_dir).unwrap_or_default().display().to_string(),

@@ -5,6 +5,7 @@ use super::error::invalid;
 use crate::{
     control::{
         controller::{ALIASES_MAX, CreateEndpoint, CreateNetwork, PORTS_MAX, Register},
+        peers::Incarnation,
         state::{Placement, PortsWanted, RequestId},
     },
     model::{
@@ -208,6 +209,7 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         oldest_version,
         newest_version,
         log_lost,
+        incarnation,
     } = request;
     let no = |field, value: &str, why| invalid(Invalid::new(field, value, why));
     let vtep = ipv4("vtep", vtep)?.into();
@@ -221,6 +223,13 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         wish => {
             let wish = wish.try_into();
             Some(wish.map_err(|_| Status::invalid_argument("log_lost is not 16 bytes long"))?)
+        }
+    };
+    let incarnation = match incarnation.as_slice() {
+        [] => None,
+        run => {
+            let run = Incarnation::from_slice(run);
+            Some(run.map_err(|_| Status::invalid_argument("incarnation is not 16 bytes long"))?)
         }
     };
     let name = node_name(name)?;
@@ -244,6 +253,7 @@ pub(super) fn register(request: &v1::JoinRequest) -> Result<Register, Status> {
         local_listen,
         speaks,
         log_lost,
+        incarnation,
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     control::{
         controller::{ControllerError, Effect},
-        peers::mark_removed,
+        peers::{mark_elsewhere, mark_removed},
         state::Refusal,
     },
     model::Invalid,
@@ -34,6 +34,7 @@ impl From<ControllerError> for Status {
             ControllerError::NodeDown { .. }
             | ControllerError::CannotMake { .. }
             | ControllerError::NotMade { .. }
+            | ControllerError::RunsElsewhere { .. }
             | ControllerError::Members { .. } => Code::FailedPrecondition,
             ControllerError::NotLoggable { .. } | ControllerError::StaleWrite => {
                 Code::InvalidArgument
@@ -52,6 +53,9 @@ impl From<ControllerError> for Status {
         };
         let mut status = Self::new(code, error.to_string());
         mark_effect(&mut status, error.effect());
+        if matches!(error, ControllerError::RunsElsewhere { .. }) {
+            mark_elsewhere(status.metadata_mut());
+        }
         status
     }
 }
@@ -128,6 +132,13 @@ mod tests {
                 Code::FailedPrecondition,
             ),
             (ControllerError::Members { why: why(), effect }, Code::FailedPrecondition),
+            (
+                ControllerError::RunsElsewhere {
+                    node: node(),
+                    listen: ([10, 0, 0, 1], 7400).into(),
+                },
+                Code::FailedPrecondition,
+            ),
             (ControllerError::NotLoggable { why: why(), effect }, Code::InvalidArgument),
             (ControllerError::Overloaded { effect }, Code::ResourceExhausted),
             (ControllerError::NoRoom { node: why(), why: why(), effect }, Code::ResourceExhausted),
@@ -162,9 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_node_understands_its_refusal() {
+    fn a_removed_node_and_a_second_process_understand_their_refusals() {
         let removed = ControllerError::from(Refusal::NodeRemoved("h1".parse().unwrap()));
         assert_eq!(CallError::from(Status::from(removed)), CallError::Removed);
+        let (node, listen) = ("h1".parse().unwrap(), ([10, 0, 0, 1], 7400).into());
+        let elsewhere = ControllerError::RunsElsewhere { node, listen };
+        let said = elsewhere.to_string();
+        assert_eq!(CallError::from(Status::from(elsewhere)), CallError::RunsElsewhere(said));
         let other = ControllerError::from(Refusal::NoNode("h1".parse().unwrap()));
         assert!(matches!(CallError::from(Status::from(other)), CallError::Refused(_)));
     }

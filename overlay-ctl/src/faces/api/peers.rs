@@ -40,10 +40,15 @@ impl Peers for PeersService {
         let consensus = self.voter()?.consensus.clone();
         let mut messages = request.into_inner();
         let own = consensus.status().borrow().id;
+        let mut hold = None;
         while let Some(message) = messages.next().await {
-            let RaftMessage { to, data, places } = message?;
+            let RaftMessage { to, data, places, incarnation } = message?;
+            let directory = self.0.directory();
+            if let (None, Some(sender)) = (&hold, places.first()) {
+                hold = directory.hold_stream(sender.node_id, &incarnation, &sender.listen)?;
+            }
             // Also where another is meant: nodes that have each other's addresses would find nobody otherwise.
-            self.0.directory().told(&places);
+            directory.told(&places);
             if to != own {
                 // The sender has other places to try.
                 let why = format!("this is member {own}, not member {to}");
@@ -88,14 +93,20 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<StatusReport>>,
     ) -> Result<Response<ReportResponse>, Status> {
-        let table = self.voter()?.table.clone();
+        let VoterParts { table, state, .. } = self.voter()?.clone();
         let mut reports = request.into_inner();
         while let Some(report) = reports.next().await {
-            for status in report?.nodes {
+            let StatusReport { nodes, node_id, differs_at } = report?;
+            for status in nodes {
                 table.record_report(status);
             }
+            if node_id != 0
+                && let Some(told) = state.hashes().to_tell(node_id, differs_at)
+            {
+                return Ok(Response::new(told));
+            }
         }
-        Ok(Response::new(ReportResponse {}))
+        Ok(Response::new(ReportResponse::default()))
     }
 
     async fn check_endpoint(

@@ -163,7 +163,7 @@ fn role(role: NodeRole) -> v1::NodeRole {
 }
 
 pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v1::JoinResponse {
-    let Joined { node, peers, acknowledged } = joined;
+    let Joined { node, peers, acknowledged, copy_at } = joined;
     let role = if node.voter { v1::NodeRole::Voter } else { v1::NodeRole::Agent };
     v1::JoinResponse {
         cluster: cluster.to_string(),
@@ -172,6 +172,7 @@ pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v
         role: role.into(),
         raft_id: node.life().map_or(0, RaftId::get),
         acknowledged,
+        copy_at: copy_at.map(|at| at.to_string()).unwrap_or_default(),
         peers: peers.into_iter().map(self::node).collect(),
         generation: generation.number(),
     }

@@ -37,7 +37,7 @@ impl AlarmReadings {
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "1 while an operator must see to something: what the state folder has no room for (entries, snapshot, received_snapshot), or that a majority of the voters takes no entries (stalled)";
+        let help = "1 while an operator must see to something: what the state folder has no room for (entries, snapshot, received_snapshot), that a majority of the voters takes no entries (stalled), or that the voters hold different states and no majority the same (differs)";
         let mut family =
             encoder.encode_descriptor("overlay_alarm", help, None, MetricType::Gauge)?;
         for (kind, is_raised) in self.kinds {
@@ -91,6 +91,7 @@ mod tests {
                 "overlay_alarm{kind=\"snapshot\"} 0",
                 "overlay_alarm{kind=\"received_snapshot\"} 1",
                 "overlay_alarm{kind=\"stalled\"} 0",
+                "overlay_alarm{kind=\"differs\"} 0",
                 "overlay_state_folder_free_bytes 7",
             ]
         );
@@ -102,7 +103,10 @@ mod tests {
                 "overlay_alarm{kind=\"snapshot\"} 1",
                 "overlay_alarm{kind=\"received_snapshot\"} 0",
                 "overlay_alarm{kind=\"stalled\"} 1",
+                "overlay_alarm{kind=\"differs\"} 0",
             ]
         );
+        let differs = lines(&[Alarm::Differs { revision: 7 }], Space::UNKNOWN);
+        assert_eq!(differs.last().unwrap(), "overlay_alarm{kind=\"differs\"} 1");
     }
 }

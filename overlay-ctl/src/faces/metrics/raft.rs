@@ -3,6 +3,7 @@
 use crate::{
     control::consensus::{Status, Writes},
     faces::ServedNode,
+    model::Revision,
 };
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet},
@@ -19,6 +20,8 @@ pub(super) struct RaftReadings {
     refused: u64,
     snapshot_age: Option<Duration>,
     watchers: usize,
+    agreed: Revision,
+    differences: u64,
 }
 
 impl RaftReadings {
@@ -33,11 +36,14 @@ impl RaftReadings {
             refused: measures.refused(),
             snapshot_age: measures.snapshot_age(),
             watchers: voter.table.watchers().count(),
+            agreed: voter.state.hashes().agreed(),
+            differences: voter.state.hashes().findings(),
         })
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let Self { status, writes, waiting, refused, snapshot_age, watchers } = self;
+        let Self { status, writes, waiting, refused, snapshot_age, watchers, agreed, differences } =
+            self;
         for (name, help, value) in [
             (
                 "overlay_raft_has_leader",
@@ -54,6 +60,11 @@ impl RaftReadings {
             ),
             ("overlay_raft_waiting", "Requests and messages that wait for the voter", *waiting),
             ("overlay_watchers", "Agents that watch this voter", *watchers as u64),
+            (
+                "overlay_state_agreed_revision",
+                "Last revision at which this leader found that a majority of the voters has the same state; 0 = it has compared none",
+                *agreed,
+            ),
         ] {
             let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(gauge)?;
@@ -68,6 +79,10 @@ impl RaftReadings {
         let name = "overlay_raft_refused";
         let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         ConstCounter::new(*refused).encode(counter)?;
+        let help = "How often this leader found that a voter has another state than others";
+        let name = "overlay_state_differences";
+        let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(*differences).encode(counter)?;
         lag(status, encoder)?;
         durations(writes, encoder)
     }
@@ -149,6 +164,8 @@ mod tests {
             refused: 3,
             snapshot_age: Some(ms(2_500)),
             watchers: 2,
+            agreed: 64,
+            differences: 1,
         };
         let expected = [
             "overlay_raft_has_leader 1",
@@ -158,8 +175,10 @@ mod tests {
             "overlay_raft_snapshot_revision 60",
             "overlay_raft_waiting 4",
             "overlay_watchers 2",
+            "overlay_state_agreed_revision 64",
             "overlay_raft_snapshot_age_seconds 2.5",
             "overlay_raft_refused_total 3",
+            "overlay_state_differences_total 1",
             "overlay_raft_lag{member=\"2\"} 0",
             "overlay_raft_lag{member=\"3\"} 50",
             "overlay_raft_write_seconds_bucket{le=\"0.001\"} 5",
@@ -177,6 +196,8 @@ mod tests {
             refused: 0,
             snapshot_age: None,
             watchers: 0,
+            agreed: 0,
+            differences: 0,
         };
         let found = lines(follower);
         assert_eq!(found[0], "overlay_raft_has_leader 0");

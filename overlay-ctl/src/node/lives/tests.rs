@@ -43,6 +43,7 @@ impl Node {
             addresses,
             vxlan_port: 4789,
             token: None,
+            incarnation: Uuid::new_v4(),
         };
         let own = Peer { id: 2, listen: at(2), voter: true, raft_id: Some(LIFE) };
         let other = Peer { id: 1, listen: at(1), voter: true, raft_id: RaftId::new(1) };
@@ -80,8 +81,12 @@ impl Node {
 
     async fn doubt(&self) -> Option<String> {
         let Held::Log(log) = self.held() else { panic!("its log is whole") };
+        self.asks(Some((&*log, LIFE))).await.unwrap()
+    }
+
+    async fn asks(&self, log: Option<(&LogStore, RaftId)>) -> Result<Option<String>, ClusterError> {
         let places = places(&self.member, &self.directory, None);
-        doubt(&log, LIFE, &self.registration, &self.member, &self.directory, &places).await
+        doubt(log, &self.registration, &self.member, &self.directory, &places).await
     }
 
     async fn begin_anew(
@@ -173,4 +178,45 @@ async fn who_can_get_no_other_life_keeps_its_folder_and_says_why() {
     let refused = alone.begin_anew(&[]).await.map(drop).unwrap_err().to_string();
     assert!(refused.contains("overlay cluster recover"), "{refused}");
     assert!(matches!(alone.held(), Held::Log(_)));
+}
+
+/// The folder was copied to a host with another address, and no leader answers.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_finds_itself_at_its_last_address_is_the_second_one() {
+    for (own, is_second) in [(false, true), (true, false)] {
+        let mut node = Node::new();
+        node.registration.addresses.listen = at(22);
+        let found = if own { node.registration.incarnation } else { Uuid::new_v4() };
+        let status = StatusResponse {
+            node_id: 2,
+            incarnation: found.as_bytes().to_vec(),
+            ..StatusResponse::default()
+        };
+        let first = (&node.directory, at(2));
+        let _joins = serve(node.member.cluster, first, status, JoinResponse::default());
+        let Held::Log(log) = node.held() else { panic!("its log is whole") };
+        for log in [Some((&*log, LIFE)), None] {
+            let asked = node.asks(log).await;
+            let refused = matches!(asked, Err(ClusterError::RunsElsewhere(_)));
+            assert_eq!(refused, is_second, "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_has_moved_votes_only_where_it_decides_alone() {
+    let node = Node::new();
+    let Held::Log(log) = node.held() else { panic!("its log is whole") };
+    assert_eq!(distrust(&log, LIFE, None).unwrap(), None);
+    for moved in [Moved::Copied, Moved::Machine] {
+        assert_eq!(distrust(&log, LIFE, Some(moved)).unwrap(), None, "it is the only voter");
+    }
+    // One of several, or one that does not know.
+    let dir = tempfile::tempdir().unwrap();
+    let identity = Identity { cluster: Uuid::new_v4(), name: "h2".to_owned(), raft_id: LIFE.get() };
+    let log = LogStore::join_generation(dir.path(), identity, 1).unwrap();
+    assert_eq!(distrust(&log, LIFE, None).unwrap(), None);
+    for moved in [Moved::Copied, Moved::Machine] {
+        assert_eq!(distrust(&log, LIFE, Some(moved)).unwrap(), Some(moved.to_string()));
+    }
 }

@@ -231,6 +231,9 @@ impl LogStore {
         self.record_mark().map_err(|source| OpenError::Store { path: dir.to_owned(), source })
     }
 
+    /// The file of the log itself.
+    pub const DATABASE: &str = DATABASE;
+
     /// The files of a log in its state folder. While one of them is written anew, a second one has an extension more.
     pub const FILES: [&str; 4] = [DATABASE, IDENTITY_FILE, MARK, UNFIT];
 

@@ -25,7 +25,7 @@ fn alarms(cluster: &Cluster, id: u64) -> Vec<Room> {
     let alarms = cluster.status(id).alarms.into_iter();
     let lacks = alarms.filter_map(|alarm| match alarm {
         Alarm::NoRoom(lack) => Some(lack.what),
-        Alarm::Stalled => None,
+        Alarm::Stalled | Alarm::Differs { .. } => None,
     });
     lacks.collect()
 }

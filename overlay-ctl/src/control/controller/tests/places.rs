@@ -50,7 +50,8 @@ async fn a_stream_of_raft_tells_where_nodes_listen_and_is_meant_for_one_node() {
         .into_iter()
         .collect();
     let send = async |to| {
-        let message = RaftMessage { to, data: Vec::new(), places: places.clone() };
+        let message =
+            RaftMessage { to, data: Vec::new(), places: places.clone(), incarnation: Vec::new() };
         let mut client = agent.directory().client(&voter);
         within(client.raft(stream::iter([message]))).await.map(drop)
     };

@@ -148,6 +148,8 @@ fn all_of_a_status_is_sent() {
         disk_write_us: 0,
         lacks_data_plane: false,
         run: 77,
+        state_hashes: Vec::new(),
+        hash_version: 0,
     };
     assert_eq!(to_wire(2, 9, &status), sent);
     let disk = DiskTimes { writes: 4, average: Duration::from_micros(1_500) };

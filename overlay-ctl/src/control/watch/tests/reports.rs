@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    control::{voter::NODE_DOWN_AFTER, watch::report_to_leader},
+    control::{
+        voter::{Hashes, NODE_DOWN_AFTER, Verdict},
+        watch::report_to_leader,
+    },
     proto::internal::NodeStatus,
 };
 
@@ -14,6 +17,7 @@ struct Follower {
     table: StatusTable,
     cluster: watch::Sender<consensus::Status>,
     status: watch::Sender<LocalStatus>,
+    hashes: Hashes,
     first: Voter,
     third: Voter,
     reports: JoinHandle<()>,
@@ -33,8 +37,17 @@ impl Follower {
         let status = watch::Sender::new(LocalStatus { programmed: 1, ..LocalStatus::default() });
         let (members, own) = (cluster.subscribe(), status.subscribe());
         let epoch = watch::channel(FOLLOWER).1;
-        let reports = report_to_leader(FOLLOWER, epoch, members, directory, table.clone(), own);
-        Self { table, cluster, status, first, third, reports: tokio::spawn(reports) }
+        let hashes = Hashes::default();
+        let reports = report_to_leader(
+            FOLLOWER,
+            epoch,
+            members,
+            directory,
+            table.clone(),
+            own,
+            hashes.clone(),
+        );
+        Self { table, cluster, status, hashes, first, third, reports: tokio::spawn(reports) }
     }
 
     fn follow(&self, leader: Option<NodeId>) {
@@ -62,6 +75,26 @@ async fn the_leader_hears_from_each_voter_what_nodes_report_to_it() {
     let heard = |node| follower.first.service.table.programmed(node);
     assert_eq!((heard(FOLLOWER), heard(AGENT)), (Some(1), None));
     assert!(follower.first.service.table.first_hand().is_empty(), "it is not passed on again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_hears_what_the_leader_found_of_its_state_and_goes_on_reporting() {
+    let follower = Follower::new();
+    follower.follow(Some(1));
+    follower.first.status_of(FOLLOWER, 1).await;
+    let found = follower.first.service.state.hashes().clone();
+    let mut own = follower.hashes.own();
+    for verdict in [
+        Some(Verdict { revision: 1024, majority: None }),
+        Some(Verdict { revision: 2048, majority: Some([7; 32]) }),
+        None,
+    ] {
+        found.find(verdict.map(|verdict| (FOLLOWER, verdict)).into_iter().collect(), None);
+        timeout(BOUND, own.wait_for(|own| *own == verdict)).await.unwrap().unwrap();
+        sleep(2 * NODE_DOWN_AFTER).await;
+        let heard = follower.first.service.table.programmed(FOLLOWER);
+        assert_eq!(heard, Some(1), "it goes on after {verdict:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

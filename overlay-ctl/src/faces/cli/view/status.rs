@@ -145,6 +145,7 @@ impl From<v1::StatusResponse> for Status {
             troubles,
             state_dir,
             generation,
+            incarnation: _,
         } = status;
         Self {
             cluster,

@@ -396,6 +396,7 @@ fn status() {
         troubles: vec!["no leader".to_owned()],
         state_dir: "/var/lib/overlay".to_owned(),
         generation: 2,
+        incarnation: vec![7; 16],
         datapath: Some(v1::DatapathStatus {
             gateway: Some(v1::GatewayStatus {
                 bridge: "ov_gwbridge".to_owned(),
