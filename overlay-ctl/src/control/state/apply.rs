@@ -8,7 +8,7 @@ use super::{
 use crate::{
     control::ipam,
     model::{
-        EndpointId, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
+        EndpointId, Lease, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
         RaftId, Revision, Speaks, Version, Vni,
     },
 };
@@ -105,6 +105,7 @@ impl State {
                     local_listen,
                     speaks,
                     raft_id,
+                    lease: Lease::Held,
                 };
                 self.register_node(rules, node)
             }
@@ -121,6 +122,9 @@ impl State {
                 self.remove_endpoint(&name, network.as_ref(), only)
             }
             Command::KeepEndpoint { id } => self.keep_endpoint(id),
+            Command::NoteLease { name, only, epoch, lease } => {
+                self.note_lease(&name, only, epoch, lease)
+            }
             Command::RaiseVersion { to, speaks } => self.raise_version(to, &speaks),
         }
     }
@@ -288,6 +292,11 @@ impl State {
             }
             Decision::BeginLife { node, ended: _ } => {
                 self.last_raft_id = self.last_raft_id.max(node.raft_id);
+                self.insert_node(node.clone());
+                self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Node(node)
+            }
+            Decision::NoteLease(node) => {
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)

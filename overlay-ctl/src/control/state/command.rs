@@ -2,7 +2,7 @@
 
 use super::Refusal;
 use crate::model::{
-    Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId,
+    Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Lease, Mac, Network, NetworkId,
     NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish, RaftId,
     Revision, Speaks, Subnet, Transport, Version, Vni, Vtep,
 };
@@ -204,6 +204,17 @@ pub enum Command {
         /// The endpoint.
         id: EndpointId,
     },
+    /// Notes whether a node counts as alive, as the leader found out. Only from version 2 on.
+    NoteLease {
+        /// The node.
+        name: NodeName,
+        /// The node has this id, and is not a later node of the same name.
+        only: NodeId,
+        /// The registration of which the leader found it out. The command is refused if the node has registered anew since.
+        epoch: Revision,
+        /// What it found out.
+        lease: Lease,
+    },
     /// Raises the cluster's version by one. The leader asks for it, when every node speaks the next one.
     RaiseVersion {
         /// The version after the present one.
@@ -250,6 +261,7 @@ impl Command {
                 false => Version::V1,
             },
             Self::KeepEndpoint { id: _ } => Version::V2,
+            Self::NoteLease { name: _, only: _, epoch: _, lease: _ } => Version::V2,
             Self::BeginLife { name: _, only: _, ended: _ } => Version::V2,
             // The nodes that read it speak that version: they are asked before it is logged.
             Self::RaiseVersion { to, speaks: _ } => *to,
@@ -265,7 +277,8 @@ impl Command {
             }
             Self::RegisterNode { name, .. }
             | Self::RemoveNode { name, .. }
-            | Self::BeginLife { name, .. } => {
+            | Self::BeginLife { name, .. }
+            | Self::NoteLease { name, .. } => {
                 format!("node {name}")
             }
             Self::CreateEndpoint { name, .. } | Self::RemoveEndpoint { name, .. } => {

@@ -31,6 +31,8 @@ pub enum Decision {
         /// The id that it had.
         ended: RaftId,
     },
+    /// A node counts as alive, or not so. The row with that.
+    NoteLease(Node),
     /// A node is removed.
     RemoveNode {
         /// The row.

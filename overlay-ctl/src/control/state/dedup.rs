@@ -63,7 +63,9 @@ impl Did {
             Command::RegisterNode { .. } | Command::RemoveNode { .. } => Kind::Node,
             Command::BeginLife { .. } => Kind::Life,
             // The leader's own, like the raise.
-            Command::KeepEndpoint { .. } | Command::RaiseVersion { .. } => return None,
+            Command::KeepEndpoint { .. }
+            | Command::NoteLease { .. }
+            | Command::RaiseVersion { .. } => return None,
         };
         Some(match outcome {
             Ok(Applied::Network(network)) => Self::Make(kind, network.id),

@@ -18,6 +18,7 @@ mod generation;
 #[cfg(test)]
 pub(crate) mod golden;
 mod index;
+mod lease;
 mod legs;
 mod names;
 mod ports;

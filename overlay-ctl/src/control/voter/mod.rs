@@ -2,10 +2,12 @@
 //! duties of the leader.
 
 pub(super) mod disk;
+mod leases;
 mod leaving;
 mod machine;
 mod members;
 mod quorum;
+mod signs;
 mod silent;
 mod statuses;
 mod taking_back;
@@ -15,10 +17,12 @@ mod version;
 mod watchers;
 
 pub use disk::watch_the_disk;
+pub use leases::keep_leases;
 pub use leaving::{Leaving, LeavingHold};
 pub use machine::{Machine, SharedState};
 pub use members::follow_the_rows;
 pub use quorum::{LAPSE, Quorum};
+pub use signs::Signs;
 pub use silent::watch_the_nodes;
 pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire, with_disk};
 pub use taking_back::take_endpoints_back;

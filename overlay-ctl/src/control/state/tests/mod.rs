@@ -3,6 +3,7 @@
 mod dead_nodes;
 mod format;
 mod generations;
+mod leases;
 mod legs;
 mod lives;
 mod names;
