@@ -21,7 +21,9 @@ use overlay_common::{Config, Ip16, NodeKey, PROBE_ETHERTYPE, PROBE_LEN_MAX};
 #[inline(always)]
 pub fn answer(ctx: &TcContext, config: &Config, from: &Ip16) -> Option<i32> {
     const PORTS: usize = L3 + size_of::<Ipv4>();
-    if ctx.len() > PROBE_LEN_MAX || header::<Outer>(ctx, 0).ok()?.inner.ethertype() != PROBE_ETHERTYPE {
+    if ctx.len() > PROBE_LEN_MAX
+        || header::<Outer>(ctx, 0).ok()?.inner.ethertype() != PROBE_ETHERTYPE
+    {
         return None;
     }
     let node = maps::node(&NodeKey { vtep: *from })?;

@@ -1,8 +1,8 @@
 //! The rows of the cluster's state: networks, nodes and endpoints, and the types of their ids.
 
 use super::{
-    EndpointAddrs, EndpointName, EndpointPort, Lease, Leg, Mac, NetworkName, NodeName, Permissions, Pool,
-    Published, RaftId, Speaks, Subnet, Version, Vni, Vtep,
+    EndpointAddrs, EndpointName, EndpointPort, Lease, Leg, Mac, NetworkName, NodeName, Permissions,
+    Pool, Published, RaftId, Speaks, Subnet, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};

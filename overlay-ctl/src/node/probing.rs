@@ -79,7 +79,8 @@ pub(super) async fn probe_the_nodes(probing: Probing) {
                 }
                 said = why;
             }
-            let recent = results.values().filter(|probed| probed.asked.elapsed() < every * REPORTED);
+            let recent =
+                results.values().filter(|probed| probed.asked.elapsed() < every * REPORTED);
             let probes = recent.copied().collect();
             // The next status has them; none is sent for their sake.
             probing.status.send_if_modified(|status| {

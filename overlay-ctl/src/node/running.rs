@@ -27,8 +27,8 @@ use crate::{
         controller::Controller,
         peers::{Admission, Directory, Newer, carry_raft_messages},
         voter::{
-            VoterParts, follow_the_rows, keep_leases, raise_the_version, take_endpoints_back, watch_the_disk,
-            watch_the_nodes,
+            VoterParts, follow_the_rows, keep_leases, raise_the_version, take_endpoints_back,
+            watch_the_disk, watch_the_nodes,
         },
         watch,
     },

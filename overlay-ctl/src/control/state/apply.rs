@@ -8,8 +8,8 @@ use super::{
 use crate::{
     control::ipam,
     model::{
-        EndpointId, Lease, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
-        RaftId, Revision, Speaks, Version, Vni,
+        EndpointId, Lease, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName,
+        Pool, RaftId, Revision, Speaks, Version, Vni,
     },
 };
 use std::collections::BTreeSet;

@@ -2,9 +2,9 @@
 
 use super::Refusal;
 use crate::model::{
-    Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Lease, Mac, Network, NetworkId,
-    NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish, RaftId,
-    Revision, Speaks, Subnet, Transport, Version, Vni, Vtep,
+    Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Lease, Mac, Network,
+    NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish,
+    RaftId, Revision, Speaks, Subnet, Transport, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    EndpointAddrs, EndpointPort, Lease, Leg, LegId, Location, NetworkOptions, Permissions, Pool, Publish,
-    Published, Speaks, Subnet, Transport, Version,
+    EndpointAddrs, EndpointPort, Lease, Leg, LegId, Location, NetworkOptions, Permissions, Pool,
+    Publish, Published, Speaks, Subnet, Transport, Version,
 };
 use std::{net::SocketAddr, num::NonZeroU16, sync::Arc};
 use uuid::Uuid;

@@ -177,7 +177,9 @@ async fn note(voter: &VoterParts, change: Change, known: Option<&Known>) {
     let silence = known.map_or(0, |known| known.silence.as_secs());
     match timeout(PATIENCE, voter.consensus.propose(entry)).await {
         Ok(Ok((revision, Ok(_)))) => match to {
-            Lease::Held => tracing::info!(node = %name, id, revision, "the node is back, and so are its endpoints"),
+            Lease::Held => {
+                tracing::info!(node = %name, id, revision, "the node is back, and so are its endpoints")
+            }
             Lease::Doubted => {
                 tracing::warn!(node = %name, id, revision, silence, "no controller hears the node: the other nodes ask its VTEP");
             }

@@ -79,7 +79,11 @@ mod tests {
     /// The lines with values.
     fn lines(alarms: &[Alarm], is_half_silent: bool, space: Space) -> Vec<String> {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scraped(AlarmReadings::new(alarms, is_half_silent, space))));
+        registry.register_collector(Box::new(Scraped(AlarmReadings::new(
+            alarms,
+            is_half_silent,
+            space,
+        ))));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()

@@ -87,7 +87,11 @@ fn where_half_of_the_nodes_are_silent_at_once_nobody_is_given_up() {
     let none = BTreeMap::new();
     assert_eq!(of(&[heard(1), dead(2)]), (none.clone(), true), "of two");
     assert_eq!(of(&[heard(1), heard(2), dead(3), dead(4)]), (none.clone(), true));
-    assert_eq!(of(&[heard(1), heard(2), silent(3, 20), silent(4, 20)]), (none, true), "nor doubted");
+    assert_eq!(
+        of(&[heard(1), heard(2), silent(3, 20), silent(4, 20)]),
+        (none, true),
+        "nor doubted"
+    );
     let lost = Known { lease: Lease::Lost, ..dead(4) };
     let one_after_the_other = [heard(1), heard(2), dead(3), lost.clone()];
     assert_eq!(of(&one_after_the_other), ([(3, Lease::Lost)].into(), false));
