@@ -68,8 +68,8 @@ pub struct Noted {
     /// Of an endpoint's creation: see [`Endpoint::provisional`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisional: Option<u64>,
-    /// Of an endpoint's creation or removal: every live node of the network has programmed the state up to this revision, so
-    /// that what was removed up to it may be given out again. `None` = it was not looked at, and nothing is held back.
+    /// Of an endpoint's creation or removal: every node of the network, but those that have been lost for a while, has programmed
+    /// the state up to this revision, so that what was removed up to it may be given out again. `None` = it was not looked at, and nothing is held back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<Revision>,
 }
