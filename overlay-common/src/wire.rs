@@ -15,6 +15,11 @@ pub const PATH_MTU_MIN: u32 = IPV6_MTU_MIN + VXLAN_OVERHEAD as u32;
 pub const VNI_MAX: u32 = 0x00ff_ffff;
 /// The VNI of the VXLAN device that exists only to let GRO merge VXLAN packets. No network may have it.
 pub const VNI_RESERVED: u32 = VNI_MAX;
+/// EtherType of the inner frame of a probe, which has [`VNI_RESERVED`]: the first of those for local experiments (IEEE 802,
+/// clause 9.2.4).
+pub const PROBE_ETHERTYPE: u16 = 0x88b5;
+/// Bytes of the longest frame with a probe that is answered, outer headers included.
+pub const PROBE_LEN_MAX: u32 = 128;
 /// Bit of the VXLAN header's first word, host byte order: the VNI is valid (RFC 7348, section 5, the I flag).
 pub const VNI_VALID: u32 = 0x0800_0000;
 /// Bit of the IPv4 header's fragment word, host byte order: the packet must not be fragmented (RFC 791).

@@ -87,6 +87,10 @@ pub struct NodeRunArgs {
     /// leads, raises the cluster's version. Until then each node can be put back to the program that it ran before
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub raise_version_after: u32,
+    /// Seconds for which neither a controller nor the VTEP of a node may be silent before the node counts as lost: its
+    /// endpoints then leave the names and the tables of all others until it is heard again. The same on every node
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=86_400))]
+    pub lease: u32,
     /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
     /// endpoints [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
     #[arg(long, value_name = "CIDR")]

@@ -106,6 +106,9 @@ golden! {
     row_of_an_endpoint_that_may_be_taken_back: "rows.5.msgpack",
         || msgpack(&state::provisional_rows()),
         |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::provisional_rows());
+    rows_of_nodes_that_are_doubted_and_lost: "rows.6.msgpack",
+        || msgpack(&state::rows_with_leases()),
+        |bytes| assert_eq!(from_msgpack::<Vec<Row>>(bytes), state::rows_with_leases());
     snapshot_with_rows_as_outcomes: "snapshot.2.msgpack",
         by_an_older_version, state::check_former_snapshot;
     snapshot_of_the_state: "snapshot.3.msgpack",

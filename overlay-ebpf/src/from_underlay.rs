@@ -20,7 +20,7 @@ use crate::{
     },
     maps,
     outer::ipv4::{self as outer, Outer, OuterUdp},
-    path,
+    path, probe,
     sender::{self, Sender},
     verdict::{Decision, Trace, opaque_to_verifier},
     vlan,
@@ -83,7 +83,15 @@ fn decide(
     let source = maps::fdb(eth.source_key(vni).key());
     let source = match source.filter(|source| frame::same_ip(&source.vtep, &from)) {
         Some(source) => source,
-        None => station(config, &from, vni, eth)?,
+        None => {
+            if vni == VNI_RESERVED
+                && let Some(action) = probe::answer(ctx, config, &from)
+            {
+                // It is no endpoint's, and counted as what all share.
+                return Ok(Decision::Redirect(action));
+            }
+            station(config, &from, vni, eth)?
+        }
     };
     if !has_length {
         cut_to_length(ctx)?;

@@ -42,6 +42,7 @@ mod log;
 mod maps;
 mod outer;
 mod path;
+mod probe;
 mod sender;
 mod too_big;
 mod verdict;

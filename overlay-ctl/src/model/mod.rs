@@ -2,6 +2,7 @@
 
 mod address;
 mod generation;
+mod lease;
 mod leg;
 mod mac;
 mod mtu;
@@ -16,6 +17,7 @@ mod vni;
 
 pub use address::{EndpointAddrs, Vtep, ip16};
 pub use generation::Generation;
+pub use lease::Lease;
 pub use leg::{Leg, LegId};
 pub use mac::Mac;
 pub use mtu::{ENDPOINT_MTU_MIN, Encapsulation};

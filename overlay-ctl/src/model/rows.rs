@@ -1,8 +1,8 @@
 //! The rows of the cluster's state: networks, nodes and endpoints, and the types of their ids.
 
 use super::{
-    EndpointAddrs, EndpointName, EndpointPort, Leg, Mac, NetworkName, NodeName, Permissions, Pool,
-    Published, RaftId, Speaks, Subnet, Version, Vni, Vtep,
+    EndpointAddrs, EndpointName, EndpointPort, Lease, Leg, Mac, NetworkName, NodeName, Permissions,
+    Pool, Published, RaftId, Speaks, Subnet, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
@@ -84,6 +84,9 @@ pub struct Node {
     /// it registered when the cluster was at version 1, where a node's Raft id is its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_id: Option<RaftId>,
+    /// Whether it counts as alive. From version 2 on; before, every node does.
+    #[serde(default, skip_serializing_if = "Lease::is_held")]
+    pub lease: Lease,
 }
 
 impl Node {
@@ -103,8 +106,16 @@ impl Node {
             local_listen: _,
             speaks,
             raft_id,
+            lease,
         } = self;
-        if speaks.is_some() || raft_id.is_some() { Version::V2 } else { Version::V1 }
+        let is_of_version_1 = speaks.is_none() && raft_id.is_none() && lease.is_held();
+        if is_of_version_1 { Version::V1 } else { Version::V2 }
+    }
+
+    /// Its address on the underlay, if packets are sent there: not to a node that is [lost](Lease::Lost).
+    #[must_use]
+    pub fn reachable_vtep(&self) -> Option<Vtep> {
+        (self.lease != Lease::Lost).then_some(self.vtep)
     }
 
     /// The Raft id under which it holds the log, or is to hold it; `None` if it is an agent.

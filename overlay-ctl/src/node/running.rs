@@ -13,6 +13,7 @@ use super::{
     finding::find_peers,
     folders::run_folder,
     named::{TaskEnd, Tasks},
+    probing::{Probing, probe_the_nodes},
     raft_thread::RaftThread,
     registration::{Registration, keep_registered},
     remove,
@@ -26,7 +27,7 @@ use crate::{
         controller::Controller,
         peers::{Admission, Directory, Newer, carry_raft_messages},
         voter::{
-            VoterParts, compare_the_states, follow_the_rows, heed_the_comparison,
+            VoterParts, compare_the_states, follow_the_rows, heed_the_comparison, keep_leases,
             raise_the_version, take_endpoints_back, watch_the_disk, watch_the_nodes,
         },
         watch,
@@ -77,6 +78,7 @@ impl Parts<'_> {
         let bringing_up = LocalStatus { error: Some(BRINGING_UP.into()), ..LocalStatus::default() };
         let (status_sender, status) = sync_watch::channel(bringing_up);
         let (own_sender, own_address) = sync_watch::channel(own);
+        let probes = status_sender.clone();
         let (absence_sender, absence) = sync_watch::channel(None);
         let reports =
             Reports { id, status: status_sender, own: own_sender, absence: absence_sender };
@@ -94,12 +96,14 @@ impl Parts<'_> {
         let mut tasks = Tasks::default();
         let mut voter = None;
         let mut unfit = None;
+        let lease = Duration::from_secs(args.lease.into());
         if let Some(log) = log {
             let (parts, queues, ended) = cluster::start_voter(log)?;
             unfit = Some(ended);
             start_voter_tasks(&mut tasks, &raft, &parts, queues, &directory);
             let hold = Duration::from_secs(args.raise_version_after.into());
             tasks.spawn("raise the version", raise_the_version(parts.clone(), hold));
+            tasks.spawn("keep the leases", keep_leases(parts.clone(), lease));
             let report = watch::report_to_leader(
                 member.id,
                 epochs.clone(),
@@ -131,6 +135,15 @@ impl Parts<'_> {
         tasks.spawn("remember peers and epoch", keep);
         let keep = remember_address(Arc::clone(&home), own_address.clone());
         tasks.spawn("remember the address", keep);
+        let probing = Probing {
+            id,
+            lease,
+            vxlan_port: args.vxlan_port,
+            views: views.clone(),
+            own: own_address.clone(),
+            status: probes,
+        };
+        tasks.spawn("probe the nodes", probe_the_nodes(probing));
         let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
         let (addresses, told) = sync_watch::channel(registration.addresses);
         let (moves, moved) = mpsc::channel(1);

@@ -105,6 +105,7 @@ impl Host {
             copy_dscp: false,
             storm_limit: 0,
             raise_version_after: 0,
+            lease: 30,
         }
     }
 }

@@ -49,6 +49,12 @@ impl Ports {
         u16::from_be(self.src)
     }
 
+    /// Those of an answer.
+    #[inline(always)]
+    pub fn turned(self) -> Self {
+        Self { src: self.dst, dst: self.src }
+    }
+
     #[inline(always)]
     pub fn destination(&self) -> u16 {
         u16::from_be(self.dst)

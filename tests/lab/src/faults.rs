@@ -71,6 +71,13 @@ impl Lab {
         self.lose(host, &words)
     }
 
+    /// Cuts a host off from all others at one TCP port, its own and theirs, in both directions. All else passes.
+    pub fn cut_port(&self, host: &Host, port: u16) -> Result<Cut> {
+        let (to, from) = (format!("tcp dport {port}"), format!("tcp sport {port}"));
+        let both = |hook| [(hook, to.as_str()), (hook, from.as_str())];
+        self.lose(host, &[both("ingress"), both("egress")].concat())
+    }
+
     /// Loses those packets to a host that match these words of nft, such as `tcp sport 7400`.
     pub fn lose_to(&self, host: &Host, matching: &str) -> Result<Cut> {
         self.lose(host, &[("egress", matching)])

@@ -22,6 +22,7 @@ mod health;
 mod icc;
 mod intruders;
 mod leader;
+mod leases;
 mod lives;
 mod members;
 mod merging;

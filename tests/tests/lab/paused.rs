@@ -5,7 +5,7 @@ use overlay_lab::{eventually, probe::Prober, rows, text};
 
 use crate::support::{
     CATCH_UP, ELECTION, NETWORK, NODES, address, another_leads, attach, cluster, follows, leader,
-    other_voters, scenario,
+    other_voters, refused_with, scenario,
 };
 
 #[test]
@@ -64,7 +64,8 @@ fn a_create_names_the_node_that_stands_still() {
     });
 }
 
-/// What the endpoint had is free as soon as the nodes that live have forgotten it: the paused one counts as down by then.
+/// What the endpoint had is held back until every node that may go on with it has forgotten it. The paused one counts as
+/// down, and its kernel forwards as before.
 #[test]
 fn a_removal_names_the_node_that_stands_still() {
     scenario(NODES, |lab| {
@@ -82,9 +83,12 @@ fn a_removal_names_the_node_that_stands_still() {
         ensure!(row["lagging_nodes"] == serde_json::json!([still.name]), "{removed}");
         let (netns, ip) = (lab.container("heir")?, gone.address.to_string());
         let create = ["endpoint", "create", &gone.name, "--network", NETWORK, "--ip", &ip];
-        leads.overlay_json(&[&create[..], &["--netns", netns.name()]].concat())?;
+        let create = [&create[..], &["--netns", netns.name()]].concat();
+        let named = format!("(not yet: {})", still.name);
+        refused_with(&leads.overlay_fails(&create)?, &named)?;
         still.go_on()?;
         follows(still, &leads, CATCH_UP)?;
+        leads.overlay_json(&create)?;
         eventually("its endpoint reaches the heir", CATCH_UP, || own.netns.reaches(gone.address))
     });
 }

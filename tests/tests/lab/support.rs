@@ -69,8 +69,13 @@ pub(crate) struct Cluster {
 
 /// Builds a [`Cluster`].
 pub(crate) fn cluster(lab: &mut Lab) -> Result<Cluster> {
+    cluster_with(lab, &[])
+}
+
+/// The same, with these further arguments for each node.
+pub(crate) fn cluster_with(lab: &mut Lab, args: &[&str]) -> Result<Cluster> {
     let hosts = lab.four_hosts()?;
-    lab.start_cluster(&hosts)?;
+    lab.start_cluster_with(&hosts, args)?;
     create_network(&hosts[0])?;
     let web1 = attach(lab, &hosts[0], "web1", &[])?;
     let web2 = attach(lab, &hosts[2], "web2", &[])?;

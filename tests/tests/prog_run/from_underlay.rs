@@ -86,9 +86,26 @@ fn a_short_frame_comes_out_padded() {
     });
 }
 
+/// A probe goes back to the VTEP and the port that it came from, as it is but for that.
+#[test]
+fn a_probe_is_sent_back_to_who_sent_it() {
+    on_bench(|bench| {
+        let number = [0xa5; 16];
+        let probe = Vxlan { vni: VNI_RESERVED, ..Vxlan::default() };
+        let packet = probe.around(&other([1; 6], [2; 6], EXPERIMENTAL, &number));
+        let outcome = bench.run(Direction::FromUnderlay, &packet);
+        assert_eq!(outcome.verdict, Verdict::Redirect);
+        let mut expected = packet.clone();
+        expected[..12].copy_from_slice(&[&packet[6..12], &packet[..6]].concat());
+        expected[26..34].copy_from_slice(&[&packet[30..34], &packet[26..30]].concat());
+        expected[34..38].copy_from_slice(&[&packet[36..38], &packet[34..36]].concat());
+        assert_eq!(outcome.packet, expected);
+    });
+}
+
 /// The cases of all tables.
 pub(crate) fn cases() -> Vec<Case> {
-    let first = [not_for_us(), outer(), who_it_is(), where_it_goes()];
+    let first = [not_for_us(), outer(), probes(), who_it_is(), where_it_goes()];
     let rest = [to_all(), malformed(), on_a_shared_port(), icmp_errors::from_underlay()];
     first.into_iter().chain(rest).flatten().collect()
 }
@@ -141,6 +158,28 @@ fn outer() -> Vec<Case> {
         case("for network 0", AS_USUAL, around(Vxlan { vni: 0, ..usual() }), Drop(UnknownVni)),
         case("another port, configured", |w| w.config.as_mut().expect("some").vxlan_port = 8472, around(Vxlan { port: 8472, ..usual() }), Redirect),
         case("the port itself", AS_USUAL, around(Vxlan { port: VXLAN_PORT, ..usual() }), Redirect),
+    ]
+}
+
+#[rustfmt::skip]
+fn probes() -> Vec<Case> {
+    let usual = || Vxlan { vni: VNI_RESERVED, ..Vxlan::default() };
+    let (inner, none) = (other([0; 6], [0; 6], EXPERIMENTAL, &[7; 16]), [0; 6]);
+    let longest = other(none, none, EXPERIMENTAL, &[7; 64]);
+    let around = |vxlan: Vxlan| vxlan.around(&inner);
+    let not_one = other(none, none, 0x0800, &[7; 16]);
+    vec![
+        case("a probe", AS_USUAL, around(usual()), Redirect),
+        case("a probe, the longest", AS_USUAL, usual().around(&longest), Redirect),
+        case("a probe, too long", AS_USUAL, usual().around(&[&longest[..], &[7]].concat()), Drop(UnknownVni)),
+        case("a probe from no node", AS_USUAL, around(Vxlan { from: STRANGE_VTEP, ..usual() }), Drop(UnknownVtep)),
+        case("a probe from this node", AS_USUAL, around(Vxlan { from: OWN_VTEP, ..usual() }), Drop(OwnVtep)),
+        case("a probe from the VXLAN port, as an answer would be", AS_USUAL, around(Vxlan { from_port: VXLAN_PORT, ..usual() }), Drop(UnknownVni)),
+        case("a probe of another network", AS_USUAL, around(Vxlan { vni: VNI_RESERVED - 1, ..usual() }), Drop(UnknownVni)),
+        case("no probe inside", AS_USUAL, usual().around(&not_one), Drop(UnknownVni)),
+        case("a probe, cut", AS_USUAL, cut(around(usual()), 50 + 13), Drop(Malformed)),
+        case("a probe, the port shared", |w| w.configure(CONFIG_SHARED), around(usual()), Redirect),
+        case("its answer", AS_USUAL, Vxlan { from_port: VXLAN_PORT, port: 50_000, ..usual() }.around(&inner), Pass),
     ]
 }
 

@@ -211,6 +211,7 @@ pub(crate) struct Vxlan {
     pub(crate) to: [u8; 4],
     pub(crate) tos: u8,
     pub(crate) protocol: IpNumber,
+    pub(crate) from_port: u16,
     pub(crate) port: u16,
     /// IPv4 options, whose length in bytes is a multiple of four.
     pub(crate) options: Vec<u8>,
@@ -232,6 +233,7 @@ impl Default for Vxlan {
             to: OWN_VTEP,
             tos: 0,
             protocol: IpNumber::UDP,
+            from_port: 50_000,
             port: VXLAN_PORT,
             options: Vec::new(),
             more_fragments: false,
@@ -250,7 +252,7 @@ impl Vxlan {
         vxlan[0] = self.flags;
         vxlan[4..7].copy_from_slice(&self.vni.to_be_bytes()[1..]);
         let payload = [&vxlan, inner].concat();
-        let udp = UdpHeader::without_ipv4_checksum(50_000, self.port, payload.len());
+        let udp = UdpHeader::without_ipv4_checksum(self.from_port, self.port, payload.len());
         let udp = udp.expect("short").to_bytes();
         let len = udp.len() + payload.len();
         let mut ip =

@@ -304,7 +304,7 @@ pub struct EndpointRemoved {
     /// The revision since which it is gone.
     pub revision: Revision,
     /// The nodes of its network that have not forgotten it yet, or are down. Its name and address are not given out again
-    /// before those that are not down have.
+    /// before each of them has, or counts as lost for a while.
     #[serde(default)]
     pub lagging: Vec<NodeName>,
 }

@@ -14,8 +14,8 @@ use crate::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// Longest wait for the nodes that have not forgotten a removed endpoint. One that falls silent is waited for no longer than
-/// until it counts as down.
+/// Longest wait for the nodes that have not forgotten a removed endpoint. Where all of them are down, nobody waits, and what
+/// the endpoint had is still held back: a node that is cut off from the controllers may go on with it.
 pub(super) const FORGET_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Notes what the nodes of the network have forgotten, for a command that is logged now.
@@ -51,7 +51,8 @@ pub(super) async fn dry_run(
     };
     let Some(revision) = refusal.held_back_since() else { return Err(refusal.into()) };
     let wait = voter.table.wait_programmed(nodes.clone(), revision, FORGET_DEADLINE);
-    let late = while_leading(voter, wait).await?;
+    let mut late = while_leading(voter, wait).await?;
+    late.retain(|node| !voter.table.holds_nothing_back(*node));
     note_of(voter, fresh, &nodes, noted);
     match fresh.dry_run_noting(voter, request, command, *noted) {
         Ok(decided) => Ok(decided),

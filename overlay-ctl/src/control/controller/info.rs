@@ -119,6 +119,12 @@ pub struct NodeInfo {
     pub programmed: Revision,
     /// How many endpoints it has.
     pub endpoints: usize,
+    /// Nothing was heard of it yet, by a controller that has not listened for long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unknown: bool,
+    /// Milliseconds since its VTEP last answered a probe; `None` = the controller that answers was told of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_ms: Option<u64>,
 }
 
 /// The part of a node in consensus.
@@ -239,12 +245,17 @@ impl NodeInfo {
         } else {
             NodeRole::Agent
         };
+        let is_down = table.is_down(node.id);
+        let programmed = table.programmed(node.id);
+        let answered = table.signs().answered(node.id);
         Self {
             node: node.clone(),
             role,
-            is_down: table.is_down(node.id),
-            programmed: table.programmed(node.id).unwrap_or(0),
+            is_down,
+            programmed: programmed.unwrap_or(0),
             endpoints: state.endpoint_count_on(node.id),
+            is_unknown: programmed.is_none() && !is_down,
+            answered_ms: answered.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }

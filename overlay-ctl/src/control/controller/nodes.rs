@@ -154,6 +154,7 @@ impl Verb for Register {
                 }
             }
         };
+        voter.table.signs().registered(node.id);
         let node = match log_lost {
             Some(wish) => begin_life(&voter, &fresh, wish, &node).await?,
             None => node,

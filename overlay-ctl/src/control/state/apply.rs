@@ -8,8 +8,8 @@ use super::{
 use crate::{
     control::ipam,
     model::{
-        EndpointId, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Pool,
-        RaftId, Revision, Speaks, Version, Vni,
+        EndpointId, Lease, Network, NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName,
+        Pool, RaftId, Revision, Speaks, Version, Vni,
     },
 };
 use std::collections::BTreeSet;
@@ -105,6 +105,7 @@ impl State {
                     local_listen,
                     speaks,
                     raft_id,
+                    lease: Lease::Held,
                 };
                 self.register_node(rules, node)
             }
@@ -124,6 +125,9 @@ impl State {
                 self.remove_endpoint(&name, network.as_ref(), only)
             }
             Command::KeepEndpoint { id } => self.keep_endpoint(id),
+            Command::NoteLease { name, only, epoch, lease } => {
+                self.note_lease(&name, only, epoch, lease)
+            }
             Command::RaiseVersion { to, speaks } => self.raise_version(to, &speaks),
         }
     }
@@ -298,6 +302,11 @@ impl State {
             }
             Decision::BeginLife { node, ended: _ } => {
                 self.last_raft_id = self.last_raft_id.max(node.raft_id);
+                self.insert_node(node.clone());
+                self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Node(node)
+            }
+            Decision::NoteLease(node) => {
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)

@@ -2,9 +2,9 @@
 
 use super::Refusal;
 use crate::model::{
-    Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Mac, Network, NetworkId,
-    NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish, RaftId,
-    Revision, Speaks, Subnet, Transport, Version, Vni, Vtep,
+    Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Lease, Mac, Network,
+    NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish,
+    RaftId, Revision, Speaks, Subnet, Transport, Version, Vni, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -68,8 +68,8 @@ pub struct Noted {
     /// Of an endpoint's creation: see [`Endpoint::provisional`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisional: Option<u64>,
-    /// Of an endpoint's creation or removal: every live node of the network has programmed the state up to this revision, so
-    /// that what was removed up to it may be given out again. `None` = it was not looked at, and nothing is held back.
+    /// Of an endpoint's creation or removal: every node of the network, but those that have been lost for a while, has programmed
+    /// the state up to this revision, so that what was removed up to it may be given out again. `None` = it was not looked at, and nothing is held back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<Revision>,
 }
@@ -217,6 +217,17 @@ pub enum Command {
         /// That address.
         to: Vtep,
     },
+    /// Notes whether a node counts as alive, as the leader found out. Only from version 2 on.
+    NoteLease {
+        /// The node.
+        name: NodeName,
+        /// The node has this id, and is not a later node of the same name.
+        only: NodeId,
+        /// The registration of which the leader found it out. The command is refused if the node has registered anew since.
+        epoch: Revision,
+        /// What it found out.
+        lease: Lease,
+    },
     /// Raises the cluster's version by one. The leader asks for it, when every node speaks the next one.
     RaiseVersion {
         /// The version after the present one.
@@ -263,6 +274,7 @@ impl Command {
                 false => Version::V1,
             },
             Self::KeepEndpoint { id: _ } => Version::V2,
+            Self::NoteLease { name: _, only: _, epoch: _, lease: _ } => Version::V2,
             Self::BeginLife { name: _, only: _, ended: _ } => Version::V2,
             Self::ExchangeVteps { name: _, from: _, other: _, to: _ } => Version::V2,
             // The nodes that read it speak that version: they are asked before it is logged.
@@ -280,7 +292,8 @@ impl Command {
             Self::RegisterNode { name, .. }
             | Self::RemoveNode { name, .. }
             | Self::BeginLife { name, .. }
-            | Self::ExchangeVteps { name, .. } => {
+            | Self::ExchangeVteps { name, .. }
+            | Self::NoteLease { name, .. } => {
                 format!("node {name}")
             }
             Self::CreateEndpoint { name, .. } | Self::RemoveEndpoint { name, .. } => {

@@ -38,6 +38,8 @@ pub enum Decision {
         /// The row of the other.
         other: Node,
     },
+    /// A node counts as alive, or not so. The row with that.
+    NoteLease(Node),
     /// A node is removed.
     RemoveNode {
         /// The row.

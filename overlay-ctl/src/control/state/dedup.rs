@@ -65,6 +65,7 @@ impl Did {
             // The leader's own, like the raise.
             Command::KeepEndpoint { .. }
             | Command::ExchangeVteps { .. }
+            | Command::NoteLease { .. }
             | Command::RaiseVersion { .. } => return None,
         };
         Some(match outcome {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    EndpointAddrs, EndpointPort, Leg, LegId, Location, NetworkOptions, Permissions, Pool, Publish,
-    Published, Speaks, Subnet, Transport, Version,
+    EndpointAddrs, EndpointPort, Lease, Leg, LegId, Location, NetworkOptions, Permissions, Pool,
+    Publish, Published, Speaks, Subnet, Transport, Version,
 };
 use std::{net::SocketAddr, num::NonZeroU16, sync::Arc};
 use uuid::Uuid;
@@ -154,6 +154,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             local_listen: None,
             speaks: None,
             raft_id: None,
+            lease: Lease::Held,
         }),
         Row::from(Network {
             id: 2,
@@ -419,7 +420,9 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
         other: "h2".parse().unwrap(),
         to: [10, 0, 0, 7].into(),
     };
-    vec![register, remove, Command::KeepEndpoint { id: 3 }, begin, exchange, raise]
+    let name = name_of_node();
+    let lost = Command::NoteLease { name, only: 1, epoch: 1, lease: Lease::Lost };
+    vec![register, remove, Command::KeepEndpoint { id: 3 }, begin, exchange, lost, raise]
 }
 
 /// A log as a cluster at version 2 holds them, and an endpoint's creation as its leader logs it.
@@ -451,6 +454,14 @@ pub(crate) fn rows_of_version_2() -> Vec<Row> {
     let Row::Node(node) = row else { unreachable!("the first row is the node's: {row:?}") };
     let speaks = Some(versions(Version::V1, Version::V2));
     vec![Row::from(Node { speaks, ..(*node).clone() })]
+}
+
+/// Nodes that are doubted and lost.
+pub(crate) fn rows_with_leases() -> Vec<Row> {
+    let row = rows().swap_remove(0);
+    let Row::Node(node) = row else { unreachable!("the first row is the node's: {row:?}") };
+    let with = |lease| Row::from(Node { lease, ..(*node).clone() });
+    vec![with(Lease::Doubted), with(Lease::Lost)]
 }
 
 /// An endpoint that may be taken back.

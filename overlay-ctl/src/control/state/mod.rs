@@ -19,6 +19,7 @@ mod generation;
 pub(crate) mod golden;
 mod hash;
 mod index;
+mod lease;
 mod legs;
 mod names;
 mod ports;

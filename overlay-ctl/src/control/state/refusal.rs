@@ -74,7 +74,7 @@ pub enum Refusal {
     },
     /// The name or the address was an endpoint's, and may still be in use on a node.
     #[error(
-        "{what} of network {network} was withdrawn at revision {revision}, and not every node has forgotten it; try again in a moment, or take another"
+        "{what} of network {network} was withdrawn at revision {revision}, and not every node has forgotten it; try again in a moment, take another, or remove a node that will not come back (`overlay node rm`)"
     )]
     NotForgotten {
         /// The name or the address, and which of the two it is.
@@ -86,7 +86,7 @@ pub enum Refusal {
     },
     /// All addresses of the network's range are in use or held back.
     #[error(
-        "no free address in {range} of network {network}: {count} are held back, since not every node has forgotten their former owners; try again in a moment"
+        "no free address in {range} of network {network}: {count} are held back, since not every node has forgotten their former owners; try again in a moment, or remove a node that will not come back (`overlay node rm`)"
     )]
     AddressesHeldBack {
         /// The range.

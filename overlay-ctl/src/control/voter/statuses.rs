@@ -1,15 +1,22 @@
 //! The statuses that nodes reported: what each has programmed, how its endpoints are, and whether the node is down.
 
-use super::watchers::Watchers;
+use super::{
+    signs::{Signs, aged},
+    watchers::Watchers,
+};
 use crate::{
     control::{consensus::DiskTimes, state::StateHash},
-    dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus},
+    dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus, Probed},
     model::{EndpointId, NodeId, Revision, SPEAKS, Speaks},
-    proto::internal::{self, EndpointStatus, LegStatus, NodeStatus},
+    proto::internal::{self, EndpointStatus, LegStatus, NodeStatus, ProbeStatus},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -28,10 +35,14 @@ pub struct StatusTable {
     /// Since when every node that is alive had the time to report here.
     since: Arc<Mutex<Instant>>,
     watchers: Watchers,
+    signs: Signs,
+    half_silent: Arc<AtomicBool>,
 }
 
 struct Heard {
+    /// Without what it reported of probes.
     status: NodeStatus,
+    probes: Vec<ProbeStatus>,
     at: Instant,
     /// Since when it has said, with no pause in which it counted as down, that it speaks the same versions.
     speaks_since: Instant,
@@ -68,6 +79,8 @@ impl Default for StatusTable {
             changed: watch::Sender::default(),
             since,
             watchers: Watchers::default(),
+            signs: Signs::default(),
+            half_silent: Arc::default(),
         }
     }
 }
@@ -96,8 +109,11 @@ impl StatusTable {
         });
     }
 
-    fn insert(&self, status: NodeStatus, first_hand: bool) {
+    fn insert(&self, mut status: NodeStatus, first_hand: bool) {
         let at = Instant::now();
+        // They are others each time, and nobody waits for them.
+        let probes = mem::take(&mut status.probes);
+        self.signs.note(status.node_id, &probes, at);
         let news = self.lock(|rows| {
             let before = rows.get(&status.node_id);
             if before.is_some_and(|before| before.status.epoch > status.epoch) {
@@ -108,7 +124,7 @@ impl StatusTable {
                 before.filter(|before| before.is_fresh() && before.speaks() == said(&status));
             let speaks_since = same.map_or(at, |before| before.speaks_since);
             let has_never_up = status.run != 0 && status.endpoints.iter().any(is_never_up);
-            let heard = Heard { status, at, speaks_since, first_hand, has_never_up };
+            let heard = Heard { status, probes, at, speaks_since, first_hand, has_never_up };
             rows.insert(heard.status.node_id, heard);
             news
         });
@@ -140,13 +156,49 @@ impl StatusTable {
         self.fresh(node, |status| status.programmed_revision)
     }
 
-    /// The revision that each of these nodes has programmed, as far as they [program](Self::programs_nothing) anything; 0 where
-    /// one has not been heard of yet.
+    /// The revision that each of these nodes has programmed, as far as it was heard of, however long ago; 0 where one has not
+    /// been heard of yet. Nodes that [hold nothing back](Self::holds_nothing_back) do not count. What a node has programmed it
+    /// has for ever, so that a node that is silent is waited for no longer than one that is late.
     #[must_use]
     pub fn confirmed(&self, nodes: &BTreeSet<NodeId>) -> Revision {
-        let programming = nodes.iter().filter(|node| !self.programs_nothing(**node));
-        let programmed = programming.map(|node| self.programmed(*node).unwrap_or(0));
-        programmed.min().unwrap_or(Revision::MAX)
+        let holding = nodes.iter().filter(|node| !self.holds_nothing_back(**node));
+        let programmed = |node| {
+            self.lock(|rows| rows.get(&node).map_or(0, |heard| heard.status.programmed_revision))
+        };
+        holding.map(|node| programmed(*node)).min().unwrap_or(Revision::MAX)
+    }
+
+    /// Whether what removed endpoints had may be given out again though the node has not forgotten it: it lacks a data plane,
+    /// or has been lost for a while.
+    #[must_use]
+    pub fn holds_nothing_back(&self, node: NodeId) -> bool {
+        self.signs.is_given_up(node)
+            || self.fresh(node, |status| status.lacks_data_plane) == Some(true)
+    }
+
+    /// For how long no controller has heard of the node, as far as this voter can tell: no longer than it has listened.
+    #[must_use]
+    pub fn silence(&self, node: NodeId) -> Duration {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let reported = self.lock(|rows| rows.get(&node).map(|heard| heard.at));
+        let last = reported.max(self.signs.registered_at(node));
+        last.map_or(since, |last| last.max(since)).elapsed()
+    }
+
+    /// Signs of life beside the statuses.
+    #[must_use]
+    pub fn signs(&self) -> &Signs {
+        &self.signs
+    }
+
+    /// Whether half of the nodes or more are silent at once, to this voter as the leader.
+    #[must_use]
+    pub fn is_half_silent(&self) -> bool {
+        self.half_silent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_half_silent(&self, is_so: bool) {
+        self.half_silent.store(is_so, Ordering::Relaxed);
     }
 
     /// The run of the node's data plane; `None` if the node has not been heard of lately, or does not say.
@@ -218,6 +270,7 @@ impl StatusTable {
     /// down before it had the time to report here.
     pub fn listen_anew(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.signs.listen_anew();
     }
 
     /// The fresh statuses that nodes reported to this voter themselves, which it passes on.
@@ -226,7 +279,10 @@ impl StatusTable {
         self.lock(|rows| {
             rows.values()
                 .filter(|heard| heard.first_hand && heard.is_fresh())
-                .map(|heard| heard.status.clone())
+                .map(|heard| NodeStatus {
+                    probes: aged(&heard.probes, heard.at.elapsed()),
+                    ..heard.status.clone()
+                })
                 .collect()
         })
     }
@@ -332,6 +388,18 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         // Only a voter has all rows: see `Hashes::tell`.
         state_hashes: Vec::new(),
         hash_version: 0,
+        probes: status.probes.iter().map(probe_to_wire).collect(),
+    }
+}
+
+fn probe_to_wire(probed: &Probed) -> ProbeStatus {
+    let ago = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let Probed { node, asked, answered, unanswered } = *probed;
+    ProbeStatus {
+        node_id: node,
+        asked_ms_ago: ago(asked),
+        answered_ms_ago: answered.map(ago),
+        unanswered,
     }
 }
 

@@ -65,13 +65,13 @@ pub(super) async fn write(voter: &VoterParts, command: Command) {
     timeout(BOUND, voter.consensus.propose(entry)).await.unwrap().unwrap().1.unwrap();
 }
 
-async fn until(voter: &VoterParts, is_so: impl FnMut(&Status) -> bool) {
+pub(super) async fn until(voter: &VoterParts, is_so: impl FnMut(&Status) -> bool) {
     let mut status = voter.consensus.status();
     timeout(BOUND, status.wait_for(is_so)).await.expect("within the bound").unwrap();
 }
 
 /// Makes virtual time stand still, but for what the test advances it, until the returned value is dropped.
-fn stand_still() -> mpsc::Sender<()> {
+pub(super) fn stand_still() -> mpsc::Sender<()> {
     let (still, over) = mpsc::channel();
     // It passes by itself only while no such task runs.
     tokio::task::spawn_blocking(move || over.recv());

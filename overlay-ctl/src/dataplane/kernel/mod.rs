@@ -30,7 +30,9 @@ pub use mtu::{MtuSource, Mtus, packet_mtu};
 pub use names::{Names, Namespace, NetworkNames};
 pub use published::{GatewayUse, HostPort, Legs, PublishedPorts, Target};
 pub use sizes::{PairSizes, SUPER_PACKET_MAX, SuperPackets};
-pub use status::{EndpointHealth, GatewayHealth, LegHealth, LocalStatus, SuperPacketHealth};
+pub use status::{
+    EndpointHealth, GatewayHealth, LegHealth, LocalStatus, Probed, SuperPacketHealth,
+};
 pub use tables::{TableChange, Tables};
 pub use way::{LinkLayer, NextHop, Uplink, Way, Ways};
 

@@ -4,6 +4,7 @@ use super::Mtus;
 use crate::model::{EndpointId, NodeId, Revision, Vtep};
 use overlay_common::Counter;
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
 
 /// What one node's kernel holds, as its reconciler reports it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +36,21 @@ pub struct LocalStatus {
     pub mtus: Mtus,
     /// The sizes of super-packets.
     pub super_packets: SuperPacketHealth,
+    /// What probes of other nodes' VTEPs have shown lately.
+    pub probes: Vec<Probed>,
+}
+
+/// What probes of one node's VTEP have shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// The node.
+    pub node: NodeId,
+    /// When it was asked last.
+    pub asked: Instant,
+    /// When it answered last; `None` = never.
+    pub answered: Option<Instant>,
+    /// How often it was asked since it answered.
+    pub unanswered: u32,
 }
 
 /// The sizes of super-packets of the underlay and of the endpoints.

@@ -11,7 +11,7 @@ use crate::{
     dataplane::kernel::{
         DeviceId, DeviceKind, KernelError, Maps, ObservedDevice, TableChange, Tables,
     },
-    model::{Endpoint, EndpointId, NodeId, Vtep},
+    model::{Endpoint, EndpointId, Node, NodeId, Vtep},
 };
 use overlay_common::{FdbEntry, NODES_MAX, NodeKey, TRAFFIC_MAX, map};
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,7 +127,7 @@ impl Held {
     }
 
     /// The endpoints that differ between `view` and the tables' view, or whose entries depend on something that
-    /// differs: the VTEP of their node, the options of their network. Where `is_whole`, all endpoints of this node are
+    /// differs: the VTEP of their node and whether that is lost, the options of their network. Where `is_whole`, all endpoints of this node are
     /// among them, because their devices may have changed.
     pub(super) fn touched<'a>(
         &self,
@@ -144,7 +144,10 @@ impl Held {
         }
         let moved: BTreeSet<NodeId> = view
             .changed_nodes(older)
-            .filter(|change| change.old.map(|node| node.vtep) != change.new.map(|node| node.vtep))
+            .filter(|change| {
+                let at = |node: Option<&Node>| node.and_then(Node::reachable_vtep);
+                at(change.old) != at(change.new)
+            })
             .filter_map(|change| Some(change.new.or(change.old)?.id))
             .filter(|node| self.sites.has(*node))
             .collect();

@@ -271,10 +271,13 @@ impl<K: Kernel> Reconciler<K> {
             },
             mtus,
             super_packets: self.node.super_packets.clone(),
+            probes: Vec::new(),
         };
         self.status.send_if_modified(|now| {
+            // Somebody else's.
+            let probes = std::mem::take(&mut now.probes);
             let changed = *now != status;
-            *now = status;
+            *now = LocalStatus { probes, ..status };
             changed
         });
         Ok(!state.is_incomplete)

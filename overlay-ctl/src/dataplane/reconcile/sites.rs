@@ -15,10 +15,10 @@ pub(super) enum Site {
 }
 
 impl Site {
-    /// The VTEP of the site; `None` where the node is not known (yet).
+    /// The VTEP to which packets for the site are sent; `None` where the node is not known (yet), or is lost.
     pub(super) fn vtep(self, view: &View) -> Option<Vtep> {
         match self {
-            Self::Node(id) => view.nodes.get(&id).map(|node| node.vtep),
+            Self::Node(id) => view.nodes.get(&id).and_then(|node| node.reachable_vtep()),
             Self::External(vtep) => Some(vtep),
         }
     }

@@ -25,6 +25,8 @@ use tonic::{Request, Response, Status};
 /// The counter of VXLAN that no program took, and its direction, beside those of the programs.
 const UNSEEN: &str = "unseen_vxlan";
 const HOST: &str = "host";
+/// What is said on a leader that hears too few nodes.
+const HALF_SILENT: &str = "half of the nodes or more are silent at once, so that none of them is given up: rather this node is cut off from them; see their own `overlay status`, and the network between";
 
 #[tonic::async_trait]
 impl Cluster for Api {
@@ -41,7 +43,9 @@ impl Cluster for Api {
                     Role::Follower | Role::Candidate => NodeRole::Voter,
                     Role::Learner => NodeRole::Learner,
                 };
-                (role, status.term, status.alarms, voter.version_waits_for())
+                let alarms = status.alarms.iter().map(ToString::to_string);
+                let half = voter.table.is_half_silent().then(|| HALF_SILENT.to_owned());
+                (role, status.term, alarms.chain(half).collect(), voter.version_waits_for())
             }
         };
         let view = self.view.borrow().clone();
@@ -69,7 +73,7 @@ impl Cluster for Api {
             oldest_version: SPEAKS.oldest().number(),
             newest_version: SPEAKS.newest().number(),
             version_waits_for: waits_for.iter().map(ToString::to_string).collect(),
-            alarms: alarms.iter().map(ToString::to_string).chain(copy).collect(),
+            alarms: alarms.into_iter().chain(copy).collect(),
             incarnation: self.controller.directory().incarnation().as_bytes().to_vec(),
             troubles: troubles(Service::Node, &self.facts()),
             metrics: self.metrics.map(|address| address.to_string()).unwrap_or_default(),

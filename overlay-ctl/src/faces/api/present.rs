@@ -6,7 +6,7 @@ use crate::{
         PeerInfo,
     },
     dataplane::datapath::ProgramStatus,
-    model::{Endpoint, Generation, Location, Mac, Network, Permission, Published, RaftId},
+    model::{Endpoint, Generation, Lease, Location, Mac, Network, Permission, Published, RaftId},
     proto::v1,
 };
 use std::time::UNIX_EPOCH;
@@ -136,8 +136,13 @@ fn show_state(state: EndpointState, shown: &mut v1::Endpoint) {
 }
 
 pub(super) fn node(info: NodeInfo) -> v1::Node {
-    let NodeInfo { node, role, is_down, programmed, endpoints } = info;
-    let state = if is_down { v1::NodeState::Down } else { v1::NodeState::Ready };
+    let NodeInfo { node, role, is_down, programmed, endpoints, is_unknown, answered_ms } = info;
+    let state = match node.lease {
+        Lease::Lost => v1::NodeState::Lost,
+        Lease::Held | Lease::Doubted if is_down => v1::NodeState::Down,
+        Lease::Held | Lease::Doubted if is_unknown => v1::NodeState::Unspecified,
+        Lease::Held | Lease::Doubted => v1::NodeState::Ready,
+    };
     v1::Node {
         id: node.id,
         name: node.name.to_string(),
@@ -150,6 +155,7 @@ pub(super) fn node(info: NodeInfo) -> v1::Node {
         endpoint_count: count(endpoints),
         gateway_subnet: node.gateway.map(|subnet| subnet.to_string()).unwrap_or_default(),
         raft_id: node.life().map_or(0, RaftId::get),
+        answered_ms_ago: answered_ms,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::present;
 use crate::{
     control::controller::{EndpointInfo, EndpointState as EndpointInfoState, NodeInfo, Reading},
-    model::Revision,
+    model::{Lease, Revision},
     proto::v1::{Endpoint, EndpointState, Node, NodeState},
 };
 use tonic::Response;
@@ -27,7 +27,7 @@ pub(super) fn answer<T>(message: T, as_of: Option<Revision>) -> Response<T> {
 
 /// A node, as the answer shows it. Only the leader is told of all nodes: that a node is silent to another voter says nothing.
 pub(super) fn node(info: NodeInfo, as_of: Option<Revision>) -> Node {
-    let is_silent = info.is_down;
+    let is_silent = info.is_down && info.node.lease != Lease::Lost;
     let mut shown = present::node(info);
     if as_of.is_some() && is_silent {
         shown.set_state(NodeState::Unspecified);
@@ -49,10 +49,18 @@ pub(super) fn endpoint(info: EndpointInfo, as_of: Option<Revision>) -> Endpoint 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{
-        controller::NodeRole,
-        state::{Row, golden::rows},
+    use crate::{
+        control::{
+            controller::NodeRole,
+            state::{Row, golden::rows},
+        },
+        model::Node,
     };
+
+    fn info(node: Node, is_down: bool, is_unknown: bool) -> NodeInfo {
+        let (role, programmed, endpoints, answered_ms) = (NodeRole::Agent, 0, 0, None);
+        NodeInfo { node, role, is_down, programmed, endpoints, is_unknown, answered_ms }
+    }
 
     #[test]
     fn a_node_that_is_silent_to_a_voter_is_down_only_if_that_one_leads() {
@@ -61,16 +69,23 @@ mod tests {
             _ => None,
         });
         let row = row.unwrap();
-        for (is_down, as_of, expected) in [
-            (true, None, NodeState::Down),
-            (true, Some(5), NodeState::Unspecified),
-            (false, None, NodeState::Ready),
-            (false, Some(5), NodeState::Ready),
+        let (held, doubted, lost) = (Lease::Held, Lease::Doubted, Lease::Lost);
+        for (lease, is_down, as_of, expected) in [
+            (held, true, None, NodeState::Down),
+            (held, true, Some(5), NodeState::Unspecified),
+            (held, false, None, NodeState::Ready),
+            (held, false, Some(5), NodeState::Ready),
+            (doubted, true, None, NodeState::Down),
+            (doubted, true, Some(5), NodeState::Unspecified),
+            (lost, true, None, NodeState::Lost),
+            // Of that the rows tell.
+            (lost, true, Some(5), NodeState::Lost),
         ] {
-            let role = NodeRole::Agent;
-            let info = NodeInfo { node: row.clone(), role, is_down, programmed: 0, endpoints: 0 };
-            assert_eq!(node(info, as_of).state(), expected, "{is_down} {as_of:?}");
+            let info = info(Node { lease, ..row.clone() }, is_down, false);
+            assert_eq!(node(info, as_of).state(), expected, "{lease:?} {is_down} {as_of:?}");
         }
+        let unknown = info(row, false, true);
+        assert_eq!(node(unknown, None).state(), NodeState::Unspecified, "nothing was heard yet");
     }
 
     #[test]

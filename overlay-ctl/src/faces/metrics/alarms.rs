@@ -11,38 +11,44 @@ use prometheus_client::{
 };
 use std::fmt;
 
+/// The kind of the alarm of a leader that hears too few nodes.
+const HALF_SILENT: &str = "half_silent";
+
 /// The alarms and the space of one node.
 #[derive(Debug)]
 pub(super) struct AlarmReadings {
     /// Of each kind, whether there is one.
-    kinds: [(&'static str, bool); Alarm::KINDS.len()],
+    kinds: Vec<(&'static str, bool)>,
     /// Bytes that are free in the state folder; `None` = its disk does not say.
     free: Option<u64>,
 }
 
 impl AlarmReadings {
     pub(super) fn take(node: &ServedNode) -> Self {
-        let alarms =
-            node.controller.voter().map(|voter| voter.consensus.status().borrow().alarms.clone());
+        let voter = node.controller.voter();
+        let alarms = voter.map(|voter| voter.consensus.status().borrow().alarms.clone());
+        let is_half_silent = voter.is_some_and(|voter| voter.table.is_half_silent());
         let space = DiskFolder::new(&node.state_dir).space().unwrap_or(Space::UNKNOWN);
-        Self::new(&alarms.unwrap_or_default(), space)
+        Self::new(&alarms.unwrap_or_default(), is_half_silent, space)
     }
 
-    fn new(alarms: &[Alarm], space: Space) -> Self {
+    fn new(alarms: &[Alarm], is_half_silent: bool, space: Space) -> Self {
         let is_raised = |kind: &str| alarms.iter().any(|alarm| alarm.kind() == kind);
+        let mut kinds = Alarm::KINDS.map(|kind| (kind, is_raised(kind))).to_vec();
+        kinds.push((HALF_SILENT, is_half_silent));
         Self {
-            kinds: Alarm::KINDS.map(|kind| (kind, is_raised(kind))),
+            kinds,
             free: Some(space).filter(|space| *space != Space::UNKNOWN).map(|space| space.common),
         }
     }
 
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "1 while an operator must see to something: what the state folder has no room for (entries, snapshot, received_snapshot), that a majority of the voters takes no entries (stalled), or that the voters hold different states and no majority the same (differs)";
+        let help = "1 while an operator must see to something: what the state folder has no room for (entries, snapshot, received_snapshot), that a majority of the voters takes no entries (stalled), that the voters hold different states and no majority the same (differs), or that this node leads and half of the nodes or more are silent (half_silent)";
         let mut family =
             encoder.encode_descriptor("overlay_alarm", help, None, MetricType::Gauge)?;
-        for (kind, is_raised) in self.kinds {
-            let labels = [("kind", kind)];
-            ConstGauge::new(u64::from(is_raised)).encode(family.encode_family(&labels)?)?;
+        for (kind, is_raised) in &self.kinds {
+            let labels = [("kind", *kind)];
+            ConstGauge::new(u64::from(*is_raised)).encode(family.encode_family(&labels)?)?;
         }
         let Some(free) = self.free else { return Ok(()) };
         let help =
@@ -71,9 +77,13 @@ mod tests {
     }
 
     /// The lines with values.
-    fn lines(alarms: &[Alarm], space: Space) -> Vec<String> {
+    fn lines(alarms: &[Alarm], is_half_silent: bool, space: Space) -> Vec<String> {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scraped(AlarmReadings::new(alarms, space))));
+        registry.register_collector(Box::new(Scraped(AlarmReadings::new(
+            alarms,
+            is_half_silent,
+            space,
+        ))));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
@@ -85,17 +95,18 @@ mod tests {
             |what| Alarm::NoRoom(Lack { path: "/state".into(), what, free: 1, needed: 1 << 20 });
         let alarms = [lack(Room::Entries), lack(Room::Received)];
         assert_eq!(
-            lines(&alarms, Space { all: 9, common: 7 }),
+            lines(&alarms, false, Space { all: 9, common: 7 }),
             [
                 "overlay_alarm{kind=\"entries\"} 1",
                 "overlay_alarm{kind=\"snapshot\"} 0",
                 "overlay_alarm{kind=\"received_snapshot\"} 1",
                 "overlay_alarm{kind=\"stalled\"} 0",
                 "overlay_alarm{kind=\"differs\"} 0",
+                "overlay_alarm{kind=\"half_silent\"} 0",
                 "overlay_state_folder_free_bytes 7",
             ]
         );
-        let unknown = lines(&[Alarm::Stalled, lack(Room::Snapshot)], Space::UNKNOWN);
+        let unknown = lines(&[Alarm::Stalled, lack(Room::Snapshot)], true, Space::UNKNOWN);
         assert_eq!(
             unknown,
             [
@@ -104,9 +115,10 @@ mod tests {
                 "overlay_alarm{kind=\"received_snapshot\"} 0",
                 "overlay_alarm{kind=\"stalled\"} 1",
                 "overlay_alarm{kind=\"differs\"} 0",
+                "overlay_alarm{kind=\"half_silent\"} 1",
             ]
         );
-        let differs = lines(&[Alarm::Differs { revision: 7 }], Space::UNKNOWN);
-        assert_eq!(differs.last().unwrap(), "overlay_alarm{kind=\"differs\"} 1");
+        let differs = lines(&[Alarm::Differs { revision: 7 }], false, Space::UNKNOWN);
+        assert!(differs.contains(&"overlay_alarm{kind=\"differs\"} 1".to_owned()), "{differs:?}");
     }
 }

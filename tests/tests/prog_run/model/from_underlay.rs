@@ -75,6 +75,11 @@ fn decide_alone(
 
     // Checks of the sender.
     let Some(sender) = Sender::behind(world, vtep, vni, from) else {
+        if vni == RESERVED_VNI && is_probe(world, config, frame, vtep)? {
+            fate.count(0, untagged.len(), |traffic| &mut traffic.received);
+            let answer = Frame::plain(&turned(&untagged));
+            return Ok(End::Redirected(Way::OutOf(incoming.skb.ifindex), answer));
+        }
         return Err(why_not(world, config, vtep, vni, inner.be16(12)?));
     };
     let inner = cut_to_length(frame, incoming.skb.gso_size)?.from(INNER);
@@ -139,6 +144,33 @@ fn decide_alone(
     let bytes = kernel::stripped(ecn::taken_over(inner.0, tos)?, incoming)?;
     fate.count(destination.slot(), untagged.len(), |traffic| &mut traffic.received);
     Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame::plain(&bytes)))
+}
+
+/// Returns true for what a node of the cluster sends to learn whether this one is alive. It is short, and wants its answer at
+/// a port of its own.
+fn is_probe(
+    world: &World,
+    config: &Config,
+    frame: Bytes<'_>,
+    vtep: Ip16,
+) -> Result<bool, DropReason> {
+    const EXPERIMENTAL: u16 = 0x88b5;
+    let is_of_node = world.nodes.get(&NodeKey { vtep }).is_some_and(|node| node.node != 0);
+    Ok(frame.0.len() <= 128
+        && frame.be16(62)? == EXPERIMENTAL
+        && is_of_node
+        && vtep != config.vtep
+        && frame.be16(34)? != config.vxlan_port)
+}
+
+/// The packet with source and destination exchanged: MACs, addresses, ports.
+fn turned(packet: &[u8]) -> Vec<u8> {
+    let mut turned = packet.to_vec();
+    for (at, len) in [(0, 6), (26, 4), (34, 2)] {
+        turned[at..at + len].copy_from_slice(&packet[at + len..at + 2 * len]);
+        turned[at + len..at + 2 * len].copy_from_slice(&packet[at..at + len]);
+    }
+    turned
 }
 
 /// The packet as long as its outer headers say (RFC 791, RFC 768): bytes behind it are no part of it. The lengths of a

@@ -59,13 +59,21 @@ async fn a_node_that_lives_is_waited_for_and_named() {
     within(asked).await.unwrap().unwrap();
 }
 
+/// It may be cut off from the controllers, and go on with what it has.
 #[tokio::test]
-async fn a_node_that_is_down_is_named_and_holds_nothing_back() {
+async fn a_node_that_is_down_is_named_and_waited_for_until_it_is_lost_for_a_while() {
     let cluster = Cluster::new();
     cluster.on_two_nodes().await;
     // It waits until the node counts as down, and no longer.
     let gone = remove_endpoint([3; 16], 9);
     let gone = within(cluster.leader.remove_endpoint(gone)).await.unwrap();
     assert_eq!(gone.lagging, ["h2".parse().unwrap()]);
-    within(cluster.leader.create_endpoint(external(4))).await.unwrap();
+    let held_back = within(cluster.leader.create_endpoint(external(4))).await.unwrap_err();
+    assert!(held_back.to_string().ends_with("(not yet: h2)"), "{held_back}");
+    let signs = cluster.voter.table.signs();
+    signs.follow(&[1, 2].into(), &[2].into(), Duration::from_secs(3600));
+    let held_back = within(cluster.leader.create_endpoint(external(5))).await.unwrap_err();
+    assert!(held_back.to_string().ends_with("(not yet: h2)"), "{held_back}");
+    signs.follow(&[1, 2].into(), &[2].into(), Duration::ZERO);
+    within(cluster.leader.create_endpoint(external(6))).await.unwrap();
 }

@@ -4,6 +4,7 @@ mod dead_nodes;
 mod format;
 mod generations;
 mod hashes;
+mod leases;
 mod legs;
 mod lives;
 mod names;

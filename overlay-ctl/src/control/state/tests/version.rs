@@ -59,6 +59,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             Command::BeginLife { .. } => 7,
             Command::KeepEndpoint { .. } => 8,
             Command::ExchangeVteps { .. } => 9,
+            Command::NoteLease { .. } => 10,
         });
         let is_raise = matches!(command, Command::RaiseVersion { .. });
         for has in [V1, V2] {
@@ -73,7 +74,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             assert_eq!(state.apply(1, entry) == Err(too_new), is_refused, "{command:?} at {has}");
         }
     }
-    assert_eq!(kinds.len(), 10, "of each kind one");
+    assert_eq!(kinds.len(), 11, "of each kind one");
 }
 
 #[test]
@@ -91,6 +92,7 @@ fn a_row_names_the_version_that_it_needs() {
     assert_eq!(needs(golden::rows_behind_nat()), [V1]);
     assert_eq!(needs(golden::rows_of_version_2()), [V2]);
     assert_eq!(needs(golden::provisional_rows()), [V2]);
+    assert_eq!(needs(golden::rows_with_leases()), [V2, V2]);
 }
 
 #[test]

@@ -150,6 +150,7 @@ fn all_of_a_status_is_sent() {
         run: 77,
         state_hashes: Vec::new(),
         hash_version: 0,
+        probes: Vec::new(),
     };
     assert_eq!(to_wire(2, 9, &status), sent);
     let disk = DiskTimes { writes: 4, average: Duration::from_micros(1_500) };
@@ -176,7 +177,7 @@ async fn whether_a_node_is_down_is_known_when_it_was_heard_or_had_the_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_confirmed_is_what_every_node_that_programs_anything_has() {
+async fn what_is_confirmed_is_what_every_node_has_that_may_go_on_with_it() {
     let table = StatusTable::default();
     table.record(status(1, 1, 10));
     table.record(status(2, 1, 12));
@@ -186,7 +187,54 @@ async fn what_is_confirmed_is_what_every_node_that_programs_anything_has() {
     assert_eq!(table.confirmed(&[2, 3].into()), 12);
     assert_eq!(table.confirmed(&[1, 4].into()), 0, "4 had no time to report");
     advance(NODE_DOWN_AFTER).await;
-    table.record(status(1, 1, 11));
-    assert_eq!(table.confirmed(&[1, 2, 4].into()), 11, "the others are down");
+    table.record(status(1, 1, 13));
+    assert_eq!(table.confirmed(&[1, 2].into()), 12, "it is down, and has what it had");
+    assert_eq!(table.confirmed(&[1, 2, 4].into()), 0, "so may have any that never reported");
+    let (all, quiet) = ([1, 2, 3, 4].into(), Duration::from_secs(30));
+    table.signs().follow(&all, &[2, 4].into(), quiet);
+    assert_eq!(table.confirmed(&[1, 2].into()), 12, "it is lost only now");
+    advance(quiet).await;
+    assert_eq!(table.confirmed(&[1, 2, 4].into()), 13, "it was lost for a while");
     assert_eq!(table.confirmed(&[2, 4].into()), Revision::MAX);
+    // Who has just begun to lead can't know since when.
+    table.listen_anew();
+    table.signs().follow(&all, &[2, 4].into(), quiet);
+    assert_eq!(table.confirmed(&[2, 4].into()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_silent_since_a_controller_heard_of_it_last() {
+    let table = StatusTable::default();
+    let second = Duration::from_secs(1);
+    advance(second * 5).await;
+    assert_eq!(table.silence(1), second * 5, "as long as anybody listens");
+    table.record(status(1, 1, 1));
+    advance(second).await;
+    assert_eq!(table.silence(1), second);
+    table.signs().registered(1);
+    assert_eq!(table.silence(1), Duration::ZERO);
+    advance(second * 2).await;
+    table.listen_anew();
+    advance(second).await;
+    assert_eq!(table.silence(1), second, "a new leader knows of nothing before");
+}
+
+/// What a node learnt by probes is no news that others wait for, and is passed on with its age.
+#[tokio::test(start_paused = true)]
+async fn what_a_node_learnt_by_probes_is_passed_on_with_its_age() {
+    let table = StatusTable::default();
+    let probe = |asked_ms_ago, answered_ms_ago, unanswered| ProbeStatus {
+        node_id: 2,
+        asked_ms_ago,
+        answered_ms_ago,
+        unanswered,
+    };
+    table.record(NodeStatus { probes: vec![probe(100, Some(100), 0)], ..status(1, 1, 1) });
+    let seen = table.watch();
+    advance(Duration::from_millis(400)).await;
+    assert_eq!(table.signs().answered(2), Some(Duration::from_millis(500)));
+    assert_eq!(table.first_hand()[0].probes, [probe(500, Some(500), 0)]);
+    table.record(NodeStatus { probes: vec![probe(0, Some(500), 1)], ..status(1, 1, 1) });
+    assert!(!seen.has_changed().unwrap(), "nobody is woken for it");
+    assert_eq!(table.signs().answered(2), Some(Duration::from_millis(500)));
 }

@@ -6,6 +6,7 @@ mod desired;
 mod failures;
 mod fake;
 mod legs;
+mod lost;
 mod memory;
 mod names;
 mod parts;

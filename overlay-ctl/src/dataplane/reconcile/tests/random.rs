@@ -4,7 +4,7 @@ use super::{cluster::behind, *};
 use crate::{
     control::state::{Command, PortsWanted},
     dataplane::reconcile::{Trigger, audit::Audit},
-    model::{NetworkOptions, Permission, Permissions, Pool, SPEAKS},
+    model::{Lease, NetworkOptions, Permission, Permissions, Pool, SPEAKS},
 };
 use proptest::prelude::*;
 
@@ -34,6 +34,11 @@ enum Step {
     RemoveNode {
         node: u8,
         with_endpoints: bool,
+    },
+    /// The leader finds out something about a node's life.
+    Lease {
+        node: u8,
+        lease: Lease,
     },
     /// Somebody does something to a device.
     Device {
@@ -76,6 +81,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (2..=4u8, 1..6u8).prop_map(|(node, vtep)| Step::Register { node, vtep }),
         2 => (2..=4u8, any::<bool>())
             .prop_map(|(node, with_endpoints)| Step::RemoveNode { node, with_endpoints }),
+        2 => (1..=4u8, proptest::sample::select(vec![Lease::Held, Lease::Doubted, Lease::Lost]))
+            .prop_map(|(node, lease)| Step::Lease { node, lease }),
         4 => (0..8usize, harm()).prop_map(|(nth, how)| Step::Device { nth, how }),
         1 => any::<u8>().prop_map(|mac| Step::Reroute { mac }),
         2 => (0..6u8, 0..8usize).prop_map(|(what, nth)| Step::Meddle { what, nth }),
@@ -159,6 +166,14 @@ fn take(cluster: &mut Cluster, kernel: &mut FakeKernel, step: &Step) -> Option<S
         Step::RemoveNode { node, with_endpoints } => {
             let name = format!("h{node}").parse().unwrap();
             cluster.attempt(Command::RemoveNode { name, only: None, with_endpoints });
+        }
+        Step::Lease { node, lease } => {
+            let name = format!("h{node}").parse().unwrap();
+            if let Some((only, epoch)) =
+                cluster.state.node_named(&name).ok().map(|row| (row.id, row.epoch))
+            {
+                cluster.attempt(Command::NoteLease { name, only, epoch, lease });
+            }
         }
         Step::Device { nth, how } => return harm_device(kernel, nth, how),
         Step::Reroute { mac } => {

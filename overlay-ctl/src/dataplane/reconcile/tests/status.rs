@@ -79,6 +79,7 @@ async fn the_whole_status_of_a_node() {
         gateway: GatewayHealth { published: 1, forwarding: ["eth0".into()].into(), resolvers: 1 },
         mtus,
         super_packets: super_packets(),
+        probes: Vec::new(),
     };
     assert!(status.has_changed().unwrap());
     assert_ne!(after.run, 0, "0 is a node without a data plane");

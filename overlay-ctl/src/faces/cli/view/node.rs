@@ -10,7 +10,7 @@ pub(in super::super) struct Node {
     name: String,
     /// voter, agent, leader
     role: &'static str,
-    /// ready, down
+    /// ready, down, lost, unknown
     state: &'static str,
     vtep: String,
     listen: String,
@@ -21,6 +21,8 @@ pub(in super::super) struct Node {
     gateway_subnet: Option<String>,
     /// None = it holds no log.
     raft_id: Option<u64>,
+    /// None = no node's probe was answered, as far as the controllers know.
+    answered_ms_ago: Option<u64>,
 }
 
 impl From<v1::Node> for Node {
@@ -37,6 +39,7 @@ impl From<v1::Node> for Node {
             endpoint_count,
             gateway_subnet,
             raft_id,
+            answered_ms_ago,
         } = node;
         Self {
             id,
@@ -50,6 +53,7 @@ impl From<v1::Node> for Node {
             endpoint_count,
             gateway_subnet: non_empty(gateway_subnet),
             raft_id: Some(raft_id).filter(|id| *id != 0),
+            answered_ms_ago,
         }
     }
 }
@@ -68,20 +72,27 @@ fn state_name(state: i32) -> &'static str {
     match NodeState::try_from(state) {
         Ok(NodeState::Ready) => "ready",
         Ok(NodeState::Down) => "down",
+        Ok(NodeState::Lost) => "lost",
         Ok(NodeState::Unspecified) | Err(_) => "unknown",
     }
+}
+
+/// How long ago a VTEP answered, in whole seconds.
+fn answered(ms: Option<u64>) -> String {
+    or_dash(ms.map(|ms| format!("{} s ago", ms / 1000)).as_ref())
 }
 
 impl View for Vec<Node> {
     fn text(&self) -> String {
         columns(
-            ["NAME", "ROLE", "STATE", "VTEP", "LISTEN", "PROGRAMMED", "ENDPOINTS"],
+            ["NAME", "ROLE", "STATE", "VTEP", "ANSWERED", "LISTEN", "PROGRAMMED", "ENDPOINTS"],
             self.iter().map(|node| {
                 [
                     node.name.clone(),
                     node.role.to_owned(),
                     node.state.to_owned(),
                     node.vtep.clone(),
+                    answered(node.answered_ms_ago),
                     node.listen.clone(),
                     node.programmed_revision.to_string(),
                     node.endpoint_count.to_string(),
@@ -100,6 +111,7 @@ impl View for Node {
             ("role", self.role.to_owned()),
             ("state", self.state.to_owned()),
             ("VTEP", self.vtep.clone()),
+            ("VTEP answered", answered(self.answered_ms_ago)),
             ("listen", self.listen.clone()),
             ("gateway subnet", or_dash(self.gateway_subnet.as_ref())),
             ("epoch", self.epoch.to_string()),

@@ -29,7 +29,7 @@ pub(in super::super) async fn remove_each(
                 }
                 if !removal.lagging_nodes.is_empty() {
                     output.warn(&format!(
-                        "{}: not forgotten yet by {}; its name and address are held back until those that are not down have",
+                        "{}: not forgotten yet by {}; its name and address are held back until they have",
                         removal.name,
                         removal.lagging_nodes.join(", ")
                     ));

@@ -87,6 +87,7 @@ fn node() -> v1::Node {
         endpoint_count: 1,
         gateway_subnet: "172.18.0.0/16".to_owned(),
         raft_id: 4,
+        answered_ms_ago: Some(2_900),
     }
 }
 
@@ -316,16 +317,17 @@ fn nodes() {
         id: 4,
         name: "host4".to_owned(),
         role: v1::NodeRole::Agent.into(),
-        state: v1::NodeState::Down.into(),
+        state: v1::NodeState::Lost.into(),
+        answered_ms_ago: None,
         ..node()
     };
     let nodes: Vec<Node> = vec![node().into(), agent.into()];
     assert_eq!(
         nodes.text(),
         "\
-NAME    ROLE     STATE   VTEP           LISTEN              PROGRAMMED   ENDPOINTS
-host1   leader   ready   10.10.10.101   10.10.10.101:7400   8            1
-host4   agent    down    10.10.10.101   10.10.10.101:7400   8            1"
+NAME    ROLE     STATE   VTEP           ANSWERED   LISTEN              PROGRAMMED   ENDPOINTS
+host1   leader   ready   10.10.10.101   2 s ago    10.10.10.101:7400   8            1
+host4   agent    lost    10.10.10.101   -          10.10.10.101:7400   8            1"
     );
     assert_eq!(
         nodes[0].text(),
@@ -336,6 +338,7 @@ Raft id               4
 role                  leader
 state                 ready
 VTEP                  10.10.10.101
+VTEP answered         2 s ago
 listen                10.10.10.101:7400
 gateway subnet        172.18.0.0/16
 epoch                 2
@@ -356,6 +359,7 @@ endpoints             1"
             "endpoint_count": 1,
             "gateway_subnet": "172.18.0.0/16",
             "raft_id": 4,
+            "answered_ms_ago": 2900,
         })
     );
 }

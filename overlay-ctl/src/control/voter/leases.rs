@@ -1,0 +1,199 @@
+//! The leader's duty towards leases: it finds out which nodes are dead, and which are only cut off from the controllers, and
+//! notes it in the log.
+//!
+//! A node that no controller hears is doubted after half of its lease, and other nodes ask its data path. One that answers
+//! keeps its traffic and its names, for ever. One that is silent to both for the whole lease is lost. Where half of the
+//! nodes are silent at once, it is more likely that this side is cut off, and nobody is doubted or lost.
+
+use super::{NODE_DOWN_AFTER, StatusTable, VoterParts, signs::Probed};
+use crate::{
+    control::{
+        consensus::Role,
+        state::{Command, Mutation, State},
+    },
+    model::{Lease, NodeId, NodeName, Revision, Version},
+};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+/// How often the nodes are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A leader that looks so late stood still itself, and listens anew.
+const STOOD_STILL: Duration = Duration::from_secs(3);
+/// Longest wait for one change. After it the nodes are looked at again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So many changes are made after one look.
+const AT_ONCE: usize = 32;
+/// A node's death is believed if so many nodes got no answer from it, to so many probes together.
+const PROBERS: usize = 2;
+const UNANSWERED: u32 = 6;
+
+/// What the leader knows of one node.
+#[derive(Clone, Debug)]
+struct Known {
+    id: NodeId,
+    name: NodeName,
+    epoch: Revision,
+    lease: Lease,
+    /// For how long no controller has heard of it.
+    silence: Duration,
+    probed: Probed,
+}
+
+/// What is to be noted of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Change {
+    id: NodeId,
+    name: NodeName,
+    epoch: Revision,
+    to: Lease,
+}
+
+/// The result of a look at all nodes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    changes: Vec<Change>,
+    /// Half of the nodes that are not lost, or more, are silent.
+    half_is_silent: bool,
+}
+
+impl Known {
+    /// Returns true if it is silent for long enough to be doubted.
+    fn is_silent(&self, lease: Duration) -> bool {
+        self.silence >= NODE_DOWN_AFTER.max(lease / 2)
+    }
+
+    /// What is to be noted of it, or was already.
+    fn becomes(&self, lease: Duration, half_is_silent: bool) -> Lease {
+        if self.silence < NODE_DOWN_AFTER {
+            return Lease::Held;
+        }
+        let Probed { answered, probers, unanswered } = self.probed;
+        let answers = answered.is_some_and(|ago| ago < lease);
+        let is_dead = self.silence >= lease && probers >= PROBERS && unanswered >= UNANSWERED;
+        match self.lease {
+            Lease::Lost if answers => Lease::Doubted,
+            Lease::Held if self.is_silent(lease) && !half_is_silent => Lease::Doubted,
+            Lease::Doubted if is_dead && !answers && !half_is_silent => Lease::Lost,
+            as_it_was => as_it_was,
+        }
+    }
+}
+
+/// Finds out what is to be noted. Pure: it decides by what it is given.
+fn find(nodes: &[Known], lease: Duration) -> Found {
+    let living = nodes.iter().filter(|node| node.lease != Lease::Lost);
+    let silent = living.clone().filter(|node| node.is_silent(lease)).count();
+    let half_is_silent = silent > 0 && silent * 2 >= living.count();
+    let change = |node: &Known| {
+        let Known { id, epoch, .. } = *node;
+        let to = node.becomes(lease, half_is_silent);
+        (to != node.lease).then(|| Change { id, name: node.name.clone(), epoch, to })
+    };
+    Found { changes: nodes.iter().filter_map(change).collect(), half_is_silent }
+}
+
+fn known(state: &State, table: &StatusTable, lease: Duration) -> Vec<Known> {
+    let lives = |id| table.programmed(id).is_some();
+    let nodes = state.nodes().map(|node| Known {
+        id: node.id,
+        name: node.name.clone(),
+        epoch: node.epoch,
+        lease: node.lease,
+        silence: table.silence(node.id),
+        probed: table.signs().probed(node.id, lease, lives),
+    });
+    nodes.collect()
+}
+
+/// While this node leads: notes which nodes count as dead, by a lease of this length. Ends with consensus.
+pub async fn keep_leases(voter: VoterParts, lease: Duration) {
+    let mut keeper = Keeper { lease, looked: None, said_half: false };
+    let status = voter.consensus.status();
+    while status.has_changed().is_ok() {
+        if status.borrow().role == Role::Leader {
+            keeper.look(&voter).await;
+        } else {
+            keeper = Keeper { lease, looked: None, said_half: false };
+            voter.table.set_half_silent(false);
+        }
+        sleep(PERIOD).await;
+    }
+}
+
+struct Keeper {
+    lease: Duration,
+    /// When the last look ended, in this time of leading.
+    looked: Option<Instant>,
+    said_half: bool,
+}
+
+impl Keeper {
+    async fn look(&mut self, voter: &VoterParts) {
+        if self.looked.is_some_and(|at| at.elapsed() > STOOD_STILL) {
+            tracing::warn!("this node stood still: the leases of all nodes begin anew");
+            voter.table.listen_anew();
+        }
+        self.follow(voter).await;
+        self.looked = Some(Instant::now());
+    }
+
+    async fn follow(&mut self, voter: &VoterParts) {
+        let state = voter.state.copy();
+        if state.version() < Version::V2 {
+            return;
+        }
+        let of = |lost: fn(Lease) -> bool| {
+            state.nodes().filter(|node| lost(node.lease)).map(|node| node.id).collect()
+        };
+        let (all, lost) = (of(|_| true), of(|lease| lease == Lease::Lost));
+        voter.table.signs().follow(&all, &lost, self.lease);
+        let nodes = known(&state, &voter.table, self.lease);
+        let Found { changes, half_is_silent } = find(&nodes, self.lease);
+        voter.table.set_half_silent(half_is_silent);
+        if half_is_silent && !self.said_half {
+            let silent = nodes.iter().filter(|node| node.is_silent(self.lease)).count();
+            tracing::warn!(
+                silent,
+                of = nodes.len(),
+                "half of the nodes or more are silent at once: rather this node is cut off from them, and none of them is given up"
+            );
+        }
+        self.said_half = half_is_silent;
+        for change in changes.into_iter().take(AT_ONCE) {
+            let node = nodes.iter().find(|node| node.id == change.id);
+            note(voter, change, node).await;
+        }
+    }
+}
+
+async fn note(voter: &VoterParts, change: Change, known: Option<&Known>) {
+    let Change { id, name, epoch, to } = change;
+    let command = Command::NoteLease { name: name.clone(), only: id, epoch, lease: to };
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+    let entry = voter.state.read(|state| state.entry(request, command)).encode();
+    let Ok(entry) = entry else { return };
+    let silence = known.map_or(0, |known| known.silence.as_secs());
+    match timeout(PATIENCE, voter.consensus.propose(entry)).await {
+        Ok(Ok((revision, Ok(_)))) => match to {
+            Lease::Held => {
+                tracing::info!(node = %name, id, revision, "the node is back, and so are its endpoints")
+            }
+            Lease::Doubted => {
+                tracing::warn!(node = %name, id, revision, silence, "no controller hears the node: the other nodes ask its VTEP");
+            }
+            Lease::Lost => {
+                tracing::warn!(node = %name, id, revision, silence, "the node is lost: neither a controller nor its VTEP hears of it, and nothing is sent to its endpoints until it is heard again");
+            }
+        },
+        // It has registered meanwhile, or was removed.
+        Ok(Ok((_, Err(refusal)))) => tracing::debug!(node = %name, %refusal, "nothing to note"),
+        // Tried again, by whoever leads.
+        Ok(Err(error)) => tracing::debug!(node = %name, %error, "not noted yet"),
+        Err(_) => tracing::debug!(node = %name, "not noted in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

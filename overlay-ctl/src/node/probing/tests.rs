@@ -1,0 +1,115 @@
+//! Whom a node asks, and what it takes for an answer.
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(30);
+
+fn view(leases: &[Lease]) -> View {
+    let node = |(id, lease): (NodeId, &Lease)| {
+        let address = Ipv4Addr::new(127, 0, 7, u8::try_from(id).unwrap());
+        let node = Node {
+            id,
+            name: format!("h{id}").parse().unwrap(),
+            vtep: address.into(),
+            listen: (address, 7400).into(),
+            instance: [0; 16],
+            epoch: 1,
+            voter: false,
+            gateway: None,
+            metrics: None,
+            local_listen: None,
+            speaks: None,
+            raft_id: None,
+            lease: *lease,
+        };
+        (id, Arc::new(node))
+    };
+    View { nodes: (1..).zip(leases).map(node).collect(), ..View::default() }
+}
+
+fn asked(view: &View, results: &Results, random: impl FnMut(u64) -> u64) -> Vec<NodeId> {
+    targets(view, 1, results, LEASE, random).into_keys().collect()
+}
+
+#[test]
+fn one_at_random_is_asked_and_all_that_do_not_count_as_living() {
+    let nothing = Results::new();
+    let few = view(&[Lease::Held, Lease::Held, Lease::Doubted, Lease::Held, Lease::Lost]);
+    assert_eq!(asked(&few, &nothing, |bound| bound.saturating_sub(1)), [3, 5]);
+    assert_eq!(asked(&few, &nothing, |_| 0), [2, 3, 5]);
+    assert!(asked(&view(&[Lease::Lost]), &nothing, |_| 0).is_empty(), "a node alone");
+    // In a large cluster some ask, and whoever got an answer.
+    let mut leases = [Lease::Held; 200];
+    leases[7] = Lease::Doubted;
+    let many = view(&leases);
+    assert_eq!(asked(&many, &nothing, |_| PROBERS), [18], "the random one alone");
+    assert_eq!(asked(&many, &nothing, |_| PROBERS - 1), [8, 17]);
+    let answered = |ago| {
+        let at = Instant::now().checked_sub(ago);
+        let probed = Probed { node: 8, asked: Instant::now(), answered: at, unanswered: 1 };
+        Results::from([(8, probed)])
+    };
+    assert_eq!(asked(&many, &answered(LEASE / 2), |_| PROBERS), [8, 18]);
+    assert_eq!(asked(&many, &answered(LEASE), |_| PROBERS), [18]);
+    let lost = view(&[Lease::Lost; 100]);
+    assert_eq!(asked(&lost, &nothing, |_| 0).len(), ASKED);
+    assert_ne!(asked(&lost, &nothing, |_| 0), asked(&lost, &nothing, |_| 15), "others next time");
+}
+
+#[tokio::test]
+async fn what_comes_back_as_it_was_sent_and_from_there_is_an_answer() {
+    // The others are where nobody listens, or send something else back.
+    let at = |last| Ipv4Addr::new(127, 0, 7, last);
+    let bind = async |last, port| Arc::new(UdpSocket::bind((at(last), port)).await.unwrap());
+    let honest = bind(2, 0).await;
+    let vxlan_port = honest.local_addr().unwrap().port();
+    let (forger, elsewhere) = (bind(3, vxlan_port).await, bind(4, vxlan_port).await);
+    let sender = bind(4, 0).await;
+    let echo = |socket: Arc<UdpSocket>, by: Arc<UdpSocket>, changed: u8| {
+        tokio::spawn(async move {
+            let mut buffer = [0; 200];
+            loop {
+                let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
+                buffer[len - 1] ^= changed;
+                by.send_to(&buffer[..len], from).await.unwrap();
+            }
+        })
+    };
+    echo(Arc::clone(&honest), honest, 0);
+    echo(Arc::clone(&forger), forger, 1);
+    echo(elsewhere, sender, 0);
+    let (status, _seen) = watch::channel(LocalStatus::default());
+    let view = view(&[Lease::Lost; 5]);
+    let probing = Probing {
+        id: 1,
+        lease: LEASE,
+        vxlan_port,
+        views: watch::channel(None).1,
+        own: watch::channel(at(1)).1,
+        status,
+    };
+    let asked = targets(&view, 1, &Results::new(), LEASE, |_| 0);
+    assert_eq!(asked.keys().copied().collect::<Vec<_>>(), [2, 3, 4, 5]);
+    let begun = Instant::now();
+    let answered = ask(&probing, &asked, begun + Duration::from_millis(500)).await.unwrap();
+    assert_eq!(answered, [2].into());
+
+    let mut results = Results::new();
+    for _ in 0..2 {
+        note(&mut results, &asked, &answered, begun);
+    }
+    let of = |node| {
+        let Probed { answered, unanswered, .. } = results[&node];
+        (answered, unanswered)
+    };
+    assert_eq!((of(2), of(3)), ((Some(begun), 0), (None, 2)));
+}
+
+/// Two probes are never the same, and a number is below its bound.
+#[test]
+fn what_is_random_is_within_its_bounds() {
+    let drawn: BTreeSet<u64> = (0..100).map(|_| random(u64::MAX)).collect();
+    assert_eq!(drawn.len(), 100);
+    assert!((0..100).all(|_| random(3) < 3));
+    assert_eq!(random(0), 0);
+}
