@@ -117,8 +117,8 @@ pub(super) async fn doubt(
     None
 }
 
-/// Asks for another life until a leader gives one, and begins its log. `why` says what is wrong with the log that the folder
-/// holds.
+/// Asks for another life until a leader gives one, and begins its log; of a node that lost its seat meanwhile, there is none.
+/// `why` says what is wrong with the log that the folder holds.
 ///
 /// # Errors
 /// No other node is known, the cluster refuses, or the folder can't be written.
@@ -129,7 +129,7 @@ pub(super) async fn begin_anew(
     places: &[SocketAddr],
     run_folder: &Path,
     why: String,
-) -> Result<(Member, LogStore), ClusterError> {
+) -> Result<(Member, Option<LogStore>), ClusterError> {
     if places.is_empty() {
         return Err(ClusterError::LogLost { path: home.dir().to_owned(), why });
     }
@@ -138,7 +138,6 @@ pub(super) async fn begin_anew(
         "the log of this node is lost: it is let go of, and the node comes back as another member, under its own name"
     );
     let (now, peers) = another_life(registration, member, directory, places, &why).await?;
-    let life = now.life().unwrap_or_else(|| unreachable!("checked where the answer is read"));
     let dir = home.dir().to_owned();
     LogStore::discard(&dir)?;
     if let Some(ended) = member.life()
@@ -148,13 +147,20 @@ pub(super) async fn begin_anew(
     }
     // A node that dies in between finds a log that is not there, and asks again.
     home.set_peers(&peers)?;
+    let Some(life) = now.life() else {
+        // Another node took its place while it was away.
+        let agent = Member { raft_id: member.life(), ..now };
+        home.set_member(agent.clone())?;
+        tracing::info!(id = agent.id, "the node comes back as an agent: it has no seat any more");
+        return Ok((agent, None));
+    };
     home.set_member(now.clone())?;
     let name = home.record().name.to_string();
     let identity = Identity { cluster: now.cluster, name, raft_id: life.get() };
     let mut log = LogStore::join(&dir, identity)?;
     log.mark_beside(run_folder)?;
     tracing::info!(id = now.id, member = %life, "the node begins another log, which the leader fills");
-    Ok((now, log))
+    Ok((now, Some(log)))
 }
 
 /// What the node is in its next life, and who the voters are.
@@ -175,7 +181,7 @@ async fn another_life(
                 Ok(answer) => {
                     let (now, peers) = read_answer(place, &answer)?;
                     let is_another = now.raft_id.is_some() && now.life() != member.life();
-                    if !is_another {
+                    if now.voter && !is_another {
                         let why = format!(
                             "{why}; and the node at {place} runs a program that gives no other life"
                         );

@@ -23,6 +23,7 @@ mod leave;
 mod lives;
 mod lock;
 mod named;
+mod part;
 mod raft_thread;
 mod registration;
 mod remove;

@@ -39,6 +39,7 @@ mod renumbered;
 mod restart;
 mod rolled_back;
 mod scale;
+mod seats;
 mod seen;
 mod support;
 mod topology;

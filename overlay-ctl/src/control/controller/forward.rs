@@ -2,9 +2,10 @@
 //! the other.
 
 use super::{
-    Controller, CreateEndpoint, CreateNetwork, EndpointCreated, EndpointInfo, InspectEndpoint,
-    InspectNetwork, InspectNode, Joined, ListEndpoints, ListNetworks, ListNodes, NetworkDetail,
-    NetworkInfo, NodeInfo, Register, RemoveEndpoint, RemoveNetwork, RemoveNode, Removed,
+    Controller, CreateEndpoint, CreateNetwork, DemoteNode, EndpointCreated, EndpointInfo,
+    InspectEndpoint, InspectNetwork, InspectNode, Joined, ListEndpoints, ListNetworks, ListNodes,
+    NetworkDetail, NetworkInfo, NodeInfo, PromoteNode, Register, RemoveEndpoint, RemoveNetwork,
+    RemoveNode, Removed, SetVoters, VotersSet,
     error::ControllerError,
     lists::{Lists, Rows},
     stale::Read,
@@ -92,7 +93,7 @@ macro_rules! values {
     };
 }
 
-values!(NetworkInfo, EndpointInfo, EndpointCreated, NodeInfo, Joined, Removed);
+values!(NetworkInfo, EndpointInfo, EndpointCreated, NodeInfo, Joined, Removed, VotersSet);
 
 /// An error, as the other node reads it.
 fn error_bytes(error: &ControllerError) -> Vec<u8> {
@@ -172,5 +173,8 @@ requests!(
     ListNodes,
     InspectNode,
     RemoveNode,
+    PromoteNode,
+    DemoteNode,
+    SetVoters,
     Register
 );

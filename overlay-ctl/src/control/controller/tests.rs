@@ -4,6 +4,7 @@ mod joins;
 mod leader_change;
 mod places;
 mod refusals;
+mod seats;
 mod stale;
 
 use super::*;

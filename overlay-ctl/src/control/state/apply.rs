@@ -3,7 +3,6 @@
 
 use super::{
     Applied, Command, Decision, Digest, Envelope, Outcome, Refusal, RequestId, RowKey, State,
-    VOTERS_MAX,
     decision::check_id,
     dedup::{Did, Done},
     endpoints::NewEndpoint,
@@ -63,10 +62,13 @@ impl State {
                 Some(endpoint) => Ok(Applied::Endpoint(endpoint.clone())),
                 None => Err(gone(format!("endpoint {name}"))),
             },
-            Did::Register(id, name) => match self.node(*id) {
-                Some(node) => Ok(Applied::Node(node.clone())),
-                None => Err(Refusal::NodeRemoved(name.clone())),
-            },
+            Did::Voters(voters) => Ok(Applied::Voters(*voters)),
+            Did::Register(id, name) | Did::Promote(id, name) | Did::Demote(id, name) => {
+                match self.node(*id) {
+                    Some(node) => Ok(Applied::Node(node.clone())),
+                    None => Err(Refusal::NodeRemoved(name.clone())),
+                }
+            }
             Did::BeginLife(life, name) => match self.node_of(*life) {
                 Some(node) => Ok(Applied::Node(node.clone())),
                 None => Err(gone(format!("member {life}, which node {name} was,"))),
@@ -117,7 +119,7 @@ impl State {
                     return Err(Refusal::NodeRemoved(name));
                 }
                 self.check_speaks(speaks.unwrap_or(Speaks::UNSAID))?;
-                let (epoch, id, voter, raft_id) = (revision, 0, false, None);
+                let (epoch, id, voter, raft_id, demoted) = (revision, 0, false, None, false);
                 let node = Node {
                     id,
                     name,
@@ -131,11 +133,17 @@ impl State {
                     local_listen,
                     speaks,
                     raft_id,
+                    demoted,
                 };
                 self.register_node(rules, node)
             }
             Command::RemoveNode { name, only } => self.remove_node(&name, only),
             Command::BeginLife { name, only, ended } => self.begin_life(&name, only, ended),
+            Command::Promote { name, only, instead_of } => self.promote(&name, only, instead_of),
+            Command::Demote { name, only, ended, for_good } => {
+                self.demote(&name, only, ended, for_good)
+            }
+            Command::SetVoters { voters } => Ok(self.set_voters(voters)),
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
                 let new = NewEndpoint { id: revision, rules, name, permissions, aliases, ports };
                 self.create_endpoint(new, &network, placement)
@@ -214,16 +222,16 @@ impl State {
             let by = format!("external endpoint {}", endpoint.name);
             return Err(Refusal::VtepExists { address: vtep, by });
         }
-        let (id, voter, raft_id) = match known {
-            Some(node) => (node.id, node.voter, node.raft_id),
+        let (id, voter, raft_id, demoted) = match known {
+            Some(node) => (node.id, node.voter, node.raft_id, node.demoted),
             None => {
-                let voter = self.nodes().filter(|node| node.voter).count() < VOTERS_MAX;
+                let voter = self.seated().count() < self.voters.count();
                 let has_lives = self.version >= Version::V2;
                 let raft_id = (voter && has_lives).then(|| RaftId::after(self.last_raft_id));
-                (self.last_node_id + 1, voter, raft_id)
+                (self.last_node_id + 1, voter, raft_id, false)
             }
         };
-        let node = Node { id, voter, raft_id, ..said };
+        let node = Node { id, voter, raft_id, demoted, ..said };
         match known {
             // The same registration again changes nothing. The epoch stays, because it fences out older
             // instances of the node.
@@ -240,6 +248,7 @@ impl State {
     fn remove_node(&self, name: &NodeName, only: Option<NodeId>) -> Result<Decision, Refusal> {
         let node = self.node_named(name)?;
         check_id(only, node.id, || format!("node {name}"))?;
+        self.check_not_the_last_voter(node)?;
         match self.endpoint_count_on(node.id) {
             0 => Ok(Decision::RemoveNode(node.clone())),
             endpoints => Err(Refusal::NodeInUse { node: name.clone(), endpoints }),
@@ -297,11 +306,17 @@ impl State {
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)
             }
-            Decision::BeginLife { node, ended: _ } => {
+            Decision::BeginLife { node, ended: _ }
+            | Decision::Promote(node)
+            | Decision::Demote(node) => {
                 self.last_raft_id = self.last_raft_id.max(node.raft_id);
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)
+            }
+            Decision::SetVoters(voters) => {
+                self.voters = voters;
+                Applied::Voters(voters)
             }
             Decision::RemoveNode(node) => {
                 self.nodes.remove(&node.id);

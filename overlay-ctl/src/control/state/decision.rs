@@ -1,7 +1,7 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, LegId, Network, Node, RaftId, Version};
+use crate::model::{Endpoint, LegId, Network, Node, RaftId, Version, Voters};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,12 @@ pub enum Decision {
         /// The id that it had.
         ended: RaftId,
     },
+    /// A node gets a seat. The row has its Raft id.
+    Promote(Node),
+    /// A node has no seat any more, or is to get none.
+    Demote(Node),
+    /// The number of voters is another.
+    SetVoters(Voters),
     /// A node that has no endpoints is removed.
     RemoveNode(Node),
     /// A new endpoint.
@@ -64,7 +70,12 @@ impl Decision {
             (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {
                 *only = Some(network.id);
             }
-            (Self::RemoveNode(node), Command::RemoveNode { only, .. }) => *only = Some(node.id),
+            (
+                Self::RemoveNode(node) | Self::Promote(node),
+                Command::RemoveNode { only, .. } | Command::Promote { only, .. },
+            ) => *only = Some(node.id),
+            // The row of the decision has no seat any more: the life that ends is bound by who ends it.
+            (Self::Demote(node), Command::Demote { only, .. }) => *only = Some(node.id),
             (Self::RemoveEndpoint(endpoint), Command::RemoveEndpoint { only, .. }) => {
                 *only = Some(endpoint.id);
             }

@@ -2,7 +2,7 @@
 
 use super::{Applied, Command, Digest, Outcome, Refusal, RequestId};
 use crate::model::{
-    EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName, RaftId, Revision,
+    EndpointId, EndpointName, NetworkId, NetworkName, NodeId, NodeName, RaftId, Revision, Voters,
 };
 use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub(super) enum Did {
     MakeEndpoint(EndpointId, EndpointName),
     Register(NodeId, NodeName),
     BeginLife(RaftId, NodeName),
+    Promote(NodeId, NodeName),
+    Demote(NodeId, NodeName),
+    Voters(Voters),
     RemoveNetwork(Revision, NetworkName),
     RemoveEndpoint(Revision, EndpointName),
     RemoveNode(Revision, NodeName),
@@ -67,6 +70,12 @@ impl Did {
             (Ok(Applied::Node(node)), Command::BeginLife { name, .. }) => {
                 Self::BeginLife(node.life()?, name.clone())
             }
+            (Ok(Applied::Node(node)), Command::Promote { name, .. }) => {
+                Self::Promote(node.id, name.clone())
+            }
+            (Ok(Applied::Node(node)), Command::Demote { name, .. }) => {
+                Self::Demote(node.id, name.clone())
+            }
             _ => return Self::of(outcome),
         })
     }
@@ -81,6 +90,9 @@ impl Did {
             | Self::MakeEndpoint(..)
             | Self::Register(..)
             | Self::BeginLife(..)
+            | Self::Promote(..)
+            | Self::Demote(..)
+            | Self::Voters(_)
             | Self::Refuse(_) => false,
         }
     }
@@ -92,6 +104,9 @@ impl Did {
             (Self::MakeEndpoint(_, made), Command::CreateEndpoint { name, .. }) => made == name,
             (Self::Register(_, made), Command::RegisterNode { name, .. }) => made == name,
             (Self::BeginLife(_, had), Command::BeginLife { name, .. }) => had == name,
+            (Self::Promote(_, made), Command::Promote { name, .. })
+            | (Self::Demote(_, made), Command::Demote { name, .. }) => made == name,
+            (Self::Voters(set), Command::SetVoters { voters }) => set == voters,
             (Self::RemoveNetwork(_, gone), Command::RemoveNetwork { name, .. }) => gone == name,
             (Self::RemoveEndpoint(_, gone), Command::RemoveEndpoint { name, .. }) => gone == name,
             (Self::RemoveNode(_, gone), Command::RemoveNode { name, .. }) => gone == name,
@@ -116,6 +131,7 @@ impl Did {
                 Self::MakeEndpoint(endpoint.id, endpoint.name.clone())
             }
             Ok(Applied::Node(node)) => Self::Register(node.id, node.name.clone()),
+            Ok(Applied::Voters(voters)) => Self::Voters(*voters),
             Ok(Applied::Removed(revision)) => Self::Remove(*revision),
             Ok(Applied::Raised(_)) => return None,
             Err(refusal) => Self::Refuse(Arc::new(refusal.clone())),
@@ -130,6 +146,9 @@ impl fmt::Display for Did {
             Self::MakeEndpoint(_, name) => write!(f, "the creation of endpoint {name}"),
             Self::Register(_, name) => write!(f, "the registration of node {name}"),
             Self::BeginLife(life, name) => write!(f, "that node {name} became member {life}"),
+            Self::Promote(_, name) => write!(f, "the promotion of node {name}"),
+            Self::Demote(_, name) => write!(f, "the demotion of node {name}"),
+            Self::Voters(voters) => write!(f, "the wish for {voters} voters"),
             Self::RemoveNetwork(_, name) => write!(f, "the removal of network {name}"),
             Self::RemoveEndpoint(_, name) => write!(f, "the removal of endpoint {name}"),
             Self::RemoveNode(_, name) => write!(f, "the removal of node {name}"),

@@ -1,8 +1,11 @@
-//! The service `Cluster`: this node's status, and the registration of nodes.
+//! The service `Cluster`: this node's status, the registration of nodes, and how many of them vote.
 
 use super::{Api, decode, present};
 use crate::{
-    control::consensus::Role,
+    control::{
+        consensus::Role,
+        controller::{SetVoters, VotersSet},
+    },
     dataplane::{
         datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
         netlink::GATEWAY_BRIDGE,
@@ -10,8 +13,8 @@ use crate::{
     faces::{ServedDataPlane, ServedNode, Service, troubles},
     model::{NodeId, SPEAKS},
     proto::v1::{
-        self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, StatusRequest, StatusResponse,
-        cluster_server::Cluster,
+        self, DatapathStatus, JoinRequest, JoinResponse, NodeRole, SetVotersRequest,
+        SetVotersResponse, StatusRequest, StatusResponse, cluster_server::Cluster,
     },
 };
 use overlay_common::{Counter, DropReason};
@@ -88,6 +91,19 @@ impl Cluster for Api {
         }
         let joined = self.controller.register(request).await?;
         Ok(Response::new(present::joined(cluster, joined)))
+    }
+
+    async fn set_voters(
+        &self,
+        request: Request<SetVotersRequest>,
+    ) -> Result<Response<SetVotersResponse>, Status> {
+        let SetVotersRequest { voters, request_id } = request.get_ref();
+        let request = SetVoters {
+            request: decode::request_id(request_id)?,
+            voters: decode::voters(*voters)?,
+        };
+        let VotersSet { voters } = self.controller.set_voters(request).await?;
+        Ok(Response::new(SetVotersResponse { voters: voters.into() }))
     }
 }
 

@@ -6,6 +6,7 @@
 //! command line.
 
 mod client;
+mod cluster;
 mod endpoint;
 mod error;
 mod leave;
@@ -74,6 +75,9 @@ enum Command {
     /// Run a node, show and remove nodes of the cluster, or take a node off this host
     #[command(subcommand)]
     Node(node::Command),
+    /// Change what concerns the cluster as a whole
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Create, show and remove networks
     #[command(subcommand)]
     Network(network::Command),
@@ -156,6 +160,7 @@ async fn carry_out(
         Command::Node(node::Command::Leave) => leave::run(&client, host, &mut output).await,
         Command::Status => status::run(&client, &mut output).await,
         Command::Node(command) => node::run(command, &client, &mut output).await,
+        Command::Cluster(command) => cluster::run(command, &client, &mut output).await,
         Command::Network(command) => network::run(command, &client, &mut output).await,
         Command::Endpoint(command) => endpoint::run(command, &client, &mut output).await,
         Command::Port(args) => port::run(args, &client, &mut output).await,

@@ -8,6 +8,7 @@ mod ports;
 mod random;
 mod requests;
 mod rows;
+mod seats;
 mod version;
 
 use super::*;

@@ -57,6 +57,9 @@ fn nothing_is_logged_that_needs_a_later_version() {
             Command::RemoveEndpoint { .. } => 5,
             Command::RaiseVersion { .. } => 6,
             Command::BeginLife { .. } => 7,
+            Command::Promote { .. } => 8,
+            Command::Demote { .. } => 9,
+            Command::SetVoters { .. } => 10,
         });
         let is_raise = matches!(command, Command::RaiseVersion { .. });
         for has in [V1, V2] {
@@ -71,7 +74,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             assert_eq!(state.apply(1, entry) == Err(too_new), is_refused, "{command:?} at {has}");
         }
     }
-    assert_eq!(kinds.len(), 8, "of each kind one");
+    assert_eq!(kinds.len(), 11, "of each kind one");
 }
 
 #[test]
