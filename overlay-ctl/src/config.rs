@@ -2,7 +2,7 @@
 //!
 //! They are not part of `faces::cli`, so that the node does not depend on the command line.
 
-use crate::model::{Encapsulation, Subnet};
+use crate::model::{Encapsulation, Subnet, Voters};
 use clap::{Args, ValueEnum};
 use std::{
     convert::Infallible,
@@ -87,6 +87,14 @@ pub struct NodeRunArgs {
     /// leads, raises the cluster's version. Until then each node can be put back to the program that it ran before
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub raise_version_after: u32,
+    /// How many nodes of a new cluster are to vote: 1, 3 or 5. Only the first node says so; `overlay cluster voters` changes
+    /// it later [default: 3]
+    #[arg(long, value_name = "1|3|5", conflicts_with = "join")]
+    pub voters: Option<Voters>,
+    /// Seconds of silence after which an agent takes the place of a voter, if this node leads and the rest of the voters
+    /// can decide. The voter becomes an agent when it is back. 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub replace_voter_after: u32,
     /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
     /// endpoints [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
     #[arg(long, value_name = "CIDR")]

@@ -84,6 +84,13 @@ pub struct Node {
     /// it registered when the cluster was at version 1, where a node's Raft id is its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_id: Option<RaftId>,
+    /// An operator took its seat, or wants it to have none: it gets one only by `overlay node promote`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub demoted: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Node {
@@ -103,8 +110,9 @@ impl Node {
             local_listen: _,
             speaks,
             raft_id,
+            demoted,
         } = self;
-        if speaks.is_some() || raft_id.is_some() { Version::V2 } else { Version::V1 }
+        if speaks.is_some() || raft_id.is_some() || *demoted { Version::V2 } else { Version::V1 }
     }
 
     /// The Raft id under which it holds the log, or is to hold it; `None` if it is an agent.

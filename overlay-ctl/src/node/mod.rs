@@ -25,6 +25,7 @@ mod leave;
 mod lives;
 mod lock;
 mod named;
+mod part;
 mod raft_thread;
 mod recover;
 mod registration;

@@ -105,6 +105,8 @@ impl Host {
             copy_dscp: false,
             storm_limit: 0,
             raise_version_after: 0,
+            voters: None,
+            replace_voter_after: 600,
         }
     }
 }

@@ -40,6 +40,7 @@ mod renumbered;
 mod restart;
 mod rolled_back;
 mod scale;
+mod seats;
 mod seen;
 mod support;
 mod topology;

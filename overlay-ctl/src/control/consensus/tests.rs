@@ -17,6 +17,7 @@ mod oracle;
 mod random;
 mod refusals;
 mod room;
+mod seats;
 mod slow_disks;
 mod stall;
 mod unreadable;

@@ -63,11 +63,15 @@ impl Node {
 
     /// The voter answers so.
     fn hears(&self, raft_id: u64, acknowledged: u64) {
+        self.hears_as(NodeRole::Voter, raft_id, acknowledged);
+    }
+
+    fn hears_as(&self, role: NodeRole, raft_id: u64, acknowledged: u64) {
         let answer = JoinResponse {
             cluster: self.member.cluster.to_string(),
             node_id: 2,
             epoch: 5,
-            role: NodeRole::Voter.into(),
+            role: role.into(),
             peers: vec![v1::Node { id: 1, listen: at(1).to_string(), ..v1::Node::default() }],
             raft_id,
             acknowledged,
@@ -173,4 +177,19 @@ async fn who_can_get_no_other_life_keeps_its_folder_and_says_why() {
     let refused = alone.begin_anew(&[]).await.map(drop).unwrap_err().to_string();
     assert!(refused.contains("overlay cluster recover"), "{refused}");
     assert!(matches!(alone.held(), Held::Log(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_log_is_lost_and_whose_seat_another_has_is_an_agent() {
+    let node = Node::new();
+    LogStore::note_unfit(node.dir.path(), "it forgot something").unwrap();
+    node.hears_as(NodeRole::Agent, 0, 0);
+    let places = places(&node.member, &node.directory, None);
+    let (member, log) = node.begin_anew(&places).await.unwrap();
+    let expected = Member { voter: false, epoch: 5, ..node.member.clone() };
+    assert_eq!((member.clone(), member.life(), log.is_some()), (expected, None, false));
+    let home = Home::open(node.dir.path(), &node.registration.name).unwrap();
+    assert_eq!(home.record().member, Some(member));
+    let left = LogStore::open(node.dir.path(), None).unwrap();
+    assert!(left.is_none(), "its log is let go of");
 }

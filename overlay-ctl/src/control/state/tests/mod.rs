@@ -11,6 +11,7 @@ mod provisional;
 mod random;
 mod requests;
 mod rows;
+mod seats;
 mod version;
 mod withdrawn;
 
