@@ -1,5 +1,7 @@
 //! The leader's duty towards seats: as many nodes hold the log as are wished for, and not those that are down for good.
 
+mod followed;
+
 use super::{StatusTable, VoterParts};
 use crate::{
     control::{
@@ -8,10 +10,8 @@ use crate::{
     },
     model::{Node, NodeId, RaftId},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use followed::{Followed, Patience, Progress};
+use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How often the leader looks at the seats.
@@ -19,13 +19,13 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Longest wait for one change of a seat. After it the leader looks again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How a node with a seat is heard.
+/// How a node that has a seat follows the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Condition {
-    Heard,
+    Follows,
     /// It may be back in a moment.
-    Silent,
-    /// It has been silent for so long that another node is to take its place.
+    Late,
+    /// It has not followed for so long that another node is to take its place.
     Gone,
 }
 
@@ -52,11 +52,12 @@ enum Next {
     Demote(NodeId),
 }
 
-/// Decides what the leader `own` does where `wish` nodes are to have a seat. `agents` are those that could get one.
+/// Decides what the leader `own` does where `wish` nodes are to have a seat. `agents` are those that could get one, the first
+/// to be asked first.
 ///
 /// Who is gone keeps its seat until its successor holds the log: to end its membership before would take a vote from another
 /// node, too, since an even number of voters does not rest. Seats are taken from who is gone, then from who does not vote.
-fn next(own: NodeId, wish: usize, seats: &[Seated], agents: &BTreeSet<NodeId>) -> Next {
+fn next(own: NodeId, wish: usize, seats: &[Seated], agents: &[NodeId]) -> Next {
     let gone = |seat: &&Seated| seat.condition == Condition::Gone;
     if seats.len() > wish {
         let others = seats.iter().filter(|seat| seat.node != own);
@@ -77,68 +78,44 @@ fn next(own: NodeId, wish: usize, seats: &[Seated], agents: &BTreeSet<NodeId>) -
     }
 }
 
-/// When the leader last heard each node that has a seat. Those that it never heard count from when it began to lead.
-#[derive(Debug, Default)]
-struct LastHeard {
-    /// The term that this node leads.
-    led: Option<u64>,
-    at: BTreeMap<NodeId, Instant>,
-}
-
-impl LastHeard {
-    /// Notes who is heard in the term that this node leads.
-    fn look(&mut self, term: u64, nodes: &BTreeMap<NodeId, bool>, now: Instant) {
-        if self.led.replace(term) != Some(term) {
-            self.at.clear();
-        }
-        self.at.retain(|node, _| nodes.contains_key(node));
-        for (node, is_heard) in nodes {
-            let last = self.at.entry(*node).or_insert(now);
-            if *is_heard {
-                *last = now;
-            }
-        }
-    }
-
-    fn condition(&self, node: NodeId, now: Instant, patience: Option<Duration>) -> Condition {
-        match self.at.get(&node).map(|last| now.duration_since(*last)) {
-            None | Some(Duration::ZERO) => Condition::Heard,
-            Some(silent) if patience.is_some_and(|patience| silent >= patience) => Condition::Gone,
-            Some(_) => Condition::Silent,
-        }
-    }
-}
-
-/// Whether the leader hears the node: as a member, or by its status.
-fn is_heard(node: &Node, status: &Status, table: &StatusTable) -> bool {
+/// How far the leader knows the node to have the log.
+fn progress(node: &Node, status: &Status) -> Progress {
     let life = node.life().map(RaftId::get);
-    let as_member = |life| {
-        life == status.id || status.peers.iter().any(|peer| peer.id == life && peer.recent_active)
-    };
-    life.is_some_and(as_member) || table.programmed(node.id).is_some()
+    if life == Some(status.id) {
+        return Progress { is_heard: true, matched: status.commit, has_all: true };
+    }
+    let peer = status.peers.iter().find(|peer| Some(peer.id) == life);
+    peer.map_or_else(Progress::default, |peer| Progress {
+        is_heard: peer.recent_active,
+        matched: peer.matched,
+        has_all: peer.matched >= status.commit,
+    })
 }
 
-/// The agents that could get a seat: they are up, speak the cluster's version, and were not demoted by an operator.
-fn able(state: &State, table: &StatusTable) -> BTreeSet<NodeId> {
+/// The agents that could get a seat: they are up, speak the cluster's version, and were not demoted by an operator. Those that
+/// had a seat and did not follow come last.
+fn able(state: &State, table: &StatusTable, followed: &Followed) -> Vec<NodeId> {
     let version = state.version();
     let speaks = |id| table.speaks(id).is_some_and(|(speaks, _)| speaks.covers(version));
     let agents = state.nodes().filter(|node| !node.voter && !node.demoted && speaks(node.id));
-    agents.map(|node| node.id).collect()
+    let mut agents: Vec<NodeId> = agents.map(|node| node.id).collect();
+    agents.sort_by_key(|id| (followed.given_up(*id), *id));
+    agents
 }
 
 fn seated(
     state: &State,
     status: &Status,
-    heard: &LastHeard,
+    followed: &Followed,
     now: Instant,
-    patience: Option<Duration>,
+    patience: Patience,
 ) -> Vec<Seated> {
     let seat = |node: &Node| {
         let life = node.life().map_or(0, RaftId::get);
         let votes = status.voters.contains(&life);
         Seated {
             node: node.id,
-            condition: heard.condition(node.id, now, patience),
+            condition: followed.condition(node.id, now, patience.of(votes)),
             votes,
             holds_log: votes || status.caught_up.contains(&life),
         }
@@ -147,17 +124,21 @@ fn seated(
 }
 
 /// While this node leads: gives seats to agents and takes seats of nodes, one at a time, until as many nodes have one as are
-/// wished for, and none of them has been silent for as long as `patience`; `None` = however long a node is silent, it keeps
-/// its seat. Ends with consensus.
-pub async fn arrange_the_seats(voter: VoterParts, patience: Option<Duration>) {
-    let mut heard = LastHeard::default();
+/// wished for, and each of them follows the log. A voter that has not done so for as long as `replace_after` is replaced;
+/// `None` = however long it does not, it keeps its seat. Ends with consensus.
+pub async fn arrange_the_seats(voter: VoterParts, replace_after: Option<Duration>) {
+    arrange(voter, Patience::new(replace_after)).await;
+}
+
+async fn arrange(voter: VoterParts, patience: Patience) {
+    let mut followed = Followed::default();
     let mut said = Next::Rest;
     let status = voter.consensus.status();
     while status.has_changed().is_ok() {
-        if let Some(next) = look(&voter, &mut heard, patience) {
+        if let Some(next) = look(&voter, &mut followed, patience) {
             // By a state that shows all that was acknowledged: an earlier leader may have done it already.
             let fresh = timeout(PATIENCE, voter.consensus.read_index()).await;
-            if matches!(fresh, Ok(Ok(_))) && look(&voter, &mut heard, patience) == Some(next) {
+            if matches!(fresh, Ok(Ok(_))) && look(&voter, &mut followed, patience) == Some(next) {
                 let done = carry_out(&voter, next).await;
                 if let Err(why) = done
                     && next != said
@@ -174,23 +155,26 @@ pub async fn arrange_the_seats(voter: VoterParts, patience: Option<Duration>) {
 }
 
 /// What is to be done, if this node leads and something is.
-fn look(voter: &VoterParts, heard: &mut LastHeard, patience: Option<Duration>) -> Option<Next> {
+fn look(voter: &VoterParts, followed: &mut Followed, patience: Patience) -> Option<Next> {
     let status = voter.consensus.status().borrow().clone();
     let state = voter.state.copy();
     let own = state.node_of(RaftId::new(status.id)?)?.id;
     if status.role != Role::Leader {
-        *heard = LastHeard::default();
+        followed.end();
         return None;
     }
     let now = Instant::now();
-    let nodes = state.seated().map(|node| (node.id, is_heard(node, &status, &voter.table)));
-    heard.look(status.term, &nodes.collect(), now);
+    let seats = state.seated().map(|node| (node.id, progress(node, &status)));
+    followed.look(status.term, &seats.collect(), now);
     // Earlier programs would not know what is logged.
     if state.version().is_first() {
         return None;
     }
-    let seats = seated(&state, &status, heard, now, patience);
-    let next = next(own, state.voters().count(), &seats, &able(&state, &voter.table));
+    let seats = seated(&state, &status, followed, now, patience);
+    let gone = seats.iter().filter(|seat| seat.condition == Condition::Gone);
+    followed.give_up(gone.map(|seat| seat.node), now);
+    let agents = able(&state, &voter.table, followed);
+    let next = next(own, state.voters().count(), &seats, &agents);
     Some(next).filter(|next| *next != Next::Rest)
 }
 
@@ -223,7 +207,7 @@ async fn carry_out(voter: &VoterParts, next: Next) -> Result<(), String> {
                 for_good: false,
             };
             changed(voter, command).await?;
-            tracing::warn!(node = %name, life = life.get(), "a node lost its seat: it has been silent for too long, or fewer nodes are to vote");
+            tracing::warn!(node = %name, life = life.get(), "a node lost its seat: it has not followed the log for too long, or fewer nodes are to vote");
             Ok(())
         }
     }
