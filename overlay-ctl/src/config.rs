@@ -91,8 +91,8 @@ pub struct NodeRunArgs {
     /// it later [default: 3]
     #[arg(long, value_name = "1|3|5", conflicts_with = "join")]
     pub voters: Option<Voters>,
-    /// Seconds of silence after which an agent takes the place of a voter, if this node leads and the rest of the voters
-    /// can decide. The voter becomes an agent when it is back. 0: never
+    /// Seconds after which an agent takes the place of a voter that is down, or does not take what is written, if this node
+    /// leads. The voter becomes an agent when it is back. 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub replace_voter_after: u32,
     /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
