@@ -3,8 +3,8 @@
 use crate::{
     control::peers::{Admission, Directory, Generations},
     proto::v1::{
-        BackupPiece, BackupRequest, JoinRequest, JoinResponse, SetVotersRequest,
-        SetVotersResponse, StatusRequest, StatusResponse,
+        BackupPiece, BackupRequest, JoinRequest, JoinResponse, SetVotersRequest, SetVotersResponse,
+        StatusRequest, StatusResponse,
         cluster_server::{Cluster, ClusterServer},
     },
 };

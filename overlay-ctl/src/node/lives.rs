@@ -163,7 +163,10 @@ pub(super) async fn begin_anew(
         // Its last life is kept, so that it is not begun again.
         let agent = Member { raft_id: member.life(), ..now };
         home.set_member(agent.clone())?;
-        tracing::info!(id = agent.id, "the node comes back as an agent: others hold the log by now");
+        tracing::info!(
+            id = agent.id,
+            "the node comes back as an agent: others hold the log by now"
+        );
         return Ok((agent, None));
     };
     home.set_member(now.clone())?;

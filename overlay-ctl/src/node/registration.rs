@@ -362,7 +362,10 @@ mod tests {
             tokio::task::yield_now().await;
             assert_eq!(directory.generations().ours().number(), ours, "has a log: {has_log}");
             let keeps_its_seat = lives.borrow().is_some();
-            assert_eq!(keeps_its_seat, has_log, "a newer generation takes no log from a node that runs");
+            assert_eq!(
+                keeps_its_seat, has_log,
+                "a newer generation takes no log from a node that runs"
+            );
         }
     }
 }

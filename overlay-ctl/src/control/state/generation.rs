@@ -54,7 +54,8 @@ impl State {
         self.changes = ChangeLog::starting_after(self.revision);
         self.change(voter, |node| (node.voter, node.demoted) = (true, false));
         let others = self.nodes().filter(|node| node.voter && node.id != voter);
-        let excess: Vec<NodeId> = others.map(|node| node.id).skip(self.voters.count() - 1).collect();
+        let excess: Vec<NodeId> =
+            others.map(|node| node.id).skip(self.voters.count() - 1).collect();
         for id in excess {
             self.change(id, |node| (node.voter, node.raft_id) = (false, None));
         }

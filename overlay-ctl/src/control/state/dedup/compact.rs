@@ -47,7 +47,9 @@ impl Compact {
 
     pub(super) fn insert(&mut self, request: RequestId, asked: Digest, did: Did) {
         let (order, most) = match did {
-            Did::Make(..) | Did::Remove(..) | Did::SetVoters(_) => (&mut self.carried_out, CARRIED_OUT_MAX),
+            Did::Make(..) | Did::Remove(..) | Did::SetVoters(_) => {
+                (&mut self.carried_out, CARRIED_OUT_MAX)
+            }
             Did::Refuse(_) => (&mut self.refused, REFUSED_MAX),
         };
         order.push_back(request);

@@ -79,7 +79,9 @@ fn what_is_damaged_or_newer_is_no_memory() {
     let makes = kinds.into_iter().chain([Kind::Life, Kind::Seat]).map(|kind| Did::Make(kind, 7));
     let removes = kinds.map(|kind| Did::Remove(kind, u64::MAX));
     let mut dedup = Compact::default();
-    for (n, did) in makes.chain(removes).chain([Did::SetVoters(Voters::Five), refusal()]).enumerate() {
+    for (n, did) in
+        makes.chain(removes).chain([Did::SetVoters(Voters::Five), refusal()]).enumerate()
+    {
         dedup.insert(id(n), digest_of(n), did);
     }
     let bytes = rmp_serde::to_vec_named(&dedup).unwrap();

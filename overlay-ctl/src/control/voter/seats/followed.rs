@@ -194,7 +194,10 @@ mod tests {
         assert_eq!(patience.of(true), Some(Duration::from_secs(3)));
         assert_eq!(patience.of(false), Some(TAKE));
         let by_default = Patience::new(Some(TAKE_BY_DEFAULT));
-        assert_eq!((by_default.of(true), by_default.of(false)), (Some(TAKE_BY_DEFAULT), Some(TAKE_BY_DEFAULT)));
+        assert_eq!(
+            (by_default.of(true), by_default.of(false)),
+            (Some(TAKE_BY_DEFAULT), Some(TAKE_BY_DEFAULT))
+        );
         let never = Patience::new(None);
         assert_eq!((never.of(true), never.of(false)), (None, Some(TAKE_BY_DEFAULT)));
     }
