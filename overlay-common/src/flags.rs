@@ -13,3 +13,6 @@ pub const FLAG_BRIDGING: u32 = 1 << 3;
 pub const FLAG_ADVERTISING: u32 = 1 << 4;
 /// The entry, or the sender, is of stations behind bridging endpoints, and no endpoint's: it has no address of its own.
 pub const FLAG_STATIONS: u32 = 1 << 5;
+/// The device of the endpoint on this host has a queue (a queueing discipline other than noqueue) that packets to the
+/// endpoint wait in. Only entries of FDB have it.
+pub const FLAG_QUEUED: u32 = 1 << 6;

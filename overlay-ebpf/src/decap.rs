@@ -20,7 +20,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use overlay_common::DropReason;
+use overlay_common::{DropReason, FLAG_QUEUED, FdbEntry};
 
 /// Where the inner packet begins, seen from the outer Ethernet header.
 const INNER_L3: usize = outer::LEN + L3;
@@ -164,27 +164,29 @@ fn remove_outer_as_ipv6(ctx: &TcContext, more: i32) -> bool {
     changed && shrink(ctx, GROWN + more, 0)
 }
 
-/// Hands a stripped frame of that type to the endpoint behind the host-side device `ifindex`.
+/// Hands a stripped frame of that type to an endpoint of this node.
 ///
-/// redirect_peer keeps the packet's protocol as the kernel knows it: the inner one's for IP, but the
+/// redirect_peer passes by the queue of the device on the host, so packets to an endpoint that has one go through the
+/// device. redirect_peer keeps the packet's protocol as the kernel knows it: the inner one's for IP, but the
 /// outer one's, IPv4, for any other frame. Those take the way through the device, which reads it anew. So does a packet
 /// with an entry in the host's table of connections, as one that came by a bridge may have: the entry is the outer
 /// packet's, and only the device takes it off on every kernel. redirect_peer also keeps a mark and a priority, by which
 /// the host chooses routes and queues for the outer packet. They are none of the endpoint's business.
 #[inline(always)]
-pub fn deliver(ctx: &TcContext, ethertype: u16, ifindex: u32) -> i32 {
+pub fn deliver(ctx: &TcContext, ethertype: u16, to: &FdbEntry) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context is valid while the program runs, and these fields are for programs to write.
     unsafe {
         (&raw mut (*skb).mark).write_volatile(0);
         (&raw mut (*skb).priority).write_volatile(0);
     }
-    if frame::protocol(ctx) == ethertype && !has_connection(ctx) {
+    let is_queued = to.flags & FLAG_QUEUED != 0;
+    if frame::protocol(ctx) == ethertype && !is_queued && !has_connection(ctx) {
         // SAFETY: no preconditions.
-        unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+        unsafe { bpf_redirect_peer(to.ifindex, 0) as i32 }
     } else {
         // SAFETY: no preconditions.
-        unsafe { bpf_redirect(ifindex, 0) as i32 }
+        unsafe { bpf_redirect(to.ifindex, 0) as i32 }
     }
 }
 

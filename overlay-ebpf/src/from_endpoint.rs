@@ -22,8 +22,8 @@ use aya_ebpf::{
 };
 use core::hint::black_box;
 use overlay_common::{
-    BridgeKey, DropReason, FLAG_BRIDGING, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_STATIONS, FdbEntry,
-    FloodKey, PortEntry,
+    BridgeKey, DropReason, FLAG_BRIDGING, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_QUEUED, FLAG_STATIONS,
+    FdbEntry, FloodKey, PortEntry,
 };
 
 #[inline(always)]
@@ -189,6 +189,11 @@ fn deliver_here(
         return Err(DropReason::HairpinDestination);
     }
     count_from_neighbour(destination.slot(), ctx.len());
+    if destination.flags & FLAG_QUEUED != 0 {
+        // SAFETY: no preconditions.
+        let action = unsafe { bpf_redirect(to, 0) };
+        return Ok(Decision::Redirect(action as i32));
+    }
     // The frame is not for the host-side device's own MAC, so the kernel marks it as another host's.
     // Kernels before 6.6 keep the mark through redirect_peer, and ip_rcv would drop the packet.
     // SAFETY: the context is valid while the program runs; the type is a valid one.

@@ -151,7 +151,7 @@ fn deliver(
     trace.slot = destination.slot();
     decap::combine_ecn(ctx, eth, outer_tos)?;
     let ethertype = decap::strip(ctx, eth)?;
-    Ok(Decision::Redirect(decap::deliver(ctx, ethertype, destination.ifindex)))
+    Ok(Decision::Redirect(decap::deliver(ctx, ethertype, destination)))
 }
 
 /// Whether a packet from an uplink without Ethernet headers may be VXLAN to this node, or a router's report to it.

@@ -254,7 +254,12 @@ impl Opened {
         let own = OwnAddress::new(choice.clone(), underlay.address, reports.own.clone());
         let mut kernel = HostKernel {
             maps: HostMaps::new(datapath.clone()),
-            devices: HostDevices::new(datapath.clone(), netlink.clone(), check.namespaces()),
+            devices: HostDevices::new(
+                datapath.clone(),
+                netlink.clone(),
+                check.namespaces(),
+                interest.clone(),
+            ),
             outside: HostOutside::new(
                 datapath.clone(),
                 netlink,

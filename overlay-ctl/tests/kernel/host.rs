@@ -10,7 +10,7 @@ use overlay_ctl::dataplane::{
     kernel::{
         DeviceId, DeviceKind, DeviceSpec, Devices as _, LargePackets, PairSizes, SuperPackets,
     },
-    netlink::{HeldNamespaces, Netlink},
+    netlink::{HeldNamespaces, Interest, Netlink},
 };
 
 use crate::{
@@ -46,7 +46,7 @@ fn specs(netns: &Netns) -> [DeviceSpec; 2] {
 /// The devices of a process that has just started and has not been asked anything yet.
 async fn door(datapath: &SharedDatapath, host: &Host) -> HostDevices {
     let held = SharedNamespaces::new(HeldNamespaces::new(host.bpffs.join("none")));
-    HostDevices::new(datapath.clone(), Netlink::open().await.unwrap(), held)
+    HostDevices::new(datapath.clone(), Netlink::open().await.unwrap(), held, Interest::default())
 }
 
 #[test]

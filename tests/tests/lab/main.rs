@@ -33,6 +33,7 @@ mod ports;
 mod power;
 mod processes;
 mod published_traffic;
+mod queues;
 mod reboot;
 mod refusals;
 mod removal;

@@ -10,26 +10,30 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
+    sync::Notify,
     task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
 
 use crate::dataplane::netlink::Mounts;
 
-/// Longest time between two looks, whatever events came.
-const LOOK_PERIOD: Duration = Duration::from_secs(5);
+/// Longest time between two looks, whatever events came. All resolvers look at the same moment, so that the machine is woken
+/// once for them.
+const LOOK_PERIOD: Duration = Duration::from_secs(10);
+/// The same where events do not come.
+const LOOK_PERIOD_UNTOLD: Duration = Duration::from_secs(1);
 /// The same for a namespace that is gone from its path and has processes, whose end is no event.
 const ORPHAN_PERIOD: Duration = Duration::from_secs(1);
 
-/// Tells all resolvers of a node when to look at their namespaces.
+/// Tells the resolvers of a node when to look at their namespaces.
 #[derive(Debug)]
 pub(super) struct Presence {
-    looks: watch::Receiver<()>,
+    waiting: Waiting,
     task: JoinHandle<()>,
 }
 
@@ -43,33 +47,71 @@ impl Presence {
     /// Begins to listen to changes of the mount table, because a namespace that has a name is a mount. Must be called
     /// within a tokio runtime.
     pub(super) fn watch() -> Self {
-        let (look, looks) = watch::channel(());
         let changes = Mounts::watch();
         if let Err(error) = &changes {
             tracing::warn!(%error, "that a namespace is gone is not noticed at once");
         }
+        let waiting = Waiting::default();
+        let of_task = waiting.clone();
         let task = tokio::spawn(async move {
-            if let Ok(mut changes) = changes {
-                while changes.changed().await.is_ok() {
-                    look.send_replace(());
+            let mut changes = changes.ok();
+            loop {
+                let told = match &mut changes {
+                    Some(changes) => timeout(LOOK_PERIOD, changes.changed()).await,
+                    None => timeout(LOOK_PERIOD_UNTOLD, pending()).await,
+                };
+                match told {
+                    Ok(Ok(places)) if !places.is_empty() => {
+                        let is_there = |path: &Path| {
+                            places.iter().any(|place| place.file_name() == path.file_name())
+                        };
+                        of_task.wake(is_there);
+                    }
+                    Ok(Ok(_)) | Err(_) => of_task.wake(|_| true),
+                    // Only when the runtime shuts down.
+                    Ok(Err(_)) => return pending().await,
                 }
             }
-            // The resolvers look from time to time all the same, and have their sender until this task ends.
-            pending().await
         });
-        Self { looks, task }
+        Self { waiting, task }
     }
 
-    /// The times when a resolver looks.
-    pub(super) fn looks(&self) -> watch::Receiver<()> {
-        self.looks.clone()
+    /// Says when to look at the namespace with this path.
+    pub(super) fn looks(&self, path: &Path) -> Arc<Notify> {
+        self.waiting.add(path)
+    }
+}
+
+/// The resolvers that wait, each with the path of its namespace. The last component of a path tells whether a mount is
+/// about it, because the same namespace has several paths.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<Mutex<Vec<(PathBuf, Weak<Notify>)>>>);
+
+impl Waiting {
+    fn add(&self, path: &Path) -> Arc<Notify> {
+        let looks = Arc::default();
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push((path.to_owned(), Arc::downgrade(&looks)));
+        looks
+    }
+
+    /// Lets those look whose paths are meant, and forgets those that have ended.
+    fn wake(&self, is_meant: impl Fn(&Path) -> bool) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|(path, looks)| {
+            let looks = looks.upgrade();
+            if let Some(looks) = looks.as_ref().filter(|_| is_meant(path)) {
+                looks.notify_one();
+            }
+            looks.is_some()
+        });
     }
 }
 
 /// Returns when the namespace with that identity is not at `path` any more, and no process is in it.
-pub(super) async fn until_gone(mut looks: watch::Receiver<()>, path: &Path, identity: (u64, u64)) {
+pub(super) async fn until_gone(looks: Arc<Notify>, path: &Path, identity: (u64, u64)) {
     loop {
-        let mut period = LOOK_PERIOD;
+        let mut is_orphan = false;
         match fs::metadata(path) {
             Ok(meta) if identity_of(&meta) == identity => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -80,12 +122,15 @@ pub(super) async fn until_gone(mut looks: watch::Receiver<()>, path: &Path, iden
                 if !has_processes.unwrap_or(false) {
                     return;
                 }
-                period = ORPHAN_PERIOD;
+                is_orphan = true;
             }
         }
-        if let Ok(Err(_)) = timeout(period, looks.changed()).await {
-            // Nobody says any more when to look.
-            return;
+        let told = looks.notified();
+        if is_orphan {
+            // Where nobody says so, it is looked at again all the same.
+            timeout(ORPHAN_PERIOD, told).await.ok();
+        } else {
+            told.await;
         }
     }
 }

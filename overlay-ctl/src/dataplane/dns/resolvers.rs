@@ -106,7 +106,7 @@ impl Resolvers {
             }
             let source = self.names.subscribe();
             let forwarder = Arc::clone(&self.forwarder);
-            let looks = presence.looks();
+            let looks = presence.looks(path);
             match Resolver::start(path, namespace.netns, source, forwarder, looks) {
                 Ok(resolver) => {
                     self.running.insert(path.clone(), resolver);

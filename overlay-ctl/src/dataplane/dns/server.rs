@@ -11,7 +11,7 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::watch,
+    sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
     time::sleep,
 };
@@ -59,7 +59,7 @@ impl Resolver {
         netns: Option<NetnsId>,
         names: watch::Receiver<Arc<Names>>,
         forwarder: Arc<Forwarder>,
-        looks: watch::Receiver<()>,
+        looks: Arc<Notify>,
     ) -> Result<Self, DnsError> {
         let inside = Netns::open(path)?;
         let identity = inside.identity().map_err(DnsError::Socket)?;

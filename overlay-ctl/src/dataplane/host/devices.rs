@@ -5,7 +5,7 @@ use crate::dataplane::{
     kernel::{
         DeviceFailure, DeviceKind, DeviceSpec, Devices, KernelError, Observed, ObservedDevice, Part,
     },
-    netlink::{DeviceError, Netlink},
+    netlink::{DeviceError, Interest, Netlink},
 };
 use std::{collections::BTreeSet, path::PathBuf, time::Instant};
 
@@ -17,13 +17,19 @@ pub struct HostDevices {
     datapath: SharedDatapath,
     netlink: Netlink,
     namespaces: SharedNamespaces,
+    interest: Interest,
 }
 
 impl HostDevices {
-    /// The devices in the network namespace of `netlink`.
+    /// The devices in the network namespace of `netlink`. Those that are found are told to `interest`.
     #[must_use]
-    pub fn new(datapath: SharedDatapath, netlink: Netlink, namespaces: SharedNamespaces) -> Self {
-        Self { datapath, netlink, namespaces }
+    pub fn new(
+        datapath: SharedDatapath,
+        netlink: Netlink,
+        namespaces: SharedNamespaces,
+        interest: Interest,
+    ) -> Self {
+        Self { datapath, netlink, namespaces, interest }
     }
 
     /// Removes the programs' links of devices that are gone, among all or among those with these indexes. Returns what
@@ -75,6 +81,7 @@ impl Devices for HostDevices {
         let observed = self.netlink.observe(paths).await;
         let mut observed =
             observed.map_err(|e| KernelError::new("reading the devices failed", e))?;
+        self.interest.has(observed.devices.iter().map(|device| device.ifindex));
         observed.trouble.extend(self.detach_gone(&observed.devices, None).await);
         Ok(observed)
     }
@@ -83,6 +90,7 @@ impl Devices for HostDevices {
         let observed = self.netlink.observe_part(part).await;
         let mut observed =
             observed.map_err(|e| KernelError::new("reading some devices failed", e))?;
+        self.interest.has(observed.devices.iter().map(|device| device.ifindex));
         let gone = self.detach_gone(&observed.devices, Some(&part.indexes)).await;
         observed.trouble.extend(gone);
         Ok(observed)

@@ -118,6 +118,8 @@ pub struct ObservedDevice {
     /// The device was once raised successfully, as its alias says. That the host's side is up is no proof of that:
     /// network managers set up any new device.
     pub complete: bool,
+    /// The host's side has a queueing discipline other than noqueue, as a limit of the rate has.
+    pub queued: bool,
     /// MTU of the host's side, in bytes.
     pub mtu: u32,
     /// Sizes of super-packets of the host's side.
@@ -319,6 +321,7 @@ mod tests {
             up: true,
             running: true,
             complete: true,
+            queued: false,
             mtu: 1450,
             super_packets: SuperPackets::DEFAULT,
             bridge: 0,

@@ -49,10 +49,6 @@ pub(super) async fn stations(
     message.header.family = AddressFamily::Bridge;
     message.attributes.push(NeighbourAttribute::Controller(bridge));
     let request = RouteNetlinkMessage::GetNeighbour(message);
-    let listed = match dump(handle, request, "list the MACs that a bridge knows").await {
-        Err(error) if error.is_gone() => return Ok(BTreeSet::new()),
-        listed => listed?,
-    };
     let station = |item| {
         let RouteNetlinkMessage::NewNeighbour(entry) = item else { return None };
         let mac = entry.attributes.iter().find_map(|attribute| match attribute {
@@ -61,5 +57,8 @@ pub(super) async fn stations(
         });
         (entry.header.state == NeighbourState::Noarp).then_some((entry.header.ifindex, mac?))
     };
-    Ok(listed.items.into_iter().filter_map(station).collect())
+    match dump(handle, request, "list the MACs that a bridge knows", station).await {
+        Err(error) if error.is_gone() => Ok(BTreeSet::new()),
+        listed => Ok(listed?.items.into_iter().collect()),
+    }
 }

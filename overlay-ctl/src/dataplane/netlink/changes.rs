@@ -44,8 +44,11 @@ const PENDING_MAX: usize = 512;
 /// The pause between attempts to listen again after the kernel's socket broke.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 const MOUNTS: &str = "/proc/self/mountinfo";
-/// The pause between two looks at the mount table, which may be long.
+/// The pause between two looks at the mount table, which may be long: the first value, and at least so many times as long as
+/// the last look took, up to the last value.
 const MOUNTS_PAUSE: Duration = Duration::from_millis(250);
+const MOUNTS_SHARE: u32 = 200;
+const MOUNTS_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The pause after an event that does not concern the node: of many such events several are read at once.
 const LULL: Duration = Duration::from_millis(20);
 /// The most that is read at once, without a pause and without a look at anything else.
@@ -54,12 +57,13 @@ const AT_ONCE: usize = 1024;
 const BUFFER: usize = 1 << 20;
 /// Bytes of one message at most.
 const MESSAGE_MAX: usize = 1 << 16;
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv4Rule,
+    MulticastGroup::Tc,
 ];
 
 impl Netlink {
@@ -97,9 +101,9 @@ fn listen(interest: &Interest) -> io::Result<TokioSocket> {
 pub(crate) struct Mounts {
     /// The mount table, which the kernel marks as exceptional whenever it changes.
     table: AsyncFd<File>,
-    /// The mounts of network namespaces when they were last read.
-    namespaces: BTreeSet<String>,
-    /// The table is not read before.
+    /// The table as it was last read.
+    text: String,
+    /// It is not read before.
     next: Instant,
 }
 
@@ -115,8 +119,7 @@ impl Mounts {
             AsyncFd::register_with_interest(file, Readiness::PRIORITY | Readiness::ERROR)
         };
         let table = table.map_err(|error| error.into_parts().1)?;
-        let namespaces = fs::read_to_string(MOUNTS).map(|text| namespaces(&text))?;
-        Ok(Self { table, namespaces, next: Instant::now() })
+        Ok(Self { table, text: fs::read_to_string(MOUNTS)?, next: Instant::now() })
     }
 
     /// Waits until the mounts of namespaces change. Returns where one was mounted or unmounted; none of these where the
@@ -128,15 +131,17 @@ impl Mounts {
         loop {
             sleep_until(self.next).await;
             self.table.ready_mut(Readiness::PRIORITY | Readiness::ERROR).await?.clear_ready();
-            self.next = Instant::now() + MOUNTS_PAUSE;
+            let begun = Instant::now();
             // After the mark was cleared, so that a change from here on sets it again.
-            let Ok(text) = fs::read_to_string(MOUNTS) else { return Ok(BTreeSet::new()) };
-            let now = namespaces(&text);
-            let before = mem::replace(&mut self.namespaces, now);
-            let changed: BTreeSet<PathBuf> = before
-                .symmetric_difference(&self.namespaces)
-                .map(|line| mounted_at(line))
-                .collect();
+            let read = fs::read_to_string(MOUNTS);
+            self.next = begun + MOUNTS_PAUSE;
+            let Ok(text) = read else { return Ok(BTreeSet::new()) };
+            let before = mem::replace(&mut self.text, text);
+            let (before, now) = (namespaces(&before), namespaces(&self.text));
+            let changed: BTreeSet<PathBuf> =
+                before.symmetric_difference(&now).map(|line| mounted_at(line)).collect();
+            let pause = (begun.elapsed() * MOUNTS_SHARE).clamp(MOUNTS_PAUSE, MOUNTS_PAUSE_MAX);
+            self.next = begun + pause;
             if !changed.is_empty() {
                 return Ok(changed);
             }
@@ -146,9 +151,9 @@ impl Mounts {
 
 /// The lines of a mount table that are of network namespaces (proc(5): the fourth field is the mount's root, which of such
 /// a mount is "net:[INODE]").
-fn namespaces(table: &str) -> BTreeSet<String> {
+fn namespaces(table: &str) -> BTreeSet<&str> {
     let is_namespace = |line: &&str| line.split(' ').nth(3).is_some_and(|r| r.starts_with("net:["));
-    table.lines().filter(is_namespace).map(ToOwned::to_owned).collect()
+    table.lines().filter(is_namespace).collect()
 }
 
 /// Where the mount of this line of a mount table is (proc(5): the fifth field, in which a space is "\\040").
@@ -309,7 +314,7 @@ mod tests {
             98 25 0:4 mnt:[4026532282] /run/snapd/ns/x.mnt rw - nsfs nsfs rw\n";
         let found: Vec<_> = namespaces(table).into_iter().collect();
         assert!(matches!(&found[..], [one] if one.contains("/run/netns/web1")), "{found:?}");
-        assert_eq!(mounted_at(&found[0]), PathBuf::from("/run/netns/web1"));
+        assert_eq!(mounted_at(found[0]), PathBuf::from("/run/netns/web1"));
         let strange = "99 25 0:4 net:[4026532281] /run/netns/a\\040b\\134c rw - nsfs nsfs rw";
         assert_eq!(mounted_at(strange), PathBuf::from("/run/netns/a b\\c"));
     }

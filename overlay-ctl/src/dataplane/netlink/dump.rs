@@ -18,23 +18,24 @@ use super::NetlinkError;
 const ATTEMPTS: usize = 3;
 
 /// What was listed.
-pub(super) struct Listed {
+pub(super) struct Listed<T> {
     /// The items. Where each of several attempts was interrupted, it has what any of them had, the last attempt last: an
     /// item that stood all the time occurs once for each attempt, and one that is gone may be among them.
-    pub(super) items: Vec<RouteNetlinkMessage>,
+    pub(super) items: Vec<T>,
     /// The number of attempts that `items` are of; 1 where nothing interrupted the last one.
     pub(super) attempts: usize,
 }
 
-/// Asks for a list.
-pub(super) async fn dump(
+/// Asks for a list, and reads each message of it as it comes: a message takes many times the memory of what is read.
+pub(super) async fn dump<T>(
     handle: &Handle,
     request: RouteNetlinkMessage,
     action: &str,
-) -> Result<Listed, NetlinkError> {
+    read: impl Fn(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Listed<T>, NetlinkError> {
     let mut attempts = Vec::new();
     for _ in 0..ATTEMPTS {
-        let attempt = once(handle, request.clone(), action).await?;
+        let attempt = once(handle, request.clone(), action, &read).await?;
         let is_whole = attempt.is_whole;
         attempts.push(attempt);
         if is_whole {
@@ -45,17 +46,18 @@ pub(super) async fn dump(
 }
 
 /// One list.
-struct Attempt {
-    items: Vec<RouteNetlinkMessage>,
+struct Attempt<T> {
+    items: Vec<T>,
     /// The kernel did not mark it as interrupted.
     is_whole: bool,
 }
 
-async fn once(
+async fn once<T>(
     handle: &Handle,
     request: RouteNetlinkMessage,
     action: &str,
-) -> Result<Attempt, NetlinkError> {
+    read: impl Fn(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Attempt<T>, NetlinkError> {
     let mut request = NetlinkMessage::from(request);
     request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let mut handle = handle.clone();
@@ -64,7 +66,7 @@ async fn once(
     while let Some(answer) = answers.next().await {
         attempt.is_whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
         match answer.payload {
-            NetlinkPayload::InnerMessage(item) => attempt.items.push(item),
+            NetlinkPayload::InnerMessage(item) => attempt.items.extend(read(item)),
             NetlinkPayload::Error(error) => {
                 return Err(NetlinkError::new(action, rtnetlink::Error::NetlinkError(error)));
             }
@@ -77,7 +79,7 @@ async fn once(
 }
 
 /// The last attempt if it is whole, otherwise all of them.
-fn merged(mut attempts: Vec<Attempt>) -> Listed {
+fn merged<T>(mut attempts: Vec<Attempt<T>>) -> Listed<T> {
     if let Some(whole) = attempts.pop_if(|last| last.is_whole) {
         return Listed { items: whole.items, attempts: 1 };
     }
@@ -91,23 +93,13 @@ fn merged(mut attempts: Vec<Attempt>) -> Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::link::LinkMessage;
 
-    fn attempt(is_whole: bool, indices: &[u32]) -> Attempt {
-        let item = |index: &u32| {
-            let mut message = LinkMessage::default();
-            message.header.index = *index;
-            RouteNetlinkMessage::NewLink(message)
-        };
-        Attempt { items: indices.iter().map(item).collect(), is_whole }
+    fn attempt(is_whole: bool, indices: &[u32]) -> Attempt<u32> {
+        Attempt { items: indices.to_vec(), is_whole }
     }
 
-    fn indices(listed: Listed) -> (Vec<u32>, usize) {
-        let index = |item| match item {
-            RouteNetlinkMessage::NewLink(message) => Some(message.header.index),
-            _ => None,
-        };
-        (listed.items.into_iter().filter_map(index).collect(), listed.attempts)
+    fn indices(listed: Listed<u32>) -> (Vec<u32>, usize) {
+        (listed.items, listed.attempts)
     }
 
     #[test]

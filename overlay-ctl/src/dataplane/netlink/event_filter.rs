@@ -25,6 +25,8 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 // Attributes of a link.
 const IFLA_IFNAME: u32 = 3;
 const IFLA_LINKINFO: u32 = 18;
@@ -46,7 +48,11 @@ const TYPE: u32 = 4;
 const FAMILY: u32 = HEADER;
 /// `rtm_dst_len`.
 const PREFIX_LENGTH: u32 = HEADER + 1;
-/// The index of the device, of links, addresses and neighbours.
+/// `tcm_parent` of a queueing discipline, and the value that it has where all packets of the device pass it
+/// (linux/pkt_sched.h).
+const PARENT: u32 = HEADER + 12;
+const TC_H_ROOT: u32 = u32::MAX;
+/// The index of the device, of links, addresses, neighbours and queueing disciplines.
 const INDEX: u32 = HEADER + 4;
 /// The attributes, behind `struct ifinfomsg`, `ifaddrmsg`, `ndmsg` and `rtmsg`.
 const LINK_ATTRIBUTES: u32 = HEADER + 16;
@@ -122,6 +128,7 @@ impl Filter {
             ([RTM_NEWADDR, RTM_DELADDR], self.address()),
             ([RTM_NEWNEIGH, RTM_DELNEIGH], self.neighbour()),
             ([RTM_NEWROUTE, RTM_DELROUTE], self.route()),
+            ([RTM_NEWQDISC, RTM_DELQDISC], queue()),
         ];
         let mut program = vec![load(libc::BPF_H, TYPE)];
         for ([new, gone], section) in sections {
@@ -263,6 +270,14 @@ fn start_of(bytes: &[u8]) -> [u8; 2] {
 fn ipv4() -> Vec<SockFilter> {
     let inet = u32::from(u8::from(AddressFamily::Inet));
     vec![load(libc::BPF_B, FAMILY), jump(libc::BPF_JEQ, inet, 1, 0), ret(DROP)]
+}
+
+/// Lets a queueing discipline pass that is the device's outermost.
+fn queue() -> Vec<SockFilter> {
+    let mut code = vec![load(libc::BPF_W, PARENT)];
+    code.extend(equals(TC_H_ROOT)());
+    code.push(ret(DROP));
+    code
 }
 
 /// Lets the message pass if the accumulator has this value.

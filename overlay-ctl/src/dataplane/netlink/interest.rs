@@ -19,6 +19,7 @@ use netlink_packet_route::{
     neighbour::NeighbourMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage},
     rule::{RuleAttribute, RuleFlags, RuleMessage},
+    tc::{TcHandle, TcMessage},
 };
 
 use socket2::Socket;
@@ -68,7 +69,7 @@ struct Concerns {
     devices: BTreeSet<u32>,
     /// The next hops, each with its MAC as last seen or reported; `None` where it had none that counts.
     hops: BTreeMap<Key, Option<[u8; 6]>>,
-    /// The devices of the overlay that events named. A renamed one is still the overlay's.
+    /// The devices of the overlay that looks found or events named. A renamed one is still the overlay's.
     ours: BTreeSet<u32>,
     /// The socket of the events, and what its program lets pass; `None` = everything.
     socket: Option<Socket>,
@@ -101,6 +102,11 @@ impl Interest {
         concerns.is_told = true;
         (concerns.own, concerns.underlay) = now;
         concerns.vteps = vteps;
+    }
+
+    /// These devices are the overlay's, as a look found them.
+    pub(crate) fn has(&self, devices: impl Iterator<Item = u32>) {
+        self.lock().ours.extend(devices);
     }
 
     /// Events come by this socket from now on.
@@ -166,6 +172,8 @@ impl Interest {
             RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message) => {
                 concerns.rule(message)
             }
+            RouteNetlinkMessage::NewQueueDiscipline(message)
+            | RouteNetlinkMessage::DelQueueDiscipline(message) => concerns.queue(message),
             _ => None,
         }
     }
@@ -256,6 +264,13 @@ impl Concerns {
         } else {
             self.ours.contains(&index).then_some(Change::Device(index))
         }
+    }
+
+    /// What the host sends by a device of the overlay is to wait in another queue.
+    fn queue(&self, message: &TcMessage) -> Option<Change> {
+        let index = u32::try_from(message.header.index).ok()?;
+        let is_root = message.header.parent == TcHandle::ROOT;
+        (is_root && self.ours.contains(&index)).then_some(Change::Device(index))
     }
 
     fn neighbour(&mut self, message: &NeighbourMessage, stands: bool) -> Option<Change> {

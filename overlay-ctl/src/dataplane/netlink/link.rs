@@ -8,7 +8,7 @@ use netlink_packet_route::{
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
         InfoPortData, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-        LinkXdp, State,
+        State,
     },
 };
 use nix::errno::Errno;
@@ -23,8 +23,12 @@ use super::{
     dump::dump,
     link_layer::{link_layer_of, shows_outer_headers},
     names::GROUP,
+    xdp::programs,
 };
 use crate::dataplane::kernel::{LinkLayer, NetnsId, SuperPackets};
+
+/// The queueing disciplines of a device that lets packets through at once: as it is made, and while it is down.
+const WITHOUT_QUEUE: [&str; 2] = ["noqueue", "noop"];
 
 /// The owner of a device that has a prefix of the overlay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub(super) struct Link {
     /// The largest super-packet that the device takes.
     pub(super) tso_max: Option<u32>,
     pub(super) up: bool,
+    /// What the host sends by the device waits in a queue.
+    pub(super) queued: bool,
     /// The operational state (RFC 2863); `None` where the kernel does not tell. A device that was set up drops packets
     /// until the kernel has taken note of its carrier.
     pub(super) oper: Option<State>,
@@ -112,6 +118,9 @@ impl Link {
                     link.link_layer = LinkLayer::Foreign;
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Qdisc(qdisc) => {
+                    link.queued = !WITHOUT_QUEUE.contains(&qdisc.as_str())
+                }
                 LinkAttribute::TsoMaxSize(size) => link.tso_max = Some(size),
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),
@@ -120,7 +129,7 @@ impl Link {
                 LinkAttribute::OperState(state) => link.oper = Some(state),
                 LinkAttribute::ParentDevName(device) => link.parent.device = device,
                 LinkAttribute::ParentDevBusName(bus) => link.parent.bus = bus,
-                LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
+                LinkAttribute::Xdp(attributes) => link.xdp = programs(&attributes),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
                 LinkAttribute::GsoMaxSize(size) => link.super_packets.gso = Some(size),
                 LinkAttribute::GroMaxSize(size) => link.super_packets.gro = Some(size),
@@ -167,17 +176,6 @@ impl Link {
     }
 }
 
-fn xdp_programs(attributes: &[LinkXdp]) -> BTreeSet<u32> {
-    let ids = attributes.iter().filter_map(|attribute| match attribute {
-        LinkXdp::ProgId(id)
-        | LinkXdp::DrvProgId(id)
-        | LinkXdp::SkbProgId(id)
-        | LinkXdp::HwProgId(id) => Some(*id),
-        _ => None,
-    });
-    ids.filter(|id| *id != 0).collect()
-}
-
 fn addr_gen_none(specs: &[AfSpecUnspec]) -> bool {
     specs.iter().any(|spec| match spec {
         AfSpecUnspec::Inet6(inet6) => {
@@ -202,14 +200,16 @@ pub(super) async fn links(
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message.attributes.extend(target(netns));
     let request = RouteNetlinkMessage::GetLink(message);
-    let listed = match dump(handle, request, "list the network devices").await {
+    let read = |item| match item {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::new(message)),
+        _ => None,
+    };
+    let listed = match dump(handle, request, "list the network devices", read).await {
         Err(error) if netns.is_some() && error.is_netns_gone() => return Ok(Vec::new()),
         listed => listed?,
     };
     let mut links: BTreeMap<u32, (usize, Link)> = BTreeMap::new();
-    for item in listed.items {
-        let RouteNetlinkMessage::NewLink(message) = item else { continue };
-        let link = Link::new(message);
+    for link in listed.items {
         let times = links.get(&link.index).map_or(0, |(times, _)| *times);
         links.insert(link.index, (times + 1, link));
     }
@@ -299,12 +299,6 @@ pub(super) async fn addresses(
         message.attributes.push(AddressAttribute::TargetNetNsId(netns.as_raw()));
     }
     let request = RouteNetlinkMessage::GetAddress(message);
-    let listed = match dump(handle, request, "list the IPv4 addresses").await {
-        Err(error) if error.is_gone() || netns.is_some() && error.is_netns_gone() => {
-            return Ok(Vec::new());
-        }
-        listed => listed?,
-    };
     let address = |item: RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewAddress(message) = item else { return None };
         let header = message.header;
@@ -320,7 +314,10 @@ pub(super) async fn addresses(
             _ => None,
         })
     };
-    Ok(listed.items.into_iter().filter_map(address).collect())
+    match dump(handle, request, "list the IPv4 addresses", address).await {
+        Err(error) if error.is_gone() || netns.is_some() && error.is_netns_gone() => Ok(Vec::new()),
+        listed => Ok(listed?.items),
+    }
 }
 
 /// Gives an address to a device.

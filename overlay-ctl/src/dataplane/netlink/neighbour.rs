@@ -63,13 +63,13 @@ impl Netlink {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Inet;
         let request = RouteNetlinkMessage::GetNeighbour(message);
-        let listed = dump(&self.handle, request, "list the neighbours").await?;
         let entry = |message| match message {
             RouteNetlinkMessage::NewNeighbour(message) => Some((key(&message)?, parse(&message))),
             _ => None,
         };
+        let listed = dump(&self.handle, request, "list the neighbours", entry).await?;
         // Of two answers about one neighbour the later one holds.
-        Ok(listed.items.into_iter().filter_map(entry).collect())
+        Ok(listed.items.into_iter().collect())
     }
 
     /// One neighbour.

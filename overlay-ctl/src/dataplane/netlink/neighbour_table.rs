@@ -27,11 +27,13 @@ impl Netlink {
         let mut message = NeighbourTableMessage::default();
         message.header.family = AddressFamily::Inet;
         let request = RouteNetlinkMessage::GetNeighbourTable(message);
-        let listed = dump(&self.handle, request, "read the state of the neighbour table").await?;
-        Ok(listed.items.iter().find_map(|item| match item {
-            RouteNetlinkMessage::NewNeighbourTable(message) => parse(message),
+        let table = |item| match item {
+            RouteNetlinkMessage::NewNeighbourTable(message) => parse(&message),
             _ => None,
-        }))
+        };
+        let action = "read the state of the neighbour table";
+        let listed = dump(&self.handle, request, action, table).await?;
+        Ok(listed.items.into_iter().next())
     }
 }
 

@@ -32,9 +32,19 @@ impl Netlink {
 pub(super) fn observed(id: DeviceId, link: Link, peer: Option<ObservedPeer>) -> ObservedDevice {
     let complete = marks::is_raised(&link, id);
     let running = link.is_running();
-    let Link { name: ifname, index: ifindex, up, mtu, super_packets, controller, .. } = link;
-    let bridge = controller.unwrap_or(0);
-    ObservedDevice { id, ifname, ifindex, up, running, complete, mtu, super_packets, bridge, peer }
+    ObservedDevice {
+        id,
+        ifname: link.name,
+        ifindex: link.index,
+        up: link.up,
+        running,
+        complete,
+        queued: link.queued,
+        mtu: link.mtu,
+        super_packets: link.super_packets,
+        bridge: link.controller.unwrap_or(0),
+        peer,
+    }
 }
 
 impl Netlink {

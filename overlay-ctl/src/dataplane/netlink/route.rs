@@ -85,8 +85,8 @@ pub(super) async fn routes(handle: &Handle, table: u8) -> Result<Vec<Route>, Net
     message.header.address_family = AddressFamily::Inet;
     message.header.table = table;
     let request = RouteNetlinkMessage::GetRoute(message);
-    match dump(handle, request, "list the routes").await {
-        Ok(listed) => Ok(listed.items.into_iter().filter_map(read).collect()),
+    match dump(handle, request, "list the routes", read).await {
+        Ok(listed) => Ok(listed.items),
         // Under strict checking: the table does not exist, because no route was ever in it.
         Err(error) if error.is_gone() => Ok(Vec::new()),
         Err(error) => Err(error),
@@ -102,8 +102,8 @@ pub(super) async fn any_by(handle: &Handle, index: u32) -> Result<bool, NetlinkE
     message.attributes.push(RouteAttribute::Oif(index));
     let leads = |route: Route| route.kind == RouteType::Unicast && !route.to.addr().is_multicast();
     let request = RouteNetlinkMessage::GetRoute(message);
-    match dump(handle, request, "list the routes of a device").await {
-        Ok(listed) => Ok(listed.items.into_iter().filter_map(read).any(leads)),
+    match dump(handle, request, "list the routes of a device", read).await {
+        Ok(listed) => Ok(listed.items.into_iter().any(leads)),
         // Without the device, or without any route.
         Err(error) if error.is_gone() => Ok(false),
         Err(error) => Err(error),

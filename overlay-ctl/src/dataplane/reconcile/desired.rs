@@ -18,8 +18,9 @@ use crate::{
 };
 use ipnet::{IpNet, Ipv4Net};
 use overlay_common::{
-    ApiKey, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_ROUTING, FdbEntry, FdbKey, GatewayPortEntry,
-    IP16_NONE, Ip16, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry, ip16_from_v4,
+    ApiKey, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_QUEUED, FLAG_ROUTING, FdbEntry, FdbKey,
+    GatewayPortEntry, IP16_NONE, Ip16, NeighEntry, NeighKey, NodeEntry, NodeKey, PortEntry,
+    ip16_from_v4,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -116,6 +117,8 @@ pub(super) struct Placement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Port {
     pub(super) ifindex: u32,
+    /// Packets to the endpoint wait in a queue.
+    pub(super) queued: bool,
     /// Index in TRAFFIC; 0 where it has none of its own.
     pub(super) slot: u32,
 }
@@ -145,10 +148,10 @@ pub(super) fn entries(
     let ip = ip(endpoint);
     let flags = flags(network, endpoint);
     let placed = match site(endpoint, local.id) {
-        None => placement
-            .ports
-            .get(&endpoint.id)
-            .map(|port| FdbEntry::here(endpoint.id, ip, flags, port.ifindex, port.slot)),
+        None => placement.ports.get(&endpoint.id).map(|port| {
+            let flags = if port.queued { flags | FLAG_QUEUED } else { flags };
+            FdbEntry::here(endpoint.id, ip, flags, port.ifindex, port.slot)
+        }),
         Some(site) => site.vtep(view).and_then(|vtep| {
             let hop = *placement.hops.get(&vtep)?;
             Some(FdbEntry::behind(endpoint.id, ip, flags, vtep.ip16(), hop))

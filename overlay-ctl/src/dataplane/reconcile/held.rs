@@ -95,26 +95,26 @@ impl Held {
         }
         let hops = indexes(vteps.iter().copied(), held, taken, NODES_MAX);
 
-        let ifindexes: BTreeMap<EndpointId, u32> = devices
+        let ports: BTreeMap<EndpointId, &ObservedDevice> = devices
             .values()
             .filter(|device| device.id.kind == DeviceKind::Port)
-            .map(|device| (device.id.number, device.ifindex))
+            .map(|device| (device.id.number, device))
             .collect();
         let macs: BTreeMap<EndpointId, [u8; 6]> =
             self.sites.here().map(|endpoint| (endpoint.id, endpoint.mac.octets())).collect();
         let held = |endpoint: &EndpointId| {
-            let port = self.tables.ports.get(ifindexes.get(endpoint)?)?;
+            let port = self.tables.ports.get(&ports.get(endpoint)?.ifindex)?;
             // Another device may have had this index before.
             (macs.get(endpoint) == Some(&port.mac)).then_some(port.slot)
         };
         let taken = self.tables.ports.values().map(|port| port.slot).collect();
         let slots = indexes(macs.keys().copied(), held, taken, TRAFFIC_MAX);
-        let port = |(id, ifindex): (&EndpointId, &u32)| {
+        let port = |(id, device): (&EndpointId, &&ObservedDevice)| {
             let slot = slots.get(id).copied().unwrap_or(0);
-            (*id, Port { ifindex: *ifindex, slot })
+            (*id, Port { ifindex: device.ifindex, queued: device.queued, slot })
         };
         let without = vteps.len() - hops.len();
-        self.placement = Placement { hops, ports: ifindexes.iter().map(port).collect() };
+        self.placement = Placement { hops, ports: ports.iter().map(port).collect() };
         if without > 0 {
             let why = format!(
                 "the map {} holds {}, which is what this version can carry on one node: {without} are not reached",

@@ -23,9 +23,12 @@ const RESYNC_MAX: Duration = Duration::from_secs(60);
 /// up to [`RESYNC`].
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 const QUICK_RETRIES: u32 = 4;
-/// The pause after a pass for an event, before the next such pass: this, and so many times as long as the pass took.
+/// The pause after a pass for an event, before the next such pass: this, and so many times as long as the pass took, up to
+/// the last value. A pass that had much to do, as one that gives a thousand devices another MTU, holds up the next one no
+/// longer than that.
 const CALM: Duration = Duration::from_millis(200);
 const CALM_SHARE: u32 = 4;
+const CALM_MAX: Duration = Duration::from_secs(2);
 /// After a look at what the way to the outside needs of the host's devices, the next one for an event waits so many times as
 /// long as it took. Each address that anybody gives to a device is such an event.
 const OUTSIDE_SHARE: u32 = 20;
@@ -74,7 +77,7 @@ impl Rhythm {
         match trigger {
             Trigger::Start | Trigger::NewView => {}
             Trigger::Changed(_) => {
-                self.calm_until = ended + CALM + took * CALM_SHARE;
+                self.calm_until = ended + (CALM + took * CALM_SHARE).min(CALM_MAX);
             }
             Trigger::Periodic => {
                 let usual = took.min(std::mem::replace(&mut self.last_look, took));
@@ -145,6 +148,7 @@ mod tests {
         for (trigger, took, pause) in [
             (Trigger::Changed(Scope::whole()), Duration::ZERO, 200 * MS),
             (Trigger::Changed(Scope::ways()), 300 * MS, 1400 * MS),
+            (Trigger::Changed(Scope::device(1)), 10_000 * MS, 2000 * MS),
         ] {
             let (rhythm, ended) = after(&trigger, took, true);
             assert_eq!(rhythm.calm_until - ended, pause, "{trigger:?}");

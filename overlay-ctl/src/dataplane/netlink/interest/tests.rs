@@ -150,6 +150,27 @@ fn a_route_counts_if_it_may_lead_to_a_vtep() {
     }
 }
 
+fn queue(index: i32, parent: TcHandle) -> RouteNetlinkMessage {
+    let mut message = TcMessage::default();
+    (message.header.index, message.header.parent) = (index, parent);
+    RouteNetlinkMessage::NewQueueDiscipline(message)
+}
+
+#[test]
+fn a_queue_counts_if_all_that_goes_by_a_device_of_ours_waits_in_it() {
+    let interest = interest();
+    interest.has([11].into_iter());
+    let root = queue(11, TcHandle::ROOT);
+    assert_eq!(interest.concerns(&root), Some(Change::Device(11)));
+    assert!(passes(&filtered(&interest), &root));
+    for foreign in
+        [queue(9, TcHandle::ROOT), queue(11, TcHandle::CLSACT), queue(-1, TcHandle::ROOT)]
+    {
+        assert_eq!(interest.concerns(&foreign), None, "{foreign:?}");
+    }
+    assert!(!passes(&filtered(&interest), &queue(11, TcHandle::CLSACT)));
+}
+
 #[test]
 fn a_rule_counts_unless_it_is_about_other_packets() {
     let interest = interest();

@@ -44,10 +44,9 @@ fn tables(cluster: &Cluster) -> (View, Tables) {
     let here = sites.here().filter(|endpoint| endpoint.name.as_str() != DOWN);
     let mut here: Vec<_> = here.collect();
     here.sort_unstable_by_key(|endpoint| endpoint.name.to_string());
-    let ports = here
-        .iter()
-        .zip(31..)
-        .map(|(endpoint, ifindex)| (endpoint.id, Port { ifindex, slot: ifindex - 30 }));
+    let ports = here.iter().zip(31..).map(|(endpoint, ifindex)| {
+        (endpoint.id, Port { ifindex, queued: false, slot: ifindex - 30 })
+    });
     let placement = Placement {
         ports: ports.collect(),
         hops: [([10, 0, 0, 2].into(), 1), ([10, 0, 0, 3].into(), 2)].into(),

@@ -21,9 +21,9 @@ use crate::{
     model::{Encapsulation, NetworkOptions, Vtep},
 };
 use overlay_common::{
-    ApiKey, BridgeKey, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_ROUTING,
-    FLOOD_BRIDGING, FLOOD_MAX, FLOOD_PAGES, FdbEntry, FloodEntry, FloodKey, GatewayPortEntry,
-    HopEntry, Ip16, PortEntry,
+    ApiKey, BridgeKey, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF, FLAG_MULTICAST, FLAG_QUEUED,
+    FLAG_ROUTING, FLOOD_BRIDGING, FLOOD_MAX, FLOOD_PAGES, FdbEntry, FloodEntry, FloodKey,
+    GatewayPortEntry, HopEntry, Ip16, PortEntry,
 };
 use std::collections::BTreeMap;
 
@@ -110,9 +110,13 @@ fn the_devices_of_a_view() {
 
 /// The indexes: web is port 31, the router port 32; node 2, node 3 and the printer's VTEP are hops 1 to 3.
 fn placement(view: &View) -> Placement {
-    let port = |name, ifindex, slot| (named(view, name).id, Port { ifindex, slot });
+    let port = |name, ifindex, slot| (named(view, name).id, Port { ifindex, queued: false, slot });
     Placement {
-        ports: [port("web", 31, 1), port("router", 32, 2)].into(),
+        ports: [
+            port("web", 31, 1),
+            (named(view, "router").id, Port { ifindex: 32, queued: true, slot: 2 }),
+        ]
+        .into(),
         hops: [([10, 0, 0, 2].into(), 1), ([10, 0, 0, 3].into(), 2), ([10, 9, 0, 1].into(), 3)]
             .into(),
     }
@@ -124,7 +128,7 @@ fn the_entries_of_endpoints() {
     let view = cluster.view();
     let (lan, apart) = (vni(&view, "lan"), vni(&view, "apart"));
     let id = |name| named(&view, name).id;
-    let flags = FLAG_ICC_OFF | FLAG_ROUTING | FLAG_ADVERTISING;
+    let flags = FLAG_ICC_OFF | FLAG_ROUTING | FLAG_ADVERTISING | FLAG_QUEUED;
     let (web_ip, db_ip) = (v4(172, 16, 17, 2), v4(172, 16, 17, 3));
     let (router_ip, printer_ip) = (v4(172, 16, 18, 2), v4(172, 16, 17, 30));
     let (db_vtep, printer_vtep) = (v4(10, 0, 0, 2), v4(10, 9, 0, 1));

@@ -58,6 +58,7 @@ pub(super) fn good(spec: &DeviceSpec, netns: i32) -> ObservedDevice {
         up: true,
         running: true,
         complete: true,
+        queued: false,
         mtu: spec.sizes.mtu,
         super_packets: SuperPackets::DEFAULT,
         bridge: 0,

@@ -62,6 +62,7 @@ enum Harm {
     SetDown,
     OtherMtu,
     OutOfTheBridge,
+    Queued,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -89,6 +90,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         Harm::SetDown,
         Harm::OtherMtu,
         Harm::OutOfTheBridge,
+        Harm::Queued,
     ])
 }
 
@@ -108,6 +110,7 @@ fn harm_device(kernel: &mut FakeKernel, nth: usize, how: Harm) -> Option<Scope> 
         Harm::SetDown => device.up = false,
         Harm::OtherMtu => device.mtu += 1,
         Harm::OutOfTheBridge => device.bridge = 0,
+        Harm::Queued => device.queued = !device.queued,
     }
     Some(Scope::device(ifindex))
 }

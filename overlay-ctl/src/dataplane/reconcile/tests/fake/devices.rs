@@ -67,6 +67,7 @@ impl Devices for FakeKernel {
             up: false,
             running: false,
             complete: false,
+            queued: false,
             mtu: spec.sizes.mtu,
             super_packets: SuperPackets::default(),
             bridge: if row.bridge == Bridge::Gateway { BRIDGE } else { 0 },
