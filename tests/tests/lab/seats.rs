@@ -122,6 +122,7 @@ fn seats_are_given_and_taken_by_command_and_no_packet_is_lost() {
         // What a node is, it is also after a restart.
         let voters = h1.voters()?;
         for host in all {
+            host.kill9()?;
             host.restart()?;
         }
         let voters: Vec<&str> = voters.iter().map(String::as_str).collect();
