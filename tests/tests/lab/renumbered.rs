@@ -29,6 +29,23 @@ fn renumber(hosts: &[Arc<Host>]) -> Result<Vec<String>> {
     hosts.iter().map(|host| move_away(host)).collect()
 }
 
+/// Ends two nodes of one subnet, gives each host the address of the other, and starts the nodes.
+fn swap(one: &Host, other: &Host) -> Result<()> {
+    for host in [one, other] {
+        host.stop()?;
+    }
+    let [a, b] = [one, other].map(|host| format!("{}/24", host.address));
+    for (host, has) in [(one, &a), (other, &b)] {
+        host.netns.ip(&["addr", "del", has, "dev", "eth0"])?;
+    }
+    for (host, gets) in [(one, &b), (other, &a)] {
+        let [a, b, c, _] = host.address.octets();
+        host.netns.ip(&["addr", "add", gets, "dev", "eth0"])?;
+        host.netns.ip(&["route", "replace", "default", "via", &format!("{a}.{b}.{c}.1")])?;
+    }
+    [one, other].into_iter().try_for_each(|host| spawn(host, None))
+}
+
 /// Waits until a write succeeds, which needs a leader.
 fn decides(host: &Host, network: &str) -> Result<()> {
     eventually("the cluster decides", FOUND, || host.overlay(&["network", "create", network]))?;
@@ -110,5 +127,43 @@ fn a_node_that_finds_nobody_says_what_to_do() {
         spawn(h2, Some(&format!("{}:7400", now[0])))?;
         eventually("h2 is known by its new address", FOUND, || is_registered(h1, "h2", &now[1]))?;
         follows(h2, h1, FOUND)
+    });
+}
+
+/// What is at an address that the rows name is another node of the same cluster then.
+#[test]
+fn two_voters_have_swapped_their_addresses() {
+    scenario(NODES, |lab| {
+        let hosts = without_addresses(lab)?;
+        let [h1, h2, h3, h4] = &hosts;
+        let (web1, web2) = (attach(lab, h2, "web1", &[])?, attach(lab, h4, "web2", &[])?);
+        swap(h1, h2)?;
+        decides(h3, "after")?;
+        for (host, now) in [(h1, h2.address), (h2, h1.address)] {
+            eventually("each is known by its new address", FOUND, || {
+                is_registered(h4, &host.name, &now.to_string())
+            })?;
+        }
+        eventually("packets flow again", FOUND, || reach_each_other(&web1, &web2))?;
+        h3.kill9()?;
+        decides(h1, "by-the-two")
+    });
+}
+
+#[test]
+fn each_node_has_the_address_of_another() {
+    scenario(NODES, |lab| {
+        let hosts = without_addresses(lab)?;
+        let [h1, h2, h3, h4] = &hosts;
+        let (web1, web2) = (attach(lab, h2, "web1", &[])?, attach(lab, h4, "web2", &[])?);
+        swap(h1, h2)?;
+        swap(h3, h4)?;
+        decides(h1, "after")?;
+        for (host, now) in [(h1, h2), (h2, h1), (h3, h4), (h4, h3)] {
+            eventually("each is known by its new address", FOUND, || {
+                is_registered(h1, &host.name, &now.address.to_string())
+            })?;
+        }
+        eventually("packets flow again", FOUND, || reach_each_other(&web1, &web2))
     });
 }

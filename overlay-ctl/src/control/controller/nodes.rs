@@ -115,8 +115,9 @@ impl Verb for Register {
                     check.directory.heard_from(id, listen);
                 }
                 // A node that is down, or has said so, may have lost its address to this one.
-                let has_it = |id| {
-                    voter.table.programmed(id).is_some() && !check.directory.has_left(id, listen)
+                let has_it = |other: &Node| {
+                    voter.table.programmed(other.id).is_some()
+                        && !check.directory.has_left(other.id, other.listen)
                 };
                 let of = fresh.read(&voter, |state| listener(state, instance, listen, has_it));
                 if let Some(other) = of {
@@ -126,6 +127,7 @@ impl Verb for Register {
                     let invalid = Invalid::new("listen", listen.to_string(), why);
                     return Err(Refusal::from(invalid).into());
                 }
+                exchange_vteps(&voter, &fresh, (instance, vtep), |other| !has_it(other)).await?;
                 let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
                 let applied = fresh.execute(&voter, request, command).await;
                 match applied.map_err(|failed| unless_raised(failed, said, version))? {
@@ -153,16 +155,34 @@ impl Verb for Register {
     }
 }
 
+/// Gives the node with this instance a VTEP that another node has left, in exchange.
+async fn exchange_vteps(
+    voter: &VoterParts,
+    fresh: &Fresh,
+    (instance, to): ([u8; 16], Vtep),
+    has_left: impl Fn(&Node) -> bool,
+) -> Result<(), Attempt> {
+    let exchange = fresh.read(voter, |state| {
+        let (other, command) = state.exchange(instance, to)?;
+        (state.version() >= Version::V2 && has_left(other)).then(|| (other.name.clone(), command))
+    });
+    let Some((other, command)) = exchange else { return Ok(()) };
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+    fresh.execute(voter, request, command).await?;
+    tracing::info!(vtep = %to, %other, "a node has the address of another one, which has left it");
+    Ok(())
+}
+
 /// The other node whose row says that it listens at `listen`, if it still has that address.
 fn listener(
     state: &State,
     instance: [u8; 16],
     listen: SocketAddr,
-    has_it: impl Fn(NodeId) -> bool,
+    has_it: impl Fn(&Node) -> bool,
 ) -> Option<NodeName> {
     let others = state.nodes().filter(|node| node.instance != instance);
     let mut there = others.filter(|node| node.listen == listen);
-    there.find(|node| has_it(node.id)).map(|node| node.name.clone())
+    there.find(|node| has_it(node)).map(|node| node.name.clone())
 }
 
 /// Why a registration failed that was made when the cluster was at `version`, which the node speaks. Where the version rose

@@ -118,6 +118,9 @@ impl State {
                 self.demote(&name, only, ended, for_good)
             }
             Command::SetVoters { voters } => Ok(self.set_voters(voters)),
+            Command::ExchangeVteps { name, from, other, to } => {
+                self.exchange_vteps(&name, from, &other, to)
+            }
             Command::CreateEndpoint { name, network, placement, permissions, aliases, ports } => {
                 let id = revision;
                 let new = NewEndpoint { id, rules, noted, name, permissions, aliases, ports };
@@ -291,6 +294,13 @@ impl State {
                 }
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
+                Applied::Node(node)
+            }
+            Decision::ExchangeVteps { node, other } => {
+                for row in [&node, &other] {
+                    self.insert_node(row.clone());
+                    self.changes.push(revision, RowKey::Node(row.id));
+                }
                 Applied::Node(node)
             }
             Decision::BeginLife { node, ended: _ }

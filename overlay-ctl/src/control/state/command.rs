@@ -234,6 +234,19 @@ pub enum Command {
         /// The endpoint.
         id: EndpointId,
     },
+    /// Gives a node the VTEP of another one that is known to have left it, and that one the VTEP which the first had: two
+    /// nodes that swapped their addresses would each wait for the other otherwise. Where the other one is elsewhere, its
+    /// next registration says so. Nothing changes if the rows have other VTEPs by now. Only from version 2 on.
+    ExchangeVteps {
+        /// The node that has moved.
+        name: NodeName,
+        /// Where it was.
+        from: Vtep,
+        /// The node whose row has the address.
+        other: NodeName,
+        /// That address.
+        to: Vtep,
+    },
     /// Raises the cluster's version by one. The leader asks for it, when every node speaks the next one.
     RaiseVersion {
         /// The version after the present one.
@@ -284,6 +297,7 @@ impl Command {
             Self::Promote { name: _, only: _, instead_of: _ }
             | Self::Demote { name: _, only: _, ended: _, for_good: _ }
             | Self::SetVoters { voters: _ } => Version::V2,
+            Self::ExchangeVteps { name: _, from: _, other: _, to: _ } => Version::V2,
             // The nodes that read it speak that version: they are asked before it is logged.
             Self::RaiseVersion { to, speaks: _ } => *to,
         }
@@ -300,7 +314,8 @@ impl Command {
             | Self::RemoveNode { name, .. }
             | Self::BeginLife { name, .. }
             | Self::Promote { name, .. }
-            | Self::Demote { name, .. } => {
+            | Self::Demote { name, .. }
+            | Self::ExchangeVteps { name, .. } => {
                 format!("node {name}")
             }
             Self::CreateEndpoint { name, .. } | Self::RemoveEndpoint { name, .. } => {

@@ -39,6 +39,13 @@ pub enum Decision {
     Demote(Node),
     /// The number of voters is another.
     SetVoters(Voters),
+    /// Two nodes exchange their VTEPs.
+    ExchangeVteps {
+        /// The row of the one that has moved.
+        node: Node,
+        /// The row of the other.
+        other: Node,
+    },
     /// A node is removed.
     RemoveNode {
         /// The row.

@@ -71,7 +71,9 @@ impl Did {
                 Kind::Seat
             }
             // The leader's own, like the raise.
-            Command::KeepEndpoint { .. } | Command::RaiseVersion { .. } => return None,
+            Command::KeepEndpoint { .. }
+            | Command::ExchangeVteps { .. }
+            | Command::RaiseVersion { .. } => return None,
         };
         Some(match outcome {
             Ok(Applied::Network(network)) => Self::Make(kind, network.id),

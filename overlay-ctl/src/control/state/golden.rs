@@ -424,7 +424,14 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
     let demote =
         Command::Demote { name: name(), only: Some(1), ended: RaftId::new(1), for_good: true };
     let voters = Command::SetVoters { voters: Voters::Five };
-    vec![register, remove, Command::KeepEndpoint { id: 3 }, begin, promote, demote, voters, raise]
+    let exchange = Command::ExchangeVteps {
+        name: name(),
+        from: VTEP.into(),
+        other: "h2".parse().unwrap(),
+        to: [10, 0, 0, 7].into(),
+    };
+    let keep = Command::KeepEndpoint { id: 3 };
+    vec![register, remove, keep, begin, promote, demote, voters, exchange, raise]
 }
 
 /// A log as a cluster at version 2 holds them, and an endpoint's creation as its leader logs it.

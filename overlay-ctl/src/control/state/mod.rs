@@ -30,6 +30,7 @@ mod snapshot;
 mod tests;
 mod version;
 mod view;
+mod vteps;
 mod withdrawn;
 
 pub use changes::{ChangeLog, REMEMBERED, RowKey};

@@ -44,12 +44,13 @@ impl Peers for PeersService {
         let own = consensus.status().borrow().id;
         while let Some(message) = messages.next().await {
             let RaftMessage { to, data, places } = message?;
+            // Also where another is meant: nodes that have each other's addresses would find nobody otherwise.
+            self.0.directory().told(&places);
             if to != own {
                 // The sender has other places to try.
                 let why = format!("this is member {own}, not member {to}");
                 return Err(Status::failed_precondition(why));
             }
-            self.0.directory().told(&places);
             let stepped = consensus.step(data);
             if stepped == Err(ProposeError::Stopped) {
                 // The node lost its seat, or is about to end: the sender looks for the member elsewhere.

@@ -13,6 +13,7 @@ mod requests;
 mod rows;
 mod seats;
 mod version;
+mod vteps;
 mod withdrawn;
 
 use super::*;

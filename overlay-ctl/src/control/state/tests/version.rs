@@ -61,6 +61,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             Command::Promote { .. } => 9,
             Command::Demote { .. } => 10,
             Command::SetVoters { .. } => 11,
+            Command::ExchangeVteps { .. } => 12,
         });
         let is_raise = matches!(command, Command::RaiseVersion { .. });
         for has in [V1, V2] {
@@ -75,7 +76,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             assert_eq!(state.apply(1, entry) == Err(too_new), is_refused, "{command:?} at {has}");
         }
     }
-    assert_eq!(kinds.len(), 12, "of each kind one");
+    assert_eq!(kinds.len(), 13, "of each kind one");
 }
 
 #[test]
