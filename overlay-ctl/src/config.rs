@@ -2,7 +2,7 @@
 //!
 //! They are not part of `faces::cli`, so that the node does not depend on the command line.
 
-use crate::model::{Encapsulation, Subnet};
+use crate::model::{Encapsulation, Subnet, Voters};
 use clap::{Args, ValueEnum};
 use std::{
     convert::Infallible,
@@ -91,6 +91,14 @@ pub struct NodeRunArgs {
     /// endpoints then leave the names and the tables of all others until it is heard again. The same on every node
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=86_400))]
     pub lease: u32,
+    /// How many nodes of a new cluster are to vote: 1, 3 or 5. Only the first node says so; `overlay cluster voters` changes
+    /// it later [default: 3]
+    #[arg(long, value_name = "1|3|5", conflicts_with = "join")]
+    pub voters: Option<Voters>,
+    /// Seconds after which an agent takes the place of a voter that is down, or does not take what is written, if this node
+    /// leads. The voter becomes an agent when it is back. 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub replace_voter_after: u32,
     /// Subnet of the gateway bridge, through which endpoints reach the outside and published ports reach
     /// endpoints [default: 172.18.0.0/16, or the next of 172.18 to 172.31 that is free on the host]
     #[arg(long, value_name = "CIDR")]

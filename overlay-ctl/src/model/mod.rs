@@ -14,6 +14,7 @@ mod rows;
 mod subnet;
 mod version;
 mod vni;
+mod voters;
 
 pub use address::{EndpointAddrs, Vtep, ip16};
 pub use generation::Generation;
@@ -31,6 +32,7 @@ pub use rows::{
 pub use subnet::{Pool, Subnet};
 pub use version::{SPEAKS, Speaks, Version};
 pub use vni::Vni;
+pub use voters::{NoVoters, Voters};
 
 /// The error for a value that its field does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -87,6 +87,13 @@ pub struct Node {
     /// Whether it counts as alive. From version 2 on; before, every node does.
     #[serde(default, skip_serializing_if = "Lease::is_held")]
     pub lease: Lease,
+    /// An operator took its seat, or wants it to have none: it gets one only by `overlay node promote`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub demoted: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Node {
@@ -107,8 +114,9 @@ impl Node {
             speaks,
             raft_id,
             lease,
+            demoted,
         } = self;
-        let is_of_version_1 = speaks.is_none() && raft_id.is_none() && lease.is_held();
+        let is_of_version_1 = speaks.is_none() && raft_id.is_none() && lease.is_held() && !*demoted;
         if is_of_version_1 { Version::V1 } else { Version::V2 }
     }
 

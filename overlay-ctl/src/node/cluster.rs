@@ -18,7 +18,7 @@ use crate::{
         voter::{Leaving, Machine, Quorum, StatusTable, VoterParts},
     },
     durable::{DiskFolder, Folder as _, Space},
-    model::{Generation, Node, RaftId, SPEAKS},
+    model::{Generation, Node, RaftId, SPEAKS, Voters},
 };
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::sync::mpsc;
@@ -38,8 +38,8 @@ pub(super) struct Membership {
     pub(super) log: Option<LogStore>,
 }
 
-/// Becomes a member of the cluster at `join`, of the one that the state folder names, or of a new one. The content of
-/// `run_folder` lasts until the machine is started again.
+/// Becomes a member of the cluster at `join`, of the one that the state folder names, or of a new one, in which `voters` are
+/// to vote. The content of `run_folder` lasts until the machine is started again.
 ///
 /// # Errors
 /// See [`ClusterError`].
@@ -47,6 +47,7 @@ pub(super) async fn enter(
     home: &mut Home,
     registration: &Registration,
     join: Option<SocketAddr>,
+    voters: Voters,
     run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
     let is_new = home.record().member.is_none();
@@ -63,7 +64,7 @@ pub(super) async fn enter(
     let mut membership = match (home.record().member.clone(), join) {
         (Some(member), join) => come_back(home, registration, member, join, run_folder).await,
         (None, Some(join)) => join_first(home, registration, join).await,
-        (None, None) => bootstrap(home, registration.addresses),
+        (None, None) => bootstrap(home, registration.addresses, voters),
     }?;
     home.set_generation(membership.directory.generations().ours())?;
     membership.directory = membership.directory.run_by(registration.incarnation);
@@ -118,9 +119,13 @@ fn older_generation(log: Generation, cluster: Generation) -> String {
 
 /// A new cluster, whose first revision is this node's registration. It begins at the newest version, since no node of it runs
 /// an older program.
-fn bootstrap(home: &mut Home, addresses: Addresses) -> Result<Membership, ClusterError> {
+fn bootstrap(
+    home: &mut Home,
+    addresses: Addresses,
+    voters: Voters,
+) -> Result<Membership, ClusterError> {
     const FIRST_REVISION: u64 = 1;
-    let mut state = State::new(SPEAKS.newest());
+    let mut state = State::new(SPEAKS.newest()).with_voters(voters);
     let command = Command::RegisterNode {
         instance: *home.record().instance.as_bytes(),
         name: home.record().name.clone(),

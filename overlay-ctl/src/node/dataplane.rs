@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::NodeRunArgs,
-    control::{consensus::Consensus, state::View, voter::Machine},
+    control::{state::View, voter::Seat},
     dataplane::{
         datapath::{Datapath, DatapathConfig, Events},
         dns::{Resolvers, Settings},
@@ -298,13 +298,13 @@ impl DataPlane {
     pub(super) fn start(
         self,
         tasks: &mut Tasks,
-        consensus: Option<Consensus<Machine>>,
+        seat: Seat,
         views: Receiver<Option<Arc<View>>>,
         shown: &OnceLock<ServedDataPlane>,
     ) {
         let Self { reconciler, gate, nudges, gather, events, served } = self;
         tasks.spawn("gather changes of devices", gather);
-        tasks.spawn(RECONCILE, reconcile(reconciler, gate, consensus, views, nudges));
+        tasks.spawn(RECONCILE, reconcile(reconciler, gate, seat, views, nudges));
         tasks.spawn("read events", served.monitor.clone().pump(events));
         if shown.set(served).is_err() {
             unreachable!("a data plane comes up once in the life of a node");

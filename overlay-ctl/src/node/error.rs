@@ -88,6 +88,14 @@ pub enum ClusterError {
         /// The node's present life.
         now: RaftId,
     },
+    /// The cluster wants the node to hold the log under a Raft id that it had, and whose log it has let go of.
+    #[error(
+        "this node is to vote as member {life}, and has let go of the log of that member: take its seat and give it another with `overlay node demote` and `promote`"
+    )]
+    LifeUsed {
+        /// The Raft id.
+        life: RaftId,
+    },
     /// The cluster gives a node whose log is lost no other life.
     #[error(
         "the log of this node is lost, and it can't come back as another member: {why}; remove the node with `overlay node rm` and let it join as a new one"

@@ -3,7 +3,8 @@
 use crate::{
     control::peers::{Admission, Directory, Generations},
     proto::v1::{
-        BackupPiece, BackupRequest, JoinRequest, JoinResponse, StatusRequest, StatusResponse,
+        BackupPiece, BackupRequest, JoinRequest, JoinResponse, SetVotersRequest, SetVotersResponse,
+        StatusRequest, StatusResponse,
         cluster_server::{Cluster, ClusterServer},
     },
 };
@@ -40,6 +41,13 @@ impl Cluster for Voter {
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(self.status.clone()))
+    }
+
+    async fn set_voters(
+        &self,
+        _request: Request<SetVotersRequest>,
+    ) -> Result<Response<SetVotersResponse>, Status> {
+        Err(Status::unimplemented("no node asks for it"))
     }
 
     async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

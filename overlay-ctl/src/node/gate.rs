@@ -2,11 +2,7 @@
 //! that a restarted node removes nothing that is only newer than its view.
 
 use crate::{
-    control::{
-        consensus::{Consensus, ProposeError},
-        state::View,
-        voter::Machine,
-    },
+    control::{consensus::ProposeError, state::View, voter::Seat},
     dataplane::{kernel::Tables, reconcile::programmed_at_least},
     model::{EndpointId, Revision},
 };
@@ -41,34 +37,51 @@ impl Gate {
     /// Waits until a view is new enough to reconcile by, and returns it; `None` if the node ends before.
     pub(super) async fn open(
         self,
-        consensus: Option<&Consensus<Machine>>,
+        seat: &Seat,
         views: &mut watch::Receiver<Option<Arc<View>>>,
     ) -> Option<Arc<View>> {
-        self.open_by(consensus.map(|consensus| || consensus.read_index()), views).await
+        let read = || {
+            let voter = seat.get();
+            async move {
+                match voter {
+                    Some(voter) => match voter.consensus.read_index().await {
+                        // The node has just lost its seat, and is an agent in a moment.
+                        Err(ProposeError::Stopped) => Err(ProposeError::NoQuorum),
+                        read => read.map(Some),
+                    },
+                    None => Ok(None),
+                }
+            }
+        };
+        self.open_by(read, views).await
     }
 
-    /// As [`Gate::open`], with any linearizable read; `None` on an agent.
-    async fn open_by<R: Future<Output = Result<Revision, ProposeError>>>(
+    /// As [`Gate::open`], with any linearizable read, which answers `None` while the node is an agent.
+    async fn open_by<R: Future<Output = Result<Option<Revision>, ProposeError>>>(
         self,
-        read_index: Option<impl Fn() -> R>,
+        read_index: impl Fn() -> R,
         views: &mut watch::Receiver<Option<Arc<View>>>,
     ) -> Option<Arc<View>> {
         let mut at_least = 0;
         if let Some(held) = self.kernel_holds {
             at_least = held;
-            if let Some(read_index) = read_index {
-                tracing::info!(
-                    revision = held,
-                    "the kernel holds entries: waiting for a quorum before changing any"
-                );
-                loop {
-                    match read_index().await {
-                        Ok(revision) => {
-                            at_least = at_least.max(revision);
-                            break;
+            let mut said = false;
+            loop {
+                match read_index().await {
+                    Ok(None) => break,
+                    Ok(Some(revision)) => {
+                        at_least = at_least.max(revision);
+                        break;
+                    }
+                    Err(ProposeError::Stopped) => return None,
+                    Err(_) => {
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::info!(
+                                revision = held,
+                                "the kernel holds entries: waiting for a quorum before changing any"
+                            );
                         }
-                        Err(ProposeError::Stopped) => return None,
-                        Err(_) => tokio::time::sleep(RETRY).await,
+                        tokio::time::sleep(RETRY).await;
                     }
                 }
             }
@@ -112,8 +125,8 @@ mod tests {
         // What its own log holds, which ends before what its predecessor programmed.
         show(&views, 8);
         let quorum = Cell::new(None);
-        let read = || std::future::ready(quorum.get().ok_or(ProposeError::NoQuorum));
-        let opened = Gate::new(&filled(9), &[], None).open_by(Some(read), &mut seen);
+        let read = || std::future::ready(quorum.get().map(Some).ok_or(ProposeError::NoQuorum));
+        let opened = Gate::new(&filled(9), &[], None).open_by(read, &mut seen);
         tokio::pin!(opened);
         assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no quorum answered");
         // Newer than what the kernel holds, and still only this voter's word.
@@ -129,8 +142,8 @@ mod tests {
     async fn a_quorum_that_is_behind_the_kernel_opens_nothing() {
         let (views, mut seen) = watch::channel(None);
         show(&views, 8);
-        let read = || std::future::ready(Ok(8));
-        let opened = Gate::new(&filled(9), &[], None).open_by(Some(read), &mut seen);
+        let read = || std::future::ready(Ok(Some(8)));
+        let opened = Gate::new(&filled(9), &[], None).open_by(read, &mut seen);
         tokio::pin!(opened);
         assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "the kernel holds 9");
         show(&views, 9);
@@ -149,7 +162,8 @@ mod tests {
         ];
         for (tables, ports, other) in kernels {
             let (views, mut seen) = watch::channel(None);
-            let opened = Gate::new(&tables, &ports, other).open(None, &mut seen);
+            let agent = Seat::default();
+            let opened = Gate::new(&tables, &ports, other).open(&agent, &mut seen);
             tokio::pin!(opened);
             assert!(timeout(FOR_EVER, &mut opened).await.is_err(), "no voter answered");
             show(&views, 8);
@@ -168,7 +182,7 @@ mod tests {
             asked.set(asked.get() + 1);
             std::future::ready(Err(ProposeError::NoQuorum))
         };
-        let opened = Gate::new(&Tables::default(), &[], None).open_by(Some(read), &mut seen);
+        let opened = Gate::new(&Tables::default(), &[], None).open_by(read, &mut seen);
         assert_eq!(revision(timeout(FOR_EVER, opened).await.expect("at once")), Some(1));
         assert_eq!(asked.get(), 0, "after a reboot it begins without a quorum");
     }
@@ -178,8 +192,9 @@ mod tests {
         let (views, mut seen) = watch::channel(None);
         show(&views, 9);
         let read = || std::future::ready(Err(ProposeError::Stopped));
-        assert!(Gate::new(&filled(9), &[], None).open_by(Some(read), &mut seen).await.is_none());
+        assert!(Gate::new(&filled(9), &[], None).open_by(read, &mut seen).await.is_none());
         drop(views);
-        assert!(Gate::new(&filled(10), &[], None).open(None, &mut seen).await.is_none());
+        let agent = Seat::default();
+        assert!(Gate::new(&filled(10), &[], None).open(&agent, &mut seen).await.is_none());
     }
 }

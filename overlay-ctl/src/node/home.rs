@@ -77,8 +77,8 @@ pub struct Member {
     pub voter: bool,
     /// Revision of its registration.
     pub epoch: Revision,
-    /// The Raft id of the present life of its log. `None` = it has none, or the cluster was at version 1 when it was
-    /// given out, where it is the node's id.
+    /// The Raft id of the present life of its log; of an agent, that of its last life, if it had one. `None` = it had none, or
+    /// the cluster was at version 1 when it was given out, where it is the node's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_id: Option<RaftId>,
 }
@@ -213,6 +213,17 @@ impl Home {
     pub fn set_member(&mut self, member: Member) -> Result<(), HomeError> {
         self.record.member = Some(member);
         Ok(write_json(&self.dir.join(NODE), &self.record)?)
+    }
+
+    /// Keeps the revision of the member's registration.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn set_epoch(&mut self, epoch: Revision) -> Result<(), HomeError> {
+        match self.record.member.clone() {
+            Some(member) if member.epoch != epoch => self.set_member(Member { epoch, ..member }),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps that the cluster has removed the node.

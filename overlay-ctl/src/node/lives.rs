@@ -173,8 +173,8 @@ pub(super) fn distrust(
     Ok(Some(moved.to_string()))
 }
 
-/// Asks for another life until a leader gives one, and begins its log. `why` says what is wrong with the log that the folder
-/// holds.
+/// Asks for another life until a leader gives one, and begins its log; of a node that lost its seat meanwhile, there is none.
+/// `why` says what is wrong with the log that the folder holds.
 ///
 /// # Errors
 /// No other node is known, the cluster refuses, or the folder can't be written.
@@ -205,11 +205,17 @@ pub(super) async fn begin_anew(
     // A node that dies in between finds a log that is not there, and asks again.
     home.set_peers(&peers)?;
     home.set_generation(generation)?;
-    home.set_member(now.clone())?;
     let Some(life) = now.life() else {
-        tracing::info!(id = now.id, "the node comes back as an agent: others hold the log by now");
-        return Ok((now, None));
+        // Its last life is kept, so that it is not begun again.
+        let agent = Member { raft_id: member.life(), ..now };
+        home.set_member(agent.clone())?;
+        tracing::info!(
+            id = agent.id,
+            "the node comes back as an agent: others hold the log by now"
+        );
+        return Ok((agent, None));
     };
+    home.set_member(now.clone())?;
     let name = home.record().name.to_string();
     let identity = Identity { cluster: now.cluster, name, raft_id: life.get() };
     let mut log = LogStore::join_generation(&dir, identity, generation.number())?;
@@ -235,9 +241,8 @@ async fn another_life(
             match registration.begin_life(place, member, wish, directory).await {
                 Ok(answer) => {
                     let (now, peers) = read_answer(place, &answer)?;
-                    let is_another =
-                        !now.voter || now.raft_id.is_some() && now.life() != member.life();
-                    if !is_another {
+                    let is_another = now.raft_id.is_some() && now.life() != member.life();
+                    if now.voter && !is_another {
                         let why = format!(
                             "{why}; and the node at {place} runs a program that gives no other life"
                         );

@@ -26,6 +26,7 @@ mod lives;
 mod lock;
 mod machine;
 mod named;
+mod part;
 mod probing;
 mod raft_thread;
 mod recover;

@@ -100,6 +100,12 @@ impl Tasks {
         std::future::pending().await
     }
 
+    /// Ends all tasks and waits until they have ended.
+    pub(super) async fn end_all(&mut self) {
+        self.running.shutdown().await;
+        self.names.clear();
+    }
+
     /// Ends the task `name` and waits until it has ended.
     pub(super) async fn end(&mut self, name: &'static str) {
         let found = self.names.iter().find(|(_, (named, _))| *named == name);

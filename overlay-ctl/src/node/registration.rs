@@ -3,9 +3,9 @@
 use super::{Member, addresses::Addresses, error::ClusterError, named::TaskEnd};
 use crate::{
     control::{
-        consensus,
         controller::ControllerError,
         peers::{self, CallError, Directory, Incarnation, Peer, is_another},
+        voter::{Seat, VoterParts},
     },
     model::{Generation, NodeName, RaftId, Revision, SPEAKS},
     proto::v1::{self, JoinRequest, JoinResponse, NodeRole},
@@ -146,16 +146,17 @@ async fn registered(
 }
 
 /// Repeats the node's registration without end: its addresses may have changed, or it may have been removed. Returns when
-/// it was removed, when another process runs as it, or when its log is that of a life that is over. A change of `addresses` is told at once, and so is everything if a voter knows another registration
-/// of this node. `consensus` is `None` on an agent, which hears of its removal from the voter that it follows.
+/// it was removed, or when another process runs as it. A change of `addresses` is told at once, and so is everything if a voter
+/// knows another registration of this node, or if this node has a seat and hears no leader. An agent hears of its removal from
+/// the voter that it follows. `life` is told under which Raft id the cluster wants this node to hold the log.
 pub(super) async fn keep_registered(
     mut registration: Registration,
     mut addresses: watch::Receiver<Addresses>,
     member: Member,
     directory: Directory,
     join: Option<SocketAddr>,
-    consensus: Option<watch::Receiver<consensus::Status>>,
-    epoch: watch::Sender<Revision>,
+    seat: Seat,
+    (epoch, life): (watch::Sender<Revision>, watch::Sender<Option<RaftId>>),
 ) -> TaskEnd {
     let mut said = None;
     loop {
@@ -169,10 +170,10 @@ pub(super) async fn keep_registered(
                 Ok(answer) => {
                     learn(&directory, &answer);
                     directory.note_own_copy(answer.copy_at.parse().ok());
-                    if let Some(over) = another_life(&member, &answer) {
-                        return TaskEnd::Failed(over.into());
+                    if adopt(&directory, &answer, seat.get().is_some()) {
+                        let wanted = life_of(&answer);
+                        life.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
                     }
-                    adopt(&directory, &answer, consensus.is_some());
                     epoch.send_if_modified(|now| {
                         let news = *now != answer.epoch;
                         *now = answer.epoch;
@@ -203,7 +204,7 @@ pub(super) async fn keep_registered(
         if taken {
             tokio::select! {
                 () = tokio::time::sleep(REGISTER_AGAIN) => {}
-                () = without_a_leader(consensus.clone()) => {}
+                () = without_a_leader(&seat) => {}
                 Ok(()) = addresses.changed() => {}
                 () = asked(&directory, Instant::now()) => {}
             }
@@ -213,11 +214,11 @@ pub(super) async fn keep_registered(
     }
 }
 
-/// The life of this voter's log is over, and the node has another one: the folder was put back from an older copy, or was
-/// copied, and no leader answered when the node started.
-fn another_life(member: &Member, answer: &JoinResponse) -> Option<ClusterError> {
-    let (life, now) = (member.life()?, RaftId::new(answer.raft_id)?);
-    (now != life).then_some(ClusterError::LifeOver { life, now })
+/// The Raft id under which the cluster wants this node to hold the log; `None` = it is to be an agent.
+fn life_of(answer: &JoinResponse) -> Option<RaftId> {
+    // An earlier program says none: there it is the node's id.
+    let life = RaftId::new(answer.raft_id).or(RaftId::new(answer.node_id));
+    life.filter(|_| answer.role() == NodeRole::Voter)
 }
 
 /// Learns from the answer to a registration where the voters are: an agent whose voters all have new addresses knows of
@@ -235,12 +236,15 @@ fn learn(directory: &Directory, answer: &JoinResponse) {
 }
 
 /// Goes on into the generation of the cluster that has taken the registration, if that is newer. A node with a log can't: it
-/// ends, and comes back without that log.
-fn adopt(directory: &Directory, answer: &JoinResponse, has_log: bool) {
+/// ends, and comes back without that log. Returns true if the node is of the answer's generation, so that what the answer says
+/// of its seat counts: the log of an older one must not be let go of while the node runs, since it may be the last that is left
+/// of it.
+fn adopt(directory: &Directory, answer: &JoinResponse, has_log: bool) -> bool {
     let generation = Generation::from_wire(answer.generation);
     if !has_log && directory.generations().adopt(generation) {
         tracing::info!(%generation, "the cluster was restored or recovered: this node has rejoined, and takes the whole view");
     }
+    directory.generations().ours() == generation
 }
 
 /// Waits until this node is to be registered at once, but not so soon after the `last` registration: if it is asked to, or a
@@ -253,9 +257,23 @@ async fn asked(directory: &Directory, last: Instant) {
     tokio::time::sleep_until(last + ASKED_AGAIN).await;
 }
 
-/// Waits until this node has known no leader for a while.
-async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>) {
-    let Some(mut status) = consensus else { return std::future::pending().await };
+/// Waits until this node has had a seat, and has known no leader, for a while.
+async fn without_a_leader(seat: &Seat) {
+    let mut changes = seat.watch();
+    loop {
+        let voter = changes.borrow_and_update().clone();
+        tokio::select! {
+            () = leaderless(voter) => return,
+            changed = changes.changed() => if changed.is_err() {
+                return std::future::pending().await;
+            },
+        }
+    }
+}
+
+async fn leaderless(voter: Option<VoterParts>) {
+    let Some(voter) = voter else { return std::future::pending().await };
+    let mut status = voter.consensus.status();
     loop {
         tokio::time::sleep(LEADERLESS).await;
         if status.wait_for(|status| status.leader.is_none()).await.is_err() {
@@ -272,7 +290,14 @@ async fn without_a_leader(consensus: Option<watch::Receiver<consensus::Status>>)
 mod tests {
     use super::*;
     use crate::{
-        node::fake_voter::{at, serve},
+        control::{
+            consensus::{Identity, LogStore},
+            state::State,
+        },
+        node::{
+            cluster::start_voter,
+            fake_voter::{at, serve},
+        },
         proto::v1::StatusResponse,
     };
     use tokio::time::timeout;
@@ -307,15 +332,18 @@ mod tests {
         let directory =
             Directory::new(cluster, [Peer { id: 1, listen: at(1), voter: true, raft_id: None }]);
         let peers = vec![v1::Node { id: 2, listen: at(22).to_string(), ..v1::Node::default() }];
-        let answer = JoinResponse { epoch: 9, peers, ..JoinResponse::default() };
+        let role = NodeRole::Voter.into();
+        let answer = JoinResponse { epoch: 9, role, raft_id: 7, peers, ..JoinResponse::default() };
         let voter = (&directory, at(1));
         let mut joined = serve(cluster, voter, StatusResponse::default(), answer);
         let member = Member { cluster, id: 4, voter: false, epoch: 1, raft_id: None };
         let registration = of_h4();
         let (own, told) = watch::channel(registration.addresses);
         let (epoch, mut epochs) = watch::channel(member.epoch);
-        let (shared, join) = (directory.clone(), None);
-        tokio::spawn(keep_registered(registration, told, member, shared, join, None, epoch));
+        let (life, mut lives) = watch::channel(None);
+        let (shared, says) = (directory.clone(), (epoch, life));
+        let seat = Seat::default();
+        tokio::spawn(keep_registered(registration, told, member, shared, None, seat, says));
         let mut next = async || {
             let joined = timeout(FOR_EVER, joined.recv()).await;
             joined.expect("it registers").expect("the voter serves")
@@ -323,6 +351,9 @@ mod tests {
         let first = next().await;
         timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
         assert_eq!(directory.places(2), [at(22)], "the answer says where the voters are");
+        let wanted = timeout(FOR_EVER, lives.wait_for(Option::is_some)).await.unwrap().unwrap();
+        assert_eq!(*wanted, RaftId::new(7), "and that this node has a seat");
+        drop(wanted);
 
         directory.ask_to_register();
         let asked = next().await;
@@ -347,8 +378,9 @@ mod tests {
         let registration = of_h4();
         let (_own, told) = watch::channel(registration.addresses);
         let (epoch, mut epochs) = watch::channel(member.epoch);
-        let (shown, join) = (directory.clone(), None);
-        tokio::spawn(keep_registered(registration, told, member, shown, join, None, epoch));
+        let (life, _lives) = watch::channel(None);
+        let (shown, seat, says) = (directory.clone(), Seat::default(), (epoch, life));
+        tokio::spawn(keep_registered(registration, told, member, shown, None, seat, says));
         timeout(FOR_EVER, joined.recv()).await.expect("it registers").expect("it serves");
         timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
         assert_eq!(directory.own_copy(), Some(at(77)));
@@ -368,14 +400,24 @@ mod tests {
             let registration = of_h4();
             let (_own, told) = watch::channel(registration.addresses);
             let (epoch, mut epochs) = watch::channel(member.epoch);
-            let (_status, status) = watch::channel(consensus::Status::default());
-            let log = has_log.then_some(status);
-            let (shown, join) = (directory.clone(), None);
-            tokio::spawn(keep_registered(registration, told, member, shown, join, log, epoch));
+            let (life, lives) = watch::channel(RaftId::new(4));
+            let folder = tempfile::tempdir().unwrap();
+            let identity = Identity { cluster, name: "h4".to_owned(), raft_id: 4 };
+            let snapshot = State::default().snapshot();
+            let log = LogStore::bootstrap(folder.path(), identity, &snapshot).unwrap();
+            let (parts, ..) = start_voter(log).unwrap();
+            let seat = Seat::from(has_log.then_some(parts));
+            let (shown, says) = (directory.clone(), (epoch, life));
+            tokio::spawn(keep_registered(registration, told, member, shown, None, seat, says));
             timeout(FOR_EVER, joined.recv()).await.expect("it registers").expect("it serves");
             timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
             tokio::task::yield_now().await;
             assert_eq!(directory.generations().ours().number(), ours, "has a log: {has_log}");
+            let keeps_its_seat = lives.borrow().is_some();
+            assert_eq!(
+                keeps_its_seat, has_log,
+                "a newer generation takes no log from a node that runs"
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     finding::find_peers,
     folders::run_folder,
     named::{TaskEnd, Tasks},
+    part::{Event, Part, Wiring},
     probing::{Probing, probe_the_nodes},
     raft_thread::RaftThread,
     registration::{Registration, keep_registered},
@@ -23,14 +24,9 @@ use super::{
 use crate::{
     config::NodeRunArgs,
     control::{
-        consensus::{Consensus, FatalError, LogStore, PeerQueues},
+        consensus::LogStore,
         controller::Controller,
-        peers::{Admission, Directory, Newer, carry_raft_messages},
-        voter::{
-            VoterParts, compare_the_states, follow_the_rows, heed_the_comparison, keep_leases,
-            raise_the_version, take_endpoints_back, watch_the_disk, watch_the_nodes,
-        },
-        watch,
+        peers::{Admission, Newer},
     },
     dataplane::{kernel::LocalStatus, netlink::Netlink},
     faces::{ServedNode, api, cli, metrics},
@@ -74,7 +70,6 @@ impl Parts<'_> {
         let cluster::Membership { member, directory, log } = membership;
         let Member { cluster, id, .. } = member;
         let generations = directory.generations().clone();
-        let life = member.life();
         let bringing_up = LocalStatus { error: Some(BRINGING_UP.into()), ..LocalStatus::default() };
         let (status_sender, status) = sync_watch::channel(bringing_up);
         let (own_sender, own_address) = sync_watch::channel(own);
@@ -94,44 +89,25 @@ impl Parts<'_> {
 
         let raft = RaftThread::start().map_err(StartError::RaftThread)?;
         let mut tasks = Tasks::default();
-        let mut voter = None;
-        let mut unfit = None;
         let lease = Duration::from_secs(args.lease.into());
-        if let Some(log) = log {
-            let (parts, queues, ended) = cluster::start_voter(log)?;
-            unfit = Some(ended);
-            start_voter_tasks(&mut tasks, &raft, &parts, queues, &directory);
-            let hold = Duration::from_secs(args.raise_version_after.into());
-            tasks.spawn("raise the version", raise_the_version(parts.clone(), hold));
-            tasks.spawn("keep the leases", keep_leases(parts.clone(), lease));
-            let report = watch::report_to_leader(
-                member.id,
-                epochs.clone(),
-                parts.consensus.status(),
-                directory.clone(),
-                parts.table.clone(),
-                status.clone(),
-                parts.state.hashes().clone(),
-            );
-            tasks.spawn("report to the leader", report);
-            tasks.spawn("compare the states", compare_the_states(member.id, parts.clone()));
-            let state = parts.state.clone();
-            let publish = watch::publish_views(member.id, state, directory.clone(), view);
-            tasks.spawn("publish views", publish);
-            voter = Some(parts);
-        } else {
-            let follow = watch::follow_a_voter(
-                member.id,
-                epochs.clone(),
-                directory.clone(),
-                view,
-                status.clone(),
-            );
-            tasks.spawn("follow a voter", follow);
-        }
         let home = Arc::new(Mutex::new(home));
-        let keep =
-            remember(Arc::clone(&home), member.clone(), directory.clone(), views.clone(), epochs);
+        let (life, told) = sync_watch::channel(member.life());
+        let wiring = Wiring {
+            home: Arc::clone(&home),
+            run_folder: run_folder(args).to_owned(),
+            directory: directory.clone(),
+            epochs: epochs.clone(),
+            view,
+            status: status.clone(),
+            told,
+            raise_version_after: Duration::from_secs(args.raise_version_after.into()),
+            lease,
+            replace_voter_after: Some(Duration::from_secs(args.replace_voter_after.into()))
+                .filter(|after| !after.is_zero()),
+        };
+        let mut part = Part::begin(wiring, &raft, member.clone(), log)?;
+        let seat = part.seat().clone();
+        let keep = remember(Arc::clone(&home), directory.clone(), views.clone(), epochs);
         tasks.spawn("remember peers and epoch", keep);
         let keep = remember_address(Arc::clone(&home), own_address.clone());
         tasks.spawn("remember the address", keep);
@@ -144,7 +120,6 @@ impl Parts<'_> {
             status: probes,
         };
         tasks.spawn("probe the nodes", probe_the_nodes(probing));
-        let consensus = voter.as_ref().map(|voter| voter.consensus.clone());
         let (addresses, told) = sync_watch::channel(registration.addresses);
         let (moves, moved) = mpsc::channel(1);
         let follow =
@@ -156,18 +131,18 @@ impl Parts<'_> {
             member.clone(),
             directory.clone(),
             args.join,
-            consensus.as_ref().map(Consensus::status),
-            epoch,
+            seat.clone(),
+            (epoch, life),
         );
         tasks.spawn("keep registered", registered);
         let shown = Arc::new(OnceLock::new());
         let mut is_up = opened.is_some();
         if let Some(plane) = opened {
-            plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
+            plane.start(&mut tasks, seat.clone(), views.clone(), &shown);
         }
         let Listeners { tcp, unix, metrics, socket } = listeners;
         let check = data_plane.check.clone().unless(absence);
-        let controller = Controller::new(member.id, directory, voter, check);
+        let controller = Controller::new(member.id, directory, seat.clone(), check);
         tasks.spawn("find the peers", find_peers(controller.clone(), args.join));
         let served = Arc::new(ServedNode {
             controller: controller.clone(),
@@ -198,10 +173,19 @@ impl Parts<'_> {
         let mut bring_up = pin!(data_plane.until_up(&reports));
         let mut removed = false;
         let outcome = loop {
+            let holds_log = part.life().is_some();
             tokio::select! {
-                // Checked first, since the tasks of a voter return as well when its log is no longer fit.
                 biased;
-                why = no_longer_fit(&mut unfit) => break Err(StartError::Cluster(why.into())),
+                event = part.next() => match event {
+                    Event::Ended(ended) => {
+                        removed = ended.is_ok();
+                        break ended;
+                    }
+                    // Not a branch of the choice above: it is carried out to its end.
+                    Event::Told(to) => if let Err(error) = part.change(to).await {
+                        break Err(error);
+                    },
+                },
                 () = ending.told() => {
                     tracing::info!("told to end; the data path stays");
                     break Ok(());
@@ -212,20 +196,18 @@ impl Parts<'_> {
                     break ended;
                 }
                 // An agent goes on: it has no log.
-                Newer { generation: theirs, at } = generations.newer(), if consensus.is_some() => {
+                Newer { generation: theirs, at } = generations.newer(), if holds_log => {
                     let ours = generations.ours();
                     break Err(ClusterError::OlderGeneration { ours, theirs, at }.into());
                 }
                 plane = &mut bring_up, if !is_up => {
                     is_up = true;
-                    plane.start(&mut tasks, consensus.clone(), views.clone(), &shown);
+                    plane.start(&mut tasks, seat.clone(), views.clone(), &shown);
                 }
             }
         };
         stop.cancel();
-        if let Some(consensus) = consensus {
-            consensus.shutdown().await;
-        }
+        part.shut_down().await;
         drop(socket);
         if removed {
             tracing::warn!(node = %name, "removed from the cluster: what it made goes");
@@ -234,7 +216,8 @@ impl Parts<'_> {
             // By a connection of its own: on the other one a list may be under way that the pass asked for.
             let has_pins = has_pins.load(Ordering::Relaxed);
             remove::all(&Netlink::open().await?, args, &name, has_pins).await?;
-            let unmarked = life
+            let unmarked = part
+                .life()
                 .map(|life| LogStore::remove_mark_beside(run_folder(args), cluster, life.get()));
             if let Some(Err(error)) = unmarked {
                 tracing::warn!(%error, "the mark beside the socket is left");
@@ -244,37 +227,6 @@ impl Parts<'_> {
         }
         outcome
     }
-}
-
-/// Waits until consensus can't go on with its log. On an agent, which has no log, it never returns. Cancel safe.
-async fn no_longer_fit(unfit: &mut Option<mpsc::Receiver<FatalError>>) -> FatalError {
-    let Some(unfit) = unfit else { return std::future::pending().await };
-    match unfit.recv().await {
-        Some(why) => why,
-        // It was shut down.
-        None => std::future::pending().await,
-    }
-}
-
-/// Starts what a voter does besides serving and reporting.
-fn start_voter_tasks(
-    tasks: &mut Tasks,
-    raft: &RaftThread,
-    parts: &VoterParts,
-    queues: PeerQueues,
-    directory: &Directory,
-) {
-    let consensus = parts.consensus.clone();
-    let carry = carry_raft_messages(consensus, queues, directory.clone());
-    tasks.spawn_on("carry Raft's messages", carry, raft.runtime());
-    tasks.spawn("follow the rows", follow_the_rows(parts.clone()));
-    tasks.spawn("watch the disk", watch_the_disk(parts.clone()));
-    tasks.spawn("watch the nodes", watch_the_nodes(parts.clone()));
-    tasks.spawn("take endpoints back", take_endpoints_back(parts.clone()));
-    let heed = heed_the_comparison(parts.state.hashes().clone(), parts.consensus.clone());
-    tasks.spawn("heed the comparison", heed);
-    let (quorum, consensus) = (parts.quorum.clone(), parts.consensus.clone());
-    tasks.spawn("prove a quorum", async move { quorum.prove(consensus).await });
 }
 
 /// Prints that the node serves, and what to try next, once its kernel holds what the cluster desires.

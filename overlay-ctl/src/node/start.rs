@@ -110,10 +110,11 @@ pub async fn run(args: NodeRunArgs) -> Result<(), StartError> {
         token: args.token.clone(),
         incarnation: Uuid::new_v4(),
     };
+    let voters = args.voters.unwrap_or_default();
     let entered = async {
         let opened = if is_member { None } else { Some(data_plane.open().await?) };
         let membership =
-            cluster::enter(&mut home, &registration, args.join, run_folder(&args)).await?;
+            cluster::enter(&mut home, &registration, args.join, voters, run_folder(&args)).await?;
         Ok::<_, StartError>((membership, opened))
     };
     let entered = tokio::select! {

@@ -1,13 +1,12 @@
 //! The tasks that join the parts of a running node: they bring events and views to the reconciler, and write to the state
 //! folder what the node needs after a restart.
 
-use super::{Home, Member, error::StartError, gate::Gate};
+use super::{Home, error::StartError, gate::Gate};
 use crate::{
     control::{
-        consensus::Consensus,
         peers::{Directory, Peer},
         state::View,
-        voter::Machine,
+        voter::Seat,
     },
     dataplane::{
         host::{HostKernel, SharedDatapath},
@@ -87,14 +86,14 @@ fn share_port(datapath: &SharedDatapath) {
 pub(super) async fn reconcile(
     mut reconciler: Reconciler<HostKernel>,
     gate: Gate,
-    consensus: Option<Consensus<Machine>>,
+    seat: Seat,
     mut views: sync_watch::Receiver<Option<Arc<View>>>,
     nudges: Nudges,
 ) {
     let mut early = views.clone();
     early.mark_changed();
     let first = {
-        let opened = gate.open(consensus.as_ref(), &mut views);
+        let opened = gate.open(&seat, &mut views);
         tokio::pin!(opened);
         loop {
             tokio::select! {
@@ -131,7 +130,6 @@ pub(super) async fn reconcile(
 /// the cluster again after a restart.
 pub(super) async fn remember(
     home: Arc<Mutex<Home>>,
-    mut member: Member,
     directory: Directory,
     mut views: sync_watch::Receiver<Option<Arc<View>>>,
     mut epochs: sync_watch::Receiver<Revision>,
@@ -159,10 +157,7 @@ pub(super) async fn remember(
             stored = stored.and(home.set_peers(&peers));
             kept = peers;
         }
-        if epoch != member.epoch {
-            member.epoch = epoch;
-            stored = stored.and(home.set_member(member.clone()));
-        }
+        stored = stored.and(home.set_epoch(epoch));
         if let Err(error) = stored {
             tracing::warn!(error = %crate::error_chain(&error), "the state folder can't be written");
         }
@@ -190,7 +185,7 @@ pub(super) async fn remember_address(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Member, *};
     use std::net::SocketAddr;
     use tokio::{task::yield_now, time::timeout};
     use uuid::Uuid;
@@ -223,9 +218,10 @@ mod tests {
         let cluster = Uuid::new_v4();
         let directory = Directory::new(cluster, [peer(2)]);
         let member = Member { cluster, id: 1, voter: true, epoch: 1, raft_id: None };
+        home.lock().unwrap().set_member(member.clone()).unwrap();
         let (_view, views) = sync_watch::channel(None);
         let (_epoch, epochs) = sync_watch::channel(member.epoch);
-        tokio::spawn(remember(Arc::clone(&home), member, directory.clone(), views, epochs));
+        tokio::spawn(remember(Arc::clone(&home), directory.clone(), views, epochs));
         directory.heard_from(2, at(22));
         holds(&home, &[peer(2), peer(22)]).await;
         directory.replace([peer(22)]);

@@ -106,6 +106,8 @@ impl Host {
             storm_limit: 0,
             raise_version_after: 0,
             lease: 30,
+            voters: None,
+            replace_voter_after: 600,
         }
     }
 }

@@ -43,6 +43,7 @@ mod renumbered;
 mod restart;
 mod rolled_back;
 mod scale;
+mod seats;
 mod seen;
 mod support;
 mod topology;

@@ -11,6 +11,7 @@ mod members;
 mod proof;
 mod proposals;
 mod room;
+mod rounds;
 mod silence;
 mod snapshots;
 mod stall;
@@ -77,6 +78,8 @@ pub struct Core<S: StateMachine> {
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
     /// Members to be removed, and the callers that wait for that.
     leaving: BTreeMap<u64, Vec<Reply<u64>>>,
+    /// Which learners have caught up, while this node leads.
+    rounds: rounds::Rounds,
     reads: Reads,
     /// The decoded snapshot of the last message that had one, with its index and term.
     received: Option<(u64, u64, S::Snapshot)>,
@@ -170,6 +173,7 @@ impl<S: StateMachine> Core<S> {
             proposals: Vec::new(),
             waiters: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            rounds: rounds::Rounds::default(),
             reads,
             received: None,
             snapshots: snapshots::Sent::default(),
@@ -473,6 +477,7 @@ impl<S: StateMachine> Core<S> {
             voters: sorted(&members.voters),
             outgoing: sorted(&members.voters_outgoing),
             learners: sorted(&members.learners),
+            caught_up: self.rounds.caught_up().into_iter().collect(),
             snapshot: self.store().snapshot_metadata().index,
             disk: self.disk,
             alarms: self.alarms(),

@@ -86,6 +86,11 @@ pub trait StateMachine: Send + 'static {
         0
     }
 
+    /// How many members are to vote, as far as the state says; `None` = as [`ConsensusConfig::max_voters`] says.
+    fn max_voters(&self) -> Option<usize> {
+        None
+    }
+
     /// Decodes a snapshot. The state does not change yet.
     ///
     /// # Errors
@@ -121,11 +126,9 @@ pub struct ConsensusConfig {
     pub snapshot_every: u64,
     /// The number of entries that are kept behind a snapshot, so that a follower slightly behind needs no snapshot.
     pub keep_entries: u64,
-    /// The number of voters. The leader makes voters, in pairs, of learners that have caught up, until it is
-    /// reached.
+    /// The number of voters, where the state machine says none. The leader makes voters, in pairs, of learners that have
+    /// caught up, until it is reached.
     pub max_voters: usize,
-    /// A learner has caught up if it lacks at most this number of entries.
-    pub promote_distance: u64,
     /// Limit of one append message, and of one command, in bytes.
     pub max_message_bytes: u64,
     /// Proposals are refused as [`ProposeError::Overloaded`] above this many uncommitted bytes.
@@ -176,7 +179,6 @@ impl Default for ConsensusConfig {
             snapshot_every: 10_000,
             keep_entries: 1_000,
             max_voters: 3,
-            promote_distance: 16,
             max_message_bytes: 1 << 20,
             max_uncommitted_bytes: 64 << 20,
             queue: 8_192,
@@ -235,6 +237,9 @@ pub struct Status {
     pub outgoing: Vec<u64>,
     /// The learners (members without a vote), in ascending order.
     pub learners: Vec<u64>,
+    /// The learners that have caught up with the log and could vote, in ascending order, as the leader knows it. Empty on
+    /// other nodes.
+    pub caught_up: Vec<u64>,
     /// The index of the stored snapshot; 0 if there is none.
     pub snapshot: u64,
     /// How long this node's disk takes.

@@ -18,6 +18,7 @@ mod oracle;
 mod random;
 mod refusals;
 mod room;
+mod seats;
 mod slow_disks;
 mod stall;
 mod unreadable;

@@ -83,8 +83,8 @@ impl Controller {
     /// # Errors
     /// No voter with a quorum is found, or too many backups are being made.
     pub async fn backup(&self) -> Result<Pieces, ControllerError> {
-        match &self.voter {
-            Some(voter) => self.own_backup(voter).await,
+        match self.voter() {
+            Some(voter) => self.own_backup(&voter).await,
             None => self.backup_of_a_voter().await,
         }
     }

@@ -2,10 +2,10 @@
 //! the other.
 
 use super::{
-    Controller, CreateEndpoint, CreateNetwork, EndpointCreated, EndpointInfo, EndpointRemoved,
-    InspectEndpoint, InspectNetwork, InspectNode, Joined, ListEndpoints, ListNetworks, ListNodes,
-    NetworkDetail, NetworkInfo, NodeInfo, Register, RemoveEndpoint, RemoveNetwork, RemoveNode,
-    Removed,
+    Controller, CreateEndpoint, CreateNetwork, DemoteNode, EndpointCreated, EndpointInfo,
+    EndpointRemoved, InspectEndpoint, InspectNetwork, InspectNode, Joined, ListEndpoints,
+    ListNetworks, ListNodes, NetworkDetail, NetworkInfo, NodeInfo, PromoteNode, Register,
+    RemoveEndpoint, RemoveNetwork, RemoveNode, Removed, SetVoters, VotersSet,
     error::ControllerError,
     lists::{Lists, Rows},
     stale::Read,
@@ -93,7 +93,16 @@ macro_rules! values {
     };
 }
 
-values!(NetworkInfo, EndpointInfo, EndpointCreated, EndpointRemoved, NodeInfo, Joined, Removed);
+values!(
+    NetworkInfo,
+    EndpointInfo,
+    EndpointCreated,
+    EndpointRemoved,
+    NodeInfo,
+    Joined,
+    Removed,
+    VotersSet
+);
 
 /// An error, as the other node reads it.
 fn error_bytes(error: &ControllerError) -> Vec<u8> {
@@ -173,5 +182,8 @@ requests!(
     ListNodes,
     InspectNode,
     RemoveNode,
+    PromoteNode,
+    DemoteNode,
+    SetVoters,
     Register
 );

@@ -79,13 +79,20 @@ impl Controller {
         Leader { voter: voter.clone(), check, lists: self.lists.clone(), stale }
     }
 
+    /// The voters that an agent asks. Its own row may still say that it is one itself, or say so already.
+    pub(super) fn other_voters(&self) -> Vec<Peer> {
+        let mut voters = self.directory.voters();
+        voters.retain(|peer| peer.id != self.id);
+        voters
+    }
+
     fn place(&self) -> Place {
-        let Some(voter) = &self.voter else {
-            return Place::There(self.directory.voters());
+        let Some(voter) = self.seat.get() else {
+            return Place::There(self.other_voters());
         };
         let status = voter.consensus.status().borrow().clone();
         if status.role == Role::Leader {
-            return Place::Here(Box::new(self.parts(voter, None)));
+            return Place::Here(Box::new(self.parts(&voter, None)));
         }
         let leader = status.leader.and_then(|leader| self.directory.node_of(leader));
         let leader = leader.filter(|leader| *leader != self.id);
@@ -189,7 +196,7 @@ impl Controller {
     }
 
     async fn leader_may_have_changed(&self, until: Instant) {
-        let Some(voter) = &self.voter else {
+        let Some(voter) = self.seat.get() else {
             tokio::time::sleep_until(until).await;
             return;
         };

@@ -23,6 +23,7 @@ mod lives;
 mod networks;
 mod nodes;
 mod program;
+mod seats;
 mod stale;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use info::{
 pub use lists::{Lists, Rows};
 pub use networks::{CreateNetwork, InspectNetwork, ListNetworks, NetworkDetail, RemoveNetwork};
 pub use nodes::{InspectNode, Joined, ListNodes, Register, RemoveNode};
+pub use seats::{DemoteNode, PromoteNode, SetVoters, VotersSet};
 pub use stale::{Read, Reading};
 pub use valid::{ALIASES_MAX, PORTS_MAX};
 
@@ -50,7 +52,7 @@ use crate::{
         consensus::Role,
         peers::Directory,
         state::Refusal,
-        voter::{LAPSE, VoterParts},
+        voter::{LAPSE, Seat, VoterParts},
     },
     dataplane::host::EndpointCheck,
     model::{EndpointName, Generation, NetworkName, NodeId, Revision},
@@ -65,7 +67,7 @@ use uuid::Uuid;
 pub struct Controller {
     id: NodeId,
     directory: Directory,
-    voter: Option<VoterParts>,
+    seat: Seat,
     check: EndpointCheck,
     lists: Lists,
     backups: Backups,
@@ -90,16 +92,16 @@ pub struct Existing {
 /// Each request fails as [`ControllerError`] says.
 #[expect(clippy::missing_errors_doc, reason = "said once, above")]
 impl Controller {
-    /// Of the node `id`. `voter` is `None` on an agent.
+    /// Of the node `id`, with what it has while it is a voter.
     #[must_use]
     pub fn new(
         id: NodeId,
         directory: Directory,
-        voter: Option<VoterParts>,
+        seat: impl Into<Seat>,
         check: EndpointCheck,
     ) -> Self {
         let (lists, backups) = (Lists::default(), Backups::default());
-        Self { id, directory, voter, check, lists, backups }
+        Self { id, directory, seat: seat.into(), check, lists, backups }
     }
 
     /// This node's id.
@@ -130,7 +132,7 @@ impl Controller {
     /// no quorum has none, though it may hear one: its own messages may be lost.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        let Some(voter) = &self.voter else { return self.directory.leader() };
+        let Some(voter) = self.seat.get() else { return self.directory.leader() };
         let leader = voter.consensus.status().borrow().leader.filter(|_| voter.quorum.holds());
         leader.and_then(|leader| self.directory.node_of(leader))
     }
@@ -140,7 +142,7 @@ impl Controller {
     /// leader.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        match &self.voter {
+        match self.seat.get() {
             Some(voter) => voter.quorum.holds(),
             None => self.directory.is_led(LAPSE),
         }
@@ -149,14 +151,14 @@ impl Controller {
     /// Whether this node leads.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        let role = |voter: &VoterParts| voter.consensus.status().borrow().role;
-        self.voter.as_ref().map(role) == Some(Role::Leader)
+        let role = |voter: VoterParts| voter.consensus.status().borrow().role;
+        self.seat.get().map(role) == Some(Role::Leader)
     }
 
-    /// What a voter has; `None` on an agent.
+    /// What a voter has; `None` while this node is an agent.
     #[must_use]
-    pub fn voter(&self) -> Option<&VoterParts> {
-        self.voter.as_ref()
+    pub fn voter(&self) -> Option<VoterParts> {
+        self.seat.get()
     }
 
     /// Whether this node could make an endpoint.
@@ -248,6 +250,21 @@ impl Controller {
 
     /// Removes a node. The endpoints of a node that is down go with it.
     pub async fn remove_node(&self, request: RemoveNode) -> Result<Removed, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Gives a node a seat.
+    pub async fn promote_node(&self, request: PromoteNode) -> Result<NodeInfo, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Takes a node's seat.
+    pub async fn demote_node(&self, request: DemoteNode) -> Result<NodeInfo, ControllerError> {
+        self.at_leader(request, LEADER_DEADLINE).await
+    }
+
+    /// Sets how many nodes are to vote.
+    pub async fn set_voters(&self, request: SetVoters) -> Result<VotersSet, ControllerError> {
         self.at_leader(request, LEADER_DEADLINE).await
     }
 

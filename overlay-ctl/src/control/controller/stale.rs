@@ -37,12 +37,12 @@ impl Controller {
         verb: V,
         reading: Reading,
     ) -> Result<Read<V::Answer>, ControllerError> {
-        match (reading, &self.voter) {
+        match (reading, self.seat.get()) {
             (Reading::Latest, _) => {
                 let answer = self.at_leader(verb, LEADER_DEADLINE).await?;
                 Ok(Read { answer, as_of: None })
             }
-            (Reading::Stale, Some(voter)) => self.by_own_state(voter, verb).await,
+            (Reading::Stale, Some(voter)) => self.by_own_state(&voter, verb).await,
             (Reading::Stale, None) => self.by_any_voter(&verb).await,
         }
     }
@@ -52,8 +52,8 @@ impl Controller {
         &self,
         verb: V,
     ) -> Result<Read<V::Answer>, ControllerError> {
-        match &self.voter {
-            Some(voter) => self.by_own_state(voter, verb).await,
+        match self.seat.get() {
+            Some(voter) => self.by_own_state(&voter, verb).await,
             None => Err(ControllerError::NoVoter { why: "another agent was asked".to_owned() }),
         }
     }
@@ -82,7 +82,7 @@ impl Controller {
 
     /// Has any voter answer by its own state.
     async fn by_any_voter<V: Verb>(&self, verb: &V) -> Result<Read<V::Answer>, ControllerError> {
-        let voters = self.directory.voters();
+        let voters = self.other_voters();
         let deadline = Instant::now() + LEADER_DEADLINE;
         let mut why = "none is known".to_owned();
         for (asked, peer) in voters.iter().enumerate() {

@@ -8,6 +8,7 @@ mod joins;
 mod leader_change;
 mod places;
 mod refusals;
+mod seats;
 mod stale;
 mod taking_back;
 

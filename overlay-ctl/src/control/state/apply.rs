@@ -2,7 +2,7 @@
 //! commit, which cannot fail.
 
 use super::{
-    Applied, Command, Decision, Envelope, Noted, Outcome, Refusal, RowKey, State, VOTERS_MAX,
+    Applied, Command, Decision, Envelope, Noted, Outcome, Refusal, RowKey, State,
     decision::check_id, endpoints::NewEndpoint, withdrawn,
 };
 use crate::{
@@ -91,7 +91,7 @@ impl State {
                     return Err(Refusal::NodeRemoved(name));
                 }
                 self.check_speaks(speaks.unwrap_or(Speaks::UNSAID))?;
-                let (epoch, id, voter, raft_id) = (revision, 0, false, None);
+                let (epoch, id, voter, raft_id, demoted) = (revision, 0, false, None, false);
                 let node = Node {
                     id,
                     name,
@@ -106,6 +106,7 @@ impl State {
                     speaks,
                     raft_id,
                     lease: Lease::Held,
+                    demoted,
                 };
                 self.register_node(rules, node)
             }
@@ -113,6 +114,11 @@ impl State {
                 self.remove_node(&name, only, with_endpoints)
             }
             Command::BeginLife { name, only, ended } => self.begin_life(&name, only, ended),
+            Command::Promote { name, only, instead_of } => self.promote(&name, only, instead_of),
+            Command::Demote { name, only, ended, for_good } => {
+                self.demote(&name, only, ended, for_good)
+            }
+            Command::SetVoters { voters } => Ok(self.set_voters(voters)),
             Command::ExchangeVteps { name, from, other, to } => {
                 self.exchange_vteps(&name, from, &other, to)
             }
@@ -199,16 +205,16 @@ impl State {
             let by = format!("external endpoint {}", endpoint.name);
             return Err(Refusal::VtepExists { address: vtep, by });
         }
-        let (id, voter, raft_id) = match known {
-            Some(node) => (node.id, node.voter, node.raft_id),
+        let (id, voter, raft_id, demoted) = match known {
+            Some(node) => (node.id, node.voter, node.raft_id, node.demoted),
             None => {
-                let voter = self.nodes().filter(|node| node.voter).count() < VOTERS_MAX;
+                let voter = self.seated().count() < self.voters.count();
                 let has_lives = self.version >= Version::V2;
                 let raft_id = (voter && has_lives).then(|| RaftId::after(self.last_raft_id));
-                (self.last_node_id + 1, voter, raft_id)
+                (self.last_node_id + 1, voter, raft_id, false)
             }
         };
-        let node = Node { id, voter, raft_id, ..said };
+        let node = Node { id, voter, raft_id, demoted, ..said };
         match known {
             // The same registration again changes nothing. The epoch stays, because it fences out older
             // instances of the node.
@@ -230,6 +236,7 @@ impl State {
     ) -> Result<Decision, Refusal> {
         let node = self.node_named(name)?;
         check_id(only, node.id, || format!("node {name}"))?;
+        self.check_not_the_last_voter(node)?;
         match self.endpoint_count_on(node.id) {
             endpoints if endpoints > 0 && !with_endpoints => {
                 Err(Refusal::NodeInUse { node: name.clone(), endpoints })
@@ -300,7 +307,9 @@ impl State {
                 }
                 Applied::Node(node)
             }
-            Decision::BeginLife { node, ended: _ } => {
+            Decision::BeginLife { node, ended: _ }
+            | Decision::Promote(node)
+            | Decision::Demote(node) => {
                 self.last_raft_id = self.last_raft_id.max(node.raft_id);
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
@@ -310,6 +319,10 @@ impl State {
                 self.insert_node(node.clone());
                 self.changes.push(revision, RowKey::Node(node.id));
                 Applied::Node(node)
+            }
+            Decision::SetVoters(voters) => {
+                self.voters = voters;
+                Applied::Voters(voters)
             }
             Decision::RemoveNode { node, endpoints } => {
                 for id in endpoints {

@@ -4,7 +4,7 @@ use super::Refusal;
 use crate::model::{
     Endpoint, EndpointAddrs, EndpointId, EndpointName, EndpointPort, Lease, Mac, Network,
     NetworkId, NetworkName, NetworkOptions, Node, NodeId, NodeName, Permissions, Pool, Publish,
-    RaftId, Revision, Speaks, Subnet, Transport, Version, Vni, Vtep,
+    RaftId, Revision, Speaks, Subnet, Transport, Version, Vni, Voters, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -171,6 +171,36 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ended: Option<RaftId>,
     },
+    /// Gives a node a seat: a Raft id, under which it is to hold the log.
+    Promote {
+        /// The node.
+        name: NodeName,
+        /// The node gets a seat only if it has this id, and is not a later node of the same name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<NodeId>,
+        /// A node whose seat does not count any more, since it is to lose it: the leader's replacement of a voter that is down.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instead_of: Option<NodeId>,
+    },
+    /// Takes a node's seat. The leader has ended its membership before.
+    Demote {
+        /// The node.
+        name: NodeName,
+        /// The node loses its seat only if it has this id, and is not a later node of the same name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<NodeId>,
+        /// The Raft id that ends. The command is refused if the node has another one by now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended: Option<RaftId>,
+        /// An operator asks: the node gets no seat before an operator gives it one.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        for_good: bool,
+    },
+    /// Sets how many nodes are to vote. The leader gives seats to agents, or takes seats, until so many nodes have one.
+    SetVoters {
+        /// The number.
+        voters: Voters,
+    },
     /// Creates an endpoint.
     CreateEndpoint {
         /// Must be free on the network.
@@ -276,6 +306,9 @@ impl Command {
             Self::KeepEndpoint { id: _ } => Version::V2,
             Self::NoteLease { name: _, only: _, epoch: _, lease: _ } => Version::V2,
             Self::BeginLife { name: _, only: _, ended: _ } => Version::V2,
+            Self::Promote { name: _, only: _, instead_of: _ }
+            | Self::Demote { name: _, only: _, ended: _, for_good: _ }
+            | Self::SetVoters { voters: _ } => Version::V2,
             Self::ExchangeVteps { name: _, from: _, other: _, to: _ } => Version::V2,
             // The nodes that read it speak that version: they are asked before it is logged.
             Self::RaiseVersion { to, speaks: _ } => *to,
@@ -292,6 +325,8 @@ impl Command {
             Self::RegisterNode { name, .. }
             | Self::RemoveNode { name, .. }
             | Self::BeginLife { name, .. }
+            | Self::Promote { name, .. }
+            | Self::Demote { name, .. }
             | Self::ExchangeVteps { name, .. }
             | Self::NoteLease { name, .. } => {
                 format!("node {name}")
@@ -299,6 +334,7 @@ impl Command {
             Self::CreateEndpoint { name, .. } | Self::RemoveEndpoint { name, .. } => {
                 format!("endpoint {name}")
             }
+            Self::SetVoters { .. } => "the number of voters".to_owned(),
             Self::KeepEndpoint { id } => format!("the endpoint with id {id}"),
             Self::RaiseVersion { to, .. } => format!("version {to} of the cluster"),
         }
@@ -383,6 +419,8 @@ pub enum Applied {
     Removed(Revision),
     /// The cluster's version was raised to this one.
     Raised(Version),
+    /// So many nodes are to vote.
+    Voters(Voters),
 }
 
 /// The answer of `apply`.

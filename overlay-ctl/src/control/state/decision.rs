@@ -1,7 +1,9 @@
 //! What a command would do to the rows: the result of a decision, before its commit.
 
 use super::{Applied, Command, Refusal, Renumbering};
-use crate::model::{Endpoint, EndpointId, LegId, Network, NetworkId, Node, RaftId, Version};
+use crate::model::{
+    Endpoint, EndpointId, LegId, Network, NetworkId, Node, RaftId, Version, Voters,
+};
 
 /// The change that a command would make. [`State::decide`](super::State::decide) returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +33,12 @@ pub enum Decision {
         /// The id that it had.
         ended: RaftId,
     },
+    /// A node gets a seat. The row has its Raft id.
+    Promote(Node),
+    /// A node has no seat any more, or is to get none.
+    Demote(Node),
+    /// The number of voters is another.
+    SetVoters(Voters),
     /// Two nodes exchange their VTEPs.
     ExchangeVteps {
         /// The row of the one that has moved.
@@ -88,9 +96,10 @@ impl Decision {
             (Self::RemoveNetwork(network), Command::RemoveNetwork { only, .. }) => {
                 *only = Some(network.id);
             }
-            (Self::RemoveNode { node, .. }, Command::RemoveNode { only, .. }) => {
-                *only = Some(node.id);
-            }
+            (Self::RemoveNode { node, .. }, Command::RemoveNode { only, .. })
+            | (Self::Promote(node), Command::Promote { only, .. })
+            // The row of the decision has no seat any more: the life that ends is bound by who ends it.
+            | (Self::Demote(node), Command::Demote { only, .. }) => *only = Some(node.id),
             (Self::RemoveEndpoint(endpoint), Command::RemoveEndpoint { only, .. }) => {
                 *only = Some(endpoint.id);
             }

@@ -9,7 +9,7 @@ pub(super) use compact::Compact;
 pub(super) use named::{Lists, Named};
 
 use super::{Applied, Command, Digest, Outcome, Refusal, RequestId};
-use crate::model::{Revision, Version};
+use crate::model::{Revision, Version, Voters};
 use named::{Done, NamedDid};
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub(super) enum Did {
     Make(Kind, u64),
     /// It removed a row at this revision.
     Remove(Kind, Revision),
+    /// It set how many nodes are to vote.
+    SetVoters(Voters),
     /// It was refused.
     Refuse(Arc<Refusal>),
 }
@@ -42,6 +44,8 @@ pub(super) enum Kind {
     Node,
     /// A node, by the Raft id of a life of its log.
     Life,
+    /// A node that got a seat, or gave it up.
+    Seat,
 }
 
 /// The request that used an id before another one.
@@ -62,6 +66,10 @@ impl Did {
             Command::CreateEndpoint { .. } | Command::RemoveEndpoint { .. } => Kind::Endpoint,
             Command::RegisterNode { .. } | Command::RemoveNode { .. } => Kind::Node,
             Command::BeginLife { .. } => Kind::Life,
+            // What sets a number, and no row, has no kind: its outcome has none either.
+            Command::Promote { .. } | Command::Demote { .. } | Command::SetVoters { .. } => {
+                Kind::Seat
+            }
             // The leader's own, like the raise.
             Command::KeepEndpoint { .. }
             | Command::ExchangeVteps { .. }
@@ -74,6 +82,7 @@ impl Did {
             Ok(Applied::Node(node)) if kind == Kind::Life => Self::Make(kind, node.life()?.get()),
             Ok(Applied::Node(node)) => Self::Make(kind, node.id),
             Ok(Applied::Removed(revision)) => Self::Remove(kind, *revision),
+            Ok(Applied::Voters(voters)) => Self::SetVoters(*voters),
             Ok(Applied::Raised(_)) => return None,
             Err(refusal) => Self::Refuse(Arc::new(refusal.clone())),
         })

@@ -1,6 +1,6 @@
 //! The state with which a generation of the cluster begins, after a restore or a forced recovery.
 
-use super::{ChangeLog, State, VOTERS_MAX};
+use super::{ChangeLog, State};
 use crate::model::{Generation, Node, NodeId, RaftId, Revision, Version};
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl State {
     }
 
     /// Of the nodes, `voter` has the only vote at first; which others are to be voters stays as it was, but they are no more
-    /// than there can be.
+    /// than are wished for.
     ///
     /// What was lost with the former generation may have given out revisions and ids that this state does not know. They are
     /// skipped, so that none is used twice. The cluster is at version 2 at least, which is the first that has generations.
@@ -52,9 +52,10 @@ impl State {
         self.last_node_id = skip(self.last_node_id, NODES, 10);
         self.last_leg_id = self.last_leg_id.after(LEGS);
         self.changes = ChangeLog::starting_after(self.revision);
-        self.change(voter, |node| node.voter = true);
+        self.change(voter, |node| (node.voter, node.demoted) = (true, false));
         let others = self.nodes().filter(|node| node.voter && node.id != voter);
-        let excess: Vec<NodeId> = others.map(|node| node.id).skip(VOTERS_MAX - 1).collect();
+        let excess: Vec<NodeId> =
+            others.map(|node| node.id).skip(self.voters.count() - 1).collect();
         for id in excess {
             self.change(id, |node| (node.voter, node.raft_id) = (false, None));
         }

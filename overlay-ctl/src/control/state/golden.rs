@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{
     EndpointAddrs, EndpointPort, Lease, Leg, LegId, Location, NetworkOptions, Permissions, Pool,
-    Publish, Published, Speaks, Subnet, Transport, Version,
+    Publish, Published, Speaks, Subnet, Transport, Version, Voters,
 };
 use std::{net::SocketAddr, num::NonZeroU16, sync::Arc};
 use uuid::Uuid;
@@ -155,6 +155,7 @@ fn rows_with_leg(id: LegId) -> Vec<Row> {
             speaks: None,
             raft_id: None,
             lease: Lease::Held,
+            demoted: false,
         }),
         Row::from(Network {
             id: 2,
@@ -253,6 +254,9 @@ pub(crate) fn outcomes_of_version_2() -> Vec<Outcome> {
             count: 2,
             revision: 300,
         }),
+        Err(Refusal::SeatsTaken { voters: Voters::Three, by: "h1, h2, h3".to_owned() }),
+        Err(Refusal::LastVoter(name_of_node())),
+        Ok(Applied::Voters(Voters::Five)),
     ]
 }
 
@@ -343,6 +347,8 @@ fn refusals() -> Vec<Refusal> {
             | Refusal::CannotRaise { .. }
             | Refusal::NotForgotten { .. }
             | Refusal::AddressesHeldBack { .. }
+            | Refusal::SeatsTaken { .. }
+            | Refusal::LastVoter(_)
             // In [`later_outcomes`].
             | Refusal::Replaced { .. }
             | Refusal::RequestIdUsed { .. }
@@ -414,15 +420,21 @@ pub(crate) fn commands_of_version_2() -> Vec<Command> {
     let remove = Command::RemoveNode { name: name_of_node(), only: Some(1), with_endpoints: true };
     let raise = Command::RaiseVersion { to: Version::V2, speaks: [(1, both)].into() };
     let begin = Command::BeginLife { name: name_of_node(), only: 1, ended: RaftId::new(1) };
+    let name = name_of_node;
+    let promote = Command::Promote { name: name(), only: Some(1), instead_of: Some(2) };
+    let demote =
+        Command::Demote { name: name(), only: Some(1), ended: RaftId::new(1), for_good: true };
+    let voters = Command::SetVoters { voters: Voters::Five };
     let exchange = Command::ExchangeVteps {
-        name: name_of_node(),
+        name: name(),
         from: VTEP.into(),
         other: "h2".parse().unwrap(),
         to: [10, 0, 0, 7].into(),
     };
+    let keep = Command::KeepEndpoint { id: 3 };
     let name = name_of_node();
     let lost = Command::NoteLease { name, only: 1, epoch: 1, lease: Lease::Lost };
-    vec![register, remove, Command::KeepEndpoint { id: 3 }, begin, exchange, lost, raise]
+    vec![register, remove, keep, begin, promote, demote, voters, exchange, lost, raise]
 }
 
 /// A log as a cluster at version 2 holds them, and an endpoint's creation as its leader logs it.

@@ -26,6 +26,7 @@ mod ports;
 mod read;
 mod recall;
 mod refusal;
+mod seats;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -48,16 +49,13 @@ pub use view::{Changed, Delta, Row, View};
 
 use crate::model::{
     Endpoint, EndpointId, EndpointName, Generation, LegId, Mac, Network, NetworkId, NetworkName,
-    Node, NodeId, NodeName, RaftId, Revision, Version, Vni, Vtep,
+    Node, NodeId, NodeName, RaftId, Revision, Version, Vni, Voters, Vtep,
 };
 use dedup::Dedup;
 use imbl::OrdMap;
 use index::{HostPort, Shared};
 use std::{collections::BTreeSet, net::Ipv4Addr, path::Path, sync::Arc};
 use withdrawn::Withdrawn;
-
-/// The number of nodes that vote. The first nodes that join are voters; the others are agents.
-pub const VOTERS_MAX: usize = 3;
 
 /// All replicated rows, and the indexes over them. A clone shares its content with the original, so it costs
 /// next to nothing, whatever the number of rows.
@@ -72,6 +70,8 @@ pub struct State {
     last_node_id: NodeId,
     /// `None` at version 1, where a node's Raft id is its id.
     last_raft_id: Option<RaftId>,
+    /// At version 1 it can't be another than the default.
+    voters: Voters,
     last_vni: Option<Vni>,
     last_address: OrdMap<NetworkId, Ipv4Addr>,
     last_leg: OrdMap<NodeId, Ipv4Addr>,

@@ -31,17 +31,20 @@ impl State {
         let made = match did {
             Did::Make(Kind::Network, id) => self.network(id).cloned().map(Applied::Network),
             Did::Make(Kind::Endpoint, id) => self.endpoint(id).cloned().map(Applied::Endpoint),
-            Did::Make(Kind::Node, id) => self.node(id).cloned().map(Applied::Node),
+            Did::Make(Kind::Node | Kind::Seat, id) => self.node(id).cloned().map(Applied::Node),
             Did::Make(Kind::Life, life) => {
                 let node = RaftId::new(life).and_then(|life| self.node_of(life));
                 node.cloned().map(Applied::Node)
             }
             Did::Remove(_, revision) => Some(Applied::Removed(revision)),
+            Did::SetVoters(voters) => Some(Applied::Voters(voters)),
             Did::Refuse(refusal) => return Some(Err(Refusal::clone(&refusal))),
         };
         // The command is the one that made it, so it has its name.
         Some(made.ok_or_else(|| match command {
-            Command::RegisterNode { name, .. } => Refusal::NodeRemoved(name.clone()),
+            Command::RegisterNode { name, .. }
+            | Command::Promote { name, .. }
+            | Command::Demote { name, .. } => Refusal::NodeRemoved(name.clone()),
             Command::BeginLife { name, .. } => {
                 Refusal::Gone { what: format!("the member that node {name} became") }
             }
@@ -71,11 +74,16 @@ impl State {
                     None => format!("that a node became member {life}"),
                 }
             }
+            Did::Make(Kind::Seat, id) => match self.node(*id) {
+                Some(node) => format!("the promotion or demotion of node {}", node.name),
+                None => "the promotion or demotion of a node that is gone".to_owned(),
+            },
+            Did::SetVoters(voters) => format!("the wish for {voters} voters"),
             Did::Remove(kind, revision) => {
                 let what = match kind {
                     Kind::Network => "a network",
                     Kind::Endpoint => "an endpoint",
-                    Kind::Node | Kind::Life => "a node",
+                    Kind::Node | Kind::Life | Kind::Seat => "a node",
                 };
                 format!("the removal of {what} at revision {revision}")
             }

@@ -2,7 +2,7 @@
 
 use crate::model::{
     EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NodeName, Revision, Speaks, Subnet,
-    Transport, Version, Vni, Vtep,
+    Transport, Version, Vni, Voters, Vtep,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -293,6 +293,21 @@ pub enum Refusal {
         /// The cluster's version.
         cluster: Version,
     },
+    /// As many nodes have a seat as are to vote.
+    #[error(
+        "the cluster has its {voters} voters already ({by}); take the seat of one of them with `overlay node demote`, or raise their number with `overlay cluster voters`"
+    )]
+    SeatsTaken {
+        /// How many nodes are to vote.
+        voters: Voters,
+        /// The names of the nodes that have a seat.
+        by: String,
+    },
+    /// No other node has a seat, so that nobody would hold the log.
+    #[error(
+        "node {0} is the cluster's only voter; give another node a seat first: with `overlay node promote`, and where one voter is wished for with `overlay cluster voters 3`"
+    )]
+    LastVoter(NodeName),
     /// The cluster's version can't be raised. The leader tries again.
     #[error("the cluster's version can't be raised to {to}: {why}")]
     CannotRaise {

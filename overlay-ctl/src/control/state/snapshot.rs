@@ -7,7 +7,7 @@ use super::{
 };
 use crate::model::{
     Endpoint, Generation, LegId, Network, NetworkId, Node, NodeId, RaftId, Revision, SPEAKS,
-    Version, Vni,
+    Version, Vni, Voters,
 };
 use serde::{Deserialize, Serialize};
 use std::{io, net::Ipv4Addr, sync::Arc};
@@ -44,6 +44,8 @@ struct Snapshot {
     last_node_id: NodeId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_raft_id: Option<RaftId>,
+    #[serde(default, skip_serializing_if = "Voters::is_default")]
+    voters: Voters,
     last_vni: Option<Vni>,
     last_address: Vec<(NetworkId, Ipv4Addr)>,
     #[serde(default)]
@@ -100,6 +102,7 @@ impl State {
             endpoints,
             last_node_id,
             last_raft_id,
+            voters,
             last_vni,
             last_address,
             last_leg,
@@ -122,6 +125,7 @@ impl State {
             endpoints: endpoints.values().cloned().collect(),
             last_node_id: *last_node_id,
             last_raft_id: *last_raft_id,
+            voters: *voters,
             last_vni: *last_vni,
             last_address: last_address.iter().map(|(id, address)| (*id, *address)).collect(),
             last_leg: last_leg.iter().map(|(id, address)| (*id, *address)).collect(),
@@ -162,6 +166,7 @@ impl State {
             last_raft_id: snapshot.last_raft_id.or_else(|| {
                 RaftId::new(snapshot.last_node_id).filter(|_| !snapshot.version.is_first())
             }),
+            voters: snapshot.voters,
             last_vni: snapshot.last_vni,
             last_address: snapshot.last_address.into_iter().collect(),
             last_leg: snapshot.last_leg.into_iter().collect(),

@@ -106,6 +106,11 @@ impl StateMachine for Machine {
         self.state.read().unwrap_or_else(PoisonError::into_inner).version().number()
     }
 
+    fn max_voters(&self) -> Option<usize> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        Some(state.voters().count())
+    }
+
     fn read_snapshot(snapshot: &[u8]) -> Result<State, RestoreError> {
         State::from_snapshot(snapshot).map_err(|error| match error {
             SnapshotError::Newer(_) | SnapshotError::Version(_) => {

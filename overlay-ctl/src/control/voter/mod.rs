@@ -9,6 +9,8 @@ mod leaving;
 mod machine;
 mod members;
 mod quorum;
+mod seat;
+mod seats;
 mod signs;
 mod silent;
 mod statuses;
@@ -26,6 +28,8 @@ pub use leaving::{Leaving, LeavingHold};
 pub use machine::{Machine, SharedState};
 pub use members::follow_the_rows;
 pub use quorum::{LAPSE, Quorum};
+pub use seat::Seat;
+pub use seats::arrange_the_seats;
 pub use signs::Signs;
 pub use silent::watch_the_nodes;
 pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire, with_disk};
@@ -33,7 +37,14 @@ pub use taking_back::take_endpoints_back;
 pub use version::{Blocker, raise_the_version};
 pub use watchers::{WatcherHold, Watchers};
 
-use crate::control::consensus::Consensus;
+use crate::{
+    control::{
+        consensus::{Consensus, ProposeError},
+        state::{Command, Mutation, Outcome},
+    },
+    model::Revision,
+};
+use uuid::Uuid;
 
 /// The parts of a node that only a voter has. A clone is the same.
 #[derive(Clone)]
@@ -48,4 +59,15 @@ pub struct VoterParts {
     pub leaving: Leaving,
     /// Whether this voter takes part in a quorum.
     pub quorum: Quorum,
+}
+
+impl VoterParts {
+    /// Logs a command of the leader's own, and answers its revision and outcome once it is applied here.
+    async fn propose(&self, command: Command) -> Result<(Revision, Outcome), ProposeError> {
+        let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
+        let entry = self.state.read(|state| state.entry(request, command)).encode();
+        let entry =
+            entry.unwrap_or_else(|error| unreachable!("the types of an entry all encode: {error}"));
+        self.consensus.propose(entry).await
+    }
 }

@@ -6,7 +6,7 @@ use crate::{
         consensus::{ConsensusConfig, Identity, LogStore, PeerQueues, Status},
         state::{Command, Mutation, State},
     },
-    model::NodeId,
+    model::{NodeId, SPEAKS},
 };
 use std::{net::Ipv4Addr, sync::mpsc, time::Duration};
 use tempfile::TempDir;
@@ -54,7 +54,7 @@ pub(super) async fn register(voter: &VoterParts, number: u8) {
         gateway: None,
         metrics: None,
         local_listen: None,
-        speaks: None,
+        speaks: voter.state.read(|state| (!state.version().is_first()).then_some(SPEAKS)),
     };
     write(voter, command).await;
 }

@@ -5,14 +5,13 @@ use super::{StatusTable, VoterParts};
 use crate::{
     control::{
         consensus::{Consensus, Role},
-        state::{Command, Mutation, State},
+        state::{Command, State},
         voter::Machine,
     },
     model::{NodeId, NodeName, SPEAKS, Speaks, Version},
 };
 use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::time::{sleep, timeout};
-use uuid::Uuid;
 
 /// How often the leader looks whether the version can be raised.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -167,11 +166,7 @@ async fn ended(consensus: &Consensus<Machine>) {
 async fn raise(voter: &VoterParts, to: Version, speaks: BTreeMap<NodeId, Speaks>) {
     let nodes = speaks.len();
     let command = Command::RaiseVersion { to, speaks };
-    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-    let entry = voter.state.read(|state| state.entry(request, command)).encode();
-    let entry =
-        entry.unwrap_or_else(|error| unreachable!("the types of an entry all encode: {error}"));
-    match timeout(PATIENCE, voter.consensus.propose(entry)).await {
+    match timeout(PATIENCE, voter.propose(command)).await {
         Ok(Ok((revision, Ok(_)))) => {
             tracing::info!(version = %to, revision, nodes, "the cluster's version is raised: programs that do not speak it are refused from now on");
         }

@@ -43,6 +43,14 @@ pub async fn publish_views(
             seen = true;
             current.apply(delta);
             current.revision = now;
+            // One that was an agent until now has a view that is newer than what it has received of the log so far.
+            let is_older = view.borrow().as_ref().is_some_and(|held| held.revision > now);
+            if is_older {
+                if revision.changed().await.is_err() {
+                    return super::Ended::Stopped;
+                }
+                continue;
+            }
             directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
             if view.send(Some(Arc::new(current.clone()))).is_err() {
                 return super::Ended::Stopped;

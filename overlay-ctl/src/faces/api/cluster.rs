@@ -1,8 +1,11 @@
-//! The service `Cluster`: this node's status, and the registration of nodes.
+//! The service `Cluster`: this node's status, the registration of nodes, and how many of them vote.
 
 use super::{Api, decode, present};
 use crate::{
-    control::consensus::Role,
+    control::{
+        consensus::Role,
+        controller::{SetVoters, VotersSet},
+    },
     dataplane::{
         datapath::{GuardMode, Hook, find_devices, run_time_is_counted},
         netlink::GATEWAY_BRIDGE,
@@ -11,7 +14,8 @@ use crate::{
     model::{NodeId, SPEAKS},
     proto::v1::{
         self, BackupPiece, BackupRequest, DatapathStatus, JoinRequest, JoinResponse, NodeRole,
-        StatusRequest, StatusResponse, cluster_server::Cluster,
+        SetVotersRequest, SetVotersResponse, StatusRequest, StatusResponse,
+        cluster_server::Cluster,
     },
 };
 use overlay_common::{Counter, DropReason};
@@ -112,6 +116,19 @@ impl Cluster for Api {
         let pieces = self.controller.backup().await?;
         let pieces = pieces.map(|piece| Ok(BackupPiece { data: piece? }));
         Ok(Response::new(Box::pin(pieces)))
+    }
+
+    async fn set_voters(
+        &self,
+        request: Request<SetVotersRequest>,
+    ) -> Result<Response<SetVotersResponse>, Status> {
+        let SetVotersRequest { voters, request_id } = request.get_ref();
+        let request = SetVoters {
+            request: decode::request_id(request_id)?,
+            voters: decode::voters(*voters)?,
+        };
+        let VotersSet { voters } = self.controller.set_voters(request).await?;
+        Ok(Response::new(SetVotersResponse { voters: voters.into() }))
     }
 }
 

@@ -9,8 +9,8 @@ use crate::{
         state::{Placement, PortsWanted, RequestId},
     },
     model::{
-        EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NodeName,
-        Permission, Permissions, Pool, Publish, Speaks, Subnet, Vni,
+        EndpointAddrs, EndpointName, Invalid, Mac, NetworkName, NetworkOptions, NoVoters, NodeName,
+        Permission, Permissions, Pool, Publish, Speaks, Subnet, Vni, Voters,
     },
     proto::v1,
 };
@@ -26,6 +26,11 @@ pub(super) fn request_id(bytes: &[u8]) -> Result<RequestId, Status> {
         return Ok(*uuid::Uuid::new_v4().as_bytes());
     }
     bytes.try_into().map_err(|_| Status::invalid_argument("request_id is not 16 bytes long"))
+}
+
+/// How many nodes are to vote.
+pub(super) fn voters(number: u32) -> Result<Voters, Status> {
+    number.try_into().map_err(|error: NoVoters| Status::invalid_argument(error.to_string()))
 }
 
 /// The id that a request names; 0 = none.

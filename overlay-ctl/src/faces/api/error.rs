@@ -96,6 +96,8 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::CannotPublish { .. }
         | Refusal::NeedsVersion { .. }
         | Refusal::VersionNotSpoken { .. }
+        | Refusal::SeatsTaken { .. }
+        | Refusal::LastVoter(_)
         | Refusal::CannotRaise { .. } => Code::FailedPrecondition,
         Refusal::UnknownCommand(_) => Code::Unimplemented,
     };

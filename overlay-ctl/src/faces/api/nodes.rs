@@ -1,11 +1,11 @@
-//! The service `Nodes`: list, inspect and remove.
+//! The service `Nodes`: list, inspect, remove, and who has a seat.
 
-use super::{Api, decode, stale};
+use super::{Api, decode, present, stale};
 use crate::{
-    control::controller::{InspectNode, Read, RemoveNode, Removed},
+    control::controller::{DemoteNode, InspectNode, PromoteNode, Read, RemoveNode, Removed},
     proto::v1::{
-        self, InspectNodeRequest, ListNodesRequest, ListNodesResponse, RemoveNodeRequest,
-        RemoveNodeResponse, nodes_server::Nodes,
+        self, DemoteNodeRequest, InspectNodeRequest, ListNodesRequest, ListNodesResponse,
+        PromoteNodeRequest, RemoveNodeRequest, RemoveNodeResponse, nodes_server::Nodes,
     },
 };
 use tonic::{Request, Response, Status};
@@ -46,5 +46,25 @@ impl Nodes for Api {
         let request = RemoveNode { request, name, only, force: *force };
         let Removed { revision } = self.controller.remove_node(request).await?;
         Ok(Response::new(RemoveNodeResponse { revision }))
+    }
+
+    async fn promote(
+        &self,
+        request: Request<PromoteNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let PromoteNodeRequest { name, request_id, id } = request.get_ref();
+        let (request, only) = (decode::request_id(request_id)?, decode::only(*id));
+        let request = PromoteNode { request, name: decode::node_name(name)?, only };
+        Ok(Response::new(present::node(self.controller.promote_node(request).await?)))
+    }
+
+    async fn demote(
+        &self,
+        request: Request<DemoteNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        let DemoteNodeRequest { name, request_id, id } = request.get_ref();
+        let (request, only) = (decode::request_id(request_id)?, decode::only(*id));
+        let request = DemoteNode { request, name: decode::node_name(name)?, only };
+        Ok(Response::new(present::node(self.controller.demote_node(request).await?)))
     }
 }

@@ -1,7 +1,9 @@
 //! The service that nodes offer one another: Raft messages, watch streams, reports, checks and forwarded requests.
 
 use crate::{
-    control::{controller::Controller, voter::VoterParts, watch::serve_agent},
+    control::{
+        consensus::ProposeError, controller::Controller, voter::VoterParts, watch::serve_agent,
+    },
     proto::internal::{
         BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest,
         ForwardResponse, RaftMessage, RaftResponse, ReportResponse, StatusReport, WatchDown,
@@ -26,7 +28,7 @@ impl PeersService {
         Self(controller)
     }
 
-    fn voter(&self) -> Result<&VoterParts, Status> {
+    fn voter(&self) -> Result<VoterParts, Status> {
         self.0.voter().ok_or_else(|| Status::unimplemented("this node is an agent"))
     }
 }
@@ -37,7 +39,7 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<RaftMessage>>,
     ) -> Result<Response<RaftResponse>, Status> {
-        let consensus = self.voter()?.consensus.clone();
+        let consensus = self.voter()?.consensus;
         let mut messages = request.into_inner();
         let own = consensus.status().borrow().id;
         let mut hold = None;
@@ -54,7 +56,12 @@ impl Peers for PeersService {
                 let why = format!("this is member {own}, not member {to}");
                 return Err(Status::failed_precondition(why));
             }
-            if let Err(error) = consensus.step(data) {
+            let stepped = consensus.step(data);
+            if stepped == Err(ProposeError::Stopped) {
+                // The node lost its seat, or is about to end: the sender looks for the member elsewhere.
+                return Err(Status::unavailable(format!("member {own} is no more")));
+            }
+            if let Err(error) = stepped {
                 // Raft repeats what was lost; a full queue must not end the stream.
                 tracing::debug!(%error, "raft message dropped");
             }
@@ -81,7 +88,7 @@ impl Peers for PeersService {
         &self,
         request: Request<Streaming<WatchUp>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let VoterParts { state, table, quorum, consensus, leaving: _ } = self.voter()?.clone();
+        let VoterParts { state, table, quorum, consensus, leaving: _ } = self.voter()?;
         let cluster = consensus.status();
         let directory = self.0.directory().clone();
         let up = request.into_inner();

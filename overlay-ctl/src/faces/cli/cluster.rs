@@ -1,19 +1,20 @@
-//! The verbs `overlay cluster …`: the ways back for a cluster that loses its voters.
+//! The verbs `overlay cluster …`: how many nodes vote, and the ways back for a cluster that loses its voters.
 
 #[cfg(test)]
 mod tests;
 
 use super::{
     OnHost, causes,
-    client::{Client, DEADLINE, cluster, from_status},
+    client::{Client, DEADLINE, cluster, from_status, request_id},
     error::Error,
     output::Output,
-    view::View,
+    view::{self, View},
 };
 use crate::{
     config::{ClusterRecoverArgs, ClusterRestoreArgs},
     control::backup::{Check, Head},
-    proto::v1::BackupRequest,
+    model::Voters,
+    proto::v1::{BackupRequest, SetVotersRequest, SetVotersResponse},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -34,6 +35,12 @@ const MODE: u32 = 0o600;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Set how many nodes are to vote: 1, 3 or 5. Agents become voters, or voters become agents, one after the other,
+    /// until it is so; with fewer nodes than that, as many as there are, less one if the number would be even
+    Voters {
+        /// How many nodes are to vote
+        voters: Voters,
+    },
     /// Write a backup of the cluster's state, as it is now, to a file. Any node of it can be asked, while a majority of the
     /// voters lives
     Backup(BackupArgs),
@@ -137,6 +144,12 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let failed = |error: anyhow::Error| Error::OnHost(causes(&error));
     match command {
+        Command::Voters { voters } => {
+            let request = SetVotersRequest { voters: voters.into(), request_id: request_id() };
+            let rpc = async |channel, request| cluster(channel).set_voters(request).await;
+            let SetVotersResponse { voters } = client.call(DEADLINE, request, rpc).await?;
+            output.print(&view::Voters { voters })
+        }
         Command::Backup(args) => backup(args, client, output).await,
         Command::Restore(args) => output.print(&host.restore(args).await.map_err(failed)?),
         Command::Recover(args) => output.print(&host.recover(args).await.map_err(failed)?),

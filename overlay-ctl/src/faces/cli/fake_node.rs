@@ -215,6 +215,27 @@ impl Nodes for Service {
             None => Ok(Response::new(RemoveNodeResponse { revision: 12 })),
         }
     }
+
+    async fn promote(
+        &self,
+        request: Request<PromoteNodeRequest>,
+    ) -> Result<Response<Node>, Status> {
+        let PromoteNodeRequest { name, .. } = request.into_inner();
+        Ok(Response::new(Node { id: 4, name, role: NodeRole::Learner.into(), ..Node::default() }))
+    }
+
+    async fn demote(&self, request: Request<DemoteNodeRequest>) -> Result<Response<Node>, Status> {
+        let DemoteNodeRequest { name, .. } = request.into_inner();
+        match self.members.lock().unwrap().refusal.clone() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Response::new(Node {
+                id: 4,
+                name,
+                role: NodeRole::Agent.into(),
+                ..Node::default()
+            })),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -238,6 +259,13 @@ impl Cluster for Service {
 
     async fn join(&self, _request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         Err(Status::unimplemented("the command line joins nothing"))
+    }
+
+    async fn set_voters(
+        &self,
+        request: Request<SetVotersRequest>,
+    ) -> Result<Response<SetVotersResponse>, Status> {
+        Ok(Response::new(SetVotersResponse { voters: request.into_inner().voters }))
     }
 }
 

@@ -76,7 +76,7 @@ enum Command {
     /// Run a node, show and remove nodes of the cluster, or take a node off this host
     #[command(subcommand)]
     Node(node::Command),
-    /// Back up a cluster, restore it from a backup, or recover it after the majority of its voters was lost
+    /// Set how many nodes vote, back up a cluster, restore it, or recover it after the majority of its voters was lost
     #[command(subcommand)]
     Cluster(cluster::Command),
     /// Create, show and remove networks

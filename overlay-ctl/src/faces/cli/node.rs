@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     config::{NodeResetArgs, NodeRunArgs},
-    proto::v1::{InspectNodeRequest, ListNodesRequest, RemoveNodeRequest},
+    proto::v1::{
+        DemoteNodeRequest, InspectNodeRequest, ListNodesRequest, PromoteNodeRequest,
+        RemoveNodeRequest,
+    },
 };
 use clap::Subcommand;
 
@@ -37,6 +40,16 @@ pub(super) enum Command {
         /// Names of the nodes
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+    },
+    /// Give a node a seat: it holds the whole state of the cluster, and votes as soon as it has caught up
+    Promote {
+        /// Name of the node
+        name: String,
+    },
+    /// Take a node's seat: it becomes an agent, and gets no other seat until it is promoted. Its endpoints do not notice
+    Demote {
+        /// Name of the node
+        name: String,
     },
     /// Remove the asked node from its cluster, and wait until all that it made on its host is gone. It must have no
     /// endpoints, and not be the last node
@@ -66,6 +79,20 @@ pub(super) async fn run(
             let rpc = async |channel, request| nodes(channel).inspect(request).await;
             let request = InspectNodeRequest { name, stale };
             show(client, output, request, rpc, |node| Ok(view::Node::from(node))).await
+        }
+        Command::Promote { name } => {
+            let request =
+                PromoteNodeRequest { name, request_id: request_id(), ..Default::default() };
+            let rpc = async |channel, request| nodes(channel).promote(request).await;
+            let node = client.call(DEADLINE, request, rpc).await?;
+            output.print(&view::Node::from(node))
+        }
+        Command::Demote { name } => {
+            let request =
+                DemoteNodeRequest { name, request_id: request_id(), ..Default::default() };
+            let rpc = async |channel, request| nodes(channel).demote(request).await;
+            let node = client.call(DEADLINE, request, rpc).await?;
+            output.print(&view::Node::from(node))
         }
         Command::Rm { force, names } => {
             view::remove_each(names, output, async |name| {

@@ -268,6 +268,10 @@ fn usage_errors() {
         ("overlay node run --token t", ErrorKind::MissingRequiredArgument),
         ("overlay node run --gateway-subnet 172.18.0.1/16", ErrorKind::ValueValidation),
         ("overlay node run --gateway-subnet 172.18.0.0/31", ErrorKind::ValueValidation),
+        ("overlay node run --voters 2", ErrorKind::ValueValidation),
+        ("overlay node run --voters 3 --join 10.0.0.1:7400", ErrorKind::ArgumentConflict),
+        ("overlay node promote", ErrorKind::MissingRequiredArgument),
+        ("overlay cluster voters 4", ErrorKind::ValueValidation),
         ("overlay port", ErrorKind::MissingRequiredArgument),
         // Only what changes nothing.
         ("overlay network create n --stale", ErrorKind::UnknownArgument),
@@ -400,6 +404,25 @@ async fn rm_goes_on_past_a_refusal_and_stops_where_the_node_cannot_serve() {
         json,
         serde_json::json!([{"name": "a", "revision": 9}, {"name": "b", "revision": 9}])
     );
+}
+
+#[tokio::test]
+async fn a_node_is_promoted_and_demoted_and_the_answer_is_what_it_is_now() {
+    let node = FakeNode::new();
+    let _serving = node.serve(Mode::Answer);
+    let ran = overlay(&node.socket, "node promote h4 -o json").await;
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((json["name"].as_str(), json["role"].as_str()), (Some("h4"), Some("learner")));
+    let ran = overlay(&node.socket, "node demote h4").await;
+    assert!(ran.stdout.contains("agent"), "{}", ran.stdout);
+    let refusal = Some(tonic::Status::failed_precondition("node h4 is the only voter"));
+    node.set_members(Members { refusal, ..Members::default() });
+    let ran = overlay(&node.socket, "node demote h4").await;
+    assert_eq!((ran.done, ran.stdout.as_str()), (Done::Failed, ""));
+    assert_eq!(ran.stderr, "error: node h4 is the only voter\n");
+    let ran = overlay(&node.socket, "cluster voters 5 -o json").await;
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json, serde_json::json!({"voters": 5}));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ pub(super) struct AlarmReadings {
 impl AlarmReadings {
     pub(super) fn take(node: &ServedNode) -> Self {
         let voter = node.controller.voter();
-        let alarms = voter.map(|voter| voter.consensus.status().borrow().alarms.clone());
+        let alarms = voter.as_ref().map(|voter| voter.consensus.status().borrow().alarms.clone());
         let is_half_silent = voter.is_some_and(|voter| voter.table.is_half_silent());
         let space = DiskFolder::new(&node.state_dir).space().unwrap_or(Space::UNKNOWN);
         Self::new(&alarms.unwrap_or_default(), is_half_silent, space)

@@ -64,11 +64,15 @@ impl Node {
 
     /// The voter answers so.
     fn hears(&self, raft_id: u64, acknowledged: u64) {
+        self.hears_as(NodeRole::Voter, raft_id, acknowledged);
+    }
+
+    fn hears_as(&self, role: NodeRole, raft_id: u64, acknowledged: u64) {
         let answer = JoinResponse {
             cluster: self.member.cluster.to_string(),
             node_id: 2,
             epoch: 5,
-            role: NodeRole::Voter.into(),
+            role: role.into(),
             peers: vec![v1::Node { id: 1, listen: at(1).to_string(), ..v1::Node::default() }],
             raft_id,
             acknowledged,
@@ -219,4 +223,19 @@ fn a_log_that_has_moved_votes_only_where_it_decides_alone() {
     for moved in [Moved::Copied, Moved::Machine] {
         assert_eq!(distrust(&log, LIFE, Some(moved)).unwrap(), Some(moved.to_string()));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_log_is_lost_and_whose_seat_another_has_is_an_agent() {
+    let node = Node::new();
+    LogStore::note_unfit(node.dir.path(), "it forgot something").unwrap();
+    node.hears_as(NodeRole::Agent, 0, 0);
+    let places = places(&node.member, &node.directory, None);
+    let (member, log) = node.begin_anew(&places).await.unwrap();
+    let expected = Member { voter: false, epoch: 5, ..node.member.clone() };
+    assert_eq!((member.clone(), member.life(), log.is_some()), (expected, None, false));
+    let home = Home::open(node.dir.path(), &node.registration.name).unwrap();
+    assert_eq!(home.record().member, Some(member));
+    let left = LogStore::open(node.dir.path(), None).unwrap();
+    assert!(left.is_none(), "its log is let go of");
 }

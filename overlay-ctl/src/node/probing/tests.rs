@@ -21,6 +21,7 @@ fn view(leases: &[Lease]) -> View {
             speaks: None,
             raft_id: None,
             lease: *lease,
+            demoted: false,
         };
         (id, Arc::new(node))
     };

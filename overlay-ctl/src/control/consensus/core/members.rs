@@ -1,6 +1,6 @@
 //! The membership of the cluster: additions, removals, and the leader's steps between them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft::{
     ProgressState, StateRole,
@@ -60,6 +60,7 @@ impl<S: StateMachine> Core<S> {
             replies.retain(|reply| !reply.is_closed());
             !replies.is_empty()
         });
+        self.look_at_learners();
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
             for (_, replies) in std::mem::take(&mut self.leaving) {
@@ -104,26 +105,35 @@ impl<S: StateMachine> Core<S> {
         }
     }
 
+    /// While this node leads: brings the rounds of the learners up to date.
+    fn look_at_learners(&mut self) {
+        let raft = &self.node.raft;
+        let mut learners = BTreeMap::new();
+        if raft.state == StateRole::Leader {
+            let conf = raft.prs().conf();
+            learners.extend(raft.prs().iter().filter_map(|(id, progress)| {
+                let takes_entries = progress.state == ProgressState::Replicate;
+                (conf.learners().contains(id) && takes_entries && self.is_alive(*id))
+                    .then_some((*id, progress.matched))
+            }));
+        }
+        let (last, limit) = (raft.raft_log.last_index(), self.config.election_ticks as u64);
+        self.rounds.look(&learners, last, self.ticks, limit);
+    }
+
     fn members_for_decision(&self) -> Members {
         let raft = &self.node.raft;
         let members = self.members();
-        let last = raft.raft_log.last_index();
-        let caught_up = |id: &u64| {
-            raft.prs().get(*id).is_some_and(|progress| {
-                progress.state == ProgressState::Replicate
-                    && progress.matched + self.config.promote_distance >= last
-            })
-        };
         let known = raft.prs().iter().map(|(id, _)| *id);
         Members {
             leader: self.id(),
-            caught_up: members.learners.iter().copied().filter(caught_up).collect(),
+            caught_up: self.rounds.caught_up(),
             alive: known.filter(|id| *id == self.id() || self.is_alive(*id)).collect(),
             voters: members.voters.into_iter().collect(),
             outgoing: members.voters_outgoing.into_iter().collect(),
             learners: members.learners.into_iter().collect(),
             leaving: self.leaving.keys().copied().collect::<BTreeSet<u64>>(),
-            max_voters: self.config.max_voters,
+            max_voters: self.machine.max_voters().unwrap_or(self.config.max_voters),
         }
     }
 

@@ -13,6 +13,7 @@
 //! 5. A leader that is to be removed hands over first. Where nobody else votes, a learner that holds the
 //!    log gets a vote for that; where there is none, the removal is refused.
 //! 6. A voter that is silent keeps its vote, because it may be back in a moment. Only a removal ends it.
+//! 7. More voters than are wished for become fewer in one joint change. The leader stays, then who is alive.
 
 use std::collections::BTreeSet;
 
@@ -87,7 +88,7 @@ pub(super) fn next_step(members: &Members) -> Step {
             Step::Refuse(ONLY_MEMBER)
         };
     }
-    if voters.intersection(leaving).next().is_some() {
+    if voters.intersection(leaving).next().is_some() || voters.len() > members.max_voters {
         return members.without_those_leaving(&spare);
     }
     if let Some(gone) = members.learners.intersection(leaving).next() {
@@ -114,7 +115,7 @@ impl Members {
     }
 
     /// Removes the voters that leave, and makes the number of the others odd: the largest odd number of which a
-    /// majority is alive.
+    /// majority is alive, and which is no more than is wished for.
     fn without_those_leaving(&self, spare: &BTreeSet<u64>) -> Step {
         let stay: BTreeSet<u64> = self.voters.difference(&self.leaving).copied().collect();
         let mut preferred: Vec<u64> = stay.union(spare).copied().collect();
@@ -211,6 +212,18 @@ mod tests {
     }
 
     #[test]
+    fn more_voters_than_are_wished_for_become_fewer_at_once() {
+        let five = |max_voters, dead: &[u64]| Members {
+            max_voters,
+            ..members(&[1, 2, 3, 4, 5], &[6], &[], dead)
+        };
+        assert_eq!(next_step(&five(5, &[])), Step::Rest);
+        assert_eq!(next_step(&five(3, &[])), change(&[], &[4, 5], &[]));
+        assert_eq!(next_step(&five(3, &[2])), change(&[], &[2, 5], &[]));
+        assert_eq!(next_step(&five(1, &[2, 3])), change(&[], &[2, 3, 4, 5], &[]));
+    }
+
+    #[test]
     fn a_leader_that_leaves_hands_over_or_stays() {
         assert_eq!(next_step(&members(&[1, 2, 3], &[], &[1], &[])), Step::HandOver);
         assert_eq!(next_step(&members(&[1, 2, 3], &[], &[1, 2], &[])), Step::HandOver);
@@ -286,6 +299,7 @@ mod tests {
                 Step::Rest => {
                     assert_eq!(now.voters.len() % 2, 1, "{start:?} rests at {now:?}");
                     assert!(now.voters.contains(&now.leader), "{start:?} rests at {now:?}");
+                    assert!(now.voters.len() <= now.max_voters, "{start:?} rests at {now:?}");
                     let members = now.voters.union(&now.learners).copied().collect();
                     assert!(now.leaving.is_disjoint(&members), "{start:?} rests at {now:?}");
                     return;

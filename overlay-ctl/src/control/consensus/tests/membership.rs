@@ -8,7 +8,7 @@ fn config() -> ConsensusConfig {
 }
 
 /// Node 1, and learner 2 that holds its log.
-fn of_two() -> Cluster {
+pub(super) fn of_two() -> Cluster {
     let mut cluster = Cluster::new(config());
     cluster.join(2);
     cluster.commit("before");
@@ -21,7 +21,7 @@ fn of_two() -> Cluster {
 
 /// Removes a member as `overlay node rm` does, asking whoever leads until one has carried it out; then it
 /// is told, and gone.
-fn remove(cluster: &mut Cluster, id: u64) {
+pub(super) fn remove(cluster: &mut Cluster, id: u64) {
     for _ in 0..20 {
         let mut pending = cluster.change(|core, reply| core.remove(id, reply));
         match cluster.answer(&mut pending) {
@@ -39,7 +39,7 @@ fn remove(cluster: &mut Cluster, id: u64) {
 }
 
 /// The cluster decides, at rest at an odd number of voters, of which no one is gone.
-fn goes_on(cluster: &mut Cluster, voters: &[u64], learners: &[u64]) {
+pub(super) fn goes_on(cluster: &mut Cluster, voters: &[u64], learners: &[u64]) {
     cluster.commit("after");
     for id in [voters, learners].concat() {
         if cluster.running().contains(&id) {

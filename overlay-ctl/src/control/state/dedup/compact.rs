@@ -47,7 +47,9 @@ impl Compact {
 
     pub(super) fn insert(&mut self, request: RequestId, asked: Digest, did: Did) {
         let (order, most) = match did {
-            Did::Make(..) | Did::Remove(..) => (&mut self.carried_out, CARRIED_OUT_MAX),
+            Did::Make(..) | Did::Remove(..) | Did::SetVoters(_) => {
+                (&mut self.carried_out, CARRIED_OUT_MAX)
+            }
             Did::Refuse(_) => (&mut self.refused, REFUSED_MAX),
         };
         order.push_back(request);
@@ -72,18 +74,22 @@ struct Wire {
 /// The length of a request in a snapshot: id, digest, what was done, and the number of its row or revision (big-endian).
 const RECORD: usize = 16 + 16 + 1 + 8;
 
-/// What was done, with the number of its row or revision.
-type Make = fn(u64) -> Did;
+/// What was done, with the number of its row or revision; `None` = no program writes that number.
+type Make = fn(u64) -> Option<Did>;
 
 /// The byte that says what was done, and what it says.
-const CODES: [(u8, Make); 7] = [
-    (1, |id| Did::Make(Kind::Network, id)),
-    (2, |id| Did::Make(Kind::Endpoint, id)),
-    (3, |id| Did::Make(Kind::Node, id)),
-    (4, |revision| Did::Remove(Kind::Network, revision)),
-    (5, |revision| Did::Remove(Kind::Endpoint, revision)),
-    (6, |revision| Did::Remove(Kind::Node, revision)),
-    (7, |life| Did::Make(Kind::Life, life)),
+const CODES: [(u8, Make); 9] = [
+    (1, |id| Some(Did::Make(Kind::Network, id))),
+    (2, |id| Some(Did::Make(Kind::Endpoint, id))),
+    (3, |id| Some(Did::Make(Kind::Node, id))),
+    (4, |revision| Some(Did::Remove(Kind::Network, revision))),
+    (5, |revision| Some(Did::Remove(Kind::Endpoint, revision))),
+    (6, |revision| Some(Did::Remove(Kind::Node, revision))),
+    (7, |life| Some(Did::Make(Kind::Life, life))),
+    (8, |id| Some(Did::Make(Kind::Seat, id))),
+    (9, |voters| {
+        u32::try_from(voters).ok().and_then(|voters| voters.try_into().ok()).map(Did::SetVoters)
+    }),
 ];
 
 /// The code and the number of what was done; `None` for a refusal, which has neither.
@@ -96,8 +102,10 @@ fn code(did: &Did) -> Option<(u8, u64)> {
         Did::Remove(Kind::Endpoint, revision) => (5, *revision),
         Did::Remove(Kind::Node, revision) => (6, *revision),
         Did::Make(Kind::Life, life) => (7, *life),
-        // No command removes a life, and a refusal has a list of its own.
-        Did::Remove(Kind::Life, _) | Did::Refuse(_) => return None,
+        Did::Make(Kind::Seat, id) => (8, *id),
+        Did::SetVoters(voters) => (9, u32::from(*voters).into()),
+        // No command removes a life or a seat, and a refusal has a list of its own.
+        Did::Remove(Kind::Life | Kind::Seat, _) | Did::Refuse(_) => return None,
     })
 }
 
@@ -116,7 +124,7 @@ impl From<Compact> for Wire {
             Done { asked, did: Did::Refuse(refusal) } => {
                 Some((Uuid::from_bytes(*request), *asked, Arc::clone(refusal)))
             }
-            Done { did: Did::Make(..) | Did::Remove(..), .. } => None,
+            Done { did: Did::Make(..) | Did::Remove(..) | Did::SetVoters(_), .. } => None,
         });
         Self { carried_out: Bytes(bytes), refused: refused.collect() }
     }
@@ -149,7 +157,7 @@ fn read(record: &[u8; RECORD]) -> Option<(RequestId, Digest, Did)> {
     let (code, number) = rest.split_first()?;
     let number = u64::from_be_bytes(*number.first_chunk()?);
     let (_, did) = CODES.iter().find(|(known, _)| known == code)?;
-    Some((*request, Uuid::from_bytes(*asked), did(number)))
+    Some((*request, Uuid::from_bytes(*asked), did(number)?))
 }
 
 /// Bytes as they are, and not as a list of numbers.

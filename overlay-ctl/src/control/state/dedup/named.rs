@@ -112,7 +112,8 @@ impl NamedDid {
             }
             Ok(Applied::Node(node)) => Self::Register(node.id, node.name.clone()),
             Ok(Applied::Removed(revision)) => Self::Remove(*revision),
-            Ok(Applied::Raised(_)) => return None,
+            // Version 1 has neither.
+            Ok(Applied::Raised(_) | Applied::Voters(_)) => return None,
             Err(refusal) => Self::Refuse(Arc::new(refusal.clone())),
         })
     }

@@ -13,6 +13,7 @@ mod provisional;
 mod random;
 mod requests;
 mod rows;
+mod seats;
 mod version;
 mod vteps;
 mod withdrawn;

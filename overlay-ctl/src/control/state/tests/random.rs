@@ -231,7 +231,7 @@ fn assert_unique(state: &State) {
     assert_eq!(vnis.len(), state.networks().count(), "VNI twice");
     let vteps: BTreeSet<Vtep> = state.nodes().map(|node| node.vtep).collect();
     assert_eq!(vteps.len(), state.nodes().count(), "VTEP twice");
-    assert!(state.nodes().filter(|node| node.voter).count() <= VOTERS_MAX);
+    assert!(state.seated().count() <= state.voters().count());
 }
 
 /// A namespace has one leg, no other namespace of the node has its address, and nothing in it leads

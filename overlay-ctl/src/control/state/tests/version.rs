@@ -58,8 +58,11 @@ fn nothing_is_logged_that_needs_a_later_version() {
             Command::RaiseVersion { .. } => 6,
             Command::BeginLife { .. } => 7,
             Command::KeepEndpoint { .. } => 8,
-            Command::ExchangeVteps { .. } => 9,
-            Command::NoteLease { .. } => 10,
+            Command::Promote { .. } => 9,
+            Command::Demote { .. } => 10,
+            Command::SetVoters { .. } => 11,
+            Command::ExchangeVteps { .. } => 12,
+            Command::NoteLease { .. } => 13,
         });
         let is_raise = matches!(command, Command::RaiseVersion { .. });
         for has in [V1, V2] {
@@ -74,7 +77,7 @@ fn nothing_is_logged_that_needs_a_later_version() {
             assert_eq!(state.apply(1, entry) == Err(too_new), is_refused, "{command:?} at {has}");
         }
     }
-    assert_eq!(kinds.len(), 11, "of each kind one");
+    assert_eq!(kinds.len(), 14, "of each kind one");
 }
 
 #[test]

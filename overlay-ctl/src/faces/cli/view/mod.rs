@@ -18,7 +18,7 @@ mod tests;
 pub(super) use endpoint::{CreatedEndpoint, Endpoint};
 pub(super) use event::Event;
 pub(super) use network::{Network, NetworkDetail};
-pub(super) use node::Node;
+pub(super) use node::{Node, Voters};
 pub(super) use port::PublishedPort;
 pub(super) use remove::{Removal, remove_each};
 pub(super) use stale::Stale;

@@ -25,6 +25,18 @@ pub(in super::super) struct Node {
     answered_ms_ago: Option<u64>,
 }
 
+/// How many nodes are to vote.
+#[derive(Debug, Serialize)]
+pub(in super::super) struct Voters {
+    pub(in super::super) voters: u32,
+}
+
+impl View for Voters {
+    fn text(&self) -> String {
+        fields([("voters", self.voters.to_string())])
+    }
+}
+
 impl From<v1::Node> for Node {
     fn from(node: v1::Node) -> Self {
         let v1::Node {
