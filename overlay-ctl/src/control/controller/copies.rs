@@ -33,9 +33,10 @@ pub(super) async fn refuse_a_second(
             Some(incarnation) => incarnation != directory.incarnation(),
             None => directory.own().is_some_and(|own| own != listen),
         }
-    } else if row.listen != listen && !voter.table.is_down(row.id) {
+    } else if row.listen != listen && voter.table.programmed(row.id).is_some() {
         let asked = timeout(ANSWERS, directory.status_at(row.listen)).await;
-        // The process that asks may answer there itself: something may forward what comes to its former address.
+        // One that was not heard lately is not waited for: where all nodes have new addresses, each would cost that time. The
+        // process that asks may answer there itself: something may forward what comes to its former address.
         matches!(asked, Ok(Ok(answer)) if is_another(&answer, row.id, incarnation))
     } else {
         false

@@ -3,9 +3,10 @@
 use super::*;
 use crate::{
     control::peers::{CallError, Incarnation},
+    model::Node,
     node::fake_voter::{at, serve},
     proto::{
-        internal::{Place, RaftMessage},
+        internal::{NodeStatus, Place, RaftMessage},
         v1::{JoinResponse, StatusResponse},
     },
 };
@@ -28,6 +29,12 @@ impl Cluster {
         let status = StatusResponse { node_id, incarnation, ..StatusResponse::default() };
         let there = (self.leader.directory(), place);
         std::mem::forget(serve(self.leader.cluster(), there, status, JoinResponse::default()));
+    }
+
+    /// The node was heard lately.
+    fn hears(&self, node: &Node) {
+        let Node { id: node_id, epoch, .. } = *node;
+        self.voter.table.record(NodeStatus { node_id, epoch, ..NodeStatus::default() });
     }
 
     /// Nobody answers at the place.
@@ -58,6 +65,7 @@ async fn a_second_process_of_a_node_that_runs_is_refused_and_the_first_one_hears
     let first = cluster.registers(process(2, 1)).await.unwrap();
     assert_eq!(first.copy_at, None);
     cluster.answers(at(2), first.node.id, Some(run(1)));
+    cluster.hears(&first.node);
     let before = cluster.last();
     let copy = Register { listen: at(77), ..process(2, 2) };
     for copy in [copy.clone(), Register { log_lost: Some([7; 16]), ..copy }] {
@@ -78,6 +86,7 @@ async fn the_place_of_a_process_that_is_gone_is_free_and_it_does_not_come_back()
     let cluster = Cluster::new();
     let node = cluster.registers(process(2, 1)).await.unwrap().node;
     cluster.is_silent(at(2));
+    cluster.hears(&node);
     let next = Register { listen: at(22), ..process(2, 2) };
     assert_eq!(cluster.registers(next).await.unwrap().node.listen, at(22));
     // It stood still meanwhile.
@@ -87,6 +96,7 @@ async fn the_place_of_a_process_that_is_gone_is_free_and_it_does_not_come_back()
     // Its address is another node's by now.
     let node = cluster.registers(process(3, 1)).await.unwrap().node;
     cluster.answers(at(3), node.id + 1, Some(run(9)));
+    cluster.hears(&node);
     let next = Register { listen: at(33), ..process(3, 2) };
     assert_eq!(cluster.registers(next).await.unwrap().node.listen, at(33));
 }
