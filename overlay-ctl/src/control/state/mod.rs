@@ -20,6 +20,7 @@ pub(crate) mod golden;
 mod index;
 mod legs;
 mod names;
+mod placement;
 mod ports;
 mod read;
 mod recall;
@@ -34,11 +35,10 @@ mod vteps;
 mod withdrawn;
 
 pub use changes::{ChangeLog, REMEMBERED, RowKey};
-pub use command::{
-    Applied, Command, Digest, Envelope, Mutation, Noted, Outcome, Placement, PortsWanted, RequestId,
-};
+pub use command::{Applied, Command, Digest, Envelope, Mutation, Noted, Outcome, RequestId};
 pub use decision::Decision;
 pub use legs::Renumbering;
+pub use placement::{Placement, PortsWanted};
 pub use read::Unreadable;
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;
