@@ -22,6 +22,7 @@ mod index;
 mod lease;
 mod legs;
 mod names;
+mod placement;
 mod ports;
 mod read;
 mod recall;
@@ -36,12 +37,11 @@ mod vteps;
 mod withdrawn;
 
 pub use changes::{ChangeLog, REMEMBERED, RowKey};
-pub use command::{
-    Applied, Command, Digest, Envelope, Mutation, Noted, Outcome, Placement, PortsWanted, RequestId,
-};
+pub use command::{Applied, Command, Digest, Envelope, Mutation, Noted, Outcome, RequestId};
 pub use decision::Decision;
 pub use hash::{HASH_VERSION, StateHash};
 pub use legs::Renumbering;
+pub use placement::{Placement, PortsWanted};
 pub use read::Unreadable;
 pub use refusal::Refusal;
 pub use snapshot::SnapshotError;

@@ -23,7 +23,7 @@ use super::{
     dump::dump,
     link_layer::{link_layer_of, shows_outer_headers},
     names::GROUP,
-    xdp::programs,
+    xdp_programs::xdp_programs,
 };
 use crate::dataplane::kernel::{LinkLayer, NetnsId, SuperPackets};
 
@@ -129,7 +129,7 @@ impl Link {
                 LinkAttribute::OperState(state) => link.oper = Some(state),
                 LinkAttribute::ParentDevName(device) => link.parent.device = device,
                 LinkAttribute::ParentDevBusName(bus) => link.parent.bus = bus,
-                LinkAttribute::Xdp(attributes) => link.xdp = programs(&attributes),
+                LinkAttribute::Xdp(attributes) => link.xdp = xdp_programs(&attributes),
                 LinkAttribute::AfSpecUnspec(specs) => link.addr_gen_none = addr_gen_none(&specs),
                 LinkAttribute::GsoMaxSize(size) => link.super_packets.gso = Some(size),
                 LinkAttribute::GroMaxSize(size) => link.super_packets.gro = Some(size),

@@ -46,6 +46,7 @@ mod underlay;
 mod update;
 mod uplink;
 mod xdp;
+mod xdp_programs;
 mod xfrm;
 
 pub use barrier::BarrierGap;

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use netlink_packet_route::link::LinkXdp;
-
 use super::{Netlink, NetlinkError, Offloads, OffloadsError, link};
 
 /// A device, as far as XDP is concerned.
@@ -46,16 +44,4 @@ impl Netlink {
 /// Those of [`Offloads::in_force`].
 pub async fn offloads(ifname: &str) -> Result<BTreeSet<String>, OffloadsError> {
     Offloads::open()?.in_force(ifname).await
-}
-
-/// The ids of the programs that a description of a device names.
-pub(super) fn programs(attributes: &[LinkXdp]) -> BTreeSet<u32> {
-    let ids = attributes.iter().filter_map(|attribute| match attribute {
-        LinkXdp::ProgId(id)
-        | LinkXdp::DrvProgId(id)
-        | LinkXdp::SkbProgId(id)
-        | LinkXdp::HwProgId(id) => Some(*id),
-        _ => None,
-    });
-    ids.filter(|id| *id != 0).collect()
 }
