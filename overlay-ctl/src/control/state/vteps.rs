@@ -6,7 +6,8 @@ use crate::model::{Node, NodeName, Vtep};
 impl State {
     /// The command by which the node with this instance gets the VTEP of another one; `None` where it has the address, or
     /// nobody has it, and where the node is new, as the other one would be left without any.
-    pub(crate) fn exchange(&self, instance: [u8; 16], to: Vtep) -> Option<(&Node, Command)> {
+    #[must_use]
+    pub fn exchange(&self, instance: [u8; 16], to: Vtep) -> Option<(&Node, Command)> {
         let node = self.nodes().find(|node| node.instance == instance)?;
         let other = self.nodes().find(|other| other.vtep == to && other.id != node.id)?;
         let command = Command::ExchangeVteps {

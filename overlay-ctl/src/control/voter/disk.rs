@@ -10,6 +10,7 @@ use crate::{
         voter::{Machine, StatusTable, VoterParts},
     },
     model::RaftId,
+    proto::internal::NodeStatus,
 };
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -164,6 +165,14 @@ async fn ask(consensus: &Consensus<Machine>, member: RaftId) {
 
 fn millis(disk: DiskTimes) -> u64 {
     u64::try_from(disk.average.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A status, of a voter whose disk takes so long to write to the log.
+#[must_use]
+pub fn with_disk(status: NodeStatus, disk: DiskTimes) -> NodeStatus {
+    let DiskTimes { writes, average } = disk;
+    let disk_write_us = u64::try_from(average.as_micros()).unwrap_or(u64::MAX);
+    NodeStatus { disk_writes: writes, disk_write_us, ..status }
 }
 
 #[cfg(test)]

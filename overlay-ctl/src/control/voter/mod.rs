@@ -20,7 +20,7 @@ pub(super) mod tests;
 mod version;
 mod watchers;
 
-pub use disk::watch_the_disk;
+pub use disk::{watch_the_disk, with_disk};
 pub use divergence::{compare_the_states, heed_the_comparison};
 pub use hashes::{Hashes, Verdict};
 pub use leases::keep_leases;
@@ -32,7 +32,7 @@ pub use seat::Seat;
 pub use seats::arrange_the_seats;
 pub use signs::Signs;
 pub use silent::watch_the_nodes;
-pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire, with_disk};
+pub use statuses::{NODE_DOWN_AFTER, StatusTable, to_wire};
 pub use taking_back::take_endpoints_back;
 pub use version::{Blocker, raise_the_version};
 pub use watchers::{WatcherHold, Watchers};

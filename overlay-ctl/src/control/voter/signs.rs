@@ -1,7 +1,7 @@
 //! Signs of life of nodes beside their statuses: the answers of their VTEPs to the probes of other nodes, and their
 //! registrations; and since when nodes count as lost.
 
-use crate::{model::NodeId, proto::internal::ProbeStatus};
+use crate::{dataplane::kernel, model::NodeId, proto::internal::ProbeStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -107,7 +107,7 @@ impl Signs {
 
     /// Follows which nodes the state says are lost. Nobody waits for one that has been for as long as `quiet`. What is known
     /// of nodes that are none any more is forgotten.
-    pub(in crate::control) fn follow(
+    pub(crate) fn follow(
         &self,
         nodes: &BTreeSet<NodeId>,
         lost: &BTreeSet<NodeId>,
@@ -150,4 +150,16 @@ pub(super) fn aged(probes: &[ProbeStatus], since: Duration) -> Vec<ProbeStatus> 
         unanswered: probe.unanswered,
     };
     probes.iter().map(age).collect()
+}
+
+/// What a probe told, as it is sent to other nodes.
+pub(super) fn probe_to_wire(probed: &kernel::Probed) -> ProbeStatus {
+    let ago = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let kernel::Probed { node, asked, answered, unanswered } = *probed;
+    ProbeStatus {
+        node_id: node,
+        asked_ms_ago: ago(asked),
+        answered_ms_ago: answered.map(ago),
+        unanswered,
+    }
 }

@@ -1,12 +1,12 @@
 //! The statuses that nodes reported: what each has programmed, how its endpoints are, and whether the node is down.
 
 use super::{
-    signs::{Signs, aged},
+    signs::{Signs, aged, probe_to_wire},
     watchers::Watchers,
 };
 use crate::{
     control::{consensus::DiskTimes, state::StateHash},
-    dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus, Probed},
+    dataplane::kernel::{EndpointHealth, LegHealth, LocalStatus},
     model::{EndpointId, NodeId, Revision, SPEAKS, Speaks},
     proto::internal::{self, EndpointStatus, LegStatus, NodeStatus, ProbeStatus},
 };
@@ -390,25 +390,6 @@ pub fn to_wire(node_id: NodeId, epoch: Revision, status: &LocalStatus) -> NodeSt
         hash_version: 0,
         probes: status.probes.iter().map(probe_to_wire).collect(),
     }
-}
-
-fn probe_to_wire(probed: &Probed) -> ProbeStatus {
-    let ago = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Probed { node, asked, answered, unanswered } = *probed;
-    ProbeStatus {
-        node_id: node,
-        asked_ms_ago: ago(asked),
-        answered_ms_ago: answered.map(ago),
-        unanswered,
-    }
-}
-
-/// The same status of a voter whose disk takes so long to write to the log.
-#[must_use]
-pub fn with_disk(status: NodeStatus, disk: DiskTimes) -> NodeStatus {
-    let DiskTimes { writes, average } = disk;
-    let disk_write_us = u64::try_from(average.as_micros()).unwrap_or(u64::MAX);
-    NodeStatus { disk_writes: writes, disk_write_us, ..status }
 }
 
 #[cfg(test)]
