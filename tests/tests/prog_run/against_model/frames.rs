@@ -116,7 +116,8 @@ fn outer() -> BoxedStrategy<Vxlan> {
     let to = nearly_always(OWN_VTEP, vec![IDLE_VTEP, FAR_VTEP, [255; 4]]);
     let tos = prop_oneof![1 => Just(0u8), 1 => 0u8..4, 1 => any::<u8>()];
     let protocol = nearly_always(IpNumber::UDP, vec![IpNumber::TCP, IpNumber(136)]);
-    let port = nearly_always(VXLAN_PORT, vec![8472, 53]);
+    let ports =
+        (nearly_always(50_000, vec![VXLAN_PORT]), nearly_always(VXLAN_PORT, vec![8472, 53]));
     let options = nearly_always(Vec::new(), vec![vec![1; 4], vec![1; 40], vec![131, 3, 4, 0]]);
     let fragment =
         nearly_always((false, 0u16), vec![(true, 0), (true, 185), (false, 185), (false, 1)]);
@@ -125,8 +126,9 @@ fn outer() -> BoxedStrategy<Vxlan> {
         nearly_always(0u8, vec![0xff]),
         prop_oneof![16 => Just(VNI), 3 => Just(OTHER_VNI), 1 => select(vec![0, 0xff_ffff])],
     );
-    ((to_mac, from, to, tos), (protocol, port, options, fragment), vxlan)
-        .prop_map(|((to_mac, from, to, tos), (protocol, port, options, fragment), vxlan)| {
+    ((to_mac, from, to, tos), (protocol, ports, options, fragment), vxlan)
+        .prop_map(|((to_mac, from, to, tos), (protocol, ports, options, fragment), vxlan)| {
+            let (from_port, port) = ports;
             let (more_fragments, fragment_offset) = fragment;
             let (flags, reserved, vni) = vxlan;
             Vxlan {
@@ -135,6 +137,7 @@ fn outer() -> BoxedStrategy<Vxlan> {
                 to,
                 tos,
                 protocol,
+                from_port,
                 port,
                 options,
                 more_fragments,
