@@ -5,6 +5,8 @@ pub mod consensus;
 pub mod controller;
 pub mod ipam;
 pub mod peers;
+#[cfg(test)]
+mod sim;
 pub mod state;
 pub mod voter;
 pub mod watch;

@@ -10,11 +10,15 @@ mod members;
 mod proof;
 mod proposals;
 mod room;
+#[cfg(test)]
+mod seam;
 mod silence;
 mod snapshots;
 mod stall;
 mod voters;
 
+#[cfg(test)]
+pub(in crate::control) use self::seam::Logged;
 use super::{
     ConsensusConfig, DiskTimes, FatalError, Measures, PeerStatus, ProposeError, Role, StateMachine,
     Status, Transport,
@@ -292,6 +296,8 @@ impl<S: StateMachine> Core<S> {
         self.ask_back(transport);
         self.flush_proposals();
         for context in self.reads.due(self.ticks) {
+            #[cfg(test)]
+            self.confirm_early(&context);
             self.node.read_index(context);
         }
         self.arrange_members();
@@ -361,6 +367,8 @@ impl<S: StateMachine> Core<S> {
         // 4. Snapshot, entries, term, vote and commit go into one transaction. A commit that moved alone waits for
         // a later one.
         let commit = ready.hs().map(|hard_state| hard_state.commit);
+        #[cfg(test)]
+        self.send_early(&mut ready, transport);
         if ready.must_sync() {
             let batch = Batch {
                 snapshot: snapshot.as_ref(),
@@ -428,12 +436,6 @@ impl<S: StateMachine> Core<S> {
 
     fn members(&self) -> ConfState {
         self.node.raft.prs().conf().to_conf_state()
-    }
-
-    /// Who votes, follows, and is to follow when a joint configuration ends.
-    #[cfg(test)]
-    pub(super) fn configuration(&self) -> ConfState {
-        self.members()
     }
 
     fn role(&self) -> Role {

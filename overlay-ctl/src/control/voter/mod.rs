@@ -4,7 +4,7 @@
 pub(super) mod disk;
 mod leaving;
 mod machine;
-mod members;
+pub(super) mod members;
 mod quorum;
 mod silent;
 mod statuses;

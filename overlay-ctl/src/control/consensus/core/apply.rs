@@ -56,7 +56,7 @@ impl<S: StateMachine> Core<S> {
     fn apply_entry(&mut self, entry: Entry) -> Result<Option<Answer<S::Outcome>>, FatalError> {
         let index = entry.index;
         let waiter = match self.waiters.remove(&index) {
-            Some(waiter) if waiter.term != entry.term => {
+            Some(waiter) if waiter.term != entry.term && !planted!(WaiterKept) => {
                 waiter.fail(ProposeError::Dropped);
                 None
             }

@@ -79,6 +79,9 @@ impl<S: StateMachine> Core<S> {
     /// Fails the proposals of a term that this node no longer leads, because another entry may take their place.
     /// Waiting for the outcome would mean waiting for a quorum that may not come.
     pub(super) fn fail_stale_waiters(&mut self) {
+        if planted!(WaiterKept) {
+            return;
+        }
         let leads = self.node.raft.state == StateRole::Leader;
         let term = self.node.raft.term;
         let stale = self.waiters.extract_if(.., |_, waiter| !leads || waiter.term != term);

@@ -1,0 +1,65 @@
+//! Commands as the nodes and users of the simulated cluster give them.
+
+use super::host::Host;
+use crate::{
+    control::state::{Command, Envelope, Mutation, Placement, PortsWanted, RequestId},
+    model::{EndpointAddrs, NetworkOptions, Permissions, Pool},
+    seeded::Rng,
+};
+use std::net::Ipv4Addr;
+
+/// What the log holds of the request.
+pub(super) fn entry(request: RequestId, command: Command) -> Vec<u8> {
+    Envelope::new(Mutation::new(request, &command), command).encode().unwrap()
+}
+
+/// The registration of a host's present life.
+pub(super) fn registration(host: &Host) -> Command {
+    let vtep = Ipv4Addr::new(10, 10, 10, u8::try_from(host.number).unwrap());
+    Command::RegisterNode {
+        instance: host.instance(),
+        name: host.name().parse().unwrap(),
+        vtep: vtep.into(),
+        listen: (vtep, 7400).into(),
+        returning: None,
+        gateway: None,
+        metrics: None,
+        local_listen: None,
+        speaks: None,
+    }
+}
+
+/// Any command of a user; most are carried out, some refused. Hosts have the numbers up to `hosts`, and one more that does
+/// not exist.
+pub(super) fn any(rng: &mut Rng, hosts: u64) -> Command {
+    let number = rng.below(4);
+    let network = format!("net{number}").parse().unwrap();
+    let name = format!("e{}", rng.below(16));
+    match rng.below(20) {
+        0..3 => Command::CreateNetwork {
+            name: network,
+            // So small that it is soon used up.
+            pool: Some(Pool::whole(format!("10.0.{number}.0/29").parse().unwrap())),
+            vni: None,
+            options: NetworkOptions { internal: rng.percent(30), ..NetworkOptions::default() },
+        },
+        3..5 => Command::RemoveNetwork { name: network, only: None },
+        5..14 => Command::CreateEndpoint {
+            name: name.parse().unwrap(),
+            network,
+            placement: Placement::Node {
+                node: format!("h{}", 1 + rng.below(hosts + 1)).parse().unwrap(),
+                netns: format!("/run/netns/{}", rng.below(12)).into(),
+                addresses: EndpointAddrs::default(),
+            },
+            permissions: Permissions::NONE,
+            aliases: Default::default(),
+            ports: PortsWanted::default(),
+        },
+        _ => Command::RemoveEndpoint {
+            name: name.parse().unwrap(),
+            network: rng.percent(70).then_some(network),
+            only: None,
+        },
+    }
+}
