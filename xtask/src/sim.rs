@@ -12,14 +12,11 @@ pub(crate) struct Options {
     /// Number of seeds; from 500 on, each fault, refusal and transition must be reached
     #[arg(long, default_value_t = 500)]
     seeds: u64,
-    /// What the seeds are derived from, instead of a random number: with the one that a run prints, they are the same again
+    /// The first seed; those after it follow. [default: any]
     #[arg(long)]
-    base: Option<u64>,
-    /// Replay this seed alone
-    #[arg(long, conflicts_with_all = ["seeds", "base"])]
-    seed: Option<u64>,
-    /// Print each event of the seed
-    #[arg(long, requires = "seed")]
+    from: Option<u64>,
+    /// Print each event
+    #[arg(long)]
     trace: bool,
     /// Number of voters: 3 or 5 [default: each seed has its own]
     #[arg(long)]
@@ -28,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long)]
     jobs: Option<u64>,
     /// Plant a bug, which must be found: hard-state-apart, suffix-kept, conf-without-snapshot, vote-after-amnesia,
-    /// waiter-kept, sent-before-written, read-unconfirmed
+    /// waiter-kept, sent-before-written, read-unconfirmed, deltas-across-compaction, swept-early, reused-early
     #[arg(long)]
     plant: Option<String>,
     /// Run each seed once: two runs of a seed are not compared
@@ -40,7 +37,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { seeds, base, seed, trace, voters, jobs, plant, once, release } = options;
+    let Options { seeds, from, trace, voters, jobs, plant, once, release } = options;
     if voters.is_some_and(|voters| ![3, 5].contains(&voters)) {
         bail!("a cluster of the simulator has 3 or 5 voters");
     }
@@ -51,14 +48,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if *release {
         command.arg("--release");
     }
-    match seed {
-        Some(seed) => command.env("SIM_SEED", seed.to_string()),
-        None => {
-            let base = base.unwrap_or_else(|| RandomState::new().build_hasher().finish());
-            println!("--base {base}");
-            command.env("SIM_BASE", base.to_string()).env("SIM_SEEDS", seeds.to_string())
-        }
-    };
+    // Short enough to be typed.
+    let from = from.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32);
+    println!("seeds {from} to {}", from.saturating_add(seeds.saturating_sub(1)));
+    command.env("SIM_FROM", from.to_string()).env("SIM_SEEDS", seeds.to_string());
     for (name, value) in [("SIM_VOTERS", voters), ("SIM_JOBS", jobs)] {
         if let Some(value) = value {
             command.env(name, value.to_string());

@@ -18,7 +18,7 @@ mod stall;
 mod voters;
 
 #[cfg(test)]
-pub(in crate::control) use self::seam::Logged;
+pub(in crate::control) use self::seam::{Logged, watch_applied};
 use super::{
     ConsensusConfig, DiskTimes, FatalError, Measures, PeerStatus, ProposeError, Role, StateMachine,
     Status, Transport,
@@ -109,6 +109,8 @@ pub struct Core<S: StateMachine> {
     /// The index of a snapshot that a newer version made, and why it can't be read: it ends this node, too.
     newer: Option<(u64, String)>,
     status: watch::Sender<Status>,
+    #[cfg(test)]
+    just_applied: Vec<Logged>,
 }
 
 impl<S: StateMachine> fmt::Debug for Core<S> {
@@ -187,6 +189,8 @@ impl<S: StateMachine> Core<S> {
             proof: None,
             newer: None,
             status: watch::Sender::default(),
+            #[cfg(test)]
+            just_applied: Vec::new(),
         };
         core.publish();
         Ok(core)

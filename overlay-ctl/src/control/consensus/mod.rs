@@ -20,19 +20,6 @@
 //! - A node acts on a membership change only after the commit of that change is on disk. A restart then never falls
 //!   back to an older, smaller quorum.
 
-/// Whether a test has planted this bug. `false` in a build that is not for tests.
-macro_rules! planted {
-    ($bug:ident) => {{
-        #[cfg(test)]
-        let is_planted = crate::control::consensus::plant::is_planted(
-            crate::control::consensus::plant::Plant::$bug,
-        );
-        #[cfg(not(test))]
-        let is_planted = false;
-        is_planted
-    }};
-}
-
 mod alarm;
 mod codec;
 pub mod core;
@@ -43,8 +30,6 @@ mod failures;
 pub(crate) mod golden;
 pub mod identity;
 mod measures;
-#[cfg(test)]
-pub(in crate::control) mod plant;
 mod reads;
 mod recovery;
 pub mod storage;

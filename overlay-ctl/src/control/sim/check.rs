@@ -12,14 +12,12 @@ impl World {
     pub(super) fn check(&mut self, number: u64) {
         let truth = self.truth.clone();
         let host = self.host(number);
-        let (Some(core), Some(life)) = (&host.core, host.life) else { return };
+        let (Some(core), Some(life)) = (&mut host.core, host.life) else { return };
+        for entry in core.take_applied() {
+            truth.committed(life, entry);
+        }
         let (ledger, status) = (core.machine(), core.status().borrow().clone());
         let applied = ledger.published;
-        for entry in core.logged(host.checked + 1) {
-            if entry.index <= applied {
-                truth.committed(life, entry);
-            }
-        }
         truth.next_learners(life, applied, &core.next_learners());
         let leads_anew = status.role == Role::Leader && truth.leads(status.term, life);
         let now = Seen {
@@ -33,9 +31,9 @@ impl World {
         };
         // The entry that was the last one.
         let then = core.logged(host.seen.range.1).into_iter().next();
-        host.checked = applied;
         let before = std::mem::replace(&mut host.seen, now.clone());
         if leads_anew {
+            self.host(number).table.listen_anew();
             note!(self, "host {number} leads term {}", now.term);
             self.reach.hit("raft: leader elected");
         }

@@ -11,7 +11,12 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 enum Job {
     Write(Request),
     /// A read of a host, and the greatest index that was acknowledged when it was asked for.
-    Read { host: u64, floor: u64, answer: Pending<u64>, until: u64 },
+    Read {
+        host: u64,
+        floor: u64,
+        answer: Pending<u64>,
+        until: u64,
+    },
 }
 
 /// One user, with one request at a time.
@@ -29,7 +34,7 @@ impl Client {
     fn begin(&mut self, world: &mut World) {
         if world.rng.percent(70) {
             let hosts = u64::try_from(world.hosts.len()).unwrap();
-            let command = commands::any(&mut world.rng, hosts);
+            let command = commands::any(&mut world.rng, hosts, world.agents);
             self.job = Some(Job::Write(Request::new(world, command)));
             return;
         }

@@ -2,25 +2,25 @@
 
 use super::host::Host;
 use crate::{
-    control::state::{Command, Envelope, Mutation, Placement, PortsWanted, RequestId},
+    control::state::{Command, Placement, PortsWanted},
     model::{EndpointAddrs, NetworkOptions, Permissions, Pool},
     seeded::Rng,
 };
 use std::net::Ipv4Addr;
 
-/// What the log holds of the request.
-pub(super) fn entry(request: RequestId, command: Command) -> Vec<u8> {
-    Envelope::new(Mutation::new(request, &command), command).encode().unwrap()
-}
-
 /// The registration of a host's present life.
 pub(super) fn registration(host: &Host) -> Command {
-    let vtep = Ipv4Addr::new(10, 10, 10, u8::try_from(host.number).unwrap());
+    node(&host.name(), host.instance(), host.number, 7400)
+}
+
+/// The registration of a node.
+pub(super) fn node(name: &str, instance: [u8; 16], number: u64, port: u16) -> Command {
+    let vtep = Ipv4Addr::new(10, 10, 10, u8::try_from(number).unwrap());
     Command::RegisterNode {
-        instance: host.instance(),
-        name: host.name().parse().unwrap(),
+        instance,
+        name: name.parse().unwrap(),
         vtep: vtep.into(),
-        listen: (vtep, 7400).into(),
+        listen: (vtep, port).into(),
         returning: None,
         gateway: None,
         metrics: None,
@@ -29,12 +29,16 @@ pub(super) fn registration(host: &Host) -> Command {
     }
 }
 
-/// Any command of a user; most are carried out, some refused. Hosts have the numbers up to `hosts`, and one more that does
+/// Any command of a user; most are carried out, some refused. One of the nodes does
 /// not exist.
-pub(super) fn any(rng: &mut Rng, hosts: u64) -> Command {
+pub(super) fn any(rng: &mut Rng, hosts: u64, agents: u64) -> Command {
     let number = rng.below(4);
     let network = format!("net{number}").parse().unwrap();
     let name = format!("e{}", rng.below(16));
+    let node = match rng.below(hosts + agents + 1) {
+        agent if agent < agents => format!("a{}", agent + 1),
+        host => format!("h{}", host - agents + 1),
+    };
     match rng.below(20) {
         0..3 => Command::CreateNetwork {
             name: network,
@@ -48,7 +52,7 @@ pub(super) fn any(rng: &mut Rng, hosts: u64) -> Command {
             name: name.parse().unwrap(),
             network,
             placement: Placement::Node {
-                node: format!("h{}", 1 + rng.below(hosts + 1)).parse().unwrap(),
+                node: node.parse().unwrap(),
                 netns: format!("/run/netns/{}", rng.below(12)).into(),
                 addresses: EndpointAddrs::default(),
             },

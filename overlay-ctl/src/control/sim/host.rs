@@ -1,16 +1,18 @@
 //! A host: a disk that outlives what runs on it, a clock, and the voter that runs, if one does.
 
-use super::{ledger::Ledger, trace::digest};
+use super::{kernel::Kernel, ledger::Ledger, trace::digest, truth::Truth};
 use crate::{
     control::{
         consensus::{Core, ProposeError, Role, Status},
-        state::Outcome,
-        voter::members::Change,
+        state::{Command, Mutation, Noted, Outcome, State},
+        voter::{Quorum, StatusTable, members::Change},
+        watch::OwnView,
     },
     durable::simulated::SimulatedFolder,
+    model::{NetworkId, NodeId, Revision, SPEAKS, Version},
 };
 use std::collections::{BTreeSet, VecDeque};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 /// How many steps a tick has by a clock that is right.
 pub(super) const TICK: u64 = 10;
@@ -25,7 +27,7 @@ pub(super) enum Item {
     Message(Vec<u8>),
     Unreachable(u64),
     Snapshot(u64, bool),
-    Propose(Vec<u8>, Reply<(u64, Outcome)>),
+    Propose(Mutation, Command, Reply<(u64, Outcome)>),
     Read(Reply<u64>),
     Add(u64, Reply<u64>),
     Remove(u64, Reply<u64>),
@@ -54,8 +56,22 @@ pub(super) struct Host {
     pub(super) faults: DiskFaults,
     /// The Raft id of the log on its disk, once it has asked for one; `None` = it is no member.
     pub(super) life: Option<u64>,
-    /// How many lives it had. Each registers as another instance.
+    /// The id and the epoch of its node, once it is registered.
+    pub(super) node: Option<NodeId>,
+    pub(super) epoch: Revision,
+    /// How often it was removed. Each time it registers as another instance.
     pub(super) lives: u64,
+    /// It outlives the voter's process.
+    pub(super) kernel: Kernel,
+    /// What nodes reported to it.
+    pub(super) table: StatusTable,
+    pub(super) quorum: Quorum,
+    /// The proof of its quorum that it waits for, and when it asks for the next one.
+    pub(super) proof: Option<(Instant, Pending<u64>)>,
+    pub(super) next_proof: u64,
+    pub(super) next_report: u64,
+    /// What it makes of its own state for its kernel.
+    pub(super) own: Option<OwnView>,
     pub(super) core: Option<Core<Ledger>>,
     /// How many steps one of its ticks has.
     pub(super) period: u64,
@@ -73,8 +89,6 @@ pub(super) struct Host {
     /// The members that it is removing, as the leader.
     pub(super) leaving: BTreeSet<u64>,
     pub(super) duty: Option<Duty>,
-    /// Up to where its log was shown to the truth.
-    pub(super) checked: u64,
     /// What it was when it was looked at last.
     pub(super) seen: Seen,
 }
@@ -99,7 +113,16 @@ impl Host {
             disk: SimulatedFolder::default(),
             faults: DiskFaults::default(),
             life: None,
+            node: None,
+            epoch: 0,
             lives: 0,
+            kernel: Kernel::default(),
+            table: StatusTable::default(),
+            quorum: Quorum::default(),
+            proof: None,
+            next_proof: 0,
+            next_report: 0,
+            own: None,
             core: None,
             period: TICK,
             next_tick: 0,
@@ -111,7 +134,6 @@ impl Host {
             is_stopping: false,
             leaving: BTreeSet::new(),
             duty: None,
-            checked: 0,
             seen: Seen::default(),
         }
     }
@@ -149,6 +171,11 @@ impl Host {
         self.is_stopping = false;
         self.leaving.clear();
         self.duty = None;
+        self.table = StatusTable::default();
+        self.quorum = Quorum::default();
+        self.proof = None;
+        self.own = None;
+        self.kernel.gate = None;
         self.busy_until = 0;
         self.paused_until = 0;
     }
@@ -166,17 +193,23 @@ impl Host {
     }
 
     /// Gives the core what waits, and time, if it is due. Returns false if there was nothing.
-    pub(super) fn feed(&mut self, now: u64, seed: u64) -> Result<bool, String> {
+    pub(super) fn feed(&mut self, now: u64, seed: u64, truth: &Truth) -> Result<bool, String> {
         let Some(core) = &mut self.core else { return Ok(false) };
         let mut is_fed = !self.inbox.is_empty();
         while let Some(item) = self.inbox.pop_front() {
             match item {
-                Item::Message(bytes) => core
-                    .step(&bytes)
-                    .map_err(|error| format!("a message {:x} was refused: {error}", digest(&bytes)))?,
+                Item::Message(bytes) => core.step(&bytes).map_err(|error| {
+                    format!("a message {:x} was refused: {error}", digest(&bytes))
+                })?,
                 Item::Unreachable(peer) => core.report_unreachable(peer),
                 Item::Snapshot(peer, delivered) => core.report_snapshot(peer, delivered),
-                Item::Propose(command, reply) => core.propose(command, reply),
+                Item::Propose(request, command, reply) => {
+                    match logged(core, &self.table, truth, request, command) {
+                        Ok(entry) => core.propose(entry, reply),
+                        // The caller may have gone.
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                }
                 Item::Read(reply) => core.read_index(reply),
                 Item::Add(id, reply) => core.add_learner(id, reply),
                 Item::Remove(id, reply) => core.remove(id, reply),
@@ -193,5 +226,45 @@ impl Host {
             is_fed = true;
         }
         Ok(is_fed)
+    }
+}
+
+/// The entry of a command, as a leader logs it now.
+fn logged(
+    core: &Core<Ledger>,
+    table: &StatusTable,
+    truth: &Truth,
+    request: Mutation,
+    mut command: Command,
+) -> Result<Vec<u8>, ProposeError> {
+    let status = core.status().borrow().clone();
+    if status.role != Role::Leader {
+        return Err(ProposeError::NotLeader { leader: status.leader });
+    }
+    let state = core.machine().state.copy();
+    if let Command::RegisterNode { speaks, .. } = &mut command {
+        *speaks = (state.version() >= Version::V2).then_some(SPEAKS);
+    }
+    let mut noted = Noted::default();
+    if let Some(network) = network_of(&state, &command) {
+        let nodes = state.to_forget(network);
+        let confirmed = table.confirmed(&nodes).min(state.revision());
+        let live = nodes.into_iter().filter(|node| !table.is_down(*node));
+        truth.is_confirmed(live, confirmed);
+        noted.confirmed = Some(confirmed);
+    }
+    let entry = state.entry_noting(request, command, noted).encode().unwrap();
+    truth.proposed(request.id, &entry);
+    Ok(entry)
+}
+
+/// The network of the endpoint that is to come or to go.
+fn network_of(state: &State, command: &Command) -> Option<NetworkId> {
+    match command {
+        Command::CreateEndpoint { network, .. } => Some(state.network_named(network).ok()?.id),
+        Command::RemoveEndpoint { name, network, .. } => {
+            Some(state.endpoint_named(name, network.as_ref()).ok()?.network)
+        }
+        _ => None,
     }
 }

@@ -25,8 +25,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(truth: Truth) -> Self {
-        let (machine, state) = Machine::new();
+    /// Its state remembers so many changes, for agents that are behind.
+    pub(super) fn new(truth: Truth, remembered: usize) -> Self {
+        let (machine, state) = Machine::remembering(remembered);
         Self {
             machine,
             state,
@@ -44,9 +45,9 @@ impl StateMachine for Ledger {
     type Snapshot = State;
 
     fn apply(&mut self, index: u64, command: &[u8]) -> Result<Outcome, Stop> {
-        let request = State::read(command).expect("an entry of this version").request;
+        let entry = State::read(command).expect("an entry of this version");
         let outcome = self.machine.apply(index, command)?;
-        self.truth.applied(index, request, &outcome, &self.state.copy());
+        self.truth.applied(index, &entry, &outcome, &self.state.copy());
         Ok(outcome)
     }
 

@@ -9,14 +9,17 @@
 //!
 //! `cargo xtask sim` runs many seeds, or replays one.
 
+mod agents;
 mod check;
 mod client;
 mod commands;
 mod duty;
 mod faults;
 mod host;
+mod kernel;
 mod ledger;
 mod net;
+mod node;
 mod operator;
 mod reach;
 mod request;

@@ -1,10 +1,10 @@
 //! The network between the hosts: it loses, doubles, delays and reorders messages, and can be cut in any shape.
 
-use crate::seeded::Rng;
+use crate::{proto::internal::NodeStatus, seeded::Rng};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A message under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Packet {
     /// The hosts. The receiver's is that of the Raft id when it was sent.
     pub(super) from: u64,
@@ -15,6 +15,8 @@ pub(super) struct Packet {
     pub(super) is_snapshot: bool,
     /// A copy: its sender hears nothing of it.
     pub(super) is_double: bool,
+    /// Statuses of nodes, which a voter passes on to the leader; otherwise it is a message of consensus.
+    pub(super) reports: Vec<NodeStatus>,
 }
 
 /// What became of a message that was handed in.

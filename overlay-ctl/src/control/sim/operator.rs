@@ -11,9 +11,10 @@ use super::{
 use crate::{
     control::{
         consensus::LogStore,
-        state::{Applied, Command},
+        state::{Applied, Command, Refusal, State},
     },
     durable::simulated::SimulatedFolder,
+    model::{Node, RaftId, SPEAKS, Version},
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -33,6 +34,10 @@ enum Job {
     Remove { life: u64, asked: Option<(u64, Pending<u64>, u64)>, again: u64 },
     /// Its endpoints go, and then its row.
     Clear { life: u64, request: Option<Request> },
+    /// It comes back as another member, with the node that it was.
+    Begin(Request),
+    /// The cluster's version is raised.
+    Raise(Request),
     /// It got an older log back, and starts.
     Restart,
 }
@@ -46,20 +51,32 @@ pub(super) struct Operator {
     next: u64,
     /// Whether hosts are replaced.
     does_replace: bool,
+    /// Whether the version is still to be raised.
+    raises: bool,
     /// Disks as they were, with the life that was on them.
     copies: BTreeMap<u64, (u64, SimulatedFolder)>,
 }
 
 impl Operator {
-    pub(super) fn new(voters: u64, does_replace: bool) -> Self {
+    pub(super) fn new(voters: u64, does_replace: bool, raises: bool) -> Self {
         let new = (1..=voters).collect();
-        Self { new, job: None, next: 0, does_replace, copies: BTreeMap::new() }
+        Self { new, job: None, next: 0, does_replace, raises, copies: BTreeMap::new() }
     }
 
     fn begin(&mut self, world: &mut World) {
         if let Some(host) = self.new.pop_front() {
             let request = register(world, host);
             self.job = Some((host, Why::Wish, Job::Register(request)));
+            return;
+        }
+        // A place that is free for a moment is an agent's that registers just then.
+        if world.agents_to_come > 0 {
+            return;
+        }
+        if self.raises {
+            if let Some(request) = raise(world) {
+                self.job = Some((1, Why::Wish, Job::Raise(request)));
+            }
             return;
         }
         self.next = world.now + 50 + world.rng.below(500);
@@ -112,12 +129,18 @@ impl Operator {
             Job::Register(request) => {
                 let Some(outcome) = request.poll(world) else { return Some(job) };
                 // Its row may have been removed in between, by nobody: there is one operator.
-                let Ok(Applied::Node(node)) = outcome else { panic!("not registered: {outcome:?}") };
+                let node = match outcome {
+                    Ok(Applied::Node(node)) => node,
+                    // The version was raised just before.
+                    Err(Refusal::VersionNotSpoken { .. }) => {
+                        return Some(Job::Register(register(world, host)));
+                    }
+                    outcome => panic!("not registered: {outcome:?}"),
+                };
                 let first = world.host(host).life;
-                assert!(first.is_none_or(|life| life == node.id), "another id than the log's");
-                world.lives.insert(node.id, host);
-                world.host(host).life = Some(node.id);
-                note!(world, "host {host} is node {}", node.id);
+                let life = node.life().map_or(node.id, RaftId::get);
+                assert!(first.is_none_or(|first| first == life), "another id than the log's");
+                world.settle(host, &node, life);
                 world.reach.hit(match why {
                     Why::Wish => "members: joined",
                     Why::Wiped => "members: wiped one came as another",
@@ -134,10 +157,16 @@ impl Operator {
                     return Some(job);
                 }
                 note!(world, "node {life} is no member any more");
+                let life = *life;
                 if world.host(host).life.is_some() {
                     wipe(world, host);
                 }
-                Some(Job::Clear { life: *life, request: None })
+                if why != Why::Wish
+                    && let Some(request) = begin_life(world, host, life)
+                {
+                    return Some(Job::Begin(request));
+                }
+                Some(Job::Clear { life, request: None })
             }
             Job::Clear { life, request } => {
                 if let Some(running) = request {
@@ -146,7 +175,7 @@ impl Operator {
                     }
                     return Some(job);
                 }
-                match next_removal(world, host, *life) {
+                match next_removal(world, host) {
                     Removal::Unknown => Some(job),
                     Removal::Next(command) => {
                         *request = Some(Request::new(world, command));
@@ -154,11 +183,30 @@ impl Operator {
                     }
                     Removal::Done => {
                         release(world, *life);
+                        world.host(host).kernel.clear();
+                        world.host(host).node = None;
                         world.host(host).lives += 1;
                         let request = register(world, host);
                         Some(Job::Register(request))
                     }
                 }
+            }
+            Job::Begin(request) => {
+                let Some(outcome) = request.poll(world) else { return Some(job) };
+                let Ok(Applied::Node(node)) = outcome else { panic!("no other life: {outcome:?}") };
+                let life = node.life().map_or(node.id, RaftId::get);
+                world.lives.keys().for_each(|before| assert_ne!(*before, life, "used before"));
+                world.settle(host, &node, life);
+                world.hosts.values_mut().for_each(|host| host.leaving.clear());
+                world.reach.hit("members: came back as another life of its node");
+                world.start(host);
+                None
+            }
+            Job::Raise(request) => {
+                let Some(outcome) = request.poll(world) else { return Some(job) };
+                self.raises = outcome.is_err();
+                world.reach.hit("members: version raised");
+                None
             }
             Job::Restart => match world.start(host) {
                 Started::Up => {
@@ -181,6 +229,25 @@ fn register(world: &mut World, host: u64) -> Request {
     Request::new(world, command)
 }
 
+/// Asks for the next version, as every node speaks it.
+fn raise(world: &mut World) -> Option<Request> {
+    let leader = world.leader()?;
+    let core = world.host(leader).core.as_ref()?;
+    let state = core.machine().state.copy();
+    let speaks = state.nodes().map(|node| (node.id, SPEAKS)).collect();
+    Some(Request::new(world, Command::RaiseVersion { to: Version::V2, speaks }))
+}
+
+/// Asks for another life of a host's node; `None` where the cluster's version has none.
+fn begin_life(world: &mut World, host: u64, ended: u64) -> Option<Request> {
+    let (name, only) = (world.host(host).name().parse().unwrap(), world.host(host).node?);
+    let leader = world.leader()?;
+    let core = world.host(leader).core.as_ref()?;
+    let version = core.machine().state.read(State::version);
+    let command = Command::BeginLife { name, only, ended: RaftId::new(ended) };
+    (version >= Version::V2).then(|| Request::new(world, command))
+}
+
 /// All members are voters, and each host is one: whatever happens to one of them, the others can decide.
 fn is_whole(world: &World) -> bool {
     let Some(leader) = world.leader().and_then(|leader| world.hosts[&leader].status()) else {
@@ -194,7 +261,17 @@ fn is_whole(world: &World) -> bool {
         && leader.learners.is_empty()
 }
 
-/// The host is as if it was new, and runs nothing.
+impl World {
+    /// A host has this node and this Raft id from now on.
+    fn settle(&mut self, host: u64, node: &Node, life: u64) {
+        note!(self, "host {host} is node {}, member {life}", node.id);
+        self.lives.insert(life, host);
+        let host = self.host(host);
+        (host.life, host.node, host.epoch) = (Some(life), Some(node.id), node.epoch);
+    }
+}
+
+/// The disk of the host is as if it was new, and runs nothing.
 fn wipe(world: &mut World, host: u64) {
     let host = world.host(host);
     host.end();
@@ -256,22 +333,23 @@ enum Removal {
 }
 
 /// What is to be removed next of a node, as the leader has it.
-fn next_removal(world: &mut World, host: u64, life: u64) -> Removal {
+fn next_removal(world: &mut World, host: u64) -> Removal {
     let name = world.host(host).name().parse().unwrap();
+    let Some(node) = world.host(host).node else { return Removal::Done };
     let Some(leader) = world.leader() else { return Removal::Unknown };
     let Some(core) = &world.host(leader).core else { return Removal::Unknown };
     core.machine().state.read(|state| {
         // A new leader may not have applied its row yet.
-        if state.node(life).is_none() {
-            return if state.was_removed(life) { Removal::Done } else { Removal::Unknown };
+        if state.node(node).is_none() {
+            return if state.was_removed(node) { Removal::Done } else { Removal::Unknown };
         }
-        Removal::Next(match state.endpoints_on(life).next() {
+        Removal::Next(match state.endpoints_on(node).next() {
             Some(endpoint) => Command::RemoveEndpoint {
                 name: endpoint.name.clone(),
                 network: state.network(endpoint.network).map(|network| network.name.clone()),
                 only: Some(endpoint.id),
             },
-            None => Command::RemoveNode { name, only: Some(life), with_endpoints: false },
+            None => Command::RemoveNode { name, only: Some(node), with_endpoints: false },
         })
     })
 }

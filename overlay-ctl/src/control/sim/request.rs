@@ -1,19 +1,19 @@
 //! A write that is asked for until it is answered: of one host after another, with the same request id.
 
 use super::{
-    commands,
     host::{Item, Pending},
     world::{World, note},
 };
 use crate::control::{
     consensus::ProposeError,
-    state::{Command, Outcome, RequestId},
+    state::{Command, Mutation, Outcome, RequestId},
 };
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 /// A write under way.
 pub(super) struct Request {
-    command: Vec<u8>,
+    request: Mutation,
+    command: Command,
     /// The greatest index that was acknowledged when it was first asked for.
     floor: u64,
     tries: u64,
@@ -31,7 +31,8 @@ impl Request {
         id[..8].copy_from_slice(&world.rng.next().to_be_bytes());
         id[8..].copy_from_slice(&world.rng.next().to_be_bytes());
         Self {
-            command: commands::entry(id, command),
+            request: Mutation::new(id, &command),
+            command,
             floor: world.truth.floor(),
             tries: 0,
             asked: None,
@@ -94,7 +95,7 @@ impl Request {
             return;
         };
         let (reply, answer) = oneshot::channel();
-        world.host(host).ask(Item::Propose(self.command.clone(), reply));
+        world.host(host).ask(Item::Propose(self.request, self.command.clone(), reply));
         self.tries += 1;
         self.asked = Some((host, answer, world.now + 40 + world.rng.below(300)));
     }
@@ -106,7 +107,7 @@ impl Request {
             "a write was answered at {index}, and {} was acknowledged before it was asked for",
             self.floor
         );
-        let is_first = world.truth.acknowledged(index, &self.command, outcome);
+        let is_first = world.truth.acknowledged(index, self.request.id, outcome);
         let row = if is_first { "answer: acknowledged" } else { "answer: acknowledged again" };
         world.reach.hit(row);
         if let Err(refusal) = outcome {

@@ -1,6 +1,7 @@
 //! One run: a cluster forms, is mistreated for a while, heals, and must then go on within a bound.
 
 use super::{
+    agents::Agents,
     client::Client,
     commands,
     faults::Faults,
@@ -15,8 +16,8 @@ use super::{
     world::{Actor, World, note},
 };
 use crate::{
-    control::consensus::{
-        ConsensusConfig, StateMachine as _,
+    control::{
+        consensus::{ConsensusConfig, StateMachine as _, core::watch_applied},
         plant::{self, Plant},
     },
     seeded::Rng,
@@ -55,6 +56,11 @@ pub(super) const BOUND: u64 = 1_200;
 /// What must not be was found.
 pub(super) fn run(seed: u64, setting: Setting) -> Report {
     plant::plant(setting.plant);
+    watch_applied(true);
+    // Its clock stands still but for the steps of the run.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    let _entered = runtime.enter();
     let mut rng = Rng::new(seed);
     let by_seed = if rng.percent(70) { 3 } else { 5 };
     let voters = setting.voters.unwrap_or(by_seed);
@@ -63,8 +69,12 @@ pub(super) fn run(seed: u64, setting: Setting) -> Report {
     Faults::of_the_network(&mut world);
     world.bootstrap(1);
     let does_replace = world.rng.percent(70);
-    let operator = Operator::new(u64::try_from(voters).unwrap(), does_replace);
+    // A cluster of five has none of the rows of version 2: see `duty`.
+    let raises = voters == 3 && world.rng.percent(80);
+    let operator = Operator::new(u64::try_from(voters).unwrap(), does_replace, raises);
     let mut actors: Vec<Box<dyn Actor>> = vec![Box::new(operator)];
+    let agent_faults = world.rng.pick(&[0, 40, 150]).unwrap();
+    actors.push(Box::new(Agents::new(world.agents, agent_faults)));
     for _ in 0..1 + world.rng.below(4) {
         actors.push(Box::new(Client::default()));
     }
@@ -104,6 +114,8 @@ impl World {
             ..ConsensusConfig::default()
         };
         let hosts = 1..=u64::try_from(voters).unwrap();
+        let agents = rng.pick(&[1, 3, 6, 20]).unwrap();
+        let remembered = rng.pick(&[3, 20, 1_000]).unwrap();
         Self {
             seed,
             rng,
@@ -116,6 +128,10 @@ impl World {
             truth: Truth::default(),
             trace: Trace::new(is_traced),
             reach: Reach::default(),
+            agents,
+            agents_to_come: agents,
+            remembered,
+            is_healed: false,
             swallow: 0,
         }
     }
@@ -123,6 +139,7 @@ impl World {
     /// All faults are over: the network is whole, disks are sound, clocks are right, and whoever is down starts.
     fn heal(&mut self) {
         note!(self, "all faults are over");
+        self.is_healed = true;
         self.net.heal();
         self.swallow = 0;
         for number in self.numbers() {
@@ -159,7 +176,7 @@ impl World {
             }
             match &mut last {
                 None => {
-                    let command = commands::any(&mut self.rng, 0);
+                    let command = commands::any(&mut self.rng, 0, 0);
                     last = Some(Request::new(self, command));
                 }
                 Some(request) if !is_written => is_written = request.poll(self).is_some(),

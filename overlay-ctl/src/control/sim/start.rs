@@ -103,7 +103,6 @@ impl World {
         let host = self.host(number);
         host.end();
         host.next_tick = first;
-        host.checked = 0;
         let restored = core.machine().restored;
         host.seen = Seen { restored, ..Seen::default() };
         host.core = Some(core);

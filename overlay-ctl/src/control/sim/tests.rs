@@ -1,6 +1,6 @@
 //! Runs of many seeds, with what the environment says of them; `cargo xtask sim` sets it.
 //!
-//! `SIM_SEEDS=n` runs so many seeds, derived from `SIM_BASE`; `SIM_SEED=n` runs one, and `SIM_TRACE=1` prints its events.
+//! `SIM_SEEDS=n` runs so many seeds from `SIM_FROM` on, and `SIM_TRACE=1` prints their events.
 //! `SIM_VOTERS=3|5` fixes the number of voters, `SIM_JOBS=n` the number of threads, `SIM_PLANT=NAME` plants a bug, which must
 //! then be found. `SIM_ONCE=1` leaves out the second run of each seed.
 
@@ -8,7 +8,7 @@ use super::{
     reach::Reach,
     run::{BOUND, Report, Setting, run},
 };
-use crate::{control::consensus::plant::Plant, seeded::Rng};
+use crate::control::plant::Plant;
 use std::{
     cell::{Cell, RefCell},
     env,
@@ -77,11 +77,6 @@ fn planted() -> Option<Plant> {
     let name = env::var("SIM_PLANT").ok()?;
     let found = Plant::ALL.into_iter().find(|(known, _)| *known == name);
     Some(found.unwrap_or_else(|| panic!("no bug has the name {name}")).1)
-}
-
-fn seed(base: u64, number: u64) -> u64 {
-    // Short enough to be typed.
-    Rng::new(base.wrapping_add(number)).next() >> 32
 }
 
 /// What all runs together did.
@@ -166,11 +161,8 @@ fn every_seed_holds() {
         plant: planted(),
         is_traced: given("SIM_TRACE").is_some(),
     };
-    let (base, count) = (given("SIM_BASE").unwrap_or(0), given("SIM_SEEDS").unwrap_or(ENOUGH));
-    let seeds: Vec<u64> = match given("SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..count).map(|number| seed(base, number)).collect(),
-    };
+    let (from, count) = (given("SIM_FROM").unwrap_or(1), given("SIM_SEEDS").unwrap_or(ENOUGH));
+    let seeds: Vec<u64> = (0..count).map(|number| from.wrapping_add(number)).collect();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let jobs = given("SIM_JOBS").unwrap_or(u64::try_from(threads).unwrap());
     let twice = given("SIM_ONCE").is_none() && !setting.is_traced && setting.plant.is_none();
@@ -180,7 +172,7 @@ fn every_seed_holds() {
         return;
     }
     if let Some((_, seed, what)) = sum.found {
-        panic!("seed {seed}: {what}\nreplay it: cargo xtask sim --seed {seed} --trace");
+        panic!("seed {seed}: {what}\nreplay it: cargo xtask sim --from {seed} --seeds 1 --trace");
     }
     if let Some(plant) = setting.plant {
         panic!("{plant:?} is planted, and none of {} seeds finds it", seeds.len());

@@ -1,9 +1,12 @@
 //! What all voters must agree on, index by index, and what the clients were promised. Each is checked when it happens: a
 //! voter that was wrong and was healed by a snapshot later would not be noticed at the end.
 
-use crate::control::{
-    consensus::core::Logged,
-    state::{Applied, Outcome, Refusal, RequestId, State},
+use crate::{
+    control::{
+        consensus::core::Logged,
+        state::{Applied, Envelope, Outcome, Refusal, RequestId, State, View},
+    },
+    model::{Endpoint, NetworkId, NodeId, Version},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +35,14 @@ struct Known {
     requests: BTreeMap<RequestId, (u64, Outcome)>,
     /// The greatest index that was acknowledged.
     acknowledged: u64,
+    /// What was logged of each request.
+    proposed: BTreeMap<RequestId, Vec<Vec<u8>>>,
+    /// When a name or an address was given up, by network; from version 2 on.
+    given_up: BTreeMap<(NetworkId, String), u64>,
+    /// Up to where everybody has forgotten what was given up in a network, as its leaders said.
+    released: BTreeMap<NetworkId, u64>,
+    /// The greatest revision that each node has programmed.
+    kernels: BTreeMap<NodeId, u64>,
 }
 
 impl Truth {
@@ -41,8 +52,12 @@ impl Truth {
     }
 
     /// A voter applied the command at `index`, which holds the state `after` since.
-    pub(super) fn applied(&self, index: u64, request: RequestId, outcome: &Outcome, after: &State) {
+    pub(super) fn applied(&self, index: u64, entry: &Envelope, outcome: &Outcome, after: &State) {
         let mut known = self.known();
+        if !known.outcomes.contains_key(&index) {
+            known.follow_owners(index, entry, outcome, after);
+        }
+        let request = entry.request;
         let Known { outcomes, states, requests, .. } = &mut *known;
         match (outcomes.get(&index), states.get(&index)) {
             (Some(first), Some(state)) => {
@@ -136,14 +151,68 @@ impl Truth {
 
     /// A client was told that its command took effect at `index`, and what came of it. Returns true if it did so for the
     /// first time.
-    pub(super) fn acknowledged(&self, index: u64, command: &[u8], outcome: &Outcome) -> bool {
+    pub(super) fn acknowledged(&self, index: u64, request: RequestId, outcome: &Outcome) -> bool {
         let mut known = self.known();
         known.acknowledged = known.acknowledged.max(index);
-        let entry = known.entries.get(&index);
-        let held = entry.map(|entry| entry.content.1.as_slice());
-        assert!(held == Some(command), "acknowledged at {index}, and another command is there");
+        let held = known.entries.get(&index).map(|entry| &entry.content.1);
+        let is_it = |held| known.proposed.get(&request).is_some_and(|all| all.contains(held));
+        assert!(held.is_some_and(is_it), "acknowledged at {index}, and another command is there");
         assert_eq!(known.outcomes.get(&index), Some(outcome), "another answer at {index}");
         known.requests.values().any(|(first, _)| *first == index)
+    }
+
+    /// A leader logs this of a request.
+    pub(super) fn proposed(&self, request: RequestId, entry: &[u8]) {
+        self.known().proposed.entry(request).or_default().push(entry.to_vec());
+    }
+
+    /// A leader says that these nodes, which live, have forgotten what was removed up to `confirmed`.
+    pub(super) fn is_confirmed(&self, live: impl Iterator<Item = NodeId>, confirmed: u64) {
+        let known = self.known();
+        for node in live {
+            let programmed = known.kernels.get(&node).copied().unwrap_or(0);
+            assert!(
+                programmed >= confirmed,
+                "node {node} is said to have programmed {confirmed}, and has programmed {programmed}"
+            );
+        }
+    }
+
+    /// What a node is to hold at a revision.
+    fn view(&self, node: NodeId, revision: u64) -> View {
+        let mut view = View::default();
+        if let Some((_, state)) = self.known().states.range(..=revision).next_back() {
+            view.apply(state.view_of(node));
+        }
+        view.revision = revision;
+        view
+    }
+
+    /// A node holds this view.
+    pub(super) fn holds(&self, node: NodeId, view: &View) {
+        let right = self.view(node, view.revision);
+        assert!(*view == right, "node {node} holds {view:?}, and should hold {right:?}");
+    }
+
+    /// A node's kernel goes from one view to another. It may lose what a removal took away, and nothing else.
+    pub(super) fn is_programmed(&self, node: NodeId, old: &View, new: &View) {
+        let has = |view: &View, it: &Endpoint| {
+            view.endpoints.get(&it.network).is_some_and(|all| all.contains_key(&it.id))
+        };
+        let lost: Vec<&Endpoint> = old.all_endpoints().filter(|it| !has(new, it)).collect();
+        if !lost.is_empty() {
+            let newest = self.view(node, old.revision.max(new.revision));
+            for endpoint in lost {
+                let (id, was, is) = (endpoint.id, old.revision, new.revision);
+                assert!(
+                    !has(&newest, endpoint),
+                    "the kernel of node {node} went from {was} to {is} and lost endpoint {id}, which is there"
+                );
+            }
+        }
+        let mut known = self.known();
+        let acknowledged = known.kernels.entry(node).or_default();
+        *acknowledged = new.revision.max(*acknowledged);
     }
 
     /// The greatest index that was acknowledged: whoever asks from now on is answered by it or a later one.
@@ -159,6 +228,45 @@ impl Truth {
     /// How many entries were committed.
     pub(super) fn entries(&self) -> usize {
         self.known().entries.len()
+    }
+}
+
+impl Known {
+    /// Who owns which name and address changes. What was given up is not given out again before it is released.
+    fn follow_owners(&mut self, index: u64, entry: &Envelope, outcome: &Outcome, after: &State) {
+        let default = State::default();
+        let before = self.states.range(..index).next_back().map_or(&default, |(_, state)| state);
+        let keys = |it: &Endpoint| {
+            let address = it.addresses.v4.map(|address| address.to_string());
+            let name = format!("name {}", it.name.folded());
+            let network = it.network;
+            [Some(name), address].into_iter().flatten().map(move |key| (network, key))
+        };
+        let gone = before.endpoints().filter(|it| after.endpoint(it.id).is_none());
+        if before.version() >= Version::V2 {
+            self.given_up.extend(gone.flat_map(keys).map(|key| (key, index)));
+        }
+        let network = match outcome {
+            Ok(Applied::Endpoint(endpoint)) if endpoint.id == index => Some(endpoint.network),
+            Ok(Applied::Removed(_)) => {
+                let gone = before.endpoints().find(|it| after.endpoint(it.id).is_none());
+                gone.map(|endpoint| endpoint.network)
+            }
+            _ => None,
+        };
+        if let (Some(network), Some(confirmed)) = (network, entry.noted.confirmed) {
+            let released = self.released.entry(network).or_default();
+            *released = confirmed.max(*released);
+        }
+        let new = after.endpoints().filter(|it| it.id == index);
+        for (network, key) in new.flat_map(keys) {
+            let released = self.released.get(&network).copied().unwrap_or(0);
+            let since = self.given_up.get(&(network, key.clone())).copied().unwrap_or(0);
+            assert!(
+                since <= released,
+                "{key} is given out at {index}. It was given up at {since}, and nodes have forgotten what was up to {released}"
+            );
+        }
     }
 }
 

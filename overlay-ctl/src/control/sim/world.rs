@@ -5,6 +5,7 @@ use super::{
     host::{Host, Item, TICK},
     ledger::Ledger,
     net::{Net, Packet},
+    node::STEP,
     reach::Reach,
     trace::{Trace, digest},
     truth::Truth,
@@ -13,7 +14,8 @@ use crate::{
     control::consensus::{ConsensusConfig, Transport, Undeliverable},
     seeded::Rng,
 };
-use std::collections::BTreeMap;
+use futures::FutureExt as _;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Whoever acts in a run beside the voters: clients, an operator, the faults. In each step each acts once, in a fixed order.
 pub(super) trait Actor {
@@ -42,6 +44,13 @@ pub(super) struct World {
     pub(super) truth: Truth,
     pub(super) trace: Trace,
     pub(super) reach: Reach,
+    /// How many agents there are, and how many of them are still to be registered.
+    pub(super) agents: u64,
+    pub(super) agents_to_come: u64,
+    /// How many changes a state remembers.
+    pub(super) remembered: usize,
+    /// All faults are over.
+    pub(super) is_healed: bool,
     /// So many of the next snapshots are lost without anybody noticing.
     pub(super) swallow: u64,
 }
@@ -69,6 +78,8 @@ impl World {
     /// One step: everybody acts, what is due arrives, and each driver that has something to do takes a turn.
     pub(super) fn step(&mut self, actors: &mut [Box<dyn Actor>]) {
         self.now += 1;
+        // The clock is moved when the future is polled first; nobody waits for it.
+        let _ = tokio::time::advance(Duration::from_millis(STEP)).now_or_never();
         for actor in actors {
             actor.step(self);
         }
@@ -104,9 +115,15 @@ impl World {
     }
 
     fn deliver(&mut self, packet: Packet) {
-        let Packet { from, to, life, bytes, is_snapshot, is_double } = packet;
+        let Packet { from, to, life, bytes, is_snapshot, is_double, reports } = packet;
         let is_there = self.hosts.get(&to).is_some_and(|it| it.is_up() && it.life == Some(life));
         let is_delivered = is_there && !self.net.is_cut(from, to);
+        if !reports.is_empty() {
+            if is_delivered {
+                self.take_reports(to, reports);
+            }
+            return;
+        }
         note!(self, "{from} -> {to}: {:x} {is_snapshot} {is_delivered}", digest(&bytes));
         if is_delivered {
             let host = self.host(to);
@@ -123,7 +140,8 @@ impl World {
     /// Tells a sender what became of its message, as its connection does.
     fn report(&mut self, from: u64, life: u64, is_snapshot: bool, is_delivered: bool) {
         if is_snapshot {
-            let row = if is_delivered { "raft: snapshot arrived" } else { "network: snapshot lost" };
+            let row =
+                if is_delivered { "raft: snapshot arrived" } else { "network: snapshot lost" };
             self.reach.hit(row);
             self.host(from).ask(Item::Snapshot(life, is_delivered));
         } else if !is_delivered {
@@ -145,7 +163,7 @@ impl World {
                 self.report(from, life, is_snapshot, false);
                 continue;
             };
-            let packet = Packet { from, to, life, bytes, is_snapshot, is_double: false };
+            let packet = Packet { from, to, life, bytes, is_snapshot, ..Packet::default() };
             let fate = self.net.send(packet, self.now, &mut self.rng);
             for (is_so, row) in [
                 (fate.is_lost, "network: message lost"),
@@ -165,13 +183,13 @@ impl World {
 
     /// A turn of a host's driver: it takes what waits, and does what follows. While its disk works it takes no other one.
     fn turn(&mut self, number: u64) {
-        let (now, seed) = (self.now, self.seed);
+        let (now, seed, truth) = (self.now, self.seed, self.truth.clone());
         let host = self.host(number);
         if !host.is_ready(now) {
             return;
         }
         let had_snapshot = std::mem::take(&mut host.has_snapshot);
-        let fed = host.feed(now, seed).unwrap_or_else(|why| panic!("host {number}: {why}"));
+        let fed = host.feed(now, seed, &truth).unwrap_or_else(|why| panic!("host {number}: {why}"));
         if !fed && !host.is_stopping {
             return;
         }
@@ -201,6 +219,7 @@ impl World {
                     panic!("host {number} goes on with a disk that failed it");
                 }
                 self.do_duty(number);
+                self.do_the_rest(number);
             }
             Err(error) => {
                 let host = self.host(number);
@@ -242,6 +261,9 @@ impl World {
         };
         host.end();
         host.disk = left;
+        if ending == Ending::PowerCut {
+            host.kernel.clear();
+        }
     }
 
     /// The settings of a core that starts on a host.
@@ -257,7 +279,7 @@ impl World {
 
     /// A new state machine.
     pub(super) fn ledger(&self) -> Ledger {
-        Ledger::new(self.truth.clone())
+        Ledger::new(self.truth.clone(), self.remembered)
     }
 
     /// Pumps a core that has just started, and sends what it says.

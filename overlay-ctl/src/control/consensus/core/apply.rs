@@ -30,6 +30,8 @@ impl<S: StateMachine> Core<S> {
         let mut ended = Ok(());
         for entry in entries {
             let index = entry.index;
+            #[cfg(test)]
+            self.note_applied(&entry);
             match self.apply_entry(entry) {
                 Ok(answer) => answers.extend(answer),
                 Err(error) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use raft::{
-    ProgressState, StateRole,
+    StateRole,
     eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2},
 };
 
@@ -108,10 +108,12 @@ impl<S: StateMachine> Core<S> {
         let raft = &self.node.raft;
         let members = self.members();
         let last = raft.raft_log.last_index();
+        // By what the member acknowledged, and not by the engine's state of it: one that a single message did not reach
+        // counts as one whose log is to be looked for, until there is an entry to send.
         let caught_up = |id: &u64| {
-            raft.prs().get(*id).is_some_and(|progress| {
-                progress.state == ProgressState::Replicate
-                    && progress.matched + self.config.promote_distance >= last
+            let progress = raft.prs().get(*id);
+            progress.is_some_and(|it| {
+                it.matched > 0 && it.matched + self.config.promote_distance >= last
             })
         };
         let known = raft.prs().iter().map(|(id, _)| *id);

@@ -6,7 +6,25 @@ use crate::{
     control::consensus::{StateMachine, Transport},
     seeded::Rng,
 };
-use raft::{GetEntriesContext, Ready, Storage as _, eraftpb::ConfState};
+use raft::{
+    GetEntriesContext, Ready, Storage as _,
+    eraftpb::{ConfState, Entry},
+};
+use std::cell::Cell;
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether somebody looks at what is applied on this thread, and takes it.
+fn is_watched() -> bool {
+    WATCHED.get()
+}
+
+/// From now on somebody does, or does not.
+pub(in crate::control) fn watch_applied(is_watched: bool) {
+    WATCHED.set(is_watched);
+}
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +35,29 @@ pub(in crate::control) struct Logged {
     pub(in crate::control) content: (i32, Vec<u8>),
 }
 
+impl From<&Entry> for Logged {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            index: entry.index,
+            term: entry.term,
+            content: (entry.entry_type, entry.data.clone()),
+        }
+    }
+}
+
 impl<S: StateMachine> Core<S> {
+    /// Keeps an entry that is about to be applied for whoever looks next: its log may be compacted before.
+    pub(super) fn note_applied(&mut self, entry: &Entry) {
+        if is_watched() {
+            self.just_applied.push(entry.into());
+        }
+    }
+
+    /// The entries that were applied since the last look.
+    pub(in crate::control) fn take_applied(&mut self) -> Vec<Logged> {
+        std::mem::take(&mut self.just_applied)
+    }
+
     /// Who votes, follows, and is to follow when a joint configuration ends.
     pub(in crate::control::consensus) fn configuration(&self) -> ConfState {
         self.members()
@@ -53,12 +93,7 @@ impl<S: StateMachine> Core<S> {
         }
         let context = GetEntriesContext::empty(false);
         let entries = store.entries(from, last + 1, None, context).unwrap();
-        let entries = entries.into_iter().map(|entry| Logged {
-            index: entry.index,
-            term: entry.term,
-            content: (entry.entry_type, entry.data),
-        });
-        entries.collect()
+        entries.iter().map(Logged::from).collect()
     }
 
     /// The first and the last index of the log.
