@@ -28,16 +28,16 @@ pub(crate) struct Options {
     /// waiter-kept, sent-before-written, read-unconfirmed, deltas-across-compaction, swept-early, reused-early
     #[arg(long)]
     plant: Option<String>,
-    /// Run each seed once: two runs of a seed are not compared
-    #[arg(long)]
-    once: bool,
+    /// Run one of so many seeds twice, and compare the two; 0 = none
+    #[arg(long, default_value_t = 1)]
+    twice: u64,
     /// Build with optimisations, for many seeds
     #[arg(long)]
     release: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { seeds, from, trace, voters, jobs, plant, once, release } = options;
+    let Options { seeds, from, trace, voters, jobs, plant, twice, release } = options;
     if voters.is_some_and(|voters| ![3, 5].contains(&voters)) {
         bail!("a cluster of the simulator has 3 or 5 voters");
     }
@@ -57,10 +57,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             command.env(name, value.to_string());
         }
     }
-    for (name, is_set) in [("SIM_TRACE", trace), ("SIM_ONCE", once)] {
-        if *is_set {
-            command.env(name, "1");
-        }
+    command.env("SIM_TWICE", twice.to_string());
+    if *trace {
+        command.env("SIM_TRACE", "1");
     }
     if let Some(plant) = plant {
         command.env("SIM_PLANT", plant);

@@ -203,8 +203,9 @@ impl Agent {
                 world.reach.hit("agent: stream opened");
                 let (opened, sent) = (now, now);
                 let (down, seen, heard, up) = (None, 0, None, None);
-                let stream =
+                let mut stream =
                     Stream { host: number, life, opened, follower, down, sent, seen, heard, up };
+                serve(world, &mut stream);
                 self.stream = Some(stream);
                 self.reported = 0;
             }
@@ -300,6 +301,9 @@ impl Agent {
         let newest = kernel.newest();
         let gate = *kernel.gate.get_or_insert(newest);
         if is_new_enough(view.revision, gate) {
+            if view.revision < kernel.held.revision {
+                world.reach.hit("agent: kernel goes back to an older view");
+            }
             kernel.program(node, view, &world.truth);
             // Said at once.
             self.reported = 0;
@@ -332,9 +336,10 @@ fn serve(world: &mut World, stream: &mut Stream) {
     }
     match stream.follower.next(&ledger.state.copy(), ledger.published, 0) {
         Ok(Next::Behind) => {
-            if now >= stream.opened + LAPSE {
-                stream.down = Some((due, Err(Code::Unavailable)));
+            if stream.opened == now {
                 world.reach.hit("agent: voter is behind");
+            } else if now >= stream.opened + LAPSE {
+                stream.down = Some((due, Err(Code::Unavailable)));
             }
         }
         Ok(Next::Removed) => stream.down = Some((due, Err(Code::NotFound))),

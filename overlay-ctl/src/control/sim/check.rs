@@ -25,28 +25,29 @@ impl World {
             term: status.term,
             members: ledger.members.clone(),
             range: core.log_range(),
-            last_term: core.logged(core.log_range().1).last().map_or(0, |entry| entry.term),
+            last_term: core.term_of(core.log_range().1).unwrap_or(0),
             restored: ledger.restored,
             alarms: status.alarms.iter().map(|alarm| alarm.kind()).collect(),
         };
-        // The entry that was the last one.
-        let then = core.logged(host.seen.range.1).into_iter().next();
+        // The term of the entry that was the last one.
+        let then = core.term_of(host.seen.range.1);
         let before = std::mem::replace(&mut host.seen, now.clone());
         if leads_anew {
             self.host(number).table.listen_anew();
             note!(self, "host {number} leads term {}", now.term);
             self.reach.hit("raft: leader elected");
         }
-        self.compare(&before, &now, then.as_ref());
+        if self.compare(&before, &now, then) {
+            self.check_logs(number);
+        }
     }
 
-    fn compare(&mut self, before: &Seen, now: &Seen, then: Option<&Logged>) {
+    /// Says whether entries were replaced.
+    fn compare(&mut self, before: &Seen, now: &Seen, then: Option<u64>) -> bool {
         let is_restored = now.restored > before.restored;
         let is_replaced = before.range.1 > 0
             && !is_restored
-            && then.is_none_or(|entry| {
-                entry.index != before.range.1 || entry.term != before.last_term
-            })
+            && then != Some(before.last_term)
             && before.range.1 >= now.range.0;
         let is_candidate = before.role == Role::Candidate && now.role == Role::Candidate;
         let [voters, outgoing, learners] = &now.members;
@@ -74,6 +75,7 @@ impl World {
         for alarm in now.alarms.difference(&before.alarms) {
             self.reach.hit(&format!("alarm: {alarm}"));
         }
+        is_replaced
     }
 
     /// Compares the log of a host with those of all others.

@@ -53,7 +53,7 @@ pub(super) fn any(rng: &mut Rng, hosts: u64, agents: u64) -> Command {
             network,
             placement: Placement::Node {
                 node: node.parse().unwrap(),
-                netns: format!("/run/netns/{}", rng.below(12)).into(),
+                netns: format!("/run/netns/{}", rng.below(5)).into(),
                 addresses: EndpointAddrs::default(),
             },
             permissions: Permissions::NONE,

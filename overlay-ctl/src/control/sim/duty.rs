@@ -75,7 +75,7 @@ impl World {
             ProposeError::NoRoom(_) => "answer: no room",
             ProposeError::Stalled { .. } => "answer: stalled",
             ProposeError::NoQuorum => "answer: read without quorum",
-            ProposeError::Refused(_) => "answer: member change refused",
+            ProposeError::Refused(_) => "answer: refused by the members",
             ProposeError::Stopped => "answer: stopped",
             ProposeError::Overloaded | ProposeError::Invalid(_) => {
                 panic!("nobody asks for so much: {error}")

@@ -2,10 +2,11 @@
 //! rates: a run with all of them at once would rarely get far.
 
 use super::{
+    commands,
     host::TICK,
     world::{Actor, Ending, World, note},
 };
-use crate::{durable::simulated::Fault as DiskFault, seeded::Rng};
+use crate::{control::state::Mutation, durable::simulated::Fault as DiskFault, seeded::Rng};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ enum Fault {
     DelayWay,
     CutOne,
     CutHalves,
+    CutBridge,
+    Strand,
     CutTwo,
     CutOneWay,
     Deafen,
@@ -30,7 +33,7 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Kill,
         Self::PowerCut,
         Self::Stop,
@@ -44,6 +47,8 @@ impl Fault {
         Self::DelayWay,
         Self::CutOne,
         Self::CutHalves,
+        Self::CutBridge,
+        Self::Strand,
         Self::CutTwo,
         Self::CutOneWay,
         Self::Deafen,
@@ -120,6 +125,7 @@ impl Faults {
                 world.host(host).period = period;
             }
             Fault::HandOver => hand_over(world),
+            Fault::Strand => strand(world),
             Fault::SwallowSnapshot => world.swallow += 1 + world.rng.below(2),
             Fault::DelayWay => {
                 let to = world.rng.pick(&numbers).unwrap();
@@ -128,6 +134,7 @@ impl Faults {
             }
             Fault::CutOne
             | Fault::CutHalves
+            | Fault::CutBridge
             | Fault::CutTwo
             | Fault::CutOneWay
             | Fault::Deafen
@@ -186,7 +193,7 @@ fn fill_disk(world: &mut World, host: u64) {
             disk.set_room(Some(4 * MIB));
             disk.reserve(4 * MIB);
         }
-        4..9 => {
+        4..7 => {
             world.reach.hit("fault: disk full for all but votes");
             disk.set_room(Some(MIB - some));
         }
@@ -201,8 +208,27 @@ fn hand_over(world: &mut World) {
     let lives: Vec<u64> = world.lives.keys().copied().collect();
     let Some(next) = world.rng.pick(&lives) else { return };
     world.reach.hit("fault: asked to hand over");
-    let (reply, _) = tokio::sync::oneshot::channel();
+    let (reply, answer) = tokio::sync::oneshot::channel();
     world.host(leader).ask(super::host::Item::HandOver(next, reply));
+    world.handed_over = Some(answer);
+}
+
+/// The leader is cut off with writes that nobody else gets, and for which nobody waits.
+fn strand(world: &mut World) {
+    let Some(leader) = world.leader() else { return };
+    world.reach.hit("partition: a leader with writes from all");
+    for other in world.numbers().into_iter().filter(|other| *other != leader) {
+        world.net.cut(leader, other);
+        world.net.cut(other, leader);
+    }
+    let hosts = u64::try_from(world.hosts.len()).unwrap();
+    for _ in 0..2 + world.rng.below(6) {
+        let command = commands::any(&mut world.rng, hosts, world.agents);
+        let id = [world.rng.next().to_be_bytes(), world.rng.next().to_be_bytes()].concat();
+        let request = Mutation::new(id.try_into().expect("16 bytes"), &command);
+        let (reply, _) = tokio::sync::oneshot::channel();
+        world.host(leader).ask(super::host::Item::Propose(request, command, reply));
+    }
 }
 
 fn cut(world: &mut World, fault: Fault, host: u64, numbers: &[u64]) {
@@ -227,9 +253,14 @@ fn cut(world: &mut World, fault: Fault, host: u64, numbers: &[u64]) {
             reach.hit("partition: one is heard by nobody");
             others().for_each(|other| net.cut(host, other));
         }
-        Fault::CutHalves => {
-            reach.hit("partition: in two halves");
-            let (near, far): (Vec<u64>, Vec<u64>) = numbers.iter().partition(|_| rng.percent(50));
+        Fault::CutHalves | Fault::CutBridge => {
+            let is_bridge = |number: &u64| fault == Fault::CutBridge && *number == host;
+            reach.hit(match fault {
+                Fault::CutBridge => "partition: in two halves and a bridge",
+                _ => "partition: in two halves",
+            });
+            let numbers = numbers.iter().filter(|number| !is_bridge(number));
+            let (near, far): (Vec<u64>, Vec<u64>) = numbers.partition(|_| rng.percent(50));
             for a in &near {
                 for b in &far {
                     net.cut(*a, *b);

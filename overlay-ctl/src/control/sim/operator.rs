@@ -74,8 +74,12 @@ impl Operator {
             return;
         }
         if self.raises {
-            if let Some(request) = raise(world) {
-                self.job = Some((1, Why::Wish, Job::Raise(request)));
+            let Some(state) = leaders_state(world) else { return };
+            self.raises = state.version() < Version::V2;
+            if self.raises {
+                let speaks = state.nodes().map(|node| (node.id, SPEAKS)).collect();
+                let raise = Command::RaiseVersion { to: Version::V2, speaks };
+                self.job = Some((1, Why::Wish, Job::Raise(Request::new(world, raise))));
             }
             return;
         }
@@ -87,7 +91,13 @@ impl Operator {
         }
         let Some(life) = world.host(host).life else { return };
         let remove = Job::Remove { life, asked: None, again: 0 };
-        match world.rng.below(10) {
+        if self.copies.get(&host).is_none_or(|(of, _)| *of != life) {
+            let disk = world.host(host).disk.after_kill();
+            self.copies.insert(host, (life, disk));
+            self.next = world.now + 20 + world.rng.below(100);
+            return;
+        }
+        match world.rng.below(8) {
             0..3 => {
                 note!(world, "host {host} is to be replaced");
                 if world.host(host).leads() {
@@ -101,11 +111,13 @@ impl Operator {
                 wipe(world, host);
                 self.job = Some((host, Why::Wiped, remove));
             }
-            5..8 => {
-                let Some((of, copy)) = self.copies.remove(&host).filter(|(of, _)| *of == life)
-                else {
+            _ => {
+                // A power cut may take the mark with it, by which the log is known to be older. A leader then says so to a node
+                // that starts (`node/lives.rs`), which is not simulated.
+                if !world.host(host).is_up() {
                     return;
-                };
+                }
+                let Some((of, copy)) = self.copies.remove(&host) else { return };
                 note!(world, "the log of host {host}, {of}, is rolled back");
                 world.reach.hit("fault: log rolled back");
                 world.end(host, Ending::Kill);
@@ -113,12 +125,12 @@ impl Operator {
                 if !voter.disk.roll_back(LogStore::FILES[0], &copy) {
                     return;
                 }
+                let present = voter.disk.clone();
+                for name in LogStore::FILES.iter().skip(1) {
+                    voter.disk.roll_back(name, &present);
+                }
                 voter.faults.is_rolled_back = true;
                 self.job = Some((host, Why::Forgot, Job::Restart));
-            }
-            _ => {
-                let disk = world.host(host).disk.after_kill();
-                self.copies.insert(host, (life, disk));
             }
         }
     }
@@ -204,8 +216,9 @@ impl Operator {
             }
             Job::Raise(request) => {
                 let Some(outcome) = request.poll(world) else { return Some(job) };
-                self.raises = outcome.is_err();
-                world.reach.hit("members: version raised");
+                if outcome.is_ok() {
+                    world.reach.hit("members: version raised");
+                }
                 None
             }
             Job::Restart => match world.start(host) {
@@ -229,21 +242,17 @@ fn register(world: &mut World, host: u64) -> Request {
     Request::new(world, command)
 }
 
-/// Asks for the next version, as every node speaks it.
-fn raise(world: &mut World) -> Option<Request> {
+/// The state of whoever leads.
+fn leaders_state(world: &mut World) -> Option<State> {
     let leader = world.leader()?;
     let core = world.host(leader).core.as_ref()?;
-    let state = core.machine().state.copy();
-    let speaks = state.nodes().map(|node| (node.id, SPEAKS)).collect();
-    Some(Request::new(world, Command::RaiseVersion { to: Version::V2, speaks }))
+    Some(core.machine().state.copy())
 }
 
 /// Asks for another life of a host's node; `None` where the cluster's version has none.
 fn begin_life(world: &mut World, host: u64, ended: u64) -> Option<Request> {
     let (name, only) = (world.host(host).name().parse().unwrap(), world.host(host).node?);
-    let leader = world.leader()?;
-    let core = world.host(leader).core.as_ref()?;
-    let version = core.machine().state.read(State::version);
+    let version = leaders_state(world)?.version();
     let command = Command::BeginLife { name, only, ended: RaftId::new(ended) };
     (version >= Version::V2).then(|| Request::new(world, command))
 }
@@ -336,21 +345,18 @@ enum Removal {
 fn next_removal(world: &mut World, host: u64) -> Removal {
     let name = world.host(host).name().parse().unwrap();
     let Some(node) = world.host(host).node else { return Removal::Done };
-    let Some(leader) = world.leader() else { return Removal::Unknown };
-    let Some(core) = &world.host(leader).core else { return Removal::Unknown };
-    core.machine().state.read(|state| {
-        // A new leader may not have applied its row yet.
-        if state.node(node).is_none() {
-            return if state.was_removed(node) { Removal::Done } else { Removal::Unknown };
-        }
-        Removal::Next(match state.endpoints_on(node).next() {
-            Some(endpoint) => Command::RemoveEndpoint {
-                name: endpoint.name.clone(),
-                network: state.network(endpoint.network).map(|network| network.name.clone()),
-                only: Some(endpoint.id),
-            },
-            None => Command::RemoveNode { name, only: Some(node), with_endpoints: false },
-        })
+    let Some(state) = leaders_state(world) else { return Removal::Unknown };
+    // A new leader may not have applied its row yet.
+    if state.node(node).is_none() {
+        return if state.was_removed(node) { Removal::Done } else { Removal::Unknown };
+    }
+    Removal::Next(match state.endpoints_on(node).next() {
+        Some(endpoint) => Command::RemoveEndpoint {
+            name: endpoint.name.clone(),
+            network: state.network(endpoint.network).map(|network| network.name.clone()),
+            only: Some(endpoint.id),
+        },
+        None => Command::RemoveNode { name, only: Some(node), with_endpoints: false },
     })
 }
 

@@ -32,6 +32,8 @@ const ROWS: &[&str] = &[
     "network: snapshot doubled",
     "partition: one from all",
     "partition: in two halves",
+    "partition: in two halves and a bridge",
+    "partition: a leader with writes from all",
     "partition: two of them",
     "partition: one way between two",
     "partition: one hears nobody",
@@ -77,6 +79,7 @@ const ROWS: &[&str] = &[
     "agent: whole view, as the changes are forgotten",
     "agent: heard that nothing changed",
     "agent: view older than its kernel",
+    "agent: kernel goes back to an older view",
     "answer: acknowledged",
     "answer: acknowledged again",
     "answer: not the leader",
@@ -89,7 +92,7 @@ const ROWS: &[&str] = &[
     "answer: read without quorum",
     "answer: member added",
     "answer: member removal done",
-    "answer: member change refused",
+    "answer: refused by the members",
     "alarm: entries",
     "alarm: snapshot",
     "alarm: received_snapshot",
@@ -103,10 +106,8 @@ const ROWS: &[&str] = &[
     "refused: AddressesExhausted",
     "refused: Gone",
     "refused: NodeInUse",
-    "refused: NamespaceInUse",
     "refused: NotForgotten",
     "refused: AddressesHeldBack",
-    "refused: CannotRaise",
 ];
 
 /// How often each row was hit.

@@ -78,11 +78,11 @@ pub(super) fn run(seed: u64, setting: Setting) -> Report {
     for _ in 0..1 + world.rng.below(4) {
         actors.push(Box::new(Client::default()));
     }
-    let steps = 1_000 + world.rng.below(2_500);
+    let steps = 700 + world.rng.below(1_400);
     for _ in 0..steps {
         faults.step(&mut world);
         world.step(&mut actors);
-        if world.now.is_multiple_of(100) {
+        if world.now.is_multiple_of(50) {
             world.numbers().into_iter().for_each(|number| world.check_logs(number));
         }
     }
@@ -132,6 +132,7 @@ impl World {
             agents_to_come: agents,
             remembered,
             is_healed: false,
+            handed_over: None,
             swallow: 0,
         }
     }

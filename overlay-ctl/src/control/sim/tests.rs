@@ -2,7 +2,7 @@
 //!
 //! `SIM_SEEDS=n` runs so many seeds from `SIM_FROM` on, and `SIM_TRACE=1` prints their events.
 //! `SIM_VOTERS=3|5` fixes the number of voters, `SIM_JOBS=n` the number of threads, `SIM_PLANT=NAME` plants a bug, which must
-//! then be found. `SIM_ONCE=1` leaves out the second run of each seed.
+//! then be found. One of so many seeds, `SIM_TWICE=n`, is run twice, and must do the same; 0 = none.
 
 use super::{
     reach::Reach,
@@ -22,6 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Of so many seeds one is run twice.
+const SOME: u64 = 8;
 /// So many seeds must hit every row of the reach table.
 const ENOUGH: u64 = 500;
 
@@ -87,13 +89,16 @@ struct Sum {
     terms: usize,
     entries: usize,
     slowest: u64,
+    /// Of the traces of all runs.
+    hash: u64,
     reach: Reach,
     /// The seed that found something, the how many-eth it was, and what.
     found: Option<(u64, u64, String)>,
 }
 
 /// Runs the seeds on so many threads, until all are done or one has found something.
-fn run_all(seeds: &[u64], jobs: u64, setting: Setting, twice: bool) -> Sum {
+fn run_all(seeds: &[u64], jobs: u64, setting: Setting, twice: u64) -> Sum {
+    let is_twice = |number: u64| twice > 0 && number.is_multiple_of(twice);
     let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
     let mut sum = Sum::default();
@@ -102,11 +107,12 @@ fn run_all(seeds: &[u64], jobs: u64, setting: Setting, twice: bool) -> Sum {
     thread::scope(|scope| {
         for _ in 0..jobs {
             let (sender, next, is_over) = (sender.clone(), &next, &is_over);
+            let is_twice = &is_twice;
             scope.spawn(move || {
                 while !is_over.load(Ordering::SeqCst) {
                     let number = next.fetch_add(1, Ordering::SeqCst);
                     let Some(&seed) = seeds.get(usize::try_from(number).unwrap()) else { return };
-                    let result = try_run(seed, setting, twice);
+                    let result = try_run(seed, setting, is_twice(number));
                     if sender.send((number + 1, seed, result)).is_err() {
                         return;
                     }
@@ -121,6 +127,7 @@ fn run_all(seeds: &[u64], jobs: u64, setting: Setting, twice: bool) -> Sum {
                     sum.events += report.events;
                     sum.terms += report.terms;
                     sum.entries += report.entries;
+                    sum.hash ^= report.hash;
                     sum.slowest = sum.slowest.max(report.healed_after);
                     sum.reach.add(&report.reach);
                 }
@@ -140,15 +147,16 @@ fn run_all(seeds: &[u64], jobs: u64, setting: Setting, twice: bool) -> Sum {
     });
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "{} seeds{} in {seconds:.1} s, {:.1} a second: {} events, {} entries committed, {} terms led, whole again \
-         after {} ticks at most, {BOUND} are allowed",
+        "{} seeds, {} of them twice, in {seconds:.1} s, {:.1} a second: {} events, {} entries committed, {} terms led, whole again \
+         after {} ticks at most, {BOUND} are allowed; hash {:x}",
         sum.runs,
-        if twice { ", twice each," } else { "" },
+        (0..sum.runs).filter(|number| is_twice(*number)).count(),
         sum.runs as f64 / seconds,
         sum.events,
         sum.entries,
         sum.terms,
         sum.slowest,
+        sum.hash,
     );
     sum
 }
@@ -165,7 +173,8 @@ fn every_seed_holds() {
     let seeds: Vec<u64> = (0..count).map(|number| from.wrapping_add(number)).collect();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let jobs = given("SIM_JOBS").unwrap_or(u64::try_from(threads).unwrap());
-    let twice = given("SIM_ONCE").is_none() && !setting.is_traced && setting.plant.is_none();
+    let is_plain = !setting.is_traced && setting.plant.is_none();
+    let twice = if is_plain { given("SIM_TWICE").unwrap_or(SOME) } else { 0 };
     let sum = run_all(&seeds, jobs, setting, twice);
     if let (Some(plant), Some((number, seed, what))) = (setting.plant, &sum.found) {
         println!("{plant:?} is found by seed {seed}, the {number}th: {what}");

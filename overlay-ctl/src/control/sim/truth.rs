@@ -278,6 +278,8 @@ fn is_repeated(first: &Outcome, again: &Outcome) -> bool {
         (Ok(Applied::Endpoint(first)), Ok(Applied::Endpoint(again))) => first.id == again.id,
         (Ok(Applied::Node(first)), Ok(Applied::Node(again))) => first.id == again.id,
         (Ok(_), Err(Refusal::Gone { .. } | Refusal::NodeRemoved(_))) => true,
+        // It is not remembered: each leader asks for it by a request of its own.
+        (Ok(Applied::Raised(_)), Err(Refusal::CannotRaise { .. })) => true,
         _ => first == again,
     }
 }

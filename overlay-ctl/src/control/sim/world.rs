@@ -2,7 +2,7 @@
 //! clock or draws a number that the seed does not make, so that a seed is a run.
 
 use super::{
-    host::{Host, Item, TICK},
+    host::{Host, Item, Pending, TICK},
     ledger::Ledger,
     net::{Net, Packet},
     node::STEP,
@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) remembered: usize,
     /// All faults are over.
     pub(super) is_healed: bool,
+    /// The answer of a leader that was asked to hand over.
+    pub(super) handed_over: Option<Pending<()>>,
     /// So many of the next snapshots are lost without anybody noticing.
     pub(super) swallow: u64,
 }
@@ -82,6 +84,12 @@ impl World {
         let _ = tokio::time::advance(Duration::from_millis(STEP)).now_or_never();
         for actor in actors {
             actor.step(self);
+        }
+        if let Some(Ok(answer)) = self.handed_over.as_mut().map(|answer| answer.try_recv()) {
+            self.handed_over = None;
+            if let Err(error) = answer {
+                self.hit_error(&error);
+            }
         }
         while let Some((packet, is_overtaken)) = self.net.arrive(self.now) {
             if is_overtaken {

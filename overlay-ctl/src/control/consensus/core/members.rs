@@ -149,7 +149,7 @@ impl<S: StateMachine> Core<S> {
             Ok(()) => {
                 self.waiters.insert(index, Waiter { term, kind: WaiterKind::Members(reply) });
             }
-            Err(_) => drop(reply.send(Err(ProposeError::Overloaded))),
+            Err(_) => drop(reply.send(Err(self.why_not_proposed()))),
         }
     }
 

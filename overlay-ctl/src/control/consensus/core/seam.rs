@@ -96,6 +96,11 @@ impl<S: StateMachine> Core<S> {
         entries.iter().map(Logged::from).collect()
     }
 
+    /// The term of an entry of the log; `None` if the log has no such entry.
+    pub(in crate::control) fn term_of(&self, index: u64) -> Option<u64> {
+        self.store().term(index).ok()
+    }
+
     /// The first and the last index of the log.
     pub(in crate::control) fn log_range(&self) -> (u64, u64) {
         (self.store().first_index().unwrap(), self.store().last_index().unwrap())
