@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use raft::{
-    StateRole,
+    ProgressState, StateRole,
     eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2},
 };
 
@@ -108,12 +108,13 @@ impl<S: StateMachine> Core<S> {
         let raft = &self.node.raft;
         let members = self.members();
         let last = raft.raft_log.last_index();
-        // By what the member acknowledged, and not by the engine's state of it: one that a single message did not reach
-        // counts as one whose log is to be looked for, until there is an entry to send.
+        // To the engine, a member that a single message did not reach is one whose log is to be looked for, until there is an
+        // entry to send: one that acknowledged all there is holds it all the same.
         let caught_up = |id: &u64| {
-            let progress = raft.prs().get(*id);
-            progress.is_some_and(|it| {
-                it.matched > 0 && it.matched + self.config.promote_distance >= last
+            raft.prs().get(*id).is_some_and(|progress| {
+                let follows = progress.state == ProgressState::Replicate
+                    && progress.matched + self.config.promote_distance >= last;
+                follows || progress.matched >= last
             })
         };
         let known = raft.prs().iter().map(|(id, _)| *id);
