@@ -22,6 +22,7 @@ mod ping_pong;
 mod run;
 mod serve_page;
 mod setup;
+mod sim;
 mod soak;
 mod test;
 mod vm;
@@ -55,6 +56,8 @@ enum Verb {
     Packets(packets::Options),
     /// Run a command in a virtual machine, under another kernel and with this machine's files
     Guest(guest::Options),
+    /// Simulate clusters of voters, with every fault: a run is its seed
+    Sim(sim::Options),
     /// Run many more cases of the tests, and the lab again and again
     Soak(soak::Options),
     /// Check the format, the arrows between rooms, the dependencies, clippy and rustdoc; warnings are errors
@@ -94,6 +97,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Bench(options) => bench::run(&options),
         Verb::Packets(options) => packets::run(&options),
         Verb::Guest(options) => guest::run(&options),
+        Verb::Sim(options) => sim::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Lint(options) => lint::run(&options),
         Verb::Coverage(options) => coverage::run(&options),

@@ -344,6 +344,22 @@ impl SimulatedFolder {
         left
     }
 
+    /// Gives a file the content that it had in an earlier copy of this folder, as something that is on the disk. Returns
+    /// false if one of the two has no such file.
+    pub(crate) fn roll_back(&self, name: &str, earlier: &Self) -> bool {
+        let of = |folder: &Self| {
+            let mut disk = folder.disk();
+            let file = disk.file(name).ok()?;
+            Some((file, disk.content(file).clone()))
+        };
+        let (Some((file, _)), Some((_, mut content))) = (of(self), of(earlier)) else {
+            return false;
+        };
+        content.sync();
+        self.disk().files.insert(file, content);
+        true
+    }
+
     /// What a machine that lost its power finds: all that was synced, and anything of the rest.
     pub(crate) fn after_power_cut(&self, rng: &mut Rng) -> Self {
         let left = self.after_kill();

@@ -12,11 +12,15 @@ mod proof;
 mod proposals;
 mod room;
 mod rounds;
+#[cfg(test)]
+mod seam;
 mod silence;
 mod snapshots;
 mod stall;
 mod voters;
 
+#[cfg(test)]
+pub(in crate::control) use self::seam::{Logged, watch_applied};
 use super::{
     ConsensusConfig, Difference, DiskTimes, FatalError, Measures, PeerStatus, ProposeError, Role,
     StateMachine, Status, Transport,
@@ -111,6 +115,8 @@ pub struct Core<S: StateMachine> {
     /// The index of a snapshot that a newer version made, and why it can't be read: it ends this node, too.
     newer: Option<(u64, String)>,
     status: watch::Sender<Status>,
+    #[cfg(test)]
+    just_applied: Vec<Logged>,
 }
 
 impl<S: StateMachine> fmt::Debug for Core<S> {
@@ -191,6 +197,8 @@ impl<S: StateMachine> Core<S> {
             difference: None,
             newer: None,
             status: watch::Sender::default(),
+            #[cfg(test)]
+            just_applied: Vec::new(),
         };
         core.publish();
         Ok(core)
@@ -301,6 +309,8 @@ impl<S: StateMachine> Core<S> {
         self.ask_back(transport);
         self.flush_proposals();
         for context in self.reads.due(self.ticks) {
+            #[cfg(test)]
+            self.confirm_early(&context);
             self.node.read_index(context);
         }
         self.arrange_members();
@@ -370,6 +380,8 @@ impl<S: StateMachine> Core<S> {
         // 4. Snapshot, entries, term, vote and commit go into one transaction. A commit that moved alone waits for
         // a later one.
         let commit = ready.hs().map(|hard_state| hard_state.commit);
+        #[cfg(test)]
+        self.send_early(&mut ready, transport);
         if ready.must_sync() {
             let batch = Batch {
                 snapshot: snapshot.as_ref(),
@@ -437,12 +449,6 @@ impl<S: StateMachine> Core<S> {
 
     fn members(&self) -> ConfState {
         self.node.raft.prs().conf().to_conf_state()
-    }
-
-    /// Who votes, follows, and is to follow when a joint configuration ends.
-    #[cfg(test)]
-    pub(super) fn configuration(&self) -> ConfState {
-        self.members()
     }
 
     fn role(&self) -> Role {

@@ -206,13 +206,15 @@ impl LogStore {
                 put_truncated(&txn, meta.index, meta.term)?;
             }
             if let Some(first) = entries.first() {
-                log.retain_in(first.index.., |_, _| false)?;
+                log.retain_in(first.index.., |_, _| planted!(SuffixKept))?;
             }
             for entry in entries {
                 log.insert(entry.index, codec::encode(entry).as_slice())?;
             }
-            put(&txn, HARD_STATE, &codec::encode(&hard))?;
         }
+        #[cfg(test)]
+        let txn = self.apart(txn)?;
+        put(&txn, HARD_STATE, &codec::encode(&hard))?;
         self.commit(txn)?;
 
         if let Some(meta) = meta {
@@ -302,6 +304,16 @@ impl LogStore {
         txn.commit()?;
         self.transactions += 1;
         Ok(())
+    }
+
+    /// Where that bug is planted: the transaction so far, and another one for the rest.
+    #[cfg(test)]
+    fn apart(&mut self, txn: WriteTransaction) -> Result<WriteTransaction, StoreError> {
+        if !planted!(HardStateApart) {
+            return Ok(txn);
+        }
+        self.commit(txn)?;
+        Ok(self.db.begin_write()?)
     }
 
     /// The last index of the log.

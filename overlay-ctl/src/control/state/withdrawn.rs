@@ -89,7 +89,8 @@ impl Withdrawn {
 impl Noted {
     /// Whether what was removed at `revision` is held back.
     fn holds_back(&self, revision: Revision) -> bool {
-        self.confirmed.is_some_and(|confirmed| revision > confirmed)
+        let is_held = self.confirmed.is_some_and(|confirmed| revision > confirmed);
+        is_held && !planted!(ReusedEarly)
     }
 }
 

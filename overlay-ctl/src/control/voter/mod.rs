@@ -7,7 +7,7 @@ mod hashes;
 mod leases;
 mod leaving;
 mod machine;
-mod members;
+pub(super) mod members;
 mod quorum;
 mod seat;
 mod seats;

@@ -4,7 +4,7 @@
 use super::{HEARTBEAT, key_from_wire};
 use crate::{
     control::{
-        peers::{Directory, Peer},
+        peers::{Directory, Incarnation, Peer},
         state::{Delta, View},
         voter::to_wire,
     },
@@ -12,7 +12,7 @@ use crate::{
     model::{Generation, NodeId, Revision, SPEAKS, Version},
     proto::internal::{WatchDown, WatchHello, WatchUp, watch_up::Up},
 };
-use std::{mem, sync::Arc, time::Duration};
+use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::Status;
@@ -168,17 +168,8 @@ async fn follow(
 ) -> Result<(), StreamEnd> {
     let (up, receiver) = mpsc::channel(4);
     let held = view.borrow().clone().unwrap_or_default();
-    let hello = WatchHello {
-        node_id: id,
-        epoch: *epoch.borrow(),
-        cursor: held.revision,
-        generation: held.generation.number(),
-        networks: held.networks.keys().copied().collect(),
-        listen: directory.own().map(|listen| listen.to_string()).unwrap_or_default(),
-        oldest_version: SPEAKS.oldest().number(),
-        newest_version: SPEAKS.newest().number(),
-        incarnation: directory.incarnation().as_bytes().to_vec(),
-    };
+    let incarnation = directory.incarnation();
+    let hello = hello(id, (*epoch.borrow(), incarnation), &held, directory.own());
     // The channel has room: nothing was sent yet.
     drop(up.try_send(WatchUp { up: Some(Up::Hello(hello)) }));
     let mut client = directory.client(voter);
@@ -207,14 +198,13 @@ async fn follow(
                     directory.served_by(voter.id, voter.listen);
                 }
                 directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
-                if says_nothing_new(&delta, &current) {
-                    continue;
-                }
                 let revision = delta.revision;
-                let delta = from_wire(delta).map_err(|why| {
+                let is_new = take(delta, &mut current).map_err(|why| {
                     StreamEnd::Unreadable(Unreadable { voter: voter.id, revision, why })
                 })?;
-                current.apply(delta);
+                if !is_new {
+                    continue;
+                }
                 directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
                 view.send_replace(Some(Arc::new(current.clone())));
             },
@@ -227,6 +217,38 @@ fn says_nothing_new(delta: &WatchDown, held: &View) -> bool {
     let WatchDown { complete, revision, upserts, removes, leader: _, version: _, generation: _ } =
         delta;
     !complete && *revision == held.revision && upserts.is_empty() && removes.is_empty()
+}
+
+/// What an agent says first, so that a voter can bring it on from what it holds.
+pub(in crate::control) fn hello(
+    id: NodeId,
+    (epoch, incarnation): (Revision, Incarnation),
+    held: &View,
+    listen: Option<SocketAddr>,
+) -> WatchHello {
+    WatchHello {
+        node_id: id,
+        epoch,
+        cursor: held.revision,
+        generation: held.generation.number(),
+        networks: held.networks.keys().copied().collect(),
+        listen: listen.map(|listen| listen.to_string()).unwrap_or_default(),
+        oldest_version: SPEAKS.oldest().number(),
+        newest_version: SPEAKS.newest().number(),
+        incarnation: incarnation.as_bytes().to_vec(),
+    }
+}
+
+/// Brings what an agent holds up to date. Returns false if it is already.
+///
+/// # Errors
+/// What this version can't read, and why. Nothing was changed.
+pub(in crate::control) fn take(down: WatchDown, held: &mut View) -> Result<bool, String> {
+    let is_new = !says_nothing_new(&down, held);
+    if is_new {
+        held.apply(from_wire(down)?);
+    }
+    Ok(is_new)
 }
 
 async fn send_statuses(

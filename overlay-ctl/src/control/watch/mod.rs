@@ -22,6 +22,13 @@ pub use agent::{Ended, Unreadable, follow_a_voter};
 pub use stream::serve_agent;
 pub use voter::{publish_views, report_to_leader};
 
+#[cfg(test)]
+pub(in crate::control) use self::{
+    agent::{hello, take},
+    stream::{Follower, Next},
+    voter::{Own, OwnView},
+};
+
 use crate::{
     control::state::{Row, RowKey},
     proto::internal::{Row as WireRow, RowKey as WireKey, RowKind},

@@ -41,35 +41,8 @@ pub async fn serve_agent(
         Some(Err(status)) => return Err(status),
         _ => return Err(Status::invalid_argument("a watch begins with a hello")),
     };
-    let WatchHello {
-        node_id,
-        epoch,
-        cursor,
-        networks,
-        listen,
-        oldest_version,
-        newest_version,
-        generation,
-        incarnation,
-    } = hello;
-    let speaks = Speaks::from_wire(oldest_version, newest_version)
-        .map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let known = state.read(|state| state.node(node_id).map(|node| node.epoch));
-    match known {
-        None if state.read(|state| state.was_removed(node_id)) => {
-            return Err(Status::not_found("the node was removed from the cluster"));
-        }
-        // This voter may be behind: the agent tries another voter, or this one again.
-        None => return Err(Status::unavailable("this voter does not know the node (yet)")),
-        Some(now) if now > epoch => {
-            return Err(Status::failed_precondition("the node has registered anew since"));
-        }
-        Some(_) => {}
-    }
-    // Before any row is sent: the node may read it as something else.
-    state
-        .read(|state| state.check_speaks(speaks))
-        .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+    let follower = state.read(|state| Follower::admit(state, &hello))?;
+    let WatchHello { node_id, listen, incarnation, .. } = hello;
     let hold = directory.hold_stream(node_id, &incarnation, &listen)?;
     if let Ok(listen) = listen.parse() {
         directory.heard_from(node_id, listen);
@@ -88,20 +61,15 @@ pub async fn serve_agent(
     });
     // One delta in the channel and one that waits for room: that is all that a slow agent costs.
     let (sender, receiver) = mpsc::channel(1);
-    let held = networks.into_iter().collect();
-    // A view of another generation is no part of this one's history: all of it is replaced.
-    let is_ours = state.read(State::generation) == Generation::from_wire(generation);
-    let cursor = if is_ours { cursor } else { 0 };
     tokio::spawn(async move {
-        let follower = Follower { node: node_id, cursor, held };
         send_deltas(state, cluster, quorum, directory, follower, sender).await;
         drop(watches);
     });
     Ok(ReceiverStream::new(receiver))
 }
 
-/// What an agent has.
-struct Follower {
+/// An agent, as far as its voter has brought it.
+pub(in crate::control) struct Follower {
     node: NodeId,
     /// Up to this revision.
     cursor: u64,
@@ -109,15 +77,89 @@ struct Follower {
     held: BTreeSet<NetworkId>,
 }
 
+/// What an agent is sent next.
+pub(in crate::control) enum Next {
+    /// Nothing before this voter has caught up: an older view would make the agent forget what it rightly holds.
+    Behind,
+    /// That its node was removed.
+    Removed,
+    /// What changed, or that nothing did.
+    Message(Box<WatchDown>),
+}
+
+impl Follower {
+    /// Takes an agent in.
+    ///
+    /// # Errors
+    /// The agent is no node of this cluster at its present epoch, or can't read its rows.
+    pub(in crate::control) fn admit(state: &State, hello: &WatchHello) -> Result<Self, Status> {
+        let WatchHello {
+            node_id,
+            epoch,
+            cursor,
+            networks,
+            listen: _,
+            incarnation: _,
+            oldest_version,
+            newest_version,
+            generation,
+        } = hello;
+        let node = *node_id;
+        let speaks = Speaks::from_wire(*oldest_version, *newest_version)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match state.node(node).map(|node| node.epoch) {
+            None if state.was_removed(node) => {
+                return Err(Status::not_found("the node was removed from the cluster"));
+            }
+            // This voter may be behind: the agent tries another voter, or this one again.
+            None => return Err(Status::unavailable("this voter does not know the node (yet)")),
+            Some(now) if now > *epoch => {
+                return Err(Status::failed_precondition("the node has registered anew since"));
+            }
+            Some(_) => {}
+        }
+        // Before any row is sent: the node may read it as something else.
+        state
+            .check_speaks(speaks)
+            .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+        // A view of another generation is no part of this one's history: all of it is replaced.
+        let is_ours = state.generation() == Generation::from_wire(*generation);
+        let cursor = if is_ours { *cursor } else { 0 };
+        Ok(Self { node, cursor, held: networks.iter().copied().collect() })
+    }
+
+    /// What the agent is sent next, where the voter has applied everything up to `now` and this node is its leader.
+    ///
+    /// # Errors
+    /// None in practice: all rows can be encoded.
+    pub(in crate::control) fn next(
+        &mut self,
+        state: &State,
+        now: u64,
+        leader: NodeId,
+    ) -> Result<Next, Status> {
+        if now < self.cursor {
+            return Ok(Next::Behind);
+        }
+        if state.node(self.node).is_none() {
+            return Ok(Next::Removed);
+        }
+        // Where nothing changed, this is the message that says so.
+        let delta = state.delta_for(self.node, self.cursor, &self.held);
+        self.cursor = delta.revision.max(now);
+        note_held(&delta, &mut self.held);
+        to_wire(delta, self.cursor, leader).map(|message| Next::Message(Box::new(message)))
+    }
+}
+
 async fn send_deltas(
     state: SharedState,
     mut cluster: watch::Receiver<crate::control::consensus::Status>,
     quorum: Quorum,
     directory: Directory,
-    follower: Follower,
+    mut follower: Follower,
     down: mpsc::Sender<Result<WatchDown, Status>>,
 ) {
-    let Follower { node, mut cursor, mut held } = follower;
     let opened = Instant::now();
     let mut revision = state.revision();
     loop {
@@ -126,22 +168,21 @@ async fn send_deltas(
         // Without a quorum this voter can't know that the leader it hears leads.
         let told = leader.filter(|_| quorum.holds()).and_then(|leader| directory.node_of(leader));
         let told = told.unwrap_or_default();
-        // A voter that is behind the agent sends nothing before it has caught up: an older view would make the agent
-        // forget what it rightly holds.
-        let behind = now < cursor;
-        let removed = !behind && state.read(|state| state.node(node).is_none());
-        if removed {
-            let gone = Status::not_found("the node was removed from the cluster");
-            drop(down.send(Err(gone)).await);
-            return;
-        }
-        if !behind {
-            // Where nothing changed, this is the message that says so.
-            let delta = state.read(|state| state.delta_for(node, cursor, &held));
-            cursor = delta.revision.max(now);
-            note_held(&delta, &mut held);
-            let message = to_wire(delta, cursor, told);
-            if down.send(message).await.is_err() {
+        let mut behind = false;
+        match follower.next(&state.copy(), now, told) {
+            Ok(Next::Behind) => behind = true,
+            Ok(Next::Removed) => {
+                let gone = Status::not_found("the node was removed from the cluster");
+                drop(down.send(Err(gone)).await);
+                return;
+            }
+            Ok(Next::Message(message)) => {
+                if down.send(Ok(*message)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                drop(down.send(Err(error)).await);
                 return;
             }
         }

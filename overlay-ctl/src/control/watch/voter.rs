@@ -5,7 +5,7 @@ use crate::{
     control::{
         consensus,
         peers::{Directory, Outage, Peer},
-        state::{StateHash, View},
+        state::{State, StateHash, View},
         voter::{Hashes, SharedState, StatusTable, Verdict, to_wire, with_disk},
     },
     dataplane::kernel::LocalStatus,
@@ -28,37 +28,61 @@ pub async fn publish_views(
     view: watch::Sender<Option<Arc<View>>>,
 ) -> super::Ended {
     let mut revision = state.revision();
-    let mut current = View::default();
-    let mut seen = false;
+    let mut own = OwnView::new(id);
     loop {
         let now = *revision.borrow_and_update();
-        let held = current.networks.keys().copied().collect();
-        let (delta, known) = state
-            .read(|state| (state.delta_for(id, current.revision, &held), state.node(id).is_some()));
-        if seen && !known {
-            return super::Ended::Removed;
-        }
-        // A voter that has just joined is not in its own state before it has received the log.
-        if known {
-            seen = true;
-            current.apply(delta);
-            current.revision = now;
+        match own.follow(&state.copy(), now) {
+            Own::Removed => return super::Ended::Removed,
+            Own::NotYet => {}
             // One that was an agent until now has a view that is newer than what it has received of the log so far.
-            let is_older = view.borrow().as_ref().is_some_and(|held| held.revision > now);
-            if is_older {
-                if revision.changed().await.is_err() {
+            Own::View(_) if view.borrow().as_ref().is_some_and(|held| held.revision > now) => {}
+            Own::View(current) => {
+                directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
+                if view.send(Some(Arc::new(current))).is_err() {
                     return super::Ended::Stopped;
                 }
-                continue;
-            }
-            directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
-            if view.send(Some(Arc::new(current.clone()))).is_err() {
-                return super::Ended::Stopped;
             }
         }
         if revision.changed().await.is_err() {
             return super::Ended::Stopped;
         }
+    }
+}
+
+/// A voter's view of its own state.
+pub(in crate::control) struct OwnView {
+    id: NodeId,
+    current: View,
+    /// The state has had its node.
+    seen: bool,
+}
+
+/// What a voter's own state says of its node.
+pub(in crate::control) enum Own {
+    /// The node was removed.
+    Removed,
+    /// The node is not in the state yet: a voter that has just joined has not received the log.
+    NotYet,
+    /// What the node is to hold.
+    View(View),
+}
+
+impl OwnView {
+    pub(in crate::control) fn new(id: NodeId) -> Self {
+        Self { id, current: View::default(), seen: false }
+    }
+
+    /// Brings the view up to a state to which everything up to `now` was applied.
+    pub(in crate::control) fn follow(&mut self, state: &State, now: Revision) -> Own {
+        let Self { id, current, seen } = self;
+        if state.node(*id).is_none() {
+            return if *seen { Own::Removed } else { Own::NotYet };
+        }
+        *seen = true;
+        let held = current.networks.keys().copied().collect();
+        current.apply(state.delta_for(*id, current.revision, &held));
+        current.revision = now;
+        Own::View(current.clone())
     }
 }
 

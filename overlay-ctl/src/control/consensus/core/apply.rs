@@ -30,6 +30,8 @@ impl<S: StateMachine> Core<S> {
         let mut ended = Ok(());
         for entry in entries {
             let index = entry.index;
+            #[cfg(test)]
+            self.note_applied(&entry);
             match self.apply_entry(entry) {
                 Ok(answer) => answers.extend(answer),
                 Err(error) => {
@@ -56,7 +58,7 @@ impl<S: StateMachine> Core<S> {
     fn apply_entry(&mut self, entry: Entry) -> Result<Option<Answer<S::Outcome>>, FatalError> {
         let index = entry.index;
         let waiter = match self.waiters.remove(&index) {
-            Some(waiter) if waiter.term != entry.term => {
+            Some(waiter) if waiter.term != entry.term && !planted!(WaiterKept) => {
                 waiter.fail(ProposeError::Dropped);
                 None
             }

@@ -108,16 +108,20 @@ impl<S: StateMachine> Core<S> {
     /// While this node leads: brings the rounds of the learners up to date.
     fn look_at_learners(&mut self) {
         let raft = &self.node.raft;
+        let last = raft.raft_log.last_index();
         let mut learners = BTreeMap::new();
         if raft.state == StateRole::Leader {
             let conf = raft.prs().conf();
             learners.extend(raft.prs().iter().filter_map(|(id, progress)| {
-                let takes_entries = progress.state == ProgressState::Replicate;
+                // To the engine, a member that a single message did not reach is one whose log is to be looked for, until there
+                // is an entry to send: one that acknowledged all there is holds it all the same.
+                let takes_entries =
+                    progress.state == ProgressState::Replicate || progress.matched >= last;
                 (conf.learners().contains(id) && takes_entries && self.is_alive(*id))
                     .then_some((*id, progress.matched))
             }));
         }
-        let (last, limit) = (raft.raft_log.last_index(), self.config.election_ticks as u64);
+        let limit = self.config.election_ticks as u64;
         self.rounds.look(&learners, last, self.ticks, limit);
     }
 
@@ -157,7 +161,7 @@ impl<S: StateMachine> Core<S> {
             Ok(()) => {
                 self.waiters.insert(index, Waiter { term, kind: WaiterKind::Members(reply) });
             }
-            Err(_) => drop(reply.send(Err(ProposeError::Overloaded))),
+            Err(_) => drop(reply.send(Err(self.why_not_proposed()))),
         }
     }
 

@@ -38,7 +38,7 @@ impl<S: StateMachine> Core<S> {
     /// believe the rest. Returns false if the engine must not get the message.
     pub(super) fn examine(&mut self, message: &Message) -> bool {
         // A sender with an older term gets its answer from the engine, which does not believe it anything.
-        if message.term < self.node.raft.term {
+        if message.term < self.node.raft.term || planted!(VoteAfterAmnesia) {
             return true;
         }
         let kind = MessageType::from_i32(message.msg_type);

@@ -57,14 +57,22 @@ impl<S: StateMachine> Core<S> {
                 }
                 continue;
             }
-            let error = match self.node.raft.lead_transferee {
-                _ if !is_leader => ProposeError::NotLeader { leader: self.leader() },
-                Some(next) => ProposeError::NotLeader { leader: Some(next) },
-                None => ProposeError::Overloaded,
-            };
+            let error = self.why_not_proposed();
             for reply in replies {
                 drop(reply.send(Err(error.clone())));
             }
+        }
+    }
+
+    /// Why the engine took no proposal.
+    pub(super) fn why_not_proposed(&self) -> ProposeError {
+        let raft = &self.node.raft;
+        match raft.lead_transferee {
+            _ if raft.state != StateRole::Leader => {
+                ProposeError::NotLeader { leader: self.leader() }
+            }
+            Some(next) => ProposeError::NotLeader { leader: Some(next) },
+            None => ProposeError::Overloaded,
         }
     }
 
@@ -79,6 +87,9 @@ impl<S: StateMachine> Core<S> {
     /// Fails the proposals of a term that this node no longer leads, because another entry may take their place.
     /// Waiting for the outcome would mean waiting for a quorum that may not come.
     pub(super) fn fail_stale_waiters(&mut self) {
+        if planted!(WaiterKept) {
+            return;
+        }
         let leads = self.node.raft.state == StateRole::Leader;
         let term = self.node.raft.term;
         let stale = self.waiters.extract_if(.., |_, waiter| !leads || waiter.term != term);

@@ -99,5 +99,10 @@ fn only_a_voter_that_can_lead_is_asked_to() {
     cluster.node(leader).hand_over_to(follower).unwrap();
     let again = cluster.node(leader).hand_over_to(follower);
     assert!(matches!(again, Err(ProposeError::Refused(_))), "{again:?}");
+    // Meanwhile no change of the members begins, either.
+    let (reply, mut refused) = tokio::sync::oneshot::channel();
+    cluster.node(leader).add_learner(9, reply);
+    let refused = refused.try_recv().expect("an answer at once");
+    assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(follower) }));
     cluster.until("it leads", |cluster| cluster.leader() == Some(follower));
 }

@@ -83,6 +83,28 @@ fn two_learners_become_voters_at_once() {
     goes_on(&mut cluster, &[1, 2, 3], &[]);
 }
 
+/// The engine takes a member that one message did not reach for one whose log it has to look for, and finds it at the next
+/// entry: a cluster at rest has none.
+#[test]
+fn a_learner_that_was_unreachable_becomes_a_voter_without_another_write() {
+    let mut cluster = of_two();
+    cluster.cut(1, 2);
+    cluster.join(3);
+    let holds = |cluster: &Cluster, id| {
+        let status = cluster.status(1);
+        status.peers.iter().any(|peer| peer.id == id && peer.matched == status.commit)
+    };
+    cluster.until("the third holds the log", |cluster| holds(cluster, 3));
+    cluster.cut(1, 3);
+    for _ in 0..50 {
+        cluster.tick();
+    }
+    assert_eq!(cluster.status(1).voters, [1]);
+    cluster.heal();
+    cluster.until("all vote", |cluster| cluster.status(1).voters == [1, 2, 3]);
+    goes_on(&mut cluster, &[1, 2, 3], &[]);
+}
+
 #[test]
 fn of_two_either_can_be_removed() {
     let mut cluster = of_two();

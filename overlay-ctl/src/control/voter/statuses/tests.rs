@@ -1,6 +1,7 @@
 //! What a table of statuses says.
 
 use super::*;
+use crate::control::voter::with_disk;
 use tokio::time::advance;
 
 fn status(node_id: NodeId, epoch: Revision, programmed_revision: Revision) -> NodeStatus {

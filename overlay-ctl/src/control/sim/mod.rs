@@ -1,0 +1,31 @@
+//! The deterministic simulator: a cluster of three or five voters in one thread and on virtual time, with the real core,
+//! log (redb on a simulated disk), state machine and membership decisions. A run is its seed: whatever is drawn is drawn from
+//! it, and two runs of a seed have the same trace.
+//!
+//! - [`run`]: one run, from its seed to a report;
+//! - [`world`]: hosts, network, and the loop of steps; [`host`], [`net`], [`start`], [`duty`];
+//! - whoever acts beside the voters ([`world::Actor`]): [`client`], [`operator`], [`faults`];
+//! - what must hold: [`truth`], shown by [`ledger`] and [`check`]; what was tried: [`reach`]; what happened: [`trace`].
+//!
+//! `cargo xtask sim` runs many seeds, or replays one.
+
+mod agents;
+mod check;
+mod client;
+mod commands;
+mod duty;
+mod faults;
+mod host;
+mod kernel;
+mod ledger;
+mod net;
+mod node;
+mod operator;
+mod reach;
+mod request;
+mod run;
+mod start;
+mod tests;
+mod trace;
+mod truth;
+mod world;
