@@ -29,8 +29,10 @@ use tokio::{
 use uuid::Uuid;
 
 /// Longest wait for what the leader knows of this node, before its first vote. A cluster without a leader has none that
-/// knows, and needs this vote. The leader may ask another place first, which takes it up to 600 ms.
-const CONFIRM: Duration = Duration::from_secs(1);
+/// knows, and needs this vote.
+const CONFIRM: Duration = Duration::from_millis(400);
+/// The same of a node that had another address last: the leader asks there first, which takes it up to 600 ms.
+const CONFIRM_ELSEWHERE: Duration = Duration::from_secs(1);
 /// Pause after every place was asked for another life, and no leader was found.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -121,7 +123,7 @@ pub(super) async fn doubt(
         let directory = directory.clone();
         asked.spawn(async move { registration.renew(place, &member, &directory).await });
     }
-    let until = Instant::now() + CONFIRM;
+    let until = Instant::now() + if own.is_empty() { CONFIRM } else { CONFIRM_ELSEWHERE };
     while let Ok(Some(answered)) = timeout_at(until, asked.join_next()).await {
         let answer = match answered {
             Ok(Ok(answer)) => answer,

@@ -197,5 +197,5 @@ fn a_run_is_its_seed() {
     let run = |seed| try_run(seed, Setting::default(), true).unwrap();
     let (one, other) = (run(1), run(2));
     assert_ne!(one.hash, other.hash);
-    assert!(one.events > 1_000 && one.entries > 10, "{one:?}");
+    assert!(one.events > 100 && one.entries > 10, "{one:?}");
 }
