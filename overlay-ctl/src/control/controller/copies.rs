@@ -2,10 +2,7 @@
 
 use super::error::ControllerError;
 use crate::{
-    control::{
-        peers::{Directory, Incarnation, is_another},
-        voter::VoterParts,
-    },
+    control::peers::{Directory, Incarnation, is_another},
     model::{Node, NodeId},
 };
 use std::{net::SocketAddr, time::Duration};
@@ -20,7 +17,7 @@ const ANSWERS: Duration = Duration::from_millis(600);
 /// hears, when it comes back, that it is the second one. Where both have one address, the later one goes on, and the first one
 /// is known by that it comes back after it.
 pub(super) async fn refuse_a_second(
-    (own, directory, voter): (NodeId, &Directory, &VoterParts),
+    (own, directory): (NodeId, &Directory),
     row: &Node,
     listen: SocketAddr,
     incarnation: Option<Incarnation>,
@@ -33,11 +30,9 @@ pub(super) async fn refuse_a_second(
             Some(incarnation) => incarnation != directory.incarnation(),
             None => directory.own().is_some_and(|own| own != listen),
         }
-    } else if row.listen != listen && voter.table.programmed(row.id).is_some() {
-        let asked = timeout(ANSWERS, directory.status_at(row.listen)).await;
-        // One that was not heard lately is not waited for: where all nodes have new addresses, each would cost that time. The
-        // process that asks may answer there itself: something may forward what comes to its former address.
-        matches!(asked, Ok(Ok(answer)) if is_another(&answer, row.id, incarnation))
+    } else if row.listen != listen {
+        // Also where it was not heard lately: a leader that has just begun to lead has heard of few.
+        answers_as(directory, row, incarnation).await
     } else {
         false
     };
@@ -47,4 +42,15 @@ pub(super) async fn refuse_a_second(
     tracing::warn!(node = %row.name, runs_at = %row.listen, asks_at = %listen, "a second process asks to be a node that runs: it is refused");
     directory.note_copy(row.id, listen);
     Err(ControllerError::RunsElsewhere { node: row.name.clone(), listen: row.listen })
+}
+
+/// Whether the process at the address of `row` is one of that node's, and not the one with this incarnation: the process that
+/// asks may answer there itself, since something may forward what comes to its former address.
+pub(super) async fn answers_as(
+    directory: &Directory,
+    row: &Node,
+    incarnation: Option<Incarnation>,
+) -> bool {
+    let asked = timeout(ANSWERS, directory.status_at(row.listen)).await;
+    matches!(asked, Ok(Ok(answer)) if is_another(&answer, row.id, incarnation))
 }

@@ -3,7 +3,7 @@
 use super::{
     Removed,
     barrier::{DryRun, Fresh},
-    copies::refuse_a_second,
+    copies::{answers_as, refuse_a_second},
     error::{Attempt, ControllerError, Effect},
     info::NodeInfo,
     lists::{Rows, TURN},
@@ -13,11 +13,13 @@ use super::{
 };
 use crate::{
     control::{
-        peers::Incarnation,
+        peers::{Directory, Incarnation},
         state::{Applied, Command, Decision, Mutation, Refusal, RequestId, State},
         voter::{NODE_DOWN_AFTER, VoterParts},
     },
-    model::{Invalid, Node, NodeId, NodeName, RaftId, Revision, Speaks, Subnet, Version, Vtep},
+    model::{
+        Invalid, Lease, Node, NodeId, NodeName, RaftId, Revision, Speaks, Subnet, Version, Vtep,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, time::Duration};
@@ -104,7 +106,7 @@ impl Verb for Register {
         let before = fresh
             .read(&voter, |state| state.nodes().find(|node| node.instance == instance).cloned());
         if let Some(before) = before {
-            let asked = (check.own, &check.directory, &voter);
+            let asked = (check.own, &check.directory);
             refuse_a_second(asked, &before, listen, incarnation).await?;
         }
         // Voters that are still of version 1 would drop it, and so hold another row.
@@ -142,7 +144,9 @@ impl Verb for Register {
                     let invalid = Invalid::new("listen", listen.to_string(), why);
                     return Err(Refusal::from(invalid).into());
                 }
-                exchange_vteps(&voter, &fresh, (instance, vtep), |other| !has_it(other)).await?;
+                if matches!(decided, Err(Refusal::VtepExists { .. })) {
+                    exchange_vteps(&voter, &fresh, &check.directory, &command).await?;
+                }
                 let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
                 let applied = fresh.execute(&voter, request, command).await;
                 match applied.map_err(|failed| unless_raised(failed, said, version))? {
@@ -175,21 +179,35 @@ impl Verb for Register {
     }
 }
 
-/// Gives the node with this instance a VTEP that another node has left, in exchange.
+/// Gives a node the VTEP that it registers, in exchange, if that of another node is known to have moved, or to be dead. No row
+/// changes where the registration would be refused all the same.
 async fn exchange_vteps(
     voter: &VoterParts,
     fresh: &Fresh,
-    (instance, to): ([u8; 16], Vtep),
-    has_left: impl Fn(&Node) -> bool,
+    directory: &Directory,
+    registration: &Command,
 ) -> Result<(), Attempt> {
-    let exchange = fresh.read(voter, |state| {
-        let (other, command) = state.exchange(instance, to)?;
-        (state.version() >= Version::V2 && has_left(other)).then(|| (other.name.clone(), command))
+    let Command::RegisterNode { instance, vtep, .. } = *registration else { return Ok(()) };
+    let found = fresh.read(voter, |state| {
+        let (other, exchange) = state.exchange(instance, vtep)?;
+        let has_moved =
+            other.lease == Lease::Lost || directory.has_moved(other.id, other.listen.ip());
+        let other = (state.version() >= Version::V2 && has_moved).then(|| other.clone())?;
+        let mut after = state.clone();
+        let revision = state.revision() + 1;
+        let request = Mutation::new([0; 16], &exchange);
+        after.apply(revision, state.entry(request, exchange.clone())).ok()?;
+        after.decide(revision + 1, registration.clone()).ok()?;
+        Some((other, exchange))
     });
-    let Some((other, command)) = exchange else { return Ok(()) };
-    let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
-    fresh.execute(voter, request, command).await?;
-    tracing::info!(vtep = %to, %other, "a node has the address of another one, which has left it");
+    let Some((other, exchange)) = found else { return Ok(()) };
+    // It may be back where its row says.
+    if answers_as(directory, &other, None).await {
+        return Ok(());
+    }
+    let request = Mutation::new(Uuid::new_v4().into_bytes(), &exchange);
+    fresh.execute(voter, request, exchange).await?;
+    tracing::info!(%vtep, other = %other.name, "a node has the address of another one, which has left it");
     Ok(())
 }
 

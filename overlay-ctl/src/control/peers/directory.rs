@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -239,6 +239,12 @@ impl Directory {
     #[must_use]
     pub fn has_left(&self, id: NodeId, listen: SocketAddr) -> bool {
         self.lock(|inner| inner.places.has_left(id, listen))
+    }
+
+    /// Whether the node itself has said that its address is another one than `from`.
+    #[must_use]
+    pub fn has_moved(&self, id: NodeId, from: IpAddr) -> bool {
+        self.lock(|inner| inner.places.has_moved(id, from))
     }
 
     /// Has this node registered anew at once: what the cluster knows of it may be no longer true, or it was found again.

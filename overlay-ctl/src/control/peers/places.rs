@@ -9,7 +9,7 @@ use crate::model::{Node, NodeId, RaftId};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// Places of one node beside its row, from the file and from peers, each.
@@ -70,6 +70,8 @@ pub(super) struct Places {
     lives: BTreeMap<RaftId, NodeId>,
     /// From the file, the best first.
     kept: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// Where nodes of the rows said themselves that they listen, last.
+    said: BTreeMap<NodeId, IpAddr>,
     /// Heard from peers, the best first. None of them is the place of the row.
     taught: BTreeMap<NodeId, Vec<SocketAddr>>,
     /// Where streams to nodes are open.
@@ -113,6 +115,7 @@ impl Places {
             return false;
         }
         self.lives.extend(rows.values().filter_map(|row| Some((row.life()?, row.id))));
+        self.said.retain(|id, _| rows.contains_key(id));
         self.rows = rows;
         self.rows_are_read = true;
         self.settle();
@@ -126,6 +129,9 @@ impl Places {
         let is_none = listen.ip().is_unspecified() || listen.ip().is_multicast();
         if is_own || is_none || listen.port() == 0 {
             return false;
+        }
+        if source == Source::Itself && self.rows.contains_key(&id) {
+            self.said.insert(id, listen.ip());
         }
         if is_of_the_row {
             // Where it says so itself, it has come back there.
@@ -212,6 +218,11 @@ impl Places {
     /// Whether the node has said that it listens elsewhere than at `listen`.
     pub(super) fn has_left(&self, id: NodeId, listen: SocketAddr) -> bool {
         self.taught.get(&id).and_then(|places| places.first()).is_some_and(|place| *place != listen)
+    }
+
+    /// Whether the node itself has said that its address is another one than `from`.
+    pub(super) fn has_moved(&self, id: NodeId, from: IpAddr) -> bool {
+        self.said.get(&id).is_some_and(|said| *said != from)
     }
 
     /// Where the node may be reached, in the order in which it is tried.
@@ -306,8 +317,18 @@ impl Places {
     /// Lets go of what the rows have caught up with. Where a quorum is reached at their addresses, it lets go of all that the
     /// file said, too, and of nodes that have no row.
     fn settle(&mut self) {
-        let Self { own, rows, rows_are_read, lives, kept, taught, reached, serves, confirmed } =
-            self;
+        let Self {
+            own,
+            rows,
+            rows_are_read,
+            lives,
+            said: _,
+            kept,
+            taught,
+            reached,
+            serves,
+            confirmed,
+        } = self;
         let at_its_row = |row: &Peer| reached.get(&row.id) == Some(&row.listen);
         taught.retain(|id, places| {
             let Some(row) = rows.get(id) else { return true };

@@ -9,9 +9,9 @@ use super::{NODE_DOWN_AFTER, StatusTable, VoterParts, signs::Probed};
 use crate::{
     control::{
         consensus::Role,
-        state::{Command, Mutation, State},
+        state::{Command, Mutation},
     },
-    model::{Lease, NodeId, NodeName, Revision, Version},
+    model::{Lease, Node, NodeId, NodeName, Revision, Version},
 };
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -94,17 +94,16 @@ fn find(nodes: &[Known], lease: Duration) -> Found {
     Found { changes: nodes.iter().filter_map(change).collect(), half_is_silent }
 }
 
-fn known(state: &State, table: &StatusTable, lease: Duration) -> Vec<Known> {
+fn known(node: &Node, table: &StatusTable, lease: Duration) -> Known {
     let lives = |id| table.programmed(id).is_some();
-    let nodes = state.nodes().map(|node| Known {
+    Known {
         id: node.id,
         name: node.name.clone(),
         epoch: node.epoch,
         lease: node.lease,
         silence: table.silence(node.id),
         probed: table.signs().probed(node.id, lease, lives),
-    });
-    nodes.collect()
+    }
 }
 
 /// While this node leads: notes which nodes count as dead, by a lease of this length. Ends with consensus.
@@ -149,7 +148,8 @@ impl Keeper {
         };
         let (all, lost) = (of(|_| true), of(|lease| lease == Lease::Lost));
         voter.table.signs().follow(&all, &lost, self.lease);
-        let nodes = known(&state, &voter.table, self.lease);
+        let nodes: Vec<_> =
+            state.nodes().map(|node| known(node, &voter.table, self.lease)).collect();
         let Found { changes, half_is_silent } = find(&nodes, self.lease);
         voter.table.set_half_silent(half_is_silent);
         if half_is_silent && !self.said_half {
@@ -162,20 +162,30 @@ impl Keeper {
         }
         self.said_half = half_is_silent;
         for change in changes.into_iter().take(AT_ONCE) {
-            let node = nodes.iter().find(|node| node.id == change.id);
-            note(voter, change, node).await;
+            // A change takes time, and the next node may be heard meanwhile.
+            let row = voter.state.read(|state| state.node(change.id).cloned());
+            let Some(now) = row.map(|row| known(&row, &voter.table, self.lease)) else { continue };
+            if now.epoch != change.epoch || now.becomes(self.lease, half_is_silent) != change.to {
+                continue;
+            }
+            // Where there is no quorum, what was found out is old before the next one is.
+            if !note(voter, change, &now).await {
+                return;
+            }
         }
     }
 }
 
-async fn note(voter: &VoterParts, change: Change, known: Option<&Known>) {
+/// Returns true if it was decided.
+async fn note(voter: &VoterParts, change: Change, known: &Known) -> bool {
     let Change { id, name, epoch, to } = change;
     let command = Command::NoteLease { name: name.clone(), only: id, epoch, lease: to };
     let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
     let entry = voter.state.read(|state| state.entry(request, command)).encode();
-    let Ok(entry) = entry else { return };
-    let silence = known.map_or(0, |known| known.silence.as_secs());
-    match timeout(PATIENCE, voter.consensus.propose(entry)).await {
+    let Ok(entry) = entry else { return false };
+    let silence = known.silence.as_secs();
+    let noted = timeout(PATIENCE, voter.consensus.propose(entry)).await;
+    match noted {
         Ok(Ok((revision, Ok(_)))) => match to {
             Lease::Held => {
                 tracing::info!(node = %name, id, revision, "the node is back, and so are its endpoints")
@@ -190,9 +200,16 @@ async fn note(voter: &VoterParts, change: Change, known: Option<&Known>) {
         // It has registered meanwhile, or was removed.
         Ok(Ok((_, Err(refusal)))) => tracing::debug!(node = %name, %refusal, "nothing to note"),
         // Tried again, by whoever leads.
-        Ok(Err(error)) => tracing::debug!(node = %name, %error, "not noted yet"),
-        Err(_) => tracing::debug!(node = %name, "not noted in time"),
+        Ok(Err(error)) => {
+            tracing::debug!(node = %name, %error, "not noted yet");
+            return false;
+        }
+        Err(_) => {
+            tracing::debug!(node = %name, "not noted in time");
+            return false;
+        }
     }
+    true
 }
 
 #[cfg(test)]

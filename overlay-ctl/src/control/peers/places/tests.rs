@@ -187,6 +187,21 @@ fn a_node_that_has_said_so_has_left_the_address_of_its_row() {
 }
 
 #[test]
+fn a_node_has_moved_if_it_says_itself_that_it_has_another_address() {
+    let mut places = renumbered();
+    let row = at(2, 1);
+    let moved = |places: &Places| places.has_moved(2, row.ip());
+    places.teach(2, at(2, 5), Source::Another);
+    assert!(!moved(&places), "that is another one's word");
+    places.teach(2, SocketAddr::new(row.ip(), 7401), Source::Itself);
+    assert!(!moved(&places), "with another port it is where it was");
+    places.teach(2, at(2, 5), Source::Itself);
+    assert!(moved(&places));
+    places.teach(2, row, Source::Itself);
+    assert!(!moved(&places), "it has come back");
+}
+
+#[test]
 fn a_raft_id_leads_to_its_node() {
     let life = |number| RaftId::new(number).unwrap();
     // Before the rows are read: where rows say no Raft id, it is the node's id.

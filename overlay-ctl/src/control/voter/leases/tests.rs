@@ -1,6 +1,7 @@
 //! Whom the leader takes for dead.
 
 use super::*;
+use crate::control::state::State;
 use crate::{
     control::voter::tests::{alone, register, stand_still, until, write},
     model::SPEAKS,
