@@ -111,7 +111,7 @@ drop_reasons! {
     VxlanFlags = 18, "vxlan_flags", "The VXLAN header lacks the VNI flag.";
     UnknownVtep = 19, "unknown_vtep", "The VXLAN packet comes from an address that is no VTEP of the cluster.";
     UnknownVni = 20, "unknown_vni", "The VXLAN packet is for a network that this node does not hold.";
-    SourceNotBehindVtep = 21, "source_not_behind_vtep", "The inner source MAC does not belong to the VTEP that sent the packet.";
+    SourceNotBehindVtep = 21, "source_not_behind_vtep", "The inner source MAC does not belong to the VTEP that sent the packet. That of an endpoint whose node is lost belongs to none.";
     OwnVtep = 22, "own_vtep", "The VXLAN packet claims to come from this node.";
     EcnNotCapable = 23, "ecn_not_capable", "The outer header says that congestion was experienced, but the inner header is not ECN-capable (RFC 6040, section 4.2).";
     RedirectFailed = 24, "redirect_failed", "The kernel refused the redirect.";

@@ -17,7 +17,7 @@ use std::{
 use tokio::{
     sync::Notify,
     task::{JoinHandle, spawn_blocking},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::dataplane::netlink::Mounts;
@@ -55,10 +55,12 @@ impl Presence {
         let of_task = waiting.clone();
         let task = tokio::spawn(async move {
             let mut changes = changes.ok();
+            let period = if changes.is_some() { LOOK_PERIOD } else { LOOK_PERIOD_UNTOLD };
+            let mut all_look = Instant::now() + period;
             loop {
                 let told = match &mut changes {
-                    Some(changes) => timeout(LOOK_PERIOD, changes.changed()).await,
-                    None => timeout(LOOK_PERIOD_UNTOLD, pending()).await,
+                    Some(changes) => timeout_at(all_look, changes.changed()).await,
+                    None => timeout_at(all_look, pending()).await,
                 };
                 match told {
                     Ok(Ok(places)) if !places.is_empty() => {
@@ -67,7 +69,10 @@ impl Presence {
                         };
                         of_task.wake(is_there);
                     }
-                    Ok(Ok(_)) | Err(_) => of_task.wake(|_| true),
+                    Ok(Ok(_)) | Err(_) => {
+                        of_task.wake(|_| true);
+                        all_look = Instant::now() + period;
+                    }
                     // Only when the runtime shuts down.
                     Ok(Err(_)) => return pending().await,
                 }

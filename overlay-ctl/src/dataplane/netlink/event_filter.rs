@@ -25,6 +25,8 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
 // Attributes of a link.
@@ -138,7 +140,10 @@ impl Filter {
             program.push(op(libc::BPF_JMP | libc::BPF_JA, length(&section)));
             program.extend(section);
         }
-        program.push(ret(PASS));
+        // The group of queueing disciplines tells of much else: classes, filters, actions, chains.
+        program.push(jump(libc::BPF_JEQ, u32::from(RTM_NEWRULE.to_be()), 1, 0));
+        program.push(jump(libc::BPF_JEQ, u32::from(RTM_DELRULE.to_be()), 0, 1));
+        program.extend([ret(PASS), ret(DROP)]);
         program
     }
 
