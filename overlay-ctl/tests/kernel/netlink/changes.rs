@@ -36,7 +36,7 @@ fn changes_of_others_are_not_told() {
             "ip route add 198.51.100.0/24 dev foreign0; ip addr add 10.98.0.1/24 dev foreign0",
             "ip rule add pref 90 to 198.51.100.7 lookup main; ip rule add pref 91 fwmark 7 lookup main",
             "tc qdisc add dev foreign0 root handle 1: htb; tc class add dev foreign0 parent 1: classid 1:1 htb rate 1mbit",
-            "tc qdisc add dev eth7 clsact; tc filter add dev eth7 egress matchall action drop; tc qdisc del dev eth7 clsact",
+            "tc qdisc add dev eth7 clsact; tc qdisc del dev eth7 clsact",
             "ip link del foreign1",
         ] {
             host.sh(foreign);
