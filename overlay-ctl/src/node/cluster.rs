@@ -63,7 +63,7 @@ pub(super) async fn enter(
     }
     let mut membership = match (home.record().member.clone(), join) {
         (Some(member), join) => come_back(home, registration, member, join, run_folder).await,
-        (None, Some(join)) => join_first(home, registration, join).await,
+        (None, Some(join)) => join_first(home, registration, join, run_folder).await,
         (None, None) => bootstrap(home, registration.addresses, voters),
     }?;
     home.set_generation(membership.directory.generations().ours())?;
@@ -166,12 +166,26 @@ async fn join_first(
     home: &mut Home,
     registration: &Registration,
     join: SocketAddr,
+    run_folder: &Path,
 ) -> Result<Membership, ClusterError> {
     // A folder that can't be used is refused before the cluster is told of the node.
     let existing = LogStore::open(home.dir(), None)?;
     let answer = registration.join(join).await?;
     let (member, peers) = read_answer(join, &answer)?;
     let generation = Generation::from_wire(answer.generation);
+    if let Some(life) = member.life().filter(|_| answer.life_used) {
+        if let Some(log) = existing {
+            check_log(home, &log, member.cluster, life)?;
+        }
+        // This folder is a copy from before the node joined, or no leader knows any more that nobody had the life.
+        let directory = Directory::new(member.cluster, peers).of(generation);
+        let why = format!("member {life} may have voted, and the state folder knows of no vote");
+        let asks = (&member, &directory);
+        let (member, log) =
+            lives::begin_anew(home, registration, asks, &[join], run_folder, why).await?;
+        let directory = Directory::new(member.cluster, home.peers()?).of(home.generation()?);
+        return Ok(Membership { member, directory, log });
+    }
     let log = match (member.life(), existing) {
         (None, _) => None,
         (Some(life), Some(log)) => {

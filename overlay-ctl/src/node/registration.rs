@@ -68,6 +68,35 @@ impl Registration {
         registered(place, directory.join(place, request)).await
     }
 
+    /// The answer of an agent that is to hold the log: under the Raft id that it says, or under another one if that may have
+    /// voted already. The folder of an agent knows nothing of a log, since there was none yet or it is put back from an older
+    /// copy, and an empty log would take votes and entries back that the cluster counts on. A life that is given for this
+    /// process' own wish is nobody else's.
+    async fn unused(
+        &self,
+        place: SocketAddr,
+        member: &Member,
+        directory: &Directory,
+        seat: &Seat,
+        answered: Result<JoinResponse, ClusterError>,
+    ) -> Result<JoinResponse, ClusterError> {
+        let answer = answered?;
+        let is_ours =
+            directory.generations().ours() == Generation::from_wire(answer.generation);
+        let Some(life) = life_of(&answer).filter(|_| answer.life_used && is_ours) else {
+            return Ok(answer);
+        };
+        if seat.get().is_some() {
+            return Ok(answer);
+        }
+        tracing::warn!(%life, "the life under which this node is to hold the log may have voted: it asks for another one");
+        let other = self.begin_life(place, member, Uuid::new_v4(), directory).await?;
+        match life_of(&other) {
+            Some(now) if now == life => Err(ClusterError::NoOtherLife { why: format!("the node at {place} gives none but {life}, which may have voted") }),
+            _ => Ok(other),
+        }
+    }
+
     fn request(&self, returning: Option<&Member>, log_lost: Option<Uuid>) -> JoinRequest {
         JoinRequest {
             gateway_subnet: self.addresses.gateway.to_string(),
@@ -166,7 +195,8 @@ pub(super) async fn keep_registered(
         let ask = others.map(|peer| peer.listen).chain([own]).chain(join);
         let (mut taken, mut refused) = (false, None);
         for place in ask {
-            match registration.renew(place, &member, &directory).await {
+            let answered = registration.renew(place, &member, &directory).await;
+            match registration.unused(place, &member, &directory, &seat, answered).await {
                 Ok(answer) => {
                     learn(&directory, &answer);
                     directory.note_own_copy(answer.copy_at.parse().ok());

@@ -43,13 +43,31 @@ pub(super) async fn begin_life(
         let removed = voter.consensus.remove(life.get()).await;
         removed.map_err(|error| Attempt::of_write(voter, error))?;
     }
+    let term = voter.consensus.status().borrow().term;
     match fresh.execute(voter, request, command).await? {
         Applied::Node(node) => {
             if let (Some(ended), Some(life)) = (ended, node.life()) {
+                voter.leaving.give(life, term);
                 tracing::info!(node = %node.name, %ended, %life, "the node lost its log, and comes back as another member");
             }
             Ok(node)
         }
         other => unreachable!("a node's life is answered by its row, not {other:?}"),
     }
+}
+
+/// Whether the life may have voted, or acknowledged an entry, as far as this leader can tell: then an empty log must not begin
+/// under it, since what was acknowledged may be in no other one. A folder that was put back from an older copy does not know.
+///
+/// Who votes or has entries of the log is known. For any other life this node has to have given it in the present term: a
+/// learner may have voted once, and what it has is not known to a later leader. A cluster of the first version has no other
+/// lives to give, so that there only what is known counts.
+pub(super) fn may_be_used(voter: &VoterParts, fresh: &Fresh, life: RaftId) -> bool {
+    let status = voter.consensus.status().borrow().clone();
+    let id = life.get();
+    let votes = status.voters.contains(&id) || status.outgoing.contains(&id);
+    let has_entries = status.peers.iter().any(|peer| peer.id == id && peer.matched > 0);
+    let is_new = voter.leaving.has_given(life, status.term)
+        || fresh.read(voter, |state| state.version().is_first());
+    votes || has_entries || !is_new
 }

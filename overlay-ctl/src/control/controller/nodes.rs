@@ -7,7 +7,7 @@ use super::{
     error::{Attempt, ControllerError, Effect},
     info::NodeInfo,
     lists::{Rows, TURN},
-    lives::begin_life,
+    lives::{begin_life, may_be_used},
     program::while_leading,
     verb::{Leader, Verb},
 };
@@ -67,6 +67,9 @@ pub struct Joined {
     /// The last index of the log that the leader knows the node to have; 0 = it knows of none.
     #[serde(default)]
     pub acknowledged: Revision,
+    /// Its life may have voted, or acknowledged an entry: an empty log must not begin under it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub life_used: bool,
     /// Where a second process asked lately to be the node, and was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_at: Option<SocketAddr>,
@@ -96,6 +99,7 @@ impl Verb for Register {
             log_lost,
             incarnation,
         } = self;
+        let term = voter.consensus.status().borrow().term;
         let fresh = Fresh::wait(&voter).await?;
         let said = speaks.unwrap_or(Speaks::UNSAID);
         let version = fresh.read(&voter, |state| match returning {
@@ -105,9 +109,9 @@ impl Verb for Register {
         })?;
         let before = fresh
             .read(&voter, |state| state.nodes().find(|node| node.instance == instance).cloned());
-        if let Some(before) = before {
+        if let Some(before) = &before {
             let asked = (check.own, &check.directory);
-            refuse_a_second(asked, &before, listen, incarnation).await?;
+            refuse_a_second(asked, before, listen, incarnation).await?;
         }
         // Voters that are still of version 1 would drop it, and so hold another row.
         let speaks = (version >= Version::V2).then_some(said);
@@ -152,6 +156,9 @@ impl Verb for Register {
                 match applied.map_err(|failed| unless_raised(failed, said, version))? {
                     Applied::Node(node) => {
                         tracing::info!(node = %node.name, id = node.id, vtep = %node.vtep, voter = node.voter, "node registered");
+                        if let (None, Some(life)) = (&before, node.life()) {
+                            voter.leaving.give(life, term);
+                        }
                         node
                     }
                     other => unreachable!("a registration answers a node, not {other:?}"),
@@ -175,7 +182,8 @@ impl Verb for Register {
             let voters = state.nodes().filter(|peer| peer.voter && peer.id != node.id);
             voters.map(|peer| NodeInfo::new(state, &voter.table, &members, peer)).collect()
         });
-        Ok(Joined { node, peers, acknowledged, copy_at })
+        let life_used = node.life().is_some_and(|life| may_be_used(&voter, &fresh, life));
+        Ok(Joined { node, peers, acknowledged, copy_at, life_used })
     }
 }
 

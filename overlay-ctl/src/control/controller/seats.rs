@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     control::{
-        state::{Applied, Command, Mutation, RequestId},
+        state::{Applied, Command, Decision, Mutation, RequestId},
         voter::VoterParts,
     },
     model::{Node, NodeId, NodeName, Voters},
@@ -37,8 +37,15 @@ impl Verb for PromoteNode {
         let Self { request, name, only } = self;
         let command = Command::Promote { name, only, instead_of: None };
         let request = Mutation::new(request, &command);
+        let term = voter.consensus.status().borrow().term;
         let fresh = Fresh::wait(&voter).await?;
+        // A repeated request is only answered, and so is one for a node that has a seat.
+        let decided = fresh.dry_run(&voter, request, &command)?;
+        let gives = matches!(decided, DryRun::New(Decision::Promote { .. }));
         let node = row(fresh.execute(&voter, request, command).await?);
+        if let (true, Some(life)) = (gives, node.life()) {
+            voter.leaving.give(life, term);
+        }
         let life = node.life().map(|life| life.get());
         tracing::info!(node = %node.name, life, "an operator gave a node a seat");
         Ok(info(&fresh, &voter, &node))

@@ -136,10 +136,11 @@ async fn arrange(voter: VoterParts, patience: Patience) {
     let status = voter.consensus.status();
     while status.has_changed().is_ok() {
         if let Some(next) = look(&voter, &mut followed, patience) {
+            let term = status.borrow().term;
             // By a state that shows all that was acknowledged: an earlier leader may have done it already.
             let fresh = timeout(PATIENCE, voter.consensus.read_index()).await;
             if matches!(fresh, Ok(Ok(_))) && look(&voter, &mut followed, patience) == Some(next) {
-                let done = carry_out(&voter, next).await;
+                let done = carry_out(&voter, next, term).await;
                 if let Err(why) = done
                     && next != said
                 {
@@ -178,17 +179,21 @@ fn look(voter: &VoterParts, followed: &mut Followed, patience: Patience) -> Opti
     Some(next).filter(|next| *next != Next::Rest)
 }
 
-/// Carries out a change, or says why that was not possible.
-async fn carry_out(voter: &VoterParts, next: Next) -> Result<(), String> {
+/// Carries out a change, as the leader of `term` wants it, or says why that was not possible.
+async fn carry_out(voter: &VoterParts, next: Next, term: u64) -> Result<(), String> {
     let state = voter.state.copy();
     let row = |id| state.node(id).cloned().ok_or_else(|| "the node was removed".to_owned());
     match next {
         Next::Rest => Ok(()),
         Next::Promote { node, instead_of } => {
-            let Node { name, id, .. } = row(node)?;
+            let Node { name, id, voter: seated, .. } = row(node)?;
             let dead = instead_of.and_then(|id| state.node(id)).map(|node| node.name.to_string());
             let command = Command::Promote { name: name.clone(), only: Some(id), instead_of };
-            let life = changed(voter, command).await?.life().map(RaftId::get);
+            let life = changed(voter, command).await?.life();
+            if let (false, Some(life)) = (seated, life) {
+                voter.leaving.give(life, term);
+            }
+            let life = life.map(RaftId::get);
             tracing::info!(node = %name, life, instead_of = dead, "an agent gets a seat: it is to hold the log");
             Ok(())
         }

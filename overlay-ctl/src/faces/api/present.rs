@@ -169,7 +169,7 @@ fn role(role: NodeRole) -> v1::NodeRole {
 }
 
 pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v1::JoinResponse {
-    let Joined { node, peers, acknowledged, copy_at } = joined;
+    let Joined { node, peers, acknowledged, copy_at, life_used } = joined;
     let role = if node.voter { v1::NodeRole::Voter } else { v1::NodeRole::Agent };
     v1::JoinResponse {
         cluster: cluster.to_string(),
@@ -178,6 +178,7 @@ pub(super) fn joined(cluster: Uuid, generation: Generation, joined: Joined) -> v
         role: role.into(),
         raft_id: node.life().map_or(0, RaftId::get),
         acknowledged,
+        life_used,
         copy_at: copy_at.map(|at| at.to_string()).unwrap_or_default(),
         peers: peers.into_iter().map(self::node).collect(),
         generation: generation.number(),

@@ -132,3 +132,33 @@ async fn an_agent_goes_on_into_a_newer_generation_that_takes_its_registration() 
         );
     }
 }
+
+/// The folder of an agent may be a copy from before the node had its seat.
+#[tokio::test(start_paused = true)]
+async fn an_agent_asks_for_another_life_where_the_one_that_it_is_told_may_have_voted() {
+    for (life_used, has_log, told_life) in [(true, false, 8), (false, false, 7), (true, true, 7)] {
+        let cluster = Uuid::new_v4();
+        let peer = Peer { id: 1, listen: at(1), voter: true, raft_id: None };
+        let directory = Directory::new(cluster, [peer]);
+        let role = NodeRole::Voter.into();
+        let answer =
+            JoinResponse { epoch: 9, role, raft_id: 7, life_used, ..JoinResponse::default() };
+        let voter = (&directory, at(1));
+        let _joins = serve(cluster, voter, StatusResponse::default(), answer);
+        let member = Member { cluster, id: 4, voter: has_log, epoch: 1, raft_id: None };
+        let registration = of_h4();
+        let (_own, told) = watch::channel(registration.addresses);
+        let (epoch, mut epochs) = watch::channel(member.epoch);
+        let (life, lives) = watch::channel(None);
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster, name: "h4".to_owned(), raft_id: 7 };
+        let snapshot = State::default().snapshot();
+        let log = LogStore::bootstrap(folder.path(), identity, &snapshot).unwrap();
+        let (parts, ..) = start_voter(log).unwrap();
+        let seat = Seat::from(has_log.then_some(parts));
+        let (shared, says) = (directory.clone(), (epoch, life));
+        tokio::spawn(keep_registered(registration, told, member, shared, None, seat, says));
+        timeout(FOR_EVER, epochs.wait_for(|epoch| *epoch == 9)).await.unwrap().unwrap();
+        assert_eq!(*lives.borrow(), RaftId::new(told_life), "used: {life_used}, log: {has_log}");
+    }
+}

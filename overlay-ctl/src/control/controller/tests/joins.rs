@@ -131,6 +131,32 @@ async fn a_node_whose_log_is_lost_gets_one_other_life_for_each_wish() {
     follows.abort();
 }
 
+/// The leader vouches for a life that it gave itself, until it votes, has entries or is another leader's.
+#[tokio::test]
+async fn a_life_that_may_have_voted_is_said_to_be_used() {
+    let cluster = Cluster::new();
+    cluster.raise().await;
+    let said = Some(speaks(1, 2));
+    let ask = async |number: u8| {
+        let joins = Register { speaks: said, ..register(number) };
+        within(cluster.leader.register(joins)).await.unwrap()
+    };
+    assert!(ask(1).await.life_used, "the leader's own votes");
+    for _ in 0..2 {
+        let joined = ask(2).await;
+        assert_eq!((joined.node.life(), joined.life_used), (RaftId::new(2), false));
+    }
+    let life = RaftId::new(2).unwrap();
+    // As after an end that was called off, or for a later leader.
+    drop(cluster.voter.leaving.hold(life));
+    assert!(ask(2).await.life_used);
+    let log_lost = Some([1; 16]);
+    let lost = Register { log_lost, speaks: said, ..register(2) };
+    let anew = within(cluster.leader.register(lost)).await.unwrap();
+    assert_eq!((anew.node.life(), anew.life_used), (RaftId::new(3), false));
+    assert!(!ask(2).await.life_used);
+}
+
 #[tokio::test]
 async fn at_version_1_a_node_whose_log_is_lost_is_told_why_it_gets_no_other_life() {
     let cluster = Cluster::new();
