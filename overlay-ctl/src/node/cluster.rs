@@ -250,17 +250,20 @@ async fn come_back(
         }
         Held::Log(log) => {
             let asked = Some((&*log, life));
-            let doubt =
-                match lives::doubt(asked, registration, &member, &directory, &places).await? {
-                    None => lives::distrust(&log, life, moved)?,
-                    doubt => doubt,
-                };
+            let doubt = lives::doubt(asked, registration, &member, &directory, &places).await?;
+            if let Some(why) = &doubt {
+                // At the next start no leader may be there to ask.
+                drop(log.declare_unfit(why.clone()));
+            }
+            let doubt = match doubt {
+                // Nobody spoke against the log: it is sound, and may be all that is left of the cluster. Until a leader gives
+                // another life, each start finds again that the folder has moved, and `overlay cluster recover` may go on
+                // with it.
+                None => lives::distrust(&log, life, moved)?,
+                doubt => doubt,
+            };
             match doubt {
-                Some(why) => {
-                    // At the next start no leader may be there to ask.
-                    drop(log.declare_unfit(why.clone()));
-                    why
-                }
+                Some(why) => why,
                 None => {
                     tracing::info!(cluster = %member.cluster, id = member.id, member = %life, voter = true, "back");
                     return Ok(Membership { member, directory, log: Some(*log) });

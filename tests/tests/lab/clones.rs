@@ -155,6 +155,7 @@ fn the_only_voter_goes_on_from_a_copy_and_says_what_that_may_mean() {
         h2.start_node(&["--name", "h1"])?;
         ensure!(h2.log().contains("there are two clusters with one id"), "{}", h2.log());
         h2.overlay(&["network", "create", "written"])?;
+        h2.stop()?;
         // It has a place of its own from now on.
         h2.restart()?;
         let said = h2.log().matches("there are two clusters with one id").count();

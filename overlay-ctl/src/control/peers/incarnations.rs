@@ -12,6 +12,28 @@ pub struct StreamHold {
     directory: Directory,
 }
 
+impl StreamHold {
+    /// Fails once another process has taken the place of the one whose stream this is: nothing more of it is to be heard.
+    ///
+    /// # Errors
+    /// The process is not the node's present one, which the refusal tells it.
+    pub fn check(&self) -> Result<(), Status> {
+        let Self { node, incarnation, directory } = self;
+        match directory.lock(|inner| inner.processes.is_current(*node, *incarnation)) {
+            true => Ok(()),
+            false => Err(another_runs(*node)),
+        }
+    }
+}
+
+/// The refusal of a process of a node that is not its present one.
+fn another_runs(node: NodeId) -> Status {
+    let why = format!("another process runs as node {node}, and its stream is open");
+    let mut status = Status::failed_precondition(why);
+    mark_elsewhere(status.metadata_mut());
+    status
+}
+
 impl Drop for StreamHold {
     fn drop(&mut self) {
         self.directory.lock(|inner| inner.processes.close(self.node, self.incarnation));
@@ -32,8 +54,8 @@ impl Directory {
         self.incarnation
     }
 
-    /// Holds a stream of the process `incarnation` of a node, which listens at `listen`, open; nothing is held of one that does not say which it is, as
-    /// those of earlier programs.
+    /// Holds a stream of the process `incarnation` of a node, which listens at `listen`, open; nothing is held of one that does
+    /// not say which it is, as those of earlier programs. The hold is [checked](StreamHold::check) before each message.
     ///
     /// # Errors
     /// Another process of the node has one open.
@@ -45,10 +67,7 @@ impl Directory {
     ) -> Result<Option<StreamHold>, Status> {
         let Ok(incarnation) = Incarnation::from_slice(incarnation) else { return Ok(None) };
         if !self.lock(|inner| inner.processes.open(node, incarnation, listen.parse().ok())) {
-            let why = format!("another process runs as node {node}, and its stream is open");
-            let mut status = Status::failed_precondition(why);
-            mark_elsewhere(status.metadata_mut());
-            return Err(status);
+            return Err(another_runs(node));
         }
         Ok(Some(StreamHold { node, incarnation, directory: self.clone() }))
     }

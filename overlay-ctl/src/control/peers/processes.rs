@@ -47,6 +47,16 @@ struct Open {
     /// Where it listens, as it says.
     listen: Option<SocketAddr>,
     count: usize,
+    /// Those whose place it has taken, the latest last: none of them takes it back.
+    former: VecDeque<Incarnation>,
+}
+
+/// Adds a process to those that were before, of which only the latest are remembered.
+fn remember(former: &mut VecDeque<Incarnation>, before: Incarnation) {
+    former.push_back(before);
+    if former.len() > FORMER_MAX {
+        former.pop_front();
+    }
 }
 
 /// What a leader knows of the processes of one node.
@@ -62,17 +72,19 @@ impl Processes {
     /// Opens a stream of a process that listens at `listen`. Returns false if another process of the node has one open.
     ///
     /// One that listens where the other one did takes its place: the end of a machine without power is seen late, and it may
-    /// be back before.
+    /// be back before. The streams of the other one are no longer [current](Self::is_current).
     pub(super) fn open(
         &mut self,
         node: NodeId,
         incarnation: Incarnation,
         listen: Option<SocketAddr>,
     ) -> bool {
-        let first = Open { incarnation, listen, count: 0 };
-        let open = self.streams.entry(node).or_insert(first);
-        if open.incarnation != incarnation && listen.is_some() && open.listen == listen {
-            *open = Open { incarnation, listen, count: 0 };
+        let first = || Open { incarnation, listen, count: 0, former: VecDeque::new() };
+        let open = self.streams.entry(node).or_insert_with(first);
+        let is_there = listen.is_some() && open.listen == listen;
+        if open.incarnation != incarnation && is_there && !open.former.contains(&incarnation) {
+            remember(&mut open.former, open.incarnation);
+            (open.incarnation, open.count) = (incarnation, 0);
         }
         let is_its = open.incarnation == incarnation;
         if is_its {
@@ -80,6 +92,11 @@ impl Processes {
             open.count += 1;
         }
         is_its
+    }
+
+    /// Whether this is the process whose streams are taken: another one may have taken its place since it opened one.
+    pub(super) fn is_current(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.streams.get(&node).is_some_and(|open| open.incarnation == incarnation)
     }
 
     /// The end of a stream that was opened.
@@ -100,10 +117,7 @@ impl Processes {
         let known = self.registered.entry(node).or_insert_with(first);
         known.at = at;
         if known.now != incarnation {
-            known.former.push_back(std::mem::replace(&mut known.now, incarnation));
-            if known.former.len() > FORMER_MAX {
-                known.former.pop_front();
-            }
+            remember(&mut known.former, std::mem::replace(&mut known.now, incarnation));
         }
     }
 

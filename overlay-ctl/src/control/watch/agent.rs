@@ -1,7 +1,7 @@
 //! The agent's side of a watch stream: it keeps a view up to date from one voter, reports the node's status, and leaves a
 //! voter that cannot serve it.
 
-use super::{HEARTBEAT, key_from_wire};
+use super::{HEARTBEAT, key_from_wire, sources::Sources};
 use crate::{
     control::{
         peers::{Directory, Incarnation, Peer},
@@ -68,11 +68,12 @@ pub async fn follow_a_voter(
     status: watch::Receiver<LocalStatus>,
 ) -> Ended {
     let mut served = Served::default();
+    let mut sources = Sources::of(view.borrow().as_deref());
     loop {
         // Its own row may still say that it is a voter itself, or say so already.
         for voter in directory.voters().into_iter().filter(|voter| voter.id != id) {
-            let ended =
-                follow(id, epoch.clone(), &voter, &directory, &view, status.clone(), &mut served);
+            let kept = (&mut served, &mut sources);
+            let ended = follow(id, epoch.clone(), &voter, &directory, &view, status.clone(), kept);
             let ended = ended.await;
             directory.lost(voter.id, voter.listen);
             let why = match ended {
@@ -164,12 +165,13 @@ async fn follow(
     directory: &Directory,
     view: &watch::Sender<Option<Arc<View>>>,
     status: watch::Receiver<LocalStatus>,
-    served: &mut Served,
+    (served, sources): (&mut Served, &mut Sources),
 ) -> Result<(), StreamEnd> {
     let (up, receiver) = mpsc::channel(4);
     let held = view.borrow().clone().unwrap_or_default();
     let incarnation = directory.incarnation();
-    let hello = hello(id, (*epoch.borrow(), incarnation), &held, directory.own());
+    let mut hello = hello(id, (*epoch.borrow(), incarnation), &held, directory.own());
+    hello.cursor = sources.cursor(&held);
     // The channel has room: nothing was sent yet.
     drop(up.try_send(WatchUp { up: Some(Up::Hello(hello)) }));
     let mut client = directory.client(voter);
@@ -198,7 +200,8 @@ async fn follow(
                     directory.served_by(voter.id, voter.listen);
                 }
                 directory.set_leader(Some(delta.leader).filter(|leader| *leader != 0));
-                let revision = delta.revision;
+                sources.check(&delta, &held)?;
+                let (revision, complete) = (delta.revision, delta.complete);
                 let is_new = take(delta, &mut current).map_err(|why| {
                     StreamEnd::Unreadable(Unreadable { voter: voter.id, revision, why })
                 })?;
@@ -207,6 +210,7 @@ async fn follow(
                 }
                 directory.replace(current.nodes.values().map(|node| Peer::from(&**node)));
                 view.send_replace(Some(Arc::new(current.clone())));
+                sources.note(voter.id, complete, &current)?;
             },
         }
     }

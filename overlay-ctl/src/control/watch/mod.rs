@@ -5,13 +5,15 @@
 //! once and then deltas, restricted to the networks of the agent's endpoints. A slow agent costs the voter a cursor and
 //! not a queue: each delta is made when the one before it has been taken, from the state of that moment. If nothing
 //! changes, the voter says so once a second. An agent leaves a voter that is silent. A voter ends the streams of its
-//! agents when it no longer takes part in a quorum: its state is old, and another voter may have a newer one.
+//! agents when it no longer takes part in a quorum: its state is old, and another voter may have a newer one. When the life of
+//! a voter is over, whose state may have been wrong, the agents that it served ask another one for the whole view.
 //!
 //! Up: every agent sends its status (programmed revision, endpoints) over the same stream, and every voter passes on to
 //! the leader the statuses that it has. The leader's table of them tells when a creation is finished and which nodes are
 //! alive. Statuses never enter the log, and a new leader has all of them within a heartbeat.
 
 mod agent;
+mod sources;
 mod stream;
 mod voter;
 

@@ -3,7 +3,7 @@
 use super::{key_to_wire, row_to_wire};
 use crate::{
     control::{
-        peers::Directory,
+        peers::{Directory, StreamHold},
         state::{Delta, RowKey, State},
         voter::{LAPSE, Quorum, SharedState, StatusTable},
     },
@@ -48,8 +48,20 @@ pub async fn serve_agent(
         directory.heard_from(node_id, listen);
     }
     let watches = table.watchers().hold();
+    // One delta in the channel and one that waits for room: that is all that a slow agent costs.
+    let (sender, receiver) = mpsc::channel(1);
+    // The end of the deltas is that of the stream.
+    let down = sender.downgrade();
     tokio::spawn(async move {
         while let Some(Ok(message)) = up.next().await {
+            if let Some(Err(status)) = hold.as_ref().map(StreamHold::check) {
+                // The rows of the process that took its place are those of the node: it says by itself what it has.
+                drop(hold);
+                if let Some(down) = down.upgrade() {
+                    drop(down.send(Err(status)).await);
+                }
+                return;
+            }
             if let Some(Up::Status(status)) = message.up
                 && status.node_id == node_id
             {
@@ -59,8 +71,6 @@ pub async fn serve_agent(
         table.stream_ended(node_id);
         drop(hold);
     });
-    // One delta in the channel and one that waits for room: that is all that a slow agent costs.
-    let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         send_deltas(state, cluster, quorum, directory, follower, sender).await;
         drop(watches);

@@ -1,9 +1,11 @@
 //! Agents, and the voters that they may follow: real streams over connections in memory, in virtual time.
 
 mod agent;
+mod commands;
 mod deltas;
 mod reports;
 mod serve;
+mod sources;
 mod unreadable;
 mod versions;
 
@@ -23,6 +25,7 @@ use crate::{
         WatchUp, peers_server::Peers,
     },
 };
+use commands::{create_endpoint, network, register, register_at};
 use futures::stream;
 use serve::{nobody, prove, serve, serve_at};
 use std::{
@@ -258,7 +261,16 @@ struct Agent {
 
 impl Agent {
     fn start(id: NodeId, epoch: Revision, directory: &Directory) -> Self {
-        let (sender, view) = watch::channel(None);
+        Self::begin(id, epoch, directory, None)
+    }
+
+    /// One that holds a view already.
+    fn holding(view: Arc<View>, directory: &Directory) -> Self {
+        Self::begin(AGENT, AGENT, directory, Some(view))
+    }
+
+    fn begin(id: NodeId, epoch: Revision, directory: &Directory, view: Option<Arc<View>>) -> Self {
+        let (sender, view) = watch::channel(view);
         let (epoch, epochs) = watch::channel(epoch);
         let (status, statuses) = watch::channel(LocalStatus::default());
         let follows = follow_a_voter(id, epochs, directory.clone(), sender, statuses);
@@ -332,18 +344,7 @@ impl World {
     }
 
     fn endpoint(&mut self, network: &str, name: &str, node: NodeId) {
-        self.apply(Command::CreateEndpoint {
-            name: name.parse().unwrap(),
-            network: network.parse().unwrap(),
-            placement: Placement::Node {
-                node: format!("h{node}").parse().unwrap(),
-                netns: format!("/run/netns/{name}").into(),
-                addresses: EndpointAddrs::default(),
-            },
-            permissions: Permissions::NONE,
-            aliases: BTreeSet::new(),
-            ports: PortsWanted::default(),
-        });
+        self.apply(create_endpoint(network, name, node));
     }
 
     fn remove_endpoint(&mut self, name: &str) {
@@ -362,32 +363,5 @@ impl World {
     /// Waits until the voter, by its place in the list, has this status of the agent.
     async fn status_at(&self, voter: usize, revision: Revision) {
         self.voters[voter].status_of(AGENT, revision).await;
-    }
-}
-
-fn register(id: NodeId) -> Command {
-    register_at(id, listen(id))
-}
-
-fn register_at(id: NodeId, place: SocketAddr) -> Command {
-    Command::RegisterNode {
-        instance: [u8::try_from(id).unwrap(); 16],
-        name: format!("h{id}").parse().unwrap(),
-        vtep: listen(id).ip().into(),
-        listen: place,
-        returning: None,
-        gateway: None,
-        metrics: None,
-        local_listen: None,
-        speaks: None,
-    }
-}
-
-fn network(name: &str, subnet: &str) -> Command {
-    Command::CreateNetwork {
-        name: name.parse().unwrap(),
-        pool: Some(Pool::whole(subnet.parse().unwrap())),
-        vni: None,
-        options: NetworkOptions::default(),
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     control::{
-        consensus::ProposeError, controller::Controller, voter::VoterParts, watch::serve_agent,
+        consensus::ProposeError, controller::Controller, peers::StreamHold, voter::VoterParts,
+        watch::serve_agent,
     },
     proto::internal::{
         BackupPiece, BackupRequest, CheckEndpointRequest, CheckEndpointResponse, ForwardRequest,
@@ -42,12 +43,16 @@ impl Peers for PeersService {
         let consensus = self.voter()?.consensus;
         let mut messages = request.into_inner();
         let own = consensus.status().borrow().id;
-        let mut hold = None;
+        let mut hold: Option<StreamHold> = None;
         while let Some(message) = messages.next().await {
             let RaftMessage { to, data, places, incarnation } = message?;
             let directory = self.0.directory();
-            if let (None, Some(sender)) = (&hold, places.first()) {
-                hold = directory.hold_stream(sender.node_id, &incarnation, &sender.listen)?;
+            match (&hold, places.first()) {
+                (Some(hold), _) => hold.check()?,
+                (None, Some(sender)) => {
+                    hold = directory.hold_stream(sender.node_id, &incarnation, &sender.listen)?;
+                }
+                (None, None) => {}
             }
             // Also where another is meant: nodes that have each other's addresses would find nobody otherwise.
             directory.told(&places);

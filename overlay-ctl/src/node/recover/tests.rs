@@ -6,9 +6,16 @@ use crate::{
         consensus::golden,
         state::{Command, Mutation},
     },
-    node::{Member, Record},
+    model::Voters,
+    node::{
+        Member, Record,
+        addresses::Addresses,
+        cluster::{self, Membership},
+        machine,
+        registration::Registration,
+    },
 };
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use uuid::Uuid;
 
 const CLUSTER: Uuid = Uuid::from_u128(0x6f76_6572_6c61_7900_0000_0000_0000_0001);
@@ -191,4 +198,60 @@ async fn a_voter_goes_on_with_all_that_its_log_has() {
     // It is done.
     let again = recover(args).await.unwrap_err();
     assert!(matches!(again, RecoverError::Alone { .. }), "{again}");
+}
+
+/// Starts the node of the folder for as long as nobody answers; `None` = it waits for a leader.
+async fn started(dir: &Path, run: &Path) -> Option<Membership> {
+    let mut home = Home::open(dir, &name("h1")).unwrap();
+    let addresses = Addresses {
+        vtep: [10, 0, 0, 1].into(),
+        listen: ([10, 0, 0, 1], 7400).into(),
+        local_listen: None,
+        gateway: "172.18.0.0/16".parse().unwrap(),
+        metrics: None,
+    };
+    let registration = Registration {
+        name: name("h1"),
+        instance: home.record().instance,
+        addresses,
+        vxlan_port: 4789,
+        token: None,
+        incarnation: Uuid::new_v4(),
+    };
+    let entered = cluster::enter(&mut home, &registration, None, Voters::default(), run);
+    // Virtual time.
+    tokio::time::timeout(Duration::from_secs(60), entered).await.ok().map(Result::unwrap)
+}
+
+/// A site that was put back from images of its disks: none of the voters trusts its log, and none of them has a leader to ask.
+#[tokio::test(start_paused = true)]
+async fn where_all_voters_have_moved_the_log_of_each_is_sound_and_one_goes_on_with_it() {
+    let (was, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let run = tempfile::tempdir().unwrap();
+    voter(was.path());
+    let home = Home::open(was.path(), &name("h1")).unwrap();
+    let others = [2, 3].map(|id| Peer {
+        id,
+        // Nobody listens there.
+        listen: ([127, 0, 0, 1], u16::try_from(id).unwrap()).into(),
+        voter: true,
+        raft_id: None,
+    });
+    home.set_peers(&others).unwrap();
+    drop(home);
+    machine::bind(was.path());
+    for file in std::fs::read_dir(was.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    assert!(machine::moved(dir.path()).is_some());
+    for _ in 0..2 {
+        assert!(started(dir.path(), run.path()).await.is_none(), "it votes with a copy");
+    }
+    let args = ClusterRecoverArgs { state_dir: dir.path().to_owned() };
+    let begun = recover(args).await.unwrap();
+    assert_eq!(begun.known_revision, 5, "with all that its log has");
+    let back = started(dir.path(), run.path()).await.expect("it is the only voter");
+    assert!(back.member.voter && back.log.is_some());
+    assert!(machine::moved(dir.path()).is_none(), "it belongs here from now on");
 }

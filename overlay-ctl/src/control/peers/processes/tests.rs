@@ -34,8 +34,12 @@ fn a_process_takes_the_place_of_the_one_before_it_at_its_address() {
     let mut processes = Processes::default();
     let [before, now] = [1, 2].map(incarnation);
     assert!(processes.open(NODE, before, at(3)) && processes.open(NODE, before, at(3)));
+    assert!(processes.is_current(NODE, before) && !processes.is_current(NODE, now));
     assert!(processes.open(NODE, now, at(3)));
     assert!(!processes.open(NODE, before, at(33)), "it is over");
+    assert!(!processes.open(NODE, before, at(3)), "it stood still, and its successor runs");
+    assert!(!processes.is_current(NODE, before), "nor is it heard on the streams that it has");
+    assert!(processes.is_current(NODE, now));
     // The ends of the former one's streams are seen late.
     processes.close(NODE, before);
     processes.close(NODE, before);

@@ -250,3 +250,28 @@ async fn an_agent_asks_its_voters_at_every_place_that_it_knows_until_their_rows_
     assert!(world.directory.is_confirmed());
     assert_eq!(world.directory.places(2), [listen(2)]);
 }
+
+/// A machine without power does not close its streams, and may be back before their end is seen.
+#[tokio::test(start_paused = true)]
+async fn a_process_whose_place_another_one_has_taken_is_heard_no_more() {
+    let mut world = World::new(1);
+    world.directory.introduce(AGENT, listen(AGENT));
+    world.agent.follows.abort();
+    let before = Agent::start(AGENT, AGENT, &world.directory);
+    world.agent = before;
+    world.view_at(6).await;
+    world.agent.status.send_modify(|status| status.programmed = 6);
+    world.status_at(0, 6).await;
+    let registers = world.directory.asked_to_register();
+    let opened = world.voters[0].opened();
+    let now = Agent::start(AGENT, AGENT, &world.directory.clone().run_by(Uuid::new_v4()));
+    now.status.send_modify(|status| status.programmed = 7);
+    world.voters[0].status_of(AGENT, 7).await;
+    timeout(BOUND, registers).await.expect("the one before is told of it");
+    for programmed in 8..18 {
+        world.agent.status.send_modify(|status| status.programmed = programmed);
+        sleep(HEARTBEAT).await;
+        assert_eq!(world.voters[0].service.table.programmed(AGENT), Some(7));
+    }
+    assert_eq!(world.voters[0].opened(), opened + 1, "nor does it open another stream");
+}

@@ -7,7 +7,7 @@ use crate::{
 };
 use tonic::Code;
 
-fn raise() -> Command {
+pub(super) fn raise() -> Command {
     let speaks = (1..=AGENT).map(|id| (id, SPEAKS)).collect();
     Command::RaiseVersion { to: Version::V2, speaks }
 }
