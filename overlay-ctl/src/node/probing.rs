@@ -2,9 +2,12 @@
 //!
 //! A probe is one small datagram to the VXLAN port, with the VNI that no network has and a number that nobody can guess. The
 //! program on the other host's uplink sends it back, whether a process of the node lives there or not
-//! (overlay-ebpf/src/probe.rs). In each round a node asks one other at random, and those that the cluster doubts or has lost:
-//! all of them in a small cluster, and in a large one as many as give each of them some probes a round. A node that got an
-//! answer goes on asking, so that one which only few nodes reach is not given up.
+//! (overlay-ebpf/src/probe.rs). In each round a node asks one at random of those that count as living, and those that the
+//! cluster doubts or has lost: all of them in a small cluster, and in a large one as many as give each of them some probes a
+//! round. A node that got an answer goes on asking, so that one which only few nodes reach is not given up.
+//!
+//! A node that hears nobody proves nothing about others: rather its own host drops the answers. It says so, and testifies
+//! against nobody.
 
 use crate::{
     control::state::View,
@@ -59,7 +62,7 @@ type Results = BTreeMap<NodeId, Probed>;
 /// Asks, round by round, without end.
 pub(super) async fn probe_the_nodes(probing: Probing) {
     let every = probing.lease / ROUNDS;
-    let (mut results, mut said) = (Results::new(), None);
+    let (mut results, mut said, mut hearing) = (Results::new(), None, Hearing::default());
     loop {
         let begun = Instant::now();
         let view = probing.views.borrow().clone();
@@ -69,6 +72,7 @@ pub(super) async fn probe_the_nodes(probing: Probing) {
             let why = match ask(&probing, &targets, begun + every.min(PATIENCE)).await {
                 Ok(answered) => {
                     note(&mut results, &targets, &answered, begun);
+                    hearing.note(&targets, &answered, probing.vxlan_port);
                     None
                 }
                 Err(error) => Some(error.to_string()),
@@ -79,17 +83,66 @@ pub(super) async fn probe_the_nodes(probing: Probing) {
                 }
                 said = why;
             }
-            let recent =
-                results.values().filter(|probed| probed.asked.elapsed() < every * REPORTED);
-            let probes = recent.copied().collect();
+            let probes = reported(&results, probing.lease);
+            let trouble = hearing.trouble(probing.vxlan_port);
             // The next status has them; none is sent for their sake.
             probing.status.send_if_modified(|status| {
-                status.probes = probes;
+                (status.probes, status.probing_trouble) = (probes, trouble);
                 false
             });
         }
         sleep_until(begun + every).await;
     }
+}
+
+/// Whether this node gets any answers at all.
+#[derive(Debug, Default)]
+struct Hearing {
+    /// Rounds in a row in which others were asked and none answered.
+    silent: u32,
+}
+
+impl Hearing {
+    fn note(&mut self, asked: &BTreeMap<NodeId, Vtep>, answered: &BTreeSet<NodeId>, port: u16) {
+        let was_deaf = self.is_deaf();
+        if !answered.is_empty() {
+            self.silent = 0;
+        } else if !asked.is_empty() {
+            self.silent = self.silent.saturating_add(1);
+        }
+        match (was_deaf, self.is_deaf()) {
+            (false, true) => tracing::warn!(port, rounds = self.silent, "{}", deaf(port)),
+            (true, false) => tracing::info!(port, "VTEPs answer this node's probes again"),
+            _ => {}
+        }
+    }
+
+    /// Returns true if nobody has answered for a lease.
+    fn is_deaf(&self) -> bool {
+        self.silent >= ROUNDS
+    }
+
+    /// What an operator is to know of it, in words.
+    fn trouble(&self, port: u16) -> Option<String> {
+        self.is_deaf().then(|| deaf(port))
+    }
+}
+
+fn deaf(port: u16) -> String {
+    format!(
+        "no VTEP answers this node's probes: a firewall may drop UDP from the VXLAN port {port} to this host; let it pass, at least as answers (`ct state established`), since this node cannot tell until then whether others live"
+    )
+}
+
+/// What is reported of the last rounds. That a node did not answer counts only where some node did within a lease: otherwise
+/// the answers are lost on the way to this node, or it is cut off.
+fn reported(results: &Results, lease: Duration) -> Vec<Probed> {
+    let within = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < lease);
+    let hears = results.values().any(|probed| within(probed.answered));
+    let every = lease / ROUNDS;
+    let recent = results.values().filter(|probed| probed.asked.elapsed() < every * REPORTED);
+    let proven = |probed: &Probed| if hears { probed.unanswered } else { 0 };
+    recent.map(|probed| Probed { unanswered: proven(probed), ..*probed }).collect()
 }
 
 /// A number that nobody can guess, below the bound.
@@ -125,7 +178,11 @@ fn targets(
             targets.insert(node.id, node.vtep);
         }
     }
-    let any = usize::try_from(random(count)).ok().and_then(|at| others.get(at));
+    // One that counts as living, if any does: its answers show that this node hears at all.
+    let living = others.iter().filter(|node| node.lease == Lease::Held);
+    let living: Vec<&Node> = living.copied().collect();
+    let among = if living.is_empty() { others } else { living };
+    let any = usize::try_from(random(among.len() as u64)).ok().and_then(|at| among.get(at));
     targets.extend(any.map(|node| (node.id, node.vtep)));
     targets
 }

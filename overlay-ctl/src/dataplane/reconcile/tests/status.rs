@@ -80,6 +80,7 @@ async fn the_whole_status_of_a_node() {
         mtus,
         super_packets: super_packets(),
         probes: Vec::new(),
+        probing_trouble: None,
     };
     assert!(status.has_changed().unwrap());
     assert_ne!(after.run, 0, "0 is a node without a data plane");
