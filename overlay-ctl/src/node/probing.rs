@@ -14,7 +14,7 @@ use crate::{
     dataplane::kernel::{LocalStatus, Probed},
     model::{Lease, Node, NodeId, Vtep},
 };
-use overlay_common::{PROBE_ETHERTYPE, VNI_RESERVED, VNI_VALID};
+use overlay_common::{MacBytes, PROBE_ETHERTYPE, PROBE_MAC, VNI_RESERVED, VNI_VALID};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -43,6 +43,8 @@ const REPORTED: u32 = 3;
 /// VXLAN (8 bytes), Ethernet (14), the number.
 const PROBE: usize = 8 + 14 + NONCE;
 const NONCE: usize = 16;
+/// A MAC that no station has.
+const NOBODY: MacBytes = [0; 6];
 
 /// What a node needs in order to ask others.
 pub(super) struct Probing {
@@ -202,20 +204,21 @@ async fn ask(
     let socket = UdpSocket::bind((own, 0)).await?;
     let mut sent: BTreeMap<IpAddr, (NodeId, [u8; PROBE])> = BTreeMap::new();
     for (node, vtep) in targets {
-        let probe = probe(Uuid::new_v4().into_bytes());
+        let nonce = Uuid::new_v4().into_bytes();
+        let probe = packet(NOBODY, PROBE_MAC, nonce);
         // What can't be sent gets no answer either.
         if let Err(error) = socket.send_to(&probe, (vtep.ip(), probing.vxlan_port)).await {
             tracing::debug!(node, %vtep, %error, "a probe was not sent");
         }
-        sent.insert(vtep.ip(), (*node, probe));
+        sent.insert(vtep.ip(), (*node, packet(PROBE_MAC, NOBODY, nonce)));
     }
     let mut buffer = [0; PROBE + 1];
     while answered.len() < targets.len() {
         let Ok(received) = timeout_at(deadline, socket.recv_from(&mut buffer)).await else { break };
         let Ok((len, from)) = received else { break };
         let known = sent.get(&from.ip()).filter(|_| is_from(from, probing.vxlan_port));
-        if let Some((node, probe)) = known
-            && buffer.get(..len) == Some(&probe[..])
+        if let Some((node, answer)) = known
+            && buffer.get(..len) == Some(&answer[..])
         {
             answered.insert(*node);
         }
@@ -227,16 +230,16 @@ fn is_from(from: SocketAddr, port: u16) -> bool {
     from.port() == port
 }
 
-/// The datagram with this number.
-fn probe(nonce: [u8; NONCE]) -> [u8; PROBE] {
+/// The datagram with this number, from and to these inner MACs: a probe is to nobody, and its answer from nobody.
+fn packet(to: MacBytes, from: MacBytes, nonce: [u8; NONCE]) -> [u8; PROBE] {
     let mut probe = [0; PROBE];
     let (vxlan, inner) = probe.split_at_mut(8);
     let (flags, vni) = vxlan.split_at_mut(4);
     flags.copy_from_slice(&VNI_VALID.to_be_bytes());
     vni.copy_from_slice(&(VNI_RESERVED << 8).to_be_bytes());
     let (ethernet, number) = inner.split_at_mut(14);
-    // Both MACs are nobody's.
-    let (_, ethertype) = ethernet.split_at_mut(12);
+    let (macs, ethertype) = ethernet.split_at_mut(12);
+    macs.copy_from_slice(&[to, from].concat());
     ethertype.copy_from_slice(&PROBE_ETHERTYPE.to_be_bytes());
     number.copy_from_slice(&nonce);
     probe

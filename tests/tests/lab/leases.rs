@@ -216,7 +216,10 @@ fn hosts_that_hear_no_answers_give_no_node_up() {
                 ensure!(!deaf(host)?, "{} still says so", host.name);
             }
             let node = h1.overlay_json(&["node", "inspect", "h4"])?;
-            ensure!(node["answered_ms_ago"].as_u64().is_some_and(|ms| ms < LEASE * 1_000), "{node}");
+            ensure!(
+                node["answered_ms_ago"].as_u64().is_some_and(|ms| ms < LEASE * 1_000),
+                "{node}"
+            );
             Ok(())
         })
     });

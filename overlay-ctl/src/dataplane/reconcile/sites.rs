@@ -3,9 +3,7 @@
 
 use crate::{
     control::state::{Changed, View},
-    model::{
-        Endpoint, EndpointId, Lease, Location, NetworkId, Node, NodeId, Permission, Vtep,
-    },
+    model::{Endpoint, EndpointId, Lease, Location, NetworkId, Node, NodeId, Permission, Vtep},
 };
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -63,29 +63,34 @@ fn one_at_random_is_asked_and_all_that_do_not_count_as_living() {
 }
 
 #[tokio::test]
-async fn what_comes_back_as_it_was_sent_and_from_there_is_an_answer() {
+async fn what_comes_back_turned_and_from_there_is_an_answer() {
     // The others are where nobody listens, or send something else back.
     let at = |last| Ipv4Addr::new(127, 0, 7, last);
     let bind = async |last, port| Arc::new(UdpSocket::bind((at(last), port)).await.unwrap());
     let honest = bind(2, 0).await;
     let vxlan_port = honest.local_addr().unwrap().port();
     let (forger, elsewhere) = (bind(3, vxlan_port).await, bind(4, vxlan_port).await);
-    let sender = bind(4, 0).await;
-    let echo = |socket: Arc<UdpSocket>, by: Arc<UdpSocket>, changed: u8| {
+    let (sender, reflector) = (bind(4, 0).await, bind(6, vxlan_port).await);
+    let answer = |socket: Arc<UdpSocket>, by: Arc<UdpSocket>, changed: u8, turns: bool| {
         tokio::spawn(async move {
             let mut buffer = [0; 200];
             loop {
                 let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
                 buffer[len - 1] ^= changed;
+                assert_eq!(buffer[8..20], [&NOBODY[..], &PROBE_MAC[..]].concat());
+                if turns {
+                    buffer[8..20].rotate_left(6);
+                }
                 by.send_to(&buffer[..len], from).await.unwrap();
             }
         })
     };
-    echo(Arc::clone(&honest), honest, 0);
-    echo(Arc::clone(&forger), forger, 1);
-    echo(elsewhere, sender, 0);
+    answer(Arc::clone(&honest), honest, 0, true);
+    answer(Arc::clone(&forger), forger, 1, true);
+    answer(elsewhere, sender, 0, true);
+    answer(Arc::clone(&reflector), reflector, 0, false);
     let (status, _seen) = watch::channel(LocalStatus::default());
-    let view = view(&[Lease::Lost; 5]);
+    let view = view(&[Lease::Lost; 6]);
     let probing = Probing {
         id: 1,
         lease: LEASE,
@@ -95,7 +100,7 @@ async fn what_comes_back_as_it_was_sent_and_from_there_is_an_answer() {
         status,
     };
     let asked = targets(&view, 1, &Results::new(), LEASE, |_| 0);
-    assert_eq!(asked.keys().copied().collect::<Vec<_>>(), [2, 3, 4, 5]);
+    assert_eq!(asked.keys().copied().collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
     let begun = Instant::now();
     let answered = ask(&probing, &asked, begun + Duration::from_millis(500)).await.unwrap();
     assert_eq!(answered, [2].into());
@@ -147,7 +152,12 @@ fn a_node_that_hears_nobody_for_a_lease_says_so_until_it_hears_somebody() {
     assert_eq!(hearing.trouble(port), None, "who asked nobody, or not often, knows nothing");
     hearing.note(&asked, &nobody, port);
     let said = hearing.trouble(port).unwrap();
-    assert!(said.contains("no VTEP answers this node's probes: a firewall may drop UDP from the VXLAN port 4789"), "{said}");
+    assert!(
+        said.contains(
+            "no VTEP answers this node's probes: a firewall may drop UDP from the VXLAN port 4789"
+        ),
+        "{said}"
+    );
     hearing.note(&asked, &[2].into(), port);
     assert_eq!(hearing.trouble(port), None);
 }
