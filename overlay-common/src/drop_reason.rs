@@ -139,6 +139,7 @@ drop_reasons! {
     UncutSuperPacket = 46, "uncut_super_packet", "A super-packet of SCTP, or of a tunnel inside the endpoint, which behind the outer headers would be cut in the wrong places. The endpoint's interface has such packets cut before they leave it, unless its segmentation offloads were switched on again (`ethtool -K`).";
     NeighbourLimit = 47, "neighbour_limit", "A message of IPv6 neighbour discovery for one more address, from an endpoint that has claimed too many, or the claim could not be noted.";
     IcmpFromRouter = 48, "icmp_from_router", "An ICMP message that only a router sends: a redirect from an endpoint without the permission to advertise, a report of a smaller packet size from one without that to route, or on the gateway leg a redirect or a report of less than 1280 bytes from any. It would count for all traffic of the host that gets it.";
+    ProbeLimit = 49, "probe_limit", "A probe of another node's, one more than this node answers in that time. It is sent again in the next round.";
 }
 
 #[cfg(test)]

@@ -214,7 +214,8 @@ pub struct Config {
     pub sample: u32,
     /// Broadcast and multicast frames of one endpoint.
     pub storm: Limit,
-    /// Answers to one endpoint that a packet was too big (RFC 4443, section 2.4 f).
+    /// Answers to one endpoint that a packet was too big (RFC 4443, section 2.4 f), and to the probes of all other nodes
+    /// together.
     pub answers: Limit,
     /// IPv6 addresses that one endpoint claims.
     pub claims: Limit,

@@ -7,7 +7,7 @@
 pub struct Limits {
     /// Broadcast and multicast frames that it sends.
     pub storm_ns: u64,
-    /// Answers that it gets to packets that are too big.
+    /// Answers that it gets to packets that are too big; in slot 0 also the answers to other nodes' probes.
     pub answers_ns: u64,
     /// IPv6 addresses that it claims.
     pub claims_ns: u64,

@@ -18,6 +18,9 @@ pub const VNI_RESERVED: u32 = VNI_MAX;
 /// EtherType of the inner frame of a probe, which has [`VNI_RESERVED`]: the first of those for local experiments (IEEE 802,
 /// clause 9.2.4).
 pub const PROBE_ETHERTYPE: u16 = 0x88b5;
+/// The inner source MAC of a probe, locally administered; the inner destination is all zeros. In the answer they are exchanged:
+/// so no answer is itself taken for a probe, whatever becomes of its ports on the way.
+pub const PROBE_MAC: MacBytes = [0x02, b'o', b'v', b'p', 0, 0];
 /// Bytes of the longest frame with a probe that is answered, outer headers included.
 pub const PROBE_LEN_MAX: u32 = 128;
 /// Bit of the VXLAN header's first word, host byte order: the VNI is valid (RFC 7348, section 5, the I flag).

@@ -85,7 +85,7 @@ fn decide(
         Some(source) => source,
         None => {
             if vni == VNI_RESERVED
-                && let Some(action) = probe::answer(ctx, config, &from)
+                && let Some(action) = probe::answer(ctx, config, &from)?
             {
                 // It is no endpoint's, and counted as what all share.
                 return Ok(Decision::Redirect(action));

@@ -2,7 +2,7 @@
 //!
 //! A token bucket with one number (the generic cell rate algorithm, ITU-T I.371): the time at which all events so far
 //! are paid for. Two CPUs that count at once may let one event too many through. Endpoints without a slot of their own
-//! share the limits of slot 0.
+//! share the limits of slot 0, and so do the answers to probes.
 
 use crate::maps::LIMITS;
 use aya_ebpf::helpers::bpf_ktime_get_ns;

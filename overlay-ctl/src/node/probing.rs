@@ -2,16 +2,19 @@
 //!
 //! A probe is one small datagram to the VXLAN port, with the VNI that no network has and a number that nobody can guess. The
 //! program on the other host's uplink sends it back, whether a process of the node lives there or not
-//! (overlay-ebpf/src/probe.rs). In each round a node asks one other at random, and those that the cluster doubts or has lost:
-//! all of them in a small cluster, and in a large one as many as give each of them some probes a round. A node that got an
-//! answer goes on asking, so that one which only few nodes reach is not given up.
+//! (overlay-ebpf/src/probe.rs). In each round a node asks one at random of those that count as living, and those that the
+//! cluster doubts or has lost: all of them in a small cluster, and in a large one as many as give each of them some probes a
+//! round. A node that got an answer goes on asking, so that one which only few nodes reach is not given up.
+//!
+//! A node that hears nobody proves nothing about others: rather its own host drops the answers. It says so, and testifies
+//! against nobody.
 
 use crate::{
     control::state::View,
     dataplane::kernel::{LocalStatus, Probed},
     model::{Lease, Node, NodeId, Vtep},
 };
-use overlay_common::{PROBE_ETHERTYPE, VNI_RESERVED, VNI_VALID};
+use overlay_common::{MacBytes, PROBE_ETHERTYPE, PROBE_MAC, VNI_RESERVED, VNI_VALID};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -40,6 +43,8 @@ const REPORTED: u32 = 3;
 /// VXLAN (8 bytes), Ethernet (14), the number.
 const PROBE: usize = 8 + 14 + NONCE;
 const NONCE: usize = 16;
+/// A MAC that no station has.
+const NOBODY: MacBytes = [0; 6];
 
 /// What a node needs in order to ask others.
 pub(super) struct Probing {
@@ -59,7 +64,7 @@ type Results = BTreeMap<NodeId, Probed>;
 /// Asks, round by round, without end.
 pub(super) async fn probe_the_nodes(probing: Probing) {
     let every = probing.lease / ROUNDS;
-    let (mut results, mut said) = (Results::new(), None);
+    let (mut results, mut said, mut hearing) = (Results::new(), None, Hearing::default());
     loop {
         let begun = Instant::now();
         let view = probing.views.borrow().clone();
@@ -69,6 +74,7 @@ pub(super) async fn probe_the_nodes(probing: Probing) {
             let why = match ask(&probing, &targets, begun + every.min(PATIENCE)).await {
                 Ok(answered) => {
                     note(&mut results, &targets, &answered, begun);
+                    hearing.note(&targets, &answered, probing.vxlan_port);
                     None
                 }
                 Err(error) => Some(error.to_string()),
@@ -79,17 +85,66 @@ pub(super) async fn probe_the_nodes(probing: Probing) {
                 }
                 said = why;
             }
-            let recent =
-                results.values().filter(|probed| probed.asked.elapsed() < every * REPORTED);
-            let probes = recent.copied().collect();
+            let probes = reported(&results, probing.lease);
+            let trouble = hearing.trouble(probing.vxlan_port);
             // The next status has them; none is sent for their sake.
             probing.status.send_if_modified(|status| {
-                status.probes = probes;
+                (status.probes, status.probing_trouble) = (probes, trouble);
                 false
             });
         }
         sleep_until(begun + every).await;
     }
+}
+
+/// Whether this node gets any answers at all.
+#[derive(Debug, Default)]
+struct Hearing {
+    /// Rounds in a row in which others were asked and none answered.
+    silent: u32,
+}
+
+impl Hearing {
+    fn note(&mut self, asked: &BTreeMap<NodeId, Vtep>, answered: &BTreeSet<NodeId>, port: u16) {
+        let was_deaf = self.is_deaf();
+        if !answered.is_empty() {
+            self.silent = 0;
+        } else if !asked.is_empty() {
+            self.silent = self.silent.saturating_add(1);
+        }
+        match (was_deaf, self.is_deaf()) {
+            (false, true) => tracing::warn!(port, rounds = self.silent, "{}", deaf(port)),
+            (true, false) => tracing::info!(port, "VTEPs answer this node's probes again"),
+            _ => {}
+        }
+    }
+
+    /// Returns true if nobody has answered for a lease.
+    fn is_deaf(&self) -> bool {
+        self.silent >= ROUNDS
+    }
+
+    /// What an operator is to know of it, in words.
+    fn trouble(&self, port: u16) -> Option<String> {
+        self.is_deaf().then(|| deaf(port))
+    }
+}
+
+fn deaf(port: u16) -> String {
+    format!(
+        "no VTEP answers this node's probes: a firewall may drop UDP from the VXLAN port {port} to this host; let it pass, at least as answers (`ct state established`), since this node cannot tell until then whether others live"
+    )
+}
+
+/// What is reported of the last rounds. That a node did not answer counts only where some node did within a lease: otherwise
+/// the answers are lost on the way to this node, or it is cut off.
+fn reported(results: &Results, lease: Duration) -> Vec<Probed> {
+    let within = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < lease);
+    let hears = results.values().any(|probed| within(probed.answered));
+    let every = lease / ROUNDS;
+    let recent = results.values().filter(|probed| probed.asked.elapsed() < every * REPORTED);
+    let proven = |probed: &Probed| if hears { probed.unanswered } else { 0 };
+    recent.map(|probed| Probed { unanswered: proven(probed), ..*probed }).collect()
 }
 
 /// A number that nobody can guess, below the bound.
@@ -125,7 +180,11 @@ fn targets(
             targets.insert(node.id, node.vtep);
         }
     }
-    let any = usize::try_from(random(count)).ok().and_then(|at| others.get(at));
+    // One that counts as living, if any does: its answers show that this node hears at all.
+    let living = others.iter().filter(|node| node.lease == Lease::Held);
+    let living: Vec<&Node> = living.copied().collect();
+    let among = if living.is_empty() { others } else { living };
+    let any = usize::try_from(random(among.len() as u64)).ok().and_then(|at| among.get(at));
     targets.extend(any.map(|node| (node.id, node.vtep)));
     targets
 }
@@ -145,20 +204,21 @@ async fn ask(
     let socket = UdpSocket::bind((own, 0)).await?;
     let mut sent: BTreeMap<IpAddr, (NodeId, [u8; PROBE])> = BTreeMap::new();
     for (node, vtep) in targets {
-        let probe = probe(Uuid::new_v4().into_bytes());
+        let nonce = Uuid::new_v4().into_bytes();
+        let probe = packet(NOBODY, PROBE_MAC, nonce);
         // What can't be sent gets no answer either.
         if let Err(error) = socket.send_to(&probe, (vtep.ip(), probing.vxlan_port)).await {
             tracing::debug!(node, %vtep, %error, "a probe was not sent");
         }
-        sent.insert(vtep.ip(), (*node, probe));
+        sent.insert(vtep.ip(), (*node, packet(PROBE_MAC, NOBODY, nonce)));
     }
     let mut buffer = [0; PROBE + 1];
     while answered.len() < targets.len() {
         let Ok(received) = timeout_at(deadline, socket.recv_from(&mut buffer)).await else { break };
         let Ok((len, from)) = received else { break };
         let known = sent.get(&from.ip()).filter(|_| is_from(from, probing.vxlan_port));
-        if let Some((node, probe)) = known
-            && buffer.get(..len) == Some(&probe[..])
+        if let Some((node, answer)) = known
+            && buffer.get(..len) == Some(&answer[..])
         {
             answered.insert(*node);
         }
@@ -170,16 +230,16 @@ fn is_from(from: SocketAddr, port: u16) -> bool {
     from.port() == port
 }
 
-/// The datagram with this number.
-fn probe(nonce: [u8; NONCE]) -> [u8; PROBE] {
+/// The datagram with this number, from and to these inner MACs: a probe is to nobody, and its answer from nobody.
+fn packet(to: MacBytes, from: MacBytes, nonce: [u8; NONCE]) -> [u8; PROBE] {
     let mut probe = [0; PROBE];
     let (vxlan, inner) = probe.split_at_mut(8);
     let (flags, vni) = vxlan.split_at_mut(4);
     flags.copy_from_slice(&VNI_VALID.to_be_bytes());
     vni.copy_from_slice(&(VNI_RESERVED << 8).to_be_bytes());
     let (ethernet, number) = inner.split_at_mut(14);
-    // Both MACs are nobody's.
-    let (_, ethertype) = ethernet.split_at_mut(12);
+    let (macs, ethertype) = ethernet.split_at_mut(12);
+    macs.copy_from_slice(&[to, from].concat());
     ethertype.copy_from_slice(&PROBE_ETHERTYPE.to_be_bytes());
     number.copy_from_slice(&nonce);
     probe

@@ -85,6 +85,12 @@ impl Eth {
         self.second == end && (self.first >> 48) as u16 == start
     }
 
+    /// Whether the destination is all zeros, which no station has.
+    #[inline(always)]
+    pub fn is_to_nobody(self) -> bool {
+        self.first << 16 == 0
+    }
+
     /// Whether the source is a group's address, which no station has.
     #[inline(always)]
     pub fn is_from_group(self) -> bool {

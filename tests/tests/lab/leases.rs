@@ -162,6 +162,69 @@ fn a_host_that_is_cut_off_from_the_controllers_alone_keeps_its_traffic_and_its_n
     });
 }
 
+/// Where every host drops the answers to its probes, no probe shows anything, and no node is given up by it: its process is
+/// gone, and its traffic is not.
+#[test]
+fn hosts_that_hear_no_answers_give_no_node_up() {
+    const SAID: &str = "no VTEP answers this node's probes";
+    scenario(NEEDS, |lab| {
+        let cluster = cluster_with(lab, ARGS)?;
+        let [h1, h2, h3, h4] = &cluster.hosts;
+        let web1 = &cluster.web1;
+        let web4 = attach(lab, h4, "web4", &[])?;
+        web1.netns.reaches(web4.address)?;
+        let deaf = |host: &Host| -> Result<bool> {
+            let status = host.overlay_command(&["status", "-o", "json"]).output()?;
+            let status: Value = serde_json::from_slice(&status.stdout)?;
+            Ok(status.to_string().contains(SAID))
+        };
+        let times = |host: &Host| host.log().matches(SAID).count();
+        let before = [h1, h2, h3].map(|host| times(host));
+        for host in &cluster.hosts {
+            let chain = "type filter hook input priority 0";
+            let words = format!(
+                "add table inet deaf; add chain inet deaf input {{ {chain}; }}; add rule inet deaf input udp sport 4789 counter drop"
+            );
+            host.netns.run(&["nft", &words])?;
+        }
+        eventually("each host says that it hears nobody", BOUND, || {
+            for host in [h1, h2, h3] {
+                ensure!(deaf(host)?, "{} does not say so", host.name);
+            }
+            Ok(())
+        })?;
+
+        let begun = Instant::now();
+        h4.kill9()?;
+        let leads = leader_of(&cluster.hosts)?;
+        eventually("it is down for many leases, and not given up", BOUND, || {
+            ensure!(begun.elapsed() > Duration::from_secs(5 * LEASE), "not yet");
+            ensure!(state(h1, h4)? == "down", "it is {}", state(h1, h4)?);
+            Ok(())
+        })?;
+        ensure!(!leads.log().contains("the node is lost"), "it was given up meanwhile");
+        web1.netns.dig(&["web4"])?.is(&[&web4.address.to_string()])?;
+        web1.netns.reaches(web4.address)?;
+        let said = [h1, h2, h3].map(|host| times(host));
+        ensure!(said == before.map(|times| times + 1), "said {said:?} times, before {before:?}");
+
+        for host in [h1, h2, h3] {
+            host.netns.run(&["nft", "delete", "table", "inet", "deaf"])?;
+        }
+        eventually("they hear each other again, and it", BOUND, || {
+            for host in [h1, h2, h3] {
+                ensure!(!deaf(host)?, "{} still says so", host.name);
+            }
+            let node = h1.overlay_json(&["node", "inspect", "h4"])?;
+            ensure!(
+                node["answered_ms_ago"].as_u64().is_some_and(|ms| ms < LEASE * 1_000),
+                "{node}"
+            );
+            Ok(())
+        })
+    });
+}
+
 /// The host that leads, whichever node is asked.
 fn leader_of(hosts: &[Arc<Host>; 4]) -> Result<Arc<Host>> {
     let name = hosts[0].leader()?;

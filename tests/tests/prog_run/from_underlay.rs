@@ -3,7 +3,7 @@
 use etherparse::IpNumber;
 use overlay_common::{
     CONFIG_SHARED, Direction, DropReason::*, FLAG_ADVERTISING, FLAG_BRIDGING, FLAG_ICC_OFF,
-    FLAG_MULTICAST, FLAG_ROUTING, VNI_RESERVED, VXLAN_PORT,
+    FLAG_MULTICAST, FLAG_ROUTING, PROBE_MAC, VNI_RESERVED, VXLAN_PORT,
 };
 
 use super::{
@@ -92,14 +92,19 @@ fn a_probe_is_sent_back_to_who_sent_it() {
     on_bench(|bench| {
         let number = [0xa5; 16];
         let probe = Vxlan { vni: VNI_RESERVED, ..Vxlan::default() };
-        let packet = probe.around(&other([1; 6], [2; 6], EXPERIMENTAL, &number));
+        let packet = probe.around(&other(PROBE_MAC, [0; 6], EXPERIMENTAL, &number));
         let outcome = bench.run(Direction::FromUnderlay, &packet);
         assert_eq!(outcome.verdict, Verdict::Redirect);
         let mut expected = packet.clone();
         expected[..12].copy_from_slice(&[&packet[6..12], &packet[..6]].concat());
         expected[26..34].copy_from_slice(&[&packet[30..34], &packet[26..30]].concat());
         expected[34..38].copy_from_slice(&[&packet[36..38], &packet[34..36]].concat());
+        expected[50..62].copy_from_slice(&[&packet[56..62], &packet[50..56]].concat());
         assert_eq!(outcome.packet, expected);
+        // The answer, whatever a router between makes of its ports.
+        let answer = Vxlan { from_port: 50_000, ..probe }.around(&expected[50..]);
+        let outcome = bench.run(Direction::FromUnderlay, &answer);
+        assert_eq!(outcome.verdict, Verdict::Shot);
     });
 }
 
@@ -164,10 +169,14 @@ fn outer() -> Vec<Case> {
 #[rustfmt::skip]
 fn probes() -> Vec<Case> {
     let usual = || Vxlan { vni: VNI_RESERVED, ..Vxlan::default() };
-    let (inner, none) = (other([0; 6], [0; 6], EXPERIMENTAL, &[7; 16]), [0; 6]);
-    let longest = other(none, none, EXPERIMENTAL, &[7; 64]);
+    let none = [0; 6];
+    let inside = |from, to| other(from, to, EXPERIMENTAL, &[7; 16]);
+    let (inner, answer) = (inside(PROBE_MAC, none), inside(none, PROBE_MAC));
+    let longest = other(PROBE_MAC, none, EXPERIMENTAL, &[7; 64]);
     let around = |vxlan: Vxlan| vxlan.around(&inner);
-    let not_one = other(none, none, 0x0800, &[7; 16]);
+    let not_one = other(PROBE_MAC, none, 0x0800, &[7; 16]);
+    let (mut near, mut nearer) = (PROBE_MAC, none);
+    (near[5], nearer[5]) = (1, 1);
     vec![
         case("a probe", AS_USUAL, around(usual()), Redirect),
         case("a probe, the longest", AS_USUAL, usual().around(&longest), Redirect),
@@ -179,7 +188,13 @@ fn probes() -> Vec<Case> {
         case("no probe inside", AS_USUAL, usual().around(&not_one), Drop(UnknownVni)),
         case("a probe, cut", AS_USUAL, cut(around(usual()), 50 + 13), Drop(Malformed)),
         case("a probe, the port shared", |w| w.configure(CONFIG_SHARED), around(usual()), Redirect),
-        case("its answer", AS_USUAL, Vxlan { from_port: VXLAN_PORT, port: 50_000, ..usual() }.around(&inner), Pass),
+        case("a probe, and no answer left", |w| w.limit(0), around(usual()), Drop(ProbeLimit)),
+        case("a probe, and no answer left, the port shared", |w| { w.configure(CONFIG_SHARED); w.limit(0); }, around(usual()), Drop(ProbeLimit)),
+        case("no probe, and no answer left", |w| w.limit(0), usual().around(&answer), Drop(UnknownVni)),
+        case("a probe, almost from its MAC", AS_USUAL, usual().around(&inside(near, none)), Drop(UnknownVni)),
+        case("a probe, almost to nobody", AS_USUAL, usual().around(&inside(PROBE_MAC, nearer)), Drop(UnknownVni)),
+        case("its answer", AS_USUAL, Vxlan { from_port: VXLAN_PORT, port: 50_000, ..usual() }.around(&answer), Pass),
+        case("an answer from another port is not answered", AS_USUAL, usual().around(&answer), Drop(UnknownVni)),
     ]
 }
 

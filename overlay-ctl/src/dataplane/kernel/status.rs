@@ -38,6 +38,8 @@ pub struct LocalStatus {
     pub super_packets: SuperPacketHealth,
     /// What probes of other nodes' VTEPs have shown lately.
     pub probes: Vec<Probed>,
+    /// Why probes show nothing, in words; `None` = some VTEP answers them, or nobody was asked for long enough.
+    pub probing_trouble: Option<String>,
 }
 
 /// What probes of one node's VTEP have shown.

@@ -272,12 +272,14 @@ impl<K: Kernel> Reconciler<K> {
             mtus,
             super_packets: self.node.super_packets.clone(),
             probes: Vec::new(),
+            probing_trouble: None,
         };
         self.status.send_if_modified(|now| {
             // Somebody else's.
             let probes = std::mem::take(&mut now.probes);
+            let probing_trouble = now.probing_trouble.take();
             let changed = *now != status;
-            *now = LocalStatus { probes, ..status };
+            *now = LocalStatus { probes, probing_trouble, ..status };
             changed
         });
         Ok(!state.is_incomplete)

@@ -3,7 +3,7 @@
 
 use crate::{
     control::state::{Changed, View},
-    model::{Endpoint, EndpointId, Location, NetworkId, NodeId, Permission, Vtep},
+    model::{Endpoint, EndpointId, Lease, Location, NetworkId, Node, NodeId, Permission, Vtep},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,14 @@ impl Site {
             Self::External(vtep) => Some(vtep),
         }
     }
+
+    /// The VTEP of the site, also of a node that is lost; `None` where the node is not known (yet).
+    fn any_vtep(self, view: &View) -> Option<Vtep> {
+        match self {
+            Self::Node(id) => view.nodes.get(&id).map(|node| node.vtep),
+            Self::External(vtep) => Some(vtep),
+        }
+    }
 }
 
 /// The site of an endpoint; `None` for an endpoint of this node.
@@ -31,6 +39,14 @@ pub(super) fn site(endpoint: &Endpoint, local: NodeId) -> Option<Site> {
         Location::Node { node, .. } => Some(Site::Node(*node)),
         Location::External { vtep } => Some(Site::External(*vtep)),
     }
+}
+
+/// Returns true if the row of a node changed by more than a doubt about its life, which changes nothing here: only a node
+/// that is [lost](Lease::Lost) is sent nothing.
+fn is_more_than_a_doubt(change: &Changed<'_, Node>) -> bool {
+    let (Some(old), Some(new)) = (change.old, change.new) else { return true };
+    let is_lost = |node: &Node| node.lease == Lease::Lost;
+    is_lost(old) != is_lost(new) || Node { lease: old.lease, ..new.clone() } != *old
 }
 
 fn is_bridging(endpoint: &Endpoint) -> bool {
@@ -83,11 +99,11 @@ impl Sites {
         Self { local, view: View::default(), sites: Counted::default(), networks: BTreeMap::new() }
     }
 
-    /// Follows `view`. Returns true if more than remote endpoints changed: a node, a network, a local endpoint, a bridging
+    /// Follows `view`. Returns true if more than remote endpoints and doubts changed: a node, a network, a local endpoint, a bridging
     /// one, or a network's set of VTEPs.
     pub(super) fn update(&mut self, view: &View) -> bool {
         let older = std::mem::replace(&mut self.view, view.clone());
-        let mut more = view.changed_nodes(&older).next().is_some()
+        let mut more = view.changed_nodes(&older).any(|change| is_more_than_a_doubt(&change))
             || view.changed_networks(&older).next().is_some();
         for change in view.changed_endpoints(&older) {
             more |= self.change(&change);
@@ -176,12 +192,18 @@ impl Sites {
         sites.filter_map(|site| site.vtep(&self.view)).collect()
     }
 
-    /// The VTEPs that this node sends to, because an endpoint of one of its networks is behind them.
+    /// The VTEPs that have an endpoint behind them, those of lost nodes too: the ways there, and what follows from them,
+    /// stay as they are until the endpoints are gone.
     pub(super) fn vteps(&self) -> BTreeSet<Vtep> {
+        self.sites.0.keys().filter_map(|site| site.any_vtep(&self.view)).collect()
+    }
+
+    /// Those of them that this node sends to.
+    pub(super) fn reachable_vteps(&self) -> BTreeSet<Vtep> {
         self.sites.0.keys().filter_map(|site| site.vtep(&self.view)).collect()
     }
 
-    /// Those of them that are no node of the cluster.
+    /// Those that are no node of the cluster.
     pub(super) fn externals(&self) -> impl Iterator<Item = Vtep> {
         self.sites.0.keys().filter_map(|site| match site {
             Site::External(vtep) => Some(*vtep),

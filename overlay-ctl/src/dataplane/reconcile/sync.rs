@@ -45,8 +45,8 @@ impl<K: Kernel> Reconciler<K> {
         self.held.write(self.kernel.maps(), &wrong).await
     }
 
-    /// Follows a view that differs from the last one only by endpoints on other nodes: only their entries and names
-    /// have to change. Returns false if the view differs by more, so that a pass is due.
+    /// Follows a view that differs from the last one only by endpoints on other nodes, or by a doubt whether a node lives:
+    /// only the entries and names of those endpoints have to change. Returns false if the view differs by more, so that a pass is due.
     ///
     /// # Errors
     /// The kernel refused a change.

@@ -9,7 +9,7 @@ use crate::{
 use overlay_common::{HopEntry, NodeKey};
 
 impl<K: Kernel> Reconciler<K> {
-    /// The MTUs that follow from the ways, which are looked up where they are in `scope` or where this node sends to
+    /// The MTUs that follow from the ways, which are looked up where they are in `scope` or where endpoints are behind
     /// other VTEPs than before.
     pub(super) async fn mtus_for(&mut self, scope: &Scope) -> Mtus {
         match &self.looked_up {
@@ -18,8 +18,9 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Looks up the ways to the VTEPs that this node sends to, and its own address, and returns the MTUs that follow from
-    /// them. A way that cannot be found out stays as it was.
+    /// Looks up the ways to the VTEPs of all endpoints, and this node's own address, and returns the MTUs that follow from
+    /// them. A way that cannot be found out stays as it was. The way to a lost node counts like any other, so that the MTUs
+    /// of endpoints do not change twice with its lease.
     pub(super) async fn look_at_ways(&mut self) -> Mtus {
         let vteps = self.held.sites.vteps();
         let found = self.kernel.outside().ways(&vteps).await;
@@ -32,7 +33,9 @@ impl<K: Kernel> Reconciler<K> {
         ways.extend(unknown.iter().filter_map(|vtep| Some((*vtep, *self.ways.get(vtep)?))));
         let name =
             |(vtep, why): (Vtep, String)| format!("nothing is sent to the VTEP {vtep}: {why}");
-        trouble.extend(without.into_iter().map(name));
+        // To a lost node nothing is sent anyhow.
+        let reachable = self.held.sites.reachable_vteps();
+        trouble.extend(without.into_iter().filter(|(vtep, _)| reachable.contains(vtep)).map(name));
         // Before anything is sent by a device by which the answers come back.
         let devices = ways.values().map(|way| way.device).collect();
         let attached = self.kernel.outside().attach_uplinks(&devices).await;
@@ -85,7 +88,7 @@ impl<K: Kernel> Reconciler<K> {
     /// The nodes to which packets take the slower path, because their next hop is not resolved.
     pub(super) fn unresolved(&self) -> Vec<NodeId> {
         let Tables { nodes, hops, .. } = &self.held.tables;
-        let keys = self.held.sites.vteps().into_iter();
+        let keys = self.held.sites.reachable_vteps().into_iter();
         keys.filter_map(|vtep| nodes.get(&NodeKey { vtep: vtep.ip16() }))
             .filter(|node| node.node != 0)
             .filter(|node| hops.get(&node.hop).is_none_or(is_unresolved))

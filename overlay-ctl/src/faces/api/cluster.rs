@@ -216,7 +216,7 @@ impl ServedNode {
                 ipv6: status.super_packets.ipv6,
                 reason: status.super_packets.reason,
             }),
-            fallbacks: status.fallbacks,
+            fallbacks: status.fallbacks.into_iter().chain(status.probing_trouble).collect(),
             gateway: Some(v1::GatewayStatus {
                 bridge: GATEWAY_BRIDGE.to_owned(),
                 subnet: info.gateway.to_string(),

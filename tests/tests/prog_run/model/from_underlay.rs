@@ -76,6 +76,9 @@ fn decide_alone(
     // Checks of the sender.
     let Some(sender) = Sender::behind(world, vtep, vni, from) else {
         if vni == RESERVED_VNI && is_probe(world, config, frame, vtep)? {
+            if !memory.allows_answer(config.answers, 0) {
+                return Err(DropReason::ProbeLimit);
+            }
             fate.count(0, untagged.len(), |traffic| &mut traffic.received);
             let answer = Frame::plain(&turned(&untagged));
             return Ok(End::Redirected(Way::OutOf(incoming.skb.ifindex), answer));
@@ -146,8 +149,8 @@ fn decide_alone(
     Ok(End::Redirected(Way::OutOf(destination.ifindex), Frame::plain(&bytes)))
 }
 
-/// Returns true for what a node of the cluster sends to learn whether this one is alive. It is short, and wants its answer at
-/// a port of its own.
+/// Returns true for what a node of the cluster sends to learn whether this one is alive. It is short, is from the MAC of
+/// probes to none, and wants its answer at a port of its own.
 fn is_probe(
     world: &World,
     config: &Config,
@@ -158,15 +161,17 @@ fn is_probe(
     let is_of_node = world.nodes.get(&NodeKey { vtep }).is_some_and(|node| node.node != 0);
     Ok(frame.0.len() <= 128
         && frame.be16(62)? == EXPERIMENTAL
+        && frame.mac(50)? == [0; 6]
+        && frame.mac(56)? == *b"\x02ovp\0\0"
         && is_of_node
         && vtep != config.vtep
         && frame.be16(34)? != config.vxlan_port)
 }
 
-/// The packet with source and destination exchanged: MACs, addresses, ports.
+/// The packet with source and destination exchanged: MACs, addresses, ports, and the MACs inside.
 fn turned(packet: &[u8]) -> Vec<u8> {
     let mut turned = packet.to_vec();
-    for (at, len) in [(0, 6), (26, 4), (34, 2)] {
+    for (at, len) in [(0, 6), (26, 4), (34, 2), (50, 6)] {
         turned[at..at + len].copy_from_slice(&packet[at + len..at + 2 * len]);
         turned[at + len..at + 2 * len].copy_from_slice(&packet[at..at + len]);
     }

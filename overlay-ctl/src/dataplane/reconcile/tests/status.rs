@@ -1,7 +1,9 @@
 //! What a node reports of itself after a pass.
 
 use super::{cluster::behind, *};
-use crate::dataplane::kernel::{GatewayHealth, LegHealth, OutsideHealth, SuperPacketHealth};
+use crate::dataplane::kernel::{
+    GatewayHealth, LegHealth, OutsideHealth, Probed, SuperPacketHealth,
+};
 use overlay_common::Counter;
 
 fn super_packets() -> SuperPacketHealth {
@@ -80,10 +82,28 @@ async fn the_whole_status_of_a_node() {
         mtus,
         super_packets: super_packets(),
         probes: Vec::new(),
+        probing_trouble: None,
     };
     assert!(status.has_changed().unwrap());
     assert_ne!(after.run, 0, "0 is a node without a data plane");
     assert_eq!(*status.borrow_and_update(), after);
+}
+
+/// What probes show is noted by somebody else, between the passes.
+#[tokio::test]
+async fn a_pass_leaves_what_probes_show_as_it_is() {
+    let (cluster, mut kernel) = here_and_there();
+    let (mut reconciler, status) = Reconciler::new(&mut kernel, node());
+    let now = tokio::time::Instant::now();
+    let probed = Probed { node: 2, asked: now, answered: None, unanswered: 3 };
+    let trouble = Some("nobody answers".to_owned());
+    reconciler.status.send_modify(|status| {
+        (status.probes, status.probing_trouble) = (vec![probed], trouble.clone());
+    });
+    reconciler.work(&cluster.view(), &Trigger::Changed(Scope::whole())).await.unwrap();
+    let status = status.borrow();
+    assert_eq!(status.programmed, cluster.index);
+    assert_eq!((&status.probes, &status.probing_trouble), (&vec![probed], &trouble));
 }
 
 /// A leader takes back what never was up in the run in which it was created.
