@@ -81,8 +81,7 @@ impl Registration {
         answered: Result<JoinResponse, ClusterError>,
     ) -> Result<JoinResponse, ClusterError> {
         let answer = answered?;
-        let is_ours =
-            directory.generations().ours() == Generation::from_wire(answer.generation);
+        let is_ours = directory.generations().ours() == Generation::from_wire(answer.generation);
         let Some(life) = life_of(&answer).filter(|_| answer.life_used && is_ours) else {
             return Ok(answer);
         };
@@ -92,7 +91,9 @@ impl Registration {
         tracing::warn!(%life, "the life under which this node is to hold the log may have voted: it asks for another one");
         let other = self.begin_life(place, member, Uuid::new_v4(), directory).await?;
         match life_of(&other) {
-            Some(now) if now == life => Err(ClusterError::NoOtherLife { why: format!("the node at {place} gives none but {life}, which may have voted") }),
+            Some(now) if now == life => Err(ClusterError::NoOtherLife {
+                why: format!("the node at {place} gives none but {life}, which may have voted"),
+            }),
             _ => Ok(other),
         }
     }
