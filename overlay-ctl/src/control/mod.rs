@@ -10,7 +10,6 @@ macro_rules! planted {
         is_planted
     }};
 }
-pub(crate) use planted;
 
 pub mod backup;
 pub mod consensus;

@@ -2,7 +2,7 @@
 //! that a restarted node removes nothing that is only newer than its view.
 
 use crate::{
-    control::{consensus::ProposeError, state::View, voter::Seat},
+    control::{consensus::ProposeError, state::View, voter::Seat, watch::is_new_enough},
     dataplane::{kernel::Tables, reconcile::programmed_at_least},
     model::{EndpointId, Revision},
 };
@@ -92,11 +92,6 @@ impl Gate {
         let view = views.wait_for(fit).await.ok()?;
         view.clone()
     }
-}
-
-/// Whether a kernel that may already be of `at_least` can be made that of a view.
-pub(crate) fn is_new_enough(view: Revision, at_least: Revision) -> bool {
-    view >= at_least || crate::control::planted!(SweptEarly)
 }
 
 #[cfg(test)]

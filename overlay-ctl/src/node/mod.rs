@@ -42,9 +42,6 @@ mod start;
 mod state_files;
 mod tasks;
 
-#[cfg(test)]
-pub(crate) use gate::is_new_enough;
-
 pub use asked::Answering;
 pub use begin::FirstError;
 pub use error::{ClusterError, StartError};

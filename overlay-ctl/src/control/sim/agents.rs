@@ -12,10 +12,9 @@ use crate::{
     control::{
         peers::Incarnation,
         state::{Applied, Refusal, View},
-        watch::{Follower, Next, hello, take},
+        watch::{Follower, Next, hello, is_new_enough, take},
     },
     model::{NodeId, Revision},
-    node::is_new_enough,
     proto::internal::{NodeStatus, WatchDown},
 };
 use tonic::Code;

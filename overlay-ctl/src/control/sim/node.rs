@@ -9,11 +9,10 @@ use super::{
 use crate::{
     control::{
         voter::to_wire,
-        watch::{Own, OwnView},
+        watch::{Own, OwnView, is_new_enough},
     },
     dataplane::kernel::LocalStatus,
     model::{NodeId, Revision},
-    node::is_new_enough,
     proto::internal::NodeStatus,
 };
 use tokio::{

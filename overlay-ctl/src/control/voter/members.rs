@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A change of the members that the rows ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::control) enum Change {
+pub(crate) enum Change {
     /// A life of a node that is to hold the log is not a member yet.
     Add(RaftId),
     /// No row names the member any more: the node was removed, or has another life.
@@ -58,7 +58,7 @@ pub async fn follow_the_rows(voter: VoterParts) {
 
 /// The next change of the members, as the leader `own` makes it. A life that is being ended is left alone, since its
 /// end takes the membership first and changes the row afterwards.
-pub(in crate::control) fn next_change(
+pub(crate) fn next_change(
     own: Option<RaftId>,
     wanted: &BTreeSet<RaftId>,
     members: &BTreeSet<RaftId>,

@@ -223,8 +223,13 @@ fn says_nothing_new(delta: &WatchDown, held: &View) -> bool {
     !complete && *revision == held.revision && upserts.is_empty() && removes.is_empty()
 }
 
+/// Whether a kernel that may already be of `at_least` can be made that of a view.
+pub(crate) fn is_new_enough(view: Revision, at_least: Revision) -> bool {
+    view >= at_least || planted!(SweptEarly)
+}
+
 /// What an agent says first, so that a voter can bring it on from what it holds.
-pub(in crate::control) fn hello(
+pub(crate) fn hello(
     id: NodeId,
     (epoch, incarnation): (Revision, Incarnation),
     held: &View,
@@ -247,7 +252,7 @@ pub(in crate::control) fn hello(
 ///
 /// # Errors
 /// What this version can't read, and why. Nothing was changed.
-pub(in crate::control) fn take(down: WatchDown, held: &mut View) -> Result<bool, String> {
+pub(crate) fn take(down: WatchDown, held: &mut View) -> Result<bool, String> {
     let is_new = !says_nothing_new(&down, held);
     if is_new {
         held.apply(from_wire(down)?);

@@ -20,12 +20,13 @@ mod voter;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use agent::is_new_enough;
 pub use agent::{Ended, Unreadable, follow_a_voter};
 pub use stream::serve_agent;
 pub use voter::{publish_views, report_to_leader};
 
 #[cfg(test)]
-pub(in crate::control) use self::{
+pub(crate) use self::{
     agent::{hello, take},
     stream::{Follower, Next},
     voter::{Own, OwnView},

@@ -79,7 +79,7 @@ pub async fn serve_agent(
 }
 
 /// An agent, as far as its voter has brought it.
-pub(in crate::control) struct Follower {
+pub(crate) struct Follower {
     node: NodeId,
     /// Up to this revision.
     cursor: u64,
@@ -88,7 +88,7 @@ pub(in crate::control) struct Follower {
 }
 
 /// What an agent is sent next.
-pub(in crate::control) enum Next {
+pub(crate) enum Next {
     /// Nothing before this voter has caught up: an older view would make the agent forget what it rightly holds.
     Behind,
     /// That its node was removed.
@@ -102,7 +102,7 @@ impl Follower {
     ///
     /// # Errors
     /// The agent is no node of this cluster at its present epoch, or can't read its rows.
-    pub(in crate::control) fn admit(state: &State, hello: &WatchHello) -> Result<Self, Status> {
+    pub(crate) fn admit(state: &State, hello: &WatchHello) -> Result<Self, Status> {
         let WatchHello {
             node_id,
             epoch,
@@ -142,12 +142,7 @@ impl Follower {
     ///
     /// # Errors
     /// None in practice: all rows can be encoded.
-    pub(in crate::control) fn next(
-        &mut self,
-        state: &State,
-        now: u64,
-        leader: NodeId,
-    ) -> Result<Next, Status> {
+    pub(crate) fn next(&mut self, state: &State, now: u64, leader: NodeId) -> Result<Next, Status> {
         if now < self.cursor {
             return Ok(Next::Behind);
         }

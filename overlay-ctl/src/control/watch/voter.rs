@@ -50,7 +50,7 @@ pub async fn publish_views(
 }
 
 /// A voter's view of its own state.
-pub(in crate::control) struct OwnView {
+pub(crate) struct OwnView {
     id: NodeId,
     current: View,
     /// The state has had its node.
@@ -58,7 +58,7 @@ pub(in crate::control) struct OwnView {
 }
 
 /// What a voter's own state says of its node.
-pub(in crate::control) enum Own {
+pub(crate) enum Own {
     /// The node was removed.
     Removed,
     /// The node is not in the state yet: a voter that has just joined has not received the log.
@@ -68,12 +68,12 @@ pub(in crate::control) enum Own {
 }
 
 impl OwnView {
-    pub(in crate::control) fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId) -> Self {
         Self { id, current: View::default(), seen: false }
     }
 
     /// Brings the view up to a state to which everything up to `now` was applied.
-    pub(in crate::control) fn follow(&mut self, state: &State, now: Revision) -> Own {
+    pub(crate) fn follow(&mut self, state: &State, now: Revision) -> Own {
         let Self { id, current, seen } = self;
         if state.node(*id).is_none() {
             return if *seen { Own::Removed } else { Own::NotYet };
