@@ -162,6 +162,7 @@ impl Devices for MapsOnly {
             up: true,
             running: true,
             complete: true,
+            queued: false,
             mtu: spec.sizes.mtu,
             super_packets: spec.sizes.outside,
             bridge: BRIDGE,

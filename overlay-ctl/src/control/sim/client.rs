@@ -73,12 +73,11 @@ impl Client {
 impl Actor for Client {
     fn step(&mut self, world: &mut World) {
         match &mut self.job {
-            Some(job) => {
-                if Self::is_done(job, world) {
-                    self.job = None;
-                    self.next = world.now + 1 + world.rng.below(40);
-                }
+            Some(job) if Self::is_done(job, world) => {
+                self.job = None;
+                self.next = world.now + 1 + world.rng.below(40);
             }
+            Some(_) => {}
             None if !self.is_finishing && world.now >= self.next => self.begin(world),
             None => {}
         }

@@ -8,6 +8,11 @@
 //! - what must hold: [`truth`], shown by [`ledger`] and [`check`]; what was tried: [`reach`]; what happened: [`trace`].
 //!
 //! `cargo xtask sim` runs many seeds, or replays one.
+#![allow(
+    clippy::large_enum_variant,
+    clippy::type_complexity,
+    reason = "there are few of these at a time, and each is named where it is used"
+)]
 
 mod agents;
 mod check;

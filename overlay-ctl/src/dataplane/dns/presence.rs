@@ -90,7 +90,10 @@ impl Presence {
 /// The resolvers that wait, each with the path of its namespace. The last component of a path tells whether a mount is
 /// about it, because the same namespace has several paths.
 #[derive(Debug, Clone, Default)]
-struct Waiting(Arc<Mutex<Vec<(PathBuf, Weak<Notify>)>>>);
+struct Waiting(Arc<Mutex<Vec<One>>>);
+
+/// The path of a namespace, and the resolver that waits for it.
+type One = (PathBuf, Weak<Notify>);
 
 impl Waiting {
     fn add(&self, path: &Path) -> Arc<Notify> {
