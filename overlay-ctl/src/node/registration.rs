@@ -81,8 +81,7 @@ impl Registration {
         answered: Result<JoinResponse, ClusterError>,
     ) -> Result<JoinResponse, ClusterError> {
         let answer = answered?;
-        let is_ours =
-            directory.generations().ours() == Generation::from_wire(answer.generation);
+        let is_ours = directory.generations().ours() == Generation::from_wire(answer.generation);
         let Some(life) = life_of(&answer).filter(|_| answer.life_used && is_ours) else {
             return Ok(answer);
         };
@@ -92,7 +91,9 @@ impl Registration {
         tracing::warn!(%life, "the life under which this node is to hold the log may have voted: it asks for another one");
         let other = self.begin_life(place, member, Uuid::new_v4(), directory).await?;
         match life_of(&other) {
-            Some(now) if now == life => Err(ClusterError::NoOtherLife { why: format!("the node at {place} gives none but {life}, which may have voted") }),
+            Some(now) if now == life => Err(ClusterError::NoOtherLife {
+                why: format!("the node at {place} gives none but {life}, which may have voted"),
+            }),
             _ => Ok(other),
         }
     }
@@ -200,7 +201,7 @@ pub(super) async fn keep_registered(
                 Ok(answer) => {
                     learn(&directory, &answer);
                     directory.note_own_copy(answer.copy_at.parse().ok());
-                    if adopt(&directory, &answer, seat.get().is_some()) {
+                    if adopt(&directory, &answer, &seat) {
                         let wanted = life_of(&answer);
                         life.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
                     }
@@ -269,9 +270,9 @@ fn learn(directory: &Directory, answer: &JoinResponse) {
 /// ends, and comes back without that log. Returns true if the node is of the answer's generation, so that what the answer says
 /// of its seat counts: the log of an older one must not be let go of while the node runs, since it may be the last that is left
 /// of it.
-fn adopt(directory: &Directory, answer: &JoinResponse, has_log: bool) -> bool {
+fn adopt(directory: &Directory, answer: &JoinResponse, seat: &Seat) -> bool {
     let generation = Generation::from_wire(answer.generation);
-    if !has_log && directory.generations().adopt(generation) {
+    if directory.generations().adopt_unless(generation, || seat.get().is_some()) {
         tracing::info!(%generation, "the cluster was restored or recovered: this node has rejoined, and takes the whole view");
     }
     directory.generations().ours() == generation
