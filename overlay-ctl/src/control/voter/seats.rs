@@ -203,7 +203,7 @@ async fn carry_out(voter: &VoterParts, next: Next, term: u64) -> Result<(), Stri
             let life = node.life().ok_or("the node has no seat any more")?;
             // Until its row is changed the life would be made a member again: see `follow_the_rows`.
             let _hold = voter.leaving.hold(life);
-            let removed = timeout(PATIENCE, voter.consensus.remove(life.get())).await;
+            let removed = timeout(PATIENCE, voter.consensus.replace(life.get())).await;
             removed.map_err(|_| "the members do not change in time")?.map_err(|e| e.to_string())?;
             let command = Command::Demote {
                 name: name.clone(),
