@@ -22,7 +22,7 @@ use crate::{
         watch,
     },
     dataplane::kernel::LocalStatus,
-    model::{NodeId, RaftId, Revision},
+    model::{Generation, NodeId, RaftId, Revision},
 };
 use std::{
     path::PathBuf,
@@ -171,8 +171,13 @@ impl Part {
         LogStore::discard(&dir).map_err(ClusterError::from)?;
         let name = self.home().record().name.to_string();
         let identity = Identity { cluster, name, raft_id: life.get() };
-        let generation = self.wiring.directory.generations().ours();
-        self.home().set_generation(generation)?;
+        let generation = {
+            let home = self.home();
+            // Once the folder is this task's, so that it keeps no older one than it has.
+            let generation = self.wiring.directory.generations().ours();
+            home.set_generation(generation)?;
+            generation
+        };
         let mut log = LogStore::join_generation(&dir, identity, generation.number())
             .map_err(ClusterError::from)?;
         log.mark_beside(&self.wiring.run_folder).map_err(ClusterError::from)?;
@@ -249,9 +254,19 @@ impl Part {
     }
 
     /// Starts what a voter does.
+    ///
+    /// # Errors
+    /// The log can't be used; or it is of an older generation than the node, which went on while its seat was taken.
     fn vote(&mut self, log: LogStore) -> Result<(), StartError> {
+        let ours = Generation::from_wire(log.generation());
         let (parts, queues, ended) = start_voter(log)?;
         self.unfit = Some(ended);
+        // From here on the node goes on into no newer generation: see `registration::adopt`.
+        self.seat.set(Some(parts.clone()));
+        let theirs = self.wiring.directory.generations().ours();
+        if theirs > ours {
+            return Err(ClusterError::OlderGeneration { ours, theirs, at: None }.into());
+        }
         self.start_duties(&parts, queues);
         let Wiring { directory, epochs, view, status, .. } = &self.wiring;
         let id = self.member.id;
@@ -269,7 +284,6 @@ impl Part {
         let publish =
             watch::publish_views(id, parts.state.clone(), directory.clone(), view.clone());
         self.tasks.spawn("publish views", publish);
-        self.seat.set(Some(parts));
         Ok(())
     }
 

@@ -201,7 +201,7 @@ pub(super) async fn keep_registered(
                 Ok(answer) => {
                     learn(&directory, &answer);
                     directory.note_own_copy(answer.copy_at.parse().ok());
-                    if adopt(&directory, &answer, seat.get().is_some()) {
+                    if adopt(&directory, &answer, &seat) {
                         let wanted = life_of(&answer);
                         life.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
                     }
@@ -270,9 +270,9 @@ fn learn(directory: &Directory, answer: &JoinResponse) {
 /// ends, and comes back without that log. Returns true if the node is of the answer's generation, so that what the answer says
 /// of its seat counts: the log of an older one must not be let go of while the node runs, since it may be the last that is left
 /// of it.
-fn adopt(directory: &Directory, answer: &JoinResponse, has_log: bool) -> bool {
+fn adopt(directory: &Directory, answer: &JoinResponse, seat: &Seat) -> bool {
     let generation = Generation::from_wire(answer.generation);
-    if !has_log && directory.generations().adopt(generation) {
+    if directory.generations().adopt_unless(generation, || seat.get().is_some()) {
         tracing::info!(%generation, "the cluster was restored or recovered: this node has rejoined, and takes the whole view");
     }
     directory.generations().ours() == generation

@@ -32,7 +32,11 @@ use raft::{
     Config, RawNode, Ready, StateRole,
     eraftpb::{ConfState, Message, MessageType},
 };
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 use tokio::sync::{oneshot, watch};
 
 /// The channel for the answer to a proposal.
@@ -82,6 +86,8 @@ pub struct Core<S: StateMachine> {
     waiters: BTreeMap<u64, Waiter<S::Outcome>>,
     /// Members to be removed, and the callers that wait for that.
     leaving: BTreeMap<u64, Vec<Reply<u64>>>,
+    /// Of those that leave: who does so only if a learner takes over its vote.
+    replaced: BTreeSet<u64>,
     /// Which learners have caught up, while this node leads.
     rounds: rounds::Rounds,
     reads: Reads,
@@ -179,6 +185,7 @@ impl<S: StateMachine> Core<S> {
             proposals: Vec::new(),
             waiters: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            replaced: BTreeSet::new(),
             rounds: rounds::Rounds::default(),
             reads,
             received: None,

@@ -4,6 +4,8 @@
 //! everything that waits, and pumps the core once for all of it: the busier the node, the more proposals share one
 //! fsync.
 
+mod members;
+
 use std::{
     sync::{
         Arc,
@@ -29,6 +31,7 @@ enum Request<O> {
     Read(Reply<u64>),
     AddLearner(u64, Reply<u64>),
     Remove(u64, Reply<u64>),
+    Replace(u64, Reply<u64>),
     HandOver(u64, Reply<()>),
     Difference(Option<Difference>, Reply<()>),
     Step(Vec<u8>),
@@ -138,26 +141,6 @@ impl<S: StateMachine> Consensus<S> {
     #[cfg(test)]
     pub(crate) fn reads(&self) -> usize {
         self.reads.load(std::sync::atomic::Ordering::SeqCst)
-    }
-
-    /// Adds `id` as a learner (a member without a vote), and returns the index of that change. The leader later
-    /// makes voters of learners, two at a time, so that the number of voters stays odd.
-    ///
-    /// # Errors
-    /// See [`ProposeError`]; `Refused` while another change is under way.
-    pub async fn add_learner(&self, id: u64) -> Result<u64, ProposeError> {
-        self.ask(|reply| Request::AddLearner(id, reply)).await
-    }
-
-    /// Removes the member `id`, and returns an index at which it is no longer a member: from there on the others
-    /// decide without it, and it may be told. The removal may take several changes. Dropping the future stops it
-    /// before the next change.
-    ///
-    /// # Errors
-    /// See [`ProposeError`]; `Refused` for the only voter if no learner can take over; `NotLeader` with the
-    /// successor if the leader is asked to remove itself.
-    pub async fn remove(&self, id: u64) -> Result<u64, ProposeError> {
-        self.ask(|reply| Request::Remove(id, reply)).await
     }
 
     /// The state of the cluster, as this node knows it.
@@ -363,6 +346,7 @@ fn handle<S: StateMachine>(core: &mut Core<S>, request: Request<S::Outcome>, bad
         Request::Read(reply) => core.read_index(reply),
         Request::AddLearner(id, reply) => core.add_learner(id, reply),
         Request::Remove(id, reply) => core.remove(id, reply),
+        Request::Replace(id, reply) => core.replace(id, reply),
         Request::HandOver(next, reply) => {
             let asked = core.hand_over_to(next);
             // The caller may have gone.

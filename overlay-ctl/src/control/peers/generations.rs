@@ -43,16 +43,25 @@ impl Generations {
     }
 
     /// Goes on into `generation`, if that is newer than this node's. Returns true if it is.
+    #[cfg(test)]
     pub fn adopt(&self, generation: Generation) -> bool {
+        self.adopt_unless(generation, || false)
+    }
+
+    /// The same, unless the node has a log: that is asked at the moment of the change. Who begins a log of a generation, and
+    /// reads [`Self::ours`] afterwards, so either finds the newer one there or keeps its own.
+    pub fn adopt_unless(&self, generation: Generation, has_log: impl Fn() -> bool) -> bool {
         let is_newer = |ours: &mut Generation| {
-            let is_newer = generation > *ours;
-            *ours = generation.max(*ours);
+            let is_newer = generation > *ours && !has_log();
+            if is_newer {
+                *ours = generation;
+            }
             is_newer
         };
         let adopted = self.ours.send_if_modified(is_newer);
-        self.newer.send_if_modified(|newer| {
-            newer.take_if(|newer| newer.generation <= generation).is_some()
-        });
+        let ours = self.ours();
+        self.newer
+            .send_if_modified(|newer| newer.take_if(|newer| newer.generation <= ours).is_some());
         adopted
     }
 

@@ -23,8 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Condition {
     Follows,
-    /// It may be back in a moment.
+    /// It may be back in a moment, or was not seen to follow by this leader yet. If it votes it is replaced otherwise.
     Late,
+    /// The same of one that keeps its seat however long it does not follow.
+    Away,
     /// It has not followed for so long that another node is to take its place.
     Gone,
 }
@@ -57,6 +59,8 @@ enum Next {
 ///
 /// Who is gone keeps its seat until its successor holds the log: to end its membership before would take a vote from another
 /// node, too, since an even number of voters does not rest. Seats are taken from who is gone, then from who does not vote.
+/// A voter that is late may be the one for which an earlier leader gave the seat that is one too many: until that is known,
+/// no seat is taken.
 fn next(own: NodeId, wish: usize, seats: &[Seated], agents: &[NodeId]) -> Next {
     let gone = |seat: &&Seated| seat.condition == Condition::Gone;
     if seats.len() > wish {
@@ -66,7 +70,9 @@ fn next(own: NodeId, wish: usize, seats: &[Seated], agents: &[NodeId]) -> Next {
         let catches_up = |seat: &Seated| !seat.holds_log && seat.condition != Condition::Gone;
         // With more than one too many, there are others to wait for.
         let waits = gone(&last) && seats.len() == wish + 1 && seats.iter().any(catches_up);
-        return if waits { Next::Rest } else { Next::Demote(last.node) };
+        let late = |seat: &Seated| seat.votes && seat.condition == Condition::Late;
+        let is_open = !gone(&last) && seats.len() == wish + 1 && seats.iter().any(late);
+        return if waits || is_open { Next::Rest } else { Next::Demote(last.node) };
     }
     let Some(node) = agents.first().copied() else { return Next::Rest };
     if seats.len() < wish {
@@ -203,7 +209,7 @@ async fn carry_out(voter: &VoterParts, next: Next, term: u64) -> Result<(), Stri
             let life = node.life().ok_or("the node has no seat any more")?;
             // Until its row is changed the life would be made a member again: see `follow_the_rows`.
             let _hold = voter.leaving.hold(life);
-            let removed = timeout(PATIENCE, voter.consensus.remove(life.get())).await;
+            let removed = timeout(PATIENCE, voter.consensus.replace(life.get())).await;
             removed.map_err(|_| "the members do not change in time")?.map_err(|e| e.to_string())?;
             let command = Command::Demote {
                 name: name.clone(),

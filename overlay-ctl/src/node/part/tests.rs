@@ -126,6 +126,30 @@ async fn a_voter_that_is_another_member_by_now_says_so() {
     assert!(over.contains("this node runs as member 4, and is member 6 by now"), "{over}");
 }
 
+/// Goes on into a newer generation when it is dropped, as a registration does that is answered at that moment.
+struct Adopts(Directory);
+
+impl Drop for Adopts {
+    fn drop(&mut self) {
+        assert!(self.0.generations().adopt(Generation::from_wire(2)));
+    }
+}
+
+#[tokio::test]
+async fn a_seat_is_not_taken_with_a_log_of_an_older_generation_than_the_node_is_of_by_then() {
+    let mut node = Node::new();
+    let adopts = Adopts(node.part.wiring.directory.clone());
+    // It ends with the agent's tasks: the log is there by then, and does not vote yet.
+    node.part.tasks.spawn("adopts", async move {
+        let _adopts = adopts;
+        std::future::pending::<()>().await;
+    });
+    let over = node.tell(life(4)).await.unwrap_err();
+    let older = "this node's log is of generation 1 of the cluster, and a node is of generation 2:";
+    assert!(over.starts_with(older), "{over}");
+    node.part.shut_down().await;
+}
+
 /// What is in the way of the log, as a full disk would be.
 #[tokio::test(start_paused = true)]
 async fn a_seat_that_can_not_be_taken_is_tried_again() {

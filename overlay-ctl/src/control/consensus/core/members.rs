@@ -13,6 +13,9 @@ use super::{
 };
 use crate::control::consensus::{ProposeError, StateMachine};
 
+const NO_SUCCESSOR: &str =
+    "no learner that is up holds the whole log, so that nobody could take over the vote";
+
 impl<S: StateMachine> Core<S> {
     /// Adds `id` as a learner, a member without a vote. Does nothing if it is a member already.
     pub fn add_learner(&mut self, id: u64, reply: Reply<u64>) {
@@ -35,8 +38,22 @@ impl<S: StateMachine> Core<S> {
     pub fn remove(&mut self, id: u64, reply: Reply<u64>) {
         if self.node.raft.state == StateRole::Leader {
             self.leaving.entry(id).or_default().push(reply);
+            self.replaced.remove(&id);
         } else {
             drop(reply.send(Err(ProposeError::NotLeader { leader: self.leader() })));
+        }
+    }
+
+    /// As [`Self::remove`], but a voter leaves only in the change in which a learner that holds the log gets its vote. If
+    /// there is none at that moment, the answer is [`ProposeError::Refused`]: the number of voters is odd, so that the vote of
+    /// a member that is up would end with it.
+    pub fn replace(&mut self, id: u64, reply: Reply<u64>) {
+        // Whoever else waits for its end has it removed in any case.
+        let is_first = !self.leaving.contains_key(&id);
+        let was_replaced = self.replaced.contains(&id);
+        self.remove(id, reply);
+        if self.leaving.contains_key(&id) && (is_first || was_replaced) {
+            self.replaced.insert(id);
         }
     }
 
@@ -60,6 +77,7 @@ impl<S: StateMachine> Core<S> {
             replies.retain(|reply| !reply.is_closed());
             !replies.is_empty()
         });
+        self.replaced.retain(|id| self.leaving.contains_key(id));
         self.look_at_learners();
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
@@ -83,6 +101,11 @@ impl<S: StateMachine> Core<S> {
             for reply in self.leaving.remove(&id).unwrap_or_default() {
                 drop(reply.send(Ok(self.applied)));
             }
+        }
+        for id in members.without_a_successor(&self.replaced) {
+            members.leaving.remove(&id);
+            let replies = self.leaving.remove(&id).unwrap_or_default();
+            fail(replies, &ProposeError::Refused(NO_SUCCESSOR.to_owned()));
         }
         match voters::next_step(&members) {
             Step::Rest => {}

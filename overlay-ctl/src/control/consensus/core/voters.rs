@@ -13,6 +13,7 @@
 //! 5. A leader that is to be removed hands over first. Where nobody else votes, a learner that holds the
 //!    log gets a vote for that; where there is none, the removal is refused.
 //! 6. A voter that is silent keeps its vote, because it may be back in a moment. Only a removal ends it.
+//!    One that is replaced leaves only in the change in which a learner that holds the log gets its vote.
 //! 7. More voters than are wished for become fewer in one joint change. The leader stays, then who is alive.
 
 use std::collections::BTreeSet;
@@ -114,6 +115,20 @@ impl Members {
         able.filter(|id| self.alive.contains(id) && !self.leaving.contains(id)).copied().collect()
     }
 
+    /// Those of `replaced` whose vote no learner could take over now: without them, fewer would vote than do and than are wished
+    /// for. They are to stay.
+    pub(super) fn without_a_successor(&self, replaced: &BTreeSet<u64>) -> BTreeSet<u64> {
+        let replaced: BTreeSet<u64> = replaced.intersection(&self.leaving).copied().collect();
+        if !self.outgoing.is_empty() || replaced.is_disjoint(&self.voters) {
+            return BTreeSet::new();
+        }
+        // An even number does not rest.
+        let wanted = self.voters.len().min(self.max_voters).saturating_sub(1) | 1;
+        let left = self.voters.difference(&self.leaving).count();
+        let able = left + self.spare().len();
+        if able >= wanted { BTreeSet::new() } else { replaced }
+    }
+
     /// Removes the voters that leave, and makes the number of the others odd: the largest odd number of which a
     /// majority is alive, and which is no more than is wished for.
     fn without_those_leaving(&self, spare: &BTreeSet<u64>) -> Step {
@@ -209,6 +224,29 @@ mod tests {
         assert_eq!(next_step(&five), change(&[], &[2], &[5]));
         assert_eq!(next_step(&members(&[1], &[2], &[2], &[])), change(&[], &[], &[2]));
         assert_eq!(next_step(&members(&[1], &[2, 3], &[2], &[])), change(&[], &[], &[2]));
+    }
+
+    #[test]
+    fn who_is_replaced_leaves_when_a_learner_can_take_its_vote() {
+        let stays = |members: Members| members.without_a_successor(&members.leaving);
+        let none = BTreeSet::new();
+        assert_eq!(stays(members(&[1, 2, 3], &[4], &[3], &[3])), none);
+        assert_eq!(stays(members(&[1, 2, 3], &[4], &[3], &[3, 4])), [3].into());
+        assert_eq!(stays(members(&[1, 2, 3], &[], &[3], &[3])), [3].into());
+        let behind = Members { caught_up: none.clone(), ..members(&[1, 2, 3], &[4], &[3], &[3]) };
+        assert_eq!(stays(behind), [3].into());
+        assert_eq!(stays(members(&[1, 2, 3], &[4], &[4], &[4])), none, "it has no vote");
+        let fewer = Members { max_voters: 1, ..members(&[1, 2, 3], &[], &[3], &[3]) };
+        assert_eq!(stays(fewer), none, "fewer are wished for");
+        let of_five = |learners: &[u64], dead: &[u64]| Members {
+            max_voters: 5,
+            ..members(&[1, 2, 3, 4, 5], learners, &[5], dead)
+        };
+        assert_eq!(stays(of_five(&[6], &[4, 5])), none);
+        assert_eq!(stays(of_five(&[6], &[5, 6])), [5].into());
+        // Who is removed is not in the way of who is replaced.
+        let both = members(&[1, 2, 3], &[], &[2, 3], &[3]);
+        assert_eq!(both.without_a_successor(&[3].into()), [3].into());
     }
 
     #[test]

@@ -183,3 +183,27 @@ fn a_log_that_is_let_go_of_is_never_taken_for_a_whole_one() {
     }
     panic!("it never ends");
 }
+
+/// Otherwise the number of voters would become odd by the vote of one that is up.
+#[test]
+fn a_voter_is_replaced_when_a_learner_holds_the_log_and_not_before() {
+    let mut cluster = Cluster::of_three(ConsensusConfig::default());
+    cluster.commit("before");
+    let leader = cluster.leader().unwrap();
+    let dead = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.stop(dead);
+    let ask = |cluster: &mut Cluster| {
+        let mut pending = cluster.change(|core, reply| core.replace(dead, reply));
+        cluster.answer(&mut pending)
+    };
+    let refused = ask(&mut cluster);
+    assert!(matches!(refused, Err(ProposeError::Refused(_))), "{refused:?}");
+    cluster.commit("without it");
+    assert_eq!(cluster.status(leader).voters, [1, 2, 3]);
+
+    cluster.join(4);
+    cluster.until("its successor", |cluster| cluster.status(leader).caught_up == [4]);
+    ask(&mut cluster).unwrap();
+    let voters: Vec<u64> = (1..=4).filter(|id| *id != dead).collect();
+    all_vote(&mut cluster, &voters);
+}

@@ -56,6 +56,8 @@ pub(super) struct Followed {
 
 #[derive(Clone, Copy, Debug)]
 struct Last {
+    /// It did when it was looked at last.
+    follows: bool,
     followed: Instant,
     matched: u64,
 }
@@ -69,8 +71,13 @@ impl Followed {
         }
         self.last.retain(|node, _| seats.contains_key(node));
         for (node, Progress { is_heard, matched, has_all }) in seats {
-            let last = self.last.entry(*node).or_insert(Last { followed: now, matched: *matched });
-            if *is_heard && (*has_all || *matched > last.matched) {
+            let last = self.last.entry(*node).or_insert(Last {
+                follows: false,
+                followed: now,
+                matched: *matched,
+            });
+            last.follows = *is_heard && (*has_all || *matched > last.matched);
+            if last.follows {
                 last.followed = now;
             }
             last.matched = *matched;
@@ -89,9 +96,14 @@ impl Followed {
         now: Instant,
         patience: Option<Duration>,
     ) -> Condition {
-        match self.last.get(&node).map(|last| now.duration_since(last.followed)) {
-            None | Some(Duration::ZERO) => Condition::Follows,
-            Some(since) if patience.is_some_and(|patience| since >= patience) => Condition::Gone,
+        let last = self.last.get(&node);
+        if last.is_some_and(|last| last.follows) {
+            return Condition::Follows;
+        }
+        let since = last.map_or(Duration::ZERO, |last| now.duration_since(last.followed));
+        match patience {
+            None => Condition::Away,
+            Some(patience) if since >= patience => Condition::Gone,
             Some(_) => Condition::Late,
         }
     }
@@ -135,17 +147,17 @@ mod tests {
     async fn silence_counts_from_when_the_leader_began_to_lead() {
         let mut followed = Followed::default();
         let at_first = look(&mut followed, 5, NOT_HEARD);
-        assert_eq!(at_first, Condition::Follows, "it had no time to be heard");
+        assert_eq!(at_first, Condition::Late, "it had no time to be heard");
         seconds(599).await;
         assert_eq!(look(&mut followed, 5, NOT_HEARD), Condition::Late);
         seconds(1).await;
         assert_eq!(look(&mut followed, 5, NOT_HEARD), Condition::Gone);
         let for_ever = followed.condition(2, Instant::now(), None);
-        assert_eq!(for_ever, Condition::Late, "without a limit");
+        assert_eq!(for_ever, Condition::Away, "without a limit");
         let back = Progress { is_heard: true, matched: 9, has_all: true };
         assert_eq!(look(&mut followed, 5, back), Condition::Follows);
         seconds(600).await;
-        assert_eq!(look(&mut followed, 6, NOT_HEARD), Condition::Follows, "a later term");
+        assert_eq!(look(&mut followed, 6, NOT_HEARD), Condition::Late, "a later term");
     }
 
     #[tokio::test(start_paused = true)]

@@ -68,6 +68,35 @@ fn who_is_gone_loses_its_seat_when_its_successor_holds_the_log() {
     assert_eq!(of_three(&back, &[]), Next::Demote(4));
 }
 
+/// A leader knows nothing of the silence that an earlier one saw.
+#[test]
+fn a_replacement_outlives_a_change_of_the_leader() {
+    let late = Seated { condition: Condition::Late, ..voter(3) };
+    for successor in [new(4), Seated { holds_log: true, ..new(4) }] {
+        assert_eq!(of_three(&[voter(1), voter(2), late, successor], &[5]), Next::Rest);
+    }
+    let seats = [voter(1), voter(2), dead(3), Seated { holds_log: true, ..new(4) }];
+    assert_eq!(of_three(&seats, &[5]), Next::Demote(3), "it is settled");
+    // It is not for a voter that is never replaced, or for two that are too many.
+    let away = Seated { condition: Condition::Away, ..late };
+    assert_eq!(of_three(&[voter(1), voter(2), away, new(4)], &[5]), Next::Demote(4));
+    assert_eq!(of_three(&[voter(1), voter(2), late, new(4), new(5)], &[]), Next::Demote(5));
+
+    // From what the leader sees: at its first look voter 3 is silent, and learner 4 has all of the log.
+    let mut followed = Followed::default();
+    let has_all = Progress { is_heard: true, matched: 9, has_all: true };
+    let all = [(1, has_all), (2, has_all), (3, Progress::default()), (4, has_all)];
+    let now = Instant::now();
+    followed.look(7, &all.into(), now);
+    let patience = Patience::new(Some(Duration::from_secs(600)));
+    let seen = |node, votes| {
+        let condition = followed.condition(node, now, patience.of(votes));
+        seat(node, condition, votes, true)
+    };
+    let seats = [seen(1, true), seen(2, true), seen(3, true), seen(4, false)];
+    assert_eq!(of_three(&seats, &[5]), Next::Rest, "{seats:?}");
+}
+
 #[test]
 fn of_too_many_the_leader_keeps_its_seat_and_those_who_vote() {
     let five = [voter(1), voter(2), voter(3), voter(4), voter(5)];
