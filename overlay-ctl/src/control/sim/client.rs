@@ -73,11 +73,13 @@ impl Client {
 impl Actor for Client {
     fn step(&mut self, world: &mut World) {
         match &mut self.job {
-            Some(job) if Self::is_done(job, world) => {
-                self.job = None;
-                self.next = world.now + 1 + world.rng.below(40);
+            Some(job) => {
+                let is_done = Self::is_done(job, world);
+                if is_done {
+                    self.job = None;
+                    self.next = world.now + 1 + world.rng.below(40);
+                }
             }
-            Some(_) => {}
             None if !self.is_finishing && world.now >= self.next => self.begin(world),
             None => {}
         }
