@@ -10,6 +10,7 @@ mod places;
 mod refusals;
 mod seats;
 mod stale;
+mod streams;
 mod taking_back;
 
 use super::*;
