@@ -1,11 +1,11 @@
 //! A state folder that is copied to a second host: of the two processes that are one node, one stops with a sentence.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use overlay_lab::{Host, Lab, eventually, number, patient, probe::Prober, text};
 
-use crate::support::{NODES, attach, create_network, refused_with, scenario};
+use crate::support::{NODES, attach, copy_folder, create_network, refused_with, scenario};
 
 /// A node registers every thirty seconds, and hears then of a second process.
 const BOUND: Duration = Duration::from_secs(45);
@@ -15,16 +15,6 @@ const SECOND: &str = "this is a second process with a copy of its state folder";
 /// What the other one says.
 const FIRST: &str =
     "a second process, with a copy of this node's state folder, asks to be this node";
-
-/// Copies the files of a state folder.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for file in fs::read_dir(from)? {
-        let file = file?;
-        fs::copy(file.path(), to.join(file.file_name()))?;
-    }
-    Ok(())
-}
 
 /// Three voters and an agent on one subnet, and a host without a node.
 fn hosts(lab: &mut Lab) -> Result<([Arc<Host>; 4], Arc<Host>)> {
@@ -71,7 +61,7 @@ fn a_copy_that_starts_beside_its_node_is_refused_and_no_packet_is_lost() {
         let probe = Prober::new(&web4.netns, web2.address)?.start(patient(EVERY));
         for node in [h2, h4] {
             node.stop()?;
-            copy(&node.state_dir(), &spare.state_dir())?;
+            copy_folder(&node.state_dir(), &spare.state_dir())?;
             node.restart()?;
             three_vote(h1)?;
             let before = row(h1, &node.name)?;
@@ -97,7 +87,7 @@ fn a_copy_that_runs_first_is_the_node_and_the_original_is_refused() {
         let ([h1, _, h3, _], spare) = &hosts(lab)?;
         let (_, life, _) = row(h1, "h3")?;
         h3.stop()?;
-        copy(&h3.state_dir(), &spare.state_dir())?;
+        copy_folder(&h3.state_dir(), &spare.state_dir())?;
         spare.start_node(&["--name", "h3"])?;
         three_vote(h1)?;
         let (_, now, vtep) = row(h1, "h3")?;
@@ -121,7 +111,7 @@ fn a_node_that_stood_still_while_its_copy_took_its_place_ends() {
                 ensure!(text(&shown, "state") == "down", "{shown}");
                 Ok(())
             })?;
-            copy(&node.state_dir(), &spare.state_dir())?;
+            copy_folder(&node.state_dir(), &spare.state_dir())?;
             spare.start_node(&["--name", &node.name])?;
             node.go_on()?;
             ends_as_the_second(node)?;
@@ -151,7 +141,7 @@ fn the_only_voter_goes_on_from_a_copy_and_says_what_that_may_mean() {
         let [h1, h2] = &hosts;
         lab.start_cluster(&hosts[..1])?;
         h1.stop()?;
-        copy(&h1.state_dir(), &h2.state_dir())?;
+        copy_folder(&h1.state_dir(), &h2.state_dir())?;
         h2.start_node(&["--name", "h1"])?;
         ensure!(h2.log().contains("there are two clusters with one id"), "{}", h2.log());
         h2.overlay(&["network", "create", "written"])?;

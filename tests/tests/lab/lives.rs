@@ -5,21 +5,11 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, eventually, number, patient, probe::Prober, rows, text};
 
-use crate::support::{Cluster, NODES, address, cluster, refused_with, scenario};
+use crate::support::{Cluster, NODES, address, cluster, copy_folder, refused_with, scenario};
 
 const BOUND: Duration = Duration::from_secs(40);
 const EVERY: Duration = Duration::from_millis(5);
 const DATABASE: &str = "consensus.redb";
-
-/// Copies the files of a state folder.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for file in fs::read_dir(from)? {
-        let file = file?;
-        fs::copy(file.path(), to.join(file.file_name()))?;
-    }
-    Ok(())
-}
 
 /// Puts files back into a folder whose disk is rolled back: each is the file that it was, with the content of the copy. No file
 /// tells then that there was a copy: what says which files they are goes back with them.
@@ -32,7 +22,7 @@ fn roll_back(from: &Path, to: &Path) -> Result<()> {
         }
     }
     let which = fs::read(to.join(WHICH))?;
-    copy(from, to)?;
+    copy_folder(from, to)?;
     Ok(fs::write(to.join(WHICH), which)?)
 }
 
@@ -117,7 +107,7 @@ fn a_voter_whose_log_is_lost_comes_back_under_its_name_and_no_packet_is_lost() {
 
         // The folder is put back as a whole. On a machine that did not reboot, a mark beside it shows that it had more.
         h3.stop()?;
-        copy(&state, &old)?;
+        copy_folder(&state, &old)?;
         h3.restart()?;
         three_vote(h1)?;
         catches_up(h1, h3, "since-the-copy")?;
@@ -134,7 +124,7 @@ fn a_voter_whose_log_is_lost_comes_back_under_its_name_and_no_packet_is_lost() {
         comes_back(&cluster, "after-a-copy", |h3| {
             h3.stop()?;
             let whole = lab.folder().join("whole");
-            copy(&state, &whole)?;
+            copy_folder(&state, &whole)?;
             // Not removed: a file system gives the number of a file that is gone to the next one.
             fs::rename(&state, lab.folder().join("aside"))?;
             fs::rename(&whole, &state)?;
@@ -153,7 +143,7 @@ fn a_voter_whose_log_is_lost_comes_back_under_its_name_and_no_packet_is_lost() {
         let copy_anew = |network: &str| -> Result<()> {
             h3.stop()?;
             fs::remove_dir_all(&old)?;
-            copy(&state, &old)?;
+            copy_folder(&state, &old)?;
             h3.restart()?;
             three_vote(h1)?;
             catches_up(h1, h3, network)

@@ -32,6 +32,16 @@ pub(crate) const OUTSIDE: &[Requirement] = &[
     Requirement::Tool("dig"),
 ];
 
+/// Copies the files of a state folder.
+pub(crate) fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        std::fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
+}
+
 /// The network of most scenarios.
 pub(crate) const NETWORK: &str = "myoverlay";
 
