@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, Lab, Netns, Requirement, attainable, eventually, rows, text};
 
 use crate::support::{
-    Endpoint, NETWORK, NODES, attach, create_network, follows, pair, refused_with, scenario,
+    Endpoint, NETWORK, NODES, answer_probes, attach, create_network, follows, pair, refused_with,
+    scenario,
 };
 
 /// Longest time until a node has seen a change of the host's addresses, and the others have heard of it. Connections to
@@ -118,6 +119,7 @@ fn a_node_behind_nat_is_reached_at_its_advertised_address() {
             ensure!(!refused.status.success(), "{refused:?}");
             ensure!(host.counter("controller_port")? > before, "{url}: no packet came so far");
         }
+        answer_probes(&[Arc::clone(&h1), Arc::clone(&h2)])?;
         h1.kill9()?;
         reach_each_other(&web1, &web2).context("without the controller")?;
         h1.restart()?;

@@ -1,9 +1,10 @@
 //! After a reboot the kernel's state is gone, and the state folder is still there.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{bail, ensure};
-use overlay_lab::{eventually, text};
+use anyhow::{Context as _, Result, bail, ensure};
+use overlay_lab::{Host, eventually, patient, probe::Prober, text};
+use serde_json::Value;
 
 use crate::support::{NODES, attach, pair, scenario};
 
@@ -61,5 +62,41 @@ fn what_somebody_removes_from_under_a_node_comes_back() {
             web1.netns.reaches(web2.address)
         })?;
         Ok(())
+    });
+}
+
+/// The overlay's devices in a host's namespace, by their indexes.
+fn overlay_devices(host: &Host) -> Result<BTreeMap<u64, String>> {
+    let links = host.netns.ip_json(&["link", "show"])?;
+    let links = links.as_array().context("a list")?.iter();
+    let named = |link: &Value| Some((link["ifindex"].as_u64()?, text(link, "ifname").to_owned()));
+    Ok(links.filter_map(named).filter(|(_, name)| name.starts_with("ov")).collect())
+}
+
+#[test]
+fn what_somebody_renames_gets_its_name_back() {
+    scenario(NODES, |lab| {
+        let ([h1, h2], [web1, web2]) = pair(lab)?;
+        let probe = Prober::new(&web1.netns, web2.address)?.start(patient(Duration::from_millis(5)));
+        let before = overlay_devices(&h1)?;
+        // A port, a leg, the gateway bridge, the barrier and the GRO device, at least.
+        ensure!(before.len() >= 5, "{before:?}");
+        for (index, name) in &before {
+            let other = format!("other{index}");
+            // Before kernel 6.2 only a device that is down can be renamed.
+            if h1.netns.ip(&["link", "set", name, "name", &other]).is_err() {
+                println!("{name} is not renamed: this kernel renames no device that is up");
+                continue;
+            }
+            eventually(&format!("{name} has its name back"), Duration::from_secs(30), || {
+                let now = overlay_devices(&h1)?;
+                ensure!(now == before, "{now:?}");
+                Ok(())
+            })?;
+        }
+        for host in [&h1, &h2] {
+            host.overlay(&["status"])?;
+        }
+        probe.stop()?.none_lost()
     });
 }

@@ -1,6 +1,11 @@
 //! Parts that the scenarios share: requirements, hosts with nodes and endpoints, and waits.
 
-use std::{net::Ipv4Addr, panic::Location, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    panic::Location,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{
@@ -31,6 +36,9 @@ pub(crate) const OUTSIDE: &[Requirement] = &[
     Requirement::Tool("dnsmasq"),
     Requirement::Tool("dig"),
 ];
+
+/// A node asks another every three seconds, one at random, and reports what it learned in the next round.
+const PROBED: Duration = Duration::from_secs(60);
 
 /// Copies the files of a state folder.
 pub(crate) fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
@@ -299,6 +307,20 @@ fn byte(value: &Value) -> Option<u8> {
         Value::String(text) => u8::from_str_radix(text.strip_prefix("0x")?, 16).ok(),
         _ => None,
     }
+}
+
+/// Waits until the VTEP of each of these hosts has answered probes that were sent from now on.
+pub(crate) fn answer_probes(hosts: &[Arc<Host>]) -> Result<()> {
+    let begun = Instant::now();
+    for host in hosts {
+        eventually(&format!("the VTEP of {} answers probes", host.name), PROBED, || {
+            let node = hosts[0].overlay_json(&["node", "inspect", &host.name])?;
+            let answered = node["answered_ms_ago"].as_u64().map(Duration::from_millis);
+            ensure!(answered.is_some_and(|ago| ago < begun.elapsed()), "{node}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// The VNI of [`NETWORK`].

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use overlay_lab::{Host, Lab, may_lack, missing, rows, text, transfer, tried_enough};
 use serde_json::Value;
 
-use crate::support::{NODES, attach, create_network, scenario};
+use crate::support::{NODES, answer_probes, attach, create_network, scenario};
 
 /// A device that carries the host's address.
 struct Kind {
@@ -100,7 +100,7 @@ fn carries(lab: &Lab, kind: &Kind, hosts: &[Arc<Host>; 2]) -> Result<()> {
         let vtep = text(&status["datapath"], "underlay").to_owned();
         ensure!(vtep == kind.device, "the VTEP's device is {vtep}");
     }
-    Ok(())
+    answer_probes(hosts)
 }
 
 #[test]
@@ -223,6 +223,6 @@ fn routes_by_two_cards_lead_to_a_vtep() {
         for device in ["eth0", "eth1", "lo"] {
             ensure!(uplinks.iter().any(|uplink| uplink == device), "{uplinks:?}");
         }
-        Ok(())
+        answer_probes(&hosts)
     });
 }

@@ -6,7 +6,7 @@ use std::{fs, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use overlay_lab::{Host, Lab, Requirement, capture::Capture, eventually, load_module, rows, text};
 
-use crate::support::{Endpoint, NODES, attach, create_network, pair, scenario};
+use crate::support::{Endpoint, NODES, answer_probes, attach, create_network, pair, scenario};
 
 /// Longest time until a node has seen a change of the host's devices.
 const SEEN: Duration = Duration::from_secs(15);
@@ -98,7 +98,7 @@ fn a_vtep_on_the_loopback_device_is_reached() {
         reach_each_other(&endpoints)?;
         let devices = [devices(h2, "from_underlay")?, devices(h2, "from_veth")?].concat();
         ensure!(["eth0", "lo"].iter().all(|name| devices.iter().any(|d| d == name)), "{devices:?}");
-        Ok(())
+        answer_probes(&hosts)
     });
 }
 
@@ -119,6 +119,7 @@ fn vxlan_comes_by_one_card_and_goes_by_another() {
         }
         h1.netns.ip(&["route", "add", "10.10.10.102/32", "via", "10.10.11.102"])?;
         eventually("what comes by eth1 is received", SEEN, || reach_each_other(&endpoints))?;
+        answer_probes(&hosts)?;
         // Where the host takes by a card only what it answers by it, so do we.
         h2.netns.sysctl("net.ipv4.conf.eth1.rp_filter", "1")?;
         h2.netns.ip(&["link", "set", "eth1", "txqueuelen", "999"])?;
@@ -154,7 +155,7 @@ fn a_tunnel_without_ethernet_is_an_underlay() {
                 "none to resolve: {unresolved}"
             );
         }
-        Ok(())
+        answer_probes(&hosts)
     });
 }
 

@@ -26,6 +26,13 @@ pub(super) fn alias(id: DeviceId) -> String {
     format!("{ALIAS_PREFIX}{}:{}", id.kind.row().mark, id.number)
 }
 
+/// The device whose alias this is.
+pub(super) fn id_by_alias(alias: &str) -> Option<DeviceId> {
+    let (word, number) = alias.strip_prefix(ALIAS_PREFIX)?.split_once(':')?;
+    let kind = DeviceKind::ALL.into_iter().find(|kind| kind.row().mark == word)?;
+    Some(DeviceId { kind, number: number.parse().ok()? })
+}
+
 /// The alias that earlier versions set, where it was a different one.
 fn former_alias(id: DeviceId) -> Option<String> {
     let word = id.kind.row().former_mark?;

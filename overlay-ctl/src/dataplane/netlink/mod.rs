@@ -2,8 +2,8 @@
 //! barrier, the merge pair, next hops, and events.
 //!
 //! Invariants:
-//! - A device belongs to the overlay by its name's prefix AND its alias. Any other device is never touched, also where
-//!   it merely has such a prefix.
+//! - A device belongs to the overlay by its alias, and by its name's prefix or, where somebody renamed it, its group. Any
+//!   other device is never touched, also where it merely has such a prefix.
 //! - Work inside another network namespace is done through a socket that a short-lived thread opened there; no thread
 //!   of the runtime ever leaves its own namespace.
 //! - The settings of the machine (rp_filter, whatever is set for all devices) are not changed. Sysctls are set for single
@@ -38,6 +38,7 @@ mod next_hop;
 mod observe;
 mod pair;
 mod peer;
+mod renamed;
 mod route;
 mod super_packets;
 mod surroundings;

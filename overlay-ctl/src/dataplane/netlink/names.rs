@@ -1,7 +1,7 @@
 //! The names and aliases of the devices that the node makes.
 //!
-//! A device belongs to the overlay by its name's prefix AND its alias. Both are made from these constants and
-//! recognised by them (`marks.rs`), and nowhere else.
+//! A device belongs to the overlay by its name's prefix and its alias. All are made from these constants and recognised by
+//! them (`marks.rs`), and nowhere else. One that somebody renamed is known by alias and group (`renamed.rs`).
 
 /// The names of all devices that the node makes begin with this.
 pub(super) const PREFIX: &str = "ov";

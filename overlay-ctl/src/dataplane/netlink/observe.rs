@@ -24,7 +24,7 @@ impl Netlink {
     /// # Errors
     /// rtnetlink's.
     pub async fn link_list(&self) -> Result<LinkList, NetlinkError> {
-        Ok(LinkList(link::links(&self.handle, None).await?))
+        Ok(LinkList(self.own_links().await?))
     }
 }
 
@@ -53,7 +53,7 @@ impl Netlink {
     /// # Errors
     /// rtnetlink's. A path that leads to no namespace is no error: it is missing in the result.
     pub async fn observe(&self, paths: &BTreeSet<PathBuf>) -> Result<Observed, DeviceError> {
-        let links = link::links(&self.handle, None).await?;
+        let links = self.own_links().await?;
         let bridge = links.iter().find(|link| marks::is_gateway_bridge(link));
         let bridge = bridge.map(|link| ObservedBridge { ifindex: link.index, mtu: link.mtu });
         self.observed(links, bridge, paths).await
@@ -65,13 +65,15 @@ impl Netlink {
     /// As [`Netlink::observe`].
     pub async fn observe_part(&self, part: &Part) -> Result<Observed, DeviceError> {
         let Part { indexes, ids, paths } = part;
+        let mut named = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            named.extend(link::link_by_index(&self.handle, *index, None).await?);
+        }
+        self.restore_names(&mut named).await?;
         let bridge = self.gateway_bridge().await?;
         let bridge = bridge.map(|link| ObservedBridge { ifindex: link.index, mtu: link.mtu });
-        let mut links = BTreeMap::new();
-        for index in indexes {
-            let link = link::link_by_index(&self.handle, *index, None).await?;
-            links.extend(link.map(|link| (*index, link)));
-        }
+        let mut links: BTreeMap<u32, Link> =
+            named.into_iter().map(|link| (link.index, link)).collect();
         for id in ids {
             // There is no device whose number has no name.
             let Ok(name) = device_name(*id) else { continue };
@@ -82,6 +84,13 @@ impl Netlink {
             links.extend(link.map(|link| (link.index, link)));
         }
         self.observed(links.into_values().collect(), bridge, paths).await
+    }
+
+    /// The devices of the node's namespace; the overlay's have their names.
+    async fn own_links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let mut links = link::links(&self.handle, None).await?;
+        self.restore_names(&mut links).await?;
+        Ok(links)
     }
 
     /// The devices of the overlay among these, and the namespaces that `paths` lead to.

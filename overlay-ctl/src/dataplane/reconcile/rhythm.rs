@@ -18,7 +18,7 @@ pub(super) const RESYNC: Duration = Duration::from_secs(5);
 const RESYNC_SHARE: u32 = 50;
 const RESYNC_LONG: Duration = Duration::from_millis(100);
 const RESYNC_LONG_SHARE: u32 = 200;
-const RESYNC_MAX: Duration = Duration::from_secs(60);
+const RESYNC_MAX: Duration = Duration::from_secs(120);
 /// A pass that failed, or that left something undone, is tried again after this long; after some attempts more seldom,
 /// up to [`RESYNC`].
 pub(super) const RETRY: Duration = Duration::from_millis(500);
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn looks_are_rarer_where_they_take_long() {
         for (took, pause) in
-            [(1, 5000), (100, 5000), (150, 17_500), (200, 30_000), (60_000, 60_000)]
+            [(1, 5000), (100, 5000), (150, 17_500), (200, 30_000), (60_000, 120_000)]
         {
             let (mut rhythm, ended) = after(&Trigger::Periodic, took * MS, true);
             assert_eq!(rhythm.look_at - ended, RESYNC, "{took} ms, once");
