@@ -61,7 +61,7 @@ pub(super) const FAST: &[Rung] = &[
 
 pub(super) const LAB: Rung = Rung {
     name: "the lab: hosts, routers, containers, real nodes",
-    filterset: "binary_id(overlay-tests::lab)",
+    filterset: "binary_id(overlay-tests::lab) & not test(/^upgrade::/)",
     floor: 212,
     elsewhere: Some(Elsewhere {
         binary: "overlay-tests::lab",
@@ -69,4 +69,12 @@ pub(super) const LAB: Rung = Rung {
         floor: 70,
         floor_of_chosen: 10,
     }),
+};
+
+/// Scenarios of the lab that need an earlier program, which `cargo xtask upgrade` builds.
+pub(super) const UPGRADE: Rung = Rung {
+    name: "upgrades: nodes of two programs in one cluster",
+    filterset: "binary_id(overlay-tests::lab) & test(/^upgrade::/)",
+    floor: 3,
+    elsewhere: None,
 };
