@@ -15,7 +15,10 @@ fn a_clock_that_can_not_be_right_numbers_no_generation() {
     assert!(at(EARLIEST - 1).is_err());
     assert_eq!(checked(UNIX_EPOCH - Duration::from_secs(1)), Err(ClockError { year: 1970 }));
     let said = at(12).unwrap_err().to_string();
-    assert!(said.starts_with("this host's clock is wrong, which says that it is the year 1970: "), "{said}");
+    assert!(
+        said.starts_with("this host's clock is wrong, which says that it is the year 1970: "),
+        "{said}"
+    );
 }
 
 /// A clock that was ahead when the last one began, or was set back since.
