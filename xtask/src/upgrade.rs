@@ -88,8 +88,13 @@ fn build(commit: &str) -> Result<PathBuf> {
     unpack(commit, &tree)?;
     // The dependencies of several commits are mostly the same: they are built once.
     let target = all.join("target");
-    let mut command = cargo(["build", "--release", "--locked", "--package", "overlay-ctl"]);
-    exec(command.current_dir(&tree).env("CARGO_TARGET_DIR", &target))?;
+    for words in [
+        // Of another commit, which has packages of the same names at the same places of its tree.
+        &["clean", "--release", "--package", "overlay-ctl", "--package", "overlay-common"][..],
+        &["build", "--release", "--locked", "--package", "overlay-ctl"],
+    ] {
+        exec(cargo(words).current_dir(&tree).env("CARGO_TARGET_DIR", &target))?;
+    }
     let unfinished = folder.join("overlay.new");
     fs::copy(target.join("release/overlay"), &unfinished)?;
     fs::rename(&unfinished, &binary)?;
@@ -104,7 +109,8 @@ fn unpack(commit: &str, tree: &Path) -> Result<()> {
     let mut packing =
         archive.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{line}`"))?;
     let packed = packing.stdout.take().context("the archive's output")?;
-    exec(Command::new("tar").arg("-x").current_dir(tree).stdin(packed))?;
+    // With the time of now, and not of the commit: cargo would take what it built of another commit for newer.
+    exec(Command::new("tar").args(["-x", "-m"]).current_dir(tree).stdin(packed))?;
     let status = packing.wait()?;
     if !status.success() {
         bail!("`{line}` failed: {status}");
