@@ -1,7 +1,7 @@
 //! Files as released versions wrote them, which every later version reads for ever.
 //!
-//! They are in `tests/golden`, and never change: a version that writes something else adds a file, with
-//! the next number, and a line below. `OVERLAY_WRITE_GOLDEN=1 cargo test -p overlay-ctl golden` writes
+//! They are in `tests/golden`, and never change, which the digests beside that folder hold them to: a version that writes
+//! something else adds a file, with the next number, a line below, and one of its digest. `OVERLAY_WRITE_GOLDEN=1 cargo test -p overlay-ctl golden` writes
 //! those that are missing and leaves the others alone.
 
 mod descriptors;
@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     control::{
@@ -24,7 +25,8 @@ use crate::{
     node::golden as node,
 };
 
-fn folder() -> PathBuf {
+/// The folder of the files.
+pub(crate) fn folder() -> PathBuf {
     // At the tests' run, as the path that the compiler saw may be that of another checkout with the same target folder.
     let package = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -115,9 +117,14 @@ golden! {
         by_an_older_version, state::check_former_snapshot;
     snapshot_with_legs_with_ids: "snapshot.4.msgpack", state::snapshot, state::check_snapshot;
     snapshot_of_version_2: "snapshot.5.msgpack",
-        state::snapshot_of_version_2, state::check_snapshot_of_version_2;
+        by_an_older_version, state::check_snapshot_of_version_2;
     snapshot_of_a_generation: "snapshot-of-a-generation.1.msgpack",
         state::snapshot_of_a_generation, state::check_snapshot_of_a_generation;
+    log_with_each_command_of_version_2: "log-of-version-2.1.msgpack",
+        || msgpack(&state::log_of_version_2()),
+        |bytes| state::check_log_of_version_2(&from_msgpack::<Vec<Vec<u8>>>(bytes));
+    state_after_the_log_of_version_2: "state-of-version-2.1.msgpack",
+        state::state_of_version_2, state::check_state_of_version_2;
     hash_of_the_state: "state-hash.1.txt", state::hashes, state::check_hashes;
     backup_of_a_cluster: "backup.1", state::backup, state::check_backup;
     database_of_a_generation: "consensus-of-a-generation.1.redb",
@@ -128,6 +135,7 @@ golden! {
     database_of_this_version: "consensus.2.redb", consensus::database, consensus::check_database;
     entry_of_the_log: "entry.1.pb", consensus::entry, consensus::check_entry;
     message_between_voters: "message.1.pb", consensus::message, consensus::check_message;
+    unfit_log: "unfit.1.txt", consensus::unfit, consensus::check_unfit;
     identity: "identity.1.json", consensus::identity_file, consensus::check_identity;
     mark: "mark.1.bin", consensus::mark, consensus::check_mark;
     request_that_is_forwarded: "forward-request.1.msgpack",
@@ -139,16 +147,20 @@ golden! {
     node_that_is_no_member: "node-new.1.json", node::new_node, node::check_new_node;
     node_that_is_a_member: "node-member.1.json", node::member, node::check_member;
     node_that_was_removed: "node-removed.1.json", node::removed, node::check_removed;
+    places_of_a_run: "run.1.json", node::run, node::check_run;
     peers_of_a_node: "peers.1.json", node::peers, node::check_peers;
     underlay_before_the_node: "underlay.1.json", node::underlay, node::check_underlay;
     offloads_before_the_node: "offloads.1.json", node::offloads, node::check_offloads;
     gateway_subnet_that_a_node_had: "gateway.1.json", node::gateway, node::check_gateway;
     address_that_a_node_had: "address.1.json", node::address, node::check_address;
     forwarding_by_the_node: "forwarding.1.json", node::forwarding, node::check_forwarding;
-    public_api: "overlay.v1.1.pb", descriptors::public, descriptors::check_public;
+    public_api: "overlay.v1.1.pb", by_an_older_version, descriptors::check_public;
+    public_api_of_version_2: "overlay.v1.2.pb", descriptors::public, descriptors::check_public;
     api_between_nodes: "overlay.internal.v1.1.pb",
         by_an_older_version, descriptors::check_internal;
     api_between_nodes_that_forward: "overlay.internal.v1.2.pb",
+        by_an_older_version, descriptors::check_internal;
+    api_between_nodes_of_version_2: "overlay.internal.v1.3.pb",
         descriptors::internal, descriptors::check_internal;
 }
 
@@ -173,6 +185,50 @@ fn at_version_1_log_rows_and_snapshot_are_those_of_the_version_before() {
     assert_eq!(msgpack(&state::rows()), file("rows.2.msgpack"));
     assert_eq!(msgpack(&state::rows_behind_nat()), file("rows.3.msgpack"));
     assert_eq!(state::snapshot(), file("snapshot.4.msgpack"));
+}
+
+/// The same of version 2, which is frozen, too: what is written otherwise is of a later version.
+#[test]
+fn at_version_2_log_rows_and_snapshot_are_written_as_they_were() {
+    let is = |file_name: &str, bytes: Vec<u8>| {
+        assert!(
+            bytes == file(file_name),
+            "{file_name} is written in another way: that is version 3 of the cluster, or a defect"
+        );
+    };
+    is("commands.5.msgpack", msgpack(&state::entries_of_version_2()));
+    is("outcomes.4.msgpack", msgpack(&state::outcomes_of_version_2()));
+    is("rows.4.msgpack", msgpack(&state::rows_of_version_2()));
+    is("rows.5.msgpack", msgpack(&state::provisional_rows()));
+    is("rows.6.msgpack", msgpack(&state::rows_with_leases()));
+    is("snapshot-of-a-generation.1.msgpack", state::snapshot_of_a_generation());
+    is("generation.1.json", node::generation());
+    is("machine.1.json", node::machine());
+    is("run.1.json", node::run());
+    is("unfit.1.txt", consensus::unfit());
+    is("forward-request.1.msgpack", controller::request());
+    is("forward-answer.2.msgpack", controller::answer());
+}
+
+/// What a released program wrote is nobody's to change: `sha256sum -c ../golden.sha256`, in the folder of the files, says the
+/// same.
+#[test]
+fn no_file_changes() {
+    let list = folder().with_extension("sha256");
+    let list = fs::read_to_string(&list).unwrap();
+    let written: BTreeSet<String> = list.lines().map(str::to_owned).collect();
+    let digest = |name: &&str| {
+        let digest = Sha256::digest(file(name));
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{digest}  {name}")
+    };
+    let found: BTreeSet<String> = FILES.iter().map(digest).collect();
+    let added: Vec<&String> = found.difference(&written).collect();
+    let gone: Vec<&String> = written.difference(&found).collect();
+    assert!(
+        added.is_empty() && gone.is_empty(),
+        "a file that was written once stays as it is; a new one gets its line in tests/golden.sha256: {added:#?}; not so any more: {gone:#?}"
+    );
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod setup;
 mod sim;
 mod soak;
 mod test;
+mod upgrade;
 mod vm;
 
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Verb {
     Sim(sim::Options),
     /// Run many more cases of the tests, and the lab again and again
     Soak(soak::Options),
+    /// Upgrade nodes from earlier programs, and put them back, while packets flow and the cluster is written to
+    Upgrade(upgrade::Options),
     /// Check the format, the arrows between rooms, the dependencies, clippy and rustdoc; warnings are errors
     Lint(lint::Options),
     /// Show which lines of overlay-ctl's library its own tests execute, room by room
@@ -99,6 +102,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Guest(options) => guest::run(&options),
         Verb::Sim(options) => sim::run(&options),
         Verb::Soak(options) => soak::run(&options),
+        Verb::Upgrade(options) => upgrade::run(&options),
         Verb::Lint(options) => lint::run(&options),
         Verb::Coverage(options) => coverage::run(&options),
         Verb::Mutants(options) => mutants::run(&options),

@@ -16,6 +16,13 @@ use std::{
 };
 use uuid::Uuid;
 
+/// The beginning of 2025, when no cluster had generations yet.
+const EARLIEST: u64 = 1_735_689_600;
+/// In 2106.
+const LATEST: u64 = u32::MAX as u64;
+/// Seconds of a year.
+const YEAR: u64 = 31_556_952;
+
 /// The node that begins a generation, and the state with which it does.
 pub(super) struct First<'a> {
     /// The cluster's id.
@@ -86,7 +93,38 @@ pub enum FirstError {
     Home(#[from] HomeError),
 }
 
-/// The seconds since 1970, of which the number of a generation is made: see [`Generation::next`].
-pub(super) fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// The host's clock is wrong, and a generation would get a number that another one may have, or one that is too great. Nothing was
+/// changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this host's clock is wrong, which says that it is the year {year}: a generation of the cluster is numbered by the time, so set the clock (`date --set`, or NTP) and repeat the command"
+)]
+pub struct ClockError {
+    /// What the clock says.
+    year: u64,
 }
+
+/// The seconds since 1970, of which the number of a generation is made: see [`Generation::next`]. Nothing else that a node does
+/// depends on the time of day, so that a clock may be set while it runs.
+///
+/// # Errors
+/// The clock can't be right.
+///
+/// [`Generation::next`]: crate::model::Generation::next
+pub(super) fn seconds() -> Result<u64, ClockError> {
+    checked(SystemTime::now())
+}
+
+/// A host without a clock of its own begins in 1970, and two of them would number two generations alike. Revisions begin at
+/// 65,536 a second, and have to fit into 48 bits.
+fn checked(now: SystemTime) -> Result<u64, ClockError> {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if (EARLIEST..=LATEST).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(ClockError { year: 1970 + seconds / YEAR })
+    }
+}
+
+#[cfg(test)]
+mod tests;

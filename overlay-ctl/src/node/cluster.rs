@@ -27,8 +27,8 @@ use uuid::Uuid;
 /// How many messages may wait for one peer.
 const PEER_QUEUE: usize = 4096;
 
-/// Bytes that must be free in the state folder of a node that is new. One that comes back starts without room, so that its
-/// vote is there.
+/// Bytes that must be free in the state folder of a node that is new, or that begins a log. One that comes back starts without
+/// room, so that its vote is there.
 const FIRST_ROOM: u64 = 4 << 20;
 
 /// What the node is in its cluster, and its log if it is a voter.
@@ -52,14 +52,7 @@ pub(super) async fn enter(
 ) -> Result<Membership, ClusterError> {
     let is_new = home.record().member.is_none();
     if is_new {
-        let free = DiskFolder::new(home.dir()).space().unwrap_or(Space::UNKNOWN).common;
-        if free < FIRST_ROOM {
-            return Err(ClusterError::NoRoom {
-                path: home.dir().to_owned(),
-                free,
-                needed: FIRST_ROOM,
-            });
-        }
+        check_room(home.dir())?;
     }
     let mut membership = match (home.record().member.clone(), join) {
         (Some(member), join) => come_back(home, registration, member, join, run_folder).await,
@@ -78,6 +71,15 @@ pub(super) async fn enter(
         log.mark_beside(run_folder)?;
     }
     Ok(membership)
+}
+
+/// Fails if the state folder has no room for a log.
+pub(super) fn check_room(dir: &Path) -> Result<(), ClusterError> {
+    let free = DiskFolder::new(dir).space().unwrap_or(Space::UNKNOWN).common;
+    if free < FIRST_ROOM {
+        return Err(ClusterError::NoRoom { path: dir.to_owned(), free, needed: FIRST_ROOM });
+    }
+    Ok(())
 }
 
 fn identity(home: &Home, cluster: Uuid, life: RaftId) -> Identity {

@@ -1,6 +1,10 @@
 //! The values behind the golden files of the state folder.
 
-use super::{Home, Member, Record};
+use super::{
+    Home, Member, Record, home,
+    run_file::{self, Places, RunFile},
+    state_files,
+};
 use crate::{
     control::peers::Peer,
     model::{Generation, Subnet},
@@ -80,6 +84,28 @@ pub(crate) fn check_peers(bytes: &[u8]) {
     assert_eq!(home("peers.json", bytes).1.unwrap().peers().unwrap(), peers_value());
 }
 
+fn run_value() -> RunFile {
+    let folder = std::path::Path::new("/sys/fs/bpf/overlay");
+    let places = Places::new(folder, "/run/overlay/overlay.sock".as_ref(), 4789).unwrap();
+    let namespace = serde_json::from_str(r#"{"boot": "b1", "inode": 4026531840}"#).unwrap();
+    RunFile {
+        name: "h1".parse().unwrap(),
+        places: vec![places],
+        made_netns_folder: true,
+        namespace,
+    }
+}
+
+pub(crate) fn run() -> Vec<u8> {
+    json(&run_value())
+}
+
+pub(crate) fn check_run(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(run_file::FILE), bytes).unwrap();
+    assert_eq!(RunFile::read(dir.path()).unwrap(), Some(run_value()));
+}
+
 fn subnet() -> Subnet {
     "172.19.0.0/16".parse().unwrap()
 }
@@ -120,4 +146,19 @@ pub(crate) fn generation() -> Vec<u8> {
 pub(crate) fn check_generation(bytes: &[u8]) {
     let (_dir, home) = home("generation.json", bytes);
     assert_eq!(home.unwrap().generation().unwrap(), Generation::FIRST.next(0));
+}
+
+/// A file that a node keeps is read by each later program, so that there is one of each here. The lock has no content.
+#[test]
+fn each_file_of_a_state_folder_is_here() {
+    let folder = fs::read_dir(crate::golden::folder()).unwrap();
+    let here: Vec<String> =
+        folder.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    for file in state_files::files().into_iter().filter(|file| *file != home::LOCK) {
+        let stem = file.split('.').next().unwrap();
+        let is_of = |name: &&String| {
+            name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(['.', '-']))
+        };
+        assert!(here.iter().any(|name| is_of(&name)), "{file}");
+    }
 }

@@ -43,7 +43,7 @@ mod state_files;
 mod tasks;
 
 pub use asked::Answering;
-pub use begin::FirstError;
+pub use begin::{ClockError, FirstError};
 pub use error::{ClusterError, StartError};
 pub use home::{Home, HomeError, Member, Record};
 pub use leave::{LeaveError, left};

@@ -3,7 +3,7 @@
 
 use super::{
     Home, Member,
-    cluster::start_voter,
+    cluster::{check_room, start_voter},
     error::{ClusterError, StartError},
     machine,
     named::Tasks,
@@ -169,6 +169,7 @@ impl Part {
         let dir = self.home().dir().to_owned();
         // What an earlier life left is of no use. That of this one was never used: the folder would say so.
         LogStore::discard(&dir).map_err(ClusterError::from)?;
+        check_room(&dir)?;
         let name = self.home().record().name.to_string();
         let identity = Identity { cluster, name, raft_id: life.get() };
         let generation = {

@@ -8,7 +8,7 @@ mod tests;
 use super::{
     Home, HomeError, Record,
     asked::{Answering, ask},
-    begin::{First, FirstError, seconds},
+    begin::{ClockError, First, FirstError, seconds},
     error::ClusterError,
 };
 use crate::{
@@ -95,6 +95,9 @@ pub enum RecoverError {
         /// The node's name.
         name: NodeName,
     },
+    /// The host's clock is wrong.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The folder can't be used.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -127,6 +130,7 @@ fn listed(answers: &[Answering]) -> String {
 /// # Errors
 /// See [`RecoverError`].
 pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
+    let now = seconds()?;
     let dir = args.state_dir;
     let Some(record) = Home::record_in(&dir)? else { return Err(RecoverError::NoMember(dir)) };
     let Record { name, member, removed, .. } = record;
@@ -158,7 +162,7 @@ pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
     let answers = ask(member.cluster, ours, places).await;
     check_lost(&name, own, ours, &rest.committed, &state, answers)?;
     let (known, term) = (state.revision(), rest.term + 1);
-    let state = state.recovered(member.id, ours.next(seconds()));
+    let state = state.recovered(member.id, ours.next(now));
     // The database is closed before its file is replaced.
     drop(log);
     let first = First { cluster: member.cluster, member: &member, state: &state, known, term };

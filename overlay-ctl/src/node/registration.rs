@@ -214,7 +214,8 @@ pub(super) async fn keep_registered(
                     break;
                 }
                 Err(ClusterError::Removed) => return TaskEnd::Removed,
-                Err(ClusterError::Refused { why, .. }) => refused = Some(why),
+                // The first one says most: this node itself, the last that is asked, only passes on what it was told.
+                Err(ClusterError::Refused { why, .. }) => drop(refused.get_or_insert(why)),
                 Err(error @ ClusterError::RunsElsewhere(_)) => {
                     return TaskEnd::Failed(error.into());
                 }

@@ -9,7 +9,7 @@ mod tests;
 use super::{
     Home, HomeError, Member, Record,
     asked::{Answering, ask},
-    begin::{First, FirstError, seconds},
+    begin::{ClockError, First, FirstError, seconds},
     state_files,
 };
 use crate::{
@@ -116,6 +116,9 @@ pub enum RestoreError {
         #[source]
         source: io::Error,
     },
+    /// The host's clock is wrong.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The folder can't be locked.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -132,6 +135,7 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
     let ClusterRestoreArgs { file, state_dir, name: _, cluster } = &args;
     let name: NodeName = args.node_name().map_err(RestoreError::HostName)?.parse()?;
     check_empty(state_dir)?;
+    let now = seconds()?;
     let failed = |source| RestoreError::Backup { file: file.clone(), source };
     let read = File::open(file).map_err(BackupError::from).and_then(backup::read);
     let Backup { head, state } = read.map_err(failed)?;
@@ -149,7 +153,7 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
     let greatest = check_dead(head.generation, ask(head.cluster, head.generation, places).await)?;
     let (id, instance) = (node.id, Uuid::from_bytes(node.instance));
     let known = state.revision();
-    let state = state.restored(id, greatest.next(seconds()));
+    let state = state.restored(id, greatest.next(now));
     let Some(Node { epoch, raft_id, .. }) = state.node(id).cloned() else {
         unreachable!("a restore removes no row")
     };

@@ -10,7 +10,7 @@ use std::{fs, io, path::Path};
 
 /// The files of a state folder in the order in which they go: without its log a voter does not start any more, and the
 /// files that say whose folder it is are the last.
-fn files() -> Vec<&'static str> {
+pub(super) fn files() -> Vec<&'static str> {
     let mut files = Vec::from(LogStore::FILES);
     files.extend(host::FILES);
     let [peers, gateway, address, generation, machine, node] = home::FILES;

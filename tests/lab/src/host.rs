@@ -46,6 +46,8 @@ pub struct Host {
 struct Node {
     process: Option<Process>,
     args: Vec<String>,
+    /// `None` = the program under test.
+    program: Option<PathBuf>,
 }
 
 /// The result of a command that was refused.
@@ -95,6 +97,17 @@ impl Host {
         self.folder.join("state")
     }
 
+    /// Installs another program on the host: its node is of it from the next start on, and every command at once.
+    pub fn install(&self, program: &Path) {
+        self.node().program = Some(program.to_owned());
+    }
+
+    /// The program that is installed on the host.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.node().program.clone().unwrap_or_else(overlay_binary)
+    }
+
     /// Starts the node with the host's own folders and these further arguments, and waits until it answers.
     pub fn start_node(&self, args: &[&str]) -> Result<()> {
         self.spawn_node(args)?;
@@ -108,6 +121,7 @@ impl Host {
 
     /// Does the same as [`Self::spawn_node`], with these words before the node's command line.
     fn spawn_node_under(&self, words: &[&str], args: &[&str]) -> Result<()> {
+        let command = self.node_command(args);
         let mut node = self.node();
         if let Some(process) = &mut node.process
             && process.is_running()?
@@ -115,7 +129,6 @@ impl Host {
             bail!("{}'s node runs already", self.name);
         }
         node.args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let command = self.node_command(args);
         let words = words.iter().copied().chain(command.iter().map(String::as_str));
         node.process = Some(self.netns.start(&words.collect::<Vec<_>>())?);
         Ok(())
@@ -132,7 +145,7 @@ impl Host {
             ("--socket", self.socket().display().to_string()),
             ("--bpffs", self.bpffs.display().to_string()),
         ];
-        let mut words = vec![overlay_binary().display().to_string(), "node".into(), "run".into()];
+        let mut words = vec![self.program().display().to_string(), "node".into(), "run".into()];
         for (option, value) in own {
             // A value in `args` replaces the host's own; an empty one leaves the option out.
             if !args.contains(&option) {
@@ -320,7 +333,7 @@ impl Host {
     /// The command `overlay …` for this host's node, which the caller runs.
     #[must_use]
     pub fn overlay_command(&self, args: &[&str]) -> Command {
-        let (binary, socket) = (overlay_binary(), self.socket());
+        let (binary, socket) = (self.program(), self.socket());
         let mut words = vec![binary.to_string_lossy(), "--socket".into(), socket.to_string_lossy()];
         words.extend(args.iter().map(|&arg| arg.into()));
         self.netns.command(&words.iter().map(AsRef::as_ref).collect::<Vec<_>>())

@@ -36,7 +36,8 @@ pub use self::{
     outside::Outside,
     process::Process,
     requirements::{
-        Requirement, load_module, may_lack, missing, overlay_binary, skip, tried_enough,
+        Requirement, load_module, may_lack, missing, overlay_binary, previous_binary, skip,
+        tried_enough,
     },
     state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},

@@ -26,6 +26,8 @@ pub enum Requirement {
     Bpffs,
     /// The release binary.
     Binary,
+    /// The binary of an earlier commit, which `cargo xtask upgrade` builds.
+    Previous,
     /// A program on PATH.
     Tool(&'static str),
 }
@@ -96,6 +98,12 @@ pub fn overlay_binary() -> PathBuf {
     )
 }
 
+/// The binary of an earlier commit, from which nodes are upgraded: the one that OVERLAY_PREVIOUS names.
+#[must_use]
+pub fn previous_binary() -> Option<PathBuf> {
+    env::var_os("OVERLAY_PREVIOUS").map(PathBuf::from)
+}
+
 impl Requirement {
     fn lacking(self) -> Option<String> {
         match self {
@@ -104,6 +112,13 @@ impl Requirement {
             Self::Binary => {
                 let binary = overlay_binary();
                 (!binary.is_file()).then(|| format!("{} is not built", binary.display()))
+            }
+            Self::Previous => {
+                let is_there = previous_binary().is_some_and(|binary| binary.is_file());
+                (!is_there).then(|| {
+                    "OVERLAY_PREVIOUS names no earlier program, which `cargo xtask upgrade` builds"
+                        .to_owned()
+                })
             }
             Self::Tool(tool) => (!on_path(tool)).then(|| format!("no {tool} on PATH")),
         }

@@ -5,6 +5,7 @@
 mod addresses;
 mod agents;
 mod attack;
+mod bad_days;
 mod bad_input;
 mod bridging;
 mod clones;
@@ -49,6 +50,7 @@ mod support;
 mod topology;
 mod tunnels;
 mod underlays;
+mod upgrade;
 mod uplinks;
 mod vlans;
 mod ways_back;

@@ -93,6 +93,11 @@ pub(crate) fn cluster(lab: &mut Lab) -> Result<Cluster> {
 /// The same, with these further arguments for each node.
 pub(crate) fn cluster_with(lab: &mut Lab, args: &[&str]) -> Result<Cluster> {
     let hosts = lab.four_hosts()?;
+    cluster_of(lab, hosts, args)
+}
+
+/// The same, of hosts that are there already.
+pub(crate) fn cluster_of(lab: &Lab, hosts: [Arc<Host>; 4], args: &[&str]) -> Result<Cluster> {
     lab.start_cluster_with(&hosts, args)?;
     create_network(&hosts[0])?;
     let web1 = attach(lab, &hosts[0], "web1", &[])?;

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::{
     kernels::Selection,
-    rungs::{BUILT, Elsewhere, FAST, LAB, Rung},
+    rungs::{BUILT, Elsewhere, FAST, LAB, Rung, UPGRADE},
     skips::Skip,
     totals::Totals,
 };
@@ -95,7 +95,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut outcomes = Vec::new();
     for rung in rungs.iter().filter(|_| !options.only_kernels) {
         println!("\n=== {}", rung.name);
-        outcomes.push(climb(rung, binary.as_deref(), options)?);
+        let programs: Vec<_> = binary.iter().map(|binary| ("OVERLAY_BIN", &**binary)).collect();
+        outcomes.push(climb(rung, &programs, options)?);
     }
     if let (Some(what), Some(binary)) = (elsewhere, &binary) {
         println!("\n=== other kernels, in virtual machines");
@@ -116,6 +117,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         outcomes.extend(kernels::climb(&series, &rungs, binary, selection)?);
     }
     summarize(&outcomes, started.elapsed().as_secs_f64())
+}
+
+/// Runs the scenarios in which nodes are upgraded from `previous` to `binary`, and put back.
+pub(crate) fn upgrade(binary: &Path, previous: &Path, filter: Option<&str>) -> Result<()> {
+    let started = Instant::now();
+    let options = Options { filter: filter.map(str::to_owned), ..Options::default() };
+    let programs = [("OVERLAY_BIN", binary), ("OVERLAY_PREVIOUS", previous)];
+    let outcome = climb(&UPGRADE, &programs, &options)?;
+    summarize(&[outcome], started.elapsed().as_secs_f64())
 }
 
 impl Options {
@@ -154,8 +164,8 @@ fn summarize(outcomes: &[Outcome], seconds: f64) -> Result<()> {
     Ok(())
 }
 
-/// Runs one rung under this kernel, and shows its output as it comes.
-fn climb(rung: &Rung, binary: Option<&Path>, options: &Options) -> Result<Outcome> {
+/// Runs one rung under this kernel, with the programs that these variables name, and shows its output as it comes.
+fn climb(rung: &Rung, programs: &[(&str, &Path)], options: &Options) -> Result<Outcome> {
     let begun = Instant::now();
     // A test that lacks a requirement writes a line into this file, because nextest counts the test as
     // passed.
@@ -163,7 +173,7 @@ fn climb(rung: &Rung, binary: Option<&Path>, options: &Options) -> Result<Outcom
     remove(&file)?;
     let mut command = cargo(["nextest", "run", "--no-tests=pass"]);
     command.args(BUILT).args(["--filterset", rung.filterset]).args(&options.filter);
-    command.envs(binary.map(|binary| ("OVERLAY_BIN", binary))).env("OVERLAY_SKIPS", &file);
+    command.envs(programs.iter().copied()).env("OVERLAY_SKIPS", &file);
     let mut totals = Totals::default();
     let ok = stream(&mut command, |line| totals.count_nextest(line))?;
     let said = fs::read_to_string(&file).unwrap_or_default();

@@ -61,12 +61,20 @@ pub(super) const FAST: &[Rung] = &[
 
 pub(super) const LAB: Rung = Rung {
     name: "the lab: hosts, routers, containers, real nodes",
-    filterset: "binary_id(overlay-tests::lab)",
-    floor: 212,
+    filterset: "binary_id(overlay-tests::lab) & not test(/^upgrade::/)",
+    floor: 216,
     elsewhere: Some(Elsewhere {
         binary: "overlay-tests::lab",
         short: "the lab",
         floor: 70,
         floor_of_chosen: 10,
     }),
+};
+
+/// Scenarios of the lab that need an earlier program, which `cargo xtask upgrade` builds.
+pub(super) const UPGRADE: Rung = Rung {
+    name: "upgrades: nodes of two programs in one cluster",
+    filterset: "binary_id(overlay-tests::lab) & test(/^upgrade::/)",
+    floor: 3,
+    elsewhere: None,
 };

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Identity, LogStore, codec,
-    identity::{self, HighWater, IDENTITY, Mark},
+    identity::{self, HighWater, IDENTITY, Mark, UNFIT},
     storage::{Batch, Beginning},
 };
 use crate::durable::{DiskFolder, Folder};
@@ -39,6 +39,20 @@ pub(crate) fn check_identity(bytes: &[u8]) {
     let (_dir, folder) = folder();
     folder.replace(IDENTITY, bytes).unwrap();
     assert_eq!(identity::load(&folder).unwrap(), Some(identity_value()));
+}
+
+const WHY: &str = "it held revision 9 in term 2, now it ends at revision 7 in term 2";
+
+pub(crate) fn unfit() -> Vec<u8> {
+    let (_dir, folder) = folder();
+    identity::set_unfit(&folder, WHY).unwrap();
+    folder.read(UNFIT).unwrap()
+}
+
+pub(crate) fn check_unfit(bytes: &[u8]) {
+    let (_dir, folder) = folder();
+    folder.replace(UNFIT, bytes).unwrap();
+    assert_eq!(identity::unfit(&folder).unwrap().as_deref(), Some(WHY));
 }
 
 const HIGH: HighWater = HighWater { term: 0x0102_0304_0506, last: 70_000 };

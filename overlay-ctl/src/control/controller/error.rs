@@ -173,6 +173,14 @@ pub enum ControllerError {
         /// This attempt or an earlier one may have reached the log.
         effect: Effect,
     },
+    /// An error that this version does not know, of a node with a later one, in the words of that node.
+    #[error("{why}")]
+    Later {
+        /// What it says.
+        why: String,
+        /// What is known of the effect.
+        effect: Effect,
+    },
     /// Two nodes run versions that do not understand each other.
     #[error("{0}; all nodes must run the same version")]
     Version(String),
@@ -226,6 +234,7 @@ impl ControllerError {
             | Self::Stalled { effect }
             | Self::Stopping { effect }
             | Self::PeerRefused { effect, .. }
+            | Self::Later { effect, .. }
             | Self::Defect { effect, .. } => *effect,
         }
     }
@@ -244,6 +253,7 @@ impl ControllerError {
         | Self::Stalled { effect }
         | Self::Stopping { effect }
         | Self::PeerRefused { effect, .. }
+        | Self::Later { effect, .. }
         | Self::Defect { effect, .. } = &mut self
             && earlier == Effect::Unknown
         {

@@ -9,7 +9,7 @@ use super::{
     error::ControllerError,
     lists::{Lists, Rows},
     stale::Read,
-    verb::{Travels, decode, encode, unreadable},
+    verb::{Travels, decode, encode, error_bytes, unreadable},
 };
 use crate::{control::peers::MESSAGE_MAX, model::Revision};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -103,11 +103,6 @@ values!(
     Removed,
     VotersSet
 );
-
-/// An error, as the other node reads it.
-fn error_bytes(error: &ControllerError) -> Vec<u8> {
-    encode(error).unwrap_or_else(|error| error.to_string().into_bytes())
-}
 
 /// All requests: each is a type, and a variant of what is sent.
 macro_rules! requests {

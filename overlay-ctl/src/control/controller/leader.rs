@@ -5,7 +5,7 @@ use super::{
     Controller,
     check::Check,
     error::{Attempt, ControllerError, Effect},
-    verb::{Leader, Travels as _, Verb, decode, pack},
+    verb::{Leader, Travels as _, Verb, pack, read_error},
 };
 use crate::control::{
     consensus::Role,
@@ -161,7 +161,7 @@ impl Controller {
         let call = self.directory.forward(peer, request, turn);
         match timeout_at(search.deadline + V::WAITS + LAST_ATTEMPT, call).await {
             Ok(Ok(Ok(answer))) => return Some(V::Answer::unpack(answer, &self.lists)),
-            Ok(Ok(Err(error))) => match decode(&error).unwrap_or_else(|error| error) {
+            Ok(Ok(Err(error))) => match read_error(&error) {
                 ControllerError::NoLeader { why, effect } => search.again(why, effect),
                 error @ ControllerError::Stopping { effect } => {
                     search.again(error.to_string(), effect);

@@ -4,7 +4,7 @@ use super::{
     Controller,
     error::{Attempt, ControllerError},
     leader::{LEADER_DEADLINE, turn},
-    verb::{Travels as _, Verb, decode, pack},
+    verb::{Travels as _, Verb, pack, read_error},
 };
 use crate::{
     control::{peers::CallError, state::Refusal, voter::VoterParts},
@@ -94,7 +94,7 @@ impl Controller {
                     let answer = V::Answer::unpack(answer, &self.lists)?;
                     return Ok(Read { answer, as_of });
                 }
-                Ok(Ok((Err(error), _))) => match decode(&error).unwrap_or_else(|error| error) {
+                Ok(Ok((Err(error), _))) => match read_error(&error) {
                     error @ (ControllerError::NoLeader { .. }
                     | ControllerError::NoVoter { .. }
                     | ControllerError::Stopping { .. }) => error.to_string(),

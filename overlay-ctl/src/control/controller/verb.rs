@@ -10,7 +10,10 @@ use crate::{
     control::{state::State, voter::VoterParts},
     model::Invalid,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// What a request is carried out with on the node that leads, and a stale read on any voter.
@@ -83,6 +86,28 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ControllerE
 /// The bytes that say `value`.
 pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, ControllerError> {
     rmp_serde::to_vec_named(value).map_err(ControllerError::defect)
+}
+
+/// An error, as another node reads it. Behind it is what it says, for a program that does not know its kind; one that looks for
+/// nothing there passes that over.
+pub(super) fn error_bytes(error: &ControllerError) -> Vec<u8> {
+    let words = (error.to_string(), error.effect());
+    match (encode(error), encode(&words)) {
+        (Ok(error), Ok(words)) => [error, words].concat(),
+        (Err(error), _) | (_, Err(error)) => error.to_string().into_bytes(),
+    }
+}
+
+/// The error that another node sent; one of a later program's kinds in its words.
+pub(super) fn read_error(bytes: &[u8]) -> ControllerError {
+    let unknown = match decode(bytes) {
+        Ok(error) => return error,
+        Err(unknown) => unknown,
+    };
+    let mut rest = rmp_serde::Deserializer::from_read_ref(bytes);
+    let words =
+        IgnoredAny::deserialize(&mut rest).and_then(|_| Deserialize::deserialize(&mut rest));
+    words.map_or(unknown, |(why, effect)| ControllerError::Later { why, effect })
 }
 
 /// Bytes of another node that say nothing to this version.

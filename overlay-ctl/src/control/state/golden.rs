@@ -1,5 +1,10 @@
 //! The values behind the golden files of commands, outcomes, rows and snapshots.
 
+mod version_2;
+
+pub(crate) use self::version_2::{
+    check_log_of_version_2, check_state_of_version_2, log_of_version_2, state_of_version_2,
+};
 use super::*;
 use crate::model::{
     EndpointAddrs, EndpointPort, Lease, Leg, LegId, Location, NetworkOptions, Permissions, Pool,

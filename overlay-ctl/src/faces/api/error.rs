@@ -35,6 +35,7 @@ impl From<ControllerError> for Status {
             | ControllerError::CannotMake { .. }
             | ControllerError::NotMade { .. }
             | ControllerError::RunsElsewhere { .. }
+            | ControllerError::Later { .. }
             | ControllerError::Members { .. } => Code::FailedPrecondition,
             ControllerError::NotLoggable { .. } | ControllerError::StaleWrite => {
                 Code::InvalidArgument
@@ -154,6 +155,7 @@ mod tests {
             (ControllerError::Stopping { effect }, Code::Unavailable),
             (ControllerError::PeerRefused { node: 1, why: why(), effect }, Code::Internal),
             (ControllerError::Version(why()), Code::Unimplemented),
+            (ControllerError::Later { why: why(), effect }, Code::FailedPrecondition),
             (ControllerError::Defect { why: why(), effect }, Code::Internal),
         ] {
             let (text, effect) = (error.to_string(), error.effect());

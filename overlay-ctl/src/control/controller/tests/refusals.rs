@@ -43,3 +43,25 @@ async fn a_forwarded_request_is_checked_like_one_of_the_api() {
         );
     }
 }
+
+/// A later program has errors that this one does not know, and sends their words with them.
+#[test]
+fn an_error_of_a_later_program_is_passed_on_in_its_words() {
+    #[derive(serde::Serialize)]
+    enum OfALaterOne {
+        Quota { used: u64 },
+    }
+    let known = ControllerError::Refused(Refusal::SubnetsExhausted);
+    assert_eq!(verb::read_error(&verb::error_bytes(&known)), known);
+    // As an earlier program reads it, and as that writes it.
+    assert_eq!(verb::decode::<ControllerError>(&verb::error_bytes(&known)), Ok(known.clone()));
+    assert_eq!(verb::read_error(&verb::encode(&known).unwrap()), known);
+
+    let kind = verb::encode(&OfALaterOne::Quota { used: 9 }).unwrap();
+    let words = verb::encode(&("the quota of 9 is used up", Effect::None)).unwrap();
+    let later = verb::read_error(&[kind.clone(), words].concat());
+    let (why, effect) = ("the quota of 9 is used up".to_owned(), Effect::None);
+    assert_eq!(later, ControllerError::Later { why, effect });
+    let without = verb::read_error(&kind);
+    assert!(matches!(without, ControllerError::Version(_)), "{without:?}");
+}
