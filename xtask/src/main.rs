@@ -12,6 +12,7 @@ mod coverage;
 mod demo;
 mod exec;
 mod guest;
+mod histories;
 mod interrupt;
 mod lint;
 mod mutants;
@@ -58,6 +59,8 @@ enum Verb {
     Guest(guest::Options),
     /// Simulate clusters of voters, with every fault: a run is its seed
     Sim(sim::Options),
+    /// Run clients and faults against real nodes, and check what each client was answered
+    Histories(histories::Options),
     /// Run many more cases of the tests, and the lab again and again
     Soak(soak::Options),
     /// Check the format, the arrows between rooms, the dependencies, clippy and rustdoc; warnings are errors
@@ -98,6 +101,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Packets(options) => packets::run(&options),
         Verb::Guest(options) => guest::run(&options),
         Verb::Sim(options) => sim::run(&options),
+        Verb::Histories(options) => histories::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Lint(options) => lint::run(&options),
         Verb::Coverage(options) => coverage::run(&options),
