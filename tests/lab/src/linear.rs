@@ -152,13 +152,17 @@ impl<S: Clone + Eq> Step<S> {
         }
         places.retain(|&place| calls[place].sent <= answer);
         places.sort_by_key(|&place| (calls[place].is_sure, u64::MAX - calls[place].until));
+        // What is over before this moment can't follow a call that was sent later.
+        let over = places.iter().map(|&place| calls[place].until).min().unwrap_or(u64::MAX);
         let mut steps = Vec::new();
         for place in places {
             let call = calls[place];
             let Some(state) = object.apply(&self.state, &call.operation) else { continue };
-            // A read that fits now fits here in any order that it fits in later.
-            let is_settled =
-                call.is_sure && state == self.state && object.only_reads(&call.operation);
+            // A read that fits now fits here in any order that it fits in later, if it keeps nothing from following.
+            let is_settled = call.is_sure
+                && call.sent <= over
+                && state == self.state
+                && object.only_reads(&call.operation);
             let step = Self {
                 taken: self.taken.with(place),
                 sure: self.sure + usize::from(call.is_sure),

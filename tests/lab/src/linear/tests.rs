@@ -103,6 +103,18 @@ fn what_may_have_taken_effect_until_its_answer_does_not_take_effect_later() {
 }
 
 #[test]
+fn a_read_that_fits_at_once_may_have_to_wait_for_what_was_over_before_it() {
+    // The value 1 came before the read and went again, for another call tells that it replaced it.
+    let calls = [
+        Call { sent: 1, until: 5, is_sure: false, operation: Write(1) },
+        call(2, 20, Swap(1, 0, true)),
+        call(6, 7, Read(0)),
+    ];
+    assert_eq!(verdict(&calls), Verdict::Linearizable);
+    assert_eq!(verdict(&calls[1..]), Verdict::NotLinearizable);
+}
+
+#[test]
 fn of_two_who_take_a_lock_only_one_gets_it() {
     let [first, second] = [call(0, 9, Swap(0, 1, true)), call(1, 8, Swap(0, 2, true))];
     assert_eq!(verdict(&[first.clone(), second.clone()]), Verdict::NotLinearizable);

@@ -16,7 +16,7 @@ const LASTING: [&str; 2] = ["blue", "red"];
 /// MiB of a state folder that is to be filled.
 const DISK: u64 = 24;
 /// Namespaces of each host for endpoints that come and go.
-const PLACES: usize = 2;
+const PLACES: usize = 4;
 /// Nodes change their parts within seconds.
 const BOUND: Duration = Duration::from_secs(40);
 
