@@ -127,14 +127,15 @@ impl Book {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn draw(&self, dice: &mut Dice) -> Drawn {
+    /// A name for the next call. Those that only read do not wear it out.
+    pub(super) fn draw(&self, dice: &mut Dice, only_reads: bool) -> Drawn {
         let mut slots = lock(&self.slots);
         let slot = dice.below(slots.len());
         let it = &mut slots[slot];
-        if it.calls >= CALLS_MAX || it.unknown >= UNKNOWN_MAX {
+        if !only_reads && (it.calls >= CALLS_MAX || it.unknown >= UNKNOWN_MAX) {
             (it.generation, it.calls, it.unknown) = (it.generation + 1, 0, 0);
         }
-        it.calls += 1;
+        it.calls += u32::from(!only_reads);
         let letter = if it.kind == Kind::Network { 'n' } else { 'e' };
         Drawn { slot, kind: it.kind, name: format!("{letter}{slot}-{}", it.generation) }
     }

@@ -40,6 +40,8 @@ const ATTEMPTS_MAX: u32 = 8;
 
 pub(super) struct Client<'a> {
     number: usize,
+    /// The host of one that only reads, always there: so a node that is cut off or stopped is asked at each moment.
+    reads_at: Option<usize>,
     dice: Dice,
     book: &'a Book,
     world: &'a World,
@@ -60,7 +62,12 @@ impl<'a> Client<'a> {
     pub(super) fn new(number: usize, seed: u64, book: &'a Book, world: &'a World) -> Self {
         let dice = Dice::new(seed.wrapping_add(number as u64 + 1));
         let channels = vec![None; world.hosts.len()];
-        Self { number, dice, book, world, channels }
+        Self { number, reads_at: None, dice, book, world, channels }
+    }
+
+    /// The same, but it only reads, and only at this host.
+    pub(super) fn only_reading_at(self, host: usize) -> Self {
+        Self { reads_at: Some(host), ..self }
     }
 
     /// Sends one call after the other until told to stop.
@@ -80,10 +87,12 @@ impl<'a> Client<'a> {
         let request = self.request();
         let (sent, mut attempts, mut is_doubted) = (self.book.now(), 0, false);
         // Half of the clients do not ask again.
-        let attempts_max = if self.number.is_multiple_of(2) { ATTEMPTS_MAX } else { 1 };
+        let asks_again = self.number.is_multiple_of(2) && self.reads_at.is_none();
+        let attempts_max = if asks_again { ATTEMPTS_MAX } else { 1 };
         let (asked, answer) = loop {
             attempts += 1;
-            let asked = self.dice.below(self.world.hosts.len());
+            let any = self.dice.below(self.world.hosts.len());
+            let asked = self.reads_at.unwrap_or(any);
             let answer = self.attempt(asked, &request).await;
             match answer {
                 Some(Answer::Unknown(_)) if attempts < attempts_max => is_doubted = true,
@@ -113,9 +122,10 @@ impl<'a> Client<'a> {
     }
 
     fn request(&mut self) -> Request {
-        let drawn = self.book.draw(&mut self.dice);
+        let drawn = self.book.draw(&mut self.dice, self.reads_at.is_some());
         let place = &self.world.places[self.dice.below(self.world.places.len())];
         let ask = match self.dice.below(100) {
+            _ if self.reads_at.is_some() => Ask::Show,
             0..40 => Ask::Create { host: (drawn.kind == Kind::Endpoint).then_some(place.host) },
             40..75 => Ask::Remove,
             _ => Ask::Show,

@@ -38,6 +38,7 @@ use self::{
 };
 use crate::support::NODES;
 
+/// Clients that write and read at all nodes. At each node there is one more, which only reads.
 const CLIENTS: usize = 8;
 /// Between two packets of each flow.
 const EVERY: Duration = Duration::from_millis(20);
@@ -54,11 +55,13 @@ fn run(lab: &mut Lab, fault: Fault, seed: u64, time: Duration) -> Result<Report>
     let (book, stop) = (Book::new(), AtomicBool::new(false));
     let mut striker = Striker { lab, world: &world, book: &book, dice };
     let (strikes, end) = thread::scope(|scope| {
+        let client = |number| Client::new(number, seed, &book, &world);
+        let readers = (0..world.hosts.len())
+            .map(|host| client(CLIENTS + host).only_reading_at(host));
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let client = Client::new(number, seed, &book, &world);
-                scope.spawn(|| client.run(&stop))
-            })
+            .map(client)
+            .chain(readers)
+            .map(|client| scope.spawn(|| client.run(&stop)))
             .collect();
         let strikes = strike(&mut striker, fault, time);
         let end = book.now();
