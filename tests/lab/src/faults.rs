@@ -99,8 +99,7 @@ impl Lab {
                 (Ways::To, "egress", format!("ip saddr {address} meta l4proto tcp")),
             ]
         });
-        let words: Vec<_> =
-            words.filter(|(way, ..)| ways == Ways::Both || ways == *way).collect();
+        let words: Vec<_> = words.filter(|(way, ..)| ways == Ways::Both || ways == *way).collect();
         let words: Vec<(&str, &str)> =
             words.iter().map(|(_, hook, it)| (*hook, it.as_str())).collect();
         self.lose(host, &words)

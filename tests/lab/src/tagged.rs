@@ -86,7 +86,8 @@ impl Traffic {
         let is_flow = |&(from, to): &(usize, usize)| {
             from != to && parties[from].network == parties[to].network
         };
-        let pairs = (0..parties.len()).flat_map(|from| (0..parties.len()).map(move |to| (from, to)));
+        let pairs =
+            (0..parties.len()).flat_map(|from| (0..parties.len()).map(move |to| (from, to)));
         let flows: Vec<Flow> = pairs
             .filter(is_flow)
             .map(|(from, to)| Flow { from, to, arrived: Vec::new() })
@@ -206,9 +207,8 @@ impl Run {
     fn count(self) -> Tally {
         let Self { parties, sockets: _, flows, mut tally } = self;
         for flow in &flows {
-            let missing: Vec<usize> = (0..flow.arrived.len())
-                .filter(|&number| !flow.arrived[number])
-                .collect();
+            let missing: Vec<usize> =
+                (0..flow.arrived.len()).filter(|&number| !flow.arrived[number]).collect();
             tally.sent += flow.arrived.len() as u64;
             tally.lost += missing.len() as u64;
             if let (Some(first), Some(last)) = (missing.first(), missing.last()) {

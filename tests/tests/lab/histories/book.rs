@@ -220,18 +220,8 @@ impl Record {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            name,
-            ask,
-            client,
-            asked,
-            attempts,
-            sent,
-            answered,
-            answer,
-            is_doubted,
-        } = self;
+        let Self { kind, name, ask, client, asked, attempts, sent, answered, answer, is_doubted } =
+            self;
         let doubt = if *is_doubted { ", earlier attempts unknown" } else { "" };
         write!(
             f,

@@ -177,7 +177,8 @@ impl<'a> Client<'a> {
                 Ok(Answer::Shown { id, host: None })
             }
             (Kind::Endpoint, Ask::Create { host }) => {
-                let node = host.map_or_else(String::new, |host| self.world.hosts[host].name.clone());
+                let node =
+                    host.map_or_else(String::new, |host| self.world.hosts[host].name.clone());
                 let (netns, no_wait) = (netns.clone(), *no_wait);
                 let asked = CreateEndpointRequest {
                     name,

@@ -53,10 +53,7 @@ impl Fault {
     }
 
     pub(super) fn needs(self) -> Needs {
-        Needs {
-            small_disks: self == Self::DiskFull,
-            spare_host: self == Self::NodeRemoved,
-        }
+        Needs { small_disks: self == Self::DiskFull, spare_host: self == Self::NodeRemoved }
     }
 }
 

@@ -56,8 +56,8 @@ fn run(lab: &mut Lab, fault: Fault, seed: u64, time: Duration) -> Result<Report>
     let mut striker = Striker { lab, world: &world, book: &book, dice };
     let (strikes, end) = thread::scope(|scope| {
         let client = |number| Client::new(number, seed, &book, &world);
-        let readers = (0..world.hosts.len())
-            .map(|host| client(CLIENTS + host).only_reading_at(host));
+        let readers =
+            (0..world.hosts.len()).map(|host| client(CLIENTS + host).only_reading_at(host));
         let clients: Vec<_> = (0..CLIENTS)
             .map(client)
             .chain(readers)
@@ -80,7 +80,8 @@ fn run(lab: &mut Lab, fault: Fault, seed: u64, time: Duration) -> Result<Report>
     wrong.extend(verdict::revisions(&records));
     wrong.extend(verdict::owners(&records, &removals));
     if traffic.lost + traffic.misdelivered > 0 {
-        let what = format!("{} packets were lost, {} misdelivered", traffic.lost, traffic.misdelivered);
+        let what =
+            format!("{} packets were lost, {} misdelivered", traffic.lost, traffic.misdelivered);
         wrong.push(Wrong { what, shown: traffic.examples.clone() });
     }
     let counts = Counts::of(&records);

@@ -31,12 +31,8 @@ fn unknown() -> Answer {
 
 /// Whether a name's history is refused, where the last look at the end finds this.
 fn is_refused(records: &[Record], removals: &[Removal], last: &Operation) -> bool {
-    let look = |_: &Record| Call {
-        sent: 1000,
-        until: 1001,
-        is_sure: true,
-        operation: last.clone(),
-    };
+    let look =
+        |_: &Record| Call { sent: 1000, until: 1001, is_sure: true, operation: last.clone() };
     let (count, wrong) = names(records, removals, look);
     assert_eq!(count, 1);
     !wrong.is_empty()
@@ -66,7 +62,8 @@ fn an_acknowledged_write_that_is_lost_is_refused() {
 
 #[test]
 fn a_name_that_is_given_twice_is_refused() {
-    let [first, second] = [record(CREATE, 10, 20, made(5, "a")), record(CREATE, 12, 22, made(6, "b"))];
+    let [first, second] =
+        [record(CREATE, 10, 20, made(5, "a")), record(CREATE, 12, 22, made(6, "b"))];
     assert!(is_refused(&[first.clone(), second.clone()], &[], &is_there(6)));
     let remove = record(Ask::Remove, 11, 21, Answer::Removed { revision: 6 });
     assert!(!is_refused(&[first, remove, second], &[], &is_there(6)));

@@ -43,7 +43,8 @@ pub(super) fn names(
             Verdict::NotLinearizable => "is not linearizable",
             Verdict::Undecided => "could not be checked: too many steps",
         };
-        let mut shown = vec!["The shortest part, in microseconds from sent to answered:".to_owned()];
+        let mut shown =
+            vec!["The shortest part, in microseconds from sent to answered:".to_owned()];
         shown.extend(shortest(&Name, &None, &calls, MOST).iter().map(|call| format!("{call:?}")));
         shown.push("All calls of the name:".to_owned());
         shown.extend(numbers.iter().map(|&number| format!("{number:>6} {}", records[number])));
@@ -110,8 +111,7 @@ pub(super) fn owners(records: &[Record], removals: &[Removal]) -> Vec<Wrong> {
         let gone = removals
             .iter()
             .filter(|removal| Some(removal.host) == made.host && removal.answered >= record.sent);
-        let until =
-            removed.map(|other| other.sent).chain(gone.map(|removal| removal.sent)).min();
+        let until = removed.map(|other| other.sent).chain(gone.map(|removal| removal.sent)).min();
         let until = until.unwrap_or(u64::MAX);
         if until <= record.answered {
             continue;

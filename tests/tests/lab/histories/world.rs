@@ -56,7 +56,11 @@ impl World {
         for number in 1..=5 {
             let (subnet, net) =
                 if number <= 3 { (&left, "10.10.10") } else { (&right, "192.168.50") };
-            hosts.push(lab.host(subnet, &format!("h{number}"), &format!("{net}.{}", 100 + number))?);
+            hosts.push(lab.host(
+                subnet,
+                &format!("h{number}"),
+                &format!("{net}.{}", 100 + number),
+            )?);
         }
         let mut disks = Vec::new();
         if needs.small_disks {
@@ -110,11 +114,7 @@ impl World {
     }
 
     /// The first answer of a node that gives one.
-    pub(super) fn any<T>(
-        &self,
-        what: &str,
-        ask: impl Fn(&Host) -> Result<T>,
-    ) -> Result<T> {
+    pub(super) fn any<T>(&self, what: &str, ask: impl Fn(&Host) -> Result<T>) -> Result<T> {
         eventually(what, BOUND, || {
             let mut last = None;
             for host in &self.hosts {
