@@ -12,6 +12,7 @@ mod coverage;
 mod demo;
 mod exec;
 mod guest;
+mod histories;
 mod interrupt;
 mod lint;
 mod mutants;
@@ -59,6 +60,8 @@ enum Verb {
     Guest(guest::Options),
     /// Simulate clusters of voters, with every fault: a run is its seed
     Sim(sim::Options),
+    /// Run clients and faults against real nodes, and check what each client was answered
+    Histories(histories::Options),
     /// Run many more cases of the tests, and the lab again and again
     Soak(soak::Options),
     /// Upgrade nodes from earlier programs, and put them back, while packets flow and the cluster is written to
@@ -101,6 +104,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Packets(options) => packets::run(&options),
         Verb::Guest(options) => guest::run(&options),
         Verb::Sim(options) => sim::run(&options),
+        Verb::Histories(options) => histories::run(&options),
         Verb::Soak(options) => soak::run(&options),
         Verb::Upgrade(options) => upgrade::run(&options),
         Verb::Lint(options) => lint::run(&options),

@@ -13,6 +13,17 @@ use super::{Host, Lab, netns::Netns};
 
 static CUTS: AtomicU32 = AtomicU32::new(0);
 
+/// Which packets a cut takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ways {
+    /// Those of both.
+    Both,
+    /// Those that the host sends.
+    From,
+    /// Those that are sent to the host.
+    To,
+}
+
 /// A cut wire, which stays cut until [`Cut::heal`] is called.
 #[derive(Debug)]
 #[must_use = "a cut is to be healed, or kept until the lab goes"]
@@ -76,6 +87,22 @@ impl Lab {
         let (to, from) = (format!("tcp dport {port}"), format!("tcp sport {port}"));
         let both = |hook| [(hook, to.as_str()), (hook, from.as_str())];
         self.lose(host, &[both("ingress"), both("egress")].concat())
+    }
+
+    /// Cuts a host's controller off from those of some others. Between hosts only controllers use TCP, so that what
+    /// endpoints send each other still arrives.
+    pub fn cut_controllers(&self, host: &Host, others: &[&Host], ways: Ways) -> Result<Cut> {
+        let words = others.iter().flat_map(|other| {
+            let address = other.address;
+            [
+                (Ways::From, "ingress", format!("ip daddr {address} meta l4proto tcp")),
+                (Ways::To, "egress", format!("ip saddr {address} meta l4proto tcp")),
+            ]
+        });
+        let words: Vec<_> = words.filter(|(way, ..)| ways == Ways::Both || ways == *way).collect();
+        let words: Vec<(&str, &str)> =
+            words.iter().map(|(_, hook, it)| (*hook, it.as_str())).collect();
+        self.lose(host, &words)
     }
 
     /// Loses those packets to a host that match these words of nft, such as `tcp sport 7400`.

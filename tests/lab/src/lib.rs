@@ -12,6 +12,7 @@ pub mod dns;
 mod faults;
 pub mod flood;
 mod host;
+pub mod linear;
 pub mod mirror;
 mod netns;
 pub mod outside;
@@ -23,6 +24,7 @@ mod requirements;
 pub mod sctp;
 mod state;
 mod sweep;
+pub mod tagged;
 mod tools;
 pub mod transfer;
 mod wait;
@@ -30,7 +32,7 @@ pub mod xdp;
 
 pub use self::{
     disk::SmallDisk,
-    faults::Cut,
+    faults::{Cut, Ways},
     host::{Failure, Host, number, rows, text},
     netns::Netns,
     outside::Outside,
@@ -41,7 +43,7 @@ pub use self::{
     },
     state::{MachineState, netns_files},
     tools::{Iperf, Ping, pinned},
-    wait::{attainable, check_interrupted, eventually, interrupt, patient},
+    wait::{attainable, check_interrupted, eventually, interrupt, pass, patient},
 };
 
 use std::{

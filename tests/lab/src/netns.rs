@@ -61,6 +61,12 @@ impl Netns {
         Ok(netns)
     }
 
+    /// A handle of a namespace that does not exist.
+    #[cfg(test)]
+    pub(super) fn unmade(name: &str, logs: &Path) -> Self {
+        Self { name: name.to_owned(), detached: false, logs: logs.to_owned() }
+    }
+
     /// The namespace's name below /run/netns.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -48,6 +48,20 @@ pub fn attainable(rate: f64) -> f64 {
     rate / f64::from(*SLOWNESS)
 }
 
+/// Lets time pass in which a fault lasts. It ends early when [`interrupt`] was called.
+pub fn pass(time: Duration) -> Result<()> {
+    let end = Instant::now() + patient(time);
+    loop {
+        check_interrupted()?;
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        #[expect(clippy::disallowed_methods, reason = "how long a fault lasts is a part of it")]
+        thread::sleep(left.min(Duration::from_millis(100)));
+    }
+}
+
 /// Calls `ask` repeatedly until its answer is `Ok`; after `patience` it fails with the last answer. It also
 /// fails when [`interrupt`] was called.
 pub fn eventually<T>(

@@ -20,6 +20,7 @@ mod forwarding;
 mod frames;
 mod gateway;
 mod health;
+mod histories;
 mod icc;
 mod intruders;
 mod leader;

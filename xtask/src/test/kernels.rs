@@ -45,6 +45,7 @@ const USER_SPACE: [&str; 19] = [
     "cuts::",
     "foreign::",
     "health::",
+    "histories::",
     "leader::",
     "no_room::",
     "paused::",

@@ -31,7 +31,7 @@ pub(super) const FAST: &[Rung] = &[
         name: "unit and property tests: no root, no kernel",
         filterset: "not (package(overlay-tests) | binary_id(overlay-ctl::kernel) \
                     | binary_id(overlay-ctl::api))",
-        floor: 1062,
+        floor: 1074,
         elsewhere: None,
     },
     Rung {
@@ -62,7 +62,7 @@ pub(super) const FAST: &[Rung] = &[
 pub(super) const LAB: Rung = Rung {
     name: "the lab: hosts, routers, containers, real nodes",
     filterset: "binary_id(overlay-tests::lab) & not test(/^upgrade::/)",
-    floor: 216,
+    floor: 226,
     elsewhere: Some(Elsewhere {
         binary: "overlay-tests::lab",
         short: "the lab",
