@@ -167,7 +167,7 @@ pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
 }
 
 /// The state after all that the log has.
-fn replayed(log: &LogStore, rest: &Rest) -> Result<State, RecoverError> {
+pub(crate) fn replayed(log: &LogStore, rest: &Rest) -> Result<State, RecoverError> {
     let index = log.snapshot_metadata().index;
     let unreadable = |index, why: String| {
         RecoverError::Cluster(ClusterError::from(FatalError::Unreadable { index, why }))
@@ -192,7 +192,7 @@ fn places(home: &Home, state: &State, own: NodeId) -> Result<BTreeSet<SocketAddr
 }
 
 /// Fails if the nodes that answered show that the cluster goes on, or can.
-fn check_lost(
+pub(crate) fn check_lost(
     name: &NodeName,
     own: u64,
     ours: Generation,

@@ -1,19 +1,23 @@
 //! A host: a disk that outlives what runs on it, a clock, and the voter that runs, if one does.
 
-use super::{kernel::Kernel, ledger::Ledger, trace::digest, truth::Truth};
+use super::{duties::Duties, kernel::Kernel, ledger::Ledger, trace::digest, truth::Truth};
 use crate::{
     control::{
         consensus::{Core, ProposeError, Role, Status},
+        peers::Generations,
         state::{Command, Mutation, Noted, Outcome, State},
         voter::{Quorum, StatusTable, members::Change},
         watch::OwnView,
     },
     durable::simulated::SimulatedFolder,
-    model::{NetworkId, NodeId, Revision, SPEAKS, Version},
+    model::{NetworkId, NodeId, Revision, Version},
+    node::probing::Results,
 };
 use std::collections::{BTreeSet, VecDeque};
 use tokio::{sync::oneshot, time::Instant};
 
+/// Hosts after this one are agents at first.
+pub(super) const AGENTS: u64 = 100;
 /// How many steps a tick has by a clock that is right.
 pub(super) const TICK: u64 = 10;
 
@@ -31,6 +35,7 @@ pub(super) enum Item {
     Read(Reply<u64>),
     Add(u64, Reply<u64>),
     Remove(u64, Reply<u64>),
+    Replace(u64, Reply<u64>),
     HandOver(u64, Reply<()>),
 }
 
@@ -41,6 +46,8 @@ pub(super) struct DiskFaults {
     pub(super) is_full: bool,
     /// It holds an older log than its mark says.
     pub(super) is_rolled_back: bool,
+    /// Its host is not started, until an operator has seen to it.
+    pub(super) is_lost: bool,
 }
 
 /// The leader's duty to make the members those of the rows.
@@ -59,8 +66,24 @@ pub(super) struct Host {
     /// The id and the epoch of its node, once it is registered.
     pub(super) node: Option<NodeId>,
     pub(super) epoch: Revision,
+    /// Where it listens.
+    pub(super) port: u16,
+    /// It runs with a folder of which a copy runs elsewhere, as this node.
+    pub(super) copied: Option<NodeId>,
     /// How often it was removed. Each time it registers as another instance.
     pub(super) lives: u64,
+    /// The last Raft id under which it began a log.
+    pub(super) last_life: Option<u64>,
+    /// Its process does not run. (That of a voter runs if it has a core.)
+    pub(super) is_down: bool,
+    /// When it registers again next, and the leader that it asked.
+    pub(super) next_renewal: u64,
+    pub(super) renewal: Option<(u64, Pending<u64>)>,
+    /// What its probes have shown, and when it sends the next ones.
+    pub(super) probed: Results,
+    pub(super) next_probe: u64,
+    /// Its generation: that of its log, if it has one.
+    pub(super) generations: Generations,
     /// It outlives the voter's process.
     pub(super) kernel: Kernel,
     /// What nodes reported to it.
@@ -89,6 +112,9 @@ pub(super) struct Host {
     /// The members that it is removing, as the leader.
     pub(super) leaving: BTreeSet<u64>,
     pub(super) duty: Option<Duty>,
+    /// Its other duties, and the tick at which it looked last.
+    pub(super) duties: Duties,
+    pub(super) looked: u64,
     /// What it was when it was looked at last.
     pub(super) seen: Seen,
 }
@@ -115,7 +141,16 @@ impl Host {
             life: None,
             node: None,
             epoch: 0,
+            port: 7400,
+            copied: None,
             lives: 0,
+            last_life: None,
+            is_down: false,
+            next_renewal: 0,
+            renewal: None,
+            probed: Results::new(),
+            generations: Generations::default(),
+            next_probe: 0,
             kernel: Kernel::default(),
             table: StatusTable::default(),
             quorum: Quorum::default(),
@@ -134,13 +169,18 @@ impl Host {
             is_stopping: false,
             leaving: BTreeSet::new(),
             duty: None,
+            duties: Duties::default(),
+            looked: 0,
             seen: Seen::default(),
         }
     }
 
     /// Its name in the cluster.
     pub(super) fn name(&self) -> String {
-        format!("h{}", self.number)
+        match self.number.checked_sub(AGENTS) {
+            Some(agent) => format!("a{agent}"),
+            None => format!("h{}", self.number),
+        }
     }
 
     /// By what a registration of its present life is known.
@@ -153,6 +193,11 @@ impl Host {
 
     pub(super) fn is_up(&self) -> bool {
         self.core.is_some()
+    }
+
+    /// Whether the node's process runs, as a voter or as an agent.
+    pub(super) fn runs(&self) -> bool {
+        self.is_up() || (self.life.is_none() && self.node.is_some() && !self.is_down)
     }
 
     pub(super) fn status(&self) -> Option<Status> {
@@ -171,6 +216,10 @@ impl Host {
         self.is_stopping = false;
         self.leaving.clear();
         self.duty = None;
+        self.duties = Duties::default();
+        self.looked = 0;
+        self.renewal = None;
+        self.probed.clear();
         self.table = StatusTable::default();
         self.quorum = Quorum::default();
         self.proof = None;
@@ -213,6 +262,7 @@ impl Host {
                 Item::Read(reply) => core.read_index(reply),
                 Item::Add(id, reply) => core.add_learner(id, reply),
                 Item::Remove(id, reply) => core.remove(id, reply),
+                Item::Replace(id, reply) => core.replace(id, reply),
                 // The caller may have gone.
                 Item::HandOver(next, reply) => drop(reply.send(core.hand_over_to(next))),
             }
@@ -242,14 +292,16 @@ fn logged(
         return Err(ProposeError::NotLeader { leader: status.leader });
     }
     let state = core.machine().state.copy();
+    // Voters that are still of version 1 would drop it, and so hold another row.
     if let Command::RegisterNode { speaks, .. } = &mut command {
-        *speaks = (state.version() >= Version::V2).then_some(SPEAKS);
+        *speaks = speaks.filter(|_| state.version() >= Version::V2);
     }
     let mut noted = Noted::default();
     if let Some(network) = network_of(&state, &command) {
         let nodes = state.to_forget(network);
         let confirmed = table.confirmed(&nodes).min(state.revision());
-        let live = nodes.into_iter().filter(|node| !table.is_down(*node));
+        let counts = |node: &NodeId| !table.is_down(*node) && !table.holds_nothing_back(*node);
+        let live = nodes.into_iter().filter(counts);
         truth.is_confirmed(live, confirmed);
         noted.confirmed = Some(confirmed);
     }
