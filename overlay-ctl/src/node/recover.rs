@@ -21,7 +21,7 @@ use crate::{
     durable::FileError,
     faces::cli::Begun,
     model::{Generation, Node, NodeId, NodeName, RaftId},
-    proto::v1::StatusResponse,
+    proto::v1::{NodeRole, StatusResponse},
 };
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
@@ -213,6 +213,10 @@ pub(crate) fn check_lost(
         }
         if !status.leader.is_empty() {
             return Err(RecoverError::Led { answer, leader: status.leader });
+        }
+        // It had a seat as far as this log goes, and let go of its own log since.
+        if status.role() == NodeRole::Agent {
+            continue;
         }
         // By its row, or by its id as before Raft ids were others.
         let life = state.node(status.node_id).and_then(Node::life);

@@ -42,6 +42,12 @@ impl Generations {
         self.ours.subscribe()
     }
 
+    /// Whether a node of a newer generation was met.
+    #[cfg(test)]
+    pub(in crate::control) fn met_newer(&self) -> bool {
+        self.newer.borrow().is_some()
+    }
+
     /// Goes on into `generation`, if that is newer than this node's. Returns true if it is.
     #[cfg(test)]
     pub fn adopt(&self, generation: Generation) -> bool {

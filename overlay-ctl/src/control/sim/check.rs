@@ -17,7 +17,7 @@ impl World {
         for entry in core.take_applied() {
             truth.committed(life, entry);
         }
-        let (ledger, status) = (core.machine(), core.status().borrow().clone());
+        let (ledger, status) = (core.machine(), core.seen().clone());
         let applied = ledger.published;
         truth.next_learners(life, applied, &core.next_learners());
         let leads_anew = status.role == Role::Leader && truth.leads(status.term, life);

@@ -21,7 +21,7 @@ use crate::{
         recover::{check_lost, replayed},
         restore::{check_dead, first_term},
     },
-    proto::v1::StatusResponse,
+    proto::v1::{NodeRole, StatusResponse},
 };
 use std::net::SocketAddr;
 use uuid::Uuid;
@@ -125,7 +125,9 @@ fn answers(world: &World, asks: u64) -> Vec<(SocketAddr, StatusResponse)> {
         let leader = leader.and_then(|life| world.lives.get(&life)).map(|number| {
             world.hosts.get(number).map_or_else(String::new, super::host::Host::name)
         });
+        let role = if host.is_up() { NodeRole::Voter } else { NodeRole::Agent };
         let status = StatusResponse {
+            role: role.into(),
             node: host.name(),
             node_id: host.node.unwrap_or_default(),
             leader: leader.unwrap_or_default(),
@@ -238,10 +240,9 @@ impl World {
     /// A voter that has met a newer generation ends, to come back as another member. An agent goes on into it when it has
     /// registered there.
     pub(super) fn end_if_older(&mut self, number: u64) {
-        use futures::FutureExt as _;
         let Some(host) = self.hosts.get(&number) else { return };
-        let is_older = host.generations.newer().now_or_never().is_some();
-        if is_older && host.is_up() {
+        let is_older = host.is_up() && host.generations.met_newer();
+        if is_older {
             note!(self, "host {number} is of an older generation, and ends");
             self.reach.hit("generation: a voter of an older one ended");
             self.host(number).end();

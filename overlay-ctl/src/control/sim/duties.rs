@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     control::{
-        consensus::{ProposeError, Role},
+        consensus::ProposeError,
         state::{Command, Mutation, Outcome},
         voter::{
             leases::{Change, Found, Keeper},
@@ -50,6 +50,8 @@ enum Seating {
 /// What a host does as the leader, besides that for the members.
 #[derive(Default)]
 pub(super) struct Duties {
+    /// It has led since they were looked at.
+    leads: bool,
     raise: Option<(Pending<(u64, Outcome)>, u64)>,
     keeper: Option<Keeper>,
     /// What is to be noted of this look, and what is being noted.
@@ -73,8 +75,10 @@ impl World {
     /// What a host does after a turn, if it leads.
     pub(super) fn do_duties(&mut self, number: u64) {
         let host = self.host(number);
-        let Some(status) = host.status() else { return };
-        if status.role != Role::Leader {
+        if !host.leads() {
+            if !std::mem::take(&mut host.duties.leads) {
+                return;
+            }
             let duties = &mut host.duties;
             (duties.raise, duties.noting, duties.keeper) = (None, None, None);
             duties.notes.clear();
@@ -84,6 +88,7 @@ impl World {
             }
             return;
         }
+        host.duties.leads = true;
         let looks = host.ticks.is_multiple_of(PERIOD) && host.looked != host.ticks;
         host.looked = host.ticks;
         self.raise(number, looks);
@@ -132,9 +137,12 @@ impl World {
     fn keep_leases(&mut self, number: u64, looks: bool) {
         let (now, lease) = (self.now, self.terms.lease);
         let host = self.host(number);
+        let duties = &mut host.duties;
+        if duties.noting.is_none() && duties.notes.is_empty() && !looks {
+            return;
+        }
         let Some(core) = &host.core else { return };
         let state = core.machine().state.copy();
-        let duties = &mut host.duties;
         if let Some((change, pending, until)) = &mut duties.noting {
             let Some(answer) = answer(pending, now, *until) else { return };
             let to = change.to();

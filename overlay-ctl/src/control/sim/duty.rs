@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     control::{
-        consensus::{ProposeError, Role},
+        consensus::ProposeError,
         voter::members::{Change, next_change},
     },
     model::{Node, RaftId},
@@ -41,10 +41,10 @@ impl World {
             }
             return;
         }
-        let Some(status) = host.status() else { return };
-        if status.role != Role::Leader || !host.ticks.is_multiple_of(PERIOD) {
+        if !host.leads() || !host.ticks.is_multiple_of(PERIOD) {
             return;
         }
+        let Some(status) = host.status() else { return };
         let Some(core) = &host.core else { return };
         let wanted: BTreeSet<RaftId> =
             core.machine().state.read(|state| state.nodes().filter_map(Node::life).collect());

@@ -201,11 +201,11 @@ impl Host {
     }
 
     pub(super) fn status(&self) -> Option<Status> {
-        self.core.as_ref().map(|core| core.status().borrow().clone())
+        self.core.as_ref().map(|core| core.seen().clone())
     }
 
     pub(super) fn leads(&self) -> bool {
-        self.core.as_ref().is_some_and(|core| core.status().borrow().role == Role::Leader)
+        self.core.as_ref().is_some_and(|core| core.seen().role == Role::Leader)
     }
 
     /// Its own process is gone, with all that waited for it.
@@ -287,9 +287,12 @@ fn logged(
     request: Mutation,
     mut command: Command,
 ) -> Result<Vec<u8>, ProposeError> {
-    let status = core.status().borrow().clone();
-    if status.role != Role::Leader {
-        return Err(ProposeError::NotLeader { leader: status.leader });
+    let (role, leader) = {
+        let status = core.seen();
+        (status.role, status.leader)
+    };
+    if role != Role::Leader {
+        return Err(ProposeError::NotLeader { leader });
     }
     let state = core.machine().state.copy();
     // Voters that are still of version 1 would drop it, and so hold another row.

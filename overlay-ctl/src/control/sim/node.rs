@@ -176,13 +176,14 @@ impl World {
         if now < host.next_report {
             return;
         }
-        host.next_report = now + HEARTBEAT / 5;
+        host.next_report = now + HEARTBEAT / 2;
         let own = self.own_status(number);
         let host = self.host(number);
         own.into_iter().for_each(|status| host.table.record(status));
-        let Some(status) = host.status() else { return };
+        let Some(core) = &host.core else { return };
+        let (own, leader) = (core.id(), core.seen().leader);
+        let Some(life) = leader.filter(|leader| *leader != own) else { return };
         let reports = host.table.first_hand();
-        let Some(life) = status.leader.filter(|leader| *leader != status.id) else { return };
         let Some(&to) = self.lives.get(&life) else { return };
         let packet = Packet { from: number, to, life, reports, ..Packet::default() };
         self.net.send(packet, now, &mut self.rng);

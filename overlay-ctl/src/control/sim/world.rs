@@ -146,7 +146,7 @@ impl World {
     /// The host that leads the highest term.
     pub(super) fn leader(&self) -> Option<u64> {
         let leaders = self.hosts.values().filter(|host| host.leads());
-        let term = |host: &&Host| host.status().map(|status| status.term);
+        let term = |host: &&Host| host.core.as_ref().map(|core| core.seen().term);
         leaders.max_by_key(term).map(|host| host.number)
     }
 
