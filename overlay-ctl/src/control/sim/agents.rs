@@ -4,12 +4,14 @@
 use super::{
     commands,
     host::AGENTS,
+    jobs::leaders_state,
     request::Request,
     stream::Stream,
     world::{Actor, World, note},
 };
 use crate::{
     control::{
+        peers::Peer,
         state::{Applied, Refusal, View},
         watch::is_new_enough,
     },
@@ -95,7 +97,10 @@ impl Agents {
             }
             _ if agent.joins.is_none() && number > AGENTS => {
                 world.reach.hit("agent: registered anew");
-                world.host(number).port += 1;
+                let mut place = world.host(number).listen;
+                place.set_port(place.port() + 1);
+                agent.leave(world, "agent: stream broke");
+                world.move_to(number, place);
                 agent.join(world);
             }
             _ => {}
@@ -117,6 +122,7 @@ impl Agent {
         let host = world.host(self.number);
         host.kernel.gate = None;
         host.probed.clear();
+        host.forget_places();
     }
 
     pub(super) fn leave(&mut self, world: &mut World, row: &str) {
@@ -124,6 +130,7 @@ impl Agent {
         if let (Some(stream), Some(node)) = (self.stream.take(), node) {
             world.reach.hit(row);
             world.host(stream.host).table.stream_ended(node);
+            world.host(self.number).directory.lost(stream.voter, stream.places[1]);
         }
     }
 
@@ -153,6 +160,8 @@ impl Agent {
                         self.join(world);
                         return;
                     }
+                    // The generation does not know it, since it is younger than the backup.
+                    Err(Refusal::NodeRemoved(_)) => return self.begin_anew(world),
                     outcome => panic!("not registered: {outcome:?}"),
                 };
                 note!(world, "agent {number} is node {} of epoch {}", node.id, node.epoch);
@@ -160,6 +169,10 @@ impl Agent {
                     world.agents_to_come -= 1;
                     world.reach.hit("agent: joined");
                     world.machines.insert(node.id, number);
+                    let rows = leaders_state(world).map(|state| state.nodes().map(Peer::from).collect());
+                    let host = world.host(number);
+                    host.node = Some(node.id);
+                    host.know(rows.unwrap_or_default());
                 }
                 let host = world.host(number);
                 (host.node, host.epoch) = (Some(node.id), node.epoch);
@@ -235,6 +248,7 @@ impl Agent {
             let truth = world.truths.get(&view.generation).unwrap_or(&world.truth);
             truth.holds(node, &view);
         }
+        world.host(self.number).directory.replace(view.nodes.values().map(|node| Peer::from(&**node)));
         let due = self.pass.as_ref().map_or(now_plus(world), |(due, _)| *due);
         self.pass = Some((due, view.clone()));
         self.view = Some(view);

@@ -46,6 +46,7 @@ pub(super) fn go_on_elsewhere(world: &mut World, host: u64, life: u64) {
     (original.copied, original.is_down) = (copy.node, true);
     original.disk = copy.disk.clone();
     original.generations = copy.generations.clone();
+    original.know(copy.directory.to_keep());
     world.lives.insert(life, number);
     world.hosts.insert(number, original);
 }

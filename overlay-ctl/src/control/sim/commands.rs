@@ -6,17 +6,15 @@ use crate::{
     model::{EndpointAddrs, NetworkOptions, Permissions, Pool, Speaks},
     seeded::Rng,
 };
-use std::net::Ipv4Addr;
 
 /// The registration of a host's present life, whose program speaks this.
 pub(super) fn registration(host: &Host, speaks: Speaks) -> Command {
-    let vtep = Ipv4Addr::new(10, 10, 10, u8::try_from(host.number).unwrap());
     Command::RegisterNode {
         instance: host.instance(),
         name: host.name().parse().unwrap(),
-        vtep: vtep.into(),
-        listen: (vtep, host.port).into(),
-        returning: None,
+        vtep: host.listen.ip().into(),
+        listen: host.listen,
+        returning: host.node,
         gateway: None,
         metrics: None,
         local_listen: None,

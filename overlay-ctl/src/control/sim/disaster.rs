@@ -134,8 +134,7 @@ fn answers(world: &World, asks: u64) -> Vec<(SocketAddr, StatusResponse)> {
             generation: host.generations.ours().number(),
             ..StatusResponse::default()
         };
-        let place = ([10, 10, 10, u8::try_from(host.number).unwrap()], host.port).into();
-        (place, status)
+        (host.listen, status)
     };
     reached.map(answer).collect()
 }

@@ -300,10 +300,12 @@ impl World {
         let now = self.now;
         let host = self.host(number);
         let Some(node) = host.node.filter(|_| host.runs() && now >= host.paused_until) else { return };
+        self.go_on_moving(number);
+        let host = self.host(number);
         if let Some((leader, mut pending)) = host.renewal.take() {
             match pending.try_recv() {
                 Ok(Ok(_)) => {
-                    let is_there = self.reaches(number, leader);
+                    let is_there = self.finds(number, leader);
                     let core = self.hosts.get(&leader).and_then(|host| host.core.as_ref());
                     let state = core.filter(|_| is_there).map(|core| core.machine().state.copy());
                     let Some(state) = state else { return };
@@ -318,6 +320,7 @@ impl World {
                         && generations.ours() == state.generation()
                     {
                         self.host(number).epoch = row.epoch;
+                        self.follow_the_move(number, &row);
                         self.take_part(number, &row);
                     }
                 }
@@ -332,7 +335,10 @@ impl World {
             return;
         }
         host.next_renewal = now + RENEWAL;
-        let Some(leader) = self.leader().filter(|leader| self.reaches(number, *leader)) else { return };
+        if self.is_healed {
+            self.say_where(number);
+        }
+        let Some(leader) = self.leader().filter(|leader| self.finds(number, *leader)) else { return };
         let (reply, answer) = oneshot::channel();
         self.host(leader).ask(Item::Read(reply));
         self.host(number).renewal = Some((leader, answer));

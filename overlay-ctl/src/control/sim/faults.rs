@@ -30,10 +30,11 @@ enum Fault {
     CutOneWay,
     Deafen,
     Mute,
+    Renumber,
 }
 
 impl Fault {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Kill,
         Self::PowerCut,
         Self::Stop,
@@ -53,6 +54,7 @@ impl Fault {
         Self::CutOneWay,
         Self::Deafen,
         Self::Mute,
+        Self::Renumber,
     ];
 }
 
@@ -125,6 +127,7 @@ impl Faults {
                 world.host(host).period = period;
             }
             Fault::HandOver => hand_over(world),
+            Fault::Renumber => world.renumber(),
             Fault::Strand => strand(world),
             Fault::SwallowSnapshot => world.swallow += 1 + world.rng.below(2),
             Fault::DelayWay => {

@@ -1,10 +1,18 @@
 //! A host: a disk that outlives what runs on it, a clock, and the voter that runs, if one does.
 
-use super::{duties::Duties, kernel::Kernel, ledger::Ledger, trace::digest, truth::Truth};
+use super::{
+    disaster::CLUSTER,
+    duties::Duties,
+    kernel::Kernel,
+    ledger::Ledger,
+    places::{Moving, Way, first_place},
+    trace::digest,
+    truth::Truth,
+};
 use crate::{
     control::{
         consensus::{Core, ProposeError, Role, Status},
-        peers::Generations,
+        peers::{Directory, Generations},
         state::{Command, Mutation, Noted, Outcome, State},
         voter::{Quorum, StatusTable, members::Change},
         watch::OwnView,
@@ -13,7 +21,10 @@ use crate::{
     model::{NetworkId, NodeId, Revision, Version},
     node::probing::Results,
 };
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+};
 use tokio::{sync::oneshot, time::Instant};
 
 /// Hosts after this one are agents at first.
@@ -66,8 +77,12 @@ pub(super) struct Host {
     /// The id and the epoch of its node, once it is registered.
     pub(super) node: Option<NodeId>,
     pub(super) epoch: Revision,
-    /// Where it listens.
-    pub(super) port: u16,
+    /// Where it listens, what it knows of the places of others, and its ways to them.
+    pub(super) listen: SocketAddr,
+    pub(super) directory: Directory,
+    pub(super) ways: BTreeMap<NodeId, Way>,
+    /// It asks the leader to have its row changed.
+    pub(super) moving: Option<Moving>,
     /// It runs with a folder of which a copy runs elsewhere, as this node.
     pub(super) copied: Option<NodeId>,
     /// How often it was removed. Each time it registers as another instance.
@@ -95,6 +110,8 @@ pub(super) struct Host {
     pub(super) next_report: u64,
     /// What it makes of its own state for its kernel.
     pub(super) own: Option<OwnView>,
+    /// Up to which revision it has made that.
+    pub(super) owned: u64,
     pub(super) core: Option<Core<Ledger>>,
     /// How many steps one of its ticks has.
     pub(super) period: u64,
@@ -141,7 +158,10 @@ impl Host {
             life: None,
             node: None,
             epoch: 0,
-            port: 7400,
+            listen: first_place(number),
+            directory: Directory::new(CLUSTER, []),
+            ways: BTreeMap::new(),
+            moving: None,
             copied: None,
             lives: 0,
             last_life: None,
@@ -158,6 +178,7 @@ impl Host {
             next_proof: 0,
             next_report: 0,
             own: None,
+            owned: 0,
             core: None,
             period: TICK,
             next_tick: 0,
@@ -218,12 +239,13 @@ impl Host {
         self.duty = None;
         self.duties = Duties::default();
         self.looked = 0;
-        self.renewal = None;
+        (self.renewal, self.moving) = (None, None);
         self.probed.clear();
+        self.forget_places();
         self.table = StatusTable::default();
         self.quorum = Quorum::default();
         self.proof = None;
-        self.own = None;
+        (self.own, self.owned) = (None, 0);
         self.kernel.gate = None;
         self.busy_until = 0;
         self.paused_until = 0;

@@ -10,7 +10,10 @@ use super::{
     world::{World, note},
 };
 use crate::{
-    control::state::{Applied, Command, Refusal, State},
+    control::{
+        peers::Peer,
+        state::{Applied, Command, Refusal, State},
+    },
     durable::simulated::SimulatedFolder,
     model::{Node, RaftId, Version},
 };
@@ -249,6 +252,10 @@ impl World {
             self.lives.insert(life, number);
         }
         self.machines.insert(node.id, number);
+        let rows = leaders_state(self).map(|state| state.nodes().map(Peer::from).collect());
+        let known = || self.hosts.values().find(|host| host.is_up()).map(|host| host.directory.peers());
+        let peers: Vec<Peer> = rows.or_else(known).unwrap_or_default();
+        self.host(number).know(peers);
         let newest = self.truths.keys().next_back().copied().unwrap_or_default();
         self.host(number).generations.adopt_unless(newest, || false);
     }

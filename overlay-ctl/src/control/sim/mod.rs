@@ -32,6 +32,7 @@ mod ledger;
 mod net;
 mod node;
 mod operator;
+mod places;
 mod reach;
 mod request;
 mod run;

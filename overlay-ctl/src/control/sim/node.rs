@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     control::{
+        peers::Peer,
         voter::to_wire,
         watch::{Own, OwnView, is_new_enough},
     },
@@ -154,12 +155,18 @@ impl World {
         if kernel.gate.is_none() && kernel.is_empty() {
             kernel.gate = Some(0);
         }
-        let Some(gate) = kernel.gate else { return false };
         let own = host.own.get_or_insert_with(|| OwnView::new(node));
-        if kernel.held.revision >= ledger.published {
+        if host.owned == ledger.published && kernel.held.revision >= ledger.published {
             return false;
         }
         let Own::View(view) = own.follow(&ledger.state.copy(), ledger.published) else {
+            return false;
+        };
+        if std::mem::replace(&mut host.owned, ledger.published) != ledger.published {
+            host.directory.replace(view.nodes.values().map(|node| Peer::from(&**node)));
+        }
+        // One that was an agent until now has a view that is newer than what it has received of the log so far.
+        let Some(gate) = kernel.gate.filter(|_| kernel.held.revision < view.revision) else {
             return false;
         };
         let is_programmed = is_new_enough(view.revision, gate);
@@ -184,7 +191,7 @@ impl World {
         let (own, leader) = (core.id(), core.seen().leader);
         let Some(life) = leader.filter(|leader| *leader != own) else { return };
         let reports = host.table.first_hand();
-        let Some(&to) = self.lives.get(&life) else { return };
+        let Some(to) = self.way_to(number, life) else { return };
         let packet = Packet { from: number, to, life, reports, ..Packet::default() };
         self.net.send(packet, now, &mut self.rng);
     }

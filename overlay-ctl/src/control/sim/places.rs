@@ -15,7 +15,7 @@ use crate::{
         peers::{Directory, Peer, raft::Turn},
         state::{Applied, Refusal},
     },
-    model::{Lease, Node, NodeId},
+    model::{Lease, Node, NodeId, Version},
 };
 use std::net::SocketAddr;
 
@@ -138,7 +138,9 @@ impl World {
         }
         let places: Vec<SocketAddr> =
             chosen.iter().map(|number| self.hosts[number].listen).collect();
-        if chosen.len() > 1 && self.rng.percent(60) {
+        // Rows of version 1 can't be exchanged.
+        let can = leaders_state(self).is_some_and(|state| state.version() >= Version::V2);
+        if chosen.len() > 1 && can && self.rng.percent(60) {
             self.reach.hit("places: hosts swapped their addresses");
             for (number, place) in chosen.iter().zip(places.iter().cycle().skip(1)) {
                 self.move_to(*number, *place);
@@ -168,11 +170,22 @@ impl World {
         number == leader || knows(number, leader) || self.with_a_log().iter().any(through)
     }
 
+    /// An operator starts a node that knows nobody's place again, with `--join` and the place of a voter.
+    pub(super) fn say_where(&mut self, number: u64) {
+        let Some(leader) = self.leader().filter(|leader| !self.finds(number, *leader)) else { return };
+        let leader = &self.hosts[&leader];
+        if let (Some(node), listen) = (leader.node, leader.listen) {
+            self.reach.hit("places: an operator says where a voter is");
+            self.host(number).directory.heard_of(node, listen);
+        }
+    }
+
     /// A node whose row says another address than it has registers anew. Where the address is that of another node, which has
     /// moved, the two rows exchange theirs.
     pub(super) fn follow_the_move(&mut self, number: u64, row: &Node) {
         let listen = self.host(number).listen;
-        if self.host(number).moving.is_some() || row.listen == listen || self.is_joining(number) {
+        let is_in_hand = self.in_hand == Some(number);
+        if self.host(number).moving.is_some() || row.listen == listen || is_in_hand {
             return;
         }
         // The leader hears where it is, whatever comes of the registration.
@@ -219,11 +232,8 @@ impl World {
         let state = leaders_state(self)?;
         let leader = self.leader()?;
         let host = self.host(number);
-        let (instance, vtep) = (host.instance(), host.listen.ip());
-        let (other, command) = match vtep {
-            std::net::IpAddr::V4(vtep) => state.exchange(instance, vtep.into())?,
-            std::net::IpAddr::V6(_) => return None,
-        };
+        let (instance, vtep) = (host.instance(), host.listen.ip().into());
+        let (other, command) = state.exchange(instance, vtep)?;
         let (id, listen, lease) = (other.id, other.listen, other.lease);
         let has_moved = lease == Lease::Lost
             || self.host(leader).directory.has_moved(id, listen.ip());
@@ -253,7 +263,7 @@ impl World {
         let Some(core) = &self.hosts[&leader].core else { return false };
         core.machine().state.read(|state| {
             self.hosts.values().filter_map(|host| Some((host, state.node(host.node?)?))).all(
-                |(host, row)| row.listen == host.listen && std::net::IpAddr::from(row.vtep) == host.listen.ip(),
+                |(host, row)| row.listen == host.listen && row.vtep.ip() == host.listen.ip(),
             )
         })
     }

@@ -86,6 +86,7 @@ pub(super) fn run(seed: u64, setting: Setting) -> Report {
         let (share, rng) = (world.rng.pick(&[0, 0, 30, 100]).unwrap(), &mut world.rng);
         world.old = world.hosts.keys().copied().filter(|_| rng.percent(share)).collect();
     }
+    world.addresses = world.hosts.values().map(|host| (host.listen, host.number)).collect();
     world.bootstrap(1, &state);
     let operator = Operator::new(&mut world);
     let mut actors: Vec<Box<dyn Actor>> = vec![Box::new(operator)];
@@ -160,6 +161,8 @@ impl World {
             old: BTreeSet::new(),
             off: BTreeMap::new(),
             on_since: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            moves: 0,
             in_hand: None,
             over: BTreeSet::new(),
             is_healed: false,
@@ -217,7 +220,7 @@ impl World {
                     last = Some(Request::new(self, command));
                 }
                 Some(request) if !is_written => is_written = request.poll(self).is_some(),
-                Some(_) if self.is_equal() => {
+                Some(_) if self.is_registered_rightly() && self.is_equal() => {
                     let ticks = (self.now - began) / TICK;
                     note!(self, "at rest after {ticks} ticks");
                     return ticks;

@@ -14,6 +14,7 @@ use crate::{
     model::NodeId,
     proto::internal::{NodeStatus, WatchDown},
 };
+use std::net::SocketAddr;
 use tonic::Code;
 
 /// After so many steps without a message an agent leaves its voter, and after so many if nothing ever came.
@@ -29,6 +30,9 @@ const NEXT_ROUND: u64 = 30;
 /// A stream to a voter.
 pub(super) struct Stream {
     pub(super) host: u64,
+    /// Where the two are.
+    pub(super) places: [SocketAddr; 2],
+    pub(super) voter: NodeId,
     life: u64,
     opened: u64,
     follower: Follower,
@@ -44,14 +48,15 @@ pub(super) struct Stream {
 
 impl Agent {
     pub(super) fn open(&mut self, world: &mut World, node: NodeId) {
-        let hosts = world.with_a_log();
-        let Some(count) = u64::try_from(hosts.len()).ok().filter(|count| *count > 0) else { return };
+        let voters = world.known_voters(self.number, node);
+        let Some(count) = u64::try_from(voters.len()).ok().filter(|count| *count > 0) else { return };
         self.turn += 1;
         self.next = world.now + 1 + world.rng.below(5);
         if self.turn.is_multiple_of(count) {
             self.next += NEXT_ROUND;
         }
-        let number = hosts[usize::try_from(self.turn % count).unwrap()];
+        let (voter, place, number) = voters[usize::try_from(self.turn % count).unwrap()];
+        let places = [world.host(self.number).listen, place];
         let (now, reaches) = (world.now, world.reaches(self.number, number));
         let epoch = world.host(self.number).epoch;
         let speaks = world.speaks(self.number);
@@ -71,10 +76,11 @@ impl Agent {
         match Follower::admit(&state, &hello) {
             Ok(follower) => {
                 world.reach.hit("agent: stream opened");
+                world.host(number).directory.heard_from(node, places[0]);
                 let (opened, sent) = (now, now);
                 let (down, seen, heard, up) = (None, 0, None, None);
                 let mut stream =
-                    Stream { host: number, life, opened, follower, down, sent, seen, heard, up };
+                    Stream { host: number, places, voter, life, opened, follower, down, sent, seen, heard, up };
                 serve(world, &mut stream);
                 self.stream = Some(stream);
                 self.reported = 0;
@@ -109,8 +115,10 @@ impl Agent {
         let (now, number) = (world.now, stream.host);
         let (up, down) =
             (world.net.is_cut(self.number, number), world.net.is_cut(number, self.number));
+        let listens = world.host(self.number).listen;
         let host = world.host(number);
-        if !host.is_up() || host.life != Some(stream.life) {
+        if !host.is_up() || host.life != Some(stream.life) || [listens, host.listen] != stream.places
+        {
             self.stream = Some(stream);
             self.leave(world, "agent: stream broke");
             return;
@@ -130,7 +138,11 @@ impl Agent {
         {
             stream.heard = Some(now);
             match message {
-                Ok(message) => self.take(world, node, *message),
+                Ok(message) => {
+                    let directory = &world.host(self.number).directory;
+                    directory.served_by(stream.voter, stream.places[1]);
+                    self.take(world, node, *message);
+                }
                 Err(code) => {
                     let is_first = world.host(self.number).generations.ours().is_first();
                     assert!(code != Code::NotFound || !is_first, "node {node} was not removed");

@@ -19,6 +19,7 @@ use crate::{
 use futures::FutureExt as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -65,6 +66,9 @@ pub(super) struct World {
     pub(super) off: BTreeMap<u64, u64>,
     /// When the data path of each host began to run, if it did not at the start.
     pub(super) on_since: BTreeMap<u64, u64>,
+    /// The host at each address, and how many were given out beside the first ones.
+    pub(super) addresses: BTreeMap<SocketAddr, u64>,
+    pub(super) moves: u16,
     /// The host that the operator is about.
     pub(super) in_hand: Option<u64>,
     /// Hosts whose log is that of a life that is over.
@@ -163,6 +167,7 @@ impl World {
         }
         note!(self, "{from} -> {to}: {:x} {is_snapshot} {is_delivered}", digest(&bytes));
         if is_delivered {
+            self.tell(from, to);
             let host = self.host(to);
             host.inbox.push_back(Item::Message(bytes));
             host.has_snapshot |= is_snapshot;
@@ -196,7 +201,7 @@ impl World {
                     continue;
                 }
             }
-            let Some(&to) = self.lives.get(&life) else {
+            let Some(to) = self.way_to(from, life) else {
                 self.report(from, life, is_snapshot, false);
                 continue;
             };
