@@ -136,8 +136,14 @@ impl Content {
 
     fn write(&mut self, bytes: &[u8], offset: u64) {
         for (number, at, part) in pieces(offset, bytes.len()) {
-            let mut sector = *self.sector(number);
-            sector[at..at + part.len()].copy_from_slice(&bytes[part]);
+            let sector = match <&[u8; SECTOR]>::try_from(&bytes[part.clone()]) {
+                Ok(whole) => *whole,
+                Err(_) => {
+                    let mut sector = *self.sector(number);
+                    sector[at..at + part.len()].copy_from_slice(&bytes[part]);
+                    sector
+                }
+            };
             self.put(number, Arc::new(sector));
         }
         self.set_len(self.len.max(offset + bytes.len() as u64));

@@ -19,6 +19,9 @@ use crate::{
     proto::internal::WatchDown,
 };
 
+/// How often an agent looks whether something has come, in steps.
+const LOOKS: u64 = 3;
+
 /// An agent's process.
 #[derive(Default)]
 pub(super) struct Agent {
@@ -288,7 +291,9 @@ impl Actor for Agents {
         if self.faults > 0 && world.rng.below(self.faults) == 0 {
             self.strike(world);
         }
-        self.agents.iter_mut().for_each(|agent| agent.step(world));
+        let now = world.now;
+        let is_due = |agent: &&mut Agent| (now + agent.number).is_multiple_of(LOOKS);
+        self.agents.iter_mut().filter(is_due).for_each(|agent| agent.step(world));
     }
 
     fn finish(&mut self) {

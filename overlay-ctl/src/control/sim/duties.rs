@@ -298,6 +298,9 @@ impl World {
     /// A host hears, as from the leader's answer to a registration, which part it is to have.
     pub(super) fn renew(&mut self, number: u64) {
         let now = self.now;
+        if !(now + number).is_multiple_of(LOOKS) {
+            return;
+        }
         let host = self.host(number);
         let Some(node) = host.node.filter(|_| host.runs() && now >= host.paused_until) else { return };
         self.go_on_moving(number);
@@ -389,5 +392,7 @@ impl World {
     }
 }
 
+/// How often a host looks whether an answer has come, in steps.
+const LOOKS: u64 = 7;
 /// How often a node registers again, in steps.
 const RENEWAL: u64 = 150;

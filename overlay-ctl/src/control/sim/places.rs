@@ -172,9 +172,11 @@ impl World {
 
     /// An operator starts a node that knows nobody's place again, with `--join` and the place of a voter.
     pub(super) fn say_where(&mut self, number: u64) {
-        let Some(leader) = self.leader().filter(|leader| !self.finds(number, *leader)) else { return };
-        let leader = &self.hosts[&leader];
-        if let (Some(node), listen) = (leader.node, leader.listen) {
+        let others = self.with_a_log().into_iter().filter(|other| *other != number);
+        let unknown = |other: &u64| !self.finds(number, *other);
+        let Some(other) = self.leader().into_iter().chain(others).find(unknown) else { return };
+        let other = &self.hosts[&other];
+        if let (Some(node), listen) = (other.node, other.listen) {
             self.reach.hit("places: an operator says where a voter is");
             self.host(number).directory.heard_of(node, listen);
         }
