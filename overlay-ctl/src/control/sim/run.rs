@@ -176,6 +176,8 @@ impl World {
         note!(self, "all faults are over");
         self.is_healed = true;
         self.net.heal();
+        // A program that is too old for what it finds says so, and is replaced.
+        self.old.clear();
         self.swallow = 0;
         for number in self.numbers() {
             let host = self.host(number);
