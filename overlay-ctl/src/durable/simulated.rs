@@ -53,6 +53,10 @@ struct Disk {
     operations: u64,
     fault: Option<(u64, Fault)>,
     failed: bool,
+    /// The operation that failed first was a sync of a file.
+    sync_failed: bool,
+    /// It is what a power cut left, and of the writes to a file some came through, and others did not.
+    is_torn: bool,
     /// The file of which a read fails, and how many reads of it succeed before.
     good_reads: Option<(u64, u64)>,
     /// The bytes that all sectors may take that were ever written; `None` = any number.
@@ -132,8 +136,14 @@ impl Content {
 
     fn write(&mut self, bytes: &[u8], offset: u64) {
         for (number, at, part) in pieces(offset, bytes.len()) {
-            let mut sector = *self.sector(number);
-            sector[at..at + part.len()].copy_from_slice(&bytes[part]);
+            let sector = match <&[u8; SECTOR]>::try_from(&bytes[part.clone()]) {
+                Ok(whole) => *whole,
+                Err(_) => {
+                    let mut sector = *self.sector(number);
+                    sector[at..at + part.len()].copy_from_slice(&bytes[part]);
+                    sector
+                }
+            };
             self.put(number, Arc::new(sector));
         }
         self.set_len(self.len.max(offset + bytes.len() as u64));
@@ -167,13 +177,17 @@ impl Content {
         self.old_sectors.clear();
     }
 
-    /// Of what was not synced, the newest comes through in `luck` of a hundred cases.
-    fn cut(&mut self, rng: &mut Rng, luck: u64) {
+    /// Of what was not synced, the newest comes through in `luck` of a hundred cases. Returns true if some of the sectors did,
+    /// and others did not.
+    fn cut(&mut self, rng: &mut Rng, luck: u64) -> bool {
+        let changed = self.old_sectors.len();
+        let mut lost = 0;
         let newest = |rng: &mut Rng, old: usize| {
             if rng.percent(luck) { None } else { Some(rng.below(old as u64) as usize) }
         };
         for (number, old) in std::mem::take(&mut self.old_sectors) {
             if let Some(which) = newest(rng, old.len()) {
+                lost += 1;
                 self.sectors.insert(number, Arc::clone(&old[which]));
             }
         }
@@ -189,6 +203,7 @@ impl Content {
         if let Some(sector) = self.sectors.get_mut(&last) {
             Arc::make_mut(sector)[at..].fill(0);
         }
+        0 < lost && lost < changed
     }
 }
 
@@ -306,6 +321,7 @@ impl SimulatedFolder {
     pub(crate) fn mend(&self) {
         let mut disk = self.disk();
         (disk.fault, disk.failed, disk.good_reads) = (None, false, None);
+        (disk.sync_failed, disk.is_torn) = (false, false);
     }
 
     /// Leaves room for so many more bytes; `None` = for any number.
@@ -334,6 +350,16 @@ impl SimulatedFolder {
     /// Whether an operation failed.
     pub(crate) fn failed(&self) -> bool {
         self.disk().failed
+    }
+
+    /// Whether the operation that failed first was a sync of a file.
+    pub(crate) fn sync_failed(&self) -> bool {
+        self.disk().sync_failed
+    }
+
+    /// Whether this is what a power cut left, and of the writes to a file some came through, and others did not.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.disk().is_torn
     }
 
     /// What a process that was killed leaves: all that it wrote. The old folder's open files, like the
@@ -378,9 +404,11 @@ impl SimulatedFolder {
         }
         let held: BTreeSet<u64> = names.values().copied().collect();
         disk.files.retain(|file, _| held.contains(file));
+        let mut is_torn = false;
         for content in disk.files.values_mut() {
-            content.cut(rng, luck);
+            is_torn |= content.cut(rng, luck);
         }
+        disk.is_torn = is_torn;
         disk.synced_names = names.clone();
         disk.names = names;
         drop(disk);
@@ -485,10 +513,14 @@ impl DurableFile for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.folder.disk().operate(|disk| {
+        let mut disk = self.folder.disk();
+        let had_failed = disk.failed;
+        let synced = disk.operate(|disk| {
             disk.busy += disk.sync_time;
             disk.content(self.file).sync();
-        })
+        });
+        disk.sync_failed |= !had_failed && synced.is_err();
+        synced
     }
 }
 

@@ -157,7 +157,7 @@ pub(super) async fn doubt(
 ///
 /// # Errors
 /// The log can't be read.
-pub(super) fn distrust(
+pub(crate) fn distrust(
     log: &LogStore,
     life: RaftId,
     moved: Option<Moved>,

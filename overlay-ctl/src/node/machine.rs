@@ -47,7 +47,7 @@ pub(super) struct Binding {
 
 /// How a folder is not where it was bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Moved {
+pub(crate) enum Moved {
     /// The file of the log is another one.
     #[error("the log is a copy of the one that this node used, or was put back from a copy")]
     Copied,

@@ -30,7 +30,7 @@ use tokio::{
 use uuid::Uuid;
 
 /// Rounds in a lease.
-const ROUNDS: u32 = 10;
+pub(crate) const ROUNDS: u32 = 10;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// So many probes a round are meant for each node that is not known to live, from all nodes together.
@@ -59,7 +59,7 @@ pub(super) struct Probing {
 }
 
 /// What probes have shown of each node that was asked.
-type Results = BTreeMap<NodeId, Probed>;
+pub(crate) type Results = BTreeMap<NodeId, Probed>;
 
 /// Asks, round by round, without end.
 pub(super) async fn probe_the_nodes(probing: Probing) {
@@ -138,7 +138,7 @@ fn deaf(port: u16) -> String {
 
 /// What is reported of the last rounds. That a node did not answer counts only where some node did within a lease: otherwise
 /// the answers are lost on the way to this node, or it is cut off.
-fn reported(results: &Results, lease: Duration) -> Vec<Probed> {
+pub(crate) fn reported(results: &Results, lease: Duration) -> Vec<Probed> {
     let within = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < lease);
     let hears = results.values().any(|probed| within(probed.answered));
     let every = lease / ROUNDS;
@@ -155,7 +155,7 @@ fn random(bound: u64) -> u64 {
 }
 
 /// The nodes that are asked in this round. `random` answers a number below its bound.
-fn targets(
+pub(crate) fn targets(
     view: &View,
     own: NodeId,
     results: &Results,
@@ -245,7 +245,8 @@ fn packet(to: MacBytes, from: MacBytes, nonce: [u8; NONCE]) -> [u8; PROBE] {
     probe
 }
 
-fn note(
+/// Notes which of those that were asked have answered.
+pub(crate) fn note(
     results: &mut Results,
     targets: &BTreeMap<NodeId, Vtep>,
     answered: &BTreeSet<NodeId>,

@@ -21,7 +21,7 @@ use crate::{
     durable::FileError,
     faces::cli::Begun,
     model::{Generation, Node, NodeId, NodeName, RaftId},
-    proto::v1::StatusResponse,
+    proto::v1::{NodeRole, StatusResponse},
 };
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
@@ -171,7 +171,7 @@ pub async fn recover(args: ClusterRecoverArgs) -> Result<Begun, RecoverError> {
 }
 
 /// The state after all that the log has.
-fn replayed(log: &LogStore, rest: &Rest) -> Result<State, RecoverError> {
+pub(crate) fn replayed(log: &LogStore, rest: &Rest) -> Result<State, RecoverError> {
     let index = log.snapshot_metadata().index;
     let unreadable = |index, why: String| {
         RecoverError::Cluster(ClusterError::from(FatalError::Unreadable { index, why }))
@@ -196,7 +196,7 @@ fn places(home: &Home, state: &State, own: NodeId) -> Result<BTreeSet<SocketAddr
 }
 
 /// Fails if the nodes that answered show that the cluster goes on, or can.
-fn check_lost(
+pub(crate) fn check_lost(
     name: &NodeName,
     own: u64,
     ours: Generation,
@@ -217,6 +217,10 @@ fn check_lost(
         }
         if !status.leader.is_empty() {
             return Err(RecoverError::Led { answer, leader: status.leader });
+        }
+        // It had a seat as far as this log goes, and let go of its own log since.
+        if status.role() == NodeRole::Agent {
+            continue;
         }
         // By its row, or by its id as before Raft ids were others.
         let life = state.node(status.node_id).and_then(Node::life);

@@ -161,7 +161,7 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
     let record = Record { name, instance, member: Some(member.clone()), removed: false };
     // A crash from here on leaves a voter without a log, which does not start.
     let home = Home::make(state_dir, record)?;
-    let term = (state.generation().number() << TERMS).max(TERM_LEAST);
+    let term = first_term(state.generation());
     let first = First { cluster: head.cluster, member: &member, state: &state, known, term };
     if let Err(error) = first.write(&home, false) {
         // What stays is refused by every start.
@@ -171,9 +171,14 @@ pub async fn restore(args: ClusterRestoreArgs) -> Result<Begun, RestoreError> {
     Ok(first.told(&home))
 }
 
+/// The term in which the log of a restored generation begins.
+pub(crate) fn first_term(generation: Generation) -> u64 {
+    (generation.number() << TERMS).max(TERM_LEAST)
+}
+
 /// Fails if a node that answered shows that the cluster lives. Returns the greatest generation that is known: agents may be of
 /// one that began after the backup was made, and was lost, too.
-fn check_dead(
+pub(crate) fn check_dead(
     ours: Generation,
     answers: Vec<(SocketAddr, StatusResponse)>,
 ) -> Result<Generation, RestoreError> {

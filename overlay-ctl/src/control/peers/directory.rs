@@ -179,7 +179,7 @@ impl Directory {
 
     /// What this node is to tell a peer that was told the version `seen`, which becomes the newest: nothing if nothing
     /// has changed since.
-    pub(super) fn to_tell(&self, seen: &mut Option<u64>) -> Vec<Place> {
+    pub(in crate::control) fn to_tell(&self, seen: &mut Option<u64>) -> Vec<Place> {
         let version = *self.news.borrow();
         if seen.replace(version) == Some(version) {
             return Vec::new();

@@ -42,6 +42,12 @@ impl Generations {
         self.ours.subscribe()
     }
 
+    /// Whether a node of a newer generation was met.
+    #[cfg(test)]
+    pub(in crate::control) fn met_newer(&self) -> bool {
+        self.newer.borrow().is_some()
+    }
+
     /// Goes on into `generation`, if that is newer than this node's. Returns true if it is.
     #[cfg(test)]
     pub fn adopt(&self, generation: Generation) -> bool {
@@ -66,7 +72,7 @@ impl Generations {
     }
 
     /// Compares the generation of another node with this node's, and remembers it if it is the newest so far.
-    pub(super) fn compare(&self, theirs: Generation, at: Option<SocketAddr>) -> Ordering {
+    pub(in crate::control) fn compare(&self, theirs: Generation, at: Option<SocketAddr>) -> Ordering {
         let ordering = theirs.cmp(&self.ours());
         if ordering == Ordering::Greater {
             self.newer.send_if_modified(|newer| {

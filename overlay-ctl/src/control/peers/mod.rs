@@ -15,7 +15,7 @@ mod link;
 mod outage;
 mod places;
 mod processes;
-mod raft;
+pub(super) mod raft;
 mod stamp;
 
 #[cfg(test)]

@@ -173,14 +173,14 @@ async fn pump<S: StateMachine>(
 
 /// Which of a node's places is tried next: each in its turn, and the best again after all of them.
 #[derive(Debug, Default)]
-struct Turn {
+pub(in crate::control) struct Turn {
     /// Tried since the last stream that stayed open.
     tried: Vec<SocketAddr>,
 }
 
 impl Turn {
     /// The next place of those that there are now, the best first.
-    fn next(&mut self, places: &[SocketAddr]) -> Option<SocketAddr> {
+    pub(in crate::control) fn next(&mut self, places: &[SocketAddr]) -> Option<SocketAddr> {
         self.tried.retain(|tried| places.contains(tried));
         let untried = places.iter().find(|place| !self.tried.contains(place));
         let next = match untried {
@@ -195,7 +195,7 @@ impl Turn {
     }
 
     /// The last place was right: the best place is tried first again.
-    fn was_right(&mut self) {
+    pub(in crate::control) fn was_right(&mut self) {
         self.tried.clear();
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{
     host::{Host, Seen},
+    truth::Truth,
     world::{World, note},
 };
 use crate::control::consensus::{Role, core::Logged};
@@ -10,13 +11,13 @@ use crate::control::consensus::{Role, core::Logged};
 impl World {
     /// Looks at a host after a turn.
     pub(super) fn check(&mut self, number: u64) {
-        let truth = self.truth.clone();
+        let truth = self.truth_of(number);
         let host = self.host(number);
         let (Some(core), Some(life)) = (&mut host.core, host.life) else { return };
         for entry in core.take_applied() {
             truth.committed(life, entry);
         }
-        let (ledger, status) = (core.machine(), core.status().borrow().clone());
+        let (ledger, status) = (core.machine(), core.seen().clone());
         let applied = ledger.published;
         truth.next_learners(life, applied, &core.next_learners());
         let leads_anew = status.role == Role::Leader && truth.leads(status.term, life);
@@ -84,13 +85,15 @@ impl World {
             Some((host.number, host.core.as_ref()?.logged(0)))
         }
         let Some((_, own)) = self.hosts.get(&number).and_then(log) else { return };
+        let generation = self.hosts[&number].generations.ours();
+        let is_of_it = |host: &&Host| host.generations.ours() == generation;
         assert!(
             own.is_sorted_by_key(|entry| entry.term),
             "the log of host {number} has an entry of an earlier term behind one of a later term"
         );
-        for (other, theirs) in self.hosts.values().filter_map(log) {
+        for (other, theirs) in self.hosts.values().filter(is_of_it).filter_map(log) {
             if other != number {
-                self.truth.logs((number, own.as_slice()), (other, theirs.as_slice()));
+                Truth::logs((number, own.as_slice()), (other, theirs.as_slice()));
             }
         }
     }

@@ -33,7 +33,7 @@ const TRIES: u64 = 20;
 impl Client {
     fn begin(&mut self, world: &mut World) {
         if world.rng.percent(70) {
-            let hosts = u64::try_from(world.hosts.len()).unwrap();
+            let hosts = u64::try_from(world.voters).unwrap();
             let command = commands::any(&mut world.rng, hosts, world.agents);
             self.job = Some(Job::Write(Request::new(world, command)));
             return;

@@ -3,29 +3,22 @@
 use super::host::Host;
 use crate::{
     control::state::{Command, Placement, PortsWanted},
-    model::{EndpointAddrs, NetworkOptions, Permissions, Pool},
+    model::{EndpointAddrs, NetworkOptions, Permissions, Pool, Speaks},
     seeded::Rng,
 };
-use std::net::Ipv4Addr;
 
-/// The registration of a host's present life.
-pub(super) fn registration(host: &Host) -> Command {
-    node(&host.name(), host.instance(), host.number, 7400)
-}
-
-/// The registration of a node.
-pub(super) fn node(name: &str, instance: [u8; 16], number: u64, port: u16) -> Command {
-    let vtep = Ipv4Addr::new(10, 10, 10, u8::try_from(number).unwrap());
+/// The registration of a host's present life, whose program speaks this.
+pub(super) fn registration(host: &Host, speaks: Speaks) -> Command {
     Command::RegisterNode {
-        instance,
-        name: name.parse().unwrap(),
-        vtep: vtep.into(),
-        listen: (vtep, port).into(),
-        returning: None,
+        instance: host.instance(),
+        name: host.name().parse().unwrap(),
+        vtep: host.listen.ip().into(),
+        listen: host.listen,
+        returning: host.node,
         gateway: None,
         metrics: None,
         local_listen: None,
-        speaks: None,
+        speaks: Some(speaks),
     }
 }
 

@@ -6,10 +6,10 @@ use super::{
 };
 use crate::{
     control::{
-        consensus::{ProposeError, Role},
+        consensus::ProposeError,
         voter::members::{Change, next_change},
     },
-    model::{RaftId, Voters},
+    model::{Node, RaftId},
 };
 use std::collections::BTreeSet;
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -22,7 +22,7 @@ const PATIENCE: u64 = 500;
 impl World {
     /// What a host does for the members after a turn, if it leads.
     pub(super) fn do_duty(&mut self, number: u64) {
-        let (now, everybody) = (self.now, self.voters > Voters::default().count());
+        let now = self.now;
         let host = self.host(number);
         if let Some(duty) = &mut host.duty {
             let answer = match duty.answer.try_recv() {
@@ -41,18 +41,13 @@ impl World {
             }
             return;
         }
-        let Some(status) = host.status() else { return };
-        if status.role != Role::Leader || !host.ticks.is_multiple_of(PERIOD) {
+        if !host.leads() || !host.ticks.is_multiple_of(PERIOD) {
             return;
         }
+        let Some(status) = host.status() else { return };
         let Some(core) = &host.core else { return };
-        // In a cluster of five each node is to vote: at version 1 the state has no such rows.
-        let wanted: BTreeSet<RaftId> = core.machine().state.read(|state| {
-            let holders = state
-                .nodes()
-                .filter(|node| node.voter || (everybody && node.name.to_string().starts_with('h')));
-            holders.filter_map(|node| node.raft_id.or(RaftId::new(node.id))).collect()
-        });
+        let wanted: BTreeSet<RaftId> =
+            core.machine().state.read(|state| state.nodes().filter_map(Node::life).collect());
         let members = [status.voters, status.outgoing, status.learners].concat();
         let members: BTreeSet<RaftId> = members.into_iter().filter_map(RaftId::new).collect();
         let leaves = |life: RaftId| host.leaving.contains(&life.get());

@@ -30,10 +30,11 @@ enum Fault {
     CutOneWay,
     Deafen,
     Mute,
+    Renumber,
 }
 
 impl Fault {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Kill,
         Self::PowerCut,
         Self::Stop,
@@ -53,6 +54,7 @@ impl Fault {
         Self::CutOneWay,
         Self::Deafen,
         Self::Mute,
+        Self::Renumber,
     ];
 }
 
@@ -86,9 +88,9 @@ impl Faults {
     }
 
     fn strike(&self, world: &mut World) {
-        let numbers = world.numbers();
-        let (Some(fault), Some(any)) = (world.rng.pick(&self.chosen), world.rng.pick(&numbers))
-        else {
+        let (numbers, voters) = (world.numbers(), world.with_a_log());
+        let all = if world.rng.percent(85) { &voters } else { &numbers };
+        let (Some(fault), Some(any)) = (world.rng.pick(&self.chosen), world.rng.pick(all)) else {
             return;
         };
         // The leader has most to lose.
@@ -125,10 +127,11 @@ impl Faults {
                 world.host(host).period = period;
             }
             Fault::HandOver => hand_over(world),
+            Fault::Renumber => world.renumber(),
             Fault::Strand => strand(world),
             Fault::SwallowSnapshot => world.swallow += 1 + world.rng.below(2),
             Fault::DelayWay => {
-                let to = world.rng.pick(&numbers).unwrap();
+                let to = world.rng.pick(&voters).unwrap_or(host);
                 let steps = world.rng.below(150);
                 world.net.set_delay(host, to, steps);
             }
@@ -152,8 +155,13 @@ impl Faults {
         for number in world.numbers() {
             let host = world.host(number);
             let (is_down, is_full) = (!host.is_up(), host.faults.is_full);
+            if host.life.is_none() && host.is_down && now(&mut world.rng) {
+                world.power_on(number);
+            }
+            let host = world.host(number);
             // Whoever got an older log back is the operator's.
-            let may_start = host.life.is_some() && !host.faults.is_rolled_back;
+            let may_start =
+                host.life.is_some() && !host.faults.is_rolled_back && !host.faults.is_lost;
             if is_full && now(&mut world.rng) {
                 let host = world.host(number);
                 host.disk.set_room(None);
@@ -221,7 +229,7 @@ fn strand(world: &mut World) {
         world.net.cut(leader, other);
         world.net.cut(other, leader);
     }
-    let hosts = u64::try_from(world.hosts.len()).unwrap();
+    let hosts = u64::try_from(world.voters).unwrap();
     for _ in 0..2 + world.rng.below(6) {
         let command = commands::any(&mut world.rng, hosts, world.agents);
         let id = [world.rng.next().to_be_bytes(), world.rng.next().to_be_bytes()].concat();

@@ -1,19 +1,34 @@
 //! A host: a disk that outlives what runs on it, a clock, and the voter that runs, if one does.
 
-use super::{kernel::Kernel, ledger::Ledger, trace::digest, truth::Truth};
+use super::{
+    disaster::CLUSTER,
+    duties::Duties,
+    kernel::Kernel,
+    ledger::Ledger,
+    places::{Moving, Way, first_place},
+    trace::digest,
+    truth::Truth,
+};
 use crate::{
     control::{
         consensus::{Core, ProposeError, Role, Status},
+        peers::{Directory, Generations},
         state::{Command, Mutation, Noted, Outcome, State},
         voter::{Quorum, StatusTable, members::Change},
         watch::OwnView,
     },
     durable::simulated::SimulatedFolder,
-    model::{NetworkId, NodeId, Revision, SPEAKS, Version},
+    model::{NetworkId, NodeId, Revision, Version},
+    node::probing::Results,
 };
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+};
 use tokio::{sync::oneshot, time::Instant};
 
+/// Hosts after this one are agents at first.
+pub(super) const AGENTS: u64 = 100;
 /// How many steps a tick has by a clock that is right.
 pub(super) const TICK: u64 = 10;
 
@@ -31,6 +46,7 @@ pub(super) enum Item {
     Read(Reply<u64>),
     Add(u64, Reply<u64>),
     Remove(u64, Reply<u64>),
+    Replace(u64, Reply<u64>),
     HandOver(u64, Reply<()>),
 }
 
@@ -41,6 +57,8 @@ pub(super) struct DiskFaults {
     pub(super) is_full: bool,
     /// It holds an older log than its mark says.
     pub(super) is_rolled_back: bool,
+    /// Its host is not started, until an operator has seen to it.
+    pub(super) is_lost: bool,
 }
 
 /// The leader's duty to make the members those of the rows.
@@ -59,8 +77,28 @@ pub(super) struct Host {
     /// The id and the epoch of its node, once it is registered.
     pub(super) node: Option<NodeId>,
     pub(super) epoch: Revision,
+    /// Where it listens, what it knows of the places of others, and its ways to them.
+    pub(super) listen: SocketAddr,
+    pub(super) directory: Directory,
+    pub(super) ways: BTreeMap<NodeId, Way>,
+    /// It asks the leader to have its row changed.
+    pub(super) moving: Option<Moving>,
+    /// It runs with a folder of which a copy runs elsewhere, as this node.
+    pub(super) copied: Option<NodeId>,
     /// How often it was removed. Each time it registers as another instance.
     pub(super) lives: u64,
+    /// The last Raft id under which it began a log.
+    pub(super) last_life: Option<u64>,
+    /// Its process does not run. (That of a voter runs if it has a core.)
+    pub(super) is_down: bool,
+    /// When it registers again next, and the leader that it asked.
+    pub(super) next_renewal: u64,
+    pub(super) renewal: Option<(u64, Pending<u64>)>,
+    /// What its probes have shown, and when it sends the next ones.
+    pub(super) probed: Results,
+    pub(super) next_probe: u64,
+    /// Its generation: that of its log, if it has one.
+    pub(super) generations: Generations,
     /// It outlives the voter's process.
     pub(super) kernel: Kernel,
     /// What nodes reported to it.
@@ -72,6 +110,8 @@ pub(super) struct Host {
     pub(super) next_report: u64,
     /// What it makes of its own state for its kernel.
     pub(super) own: Option<OwnView>,
+    /// Up to which revision it has made that.
+    pub(super) owned: u64,
     pub(super) core: Option<Core<Ledger>>,
     /// How many steps one of its ticks has.
     pub(super) period: u64,
@@ -89,6 +129,9 @@ pub(super) struct Host {
     /// The members that it is removing, as the leader.
     pub(super) leaving: BTreeSet<u64>,
     pub(super) duty: Option<Duty>,
+    /// Its other duties, and the tick at which it looked last.
+    pub(super) duties: Duties,
+    pub(super) looked: u64,
     /// What it was when it was looked at last.
     pub(super) seen: Seen,
 }
@@ -115,7 +158,19 @@ impl Host {
             life: None,
             node: None,
             epoch: 0,
+            listen: first_place(number),
+            directory: Directory::new(CLUSTER, []),
+            ways: BTreeMap::new(),
+            moving: None,
+            copied: None,
             lives: 0,
+            last_life: None,
+            is_down: false,
+            next_renewal: 0,
+            renewal: None,
+            probed: Results::new(),
+            generations: Generations::default(),
+            next_probe: 0,
             kernel: Kernel::default(),
             table: StatusTable::default(),
             quorum: Quorum::default(),
@@ -123,6 +178,7 @@ impl Host {
             next_proof: 0,
             next_report: 0,
             own: None,
+            owned: 0,
             core: None,
             period: TICK,
             next_tick: 0,
@@ -134,13 +190,18 @@ impl Host {
             is_stopping: false,
             leaving: BTreeSet::new(),
             duty: None,
+            duties: Duties::default(),
+            looked: 0,
             seen: Seen::default(),
         }
     }
 
     /// Its name in the cluster.
     pub(super) fn name(&self) -> String {
-        format!("h{}", self.number)
+        match self.number.checked_sub(AGENTS) {
+            Some(agent) => format!("a{agent}"),
+            None => format!("h{}", self.number),
+        }
     }
 
     /// By what a registration of its present life is known.
@@ -155,12 +216,17 @@ impl Host {
         self.core.is_some()
     }
 
+    /// Whether the node's process runs, as a voter or as an agent.
+    pub(super) fn runs(&self) -> bool {
+        self.is_up() || (self.life.is_none() && self.node.is_some() && !self.is_down)
+    }
+
     pub(super) fn status(&self) -> Option<Status> {
-        self.core.as_ref().map(|core| core.status().borrow().clone())
+        self.core.as_ref().map(|core| core.seen().clone())
     }
 
     pub(super) fn leads(&self) -> bool {
-        self.core.as_ref().is_some_and(|core| core.status().borrow().role == Role::Leader)
+        self.core.as_ref().is_some_and(|core| core.seen().role == Role::Leader)
     }
 
     /// Its own process is gone, with all that waited for it.
@@ -171,10 +237,15 @@ impl Host {
         self.is_stopping = false;
         self.leaving.clear();
         self.duty = None;
+        self.duties = Duties::default();
+        self.looked = 0;
+        (self.renewal, self.moving) = (None, None);
+        self.probed.clear();
+        self.forget_places();
         self.table = StatusTable::default();
         self.quorum = Quorum::default();
         self.proof = None;
-        self.own = None;
+        (self.own, self.owned) = (None, 0);
         self.kernel.gate = None;
         self.busy_until = 0;
         self.paused_until = 0;
@@ -213,6 +284,7 @@ impl Host {
                 Item::Read(reply) => core.read_index(reply),
                 Item::Add(id, reply) => core.add_learner(id, reply),
                 Item::Remove(id, reply) => core.remove(id, reply),
+                Item::Replace(id, reply) => core.replace(id, reply),
                 // The caller may have gone.
                 Item::HandOver(next, reply) => drop(reply.send(core.hand_over_to(next))),
             }
@@ -237,19 +309,24 @@ fn logged(
     request: Mutation,
     mut command: Command,
 ) -> Result<Vec<u8>, ProposeError> {
-    let status = core.status().borrow().clone();
-    if status.role != Role::Leader {
-        return Err(ProposeError::NotLeader { leader: status.leader });
+    let (role, leader) = {
+        let status = core.seen();
+        (status.role, status.leader)
+    };
+    if role != Role::Leader {
+        return Err(ProposeError::NotLeader { leader });
     }
     let state = core.machine().state.copy();
+    // Voters that are still of version 1 would drop it, and so hold another row.
     if let Command::RegisterNode { speaks, .. } = &mut command {
-        *speaks = (state.version() >= Version::V2).then_some(SPEAKS);
+        *speaks = speaks.filter(|_| state.version() >= Version::V2);
     }
     let mut noted = Noted::default();
     if let Some(network) = network_of(&state, &command) {
         let nodes = state.to_forget(network);
         let confirmed = table.confirmed(&nodes).min(state.revision());
-        let live = nodes.into_iter().filter(|node| !table.is_down(*node));
+        let counts = |node: &NodeId| !table.is_down(*node) && !table.holds_nothing_back(*node);
+        let live = nodes.into_iter().filter(counts);
         truth.is_confirmed(live, confirmed);
         noted.confirmed = Some(confirmed);
     }

@@ -7,6 +7,19 @@ use crate::control::{
     state::{Outcome, State},
     voter::{Machine, SharedState},
 };
+use crate::model::Version;
+use std::cell::Cell;
+
+thread_local! {
+    /// Whether what is read now is read by a program that speaks version 1 alone.
+    static IS_OLD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on a program reads that speaks version 1 alone, or one that speaks all versions. Such a program is a model: what it
+/// can't read it says as the product does.
+pub(super) fn read_as_old(is_old: bool) {
+    IS_OLD.set(is_old);
+}
 
 /// A voter's state machine.
 pub(super) struct Ledger {
@@ -46,6 +59,9 @@ impl StateMachine for Ledger {
 
     fn apply(&mut self, index: u64, command: &[u8]) -> Result<Outcome, Stop> {
         let entry = State::read(command).expect("an entry of this version");
+        if IS_OLD.get() && entry.rules > Version::V1.number() {
+            return Err(Stop::Unreadable(format!("it is by the rules of version {}", entry.rules)));
+        }
         let outcome = self.machine.apply(index, command)?;
         self.truth.applied(index, &entry, &outcome, &self.state.copy());
         Ok(outcome)
@@ -65,8 +81,16 @@ impl StateMachine for Ledger {
         self.machine.snapshot_version()
     }
 
+    fn max_voters(&self) -> Option<usize> {
+        self.machine.max_voters()
+    }
+
     fn read_snapshot(snapshot: &[u8]) -> Result<State, RestoreError> {
-        Machine::read_snapshot(snapshot)
+        let state = Machine::read_snapshot(snapshot)?;
+        if IS_OLD.get() && state.version() > Version::V1 {
+            return Err(RestoreError::Newer(format!("it is of version {}", state.version())));
+        }
+        Ok(state)
     }
 
     fn restore(&mut self, snapshot: State) {

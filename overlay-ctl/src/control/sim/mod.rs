@@ -3,8 +3,10 @@
 //! it, and two runs of a seed have the same trace.
 //!
 //! - [`run`]: one run, from its seed to a report;
-//! - [`world`]: hosts, network, and the loop of steps; [`host`], [`net`], [`start`], [`duty`];
-//! - whoever acts beside the voters ([`world::Actor`]): [`client`], [`operator`], [`faults`];
+//! - [`world`]: hosts, network, and the loop of steps; [`host`], [`net`], [`start`], and what a voter does besides consensus,
+//!   [`node`], [`duty`], [`duties`];
+//! - whoever acts beside the voters ([`world::Actor`]): [`client`], [`operator`] with its [`jobs`], [`agents`] with their
+//!   [`stream`]s, [`faults`];
 //! - what must hold: [`truth`], shown by [`ledger`] and [`check`]; what was tried: [`reach`]; what happened: [`trace`].
 //!
 //! `cargo xtask sim` runs many seeds, or replays one.
@@ -17,19 +19,25 @@
 mod agents;
 mod check;
 mod client;
+mod clones;
 mod commands;
+mod disaster;
+mod duties;
 mod duty;
 mod faults;
 mod host;
+mod jobs;
 mod kernel;
 mod ledger;
 mod net;
 mod node;
 mod operator;
+mod places;
 mod reach;
 mod request;
 mod run;
 mod start;
+mod stream;
 mod tests;
 mod trace;
 mod truth;

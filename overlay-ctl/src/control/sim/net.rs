@@ -37,6 +37,10 @@ pub(super) struct Net {
     pub(super) jitter: u64,
     /// From whom to whom nothing comes through.
     cut: BTreeSet<(u64, u64)>,
+    /// When a way from or to a host was cut last; those that are, are now.
+    cut_last: BTreeMap<u64, u64>,
+    /// The present step.
+    now: u64,
     /// How many steps more a message is under way, from whom to whom.
     delay: BTreeMap<(u64, u64), u64>,
     /// By when they arrive, and in which order they were sent.
@@ -73,6 +77,7 @@ impl Net {
 
     /// A message that is due, and whether one that was sent later came before it.
     pub(super) fn arrive(&mut self, now: u64) -> Option<(Packet, bool)> {
+        self.now = now;
         let (&(due, number), _) = self.under_way.first_key_value()?;
         if due > now {
             return None;
@@ -89,6 +94,14 @@ impl Net {
         self.cut.contains(&(from, to))
     }
 
+    /// When a way from or to the host was cut last; 0 = never.
+    pub(super) fn cut_last(&self, host: u64) -> u64 {
+        match self.cut.iter().any(|(from, to)| [*from, *to].contains(&host)) {
+            true => self.now,
+            false => self.cut_last.get(&host).copied().unwrap_or(0),
+        }
+    }
+
     pub(super) fn cut(&mut self, from: u64, to: u64) {
         self.cut.insert((from, to));
     }
@@ -103,6 +116,9 @@ impl Net {
 
     /// Every way is open again; what is lost and late by chance stays so.
     pub(super) fn mend(&mut self) {
+        for host in self.cut.iter().flat_map(|(from, to)| [*from, *to]) {
+            self.cut_last.insert(host, self.now);
+        }
         self.cut.clear();
         self.delay.clear();
     }

@@ -4,8 +4,9 @@ use super::{
     agents::Agents,
     client::Client,
     commands,
+    duties::Terms,
     faults::Faults,
-    host::{Host, TICK},
+    host::{AGENTS, Host, TICK},
     net::Net,
     operator::Operator,
     reach::Reach,
@@ -19,10 +20,16 @@ use crate::{
     control::{
         consensus::{ConsensusConfig, StateMachine as _, core::watch_applied},
         plant::{self, Plant},
+        state::State,
+        voter::seats::followed::Patience,
     },
+    model::{Generation, Version},
     seeded::Rng,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What a run is, besides its seed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,14 +74,24 @@ pub(super) fn run(seed: u64, setting: Setting) -> Report {
     let mut world = World::new(seed, rng, voters, setting.is_traced);
     let mut faults = Faults::new(&mut world.rng);
     Faults::of_the_network(&mut world);
-    world.bootstrap(1);
-    let does_replace = world.rng.percent(70);
-    // A cluster of five has none of the rows of version 2: see `duty`.
-    let raises = voters == 3 && world.rng.percent(80);
-    let operator = Operator::new(u64::try_from(voters).unwrap(), does_replace, raises);
+    // A cluster of version 1 has three voters.
+    let state = match voters == 3 && world.rng.percent(70) {
+        true => State::default(),
+        false => {
+            let number = u32::try_from(voters).unwrap();
+            State::new(Version::V2).with_voters(number.try_into().unwrap())
+        }
+    };
+    if state.version().is_first() {
+        let (share, rng) = (world.rng.pick(&[0, 0, 30, 100]).unwrap(), &mut world.rng);
+        world.old = world.hosts.keys().copied().filter(|_| rng.percent(share)).collect();
+    }
+    world.addresses = world.hosts.values().map(|host| (host.listen, host.number)).collect();
+    world.bootstrap(1, &state);
+    let operator = Operator::new(&mut world);
     let mut actors: Vec<Box<dyn Actor>> = vec![Box::new(operator)];
     let agent_faults = world.rng.pick(&[0, 40, 150]).unwrap();
-    actors.push(Box::new(Agents::new(world.agents, agent_faults)));
+    actors.push(Box::new(Agents::new(&world, agent_faults)));
     for _ in 0..1 + world.rng.below(4) {
         actors.push(Box::new(Client::default()));
     }
@@ -95,8 +112,8 @@ pub(super) fn run(seed: u64, setting: Setting) -> Report {
         events: world.trace.events(),
         reach: world.reach,
         healed_after,
-        terms: world.truth.terms(),
-        entries: world.truth.entries(),
+        terms: world.truths.values().map(Truth::terms).sum(),
+        entries: world.truths.values().map(Truth::entries).sum(),
     }
 }
 
@@ -113,24 +130,41 @@ impl World {
             start: [0; 16],
             ..ConsensusConfig::default()
         };
-        let hosts = 1..=u64::try_from(voters).unwrap();
         let agents = rng.pick(&[1, 3, 6, 20]).unwrap();
+        let hosts = (1..=u64::try_from(voters).unwrap()).chain(AGENTS + 1..=AGENTS + agents);
+        let voter = rng.pick(&[None, Some(2), Some(4)]).unwrap().map(Duration::from_secs);
+        let terms = Terms {
+            lease: Duration::from_secs(rng.pick(&[4, 6, 30]).unwrap()),
+            patience: Patience { voter, learner: Duration::from_secs(6) },
+            hold: Duration::from_millis(rng.pick(&[0, 1_000]).unwrap()),
+        };
         let remembered = rng.pick(&[3, 20, 1_000]).unwrap();
+        let truth = Truth::default();
         Self {
             seed,
             rng,
             now: 0,
             voters,
+            terms,
             config,
             net: Net::default(),
             hosts: hosts.map(|number| (number, Host::new(number))).collect(),
             lives: BTreeMap::new(),
-            truth: Truth::default(),
+            truths: [(Generation::FIRST, truth.clone())].into(),
+            truth,
             trace: Trace::new(is_traced),
             reach: Reach::default(),
             agents,
             agents_to_come: agents,
             remembered,
+            machines: BTreeMap::new(),
+            old: BTreeSet::new(),
+            off: BTreeMap::new(),
+            on_since: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            moves: 0,
+            in_hand: None,
+            over: BTreeSet::new(),
             is_healed: false,
             handed_over: None,
             swallow: 0,
@@ -142,6 +176,8 @@ impl World {
         note!(self, "all faults are over");
         self.is_healed = true;
         self.net.heal();
+        // A program that is too old for what it finds says so, and is replaced.
+        self.old.clear();
         self.swallow = 0;
         for number in self.numbers() {
             let host = self.host(number);
@@ -150,9 +186,12 @@ impl World {
             host.disk.set_room(None);
             host.disk.reserve(0);
             host.faults.is_full = false;
-            host.disk.set_sync_time(std::time::Duration::ZERO);
+            host.disk.set_sync_time(Duration::ZERO);
             if !host.disk.failed() {
                 host.disk.mend();
+            }
+            if host.life.is_none() {
+                self.power_on(number);
             }
         }
     }
@@ -165,7 +204,9 @@ impl World {
         while self.now < began + BOUND * TICK {
             for number in self.numbers() {
                 let host = self.host(number);
-                let is_mine = host.life.is_some() && !host.faults.is_rolled_back;
+                let is_mine = host.life.is_some()
+                    && !host.faults.is_rolled_back
+                    && !host.faults.is_lost;
                 // A disk that failed before the end gives its voter up in its next turn.
                 if !host.is_up() && is_mine {
                     assert_ne!(self.start(number), Started::Forgot);
@@ -181,7 +222,7 @@ impl World {
                     last = Some(Request::new(self, command));
                 }
                 Some(request) if !is_written => is_written = request.poll(self).is_some(),
-                Some(_) if self.is_equal() => {
+                Some(_) if self.is_registered_rightly() && self.is_equal() => {
                     let ticks = (self.now - began) / TICK;
                     note!(self, "at rest after {ticks} ticks");
                     return ticks;
@@ -202,12 +243,13 @@ impl World {
         let floor = self.truth.floor();
         let cores: Vec<_> = self.hosts.values().filter_map(|host| host.core.as_ref()).collect();
         let applied = cores.iter().map(|core| core.machine().published);
-        let applied: std::collections::BTreeSet<u64> = applied.collect();
-        if cores.len() != self.voters || applied.len() != 1 || applied.first() < Some(&floor) {
+        let applied: BTreeSet<u64> = applied.collect();
+        let with_a_log = self.hosts.values().filter(|host| host.life.is_some()).count();
+        if cores.len() != with_a_log || applied.len() != 1 || applied.first() < Some(&floor) {
             return false;
         }
         let hashes = cores.iter().map(|core| digest(&core.machine().snapshot()));
-        let hashes: std::collections::BTreeSet<u64> = hashes.collect();
+        let hashes: BTreeSet<u64> = hashes.collect();
         assert_eq!(hashes.len(), 1, "equal states are encoded differently");
         note!(self, "the state is {:x}", hashes.first().copied().unwrap_or_default());
         true

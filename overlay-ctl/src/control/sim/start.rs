@@ -4,10 +4,14 @@ use super::{
     host::{Seen, TICK},
     world::{Ending, World, note},
 };
+use super::{disaster::CLUSTER, ledger::read_as_old, world::is_newer};
 use crate::control::consensus::{
-    Core, FatalError, Identity, LogStore, OpenError, StateMachine as _,
+    Core, FatalError, Identity, LogStore, OpenError,
 };
-use uuid::Uuid;
+use crate::{
+    control::{peers::Generations, state::State},
+    model::Generation,
+};
 
 /// What came of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,23 +24,27 @@ pub(super) enum Started {
     Forgot,
 }
 
-fn identity(host: u64, raft_id: u64) -> Identity {
-    Identity { cluster: Uuid::from_u128(1), name: format!("h{host}"), raft_id }
+pub(super) fn identity(host: u64, raft_id: u64) -> Identity {
+    Identity { cluster: CLUSTER, name: format!("h{host}"), raft_id }
 }
+
+/// The first index of a log.
+const FIRST: u64 = 1;
 
 /// Why an attempt to open or to make a log failed.
 enum Failure {
     Open(OpenError),
     Fatal(FatalError),
-    Turn(String),
+    Turn(FatalError),
 }
 
 impl World {
-    /// The first host makes a cluster of its own.
-    pub(super) fn bootstrap(&mut self, number: u64) {
-        let state = self.ledger().snapshot();
+    /// The first host makes a cluster of its own, which begins with this state.
+    pub(super) fn bootstrap(&mut self, number: u64, state: &State) {
+        self.truth.begins(FIRST, state);
+        let state = state.snapshot();
         let host = self.host(number);
-        host.life = Some(1);
+        (host.life, host.last_life) = (Some(1), Some(1));
         drop(LogStore::bootstrap_in(&host.disk, identity(number, 1), &state).unwrap());
         self.lives.insert(1, number);
         assert_eq!(self.start(number), Started::Up);
@@ -45,12 +53,21 @@ impl World {
     /// Starts a host that has a life: with the log on its disk, or with an empty one if it has none yet.
     pub(super) fn start(&mut self, number: u64) -> Started {
         let life = self.host(number).life.expect("a host that has an id");
+        read_as_old(self.old.contains(&number));
         let opened = self.open(number, life);
         let disk_failed = self.host(number).disk.failed();
         match opened {
             Ok(()) => {
                 note!(self, "host {number} starts as {life}");
+                self.power_on(number);
                 Started::Up
+            }
+            Err(Failure::Fatal(error) | Failure::Turn(error)) if is_newer(&error) => {
+                assert!(self.old.contains(&number), "host {number}: {}", crate::error_chain(&error));
+                note!(self, "host {number} does not start, as its program is too old: {error}");
+                self.reach.hit("version: an old program does not start with what it can't read");
+                self.end(number, Ending::Kill);
+                Started::Failed
             }
             Err(Failure::Open(OpenError::Amnesia { detail, .. })) => {
                 let host = self.host(number);
@@ -63,8 +80,7 @@ impl World {
             Err(failure) => {
                 let why = match failure {
                     Failure::Open(error) => crate::error_chain(&error),
-                    Failure::Fatal(error) => crate::error_chain(&error),
-                    Failure::Turn(why) => why,
+                    Failure::Fatal(error) | Failure::Turn(error) => crate::error_chain(&error),
                 };
                 let is_full = self.host(number).faults.is_full;
                 assert!(disk_failed || is_full, "host {number} can't start: {why}");
@@ -84,7 +100,9 @@ impl World {
         let store = match LogStore::open_in(&disk, None).map_err(Failure::Open)? {
             Some(store) => store,
             None => {
-                let made = LogStore::join_in(&disk, identity(number, life));
+                let generation = self.host(number).generations.ours().number();
+                let made =
+                    LogStore::join_generation_in(&disk, identity(number, life), generation);
                 if made.is_err() && disk.failed() {
                     self.reach.hit("fault: disk failed while its log was made");
                 }
@@ -95,8 +113,10 @@ impl World {
         if store.snapshot_metadata().index > 1 {
             self.reach.hit("raft: restarted from a snapshot");
         }
+        self.host(number).generations =
+            Generations::new(Generation::from_wire(store.generation()));
         let settings = self.settings(number);
-        let core = Core::new(settings, store, self.ledger()).map_err(Failure::Fatal)?;
+        let core = Core::new(settings, store, self.ledger(number)).map_err(Failure::Fatal)?;
         let now = self.now;
         // No two clocks are in step.
         let first = now + 1 + self.rng.below(TICK);

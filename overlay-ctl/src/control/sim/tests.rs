@@ -199,3 +199,28 @@ fn a_run_is_its_seed() {
     assert_ne!(one.hash, other.hash);
     assert!(one.events > 100 && one.entries > 10, "{one:?}");
 }
+
+/// What another process prints at the end of these seeds' runs: how much they did, and the hash of all that happened.
+fn told_by_another_process(from: u64, seeds: u64) -> String {
+    let program = env::current_exe().unwrap();
+    let test = "control::sim::tests::every_seed_holds";
+    let mut command = std::process::Command::new(program);
+    command.args([test, "--exact", "--nocapture"]);
+    for (name, value) in [("SIM_FROM", from), ("SIM_SEEDS", seeds), ("SIM_JOBS", 1), ("SIM_TWICE", 0)]
+    {
+        command.env(name, value.to_string());
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last = text.lines().find_map(|line| line.split_once(" a second: ").map(|(_, told)| told));
+    last.unwrap_or_else(|| panic!("it failed: {text}")).to_owned()
+}
+
+/// No address, no number of a thread or process, and no map in the order of its hashes has a part in a run.
+#[test]
+fn a_run_is_its_seed_in_each_process() {
+    let one = told_by_another_process(7, 6);
+    let other = told_by_another_process(7, 6);
+    assert_eq!(one, other);
+    assert_ne!(one, told_by_another_process(8, 6));
+}

@@ -51,6 +51,25 @@ impl Truth {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The cluster begins with this state, at this index.
+    pub(super) fn begins(&self, index: u64, state: &State) {
+        self.known().states.insert(index, state.clone());
+    }
+
+    /// The truth of the generation that begins after this one, with this state, at this index. What the state lacks is lost.
+    pub(super) fn successor(&self, index: u64, state: &State) -> Self {
+        let before = self.known();
+        let known = Known {
+            states: [(index, state.clone())].into(),
+            acknowledged: index,
+            proposed: before.proposed.clone(),
+            kernels: before.kernels.clone(),
+            ..Known::default()
+        };
+        drop(before);
+        Self(Arc::new(Mutex::new(known)))
+    }
+
     /// A voter applied the command at `index`, which holds the state `after` since.
     pub(super) fn applied(&self, index: u64, entry: &Envelope, outcome: &Outcome, after: &State) {
         let mut known = self.known();
@@ -81,7 +100,7 @@ impl Truth {
     pub(super) fn restored(&self, index: u64, state: &State) {
         let known = self.known();
         let before = known.states.range(..=index).next_back();
-        let is_it = before.map_or_else(|| *state == State::default(), |(_, known)| known == state);
+        let is_it = before.is_some_and(|(_, known)| known == state);
         assert!(is_it, "the snapshot at {index} is not what was applied up to there");
     }
 
@@ -101,7 +120,7 @@ impl Truth {
     }
 
     /// The logs of two voters: up to the last entry that they share, they must be the same.
-    pub(super) fn logs(&self, a: (u64, &[Logged]), b: (u64, &[Logged])) {
+    pub(super) fn logs(a: (u64, &[Logged]), b: (u64, &[Logged])) {
         let of_b: BTreeMap<u64, &Logged> = b.1.iter().map(|entry| (entry.index, entry)).collect();
         let mut is_shared = false;
         for entry in a.1.iter().rev() {

@@ -2,8 +2,9 @@
 //! clock or draws a number that the seed does not make, so that a seed is a run.
 
 use super::{
+    duties::Terms,
     host::{Host, Item, Pending, TICK},
-    ledger::Ledger,
+    ledger::{Ledger, read_as_old},
     net::{Net, Packet},
     node::STEP,
     reach::Reach,
@@ -11,11 +12,16 @@ use super::{
     truth::Truth,
 };
 use crate::{
-    control::consensus::{ConsensusConfig, Transport, Undeliverable},
+    control::consensus::{ConsensusConfig, FatalError, Transport, Undeliverable},
+    model::{Generation, NodeId},
     seeded::Rng,
 };
 use futures::FutureExt as _;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 /// Whoever acts in a run beside the voters: clients, an operator, the faults. In each step each acts once, in a fixed order.
 pub(super) trait Actor {
@@ -33,15 +39,18 @@ pub(super) struct World {
     pub(super) seed: u64,
     pub(super) rng: Rng,
     pub(super) now: u64,
-    /// How many voters there are to be.
+    /// How many voters there are to be at first.
     pub(super) voters: usize,
+    pub(super) terms: Terms,
     pub(super) config: ConsensusConfig,
     pub(super) net: Net,
     /// By number.
     pub(super) hosts: BTreeMap<u64, Host>,
     /// The host of each Raft id that is or was in use.
     pub(super) lives: BTreeMap<u64, u64>,
+    /// That of the newest generation, and those of all.
     pub(super) truth: Truth,
+    pub(super) truths: BTreeMap<Generation, Truth>,
     pub(super) trace: Trace,
     pub(super) reach: Reach,
     /// How many agents there are, and how many of them are still to be registered.
@@ -49,6 +58,21 @@ pub(super) struct World {
     pub(super) agents_to_come: u64,
     /// How many changes a state remembers.
     pub(super) remembered: usize,
+    /// The host of each node.
+    pub(super) machines: BTreeMap<NodeId, u64>,
+    /// The hosts whose program speaks version 1 alone.
+    pub(super) old: BTreeSet<u64>,
+    /// The hosts without power, and from when on they have it again; that of a voter comes with its start.
+    pub(super) off: BTreeMap<u64, u64>,
+    /// When the data path of each host began to run, if it did not at the start.
+    pub(super) on_since: BTreeMap<u64, u64>,
+    /// The host at each address, and how many were given out beside the first ones.
+    pub(super) addresses: BTreeMap<SocketAddr, u64>,
+    pub(super) moves: u16,
+    /// The host that the operator is about.
+    pub(super) in_hand: Option<u64>,
+    /// Hosts whose log is that of a life that is over.
+    pub(super) over: BTreeSet<u64>,
     /// All faults are over.
     pub(super) is_healed: bool,
     /// The answer of a leader that was asked to hand over.
@@ -99,11 +123,19 @@ impl World {
         }
         for number in self.numbers() {
             self.turn(number);
+            self.renew(number);
+            self.end_if_older(number);
+            self.end_if_copied(number);
         }
     }
 
     pub(super) fn numbers(&self) -> Vec<u64> {
         self.hosts.keys().copied().collect()
+    }
+
+    /// The hosts that have a log, or are to have one.
+    pub(super) fn with_a_log(&self) -> Vec<u64> {
+        self.hosts.values().filter(|host| host.life.is_some()).map(|host| host.number).collect()
     }
 
     pub(super) fn host(&mut self, number: u64) -> &mut Host {
@@ -118,14 +150,15 @@ impl World {
     /// The host that leads the highest term.
     pub(super) fn leader(&self) -> Option<u64> {
         let leaders = self.hosts.values().filter(|host| host.leads());
-        let term = |host: &&Host| host.status().map(|status| status.term);
+        let term = |host: &&Host| host.core.as_ref().map(|core| core.seen().term);
         leaders.max_by_key(term).map(|host| host.number)
     }
 
     fn deliver(&mut self, packet: Packet) {
         let Packet { from, to, life, bytes, is_snapshot, is_double, reports } = packet;
         let is_there = self.hosts.get(&to).is_some_and(|it| it.is_up() && it.life == Some(life));
-        let is_delivered = is_there && !self.net.is_cut(from, to);
+        let is_delivered =
+            is_there && !self.net.is_cut(from, to) && self.is_of_one_generation(from, to);
         if !reports.is_empty() {
             if is_delivered {
                 self.take_reports(to, reports);
@@ -134,6 +167,7 @@ impl World {
         }
         note!(self, "{from} -> {to}: {:x} {is_snapshot} {is_delivered}", digest(&bytes));
         if is_delivered {
+            self.tell(from, to);
             let host = self.host(to);
             host.inbox.push_back(Item::Message(bytes));
             host.has_snapshot |= is_snapshot;
@@ -167,7 +201,7 @@ impl World {
                     continue;
                 }
             }
-            let Some(&to) = self.lives.get(&life) else {
+            let Some(to) = self.way_to(from, life) else {
                 self.report(from, life, is_snapshot, false);
                 continue;
             };
@@ -191,12 +225,14 @@ impl World {
 
     /// A turn of a host's driver: it takes what waits, and does what follows. While its disk works it takes no other one.
     fn turn(&mut self, number: u64) {
-        let (now, seed, truth) = (self.now, self.seed, self.truth.clone());
-        let host = self.host(number);
-        if !host.is_ready(now) {
+        let (now, seed) = (self.now, self.seed);
+        if !self.hosts.get(&number).is_some_and(|host| host.is_ready(now)) {
             return;
         }
+        let (truth, is_old) = (self.truth_of(number), self.old.contains(&number));
+        let host = self.host(number);
         let had_snapshot = std::mem::take(&mut host.has_snapshot);
+        read_as_old(is_old);
         let fed = host.feed(now, seed, &truth).unwrap_or_else(|why| panic!("host {number}: {why}"));
         if !fed && !host.is_stopping {
             return;
@@ -229,6 +265,12 @@ impl World {
                 self.do_duty(number);
                 self.do_the_rest(number);
             }
+            Err(error) if is_newer(&error) => {
+                assert!(is_old, "host {number} ended: {}", crate::error_chain(&error));
+                note!(self, "host {number} ends, as its program is too old: {error}");
+                self.reach.hit("version: an old program stops before what it can't read");
+                self.end(number, Ending::Kill);
+            }
             Err(error) => {
                 let host = self.host(number);
                 let is_expected = host.disk.failed() || host.faults.is_full;
@@ -249,6 +291,11 @@ impl World {
     }
 }
 
+/// Whether the node ends since it can't read what later programs wrote.
+pub(super) fn is_newer(error: &FatalError) -> bool {
+    matches!(error, FatalError::Unreadable { .. } | FatalError::Newer { .. })
+}
+
 /// How a voter ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -261,16 +308,32 @@ pub(super) enum Ending {
 impl World {
     /// Ends a host's voter, or the machine of one that does not run.
     pub(super) fn end(&mut self, number: u64, ending: Ending) {
-        let rng = &mut self.rng;
-        let host = self.hosts.get_mut(&number).expect("a host of this run");
+        let Self { rng, hosts, reach, .. } = self;
+        let host = hosts.get_mut(&number).expect("a host of this run");
+        if host.disk.sync_failed() {
+            reach.hit("fault: fsync failed");
+        }
         let left = match ending {
             Ending::Kill => host.disk.after_kill(),
             Ending::PowerCut => host.disk.after_power_cut(rng),
         };
+        if left.is_torn() {
+            reach.hit("fault: write torn");
+        }
         host.end();
         host.disk = left;
+        host.is_down = true;
         if ending == Ending::PowerCut {
             host.kernel.clear();
+            self.off.insert(number, u64::MAX);
+        }
+    }
+
+    /// The process of a host starts, on a machine that has power.
+    pub(super) fn power_on(&mut self, number: u64) {
+        self.host(number).is_down = false;
+        if self.off.remove(&number).is_some() {
+            self.on_since.insert(number, self.now);
         }
     }
 
@@ -286,12 +349,18 @@ impl World {
     }
 
     /// A new state machine.
-    pub(super) fn ledger(&self) -> Ledger {
-        Ledger::new(self.truth.clone(), self.remembered)
+    pub(super) fn ledger(&self, number: u64) -> Ledger {
+        Ledger::new(self.truth_of(number), self.remembered)
+    }
+
+    /// The truth of a host's generation.
+    pub(super) fn truth_of(&self, number: u64) -> Truth {
+        let generation = self.hosts[&number].generations.ours();
+        self.truths.get(&generation).unwrap_or(&self.truth).clone()
     }
 
     /// Pumps a core that has just started, and sends what it says.
-    pub(super) fn first_turn(&mut self, number: u64) -> Result<(), String> {
+    pub(super) fn first_turn(&mut self, number: u64) -> Result<(), FatalError> {
         let mut outbox = Outbox::default();
         let core = self.host(number).core.as_mut().expect("it has just started");
         let pumped = core
@@ -300,6 +369,6 @@ impl World {
             .and_then(|()| core.pump(&mut outbox));
         self.check(number);
         self.post(number, outbox);
-        pumped.map_err(|error| crate::error_chain(&error))
+        pumped
     }
 }

@@ -9,7 +9,7 @@ use super::{NODE_DOWN_AFTER, StatusTable, VoterParts, signs::Probed};
 use crate::{
     control::{
         consensus::Role,
-        state::{Command, Mutation},
+        state::{Command, Mutation, State},
     },
     model::{Lease, Node, NodeId, NodeName, Revision, Version},
 };
@@ -43,19 +43,39 @@ struct Known {
 
 /// What is to be noted of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Change {
+pub(in crate::control) struct Change {
     id: NodeId,
     name: NodeName,
     epoch: Revision,
     to: Lease,
 }
 
+impl Change {
+    /// What is logged for it.
+    pub(in crate::control) fn command(&self) -> Command {
+        let Self { id, ref name, epoch, to } = *self;
+        Command::NoteLease { name: name.clone(), only: id, epoch, lease: to }
+    }
+
+    /// Of which node.
+    #[cfg(test)]
+    pub(in crate::control) fn node(&self) -> NodeId {
+        self.id
+    }
+
+    /// Whether it counts as alive from now on.
+    #[cfg(test)]
+    pub(in crate::control) fn to(&self) -> Lease {
+        self.to
+    }
+}
+
 /// The result of a look at all nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
-    changes: Vec<Change>,
+pub(in crate::control) struct Found {
+    pub(in crate::control) changes: Vec<Change>,
     /// Half of the nodes that are not lost, or more, are silent.
-    half_is_silent: bool,
+    pub(in crate::control) half_is_silent: bool,
 }
 
 impl Known {
@@ -108,20 +128,21 @@ fn known(node: &Node, table: &StatusTable, lease: Duration) -> Known {
 
 /// While this node leads: notes which nodes count as dead, by a lease of this length. Ends with consensus.
 pub async fn keep_leases(voter: VoterParts, lease: Duration) {
-    let mut keeper = Keeper { lease, looked: None, said_half: false };
+    let mut keeper = Keeper::new(lease);
     let status = voter.consensus.status();
     while status.has_changed().is_ok() {
         if status.borrow().role == Role::Leader {
             keeper.look(&voter).await;
         } else {
-            keeper = Keeper { lease, looked: None, said_half: false };
+            keeper = Keeper::new(lease);
             voter.table.set_half_silent(false);
         }
         sleep(PERIOD).await;
     }
 }
 
-struct Keeper {
+/// What a leader remembers of its looks at the nodes.
+pub(in crate::control) struct Keeper {
     lease: Duration,
     /// When the last look ended, in this time of leading.
     looked: Option<Instant>,
@@ -129,30 +150,29 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn look(&mut self, voter: &VoterParts) {
-        if self.looked.is_some_and(|at| at.elapsed() > STOOD_STILL) {
-            tracing::warn!("this node stood still: the leases of all nodes begin anew");
-            voter.table.listen_anew();
-        }
-        self.follow(voter).await;
-        self.looked = Some(Instant::now());
+    /// Of a node that begins to lead.
+    pub(in crate::control) fn new(lease: Duration) -> Self {
+        Self { lease, looked: None, said_half: false }
     }
 
-    async fn follow(&mut self, voter: &VoterParts) {
-        let state = voter.state.copy();
+    /// Finds out what is to be noted now. A leader that stood still listens anew before.
+    pub(in crate::control) fn find(&mut self, state: &State, table: &StatusTable) -> Found {
+        if self.looked.is_some_and(|at| at.elapsed() > STOOD_STILL) {
+            tracing::warn!("this node stood still: the leases of all nodes begin anew");
+            table.listen_anew();
+        }
         if state.version() < Version::V2 {
-            return;
+            return Found::default();
         }
         let of = |lost: fn(Lease) -> bool| {
             state.nodes().filter(|node| lost(node.lease)).map(|node| node.id).collect()
         };
         let (all, lost) = (of(|_| true), of(|lease| lease == Lease::Lost));
-        voter.table.signs().follow(&all, &lost, self.lease);
-        let nodes: Vec<_> =
-            state.nodes().map(|node| known(node, &voter.table, self.lease)).collect();
-        let Found { changes, half_is_silent } = find(&nodes, self.lease);
-        voter.table.set_half_silent(half_is_silent);
-        if half_is_silent && !self.said_half {
+        table.signs().follow(&all, &lost, self.lease);
+        let nodes: Vec<_> = state.nodes().map(|node| known(node, table, self.lease)).collect();
+        let found = find(&nodes, self.lease);
+        table.set_half_silent(found.half_is_silent);
+        if found.half_is_silent && !self.said_half {
             let silent = nodes.iter().filter(|node| node.is_silent(self.lease)).count();
             tracing::warn!(
                 silent,
@@ -160,26 +180,60 @@ impl Keeper {
                 "half of the nodes or more are silent at once: rather this node is cut off from them, and none of them is given up"
             );
         }
-        self.said_half = half_is_silent;
+        self.said_half = found.half_is_silent;
+        found
+    }
+
+    /// What is known of the node now, if the change is still right by it: a change takes time, and the next node may be heard
+    /// meanwhile.
+    fn recheck(
+        &self,
+        change: &Change,
+        half_is_silent: bool,
+        state: &State,
+        table: &StatusTable,
+    ) -> Option<Known> {
+        let now = known(state.node(change.id)?, table, self.lease);
+        let is_right =
+            now.epoch == change.epoch && now.becomes(self.lease, half_is_silent) == change.to;
+        is_right.then_some(now)
+    }
+
+    /// Whether the change is still right by what is known now.
+    #[cfg(test)]
+    pub(in crate::control) fn is_right(
+        &self,
+        change: &Change,
+        half_is_silent: bool,
+        (state, table): (&State, &StatusTable),
+    ) -> bool {
+        self.recheck(change, half_is_silent, state, table).is_some()
+    }
+
+    /// The look is over.
+    pub(in crate::control) fn end_of_look(&mut self) {
+        self.looked = Some(Instant::now());
+    }
+
+    async fn look(&mut self, voter: &VoterParts) {
+        let Found { changes, half_is_silent } = self.find(&voter.state.copy(), &voter.table);
         for change in changes.into_iter().take(AT_ONCE) {
-            // A change takes time, and the next node may be heard meanwhile.
-            let row = voter.state.read(|state| state.node(change.id).cloned());
-            let Some(now) = row.map(|row| known(&row, &voter.table, self.lease)) else { continue };
-            if now.epoch != change.epoch || now.becomes(self.lease, half_is_silent) != change.to {
-                continue;
-            }
+            let state = voter.state.copy();
+            let now = self.recheck(&change, half_is_silent, &state, &voter.table);
+            let Some(now) = now else { continue };
             // Where there is no quorum, what was found out is old before the next one is.
             if !note(voter, change, &now).await {
-                return;
+                break;
             }
         }
+        self.end_of_look();
     }
 }
 
 /// Returns true if it was decided.
 async fn note(voter: &VoterParts, change: Change, known: &Known) -> bool {
-    let Change { id, name, epoch, to } = change;
-    let command = Command::NoteLease { name: name.clone(), only: id, epoch, lease: to };
+    let command = change.command();
+    let Change { id, name, epoch: _, to } = change;
     let request = Mutation::new(Uuid::new_v4().into_bytes(), &command);
     let entry = voter.state.read(|state| state.entry(request, command)).encode();
     let Ok(entry) = entry else { return false };

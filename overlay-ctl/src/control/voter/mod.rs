@@ -4,20 +4,20 @@
 pub(super) mod disk;
 mod divergence;
 mod hashes;
-mod leases;
+pub(super) mod leases;
 mod leaving;
 mod machine;
 pub(super) mod members;
 mod quorum;
 mod seat;
-mod seats;
+pub(super) mod seats;
 mod signs;
 mod silent;
 mod statuses;
 mod taking_back;
 #[cfg(test)]
 pub(super) mod tests;
-mod version;
+pub(super) mod version;
 mod watchers;
 
 pub use disk::{watch_the_disk, with_disk};

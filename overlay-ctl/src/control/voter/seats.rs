@@ -1,6 +1,6 @@
 //! The leader's duty towards seats: as many nodes hold the log as are wished for, and not those that are down for good.
 
-mod followed;
+pub(in crate::control) mod followed;
 
 use super::{StatusTable, VoterParts};
 use crate::{
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a node that has a seat follows the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Condition {
+pub(in crate::control) enum Condition {
     Follows,
     /// It may be back in a moment, or was not seen to follow by this leader yet. If it votes it is replaced otherwise.
     Late,
@@ -43,7 +43,7 @@ struct Seated {
 
 /// What is to be done about the seats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub(in crate::control) enum Next {
     Rest,
     /// This agent gets a seat. Another node is to lose its own for it, if one is named.
     Promote {
@@ -52,6 +52,43 @@ enum Next {
     },
     /// This node loses its seat.
     Demote(NodeId),
+}
+
+/// How a change of a seat is carried out.
+pub(in crate::control) struct Step {
+    /// The node, as its row is before.
+    pub(in crate::control) node: Node,
+    /// The life whose membership ends first, if one does.
+    pub(in crate::control) ends: Option<RaftId>,
+    /// What is logged then.
+    pub(in crate::control) command: Command,
+}
+
+impl Next {
+    /// How it is carried out; `None` if there is nothing to do.
+    ///
+    /// # Errors
+    /// Why it is not possible.
+    pub(in crate::control) fn step(self, state: &State) -> Result<Option<Step>, &'static str> {
+        let row = |id| state.node(id).cloned().ok_or("the node was removed");
+        let (node, ends, command) = match self {
+            Self::Rest => return Ok(None),
+            Self::Promote { node, instead_of } => {
+                let node = row(node)?;
+                let (name, only) = (node.name.clone(), Some(node.id));
+                (node, None, Command::Promote { name, only, instead_of })
+            }
+            Self::Demote(node) => {
+                let node = row(node)?;
+                let life = node.life().ok_or("the node has no seat any more")?;
+                let (name, only) = (node.name.clone(), Some(node.id));
+                let command =
+                    Command::Demote { name, only, ended: Some(life), for_good: false };
+                (node, Some(life), command)
+            }
+        };
+        Ok(Some(Step { node, ends, command }))
+    }
 }
 
 /// Decides what the leader `own` does where `wish` nodes are to have a seat. `agents` are those that could get one, the first
@@ -141,11 +178,15 @@ async fn arrange(voter: VoterParts, patience: Patience) {
     let mut said = Next::Rest;
     let status = voter.consensus.status();
     while status.has_changed().is_ok() {
-        if let Some(next) = look(&voter, &mut followed, patience) {
+        let mut look = || {
+            let status = status.borrow().clone();
+            look((&status, &voter.state.copy(), &voter.table), &mut followed, patience)
+        };
+        if let Some(next) = look() {
             let term = status.borrow().term;
             // By a state that shows all that was acknowledged: an earlier leader may have done it already.
             let fresh = timeout(PATIENCE, voter.consensus.read_index()).await;
-            if matches!(fresh, Ok(Ok(_))) && look(&voter, &mut followed, patience) == Some(next) {
+            if matches!(fresh, Ok(Ok(_))) && look() == Some(next) {
                 let done = carry_out(&voter, next, term).await;
                 if let Err(why) = done
                     && next != said
@@ -162,25 +203,27 @@ async fn arrange(voter: VoterParts, patience: Patience) {
 }
 
 /// What is to be done, if this node leads and something is.
-fn look(voter: &VoterParts, followed: &mut Followed, patience: Patience) -> Option<Next> {
-    let status = voter.consensus.status().borrow().clone();
-    let state = voter.state.copy();
+pub(in crate::control) fn look(
+    (status, state, table): (&Status, &State, &StatusTable),
+    followed: &mut Followed,
+    patience: Patience,
+) -> Option<Next> {
     let own = state.node_of(RaftId::new(status.id)?)?.id;
     if status.role != Role::Leader {
         followed.end();
         return None;
     }
     let now = Instant::now();
-    let seats = state.seated().map(|node| (node.id, progress(node, &status)));
+    let seats = state.seated().map(|node| (node.id, progress(node, status)));
     followed.look(status.term, &seats.collect(), now);
     // Earlier programs would not know what is logged.
     if state.version().is_first() {
         return None;
     }
-    let seats = seated(&state, &status, followed, now, patience);
+    let seats = seated(state, status, followed, now, patience);
     let gone = seats.iter().filter(|seat| seat.condition == Condition::Gone);
     followed.give_up(gone.map(|seat| seat.node), now);
-    let agents = able(&state, &voter.table, followed);
+    let agents = able(state, table, followed);
     let next = next(own, state.voters().count(), &seats, &agents);
     Some(next).filter(|next| *next != Next::Rest)
 }
@@ -188,40 +231,30 @@ fn look(voter: &VoterParts, followed: &mut Followed, patience: Patience) -> Opti
 /// Carries out a change, as the leader of `term` wants it, or says why that was not possible.
 async fn carry_out(voter: &VoterParts, next: Next, term: u64) -> Result<(), String> {
     let state = voter.state.copy();
-    let row = |id| state.node(id).cloned().ok_or_else(|| "the node was removed".to_owned());
-    match next {
-        Next::Rest => Ok(()),
-        Next::Promote { node, instead_of } => {
-            let Node { name, id, voter: seated, .. } = row(node)?;
-            let dead = instead_of.and_then(|id| state.node(id)).map(|node| node.name.to_string());
-            let command = Command::Promote { name: name.clone(), only: Some(id), instead_of };
-            let life = changed(voter, command).await?.life();
-            if let (false, Some(life)) = (seated, life) {
+    let Some(Step { node, ends, command }) = next.step(&state)? else { return Ok(()) };
+    let Node { name, voter: had_seat, .. } = node;
+    // Until its row is changed the life would be made a member again: see `follow_the_rows`.
+    let _hold = ends.map(|life| voter.leaving.hold(life));
+    if let Some(life) = ends {
+        let removed = timeout(PATIENCE, voter.consensus.replace(life.get())).await;
+        removed.map_err(|_| "the members do not change in time")?.map_err(|e| e.to_string())?;
+    }
+    let now = changed(voter, command).await?.life();
+    match (next, ends) {
+        (_, Some(life)) => {
+            tracing::warn!(node = %name, life = life.get(), "a node lost its seat: it has not followed the log for too long, or fewer nodes are to vote");
+        }
+        (Next::Promote { instead_of, .. }, None) => {
+            if let (false, Some(life)) = (had_seat, now) {
                 voter.leaving.give(life, term);
             }
-            let life = life.map(RaftId::get);
+            let life = now.map(RaftId::get);
+            let dead = instead_of.and_then(|id| state.node(id)).map(|node| node.name.to_string());
             tracing::info!(node = %name, life, instead_of = dead, "an agent gets a seat: it is to hold the log");
-            Ok(())
         }
-        Next::Demote(node) => {
-            let node = row(node)?;
-            let name = node.name.clone();
-            let life = node.life().ok_or("the node has no seat any more")?;
-            // Until its row is changed the life would be made a member again: see `follow_the_rows`.
-            let _hold = voter.leaving.hold(life);
-            let removed = timeout(PATIENCE, voter.consensus.replace(life.get())).await;
-            removed.map_err(|_| "the members do not change in time")?.map_err(|e| e.to_string())?;
-            let command = Command::Demote {
-                name: name.clone(),
-                only: Some(node.id),
-                ended: Some(life),
-                for_good: false,
-            };
-            changed(voter, command).await?;
-            tracing::warn!(node = %name, life = life.get(), "a node lost its seat: it has not followed the log for too long, or fewer nodes are to vote");
-            Ok(())
-        }
+        (Next::Rest | Next::Demote(_), None) => {}
     }
+    Ok(())
 }
 
 /// The row that the command made.

@@ -112,6 +112,19 @@ fn next_by(state: &State, table: &StatusTable, hold: Duration) -> Next {
     next(has, newest, nodes.collect(), hold)
 }
 
+/// The raise that is due, if one is: each node has spoken the next version for as long as `hold`.
+#[cfg(test)]
+pub(in crate::control) fn due(
+    state: &State,
+    table: &StatusTable,
+    hold: Duration,
+) -> Option<Command> {
+    match next_by(state, table, hold) {
+        Next::Raise { to, speaks } => Some(Command::RaiseVersion { to, speaks }),
+        Next::Newest | Next::Wait | Next::WaitFor(_) => None,
+    }
+}
+
 impl VoterParts {
     /// The nodes that keep the cluster at its version, as this voter hears if it leads. Empty if the version is the newest
     /// that this program speaks, or will soon be raised.

@@ -66,6 +66,19 @@ fn a_voter_goes_on_alone_only_where_no_majority_lives() {
     refused(1, &[], "start it with `overlay node run`");
 }
 
+/// As far as the log of h1 goes h2 has a seat; it lost it later, and has no log any more.
+#[test]
+fn who_is_an_agent_by_now_has_no_vote_to_give() {
+    let voters = Voting::of((1..=3).collect());
+    let checked = |role: NodeRole| {
+        let mut answers = answers(&[(2, "", 1)]);
+        answers.iter_mut().for_each(|(_, status)| status.set_role(role));
+        check_lost(&name("h1"), 1, Generation::FIRST, &voters, &State::default(), answers).is_ok()
+    };
+    assert!(checked(NodeRole::Agent));
+    assert!(![NodeRole::Voter, NodeRole::Learner, NodeRole::Unspecified].map(checked).contains(&true));
+}
+
 /// A removal was under way when the others were lost: members 1 to 3 voted, and 1 alone is to.
 #[test]
 fn while_members_change_both_majorities_count() {

@@ -1,7 +1,7 @@
 //! What a simulator sees of the core and decides for it: the members, the log, the election timeout, and the bugs that are
 //! planted here.
 
-use super::Core;
+use super::{Core, Status, watch};
 use crate::{
     control::consensus::{StateMachine, Transport},
     seeded::Rng,
@@ -46,6 +46,11 @@ impl From<&Entry> for Logged {
 }
 
 impl<S: StateMachine> Core<S> {
+    /// The state of the cluster, as this node knows it now, as long as nothing is handed in.
+    pub(in crate::control) fn seen(&self) -> watch::Ref<'_, Status> {
+        self.status.borrow()
+    }
+
     /// Keeps an entry that is about to be applied for whoever looks next: its log may be compacted before.
     pub(super) fn note_applied(&mut self, entry: &Entry) {
         if is_watched() {

@@ -110,7 +110,7 @@ impl LogStore {
     }
 
     /// As [`Self::begin`] and [`Self::begin_anew`], for any kind of folder.
-    pub(super) fn begin_in(
+    pub(in crate::control) fn begin_in(
         folder: &impl Folder,
         identity: Identity,
         with: Beginning<'_>,
@@ -132,9 +132,18 @@ impl LogStore {
         identity: Identity,
         generation: u64,
     ) -> Result<Self, OpenError> {
+        Self::join_generation_in(&DiskFolder::new(dir), identity, generation)
+    }
+
+    /// As [`Self::join_generation`], for any kind of folder.
+    pub(in crate::control) fn join_generation_in(
+        folder: &impl Folder,
+        identity: Identity,
+        generation: u64,
+    ) -> Result<Self, OpenError> {
         let (hard, meta) = (HardState::default(), SnapshotMetadata::default());
         let new = NewLog { identity, generation, hard, meta, state: &[], replaces: false };
-        Self::create(&DiskFolder::new(dir), &new)
+        Self::create(folder, &new)
     }
 
     /// Reads what the log has after its snapshot.

@@ -13,11 +13,11 @@ const TAKE_BY_DEFAULT: Duration = Duration::from_secs(600);
 
 /// For how long a node with a seat may not follow the log before another gets its place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(in crate::control) struct Patience {
     /// One that votes; `None` = it may for ever, since it may be needed for a quorum when it is back.
-    pub(super) voter: Option<Duration>,
+    pub(in crate::control) voter: Option<Duration>,
     /// One that does not: another in its place costs nothing.
-    pub(super) learner: Duration,
+    pub(in crate::control) learner: Duration,
 }
 
 impl Patience {
@@ -34,7 +34,7 @@ impl Patience {
 
 /// How far the leader knows a node to have the log.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Progress {
+pub(in crate::control) struct Progress {
     /// It was heard lately as a member, and not only as a node: an agent that can't take its seat is up all the same.
     pub(super) is_heard: bool,
     /// The last index that it has.
@@ -46,7 +46,7 @@ pub(super) struct Progress {
 /// What the leader saw of the nodes that have a seat. Those that it never saw follow count from when it began to lead, or from
 /// when they got their seat.
 #[derive(Debug, Default)]
-pub(super) struct Followed {
+pub(in crate::control) struct Followed {
     /// The term that this node leads.
     led: Option<u64>,
     last: BTreeMap<NodeId, Last>,
@@ -85,7 +85,7 @@ impl Followed {
     }
 
     /// This node does not lead any more.
-    pub(super) fn end(&mut self) {
+    pub(in crate::control) fn end(&mut self) {
         self.led = None;
         self.last.clear();
     }
