@@ -59,6 +59,9 @@ impl<S: StateMachine> Core<S> {
     pub(super) fn log_changes(&mut self, old: &Status, new: &Status) {
         let (id, term) = (new.id, new.term);
         if new.leader != old.leader || (new.leader.is_some() && new.term != old.term) {
+            if new.leader.is_some() {
+                self.measures.note_leader();
+            }
             match new.leader {
                 Some(leader) if leader == id => tracing::info!(term, "this node leads"),
                 Some(leader) => tracing::info!(leader, term, "another node leads"),
