@@ -9,7 +9,8 @@ use crate::{
             ForwardResponse, forward_response::Outcome,
         },
         v1::{
-            JoinRequest, JoinResponse, StatusRequest, StatusResponse, cluster_client::ClusterClient,
+            JoinRequest, JoinResponse, MemberRequest, MemberStatus, StatusRequest, StatusResponse,
+            cluster_client::ClusterClient,
         },
     },
 };
@@ -186,6 +187,14 @@ impl Directory {
     pub async fn status_at(&self, place: SocketAddr) -> Result<StatusResponse, CallError> {
         let channel = self.channel(place).or_newer();
         answer(ClusterClient::new(channel).status(StatusRequest {})).await
+    }
+
+    /// What the node that listens at `place` says of its log and of the voters, if that is of this cluster and generation.
+    ///
+    /// # Errors
+    /// As [`Self::node_at`]; [`CallError::Unknown`] if its program is an earlier one.
+    pub async fn member_at(&self, place: SocketAddr) -> Result<MemberStatus, CallError> {
+        answer(ClusterClient::new(self.channel(place)).member(MemberRequest {})).await
     }
 
     /// Registers this node anew at the node that listens at `place` if that is of this cluster, and of this node's generation or
