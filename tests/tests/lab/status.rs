@@ -124,7 +124,11 @@ fn a_cluster_says_how_it_is_from_each_node_and_without_a_quorum() {
                 ensure!(text(lost, "what").contains(silent.as_str()), "{lost:#}");
             }
             ensure!(text(lost, "remedy").contains(&format!("recover on {left}")), "{lost:#}");
-            ensure!(member(&none, left)?["says"]["log"]["has_quorum"] == false, "{none:#}");
+            eventually("it finds that it has no quorum", BOUND, || {
+                let none = asked.overlay_json(&["cluster", "status"])?;
+                ensure!(member(&none, left)?["says"]["log"]["has_quorum"] == false, "{none:#}");
+                Ok(())
+            })?;
         }
 
         // Nobody is left to ask.

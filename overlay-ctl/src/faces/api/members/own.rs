@@ -4,7 +4,7 @@ use crate::{
     control::{
         consensus::{self, LogStore, Role},
         state::State,
-        voter::VoterParts,
+        voter::{NODE_DOWN_AFTER, VoterParts},
     },
     durable::{DiskFolder, Folder as _, Space},
     faces::{ServedNode, Service, api::present::count, troubles},
@@ -191,7 +191,9 @@ fn contacts(status: &consensus::Status, measures: &consensus::Measures) -> Vec<M
 async fn leader_status(voter: &VoterParts) -> LeaderStatus {
     let (state, table) = (voter.state.copy(), &voter.table);
     let lost: BTreeSet<NodeId> = ids(state.nodes().filter(|node| node.lease == Lease::Lost));
-    let down = ids(state.nodes().filter(|node| table.is_down(node.id)));
+    // One that has only registered has not had the time to report.
+    let is_down = |id| table.is_down(id) && table.silence(id) >= NODE_DOWN_AFTER;
+    let down = ids(state.nodes().filter(|node| is_down(node.id)));
     let asked = ids(state.nodes().filter(|node| !table.programs_nothing(node.id)));
     let mut late = table.wait_programmed(asked, state.revision(), PROGRAMMED_WITHIN).await;
     // What fell silent meanwhile is another thing.
